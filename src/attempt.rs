@@ -1,0 +1,370 @@
+//! One try at one target with one key: encode, send, decode.
+//!
+//! Owns the timeouts of a single reply and the verdict on how it ended. Refuses to try again: that is `engine`'s work
+//! by `route`'s rules. Dropping an [`Attempt`] closes its connection; there is no other way to cancel and none is
+//! needed.
+//!
+//! Time counts only while the network is awaited: a reader that is slow to take what came (a pager, a blocked pipe)
+//! uses up nothing.
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::StreamExt;
+use http::HeaderName;
+use tokio::time::{Instant, timeout};
+
+use crate::{
+    chat::{Call, Delta, ErrorClass, FinishReason},
+    endpoint::{ConnectOptions, Timeouts},
+    protocol::{ApiError, Ending, Flow, Protocol, ResponseHead, ServerKind, StreamEnd, protocol, reply::ReplyReader},
+    secret::ApiKey,
+    target::Target,
+    transport::{ByteStream, Transport, TransportError, TransportErrorKind},
+};
+
+/// Between two reads of a stream that has begun.
+const IDLE: Duration = Duration::from_secs(60);
+/// For the whole answer.
+const TOTAL: Duration = Duration::from_secs(600);
+/// How long late text or usage may take after the answer is complete.
+const AFTER_SOFT_END: Duration = Duration::from_secs(1);
+/// How much of an error's body is read, and for how long.
+const ERROR_BODY: usize = 64 * 1024;
+const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
+
+/// What authorises a request, resolved.
+#[derive(Clone, Debug, Default)]
+pub struct Credentials {
+    /// The key, if the endpoint wants one.
+    pub key: Option<ApiKey>,
+    /// Further headers.
+    pub headers: Vec<(HeaderName, ApiKey)>,
+}
+
+impl Credentials {
+    /// `text` without any of these secrets: services quote keys back.
+    #[must_use]
+    pub fn masked_in(&self, text: &str) -> String {
+        let secrets = self.key.iter().chain(self.headers.iter().map(|(_, value)| value));
+        secrets.fold(text.to_owned(), |text, secret| secret.masked_in(&text))
+    }
+}
+
+/// The time a reply may take.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// From sending to the first delta; `None`: as long as `total` allows. Only streams have first deltas.
+    pub first_token: Option<Duration>,
+    /// Between two reads after it.
+    pub idle: Duration,
+    /// Altogether.
+    pub total: Duration,
+}
+
+impl Patience {
+    /// The explicit timeouts, and the defaults where there are none.
+    #[must_use]
+    pub fn of(timeouts: Timeouts) -> Self {
+        Self {
+            first_token: timeouts.first_token,
+            idle: timeouts.idle.unwrap_or(IDLE),
+            total: timeouts.total.unwrap_or(TOTAL),
+        }
+    }
+}
+
+/// What comes next of a reply.
+#[derive(Debug)]
+pub enum Step {
+    /// All that one read of the network added; may be empty of output.
+    Deltas(Vec<Delta>),
+    /// The answer is whole.
+    Done(Finished),
+}
+
+/// How a whole answer ended.
+#[derive(Debug)]
+pub struct Finished {
+    /// Its reason; `None` when the service only said that it was over.
+    pub reason: Option<FinishReason>,
+    /// An error that came after the answer was complete.
+    pub warning: Option<ApiError>,
+}
+
+/// A reply being read.
+pub struct Attempt {
+    body: ByteStream,
+    reader: ReplyReader,
+    credentials: Credentials,
+    patience: Patience,
+    sent: Instant,
+    /// Time spent waiting for the network so far.
+    waited: Duration,
+    streams: bool,
+    ended_softly: bool,
+    /// What to say after the deltas that came with it.
+    verdict: Option<Result<Finished, ApiError>>,
+    request_id: Option<String>,
+    server: ServerKind,
+}
+
+impl std::fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attempt")
+            .field("waited", &self.waited)
+            .field("request_id", &self.request_id)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What [`Attempt::start`] needs.
+#[derive(Debug, Clone)]
+pub struct Start<'a> {
+    /// Whom to ask.
+    pub target: &'a Target,
+    /// With what authority.
+    pub credentials: &'a Credentials,
+    /// For what.
+    pub call: &'a Call,
+    /// For how long.
+    pub patience: Patience,
+    /// Over a connection of its own, after a pooled one broke.
+    pub fresh: bool,
+}
+
+impl Attempt {
+    /// Sends the request and waits for the head of the reply.
+    pub async fn start(transport: &dyn Transport, start: Start<'_>) -> Result<Self, ApiError> {
+        let Start { target, credentials, call, patience, fresh } = start;
+        let protocol = protocol(target.endpoint.protocol).expect("resolved configs name known protocols");
+        let mask = |error: ApiError| masked(error, credentials);
+        let request = request(protocol, target, credentials, call)?;
+        let via = ConnectOptions { fresh, ..target.endpoint.connect.clone() };
+        let sent = Instant::now();
+        let limit = patience.first_token.filter(|_| call.streams()).unwrap_or(patience.total).min(patience.total);
+        let reply = timeout(limit, transport.send(&via, request)).await;
+        let waited = sent.elapsed();
+        let reply = reply.map_err(|_| silent(limit))?.map_err(|error| mask(of_transport(&error, false)))?;
+        let (parts, mut body) = reply.into_parts();
+        let head = ResponseHead { status: parts.status, headers: Arc::new(parts.headers) };
+        if !head.status.is_success() {
+            let bytes = error_body(&mut body).await;
+            let mut error = protocol.error(&head, &bytes);
+            if error.class == ErrorClass::Redirect {
+                error = redirect(error, &head);
+            }
+            return Err(mask(error));
+        }
+        Ok(Self {
+            body,
+            reader: ReplyReader::new(protocol.decoder(&target.decode, &head)),
+            credentials: credentials.clone(),
+            patience,
+            sent,
+            waited,
+            streams: call.streams(),
+            ended_softly: false,
+            verdict: None,
+            request_id: head.request_id(),
+            server: ServerKind::of(&head.headers),
+        })
+    }
+
+    /// When the request was sent.
+    #[must_use]
+    pub fn sent(&self) -> Instant {
+        self.sent
+    }
+
+    /// The service's id of the request.
+    #[must_use]
+    pub fn request_id(&self) -> Option<&str> {
+        self.request_id.as_deref()
+    }
+
+    /// Whether a gateway answers, which has retried already.
+    #[must_use]
+    pub fn server(&self) -> ServerKind {
+        self.server
+    }
+
+    /// What comes next. Cancel safe: a dropped call loses nothing.
+    pub async fn next(&mut self) -> Result<Step, ApiError> {
+        if let Some(verdict) = self.verdict.take() {
+            return verdict.map(Step::Done);
+        }
+        let mut deltas = Vec::new();
+        let verdict = self.read(&mut deltas).await;
+        match verdict {
+            None => Ok(Step::Deltas(deltas)),
+            Some(verdict) if deltas.is_empty() => verdict.map(Step::Done),
+            Some(verdict) => {
+                self.verdict = Some(verdict);
+                Ok(Step::Deltas(deltas))
+            }
+        }
+    }
+
+    /// One read of the network, and what is already there behind it.
+    async fn read(&mut self, out: &mut Vec<Delta>) -> Option<Result<Finished, ApiError>> {
+        let limit = self.limit();
+        let begun = Instant::now();
+        // `timeout` polls the body before the timer: what is already here is never too late.
+        let read = timeout(limit, self.body.next()).await;
+        self.waited += begun.elapsed();
+        match read {
+            Ok(Some(Ok(bytes))) => self.take(&bytes, out),
+            Ok(None) => Some(self.end(StreamEnd::Eof, out)),
+            Ok(Some(Err(error))) => Some(self.broken(&error, out)),
+            Err(_) if self.ended_softly => Some(self.end(StreamEnd::Eof, out)),
+            Err(_) => Some(Err(self.too_slow(out))),
+        }
+    }
+
+    fn limit(&self) -> Duration {
+        let left = |whole: Duration| whole.saturating_sub(self.waited);
+        let total = left(self.patience.total);
+        if self.ended_softly {
+            AFTER_SOFT_END.min(total)
+        } else if self.reader.any_output() {
+            self.patience.idle.min(total)
+        } else {
+            let first = self.patience.first_token.filter(|_| self.streams);
+            first.map_or(total, |first| left(first).min(total))
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8], out: &mut Vec<Delta>) -> Option<Result<Finished, ApiError>> {
+        match self.reader.push(bytes, out) {
+            Ok(Flow::End) => Some(self.end(StreamEnd::Hard, out)),
+            Ok(flow) => {
+                self.ended_softly = flow == Flow::SoftEnd;
+                None
+            }
+            Err(error) => Some(Err(masked(error, &self.credentials))),
+        }
+    }
+
+    fn end(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<Finished, ApiError> {
+        let ending = self.reader.finish(end, out).map_err(|error| masked(error, &self.credentials))?;
+        let error = |class, message: &str| ApiError { server: self.server, ..ApiError::new(class, message) };
+        let warning = self.reader.take_warning();
+        match ending {
+            Ending::Finished(reason) => Ok(Finished { reason: Some(reason), warning }),
+            Ending::DoneOnly => Ok(Finished { reason: None, warning }),
+            Ending::Cut if self.reader.any_output() => {
+                Err(error(ErrorClass::Cut, "the answer ended in the middle: no end signal"))
+            }
+            Ending::Cut => Err(error(ErrorClass::Reset, "the reply broke off before it said anything")),
+            Ending::Empty => {
+                let empty = error(ErrorClass::Garbage, "the reply is empty");
+                Err(ApiError { should_retry: Some(true), ..empty })
+            }
+        }
+    }
+
+    /// The connection broke. An answer that was complete stays complete.
+    fn broken(&mut self, problem: &TransportError, out: &mut Vec<Delta>) -> Result<Finished, ApiError> {
+        let ending = self.reader.finish(StreamEnd::Broken, out);
+        if let Ok(Ending::Finished(reason)) = ending {
+            return Ok(Finished { reason: Some(reason), warning: Some(of_transport(problem, true)) });
+        }
+        Err(masked(of_transport(problem, self.reader.any_output()), &self.credentials))
+    }
+
+    fn too_slow(&mut self, out: &mut Vec<Delta>) -> ApiError {
+        let limit = self.limit();
+        if !self.reader.any_output() {
+            return silent(self.waited);
+        }
+        // What was held back is shown; the verdict is already known.
+        let _ = self.reader.finish(StreamEnd::Broken, out);
+        let whole = self.waited >= self.patience.total;
+        let message = if whole {
+            format!("the answer took longer than {} s", self.patience.total.as_secs())
+        } else {
+            format!("the answer stopped for {} s", limit.as_secs_f64())
+        };
+        ApiError::new(ErrorClass::Cut, message)
+    }
+}
+
+fn request(
+    protocol: &dyn Protocol,
+    target: &Target,
+    credentials: &Credentials,
+    call: &Call,
+) -> Result<http::Request<bytes::Bytes>, ApiError> {
+    let local = |message: String| ApiError::new(ErrorClass::Local, message);
+    let mut request =
+        protocol.encode(target, credentials.key.as_ref(), call).map_err(|error| local(error.to_string()))?;
+    add_headers(&mut request, credentials).map_err(local)?;
+    Ok(request)
+}
+
+/// Adds the endpoint's own headers, which win over ours.
+pub fn add_headers(request: &mut http::Request<bytes::Bytes>, credentials: &Credentials) -> Result<(), String> {
+    for (name, value) in &credentials.headers {
+        let mut value = http::HeaderValue::try_from(value.expose()).map_err(|_| {
+            format!("the value of header `{name}` has a line break or another character that cannot be sent")
+        })?;
+        value.set_sensitive(true);
+        request.headers_mut().insert(name.clone(), value);
+    }
+    Ok(())
+}
+
+fn masked(error: ApiError, credentials: &Credentials) -> ApiError {
+    ApiError { message: credentials.masked_in(&error.message), ..error }
+}
+
+fn silent(after: Duration) -> ApiError {
+    ApiError::new(ErrorClass::Silent, format!("no answer within {:.1} s", after.as_secs_f64()))
+}
+
+fn redirect(error: ApiError, head: &ResponseHead) -> ApiError {
+    let to = head.header("location").and_then(|to| url::Url::parse(to).ok());
+    let to = to.map_or_else(|| "another place".to_owned(), |url| crate::secret::masked_url(&url));
+    let status = head.status;
+    ApiError {
+        message: format!("{status}: sent on to {to}; the prompt was not sent there"),
+        hint: Some("if you trust that address, make it the base_url".into()),
+        ..error
+    }
+}
+
+/// What a failure on the way means for the answer.
+fn of_transport(error: &TransportError, after_output: bool) -> ApiError {
+    let class = match error.kind {
+        _ if after_output => ErrorClass::Cut,
+        TransportErrorKind::Refused
+        | TransportErrorKind::Dns
+        | TransportErrorKind::Tls
+        | TransportErrorKind::Connect => ErrorClass::Connect,
+        TransportErrorKind::Reset => ErrorClass::Reset,
+        TransportErrorKind::Malformed => ErrorClass::Garbage,
+        TransportErrorKind::Local => ErrorClass::Local,
+    };
+    // Trying the same endpoint again helps against a blink, not against a missing name or a wrong certificate.
+    let should_retry =
+        matches!(error.kind, TransportErrorKind::Dns | TransportErrorKind::Tls | TransportErrorKind::Connect)
+            .then_some(false);
+    ApiError { should_retry, ..ApiError::new(class, &error.message) }
+}
+
+/// The start of an error's body; what cannot be read in time is not worth waiting for.
+async fn error_body(body: &mut ByteStream) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let read = async {
+        while let Some(Ok(piece)) = body.next().await {
+            let room = ERROR_BODY - bytes.len();
+            bytes.extend_from_slice(&piece[..piece.len().min(room)]);
+            if bytes.len() >= ERROR_BODY {
+                break;
+            }
+        }
+    };
+    // Out of time, what has come is enough for a message.
+    let _ = timeout(ERROR_BODY_TIME, read).await;
+    bytes
+}

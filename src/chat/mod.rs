@@ -1,0 +1,14 @@
+//! The nouns of a conversation with a model: what is asked ([`Call`]) and what comes back ([`Delta`], [`Answer`]).
+//!
+//! Owns the vocabulary that every floor above shares. Refuses to know any wire format: nothing here can be
+//! serialised to a request, and no field is named after one vendor's JSON.
+
+mod answer;
+pub mod error_class;
+pub mod estimate;
+mod request;
+pub mod sanitise;
+
+pub use answer::{Answer, Delta, DeltaKind, FinishReason, ToolCall, Usage};
+pub use error_class::ErrorClass;
+pub use request::{Adjustment, Call, ChatRequest, Message, Original, Params, Part, ProtocolId, Role};

@@ -1,0 +1,122 @@
+//! What happens while a plan runs, as a stream of facts. Owns their shapes; every sink matches them exhaustively.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use crate::{
+    chat::{Adjustment, Delta, ErrorClass, FinishReason},
+    protocol::ApiError,
+    target::{Target, TargetId},
+};
+
+/// One thing that happened in one lane.
+#[derive(Clone, Debug)]
+pub struct Event {
+    /// Which lane, by its place in the plan.
+    pub lane: usize,
+    /// When it was noticed; drawing later does not change it.
+    pub at: Instant,
+    /// What.
+    pub kind: EventKind,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum EventKind {
+    /// A target is being asked.
+    Started(Arc<Target>),
+    /// Everything one read of the network added to the answer.
+    Deltas(Vec<Delta>),
+    /// An attempt failed and something else is tried. What it had put out (thinking only, unless `next` is
+    /// [`Next::Restart`]) is no part of the answer.
+    Failed {
+        /// What failed.
+        record: AttemptRecord,
+        /// What is tried now.
+        next: Next,
+    },
+    /// Something a person should know.
+    Notice(Notice),
+    /// The lane is over.
+    Finished(Box<LaneOutcome>),
+}
+
+/// What is tried after a failed attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The same endpoint, once more.
+    Repeat,
+    /// The same endpoint with its next key.
+    Key,
+    /// Another candidate; nothing of the answer was shown yet.
+    Candidate(TargetId),
+    /// Another candidate, although a part of an answer was shown.
+    Restart(TargetId),
+}
+
+/// Something a person should know although nothing failed.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// A parameter was refused and the request changed.
+    Adjusted(TargetId, Adjustment),
+    /// Nothing has come for so long, and there is nobody else to ask.
+    Waiting(TargetId, Duration),
+    /// A wait before the next try.
+    Backoff(TargetId, Duration),
+    /// The service said that it was over, but not why.
+    NoReason(TargetId),
+    /// An error after the answer was complete.
+    AfterEnd(TargetId, ApiError),
+    /// A candidate was not asked.
+    PassedOver(TargetId, String),
+}
+
+/// One upstream request, for the record.
+#[derive(Clone, Debug)]
+pub struct AttemptRecord {
+    /// Whom.
+    pub target: Arc<Target>,
+    /// How it failed; `None`: it answered.
+    pub error: Option<ApiError>,
+    /// The HTTP status, where there was one.
+    pub status: Option<u16>,
+    /// How long it took.
+    pub took: Duration,
+    /// The service's id of the request.
+    pub request_id: Option<String>,
+}
+
+impl AttemptRecord {
+    /// The class of its failure.
+    #[must_use]
+    pub fn class(&self) -> Option<ErrorClass> {
+        self.error.as_ref().map(|error| error.class)
+    }
+}
+
+/// How a lane ended.
+#[derive(Clone, Debug)]
+pub struct LaneOutcome {
+    /// The whole answer, or the most telling error.
+    pub result: Result<Whole, ApiError>,
+    /// Some of an answer was shown before it broke off.
+    pub cut: bool,
+    /// Who answered, or was asked last.
+    pub target: Option<Arc<Target>>,
+    /// Every request sent, in order.
+    pub attempts: Vec<AttemptRecord>,
+    /// From sending the request that was answered to its first content, reasoning or tool delta.
+    pub ttft: Option<Duration>,
+    /// From the start of the lane.
+    pub total: Duration,
+    /// From the first delta to the last.
+    pub generating: Duration,
+}
+
+/// A whole answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// Why it ended; `None`: the service did not say.
+    pub reason: Option<FinishReason>,
+}

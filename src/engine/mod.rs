@@ -1,0 +1,65 @@
+//! Runs plans: lanes at once, each through its candidates until one answers.
+//!
+//! Owns retry, failover, fan-in and cancellation. Refuses to know what is printed: everything that happens is an
+//! [`Event`]. All lanes are polled by whoever polls the stream, on one task; dropping the stream drops every
+//! connection below it.
+
+use std::sync::{Arc, Mutex};
+
+use futures_util::{Stream, StreamExt, stream::select_all};
+
+use crate::{keys::KeyRing, plan::Plan, route::attempts::RepeatLimiter, transport::Transport};
+
+mod credentials;
+pub mod event;
+mod gate;
+mod lane;
+
+pub use event::{AttemptRecord, Event, EventKind, LaneOutcome, Next, Notice, Whole};
+
+/// Runs plans. One per process: it holds the connections, the keys and the shared limits.
+pub struct Engine {
+    transport: Arc<dyn Transport>,
+    keys: KeyRing,
+    repeats: Mutex<RepeatLimiter>,
+    gates: gate::Gates,
+    chance: Mutex<fastrand::Rng>,
+    rotation: credentials::Rotation,
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").finish_non_exhaustive()
+    }
+}
+
+impl Engine {
+    /// An engine that sends through `transport` with the keys of `keys`.
+    #[must_use]
+    pub fn new(transport: Arc<dyn Transport>, keys: KeyRing) -> Self {
+        Self {
+            transport,
+            keys,
+            repeats: Mutex::default(),
+            gates: gate::Gates::default(),
+            chance: Mutex::new(fastrand::Rng::new()),
+            rotation: credentials::Rotation::default(),
+        }
+    }
+
+    /// Runs `plan`. Each lane ends with exactly one [`EventKind::Finished`].
+    pub fn run(self: &Arc<Self>, plan: Plan) -> impl Stream<Item = Event> + Send + use<> {
+        let lanes = plan.lanes.into_iter().enumerate();
+        select_all(lanes.map(|(index, lane)| lane::run(Arc::clone(self), index, lane).boxed()))
+    }
+
+    /// What endpoints are asked through, for calls that are no lanes (model lists).
+    #[must_use]
+    pub fn transport(&self) -> &dyn Transport {
+        &*self.transport
+    }
+
+    fn chance(&self) -> f64 {
+        self.chance.lock().expect("no code panics while it holds this lock").f64()
+    }
+}

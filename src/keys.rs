@@ -1,0 +1,276 @@
+//! The key ring: turns key sources into keys.
+//!
+//! Owns reading variables and files and running commands, each once per process however many lanes ask (a password
+//! manager must not be asked eight times). Refuses to know models, and to print what it read.
+
+use std::{path::Path, process::Stdio, sync::Mutex, time::Duration};
+
+use std::sync::Arc;
+use tokio::sync::OnceCell;
+
+use crate::{
+    environment::Environment,
+    secret::{ApiKey, KeySource},
+};
+
+/// How long a command may take to print its key.
+const COMMAND_LIMIT: Duration = Duration::from_secs(10);
+
+/// The most a command or a file may hold: a key is a line, not a disk.
+const LONGEST_KEY: usize = 64 * 1024;
+
+/// A source that gave no key.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum KeyError {
+    /// The variable is not there, or empty.
+    #[error("the environment variable {0} is not set")]
+    Unset(String),
+    /// The file cannot be read.
+    #[error("the key file {path} cannot be read: {reason}")]
+    File {
+        /// Which file.
+        path: String,
+        /// Why.
+        reason: String,
+    },
+    /// Other users can read the file.
+    #[error("the key file {0} can be read by other users")]
+    Exposed(String),
+    /// The command could not be started.
+    #[error("the key command `{program}` could not be run: {reason}")]
+    Start {
+        /// The program.
+        program: String,
+        /// Why.
+        reason: String,
+    },
+    /// The command said no.
+    #[error("the key command `{program}` failed with {status}{said}")]
+    Failed {
+        /// The program.
+        program: String,
+        /// How it ended.
+        status: String,
+        /// The last line of its standard error, after a colon; or nothing.
+        said: String,
+    },
+    /// The command did not end.
+    #[error("the key command `{0}` did not end within 10 s")]
+    Slow(String),
+    /// There was nothing in it.
+    #[error("the {0} holds no key")]
+    Empty(String),
+    /// A source this build cannot read.
+    #[error("the {0} cannot be read: this build has no keyring support; use `env`, `file` or `command`")]
+    Unsupported(String),
+}
+
+impl KeyError {
+    /// What the reader may do about it.
+    #[must_use]
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Unset(name) => Some(format!("set it: export {name}=…")),
+            Self::Exposed(path) => Some(format!("chmod 600 {path}")),
+            _ => None,
+        }
+    }
+}
+
+type Cell = Arc<OnceCell<Result<ApiKey, KeyError>>>;
+
+/// Resolves key sources, each at most once.
+#[derive(Debug, Default)]
+pub struct KeyRing {
+    environment: Environment,
+    cells: Mutex<Vec<(KeySource, Cell)>>,
+}
+
+impl KeyRing {
+    /// A ring that reads variables from `environment`.
+    #[must_use]
+    pub fn new(environment: Environment) -> Self {
+        Self { environment, cells: Mutex::default() }
+    }
+
+    /// The key that `source` stands for. Concurrent calls share one look-up.
+    pub async fn resolve(&self, source: &KeySource) -> Result<ApiKey, KeyError> {
+        let cell = self.cell(source);
+        cell.get_or_init(|| self.read(source)).await.clone()
+    }
+
+    fn cell(&self, source: &KeySource) -> Cell {
+        let mut cells = self.cells.lock().expect("no code panics while it holds this lock");
+        if let Some((_, cell)) = cells.iter().find(|(known, _)| known == source) {
+            return Arc::clone(cell);
+        }
+        let cell = Cell::default();
+        cells.push((source.clone(), Arc::clone(&cell)));
+        cell
+    }
+
+    async fn read(&self, source: &KeySource) -> Result<ApiKey, KeyError> {
+        let key = match source {
+            KeySource::Env(name) => {
+                ApiKey::new(self.environment.get(name).ok_or_else(|| KeyError::Unset(name.clone()))?)
+            }
+            KeySource::File(path) => read_file(path)?,
+            KeySource::Command(words) => {
+                let (program, arguments) = words.split_first().ok_or_else(|| KeyError::Empty(source.to_string()))?;
+                let mut command = tokio::process::Command::new(program);
+                command.args(arguments);
+                run(command, program).await?
+            }
+            KeySource::Shell(line) => run(shell(line), line.split_whitespace().next().unwrap_or("sh")).await?,
+            KeySource::Literal(key) => key.clone(),
+            KeySource::Keyring(_) => return Err(KeyError::Unsupported(source.to_string())),
+        };
+        if key.is_empty() { Err(KeyError::Empty(source.to_string())) } else { Ok(key) }
+    }
+}
+
+fn read_file(path: &Path) -> Result<ApiKey, KeyError> {
+    use std::io::Read;
+    let shown = path.display().to_string();
+    let failed = |error: std::io::Error| KeyError::File { path: shown.clone(), reason: error.to_string() };
+    let file = std::fs::File::open(path).map_err(failed)?;
+    let metadata = file.metadata().map_err(failed)?;
+    if !metadata.is_file() {
+        return Err(KeyError::File { path: shown, reason: "it is no regular file".into() });
+    }
+    if is_exposed(&metadata) {
+        return Err(KeyError::Exposed(shown));
+    }
+    let mut bytes = Vec::new();
+    file.take(LONGEST_KEY as u64).read_to_end(&mut bytes).map_err(failed)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| KeyError::File { path: shown.clone(), reason: "it is no UTF-8 text".into() })?;
+    Ok(ApiKey::new(&text))
+}
+
+/// Whether users other than the owner can read the file.
+#[cfg(unix)]
+#[must_use]
+pub fn is_exposed(metadata: &std::fs::Metadata) -> bool {
+    use std::os::unix::fs::PermissionsExt;
+    metadata.permissions().mode() & 0o077 != 0
+}
+
+/// Whether users other than the owner can read the file. Elsewhere than on Unix, access follows the folder's lists,
+/// and a user's own folders are closed to others.
+#[cfg(not(unix))]
+#[must_use]
+pub fn is_exposed(_metadata: &std::fs::Metadata) -> bool {
+    false
+}
+
+#[cfg(unix)]
+fn shell(line: &str) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new("sh");
+    command.args(["-c", line]);
+    command
+}
+
+#[cfg(not(unix))]
+fn shell(line: &str) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new("cmd");
+    command.args(["/C", line]);
+    command
+}
+
+/// Runs a command and takes the first line it prints, as password managers put the secret there.
+async fn run(mut command: tokio::process::Command, program: &str) -> Result<ApiKey, KeyError> {
+    let program = program.to_owned();
+    let start = |error: std::io::Error| KeyError::Start { program: program.clone(), reason: error.to_string() };
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+    let child = command.spawn().map_err(start)?;
+    let output = tokio::time::timeout(COMMAND_LIMIT, child.wait_with_output())
+        .await
+        .map_err(|_| KeyError::Slow(program.clone()))?
+        .map_err(start)?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        let said = said.lines().rev().find(|line| !line.trim().is_empty());
+        // A tool may echo the secret it failed with: one that was printed is masked.
+        let printed = ApiKey::new(&String::from_utf8_lossy(&output.stdout));
+        let said = said.map(|line| format!(": {}", printed.masked_in(&crate::chat::sanitise::one_line(line))));
+        return Err(KeyError::Failed { program, status: output.status.to_string(), said: said.unwrap_or_default() });
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(ApiKey::new(text.lines().next().unwrap_or_default()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ring(pairs: &[(&str, &str)]) -> KeyRing {
+        KeyRing::new(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+    }
+
+    #[test]
+    fn variables_are_read_and_their_absence_is_named() {
+        let ring = ring(&[("A", " sk-1 "), ("EMPTY", "")]);
+        let key = block_on(ring.resolve(&KeySource::Env("A".into()))).expect("set");
+        assert_eq!(key.expose(), "sk-1");
+        for name in ["B", "EMPTY"] {
+            let error = block_on(ring.resolve(&KeySource::Env(name.into()))).expect_err("not set");
+            assert!(error.to_string().contains(name));
+        }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("key");
+        std::fs::write(&path, "sk-file\n").expect("a file");
+        let resolve = |mode| {
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("ours");
+            block_on(KeyRing::default().resolve(&KeySource::File(path.clone())))
+        };
+        assert_eq!(resolve(0o600).expect("private").expose(), "sk-file");
+        let error = resolve(0o644).expect_err("exposed");
+        assert!(matches!(error, KeyError::Exposed(_)) && error.hint().is_some_and(|hint| hint.contains("chmod 600")));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_command_runs_once_without_a_shell_and_its_failure_is_told() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let log = folder.path().join("runs");
+        let line = format!("echo x >> {}; echo sk-cmd; echo more", log.display());
+        let ring = KeyRing::default();
+        let source = KeySource::Shell(line);
+        let both = block_on(async { futures_util::future::join(ring.resolve(&source), ring.resolve(&source)).await });
+        assert_eq!((both.0.expect("runs").expose(), both.1.expect("runs").expose()), ("sk-cmd", "sk-cmd"));
+        assert_eq!(std::fs::read_to_string(&log).expect("a log"), "x\n");
+
+        let words = ["echo", "$HOME; echo y"].map(str::to_owned).to_vec();
+        let key = block_on(ring.resolve(&KeySource::Command(words))).expect("runs");
+        assert_eq!(key.expose(), "$HOME; echo y");
+
+        let failing = KeySource::Shell("echo no such entry >&2; exit 3".into());
+        let error = block_on(ring.resolve(&failing)).expect_err("fails").to_string();
+        assert!(error.contains("exit status: 3") && error.contains("no such entry"), "{error}");
+        let missing = KeySource::Command(vec!["mmchat-no-such-program".into()]);
+        assert!(matches!(block_on(ring.resolve(&missing)), Err(KeyError::Start { .. })));
+        assert!(matches!(block_on(ring.resolve(&KeySource::Command(vec!["true".into()]))), Err(KeyError::Empty(_))));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_command_that_hangs_is_ended() {
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+        let ring = KeyRing::default();
+        let source = KeySource::Command(vec!["sleep".into(), "1000".into()]);
+        assert!(matches!(runtime.block_on(ring.resolve(&source)), Err(KeyError::Slow(_))));
+    }
+}

@@ -1,0 +1,2 @@
+//! mmchat
+fn main() {}

@@ -1,0 +1,349 @@
+//! Frames to deltas.
+//!
+//! Owns what a chunk adds, what ends a reply and what is an error in a 200. Refuses to decide what follows from an
+//! ending. The rules, with the services that made them necessary, are in `docs/wire.md`.
+
+use serde_json::Value;
+
+use super::{
+    error,
+    wire::{Choice, Chunk, Content, Message, WireToolCall},
+};
+use crate::{
+    chat::{Delta, DeltaKind, ErrorClass, FinishReason, ToolCall},
+    protocol::{
+        ApiError, Decoder, Ending, Flow, Frame, FrameKind, ServerKind, StreamEnd,
+        error::page_message,
+        loose::without_lone_surrogates,
+        think::{Piece, ThinkSplitter},
+    },
+    target::DecodeOptions,
+};
+
+/// Reads one chat reply, streamed or whole.
+#[derive(Debug)]
+pub(super) struct ChatDecoder {
+    options: DecodeOptions,
+    server: ServerKind,
+    choices: Vec<ChoiceState>,
+    /// The model's name was passed on.
+    model_sent: bool,
+    /// The service's own end mark was seen, or the body was one whole object.
+    done: bool,
+    /// Some choice has put out something.
+    any_output: bool,
+    /// The reply was one object, not a stream.
+    whole_body: bool,
+    /// That object broke off in the middle of its JSON.
+    broken_body: bool,
+}
+
+#[derive(Debug)]
+struct ChoiceState {
+    index: u16,
+    think: ThinkSplitter,
+    /// The whole text so far, kept only when deltas repeat it.
+    so_far: String,
+    finish: Option<FinishReason>,
+}
+
+/// A service that sends more choices than this is not answering our request.
+const MOST_CHOICES: u64 = 128;
+
+impl ChatDecoder {
+    pub(super) fn new(options: DecodeOptions, server: ServerKind) -> Self {
+        Self {
+            options,
+            server,
+            choices: Vec::new(),
+            model_sent: false,
+            done: false,
+            any_output: false,
+            whole_body: false,
+            broken_body: false,
+        }
+    }
+
+    fn choice(&mut self, index: u16) -> &mut ChoiceState {
+        let at = self.choices.iter().position(|choice| choice.index == index).unwrap_or_else(|| {
+            let think = ThinkSplitter::new(self.options.think_prefilled);
+            self.choices.push(ChoiceState { index, think, so_far: String::new(), finish: None });
+            self.choices.len() - 1
+        });
+        &mut self.choices[at]
+    }
+
+    fn ended_softly(&self) -> bool {
+        !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finish.is_some())
+    }
+
+    /// One JSON object. `Ok(None)`: it could not be read.
+    fn object(&mut self, json: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Option<Flow>, ApiError> {
+        let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(json) else { return Ok(None) };
+        let suspicious = chunk.error.0
+            || chunk.base_resp.0
+            || event == b"error"
+            || chunk.object.as_str() == "error"
+            || (chunk.choices.0.is_empty() && chunk.usage.0.is_none());
+        let failure = if suspicious { error_in(json, event) } else { None };
+        self.chunk(chunk, out);
+        if let Some(is_error) = failure {
+            let after_output = self.any_output;
+            return Err(error::in_stream(&is_error, self.server, after_output));
+        }
+        if let Some(choice) = self.choices.iter().find(|choice| matches!(choice.finish, Some(FinishReason::Error(_)))) {
+            let word = choice.finish.as_ref().map_or("error", |finish| match finish {
+                FinishReason::Error(word) => word.as_str(),
+                _ => finish.as_str(),
+            });
+            let class = if self.any_output { ErrorClass::Cut } else { ErrorClass::InStream };
+            let error = ApiError::new(class, format!("the service ended the answer with `{word}`"));
+            return Err(ApiError { status: Some(200), server: self.server, ..error });
+        }
+        Ok(Some(if self.ended_softly() { Flow::SoftEnd } else { Flow::More }))
+    }
+
+    fn chunk(&mut self, chunk: Chunk<'_>, out: &mut Vec<Delta>) {
+        if !self.model_sent && !chunk.model.as_str().is_empty() {
+            self.model_sent = true;
+            out.push(Delta { choice: 0, kind: DeltaKind::Model(chunk.model.into_string()) });
+        }
+        let mut usage = chunk.usage.0.or(chunk.x_groq.0.and_then(|groq| groq.usage.0));
+        for mut choice in chunk.choices.0 {
+            usage = usage.or(choice.usage.0.take());
+            self.one_choice(choice, out);
+        }
+        if let Some(usage) = usage.and_then(|usage| usage.usage()) {
+            out.push(Delta { choice: 0, kind: DeltaKind::Usage(usage) });
+        }
+    }
+
+    fn one_choice(&mut self, choice: Choice<'_>, out: &mut Vec<Delta>) {
+        let index = choice.index.0.unwrap_or(0);
+        if index >= MOST_CHOICES {
+            return;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "checked against MOST_CHOICES")]
+        let index = index as u16;
+        match choice.delta.0.or(choice.message.0) {
+            Some(message) => self.message(index, message, out),
+            None => self.content(index, choice.text, out),
+        }
+        if let Some(reason) = finish_reason(choice.finish_reason.as_str()) {
+            // A reason may come twice (usage chunks repeat it); the first one counts.
+            let state = self.choice(index);
+            if state.finish.is_none() {
+                state.finish = Some(reason);
+            }
+        }
+        self.choice(index);
+    }
+
+    fn message(&mut self, index: u16, message: Message<'_>, out: &mut Vec<Delta>) {
+        // Services in the middle of a rename send both: they hold the same text.
+        let reasoning = match message.reasoning_content.into_text() {
+            text if text.is_empty() => message.reasoning.into_text(),
+            text => text,
+        };
+        self.put(index, DeltaKind::Reasoning(reasoning), out);
+        self.content(index, message.content, out);
+        self.put(index, DeltaKind::Refusal(message.refusal.into_text()), out);
+        for (position, call) in (0..).zip(message.tool_calls.0) {
+            self.put(index, DeltaKind::ToolCall(tool_call(call, position)), out);
+        }
+        if let Some(call) = message.function_call.0 {
+            let (name, arguments) = (call.name.into_string(), call.arguments.into_string());
+            self.put(index, DeltaKind::ToolCall(ToolCall { index: 0, id: String::new(), name, arguments }), out);
+        }
+    }
+
+    fn content(&mut self, index: u16, content: Content, out: &mut Vec<Delta>) {
+        match content {
+            Content::Nothing => {}
+            Content::Text(text) => {
+                let text = if self.options.cumulative_deltas { self.choice(index).news(text) } else { text };
+                let mut pieces = Vec::new();
+                self.choice(index).think.push(text, &mut pieces);
+                self.pieces(index, pieces, out);
+            }
+            Content::Parts(parts) => {
+                for part in parts {
+                    self.put(index, DeltaKind::Reasoning(part.thinking.into_text()), out);
+                    self.put(index, DeltaKind::Text(part.text.into_text()), out);
+                }
+            }
+        }
+    }
+
+    fn pieces(&mut self, index: u16, pieces: Vec<Piece>, out: &mut Vec<Delta>) {
+        for piece in pieces {
+            let kind = match piece {
+                Piece::Text(text) => DeltaKind::Text(text),
+                Piece::Reasoning(text) => DeltaKind::Reasoning(text),
+            };
+            self.put(index, kind, out);
+        }
+    }
+
+    /// Passes a delta on, unless it adds nothing.
+    fn put(&mut self, choice: u16, kind: DeltaKind, out: &mut Vec<Delta>) {
+        let empty = match &kind {
+            DeltaKind::Text(text) | DeltaKind::Reasoning(text) | DeltaKind::Refusal(text) => text.is_empty(),
+            DeltaKind::ToolCall(call) => *call == ToolCall { index: call.index, ..ToolCall::default() },
+            DeltaKind::Usage(_) | DeltaKind::Finish(_) | DeltaKind::Model(_) => false,
+        };
+        if !empty {
+            self.any_output |= kind.is_output();
+            out.push(Delta { choice, kind });
+        }
+    }
+
+    /// What was lost on the way: the inner frame of two glued ones, escapes no parser takes, several objects in one
+    /// event.
+    fn rescued(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
+        if let Some(mended) = without_lone_surrogates(data)
+            && let Some(flow) = self.object(&mended, event, out)?
+        {
+            return Ok(flow);
+        }
+        if let Some((_, inner)) = data.rsplit_once("data:")
+            && let Some(flow) = self.payload(inner.trim(), event, out)?
+        {
+            return Ok(flow);
+        }
+        let lines: Vec<&str> = data.lines().filter(|line| !line.trim().is_empty()).collect();
+        if lines.len() > 1
+            && lines.iter().all(|line| serde_json::from_str::<serde::de::IgnoredAny>(line).is_ok() || is_done(line))
+        {
+            let mut flow = Flow::More;
+            for line in lines {
+                flow = self.payload(line.trim(), event, out)?.unwrap_or(Flow::Garbled);
+            }
+            return Ok(flow);
+        }
+        Ok(Flow::Garbled)
+    }
+
+    /// One payload: the end mark or an object.
+    fn payload(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Option<Flow>, ApiError> {
+        if is_done(data) {
+            self.done = true;
+            return Ok(Some(Flow::End));
+        }
+        self.object(data, event, out)
+    }
+
+    fn body(&mut self, data: &str, out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
+        if let Ok(Value::Array(items)) = serde_json::from_str::<Value>(data)
+            && items.first().is_some_and(|item| error::is_error(item, b""))
+        {
+            return Err(error::in_stream(&items[0], self.server, self.any_output));
+        }
+        if self.object(data, b"", out)?.is_none() {
+            match serde_json::from_str::<serde::de::IgnoredAny>(data) {
+                Err(problem) if problem.is_eof() => self.broken_body = true,
+                _ => return self.rescued(data, b"", out),
+            }
+            return Ok(Flow::More);
+        }
+        self.done = true;
+        self.whole_body = true;
+        Ok(Flow::End)
+    }
+}
+
+impl Decoder for ChatDecoder {
+    fn frame(&mut self, frame: &Frame, out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
+        let data = std::str::from_utf8(&frame.data).expect("the framer delivers valid UTF-8").trim();
+        match frame.kind {
+            FrameKind::Page => {
+                let message = format!("no answer but: {}", page_message(None, &frame.data));
+                let error = ApiError::new(ErrorClass::Garbage, message);
+                let hint = Some("check base_url: OpenAI-compatible services usually serve below /v1".to_owned());
+                Err(ApiError { status: Some(200), server: self.server, hint, ..error })
+            }
+            FrameKind::Body => self.body(data, out),
+            FrameKind::Event if data.is_empty() => Ok(Flow::More),
+            FrameKind::Event => match self.payload(data, &frame.event, out)? {
+                Some(flow) => Ok(flow),
+                None if frame.event.as_ref() == b"error" => {
+                    Err(error::in_stream(&Value::from(data), self.server, self.any_output))
+                }
+                None => self.rescued(data, &frame.event, out),
+            },
+        }
+    }
+
+    fn finish(&mut self, _end: StreamEnd, out: &mut Vec<Delta>) -> Result<Ending, ApiError> {
+        let mut rest = Vec::new();
+        for choice in &mut self.choices {
+            let mut pieces = Vec::new();
+            choice.think.finish(&mut pieces);
+            rest.push((choice.index, pieces));
+        }
+        for (index, pieces) in rest {
+            self.pieces(index, pieces, out);
+        }
+        for choice in &self.choices {
+            if let Some(reason) = &choice.finish {
+                out.push(Delta { choice: choice.index, kind: DeltaKind::Finish(reason.clone()) });
+            }
+        }
+        let first = self.choices.iter().find(|choice| choice.index == 0).or(self.choices.first());
+        if let Some(reason) = first.and_then(|choice| choice.finish.clone()) {
+            return Ok(Ending::Finished(reason));
+        }
+        // One-API and new-api write `[DONE]` themselves when their upstream breaks off.
+        let forged = self.server == ServerKind::OneApi && !self.whole_body;
+        Ok(match (self.any_output, self.done) {
+            (true, true) if !forged => Ending::DoneOnly,
+            (true, _) => Ending::Cut,
+            (false, _) if self.broken_body => Ending::Cut,
+            (false, _) => Ending::Empty,
+        })
+    }
+}
+
+impl ChoiceState {
+    /// What `text` adds to the text so far, where deltas repeat it.
+    fn news(&mut self, text: String) -> String {
+        let news = text.strip_prefix(self.so_far.as_str()).unwrap_or(&text).to_owned();
+        self.so_far = text;
+        news
+    }
+}
+
+fn error_in(json: &str, event: &[u8]) -> Option<Value> {
+    serde_json::from_str::<Value>(json).ok().filter(|value| error::is_error(value, event))
+}
+
+fn is_done(data: &str) -> bool {
+    data.trim().trim_matches('"') == "[DONE]"
+}
+
+fn tool_call(call: WireToolCall<'_>, position: u32) -> ToolCall {
+    let index = call.index.0.and_then(|index| u32::try_from(index).ok()).unwrap_or(position);
+    let (name, arguments) = call
+        .function
+        .0
+        .map(|function| (function.name.into_string(), function.arguments.into_string()))
+        .unwrap_or_default();
+    ToolCall { index, id: call.id.into_string(), name, arguments }
+}
+
+/// The common word for a service's own; `None` while there is none ("" and "null" are what some send meanwhile).
+fn finish_reason(word: &str) -> Option<FinishReason> {
+    Some(match word {
+        "" | "null" | "None" => return None,
+        "stop" | "eos" | "end_turn" | "STOP" | "stop_sequence" | "eos_token" | "COMPLETE" | "complete" => {
+            FinishReason::Stop
+        }
+        "length" | "max_tokens" | "MAX_TOKENS" | "model_length" => FinishReason::Length,
+        "content_filter" | "sensitive" | "SAFETY" | "content_filtered" | "RECITATION" | "refusal" => {
+            FinishReason::ContentFilter
+        }
+        "tool_calls" | "function_call" | "tool_use" => FinishReason::ToolCalls,
+        "error" | "network_error" | "ERROR" => FinishReason::Error(word.to_owned()),
+        other => FinishReason::Other(other.to_owned()),
+    })
+}

@@ -1,0 +1,113 @@
+//! The OpenAI chat completions format, as OpenAI documents it and as everybody else speaks it.
+//!
+//! Owns the [`Protocol`] implementation; its parts are `encode` (requests), `wire` (the shape of a chunk), `decode`
+//! (frames to deltas), `usage`, `error` and `models`. Refuses sockets, clocks and vendors' names: what differs by
+//! vendor is read off the reply or set in the config.
+
+use bytes::Bytes;
+use http::{
+    HeaderValue, Method,
+    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
+};
+
+use super::{ApiError, Decoder, EncodeError, ModelInfo, Protocol, ResponseHead, ServerKind};
+use crate::{
+    chat::{Adjustment, Call, ChatRequest, ProtocolId},
+    secret::{ApiKey, masked_url},
+    target::{DecodeOptions, Target},
+};
+
+mod decode;
+mod encode;
+mod error;
+mod models;
+mod usage;
+mod wire;
+
+/// The protocol called `openai`.
+#[derive(Clone, Copy, Debug)]
+pub struct OpenAiChat;
+
+/// The name of this protocol.
+pub const ID: ProtocolId = ProtocolId("openai");
+
+impl Protocol for OpenAiChat {
+    fn id(&self) -> ProtocolId {
+        ID
+    }
+
+    fn encode(&self, target: &Target, key: Option<&ApiKey>, call: &Call) -> Result<http::Request<Bytes>, EncodeError> {
+        match call {
+            Call::Chat(chat) => {
+                let body = encode::body(target, chat)?;
+                let accept = if chat.stream { "text/event-stream" } else { "application/json" };
+                request(target, key, "chat/completions", &Method::POST, accept, body)
+            }
+        }
+    }
+
+    fn decoder(&self, options: &DecodeOptions, head: &ResponseHead) -> Box<dyn Decoder> {
+        Box::new(decode::ChatDecoder::new(*options, ServerKind::of(&head.headers)))
+    }
+
+    fn error(&self, head: &ResponseHead, body: &[u8]) -> ApiError {
+        error::of_reply(head, body)
+    }
+
+    fn list_models(&self, target: &Target, key: Option<&ApiKey>) -> Result<http::Request<Bytes>, EncodeError> {
+        request(target, key, "models", &Method::GET, "application/json", Bytes::new())
+    }
+
+    fn parse_models(&self, body: &[u8]) -> Result<Vec<ModelInfo>, ApiError> {
+        models::parse(body)
+    }
+
+    fn adjust(&self, error: &ApiError, target: &Target, chat: &ChatRequest) -> Option<Adjustment> {
+        encode::adjustment(error, target, chat)
+    }
+}
+
+fn request(
+    target: &Target,
+    key: Option<&ApiKey>,
+    path: &str,
+    method: &Method,
+    accept: &str,
+    body: Bytes,
+) -> Result<http::Request<Bytes>, EncodeError> {
+    let url = target.endpoint.url(path);
+    let mut builder = http::Request::builder().method(method).uri(url.as_str()).header(ACCEPT, accept);
+    if method == Method::POST {
+        builder = builder.header(CONTENT_TYPE, "application/json");
+    }
+    if let Some(key) = key.filter(|key| !key.is_empty()) {
+        let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose()))
+            .map_err(|_| EncodeError::Key { endpoint: target.endpoint.name.clone() })?;
+        value.set_sensitive(true);
+        builder = builder.header(AUTHORIZATION, value);
+    }
+    builder.body(body).map_err(|source| EncodeError::Request { url: masked_url(&url), source })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::target::testing::target;
+
+    #[test]
+    fn the_key_goes_into_the_header_and_nowhere_else() {
+        let key = ApiKey::new("sk-very-secret");
+        let call = Call::Chat(ChatRequest { stream: true, ..ChatRequest::default() });
+        let request = OpenAiChat.encode(&target("a"), Some(&key), &call).expect("encodes");
+        assert_eq!(request.uri(), "https://api.example.com/v1/chat/completions");
+        assert_eq!(request.headers()[AUTHORIZATION], "Bearer sk-very-secret");
+        assert!(!format!("{request:?}").contains("very-secret"));
+    }
+
+    #[test]
+    fn a_key_with_a_line_break_is_refused_by_name() {
+        let key = ApiKey::new("sk-a\nsk-b");
+        let error = OpenAiChat.list_models(&target("a"), Some(&key)).expect_err("no header can hold it");
+        assert!(error.to_string().contains("a-endpoint") && !error.to_string().contains("sk-b"));
+    }
+}

@@ -1,0 +1,74 @@
+//! Model lists: `data`, `models`, both, a bare array, of objects or of names.
+
+use serde_json::Value;
+
+use super::error;
+use crate::{
+    chat::ErrorClass,
+    protocol::{ApiError, ModelInfo, ServerKind, error::page_message},
+};
+
+/// The models in `body`, in its order, each once.
+pub(super) fn parse(body: &[u8]) -> Result<Vec<ModelInfo>, ApiError> {
+    let Ok(json) = serde_json::from_slice::<Value>(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)) else {
+        let said = page_message(None, body);
+        return Err(ApiError::new(ErrorClass::Garbage, format!("no model list but: {said}")));
+    };
+    let lists: Vec<&Value> = match &json {
+        Value::Array(_) if error::is_error(&json, b"") => Vec::new(),
+        Value::Array(_) => vec![&json],
+        _ => ["data", "models"].iter().filter_map(|name| json.get(name)).collect(),
+    };
+    if lists.is_empty() {
+        return Err(error::in_stream(&json, ServerKind::Other, false));
+    }
+    let mut models: Vec<ModelInfo> = Vec::new();
+    for item in lists.iter().filter_map(|list| list.as_array()).flatten() {
+        if let Some(model) = model(item)
+            && !models.iter().any(|known| known.id == model.id)
+        {
+            models.push(model);
+        }
+    }
+    Ok(models)
+}
+
+fn model(item: &Value) -> Option<ModelInfo> {
+    let id = match item {
+        Value::String(id) => id.as_str(),
+        _ => ["id", "model", "name"].iter().find_map(|name| item.get(name)?.as_str())?,
+    };
+    const CONTEXTS: [&str; 6] = [
+        "/context_length",
+        "/context_window",
+        "/max_model_len",
+        "/inputTokenLimit",
+        "/meta/n_ctx_train",
+        "/max_context_length",
+    ];
+    let context = CONTEXTS.iter().find_map(|path| item.pointer(path)?.as_u64());
+    let id = id.strip_prefix("models/").unwrap_or(id);
+    (!id.is_empty()).then(|| ModelInfo { id: id.to_owned(), context })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn contexts_are_read_where_they_are_given() {
+        let models =
+            parse(br#"["x",{"id":"a","context_length":8192},{"name":"models/b","inputTokenLimit":5},{"id":"a"}]"#);
+        let models = models.expect("a list");
+        assert_eq!(
+            models.iter().map(|model| (model.id.as_str(), model.context)).collect::<Vec<_>>(),
+            [("x", None), ("a", Some(8192)), ("b", Some(5))]
+        );
+    }
+
+    #[test]
+    fn an_error_is_no_empty_list() {
+        assert_eq!(parse(br#"{"error":{"message":"no","code":401}}"#).expect_err("an error").class, ErrorClass::Auth);
+        assert!(parse(b"<html>").is_err());
+    }
+}

@@ -1,0 +1,196 @@
+//! When a service says to come back, in all the ways services say it.
+//!
+//! Owns the reading of headers and bodies. Refuses a clock: a date stays a date until somebody with a `now` asks.
+
+use std::time::Duration;
+
+use http::HeaderMap;
+use jiff::Timestamp;
+
+/// A wish to be asked again later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RetryAfter {
+    /// As it came, for the record.
+    pub raw: String,
+    /// What it means.
+    pub when: RetryWhen,
+}
+
+/// What a Retry-After means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryWhen {
+    /// So long after the reply.
+    After(Duration),
+    /// At this moment.
+    At(Timestamp),
+}
+
+impl RetryAfter {
+    /// How long from `now`; nothing when the moment has passed.
+    #[must_use]
+    pub fn from(&self, now: Timestamp) -> Duration {
+        match self.when {
+            RetryWhen::After(wait) => wait,
+            RetryWhen::At(moment) => Duration::try_from(moment.duration_since(now)).unwrap_or_default(),
+        }
+    }
+
+    /// The wait that is certain without a clock.
+    pub(super) fn at_least(&self) -> Duration {
+        match self.when {
+            RetryWhen::After(wait) => wait,
+            RetryWhen::At(_) => Duration::ZERO,
+        }
+    }
+
+    fn after(raw: &str, wait: Duration) -> Self {
+        Self { raw: raw.to_owned(), when: RetryWhen::After(wait) }
+    }
+}
+
+/// The wish in a reply's headers: `retry-after-ms`, `x-ms-retry-after-ms`, `retry-after` (seconds with or without a
+/// fraction, or an HTTP date), LiteLLM's passed-on copy, and last the reset time of a limit that is used up.
+#[must_use]
+pub fn from_headers(headers: &HeaderMap) -> Option<RetryAfter> {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    for name in ["retry-after-ms", "x-ms-retry-after-ms"] {
+        if let Some(raw) = text(name)
+            && let Some(wait) = seconds(raw, 1e-3)
+        {
+            return Some(RetryAfter::after(raw, wait));
+        }
+    }
+    ["retry-after", "llm_provider-retry-after"]
+        .into_iter()
+        .find_map(|name| text(name).and_then(value))
+        .or_else(|| reset_of_spent_limit(headers))
+}
+
+/// The wish in an error body's `retryDelay` ("34s"), `retry_after` (seconds) or `retry_after_ms`.
+#[must_use]
+pub fn from_delay(raw: &str) -> Option<RetryAfter> {
+    duration(raw).or_else(|| seconds(raw, 1.0)).map(|wait| RetryAfter::after(raw, wait))
+}
+
+fn value(raw: &str) -> Option<RetryAfter> {
+    if let Some(wait) = seconds(raw, 1.0).or_else(|| duration(raw)) {
+        return Some(RetryAfter::after(raw, wait));
+    }
+    let moment = jiff::fmt::rfc2822::DateTimeParser::new()
+        .parse_timestamp(raw)
+        .ok()
+        .or_else(|| raw.parse::<Timestamp>().ok())?;
+    Some(RetryAfter { raw: raw.to_owned(), when: RetryWhen::At(moment) })
+}
+
+/// `x-ratelimit-reset-X` of the limits whose `x-ratelimit-remaining-X` is nothing; the longest counts.
+fn reset_of_spent_limit(headers: &HeaderMap) -> Option<RetryAfter> {
+    let spent = |kind: &str| {
+        let left = headers.get(format!("x-ratelimit-remaining{kind}")).and_then(|value| value.to_str().ok());
+        left.is_some_and(|left| left.trim().parse::<f64>().is_ok_and(|left| left <= 0.0))
+    };
+    headers
+        .iter()
+        .filter_map(|(name, reset)| {
+            let kind = name.as_str().strip_prefix("x-ratelimit-reset")?;
+            spent(kind).then(|| reset.to_str().ok()).flatten()
+        })
+        .filter_map(reset_value)
+        .max_by_key(RetryAfter::at_least)
+}
+
+/// A reset is a duration, a date, seconds, or seconds (or milliseconds) since 1970.
+fn reset_value(raw: &str) -> Option<RetryAfter> {
+    const EPOCH_SECONDS: f64 = 1e9;
+    const EPOCH_MILLISECONDS: f64 = 1e12;
+    let at = |moment| Some(RetryAfter { raw: raw.to_owned(), when: RetryWhen::At(moment) });
+    match raw.trim().parse::<f64>() {
+        #[expect(clippy::cast_possible_truncation, reason = "a moment in this millennium")]
+        Ok(number) if number >= EPOCH_MILLISECONDS => at(Timestamp::from_millisecond(number as i64).ok()?),
+        #[expect(clippy::cast_possible_truncation, reason = "a moment in this millennium")]
+        Ok(number) if number >= EPOCH_SECONDS => at(Timestamp::from_second(number as i64).ok()?),
+        _ => value(raw.trim()),
+    }
+}
+
+fn seconds(raw: &str, unit: f64) -> Option<Duration> {
+    let number: f64 = raw.parse().ok()?;
+    if number.is_nan() { None } else { Duration::try_from_secs_f64((number * unit).clamp(0.0, 1e9)).ok() }
+}
+
+/// `6m0s`, `21ms`, `1h2m`, `34s`: the way Go prints a duration.
+fn duration(raw: &str) -> Option<Duration> {
+    let (mut rest, mut total) = (raw.trim(), 0.0);
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+        total += number
+            * match &rest[..unit] {
+                "ms" => 1e-3,
+                "s" => 1.0,
+                "m" => 60.0,
+                "h" => 3600.0,
+                "d" => 86400.0,
+                "us" | "µs" => 1e-6,
+                "ns" => 1e-9,
+                _ => return None,
+            };
+        rest = &rest[unit..];
+    }
+    Duration::try_from_secs_f64(total.min(1e9)).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn wait(pairs: &[(&'static str, &'static str)]) -> Option<f64> {
+        let mut headers = HeaderMap::new();
+        for (name, value) in pairs {
+            headers.insert(*name, http::HeaderValue::from_static(value));
+        }
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a date");
+        from_headers(&headers).map(|after| after.from(now).as_secs_f64())
+    }
+
+    #[test]
+    fn every_form_is_read() {
+        assert_eq!(wait(&[("retry-after", "2")]), Some(2.0));
+        assert_eq!(wait(&[("retry-after", "0.5")]), Some(0.5));
+        assert_eq!(wait(&[("retry-after-ms", "1500"), ("retry-after", "9")]), Some(1.5));
+        assert_eq!(wait(&[("x-ms-retry-after-ms", "250")]), Some(0.25));
+        assert_eq!(wait(&[("retry-after", "Thu, 01 Jan 2026 00:01:00 GMT")]), Some(60.0));
+        assert_eq!(wait(&[("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")]), Some(0.0));
+        assert_eq!(wait(&[("retry-after", "86400")]), Some(86400.0));
+        assert_eq!(wait(&[("llm_provider-retry-after", "60")]), Some(60.0));
+        assert_eq!(wait(&[("retry-after", "-1")]), Some(0.0));
+        assert_eq!(wait(&[("retry-after", "soon")]), None);
+        assert_eq!(wait(&[("retry-after", "NaN")]), None);
+        assert_eq!(wait(&[]), None);
+    }
+
+    #[test]
+    fn a_reset_counts_only_for_a_limit_that_is_used_up() {
+        let requests = ("x-ratelimit-remaining-requests", "0");
+        let tokens = ("x-ratelimit-remaining-tokens", "500");
+        let resets = [("x-ratelimit-reset-requests", "6m0s"), ("x-ratelimit-reset-tokens", "21ms")];
+        assert_eq!(wait(&[requests, tokens, resets[0], resets[1]]), Some(360.0));
+        assert_eq!(wait(&[tokens, resets[0], resets[1]]), None);
+        assert_eq!(wait(&[requests, ("x-ratelimit-reset-requests", "2026-01-01T00:00:05Z")]), Some(5.0));
+        assert_eq!(wait(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1767225610")]), Some(10.0));
+    }
+
+    #[test]
+    fn delays_in_bodies_are_read() {
+        let seconds = |raw| from_delay(raw).map(|after| after.at_least().as_secs_f64());
+        assert_eq!(seconds("34s"), Some(34.0));
+        assert_eq!(seconds("1h2m"), Some(3720.0));
+        assert_eq!(seconds("7"), Some(7.0));
+        assert_eq!(seconds("x"), None);
+    }
+}

@@ -1,0 +1,260 @@
+//! HTTP over the network. The only file that names the HTTP client and its TLS.
+//!
+//! Owns connection pooling (one client per distinct [`ConnectOptions`]), certificates, proxies, redirects and content
+//! encoding. Refuses to retry: the client's own retries are off, since `engine` owns the budget. A redirect is
+//! followed only where the prompt stays with the same server.
+
+use std::{
+    error::Error,
+    io,
+    sync::{Arc, Mutex, OnceLock},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{StreamExt, future::BoxFuture};
+use http::StatusCode;
+use rustls_platform_verifier::BuilderVerifierExt;
+
+use super::{ByteStream, Transport, TransportError, TransportErrorKind, inflate::Inflater};
+use crate::{endpoint::ConnectOptions, secret::masked_url};
+
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+const MOST_REDIRECTS: usize = 3;
+
+/// The transport of real life.
+#[derive(Debug, Default)]
+pub struct HttpTransport {
+    clients: Mutex<Vec<(ConnectOptions, reqwest::Client)>>,
+    /// The system's certificates, loaded when the first encrypted connection is made.
+    tls: OnceLock<rustls::ClientConfig>,
+}
+
+impl HttpTransport {
+    /// A transport without connections.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    fn client(&self, via: &ConnectOptions) -> Result<reqwest::Client, TransportError> {
+        let mut clients = self.clients.lock().expect("no code panics while it holds this lock");
+        if let Some((_, client)) = clients.iter().find(|(options, _)| options == via) {
+            return Ok(client.clone());
+        }
+        let client = self.build(via)?;
+        clients.push((via.clone(), client.clone()));
+        Ok(client)
+    }
+
+    fn build(&self, via: &ConnectOptions) -> Result<reqwest::Client, TransportError> {
+        let mut builder = reqwest::Client::builder()
+            .tls_backend_preconfigured(self.tls(via)?)
+            .user_agent(concat!("mmchat/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(via.timeout.unwrap_or(CONNECT_TIMEOUT))
+            .redirect(reqwest::redirect::Policy::custom(same_server_only))
+            .retry(reqwest::retry::never())
+            .referer(false);
+        if via.loopback || via.proxy.is_some() {
+            builder = builder.no_proxy();
+        }
+        if let Some(proxy) = &via.proxy {
+            let proxy = reqwest::Proxy::all(proxy.clone()).map_err(|error| {
+                let message = format!("the proxy {} cannot be used: {error}", masked_url(proxy));
+                TransportError {
+                    source: Some(Box::new(error)),
+                    ..TransportError::new(TransportErrorKind::Local, message)
+                }
+            })?;
+            builder = builder.proxy(proxy);
+        }
+        if via.fresh {
+            builder = builder.pool_max_idle_per_host(0);
+        }
+        builder.build().map_err(|error| classified(error, TransportErrorKind::Local))
+    }
+
+    fn tls(&self, via: &ConnectOptions) -> Result<rustls::ClientConfig, TransportError> {
+        let encrypted_proxy = via.proxy.as_ref().is_some_and(|proxy| proxy.scheme() == "https");
+        if let Some(file) = &via.ca_file {
+            let roots = roots_of(file)?;
+            return Ok(config()?.with_root_certificates(roots).with_no_client_auth());
+        }
+        if !via.tls && !encrypted_proxy {
+            return Ok(config()?.with_root_certificates(rustls::RootCertStore::empty()).with_no_client_auth());
+        }
+        if let Some(known) = self.tls.get() {
+            return Ok(known.clone());
+        }
+        let made = config()?.with_platform_verifier().map_err(tls_setup)?.with_no_client_auth();
+        Ok(self.tls.get_or_init(|| made).clone())
+    }
+}
+
+type TlsBuilder = rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier>;
+
+fn config() -> Result<TlsBuilder, TransportError> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    rustls::ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().map_err(tls_setup)
+}
+
+fn tls_setup(error: rustls::Error) -> TransportError {
+    let message = format!("TLS cannot be set up: {error}");
+    TransportError { source: Some(Box::new(error)), ..TransportError::new(TransportErrorKind::Local, message) }
+}
+
+fn roots_of(file: &std::path::Path) -> Result<rustls::RootCertStore, TransportError> {
+    use rustls::pki_types::{CertificateDer, pem::PemObject};
+    let failed =
+        |what: String| TransportError::new(TransportErrorKind::Local, format!("ca_file {}: {what}", file.display()));
+    let bytes = std::fs::read(file).map_err(|error| failed(format!("cannot be read: {error}")))?;
+    let mut roots = rustls::RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&bytes) {
+        let certificate = certificate.map_err(|error| failed(format!("is no PEM file: {error}")))?;
+        roots.add(certificate).map_err(|error| failed(format!("holds a certificate that cannot be used: {error}")))?;
+    }
+    if roots.is_empty() { Err(failed("holds no certificate".into())) } else { Ok(roots) }
+}
+
+/// 307 and 308 to the same scheme, host and port keep method and body; anything else would take the prompt elsewhere
+/// or lose it, and is handed back as the reply.
+fn same_server_only(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action {
+    let keeps_body = matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
+    let same = attempt.previous().first().is_some_and(|from| from.origin() == attempt.url().origin());
+    if keeps_body && same && attempt.previous().len() <= MOST_REDIRECTS { attempt.follow() } else { attempt.stop() }
+}
+
+impl Transport for HttpTransport {
+    fn send(
+        &self,
+        via: &ConnectOptions,
+        request: http::Request<Bytes>,
+    ) -> BoxFuture<'_, Result<http::Response<ByteStream>, TransportError>> {
+        let prepared = self.client(via).and_then(|client| {
+            let request =
+                reqwest::Request::try_from(request).map_err(|error| classified(error, TransportErrorKind::Local))?;
+            Ok((client, request))
+        });
+        Box::pin(async move {
+            let (client, request) = prepared?;
+            let reply = client.execute(request).await.map_err(|error| classified(error, TransportErrorKind::Reset))?;
+            reply_of(reply)
+        })
+    }
+}
+
+fn reply_of(reply: reqwest::Response) -> Result<http::Response<ByteStream>, TransportError> {
+    let (parts, body) = http::Response::<reqwest::Body>::from(reply).into_parts();
+    let encoding = parts.headers.get(http::header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
+    let inflater = match encoding.map(str::trim) {
+        None | Some("" | "identity") => None,
+        Some(name) => Some(Inflater::for_encoding(name).ok_or_else(|| {
+            let message = format!("the reply is encoded as `{name}`, which was not asked for");
+            TransportError::new(TransportErrorKind::Malformed, message)
+        })?),
+    };
+    let bytes = http_body_stream(body);
+    let stream: ByteStream = match inflater {
+        None => Box::pin(bytes),
+        Some(inflater) => Box::pin(inflated(bytes, inflater)),
+    };
+    Ok(http::Response::from_parts(parts, stream))
+}
+
+fn http_body_stream(body: reqwest::Body) -> impl futures_util::Stream<Item = Result<Bytes, TransportError>> + Send {
+    use http_body::Body as _;
+    let mut body = Box::pin(body);
+    futures_util::stream::poll_fn(move |context| {
+        loop {
+            return match std::task::ready!(body.as_mut().poll_frame(context)) {
+                None => std::task::Poll::Ready(None),
+                Some(Err(error)) => std::task::Poll::Ready(Some(Err(classified(error, TransportErrorKind::Reset)))),
+                Some(Ok(frame)) => match frame.into_data() {
+                    Ok(data) => std::task::Poll::Ready(Some(Ok(data))),
+                    // Trailers hold nothing that is used.
+                    Err(_) => continue,
+                },
+            };
+        }
+    })
+}
+
+fn inflated(
+    bytes: impl futures_util::Stream<Item = Result<Bytes, TransportError>> + Send,
+    mut inflater: Inflater,
+) -> impl futures_util::Stream<Item = Result<Bytes, TransportError>> + Send {
+    // One compressed read may become many megabytes: it goes on in bounded pieces.
+    const PIECE: usize = 4096;
+    bytes
+        .flat_map(|read| {
+            let pieces: Vec<_> = match read {
+                Ok(read) => {
+                    (0..read.len()).step_by(PIECE).map(|at| Ok(read.slice(at..read.len().min(at + PIECE)))).collect()
+                }
+                Err(error) => vec![Err(error)],
+            };
+            futures_util::stream::iter(pieces)
+        })
+        .map(move |piece| {
+            let mut out = Vec::new();
+            inflater.push(&piece?, |bytes| out.extend_from_slice(bytes)).map_err(|error| {
+                let message = error.to_string();
+                TransportError {
+                    source: Some(Box::new(error)),
+                    ..TransportError::new(TransportErrorKind::Malformed, message)
+                }
+            })?;
+            Ok(Bytes::from(out))
+        })
+}
+
+/// The client's error by its causes, innermost first; `otherwise` when none of them tells.
+fn classified(error: reqwest::Error, otherwise: TransportErrorKind) -> TransportError {
+    let error = error.without_url();
+    let mut kind = None;
+    let (mut innermost, mut words) = (error.to_string(), String::new());
+    let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
+    while let Some(step) = cause {
+        innermost = step.to_string();
+        words.push_str(&innermost);
+        kind = kind_of(step).or(kind);
+        cause = step.source();
+    }
+    let kind = kind.unwrap_or(if error.is_dns() {
+        TransportErrorKind::Dns
+    } else if error.is_connect() {
+        TransportErrorKind::Connect
+    } else {
+        otherwise
+    });
+    let message = match kind {
+        TransportErrorKind::Dns => format!("the name has no address: {innermost}"),
+        TransportErrorKind::Tls => format!("no secure connection: {innermost}"),
+        TransportErrorKind::Connect if error.is_timeout() => "no connection in time".to_owned(),
+        TransportErrorKind::Connect
+            if words.contains("tunnel") || words.contains("proxy") || words.contains("socks") =>
+        {
+            format!("the proxy did not connect: {innermost}")
+        }
+        TransportErrorKind::Malformed => format!("the reply is no HTTP that can be read: {innermost}"),
+        _ => innermost,
+    };
+    TransportError { kind, message, source: Some(Box::new(error)) }
+}
+
+fn kind_of(error: &(dyn Error + 'static)) -> Option<TransportErrorKind> {
+    if let Some(error) = error.downcast_ref::<io::Error>() {
+        if error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>) {
+            return Some(TransportErrorKind::Tls);
+        }
+        return match error.kind() {
+            io::ErrorKind::ConnectionRefused => Some(TransportErrorKind::Refused),
+            _ => None,
+        };
+    }
+    if error.is::<rustls::Error>() {
+        return Some(TransportErrorKind::Tls);
+    }
+    let hyper = error.downcast_ref::<hyper::Error>()?;
+    (hyper.is_parse() || hyper.is_parse_too_large()).then_some(TransportErrorKind::Malformed)
+}
