@@ -334,7 +334,7 @@ fn redirect(error: ApiError, head: &ResponseHead) -> ApiError {
 }
 
 /// What a failure on the way means for the answer.
-fn of_transport(error: &TransportError, after_output: bool) -> ApiError {
+pub(crate) fn of_transport(error: &TransportError, after_output: bool) -> ApiError {
     let class = match error.kind {
         _ if after_output => ErrorClass::Cut,
         TransportErrorKind::Refused

@@ -32,6 +32,8 @@ pub struct Endpoint {
     pub gateway: bool,
     /// It refuses `stream_options`, so usage must not be asked for.
     pub no_stream_options: bool,
+    /// Compressed replies are asked for.
+    pub gzip: bool,
 }
 
 impl Endpoint {

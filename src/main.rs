@@ -1,2 +1,7 @@
-//! mmchat
-fn main() {}
+//! The binary: parse, run, exit code.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    mmchat::cli::main(std::env::args_os(), mmchat::environment::Environment::of_process())
+}

@@ -4,7 +4,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use crate::{chat::Call, target::Target};
+use crate::{
+    chat::Call,
+    config::{Config, direct_target, nearest, normalised},
+    target::Target,
+};
 
 /// Everything one command asks for at once.
 #[derive(Clone, Debug)]
@@ -40,4 +44,162 @@ pub enum OnCut {
     Restart,
     /// Nothing is shown until the answer is whole, so that the next candidate can start unnoticed.
     Buffer,
+}
+
+/// A name that leads to no answer.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// Nothing is called so.
+    #[error("unknown model `{name}`")]
+    Unknown {
+        /// What was asked for.
+        name: String,
+        /// What to do.
+        hint: String,
+    },
+    /// It is a set, which gives several answers.
+    #[error("`{0}` is a set: it gives several answers")]
+    IsSet(String),
+    /// Nothing was asked for, and nothing is the default.
+    #[error("no model was named and the config has no default")]
+    Nothing {
+        /// What to do.
+        hint: String,
+    },
+}
+
+impl PlanError {
+    /// What the reader may do about it.
+    #[must_use]
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Unknown { hint, .. } | Self::Nothing { hint } => hint.clone(),
+            Self::IsSet(name) => format!("use compare: mmchat compare --set {name}, or name one of its models"),
+        }
+    }
+}
+
+/// The lane that answers `call` under `name`: a model, a route or `endpoint/id`; without a name, the only model there
+/// is. `on_cut` is what the command finds right where the route does not say.
+pub fn lane(config: &Config, name: Option<&str>, call: &Call, on_cut: OnCut) -> Result<Lane, PlanError> {
+    let name = match name {
+        Some(name) => normalised(name),
+        None => only_choice(config)?,
+    };
+    let single = |target: Arc<Target>| Lane {
+        name: name.clone(),
+        call: call.clone(),
+        candidates: vec![target],
+        on_cut,
+        filter_goes_on: false,
+        deadline: None,
+    };
+    if let Some(model) = config.model(&name) {
+        return Ok(single(Arc::clone(model)));
+    }
+    if let Some(route) = config.route(&name) {
+        return Ok(Lane {
+            candidates: route.strategy.order(&route.models),
+            on_cut: route.on_cut.unwrap_or(on_cut),
+            filter_goes_on: route.filter_goes_on,
+            ..single(Arc::clone(&route.models[0]))
+        });
+    }
+    if config.set(&name).is_some() {
+        return Err(PlanError::IsSet(name));
+    }
+    if let Some((endpoint, upstream)) = name.split_once('/')
+        && let Some(endpoint) = config.endpoint(endpoint)
+        && !upstream.is_empty()
+    {
+        return Ok(single(Arc::new(direct_target(endpoint, upstream))));
+    }
+    let hint = unknown_hint(config, &name);
+    Err(PlanError::Unknown { name, hint })
+}
+
+fn only_choice(config: &Config) -> Result<String, PlanError> {
+    match (config.routes.as_slice(), config.models.as_slice()) {
+        ([route], _) => Ok(route.name.clone()),
+        ([], [model]) => Ok(model.id.0.clone()),
+        _ => {
+            let known: Vec<&str> = config.names().collect();
+            let hint = if known.is_empty() {
+                "name one as endpoint/id with -m, or set a key such as OPENAI_API_KEY".to_owned()
+            } else {
+                format!("name one with -m: {}; or set `default` in the config", known.join(", "))
+            };
+            Err(PlanError::Nothing { hint })
+        }
+    }
+}
+
+fn unknown_hint(config: &Config, name: &str) -> String {
+    if let Some((endpoint, _)) = name.split_once('/') {
+        let known: Vec<&str> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
+        return match nearest(endpoint, known.iter().copied()) {
+            Some(near) if near != endpoint => format!("no endpoint `{endpoint}`; did you mean `{near}`?"),
+            _ if known.is_empty() => format!("no endpoint `{endpoint}`: there is no config and no known key is set"),
+            _ => format!("no endpoint `{endpoint}`; there are: {}", known.join(", ")),
+        };
+    }
+    match nearest(name, config.names()) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None => match config.names().collect::<Vec<_>>() {
+            known if known.is_empty() => "a model without an entry is named as endpoint/id".to_owned(),
+            known => format!("there are: {}", known.join(", ")),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::chat::ChatRequest;
+
+    const CONFIG: &str = r#"
+[endpoints.openai]
+[models.fast]
+endpoint = "openai"
+model = "m1"
+[models.strong]
+endpoint = "openai"
+model = "m2"
+[routes.chat]
+models = ["fast", "strong"]
+on_cut = "buffer"
+[sets]
+panel = ["fast", "strong"]
+"#;
+
+    fn ask(name: Option<&str>) -> Result<Lane, PlanError> {
+        let config = crate::config::resolve(CONFIG, Path::new("c.toml")).expect("good");
+        lane(&config, name, &Call::Chat(ChatRequest::default()), OnCut::Error)
+    }
+
+    fn upstreams(name: &str) -> Vec<String> {
+        ask(Some(name)).expect("known").candidates.iter().map(|target| target.upstream.clone()).collect()
+    }
+
+    #[test]
+    fn models_routes_and_upstream_ids_become_candidates() {
+        assert_eq!(upstreams("fast"), ["m1"]);
+        assert_eq!(upstreams("chat"), ["m1", "m2"]);
+        assert_eq!(upstreams("openai/gpt-9/x"), ["gpt-9/x"]);
+        assert_eq!(ask(Some("chat")).expect("known").on_cut, OnCut::Buffer);
+        assert_eq!(ask(Some("fast")).expect("known").on_cut, OnCut::Error);
+    }
+
+    #[test]
+    fn what_leads_nowhere_says_where_to_go() {
+        let hint = |name| ask(Some(name)).expect_err("unknown").hint();
+        assert!(hint("fats").contains("`fast`"));
+        assert!(hint("opnai/x").contains("`openai`"));
+        assert!(hint("panel").contains("compare"));
+        assert!(hint("zzz").contains("strong"));
+        assert_eq!(ask(None).expect("the only route").name, "chat");
+    }
 }

@@ -27,6 +27,12 @@ impl ApiKey {
         &self.0
     }
 
+    /// Whether it is long enough to be one; shorter values (`none`, `ollama`) are placeholders.
+    #[must_use]
+    pub fn is_secret(&self) -> bool {
+        self.0.len() >= SHORTEST_SECRET
+    }
+
     /// Whether there is nothing in it.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -36,7 +42,7 @@ impl ApiKey {
     /// `text` with every occurrence of this secret replaced: for messages that quote a server or a command.
     #[must_use]
     pub fn masked_in(&self, text: &str) -> String {
-        if self.0.len() < SHORTEST_SECRET { text.to_owned() } else { text.replace(self.0.as_str(), "[redacted]") }
+        if self.is_secret() { text.replace(self.0.as_str(), "[redacted]") } else { text.to_owned() }
     }
 }
 

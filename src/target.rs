@@ -105,6 +105,7 @@ pub(crate) mod testing {
             limits: Limits::default(),
             gateway: false,
             no_stream_options: false,
+            gzip: false,
             base_url,
         }
     }

@@ -102,6 +102,8 @@ pub struct LaneOutcome {
     pub result: Result<Whole, ApiError>,
     /// Some of an answer was shown before it broke off.
     pub cut: bool,
+    /// The lane's deadline passed.
+    pub deadline_passed: bool,
     /// Who answered, or was asked last.
     pub target: Option<Arc<Target>>,
     /// Every request sent, in order.

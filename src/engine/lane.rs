@@ -114,6 +114,7 @@ impl Run {
         let between = self.first_output.zip(self.last_output);
         let outcome = LaneOutcome {
             cut: self.shown && result.is_err(),
+            deadline_passed: self.lane.deadline.is_some_and(|deadline| self.spent >= deadline),
             target: self.records.last().map(|record| Arc::clone(&record.target)),
             attempts: std::mem::take(&mut self.records),
             ttft: self.ttft,

@@ -14,6 +14,7 @@ mod credentials;
 pub mod event;
 mod gate;
 mod lane;
+mod models;
 
 pub use event::{AttemptRecord, Event, EventKind, LaneOutcome, Next, Notice, Whole};
 
@@ -51,12 +52,6 @@ impl Engine {
     pub fn run(self: &Arc<Self>, plan: Plan) -> impl Stream<Item = Event> + Send + use<> {
         let lanes = plan.lanes.into_iter().enumerate();
         select_all(lanes.map(|(index, lane)| lane::run(Arc::clone(self), index, lane).boxed()))
-    }
-
-    /// What endpoints are asked through, for calls that are no lanes (model lists).
-    #[must_use]
-    pub fn transport(&self) -> &dyn Transport {
-        &*self.transport
     }
 
     fn chance(&self) -> f64 {

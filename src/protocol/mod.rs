@@ -22,6 +22,7 @@ pub mod error;
 mod json_splice;
 mod loose;
 pub mod openai_chat;
+pub mod openai_server;
 
 pub mod reply;
 pub mod retry_after;

@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use http::{
     HeaderValue, Method,
-    header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE},
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE},
 };
 
 use super::{ApiError, Decoder, EncodeError, ModelInfo, Protocol, ResponseHead, ServerKind};
@@ -79,6 +79,9 @@ fn request(
     let mut builder = http::Request::builder().method(method).uri(url.as_str()).header(ACCEPT, accept);
     if method == Method::POST {
         builder = builder.header(CONTENT_TYPE, "application/json");
+    }
+    if target.endpoint.gzip {
+        builder = builder.header(ACCEPT_ENCODING, "gzip");
     }
     if let Some(key) = key.filter(|key| !key.is_empty()) {
         let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose()))

@@ -1,0 +1,194 @@
+//! What commands share: settings, config, engine, runtime; each made on first use, so that a broken config does not
+//! break `completions` or `demo`.
+
+use std::{io, path::PathBuf, sync::Arc};
+
+use miette::{GraphicalReportHandler, GraphicalTheme};
+
+use super::{GlobalArgs, exit::Exit};
+use crate::{
+    config::{self, Config, ConfigError, Flags, Layers, Source},
+    engine::Engine,
+    environment::Environment,
+    keys::{KeyRing, is_exposed},
+    plan::PlanError,
+    render::Look,
+    secret::KeySource,
+    term::{
+        self,
+        input::InputError,
+        output::{WriteError, say},
+    },
+    transport::http::HttpTransport,
+};
+
+/// The command line's surroundings.
+#[derive(Debug)]
+pub struct Context {
+    /// The variables of the environment.
+    pub environment: Environment,
+    global: GlobalArgs,
+}
+
+/// A command that could not do its work.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum CliError {
+    /// The config.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A name on the command line.
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    /// Standard input.
+    #[error(transparent)]
+    Input(#[from] InputError),
+    /// Standard output or `--output`.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+    /// Flags or files that make no sense.
+    #[error("{message}")]
+    Usage {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// The system refused something we need.
+    #[error("{what}: {source}")]
+    System {
+        /// What was tried.
+        what: String,
+        /// Why it failed.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl CliError {
+    /// Wrong usage, with what to do instead.
+    pub(super) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::Usage { message: message.into(), hint: Some(hint.into()) }
+    }
+
+    /// Tells the person, and gives the exit code.
+    pub(super) fn report(self) -> Exit {
+        let hint = match &self {
+            Self::Plan(error) => Some(error.hint()),
+            Self::Usage { hint, .. } => hint.clone(),
+            Self::Input(InputError::Silent(_)) => Some("use --no-stdin when there is nothing to read".into()),
+            _ => None,
+        };
+        match &self {
+            Self::Write(WriteError::Closed) => return Exit::Ok,
+            Self::Config(ConfigError::Invalid { problems, .. }) => {
+                for problem in problems {
+                    say(&format!("{}\n", problem_text(problem)));
+                }
+                say(&format!("error: {self}\n"));
+            }
+            _ => say(&format!("error: {self}\n")),
+        }
+        if let Some(hint) = hint {
+            say(&format!("  hint: {hint}\n"));
+        }
+        match self {
+            Self::Config(_) => Exit::Config,
+            Self::Plan(_) | Self::Input(_) | Self::Usage { .. } => Exit::Usage,
+            Self::Write(_) | Self::System { .. } => Exit::Internal,
+        }
+    }
+}
+
+/// A problem with its place in the file: line, column and caret.
+fn problem_text(problem: &config::Problem) -> String {
+    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(100);
+    let mut text = String::new();
+    if handler.render_report(&mut text, problem).is_err() {
+        text = problem.to_string();
+    }
+    text.trim_matches('\n').to_owned()
+}
+
+impl Context {
+    pub(super) fn new(environment: Environment, global: GlobalArgs) -> Self {
+        Self { environment, global }
+    }
+
+    /// The settings of the environment, the global flags and `flags`.
+    pub(super) fn layers(&self, flags: Flags) -> Result<Layers, ConfigError> {
+        let config = self.global.config.clone().or(flags.config);
+        let plain = self.global.plain || flags.plain;
+        let mut layers = Layers::new(&self.environment, &Flags { config, plain, ..flags })?;
+        if self.global.verbose {
+            layers.log.value = true;
+            layers.log.source = Source::Flag("--verbose");
+        }
+        Ok(layers)
+    }
+
+    /// The config file, or what the environment makes up for it; with the settings it lies beneath.
+    pub(super) fn config(&self, layers: Layers) -> Result<(Config, Layers), ConfigError> {
+        let config = match Self::read(&layers)? {
+            Some((path, text)) => {
+                let mut config = config::resolve(&text, &path)?;
+                config.warnings.extend(exposed_keys(&config, &path));
+                config
+            }
+            None => config::from_environment(&self.environment),
+        };
+        for warning in &config.warnings {
+            say(&format!("warning: {warning}\n"));
+        }
+        let layers = layers.with_file(config.default.as_deref().filter(|_| config.path.is_some()));
+        Ok((config, layers))
+    }
+
+    /// The text of the file; `None` when there is none and none was named.
+    pub(super) fn read(layers: &Layers) -> Result<Option<(PathBuf, String)>, ConfigError> {
+        let Some(path) = layers.config.value.clone() else { return Ok(None) };
+        let named = matches!(layers.config.source, Source::Flag(_) | Source::Environment("MMCHAT_CONFIG"));
+        let failed = |path: PathBuf, reason: String| Err(ConfigError::Read { path, reason });
+        match std::fs::read(&path) {
+            Ok(bytes) => match String::from_utf8(bytes) {
+                Ok(text) => Ok(Some((path, text))),
+                Err(_) => failed(path, "it is no UTF-8 text".into()),
+            },
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Ok(None),
+            Err(error) => failed(path, error.to_string()),
+        }
+    }
+
+    /// How the two streams look.
+    pub(super) fn look(&self, layers: &Layers) -> Look {
+        term::look(&self.environment, layers.plain.value)
+    }
+
+    /// The engine of this process.
+    pub(super) fn engine(&self) -> Arc<Engine> {
+        let keys = KeyRing::new(self.environment.clone());
+        Arc::new(Engine::new(Arc::new(HttpTransport::new()), keys))
+    }
+
+    /// A runtime on this thread alone: a command line waits for one thing at a time.
+    #[expect(clippy::unused_self, reason = "made on first use, like the rest")]
+    pub(super) fn runtime(&self) -> Result<tokio::runtime::Runtime, CliError> {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|source| CliError::System { what: "no event loop could be made".into(), source })
+    }
+}
+
+/// Keys written into a config that others can read.
+fn exposed_keys(config: &Config, path: &std::path::Path) -> Option<String> {
+    let literal = |source: &KeySource| matches!(source, KeySource::Literal(key) if key.is_secret());
+    let holder = config.endpoints.iter().find(|endpoint| {
+        endpoint.keys.iter().any(literal) || endpoint.headers.iter().any(|(_, value)| literal(value))
+    })?;
+    let exposed = std::fs::metadata(path).is_ok_and(|metadata| is_exposed(&metadata));
+    exposed.then(|| {
+        let path = path.display();
+        format!("{path} holds a secret of endpoint {} and can be read by other users: chmod 600 {path}", holder.name)
+    })
+}

@@ -1,0 +1,93 @@
+//! The exit codes: one list, which `docs/exit-codes.md` repeats and a test compares.
+
+use std::process::ExitCode;
+
+use crate::{
+    chat::ErrorClass,
+    engine::{AttemptRecord, LaneOutcome},
+};
+
+/// How the process ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All went well.
+    Ok = 0,
+    /// An internal error, or stdout could not be written.
+    Internal = 1,
+    /// Wrong usage, or an unknown name on the command line.
+    Usage = 2,
+    /// The config is wrong.
+    Config = 3,
+    /// No usable key, or every candidate refused ours.
+    Key = 4,
+    /// Every candidate failed in some other way.
+    Failed = 5,
+    /// All were silent, or our deadline passed.
+    Silent = 6,
+    /// Some lanes failed.
+    SomeFailed = 7,
+    /// The answer was cut.
+    Cut = 8,
+    /// A condition was not met.
+    Condition = 9,
+    /// Interrupted.
+    Interrupted = 130,
+}
+
+impl Exit {
+    /// Every code with the words of its documentation.
+    pub const ALL: [(Self, &'static str); 11] = [
+        (Self::Ok, "ok"),
+        (Self::Internal, "internal error, or stdout could not be written"),
+        (Self::Usage, "wrong usage, or an unknown name on the command line"),
+        (Self::Config, "the config is wrong"),
+        (Self::Key, "no usable key, or every candidate answered `auth`, `forbidden` or `quota`"),
+        (Self::Failed, "every candidate failed in some other way"),
+        (Self::Silent, "all were silent, or the deadline passed"),
+        (Self::SomeFailed, "some lanes failed"),
+        (Self::Cut, "the answer was cut; what arrived is on stdout"),
+        (Self::Condition, "a condition was not met (spend limit, no majority)"),
+        (Self::Interrupted, "interrupted"),
+    ];
+
+    /// The code for a lane's end.
+    #[must_use]
+    pub fn of(outcome: &LaneOutcome) -> Self {
+        let Err(error) = &outcome.result else { return Self::Ok };
+        if outcome.cut || matches!(error.class, ErrorClass::Cut | ErrorClass::Garbled) {
+            return Self::Cut;
+        }
+        if outcome.deadline_passed {
+            return Self::Silent;
+        }
+        let classes = last_classes(&outcome.attempts);
+        let all = |wanted: &[ErrorClass]| !classes.is_empty() && classes.iter().all(|class| wanted.contains(class));
+        if all(&[ErrorClass::Auth, ErrorClass::Forbidden, ErrorClass::Quota]) {
+            Self::Key
+        } else if all(&[ErrorClass::Silent]) {
+            Self::Silent
+        } else {
+            Self::Failed
+        }
+    }
+}
+
+/// The class each candidate ended with: a repeat or a second key replaces what came before it.
+fn last_classes(attempts: &[AttemptRecord]) -> Vec<ErrorClass> {
+    let mut classes: Vec<(&crate::target::TargetId, ErrorClass)> = Vec::new();
+    for record in attempts {
+        let Some(class) = record.class() else { continue };
+        match classes.iter_mut().find(|(id, _)| *id == &record.target.id) {
+            Some((_, last)) => *last = class,
+            None => classes.push((&record.target.id, class)),
+        }
+    }
+    classes.into_iter().map(|(_, class)| class).collect()
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}

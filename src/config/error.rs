@@ -1,0 +1,121 @@
+//! What is wrong with a configuration, and where.
+//!
+//! Owns [`Problem`]: a message, the place in the file, and what to do. All problems of a file are told at once.
+
+use std::{ops::Range, path::PathBuf, sync::Arc};
+
+use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
+
+/// One thing that is wrong in a file.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Problem {
+    /// What is wrong.
+    pub message: String,
+    /// Where, in bytes, and what to say there.
+    pub labels: Vec<(Range<usize>, String)>,
+    /// What to do.
+    pub help: Option<String>,
+    text: Arc<NamedSource<String>>,
+}
+
+impl Problem {
+    /// A problem at one place.
+    pub(super) fn new(file: &SourceFile, message: impl Into<String>, at: Range<usize>) -> Self {
+        Self { message: message.into(), labels: vec![(at, "here".into())], help: None, text: Arc::clone(&file.named) }
+    }
+
+    /// With words at the place.
+    pub(super) fn label(mut self, text: impl Into<String>) -> Self {
+        self.labels[0].1 = text.into();
+        self
+    }
+
+    /// With a second place.
+    pub(super) fn also(mut self, at: Range<usize>, text: impl Into<String>) -> Self {
+        self.labels.push((at, text.into()));
+        self
+    }
+
+    /// With what to do.
+    pub(super) fn help(mut self, text: impl Into<String>) -> Self {
+        self.help = Some(text.into());
+        self
+    }
+
+    /// The nearest valid name, if one is near.
+    pub(super) fn nearest<'n>(self, wrong: &str, valid: impl Iterator<Item = &'n str>) -> Self {
+        match nearest(wrong, valid) {
+            Some(name) => self.help(format!("did you mean `{name}`?")),
+            None => self,
+        }
+    }
+}
+
+impl Diagnostic for Problem {
+    fn help<'a>(&'a self) -> Option<Box<dyn std::fmt::Display + 'a>> {
+        self.help.as_ref().map(|help| Box::new(help) as Box<dyn std::fmt::Display>)
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        Some(&*self.text)
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        Some(Box::new(self.labels.iter().map(|(at, text)| LabeledSpan::new_with_span(Some(text.clone()), at.clone()))))
+    }
+}
+
+/// A file's text with its name, shared by its problems.
+#[derive(Clone, Debug)]
+pub(super) struct SourceFile {
+    pub(super) named: Arc<NamedSource<String>>,
+}
+
+impl SourceFile {
+    pub(super) fn new(name: &str, text: &str) -> Self {
+        Self { named: Arc::new(NamedSource::new(name, text.to_owned()).with_language("TOML")) }
+    }
+}
+
+/// A configuration that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file that was named is not there, or cannot be read.
+    #[error("the config {path} cannot be read: {reason}")]
+    Read {
+        /// Which file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// Things in it are wrong.
+    #[error("the config {path} has {} problem(s)", problems.len())]
+    Invalid {
+        /// Which file.
+        path: PathBuf,
+        /// All of them.
+        problems: Vec<Problem>,
+    },
+    /// A variable of the environment holds what it cannot.
+    #[error("{name}={value}: {reason}")]
+    Variable {
+        /// Its name.
+        name: &'static str,
+        /// Its value.
+        value: String,
+        /// What is wrong.
+        reason: String,
+    },
+}
+
+/// The name among `valid` that `wrong` was most likely meant to be.
+pub fn nearest<'n>(wrong: &str, valid: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    const LIKELY: f64 = 0.75;
+    valid
+        .map(|name| (strsim::jaro_winkler(wrong, name), name))
+        .filter(|(likeness, _)| *likeness >= LIKELY)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}

@@ -1,0 +1,177 @@
+//! The file as it is written: every key there is, with its place.
+//!
+//! Owns the shape, which is also the published schema (`mmchat config schema`). Refuses to check names: that is
+//! `resolve`'s work.
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::values::{At, KeyEntry, Member, Table, Time};
+
+/// The whole file.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+#[schemars(title = "mmchat configuration")]
+pub struct ConfigFile {
+    /// What `ask` uses when no model is named: a model, a route or `endpoint/id`.
+    pub default: Option<At<String>>,
+    /// What a bare `compare` uses: a set.
+    pub compare: Option<At<String>>,
+    /// Services, by name.
+    pub endpoints: Table<EndpointEntry>,
+    /// Models, by name.
+    pub models: Table<ModelEntry>,
+    /// Routes, by name: several models, one answer.
+    pub routes: Table<RouteEntry>,
+    /// Sets, by name: several models, several answers.
+    pub sets: Table<Vec<At<String>>>,
+    /// Reusable prompts, by name.
+    pub presets: Table<PresetEntry>,
+}
+
+/// A service.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct EndpointEntry {
+    /// Where it is, up to and with `/v1`. May be left out when the endpoint's name is a known vendor's.
+    pub base_url: Option<At<String>>,
+    /// Its wire format.
+    pub protocol: Option<At<String>>,
+    /// Its key.
+    pub api_key: Option<At<KeyEntry>>,
+    /// Several keys: used in turn, and the next one when one is refused or out of quota.
+    pub api_keys: Option<Vec<At<KeyEntry>>>,
+    /// Headers sent with every request; the values may be key sources.
+    pub headers: Table<At<KeyEntry>>,
+    /// How long each step may take.
+    pub timeouts: Option<TimeoutsEntry>,
+    /// Requests under way at once, at most.
+    pub max_concurrency: Option<At<usize>>,
+    /// Requests begun in a minute, at most.
+    pub rpm: Option<At<u32>>,
+    /// How long a request may wait for its turn under the two limits above.
+    pub queue: Option<Time>,
+    /// A proxy for this endpoint alone: `http://`, `https://`, `socks5://` or `socks5h://`.
+    pub proxy: Option<At<String>>,
+    /// A PEM file of certificates to trust in place of the system's.
+    pub ca_file: Option<At<String>>,
+    /// It is itself a gateway that retries: it is asked once.
+    pub gateway: Option<bool>,
+    /// Ask for compressed replies.
+    pub gzip: Option<bool>,
+}
+
+/// How long each step may take.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct TimeoutsEntry {
+    /// To connect.
+    pub connect: Option<Time>,
+    /// From sending to the first content.
+    pub first_token: Option<Time>,
+    /// Between two reads of a stream that has begun.
+    pub idle: Option<Time>,
+    /// For the whole answer.
+    pub total: Option<Time>,
+}
+
+/// A model.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ModelEntry {
+    /// The endpoint that serves it.
+    pub endpoint: At<String>,
+    /// What the endpoint calls it.
+    pub model: At<String>,
+    /// Parameters sent unless the request sets them.
+    #[serde(default)]
+    pub params: ParamsEntry,
+    /// Anything else the endpoint takes, sent as it is.
+    #[serde(default)]
+    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
+    pub extra: toml::Table,
+    /// What it costs.
+    #[serde(default)]
+    pub price: Option<PriceEntry>,
+    /// How many tokens it reads and writes together.
+    #[serde(default)]
+    pub context: Option<u64>,
+    /// Your labels.
+    #[serde(default)]
+    pub tags: Vec<String>,
+    /// What it can do beside text: `reasoning`, `images`, `tools`.
+    #[serde(default)]
+    pub capabilities: Vec<At<String>>,
+    /// Timeouts of this model, over its endpoint's.
+    #[serde(default)]
+    pub timeouts: Option<TimeoutsEntry>,
+    /// Its prompt template already opens `<think>`: text up to `</think>` is reasoning.
+    #[serde(default)]
+    pub think_prefilled: bool,
+    /// Each of its deltas repeats the whole text so far.
+    #[serde(default)]
+    pub cumulative_deltas: bool,
+}
+
+/// Parameters of a request.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ParamsEntry {
+    /// Sampling temperature.
+    pub temperature: Option<f64>,
+    /// Nucleus sampling mass.
+    pub top_p: Option<f64>,
+    /// Upper limit of the answer, in tokens.
+    pub max_tokens: Option<u64>,
+    /// Seed for reproducible sampling.
+    pub seed: Option<i64>,
+    /// Texts that end the answer.
+    pub stop: Vec<String>,
+    /// How long a reasoning model thinks: the service's own word.
+    pub reasoning_effort: Option<String>,
+}
+
+/// Price per million tokens.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PriceEntry {
+    /// Of input.
+    pub input: At<f64>,
+    /// Of output.
+    pub output: At<f64>,
+    /// Of input read from a cache.
+    #[serde(default)]
+    pub cached_input: Option<At<f64>>,
+    /// ISO 4217 code; USD unless set.
+    #[serde(default)]
+    pub currency: Option<String>,
+}
+
+/// A route.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RouteEntry {
+    /// How it chooses among its models; `priority` (in order) unless set.
+    #[serde(default)]
+    pub strategy: Option<At<String>>,
+    /// Its models: names of models, or `endpoint/id`.
+    pub models: Vec<At<Member>>,
+    /// When an answer breaks off after some was shown: `error`, `restart` or `buffer`.
+    #[serde(default)]
+    pub on_cut: Option<At<String>>,
+    /// When a content filter refuses: `stop` or `next`.
+    #[serde(default)]
+    pub on_filter: Option<At<String>>,
+}
+
+/// A reusable prompt.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct PresetEntry {
+    /// Its system text.
+    pub system: Option<String>,
+    /// The model or route it asks.
+    pub model: Option<At<String>>,
+    /// Its template; `{{ input }}` is what the user gives.
+    pub prompt: Option<String>,
+}

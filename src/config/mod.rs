@@ -1,0 +1,117 @@
+//! The configuration: from a TOML file, the environment and the flags to a checked [`Config`].
+//!
+//! The flow: `file` gives the file's shape with a span on every value; `resolve` checks every name and makes the
+//! endpoints and targets of the floors below; `layers` holds what the environment and the flags lay on top;
+//! `vendors` knows well-known services. Owns errors that point at the file. Refuses the terminal.
+
+mod error;
+pub mod file;
+pub mod layers;
+mod names;
+mod resolve;
+pub mod show;
+mod values;
+pub mod vendors;
+
+use std::{path::PathBuf, sync::Arc};
+
+pub use error::{ConfigError, Problem, nearest};
+pub use layers::{Flags, Layers, Source};
+pub use names::normalised;
+pub use resolve::{direct_target, from_environment, resolve};
+pub use values::parse_duration;
+
+use crate::{endpoint::Endpoint, plan::OnCut, route::strategy::Strategy, target::Target};
+
+/// A checked configuration: every name in it leads somewhere.
+#[derive(Clone, Debug, Default)]
+pub struct Config {
+    /// Where it was read from; `None` when it was made up from the environment.
+    pub path: Option<PathBuf>,
+    /// What `ask` uses when nothing is named.
+    pub default: Option<String>,
+    /// What a bare `compare` uses.
+    pub compare: Option<String>,
+    /// The endpoints, in the file's order.
+    pub endpoints: Vec<Arc<Endpoint>>,
+    /// The models, in the file's order.
+    pub models: Vec<Arc<Target>>,
+    /// The routes, in the file's order.
+    pub routes: Vec<Route>,
+    /// The sets, in the file's order.
+    pub sets: Vec<Set>,
+    /// The presets, in the file's order.
+    pub presets: Vec<Preset>,
+    /// What is not wrong but should be known.
+    pub warnings: Vec<String>,
+}
+
+/// One name, several models, one answer.
+#[derive(Clone, Debug)]
+pub struct Route {
+    /// Its name.
+    pub name: String,
+    /// How it chooses.
+    pub strategy: Strategy,
+    /// Its models, in order.
+    pub models: Vec<Arc<Target>>,
+    /// What happens when an answer breaks off; `None`: what the command finds right.
+    pub on_cut: Option<OnCut>,
+    /// Whether a filter's refusal goes on to the next model.
+    pub filter_goes_on: bool,
+}
+
+/// One name, several models, several answers.
+#[derive(Clone, Debug)]
+pub struct Set {
+    /// Its name.
+    pub name: String,
+    /// The models and routes in it.
+    pub members: Vec<String>,
+}
+
+/// A reusable prompt.
+#[derive(Clone, Debug)]
+pub struct Preset {
+    /// Its name.
+    pub name: String,
+    /// Its system text.
+    pub system: Option<String>,
+    /// The model or route it asks.
+    pub model: Option<String>,
+    /// Its template.
+    pub prompt: Option<String>,
+}
+
+impl Config {
+    /// The endpoint called `name`.
+    #[must_use]
+    pub fn endpoint(&self, name: &str) -> Option<&Arc<Endpoint>> {
+        self.endpoints.iter().find(|endpoint| endpoint.name == name)
+    }
+
+    /// The model called `name`.
+    #[must_use]
+    pub fn model(&self, name: &str) -> Option<&Arc<Target>> {
+        self.models.iter().find(|model| model.id.0 == name)
+    }
+
+    /// The route called `name`.
+    #[must_use]
+    pub fn route(&self, name: &str) -> Option<&Route> {
+        self.routes.iter().find(|route| route.name == name)
+    }
+
+    /// The set called `name`.
+    #[must_use]
+    pub fn set(&self, name: &str) -> Option<&Set> {
+        self.sets.iter().find(|set| set.name == name)
+    }
+
+    /// Every name that can be asked for: models, routes and sets.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        let models = self.models.iter().map(|model| model.id.0.as_str());
+        let routes = self.routes.iter().map(|route| route.name.as_str());
+        models.chain(routes).chain(self.sets.iter().map(|set| set.name.as_str()))
+    }
+}

@@ -1,0 +1,182 @@
+//! The configuration as it is in force, as TOML, without its secrets.
+//!
+//! Owns the redaction: keys are named by where they come from, headers never show a value, addresses lose their user
+//! and query. Refuses to print: the text is the caller's.
+
+use std::fmt::Write as _;
+
+use super::{Config, Layers};
+use crate::{
+    endpoint::{Endpoint, Timeouts},
+    plan::OnCut,
+    secret::masked_url,
+    target::Target,
+};
+
+/// Everything in force, with the source of each setting.
+#[must_use]
+pub fn shown(config: &Config, layers: &Layers) -> String {
+    let mut out = String::new();
+    let mut line = |name: &str, value: String, source: &dyn std::fmt::Display| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(out, "{name} = {value}  # {source}");
+    };
+    match &config.path {
+        Some(path) => line("config", quoted(&path.display().to_string()), &layers.config.source),
+        None => line("config", quoted(""), &"no file: well-known keys of the environment"),
+    }
+    match &layers.model.value {
+        Some(model) => line("model", quoted(model), &layers.model.source),
+        None => line("model", quoted(""), &"nothing chosen"),
+    }
+    line("format", quoted(&layers.format.value), &layers.format.source);
+    if let Some(timeout) = layers.timeout.value {
+        line("timeout", quoted(&format!("{timeout:?}")), &layers.timeout.source);
+    }
+    line("no_stdin", layers.no_stdin.value.to_string(), &layers.no_stdin.source);
+    line("plain", layers.plain.value.to_string(), &layers.plain.source);
+    line("log", layers.log.value.to_string(), &layers.log.source);
+    if let Some(compare) = &config.compare {
+        line("compare", quoted(compare), &"config file");
+    }
+    for endpoint in &config.endpoints {
+        out.push_str(&endpoint_text(endpoint));
+    }
+    for model in &config.models {
+        out.push_str(&model_text(model));
+    }
+    for route in &config.routes {
+        let models: Vec<_> = route.models.iter().map(|model| quoted(&model.id.0)).collect();
+        let _ =
+            writeln!(out, "\n[routes.{}]\nstrategy = \"priority\"\nmodels = [{}]", key(&route.name), models.join(", "));
+        if let Some(on_cut) = route.on_cut {
+            let word = match on_cut {
+                OnCut::Error => "error",
+                OnCut::Restart => "restart",
+                OnCut::Buffer => "buffer",
+            };
+            let _ = writeln!(out, "on_cut = \"{word}\"");
+        }
+    }
+    if !config.sets.is_empty() {
+        out.push_str("\n[sets]\n");
+    }
+    for set in &config.sets {
+        let members: Vec<_> = set.members.iter().map(|member| quoted(member)).collect();
+        let _ = writeln!(out, "{} = [{}]", key(&set.name), members.join(", "));
+    }
+    for preset in &config.presets {
+        let _ = writeln!(out, "\n[presets.{}]", key(&preset.name));
+        for (name, value) in [("system", &preset.system), ("model", &preset.model), ("prompt", &preset.prompt)] {
+            if let Some(value) = value {
+                let _ = writeln!(out, "{name} = {}", quoted(value));
+            }
+        }
+    }
+    out
+}
+
+fn endpoint_text(endpoint: &Endpoint) -> String {
+    let mut out =
+        format!("\n[endpoints.{}]\nbase_url = {}\n", key(&endpoint.name), quoted(&masked_url(&endpoint.base_url)));
+    let _ = writeln!(out, "protocol = {}", quoted(endpoint.protocol.0));
+    for source in &endpoint.keys {
+        let _ = writeln!(out, "# key: {source}");
+    }
+    for (name, source) in &endpoint.headers {
+        let _ = writeln!(out, "# header {name}: {source}");
+    }
+    if let Some(proxy) = &endpoint.connect.proxy {
+        let _ = writeln!(out, "proxy = {}", quoted(&masked_url(proxy)));
+    }
+    if let Some(file) = &endpoint.connect.ca_file {
+        let _ = writeln!(out, "ca_file = {}", quoted(&file.display().to_string()));
+    }
+    if let Some(most) = endpoint.limits.max_concurrency {
+        let _ = writeln!(out, "max_concurrency = {most}");
+    }
+    if let Some(rpm) = endpoint.limits.rpm {
+        let _ = writeln!(out, "rpm = {rpm}");
+    }
+    if endpoint.gateway {
+        out.push_str("gateway = true\n");
+    }
+    out.push_str(&timeouts_text(endpoint.timeouts));
+    out
+}
+
+fn model_text(model: &Target) -> String {
+    let mut out = format!(
+        "\n[models.{}]\nendpoint = {}\nmodel = {}\n",
+        key(&model.id.0),
+        quoted(&model.endpoint.name),
+        quoted(&model.upstream)
+    );
+    let params = &model.params;
+    if let Some(temperature) = params.temperature {
+        let _ = writeln!(out, "params.temperature = {temperature:?}");
+    }
+    if let Some(max_tokens) = params.max_tokens {
+        let _ = writeln!(out, "params.max_tokens = {max_tokens}");
+    }
+    if let Some(context) = model.context {
+        let _ = writeln!(out, "context = {context}");
+    }
+    if let Some(price) = &model.price {
+        let (input, output, currency) = (price.input, price.output, quoted(&price.currency));
+        let _ = writeln!(out, "price = {{ input = {input:?}, output = {output:?}, currency = {currency} }}");
+    }
+    if !model.tags.is_empty() {
+        let tags: Vec<_> = model.tags.iter().map(|tag| quoted(tag)).collect();
+        let _ = writeln!(out, "tags = [{}]", tags.join(", "));
+    }
+    out.push_str(&timeouts_text(model.timeouts));
+    out
+}
+
+fn timeouts_text(timeouts: Timeouts) -> String {
+    let parts = [
+        ("connect", timeouts.connect),
+        ("first_token", timeouts.first_token),
+        ("idle", timeouts.idle),
+        ("total", timeouts.total),
+    ];
+    let set: Vec<_> =
+        parts.iter().filter_map(|(name, time)| time.map(|time| format!("{name} = \"{time:?}\""))).collect();
+    if set.is_empty() { String::new() } else { format!("timeouts = {{ {} }}\n", set.join(", ")) }
+}
+
+fn quoted(text: &str) -> String {
+    toml::Value::String(text.to_owned()).to_string()
+}
+
+fn key(name: &str) -> String {
+    let bare = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
+    if bare { name.to_owned() } else { quoted(name) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::{config::Flags, environment::Environment};
+
+    #[test]
+    fn secrets_are_named_and_never_shown() {
+        let text = r#"
+[endpoints.a]
+base_url = "https://user:hunter2@h/v1?key=topsecret"
+api_keys = ["sk-literal-secret", { env = "A_KEY" }]
+headers = { X-Token = "header-secret-value" }
+proxy = "http://me:proxy-secret@p:1"
+"#;
+        let config = super::super::resolve(text, Path::new("c.toml")).expect("good");
+        let layers = Layers::new(&Environment::default(), &Flags::default()).expect("fine");
+        let shown = shown(&config, &layers);
+        for secret in ["hunter2", "topsecret", "literal-secret", "header-secret", "proxy-secret"] {
+            assert!(!shown.contains(secret), "{secret} in\n{shown}");
+        }
+        assert!(shown.contains("environment variable A_KEY") && shown.contains("header x-token"), "{shown}");
+    }
+}

@@ -1,0 +1,100 @@
+//! Well-known services: their addresses, key variables and peculiarities, from `vendors.toml`.
+//!
+//! Owns the table and what it says about an endpoint. Refuses to be needed: an endpoint no vendor knows works too.
+
+use std::sync::OnceLock;
+
+use serde::Deserialize;
+use url::Url;
+
+use super::values::Table;
+use crate::environment::Environment;
+
+/// A well-known service.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Vendor {
+    /// Its key in the table, which is also the name of its endpoint when there is no config.
+    #[serde(skip)]
+    pub name: String,
+    /// Its name, for people.
+    pub title: String,
+    /// Where it is.
+    pub base_url: String,
+    /// Variables that move it.
+    #[serde(default)]
+    pub base_url_env: Vec<String>,
+    /// Variables that hold its key.
+    pub key_env: Vec<String>,
+    /// What is asked when only a key is known.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// It retries by itself.
+    #[serde(default)]
+    pub gateway: bool,
+    /// It refuses `stream_options`.
+    #[serde(default)]
+    pub no_stream_options: bool,
+    /// Upstream ids, by their start, that think before they answer.
+    #[serde(default)]
+    pub reasoning: Vec<String>,
+}
+
+impl Vendor {
+    /// Its address, as the environment has it.
+    #[must_use]
+    pub fn address<'a>(&'a self, environment: &'a Environment) -> &'a str {
+        self.base_url_env.iter().find_map(|name| environment.get(name)).unwrap_or(&self.base_url)
+    }
+
+    /// The variable that holds its key, if one is set.
+    #[must_use]
+    pub fn key_variable(&self, environment: &Environment) -> Option<&str> {
+        self.key_env.iter().map(String::as_str).find(|name| environment.get(name).is_some())
+    }
+
+    /// Whether this upstream id thinks before it answers.
+    #[must_use]
+    pub fn reasons(&self, upstream: &str) -> bool {
+        self.reasoning.iter().any(|start| upstream.starts_with(start))
+    }
+}
+
+/// Every vendor, in the order in which their keys are looked for.
+pub fn all() -> &'static [Vendor] {
+    static VENDORS: OnceLock<Vec<Vendor>> = OnceLock::new();
+    VENDORS.get_or_init(|| {
+        let table: Table<Vendor> =
+            toml::from_str(include_str!("vendors.toml")).expect("a test reads the file that is built in");
+        table.0.into_iter().map(|(name, vendor)| Vendor { name: name.value, ..vendor }).collect()
+    })
+}
+
+/// The vendor that serves at `url`.
+#[must_use]
+pub fn at(url: &Url) -> Option<&'static Vendor> {
+    all().iter().find(|vendor| {
+        Url::parse(&vendor.base_url).is_ok_and(|known| {
+            known.host() == url.host() && known.port_or_known_default() == url.port_or_known_default()
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_vendor_has_a_shape_that_works() {
+        assert!(all().len() >= 8);
+        for vendor in all() {
+            let url = Url::parse(&vendor.base_url).expect("a url");
+            assert!(!url.path().ends_with('/') && url.path().len() > 1, "{}: {url}", vendor.name);
+            assert!(at(&url).is_some_and(|found| found.name == vendor.name), "{}", vendor.name);
+            assert!(vendor.model.is_some() || vendor.key_env.is_empty(), "{} has a key but no model", vendor.name);
+            for variable in vendor.key_env.iter().chain(&vendor.base_url_env) {
+                assert!(variable.chars().all(|c| c.is_ascii_uppercase() || c == '_'), "{variable}");
+            }
+        }
+    }
+}

@@ -1,0 +1,46 @@
+//! Asks an endpoint for its models: one request, no retries, since a list is never worth waiting for.
+
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use tokio::time::timeout;
+
+use super::{Engine, credentials::resolve};
+use crate::{
+    attempt::{add_headers, of_transport},
+    chat::ErrorClass,
+    protocol::{ApiError, ModelInfo, ResponseHead, protocol},
+    target::Target,
+};
+
+/// The largest list that is read.
+const MAX_LIST: usize = 16 * 1024 * 1024;
+
+impl Engine {
+    /// The models that `target`'s endpoint lists, in its order.
+    pub async fn list_models(&self, target: &Target, limit: Duration) -> Result<Vec<ModelInfo>, ApiError> {
+        timeout(limit, self.list(target)).await.unwrap_or_else(|_| {
+            Err(ApiError::new(ErrorClass::Silent, format!("no list within {:.1} s", limit.as_secs_f64())))
+        })
+    }
+
+    async fn list(&self, target: &Target) -> Result<Vec<ModelInfo>, ApiError> {
+        let protocol = protocol(target.endpoint.protocol).expect("resolved configs name known protocols");
+        let credentials = resolve(&self.keys, &target.endpoint, target.endpoint.keys.first()).await?;
+        let local = |message: String| ApiError::new(ErrorClass::Local, message);
+        let mut request =
+            protocol.list_models(target, credentials.key.as_ref()).map_err(|error| local(error.to_string()))?;
+        add_headers(&mut request, &credentials).map_err(local)?;
+        let sent = self.transport.send(&target.endpoint.connect, request).await;
+        let (parts, mut body) = sent.map_err(|error| of_transport(&error, false))?.into_parts();
+        let head = ResponseHead { status: parts.status, headers: parts.headers.into() };
+        let mut bytes = Vec::new();
+        while let Some(piece) = body.next().await {
+            bytes.extend_from_slice(&piece.map_err(|error| of_transport(&error, false))?);
+            if bytes.len() > MAX_LIST {
+                return Err(ApiError::new(ErrorClass::Garbage, "a list of more than 16 MiB"));
+            }
+        }
+        if head.status.is_success() { protocol.parse_models(&bytes) } else { Err(protocol.error(&head, &bytes)) }
+    }
+}

@@ -1,0 +1,294 @@
+//! One answer, as `ask` shows it.
+//!
+//! Owns what goes where: content to stdout, everything else to stderr, and line ends between them where both are the
+//! same terminal. On a pipe content passes exactly; on a terminal it is stripped of control sequences first.
+
+use super::{Format, Look, Output, dim, json, markdown::Markdown, notice, stats};
+use crate::{
+    chat::{Answer, Call, Delta, DeltaKind, FinishReason, Usage, estimate, sanitise::Sanitiser},
+    engine::{Event, EventKind, LaneOutcome, Next},
+};
+
+/// What is to be shown, and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The name that was asked for.
+    pub name: String,
+    /// The format of the data.
+    pub format: Format,
+    /// The two streams.
+    pub look: Look,
+    /// Markdown is rendered where it can be.
+    pub rendered: bool,
+    /// A line with figures at the end.
+    pub stats: bool,
+    /// Every attempt is told.
+    pub verbose: bool,
+    /// The tokens of the prompt, estimated, in case nobody reports them.
+    pub prompt_tokens: u64,
+}
+
+impl Settings {
+    /// The estimate for a call's prompt.
+    #[must_use]
+    pub fn prompt_tokens(call: &Call) -> u64 {
+        let Call::Chat(chat) = call;
+        chat.messages.iter().map(|message| estimate::tokens(&message.joined_text())).sum()
+    }
+}
+
+/// Shows one lane.
+#[derive(Debug)]
+pub struct AskView {
+    settings: Settings,
+    answer: Answer,
+    markdown: Option<Markdown>,
+    sanitiser: Sanitiser,
+    reasoning_sanitiser: Sanitiser,
+    /// Characters of the answer, for the estimate, where the text itself is not kept.
+    text_tokens: TokenCount,
+    /// Thinking was shown and its line is open.
+    thinking: bool,
+    /// The last thing on the terminal was content without a line end.
+    open_line: bool,
+    any_content: bool,
+}
+
+/// Counts tokens of a text that is not kept.
+#[derive(Debug, Default)]
+struct TokenCount(u64);
+
+impl AskView {
+    /// A view with these settings.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        let markdown = settings.look.out_width.filter(|_| settings.rendered && settings.format == Format::Text);
+        Self {
+            markdown: markdown.map(Markdown::new),
+            settings,
+            answer: Answer::default(),
+            sanitiser: Sanitiser::default(),
+            reasoning_sanitiser: Sanitiser::default(),
+            text_tokens: TokenCount::default(),
+            thinking: false,
+            open_line: false,
+            any_content: false,
+        }
+    }
+
+    /// What `event` adds to the two streams.
+    pub fn event(&mut self, event: &Event, to: &mut Output) {
+        if self.settings.format == Format::Jsonl {
+            for line in json::event(event) {
+                to.out.push_str(&line.to_string());
+                to.out.push('\n');
+            }
+        }
+        match &event.kind {
+            EventKind::Started(target) => {
+                if self.settings.verbose {
+                    let (endpoint, upstream) = (&target.endpoint.name, &target.upstream);
+                    self.say(&format!("asking {} ({endpoint}: {upstream})", target.id), to);
+                }
+            }
+            EventKind::Deltas(deltas) => {
+                for delta in deltas {
+                    self.delta(delta, to);
+                }
+            }
+            EventKind::Failed { record, next } => {
+                if let Some(line) = notice::failed(record, next, self.settings.verbose) {
+                    self.say(&line, to);
+                }
+                self.start_again(next, to);
+            }
+            EventKind::Notice(what) => self.say(&notice::notice(what), to),
+            EventKind::Finished(outcome) => self.finished(outcome, to),
+        }
+    }
+
+    /// Ctrl-C: what arrived stays, marked.
+    pub fn interrupted(&mut self, outcome: &LaneOutcome, to: &mut Output) {
+        self.close_answer(to);
+        match self.settings.format {
+            Format::Json | Format::Jsonl => self.object(outcome, to),
+            Format::Text | Format::Markdown => {}
+        }
+        self.say("[interrupted]", to);
+    }
+
+    /// Another attempt begins: what the failed one put out is no part of the answer.
+    fn start_again(&mut self, next: &Next, to: &mut Output) {
+        if matches!(next, Next::Restart(_)) {
+            self.close_answer(to);
+        }
+        self.end_thinking(to);
+        self.answer = Answer::default();
+        self.text_tokens = TokenCount::default();
+        self.any_content = false;
+        self.markdown = self.markdown.as_ref().and(self.settings.look.out_width).map(Markdown::new);
+        self.sanitiser = Sanitiser::default();
+        self.reasoning_sanitiser = Sanitiser::default();
+    }
+
+    fn delta(&mut self, delta: &Delta, to: &mut Output) {
+        if delta.choice != 0 {
+            return;
+        }
+        match &delta.kind {
+            DeltaKind::Text(text) | DeltaKind::Refusal(text) => self.content(text, to),
+            DeltaKind::Reasoning(text) => self.thinking(text, to),
+            DeltaKind::ToolCall(_) | DeltaKind::Usage(_) | DeltaKind::Finish(_) | DeltaKind::Model(_) => {}
+        }
+        self.keep(delta);
+    }
+
+    /// Remembers what is needed later: the whole text only where it is the data.
+    fn keep(&mut self, delta: &Delta) {
+        let whole = matches!(self.settings.format, Format::Json | Format::Jsonl);
+        match &delta.kind {
+            DeltaKind::Text(text) | DeltaKind::Refusal(text) | DeltaKind::Reasoning(text) => {
+                self.text_tokens.0 += estimate::tokens(text);
+                if whole {
+                    self.answer.add(delta);
+                }
+            }
+            _ => self.answer.add(delta),
+        }
+    }
+
+    fn content(&mut self, text: &str, to: &mut Output) {
+        if matches!(self.settings.format, Format::Json | Format::Jsonl) {
+            return;
+        }
+        self.end_thinking(to);
+        if !self.any_content && self.settings.format == Format::Markdown {
+            to.out.extend(["# ", &self.settings.name, "\n\n"]);
+        }
+        self.any_content = true;
+        if self.settings.look.out_width.is_none() {
+            to.out.push_str(text);
+            self.open_line = !text.ends_with('\n');
+            return;
+        }
+        let mut clean = String::new();
+        self.sanitiser.push(text, &mut clean);
+        match &mut self.markdown {
+            Some(markdown) => markdown.push(&clean, &mut to.out),
+            None => to.out.push_str(&clean),
+        }
+        self.open_line = !clean.ends_with('\n');
+    }
+
+    fn thinking(&mut self, text: &str, to: &mut Output) {
+        let mut clean = String::new();
+        self.reasoning_sanitiser.push(text, &mut clean);
+        if clean.is_empty() {
+            return;
+        }
+        self.thinking = true;
+        to.err.push_str(&dim(&clean, self.settings.look));
+    }
+
+    fn end_thinking(&mut self, to: &mut Output) {
+        if std::mem::take(&mut self.thinking) {
+            to.err.push_str("\n\n");
+        }
+    }
+
+    /// One line on stderr, on a row of its own.
+    fn say(&mut self, line: &str, to: &mut Output) {
+        self.end_thinking(to);
+        let same_screen = self.settings.look.out_width.is_some() && self.settings.look.err_is_terminal;
+        if same_screen && std::mem::take(&mut self.open_line) {
+            to.out.push('\n');
+        }
+        to.err.push_str(line);
+        to.err.push('\n');
+    }
+
+    /// Ends what is on stdout: the terminal's line, the Markdown source's.
+    fn close_answer(&mut self, to: &mut Output) {
+        if let Some(markdown) = &mut self.markdown {
+            markdown.finish(&mut to.out);
+        } else if self.open_line && (self.settings.look.out_width.is_some() || self.settings.format == Format::Markdown)
+        {
+            to.out.push('\n');
+        }
+        self.open_line = false;
+    }
+
+    fn finished(&mut self, outcome: &LaneOutcome, to: &mut Output) {
+        self.end_thinking(to);
+        self.close_answer(to);
+        if matches!(self.settings.format, Format::Json | Format::Jsonl) {
+            self.object(outcome, to);
+        }
+        match &outcome.result {
+            Err(error) => self.say(&notice::failure(&self.settings.name.clone(), error, outcome), to),
+            Ok(whole) => {
+                if let Some(warning) = self.warning(whole.reason.as_ref()) {
+                    self.say(&warning, to);
+                }
+            }
+        }
+        if self.settings.stats {
+            let usage = self.usage(outcome);
+            let name = outcome.target.as_ref().map_or(self.settings.name.as_str(), |target| target.id.0.as_str());
+            let line = stats::line(name, usage.as_ref(), outcome);
+            self.say(&line, to);
+        }
+    }
+
+    fn object(&mut self, outcome: &LaneOutcome, to: &mut Output) {
+        let usage = self.usage(outcome);
+        let mut object = json::answer(&self.settings.name, &self.answer, usage.as_ref(), outcome);
+        if self.settings.format == Format::Jsonl {
+            object["event"] = "finished".into();
+            object["lane"] = 0.into();
+        }
+        to.out.push_str(&object.to_string());
+        to.out.push('\n');
+    }
+
+    /// The usage reported, or ours, marked. Nothing when there was no answer at all.
+    fn usage(&self, outcome: &LaneOutcome) -> Option<Usage> {
+        let estimated = || Usage {
+            input: Some(self.settings.prompt_tokens),
+            output: Some(self.text_tokens.0),
+            estimated: true,
+            ..Usage::default()
+        };
+        self.answer.usage.or_else(|| (outcome.result.is_ok() || outcome.cut).then(estimated))
+    }
+
+    /// What should be known of an answer that is whole.
+    fn warning(&self, reason: Option<&FinishReason>) -> Option<String> {
+        let spoken = self.text_tokens.0 > 0;
+        Some(match reason {
+            Some(FinishReason::Length) if !self.any_content && spoken && self.settings.format == Format::Text => {
+                "warning: the token limit was used up by reasoning: there is no answer (raise --max-tokens)".to_owned()
+            }
+            Some(FinishReason::Length) => {
+                "warning: the answer stopped at the token limit (finish_reason: length)".to_owned()
+            }
+            Some(FinishReason::ContentFilter) => {
+                "warning: a content filter ended the answer (finish_reason: content_filter)".to_owned()
+            }
+            Some(FinishReason::ToolCalls) => {
+                let names: Vec<_> = self.answer.tool_calls.iter().map(|call| call.name.as_str()).collect();
+                format!("warning: the model asked for tools ({}), which ask does not call", names.join(", "))
+            }
+            Some(FinishReason::Other(word)) => {
+                format!(
+                    "warning: the answer ended with an unknown finish_reason: {}",
+                    crate::chat::sanitise::one_line(word)
+                )
+            }
+            Some(FinishReason::Stop) | None if !spoken && self.answer.tool_calls.is_empty() => {
+                "warning: the answer is empty".to_owned()
+            }
+            Some(FinishReason::Stop | FinishReason::Error(_)) | None => return None,
+        })
+    }
+}

@@ -1,0 +1,135 @@
+//! Answers and events as JSON.
+//!
+//! Owns the shape of `--format json` (one object per answer) and `jsonl` (one per event). Control characters are
+//! escaped by JSON itself, so nothing is stripped.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::stats::tokens_per_second;
+use crate::{
+    chat::{Answer, Delta, DeltaKind, FinishReason, Usage},
+    engine::{AttemptRecord, Event, EventKind, LaneOutcome, Next},
+    protocol::ApiError,
+};
+
+/// One answer, whole or not.
+#[must_use]
+pub fn answer(name: &str, answer: &Answer, usage: Option<&Usage>, outcome: &LaneOutcome) -> Value {
+    let target = outcome.target.as_ref();
+    let finish = match &outcome.result {
+        Ok(whole) => whole.reason.as_ref(),
+        Err(_) => answer.finish.as_ref(),
+    };
+    let price = target.and_then(|target| target.price.as_ref());
+    let mut object = json!({
+        "model": name,
+        "endpoint": target.map(|target| target.endpoint.name.as_str()),
+        "upstream_model": target.map(|target| target.upstream.as_str()),
+        "served_model": answer.model,
+        "content": answer.text,
+        "reasoning": answer.reasoning,
+        "finish_reason": finish.map(FinishReason::as_str),
+        "truncated": outcome.result.is_err() || finish == Some(&FinishReason::Length),
+        "usage": usage.map(usage_object),
+        "cost": price.zip(usage).and_then(|(price, usage)| price.cost(usage)),
+        "timing": {
+            "ttft_ms": outcome.ttft.map(milliseconds),
+            "total_ms": milliseconds(outcome.total),
+            "tokens_per_second": usage.and_then(|usage| tokens_per_second(usage, outcome)),
+        },
+        "attempts": outcome.attempts.iter().map(attempt).collect::<Vec<_>>(),
+        "error": outcome.result.as_ref().err().map(error),
+    });
+    if !answer.tool_calls.is_empty() {
+        let calls = answer.tool_calls.iter();
+        object["tool_calls"] =
+            calls.map(|call| json!({"id": call.id, "name": call.name, "arguments": call.arguments})).collect();
+    }
+    if !answer.refusal.is_empty() {
+        object["refusal"] = answer.refusal.as_str().into();
+    }
+    object
+}
+
+/// One event; `None` for those without a line of their own (the end is [`answer`]).
+#[must_use]
+pub fn event(event: &Event) -> Vec<Value> {
+    let line = |kind: &str, mut body: Value| {
+        body["event"] = kind.into();
+        body["lane"] = event.lane.into();
+        body
+    };
+    match &event.kind {
+        EventKind::Started(target) => {
+            let (endpoint, upstream) = (&target.endpoint.name, &target.upstream);
+            vec![line("started", json!({"model": target.id.0, "endpoint": endpoint, "upstream_model": upstream}))]
+        }
+        EventKind::Deltas(deltas) => deltas.iter().map(|delta| line("delta", delta_object(delta))).collect(),
+        EventKind::Failed { record, next } => {
+            let (word, to) = match next {
+                Next::Repeat => ("repeat", None),
+                Next::Key => ("next-key", None),
+                Next::Candidate(to) => ("failover", Some(to)),
+                Next::Restart(to) => ("restart", Some(to)),
+            };
+            vec![line("failed", json!({"attempt": attempt(record), "next": word, "to": to.map(|to| &to.0)}))]
+        }
+        EventKind::Notice(notice) => vec![line("notice", json!({"message": super::notice::notice(notice)}))],
+        EventKind::Finished(_) => Vec::new(),
+    }
+}
+
+fn delta_object(delta: &Delta) -> Value {
+    let (key, value) = match &delta.kind {
+        DeltaKind::Text(text) => ("content", json!(text)),
+        DeltaKind::Reasoning(text) => ("reasoning", json!(text)),
+        DeltaKind::Refusal(text) => ("refusal", json!(text)),
+        DeltaKind::ToolCall(call) => {
+            ("tool_call", json!({"index": call.index, "id": call.id, "name": call.name, "arguments": call.arguments}))
+        }
+        DeltaKind::Usage(usage) => ("usage", usage_object(usage)),
+        DeltaKind::Finish(reason) => ("finish_reason", json!(reason.as_str())),
+        DeltaKind::Model(model) => ("served_model", json!(model)),
+    };
+    json!({"choice": delta.choice, key: value})
+}
+
+fn attempt(record: &AttemptRecord) -> Value {
+    json!({
+        "endpoint": record.target.endpoint.name,
+        "model": record.target.id.0,
+        "class": record.class().map_or("ok", |class| class.as_str()),
+        "status": record.status,
+        "ms": milliseconds(record.took),
+        "request_id": record.request_id,
+        "message": record.error.as_ref().map(|error| error.message.as_str()),
+    })
+}
+
+fn error(error: &ApiError) -> Value {
+    json!({
+        "class": error.class.as_str(),
+        "status": error.status,
+        "code": error.code,
+        "message": error.message,
+        "hint": error.hint,
+        "request_id": error.request_id,
+        "retry_after": error.retry_after.as_ref().map(|after| after.raw.as_str()),
+    })
+}
+
+fn usage_object(usage: &Usage) -> Value {
+    json!({
+        "input": usage.input,
+        "output": usage.output,
+        "cached": usage.cached,
+        "reasoning": usage.reasoning,
+        "estimated": usage.estimated,
+    })
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

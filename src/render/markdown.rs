@@ -1,0 +1,540 @@
+//! Markdown on a terminal while it streams.
+//!
+//! Strictly append-only: nothing that was put out is ever moved, redrawn or asked about, so it works on any terminal
+//! and in its scrollback. Text is put out with the read that brought it; only a mark whose meaning the next character
+//! decides (`*`, a `#` at the start of a line) waits for that character, and so does the start of a word that may not
+//! fit into the rest of its row, since a word that was put out cannot be taken to the next one.
+//!
+//! Owns headings, lists, quotes, rules, code and emphasis. Tables and links stay as their source: laying out a table
+//! needs its last row. Input is sanitised already; refuses to know colours beyond bold, dim, italic and underline.
+
+use unicode_segmentation::UnicodeSegmentation;
+use unicode_width::UnicodeWidthStr;
+
+const RESET: &str = "\u{1b}[0m";
+/// A word that begins so near the end of a row waits until it is whole.
+const EDGE: usize = 12;
+/// No line begins with these: they may use the cells kept free at its end.
+const CLOSING: &str = "。，、．！？：；”’）》」』】〉…,.!?:;)]}";
+
+/// What the open line is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Block {
+    /// Its first characters do not tell yet.
+    #[default]
+    Undecided,
+    Paragraph,
+    Heading,
+    Quote,
+    /// Source that is shown as it is: a table's row, a fence.
+    Verbatim,
+}
+
+/// The marks in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Style {
+    bold: bool,
+    italic: bool,
+    /// Backticks that opened the code span; 0: none.
+    code: usize,
+    heading: bool,
+    dim: bool,
+}
+
+/// Renders one answer.
+#[derive(Debug)]
+pub struct Markdown {
+    width: usize,
+    block: Block,
+    /// Inside a fenced code block: the fence that closes it.
+    fence: Option<(char, usize)>,
+    /// Characters at the start of a line that do not tell yet what it is.
+    start: String,
+    /// A run of `*`, `_` or backticks whose meaning the next character decides.
+    marks: String,
+    escaped: bool,
+    style: Style,
+    shown: Style,
+    /// Cells used of the open row.
+    column: usize,
+    /// What a wrapped row begins with.
+    indent: String,
+    /// A space that is put out only when a word follows it on the same row.
+    space: bool,
+    /// The open word and its cells, styles included.
+    word: String,
+    word_width: usize,
+    /// Some of the open word is on the row already.
+    word_begun: bool,
+    previous: char,
+}
+
+impl Markdown {
+    /// For a terminal of `width` cells.
+    #[must_use]
+    pub fn new(width: usize) -> Self {
+        Self {
+            // The last cell of a row stays empty: terminals differ in what they do there.
+            width: width.saturating_sub(1).max(8),
+            block: Block::Undecided,
+            fence: None,
+            start: String::new(),
+            marks: String::new(),
+            escaped: false,
+            style: Style::default(),
+            shown: Style::default(),
+            column: 0,
+            indent: String::new(),
+            space: false,
+            word: String::new(),
+            word_width: 0,
+            word_begun: false,
+            previous: '\n',
+        }
+    }
+
+    /// Takes the next text and appends what can be shown to `out`.
+    pub fn push(&mut self, text: &str, out: &mut String) {
+        for piece in text.graphemes(true) {
+            self.grapheme(piece, out);
+        }
+        self.show_open_word(out);
+    }
+
+    /// The answer is over: what was held back is shown, styles end, and the line is closed.
+    pub fn finish(&mut self, out: &mut String) {
+        if self.block == Block::Undecided && !self.start.is_empty() {
+            self.decide_at_line_end(out);
+        }
+        self.flush_marks('\n', out);
+        self.flush_word(out);
+        self.style = Style::default();
+        self.restyle(out);
+        if self.column > 0 {
+            out.push('\n');
+            self.column = 0;
+        }
+    }
+
+    fn grapheme(&mut self, piece: &str, out: &mut String) {
+        if piece == "\n" || piece == "\r\n" {
+            self.end_line(out);
+        } else if self.block == Block::Undecided {
+            self.start.push_str(piece);
+            self.decide(out);
+        } else {
+            self.inline(piece, out);
+        }
+    }
+
+    /// Looks at the start of a line; when it tells, the line goes on as what it is.
+    fn decide(&mut self, out: &mut String) {
+        let body = self.start.trim_start_matches(' ');
+        if let Some((mark, _)) = self.fence {
+            // Inside code only a closing fence is looked for, which is at most three cells in.
+            if self.start.len() - body.len() > 3 || !body.chars().all(|c| c == mark) {
+                self.begin(Block::Verbatim, "", 0, out);
+            }
+            return;
+        }
+        let Some(first) = body.chars().next() else {
+            return;
+        };
+        let run = body.chars().take_while(|&c| c == first).count();
+        let rest = &body[run * first.len_utf8()..];
+        let spaces = self.start.len() - body.len();
+        match first {
+            '#' if run <= 6 && rest.is_empty() => {}
+            '#' if run <= 6 && rest.starts_with(' ') => self.begin(Block::Heading, "", spaces + run + 1, out),
+            '`' | '~' if run < 3 && rest.is_empty() => {}
+            '`' | '~' if run >= 3 => {
+                // The fence's info string ends with the line; the fence is shown dim.
+                self.begin(Block::Verbatim, "", 0, out);
+                self.fence = Some((first, run));
+            }
+            '>' if rest.is_empty() => {}
+            '>' => {
+                let skip = spaces + 1 + usize::from(rest.starts_with(' '));
+                self.begin(Block::Quote, "│ ", skip, out);
+            }
+            '-' | '*' | '_' | '+' if rest.is_empty() => {}
+            '-' | '*' | '+' if run == 1 && rest.starts_with(' ') => {
+                // Three such marks with spaces between them are a rule.
+                if first != '+' && rest.chars().all(|c| c == ' ' || c == first) && rest.len() < 4 {
+                    if rest.len() > 1 && rest.trim().is_empty() {
+                        self.bullet(spaces, out);
+                    }
+                    return;
+                }
+                self.bullet(spaces, out);
+            }
+            '0'..='9' => self.decide_number(spaces, out),
+            '|' => self.begin(Block::Verbatim, "", 0, out),
+            _ => self.begin(Block::Paragraph, "", 0, out),
+        }
+    }
+
+    fn bullet(&mut self, spaces: usize, out: &mut String) {
+        let bullet = format!("{}• ", " ".repeat(spaces));
+        self.begin(Block::Paragraph, &bullet, spaces + 2, out);
+        self.indent = " ".repeat(spaces + 2);
+    }
+
+    fn decide_number(&mut self, spaces: usize, out: &mut String) {
+        let body = self.start.trim_start_matches(' ');
+        let digits = body.chars().take_while(char::is_ascii_digit).count();
+        match &body.as_bytes()[digits..] {
+            [] | [b'.' | b')'] if digits <= 9 => {}
+            [b'.' | b')', b' ', ..] => {
+                let number = format!("{}{} ", " ".repeat(spaces), &body[..=digits]);
+                let indent = " ".repeat(number.len());
+                self.begin(Block::Paragraph, &number, spaces + digits + 2, out);
+                self.indent = indent;
+            }
+            _ => self.begin(Block::Paragraph, "", 0, out),
+        }
+    }
+
+    /// The line is a `block`: shows `prefix`, drops `skip` bytes of its start and goes on with the rest.
+    fn begin(&mut self, block: Block, prefix: &str, skip: usize, out: &mut String) {
+        self.block = block;
+        let start = std::mem::take(&mut self.start);
+        self.indent = if block == Block::Quote { prefix.to_owned() } else { String::new() };
+        self.style.heading = block == Block::Heading;
+        self.style.dim = block == Block::Verbatim && (self.fence.is_some() || !start.trim_start().starts_with('|'));
+        if !prefix.is_empty() {
+            out.push_str(prefix);
+            self.column = prefix.width();
+        }
+        for piece in start[skip.min(start.len())..].to_owned().graphemes(true) {
+            self.inline(piece, out);
+        }
+    }
+
+    /// A line that ended before its start told what it is.
+    fn decide_at_line_end(&mut self, out: &mut String) {
+        let body = self.start.trim();
+        if let Some((mark, length)) = self.fence {
+            let closes = body.chars().count() >= length && body.chars().all(|c| c == mark);
+            self.begin(Block::Verbatim, "", 0, out);
+            if closes {
+                self.fence = None;
+            }
+            return;
+        }
+        let marks: String = body.chars().filter(|c| *c != ' ').collect();
+        let rule = marks.len() >= 3 && ["-", "*", "_"].iter().any(|mark| marks.replace(mark, "").is_empty());
+        if rule {
+            self.start.clear();
+            self.block = Block::Verbatim;
+            self.style.dim = true;
+            self.restyle(out);
+            out.push_str(&"─".repeat(self.width));
+            self.column = self.width;
+        } else if body.len() >= 3 && (body.chars().all(|c| c == '`') || body.chars().all(|c| c == '~')) {
+            self.fence = body.chars().next().map(|mark| (mark, body.len()));
+            self.begin(Block::Verbatim, "", 0, out);
+        } else {
+            self.begin(Block::Paragraph, "", 0, out);
+        }
+    }
+
+    fn end_line(&mut self, out: &mut String) {
+        let blank = self.block == Block::Undecided && self.start.trim().is_empty();
+        if self.block == Block::Undecided && !blank {
+            self.decide_at_line_end(out);
+        }
+        self.flush_marks('\n', out);
+        self.flush_word(out);
+        self.space = false;
+        if blank || matches!(self.block, Block::Heading | Block::Verbatim) {
+            self.style = Style::default();
+        }
+        self.style.heading = false;
+        self.style.dim = false;
+        self.restyle(out);
+        out.push('\n');
+        self.column = 0;
+        self.start.clear();
+        self.indent.clear();
+        self.block = Block::Undecided;
+        self.previous = '\n';
+    }
+
+    /// One grapheme of a line whose kind is known.
+    fn inline(&mut self, piece: &str, out: &mut String) {
+        if self.block == Block::Verbatim {
+            self.verbatim(piece, out);
+            return;
+        }
+        let c = piece.chars().next().unwrap_or(' ');
+        if std::mem::take(&mut self.escaped) {
+            if !c.is_ascii_punctuation() {
+                self.literal("\\", out);
+            }
+            self.literal(piece, out);
+            return;
+        }
+        if !self.marks.is_empty() && !self.marks.starts_with(c) {
+            self.flush_marks(c, out);
+        }
+        match c {
+            '\\' if self.style.code == 0 => self.escaped = true,
+            '`' => self.marks.push(c),
+            '*' | '_' if self.style.code == 0 => self.marks.push(c),
+            _ => self.literal(piece, out),
+        }
+    }
+
+    /// Decides what the marks held back mean, now that `next` follows them.
+    fn flush_marks(&mut self, next: char, out: &mut String) {
+        if std::mem::take(&mut self.escaped) {
+            self.literal("\\", out);
+        }
+        let marks = std::mem::take(&mut self.marks);
+        let Some(mark) = marks.chars().next() else { return };
+        let (before, run) = (self.previous, marks.len());
+        let opens = !next.is_whitespace();
+        let closes = !before.is_whitespace();
+        let inside_word = mark == '_' && before.is_alphanumeric() && next.is_alphanumeric();
+        match (mark, run) {
+            ('`', _) if self.style.code == run => self.style.code = 0,
+            ('`', _) if self.style.code == 0 && next != '\n' => self.style.code = run,
+            ('*' | '_', 1) if !inside_word && (if self.style.italic { closes } else { opens }) => {
+                self.style.italic = !self.style.italic;
+            }
+            ('*' | '_', 2) if !inside_word && (if self.style.bold { closes } else { opens }) => {
+                self.style.bold = !self.style.bold;
+            }
+            ('*' | '_', 3) if !inside_word && (if self.style.bold { closes } else { opens }) => {
+                self.style.bold = !self.style.bold;
+                self.style.italic = !self.style.italic;
+            }
+            _ => {
+                for _ in 0..run {
+                    self.literal(&mark.to_string(), out);
+                }
+            }
+        }
+    }
+
+    fn verbatim(&mut self, piece: &str, out: &mut String) {
+        self.restyle(out);
+        let shown = if piece == "\t" { "    " } else { piece };
+        out.push_str(shown);
+        self.column += shown.width();
+    }
+
+    /// One grapheme that is shown as itself.
+    fn literal(&mut self, piece: &str, out: &mut String) {
+        self.previous = piece.chars().next_back().unwrap_or(' ');
+        if piece == " " || piece == "\t" {
+            self.flush_word(out);
+            if self.column > 0 || !self.indent.is_empty() || self.block != Block::Paragraph {
+                self.space = true;
+            } else {
+                // Indentation at the start of a line is kept.
+                out.push(' ');
+                self.column += 1;
+            }
+            return;
+        }
+        let cells = piece.width();
+        let closing = CLOSING.contains(piece);
+        if cells >= 2 || (closing && !piece.is_ascii()) {
+            self.flush_word(out);
+            self.wide(piece, cells, closing, out);
+        } else {
+            self.style_into_word();
+            self.word.push_str(piece);
+            self.word_width += cells;
+        }
+    }
+
+    /// A wide character is a word of its own; closing ones may use the two cells that others leave free.
+    fn wide(&mut self, piece: &str, cells: usize, closing: bool, out: &mut String) {
+        let room = if closing { self.width } else { self.width - 2 };
+        if self.column + usize::from(self.space) + cells > room && self.column > 0 {
+            self.new_row(out);
+        }
+        self.put_space(out);
+        self.restyle(out);
+        out.push_str(piece);
+        self.column += cells;
+        self.word_begun = false;
+    }
+
+    /// Puts the open word out: it is whole.
+    fn flush_word(&mut self, out: &mut String) {
+        if !self.word.is_empty() {
+            let fits = self.column + usize::from(self.space) + self.word_width <= self.width;
+            if !fits && !self.word_begun && self.column > self.indent.width() {
+                self.new_row(out);
+            }
+            self.put_word(out);
+        }
+        self.word_begun = false;
+    }
+
+    /// Puts out what there is of the open word, unless it may have to go to the next row as a whole.
+    fn show_open_word(&mut self, out: &mut String) {
+        if self.word.is_empty() {
+            return;
+        }
+        let end = self.column + usize::from(self.space) + self.word_width;
+        if !self.word_begun && self.column > 0 {
+            if end > self.width {
+                self.new_row(out);
+            } else if end + EDGE > self.width {
+                return;
+            }
+        }
+        self.put_word(out);
+        self.word_begun = true;
+    }
+
+    fn put_word(&mut self, out: &mut String) {
+        self.put_space(out);
+        if self.word_begun && self.column + self.word_width > self.width {
+            // Longer than what was left of its row, and its head is shown: it is broken where the row ends.
+            self.new_row(out);
+        }
+        out.push_str(&std::mem::take(&mut self.word));
+        self.column += std::mem::take(&mut self.word_width);
+        // A word longer than a row is wrapped by the terminal itself.
+        if self.column > self.width {
+            self.column %= self.width + 1;
+        }
+    }
+
+    fn put_space(&mut self, out: &mut String) {
+        if std::mem::take(&mut self.space) && self.column < self.width {
+            out.push(' ');
+            self.column += 1;
+        }
+    }
+
+    fn new_row(&mut self, out: &mut String) {
+        out.push('\n');
+        out.push_str(&self.indent);
+        self.column = self.indent.width();
+        self.space = false;
+    }
+
+    /// Makes the terminal's style the one in force, right here.
+    fn restyle(&mut self, out: &mut String) {
+        if self.shown != self.style {
+            self.shown = self.style;
+            out.push_str(&codes(self.style));
+        }
+    }
+
+    fn style_into_word(&mut self) {
+        if self.shown != self.style {
+            self.shown = self.style;
+            self.word.push_str(&codes(self.style));
+        }
+    }
+}
+
+fn codes(style: Style) -> String {
+    let mut out = RESET.to_owned();
+    if style.bold || style.heading {
+        out.push_str("\u{1b}[1m");
+    }
+    if style.dim {
+        out.push_str("\u{1b}[2m");
+    }
+    if style.italic {
+        out.push_str("\u{1b}[3m");
+    }
+    if style.heading {
+        out.push_str("\u{1b}[4m");
+    }
+    if style.code > 0 {
+        out.push_str("\u{1b}[36m");
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::chat::sanitise::sanitised;
+
+    fn render(text: &str, width: usize, step: usize) -> String {
+        let (mut markdown, mut out) = (Markdown::new(width), String::new());
+        let characters: Vec<char> = text.chars().collect();
+        for piece in characters.chunks(step) {
+            markdown.push(&piece.iter().collect::<String>(), &mut out);
+        }
+        markdown.finish(&mut out);
+        out
+    }
+
+    fn plain(text: &str, width: usize) -> String {
+        sanitised(&render(text, width, 1000))
+    }
+
+    #[test]
+    fn blocks_and_marks_are_rendered() {
+        assert_eq!(plain("# Title\ntext", 40), "Title\ntext\n");
+        assert_eq!(plain("- one\n* two\n1. three", 40), "• one\n• two\n1. three\n");
+        assert_eq!(plain("> said", 40), "│ said\n");
+        assert_eq!(plain("a **b** _c_ `d_e` snake_case 2 * 3", 60), "a b c d_e snake_case 2 * 3\n");
+        assert_eq!(plain("\\*no\\*", 40), "*no*\n");
+        assert_eq!(plain("---", 10), "─────────\n");
+        assert_eq!(
+            plain("```rust\nlet a = \"*x*\";\n# no\n```\nend", 40),
+            "```rust\nlet a = \"*x*\";\n# no\n```\nend\n"
+        );
+        assert_eq!(plain("| a | b |\n|---|---|", 40), "| a | b |\n|---|---|\n");
+        assert!(render("**b**", 40, 9).contains("\u{1b}[1mb"));
+    }
+
+    #[test]
+    fn words_wrap_whole_and_lists_hang() {
+        assert_eq!(plain("one two three four", 10), "one two\nthree\nfour\n");
+        assert_eq!(plain("- one two three", 10), "• one two\n  three\n");
+        assert_eq!(plain("借用检查器在编译期运行。它记录", 12), "借用检查\n器在编译\n期运行。\n它记录\n");
+    }
+
+    #[test]
+    fn the_first_word_is_shown_with_the_read_that_brought_it() {
+        let (mut markdown, mut out) = (Markdown::new(80), String::new());
+        markdown.push("Hel", &mut out);
+        assert_eq!(out, "Hel");
+        markdown.push("lo", &mut out);
+        assert_eq!(out, "Hello");
+    }
+
+    #[test]
+    fn however_it_is_cut_the_words_are_the_same() {
+        let text = "# T\n\nSome *text* with `code` and 中文，好。\n\n```\nlet x;\n```\n- a\n- b **c**\n\n---\nend";
+        let words = |step| sanitised(&render(text, 30, step)).split_whitespace().collect::<String>();
+        for step in 1..8 {
+            assert_eq!(words(step), words(1000), "in steps of {step}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_row_is_wider_than_the_terminal_and_nothing_moves_the_cursor(
+            text in "([a-z]{1,12}|[借用检查器。，]{1,6}|[*_`#>|-]{1,4}|👋|\\t| |\n|1\\. ){0,60}",
+            width in 20usize..100,
+            step in 1usize..9,
+        ) {
+            let out = render(&text, width, step);
+            for code in out.split('\u{1b}').skip(1) {
+                let end = code.find(|c: char| c.is_ascii_alphabetic()).expect("a sequence ends");
+                prop_assert_eq!(&code[end..=end], "m", "only styles: {:?}", code);
+            }
+            let fenced = text.contains("```") || text.contains('|');
+            for row in sanitised(&out).lines().filter(|_| !fenced) {
+                prop_assert!(row.width() < width, "{row:?} in {width}");
+            }
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! Writing: stdout or a file for the data, stderr for everything else.
+//!
+//! Owns the order (data is flushed before a message about it), and what a closed pipe and a full disk mean. Each batch
+//! is one write and one flush.
+
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+use crate::render::Output;
+
+/// Data that could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WriteError {
+    /// The reader has gone: nothing is wrong, nobody wants more.
+    #[error("standard output was closed")]
+    Closed,
+    /// It could not be written.
+    #[error("{to} could not be written: {source}")]
+    Failed {
+        /// Where to.
+        to: String,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+enum Data {
+    Stdout,
+    File { file: File, path: PathBuf, begun: bool },
+}
+
+/// The two streams of a command.
+pub struct Streams {
+    data: Data,
+}
+
+impl Streams {
+    /// Data goes to stdout.
+    #[must_use]
+    pub fn stdout() -> Self {
+        Self { data: Data::Stdout }
+    }
+
+    /// Data goes to a file, which is made now (so that a wrong path is known before anything is asked) and emptied
+    /// only when there is something to write.
+    pub fn file(path: &Path) -> Result<Self, WriteError> {
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false);
+        private(&mut options);
+        let failed = |source| WriteError::Failed { to: path.display().to_string(), source };
+        let file = options.open(path).map_err(failed)?;
+        Ok(Self { data: Data::File { file, path: path.to_owned(), begun: false } })
+    }
+
+    /// Writes and flushes both, the data first, and empties them.
+    pub fn put(&mut self, output: &mut Output) -> Result<(), WriteError> {
+        let written = if output.out.is_empty() { Ok(()) } else { self.data(output.out.as_bytes()) };
+        output.out.clear();
+        if !output.err.is_empty() {
+            say(&output.err);
+            output.err.clear();
+        }
+        written
+    }
+
+    fn data(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
+        match &mut self.data {
+            Data::Stdout => {
+                let mut stdout = io::stdout().lock();
+                let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
+                written.map_err(|source| match source.kind() {
+                    io::ErrorKind::BrokenPipe => WriteError::Closed,
+                    _ => WriteError::Failed { to: "standard output".into(), source },
+                })
+            }
+            Data::File { file, path, begun } => {
+                let empty =
+                    if *begun || !file.metadata().is_ok_and(|meta| meta.is_file()) { Ok(()) } else { file.set_len(0) };
+                *begun = true;
+                let written = empty.and_then(|()| file.write_all(bytes)).and_then(|()| file.flush());
+                written.map_err(|source| WriteError::Failed { to: path.display().to_string(), source })
+            }
+        }
+    }
+
+    /// The answer is over: what a file holds from before is gone even when nothing was written.
+    pub fn close(&mut self) -> Result<(), WriteError> {
+        match &self.data {
+            Data::Stdout => Ok(()),
+            Data::File { begun: false, .. } => self.data(b""),
+            Data::File { file, path, .. } => match file.sync_data() {
+                // A device or a pipe has nothing to sync.
+                Err(source) if !matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
+                    Err(WriteError::Failed { to: path.display().to_string(), source })
+                }
+                _ => Ok(()),
+            },
+        }
+    }
+}
+
+/// Writes to stderr. When that fails there is nobody left to tell.
+pub fn say(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
+}
+
+/// Answers are private: nobody else reads what a model was told.
+#[cfg(unix)]
+fn private(options: &mut OpenOptions) {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.mode(0o600);
+}
+
+#[cfg(not(unix))]
+fn private(_options: &mut OpenOptions) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_only_when_something_is_written() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("answer");
+        std::fs::write(&path, "what was there before, and longer").expect("a file");
+        let mut streams = Streams::file(&path).expect("writable");
+        assert!(std::fs::read_to_string(&path).expect("a file").contains("before"));
+        for piece in ["new ", "text"] {
+            streams.put(&mut Output { out: piece.into(), err: String::new() }).expect("writable");
+        }
+        streams.close().expect("writable");
+        assert_eq!(std::fs::read_to_string(&path).expect("a file"), "new text");
+    }
+
+    #[test]
+    fn a_path_that_cannot_be_written_is_named() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let Err(error) = Streams::file(&folder.path().join("no/such/folder")) else { panic!("opened") };
+        assert!(error.to_string().contains("no/such/folder") || error.to_string().contains("no\\such"), "{error}");
+    }
+}
