@@ -134,6 +134,30 @@ pub fn is_private(url: &Url) -> bool {
 }
 
 #[cfg(test)]
+pub(crate) mod testing {
+    //! Endpoints for tests of the floors above.
+
+    use super::*;
+
+    pub(crate) fn endpoint(base_url: &str) -> Endpoint {
+        let base_url = Url::parse(base_url).expect("a url");
+        Endpoint {
+            name: "test".into(),
+            protocol: ProtocolId("openai"),
+            keys: Vec::new(),
+            headers: Vec::new(),
+            connect: ConnectOptions { loopback: is_loopback(&base_url), ..ConnectOptions::default() },
+            timeouts: Timeouts::default(),
+            limits: Limits::default(),
+            gateway: false,
+            no_stream_options: false,
+            gzip: false,
+            base_url,
+        }
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -150,7 +174,7 @@ mod tests {
             ("http://h", "http://h/chat/completions"),
             ("http://h/o?api-version=1", "http://h/o/chat/completions?api-version=1"),
         ] {
-            let endpoint = crate::target::testing::endpoint(base);
+            let endpoint = super::testing::endpoint(base);
             assert_eq!(endpoint.url("chat/completions").as_str(), want);
         }
     }

@@ -7,6 +7,7 @@ use std::{sync::Arc, time::Duration};
 use crate::{
     chat::Call,
     config::{Config, direct_target, nearest, normalised},
+    route::OnCut,
     target::Target,
 };
 
@@ -32,18 +33,6 @@ pub struct Lane {
     pub filter_goes_on: bool,
     /// For the whole lane; only time spent waiting for the network counts.
     pub deadline: Option<Duration>,
-}
-
-/// What happens when an answer breaks off after some of it was shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnCut {
-    /// It ends there, as a failure.
-    #[default]
-    Error,
-    /// The next candidate starts again, below what was shown.
-    Restart,
-    /// Nothing is shown until the answer is whole, so that the next candidate can start unnoticed.
-    Buffer,
 }
 
 /// A name that leads to no answer.

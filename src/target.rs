@@ -85,30 +85,8 @@ impl Price {
 pub(crate) mod testing {
     //! Targets for tests of the floors above.
 
-    use url::Url;
-
     use super::*;
-    use crate::{
-        chat::ProtocolId,
-        endpoint::{ConnectOptions, Limits, is_loopback},
-    };
-
-    pub(crate) fn endpoint(base_url: &str) -> Endpoint {
-        let base_url = Url::parse(base_url).expect("a url");
-        Endpoint {
-            name: "test".into(),
-            protocol: ProtocolId("openai"),
-            keys: Vec::new(),
-            headers: Vec::new(),
-            connect: ConnectOptions { loopback: is_loopback(&base_url), ..ConnectOptions::default() },
-            timeouts: Timeouts::default(),
-            limits: Limits::default(),
-            gateway: false,
-            no_stream_options: false,
-            gzip: false,
-            base_url,
-        }
-    }
+    use crate::endpoint::testing::endpoint;
 
     pub(crate) fn target(name: &str) -> Target {
         let mut endpoint = endpoint("https://api.example.com/v1");

@@ -10,9 +10,10 @@ use crate::{
     chat::{Call, ChatRequest, ErrorClass, Message, Params, Role},
     config::{Config, Flags, Layers, direct_target, nearest, parse_duration},
     engine::{Engine, EventKind, LaneOutcome},
-    plan::{self, Lane, OnCut, Plan},
+    plan::{self, Lane, Plan},
     protocol::ApiError,
     render::{FORMATS, Format, Output, ask::AskView, ask::Settings, format},
+    route::OnCut,
     term::{
         output::{Streams, say},
         signals,

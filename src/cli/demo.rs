@@ -10,11 +10,12 @@ use crate::{
     chat::{Call, ChatRequest, Message, Role},
     config::{self, Flags},
     mock::{Script, Settings, built_in, serve},
-    plan::{self, OnCut},
+    plan,
     render::{
         Format,
         ask::{AskView, Settings as ViewSettings},
     },
+    route::OnCut,
     term::output::{Streams, say},
 };
 

@@ -21,7 +21,11 @@ pub use names::normalised;
 pub use resolve::{direct_target, from_environment, resolve};
 pub use values::parse_duration;
 
-use crate::{endpoint::Endpoint, plan::OnCut, route::strategy::Strategy, target::Target};
+use crate::{
+    endpoint::Endpoint,
+    route::{OnCut, strategy::Strategy},
+    target::Target,
+};
 
 /// A checked configuration: every name in it leads somewhere.
 #[derive(Clone, Debug, Default)]

@@ -25,9 +25,8 @@ use crate::{
     chat::{Params, ProtocolId},
     endpoint::{ConnectOptions, Endpoint, Limits, Timeouts, is_loopback},
     environment::Environment,
-    plan::OnCut,
     protocol::PROTOCOLS,
-    route::strategy::Strategy,
+    route::{OnCut, strategy::Strategy},
     secret::{ApiKey, KeySource, masked_url},
     target::{DecodeOptions, Price, Target, TargetId},
 };

@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 use super::{Config, Layers};
 use crate::{
     endpoint::{Endpoint, Timeouts},
-    plan::OnCut,
+    route::OnCut,
     secret::masked_url,
     target::Target,
 };

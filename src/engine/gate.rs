@@ -94,7 +94,7 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::target::testing;
+    use crate::endpoint::testing;
 
     fn endpoint(limits: Limits) -> Endpoint {
         Endpoint { limits, ..testing::endpoint("http://h/v1") }

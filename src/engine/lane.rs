@@ -4,7 +4,7 @@
 //! plain `async` function that reports through a bounded channel; [`run`] polls both as one stream, on the caller's
 //! task, so nothing is spawned and dropping the stream stops everything.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::{Stream, future::Either};
 use tokio::{
@@ -17,9 +17,10 @@ use crate::{
     attempt::{Attempt, Credentials, Finished, Patience, Start, Step},
     chat::{Call, Delta, DeltaKind, ErrorClass},
     endpoint::is_private,
-    plan::{Lane, OnCut},
+    plan::Lane,
     protocol::{ApiError, protocol},
     route::{
+        OnCut,
         attempts::Budget,
         classify::{Decision, Situation, decide},
     },
@@ -392,5 +393,16 @@ impl Run {
         let event = Event { lane: self.index, at: Instant::now(), kind };
         // The receiver lives in the same stream as this future: it is gone only when this is dropped too.
         let _ = self.sink.send(event).await;
+        // Work goes on only when the event was taken and the next one is wanted, so that no timer of the network runs
+        // while the reader is busy with what it has.
+        let mut handed_over = false;
+        std::future::poll_fn(|context| {
+            if std::mem::replace(&mut handed_over, true) {
+                return Poll::Ready(());
+            }
+            context.waker().wake_by_ref();
+            Poll::Pending
+        })
+        .await;
     }
 }

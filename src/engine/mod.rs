@@ -15,6 +15,8 @@ pub mod event;
 mod gate;
 mod lane;
 mod models;
+#[cfg(test)]
+mod tests;
 
 pub use event::{AttemptRecord, Event, EventKind, LaneOutcome, Next, Notice, Whole};
 

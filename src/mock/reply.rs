@@ -178,7 +178,12 @@ impl Answering {
                 if position == midway && let Some(fault) = fault {
                     yield Ok(joined.split().freeze());
                     match fault {
-                        Fault::Cut => { yield Err(Hangup); return }
+                        Fault::Cut => {
+                            // What was written so far is sent before the connection breaks.
+                            tokio::task::yield_now().await;
+                            yield Err(Hangup);
+                            return;
+                        }
                         Fault::CutClean => return,
                         Fault::CutForged => { yield Ok(ChunkWriter::done()); return }
                         Fault::CutError => {

@@ -242,8 +242,7 @@ fn status_of_code(code: &str) -> Option<u16> {
 }
 
 fn speaks_of_model(code: &str, message: &str) -> bool {
-    const NOT_THERE: &[&str] =
-        &["not found", "not exist", "no such", "unknown", "invalid model", "not supported", "不存在"];
+    const NOT_THERE: &[&str] = &["not found", "not exist", "no such model", "unknown model", "invalid model", "不存在"];
     code.contains("model_not_found")
         || code.contains("invalid_model")
         || ((message.contains("model") || message.contains("模型"))

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::{
-    chat::sanitise::one_line,
+    chat::{ErrorClass, sanitise::one_line},
     engine::{AttemptRecord, LaneOutcome, Next, Notice},
     protocol::ApiError,
     secret::masked_url,
@@ -70,7 +70,8 @@ pub fn failure(name: &str, error: &ApiError, outcome: &LaneOutcome) -> String {
     let mut lines = Vec::new();
     let asked: Vec<&AttemptRecord> = outcome.attempts.iter().filter(|record| record.error.is_some()).collect();
     if outcome.cut {
-        lines.push(format!("error: the answer of {} was cut: {}", last_name(outcome, name), reason(error)));
+        let why = if error.class == ErrorClass::Cut { one_line(&error.message) } else { reason(error) };
+        lines.push(format!("error: the answer of {} was cut: {why}", last_name(outcome, name)));
     } else if asked.len() > 1 {
         lines.push(format!("error: {name}: {}", reason(error)));
         for record in &asked {
@@ -105,7 +106,6 @@ fn place(record: &AttemptRecord) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::chat::ErrorClass;
 
     #[test]
     fn durations_have_two_figures_that_matter() {
