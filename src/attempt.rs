@@ -209,16 +209,21 @@ impl Attempt {
     async fn read(&mut self, out: &mut Vec<Delta>) -> Option<Result<Finished, ApiError>> {
         let limit = self.limit();
         let begun = Instant::now();
-        // `timeout` polls the body before the timer: what is already here is never too late.
-        let read = timeout(limit, self.body.next()).await;
+        // `timeout` polls the body before the timer: what is already here is never too late. A server that always has
+        // something here (comments without end) is stopped by the limit being used up.
+        let read = if limit.is_zero() { None } else { timeout(limit, self.body.next()).await.ok() };
+        let verdict = match read {
+            Some(Some(Ok(bytes))) => self.take(&bytes, out),
+            Some(None) => Some(self.end(StreamEnd::Eof, out)),
+            Some(Some(Err(error))) => Some(self.broken(&error, out)),
+            None if self.ended_softly => Some(self.end(StreamEnd::Eof, out)),
+            None => {
+                self.waited += begun.elapsed();
+                return Some(Err(self.too_slow(out)));
+            }
+        };
         self.waited += begun.elapsed();
-        match read {
-            Ok(Some(Ok(bytes))) => self.take(&bytes, out),
-            Ok(None) => Some(self.end(StreamEnd::Eof, out)),
-            Ok(Some(Err(error))) => Some(self.broken(&error, out)),
-            Err(_) if self.ended_softly => Some(self.end(StreamEnd::Eof, out)),
-            Err(_) => Some(Err(self.too_slow(out))),
-        }
+        verdict
     }
 
     fn limit(&self) -> Duration {

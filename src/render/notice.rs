@@ -89,8 +89,11 @@ pub fn failure(name: &str, error: &ApiError, outcome: &LaneOutcome) -> String {
     if let Some(after) = &error.retry_after {
         lines.push(format!("  retry after: {}", one_line(&after.raw)));
     }
-    if let Some(hint) = &error.hint {
-        lines.push(format!("  hint: {hint}"));
+    let hints = asked.iter().filter_map(|record| record.error.as_ref()?.hint.as_ref()).chain(&error.hint);
+    for hint in hints.map(|hint| format!("  hint: {hint}")) {
+        if !lines.contains(&hint) {
+            lines.push(hint);
+        }
     }
     lines.join("\n")
 }

@@ -130,6 +130,7 @@ impl Transport for HttpTransport {
         via: &ConnectOptions,
         request: http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<http::Response<ByteStream>, TransportError>> {
+        let proxy = via.proxy.clone();
         let prepared = self.client(via).and_then(|client| {
             let request =
                 reqwest::Request::try_from(request).map_err(|error| classified(error, TransportErrorKind::Local))?;
@@ -137,7 +138,8 @@ impl Transport for HttpTransport {
         });
         Box::pin(async move {
             let (client, request) = prepared?;
-            let reply = client.execute(request).await.map_err(|error| classified(error, TransportErrorKind::Reset))?;
+            let reply = client.execute(request).await;
+            let reply = reply.map_err(|error| through(proxy.as_ref(), classified(error, TransportErrorKind::Reset)))?;
             reply_of(reply)
         })
     }
@@ -240,6 +242,17 @@ fn classified(error: reqwest::Error, otherwise: TransportErrorKind) -> Transport
         _ => innermost,
     };
     TransportError { kind, message, source: Some(Box::new(error)) }
+}
+
+/// Names the proxy in an error that may be its doing.
+fn through(proxy: Option<&url::Url>, error: TransportError) -> TransportError {
+    use TransportErrorKind as Kind;
+    match proxy {
+        Some(proxy) if matches!(error.kind, Kind::Refused | Kind::Connect | Kind::Dns) => {
+            TransportError { message: format!("through the proxy {}: {}", masked_url(proxy), error.message), ..error }
+        }
+        _ => error,
+    }
 }
 
 fn kind_of(error: &(dyn Error + 'static)) -> Option<TransportErrorKind> {

@@ -1,0 +1,295 @@
+//! What the tests of the binary share: a home of its own in a cleared environment, and a server of raw bytes.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(missing_docs, reason = "tests")]
+
+use std::{
+    fs,
+    io::{Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::PathBuf,
+    process::{Command, Output},
+    sync::{Arc, Mutex, mpsc},
+    thread,
+};
+
+/// A home folder, and the binary run in it.
+pub(crate) struct Home {
+    pub(crate) folder: tempfile::TempDir,
+    config: PathBuf,
+}
+
+impl Home {
+    /// A home without a config.
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let config = folder.path().join("config.toml");
+        Self { folder, config }
+    }
+
+    /// A home with this config.
+    pub(crate) fn with_config(text: &str) -> Self {
+        let home = Self::new();
+        home.write_config(text);
+        home
+    }
+
+    /// A config of one endpoint `m` at `server`, and more text below it.
+    pub(crate) fn with_server(server: &Server, more: &str) -> Self {
+        Self::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\n{more}", server.url()))
+    }
+
+    pub(crate) fn write_config(&self, text: &str) {
+        fs::write(&self.config, text).expect("a config");
+        set_mode(&self.config, 0o600);
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// The binary with nothing of this process's environment; standard input is empty.
+    pub(crate) fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mmchat"));
+        command.env_clear().env("HOME", self.folder.path()).env("COLUMNS", "80").stdin(std::process::Stdio::null());
+        // What a child needs to start at all: programs for key commands, and Windows' own.
+        for name in ["PATH", "SystemRoot", "TEMP", "USERPROFILE"] {
+            if let Some(value) = std::env::var_os(name) {
+                command.env(name, value);
+            }
+        }
+        if self.config.exists() {
+            command.env("MMCHAT_CONFIG", &self.config);
+        } else {
+            command.env("XDG_CONFIG_HOME", self.folder.path().join("none"));
+        }
+        command
+    }
+
+    /// Runs the binary.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
+        Ran::of(self.command().args(arguments).output().expect("the binary runs"))
+    }
+
+    /// Runs the binary with this on standard input.
+    pub(crate) fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
+        use std::process::Stdio;
+        let mut command = self.command();
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("the binary runs");
+        let mut stdin = child.stdin.take().expect("piped");
+        let input = input.to_vec();
+        // A binary that reads no more closes its end: what it makes of that is for the test to see.
+        let writer = thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = child.wait_with_output().expect("the binary ends");
+        writer.join().expect("the writer ends");
+        Ran::of(output)
+    }
+}
+
+/// What a run of the binary left.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) out: String,
+    pub(crate) err: String,
+    pub(crate) code: Option<i32>,
+}
+
+impl Ran {
+    pub(crate) fn of(output: Output) -> Self {
+        Self {
+            out: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
+            err: String::from_utf8(output.stderr).expect("stderr is UTF-8"),
+            code: output.status.code(),
+        }
+    }
+
+    /// Checks the exit code; shows everything when it is another.
+    #[track_caller]
+    pub(crate) fn exits(self, code: i32) -> Self {
+        assert_eq!(self.code, Some(code), "{self:#?}");
+        self
+    }
+
+    /// Checks that stderr says each of these.
+    #[track_caller]
+    pub(crate) fn says(self, words: &[&str]) -> Self {
+        for word in words {
+            assert!(self.err.contains(word), "stderr does not say {word:?}: {self:#?}");
+        }
+        self
+    }
+
+    /// Standard output as JSON.
+    #[track_caller]
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+    }
+}
+
+#[cfg(unix)]
+pub(crate) fn set_mode(path: &std::path::Path, mode: u32) {
+    use std::os::unix::fs::PermissionsExt;
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+}
+
+#[cfg(not(unix))]
+pub(crate) fn set_mode(_: &std::path::Path, _: u32) {}
+
+/// One step of a scripted reply.
+pub(crate) enum Step {
+    /// Send these bytes.
+    Bytes(Vec<u8>),
+    /// Send these bytes over and over until the client goes.
+    Endless(Vec<u8>),
+    /// Wait until the test says so.
+    Gate(mpsc::Receiver<()>),
+    /// Keep the connection open until the client goes.
+    Hold,
+}
+
+/// A server that answers each request with the next scripted reply, whatever was asked. It ends with the test, and
+/// fails it when a reply was never asked for.
+pub(crate) struct Server {
+    address: SocketAddr,
+    requests: Arc<Mutex<Vec<Request>>>,
+    left: Arc<Mutex<std::collections::VecDeque<Vec<Step>>>>,
+    stop: Arc<Mutex<bool>>,
+    thread: Option<thread::JoinHandle<()>>,
+}
+
+/// A request as it came.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Request {
+    pub(crate) fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("a JSON body")
+    }
+}
+
+impl Server {
+    pub(crate) fn start(replies: Vec<Vec<Step>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+        let address = listener.local_addr().expect("an address");
+        let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
+        let stop: Arc<Mutex<bool>> = Arc::default();
+        let left = Arc::new(Mutex::new(replies.into_iter().collect()));
+        let shared = (Arc::clone(&requests), Arc::clone(&left), Arc::clone(&stop));
+        let thread = thread::spawn(move || {
+            let (requests, left, stop) = shared;
+            let mut connections = Vec::new();
+            for socket in listener.incoming() {
+                if *stop.lock().expect("no poison") {
+                    return;
+                }
+                let socket = socket.expect("a connection");
+                let (requests, left) = (Arc::clone(&requests), Arc::clone(&left));
+                connections.push(thread::spawn(move || serve(&socket, &requests, &left)));
+            }
+        });
+        Self { address, requests, left, stop, thread: Some(thread) }
+    }
+
+    /// A server of whole replies.
+    pub(crate) fn replying(replies: &[&str]) -> Self {
+        Self::start(replies.iter().map(|reply| vec![Step::Bytes(reply.as_bytes().to_vec())]).collect())
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://{}/v1", self.address)
+    }
+
+    pub(crate) fn requests(&self) -> Vec<Request> {
+        self.requests.lock().expect("no poison").clone()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        *self.stop.lock().expect("no poison") = true;
+        drop(TcpStream::connect(self.address));
+        self.thread.take().expect("joined once").join().expect("the server ends");
+        if !thread::panicking() {
+            let left = self.left.lock().expect("no poison").len();
+            assert_eq!(left, 0, "{left} scripted replies were never asked for");
+        }
+    }
+}
+
+fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<std::collections::VecDeque<Vec<Step>>>) {
+    while let Some(request) = read_request(&mut socket) {
+        requests.lock().expect("no poison").push(request);
+        let Some(reply) = left.lock().expect("no poison").pop_front() else { break };
+        for step in reply {
+            let sent = match step {
+                Step::Bytes(bytes) => socket.write_all(&bytes),
+                Step::Endless(bytes) => loop {
+                    if let Err(error) = socket.write_all(&bytes) {
+                        break Err(error);
+                    }
+                },
+                Step::Gate(gate) => {
+                    // The test is over when its sender is gone.
+                    let _ = gate.recv();
+                    Ok(())
+                }
+                Step::Hold => socket.read(&mut [0; 1]).map(drop),
+            };
+            if sent.is_err() {
+                return;
+            }
+        }
+        // Every reply ends its connection, so that its end is seen whatever its headers say.
+        break;
+    }
+    let _ = socket.shutdown(Shutdown::Write);
+    // The client closes when it has read everything.
+    let _ = socket.read(&mut [0; 1]);
+}
+
+fn read_request(socket: &mut &TcpStream) -> Option<Request> {
+    let (mut bytes, mut piece) = (Vec::new(), [0; 65536]);
+    loop {
+        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+            let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+            let length = head
+                .lines()
+                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(|n| n.trim().to_owned()))
+                .map_or(0, |n| n.parse().expect("a length"));
+            while bytes.len() < end + 4 + length {
+                let count = socket.read(&mut piece).ok().filter(|&count| count > 0)?;
+                bytes.extend_from_slice(&piece[..count]);
+            }
+            return Some(Request { head, body: bytes[end + 4..].to_vec() });
+        }
+        let count = socket.read(&mut piece).ok().filter(|&count| count > 0)?;
+        bytes.extend_from_slice(&piece[..count]);
+    }
+}
+
+/// The head of an event stream that ends with its connection.
+pub(crate) const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
+
+/// One event with this text.
+pub(crate) fn event(text: &str) -> String {
+    let text = serde_json::Value::from(text);
+    format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{text}}}}}]}}\n\n")
+}
+
+/// The end of a good stream.
+pub(crate) const STOP: &str =
+    "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+
+/// A good stream of one text.
+pub(crate) fn answer(text: &str) -> String {
+    format!("{STREAM}{}{STOP}", event(text))
+}
+
+/// A reply with a status and a body.
+pub(crate) fn reply(status: &str, headers: &str, body: &str) -> String {
+    format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
+}
