@@ -221,9 +221,9 @@ impl Drop for Server {
 }
 
 fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<std::collections::VecDeque<Vec<Step>>>) {
-    while let Some(request) = read_request(&mut socket) {
+    if let Some(request) = read_request(&mut socket) {
         requests.lock().expect("no poison").push(request);
-        let Some(reply) = left.lock().expect("no poison").pop_front() else { break };
+        let reply = left.lock().expect("no poison").pop_front().unwrap_or_default();
         for step in reply {
             let sent = match step {
                 Step::Bytes(bytes) => socket.write_all(&bytes),
@@ -243,16 +243,15 @@ fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<st
                 return;
             }
         }
-        // Every reply ends its connection, so that its end is seen whatever its headers say.
-        break;
     }
+    // Every reply ends its connection, so that its end is seen whatever its headers say.
     let _ = socket.shutdown(Shutdown::Write);
     // The client closes when it has read everything.
     let _ = socket.read(&mut [0; 1]);
 }
 
 fn read_request(socket: &mut &TcpStream) -> Option<Request> {
-    let (mut bytes, mut piece) = (Vec::new(), [0; 65536]);
+    let (mut bytes, mut piece) = (Vec::new(), vec![0; 65536]);
     loop {
         if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[..end]).into_owned();

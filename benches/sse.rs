@@ -1,0 +1,50 @@
+//! The SSE decoder on reads of 64 KiB: bytes a second.
+#![allow(missing_docs, reason = "a benchmark")]
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use mmchat::protocol::sse::SseDecoder;
+
+const READ: usize = 64 * 1024;
+
+/// A stream of chunks as services send them, `size` bytes or a little more.
+fn stream(size: usize, line_end: &str) -> Vec<u8> {
+    let mut out = Vec::new();
+    let mut count = 0;
+    while out.len() < size {
+        count += 1;
+        let chunk = format!(
+            "data: {{\"id\":\"chatcmpl-1\",\"object\":\"chat.completion.chunk\",\"created\":1700000000,\"model\":\"m\",\
+             \"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"word{count} \"}},\"finish_reason\":null}}]}}{line_end}{line_end}"
+        );
+        out.extend_from_slice(chunk.as_bytes());
+    }
+    out
+}
+
+fn decode(bytes: &[u8]) -> usize {
+    let (mut decoder, mut total) = (SseDecoder::default(), 0);
+    for read in bytes.chunks(READ) {
+        decoder.push(read);
+        while let Some(frame) = decoder.next_frame().expect("small events") {
+            total += frame.data.len();
+        }
+    }
+    total
+}
+
+fn benches(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("sse");
+    let large = format!("data: {}\n\n", "x".repeat(2 << 20)).into_bytes();
+    for (name, bytes) in
+        [("lf", stream(8 << 20, "\n")), ("crlf", stream(8 << 20, "\r\n")), ("one event of 2 MiB", large)]
+    {
+        group.throughput(Throughput::Bytes(bytes.len() as u64));
+        group.bench_function(name, |bencher| bencher.iter(|| decode(black_box(&bytes))));
+    }
+    group.finish();
+}
+
+criterion_group!(sse, benches);
+criterion_main!(sse);
