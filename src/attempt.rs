@@ -7,7 +7,7 @@
 //! Time counts only while the network is awaited: a reader that is slow to take what came (a pager, a blocked pipe)
 //! uses up nothing.
 
-use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -31,8 +31,6 @@ const TOTAL: Duration = Duration::from_secs(600);
 const AFTER_SOFT_END: Duration = Duration::from_secs(1);
 /// How much of an error's body is read, and for how long.
 const ERROR_BODY: usize = 64 * 1024;
-/// The most that is decoded before it is shown.
-const MOST_AT_ONCE: usize = 64 * 1024;
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
 
 /// What authorises a request, resolved.
@@ -191,7 +189,7 @@ impl Attempt {
         self.server
     }
 
-    /// What comes next. Not to be dropped half-way and called again: what was decoded by then would be lost.
+    /// What comes next. Cancel safe: a dropped call loses nothing.
     pub async fn next(&mut self) -> Result<Step, ApiError> {
         if let Some(verdict) = self.verdict.take() {
             return verdict.map(Step::Done);
@@ -216,7 +214,9 @@ impl Attempt {
         // something here (comments without end) is stopped by the limit being used up.
         let read = if limit.is_zero() { None } else { timeout(limit, self.body.next()).await.ok() };
         let verdict = match read {
-            Some(item) => self.take_all(item, out).await,
+            Some(Some(Ok(bytes))) => self.take(&bytes, out),
+            Some(None) => Some(self.end(StreamEnd::Eof, out)),
+            Some(Some(Err(error))) => Some(self.broken(&error, out)),
             None if self.ended_softly => Some(self.end(StreamEnd::Eof, out)),
             None => {
                 self.waited += begun.elapsed();
@@ -225,47 +225,6 @@ impl Attempt {
         };
         self.waited += begun.elapsed();
         verdict
-    }
-
-    /// Takes what was read and what is here behind it, so that it is shown in one piece: a fast server's events come
-    /// one by one out of the connection although they came over the network together.
-    async fn take_all(
-        &mut self,
-        first: Option<Result<Bytes, TransportError>>,
-        out: &mut Vec<Delta>,
-    ) -> Option<Result<Finished, ApiError>> {
-        let (mut item, mut taken) = (first, 0);
-        loop {
-            match item {
-                Some(Ok(bytes)) => {
-                    taken += bytes.len();
-                    if let Some(verdict) = self.take(&bytes, out) {
-                        return Some(verdict);
-                    }
-                }
-                None => return Some(self.end(StreamEnd::Eof, out)),
-                Some(Err(error)) => return Some(self.broken(&error, out)),
-            }
-            if taken >= MOST_AT_ONCE {
-                return None;
-            }
-            item = self.at_hand().await?;
-        }
-    }
-
-    /// The next piece, if it is here or one turn of the connection's own task away.
-    async fn at_hand(&mut self) -> Option<Option<Result<Bytes, TransportError>>> {
-        let mut turn_given = false;
-        poll_fn(|context| match self.body.poll_next_unpin(context) {
-            Poll::Ready(item) => Poll::Ready(Some(item)),
-            Poll::Pending if turn_given => Poll::Ready(None),
-            Poll::Pending => {
-                turn_given = true;
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-        })
-        .await
     }
 
     fn limit(&self) -> Duration {

@@ -10,7 +10,8 @@ use mmchat::{chat::ErrorClass, cli::exit::Exit};
 use serde_json::Value;
 
 fn read(name: &str) -> String {
-    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// Every property name of a schema.
@@ -47,7 +48,8 @@ fn the_config_reference_has_every_key_of_the_schema_and_no_other() {
         code.iter().flat_map(|code| code.split(|c: char| !(c.is_alphanumeric() || c == '_'))).collect();
     let missing: Vec<_> = keys.iter().filter(|key| !words.contains(key.as_str())).collect();
     assert!(missing.is_empty(), "docs/config.md lacks {missing:?}");
-    let rows = text.split("## Environment").next().expect("the keys").lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows =
+        text.split("## Environment").next().expect("the keys").lines().filter_map(|line| line.strip_prefix("| `"));
     let invented: Vec<_> = rows.filter_map(|row| row.split('`').next()).filter(|key| !keys.contains(*key)).collect();
     assert!(invented.is_empty(), "docs/config.md invents {invented:?}");
 }
@@ -55,7 +57,8 @@ fn the_config_reference_has_every_key_of_the_schema_and_no_other() {
 #[test]
 fn the_exit_codes_are_documented_as_they_are() {
     let text = read("docs/exit-codes.md");
-    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()).collect();
+    let rows: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()).collect();
     let want: Vec<String> = Exit::ALL.iter().map(|(exit, words)| format!("| {} | {words} |", *exit as u8)).collect();
     assert_eq!(rows, want);
 }
@@ -72,11 +75,18 @@ fn every_error_class_is_documented() {
 #[test]
 fn the_completions_are_fresh() {
     let home = Home::new();
-    for (shell, file) in
-        [("bash", "mmchat.bash"), ("zsh", "_mmchat"), ("fish", "mmchat.fish"), ("powershell", "_mmchat.ps1"), ("elvish", "mmchat.elv")]
-    {
+    for (shell, file) in [
+        ("bash", "mmchat.bash"),
+        ("zsh", "_mmchat"),
+        ("fish", "mmchat.fish"),
+        ("powershell", "_mmchat.ps1"),
+        ("elvish", "mmchat.elv"),
+    ] {
         let ran = home.run(&["completions", shell]).exits(0);
-        assert!(ran.out == read(&format!("completions/{file}")), "completions/{file} is stale: scripts/completions makes it anew");
+        assert!(
+            ran.out == read(&format!("completions/{file}")),
+            "completions/{file} is stale: scripts/completions makes it anew"
+        );
     }
 }
 
@@ -92,7 +102,10 @@ fn both_readmes_have_the_same_commands() {
     let typed = |name: &str| -> Vec<String> {
         let blocks = commands(name);
         let lines = blocks.iter().flat_map(|block| block.lines());
-        lines.map(|line| line.split(" # ").next().unwrap_or(line).trim_end().to_owned()).filter(|line| !line.starts_with('#')).collect()
+        lines
+            .map(|line| line.split(" # ").next().unwrap_or(line).trim_end().to_owned())
+            .filter(|line| !line.starts_with('#'))
+            .collect()
     };
     assert_eq!(typed("README.md"), typed("README.zh-CN.md"));
 }

@@ -136,9 +136,7 @@ pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
         verbose: layers.log.value,
         prompt_tokens: Settings::prompt_tokens(&lane.call),
     });
-    // As a task of its own, it takes turns with the connection's without a look at the network in between.
-    let streaming = async move { stream(&engine, lane, view, streams).await };
-    runtime.block_on(async { tokio::spawn(streaming).await.expect("no code of ours panics") })
+    runtime.block_on(stream(&engine, lane, view, streams))
 }
 
 /// Shows what happens until the lane is over, or the person has had enough.

@@ -44,7 +44,7 @@ pub fn reason(error: &ApiError) -> String {
     let status = error
         .status
         .map(|status| status.to_string())
-        .filter(|status| status != "200" && !message.contains(status.as_str()));
+        .filter(|status| status != "200" && !message.starts_with(status.as_str()));
     let status = status.map(|status| format!(" {status}")).unwrap_or_default();
     format!("{}{status}: {message}", error.class)
 }

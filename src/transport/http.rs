@@ -7,20 +7,26 @@
 use std::{
     error::Error,
     io,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, OnceLock},
+    task::Poll,
     time::Duration,
 };
 
-use bytes::Bytes;
-use futures_util::{StreamExt, future::BoxFuture};
+use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt, future::BoxFuture, stream::poll_fn};
 use http::StatusCode;
+use http_body::{Body as _, Frame};
 use rustls_platform_verifier::BuilderVerifierExt;
+use tokio::{sync::mpsc, task::JoinSet};
 
 use super::{ByteStream, Transport, TransportError, TransportErrorKind, inflate::Inflater};
 use crate::{endpoint::ConnectOptions, secret::masked_url};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MOST_REDIRECTS: usize = 3;
+/// The most that is handed on in one piece.
+const MOST_AT_ONCE: usize = 64 * 1024;
 
 /// The transport of real life.
 #[derive(Debug, Default)]
@@ -155,7 +161,7 @@ fn reply_of(reply: reqwest::Response) -> Result<http::Response<ByteStream>, Tran
             TransportError::new(TransportErrorKind::Malformed, message)
         })?),
     };
-    let bytes = http_body_stream(body);
+    let bytes = pieces(body);
     let stream: ByteStream = match inflater {
         None => Box::pin(bytes),
         Some(inflater) => Box::pin(inflated(bytes, inflater)),
@@ -163,28 +169,97 @@ fn reply_of(reply: reqwest::Response) -> Result<http::Response<ByteStream>, Tran
     Ok(http::Response::from_parts(parts, stream))
 }
 
-fn http_body_stream(body: reqwest::Body) -> impl futures_util::Stream<Item = Result<Bytes, TransportError>> + Send {
-    use http_body::Body as _;
-    let mut body = Box::pin(body);
-    futures_util::stream::poll_fn(move |context| {
-        loop {
-            return match std::task::ready!(body.as_mut().poll_frame(context)) {
-                None => std::task::Poll::Ready(None),
-                Some(Err(error)) => std::task::Poll::Ready(Some(Err(classified(error, TransportErrorKind::Reset)))),
-                Some(Ok(frame)) => match frame.into_data() {
-                    Ok(data) => std::task::Poll::Ready(Some(Ok(data))),
-                    // Trailers hold nothing that is used.
-                    Err(_) => continue,
-                },
-            };
-        }
+/// The body in pieces of what is there at once.
+///
+/// A fast server's events come out of the connection one by one although they came over the network together; handed
+/// on one by one, each would cost a turn of everything above and a write below. A task of the body's own gathers
+/// them; it ends when the stream is dropped, and waits when nobody reads.
+fn pieces(body: reqwest::Body) -> impl Stream<Item = Result<Bytes, TransportError>> + Send {
+    let (sender, mut receiver) = mpsc::channel(1);
+    let mut pump = JoinSet::new();
+    pump.spawn(gather(body, sender));
+    poll_fn(move |context| {
+        let _ends_with_the_stream = &pump;
+        receiver.poll_recv(context)
     })
 }
 
+async fn gather(mut body: reqwest::Body, to: mpsc::Sender<Result<Bytes, TransportError>>) {
+    while let Some(first) = next_data(&mut body).await {
+        let Ok(first) = first else {
+            // The reader is gone only when this task is, too.
+            let _ = to.send(first).await;
+            return;
+        };
+        let (piece, end) = with_what_follows(&mut body, first).await;
+        if to.send(Ok(piece)).await.is_err() {
+            return;
+        }
+        match end {
+            None => {}
+            Some(Ok(())) => return,
+            Some(Err(error)) => {
+                let _ = to.send(Err(error)).await;
+                return;
+            }
+        }
+    }
+}
+
+/// `first` and whatever is at hand behind it; the end of the body, if that was at hand too.
+async fn with_what_follows(body: &mut reqwest::Body, first: Bytes) -> (Bytes, Option<Result<(), TransportError>>) {
+    let mut gathered = BytesMut::new();
+    loop {
+        match at_hand(body).await {
+            Some(Some(Ok(data))) => {
+                if gathered.is_empty() {
+                    gathered.extend_from_slice(&first);
+                }
+                gathered.extend_from_slice(&data);
+                if gathered.len() >= MOST_AT_ONCE {
+                    return (gathered.freeze(), None);
+                }
+            }
+            other => {
+                let end = other.map(|item| item.map_or(Ok(()), |item| item.map(drop)));
+                return (if gathered.is_empty() { first } else { gathered.freeze() }, end);
+            }
+        }
+    }
+}
+
+/// The next data, if it is here or one turn of the connection's own task away; `None`: it is not.
+async fn at_hand(body: &mut reqwest::Body) -> Option<Option<Result<Bytes, TransportError>>> {
+    let mut next = pin!(next_data(body));
+    let mut turn_given = false;
+    std::future::poll_fn(|context| match next.as_mut().poll(context) {
+        Poll::Ready(item) => Poll::Ready(Some(item)),
+        Poll::Pending if turn_given => Poll::Ready(None),
+        Poll::Pending => {
+            turn_given = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
+}
+
+/// The next data of the body; its trailers hold nothing that is used.
+async fn next_data(body: &mut reqwest::Body) -> Option<Result<Bytes, TransportError>> {
+    loop {
+        let frame = std::future::poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await?;
+        match frame.map_err(|error| classified(error, TransportErrorKind::Reset)).map(Frame::into_data) {
+            Ok(Ok(data)) => return Some(Ok(data)),
+            Ok(Err(_)) => {}
+            Err(error) => return Some(Err(error)),
+        }
+    }
+}
+
 fn inflated(
-    bytes: impl futures_util::Stream<Item = Result<Bytes, TransportError>> + Send,
+    bytes: impl Stream<Item = Result<Bytes, TransportError>> + Send,
     mut inflater: Inflater,
-) -> impl futures_util::Stream<Item = Result<Bytes, TransportError>> + Send {
+) -> impl Stream<Item = Result<Bytes, TransportError>> + Send {
     // One compressed read may become many megabytes: it goes on in bounded pieces.
     const PIECE: usize = 4096;
     bytes

@@ -51,7 +51,7 @@ pub(super) fn of_reply(head: &ResponseHead, body: &[u8]) -> ApiError {
         class,
         status: Some(status.as_u16()),
         code: said.code,
-        hint: hint(class, server, &said.message),
+        hint: hint(class, &said.message),
         message: shortened(&said.message),
         param: said.param,
         retry_after,
@@ -76,7 +76,7 @@ pub(super) fn in_stream(json: &Value, server: ServerKind, after_output: bool) ->
     ApiError {
         status: Some(200),
         code: said.code,
-        hint: hint(class, server, &said.message),
+        hint: hint(class, &said.message),
         param: said.param,
         retry_after: said.retry_after,
         request_id: said.request_id,
@@ -85,11 +85,11 @@ pub(super) fn in_stream(json: &Value, server: ServerKind, after_output: bool) ->
     }
 }
 
-fn hint(class: ErrorClass, server: ServerKind, message: &str) -> Option<String> {
+fn hint(class: ErrorClass, message: &str) -> Option<String> {
     let text = match class {
         ErrorClass::Path => "check base_url: OpenAI-compatible services usually serve below /v1",
         ErrorClass::NoChannel => "the gateway has no upstream for this model: enable one there, or ask another model",
-        ErrorClass::Request if server == ServerKind::LiteLlm && message.contains("No connected db") => {
+        ErrorClass::Request if message.contains("No connected db") => {
             "LiteLLM without a database answers so when the key is wrong"
         }
         _ => return None,

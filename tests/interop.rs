@@ -1,0 +1,235 @@
+//! The binary against servers that nobody here wrote. Ignored unless `scripts/interop` has installed them.
+
+mod common;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use common::{Home, Ran};
+
+const HELLO: &str = "Hello there, wörld! 你好 👋";
+
+/// Where `scripts/interop` has put the servers.
+fn installed() -> PathBuf {
+    PathBuf::from(std::env::var_os("MMCHAT_INTEROP").expect("run scripts/interop"))
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop_servers")
+}
+
+/// A server that ends with its test.
+struct Running {
+    child: Child,
+    url: String,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a server and waits for a line with `marker`; its address is on that line, unless `url` is known.
+fn start(mut command: Command, marker: &'static str, url: Option<String>) -> Running {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let (lines, found) = mpsc::channel();
+    let streams: [Box<dyn std::io::Read + Send>; 2] =
+        [Box::new(child.stdout.take().expect("piped")), Box::new(child.stderr.take().expect("piped"))];
+    for stream in streams {
+        let lines = lines.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                // After the marker nobody listens; the pipe is read on so that the server never blocks.
+                let _ = lines.send(line);
+            }
+        });
+    }
+    drop(lines);
+    let mut running = Running { child, url: String::new() };
+    let mut said = Vec::new();
+    loop {
+        let line = found.recv_timeout(Duration::from_secs(180)).unwrap_or_else(|_| panic!("never ready: {said:#?}"));
+        if line.contains(marker) {
+            let address = line.split_once("http://").map(|(_, address)| format!("http://{}/v1", address.trim()));
+            running.url = url.or(address).expect("an address on the line that says it is ready");
+            return running;
+        }
+        said.push(line);
+    }
+}
+
+fn python() -> Command {
+    Command::new(installed().join("venv/bin/python"))
+}
+
+/// llama.cpp's server on a tiny model that always says the same.
+fn llama(home: &Home, name: &str, model: &[&str]) -> Running {
+    let file = home.path(name);
+    let made = python().arg(scripts().join("tinygguf.py")).arg("--out").arg(&file).args(model).output().expect("runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut command = python();
+    command.arg(scripts().join("xl_serve.py")).arg(&file).args(["0", "sk-good"]);
+    start(command, "listening http://", None)
+}
+
+fn aimock() -> Running {
+    let mut command = Command::new("node");
+    command.arg(installed().join("node_modules/@copilotkit/aimock/dist/cli.js"));
+    command.args(["-p", "0", "-f"]).arg(scripts().join("aimock.fixtures.json")).arg("--strict");
+    command.env("AIMOCK_API_KEYS", "sk-good");
+    start(command, "listening on ", None)
+}
+
+/// LiteLLM's proxy, some of its models in front of `upstream`.
+fn litellm(home: &Home, upstream: &Running) -> Running {
+    let config = fs::read_to_string(scripts().join("litellm.config.yaml")).expect("a config");
+    let address = upstream.url.trim_end_matches("/v1");
+    let path = home.path("litellm.yaml");
+    fs::write(&path, config.replace("http://127.0.0.1:4010", address)).expect("a config");
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let mut command = Command::new(installed().join("venv/bin/litellm"));
+    command.arg("--config").arg(&path).args([
+        "--host",
+        "127.0.0.1",
+        "--telemetry",
+        "False",
+        "--port",
+        &port.to_string(),
+    ]);
+    command.env("LITELLM_LOCAL_MODEL_COST_MAP", "True").env("LITELLM_TELEMETRY", "False");
+    start(command, "Uvicorn running on", Some(format!("http://127.0.0.1:{port}/v1")))
+}
+
+/// Endpoints of these names at these servers, with the good key; `bad-NAME` has a wrong one.
+fn configure(home: &Home, servers: &[(&str, &Running)], more: &str) {
+    let endpoint = |name: &str, key: &str, server: &Running| {
+        format!("[endpoints.{name}]\nbase_url = \"{}\"\napi_key = \"{key}\"\n", server.url)
+    };
+    let both = servers.iter().flat_map(|(name, server)| {
+        [endpoint(name, "sk-good", server), endpoint(&format!("bad-{name}"), "sk-wrong-key", server)]
+    });
+    let config: String = both.collect();
+    home.write_config(&(config + more));
+}
+
+fn json(home: &Home, model: &str, more: &[&str], prompt: &str) -> Ran {
+    let mut arguments = vec!["ask", "--format", "json", "-m", model];
+    arguments.extend_from_slice(more);
+    arguments.push(prompt);
+    home.run(&arguments)
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn llama_cpp() {
+    let home = Home::new();
+    let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let think = ["--say", "<think> six times seven </think> The answer is 42", "--think-template"];
+    let think = llama(&home, "think.gguf", &think);
+    let count = llama(&home, "count.gguf", &["--count", "600", "--ctx", "2048"]);
+    configure(&home, &[("hello", &hello), ("think", &think), ("count", &count)], "");
+
+    for more in [&[][..], &["--no-stream"]] {
+        let answer = json(&home, "hello/tiny", more, "hi").exits(0).json();
+        assert_eq!(answer["content"], "Hello from a tiny llama . wörld 👋", "{answer}");
+        assert_eq!((&answer["finish_reason"], &answer["usage"]["estimated"]), (&"stop".into(), &false.into()));
+        assert!(answer["usage"]["output"].as_u64() > Some(10), "{answer}");
+        let thought = json(&home, "think/tiny", more, "hi").exits(0).json();
+        assert_eq!(thought["reasoning"].as_str().map(str::trim), Some("six times seven"), "{thought}");
+        assert_eq!(thought["content"].as_str().map(str::trim), Some("The answer is 42"), "{thought}");
+    }
+    json(&home, "bad-hello/tiny", &[], "hi").exits(4).says(&["auth 401", "Invalid API Key"]);
+    // In single-model mode any name is answered; the name that was served is told.
+    assert!(json(&home, "hello/no-such", &[], "hi").exits(0).json()["served_model"].is_string());
+    let long = home.run_with_input(&["ask", "-m", "hello/tiny"], "word ".repeat(9000).as_bytes()).exits(5);
+    long.says(&["context 400", "exceeds the available context"]);
+    let short = json(&home, "count/tiny", &["--max-tokens", "5"], "hi").exits(0).says(&["token limit"]).json();
+    assert_eq!((&short["finish_reason"], &short["truncated"]), (&"length".into(), &true.into()));
+    let counted = home.run(&["ask", "-m", "count/tiny", "hi"]).exits(0);
+    let numbers: Vec<String> = (1..=600).map(|n: u32| n.to_string()).collect();
+    assert_eq!(counted.out.split_whitespace().collect::<Vec<_>>(), numbers);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn aimock_and_its_faults() {
+    let home = Home::new();
+    let server = aimock();
+    configure(&home, &[("aimock", &server)], "[routes.chat]\nmodels = [\"bad-aimock/gpt-4o\", \"aimock/gpt-4o\"]\n");
+    let ask = |prompt: &str, more: &[&str]| json(&home, "aimock/gpt-4o", more, prompt);
+
+    for more in [&[][..], &["--no-stream"]] {
+        let answer = ask("hello", more).exits(0).json();
+        assert_eq!((&answer["content"], &answer["finish_reason"]), (&HELLO.into(), &"stop".into()));
+        assert_eq!((&answer["usage"]["input"], &answer["usage"]["output"]), (&11.into(), &7.into()));
+        let thought = json(&home, "aimock/deepseek-reasoner", more, "think").exits(0).json();
+        assert_eq!(
+            (&thought["reasoning"], &thought["content"]),
+            (&"Six times seven.".into(), &"The answer is 42.".into())
+        );
+        ask("toolong", more).exits(0).says(&["token limit"]);
+        ask("weather", more).exits(0).says(&["get_weather"]);
+    }
+    ask("boom", &[]).exits(5).says(&["server 500", "The server had an error"]);
+    ask("ctx", &[]).exits(5).says(&["context 400", "maximum context length"]);
+    let cut = ask("cutoff", &[]).exits(8).says(&["cut"]).json();
+    assert!(cut["content"].as_str().is_some_and(|text| text.starts_with("this ")), "{cut}");
+    // 429 with Retry-After: 2, then an answer: the only candidate is worth the wait.
+    let waited = ask("ratelimit", &[]).exits(0).says(&["asking again in 2.0 s"]).json();
+    assert_eq!(waited["content"], "ok after retry");
+    assert_eq!(waited["attempts"][0]["class"], "rate");
+    json(&home, "bad-aimock/gpt-4o", &[], "hello").exits(4).says(&["auth 401"]);
+    let second = json(&home, "chat", &[], "hello").exits(0).says(&["auth", "asking aimock/gpt-4o"]).json();
+    assert_eq!(second["content"], HELLO);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn litellm_in_front_of_aimock() {
+    let home = Home::new();
+    let upstream = aimock();
+    let server = litellm(&home, &upstream);
+    let routes = "[routes.chat]\nmodels = [\"litellm/mock-429\", \"litellm/mock-500\", \"aimock/gpt-4o\"]\n";
+    configure(&home, &[("litellm", &server), ("aimock", &upstream)], routes);
+    let ask = |model: &str, more: &[&str], prompt: &str| json(&home, &format!("litellm/{model}"), more, prompt);
+
+    for more in [&[][..], &["--no-stream"]] {
+        assert_eq!(ask("mock-ok", more, "hello").exits(0).json()["content"], HELLO);
+        // Really translated to and from four wire formats.
+        for model in ["up-openai", "up-deepseek", "up-claude", "up-gemini"] {
+            let answer = ask(model, more, "hello").exits(0).json();
+            assert_eq!((&answer["content"], &answer["finish_reason"]), (&HELLO.into(), &"stop".into()), "{model}");
+            assert_eq!(answer["usage"]["input"], 11, "{model}: {answer}");
+        }
+    }
+    let thought = ask("mock-think", &[], "hello").exits(0).json();
+    assert_eq!((&thought["content"], &thought["reasoning"]), (&"42".into(), &"six times seven".into()));
+    assert_eq!(ask("mock-fallback", &[], "hello").exits(0).json()["content"], HELLO);
+    assert_eq!(ask("mock-delay", &[], "hello").exits(0).json()["content"], "late");
+    ask("mock-429", &[], "hello").exits(5).says(&["rate 429", "mock rate limit"]);
+    ask("mock-500", &[], "hello").exits(5).says(&["server 500"]);
+    ask("mock-ctx", &[], "hello").exits(5).says(&["context 400"]);
+    ask("mock-timeout", &[], "hello").exits(5).says(&["gateway-timeout 408"]);
+    ask("dead-upstream", &[], "hello").exits(5).says(&["server 500", "Connection error"]);
+    ask("up-badkey", &[], "hello").exits(4).says(&["auth 401"]);
+    ask("up-openai", &[], "cutoff").exits(8);
+    ask("no-such", &[], "hello").exits(5).says(&["model 400", "Invalid model name"]);
+    let wrong = json(&home, "bad-litellm/mock-ok", &[], "hello");
+    wrong.says(&["No connected db", "LiteLLM without a database answers so when the key is wrong"]);
+    ask("rpm1", &[], "hello").exits(0);
+    ask("rpm1", &[], "hello").exits(5).says(&["rate 429"]);
+    let third = json(&home, "chat", &[], "hello").exits(0).json();
+    let classes: Vec<_> = third["attempts"].as_array().expect("a list").iter().map(|a| a["class"].clone()).collect();
+    assert_eq!((&third["content"], classes), (&HELLO.into(), vec!["rate".into(), "server".into(), "ok".into()]));
+}
