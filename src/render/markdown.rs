@@ -201,7 +201,7 @@ impl Markdown {
         let start = std::mem::take(&mut self.start);
         self.indent = if block == Block::Quote { prefix.to_owned() } else { String::new() };
         self.style.heading = block == Block::Heading;
-        self.style.dim = block == Block::Verbatim && (self.fence.is_some() || !start.trim_start().starts_with('|'));
+        self.style.dim = block == Block::Verbatim && self.fence.is_none() && !start.trim_start().starts_with('|');
         if !prefix.is_empty() {
             out.push_str(prefix);
             self.column = prefix.width();
@@ -216,10 +216,10 @@ impl Markdown {
         let body = self.start.trim();
         if let Some((mark, length)) = self.fence {
             let closes = body.chars().count() >= length && body.chars().all(|c| c == mark);
-            self.begin(Block::Verbatim, "", 0, out);
             if closes {
                 self.fence = None;
             }
+            self.begin(Block::Verbatim, "", 0, out);
             return;
         }
         let marks: String = body.chars().filter(|c| *c != ' ').collect();
@@ -232,8 +232,9 @@ impl Markdown {
             out.push_str(&"─".repeat(self.width));
             self.column = self.width;
         } else if body.len() >= 3 && (body.chars().all(|c| c == '`') || body.chars().all(|c| c == '~')) {
-            self.fence = body.chars().next().map(|mark| (mark, body.len()));
+            let fence = body.chars().next().map(|mark| (mark, body.len()));
             self.begin(Block::Verbatim, "", 0, out);
+            self.fence = fence;
         } else {
             self.begin(Block::Paragraph, "", 0, out);
         }

@@ -332,8 +332,9 @@ fn through(proxy: Option<&url::Url>, error: TransportError) -> TransportError {
 
 fn kind_of(error: &(dyn Error + 'static)) -> Option<TransportErrorKind> {
     if let Some(error) = error.downcast_ref::<io::Error>() {
-        if error.get_ref().is_some_and(<dyn Error + Send + Sync>::is::<rustls::Error>) {
-            return Some(TransportErrorKind::Tls);
+        // An I/O error does not name what it wraps as its source.
+        if let Some(kind) = error.get_ref().and_then(|inner| kind_of(inner)) {
+            return Some(kind);
         }
         return match error.kind() {
             io::ErrorKind::ConnectionRefused => Some(TransportErrorKind::Refused),
