@@ -18,6 +18,6 @@ pub(super) fn run(args: &CompletionsArgs) -> Result<Exit, CliError> {
     let mut script = Vec::new();
     clap_complete::generate(args.shell, &mut super::command(), "mmchat", &mut script);
     let out = String::from_utf8_lossy(&script).into_owned();
-    Streams::stdout().put(&mut Output { out, err: String::new() })?;
+    Streams::stdout().put(&mut Output::data(out))?;
     Ok(Exit::Ok)
 }

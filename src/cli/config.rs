@@ -39,7 +39,7 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError
         }
         ConfigCommand::Schema => format!("{}\n", schema()),
     };
-    Streams::stdout().put(&mut Output { out, err: String::new() })?;
+    Streams::stdout().put(&mut Output::data(out))?;
     Ok(Exit::Ok)
 }
 

@@ -66,7 +66,7 @@ pub(super) fn run(args: &MockArgs, context: &Context) -> Result<Exit, CliError> 
         })?;
         let address = listener.local_addr()?;
         say("mmchat mock: scripted models, not real ones; stop with Ctrl-C\n");
-        Streams::stdout().put(&mut Output { out: format!("http://{address}/v1\n"), err: String::new() })?;
+        Streams::stdout().put(&mut Output::data(format!("http://{address}/v1\n")))?;
         tokio::select! {
             signal = signals::interrupted() => signal.map(|()| Exit::Ok).map_err(CliError::from),
             served = serve(listener, settings) => served.map(|never| match never {}).map_err(CliError::from),

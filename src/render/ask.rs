@@ -80,8 +80,8 @@ impl AskView {
     pub fn event(&mut self, event: &Event, to: &mut Output) {
         if self.settings.format == Format::Jsonl {
             for line in json::event(event) {
-                to.out.push_str(&line.to_string());
-                to.out.push('\n');
+                to.out().push_str(&line.to_string());
+                to.out().push('\n');
             }
         }
         match &event.kind {
@@ -97,10 +97,13 @@ impl AskView {
                 }
             }
             EventKind::Failed { record, next } => {
+                if matches!(next, Next::Restart(_)) {
+                    self.close_answer(to);
+                }
                 if let Some(line) = notice::failed(record, next, self.settings.verbose) {
                     self.say(&line, to);
                 }
-                self.start_again(next, to);
+                self.start_again(to);
             }
             EventKind::Notice(what) => self.say(&notice::notice(what), to),
             EventKind::Finished(outcome) => self.finished(outcome, to),
@@ -118,10 +121,7 @@ impl AskView {
     }
 
     /// Another attempt begins: what the failed one put out is no part of the answer.
-    fn start_again(&mut self, next: &Next, to: &mut Output) {
-        if matches!(next, Next::Restart(_)) {
-            self.close_answer(to);
-        }
+    fn start_again(&mut self, to: &mut Output) {
         self.end_thinking(to);
         self.answer = Answer::default();
         self.text_tokens = TokenCount::default();
@@ -163,19 +163,19 @@ impl AskView {
         }
         self.end_thinking(to);
         if !self.any_content && self.settings.format == Format::Markdown {
-            to.out.extend(["# ", &self.settings.name, "\n\n"]);
+            to.out().extend(["# ", &self.settings.name, "\n\n"]);
         }
         self.any_content = true;
         if self.settings.look.out_width.is_none() {
-            to.out.push_str(text);
+            to.out().push_str(text);
             self.open_line = !text.ends_with('\n');
             return;
         }
         let mut clean = String::new();
         self.sanitiser.push(text, &mut clean);
         match &mut self.markdown {
-            Some(markdown) => markdown.push(&clean, &mut to.out),
-            None => to.out.push_str(&clean),
+            Some(markdown) => markdown.push(&clean, to.out()),
+            None => to.out().push_str(&clean),
         }
         self.open_line = !clean.ends_with('\n');
     }
@@ -187,12 +187,12 @@ impl AskView {
             return;
         }
         self.thinking = true;
-        to.err.push_str(&dim(&clean, self.settings.look));
+        to.err().push_str(&dim(&clean, self.settings.look));
     }
 
     fn end_thinking(&mut self, to: &mut Output) {
         if std::mem::take(&mut self.thinking) {
-            to.err.push_str("\n\n");
+            to.err().push_str("\n\n");
         }
     }
 
@@ -201,19 +201,22 @@ impl AskView {
         self.end_thinking(to);
         let same_screen = self.settings.look.out_width.is_some() && self.settings.look.err_is_terminal;
         if same_screen && std::mem::take(&mut self.open_line) {
-            to.out.push('\n');
+            match &mut self.markdown {
+                Some(markdown) => markdown.fresh_row(to.out()),
+                None => to.out().push('\n'),
+            }
         }
-        to.err.push_str(line);
-        to.err.push('\n');
+        to.err().push_str(line);
+        to.err().push('\n');
     }
 
     /// Ends what is on stdout: the terminal's line, the Markdown source's.
     fn close_answer(&mut self, to: &mut Output) {
         if let Some(markdown) = &mut self.markdown {
-            markdown.finish(&mut to.out);
+            markdown.finish(to.out());
         } else if self.open_line && (self.settings.look.out_width.is_some() || self.settings.format == Format::Markdown)
         {
-            to.out.push('\n');
+            to.out().push('\n');
         }
         self.open_line = false;
     }
@@ -247,8 +250,8 @@ impl AskView {
             object["event"] = "finished".into();
             object["lane"] = 0.into();
         }
-        to.out.push_str(&object.to_string());
-        to.out.push('\n');
+        to.out().push_str(&object.to_string());
+        to.out().push('\n');
     }
 
     /// The usage reported, or ours, marked. Nothing when there was no answer at all.

@@ -116,6 +116,15 @@ impl Markdown {
         }
     }
 
+    /// Something else is about to be shown: it gets a row of its own.
+    pub fn fresh_row(&mut self, out: &mut String) {
+        self.flush_word(out);
+        if self.column > 0 {
+            out.push('\n');
+            self.column = 0;
+        }
+    }
+
     fn grapheme(&mut self, piece: &str, out: &mut String) {
         if piece == "\n" || piece == "\r\n" {
             self.end_line(out);

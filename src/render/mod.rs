@@ -32,13 +32,49 @@ pub fn format(name: &str) -> Option<Format> {
     FORMATS.iter().find(|(known, _)| *known == name).map(|&(_, format)| format)
 }
 
-/// What a view has to say, for whoever writes it.
+/// What a view has to say, for whoever writes it. The order between the two streams is kept: they may be one screen.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
-    /// For standard output: the answer or the data.
-    pub out: String,
-    /// For standard error: everything else.
-    pub err: String,
+    pieces: Vec<(Stream, String)>,
+}
+
+/// Where a piece of output goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stream {
+    /// Standard output: the answer or the data.
+    Out,
+    /// Standard error: everything else.
+    Err,
+}
+
+impl Output {
+    /// Data and nothing else.
+    #[must_use]
+    pub fn data(text: String) -> Self {
+        Self { pieces: vec![(Stream::Out, text)] }
+    }
+
+    /// The text that standard output goes on with.
+    pub fn out(&mut self) -> &mut String {
+        self.open(Stream::Out)
+    }
+
+    /// The text that standard error goes on with.
+    pub fn err(&mut self) -> &mut String {
+        self.open(Stream::Err)
+    }
+
+    /// The pieces in order; none is left.
+    pub fn take(&mut self) -> Vec<(Stream, String)> {
+        std::mem::take(&mut self.pieces)
+    }
+
+    fn open(&mut self, stream: Stream) -> &mut String {
+        if self.pieces.last().is_none_or(|(last, _)| *last != stream) {
+            self.pieces.push((stream, String::new()));
+        }
+        &mut self.pieces.last_mut().expect("one was pushed").1
+    }
 }
 
 /// How the two streams are shown.

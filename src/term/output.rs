@@ -1,6 +1,6 @@
 //! Writing: stdout or a file for the data, stderr for everything else.
 //!
-//! Owns the order (data is flushed before a message about it), and what a closed pipe and a full disk mean. Each batch
+//! Owns the order between the two, and what a closed pipe and a full disk mean. Each batch
 //! is one write and one flush.
 
 use std::{
@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::render::Output;
+use crate::render::{Output, Stream};
 
 /// Data that could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -57,13 +57,16 @@ impl Streams {
         Ok(Self { data: Data::File { file, path: path.to_owned(), begun: false } })
     }
 
-    /// Writes and flushes both, the data first, and empties them.
+    /// Writes and flushes both, in the order of the pieces. Data that cannot be written does not keep messages back.
     pub fn put(&mut self, output: &mut Output) -> Result<(), WriteError> {
-        let written = if output.out.is_empty() { Ok(()) } else { self.data(output.out.as_bytes()) };
-        output.out.clear();
-        if !output.err.is_empty() {
-            say(&output.err);
-            output.err.clear();
+        let mut written = Ok(());
+        for (stream, text) in output.take() {
+            match stream {
+                _ if text.is_empty() => {}
+                Stream::Err => say(&text),
+                Stream::Out if written.is_ok() => written = self.data(text.as_bytes()),
+                Stream::Out => {}
+            }
         }
         written
     }
@@ -132,7 +135,7 @@ mod tests {
         let mut streams = Streams::file(&path).expect("writable");
         assert!(std::fs::read_to_string(&path).expect("a file").contains("before"));
         for piece in ["new ", "text"] {
-            streams.put(&mut Output { out: piece.into(), err: String::new() }).expect("writable");
+            streams.put(&mut Output::data(piece.into())).expect("writable");
         }
         streams.close().expect("writable");
         assert_eq!(std::fs::read_to_string(&path).expect("a file"), "new text");

@@ -16,7 +16,7 @@ pub(super) fn print(lane: &Lane) -> Result<Exit, CliError> {
     let mut targets = lane.candidates.iter();
     let first = targets.next().expect("a lane has candidates");
     let out = curl(first, lane)?;
-    Streams::stdout().put(&mut Output { out, err: String::new() })?;
+    Streams::stdout().put(&mut Output::data(out))?;
     let others: Vec<_> = targets.map(|target| target.id.to_string()).collect();
     if !others.is_empty() {
         say(&format!("then, if {} fails: {}\n", first.id, others.join(", ")));

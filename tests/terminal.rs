@@ -1,0 +1,134 @@
+//! `ask` on a terminal that answers no query: what reaches the screen, and when.
+#![cfg(unix)]
+
+mod common;
+
+use std::{
+    fs::{File, OpenOptions},
+    io::Read,
+    process::{Child, Stdio},
+    sync::mpsc,
+};
+
+use common::{Home, STOP, STREAM, Server, Step, answer, event};
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use unicode_width::UnicodeWidthStr;
+
+/// A run with stdout and stderr on one terminal.
+struct Screen {
+    child: Child,
+    terminal: File,
+    seen: String,
+}
+
+impl Screen {
+    fn start(home: &Home, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        grantpt(&terminal).expect("ours");
+        unlockpt(&terminal).expect("ours");
+        let name = ptsname(&terminal, Vec::new()).expect("a name").into_string().expect("text");
+        let side = || Stdio::from(OpenOptions::new().read(true).write(true).open(&name).expect("the other side"));
+        let mut command = home.command();
+        command.args(arguments).envs(environment.iter().copied()).env("TERM", "xterm-256color");
+        let child = command.stdout(side()).stderr(side()).spawn().expect("runs");
+        Self { child, terminal: File::from(terminal), seen: String::new() }
+    }
+
+    /// Reads on until the screen shows `text`.
+    fn wait_for(&mut self, text: &str) {
+        while !self.seen.contains(text) {
+            assert!(self.read(), "ended without {text:?}: {:?}", self.seen);
+        }
+    }
+
+    fn read(&mut self) -> bool {
+        let mut bytes = [0; 4096];
+        // A terminal whose other side is closed gives an error, not an end.
+        let count = self.terminal.read(&mut bytes).unwrap_or(0);
+        self.seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        count > 0
+    }
+
+    /// Everything that reached the screen, and the exit code.
+    fn end(mut self) -> (String, i32) {
+        // The read ends only when nobody holds the other side: the child is the last.
+        while self.read() {}
+        let code = self.child.wait().expect("ends").code().expect("a code");
+        (self.seen.replace("\r\n", "\n"), code)
+    }
+}
+
+/// `text` without its styles; panics on any other sequence, since nothing else belongs on the answer's path.
+fn unstyled(text: &str) -> String {
+    let mut parts = text.split('\u{1b}');
+    let first = parts.next().expect("one part").to_owned();
+    parts.fold(first, |mut out, part| {
+        let end = part.find(|c: char| c.is_ascii_alphabetic()).expect("a sequence ends");
+        assert!(part.starts_with('[') && &part[end..=end] == "m", "not a style: {part:?} in {text:?}");
+        out.push_str(&part[end + 1..]);
+        out
+    })
+}
+
+#[test]
+fn markdown_is_rendered_with_nothing_but_styles() {
+    let source = "# Title\n\nSome **bold** words and `code`, long enough to be wrapped at the edge of eighty cells, whole.\n\n- one\n- 借用检查器在编译期运行。它记录谁拥有一个值，并且拒绝悬垂引用，所以程序不会在运行时崩溃。\n";
+    let pieces: Vec<String> = source.split_inclusive(' ').map(event).collect();
+    let server = Server::replying(&[&format!("{STREAM}{}{STOP}", pieces.concat())]);
+    let home = Home::with_server(&server, "");
+    let (seen, code) = Screen::start(&home, &["ask", "-m", "m/x", "hi"], &[]).end();
+    let text = unstyled(&seen);
+    assert_eq!(code, 0);
+    assert!(text.starts_with("Title\n\nSome bold words and code, long") && seen.contains("\u{1b}[1mbold"), "{seen:?}");
+    assert!(text.contains("• one\n• 借用"), "{text}");
+    assert!(text.lines().all(|line| line.width() < 80), "{text}");
+}
+
+#[test]
+fn the_first_token_is_on_the_screen_while_the_server_waits() {
+    let (open, gate) = mpsc::channel();
+    let server = Server::start(vec![vec![
+        Step::Bytes(format!("{STREAM}{}", event("Hel")).into_bytes()),
+        Step::Gate(gate),
+        Step::Bytes(format!("{}{STOP}", event("lo")).into_bytes()),
+    ]]);
+    let home = Home::with_server(&server, "");
+    let mut screen = Screen::start(&home, &["ask", "-m", "m/x", "hi"], &[]);
+    screen.wait_for("Hel");
+    open.send(()).expect("the server waits");
+    assert_eq!(screen.end(), ("Hello\n".to_owned(), 0));
+}
+
+#[test]
+fn without_colour_there_is_no_escape_byte() {
+    let hostile = answer("a **b** \u{1b}]0;title\u{7}\u{1b}[2Jc");
+    for (arguments, environment) in [(&["--plain"][..], &[][..]), (&[], &[("NO_COLOR", "1")]), (&["--raw"], &[])] {
+        let server = Server::replying(&[&hostile]);
+        let home = Home::with_server(&server, "");
+        let arguments = [&["ask", "-m", "m/x", "hi"], arguments].concat();
+        assert_eq!(Screen::start(&home, &arguments, environment).end(), ("a **b** c\n".to_owned(), 0));
+    }
+}
+
+#[test]
+fn a_cut_answer_starts_again_on_the_next_candidate() {
+    let server = Server::replying(&[&format!("{STREAM}{}", event("half an ans")), &answer("the whole answer")]);
+    let home = Home::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
+    let (seen, code) = Screen::start(&home, &["ask", "-m", "chat", "hi"], &[]).end();
+    let lines: Vec<String> = unstyled(&seen).lines().map(str::to_owned).collect();
+    assert_eq!(code, 0);
+    assert_eq!((lines[0].as_str(), lines.last().map(String::as_str)), ("half an ans", Some("the whole answer")));
+    assert!(lines[1].starts_with("[cut at m/a, restarted on m/b]"), "{lines:?}");
+}
+
+#[test]
+fn messages_stand_on_rows_of_their_own() {
+    let thought = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"thinking\"}}]}\n\n";
+    let stop = STOP.replace("\"stop\"", "\"length\"");
+    let server = Server::replying(&[&format!("{STREAM}{thought}{}{stop}", event("text"))]);
+    let home = Home::with_server(&server, "");
+    let (seen, _) = Screen::start(&home, &["ask", "-m", "m/x", "--stats", "hi"], &[]).end();
+    let lines: Vec<String> = unstyled(&seen).lines().map(str::to_owned).collect();
+    assert_eq!(&lines[..3], ["thinking", "", "text"]);
+    assert!(lines[3].starts_with("warning:") && lines[4].starts_with("m/x  ttft"), "{lines:?}");
+}
