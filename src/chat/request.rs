@@ -3,6 +3,8 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
+use super::estimate::tokens;
+
 /// The value of `protocol = "…"`: the name of one wire format. Only floor 3 knows what it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProtocolId(pub &'static str);
@@ -21,6 +23,14 @@ pub enum Call {
 }
 
 impl Call {
+    /// The tokens of the prompt, roughly.
+    #[must_use]
+    pub fn estimated_tokens(&self) -> u64 {
+        match self {
+            Self::Chat(chat) => chat.estimated_tokens(),
+        }
+    }
+
     /// Whether the reply is asked for as a stream.
     #[must_use]
     pub fn streams(&self) -> bool {
@@ -43,6 +53,14 @@ pub struct ChatRequest {
     pub original: Option<Original>,
     /// Changes made after a service refused a parameter.
     pub adjustments: Vec<Adjustment>,
+}
+
+impl ChatRequest {
+    /// The tokens of the conversation, roughly.
+    #[must_use]
+    pub fn estimated_tokens(&self) -> u64 {
+        self.messages.iter().map(|message| tokens(&message.joined_text())).sum()
+    }
 }
 
 /// The body a client sent, and the protocol it is written in.

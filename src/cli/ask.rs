@@ -134,7 +134,7 @@ pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
         rendered: look.styled && !args.raw,
         stats: args.stats,
         verbose: layers.log.value,
-        prompt_tokens: Settings::prompt_tokens(&lane.call),
+        prompt_tokens: lane.call.estimated_tokens(),
     });
     runtime.block_on(stream(&engine, lane, view, streams))
 }

@@ -52,7 +52,7 @@ pub(super) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
             rendered: look.styled,
             stats: true,
             verbose: layers.log.value,
-            prompt_tokens: ViewSettings::prompt_tokens(&call),
+            prompt_tokens: call.estimated_tokens(),
         });
         let exit = tokio::select! {
             exit = stream(&engine, lane, view, Streams::stdout()) => exit?,

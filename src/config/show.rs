@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 
 use super::{Config, Layers};
 use crate::{
+    chat::Params,
     endpoint::{Endpoint, Timeouts},
     route::OnCut,
     secret::masked_url,
@@ -57,6 +58,9 @@ pub fn shown(config: &Config, layers: &Layers) -> String {
             };
             let _ = writeln!(out, "on_cut = \"{word}\"");
         }
+        if route.filter_goes_on {
+            out.push_str("on_filter = \"next\"\n");
+        }
     }
     if !config.sets.is_empty() {
         out.push_str("\n[sets]\n");
@@ -98,8 +102,13 @@ fn endpoint_text(endpoint: &Endpoint) -> String {
     if let Some(rpm) = endpoint.limits.rpm {
         let _ = writeln!(out, "rpm = {rpm}");
     }
-    if endpoint.gateway {
-        out.push_str("gateway = true\n");
+    if let Some(queue) = endpoint.limits.queue {
+        let _ = writeln!(out, "queue = \"{queue:?}\"");
+    }
+    for (name, on) in [("gateway", endpoint.gateway), ("gzip", endpoint.gzip)] {
+        if on {
+            let _ = writeln!(out, "{name} = true");
+        }
     }
     out.push_str(&timeouts_text(endpoint.timeouts));
     out
@@ -112,25 +121,46 @@ fn model_text(model: &Target) -> String {
         quoted(&model.endpoint.name),
         quoted(&model.upstream)
     );
-    let params = &model.params;
-    if let Some(temperature) = params.temperature {
-        let _ = writeln!(out, "params.temperature = {temperature:?}");
-    }
-    if let Some(max_tokens) = params.max_tokens {
-        let _ = writeln!(out, "params.max_tokens = {max_tokens}");
-    }
+    out.push_str(&params_text(&model.params));
     if let Some(context) = model.context {
         let _ = writeln!(out, "context = {context}");
     }
     if let Some(price) = &model.price {
         let (input, output, currency) = (price.input, price.output, quoted(&price.currency));
-        let _ = writeln!(out, "price = {{ input = {input:?}, output = {output:?}, currency = {currency} }}");
+        let cached = price.cached_input.map(|cached| format!(", cached_input = {cached:?}")).unwrap_or_default();
+        let _ = writeln!(out, "price = {{ input = {input:?}, output = {output:?}{cached}, currency = {currency} }}");
     }
     if !model.tags.is_empty() {
         let tags: Vec<_> = model.tags.iter().map(|tag| quoted(tag)).collect();
         let _ = writeln!(out, "tags = [{}]", tags.join(", "));
     }
+    for (name, on) in
+        [("think_prefilled", model.decode.think_prefilled), ("cumulative_deltas", model.decode.cumulative_deltas)]
+    {
+        if on {
+            let _ = writeln!(out, "{name} = true");
+        }
+    }
     out.push_str(&timeouts_text(model.timeouts));
+    out
+}
+
+fn params_text(params: &Params) -> String {
+    let mut set = Vec::new();
+    let mut put = |name: &str, value: Option<String>| set.extend(value.map(|value| format!("{name} = {value}")));
+    put("temperature", params.temperature.map(|value| format!("{value:?}")));
+    put("top_p", params.top_p.map(|value| format!("{value:?}")));
+    put("max_tokens", params.max_tokens.map(|value| value.to_string()));
+    put("seed", params.seed.map(|value| value.to_string()));
+    let stop: Vec<String> = params.stop.iter().map(|stop| quoted(stop)).collect();
+    put("stop", (!stop.is_empty()).then(|| format!("[{}]", stop.join(", "))));
+    put("reasoning_effort", params.reasoning_effort.as_deref().map(quoted));
+    let mut out = if set.is_empty() { String::new() } else { format!("params = {{ {} }}\n", set.join(", ")) };
+    for (name, value) in &params.extra {
+        // A value of JSON's that TOML has no word for (null) is shown as JSON.
+        let shown = toml::Value::try_from(value).map_or_else(|_| value.to_string(), |value| value.to_string());
+        let _ = writeln!(out, "extra.{} = {shown}", key(name));
+    }
     out
 }
 

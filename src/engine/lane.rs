@@ -128,6 +128,7 @@ impl Run {
 
     /// Asks one candidate after the other.
     async fn candidates(&mut self) -> Result<Whole, ApiError> {
+        self.pass_over_too_small().await;
         while let Some(target) = self.left.pop_front() {
             if !self.budget.candidate() {
                 break;
@@ -150,6 +151,22 @@ impl Run {
             self.go_on(error).await;
         }
         Err(self.most_telling())
+    }
+
+    /// Leaves out candidates whose context the prompt surely does not fit, unless that is all of them.
+    async fn pass_over_too_small(&mut self) {
+        // The estimate may be off by a quarter either way.
+        let surely = self.lane.call.estimated_tokens() * 4 / 5;
+        let too_small = |target: &Arc<Target>| target.context.is_some_and(|context| context < surely);
+        if self.left.iter().all(too_small) {
+            return;
+        }
+        let (small, fitting) = std::mem::take(&mut self.left).into_iter().partition::<VecDeque<_>, _>(too_small);
+        self.left = fitting;
+        for target in small {
+            let why = format!("the prompt of about {surely} tokens or more does not fit its context");
+            self.emit(EventKind::Notice(Notice::PassedOver(target.id.clone(), why))).await;
+        }
     }
 
     /// Tells that the next candidate is asked, if there is one.

@@ -268,6 +268,21 @@ async fn a_prompt_that_is_too_long_goes_to_larger_models_only() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_model_the_prompt_does_not_fit_is_passed_over() {
+    let sized = |name, context| Target { context: Some(context), ..testing::target(name) };
+    let long = |targets| {
+        let mut lane = lane(targets);
+        let Call::Chat(chat) = &mut lane.call;
+        chat.messages = vec![Message::text(Role::User, "word ".repeat(1000))];
+        lane
+    };
+    let ran = run(long(vec![sized("small", 100), sized("large", 10_000)]), [answer()]).await;
+    assert_eq!((ran.models(), ran.notices().len()), (vec!["large-upstream"], 1));
+    let ran = run(long(vec![sized("small", 100)]), [answer()]).await;
+    assert_eq!(ran.models(), ["small-upstream"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn silence_lasts_ten_seconds_where_another_is_left_and_to_the_end_where_none_is() {
     let ran = run(lane(two()), [Reply::Silence, answer()]).await;
     assert_eq!(ran.took, 10 * SECOND);

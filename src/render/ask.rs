@@ -5,7 +5,7 @@
 
 use super::{Format, Look, Output, dim, json, markdown::Markdown, notice, stats};
 use crate::{
-    chat::{Answer, Call, Delta, DeltaKind, FinishReason, Usage, estimate, sanitise::Sanitiser},
+    chat::{Answer, Delta, DeltaKind, FinishReason, Usage, estimate, sanitise::Sanitiser},
     engine::{Event, EventKind, LaneOutcome, Next},
 };
 
@@ -26,15 +26,6 @@ pub struct Settings {
     pub verbose: bool,
     /// The tokens of the prompt, estimated, in case nobody reports them.
     pub prompt_tokens: u64,
-}
-
-impl Settings {
-    /// The estimate for a call's prompt.
-    #[must_use]
-    pub fn prompt_tokens(call: &Call) -> u64 {
-        let Call::Chat(chat) = call;
-        chat.messages.iter().map(|message| estimate::tokens(&message.joined_text())).sum()
-    }
 }
 
 /// Shows one lane.
