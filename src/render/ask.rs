@@ -3,6 +3,8 @@
 //! Owns what goes where: content to stdout, everything else to stderr, and line ends between them where both are the
 //! same terminal. On a pipe content passes exactly; on a terminal it is stripped of control sequences first.
 
+use std::fmt::Write as _;
+
 use super::{Format, Look, Output, dim, json, markdown::Markdown, notice, stats};
 use crate::{
     chat::{Answer, Delta, DeltaKind, FinishReason, Usage, estimate, sanitise::Sanitiser},
@@ -105,7 +107,10 @@ impl AskView {
     pub fn interrupted(&mut self, outcome: &LaneOutcome, to: &mut Output) {
         self.close_answer(to);
         match self.settings.format {
-            Format::Json | Format::Jsonl => self.object(outcome, to),
+            Format::Json | Format::Jsonl => {
+                let usage = self.usage(outcome);
+                self.object(outcome, usage.as_ref(), to);
+            }
             Format::Text | Format::Markdown => {}
         }
         self.say("[interrupted]", to);
@@ -215,34 +220,32 @@ impl AskView {
     fn finished(&mut self, outcome: &LaneOutcome, to: &mut Output) {
         self.end_thinking(to);
         self.close_answer(to);
+        let usage = self.usage(outcome);
+        let message = match &outcome.result {
+            Err(error) => Some(notice::failure(&self.settings.name, error, outcome)),
+            Ok(whole) => self.warning(whole.reason.as_ref()),
+        };
         if matches!(self.settings.format, Format::Json | Format::Jsonl) {
-            self.object(outcome, to);
+            self.object(outcome, usage.as_ref(), to);
         }
-        match &outcome.result {
-            Err(error) => self.say(&notice::failure(&self.settings.name.clone(), error, outcome), to),
-            Ok(whole) => {
-                if let Some(warning) = self.warning(whole.reason.as_ref()) {
-                    self.say(&warning, to);
-                }
-            }
+        if let Some(message) = message {
+            self.say(&message, to);
         }
         if self.settings.stats {
-            let usage = self.usage(outcome);
             let name = outcome.target.as_ref().map_or(self.settings.name.as_str(), |target| target.id.0.as_str());
             let line = stats::line(name, usage.as_ref(), outcome);
             self.say(&line, to);
         }
     }
 
-    fn object(&mut self, outcome: &LaneOutcome, to: &mut Output) {
-        let usage = self.usage(outcome);
-        let mut object = json::answer(&self.settings.name, &self.answer, usage.as_ref(), outcome);
+    fn object(&mut self, outcome: &LaneOutcome, usage: Option<&Usage>, to: &mut Output) {
+        let mut object = json::answer(&self.settings.name, std::mem::take(&mut self.answer), usage, outcome);
         if self.settings.format == Format::Jsonl {
             object["event"] = "finished".into();
             object["lane"] = 0.into();
         }
-        to.out().push_str(&object.to_string());
-        to.out().push('\n');
+        // Writing to a String cannot fail.
+        let _ = writeln!(to.out(), "{object}");
     }
 
     /// The usage reported, or ours, marked. Nothing when there was no answer at all.

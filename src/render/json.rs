@@ -14,24 +14,25 @@ use crate::{
     protocol::ApiError,
 };
 
-/// One answer, whole or not.
+/// One answer, whole or not. Takes its text over, since it may be large.
 #[must_use]
-pub fn answer(name: &str, answer: &Answer, usage: Option<&Usage>, outcome: &LaneOutcome) -> Value {
+pub fn answer(name: &str, answer: Answer, usage: Option<&Usage>, outcome: &LaneOutcome) -> Value {
     let target = outcome.target.as_ref();
     let finish = match &outcome.result {
         Ok(whole) => whole.reason.as_ref(),
         Err(_) => answer.finish.as_ref(),
     };
+    let finish = finish.map(|reason| reason.as_str().to_owned());
     let price = target.and_then(|target| target.price.as_ref());
     let mut object = json!({
         "model": name,
         "endpoint": target.map(|target| target.endpoint.name.as_str()),
         "upstream_model": target.map(|target| target.upstream.as_str()),
         "served_model": answer.model,
-        "content": answer.text,
-        "reasoning": answer.reasoning,
-        "finish_reason": finish.map(FinishReason::as_str),
-        "truncated": outcome.result.is_err() || finish == Some(&FinishReason::Length),
+        "content": null,
+        "reasoning": null,
+        "truncated": outcome.result.is_err() || finish.as_deref() == Some(FinishReason::Length.as_str()),
+        "finish_reason": finish,
         "usage": usage.map(usage_object),
         "cost": price.zip(usage).and_then(|(price, usage)| price.cost(usage)),
         "timing": {
@@ -42,13 +43,16 @@ pub fn answer(name: &str, answer: &Answer, usage: Option<&Usage>, outcome: &Lane
         "attempts": outcome.attempts.iter().map(attempt).collect::<Vec<_>>(),
         "error": outcome.result.as_ref().err().map(error),
     });
+    // Moved, not copied: these may be large.
+    object["content"] = answer.text.into();
+    object["reasoning"] = answer.reasoning.into();
     if !answer.tool_calls.is_empty() {
         let calls = answer.tool_calls.iter();
         object["tool_calls"] =
             calls.map(|call| json!({"id": call.id, "name": call.name, "arguments": call.arguments})).collect();
     }
     if !answer.refusal.is_empty() {
-        object["refusal"] = answer.refusal.as_str().into();
+        object["refusal"] = answer.refusal.into();
     }
     object
 }
