@@ -55,7 +55,7 @@ impl Exit {
     #[must_use]
     pub fn of(outcome: &LaneOutcome) -> Self {
         let Err(error) = &outcome.result else { return Self::Ok };
-        if outcome.cut || matches!(error.class, ErrorClass::Cut | ErrorClass::Garbled) {
+        if outcome.cut || error.class == ErrorClass::Cut {
             return Self::Cut;
         }
         if outcome.deadline_passed {

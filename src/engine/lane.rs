@@ -112,6 +112,12 @@ impl Run {
 
     async fn work(mut self) {
         let result = self.candidates().await;
+        if result.is_err() && !self.held.is_empty() {
+            // Nobody is left to start again: what was held back is better than nothing, and is marked as cut.
+            let held = std::mem::take(&mut self.held);
+            self.shown = held.iter().any(|delta| delta.kind.is_output());
+            self.emit(EventKind::Deltas(held)).await;
+        }
         let between = self.first_output.zip(self.last_output);
         let outcome = LaneOutcome {
             cut: self.shown && result.is_err(),

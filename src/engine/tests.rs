@@ -341,6 +341,9 @@ async fn a_cut_answer_starts_again_or_is_held_back_where_that_is_wanted() {
     let shown: String = ran.events.iter().map(text).collect();
     assert!(shown.contains("Hello") && !shown.contains("half"), "{shown}");
     assert!(matches!(ran.failovers().as_slice(), [Next::Candidate(_)]));
+    let last = Lane { on_cut: OnCut::Buffer, ..lane(vec![testing::target("a")]) };
+    let ran = run(last, [Reply::Pieces(vec![(Duration::ZERO, HELLO)])]).await;
+    assert!(ran.outcome.cut && ran.answer.text == "Hello", "what arrived is kept: {:?}", ran.outcome);
 }
 
 #[tokio::test(start_paused = true)]

@@ -269,8 +269,10 @@ pub fn page_message(status: Option<StatusCode>, body: &[u8]) -> String {
         None => shortened(&said),
         Some(status) if said.starts_with(status.as_str()) => shortened(&said),
         Some(status) => {
-            let name = format!("{} {}", status.as_str(), status.canonical_reason().unwrap_or_default());
-            shortened(&if said.is_empty() { name } else { format!("{}: {said}", name.trim()) })
+            let reason = status.canonical_reason().unwrap_or_default();
+            let name = format!("{} {reason}", status.as_str());
+            let nothing_new = said.is_empty() || said.eq_ignore_ascii_case(reason);
+            shortened(&if nothing_new { name } else { format!("{}: {said}", name.trim()) })
         }
     }
 }
@@ -333,6 +335,8 @@ mod tests {
         let page = b"<html><head><TITLE>502: Bad gateway</title></head><body>Your IP: 203.0.113.9</body>";
         assert_eq!(page_message(Some(StatusCode::BAD_GATEWAY), page), "502: Bad gateway");
         assert_eq!(page_message(Some(StatusCode::SERVICE_UNAVAILABLE), b""), "503 Service Unavailable");
-        assert_eq!(page_message(Some(StatusCode::INTERNAL_SERVER_ERROR), b"boom"), "500 Internal Server Error: boom");
+        let server = |body: &[u8]| page_message(Some(StatusCode::INTERNAL_SERVER_ERROR), body);
+        assert_eq!(server(b"boom"), "500 Internal Server Error: boom");
+        assert_eq!(server(b"Internal Server Error"), "500 Internal Server Error");
     }
 }
