@@ -84,7 +84,7 @@ async fn early(fault: Fault, script: &Script, asked: &Asked, body: &[u8]) -> Opt
         Fault::Garbage => page(StatusCode::OK, "Welcome to the mock"),
         Fault::Empty => response(StatusCode::OK, "text/event-stream", Body::empty()),
         Fault::InStream => {
-            let error = openai_server::error(C::Overloaded, "server_error", "The mock's upstream failed.");
+            let error = serde_json::json!({"error": {"message": "The mock's upstream failed."}});
             response(StatusCode::OK, "text/event-stream", Body::from(format!("data: {error}\n\ndata: [DONE]\n\n")))
         }
         Fault::MaxTokens if memchr::memmem::find(body, b"\"max_tokens\"").is_some() => json(

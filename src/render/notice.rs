@@ -28,12 +28,21 @@ pub fn duration(time: Duration) -> String {
 #[must_use]
 pub fn failed(record: &AttemptRecord, next: &Next, verbose: bool) -> Option<String> {
     let name = &record.target.id;
-    let what = record.error.as_ref().map(reason).unwrap_or_default();
+    let what = record.error.as_ref().map(|error| brief(&reason(error))).unwrap_or_default();
     match next {
         Next::Candidate(next) => Some(format!("{name}: {what}; asking {next}")),
         Next::Restart(next) => Some(format!("[cut at {name}, restarted on {next}] {what}")),
         Next::Key => Some(format!("{name}: {what}; trying the next key")),
         Next::Repeat => verbose.then(|| format!("{name}: {what}; asking again")),
+    }
+}
+
+/// The start of a long reason: the whole is in `attempts`, and below the error when everybody failed.
+fn brief(reason: &str) -> String {
+    const LONGEST: usize = 120;
+    match reason.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &reason[..end]),
+        None => reason.to_owned(),
     }
 }
 
