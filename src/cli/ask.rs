@@ -98,6 +98,10 @@ pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
     let (config, layers) = context.config(context.layers(flags)?)?;
     let format = named_format(&layers.format.value)?;
     let params = params(args)?;
+    // A wrong name is told before anything is read.
+    if let Some(name) = &layers.model.value {
+        plan::lane(&config, Some(name), &Call::Chat(ChatRequest::default()), OnCut::Error)?;
+    }
     let prompt = prompt::read(&prompt::PromptArgs {
         words: &args.prompt,
         files: &args.files,

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use super::{Format, Look, Output, dim, json, markdown::Markdown, notice, stats};
 use crate::{
-    chat::{Answer, Delta, DeltaKind, FinishReason, Usage, estimate, sanitise::Sanitiser},
+    chat::{Answer, Delta, DeltaKind, FinishReason, Usage, estimate::Counter, sanitise::Sanitiser},
     engine::{Event, EventKind, LaneOutcome, Next},
 };
 
@@ -38,18 +38,14 @@ pub struct AskView {
     markdown: Option<Markdown>,
     sanitiser: Sanitiser,
     reasoning_sanitiser: Sanitiser,
-    /// Characters of the answer, for the estimate, where the text itself is not kept.
-    text_tokens: TokenCount,
+    /// The estimate of the answer's tokens, thinking included, since the text itself is not kept.
+    text_tokens: Counter,
     /// Thinking was shown and its line is open.
     thinking: bool,
     /// The last thing on the terminal was content without a line end.
     open_line: bool,
     any_content: bool,
 }
-
-/// Counts tokens of a text that is not kept.
-#[derive(Debug, Default)]
-struct TokenCount(u64);
 
 impl AskView {
     /// A view with these settings.
@@ -62,7 +58,7 @@ impl AskView {
             answer: Answer::default(),
             sanitiser: Sanitiser::default(),
             reasoning_sanitiser: Sanitiser::default(),
-            text_tokens: TokenCount::default(),
+            text_tokens: Counter::default(),
             thinking: false,
             open_line: false,
             any_content: false,
@@ -120,7 +116,7 @@ impl AskView {
     fn start_again(&mut self, to: &mut Output) {
         self.end_thinking(to);
         self.answer = Answer::default();
-        self.text_tokens = TokenCount::default();
+        self.text_tokens = Counter::default();
         self.any_content = false;
         self.markdown = self.markdown.as_ref().and(self.settings.look.out_width).map(Markdown::new);
         self.sanitiser = Sanitiser::default();
@@ -144,7 +140,7 @@ impl AskView {
         let whole = matches!(self.settings.format, Format::Json | Format::Jsonl);
         match &delta.kind {
             DeltaKind::Text(text) | DeltaKind::Refusal(text) | DeltaKind::Reasoning(text) => {
-                self.text_tokens.0 += estimate::tokens(text);
+                self.text_tokens.add(text);
                 if whole {
                     self.answer.add(delta);
                 }
@@ -252,7 +248,7 @@ impl AskView {
     fn usage(&self, outcome: &LaneOutcome) -> Option<Usage> {
         let estimated = || Usage {
             input: Some(self.settings.prompt_tokens),
-            output: Some(self.text_tokens.0),
+            output: Some(self.text_tokens.tokens()),
             estimated: true,
             ..Usage::default()
         };
@@ -261,7 +257,7 @@ impl AskView {
 
     /// What should be known of an answer that is whole.
     fn warning(&self, reason: Option<&FinishReason>) -> Option<String> {
-        let spoken = self.text_tokens.0 > 0;
+        let spoken = self.text_tokens.tokens() > 0;
         Some(match reason {
             Some(FinishReason::Length) if !self.any_content && spoken && self.settings.format == Format::Text => {
                 "warning: the token limit was used up by reasoning: there is no answer (raise --max-tokens)".to_owned()
