@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use crate::{
     chat::Call,
-    config::{Config, direct_target, nearest, normalised},
+    config::{Config, direct_target, nearest, normalised, vendors},
     route::OnCut,
     target::Target,
 };
@@ -50,6 +50,9 @@ pub enum PlanError {
     /// It is a set, which gives several answers.
     #[error("`{0}` is a set: it gives several answers")]
     IsSet(String),
+    /// There is no config, no known key, and no server on this machine.
+    #[error("there is no config, no known key in the environment, and no server that answers on this machine")]
+    NoKey,
     /// Nothing was asked for, and nothing is the default.
     #[error("no model was named and the config has no default")]
     Nothing {
@@ -64,6 +67,7 @@ impl PlanError {
     pub fn hint(&self) -> String {
         match self {
             Self::Unknown { hint, .. } | Self::Nothing { hint } => hint.clone(),
+            Self::NoKey => "set a key such as OPENAI_API_KEY, or write a config: mmchat config path says where".into(),
             Self::IsSet(name) => format!("use compare: mmchat compare --set {name}, or name one of its models"),
         }
     }
@@ -112,10 +116,11 @@ fn only_choice(config: &Config) -> Result<String, PlanError> {
     match (config.routes.as_slice(), config.models.as_slice()) {
         ([route], _) => Ok(route.name.clone()),
         ([], [model]) => Ok(model.id.0.clone()),
+        _ if config.path.is_none() => Err(PlanError::NoKey),
         _ => {
             let known: Vec<&str> = config.names().collect();
             let hint = if known.is_empty() {
-                "name one as endpoint/id with -m, or set a key such as OPENAI_API_KEY".to_owned()
+                "name one as endpoint/id with -m, or add a model to the config".to_owned()
             } else {
                 format!("name one with -m: {}; or set `default` in the config", known.join(", "))
             };
@@ -126,6 +131,9 @@ fn only_choice(config: &Config) -> Result<String, PlanError> {
 
 fn unknown_hint(config: &Config, name: &str) -> String {
     if let Some((endpoint, _)) = name.split_once('/') {
+        if let (None, Some(vendor)) = (&config.path, vendors::all().iter().find(|vendor| vendor.name == endpoint)) {
+            return format!("set {} to use {}", vendor.key_env.join(" or "), vendor.title);
+        }
         let known: Vec<&str> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
         return match nearest(endpoint, known.iter().copied()) {
             Some(near) if near != endpoint => format!("no endpoint `{endpoint}`; did you mean `{near}`?"),

@@ -330,6 +330,19 @@ fn a_key_in_the_environment_is_enough() {
 }
 
 #[test]
+fn without_any_key_it_says_which_one_to_set() {
+    let home = Home::new();
+    // Whatever serves on this machine is not asked: the address is moved to a port nobody has.
+    let run = |arguments: &[&str]| {
+        let mut command = home.command();
+        command.env("OLLAMA_BASE_URL", "http://127.0.0.1:9/v1").args(arguments);
+        Ran::of(command.output().expect("runs"))
+    };
+    run(&["ask", "hi"]).exits(4).says(&["no known key", "OPENAI_API_KEY"]);
+    run(&["ask", "-m", "moonshot/x", "hi"]).exits(2).says(&["set MOONSHOT_API_KEY"]);
+}
+
+#[test]
 fn standard_input_is_never_dropped_and_never_hangs_in_silence() {
     let server = Server::replying(&[&answer("ok"), &answer("ok")]);
     let home = Home::with_server(&server, "");

@@ -94,6 +94,7 @@ impl CliError {
         }
         match self {
             Self::Config(_) => Exit::Config,
+            Self::Plan(PlanError::NoKey) => Exit::Key,
             Self::Plan(_) | Self::Input(_) | Self::Usage { .. } => Exit::Usage,
             Self::Write(_) | Self::System { .. } => Exit::Internal,
         }

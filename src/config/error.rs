@@ -73,6 +73,10 @@ pub(super) struct SourceFile {
 }
 
 impl SourceFile {
+    pub(super) fn text(&self) -> &str {
+        self.named.inner()
+    }
+
     pub(super) fn new(name: &str, text: &str) -> Self {
         Self { named: Arc::new(NamedSource::new(name, text.to_owned()).with_language("TOML")) }
     }

@@ -91,7 +91,14 @@ pub fn direct_target(endpoint: &Arc<Endpoint>, upstream: &str) -> Target {
 /// What the TOML reader says, with the nearest valid key.
 fn syntax(source: &SourceFile, error: &toml::de::Error) -> Problem {
     let message = error.message().trim_end();
-    let problem = Problem::new(source, message.lines().next().unwrap_or("not TOML"), error.span().unwrap_or(0..0));
+    let at = error.span().unwrap_or(0..0);
+    let problem = Problem::new(source, message.lines().next().unwrap_or("not TOML"), at.clone());
+    if message.starts_with("duplicate key") {
+        return match first_of_its_kind(source.text(), at.start) {
+            Some(first) => problem.label("again here").also(first, "first here").help("remove or rename one of them"),
+            None => problem,
+        };
+    }
     let mut quoted = message.split('`').skip(1).step_by(2);
     match quoted.next() {
         Some(wrong) if message.starts_with("unknown") => {
@@ -100,6 +107,26 @@ fn syntax(source: &SourceFile, error: &toml::de::Error) -> Problem {
         }
         _ => problem,
     }
+}
+
+/// The first line that defines the same table or key as the line at `at`.
+fn first_of_its_kind(text: &str, at: usize) -> Option<Range<usize>> {
+    let defines = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+    let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
+    let wanted = defines(text[start..].lines().next()?);
+    let mut from = 0;
+    // A key belongs to the nearest table above it: the search begins there.
+    if !wanted.starts_with('[') {
+        from = text[..start].rfind("\n[").map_or(0, |line| line + 1);
+    }
+    let mut place = from;
+    for line in text[from..start].split_inclusive('\n') {
+        if defines(line) == wanted {
+            return Some(place..place + line.trim_end().len());
+        }
+        place += line.len();
+    }
+    None
 }
 
 struct Resolver {

@@ -97,7 +97,14 @@ fn a_name_used_twice_shows_both_places() {
     let text = "[endpoints.openai]\n[models.a]\nendpoint = \"openai\"\nmodel = \"m\"\n[sets]\na = [\"a\"]\n";
     let both = problems(text).into_iter().find(|problem| problem.labels.len() == 2).expect("two places");
     assert!(both.message.contains("a model and of a set"), "{}", both.message);
-    assert!(problems("[endpoints.a]\n[endpoints.a]\n")[0].message.contains("duplicate"));
+    for text in
+        ["[endpoints.a]\n[endpoints.b]\n[endpoints.a]\n", "[endpoints.b]\nrpm = 1\n[endpoints.a]\nrpm = 1\nrpm = 2\n"]
+    {
+        let twice = problems(text).remove(0);
+        let places: Vec<&str> = twice.labels.iter().map(|(at, _)| &text[at.clone()]).collect();
+        assert!(twice.message.contains("duplicate") && places.len() == 2, "{twice:?}");
+        assert!(text.find(places[1]).expect("a place") < twice.labels[0].0.start, "{twice:?}");
+    }
 }
 
 #[test]
