@@ -17,7 +17,10 @@ use tokio::time::{Instant, timeout};
 use crate::{
     chat::{Call, Delta, ErrorClass, FinishReason},
     endpoint::{ConnectOptions, Timeouts},
-    protocol::{ApiError, Ending, Flow, Protocol, ResponseHead, ServerKind, StreamEnd, protocol, reply::ReplyReader},
+    protocol::{
+        ApiError, EncodeError, Ending, Flow, Protocol, ResponseHead, ServerKind, StreamEnd, protocol,
+        reply::ReplyReader,
+    },
     secret::ApiKey,
     target::Target,
     transport::{ByteStream, Transport, TransportError, TransportErrorKind},
@@ -302,8 +305,10 @@ fn request(
     call: &Call,
 ) -> Result<http::Request<Bytes>, ApiError> {
     let local = |message: String| ApiError::new(ErrorClass::Local, message);
-    let mut request =
-        protocol.encode(target, credentials.key.as_ref(), call).map_err(|error| local(error.to_string()))?;
+    let mut request = protocol.encode(target, credentials.key.as_ref(), call).map_err(|error| match error {
+        EncodeError::Key { .. } => ApiError::new(ErrorClass::Auth, error.to_string()),
+        _ => local(error.to_string()),
+    })?;
     add_headers(&mut request, credentials).map_err(local)?;
     Ok(request)
 }

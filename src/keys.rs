@@ -134,14 +134,15 @@ fn read_file(path: &Path) -> Result<ApiKey, KeyError> {
     use std::io::Read;
     let shown = path.display().to_string();
     let failed = |error: std::io::Error| KeyError::File { path: shown.clone(), reason: error.to_string() };
-    let file = std::fs::File::open(path).map_err(failed)?;
-    let metadata = file.metadata().map_err(failed)?;
+    // Looked at before it is opened: opening a pipe that nobody writes to would never return.
+    let metadata = std::fs::metadata(path).map_err(failed)?;
     if !metadata.is_file() {
         return Err(KeyError::File { path: shown, reason: "it is no regular file".into() });
     }
     if is_exposed(&metadata) {
         return Err(KeyError::Exposed(shown));
     }
+    let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
     file.take(LONGEST_KEY as u64).read_to_end(&mut bytes).map_err(failed)?;
     let text = String::from_utf8(bytes)
@@ -236,6 +237,10 @@ mod tests {
             block_on(KeyRing::default().resolve(&KeySource::File(path.clone())))
         };
         assert_eq!(resolve(0o600).expect("private").expose(), "sk-file");
+        // A pipe that nobody writes to must not be waited for.
+        let pipe = folder.path().join("pipe");
+        assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
+        assert!(matches!(block_on(KeyRing::default().resolve(&KeySource::File(pipe))), Err(KeyError::File { .. })));
         let error = resolve(0o644).expect_err("exposed");
         assert!(matches!(error, KeyError::Exposed(_)) && error.hint().is_some_and(|hint| hint.contains("chmod 600")));
     }

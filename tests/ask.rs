@@ -219,6 +219,12 @@ fn how_an_answer_ended_is_told() {
         (format!("{tool}{}", end("tool_calls")), "get_weather"),
         (format!("{}{}", event("x"), end("because")), "because"),
         (end("stop"), "empty"),
+        (format!("{thought}{}", end("stop")), "only reasoning"),
+        (format!("data: null\n\n{}{}", event("x"), end("length")), "token limit"),
+        (
+            format!("{}{}", event("x").replace("\"index\":0", "\"index\":1"), event("y") + &end("stop")),
+            "several choices",
+        ),
         (format!("{}data: [DONE]\n\n", event("x")), "no finish reason"),
     ] {
         let server = Server::replying(&[&format!("{STREAM}{body}")]);
@@ -243,6 +249,9 @@ fn output_goes_to_a_private_file_and_a_full_disk_is_told() {
     } else {
         home.run(&["ask", "-m", "m/x", "hi"]).exits(0);
     }
+    let down = Server::replying(&[&reply("401 Unauthorized", "", "{}")]);
+    let ran = Home::with_server(&down, "").run(&["ask", "-m", "m/x", "--output", &path, "hi"]).exits(4);
+    assert_eq!(std::fs::read_to_string(&path).expect("a file"), "text", "a failure leaves the file: {ran:?}");
     home.run(&["ask", "-m", "m/x", "--output", "/no/such/folder/x", "hi"]).exits(1).says(&["/no/such/folder/x"]);
 }
 

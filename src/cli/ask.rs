@@ -98,6 +98,12 @@ pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
     let (config, layers) = context.config(context.layers(flags)?)?;
     let format = named_format(&layers.format.value)?;
     let params = params(args)?;
+    if layers.timeout.value.is_some_and(|timeout| timeout.is_zero()) {
+        return Err(CliError::usage(
+            "a timeout of 0 leaves no time to ask",
+            "leave it out for the default of 10 minutes",
+        ));
+    }
     // A wrong name is told before anything is read.
     if let Some(name) = &layers.model.value {
         plan::lane(&config, Some(name), &Call::Chat(ChatRequest::default()), OnCut::Error)?;
@@ -168,7 +174,7 @@ pub(super) async fn stream(
         view.event(&event, &mut output);
         streams.put(&mut output)?;
         if let EventKind::Finished(outcome) = &event.kind {
-            streams.close()?;
+            streams.close(outcome.result.is_ok())?;
             return Ok(Exit::of(outcome));
         }
     }

@@ -35,6 +35,7 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError
         ConfigCommand::Check => return check(context, &layers()?),
         ConfigCommand::Show => {
             let (config, layers) = context.config(layers()?)?;
+            warn(&config);
             shown(&config, &layers)
         }
         ConfigCommand::Schema => format!("{}\n", schema()),
@@ -58,6 +59,7 @@ fn check(context: &Context, layers: &config::Layers) -> Result<Exit, CliError> {
         return Err(ConfigError::Read { path, reason: "there is no such file".into() }.into());
     }
     let (config, _) = context.config(layers.clone())?;
+    warn(&config);
     say(&format!(
         "{}: {} endpoint(s), {} model(s), {} route(s), {} set(s), {} preset(s), no problems\n",
         config.path.as_deref().unwrap_or(std::path::Path::new("?")).display(),
@@ -68,6 +70,13 @@ fn check(context: &Context, layers: &config::Layers) -> Result<Exit, CliError> {
         config.presets.len(),
     ));
     Ok(Exit::Ok)
+}
+
+/// What is not wrong but should be known; said here and not with every answer.
+fn warn(config: &config::Config) {
+    for warning in &config.warnings {
+        say(&format!("warning: {warning}\n"));
+    }
 }
 
 /// The schema, as it is published.

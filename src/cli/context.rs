@@ -132,15 +132,14 @@ impl Context {
     pub(super) fn config(&self, layers: Layers) -> Result<(Config, Layers), ConfigError> {
         let config = match Self::read(&layers)? {
             Some((path, text)) => {
-                let mut config = config::resolve(&text, &path)?;
-                config.warnings.extend(exposed_keys(&config, &path));
+                let config = config::resolve(&text, &path)?;
+                if let Some(warning) = exposed_keys(&config, &path) {
+                    say(&format!("warning: {warning}\n"));
+                }
                 config
             }
             None => config::from_environment(&self.environment),
         };
-        for warning in &config.warnings {
-            say(&format!("warning: {warning}\n"));
-        }
         let layers = layers.with_file(config.default.as_deref().filter(|_| config.path.is_some()));
         Ok((config, layers))
     }

@@ -207,6 +207,9 @@ impl<'de> Visitor<'de> for WordsVisitor {
     }
 
     fn visit_str<E: Error>(self, line: &str) -> Result<Words, E> {
+        if line.trim().is_empty() {
+            return Err(E::custom("the command is empty"));
+        }
         Ok(Words::Line(line.to_owned()))
     }
 

@@ -220,7 +220,11 @@ impl Run {
         self.emit(EventKind::Started(Arc::clone(target))).await;
         let mut keys = VecDeque::from(self.engine.rotation.keys(&target.endpoint));
         let mut key = keys.pop_front().flatten();
-        let (mut call, mut fresh, mut adjusted) = (self.lane.call.clone(), false, false);
+        // A connection to a server that just failed may be about to close: it is not reused.
+        let same_server =
+            |record: &AttemptRecord| record.target.endpoint.base_url.origin() == target.endpoint.base_url.origin();
+        let mut fresh = self.records.iter().any(same_server);
+        let (mut call, mut adjusted) = (self.lane.call.clone(), false);
         loop {
             let error = match self.attempt(target, key.as_ref(), &call, fresh).await {
                 Ok(whole) => return Asked::Whole(whole),
@@ -389,7 +393,13 @@ impl Run {
             patience.first_token = Some(if slow { SILENT_SLOW } else { SILENT_REMOTE });
         }
         if let Some(deadline) = self.lane.deadline {
-            patience.total = patience.total.min(deadline.saturating_sub(self.spent));
+            let left = deadline.saturating_sub(self.spent);
+            patience.total = patience.total.min(left);
+            if !self.left.is_empty() && target.timeouts.first_token.is_none() {
+                // The others need their share of what is left.
+                let share = left / u32::try_from(self.left.len() + 1).unwrap_or(u32::MAX);
+                patience.first_token = patience.first_token.map(|first| first.min(share));
+            }
         }
         patience
     }

@@ -427,8 +427,11 @@ async fn a_refused_parameter_is_sent_once_more_under_its_other_name() {
 
 #[tokio::test(start_paused = true)]
 async fn a_deadline_ends_the_lane() {
-    let lane = Lane { deadline: Some(3 * SECOND), ..lane(two()) };
-    let ran = run(lane, [Reply::Silence]).await;
+    let lane = |targets| Lane { deadline: Some(3 * SECOND), ..lane(targets) };
+    // A silent candidate leaves the others their share.
+    let ran = run(lane(two()), [Reply::Silence, answer()]).await;
+    assert_eq!((ran.answer.text.as_str(), ran.took), ("Hello", 3 * SECOND / 2));
+    let ran = run(lane(two()), [Reply::Silence, Reply::Silence]).await;
     assert!(ran.outcome.deadline_passed);
     assert_eq!((ran.took, ran.class()), (3 * SECOND, ErrorClass::Silent));
 }

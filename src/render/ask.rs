@@ -45,6 +45,8 @@ pub struct AskView {
     /// The last thing on the terminal was content without a line end.
     open_line: bool,
     any_content: bool,
+    /// There was more than one answer, of which the first is shown.
+    other_choices: bool,
 }
 
 impl AskView {
@@ -62,6 +64,7 @@ impl AskView {
             thinking: false,
             open_line: false,
             any_content: false,
+            other_choices: false,
         }
     }
 
@@ -87,6 +90,11 @@ impl AskView {
             }
             EventKind::Failed { record, next } => {
                 if matches!(next, Next::Restart(_)) {
+                    if self.open_line && self.settings.format == Format::Text && self.settings.look.out_width.is_none()
+                    {
+                        // The two beginnings must not run into each other.
+                        to.out().push('\n');
+                    }
                     self.close_answer(to);
                 }
                 if let Some(line) = notice::failed(record, next, self.settings.verbose) {
@@ -125,6 +133,7 @@ impl AskView {
 
     fn delta(&mut self, delta: &Delta, to: &mut Output) {
         if delta.choice != 0 {
+            self.other_choices |= delta.kind.is_output();
             return;
         }
         match &delta.kind {
@@ -150,14 +159,14 @@ impl AskView {
     }
 
     fn content(&mut self, text: &str, to: &mut Output) {
+        let first = !std::mem::replace(&mut self.any_content, true);
         if matches!(self.settings.format, Format::Json | Format::Jsonl) {
             return;
         }
         self.end_thinking(to);
-        if !self.any_content && self.settings.format == Format::Markdown {
+        if first && self.settings.format == Format::Markdown {
             to.out().extend(["# ", &self.settings.name, "\n\n"]);
         }
-        self.any_content = true;
         if self.settings.look.out_width.is_none() {
             to.out().push_str(text);
             self.open_line = !text.ends_with('\n');
@@ -258,8 +267,11 @@ impl AskView {
     /// What should be known of an answer that is whole.
     fn warning(&self, reason: Option<&FinishReason>) -> Option<String> {
         let spoken = self.text_tokens.tokens() > 0;
+        if self.other_choices {
+            return Some("warning: the service sent several choices; only the first is shown".to_owned());
+        }
         Some(match reason {
-            Some(FinishReason::Length) if !self.any_content && spoken && self.settings.format == Format::Text => {
+            Some(FinishReason::Length) if !self.any_content && spoken => {
                 "warning: the token limit was used up by reasoning: there is no answer (raise --max-tokens)".to_owned()
             }
             Some(FinishReason::Length) => {
@@ -278,8 +290,9 @@ impl AskView {
                     crate::chat::sanitise::one_line(word)
                 )
             }
-            Some(FinishReason::Stop) | None if !spoken && self.answer.tool_calls.is_empty() => {
-                "warning: the answer is empty".to_owned()
+            Some(FinishReason::Stop) | None if !self.any_content && self.answer.tool_calls.is_empty() => {
+                let thought = if spoken { ": there was only reasoning" } else { "" };
+                format!("warning: the answer is empty{thought}")
             }
             Some(FinishReason::Stop | FinishReason::Error(_)) | None => return None,
         })

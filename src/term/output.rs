@@ -91,11 +91,13 @@ impl Streams {
         }
     }
 
-    /// The answer is over: what a file holds from before is gone even when nothing was written.
-    pub fn close(&mut self) -> Result<(), WriteError> {
+    /// The answer is over. `whole`: an answer without a word empties the file, too; a failure without a word leaves
+    /// what was in it.
+    pub fn close(&mut self, whole: bool) -> Result<(), WriteError> {
         match &self.data {
             Data::Stdout => Ok(()),
-            Data::File { begun: false, .. } => self.data(b""),
+            Data::File { begun: false, .. } if whole => self.data(b""),
+            Data::File { begun: false, .. } => Ok(()),
             Data::File { file, path, .. } => match file.sync_data() {
                 // A device or a pipe has nothing to sync.
                 Err(source) if !matches!(source.kind(), io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported) => {
@@ -137,7 +139,9 @@ mod tests {
         for piece in ["new ", "text"] {
             streams.put(&mut Output::data(piece.into())).expect("writable");
         }
-        streams.close().expect("writable");
+        streams.close(true).expect("writable");
+        assert_eq!(std::fs::read_to_string(&path).expect("a file"), "new text");
+        Streams::file(&path).expect("writable").close(false).expect("nothing to do");
         assert_eq!(std::fs::read_to_string(&path).expect("a file"), "new text");
     }
 

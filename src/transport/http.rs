@@ -136,7 +136,7 @@ impl Transport for HttpTransport {
         via: &ConnectOptions,
         request: http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<http::Response<ByteStream>, TransportError>> {
-        let proxy = via.proxy.clone();
+        let route = via.clone();
         let prepared = self.client(via).and_then(|client| {
             let request =
                 reqwest::Request::try_from(request).map_err(|error| classified(error, TransportErrorKind::Local))?;
@@ -145,7 +145,7 @@ impl Transport for HttpTransport {
         Box::pin(async move {
             let (client, request) = prepared?;
             let reply = client.execute(request).await;
-            let reply = reply.map_err(|error| through(proxy.as_ref(), classified(error, TransportErrorKind::Reset)))?;
+            let reply = reply.map_err(|error| through(&route, classified(error, TransportErrorKind::Reset)))?;
             reply_of(reply)
         })
     }
@@ -319,15 +319,24 @@ fn classified(error: reqwest::Error, otherwise: TransportErrorKind) -> Transport
     TransportError { kind, message, source: Some(Box::new(error)) }
 }
 
-/// Names the proxy in an error that may be its doing.
-fn through(proxy: Option<&url::Url>, error: TransportError) -> TransportError {
+/// Names the proxy in an error that may be its doing: the endpoint's own, or one that the environment sets.
+fn through(via: &ConnectOptions, error: TransportError) -> TransportError {
     use TransportErrorKind as Kind;
-    match proxy {
-        Some(proxy) if matches!(error.kind, Kind::Refused | Kind::Connect | Kind::Dns) => {
-            TransportError { message: format!("through the proxy {}: {}", masked_url(proxy), error.message), ..error }
-        }
-        _ => error,
+    if !matches!(error.kind, Kind::Refused | Kind::Connect | Kind::Dns) {
+        return error;
     }
+    let names: &[&str] = if via.tls {
+        &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
+    } else {
+        &["http_proxy", "all_proxy", "ALL_PROXY"]
+    };
+    let variable = names.iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    let message = match (&via.proxy, variable) {
+        (Some(proxy), _) => format!("through the proxy {}: {}", masked_url(proxy), error.message),
+        (None, Some(name)) if !via.loopback => format!("{} (the environment sets a proxy: {name})", error.message),
+        _ => return error,
+    };
+    TransportError { message, ..error }
 }
 
 fn kind_of(error: &(dyn Error + 'static)) -> Option<TransportErrorKind> {

@@ -93,7 +93,7 @@ impl Resolver {
                     let base = base.to_owned();
                     url.set_path(&base);
                 }
-                return Some(self.warn_of_missing_version(&name.value, url));
+                return Some(self.warn_of_address(&name.value, url));
             }
             Err(error) => format!("base_url is no address: {error}"),
         };
@@ -101,7 +101,12 @@ impl Resolver {
         None
     }
 
-    fn warn_of_missing_version(&mut self, name: &str, url: Url) -> Url {
+    fn warn_of_address(&mut self, name: &str, url: Url) -> Url {
+        if !url.username().is_empty() || url.password().is_some() {
+            self.config.warnings.push(format!(
+                "endpoint {name}: the user in base_url is not sent; use api_key, or headers with an Authorization"
+            ));
+        }
         if url.path().trim_matches('/').is_empty() {
             let shown = masked_url(&url);
             let shown = shown.trim_end_matches('/');

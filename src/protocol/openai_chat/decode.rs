@@ -263,7 +263,7 @@ impl Decoder for ChatDecoder {
                 Err(ApiError { status: Some(200), server: self.server, hint, ..error })
             }
             FrameKind::Body => self.body(data, out),
-            FrameKind::Event if data.is_empty() => Ok(Flow::More),
+            FrameKind::Event if data.is_empty() || data == "null" => Ok(Flow::More),
             FrameKind::Event => match self.payload(data, &frame.event, out)? {
                 Some(flow) => Ok(flow),
                 None if frame.event.as_ref() == b"error" => {
