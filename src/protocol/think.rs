@@ -36,6 +36,11 @@ impl ThinkSplitter {
         Self { state: if prefilled { State::Thinking } else { State::Start }, held: String::new() }
     }
 
+    /// Whether all that follows is text of the answer.
+    pub(super) fn is_past(&self) -> bool {
+        self.state == State::Text
+    }
+
     /// Takes the next piece of content.
     pub(super) fn push(&mut self, text: String, out: &mut Vec<Piece>) {
         if self.state == State::Text {

@@ -126,7 +126,7 @@ impl ChatDecoder {
         #[expect(clippy::cast_possible_truncation, reason = "checked against MOST_CHOICES")]
         let index = index as u16;
         match choice.delta.0.or(choice.message.0) {
-            Some(message) => self.message(index, message, out),
+            Some(message) => self.message(index, *message, out),
             None => self.content(index, choice.text, out),
         }
         if let Some(reason) = finish_reason(choice.finish_reason.as_str()) {
@@ -162,6 +162,10 @@ impl ChatDecoder {
             Content::Nothing => {}
             Content::Text(text) => {
                 let text = if self.options.cumulative_deltas { self.choice(index).news(text) } else { text };
+                if self.choice(index).think.is_past() {
+                    self.put(index, DeltaKind::Text(text), out);
+                    return;
+                }
                 let mut pieces = Vec::new();
                 self.choice(index).think.push(text, &mut pieces);
                 self.pieces(index, pieces, out);

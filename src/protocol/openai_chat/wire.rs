@@ -39,10 +39,11 @@ pub(super) struct Groq {
 pub(super) struct Choice<'a> {
     #[serde(default)]
     pub(super) index: Number,
+    /// Boxed, as the next: a choice is moved several times while it is read, and a message is large.
     #[serde(borrow, default)]
-    pub(super) delta: Object<Message<'a>>,
+    pub(super) delta: Object<Box<Message<'a>>>,
     #[serde(borrow, default)]
-    pub(super) message: Object<Message<'a>>,
+    pub(super) message: Object<Box<Message<'a>>>,
     /// The older completions format.
     #[serde(default)]
     pub(super) text: Content,
