@@ -18,7 +18,7 @@ use crate::{
     chat::{Call, Delta, ErrorClass, FinishReason},
     endpoint::{ConnectOptions, Timeouts},
     protocol::{
-        ApiError, EncodeError, Ending, Flow, Protocol, ResponseHead, ServerKind, StreamEnd, protocol,
+        ApiError, EncodeError, Ending, Flow, Protocol, ResponseHead, RetryAfter, ServerKind, StreamEnd, protocol,
         reply::ReplyReader,
     },
     secret::ApiKey,
@@ -169,7 +169,7 @@ impl Attempt {
             streams: call.streams(),
             ended_softly: false,
             verdict: None,
-            request_id: head.request_id(),
+            request_id: head.request_id().map(|id| credentials.masked_in(&id)),
             server: ServerKind::of(&head.headers),
         })
     }
@@ -325,8 +325,18 @@ pub fn add_headers(request: &mut http::Request<Bytes>, credentials: &Credentials
     Ok(())
 }
 
-fn masked(error: ApiError, credentials: &Credentials) -> ApiError {
-    ApiError { message: credentials.masked_in(&error.message), ..error }
+/// `error` without our secrets in any of its texts: services quote them in codes, ids and headers, too.
+pub(crate) fn masked(error: ApiError, credentials: &Credentials) -> ApiError {
+    let mask = |text: Option<String>| text.map(|text| credentials.masked_in(&text));
+    ApiError {
+        message: credentials.masked_in(&error.message),
+        code: mask(error.code),
+        param: mask(error.param),
+        hint: mask(error.hint),
+        request_id: mask(error.request_id),
+        retry_after: error.retry_after.map(|after| RetryAfter { raw: credentials.masked_in(&after.raw), ..after }),
+        ..error
+    }
 }
 
 fn silent(after: Duration) -> ApiError {

@@ -42,7 +42,22 @@ impl ApiKey {
     /// `text` with every occurrence of this secret replaced: for messages that quote a server or a command.
     #[must_use]
     pub fn masked_in(&self, text: &str) -> String {
-        if self.is_secret() { text.replace(self.0.as_str(), "[redacted]") } else { text.to_owned() }
+        if !self.is_secret() {
+            return text.to_owned();
+        }
+        let masked = text.replace(self.0.as_str(), "[redacted]");
+        // A text that was shortened may end in the beginning of the secret.
+        let Some(kept) = masked.strip_suffix('…') else { return masked };
+        let begun = self
+            .0
+            .char_indices()
+            .map(|(at, _)| &self.0[..at])
+            .rev()
+            .find(|begun| begun.len() >= 3 && kept.ends_with(begun));
+        match begun {
+            Some(begun) => format!("{}[redacted]…", &kept[..kept.len() - begun.len()]),
+            None => masked,
+        }
     }
 }
 
@@ -118,6 +133,13 @@ mod tests {
         let shown = format!("{key} {key:?} {:?}", KeySource::Literal(key.clone()));
         assert!(!shown.contains("secret-key"), "{shown}");
         assert_eq!(key.masked_in("refused: sk-very-secret-key"), "refused: [redacted]");
+    }
+
+    #[test]
+    fn a_key_cut_by_shortening_is_masked_too() {
+        let key = ApiKey::new("sk-very-secret-key");
+        assert_eq!(key.masked_in("refused: sk-very-sec…"), "refused: [redacted]…");
+        assert_eq!(key.masked_in("refused…"), "refused…");
     }
 
     #[test]

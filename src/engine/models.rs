@@ -7,7 +7,7 @@ use tokio::time::timeout;
 
 use super::{Engine, credentials::resolve};
 use crate::{
-    attempt::{add_headers, of_transport},
+    attempt::{add_headers, masked, of_transport},
     chat::ErrorClass,
     protocol::{ApiError, ModelInfo, ResponseHead, protocol},
     target::Target,
@@ -41,6 +41,8 @@ impl Engine {
                 return Err(ApiError::new(ErrorClass::Garbage, "a list of more than 16 MiB"));
             }
         }
-        if head.status.is_success() { protocol.parse_models(&bytes) } else { Err(protocol.error(&head, &bytes)) }
+        let listed =
+            if head.status.is_success() { protocol.parse_models(&bytes) } else { Err(protocol.error(&head, &bytes)) };
+        listed.map_err(|error| masked(error, &credentials))
     }
 }

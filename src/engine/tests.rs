@@ -394,7 +394,11 @@ async fn every_key_of_an_endpoint_is_tried_and_none_is_shown() {
     let keys = |endpoint: &mut Endpoint| {
         endpoint.keys = ["sk-first-key", "sk-second-key"].map(|key| KeySource::Literal(ApiKey::new(key))).to_vec();
     };
-    let refused = Reply::Status(401, vec![], "{\"error\":{\"message\":\"wrong key sk-first-key\"}}");
+    let refused = Reply::Status(
+        401,
+        vec![("x-request-id", "id-sk-first-key")],
+        "{\"error\":{\"message\":\"wrong key sk-first-key\",\"code\":\"sk-first-key\",\"param\":\"sk-first-key\"}}",
+    );
     let ran = run(lane(vec![with_endpoint(testing::target("a"), keys)]), [refused, answer()]).await;
     let sent: Vec<_> = ran.asked.iter().map(|asked| asked.key.as_deref()).collect();
     assert_eq!(sent, [Some("Bearer sk-first-key"), Some("Bearer sk-second-key")]);
