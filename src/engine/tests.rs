@@ -352,6 +352,8 @@ async fn an_answer_that_is_complete_stays_so_whatever_follows() {
     let lingering = Reply::Pieces(vec![(Duration::ZERO, finish), (100 * SECOND, "")]);
     let ran = run(lane(two()), [lingering]).await;
     assert_eq!((ran.answer.text.as_str(), ran.took), ("Hello", SECOND));
+    let blank = Reply::Pieces(vec![(Duration::ZERO, finish), (Duration::ZERO, "data:\n\n"), (100 * SECOND, "")]);
+    assert!(run(lane(two()), [blank]).await.outcome.result.is_ok(), "an empty event takes nothing back");
     let error = Reply::Pieces(vec![(Duration::ZERO, finish), (Duration::ZERO, "data: {\"error\":\"late\"}\n\n")]);
     let ran = run(lane(two()), [error]).await;
     assert!(ran.outcome.result.is_ok() && matches!(ran.notices()[0], Notice::AfterEnd(..)));

@@ -5,6 +5,8 @@
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
+/// White space beyond this is text: nobody opens a tag behind it.
+const LONGEST_BLANK: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -77,7 +79,7 @@ impl ThinkSplitter {
         if let Some(rest) = body.strip_prefix(OPEN) {
             self.held = rest.to_owned();
             self.state = State::Thinking;
-        } else if !OPEN.starts_with(body) {
+        } else if !OPEN.starts_with(body) || self.held.len() > LONGEST_BLANK {
             self.state = State::Text;
             emit(out, Piece::Text, std::mem::take(&mut self.held));
         }
@@ -131,6 +133,13 @@ mod tests {
             }
         }
         (text, reasoning)
+    }
+
+    #[test]
+    fn endless_white_space_is_text() {
+        let (mut splitter, mut out) = (ThinkSplitter::new(false), Vec::new());
+        splitter.push(" ".repeat(LONGEST_BLANK + 1), &mut out);
+        assert!(splitter.is_past() && !out.is_empty());
     }
 
     #[test]

@@ -7,6 +7,7 @@ use flate2::{Decompress, FlushDecompress, Status};
 /// An answer is not as repetitive as this: more than so much output, at more than so much per byte, is an attack.
 const SUSPICIOUS_OUTPUT: u64 = 64 * 1024 * 1024;
 const SUSPICIOUS_RATIO: u64 = 100;
+const LONGEST_HEADER: usize = 64 * 1024;
 
 /// Compressed bytes that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +55,8 @@ impl Inflater {
             Some(header) => {
                 header.extend_from_slice(input);
                 match gzip_header_length(header)? {
+                    // A file's name and comment are short: this is no header.
+                    None if header.len() > LONGEST_HEADER => return Err(InflateError::NotGzip),
                     None => return Ok(()),
                     Some(length) => {
                         rest = header.split_off(length);
@@ -152,5 +155,9 @@ mod tests {
         let mut inflater = Inflater::for_encoding("gzip").expect("known");
         assert!(matches!(inflater.push(b"<html>", |_| {}), Err(InflateError::NotGzip)));
         assert!(Inflater::for_encoding("br").is_none());
+        let mut inflater = Inflater::for_encoding("gzip").expect("known");
+        inflater.push(b"\x1f\x8b\x08\x08\0\0\0\0\0\0", |_| {}).expect("a header begins");
+        let endless_name = vec![b'n'; LONGEST_HEADER];
+        assert!(matches!(inflater.push(&endless_name, |_| {}), Err(InflateError::NotGzip)));
     }
 }

@@ -267,7 +267,9 @@ impl Decoder for ChatDecoder {
                 Err(ApiError { status: Some(200), server: self.server, hint, ..error })
             }
             FrameKind::Body => self.body(data, out),
-            FrameKind::Event if data.is_empty() || data == "null" => Ok(Flow::More),
+            FrameKind::Event if data.is_empty() || data == "null" => {
+                Ok(if self.ended_softly() { Flow::SoftEnd } else { Flow::More })
+            }
             FrameKind::Event => match self.payload(data, &frame.event, out)? {
                 Some(flow) => Ok(flow),
                 None if frame.event.as_ref() == b"error" => {
