@@ -30,8 +30,10 @@ use crate::{
 const IDLE: Duration = Duration::from_secs(60);
 /// For the whole answer.
 const TOTAL: Duration = Duration::from_secs(600);
-/// How long late text or usage may take after the answer is complete.
+/// How long late text or usage may take after the answer is complete, each time some comes.
 const AFTER_SOFT_END: Duration = Duration::from_secs(1);
+/// The longest answer, thinking included; some thirty million tokens.
+const MOST_ANSWER: usize = 128 * 1024 * 1024;
 /// How much of an error's body is read, and for how long.
 const ERROR_BODY: usize = 64 * 1024;
 const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
@@ -105,7 +107,10 @@ pub struct Attempt {
     /// Time spent waiting for the network so far.
     waited: Duration,
     streams: bool,
-    ended_softly: bool,
+    /// The bytes of the model's words so far.
+    size: usize,
+    /// The answer is complete, and the last thing that came of it came when so much had been waited.
+    complete_since: Option<Duration>,
     /// What to say after the deltas that came with it.
     verdict: Option<Result<Finished, ApiError>>,
     request_id: Option<String>,
@@ -143,7 +148,8 @@ impl Attempt {
         let protocol = protocol(target.endpoint.protocol).expect("resolved configs name known protocols");
         let mask = |error: ApiError| masked(error, credentials);
         let request = request(protocol, target, credentials, call)?;
-        let via = ConnectOptions { fresh, ..target.endpoint.connect.clone() };
+        let connect = target.endpoint.connect.clone();
+        let via = ConnectOptions { fresh, timeout: target.timeouts.connect.or(connect.timeout), ..connect };
         let sent = Instant::now();
         let limit = patience.first_token.filter(|_| call.streams()).unwrap_or(patience.total).min(patience.total);
         let reply = timeout(limit, transport.send(&via, request)).await;
@@ -152,7 +158,7 @@ impl Attempt {
         let (parts, mut body) = reply.into_parts();
         let head = ResponseHead { status: parts.status, headers: Arc::new(parts.headers) };
         if !head.status.is_success() {
-            let bytes = error_body(&mut body).await;
+            let bytes = error_body(&mut body, limit.saturating_sub(waited)).await;
             let mut error = protocol.error(&head, &bytes);
             if error.class == ErrorClass::Redirect {
                 error = redirect(error, &head);
@@ -167,7 +173,8 @@ impl Attempt {
             sent,
             waited,
             streams: call.streams(),
-            ended_softly: false,
+            size: 0,
+            complete_since: None,
             verdict: None,
             request_id: head.request_id().map(|id| credentials.masked_in(&id)),
             server: ServerKind::of(&head.headers),
@@ -184,12 +191,6 @@ impl Attempt {
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
-    }
-
-    /// Whether a gateway answers, which has retried already.
-    #[must_use]
-    pub fn server(&self) -> ServerKind {
-        self.server
     }
 
     /// What comes next. Cancel safe: a dropped call loses nothing.
@@ -216,25 +217,21 @@ impl Attempt {
         // `timeout` polls the body before the timer: what is already here is never too late. A server that always has
         // something here (comments without end) is stopped by the limit being used up.
         let read = if limit.is_zero() { None } else { timeout(limit, self.body.next()).await.ok() };
-        let verdict = match read {
+        self.waited += begun.elapsed();
+        match read {
             Some(Some(Ok(bytes))) => self.take(&bytes, out),
             Some(None) => Some(self.end(StreamEnd::Eof, out)),
             Some(Some(Err(error))) => Some(self.broken(&error, out)),
-            None if self.ended_softly => Some(self.end(StreamEnd::Eof, out)),
-            None => {
-                self.waited += begun.elapsed();
-                return Some(Err(self.too_slow(out)));
-            }
-        };
-        self.waited += begun.elapsed();
-        verdict
+            None if self.complete_since.is_some() => Some(self.end(StreamEnd::Eof, out)),
+            None => Some(Err(self.too_slow(out))),
+        }
     }
 
     fn limit(&self) -> Duration {
         let left = |whole: Duration| whole.saturating_sub(self.waited);
         let total = left(self.patience.total);
-        if self.ended_softly {
-            AFTER_SOFT_END.min(total)
+        if let Some(since) = self.complete_since {
+            left(since + AFTER_SOFT_END).min(total)
         } else if self.reader.any_output() {
             self.patience.idle.min(total)
         } else {
@@ -247,11 +244,19 @@ impl Attempt {
         match self.reader.push(bytes, out) {
             Ok(Flow::End) => Some(self.end(StreamEnd::Hard, out)),
             Ok(flow) => {
-                self.ended_softly = flow == Flow::SoftEnd;
-                None
+                // What is no news (a ping) does not hold a complete answer open.
+                let since = self.complete_since.filter(|_| out.is_empty()).unwrap_or(self.waited);
+                self.complete_since = (flow == Flow::SoftEnd).then_some(since);
+                self.size += out.iter().map(|delta| delta.kind.size()).sum::<usize>();
+                (self.size > MOST_ANSWER).then(|| Err(self.too_long()))
             }
             Err(error) => Some(Err(masked(error, &self.credentials))),
         }
+    }
+
+    fn too_long(&self) -> ApiError {
+        let message = format!("the answer is longer than {} MiB", MOST_ANSWER / 1024 / 1024);
+        ApiError { server: self.server, ..ApiError::new(ErrorClass::Cut, message) }
     }
 
     fn end(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<Finished, ApiError> {
@@ -374,7 +379,7 @@ pub(crate) fn of_transport(error: &TransportError, after_output: bool) -> ApiErr
 }
 
 /// The start of an error's body; what cannot be read in time is not worth waiting for.
-async fn error_body(body: &mut ByteStream) -> Vec<u8> {
+async fn error_body(body: &mut ByteStream, left: Duration) -> Vec<u8> {
     let mut bytes = Vec::new();
     let read = async {
         while let Some(Ok(piece)) = body.next().await {
@@ -386,6 +391,6 @@ async fn error_body(body: &mut ByteStream) -> Vec<u8> {
         }
     };
     // Out of time, what has come is enough for a message.
-    let _ = timeout(ERROR_BODY_TIME, read).await;
+    let _ = timeout(ERROR_BODY_TIME.min(left), read).await;
     bytes
 }

@@ -35,7 +35,23 @@ impl DeltaKind {
     /// Whether this is output of the model (and so ends the wait for the first token), not bookkeeping.
     #[must_use]
     pub fn is_output(&self) -> bool {
-        matches!(self, Self::Text(_) | Self::Reasoning(_) | Self::ToolCall(_) | Self::Refusal(_))
+        self.is_answer() || matches!(self, Self::Reasoning(_))
+    }
+
+    /// Whether this is part of the answer itself: thinking goes beside it and can be taken back.
+    #[must_use]
+    pub fn is_answer(&self) -> bool {
+        matches!(self, Self::Text(_) | Self::ToolCall(_) | Self::Refusal(_))
+    }
+
+    /// The bytes of the model's own words in it.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::Reasoning(text) | Self::Refusal(text) => text.len(),
+            Self::ToolCall(call) => call.id.len() + call.name.len() + call.arguments.len(),
+            Self::Usage(_) | Self::Finish(_) | Self::Model(_) => 0,
+        }
     }
 }
 
@@ -50,6 +66,19 @@ pub struct ToolCall {
     pub name: String,
     /// Arguments, as JSON text; pieces are to be joined.
     pub arguments: String,
+}
+
+impl ToolCall {
+    /// Adds a later piece of the same call.
+    pub fn join(&mut self, piece: &Self) {
+        self.arguments.push_str(&piece.arguments);
+        if self.name.is_empty() {
+            self.name.clone_from(&piece.name);
+        }
+        if self.id.is_empty() {
+            self.id.clone_from(&piece.id);
+        }
+    }
 }
 
 /// Why an answer ended. The service's own word is kept where it is none of the known ones.
@@ -143,16 +172,9 @@ impl Answer {
     }
 
     fn add_tool_call(&mut self, piece: &ToolCall) {
-        if let Some(call) = self.tool_calls.iter_mut().find(|call| call.index == piece.index) {
-            call.arguments.push_str(&piece.arguments);
-            if call.name.is_empty() {
-                call.name.clone_from(&piece.name);
-            }
-            if call.id.is_empty() {
-                call.id.clone_from(&piece.id);
-            }
-        } else {
-            self.tool_calls.push(piece.clone());
+        match self.tool_calls.iter_mut().find(|call| call.index == piece.index) {
+            Some(call) => call.join(piece),
+            None => self.tool_calls.push(piece.clone()),
         }
     }
 }

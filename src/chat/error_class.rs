@@ -111,36 +111,6 @@ impl ErrorClass {
         }
     }
 
-    /// Whether the same request may succeed later without anybody changing anything.
-    #[must_use]
-    pub fn is_passing(self) -> bool {
-        match self {
-            Self::Connect
-            | Self::Reset
-            | Self::Silent
-            | Self::Server
-            | Self::Overloaded
-            | Self::GatewayTimeout
-            | Self::Rate
-            | Self::Conflict
-            | Self::Garbage
-            | Self::InStream
-            | Self::Cut => true,
-            Self::NoChannel
-            | Self::Quota
-            | Self::Auth
-            | Self::Forbidden
-            | Self::Model
-            | Self::Path
-            | Self::Context
-            | Self::Filter
-            | Self::Request
-            | Self::Redirect
-            | Self::Garbled
-            | Self::Local => false,
-        }
-    }
-
     /// How telling the class is when several candidates failed: the highest is the headline.
     /// The order is request, context, filter > auth > quota > rate > model, path > server > connect > silent > cut.
     #[must_use]

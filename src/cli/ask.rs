@@ -4,19 +4,19 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Args;
 use futures_util::StreamExt;
+use tokio::time::Instant;
 
 use super::{CliError, Context, exit::Exit, prompt};
 use crate::{
-    chat::{Call, ChatRequest, ErrorClass, Message, Params, Role},
+    chat::{Call, ChatRequest, Message, Params, Role},
     config::{Config, Flags, Layers, direct_target, nearest, parse_duration},
-    engine::{Engine, EventKind, LaneOutcome},
+    engine::{Engine, EventKind, Progress},
     plan::{self, Lane, Plan},
-    protocol::ApiError,
     render::{FORMATS, Format, Output, ask::AskView, ask::Settings, format},
     route::OnCut,
     term::{
         output::{Streams, say},
-        signals,
+        signals::Interruption,
     },
 };
 
@@ -88,6 +88,7 @@ pub(super) struct AskArgs {
 }
 
 pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
+    let interruption = Exit::on_interruption()?;
     let flags = Flags {
         model: args.model.clone(),
         format: args.format.clone(),
@@ -146,7 +147,7 @@ pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
         verbose: layers.log.value,
         prompt_tokens: lane.call.estimated_tokens(),
     });
-    runtime.block_on(stream(&engine, lane, view, streams))
+    runtime.block_on(stream(&engine, lane, view, streams, &interruption))
 }
 
 /// Shows what happens until the lane is over, or the person has had enough.
@@ -155,41 +156,29 @@ pub(super) async fn stream(
     lane: Lane,
     mut view: AskView,
     mut streams: Streams,
+    interruption: &Interruption,
 ) -> Result<Exit, CliError> {
     let mut events = Box::pin(engine.run(Plan { lanes: vec![lane] }));
-    let mut interrupted = Box::pin(signals::interrupted());
+    let mut interrupted = Box::pin(interruption.signalled());
     let mut output = Output::default();
-    let begun = tokio::time::Instant::now();
+    let mut progress = Progress::new(Instant::now());
     loop {
         let event = tokio::select! {
             biased;
-            signal = &mut interrupted => {
-                signal.map_err(|source| CliError::System { what: "signals cannot be received".into(), source })?;
-                view.interrupted(&interrupted_outcome(begun.elapsed()), &mut output);
+            () = &mut interrupted => {
+                view.interrupted(&progress.interrupted(Instant::now()), &mut output);
                 streams.put(&mut output)?;
                 return Ok(Exit::Interrupted);
             }
             event = events.next() => event.expect("a lane ends with `Finished`"),
         };
+        progress.event(&event);
         view.event(&event, &mut output);
         streams.put(&mut output)?;
         if let EventKind::Finished(outcome) = &event.kind {
             streams.close(outcome.result.is_ok())?;
             return Ok(Exit::of(outcome));
         }
-    }
-}
-
-fn interrupted_outcome(total: Duration) -> LaneOutcome {
-    LaneOutcome {
-        result: Err(ApiError::new(ErrorClass::Local, "interrupted")),
-        cut: true,
-        deadline_passed: false,
-        target: None,
-        attempts: Vec::new(),
-        ttft: None,
-        total,
-        generating: Duration::ZERO,
     }
 }
 

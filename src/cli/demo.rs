@@ -32,6 +32,7 @@ const ANSWER: &str = "# mmchat, in short\n\n\
 pub(super) struct DemoArgs {}
 
 pub(super) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
+    let interruption = Exit::on_interruption()?;
     let layers = context.layers(Flags::default())?;
     let look = context.look(&layers);
     let runtime = context.runtime()?;
@@ -55,7 +56,7 @@ pub(super) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
             prompt_tokens: call.estimated_tokens(),
         });
         let exit = tokio::select! {
-            exit = stream(&engine, lane, view, Streams::stdout()) => exit?,
+            exit = stream(&engine, lane, view, Streams::stdout(), &interruption) => exit?,
             served = serve(listener, mocks()) => served.map(|never| match never {})?,
         };
         say("\nwith a key of yours:  export OPENAI_API_KEY=…; mmchat ask \"hello\"\nall the faults:       mmchat mock --help\n");

@@ -2,9 +2,11 @@
 
 use std::process::ExitCode;
 
+use super::CliError;
 use crate::{
     chat::ErrorClass,
     engine::{AttemptRecord, LaneOutcome},
+    term::signals::Interruption,
 };
 
 /// How the process ends.
@@ -50,6 +52,12 @@ impl Exit {
         (Self::Condition, "a condition was not met (spend limit, no majority)"),
         (Self::Interrupted, "interrupted"),
     ];
+
+    /// Listens for Ctrl-C and its kin, whose code is this list's.
+    pub(super) fn on_interruption() -> Result<Interruption, CliError> {
+        let failed = |source| CliError::System { what: "signals cannot be received".into(), source };
+        Interruption::listen(i32::from(Self::Interrupted as u8)).map_err(failed)
+    }
 
     /// The code for a lane's end.
     #[must_use]

@@ -10,10 +10,7 @@ use crate::{
     config::parse_duration,
     mock::{Fault, Script, Settings, built_in, serve},
     render::Output,
-    term::{
-        output::{Streams, say},
-        signals,
-    },
+    term::output::{Streams, say},
 };
 
 /// Serve scripted models on loopback, to try things out and to test: speed, length and every kind of failure
@@ -58,6 +55,7 @@ pub(super) struct MockArgs {
 
 pub(super) fn run(args: &MockArgs, context: &Context) -> Result<Exit, CliError> {
     let settings = settings(args)?;
+    let interruption = Exit::on_interruption()?;
     context.runtime()?.block_on(async {
         let address = (Ipv4Addr::LOCALHOST, args.port);
         let listener = TcpListener::bind(address).await.map_err(|source| CliError::System {
@@ -68,7 +66,7 @@ pub(super) fn run(args: &MockArgs, context: &Context) -> Result<Exit, CliError> 
         say("mmchat mock: scripted models, not real ones; stop with Ctrl-C\n");
         Streams::stdout().put(&mut Output::data(format!("http://{address}/v1\n")))?;
         tokio::select! {
-            signal = signals::interrupted() => signal.map(|()| Exit::Ok).map_err(CliError::from),
+            () = interruption.signalled() => Ok(Exit::Ok),
             served = serve(listener, settings) => served.map(|never| match never {}).map_err(CliError::from),
         }
     })

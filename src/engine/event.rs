@@ -26,10 +26,14 @@ pub struct Event {
 pub enum EventKind {
     /// A target is being asked.
     Started(Arc<Target>),
+    /// The first of an answer has come, so long after its request was sent.
+    FirstDelta(Duration),
     /// Everything one read of the network added to the answer.
     Deltas(Vec<Delta>),
+    /// As `Deltas`, but not to be shown before the answer is whole: the attempt may still fail unseen.
+    Held(Vec<Delta>),
     /// An attempt failed and something else is tried. What it had put out (thinking only, unless `next` is
-    /// [`Next::Restart`]) is no part of the answer.
+    /// [`Next::Restart`] or it was held) is no part of the answer.
     Failed {
         /// What failed.
         record: AttemptRecord,
@@ -98,13 +102,13 @@ impl AttemptRecord {
 /// How a lane ended.
 #[derive(Clone, Debug)]
 pub struct LaneOutcome {
-    /// The whole answer, or the most telling error.
+    /// The whole answer, or why there is none: why the last one that had begun broke off, else the most telling error.
     pub result: Result<Whole, ApiError>,
-    /// Some of an answer was shown before it broke off.
+    /// An answer had begun and broke off, and no other took its place.
     pub cut: bool,
     /// The lane's deadline passed.
     pub deadline_passed: bool,
-    /// Who answered, or was asked last.
+    /// Who answered, whose answer was cut, or who was asked last.
     pub target: Option<Arc<Target>>,
     /// Every request sent, in order.
     pub attempts: Vec<AttemptRecord>,

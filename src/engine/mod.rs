@@ -15,10 +15,12 @@ pub mod event;
 mod gate;
 mod lane;
 mod models;
+mod progress;
 #[cfg(test)]
 mod tests;
 
 pub use event::{AttemptRecord, Event, EventKind, LaneOutcome, Next, Notice, Whole};
+pub use progress::Progress;
 
 /// Runs plans. One per process: it holds the connections, the keys and the shared limits.
 pub struct Engine {

@@ -52,14 +52,6 @@ impl ApiError {
             hint: None,
         }
     }
-
-    /// Whether the same request may succeed later, within an hour.
-    #[must_use]
-    pub fn is_retryable(&self) -> bool {
-        const LONGEST_WAIT: std::time::Duration = std::time::Duration::from_secs(3600);
-        let too_long = self.retry_after.as_ref().is_some_and(|after| after.at_least() > LONGEST_WAIT);
-        self.class.is_passing() && !too_long && self.should_retry != Some(false)
-    }
 }
 
 impl std::fmt::Display for ApiError {

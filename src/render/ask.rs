@@ -5,9 +5,15 @@
 
 use std::fmt::Write as _;
 
+use serde_json::Value;
+
 use super::{Format, Look, Output, dim, json, markdown::Markdown, notice, stats};
 use crate::{
-    chat::{Answer, Delta, DeltaKind, FinishReason, Usage, estimate::Counter, sanitise::Sanitiser},
+    chat::{
+        Answer, Delta, DeltaKind, FinishReason, Held, Usage,
+        estimate::Counter,
+        sanitise::{Sanitiser, one_line},
+    },
     engine::{Event, EventKind, LaneOutcome, Next},
 };
 
@@ -34,19 +40,30 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct AskView {
     settings: Settings,
-    answer: Answer,
+    kept: Kept,
+    /// What broke off and was started again elsewhere, until that says something.
+    earlier: Option<Kept>,
+    held: Held,
     markdown: Option<Markdown>,
     sanitiser: Sanitiser,
     reasoning_sanitiser: Sanitiser,
-    /// The estimate of the answer's tokens, thinking included, since the text itself is not kept.
-    text_tokens: Counter,
     /// Thinking was shown and its line is open.
     thinking: bool,
     /// The last thing on the terminal was content without a line end.
     open_line: bool,
-    any_content: bool,
     /// There was more than one answer, of which the first is shown.
     other_choices: bool,
+}
+
+/// What is remembered of an answer.
+#[derive(Debug, Default)]
+struct Kept {
+    /// With the text only where it is the data.
+    answer: Answer,
+    /// The estimate of its tokens, thinking included, since the text itself is not kept.
+    tokens: Counter,
+    /// Some of it is more than thinking.
+    any_content: bool,
 }
 
 impl AskView {
@@ -57,13 +74,13 @@ impl AskView {
         Self {
             markdown: markdown.map(Markdown::new),
             settings,
-            answer: Answer::default(),
+            kept: Kept::default(),
+            earlier: None,
+            held: Held::default(),
             sanitiser: Sanitiser::default(),
             reasoning_sanitiser: Sanitiser::default(),
-            text_tokens: Counter::default(),
             thinking: false,
             open_line: false,
-            any_content: false,
             other_choices: false,
         }
     }
@@ -71,10 +88,7 @@ impl AskView {
     /// What `event` adds to the two streams.
     pub fn event(&mut self, event: &Event, to: &mut Output) {
         if self.settings.format == Format::Jsonl {
-            for line in json::event(event) {
-                to.out().push_str(&line.to_string());
-                to.out().push('\n');
-            }
+            json_lines(&json::event(event), to);
         }
         match &event.kind {
             EventKind::Started(target) => {
@@ -88,6 +102,12 @@ impl AskView {
                     self.delta(delta, to);
                 }
             }
+            EventKind::Held(deltas) => {
+                for delta in deltas {
+                    self.held.add(delta.clone());
+                }
+            }
+            EventKind::FirstDelta(_) => {}
             EventKind::Failed { record, next } => {
                 if matches!(next, Next::Restart(_)) {
                     if self.open_line && self.settings.format == Format::Text && self.settings.look.out_width.is_none()
@@ -107,25 +127,20 @@ impl AskView {
         }
     }
 
-    /// Ctrl-C: what arrived stays, marked.
+    /// Ctrl-C: what arrived is shown, marked.
     pub fn interrupted(&mut self, outcome: &LaneOutcome, to: &mut Output) {
-        self.close_answer(to);
-        match self.settings.format {
-            Format::Json | Format::Jsonl => {
-                let usage = self.usage(outcome);
-                self.object(outcome, usage.as_ref(), to);
-            }
-            Format::Text | Format::Markdown => {}
-        }
-        self.say("[interrupted]", to);
+        self.show_held(to);
+        self.over(outcome, Some("[interrupted]".to_owned()), to);
     }
 
     /// Another attempt begins: what the failed one put out is no part of the answer.
     fn start_again(&mut self, to: &mut Output) {
         self.end_thinking(to);
-        self.answer = Answer::default();
-        self.text_tokens = Counter::default();
-        self.any_content = false;
+        let broken_off = std::mem::take(&mut self.kept);
+        if broken_off.any_content {
+            self.earlier = Some(broken_off);
+        }
+        self.held.start_again();
         self.markdown = self.markdown.as_ref().and(self.settings.look.out_width).map(Markdown::new);
         self.sanitiser = Sanitiser::default();
         self.reasoning_sanitiser = Sanitiser::default();
@@ -149,17 +164,17 @@ impl AskView {
         let whole = matches!(self.settings.format, Format::Json | Format::Jsonl);
         match &delta.kind {
             DeltaKind::Text(text) | DeltaKind::Refusal(text) | DeltaKind::Reasoning(text) => {
-                self.text_tokens.add(text);
+                self.kept.tokens.add(text);
                 if whole {
-                    self.answer.add(delta);
+                    self.kept.answer.add(delta);
                 }
             }
-            _ => self.answer.add(delta),
+            _ => self.kept.answer.add(delta),
         }
     }
 
     fn content(&mut self, text: &str, to: &mut Output) {
-        let first = !std::mem::replace(&mut self.any_content, true);
+        let first = !std::mem::replace(&mut self.kept.any_content, true);
         if matches!(self.settings.format, Format::Json | Format::Jsonl) {
             return;
         }
@@ -223,13 +238,35 @@ impl AskView {
     }
 
     fn finished(&mut self, outcome: &LaneOutcome, to: &mut Output) {
-        self.end_thinking(to);
-        self.close_answer(to);
-        let usage = self.usage(outcome);
+        self.show_held(to);
         let message = match &outcome.result {
             Err(error) => Some(notice::failure(&self.settings.name, error, outcome)),
-            Ok(whole) => self.warning(whole.reason.as_ref()),
+            Ok(whole) => self.warnings(whole.reason.as_ref()),
         };
+        self.over(outcome, message, to);
+    }
+
+    /// Shows what could not be shown before.
+    fn show_held(&mut self, to: &mut Output) {
+        let deltas = self.held.take();
+        if self.settings.format == Format::Jsonl {
+            json_lines(&json::deltas(LANE, &deltas), to);
+        }
+        for delta in deltas {
+            self.delta(&delta, to);
+        }
+    }
+
+    /// The end, however it came: the answer's last line, the object, the message, the figures.
+    fn over(&mut self, outcome: &LaneOutcome, message: Option<String>, to: &mut Output) {
+        self.end_thinking(to);
+        self.close_answer(to);
+        if !self.kept.any_content
+            && let Some(earlier) = self.earlier.take()
+        {
+            self.kept = earlier;
+        }
+        let usage = self.usage(outcome);
         if matches!(self.settings.format, Format::Json | Format::Jsonl) {
             self.object(outcome, usage.as_ref(), to);
         }
@@ -244,57 +281,72 @@ impl AskView {
     }
 
     fn object(&mut self, outcome: &LaneOutcome, usage: Option<&Usage>, to: &mut Output) {
-        let mut object = json::answer(&self.settings.name, std::mem::take(&mut self.answer), usage, outcome);
+        let mut object = json::answer(&self.settings.name, std::mem::take(&mut self.kept.answer), usage, outcome);
         if self.settings.format == Format::Jsonl {
             object["event"] = "finished".into();
-            object["lane"] = 0.into();
+            object["lane"] = LANE.into();
         }
-        // Writing to a String cannot fail.
-        let _ = writeln!(to.out(), "{object}");
+        json_lines(&[object], to);
     }
 
     /// The usage reported, or ours, marked. Nothing when there was no answer at all.
     fn usage(&self, outcome: &LaneOutcome) -> Option<Usage> {
         let estimated = || Usage {
             input: Some(self.settings.prompt_tokens),
-            output: Some(self.text_tokens.tokens()),
+            output: Some(self.kept.tokens.tokens()),
             estimated: true,
             ..Usage::default()
         };
-        self.answer.usage.or_else(|| (outcome.result.is_ok() || outcome.cut).then(estimated))
+        self.kept.answer.usage.or_else(|| (outcome.result.is_ok() || outcome.cut).then(estimated))
     }
 
-    /// What should be known of an answer that is whole.
-    fn warning(&self, reason: Option<&FinishReason>) -> Option<String> {
-        let spoken = self.text_tokens.tokens() > 0;
-        if self.other_choices {
-            return Some("warning: the service sent several choices; only the first is shown".to_owned());
-        }
+    /// What should be known of an answer that is whole, one line each.
+    fn warnings(&self, reason: Option<&FinishReason>) -> Option<String> {
+        let choices = "warning: the service sent several choices; only the first is shown";
+        let lines: Vec<_> =
+            self.other_choices.then(|| choices.to_owned()).into_iter().chain(self.ending(reason)).collect();
+        (!lines.is_empty()).then(|| lines.join("\n"))
+    }
+
+    /// What should be known of how it ended.
+    fn ending(&self, reason: Option<&FinishReason>) -> Option<String> {
+        let (any_content, tools) = (self.kept.any_content, &self.kept.answer.tool_calls);
+        let thought = self.kept.tokens.tokens() > 0;
         Some(match reason {
-            Some(FinishReason::Length) if !self.any_content && spoken => {
+            Some(FinishReason::Length) if !any_content && thought => {
                 "warning: the token limit was used up by reasoning: there is no answer (raise --max-tokens)".to_owned()
             }
             Some(FinishReason::Length) => {
                 "warning: the answer stopped at the token limit (finish_reason: length)".to_owned()
             }
+            Some(FinishReason::ContentFilter) if !any_content => {
+                "warning: a content filter withheld the answer (finish_reason: content_filter)".to_owned()
+            }
             Some(FinishReason::ContentFilter) => {
                 "warning: a content filter ended the answer (finish_reason: content_filter)".to_owned()
             }
             Some(FinishReason::ToolCalls) => {
-                let names: Vec<_> = self.answer.tool_calls.iter().map(|call| call.name.as_str()).collect();
+                let names: Vec<_> = tools.iter().map(|call| one_line(&call.name)).collect();
                 format!("warning: the model asked for tools ({}), which ask does not call", names.join(", "))
             }
             Some(FinishReason::Other(word)) => {
-                format!(
-                    "warning: the answer ended with an unknown finish_reason: {}",
-                    crate::chat::sanitise::one_line(word)
-                )
+                format!("warning: the answer ended with an unknown finish_reason: {}", one_line(word))
             }
-            Some(FinishReason::Stop) | None if !self.any_content && self.answer.tool_calls.is_empty() => {
-                let thought = if spoken { ": there was only reasoning" } else { "" };
+            Some(FinishReason::Stop) | None if !any_content && tools.is_empty() => {
+                let thought = if thought { ": there was only reasoning" } else { "" };
                 format!("warning: the answer is empty{thought}")
             }
             Some(FinishReason::Stop | FinishReason::Error(_)) | None => return None,
         })
+    }
+}
+
+/// `ask` has one lane.
+const LANE: usize = 0;
+
+fn json_lines(values: &[Value], to: &mut Output) {
+    for value in values {
+        // Writing to a String cannot fail.
+        let _ = writeln!(to.out(), "{value}");
     }
 }

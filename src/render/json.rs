@@ -70,7 +70,8 @@ pub fn event(event: &Event) -> Vec<Value> {
             let (endpoint, upstream) = (&target.endpoint.name, &target.upstream);
             vec![line("started", json!({"model": target.id.0, "endpoint": endpoint, "upstream_model": upstream}))]
         }
-        EventKind::Deltas(deltas) => deltas.iter().map(|delta| line("delta", delta_object(delta))).collect(),
+        EventKind::FirstDelta(ttft) => vec![line("first-delta", json!({"ttft_ms": milliseconds(*ttft)}))],
+        EventKind::Deltas(shown) => deltas(event.lane, shown),
         EventKind::Failed { record, next } => {
             let (word, to) = match next {
                 Next::Repeat => ("repeat", None),
@@ -81,8 +82,21 @@ pub fn event(event: &Event) -> Vec<Value> {
             vec![line("failed", json!({"attempt": attempt(record), "next": word, "to": to.map(|to| &to.0)}))]
         }
         EventKind::Notice(notice) => vec![line("notice", json!({"message": super::notice::notice(notice)}))],
-        EventKind::Finished(_) => Vec::new(),
+        // What is held has its lines when it is shown.
+        EventKind::Held(_) | EventKind::Finished(_) => Vec::new(),
     }
+}
+
+/// A line for each of `deltas`.
+#[must_use]
+pub fn deltas(lane: usize, deltas: &[Delta]) -> Vec<Value> {
+    let line = |delta| {
+        let mut body = delta_object(delta);
+        body["event"] = "delta".into();
+        body["lane"] = lane.into();
+        body
+    };
+    deltas.iter().map(line).collect()
 }
 
 fn delta_object(delta: &Delta) -> Value {

@@ -81,13 +81,10 @@ pub fn failure(name: &str, error: &ApiError, outcome: &LaneOutcome) -> String {
     if outcome.cut {
         let why = if error.class == ErrorClass::Cut { one_line(&error.message) } else { reason(error) };
         lines.push(format!("error: the answer of {} was cut: {why}", last_name(outcome, name)));
+        lines.extend(asked.iter().filter(|record| record.error.as_ref() != Some(error)).map(|record| each(record)));
     } else if asked.len() > 1 {
         lines.push(format!("error: {name}: {}", reason(error)));
-        for record in &asked {
-            let at = place(record);
-            let what = record.error.as_ref().map(reason).unwrap_or_default();
-            lines.push(format!("  {} ({at}) after {}: {what}", record.target.id, duration(record.took)));
-        }
+        lines.extend(asked.iter().map(|record| each(record)));
     } else {
         let at = asked.first().map(|record| format!(" ({})", place(record))).unwrap_or_default();
         lines.push(format!("error: {}{at}: {}", last_name(outcome, name), reason(error)));
@@ -105,6 +102,11 @@ pub fn failure(name: &str, error: &ApiError, outcome: &LaneOutcome) -> String {
         }
     }
     lines.join("\n")
+}
+
+fn each(record: &AttemptRecord) -> String {
+    let what = record.error.as_ref().map(reason).unwrap_or_default();
+    format!("  {} ({}) after {}: {what}", record.target.id, place(record), duration(record.took))
 }
 
 fn last_name(outcome: &LaneOutcome, asked: &str) -> String {

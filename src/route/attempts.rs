@@ -22,11 +22,15 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Spends one candidate; false when none is left.
-    pub fn candidate(&mut self) -> bool {
-        let left = self.candidates > 0;
+    /// How many candidates may still be asked.
+    #[must_use]
+    pub fn candidates(&self) -> usize {
+        self.candidates
+    }
+
+    /// Spends one candidate.
+    pub fn candidate(&mut self) {
         self.candidates = self.candidates.saturating_sub(1);
-        left
     }
 
     /// Whether a repeat is left.
@@ -100,6 +104,11 @@ mod tests {
     #[test]
     fn a_request_asks_at_most_eight_candidates() {
         let mut budget = Budget::default();
-        assert_eq!((0..20).filter(|_| budget.candidate()).count(), 8);
+        for left in (0..8).rev() {
+            budget.candidate();
+            assert_eq!(budget.candidates(), left);
+        }
+        budget.candidate();
+        assert_eq!(budget.candidates(), 0);
     }
 }

@@ -47,9 +47,9 @@ pub enum Decision {
 const MS: Duration = Duration::from_millis(1);
 /// A rate limit without a date is over in so long, as far as anybody knows.
 const RATE_WAIT: Duration = Duration::from_secs(5);
-/// The longest anybody waits for a rate limit instead of being told of it.
-const LONGEST_RATE_WAIT: Duration = Duration::from_secs(10);
-const LONGEST_OVERLOADED_WAIT: Duration = Duration::from_secs(2);
+/// The longest anybody waits for the last candidate instead of being told of its error.
+const LONGEST_LAST_WAIT: Duration = Duration::from_secs(10);
+const LONGEST_SHORT_WAIT: Duration = Duration::from_secs(2);
 
 /// What to do about `error`. `chance` is in 0..1.
 #[must_use]
@@ -83,14 +83,16 @@ fn repeat(error: &ApiError, situation: Situation, now: Timestamp, chance: f64) -
         ErrorClass::Reset => Some((Duration::ZERO, true)),
         ErrorClass::Server | ErrorClass::InStream | ErrorClass::Conflict => {
             let wait = asked_to_wait.unwrap_or_default().max(jitter);
-            (wait <= LONGEST_OVERLOADED_WAIT).then_some((wait, false))
+            // Who else is there answers sooner than one that wants to be left alone for long.
+            let longest = if situation.others_left { LONGEST_SHORT_WAIT } else { LONGEST_LAST_WAIT };
+            (wait <= longest).then_some((wait, false))
         }
         ErrorClass::Overloaded => {
-            asked_to_wait.filter(|wait| *wait <= LONGEST_OVERLOADED_WAIT).map(|wait| (wait.max(jitter), false))
+            asked_to_wait.filter(|wait| *wait <= LONGEST_SHORT_WAIT).map(|wait| (wait.max(jitter), false))
         }
         ErrorClass::Rate if !situation.others_left => {
             let wait = asked_to_wait.unwrap_or(RATE_WAIT).max(jitter);
-            (wait <= LONGEST_RATE_WAIT).then_some((wait, false))
+            (wait <= LONGEST_LAST_WAIT).then_some((wait, false))
         }
         // An empty reply may be a blink; a page of HTML is what is served there.
         ErrorClass::Garbage if error.should_retry == Some(true) => Some((jitter, true)),
@@ -153,6 +155,15 @@ mod tests {
         assert_eq!(short, Decision::Repeat { after: Duration::from_secs(2), fresh: false });
         assert_eq!(decide(&with_wait(ErrorClass::Rate, 11), alone, now(), 0.0), Decision::Next);
         assert_eq!(decide(&with_wait(ErrorClass::Rate, 2), all_left(), now(), 0.0), Decision::Next);
+    }
+
+    #[test]
+    fn a_failed_server_is_left_alone_as_long_as_it_asks_while_others_are_there() {
+        let error = with_wait(ErrorClass::Server, 5);
+        assert_eq!(decide(&error, all_left(), now(), 0.0), Decision::Next);
+        let alone = Situation { others_left: false, ..all_left() };
+        let repeat = Decision::Repeat { after: Duration::from_secs(5), fresh: false };
+        assert_eq!(decide(&error, alone, now(), 0.0), repeat);
     }
 
     #[test]

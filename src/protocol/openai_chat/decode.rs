@@ -30,8 +30,10 @@ pub(super) struct ChatDecoder {
     model_sent: bool,
     /// The service's own end mark was seen, or the body was one whole object.
     done: bool,
-    /// Some choice has put out something.
-    any_output: bool,
+    /// How far the reply has come.
+    came: Came,
+    /// A piece had to be left out.
+    unreadable: bool,
     /// The reply was one object, not a stream.
     whole_body: bool,
     /// That object broke off in the middle of its JSON.
@@ -47,8 +49,19 @@ struct ChoiceState {
     finish: Option<FinishReason>,
 }
 
-/// A service that sends more choices than this is not answering our request.
+/// What has come of a reply, as far as it matters to an error after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Came {
+    Nothing,
+    /// Thinking, which can be taken back.
+    Thoughts,
+    /// A piece of the answer.
+    Answer,
+}
+
+/// A service that sends more choices than this, or more calls of tools, is not answering our request.
 const MOST_CHOICES: u64 = 128;
+const MOST_TOOL_CALLS: u32 = 1024;
 
 impl ChatDecoder {
     pub(super) fn new(options: DecodeOptions, server: ServerKind) -> Self {
@@ -58,7 +71,8 @@ impl ChatDecoder {
             choices: Vec::new(),
             model_sent: false,
             done: false,
-            any_output: false,
+            came: Came::Nothing,
+            unreadable: false,
             whole_body: false,
             broken_body: false,
         }
@@ -88,17 +102,19 @@ impl ChatDecoder {
         let failure = if suspicious { error_in(json, event) } else { None };
         self.chunk(chunk, out);
         if let Some(is_error) = failure {
-            let after_output = self.any_output;
-            return Err(error::in_stream(&is_error, self.server, after_output));
+            return Err(error::in_stream(&is_error, self.server, self.came));
         }
         if let Some(choice) = self.choices.iter().find(|choice| matches!(choice.finish, Some(FinishReason::Error(_)))) {
             let word = choice.finish.as_ref().map_or("error", |finish| match finish {
                 FinishReason::Error(word) => word.as_str(),
                 _ => finish.as_str(),
             });
-            let class = if self.any_output { ErrorClass::Cut } else { ErrorClass::InStream };
+            let class = if self.came == Came::Nothing { ErrorClass::InStream } else { ErrorClass::Cut };
             let error = ApiError::new(class, format!("the service ended the answer with `{word}`"));
             return Err(ApiError { status: Some(200), server: self.server, ..error });
+        }
+        if std::mem::take(&mut self.unreadable) {
+            return Ok(Some(Flow::Garbled));
         }
         Ok(Some(if self.ended_softly() { Flow::SoftEnd } else { Flow::More }))
     }
@@ -121,6 +137,7 @@ impl ChatDecoder {
     fn one_choice(&mut self, choice: Choice<'_>, out: &mut Vec<Delta>) {
         let index = choice.index.0.unwrap_or(0);
         if index >= MOST_CHOICES {
+            self.unreadable = true;
             return;
         }
         #[expect(clippy::cast_possible_truncation, reason = "checked against MOST_CHOICES")]
@@ -149,7 +166,12 @@ impl ChatDecoder {
         self.content(index, message.content, out);
         self.put(index, DeltaKind::Refusal(message.refusal.into_text()), out);
         for (position, call) in (0..).zip(message.tool_calls.0) {
-            self.put(index, DeltaKind::ToolCall(tool_call(call, position)), out);
+            let call = tool_call(call, position);
+            if call.index < MOST_TOOL_CALLS {
+                self.put(index, DeltaKind::ToolCall(call), out);
+            } else {
+                self.unreadable = true;
+            }
         }
         if let Some(call) = message.function_call.0 {
             let (name, arguments) = (call.name.into_string(), call.arguments.into_string());
@@ -197,7 +219,9 @@ impl ChatDecoder {
             DeltaKind::Usage(_) | DeltaKind::Finish(_) | DeltaKind::Model(_) => false,
         };
         if !empty {
-            self.any_output |= kind.is_output();
+            if kind.is_output() {
+                self.came = self.came.max(if kind.is_answer() { Came::Answer } else { Came::Thoughts });
+            }
             out.push(Delta { choice, kind });
         }
     }
@@ -241,7 +265,7 @@ impl ChatDecoder {
         if let Ok(Value::Array(items)) = serde_json::from_str::<Value>(data)
             && items.first().is_some_and(|item| error::is_error(item, b""))
         {
-            return Err(error::in_stream(&items[0], self.server, self.any_output));
+            return Err(error::in_stream(&items[0], self.server, self.came));
         }
         if self.object(data, b"", out)?.is_none() {
             match serde_json::from_str::<serde::de::IgnoredAny>(data) {
@@ -273,7 +297,7 @@ impl Decoder for ChatDecoder {
             FrameKind::Event => match self.payload(data, &frame.event, out)? {
                 Some(flow) => Ok(flow),
                 None if frame.event.as_ref() == b"error" => {
-                    Err(error::in_stream(&Value::from(data), self.server, self.any_output))
+                    Err(error::in_stream(&Value::from(data), self.server, self.came))
                 }
                 None => self.rescued(data, &frame.event, out),
             },
@@ -301,11 +325,11 @@ impl Decoder for ChatDecoder {
         }
         // One-API and new-api write `[DONE]` themselves when their upstream breaks off.
         let forged = self.server == ServerKind::OneApi && !self.whole_body;
-        Ok(match (self.any_output, self.done) {
-            (true, true) if !forged => Ending::DoneOnly,
-            (true, _) => Ending::Cut,
-            (false, _) if self.broken_body => Ending::Cut,
-            (false, _) => Ending::Empty,
+        Ok(match self.came {
+            Came::Nothing if self.broken_body => Ending::Cut,
+            Came::Nothing => Ending::Empty,
+            Came::Thoughts | Came::Answer if self.done && !forged => Ending::DoneOnly,
+            Came::Thoughts | Came::Answer => Ending::Cut,
         })
     }
 }

@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use super::decode::Came;
 use crate::{
     chat::ErrorClass,
     protocol::{
@@ -61,8 +62,8 @@ pub(super) fn of_reply(head: &ResponseHead, body: &[u8]) -> ApiError {
     }
 }
 
-/// The error inside a reply that claimed success. `after_output`: text was shown already, so it is a cut.
-pub(super) fn in_stream(json: &Value, server: ServerKind, after_output: bool) -> ApiError {
+/// The error inside a reply that claimed success, after what came before it.
+pub(super) fn in_stream(json: &Value, server: ServerKind, after: Came) -> ApiError {
     let said = said(json);
     let evidence = Evidence {
         status: said.status,
@@ -71,7 +72,15 @@ pub(super) fn in_stream(json: &Value, server: ServerKind, after_output: bool) ->
         json: true,
         retry_after: said.retry_after.is_some(),
     };
-    let class = if after_output { ErrorClass::Cut } else { classify(evidence).unwrap_or(ErrorClass::InStream) };
+    let coded = classify(evidence).unwrap_or(ErrorClass::InStream);
+    // What breaks off is cut, whatever the reason; but while nothing of the answer is out, a request that is itself at
+    // fault must not be taken to the next candidate.
+    let at_fault = matches!(coded, ErrorClass::Filter | ErrorClass::Context | ErrorClass::Request);
+    let class = match after {
+        Came::Nothing => coded,
+        Came::Thoughts if at_fault => coded,
+        Came::Thoughts | Came::Answer => ErrorClass::Cut,
+    };
     let message = if said.message.is_empty() { "the server reported an error without a text" } else { &said.message };
     ApiError {
         status: Some(200),

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::error;
+use super::{decode::Came, error};
 use crate::{
     chat::ErrorClass,
     protocol::{ApiError, ModelInfo, ServerKind, error::page_message},
@@ -20,7 +20,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Vec<ModelInfo>, ApiError> {
         _ => ["data", "models"].iter().filter_map(|name| json.get(name)).collect(),
     };
     if lists.is_empty() {
-        return Err(error::in_stream(&json, ServerKind::Other, false));
+        return Err(error::in_stream(&json, ServerKind::Other, Came::Nothing));
     }
     let mut models: Vec<ModelInfo> = Vec::new();
     for item in lists.iter().filter_map(|list| list.as_array()).flatten() {

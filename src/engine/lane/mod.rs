@@ -12,11 +12,14 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+mod clock;
+
+use clock::Clock;
+
 use super::{AttemptRecord, Engine, Event, EventKind, LaneOutcome, Next, Notice, Whole, credentials::resolve};
 use crate::{
-    attempt::{Attempt, Credentials, Finished, Patience, Start, Step},
-    chat::{Call, Delta, DeltaKind, ErrorClass},
-    endpoint::is_private,
+    attempt::{Attempt, Credentials, Finished, Start, Step},
+    chat::{Call, Delta, ErrorClass, FinishReason},
     plan::Lane,
     protocol::{ApiError, protocol},
     route::{
@@ -28,11 +31,6 @@ use crate::{
     target::Target,
 };
 
-/// How long a silent candidate is waited for while there is another to ask.
-const SILENT_REMOTE: Duration = Duration::from_secs(10);
-const SILENT_SLOW: Duration = Duration::from_secs(60);
-/// For the first delta, over all attempts: no candidate is begun after it.
-const FIRST_DELTA: Duration = Duration::from_secs(120);
 /// How often a person is told that nothing has come yet.
 const WAITING: Duration = Duration::from_secs(30);
 
@@ -55,26 +53,37 @@ pub(super) fn run(engine: Arc<Engine>, index: usize, lane: Lane) -> impl Stream<
     }
 }
 
+/// Tells what happens.
+struct Reporter {
+    lane: usize,
+    sink: mpsc::Sender<Event>,
+}
+
 /// The state of a lane under way.
 struct Run {
     engine: Arc<Engine>,
-    index: usize,
     lane: Lane,
-    sink: mpsc::Sender<Event>,
+    report: Reporter,
     begun: Instant,
+    clock: Clock,
     /// Candidates not asked yet.
     left: VecDeque<Arc<Target>>,
     budget: Budget,
     records: Vec<AttemptRecord>,
-    /// Network time spent, against the lane's deadline.
-    spent: Duration,
-    /// The first byte of an answer was handed out for showing.
-    shown: bool,
-    /// The answer so far, while nothing may be shown.
-    held: Vec<Delta>,
+    /// What the attempt under way has put out.
+    spoken: Spoken,
+    /// The last attempt that broke off in the middle of its answer: its record, and what it had put out.
+    broken_off: Option<(AttemptRecord, Spoken)>,
+}
+
+/// How far an attempt's answer has come.
+#[derive(Clone, Copy, Debug, Default)]
+struct Spoken {
+    /// A piece of the answer itself came: what was only thought can be taken back.
+    answer: bool,
     ttft: Option<Duration>,
-    first_output: Option<Instant>,
-    last_output: Option<Instant>,
+    first: Option<Instant>,
+    last: Option<Instant>,
 }
 
 /// What the head of a successful reply told, for the record.
@@ -94,56 +103,46 @@ impl Run {
     fn new(engine: Arc<Engine>, index: usize, lane: Lane, sink: mpsc::Sender<Event>) -> Self {
         Self {
             left: lane.candidates.iter().cloned().collect(),
+            clock: Clock::new(&lane),
             engine,
-            index,
             lane,
-            sink,
+            report: Reporter { lane: index, sink },
             begun: Instant::now(),
             budget: Budget::default(),
             records: Vec::new(),
-            spent: Duration::ZERO,
-            shown: false,
-            held: Vec::new(),
-            ttft: None,
-            first_output: None,
-            last_output: None,
+            spoken: Spoken::default(),
+            broken_off: None,
         }
     }
 
     async fn work(mut self) {
         let result = self.candidates().await;
-        if result.is_err() && !self.held.is_empty() {
-            // Nobody is left to start again: what was held back is better than nothing, and is marked as cut.
-            let held = std::mem::take(&mut self.held);
-            self.shown = held.iter().any(|delta| delta.kind.is_output());
-            self.emit(EventKind::Deltas(held)).await;
-        }
-        let between = self.first_output.zip(self.last_output);
+        let cut = self.broken_off.take().filter(|_| result.is_err());
+        let spoken = cut.as_ref().map_or(self.spoken, |(_, spoken)| *spoken);
+        let telling = cut.as_ref().map(|(record, _)| record).or(self.records.last());
         let outcome = LaneOutcome {
-            cut: self.shown && result.is_err(),
-            deadline_passed: self.lane.deadline.is_some_and(|deadline| self.spent >= deadline),
-            target: self.records.last().map(|record| Arc::clone(&record.target)),
-            attempts: std::mem::take(&mut self.records),
-            ttft: self.ttft,
+            cut: cut.is_some(),
+            deadline_passed: self.clock.deadline_passed(),
+            target: telling.map(|record| Arc::clone(&record.target)),
+            result: cut.and_then(|(record, _)| record.error).map_or(result, Err),
+            attempts: self.records,
+            ttft: spoken.ttft,
             total: self.begun.elapsed(),
-            generating: between.map_or(Duration::ZERO, |(first, last)| last.duration_since(first)),
-            result,
+            generating: spoken.first.zip(spoken.last).map_or(Duration::ZERO, |(first, last)| last - first),
         };
-        self.emit(EventKind::Finished(Box::new(outcome))).await;
+        self.report.emit(EventKind::Finished(Box::new(outcome))).await;
     }
 
     /// Asks one candidate after the other.
     async fn candidates(&mut self) -> Result<Whole, ApiError> {
         self.pass_over_too_small().await;
         while let Some(target) = self.left.pop_front() {
-            if !self.budget.candidate() {
-                break;
-            }
+            self.budget.candidate();
             let (error, decision) = match self.ask(&target).await {
                 Asked::Whole(whole) => return Ok(whole),
                 Asked::Failed(error, decision) => (error, decision),
             };
-            if self.shown && self.lane.on_cut != OnCut::Restart {
+            if self.spoken.answer && self.lane.on_cut == OnCut::Error {
                 return Err(error);
             }
             match decision {
@@ -151,12 +150,15 @@ impl Run {
                 Decision::NextLarger => self.keep_larger(&target).await,
                 _ => {}
             }
-            if self.out_of_time() {
-                self.left.clear();
-            }
+            self.pass_over_the_rest().await;
             self.go_on(error).await;
         }
         Err(self.most_telling())
+    }
+
+    /// How many candidates may still get their turn.
+    fn others(&self) -> usize {
+        self.left.len().min(self.budget.candidates())
     }
 
     /// Leaves out candidates whose context the prompt surely does not fit, unless that is all of them.
@@ -171,21 +173,35 @@ impl Run {
         self.left = fitting;
         for target in small {
             let why = format!("the prompt of about {surely} tokens or more does not fit its context");
-            self.emit(EventKind::Notice(Notice::PassedOver(target.id.clone(), why))).await;
+            self.report.emit(EventKind::Notice(Notice::PassedOver(target.id.clone(), why))).await;
+        }
+    }
+
+    /// When the time or the attempt budget is used up, the others are told of and not asked.
+    async fn pass_over_the_rest(&mut self) {
+        let why = if !self.clock.allows(Duration::ZERO) {
+            "the time is used up"
+        } else if self.others() == 0 {
+            "one request asks no more models than it has"
+        } else {
+            return;
+        };
+        for target in std::mem::take(&mut self.left) {
+            self.report.emit(EventKind::Notice(Notice::PassedOver(target.id.clone(), why.to_owned()))).await;
         }
     }
 
     /// Tells that the next candidate is asked, if there is one.
     async fn go_on(&mut self, error: ApiError) {
         let Some(next) = self.left.front().map(|target| target.id.clone()) else { return };
-        let next = if self.shown { Next::Restart(next) } else { Next::Candidate(next) };
+        let shown = self.spoken.answer && self.lane.on_cut == OnCut::Restart;
+        let next = if shown { Next::Restart(next) } else { Next::Candidate(next) };
         self.failed(error, next).await;
     }
 
     async fn failed(&mut self, error: ApiError, next: Next) {
         let record = self.records.last().expect("a failure was recorded").clone();
-        self.held.clear();
-        self.emit(EventKind::Failed { record: AttemptRecord { error: Some(error), ..record }, next }).await;
+        self.report.emit(EventKind::Failed { record: AttemptRecord { error: Some(error), ..record }, next }).await;
     }
 
     /// After a prompt that was too long: only candidates that read more.
@@ -196,14 +212,8 @@ impl Run {
         self.left = larger;
         for target in others {
             let why = "its context is not known to be larger".to_owned();
-            self.emit(EventKind::Notice(Notice::PassedOver(target.id.clone(), why))).await;
+            self.report.emit(EventKind::Notice(Notice::PassedOver(target.id.clone(), why))).await;
         }
-    }
-
-    fn out_of_time(&self) -> bool {
-        let explicit = self.lane.candidates.iter().filter_map(|target| target.timeouts.first_token).max();
-        let first_delta = explicit.map_or(FIRST_DELTA, |longer| longer.max(FIRST_DELTA));
-        self.spent >= first_delta || self.lane.deadline.is_some_and(|deadline| self.spent >= deadline)
     }
 
     fn most_telling(&self) -> ApiError {
@@ -217,7 +227,7 @@ impl Run {
 
     /// Asks one target: through its keys, with at most one repeat and one change of parameters.
     async fn ask(&mut self, target: &Arc<Target>) -> Asked {
-        self.emit(EventKind::Started(Arc::clone(target))).await;
+        self.report.emit(EventKind::Started(Arc::clone(target))).await;
         let mut keys = VecDeque::from(self.engine.rotation.keys(&target.endpoint));
         let mut key = keys.pop_front().flatten();
         // A connection to a server that just failed may be about to close: it is not reused.
@@ -230,25 +240,26 @@ impl Run {
                 Ok(whole) => return Asked::Whole(whole),
                 Err(error) => error,
             };
-            if self.shown {
+            if self.spoken.answer {
                 return Asked::Failed(error, Decision::Next);
             }
-            if !adjusted && self.adjust(target, &error, &mut call).await {
+            let in_time = self.clock.allows(Duration::ZERO);
+            if in_time && !adjusted && self.adjust(target, &error, &mut call).await {
                 adjusted = true;
                 self.failed(error, Next::Repeat).await;
                 continue;
             }
             match self.decide(target, &error, !keys.is_empty()) {
-                Decision::NextKey => {
+                Decision::NextKey if in_time => {
                     key = keys.pop_front().flatten();
                     self.failed(error, Next::Key).await;
                 }
-                Decision::Repeat { after, fresh: anew } if self.repeat_allowed() => {
+                Decision::Repeat { after, fresh: anew } if self.repeat_allowed(after) => {
                     fresh = anew;
                     self.failed(error, Next::Repeat).await;
                     self.back_off(target, after).await;
                 }
-                Decision::Repeat { .. } => return Asked::Failed(error, Decision::Next),
+                Decision::NextKey | Decision::Repeat { .. } => return Asked::Failed(error, Decision::Next),
                 decision => return Asked::Failed(error, decision),
             }
         }
@@ -258,14 +269,14 @@ impl Run {
         let Call::Chat(chat) = call;
         let protocol = protocol(target.endpoint.protocol).expect("resolved configs name known protocols");
         let Some(adjustment) = protocol.adjust(error, target, chat) else { return false };
-        self.emit(EventKind::Notice(Notice::Adjusted(target.id.clone(), adjustment.clone()))).await;
+        self.report.emit(EventKind::Notice(Notice::Adjusted(target.id.clone(), adjustment.clone()))).await;
         chat.adjustments.push(adjustment);
         true
     }
 
     fn decide(&self, target: &Target, error: &ApiError, keys_left: bool) -> Decision {
         let situation = Situation {
-            others_left: !self.left.is_empty(),
+            others_left: self.others() > 0,
             keys_left,
             repeat_left: self.budget.may_repeat(),
             gateway: target.endpoint.gateway,
@@ -274,9 +285,10 @@ impl Run {
         decide(error, situation, jiff::Timestamp::now(), self.engine.chance())
     }
 
-    fn repeat_allowed(&mut self) -> bool {
+    /// Takes a repeat after a pause of `wait`, if there is time for it and the budgets have one.
+    fn repeat_allowed(&mut self, wait: Duration) -> bool {
         let mut repeats = self.engine.repeats.lock().expect("no code panics while it holds this lock");
-        let allowed = !self.out_of_time() && repeats.repeat(Instant::now().into_std());
+        let allowed = self.clock.allows(wait) && repeats.repeat(Instant::now().into_std());
         if allowed {
             self.budget.repeat();
         }
@@ -284,12 +296,10 @@ impl Run {
     }
 
     async fn back_off(&mut self, target: &Target, wait: Duration) {
-        let wait = self.lane.deadline.map_or(wait, |deadline| wait.min(deadline.saturating_sub(self.spent)));
         if wait >= Duration::from_secs(1) {
-            self.emit(EventKind::Notice(Notice::Backoff(target.id.clone(), wait))).await;
+            self.report.emit(EventKind::Notice(Notice::Backoff(target.id.clone(), wait))).await;
         }
-        sleep(wait).await;
-        self.spent += wait;
+        self.clock.count(sleep(wait)).await;
     }
 
     /// One request, recorded.
@@ -302,16 +312,21 @@ impl Run {
     ) -> Result<Whole, ApiError> {
         let begun = Instant::now();
         self.engine.repeats.lock().expect("no code panics while it holds this lock").request(begun.into_std());
+        self.spoken = Spoken::default();
         let mut head = Head::default();
         let result = self.send(target, key, call, fresh, &mut head).await;
         let error = result.as_ref().err().cloned();
-        self.records.push(AttemptRecord {
+        let record = AttemptRecord {
             target: Arc::clone(target),
             status: error.as_ref().and_then(|error| error.status).or(head.answered.then_some(200)),
             request_id: head.request_id.or_else(|| error.as_ref().and_then(|error| error.request_id.clone())),
             error,
             took: begun.elapsed(),
-        });
+        };
+        if result.is_err() && self.spoken.answer {
+            self.broken_off = Some((record.clone(), self.spoken));
+        }
+        self.records.push(record);
         result
     }
 
@@ -323,89 +338,73 @@ impl Run {
         fresh: bool,
         head: &mut Head,
     ) -> Result<Whole, ApiError> {
-        let engine = Arc::clone(&self.engine);
-        let _place = engine.gates.enter(&target.endpoint).await?;
-        let credentials: Credentials = resolve(&engine.keys, &target.endpoint, key).await?;
-        let patience = self.patience(target);
+        let (engine, others) = (Arc::clone(&self.engine), self.others());
+        let ready = async {
+            let place = engine.gates.enter(&target.endpoint).await?;
+            Ok((place, resolve(&engine.keys, &target.endpoint, key).await?))
+        };
+        let ready = self.clock.prepare(others, ready).await;
+        let (_place, credentials): (_, Credentials) = ready.unwrap_or_else(|| Err(not_ready()))?;
+        let patience = self.clock.patience(target, others);
         let start = Start { target, credentials: &credentials, call, patience, fresh };
-        let begun = Instant::now();
-        let attempt = self.tell_when_slow(target, Attempt::start(&*engine.transport, start)).await;
-        self.spent += begun.elapsed();
-        let mut attempt = attempt?;
+        let attempt = Attempt::start(&*engine.transport, start);
+        let mut attempt = self.clock.count(self.report.while_waiting(target, others, attempt)).await?;
         *head = Head { answered: true, request_id: attempt.request_id().map(str::to_owned) };
         let finished = self.read(target, &mut attempt).await?;
-        if !self.held.is_empty() {
-            let held = std::mem::take(&mut self.held);
-            self.emit(EventKind::Deltas(held)).await;
+        if self.refused(&finished) {
+            return Err(ApiError::new(ErrorClass::Filter, "a content filter withheld the answer"));
         }
         if finished.reason.is_none() {
-            self.emit(EventKind::Notice(Notice::NoReason(target.id.clone()))).await;
+            self.report.emit(EventKind::Notice(Notice::NoReason(target.id.clone()))).await;
         }
         if let Some(warning) = finished.warning {
-            self.emit(EventKind::Notice(Notice::AfterEnd(target.id.clone(), warning))).await;
+            self.report.emit(EventKind::Notice(Notice::AfterEnd(target.id.clone(), warning))).await;
         }
         Ok(Whole { reason: finished.reason })
     }
 
+    /// An answer without a word, ended by a filter, is one for the next candidate where the route says so.
+    fn refused(&self, finished: &Finished) -> bool {
+        let filtered = finished.reason == Some(FinishReason::ContentFilter) && !self.spoken.answer;
+        filtered && self.lane.filter_goes_on && self.others() > 0
+    }
+
     /// Hands on what comes, until the answer is over.
     async fn read(&mut self, target: &Target, attempt: &mut Attempt) -> Result<Finished, ApiError> {
-        let mut any_output = false;
         loop {
-            let begun = Instant::now();
-            let step =
-                if any_output { attempt.next().await } else { self.tell_when_slow(target, attempt.next()).await };
-            self.spent += begun.elapsed();
+            let step = if self.spoken.first.is_some() {
+                self.clock.count(attempt.next()).await
+            } else {
+                let others = self.others();
+                self.clock.count(self.report.while_waiting(target, others, attempt.next())).await
+            };
             match step? {
                 Step::Done(finished) => return Ok(finished),
                 Step::Deltas(deltas) if deltas.is_empty() => {}
-                Step::Deltas(deltas) => {
-                    if deltas.iter().any(|delta| delta.kind.is_output()) {
-                        let now = Instant::now();
-                        if !any_output {
-                            any_output = true;
-                            self.ttft = Some(now.duration_since(attempt.sent()));
-                            self.first_output = Some(now);
-                        }
-                        self.last_output = Some(now);
-                    }
-                    self.hand_out(deltas).await;
-                }
+                Step::Deltas(deltas) => self.hand_out(deltas, attempt.sent()).await,
             }
         }
     }
 
-    async fn hand_out(&mut self, deltas: Vec<Delta>) {
-        if self.lane.on_cut == OnCut::Buffer {
-            self.held.extend(deltas);
-            return;
-        }
-        // Thinking goes beside the answer: only what is part of it cannot be taken back.
-        self.shown |=
-            deltas.iter().any(|delta| delta.kind.is_output() && !matches!(delta.kind, DeltaKind::Reasoning(_)));
-        self.emit(EventKind::Deltas(deltas)).await;
-    }
-
-    /// How long this candidate may be silent: an explicit limit wins, else it depends on whether anybody else is left.
-    fn patience(&self, target: &Target) -> Patience {
-        let mut patience = Patience::of(target.timeouts);
-        if patience.first_token.is_none() && !self.left.is_empty() {
-            let slow = target.reasons || is_private(&target.endpoint.base_url);
-            patience.first_token = Some(if slow { SILENT_SLOW } else { SILENT_REMOTE });
-        }
-        if let Some(deadline) = self.lane.deadline {
-            let left = deadline.saturating_sub(self.spent);
-            patience.total = patience.total.min(left);
-            if !self.left.is_empty() && target.timeouts.first_token.is_none() {
-                // The others need their share of what is left.
-                let share = left / u32::try_from(self.left.len() + 1).unwrap_or(u32::MAX);
-                patience.first_token = patience.first_token.map(|first| first.min(share));
+    async fn hand_out(&mut self, deltas: Vec<Delta>, sent: Instant) {
+        if deltas.iter().any(|delta| delta.kind.is_output()) {
+            let now = Instant::now();
+            self.spoken.last = Some(now);
+            if self.spoken.first.is_none() {
+                let ttft = now - sent;
+                self.spoken = Spoken { first: Some(now), ttft: Some(ttft), ..self.spoken };
+                self.report.emit(EventKind::FirstDelta(ttft)).await;
             }
         }
-        patience
+        self.spoken.answer |= deltas.iter().any(|delta| delta.kind.is_answer());
+        let held = self.lane.on_cut == OnCut::Buffer;
+        self.report.emit(if held { EventKind::Held(deltas) } else { EventKind::Deltas(deltas) }).await;
     }
+}
 
+impl Reporter {
     /// Awaits `work`; says so every half minute when there is nobody else to ask.
-    async fn tell_when_slow<T>(&self, target: &Target, work: impl Future<Output = T>) -> T {
+    async fn while_waiting<T>(&self, target: &Target, others: usize, work: impl Future<Output = T>) -> T {
         let mut work = pin!(work);
         let mut waited = Duration::ZERO;
         loop {
@@ -414,7 +413,7 @@ impl Run {
                 Either::Right(((), unfinished)) => {
                     work = unfinished;
                     waited += WAITING;
-                    if self.left.is_empty() {
+                    if others == 0 {
                         self.emit(EventKind::Notice(Notice::Waiting(target.id.clone(), waited))).await;
                     }
                 }
@@ -423,7 +422,7 @@ impl Run {
     }
 
     async fn emit(&self, kind: EventKind) {
-        let event = Event { lane: self.index, at: Instant::now(), kind };
+        let event = Event { lane: self.lane, at: Instant::now(), kind };
         // The receiver lives in the same stream as this future: it is gone only when this is dropped too.
         let _ = self.sink.send(event).await;
         // Work goes on only when the event was taken and the next one is wanted, so that no timer of the network runs
@@ -438,4 +437,9 @@ impl Run {
         })
         .await;
     }
+}
+
+fn not_ready() -> ApiError {
+    let message = "the time was up before the request could be sent: a key or a place at the endpoint took too long";
+    ApiError::new(ErrorClass::Local, message)
 }

@@ -1,0 +1,86 @@
+//! The time a lane may take.
+//!
+//! Owns one deadline for everything the lane waits for (keys, a place at an endpoint, connections, answers, pauses) and
+//! each candidate's share of it. Time in which a reader takes what came counts as nothing: only what goes through
+//! [`Clock::count`] is spent.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout};
+
+use crate::{attempt::Patience, endpoint::is_private, plan::Lane, target::Target};
+
+/// How long a silent candidate is waited for while there is another to ask.
+const SILENT_REMOTE: Duration = Duration::from_secs(10);
+const SILENT_SLOW: Duration = Duration::from_secs(60);
+/// For the first delta, over all attempts: no candidate is begun after it.
+const FIRST_DELTA: Duration = Duration::from_secs(120);
+
+/// What is spent and what is left.
+#[derive(Debug)]
+pub(super) struct Clock {
+    spent: Duration,
+    deadline: Option<Duration>,
+    /// No request is begun later than this.
+    begin_by: Duration,
+}
+
+impl Clock {
+    pub(super) fn new(lane: &Lane) -> Self {
+        let explicit = lane.candidates.iter().filter_map(|target| target.timeouts.first_token).max();
+        let begin_by = explicit.map_or(FIRST_DELTA, |longer| longer.max(FIRST_DELTA));
+        Self { spent: Duration::ZERO, deadline: lane.deadline, begin_by }
+    }
+
+    /// Whether the lane's own deadline has passed.
+    pub(super) fn deadline_passed(&self) -> bool {
+        self.deadline.is_some_and(|deadline| self.spent >= deadline)
+    }
+
+    /// Whether a request may still be begun after a pause of `wait`.
+    pub(super) fn allows(&self, wait: Duration) -> bool {
+        let then = self.spent + wait;
+        then < self.begin_by && self.deadline.is_none_or(|deadline| then < deadline)
+    }
+
+    /// Awaits `work` and counts the time.
+    pub(super) async fn count<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let begun = Instant::now();
+        let done = work.await;
+        self.spent += begun.elapsed();
+        done
+    }
+
+    /// Awaits what must be done before a request can be sent, for no longer than this candidate's share of the time.
+    pub(super) async fn prepare<T>(&mut self, others: usize, work: impl Future<Output = T>) -> Option<T> {
+        let share = self.share(others);
+        self.count(async {
+            match share {
+                Some(share) => timeout(share, work).await.ok(),
+                None => Some(work.await),
+            }
+        })
+        .await
+    }
+
+    /// How long `target` may take. An explicit limit wins, else it depends on whether anybody else is left.
+    pub(super) fn patience(&self, target: &Target, others: usize) -> Patience {
+        let mut patience = Patience::of(target.timeouts);
+        if patience.first_token.is_none() && others > 0 {
+            let slow = target.reasons || is_private(&target.endpoint.base_url);
+            let silence = if slow { SILENT_SLOW } else { SILENT_REMOTE };
+            patience.first_token = Some(self.share(others).map_or(silence, |share| silence.min(share)));
+        }
+        patience.total = patience.total.min(self.left().unwrap_or(Duration::MAX));
+        patience
+    }
+
+    fn left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_sub(self.spent))
+    }
+
+    /// Of the time left, what one candidate may use up while `others` are to get their turn.
+    fn share(&self, others: usize) -> Option<Duration> {
+        self.left().map(|left| left / u32::try_from(others + 1).unwrap_or(u32::MAX))
+    }
+}

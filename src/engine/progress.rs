@@ -1,0 +1,123 @@
+//! What a lane's events add up to while it is under way.
+//!
+//! Owns the account of an answer that is stopped before its lane could give one. Refuses to keep its text: that is the
+//! view's.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{AttemptRecord, Event, EventKind, LaneOutcome};
+use crate::{
+    chat::{Delta, ErrorClass},
+    protocol::ApiError,
+    target::Target,
+};
+
+/// How far one lane has come.
+#[derive(Clone, Debug)]
+pub struct Progress {
+    begun: Instant,
+    /// Whom the attempt under way asks, and since when.
+    asking: Option<(Arc<Target>, Instant)>,
+    failed: Vec<AttemptRecord>,
+    ttft: Option<Duration>,
+    first: Option<Instant>,
+    last: Option<Instant>,
+    /// Whose answer has begun; one that broke off counts until another begins.
+    answering: Option<Arc<Target>>,
+}
+
+impl Progress {
+    /// A lane that begins at `now`.
+    #[must_use]
+    pub fn new(now: Instant) -> Self {
+        Self { begun: now, asking: None, failed: Vec::new(), ttft: None, first: None, last: None, answering: None }
+    }
+
+    /// Takes notice of what happened.
+    pub fn event(&mut self, event: &Event) {
+        match &event.kind {
+            EventKind::Started(target) => self.asking = Some((Arc::clone(target), event.at)),
+            EventKind::FirstDelta(ttft) => (self.ttft, self.first) = (Some(*ttft), Some(event.at)),
+            EventKind::Deltas(deltas) | EventKind::Held(deltas) => {
+                self.last = Some(event.at);
+                if deltas.iter().any(|delta: &Delta| delta.kind.is_answer()) {
+                    self.answering = self.asking.as_ref().map(|(target, _)| Arc::clone(target));
+                }
+            }
+            EventKind::Failed { record, .. } => {
+                // A repeat begins here; another candidate says so itself.
+                self.asking = Some((Arc::clone(&record.target), event.at));
+                self.failed.push(record.clone());
+                (self.ttft, self.first, self.last) = (None, None, None);
+            }
+            EventKind::Notice(_) | EventKind::Finished(_) => {}
+        }
+    }
+
+    /// The account when the person has had enough at `now`.
+    #[must_use]
+    pub fn interrupted(self, now: Instant) -> LaneOutcome {
+        let error = ApiError::new(ErrorClass::Local, "interrupted");
+        let asking = self.asking.as_ref().map(|(target, _)| Arc::clone(target));
+        let cut = self.answering.is_some();
+        let under_way = self.asking.map(|(target, since)| AttemptRecord {
+            target,
+            error: Some(error.clone()),
+            status: self.ttft.map(|_| 200),
+            took: now - since,
+            request_id: None,
+        });
+        LaneOutcome {
+            result: Err(error),
+            cut,
+            deadline_passed: false,
+            target: self.answering.or(asking),
+            attempts: self.failed.into_iter().chain(under_way).collect(),
+            ttft: self.ttft,
+            total: now - self.begun,
+            generating: self.first.zip(self.last).map_or(Duration::ZERO, |(first, last)| last - first),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        chat::DeltaKind,
+        engine::Next,
+        target::{TargetId, testing},
+    };
+
+    #[test]
+    fn an_interrupted_answer_has_its_attempts_and_times() {
+        let begun = Instant::now();
+        let at = |ms| begun + Duration::from_millis(ms);
+        let (a, b) = (Arc::new(testing::target("a")), Arc::new(testing::target("b")));
+        let error = ApiError::new(ErrorClass::Server, "no");
+        let took = Duration::from_millis(5);
+        let record =
+            AttemptRecord { target: Arc::clone(&a), error: Some(error), status: Some(500), took, request_id: None };
+        let text = Delta { choice: 0, kind: DeltaKind::Text("half".into()) };
+        let mut progress = Progress::new(begun);
+        for (ms, kind) in [
+            (1, EventKind::Started(a)),
+            (6, EventKind::Failed { record, next: Next::Candidate(TargetId("b".into())) }),
+            (7, EventKind::Started(b)),
+            (20, EventKind::FirstDelta(Duration::from_millis(12))),
+            (20, EventKind::Deltas(vec![text.clone()])),
+            (50, EventKind::Deltas(vec![text])),
+        ] {
+            progress.event(&Event { lane: 0, at: at(ms), kind });
+        }
+        let outcome = progress.interrupted(at(70));
+        let told: Vec<_> =
+            outcome.attempts.iter().map(|attempt| (attempt.target.id.0.as_str(), attempt.took)).collect();
+        assert_eq!(told, [("a", took), ("b", Duration::from_millis(63))]);
+        assert_eq!((outcome.ttft, outcome.cut), (Some(Duration::from_millis(12)), true));
+        assert_eq!((outcome.generating, outcome.total), (Duration::from_millis(30), Duration::from_millis(70)));
+        assert_eq!(outcome.target.map(|target| target.id.to_string()), Some("b".into()));
+    }
+}

@@ -1,0 +1,221 @@
+//! The engine on a scripted transport and a paused clock: what is asked, in which order, and what comes out.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use http::StatusCode;
+use tokio::time::{Instant, sleep};
+
+mod cut;
+mod failover;
+mod lanes;
+mod time;
+
+use super::*;
+use crate::{
+    chat::{Answer, Call, ChatRequest, ErrorClass, FinishReason, Held, Message, Role},
+    endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
+    keys::KeyRing,
+    plan::Lane,
+    route::OnCut,
+    secret::{ApiKey, KeySource},
+    target::{Target, testing},
+    transport::{ByteStream, TransportError, TransportErrorKind},
+};
+
+/// One scripted reply.
+#[derive(Clone, Debug)]
+enum Reply {
+    /// A status, headers and a body.
+    Status(u16, Vec<(&'static str, &'static str)>, &'static str),
+    /// A stream: pieces, each after a wait.
+    Pieces(Vec<(Duration, &'static str)>),
+    /// As `Pieces`, and then the connection breaks.
+    Broken(Vec<(Duration, &'static str)>),
+    /// No connection.
+    NoConnection(TransportErrorKind),
+    /// Nothing, ever.
+    Silence,
+    /// A status, after a wait.
+    Slow(Duration, u16),
+    /// A status whose body never ends.
+    Unended(u16),
+}
+
+/// Answers requests from a list and remembers them.
+#[derive(Debug, Default)]
+struct Script {
+    replies: Mutex<VecDeque<Reply>>,
+    asked: Mutex<Vec<Asked>>,
+}
+
+#[derive(Clone, Debug)]
+struct Asked {
+    model: String,
+    key: Option<String>,
+    fresh: bool,
+    connect: Option<Duration>,
+    body: serde_json::Value,
+}
+
+impl Transport for Script {
+    fn send(
+        &self,
+        via: &ConnectOptions,
+        request: http::Request<Bytes>,
+    ) -> BoxFuture<'_, Result<http::Response<ByteStream>, TransportError>> {
+        let body: serde_json::Value = serde_json::from_slice(request.body()).expect("JSON");
+        let key = request.headers().get("authorization").map(|value| value.to_str().expect("text").to_owned());
+        let model = body["model"].as_str().expect("a model").into();
+        let asked = Asked { model, key, fresh: via.fresh, connect: via.timeout, body };
+        self.asked.lock().expect("one thread").push(asked);
+        let reply = self.replies.lock().expect("one thread").pop_front().expect("a reply for every request");
+        async move {
+            let ok = |pieces: Vec<Result<(Duration, &'static str), ()>>| {
+                let body: ByteStream = Box::pin(stream::iter(pieces).then(|piece| async move {
+                    match piece {
+                        Ok((wait, text)) => {
+                            sleep(wait).await;
+                            Ok(Bytes::from_static(text.as_bytes()))
+                        }
+                        Err(()) => Err(TransportError::new(TransportErrorKind::Reset, "connection reset")),
+                    }
+                }));
+                Ok(http::Response::new(body))
+            };
+            match reply {
+                Reply::Pieces(pieces) => ok(pieces.into_iter().map(Ok).collect()),
+                Reply::Broken(pieces) => ok(pieces.into_iter().map(Ok).chain([Err(())]).collect()),
+                Reply::Silence => std::future::pending().await,
+                Reply::Slow(wait, status) => {
+                    sleep(wait).await;
+                    let mut reply = http::Response::new(stream::empty().boxed());
+                    *reply.status_mut() = StatusCode::from_u16(status).expect("a status");
+                    Ok(reply)
+                }
+                Reply::Unended(status) => {
+                    let mut reply = http::Response::new(stream::pending().boxed());
+                    *reply.status_mut() = StatusCode::from_u16(status).expect("a status");
+                    Ok(reply)
+                }
+                Reply::NoConnection(kind) => Err(TransportError::new(kind, "no connection")),
+                Reply::Status(status, headers, text) => {
+                    let body: ByteStream =
+                        Box::pin(stream::once(async move { Ok(Bytes::from_static(text.as_bytes())) }));
+                    let mut reply = http::Response::new(body);
+                    *reply.status_mut() = StatusCode::from_u16(status).expect("a status");
+                    for (name, value) in headers {
+                        reply.headers_mut().insert(name, http::HeaderValue::from_static(value));
+                    }
+                    Ok(reply)
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+const HELLO: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello\"}}]}\n\n";
+const THOUGHT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n";
+const STOP: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+const SECOND: Duration = Duration::from_secs(1);
+
+fn answer() -> Reply {
+    Reply::Pieces(vec![(Duration::ZERO, HELLO), (Duration::ZERO, STOP)])
+}
+
+fn status(code: u16) -> Reply {
+    Reply::Status(code, vec![], "{\"error\":{\"message\":\"no\"}}")
+}
+
+fn lane(targets: Vec<Target>) -> Lane {
+    let messages = vec![Message::text(Role::User, "hi")];
+    Lane {
+        name: "route".into(),
+        call: Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }),
+        candidates: targets.into_iter().map(Arc::new).collect(),
+        on_cut: OnCut::Error,
+        filter_goes_on: false,
+        deadline: None,
+    }
+}
+
+fn two() -> Vec<Target> {
+    vec![testing::target("a"), testing::target("b")]
+}
+
+fn with_endpoint(mut target: Target, change: impl FnOnce(&mut Endpoint)) -> Target {
+    change(Arc::make_mut(&mut target.endpoint));
+    target
+}
+
+/// Everything a run told, and what was asked for it.
+struct Ran {
+    events: Vec<Event>,
+    outcome: LaneOutcome,
+    answer: Answer,
+    asked: Vec<Asked>,
+    took: Duration,
+}
+
+impl Ran {
+    fn models(&self) -> Vec<&str> {
+        self.asked.iter().map(|asked| asked.model.as_str()).collect()
+    }
+
+    fn classes(&self) -> Vec<&str> {
+        self.outcome.attempts.iter().map(|attempt| attempt.class().map_or("ok", ErrorClass::as_str)).collect()
+    }
+
+    fn failovers(&self) -> Vec<Next> {
+        let failed = |event: &Event| match &event.kind {
+            EventKind::Failed { next, .. } => Some(next.clone()),
+            _ => None,
+        };
+        self.events.iter().filter_map(failed).collect()
+    }
+
+    fn notices(&self) -> Vec<Notice> {
+        let notice = |event: &Event| match &event.kind {
+            EventKind::Notice(notice) => Some(notice.clone()),
+            _ => None,
+        };
+        self.events.iter().filter_map(notice).collect()
+    }
+
+    fn class(&self) -> ErrorClass {
+        self.outcome.result.as_ref().expect_err("a failure").class
+    }
+}
+
+async fn run(lane: Lane, replies: impl IntoIterator<Item = Reply>) -> Ran {
+    let script = Arc::new(Script { replies: Mutex::new(replies.into_iter().collect()), asked: Mutex::default() });
+    let engine = Arc::new(Engine::new(Arc::clone(&script) as Arc<dyn Transport>, KeyRing::default()));
+    let begun = Instant::now();
+    let events: Vec<Event> = engine.run(Plan { lanes: vec![lane] }).collect().await;
+    let took = begun.elapsed();
+    let (mut answer, mut held) = (Answer::default(), Held::default());
+    for event in &events {
+        match &event.kind {
+            EventKind::Deltas(deltas) => deltas.iter().for_each(|delta| answer.add(delta)),
+            EventKind::Held(deltas) => deltas.iter().for_each(|delta| held.add(delta.clone())),
+            EventKind::Failed { .. } => {
+                answer = Answer::default();
+                held.start_again();
+            }
+            _ => {}
+        }
+    }
+    held.take().iter().for_each(|delta| answer.add(delta));
+    let Some(EventKind::Finished(outcome)) = events.last().map(|event| event.kind.clone()) else {
+        panic!("the last event is the end: {events:?}")
+    };
+    assert!(script.replies.lock().expect("one thread").is_empty(), "a scripted reply was never asked for");
+    let asked = script.asked.lock().expect("one thread").clone();
+    Ran { events, outcome: *outcome, answer, asked, took }
+}
