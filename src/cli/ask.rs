@@ -76,7 +76,7 @@ pub(super) struct AskArgs {
     /// Ask for the whole answer at once instead of a stream
     #[arg(long)]
     no_stream: bool,
-    /// Print the request as a curl command and send nothing
+    /// Print the request as a curl command, whatever the format, and send nothing
     #[arg(long)]
     dry_run: bool,
     /// Do not read standard input [env: MMCHAT_NO_STDIN]
@@ -126,17 +126,18 @@ pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
     } else {
         OnCut::Error
     };
-    let mut lane = runtime.block_on(lane(&config, &layers, &engine, &call, on_cut))?;
+    let ask_around = !args.dry_run;
+    let mut lane = runtime.block_on(lane(&config, &layers, ask_around.then_some(&*engine), &call, on_cut))?;
     if args.buffer {
         lane.on_cut = OnCut::Buffer;
-    }
-    if args.dry_run {
-        return dry_run::print(&lane);
     }
     let streams = match &args.output {
         Some(path) => Streams::file(path)?,
         None => Streams::stdout(),
     };
+    if args.dry_run {
+        return dry_run::print(&lane, streams);
+    }
     let to_file = args.output.is_some();
     let view = AskView::new(Settings {
         name: lane.name.clone(),
@@ -182,13 +183,22 @@ pub(super) async fn stream(
     }
 }
 
-/// The lane for the model that is in force; without any, a server on this machine is looked for.
-async fn lane(config: &Config, layers: &Layers, engine: &Engine, call: &Call, on_cut: OnCut) -> Result<Lane, CliError> {
+/// The lane for the model that is in force; without any, `engine` looks for a server on this machine.
+async fn lane(
+    config: &Config,
+    layers: &Layers,
+    engine: Option<&Engine>,
+    call: &Call,
+    on_cut: OnCut,
+) -> Result<Lane, CliError> {
     let mut name = layers.model.value.clone();
     if name.is_none() && config.path.is_none() {
         name = match &config.default {
             Some(default) => Some(default.clone()),
-            None => loopback_model(config, engine).await,
+            None => match engine {
+                Some(engine) => loopback_model(config, engine).await,
+                None => None,
+            },
         };
         if let Some(name) = &name {
             say(&format!("using {name}{}\n", source_of_key(config, name)));

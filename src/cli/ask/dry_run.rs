@@ -12,11 +12,12 @@ use crate::{
 };
 
 /// Prints the request of the first candidate; the others are named.
-pub(super) fn print(lane: &Lane) -> Result<Exit, CliError> {
+pub(super) fn print(lane: &Lane, mut streams: Streams) -> Result<Exit, CliError> {
     let mut targets = lane.candidates.iter();
     let first = targets.next().expect("a lane has candidates");
     let out = curl(first, lane)?;
-    Streams::stdout().put(&mut Output::data(out))?;
+    streams.put(&mut Output::data(out))?;
+    streams.close(true)?;
     let others: Vec<_> = targets.map(|target| target.id.to_string()).collect();
     if !others.is_empty() {
         say(&format!("then, if {} fails: {}\n", first.id, others.join(", ")));
