@@ -15,7 +15,7 @@ pub(super) struct Chunk<'a> {
     #[serde(borrow, default)]
     pub(super) choices: List<Choice<'a>>,
     #[serde(default)]
-    pub(super) usage: Object<WireUsage>,
+    pub(super) usage: Object<Box<WireUsage>>,
     #[serde(default)]
     pub(super) x_groq: Object<Groq>,
     #[serde(borrow, default)]
@@ -32,14 +32,14 @@ pub(super) struct Chunk<'a> {
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Groq {
     #[serde(default)]
-    pub(super) usage: Object<WireUsage>,
+    pub(super) usage: Object<Box<WireUsage>>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Choice<'a> {
     #[serde(default)]
     pub(super) index: Number,
-    /// Boxed, as the next: a choice is moved several times while it is read, and a message is large.
+    /// Boxed, as other large and rare parts here: what holds them is moved several times while it is read.
     #[serde(borrow, default)]
     pub(super) delta: Object<Box<Message<'a>>>,
     #[serde(borrow, default)]
@@ -51,7 +51,7 @@ pub(super) struct Choice<'a> {
     pub(super) finish_reason: Text<'a>,
     /// Moonshot.
     #[serde(default)]
-    pub(super) usage: Object<WireUsage>,
+    pub(super) usage: Object<Box<WireUsage>>,
 }
 
 #[derive(Debug, Deserialize)]
