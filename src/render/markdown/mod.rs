@@ -8,14 +8,11 @@
 //! Owns headings, lists, quotes, rules, code and emphasis. Tables and links stay as their source: laying out a table
 //! needs its last row. Input is sanitised already; refuses to know colours beyond bold, dim, italic and underline.
 
+mod row;
+
+use row::{Row, Style};
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
-
-const RESET: &str = "\u{1b}[0m";
-/// A word that begins so near the end of a row waits until it is whole.
-const EDGE: usize = 12;
-/// No line begins with these: they may use the cells kept free at its end.
-const CLOSING: &str = "。，、．！？：；”’）》」』】〉…,.!?:;)]}";
 
 /// What the open line is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -30,21 +27,10 @@ enum Block {
     Verbatim,
 }
 
-/// The marks in force.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Style {
-    bold: bool,
-    italic: bool,
-    /// Backticks that opened the code span; 0: none.
-    code: usize,
-    heading: bool,
-    dim: bool,
-}
-
 /// Renders one answer.
 #[derive(Debug)]
 pub struct Markdown {
-    width: usize,
+    row: Row,
     block: Block,
     /// Inside a fenced code block: the fence that closes it.
     fence: Option<(char, usize)>,
@@ -53,19 +39,6 @@ pub struct Markdown {
     /// A run of `*`, `_` or backticks whose meaning the next character decides.
     marks: String,
     escaped: bool,
-    style: Style,
-    shown: Style,
-    /// Cells used of the open row.
-    column: usize,
-    /// What a wrapped row begins with.
-    indent: String,
-    /// A space that is put out only when a word follows it on the same row.
-    space: bool,
-    /// The open word and its cells, styles included.
-    word: String,
-    word_width: usize,
-    /// Some of the open word is on the row already.
-    word_begun: bool,
     previous: char,
 }
 
@@ -74,21 +47,12 @@ impl Markdown {
     #[must_use]
     pub fn new(width: usize) -> Self {
         Self {
-            // The last cell of a row stays empty: terminals differ in what they do there.
-            width: width.saturating_sub(1).max(8),
+            row: Row::new(width),
             block: Block::Undecided,
             fence: None,
             start: String::new(),
             marks: String::new(),
             escaped: false,
-            style: Style::default(),
-            shown: Style::default(),
-            column: 0,
-            indent: String::new(),
-            space: false,
-            word: String::new(),
-            word_width: 0,
-            word_begun: false,
             previous: '\n',
         }
     }
@@ -98,7 +62,7 @@ impl Markdown {
         for piece in text.graphemes(true) {
             self.grapheme(piece, out);
         }
-        self.show_open_word(out);
+        self.row.show_open_word(out);
     }
 
     /// The answer is over: what was held back is shown, styles end, and the line is closed.
@@ -107,22 +71,16 @@ impl Markdown {
             self.decide_at_line_end(out);
         }
         self.flush_marks('\n', out);
-        self.flush_word(out);
-        self.style = Style::default();
-        self.restyle(out);
-        if self.column > 0 {
-            out.push('\n');
-            self.column = 0;
-        }
+        self.row.flush_word(out);
+        self.row.style = Style::default();
+        self.row.restyle(out);
+        self.row.close(out);
     }
 
     /// Something else is about to be shown: it gets a row of its own.
     pub fn fresh_row(&mut self, out: &mut String) {
-        self.flush_word(out);
-        if self.column > 0 {
-            out.push('\n');
-            self.column = 0;
-        }
+        self.row.flush_word(out);
+        self.row.close(out);
     }
 
     fn grapheme(&mut self, piece: &str, out: &mut String) {
@@ -186,7 +144,7 @@ impl Markdown {
     fn bullet(&mut self, spaces: usize, out: &mut String) {
         let bullet = format!("{}• ", " ".repeat(spaces));
         self.begin(Block::Paragraph, &bullet, spaces + 2, out);
-        self.indent = " ".repeat(spaces + 2);
+        self.row.indent = " ".repeat(spaces + 2);
     }
 
     fn decide_number(&mut self, spaces: usize, out: &mut String) {
@@ -198,7 +156,7 @@ impl Markdown {
                 let number = format!("{}{} ", " ".repeat(spaces), &body[..=digits]);
                 let indent = " ".repeat(number.len());
                 self.begin(Block::Paragraph, &number, spaces + digits + 2, out);
-                self.indent = indent;
+                self.row.indent = indent;
             }
             _ => self.begin(Block::Paragraph, "", 0, out),
         }
@@ -208,12 +166,12 @@ impl Markdown {
     fn begin(&mut self, block: Block, prefix: &str, skip: usize, out: &mut String) {
         self.block = block;
         let start = std::mem::take(&mut self.start);
-        self.indent = if block == Block::Quote { prefix.to_owned() } else { String::new() };
-        self.style.heading = block == Block::Heading;
-        self.style.dim = block == Block::Verbatim && self.fence.is_none() && !start.trim_start().starts_with('|');
+        self.row.indent = if block == Block::Quote { prefix.to_owned() } else { String::new() };
+        self.row.style.heading = block == Block::Heading;
+        self.row.style.dim = block == Block::Verbatim && self.fence.is_none() && !start.trim_start().starts_with('|');
         if !prefix.is_empty() {
             out.push_str(prefix);
-            self.column = prefix.width();
+            self.row.column = prefix.width();
         }
         for piece in start[skip.min(start.len())..].to_owned().graphemes(true) {
             self.inline(piece, out);
@@ -236,10 +194,10 @@ impl Markdown {
         if rule {
             self.start.clear();
             self.block = Block::Verbatim;
-            self.style.dim = true;
-            self.restyle(out);
-            out.push_str(&"─".repeat(self.width));
-            self.column = self.width;
+            self.row.style.dim = true;
+            self.row.restyle(out);
+            out.push_str(&"─".repeat(self.row.width));
+            self.row.column = self.row.width;
         } else if body.len() >= 3 && (body.chars().all(|c| c == '`') || body.chars().all(|c| c == '~')) {
             let fence = body.chars().next().map(|mark| (mark, body.len()));
             self.begin(Block::Verbatim, "", 0, out);
@@ -255,18 +213,16 @@ impl Markdown {
             self.decide_at_line_end(out);
         }
         self.flush_marks('\n', out);
-        self.flush_word(out);
-        self.space = false;
+        self.row.flush_word(out);
         if blank || matches!(self.block, Block::Heading | Block::Verbatim) {
-            self.style = Style::default();
+            self.row.style = Style::default();
         }
-        self.style.heading = false;
-        self.style.dim = false;
-        self.restyle(out);
-        out.push('\n');
-        self.column = 0;
+        self.row.style.heading = false;
+        self.row.style.dim = false;
+        self.row.restyle(out);
+        self.row.end(out);
         self.start.clear();
-        self.indent.clear();
+        self.row.indent.clear();
         self.block = Block::Undecided;
         self.previous = '\n';
     }
@@ -274,7 +230,7 @@ impl Markdown {
     /// One grapheme of a line whose kind is known.
     fn inline(&mut self, piece: &str, out: &mut String) {
         if self.block == Block::Verbatim {
-            self.verbatim(piece, out);
+            self.row.verbatim(piece, out);
             return;
         }
         let c = piece.chars().next().unwrap_or(' ');
@@ -289,9 +245,9 @@ impl Markdown {
             self.flush_marks(c, out);
         }
         match c {
-            '\\' if self.style.code == 0 => self.escaped = true,
+            '\\' if self.row.style.code == 0 => self.escaped = true,
             '`' => self.marks.push(c),
-            '*' | '_' if self.style.code == 0 => self.marks.push(c),
+            '*' | '_' if self.row.style.code == 0 => self.marks.push(c),
             _ => self.literal(piece, out),
         }
     }
@@ -308,17 +264,17 @@ impl Markdown {
         let closes = !before.is_whitespace();
         let inside_word = mark == '_' && before.is_alphanumeric() && next.is_alphanumeric();
         match (mark, run) {
-            ('`', _) if self.style.code == run => self.style.code = 0,
-            ('`', _) if self.style.code == 0 && next != '\n' => self.style.code = run,
-            ('*' | '_', 1) if !inside_word && (if self.style.italic { closes } else { opens }) => {
-                self.style.italic = !self.style.italic;
+            ('`', _) if self.row.style.code == run => self.row.style.code = 0,
+            ('`', _) if self.row.style.code == 0 && next != '\n' => self.row.style.code = run,
+            ('*' | '_', 1) if !inside_word && (if self.row.style.italic { closes } else { opens }) => {
+                self.row.style.italic = !self.row.style.italic;
             }
-            ('*' | '_', 2) if !inside_word && (if self.style.bold { closes } else { opens }) => {
-                self.style.bold = !self.style.bold;
+            ('*' | '_', 2) if !inside_word && (if self.row.style.bold { closes } else { opens }) => {
+                self.row.style.bold = !self.row.style.bold;
             }
-            ('*' | '_', 3) if !inside_word && (if self.style.bold { closes } else { opens }) => {
-                self.style.bold = !self.style.bold;
-                self.style.italic = !self.style.italic;
+            ('*' | '_', 3) if !inside_word && (if self.row.style.bold { closes } else { opens }) => {
+                self.row.style.bold = !self.row.style.bold;
+                self.row.style.italic = !self.row.style.italic;
             }
             _ => {
                 for _ in 0..run {
@@ -328,143 +284,15 @@ impl Markdown {
         }
     }
 
-    fn verbatim(&mut self, piece: &str, out: &mut String) {
-        self.restyle(out);
-        let shown = if piece == "\t" { "    " } else { piece };
-        out.push_str(shown);
-        self.column += shown.width();
-    }
-
     /// One grapheme that is shown as itself.
     fn literal(&mut self, piece: &str, out: &mut String) {
         self.previous = piece.chars().next_back().unwrap_or(' ');
-        if piece == " " || piece == "\t" {
-            self.flush_word(out);
-            if self.column > 0 || !self.indent.is_empty() || self.block != Block::Paragraph {
-                self.space = true;
-            } else {
-                // Indentation at the start of a line is kept.
-                out.push(' ');
-                self.column += 1;
-            }
-            return;
-        }
-        let cells = piece.width();
-        let closing = CLOSING.contains(piece);
-        if cells >= 2 || (closing && !piece.is_ascii()) {
-            self.flush_word(out);
-            self.wide(piece, cells, closing, out);
-        } else {
-            self.style_into_word();
-            self.word.push_str(piece);
-            self.word_width += cells;
+        match piece {
+            " " | "\t" if self.block == Block::Paragraph && self.row.is_unindented() => self.row.indentation(out),
+            " " | "\t" => self.row.space(out),
+            _ => self.row.put(piece, out),
         }
     }
-
-    /// A wide character is a word of its own; closing ones may use the two cells that others leave free.
-    fn wide(&mut self, piece: &str, cells: usize, closing: bool, out: &mut String) {
-        let room = if closing { self.width } else { self.width - 2 };
-        if self.column + usize::from(self.space) + cells > room && self.column > 0 {
-            self.new_row(out);
-        }
-        self.put_space(out);
-        self.restyle(out);
-        out.push_str(piece);
-        self.column += cells;
-        self.word_begun = false;
-    }
-
-    /// Puts the open word out: it is whole.
-    fn flush_word(&mut self, out: &mut String) {
-        if !self.word.is_empty() {
-            let fits = self.column + usize::from(self.space) + self.word_width <= self.width;
-            if !fits && !self.word_begun && self.column > self.indent.width() {
-                self.new_row(out);
-            }
-            self.put_word(out);
-        }
-        self.word_begun = false;
-    }
-
-    /// Puts out what there is of the open word, unless it may have to go to the next row as a whole.
-    fn show_open_word(&mut self, out: &mut String) {
-        if self.word.is_empty() {
-            return;
-        }
-        let end = self.column + usize::from(self.space) + self.word_width;
-        if !self.word_begun && self.column > 0 {
-            if end > self.width {
-                self.new_row(out);
-            } else if end + EDGE > self.width {
-                return;
-            }
-        }
-        self.put_word(out);
-        self.word_begun = true;
-    }
-
-    fn put_word(&mut self, out: &mut String) {
-        self.put_space(out);
-        if self.word_begun && self.column + self.word_width > self.width {
-            // Longer than what was left of its row, and its head is shown: it is broken where the row ends.
-            self.new_row(out);
-        }
-        out.push_str(&std::mem::take(&mut self.word));
-        self.column += std::mem::take(&mut self.word_width);
-        // A word longer than a row is wrapped by the terminal itself.
-        if self.column > self.width {
-            self.column %= self.width + 1;
-        }
-    }
-
-    fn put_space(&mut self, out: &mut String) {
-        if std::mem::take(&mut self.space) && self.column < self.width {
-            out.push(' ');
-            self.column += 1;
-        }
-    }
-
-    fn new_row(&mut self, out: &mut String) {
-        out.push('\n');
-        out.push_str(&self.indent);
-        self.column = self.indent.width();
-        self.space = false;
-    }
-
-    /// Makes the terminal's style the one in force, right here.
-    fn restyle(&mut self, out: &mut String) {
-        if self.shown != self.style {
-            self.shown = self.style;
-            out.push_str(&codes(self.style));
-        }
-    }
-
-    fn style_into_word(&mut self) {
-        if self.shown != self.style {
-            self.shown = self.style;
-            self.word.push_str(&codes(self.style));
-        }
-    }
-}
-
-fn codes(style: Style) -> String {
-    let mut out = RESET.to_owned();
-    if style.bold || style.heading {
-        out.push_str("\u{1b}[1m");
-    }
-    if style.dim {
-        out.push_str("\u{1b}[2m");
-    }
-    if style.italic {
-        out.push_str("\u{1b}[3m");
-    }
-    if style.heading {
-        out.push_str("\u{1b}[4m");
-    }
-    if style.code > 0 {
-        out.push_str("\u{1b}[36m");
-    }
-    out
 }
 
 #[cfg(test)]

@@ -1,0 +1,216 @@
+//! Words into rows of a terminal: wrapping, hanging indents and styles.
+//!
+//! Owns what is on the open row and the word that may not fit on it any more. Refuses to know what the text means.
+
+use unicode_width::UnicodeWidthStr;
+
+const RESET: &str = "\u{1b}[0m";
+/// A word that begins so near the end of a row waits until it is whole.
+const EDGE: usize = 12;
+/// No line begins with these: they may use the cells kept free at its end.
+const CLOSING: &str = "。，、．！？：；”’）》」』】〉…,.!?:;)]}";
+
+/// The marks in force.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Style {
+    pub(super) bold: bool,
+    pub(super) italic: bool,
+    /// Backticks that opened the code span; 0: none.
+    pub(super) code: usize,
+    pub(super) heading: bool,
+    pub(super) dim: bool,
+}
+
+/// The open row.
+#[derive(Debug)]
+pub(super) struct Row {
+    pub(super) width: usize,
+    pub(super) style: Style,
+    shown: Style,
+    /// Cells used of it.
+    pub(super) column: usize,
+    /// What a wrapped row begins with.
+    pub(super) indent: String,
+    /// A space that is put out only when a word follows it on the same row.
+    space: bool,
+    /// The open word and its cells, styles included.
+    word: String,
+    word_width: usize,
+    /// Some of the open word is on the row already.
+    word_begun: bool,
+}
+
+impl Row {
+    /// Rows of a terminal of `width` cells.
+    pub(super) fn new(width: usize) -> Self {
+        Self {
+            // The last cell of a row stays empty: terminals differ in what they do there.
+            width: width.saturating_sub(1).max(8),
+            style: Style::default(),
+            shown: Style::default(),
+            column: 0,
+            indent: String::new(),
+            space: false,
+            word: String::new(),
+            word_width: 0,
+            word_begun: false,
+        }
+    }
+
+    /// Ends the row, if there is anything on it.
+    pub(super) fn close(&mut self, out: &mut String) {
+        if self.column > 0 {
+            self.end(out);
+        }
+    }
+
+    /// Ends the row.
+    pub(super) fn end(&mut self, out: &mut String) {
+        out.push('\n');
+        self.column = 0;
+        self.space = false;
+    }
+
+    pub(super) fn verbatim(&mut self, piece: &str, out: &mut String) {
+        self.restyle(out);
+        let shown = if piece == "\t" { "    " } else { piece };
+        out.push_str(shown);
+        self.column += shown.width();
+    }
+
+    /// Whether the row has nothing on it, not even what a wrapped one begins with.
+    pub(super) fn is_unindented(&self) -> bool {
+        self.column == 0 && self.indent.is_empty() && self.word.is_empty()
+    }
+
+    /// A space at the start of a line, which is kept.
+    pub(super) fn indentation(&mut self, out: &mut String) {
+        out.push(' ');
+        self.column += 1;
+    }
+
+    /// A space between words: shown only when another follows on the same row.
+    pub(super) fn space(&mut self, out: &mut String) {
+        self.flush_word(out);
+        self.space = true;
+    }
+
+    /// One grapheme of a word.
+    pub(super) fn put(&mut self, piece: &str, out: &mut String) {
+        let cells = piece.width();
+        let closing = CLOSING.contains(piece);
+        if cells >= 2 || (closing && !piece.is_ascii()) {
+            self.flush_word(out);
+            self.wide(piece, cells, closing, out);
+        } else {
+            self.style_into_word();
+            self.word.push_str(piece);
+            self.word_width += cells;
+        }
+    }
+
+    /// A wide character is a word of its own; closing ones may use the two cells that others leave free.
+    fn wide(&mut self, piece: &str, cells: usize, closing: bool, out: &mut String) {
+        let room = if closing { self.width } else { self.width - 2 };
+        if self.column + usize::from(self.space) + cells > room && self.column > 0 {
+            self.new_row(out);
+        }
+        self.put_space(out);
+        self.restyle(out);
+        out.push_str(piece);
+        self.column += cells;
+        self.word_begun = false;
+    }
+
+    /// Puts the open word out: it is whole.
+    pub(super) fn flush_word(&mut self, out: &mut String) {
+        if !self.word.is_empty() {
+            let fits = self.column + usize::from(self.space) + self.word_width <= self.width;
+            if !fits && !self.word_begun && self.column > self.indent.width() {
+                self.new_row(out);
+            }
+            self.put_word(out);
+        }
+        self.word_begun = false;
+    }
+
+    /// Puts out what there is of the open word, unless it may have to go to the next row as a whole.
+    pub(super) fn show_open_word(&mut self, out: &mut String) {
+        if self.word.is_empty() {
+            return;
+        }
+        let end = self.column + usize::from(self.space) + self.word_width;
+        if !self.word_begun && self.column > 0 {
+            if end > self.width {
+                self.new_row(out);
+            } else if end + EDGE > self.width {
+                return;
+            }
+        }
+        self.put_word(out);
+        self.word_begun = true;
+    }
+
+    fn put_word(&mut self, out: &mut String) {
+        self.put_space(out);
+        if self.word_begun && self.column + self.word_width > self.width {
+            // Longer than what was left of its row, and its head is shown: it is broken where the row ends.
+            self.new_row(out);
+        }
+        out.push_str(&std::mem::take(&mut self.word));
+        self.column += std::mem::take(&mut self.word_width);
+        // A word longer than a row is wrapped by the terminal itself.
+        if self.column > self.width {
+            self.column %= self.width + 1;
+        }
+    }
+
+    fn put_space(&mut self, out: &mut String) {
+        if std::mem::take(&mut self.space) && self.column < self.width {
+            out.push(' ');
+            self.column += 1;
+        }
+    }
+
+    fn new_row(&mut self, out: &mut String) {
+        out.push('\n');
+        out.push_str(&self.indent);
+        self.column = self.indent.width();
+        self.space = false;
+    }
+
+    /// Makes the terminal's style the one in force, right here.
+    pub(super) fn restyle(&mut self, out: &mut String) {
+        if self.shown != self.style {
+            self.shown = self.style;
+            out.push_str(&codes(self.style));
+        }
+    }
+
+    fn style_into_word(&mut self) {
+        if self.shown != self.style {
+            self.shown = self.style;
+            self.word.push_str(&codes(self.style));
+        }
+    }
+}
+
+fn codes(style: Style) -> String {
+    let mut out = RESET.to_owned();
+    if style.bold || style.heading {
+        out.push_str("\u{1b}[1m");
+    }
+    if style.dim {
+        out.push_str("\u{1b}[2m");
+    }
+    if style.italic {
+        out.push_str("\u{1b}[3m");
+    }
+    if style.heading {
+        out.push_str("\u{1b}[4m");
+    }
+    if style.code > 0 {
+        out.push_str("\u{1b}[36m");
+    }
+    out
+}
