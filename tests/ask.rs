@@ -184,6 +184,7 @@ fn how_an_answer_ended_is_told() {
         (format!("{}{}", event("x"), end("length")), "token limit"),
         (format!("{thought}{}", end("length")), "used up by reasoning"),
         (format!("{}{}", event("x"), end("content_filter")), "content filter"),
+        (end("content_filter"), "withheld"),
         (format!("{tool}{}", end("tool_calls")), "get_weather"),
         (format!("{}{}", event("x"), end("because")), "because"),
         (end("stop"), "empty"),
@@ -193,11 +194,49 @@ fn how_an_answer_ended_is_told() {
             format!("{}{}", event("x").replace("\"index\":0", "\"index\":1"), event("y") + &end("stop")),
             "several choices",
         ),
+        // Several choices are no reason to keep silent about the end.
+        (
+            format!("{}{}", event("x").replace("\"index\":0", "\"index\":1"), event("y") + &end("length")),
+            "several choices; only the first is shown\nwarning: the answer stopped at the token limit",
+        ),
         (format!("{}data: [DONE]\n\n", event("x")), "no finish reason"),
     ] {
         let server = Server::replying(&[&format!("{STREAM}{body}")]);
         ask(&server, &["hi"]).exits(0).says(&["warning", words]);
     }
+}
+
+#[test]
+fn an_answer_that_was_cut_stays_the_answer_when_nobody_says_more() {
+    let half = format!("{STREAM}{}", event("half"));
+    let models = "[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n[models.b]\nendpoint = \"m\"\nmodel = \"b\"\n";
+    for on_cut in ["restart", "buffer"] {
+        let refusal = reply("401 Unauthorized", "", "{\"error\":{\"message\":\"wrong key\"}}");
+        let server = Server::replying(&[&half, &refusal, &half, &refusal]);
+        let route = format!("{models}[routes.chat]\nmodels = [\"a\", \"b\"]\non_cut = \"{on_cut}\"\n");
+        let home = Home::with_server(&server, &route);
+        let ran = home.run(&["ask", "-m", "chat", "hi"]).exits(8);
+        assert_eq!(ran.out.trim_end(), "half", "{on_cut}");
+        let ran = ran.says(&["the answer of a was cut: the answer ended in the middle", "b (", "auth 401: wrong key"]);
+        assert!(on_cut == "buffer" || ran.err.contains("[cut at a, restarted on b]"), "{ran:?}");
+        let json = home.run(&["ask", "-m", "chat", "--format", "json", "hi"]).exits(8).json();
+        assert_eq!((&json["content"], &json["upstream_model"]), (&"half".into(), &"a".into()), "{on_cut}");
+        assert_eq!((&json["error"]["class"], &json["attempts"][1]["class"]), (&"cut".into(), &"auth".into()));
+    }
+}
+
+#[test]
+fn a_thousand_calls_of_tools_are_no_answer() {
+    let call = |index: u32| {
+        format!(
+            "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{\"index\":{index},\"function\":{{\"name\":\"t\"}}}}]}}}}]}}\n\n"
+        )
+    };
+    let calls: String = (0..2000).map(call).collect();
+    let server = Server::replying(&[&format!("{STREAM}{calls}{STOP}")]);
+    let json = ask(&server, &["--format", "json", "hi"]).exits(8).json();
+    assert_eq!(json["error"]["class"], "garbled");
+    assert_eq!(json["tool_calls"].as_array().map(Vec::len), Some(1024));
 }
 
 #[test]
@@ -236,6 +275,10 @@ fn a_dry_run_is_a_curl_line_without_the_key_and_asks_nobody() {
     );
     assert!(ran.out.contains(r"it'\''s") && !format!("{ran:?}").contains("literal-secret"), "{ran:?}");
     assert!(!format!("{ran:?}").contains("hunter22"), "{ran:?}");
+    let path = home.path("request.sh").display().to_string();
+    let to_file = home.run(&["ask", "--dry-run", "-m", "m/x", "--output", &path, "it's"]).exits(0);
+    assert_eq!((to_file.out.as_str(), std::fs::read_to_string(&path).expect("a file")), ("", ran.out));
+    Home::new().run(&["ask", "--dry-run", "hi"]).exits(4).says(&["no known key"]);
     let ran = home.run(&["ask", "--dry-run", "-m", "n/x", "hi"]).exits(0);
     assert!(ran.out.contains("Bearer $N_KEY"), "{}", ran.out);
 }
