@@ -42,7 +42,7 @@ complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -s o -l option -d 'An
 complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l temperature -d 'Sampling temperature' -r
 complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l max-tokens -d 'Upper limit of the answer, in tokens' -r
 complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l format -d 'What stdout holds: text, markdown, json or jsonl [env: MMCHAT_FORMAT]' -r
-complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l output -d 'Write the answer to a file instead of stdout' -r -F
+complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l output -d 'Write the answer to a file instead of stdout; -: stdout' -r -F
 complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l timeout -d 'For the whole answer, such as 90s or 5m [env: MMCHAT_TIMEOUT]' -r
 complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l stdin-timeout -d 'The longest silence of standard input; 0: any' -r
 complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l config -d 'The config file [env: MMCHAT_CONFIG]' -r -F
@@ -50,7 +50,7 @@ complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l stats -d 'Time, to
 complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l raw -d 'Show Markdown as it comes, even on a terminal'
 complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l buffer -d 'Hold the answer until it is whole, so that a cut one can be started again elsewhere'
 complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l no-stream -d 'Ask for the whole answer at once instead of a stream'
-complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l dry-run -d 'Print the request as a curl command and send nothing'
+complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l dry-run -d 'Print the request as a curl command, whatever the format, and send nothing'
 complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l no-stdin -d 'Do not read standard input [env: MMCHAT_NO_STDIN]'
 complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -l plain -d 'No colour, no rendering, no redrawing [env: MMCHAT_PLAIN, NO_COLOR]'
 complete -c mmchat -n "__fish_mmchat_using_subcommand ask" -s v -l verbose -d 'Tell every attempt on stderr [env: MMCHAT_LOG]'

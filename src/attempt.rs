@@ -218,13 +218,17 @@ impl Attempt {
         // something here (comments without end) is stopped by the limit being used up.
         let read = if limit.is_zero() { None } else { timeout(limit, self.body.next()).await.ok() };
         self.waited += begun.elapsed();
-        match read {
+        let begun = Instant::now();
+        let verdict = match read {
             Some(Some(Ok(bytes))) => self.take(&bytes, out),
             Some(None) => Some(self.end(StreamEnd::Eof, out)),
             Some(Some(Err(error))) => Some(self.broken(&error, out)),
             None if self.complete_since.is_some() => Some(self.end(StreamEnd::Eof, out)),
             None => Some(Err(self.too_slow(out))),
-        }
+        };
+        // Reading what a server sends without a pause is waiting for it, too.
+        self.waited += begun.elapsed();
+        verdict
     }
 
     fn limit(&self) -> Duration {
@@ -262,7 +266,7 @@ impl Attempt {
     fn end(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<Finished, ApiError> {
         let ending = self.reader.finish(end, out).map_err(|error| masked(error, &self.credentials))?;
         let error = |class, message: &str| ApiError { server: self.server, ..ApiError::new(class, message) };
-        let warning = self.reader.take_warning();
+        let warning = self.reader.take_warning().map(|error| masked(error, &self.credentials));
         match ending {
             Ending::Finished(reason) => Ok(Finished { reason: Some(reason), warning }),
             Ending::DoneOnly => Ok(Finished { reason: None, warning }),
@@ -295,9 +299,9 @@ impl Attempt {
         let _ = self.reader.finish(StreamEnd::Broken, out);
         let whole = self.waited >= self.patience.total;
         let message = if whole {
-            format!("the answer took longer than {} s", self.patience.total.as_secs())
+            format!("the answer took longer than {:.1} s", self.patience.total.as_secs_f64())
         } else {
-            format!("the answer stopped for {} s", limit.as_secs_f64())
+            format!("the answer stopped for {:.1} s", limit.as_secs_f64())
         };
         ApiError::new(ErrorClass::Cut, message)
     }

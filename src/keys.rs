@@ -3,10 +3,20 @@
 //! Owns reading variables and files and running commands, each once per process however many lanes ask (a password
 //! manager must not be asked eight times). Refuses to know models, and to print what it read.
 
-use std::{path::Path, process::Stdio, sync::Mutex, time::Duration};
+use std::{
+    path::Path,
+    pin::pin,
+    process::{ExitStatus, Stdio},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
-use std::sync::Arc;
-use tokio::sync::OnceCell;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    process::Child,
+    sync::OnceCell,
+    time::timeout,
+};
 
 use crate::{
     environment::Environment,
@@ -15,6 +25,9 @@ use crate::{
 
 /// How long a command may take to print its key.
 const COMMAND_LIMIT: Duration = Duration::from_secs(10);
+
+/// How long its output is waited for once it has ended.
+const AFTER_EXIT: Duration = Duration::from_millis(100);
 
 /// The most a command or a file may hold: a key is a line, not a disk.
 const LONGEST_KEY: usize = 64 * 1024;
@@ -55,6 +68,9 @@ pub enum KeyError {
         /// The last line of its standard error, after a colon; or nothing.
         said: String,
     },
+    /// What it holds is no key.
+    #[error("the {0} is longer than 64 KiB: a key is a line")]
+    TooLong(String),
     /// The command did not end.
     #[error("the key command `{0}` did not end within 10 s")]
     Slow(String),
@@ -144,7 +160,10 @@ fn read_file(path: &Path) -> Result<ApiKey, KeyError> {
     }
     let file = std::fs::File::open(path).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(LONGEST_KEY as u64).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(LONGEST_KEY as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() > LONGEST_KEY {
+        return Err(KeyError::TooLong(format!("key file {shown}")));
+    }
     let text = String::from_utf8(bytes)
         .map_err(|_| KeyError::File { path: shown.clone(), reason: "it is no UTF-8 text".into() })?;
     Ok(ApiKey::new(&text))
@@ -185,21 +204,41 @@ async fn run(mut command: tokio::process::Command, program: &str) -> Result<ApiK
     let program = program.to_owned();
     let start = |error: std::io::Error| KeyError::Start { program: program.clone(), reason: error.to_string() };
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let child = command.spawn().map_err(start)?;
-    let output = tokio::time::timeout(COMMAND_LIMIT, child.wait_with_output())
-        .await
-        .map_err(|_| KeyError::Slow(program.clone()))?
-        .map_err(start)?;
-    if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
+    let mut child = command.spawn().map_err(start)?;
+    let (mut printed, mut said) = (Vec::new(), Vec::new());
+    let ended = timeout(COMMAND_LIMIT, outcome(&mut child, &mut printed, &mut said)).await;
+    let status = ended.map_err(|_| KeyError::Slow(program.clone()))?.map_err(start)?;
+    let Some(status) = status else { return Err(KeyError::TooLong(format!("output of the key command `{program}`"))) };
+    let printed = String::from_utf8_lossy(&printed);
+    if !status.success() {
+        let said = String::from_utf8_lossy(&said);
         let said = said.lines().rev().find(|line| !line.trim().is_empty());
         // A tool may echo the secret it failed with: one that was printed is masked.
-        let printed = ApiKey::new(&String::from_utf8_lossy(&output.stdout));
+        let printed = ApiKey::new(&printed);
         let said = said.map(|line| format!(": {}", printed.masked_in(&crate::chat::sanitise::one_line(line))));
-        return Err(KeyError::Failed { program, status: output.status.to_string(), said: said.unwrap_or_default() });
+        return Err(KeyError::Failed { program, status: status.to_string(), said: said.unwrap_or_default() });
     }
-    let text = String::from_utf8_lossy(&output.stdout);
-    Ok(ApiKey::new(text.lines().next().unwrap_or_default()))
+    Ok(ApiKey::new(printed.lines().next().unwrap_or_default()))
+}
+
+/// How the command ended; `None` when it prints without end.
+async fn outcome(child: &mut Child, printed: &mut Vec<u8>, said: &mut Vec<u8>) -> std::io::Result<Option<ExitStatus>> {
+    let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
+    let mut reading = pin!(async { tokio::join!(bounded(stdout, printed), bounded(stderr, said)).0 });
+    tokio::select! {
+        fits = &mut reading => if fits? { child.wait().await.map(Some) } else { Ok(None) },
+        status = child.wait() => {
+            // What it printed is in the pipe. A child of its own may hold that open for as long as it likes.
+            let fits = timeout(AFTER_EXIT, reading).await.unwrap_or(Ok(true))?;
+            status.map(|status| fits.then_some(status))
+        }
+    }
+}
+
+/// Reads to the end; false when there is more than any key.
+async fn bounded(from: impl AsyncRead + Unpin, into: &mut Vec<u8>) -> std::io::Result<bool> {
+    from.take(LONGEST_KEY as u64 + 1).read_to_end(into).await?;
+    Ok(into.len() <= LONGEST_KEY)
 }
 
 #[cfg(test)]
@@ -277,5 +316,18 @@ mod tests {
         let ring = KeyRing::default();
         let source = KeySource::Command(vec!["sleep".into(), "1000".into()]);
         assert!(matches!(runtime.block_on(ring.resolve(&source)), Err(KeyError::Slow(_))));
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_command_holds_no_more_than_a_key_and_is_not_waited_for_by_its_children() {
+        let resolve = |words: &[&str]| {
+            let command = words.iter().map(|word| (*word).to_owned()).collect();
+            block_on(ring(&[]).resolve(&KeySource::Command(command)))
+        };
+        assert!(matches!(resolve(&["yes"]), Err(KeyError::TooLong(_))));
+        // The child outlives the command and holds its output open.
+        let key = resolve(&["sh", "-c", "tail -f /dev/null & echo sk-abcdefgh; echo $! >&2"]).expect("it was printed");
+        assert_eq!(key.expose(), "sk-abcdefgh");
     }
 }

@@ -93,9 +93,14 @@ fn uses(path: &Path, text: &str) -> Vec<Use> {
     for (at, _) in code.match_indices(&leaving) {
         let before = code[..at].ends_with("super::");
         let rest = &code[at + leaving.len()..];
-        let name: String = rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect();
-        if !before && FLOORS.iter().any(|(module, _)| *module == name) && !code[..at].contains("mod tests") {
-            note(at, &name);
+        let names = match rest.strip_prefix('{') {
+            Some(group) => top_level_names(group),
+            None => vec![rest.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect()],
+        };
+        for name in names {
+            if !before && FLOORS.iter().any(|(module, _)| *module == name) && !code[..at].contains("mod tests") {
+                note(at, &name);
+            }
         }
     }
     found
@@ -157,6 +162,7 @@ fn an_upward_import_is_found_however_it_is_written() {
         ("chat/answer.rs", "fn f() -> crate::engine::Event { x() }"),
         ("secret.rs", "use super::engine::Engine;"),
         ("chat/answer.rs", "use super::super::engine::Engine;"),
+        ("chat/answer.rs", "use super::super::{engine::Engine};"),
         ("keys.rs", "use crate::{\n    transport::X,\n};"),
     ] {
         assert_eq!(violations(&file(path), code).len(), 1, "{path}: {code}");

@@ -226,17 +226,70 @@ fn an_answer_that_was_cut_stays_the_answer_when_nobody_says_more() {
 }
 
 #[test]
-fn a_thousand_calls_of_tools_are_no_answer() {
-    let call = |index: u32| {
+fn calls_of_tools_are_told_apart_and_counted() {
+    let call = |words: &str| {
         format!(
-            "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{\"index\":{index},\"function\":{{\"name\":\"t\"}}}}]}}}}]}}\n\n"
+            "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{{words}\"function\":{{\"name\":\"t\",\"arguments\":\"{{}}\"}}}}]}}}}]}}\n\n"
         )
     };
-    let calls: String = (0..2000).map(call).collect();
-    let server = Server::replying(&[&format!("{STREAM}{calls}{STOP}")]);
-    let json = ask(&server, &["--format", "json", "hi"]).exits(8).json();
-    assert_eq!(json["error"]["class"], "garbled");
-    assert_eq!(json["tool_calls"].as_array().map(Vec::len), Some(1024));
+    let end = STOP.replace("\"stop\"", "\"tool_calls\"");
+    let ids = |json: &serde_json::Value| {
+        let calls = json["tool_calls"].as_array().expect("calls");
+        calls.iter().map(|call| format!("{}{}", call["id"], call["arguments"])).collect::<Vec<_>>()
+    };
+    for index in ["\"index\":0,", "", "\"index\":-1,"] {
+        let two = call(&format!("{index}\"id\":\"a\",")) + &call(&format!("{index}\"id\":\"b\","));
+        let server = Server::replying(&[&format!("{STREAM}{two}{end}")]);
+        let json = ask(&server, &["--format", "json", "hi"]).exits(0).json();
+        assert_eq!(ids(&json), ["\"a\"\"{}\"", "\"b\"\"{}\""], "{index}");
+    }
+    let calls: String = (0..2000).map(|index| call(&format!("\"index\":{index},"))).collect();
+    let server = Server::replying(&[&format!("{STREAM}{calls}{end}")]);
+    let ran = ask(&server, &["--format", "json", "hi"]).exits(8).says(&["too many calls of tools"]);
+    assert_eq!((ids(&ran.json()).len(), &ran.json()["error"]["class"]), (1024, &"garbled".into()));
+}
+
+#[test]
+fn glued_frames_lose_nothing() {
+    let (a, b) = (event("A"), event("B"));
+    for (body, out) in [
+        (format!("{}{b}{STOP}", a.trim_end()), "AB"),
+        (format!("{}data: [DONE]\n\n", event("A").trim_end().replace("}]}", ",\"finish_reason\":\"stop\"}]}")), "A"),
+    ] {
+        let server = Server::replying(&[&format!("{STREAM}{body}")]);
+        let ran = ask(&server, &["hi"]).exits(0);
+        assert_eq!((ran.out.as_str(), ran.err.as_str()), (out, ""), "{body}");
+    }
+}
+
+#[test]
+fn a_comment_in_two_pieces_is_no_page() {
+    let (open, gate) = mpsc::channel();
+    let server = Server::start(vec![vec![
+        Step::Bytes(format!("{STREAM}{}: pi", event("text")).into_bytes()),
+        Step::Gate(gate),
+        Step::Bytes(b"ng\n\n".to_vec()),
+    ]]);
+    let home = Home::with_server(&server, "");
+    let mut child = home.command();
+    let mut child =
+        child.args(["ask", "-m", "m/x", "hi"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    child.stdout.as_mut().expect("piped").read_exact(&mut [0; 4]).expect("text");
+    open.send(()).expect("the server waits");
+    let ran = Ran::of(child.wait_with_output().expect("ends")).exits(8).says(&["no end signal"]);
+    assert!(!ran.err.contains("garbage"), "{ran:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_failure_that_nobody_reads_is_no_success() {
+    let server = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
+    let home = Home::with_server(&server, "");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = home.command();
+    command.args(["ask", "-m", "m/x", "--format", "json", "hi"]).stdout(writer);
+    assert_eq!(command.status().expect("runs").code(), Some(8));
 }
 
 #[test]
@@ -278,6 +331,8 @@ fn a_dry_run_is_a_curl_line_without_the_key_and_asks_nobody() {
     let path = home.path("request.sh").display().to_string();
     let to_file = home.run(&["ask", "--dry-run", "-m", "m/x", "--output", &path, "it's"]).exits(0);
     assert_eq!((to_file.out.as_str(), std::fs::read_to_string(&path).expect("a file")), ("", ran.out));
+    let to_stdout = home.run(&["ask", "--dry-run", "-m", "m/x", "--output", "-", "it's"]).exits(0);
+    assert_eq!(to_stdout.out, std::fs::read_to_string(&path).expect("a file"));
     Home::new().run(&["ask", "--dry-run", "hi"]).exits(4).says(&["no known key"]);
     let ran = home.run(&["ask", "--dry-run", "-m", "n/x", "hi"]).exits(0);
     assert!(ran.out.contains("Bearer $N_KEY"), "{}", ran.out);

@@ -122,6 +122,17 @@ fn a_cut_answer_starts_again_on_the_next_candidate() {
 }
 
 #[test]
+fn a_thought_in_the_middle_stands_on_rows_of_its_own() {
+    let thought = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hm\"}}]}\n\n";
+    let server = Server::replying(&[&format!("{STREAM}{}{thought}{}{STOP}", event("The answer "), event("is 42."))]);
+    let home = Home::with_server(&server, "");
+    let (seen, _) = Screen::start(&home, &["ask", "-m", "m/x", "hi"], &[]).end();
+    let text = unstyled(&seen);
+    let rows: Vec<&str> = text.lines().map(str::trim).filter(|row| !row.is_empty()).collect();
+    assert_eq!(rows, ["The answer", "hm", "is 42."], "{seen:?}");
+}
+
+#[test]
 fn messages_stand_on_rows_of_their_own() {
     let thought = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"thinking\"}}]}\n\n";
     let stop = STOP.replace("\"stop\"", "\"length\"");

@@ -165,12 +165,6 @@ impl Answer {
         }
     }
 
-    /// Whether the model has said nothing at all.
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.text.is_empty() && self.reasoning.is_empty() && self.refusal.is_empty() && self.tool_calls.is_empty()
-    }
-
     fn add_tool_call(&mut self, piece: &ToolCall) {
         match self.tool_calls.iter_mut().find(|call| call.index == piece.index) {
             Some(call) => call.join(piece),
@@ -207,7 +201,7 @@ mod tests {
         answer.add(&delta(1, DeltaKind::Text("other".into())));
         answer.add(&delta(1, DeltaKind::Finish(FinishReason::Length)));
         assert_eq!(answer.usage.and_then(|usage| usage.output), Some(7));
-        assert!(answer.is_empty());
+        assert_eq!(answer.text, "");
         assert_eq!(answer.finish, None);
     }
 }

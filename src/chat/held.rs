@@ -31,10 +31,10 @@ impl Held {
         }
     }
 
-    /// All there is to show: the attempt's own, else what an earlier one left.
-    pub fn take(&mut self) -> Vec<Delta> {
+    /// All there is to show. When the last attempt `failed`, too, and said nothing, that is what an earlier one left.
+    pub fn take(&mut self, failed: bool) -> Vec<Delta> {
         let (own, earlier) = (std::mem::take(&mut self.deltas), std::mem::take(&mut self.earlier));
-        if says_something(&own) || earlier.is_empty() { own } else { earlier }
+        if !failed || says_something(&own) || earlier.is_empty() { own } else { earlier }
     }
 }
 
@@ -84,7 +84,7 @@ mod tests {
             held.add(delta(DeltaKind::Usage(Usage::default())));
             held.add(delta(DeltaKind::ToolCall(ToolCall { arguments: "x".into(), ..ToolCall::default() })));
         }
-        let deltas = held.take();
+        let deltas = held.take(false);
         assert_eq!(deltas.len(), 4);
         assert_eq!(deltas[1], text(&"word".repeat(1000)));
     }
@@ -95,11 +95,12 @@ mod tests {
         held.add(text("half"));
         held.start_again();
         held.add(delta(DeltaKind::Reasoning("hm".into())));
-        assert_eq!(held.take(), [text("half")]);
+        assert_eq!(held.clone().take(true), [text("half")]);
+        assert_eq!(held.take(false).len(), 1, "an answer without a word is one, too");
         held.add(text("half"));
         held.start_again();
         held.add(text("whole"));
-        assert_eq!(held.take(), [text("whole")]);
-        assert_eq!(held.take(), []);
+        assert_eq!(held.take(true), [text("whole")]);
+        assert_eq!(held.take(true), []);
     }
 }

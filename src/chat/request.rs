@@ -139,26 +139,6 @@ pub struct Params {
     pub extra: Map<String, Value>,
 }
 
-impl Params {
-    /// These parameters with those of `over` laid on top: what `over` sets wins.
-    #[must_use]
-    pub fn overlaid(&self, over: &Self) -> Self {
-        let mut extra = self.extra.clone();
-        for (key, value) in &over.extra {
-            extra.insert(key.clone(), value.clone());
-        }
-        Self {
-            temperature: over.temperature.or(self.temperature),
-            top_p: over.top_p.or(self.top_p),
-            max_tokens: over.max_tokens.or(self.max_tokens),
-            seed: over.seed.or(self.seed),
-            stop: if over.stop.is_empty() { self.stop.clone() } else { over.stop.clone() },
-            reasoning_effort: over.reasoning_effort.clone().or_else(|| self.reasoning_effort.clone()),
-            extra,
-        }
-    }
-}
-
 /// A change to a request that a service refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Adjustment {
@@ -174,19 +154,5 @@ impl std::fmt::Display for Adjustment {
             Self::Rename(from, to) => write!(f, "sent `{from}` as `{to}`"),
             Self::Omit(name) => write!(f, "left out `{name}`"),
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_laid_over_wins_and_the_rest_stays() {
-        let model = Params { temperature: Some(0.2), max_tokens: Some(10), ..Params::default() };
-        let asked = Params { temperature: Some(0.9), ..Params::default() };
-        let both = model.overlaid(&asked);
-        assert_eq!(both.temperature, Some(0.9));
-        assert_eq!(both.max_tokens, Some(10));
     }
 }

@@ -1,6 +1,11 @@
 //! `mmchat ask`: one answer, streamed.
 
-use std::{io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use clap::Args;
 use futures_util::StreamExt;
@@ -15,7 +20,7 @@ use crate::{
     render::{FORMATS, Format, Output, ask::AskView, ask::Settings, format},
     route::OnCut,
     term::{
-        output::{Streams, say},
+        output::{Streams, WriteError, say},
         signals::Interruption,
     },
 };
@@ -58,7 +63,7 @@ pub(super) struct AskArgs {
     /// What stdout holds: text, markdown, json or jsonl [env: MMCHAT_FORMAT]
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
-    /// Write the answer to a file instead of stdout
+    /// Write the answer to a file instead of stdout; -: stdout
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
     /// Time, tokens, speed and cost on stderr, at the end
@@ -131,14 +136,15 @@ pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
     if args.buffer {
         lane.on_cut = OnCut::Buffer;
     }
-    let streams = match &args.output {
+    let file = args.output.as_deref().filter(|path| *path != Path::new("-"));
+    let streams = match file {
         Some(path) => Streams::file(path)?,
         None => Streams::stdout(),
     };
     if args.dry_run {
         return dry_run::print(&lane, streams);
     }
-    let to_file = args.output.is_some();
+    let to_file = file.is_some();
     let view = AskView::new(Settings {
         name: lane.name.clone(),
         format,
@@ -175,7 +181,14 @@ pub(super) async fn stream(
         };
         progress.event(&event);
         view.event(&event, &mut output);
-        streams.put(&mut output)?;
+        let written = streams.put(&mut output);
+        if let (EventKind::Finished(outcome), Err(WriteError::Closed)) = (&event.kind, &written)
+            && outcome.result.is_err()
+        {
+            // Nobody reads the rest, but what was to be told is no success.
+            return Ok(Exit::of(outcome));
+        }
+        written?;
         if let EventKind::Finished(outcome) = &event.kind {
             streams.close(outcome.result.is_ok())?;
             return Ok(Exit::of(outcome));

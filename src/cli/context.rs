@@ -1,7 +1,11 @@
 //! What commands share: settings, config, engine, runtime; each made on first use, so that a broken config does not
 //! break `completions` or `demo`.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{
+    io::{self, Read},
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
@@ -21,6 +25,9 @@ use crate::{
     },
     transport::http::HttpTransport,
 };
+
+/// A config is written by hand.
+const LONGEST_CONFIG: usize = 4 * 1024 * 1024;
 
 /// The command line's surroundings.
 #[derive(Debug)]
@@ -101,6 +108,13 @@ impl CliError {
     }
 }
 
+/// The file, or as much of it as shows that it is too long.
+fn start_of(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)?.take(LONGEST_CONFIG as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// A problem with its place in the file: line, column and caret.
 fn problem_text(problem: &config::Problem) -> String {
     let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(100);
@@ -138,7 +152,7 @@ impl Context {
                 }
                 config
             }
-            None => config::from_environment(&self.environment),
+            None => config::from_environment(&self.environment)?,
         };
         let layers = layers.with_file(config.default.as_deref().filter(|_| config.path.is_some()));
         Ok((config, layers))
@@ -149,7 +163,8 @@ impl Context {
         let Some(path) = layers.config.value.clone() else { return Ok(None) };
         let named = matches!(layers.config.source, Source::Flag(_) | Source::Environment("MMCHAT_CONFIG"));
         let failed = |path: PathBuf, reason: String| Err(ConfigError::Read { path, reason });
-        match std::fs::read(&path) {
+        match start_of(&path) {
+            Ok(bytes) if bytes.len() > LONGEST_CONFIG => failed(path, "it is longer than 4 MiB".into()),
             Ok(bytes) => match String::from_utf8(bytes) {
                 Ok(text) => Ok(Some((path, text))),
                 Err(_) => failed(path, "it is no UTF-8 text".into()),

@@ -75,12 +75,15 @@ pub(super) fn run(args: &MockArgs, context: &Context) -> Result<Exit, CliError> 
 fn settings(args: &MockArgs) -> Result<Settings, CliError> {
     let wrong = |message: String| CliError::Usage { message, hint: None };
     let mut base = Script::default();
-    if let Some(tps) = args.tps {
-        base = base.changed(&format!("tps={tps}")).map_err(wrong)?;
+    let words = [
+        args.tps.map(|tps| format!("tps={tps}")),
+        args.tokens.map(|tokens| format!("tokens={tokens}")),
+        args.reasoning.map(|tokens| format!("reasoning={tokens}")),
+    ];
+    for word in words.into_iter().flatten() {
+        base = base.changed(&word).map_err(wrong)?;
     }
     base.ttft = args.ttft.unwrap_or(base.ttft);
-    base.tokens = args.tokens.unwrap_or(base.tokens);
-    base.reasoning = args.reasoning.unwrap_or(base.reasoning);
     base.usage = !args.no_usage;
     let mut models = built_in(&base);
     for model in &args.models {

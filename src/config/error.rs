@@ -1,10 +1,14 @@
 //! What is wrong with a configuration, and where.
 //!
-//! Owns [`Problem`]: a message, the place in the file, and what to do. All problems of a file are told at once.
+//! Owns [`Problem`]: a message, the place in the file, and what to do. All problems of a file are told at once. Secrets
+//! of the file are in none of them.
 
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
+
+use super::redact::redacted;
+use crate::secret::ApiKey;
 
 /// One thing that is wrong in a file.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -22,7 +26,8 @@ pub struct Problem {
 impl Problem {
     /// A problem at one place.
     pub(super) fn new(file: &SourceFile, message: impl Into<String>, at: Range<usize>) -> Self {
-        Self { message: message.into(), labels: vec![(at, "here".into())], help: None, text: Arc::clone(&file.named) }
+        let message = file.secrets.iter().fold(message.into(), |message, secret| secret.masked_in(&message));
+        Self { message, labels: vec![(at, "here".into())], help: None, text: Arc::clone(&file.shown) }
     }
 
     /// With words at the place.
@@ -66,19 +71,24 @@ impl Diagnostic for Problem {
     }
 }
 
-/// A file's text with its name, shared by its problems.
+/// A file's text with its name, as its problems may show it.
 #[derive(Clone, Debug)]
 pub(super) struct SourceFile {
-    pub(super) named: Arc<NamedSource<String>>,
+    shown: Arc<NamedSource<String>>,
+    secrets: Vec<ApiKey>,
 }
 
 impl SourceFile {
     pub(super) fn text(&self) -> &str {
-        self.named.inner()
+        self.shown.inner()
     }
 
     pub(super) fn new(name: &str, text: &str) -> Self {
-        Self { named: Arc::new(NamedSource::new(name, text.to_owned()).with_language("TOML")) }
+        let (shown, secrets) = redacted(text);
+        Self {
+            shown: Arc::new(NamedSource::new(name, shown).with_language("TOML")),
+            secrets: secrets.iter().map(|secret| ApiKey::new(secret)).collect(),
+        }
     }
 }
 
@@ -106,7 +116,7 @@ pub enum ConfigError {
     #[error("{name}={value}: {reason}")]
     Variable {
         /// Its name.
-        name: &'static str,
+        name: String,
         /// Its value.
         value: String,
         /// What is wrong.

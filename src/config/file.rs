@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::values::{At, KeyEntry, Member, Table, Time};
+use super::values::{At, KeyEntry, Member, Table, Time, some_time};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -66,12 +66,16 @@ pub struct EndpointEntry {
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutsEntry {
     /// To connect.
+    #[serde(default, deserialize_with = "some_time")]
     pub connect: Option<Time>,
     /// From sending to the first content.
+    #[serde(default, deserialize_with = "some_time")]
     pub first_token: Option<Time>,
     /// Between two reads of a stream that has begun.
+    #[serde(default, deserialize_with = "some_time")]
     pub idle: Option<Time>,
     /// For the whole answer.
+    #[serde(default, deserialize_with = "some_time")]
     pub total: Option<Time>,
 }
 

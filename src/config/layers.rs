@@ -98,7 +98,7 @@ impl Layers {
         let timeout = match text("MMCHAT_TIMEOUT") {
             None => None,
             Some(value) => Some(parse_duration(&value).map_err(|reason| ConfigError::Variable {
-                name: "MMCHAT_TIMEOUT",
+                name: "MMCHAT_TIMEOUT".to_owned(),
                 value,
                 reason,
             })?),
@@ -145,7 +145,7 @@ fn switch(environment: &Environment, name: &'static str) -> Result<Option<bool>,
         Some("0" | "false" | "no" | "off") => Ok(Some(false)),
         Some(value) => {
             let reason = "expected 1 or 0".to_owned();
-            Err(ConfigError::Variable { name, value: value.to_owned(), reason })
+            Err(ConfigError::Variable { name: name.to_owned(), value: value.to_owned(), reason })
         }
     }
 }

@@ -8,6 +8,7 @@ mod error;
 pub mod file;
 pub mod layers;
 mod names;
+mod redact;
 mod resolve;
 pub mod show;
 mod values;

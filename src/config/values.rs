@@ -110,6 +110,12 @@ impl<'de> Deserialize<'de> for Time {
     }
 }
 
+/// A limit that leaves some time.
+pub(super) fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
+    let time = Time::deserialize(deserializer)?;
+    if time.0.is_zero() { Err(D::Error::custom("a limit of 0 leaves no time")) } else { Ok(Some(time)) }
+}
+
 impl JsonSchema for Time {
     fn schema_name() -> Cow<'static, str> {
         "Duration".into()

@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use url::Url;
 
-use super::values::Table;
+use super::{error::ConfigError, redact::redacted, resolve::base_url, values::Table};
 use crate::environment::Environment;
 
 /// A well-known service.
@@ -42,9 +42,16 @@ pub struct Vendor {
 
 impl Vendor {
     /// Its address, as the environment has it.
-    #[must_use]
-    pub fn address<'a>(&'a self, environment: &'a Environment) -> &'a str {
-        self.base_url_env.iter().find_map(|name| environment.get(name)).unwrap_or(&self.base_url)
+    pub fn address(&self, environment: &Environment) -> Result<Url, ConfigError> {
+        let moved = self.base_url_env.iter().find_map(|name| Some((name, environment.get(name)?)));
+        let Some((name, value)) = moved else {
+            return Ok(Url::parse(&self.base_url).expect("a test reads the addresses that are built in"));
+        };
+        base_url(value).map_err(|reason| ConfigError::Variable {
+            name: name.clone(),
+            value: redacted(&format!("{name}=\"{value}\"")).0.split('"').nth(1).unwrap_or_default().to_owned(),
+            reason,
+        })
     }
 
     /// The variable that holds its key, if one is set.

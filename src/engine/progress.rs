@@ -21,36 +21,44 @@ pub struct Progress {
     /// Whom the attempt under way asks, and since when.
     asking: Option<(Arc<Target>, Instant)>,
     failed: Vec<AttemptRecord>,
+    times: Times,
+    /// Whose answer has begun, with its times; one that broke off counts until another begins.
+    answering: Option<(Arc<Target>, Times)>,
+}
+
+/// When an attempt's deltas came.
+#[derive(Clone, Copy, Debug, Default)]
+struct Times {
     ttft: Option<Duration>,
     first: Option<Instant>,
     last: Option<Instant>,
-    /// Whose answer has begun; one that broke off counts until another begins.
-    answering: Option<Arc<Target>>,
 }
 
 impl Progress {
     /// A lane that begins at `now`.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { begun: now, asking: None, failed: Vec::new(), ttft: None, first: None, last: None, answering: None }
+        Self { begun: now, asking: None, failed: Vec::new(), times: Times::default(), answering: None }
     }
 
     /// Takes notice of what happened.
     pub fn event(&mut self, event: &Event) {
         match &event.kind {
             EventKind::Started(target) => self.asking = Some((Arc::clone(target), event.at)),
-            EventKind::FirstDelta(ttft) => (self.ttft, self.first) = (Some(*ttft), Some(event.at)),
+            EventKind::FirstDelta(ttft) => {
+                self.times = Times { ttft: Some(*ttft), first: Some(event.at), last: None };
+            }
             EventKind::Deltas(deltas) | EventKind::Held(deltas) => {
-                self.last = Some(event.at);
+                self.times.last = Some(event.at);
                 if deltas.iter().any(|delta: &Delta| delta.kind.is_answer()) {
-                    self.answering = self.asking.as_ref().map(|(target, _)| Arc::clone(target));
+                    self.answering = self.asking.as_ref().map(|(target, _)| (Arc::clone(target), self.times));
                 }
             }
             EventKind::Failed { record, .. } => {
                 // A repeat begins here; another candidate says so itself.
                 self.asking = Some((Arc::clone(&record.target), event.at));
                 self.failed.push(record.clone());
-                (self.ttft, self.first, self.last) = (None, None, None);
+                self.times = Times::default();
             }
             EventKind::Notice(_) | EventKind::Finished(_) => {}
         }
@@ -62,10 +70,11 @@ impl Progress {
         let error = ApiError::new(ErrorClass::Local, "interrupted");
         let asking = self.asking.as_ref().map(|(target, _)| Arc::clone(target));
         let cut = self.answering.is_some();
+        let times = self.answering.as_ref().map_or(self.times, |(_, times)| *times);
         let under_way = self.asking.map(|(target, since)| AttemptRecord {
             target,
             error: Some(error.clone()),
-            status: self.ttft.map(|_| 200),
+            status: self.times.ttft.map(|_| 200),
             took: now - since,
             request_id: None,
         });
@@ -73,11 +82,11 @@ impl Progress {
             result: Err(error),
             cut,
             deadline_passed: false,
-            target: self.answering.or(asking),
+            target: self.answering.map(|(target, _)| target).or(asking),
             attempts: self.failed.into_iter().chain(under_way).collect(),
-            ttft: self.ttft,
+            ttft: times.ttft,
             total: now - self.begun,
-            generating: self.first.zip(self.last).map_or(Duration::ZERO, |(first, last)| last - first),
+            generating: times.first.zip(times.last).map_or(Duration::ZERO, |(first, last)| last - first),
         }
     }
 }

@@ -166,6 +166,9 @@ impl Fault {
     }
 }
 
+/// The longest text a mock makes up.
+const MOST_TOKENS: u64 = 1_000_000;
+
 impl Script {
     /// This script changed by `words` (`ttft=1s+tps=20+fault=cut`). A bare fault name is a fault.
     ///
@@ -181,6 +184,12 @@ impl Script {
 
     fn word(&mut self, word: &str) -> Result<(), String> {
         let number = |value: &str| value.parse::<u64>().map_err(|_| format!("`{word}`: not a whole number"));
+        let length = |value: &str| {
+            number(value).and_then(|tokens| {
+                let fits = tokens <= MOST_TOKENS;
+                fits.then_some(tokens).ok_or(format!("`{word}`: at most {MOST_TOKENS} tokens"))
+            })
+        };
         match word.split_once('=') {
             Some(("ttft", value)) => self.ttft = parse_duration(value)?,
             Some(("tps", value)) => {
@@ -188,8 +197,8 @@ impl Script {
                 self.tps =
                     Some(tps).filter(|tps| tps.is_finite() && *tps >= 0.0).ok_or(format!("`{word}`: not a speed"))?;
             }
-            Some(("tokens", value)) => self.tokens = number(value)?,
-            Some(("reasoning", value)) => self.reasoning = number(value)?,
+            Some(("tokens", value)) => self.tokens = length(value)?,
+            Some(("reasoning", value)) => self.reasoning = length(value)?,
             Some(("usage", "on")) => self.usage = true,
             Some(("usage", "off")) => self.usage = false,
             Some(("fail-first", value)) => self.fail_first = Some(number(value)?),
@@ -246,7 +255,7 @@ mod tests {
 
     #[test]
     fn unknown_words_are_named() {
-        for words in ["speed=1", "fault=nonsense", "tps=-1", "tokens=x", "nonsense"] {
+        for words in ["speed=1", "fault=nonsense", "tps=-1", "tokens=x", "tokens=9999999999", "nonsense"] {
             let problem = Script::default().changed(words).expect_err("unknown");
             assert!(words.split('=').any(|part| problem.contains(part)), "{words}: {problem}");
         }

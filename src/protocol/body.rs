@@ -42,13 +42,13 @@ enum State {
 #[derive(Debug)]
 pub struct BodyFramer {
     state: State,
-    /// The start of a stream that held no event yet: a text in place of an answer.
-    head: Vec<u8>,
+    /// The start of a stream that held no event yet: a text in place of an answer. `None`: an event has come.
+    head: Option<Vec<u8>>,
 }
 
 impl Default for BodyFramer {
     fn default() -> Self {
-        Self { state: State::Start(Vec::new()), head: Vec::new() }
+        Self { state: State::Start(Vec::new()), head: Some(Vec::new()) }
     }
 }
 
@@ -73,12 +73,12 @@ impl BodyFramer {
             State::Stream(decoder) => {
                 decoder.push(bytes);
                 while let Some(frame) = decoder.next_frame()? {
-                    self.head = Vec::new();
+                    self.head = None;
                     out.push(frame);
                 }
-                if out.is_empty() && self.head.len() < PAGE_KEPT {
-                    let room = PAGE_KEPT - self.head.len();
-                    self.head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                if let Some(head) = &mut self.head {
+                    let room = PAGE_KEPT.saturating_sub(head.len());
+                    head.extend_from_slice(&bytes[..bytes.len().min(room)]);
                 }
             }
             State::Json(body) => {
@@ -101,8 +101,11 @@ impl BodyFramer {
             State::Start(_) => {}
             State::Stream(mut decoder) => match decoder.finish() {
                 Some(frame) => out.push(frame),
-                None if is_plain_text(&self.head) => out.push(whole(std::mem::take(&mut self.head), FrameKind::Page)),
-                None => {}
+                None => {
+                    if let Some(head) = self.head.take().filter(|head| is_plain_text(head)) {
+                        out.push(whole(head, FrameKind::Page));
+                    }
+                }
             },
             State::Json(body) => out.push(whole(body, FrameKind::Body)),
             State::Page(page) => out.push(whole(page, FrameKind::Page)),

@@ -71,8 +71,6 @@ pub enum ServerKind {
     LiteLlm,
     /// The Portkey gateway.
     Portkey,
-    /// llama.cpp's own server.
-    LlamaCpp,
     /// Not recognised.
     #[default]
     Other,
@@ -89,8 +87,6 @@ impl ServerKind {
             Self::LiteLlm
         } else if has("x-portkey-") {
             Self::Portkey
-        } else if headers.get(http::header::SERVER).is_some_and(|value| value == "llama.cpp") {
-            Self::LlamaCpp
         } else {
             Self::Other
         }
@@ -112,8 +108,6 @@ pub struct Evidence<'a> {
     pub code: &'a str,
     /// Its message.
     pub message: &'a str,
-    /// Whether the body was JSON; pages and empty bodies come from something in front of the service.
-    pub json: bool,
     /// Whether it says when to come back.
     pub retry_after: bool,
 }
@@ -282,7 +276,7 @@ mod tests {
     use super::*;
 
     fn class(status: u16, code: &str, message: &str) -> ErrorClass {
-        classify(Evidence { status: Some(status), code, message, json: true, retry_after: false }).expect("a class")
+        classify(Evidence { status: Some(status), code, message, retry_after: false }).expect("a class")
     }
 
     #[test]

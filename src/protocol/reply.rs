@@ -95,7 +95,7 @@ impl ReplyReader {
                 Ok(Flow::Garbled) if self.any_output => self.garbled = true,
                 Ok(Flow::Garbled) => {
                     let text = String::from_utf8_lossy(&frame.data);
-                    let message = format!("a piece of the reply cannot be read: {}", super::error::shortened(&text));
+                    let message = format!("a piece of the reply is not JSON: {}", super::error::shortened(&text));
                     return self.fail(ApiError::new(ErrorClass::Garbled, message), out);
                 }
                 Ok(Flow::End) => return Ok(Flow::End),

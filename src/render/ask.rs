@@ -44,6 +44,8 @@ pub struct AskView {
     /// What broke off and was started again elsewhere, until that says something.
     earlier: Option<Kept>,
     held: Held,
+    /// The heading of the Markdown source is there.
+    headed: bool,
     markdown: Option<Markdown>,
     sanitiser: Sanitiser,
     reasoning_sanitiser: Sanitiser,
@@ -77,6 +79,7 @@ impl AskView {
             kept: Kept::default(),
             earlier: None,
             held: Held::default(),
+            headed: false,
             sanitiser: Sanitiser::default(),
             reasoning_sanitiser: Sanitiser::default(),
             thinking: false,
@@ -129,7 +132,7 @@ impl AskView {
 
     /// Ctrl-C: what arrived is shown, marked.
     pub fn interrupted(&mut self, outcome: &LaneOutcome, to: &mut Output) {
-        self.show_held(to);
+        self.show_held(outcome, to);
         self.over(outcome, Some("[interrupted]".to_owned()), to);
     }
 
@@ -179,7 +182,7 @@ impl AskView {
             return;
         }
         self.end_thinking(to);
-        if first && self.settings.format == Format::Markdown {
+        if first && self.settings.format == Format::Markdown && !std::mem::replace(&mut self.headed, true) {
             to.out().extend(["# ", &self.settings.name, "\n\n"]);
         }
         if self.settings.look.out_width.is_none() {
@@ -202,6 +205,7 @@ impl AskView {
         if clean.is_empty() {
             return;
         }
+        self.fresh_row(to);
         self.thinking = true;
         to.err().push_str(&dim(&clean, self.settings.look));
     }
@@ -215,6 +219,13 @@ impl AskView {
     /// One line on stderr, on a row of its own.
     fn say(&mut self, line: &str, to: &mut Output) {
         self.end_thinking(to);
+        self.fresh_row(to);
+        to.err().push_str(line);
+        to.err().push('\n');
+    }
+
+    /// What goes to stderr next does not end up in the middle of a row of the answer, where both are one screen.
+    fn fresh_row(&mut self, to: &mut Output) {
         let same_screen = self.settings.look.out_width.is_some() && self.settings.look.err_is_terminal;
         if same_screen && std::mem::take(&mut self.open_line) {
             match &mut self.markdown {
@@ -222,8 +233,6 @@ impl AskView {
                 None => to.out().push('\n'),
             }
         }
-        to.err().push_str(line);
-        to.err().push('\n');
     }
 
     /// Ends what is on stdout: the terminal's line, the Markdown source's.
@@ -238,7 +247,7 @@ impl AskView {
     }
 
     fn finished(&mut self, outcome: &LaneOutcome, to: &mut Output) {
-        self.show_held(to);
+        self.show_held(outcome, to);
         let message = match &outcome.result {
             Err(error) => Some(notice::failure(&self.settings.name, error, outcome)),
             Ok(whole) => self.warnings(whole.reason.as_ref()),
@@ -247,8 +256,8 @@ impl AskView {
     }
 
     /// Shows what could not be shown before.
-    fn show_held(&mut self, to: &mut Output) {
-        let deltas = self.held.take();
+    fn show_held(&mut self, outcome: &LaneOutcome, to: &mut Output) {
+        let deltas = self.held.take(outcome.result.is_err());
         if self.settings.format == Format::Jsonl {
             json_lines(&json::deltas(LANE, &deltas), to);
         }
@@ -261,7 +270,8 @@ impl AskView {
     fn over(&mut self, outcome: &LaneOutcome, message: Option<String>, to: &mut Output) {
         self.end_thinking(to);
         self.close_answer(to);
-        if !self.kept.any_content
+        if outcome.result.is_err()
+            && !self.kept.any_content
             && let Some(earlier) = self.earlier.take()
         {
             self.kept = earlier;

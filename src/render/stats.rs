@@ -1,16 +1,21 @@
 //! The line of `--stats`: what one answer took.
 
+use std::time::Duration;
+
 use super::notice::duration;
 use crate::{chat::Usage, engine::LaneOutcome};
 
-/// Tokens a second after the first; `None` when there are too few to tell.
+/// Less than this between the first delta and the last says more of the network's pieces than of the model.
+const SHORTEST: Duration = Duration::from_millis(10);
+
+/// Tokens a second after the first; `None` when there are too few, or too little time, to tell.
 #[must_use]
 pub fn tokens_per_second(usage: &Usage, outcome: &LaneOutcome) -> Option<f64> {
     let seconds = outcome.generating.as_secs_f64();
     let output = usage.output.filter(|&output| output > 1)?;
     #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
     let speed = (output - 1) as f64 / seconds;
-    (seconds > 0.0).then_some(speed)
+    (outcome.generating >= SHORTEST).then_some(speed)
 }
 
 /// `fast  ttft 52 ms  total 1.2 s  14 in (8 cached) / 60 out  49 tok/s  $0.0004`

@@ -17,11 +17,14 @@ pub struct Budget {
 
 impl Default for Budget {
     fn default() -> Self {
-        Self { candidates: 8, repeats: 1 }
+        Self { candidates: Self::CANDIDATES, repeats: 1 }
     }
 }
 
 impl Budget {
+    /// How many candidates one request may ask.
+    pub const CANDIDATES: usize = 8;
+
     /// How many candidates may still be asked.
     #[must_use]
     pub fn candidates(&self) -> usize {

@@ -109,11 +109,21 @@ fn tls_setup(error: rustls::Error) -> TransportError {
     TransportError { source: Some(Box::new(error)), ..TransportError::new(TransportErrorKind::Local, message) }
 }
 
+/// Every certificate authority there is takes less than one.
+const LARGEST_CA_FILE: u64 = 16 * 1024 * 1024;
+
 fn roots_of(file: &std::path::Path) -> Result<rustls::RootCertStore, TransportError> {
+    use io::Read;
     use rustls::pki_types::{CertificateDer, pem::PemObject};
     let failed =
         |what: String| TransportError::new(TransportErrorKind::Local, format!("ca_file {}: {what}", file.display()));
-    let bytes = std::fs::read(file).map_err(|error| failed(format!("cannot be read: {error}")))?;
+    let mut bytes = Vec::new();
+    let read =
+        std::fs::File::open(file).and_then(|file| io::Read::take(file, LARGEST_CA_FILE + 1).read_to_end(&mut bytes));
+    let read = read.map_err(|error| failed(format!("cannot be read: {error}")))?;
+    if read as u64 > LARGEST_CA_FILE {
+        return Err(failed("is longer than 16 MiB".into()));
+    }
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
         let certificate = certificate.map_err(|error| failed(format!("is no PEM file: {error}")))?;

@@ -33,7 +33,16 @@ fn curl(target: &Target, lane: &Lane) -> Result<String, CliError> {
         .encode(target, placeholder.as_ref(), &lane.call)
         .map_err(|error| CliError::Usage { message: error.to_string(), hint: None })?;
     let mut lines = vec![format!("curl -N {}", quoted(&masked_url(&target.endpoint.url("chat/completions"))))];
-    for (name, value) in request.headers() {
+    if let Some(proxy) = &target.endpoint.connect.proxy {
+        lines.push(format!("-x {}", quoted(&masked_url(proxy))));
+    }
+    if let Some(file) = &target.endpoint.connect.ca_file {
+        lines.push(format!("--cacert {}", quoted(&file.display().to_string())));
+    }
+    // The endpoint's own headers take the place of ours.
+    let ours = |name: &&http::HeaderName| !target.endpoint.headers.iter().any(|(own, _)| own == *name);
+    for name in request.headers().keys().filter(ours) {
+        let value = &request.headers()[name];
         let value = value.to_str().unwrap_or_default();
         let key = target.endpoint.keys.first().filter(|_| name == http::header::AUTHORIZATION);
         lines.push(match key {
@@ -42,7 +51,7 @@ fn curl(target: &Target, lane: &Lane) -> Result<String, CliError> {
         });
     }
     for (name, source) in &target.endpoint.headers {
-        let fallback = name.as_str().to_uppercase().replace('-', "_");
+        let fallback = name.as_str().to_uppercase().replace(|c: char| !c.is_ascii_alphanumeric(), "_");
         lines.push(format!("-H \"{name}: {}\"", variable(source, &fallback)));
     }
     lines.push(format!("--data-raw {}", quoted(&String::from_utf8_lossy(request.body()))));

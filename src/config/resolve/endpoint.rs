@@ -84,21 +84,14 @@ impl Resolver {
             }
             return vendor.and_then(|vendor| Url::parse(&vendor.base_url).ok());
         };
-        let wrong = match Url::parse(&written.value) {
-            Ok(url) if !matches!(url.scheme(), "http" | "https") => format!("base_url begins with {}://", url.scheme()),
-            Ok(url) if url.host_str().is_none_or(str::is_empty) => "base_url names no host".to_owned(),
-            Ok(mut url) => {
-                // The address of one call is often pasted in place of the address of all of them.
-                if let Some(base) = url.path().trim_end_matches('/').strip_suffix("/chat/completions") {
-                    let base = base.to_owned();
-                    url.set_path(&base);
-                }
-                return Some(self.warn_of_address(&name.value, url));
+        match base_url(&written.value) {
+            Ok(url) => Some(self.warn_of_address(&name.value, url)),
+            Err(wrong) => {
+                let problem = self.problem(format!("base_url {wrong}"), &written.span);
+                problem.help = Some("write it like \"https://api.example.com/v1\"".into());
+                None
             }
-            Err(error) => format!("base_url is no address: {error}"),
-        };
-        self.problem(wrong, &written.span).help = Some("write it like \"https://api.example.com/v1\"".into());
-        None
+        }
     }
 
     fn warn_of_address(&mut self, name: &str, url: Url) -> Url {
@@ -166,5 +159,22 @@ impl Resolver {
             Some((rest, home)) => home.join(rest),
             None => self.folder.join(written),
         }
+    }
+}
+
+/// The address written as `text`, or what is wrong with it.
+pub(in crate::config) fn base_url(text: &str) -> Result<Url, String> {
+    match Url::parse(text) {
+        Ok(url) if !matches!(url.scheme(), "http" | "https") => Err("has no http:// or https:// before it".to_owned()),
+        Ok(url) if url.host_str().is_none_or(str::is_empty) => Err("names no host".to_owned()),
+        Ok(mut url) => {
+            // The address of one call is often pasted in place of the address of all of them.
+            if let Some(base) = url.path().trim_end_matches('/').strip_suffix("/chat/completions") {
+                let base = base.to_owned();
+                url.set_path(&base);
+            }
+            Ok(url)
+        }
+        Err(error) => Err(format!("is no address: {error}")),
     }
 }

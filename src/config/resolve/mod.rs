@@ -10,11 +10,10 @@ use std::{
     sync::Arc,
 };
 
-use url::Url;
-
 mod endpoint;
 
 use endpoint::bare_endpoint;
+pub(super) use endpoint::base_url;
 
 use super::{
     Config, ConfigError, Preset, Problem, Route, Set,
@@ -50,25 +49,21 @@ pub fn resolve(text: &str, path: &Path) -> Result<Config, ConfigError> {
 
 /// The configuration without a file: every vendor, with the keys the environment holds. The first vendor with a key
 /// is the default.
-#[must_use]
-pub fn from_environment(environment: &Environment) -> Config {
+pub fn from_environment(environment: &Environment) -> Result<Config, ConfigError> {
     let mut config = Config::default();
     for vendor in vendors::all() {
         let key = vendor.key_variable(environment);
-        let Ok(url) = Url::parse(vendor.address(environment)) else {
-            config.warnings.push(format!("the address of {} in the environment is no URL", vendor.title));
+        if key.is_none() && !vendor.key_env.is_empty() {
             continue;
-        };
-        let keys = key.map(|name| KeySource::Env(name.to_owned())).into_iter().collect();
-        if key.is_some() || vendor.key_env.is_empty() {
-            let endpoint = Endpoint { keys, ..bare_endpoint(&vendor.name, url) };
-            config.endpoints.push(Arc::new(endpoint));
         }
+        let keys = key.map(|name| KeySource::Env(name.to_owned())).into_iter().collect();
+        let endpoint = Endpoint { keys, ..bare_endpoint(&vendor.name, vendor.address(environment)?) };
+        config.endpoints.push(Arc::new(endpoint));
         if let (Some(_), Some(model), None) = (key, &vendor.model, &config.default) {
             config.default = Some(format!("{}/{model}", vendor.name));
         }
     }
-    config
+    Ok(config)
 }
 
 /// The target for a model that has no entry: `endpoint/upstream-id`.
@@ -227,6 +222,10 @@ impl Resolver {
         let mut target = direct_target(&endpoint, &entry.model.value);
         target.id = TargetId(normalised(&name.value));
         target.params = params(&entry.params);
+        if let Some(ours) = ["model", "messages", "stream"].iter().find(|ours| entry.extra.contains_key(**ours)) {
+            self.problem(format!("`extra` of model `{}` would replace `{ours}`", name.value), &name.span).help =
+                Some("that is sent with every request; leave it out".into());
+        }
         match serde_json::to_value(&entry.extra) {
             Ok(serde_json::Value::Object(extra)) => target.params.extra = extra,
             _ => {
@@ -329,6 +328,11 @@ impl Resolver {
             && !upstream.is_empty()
         {
             return Some(Arc::new(direct_target(endpoint, upstream)));
+        }
+        if self.config.route(&name).is_some() {
+            let problem = Problem::new(&self.source, format!("`{name}` is a route"), wanted.span.clone());
+            self.push(problem.label(format!("asked for by {by}")).help("name its models: routes do not hold routes"));
+            return None;
         }
         let problem = Problem::new(&self.source, format!("unknown model `{name}`"), wanted.span.clone());
         let known = self.config.models.iter().map(|model| model.id.0.as_str());

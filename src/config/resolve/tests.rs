@@ -135,10 +135,46 @@ fn an_address_without_v1_warns_and_a_pasted_call_is_cut() {
 fn keys_in_the_environment_are_enough() {
     let environment = [("DEEPSEEK_API_KEY", "sk-d"), ("DEEPSEEK_BASE_URL", "http://127.0.0.1:1/v1")]
         .map(|(n, v)| (n.into(), v.into()));
-    let config = from_environment(&environment.into_iter().collect());
+    let config = from_environment(&environment.into_iter().collect()).expect("fine");
     assert_eq!(config.default.as_deref(), Some("deepseek/deepseek-chat"));
     let endpoint = config.endpoint("deepseek").expect("there");
     assert_eq!(endpoint.base_url.as_str(), "http://127.0.0.1:1/v1");
     assert_eq!(endpoint.keys, [KeySource::Env("DEEPSEEK_API_KEY".into())]);
-    assert!(from_environment(&Environment::default()).default.is_none());
+    assert!(from_environment(&Environment::default()).expect("fine").default.is_none());
+    let wrong =
+        [("DEEPSEEK_API_KEY", "sk-d"), ("DEEPSEEK_BASE_URL", "localhost:1/v1")].map(|(n, v)| (n.into(), v.into()));
+    let error = from_environment(&wrong.into_iter().collect()).expect_err("no address").to_string();
+    assert!(error.contains("DEEPSEEK_BASE_URL=localhost:1/v1") && error.contains("http://"), "{error}");
+}
+
+#[test]
+fn no_secret_is_in_what_is_told_of_a_broken_file() {
+    for text in [
+        "[endpoints.m]\nbase_ulr = \"http://h/v1\"\napi_key = \"sk-literal-secret-123\"\n",
+        "[endpoints.m]\napi_keys = \"sk-literal-secret-123\"\n",
+        "[endpoints.m]\napi_key = { enw = \"sk-literal-secret-123\" }\n",
+        "[endpoints.m]\napi_key = \"sk-literal-secret-123\"\napi_keys = [\"sk-literal-secret-123\"]\n",
+        "[endpoints.m]\napi_key = sk-literal-secret-123\n",
+    ] {
+        let Err(ConfigError::Invalid { problems, .. }) = resolve(text, Path::new("c.toml")) else { panic!("{text}") };
+        for problem in problems {
+            let shown = format!("{:?}", miette::Report::new(problem));
+            assert!(!shown.contains("literal-secret"), "{text}: {shown}");
+        }
+    }
+}
+
+#[test]
+fn what_ask_itself_sends_is_not_for_extra() {
+    let text = "[endpoints.m]\nbase_url = \"http://h/v1\"\n[models.a]\nendpoint = \"m\"\nmodel = \"x\"\nextra = { messages = [] }\n";
+    assert!(problems(text)[0].message.contains("would replace `messages`"), "{:?}", problems(text));
+}
+
+#[test]
+fn limits_of_nothing_and_routes_in_routes_are_refused() {
+    let model =
+        "[endpoints.m]\nbase_url = \"http://h/v1\"\n[routes.b]\nmodels = [\"m/x\"]\n[routes.c]\nmodels = [\"b\"]\n";
+    assert!(problems(model)[0].message.contains("`b` is a route"), "{:?}", problems(model));
+    let zero = "[endpoints.m]\nbase_url = \"http://h/v1\"\ntimeouts = { total = \"0s\" }\n";
+    assert!(problems(zero)[0].message.contains("leaves no time"), "{:?}", problems(zero));
 }

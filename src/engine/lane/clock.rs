@@ -1,8 +1,8 @@
 //! The time a lane may take.
 //!
-//! Owns one deadline for everything the lane waits for (keys, a place at an endpoint, connections, answers, pauses) and
-//! each candidate's share of it. Time in which a reader takes what came counts as nothing: only what goes through
-//! [`Clock::count`] is spent.
+//! Owns one deadline for everything the lane waits for (keys, a place at an endpoint, connections, answers, pauses),
+//! the limit of the search for one that answers, and each candidate's share of both. Time in which a reader takes what
+//! came counts as nothing: only what is awaited through here is spent.
 
 use std::time::Duration;
 
@@ -21,15 +21,17 @@ const FIRST_DELTA: Duration = Duration::from_secs(120);
 pub(super) struct Clock {
     spent: Duration,
     deadline: Option<Duration>,
-    /// No request is begun later than this.
-    begin_by: Duration,
+    /// What was spent while no answer came.
+    searched: Duration,
+    /// No request is begun when so much was.
+    search_limit: Duration,
 }
 
 impl Clock {
     pub(super) fn new(lane: &Lane) -> Self {
         let explicit = lane.candidates.iter().filter_map(|target| target.timeouts.first_token).max();
-        let begin_by = explicit.map_or(FIRST_DELTA, |longer| longer.max(FIRST_DELTA));
-        Self { spent: Duration::ZERO, deadline: lane.deadline, begin_by }
+        let search_limit = explicit.map_or(FIRST_DELTA, |longer| longer.max(FIRST_DELTA));
+        Self { spent: Duration::ZERO, deadline: lane.deadline, searched: Duration::ZERO, search_limit }
     }
 
     /// Whether the lane's own deadline has passed.
@@ -39,12 +41,20 @@ impl Clock {
 
     /// Whether a request may still be begun after a pause of `wait`.
     pub(super) fn allows(&self, wait: Duration) -> bool {
-        let then = self.spent + wait;
-        then < self.begin_by && self.deadline.is_none_or(|deadline| then < deadline)
+        let in_time = self.deadline.is_none_or(|deadline| self.spent + wait < deadline);
+        self.searched + wait < self.search_limit && in_time
     }
 
-    /// Awaits `work` and counts the time.
+    /// Awaits `work`, which is to bring an answer, and counts the time.
     pub(super) async fn count<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let before = self.spent;
+        let done = self.count_answering(work).await;
+        self.searched += self.spent.saturating_sub(before);
+        done
+    }
+
+    /// Awaits `work`, more of an answer that comes, and counts the time.
+    pub(super) async fn count_answering<T>(&mut self, work: impl Future<Output = T>) -> T {
         let begun = Instant::now();
         let done = work.await;
         self.spent += begun.elapsed();
@@ -63,15 +73,22 @@ impl Clock {
         .await
     }
 
-    /// How long `target` may take. An explicit limit wins, else it depends on whether anybody else is left.
-    pub(super) fn patience(&self, target: &Target, others: usize) -> Patience {
+    /// How long `target` may take. An explicit limit wins, else it depends on whether anybody else is left; those others
+    /// keep their share of the time in any case.
+    pub(super) fn patience(&self, target: &Target, others: usize, streams: bool) -> Patience {
         let mut patience = Patience::of(target.timeouts);
         if patience.first_token.is_none() && others > 0 {
             let slow = target.reasons || is_private(&target.endpoint.base_url);
             let silence = if slow { SILENT_SLOW } else { SILENT_REMOTE };
-            patience.first_token = Some(self.share(others).map_or(silence, |share| silence.min(share)));
+            patience.first_token = Some(silence.min(split(self.search_limit.saturating_sub(self.searched), others)));
         }
         patience.total = patience.total.min(self.left().unwrap_or(Duration::MAX));
+        if let Some(share) = self.share(others).filter(|_| others > 0) {
+            patience.first_token = patience.first_token.map(|first| first.min(share));
+            if !streams {
+                patience.total = patience.total.min(share);
+            }
+        }
         patience
     }
 
@@ -81,6 +98,10 @@ impl Clock {
 
     /// Of the time left, what one candidate may use up while `others` are to get their turn.
     fn share(&self, others: usize) -> Option<Duration> {
-        self.left().map(|left| left / u32::try_from(others + 1).unwrap_or(u32::MAX))
+        self.left().map(|left| split(left, others))
     }
+}
+
+fn split(time: Duration, others: usize) -> Duration {
+    time / u32::try_from(others + 1).unwrap_or(u32::MAX)
 }

@@ -9,7 +9,7 @@ use std::{collections::VecDeque, pin::pin, sync::Arc, task::Poll, time::Duration
 use futures_util::{Stream, future::Either};
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 mod clock;
@@ -72,6 +72,7 @@ struct Run {
     records: Vec<AttemptRecord>,
     /// What the attempt under way has put out.
     spoken: Spoken,
+    silence: Silence,
     /// The last attempt that broke off in the middle of its answer: its record, and what it had put out.
     broken_off: Option<(AttemptRecord, Spoken)>,
 }
@@ -84,6 +85,16 @@ struct Spoken {
     ttft: Option<Duration>,
     first: Option<Instant>,
     last: Option<Instant>,
+}
+
+/// How long nothing has come of an attempt; what is no answer (pings) does not break it.
+#[derive(Clone, Copy, Debug)]
+struct Silence {
+    since: Instant,
+    /// How often that was said.
+    told: u32,
+    /// Whether to say it: nobody else is left to ask.
+    tell: bool,
 }
 
 /// What the head of a successful reply told, for the record.
@@ -111,6 +122,7 @@ impl Run {
             budget: Budget::default(),
             records: Vec::new(),
             spoken: Spoken::default(),
+            silence: Silence { since: Instant::now(), told: 0, tell: false },
             broken_off: None,
         }
     }
@@ -180,14 +192,14 @@ impl Run {
     /// When the time or the attempt budget is used up, the others are told of and not asked.
     async fn pass_over_the_rest(&mut self) {
         let why = if !self.clock.allows(Duration::ZERO) {
-            "the time is used up"
+            "the time is used up".to_owned()
         } else if self.others() == 0 {
-            "one request asks no more models than it has"
+            format!("one request asks at most {} models", Budget::CANDIDATES)
         } else {
             return;
         };
         for target in std::mem::take(&mut self.left) {
-            self.report.emit(EventKind::Notice(Notice::PassedOver(target.id.clone(), why.to_owned()))).await;
+            self.report.emit(EventKind::Notice(Notice::PassedOver(target.id.clone(), why.clone()))).await;
         }
     }
 
@@ -345,10 +357,12 @@ impl Run {
         };
         let ready = self.clock.prepare(others, ready).await;
         let (_place, credentials): (_, Credentials) = ready.unwrap_or_else(|| Err(not_ready()))?;
-        let patience = self.clock.patience(target, others);
+        let patience = self.clock.patience(target, others, call.streams());
         let start = Start { target, credentials: &credentials, call, patience, fresh };
         let attempt = Attempt::start(&*engine.transport, start);
-        let mut attempt = self.clock.count(self.report.while_waiting(target, others, attempt)).await?;
+        self.silence = Silence { since: Instant::now(), told: 0, tell: others == 0 };
+        let waiting = self.report.while_waiting(target, &mut self.silence, attempt);
+        let mut attempt = self.clock.count(waiting).await?;
         *head = Head { answered: true, request_id: attempt.request_id().map(str::to_owned) };
         let finished = self.read(target, &mut attempt).await?;
         if self.refused(&finished) {
@@ -373,10 +387,10 @@ impl Run {
     async fn read(&mut self, target: &Target, attempt: &mut Attempt) -> Result<Finished, ApiError> {
         loop {
             let step = if self.spoken.first.is_some() {
-                self.clock.count(attempt.next()).await
+                self.clock.count_answering(attempt.next()).await
             } else {
-                let others = self.others();
-                self.clock.count(self.report.while_waiting(target, others, attempt.next())).await
+                let waiting = self.report.while_waiting(target, &mut self.silence, attempt.next());
+                self.clock.count(waiting).await
             };
             match step? {
                 Step::Done(finished) => return Ok(finished),
@@ -404,18 +418,19 @@ impl Run {
 
 impl Reporter {
     /// Awaits `work`; says so every half minute when there is nobody else to ask.
-    async fn while_waiting<T>(&self, target: &Target, others: usize, work: impl Future<Output = T>) -> T {
+    async fn while_waiting<T>(&self, target: &Target, silence: &mut Silence, work: impl Future<Output = T>) -> T {
+        if !silence.tell {
+            return work.await;
+        }
         let mut work = pin!(work);
-        let mut waited = Duration::ZERO;
         loop {
-            match futures_util::future::select(work, pin!(sleep(WAITING))).await {
+            let waited = WAITING * (silence.told + 1);
+            match futures_util::future::select(work, pin!(sleep_until(silence.since + waited))).await {
                 Either::Left((done, _)) => return done,
                 Either::Right(((), unfinished)) => {
                     work = unfinished;
-                    waited += WAITING;
-                    if others == 0 {
-                        self.emit(EventKind::Notice(Notice::Waiting(target.id.clone(), waited))).await;
-                    }
+                    silence.told += 1;
+                    self.emit(EventKind::Notice(Notice::Waiting(target.id.clone(), waited))).await;
                 }
             }
         }

@@ -35,6 +35,10 @@ async fn a_cut_answer_starts_again_or_is_held_back_where_that_is_wanted() {
     assert!(matches!(ran.failovers().as_slice(), [Next::Candidate(_)]));
     let ran = run(Lane { on_cut: OnCut::Buffer, ..lane(two()) }, [cut, status(401)]).await;
     assert!(ran.outcome.cut && ran.answer.text == "half", "what arrived is kept: {:?}", ran.outcome);
+    let wordless = Reply::Pieces(vec![(Duration::ZERO, STOP)]);
+    let half = Reply::Pieces(vec![(Duration::ZERO, HELLO)]);
+    let ran = run(Lane { on_cut: OnCut::Buffer, ..lane(two()) }, [half, wordless]).await;
+    assert!(ran.outcome.result.is_ok() && ran.answer.text.is_empty(), "an answer without a word is the answer");
     let last = Lane { on_cut: OnCut::Buffer, ..lane(vec![testing::target("a")]) };
     let ran = run(last, [Reply::Pieces(vec![(Duration::ZERO, HELLO)])]).await;
     assert!(ran.outcome.cut && ran.answer.text == "Hello", "what arrived is kept: {:?}", ran.outcome);

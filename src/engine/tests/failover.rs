@@ -124,6 +124,12 @@ async fn every_key_of_an_endpoint_is_tried_and_none_is_shown() {
     let sent: Vec<_> = ran.asked.iter().map(|asked| asked.key.as_deref()).collect();
     assert_eq!(sent, [Some("Bearer sk-first-key"), Some("Bearer sk-second-key")]);
     assert!(!format!("{:?}", ran.events).contains("first-key"));
+    let keys = |endpoint: &mut Endpoint| endpoint.keys = vec![KeySource::Literal(ApiKey::new("sk-first-key"))];
+    let late = "data: {\"error\":{\"message\":\"bad key sk-first-key\"}}\n\n";
+    let finish = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello\"},\"finish_reason\":\"stop\"}]}\n\n";
+    let reply = Reply::Pieces(vec![(Duration::ZERO, finish), (Duration::ZERO, late)]);
+    let warned = run(lane(vec![with_endpoint(testing::target("a"), keys)]), [reply]).await;
+    assert!(warned.notices().len() == 1 && !format!("{:?}", warned.events).contains("first-key"));
     assert_eq!(ran.outcome.result, Ok(Whole { reason: Some(FinishReason::Stop) }));
 }
 

@@ -211,7 +211,9 @@ async fn run(lane: Lane, replies: impl IntoIterator<Item = Reply>) -> Ran {
             _ => {}
         }
     }
-    held.take().iter().for_each(|delta| answer.add(delta));
+    let failed =
+        matches!(events.last(), Some(Event { kind: EventKind::Finished(outcome), .. }) if outcome.result.is_err());
+    held.take(failed).iter().for_each(|delta| answer.add(delta));
     let Some(EventKind::Finished(outcome)) = events.last().map(|event| event.kind.clone()) else {
         panic!("the last event is the end: {events:?}")
     };

@@ -104,3 +104,39 @@ async fn the_deadline_holds_for_places_and_bodies_of_errors_too() {
     let ran = run(Lane { deadline: Some(SECOND), ..lane(vec![testing::target("a")]) }, [Reply::Unended(500)]).await;
     assert_eq!((ran.took, ran.outcome.deadline_passed), (SECOND, true));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_search_leaves_every_candidate_its_turn() {
+    let slow = |name| Target { reasons: true, ..testing::target(name) };
+    let ran = run(lane(vec![slow("a"), slow("b"), slow("c")]), [Reply::Silence, Reply::Silence, answer()]).await;
+    assert_eq!((ran.answer.text.as_str(), ran.took), ("Hello", 80 * SECOND));
+    let long = vec![(70 * SECOND / 2, HELLO); 4];
+    let ran = run(Lane { on_cut: OnCut::Restart, ..lane(vec![slow("a"), slow("b")]) }, [Reply::Broken(long), answer()]);
+    assert!(ran.await.outcome.result.is_ok(), "time in which an answer came is no search");
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_deadline_no_candidate_takes_the_others_share() {
+    let timeouts = Timeouts { first_token: Some(20 * SECOND), ..Timeouts::default() };
+    let patient = || Target { timeouts, ..testing::target("a") };
+    let lane = |targets| Lane { deadline: Some(4 * SECOND), ..lane(targets) };
+    let ran = run(lane(vec![patient(), testing::target("b")]), [Reply::Silence, answer()]).await;
+    assert_eq!((ran.answer.text.as_str(), ran.took), ("Hello", 2 * SECOND));
+    let mut whole = lane(two());
+    let Call::Chat(chat) = &mut whole.call;
+    chat.stream = false;
+    let ran = run(whole, [Reply::Silence, answer()]).await;
+    assert_eq!((ran.answer.text.as_str(), ran.took), ("Hello", 2 * SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn pings_are_no_word_to_who_waits() {
+    let pings = std::iter::repeat_n((SECOND, ": ping\n\n"), 70).chain([(SECOND, HELLO), (SECOND, STOP)]);
+    let ran = run(lane(vec![testing::target("a")]), [Reply::Pieces(pings.collect())]).await;
+    let waits: Vec<_> = ran.notices();
+    assert!(
+        matches!(waits.as_slice(), [Notice::Waiting(_, first), Notice::Waiting(_, second)]
+        if (*first, *second) == (30 * SECOND, 60 * SECOND)),
+        "{waits:?}"
+    );
+}

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{
     error,
-    wire::{Choice, Chunk, Content, Message, WireToolCall},
+    wire::{Choice, Chunk, Content, Function, Message},
 };
 use crate::{
     chat::{Delta, DeltaKind, ErrorClass, FinishReason, ToolCall},
@@ -32,8 +32,8 @@ pub(super) struct ChatDecoder {
     done: bool,
     /// How far the reply has come.
     came: Came,
-    /// A piece had to be left out.
-    unreadable: bool,
+    /// The reply has more of these than any answer.
+    too_many: Option<&'static str>,
     /// The reply was one object, not a stream.
     whole_body: bool,
     /// That object broke off in the middle of its JSON.
@@ -47,6 +47,17 @@ struct ChoiceState {
     /// The whole text so far, kept only when deltas repeat it.
     so_far: String,
     finish: Option<FinishReason>,
+    /// The calls of tools so far, in their order.
+    calls: Vec<Call>,
+}
+
+/// What tells the pieces of one call of a tool from those of another.
+#[derive(Debug)]
+struct Call {
+    /// The service's own number for it, or its place in the message.
+    index: u64,
+    id: String,
+    name: String,
 }
 
 /// What has come of a reply, as far as it matters to an error after it.
@@ -72,7 +83,7 @@ impl ChatDecoder {
             model_sent: false,
             done: false,
             came: Came::Nothing,
-            unreadable: false,
+            too_many: None,
             whole_body: false,
             broken_body: false,
         }
@@ -81,7 +92,7 @@ impl ChatDecoder {
     fn choice(&mut self, index: u16) -> &mut ChoiceState {
         let at = self.choices.iter().position(|choice| choice.index == index).unwrap_or_else(|| {
             let think = ThinkSplitter::new(self.options.think_prefilled);
-            self.choices.push(ChoiceState { index, think, so_far: String::new(), finish: None });
+            self.choices.push(ChoiceState { index, think, so_far: String::new(), finish: None, calls: Vec::new() });
             self.choices.len() - 1
         });
         &mut self.choices[at]
@@ -113,8 +124,9 @@ impl ChatDecoder {
             let error = ApiError::new(class, format!("the service ended the answer with `{word}`"));
             return Err(ApiError { status: Some(200), server: self.server, ..error });
         }
-        if std::mem::take(&mut self.unreadable) {
-            return Ok(Some(Flow::Garbled));
+        if let Some(what) = self.too_many {
+            let message = format!("the reply has too many {what}");
+            return Err(ApiError { server: self.server, ..ApiError::new(ErrorClass::Garbled, message) });
         }
         Ok(Some(if self.ended_softly() { Flow::SoftEnd } else { Flow::More }))
     }
@@ -137,7 +149,7 @@ impl ChatDecoder {
     fn one_choice(&mut self, choice: Choice<'_>, out: &mut Vec<Delta>) {
         let index = choice.index.0.unwrap_or(0);
         if index >= MOST_CHOICES {
-            self.unreadable = true;
+            self.too_many = Some("choices");
             return;
         }
         #[expect(clippy::cast_possible_truncation, reason = "checked against MOST_CHOICES")]
@@ -166,16 +178,22 @@ impl ChatDecoder {
         self.content(index, message.content, out);
         self.put(index, DeltaKind::Refusal(message.refusal.into_text()), out);
         for (position, call) in (0..).zip(message.tool_calls.0) {
-            let call = tool_call(call, position);
-            if call.index < MOST_TOOL_CALLS {
-                self.put(index, DeltaKind::ToolCall(call), out);
-            } else {
-                self.unreadable = true;
-            }
+            let function = call.function.0.unwrap_or_default();
+            self.tool_call(index, call.index.0.unwrap_or(position), call.id.into_string(), function, out);
         }
-        if let Some(call) = message.function_call.0 {
-            let (name, arguments) = (call.name.into_string(), call.arguments.into_string());
-            self.put(index, DeltaKind::ToolCall(ToolCall { index: 0, id: String::new(), name, arguments }), out);
+        if let Some(function) = message.function_call.0 {
+            self.tool_call(index, 0, String::new(), function, out);
+        }
+    }
+
+    fn tool_call(&mut self, choice: u16, index: u64, id: String, function: Function<'_>, out: &mut Vec<Delta>) {
+        let (name, arguments) = (function.name.into_string(), function.arguments.into_string());
+        let index = self.choice(choice).call(index, &id, &name);
+        match u32::try_from(index) {
+            Ok(index) if index < MOST_TOOL_CALLS => {
+                self.put(choice, DeltaKind::ToolCall(ToolCall { index, id, name, arguments }), out);
+            }
+            _ => self.too_many = Some("calls of tools"),
         }
     }
 
@@ -234,6 +252,11 @@ impl ChatDecoder {
         {
             return Ok(flow);
         }
+        if let Some((first, rest)) = glued(data) {
+            let flow = self.payload(first, event, out)?.unwrap_or(Flow::Garbled);
+            let rest = self.payload_or_rescued(rest, event, out)?;
+            return Ok(if flow == Flow::Garbled { flow } else { rest });
+        }
         if let Some((_, inner)) = data.rsplit_once("data:")
             && let Some(flow) = self.payload(inner.trim(), event, out)?
         {
@@ -252,6 +275,13 @@ impl ChatDecoder {
         Ok(Flow::Garbled)
     }
 
+    fn payload_or_rescued(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
+        match self.payload(data, event, out)? {
+            Some(flow) => Ok(flow),
+            None => self.rescued(data, event, out),
+        }
+    }
+
     /// One payload: the end mark or an object.
     fn payload(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Option<Flow>, ApiError> {
         if is_done(data) {
@@ -262,7 +292,8 @@ impl ChatDecoder {
     }
 
     fn body(&mut self, data: &str, out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
-        if let Ok(Value::Array(items)) = serde_json::from_str::<Value>(data)
+        if data.starts_with('[')
+            && let Some(Value::Array(items)) = tree(data)
             && items.first().is_some_and(|item| error::is_error(item, b""))
         {
             return Err(error::in_stream(&items[0], self.server, self.came));
@@ -343,22 +374,55 @@ impl ChoiceState {
     }
 }
 
+impl ChoiceState {
+    /// The place of the call that a piece belongs to. Some services number every call 0, or none: another id or another
+    /// name is another call.
+    fn call(&mut self, index: u64, id: &str, name: &str) -> usize {
+        let differs = |known: &str, new: &str| !known.is_empty() && !new.is_empty() && known != new;
+        let same = |call: &Call| call.index == index && !differs(&call.id, id) && !differs(&call.name, name);
+        // The latest first: pieces of a call mostly follow each other.
+        match self.calls.iter().rposition(same) {
+            Some(place) => {
+                let call = &mut self.calls[place];
+                if call.id.is_empty() {
+                    id.clone_into(&mut call.id);
+                }
+                if call.name.is_empty() {
+                    name.clone_into(&mut call.name);
+                }
+                place
+            }
+            None if self.calls.len() > MOST_TOOL_CALLS as usize => self.calls.len(),
+            None => {
+                self.calls.push(Call { index, id: id.to_owned(), name: name.to_owned() });
+                self.calls.len() - 1
+            }
+        }
+    }
+}
+
 fn error_in(json: &str, event: &[u8]) -> Option<Value> {
-    serde_json::from_str::<Value>(json).ok().filter(|value| error::is_error(value, event))
+    tree(json).filter(|value| error::is_error(value, event))
+}
+
+/// The whole of a small JSON text; errors are small, and a tree takes many times the room of its text.
+fn tree(json: &str) -> Option<Value> {
+    const LARGEST: usize = 1024 * 1024;
+    (json.len() <= LARGEST).then(|| serde_json::from_str(json).ok()).flatten()
+}
+
+/// Two frames in one: a whole object, and what follows it.
+fn glued(data: &str) -> Option<(&str, &str)> {
+    let mut values = serde_json::Deserializer::from_str(data).into_iter::<serde::de::IgnoredAny>();
+    values.next()?.ok()?;
+    let (first, rest) = data.split_at(values.byte_offset());
+    let rest = rest.trim();
+    let rest = rest.strip_prefix("data:").unwrap_or(rest).trim();
+    (first.starts_with('{') && !rest.is_empty()).then_some((first, rest))
 }
 
 fn is_done(data: &str) -> bool {
     data.trim().trim_matches('"') == "[DONE]"
-}
-
-fn tool_call(call: WireToolCall<'_>, position: u32) -> ToolCall {
-    let index = call.index.0.and_then(|index| u32::try_from(index).ok()).unwrap_or(position);
-    let (name, arguments) = call
-        .function
-        .0
-        .map(|function| (function.name.into_string(), function.arguments.into_string()))
-        .unwrap_or_default();
-    ToolCall { index, id: call.id.into_string(), name, arguments }
 }
 
 /// The common word for a service's own; `None` while there is none ("" and "null" are what some send meanwhile).

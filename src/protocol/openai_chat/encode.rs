@@ -36,7 +36,8 @@ fn own_fields(target: &Target, chat: &ChatRequest) -> Result<RawObject, serde_js
             object.set("stream_options", &json!({"include_usage": true}))?;
         }
     }
-    for (name, value) in parameters(&target.params.overlaid(&chat.params)) {
+    // The request's own lie on top, whatever they are called in the model's entry.
+    for (name, value) in parameters(&target.params).into_iter().chain(parameters(&chat.params)) {
         object.set(&name, &value)?;
     }
     Ok(object)
@@ -93,8 +94,8 @@ fn message(message: &Message) -> Value {
 /// What to change after a refusal: once `max_tokens` under its newer name, else without the field that was named.
 /// Only fields that were really sent are left out; `model` and `messages` never.
 pub(super) fn adjustment(error: &ApiError, target: &Target, chat: &ChatRequest) -> Option<Adjustment> {
-    let sent = body(target, chat).ok().and_then(|body| RawObject::parse(&body).ok())?;
     let refused = refused_parameters(error)?;
+    let sent = body(target, chat).ok().and_then(|body| RawObject::parse(&body).ok())?;
     let names = |field: &str| refused.iter().any(|name| name == field);
     if sent.get("max_tokens").is_some() && names("max_tokens") && error.message.contains("max_completion_tokens") {
         return Some(Adjustment::Rename("max_tokens", "max_completion_tokens"));

@@ -36,7 +36,6 @@ pub(super) fn of_reply(head: &ResponseHead, body: &[u8]) -> ApiError {
     let json = serde_json::from_slice::<Value>(body.trim_ascii()).ok().or_else(|| first_event(body));
     let said = json.as_ref().map(said).filter(|said| !said.message.is_empty());
     let header_wait = from_headers(&head.headers);
-    let known = said.is_some();
     let said = said.unwrap_or_else(|| Said { message: page_message(Some(status), body), ..Said::default() });
     let server = ServerKind::of(&head.headers);
     let retry_after = header_wait.or(said.retry_after);
@@ -44,7 +43,6 @@ pub(super) fn of_reply(head: &ResponseHead, body: &[u8]) -> ApiError {
         status: Some(status.as_u16()),
         code: &said.words,
         message: &said.message,
-        json: known,
         retry_after: retry_after.is_some(),
     };
     let class = classify(evidence).unwrap_or(ErrorClass::Garbage);
@@ -69,7 +67,6 @@ pub(super) fn in_stream(json: &Value, server: ServerKind, after: Came) -> ApiErr
         status: said.status,
         code: &said.words,
         message: &said.message,
-        json: true,
         retry_after: said.retry_after.is_some(),
     };
     let coded = classify(evidence).unwrap_or(ErrorClass::InStream);

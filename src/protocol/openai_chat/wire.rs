@@ -80,7 +80,7 @@ pub(super) struct WireToolCall<'a> {
     pub(super) function: Object<Function<'a>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Function<'a> {
     #[serde(borrow, default)]
     pub(super) name: Text<'a>,
