@@ -124,8 +124,8 @@ fn jsonl_and_markdown_are_what_they_say() {
     let ran = home.run(&["ask", "-m", "m/x", "--format", "jsonl", "hi"]).exits(0);
     let lines: Vec<serde_json::Value> = ran.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().expect("an event")).collect();
-    assert_eq!(events, ["started", "first-delta", "delta", "delta", "finished"]);
-    assert_eq!((&lines[2]["content"], &lines[4]["content"]), (&"text".into(), &"text".into()));
+    assert_eq!(events, ["started", "delta", "delta", "ttft", "finished"]);
+    assert_eq!((&lines[1]["content"], &lines[4]["content"]), (&"text".into(), &"text".into()));
     let ran = home.run(&["ask", "-m", "m/x", "--format", "markdown", "hi"]).exits(0);
     assert_eq!(ran.out, "# m/x\n\ntext\n");
 }

@@ -62,7 +62,7 @@ fn what_arrived_stays() {
     let server = Server::start(vec![vec![begin("half"), Step::Hold]]);
     let ran = interrupted_after("half", &Home::with_server(&server, ""), &["-m", "m/x", "--stats", "hi"]);
     assert_eq!(ran.out, "half");
-    assert!(ran.err.contains("m/x  ttft ") && ran.err.contains("estimated"), "{ran:?}");
+    assert!(ran.err.contains("m/x  ") && ran.err.contains("estimated"), "{ran:?}");
 }
 
 #[test]
@@ -73,7 +73,8 @@ fn the_object_has_every_attempt_and_the_times() {
     ]);
     let models = "[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n[models.b]\nendpoint = \"m\"\nmodel = \"b\"\n";
     let home = Home::with_server(&server, &format!("{models}[routes.chat]\nmodels = [\"a\", \"b\"]\n"));
-    let object = last_object(&interrupted_after("half", &home, &["-m", "chat", "--format", "jsonl", "hi"]));
+    let object =
+        last_object(&interrupted_after("\"event\":\"ttft\"", &home, &["-m", "chat", "--format", "jsonl", "hi"]));
     assert_eq!((&object["content"], &object["truncated"]), (&"half".into(), &true.into()));
     assert_eq!((&object["endpoint"], &object["upstream_model"]), (&"m".into(), &"b".into()));
     let attempts = object["attempts"].as_array().expect("attempts");
@@ -87,7 +88,7 @@ fn the_object_has_every_attempt_and_the_times() {
 fn a_buffered_answer_is_shown_as_far_as_it_came() {
     let server = Server::start(vec![vec![begin("half"), Step::Hold]]);
     let home = Home::with_server(&server, "");
-    let ran = interrupted_after("first-delta", &home, &["-m", "m/x", "--buffer", "--format", "jsonl", "hi"]);
+    let ran = interrupted_after("\"event\":\"ttft\"", &home, &["-m", "m/x", "--buffer", "--format", "jsonl", "hi"]);
     assert_eq!(last_object(&ran)["content"], "half", "{ran:?}");
     assert!(ran.out.contains("\"event\":\"delta\""), "{ran:?}");
 }

@@ -26,12 +26,12 @@ pub struct Event {
 pub enum EventKind {
     /// A target is being asked.
     Started(Arc<Target>),
-    /// The first of an answer has come, so long after its request was sent.
-    FirstDelta(Duration),
     /// Everything one read of the network added to the answer.
     Deltas(Vec<Delta>),
     /// As `Deltas`, but not to be shown before the answer is whole: the attempt may still fail unseen.
     Held(Vec<Delta>),
+    /// The first of an answer, which was just told, came so long after its request was sent.
+    Ttft(Duration),
     /// An attempt failed and something else is tried. What it had put out (thinking only, unless `next` is
     /// [`Next::Restart`] or it was held) is no part of the answer.
     Failed {

@@ -22,8 +22,10 @@ pub struct Progress {
     asking: Option<(Arc<Target>, Instant)>,
     failed: Vec<AttemptRecord>,
     times: Times,
-    /// Whose answer has begun, with its times; one that broke off counts until another begins.
-    answering: Option<(Arc<Target>, Times)>,
+    /// The attempt under way has put out a piece of an answer.
+    answering: bool,
+    /// The last answer that broke off, which counts until another begins: whose it was, and its times.
+    broken_off: Option<(Arc<Target>, Times)>,
 }
 
 /// When an attempt's deltas came.
@@ -38,27 +40,36 @@ impl Progress {
     /// A lane that begins at `now`.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { begun: now, asking: None, failed: Vec::new(), times: Times::default(), answering: None }
+        Self {
+            begun: now,
+            asking: None,
+            failed: Vec::new(),
+            times: Times::default(),
+            answering: false,
+            broken_off: None,
+        }
     }
 
     /// Takes notice of what happened.
     pub fn event(&mut self, event: &Event) {
         match &event.kind {
             EventKind::Started(target) => self.asking = Some((Arc::clone(target), event.at)),
-            EventKind::FirstDelta(ttft) => {
-                self.times = Times { ttft: Some(*ttft), first: Some(event.at), last: None };
-            }
+            EventKind::Ttft(ttft) => self.times.ttft = Some(*ttft),
             EventKind::Deltas(deltas) | EventKind::Held(deltas) => {
-                self.times.last = Some(event.at);
-                if deltas.iter().any(|delta: &Delta| delta.kind.is_answer()) {
-                    self.answering = self.asking.as_ref().map(|(target, _)| (Arc::clone(target), self.times));
+                if deltas.iter().any(|delta| delta.kind.is_output()) {
+                    self.times.first.get_or_insert(event.at);
+                    self.times.last = Some(event.at);
                 }
+                self.answering |= deltas.iter().any(|delta: &Delta| delta.kind.is_answer());
             }
             EventKind::Failed { record, .. } => {
                 // A repeat begins here; another candidate says so itself.
                 self.asking = Some((Arc::clone(&record.target), event.at));
                 self.failed.push(record.clone());
-                self.times = Times::default();
+                let times = std::mem::take(&mut self.times);
+                if std::mem::take(&mut self.answering) {
+                    self.broken_off = Some((Arc::clone(&record.target), times));
+                }
             }
             EventKind::Notice(_) | EventKind::Finished(_) => {}
         }
@@ -68,9 +79,10 @@ impl Progress {
     #[must_use]
     pub fn interrupted(self, now: Instant) -> LaneOutcome {
         let error = ApiError::new(ErrorClass::Local, "interrupted");
-        let asking = self.asking.as_ref().map(|(target, _)| Arc::clone(target));
-        let cut = self.answering.is_some();
-        let times = self.answering.as_ref().map_or(self.times, |(_, times)| *times);
+        let asking = self.asking.as_ref().map(|(target, _)| (Arc::clone(target), self.times));
+        let cut = self.answering || self.broken_off.is_some();
+        let telling = if self.answering { asking } else { self.broken_off.or(asking) };
+        let times = telling.as_ref().map(|(_, times)| *times).unwrap_or_default();
         let under_way = self.asking.map(|(target, since)| AttemptRecord {
             target,
             error: Some(error.clone()),
@@ -82,7 +94,7 @@ impl Progress {
             result: Err(error),
             cut,
             deadline_passed: false,
-            target: self.answering.map(|(target, _)| target).or(asking),
+            target: telling.map(|(target, _)| target),
             attempts: self.failed.into_iter().chain(under_way).collect(),
             ttft: times.ttft,
             total: now - self.begun,
@@ -115,8 +127,8 @@ mod tests {
             (1, EventKind::Started(a)),
             (6, EventKind::Failed { record, next: Next::Candidate(TargetId("b".into())) }),
             (7, EventKind::Started(b)),
-            (20, EventKind::FirstDelta(Duration::from_millis(12))),
             (20, EventKind::Deltas(vec![text.clone()])),
+            (20, EventKind::Ttft(Duration::from_millis(12))),
             (50, EventKind::Deltas(vec![text])),
         ] {
             progress.event(&Event { lane: 0, at: at(ms), kind });

@@ -110,7 +110,7 @@ impl AskView {
                     self.held.add(delta.clone());
                 }
             }
-            EventKind::FirstDelta(_) => {}
+            EventKind::Ttft(_) => {}
             EventKind::Failed { record, next } => {
                 if matches!(next, Next::Restart(_)) {
                     if self.open_line && self.settings.format == Format::Text && self.settings.look.out_width.is_none()

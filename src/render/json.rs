@@ -70,7 +70,7 @@ pub fn event(event: &Event) -> Vec<Value> {
             let (endpoint, upstream) = (&target.endpoint.name, &target.upstream);
             vec![line("started", json!({"model": target.id.0, "endpoint": endpoint, "upstream_model": upstream}))]
         }
-        EventKind::FirstDelta(ttft) => vec![line("first-delta", json!({"ttft_ms": milliseconds(*ttft)}))],
+        EventKind::Ttft(ttft) => vec![line("ttft", json!({"ttft_ms": milliseconds(*ttft)}))],
         EventKind::Deltas(shown) => deltas(event.lane, shown),
         EventKind::Failed { record, next } => {
             let (word, to) = match next {

@@ -401,18 +401,21 @@ impl Run {
     }
 
     async fn hand_out(&mut self, deltas: Vec<Delta>, sent: Instant) {
+        let mut ttft = None;
         if deltas.iter().any(|delta| delta.kind.is_output()) {
             let now = Instant::now();
             self.spoken.last = Some(now);
             if self.spoken.first.is_none() {
-                let ttft = now - sent;
-                self.spoken = Spoken { first: Some(now), ttft: Some(ttft), ..self.spoken };
-                self.report.emit(EventKind::FirstDelta(ttft)).await;
+                ttft = Some(now - sent);
+                self.spoken = Spoken { first: Some(now), ttft, ..self.spoken };
             }
         }
         self.spoken.answer |= deltas.iter().any(|delta| delta.kind.is_answer());
         let held = self.lane.on_cut == OnCut::Buffer;
         self.report.emit(if held { EventKind::Held(deltas) } else { EventKind::Deltas(deltas) }).await;
+        if let Some(ttft) = ttft {
+            self.report.emit(EventKind::Ttft(ttft)).await;
+        }
     }
 }
 
