@@ -4,17 +4,19 @@
 //! plain `async` function that reports through a bounded channel; [`run`] polls both as one stream, on the caller's
 //! task, so nothing is spawned and dropping the stream stops everything.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
-use futures_util::{Stream, future::Either};
+use futures_util::Stream;
 use tokio::{
     sync::mpsc,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep},
 };
 
 mod clock;
+mod report;
 
 use clock::Clock;
+use report::{Reporter, Silence};
 
 use super::{AttemptRecord, Engine, Event, EventKind, LaneOutcome, Next, Notice, Whole, credentials::resolve};
 use crate::{
@@ -30,9 +32,6 @@ use crate::{
     secret::KeySource,
     target::Target,
 };
-
-/// How often a person is told that nothing has come yet.
-const WAITING: Duration = Duration::from_secs(30);
 
 /// Runs one lane as a stream of events.
 pub(super) fn run(engine: Arc<Engine>, index: usize, lane: Lane) -> impl Stream<Item = Event> + Send {
@@ -51,12 +50,6 @@ pub(super) fn run(engine: Arc<Engine>, index: usize, lane: Lane) -> impl Stream<
             }
         }
     }
-}
-
-/// Tells what happens.
-struct Reporter {
-    lane: usize,
-    sink: mpsc::Sender<Event>,
 }
 
 /// The state of a lane under way.
@@ -85,16 +78,6 @@ struct Spoken {
     ttft: Option<Duration>,
     first: Option<Instant>,
     last: Option<Instant>,
-}
-
-/// How long nothing has come of an attempt; what is no answer (pings) does not break it.
-#[derive(Clone, Copy, Debug)]
-struct Silence {
-    since: Instant,
-    /// How often that was said.
-    told: u32,
-    /// Whether to say it: nobody else is left to ask.
-    tell: bool,
 }
 
 /// What the head of a successful reply told, for the record.
@@ -416,44 +399,6 @@ impl Run {
         if let Some(ttft) = ttft {
             self.report.emit(EventKind::Ttft(ttft)).await;
         }
-    }
-}
-
-impl Reporter {
-    /// Awaits `work`; says so every half minute when there is nobody else to ask.
-    async fn while_waiting<T>(&self, target: &Target, silence: &mut Silence, work: impl Future<Output = T>) -> T {
-        if !silence.tell {
-            return work.await;
-        }
-        let mut work = pin!(work);
-        loop {
-            let waited = WAITING * (silence.told + 1);
-            match futures_util::future::select(work, pin!(sleep_until(silence.since + waited))).await {
-                Either::Left((done, _)) => return done,
-                Either::Right(((), unfinished)) => {
-                    work = unfinished;
-                    silence.told += 1;
-                    self.emit(EventKind::Notice(Notice::Waiting(target.id.clone(), waited))).await;
-                }
-            }
-        }
-    }
-
-    async fn emit(&self, kind: EventKind) {
-        let event = Event { lane: self.lane, at: Instant::now(), kind };
-        // The receiver lives in the same stream as this future: it is gone only when this is dropped too.
-        let _ = self.sink.send(event).await;
-        // Work goes on only when the event was taken and the next one is wanted, so that no timer of the network runs
-        // while the reader is busy with what it has.
-        let mut handed_over = false;
-        std::future::poll_fn(|context| {
-            if std::mem::replace(&mut handed_over, true) {
-                return Poll::Ready(());
-            }
-            context.waker().wake_by_ref();
-            Poll::Pending
-        })
-        .await;
     }
 }
 

@@ -6,16 +6,15 @@
 use serde_json::Value;
 
 use super::{
+    choice::{ChoiceState, MOST_TOOL_CALLS},
     error,
     wire::{Choice, Chunk, Content, Function, Message},
 };
 use crate::{
     chat::{Delta, DeltaKind, ErrorClass, FinishReason, ToolCall},
     protocol::{
-        ApiError, Decoder, Ending, Flow, Frame, FrameKind, ServerKind, StreamEnd,
-        error::page_message,
-        loose::without_lone_surrogates,
-        think::{Piece, ThinkSplitter},
+        ApiError, Decoder, Ending, Flow, Frame, FrameKind, ServerKind, StreamEnd, error::page_message,
+        loose::without_lone_surrogates, think::Piece,
     },
     target::DecodeOptions,
 };
@@ -40,26 +39,6 @@ pub(super) struct ChatDecoder {
     broken_body: bool,
 }
 
-#[derive(Debug)]
-struct ChoiceState {
-    index: u16,
-    think: ThinkSplitter,
-    /// The whole text so far, kept only when deltas repeat it.
-    so_far: String,
-    finish: Option<FinishReason>,
-    /// The calls of tools so far, in their order.
-    calls: Vec<Call>,
-}
-
-/// What tells the pieces of one call of a tool from those of another.
-#[derive(Debug)]
-struct Call {
-    /// The service's own number for it, or its place in the message.
-    index: u64,
-    id: String,
-    name: String,
-}
-
 /// What has come of a reply, as far as it matters to an error after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Came {
@@ -70,9 +49,8 @@ pub(super) enum Came {
     Answer,
 }
 
-/// A service that sends more choices than this, or more calls of tools, is not answering our request.
+/// A service that sends more choices than this is not answering our request.
 const MOST_CHOICES: u64 = 128;
-const MOST_TOOL_CALLS: u32 = 1024;
 
 impl ChatDecoder {
     pub(super) fn new(options: DecodeOptions, server: ServerKind) -> Self {
@@ -91,8 +69,7 @@ impl ChatDecoder {
 
     fn choice(&mut self, index: u16) -> &mut ChoiceState {
         let at = self.choices.iter().position(|choice| choice.index == index).unwrap_or_else(|| {
-            let think = ThinkSplitter::new(self.options.think_prefilled);
-            self.choices.push(ChoiceState { index, think, so_far: String::new(), finish: None, calls: Vec::new() });
+            self.choices.push(ChoiceState::new(index, self.options));
             self.choices.len() - 1
         });
         &mut self.choices[at]
@@ -362,42 +339,6 @@ impl Decoder for ChatDecoder {
             Came::Thoughts | Came::Answer if self.done && !forged => Ending::DoneOnly,
             Came::Thoughts | Came::Answer => Ending::Cut,
         })
-    }
-}
-
-impl ChoiceState {
-    /// What `text` adds to the text so far, where deltas repeat it.
-    fn news(&mut self, text: String) -> String {
-        let news = text.strip_prefix(self.so_far.as_str()).unwrap_or(&text).to_owned();
-        self.so_far = text;
-        news
-    }
-}
-
-impl ChoiceState {
-    /// The place of the call that a piece belongs to. Some services number every call 0, or none: another id or another
-    /// name is another call.
-    fn call(&mut self, index: u64, id: &str, name: &str) -> usize {
-        let differs = |known: &str, new: &str| !known.is_empty() && !new.is_empty() && known != new;
-        let same = |call: &Call| call.index == index && !differs(&call.id, id) && !differs(&call.name, name);
-        // The latest first: pieces of a call mostly follow each other.
-        match self.calls.iter().rposition(same) {
-            Some(place) => {
-                let call = &mut self.calls[place];
-                if call.id.is_empty() {
-                    id.clone_into(&mut call.id);
-                }
-                if call.name.is_empty() {
-                    name.clone_into(&mut call.name);
-                }
-                place
-            }
-            None if self.calls.len() > MOST_TOOL_CALLS as usize => self.calls.len(),
-            None => {
-                self.calls.push(Call { index, id: id.to_owned(), name: name.to_owned() });
-                self.calls.len() - 1
-            }
-        }
     }
 }
 

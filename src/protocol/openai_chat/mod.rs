@@ -17,6 +17,7 @@ use crate::{
     target::{DecodeOptions, Target},
 };
 
+mod choice;
 mod decode;
 mod encode;
 mod error;
