@@ -260,6 +260,14 @@ fn glued_frames_lose_nothing() {
         let ran = ask(&server, &["hi"]).exits(0);
         assert_eq!((ran.out.as_str(), ran.err.as_str()), (out, ""), "{body}");
     }
+    // A whole event of them takes no more than its length.
+    let many = format!("data: {}\n\n{}{STOP}", "{}".repeat(1 << 20), event("A"));
+    let server = Server::replying(&[&format!("{STREAM}{many}")]);
+    assert_eq!(ask(&server, &["hi"]).exits(0).out, "A");
+    // What was lost between two is not passed over.
+    let broken = format!("{}data: {{\"choices\n\n{STOP}", a.trim_end());
+    let server = Server::replying(&[&format!("{STREAM}{broken}")]);
+    assert_eq!(ask(&server, &["hi"]).exits(8).out, "A");
 }
 
 #[test]

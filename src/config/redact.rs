@@ -19,7 +19,8 @@ pub(super) fn redacted(text: &str) -> (String, Vec<String>) {
     }
     let (mut shown, mut secrets) = (text.to_owned(), Vec::new());
     for (from, to) in scan.found {
-        shown.replace_range(from..to, &"*".repeat(to - from));
+        let stars: String = text[from..to].bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect();
+        shown.replace_range(from..to, &stars);
         secrets.push(text[from..to].to_owned());
     }
     (shown, secrets)
@@ -188,6 +189,16 @@ mod tests {
             "notes = \"你好\" \n'",
         ] {
             assert_eq!(redacted(text).0, text);
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_keeps_its_length_and_its_lines(text in "([a-z你 =.,#\"'\\\\\\[\\]{}\r\n]|key|\"\"\"|://|@){0,60}") {
+            let (shown, secrets) = redacted(&text);
+            let size = |text: &str| (text.len(), text.matches('\n').count());
+            proptest::prop_assert_eq!(size(&shown), size(&text));
+            proptest::prop_assert!(secrets.iter().all(|secret| text.contains(secret.as_str())));
         }
     }
 }

@@ -224,38 +224,38 @@ impl ChatDecoder {
     /// What was lost on the way: the inner frame of two glued ones, escapes no parser takes, several objects in one
     /// event.
     fn rescued(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
-        if let Some(mended) = without_lone_surrogates(data)
-            && let Some(flow) = self.object(&mended, event, out)?
-        {
+        if let Some(flow) = self.mended(data, event, out)? {
             return Ok(flow);
         }
-        if let Some((first, rest)) = glued(data) {
-            let flow = self.payload(first, event, out)?.unwrap_or(Flow::Garbled);
-            let rest = self.payload_or_rescued(rest, event, out)?;
-            return Ok(if flow == Flow::Garbled { flow } else { rest });
+        if let Some((frames, rest)) = glued(data) {
+            let mut lost = !rest.is_empty();
+            let mut flow = Flow::More;
+            for frame in frames {
+                let read = match self.payload(frame, event, out)? {
+                    None => self.mended(frame, event, out)?,
+                    read => read,
+                };
+                lost |= read.is_none();
+                flow = read.unwrap_or(flow);
+                if flow == Flow::End {
+                    break;
+                }
+            }
+            return Ok(if lost { Flow::Garbled } else { flow });
         }
         if let Some((_, inner)) = data.rsplit_once("data:")
             && let Some(flow) = self.payload(inner.trim(), event, out)?
         {
             return Ok(flow);
         }
-        let lines: Vec<&str> = data.lines().filter(|line| !line.trim().is_empty()).collect();
-        if lines.len() > 1
-            && lines.iter().all(|line| serde_json::from_str::<serde::de::IgnoredAny>(line).is_ok() || is_done(line))
-        {
-            let mut flow = Flow::More;
-            for line in lines {
-                flow = self.payload(line.trim(), event, out)?.unwrap_or(Flow::Garbled);
-            }
-            return Ok(flow);
-        }
         Ok(Flow::Garbled)
     }
 
-    fn payload_or_rescued(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
-        match self.payload(data, event, out)? {
-            Some(flow) => Ok(flow),
-            None => self.rescued(data, event, out),
+    /// An object with escapes that stand for half a character.
+    fn mended(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Option<Flow>, ApiError> {
+        match without_lone_surrogates(data) {
+            Some(mended) => self.object(&mended, event, out),
+            None => Ok(None),
         }
     }
 
@@ -352,18 +352,31 @@ fn tree(json: &str) -> Option<Value> {
     (json.len() <= LARGEST).then(|| serde_json::from_str(json).ok()).flatten()
 }
 
-/// Two frames in one: a whole object, and what follows it.
-fn glued(data: &str) -> Option<(&str, &str)> {
-    let mut values = serde_json::Deserializer::from_str(data).into_iter::<serde::de::IgnoredAny>();
-    values.next()?.ok()?;
-    let (first, rest) = data.split_at(values.byte_offset());
-    let rest = rest.trim();
-    let rest = rest.strip_prefix("data:").unwrap_or(rest).trim();
-    (first.starts_with('{') && !rest.is_empty()).then_some((first, rest))
+/// Several frames in one: whole objects and end marks, and what follows that is neither. `None`: the first is none.
+fn glued(data: &str) -> Option<(Vec<&str>, &str)> {
+    let (mut frames, mut rest) = (Vec::new(), data);
+    loop {
+        rest = rest.trim_start();
+        rest = rest.strip_prefix("data:").unwrap_or(rest).trim_start();
+        let length = if rest.starts_with('{') {
+            let mut values = serde_json::Deserializer::from_str(rest).into_iter::<serde::de::IgnoredAny>();
+            let whole = values.next().is_some_and(|value| value.is_ok());
+            whole.then(|| values.byte_offset())
+        } else {
+            rest.starts_with(DONE).then_some(DONE.len())
+        };
+        let Some(length) = length else { break };
+        let (frame, after) = rest.split_at(length);
+        frames.push(frame);
+        rest = after;
+    }
+    (!frames.is_empty()).then_some((frames, rest))
 }
 
+const DONE: &str = "[DONE]";
+
 fn is_done(data: &str) -> bool {
-    data.trim().trim_matches('"') == "[DONE]"
+    data.trim().trim_matches('"') == DONE
 }
 
 /// The common word for a service's own; `None` while there is none ("" and "null" are what some send meanwhile).
