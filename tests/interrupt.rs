@@ -119,3 +119,17 @@ fn waiting_for_input_ends_too() {
     let _stdin = child.stdin.take();
     assert_eq!(child.wait().expect("ends").code(), Some(130));
 }
+
+#[test]
+fn an_interrupt_that_nobody_reads_is_130_too() {
+    let server = Server::start(vec![vec![begin("half"), Step::Hold]]);
+    let home = Home::with_server(&server, "");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut command = home.command();
+    command.args(["ask", "-m", "m/x", "--format", "json", "--verbose", "hi"]).stdout(writer).stderr(Stdio::piped());
+    drop(reader);
+    let mut child = command.spawn().expect("runs");
+    read_until(child.stderr.as_mut().expect("piped"), "asking m/x");
+    interrupt(&child);
+    assert_eq!(child.wait().expect("ends").code(), Some(130));
+}

@@ -3,12 +3,19 @@
 //! Owns what such an answer takes in memory (its text, however many pieces it came in) and what becomes of it when it
 //! broke off: the next attempt's takes its place once that has said something. Refuses to decide when it is shown.
 
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    mem::Discriminant,
+};
+
 use super::{Delta, DeltaKind};
 
 /// Deltas held back, joined.
 #[derive(Clone, Debug, Default)]
 pub struct Held {
     deltas: Vec<Delta>,
+    /// Where in `deltas` each thing is that can go on.
+    places: HashMap<Thing, usize>,
     /// What a broken-off attempt left, in case no later one says more.
     earlier: Vec<Delta>,
 }
@@ -16,15 +23,18 @@ pub struct Held {
 impl Held {
     /// Adds a piece to what it continues.
     pub fn add(&mut self, delta: Delta) {
-        // Few entries, the latest last: one for each kind, choice and tool.
-        match self.deltas.iter_mut().rev().find(|held| continues(held, &delta)) {
-            Some(held) => join(&mut held.kind, delta.kind),
-            None => self.deltas.push(delta),
+        match self.places.entry(thing(&delta)) {
+            Entry::Occupied(place) => join(&mut self.deltas[*place.get()].kind, delta.kind),
+            Entry::Vacant(place) => {
+                place.insert(self.deltas.len());
+                self.deltas.push(delta);
+            }
         }
     }
 
     /// The attempt failed: the next one begins anew.
     pub fn start_again(&mut self) {
+        self.places.clear();
         let broken_off = std::mem::take(&mut self.deltas);
         if says_something(&broken_off) {
             self.earlier = broken_off;
@@ -33,6 +43,7 @@ impl Held {
 
     /// All there is to show. When the last attempt `failed`, too, and said nothing, that is what an earlier one left.
     pub fn take(&mut self, failed: bool) -> Vec<Delta> {
+        self.places.clear();
         let (own, earlier) = (std::mem::take(&mut self.deltas), std::mem::take(&mut self.earlier));
         if !failed || says_something(&own) || earlier.is_empty() { own } else { earlier }
     }
@@ -42,13 +53,12 @@ fn says_something(deltas: &[Delta]) -> bool {
     deltas.iter().any(|delta| delta.kind.is_answer())
 }
 
-fn continues(held: &Delta, delta: &Delta) -> bool {
-    use DeltaKind as K;
-    held.choice == delta.choice
-        && match (&held.kind, &delta.kind) {
-            (K::ToolCall(held), K::ToolCall(piece)) => held.index == piece.index,
-            (held, piece) => std::mem::discriminant(held) == std::mem::discriminant(piece),
-        }
+/// What one held delta is all of: its choice, its kind, and which call of a tool.
+type Thing = (u16, Discriminant<DeltaKind>, u32);
+
+fn thing(delta: &Delta) -> Thing {
+    let call = if let DeltaKind::ToolCall(call) = &delta.kind { call.index } else { 0 };
+    (delta.choice, std::mem::discriminant(&delta.kind), call)
 }
 
 fn join(held: &mut DeltaKind, piece: DeltaKind) {

@@ -174,8 +174,10 @@ pub(super) async fn stream(
             biased;
             () = &mut interrupted => {
                 view.interrupted(&progress.interrupted(Instant::now()), &mut output);
-                streams.put(&mut output)?;
-                return Ok(Exit::Interrupted);
+                return match streams.put(&mut output) {
+                    Ok(()) | Err(WriteError::Closed) => Ok(Exit::Interrupted),
+                    Err(error) => Err(error.into()),
+                };
             }
             event = events.next() => event.expect("a lane ends with `Finished`"),
         };

@@ -1,151 +1,132 @@
 //! Secrets out of a configuration's text before any of it is shown.
 //!
-//! Owns the guess at what is a secret in a file that may be broken anywhere, so it reads no TOML: a value whose keys
-//! speak of keys, tokens, headers or passwords is one, unless the innermost only says where the secret is. Hides too
-//! much rather than too little. Lengths stay, so that places in the text stay where they are.
+//! Owns the guess at what is a secret in a file that may be broken anywhere, so it reads lines, not TOML: whatever
+//! follows a word like key, token, header or password on its line is one, unless it only says where the secret is; so
+//! is what stands in brackets opened there, below a table named so, and in some places of an address. Hides too much
+//! rather than too little, comments included. Lengths and lines stay, so that places in the text stay where they are.
 
-/// Words in a key that make its value a secret.
+use std::ops::Range;
+
+/// Words that make what follows them a secret.
 const SENSITIVE: [&str; 6] = ["key", "token", "secret", "auth", "header", "pass"];
-/// Keys whose values are places or numbers, not secrets.
-const HARMLESS: [&str; 7] = ["env", "file", "command", "keyring", "first_token", "max_tokens", "max_completion_tokens"];
+/// Keys that only sound so: limits, and the places where a secret is.
+const HARMLESS: [&str; 7] = ["first_token", "max_tokens", "max_completion_tokens", "env", "file", "command", "keyring"];
 /// What well-known secrets begin with, wherever they stand.
 const PREFIXES: [&str; 3] = ["sk-", "sk_", "Bearer "];
 
 /// `text` with stars in the place of secrets, and the secrets.
 pub(super) fn redacted(text: &str) -> (String, Vec<String>) {
-    let mut scan = Scan { text, at: 0, table: false, key: String::new(), open: Vec::new(), found: Vec::new() };
-    while scan.at < text.len() {
-        scan.step();
+    let mut scan = Scan { text, table: false, open: 0, found: Vec::new() };
+    let mut at = 0;
+    for line in text.split_inclusive('\n') {
+        scan.line(at..at + line.trim_end().len());
+        at += line.len();
     }
+    scan.everywhere();
     let (mut shown, mut secrets) = (text.to_owned(), Vec::new());
-    for (from, to) in scan.found {
-        let stars: String = text[from..to].bytes().map(|byte| if byte == b'\n' { '\n' } else { '*' }).collect();
-        shown.replace_range(from..to, &stars);
-        secrets.push(text[from..to].to_owned());
+    for range in scan.found {
+        let secret = &text[range.clone()];
+        let parts = secret.split(['"', '\'']).chain(secret.split(|c: char| c.is_whitespace() || "\"',".contains(c)));
+        secrets.extend(parts.map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned));
+        let stars: String =
+            secret.bytes().map(|byte| if byte.is_ascii_whitespace() { char::from(byte) } else { '*' }).collect();
+        shown.replace_range(range, &stars);
     }
+    // The longest first: a part of a secret must not keep the whole from being found.
+    secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+    secrets.dedup();
     (shown, secrets)
 }
 
 struct Scan<'a> {
     text: &'a str,
-    at: usize,
-    /// The table's name is sensitive.
+    /// The lines stand below a table whose name is sensitive.
     table: bool,
-    /// What stands before the value on this level.
-    key: String,
-    /// Whether each open bracket's key, or one around it, is sensitive; and that key.
-    open: Vec<(bool, String)>,
-    found: Vec<(usize, usize)>,
+    /// Brackets that were opened after a sensitive word and are not closed yet.
+    open: usize,
+    found: Vec<Range<usize>>,
 }
 
 impl Scan<'_> {
-    fn step(&mut self) {
-        let rest = &self.text[self.at..];
-        let c = rest.chars().next().unwrap_or('\n');
-        match c {
-            '#' => self.at += rest.find('\n').unwrap_or(rest.len()),
-            '"' | '\'' => self.string(c),
-            '[' if self.open.is_empty() && self.key.trim().is_empty() => {
-                let line = rest.lines().next().unwrap_or_default();
-                self.table = is_sensitive(line);
-                self.at += line.len().max(1);
+    fn line(&mut self, range: Range<usize>) {
+        let line = &self.text[range.clone()];
+        let body = line.trim_start_matches([' ', '\t', '#']);
+        let at = range.end - body.len();
+        if let Some(header) = header(body).filter(|_| self.open == 0 || !body[1..].starts_with(['"', '\'', '{', '['])) {
+            self.open = 0;
+            self.table = sensitive_end(&body[..header]).is_some();
+            if header < body.len() {
+                self.line(at + header..range.end);
             }
-            '[' | '{' => {
-                let sensitive = self.is_sensitive();
-                self.open.push((sensitive, std::mem::take(&mut self.key)));
-                self.at += 1;
-            }
-            ']' | '}' => {
-                self.key = self.open.pop().map(|(_, key)| key).unwrap_or_default();
-                self.at += 1;
-            }
-            ',' => {
-                self.key.clear();
-                self.at += 1;
-            }
-            '\n' => {
-                if self.open.is_empty() {
-                    self.key.clear();
-                }
-                self.at += 1;
-            }
-            _ if self.key.contains('=') && !c.is_whitespace() && c != '=' => self.bare(),
-            _ => {
-                self.key.push(c);
-                self.at += c.len_utf8();
-            }
+        } else if self.open > 0 {
+            self.value(at..range.end);
+        } else if body.split_once('=').is_some_and(|(key, _)| HARMLESS.contains(&key.trim())) {
+            // It says where the secret is, or is none.
+        } else if let Some(end) = sensitive_end(body) {
+            // To the end of the key that the word is in.
+            let rest = &body[end..];
+            let key = rest.find(|c: char| !(c.is_alphanumeric() || "_-.\"'".contains(c))).unwrap_or(0);
+            self.value(at + end + key..range.end);
+        } else if self.table {
+            let key = body.find(['=', ':', ' ', '\t']).unwrap_or(0);
+            self.value(at + key..range.end);
         }
     }
 
-    /// A quoted text: a key when `=` or `.` follows, else a value.
-    fn string(&mut self, quote: char) {
-        let rest = &self.text[self.at..];
-        let triple = quote.to_string().repeat(3);
-        let mark = if rest.starts_with(&triple) { triple.as_str() } else { &triple[..1] };
-        let inside = &rest[mark.len()..];
-        let end = end_of_string(inside, mark);
-        let (from, to) = (self.at + mark.len(), self.at + mark.len() + end);
-        self.at = (to + mark.len()).min(self.text.len());
-        while !self.text.is_char_boundary(self.at) {
-            self.at += 1;
-        }
-        let after = self.text[self.at..].trim_start_matches([' ', '\t']);
-        if !self.key.contains('=') && after.starts_with(['=', '.']) {
-            self.key.push_str(&self.text[from..to]);
-        } else {
-            self.value(from, to);
+    /// What follows a sensitive word on its line.
+    fn value(&mut self, range: Range<usize>) {
+        let value = &self.text[range.clone()];
+        let (opened, closed) = (value.matches(['[', '{']).count(), value.matches([']', '}']).count());
+        self.open = (self.open + opened).saturating_sub(closed);
+        if !is_place(value) {
+            let from = value.find(|c: char| !c.is_whitespace() && !"=:".contains(c)).unwrap_or(value.len());
+            self.found.push(range.start + from..range.end);
         }
     }
 
-    /// A value whose quotes were forgotten, a number or a word.
-    fn bare(&mut self) {
-        let rest = &self.text[self.at..];
-        let end = rest.find(|c: char| c.is_whitespace() || ",]}#".contains(c)).unwrap_or(rest.len()).max(1);
-        let (from, to) = (self.at, self.at + end);
-        self.at = to;
-        self.value(from, to);
-    }
-
-    fn value(&mut self, from: usize, to: usize) {
-        let text = &self.text[from..to];
-        if self.is_sensitive() || PREFIXES.iter().any(|prefix| text.starts_with(prefix)) {
-            self.found.push((from, to));
-        } else if let Some((scheme, address)) = text.split_once("://")
-            && let Some((userinfo, _)) = address.split_once('@')
-        {
-            let from = from + scheme.len() + 3;
-            self.found.push((from, from + userinfo.len()));
-        }
-    }
-
-    fn is_sensitive(&self) -> bool {
-        let innermost = match self.key.trim_matches([' ', '\t', '=']) {
-            "" => self.open.last().map_or("", |(_, key)| key.trim_matches([' ', '\t', '='])),
-            key => key,
+    /// What is a secret on any line: the user and the query of an address, and what looks like a key.
+    fn everywhere(&mut self) {
+        let end_of_word = |from: usize| {
+            let rest = &self.text[from..];
+            from + rest.find(|c: char| c.is_whitespace() || "\"'".contains(c)).unwrap_or(rest.len())
         };
-        let around = self.table || self.open.last().is_some_and(|(sensitive, _)| *sensitive);
-        !HARMLESS.contains(&innermost) && (around || is_sensitive(innermost))
-    }
-}
-
-fn is_sensitive(key: &str) -> bool {
-    let key = key.to_lowercase();
-    SENSITIVE.iter().any(|word| key.contains(word))
-}
-
-/// Where a quoted text ends: at its mark, or with its line when that was forgotten.
-fn end_of_string(inside: &str, mark: &str) -> usize {
-    let mut escaped = false;
-    for (at, c) in inside.char_indices() {
-        if escaped {
-            escaped = false;
-        } else if c == '\\' && mark.starts_with('"') {
-            escaped = true;
-        } else if inside[at..].starts_with(mark) || (c == '\n' && mark.len() == 1) {
-            return at;
+        let mut found = Vec::new();
+        for (at, mark) in self.text.match_indices("://") {
+            let from = at + mark.len();
+            let address = &self.text[from..end_of_word(from)];
+            found.extend(address.rfind('@').map(|user| from..from + user));
+            found.extend(address.find('?').map(|query| from + query + 1..from + address.len()));
         }
+        for prefix in PREFIXES {
+            for (at, _) in self.text.match_indices(prefix) {
+                if !self.text[..at].ends_with(|c: char| c.is_alphanumeric()) {
+                    found.push(at..end_of_word(at + prefix.len()));
+                }
+            }
+        }
+        self.found.extend(found);
     }
-    inside.len()
+}
+
+/// The length of the table's name that `line` begins with, brackets included.
+fn header(line: &str) -> Option<usize> {
+    let end = line.strip_prefix('[')?.find(']')? + 2;
+    Some(end + usize::from(line[end..].starts_with(']')))
+}
+
+/// Where the first sensitive word of `line` ends.
+fn sensitive_end(line: &str) -> Option<usize> {
+    let line =
+        HARMLESS.iter().fold(line.to_ascii_lowercase(), |line, word| line.replace(word, &" ".repeat(word.len())));
+    SENSITIVE.iter().filter_map(|word| Some(line.find(word)? + word.len())).min()
+}
+
+/// Whether `value` is nothing but the place of a secret: `= { env = "NAME" }`.
+fn is_place(value: &str) -> bool {
+    let inside = value.trim_matches([' ', '\t', '=', ',']);
+    let inside = inside.strip_prefix('{').and_then(|inside| inside.strip_suffix('}')).unwrap_or_default();
+    let key = inside.split('=').next().unwrap_or_default().trim();
+    inside.matches('=').count() == 1 && HARMLESS.contains(&key)
 }
 
 #[cfg(test)]
@@ -172,17 +153,34 @@ mod tests {
             "proxy = \"http://me:hunter22@host\"",
             "model = \"sk-hunter22\"",
             "a.api_key = \"hunter22\"",
+            "timeouts = { connect = \"10s\"\napi_key = \"hunter22\"",
+            "panel = [\"fast\",\n[endpoints.m]\napi_key = \"hunter22\"",
+            "api_key: hunter22",
+            "api_key hunter22",
+            "[endpoints.m] api_key = \"hunter22\"",
+            "[models.a] headers = { X = \"hunter22\" }",
+            "# api_key = \"hunter22\"",
+            "base_url = \"http://h/v1?api=hunter22\"",
+            "base_url = \"http://me:x@hunter22@host/v1\"",
+            "api_key = a,hunter22",
+            "api_key = a#hunter22",
+            "[endpoints.m.api_key]\nenw = \"hunter22\"",
+            "api_key = { env = \"A\", x = \"hunter22\" }",
         ] {
             let (shown, secrets) = redacted(text);
             assert!(!shown.contains("hunter22"), "{text} -> {shown}");
-            assert!(secrets[0].contains("hunter22") && shown.len() == text.len(), "{text} -> {secrets:?}");
+            assert!(
+                secrets.iter().any(|secret| secret.contains("hunter22")) && shown.len() == text.len(),
+                "{text} -> {secrets:?}"
+            );
         }
     }
 
     #[test]
     fn what_is_no_secret_stays() {
         for text in [
-            "[models.fast]\nendpoint = \"openai\"\nmodel = \"gpt-4o-mini\" # a \"key\" word\n",
+            "[models.fast]\nendpoint = \"openai\"\nmodel = \"gpt-4o-mini\" # words\ntimeouts = { first_token = \"30s\" }\nparams = { max_tokens = 5 }\n",
+            "[endpoints.m.api_key]\nenv = \"OPENAI_API_KEY\"",
             "api_key = { env = \"OPENAI_API_KEY\" }\nbase_url = \"https://api.example.com/v1\"",
             "api_key = { command = [\"pass\", \"show\", \"openai\"] }",
             "[routes.chat]\nmodels = [\"fast\", { name = \"strong\", weight = 2 }]",

@@ -227,21 +227,22 @@ impl ChatDecoder {
         if let Some(flow) = self.mended(data, event, out)? {
             return Ok(flow);
         }
-        if let Some((frames, rest)) = glued(data) {
-            let mut lost = !rest.is_empty();
-            let mut flow = Flow::More;
-            for frame in frames {
-                let read = match self.payload(frame, event, out)? {
-                    None => self.mended(frame, event, out)?,
-                    read => read,
-                };
-                lost |= read.is_none();
-                flow = read.unwrap_or(flow);
-                if flow == Flow::End {
-                    break;
-                }
+        let (mut rest, mut lost, mut flow) = (data, false, None);
+        while let Some((frame, after)) = first_frame(rest) {
+            let read = match self.payload(frame, event, out)? {
+                None => self.mended(frame, event, out)?,
+                read => read,
+            };
+            lost |= read.is_none();
+            flow = read.or(flow);
+            rest = after;
+            if flow == Some(Flow::End) {
+                break;
             }
-            return Ok(if lost { Flow::Garbled } else { flow });
+        }
+        if let Some(flow) = flow.or(lost.then_some(Flow::Garbled)) {
+            let over = flow == Flow::End || rest.trim().is_empty();
+            return Ok(if lost || !over { Flow::Garbled } else { flow });
         }
         if let Some((_, inner)) = data.rsplit_once("data:")
             && let Some(flow) = self.payload(inner.trim(), event, out)?
@@ -352,25 +353,16 @@ fn tree(json: &str) -> Option<Value> {
     (json.len() <= LARGEST).then(|| serde_json::from_str(json).ok()).flatten()
 }
 
-/// Several frames in one: whole objects and end marks, and what follows that is neither. `None`: the first is none.
-fn glued(data: &str) -> Option<(Vec<&str>, &str)> {
-    let (mut frames, mut rest) = (Vec::new(), data);
-    loop {
-        rest = rest.trim_start();
-        rest = rest.strip_prefix("data:").unwrap_or(rest).trim_start();
-        let length = if rest.starts_with('{') {
-            let mut values = serde_json::Deserializer::from_str(rest).into_iter::<serde::de::IgnoredAny>();
-            let whole = values.next().is_some_and(|value| value.is_ok());
-            whole.then(|| values.byte_offset())
-        } else {
-            rest.starts_with(DONE).then_some(DONE.len())
-        };
-        let Some(length) = length else { break };
-        let (frame, after) = rest.split_at(length);
-        frames.push(frame);
-        rest = after;
+/// The whole object or the end mark that `data` begins with, and what follows it: frames that were glued into one.
+fn first_frame(data: &str) -> Option<(&str, &str)> {
+    let data = data.trim_start();
+    let data = data.strip_prefix("data:").unwrap_or(data).trim_start();
+    if data.starts_with(DONE) {
+        return Some(data.split_at(DONE.len()));
     }
-    (!frames.is_empty()).then_some((frames, rest))
+    let mut values = serde_json::Deserializer::from_str(data).into_iter::<serde::de::IgnoredAny>();
+    let whole = data.starts_with('{') && values.next().is_some_and(|value| value.is_ok());
+    whole.then(|| data.split_at(values.byte_offset()))
 }
 
 const DONE: &str = "[DONE]";
