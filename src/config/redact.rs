@@ -12,7 +12,7 @@ const SENSITIVE: [&str; 6] = ["key", "token", "secret", "auth", "header", "pass"
 /// Keys that only sound so: limits, and the places where a secret is.
 const HARMLESS: [&str; 7] = ["first_token", "max_tokens", "max_completion_tokens", "env", "file", "command", "keyring"];
 /// What well-known secrets begin with, wherever they stand.
-const PREFIXES: [&str; 3] = ["sk-", "sk_", "Bearer "];
+const PREFIXES: [&str; 2] = ["sk-", "sk_"];
 
 /// `text` with stars in the place of secrets, and the secrets.
 pub(super) fn redacted(text: &str) -> (String, Vec<String>) {
@@ -23,15 +23,14 @@ pub(super) fn redacted(text: &str) -> (String, Vec<String>) {
         at += line.len();
     }
     scan.everywhere();
-    let (mut shown, mut secrets) = (text.to_owned(), Vec::new());
+    let (mut shown, mut secrets) = (text.as_bytes().to_vec(), Vec::new());
     for range in scan.found {
         let secret = &text[range.clone()];
         let parts = secret.split(['"', '\'']).chain(secret.split(|c: char| c.is_whitespace() || "\"',".contains(c)));
         secrets.extend(parts.map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned));
-        let stars: String =
-            secret.bytes().map(|byte| if byte.is_ascii_whitespace() { char::from(byte) } else { '*' }).collect();
-        shown.replace_range(range, &stars);
+        shown[range].iter_mut().filter(|byte| !byte.is_ascii_whitespace()).for_each(|byte| *byte = b'*');
     }
+    let shown = String::from_utf8(shown).expect("only whole characters were hidden");
     // The longest first: a part of a secret must not keep the whole from being found.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     secrets.dedup();
@@ -56,9 +55,17 @@ impl Scan<'_> {
             self.open = 0;
             self.table = sensitive_end(&body[..header]).is_some();
             if header < body.len() {
-                self.line(at + header..range.end);
+                self.key_and_value(at + header..range.end);
             }
-        } else if self.open > 0 {
+        } else {
+            self.key_and_value(at..range.end);
+        }
+    }
+
+    /// A line, or what follows a table's name on its line.
+    fn key_and_value(&mut self, range: Range<usize>) {
+        let (body, at) = (&self.text[range.clone()], range.start);
+        if self.open > 0 {
             self.value(at..range.end);
         } else if body.split_once('=').is_some_and(|(key, _)| HARMLESS.contains(&key.trim())) {
             // It says where the secret is, or is none.
@@ -84,27 +91,29 @@ impl Scan<'_> {
         }
     }
 
-    /// What is a secret on any line: the user and the query of an address, and what looks like a key.
+    /// What is a secret in any word: the user and the query of an address, and what looks like a key.
     fn everywhere(&mut self) {
-        let end_of_word = |from: usize| {
-            let rest = &self.text[from..];
-            from + rest.find(|c: char| c.is_whitespace() || "\"'".contains(c)).unwrap_or(rest.len())
-        };
-        let mut found = Vec::new();
-        for (at, mark) in self.text.match_indices("://") {
-            let from = at + mark.len();
-            let address = &self.text[from..end_of_word(from)];
-            found.extend(address.rfind('@').map(|user| from..from + user));
-            found.extend(address.find('?').map(|query| from + query + 1..from + address.len()));
-        }
-        for prefix in PREFIXES {
-            for (at, _) in self.text.match_indices(prefix) {
-                if !self.text[..at].ends_with(|c: char| c.is_alphanumeric()) {
-                    found.push(at..end_of_word(at + prefix.len()));
-                }
+        let (mut at, mut bearer) = (0, false);
+        for piece in self.text.split_inclusive(|c: char| c.is_whitespace() || "\"'".contains(c)) {
+            let word = piece.trim_end_matches(|c: char| c.is_whitespace() || "\"'".contains(c));
+            let end = at + word.len();
+            // An address whose scheme was forgotten has a user, too.
+            if let Some(user) = word.rfind('@').filter(|&user| word[..user].contains(':')) {
+                self.found.push(at + word.find("://").map_or(0, |scheme| scheme + 3).min(user)..at + user);
             }
+            if let Some(query) = word.find('?').filter(|&query| word[..query].contains("://")) {
+                self.found.push(at + query + 1..end);
+            }
+            if bearer
+                || PREFIXES
+                    .iter()
+                    .any(|prefix| word.trim_start_matches(|c: char| !c.is_alphanumeric()).starts_with(prefix))
+            {
+                self.found.push(at..end);
+            }
+            bearer = word == "Bearer";
+            at += piece.len();
         }
-        self.found.extend(found);
     }
 }
 
@@ -152,6 +161,7 @@ mod tests {
             "base_url = \"http://me:hunter22@host/v1\"",
             "proxy = \"http://me:hunter22@host\"",
             "model = \"sk-hunter22\"",
+            "model = \"Bearer hunter22\"",
             "a.api_key = \"hunter22\"",
             "timeouts = { connect = \"10s\"\napi_key = \"hunter22\"",
             "panel = [\"fast\",\n[endpoints.m]\napi_key = \"hunter22\"",
@@ -162,6 +172,7 @@ mod tests {
             "# api_key = \"hunter22\"",
             "base_url = \"http://h/v1?api=hunter22\"",
             "base_url = \"http://me:x@hunter22@host/v1\"",
+            "base_url = \"me:hunter22@host/v1\"",
             "api_key = a,hunter22",
             "api_key = a#hunter22",
             "[endpoints.m.api_key]\nenw = \"hunter22\"",
@@ -187,6 +198,14 @@ mod tests {
             "notes = \"你好\" \n'",
         ] {
             assert_eq!(redacted(text).0, text);
+        }
+    }
+
+    #[test]
+    fn a_large_file_of_odd_text_takes_no_more_than_its_length() {
+        for odd in ["@", "sk-", "://", "[a]", "[", ":@", "key", "?"] {
+            let text = odd.repeat(1 << 18);
+            assert_eq!(redacted(&text).0.len(), text.len());
         }
     }
 

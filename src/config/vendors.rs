@@ -47,11 +47,7 @@ impl Vendor {
         let Some((name, value)) = moved else {
             return Ok(Url::parse(&self.base_url).expect("a test reads the addresses that are built in"));
         };
-        base_url(value).map_err(|reason| ConfigError::Variable {
-            name: name.clone(),
-            value: redacted(&format!("{name}=\"{value}\"")).0.split('"').nth(1).unwrap_or_default().to_owned(),
-            reason,
-        })
+        base_url(value).map_err(|reason| ConfigError::Variable { name: name.clone(), value: redacted(value).0, reason })
     }
 
     /// The variable that holds its key, if one is set.

@@ -21,54 +21,57 @@ pub struct Progress {
     /// Whom the attempt under way asks, and since when.
     asking: Option<(Arc<Target>, Instant)>,
     failed: Vec<AttemptRecord>,
-    times: Times,
-    /// The attempt under way has put out a piece of an answer.
-    answering: bool,
-    /// The last answer that broke off, which counts until another begins: whose it was, and its times.
-    broken_off: Option<(Arc<Target>, Times)>,
+    spoken: Spoken,
+    /// The last answer that broke off, which counts until another begins: whose it was, and how far it had come.
+    broken_off: Option<(Arc<Target>, Spoken)>,
 }
 
-/// When an attempt's deltas came.
+/// How far an attempt's answer has come.
 #[derive(Clone, Copy, Debug, Default)]
-struct Times {
-    ttft: Option<Duration>,
-    first: Option<Instant>,
+pub(super) struct Spoken {
+    /// A piece of the answer itself came: what was only thought can be taken back.
+    pub(super) answer: bool,
+    pub(super) ttft: Option<Duration>,
+    pub(super) first: Option<Instant>,
     last: Option<Instant>,
+}
+
+impl Spoken {
+    /// Takes notice of what came at `at`.
+    pub(super) fn hear(&mut self, deltas: &[Delta], at: Instant) {
+        if deltas.iter().any(|delta| delta.kind.is_output()) {
+            self.first.get_or_insert(at);
+            self.last = Some(at);
+        }
+        self.answer |= deltas.iter().any(|delta| delta.kind.is_answer());
+    }
+
+    /// From the first delta to the last.
+    pub(super) fn generating(&self) -> Duration {
+        self.first.zip(self.last).map_or(Duration::ZERO, |(first, last)| last - first)
+    }
 }
 
 impl Progress {
     /// A lane that begins at `now`.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self {
-            begun: now,
-            asking: None,
-            failed: Vec::new(),
-            times: Times::default(),
-            answering: false,
-            broken_off: None,
-        }
+        Self { begun: now, asking: None, failed: Vec::new(), spoken: Spoken::default(), broken_off: None }
     }
 
     /// Takes notice of what happened.
     pub fn event(&mut self, event: &Event) {
         match &event.kind {
             EventKind::Started(target) => self.asking = Some((Arc::clone(target), event.at)),
-            EventKind::Ttft(ttft) => self.times.ttft = Some(*ttft),
-            EventKind::Deltas(deltas) | EventKind::Held(deltas) => {
-                if deltas.iter().any(|delta| delta.kind.is_output()) {
-                    self.times.first.get_or_insert(event.at);
-                    self.times.last = Some(event.at);
-                }
-                self.answering |= deltas.iter().any(|delta: &Delta| delta.kind.is_answer());
-            }
+            EventKind::Ttft(ttft) => self.spoken.ttft = Some(*ttft),
+            EventKind::Deltas(deltas) | EventKind::Held(deltas) => self.spoken.hear(deltas, event.at),
             EventKind::Failed { record, .. } => {
                 // A repeat begins here; another candidate says so itself.
                 self.asking = Some((Arc::clone(&record.target), event.at));
                 self.failed.push(record.clone());
-                let times = std::mem::take(&mut self.times);
-                if std::mem::take(&mut self.answering) {
-                    self.broken_off = Some((Arc::clone(&record.target), times));
+                let spoken = std::mem::take(&mut self.spoken);
+                if spoken.answer {
+                    self.broken_off = Some((Arc::clone(&record.target), spoken));
                 }
             }
             EventKind::Notice(_) | EventKind::Finished(_) => {}
@@ -79,14 +82,14 @@ impl Progress {
     #[must_use]
     pub fn interrupted(self, now: Instant) -> LaneOutcome {
         let error = ApiError::new(ErrorClass::Local, "interrupted");
-        let asking = self.asking.as_ref().map(|(target, _)| (Arc::clone(target), self.times));
-        let cut = self.answering || self.broken_off.is_some();
-        let telling = if self.answering { asking } else { self.broken_off.or(asking) };
-        let times = telling.as_ref().map(|(_, times)| *times).unwrap_or_default();
+        let asking = self.asking.as_ref().map(|(target, _)| (Arc::clone(target), self.spoken));
+        let cut = self.spoken.answer || self.broken_off.is_some();
+        let telling = if self.spoken.answer { asking } else { self.broken_off.or(asking) };
+        let spoken = telling.as_ref().map(|(_, spoken)| *spoken).unwrap_or_default();
         let under_way = self.asking.map(|(target, since)| AttemptRecord {
             target,
             error: Some(error.clone()),
-            status: self.times.ttft.map(|_| 200),
+            status: self.spoken.ttft.map(|_| 200),
             took: now - since,
             request_id: None,
         });
@@ -96,9 +99,9 @@ impl Progress {
             deadline_passed: false,
             target: telling.map(|(target, _)| target),
             attempts: self.failed.into_iter().chain(under_way).collect(),
-            ttft: times.ttft,
+            ttft: spoken.ttft,
             total: now - self.begun,
-            generating: times.first.zip(times.last).map_or(Duration::ZERO, |(first, last)| last - first),
+            generating: spoken.generating(),
         }
     }
 }

@@ -18,7 +18,9 @@ mod report;
 use clock::Clock;
 use report::{Reporter, Silence};
 
-use super::{AttemptRecord, Engine, Event, EventKind, LaneOutcome, Next, Notice, Whole, credentials::resolve};
+use super::{
+    AttemptRecord, Engine, Event, EventKind, LaneOutcome, Next, Notice, Whole, credentials::resolve, progress::Spoken,
+};
 use crate::{
     attempt::{Attempt, Credentials, Finished, Start, Step},
     chat::{Call, Delta, ErrorClass, FinishReason},
@@ -70,16 +72,6 @@ struct Run {
     broken_off: Option<(AttemptRecord, Spoken)>,
 }
 
-/// How far an attempt's answer has come.
-#[derive(Clone, Copy, Debug, Default)]
-struct Spoken {
-    /// A piece of the answer itself came: what was only thought can be taken back.
-    answer: bool,
-    ttft: Option<Duration>,
-    first: Option<Instant>,
-    last: Option<Instant>,
-}
-
 /// What the head of a successful reply told, for the record.
 #[derive(Default)]
 struct Head {
@@ -123,7 +115,7 @@ impl Run {
             attempts: self.records,
             ttft: spoken.ttft,
             total: self.begun.elapsed(),
-            generating: spoken.first.zip(spoken.last).map_or(Duration::ZERO, |(first, last)| last - first),
+            generating: spoken.generating(),
         };
         self.report.emit(EventKind::Finished(Box::new(outcome))).await;
     }
@@ -384,16 +376,10 @@ impl Run {
     }
 
     async fn hand_out(&mut self, deltas: Vec<Delta>, sent: Instant) {
-        let mut ttft = None;
-        if deltas.iter().any(|delta| delta.kind.is_output()) {
-            let now = Instant::now();
-            self.spoken.last = Some(now);
-            if self.spoken.first.is_none() {
-                ttft = Some(now - sent);
-                self.spoken = Spoken { first: Some(now), ttft, ..self.spoken };
-            }
-        }
-        self.spoken.answer |= deltas.iter().any(|delta| delta.kind.is_answer());
+        let silent_so_far = self.spoken.first.is_none();
+        self.spoken.hear(&deltas, Instant::now());
+        let ttft = self.spoken.first.filter(|_| silent_so_far).map(|first| first - sent);
+        self.spoken.ttft = self.spoken.ttft.or(ttft);
         let held = self.lane.on_cut == OnCut::Buffer;
         self.report.emit(if held { EventKind::Held(deltas) } else { EventKind::Deltas(deltas) }).await;
         if let Some(ttft) = ttft {
