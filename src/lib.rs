@@ -16,6 +16,7 @@
 //! | 7 | [`config`] | the file, the layers over it, well-known vendors |
 //! | 8 | [`plan`] | names to lanes |
 //! | 9 | [`engine`] | running lanes: retry, failover, fan-in, cancellation |
+//! | 10 | [`store`] | files of our own: folders, replacing, locks, lists of models |
 //! | 11 | [`mock`] | scripted models on loopback |
 //! | 12 | [`render`] | events to text, without writing |
 //! | 13 | [`term`] | the terminal, the streams, signals |
@@ -44,6 +45,7 @@ pub mod protocol;
 pub mod render;
 pub mod route;
 pub mod secret;
+pub mod store;
 pub mod target;
 pub mod term;
 pub mod transport;

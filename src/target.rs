@@ -43,6 +43,8 @@ pub struct Target {
     pub timeouts: Timeouts,
     /// It thinks before it answers, so silence lasts longer.
     pub reasons: bool,
+    /// Whether it looks at pictures; `None`: nobody said.
+    pub images: Option<bool>,
 }
 
 /// Settings that no reply tells by itself; never guessed.
@@ -102,6 +104,7 @@ pub(crate) mod testing {
             decode: DecodeOptions::default(),
             timeouts: Timeouts::default(),
             reasons: false,
+            images: None,
         }
     }
 }

@@ -21,6 +21,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("config", 7),
     ("plan", 8),
     ("engine", 9),
+    ("store", 10),
     ("mock", 11),
     ("render", 12),
     ("term", 13),

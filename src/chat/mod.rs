@@ -7,10 +7,12 @@ mod answer;
 pub mod error_class;
 pub mod estimate;
 mod held;
+pub mod image;
 mod request;
 pub mod sanitise;
 
 pub use answer::{Answer, Delta, DeltaKind, FinishReason, ToolCall, Usage};
 pub use error_class::ErrorClass;
 pub use held::Held;
+pub use image::Image;
 pub use request::{Adjustment, Call, ChatRequest, Message, Original, Params, Part, ProtocolId, Role};

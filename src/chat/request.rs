@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
-use super::estimate::tokens;
+use super::{Image, estimate::tokens, image};
 
 /// The value of `protocol = "…"`: the name of one wire format. Only floor 3 knows what it stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -38,6 +38,14 @@ impl Call {
             Self::Chat(chat) => chat.stream,
         }
     }
+
+    /// Whether only a model that looks at pictures can answer it.
+    #[must_use]
+    pub fn has_images(&self) -> bool {
+        match self {
+            Self::Chat(chat) => chat.has_images(),
+        }
+    }
 }
 
 /// A conversation so far, and how the next message is to be made.
@@ -59,7 +67,19 @@ impl ChatRequest {
     /// The tokens of the conversation, roughly.
     #[must_use]
     pub fn estimated_tokens(&self) -> u64 {
-        self.messages.iter().map(|message| tokens(&message.joined_text())).sum()
+        let parts = self.messages.iter().flat_map(|message| &message.parts);
+        parts
+            .map(|part| match part {
+                Part::Text(text) => tokens(text),
+                Part::Image(_) => image::TOKENS,
+            })
+            .sum()
+    }
+
+    /// Whether there is a picture to look at.
+    #[must_use]
+    pub fn has_images(&self) -> bool {
+        self.messages.iter().flat_map(|message| &message.parts).any(|part| matches!(part, Part::Image(_)))
     }
 }
 
@@ -99,17 +119,6 @@ impl Message {
     pub fn text(role: Role, text: impl Into<String>) -> Self {
         Self { role, parts: vec![Part::Text(text.into())] }
     }
-
-    /// All text of the message, joined.
-    #[must_use]
-    pub fn joined_text(&self) -> String {
-        self.parts
-            .iter()
-            .map(|part| match part {
-                Part::Text(text) => text.as_str(),
-            })
-            .collect()
-    }
 }
 
 /// One piece of a message.
@@ -117,6 +126,8 @@ impl Message {
 pub enum Part {
     /// Plain text.
     Text(String),
+    /// A picture.
+    Image(Image),
 }
 
 /// How the answer is to be made. `None` means "not set": it is never sent, so that strict services are not
@@ -137,6 +148,23 @@ pub struct Params {
     pub reasoning_effort: Option<String>,
     /// Anything else the service takes, sent as it is.
     pub extra: Map<String, Value>,
+}
+
+impl Params {
+    /// These, with those of `over` laid on top.
+    #[must_use]
+    pub fn overlaid(mut self, over: Self) -> Self {
+        self.extra.extend(over.extra);
+        Self {
+            temperature: over.temperature.or(self.temperature),
+            top_p: over.top_p.or(self.top_p),
+            max_tokens: over.max_tokens.or(self.max_tokens),
+            seed: over.seed.or(self.seed),
+            stop: if over.stop.is_empty() { self.stop } else { over.stop },
+            reasoning_effort: over.reasoning_effort.or(self.reasoning_effort),
+            extra: self.extra,
+        }
+    }
 }
 
 /// A change to a request that a service refused.

@@ -11,7 +11,7 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use super::{GlobalArgs, exit::Exit};
 use crate::{
-    config::{self, Config, ConfigError, Flags, Layers, Source},
+    config::{self, Config, ConfigError, Flags, Layers, Preset, Source, normalised, preset::PresetError},
     engine::Engine,
     environment::Environment,
     keys::{KeyRing, is_exposed},
@@ -53,6 +53,9 @@ pub enum CliError {
     /// Standard output or `--output`.
     #[error(transparent)]
     Write(#[from] WriteError),
+    /// A preset.
+    #[error(transparent)]
+    Preset(#[from] PresetError),
     /// Flags or files that make no sense.
     #[error("{message}")]
     Usage {
@@ -72,6 +75,12 @@ pub enum CliError {
     },
 }
 
+impl From<io::Error> for CliError {
+    fn from(source: io::Error) -> Self {
+        Self::System { what: "the system refused".into(), source }
+    }
+}
+
 impl CliError {
     /// Wrong usage, with what to do instead.
     pub(super) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -82,6 +91,7 @@ impl CliError {
     pub(super) fn report(self) -> Exit {
         let hint = match &self {
             Self::Plan(error) => Some(error.hint()),
+            Self::Preset(error) => Some(error.hint()),
             Self::Usage { hint, .. } => hint.clone(),
             Self::Input(InputError::Silent(_)) => Some("use --no-stdin when there is nothing to read".into()),
             _ => None,
@@ -102,10 +112,34 @@ impl CliError {
         match self {
             Self::Config(_) => Exit::Config,
             Self::Plan(PlanError::NoKey) => Exit::Key,
-            Self::Plan(_) | Self::Input(_) | Self::Usage { .. } => Exit::Usage,
+            Self::Plan(_) | Self::Input(_) | Self::Preset(_) | Self::Usage { .. } => Exit::Usage,
             Self::Write(_) | Self::System { .. } => Exit::Internal,
         }
     }
+}
+
+/// Where presets have files of their own: beside the config.
+pub(super) fn preset_folder(layers: &Layers) -> Option<PathBuf> {
+    Some(layers.config.value.as_ref()?.parent()?.join("presets"))
+}
+
+/// The names of the presets that have files of their own, sorted; none when there is no such folder.
+pub(super) fn preset_files(folder: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    let mut names: Vec<String> =
+        entries.filter_map(|entry| Some(normalised(entry.file_name().to_str()?.strip_suffix(".toml")?))).collect();
+    names.sort();
+    names
+}
+
+/// The text of a file that is written by hand.
+pub(super) fn text_of(path: &Path) -> Result<String, ConfigError> {
+    let failed = |reason: String| ConfigError::Read { path: path.to_owned(), reason };
+    let bytes = start_of(path).map_err(|error| failed(error.to_string()))?;
+    if bytes.len() > LONGEST_CONFIG {
+        return Err(failed("it is longer than 4 MiB".into()));
+    }
+    String::from_utf8(bytes).map_err(|_| failed("it is no UTF-8 text".into()))
 }
 
 /// The file, or as much of it as shows that it is too long.
@@ -162,16 +196,38 @@ impl Context {
     pub(super) fn read(layers: &Layers) -> Result<Option<(PathBuf, String)>, ConfigError> {
         let Some(path) = layers.config.value.clone() else { return Ok(None) };
         let named = matches!(layers.config.source, Source::Flag(_) | Source::Environment("MMCHAT_CONFIG"));
-        let failed = |path: PathBuf, reason: String| Err(ConfigError::Read { path, reason });
-        match start_of(&path) {
-            Ok(bytes) if bytes.len() > LONGEST_CONFIG => failed(path, "it is longer than 4 MiB".into()),
-            Ok(bytes) => match String::from_utf8(bytes) {
-                Ok(text) => Ok(Some((path, text))),
-                Err(_) => failed(path, "it is no UTF-8 text".into()),
-            },
-            Err(error) if error.kind() == io::ErrorKind::NotFound && !named => Ok(None),
-            Err(error) => failed(path, error.to_string()),
+        if !named && matches!(path.try_exists(), Ok(false)) {
+            return Ok(None);
         }
+        let text = text_of(&path)?;
+        Ok(Some((path, text)))
+    }
+
+    /// The preset called `name`, of the file or in a file of its own beside it.
+    pub(super) fn preset(&self, config: &Config, layers: &Layers, name: &str) -> Result<Preset, CliError> {
+        let name = normalised(name);
+        let own = preset_folder(layers).map(|folder| folder.join(format!("{name}.toml"))).filter(|path| path.is_file());
+        match (config.preset(&name), own) {
+            (Some(_), Some(own)) => Err(CliError::usage(
+                format!("preset `{name}` is in the config and in {}", own.display()),
+                "rename or remove one of them",
+            )),
+            (Some(preset), None) => Ok(preset.clone()),
+            (None, Some(own)) => Ok(Preset::from_file(&name, &text_of(&own)?, &own)?),
+            (None, None) => {
+                let known = self.presets(config, layers);
+                let known: Vec<&str> = known.iter().map(String::as_str).collect();
+                Err(super::request::unknown("preset", &name, &known))
+            }
+        }
+    }
+
+    /// The names of all presets.
+    #[expect(clippy::unused_self, reason = "of the surroundings, like the rest")]
+    pub(super) fn presets(&self, config: &Config, layers: &Layers) -> Vec<String> {
+        let mut names: Vec<String> = config.presets.iter().map(|preset| preset.name.clone()).collect();
+        names.extend(preset_folder(layers).map(|folder| preset_files(&folder)).unwrap_or_default());
+        names
     }
 
     /// How the two streams look.

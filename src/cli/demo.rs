@@ -1,33 +1,52 @@
-//! `mmchat demo`: one question to a scripted model, without a key, a config or a network.
+//! `mmchat demo`: one question to three scripted models, without a key, a config or a network.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, TcpListener};
 
 use clap::Args;
-use tokio::net::TcpListener;
+use tokio::time::Instant;
 
-use super::{CliError, Context, ask::stream, exit::Exit};
+use super::{
+    CliError, Context,
+    compare::{Stage, live},
+    exit::Exit,
+};
 use crate::{
     chat::{Call, ChatRequest, Message, Role},
     config::{self, Flags},
     mock::{Script, Settings, built_in, serve},
-    plan,
+    plan::{Plan, Selection},
     render::{
         Format,
-        ask::{AskView, Settings as ViewSettings},
+        compare::{CompareView, Settings as ViewSettings, View},
     },
     route::OnCut,
     term::output::{Streams, say},
 };
 
 const PROMPT: &str = "What does mmchat do?";
-const ANSWER: &str = "# mmchat, in short\n\n\
-    This text comes from a **scripted mock** on your own machine, not from a model. The route `chat` asked a mock \
-    that is down first, saw it fail, and went on to this one; that is the line on stderr above.\n\n\
-    - `mmchat ask` streams one answer, in a pipe or on a terminal\n\
-    - a route fails over when a model is down, silent or out of quota\n\
-    - what went wrong is said in one line, and in the exit code\n";
+const FAST: &str = "# One question, many answers\n\n\
+    This text comes from a **scripted mock** on your own machine, not from a model. This one is *fast*: its first \
+    token came at once.\n\n\
+    - `mmchat compare` asks all of them at the same time\n\
+    - one that fails hides, delays or breaks no other\n";
+const SLOW: &str = "# Thinking first\n\n\
+    Also a **scripted mock**: a *slow* one that thought for a while before it said a word. The table below tells \
+    how long each took, how much it said and how fast.\n\n\
+    - on a terminal you saw a row for each while it spoke\n\
+    - in a pipe you get whole answers, in order\n";
+const ROUTE: &str = "# Never just failing\n\n\
+    The route `chat` asked a **scripted mock** that is down, was told 503, and went on to this one by itself: that is \
+    the line above on stderr. 一个模型不可用时，会自动切换到下一个。\n\n\
+    - a route is one name for several models\n\
+    - what went wrong is said in one line, and in `--format json`\n";
 
-/// See it work, against a scripted model on this machine: no key, no config, no network
+const NEXT: &str = "\nThese were mocks. With models of your own:\n  \
+    mmchat init                   finds keys and servers and writes a config\n  \
+    mmchat ask \"hello\"            a key in OPENAI_API_KEY or so is enough for it\n  \
+    mmchat compare --all \"hello\"  everybody at once\n  \
+    mmchat mock --help            mocks with every kind of failure, to try out\n";
+
+/// See it work: three scripted models on this machine, side by side; no key, no config, no network
 #[derive(Debug, Args)]
 pub(super) struct DemoArgs {}
 
@@ -35,48 +54,64 @@ pub(super) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
     let interruption = Exit::on_interruption()?;
     let layers = context.layers(Flags::default())?;
     let look = context.look(&layers);
-    let runtime = context.runtime()?;
-    let engine = context.engine();
-    runtime.block_on(async {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-        let address = listener.local_addr()?;
-        say(&format!("demo: scripted mocks on {address}, not real models\n$ mmchat ask -m chat --stats \"{PROMPT}\"\n"));
-        let text = config_text(&address.to_string());
-        let config = config::resolve(&text, std::path::Path::new("demo.toml"))?;
-        let messages = vec![Message::text(Role::User, PROMPT)];
-        let call = Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() });
-        let lane = plan::lane(&config, Some("chat"), &call, OnCut::Error)?;
-        let view = AskView::new(ViewSettings {
-            name: lane.name.clone(),
-            format: Format::Text,
-            look,
-            rendered: look.styled,
-            stats: true,
-            verbose: layers.log.value,
-            prompt_tokens: call.estimated_tokens(),
-        });
-        let exit = tokio::select! {
-            exit = stream(&engine, lane, view, Streams::stdout(), &interruption) => exit?,
-            served = serve(listener, mocks()) => served.map(|never| match never {})?,
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    listener.set_nonblocking(true)?;
+    let address = listener.local_addr()?;
+    say(&format!(
+        "demo: three scripted mocks on {address}, not real models\n$ mmchat compare -m fast,thinker,chat \"{PROMPT}\"\n"
+    ));
+    let config = config::resolve(&config_text(&address.to_string()), std::path::Path::new("demo.toml"))?;
+    let messages = vec![Message::text(Role::User, PROMPT)];
+    let call = Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() });
+    let settings = ViewSettings {
+        format: Format::Text,
+        view: View::Auto,
+        look,
+        rendered: look.styled,
+        verbose: layers.log.value,
+        prompt_tokens: call.estimated_tokens(),
+    };
+    let models = ["fast", "thinker", "chat"].map(str::to_owned).to_vec();
+    let selection = Selection { models, ..Selection::default() };
+    let lanes = selection.lanes(&config, &call.into(), OnCut::Buffer)?.lanes;
+    let live = live(context, &settings, layers.plain.value, false);
+    let view = CompareView::new(settings, lanes.iter().map(|lane| lane.name.as_str()), Instant::now());
+    let plan = Plan { lanes, at_once: None };
+    let stage =
+        Stage { engine: context.engine(), plan, view, streams: Streams::stdout(), interruption: &interruption, live };
+    let mocks = async move {
+        let served = match tokio::net::TcpListener::from_std(listener) {
+            Ok(listener) => serve(listener, mocks()).await,
+            Err(error) => Err(error),
         };
-        say("\nwith a key of yours:  export OPENAI_API_KEY=…; mmchat ask \"hello\"\nall the faults:       mmchat mock --help\n");
-        Ok(exit)
-    })
+        served.map_or_else(|error| error, |never| match never {})
+    };
+    let exit = stage.run(context, mocks)?;
+    if exit == Exit::Ok {
+        say(NEXT);
+    }
+    Ok(exit)
 }
 
 fn mocks() -> Settings {
-    let base = Script { tps: 60.0, ..Script::default() };
+    let base = Script::default();
+    let text = |text: &str| Some(text.to_owned());
     let mut models = built_in(&base);
-    models.push(("demo".into(), Script { text: Some(ANSWER.into()), ..base }));
+    models.push(("demo-fast".into(), Script { text: text(FAST), ..base.clone() }));
+    let thinks = Script { ttft: std::time::Duration::from_millis(400), tps: 40.0, reasoning: 30, ..base.clone() };
+    models.push(("demo-thinker".into(), Script { text: text(SLOW), ..thinks }));
+    models.push(("demo-route".into(), Script { text: text(ROUTE), tps: 60.0, ..base }));
     Settings { models, ..Settings::default() }
 }
 
-/// The demo's config; the route's first model always answers 503.
+/// The demo's config; the route's first model always answers 503, its prices are made up like everything else.
 fn config_text(address: &str) -> String {
     format!(
         "[endpoints.mock]\nbase_url = \"http://{address}/v1\"\n\
+         [models.fast]\nendpoint = \"mock\"\nmodel = \"demo-fast\"\nprice = {{ input = 0.15, output = 0.6 }}\n\
+         [models.thinker]\nendpoint = \"mock\"\nmodel = \"demo-thinker\"\nprice = {{ input = 3, output = 15 }}\n\
          [models.down]\nendpoint = \"mock\"\nmodel = \"overloaded+retry-after=30\"\n\
-         [models.demo]\nendpoint = \"mock\"\nmodel = \"demo\"\n\
-         [routes.chat]\nmodels = [\"down\", \"demo\"]\n"
+         [models.backup]\nendpoint = \"mock\"\nmodel = \"demo-route\"\n\
+         [routes.chat]\nmodels = [\"down\", \"backup\"]\n"
     )
 }

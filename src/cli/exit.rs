@@ -59,6 +59,18 @@ impl Exit {
         Interruption::listen(i32::from(Self::Interrupted as u8)).map_err(failed)
     }
 
+    /// The code for the ends of several lanes.
+    #[must_use]
+    pub fn of_lanes<'a>(outcomes: impl Iterator<Item = &'a LaneOutcome>) -> Self {
+        let codes: Vec<Self> = outcomes.map(Self::of).collect();
+        match codes.as_slice() {
+            codes if codes.iter().all(|code| *code == Self::Ok) => Self::Ok,
+            codes if codes.contains(&Self::Ok) => Self::SomeFailed,
+            [first, rest @ ..] if rest.iter().all(|code| code == first) => *first,
+            _ => Self::Failed,
+        }
+    }
+
     /// The code for a lane's end.
     #[must_use]
     pub fn of(outcome: &LaneOutcome) -> Self {

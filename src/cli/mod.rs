@@ -3,6 +3,8 @@
 //! Owns parsing and dispatch. A file holds its command's flags, help and `run`; what they share is [`Context`].
 
 mod ask;
+mod compare;
+mod complete;
 mod completions;
 mod config;
 mod context;
@@ -10,6 +12,7 @@ mod demo;
 pub mod exit;
 mod mock;
 mod prompt;
+mod request;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -56,6 +59,7 @@ struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     Ask(Box<ask::AskArgs>),
+    Compare(Box<compare::CompareArgs>),
     Config(config::ConfigArgs),
     Mock(mock::MockArgs),
     Demo(demo::DemoArgs),
@@ -75,6 +79,7 @@ fn run(cli: Cli, environment: Environment) -> Exit {
     let context = Context::new(environment, cli.global);
     let result = match cli.command {
         Command::Ask(args) => ask::run(&args, &context),
+        Command::Compare(args) => compare::run(&args, &context),
         Command::Config(args) => config::run(&args, &context),
         Command::Mock(args) => mock::run(&args, &context),
         Command::Demo(args) => demo::run(&args, &context),

@@ -172,10 +172,12 @@ pub struct RouteEntry {
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PresetEntry {
-    /// Its system text.
-    pub system: Option<String>,
+    /// Its system text, a template.
+    pub system: Option<At<String>>,
     /// The model or route it asks.
     pub model: Option<At<String>>,
+    /// Parameters of its requests, over the model's.
+    pub params: ParamsEntry,
     /// Its template; `{{ input }}` is what the user gives.
-    pub prompt: Option<String>,
+    pub prompt: Option<At<String>>,
 }

@@ -8,6 +8,7 @@ mod error;
 pub mod file;
 pub mod layers;
 mod names;
+pub mod preset;
 mod redact;
 mod resolve;
 pub mod show;
@@ -18,7 +19,8 @@ use std::{path::PathBuf, sync::Arc};
 
 pub use error::{ConfigError, Problem, nearest};
 pub use layers::{Flags, Layers, Source};
-pub use names::normalised;
+pub use names::{Names, normalised};
+pub use preset::Preset;
 pub use resolve::{direct_target, from_environment, resolve};
 pub use values::parse_duration;
 
@@ -75,19 +77,6 @@ pub struct Set {
     pub members: Vec<String>,
 }
 
-/// A reusable prompt.
-#[derive(Clone, Debug)]
-pub struct Preset {
-    /// Its name.
-    pub name: String,
-    /// Its system text.
-    pub system: Option<String>,
-    /// The model or route it asks.
-    pub model: Option<String>,
-    /// Its template.
-    pub prompt: Option<String>,
-}
-
 impl Config {
     /// The endpoint called `name`.
     #[must_use]
@@ -111,6 +100,12 @@ impl Config {
     #[must_use]
     pub fn set(&self, name: &str) -> Option<&Set> {
         self.sets.iter().find(|set| set.name == name)
+    }
+
+    /// The preset called `name`, of those in the file.
+    #[must_use]
+    pub fn preset(&self, name: &str) -> Option<&Preset> {
+        self.presets.iter().find(|preset| preset.name == name)
     }
 
     /// Every name that can be asked for: models, routes and sets.

@@ -76,6 +76,7 @@ pub fn shown(config: &Config, layers: &Layers) -> String {
                 let _ = writeln!(out, "{name} = {}", quoted(value));
             }
         }
+        out.push_str(&params_text(&preset.params));
     }
     out
 }

@@ -73,6 +73,12 @@ pub fn all() -> &'static [Vendor] {
     })
 }
 
+/// The vendor called `name`.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Vendor> {
+    all().iter().find(|vendor| vendor.name == name)
+}
+
 /// The vendor that serves at `url`.
 #[must_use]
 pub fn at(url: &Url) -> Option<&'static Vendor> {

@@ -6,7 +6,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use futures_util::{Stream, StreamExt, stream::select_all};
+use futures_util::{Stream, StreamExt, stream};
 
 use crate::{keys::KeyRing, plan::Plan, route::attempts::RepeatLimiter, transport::Transport};
 
@@ -52,10 +52,14 @@ impl Engine {
         }
     }
 
-    /// Runs `plan`. Each lane ends with exactly one [`EventKind::Finished`].
+    /// Runs `plan`. Each lane ends with exactly one [`EventKind::Finished`]; one that waits for its turn says nothing.
     pub fn run(self: &Arc<Self>, plan: Plan) -> impl Stream<Item = Event> + Send + use<> {
+        let engine = Arc::clone(self);
         let lanes = plan.lanes.into_iter().enumerate();
-        select_all(lanes.map(|(index, lane)| lane::run(Arc::clone(self), index, lane).boxed()))
+        // The next lane begins when one is over.
+        stream::iter(lanes)
+            .map(move |(index, lane)| lane::run(Arc::clone(&engine), index, lane).boxed())
+            .flatten_unordered(plan.at_once)
     }
 
     fn chance(&self) -> f64 {

@@ -3,17 +3,9 @@
 //! Owns what goes where: content to stdout, everything else to stderr, and line ends between them where both are the
 //! same terminal. On a pipe content passes exactly; on a terminal it is stripped of control sequences first.
 
-use std::fmt::Write as _;
-
-use serde_json::Value;
-
-use super::{Format, Look, Output, dim, json, markdown::Markdown, notice, stats};
+use super::{Format, Look, Output, dim, json, kept::Kept, markdown::Markdown, notice, stats};
 use crate::{
-    chat::{
-        Answer, Delta, DeltaKind, FinishReason, Held, Usage,
-        estimate::Counter,
-        sanitise::{Sanitiser, one_line},
-    },
+    chat::{Delta, DeltaKind, Held, Usage, sanitise::Sanitiser},
     engine::{Event, EventKind, LaneOutcome, Next},
 };
 
@@ -53,19 +45,6 @@ pub struct AskView {
     thinking: bool,
     /// The last thing on the terminal was content without a line end.
     open_line: bool,
-    /// There was more than one answer, of which the first is shown.
-    other_choices: bool,
-}
-
-/// What is remembered of an answer.
-#[derive(Debug, Default)]
-struct Kept {
-    /// With the text only where it is the data.
-    answer: Answer,
-    /// The estimate of its tokens, thinking included, since the text itself is not kept.
-    tokens: Counter,
-    /// Some of it is more than thinking.
-    any_content: bool,
 }
 
 impl AskView {
@@ -84,14 +63,13 @@ impl AskView {
             reasoning_sanitiser: Sanitiser::default(),
             thinking: false,
             open_line: false,
-            other_choices: false,
         }
     }
 
     /// What `event` adds to the two streams.
     pub fn event(&mut self, event: &Event, to: &mut Output) {
         if self.settings.format == Format::Jsonl {
-            json_lines(&json::event(event), to);
+            json::lines(&json::event(event), to);
         }
         match &event.kind {
             EventKind::Started(target) => {
@@ -150,34 +128,18 @@ impl AskView {
     }
 
     fn delta(&mut self, delta: &Delta, to: &mut Output) {
-        if delta.choice != 0 {
-            self.other_choices |= delta.kind.is_output();
-            return;
-        }
         match &delta.kind {
+            DeltaKind::Text(_) | DeltaKind::Refusal(_) | DeltaKind::Reasoning(_) if delta.choice != 0 => {}
             DeltaKind::Text(text) | DeltaKind::Refusal(text) => self.content(text, to),
             DeltaKind::Reasoning(text) => self.thinking(text, to),
             DeltaKind::ToolCall(_) | DeltaKind::Usage(_) | DeltaKind::Finish(_) | DeltaKind::Model(_) => {}
         }
-        self.keep(delta);
-    }
-
-    /// Remembers what is needed later: the whole text only where it is the data.
-    fn keep(&mut self, delta: &Delta) {
-        let whole = matches!(self.settings.format, Format::Json | Format::Jsonl);
-        match &delta.kind {
-            DeltaKind::Text(text) | DeltaKind::Refusal(text) | DeltaKind::Reasoning(text) => {
-                self.kept.tokens.add(text);
-                if whole {
-                    self.kept.answer.add(delta);
-                }
-            }
-            _ => self.kept.answer.add(delta),
-        }
+        // The whole text is kept only where it is the data.
+        self.kept.add(delta, matches!(self.settings.format, Format::Json | Format::Jsonl));
     }
 
     fn content(&mut self, text: &str, to: &mut Output) {
-        let first = !std::mem::replace(&mut self.kept.any_content, true);
+        let first = !self.kept.any_content;
         if matches!(self.settings.format, Format::Json | Format::Jsonl) {
             return;
         }
@@ -250,7 +212,7 @@ impl AskView {
         self.show_held(outcome, to);
         let message = match &outcome.result {
             Err(error) => Some(notice::failure(&self.settings.name, error, outcome)),
-            Ok(whole) => self.warnings(whole.reason.as_ref()),
+            Ok(whole) => self.kept.warnings(whole.reason.as_ref()),
         };
         self.over(outcome, message, to);
     }
@@ -259,7 +221,7 @@ impl AskView {
     fn show_held(&mut self, outcome: &LaneOutcome, to: &mut Output) {
         let deltas = self.held.take(outcome.result.is_err());
         if self.settings.format == Format::Jsonl {
-            json_lines(&json::deltas(LANE, &deltas), to);
+            json::lines(&json::deltas(LANE, &deltas), to);
         }
         for delta in deltas {
             self.delta(&delta, to);
@@ -276,7 +238,7 @@ impl AskView {
         {
             self.kept = earlier;
         }
-        let usage = self.usage(outcome);
+        let usage = self.kept.usage(outcome, self.settings.prompt_tokens);
         if matches!(self.settings.format, Format::Json | Format::Jsonl) {
             self.object(outcome, usage.as_ref(), to);
         }
@@ -296,67 +258,9 @@ impl AskView {
             object["event"] = "finished".into();
             object["lane"] = LANE.into();
         }
-        json_lines(&[object], to);
-    }
-
-    /// The usage reported, or ours, marked. Nothing when there was no answer at all.
-    fn usage(&self, outcome: &LaneOutcome) -> Option<Usage> {
-        let estimated = || Usage {
-            input: Some(self.settings.prompt_tokens),
-            output: Some(self.kept.tokens.tokens()),
-            estimated: true,
-            ..Usage::default()
-        };
-        self.kept.answer.usage.or_else(|| (outcome.result.is_ok() || outcome.cut).then(estimated))
-    }
-
-    /// What should be known of an answer that is whole, one line each.
-    fn warnings(&self, reason: Option<&FinishReason>) -> Option<String> {
-        let choices = "warning: the service sent several choices; only the first is shown";
-        let lines: Vec<_> =
-            self.other_choices.then(|| choices.to_owned()).into_iter().chain(self.ending(reason)).collect();
-        (!lines.is_empty()).then(|| lines.join("\n"))
-    }
-
-    /// What should be known of how it ended.
-    fn ending(&self, reason: Option<&FinishReason>) -> Option<String> {
-        let (any_content, tools) = (self.kept.any_content, &self.kept.answer.tool_calls);
-        let thought = self.kept.tokens.tokens() > 0;
-        Some(match reason {
-            Some(FinishReason::Length) if !any_content && thought => {
-                "warning: the token limit was used up by reasoning: there is no answer (raise --max-tokens)".to_owned()
-            }
-            Some(FinishReason::Length) => {
-                "warning: the answer stopped at the token limit (finish_reason: length)".to_owned()
-            }
-            Some(FinishReason::ContentFilter) if !any_content => {
-                "warning: a content filter withheld the answer (finish_reason: content_filter)".to_owned()
-            }
-            Some(FinishReason::ContentFilter) => {
-                "warning: a content filter ended the answer (finish_reason: content_filter)".to_owned()
-            }
-            Some(FinishReason::ToolCalls) => {
-                let names: Vec<_> = tools.iter().map(|call| one_line(&call.name)).collect();
-                format!("warning: the model asked for tools ({}), which ask does not call", names.join(", "))
-            }
-            Some(FinishReason::Other(word)) => {
-                format!("warning: the answer ended with an unknown finish_reason: {}", one_line(word))
-            }
-            Some(FinishReason::Stop) | None if !any_content && tools.is_empty() => {
-                let thought = if thought { ": there was only reasoning" } else { "" };
-                format!("warning: the answer is empty{thought}")
-            }
-            Some(FinishReason::Stop | FinishReason::Error(_)) | None => return None,
-        })
+        json::lines(&[object], to);
     }
 }
 
 /// `ask` has one lane.
 const LANE: usize = 0;
-
-fn json_lines(values: &[Value], to: &mut Output) {
-    for value in values {
-        // Writing to a String cannot fail.
-        let _ = writeln!(to.out(), "{value}");
-    }
-}

@@ -3,11 +3,11 @@
 //! Owns the shape of `--format json` (one object per answer) and `jsonl` (one per event). Control characters are
 //! escaped by JSON itself, so nothing is stripped.
 
-use std::time::Duration;
+use std::{fmt::Write as _, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::stats::tokens_per_second;
+use super::{Output, stats::tokens_per_second};
 use crate::{
     chat::{Answer, Delta, DeltaKind, FinishReason, Usage},
     engine::{AttemptRecord, Event, EventKind, LaneOutcome, Next},
@@ -84,6 +84,20 @@ pub fn event(event: &Event) -> Vec<Value> {
         EventKind::Notice(notice) => vec![line("notice", json!({"message": super::notice::notice(notice)}))],
         // What is held has its lines when it is shown.
         EventKind::Held(_) | EventKind::Finished(_) => Vec::new(),
+    }
+}
+
+/// The first line of a run of several lanes: who is asked.
+#[must_use]
+pub fn run(names: &[&str]) -> Value {
+    json!({"event": "run", "lanes": names})
+}
+
+/// Each value on a line of its own.
+pub fn lines(values: &[Value], to: &mut Output) {
+    for value in values {
+        // Writing to a String cannot fail.
+        let _ = writeln!(to.out(), "{value}");
     }
 }
 

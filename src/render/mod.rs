@@ -4,10 +4,14 @@
 //! so every view is tested as text.
 
 pub mod ask;
+pub mod compare;
 pub mod json;
+mod kept;
 pub mod markdown;
 pub mod notice;
 pub mod stats;
+pub mod table;
+pub mod wrap;
 
 /// A format of the data on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -67,6 +71,12 @@ impl Output {
     /// The pieces in order; none is left.
     pub fn take(&mut self) -> Vec<(Stream, String)> {
         std::mem::take(&mut self.pieces)
+    }
+
+    /// Whether there is nothing to say.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.pieces.iter().all(|(_, text)| text.is_empty())
     }
 
     fn open(&mut self, stream: Stream) -> &mut String {

@@ -55,8 +55,14 @@ fn tokens(usage: &Usage) -> String {
 fn cost(usage: &Usage, outcome: &LaneOutcome) -> Option<String> {
     let price = outcome.target.as_ref()?.price.as_ref()?;
     let cost = price.cost(usage)?;
-    Some(match price.currency.as_str() {
-        "USD" => format!("${cost:.6}"),
-        currency => format!("{cost:.6} {currency}"),
-    })
+    Some(money(cost, &price.currency))
+}
+
+/// `$0.000400`, `0.012000 CNY`.
+#[must_use]
+pub fn money(amount: f64, currency: &str) -> String {
+    match currency {
+        "USD" => format!("${amount:.6}"),
+        currency => format!("{amount:.6} {currency}"),
+    }
 }

@@ -5,7 +5,9 @@
 //! commands.
 
 pub mod input;
+pub mod live;
 pub mod output;
+pub mod region;
 pub mod signals;
 
 use std::io::IsTerminal;
@@ -20,13 +22,32 @@ const WIDEST: usize = 1000;
 #[must_use]
 pub fn look(environment: &Environment, plain: bool) -> Look {
     let out = std::io::stdout().is_terminal();
-    let styled = !plain && environment.get("NO_COLOR").is_none() && environment.get("TERM") != Some("dumb");
+    let styled = !plain && environment.get("NO_COLOR").is_none() && can_move(environment);
     Look { out_width: out.then(|| width(environment)), err_is_terminal: std::io::stderr().is_terminal(), styled }
+}
+
+/// Whether this kind of terminal can move its cursor.
+#[must_use]
+pub fn can_move(environment: &Environment) -> bool {
+    environment.get("TERM") != Some("dumb")
 }
 
 /// The terminal's width: `COLUMNS` where it is set, else what the system says, else 80.
 fn width(environment: &Environment) -> usize {
-    let wanted = environment.get("COLUMNS").and_then(|columns| columns.parse().ok());
-    let real = || crossterm::terminal::size().ok().map(|(columns, _)| usize::from(columns));
-    wanted.or_else(real).filter(|&columns| columns > 0).unwrap_or(80).clamp(NARROWEST, WIDEST)
+    wanted_width(environment).unwrap_or_else(|| size().0)
+}
+
+/// The width the person wants: `COLUMNS`, where it is set.
+#[must_use]
+pub fn wanted_width(environment: &Environment) -> Option<usize> {
+    let columns = environment.get("COLUMNS")?.parse().ok().filter(|&columns: &usize| columns > 0)?;
+    Some(columns.clamp(NARROWEST, WIDEST))
+}
+
+/// Columns and rows as the system has them, else 80 and 24.
+#[must_use]
+pub fn size() -> (usize, usize) {
+    let known = crossterm::terminal::size().ok().filter(|&(columns, rows)| columns > 0 && rows > 0);
+    let (columns, rows) = known.map_or((80, 24), |(columns, rows)| (usize::from(columns), usize::from(rows)));
+    (columns.clamp(NARROWEST, WIDEST), rows)
 }

@@ -57,6 +57,54 @@ impl Interruption {
     }
 }
 
+/// Ctrl-Z: heard, so that what is on the screen can be taken away before the process stops.
+#[cfg(unix)]
+#[derive(Debug)]
+pub struct Suspension(tokio::signal::unix::Signal);
+
+#[cfg(unix)]
+impl Suspension {
+    /// Listens from now on; inside a runtime.
+    pub fn listen() -> io::Result<Self> {
+        let kind = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw());
+        tokio::signal::unix::signal(kind).map(Self)
+    }
+
+    /// Resolves when the person wants the process to stop for a while.
+    pub async fn signalled(&mut self) {
+        self.0.recv().await;
+    }
+}
+
+/// Stops this process until it is told to go on.
+#[cfg(unix)]
+pub fn stop_for_a_while() {
+    // When it cannot be stopped it goes on, as if it had been told to at once.
+    let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
+}
+
+/// Elsewhere than on Unix there is no such key.
+#[cfg(not(unix))]
+#[derive(Debug)]
+pub struct Suspension;
+
+#[cfg(not(unix))]
+impl Suspension {
+    /// Never fails.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    /// Never resolves.
+    pub async fn signalled(&mut self) {
+        std::future::pending().await
+    }
+}
+
+/// Does nothing.
+#[cfg(not(unix))]
+pub fn stop_for_a_while() {}
+
 #[expect(clippy::disallowed_methods, reason = "whoever could return an exit code is stuck")]
 fn end(code: i32) {
     std::process::exit(code);

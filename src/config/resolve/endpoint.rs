@@ -77,7 +77,7 @@ impl Resolver {
 
     fn base_url(&mut self, name: &At<String>, entry: &EndpointEntry) -> Option<Url> {
         let Some(written) = &entry.base_url else {
-            let vendor = vendors::all().iter().find(|vendor| vendor.name == name.value);
+            let vendor = vendors::named(&name.value);
             if vendor.is_none() {
                 self.problem(format!("endpoint `{}` has no base_url", name.value), &name.span).help =
                     Some("add base_url = \"https://…/v1\"".into());

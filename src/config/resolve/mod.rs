@@ -20,6 +20,7 @@ use super::{
     error::SourceFile,
     file::{ConfigFile, ModelEntry, ParamsEntry, PriceEntry, RouteEntry, TimeoutsEntry},
     names::{forbidden, normalised},
+    preset,
     values::{At, Table},
     vendors,
 };
@@ -47,8 +48,8 @@ pub fn resolve(text: &str, path: &Path) -> Result<Config, ConfigError> {
     if resolver.problems.is_empty() { Ok(resolver.config) } else { Err(invalid(resolver.problems)) }
 }
 
-/// The configuration without a file: every vendor, with the keys the environment holds. The first vendor with a key
-/// is the default.
+/// The configuration without a file: every vendor, with the keys the environment holds, and its usual model. The first
+/// vendor with a key is the default.
 pub fn from_environment(environment: &Environment) -> Result<Config, ConfigError> {
     let mut config = Config::default();
     for vendor in vendors::all() {
@@ -57,9 +58,11 @@ pub fn from_environment(environment: &Environment) -> Result<Config, ConfigError
             continue;
         }
         let keys = key.map(|name| KeySource::Env(name.to_owned())).into_iter().collect();
-        let endpoint = Endpoint { keys, ..bare_endpoint(&vendor.name, vendor.address(environment)?) };
-        config.endpoints.push(Arc::new(endpoint));
-        if let (Some(_), Some(model), None) = (key, &vendor.model, &config.default) {
+        let endpoint = Arc::new(Endpoint { keys, ..bare_endpoint(&vendor.name, vendor.address(environment)?) });
+        config.endpoints.push(Arc::clone(&endpoint));
+        let Some(model) = vendor.model.as_ref().filter(|_| key.is_some()) else { continue };
+        config.models.push(Arc::new(direct_target(&endpoint, model)));
+        if config.default.is_none() {
             config.default = Some(format!("{}/{model}", vendor.name));
         }
     }
@@ -80,11 +83,12 @@ pub fn direct_target(endpoint: &Arc<Endpoint>, upstream: &str) -> Target {
         context: None,
         tags: Vec::new(),
         decode: DecodeOptions::default(),
+        images: None,
     }
 }
 
 /// What the TOML reader says, with the nearest valid key.
-fn syntax(source: &SourceFile, error: &toml::de::Error) -> Problem {
+pub(super) fn syntax(source: &SourceFile, error: &toml::de::Error) -> Problem {
     let message = error.message().trim_end();
     let at = error.span().unwrap_or(0..0);
     let problem = Problem::new(source, message.lines().next().unwrap_or("not TOML"), at.clone());
@@ -148,12 +152,8 @@ impl Resolver {
         }
         for (name, entry) in &file.presets.0 {
             let model = entry.model.as_ref().map(|model| self.askable(model, "this preset"));
-            self.config.presets.push(Preset {
-                name: normalised(&name.value),
-                system: entry.system.clone(),
-                model,
-                prompt: entry.prompt.clone(),
-            });
+            self.problems.extend(preset::problems(&self.source, entry));
+            self.config.presets.push(Preset { model, ..Preset::new(&normalised(&name.value), entry) });
         }
         self.config.default = file.default.as_ref().map(|name| self.askable(name, "`default`"));
         self.config.compare = file.compare.as_ref().map(|name| self.comparable(name));
@@ -246,8 +246,9 @@ impl Resolver {
                 self.push(problem.help(format!("known: {}", KNOWN.join(", "))));
             }
         }
-        target.reasons |= entry.capabilities.iter().any(|capability| capability.value == "reasoning")
-            || entry.tags.iter().any(|tag| tag == "reasoning");
+        let has = |wanted: &str| entry.capabilities.iter().any(|capability| capability.value == wanted);
+        target.images = (!entry.capabilities.is_empty()).then(|| has("images"));
+        target.reasons |= has("reasoning") || entry.tags.iter().any(|tag| tag == "reasoning");
         self.config.models.push(Arc::new(target));
     }
 
@@ -384,7 +385,7 @@ fn timeouts(entry: Option<TimeoutsEntry>) -> Timeouts {
     }
 }
 
-fn params(entry: &ParamsEntry) -> Params {
+pub(super) fn params(entry: &ParamsEntry) -> Params {
     Params {
         temperature: entry.temperature,
         top_p: entry.top_p,

@@ -122,7 +122,7 @@ impl Run {
 
     /// Asks one candidate after the other.
     async fn candidates(&mut self) -> Result<Whole, ApiError> {
-        self.pass_over_too_small().await;
+        self.pass_over_unable().await;
         while let Some(target) = self.left.pop_front() {
             self.budget.candidate();
             let (error, decision) = match self.ask(&target).await {
@@ -148,19 +148,28 @@ impl Run {
         self.left.len().min(self.budget.candidates())
     }
 
-    /// Leaves out candidates whose context the prompt surely does not fit, unless that is all of them.
-    async fn pass_over_too_small(&mut self) {
+    /// Leaves out candidates that surely cannot answer: the prompt does not fit their context, or they do not look at
+    /// pictures.
+    async fn pass_over_unable(&mut self) {
         // The estimate may be off by a quarter either way.
         let surely = self.lane.call.estimated_tokens() * 4 / 5;
-        let too_small = |target: &Arc<Target>| target.context.is_some_and(|context| context < surely);
-        if self.left.iter().all(too_small) {
+        let why = format!("the prompt of about {surely} tokens or more does not fit its context");
+        self.pass_over(|target| target.context.is_some_and(|context| context < surely), &why).await;
+        if self.lane.call.has_images() {
+            self.pass_over(|target| target.images == Some(false), "it does not look at pictures").await;
+        }
+    }
+
+    /// Leaves out the candidates that are `unable`, unless that is all of them.
+    async fn pass_over(&mut self, unable: impl Fn(&Target) -> bool, why: &str) {
+        if self.left.iter().all(|target| unable(target)) {
             return;
         }
-        let (small, fitting) = std::mem::take(&mut self.left).into_iter().partition::<VecDeque<_>, _>(too_small);
-        self.left = fitting;
-        for target in small {
-            let why = format!("the prompt of about {surely} tokens or more does not fit its context");
-            self.report.emit(EventKind::Notice(Notice::PassedOver(target.id.clone(), why))).await;
+        let (left_out, able) =
+            std::mem::take(&mut self.left).into_iter().partition::<VecDeque<_>, _>(|target| unable(target));
+        self.left = able;
+        for target in left_out {
+            self.report.emit(EventKind::Notice(Notice::PassedOver(target.id.clone(), why.to_owned()))).await;
         }
     }
 
@@ -221,7 +230,7 @@ impl Run {
         let same_server =
             |record: &AttemptRecord| record.target.endpoint.base_url.origin() == target.endpoint.base_url.origin();
         let mut fresh = self.records.iter().any(same_server);
-        let (mut call, mut adjusted) = (self.lane.call.clone(), false);
+        let (mut call, mut adjusted) = (Arc::clone(&self.lane.call), false);
         loop {
             let error = match self.attempt(target, key.as_ref(), &call, fresh).await {
                 Ok(whole) => return Asked::Whole(whole),
@@ -252,11 +261,12 @@ impl Run {
         }
     }
 
-    async fn adjust(&mut self, target: &Target, error: &ApiError, call: &mut Call) -> bool {
-        let Call::Chat(chat) = call;
+    async fn adjust(&mut self, target: &Target, error: &ApiError, call: &mut Arc<Call>) -> bool {
+        let Call::Chat(chat) = &**call;
         let protocol = protocol(target.endpoint.protocol).expect("resolved configs name known protocols");
         let Some(adjustment) = protocol.adjust(error, target, chat) else { return false };
         self.report.emit(EventKind::Notice(Notice::Adjusted(target.id.clone(), adjustment.clone()))).await;
+        let Call::Chat(chat) = Arc::make_mut(call);
         chat.adjustments.push(adjustment);
         true
     }

@@ -7,7 +7,7 @@ async fn lanes_run_at_once_and_one_does_not_hold_another() {
     let replies = [Reply::Silence, answer()];
     let script = Script { replies: Mutex::new(replies.into()), asked: Mutex::default() };
     let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
-    let plan = Plan { lanes: vec![lane(vec![testing::target("a")]), lane(vec![testing::target("b")])] };
+    let plan = Plan { lanes: vec![lane(vec![testing::target("a")]), lane(vec![testing::target("b")])], at_once: None };
     let begun = Instant::now();
     let mut events = Box::pin(engine.run(plan));
     let finished = async {
@@ -46,7 +46,7 @@ async fn dropping_the_stream_drops_the_connection() {
     }
     let dropped = Arc::new(Mutex::new(false));
     let engine = Arc::new(Engine::new(Arc::new(Endless(Arc::clone(&dropped))), KeyRing::default()));
-    let mut events = Box::pin(engine.run(Plan { lanes: vec![lane(two())] }));
+    let mut events = Box::pin(engine.run(Plan::of(lane(two()))));
     for _ in 0..5 {
         events.next().await.expect("endless");
     }
@@ -62,7 +62,7 @@ async fn our_own_limit_fails_over_without_a_request() {
     let full = with_endpoint(testing::target("a"), |endpoint| {
         endpoint.limits = Limits { max_concurrency: Some(1), queue: Some(SECOND), ..Limits::default() };
     });
-    let plan = Plan { lanes: vec![lane(vec![full.clone()]), lane(vec![full, testing::target("b")])] };
+    let plan = Plan { lanes: vec![lane(vec![full.clone()]), lane(vec![full, testing::target("b")])], at_once: None };
     let mut events = Box::pin(engine.run(plan));
     let outcome = loop {
         let event = events.next().await.expect("lanes end");

@@ -137,7 +137,7 @@ fn lane(targets: Vec<Target>) -> Lane {
     let messages = vec![Message::text(Role::User, "hi")];
     Lane {
         name: "route".into(),
-        call: Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }),
+        call: Arc::new(Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() })),
         candidates: targets.into_iter().map(Arc::new).collect(),
         on_cut: OnCut::Error,
         filter_goes_on: false,
@@ -197,7 +197,7 @@ async fn run(lane: Lane, replies: impl IntoIterator<Item = Reply>) -> Ran {
     let script = Arc::new(Script { replies: Mutex::new(replies.into_iter().collect()), asked: Mutex::default() });
     let engine = Arc::new(Engine::new(Arc::clone(&script) as Arc<dyn Transport>, KeyRing::default()));
     let begun = Instant::now();
-    let events: Vec<Event> = engine.run(Plan { lanes: vec![lane] }).collect().await;
+    let events: Vec<Event> = engine.run(Plan::of(lane)).collect().await;
     let took = begun.elapsed();
     let (mut answer, mut held) = (Answer::default(), Held::default());
     for event in &events {

@@ -64,7 +64,7 @@ async fn a_slow_reader_costs_the_model_nothing() {
     let pieces = vec![(SECOND, HELLO), (SECOND, HELLO), (SECOND, STOP)];
     let script = Script { replies: Mutex::new([Reply::Pieces(pieces)].into()), asked: Mutex::default() };
     let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
-    let mut events = Box::pin(engine.run(Plan { lanes: vec![lane(vec![target])] }));
+    let mut events = Box::pin(engine.run(Plan::of(lane(vec![target]))));
     let mut last = None;
     while let Some(event) = events.next().await {
         sleep(10 * SECOND).await;
@@ -97,7 +97,7 @@ async fn the_deadline_holds_for_places_and_bodies_of_errors_too() {
     let first = Lane { deadline: Some(SECOND), ..lane(vec![full.clone()]) };
     let second = Lane { deadline: Some(4 * SECOND), ..lane(vec![full, testing::target("b")]) };
     let begun = Instant::now();
-    let events: Vec<Event> = engine.run(Plan { lanes: vec![first, second] }).collect().await;
+    let events: Vec<Event> = engine.run(Plan { lanes: vec![first, second], at_once: None }).collect().await;
     assert_eq!(begun.elapsed(), 2 * SECOND, "half of it is the second candidate's");
     let Some(EventKind::Finished(outcome)) = events.last().map(|event| event.kind.clone()) else { panic!("the end") };
     assert!(outcome.result.is_ok(), "{:?}", outcome.result);
@@ -123,7 +123,7 @@ async fn with_a_deadline_no_candidate_takes_the_others_share() {
     let ran = run(lane(vec![patient(), testing::target("b")]), [Reply::Silence, answer()]).await;
     assert_eq!((ran.answer.text.as_str(), ran.took), ("Hello", 2 * SECOND));
     let mut whole = lane(two());
-    let Call::Chat(chat) = &mut whole.call;
+    let Call::Chat(chat) = Arc::make_mut(&mut whole.call);
     chat.stream = false;
     let ran = run(whole, [Reply::Silence, answer()]).await;
     assert_eq!((ran.answer.text.as_str(), ran.took), ("Hello", 2 * SECOND));

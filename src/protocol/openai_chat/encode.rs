@@ -1,11 +1,12 @@
 //! Requests: what is asked, in OpenAI's words. Sends only what somebody set, since strict services refuse the rest.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
 use super::{ID, error::refused_parameters};
 use crate::{
-    chat::{Adjustment, ChatRequest, Message, Params, Part, Role},
+    chat::{Adjustment, ChatRequest, Image, Message, Params, Part, Role},
     protocol::{ApiError, EncodeError, json_splice::RawObject},
     target::Target,
 };
@@ -86,9 +87,18 @@ fn message(message: &Message) -> Value {
     };
     let content = match message.parts.as_slice() {
         [Part::Text(text)] => Value::from(text.as_str()),
-        parts => parts.iter().map(|Part::Text(text)| json!({"type": "text", "text": text})).collect(),
+        parts => parts.iter().map(part).collect(),
     };
     json!({"role": role, "content": content})
+}
+
+fn part(part: &Part) -> Value {
+    let url = match part {
+        Part::Text(text) => return json!({"type": "text", "text": text}),
+        Part::Image(Image::Url(url)) => url.clone(),
+        Part::Image(Image::Data { media_type, bytes }) => format!("data:{media_type};base64,{}", BASE64.encode(bytes)),
+    };
+    json!({"type": "image_url", "image_url": {"url": url}})
 }
 
 /// What to change after a refusal: once `max_tokens` under its newer name, else without the field that was named.
@@ -150,6 +160,23 @@ mod tests {
         chat.params.temperature = Some(0.9);
         let sent = sent(&target, &chat);
         assert_eq!((&sent["temperature"], &sent["enable_thinking"]), (&json!(0.9), &json!(false)));
+    }
+
+    #[test]
+    fn pictures_go_as_data_and_addresses_as_they_are() {
+        let data = Image::Data { media_type: "image/png", bytes: Bytes::from_static(b"\x89PNG") };
+        let parts =
+            vec![Part::Text("look".into()), Part::Image(data), Part::Image(Image::Url("https://h/a.png?x=1".into()))];
+        let messages = vec![Message { role: Role::User, parts }];
+        let sent = sent(&target("a"), &ChatRequest { messages, ..ChatRequest::default() });
+        assert_eq!(
+            sent["messages"][0]["content"],
+            json!([
+                {"type": "text", "text": "look"},
+                {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}},
+                {"type": "image_url", "image_url": {"url": "https://h/a.png?x=1"}},
+            ])
+        );
     }
 
     #[test]

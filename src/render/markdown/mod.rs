@@ -31,6 +31,8 @@ enum Block {
 #[derive(Debug)]
 pub struct Markdown {
     row: Row,
+    /// The cells of a rule.
+    rule: usize,
     block: Block,
     /// Inside a fenced code block: the fence that closes it.
     fence: Option<(char, usize)>,
@@ -48,6 +50,7 @@ impl Markdown {
     pub fn new(width: usize) -> Self {
         Self {
             row: Row::new(width),
+            rule: Row::new(width).width,
             block: Block::Undecided,
             fence: None,
             start: String::new(),
@@ -55,6 +58,14 @@ impl Markdown {
             escaped: false,
             previous: '\n',
         }
+    }
+
+    /// For rows that are made later: no line is wrapped, and a rule takes `rule` cells.
+    #[must_use]
+    pub fn unwrapped(rule: usize) -> Self {
+        let mut markdown = Self::new(usize::MAX);
+        markdown.rule = rule;
+        markdown
     }
 
     /// Takes the next text and appends what can be shown to `out`.
@@ -196,8 +207,8 @@ impl Markdown {
             self.block = Block::Verbatim;
             self.row.style.dim = true;
             self.row.restyle(out);
-            out.push_str(&"─".repeat(self.row.width));
-            self.row.column = self.row.width;
+            out.push_str(&"─".repeat(self.rule));
+            self.row.column = self.rule;
         } else if body.len() >= 3 && (body.chars().all(|c| c == '`') || body.chars().all(|c| c == '~')) {
             let fence = body.chars().next().map(|mark| (mark, body.len()));
             self.begin(Block::Verbatim, "", 0, out);

@@ -4,8 +4,12 @@
 
 use std::{sync::Arc, time::Duration};
 
+mod select;
+
+pub use select::{Selected, Selection};
+
 use crate::{
-    chat::Call,
+    chat::{Call, ChatRequest},
     config::{Config, direct_target, nearest, normalised, vendors},
     route::OnCut,
     target::Target,
@@ -16,6 +20,16 @@ use crate::{
 pub struct Plan {
     /// One answer each.
     pub lanes: Vec<Lane>,
+    /// How many of them are under way at once, at most; `None`: all.
+    pub at_once: Option<usize>,
+}
+
+impl Plan {
+    /// A plan of one answer.
+    #[must_use]
+    pub fn of(lane: Lane) -> Self {
+        Self { lanes: vec![lane], at_once: None }
+    }
 }
 
 /// One answer to be produced.
@@ -23,8 +37,8 @@ pub struct Plan {
 pub struct Lane {
     /// What it was asked for as: a model, a route, or `endpoint/id`.
     pub name: String,
-    /// The request.
-    pub call: Call,
+    /// The request; lanes that ask the same share it.
+    pub call: Arc<Call>,
     /// The targets that may answer, in order; never empty.
     pub candidates: Vec<Arc<Target>>,
     /// What happens when an answer breaks off after it was shown.
@@ -40,16 +54,29 @@ pub struct Lane {
 #[non_exhaustive]
 pub enum PlanError {
     /// Nothing is called so.
-    #[error("unknown model `{name}`")]
+    #[error("unknown {kind} `{name}`")]
     Unknown {
         /// What was asked for.
         name: String,
+        /// A model or a set.
+        kind: &'static str,
         /// What to do.
         hint: String,
     },
     /// It is a set, which gives several answers.
     #[error("`{0}` is a set: it gives several answers")]
     IsSet(String),
+    /// It would have to look at pictures.
+    #[error("`{0}` does not look at pictures, says its entry in the config")]
+    Blind(String),
+    /// No model has this label.
+    #[error("no model has the tag `{tag}`")]
+    NoTag {
+        /// What was asked for.
+        tag: String,
+        /// What to do.
+        hint: String,
+    },
     /// There is no config, no known key, and no server on this machine.
     #[error("there is no config, no known key in the environment, and no server that answers on this machine")]
     NoKey,
@@ -66,7 +93,8 @@ impl PlanError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Unknown { hint, .. } | Self::Nothing { hint } => hint.clone(),
+            Self::Unknown { hint, .. } | Self::Nothing { hint } | Self::NoTag { hint, .. } => hint.clone(),
+            Self::Blind(_) => "ask another model, or add \"images\" to its capabilities".into(),
             Self::NoKey => "set a key such as OPENAI_API_KEY, or write a config: mmchat config path says where".into(),
             Self::IsSet(name) => format!("use compare: mmchat compare --set {name}, or name one of its models"),
         }
@@ -75,14 +103,28 @@ impl PlanError {
 
 /// The lane that answers `call` under `name`: a model, a route or `endpoint/id`; without a name, the only model there
 /// is. `on_cut` is what the command finds right where the route does not say.
-pub fn lane(config: &Config, name: Option<&str>, call: &Call, on_cut: OnCut) -> Result<Lane, PlanError> {
+pub fn lane(config: &Config, name: Option<&str>, call: &Arc<Call>, on_cut: OnCut) -> Result<Lane, PlanError> {
     let name = match name {
         Some(name) => normalised(name),
         None => only_choice(config)?,
     };
+    let lane = named(config, name, call, on_cut)?;
+    if call.has_images() && lane.candidates.iter().all(|target| target.images == Some(false)) {
+        return Err(PlanError::Blind(lane.name));
+    }
+    Ok(lane)
+}
+
+/// Whether `name` leads to an answer.
+pub fn check(config: &Config, name: &str) -> Result<(), PlanError> {
+    let call = Arc::new(Call::Chat(ChatRequest::default()));
+    named(config, normalised(name), &call, OnCut::Error).map(drop)
+}
+
+fn named(config: &Config, name: String, call: &Arc<Call>, on_cut: OnCut) -> Result<Lane, PlanError> {
     let single = |target: Arc<Target>| Lane {
         name: name.clone(),
-        call: call.clone(),
+        call: Arc::clone(call),
         candidates: vec![target],
         on_cut,
         filter_goes_on: false,
@@ -109,7 +151,7 @@ pub fn lane(config: &Config, name: Option<&str>, call: &Call, on_cut: OnCut) -> 
         return Ok(single(Arc::new(direct_target(endpoint, upstream))));
     }
     let hint = unknown_hint(config, &name);
-    Err(PlanError::Unknown { name, hint })
+    Err(PlanError::Unknown { name, kind: "model", hint })
 }
 
 fn only_choice(config: &Config) -> Result<String, PlanError> {
@@ -131,7 +173,7 @@ fn only_choice(config: &Config) -> Result<String, PlanError> {
 
 fn unknown_hint(config: &Config, name: &str) -> String {
     if let Some((endpoint, _)) = name.split_once('/') {
-        if let (None, Some(vendor)) = (&config.path, vendors::all().iter().find(|vendor| vendor.name == endpoint)) {
+        if let (None, Some(vendor)) = (&config.path, vendors::named(endpoint)) {
             return format!("set {} to use {}", vendor.key_env.join(" or "), vendor.title);
         }
         let known: Vec<&str> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
@@ -155,7 +197,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::chat::ChatRequest;
 
     const CONFIG: &str = r#"
 [endpoints.openai]
@@ -174,7 +215,7 @@ panel = ["fast", "strong"]
 
     fn ask(name: Option<&str>) -> Result<Lane, PlanError> {
         let config = crate::config::resolve(CONFIG, Path::new("c.toml")).expect("good");
-        lane(&config, name, &Call::Chat(ChatRequest::default()), OnCut::Error)
+        lane(&config, name, &Arc::new(Call::Chat(ChatRequest::default())), OnCut::Error)
     }
 
     fn upstreams(name: &str) -> Vec<String> {

@@ -1,0 +1,135 @@
+//! `mmchat compare`: several answers to one prompt, at once.
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use clap::Args;
+use tokio::time::Instant;
+
+mod stage;
+
+pub(super) use stage::Stage;
+
+use super::{
+    CliError, Context,
+    complete::Offer,
+    exit::Exit,
+    request::{RequestArgs, unknown},
+};
+use crate::{
+    chat::{Call, ChatRequest},
+    config::{Config, Layers},
+    plan::{Plan, Selection},
+    render::{
+        Format, Look,
+        compare::{CompareView, Settings, VIEWS, View},
+    },
+    route::OnCut,
+    term::{self, live::Live, output::say},
+};
+
+/// More at once would leave no file handles on some systems.
+const AT_ONCE: usize = 200;
+
+/// Ask several models the same at once, and see the answers side by side
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without -m, --set, --tag or --all: the set that `compare` names in the config, else the only set.\n\
+    On a terminal there is a row for each model while answers come, then the answers and a table; on a pipe whole\n\
+    answers in the order asked for, the table on stderr. Exit code 7: some failed.\n\n\
+    mmchat compare -m fast,strong \"Why is the sky blue?\"\n\
+    mmchat compare --all --format json < question.txt | jq '.[].content'"
+)]
+pub(super) struct CompareArgs {
+    /// Models, routes, endpoint/upstream-id or sets, joined with commas
+    #[arg(short, long = "model", value_name = "MODEL", value_delimiter = ',', add = Offer::Comparable.completer())]
+    models: Vec<String>,
+    /// Everybody in these sets
+    #[arg(long = "set", value_name = "SET", value_delimiter = ',', add = Offer::Sets.completer())]
+    sets: Vec<String>,
+    /// Every model with this tag
+    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',', add = Offer::Tags.completer())]
+    tags: Vec<String>,
+    /// Every model of the config
+    #[arg(long)]
+    all: bool,
+    #[command(flatten)]
+    request: RequestArgs,
+    /// How text is arranged: auto, live, columns, stack, tagged (lines as they come) or quiet (the table alone)
+    #[arg(long, value_name = "VIEW", default_value = "auto", add = Offer::Views.completer())]
+    view: String,
+    /// How many are asked at once
+    #[arg(long, value_name = "NUMBER")]
+    max_concurrency: Option<NonZeroUsize>,
+}
+
+pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliError> {
+    let interruption = Exit::on_interruption()?;
+    let (config, layers) = context.config(context.layers(args.request.flags())?)?;
+    let format = args.request.check(&layers)?;
+    let look = context.look(&layers);
+    let look = Look { out_width: look.out_width.filter(|_| !args.request.to_file()), ..look };
+    let view = view(&args.view, look, layers.plain.value)?;
+    let preset = args.request.preset(context, &config, &layers)?;
+    // A wrong name is told before anything is read.
+    args.plan(&config, &layers, &Arc::new(Call::Chat(ChatRequest::default())), OnCut::Error)?;
+    let call = args.request.call(preset.as_ref(), &layers)?;
+    let settings = Settings {
+        format,
+        view,
+        look,
+        rendered: look.styled && !args.request.raw,
+        verbose: layers.log.value,
+        prompt_tokens: call.estimated_tokens(),
+    };
+    let on_cut = if settings.shows_as_it_comes() { OnCut::Error } else { OnCut::Buffer };
+    let (plan, warnings) = args.plan(&config, &layers, &call, on_cut)?;
+    let streams = args.request.streams()?;
+    for warning in warnings {
+        say(&format!("warning: {warning}\n"));
+    }
+    let live = live(context, &settings, layers.plain.value, args.request.to_file());
+    let view = CompareView::new(settings, plan.lanes.iter().map(|lane| lane.name.as_str()), Instant::now());
+    let stage = Stage { engine: context.engine(), plan, view, streams, interruption: &interruption, live };
+    stage.run(context, std::future::pending())
+}
+
+impl CompareArgs {
+    fn plan(
+        &self,
+        config: &Config,
+        layers: &Layers,
+        call: &Arc<Call>,
+        on_cut: OnCut,
+    ) -> Result<(Plan, Vec<String>), CliError> {
+        let selection =
+            Selection { models: self.models.clone(), sets: self.sets.clone(), tags: self.tags.clone(), all: self.all };
+        let selected = selection.lanes(config, call, on_cut)?;
+        let mut lanes = selected.lanes;
+        lanes.iter_mut().for_each(|lane| lane.deadline = layers.timeout.value);
+        let at_once = self.max_concurrency.map_or(AT_ONCE, NonZeroUsize::get);
+        Ok((Plan { lanes, at_once: Some(at_once) }, selected.warnings))
+    }
+}
+
+fn view(word: &str, look: Look, plain: bool) -> Result<View, CliError> {
+    let Some(&(_, view)) = VIEWS.iter().find(|(name, _)| *name == word) else {
+        return Err(unknown("view", word, &VIEWS.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
+    };
+    if view == View::Live && (look.out_width.is_none() || plain) {
+        return Err(CliError::usage(
+            "`--view live` needs a terminal that may be drawn on",
+            "leave it out, or take stack or tagged",
+        ));
+    }
+    Ok(view)
+}
+
+/// A live region where there is a screen for one: the data is not piped on, and nobody asked for plain text.
+pub(super) fn live(context: &Context, settings: &Settings, plain: bool, to_file: bool) -> Option<Live> {
+    let seen = settings.look.out_width.is_some() || to_file;
+    // Data, or lines as they come, would be drawn over again and again on the same screen.
+    let scrolls = settings.shows_as_it_comes() && !to_file;
+    let wanted = seen && settings.look.err_is_terminal && !plain && !scrolls && term::can_move(&context.environment);
+    let text = settings.format == Format::Text || to_file;
+    (wanted && text).then(|| Live::new(term::wanted_width(&context.environment)))
+}

@@ -1,0 +1,177 @@
+//! What is asked, as every command that asks a model takes it: prompt, files, preset, parameters.
+//!
+//! Owns these flags and the [`Call`] they make. Refuses to know who is asked.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use clap::Args;
+
+use super::{CliError, Context, complete::Offer, prompt};
+use crate::{
+    chat::{Call, ChatRequest, Message, Params, Part, Role},
+    config::{Config, Flags, Layers, Preset, nearest, parse_duration},
+    render::{FORMATS, Format, format},
+    term::output::{Streams, WriteError},
+};
+
+/// The request.
+#[derive(Debug, Args)]
+pub(super) struct RequestArgs {
+    /// The prompt; words are joined with spaces
+    #[arg(value_name = "PROMPT")]
+    words: Vec<String>,
+    /// Attach a text file, or a picture (PNG, JPEG, WebP, GIF; or its http address)
+    #[arg(short, long = "file", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    files: Vec<String>,
+    /// The system text
+    #[arg(short, long, value_name = "TEXT")]
+    system: Option<String>,
+    /// Fill in this preset
+    #[arg(short, long, value_name = "NAME", add = Offer::Presets.completer())]
+    preset: Option<String>,
+    /// A variable of the preset
+    #[arg(short = 'P', long = "variable", value_name = "NAME=VALUE", requires = "preset")]
+    variables: Vec<String>,
+    /// Any parameter of the endpoint; the value is JSON, or text
+    #[arg(short, long = "option", value_name = "KEY=VALUE")]
+    options: Vec<String>,
+    /// Sampling temperature
+    #[arg(long, value_name = "NUMBER")]
+    temperature: Option<f64>,
+    /// Upper limit of the answer, in tokens
+    #[arg(long, value_name = "TOKENS")]
+    max_tokens: Option<u64>,
+    /// What stdout holds: text, markdown, json or jsonl [env: MMCHAT_FORMAT]
+    #[arg(long, value_name = "FORMAT", add = Offer::Formats.completer())]
+    format: Option<String>,
+    /// Write the answer to a file instead of stdout; -: stdout
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    output: Option<PathBuf>,
+    /// For the whole answer, such as 90s or 5m [env: MMCHAT_TIMEOUT]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+    timeout: Option<Duration>,
+    /// Show Markdown as it comes, even on a terminal
+    #[arg(long)]
+    pub(super) raw: bool,
+    /// Ask for the whole answer at once instead of a stream
+    #[arg(long)]
+    no_stream: bool,
+    /// Do not read standard input [env: MMCHAT_NO_STDIN]
+    #[arg(long)]
+    no_stdin: bool,
+    /// The longest silence of standard input; 0: any
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    stdin_timeout: Duration,
+}
+
+impl RequestArgs {
+    /// What the flags say of the settings that have layers.
+    pub(super) fn flags(&self) -> Flags {
+        Flags { format: self.format.clone(), timeout: self.timeout, no_stdin: self.no_stdin, ..Flags::default() }
+    }
+
+    /// What the flags of this request are worth, told before anything is read or asked.
+    pub(super) fn check(&self, layers: &Layers) -> Result<Format, CliError> {
+        if layers.timeout.value.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(CliError::usage(
+                "a timeout of 0 leaves no time to ask",
+                "leave it out for the default of 10 minutes",
+            ));
+        }
+        self.params()?;
+        named_format(&layers.format.value)
+    }
+
+    /// The preset that was asked for.
+    pub(super) fn preset(
+        &self,
+        context: &Context,
+        config: &Config,
+        layers: &Layers,
+    ) -> Result<Option<Preset>, CliError> {
+        self.preset.as_ref().map(|name| context.preset(config, layers, name)).transpose()
+    }
+
+    /// Reads the prompt and makes the call.
+    pub(super) fn call(&self, preset: Option<&Preset>, layers: &Layers) -> Result<Arc<Call>, CliError> {
+        let input = prompt::read(&prompt::PromptArgs {
+            words: &self.words,
+            files: &self.files,
+            no_stdin: layers.no_stdin.value,
+            stdin_timeout: Some(self.stdin_timeout).filter(|limit| !limit.is_zero()),
+            // A preset that lacks its input says so itself.
+            optional: preset.is_some_and(|preset| preset.asks_by_itself() || preset.places_input()),
+        })?;
+        let own = self.params()?;
+        let (system, text, params) = match preset {
+            Some(preset) => {
+                let rendered = preset.render(&input.text, &self.variables()?)?;
+                (rendered.system, rendered.prompt, preset.params.clone().overlaid(own))
+            }
+            None => (None, input.text, own),
+        };
+        let system = self.system.clone().or(system).map(|text| Message::text(Role::System, text));
+        let text = Some(text).filter(|text| !text.is_empty()).map(Part::Text);
+        let parts = text.into_iter().chain(input.images.into_iter().map(Part::Image)).collect();
+        let messages = system.into_iter().chain([Message { role: Role::User, parts }]).collect();
+        Ok(Arc::new(Call::Chat(ChatRequest { messages, params, stream: !self.no_stream, ..ChatRequest::default() })))
+    }
+
+    /// Whether the data goes to a file.
+    pub(super) fn to_file(&self) -> bool {
+        self.file().is_some()
+    }
+
+    /// Where the data goes.
+    pub(super) fn streams(&self) -> Result<Streams, WriteError> {
+        self.file().map_or_else(|| Ok(Streams::stdout()), |path| Streams::file(path))
+    }
+
+    fn file(&self) -> Option<&PathBuf> {
+        self.output.as_ref().filter(|path| path.as_os_str() != "-")
+    }
+
+    fn variables(&self) -> Result<Vec<(String, String)>, CliError> {
+        let pair = |text: &String| match text.split_once('=').filter(|(name, _)| !name.is_empty()) {
+            Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
+            None => Err(CliError::usage(format!("`-P {text}` has no value"), "write -P name=value")),
+        };
+        self.variables.iter().map(pair).collect()
+    }
+
+    /// The parameters of the flags. `-o` values are JSON where they read as JSON, else text.
+    fn params(&self) -> Result<Params, CliError> {
+        let mut params = Params { temperature: self.temperature, max_tokens: self.max_tokens, ..Params::default() };
+        if self.temperature.is_some_and(|temperature| !temperature.is_finite() || temperature < 0.0) {
+            return Err(CliError::usage("--temperature is no number from 0 up", "most services take 0 to 2"));
+        }
+        for option in &self.options {
+            let Some((key, value)) = option.split_once('=').filter(|(key, _)| !key.is_empty()) else {
+                return Err(CliError::usage(format!("`-o {option}` has no value"), "write -o key=value"));
+            };
+            if matches!(key, "messages" | "model" | "stream") {
+                return Err(CliError::usage(
+                    format!("`-o {key}=…` would replace what is sent anyway"),
+                    "use -m, -s and --no-stream",
+                ));
+            }
+            let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
+            params.extra.insert(key.to_owned(), value);
+        }
+        Ok(params)
+    }
+}
+
+fn named_format(name: &str) -> Result<Format, CliError> {
+    format(name).ok_or_else(|| {
+        let known: Vec<&str> = FORMATS.iter().map(|(name, _)| *name).collect();
+        unknown("format", name, &known)
+    })
+}
+
+/// A word that is none of those there are.
+pub(super) fn unknown(what: &str, word: &str, known: &[&str]) -> CliError {
+    let near = nearest(word, known.iter().copied()).map(|near| format!("did you mean {near}? "));
+    let hint = format!("{}known: {}", near.unwrap_or_default(), known.join(", "));
+    CliError::usage(format!("unknown {what} `{word}`"), hint)
+}

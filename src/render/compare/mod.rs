@@ -1,0 +1,442 @@
+//! Several answers at once, as `compare` shows them.
+//!
+//! Owns the arrangements: side by side, one below the other, line by line with the name in front, or the figures alone;
+//! and the data formats over several lanes. On a pipe answers come whole, in the order asked for, without an escape
+//! byte. Refuses to write and to draw: text goes into an [`Output`], rows of the live region to whoever draws them.
+
+mod columns;
+mod lane;
+mod status;
+mod summary;
+#[cfg(test)]
+mod tests;
+
+use tokio::time::Instant;
+
+pub use columns::{Block, columns, fit, suit};
+use lane::{LaneView, Stage};
+
+use super::{Format, Look, Output, json, markdown::Markdown, notice};
+use crate::{
+    chat::{Delta, DeltaKind, Held, sanitise::Sanitiser},
+    engine::{Event, EventKind, LaneOutcome},
+};
+
+/// How several answers are arranged as text.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum View {
+    /// On a terminal a live region and then what reads best; on a pipe `Stack`.
+    #[default]
+    Auto,
+    /// As `Auto`, but an error where there is no terminal.
+    Live,
+    /// Side by side.
+    Columns,
+    /// One below the other.
+    Stack,
+    /// Every line as it comes, with its name in front.
+    Tagged,
+    /// The figures alone.
+    Quiet,
+}
+
+/// Every view, by its name.
+pub static VIEWS: &[(&str, View)] = &[
+    ("auto", View::Auto),
+    ("live", View::Live),
+    ("columns", View::Columns),
+    ("stack", View::Stack),
+    ("tagged", View::Tagged),
+    ("quiet", View::Quiet),
+];
+
+/// What is to be shown, and how.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The format of the data.
+    pub format: Format,
+    /// The arrangement of text.
+    pub view: View,
+    /// The two streams.
+    pub look: Look,
+    /// Markdown is rendered where it can be.
+    pub rendered: bool,
+    /// Every attempt is told.
+    pub verbose: bool,
+    /// The tokens of the prompt, estimated, in case nobody reports them.
+    pub prompt_tokens: u64,
+}
+
+impl Settings {
+    /// Whether text is put out before its answer is whole, so that an answer that breaks off cannot be taken back.
+    #[must_use]
+    pub fn shows_as_it_comes(&self) -> bool {
+        matches!(self.arrangement(), Arrangement::Tagged | Arrangement::Events)
+    }
+
+    fn arrangement(&self) -> Arrangement {
+        let terminal = self.look.out_width.is_some();
+        match (self.format, self.view) {
+            (Format::Jsonl, _) => Arrangement::Events,
+            (Format::Json | Format::Markdown, _) => Arrangement::InTurn,
+            (Format::Text, View::Columns) => Arrangement::AtEnd,
+            (Format::Text, View::Auto | View::Live) if terminal => Arrangement::AtEnd,
+            (Format::Text, View::Auto | View::Live | View::Stack) => Arrangement::InTurn,
+            (Format::Text, View::Tagged) => Arrangement::Tagged,
+            (Format::Text, View::Quiet) => Arrangement::Figures,
+        }
+    }
+}
+
+/// A page without a terminal is as wide as this.
+const PAGE: usize = 80;
+
+/// When text is put out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Arrangement {
+    /// All of it when all lanes are over.
+    AtEnd,
+    /// Each answer when it is whole and its turn has come.
+    InTurn,
+    /// Every line when it is there.
+    Tagged,
+    /// Every event when it happens.
+    Events,
+    /// No text.
+    Figures,
+}
+
+/// Shows the lanes of a run.
+#[derive(Debug)]
+pub struct CompareView {
+    settings: Settings,
+    arrangement: Arrangement,
+    lanes: Vec<LaneView>,
+    /// What the arrangements that show text as it comes know of each lane.
+    tags: Vec<Tag>,
+    /// The lane whose turn it is.
+    turn: usize,
+    begun: Instant,
+}
+
+/// One lane whose text is shown as it comes.
+#[derive(Clone, Debug, Default)]
+struct Tag {
+    sanitiser: Sanitiser,
+    /// Its open line.
+    line: String,
+    /// What may not be shown before the answer is whole.
+    held: Held,
+}
+
+impl CompareView {
+    /// A view of the lanes with these names, which begin at `now`.
+    #[must_use]
+    pub fn new<'n>(settings: Settings, names: impl Iterator<Item = &'n str>, now: Instant) -> Self {
+        let lanes: Vec<LaneView> = names.map(|name| LaneView::new(name, settings.prompt_tokens)).collect();
+        let arrangement = settings.arrangement();
+        Self { tags: vec![Tag::default(); lanes.len()], settings, arrangement, lanes, turn: 0, begun: now }
+    }
+
+    /// What stands in front of everything.
+    pub fn begin(&mut self, to: &mut Output) {
+        match self.settings.format {
+            Format::Json => to.out().push_str("[\n"),
+            Format::Jsonl => {
+                let names: Vec<&str> = self.lanes.iter().map(|lane| lane.name.as_str()).collect();
+                json::lines(&[json::run(&names)], to);
+            }
+            Format::Text | Format::Markdown => {}
+        }
+    }
+
+    /// What `event` adds to the two streams.
+    pub fn event(&mut self, event: &Event, to: &mut Output) {
+        if self.arrangement == Arrangement::Events {
+            json::lines(&json::event(event), to);
+        }
+        if let Some(line) = self.told(event) {
+            self.say(event.lane, &line, to);
+        }
+        self.lanes[event.lane].event(event);
+        if matches!(self.arrangement, Arrangement::Tagged | Arrangement::Events) {
+            self.as_it_comes(event, to);
+        }
+        if let EventKind::Finished(_) = &event.kind {
+            self.lane_over(event.lane, to);
+        }
+    }
+
+    /// What is told at once, in one line.
+    fn told(&self, event: &Event) -> Option<String> {
+        match &event.kind {
+            EventKind::Started(target) if self.settings.verbose => {
+                let (endpoint, upstream) = (&target.endpoint.name, &target.upstream);
+                Some(format!("asking {} ({endpoint}: {upstream})", target.id))
+            }
+            EventKind::Failed { record, next } => notice::failed(record, next, self.settings.verbose),
+            EventKind::Notice(what) => Some(notice::notice(what)),
+            EventKind::Started(_)
+            | EventKind::Deltas(_)
+            | EventKind::Held(_)
+            | EventKind::Ttft(_)
+            | EventKind::Finished(_) => None,
+        }
+    }
+
+    /// One line on stderr; whose it is, unless it says so itself.
+    fn say(&self, lane: usize, line: &str, to: &mut Output) {
+        let name = &self.lanes[lane].name;
+        let named = line.lines().next().is_some_and(|first| first.contains(name.as_str()));
+        let err = to.err();
+        if !named {
+            err.extend([name.as_str(), ": "]);
+        }
+        err.extend([line, "\n"]);
+    }
+
+    fn lane_over(&mut self, lane: usize, to: &mut Output) {
+        match self.arrangement {
+            Arrangement::InTurn => {
+                while self.lanes.get(self.turn).is_some_and(|lane| lane.outcome().is_some()) {
+                    self.whole(self.turn, to);
+                    self.turn += 1;
+                }
+            }
+            Arrangement::Tagged => {
+                self.show_held(lane, to);
+                self.end_tag(lane, to);
+                self.note_apart(lane, to);
+                self.lanes[lane].forget_text();
+            }
+            Arrangement::Events => {
+                self.show_held(lane, to);
+                let mut object = self.object(lane);
+                object["event"] = "finished".into();
+                object["lane"] = lane.into();
+                json::lines(&[object], to);
+            }
+            Arrangement::Figures => {
+                self.note_apart(lane, to);
+                self.lanes[lane].forget_text();
+            }
+            Arrangement::AtEnd => {}
+        }
+    }
+
+    /// A whole answer whose turn has come.
+    fn whole(&mut self, index: usize, to: &mut Output) {
+        match self.settings.format {
+            Format::Json | Format::Jsonl => {
+                let object = self.object(index);
+                let more = if index + 1 < self.lanes.len() { "," } else { "" };
+                to.out().push_str(&format!("{object}{more}\n"));
+            }
+            Format::Markdown => {
+                let lane = &self.lanes[index];
+                let gap = if index > 0 { "\n" } else { "" };
+                let text = format!("{gap}# {}\n\n{}", lane.name, lane.source().trim_end());
+                to.out().extend([text.trim_end(), "\n"]);
+                self.note_apart(index, to);
+            }
+            Format::Text => self.stacked(index, to),
+        }
+        self.lanes[index].forget_text();
+    }
+
+    fn object(&mut self, index: usize) -> serde_json::Value {
+        let lane = &mut self.lanes[index];
+        let usage = lane.usage();
+        let answer = std::mem::take(&mut lane.kept.answer);
+        // The figures of the summary need what the answer's text does not.
+        lane.kept.answer.usage = answer.usage;
+        let outcome = lane.outcome().expect("only lanes that are over are told of");
+        json::answer(&lane.name, answer, usage.as_ref(), outcome)
+    }
+
+    /// One answer below the others, with its head.
+    fn stacked(&self, index: usize, to: &mut Output) {
+        let lane = &self.lanes[index];
+        let head = self.head(index);
+        let gap = if index > 0 { "\n" } else { "" };
+        let Some(width) = self.settings.look.out_width else {
+            let text = lane.text();
+            to.out().push_str(&format!("{gap}--- {head}\n"));
+            if !text.trim().is_empty() {
+                to.out().extend([text.trim_end(), "\n"]);
+            }
+            return self.note_apart(index, to);
+        };
+        let head = format!("--- {head} ");
+        let rule = "-".repeat(width.saturating_sub(1 + super::wrap::cells(&head)));
+        let (on, off) = if self.settings.look.styled { ("\u{1b}[1m", "\u{1b}[0m") } else { ("", "") };
+        to.out().push_str(&format!("{gap}{on}{head}{rule}{off}\n"));
+        let text = lane.text();
+        if self.settings.rendered {
+            let mut markdown = Markdown::new(width);
+            markdown.push(text.trim_end(), to.out());
+            markdown.finish(to.out());
+        } else if !text.trim().is_empty() {
+            to.out().extend([text.trim_end(), "\n"]);
+        }
+        if let Some(note) = lane.note() {
+            to.out().extend([self.painted(&note, lane.stage()).as_str(), "\n"]);
+        }
+    }
+
+    /// `1 fast  ok`
+    fn head(&self, index: usize) -> String {
+        let lane = &self.lanes[index];
+        format!("{} {}  {}", index + 1, lane.name, lane.state())
+    }
+
+    /// On a pipe stdout holds answers; what else there is to say of one goes to stderr.
+    fn note_apart(&self, index: usize, to: &mut Output) {
+        if let Some(note) = self.lanes[index].note() {
+            self.say(index, &note, to);
+        }
+    }
+
+    fn painted(&self, note: &str, stage: Stage) -> String {
+        let code = match stage {
+            _ if !self.settings.look.styled => return note.to_owned(),
+            Stage::Bad => "31",
+            _ => "33",
+        };
+        format!("\u{1b}[{code}m{note}\u{1b}[0m")
+    }
+
+    fn as_it_comes(&mut self, event: &Event, to: &mut Output) {
+        match &event.kind {
+            EventKind::Deltas(deltas) => deltas.iter().for_each(|delta| self.tag_delta(event.lane, delta, to)),
+            EventKind::Held(deltas) => {
+                deltas.iter().for_each(|delta| self.tags[event.lane].held.add(delta.clone()));
+            }
+            // What broke off stays on its lines; the next attempt begins one of its own.
+            EventKind::Failed { .. } => {
+                self.end_tag(event.lane, to);
+                self.tags[event.lane].held.start_again();
+            }
+            EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) | EventKind::Finished(_) => {}
+        }
+    }
+
+    /// Shows what could not be shown before.
+    fn show_held(&mut self, lane: usize, to: &mut Output) {
+        let failed = self.lanes[lane].stage() == Stage::Bad;
+        let deltas = self.tags[lane].held.take(failed);
+        if self.arrangement == Arrangement::Events {
+            json::lines(&json::deltas(lane, &deltas), to);
+        }
+        deltas.iter().for_each(|delta| self.tag_delta(lane, delta, to));
+    }
+
+    fn tag_delta(&mut self, lane: usize, delta: &Delta, to: &mut Output) {
+        let (0, DeltaKind::Text(text) | DeltaKind::Refusal(text)) = (delta.choice, &delta.kind) else { return };
+        if self.arrangement != Arrangement::Tagged {
+            return;
+        }
+        let tag = &mut self.tags[lane];
+        tag.sanitiser.push(text, &mut tag.line);
+        let Some(end) = tag.line.rfind('\n') else { return };
+        let rest = tag.line.split_off(end + 1);
+        let lines = std::mem::replace(&mut tag.line, rest);
+        for line in lines.lines() {
+            to.out().extend([self.lanes[lane].name.as_str(), "| ", line, "\n"]);
+        }
+    }
+
+    fn end_tag(&mut self, lane: usize, to: &mut Output) {
+        let tag = &mut self.tags[lane];
+        tag.sanitiser = Sanitiser::default();
+        let line = std::mem::take(&mut tag.line);
+        if !line.is_empty() {
+            to.out().extend([self.lanes[lane].name.as_str(), "| ", line.as_str(), "\n"]);
+        }
+    }
+
+    /// Ctrl-C at `now`: what arrived is shown, marked.
+    pub fn interrupted(&mut self, now: Instant, to: &mut Output) {
+        for index in 0..self.lanes.len() {
+            if self.lanes[index].outcome().is_none() {
+                self.lanes[index].interrupt(now);
+                self.lane_over(index, to);
+            }
+        }
+    }
+
+    /// All lanes are over: what was kept for the end, and the figures.
+    pub fn end(&mut self, to: &mut Output) {
+        if self.settings.format == Format::Json {
+            to.out().push_str("]\n");
+        }
+        if self.arrangement == Arrangement::AtEnd {
+            self.final_view(to);
+        }
+        if self.settings.format == Format::Text {
+            self.figures(to);
+        }
+    }
+
+    /// Side by side where that reads well, or was asked for; else one below the other.
+    fn final_view(&self, to: &mut Output) {
+        let width = self.settings.look.out_width.unwrap_or(PAGE);
+        let styled = self.settings.look.styled && self.settings.look.out_width.is_some();
+        let blocks: Vec<Block> = (0..self.lanes.len()).map(|index| self.block(index, width)).collect();
+        if self.settings.view == View::Columns || suit(&blocks, width) {
+            to.out().push_str(&columns(&blocks, width, styled));
+            if self.settings.look.out_width.is_none() {
+                (0..self.lanes.len()).for_each(|index| self.note_apart(index, to));
+            }
+        } else {
+            (0..self.lanes.len()).for_each(|index| self.stacked(index, to));
+        }
+    }
+
+    fn block(&self, index: usize, width: usize) -> Block {
+        let lane = &self.lanes[index];
+        let source = lane.text();
+        let terminal = self.settings.look.out_width.is_some();
+        let mut text = source.trim_end().to_owned();
+        if terminal && self.settings.rendered {
+            let mut markdown = Markdown::unwrapped(width / fit(width).min(self.lanes.len()) - 4);
+            let mut out = String::new();
+            markdown.push(&text, &mut out);
+            markdown.finish(&mut out);
+            text = out.trim_end().to_owned();
+        }
+        if let Some(note) = lane.note().filter(|_| terminal) {
+            if !text.is_empty() {
+                text.push_str("\n\n");
+            }
+            text.push_str(&self.painted(&note, lane.stage()));
+        }
+        let counts = matches!(lane.stage(), Stage::Good | Stage::Odd) && !source.trim().is_empty();
+        Block { head: self.head(index), text, source, counts }
+    }
+
+    /// The table: beside the answers on a terminal, apart from them on a pipe, and on stdout when it is all there is.
+    fn figures(&self, to: &mut Output) {
+        let look = self.settings.look;
+        let alone = self.arrangement == Arrangement::Figures;
+        let width = look.out_width.filter(|_| alone || look.err_is_terminal);
+        let table = summary::summary(&self.lanes, width, look.styled && width.is_some());
+        let to = if alone { to.out() } else { to.err() };
+        if !alone {
+            to.push('\n');
+        }
+        to.push_str(&table);
+    }
+
+    /// The rows of the live region.
+    #[must_use]
+    pub fn rows(&self, width: usize, height: usize, now: Instant) -> Vec<String> {
+        let screen = status::Screen { width, height, styled: self.settings.look.styled, now, begun: self.begun };
+        status::rows(&self.lanes, screen)
+    }
+
+    /// How the lanes ended, those that have.
+    pub fn outcomes(&self) -> impl Iterator<Item = &LaneOutcome> {
+        self.lanes.iter().filter_map(LaneView::outcome)
+    }
+}

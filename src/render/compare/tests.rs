@@ -1,0 +1,279 @@
+//! The laws of several answers at once, over random orders of events and widths.
+
+use std::{sync::Arc, time::Duration};
+
+use proptest::prelude::*;
+use unicode_width::UnicodeWidthStr;
+
+use super::*;
+use crate::{
+    chat::{ErrorClass, FinishReason, Usage, sanitise::sanitised},
+    engine::{AttemptRecord, Next, Whole},
+    protocol::ApiError,
+    render::Stream,
+    target::{TargetId, testing},
+};
+
+const HOSTILE: &str = "a \u{1b}]0;title\u{7}b\u{1b}[2Jc\rd";
+
+fn settings(format: Format, view: View, width: Option<usize>) -> Settings {
+    let look = Look { out_width: width, err_is_terminal: width.is_some(), styled: false };
+    Settings { format, view, look, rendered: false, verbose: false, prompt_tokens: 7 }
+}
+
+/// What one lane tells, in order.
+fn told(name: &str, text: &[&str], end: Result<FinishReason, ErrorClass>) -> Vec<EventKind> {
+    let target = Arc::new(testing::target(name));
+    let mut kinds = vec![EventKind::Started(Arc::clone(&target))];
+    for (index, piece) in text.iter().enumerate() {
+        kinds.push(EventKind::Deltas(vec![delta(piece)]));
+        if index == 0 {
+            kinds.push(EventKind::Ttft(Duration::from_millis(120)));
+        }
+    }
+    let cut = !text.is_empty() && end.is_err();
+    kinds.push(EventKind::Finished(Box::new(LaneOutcome {
+        result: end
+            .map(|reason| Whole { reason: Some(reason) })
+            .map_err(|class| ApiError::new(class, "the reason of the failure")),
+        cut,
+        deadline_passed: false,
+        target: Some(target),
+        attempts: Vec::new(),
+        ttft: (!text.is_empty()).then(|| Duration::from_millis(120)),
+        total: Duration::from_secs(2),
+        generating: Duration::from_secs(1),
+    })));
+    kinds
+}
+
+fn delta(text: &str) -> Delta {
+    Delta { choice: 0, kind: DeltaKind::Text(text.to_owned()) }
+}
+
+/// Runs lanes of these names whose events come in the order of `turns` (which lane speaks next).
+fn run(settings: Settings, lanes: &[(&str, Vec<EventKind>)], turns: &[usize]) -> (CompareView, Output) {
+    let now = Instant::now();
+    let mut view = CompareView::new(settings, lanes.iter().map(|(name, _)| *name), now);
+    let mut left: Vec<_> = lanes.iter().map(|(_, kinds)| kinds.iter()).collect();
+    let mut output = Output::default();
+    view.begin(&mut output);
+    let mut next = |lane: usize, view: &mut CompareView, output: &mut Output| {
+        if let Some(kind) = left[lane].next() {
+            view.event(&Event { lane, at: now, kind: kind.clone() }, output);
+        }
+    };
+    turns.iter().for_each(|&turn| next(turn % lanes.len(), &mut view, &mut output));
+    for (lane, (_, kinds)) in lanes.iter().enumerate() {
+        kinds.iter().for_each(|_| next(lane, &mut view, &mut output));
+    }
+    view.end(&mut output);
+    (view, output)
+}
+
+fn streams(mut output: Output) -> (String, String) {
+    let (mut out, mut err) = (String::new(), String::new());
+    for (stream, text) in output.take() {
+        match stream {
+            Stream::Out => out.push_str(&text),
+            Stream::Err => err.push_str(&text),
+        }
+    }
+    (out, err)
+}
+
+fn three() -> Vec<(&'static str, Vec<EventKind>)> {
+    vec![
+        ("fast", told("fast", &["Hello ", "world\n", "end"], Ok(FinishReason::Stop))),
+        ("big", told("big", &[], Err(ErrorClass::Rate))),
+        ("本地", told("本地", &["借用", "检查器。"], Ok(FinishReason::Length))),
+    ]
+}
+
+#[test]
+fn on_a_pipe_whole_answers_come_in_the_order_asked_for() {
+    let (_, output) = run(settings(Format::Text, View::Auto, None), &three(), &[2, 2, 2, 2, 2, 1, 1, 1]);
+    let (out, err) = streams(output);
+    assert_eq!(out, "--- 1 fast  ok\nHello world\nend\n\n--- 2 big  ERR rate\n\n--- 3 本地  length\n借用检查器。\n");
+    assert!(err.contains("the reason of the failure") && err.contains("token limit"), "{err}");
+    assert!(err.contains("#  model  state") && err.contains("7 / 4*"), "{err}");
+}
+
+#[test]
+fn an_answer_is_printed_as_soon_as_its_turn_comes() {
+    let now = Instant::now();
+    let lanes = three();
+    let mut view = CompareView::new(settings(Format::Text, View::Stack, None), lanes.iter().map(|lane| lane.0), now);
+    let mut shown = |lane: usize| {
+        let mut output = Output::default();
+        for kind in &lanes[lane].1 {
+            view.event(&Event { lane, at: now, kind: kind.clone() }, &mut output);
+        }
+        streams(output).0
+    };
+    assert_eq!(shown(2), "");
+    assert!(shown(0).ends_with("end\n"));
+    let rest = shown(1);
+    assert!(rest.contains("2 big") && rest.contains("3 本地"), "{rest}");
+}
+
+#[test]
+fn lines_come_tagged_and_control_sequences_go() {
+    let lanes = [("a", told("a", &["one\ntw", HOSTILE, "o\nthree"], Ok(FinishReason::Stop)))];
+    let (out, _) = streams(run(settings(Format::Text, View::Tagged, None), &lanes, &[]).1);
+    assert_eq!(out, "a| one\na| twa bcdo\na| three\n");
+}
+
+#[test]
+fn json_is_one_document_and_json_lines_tell_whose_they_are() {
+    let (out, _) = streams(run(settings(Format::Json, View::Auto, None), &three(), &[1, 1, 2]).1);
+    let document: serde_json::Value = serde_json::from_str(&out).expect("one document");
+    let told: Vec<_> = document.as_array().expect("a list").iter().map(|lane| &lane["model"]).collect();
+    assert_eq!(told, ["fast", "big", "本地"]);
+    assert_eq!((&document[0]["content"], &document[1]["error"]["class"]), (&"Hello world\nend".into(), &"rate".into()));
+    let (out, _) = streams(run(settings(Format::Jsonl, View::Auto, None), &three(), &[0, 2, 1, 0, 2, 1]).1);
+    let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines[0]["lanes"][2], "本地");
+    let text = |lane: usize| {
+        let own = lines.iter().filter(|line| line["lane"] == lane && line["event"] == "delta");
+        own.filter_map(|line| line["content"].as_str()).collect::<String>()
+    };
+    assert_eq!((text(0), text(1), text(2)), ("Hello world\nend".into(), String::new(), "借用检查器。".into()));
+    assert_eq!(lines.iter().filter(|line| line["event"] == "finished").count(), 3);
+}
+
+#[test]
+fn held_text_is_shown_only_when_it_is_whole() {
+    let mut kinds = told("a", &[], Ok(FinishReason::Stop));
+    let end = kinds.pop().expect("an end");
+    let target = Arc::new(testing::target("a"));
+    let error = Some(ApiError::new(ErrorClass::Cut, "cut"));
+    let record = AttemptRecord { target, error, status: Some(200), took: Duration::ZERO, request_id: None };
+    kinds.push(EventKind::Held(vec![delta("half")]));
+    kinds.push(EventKind::Failed { record, next: Next::Restart(TargetId("b".into())) });
+    kinds.push(EventKind::Held(vec![delta("who")]));
+    kinds.push(EventKind::Held(vec![delta("le")]));
+    kinds.push(end);
+    for view in [View::Stack, View::Tagged] {
+        let (out, err) = streams(run(settings(Format::Text, view, None), &[("a", kinds.clone())], &[]).1);
+        assert!(out.contains("whole") && !out.contains("half"), "{out}");
+        assert!(err.contains("restarted on b"), "{err}");
+    }
+    let (out, _) = streams(run(settings(Format::Jsonl, View::Auto, None), &[("a", kinds)], &[]).1);
+    assert!(!out.contains("half") && out.contains("\"content\":\"whole\""), "{out}");
+}
+
+#[test]
+fn what_arrived_is_kept_when_the_person_has_had_enough() {
+    let now = Instant::now();
+    let mut view = CompareView::new(settings(Format::Text, View::Auto, None), ["a", "b"].into_iter(), now);
+    let mut output = Output::default();
+    for kind in &told("a", &["half an ans"], Ok(FinishReason::Stop))[..2] {
+        view.event(&Event { lane: 0, at: now, kind: kind.clone() }, &mut output);
+    }
+    view.interrupted(now, &mut output);
+    view.end(&mut output);
+    let (out, err) = streams(output);
+    assert!(out.contains("--- 1 a  stopped\nhalf an ans\n") && out.contains("--- 2 b  stopped"), "{out}");
+    assert!(err.contains("[interrupted]"), "{err}");
+    assert_eq!(view.outcomes().count(), 2);
+}
+
+#[test]
+fn the_table_is_all_there_is_when_nothing_else_is_wanted() {
+    let (out, _) = streams(run(settings(Format::Text, View::Quiet, None), &three(), &[]).1);
+    assert!(out.starts_with("#  model  state") && !out.contains("Hello"), "{out}");
+}
+
+#[test]
+fn costs_add_up_by_currency() {
+    let priced = |name: &str, currency: &str| {
+        let price = crate::target::Price { input: 1e6, output: 0.0, cached_input: None, currency: currency.into() };
+        let target = Arc::new(crate::target::Target { price: Some(price), ..testing::target(name) });
+        let usage = Usage { input: Some(2), output: Some(1), ..Usage::default() };
+        let mut kinds = told(name, &["x"], Ok(FinishReason::Stop));
+        kinds.insert(1, EventKind::Deltas(vec![Delta { choice: 0, kind: DeltaKind::Usage(usage) }]));
+        if let Some(EventKind::Finished(outcome)) = kinds.last_mut() {
+            outcome.target = Some(target);
+        }
+        kinds
+    };
+    let lanes = [("a", priced("a", "USD")), ("b", priced("b", "CNY")), ("c", priced("c", "USD"))];
+    let (_, err) = streams(run(settings(Format::Text, View::Auto, None), &lanes, &[]).1);
+    assert!(err.contains("together $4.000000 + 2.000000 CNY"), "{err}");
+}
+
+#[test]
+fn many_lanes_show_those_under_way_and_say_how_many_are_not_shown() {
+    let now = Instant::now();
+    let names: Vec<String> = (0..500).map(|n| format!("model-{n}")).collect();
+    let settings = settings(Format::Text, View::Auto, Some(80));
+    let mut view = CompareView::new(settings, names.iter().map(String::as_str), now);
+    let mut output = Output::default();
+    let kinds = told("model-321", &["text"], Ok(FinishReason::Stop));
+    view.event(&Event { lane: 321, at: now, kind: kinds[0].clone() }, &mut output);
+    view.event(&Event { lane: 321, at: now, kind: kinds[1].clone() }, &mut output);
+    let rows = view.rows(80, 24, now);
+    assert_eq!(rows.len(), 22);
+    assert!(rows.iter().any(|row| row.contains("model-321") && row.contains("text")), "{rows:#?}");
+    assert!(rows[21].contains("500/500 running") && rows[21].contains("479 not shown"), "{}", rows[21]);
+}
+
+proptest! {
+    #[test]
+    fn no_lane_changes_another_and_no_escape_byte_reaches_a_pipe(
+        turns in prop::collection::vec(0usize..4, 0..40),
+        texts in prop::collection::vec(prop::collection::vec("([a-z]{1,9} |借用|👋|\n|\u{1b}\\[31m|\t){0,6}", 0..5), 4),
+        width in prop::sample::select(vec![None, Some(40), Some(80), Some(120), Some(200)]),
+        view in prop::sample::select(vec![View::Auto, View::Columns, View::Stack, View::Tagged]),
+    ) {
+        let names = ["a", "b", "通义", "d"];
+        let lanes: Vec<_> = names.iter().zip(&texts).map(|(name, text)| {
+            let pieces: Vec<&str> = text.iter().map(String::as_str).collect();
+            (*name, told(name, &pieces, Ok(FinishReason::Stop)))
+        }).collect();
+        let (shown, output) = run(settings(Format::Text, view, width), &lanes, &turns);
+        let (out, _) = streams(output);
+        prop_assert!(!out.contains('\u{1b}'), "{:?}", out);
+        if view == View::Columns {
+            let width = width.unwrap_or(PAGE);
+            prop_assert!(out.lines().all(|row| row.width() < width), "{}", out);
+        }
+        for (lane, text) in shown.lanes.iter().zip(&texts) {
+            if view == View::Columns {
+                prop_assert_eq!(lane.text(), sanitised(&text.concat()));
+            }
+        }
+        if view == View::Tagged {
+            for (name, text) in names.iter().zip(&texts) {
+                let own: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix(&format!("{name}| "))).collect();
+                let text = sanitised(&text.concat());
+                prop_assert_eq!(own.join("\n"), text.strip_suffix('\n').unwrap_or(&text));
+            }
+        }
+    }
+
+    #[test]
+    fn a_live_row_fits_whatever_the_screen(
+        text in "([a-z]{1,9} |借用|👋|👨‍👩‍👧|\n|\u{1b}\\[31m|\t){0,30}",
+        width in 20usize..220,
+        height in 1usize..50,
+        name in "[a-z通义]{1,40}",
+    ) {
+        let now = Instant::now();
+        let kinds = told(&name, &[&text], Ok(FinishReason::Stop));
+        for count in 0..=kinds.len() {
+            let settings = settings(Format::Text, View::Auto, Some(width));
+            let mut view = CompareView::new(settings, [name.as_str(), "b"].into_iter(), now);
+            let mut output = Output::default();
+            for kind in &kinds[..count] {
+                view.event(&Event { lane: 0, at: now, kind: kind.clone() }, &mut output);
+            }
+            let rows = view.rows(width, height, now + Duration::from_secs(3));
+            prop_assert!(rows.len() <= height.saturating_sub(2).max(1));
+            for row in rows {
+                prop_assert!(row.width() < width && !row.contains(['\n', '\u{1b}', '\t']), "{:?} in {}", row, width);
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! Tables without lines, for people and for `awk`: columns two cells apart, a header in front.
+//!
+//! Owns how a list of things looks in every command. Refuses to know what is in it.
+
+use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets::NOTHING};
+
+use super::wrap::cells;
+
+/// A table in the making.
+#[derive(Clone, Debug, Default)]
+pub struct Table {
+    header: Vec<&'static str>,
+    right: Vec<bool>,
+    rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// A table with these columns; a `>` in front of a name moves its column to the right, as figures want.
+    #[must_use]
+    pub fn new(columns: &[&'static str]) -> Self {
+        Self {
+            header: columns.iter().map(|name| name.trim_start_matches('>')).collect(),
+            right: columns.iter().map(|name| name.starts_with('>')).collect(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row; what is empty is shown as `-`.
+    pub fn row(&mut self, cells: Vec<String>) {
+        let shown = |cell: String| if cell.is_empty() { "-".to_owned() } else { cell };
+        self.rows.push(cells.into_iter().map(shown).collect());
+    }
+
+    /// Whether there is nothing in it.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
+    /// The header and a line for each row; none is wrapped.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let grid = self.grid(ContentArrangement::Disabled, None);
+        grid.lines().map(|line| line.trim_end().to_owned()).collect()
+    }
+
+    /// The text for a terminal of `width` cells, in which long cells are wrapped; for a pipe one line for each row.
+    #[must_use]
+    pub fn text(&self, width: Option<usize>) -> String {
+        let lines = self.lines();
+        let fits = width.is_none_or(|width| lines.iter().all(|line| cells(line) <= width));
+        let wrapped = || {
+            let grid = self.grid(ContentArrangement::Dynamic, width);
+            grid.lines().map(|line| line.trim_end().to_owned()).collect()
+        };
+        let lines: Vec<String> = if fits { lines } else { wrapped() };
+        lines.iter().map(|line| format!("{line}\n")).collect()
+    }
+
+    fn grid(&self, arrangement: ContentArrangement, width: Option<usize>) -> Grid {
+        let mut grid = Grid::new();
+        grid.load_style(NOTHING).set_content_arrangement(arrangement).set_header(&self.header);
+        if let Some(width) = width {
+            grid.set_width(u16::try_from(width).unwrap_or(u16::MAX));
+        }
+        for row in &self.rows {
+            grid.add_row(row);
+        }
+        for (column, right) in grid.column_iter_mut().zip(&self.right) {
+            column.set_padding((0, 2));
+            if *right {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        grid
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_are_aligned_by_cells() {
+        let mut table = Table::new(&["name", ">tokens", "note"]);
+        table.row(vec!["通义".into(), "7".into(), String::new()]);
+        table.row(vec!["fast".into(), "1234".into(), "x".into()]);
+        assert_eq!(table.lines(), ["name  tokens  note", "通义       7  -", "fast    1234  x"]);
+    }
+
+    #[test]
+    fn a_terminal_that_is_too_narrow_gets_wrapped_cells() {
+        let mut table = Table::new(&["name", "note"]);
+        table.row(vec!["a".into(), "several words that take some room".into()]);
+        let text = table.text(Some(24));
+        assert!(text.lines().count() > 2 && text.lines().all(|line| cells(line) <= 24), "{text}");
+        assert_eq!(table.text(None).lines().count(), 2);
+    }
+}

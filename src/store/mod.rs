@@ -1,0 +1,110 @@
+//! Files of our own: where they are, and how they are written so that nothing is lost.
+//!
+//! Owns the folders of each platform, files that only their owner can read, and replacing a file as a whole: whoever
+//! reads it sees the old text or the new one. Refuses to know what is in them, but for the lists of models.
+
+pub mod lists;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::environment::Environment;
+
+/// Where what can be made again is kept: `$XDG_CACHE_HOME/mmchat`, else the platform's place.
+#[must_use]
+pub fn cache_folder(environment: &Environment) -> Option<PathBuf> {
+    let xdg = environment.get("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let platform = || directories::ProjectDirs::from("", "", "mmchat").map(|dirs| dirs.cache_dir().to_owned());
+    xdg.map(|base| base.join("mmchat")).or_else(platform)
+}
+
+/// Replaces the file at `path` as a whole; its folder is made if need be. A symbolic link stays one: what it points to
+/// is replaced. The new file can be read by its owner alone.
+pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    use io::Write;
+    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    private_folder(folder)?;
+    // Made beside it, since only there can it take the old one's place in one step; mode 600 on Unix.
+    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file().sync_all()?;
+    file.persist(&path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// The folder, made with its parents if need be; a new one is its owner's alone.
+#[cfg(unix)]
+fn private_folder(folder: &Path) -> io::Result<()> {
+    use std::os::unix::fs::DirBuilderExt;
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+#[cfg(not(unix))]
+fn private_folder(folder: &Path) -> io::Result<()> {
+    fs::create_dir_all(folder)
+}
+
+/// The right to change `path`, held until it is dropped; waits for whoever else has it.
+#[derive(Debug)]
+pub struct Lock(#[expect(dead_code, reason = "held for its drop")] fs::File);
+
+/// Takes the right to change `path`: a lock on a file beside it, since the file itself is replaced.
+pub fn lock(path: &Path) -> io::Result<Lock> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    private_folder(folder)?;
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".lock");
+    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(folder.join(name))?;
+    file.lock()?;
+    Ok(Lock(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_as_a_whole_and_stays_private() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("new/config.toml");
+        for text in ["first", "second"] {
+            replace(&path, text).expect("writable");
+            assert_eq!(fs::read_to_string(&path).expect("there"), text);
+        }
+        assert!(!crate::keys::is_exposed(&fs::metadata(&path).expect("there")));
+        assert_eq!(fs::read_dir(path.parent().expect("one")).expect("there").count(), 1, "nothing is left beside it");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_stays_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let (real, link) = (folder.path().join("real"), folder.path().join("link"));
+        fs::write(&real, "old").expect("writable");
+        std::os::unix::fs::symlink(&real, &link).expect("a link");
+        replace(&link, "new").expect("writable");
+        assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
+        assert_eq!(fs::read_to_string(&real).expect("there"), "new");
+    }
+
+    #[test]
+    fn a_lock_is_one_at_a_time() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("config.toml");
+        let lock = super::lock(&path).expect("free");
+        let file = fs::OpenOptions::new().write(true).open(folder.path().join("config.toml.lock")).expect("there");
+        assert!(matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)));
+        drop(lock);
+        file.try_lock().expect("free again");
+    }
+
+    #[test]
+    fn the_cache_is_where_the_environment_says() {
+        let base = if cfg!(windows) { "C:\\cache" } else { "/cache" };
+        let environment = [("XDG_CACHE_HOME".to_owned(), base.to_owned())].into_iter().collect();
+        assert_eq!(cache_folder(&environment), Some(Path::new(base).join("mmchat")));
+    }
+}
