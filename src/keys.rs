@@ -116,6 +116,19 @@ impl KeyRing {
         cell.get_or_init(|| self.read(source)).await.clone()
     }
 
+    /// What keeps `source` from giving a key, as far as that can be told without running anything.
+    pub fn glance(&self, source: &KeySource) -> Result<(), KeyError> {
+        match source {
+            KeySource::Env(name) if self.environment.get(name).is_none() => Err(KeyError::Unset(name.clone())),
+            KeySource::File(path) => match read_file(path)? {
+                key if key.is_empty() => Err(KeyError::Empty(source.to_string())),
+                _ => Ok(()),
+            },
+            KeySource::Keyring(_) => Err(KeyError::Unsupported(source.to_string())),
+            KeySource::Env(_) | KeySource::Command(_) | KeySource::Shell(_) | KeySource::Literal(_) => Ok(()),
+        }
+    }
+
     fn cell(&self, source: &KeySource) -> Cell {
         let mut cells = self.cells.lock().expect("no code panics while it holds this lock");
         if let Some((_, cell)) = cells.iter().find(|(known, _)| known == source) {
@@ -262,6 +275,16 @@ mod tests {
             let error = block_on(ring.resolve(&KeySource::Env(name.into()))).expect_err("not set");
             assert!(error.to_string().contains(name));
         }
+    }
+
+    #[test]
+    fn a_glance_runs_nothing() {
+        let ring = ring(&[("A", "sk-1")]);
+        assert!(ring.glance(&KeySource::Env("A".into())).is_ok());
+        assert!(matches!(ring.glance(&KeySource::Env("B".into())), Err(KeyError::Unset(_))));
+        assert!(matches!(ring.glance(&KeySource::File("no/such/file".into())), Err(KeyError::File { .. })));
+        assert!(ring.glance(&KeySource::Command(vec!["mmchat-no-such-program".into()])).is_ok());
+        assert!(matches!(ring.glance(&KeySource::Keyring("k".into())), Err(KeyError::Unsupported(_))));
     }
 
     #[cfg(unix)]

@@ -6,10 +6,10 @@ use clap::Args;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::{CliError, Context, complete::Offer, exit::Exit, request::RequestArgs};
+use super::{CliError, Context, complete::Offer, exit::Exit, ping::ping_all, request::RequestArgs};
 use crate::{
     chat::Call,
-    config::{Config, Flags, Layers, Source, direct_target},
+    config::{Config, Flags, Layers, Source},
     engine::{Engine, EventKind, Progress},
     plan::{self, Lane, Plan},
     render::{
@@ -179,13 +179,10 @@ fn source_of_key(config: &Config, name: &str) -> String {
 
 /// The first model of the first server that answers on this machine.
 async fn loopback_model(config: &Config, engine: &Engine) -> Option<String> {
-    for endpoint in config.endpoints.iter().filter(|endpoint| endpoint.connect.loopback) {
-        let target = direct_target(endpoint, "");
-        if let Ok(models) = engine.list_models(&target, LOOPBACK_LIST).await
-            && let Some(model) = models.first()
-        {
-            return Some(format!("{}/{}", endpoint.name, model.id));
-        }
-    }
-    None
+    let here = config.endpoints.iter().filter(|endpoint| endpoint.connect.loopback).cloned().collect();
+    let pinged = ping_all(engine, here, LOOPBACK_LIST).await;
+    pinged.into_iter().find_map(|pinged| {
+        let model = pinged.listed.ok()?.into_iter().next()?;
+        Some(format!("{}/{}", pinged.endpoint.name, model.id))
+    })
 }

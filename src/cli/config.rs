@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{CliError, Context, exit::Exit};
+use super::{CliError, Context, change::no_place, exit::Exit};
 use crate::{
     config::{self, ConfigError, Flags, file::ConfigFile, show::shown},
     render::Output,
@@ -47,9 +47,7 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError
 fn path(layers: &config::Layers) -> Result<String, CliError> {
     match &layers.config.value {
         Some(path) => Ok(format!("{}\n", path.display())),
-        None => {
-            Err(CliError::usage("this system has no place for a config", "name one with --config or MMCHAT_CONFIG"))
-        }
+        None => Err(no_place()),
     }
 }
 

@@ -11,7 +11,10 @@ use miette::{GraphicalReportHandler, GraphicalTheme};
 
 use super::{GlobalArgs, exit::Exit};
 use crate::{
-    config::{self, Config, ConfigError, Flags, Layers, Preset, Source, normalised, preset::PresetError},
+    config::{
+        self, Config, ConfigError, Flags, Layers, Preset, Source, edit::EditError, nearest, normalised,
+        preset::PresetError,
+    },
     engine::Engine,
     environment::Environment,
     keys::{KeyRing, is_exposed},
@@ -22,6 +25,7 @@ use crate::{
         self,
         input::InputError,
         output::{WriteError, say},
+        prompt::PromptError,
     },
     transport::http::HttpTransport,
 };
@@ -56,6 +60,12 @@ pub enum CliError {
     /// A preset.
     #[error(transparent)]
     Preset(#[from] PresetError),
+    /// A change of the config that makes no sense.
+    #[error(transparent)]
+    Edit(#[from] EditError),
+    /// A question that got no answer.
+    #[error(transparent)]
+    Prompt(#[from] PromptError),
     /// Flags or files that make no sense.
     #[error("{message}")]
     Usage {
@@ -92,6 +102,7 @@ impl CliError {
         let hint = match &self {
             Self::Plan(error) => Some(error.hint()),
             Self::Preset(error) => Some(error.hint()),
+            Self::Edit(error) => edit_hint(error),
             Self::Usage { hint, .. } => hint.clone(),
             Self::Input(InputError::Silent(_)) => Some("use --no-stdin when there is nothing to read".into()),
             _ => None,
@@ -110,12 +121,27 @@ impl CliError {
             say(&format!("  hint: {hint}\n"));
         }
         match self {
-            Self::Config(_) => Exit::Config,
+            Self::Config(_) | Self::Edit(EditError::Syntax(_) | EditError::Shape(_)) => Exit::Config,
+            Self::Prompt(PromptError::Interrupted) => Exit::Interrupted,
+            Self::Edit(_) | Self::Prompt(_) => Exit::Usage,
             Self::Plan(PlanError::NoKey) => Exit::Key,
             Self::Plan(_) | Self::Input(_) | Self::Preset(_) | Self::Usage { .. } => Exit::Usage,
             Self::Write(_) | Self::System { .. } => Exit::Internal,
         }
     }
+}
+
+fn edit_hint(error: &EditError) -> Option<String> {
+    Some(match error {
+        EditError::Taken { name, .. } => format!("choose another name, or remove `{name}` first"),
+        EditError::Missing { known, .. } if known.is_empty() => "there are none".into(),
+        EditError::Missing { name, known, .. } => match nearest(name, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean `{near}`?"),
+            None => format!("there are: {}", known.join(", ")),
+        },
+        EditError::Used { flag, .. } => format!("{flag} goes on all the same"),
+        _ => return None,
+    })
 }
 
 /// Where presets have files of their own: beside the config.

@@ -55,14 +55,24 @@ impl Exit {
 
     /// Listens for Ctrl-C and its kin, whose code is this list's.
     pub(super) fn on_interruption() -> Result<Interruption, CliError> {
+        Self::on_interruption_then(|| {})
+    }
+
+    /// As `on_interruption`; a process that must be ended does `last` first.
+    pub(super) fn on_interruption_then(last: impl Fn() + Send + 'static) -> Result<Interruption, CliError> {
         let failed = |source| CliError::System { what: "signals cannot be received".into(), source };
-        Interruption::listen(i32::from(Self::Interrupted as u8)).map_err(failed)
+        Interruption::listen(i32::from(Self::Interrupted as u8), last).map_err(failed)
     }
 
     /// The code for the ends of several lanes.
     #[must_use]
     pub fn of_lanes<'a>(outcomes: impl Iterator<Item = &'a LaneOutcome>) -> Self {
-        let codes: Vec<Self> = outcomes.map(Self::of).collect();
+        Self::shared(outcomes.map(Self::of))
+    }
+
+    /// The code for several things of which each has its own.
+    pub(super) fn shared(codes: impl Iterator<Item = Self>) -> Self {
+        let codes: Vec<Self> = codes.collect();
         match codes.as_slice() {
             codes if codes.iter().all(|code| *code == Self::Ok) => Self::Ok,
             codes if codes.contains(&Self::Ok) => Self::SomeFailed,
@@ -81,7 +91,16 @@ impl Exit {
         if outcome.deadline_passed {
             return Self::Silent;
         }
-        let classes = last_classes(&outcome.attempts);
+        Self::of_classes(&last_classes(&outcome.attempts))
+    }
+
+    /// The code for one failure.
+    pub(super) fn of_class(class: ErrorClass) -> Self {
+        Self::of_classes(&[class])
+    }
+
+    /// The code for failures that are all there is.
+    fn of_classes(classes: &[ErrorClass]) -> Self {
         let all = |wanted: &[ErrorClass]| !classes.is_empty() && classes.iter().all(|class| wanted.contains(class));
         if all(&[ErrorClass::Auth, ErrorClass::Forbidden, ErrorClass::Quota]) {
             Self::Key

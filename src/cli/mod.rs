@@ -3,16 +3,26 @@
 //! Owns parsing and dispatch. A file holds its command's flags, help and `run`; what they share is [`Context`].
 
 mod ask;
+mod change;
 mod compare;
 mod complete;
 mod completions;
 mod config;
 mod context;
 mod demo;
+mod endpoint;
 pub mod exit;
+mod init;
+mod listing;
+mod man;
 mod mock;
+mod model;
+mod models;
+mod ping;
+mod presets;
 mod prompt;
 mod request;
+mod vendors;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -60,14 +70,26 @@ struct GlobalArgs {
 enum Command {
     Ask(Box<ask::AskArgs>),
     Compare(Box<compare::CompareArgs>),
+    Init(init::InitArgs),
+    Models(models::ModelsArgs),
+    Model(model::ModelArgs),
+    Endpoint(endpoint::EndpointArgs),
+    Ping(ping::PingArgs),
+    Vendors(vendors::VendorsArgs),
+    Presets(presets::PresetsArgs),
     Config(config::ConfigArgs),
     Mock(mock::MockArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
 }
 
 /// Parses the arguments and runs the command.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Environment) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(exit) = completions::answered(&arguments, &environment) {
+        return exit.into();
+    }
     let exit = match Cli::try_parse_from(arguments) {
         Ok(cli) => run(cli, environment),
         Err(error) => parse_failure(&error),
@@ -80,10 +102,18 @@ fn run(cli: Cli, environment: Environment) -> Exit {
     let result = match cli.command {
         Command::Ask(args) => ask::run(&args, &context),
         Command::Compare(args) => compare::run(&args, &context),
+        Command::Init(args) => init::run(&args, &context),
+        Command::Models(args) => models::run(&args, &context),
+        Command::Model(args) => model::run(&args, &context),
+        Command::Endpoint(args) => endpoint::run(&args, &context),
+        Command::Ping(args) => ping::run(&args, &context),
+        Command::Vendors(args) => vendors::run(&args, &context),
+        Command::Presets(args) => presets::run(&args, &context),
         Command::Config(args) => config::run(&args, &context),
         Command::Mock(args) => mock::run(&args, &context),
         Command::Demo(args) => demo::run(&args, &context),
         Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     result.unwrap_or_else(CliError::report)
 }

@@ -4,6 +4,8 @@
 //! endpoints and targets of the floors below; `layers` holds what the environment and the flags lay on top;
 //! `vendors` knows well-known services. Owns errors that point at the file. Refuses the terminal.
 
+pub mod draft;
+pub mod edit;
 mod error;
 pub mod file;
 pub mod layers;
@@ -19,9 +21,9 @@ use std::{path::PathBuf, sync::Arc};
 
 pub use error::{ConfigError, Problem, nearest};
 pub use layers::{Flags, Layers, Source};
-pub use names::{Names, normalised};
+pub use names::{Names, is_name, normalised};
 pub use preset::Preset;
-pub use resolve::{direct_target, from_environment, resolve};
+pub use resolve::{base_url, direct_target, from_environment, resolve};
 pub use values::parse_duration;
 
 use crate::{

@@ -13,6 +13,12 @@ pub fn normalised(name: &str) -> String {
     name.nfc().collect()
 }
 
+/// Whether `name` may be one.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
+    !name.is_empty() && forbidden(name).is_none()
+}
+
 /// The first character of `name` that no name may have.
 pub(super) fn forbidden(name: &str) -> Option<char> {
     normalised(name).chars().find(|&c| !(c.is_alphanumeric() || matches!(c, '.' | '_' | '-')))

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Config, Layers};
+use super::{Config, Layers, Preset};
 use crate::{
     chat::Params,
     endpoint::{Endpoint, Timeouts},
@@ -70,14 +70,22 @@ pub fn shown(config: &Config, layers: &Layers) -> String {
         let _ = writeln!(out, "{} = [{}]", key(&set.name), members.join(", "));
     }
     for preset in &config.presets {
-        let _ = writeln!(out, "\n[presets.{}]", key(&preset.name));
-        for (name, value) in [("system", &preset.system), ("model", &preset.model), ("prompt", &preset.prompt)] {
-            if let Some(value) = value {
-                let _ = writeln!(out, "{name} = {}", quoted(value));
-            }
-        }
-        out.push_str(&params_text(&preset.params));
+        out.push('\n');
+        out.push_str(&preset_text(preset));
     }
+    out
+}
+
+/// A preset as it stands in the config.
+#[must_use]
+pub fn preset_text(preset: &Preset) -> String {
+    let mut out = format!("[presets.{}]\n", key(&preset.name));
+    for (name, value) in [("system", &preset.system), ("model", &preset.model), ("prompt", &preset.prompt)] {
+        if let Some(value) = value {
+            let _ = writeln!(out, "{name} = {}", quoted(value));
+        }
+    }
+    out.push_str(&params_text(&preset.params));
     out
 }
 

@@ -92,18 +92,61 @@ pub fn at(url: &Url) -> Option<&'static Vendor> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::names::{forbidden, normalised};
 
     #[test]
     fn every_vendor_has_a_shape_that_works() {
-        assert!(all().len() >= 8);
+        assert!(all().len() >= 25);
+        let mut variables = std::collections::BTreeSet::new();
         for vendor in all() {
             let url = Url::parse(&vendor.base_url).expect("a url");
             assert!(!url.path().ends_with('/') && url.path().len() > 1, "{}: {url}", vendor.name);
-            assert!(at(&url).is_some_and(|found| found.name == vendor.name), "{}", vendor.name);
+            // Two servers may use one port by habit; then what is known of them must be the same.
+            let found = at(&url).expect("its own address");
+            assert_eq!(
+                (found.gateway, found.no_stream_options),
+                (vendor.gateway, vendor.no_stream_options),
+                "{}",
+                vendor.name
+            );
+            assert!(!vendor.title.is_empty() && normalised(&vendor.name) == vendor.name, "{}", vendor.name);
+            assert!(forbidden(&vendor.name).is_none(), "{}", vendor.name);
+            let local = crate::endpoint::is_loopback(&url);
+            assert!(local || url.scheme() == "https", "{} would send keys in the clear", vendor.name);
+            assert!(local || !vendor.key_env.is_empty(), "{} has no variable for its key", vendor.name);
             assert!(vendor.model.is_some() || vendor.key_env.is_empty(), "{} has a key but no model", vendor.name);
             for variable in vendor.key_env.iter().chain(&vendor.base_url_env) {
                 assert!(variable.chars().all(|c| c.is_ascii_uppercase() || c == '_'), "{variable}");
+                assert!(variables.insert(variable), "{variable} is another vendor's, too");
             }
+        }
+    }
+
+    #[test]
+    fn the_services_people_ask_for_are_there() {
+        for name in [
+            "openai",
+            "deepseek",
+            "dashscope",
+            "zhipu",
+            "moonshot",
+            "doubao",
+            "siliconflow",
+            "minimax",
+            "baichuan",
+            "stepfun",
+            "hunyuan",
+            "yi",
+            "xinference",
+            "lmstudio",
+            "llama-cpp",
+            "vllm",
+            "ollama",
+            "litellm",
+            "one-api",
+            "new-api",
+        ] {
+            assert!(named(name).is_some(), "{name}");
         }
     }
 }

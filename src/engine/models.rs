@@ -1,4 +1,4 @@
-//! Asks an endpoint for its models: one request, no retries, since a list is never worth waiting for.
+//! Asks an endpoint for its models: no retries, since a list is never worth waiting for.
 
 use std::time::Duration;
 
@@ -7,17 +7,19 @@ use tokio::time::timeout;
 
 use super::{Engine, credentials::resolve};
 use crate::{
-    attempt::{add_headers, masked, of_transport},
+    attempt::{Credentials, add_headers, masked, of_transport},
     chat::ErrorClass,
-    protocol::{ApiError, ModelInfo, ResponseHead, protocol},
+    protocol::{ApiError, ModelInfo, ModelList, ResponseHead, protocol},
     target::Target,
 };
 
-/// The largest list that is read.
+/// The largest page that is read.
 const MAX_LIST: usize = 16 * 1024 * 1024;
+/// A list of more pages has no end.
+const MOST_PAGES: usize = 100;
 
 impl Engine {
-    /// The models that `target`'s endpoint lists, in its order.
+    /// The models that `target`'s endpoint lists, all pages of them, in its order.
     pub async fn list_models(&self, target: &Target, limit: Duration) -> Result<Vec<ModelInfo>, ApiError> {
         timeout(limit, self.list(target)).await.unwrap_or_else(|_| {
             Err(ApiError::new(ErrorClass::Silent, format!("no list within {:.1} s", limit.as_secs_f64())))
@@ -25,12 +27,37 @@ impl Engine {
     }
 
     async fn list(&self, target: &Target) -> Result<Vec<ModelInfo>, ApiError> {
-        let protocol = protocol(target.endpoint.protocol).expect("resolved configs name known protocols");
         let credentials = resolve(&self.keys, &target.endpoint, target.endpoint.keys.first()).await?;
+        let (mut models, mut after) = (Vec::<ModelInfo>::new(), None::<String>);
+        for _ in 0..MOST_PAGES {
+            let page = self.page(target, &credentials, after.as_deref()).await;
+            let page = page.map_err(|error| masked(error, &credentials))?;
+            let known = models.len();
+            for model in page.models {
+                if !models.iter().any(|known| known.id == model.id) {
+                    models.push(model);
+                }
+            }
+            // A server that does not know the word for the next page sends the first one again.
+            after = page.more_after.filter(|_| models.len() > known);
+            if after.is_none() {
+                break;
+            }
+        }
+        Ok(models)
+    }
+
+    async fn page(
+        &self,
+        target: &Target,
+        credentials: &Credentials,
+        after: Option<&str>,
+    ) -> Result<ModelList, ApiError> {
+        let protocol = protocol(target.endpoint.protocol).expect("resolved configs name known protocols");
         let local = |message: String| ApiError::new(ErrorClass::Local, message);
         let mut request =
-            protocol.list_models(target, credentials.key.as_ref()).map_err(|error| local(error.to_string()))?;
-        add_headers(&mut request, &credentials).map_err(local)?;
+            protocol.list_models(target, credentials.key.as_ref(), after).map_err(|error| local(error.to_string()))?;
+        add_headers(&mut request, credentials).map_err(local)?;
         let sent = self.transport.send(&target.endpoint.connect, request).await;
         let (parts, mut body) = sent.map_err(|error| of_transport(&error, false))?.into_parts();
         let head = ResponseHead { status: parts.status, headers: parts.headers.into() };
@@ -41,8 +68,6 @@ impl Engine {
                 return Err(ApiError::new(ErrorClass::Garbage, "a list of more than 16 MiB"));
             }
         }
-        let listed =
-            if head.status.is_success() { protocol.parse_models(&bytes) } else { Err(protocol.error(&head, &bytes)) };
-        listed.map_err(|error| masked(error, &credentials))
+        if head.status.is_success() { protocol.parse_models(&bytes) } else { Err(protocol.error(&head, &bytes)) }
     }
 }

@@ -58,17 +58,22 @@ pub trait Protocol: Sync {
     /// What an unsuccessful reply says.
     fn error(&self, head: &ResponseHead, body: &[u8]) -> ApiError;
 
-    /// The request that lists the models of `target`'s endpoint.
+    /// The request that lists the models of `target`'s endpoint, those behind the id `after` where the list has pages.
     ///
     /// # Errors
     /// When the key cannot be put into a header.
-    fn list_models(&self, target: &Target, key: Option<&ApiKey>) -> Result<http::Request<Bytes>, EncodeError>;
+    fn list_models(
+        &self,
+        target: &Target,
+        key: Option<&ApiKey>,
+        after: Option<&str>,
+    ) -> Result<http::Request<Bytes>, EncodeError>;
 
     /// The models in a successful reply to [`Protocol::list_models`].
     ///
     /// # Errors
     /// When the body is an error or no list.
-    fn parse_models(&self, body: &[u8]) -> Result<Vec<ModelInfo>, ApiError>;
+    fn parse_models(&self, body: &[u8]) -> Result<ModelList, ApiError>;
 
     /// The change to `chat` that may satisfy a service that refused one of its parameters.
     fn adjust(&self, error: &ApiError, target: &Target, chat: &ChatRequest) -> Option<Adjustment>;
@@ -179,6 +184,15 @@ impl ResponseHead {
         ];
         NAMES.iter().find_map(|name| self.header(name)).filter(|id| !id.is_empty()).map(str::to_owned)
     }
+}
+
+/// A list of models, or a page of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ModelList {
+    /// The models, in the order of the list, each once.
+    pub models: Vec<ModelInfo>,
+    /// There are more, behind this id.
+    pub more_after: Option<String>,
 }
 
 /// A model as its endpoint lists it.

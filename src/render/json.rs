@@ -140,7 +140,9 @@ fn attempt(record: &AttemptRecord) -> Value {
     })
 }
 
-fn error(error: &ApiError) -> Value {
+/// A failure.
+#[must_use]
+pub fn error(error: &ApiError) -> Value {
     json!({
         "class": error.class.as_str(),
         "status": error.status,

@@ -35,6 +35,16 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     Ok(())
 }
 
+/// Whether the file at `path` could be replaced: its folder can be made and written to.
+pub fn check_writable(path: &Path) -> io::Result<()> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    if path.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+    }
+    private_folder(folder)?;
+    tempfile::NamedTempFile::new_in(folder).map(drop)
+}
+
 /// The folder, made with its parents if need be; a new one is its owner's alone.
 #[cfg(unix)]
 fn private_folder(folder: &Path) -> io::Result<()> {
@@ -47,6 +57,17 @@ fn private_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)
 }
 
+/// A new file is its owner's alone.
+#[cfg(unix)]
+pub fn private(options: &mut fs::OpenOptions) {
+    use std::os::unix::fs::OpenOptionsExt;
+    options.mode(0o600);
+}
+
+/// A new file is its owner's alone: elsewhere than on Unix, a user's own folders are closed to others.
+#[cfg(not(unix))]
+pub fn private(_options: &mut fs::OpenOptions) {}
+
 /// The right to change `path`, held until it is dropped; waits for whoever else has it.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held for its drop")] fs::File);
@@ -57,7 +78,10 @@ pub fn lock(path: &Path) -> io::Result<Lock> {
     private_folder(folder)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".lock");
-    let file = fs::OpenOptions::new().create(true).truncate(false).write(true).open(folder.join(name))?;
+    let mut options = fs::OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    private(&mut options);
+    let file = options.open(folder.join(name))?;
     file.lock()?;
     Ok(Lock(file))
 }

@@ -7,6 +7,7 @@
 pub mod input;
 pub mod live;
 pub mod output;
+pub mod prompt;
 pub mod region;
 pub mod signals;
 

@@ -9,7 +9,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::render::{Output, Stream};
+use crate::{
+    render::{Output, Stream},
+    store::private,
+};
 
 /// Data that could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +54,7 @@ impl Streams {
     pub fn file(path: &Path) -> Result<Self, WriteError> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
+        // Answers are private: nobody else reads what a model was told.
         private(&mut options);
         let failed = |source| WriteError::Failed { to: path.display().to_string(), source };
         let file = options.open(path).map_err(failed)?;
@@ -114,16 +118,6 @@ pub fn say(text: &str) {
     let mut stderr = io::stderr().lock();
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }
-
-/// Answers are private: nobody else reads what a model was told.
-#[cfg(unix)]
-fn private(options: &mut OpenOptions) {
-    use std::os::unix::fs::OpenOptionsExt;
-    options.mode(0o600);
-}
-
-#[cfg(not(unix))]
-fn private(_options: &mut OpenOptions) {}
 
 #[cfg(test)]
 mod tests {

@@ -34,8 +34,8 @@ struct Shared {
 }
 
 impl Interruption {
-    /// Listens from now on. `code` is the exit code of a process that must be ended.
-    pub fn listen(code: i32) -> io::Result<Self> {
+    /// Listens from now on. `code` is the exit code of a process that must be ended, which does `last` first.
+    pub fn listen(code: i32, last: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (shared, (busy, over)) = (Arc::new(Shared::default()), mpsc::channel());
         let heard = Arc::clone(&shared);
         // On a thread of its own: the one that works may be stuck.
@@ -43,6 +43,7 @@ impl Interruption {
             heard.signal.notify_one();
             let limit = if heard.heeded.load(Ordering::Relaxed) { PATIENCE } else { Duration::ZERO };
             if over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                last();
                 end(code);
             }
         });
@@ -54,6 +55,33 @@ impl Interruption {
     pub async fn signalled(&self) {
         self.shared.heeded.store(true, Ordering::Relaxed);
         self.shared.signal.notified().await;
+    }
+}
+
+/// How the terminal was before questions were asked: they switch its echo off and hide its cursor.
+#[derive(Debug)]
+pub struct TerminalState {
+    #[cfg(unix)]
+    modes: Option<rustix::termios::Termios>,
+}
+
+impl TerminalState {
+    /// As it is now.
+    #[must_use]
+    pub fn save() -> Self {
+        Self {
+            #[cfg(unix)]
+            modes: rustix::termios::tcgetattr(io::stdin()).ok(),
+        }
+    }
+
+    /// Makes it so again. When that fails there is nobody left to tell.
+    pub fn restore(&self) {
+        #[cfg(unix)]
+        if let Some(modes) = &self.modes {
+            let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, modes);
+        }
+        super::output::say("\u{1b}[?25h");
     }
 }
 

@@ -163,7 +163,7 @@ impl Resolver {
 }
 
 /// The address written as `text`, or what is wrong with it.
-pub(in crate::config) fn base_url(text: &str) -> Result<Url, String> {
+pub fn base_url(text: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(url) if !matches!(url.scheme(), "http" | "https") => Err("has no http:// or https:// before it".to_owned()),
         Ok(url) if url.host_str().is_none_or(str::is_empty) => Err("names no host".to_owned()),

@@ -13,7 +13,7 @@ use std::{
 mod endpoint;
 
 use endpoint::bare_endpoint;
-pub(super) use endpoint::base_url;
+pub use endpoint::base_url;
 
 use super::{
     Config, ConfigError, Preset, Problem, Route, Set,

@@ -9,8 +9,9 @@ use http::{
     HeaderValue, Method,
     header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CONTENT_TYPE},
 };
+use url::Url;
 
-use super::{ApiError, Decoder, EncodeError, ModelInfo, Protocol, ResponseHead, ServerKind};
+use super::{ApiError, Decoder, EncodeError, ModelList, Protocol, ResponseHead, ServerKind};
 use crate::{
     chat::{Adjustment, Call, ChatRequest, ProtocolId},
     secret::{ApiKey, masked_url},
@@ -42,7 +43,8 @@ impl Protocol for OpenAiChat {
             Call::Chat(chat) => {
                 let body = encode::body(target, chat)?;
                 let accept = if chat.stream { "text/event-stream" } else { "application/json" };
-                request(target, key, "chat/completions", &Method::POST, accept, body)
+                let url = target.endpoint.url("chat/completions");
+                request(target, key, &url, &Method::POST, accept, body)
             }
         }
     }
@@ -55,11 +57,21 @@ impl Protocol for OpenAiChat {
         error::of_reply(head, body)
     }
 
-    fn list_models(&self, target: &Target, key: Option<&ApiKey>) -> Result<http::Request<Bytes>, EncodeError> {
-        request(target, key, "models", &Method::GET, "application/json", Bytes::new())
+    fn list_models(
+        &self,
+        target: &Target,
+        key: Option<&ApiKey>,
+        after: Option<&str>,
+    ) -> Result<http::Request<Bytes>, EncodeError> {
+        let mut url = target.endpoint.url("models");
+        if let Some(after) = after {
+            // The word of OpenAI's lists, and Anthropic's.
+            url.query_pairs_mut().append_pair("after", after).append_pair("after_id", after);
+        }
+        request(target, key, &url, &Method::GET, "application/json", Bytes::new())
     }
 
-    fn parse_models(&self, body: &[u8]) -> Result<Vec<ModelInfo>, ApiError> {
+    fn parse_models(&self, body: &[u8]) -> Result<ModelList, ApiError> {
         models::parse(body)
     }
 
@@ -71,12 +83,11 @@ impl Protocol for OpenAiChat {
 fn request(
     target: &Target,
     key: Option<&ApiKey>,
-    path: &str,
+    url: &Url,
     method: &Method,
     accept: &str,
     body: Bytes,
 ) -> Result<http::Request<Bytes>, EncodeError> {
-    let url = target.endpoint.url(path);
     let mut builder = http::Request::builder().method(method).uri(url.as_str()).header(ACCEPT, accept);
     if method == Method::POST {
         builder = builder.header(CONTENT_TYPE, "application/json");
@@ -90,7 +101,7 @@ fn request(
         value.set_sensitive(true);
         builder = builder.header(AUTHORIZATION, value);
     }
-    builder.body(body).map_err(|source| EncodeError::Request { url: masked_url(&url), source })
+    builder.body(body).map_err(|source| EncodeError::Request { url: masked_url(url), source })
 }
 
 #[cfg(test)]
@@ -111,7 +122,7 @@ mod tests {
     #[test]
     fn a_key_with_a_line_break_is_refused_by_name() {
         let key = ApiKey::new("sk-a\nsk-b");
-        let error = OpenAiChat.list_models(&target("a"), Some(&key)).expect_err("no header can hold it");
+        let error = OpenAiChat.list_models(&target("a"), Some(&key), None).expect_err("no header can hold it");
         assert!(error.to_string().contains("a-endpoint") && !error.to_string().contains("sk-b"));
     }
 }

@@ -5,11 +5,11 @@ use serde_json::Value;
 use super::{decode::Came, error};
 use crate::{
     chat::ErrorClass,
-    protocol::{ApiError, ModelInfo, ServerKind, error::page_message},
+    protocol::{ApiError, ModelInfo, ModelList, ServerKind, error::page_message},
 };
 
 /// The models in `body`, in its order, each once.
-pub(super) fn parse(body: &[u8]) -> Result<Vec<ModelInfo>, ApiError> {
+pub(super) fn parse(body: &[u8]) -> Result<ModelList, ApiError> {
     let Ok(json) = serde_json::from_slice::<Value>(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)) else {
         let said = page_message(None, body);
         return Err(ApiError::new(ErrorClass::Garbage, format!("no model list but: {said}")));
@@ -30,7 +30,10 @@ pub(super) fn parse(body: &[u8]) -> Result<Vec<ModelInfo>, ApiError> {
             models.push(model);
         }
     }
-    Ok(models)
+    let more = json.get("has_more").and_then(Value::as_bool) == Some(true);
+    let last = json.get("last_id").and_then(Value::as_str).or(models.last().map(|model| model.id.as_str()));
+    let more_after = last.filter(|_| more).map(str::to_owned);
+    Ok(ModelList { models, more_after })
 }
 
 fn model(item: &Value) -> Option<ModelInfo> {
@@ -59,11 +62,19 @@ mod tests {
     fn contexts_are_read_where_they_are_given() {
         let models =
             parse(br#"["x",{"id":"a","context_length":8192},{"name":"models/b","inputTokenLimit":5},{"id":"a"}]"#);
-        let models = models.expect("a list");
+        let models = models.expect("a list").models;
         assert_eq!(
             models.iter().map(|model| (model.id.as_str(), model.context)).collect::<Vec<_>>(),
             [("x", None), ("a", Some(8192)), ("b", Some(5))]
         );
+    }
+
+    #[test]
+    fn a_list_says_where_it_goes_on() {
+        let more = |body: &str| parse(body.as_bytes()).expect("a list").more_after;
+        assert_eq!(more(r#"{"data":[{"id":"a"}],"has_more":true,"last_id":"a"}"#).as_deref(), Some("a"));
+        assert_eq!(more(r#"{"data":[{"id":"b"}],"has_more":true}"#).as_deref(), Some("b"));
+        assert_eq!(more(r#"{"data":[{"id":"a"}],"has_more":false,"last_id":"a"}"#), None);
     }
 
     #[test]

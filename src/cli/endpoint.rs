@@ -1,0 +1,184 @@
+//! `mmchat endpoint`: services of the config: add, remove, list.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, Subcommand};
+use serde_json::{Value, json};
+
+use super::{
+    CliError, Context, change::Change, complete::Offer, exit::Exit, init::questions, listing::ListArgs,
+    models::named_endpoint,
+};
+use crate::{
+    config::{
+        Flags,
+        draft::{DraftEndpoint, DraftKey},
+        edit::NewEndpoint,
+        vendors,
+    },
+    render::table::Table,
+    secret::{ApiKey, masked_url},
+    term::{input, output::say, prompt::can_ask},
+};
+
+/// Services of the config: add, remove, list
+#[derive(Debug, Args)]
+pub(super) struct EndpointArgs {
+    #[command(subcommand)]
+    command: EndpointCommand,
+}
+
+#[derive(Debug, Subcommand)]
+enum EndpointCommand {
+    Add(AddArgs),
+    Remove(RemoveArgs),
+    /// List them, with the sources of their keys
+    List(ListArgs),
+}
+
+/// Add a service; without a name you are asked
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("key")))]
+#[command(
+    after_help = "A known service (mmchat vendors) needs no --url, and its variable is taken when none is named.\n\n\
+    mmchat endpoint add deepseek --key-env DEEPSEEK_API_KEY\n\
+    mmchat endpoint add local --url http://127.0.0.1:8080/v1\n\
+    pass show openai | mmchat endpoint add openai --key-stdin"
+)]
+struct AddArgs {
+    /// Your name for it
+    #[arg(value_name = "NAME", add = Offer::Vendors.completer())]
+    name: Option<String>,
+    /// Where it is, up to and with /v1
+    #[arg(long, value_name = "URL")]
+    url: Option<String>,
+    /// Its key is in this variable
+    #[arg(long, value_name = "VARIABLE", group = "key")]
+    key_env: Option<String>,
+    /// Its key is in this file, which others cannot read
+    #[arg(long, value_name = "FILE", group = "key", value_hint = clap::ValueHint::FilePath)]
+    key_file: Option<PathBuf>,
+    /// This line of the shell prints its key
+    #[arg(long, value_name = "LINE", group = "key")]
+    key_command: Option<String>,
+    /// Its key is on standard input; it is kept in a file of its own beside the config
+    #[arg(long, group = "key")]
+    key_stdin: bool,
+    /// It wants no key
+    #[arg(long, group = "key")]
+    no_key: bool,
+}
+
+/// Remove a service
+#[derive(Debug, Args)]
+struct RemoveArgs {
+    /// Which
+    #[arg(value_name = "NAME", add = Offer::Endpoints.completer())]
+    name: String,
+    /// Its models, too
+    #[arg(long)]
+    with_models: bool,
+}
+
+pub(super) fn run(args: &EndpointArgs, context: &Context) -> Result<Exit, CliError> {
+    match &args.command {
+        EndpointCommand::Add(args) => add(args, context)?,
+        EndpointCommand::Remove(args) => {
+            let change = Change::begin(context)?;
+            let path = change.path().to_owned();
+            let models = change.edit(|edit| edit.remove_endpoint(&args.name, args.with_models))?;
+            let with = if models.is_empty() { String::new() } else { format!(" with {}", models.join(", ")) };
+            say(&format!("removed {}{with} from {}\n", args.name, path.display()));
+        }
+        EndpointCommand::List(args) => list(args, context)?,
+    }
+    Ok(Exit::Ok)
+}
+
+fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
+    let endpoint = match &args.name {
+        Some(name) => named(args, name, context)?,
+        None if can_ask() => {
+            let config = Change::begin(context)?.config()?;
+            let taken: Vec<&str> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
+            let _restored = questions::Restored::when_interrupted()?;
+            questions::endpoint(&context.environment, &taken)?
+        }
+        None => {
+            return Err(CliError::usage("no name was given", "mmchat endpoint add NAME --url URL, or at a terminal"));
+        }
+    };
+    let change = Change::begin(context)?;
+    // Before the key is kept: an endpoint that cannot be added leaves no file behind.
+    let config = change.config()?;
+    if config.endpoint(&endpoint.name).is_some() {
+        return Err(CliError::usage(
+            format!("there is an endpoint `{}` already", endpoint.name),
+            format!("remove it first: mmchat endpoint remove {}", endpoint.name),
+        ));
+    }
+    let key = match &endpoint.key {
+        DraftKey::None => None,
+        DraftKey::Env(name) => Some(("env", name.clone())),
+        DraftKey::File(path) => Some(("file", path.clone())),
+        DraftKey::Typed(key) => Some(("file", change.keep_key(&endpoint.name, key)?)),
+    };
+    let key = key.or(args.key_command.clone().map(|line| ("command", line)));
+    let known = vendors::named(&endpoint.name).is_some_and(|vendor| vendor.base_url == endpoint.base_url);
+    let base_url = (!known).then_some(endpoint.base_url);
+    let path = change.path().to_owned();
+    change.edit(|edit| edit.add_endpoint(&NewEndpoint { name: endpoint.name.clone(), base_url, key }))?;
+    let name = &endpoint.name;
+    say(&format!("added {name} to {}\n", path.display()));
+    say(&format!(
+        "  what it has: mmchat models available {name}\n  a name for one: mmchat model add NAME --endpoint {name} --model ID\n"
+    ));
+    Ok(())
+}
+
+/// The endpoint that the flags describe.
+fn named(args: &AddArgs, name: &str, context: &Context) -> Result<DraftEndpoint, CliError> {
+    let vendor = vendors::named(name);
+    let base_url = args.url.clone().or(vendor.map(|vendor| vendor.base_url.clone())).ok_or_else(|| {
+        CliError::usage(
+            format!("`{name}` is no known service"),
+            "say where it is with --url http://…/v1; mmchat vendors lists those that are known",
+        )
+    })?;
+    let own_variable = vendor
+        .and_then(|vendor| vendor.key_variable(&context.environment).or(vendor.key_env.first().map(String::as_str)));
+    let key = match args {
+        _ if args.key_stdin => DraftKey::Typed(key_on_stdin()?),
+        AddArgs { key_env: Some(variable), .. } => DraftKey::Env(variable.clone()),
+        AddArgs { key_file: Some(path), .. } => DraftKey::File(std::path::absolute(path)?.display().to_string()),
+        _ if args.no_key || args.key_command.is_some() => DraftKey::None,
+        _ => own_variable.map_or(DraftKey::None, |variable| DraftKey::Env(variable.to_owned())),
+    };
+    Ok(DraftEndpoint { name: name.to_owned(), base_url, key })
+}
+
+/// The first line of standard input.
+fn key_on_stdin() -> Result<ApiKey, CliError> {
+    let input = input::read(None)?;
+    let text = String::from_utf8_lossy(&input);
+    let key = ApiKey::new(text.lines().next().unwrap_or_default());
+    if key.is_empty() {
+        return Err(CliError::usage("standard input holds no key", "pipe it in: pass show openai | mmchat …"));
+    }
+    Ok(key)
+}
+
+fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {
+    let (config, _) = context.config(context.layers(Flags::default())?)?;
+    let mut table = Table::new(&["endpoint", "base_url", "key", ">models"]);
+    let mut document = Vec::<Value>::new();
+    for endpoint in &config.endpoints {
+        let endpoint = named_endpoint(&config, &endpoint.name)?;
+        let keys: Vec<String> = endpoint.keys.iter().map(ToString::to_string).collect();
+        let models = config.models.iter().filter(|model| model.endpoint.name == endpoint.name).count();
+        let address = masked_url(&endpoint.base_url);
+        document.push(json!({"endpoint": endpoint.name, "base_url": address, "keys": keys, "models": models}));
+        table.row(vec![endpoint.name.clone(), address, keys.join(", "), models.to_string()]);
+    }
+    args.print(context, &[table], &document.into())
+}

@@ -1,0 +1,355 @@
+//! `mmchat init`: a first config, from what is there.
+//!
+//! Owns the order of things: look around, ask (or take the flags), try, write. Nothing is written before the end, so an
+//! interruption at any question leaves everything as it was.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::Args;
+
+mod found;
+pub(super) mod questions;
+
+use found::{Found, Seen};
+
+use super::{
+    CliError, Context,
+    change::{Change, config_path},
+    exit::Exit,
+    ping::ask_all,
+};
+use crate::{
+    config::{
+        self, base_url,
+        draft::{Draft, DraftEndpoint, DraftKey, DraftModel},
+        vendors,
+    },
+    render::{notice::reason, table::Table},
+    store,
+    term::{
+        output::say,
+        prompt::{PromptError, can_ask, choose, choose_several, confirm},
+    },
+};
+
+/// How long a service may take to say what models it has.
+const LIST: Duration = Duration::from_secs(10);
+/// How long a model may take for one token.
+const TRY: Duration = Duration::from_secs(60);
+
+/// Make a first config: find keys and servers, choose models, try them
+#[derive(Debug, Args)]
+#[command(
+    after_help = "At a terminal you are asked what the flags leave open. Without one, or with --yes, what is found is taken.\n\
+    Keys are never printed, and never written into the config.\n\n\
+    mmchat init\n\
+    mmchat init --yes --fast openai/gpt-4o-mini --strong deepseek/deepseek-reasoner\n\
+    mmchat init --yes --no-discover --endpoint box=http://gpu-box:8000/v1 --key-env box=BOX_KEY --fast box/qwen3"
+)]
+pub(super) struct InitArgs {
+    /// Ask nothing: take what is found and what the flags say
+    #[arg(short, long)]
+    yes: bool,
+    /// A service: its name, or NAME=URL
+    #[arg(long = "endpoint", value_name = "NAME[=URL]")]
+    endpoints: Vec<String>,
+    /// The variable that holds an endpoint's key
+    #[arg(long = "key-env", value_name = "NAME=VARIABLE")]
+    key_env: Vec<String>,
+    /// The file that holds an endpoint's key
+    #[arg(long = "key-file", value_name = "NAME=FILE")]
+    key_files: Vec<String>,
+    /// What you call fast: the route `chat` asks it first
+    #[arg(long, value_name = "ENDPOINT/ID")]
+    fast: Option<String>,
+    /// What you call strong: the route `analysis` asks it first
+    #[arg(long, value_name = "ENDPOINT/ID")]
+    strong: Option<String>,
+    /// What you call cheap: the route `simple` asks it first
+    #[arg(long, value_name = "ENDPOINT/ID")]
+    cheap: Option<String>,
+    /// Whom else to compare with
+    #[arg(long, value_name = "ENDPOINT/ID", value_delimiter = ',')]
+    also: Vec<String>,
+    /// Look for no keys in the environment and no servers on this machine
+    #[arg(long)]
+    no_discover: bool,
+    /// Do not ask each model for a token
+    #[arg(long)]
+    no_try: bool,
+    /// Replace a config that is there; the old one is kept beside it
+    #[arg(long)]
+    force: bool,
+}
+
+pub(super) fn run(args: &InitArgs, context: &Context) -> Result<Exit, CliError> {
+    let path = config_path(context)?;
+    // Told before anything is asked.
+    store::check_writable(&path)
+        .map_err(|source| CliError::System { what: format!("{} cannot be written", path.display()), source })?;
+    let asks = can_ask() && !args.yes;
+    if path.exists() && !args.force && !asks {
+        return Err(CliError::usage(
+            format!("{} is there already", path.display()),
+            "--force replaces it (the old one is kept); mmchat endpoint add and model add change it",
+        ));
+    }
+    if !asks && !args.yes && args.fast.is_none() {
+        return Err(CliError::usage(
+            "there is no terminal to ask at",
+            "--yes takes what is found; or say it with --endpoint, --key-env, --fast, --strong, --cheap",
+        ));
+    }
+    let _restored = if asks { Some(questions::Restored::when_interrupted()?) } else { None };
+    if asks && path.exists() && !args.force {
+        let question = format!("{} is there already. Replace it (the old one is kept as .bak)", path.display());
+        if !confirm(&question, false)? {
+            say("nothing was changed\n");
+            return Ok(Exit::Ok);
+        }
+    }
+    let found = gather(args, context, asks)?;
+    let draft = draft(args, found, asks)?;
+    let failed = if args.no_try { false } else { try_models(&draft, context, asks)? };
+    write(&draft, context)?;
+    Ok(if failed { Exit::SomeFailed } else { Exit::Ok })
+}
+
+/// The services to be used, each with the models it lists.
+fn gather(args: &InitArgs, context: &Context, asks: bool) -> Result<Vec<Found>, CliError> {
+    let named = named_endpoints(args)?;
+    let runtime = context.runtime()?;
+    let mut candidates = named.clone();
+    if !args.no_discover {
+        say("looking for keys in the environment and servers on this machine …\n");
+        let new = |endpoint: &DraftEndpoint| !named.iter().any(|known| known.name == endpoint.name);
+        candidates.extend(found::candidates(&context.environment)?.into_iter().filter(new));
+    }
+    let mut found = runtime.block_on(found::list(context, candidates, LIST))?;
+    let is_named = |found: &Found| named.iter().any(|endpoint| endpoint.name == found.endpoint.name);
+    // A guess at what may run here that does not answer is not worth a word.
+    found.retain(|found| is_named(found) || found.seen() != Seen::Nobody || !found.is_guess());
+    for found in &found {
+        say(&format!("  {}\n", found.line()));
+    }
+    let useful = |found: &Found| is_named(found) || found.seen() == Seen::Models;
+    if !asks {
+        found.retain(useful);
+        if found.is_empty() {
+            return Err(CliError::usage(
+                "no key and no server was found",
+                "set a key such as OPENAI_API_KEY (mmchat vendors lists them), or name a service with --endpoint NAME=URL",
+            ));
+        }
+        return Ok(found);
+    }
+    if !found.is_empty() {
+        let lines: Vec<String> = found.iter().map(Found::line).collect();
+        let chosen: Vec<bool> = found.iter().map(useful).collect();
+        let kept = choose_several("Which of these (space chooses, enter goes on)", &lines, &chosen)?;
+        let mut index = 0..;
+        found.retain(|_| index.next().is_some_and(|index| kept.contains(&index)));
+    }
+    while confirm("Add another service", found.is_empty())? {
+        let taken: Vec<&str> = found.iter().map(|found| found.endpoint.name.as_str()).collect();
+        let endpoint = questions::endpoint(&context.environment, &taken)?;
+        let listed = runtime.block_on(found::list(context, vec![endpoint], LIST))?;
+        for new in listed {
+            say(&format!("  {}\n", new.line()));
+            if new.seen() == Seen::Models || confirm("It gives no list of models. Keep it all the same", true)? {
+                found.push(new);
+            }
+        }
+    }
+    if found.is_empty() {
+        return Err(CliError::usage("there is nobody to ask", "mmchat demo shows what it would be like"));
+    }
+    Ok(found)
+}
+
+/// The services of the flags.
+fn named_endpoints(args: &InitArgs) -> Result<Vec<DraftEndpoint>, CliError> {
+    let pairs = |flag: &str, values: &[String]| -> Result<Vec<(String, String)>, CliError> {
+        let pair = |text: &String| {
+            let pair = text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+            pair.ok_or_else(|| CliError::usage(format!("`{flag} {text}` has no value"), format!("write {flag} NAME=…")))
+        };
+        values.iter().map(pair).collect()
+    };
+    let (variables, files) = (pairs("--key-env", &args.key_env)?, pairs("--key-file", &args.key_files)?);
+    let mut endpoints = Vec::new();
+    for text in &args.endpoints {
+        let (name, url) = text.split_once('=').map_or((text.as_str(), None), |(name, url)| (name, Some(url)));
+        let vendor = vendors::named(name);
+        let address = match (url, vendor) {
+            (Some(url), _) => url.to_owned(),
+            (None, Some(vendor)) => vendor.base_url.clone(),
+            (None, None) => {
+                let hint = format!("say where it is: --endpoint {name}=http://…/v1");
+                return Err(CliError::usage(format!("`{name}` is no known service"), hint));
+            }
+        };
+        if let Err(wrong) = base_url(&address) {
+            return Err(CliError::usage(format!("`{address}` {wrong}"), "write it like https://api.example.com/v1"));
+        }
+        let own = |pairs: &[(String, String)]| pairs.iter().find(|(of, _)| of == name).map(|(_, value)| value.clone());
+        let key = match (own(&variables), own(&files)) {
+            (Some(variable), _) => DraftKey::Env(variable),
+            (None, Some(file)) => DraftKey::File(std::path::absolute(PathBuf::from(file))?.display().to_string()),
+            (None, None) => vendor
+                .and_then(|vendor| vendor.key_env.first())
+                .map_or(DraftKey::None, |variable| DraftKey::Env(variable.clone())),
+        };
+        endpoints.push(DraftEndpoint { name: name.to_owned(), base_url: address, key });
+    }
+    if let Some((name, _)) = variables.iter().chain(&files).find(|(name, _)| !endpoints.iter().any(|e| e.name == *name))
+    {
+        return Err(CliError::usage(
+            format!("there is a key for `{name}` but no such endpoint"),
+            format!("add --endpoint {name}"),
+        ));
+    }
+    Ok(endpoints)
+}
+
+/// What the config is to hold: by the flags, by the answers, else by what is usual.
+fn draft(args: &InitArgs, found: Vec<Found>, asks: bool) -> Result<Draft, CliError> {
+    let choices: Vec<DraftModel> = found.iter().flat_map(Found::models).collect();
+    let usual: Vec<DraftModel> = found.iter().filter_map(Found::usual).collect();
+    let by_flag = |text: &Option<String>| text.as_ref().map(|text| by_name(text, &found)).transpose();
+    let mut draft = Draft {
+        fast: by_flag(&args.fast)?,
+        strong: by_flag(&args.strong)?,
+        cheap: by_flag(&args.cheap)?,
+        also: args.also.iter().map(|text| by_name(text, &found)).collect::<Result<_, _>>()?,
+        endpoints: Vec::new(),
+    };
+    if asks {
+        ask_roles(&mut draft, &choices, &usual, !args.also.is_empty())?;
+    } else {
+        let first = usual.first().or(choices.first()).cloned();
+        draft.fast = draft.fast.or(first);
+        draft.strong = draft.strong.or(usual.get(1).cloned()).or(draft.fast.clone());
+        draft.cheap = draft.cheap.or(draft.fast.clone());
+        draft.also.extend(usual);
+    }
+    if draft.models().is_empty() {
+        return Err(CliError::usage("no model was named, and none is listed", "name one: --fast ENDPOINT/ID"));
+    }
+    draft.endpoints = found.into_iter().map(|found| found.endpoint).collect();
+    Ok(draft)
+}
+
+/// The model of `endpoint/id`.
+fn by_name(text: &str, found: &[Found]) -> Result<DraftModel, CliError> {
+    let (endpoint, upstream) = text.split_once('/').unwrap_or((text, ""));
+    let known: Vec<&str> = found.iter().map(|found| found.endpoint.name.as_str()).collect();
+    let Some(found) = found.iter().find(|found| found.endpoint.name == endpoint && !upstream.is_empty()) else {
+        let hint = format!("write ENDPOINT/ID; the endpoints are: {}", known.join(", "));
+        return Err(CliError::usage(format!("`{text}` names no model"), hint));
+    };
+    if found.seen() == Seen::Models && !found.models().any(|model| model.upstream == upstream) {
+        say(&format!("warning: {endpoint} does not list {upstream}\n"));
+    }
+    let listed = found.models().find(|model| model.upstream == upstream);
+    let new = DraftModel { endpoint: endpoint.to_owned(), upstream: upstream.to_owned(), context: None };
+    Ok(listed.unwrap_or(new))
+}
+
+/// Asks for what the flags leave open.
+fn ask_roles(
+    draft: &mut Draft,
+    choices: &[DraftModel],
+    usual: &[DraftModel],
+    also_given: bool,
+) -> Result<(), CliError> {
+    if choices.is_empty() && draft.fast.is_none() {
+        return Err(CliError::usage(
+            "none of these services lists its models",
+            "name one: mmchat init --fast ENDPOINT/ID",
+        ));
+    }
+    let shown = |model: &DraftModel| format!("{}/{}", model.endpoint, model.upstream);
+    let lines: Vec<String> = choices.iter().map(shown).collect();
+    let place = |wanted: Option<&DraftModel>| choices.iter().position(|model| Some(model) == wanted).unwrap_or(0);
+    let pick = |question: &str, default: usize| -> Result<DraftModel, PromptError> {
+        Ok(choices[choose(&format!("{question} (type to search)"), &lines, default)?].clone())
+    };
+    if draft.fast.is_none() {
+        draft.fast = Some(pick("Which is your fast one, for everyday chat", place(usual.first()))?);
+    }
+    if draft.strong.is_none() && !choices.is_empty() {
+        draft.strong = Some(pick("Which is your strong one, for analysis", place(usual.get(1).or(usual.first())))?);
+    }
+    if draft.cheap.is_none() && !choices.is_empty() {
+        draft.cheap = Some(pick("Which is your cheap one, for simple things", place(draft.fast.as_ref()))?);
+    }
+    while !also_given {
+        let chosen = draft.models();
+        let left: Vec<&DraftModel> =
+            choices.iter().filter(|model| !chosen.iter().any(|(_, known)| known == model)).collect();
+        if left.is_empty() {
+            break;
+        }
+        let mut lines = vec!["nobody else".to_owned()];
+        lines.extend(left.iter().map(|model| shown(model)));
+        match choose("Whom else do you want to compare with", &lines, 0)?.checked_sub(1) {
+            Some(index) => {
+                let model = left[index].clone();
+                draft.also.push(model);
+            }
+            None => break,
+        }
+    }
+    Ok(())
+}
+
+/// Asks every model for one token. Whether some failed.
+fn try_models(draft: &Draft, context: &Context, asks: bool) -> Result<bool, CliError> {
+    let config = config::resolve(&draft.text(true), &config_path(context)?)?;
+    say(&format!(
+        "trying {} …\n",
+        config.models.iter().map(|model| model.id.0.as_str()).collect::<Vec<_>>().join(", ")
+    ));
+    let outcomes = context.runtime()?.block_on(ask_all(&context.engine(), &config.models, TRY));
+    let mut table = Table::new(&["model", "endpoint/id", "state", ">TTFT", "note"]);
+    let mut failed = false;
+    for (model, outcome) in config.models.iter().zip(&outcomes) {
+        let ttft = outcome.ttft.map(crate::render::notice::duration).unwrap_or_default();
+        let (state, note) = match &outcome.result {
+            Ok(_) => ("ok".to_owned(), String::new()),
+            Err(error) => (format!("ERR {}", error.class), reason(error)),
+        };
+        failed |= outcome.result.is_err();
+        let id = format!("{}/{}", model.endpoint.name, model.upstream);
+        table.row(vec![model.id.0.clone(), id, state, ttft, note]);
+    }
+    say(&table.text(context.look(&context.layers(config::Flags::default())?).out_width));
+    if failed && asks && !confirm("Some failed. Write the config all the same", true)? {
+        return Err(PromptError::Interrupted.into());
+    }
+    Ok(failed)
+}
+
+/// Writes keys that were typed, and the config. The old one is kept.
+fn write(draft: &Draft, context: &Context) -> Result<(), CliError> {
+    let change = Change::begin(context)?;
+    let text = draft.text(false);
+    config::resolve(&text, change.path())?;
+    let kept = change.keep_old()?;
+    for endpoint in &draft.endpoints {
+        if let DraftKey::Typed(key) = &endpoint.key {
+            change.keep_key(&endpoint.name, key)?;
+        }
+    }
+    change.write(&text)?;
+    if let Some(kept) = kept {
+        say(&format!("the old config is kept as {}\n", kept.display()));
+    }
+    say(&format!(
+        "wrote {}\n\n  mmchat ask \"hello\"            the route chat\n  mmchat compare --all \"hello\"  everybody at once\n  \
+         mmchat models                 what there is\n",
+        change.path().display()
+    ));
+    Ok(())
+}

@@ -1,0 +1,600 @@
+//! Changes to a config that a person wrote: one entry is added, removed or renamed, everything else stays as it is.
+//!
+//! Owns what follows a change through the file (a renamed model's routes and sets) and that comments survive. Refuses
+//! files and the terminal: text in, text out; whoever writes it checks it first with [`super::resolve`].
+
+use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
+
+use super::normalised;
+
+/// A config being changed.
+#[derive(Clone, Debug)]
+pub struct Edit {
+    document: DocumentMut,
+}
+
+/// A new endpoint.
+#[derive(Clone, Debug, Default)]
+pub struct NewEndpoint {
+    /// Its name.
+    pub name: String,
+    /// Where it is; `None`: its name is a known service's.
+    pub base_url: Option<String>,
+    /// Where its key is: `env`, `file` or `command`, and which.
+    pub key: Option<(&'static str, String)>,
+}
+
+/// A new model.
+#[derive(Clone, Debug, Default)]
+pub struct NewModel {
+    /// Its name.
+    pub name: String,
+    /// The endpoint that serves it.
+    pub endpoint: String,
+    /// What the endpoint calls it.
+    pub upstream: String,
+    /// Labels.
+    pub tags: Vec<String>,
+    /// Tokens it reads and writes together.
+    pub context: Option<u64>,
+    /// Price of a million tokens of input and of output.
+    pub price: Option<(f64, f64)>,
+}
+
+/// A change that makes no sense.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum EditError {
+    /// It is no TOML.
+    #[error("the config is no TOML: {0}")]
+    Syntax(#[from] toml_edit::TomlError),
+    /// There is something of this name already.
+    #[error("there is {kind} `{name}` already")]
+    Taken {
+        /// What kind of thing, with its article.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+    },
+    /// There is no such entry.
+    #[error("there is no {kind} `{name}` in the config")]
+    Missing {
+        /// What kind of thing.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// Those there are.
+        known: Vec<String>,
+    },
+    /// Others need it.
+    #[error("`{name}` is used by {}", .by.join(", "))]
+    Used {
+        /// Its name.
+        name: String,
+        /// Who uses it.
+        by: Vec<String>,
+        /// The flag that goes on all the same.
+        flag: &'static str,
+    },
+    /// The table is written in a way that cannot be changed here.
+    #[error("`{0}` is no table")]
+    Shape(&'static str),
+}
+
+impl Edit {
+    /// A config with this text; an empty one is a new one.
+    pub fn open(text: &str) -> Result<Self, EditError> {
+        Ok(Self { document: text.parse()? })
+    }
+
+    /// The text as it is now.
+    #[must_use]
+    pub fn text(&self) -> String {
+        self.document.to_string()
+    }
+
+    /// Adds an endpoint.
+    pub fn add_endpoint(&mut self, new: &NewEndpoint) -> Result<(), EditError> {
+        let mut entry = Table::new();
+        if let Some(base_url) = &new.base_url {
+            entry.insert("base_url", base_url.as_str().into());
+        }
+        if let Some((kind, place)) = &new.key {
+            let source = InlineTable::from_iter([(*kind, place.as_str())]);
+            entry.insert("api_key", Item::Value(source.into()));
+        }
+        self.add("endpoints", "an endpoint", &new.name, entry)
+    }
+
+    /// Adds a model.
+    pub fn add_model(&mut self, new: &NewModel) -> Result<(), EditError> {
+        for (table, kind) in [("routes", "a route"), ("sets", "a set")] {
+            if self.find(table, &new.name).is_some() {
+                return Err(EditError::Taken { kind, name: new.name.clone() });
+            }
+        }
+        let mut entry = Table::new();
+        entry.insert("endpoint", new.endpoint.as_str().into());
+        entry.insert("model", new.upstream.as_str().into());
+        if let Some(context) = new.context.and_then(|context| i64::try_from(context).ok()) {
+            entry.insert("context", context.into());
+        }
+        if let Some((input, output)) = new.price {
+            let price = InlineTable::from_iter([("input", input), ("output", output)]);
+            entry.insert("price", Item::Value(price.into()));
+        }
+        if !new.tags.is_empty() {
+            entry.insert("tags", Item::Value(Array::from_iter(new.tags.iter().map(String::as_str)).into()));
+        }
+        self.add("models", "a model", &new.name, entry)
+    }
+
+    /// Removes an endpoint; its models too, or they keep it.
+    pub fn remove_endpoint(&mut self, name: &str, with_models: bool) -> Result<Vec<String>, EditError> {
+        let name = normalised(name);
+        self.existing("endpoints", "endpoint", &name)?;
+        let models: Vec<String> = entries(self.document.get("models"))
+            .filter(|(_, item)| text_of(item.get("endpoint")).is_some_and(|endpoint| normalised(endpoint) == name))
+            .map(|(key, _)| key.to_owned())
+            .collect();
+        let mut by: Vec<String> = if with_models { Vec::new() } else { models.clone() };
+        let direct = format!("{name}/");
+        by.extend(self.users(|wanted| wanted.starts_with(&direct)));
+        if !by.is_empty() {
+            return Err(EditError::Used { name, by, flag: "--with-models" });
+        }
+        for model in &models {
+            self.remove_model(model, true)?;
+        }
+        self.remove("endpoints", &name);
+        Ok(models)
+    }
+
+    /// Removes a model; from routes and sets too if `everywhere`, and those that are empty then.
+    pub fn remove_model(&mut self, name: &str, everywhere: bool) -> Result<(), EditError> {
+        let name = normalised(name);
+        self.existing("models", "model", &name)?;
+        let by = self.users(|wanted| wanted == name);
+        if !everywhere && !by.is_empty() {
+            return Err(EditError::Used { name, by, flag: "--everywhere" });
+        }
+        self.remove("models", &name);
+        self.forget(&name);
+        Ok(())
+    }
+
+    /// Gives a model another name, wherever it is used.
+    pub fn rename_model(&mut self, from: &str, to: &str) -> Result<(), EditError> {
+        let (from, to) = (normalised(from), normalised(to));
+        self.existing("models", "model", &from)?;
+        for (table, kind) in [("models", "a model"), ("routes", "a route"), ("sets", "a set")] {
+            if self.find(table, &to).is_some() {
+                return Err(EditError::Taken { kind, name: to });
+            }
+        }
+        let models =
+            self.document.get_mut("models").and_then(Item::as_table_like_mut).ok_or(EditError::Shape("models"))?;
+        let keys: Vec<Key> = models.iter().filter_map(|(key, _)| models.key(key).cloned()).collect();
+        // A key cannot be changed where it is: all are taken out and put back in their order.
+        for key in keys {
+            let Some(item) = models.remove(&key) else { continue };
+            let key = if normalised(&key) == from { renamed(&key, &to) } else { key };
+            put(models, &key, item);
+        }
+        self.for_each_name(&mut |value| {
+            if text_of_value(value).is_some_and(|name| normalised(name) == from) {
+                replace_text(value, &to);
+            }
+        });
+        Ok(())
+    }
+
+    /// What `ask` uses when nothing is named.
+    pub fn set_default(&mut self, name: &str) {
+        match self.document.get_mut("default").and_then(Item::as_value_mut) {
+            Some(value) => replace_text(value, name),
+            None => {
+                // In front of the first table, where such keys belong.
+                self.document.insert("default", name.into());
+            }
+        }
+    }
+
+    fn add(&mut self, table: &'static str, kind: &'static str, name: &str, entry: Table) -> Result<(), EditError> {
+        if self.find(table, name).is_some() {
+            return Err(EditError::Taken { kind, name: name.to_owned() });
+        }
+        let parent = self.document.entry(table).or_insert_with(|| {
+            let mut parent = Table::new();
+            parent.set_implicit(true);
+            Item::Table(parent)
+        });
+        match parent {
+            Item::Table(parent) => {
+                // Where the others are one-line tables, so is this one.
+                let inline = !parent.is_empty() && parent.iter().all(|(_, item)| item.is_value());
+                let item = if inline { Item::Value(entry.into_inline_table().into()) } else { Item::Table(entry) };
+                parent.insert(name, item);
+            }
+            Item::Value(Value::InlineTable(parent)) => {
+                parent.insert(name, entry.into_inline_table().into());
+            }
+            _ => return Err(EditError::Shape(table)),
+        }
+        Ok(())
+    }
+
+    /// The key of the entry called `name`, as it is written.
+    fn find(&self, table: &str, name: &str) -> Option<String> {
+        let name = normalised(name);
+        entries(self.document.get(table)).map(|(key, _)| key).find(|key| normalised(key) == name).map(str::to_owned)
+    }
+
+    fn existing(&self, table: &'static str, kind: &'static str, name: &str) -> Result<String, EditError> {
+        self.find(table, name).ok_or_else(|| EditError::Missing {
+            kind,
+            name: name.to_owned(),
+            known: entries(self.document.get(table)).map(|(key, _)| key.to_owned()).collect(),
+        })
+    }
+
+    /// Removes an entry. The comment right above it goes too; what stands apart from it by a blank line is kept.
+    fn remove(&mut self, table: &str, name: &str) {
+        let Some(key) = self.find(table, name) else { return };
+        let Some(parent) = self.document.get_mut(table).and_then(Item::as_table_like_mut) else { return };
+        let next = parent.iter().map(|(key, _)| key.to_owned()).skip_while(|other| *other != key).nth(1);
+        let above = parent.key(&key).and_then(|key| key.leaf_decor().prefix()?.as_str().map(str::to_owned));
+        let removed = parent.remove(&key);
+        match removed {
+            Some(Item::Table(removed)) => {
+                let above = removed.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+                self.keep_before_table(apart(above), removed.position());
+            }
+            Some(_) => {
+                let above = apart(&above.unwrap_or_default()).to_owned();
+                match next.and_then(|next| parent.key_mut(&next)) {
+                    Some(mut next) => keep_above(next.leaf_decor_mut(), &above),
+                    None => self.keep_before_table(&above, None),
+                }
+            }
+            None => {}
+        }
+        if self.document.get(table).and_then(Item::as_table_like).is_some_and(TableLike::is_empty) {
+            self.document.remove(table);
+        }
+    }
+
+    /// Removes a setting of the whole file; what stands above it may be the file's own head, and is kept.
+    fn remove_setting(&mut self, name: &str) {
+        let root = self.document.as_table_mut();
+        let next = root.iter().skip_while(|(key, _)| *key != name).nth(1);
+        let next = next.filter(|(_, item)| item.is_value()).map(|(key, _)| key.to_owned());
+        let above = root.key(name).and_then(|key| key.leaf_decor().prefix()?.as_str().map(str::to_owned));
+        root.remove(name);
+        let above = above.unwrap_or_default();
+        match next.and_then(|next| root.key_mut(&next)) {
+            Some(mut next) => keep_above(next.leaf_decor_mut(), &above),
+            None => self.keep_before_table(&above, Some(isize::MIN)),
+        }
+    }
+
+    /// Puts `comment` in front of the table that now stands where one was removed, or at the end of the file.
+    fn keep_before_table(&mut self, comment: &str, position: Option<isize>) {
+        if comment.trim().is_empty() {
+            return;
+        }
+        let mut next: Option<&mut Table> = None;
+        let after = |table: &Table| table.position().filter(|at| position.is_some_and(|position| *at > position));
+        for table in tables(self.document.as_table_mut()) {
+            let nearer = after(table)
+                .is_some_and(|at| next.as_ref().and_then(|next| next.position()).is_none_or(|next| at < next));
+            if nearer {
+                next = Some(table);
+            }
+        }
+        match next {
+            Some(next) => keep_above(next.decor_mut(), comment),
+            None => {
+                let own = self.document.trailing().as_str().unwrap_or_default().to_owned();
+                self.document.set_trailing(format!("{comment}{own}"));
+            }
+        }
+    }
+
+    /// Takes a name out of routes and sets, and what nothing is left of; and out of `default` and presets.
+    fn forget(&mut self, name: &str) {
+        let is_it = |value: &Value| text_of_value(value).is_some_and(|text| normalised(text) == *name);
+        let mut gone = vec![name.to_owned()];
+        for (key, item) in entries_mut(self.document.get_mut("routes")) {
+            if let Some(models) = item.get_mut("models").and_then(Item::as_array_mut) {
+                models.retain(|value| !is_it(value));
+                if models.is_empty() {
+                    gone.push(key);
+                }
+            }
+        }
+        for route in gone[1..].to_vec() {
+            self.remove("routes", &route);
+        }
+        let is_gone = |value: &Value| text_of_value(value).is_some_and(|text| gone.contains(&normalised(text)));
+        let mut empty = Vec::new();
+        for (key, item) in entries_mut(self.document.get_mut("sets")) {
+            if let Some(members) = item.as_array_mut() {
+                members.retain(|value| !is_gone(value));
+                if members.is_empty() {
+                    empty.push(key);
+                }
+            }
+        }
+        for (_, preset) in entries_mut(self.document.get_mut("presets")) {
+            if preset.get("model").and_then(Item::as_value).is_some_and(is_gone)
+                && let Some(preset) = preset.as_table_like_mut()
+            {
+                preset.remove("model");
+            }
+        }
+        if self.document.get("default").and_then(Item::as_value).is_some_and(is_gone) {
+            self.remove_setting("default");
+        }
+        if text_of(self.document.get("compare")).is_some_and(|set| empty.contains(&normalised(set))) {
+            self.remove_setting("compare");
+        }
+        for set in empty {
+            self.remove("sets", &set);
+        }
+    }
+
+    /// Who uses a name.
+    fn users(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
+        let has = |value: &Value| text_of_value(value).is_some_and(|name| wanted(&normalised(name)));
+        let any = |item: Option<&Item>| item.and_then(Item::as_array).is_some_and(|array| array.iter().any(has));
+        let one = |item: Option<&Item>| item.and_then(Item::as_value).is_some_and(has);
+        let mut by = Vec::new();
+        if one(self.document.get("default")) {
+            by.push("`default`".to_owned());
+        }
+        let named = |kind: &str, key: &str| format!("{kind} `{key}`");
+        let routes = entries(self.document.get("routes")).filter(|(_, route)| any(route.get("models")));
+        by.extend(routes.map(|(key, _)| named("route", key)));
+        let sets = entries(self.document.get("sets")).filter(|(_, set)| any(Some(set)));
+        by.extend(sets.map(|(key, _)| named("set", key)));
+        let presets = entries(self.document.get("presets")).filter(|(_, preset)| one(preset.get("model")));
+        by.extend(presets.map(|(key, _)| named("preset", key)));
+        by
+    }
+
+    /// Every place that names a model.
+    fn for_each_name(&mut self, act: &mut dyn FnMut(&mut Value)) {
+        if let Some(value) = self.document.get_mut("default").and_then(Item::as_value_mut) {
+            act(value);
+        }
+        for (_, route) in entries_mut(self.document.get_mut("routes")) {
+            if let Some(models) = route.get_mut("models").and_then(Item::as_array_mut) {
+                models.iter_mut().for_each(&mut *act);
+            }
+        }
+        for (_, set) in entries_mut(self.document.get_mut("sets")) {
+            if let Some(members) = set.as_array_mut() {
+                members.iter_mut().for_each(&mut *act);
+            }
+        }
+        for (_, preset) in entries_mut(self.document.get_mut("presets")) {
+            if let Some(value) = preset.get_mut("model").and_then(Item::as_value_mut) {
+                act(value);
+            }
+        }
+    }
+}
+
+/// The entries of a table, however it is written.
+fn entries(item: Option<&Item>) -> impl Iterator<Item = (&str, &Item)> {
+    item.and_then(Item::as_table_like).into_iter().flat_map(TableLike::iter)
+}
+
+fn entries_mut(item: Option<&mut Item>) -> impl Iterator<Item = (String, &mut Item)> {
+    let table = item.and_then(Item::as_table_like_mut);
+    table.into_iter().flat_map(|table| table.iter_mut().map(|(key, item)| (key.get().to_owned(), item)))
+}
+
+fn text_of(item: Option<&Item>) -> Option<&str> {
+    item?.as_str()
+}
+
+/// The name in a list of models: `"fast"`, or the one in `{ name = "fast", … }`.
+fn text_of_value(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.as_inline_table()?.get("name")?.as_str())
+}
+
+fn replace_text(value: &mut Value, text: &str) {
+    if let Some(named) = value.as_inline_table_mut().and_then(|table| table.get_mut("name")) {
+        return replace_text(named, text);
+    }
+    let decor = value.decor().clone();
+    *value = Value::from(text);
+    *value.decor_mut() = decor;
+}
+
+fn renamed(key: &Key, name: &str) -> Key {
+    Key::new(name).with_leaf_decor(key.leaf_decor().clone()).with_dotted_decor(key.dotted_decor().clone())
+}
+
+fn put(table: &mut dyn TableLike, key: &Key, item: Item) {
+    table.insert(key.get(), item);
+    if let Some(mut put) = table.key_mut(key.get()) {
+        *put.leaf_decor_mut() = key.leaf_decor().clone();
+        *put.dotted_decor_mut() = key.dotted_decor().clone();
+    }
+}
+
+/// Puts `comment` above whatever has this decor.
+fn keep_above(decor: &mut Decor, comment: &str) {
+    let own = decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+    let joined = format!("{comment}{own}");
+    decor.set_prefix(joined);
+}
+
+/// What of the lines above an entry stands apart from it by a blank line.
+fn apart(above: &str) -> &str {
+    above.rfind("\n\n").map_or("", |blank| &above[..=blank])
+}
+
+/// All tables with a head of their own below this one.
+fn tables(table: &mut Table) -> Vec<&mut Table> {
+    let mut found = Vec::new();
+    for (_, item) in table.iter_mut() {
+        if let Item::Table(inner) = item {
+            // A table with a head is one place; what is below it comes after it.
+            if inner.is_implicit() {
+                found.extend(tables(inner));
+            } else {
+                found.push(inner);
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const CONFIG: &str = r#"# my models
+default = "chat"   # what I use most
+
+[endpoints.e]
+base_url = "http://h/v1"
+
+# ---- models ----
+
+# quick one
+[models.fast]
+endpoint = "e"
+model = "m1"   # the small one
+
+[models.strong]
+endpoint = "e"
+model = "m2"
+
+# the routes
+[routes.chat]
+models = ["fast", { name = "strong", weight = 2 }]   # in order
+
+[sets]
+panel = ["fast", "chat"]
+only = ["fast"]
+
+[presets.p]
+model = "fast"
+"#;
+
+    fn edited(text: &str, act: impl FnOnce(&mut Edit) -> Result<(), EditError>) -> String {
+        let mut edit = Edit::open(text).expect("TOML");
+        act(&mut edit).expect("possible");
+        let text = edit.text();
+        crate::config::resolve(&text, Path::new("c.toml")).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
+        text
+    }
+
+    fn model(name: &str) -> NewModel {
+        NewModel { name: name.into(), endpoint: "e".into(), upstream: "m3".into(), ..NewModel::default() }
+    }
+
+    #[test]
+    fn what_is_added_changes_no_other_line() {
+        let text = edited(CONFIG, |edit| {
+            let key = Some(("env", "KEY".to_owned()));
+            let base_url = Some("http://o/v1".to_owned());
+            edit.add_endpoint(&NewEndpoint { name: "other".into(), base_url, key })?;
+            edit.add_model(&NewModel {
+                tags: vec!["x".into()],
+                price: Some((1.0, 2.5)),
+                context: Some(8),
+                ..model("通义")
+            })
+        });
+        let mut rest = text.clone();
+        for line in CONFIG.lines() {
+            assert!(rest.contains(line), "{line:?} is gone from\n{text}");
+        }
+        rest.retain(|c| c != ' ');
+        assert!(rest.contains("[endpoints.other]\nbase_url=\"http://o/v1\"\napi_key={env=\"KEY\"}\n"), "{text}");
+        assert!(rest.contains("[models.\"通义\"]\nendpoint=\"e\"\nmodel=\"m3\"\ncontext=8\nprice={input=1.0,output=2.5}\ntags=[\"x\"]\n"), "{text}");
+    }
+
+    #[test]
+    fn a_new_file_begins_with_what_is_added() {
+        let text = edited("", |edit| {
+            edit.add_endpoint(&NewEndpoint { name: "openai".into(), ..NewEndpoint::default() })?;
+            edit.add_model(&NewModel { endpoint: "openai".into(), ..model("a") })?;
+            edit.set_default("a");
+            Ok(())
+        });
+        assert!(text.starts_with("default = \"a\"\n") && text.contains("[endpoints.openai]"), "{text}");
+    }
+
+    #[test]
+    fn one_line_tables_get_one_line_more() {
+        let text = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[models]\na = { endpoint = \"e\", model = \"1\" }\n";
+        let text = edited(text, |edit| edit.add_model(&model("b")));
+        assert!(text.ends_with("b = { endpoint = \"e\", model = \"m3\" }\n"), "{text}");
+    }
+
+    #[test]
+    fn a_renamed_model_keeps_its_place_and_its_users() {
+        let text = edited(CONFIG, |edit| edit.rename_model("fast", "quick"));
+        let want = CONFIG
+            .replace("models.fast", "models.quick")
+            .replace("[\"fast\"", "[\"quick\"")
+            .replace("model = \"fast\"", "model = \"quick\"");
+        assert_eq!(text, want);
+        let text = edited(CONFIG, |edit| edit.rename_model("strong", "better"));
+        assert!(text.contains("{ name = \"better\", weight = 2 }]   # in order"), "{text}");
+        let inline = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[models]\n# one\na = { endpoint = \"e\", model = \"1\" } # first\n# two\nb = { endpoint = \"e\", model = \"1\" }\n";
+        assert_eq!(edited(inline, |edit| edit.rename_model("a", "c")), inline.replace("\na = ", "\nc = "));
+    }
+
+    #[test]
+    fn what_is_used_is_removed_only_everywhere() {
+        let mut edit = Edit::open(CONFIG).expect("TOML");
+        let error = edit.remove_model("fast", false).expect_err("used").to_string();
+        assert_eq!(error, "`fast` is used by route `chat`, set `panel`, set `only`, preset `p`");
+        let text = edited(CONFIG, |edit| edit.remove_model("fast", true));
+        assert!(!text.contains("fast") && !text.contains("quick one") && !text.contains("only"), "{text}");
+        for kept in ["# my models", "# ---- models ----", "# the routes", "# in order", "panel = ["] {
+            assert!(text.contains(kept), "{kept} is gone from\n{text}");
+        }
+        let text = edited(&text, |edit| edit.remove_model("strong", true));
+        assert!(!text.contains("routes.chat") && !text.contains("default") && text.contains("# my models"), "{text}");
+    }
+
+    #[test]
+    fn an_endpoint_goes_with_its_models_or_not_at_all() {
+        let mut edit = Edit::open(CONFIG).expect("TOML");
+        assert!(matches!(edit.remove_endpoint("e", false), Err(EditError::Used { by, .. }) if by.len() == 2));
+        let text = edited(CONFIG, |edit| edit.remove_endpoint("e", true).map(|models| assert_eq!(models.len(), 2)));
+        assert!(!text.contains("[models") && text.contains("# my models"), "{text}");
+        let direct = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[sets]\ns = [\"e/x\"]\n";
+        assert!(Edit::open(direct).expect("TOML").remove_endpoint("e", true).is_err());
+    }
+
+    #[test]
+    fn names_are_one_space_and_must_be_there() {
+        let mut edit = Edit::open(CONFIG).expect("TOML");
+        assert!(matches!(edit.add_model(&model("fast")), Err(EditError::Taken { kind: "a model", .. })));
+        assert!(matches!(edit.add_model(&model("panel")), Err(EditError::Taken { kind: "a set", .. })));
+        assert!(matches!(edit.rename_model("fast", "chat"), Err(EditError::Taken { kind: "a route", .. })));
+        assert!(matches!(edit.remove_model("none", true), Err(EditError::Missing { .. })));
+        assert_eq!(edit.text(), CONFIG, "nothing was changed");
+    }
+
+    #[test]
+    fn the_default_keeps_its_comment() {
+        let text = edited(CONFIG, |edit| {
+            edit.set_default("strong");
+            Ok(())
+        });
+        assert_eq!(text, CONFIG.replace("default = \"chat\"   #", "default = \"strong\"   #"));
+    }
+}
