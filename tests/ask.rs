@@ -407,9 +407,9 @@ fn a_key_in_the_environment_is_enough() {
         .args(["ask", "hi"])
         .output()
         .expect("runs");
-    let ran = Ran::of(output).exits(0).says(&["using deepseek/deepseek-chat (DEEPSEEK_API_KEY)"]);
+    let ran = Ran::of(output).exits(0).says(&["using deepseek/deepseek-flash (DEEPSEEK_API_KEY)"]);
     assert_eq!(ran.out, "ok");
-    assert_eq!(server.requests()[0].json()["model"], "deepseek-chat");
+    assert_eq!(server.requests()[0].json()["model"], "deepseek-flash");
 }
 
 #[test]

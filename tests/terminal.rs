@@ -3,60 +3,10 @@
 
 mod common;
 
-use std::{
-    fs::{File, OpenOptions},
-    io::Read,
-    process::{Child, Stdio},
-    sync::mpsc,
-};
+use std::sync::mpsc;
 
-use common::{Home, STOP, STREAM, Server, Step, answer, event};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+use common::{Home, STOP, STREAM, Server, Step, answer, event, screen::Screen};
 use unicode_width::UnicodeWidthStr;
-
-/// A run with stdout and stderr on one terminal.
-struct Screen {
-    child: Child,
-    terminal: File,
-    seen: String,
-}
-
-impl Screen {
-    fn start(home: &Home, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
-        grantpt(&terminal).expect("ours");
-        unlockpt(&terminal).expect("ours");
-        let name = ptsname(&terminal, Vec::new()).expect("a name").into_string().expect("text");
-        let side = || Stdio::from(OpenOptions::new().read(true).write(true).open(&name).expect("the other side"));
-        let mut command = home.command();
-        command.args(arguments).envs(environment.iter().copied()).env("TERM", "xterm-256color");
-        let child = command.stdout(side()).stderr(side()).spawn().expect("runs");
-        Self { child, terminal: File::from(terminal), seen: String::new() }
-    }
-
-    /// Reads on until the screen shows `text`.
-    fn wait_for(&mut self, text: &str) {
-        while !self.seen.contains(text) {
-            assert!(self.read(), "ended without {text:?}: {:?}", self.seen);
-        }
-    }
-
-    fn read(&mut self) -> bool {
-        let mut bytes = [0; 4096];
-        // A terminal whose other side is closed gives an error, not an end.
-        let count = self.terminal.read(&mut bytes).unwrap_or(0);
-        self.seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
-        count > 0
-    }
-
-    /// Everything that reached the screen, and the exit code.
-    fn end(mut self) -> (String, i32) {
-        // The read ends only when nobody holds the other side: the child is the last.
-        while self.read() {}
-        let code = self.child.wait().expect("ends").code().expect("a code");
-        (self.seen.replace("\r\n", "\n"), code)
-    }
-}
 
 /// `text` without its styles; panics on any other sequence, since nothing else belongs on the answer's path.
 fn unstyled(text: &str) -> String {

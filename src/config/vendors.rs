@@ -45,9 +45,19 @@ impl Vendor {
     pub fn address(&self, environment: &Environment) -> Result<Url, ConfigError> {
         let moved = self.base_url_env.iter().find_map(|name| Some((name, environment.get(name)?)));
         let Some((name, value)) = moved else {
-            return Ok(Url::parse(&self.base_url).expect("a test reads the addresses that are built in"));
+            return Ok(self.own_address());
         };
-        base_url(value).map_err(|reason| ConfigError::Variable { name: name.clone(), value: redacted(value).0, reason })
+        let reason = |reason| ConfigError::Variable { name: name.clone(), value: redacted(value).0, reason };
+        let mut url = base_url(value).map_err(reason)?;
+        // Other programs want some of these variables without a path.
+        if url.path().trim_matches('/').is_empty() {
+            url.set_path(self.own_address().path());
+        }
+        Ok(url)
+    }
+
+    fn own_address(&self) -> Url {
+        Url::parse(&self.base_url).expect("a test reads the addresses that are built in")
     }
 
     /// The variable that holds its key, if one is set.
@@ -120,6 +130,16 @@ mod tests {
                 assert!(variables.insert(variable), "{variable} is another vendor's, too");
             }
         }
+    }
+
+    #[test]
+    fn a_variable_without_a_path_means_the_usual_one() {
+        let address = |value: &str| {
+            let environment = [("LITELLM_BASE_URL".to_owned(), value.to_owned())].into_iter().collect();
+            named("litellm").expect("known").address(&environment).expect("an address").to_string()
+        };
+        assert_eq!(address("http://gw:1"), "http://gw:1/v1");
+        assert_eq!(address("http://gw:1/proxy"), "http://gw:1/proxy");
     }
 
     #[test]

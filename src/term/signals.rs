@@ -59,7 +59,7 @@ impl Interruption {
 }
 
 /// How the terminal was before questions were asked: they switch its echo off and hide its cursor.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TerminalState {
     #[cfg(unix)]
     modes: Option<rustix::termios::Termios>,

@@ -15,6 +15,9 @@ use std::{
 
 use mmchat::config::vendors;
 
+#[cfg(unix)]
+pub(crate) mod screen;
+
 /// A home folder, and the binary run in it.
 pub(crate) struct Home {
     pub(crate) folder: tempfile::TempDir,

@@ -23,16 +23,26 @@ use crate::{
 };
 
 /// Ctrl-C and its kin, from now on: the process ends, with the terminal as it was.
-pub(crate) struct Restored(#[expect(dead_code, reason = "held for its drop")] Interruption);
+pub(crate) struct Restored {
+    state: TerminalState,
+    _interruption: Interruption,
+}
 
 impl Restored {
     pub(crate) fn when_interrupted() -> Result<Self, CliError> {
         let state = TerminalState::save();
-        Exit::on_interruption_then(move || {
-            state.restore();
+        let before = state.clone();
+        let interruption = Exit::on_interruption_then(move || {
+            before.restore();
             say("\ninterrupted; nothing was changed\n");
-        })
-        .map(Self)
+        })?;
+        Ok(Self { state, _interruption: interruption })
+    }
+}
+
+impl Drop for Restored {
+    fn drop(&mut self) {
+        self.state.restore();
     }
 }
 
@@ -80,7 +90,7 @@ fn key(name: &str, variables: &[String], environment: &Environment) -> Result<Dr
             }
             DraftKey::Env(name)
         }
-        _ => DraftKey::Typed(secret("The key")?),
+        _ => DraftKey::Typed(secret("Type or paste it")?),
     })
 }
 

@@ -136,7 +136,7 @@ fn keys_in_the_environment_are_enough() {
     let environment = [("DEEPSEEK_API_KEY", "sk-d"), ("DEEPSEEK_BASE_URL", "http://127.0.0.1:1/v1")]
         .map(|(n, v)| (n.into(), v.into()));
     let config = from_environment(&environment.into_iter().collect()).expect("fine");
-    assert_eq!(config.default.as_deref(), Some("deepseek/deepseek-chat"));
+    assert_eq!(config.default.as_deref(), Some("deepseek/deepseek-flash"));
     let endpoint = config.endpoint("deepseek").expect("there");
     assert_eq!(endpoint.base_url.as_str(), "http://127.0.0.1:1/v1");
     assert_eq!(endpoint.keys, [KeySource::Env("DEEPSEEK_API_KEY".into())]);

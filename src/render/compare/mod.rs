@@ -187,7 +187,8 @@ impl CompareView {
     /// One line on stderr; whose it is, unless it says so itself.
     fn say(&self, lane: usize, line: &str, to: &mut Output) {
         let name = &self.lanes[lane].name;
-        let named = line.lines().next().is_some_and(|first| first.contains(name.as_str()));
+        let mut words = line.split(|c: char| !(c.is_alphanumeric() || "._-/".contains(c)));
+        let named = words.any(|word| word == name.as_str());
         let err = to.err();
         if !named {
             err.extend([name.as_str(), ": "]);
