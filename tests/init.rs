@@ -119,6 +119,7 @@ mod at_a_terminal {
     use super::*;
     use crate::common::screen::Screen;
 
+    const SECRET: &str = "Type or paste it";
     const ENTER: &str = "\r";
     const DOWN: &str = "\u{1b}[B";
 
@@ -133,7 +134,7 @@ mod at_a_terminal {
             ("is no address", typed(&["\u{15}", url, ENTER])),
             ("Your name for it", typed(&["\u{15}", "box", ENTER])),
             ("The key of box", typed(&["type it", ENTER])),
-            ("Type or paste it", typed(&["sk-typed-secret-key", ENTER])),
+            (SECRET, typed(&["sk-typed-secret-key", ENTER])),
             ("Add another service", typed(&["n"])),
             ("fast one", typed(&["small", ENTER])),
             ("strong one", typed(&["big", ENTER])),
@@ -162,6 +163,9 @@ mod at_a_terminal {
             screen.wait_for(question);
             seen += &screen.seen;
             screen.pass(question);
+            if question == SECRET {
+                screen.wait_for_no_echo();
+            }
             screen.type_keys(&keys);
         }
         let (rest, code) = screen.end();
@@ -188,10 +192,15 @@ mod at_a_terminal {
             let mut screen = start(&home);
             for (question, keys) in conversation(&server.url()).into_iter().take(last) {
                 screen.pass(question);
+                if question == SECRET {
+                    screen.wait_for_no_echo();
+                }
                 screen.type_keys(&keys);
             }
-            screen.pass(conversation("")[last].0);
-            let (seen, code) = screen.end_by("\u{3}");
+            let question = conversation("")[last].0;
+            screen.pass(question);
+            // A secret is read in the terminal's usual mode, with its echo off; the other questions read single keys.
+            let (seen, code) = screen.interrupt(question == SECRET);
             assert_eq!(code, 130, "at question {last}: {seen:?}");
             assert_eq!(text(&home), "# old\n");
             assert!(!home.path("keys").exists() && !home.path("config.toml.bak").exists(), "at question {last}");

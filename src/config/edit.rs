@@ -248,7 +248,9 @@ impl Edit {
         match removed {
             Some(Item::Table(removed)) => {
                 let above = removed.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
-                self.keep_before_table(apart(above), removed.position());
+                // At the top of the file it may be the file's own head.
+                let kept = if self.begins_behind(&removed) { apart(above) } else { above };
+                self.keep_before_table(kept, removed.position());
             }
             Some(_) => {
                 let above = apart(&above.unwrap_or_default()).to_owned();
@@ -262,6 +264,13 @@ impl Edit {
         if self.document.get(table).and_then(Item::as_table_like).is_some_and(TableLike::is_empty) {
             self.document.remove(table);
         }
+    }
+
+    /// Whether something stands before this table in the file.
+    fn begins_behind(&mut self, table: &Table) -> bool {
+        let root = self.document.as_table_mut();
+        root.iter().any(|(_, item)| item.is_value())
+            || tables(root).iter().any(|other| other.position() < table.position())
     }
 
     /// Removes a setting of the whole file; what stands above it may be the file's own head, and is kept.

@@ -9,7 +9,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{Winsize, tcsetwinsize},
+    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
 };
 
 use super::Home;
@@ -70,19 +70,34 @@ impl Screen {
         self.seen.drain(..end);
     }
 
+    /// Waits until what is typed is not shown any more.
+    pub(crate) fn wait_for_no_echo(&self) {
+        let shows = || tcgetattr(&self.terminal).expect("a terminal").local_modes.contains(LocalModes::ECHO);
+        while shows() {
+            std::thread::yield_now();
+        }
+    }
+
     /// Presses keys.
     pub(crate) fn type_keys(&mut self, keys: &str) {
         self.terminal.write_all(keys.as_bytes()).expect("somebody reads");
     }
 
-    /// Presses keys again and again until the process is gone: one pressed between two questions may be nobody's.
-    pub(crate) fn end_by(mut self, keys: &str) -> (String, i32) {
-        self.type_keys(keys);
+    /// Presses Ctrl-C until the process is gone: one pressed between two questions may be nobody's. `signalled`: as a
+    /// terminal in its usual mode does it, by a signal.
+    pub(crate) fn interrupt(mut self, signalled: bool) -> (String, i32) {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        let press = |screen: &mut Self| match signalled {
+            // It may have ended by itself.
+            true => drop(rustix::process::kill_process(pid, rustix::process::Signal::INT)),
+            false => screen.type_keys("\u{3}"),
+        };
+        press(&mut self);
         loop {
             let mut ready = [PollFd::new(&self.terminal, PollFlags::IN)];
             let again = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
             if poll(&mut ready, Some(&again)).expect("a terminal") == 0 {
-                self.type_keys(keys);
+                press(&mut self);
             } else if !self.read() {
                 return self.end();
             }
@@ -98,7 +113,7 @@ impl Screen {
         let mut bytes = [0; 4096];
         // A test that waits for what never comes ends with what did.
         let mut ready = [PollFd::new(&self.terminal, PollFlags::IN)];
-        let limit = Timespec { tv_sec: 8, tv_nsec: 0 };
+        let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
         assert_ne!(poll(&mut ready, Some(&limit)).expect("a terminal"), 0, "nothing more comes: {:?}", self.seen);
         // A terminal whose other side is closed gives an error, not an end.
         let count = self.terminal.read(&mut bytes).unwrap_or(0);
