@@ -274,7 +274,7 @@ mod on_a_terminal {
         let styles = seen
             .split('\u{1b}')
             .skip(1)
-            .filter(|part| part[..part.find(char::is_alphabetic).unwrap_or(0) + 1].ends_with('m'));
+            .filter(|part| part[..=part.find(char::is_alphabetic).unwrap_or(0)].ends_with('m'));
         assert_eq!(styles.count(), 0, "{seen:?}");
         assert!(seen.contains("1/1 running"), "{seen:?}");
     }

@@ -134,13 +134,12 @@ fn ask(args: &AddArgs, context: &Context) -> Result<NewModel, CliError> {
         Some(name) => named_endpoint(&config, name)?,
         None => questions::one_endpoint(&config)?,
     };
-    let upstream = match &args.model {
-        Some(model) => model.clone(),
-        None => {
-            let (engine, target) = (context.engine(), direct_target(endpoint, ""));
-            let listed = context.runtime()?.block_on(engine.list_models(&target, args.timeout));
-            questions::upstream_id(&endpoint.name, listed)?
-        }
+    let upstream = if let Some(model) = &args.model {
+        model.clone()
+    } else {
+        let (engine, target) = (context.engine(), direct_target(endpoint, ""));
+        let listed = context.runtime()?.block_on(engine.list_models(&target, args.timeout));
+        questions::upstream_id(&endpoint.name, listed)?
     };
     let name = questions::model_name(&config, &upstream)?;
     Ok(NewModel { name, endpoint: endpoint.name.clone(), upstream, ..NewModel::default() })

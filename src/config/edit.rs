@@ -124,7 +124,7 @@ impl Edit {
             entry.insert("price", Item::Value(price.into()));
         }
         if !new.tags.is_empty() {
-            entry.insert("tags", Item::Value(Array::from_iter(new.tags.iter().map(String::as_str)).into()));
+            entry.insert("tags", Item::Value(new.tags.iter().map(String::as_str).collect::<Array>().into()));
         }
         self.add("models", "a model", &new.name, entry)
     }
@@ -301,31 +301,31 @@ impl Edit {
                 next = Some(table);
             }
         }
-        match next {
-            Some(next) => keep_above(next.decor_mut(), comment),
-            None => {
-                let own = self.document.trailing().as_str().unwrap_or_default().to_owned();
-                self.document.set_trailing(format!("{comment}{own}"));
-            }
+        if let Some(next) = next {
+            keep_above(next.decor_mut(), comment)
+        } else {
+            let own = self.document.trailing().as_str().unwrap_or_default().to_owned();
+            self.document.set_trailing(format!("{comment}{own}"));
         }
     }
 
     /// Takes a name out of routes and sets, and what nothing is left of; and out of `default` and presets.
     fn forget(&mut self, name: &str) {
         let is_it = |value: &Value| text_of_value(value).is_some_and(|text| normalised(text) == *name);
-        let mut gone = vec![name.to_owned()];
+        let mut routes = Vec::new();
         for (key, item) in entries_mut(self.document.get_mut("routes")) {
             if let Some(models) = item.get_mut("models").and_then(Item::as_array_mut) {
                 models.retain(|value| !is_it(value));
                 if models.is_empty() {
-                    gone.push(key);
+                    routes.push(key);
                 }
             }
         }
-        for route in gone[1..].to_vec() {
-            self.remove("routes", &route);
+        for route in &routes {
+            self.remove("routes", route);
         }
-        let is_gone = |value: &Value| text_of_value(value).is_some_and(|text| gone.contains(&normalised(text)));
+        let gone = |text: &str| normalised(text) == *name || routes.contains(&normalised(text));
+        let is_gone = |value: &Value| text_of_value(value).is_some_and(gone);
         let mut empty = Vec::new();
         for (key, item) in entries_mut(self.document.get_mut("sets")) {
             if let Some(members) = item.as_array_mut() {

@@ -54,7 +54,7 @@ impl Table {
             grid.lines().map(|line| line.trim_end().to_owned()).collect()
         };
         let lines: Vec<String> = if fits { lines } else { wrapped() };
-        lines.iter().map(|line| format!("{line}\n")).collect()
+        lines.join("\n") + "\n"
     }
 
     fn grid(&self, arrangement: ContentArrangement, width: Option<usize>) -> Grid {

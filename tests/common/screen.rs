@@ -87,10 +87,13 @@ impl Screen {
     /// terminal in its usual mode does it, by a signal.
     pub(crate) fn interrupt(mut self, signalled: bool) -> (String, i32) {
         let pid = rustix::process::Pid::from_child(&self.child);
-        let press = |screen: &mut Self| match signalled {
-            // It may have ended by itself.
-            true => drop(rustix::process::kill_process(pid, rustix::process::Signal::INT)),
-            false => screen.type_keys("\u{3}"),
+        let press = |screen: &mut Self| {
+            if signalled {
+                // It may have ended by itself.
+                let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+            } else {
+                screen.type_keys("\u{3}");
+            }
         };
         press(&mut self);
         loop {

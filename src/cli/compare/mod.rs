@@ -105,7 +105,9 @@ impl CompareArgs {
             Selection { models: self.models.clone(), sets: self.sets.clone(), tags: self.tags.clone(), all: self.all };
         let selected = selection.lanes(config, call, on_cut)?;
         let mut lanes = selected.lanes;
-        lanes.iter_mut().for_each(|lane| lane.deadline = layers.timeout.value);
+        for lane in &mut lanes {
+            lane.deadline = layers.timeout.value;
+        }
         let at_once = self.max_concurrency.map_or(AT_ONCE, NonZeroUsize::get);
         Ok((Plan { lanes, at_once: Some(at_once) }, selected.warnings))
     }

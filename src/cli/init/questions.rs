@@ -53,14 +53,13 @@ pub(crate) fn endpoint(environment: &Environment, taken: &[&str]) -> Result<Draf
     choices.extend(free.iter().map(|vendor| format!("{} ({})", vendor.title, vendor.name)));
     let choice = choose("Which service", &choices, 0)?;
     let vendor = choice.checked_sub(1).map(|index| free[index]);
-    let (name, base_url) = match vendor {
-        Some(vendor) => (vendor.name.clone(), vendor.base_url.clone()),
-        None => {
-            let address = text("Where is it, up to and with /v1", None, |text| base_url(text).map(drop))?;
-            let guess = host_name(&address);
-            let name = text("Your name for it", Some(guess), |text| new_name(text, taken))?;
-            (normalised(&name), address)
-        }
+    let (name, base_url) = if let Some(vendor) = vendor {
+        (vendor.name.clone(), vendor.base_url.clone())
+    } else {
+        let address = text("Where is it, up to and with /v1", None, |text| base_url(text).map(drop))?;
+        let guess = host_name(&address);
+        let name = text("Your name for it", Some(guess), |text| new_name(text, taken))?;
+        (normalised(&name), address)
     };
     let variables = vendor.map(|vendor| vendor.key_env.as_slice()).unwrap_or_default();
     Ok(DraftEndpoint { key: key(&name, variables, environment)?, name, base_url })
@@ -75,15 +74,17 @@ fn key(name: &str, variables: &[String], environment: &Environment) -> Result<Dr
         return Ok(DraftKey::Env(variable.clone()));
     }
     let choices = ["it wants none", "in a variable of the environment", "I type it now (it is not shown)"];
-    let usual = if variables.is_empty() { 0 } else { 1 };
+    let usual = usize::from(!variables.is_empty());
     Ok(match choose(&format!("The key of {name}"), &choices.map(str::to_owned), usual)? {
         0 => DraftKey::None,
         1 => {
-            let check =
-                |text: &str| match text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !text.is_empty() {
-                    true => Ok(()),
-                    false => Err("a variable is letters, digits and _".to_owned()),
-                };
+            let check = |text: &str| {
+                if text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !text.is_empty() {
+                    Ok(())
+                } else {
+                    Err("a variable is letters, digits and _".to_owned())
+                }
+            };
             let name = text("Which variable", variables.first().cloned(), check)?;
             if environment.get(&name).is_none() {
                 say(&format!("  {name} is not set now; the key is read from it whenever it is needed\n"));

@@ -85,7 +85,9 @@ impl LaneView {
                 if deltas.iter().any(|delta| delta.kind.is_output()) {
                     self.first.get_or_insert(event.at);
                 }
-                deltas.iter().for_each(|delta| self.delta(delta));
+                for delta in deltas {
+                    self.delta(delta);
+                }
             }
             EventKind::Ttft(ttft) => self.ttft = Some(*ttft),
             EventKind::Failed { record, .. } => {

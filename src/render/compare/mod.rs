@@ -231,7 +231,7 @@ impl CompareView {
             Format::Json | Format::Jsonl => {
                 let object = self.object(index);
                 let more = if index + 1 < self.lanes.len() { "," } else { "" };
-                to.out().push_str(&format!("{object}{more}\n"));
+                to.out().extend([object.to_string().as_str(), more, "\n"]);
             }
             Format::Markdown => {
                 let lane = &self.lanes[index];
@@ -262,7 +262,7 @@ impl CompareView {
         let gap = if index > 0 { "\n" } else { "" };
         let Some(width) = self.settings.look.out_width else {
             let text = lane.text();
-            to.out().push_str(&format!("{gap}--- {head}\n"));
+            to.out().extend([gap, "--- ", &head, "\n"]);
             if !text.trim().is_empty() {
                 to.out().extend([text.trim_end(), "\n"]);
             }
@@ -271,7 +271,7 @@ impl CompareView {
         let head = format!("--- {head} ");
         let rule = "-".repeat(width.saturating_sub(1 + super::wrap::cells(&head)));
         let (on, off) = if self.settings.look.styled { ("\u{1b}[1m", "\u{1b}[0m") } else { ("", "") };
-        to.out().push_str(&format!("{gap}{on}{head}{rule}{off}\n"));
+        to.out().extend([gap, on, &head, &rule, off, "\n"]);
         let text = lane.text();
         if self.settings.rendered {
             let mut markdown = Markdown::new(width);
@@ -309,9 +309,11 @@ impl CompareView {
 
     fn as_it_comes(&mut self, event: &Event, to: &mut Output) {
         match &event.kind {
-            EventKind::Deltas(deltas) => deltas.iter().for_each(|delta| self.tag_delta(event.lane, delta, to)),
+            EventKind::Deltas(deltas) => self.tag_deltas(event.lane, deltas, to),
             EventKind::Held(deltas) => {
-                deltas.iter().for_each(|delta| self.tags[event.lane].held.add(delta.clone()));
+                for delta in deltas {
+                    self.tags[event.lane].held.add(delta.clone());
+                }
             }
             // What broke off stays on its lines; the next attempt begins one of its own.
             EventKind::Failed { .. } => {
@@ -329,14 +331,19 @@ impl CompareView {
         if self.arrangement == Arrangement::Events {
             json::lines(&json::deltas(lane, &deltas), to);
         }
-        deltas.iter().for_each(|delta| self.tag_delta(lane, delta, to));
+        self.tag_deltas(lane, &deltas, to);
+    }
+
+    fn tag_deltas(&mut self, lane: usize, deltas: &[Delta], to: &mut Output) {
+        if self.arrangement == Arrangement::Tagged {
+            for delta in deltas {
+                self.tag_delta(lane, delta, to);
+            }
+        }
     }
 
     fn tag_delta(&mut self, lane: usize, delta: &Delta, to: &mut Output) {
         let (0, DeltaKind::Text(text) | DeltaKind::Refusal(text)) = (delta.choice, &delta.kind) else { return };
-        if self.arrangement != Arrangement::Tagged {
-            return;
-        }
         let tag = &mut self.tags[lane];
         tag.sanitiser.push(text, &mut tag.line);
         let Some(end) = tag.line.rfind('\n') else { return };
@@ -387,10 +394,14 @@ impl CompareView {
         if self.settings.view == View::Columns || suit(&blocks, width) {
             to.out().push_str(&columns(&blocks, width, styled));
             if self.settings.look.out_width.is_none() {
-                (0..self.lanes.len()).for_each(|index| self.note_apart(index, to));
+                for index in 0..self.lanes.len() {
+                    self.note_apart(index, to);
+                }
             }
         } else {
-            (0..self.lanes.len()).for_each(|index| self.stacked(index, to));
+            for index in 0..self.lanes.len() {
+                self.stacked(index, to);
+            }
         }
     }
 

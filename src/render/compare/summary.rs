@@ -31,7 +31,8 @@ pub(super) fn summary(lanes: &[LaneView], width: Option<usize>, styled: bool) ->
         }
     }
     lines.extend(foot(lanes));
-    lines.iter().map(|line| format!("{line}\n")).collect()
+    lines.push(String::new());
+    lines.join("\n")
 }
 
 fn row(number: usize, lane: &LaneView) -> Vec<String> {

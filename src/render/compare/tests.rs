@@ -63,9 +63,13 @@ fn run(settings: Settings, lanes: &[(&str, Vec<EventKind>)], turns: &[usize]) ->
             view.event(&Event { lane, at: now, kind: kind.clone() }, output);
         }
     };
-    turns.iter().for_each(|&turn| next(turn % lanes.len(), &mut view, &mut output));
+    for &turn in turns {
+        next(turn % lanes.len(), &mut view, &mut output);
+    }
     for (lane, (_, kinds)) in lanes.iter().enumerate() {
-        kinds.iter().for_each(|_| next(lane, &mut view, &mut output));
+        for _ in kinds {
+            next(lane, &mut view, &mut output);
+        }
     }
     view.end(&mut output);
     (view, output)

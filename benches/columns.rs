@@ -1,0 +1,27 @@
+//! How long laying out long answers side by side takes.
+#![allow(missing_docs, reason = "criterion's macros make functions without docs")]
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use mmchat::render::compare::{Block, columns};
+
+/// Prose of several scripts, with lists and code, `size` bytes of it.
+fn prose(size: usize) -> String {
+    let page = "Rust's borrow checker enforces three rules at compile time: one owner, many readers or one writer.\n\
+        借用检查器在编译期运行。它记录谁拥有一个值，并且拒绝悬垂引用。\n\n\
+        - a list item that is long enough to be wrapped in its column, 👋 and more of it\n\
+        ```\nlet x = 1;\n```\n";
+    page.repeat(size / page.len() + 1)
+}
+
+fn layout(criterion: &mut Criterion) {
+    let text = prose(200_000);
+    let block = Block { head: "1 model  ok".into(), text: text.clone(), source: text, counts: true };
+    let blocks = vec![block; 5];
+    let mut group = criterion.benchmark_group("columns");
+    group.throughput(Throughput::Bytes(1_000_000));
+    group.bench_function("1 MB in five columns", |bencher| bencher.iter(|| columns(&blocks, 200, true)));
+    group.finish();
+}
+
+criterion_group!(benches, layout);
+criterion_main!(benches);

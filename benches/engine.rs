@@ -1,0 +1,44 @@
+//! Many calls through the engine: `engine ADDRESS MODEL CALLS AT_ONCE`, against a server that runs elsewhere, so that
+//! the time and the CPU of this process are the engine's alone. Prints what came of it; `scripts/bench` measures it.
+
+use std::{path::Path, sync::Arc};
+
+use futures_util::StreamExt;
+use mmchat::{
+    chat::{Call, ChatRequest, Message, Role},
+    config,
+    engine::{Engine, EventKind},
+    environment::Environment,
+    keys::KeyRing,
+    plan::{Plan, lane},
+    route::OnCut,
+    transport::http::HttpTransport,
+};
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
+    // `cargo bench` and `cargo test` start every bench without arguments: there is nothing to measure then.
+    let [address, model, calls, at_once] = arguments.as_slice() else { return };
+    let (calls, at_once) = (calls.parse().expect("a number"), at_once.parse().expect("a number"));
+    let text = format!("[endpoints.e]\nbase_url = \"{address}\"\n");
+    let config = config::resolve(&text, Path::new("bench.toml")).expect("a config");
+    let messages = vec![Message::text(Role::User, "hi")];
+    let call = Arc::new(Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
+    let one = lane(&config, Some(&format!("e/{model}")), &call, OnCut::Error).expect("a lane");
+    let plan = Plan { lanes: vec![one; calls], at_once: Some(at_once) };
+    let engine = Arc::new(Engine::new(Arc::new(HttpTransport::new()), KeyRing::new(Environment::default())));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    let (mut good, mut bad) = (0, 0);
+    runtime.block_on(async {
+        let mut events = Box::pin(engine.run(plan));
+        while let Some(event) = events.next().await {
+            if let EventKind::Finished(outcome) = event.kind {
+                *if outcome.result.is_ok() { &mut good } else { &mut bad } += 1;
+            }
+        }
+    });
+    #[expect(clippy::print_stdout, reason = "what a benchmark is for")]
+    {
+        println!("{good} good, {bad} bad");
+    }
+}
