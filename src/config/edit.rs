@@ -302,7 +302,7 @@ impl Edit {
             }
         }
         if let Some(next) = next {
-            keep_above(next.decor_mut(), comment)
+            keep_above(next.decor_mut(), comment);
         } else {
             let own = self.document.trailing().as_str().unwrap_or_default().to_owned();
             self.document.set_trailing(format!("{comment}{own}"));
