@@ -73,12 +73,19 @@ impl Vendor {
     }
 }
 
+const TABLE: &str = include_str!("vendors.toml");
+
+/// The port as an address has it; nothing where it is the scheme's own.
+fn port(url: &Url) -> String {
+    url.port().map(|port| format!(":{port}")).unwrap_or_default()
+}
+
 /// Every vendor, in the order in which their keys are looked for.
 pub fn all() -> &'static [Vendor] {
     static VENDORS: OnceLock<Vec<Vendor>> = OnceLock::new();
     VENDORS.get_or_init(|| {
         let table: Table<Vendor> =
-            toml::from_str(include_str!("vendors.toml")).expect("a test reads the file that is built in");
+            toml::from_str(TABLE).expect("a test reads the file that is built in");
         table.0.into_iter().map(|(name, vendor)| Vendor { name: name.value, ..vendor }).collect()
     })
 }
@@ -92,6 +99,10 @@ pub fn named(name: &str) -> Option<&'static Vendor> {
 /// The vendor that serves at `url`.
 #[must_use]
 pub fn at(url: &Url) -> Option<&'static Vendor> {
+    // Most addresses are in no entry: the table need not even be read for them.
+    if !url.host_str().is_some_and(|host| TABLE.contains(&format!("//{host}{}", port(url)))) {
+        return None;
+    }
     all().iter().find(|vendor| {
         Url::parse(&vendor.base_url).is_ok_and(|known| {
             known.host() == url.host() && known.port_or_known_default() == url.port_or_known_default()
