@@ -233,3 +233,86 @@ fn litellm_in_front_of_aimock() {
     let classes: Vec<_> = third["attempts"].as_array().expect("a list").iter().map(|a| a["class"].clone()).collect();
     assert_eq!((&third["content"], classes), (&HELLO.into(), vec!["rate".into(), "server".into(), "ok".into()]));
 }
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn all_of_them_at_once() {
+    let home = Home::new();
+    let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let mut endless = llama(&home, "loop.gguf", &["--say", "never ending story", "--loop"]);
+    let upstream = aimock();
+    let gateway = litellm(&home, &upstream);
+    let models = "[models]\nllama = { endpoint = \"llama\", model = \"tiny\" }\nmock = { endpoint = \"aimock\", model = \"gpt-4o\" }\n\
+        gateway = { endpoint = \"litellm\", model = \"mock-ok\" }\nunheard = { endpoint = \"litellm\", model = \"no-such\" }\n";
+    let servers = [("llama", &hello), ("aimock", &upstream), ("litellm", &gateway), ("endless", &endless)];
+    configure(&home, &servers, models);
+
+    let three = home.run(&["compare", "-m", "llama,mock,gateway", "hello"]).exits(0);
+    let want = format!(
+        "--- 1 llama  ok\nHello from a tiny llama . wörld 👋\n\n--- 2 mock  ok\n{HELLO}\n\n--- 3 gateway  ok\n{HELLO}\n"
+    );
+    assert_eq!(three.out, want);
+    let all = home.run(&["compare", "--all", "--format", "json", "hello"]).exits(7).json();
+    let states: Vec<_> = all.as_array().expect("a list").iter().map(|lane| lane["error"]["class"].clone()).collect();
+    assert_eq!(states, [serde_json::Value::Null, serde_json::Value::Null, serde_json::Value::Null, "model".into()]);
+
+    let pinged = home.run(&["ping", "llama", "mock", "unheard", "bad-llama"]).exits(7);
+    let row = |name: &str| pinged.out.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    assert!(row("llama ").contains("ok") && row("bad-llama ").contains("ERR auth"), "{pinged:?}");
+    assert!(row("unheard ").contains("NO"), "{pinged:?}");
+    assert!(home.run(&["models", "available", "litellm"]).exits(0).out.contains("mock-ok"));
+
+    // One server ends in the middle of its answer: its lane is cut, the others are whole.
+    let mut command = home.command();
+    command.args(["compare", "-m", "endless/tiny,mock", "--format", "jsonl", "hello"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
+    let mut lines = Vec::new();
+    for line in BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok) {
+        let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        if line["lane"] == 0 && line["content"].is_string() && line["event"] == "delta" {
+            let _ = endless.child.kill();
+        }
+        lines.push(line);
+    }
+    assert_eq!(child.wait().expect("ends").code(), Some(7));
+    let end =
+        |lane: usize| lines.iter().find(|line| line["event"] == "finished" && line["lane"] == lane).expect("an end");
+    assert_eq!((&end(0)["error"]["class"], &end(1)["content"]), (&"cut".into(), &HELLO.into()));
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn a_first_config_by_flags() {
+    let home = Home::new();
+    let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let upstream = aimock();
+    let run = |arguments: &[&str]| {
+        let mut command = home.command();
+        command.env("MMCHAT_CONFIG", home.path("first.toml")).env("GOOD_KEY", "sk-good").args(arguments);
+        Ran::of(command.output().expect("runs"))
+    };
+    let (llama, mock) = (format!("llama={}", hello.url), format!("aimock={}", upstream.url));
+    run(&[
+        "init",
+        "--yes",
+        "--no-discover",
+        "--endpoint",
+        &llama,
+        "--endpoint",
+        &mock,
+        "--key-env",
+        "llama=GOOD_KEY",
+        "--key-env",
+        "aimock=GOOD_KEY",
+        "--fast",
+        "llama/tiny",
+        "--strong",
+        "aimock/gpt-4o",
+        "--no-try",
+    ])
+    .exits(0)
+    .says(&["wrote"]);
+    assert_eq!(run(&["ask", "hello"]).exits(0).out.trim(), "Hello from a tiny llama . wörld 👋");
+    let both = run(&["compare", "hello"]).exits(0);
+    assert!(both.out.contains("tiny llama") && both.out.contains(HELLO), "{both:?}");
+}

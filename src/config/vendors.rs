@@ -84,8 +84,7 @@ fn port(url: &Url) -> String {
 pub fn all() -> &'static [Vendor] {
     static VENDORS: OnceLock<Vec<Vendor>> = OnceLock::new();
     VENDORS.get_or_init(|| {
-        let table: Table<Vendor> =
-            toml::from_str(TABLE).expect("a test reads the file that is built in");
+        let table: Table<Vendor> = toml::from_str(TABLE).expect("a test reads the file that is built in");
         table.0.into_iter().map(|(name, vendor)| Vendor { name: name.value, ..vendor }).collect()
     })
 }
