@@ -6,6 +6,7 @@
 
 mod columns;
 mod lane;
+mod settings;
 mod status;
 mod summary;
 #[cfg(test)]
@@ -15,96 +16,17 @@ use tokio::time::Instant;
 
 pub use columns::{Block, columns, fit, suit};
 use lane::{LaneView, Stage};
+use settings::Arrangement;
+pub use settings::{Settings, VIEWS, View};
 
-use super::{Format, Look, Output, json, markdown::Markdown, notice};
+use super::{Format, Output, json, markdown::Markdown, notice};
 use crate::{
     chat::{Delta, DeltaKind, Held, sanitise::Sanitiser},
     engine::{Event, EventKind, LaneOutcome},
 };
 
-/// How several answers are arranged as text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum View {
-    /// On a terminal a live region and then what reads best; on a pipe `Stack`.
-    #[default]
-    Auto,
-    /// As `Auto`, but an error where there is no terminal.
-    Live,
-    /// Side by side.
-    Columns,
-    /// One below the other.
-    Stack,
-    /// Every line as it comes, with its name in front.
-    Tagged,
-    /// The figures alone.
-    Quiet,
-}
-
-/// Every view, by its name.
-pub static VIEWS: &[(&str, View)] = &[
-    ("auto", View::Auto),
-    ("live", View::Live),
-    ("columns", View::Columns),
-    ("stack", View::Stack),
-    ("tagged", View::Tagged),
-    ("quiet", View::Quiet),
-];
-
-/// What is to be shown, and how.
-#[derive(Clone, Debug)]
-pub struct Settings {
-    /// The format of the data.
-    pub format: Format,
-    /// The arrangement of text.
-    pub view: View,
-    /// The two streams.
-    pub look: Look,
-    /// Markdown is rendered where it can be.
-    pub rendered: bool,
-    /// Every attempt is told.
-    pub verbose: bool,
-    /// The tokens of the prompt, estimated, in case nobody reports them.
-    pub prompt_tokens: u64,
-}
-
-impl Settings {
-    /// Whether text is put out before its answer is whole, so that an answer that breaks off cannot be taken back.
-    #[must_use]
-    pub fn shows_as_it_comes(&self) -> bool {
-        matches!(self.arrangement(), Arrangement::Tagged | Arrangement::Events)
-    }
-
-    fn arrangement(&self) -> Arrangement {
-        let terminal = self.look.out_width.is_some();
-        match (self.format, self.view) {
-            (Format::Jsonl, _) => Arrangement::Events,
-            (Format::Json | Format::Markdown, _) => Arrangement::InTurn,
-            (Format::Text, View::Columns) => Arrangement::AtEnd,
-            (Format::Text, View::Auto | View::Live) if terminal => Arrangement::AtEnd,
-            (Format::Text, View::Auto | View::Live | View::Stack) => Arrangement::InTurn,
-            (Format::Text, View::Tagged) => Arrangement::Tagged,
-            (Format::Text, View::Quiet) => Arrangement::Figures,
-        }
-    }
-}
-
 /// A page without a terminal is as wide as this.
 const PAGE: usize = 80;
-
-/// When text is put out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Arrangement {
-    /// All of it when all lanes are over.
-    AtEnd,
-    /// Each answer when it is whole and its turn has come.
-    InTurn,
-    /// Every line when it is there.
-    Tagged,
-    /// Every event when it happens.
-    Events,
-    /// No text.
-    Figures,
-}
 
 /// Shows the lanes of a run.
 #[derive(Debug)]

@@ -10,7 +10,7 @@ use crate::{
     chat::{ErrorClass, FinishReason, Usage, sanitise::sanitised},
     engine::{AttemptRecord, Next, Whole},
     protocol::ApiError,
-    render::Stream,
+    render::{Look, Stream},
     target::{TargetId, testing},
 };
 

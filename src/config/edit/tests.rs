@@ -1,0 +1,145 @@
+//! Changes to files as people write them: what changes, and what must not.
+
+use std::path::Path;
+
+use super::*;
+
+const CONFIG: &str = r#"# my models
+default = "chat"   # what I use most
+
+[endpoints.e]
+base_url = "http://h/v1"
+
+# ---- models ----
+
+# quick one
+[models.fast]
+endpoint = "e"
+model = "m1"   # the small one
+
+[models.strong]
+endpoint = "e"
+model = "m2"
+
+# the routes
+[routes.chat]
+models = ["fast", { name = "strong", weight = 2 }]   # in order
+
+[sets]
+panel = ["fast", "chat"]
+only = ["fast"]
+
+[presets.p]
+model = "fast"
+"#;
+
+fn edited(text: &str, act: impl FnOnce(&mut Edit) -> Result<(), EditError>) -> String {
+    let mut edit = Edit::open(text).expect("TOML");
+    act(&mut edit).expect("possible");
+    let text = edit.text();
+    crate::config::resolve(&text, Path::new("c.toml")).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
+    text
+}
+
+fn model(name: &str) -> NewModel {
+    NewModel { name: name.into(), endpoint: "e".into(), upstream: "m3".into(), ..NewModel::default() }
+}
+
+#[test]
+fn what_is_added_changes_no_other_line() {
+    let text = edited(CONFIG, |edit| {
+        let key = Some(("env", "KEY".to_owned()));
+        let base_url = Some("http://o/v1".to_owned());
+        edit.add_endpoint(&NewEndpoint { name: "other".into(), base_url, key })?;
+        edit.add_model(&NewModel {
+            tags: vec!["x".into()], price: Some((1.0, 2.5)), context: Some(8), ..model("通义")
+        })
+    });
+    let mut rest = text.clone();
+    for line in CONFIG.lines() {
+        assert!(rest.contains(line), "{line:?} is gone from\n{text}");
+    }
+    rest.retain(|c| c != ' ');
+    assert!(rest.contains("[endpoints.other]\nbase_url=\"http://o/v1\"\napi_key={env=\"KEY\"}\n"), "{text}");
+    assert!(
+        rest.contains(
+            "[models.\"通义\"]\nendpoint=\"e\"\nmodel=\"m3\"\ncontext=8\nprice={input=1.0,output=2.5}\ntags=[\"x\"]\n"
+        ),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_new_file_begins_with_what_is_added() {
+    let text = edited("", |edit| {
+        edit.add_endpoint(&NewEndpoint { name: "openai".into(), ..NewEndpoint::default() })?;
+        edit.add_model(&NewModel { endpoint: "openai".into(), ..model("a") })?;
+        edit.set_default("a");
+        Ok(())
+    });
+    assert!(text.starts_with("default = \"a\"\n") && text.contains("[endpoints.openai]"), "{text}");
+}
+
+#[test]
+fn one_line_tables_get_one_line_more() {
+    let text = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[models]\na = { endpoint = \"e\", model = \"1\" }\n";
+    let text = edited(text, |edit| edit.add_model(&model("b")));
+    assert!(text.ends_with("b = { endpoint = \"e\", model = \"m3\" }\n"), "{text}");
+}
+
+#[test]
+fn a_renamed_model_keeps_its_place_and_its_users() {
+    let text = edited(CONFIG, |edit| edit.rename_model("fast", "quick"));
+    let want = CONFIG
+        .replace("models.fast", "models.quick")
+        .replace("[\"fast\"", "[\"quick\"")
+        .replace("model = \"fast\"", "model = \"quick\"");
+    assert_eq!(text, want);
+    let text = edited(CONFIG, |edit| edit.rename_model("strong", "better"));
+    assert!(text.contains("{ name = \"better\", weight = 2 }]   # in order"), "{text}");
+    let inline = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[models]\n# one\na = { endpoint = \"e\", model = \"1\" } # first\n# two\nb = { endpoint = \"e\", model = \"1\" }\n";
+    assert_eq!(edited(inline, |edit| edit.rename_model("a", "c")), inline.replace("\na = ", "\nc = "));
+}
+
+#[test]
+fn what_is_used_is_removed_only_everywhere() {
+    let mut edit = Edit::open(CONFIG).expect("TOML");
+    let error = edit.remove_model("fast", false).expect_err("used").to_string();
+    assert_eq!(error, "`fast` is used by route `chat`, set `panel`, set `only`, preset `p`");
+    let text = edited(CONFIG, |edit| edit.remove_model("fast", true));
+    assert!(!text.contains("fast") && !text.contains("quick one") && !text.contains("only"), "{text}");
+    for kept in ["# my models", "# ---- models ----", "# the routes", "# in order", "panel = ["] {
+        assert!(text.contains(kept), "{kept} is gone from\n{text}");
+    }
+    let text = edited(&text, |edit| edit.remove_model("strong", true));
+    assert!(!text.contains("routes.chat") && !text.contains("default") && text.contains("# my models"), "{text}");
+}
+
+#[test]
+fn an_endpoint_goes_with_its_models_or_not_at_all() {
+    let mut edit = Edit::open(CONFIG).expect("TOML");
+    assert!(matches!(edit.remove_endpoint("e", false), Err(EditError::Used { by, .. }) if by.len() == 2));
+    let text = edited(CONFIG, |edit| edit.remove_endpoint("e", true).map(|models| assert_eq!(models.len(), 2)));
+    assert!(!text.contains("[models") && text.contains("# my models"), "{text}");
+    let direct = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[sets]\ns = [\"e/x\"]\n";
+    assert!(Edit::open(direct).expect("TOML").remove_endpoint("e", true).is_err());
+}
+
+#[test]
+fn names_are_one_space_and_must_be_there() {
+    let mut edit = Edit::open(CONFIG).expect("TOML");
+    assert!(matches!(edit.add_model(&model("fast")), Err(EditError::Taken { kind: "a model", .. })));
+    assert!(matches!(edit.add_model(&model("panel")), Err(EditError::Taken { kind: "a set", .. })));
+    assert!(matches!(edit.rename_model("fast", "chat"), Err(EditError::Taken { kind: "a route", .. })));
+    assert!(matches!(edit.remove_model("none", true), Err(EditError::Missing { .. })));
+    assert_eq!(edit.text(), CONFIG, "nothing was changed");
+}
+
+#[test]
+fn the_default_keeps_its_comment() {
+    let text = edited(CONFIG, |edit| {
+        edit.set_default("strong");
+        Ok(())
+    });
+    assert_eq!(text, CONFIG.replace("default = \"chat\"   #", "default = \"strong\"   #"));
+}
