@@ -153,7 +153,7 @@ pub(super) async fn ping_all(engine: &Engine, endpoints: Vec<Arc<Endpoint>>, lim
 
 /// Asks every model for one token, all at once; the outcomes in the order of the models.
 pub(super) async fn ask_all(engine: &Arc<Engine>, models: &[Arc<Target>], limit: Duration) -> Vec<LaneOutcome> {
-    let messages = vec![Message::text(Role::User, "Say hi.")];
+    let messages = vec![Message::text(Role::User, "hello")];
     let params = Params { max_tokens: Some(1), ..Params::default() };
     let call = Arc::new(Call::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() }));
     let lanes = models.iter().map(|model| Lane {

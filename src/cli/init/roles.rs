@@ -34,7 +34,9 @@ pub(super) fn draft(args: &InitArgs, found: Vec<Found>, asks: bool) -> Result<Dr
         draft.fast = draft.fast.or(first);
         draft.strong = draft.strong.or(usual.get(1).cloned()).or(draft.fast.clone());
         draft.cheap = draft.cheap.or(draft.fast.clone());
-        draft.also.extend(usual);
+        // An endpoint nobody was chosen from is one to compare with.
+        let chosen: Vec<String> = draft.models().iter().map(|(_, model)| model.endpoint.clone()).collect();
+        draft.also.extend(usual.into_iter().filter(|model| !chosen.contains(&model.endpoint)));
     }
     if draft.models().is_empty() {
         return Err(CliError::usage("no model was named, and none is listed", "name one: --fast ENDPOINT/ID"));
