@@ -10,11 +10,15 @@ const UNAUTHORIZED: &str = "{\"error\":{\"message\":\"Incorrect API key provided
 
 /// A home whose endpoints `a`, `b`, … are these servers; each model `a1` is `a/m`.
 fn home(servers: &[&Server], more: &str) -> Home {
-    let mut config = String::new();
-    for (name, server) in ["a", "b", "c", "d"].iter().zip(servers) {
-        config += &format!("[endpoints.{name}]\nbase_url = \"{}\"\n", server.url());
-        config += &format!("[models.{name}1]\nendpoint = \"{name}\"\nmodel = \"m\"\ntags = [\"{name}\", \"any\"]\n");
-    }
+    let entry = |(name, server): (&&str, &&Server)| {
+        let url = server.url();
+        format!(
+            "[endpoints.{name}]\nbase_url = \"{url}\"\n\
+             [models.{name}1]\nendpoint = \"{name}\"\nmodel = \"m\"\ntags = [\"{name}\", \"any\"]\n"
+        )
+    };
+    let config: Vec<String> = ["a", "b", "c", "d"].iter().zip(servers).map(entry).collect();
+    let config = config.concat();
     Home::with_config(&format!("{config}{more}"))
 }
 
