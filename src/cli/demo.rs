@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     CliError, Context,
-    compare::{Stage, live},
+    compare::{Stage, drawable, live},
     exit::Exit,
 };
 use crate::{
@@ -67,6 +67,7 @@ pub(super) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
         format: Format::Text,
         view: View::Auto,
         look,
+        drawn: drawable(context, look, layers.plain.value),
         rendered: look.styled,
         verbose: layers.log.value,
         prompt_tokens: call.estimated_tokens(),
@@ -74,7 +75,7 @@ pub(super) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
     let models = ["fast", "thinker", "chat"].map(str::to_owned).to_vec();
     let selection = Selection { models, ..Selection::default() };
     let lanes = selection.lanes(&config, &call.into(), OnCut::Buffer)?.lanes;
-    let live = live(context, &settings, layers.plain.value, false);
+    let live = live(context, &settings, false);
     let view = CompareView::new(settings, lanes.iter().map(|lane| lane.name.as_str()), Instant::now());
     let plan = Plan { lanes, at_once: None };
     let stage =

@@ -77,6 +77,7 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
         format,
         view,
         look,
+        drawn: drawable(context, look, layers.plain.value),
         rendered: look.styled && !args.request.raw,
         verbose: layers.log.value,
         prompt_tokens: call.estimated_tokens(),
@@ -87,7 +88,7 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
     for warning in warnings {
         say(&format!("warning: {warning}\n"));
     }
-    let live = live(context, &settings, layers.plain.value, args.request.to_file());
+    let live = live(context, &settings, args.request.to_file());
     let view = CompareView::new(settings, plan.lanes.iter().map(|lane| lane.name.as_str()), Instant::now());
     let stage = Stage { engine: context.engine(), plan, view, streams, interruption: &interruption, live };
     stage.run(context, std::future::pending())
@@ -126,12 +127,16 @@ fn view(word: &str, look: Look, plain: bool) -> Result<View, CliError> {
     Ok(view)
 }
 
-/// A live region where there is a screen for one: the data is not piped on, and nobody asked for plain text.
-pub(super) fn live(context: &Context, settings: &Settings, plain: bool, to_file: bool) -> Option<Live> {
+/// Whether rows can be drawn: there is a terminal for them, and nobody asked for plain text.
+pub(super) fn drawable(context: &Context, look: Look, plain: bool) -> bool {
+    look.err_is_terminal && !plain && term::can_move(&context.environment)
+}
+
+/// A live region where there is a screen for one and the data is not piped on.
+pub(super) fn live(context: &Context, settings: &Settings, to_file: bool) -> Option<Live> {
     let seen = settings.look.out_width.is_some() || to_file;
     // Data, or lines as they come, would be drawn over again and again on the same screen.
     let scrolls = settings.shows_as_it_comes() && !to_file;
-    let wanted = seen && settings.look.err_is_terminal && !plain && !scrolls && term::can_move(&context.environment);
     let text = settings.format == Format::Text || to_file;
-    (wanted && text).then(|| Live::new(term::wanted_width(&context.environment)))
+    (settings.drawn && seen && !scrolls && text).then(|| Live::new(term::wanted_width(&context.environment)))
 }

@@ -41,6 +41,8 @@ pub struct Settings {
     pub view: View,
     /// The two streams.
     pub look: Look,
+    /// Rows can be drawn while answers come. Where not, an answer is shown when its turn comes, not at the end.
+    pub drawn: bool,
     /// Markdown is rendered where it can be.
     pub rendered: bool,
     /// Every attempt is told.
@@ -57,12 +59,12 @@ impl Settings {
     }
 
     pub(super) fn arrangement(&self) -> Arrangement {
-        let terminal = self.look.out_width.is_some();
+        let watched = self.look.out_width.is_some() && self.drawn;
         match (self.format, self.view) {
             (Format::Jsonl, _) => Arrangement::Events,
             (Format::Json | Format::Markdown, _) => Arrangement::InTurn,
             (Format::Text, View::Columns) => Arrangement::AtEnd,
-            (Format::Text, View::Auto | View::Live) if terminal => Arrangement::AtEnd,
+            (Format::Text, View::Auto | View::Live) if watched => Arrangement::AtEnd,
             (Format::Text, View::Auto | View::Live | View::Stack) => Arrangement::InTurn,
             (Format::Text, View::Tagged) => Arrangement::Tagged,
             (Format::Text, View::Quiet) => Arrangement::Figures,

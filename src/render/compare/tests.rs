@@ -18,7 +18,7 @@ const HOSTILE: &str = "a \u{1b}]0;title\u{7}b\u{1b}[2Jc\rd";
 
 fn settings(format: Format, view: View, width: Option<usize>) -> Settings {
     let look = Look { out_width: width, err_is_terminal: width.is_some(), styled: false };
-    Settings { format, view, look, rendered: false, verbose: false, prompt_tokens: 7 }
+    Settings { format, view, look, drawn: width.is_some(), rendered: false, verbose: false, prompt_tokens: 7 }
 }
 
 /// What one lane tells, in order.
