@@ -71,10 +71,26 @@ fn what_would_break_the_config_is_not_written() {
     ] {
         home.run(arguments).exits(2).says(&[words]);
     }
-    for arguments in
-        [&["model", "add", "a b", "-e", "e", "-m", "1"][..], &["endpoint", "add", "x", "--url", "nonsense"]]
-    {
-        home.run(arguments).exits(3).says(&["nothing was changed"]);
+    for arguments in [
+        &["model", "add", "a b", "-e", "e", "-m", "1"][..],
+        &["model", "add", "-e", "e", "-m", "1", "--", "-x"],
+        &["model", "rename", "a", ".."],
+        &["endpoint", "add", "../../pwn", "--url", "http://h/v1"],
+    ] {
+        home.run(arguments).exits(2).says(&["cannot be a name"]);
+    }
+    let key = "sk-very-secret-key";
+    let (address, named) = (format!("http://{key}:x@h/v1"), format!("x=http://{key}:x@h/v1"));
+    let variable = format!("x={key}");
+    for arguments in [
+        &["endpoint", "add", "x", "--url", "nonsense"][..],
+        &["endpoint", "add", "x", "--url", &address],
+        &["endpoint", "add", "x", "--url", "http://h/v1", "--key-env", key],
+        &["init", "--yes", "--force", "--endpoint", &named],
+        &["init", "--yes", "--force", "--endpoint", "x=http://h/v1", "--key-env", &variable],
+    ] {
+        let ran = home.run(arguments).exits(2);
+        assert!(!format!("{ran:?}").contains(key), "{ran:?}");
     }
     assert_eq!(text(&home), CONFIG);
     home.write_config("[broken");
@@ -117,6 +133,26 @@ fn a_key_from_standard_input_is_kept_apart_and_shown_nowhere() {
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
     }
+}
+
+#[test]
+fn a_refused_endpoint_leaves_no_key_behind() {
+    let home = Home::with_config(CONFIG);
+    let add = |name: &str, key: &[u8]| {
+        home.run_with_input(&["endpoint", "add", name, "--url", "http://h/v1", "--key-stdin"], key).exits(2)
+    };
+    add("../../pwn", b"sk-very-secret-key\n");
+    add("e", b"sk-very-secret-key\n").says(&["already"]);
+    add("two-lines", b"sk-very-secret-key\nmore\n").says(&["one line"]);
+    assert!(!home.path("keys").exists() && text(&home) == CONFIG);
+}
+
+#[test]
+fn line_ends_stay_what_they_were() {
+    let home = Home::with_config(&format!("\u{feff}{}", CONFIG.replace('\n', "\r\n")));
+    home.run(&["model", "rename", "a", "b"]).exits(0);
+    let want = CONFIG.replace("models.a", "models.b").replace("[\"a\"]", "[\"b\"]").replace('\n', "\r\n");
+    assert_eq!(text(&home), format!("\u{feff}{want}"));
 }
 
 #[cfg(unix)]

@@ -112,6 +112,11 @@ fn the_old_config_is_kept_when_it_is_replaced() {
         .exits(0)
         .says(&["config.toml.bak"]);
     assert_eq!(fs::read_to_string(home.path("config.toml.bak")).expect("kept"), "# old\n");
+    let server = Server::replying(&[&list(&["m"])]);
+    let endpoint = format!("box={}", server.url());
+    run(&home, &["init", "--yes", "--force", "--no-discover", "--no-try", "--endpoint", &endpoint], &[]).exits(0);
+    assert_eq!(fs::read_to_string(home.path("config.toml.bak")).expect("kept"), "# old\n", "the first one stays");
+    assert!(home.path("config.toml.bak2").exists());
 }
 
 #[cfg(unix)]

@@ -6,13 +6,18 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    CliError, Context, change::Change, complete::Offer, exit::Exit, init::questions, listing::ListArgs,
+    CliError, Context,
+    change::{Change, new_address, new_name, variable_name},
+    complete::Offer,
+    exit::Exit,
+    init::questions,
+    listing::ListArgs,
     models::named_endpoint,
 };
 use crate::{
     config::{
         Flags,
-        draft::{DraftEndpoint, DraftKey},
+        draft::{DraftEndpoint, DraftKey, key_file},
         edit::NewEndpoint,
         vendors,
     },
@@ -89,6 +94,10 @@ pub(super) fn run(args: &EndpointArgs, context: &Context) -> Result<Exit, CliErr
             let models = change.edit(|edit| edit.remove_endpoint(&args.name, args.with_models))?;
             let with = if models.is_empty() { String::new() } else { format!(" with {}", models.join(", ")) };
             say(&format!("removed {}{with} from {}\n", args.name, path.display()));
+            let key = path.with_file_name(key_file(&args.name));
+            if key.is_file() {
+                say(&format!("  its key is still in {}\n", key.display()));
+            }
         }
         EndpointCommand::List(args) => list(args, context)?,
     }
@@ -138,18 +147,29 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
 
 /// The endpoint that the flags describe.
 fn named(args: &AddArgs, name: &str, context: &Context) -> Result<DraftEndpoint, CliError> {
+    let name = &new_name(name)?;
     let vendor = vendors::named(name);
-    let base_url = args.url.clone().or(vendor.map(|vendor| vendor.base_url.clone())).ok_or_else(|| {
-        CliError::usage(
-            format!("`{name}` is no known service"),
-            "say where it is with --url http://…/v1; mmchat vendors lists those that are known",
-        )
-    })?;
+    let base_url = match (&args.url, vendor) {
+        (Some(url), _) => new_address(url).map_err(|wrong| {
+            CliError::usage(format!("the address after --url {wrong}"), "write it like https://api.example.com/v1")
+        })?,
+        (None, Some(vendor)) => vendor.address(&context.environment)?.to_string(),
+        (None, None) => {
+            return Err(CliError::usage(
+                format!("`{name}` is no known service"),
+                "say where it is with --url http://…/v1; mmchat vendors lists those that are known",
+            ));
+        }
+    };
     let own_variable = vendor
         .and_then(|vendor| vendor.key_variable(&context.environment).or(vendor.key_env.first().map(String::as_str)));
     let key = match args {
         _ if args.key_stdin => DraftKey::Typed(key_on_stdin()?),
-        AddArgs { key_env: Some(variable), .. } => DraftKey::Env(variable.clone()),
+        AddArgs { key_env: Some(variable), .. } => {
+            variable_name(variable)
+                .map_err(|wrong| CliError::usage(format!("--key-env: {wrong}"), "--key-stdin takes a key"))?;
+            DraftKey::Env(variable.clone())
+        }
         AddArgs { key_file: Some(path), .. } => DraftKey::File(std::path::absolute(path)?.display().to_string()),
         _ if args.no_key || args.key_command.is_some() => DraftKey::None,
         _ => own_variable.map_or(DraftKey::None, |variable| DraftKey::Env(variable.to_owned())),
@@ -157,13 +177,17 @@ fn named(args: &AddArgs, name: &str, context: &Context) -> Result<DraftEndpoint,
     Ok(DraftEndpoint { name: name.to_owned(), base_url, key })
 }
 
-/// The first line of standard input.
+/// A key is a line.
+const LONGEST_KEY: usize = 8192;
+
+/// The key on standard input.
 fn key_on_stdin() -> Result<ApiKey, CliError> {
     let input = input::read(None)?;
     let text = String::from_utf8_lossy(&input);
-    let key = ApiKey::new(text.lines().next().unwrap_or_default());
-    if key.is_empty() {
-        return Err(CliError::usage("standard input holds no key", "pipe it in: pass show openai | mmchat …"));
+    let key = ApiKey::new(&text);
+    let one_line = !key.expose().contains(char::is_control) && key.expose().len() <= LONGEST_KEY;
+    if key.is_empty() || !one_line {
+        return Err(CliError::usage("standard input holds no key: a key is one line", "pass show openai | mmchat …"));
     }
     Ok(key)
 }

@@ -2,7 +2,14 @@
 
 use clap::{Args, Subcommand};
 
-use super::{CliError, Context, change::Change, complete::Offer, exit::Exit, init::questions, models::named_endpoint};
+use super::{
+    CliError, Context,
+    change::{Change, new_name},
+    complete::Offer,
+    exit::Exit,
+    init::questions,
+    models::named_endpoint,
+};
 use crate::{
     config::{direct_target, edit::NewModel, parse_duration},
     plan,
@@ -88,6 +95,7 @@ pub(super) fn run(args: &ModelArgs, context: &Context) -> Result<Exit, CliError>
             format!("removed {}", args.name)
         }
         ModelCommand::Rename { from, to } => {
+            let to = &new_name(to)?;
             Change::begin(context)?.edit(|edit| edit.rename_model(from, to))?;
             format!("{from} is now {to}")
         }
@@ -107,9 +115,12 @@ pub(super) fn run(args: &ModelArgs, context: &Context) -> Result<Exit, CliError>
 
 fn add(args: &AddArgs, context: &Context) -> Result<String, CliError> {
     let new = match (&args.name, &args.endpoint, &args.model) {
-        (Some(name), Some(endpoint), Some(model)) => {
-            NewModel { name: name.clone(), endpoint: endpoint.clone(), upstream: model.clone(), ..NewModel::default() }
-        }
+        (Some(name), Some(endpoint), Some(model)) => NewModel {
+            name: new_name(name)?,
+            endpoint: endpoint.clone(),
+            upstream: model.clone(),
+            ..NewModel::default()
+        },
         (None, ..) if can_ask() => ask(args, context)?,
         _ => {
             return Err(CliError::usage(

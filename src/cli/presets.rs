@@ -101,11 +101,12 @@ fn edit(name: &str, context: &Context) -> Result<Exit, CliError> {
     let in_config = config.preset(&name).and(config.path.clone());
     let own = || preset_folder(&layers).map(|folder| folder.join(format!("{name}.toml")));
     let path = in_config.clone().or_else(own).ok_or_else(no_place)?;
+    let editor = editor(context, &path)?;
     if !path.exists() {
         store::replace(&path, NEW)
             .map_err(|source| CliError::System { what: format!("{} cannot be written", path.display()), source })?;
     }
-    open(&path, context)?;
+    open(&editor, &path)?;
     if in_config.is_some() {
         context.config(context.layers(Flags::default())?)?;
     } else {
@@ -115,12 +116,16 @@ fn edit(name: &str, context: &Context) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-fn open(path: &Path, context: &Context) -> Result<(), CliError> {
+/// The person's editor.
+fn editor(context: &Context, path: &Path) -> Result<String, CliError> {
     let editor = context.environment.get("VISUAL").or(context.environment.get("EDITOR"));
-    let Some(editor) = editor else {
-        let hint = format!("or open {} yourself", path.display());
-        return Err(CliError::usage("neither VISUAL nor EDITOR says which editor to use", hint));
-    };
+    let hint = || format!("or open {} yourself", path.display());
+    editor
+        .map(str::to_owned)
+        .ok_or_else(|| CliError::usage("neither VISUAL nor EDITOR says which editor to use", hint()))
+}
+
+fn open(editor: &str, path: &Path) -> Result<(), CliError> {
     // An editor may bring arguments of its own: `code --wait`.
     let mut words = editor.split_whitespace();
     let program = words.next().unwrap_or_default();

@@ -9,7 +9,10 @@ use clap::Args;
 use super::{CliError, Context, complete::Offer, prompt};
 use crate::{
     chat::{Call, ChatRequest, Message, Params, Part, Role},
-    config::{Config, Flags, Layers, Preset, nearest, parse_duration},
+    config::{
+        Config, Flags, Layers, Preset, nearest, parse_duration,
+        preset::{PresetError, Rendered},
+    },
     render::{FORMATS, Format, format},
     term::output::{Streams, WriteError},
 };
@@ -105,7 +108,7 @@ impl RequestArgs {
         let own = self.params()?;
         let (system, text, params) = match preset {
             Some(preset) => {
-                let rendered = preset.render(&input.text, &self.variables()?)?;
+                let rendered = rendered(preset, input.text, self.variables()?)?;
                 (rendered.system, rendered.prompt, preset.params.clone().overlaid(own))
             }
             None => (None, input.text, own),
@@ -160,6 +163,20 @@ impl RequestArgs {
         }
         Ok(params)
     }
+}
+
+/// How long a template may take; one that needs longer has no end.
+const TEMPLATE: Duration = Duration::from_secs(5);
+
+/// The preset's texts. A template can work without taking a step of its program, and nothing stops it then: it is left
+/// behind on a thread that ends with the process, which is about to say so and end.
+fn rendered(preset: &Preset, input: String, variables: Vec<(String, String)>) -> Result<Rendered, CliError> {
+    let (done, result) = std::sync::mpsc::sync_channel(1);
+    let (name, preset) = (preset.name.clone(), preset.clone());
+    // The receiver is gone only when the time was up.
+    std::thread::spawn(move || drop(done.send(preset.render(&input, &variables))));
+    let endless = || PresetError::Template { preset: name, part: "text", reason: "it runs without end".into() };
+    Ok(result.recv_timeout(TEMPLATE).unwrap_or_else(|_| Err(endless()))?)
 }
 
 fn named_format(name: &str) -> Result<Format, CliError> {

@@ -13,10 +13,14 @@ pub fn normalised(name: &str) -> String {
     name.nfc().collect()
 }
 
-/// Whether `name` may be one.
+/// The longest name that is given to something new: it has to fit into messages and tables.
+const LONGEST: usize = 64;
+
+/// Whether something new may be called so: nothing that looks like a flag or a folder either.
 #[must_use]
 pub fn is_name(name: &str) -> bool {
-    !name.is_empty() && forbidden(name).is_none()
+    let plain = !name.starts_with('-') && !name.chars().all(|c| c == '.');
+    plain && forbidden(name).is_none() && name.chars().count() <= LONGEST
 }
 
 /// The first character of `name` that no name may have.
@@ -95,6 +99,15 @@ mod tests {
             assert_eq!(forbidden(name), Some(bad));
         }
         assert_eq!(normalised("e\u{301}"), "é");
+    }
+
+    #[test]
+    fn a_new_name_is_no_flag_and_no_folder() {
+        let long = "x".repeat(LONGEST + 1);
+        for name in ["", ".", "..", "-x", "a/b", "../pwn", "a b", long.as_str()] {
+            assert!(!is_name(name), "{name}");
+        }
+        assert!(is_name("通义-2.5_x") && is_name("a.b"));
     }
 
     #[test]

@@ -24,7 +24,7 @@ pub fn cache_folder(environment: &Environment) -> Option<PathBuf> {
 /// is replaced. The new file can be read by its owner alone.
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     use io::Write;
-    let path = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let path = real(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     private_folder(folder)?;
     // Made beside it, since only there can it take the old one's place in one step; mode 600 on Unix.
@@ -33,6 +33,17 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     file.as_file().sync_all()?;
     file.persist(&path).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// Where `path` leads, links followed, whether there is a file at the end or not.
+fn real(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // As many as systems follow.
+    for _ in 0..40 {
+        let Ok(target) = fs::read_link(&path) else { break };
+        path = path.parent().unwrap_or(Path::new("")).join(target);
+    }
+    fs::canonicalize(&path).unwrap_or(path)
 }
 
 /// Whether the file at `path` could be replaced: its folder can be made and written to.
@@ -72,8 +83,10 @@ pub fn private(_options: &mut fs::OpenOptions) {}
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held for its drop")] fs::File);
 
-/// Takes the right to change `path`: a lock on a file beside it, since the file itself is replaced.
+/// Takes the right to change `path`: a lock on a file beside it, since the file itself is replaced. Whoever changes it
+/// through a link takes the same one.
 pub fn lock(path: &Path) -> io::Result<Lock> {
+    let path = real(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     private_folder(folder)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
@@ -112,6 +125,13 @@ mod tests {
         replace(&link, "new").expect("writable");
         assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
         assert_eq!(fs::read_to_string(&real).expect("there"), "new");
+        let dangling = folder.path().join("dangling");
+        std::os::unix::fs::symlink("made/later", &dangling).expect("a link");
+        replace(&dangling, "first").expect("writable");
+        assert!(fs::symlink_metadata(&dangling).expect("there").is_symlink());
+        assert_eq!(fs::read_to_string(folder.path().join("made/later")).expect("there"), "first");
+        let _lock = lock(&link).expect("free");
+        assert!(folder.path().join("real.lock").exists(), "one lock for both names");
     }
 
     #[test]

@@ -15,13 +15,13 @@ use found::{Found, Seen};
 
 use super::{
     CliError, Context,
-    change::{Change, config_path},
+    change::{Change, config_path, new_address, new_name, variable_name},
     exit::Exit,
     ping::ask_all,
 };
 use crate::{
     config::{
-        self, base_url,
+        self,
         draft::{Draft, DraftEndpoint, DraftKey},
         vendors,
     },
@@ -118,7 +118,7 @@ pub(super) fn run(args: &InitArgs, context: &Context) -> Result<Exit, CliError> 
 
 /// The services to be used, each with the models it lists.
 fn gather(args: &InitArgs, context: &Context, asks: bool) -> Result<Vec<Found>, CliError> {
-    let named = named_endpoints(args)?;
+    let named = named_endpoints(args, context)?;
     let runtime = context.runtime()?;
     let mut candidates = named.clone();
     if !args.no_discover {
@@ -169,7 +169,7 @@ fn gather(args: &InitArgs, context: &Context, asks: bool) -> Result<Vec<Found>, 
 }
 
 /// The services of the flags.
-fn named_endpoints(args: &InitArgs) -> Result<Vec<DraftEndpoint>, CliError> {
+fn named_endpoints(args: &InitArgs, context: &Context) -> Result<Vec<DraftEndpoint>, CliError> {
     let pairs = |flag: &str, values: &[String]| -> Result<Vec<(String, String)>, CliError> {
         let pair = |text: &String| {
             let pair = text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -178,21 +178,25 @@ fn named_endpoints(args: &InitArgs) -> Result<Vec<DraftEndpoint>, CliError> {
         values.iter().map(pair).collect()
     };
     let (variables, files) = (pairs("--key-env", &args.key_env)?, pairs("--key-file", &args.key_files)?);
+    for (_, variable) in &variables {
+        variable_name(variable)
+            .map_err(|wrong| CliError::usage(format!("--key-env: {wrong}"), "--key-env NAME=VARIABLE"))?;
+    }
     let mut endpoints = Vec::new();
     for text in &args.endpoints {
         let (name, url) = text.split_once('=').map_or((text.as_str(), None), |(name, url)| (name, Some(url)));
+        let name = &new_name(name)?;
         let vendor = vendors::named(name);
         let address = match (url, vendor) {
-            (Some(url), _) => url.to_owned(),
-            (None, Some(vendor)) => vendor.base_url.clone(),
+            (Some(url), _) => new_address(url).map_err(|wrong| {
+                CliError::usage(format!("the address of {name} {wrong}"), "write it like https://api.example.com/v1")
+            })?,
+            (None, Some(vendor)) => vendor.address(&context.environment)?.to_string(),
             (None, None) => {
                 let hint = format!("say where it is: --endpoint {name}=http://…/v1");
                 return Err(CliError::usage(format!("`{name}` is no known service"), hint));
             }
         };
-        if let Err(wrong) = base_url(&address) {
-            return Err(CliError::usage(format!("`{address}` {wrong}"), "write it like https://api.example.com/v1"));
-        }
         let own = |pairs: &[(String, String)]| pairs.iter().find(|(of, _)| of == name).map(|(_, value)| value.clone());
         let key = match (own(&variables), own(&files)) {
             (Some(variable), _) => DraftKey::Env(variable),
@@ -201,7 +205,7 @@ fn named_endpoints(args: &InitArgs) -> Result<Vec<DraftEndpoint>, CliError> {
                 .and_then(|vendor| vendor.key_env.first())
                 .map_or(DraftKey::None, |variable| DraftKey::Env(variable.clone())),
         };
-        endpoints.push(DraftEndpoint { name: name.to_owned(), base_url: address, key });
+        endpoints.push(DraftEndpoint { name: name.clone(), base_url: address, key });
     }
     if let Some((name, _)) = variables.iter().chain(&files).find(|(name, _)| !endpoints.iter().any(|e| e.name == *name))
     {

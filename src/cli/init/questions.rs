@@ -5,7 +5,11 @@
 use std::sync::Arc;
 
 use crate::{
-    cli::{CliError, exit::Exit},
+    cli::{
+        CliError,
+        change::{new_address, variable_name},
+        exit::Exit,
+    },
     config::{
         Config, base_url,
         draft::{DraftEndpoint, DraftKey, name_of},
@@ -56,7 +60,7 @@ pub(crate) fn endpoint(environment: &Environment, taken: &[&str]) -> Result<Draf
     let (name, base_url) = if let Some(vendor) = vendor {
         (vendor.name.clone(), vendor.base_url.clone())
     } else {
-        let address = text("Where is it, up to and with /v1", None, |text| base_url(text).map(drop))?;
+        let address = text("Where is it, up to and with /v1", None, |text| new_address(text).map(drop))?;
         let guess = host_name(&address);
         let name = text("Your name for it", Some(guess), |text| new_name(text, taken))?;
         (normalised(&name), address)
@@ -78,14 +82,7 @@ fn key(name: &str, variables: &[String], environment: &Environment) -> Result<Dr
     Ok(match choose(&format!("The key of {name}"), &choices.map(str::to_owned), usual)? {
         0 => DraftKey::None,
         1 => {
-            let check = |text: &str| {
-                if text.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') && !text.is_empty() {
-                    Ok(())
-                } else {
-                    Err("a variable is letters, digits and _".to_owned())
-                }
-            };
-            let name = text("Which variable", variables.first().cloned(), check)?;
+            let name = text("Which variable", variables.first().cloned(), variable_name)?;
             if environment.get(&name).is_none() {
                 say(&format!("  {name} is not set now; the key is read from it whenever it is needed\n"));
             }
