@@ -91,7 +91,7 @@ fn nonsense_is_told_before_anything_is_asked_or_written() {
         (&["--endpoint", "nowhere"][..], "no known service"),
         (&["--endpoint", "x=nonsense"], "is no address"),
         (&["--key-env", "x=Y"], "no such endpoint"),
-        (&["--key-env", "x"], "has no value"),
+        (&["--key-env", "x"], "has no `=`"),
         (&["--no-discover"], "no key and no server"),
     ] {
         run(&home, &[&["init", "--yes"], arguments].concat(), &[]).exits(2).says(&[words]);

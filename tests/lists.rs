@@ -73,7 +73,7 @@ fn a_deep_ping_asks_for_one_token_and_names_choose() {
 #[test]
 fn an_endpoint_is_asked_page_by_page_and_remembered_for_completion() {
     let first = "{\"data\":[{\"id\":\"a/1\"},{\"id\":\"a/2\"}],\"has_more\":true,\"last_id\":\"a/2\"}";
-    let second = "{\"data\":[{\"id\":\"b\\u001b[31m\"}],\"has_more\":false}";
+    let second = "{\"data\":[{\"id\":\"b\"},{\"id\":\"c\\u001b[31m\"}],\"has_more\":false}";
     let json = "content-type: application/json\r\n";
     let server = Server::replying(&[&reply("200 OK", json, first), &reply("200 OK", json, second)]);
     let home = Home::with_server(&server, "[models.mine]\nendpoint = \"m\"\nmodel = \"a/2\"\n");

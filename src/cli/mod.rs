@@ -43,8 +43,10 @@ use crate::{environment::Environment, term::output::say};
     subcommand_required = true,
     arg_required_else_help = true
 )]
-#[command(after_help = "Exit codes: 0 ok, 2 usage, 3 config, 4 key, 5 failed, 6 silent, 8 cut, 130 interrupted.\n\
-                        Try it without a key or a network: mmchat demo")]
+#[command(
+    after_help = "Exit codes: 0 ok, 2 usage, 3 config, 4 key, 5 failed, 6 silent, 7 some failed, 8 cut, 130 interrupted.\n\
+                        Try it without a key or a network: mmchat demo"
+)]
 pub struct Cli {
     #[command(flatten)]
     global: GlobalArgs,

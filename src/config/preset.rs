@@ -68,6 +68,9 @@ pub enum PresetError {
         /// The variables.
         names: Vec<String>,
     },
+    /// The input was given, and set as a variable.
+    #[error("preset `{0}` has two inputs: -P input=… and what was given otherwise")]
+    Twice(String),
     /// A variable nobody asks for.
     #[error("preset `{preset}` has no variable `{name}`")]
     Unused {
@@ -106,6 +109,7 @@ impl PresetError {
                 }
                 format!("give it with{flags}")
             }
+            Self::Twice(_) => "leave one of them out".into(),
             Self::Unused { hint, .. } => hint.clone(),
             Self::Template { preset, .. } => format!("look at it: mmchat presets show {preset}"),
         }
@@ -165,6 +169,9 @@ impl Preset {
         let known = self.variables();
         if let Some((name, _)) = given.iter().find(|(name, _)| !known.contains(name)) {
             return Err(self.unused(name, &known));
+        }
+        if !input.is_empty() && given.iter().any(|(name, _)| name == INPUT) {
+            return Err(PresetError::Twice(self.name.clone()));
         }
         let mut values: BTreeMap<&str, &str> =
             given.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
@@ -316,6 +323,7 @@ mod tests {
         let review = preset(None, Some("{{ lang }} {{ style | default('short') }} {{ input }}"));
         let error = render(&review, "", &[]).expect_err("missing");
         assert!(error.to_string().contains("input, lang, style") && error.hint().contains("-P lang="), "{error}");
+        assert!(matches!(render(&review, "x", &[("lang", "C"), ("input", "y")]), Err(PresetError::Twice(_))));
         let error = render(&review, "x", &[("lnag", "Rust")]).expect_err("unused");
         assert!(error.hint().contains("`lang`"), "{error}");
         assert_eq!(render(&review, "x", &[("lang", "Rust")]).expect("all there").prompt, "Rust short x");

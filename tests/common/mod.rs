@@ -231,8 +231,13 @@ impl Drop for Server {
 
 fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<std::collections::VecDeque<Vec<Step>>>) {
     if let Some(request) = read_request(&mut socket) {
+        let lists = request.head.starts_with("GET");
         requests.lock().expect("no poison").push(request);
-        let reply = left.lock().expect("no poison").pop_front().unwrap_or_default();
+        let mut left = left.lock().expect("no poison");
+        // A list and an answer may be asked for at once: each gets the next reply of its kind, where there is one.
+        let next = left.iter().position(|reply| is_list(reply) == lists).unwrap_or(0);
+        let reply = left.remove(next).unwrap_or_default();
+        drop(left);
         for step in reply {
             let sent = match step {
                 Step::Bytes(bytes) => socket.write_all(&bytes),
@@ -257,6 +262,11 @@ fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<st
     let _ = socket.shutdown(Shutdown::Write);
     // The client closes when it has read everything.
     let _ = socket.read(&mut [0; 1]);
+}
+
+/// Whether a reply is a list of models.
+fn is_list(reply: &[Step]) -> bool {
+    matches!(reply.first(), Some(Step::Bytes(bytes)) if bytes.windows(8).any(|piece| piece == b"\"data\":["))
 }
 
 fn read_request(socket: &mut &TcpStream) -> Option<Request> {

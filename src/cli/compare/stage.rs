@@ -100,13 +100,15 @@ impl Stage<'_> {
             let worked = network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let show = shared.show.lock().expect("a panic there was passed on");
             let exit = Exit::of_lanes(show.view.outcomes());
+            let interrupted = show.over == Some(Over::Interrupted);
             match written {
+                Err(WriteError::Closed) if interrupted => return Ok(Exit::Interrupted),
                 Err(WriteError::Closed) => return Ok(exit),
                 other => other?,
             }
             worked?;
             streams.close(exit == Exit::Ok)?;
-            Ok(if show.over == Some(Over::Interrupted) { Exit::Interrupted } else { exit })
+            Ok(if interrupted { Exit::Interrupted } else { exit })
         })
     }
 }

@@ -173,7 +173,7 @@ fn named_endpoints(args: &InitArgs, context: &Context) -> Result<Vec<DraftEndpoi
     let pairs = |flag: &str, values: &[String]| -> Result<Vec<(String, String)>, CliError> {
         let pair = |text: &String| {
             let pair = text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-            pair.ok_or_else(|| CliError::usage(format!("`{flag} {text}` has no value"), format!("write {flag} NAME=…")))
+            pair.ok_or_else(|| CliError::usage(format!("a value of {flag} has no `=`"), format!("write {flag} NAME=…")))
         };
         values.iter().map(pair).collect()
     };

@@ -51,7 +51,8 @@ fn model(item: &Value) -> Option<ModelInfo> {
     ];
     let context = CONTEXTS.iter().find_map(|path| item.pointer(path)?.as_u64());
     let id = id.strip_prefix("models/").unwrap_or(id);
-    (!id.is_empty()).then(|| ModelInfo { id: id.to_owned(), context })
+    // An id is sent back and shown: one with control characters is no id.
+    (!id.is_empty() && !id.contains(char::is_control)).then(|| ModelInfo { id: id.to_owned(), context })
 }
 
 #[cfg(test)]

@@ -158,7 +158,9 @@ impl CompareView {
             Format::Markdown => {
                 let lane = &self.lanes[index];
                 let gap = if index > 0 { "\n" } else { "" };
-                let text = format!("{gap}# {}\n\n{}", lane.name, lane.source().trim_end());
+                // The source is data on a pipe; a terminal would obey what is in it.
+                let source = if self.settings.look.out_width.is_some() { lane.text().into() } else { lane.source() };
+                let text = format!("{gap}# {}\n\n{}", lane.name, source.trim_end());
                 to.out().extend([text.trim_end(), "\n"]);
                 self.note_apart(index, to);
             }
@@ -267,8 +269,10 @@ impl CompareView {
     fn tag_delta(&mut self, lane: usize, delta: &Delta, to: &mut Output) {
         let (0, DeltaKind::Text(text) | DeltaKind::Refusal(text)) = (delta.choice, &delta.kind) else { return };
         let tag = &mut self.tags[lane];
+        // Only what is new is looked through: an open line may be long.
+        let known = tag.line.len();
         tag.sanitiser.push(text, &mut tag.line);
-        let Some(end) = tag.line.rfind('\n') else { return };
+        let Some(end) = tag.line[known..].rfind('\n').map(|end| known + end) else { return };
         let rest = tag.line.split_off(end + 1);
         let lines = std::mem::replace(&mut tag.line, rest);
         for line in lines.lines() {

@@ -129,6 +129,15 @@ fn lines_come_tagged_and_control_sequences_go() {
 }
 
 #[test]
+fn a_terminal_gets_no_control_sequence_in_any_text() {
+    let lanes = [("a", told("a", &[HOSTILE], Ok(FinishReason::Stop)))];
+    for (format, view) in [(Format::Markdown, View::Auto), (Format::Text, View::Stack), (Format::Text, View::Auto)] {
+        let (out, _) = streams(run(settings(format, view, Some(80)), &lanes, &[]).1);
+        assert!(!out.contains(['\u{1b}', '\r', '\u{7}']), "{out:?}");
+    }
+}
+
+#[test]
 fn json_is_one_document_and_json_lines_tell_whose_they_are() {
     let (out, _) = streams(run(settings(Format::Json, View::Auto, None), &three(), &[1, 1, 2]).1);
     let document: serde_json::Value = serde_json::from_str(&out).expect("one document");
