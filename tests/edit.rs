@@ -50,7 +50,7 @@ fn entries_are_added_renamed_and_removed_and_the_rest_stays() {
     let ran = home.run(&["models", "--format", "json"]).exits(0).json();
     assert_eq!((&ran["models"][1]["model"], &ran["models"][1]["price"]["output"]), (&"通义".into(), &2.0.into()));
     home.run(&["model", "remove", "b"]).exits(2).says(&["route `r`", "--everywhere"]);
-    home.run(&["model", "remove", "b", "--everywhere"]).exits(0);
+    home.run(&["model", "remove", "b", "--everywhere"]).exits(0).says(&["route `r`", "`default`"]);
     home.run(&["endpoint", "remove", "box", "--with-models"]).exits(0).says(&["通义"]);
     home.run(&["endpoint", "remove", "e"]).exits(0);
     assert!(!text(&home).contains("routes") && text(&home).contains("# mine"), "{}", text(&home));

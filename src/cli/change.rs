@@ -7,14 +7,11 @@ use std::path::{Path, PathBuf};
 
 use super::{CliError, Context, context::text_of};
 use crate::{
-    chat::sanitise::one_line,
     config::{
-        self, Config, ConfigError, Flags, base_url,
+        self, Config, ConfigError, Flags,
         draft::key_file,
         edit::{Edit, EditError},
-        is_name, normalised,
     },
-    render::wrap::shortened,
     secret::ApiKey,
     store,
     term::output::say,
@@ -73,26 +70,24 @@ impl Change {
         store::replace(&self.path, text).map_err(|source| unwritable(&self.path, source))
     }
 
-    /// Keeps the old file beside the new one, and beside those kept earlier; its path, where there was one.
+    /// Keeps the old config beside the new one; its path, where there was one.
     pub(super) fn keep_old(&self) -> Result<Option<PathBuf>, CliError> {
-        let Some(before) = &self.before else { return Ok(None) };
-        let beside = |end: &str| {
-            let mut name = self.path.file_name().unwrap_or_default().to_owned();
-            name.push(end);
-            self.path.with_file_name(name)
-        };
-        let numbered = (2..).map(|number| format!(".bak{number}"));
-        let mut free = std::iter::once(".bak".to_owned()).chain(numbered).map(|end| beside(&end));
-        let kept = free.find(|path| !path.exists()).expect("numbers do not end");
-        store::replace(&kept, before).map_err(|source| unwritable(&kept, source))?;
-        Ok(Some(kept))
+        self.before.as_ref().map(|before| backed_up(&self.path, before)).transpose()
     }
 
-    /// Keeps a key in a file of its own beside the config; what the config says of it.
+    /// Keeps a key in a file of its own beside the config; what the config says of it. Another key that was there is
+    /// kept, too: a config that was put aside still names its file.
     pub(super) fn keep_key(&self, endpoint: &str, key: &ApiKey) -> Result<String, CliError> {
         let place = key_file(endpoint);
-        let path = self.folder().join(&place);
-        store::replace(&path, &format!("{}\n", key.expose())).map_err(|source| unwritable(&path, source))?;
+        let (path, text) = (self.folder().join(&place), format!("{}\n", key.expose()));
+        match std::fs::read_to_string(&path) {
+            Ok(old) if old != text => {
+                let kept = backed_up(&path, &old)?;
+                say(&format!("the old key of {endpoint} is kept as {}\n", kept.display()));
+            }
+            _ => {}
+        }
+        store::replace(&path, &text).map_err(|source| unwritable(&path, source))?;
         Ok(place)
     }
 
@@ -106,34 +101,6 @@ impl Change {
     }
 }
 
-/// `name` in composed form, if something new may be called so.
-pub(super) fn new_name(name: &str) -> Result<String, CliError> {
-    let name = normalised(name);
-    if is_name(&name) {
-        return Ok(name);
-    }
-    Err(CliError::usage(
-        format!("`{}` cannot be a name", shortened(&one_line(&name), 40)),
-        "names are letters of any script, digits, `.`, `_` and `-`, at most 64, and do not begin with `-`",
-    ))
-}
-
-/// An address that may be written into a config. What is wrong is told without it: there may be a password in it.
-pub(super) fn new_address(text: &str) -> Result<String, String> {
-    let url = base_url(text)?;
-    if !url.username().is_empty() || url.password().is_some() {
-        return Err("has a user in it, which is not sent; say where the key is instead".to_owned());
-    }
-    if text.contains(char::is_control) { Err("has a line break in it".to_owned()) } else { Ok(text.to_owned()) }
-}
-
-/// The name of a variable; a key given in its place is not repeated.
-pub(super) fn variable_name(text: &str) -> Result<(), String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let good = text.chars().all(fits) && !text.starts_with(|c: char| c.is_ascii_digit()) && !text.is_empty();
-    if good { Ok(()) } else { Err("a variable is letters, digits and _; a key itself does not belong here".to_owned()) }
-}
-
 /// Where the config is, or will be.
 pub(super) fn config_path(context: &Context) -> Result<PathBuf, CliError> {
     context.layers(Flags::default())?.config.value.ok_or_else(no_place)
@@ -141,6 +108,20 @@ pub(super) fn config_path(context: &Context) -> Result<PathBuf, CliError> {
 
 pub(super) fn no_place() -> CliError {
     CliError::usage("this system has no place for a config", "name one with --config or MMCHAT_CONFIG")
+}
+
+/// Writes `text` beside the file at `path`, and beside what was kept of it earlier.
+fn backed_up(path: &Path, text: &str) -> Result<PathBuf, CliError> {
+    let beside = |end: &str| {
+        let mut name = path.file_name().unwrap_or_default().to_owned();
+        name.push(end);
+        path.with_file_name(name)
+    };
+    let numbered = (2..).map(|number| format!(".bak{number}"));
+    let mut free = std::iter::once(".bak".to_owned()).chain(numbered).map(|end| beside(&end));
+    let kept = free.find(|path| !path.exists()).expect("numbers do not end");
+    store::replace(&kept, text).map_err(|source| unwritable(&kept, source))?;
+    Ok(kept)
 }
 
 fn unwritable(path: &Path, source: std::io::Error) -> CliError {

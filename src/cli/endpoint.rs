@@ -6,12 +6,7 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    CliError, Context,
-    change::{Change, new_address, new_name, variable_name},
-    complete::Offer,
-    exit::Exit,
-    init::questions,
-    listing::ListArgs,
+    CliError, Context, change::Change, complete::Offer, exit::Exit, given, init::questions, listing::ListArgs,
     models::named_endpoint,
 };
 use crate::{
@@ -55,22 +50,22 @@ struct AddArgs {
     #[arg(value_name = "NAME", add = Offer::Vendors.completer())]
     name: Option<String>,
     /// Where it is, up to and with /v1
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", requires = "name")]
     url: Option<String>,
     /// Its key is in this variable
-    #[arg(long, value_name = "VARIABLE", group = "key")]
+    #[arg(long, value_name = "VARIABLE", group = "key", requires = "name")]
     key_env: Option<String>,
     /// Its key is in this file, which others cannot read
-    #[arg(long, value_name = "FILE", group = "key", value_hint = clap::ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", group = "key", value_hint = clap::ValueHint::FilePath, requires = "name")]
     key_file: Option<PathBuf>,
     /// This line of the shell prints its key
-    #[arg(long, value_name = "LINE", group = "key")]
+    #[arg(long, value_name = "LINE", group = "key", requires = "name")]
     key_command: Option<String>,
     /// Its key is on standard input; it is kept in a file of its own beside the config
-    #[arg(long, group = "key")]
+    #[arg(long, group = "key", requires = "name")]
     key_stdin: bool,
     /// It wants no key
-    #[arg(long, group = "key")]
+    #[arg(long, group = "key", requires = "name")]
     no_key: bool,
 }
 
@@ -80,7 +75,7 @@ struct RemoveArgs {
     /// Which
     #[arg(value_name = "NAME", add = Offer::Endpoints.completer())]
     name: String,
-    /// Its models, too
+    /// Its models, too, also from routes, sets and presets; those that are empty then go with them
     #[arg(long)]
     with_models: bool,
 }
@@ -91,8 +86,8 @@ pub(super) fn run(args: &EndpointArgs, context: &Context) -> Result<Exit, CliErr
         EndpointCommand::Remove(args) => {
             let change = Change::begin(context)?;
             let path = change.path().to_owned();
-            let models = change.edit(|edit| edit.remove_endpoint(&args.name, args.with_models))?;
-            let with = if models.is_empty() { String::new() } else { format!(" with {}", models.join(", ")) };
+            let gone = change.edit(|edit| edit.remove_endpoint(&args.name, args.with_models))?;
+            let with = if gone.is_empty() { String::new() } else { format!(" with {}", gone.join(", ")) };
             say(&format!("removed {}{with} from {}\n", args.name, path.display()));
             let key = path.with_file_name(key_file(&args.name));
             if key.is_file() {
@@ -147,34 +142,15 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
 
 /// The endpoint that the flags describe.
 fn named(args: &AddArgs, name: &str, context: &Context) -> Result<DraftEndpoint, CliError> {
-    let name = &new_name(name)?;
-    let vendor = vendors::named(name);
-    let base_url = match (&args.url, vendor) {
-        (Some(url), _) => new_address(url).map_err(|wrong| {
-            CliError::usage(format!("the address after --url {wrong}"), "write it like https://api.example.com/v1")
-        })?,
-        (None, Some(vendor)) => vendor.address(&context.environment)?.to_string(),
-        (None, None) => {
-            return Err(CliError::usage(
-                format!("`{name}` is no known service"),
-                "say where it is with --url http://…/v1; mmchat vendors lists those that are known",
-            ));
-        }
-    };
-    let own_variable = vendor
-        .and_then(|vendor| vendor.key_variable(&context.environment).or(vendor.key_env.first().map(String::as_str)));
+    // A name that cannot be one is told before a key is read.
+    given::new_name(name)?;
     let key = match args {
-        _ if args.key_stdin => DraftKey::Typed(key_on_stdin()?),
-        AddArgs { key_env: Some(variable), .. } => {
-            variable_name(variable)
-                .map_err(|wrong| CliError::usage(format!("--key-env: {wrong}"), "--key-stdin takes a key"))?;
-            DraftKey::Env(variable.clone())
-        }
-        AddArgs { key_file: Some(path), .. } => DraftKey::File(std::path::absolute(path)?.display().to_string()),
-        _ if args.no_key || args.key_command.is_some() => DraftKey::None,
-        _ => own_variable.map_or(DraftKey::None, |variable| DraftKey::Env(variable.to_owned())),
+        _ if args.key_stdin => Some(DraftKey::Typed(key_on_stdin()?)),
+        AddArgs { key_env: Some(variable), .. } => Some(given::key_in(variable)?),
+        AddArgs { key_file: Some(path), .. } => Some(DraftKey::File(std::path::absolute(path)?.display().to_string())),
+        _ => (args.no_key || args.key_command.is_some()).then_some(DraftKey::None),
     };
-    Ok(DraftEndpoint { name: name.to_owned(), base_url, key })
+    given::endpoint(name, args.url.as_deref(), key, &context.environment)
 }
 
 /// A key is a line.

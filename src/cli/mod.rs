@@ -12,6 +12,7 @@ mod context;
 mod demo;
 mod endpoint;
 pub mod exit;
+mod given;
 mod init;
 mod listing;
 mod man;

@@ -4,14 +4,16 @@ use clap::{Args, Subcommand};
 
 use super::{
     CliError, Context,
-    change::{Change, new_name},
+    change::Change,
     complete::Offer,
+    context::{preset_files, preset_folder, text_of},
     exit::Exit,
+    given::new_name,
     init::questions,
     models::named_endpoint,
 };
 use crate::{
-    config::{direct_target, edit::NewModel, parse_duration},
+    config::{Flags, Preset, direct_target, edit::NewModel, normalised, parse_duration},
     plan,
     term::{output::say, prompt::can_ask},
 };
@@ -91,12 +93,16 @@ pub(super) fn run(args: &ModelArgs, context: &Context) -> Result<Exit, CliError>
     let done = match &args.command {
         ModelCommand::Add(args) => add(args, context)?,
         ModelCommand::Remove(args) => {
-            Change::begin(context)?.edit(|edit| edit.remove_model(&args.name, args.everywhere))?;
-            format!("removed {}", args.name)
+            let change = Change::begin(context)?;
+            let gone = change.edit(|edit| edit.remove_model(&args.name, args.everywhere))?;
+            warn_of_presets(&args.name, context)?;
+            let with = if gone.is_empty() { String::new() } else { format!(" with {}", gone.join(", ")) };
+            format!("removed {}{with}", args.name)
         }
         ModelCommand::Rename { from, to } => {
             let to = &new_name(to)?;
             Change::begin(context)?.edit(|edit| edit.rename_model(from, to))?;
+            warn_of_presets(from, context)?;
             format!("{from} is now {to}")
         }
         ModelCommand::Default { name } => {
@@ -111,6 +117,19 @@ pub(super) fn run(args: &ModelArgs, context: &Context) -> Result<Exit, CliError>
     };
     say(&format!("{done}\n"));
     Ok(Exit::Ok)
+}
+
+/// Presets in files of their own are not changed with the config: those that still name the model are told.
+fn warn_of_presets(model: &str, context: &Context) -> Result<(), CliError> {
+    let folder = preset_folder(&context.layers(Flags::default())?).unwrap_or_default();
+    for name in preset_files(&folder) {
+        let path = folder.join(format!("{name}.toml"));
+        let preset = text_of(&path).and_then(|text| Preset::from_file(&name, &text, &path));
+        if preset.is_ok_and(|preset| preset.model.is_some_and(|named| normalised(&named) == normalised(model))) {
+            say(&format!("warning: {} still names {model}\n", path.display()));
+        }
+    }
+    Ok(())
 }
 
 fn add(args: &AddArgs, context: &Context) -> Result<String, CliError> {

@@ -16,7 +16,7 @@ use crate::{
     config::{Config, Flags, direct_target, nearest, parse_duration},
     endpoint::Endpoint,
     engine::{Engine, EventKind, LaneOutcome},
-    plan::{Lane, Plan},
+    plan::{AT_ONCE, Lane, Plan},
     protocol::{ApiError, ModelInfo},
     render::{
         notice::{duration, reason},
@@ -78,6 +78,9 @@ pub(super) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> 
         // Without a config these are only guesses at what may run here.
         let guess = |pinged: &Pinged| pinged.endpoint.keys.is_empty() && pinged.endpoint.connect.loopback;
         pinged.retain(|pinged| pinged.listed.is_ok() || !guess(pinged));
+    }
+    if pinged.is_empty() && config.path.is_some() {
+        return Err(CliError::usage("the config has no endpoints", "add one: mmchat endpoint add"));
     }
     if pinged.is_empty() {
         return Err(crate::plan::PlanError::NoKey.into());
@@ -164,7 +167,7 @@ pub(super) async fn ask_all(engine: &Arc<Engine>, models: &[Arc<Target>], limit:
         filter_goes_on: false,
         deadline: Some(limit),
     });
-    let plan = Plan { lanes: lanes.collect(), at_once: None };
+    let plan = Plan { lanes: lanes.collect(), at_once: Some(AT_ONCE) };
     let events = engine.run(plan).filter_map(async |event| match event.kind {
         EventKind::Finished(outcome) => Some((event.lane, *outcome)),
         _ => None,
@@ -233,7 +236,7 @@ fn model_table(checked: &[Checked<'_>]) -> Table {
 }
 
 /// What came of asking the model.
-fn state(outcome: &LaneOutcome) -> String {
+pub(super) fn state(outcome: &LaneOutcome) -> String {
     match &outcome.result {
         Ok(_) => "ok".to_owned(),
         Err(error) => format!("ERR {}", error.class),

@@ -87,10 +87,9 @@ fn attached(file: &str) -> Result<Attached, CliError> {
     let bytes = bytes_of(path)?;
     if let Some(media_type) = media_type(&bytes) {
         if bytes.len() > LARGEST_IMAGE {
-            let megabytes = bytes.len() / 1_000_000;
             return Err(CliError::usage(
-                format!("{shown} is a picture of {megabytes} MB"),
-                "services take up to 20 MiB at most; make it smaller",
+                format!("{shown} is a picture of more than 20 MiB"),
+                "no service takes more; make it smaller",
             ));
         }
         return Ok(Attached::Image(Image::Data { media_type, bytes: Bytes::from(bytes) }));
@@ -185,7 +184,7 @@ mod tests {
             (vec![folder.path().join("none")], "cannot be read"),
             (vec![file("b.bin", &[1, 0, 2])], "neither a text nor a picture"),
             (vec![file("c.png", b"<html>")], "no picture"),
-            (vec![file("d.png", &large)], "picture of 20 MB"),
+            (vec![file("d.png", &large)], "more than 20 MiB"),
         ] {
             let files: Vec<&Path> = files.iter().map(std::path::PathBuf::as_path).collect();
             let error = given(&[" "], &files).expect_err("no prompt").to_string();

@@ -32,6 +32,9 @@ impl Plan {
     }
 }
 
+/// More lanes under way at once would leave no file handles on some systems.
+pub const AT_ONCE: usize = 200;
+
 /// One answer to be produced.
 #[derive(Clone, Debug)]
 pub struct Lane {
@@ -80,6 +83,12 @@ pub enum PlanError {
     /// There is no config, no known key, and no server on this machine.
     #[error("there is no config, no known key in the environment, and no server that answers on this machine")]
     NoKey,
+    /// Nobody was chosen, and the config does not choose.
+    #[error("nobody was chosen to compare")]
+    Nobody {
+        /// What to do.
+        hint: String,
+    },
     /// Nothing was asked for, and nothing is the default.
     #[error("no model was named and the config has no default")]
     Nothing {
@@ -93,7 +102,9 @@ impl PlanError {
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Unknown { hint, .. } | Self::Nothing { hint } | Self::NoTag { hint, .. } => hint.clone(),
+            Self::Unknown { hint, .. } | Self::Nothing { hint } | Self::Nobody { hint } | Self::NoTag { hint, .. } => {
+                hint.clone()
+            }
             Self::Blind(_) => "ask another model, or add \"images\" to its capabilities".into(),
             Self::NoKey => "set a key such as OPENAI_API_KEY, or write a config: mmchat config path says where".into(),
             Self::IsSet(name) => format!("use compare: mmchat compare --set {name}, or name one of its models"),

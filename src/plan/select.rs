@@ -117,7 +117,7 @@ fn everybody(config: &Config) -> Result<Vec<String>, PlanError> {
     }
     Err(match config.path {
         None => PlanError::NoKey,
-        Some(_) => PlanError::Nothing { hint: "the config has no [models]; add one: mmchat model add".into() },
+        Some(_) => PlanError::Nobody { hint: "the config has no [models]; add one: mmchat model add".into() },
     })
 }
 
@@ -131,7 +131,7 @@ fn bare(config: &Config) -> Result<Vec<(String, bool)>, PlanError> {
         }
         (None, []) => {
             let hint = "choose with -m a,b, --tag or --all, or name a set in the config".to_owned();
-            return Err(PlanError::Nothing { hint });
+            return Err(PlanError::Nobody { hint });
         }
         (None, sets) => {
             let names: Vec<&str> = sets.iter().map(|set| set.name.as_str()).collect();
@@ -139,7 +139,7 @@ fn bare(config: &Config) -> Result<Vec<(String, bool)>, PlanError> {
                 "choose one with --set: {}; or set `compare` in the config; or use -m a,b, --tag, --all",
                 names.join(", ")
             );
-            return Err(PlanError::Nothing { hint });
+            return Err(PlanError::Nobody { hint });
         }
     };
     Ok(set.iter().map(|member| (member.clone(), false)).collect())

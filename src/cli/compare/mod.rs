@@ -17,8 +17,8 @@ use super::{
 };
 use crate::{
     chat::{Call, ChatRequest},
-    config::{Config, Layers},
-    plan::{Plan, Selection},
+    config::{Config, Layers, Preset},
+    plan::{AT_ONCE, Plan, Selection},
     render::{
         Format, Look,
         compare::{CompareView, Settings, VIEWS, View},
@@ -26,9 +26,6 @@ use crate::{
     route::OnCut,
     term::{self, live::Live, output::say},
 };
-
-/// More at once would leave no file handles on some systems.
-const AT_ONCE: usize = 200;
 
 /// Ask several models the same at once, and see the answers side by side
 #[derive(Debug, Args)]
@@ -68,22 +65,24 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
     let format = args.request.check(&layers)?;
     let look = context.look(&layers);
     let look = Look { out_width: look.out_width.filter(|_| !args.request.to_file()), ..look };
-    let view = view(&args.view, look, layers.plain.value)?;
+    let drawn = drawable(context, look, layers.plain.value);
+    let view = view(&args.view, format, look, drawn)?;
     let preset = args.request.preset(context, &config, &layers)?;
     // A wrong name is told before anything is read.
-    args.plan(&config, &layers, &Arc::new(Call::Chat(ChatRequest::default())), OnCut::Error)?;
+    let selection = args.selection(preset.as_ref());
+    args.plan(&selection, &config, &layers, &Arc::new(Call::Chat(ChatRequest::default())), OnCut::Error)?;
     let call = args.request.call(preset.as_ref(), &layers)?;
     let settings = Settings {
         format,
         view,
         look,
-        drawn: drawable(context, look, layers.plain.value),
+        drawn,
         rendered: look.styled && !args.request.raw,
         verbose: layers.log.value,
         prompt_tokens: call.estimated_tokens(),
     };
     let on_cut = if settings.shows_as_it_comes() { OnCut::Error } else { OnCut::Buffer };
-    let (plan, warnings) = args.plan(&config, &layers, &call, on_cut)?;
+    let (plan, warnings) = args.plan(&selection, &config, &layers, &call, on_cut)?;
     let streams = args.request.streams()?;
     for warning in warnings {
         say(&format!("warning: {warning}\n"));
@@ -95,15 +94,24 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
 }
 
 impl CompareArgs {
+    /// Whom the flags choose; without a choice the preset's model.
+    fn selection(&self, preset: Option<&Preset>) -> Selection {
+        let chosen =
+            Selection { models: self.models.clone(), sets: self.sets.clone(), tags: self.tags.clone(), all: self.all };
+        match preset.and_then(|preset| preset.model.clone()) {
+            Some(model) if chosen.is_empty() => Selection { models: vec![model], ..chosen },
+            _ => chosen,
+        }
+    }
+
     fn plan(
         &self,
+        selection: &Selection,
         config: &Config,
         layers: &Layers,
         call: &Arc<Call>,
         on_cut: OnCut,
     ) -> Result<(Plan, Vec<String>), CliError> {
-        let selection =
-            Selection { models: self.models.clone(), sets: self.sets.clone(), tags: self.tags.clone(), all: self.all };
         let selected = selection.lanes(config, call, on_cut)?;
         let mut lanes = selected.lanes;
         for lane in &mut lanes {
@@ -114,11 +122,17 @@ impl CompareArgs {
     }
 }
 
-fn view(word: &str, look: Look, plain: bool) -> Result<View, CliError> {
+fn view(word: &str, format: Format, look: Look, drawable: bool) -> Result<View, CliError> {
     let Some(&(_, view)) = VIEWS.iter().find(|(name, _)| *name == word) else {
         return Err(unknown("view", word, &VIEWS.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
     };
-    if view == View::Live && (look.out_width.is_none() || plain) {
+    if view != View::Auto && format != Format::Text {
+        return Err(CliError::usage(
+            "`--view` arranges text, and another format was asked for",
+            "leave one of them out",
+        ));
+    }
+    if view == View::Live && (look.out_width.is_none() || !drawable) {
         return Err(CliError::usage(
             "`--view live` needs a terminal that may be drawn on",
             "leave it out, or take stack or tagged",

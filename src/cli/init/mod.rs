@@ -3,7 +3,7 @@
 //! Owns the order of things: look around, ask (or take the flags), try, write. Nothing is written before the end, so an
 //! interruption at any question leaves everything as it was.
 
-use std::{path::PathBuf, time::Duration};
+use std::time::Duration;
 
 use clap::Args;
 
@@ -15,21 +15,21 @@ use found::{Found, Seen};
 
 use super::{
     CliError, Context,
-    change::{Change, config_path, new_address, new_name, variable_name},
+    change::{Change, config_path},
     exit::Exit,
-    ping::ask_all,
+    given,
+    ping::{ask_all, state},
 };
 use crate::{
     config::{
         self,
         draft::{Draft, DraftEndpoint, DraftKey},
-        vendors,
     },
     render::{notice::reason, table::Table},
     store,
     term::{
         output::say,
-        prompt::{PromptError, can_ask, choose_several, confirm},
+        prompt::{can_ask, choose_several, confirm},
     },
 };
 
@@ -111,9 +111,13 @@ pub(super) fn run(args: &InitArgs, context: &Context) -> Result<Exit, CliError> 
     }
     let found = gather(args, context, asks)?;
     let draft = roles::draft(args, found, asks)?;
-    let failed = if args.no_try { false } else { try_models(&draft, context, asks)? };
+    let tried = if args.no_try { Exit::Ok } else { try_models(&draft, context)? };
+    if tried != Exit::Ok && asks && !confirm("Some failed. Write the config all the same", true)? {
+        say("nothing was changed\n");
+        return Ok(tried);
+    }
     write(&draft, context)?;
-    Ok(if failed { Exit::SomeFailed } else { Exit::Ok })
+    Ok(tried)
 }
 
 /// The services to be used, each with the models it lists.
@@ -178,34 +182,16 @@ fn named_endpoints(args: &InitArgs, context: &Context) -> Result<Vec<DraftEndpoi
         values.iter().map(pair).collect()
     };
     let (variables, files) = (pairs("--key-env", &args.key_env)?, pairs("--key-file", &args.key_files)?);
-    for (_, variable) in &variables {
-        variable_name(variable)
-            .map_err(|wrong| CliError::usage(format!("--key-env: {wrong}"), "--key-env NAME=VARIABLE"))?;
-    }
-    let mut endpoints = Vec::new();
+    let mut endpoints = Vec::<DraftEndpoint>::new();
     for text in &args.endpoints {
         let (name, url) = text.split_once('=').map_or((text.as_str(), None), |(name, url)| (name, Some(url)));
-        let name = &new_name(name)?;
-        let vendor = vendors::named(name);
-        let address = match (url, vendor) {
-            (Some(url), _) => new_address(url).map_err(|wrong| {
-                CliError::usage(format!("the address of {name} {wrong}"), "write it like https://api.example.com/v1")
-            })?,
-            (None, Some(vendor)) => vendor.address(&context.environment)?.to_string(),
-            (None, None) => {
-                let hint = format!("say where it is: --endpoint {name}=http://…/v1");
-                return Err(CliError::usage(format!("`{name}` is no known service"), hint));
-            }
-        };
         let own = |pairs: &[(String, String)]| pairs.iter().find(|(of, _)| of == name).map(|(_, value)| value.clone());
         let key = match (own(&variables), own(&files)) {
-            (Some(variable), _) => DraftKey::Env(variable),
-            (None, Some(file)) => DraftKey::File(std::path::absolute(PathBuf::from(file))?.display().to_string()),
-            (None, None) => vendor
-                .and_then(|vendor| vendor.key_env.first())
-                .map_or(DraftKey::None, |variable| DraftKey::Env(variable.clone())),
+            (Some(variable), _) => Some(given::key_in(&variable)?),
+            (None, Some(file)) => Some(DraftKey::File(std::path::absolute(file)?.display().to_string())),
+            (None, None) => None,
         };
-        endpoints.push(DraftEndpoint { name: name.clone(), base_url: address, key });
+        endpoints.push(given::endpoint(name, url, key, &context.environment)?);
     }
     if let Some((name, _)) = variables.iter().chain(&files).find(|(name, _)| !endpoints.iter().any(|e| e.name == *name))
     {
@@ -217,8 +203,8 @@ fn named_endpoints(args: &InitArgs, context: &Context) -> Result<Vec<DraftEndpoi
     Ok(endpoints)
 }
 
-/// Asks every model for one token. Whether some failed.
-fn try_models(draft: &Draft, context: &Context, asks: bool) -> Result<bool, CliError> {
+/// Asks every model for one token. The code for what came of it.
+fn try_models(draft: &Draft, context: &Context) -> Result<Exit, CliError> {
     let config = config::resolve(&draft.text(true), &config_path(context)?)?;
     say(&format!(
         "trying {} …\n",
@@ -226,29 +212,20 @@ fn try_models(draft: &Draft, context: &Context, asks: bool) -> Result<bool, CliE
     ));
     let outcomes = context.runtime()?.block_on(ask_all(&context.engine(), &config.models, TRY));
     let mut table = Table::new(&["model", "endpoint/id", "state", ">TTFT", "note"]);
-    let mut failed = false;
     for (model, outcome) in config.models.iter().zip(&outcomes) {
         let ttft = outcome.ttft.map(crate::render::notice::duration).unwrap_or_default();
-        let (state, note) = match &outcome.result {
-            Ok(_) => ("ok".to_owned(), String::new()),
-            Err(error) => (format!("ERR {}", error.class), reason(error)),
-        };
-        failed |= outcome.result.is_err();
+        let (state, note) = (state(outcome), outcome.result.as_ref().err().map(reason).unwrap_or_default());
         let id = format!("{}/{}", model.endpoint.name, model.upstream);
         table.row(vec![model.id.0.clone(), id, state, ttft, note]);
     }
     say(&table.text(context.look(&context.layers(config::Flags::default())?).out_width));
-    if failed && asks && !confirm("Some failed. Write the config all the same", true)? {
-        return Err(PromptError::Interrupted.into());
-    }
-    Ok(failed)
+    Ok(Exit::of_lanes(outcomes.iter()))
 }
 
 /// Writes keys that were typed, and the config. The old one is kept.
 fn write(draft: &Draft, context: &Context) -> Result<(), CliError> {
     let change = Change::begin(context)?;
     let text = draft.text(false);
-    config::resolve(&text, change.path())?;
     let kept = change.keep_old()?;
     for endpoint in &draft.endpoints {
         if let DraftKey::Typed(key) = &endpoint.key {

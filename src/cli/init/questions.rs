@@ -7,8 +7,8 @@ use std::sync::Arc;
 use crate::{
     cli::{
         CliError,
-        change::{new_address, variable_name},
         exit::Exit,
+        given::{new_address, variable_name},
     },
     config::{
         Config, base_url,

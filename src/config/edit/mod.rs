@@ -129,7 +129,7 @@ impl Edit {
         self.add("models", "a model", &new.name, entry)
     }
 
-    /// Removes an endpoint; its models too, or they keep it.
+    /// Removes an endpoint; its models too, or they keep it. What went with it.
     pub fn remove_endpoint(&mut self, name: &str, with_models: bool) -> Result<Vec<String>, EditError> {
         let name = normalised(name);
         self.existing("endpoints", "endpoint", &name)?;
@@ -137,21 +137,26 @@ impl Edit {
             .filter(|(_, item)| text_of(item.get("endpoint")).is_some_and(|endpoint| normalised(endpoint) == name))
             .map(|(key, _)| key.to_owned())
             .collect();
-        let mut by: Vec<String> = if with_models { Vec::new() } else { models.clone() };
         let direct = format!("{name}/");
-        by.extend(self.users(|wanted| wanted.starts_with(&direct)));
-        if !by.is_empty() {
-            return Err(EditError::Used { name, by, flag: "--with-models" });
+        let named = |model: &String| format!("model `{model}`");
+        if !with_models {
+            let by: Vec<String> =
+                models.iter().map(named).chain(self.users(|wanted| wanted.starts_with(&direct))).collect();
+            if !by.is_empty() {
+                return Err(EditError::Used { name, by, flag: "--with-models" });
+            }
         }
+        let mut gone: Vec<String> = models.iter().map(named).collect();
         for model in &models {
-            self.remove_model(model, true)?;
+            gone.extend(self.remove_model(model, true)?);
         }
+        gone.extend(self.forget(&|wanted| wanted.starts_with(&direct)));
         self.remove("endpoints", &name);
-        Ok(models)
+        Ok(gone)
     }
 
-    /// Removes a model; from routes and sets too if `everywhere`, and those that are empty then.
-    pub fn remove_model(&mut self, name: &str, everywhere: bool) -> Result<(), EditError> {
+    /// Removes a model; from routes and sets too if `everywhere`, and those that are empty then. What went with it.
+    pub fn remove_model(&mut self, name: &str, everywhere: bool) -> Result<Vec<String>, EditError> {
         let name = normalised(name);
         self.existing("models", "model", &name)?;
         let by = self.users(|wanted| wanted == name);
@@ -159,8 +164,7 @@ impl Edit {
             return Err(EditError::Used { name, by, flag: "--everywhere" });
         }
         self.remove("models", &name);
-        self.forget(&name);
-        Ok(())
+        Ok(self.forget(&|wanted| wanted == name))
     }
 
     /// Gives a model another name, wherever it is used.
@@ -309,48 +313,37 @@ impl Edit {
         }
     }
 
-    /// Takes a name out of routes and sets, and what nothing is left of; and out of `default` and presets.
-    fn forget(&mut self, name: &str) {
-        let is_it = |value: &Value| text_of_value(value).is_some_and(|text| normalised(text) == *name);
-        let mut routes = Vec::new();
-        for (key, item) in entries_mut(self.document.get_mut("routes")) {
-            if let Some(models) = item.get_mut("models").and_then(Item::as_array_mut) {
-                models.retain(|value| !is_it(value));
-                if models.is_empty() {
-                    routes.push(key);
-                }
-            }
-        }
-        for route in &routes {
-            self.remove("routes", route);
-        }
-        let gone = |text: &str| normalised(text) == *name || routes.contains(&normalised(text));
-        let is_gone = |value: &Value| text_of_value(value).is_some_and(gone);
-        let mut empty = Vec::new();
-        for (key, item) in entries_mut(self.document.get_mut("sets")) {
-            if let Some(members) = item.as_array_mut() {
-                members.retain(|value| !is_gone(value));
-                if members.is_empty() {
-                    empty.push(key);
-                }
-            }
-        }
-        for (_, preset) in entries_mut(self.document.get_mut("presets")) {
+    /// Takes names out of routes and sets, and what nothing is left of; and out of `default`, `compare` and presets.
+    /// What is gone then.
+    fn forget(&mut self, is_it: &dyn Fn(&str) -> bool) -> Vec<String> {
+        let names_it = |value: &Value| text_of_value(value).is_some_and(|text| is_it(&normalised(text)));
+        let routes = emptied(self.document.get_mut("routes"), Some("models"), &names_it);
+        let is_gone = |value: &Value| {
+            names_it(value) || text_of_value(value).is_some_and(|text| routes.contains(&normalised(text)))
+        };
+        let sets = emptied(self.document.get_mut("sets"), None, &is_gone);
+        let mut gone: Vec<String> = routes.iter().map(|route| format!("route `{route}`")).collect();
+        gone.extend(sets.iter().map(|set| format!("set `{set}`")));
+        for (key, preset) in entries_mut(self.document.get_mut("presets")) {
             if preset.get("model").and_then(Item::as_value).is_some_and(is_gone)
                 && let Some(preset) = preset.as_table_like_mut()
             {
                 preset.remove("model");
+                gone.push(format!("the model of preset `{key}`"));
             }
         }
-        if self.document.get("default").and_then(Item::as_value).is_some_and(is_gone) {
-            self.remove_setting("default");
+        let default = self.document.get("default").and_then(Item::as_value).is_some_and(is_gone);
+        let compare = text_of(self.document.get("compare")).is_some_and(|set| sets.contains(&normalised(set)));
+        for (setting, _) in [("default", default), ("compare", compare)].iter().filter(|(_, gone)| *gone) {
+            self.remove_setting(setting);
+            gone.push(format!("`{setting}`"));
         }
-        if text_of(self.document.get("compare")).is_some_and(|set| empty.contains(&normalised(set))) {
-            self.remove_setting("compare");
+        for (table, names) in [("routes", &routes), ("sets", &sets)] {
+            for name in names {
+                self.remove(table, name);
+            }
         }
-        for set in empty {
-            self.remove("sets", &set);
-        }
+        gone
     }
 
     /// Who uses a name.
@@ -403,6 +396,24 @@ fn entries(item: Option<&Item>) -> impl Iterator<Item = (&str, &Item)> {
 fn entries_mut(item: Option<&mut Item>) -> impl Iterator<Item = (String, &mut Item)> {
     let table = item.and_then(Item::as_table_like_mut);
     table.into_iter().flat_map(|table| table.iter_mut().map(|(key, item)| (key.get().to_owned(), item)))
+}
+
+/// Takes names out of a table's entries, which are lists or have one called `list`; the entries that are empty then.
+fn emptied(table: Option<&mut Item>, list: Option<&str>, is_gone: &dyn Fn(&Value) -> bool) -> Vec<String> {
+    let mut empty = Vec::new();
+    for (key, entry) in entries_mut(table) {
+        let list = match list {
+            Some(list) => entry.get_mut(list),
+            None => Some(entry),
+        };
+        if let Some(names) = list.and_then(Item::as_array_mut) {
+            names.retain(|value| !is_gone(value));
+            if names.is_empty() {
+                empty.push(normalised(&key));
+            }
+        }
+    }
+    empty
 }
 
 fn text_of(item: Option<&Item>) -> Option<&str> {

@@ -351,6 +351,14 @@ mod tests {
     }
 
     #[test]
+    fn a_word_longer_than_its_row_is_broken() {
+        assert_eq!(plain("1. aaaaaaaaaaaaaaaaa", 20), "1. \n   aaaaaaaaaaaaaaaa\n   a\n");
+        let bold = render("**aaaaaaaaaaaa** b", 11, 1000);
+        assert_eq!(sanitised(&bold), "aaaaaaaaaa\naa b\n");
+        assert_eq!(bold.matches('a').count(), 12);
+    }
+
+    #[test]
     fn the_first_word_is_shown_with_the_read_that_brought_it() {
         let (mut markdown, mut out) = (Markdown::new(80), String::new());
         markdown.push("Hel", &mut out);

@@ -2,6 +2,7 @@
 //!
 //! Owns what is on the open row and the word that may not fit on it any more. Refuses to know what the text means.
 
+use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
 const RESET: &str = "\u{1b}[0m";
@@ -157,11 +158,32 @@ impl Row {
             // Longer than what was left of its row, and its head is shown: it is broken where the row ends.
             self.new_row(out);
         }
-        out.push_str(&std::mem::take(&mut self.word));
-        self.column += std::mem::take(&mut self.word_width);
-        // A word longer than a row is wrapped by the terminal itself.
-        if self.column > self.width {
-            self.column %= self.width + 1;
+        let (word, cells) = (std::mem::take(&mut self.word), std::mem::take(&mut self.word_width));
+        if self.column + cells <= self.width {
+            out.push_str(&word);
+            self.column += cells;
+        } else {
+            self.break_apart(&word, out);
+        }
+    }
+
+    /// A word longer than a row: as many clusters on each as fit. Styles take no cells.
+    fn break_apart(&mut self, word: &str, out: &mut String) {
+        let mut parts = word.split('\u{1b}');
+        let plain = parts.next().map(|part| ("", part));
+        let styled = parts.map(|part| part.split_at(part.find('m').map_or(0, |end| end + 1)));
+        for (at, (code, text)) in plain.into_iter().chain(styled).enumerate() {
+            if at > 0 {
+                out.extend(["\u{1b}", code]);
+            }
+            for cluster in text.graphemes(true) {
+                let cells = cluster.width();
+                if self.column + cells > self.width && self.column > self.indent.width() {
+                    self.new_row(out);
+                }
+                out.push_str(cluster);
+                self.column += cells;
+            }
         }
     }
 
