@@ -42,6 +42,19 @@ fn names_fit_the_flag() {
 }
 
 #[test]
+fn the_config_that_is_named_counts_and_keys_without_one() {
+    let home = home();
+    let other = home.path("other.toml");
+    fs::write(&other, "[models.otter]\n").expect("a file");
+    assert_eq!(offered(&home, &["--config", other.to_str().expect("text"), "ask", "-m", "o"]), ["otter"]);
+    let bare = Home::new();
+    let mut command = bare.command();
+    command.env("COMPLETE", "fish").env("DEEPSEEK_API_KEY", "sk-1").args(["--", "mmchat", "ask", "-m", "deeps"]);
+    let ran = Ran::of(command.output().expect("runs")).exits(0);
+    assert!(ran.out.contains("deepseek/deepseek-flash"), "{ran:?}");
+}
+
+#[test]
 fn a_broken_config_completes_nothing_and_says_nothing() {
     let home = Home::with_config("[broken");
     assert!(offered(&home, &["ask", "-m", "z"]).is_empty());

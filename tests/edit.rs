@@ -188,8 +188,12 @@ fn presets_are_filled_in_and_their_mistakes_told() {
         (&sent["model"], &sent["temperature"], &sent["messages"][0]["content"]),
         (&"z".into(), &1.0.into(), &"mine".into())
     );
+    fs::write(home.path("presets/named.toml"), "model = \"m1\"\n").expect("a file");
+    home.run(&["model", "rename", "m1", "m2"]).exits(0).says(&["named.toml still names m1"]);
+    home.run(&["model", "rename", "m2", "m1"]).exits(0);
     for (arguments, code, words) in [
-        (&["ask", "-p", "review", "x"][..], 2, "preset `review` needs lang"),
+        (&["compare", "-p", "named", "-P", "a=b", "x"][..], 2, "has no variable"),
+        (&["ask", "-p", "review", "x"], 2, "preset `review` needs lang"),
         (&["ask", "-p", "review", "-P", "lang=C"], 2, "needs input"),
         (&["ask", "-p", "review", "-P", "lnag=C", "x"], 2, "did you mean `lang`?"),
         (&["ask", "-p", "reveiw", "x"], 2, "did you mean review?"),
@@ -209,6 +213,8 @@ fn presets_are_filled_in_and_their_mistakes_told() {
     home.run(&["ask", "-m", "m1", "-p", "loop"]).exits(2).says(&["runs without end"]);
     fs::write(home.path("presets/bad.toml"), "prompt = \"{{ open\"\n").expect("a file");
     home.run(&["ask", "-m", "m1", "-p", "bad"]).exits(3).says(&["bad.toml", "template"]);
+    let listed = home.run(&["presets", "list"]).exits(3).says(&["bad.toml"]);
+    assert!(listed.out.contains("broken") && listed.out.contains("review"), "{listed:?}");
 }
 
 #[cfg(unix)]

@@ -97,6 +97,22 @@ fn an_endpoint_is_asked_page_by_page_and_remembered_for_completion() {
 }
 
 #[test]
+fn the_next_key_is_tried_when_one_is_refused() {
+    let refusal = reply("401 Unauthorized", "content-type: application/json\r\n", NO);
+    let server = Server::replying(&[&refusal, &list(&["m1"])]);
+    let config =
+        format!("[endpoints.m]\nbase_url = \"{}\"\napi_keys = [\"sk-dead-key\", \"sk-good-key\"]\n", server.url());
+    let home = Home::with_config(&config);
+    assert!(home.run(&["models", "available", "m"]).exits(0).out.contains("m1"));
+    assert!(server.requests()[1].head.contains("sk-good-key"));
+    Home::with_config("default = \"x/y\"\n[endpoints.x]\nbase_url = \"http://h/v1\"\n")
+        .run(&["compare", "hi"])
+        .exits(2)
+        .says(&["nobody was chosen"]);
+    Home::with_config("# empty\n").run(&["ping"]).exits(2).says(&["no endpoints"]);
+}
+
+#[test]
 fn a_long_list_has_pages() {
     let ids: Vec<String> = (0..120).map(|n| format!("model-{n}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();

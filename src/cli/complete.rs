@@ -1,16 +1,19 @@
 //! Names for the shell to complete: what the config has, and what endpoints listed when they were last asked.
 //!
-//! Owns which names fit which flag. Asks nobody and checks nothing: a key press must not wait, and a config that is
-//! being changed still has names.
+//! Owns which names fit which flag. Asks nobody and checks nothing: a key press must not wait, and a config with names
+//! that lead nowhere still has names.
 
-use std::ffi::OsStr;
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
 
 use clap_complete::{ArgValueCompleter, CompletionCandidate, engine::ValueCompleter};
 use url::Url;
 
 use super::context::{preset_files, preset_folder, text_of};
 use crate::{
-    config::{Flags, Layers, Names, vendors},
+    config::{Flags, Layers, Names, from_environment, vendors},
     environment::Environment,
     render::{FORMATS, compare::VIEWS},
     store,
@@ -33,7 +36,7 @@ pub(super) enum Offer {
     Presets,
     /// Endpoints.
     Endpoints,
-    /// Endpoints and models.
+    /// Endpoints, models and routes.
     Reachable,
     /// Known services.
     Vendors,
@@ -73,7 +76,7 @@ impl Offer {
                 chain(found.names.presets, &files)
             }
             Self::Endpoints => found.endpoints(),
-            Self::Reachable => chain(found.endpoints(), &found.names.models),
+            Self::Reachable => chain(chain(found.endpoints(), &found.names.models), &found.names.routes),
             Self::Vendors | Self::Formats | Self::Views => Vec::new(),
         }
     }
@@ -99,9 +102,11 @@ struct Found {
 impl Found {
     fn read() -> Option<Self> {
         let environment = Environment::of_process();
-        let layers = Layers::new(&environment, &Flags::default()).ok()?;
-        let text = layers.config.value.as_deref().and_then(|path| text_of(path).ok()).unwrap_or_default();
-        Some(Self { environment, layers, names: Names::of(&text) })
+        let flags = Flags { config: named_config(std::env::args_os()), ..Flags::default() };
+        let layers = Layers::new(&environment, &flags).ok()?;
+        let text = layers.config.value.as_deref().and_then(|path| text_of(path).ok());
+        let names = text.map_or_else(|| of_environment(&environment), |text| Names::of(&text));
+        Some(Self { environment, layers, names })
     }
 
     /// Models, routes, and for a name with a slash what its endpoint listed.
@@ -125,5 +130,32 @@ impl Found {
             (Some(cache), Some(address)) => store::lists::read(&cache, endpoint, address.as_str()),
             _ => Vec::new(),
         }
+    }
+}
+
+/// The config of the command line that is being completed.
+fn named_config(words: impl Iterator<Item = OsString>) -> Option<PathBuf> {
+    let mut words = words.skip_while(|word| word != "--");
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--config") => return words.next().map(PathBuf::from),
+            Some(word) if word.starts_with("--config=") => return word.strip_prefix("--config=").map(PathBuf::from),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// What there is without a config: the services whose keys are set.
+fn of_environment(environment: &Environment) -> Names {
+    let config = from_environment(environment).unwrap_or_default();
+    Names {
+        endpoints: config
+            .endpoints
+            .iter()
+            .map(|known| (known.name.clone(), Some(known.base_url.to_string())))
+            .collect(),
+        models: config.models.iter().map(|model| model.id.0.clone()).collect(),
+        ..Names::default()
     }
 }

@@ -65,16 +65,25 @@ fn list(args: &ListArgs, context: &Context) -> Result<Exit, CliError> {
         say("there are none; make one: mmchat presets edit NAME\n");
     }
     let mut table = Table::new(&["preset", "model", "variables", "where"]);
-    let mut document = Vec::<Value>::new();
+    let (mut document, mut exit) = (Vec::<Value>::new(), Exit::Ok);
     for name in names {
-        let preset = context.preset(&config, &layers, &name)?;
+        let preset = match context.preset(&config, &layers, &name) {
+            Ok(preset) => preset,
+            Err(error) => {
+                // One that is broken hides no other.
+                table.row(vec![name.clone(), String::new(), String::new(), "broken".into()]);
+                document.push(json!({"preset": name, "error": error.to_string()}));
+                exit = error.report();
+                continue;
+            }
+        };
         let place = preset.file.as_ref().map_or_else(|| "config".to_owned(), |path| path.display().to_string());
         let variables = preset.variables();
         document.push(json!({"preset": name, "model": preset.model, "variables": variables, "where": place}));
         table.row(vec![name, preset.model.unwrap_or_default(), variables.join(", "), place]);
     }
     args.print(context, &[table], &document.into())?;
-    Ok(Exit::Ok)
+    Ok(exit)
 }
 
 fn show(name: &str, context: &Context) -> Result<Exit, CliError> {

@@ -2,7 +2,14 @@
 //!
 //! Owns these flags and the [`Call`] they make. Refuses to know who is asked.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        mpsc::{RecvTimeoutError, sync_channel},
+    },
+    time::Duration,
+};
 
 use clap::Args;
 
@@ -171,12 +178,16 @@ const TEMPLATE: Duration = Duration::from_secs(5);
 /// The preset's texts. A template can work without taking a step of its program, and nothing stops it then: it is left
 /// behind on a thread that ends with the process, which is about to say so and end.
 fn rendered(preset: &Preset, input: String, variables: Vec<(String, String)>) -> Result<Rendered, CliError> {
-    let (done, result) = std::sync::mpsc::sync_channel(1);
+    let (done, result) = sync_channel(1);
     let (name, preset) = (preset.name.clone(), preset.clone());
     // The receiver is gone only when the time was up.
     std::thread::spawn(move || drop(done.send(preset.render(&input, &variables))));
     let endless = || PresetError::Template { preset: name, part: "text", reason: "it runs without end".into() };
-    Ok(result.recv_timeout(TEMPLATE).unwrap_or_else(|_| Err(endless()))?)
+    match result.recv_timeout(TEMPLATE) {
+        Ok(rendered) => Ok(rendered?),
+        Err(RecvTimeoutError::Timeout) => Err(endless().into()),
+        Err(RecvTimeoutError::Disconnected) => panic!("the template's thread said why it ended"),
+    }
 }
 
 fn named_format(name: &str) -> Result<Format, CliError> {

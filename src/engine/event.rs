@@ -76,6 +76,21 @@ pub enum Notice {
     PassedOver(TargetId, String),
 }
 
+impl Notice {
+    /// Whom it is about.
+    #[must_use]
+    pub fn target(&self) -> &TargetId {
+        match self {
+            Self::Adjusted(target, _)
+            | Self::Waiting(target, _)
+            | Self::Backoff(target, _)
+            | Self::NoReason(target)
+            | Self::AfterEnd(target, _)
+            | Self::PassedOver(target, _) => target,
+        }
+    }
+}
+
 /// One upstream request, for the record.
 #[derive(Clone, Debug)]
 pub struct AttemptRecord {

@@ -1,6 +1,6 @@
-//! Asks an endpoint for its models: no retries, since a list is never worth waiting for.
+//! Asks an endpoint for its models: no retries but with its next key, since a list is never worth waiting for.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
 use futures_util::StreamExt;
 use tokio::time::timeout;
@@ -9,7 +9,9 @@ use super::{Engine, credentials::resolve};
 use crate::{
     attempt::{Credentials, add_headers, masked, of_transport},
     chat::ErrorClass,
+    endpoint::ConnectOptions,
     protocol::{ApiError, ModelInfo, ModelList, ResponseHead, protocol},
+    secret::KeySource,
     target::Target,
 };
 
@@ -27,17 +29,28 @@ impl Engine {
     }
 
     async fn list(&self, target: &Target) -> Result<Vec<ModelInfo>, ApiError> {
-        let credentials = resolve(&self.keys, &target.endpoint, target.endpoint.keys.first()).await?;
-        let (mut models, mut after) = (Vec::<ModelInfo>::new(), None::<String>);
+        let keys = &target.endpoint.keys;
+        let mut listed = self.list_with(target, keys.first()).await;
+        // As with answers, the endpoint's next key is tried when one is refused or used up.
+        for key in keys.iter().skip(1) {
+            match &listed {
+                Err(error) if matches!(error.class, ErrorClass::Auth | ErrorClass::Quota) => {
+                    listed = self.list_with(target, Some(key)).await;
+                }
+                _ => break,
+            }
+        }
+        listed
+    }
+
+    async fn list_with(&self, target: &Target, key: Option<&KeySource>) -> Result<Vec<ModelInfo>, ApiError> {
+        let credentials = resolve(&self.keys, &target.endpoint, key).await?;
+        let (mut models, mut seen, mut after) = (Vec::<ModelInfo>::new(), HashSet::new(), None::<String>);
         for _ in 0..MOST_PAGES {
             let page = self.page(target, &credentials, after.as_deref()).await;
             let page = page.map_err(|error| masked(error, &credentials))?;
             let known = models.len();
-            for model in page.models {
-                if !models.iter().any(|known| known.id == model.id) {
-                    models.push(model);
-                }
-            }
+            models.extend(page.models.into_iter().filter(|model| seen.insert(model.id.clone())));
             // A server that does not know the word for the next page sends the first one again.
             after = page.more_after.filter(|_| models.len() > known);
             if after.is_none() {
@@ -58,7 +71,9 @@ impl Engine {
         let mut request =
             protocol.list_models(target, credentials.key.as_ref(), after).map_err(|error| local(error.to_string()))?;
         add_headers(&mut request, credentials).map_err(local)?;
-        let sent = self.transport.send(&target.endpoint.connect, request).await;
+        // A connection that was answered on may be about to close, and nothing is repeated here.
+        let via = ConnectOptions { fresh: true, ..target.endpoint.connect.clone() };
+        let sent = self.transport.send(&via, request).await;
         let (parts, mut body) = sent.map_err(|error| of_transport(&error, false))?.into_parts();
         let head = ResponseHead { status: parts.status, headers: parts.headers.into() };
         let mut bytes = Vec::new();

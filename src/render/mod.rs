@@ -79,6 +79,12 @@ impl Output {
         self.pieces.iter().all(|(_, text)| text.is_empty())
     }
 
+    /// Whether something is said on `stream`.
+    #[must_use]
+    pub fn has(&self, stream: Stream) -> bool {
+        self.pieces.iter().any(|(to, text)| *to == stream && !text.is_empty())
+    }
+
     fn open(&mut self, stream: Stream) -> &mut String {
         if self.pieces.last().is_none_or(|(last, _)| *last != stream) {
             self.pieces.push((stream, String::new()));

@@ -22,8 +22,8 @@ pub struct Live {
 }
 
 impl Live {
-    /// A region that is not shown yet. `width` is the terminal's where the person said it, else the system is asked
-    /// each time.
+    /// A region that is not shown yet. The system is asked for the terminal's width each time; rows are no wider than
+    /// `width` either, where the person wants it.
     #[must_use]
     pub fn new(width: Option<usize>) -> Self {
         let shown = Arc::new(AtomicBool::new(false));
@@ -38,16 +38,12 @@ impl Live {
         Self { region: Region::default(), width, shown }
     }
 
-    /// The terminal's columns and rows.
-    #[must_use]
-    pub fn size(&self) -> (usize, usize) {
-        let (columns, rows) = super::size();
-        (self.width.unwrap_or(columns), rows)
-    }
-
-    /// Shows these rows.
-    pub fn draw(&mut self, rows: Vec<String>, size: (usize, usize)) {
-        let text = self.region.draw(rows, size);
+    /// Shows the rows that `made` makes for a number of columns and rows. A row that is wider than the terminal would
+    /// take two, and could not be taken away: what the person wants can only make them narrower.
+    pub fn draw(&mut self, made: impl FnOnce(usize, usize) -> Vec<String>) {
+        let size = super::size();
+        let columns = self.width.map_or(size.0, |wanted| wanted.min(size.0));
+        let text = self.region.draw(made(columns, size.1), size);
         if !text.is_empty() {
             self.shown.store(true, Ordering::Relaxed);
             say(&text);

@@ -34,21 +34,20 @@ pub fn can_move(environment: &Environment) -> bool {
 }
 
 /// The terminal's width: `COLUMNS` where it is set, else what the system says, else 80.
-fn width(environment: &Environment) -> usize {
-    wanted_width(environment).unwrap_or_else(|| size().0)
+#[must_use]
+pub fn width(environment: &Environment) -> usize {
+    wanted_width(environment).unwrap_or_else(|| size().0).clamp(NARROWEST, WIDEST)
 }
 
 /// The width the person wants: `COLUMNS`, where it is set.
 #[must_use]
 pub fn wanted_width(environment: &Environment) -> Option<usize> {
-    let columns = environment.get("COLUMNS")?.parse().ok().filter(|&columns: &usize| columns > 0)?;
-    Some(columns.clamp(NARROWEST, WIDEST))
+    environment.get("COLUMNS")?.parse().ok().filter(|&columns: &usize| columns > 0)
 }
 
 /// Columns and rows as the system has them, else 80 and 24.
 #[must_use]
 pub fn size() -> (usize, usize) {
     let known = crossterm::terminal::size().ok().filter(|&(columns, rows)| columns > 0 && rows > 0);
-    let (columns, rows) = known.map_or((80, 24), |(columns, rows)| (usize::from(columns), usize::from(rows)));
-    (columns.clamp(NARROWEST, WIDEST), rows)
+    known.map_or((80, 24), |(columns, rows)| (usize::from(columns), usize::from(rows)))
 }

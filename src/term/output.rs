@@ -61,6 +61,12 @@ impl Streams {
         Ok(Self { data: Data::File { file, path: path.to_owned(), begun: false } })
     }
 
+    /// Whether data goes where people may see it.
+    #[must_use]
+    pub fn is_stdout(&self) -> bool {
+        matches!(self.data, Data::Stdout)
+    }
+
     /// Writes and flushes both, in the order of the pieces. Data that cannot be written does not keep messages back.
     pub fn put(&mut self, output: &mut Output) -> Result<(), WriteError> {
         let mut written = Ok(());

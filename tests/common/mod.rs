@@ -235,7 +235,8 @@ fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<st
         requests.lock().expect("no poison").push(request);
         let mut left = left.lock().expect("no poison");
         // A list and an answer may be asked for at once: each gets the next reply of its kind, where there is one.
-        let next = left.iter().position(|reply| is_list(reply) == lists).unwrap_or(0);
+        let unfit = if lists { &b"event-stream"[..] } else { b"\"data\":[" };
+        let next = left.iter().position(|reply| !begins_with(reply, unfit)).unwrap_or(0);
         let reply = left.remove(next).unwrap_or_default();
         drop(left);
         for step in reply {
@@ -264,9 +265,9 @@ fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<st
     let _ = socket.read(&mut [0; 1]);
 }
 
-/// Whether a reply is a list of models.
-fn is_list(reply: &[Step]) -> bool {
-    matches!(reply.first(), Some(Step::Bytes(bytes)) if bytes.windows(8).any(|piece| piece == b"\"data\":["))
+/// Whether the first bytes of a reply have this in them.
+fn begins_with(reply: &[Step], wanted: &[u8]) -> bool {
+    matches!(reply.first(), Some(Step::Bytes(bytes)) if bytes.windows(wanted.len()).any(|piece| piece == wanted))
 }
 
 fn read_request(socket: &mut &TcpStream) -> Option<Request> {

@@ -20,8 +20,9 @@ use crate::{
     cli::{CliError, Context, exit::Exit},
     engine::Engine,
     plan::Plan,
-    render::{Output, compare::CompareView},
+    render::{Output, Stream, compare::CompareView},
     term::{
+        self,
         live::Live,
         output::{Streams, WriteError},
         signals::{Interruption, Suspension, stop_for_a_while},
@@ -95,7 +96,8 @@ impl Stage<'_> {
                 drop(wake);
                 worked
             });
-            let written = screen(shared, &woken, &mut streams, live);
+            let width = || term::width(&context.environment);
+            let written = screen(shared, &woken, &mut streams, live, &width);
             shared.enough.notify_one();
             let worked = network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let show = shared.show.lock().expect("a panic there was passed on");
@@ -159,15 +161,24 @@ async fn network(
             },
         };
         if over.is_some() {
-            shared.with(|show| {
-                show.view.end(&mut show.output);
-                show.over = over;
-            });
+            shared.with(|show| show.over = over);
             return Ok(());
         }
         // When it is awake already, that will do.
         let _ = wake.try_send(());
     }
+}
+
+/// What is kept for the end, as wide as the terminal is then.
+fn finish(shared: &Shared, streams: &mut Streams, width: &dyn Fn() -> usize) -> Result<(), WriteError> {
+    let mut output = shared.with(|show| {
+        show.view.widen(width());
+        if show.over.is_some() {
+            show.view.end(&mut show.output);
+        }
+        std::mem::take(&mut show.output)
+    });
+    streams.put(&mut output)
 }
 
 /// Writes and draws until the network's thread is done.
@@ -176,6 +187,7 @@ fn screen(
     woken: &Receiver<()>,
     streams: &mut Streams,
     mut live: Option<Live>,
+    width: &dyn Fn() -> usize,
 ) -> Result<(), WriteError> {
     let mut drawn: Option<Moment> = None;
     let mut done = false;
@@ -183,7 +195,8 @@ fn screen(
         let (mut output, over, suspended) = shared
             .with(|show| (std::mem::take(&mut show.output), show.over.is_some(), std::mem::take(&mut show.suspended)));
         if let Some(live) = &mut live {
-            if suspended || over || !output.is_empty() {
+            let shown = !output.is_empty() && (streams.is_stdout() || output.has(Stream::Err));
+            if suspended || over || shown {
                 live.erase();
                 drawn = None;
             }
@@ -193,7 +206,7 @@ fn screen(
         }
         streams.put(&mut output)?;
         if done {
-            return Ok(());
+            return finish(shared, streams, width);
         }
         let Some(live) = live.as_mut().filter(|_| !over) else {
             done = woken.recv().is_err();
@@ -201,8 +214,7 @@ fn screen(
         };
         let due = drawn.is_none_or(|drawn| drawn.elapsed() >= BETWEEN_DRAWINGS);
         if due {
-            let size = live.size();
-            live.draw(shared.with(|show| show.view.rows(size.0, size.1, Instant::now())), size);
+            live.draw(|columns, rows| shared.with(|show| show.view.rows(columns, rows, Instant::now())));
             drawn = Some(Moment::now());
         }
         let wait = match drawn {

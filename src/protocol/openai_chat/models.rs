@@ -1,5 +1,7 @@
 //! Model lists: `data`, `models`, both, a bare array, of objects or of names.
 
+use std::collections::HashSet;
+
 use serde_json::Value;
 
 use super::{decode::Came, error};
@@ -22,10 +24,10 @@ pub(super) fn parse(body: &[u8]) -> Result<ModelList, ApiError> {
     if lists.is_empty() {
         return Err(error::in_stream(&json, ServerKind::Other, Came::Nothing));
     }
-    let mut models: Vec<ModelInfo> = Vec::new();
+    let (mut models, mut known) = (Vec::<ModelInfo>::new(), HashSet::new());
     for item in lists.iter().filter_map(|list| list.as_array()).flatten() {
         if let Some(model) = model(item)
-            && !models.iter().any(|known| known.id == model.id)
+            && known.insert(model.id.clone())
         {
             models.push(model);
         }

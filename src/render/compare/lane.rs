@@ -212,6 +212,17 @@ impl LaneView {
         }
     }
 
+    /// Whom the note names: a failure its target, or the lane where several were asked; a warning nobody.
+    pub(super) fn named_in_note(&self) -> &str {
+        match &self.outcome {
+            Some(outcome) if outcome.result.is_err() && !self.stopped => match &outcome.target {
+                Some(target) if outcome.cut || outcome.attempts.len() <= 1 => &target.id.0,
+                _ => &self.name,
+            },
+            _ => "",
+        }
+    }
+
     /// The text is shown, and not needed any more.
     pub(super) fn forget_text(&mut self) {
         let answer = &mut self.kept.answer;
@@ -253,7 +264,7 @@ impl LaneView {
         (seconds >= 0.2).then(|| tokens / seconds)
     }
 
-    /// The open line of its text, or the model that is asked in place of the one named.
+    /// The open line of its text.
     pub(super) fn tail(&self) -> &str {
         self.tail.trim_end()
     }

@@ -23,6 +23,7 @@ use super::{Format, Output, json, markdown::Markdown, notice};
 use crate::{
     chat::{Delta, DeltaKind, Held, sanitise::Sanitiser},
     engine::{Event, EventKind, LaneOutcome},
+    target::TargetId,
 };
 
 /// A page without a terminal is as wide as this.
@@ -77,8 +78,8 @@ impl CompareView {
         if self.arrangement == Arrangement::Events {
             json::lines(&json::event(event), to);
         }
-        if let Some(line) = self.told(event) {
-            self.say(event.lane, &line, to);
+        if let Some((line, of)) = self.told(event) {
+            self.say(event.lane, &line, &of.0, to);
         }
         self.lanes[event.lane].event(event);
         if matches!(self.arrangement, Arrangement::Tagged | Arrangement::Events) {
@@ -89,15 +90,17 @@ impl CompareView {
         }
     }
 
-    /// What is told at once, in one line.
-    fn told(&self, event: &Event) -> Option<String> {
+    /// What is told at once, in one line that names this target.
+    fn told(&self, event: &Event) -> Option<(String, TargetId)> {
         match &event.kind {
             EventKind::Started(target) if self.settings.verbose => {
                 let (endpoint, upstream) = (&target.endpoint.name, &target.upstream);
-                Some(format!("asking {} ({endpoint}: {upstream})", target.id))
+                Some((format!("asking {} ({endpoint}: {upstream})", target.id), target.id.clone()))
             }
-            EventKind::Failed { record, next } => notice::failed(record, next, self.settings.verbose),
-            EventKind::Notice(what) => Some(notice::notice(what)),
+            EventKind::Failed { record, next } => {
+                Some((notice::failed(record, next, self.settings.verbose)?, record.target.id.clone()))
+            }
+            EventKind::Notice(what) => Some((notice::notice(what), what.target().clone())),
             EventKind::Started(_)
             | EventKind::Deltas(_)
             | EventKind::Held(_)
@@ -106,13 +109,11 @@ impl CompareView {
         }
     }
 
-    /// One line on stderr; whose it is, unless it says so itself.
-    fn say(&self, lane: usize, line: &str, to: &mut Output) {
+    /// One line on stderr that names `named`; whose it is, unless that says it.
+    fn say(&self, lane: usize, line: &str, named: &str, to: &mut Output) {
         let name = &self.lanes[lane].name;
-        let mut words = line.split(|c: char| !(c.is_alphanumeric() || "._-/".contains(c)));
-        let named = words.any(|word| word == name.as_str());
         let err = to.err();
-        if !named {
+        if named != name {
             err.extend([name.as_str(), ": "]);
         }
         err.extend([line, "\n"]);
@@ -217,8 +218,9 @@ impl CompareView {
 
     /// On a pipe stdout holds answers; what else there is to say of one goes to stderr.
     fn note_apart(&self, index: usize, to: &mut Output) {
-        if let Some(note) = self.lanes[index].note() {
-            self.say(index, &note, to);
+        let lane = &self.lanes[index];
+        if let Some(note) = lane.note() {
+            self.say(index, &note, lane.named_in_note(), to);
         }
     }
 
@@ -286,6 +288,13 @@ impl CompareView {
         let line = std::mem::take(&mut tag.line);
         if !line.is_empty() {
             to.out().extend([self.lanes[lane].name.as_str(), "| ", line.as_str(), "\n"]);
+        }
+    }
+
+    /// The terminal is so wide now.
+    pub fn widen(&mut self, width: usize) {
+        if let Some(known) = &mut self.settings.look.out_width {
+            *known = width;
         }
     }
 

@@ -138,6 +138,35 @@ fn a_terminal_gets_no_control_sequence_in_any_text() {
 }
 
 #[test]
+fn whose_message_it_is_is_told_whatever_the_lanes_are_called() {
+    let lanes = [
+        ("a", told("a", &["x"], Ok(FinishReason::ContentFilter))),
+        ("the", told("elsewhere", &[], Err(ErrorClass::Rate))),
+    ];
+    let (_, err) = streams(run(settings(Format::Text, View::Stack, None), &lanes, &[]).1);
+    assert!(err.contains("a: warning: a content filter") && err.contains("the: error: elsewhere"), "{err}");
+}
+
+#[test]
+fn the_end_is_as_wide_as_the_terminal_is_then() {
+    let now = Instant::now();
+    let lanes =
+        [("a", told("a", &["words"], Ok(FinishReason::Stop))), ("b", told("b", &["words"], Ok(FinishReason::Stop)))];
+    let mut view =
+        CompareView::new(settings(Format::Text, View::Columns, Some(200)), lanes.iter().map(|lane| lane.0), now);
+    let mut output = Output::default();
+    for (lane, (_, kinds)) in lanes.iter().enumerate() {
+        for kind in kinds {
+            view.event(&Event { lane, at: now, kind: kind.clone() }, &mut output);
+        }
+    }
+    view.widen(80);
+    view.end(&mut output);
+    let (out, _) = streams(output);
+    assert!(out.contains(" | ") && out.lines().all(|row| row.width() < 80), "{out}");
+}
+
+#[test]
 fn json_is_one_document_and_json_lines_tell_whose_they_are() {
     let (out, _) = streams(run(settings(Format::Json, View::Auto, None), &three(), &[1, 1, 2]).1);
     let document: serde_json::Value = serde_json::from_str(&out).expect("one document");
@@ -269,7 +298,7 @@ proptest! {
     #[test]
     fn a_live_row_fits_whatever_the_screen(
         text in "([a-z]{1,9} |借用|👋|👨‍👩‍👧|\n|\u{1b}\\[31m|\t){0,30}",
-        width in 20usize..220,
+        width in 1usize..220,
         height in 1usize..50,
         name in "[a-z通义]{1,40}",
     ) {
