@@ -129,6 +129,24 @@ impl KeyRing {
         }
     }
 
+    /// A hash of the key, with `salt`; of a command's words where only running it would tell. `None`: there is no key.
+    pub fn hash(&self, source: &KeySource, salt: &str) -> Option<u64> {
+        let value = match source {
+            KeySource::Env(name) => ApiKey::new(self.environment.get(name)?),
+            KeySource::File(path) => read_file(path).ok()?,
+            KeySource::Literal(key) => key.clone(),
+            KeySource::Command(words) => ApiKey::new(&words.join("\0")),
+            KeySource::Shell(line) => ApiKey::new(line),
+            KeySource::Keyring(name) => ApiKey::new(name),
+        };
+        let mut context = ring::digest::Context::new(&ring::digest::SHA256);
+        context.update(salt.as_bytes());
+        context.update(value.expose().as_bytes());
+        let digest = context.finish();
+        let start = digest.as_ref().first_chunk::<8>().expect("a digest has 32 bytes");
+        Some(u64::from_be_bytes(*start))
+    }
+
     fn cell(&self, source: &KeySource) -> Cell {
         let mut cells = self.cells.lock().expect("no code panics while it holds this lock");
         if let Some((_, cell)) = cells.iter().find(|(known, _)| known == source) {

@@ -12,11 +12,11 @@
 //! | 3 | [`protocol`] | wire formats: requests to bytes, bytes to deltas |
 //! | 4 | [`transport`], [`keys`] | bytes over the network; key sources to keys |
 //! | 5 | [`attempt`] | one try at one target |
-//! | 6 | [`route`] | what to do about a failure, as pure functions |
+//! | 6 | [`route`] | whom to ask next, what to do about a failure, whom to leave alone: pure functions |
 //! | 7 | [`config`] | the file, the layers over it, well-known vendors |
 //! | 8 | [`plan`] | names to lanes |
 //! | 9 | [`engine`] | running lanes: retry, failover, fan-in, cancellation |
-//! | 10 | [`store`] | files of our own: folders, replacing, locks, lists of models |
+//! | 10 | [`store`], [`metrics`] | files of our own: the record of calls, what is known of failing services; many times as a few figures |
 //! | 11 | [`mock`] | scripted models on loopback |
 //! | 12 | [`render`] | events to text, without writing |
 //! | 13 | [`term`] | the terminal, the streams, signals |
@@ -39,6 +39,7 @@ pub mod endpoint;
 pub mod engine;
 pub mod environment;
 pub mod keys;
+pub mod metrics;
 pub mod mock;
 pub mod plan;
 pub mod protocol;

@@ -45,6 +45,20 @@ pub struct Target {
     pub reasons: bool,
     /// Whether it looks at pictures; `None`: nobody said.
     pub images: Option<bool>,
+    /// Whether it calls tools; `None`: nobody said.
+    pub tools: Option<bool>,
+}
+
+impl Target {
+    /// What a prompt of so many tokens costs, with an answer of `most` or of common length; `None`: it has no price.
+    #[must_use]
+    pub fn expected_cost(&self, prompt_tokens: u64, most: Option<u64>) -> Option<f64> {
+        /// As long as answers commonly are, for comparing prices.
+        const ANSWER: u64 = 500;
+        let output = most.map_or(ANSWER, |most| most.min(ANSWER));
+        let usage = crate::chat::Usage { input: Some(prompt_tokens), output: Some(output), ..Default::default() };
+        self.price.as_ref()?.cost(&usage)
+    }
 }
 
 /// Settings that no reply tells by itself; never guessed.
@@ -91,7 +105,7 @@ pub(crate) mod testing {
     use crate::endpoint::testing::endpoint;
 
     pub(crate) fn target(name: &str) -> Target {
-        let mut endpoint = endpoint("https://api.example.com/v1");
+        let mut endpoint = endpoint(&format!("https://{name}.example.com/v1"));
         endpoint.name = format!("{name}-endpoint");
         Target {
             id: TargetId(name.into()),
@@ -105,6 +119,7 @@ pub(crate) mod testing {
             timeouts: Timeouts::default(),
             reasons: false,
             images: None,
+            tools: None,
         }
     }
 }

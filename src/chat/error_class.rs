@@ -49,13 +49,15 @@ pub enum ErrorClass {
     Cut,
     /// A piece of the answer could not be read.
     Garbled,
+    /// Our own limit of what may be spent.
+    Spend,
     /// Our own limits (concurrency, rate, size) or a file of our own (a certificate, a key).
     Local,
 }
 
 impl ErrorClass {
     /// Every class, in the order of the documentation.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 24] = [
         Self::Connect,
         Self::Reset,
         Self::Silent,
@@ -78,6 +80,7 @@ impl ErrorClass {
         Self::InStream,
         Self::Cut,
         Self::Garbled,
+        Self::Spend,
         Self::Local,
     ];
 
@@ -107,6 +110,7 @@ impl ErrorClass {
             Self::InStream => "in-stream",
             Self::Cut => "cut",
             Self::Garbled => "garbled",
+            Self::Spend => "spend",
             Self::Local => "local",
         }
     }
@@ -127,7 +131,7 @@ impl ErrorClass {
             | Self::Conflict
             | Self::Garbage
             | Self::InStream => 4,
-            Self::Connect | Self::Reset | Self::Local => 3,
+            Self::Connect | Self::Reset | Self::Spend | Self::Local => 3,
             Self::Silent => 2,
             Self::Cut | Self::Garbled => 1,
         }

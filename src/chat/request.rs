@@ -46,6 +46,40 @@ impl Call {
             Self::Chat(chat) => chat.has_images(),
         }
     }
+
+    /// Whether only a model that calls tools can answer it.
+    #[must_use]
+    pub fn has_tools(&self) -> bool {
+        match self {
+            Self::Chat(chat) => chat.params.extra.get("tools").is_some_and(|tools| !tools.is_null()),
+        }
+    }
+
+    /// The most tokens the answer may have, where the request says so.
+    #[must_use]
+    pub fn max_tokens(&self) -> Option<u64> {
+        match self {
+            Self::Chat(chat) => chat.params.max_tokens,
+        }
+    }
+
+    /// What requests that belong together have in common: the client's own word for it (`prompt_cache_key`, `user`), else
+    /// how the conversation begins.
+    #[must_use]
+    pub fn thread(&self) -> String {
+        let Self::Chat(chat) = self;
+        let own = ["prompt_cache_key", "user"].into_iter().find_map(|name| chat.params.extra.get(name)?.as_str());
+        if let Some(own) = own {
+            return own.to_owned();
+        }
+        let first = |role| chat.messages.iter().find(|message| message.role == role);
+        let parts = [Role::System, Role::User].into_iter().filter_map(first).flat_map(|message| &message.parts);
+        let texts = parts.filter_map(|part| match part {
+            Part::Text(text) => Some(text.as_str()),
+            Part::Image(_) => None,
+        });
+        texts.collect::<Vec<_>>().join("\0")
+    }
 }
 
 /// A conversation so far, and how the next message is to be made.

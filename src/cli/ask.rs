@@ -6,7 +6,15 @@ use clap::Args;
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::{CliError, Context, complete::Offer, exit::Exit, ping::ping_all, request::RequestArgs};
+use super::{
+    CliError, Context,
+    complete::Offer,
+    exit::Exit,
+    keep::{KeepArgs, Keeper},
+    ping::ping_all,
+    request::RequestArgs,
+    thread::{LAST, Thread},
+};
 use crate::{
     chat::Call,
     config::{Config, Flags, Layers, Source},
@@ -34,7 +42,8 @@ const LOOPBACK_LIST: Duration = Duration::from_secs(2);
     after_help = "Piped standard input is appended to the prompt, after a blank line; `-` reads it without a limit.\n\n\
     mmchat ask \"Why is the sky blue?\"\n\
     git log -20 | mmchat ask summarise these commits\n\
-    mmchat ask -m chat -f notes.md --format json \"What is open?\""
+    mmchat ask -m chat -f notes.md --format json \"What is open?\"\n\
+    mmchat ask --continue \"And since when?\""
 )]
 pub(super) struct AskArgs {
     /// A model, a route, or endpoint/upstream-id [env: MMCHAT_MODEL]
@@ -42,6 +51,51 @@ pub(super) struct AskArgs {
     model: Option<String>,
     #[command(flatten)]
     request: RequestArgs,
+    #[command(flatten)]
+    answer: AnswerArgs,
+    /// Go on with the last conversation, or with this one
+    #[arg(long = "continue", value_name = "ID", num_args = 0..=1, require_equals = true, default_missing_value = LAST)]
+    goes_on: Option<String>,
+}
+
+pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
+    let interruption = Exit::on_interruption()?;
+    let flags = Flags { model: args.model.clone(), ..args.request.flags() };
+    let (config, mut layers) = context.config(context.layers(flags)?)?;
+    args.request.check(&layers)?;
+    let preset = args.request.preset(context, &config, &layers)?;
+    let thread = args.goes_on.as_deref().map(|place| Thread::find(context, place)).transpose()?;
+    let model =
+        preset.as_ref().and_then(|preset| preset.model.clone()).or_else(|| Some(thread.as_ref()?.asked().to_owned()));
+    if let (Some(model), None) = (model, &args.model) {
+        layers.model.value = Some(model);
+        layers.model.source = Source::Flag("--preset, --continue");
+    }
+    // A wrong name is told before anything is read.
+    if let Some(name) = &layers.model.value {
+        plan::check(&config, name)?;
+    }
+    let mut call = args.request.call(preset.as_ref(), &layers)?;
+    let mut conversation = None;
+    if let Some(thread) = thread {
+        conversation = Some(thread.conversation());
+        thread.before(Arc::make_mut(&mut call));
+    }
+    let asking = Asking {
+        context,
+        config: &config,
+        layers: &layers,
+        request: &args.request,
+        answer: &args.answer,
+        command: "ask",
+        conversation,
+    };
+    asking.run(&call, &interruption)
+}
+
+/// How the answer is shown and kept.
+#[derive(Debug, Args)]
+pub(super) struct AnswerArgs {
     /// Time, tokens, speed and cost on stderr, at the end
     #[arg(long)]
     stats: bool,
@@ -51,66 +105,74 @@ pub(super) struct AskArgs {
     /// Print the request as a curl command, whatever the format, and send nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    keep: KeepArgs,
 }
 
-pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
-    let interruption = Exit::on_interruption()?;
-    let flags = Flags { model: args.model.clone(), ..args.request.flags() };
-    let (config, mut layers) = context.config(context.layers(flags)?)?;
-    let format = args.request.check(&layers)?;
-    let preset = args.request.preset(context, &config, &layers)?;
-    if let Some(model) = preset.as_ref().and_then(|preset| preset.model.clone())
-        && args.model.is_none()
-    {
-        layers.model.value = Some(model);
-        layers.model.source = Source::Flag("--preset");
+/// One call that is to be answered.
+pub(super) struct Asking<'a> {
+    pub(super) context: &'a Context,
+    pub(super) config: &'a Config,
+    pub(super) layers: &'a Layers,
+    pub(super) request: &'a RequestArgs,
+    pub(super) answer: &'a AnswerArgs,
+    pub(super) command: &'static str,
+    /// The conversation that goes on.
+    pub(super) conversation: Option<i64>,
+}
+
+impl Asking<'_> {
+    /// Asks, and shows what comes.
+    pub(super) fn run(&self, call: &Arc<Call>, interruption: &Interruption) -> Result<Exit, CliError> {
+        let Self { context, config, layers, request, answer, .. } = self;
+        let format = request.check(layers)?;
+        let look = context.look(layers);
+        let (runtime, engine) = (context.runtime()?, context.engine_for(config));
+        let to_file = request.to_file();
+        let on_cut = if answer.buffer {
+            OnCut::Buffer
+        } else if look.out_width.is_some() && !to_file {
+            OnCut::Restart
+        } else {
+            OnCut::Error
+        };
+        let ask_around = !answer.dry_run;
+        let mut lane = runtime.block_on(lane(config, layers, ask_around.then_some(&*engine), call, on_cut))?;
+        if answer.buffer {
+            lane.on_cut = OnCut::Buffer;
+        }
+        let mut plan = Plan::of(lane);
+        answer.keep.cap(&mut plan)?;
+        let lane = &plan.lanes[0];
+        let streams = request.streams()?;
+        if answer.dry_run {
+            return dry_run::print(lane, streams);
+        }
+        let view = AskView::new(Settings {
+            name: lane.name.clone(),
+            format,
+            look: crate::render::Look { out_width: look.out_width.filter(|_| !to_file), ..look },
+            rendered: look.styled && !request.raw(),
+            stats: answer.stats,
+            verbose: layers.log.value,
+            prompt_tokens: lane.call.estimated_tokens(),
+        });
+        let mut keeper = Keeper::new(context, config, &engine, self.command, (&answer.keep, &plan, self.conversation));
+        let exit = runtime.block_on(stream(&engine, plan, (view, streams), &mut keeper, interruption));
+        keeper.close();
+        exit
     }
-    // A wrong name is told before anything is read.
-    if let Some(name) = &layers.model.value {
-        plan::check(&config, name)?;
-    }
-    let look = context.look(&layers);
-    let call = args.request.call(preset.as_ref(), &layers)?;
-    let runtime = context.runtime()?;
-    let engine = context.engine();
-    let to_file = args.request.to_file();
-    let on_cut = if args.buffer {
-        OnCut::Buffer
-    } else if look.out_width.is_some() && !to_file {
-        OnCut::Restart
-    } else {
-        OnCut::Error
-    };
-    let ask_around = !args.dry_run;
-    let mut lane = runtime.block_on(lane(&config, &layers, ask_around.then_some(&*engine), &call, on_cut))?;
-    if args.buffer {
-        lane.on_cut = OnCut::Buffer;
-    }
-    let streams = args.request.streams()?;
-    if args.dry_run {
-        return dry_run::print(&lane, streams);
-    }
-    let view = AskView::new(Settings {
-        name: lane.name.clone(),
-        format,
-        look: crate::render::Look { out_width: look.out_width.filter(|_| !to_file), ..look },
-        rendered: look.styled && !args.request.raw,
-        stats: args.stats,
-        verbose: layers.log.value,
-        prompt_tokens: lane.call.estimated_tokens(),
-    });
-    runtime.block_on(stream(&engine, lane, view, streams, &interruption))
 }
 
 /// Shows what happens until the lane is over, or the person has had enough.
-pub(super) async fn stream(
+async fn stream(
     engine: &Arc<Engine>,
-    lane: Lane,
-    mut view: AskView,
-    mut streams: Streams,
+    plan: Plan,
+    (mut view, mut streams): (AskView, Streams),
+    keeper: &mut Keeper,
     interruption: &Interruption,
 ) -> Result<Exit, CliError> {
-    let mut events = Box::pin(engine.run(Plan::of(lane)));
+    let mut events = Box::pin(engine.run(plan));
     let mut interrupted = Box::pin(interruption.signalled());
     let mut output = Output::default();
     let mut progress = Progress::new(Instant::now());
@@ -118,8 +180,11 @@ pub(super) async fn stream(
         let event = tokio::select! {
             biased;
             () = &mut interrupted => {
-                view.interrupted(&progress.interrupted(Instant::now()), &mut output);
-                return match streams.put(&mut output) {
+                let outcome = progress.interrupted(Instant::now());
+                view.interrupted(&outcome, &mut output);
+                let written = streams.put(&mut output);
+                keeper.stop();
+                return match written {
                     Ok(()) | Err(WriteError::Closed) => Ok(Exit::Interrupted),
                     Err(error) => Err(error.into()),
                 };
@@ -129,13 +194,18 @@ pub(super) async fn stream(
         progress.event(&event);
         view.event(&event, &mut output);
         let written = streams.put(&mut output);
+        keeper.event(&event);
         if let (EventKind::Finished(outcome), Err(WriteError::Closed)) = (&event.kind, &written)
             && outcome.result.is_err()
         {
             // Nobody reads the rest, but what was to be told is no success.
             return Ok(Exit::of(outcome));
         }
-        written?;
+        if let Err(error) = written {
+            // Nobody takes the rest, but what came of it is paid for.
+            keeper.stop();
+            return Err(error.into());
+        }
         if let EventKind::Finished(outcome) = &event.kind {
             streams.close(outcome.result.is_ok())?;
             return Ok(Exit::of(outcome));

@@ -21,6 +21,11 @@ use crate::{
     plan::PlanError,
     render::Look,
     secret::KeySource,
+    store::{
+        self,
+        health::HealthFile,
+        record::{Database, Ledger, RecordError},
+    },
     term::{
         self,
         input::InputError,
@@ -66,6 +71,17 @@ pub enum CliError {
     /// A question that got no answer.
     #[error(transparent)]
     Prompt(#[from] PromptError),
+    /// The record of calls.
+    #[error(transparent)]
+    Record(#[from] RecordError),
+    /// Something that was asked for as a condition is not so.
+    #[error("{message}")]
+    Condition {
+        /// What is not so.
+        message: String,
+        /// What to do.
+        hint: String,
+    },
     /// Flags or files that make no sense.
     #[error("{message}")]
     Usage {
@@ -104,6 +120,7 @@ impl CliError {
             Self::Preset(error) => Some(error.hint()),
             Self::Edit(error) => edit_hint(error),
             Self::Usage { hint, .. } => hint.clone(),
+            Self::Condition { hint, .. } => Some(hint.clone()),
             Self::Input(InputError::Silent(_)) => Some("use --no-stdin when there is nothing to read".into()),
             _ => None,
         };
@@ -126,7 +143,8 @@ impl CliError {
             Self::Edit(_) | Self::Prompt(_) => Exit::Usage,
             Self::Plan(PlanError::NoKey) => Exit::Key,
             Self::Plan(_) | Self::Input(_) | Self::Preset(_) | Self::Usage { .. } => Exit::Usage,
-            Self::Write(_) | Self::System { .. } => Exit::Internal,
+            Self::Condition { .. } => Exit::Condition,
+            Self::Record(_) | Self::Write(_) | Self::System { .. } => Exit::Internal,
         }
     }
 }
@@ -261,10 +279,25 @@ impl Context {
         term::look(&self.environment, layers.plain.value)
     }
 
-    /// The engine of this process.
+    /// An engine that knows nothing of earlier runs.
     pub(super) fn engine(&self) -> Arc<Engine> {
-        let keys = KeyRing::new(self.environment.clone());
-        Arc::new(Engine::new(Arc::new(HttpTransport::new()), keys))
+        Arc::new(self.bare_engine())
+    }
+
+    /// The engine for `config`: it knows what earlier runs learned, and what may be spent.
+    pub(super) fn engine_for(&self, config: &Config) -> Arc<Engine> {
+        let mut engine = self.bare_engine();
+        if let Some(state) = store::state_folder(&self.environment) {
+            engine = engine.with_health(Arc::new(HealthFile::new(&state)));
+            if !config.spend.is_empty() {
+                engine = engine.with_ledger(Arc::new(Ledger::new(config.spend.clone(), Database::place(&state))));
+            }
+        }
+        Arc::new(engine)
+    }
+
+    fn bare_engine(&self) -> Engine {
+        Engine::new(Arc::new(HttpTransport::new()), KeyRing::new(self.environment.clone()))
     }
 
     /// A runtime on this thread alone: a command line waits for one thing at a time.

@@ -78,8 +78,15 @@ pub(super) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
     let live = live(context, &settings, false);
     let view = CompareView::new(settings, lanes.iter().map(|lane| lane.name.as_str()), Instant::now());
     let plan = Plan { lanes, at_once: None };
-    let stage =
-        Stage { engine: context.engine(), plan, view, streams: Streams::stdout(), interruption: &interruption, live };
+    let stage = Stage {
+        engine: context.engine(),
+        plan,
+        view,
+        streams: Streams::stdout(),
+        interruption: &interruption,
+        live,
+        keeper: None,
+    };
     let mocks = async move {
         let served = match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => serve(listener, mocks()).await,

@@ -91,6 +91,9 @@ impl Exit {
         if outcome.deadline_passed {
             return Self::Silent;
         }
+        if error.class == ErrorClass::Spend {
+            return Self::Condition;
+        }
         Self::of_classes(&last_classes(&outcome.attempts))
     }
 

@@ -2,6 +2,7 @@
 //!
 //! Owns parsing and dispatch. A file holds its command's flags, help and `run`; what they share is [`Context`].
 
+mod again;
 mod ask;
 mod change;
 mod compare;
@@ -14,6 +15,7 @@ mod endpoint;
 pub mod exit;
 mod given;
 mod init;
+mod keep;
 mod listing;
 mod man;
 mod mock;
@@ -23,6 +25,7 @@ mod ping;
 mod presets;
 mod prompt;
 mod request;
+mod thread;
 mod vendors;
 
 use std::{ffi::OsString, process::ExitCode};
@@ -72,6 +75,7 @@ struct GlobalArgs {
 #[derive(Debug, Subcommand)]
 enum Command {
     Ask(Box<ask::AskArgs>),
+    Again(Box<again::AgainArgs>),
     Compare(Box<compare::CompareArgs>),
     Init(init::InitArgs),
     Models(models::ModelsArgs),
@@ -89,7 +93,7 @@ enum Command {
 
 /// Parses the arguments and runs the command.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Environment) -> ExitCode {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let arguments: Vec<OsString> = thread::joined(arguments.into_iter());
     if let Some(exit) = completions::answered(&arguments, &environment) {
         return exit.into();
     }
@@ -104,6 +108,7 @@ fn run(cli: Cli, environment: Environment) -> Exit {
     let context = Context::new(environment, cli.global);
     let result = match cli.command {
         Command::Ask(args) => ask::run(&args, &context),
+        Command::Again(args) => again::run(&args, &context),
         Command::Compare(args) => compare::run(&args, &context),
         Command::Init(args) => init::run(&args, &context),
         Command::Models(args) => models::run(&args, &context),

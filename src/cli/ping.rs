@@ -163,6 +163,7 @@ pub(super) async fn ask_all(engine: &Arc<Engine>, models: &[Arc<Target>], limit:
         name: model.id.0.clone(),
         call: Arc::clone(&call),
         candidates: vec![Arc::clone(model)],
+        route: None,
         on_cut: OnCut::Error,
         filter_goes_on: false,
         deadline: Some(limit),

@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// The request.
-#[derive(Debug, Args)]
+#[derive(Debug, Default, Args)]
 pub(super) struct RequestArgs {
     /// The prompt; words are joined with spaces
     #[arg(value_name = "PROMPT")]
@@ -51,6 +51,19 @@ pub(super) struct RequestArgs {
     /// Upper limit of the answer, in tokens
     #[arg(long, value_name = "TOKENS")]
     max_tokens: Option<u64>,
+    #[command(flatten)]
+    how: HowArgs,
+    /// Do not read standard input [env: MMCHAT_NO_STDIN]
+    #[arg(long)]
+    no_stdin: bool,
+    /// The longest silence of standard input; 0: any
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    stdin_timeout: Duration,
+}
+
+/// How the answer is asked for and written.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct HowArgs {
     /// What stdout holds: text, markdown, json or jsonl [env: MMCHAT_FORMAT]
     #[arg(long, value_name = "FORMAT", add = Offer::Formats.completer())]
     format: Option<String>,
@@ -62,22 +75,36 @@ pub(super) struct RequestArgs {
     timeout: Option<Duration>,
     /// Show Markdown as it comes, even on a terminal
     #[arg(long)]
-    pub(super) raw: bool,
+    raw: bool,
     /// Ask for the whole answer at once instead of a stream
     #[arg(long)]
     no_stream: bool,
-    /// Do not read standard input [env: MMCHAT_NO_STDIN]
-    #[arg(long)]
-    no_stdin: bool,
-    /// The longest silence of standard input; 0: any
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
-    stdin_timeout: Duration,
 }
 
 impl RequestArgs {
+    /// What is asked is known already.
+    pub(super) fn with(how: &HowArgs) -> Self {
+        Self { how: how.clone(), ..Self::default() }
+    }
+
+    /// Whether Markdown is shown as it comes.
+    pub(super) fn raw(&self) -> bool {
+        self.how.raw
+    }
+
+    /// Whether the answer is asked for as a stream.
+    pub(super) fn streamed(&self) -> bool {
+        !self.how.no_stream
+    }
+
     /// What the flags say of the settings that have layers.
     pub(super) fn flags(&self) -> Flags {
-        Flags { format: self.format.clone(), timeout: self.timeout, no_stdin: self.no_stdin, ..Flags::default() }
+        Flags {
+            format: self.how.format.clone(),
+            timeout: self.how.timeout,
+            no_stdin: self.no_stdin,
+            ..Flags::default()
+        }
     }
 
     /// What the flags of this request are worth, told before anything is read or asked.
@@ -124,7 +151,7 @@ impl RequestArgs {
         let text = Some(text).filter(|text| !text.is_empty()).map(Part::Text);
         let parts = text.into_iter().chain(input.images.into_iter().map(Part::Image)).collect();
         let messages = system.into_iter().chain([Message { role: Role::User, parts }]).collect();
-        Ok(Arc::new(Call::Chat(ChatRequest { messages, params, stream: !self.no_stream, ..ChatRequest::default() })))
+        Ok(Arc::new(Call::Chat(ChatRequest { messages, params, stream: self.streamed(), ..ChatRequest::default() })))
     }
 
     /// Whether the data goes to a file.
@@ -138,7 +165,7 @@ impl RequestArgs {
     }
 
     fn file(&self) -> Option<&PathBuf> {
-        self.output.as_ref().filter(|path| path.as_os_str() != "-")
+        self.how.output.as_ref().filter(|path| path.as_os_str() != "-")
     }
 
     fn variables(&self) -> Result<Vec<(String, String)>, CliError> {

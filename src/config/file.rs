@@ -6,7 +6,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::values::{At, KeyEntry, Member, Table, Time, some_time};
+use super::values::{AmountEntry, At, KeyEntry, Member, Table, Time, some_time};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
@@ -27,6 +27,36 @@ pub struct ConfigFile {
     pub sets: Table<Vec<At<String>>>,
     /// Reusable prompts, by name.
     pub presets: Table<PresetEntry>,
+    /// What may be spent.
+    pub spend: SpendEntry,
+    /// Prompts and answers are kept; `true` unless set. Figures (times, tokens, cost) always are.
+    pub history: Option<bool>,
+    /// For how many days prompts and answers are kept; for good unless set.
+    pub history_days: Option<At<u32>>,
+}
+
+/// What may be spent, in all; and by endpoint and model.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct SpendEntry {
+    /// From midnight on.
+    pub day: Option<At<AmountEntry>>,
+    /// From the first of the month on.
+    pub month: Option<At<AmountEntry>>,
+    /// For one endpoint, by its name.
+    pub endpoints: Table<LimitsEntry>,
+    /// For one model, by its name.
+    pub models: Table<LimitsEntry>,
+}
+
+/// What may be spent on one thing.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsEntry {
+    /// From midnight on.
+    pub day: Option<At<AmountEntry>>,
+    /// From the first of the month on.
+    pub month: Option<At<AmountEntry>>,
 }
 
 /// A service.
@@ -166,6 +196,12 @@ pub struct RouteEntry {
     /// When a content filter refuses: `stop` or `next`.
     #[serde(default)]
     pub on_filter: Option<At<String>>,
+    /// Requests that belong together (one `user`, one conversation) go to one model while it is well.
+    #[serde(default)]
+    pub sticky: bool,
+    /// When nothing came for so long, the next model is asked as well, and the first to answer counts. Both may be billed.
+    #[serde(default, deserialize_with = "some_time")]
+    pub hedge_after: Option<Time>,
 }
 
 /// A reusable prompt.

@@ -28,7 +28,7 @@ pub use values::parse_duration;
 
 use crate::{
     endpoint::Endpoint,
-    route::{OnCut, strategy::Strategy},
+    route::{OnCut, Policy, spend::SpendLimit},
     target::Target,
 };
 
@@ -51,8 +51,27 @@ pub struct Config {
     pub sets: Vec<Set>,
     /// The presets, in the file's order.
     pub presets: Vec<Preset>,
+    /// What may be spent.
+    pub spend: Vec<SpendLimit>,
+    /// Whether prompts and answers are kept, and for how long.
+    pub history: History,
     /// What is not wrong but should be known.
     pub warnings: Vec<String>,
+}
+
+/// Whether prompts and answers are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct History {
+    /// They are.
+    pub on: bool,
+    /// For so many days; `None`: for good.
+    pub days: Option<u32>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self { on: true, days: None }
+    }
 }
 
 /// One name, several models, one answer.
@@ -61,7 +80,7 @@ pub struct Route {
     /// Its name.
     pub name: String,
     /// How it chooses.
-    pub strategy: Strategy,
+    pub policy: Policy,
     /// Its models, in order.
     pub models: Vec<Arc<Target>>,
     /// What happens when an answer breaks off; `None`: what the command finds right.

@@ -238,6 +238,62 @@ impl<'de> Deserialize<'de> for Words {
     }
 }
 
+/// A sum of money: a number of US dollars, or several sums, each in its currency.
+#[derive(Clone, Debug)]
+pub struct AmountEntry(pub Vec<(String, f64)>);
+
+/// What a sum is in unless it says so.
+pub(super) const DOLLARS: &str = "USD";
+
+struct AmountVisitor;
+
+impl<'de> Visitor<'de> for AmountVisitor {
+    type Value = AmountEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a number of US dollars, or { USD = …, CNY = … }")
+    }
+
+    fn visit_f64<E: Error>(self, amount: f64) -> Result<AmountEntry, E> {
+        Ok(AmountEntry(vec![(DOLLARS.to_owned(), amount)]))
+    }
+
+    fn visit_i64<E: Error>(self, amount: i64) -> Result<AmountEntry, E> {
+        #[expect(clippy::cast_precision_loss, reason = "nobody spends 2^52")]
+        self.visit_f64(amount as f64)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AmountEntry, A::Error> {
+        let mut sums = Vec::new();
+        while let Some(sum) = map.next_entry::<String, f64>()? {
+            sums.push(sum);
+        }
+        Ok(AmountEntry(sums))
+    }
+}
+
+impl<'de> Deserialize<'de> for AmountEntry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(AmountVisitor)
+    }
+}
+
+impl JsonSchema for AmountEntry {
+    fn schema_name() -> Cow<'static, str> {
+        "Amount".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "A number of US dollars, or a sum for each of several currencies: { USD = 5, CNY = 30 }.",
+            "anyOf": [
+                {"type": "number", "minimum": 0},
+                {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
+            ],
+        })
+    }
+}
+
 /// A model of a route: its name, or its name and weight.
 #[derive(Clone, Debug)]
 pub struct Member {

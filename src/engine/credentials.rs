@@ -3,10 +3,7 @@
 //! Owns the rotation over an endpoint's keys: each request starts at the next one, so that several keys share the
 //! load of a long-lived process. Refuses to read keys: that is the ring's work.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, sync::Mutex};
 
 use crate::{
     attempt::Credentials,
@@ -22,16 +19,28 @@ use crate::{
 pub(super) struct Rotation(Mutex<HashMap<String, usize>>);
 
 impl Rotation {
-    /// The endpoint's keys, beginning with the one whose turn it is. Without keys: one try without any.
-    pub(super) fn keys(&self, endpoint: &Arc<Endpoint>) -> Vec<Option<KeySource>> {
-        if endpoint.keys.len() < 2 {
-            return vec![endpoint.keys.first().cloned()];
+    /// The places of the endpoint's keys, beginning with the one whose turn it is: the next in a process that lives, any
+    /// in one that asks once.
+    pub(super) fn order(&self, endpoint: &Endpoint, resident: bool, chance: impl FnOnce() -> f64) -> Vec<usize> {
+        let count = endpoint.keys.len();
+        if count < 2 {
+            return (0..count).collect();
         }
-        let mut turns = self.0.lock().expect("no code panics while it holds this lock");
-        let turn = turns.entry(endpoint.name.clone()).or_default();
-        let first = *turn % endpoint.keys.len();
-        *turn = turn.wrapping_add(1);
-        endpoint.keys[first..].iter().chain(&endpoint.keys[..first]).cloned().map(Some).collect()
+        let first = if resident {
+            let mut turns = self.0.lock().expect("no code panics while it holds this lock");
+            let turn = turns.entry(endpoint.name.clone()).or_default();
+            std::mem::replace(turn, turn.wrapping_add(1)) % count
+        } else {
+            #[expect(
+                clippy::cast_precision_loss,
+                clippy::cast_possible_truncation,
+                clippy::cast_sign_loss,
+                reason = "a place among few"
+            )]
+            let drawn = (chance() * count as f64) as usize;
+            drawn.min(count - 1)
+        };
+        (first..count).chain(0..first).collect()
     }
 }
 

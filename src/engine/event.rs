@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use jiff::Timestamp;
 use tokio::time::Instant;
 
 use crate::{
@@ -74,6 +75,14 @@ pub enum Notice {
     AfterEnd(TargetId, ApiError),
     /// A candidate was not asked.
     PassedOver(TargetId, String),
+    /// A candidate is left alone for so long, because of that.
+    SetAside(TargetId, Duration, String),
+    /// Everybody is left alone; this one is asked after so long.
+    AllAside(TargetId, Duration),
+    /// Nothing came of the first for so long; the second is asked as well.
+    Hedged(TargetId, TargetId, Duration),
+    /// The spend limits of a model could not be checked.
+    Unchecked(TargetId, String),
 }
 
 impl Notice {
@@ -86,7 +95,11 @@ impl Notice {
             | Self::Backoff(target, _)
             | Self::NoReason(target)
             | Self::AfterEnd(target, _)
-            | Self::PassedOver(target, _) => target,
+            | Self::PassedOver(target, _)
+            | Self::SetAside(target, ..)
+            | Self::AllAside(target, _)
+            | Self::Hedged(target, ..)
+            | Self::Unchecked(target, _) => target,
         }
     }
 }
@@ -100,13 +113,25 @@ pub struct AttemptRecord {
     pub error: Option<ApiError>,
     /// The HTTP status, where there was one.
     pub status: Option<u16>,
+    /// When it was sent.
+    pub at: Timestamp,
     /// How long it took.
     pub took: Duration,
+    /// From sending to the first content, reasoning or tool delta, if one came.
+    pub ttft: Option<Duration>,
+    /// Which of the endpoint's keys it was sent with, counted from 0; `None`: without one.
+    pub key: Option<usize>,
     /// The service's id of the request.
     pub request_id: Option<String>,
 }
 
 impl AttemptRecord {
+    /// A request that was sent at `at` and took so long; nothing else is known of it.
+    #[must_use]
+    pub fn new(target: Arc<Target>, at: Timestamp, took: Duration) -> Self {
+        Self { target, error: None, status: None, at, took, ttft: None, key: None, request_id: None }
+    }
+
     /// The class of its failure.
     #[must_use]
     pub fn class(&self) -> Option<ErrorClass> {

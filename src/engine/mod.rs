@@ -4,22 +4,41 @@
 //! [`Event`]. All lanes are polled by whoever polls the stream, on one task; dropping the stream drops every
 //! connection below it.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use futures_util::{Stream, StreamExt, stream};
 
-use crate::{keys::KeyRing, plan::Plan, route::attempts::RepeatLimiter, transport::Transport};
+use crate::{
+    keys::KeyRing,
+    plan::Plan,
+    route::{
+        attempts::RepeatLimiter,
+        health::{HealthError, HealthStore},
+        hedge::Hedges,
+        spend::SpendLedger,
+        strategy::Wheel,
+    },
+    transport::Transport,
+};
 
+mod account;
 mod credentials;
 pub mod event;
 mod gate;
+mod health;
 mod lane;
 mod models;
+mod order;
 mod progress;
 #[cfg(test)]
 mod tests;
 
+pub use account::Account;
 pub use event::{AttemptRecord, Event, EventKind, LaneOutcome, Next, Notice, Whole};
+pub use order::Explained;
 pub use progress::Progress;
 
 /// Runs plans. One per process: it holds the connections, the keys and the shared limits.
@@ -27,9 +46,16 @@ pub struct Engine {
     transport: Arc<dyn Transport>,
     keys: KeyRing,
     repeats: Mutex<RepeatLimiter>,
+    hedges: Mutex<Hedges>,
     gates: gate::Gates,
     chance: Mutex<fastrand::Rng>,
     rotation: credentials::Rotation,
+    health: health::Health,
+    ledger: Option<Arc<dyn SpendLedger>>,
+    /// Where the turns of `weighted` routes stand, by route.
+    wheels: Mutex<HashMap<String, Wheel>>,
+    /// This process lives on after one request: turns are taken one after the other.
+    resident: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -46,10 +72,47 @@ impl Engine {
             transport,
             keys,
             repeats: Mutex::default(),
+            hedges: Mutex::default(),
             gates: gate::Gates::default(),
             chance: Mutex::new(fastrand::Rng::new()),
             rotation: credentials::Rotation::default(),
+            health: health::Health::new(None),
+            ledger: None,
+            wheels: Mutex::default(),
+            resident: false,
         }
+    }
+
+    /// With what other processes know of failing services, and told what this one learns.
+    #[must_use]
+    pub fn with_health(mut self, store: Arc<dyn HealthStore>) -> Self {
+        self.health = health::Health::new(Some(store));
+        self
+    }
+
+    /// With limits of what may be spent.
+    #[must_use]
+    pub fn with_ledger(mut self, ledger: Arc<dyn SpendLedger>) -> Self {
+        self.ledger = Some(ledger);
+        self
+    }
+
+    /// In a process that lives on after one request.
+    #[must_use]
+    pub fn resident(mut self) -> Self {
+        self.resident = true;
+        self
+    }
+
+    /// With chance that can be repeated.
+    #[must_use]
+    pub fn seeded(self, seed: u64) -> Self {
+        Self { chance: Mutex::new(fastrand::Rng::with_seed(seed)), ..self }
+    }
+
+    /// Writes down what was learned of services, for the next process; what kept that from being done.
+    pub fn remember(&self) -> Option<HealthError> {
+        self.health.write(&self.keys)
     }
 
     /// Runs `plan`. Each lane ends with exactly one [`EventKind::Finished`]; one that waits for its turn says nothing.
@@ -64,5 +127,20 @@ impl Engine {
 
     fn chance(&self) -> f64 {
         self.chance.lock().expect("no code panics while it holds this lock").f64()
+    }
+
+    /// Notes a request, of which repeats and second requests are a share.
+    fn note_request(&self, now: tokio::time::Instant) {
+        self.repeats.lock().expect("no code panics while it holds this lock").request(now.into_std());
+        self.hedges.lock().expect("no code panics while it holds this lock").request();
+    }
+
+    fn take_repeat(&self) -> bool {
+        let now = tokio::time::Instant::now().into_std();
+        self.repeats.lock().expect("no code panics while it holds this lock").repeat(now)
+    }
+
+    fn take_hedge(&self) -> bool {
+        self.hedges.lock().expect("no code panics while it holds this lock").take()
     }
 }

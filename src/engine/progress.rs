@@ -86,12 +86,15 @@ impl Progress {
         let cut = self.spoken.answer || self.broken_off.is_some();
         let telling = if self.spoken.answer { asking } else { self.broken_off.or(asking) };
         let spoken = telling.as_ref().map(|(_, spoken)| *spoken).unwrap_or_default();
-        let under_way = self.asking.map(|(target, since)| AttemptRecord {
-            target,
-            error: Some(error.clone()),
-            status: self.spoken.ttft.map(|_| 200),
-            took: now - since,
-            request_id: None,
+        let under_way = self.asking.map(|(target, since)| {
+            let took = now - since;
+            let at = jiff::Timestamp::now().checked_sub(took).unwrap_or_default();
+            AttemptRecord {
+                error: Some(error.clone()),
+                status: self.spoken.ttft.map(|_| 200),
+                ttft: self.spoken.ttft,
+                ..AttemptRecord::new(target, at, took)
+            }
         });
         LaneOutcome {
             result: Err(error),
@@ -122,8 +125,8 @@ mod tests {
         let (a, b) = (Arc::new(testing::target("a")), Arc::new(testing::target("b")));
         let error = ApiError::new(ErrorClass::Server, "no");
         let took = Duration::from_millis(5);
-        let record =
-            AttemptRecord { target: Arc::clone(&a), error: Some(error), status: Some(500), took, request_id: None };
+        let sent = AttemptRecord::new(Arc::clone(&a), jiff::Timestamp::UNIX_EPOCH, took);
+        let record = AttemptRecord { error: Some(error), status: Some(500), ..sent };
         let text = Delta { choice: 0, kind: DeltaKind::Text("half".into()) };
         let mut progress = Progress::new(begun);
         for (ms, kind) in [

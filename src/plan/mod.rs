@@ -4,6 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+pub mod cost;
 mod select;
 
 pub use select::{Selected, Selection};
@@ -11,7 +12,7 @@ pub use select::{Selected, Selection};
 use crate::{
     chat::{Call, ChatRequest},
     config::{Config, direct_target, nearest, normalised, vendors},
-    route::OnCut,
+    route::{OnCut, Policy},
     target::Target,
 };
 
@@ -42,8 +43,10 @@ pub struct Lane {
     pub name: String,
     /// The request; lanes that ask the same share it.
     pub call: Arc<Call>,
-    /// The targets that may answer, in order; never empty.
+    /// The targets that may answer, in the config's order; never empty.
     pub candidates: Vec<Arc<Target>>,
+    /// How they are chosen among; `None`: it is the one that was named.
+    pub route: Option<Policy>,
     /// What happens when an answer breaks off after it was shown.
     pub on_cut: OnCut,
     /// A filter's refusal goes on to the next candidate.
@@ -137,6 +140,7 @@ fn named(config: &Config, name: String, call: &Arc<Call>, on_cut: OnCut) -> Resu
         name: name.clone(),
         call: Arc::clone(call),
         candidates: vec![target],
+        route: None,
         on_cut,
         filter_goes_on: false,
         deadline: None,
@@ -146,7 +150,8 @@ fn named(config: &Config, name: String, call: &Arc<Call>, on_cut: OnCut) -> Resu
     }
     if let Some(route) = config.route(&name) {
         return Ok(Lane {
-            candidates: route.strategy.order(&route.models),
+            candidates: route.models.clone(),
+            route: Some(route.policy.clone()),
             on_cut: route.on_cut.unwrap_or(on_cut),
             filter_goes_on: route.filter_goes_on,
             ..single(Arc::clone(&route.models[0]))

@@ -3,10 +3,10 @@
 //! Owns what goes where: content to stdout, everything else to stderr, and line ends between them where both are the
 //! same terminal. On a pipe content passes exactly; on a terminal it is stripped of control sequences first.
 
-use super::{Format, Look, Output, dim, json, kept::Kept, markdown::Markdown, notice, stats};
+use super::{Format, Look, Output, dim, json, kept, markdown::Markdown, notice, stats};
 use crate::{
     chat::{Delta, DeltaKind, Held, Usage, sanitise::Sanitiser},
-    engine::{Event, EventKind, LaneOutcome, Next},
+    engine::{Account, Event, EventKind, LaneOutcome, Next},
 };
 
 /// What is to be shown, and how.
@@ -32,9 +32,9 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct AskView {
     settings: Settings,
-    kept: Kept,
+    kept: Account,
     /// What broke off and was started again elsewhere, until that says something.
-    earlier: Option<Kept>,
+    earlier: Option<Account>,
     held: Held,
     /// The heading of the Markdown source is there.
     headed: bool,
@@ -55,7 +55,7 @@ impl AskView {
         Self {
             markdown: markdown.map(Markdown::new),
             settings,
-            kept: Kept::default(),
+            kept: Account::default(),
             earlier: None,
             held: Held::default(),
             headed: false,
@@ -103,6 +103,7 @@ impl AskView {
                 }
                 self.start_again(to);
             }
+            EventKind::Notice(what) if notice::is_detail(what) && !self.settings.verbose => {}
             EventKind::Notice(what) => self.say(&notice::notice(what), to),
             EventKind::Finished(outcome) => self.finished(outcome, to),
         }
@@ -212,7 +213,7 @@ impl AskView {
         self.show_held(outcome, to);
         let message = match &outcome.result {
             Err(error) => Some(notice::failure(&self.settings.name, error, outcome)),
-            Ok(whole) => self.kept.warnings(whole.reason.as_ref()),
+            Ok(whole) => kept::warnings(&self.kept, whole.reason.as_ref()),
         };
         self.over(outcome, message, to);
     }

@@ -135,6 +135,7 @@ fn attempt(record: &AttemptRecord) -> Value {
         "class": record.class().map_or("ok", |class| class.as_str()),
         "status": record.status,
         "ms": milliseconds(record.took),
+        "key": record.key,
         "request_id": record.request_id,
         "message": record.error.as_ref().map(|error| error.message.as_str()),
     })

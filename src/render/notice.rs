@@ -58,6 +58,12 @@ pub fn reason(error: &ApiError) -> String {
     format!("{}{status}: {message}", error.class)
 }
 
+/// Whether only `--verbose` tells it.
+#[must_use]
+pub fn is_detail(notice: &Notice) -> bool {
+    matches!(notice, Notice::SetAside(..))
+}
+
 /// Something to know although nothing failed.
 #[must_use]
 pub fn notice(notice: &Notice) -> String {
@@ -70,6 +76,16 @@ pub fn notice(notice: &Notice) -> String {
             format!("warning: {target}, after the answer was complete: {}", reason(error))
         }
         Notice::PassedOver(target, why) => format!("{target}: not asked, {why}"),
+        Notice::SetAside(target, time, why) => {
+            format!("{target}: left alone for {} more, after {why}", duration(*time))
+        }
+        Notice::AllAside(target, time) => {
+            format!("everybody failed lately; asking {target} in {}", duration(*time))
+        }
+        Notice::Hedged(target, other, time) => {
+            format!("{target}: nothing for {}; asking {other} as well", duration(*time))
+        }
+        Notice::Unchecked(target, why) => format!("warning: the spend limits of {target} could not be checked: {why}"),
     }
 }
 

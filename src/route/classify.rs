@@ -1,6 +1,7 @@
-//! What to do about a failure: the table of `docs/errors.md` as a function.
+//! What to do about a failure: the table of `docs/errors.md` as two functions.
 //!
-//! Owns the decision for one failed attempt. Refuses to carry it out, and to know how the failure was recognised.
+//! Owns the decision for one failed attempt ([`decide`]), and what is to be left alone because of it and for how long
+//! ([`cooling`]). Refuses to carry either out, and to know how the failure was recognised.
 
 use std::time::Duration;
 
@@ -45,6 +46,7 @@ pub enum Decision {
 }
 
 const MS: Duration = Duration::from_millis(1);
+const SECOND: Duration = Duration::from_secs(1);
 /// A rate limit without a date is over in so long, as far as anybody knows.
 const RATE_WAIT: Duration = Duration::from_secs(5);
 /// The longest anybody waits for the last candidate instead of being told of its error.
@@ -67,6 +69,78 @@ pub fn decide(error: &ApiError, situation: Situation, now: Timestamp, chance: f6
         ErrorClass::Filter if !situation.filter_goes_on => Decision::GiveUp,
         ErrorClass::Request => Decision::GiveUp,
         _ => Decision::Next,
+    }
+}
+
+/// What a failure says about whom not to ask for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cooling {
+    /// Nothing: the request was at fault, or we were.
+    Nothing,
+    /// The model at this endpoint failed once more.
+    Counts,
+    /// The endpoint could not be connected to once more.
+    Unreachable,
+    /// It is left alone.
+    Aside {
+        /// What is.
+        scope: Scope,
+        /// For so long the first time, and twice as long each time after it, up to `longest`.
+        first: Duration,
+        /// The longest.
+        longest: Duration,
+    },
+}
+
+/// What is left alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Scope {
+    /// The endpoint, with all its models.
+    Endpoint,
+    /// The model at the endpoint, with every key.
+    Model,
+    /// The key at the endpoint, for every model.
+    Key,
+    /// The key, for this model alone.
+    KeyForModel,
+}
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// What a service asks for beyond this is not believed.
+const LONGEST_ASKED: Duration = Duration::from_secs(300);
+
+/// What `error` says about whom not to ask for a while.
+#[must_use]
+pub fn cooling(error: &ApiError, now: Timestamp) -> Cooling {
+    use ErrorClass as C;
+    let aside = |scope, first, longest| Cooling::Aside { scope, first, longest };
+    let asked = error.retry_after.as_ref().map(|after| after.from(now).min(LONGEST_ASKED));
+    match error.class {
+        C::Connect => Cooling::Unreachable,
+        C::Reset
+        | C::Silent
+        | C::Server
+        | C::GatewayTimeout
+        | C::Conflict
+        | C::Garbage
+        | C::InStream
+        | C::Cut
+        | C::Garbled => Cooling::Counts,
+        C::Overloaded => {
+            let wait = asked.unwrap_or(10 * SECOND);
+            aside(Scope::Model, wait, wait)
+        }
+        C::Rate => {
+            let wait = asked.unwrap_or(RATE_WAIT);
+            aside(Scope::KeyForModel, wait, wait.max(MINUTE))
+        }
+        C::Quota => aside(Scope::Key, 10 * MINUTE, 60 * MINUTE),
+        // A key that could not be read was never refused: the next request looks again.
+        C::Auth if error.status.is_none() => Cooling::Nothing,
+        C::Auth => aside(Scope::Key, 10 * MINUTE, 10 * MINUTE),
+        C::NoChannel | C::Forbidden | C::Model => aside(Scope::Model, 10 * MINUTE, 10 * MINUTE),
+        C::Path | C::Redirect => aside(Scope::Endpoint, 10 * MINUTE, 10 * MINUTE),
+        C::Context | C::Filter | C::Request | C::Spend | C::Local => Cooling::Nothing,
     }
 }
 
@@ -140,6 +214,39 @@ mod tests {
             let spent = Situation { repeat_left: false, ..all_left() };
             assert!(!matches!(decision(class, spent), D::Repeat { .. }), "{class}");
         }
+    }
+
+    #[test]
+    fn every_class_says_whom_to_leave_alone() {
+        use ErrorClass as C;
+        let minutes = |minutes: u32| minutes * MINUTE;
+        let aside = |scope, first, longest| Cooling::Aside { scope, first, longest };
+        for class in C::ALL {
+            let want = match class {
+                C::Connect => Cooling::Unreachable,
+                C::Overloaded => aside(Scope::Model, 10 * SECOND, 10 * SECOND),
+                C::Rate => aside(Scope::KeyForModel, 5 * SECOND, MINUTE),
+                C::Quota => aside(Scope::Key, minutes(10), minutes(60)),
+                C::Auth => aside(Scope::Key, minutes(10), minutes(10)),
+                C::NoChannel | C::Forbidden | C::Model => aside(Scope::Model, minutes(10), minutes(10)),
+                C::Path | C::Redirect => aside(Scope::Endpoint, minutes(10), minutes(10)),
+                C::Context | C::Filter | C::Request | C::Spend | C::Local => Cooling::Nothing,
+                _ => Cooling::Counts,
+            };
+            let error = ApiError { status: Some(401), ..ApiError::new(class, "") };
+            assert_eq!(cooling(&error, now()), want, "{class}");
+        }
+        assert_eq!(cooling(&ApiError::new(C::Auth, "not set"), now()), Cooling::Nothing);
+    }
+
+    #[test]
+    fn a_service_is_left_alone_as_long_as_it_asks_but_not_for_a_day() {
+        let wait = |class, seconds| match cooling(&with_wait(class, seconds), now()) {
+            Cooling::Aside { first, .. } => first.as_secs(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((wait(ErrorClass::Overloaded, 3), wait(ErrorClass::Rate, 42)), (3, 42));
+        assert_eq!(wait(ErrorClass::Rate, 86_400), 300);
     }
 
     #[test]

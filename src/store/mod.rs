@@ -1,9 +1,12 @@
 //! Files of our own: where they are, and how they are written so that nothing is lost.
 //!
 //! Owns the folders of each platform, files that only their owner can read, and replacing a file as a whole: whoever
-//! reads it sees the old text or the new one. Refuses to know what is in them, but for the lists of models.
+//! reads it sees the old text or the new one. What is in them is each module's own: the record of calls, what is known of
+//! failing services, the lists of models.
 
+pub mod health;
 pub mod lists;
+pub mod record;
 
 use std::{
     fs, io,
@@ -20,9 +23,29 @@ pub fn cache_folder(environment: &Environment) -> Option<PathBuf> {
     xdg.map(|base| base.join("mmchat")).or_else(platform)
 }
 
+/// Where what grows by use is kept: `$XDG_STATE_HOME/mmchat`, else the platform's place.
+#[must_use]
+pub fn state_folder(environment: &Environment) -> Option<PathBuf> {
+    let xdg = environment.get("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
+    let platform = || {
+        let dirs = directories::ProjectDirs::from("", "", "mmchat")?;
+        Some(dirs.state_dir().unwrap_or_else(|| dirs.data_local_dir()).to_owned())
+    };
+    xdg.map(|base| base.join("mmchat")).or_else(platform)
+}
+
 /// Replaces the file at `path` as a whole; its folder is made if need be. A symbolic link stays one: what it points to
 /// is replaced. The new file can be read by its owner alone.
 pub fn replace(path: &Path, text: &str) -> io::Result<()> {
+    write_whole(path, text, true)
+}
+
+/// As [`replace`], for what can be learned again: it is not waited for until it is on the disk.
+fn replace_lightly(path: &Path, text: &str) -> io::Result<()> {
+    write_whole(path, text, false)
+}
+
+fn write_whole(path: &Path, text: &str, to_the_disk: bool) -> io::Result<()> {
     use io::Write;
     let path = real(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -30,7 +53,9 @@ pub fn replace(path: &Path, text: &str) -> io::Result<()> {
     // Made beside it, since only there can it take the old one's place in one step; mode 600 on Unix.
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(text.as_bytes())?;
-    file.as_file().sync_all()?;
+    if to_the_disk {
+        file.as_file().sync_all()?;
+    }
     file.persist(&path).map_err(|error| error.error)?;
     Ok(())
 }

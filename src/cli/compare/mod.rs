@@ -13,6 +13,7 @@ use super::{
     CliError, Context,
     complete::Offer,
     exit::Exit,
+    keep::{KeepArgs, Keeper},
     request::{RequestArgs, unknown},
 };
 use crate::{
@@ -57,6 +58,8 @@ pub(super) struct CompareArgs {
     /// How many are asked at once
     #[arg(long, value_name = "NUMBER")]
     max_concurrency: Option<NonZeroUsize>,
+    #[command(flatten)]
+    keep: KeepArgs,
 }
 
 pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliError> {
@@ -77,19 +80,22 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
         view,
         look,
         drawn,
-        rendered: look.styled && !args.request.raw,
+        rendered: look.styled && !args.request.raw(),
         verbose: layers.log.value,
         prompt_tokens: call.estimated_tokens(),
     };
     let on_cut = if settings.shows_as_it_comes() { OnCut::Error } else { OnCut::Buffer };
-    let (plan, warnings) = args.plan(&selection, &config, &layers, &call, on_cut)?;
+    let (mut plan, warnings) = args.plan(&selection, &config, &layers, &call, on_cut)?;
+    args.keep.cap(&mut plan)?;
     let streams = args.request.streams()?;
     for warning in warnings {
         say(&format!("warning: {warning}\n"));
     }
     let live = live(context, &settings, args.request.to_file());
     let view = CompareView::new(settings, plan.lanes.iter().map(|lane| lane.name.as_str()), Instant::now());
-    let stage = Stage { engine: context.engine(), plan, view, streams, interruption: &interruption, live };
+    let engine = context.engine_for(&config);
+    let keeper = Some(Keeper::new(context, &config, &engine, "compare", (&args.keep, &plan, None)));
+    let stage = Stage { engine, plan, view, streams, interruption: &interruption, live, keeper };
     stage.run(context, std::future::pending())
 }
 

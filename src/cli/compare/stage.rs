@@ -17,7 +17,7 @@ use futures_util::StreamExt;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    cli::{CliError, Context, exit::Exit},
+    cli::{CliError, Context, exit::Exit, keep::Keeper},
     engine::Engine,
     plan::Plan,
     render::{Output, Stream, compare::CompareView},
@@ -43,6 +43,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) interruption: &'a Interruption,
     /// Rows that are drawn while answers come, if there is a screen for them.
     pub(crate) live: Option<Live>,
+    /// Keeps what outlives the command, if anything does.
+    pub(crate) keeper: Option<Keeper>,
 }
 
 /// What the two threads share.
@@ -75,7 +77,7 @@ impl Stage<'_> {
         context: &Context,
         beside: impl Future<Output = io::Error> + Send,
     ) -> Result<Exit, CliError> {
-        let Self { engine, plan, mut view, mut streams, interruption, live } = self;
+        let Self { engine, plan, mut view, mut streams, interruption, live, mut keeper } = self;
         let mut output = Output::default();
         view.begin(&mut output);
         let show = Show { view, output, over: None, suspended: false };
@@ -85,7 +87,7 @@ impl Stage<'_> {
         let (shared, watched) = (&shared, live.is_some());
         thread::scope(|scope| {
             let network = scope.spawn(move || {
-                let work = network(&engine, plan, shared, &wake, interruption, watched);
+                let work = network(&engine, plan, shared, (&wake, interruption, watched), &mut keeper);
                 let worked = runtime.block_on(async {
                     tokio::select! {
                         worked = work => worked,
@@ -94,12 +96,15 @@ impl Stage<'_> {
                 });
                 // The screen's thread goes on until nobody can wake it any more.
                 drop(wake);
-                worked
+                (worked, keeper)
             });
             let width = || term::width(&context.environment);
             let written = screen(shared, &woken, &mut streams, live, &width);
             shared.enough.notify_one();
-            let worked = network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let (worked, keeper) = network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            if let Some(keeper) = keeper {
+                keeper.close();
+            }
             let show = shared.show.lock().expect("a panic there was passed on");
             let exit = Exit::of_lanes(show.view.outcomes());
             let interrupted = show.over == Some(Over::Interrupted);
@@ -126,9 +131,8 @@ async fn network(
     engine: &Arc<Engine>,
     plan: Plan,
     shared: &Shared,
-    wake: &SyncSender<()>,
-    interruption: &Interruption,
-    watched: bool,
+    (wake, interruption, watched): (&SyncSender<()>, &Interruption, bool),
+    keeper: &mut Option<Keeper>,
 ) -> io::Result<()> {
     let mut events = Box::pin(engine.run(plan));
     let mut interrupted = Box::pin(interruption.signalled());
@@ -142,12 +146,15 @@ async fn network(
         let over = tokio::select! {
             biased;
             () = &mut interrupted => {
-                shared.with(|show| {
-                    show.view.interrupted(Instant::now(), &mut show.output);
-                    Some(Over::Interrupted)
-                })
+                shared.with(|show| show.view.interrupted(Instant::now(), &mut show.output));
+                Some(Over::Interrupted)
             }
-            () = shared.enough.notified() => return Ok(()),
+            () = shared.enough.notified() => {
+                if let Some(keeper) = keeper {
+                    keeper.stop();
+                }
+                return Ok(());
+            }
             () = suspended() => {
                 shared.with(|show| show.suspended = true);
                 None
@@ -155,12 +162,18 @@ async fn network(
             event = events.next() => match event {
                 Some(event) => {
                     shared.with(|show| show.view.event(&event, &mut show.output));
+                    if let Some(keeper) = keeper {
+                        keeper.event(&event);
+                    }
                     None
                 }
                 None => Some(Over::All),
             },
         };
         if over.is_some() {
+            if let (Some(Over::Interrupted), Some(keeper)) = (over, keeper) {
+                keeper.stop();
+            }
             shared.with(|show| show.over = over);
             return Ok(());
         }

@@ -11,6 +11,7 @@ use std::{
 };
 
 mod endpoint;
+mod spend;
 
 use endpoint::bare_endpoint;
 pub use endpoint::base_url;
@@ -28,7 +29,7 @@ use crate::{
     chat::Params,
     endpoint::{Endpoint, Timeouts},
     environment::Environment,
-    route::{OnCut, strategy::Strategy},
+    route::{OnCut, Policy, strategy::Strategy},
     secret::KeySource,
     target::{DecodeOptions, Price, Target, TargetId},
 };
@@ -84,6 +85,7 @@ pub fn direct_target(endpoint: &Arc<Endpoint>, upstream: &str) -> Target {
         tags: Vec::new(),
         decode: DecodeOptions::default(),
         images: None,
+        tools: None,
     }
 }
 
@@ -155,6 +157,8 @@ impl Resolver {
             self.problems.extend(preset::problems(&self.source, entry));
             self.config.presets.push(Preset { model, ..Preset::new(&normalised(&name.value), entry) });
         }
+        self.spend(&file.spend);
+        self.history(file);
         self.config.default = file.default.as_ref().map(|name| self.askable(name, "`default`"));
         self.config.compare = file.compare.as_ref().map(|name| self.comparable(name));
     }
@@ -248,6 +252,7 @@ impl Resolver {
         }
         let has = |wanted: &str| entry.capabilities.iter().any(|capability| capability.value == wanted);
         target.images = (!entry.capabilities.is_empty()).then(|| has("images"));
+        target.tools = (!entry.capabilities.is_empty()).then(|| has("tools"));
         target.reasons |= has("reasoning") || entry.tags.iter().any(|tag| tag == "reasoning");
         self.config.models.push(Arc::new(target));
     }
@@ -267,11 +272,12 @@ impl Resolver {
     }
 
     fn route(&mut self, name: &At<String>, entry: &RouteEntry) {
-        let strategy = entry.strategy.as_ref().map_or(Strategy::Priority, |strategy| self.strategy(strategy));
+        let strategy = entry.strategy.as_ref().and_then(|word| self.one_of("strategy", word, &Strategy::NAMES));
+        let strategy = strategy.unwrap_or_default();
         if entry.models.is_empty() {
             self.problem(format!("route `{}` has no models", name.value), &name.span);
         }
-        let mut models: Vec<Arc<Target>> = Vec::new();
+        let (mut models, mut weights): (Vec<Arc<Target>>, Vec<u32>) = (Vec::new(), Vec::new());
         for member in &entry.models {
             let wanted = At { value: member.value.name.clone(), span: member.span.clone() };
             let Some(target) = self.target(&wanted, &format!("route `{}`", name.value)) else { continue };
@@ -279,6 +285,21 @@ impl Resolver {
                 self.problem(format!("`{}` is in route `{}` twice", wanted.value, name.value), &wanted.span);
             }
             models.push(target);
+            weights.push(member.value.weight.unwrap_or(1));
+        }
+        if !weights.is_empty() && weights.iter().all(|&weight| weight == 0) {
+            self.problem(format!("all weights of route `{}` are 0", name.value), &name.span).help =
+                Some("give at least one model a weight of 1 or more".into());
+        }
+        if strategy != Strategy::Weighted && entry.models.iter().any(|member| member.value.weight.is_some()) {
+            self.config.warnings.push(format!(
+                "route {}: weights are only for `strategy = \"weighted\"`, and it is `{}`",
+                name.value,
+                strategy.as_str()
+            ));
+        }
+        if strategy == Strategy::Cheapest {
+            self.comparable_prices(name, &models);
         }
         let on_cut = entry.on_cut.as_ref().and_then(|word| {
             let known = [("error", OnCut::Error), ("restart", OnCut::Restart), ("buffer", OnCut::Buffer)];
@@ -288,7 +309,27 @@ impl Resolver {
         let filter_goes_on = on_filter
             .and_then(|word| self.one_of("on_filter", word, &[("stop", false), ("next", true)]))
             .unwrap_or(false);
-        self.config.routes.push(Route { name: normalised(&name.value), strategy, models, on_cut, filter_goes_on });
+        let hedge_after = entry.hedge_after.map(|time| time.0);
+        let policy = Policy { strategy, weights, sticky: entry.sticky, hedge_after };
+        self.config.routes.push(Route { name: normalised(&name.value), policy, models, on_cut, filter_goes_on });
+    }
+
+    /// The money a route's models are paid in is one, where they are chosen by it.
+    fn comparable_prices(&mut self, name: &At<String>, models: &[Arc<Target>]) {
+        let mut currencies: Vec<&str> =
+            models.iter().filter_map(|model| model.price.as_ref()).map(|price| price.currency.as_str()).collect();
+        currencies.sort_unstable();
+        currencies.dedup();
+        if currencies.len() > 1 {
+            let message = format!("route `{}` compares prices in {}", name.value, currencies.join(" and "));
+            self.problem(message, &name.span).help = Some("give the prices of its models in one currency".into());
+        }
+        for model in models.iter().filter(|model| model.price.is_none()) {
+            self.config.warnings.push(format!(
+                "route {}: {} has no price, so the strategy `cheapest` asks it last",
+                name.value, model.id
+            ));
+        }
     }
 
     fn one_of<T: Copy>(&mut self, key: &str, word: &At<String>, known: &[(&str, T)]) -> Option<T> {
@@ -299,23 +340,6 @@ impl Resolver {
                 Some(format!("known: {}", names.join(", ")));
         }
         found
-    }
-
-    fn strategy(&mut self, word: &At<String>) -> Strategy {
-        match Strategy::NAMES.iter().find(|(name, _)| *name == word.value) {
-            Some((_, Some(strategy))) => return *strategy,
-            Some((name, None)) => {
-                self.problem(format!("the strategy `{name}` is not there yet"), &word.span).help =
-                    Some("use \"priority\" for now".into());
-            }
-            None => {
-                let names = Strategy::NAMES.iter().map(|(name, _)| *name);
-                let problem =
-                    Problem::new(&self.source, format!("unknown strategy `{}`", word.value), word.span.clone());
-                self.push(problem.nearest(&word.value, names));
-            }
-        }
-        Strategy::Priority
     }
 
     /// A model's target, or that of `endpoint/id`.

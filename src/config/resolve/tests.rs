@@ -108,15 +108,6 @@ fn a_name_used_twice_shows_both_places() {
 }
 
 #[test]
-fn strategies_to_come_are_refused_as_such() {
-    let base = "[endpoints.openai]\n[models.a]\nendpoint = \"openai\"\nmodel = \"m\"\n[routes.r]\nmodels = [\"a\"]\n";
-    let (message, ..) = one(&format!("{base}strategy = \"fastest\"\n"));
-    assert!(message.contains("not there yet"), "{message}");
-    let (message, _, help) = one(&format!("{base}strategy = \"priorty\"\n"));
-    assert!(message.contains("unknown strategy") && help.is_some_and(|help| help.contains("priority")), "{message}");
-}
-
-#[test]
 fn many_problems_are_told_at_once() {
     let text = "[endpoints.a]\nbase_url = \"ftp://h\"\n[endpoints.b]\nbase_url = \"nonsense\"\n[endpoints.\"c d\"]\n";
     assert_eq!(problems(text).len(), 4);

@@ -73,13 +73,14 @@ impl Clock {
         .await
     }
 
-    /// How long `target` may take. An explicit limit wins, else it depends on whether anybody else is left; those others
-    /// keep their share of the time in any case.
-    pub(super) fn patience(&self, target: &Target, others: usize, streams: bool) -> Patience {
+    /// How long `target` may take. An explicit limit wins, else it depends on whether anybody else is left and on what is
+    /// `usual` for it (its own 95th percentile); those others keep their share of the time in any case.
+    pub(super) fn patience(&self, target: &Target, others: usize, streams: bool, usual: Option<Duration>) -> Patience {
         let mut patience = Patience::of(target.timeouts);
         if patience.first_token.is_none() && others > 0 {
             let slow = target.reasons || is_private(&target.endpoint.base_url);
             let silence = if slow { SILENT_SLOW } else { SILENT_REMOTE };
+            let silence = silence.max(usual.unwrap_or_default() * 3);
             patience.first_token = Some(silence.min(split(self.search_limit.saturating_sub(self.searched), others)));
         }
         patience.total = patience.total.min(self.left().unwrap_or(Duration::MAX));

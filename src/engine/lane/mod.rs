@@ -12,24 +12,26 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+mod choose;
 mod clock;
 mod report;
+mod send;
 
+use choose::{Candidate, Queue};
 use clock::Clock;
 use report::{Reporter, Silence};
+use send::Request;
 
-use super::{
-    AttemptRecord, Engine, Event, EventKind, LaneOutcome, Next, Notice, Whole, credentials::resolve, progress::Spoken,
-};
+use super::{AttemptRecord, Engine, Event, EventKind, LaneOutcome, Next, Notice, Whole, progress::Spoken};
 use crate::{
-    attempt::{Attempt, Credentials, Finished, Start, Step},
-    chat::{Call, Delta, ErrorClass, FinishReason},
+    chat::{Call, ErrorClass},
     plan::Lane,
     protocol::{ApiError, protocol},
     route::{
         OnCut,
         attempts::Budget,
         classify::{Decision, Situation, decide},
+        health::Standing,
     },
     secret::KeySource,
     target::Target,
@@ -62,7 +64,7 @@ struct Run {
     begun: Instant,
     clock: Clock,
     /// Candidates not asked yet.
-    left: VecDeque<Arc<Target>>,
+    queue: Queue,
     budget: Budget,
     records: Vec<AttemptRecord>,
     /// What the attempt under way has put out.
@@ -70,13 +72,8 @@ struct Run {
     silence: Silence,
     /// The last attempt that broke off in the middle of its answer: its record, and what it had put out.
     broken_off: Option<(AttemptRecord, Spoken)>,
-}
-
-/// What the head of a successful reply told, for the record.
-#[derive(Default)]
-struct Head {
-    answered: bool,
-    request_id: Option<String>,
+    /// Why nobody was asked.
+    refused: Option<ApiError>,
 }
 
 /// How an attempt on a target ended, for the loop over candidates.
@@ -85,10 +82,13 @@ enum Asked {
     Failed(ApiError, Decision),
 }
 
+/// One of an endpoint's keys, with its place among them; `None`: it wants none.
+type Key = Option<(usize, KeySource)>;
+
 impl Run {
     fn new(engine: Arc<Engine>, index: usize, lane: Lane, sink: mpsc::Sender<Event>) -> Self {
         Self {
-            left: lane.candidates.iter().cloned().collect(),
+            queue: Queue::default(),
             clock: Clock::new(&lane),
             engine,
             lane,
@@ -99,6 +99,7 @@ impl Run {
             spoken: Spoken::default(),
             silence: Silence { since: Instant::now(), told: 0, tell: false },
             broken_off: None,
+            refused: None,
         }
     }
 
@@ -122,10 +123,11 @@ impl Run {
 
     /// Asks one candidate after the other.
     async fn candidates(&mut self) -> Result<Whole, ApiError> {
-        self.pass_over_unable().await;
-        while let Some(target) = self.left.pop_front() {
+        self.line_up().await?;
+        let mut next = self.next().await;
+        while let Some(candidate) = next {
             self.budget.candidate();
-            let (error, decision) = match self.ask(&target).await {
+            let (error, decision) = match self.ask(&candidate).await {
                 Asked::Whole(whole) => return Ok(whole),
                 Asked::Failed(error, decision) => (error, decision),
             };
@@ -134,65 +136,22 @@ impl Run {
             }
             match decision {
                 Decision::GiveUp => return Err(error),
-                Decision::NextLarger => self.keep_larger(&target).await,
+                Decision::NextLarger => self.keep_larger(&candidate.target).await,
                 _ => {}
             }
             self.pass_over_the_rest().await;
-            self.go_on(error).await;
+            next = self.next().await;
+            if let Some(next) = &next {
+                self.go_on(error, next).await;
+            }
         }
         Err(self.most_telling())
     }
 
-    /// How many candidates may still get their turn.
-    fn others(&self) -> usize {
-        self.left.len().min(self.budget.candidates())
-    }
-
-    /// Leaves out candidates that surely cannot answer: the prompt does not fit their context, or they do not look at
-    /// pictures.
-    async fn pass_over_unable(&mut self) {
-        // The estimate may be off by a quarter either way.
-        let surely = self.lane.call.estimated_tokens() * 4 / 5;
-        let why = format!("the prompt of about {surely} tokens or more does not fit its context");
-        self.pass_over(|target| target.context.is_some_and(|context| context < surely), &why).await;
-        if self.lane.call.has_images() {
-            self.pass_over(|target| target.images == Some(false), "it does not look at pictures").await;
-        }
-    }
-
-    /// Leaves out the candidates that are `unable`, unless that is all of them.
-    async fn pass_over(&mut self, unable: impl Fn(&Target) -> bool, why: &str) {
-        if self.left.iter().all(|target| unable(target)) {
-            return;
-        }
-        let (left_out, able) =
-            std::mem::take(&mut self.left).into_iter().partition::<VecDeque<_>, _>(|target| unable(target));
-        self.left = able;
-        for target in left_out {
-            self.report.emit(EventKind::Notice(Notice::PassedOver(target.id.clone(), why.to_owned()))).await;
-        }
-    }
-
-    /// When the time or the attempt budget is used up, the others are told of and not asked.
-    async fn pass_over_the_rest(&mut self) {
-        let why = if !self.clock.allows(Duration::ZERO) {
-            "the time is used up".to_owned()
-        } else if self.others() == 0 {
-            format!("one request asks at most {} models", Budget::CANDIDATES)
-        } else {
-            return;
-        };
-        for target in std::mem::take(&mut self.left) {
-            self.report.emit(EventKind::Notice(Notice::PassedOver(target.id.clone(), why.clone()))).await;
-        }
-    }
-
-    /// Tells that the next candidate is asked, if there is one.
-    async fn go_on(&mut self, error: ApiError) {
-        let Some(next) = self.left.front().map(|target| target.id.clone()) else { return };
-        let shown = self.spoken.answer && self.lane.on_cut == OnCut::Restart;
-        let next = if shown { Next::Restart(next) } else { Next::Candidate(next) };
-        self.failed(error, next).await;
+    /// Tells that the next candidate is asked.
+    async fn go_on(&mut self, error: ApiError, next: &Candidate) {
+        let (shown, next) = (self.spoken.answer && self.lane.on_cut == OnCut::Restart, next.target.id.clone());
+        self.failed(error, if shown { Next::Restart(next) } else { Next::Candidate(next) }).await;
     }
 
     async fn failed(&mut self, error: ApiError, next: Next) {
@@ -200,58 +159,49 @@ impl Run {
         self.report.emit(EventKind::Failed { record: AttemptRecord { error: Some(error), ..record }, next }).await;
     }
 
-    /// After a prompt that was too long: only candidates that read more.
-    async fn keep_larger(&mut self, than: &Target) {
-        let (larger, others) = std::mem::take(&mut self.left).into_iter().partition::<VecDeque<_>, _>(|target| {
-            target.context.zip(than.context).is_some_and(|(context, too_small)| context > too_small)
-        });
-        self.left = larger;
-        for target in others {
-            let why = "its context is not known to be larger".to_owned();
-            self.report.emit(EventKind::Notice(Notice::PassedOver(target.id.clone(), why))).await;
-        }
-    }
-
-    fn most_telling(&self) -> ApiError {
+    fn most_telling(&mut self) -> ApiError {
         let errors = self.records.iter().filter_map(|record| record.error.as_ref());
-        errors
-            .rev()
-            .max_by_key(|error| error.class.weight())
-            .cloned()
+        let telling = errors.rev().max_by_key(|error| error.class.weight()).cloned();
+        telling
+            .or_else(|| self.refused.take())
             .unwrap_or_else(|| ApiError::new(ErrorClass::Local, "there was nobody to ask"))
     }
 
     /// Asks one target: through its keys, with at most one repeat and one change of parameters.
-    async fn ask(&mut self, target: &Arc<Target>) -> Asked {
+    async fn ask(&mut self, candidate: &Candidate) -> Asked {
+        let target = &candidate.target;
         self.report.emit(EventKind::Started(Arc::clone(target))).await;
-        let mut keys = VecDeque::from(self.engine.rotation.keys(&target.endpoint));
-        let mut key = keys.pop_front().flatten();
+        let mut keys = self.keys(candidate);
+        let key = keys.pop_front().flatten();
         // A connection to a server that just failed may be about to close: it is not reused.
         let same_server =
             |record: &AttemptRecord| record.target.endpoint.base_url.origin() == target.endpoint.base_url.origin();
-        let mut fresh = self.records.iter().any(same_server);
-        let (mut call, mut adjusted) = (Arc::clone(&self.lane.call), false);
+        let fresh = self.records.iter().any(same_server);
+        let mut request = Request { candidate: candidate.clone(), key, call: Arc::clone(&self.lane.call), fresh };
+        let mut adjusted = false;
         loop {
-            let error = match self.attempt(target, key.as_ref(), &call, fresh).await {
+            let error = match Box::pin(self.attempt(request.clone())).await {
                 Ok(whole) => return Asked::Whole(whole),
                 Err(error) => error,
             };
-            if self.spoken.answer {
+            // Another one was asked as well, and it is the one that failed last: what follows is not this one's.
+            let hedged = self.records.last().is_some_and(|record| record.target.id != target.id);
+            if self.spoken.answer || hedged {
                 return Asked::Failed(error, Decision::Next);
             }
             let in_time = self.clock.allows(Duration::ZERO);
-            if in_time && !adjusted && self.adjust(target, &error, &mut call).await {
+            if in_time && !adjusted && self.adjust(target, &error, &mut request.call).await {
                 adjusted = true;
                 self.failed(error, Next::Repeat).await;
                 continue;
             }
-            match self.decide(target, &error, !keys.is_empty()) {
+            match self.decide(candidate, &error, !keys.is_empty()) {
                 Decision::NextKey if in_time => {
-                    key = keys.pop_front().flatten();
+                    request.key = keys.pop_front().flatten();
                     self.failed(error, Next::Key).await;
                 }
-                Decision::Repeat { after, fresh: anew } if self.repeat_allowed(after) => {
-                    fresh = anew;
+                Decision::Repeat { after, fresh } if self.repeat_allowed(after) => {
+                    request.fresh = fresh;
                     self.failed(error, Next::Repeat).await;
                     self.back_off(target, after).await;
                 }
@@ -261,31 +211,50 @@ impl Run {
         }
     }
 
+    /// The keys of the candidate's endpoint in the order they are tried; those that are left alone only when all are.
+    fn keys(&self, candidate: &Candidate) -> VecDeque<Key> {
+        let endpoint = &candidate.target.endpoint;
+        let order = self.engine.rotation.order(endpoint, self.engine.resident, || self.engine.chance());
+        let standings = self.engine.health.standing_of_keys(&candidate.places);
+        let (mut free, mut aside): (Vec<usize>, Vec<usize>) =
+            order.into_iter().partition(|&key| !matches!(standings.get(key), Some(Standing::Aside(..))));
+        if free.is_empty() {
+            free.append(&mut aside);
+        }
+        let keys: VecDeque<Key> = free.into_iter().map(|key| Some((key, endpoint.keys[key].clone()))).collect();
+        if keys.is_empty() { VecDeque::from([None]) } else { keys }
+    }
+
     async fn adjust(&mut self, target: &Target, error: &ApiError, call: &mut Arc<Call>) -> bool {
         let Call::Chat(chat) = &**call;
         let protocol = protocol(target.endpoint.protocol).expect("resolved configs name known protocols");
         let Some(adjustment) = protocol.adjust(error, target, chat) else { return false };
-        self.report.emit(EventKind::Notice(Notice::Adjusted(target.id.clone(), adjustment.clone()))).await;
+        self.tell(Notice::Adjusted(target.id.clone(), adjustment.clone())).await;
         let Call::Chat(chat) = Arc::make_mut(call);
         chat.adjustments.push(adjustment);
         true
     }
 
-    fn decide(&self, target: &Target, error: &ApiError, keys_left: bool) -> Decision {
+    fn decide(&self, candidate: &Candidate, error: &ApiError, keys_left: bool) -> Decision {
         let situation = Situation {
             others_left: self.others() > 0,
             keys_left,
-            repeat_left: self.budget.may_repeat(),
-            gateway: target.endpoint.gateway,
+            // A probe is one request.
+            repeat_left: self.budget.may_repeat() && !candidate.probe && !self.was_opened(candidate),
+            gateway: candidate.target.endpoint.gateway,
             filter_goes_on: self.lane.filter_goes_on,
         };
         decide(error, situation, jiff::Timestamp::now(), self.engine.chance())
     }
 
+    /// Whether the failure was one too many, so that there are others to ask and this one is left alone.
+    fn was_opened(&self, candidate: &Candidate) -> bool {
+        self.others() > 0 && matches!(self.engine.health.standing(&candidate.places), Standing::Aside(..))
+    }
+
     /// Takes a repeat after a pause of `wait`, if there is time for it and the budgets have one.
     fn repeat_allowed(&mut self, wait: Duration) -> bool {
-        let mut repeats = self.engine.repeats.lock().expect("no code panics while it holds this lock");
-        let allowed = self.clock.allows(wait) && repeats.repeat(Instant::now().into_std());
+        let allowed = self.clock.allows(wait) && self.engine.take_repeat();
         if allowed {
             self.budget.repeat();
         }
@@ -294,111 +263,8 @@ impl Run {
 
     async fn back_off(&mut self, target: &Target, wait: Duration) {
         if wait >= Duration::from_secs(1) {
-            self.report.emit(EventKind::Notice(Notice::Backoff(target.id.clone(), wait))).await;
+            self.tell(Notice::Backoff(target.id.clone(), wait)).await;
         }
         self.clock.count(sleep(wait)).await;
     }
-
-    /// One request, recorded.
-    async fn attempt(
-        &mut self,
-        target: &Arc<Target>,
-        key: Option<&KeySource>,
-        call: &Call,
-        fresh: bool,
-    ) -> Result<Whole, ApiError> {
-        let begun = Instant::now();
-        self.engine.repeats.lock().expect("no code panics while it holds this lock").request(begun.into_std());
-        self.spoken = Spoken::default();
-        let mut head = Head::default();
-        let result = self.send(target, key, call, fresh, &mut head).await;
-        let error = result.as_ref().err().cloned();
-        let record = AttemptRecord {
-            target: Arc::clone(target),
-            status: error.as_ref().and_then(|error| error.status).or(head.answered.then_some(200)),
-            request_id: head.request_id.or_else(|| error.as_ref().and_then(|error| error.request_id.clone())),
-            error,
-            took: begun.elapsed(),
-        };
-        if result.is_err() && self.spoken.answer {
-            self.broken_off = Some((record.clone(), self.spoken));
-        }
-        self.records.push(record);
-        result
-    }
-
-    async fn send(
-        &mut self,
-        target: &Arc<Target>,
-        key: Option<&KeySource>,
-        call: &Call,
-        fresh: bool,
-        head: &mut Head,
-    ) -> Result<Whole, ApiError> {
-        let (engine, others) = (Arc::clone(&self.engine), self.others());
-        let ready = async {
-            let place = engine.gates.enter(&target.endpoint).await?;
-            Ok((place, resolve(&engine.keys, &target.endpoint, key).await?))
-        };
-        let ready = self.clock.prepare(others, ready).await;
-        let (_place, credentials): (_, Credentials) = ready.unwrap_or_else(|| Err(not_ready()))?;
-        let patience = self.clock.patience(target, others, call.streams());
-        let start = Start { target, credentials: &credentials, call, patience, fresh };
-        let attempt = Attempt::start(&*engine.transport, start);
-        self.silence = Silence { since: Instant::now(), told: 0, tell: others == 0 };
-        let waiting = self.report.while_waiting(target, &mut self.silence, attempt);
-        let mut attempt = self.clock.count(waiting).await?;
-        *head = Head { answered: true, request_id: attempt.request_id().map(str::to_owned) };
-        let finished = self.read(target, &mut attempt).await?;
-        if self.refused(&finished) {
-            return Err(ApiError::new(ErrorClass::Filter, "a content filter withheld the answer"));
-        }
-        if finished.reason.is_none() {
-            self.report.emit(EventKind::Notice(Notice::NoReason(target.id.clone()))).await;
-        }
-        if let Some(warning) = finished.warning {
-            self.report.emit(EventKind::Notice(Notice::AfterEnd(target.id.clone(), warning))).await;
-        }
-        Ok(Whole { reason: finished.reason })
-    }
-
-    /// An answer without a word, ended by a filter, is one for the next candidate where the route says so.
-    fn refused(&self, finished: &Finished) -> bool {
-        let filtered = finished.reason == Some(FinishReason::ContentFilter) && !self.spoken.answer;
-        filtered && self.lane.filter_goes_on && self.others() > 0
-    }
-
-    /// Hands on what comes, until the answer is over.
-    async fn read(&mut self, target: &Target, attempt: &mut Attempt) -> Result<Finished, ApiError> {
-        loop {
-            let step = if self.spoken.first.is_some() {
-                self.clock.count_answering(attempt.next()).await
-            } else {
-                let waiting = self.report.while_waiting(target, &mut self.silence, attempt.next());
-                self.clock.count(waiting).await
-            };
-            match step? {
-                Step::Done(finished) => return Ok(finished),
-                Step::Deltas(deltas) if deltas.is_empty() => {}
-                Step::Deltas(deltas) => self.hand_out(deltas, attempt.sent()).await,
-            }
-        }
-    }
-
-    async fn hand_out(&mut self, deltas: Vec<Delta>, sent: Instant) {
-        let silent_so_far = self.spoken.first.is_none();
-        self.spoken.hear(&deltas, Instant::now());
-        let ttft = self.spoken.first.filter(|_| silent_so_far).map(|first| first - sent);
-        self.spoken.ttft = self.spoken.ttft.or(ttft);
-        let held = self.lane.on_cut == OnCut::Buffer;
-        self.report.emit(if held { EventKind::Held(deltas) } else { EventKind::Deltas(deltas) }).await;
-        if let Some(ttft) = ttft {
-            self.report.emit(EventKind::Ttft(ttft)).await;
-        }
-    }
-}
-
-fn not_ready() -> ApiError {
-    let message = "the time was up before the request could be sent: a key or a place at the endpoint took too long";
-    ApiError::new(ErrorClass::Local, message)
 }

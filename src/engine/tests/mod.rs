@@ -22,7 +22,7 @@ use crate::{
     endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
     keys::KeyRing,
     plan::Lane,
-    route::OnCut,
+    route::{OnCut, Policy},
     secret::{ApiKey, KeySource},
     target::{Target, testing},
     transport::{ByteStream, TransportError, TransportErrorKind},
@@ -123,6 +123,8 @@ impl Transport for Script {
 const HELLO: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello\"}}]}\n\n";
 const THOUGHT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n";
 const STOP: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
+/// Chance that is the same in every run.
+const SEED: u64 = 3;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn answer() -> Reply {
@@ -135,10 +137,12 @@ fn status(code: u16) -> Reply {
 
 fn lane(targets: Vec<Target>) -> Lane {
     let messages = vec![Message::text(Role::User, "hi")];
+    let route = (targets.len() > 1).then(Policy::default);
     Lane {
         name: "route".into(),
         call: Arc::new(Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() })),
         candidates: targets.into_iter().map(Arc::new).collect(),
+        route,
         on_cut: OnCut::Error,
         filter_goes_on: false,
         deadline: None,
@@ -195,7 +199,8 @@ impl Ran {
 
 async fn run(lane: Lane, replies: impl IntoIterator<Item = Reply>) -> Ran {
     let script = Arc::new(Script { replies: Mutex::new(replies.into_iter().collect()), asked: Mutex::default() });
-    let engine = Arc::new(Engine::new(Arc::clone(&script) as Arc<dyn Transport>, KeyRing::default()));
+    let engine =
+        Arc::new(Engine::new(Arc::clone(&script) as Arc<dyn Transport>, KeyRing::default()).resident().seeded(SEED));
     let begun = Instant::now();
     let events: Vec<Event> = engine.run(Plan::of(lane)).collect().await;
     let took = begun.elapsed();

@@ -114,7 +114,7 @@ mod tests {
         let key = ApiKey::new("sk-very-secret");
         let call = Call::Chat(ChatRequest { stream: true, ..ChatRequest::default() });
         let request = OpenAiChat.encode(&target("a"), Some(&key), &call).expect("encodes");
-        assert_eq!(request.uri(), "https://api.example.com/v1/chat/completions");
+        assert_eq!(request.uri(), "https://a.example.com/v1/chat/completions");
         assert_eq!(request.headers()[AUTHORIZATION], "Bearer sk-very-secret");
         assert!(!format!("{request:?}").contains("very-secret"));
     }

@@ -12,8 +12,8 @@ use crate::{
         Delta, DeltaKind, FinishReason, Usage,
         sanitise::{Sanitiser, sanitised},
     },
-    engine::{Event, EventKind, LaneOutcome, Progress},
-    render::{kept::Kept, notice, stats},
+    engine::{Account, Event, EventKind, LaneOutcome, Progress},
+    render::{kept, notice, stats},
     target::Target,
 };
 
@@ -26,9 +26,9 @@ pub(super) struct LaneView {
     /// What it was asked for as.
     pub(super) name: String,
     pub(super) prompt_tokens: u64,
-    pub(super) kept: Kept,
+    pub(super) kept: Account,
     /// What broke off and was started again elsewhere, until that says something.
-    earlier: Option<Kept>,
+    earlier: Option<Account>,
     /// Until its turn comes: nothing.
     progress: Option<Progress>,
     asking: Option<(Arc<Target>, Instant)>,
@@ -63,7 +63,7 @@ impl LaneView {
         Self {
             name: name.to_owned(),
             prompt_tokens,
-            kept: Kept::default(),
+            kept: Account::default(),
             earlier: None,
             progress: None,
             asking: None,
@@ -208,7 +208,7 @@ impl LaneView {
         match &outcome.result {
             Err(_) if self.stopped => Some("[interrupted]".to_owned()),
             Err(error) => Some(notice::failure(&self.name, error, outcome)),
-            Ok(whole) => self.kept.warnings(whole.reason.as_ref()),
+            Ok(whole) => kept::warnings(&self.kept, whole.reason.as_ref()),
         }
     }
 

@@ -100,6 +100,7 @@ impl CompareView {
             EventKind::Failed { record, next } => {
                 Some((notice::failed(record, next, self.settings.verbose)?, record.target.id.clone()))
             }
+            EventKind::Notice(what) if notice::is_detail(what) && !self.settings.verbose => None,
             EventKind::Notice(what) => Some((notice::notice(what), what.target().clone())),
             EventKind::Started(_)
             | EventKind::Deltas(_)

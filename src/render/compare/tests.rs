@@ -190,7 +190,8 @@ fn held_text_is_shown_only_when_it_is_whole() {
     let end = kinds.pop().expect("an end");
     let target = Arc::new(testing::target("a"));
     let error = Some(ApiError::new(ErrorClass::Cut, "cut"));
-    let record = AttemptRecord { target, error, status: Some(200), took: Duration::ZERO, request_id: None };
+    let sent = AttemptRecord::new(target, jiff::Timestamp::UNIX_EPOCH, Duration::ZERO);
+    let record = AttemptRecord { error, status: Some(200), ..sent };
     kinds.push(EventKind::Held(vec![delta("half")]));
     kinds.push(EventKind::Failed { record, next: Next::Restart(TargetId("b".into())) });
     kinds.push(EventKind::Held(vec![delta("who")]));

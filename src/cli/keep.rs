@@ -1,0 +1,114 @@
+//! What outlives a command that asks: the record of its calls, and what was learned of the services.
+//!
+//! Owns the flags about it, and that what cannot be kept is a warning at the end. Refuses to know what is recorded.
+
+use std::sync::Arc;
+
+use clap::Args;
+
+use super::{CliError, Context};
+use crate::{
+    config::Config,
+    engine::{Engine, Event},
+    plan::{
+        Plan,
+        cost::{self, Money},
+    },
+    store::{
+        self,
+        record::{Database, RecordOptions, Recorder},
+    },
+    term::output::say,
+};
+
+/// The flags.
+#[derive(Debug, Default, Args)]
+pub(super) struct KeepArgs {
+    /// Keep nothing of what is said: neither prompt nor answer; times, tokens and cost are recorded all the same
+    #[arg(long)]
+    no_log: bool,
+    /// Send nothing that would cost more than this, such as 0.05 (US dollars) or 0.3CNY; answers are limited to what it buys
+    #[arg(long, value_name = "SUM")]
+    max_cost: Option<Money>,
+}
+
+impl KeepArgs {
+    /// Holds `plan` to `--max-cost`.
+    pub(super) fn cap(&self, plan: &mut Plan) -> Result<(), CliError> {
+        let Some(most) = &self.max_cost else { return Ok(()) };
+        let Money { amount, currency } = most;
+        let capped = cost::cap(plan, most).map_err(|least| CliError::Condition {
+            message: format!("this would cost at least {least:.6} {currency}, and --max-cost is {amount} {currency}"),
+            hint: "shorten the prompt, choose cheaper models, or raise --max-cost".into(),
+        })?;
+        if !capped.uncovered.is_empty() {
+            let names = capped.uncovered.join(", ");
+            say(&format!("warning: --max-cost says nothing about {names}: no price in {currency} in the config\n"));
+        }
+        if let Some(longest) = capped.longest {
+            say(&format!("--max-cost {amount} {currency}: answers end at {longest} tokens\n"));
+        }
+        Ok(())
+    }
+}
+
+/// Keeps what is to be kept of one run.
+pub(super) struct Keeper {
+    engine: Arc<Engine>,
+    recorder: Recorder,
+}
+
+impl Keeper {
+    /// For a run of `plan`; `conversation`: the one that goes on.
+    pub(super) fn new(
+        context: &Context,
+        config: &Config,
+        engine: &Arc<Engine>,
+        command: &'static str,
+        (args, plan, conversation): (&KeepArgs, &Plan, Option<i64>),
+    ) -> Self {
+        let options = RecordOptions {
+            place: record_place(context),
+            command,
+            words: config.history.on && !args.no_log,
+            days: config.history.days,
+            conversation,
+        };
+        Self { engine: Arc::clone(engine), recorder: Recorder::new(options, plan) }
+    }
+
+    /// Takes notice of what happened.
+    pub(super) fn event(&mut self, event: &Event) {
+        self.recorder.event(event);
+    }
+
+    /// Nothing more comes, although not everybody is done.
+    pub(super) fn stop(&mut self) {
+        self.recorder.stop();
+    }
+
+    /// Waits until all is kept; what could not be is told.
+    pub(super) fn close(self) {
+        if let Err(error) = self.recorder.close() {
+            say(&format!("warning: {error}\n"));
+        }
+        learned(&self.engine);
+    }
+}
+
+/// Writes down what was learned of the services.
+pub(super) fn learned(engine: &Engine) {
+    if let Some(error) = engine.remember() {
+        say(&format!("warning: {error}\n"));
+    }
+}
+
+/// Where the record is.
+pub(super) fn record_place(context: &Context) -> Option<std::path::PathBuf> {
+    store::state_folder(&context.environment).map(|state| Database::place(&state))
+}
+
+/// The record, for reading; `None`: nothing was ever recorded.
+pub(super) fn record(context: &Context) -> Result<Option<Database>, CliError> {
+    record_place(context).map_or(Ok(None), |place| Ok(Database::open_existing(&place)?))
+}

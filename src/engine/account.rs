@@ -1,0 +1,58 @@
+//! What is remembered of one answer while it comes.
+//!
+//! Owns the adding up of its pieces, the figures nobody reported (estimated from the text, and marked), and what becomes
+//! of an answer that was begun again elsewhere. Refuses to know where anything is shown or kept.
+
+use super::LaneOutcome;
+use crate::chat::{Answer, Delta, DeltaKind, Usage, estimate::Counter};
+
+/// One answer so far.
+#[derive(Clone, Debug, Default)]
+pub struct Account {
+    /// With the text only where it is wanted.
+    pub answer: Answer,
+    /// The estimate of its tokens, thinking included.
+    pub tokens: Counter,
+    /// Some of it is more than thinking.
+    pub any_content: bool,
+    /// There was more than one choice, of which the first is shown.
+    pub other_choices: bool,
+}
+
+impl Account {
+    /// Remembers a delta; its text only `with_text`.
+    pub fn add(&mut self, delta: &Delta, with_text: bool) {
+        if delta.choice != 0 && delta.kind.is_output() {
+            self.other_choices = true;
+            return;
+        }
+        self.any_content |= matches!(delta.kind, DeltaKind::Text(_) | DeltaKind::Refusal(_));
+        match &delta.kind {
+            DeltaKind::Text(text) | DeltaKind::Refusal(text) | DeltaKind::Reasoning(text) => {
+                self.tokens.add(text);
+                if with_text {
+                    self.answer.add(delta);
+                }
+            }
+            _ => self.answer.add(delta),
+        }
+    }
+
+    /// The usage reported, or ours, marked. Nothing when there was no answer at all.
+    #[must_use]
+    pub fn usage(&self, outcome: &LaneOutcome, prompt_tokens: u64) -> Option<Usage> {
+        let estimated = || Usage {
+            input: Some(prompt_tokens),
+            output: Some(self.tokens.tokens()),
+            estimated: true,
+            ..Usage::default()
+        };
+        self.answer.usage.or_else(|| (outcome.result.is_ok() || outcome.cut).then(estimated))
+    }
+
+    /// Whether there is nothing to read, not even a call of a tool.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        !self.any_content && self.answer.tool_calls.is_empty()
+    }
+}

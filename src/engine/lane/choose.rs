@@ -1,0 +1,259 @@
+//! Whom the lane asks next.
+//!
+//! Owns the queue of candidates: who cannot serve the request is left out, and that is said; who is left alone comes last,
+//! and what is done when everybody is. Refuses to ask.
+
+use std::{collections::VecDeque, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use tokio::time::sleep;
+
+use super::Run;
+use crate::{
+    chat::ErrorClass,
+    engine::{EventKind, Notice},
+    protocol::{ApiError, RetryAfter, RetryWhen},
+    route::{
+        Policy,
+        attempts::Budget,
+        health::{PlaceId, Places, Standing},
+    },
+    target::Target,
+};
+
+/// The longest anybody waits for the first of those that are left alone, instead of asking one now.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// A wait that a person is told of.
+const NOTICEABLE: Duration = Duration::from_secs(1);
+/// How long a probe may take without a verdict, where nothing else says how long silence is.
+pub(super) const LEASE: Duration = Duration::from_secs(15);
+
+/// Somebody who may be asked.
+#[derive(Clone)]
+pub(super) struct Candidate {
+    pub(super) target: Arc<Target>,
+    pub(super) places: Places,
+    /// This request is the one that finds out whether it is back.
+    pub(super) probe: bool,
+}
+
+/// Candidates not asked yet.
+#[derive(Default)]
+pub(super) struct Queue {
+    /// In the order they are asked.
+    pub(super) usable: VecDeque<Candidate>,
+    /// Left alone.
+    aside: Vec<Candidate>,
+}
+
+impl Run {
+    /// Leaves out who cannot serve the request and puts the others in order.
+    pub(super) async fn line_up(&mut self) -> Result<(), ApiError> {
+        let mut targets = self.able(self.lane.candidates.clone()).await;
+        targets = self.affordable(targets).await?;
+        let chosen = self.lane.route.is_some() && targets.len() > 1;
+        if chosen || targets.iter().any(|target| target.endpoint.keys.len() > 1) {
+            self.engine.health.read();
+        }
+        let places = |target: &Arc<Target>| self.engine.health.places(target, &self.engine.keys);
+        let candidates: Vec<Candidate> = targets
+            .iter()
+            .map(|target| Candidate { target: Arc::clone(target), places: places(target), probe: false })
+            .collect();
+        match self.lane.route.clone().filter(|_| chosen) {
+            Some(policy) => self.in_order(&policy, candidates).await,
+            None => self.queue.usable = candidates.into(),
+        }
+        Ok(())
+    }
+
+    async fn in_order(&mut self, policy: &Policy, candidates: Vec<Candidate>) {
+        let engine = Arc::clone(&self.engine);
+        let known = candidates.iter().map(|candidate| (&candidate.target, &candidate.places));
+        let seats = engine.seats(&self.lane, policy, known);
+        let thread = policy.sticky.then(|| self.lane.call.thread());
+        let order = engine.order(policy, &self.lane.name, thread.as_deref(), &seats);
+        for seat in order {
+            let candidate = candidates[seat].clone();
+            match seats[seat].standing {
+                Standing::Aside(until, place) => {
+                    self.tell_aside(&candidate, until, place).await;
+                    self.queue.aside.push(candidate);
+                }
+                Standing::Free | Standing::HalfOpen => self.queue.usable.push_back(candidate),
+            }
+        }
+    }
+
+    /// The next one to ask; `None`: there is nobody left.
+    pub(super) async fn next(&mut self) -> Option<Candidate> {
+        if self.lane.route.is_none() || self.lane.candidates.len() < 2 {
+            return self.queue.usable.pop_front();
+        }
+        while let Some(candidate) = self.queue.usable.pop_front() {
+            match self.engine.health.standing(&candidate.places) {
+                Standing::Free => return Some(candidate),
+                Standing::HalfOpen if self.engine.health.probe(&candidate.places, LEASE, false) => {
+                    return Some(Candidate { probe: true, ..candidate });
+                }
+                // Somebody else was sooner, or found it dead meanwhile.
+                Standing::HalfOpen | Standing::Aside(..) => self.queue.aside.push(candidate),
+            }
+        }
+        self.last_resort().await
+    }
+
+    /// Of those that are left alone, the one that is asked all the same, because there is nobody else.
+    async fn last_resort(&mut self) -> Option<Candidate> {
+        let now = self.engine.health.now();
+        let engine = Arc::clone(&self.engine);
+        let until = |candidate: &Candidate| match engine.health.standing(&candidate.places) {
+            Standing::Aside(until, _) => until,
+            _ => now,
+        };
+        self.queue.aside.sort_by_cached_key(until);
+        if self.queue.aside.is_empty() || self.others() == 0 || !self.clock.allows(Duration::ZERO) {
+            return None;
+        }
+        let best = self.queue.aside.remove(0);
+        let wait = Duration::try_from(until(&best).duration_since(now)).unwrap_or_default();
+        let nobody_asked = self.records.is_empty();
+        if nobody_asked && wait <= LONGEST_WAIT && self.clock.allows(wait) {
+            if wait >= NOTICEABLE {
+                self.tell(Notice::AllAside(best.target.id.clone(), wait)).await;
+            }
+            self.clock.count(sleep(wait)).await;
+        }
+        if self.engine.health.standing(&best.places) == Standing::Free {
+            return Some(best);
+        }
+        if self.engine.health.probe(&best.places, LEASE, true) {
+            return Some(Candidate { probe: true, ..best });
+        }
+        // Somebody else is finding out.
+        match self.clock.count(engine.health.verdict(&best.places, LONGEST_WAIT)).await {
+            Standing::Aside(until, _) => {
+                self.refused = Some(busy(&best.target, until, engine.health.now()));
+                None
+            }
+            Standing::Free => Some(best),
+            Standing::HalfOpen => {
+                engine.health.probe(&best.places, LEASE, true).then_some(Candidate { probe: true, ..best })
+            }
+        }
+    }
+
+    /// How many candidates may still get their turn; those that are left alone do not count on it.
+    pub(super) fn others(&self) -> usize {
+        let left = if self.queue.usable.is_empty() { self.queue.aside.len().min(1) } else { self.queue.usable.len() };
+        left.min(self.budget.candidates())
+    }
+
+    /// Leaves out candidates that surely cannot answer.
+    async fn able(&mut self, targets: Vec<Arc<Target>>) -> Vec<Arc<Target>> {
+        // The estimate may be off by a quarter either way.
+        let surely = self.lane.call.estimated_tokens() * 4 / 5;
+        let small = format!("the prompt of about {surely} tokens or more does not fit its context");
+        let fits = |target: &Target| target.context.is_none_or(|context| context >= surely);
+        let mut targets = self.left_out(targets, fits, &small).await;
+        if self.lane.call.has_images() {
+            let looks = |target: &Target| target.images != Some(false);
+            targets = self.left_out(targets, looks, "it does not look at pictures").await;
+        }
+        if self.lane.call.has_tools() {
+            let calls = |target: &Target| target.tools != Some(false);
+            targets = self.left_out(targets, calls, "it does not call tools").await;
+        }
+        targets
+    }
+
+    /// Those of `targets` that are `able`, or all if none is.
+    async fn left_out(
+        &mut self,
+        targets: Vec<Arc<Target>>,
+        able: impl Fn(&Target) -> bool,
+        why: &str,
+    ) -> Vec<Arc<Target>> {
+        if !targets.iter().any(|target| able(target)) {
+            return targets;
+        }
+        let (able, unable): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| able(target));
+        for target in unable {
+            self.tell(Notice::PassedOver(target.id.clone(), why.to_owned())).await;
+        }
+        able
+    }
+
+    /// Those of `targets` whose spend limits leave room.
+    async fn affordable(&mut self, targets: Vec<Arc<Target>>) -> Result<Vec<Arc<Target>>, ApiError> {
+        let Some(ledger) = self.engine.ledger.clone() else { return Ok(targets) };
+        let (mut affordable, mut refusals) = (Vec::new(), Vec::new());
+        for target in targets {
+            match ledger.reached(&target) {
+                Ok(None) => affordable.push(target),
+                Ok(Some(reached)) => refusals.push((target, reached.to_string())),
+                Err(trouble) => {
+                    self.tell(Notice::Unchecked(target.id.clone(), trouble)).await;
+                    affordable.push(target);
+                }
+            }
+        }
+        if affordable.is_empty()
+            && let Some((_, why)) = refusals.first()
+        {
+            let hint = Some("raise the limit under [spend] in the config, or wait for it to begin anew".to_owned());
+            return Err(ApiError { hint, ..ApiError::new(ErrorClass::Spend, why) });
+        }
+        for (target, why) in refusals {
+            self.tell(Notice::PassedOver(target.id.clone(), why)).await;
+        }
+        Ok(affordable)
+    }
+
+    /// When the time or the attempt budget is used up, the others are told of and not asked.
+    pub(super) async fn pass_over_the_rest(&mut self) {
+        let why = if !self.clock.allows(Duration::ZERO) {
+            "the time is used up".to_owned()
+        } else if self.budget.candidates() == 0 {
+            format!("one request asks at most {} models", Budget::CANDIDATES)
+        } else {
+            return;
+        };
+        for candidate in std::mem::take(&mut self.queue.usable) {
+            self.tell(Notice::PassedOver(candidate.target.id.clone(), why.clone())).await;
+        }
+        self.queue.aside.clear();
+    }
+
+    /// After a prompt that was too long: only candidates that read more.
+    pub(super) async fn keep_larger(&mut self, than: &Target) {
+        let larger = |candidate: &Candidate| {
+            candidate.target.context.zip(than.context).is_some_and(|(context, too_small)| context > too_small)
+        };
+        let (kept, others) = std::mem::take(&mut self.queue.usable).into_iter().partition::<VecDeque<_>, _>(larger);
+        self.queue.usable = kept;
+        self.queue.aside.retain(larger);
+        for candidate in others {
+            let why = "its context is not known to be larger".to_owned();
+            self.tell(Notice::PassedOver(candidate.target.id.clone(), why)).await;
+        }
+    }
+
+    async fn tell_aside(&mut self, candidate: &Candidate, until: Timestamp, place: PlaceId) {
+        let why = self.engine.health.look(|snapshot| Some(snapshot.place(place)?.error.as_ref()?.to_string()));
+        let wait = Duration::try_from(until.duration_since(self.engine.health.now())).unwrap_or_default();
+        self.tell(Notice::SetAside(candidate.target.id.clone(), wait, why.unwrap_or_default())).await;
+    }
+
+    pub(super) async fn tell(&self, notice: Notice) {
+        self.report.emit(EventKind::Notice(notice)).await;
+    }
+}
+
+fn busy(target: &Target, until: Timestamp, now: Timestamp) -> ApiError {
+    let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
+    let message = format!("everybody failed lately and is left alone; {} is being tried by another request", target.id);
+    let retry_after =
+        Some(RetryAfter { raw: format!("{:.0}", wait.as_secs_f64().ceil()), when: RetryWhen::After(wait) });
+    ApiError { retry_after, ..ApiError::new(ErrorClass::Overloaded, message) }
+}

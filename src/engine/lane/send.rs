@@ -1,0 +1,305 @@
+//! One request, from its key to its last delta, recorded.
+//!
+//! Owns what happens within an attempt: a place at the endpoint, the wait for the first delta, a second request beside it
+//! when that takes too long (a hedge), and reading the rest. Refuses to try again: that is the lane's.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use futures_util::future::{Either, select};
+use tokio::time::Instant;
+
+use super::{Run, Silence, choose::Candidate};
+use crate::{
+    attempt::{Attempt, Credentials, Finished, Patience, Start, Step},
+    chat::{Call, Delta, ErrorClass, FinishReason},
+    engine::{AttemptRecord, Engine, EventKind, Next, Notice, Whole, credentials::resolve, gate, progress::Spoken},
+    protocol::ApiError,
+    route::OnCut,
+    secret::KeySource,
+};
+
+/// One request about to be sent.
+#[derive(Clone)]
+pub(super) struct Request {
+    pub(super) candidate: Candidate,
+    /// The key, with its place among the endpoint's.
+    pub(super) key: Option<(usize, KeySource)>,
+    pub(super) call: Arc<Call>,
+    /// Over a connection of its own.
+    pub(super) fresh: bool,
+}
+
+impl Request {
+    pub(super) fn key_index(&self) -> Option<usize> {
+        self.key.as_ref().map(|(index, _)| *index)
+    }
+}
+
+/// What the head of a successful reply told, for the record.
+#[derive(Clone, Default)]
+struct Head {
+    answered: bool,
+    request_id: Option<String>,
+}
+
+/// A reply whose first delta is here.
+struct Opened {
+    attempt: Attempt,
+    first: Vec<Delta>,
+    /// It was over with it.
+    finished: Option<Finished>,
+    head: Head,
+    _place: gate::Place,
+}
+
+/// A request that failed before its first delta.
+struct Unopened {
+    error: ApiError,
+    head: Head,
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Opened, Unopened>> + Send>>;
+
+/// A request under way.
+struct Sent {
+    request: Request,
+    begun: Instant,
+    opening: Opening,
+}
+
+impl Run {
+    /// One request, recorded. The request that answered may be another than the one that was sent first.
+    pub(super) async fn attempt(&mut self, request: Request) -> Result<Whole, ApiError> {
+        self.spoken = Spoken::default();
+        let (sent, opened) = self.opened(request).await;
+        let engine = Arc::clone(&self.engine);
+        let _busy = engine.health.busy(sent.0.candidate.places.model);
+        let (result, head) = match opened {
+            Ok(opened) => {
+                let head = opened.head.clone();
+                (self.rest(&sent.0, opened).await, head)
+            }
+            Err(Unopened { error, head }) => (Err(error), head),
+        };
+        self.record(&sent.0, sent.1, head, result.as_ref().err());
+        if result.is_err() && self.spoken.answer {
+            let record = self.records.last().expect("one was pushed").clone();
+            self.broken_off = Some((record, self.spoken));
+        }
+        result
+    }
+
+    /// Waits for the first delta; of a second request, too, where the route hedges.
+    async fn opened(&mut self, request: Request) -> ((Request, Instant), Result<Opened, Unopened>) {
+        let begun = Instant::now();
+        let streams = request.call.streams();
+        let mut first = match self.sent(request.clone()).await {
+            Ok(sent) => sent,
+            Err(error) => return ((request, begun), Err(Unopened { error, head: Head::default() })),
+        };
+        let hedge = self.lane.route.as_ref().and_then(|policy| policy.hedge_after);
+        let Some(after) = hedge.filter(|_| streams && !first.request.candidate.probe && !self.queue.usable.is_empty())
+        else {
+            let opened = self.awaited(&first.request.candidate.clone(), &mut first.opening).await;
+            return ((first.request, first.begun), opened);
+        };
+        let patient = self.clock.count(tokio::time::timeout(after, &mut first.opening)).await;
+        if let Ok(opened) = patient {
+            return ((first.request, first.begun), opened);
+        }
+        if let Some(second) = self.hedge(&first.request, after).await {
+            return self.race(first, second).await;
+        }
+        let opened = self.awaited(&first.request.candidate.clone(), &mut first.opening).await;
+        ((first.request, first.begun), opened)
+    }
+
+    /// A second request beside the first, if the allowance has one.
+    async fn hedge(&mut self, first: &Request, after: Duration) -> Option<Sent> {
+        if self.budget.candidates() == 0 || !self.engine.take_hedge() {
+            return None;
+        }
+        let candidate = self.next().await?;
+        self.budget.candidate();
+        let key = self.keys(&candidate).into_iter().next().flatten();
+        self.tell(Notice::Hedged(first.candidate.target.id.clone(), candidate.target.id.clone(), after)).await;
+        let request = Request { candidate, key, call: Arc::clone(&self.lane.call), fresh: false };
+        match self.sent(request.clone()).await {
+            Ok(sent) => Some(sent),
+            Err(error) => {
+                self.record(&request, Instant::now(), Head::default(), Some(&error));
+                None
+            }
+        }
+    }
+
+    /// The first of two to say something; when one fails, the other.
+    async fn race(&mut self, first: Sent, second: Sent) -> ((Request, Instant), Result<Opened, Unopened>) {
+        let ((request, begun), (other, other_begun)) = ((first.request, first.begun), (second.request, second.begun));
+        let won = self.clock.count(select(first.opening, second.opening)).await;
+        let (opened, mut rest, second_won) = match won {
+            Either::Left((opened, rest)) => (opened, rest, false),
+            Either::Right((opened, rest)) => (opened, rest, true),
+        };
+        let (winner, loser) = if second_won {
+            ((other, other_begun), (request, begun))
+        } else {
+            ((request, begun), (other, other_begun))
+        };
+        match opened {
+            Ok(opened) => {
+                // Dropped, and so cancelled.
+                drop(rest);
+                let message = format!("{} answered first", winner.0.candidate.target.id);
+                self.record(&loser.0, loser.1, Head::default(), Some(&ApiError::new(ErrorClass::Local, message)));
+                if second_won {
+                    self.report.emit(EventKind::Started(Arc::clone(&winner.0.candidate.target))).await;
+                }
+                (winner, Ok(opened))
+            }
+            Err(Unopened { error, head }) => {
+                self.record(&winner.0, winner.1, head, Some(&error));
+                self.failed(error, Next::Candidate(loser.0.candidate.target.id.clone())).await;
+                let opened = self.awaited(&loser.0.candidate, &mut rest).await;
+                (loser, opened)
+            }
+        }
+    }
+
+    /// Awaits the first delta, and says every half minute that it is awaited when there is nobody else to ask.
+    async fn awaited(&mut self, candidate: &Candidate, opening: &mut Opening) -> Result<Opened, Unopened> {
+        self.silence = Silence { since: Instant::now(), told: 0, tell: self.others() == 0 };
+        let waiting = self.report.while_waiting(&candidate.target, &mut self.silence, opening);
+        self.clock.count(waiting).await
+    }
+
+    /// Makes the request ready and sends it.
+    async fn sent(&mut self, request: Request) -> Result<Sent, ApiError> {
+        let (engine, others) = (Arc::clone(&self.engine), self.others());
+        let target = Arc::clone(&request.candidate.target);
+        let begun = Instant::now();
+        engine.note_request(begun);
+        let ready = async {
+            let place = engine.gates.enter(&target.endpoint).await?;
+            let key = request.key.as_ref().map(|(_, source)| source);
+            Ok((place, resolve(&engine.keys, &target.endpoint, key).await?))
+        };
+        let ready = self.clock.prepare(others, ready).await;
+        let (place, credentials) = ready.unwrap_or_else(|| Err(not_ready()))?;
+        let usual = engine.health.look(|snapshot| snapshot.place(request.candidate.places.model)?.latency.p95());
+        let patience = self.clock.patience(&target, others, request.call.streams(), usual);
+        let opening = Box::pin(open(engine, request.clone(), credentials, patience, place));
+        Ok(Sent { request, begun, opening })
+    }
+
+    /// Hands out what is here and reads the rest.
+    async fn rest(&mut self, request: &Request, opened: Opened) -> Result<Whole, ApiError> {
+        let Opened { mut attempt, first, finished, head: _, _place } = opened;
+        let target = Arc::clone(&request.candidate.target);
+        let sent = attempt.sent();
+        if !first.is_empty() {
+            self.hand_out(first, sent).await;
+        }
+        let finished = if let Some(finished) = finished {
+            finished
+        } else {
+            // Of a reply in one piece the time to its first delta is the time of all of it.
+            let ttft = self.spoken.ttft.filter(|_| request.call.streams());
+            self.engine.health.began(&target, ttft, &self.engine.keys);
+            self.read(&mut attempt).await?
+        };
+        if self.is_refused(&finished) {
+            return Err(ApiError::new(ErrorClass::Filter, "a content filter withheld the answer"));
+        }
+        if finished.reason.is_none() {
+            self.tell(Notice::NoReason(target.id.clone())).await;
+        }
+        if let Some(warning) = finished.warning {
+            self.tell(Notice::AfterEnd(target.id.clone(), warning)).await;
+        }
+        Ok(Whole { reason: finished.reason })
+    }
+
+    /// An answer without a word, ended by a filter, is one for the next candidate where the route says so.
+    fn is_refused(&self, finished: &Finished) -> bool {
+        let filtered = finished.reason == Some(FinishReason::ContentFilter) && !self.spoken.answer;
+        filtered && self.lane.filter_goes_on && self.others() > 0
+    }
+
+    /// Hands on what comes, until the answer is over.
+    async fn read(&mut self, attempt: &mut Attempt) -> Result<Finished, ApiError> {
+        loop {
+            match self.clock.count_answering(attempt.next()).await? {
+                Step::Done(finished) => return Ok(finished),
+                Step::Deltas(deltas) if deltas.is_empty() => {}
+                Step::Deltas(deltas) => self.hand_out(deltas, attempt.sent()).await,
+            }
+        }
+    }
+
+    async fn hand_out(&mut self, deltas: Vec<Delta>, sent: Instant) {
+        let silent_so_far = self.spoken.first.is_none();
+        self.spoken.hear(&deltas, Instant::now());
+        let ttft = self.spoken.first.filter(|_| silent_so_far).map(|first| first - sent);
+        self.spoken.ttft = self.spoken.ttft.or(ttft);
+        let held = self.lane.on_cut == OnCut::Buffer;
+        self.report.emit(if held { EventKind::Held(deltas) } else { EventKind::Deltas(deltas) }).await;
+        if let Some(ttft) = ttft {
+            self.report.emit(EventKind::Ttft(ttft)).await;
+        }
+    }
+
+    /// Remembers how a request ended, and what that says of whom it asked.
+    fn record(&mut self, request: &Request, begun: Instant, head: Head, error: Option<&ApiError>) {
+        let (engine, target, key) = (&self.engine, &request.candidate.target, request.key_index());
+        match error {
+            Some(error) => engine.health.failed(target, key, &engine.keys, error, engine.chance()),
+            None => engine.health.ended_well(target, key, &engine.keys),
+        }
+        self.records.push(AttemptRecord {
+            target: Arc::clone(target),
+            status: error.and_then(|error| error.status).or(head.answered.then_some(200)),
+            request_id: head.request_id.or_else(|| error.and_then(|error| error.request_id.clone())),
+            error: error.cloned(),
+            took: begun.elapsed(),
+            at: engine.health.at(begun),
+            key,
+            ttft: self.spoken.ttft,
+        });
+    }
+}
+
+/// Sends the request and reads up to its first delta.
+async fn open(
+    engine: Arc<Engine>,
+    request: Request,
+    credentials: Credentials,
+    patience: Patience,
+    place: gate::Place,
+) -> Result<Opened, Unopened> {
+    let Request { candidate, call, fresh, .. } = &request;
+    let start = Start { target: &candidate.target, credentials: &credentials, call, patience, fresh: *fresh };
+    let started = Attempt::start(&*engine.transport, start).await;
+    let mut attempt = started.map_err(|error| Unopened { error, head: Head::default() })?;
+    let head = Head { answered: true, request_id: attempt.request_id().map(str::to_owned) };
+    let mut first = Vec::new();
+    let finished = loop {
+        match attempt.next().await {
+            Err(error) => return Err(Unopened { error, head }),
+            Ok(Step::Done(finished)) => break Some(finished),
+            Ok(Step::Deltas(deltas)) => {
+                let spoke = deltas.iter().any(|delta| delta.kind.is_output());
+                first.extend(deltas);
+                if spoke {
+                    break None;
+                }
+            }
+        }
+    };
+    Ok(Opened { attempt, first, finished, head, _place: place })
+}
+
+fn not_ready() -> ApiError {
+    let message = "the time was up before the request could be sent: a key or a place at the endpoint took too long";
+    ApiError::new(ErrorClass::Local, message)
+}

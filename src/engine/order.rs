@@ -1,0 +1,95 @@
+//! The order in which a route's candidates are asked, from what this process knows.
+//!
+//! Owns what `route::strategy` is told of each candidate, and the same for a person who wants to know before anything is
+//! asked. Refuses the rules.
+
+use std::sync::Arc;
+
+use super::Engine;
+use crate::{
+    plan::Lane,
+    route::{
+        Policy,
+        health::{PlaceId, Places, Standing},
+        strategy::{Choosing, Seat},
+    },
+    target::Target,
+};
+
+/// One candidate of a route, for a person who asks why.
+#[derive(Clone, Debug)]
+pub struct Explained {
+    /// Who.
+    pub target: Arc<Target>,
+    /// What is known of it.
+    pub seat: Seat,
+    /// Why it is left alone, when it is.
+    pub blame: Option<String>,
+    /// The spend limit that is reached.
+    pub spent: Option<String>,
+}
+
+impl Engine {
+    /// The candidates of `lane` in the order they would be asked now.
+    #[must_use]
+    pub fn explain(&self, lane: &Lane) -> Vec<Explained> {
+        self.health.read();
+        let policy = lane.route.clone().unwrap_or_default();
+        let places: Vec<Places> = lane.candidates.iter().map(|target| self.health.places(target, &self.keys)).collect();
+        let seats = self.seats(lane, &policy, lane.candidates.iter().zip(&places));
+        let thread = policy.sticky.then(|| lane.call.thread());
+        let order = self.order(&policy, &lane.name, thread.as_deref(), &seats);
+        let mut explained: Vec<Explained> = order
+            .into_iter()
+            .map(|at| {
+                let (target, seat) = (Arc::clone(&lane.candidates[at]), seats[at]);
+                let blamed = if let Standing::Aside(_, place) = seat.standing { place } else { places[at].model };
+                let blame = self.health.look(|snapshot| Some(snapshot.place(blamed)?.error.as_ref()?.to_string()));
+                let reached = self.ledger.as_ref().map(|ledger| ledger.reached(&target));
+                let spent = match reached {
+                    Some(Ok(Some(reached))) => Some(reached.to_string()),
+                    Some(Err(trouble)) => Some(trouble),
+                    _ => None,
+                };
+                Explained { target, seat, blame: blame.filter(|_| seat.standing != Standing::Free), spent }
+            })
+            .collect();
+        explained.sort_by_key(|candidate| candidate.spent.is_some());
+        explained
+    }
+
+    /// What is known of each candidate of `lane`.
+    pub(super) fn seats<'c>(
+        &self,
+        lane: &Lane,
+        policy: &Policy,
+        candidates: impl Iterator<Item = (&'c Arc<Target>, &'c Places)>,
+    ) -> Vec<Seat> {
+        let (tokens, most) = (lane.call.estimated_tokens(), lane.call.max_tokens());
+        candidates
+            .map(|(target, places)| {
+                let place = lane.candidates.iter().position(|known| Arc::ptr_eq(known, target));
+                Seat {
+                    standing: self.health.standing(places),
+                    weight: place.and_then(|place| policy.weights.get(place)).copied().unwrap_or(1),
+                    busy: self.health.busy_with(places.model),
+                    latency: self.latency(places.model),
+                    cost: target.expected_cost(tokens, most),
+                    id: places.model.number(),
+                }
+            })
+            .collect()
+    }
+
+    /// The order in which `seats` are asked.
+    pub(super) fn order(&self, policy: &Policy, route: &str, thread: Option<&str>, seats: &[Seat]) -> Vec<usize> {
+        let mut chance = || self.chance();
+        let mut wheels = self.wheels.lock().expect("no code panics while it holds this lock");
+        let wheel = self.resident.then(|| wheels.entry(route.to_owned()).or_default());
+        Choosing { strategy: policy.strategy, sticky: thread, wheel, chance: &mut chance }.order(seats)
+    }
+
+    fn latency(&self, model: PlaceId) -> Option<f64> {
+        self.health.look(|snapshot| snapshot.place(model)?.latency.average())
+    }
+}

@@ -1,0 +1,154 @@
+//! What a run may cost: `--max-cost`.
+//!
+//! Owns the estimate before anything is sent, and the limit of each answer that follows from it. Refuses the record of what
+//! was spent: that is `[spend]`'s.
+
+use std::sync::Arc;
+
+use super::Plan;
+use crate::{chat::Call, target::Target};
+
+/// A sum of money.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Money {
+    /// How much.
+    pub amount: f64,
+    /// ISO 4217 code.
+    pub currency: String,
+}
+
+impl std::str::FromStr for Money {
+    type Err = String;
+
+    /// Reads `0.05`, which is in US dollars, or `0.3 CNY`, with or without the space.
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let wrong = || format!("`{text}` is no sum: write it like 0.05 or 0.3CNY");
+        let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.trim().len());
+        let (amount, currency) = text.trim().split_at(digits);
+        let amount: f64 = amount.parse().map_err(|_| wrong())?;
+        let currency = currency.trim().to_uppercase();
+        let is_code = currency.len() == 3 && currency.bytes().all(|c| c.is_ascii_uppercase());
+        if !is_code && !currency.is_empty() {
+            return Err(wrong());
+        }
+        Ok(Self { amount, currency: if currency.is_empty() { "USD".into() } else { currency } })
+    }
+}
+
+/// What `--max-cost` made of a plan.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Capped {
+    /// Models it says nothing about: they have no price, or one in other money.
+    pub uncovered: Vec<String>,
+    /// The longest answer, in tokens, where one was limited.
+    pub longest: Option<u64>,
+}
+
+/// Limits the answers of `plan` so that it costs no more than `most`, or says what it would cost at least. Each lane gets
+/// an equal share of what its prompts leave; a lane is as dear as its dearest candidate. Requests that fail and are billed
+/// all the same are not counted.
+pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
+    let mut capped = Capped::default();
+    let (mut prompts, mut paid) = (0.0, 0usize);
+    for lane in &plan.lanes {
+        let tokens = lane.call.estimated_tokens();
+        let costs = lane.candidates.iter().filter_map(|target| prices(target, most));
+        if let Some(dearest) = costs.map(|(input, _)| input).reduce(f64::max) {
+            #[expect(clippy::cast_precision_loss, reason = "a prompt has fewer than 2^52 tokens")]
+            let cost = dearest * tokens as f64;
+            prompts += cost;
+            paid += 1;
+        }
+        let uncovered = lane.candidates.iter().filter(|target| prices(target, most).is_none());
+        capped.uncovered.extend(uncovered.map(|target| target.id.to_string()));
+    }
+    if paid == 0 {
+        return Ok(capped);
+    }
+    #[expect(clippy::cast_precision_loss, reason = "few lanes")]
+    let share = (most.amount - prompts) / paid as f64;
+    for lane in &mut plan.lanes {
+        let costs = lane.candidates.iter().filter_map(|target| prices(target, most));
+        let Some(dearest) = costs.map(|(_, output)| output).reduce(f64::max) else { continue };
+        let wanted = lane.call.max_tokens();
+        if share <= 0.0 {
+            return Err(prompts);
+        }
+        if dearest <= 0.0 {
+            continue;
+        }
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates")]
+        let affordable = (share / dearest) as u64;
+        if affordable == 0 {
+            return Err(prompts + dearest);
+        }
+        if wanted.is_none_or(|wanted| wanted > affordable) {
+            let Call::Chat(chat) = Arc::make_mut(&mut lane.call);
+            chat.params.max_tokens = Some(affordable);
+            capped.longest = Some(capped.longest.map_or(affordable, |longest| longest.min(affordable)));
+        }
+    }
+    Ok(capped)
+}
+
+/// What a token of input and of output costs, in the limit's money.
+fn prices(target: &Target, most: &Money) -> Option<(f64, f64)> {
+    let price = target.price.as_ref().filter(|price| price.currency == most.currency)?;
+    Some((price.input / 1e6, price.output / 1e6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        chat::{ChatRequest, Message, Role},
+        plan::Lane,
+        route::OnCut,
+        target::{Price, testing},
+    };
+
+    fn plan(prices: &[Option<f64>]) -> Plan {
+        let messages = vec![Message::text(Role::User, "four".repeat(1000))];
+        let lane = |price: &Option<f64>| {
+            let price = price.map(|output| Price { input: 1.0, output, cached_input: None, currency: "USD".into() });
+            Lane {
+                name: "a".into(),
+                call: Arc::new(Call::Chat(ChatRequest { messages: messages.clone(), ..ChatRequest::default() })),
+                candidates: vec![Arc::new(Target { price, ..testing::target("a") })],
+                route: None,
+                on_cut: OnCut::Error,
+                filter_goes_on: false,
+                deadline: None,
+            }
+        };
+        Plan { lanes: prices.iter().map(lane).collect(), at_once: None }
+    }
+
+    fn longest(plan: &Plan) -> Vec<Option<u64>> {
+        plan.lanes.iter().map(|lane| lane.call.max_tokens()).collect()
+    }
+
+    #[test]
+    fn sums_are_read_with_their_currency() {
+        let read = |text: &str| text.parse::<Money>().map(|money| (money.amount, money.currency));
+        assert_eq!(read("0.05"), Ok((0.05, "USD".into())));
+        assert_eq!(read("3 cny"), Ok((3.0, "CNY".into())));
+        for wrong in ["", "-1", "1 dollar", "NaN", "x"] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn an_answer_is_as_long_as_the_money_lasts() {
+        let usd = |amount| Money { amount, currency: "USD".into() };
+        // The prompt of 1,000 tokens costs 0.001.
+        let mut one = plan(&[Some(10.0)]);
+        assert_eq!(cap(&mut one, &usd(0.002)).map(|capped| capped.longest), Ok(Some(100)));
+        assert_eq!(longest(&one), [Some(100)]);
+        let mut two = plan(&[Some(10.0), Some(5.0), None]);
+        let capped = cap(&mut two, &usd(0.004)).expect("enough");
+        assert_eq!((longest(&two), capped.uncovered.len()), (vec![Some(100), Some(200), None], 1));
+        assert_eq!(cap(&mut plan(&[Some(10.0)]), &usd(0.0009)), Err(0.001));
+        assert_eq!(cap(&mut plan(&[None]), &usd(0.0)).map(|capped| capped.longest), Ok(None));
+    }
+}

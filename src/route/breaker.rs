@@ -1,0 +1,290 @@
+//! When a place that fails is left alone, and how it comes back.
+//!
+//! Owns the circuit breaker: closed, open for a while, half-open with exactly one request as the probe. Pure: `now` and
+//! chance are passed in. Refuses to know what a place is, and which failures count.
+//!
+//! Opening for good is what it must never do: the longest it stays open is 20 s, so that a service that is back is
+//! asked again within that time. What closes it is a first delta, not a connection: a service that takes requests and
+//! says nothing is not back.
+
+use std::{collections::VecDeque, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::backoff::between;
+
+/// How many failures open it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// So many in a row.
+    pub in_a_row: u32,
+    /// Or so many within [`WINDOW`], when they are at least half of the calls.
+    pub in_window: Option<u32>,
+}
+
+impl Rule {
+    /// An endpoint that cannot be connected to: two in a row say enough.
+    pub const ENDPOINT: Self = Self { in_a_row: 2, in_window: None };
+    /// A model at an endpoint.
+    pub const MODEL: Self = Self { in_a_row: 3, in_window: Some(5) };
+}
+
+/// Older calls say nothing about now.
+pub const WINDOW: Duration = Duration::from_secs(30);
+/// The first time it is open for so long; then twice as long each time, up to [`LONGEST`].
+const FIRST: Duration = Duration::from_secs(5);
+/// The longest it stays open, chance included.
+pub const LONGEST: Duration = Duration::from_secs(20);
+/// The share of its calls is known well enough from so many.
+const MOST_KEPT: usize = 64;
+
+/// One breaker. Its default is closed.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Breaker {
+    /// Failures since the last whole answer.
+    #[serde(skip_serializing_if = "is_zero")]
+    row: u32,
+    /// How often it opened since the last whole answer.
+    #[serde(skip_serializing_if = "is_zero")]
+    openings: u32,
+    /// When calls ended lately, and whether well.
+    #[serde(skip_serializing_if = "VecDeque::is_empty")]
+    recent: VecDeque<(Timestamp, bool)>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_until: Option<Timestamp>,
+    /// Until when the one probe may take.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe_until: Option<Timestamp>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Whether requests may pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// All of them.
+    Closed,
+    /// None, until then.
+    Open(Timestamp),
+    /// One, as the probe; it is there to be taken.
+    HalfOpen,
+    /// None: the probe is under way, and may take until then.
+    Probing(Timestamp),
+}
+
+impl Breaker {
+    /// How it is at `now`.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> State {
+        match (self.open_until, self.probe_until) {
+            (None, _) => State::Closed,
+            (_, Some(until)) if until > now => State::Probing(until),
+            (Some(until), _) if until > now => State::Open(until),
+            _ => State::HalfOpen,
+        }
+    }
+
+    /// Takes the probe, which may last for `lease`: nobody else may until it failed, succeeded or ran out. `early`: even
+    /// while it is open, when there is nobody else to ask.
+    pub fn probe(&mut self, now: Timestamp, lease: Duration, early: bool) -> bool {
+        let free = match self.state(now) {
+            State::Closed | State::Probing(_) => false,
+            State::Open(_) => early,
+            State::HalfOpen => true,
+        };
+        if free {
+            self.probe_until = Some(later(now, lease));
+        }
+        free
+    }
+
+    /// A request got its first delta: the place is back.
+    pub fn began(&mut self) {
+        self.open_until = None;
+        self.probe_until = None;
+    }
+
+    /// A request got its whole answer.
+    pub fn ended_well(&mut self, now: Timestamp) {
+        self.began();
+        self.row = 0;
+        self.openings = 0;
+        self.note(now, true);
+    }
+
+    /// The probe came to nothing that says anything about the place: it is there to be taken again.
+    pub fn give_back(&mut self) {
+        self.probe_until = None;
+    }
+
+    /// A failure that counts; whether it opened the breaker. `chance` is in 0..1.
+    pub fn failed(&mut self, rule: Rule, now: Timestamp, chance: f64) -> bool {
+        // Requests that were under way when it opened tell nothing new.
+        let late = matches!(self.state(now), State::Open(_));
+        let probed = matches!(self.state(now), State::HalfOpen | State::Probing(_));
+        self.row = self.row.saturating_add(1);
+        self.note(now, false);
+        if late || !(probed || self.too_many(rule, now)) {
+            return false;
+        }
+        let open = (FIRST * 2u32.saturating_pow(self.openings.min(8))).min(LONGEST);
+        let open = between(open.mul_f64(0.8), open.mul_f64(1.2), chance).min(LONGEST);
+        self.openings = self.openings.saturating_add(1);
+        self.open_until = Some(later(now, open));
+        self.probe_until = None;
+        true
+    }
+
+    /// Whether there is nothing that the next process must know.
+    #[must_use]
+    pub fn is_forgettable(&self) -> bool {
+        self.is_clean() && self.recent.iter().all(|(_, ok)| *ok)
+    }
+
+    /// Whether it is blamed for nothing.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.row == 0 && self.openings == 0 && self.open_until.is_none()
+    }
+
+    /// After a jump of the clock nothing lies further ahead than it can.
+    pub fn clamp(&mut self, now: Timestamp, longest_lease: Duration) {
+        let clamp = |until: &mut Option<Timestamp>, most| *until = until.map(|until| until.min(later(now, most)));
+        clamp(&mut self.open_until, LONGEST);
+        clamp(&mut self.probe_until, longest_lease);
+        self.recent.retain(|(at, _)| *at <= now);
+    }
+
+    fn too_many(&self, rule: Rule, now: Timestamp) -> bool {
+        if self.row >= rule.in_a_row {
+            return true;
+        }
+        let Some(least) = rule.in_window else { return false };
+        let calls = self.recent.iter().filter(|(at, _)| now.duration_since(*at) < as_signed(WINDOW));
+        let (all, failed) = calls.fold((0, 0), |(all, failed), (_, ok)| (all + 1, failed + u32::from(!ok)));
+        failed >= least && failed * 2 >= all
+    }
+
+    fn note(&mut self, now: Timestamp, ok: bool) {
+        let old = |(at, _): &(Timestamp, bool)| now.duration_since(*at) >= as_signed(WINDOW);
+        while self.recent.front().is_some_and(old) || self.recent.len() >= MOST_KEPT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back((now, ok));
+    }
+}
+
+fn as_signed(time: Duration) -> jiff::SignedDuration {
+    jiff::SignedDuration::try_from(time).unwrap_or(jiff::SignedDuration::MAX)
+}
+
+/// `time` after `now`; at the end of time there is nothing later.
+pub(super) fn later(now: Timestamp, time: Duration) -> Timestamp {
+    now.checked_add(as_signed(time)).unwrap_or(Timestamp::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn at(seconds: u64) -> Timestamp {
+        later("2026-01-01T00:00:00Z".parse().expect("a date"), SECOND * u32::try_from(seconds).expect("few"))
+    }
+
+    fn fail(breaker: &mut Breaker, seconds: u64) -> bool {
+        breaker.failed(Rule::MODEL, at(seconds), 0.5)
+    }
+
+    #[test]
+    fn three_in_a_row_open_it_for_twice_as_long_each_time() {
+        let mut breaker = Breaker::default();
+        assert_eq!([0, 1, 2].map(|second| fail(&mut breaker, second)), [false, false, true]);
+        let mut now = 2;
+        for open in [5, 10, 20, 20] {
+            assert_eq!(breaker.state(at(now)), State::Open(at(now + open)));
+            now += open;
+            assert_eq!(breaker.state(at(now)), State::HalfOpen);
+            assert!(breaker.probe(at(now), SECOND * 12, false));
+            assert!(fail(&mut breaker, now), "a probe that fails opens it again");
+        }
+        assert!(breaker.probe(at(now + 20), SECOND * 12, false));
+        breaker.began();
+        assert_eq!(breaker.state(at(now + 20)), State::Closed);
+        assert!(fail(&mut breaker, now + 21), "an answer that breaks off is no recovery");
+        breaker.ended_well(at(now + 60));
+        assert!(breaker.is_clean());
+    }
+
+    #[test]
+    fn half_of_the_calls_of_half_a_minute_open_it_too() {
+        let mut breaker = Breaker::default();
+        let mut opened = Vec::new();
+        for second in 0..5 {
+            breaker.ended_well(at(second * 2));
+            opened.push(fail(&mut breaker, second * 2 + 1));
+        }
+        assert_eq!(opened, [false, false, false, false, true]);
+        let mut slow = Breaker::default();
+        for second in 0..9 {
+            slow.ended_well(at(second * 10));
+            assert!(!fail(&mut slow, second * 10 + 5), "five failures, but not in half a minute");
+        }
+    }
+
+    #[test]
+    fn what_was_under_way_when_it_opened_changes_nothing() {
+        let mut breaker = Breaker::default();
+        for second in 0..3 {
+            fail(&mut breaker, second);
+        }
+        let open = breaker.state(at(3));
+        assert!(!fail(&mut breaker, 3));
+        assert_eq!(breaker.state(at(3)), open);
+    }
+
+    #[test]
+    fn a_clock_that_jumped_back_leaves_nothing_open_for_long() {
+        let mut breaker = Breaker::default();
+        for second in 0..3 {
+            fail(&mut breaker, 1_000_000 + second);
+        }
+        breaker.clamp(at(0), SECOND * 60);
+        assert_eq!(breaker.state(at(0)), State::Open(at(20)));
+        assert_eq!(breaker.state(at(20)), State::HalfOpen);
+    }
+
+    proptest! {
+        #[test]
+        fn never_two_probes_at_once_and_never_closed_for_good(
+            steps in proptest::collection::vec((0u64..8, 0u8..6, 0.0f64..1.0), 1..200)
+        ) {
+            let (mut breaker, mut now) = (Breaker::default(), 0);
+            let mut lease: Option<u64> = None;
+            for (wait, what, chance) in steps {
+                now += wait;
+                let held = lease.is_some_and(|until| until > now);
+                match what {
+                    0 | 1 => { breaker.failed(Rule::MODEL, at(now), chance); lease = None; }
+                    2 => { breaker.began(); lease = None; }
+                    3 => { breaker.ended_well(at(now)); lease = None; }
+                    _ => {
+                        if breaker.probe(at(now), SECOND * 12, what == 5) {
+                            prop_assert!(!held, "a second probe");
+                            lease = Some(now + 12);
+                        }
+                    }
+                }
+                prop_assert!(!matches!(breaker.state(at(now + 32)), State::Open(_) | State::Probing(_)));
+            }
+        }
+    }
+}

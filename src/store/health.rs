@@ -1,0 +1,102 @@
+//! What is known of failing services, in a file: `health.json` in the state folder.
+//!
+//! Owns that processes do not lose each other's news (a lock while one changes it, the file replaced as a whole) and that
+//! a broken file costs only what was in it. Refuses the rules: those are `route::health`'s.
+
+use std::{fs, io, path::PathBuf};
+
+use super::{lock, replace_lightly};
+use crate::route::health::{HealthError, HealthSnapshot, HealthStore};
+
+/// No snapshot of ours is as long.
+const LONGEST: u64 = 1024 * 1024;
+
+/// The file.
+#[derive(Clone, Debug)]
+pub struct HealthFile(PathBuf);
+
+impl HealthFile {
+    /// The file in this state folder.
+    #[must_use]
+    pub fn new(state: &std::path::Path) -> Self {
+        Self(state.join("health.json"))
+    }
+
+    /// What it holds, as text; `None`: there is no file.
+    fn text(&self) -> io::Result<Option<String>> {
+        match fs::metadata(&self.0) {
+            Ok(metadata) if metadata.len() > LONGEST => Err(io::Error::other("it is longer than 1 MiB")),
+            Ok(_) => fs::read_to_string(&self.0).map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn failed(&self, what: &str, why: impl std::fmt::Display) -> HealthError {
+        HealthError(format!("{} {what}: {why}", self.0.display()))
+    }
+}
+
+impl HealthStore for HealthFile {
+    fn read(&self) -> Result<HealthSnapshot, HealthError> {
+        let text = self.text().map_err(|error| self.failed("cannot be read", error))?;
+        let read = text.map(|text| serde_json::from_str(&text)).transpose();
+        read.map(Option::unwrap_or_default).map_err(|error| self.failed("is broken and is begun anew", error))
+    }
+
+    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthSnapshot, HealthError> {
+        let unwritable = |error| self.failed("cannot be written", error);
+        let _lock = lock(&self.0).map_err(unwritable)?;
+        // What cannot be understood was told when it was read; it is replaced.
+        let before = self.text().ok().flatten().and_then(|text| serde_json::from_str(&text).ok());
+        let mut snapshot: HealthSnapshot = before.clone().unwrap_or_default();
+        act(&mut snapshot);
+        if before.as_ref() != Some(&snapshot) {
+            let text = serde_json::to_string(&snapshot).map_err(|error| self.failed("cannot be written", error))?;
+            replace_lightly(&self.0, &text).map_err(unwritable)?;
+        }
+        Ok(snapshot)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        chat::ErrorClass,
+        protocol::ApiError,
+        route::health::{Blame, KeyHash, Places, Standing},
+        target::testing,
+    };
+
+    #[test]
+    fn two_processes_keep_each_others_news() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let stores = [HealthFile::new(folder.path()), HealthFile::new(folder.path())];
+        let now = jiff::Timestamp::now();
+        let targets = ["a", "b"].map(testing::target);
+        for (store, target) in stores.iter().zip(&targets) {
+            let error = ApiError { status: Some(404), ..ApiError::new(ErrorClass::Model, "no such model") };
+            let blame = Blame { target, key: KeyHash::NONE, index: None };
+            store.update(&mut |snapshot| snapshot.failed(&blame, &error, now, 0.5)).expect("writable");
+        }
+        let known = stores[0].read().expect("readable");
+        for target in &targets {
+            assert!(matches!(known.standing(&Places::of(target, &[]), now), Standing::Aside(..)), "{}", target.id);
+        }
+        assert!(!crate::keys::is_exposed(&fs::metadata(folder.path().join("health.json")).expect("there")));
+    }
+
+    #[test]
+    fn a_broken_file_is_told_of_and_begun_anew() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = HealthFile::new(folder.path());
+        assert_eq!(store.read().expect("nothing yet"), HealthSnapshot::default());
+        for broken in ["{\"places\": 7}", "not json", ""] {
+            fs::write(folder.path().join("health.json"), broken).expect("writable");
+            assert!(store.read().expect_err("broken").to_string().contains("health.json"));
+            store.update(&mut |snapshot| snapshot.salt = "x".into()).expect("writable");
+            assert_eq!(store.read().expect("whole").salt, "x");
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! The database file: opening, what must be true of it, and its tables.
+//!
+//! Owns that sixteen first uses at once make one database (a lock beside it: switching to the write-ahead log does not
+//! wait for anybody), that a file which is not ours is never touched, and that closing does not copy the log back, which
+//! would take ten times as long as writing one call.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
+
+use crate::store::lock;
+
+/// "mmch", so that a database of somebody else's is told from ours.
+const APPLICATION: i32 = 0x6d6d_6368;
+/// The tables' version.
+const VERSION: i32 = 1;
+/// How long a write waits for other processes' writes.
+const BUSY: Duration = Duration::from_secs(5);
+
+const TABLES: &str = include_str!("tables.sql");
+
+/// A record that could not be read or written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecordError {
+    /// The folder or its lock.
+    #[error("the record {path} cannot be opened: {source}")]
+    Folder {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The file is no database, or a broken one.
+    #[error("the record {path} is broken or no database: move it away, and a new one is begun")]
+    Broken {
+        /// The database.
+        path: PathBuf,
+    },
+    /// It is another program's.
+    #[error("{path} is another program's database; it was left as it is")]
+    Foreign {
+        /// The database.
+        path: PathBuf,
+    },
+    /// It was made by a newer build.
+    #[error("the record {path} was written by a newer mmchat (its version is {found}, and this one knows {VERSION})")]
+    Newer {
+        /// The database.
+        path: PathBuf,
+        /// Its version.
+        found: i32,
+    },
+    /// A statement failed.
+    #[error("the record {path} cannot be used: {source}")]
+    Statement {
+        /// The database.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: rusqlite::Error,
+    },
+}
+
+/// The record, open.
+#[derive(Debug)]
+pub struct Database {
+    pub(super) connection: Connection,
+    path: PathBuf,
+}
+
+impl Database {
+    /// Where it is in this state folder.
+    #[must_use]
+    pub fn place(state: &Path) -> PathBuf {
+        state.join("record.db")
+    }
+
+    /// Opens the database at `path`, and makes it if need be.
+    pub fn open(path: &Path) -> Result<Self, RecordError> {
+        let folder = |source| RecordError::Folder { path: path.to_owned(), source };
+        let _lock = lock(path).map_err(folder)?;
+        make_private(path).map_err(folder)?;
+        let database = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
+        database.ready()?;
+        Ok(database)
+    }
+
+    /// Opens it for reading; `None`: nothing was ever recorded.
+    pub fn open_existing(path: &Path) -> Result<Option<Self>, RecordError> {
+        match path.try_exists() {
+            Ok(true) => Self::open(path).map(Some),
+            Ok(false) => Ok(None),
+            Err(source) => Err(RecordError::Folder { path: path.to_owned(), source }),
+        }
+    }
+
+    fn connect(path: &Path, flags: OpenFlags) -> Result<Self, RecordError> {
+        let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(path, flags).map_err(|error| problem(path, error))?;
+        Ok(Self { connection, path: path.to_owned() })
+    }
+
+    /// Checks that it is ours, and brings it up to date.
+    fn ready(&self) -> Result<(), RecordError> {
+        let connection = &self.connection;
+        self.told(connection.busy_timeout(BUSY))?;
+        let application: i32 = self.told(connection.query_row("PRAGMA application_id", [], |row| row.get(0)))?;
+        let version: i32 = self.told(connection.query_row("PRAGMA user_version", [], |row| row.get(0)))?;
+        let tables: i64 =
+            self.told(connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)))?;
+        if application != APPLICATION && (tables > 0 || application != 0 || version != 0) {
+            return Err(RecordError::Foreign { path: self.path.clone() });
+        }
+        if version > VERSION {
+            return Err(RecordError::Newer { path: self.path.clone(), found: version });
+        }
+        self.told(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true))?;
+        if version == 0 {
+            self.told(connection.pragma_update(None, "journal_mode", "wal"))?;
+            let make = format!(
+                "BEGIN IMMEDIATE;\n{TABLES}\nPRAGMA application_id = {APPLICATION};\nPRAGMA user_version = {VERSION};\nCOMMIT;"
+            );
+            self.told(connection.execute_batch(&make))?;
+        }
+        // Whoever ends this process does not end the system: what was committed is in the log's file.
+        self.told(connection.execute_batch("PRAGMA synchronous = normal; PRAGMA foreign_keys = on;"))
+    }
+
+    /// A result of the database, with the file's name in its error.
+    pub(super) fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, RecordError> {
+        result.map_err(|error| problem(&self.path, error))
+    }
+}
+
+fn problem(path: &Path, error: rusqlite::Error) -> RecordError {
+    match error.sqlite_error_code() {
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => RecordError::Broken { path: path.to_owned() },
+        _ => RecordError::Statement { path: path.to_owned(), source: error },
+    }
+}
+
+/// Makes the file, its owner's alone, if it is not there; the files SQLite makes beside it take after it.
+fn make_private(path: &Path) -> io::Result<()> {
+    let mut options = std::fs::OpenOptions::new();
+    options.create(true).truncate(false).write(true);
+    crate::store::private(&mut options);
+    options.open(path).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn place() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = Database::place(folder.path());
+        (folder, path)
+    }
+
+    #[test]
+    fn it_is_made_once_and_only_its_owner_reads_it() {
+        let (_folder, path) = place();
+        assert!(Database::open_existing(&path).expect("fine").is_none());
+        drop(Database::open(&path).expect("made"));
+        assert!(Database::open_existing(&path).expect("fine").is_some());
+        for file in fs::read_dir(path.parent().expect("one")).expect("there") {
+            let file = file.expect("there");
+            assert!(!crate::keys::is_exposed(&file.metadata().expect("there")), "{:?}", file.file_name());
+        }
+    }
+
+    #[test]
+    fn what_is_not_ours_is_left_as_it_is() {
+        let (_folder, path) = place();
+        fs::write(&path, "not a database, but longer than a page's first bytes ".repeat(90)).expect("writable");
+        let before = fs::read(&path).expect("there");
+        assert!(matches!(Database::open(&path), Err(RecordError::Broken { .. })));
+        assert_eq!(fs::read(&path).expect("there"), before);
+        fs::remove_file(&path).expect("ours");
+        Connection::open(&path).expect("made").execute_batch("CREATE TABLE theirs (x)").expect("made");
+        assert!(matches!(Database::open(&path), Err(RecordError::Foreign { .. })));
+    }
+
+    #[test]
+    fn a_newer_one_is_told_from_a_broken_one() {
+        let (_folder, path) = place();
+        let database = Database::open(&path).expect("made");
+        database.connection.execute_batch("PRAGMA user_version = 99").expect("made");
+        let error = Database::open(&path).expect_err("newer").to_string();
+        assert!(error.contains("newer") && error.contains("99"), "{error}");
+    }
+}

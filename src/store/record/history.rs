@@ -1,0 +1,204 @@
+//! What was said: listing, searching, reading, forgetting.
+//!
+//! Owns the queries. Refuses to know how it is shown.
+
+use jiff::{Timestamp, ToSpan};
+use rusqlite::{OptionalExtension, Row, params};
+
+use super::{Database, RecordError};
+
+/// One question and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// The conversation it is in.
+    pub conversation: i64,
+    /// Its place in it, from 1.
+    pub number: i64,
+    /// When it was asked.
+    pub at: Timestamp,
+    /// The name that was asked for.
+    pub asked: String,
+    /// The model that answered.
+    pub model: Option<String>,
+    /// Why it failed; `None`: it did not.
+    pub class: Option<String>,
+    /// The system text.
+    pub system: Option<String>,
+    /// What was asked.
+    pub prompt: String,
+    /// Pictures that were asked about; they are not kept.
+    pub images: usize,
+    /// The answer.
+    pub answer: String,
+    /// What the model thought.
+    pub reasoning: String,
+}
+
+/// One conversation, as a list shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conversation {
+    /// Its number.
+    pub id: i64,
+    /// When it began.
+    pub at: Timestamp,
+    /// The command that began it.
+    pub command: String,
+    /// How many exchanges are in it.
+    pub exchanges: i64,
+    /// Whom it was asked of first.
+    pub asked: String,
+    /// How it began.
+    pub prompt: String,
+}
+
+/// An exchange that has the words in it that were looked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The exchange.
+    pub exchange: Exchange,
+    /// The words with what is around them.
+    pub excerpt: String,
+}
+
+const COLUMNS: &str = "conversation, number, exchanges.at, asked, model, class, system, exchanges.prompt, images, \
+                       exchanges.answer, reasoning";
+/// The trigram index knows nothing shorter.
+const SHORTEST_INDEXED: usize = 3;
+/// Characters around what was found.
+const AROUND: usize = 40;
+
+impl Database {
+    /// The latest conversations, newest first.
+    pub fn conversations(&self, most: usize) -> Result<Vec<Conversation>, RecordError> {
+        let read = || {
+            let mut statement = self.connection.prepare(
+                "SELECT c.id, c.at, c.command, count(e.id), first.asked, first.prompt FROM conversations c
+                 JOIN exchanges e ON e.conversation = c.id
+                 JOIN exchanges first ON first.conversation = c.id
+                  AND first.number = (SELECT min(number) FROM exchanges WHERE conversation = c.id)
+                 GROUP BY c.id ORDER BY max(e.at) DESC, c.id DESC LIMIT ?1",
+            )?;
+            let rows = statement.query_map([most], |row| {
+                Ok(Conversation {
+                    id: row.get(0)?,
+                    at: moment(row, 1)?,
+                    command: row.get(2)?,
+                    exchanges: row.get(3)?,
+                    asked: row.get(4)?,
+                    prompt: row.get(5)?,
+                })
+            })?;
+            rows.collect()
+        };
+        self.told(read())
+    }
+
+    /// The exchanges of a conversation, in order; none when there is no such conversation.
+    pub fn exchanges(&self, conversation: i64) -> Result<Vec<Exchange>, RecordError> {
+        self.told(self.read_exchanges("WHERE conversation = ?1 ORDER BY number", params![conversation]))
+    }
+
+    /// Every exchange there is, in order.
+    pub fn all_exchanges(&self) -> Result<Vec<Exchange>, RecordError> {
+        self.told(self.read_exchanges("ORDER BY conversation, number", params![]))
+    }
+
+    /// The last conversation that something was said in.
+    pub fn latest(&self) -> Result<Option<i64>, RecordError> {
+        let query = "SELECT conversation FROM exchanges ORDER BY at DESC, id DESC LIMIT 1";
+        self.told(self.connection.query_row(query, [], |row| row.get(0)).optional())
+    }
+
+    /// The exchanges with these words in them, newest first.
+    pub fn search(&self, words: &str, most: usize) -> Result<Vec<Found>, RecordError> {
+        let found = if words.chars().count() < SHORTEST_INDEXED {
+            let like = format!("%{}%", words.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
+            let rest =
+                "WHERE prompt LIKE ?1 ESCAPE '\\' OR answer LIKE ?1 ESCAPE '\\' ORDER BY exchanges.at DESC LIMIT ?2";
+            self.read_exchanges(rest, params![like, most])
+        } else {
+            // As one phrase: what somebody looks for is no query language.
+            let phrase = format!("\"{}\"", words.replace('"', "\"\""));
+            let rest =
+                "JOIN words ON words.rowid = exchanges.id WHERE words MATCH ?1 ORDER BY exchanges.at DESC LIMIT ?2";
+            self.read_exchanges(rest, params![phrase, most])
+        };
+        let found = self.told(found)?;
+        Ok(found.into_iter().map(|exchange| Found { excerpt: excerpt(&exchange, words), exchange }).collect())
+    }
+
+    /// Forgets a conversation; whether there was one.
+    pub fn delete(&mut self, conversation: i64) -> Result<bool, RecordError> {
+        let deleted = self.connection.execute("DELETE FROM conversations WHERE id = ?1", [conversation]);
+        self.told(deleted).map(|count| count > 0)
+    }
+
+    /// Forgets what was said before so many days; how many exchanges that were.
+    pub fn prune(&mut self, days: u32, now: Timestamp) -> Result<usize, RecordError> {
+        let oldest = now.checked_sub((i64::from(days) * 24).hours()).unwrap_or(Timestamp::MIN).as_millisecond();
+        let pruned = self.connection.transaction().and_then(|transaction| {
+            let count = transaction.execute("DELETE FROM exchanges WHERE at < ?1", [oldest])?;
+            if count > 0 {
+                transaction
+                    .execute("DELETE FROM conversations WHERE id NOT IN (SELECT conversation FROM exchanges)", [])?;
+            }
+            transaction.commit()?;
+            Ok(count)
+        });
+        self.told(pruned)
+    }
+
+    /// Forgets everything that was said; how many exchanges that were.
+    pub fn delete_all(&mut self) -> Result<usize, RecordError> {
+        let deleted = self.connection.transaction().and_then(|transaction| {
+            let count = transaction.execute("DELETE FROM exchanges", [])?;
+            transaction.execute("DELETE FROM conversations", [])?;
+            transaction.commit()?;
+            Ok(count)
+        });
+        self.told(deleted)
+    }
+
+    fn read_exchanges(&self, rest: &str, parameters: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<Vec<Exchange>> {
+        let mut statement = self.connection.prepare(&format!("SELECT {COLUMNS} FROM exchanges {rest}"))?;
+        let rows = statement.query_map(parameters, |row| {
+            Ok(Exchange {
+                conversation: row.get(0)?,
+                number: row.get(1)?,
+                at: moment(row, 2)?,
+                asked: row.get(3)?,
+                model: row.get(4)?,
+                class: row.get(5)?,
+                system: row.get(6)?,
+                prompt: row.get(7)?,
+                images: row.get(8)?,
+                answer: row.get(9)?,
+                reasoning: row.get(10)?,
+            })
+        })?;
+        rows.collect()
+    }
+}
+
+fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
+    let milliseconds: i64 = row.get(column)?;
+    Ok(Timestamp::from_millisecond(milliseconds).unwrap_or_default())
+}
+
+/// What is around the words, on one line.
+fn excerpt(exchange: &Exchange, words: &str) -> String {
+    let wanted = words.to_lowercase();
+    for text in [&exchange.prompt, &exchange.answer] {
+        let Some(at) = text.to_lowercase().find(&wanted) else { continue };
+        // Letters may be longer in the other case: the place is only near.
+        let before = text.char_indices().take_while(|(place, _)| *place < at).count();
+        let from = before.saturating_sub(AROUND);
+        let shown: String = text.chars().skip(from).take(AROUND * 2 + words.chars().count()).collect();
+        let (start, end) = (
+            if from > 0 { "…" } else { "" },
+            if from + shown.chars().count() < text.chars().count() { "…" } else { "" },
+        );
+        return format!("{start}{}{end}", crate::chat::sanitise::one_line(&shown));
+    }
+    crate::chat::sanitise::one_line(&exchange.prompt.chars().take(AROUND * 2).collect::<String>())
+}

@@ -1,0 +1,68 @@
+//! The record of every call: what was asked of whom, how it went, what it took and cost; and, where the person wants it,
+//! what was said.
+//!
+//! The flow: a [`Recorder`] listens to a run's events and hands each answer that is over to a thread of its own, which
+//! opens the database ([`Database`]) and writes. `stats`, `history` and `spend` read it. Owns that a record which cannot be
+//! kept costs a warning and never an answer. Refuses rendering.
+
+mod database;
+mod history;
+mod insert;
+mod recorder;
+mod spend;
+mod stats;
+
+use jiff::Timestamp;
+
+pub use database::{Database, RecordError};
+pub use history::{Conversation, Exchange, Found};
+pub use recorder::{RecordOptions, Recorder};
+pub use spend::Ledger;
+pub use stats::{By, Figures, Since, StatsRow};
+
+use crate::{chat::Usage, engine::LaneOutcome};
+
+/// One answer, or what became of it.
+#[derive(Clone, Debug)]
+pub struct CallRecord {
+    /// When the lane began.
+    pub at: Timestamp,
+    /// Which command asked.
+    pub command: &'static str,
+    /// The name that was asked for.
+    pub asked: String,
+    /// That name is a route's.
+    pub is_route: bool,
+    /// How it went.
+    pub outcome: LaneOutcome,
+    /// Its tokens.
+    pub usage: Option<Usage>,
+    /// What was said; `None`: it is not kept.
+    pub said: Option<Said>,
+}
+
+impl CallRecord {
+    /// What it cost, and in which money.
+    #[must_use]
+    pub fn cost(&self) -> Option<(f64, &str)> {
+        let price = self.outcome.target.as_ref()?.price.as_ref()?;
+        Some((price.cost(self.usage.as_ref()?)?, &price.currency))
+    }
+}
+
+/// What was said.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Said {
+    /// The conversation it goes on with; `None`: the run's own, a new one.
+    pub conversation: Option<i64>,
+    /// The system text.
+    pub system: Option<String>,
+    /// What the person asked.
+    pub prompt: String,
+    /// Pictures that were asked about.
+    pub images: usize,
+    /// The answer.
+    pub answer: String,
+    /// What the model thought.
+    pub reasoning: String,
+}

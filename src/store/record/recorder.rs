@@ -1,0 +1,195 @@
+//! Listening to a run and writing down what came of it, without keeping anybody waiting.
+//!
+//! Owns the thread that opens the database and writes: it is started by the first delta, so that nothing of it lies before
+//! the answer, and is waited for when the command is over. Refuses the events' meaning for people: that is the views'.
+
+use std::{
+    path::PathBuf,
+    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    thread::{self, JoinHandle},
+};
+
+use jiff::Timestamp;
+use tokio::time::Instant;
+
+use super::{CallRecord, Database, RecordError, Said};
+use crate::{
+    chat::{Call, Part, Role},
+    engine::{Account, Event, EventKind, LaneOutcome, Progress},
+    plan::Plan,
+};
+
+/// As many answers as may wait for their turn to be written.
+const WAITING: usize = 64;
+
+/// What is recorded, and where.
+#[derive(Clone, Debug)]
+pub struct RecordOptions {
+    /// The database; `None`: this system has no place for one.
+    pub place: Option<PathBuf>,
+    /// Which command it is.
+    pub command: &'static str,
+    /// What was said is kept, too.
+    pub words: bool,
+    /// For how many days.
+    pub days: Option<u32>,
+    /// The conversation that goes on.
+    pub conversation: Option<i64>,
+}
+
+/// One lane, as far as it has come.
+#[derive(Debug)]
+struct Lane {
+    asked: String,
+    is_route: bool,
+    prompt_tokens: u64,
+    said: Said,
+    account: Account,
+    /// What broke off and was begun again elsewhere, until that says something.
+    earlier: Option<Account>,
+    /// How far it has come, in case it is stopped; `None`: it is over.
+    progress: Option<Progress>,
+}
+
+/// Listens to one run.
+#[derive(Debug)]
+pub struct Recorder {
+    options: RecordOptions,
+    lanes: Vec<Lane>,
+    writer: Option<Writer>,
+}
+
+#[derive(Debug)]
+struct Writer {
+    sender: SyncSender<CallRecord>,
+    thread: JoinHandle<Result<(), RecordError>>,
+}
+
+impl Recorder {
+    /// A recorder of `plan`.
+    #[must_use]
+    pub fn new(options: RecordOptions, plan: &Plan) -> Self {
+        let lanes = plan.lanes.iter().map(|lane| Lane {
+            asked: lane.name.clone(),
+            is_route: lane.route.is_some(),
+            prompt_tokens: lane.call.estimated_tokens(),
+            said: Said { conversation: options.conversation, ..asked_of(&lane.call) },
+            account: Account::default(),
+            earlier: None,
+            progress: Some(Progress::new(Instant::now())),
+        });
+        Self { lanes: lanes.collect(), options, writer: None }
+    }
+
+    /// Takes notice of what happened.
+    pub fn event(&mut self, event: &Event) {
+        if let Some(progress) = self.lanes.get_mut(event.lane).and_then(|lane| lane.progress.as_mut()) {
+            progress.event(event);
+        }
+        match &event.kind {
+            EventKind::Deltas(deltas) | EventKind::Held(deltas) => {
+                let words = self.options.words;
+                let Some(lane) = self.lanes.get_mut(event.lane) else { return };
+                for delta in deltas {
+                    lane.account.add(delta, words);
+                }
+                self.writer();
+            }
+            EventKind::Failed { .. } => {
+                let Some(lane) = self.lanes.get_mut(event.lane) else { return };
+                let broken_off = std::mem::take(&mut lane.account);
+                if broken_off.any_content {
+                    lane.earlier = Some(broken_off);
+                }
+            }
+            EventKind::Finished(outcome) => self.over(event.lane, (**outcome).clone()),
+            EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) => {}
+        }
+    }
+
+    /// The person has had enough, or nobody reads on: what came of the lanes that are not over is paid for all the same.
+    pub fn stop(&mut self) {
+        for lane in 0..self.lanes.len() {
+            if let Some(progress) = self.lanes[lane].progress.take() {
+                self.over(lane, progress.interrupted(Instant::now()));
+            }
+        }
+    }
+
+    fn over(&mut self, lane: usize, outcome: LaneOutcome) {
+        let Some(lane) = self.lanes.get_mut(lane) else { return };
+        lane.progress = None;
+        // What was refused before anything was sent is no call.
+        if outcome.attempts.is_empty() {
+            return;
+        }
+        let mut account = std::mem::take(&mut lane.account);
+        if outcome.result.is_err() && !account.any_content {
+            account = lane.earlier.take().unwrap_or(account);
+        }
+        let said = self.options.words.then(|| Said {
+            answer: [account.answer.text.as_str(), account.answer.refusal.as_str()].concat(),
+            reasoning: account.answer.reasoning.clone(),
+            ..lane.said.clone()
+        });
+        let record = CallRecord {
+            at: Timestamp::now().checked_sub(outcome.total).unwrap_or_default(),
+            command: self.options.command,
+            asked: lane.asked.clone(),
+            is_route: lane.is_route,
+            usage: account.usage(&outcome, lane.prompt_tokens),
+            outcome,
+            said,
+        };
+        if let Some(writer) = self.writer() {
+            // When nobody takes it, the thread has failed, and says so at the end.
+            let _ = writer.sender.send(record);
+        }
+    }
+
+    /// Waits until everything is written; why it could not be.
+    pub fn close(self) -> Result<(), RecordError> {
+        let Some(Writer { sender, thread }) = self.writer else { return Ok(()) };
+        drop(sender);
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    }
+
+    fn writer(&mut self) -> Option<&Writer> {
+        let place = self.options.place.as_ref()?;
+        if self.writer.is_none() {
+            let (sender, records) = sync_channel(WAITING);
+            let (place, days) = (place.clone(), self.options.days);
+            let thread = thread::spawn(move || write(&place, days, &records));
+            self.writer = Some(Writer { sender, thread });
+        }
+        self.writer.as_ref()
+    }
+}
+
+fn write(place: &std::path::Path, days: Option<u32>, records: &Receiver<CallRecord>) -> Result<(), RecordError> {
+    let mut database = Database::open(place)?;
+    let mut conversation = None;
+    for record in records {
+        conversation = database.insert(&record, conversation)?.or(conversation);
+    }
+    if let Some(days) = days {
+        database.prune(days, Timestamp::now())?;
+    }
+    Ok(())
+}
+
+/// What a call asks, for the record.
+fn asked_of(call: &Call) -> Said {
+    let Call::Chat(chat) = call;
+    let text = |role| {
+        let message = chat.messages.iter().rfind(|message| message.role == role)?;
+        let texts = message.parts.iter().filter_map(|part| match part {
+            Part::Text(text) => Some(text.as_str()),
+            Part::Image(_) => None,
+        });
+        Some(texts.collect::<Vec<_>>().join("\n\n"))
+    };
+    let last = chat.messages.iter().rfind(|message| message.role == Role::User);
+    let images = last.map_or(0, |message| message.parts.iter().filter(|part| matches!(part, Part::Image(_))).count());
+    Said { system: text(Role::System), prompt: text(Role::User).unwrap_or_default(), images, ..Said::default() }
+}

@@ -1,0 +1,108 @@
+-- One row for each lane: what was asked for and what came of it. `class` is null when it went well.
+CREATE TABLE calls (
+    id INTEGER PRIMARY KEY,
+    at INTEGER NOT NULL,            -- milliseconds since 1970
+    command TEXT NOT NULL,
+    asked TEXT NOT NULL,
+    route TEXT,                     -- the same, where it is a route
+    model TEXT,
+    endpoint TEXT,
+    upstream TEXT,
+    class TEXT,
+    status INTEGER,
+    finish TEXT,
+    ttft_us INTEGER,
+    total_us INTEGER NOT NULL,
+    generating_us INTEGER NOT NULL,
+    input INTEGER,
+    output INTEGER,
+    cached INTEGER,
+    reasoning INTEGER,
+    estimated INTEGER NOT NULL,
+    cost REAL,
+    currency TEXT,
+    key INTEGER                     -- which of the endpoint's keys, from 0
+);
+CREATE INDEX calls_at ON calls (at);
+
+-- One row for each upstream request.
+CREATE TABLE attempts (
+    call INTEGER NOT NULL REFERENCES calls ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    model TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    upstream TEXT NOT NULL,
+    class TEXT,
+    status INTEGER,
+    took_us INTEGER NOT NULL,
+    ttft_us INTEGER,
+    key INTEGER,
+    request_id TEXT,
+    message TEXT,
+    PRIMARY KEY (call, number)
+) WITHOUT ROWID;
+
+-- Sums for each hour, kept up with every call, so that a million of them are read at once. `lane` 0: upstream requests, by
+-- model; 1: what was asked for, by route.
+CREATE TABLE hours (
+    hour INTEGER NOT NULL,          -- hours since 1970
+    lane INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    currency TEXT NOT NULL,
+    calls INTEGER NOT NULL,
+    failed INTEGER NOT NULL,
+    input INTEGER NOT NULL,
+    output INTEGER NOT NULL,
+    estimated INTEGER NOT NULL,     -- calls whose tokens are our own estimate
+    cost REAL NOT NULL,
+    spoken INTEGER NOT NULL,        -- tokens after the first, of answers whose speed is known
+    speaking_us INTEGER NOT NULL,
+    ttft BLOB NOT NULL,
+    total BLOB NOT NULL,
+    PRIMARY KEY (hour, lane, name, endpoint, currency)
+) WITHOUT ROWID;
+
+CREATE TABLE failures (
+    hour INTEGER NOT NULL,
+    lane INTEGER NOT NULL,
+    name TEXT NOT NULL,
+    endpoint TEXT NOT NULL,
+    class TEXT NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (hour, lane, name, endpoint, class)
+) WITHOUT ROWID;
+
+CREATE TABLE conversations (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    at INTEGER NOT NULL,
+    command TEXT NOT NULL
+);
+
+-- What was asked and answered, numbered from 1 within its conversation.
+CREATE TABLE exchanges (
+    id INTEGER PRIMARY KEY,
+    conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
+    number INTEGER NOT NULL,
+    at INTEGER NOT NULL,
+    asked TEXT NOT NULL,
+    model TEXT,
+    class TEXT,
+    system TEXT,
+    prompt TEXT NOT NULL,
+    images INTEGER NOT NULL,
+    answer TEXT NOT NULL,
+    reasoning TEXT NOT NULL,
+    UNIQUE (conversation, number)
+);
+CREATE INDEX exchanges_at ON exchanges (at);
+
+-- Three letters at a time, so that languages without spaces between words are found, too.
+CREATE VIRTUAL TABLE words USING fts5 (prompt, answer, content = 'exchanges', content_rowid = 'id', tokenize = 'trigram');
+CREATE TRIGGER exchanges_insert AFTER INSERT ON exchanges BEGIN
+    INSERT INTO words (rowid, prompt, answer) VALUES (new.id, new.prompt, new.answer);
+END;
+CREATE TRIGGER exchanges_delete AFTER DELETE ON exchanges BEGIN
+    INSERT INTO words (words, rowid, prompt, answer) VALUES ('delete', old.id, old.prompt, old.answer);
+END;
