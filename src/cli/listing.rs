@@ -34,9 +34,10 @@ impl ListArgs {
         let text = match self.format {
             ListFormat::Json => format!("{document:#}\n"),
             ListFormat::Text => {
-                let width = context.look(&context.layers(Flags::default())?).out_width;
+                let look = context.look(&context.layers(Flags::default())?);
+                let (width, styled) = (look.out_width, look.styled && look.out_width.is_some());
                 let shown: Vec<String> =
-                    tables.iter().filter(|table| !table.is_empty()).map(|table| table.text(width)).collect();
+                    tables.iter().filter(|table| !table.is_empty()).map(|table| table.text(width, styled)).collect();
                 shown.join("\n")
             }
         };

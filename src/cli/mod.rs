@@ -14,6 +14,7 @@ mod demo;
 mod endpoint;
 pub mod exit;
 mod given;
+mod history;
 mod init;
 mod keep;
 mod listing;
@@ -25,6 +26,10 @@ mod ping;
 mod presets;
 mod prompt;
 mod request;
+mod reset;
+mod route;
+mod stats;
+mod status;
 mod thread;
 mod vendors;
 
@@ -77,6 +82,11 @@ enum Command {
     Ask(Box<ask::AskArgs>),
     Again(Box<again::AgainArgs>),
     Compare(Box<compare::CompareArgs>),
+    Stats(stats::StatsArgs),
+    Status(status::StatusArgs),
+    Reset(reset::ResetArgs),
+    Route(route::RouteArgs),
+    History(history::HistoryArgs),
     Init(init::InitArgs),
     Models(models::ModelsArgs),
     Model(model::ModelArgs),
@@ -110,6 +120,11 @@ fn run(cli: Cli, environment: Environment) -> Exit {
         Command::Ask(args) => ask::run(&args, &context),
         Command::Again(args) => again::run(&args, &context),
         Command::Compare(args) => compare::run(&args, &context),
+        Command::Stats(args) => stats::run(&args, &context),
+        Command::Status(args) => status::run(&args, &context),
+        Command::Reset(args) => reset::run(&args, &context),
+        Command::Route(args) => route::run(&args, &context),
+        Command::History(args) => history::run(&args, &context),
         Command::Init(args) => init::run(&args, &context),
         Command::Models(args) => models::run(&args, &context),
         Command::Model(args) => model::run(&args, &context),

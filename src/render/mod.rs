@@ -5,6 +5,7 @@
 
 pub mod ask;
 pub mod compare;
+pub mod figures;
 pub mod json;
 mod kept;
 pub mod markdown;

@@ -12,6 +12,8 @@ pub struct Table {
     header: Vec<&'static str>,
     right: Vec<bool>,
     rows: Vec<Vec<String>>,
+    /// Rows that are bad news.
+    bad: Vec<usize>,
 }
 
 impl Table {
@@ -22,6 +24,7 @@ impl Table {
             header: columns.iter().map(|name| name.trim_start_matches('>')).collect(),
             right: columns.iter().map(|name| name.starts_with('>')).collect(),
             rows: Vec::new(),
+            bad: Vec::new(),
         }
     }
 
@@ -29,6 +32,11 @@ impl Table {
     pub fn row(&mut self, cells: Vec<String>) {
         let shown = |cell: String| if cell.is_empty() { "-".to_owned() } else { cell };
         self.rows.push(cells.into_iter().map(shown).collect());
+    }
+
+    /// The last row is bad news.
+    pub fn mark_bad(&mut self) {
+        self.bad.extend(self.rows.len().checked_sub(1));
     }
 
     /// Whether there is nothing in it.
@@ -44,15 +52,24 @@ impl Table {
         grid.lines().map(|line| line.trim_end().to_owned()).collect()
     }
 
-    /// The text for a terminal of `width` cells, in which long cells are wrapped; for a pipe one line for each row.
+    /// The text for a terminal of `width` cells, in which long cells are wrapped; for a pipe one line for each row. Bad news
+    /// is red where that is `styled`.
     #[must_use]
-    pub fn text(&self, width: Option<usize>) -> String {
-        let lines = self.lines();
+    pub fn text(&self, width: Option<usize>, styled: bool) -> String {
+        let mut lines = self.lines();
         let fits = width.is_none_or(|width| lines.iter().all(|line| cells(line) <= width));
         let wrapped = || {
             let grid = self.grid(ContentArrangement::Dynamic, width);
             grid.lines().map(|line| line.trim_end().to_owned()).collect()
         };
+        if styled && fits {
+            // The header is the first line.
+            for row in &self.bad {
+                if let Some(line) = lines.get_mut(row + 1) {
+                    *line = format!("\u{1b}[31m{line}\u{1b}[0m");
+                }
+            }
+        }
         let lines: Vec<String> = if fits { lines } else { wrapped() };
         lines.join("\n") + "\n"
     }
@@ -92,8 +109,8 @@ mod tests {
     fn a_terminal_that_is_too_narrow_gets_wrapped_cells() {
         let mut table = Table::new(&["name", "note"]);
         table.row(vec!["a".into(), "several words that take some room".into()]);
-        let text = table.text(Some(24));
+        let text = table.text(Some(24), true);
         assert!(text.lines().count() > 2 && text.lines().all(|line| cells(line) <= 24), "{text}");
-        assert_eq!(table.text(None).lines().count(), 2);
+        assert_eq!(table.text(None, false).lines().count(), 2);
     }
 }

@@ -218,7 +218,7 @@ fn try_models(draft: &Draft, context: &Context) -> Result<Exit, CliError> {
         let id = format!("{}/{}", model.endpoint.name, model.upstream);
         table.row(vec![model.id.0.clone(), id, state, ttft, note]);
     }
-    say(&table.text(context.look(&context.layers(config::Flags::default())?).out_width));
+    say(&table.text(context.look(&context.layers(config::Flags::default())?).out_width, false));
     Ok(Exit::of_lanes(outcomes.iter()))
 }
 

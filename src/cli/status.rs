@@ -1,0 +1,177 @@
+//! `mmchat status`: who is left alone now, why, until when; and the last error of everybody.
+
+use std::{sync::Arc, time::Duration};
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{CliError, Context, exit::Exit, listing::ListArgs};
+use crate::{
+    chat::sanitise::one_line,
+    config::{Config, Flags},
+    endpoint::Endpoint,
+    keys::KeyRing,
+    render::{notice::duration, table::Table},
+    route::health::{HealthError, HealthSnapshot, HealthStore, KeyHash, PlaceId, Standing},
+    store::{self, health::HealthFile},
+    target::Target,
+    term::output::say,
+};
+
+/// Who is left alone now, why and until when; and everybody's last error
+#[derive(Debug, Args)]
+#[command(
+    after_help = "What is left alone comes last in its routes, and is asked again by itself; mmchat reset NAME forgets it."
+)]
+pub(super) struct StatusArgs {
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+/// One place, with what it is called.
+struct Line {
+    name: String,
+    kind: &'static str,
+    id: PlaceId,
+}
+
+pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError> {
+    let (config, _) = context.config(context.layers(Flags::default())?)?;
+    let now = Timestamp::now();
+    let mut snapshot = file(context)?.read().unwrap_or_else(|error| {
+        say(&format!("warning: {error}\n"));
+        HealthSnapshot::default()
+    });
+    snapshot.tidy(now);
+    let keys = KeyRing::new(context.environment.clone());
+    let lines = lines(&config, &keys, &snapshot.salt);
+    let mut table = Table::new(&["name", "kind", "state", "for", ">TTFT", "last error", "when"]);
+    let mut document = Vec::new();
+    for line in &lines {
+        let standing = snapshot.standing_of(line.id, now);
+        let place = snapshot.place(line.id);
+        // Keys and endpoints are told of only when there is something to tell.
+        if line.kind != "model" && standing == Standing::Free && place.is_none_or(|place| place.error.is_none()) {
+            continue;
+        }
+        let error = place.and_then(|place| place.error.as_ref());
+        let latency = place.and_then(|place| place.latency.average());
+        table.row(vec![
+            line.name.clone(),
+            line.kind.to_owned(),
+            state(standing).to_owned(),
+            left(standing, now).map(duration).unwrap_or_default(),
+            latency.map(|ms| duration(Duration::from_secs_f64(ms / 1e3))).unwrap_or_default(),
+            error.map(|error| one_line(&error.to_string())).unwrap_or_default(),
+            error.map(|error| format!("{} ago", ago(error.at, now))).unwrap_or_default(),
+        ]);
+        if standing != Standing::Free {
+            table.mark_bad();
+        }
+        document.push(object(line, standing, now, place.map(|place| (error, place.latency.average()))));
+    }
+    args.list.print(context, &[table], &document.into())?;
+    Ok(Exit::Ok)
+}
+
+/// What is known of services, in its file.
+pub(super) fn file(context: &Context) -> Result<HealthFile, CliError> {
+    let state = store::state_folder(&context.environment);
+    let state =
+        state.ok_or_else(|| CliError::usage("this system has no place for what is known", "set XDG_STATE_HOME"))?;
+    Ok(HealthFile::new(&state))
+}
+
+/// Every place of the config.
+fn lines(config: &Config, keys: &KeyRing, salt: &str) -> Vec<Line> {
+    let mut lines = Vec::new();
+    for endpoint in &config.endpoints {
+        lines.push(Line { name: endpoint.name.clone(), kind: "endpoint", id: PlaceId::endpoint(endpoint) });
+        for (index, hash) in hashes(endpoint, keys, salt).into_iter().enumerate() {
+            let name = if endpoint.keys.is_empty() {
+                endpoint.name.clone()
+            } else {
+                format!("{} key {}", endpoint.name, index + 1)
+            };
+            lines.push(Line { name, kind: "key", id: PlaceId::key(endpoint, hash) });
+        }
+    }
+    for target in targets(config) {
+        lines.push(Line { name: target.id.to_string(), kind: "model", id: PlaceId::model(&target) });
+        for (index, hash) in hashes(&target.endpoint, keys, salt).into_iter().enumerate() {
+            let name = format!("{} key {}", target.id, index + 1);
+            lines.push(Line { name, kind: "key", id: PlaceId::key_for_model(&target, hash) });
+        }
+    }
+    lines
+}
+
+/// The models of the config, and those that only routes name.
+pub(super) fn targets(config: &Config) -> Vec<Arc<Target>> {
+    let mut targets = config.models.clone();
+    for target in config.routes.iter().flat_map(|route| &route.models) {
+        if !targets.iter().any(|known| known.id == target.id) {
+            targets.push(Arc::clone(target));
+        }
+    }
+    targets
+}
+
+/// The hashes of an endpoint's keys.
+pub(super) fn hashes(endpoint: &Endpoint, keys: &KeyRing, salt: &str) -> Vec<KeyHash> {
+    let hash = |key| keys.hash(key, salt).map_or(KeyHash::NONE, KeyHash);
+    if endpoint.keys.is_empty() { vec![KeyHash::NONE] } else { endpoint.keys.iter().map(hash).collect() }
+}
+
+/// How somebody stands, in two words.
+pub(super) fn state(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Free => "ok",
+        Standing::HalfOpen => "to be tried",
+        Standing::Aside(..) => "left alone",
+    }
+}
+
+pub(super) fn left(standing: Standing, now: Timestamp) -> Option<Duration> {
+    match standing {
+        Standing::Aside(until, _) => Duration::try_from(until.duration_since(now)).ok(),
+        Standing::Free | Standing::HalfOpen => None,
+    }
+}
+
+fn ago(at: Timestamp, now: Timestamp) -> String {
+    let seconds = now.duration_since(at).as_secs().max(0);
+    match seconds {
+        0..120 => format!("{seconds} s"),
+        120..7200 => format!("{} min", seconds / 60),
+        7200..172_800 => format!("{} h", seconds / 3600),
+        _ => format!("{} days", seconds / 86_400),
+    }
+}
+
+type Known<'a> = (Option<&'a crate::route::health::LastError>, Option<f64>);
+
+fn object(line: &Line, standing: Standing, now: Timestamp, known: Option<Known<'_>>) -> Value {
+    let (error, latency) = known.unwrap_or_default();
+    let until = if let Standing::Aside(until, _) = standing { Some(until.to_string()) } else { None };
+    json!({
+        "name": line.name,
+        "kind": line.kind,
+        "state": state(standing),
+        "until": until,
+        "seconds_left": left(standing, now).map(|left| left.as_secs_f64()),
+        "ttft_ms": latency,
+        "last_error": error.map(|error| json!({
+            "class": error.class, "status": error.status, "message": error.message, "at": error.at.to_string(),
+        })),
+    })
+}
+
+/// Why what is known could not be changed.
+pub(super) fn unkept(error: &HealthError) -> CliError {
+    CliError::System {
+        what: "what is known could not be changed".into(),
+        source: std::io::Error::other(error.to_string()),
+    }
+}
