@@ -80,6 +80,14 @@ pub enum KeyError {
     /// A source this build cannot read.
     #[error("the {0} cannot be read: this build has no keyring support; use `env`, `file` or `command`")]
     Unsupported(String),
+    /// The system's keyring says no.
+    #[error("the {entry} cannot be used: {reason}")]
+    Keyring {
+        /// Which.
+        entry: String,
+        /// Why.
+        reason: String,
+    },
 }
 
 impl KeyError {
@@ -124,8 +132,12 @@ impl KeyRing {
                 key if key.is_empty() => Err(KeyError::Empty(source.to_string())),
                 _ => Ok(()),
             },
-            KeySource::Keyring(_) => Err(KeyError::Unsupported(source.to_string())),
-            KeySource::Env(_) | KeySource::Command(_) | KeySource::Shell(_) | KeySource::Literal(_) => Ok(()),
+            KeySource::Keyring(_) if !cfg!(feature = "keyring") => Err(KeyError::Unsupported(source.to_string())),
+            KeySource::Keyring(_)
+            | KeySource::Env(_)
+            | KeySource::Command(_)
+            | KeySource::Shell(_)
+            | KeySource::Literal(_) => Ok(()),
         }
     }
 
@@ -171,10 +183,62 @@ impl KeyRing {
             }
             KeySource::Shell(line) => run(shell(line), line.split_whitespace().next().unwrap_or("sh")).await?,
             KeySource::Literal(key) => key.clone(),
-            KeySource::Keyring(_) => return Err(KeyError::Unsupported(source.to_string())),
+            KeySource::Keyring(name) => read_from_keyring(name)?,
         };
         if key.is_empty() { Err(KeyError::Empty(source.to_string())) } else { Ok(key) }
     }
+}
+
+/// What our entries in the system's keyring are filed under.
+#[cfg(feature = "keyring")]
+const SERVICE: &str = "mmchat";
+
+#[cfg(feature = "keyring")]
+fn in_keyring<T: Send>(
+    name: &str,
+    act: impl FnOnce(&keyring::Entry) -> keyring::Result<T> + Send,
+) -> Result<T, KeyError> {
+    let work = || keyring::Entry::new(SERVICE, name).and_then(|entry| act(&entry));
+    // On a thread of its own: the keyring's client waits for answers in a way a runtime's thread must not.
+    let done = std::thread::scope(|scope| scope.spawn(work).join());
+    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(|error| KeyError::Keyring {
+        entry: KeySource::Keyring(name.to_owned()).to_string(),
+        reason: error.to_string(),
+    })
+}
+
+#[cfg(feature = "keyring")]
+fn read_from_keyring(name: &str) -> Result<ApiKey, KeyError> {
+    in_keyring(name, keyring::Entry::get_password).map(|key| ApiKey::new(&key))
+}
+
+/// Keeps a key in the system's keyring.
+#[cfg(feature = "keyring")]
+pub fn keep_in_keyring(name: &str, key: &ApiKey) -> Result<(), KeyError> {
+    in_keyring(name, |entry| entry.set_password(key.expose()))
+}
+
+/// Takes a key out of the system's keyring.
+#[cfg(feature = "keyring")]
+pub fn remove_from_keyring(name: &str) -> Result<(), KeyError> {
+    in_keyring(name, keyring::Entry::delete_credential)
+}
+
+#[cfg(not(feature = "keyring"))]
+fn read_from_keyring(name: &str) -> Result<ApiKey, KeyError> {
+    Err(KeyError::Unsupported(KeySource::Keyring(name.to_owned()).to_string()))
+}
+
+/// This build has none.
+#[cfg(not(feature = "keyring"))]
+pub fn keep_in_keyring(name: &str, _: &ApiKey) -> Result<(), KeyError> {
+    read_from_keyring(name).map(drop)
+}
+
+/// This build has none.
+#[cfg(not(feature = "keyring"))]
+pub fn remove_from_keyring(name: &str) -> Result<(), KeyError> {
+    read_from_keyring(name).map(drop)
 }
 
 fn read_file(path: &Path) -> Result<ApiKey, KeyError> {

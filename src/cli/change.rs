@@ -91,6 +91,11 @@ impl Change {
         Ok(place)
     }
 
+    /// The text that stands there.
+    pub(super) fn text(&self) -> &str {
+        self.before.as_deref().unwrap_or_default().trim_start_matches(BOM)
+    }
+
     /// Where the config is.
     pub(super) fn path(&self) -> &Path {
         &self.path

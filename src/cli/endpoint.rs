@@ -127,11 +127,12 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
         DraftKey::File(path) => Some(("file", path.clone())),
         DraftKey::Typed(key) => Some(("file", change.keep_key(&endpoint.name, key)?)),
     };
-    let key = key.or(args.key_command.clone().map(|line| ("command", line)));
+    let keys = key.or(args.key_command.clone().map(|line| ("command", line))).into_iter().collect();
     let known = vendors::named(&endpoint.name).is_some_and(|vendor| vendor.base_url == endpoint.base_url);
     let base_url = (!known).then_some(endpoint.base_url);
     let path = change.path().to_owned();
-    change.edit(|edit| edit.add_endpoint(&NewEndpoint { name: endpoint.name.clone(), base_url, key }))?;
+    change
+        .edit(|edit| edit.add_endpoint(&NewEndpoint { name: endpoint.name.clone(), base_url, keys, gateway: false }))?;
     let name = &endpoint.name;
     say(&format!("added {name} to {}\n", path.display()));
     say(&format!(
@@ -157,7 +158,7 @@ fn named(args: &AddArgs, name: &str, context: &Context) -> Result<DraftEndpoint,
 const LONGEST_KEY: usize = 8192;
 
 /// The key on standard input.
-fn key_on_stdin() -> Result<ApiKey, CliError> {
+pub(super) fn key_on_stdin() -> Result<ApiKey, CliError> {
     let input = input::read(None)?;
     let text = String::from_utf8_lossy(&input);
     let key = ApiKey::new(&text);

@@ -17,6 +17,7 @@ mod given;
 mod history;
 mod init;
 mod keep;
+mod key;
 mod listing;
 mod man;
 mod mock;
@@ -91,6 +92,7 @@ enum Command {
     Models(models::ModelsArgs),
     Model(model::ModelArgs),
     Endpoint(endpoint::EndpointArgs),
+    Key(key::KeyArgs),
     Ping(ping::PingArgs),
     Vendors(vendors::VendorsArgs),
     Presets(presets::PresetsArgs),
@@ -129,6 +131,7 @@ fn run(cli: Cli, environment: Environment) -> Exit {
         Command::Models(args) => models::run(&args, &context),
         Command::Model(args) => model::run(&args, &context),
         Command::Endpoint(args) => endpoint::run(&args, &context),
+        Command::Key(args) => key::run(&args, &context),
         Command::Ping(args) => ping::run(&args, &context),
         Command::Vendors(args) => vendors::run(&args, &context),
         Command::Presets(args) => presets::run(&args, &context),

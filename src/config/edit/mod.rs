@@ -3,6 +3,9 @@
 //! Owns what follows a change through the file (a renamed model's routes and sets) and that comments survive. Refuses
 //! files and the terminal: text in, text out; whoever writes it checks it first with [`super::resolve`].
 
+mod keys;
+
+pub use keys::KeyPlace;
 use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
 
 use super::normalised;
@@ -20,8 +23,10 @@ pub struct NewEndpoint {
     pub name: String,
     /// Where it is; `None`: its name is a known service's.
     pub base_url: Option<String>,
-    /// Where its key is: `env`, `file` or `command`, and which.
-    pub key: Option<(&'static str, String)>,
+    /// Where its keys are.
+    pub keys: Vec<KeyPlace>,
+    /// It is a gateway, which retries by itself.
+    pub gateway: bool,
 }
 
 /// A new model.
@@ -99,9 +104,16 @@ impl Edit {
         if let Some(base_url) = &new.base_url {
             entry.insert("base_url", base_url.as_str().into());
         }
-        if let Some((kind, place)) = &new.key {
-            let source = InlineTable::from_iter([(*kind, place.as_str())]);
-            entry.insert("api_key", Item::Value(source.into()));
+        match new.keys.as_slice() {
+            [] => {}
+            [key] => drop(entry.insert("api_key", Item::Value(keys::source(key)))),
+            several => {
+                let sources: Array = several.iter().map(keys::source).collect();
+                entry.insert("api_keys", Item::Value(sources.into()));
+            }
+        }
+        if new.gateway {
+            entry.insert("gateway", true.into());
         }
         self.add("endpoints", "an endpoint", &new.name, entry)
     }

@@ -48,9 +48,9 @@ fn model(name: &str) -> NewModel {
 #[test]
 fn what_is_added_changes_no_other_line() {
     let text = edited(CONFIG, |edit| {
-        let key = Some(("env", "KEY".to_owned()));
+        let key = vec![("env", "KEY".to_owned())];
         let base_url = Some("http://o/v1".to_owned());
-        edit.add_endpoint(&NewEndpoint { name: "other".into(), base_url, key })?;
+        edit.add_endpoint(&NewEndpoint { name: "other".into(), base_url, keys: key, gateway: false })?;
         edit.add_model(&NewModel {
             tags: vec!["x".into()], price: Some((1.0, 2.5)), context: Some(8), ..model("通义")
         })

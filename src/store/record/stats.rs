@@ -76,8 +76,8 @@ pub struct Figures {
     pub ttft: Spread,
     /// Times of whole answers.
     pub total: Spread,
-    /// Tokens after the first, and how long they took.
-    spoken: (u64, u64),
+    /// Tokens after the first, and the microseconds they took.
+    pub spoken: (u64, u64),
     /// Times to the first token over time, for a sparkline: each with its hour.
     pub course: BTreeMap<i64, Spread>,
 }
