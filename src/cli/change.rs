@@ -44,10 +44,20 @@ impl Change {
 
     /// Makes the change and writes the file; returns what `act` does.
     pub(super) fn edit<T>(self, act: impl FnOnce(&mut Edit) -> Result<T, EditError>) -> Result<T, CliError> {
+        let (done, text) = self.edited(act)?;
+        self.write(&text)?;
+        Ok(done)
+    }
+
+    /// What `act` does, and the file as it would be then.
+    pub(super) fn edited<T>(
+        &self,
+        act: impl FnOnce(&mut Edit) -> Result<T, EditError>,
+    ) -> Result<(T, String), CliError> {
         let before = self.before.as_deref().unwrap_or_default();
         // A file that is broken already is told as it is, not as the change would leave it.
         self.config()?;
-        let mut edit = Edit::open(before.trim_start_matches(BOM))?;
+        let mut edit = Edit::open(self.text())?;
         let done = act(&mut edit)?;
         let mut text = edit.text();
         // Line ends and the mark at the start stay what they were.
@@ -57,16 +67,21 @@ impl Change {
         if before.starts_with(BOM) {
             text.insert(0, BOM);
         }
-        self.write(&text)?;
-        Ok(done)
+        Ok((done, text))
     }
 
-    /// Writes the file, if it is a good config. Its place is known to whoever reads it next.
-    pub(super) fn write(&self, text: &str) -> Result<(), CliError> {
+    /// Whether `text` would be a good config.
+    pub(super) fn check(&self, text: &str) -> Result<(), CliError> {
         if let Err(error) = config::resolve(text, &self.path) {
             say("the change would leave the config broken; nothing was changed\n");
             return Err(error.into());
         }
+        Ok(())
+    }
+
+    /// Writes the file, if it is a good config. Its place is known to whoever reads it next.
+    pub(super) fn write(&self, text: &str) -> Result<(), CliError> {
+        self.check(text)?;
         store::replace(&self.path, text).map_err(|source| unwritable(&self.path, source))
     }
 

@@ -26,6 +26,7 @@ enum ConfigCommand {
     Show,
     /// Print the JSON schema of the config file
     Schema,
+    Import(super::import::ImportArgs),
 }
 
 pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError> {
@@ -33,6 +34,7 @@ pub(super) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError
     let out = match &args.command {
         ConfigCommand::Path => path(&layers()?)?,
         ConfigCommand::Check => return check(context, &layers()?),
+        ConfigCommand::Import(args) => return super::import::run(args, context),
         ConfigCommand::Show => {
             let (config, layers) = context.config(layers()?)?;
             warn(&config);

@@ -104,6 +104,14 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
     match user {
         Some(endpoint) => {
             let before = config.endpoint(&endpoint).map(|known| known.keys.clone()).unwrap_or_default();
+            // A key that stands in the config itself stands nowhere else.
+            let literal = before.iter().any(|key| matches!(key, KeySource::Literal(_)));
+            if literal
+                && !args.add
+                && let Some(kept) = change.keep_old()?
+            {
+                say(&format!("the old config, with its key, is kept as {}\n", kept.display()));
+            }
             change.edit(|edit| edit.set_key(&endpoint, &place, args.add))?;
             tell_use(&endpoint, &before, args.add);
         }

@@ -15,6 +15,7 @@ mod endpoint;
 pub mod exit;
 mod given;
 mod history;
+mod import;
 mod init;
 mod keep;
 mod key;

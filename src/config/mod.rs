@@ -8,6 +8,7 @@ pub mod draft;
 pub mod edit;
 mod error;
 pub mod file;
+pub mod import;
 pub mod layers;
 mod names;
 pub mod preset;

@@ -44,6 +44,8 @@ pub struct NewModel {
     pub context: Option<u64>,
     /// Price of a million tokens of input and of output.
     pub price: Option<(f64, f64)>,
+    /// Parameters that are sent.
+    pub params: Vec<(&'static str, f64)>,
 }
 
 /// A change that makes no sense.
@@ -135,10 +137,29 @@ impl Edit {
             let price = InlineTable::from_iter([("input", input), ("output", output)]);
             entry.insert("price", Item::Value(price.into()));
         }
+        if !new.params.is_empty() {
+            let params = new.params.iter().map(|&(name, value)| (name, number(value)));
+            entry.insert("params", Item::Value(params.collect::<InlineTable>().into()));
+        }
         if !new.tags.is_empty() {
             entry.insert("tags", Item::Value(new.tags.iter().map(String::as_str).collect::<Array>().into()));
         }
         self.add("models", "a model", &new.name, entry)
+    }
+
+    /// Adds a route.
+    pub fn add_route(&mut self, name: &str, models: &[String], strategy: Option<&str>) -> Result<(), EditError> {
+        for (table, kind) in [("models", "a model"), ("sets", "a set")] {
+            if self.find(table, name).is_some() {
+                return Err(EditError::Taken { kind, name: name.to_owned() });
+            }
+        }
+        let mut entry = Table::new();
+        if let Some(strategy) = strategy {
+            entry.insert("strategy", strategy.into());
+        }
+        entry.insert("models", Item::Value(models.iter().map(String::as_str).collect::<Array>().into()));
+        self.add("routes", "a route", name, entry)
     }
 
     /// Removes an endpoint; its models too, or they keep it. What went with it.
@@ -426,6 +447,12 @@ fn emptied(table: Option<&mut Item>, list: Option<&str>, is_gone: &dyn Fn(&Value
         }
     }
     empty
+}
+
+/// A number as a person would write it.
+fn number(value: f64) -> Value {
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
+    if value.fract() == 0.0 && value.abs() < 1e15 { (value as i64).into() } else { value.into() }
 }
 
 fn text_of(item: Option<&Item>) -> Option<&str> {

@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
+mod sync;
+
 use super::{CliError, Context, complete::Offer, exit::Exit, listing::ListArgs, request::unknown};
 use crate::{
     config::{Config, Flags, direct_target, parse_duration},
@@ -34,6 +36,7 @@ pub(super) struct ModelsArgs {
 #[derive(Debug, Subcommand)]
 enum ModelsCommand {
     Available(AvailableArgs),
+    Sync(sync::SyncArgs),
 }
 
 /// Ask an endpoint which models it has
@@ -61,6 +64,7 @@ pub(super) fn run(args: &ModelsArgs, context: &Context) -> Result<Exit, CliError
     match &args.command {
         None => configured(args, &config, context),
         Some(ModelsCommand::Available(args)) => available(args, &config, context),
+        Some(ModelsCommand::Sync(args)) => sync::run(args, &config, context),
     }
 }
 
@@ -148,23 +152,36 @@ fn document(config: &Config, ring: &KeyRing) -> Value {
 
 fn available(args: &AvailableArgs, config: &Config, context: &Context) -> Result<Exit, CliError> {
     let endpoint = named_endpoint(config, &args.endpoint)?;
-    let engine = context.engine();
-    let target = direct_target(endpoint, "");
-    let listed = context.runtime()?.block_on(engine.list_models(&target, args.timeout));
-    let models = match listed {
+    let models = match listed(endpoint, args.timeout, context)? {
         Ok(models) => models,
+        Err(exit) => return Ok(exit),
+    };
+    print(args, config, context, endpoint, models)?;
+    Ok(Exit::Ok)
+}
+
+/// What the endpoint lists, which is remembered; when it lists nothing that is told, and this is the exit code for it.
+fn listed(
+    endpoint: &Arc<Endpoint>,
+    limit: Duration,
+    context: &Context,
+) -> Result<Result<Vec<ModelInfo>, Exit>, CliError> {
+    let target = direct_target(endpoint, "");
+    let listed = context.runtime()?.block_on(context.engine().list_models(&target, limit));
+    Ok(match listed {
+        Ok(models) => {
+            remember(context, endpoint, &models);
+            Ok(models)
+        }
         Err(error) => {
             let at = masked_url(&endpoint.base_url);
             say(&format!("error: {} ({at}) gives no list: {}\n", endpoint.name, reason(&error)));
             if let Some(hint) = &error.hint {
                 say(&format!("  hint: {hint}\n"));
             }
-            return Ok(Exit::of_class(error.class));
+            Err(Exit::of_class(error.class))
         }
-    };
-    remember(context, endpoint, &models);
-    print(args, config, context, endpoint, models)?;
-    Ok(Exit::Ok)
+    })
 }
 
 /// The endpoint called `name`.

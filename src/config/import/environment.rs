@@ -1,0 +1,62 @@
+//! `NAME=VALUE` lines as shells and programs hold them: the keys and addresses of known services.
+
+use super::{ImportError, Imported, ImportedModel, key};
+use crate::{config::vendors, environment::Environment};
+
+/// What other programs call the model to use, beside the service's key.
+const MODELS: [&str; 4] = ["MODEL", "API_MODEL", "MODEL_NAME", "DEFAULT_MODEL"];
+/// Another common word for the address.
+const ADDRESSES: [&str; 2] = ["API_BASE", "API_BASE_URL"];
+
+/// Whether a line assigns something to a variable.
+pub(super) fn is_assignment(line: &str) -> bool {
+    assignment(line).is_some()
+}
+
+fn assignment(line: &str) -> Option<(String, String)> {
+    let line = line.trim();
+    let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
+    let (name, value) = line.split_once('=')?;
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if name.is_empty() || !name.chars().all(fits) || name.starts_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let value = value.trim();
+    let quoted = |quote| value.strip_prefix(quote).and_then(|rest: &str| rest.strip_suffix(quote));
+    let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+    Some((name.to_owned(), value.to_owned()))
+}
+
+/// Every known service whose key or address is set.
+pub(super) fn variables(text: &str) -> Result<Imported, ImportError> {
+    let pairs: Vec<(String, String)> = text.lines().filter_map(assignment).collect();
+    let environment: Environment = pairs.iter().cloned().collect();
+    let mut imported = Imported::default();
+    for vendor in vendors::all() {
+        let stem = vendor.name.to_uppercase().replace('-', "_");
+        let variable = vendor.key_variable(&environment);
+        let other = || ADDRESSES.iter().find_map(|end| environment.get(&format!("{stem}_{end}")));
+        let own = vendor.base_url_env.iter().find_map(|name| environment.get(name)).or_else(other);
+        if variable.is_none() && own.is_none() {
+            continue;
+        }
+        let address = own.unwrap_or(&vendor.base_url).to_owned();
+        let keys = variable.and_then(|name| key(environment.get(name)?)).into_iter().collect();
+        let Some(endpoint) = imported.endpoint(&vendor.name, &address, keys) else { continue };
+        let named = MODELS.iter().find_map(|end| environment.get(&format!("{stem}_{end}")));
+        match named.map(str::to_owned).or_else(|| vendor.model.clone().filter(|_| own.is_none())) {
+            Some(upstream) => {
+                let name = upstream.clone();
+                imported.models.push(ImportedModel { name, endpoint, upstream, ..ImportedModel::default() });
+            }
+            None => imported
+                .leave_out(format!("models of {endpoint}"), format!("none is named: mmchat models sync {endpoint}")),
+        }
+    }
+    if imported.endpoints.is_empty() {
+        return Err(ImportError(
+            "it sets the key or address of no known service (mmchat vendors lists the variables)".into(),
+        ));
+    }
+    Ok(imported)
+}
