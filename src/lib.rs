@@ -17,7 +17,7 @@
 //! | 8 | [`plan`] | names to lanes |
 //! | 9 | [`engine`] | running lanes: retry, failover, fan-in, cancellation |
 //! | 10 | [`store`], [`metrics`] | files of our own: the record of calls, what is known of failing services; many times as a few figures |
-//! | 11 | [`mock`] | scripted models on loopback |
+//! | 11 | [`mock`], [`doctor`] | scripted models on loopback; what is wrong with an endpoint |
 //! | 12 | [`render`] | events to text, without writing |
 //! | 13 | [`term`] | the terminal, the streams, signals |
 //! | 14 | [`cli`] | one file per command |
@@ -35,6 +35,7 @@ pub mod attempt;
 pub mod chat;
 pub mod cli;
 pub mod config;
+pub mod doctor;
 pub mod endpoint;
 pub mod engine;
 pub mod environment;

@@ -159,9 +159,11 @@ fn additions(imported: &Imported, config: &Config) -> Additions {
         renamed.push((route.name.clone(), name.clone()));
         additions.routes.push((name, models, route.strategy));
     }
-    let wanted = imported.default.as_ref().filter(|_| config.default.is_none());
-    additions.default =
-        wanted.and_then(|name| renamed.iter().rev().find(|(theirs, _)| theirs == name)).map(|(_, ours)| ours.clone());
+    let named = |wanted: &String| match wanted.split_once('/') {
+        Some((endpoint, upstream)) => Some(format!("{}/{upstream}", ours(endpoint))),
+        None => renamed.iter().rev().find(|(theirs, _)| theirs == wanted).map(|(_, ours)| ours.clone()),
+    };
+    additions.default = imported.default.as_ref().filter(|_| config.default.is_none()).and_then(named);
     additions
 }
 

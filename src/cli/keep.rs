@@ -33,6 +33,11 @@ pub(super) struct KeepArgs {
 }
 
 impl KeepArgs {
+    /// Nothing worth keeping is said.
+    pub(super) fn wordless() -> Self {
+        Self { no_log: true, max_cost: None }
+    }
+
     /// Holds `plan` to `--max-cost`.
     pub(super) fn cap(&self, plan: &mut Plan) -> Result<(), CliError> {
         let Some(most) = &self.max_cost else { return Ok(()) };

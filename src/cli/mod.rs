@@ -11,6 +11,7 @@ mod completions;
 mod config;
 mod context;
 mod demo;
+mod doctor;
 mod endpoint;
 pub mod exit;
 mod given;
@@ -95,6 +96,7 @@ enum Command {
     Endpoint(endpoint::EndpointArgs),
     Key(key::KeyArgs),
     Ping(ping::PingArgs),
+    Doctor(doctor::DoctorArgs),
     Vendors(vendors::VendorsArgs),
     Presets(presets::PresetsArgs),
     Config(config::ConfigArgs),
@@ -134,6 +136,7 @@ fn run(cli: Cli, environment: Environment) -> Exit {
         Command::Endpoint(args) => endpoint::run(&args, &context),
         Command::Key(args) => key::run(&args, &context),
         Command::Ping(args) => ping::run(&args, &context),
+        Command::Doctor(args) => doctor::run(&args, &context),
         Command::Vendors(args) => vendors::run(&args, &context),
         Command::Presets(args) => presets::run(&args, &context),
         Command::Config(args) => config::run(&args, &context),

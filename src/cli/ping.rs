@@ -10,12 +10,20 @@ use futures_util::{StreamExt, future::join_all};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{CliError, Context, complete::Offer, exit::Exit, listing::ListArgs, models::remember, request::unknown};
+use super::{
+    CliError, Context,
+    complete::Offer,
+    exit::Exit,
+    keep::{KeepArgs, Keeper},
+    listing::ListArgs,
+    models::remember,
+    request::unknown,
+};
 use crate::{
     chat::{Call, ChatRequest, ErrorClass, Message, Params, Role},
     config::{Config, Flags, direct_target, nearest, parse_duration},
     endpoint::Endpoint,
-    engine::{Engine, EventKind, LaneOutcome},
+    engine::{Engine, Event, EventKind, LaneOutcome},
     plan::{AT_ONCE, Lane, Plan},
     protocol::{ApiError, ModelInfo},
     render::{
@@ -68,12 +76,21 @@ struct Checked<'a> {
 pub(super) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> {
     let (config, _) = context.config(context.layers(Flags::default())?)?;
     let (endpoints, models) = chosen(&config, &args.names)?;
-    let engine = context.engine();
+    let engine = context.engine_for(&config);
     let runtime = context.runtime()?;
+    let plan = one_token_of(&models, args.timeout);
+    let mut keeper = Keeper::new(context, &config, &engine, "ping", (&KeepArgs::wordless(), &plan, None));
     let (mut pinged, outcomes) = runtime.block_on(async {
-        let deep = async { if args.deep { ask_all(&engine, &models, args.timeout).await } else { Vec::new() } };
+        let plan = args.deep.then_some(plan);
+        let deep = async {
+            match plan {
+                Some(plan) => outcomes(&engine, plan, |event| keeper.event(event)).await,
+                None => Vec::new(),
+            }
+        };
         tokio::join!(ping_all(&engine, endpoints, args.timeout), deep)
     });
+    keeper.close();
     if config.path.is_none() && args.names.is_empty() {
         // Without a config these are only guesses at what may run here.
         let guess = |pinged: &Pinged| pinged.endpoint.keys.is_empty() && pinged.endpoint.connect.loopback;
@@ -156,6 +173,11 @@ pub(super) async fn ping_all(engine: &Engine, endpoints: Vec<Arc<Endpoint>>, lim
 
 /// Asks every model for one token, all at once; the outcomes in the order of the models.
 pub(super) async fn ask_all(engine: &Arc<Engine>, models: &[Arc<Target>], limit: Duration) -> Vec<LaneOutcome> {
+    outcomes(engine, one_token_of(models, limit), |_| {}).await
+}
+
+/// The plan to ask every model for one token.
+fn one_token_of(models: &[Arc<Target>], limit: Duration) -> Plan {
     let messages = vec![Message::text(Role::User, "hello")];
     let params = Params { max_tokens: Some(1), ..Params::default() };
     let call = Arc::new(Call::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() }));
@@ -168,12 +190,19 @@ pub(super) async fn ask_all(engine: &Arc<Engine>, models: &[Arc<Target>], limit:
         filter_goes_on: false,
         deadline: Some(limit),
     });
-    let plan = Plan { lanes: lanes.collect(), at_once: Some(AT_ONCE) };
-    let events = engine.run(plan).filter_map(async |event| match event.kind {
-        EventKind::Finished(outcome) => Some((event.lane, *outcome)),
-        _ => None,
-    });
-    let mut outcomes: Vec<(usize, LaneOutcome)> = events.collect().await;
+    Plan { lanes: lanes.collect(), at_once: Some(AT_ONCE) }
+}
+
+/// How each lane ended, in the order of the plan.
+async fn outcomes(engine: &Arc<Engine>, plan: Plan, mut told: impl FnMut(&Event)) -> Vec<LaneOutcome> {
+    let mut events = std::pin::pin!(engine.run(plan));
+    let mut outcomes: Vec<(usize, LaneOutcome)> = Vec::new();
+    while let Some(event) = events.next().await {
+        told(&event);
+        if let EventKind::Finished(outcome) = event.kind {
+            outcomes.push((event.lane, *outcome));
+        }
+    }
     outcomes.sort_by_key(|(lane, _)| *lane);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }

@@ -27,6 +27,7 @@ use crate::{
 mod account;
 mod credentials;
 pub mod event;
+mod fetch;
 mod gate;
 mod health;
 mod lane;
@@ -38,6 +39,7 @@ mod tests;
 
 pub use account::Account;
 pub use event::{AttemptRecord, Event, EventKind, LaneOutcome, Next, Notice, Whole};
+pub use fetch::Fetched;
 pub use order::Explained;
 pub use progress::Progress;
 

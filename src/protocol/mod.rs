@@ -202,6 +202,8 @@ pub struct ModelInfo {
     pub id: String,
     /// How many tokens it takes, when the list says so.
     pub context: Option<u64>,
+    /// Whose it is said to be; some servers put their own name there.
+    pub owner: Option<String>,
 }
 
 /// A call that cannot be put on the wire.

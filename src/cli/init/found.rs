@@ -123,7 +123,7 @@ mod tests {
     fn found(name: &str, listed: Result<&[&str], ErrorClass>) -> Found {
         let endpoint =
             DraftEndpoint { name: name.into(), base_url: "http://127.0.0.1:1/v1".into(), key: DraftKey::None };
-        let info = |id: &&str| ModelInfo { id: (*id).to_owned(), context: None };
+        let info = |id: &&str| ModelInfo { id: (*id).to_owned(), context: None, owner: None };
         let listed = listed.map(|ids| ids.iter().map(info).collect()).map_err(|class| ApiError::new(class, "why"));
         Found { endpoint, listed }
     }

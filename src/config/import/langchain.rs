@@ -24,14 +24,22 @@ pub(super) fn settings(text: &str) -> Result<Imported, ImportError> {
         ));
     }
     let mut imported = Imported::default();
+    // Platforms whose models Langchain-Chatchat finds by itself.
+    let mut detecting = Vec::new();
     for platform in yaml::list(&document, "MODEL_PLATFORMS") {
         let name = yaml::some_text(platform, "platform_name").unwrap_or_else(|| "platform".into());
-        self::platform(&mut imported, &name, platform);
+        if self::platform(&mut imported, &name, platform) {
+            detecting.extend(imported.endpoints.last().map(|endpoint| endpoint.name.clone()));
+        }
     }
     if let Some(wanted) = yaml::some_text(&document, "DEFAULT_LLM_MODEL") {
         match imported.models.iter().find(|model| model.upstream == wanted) {
             Some(model) => imported.default = Some(model.name.clone()),
-            None => imported.leave_out(format!("DEFAULT_LLM_MODEL {wanted}"), "no platform lists it in llm_models"),
+            None => match detecting.as_slice() {
+                // It can only be found there.
+                [endpoint] => imported.default = Some(format!("{endpoint}/{wanted}")),
+                _ => imported.leave_out(format!("DEFAULT_LLM_MODEL {wanted}"), "no platform lists it in llm_models"),
+            },
         }
     }
     for (setting, why) in [
@@ -46,19 +54,20 @@ pub(super) fn settings(text: &str) -> Result<Imported, ImportError> {
     Ok(imported)
 }
 
-fn platform(imported: &mut Imported, name: &str, platform: &serde_yaml_ng::Value) {
+/// Adds a platform; whether its models are found by asking it.
+fn platform(imported: &mut Imported, name: &str, platform: &serde_yaml_ng::Value) -> bool {
     let kind = yaml::text(platform, "platform_type").unwrap_or_default();
     if kind == "azure" {
-        return imported.leave_out(
-            format!("platform {name}"),
-            "Azure's addresses hold a deployment and a version; add it by hand",
-        );
+        let why = "Azure's addresses hold a deployment and a version; add it by hand";
+        imported.leave_out(format!("platform {name}"), why);
+        return false;
     }
     let Some(address) = yaml::some_text(platform, "api_base_url") else {
-        return imported.leave_out(format!("platform {name}"), "it has no api_base_url");
+        imported.leave_out(format!("platform {name}"), "it has no api_base_url");
+        return false;
     };
     let keys = yaml::text(platform, "api_key").and_then(|text| key(&text)).into_iter().collect();
-    let Some(endpoint) = imported.endpoint(name, &address, keys) else { return };
+    let Some(endpoint) = imported.endpoint(name, &address, keys) else { return false };
     set_gateway(imported, &endpoint, kind == "oneapi");
     if yaml::some_text(platform, "api_proxy").is_some() {
         // It is not shown: a proxy's address may hold a password.
@@ -84,6 +93,7 @@ fn platform(imported: &mut Imported, name: &str, platform: &serde_yaml_ng::Value
             imported.leave_out(format!("{kind} of {name}: {}", names.join(", ")), "mmchat asks chat models only");
         }
     }
+    detected
 }
 
 fn set_gateway(imported: &mut Imported, endpoint: &str, gateway: bool) {

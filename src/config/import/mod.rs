@@ -23,7 +23,7 @@ pub struct Imported {
     pub models: Vec<ImportedModel>,
     /// Names that stand for several models.
     pub routes: Vec<ImportedRoute>,
-    /// What is asked when nothing is named: a model or a route.
+    /// What is asked when nothing is named: a model, a route, or `endpoint/id`.
     pub default: Option<String>,
     /// What was left out.
     pub left_out: Vec<LeftOut>,

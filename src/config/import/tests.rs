@@ -24,6 +24,7 @@ fn langchain_chatchats_own_settings() {
     assert!(imported.endpoints[2].gateway && !imported.endpoints[3].gateway);
     assert!(models(&imported).contains(&"qwen-7b=ollama/qwen:7b".to_owned()), "{:?}", models(&imported));
     assert!(left_out(&imported).contains("mmchat models sync xinference"));
+    assert_eq!(imported.default.as_deref(), Some("xinference/glm4-chat"));
 }
 
 #[test]

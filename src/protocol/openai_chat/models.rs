@@ -54,7 +54,8 @@ fn model(item: &Value) -> Option<ModelInfo> {
     let context = CONTEXTS.iter().find_map(|path| item.pointer(path)?.as_u64());
     let id = id.strip_prefix("models/").unwrap_or(id);
     // An id is sent back and shown: one with control characters is no id.
-    (!id.is_empty() && !id.contains(char::is_control)).then(|| ModelInfo { id: id.to_owned(), context })
+    let owner = item.get("owned_by").and_then(Value::as_str).map(str::to_owned);
+    (!id.is_empty() && !id.contains(char::is_control)).then(|| ModelInfo { id: id.to_owned(), context, owner })
 }
 
 #[cfg(test)]

@@ -1,0 +1,155 @@
+//! `mmchat doctor`: what is wrong with an endpoint, and what to change.
+
+use std::{sync::Arc, time::Duration};
+
+use clap::Args;
+use futures_util::future::join_all;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{CliError, Context, complete::Offer, exit::Exit, keep::learned, listing::ListArgs, request::unknown};
+use crate::{
+    chat::{ErrorClass, sanitise::one_line},
+    config::{Config, Flags, direct_target, parse_duration},
+    doctor::{Checkup, Finding, Verdict},
+    endpoint::Endpoint,
+    render::table::Table,
+    target::Target,
+    term::output::say,
+};
+
+/// Look for what is wrong with endpoints: address, key, model, streaming, usage, clock; and say what to change
+#[derive(Debug, Args)]
+#[command(
+    after_help = "One-API, new-api, LiteLLM, Ollama, vLLM, Xinference and llama.cpp are recognised by their answers. One model of\n\
+    each endpoint is asked for at most 120 tokens, which are billed; --no-ask asks nobody.\n\
+    Exit code 0: nothing is wrong; 7: something is; else the code of what is wrong with all.\n\n\
+    mmchat doctor\n\
+    mmchat doctor one-api fast"
+)]
+pub(super) struct DoctorArgs {
+    /// Endpoints, or the models to ask; all endpoints unless named
+    #[arg(value_name = "NAME", add = Offer::Reachable.completer())]
+    names: Vec<String>,
+    /// Ask no model anything, so that nothing is billed
+    #[arg(long)]
+    no_ask: bool,
+    /// How long each step may take
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    timeout: Duration,
+    #[command(flatten)]
+    list: ListArgs,
+}
+
+pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, CliError> {
+    let (config, _) = context.config(context.layers(Flags::default())?)?;
+    let mut checkups = chosen(&config, args)?;
+    if checkups.is_empty() && config.path.is_none() {
+        return Err(crate::plan::PlanError::NoKey.into());
+    }
+    if checkups.is_empty() {
+        return Err(CliError::usage("the config has no endpoints", "add one: mmchat endpoint add"));
+    }
+    if args.no_ask {
+        for checkup in &mut checkups {
+            checkup.model = None;
+        }
+    }
+    let engine = context.engine_for(&config);
+    let work = join_all(checkups.iter().map(|checkup| checkup.run(&engine, Timestamp::now())));
+    let findings = context.runtime()?.block_on(work);
+    let mut table = Table::new(&["endpoint", "what", "verdict", "seen"]);
+    for (checkup, findings) in checkups.iter().zip(&findings) {
+        for finding in findings {
+            let seen = one_line(&finding.seen);
+            let verdict = finding.verdict.as_str().to_owned();
+            table.row(vec![checkup.endpoint.name.clone(), finding.what.to_owned(), verdict, seen]);
+            if finding.verdict == Verdict::Bad {
+                table.mark_bad();
+            }
+        }
+    }
+    let document: Vec<Value> =
+        checkups.iter().zip(&findings).map(|(checkup, findings)| object(checkup, findings)).collect();
+    args.list.print(context, &[table], &document.into())?;
+    if args.list.is_text() {
+        advise(&checkups, &findings);
+    }
+    learned(&engine);
+    Ok(Exit::shared(findings.iter().map(|findings| exit(findings))))
+}
+
+/// What is to be looked at: each endpoint once, with the model that is asked.
+fn chosen(config: &Config, args: &DoctorArgs) -> Result<Vec<Checkup>, CliError> {
+    let checkup = |endpoint: &Arc<Endpoint>, model: Option<Arc<Target>>| Checkup {
+        endpoint: Arc::clone(endpoint),
+        model: model.or_else(|| config.models.iter().find(|model| model.endpoint.name == endpoint.name).cloned()),
+        limit: args.timeout,
+    };
+    if args.names.is_empty() {
+        // Without a config, servers on this machine are only guesses.
+        let guess =
+            |endpoint: &&Arc<Endpoint>| config.path.is_none() && endpoint.connect.loopback && endpoint.keys.is_empty();
+        let endpoints = config.endpoints.iter().filter(|endpoint| !guess(endpoint));
+        return Ok(endpoints.map(|endpoint| checkup(endpoint, None)).collect());
+    }
+    let mut checkups: Vec<Checkup> = Vec::new();
+    for name in &args.names {
+        if let Some(endpoint) = config.endpoint(name) {
+            checkups.push(checkup(endpoint, None));
+        } else if let Some(model) = config.model(name) {
+            checkups.push(checkup(&model.endpoint, Some(Arc::clone(model))));
+        } else if let Some(route) = config.route(name) {
+            checkups.extend(route.models.iter().map(|model| checkup(&model.endpoint, Some(Arc::clone(model)))));
+        } else if let Some((endpoint, upstream)) = name.split_once('/')
+            && let Some(endpoint) = config.endpoint(endpoint)
+        {
+            checkups.push(checkup(endpoint, Some(Arc::new(direct_target(endpoint, upstream)))));
+        } else {
+            let endpoints = config.endpoints.iter().map(|endpoint| endpoint.name.as_str());
+            return Err(unknown("endpoint or model", name, &endpoints.chain(config.names()).collect::<Vec<_>>()));
+        }
+    }
+    Ok(checkups)
+}
+
+/// What to change, once for each.
+fn advise(checkups: &[Checkup], findings: &[Vec<Finding>]) {
+    let mut told = Vec::new();
+    for (checkup, findings) in checkups.iter().zip(findings) {
+        for finding in findings {
+            let Some(advice) = &finding.advice else { continue };
+            let line = format!("{} {}: {}\n", checkup.endpoint.name, finding.what, one_line(advice));
+            if !told.contains(&line) {
+                say(&line);
+                told.push(line);
+            }
+        }
+    }
+    if told.is_empty() {
+        say("nothing to change\n");
+    }
+}
+
+fn object(checkup: &Checkup, findings: &[Finding]) -> Value {
+    let finding = |finding: &Finding| {
+        json!({
+            "what": finding.what,
+            "verdict": finding.verdict.as_str().to_lowercase(),
+            "seen": finding.seen,
+            "advice": finding.advice,
+            "class": finding.class.map(ErrorClass::as_str),
+        })
+    };
+    json!({
+        "endpoint": checkup.endpoint.name,
+        "model": checkup.model.as_ref().map(|model| model.id.0.as_str()),
+        "findings": findings.iter().map(finding).collect::<Vec<_>>(),
+    })
+}
+
+/// The code of the worst that was found.
+fn exit(findings: &[Finding]) -> Exit {
+    let bad = findings.iter().find(|finding| finding.verdict == Verdict::Bad);
+    bad.map_or(Exit::Ok, |finding| finding.class.map_or(Exit::Failed, Exit::of_class))
+}
