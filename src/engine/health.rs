@@ -125,6 +125,19 @@ impl Health {
         self.with(|known| known.snapshot.standing(places, now))
     }
 
+    /// When a candidate that is left alone may be asked all the same: when its time is over, or `early` after its last failure.
+    pub(super) fn retry_at(&self, places: &Places, early: Duration) -> Timestamp {
+        let now = self.now();
+        self.with(|known| match known.snapshot.standing(places, now) {
+            Standing::Aside(until, place) => {
+                let failed = known.snapshot.place(place).and_then(|place| place.error.as_ref()).map(|error| error.at);
+                let early = failed.and_then(|failed| failed.checked_add(early).ok());
+                early.map_or(until, |early| early.min(until)).max(now)
+            }
+            Standing::Free | Standing::HalfOpen => now,
+        })
+    }
+
     /// How each key of a candidate stands.
     pub(super) fn standing_of_keys(&self, places: &Places) -> Vec<Standing> {
         let now = self.now();

@@ -18,6 +18,7 @@ use axum::{
     routing::{any, get, post},
 };
 use bytes::Bytes;
+use futures_util::StreamExt;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{net::TcpListener, task::JoinSet};
 
@@ -27,7 +28,11 @@ mod text;
 
 pub use script::{Fault, Script, built_in};
 
-use crate::{chat::ErrorClass, protocol::openai_server};
+use crate::{
+    chat::ErrorClass,
+    protocol::openai_server,
+    transport::{ByteStream, TransportError, TransportErrorKind},
+};
 
 /// The largest request body that is read.
 const MAX_REQUEST: usize = 256 * 1024 * 1024;
@@ -45,24 +50,69 @@ pub struct Settings {
 
 /// Serves until dropped; every connection ends with it.
 pub async fn serve(listener: TcpListener, settings: Settings) -> io::Result<Infallible> {
-    let app = app(settings);
-    let mut connections = JoinSet::new();
-    loop {
-        let (socket, _) = listener.accept().await?;
-        socket.set_nodelay(true)?;
-        while connections.try_join_next().is_some() {}
-        let app = app.clone();
-        connections.spawn(async move {
-            let service = hyper::service::service_fn(move |request| answer(app.clone(), request));
-            let mut server = hyper::server::conn::http1::Builder::new();
-            // A connection that a fault breaks ends in an error, as it should.
-            let _ = server.half_close(false).serve_connection(TokioIo::new(socket), service).await;
-        });
+    Mock::new(settings).serve(listener).await
+}
+
+/// Scripted models that can be looked at while they serve.
+#[derive(Clone, Debug)]
+pub struct Mock {
+    server: Server,
+}
+
+impl Mock {
+    /// A mock of these models; nobody can ask it yet.
+    #[must_use]
+    pub fn new(settings: Settings) -> Self {
+        Self { server: Server { settings: Arc::new(settings), asked: Arc::default() } }
+    }
+
+    /// How often models were asked so far, all together.
+    #[must_use]
+    pub fn requests(&self) -> u64 {
+        self.server.asked.lock().expect("no code panics while it holds this lock").values().sum()
+    }
+
+    /// Serves until dropped; every connection ends with it.
+    pub async fn serve(&self, listener: TcpListener) -> io::Result<Infallible> {
+        let app = self.app();
+        let mut connections = JoinSet::new();
+        loop {
+            let (socket, _) = listener.accept().await?;
+            socket.set_nodelay(true)?;
+            while connections.try_join_next().is_some() {}
+            let app = app.clone();
+            connections.spawn(async move {
+                let service = hyper::service::service_fn(move |request| answer(app.clone(), request));
+                let mut server = hyper::server::conn::http1::Builder::new();
+                // A connection that a fault breaks ends in an error, as it should.
+                let _ = server.half_close(false).serve_connection(TokioIo::new(socket), service).await;
+            });
+        }
+    }
+
+    /// Answers one request without a network, so that a test's clock need not wait for one.
+    pub async fn ask(&self, request: Request<Bytes>) -> Result<http::Response<ByteStream>, TransportError> {
+        let reset = || TransportError::new(TransportErrorKind::Reset, "closed by the script");
+        let reply = answer(self.app(), request.map(Body::from)).await.map_err(|Hangup| reset())?;
+        Ok(reply.map(|body| body.into_data_stream().map(move |piece| piece.map_err(|_| reset())).boxed()))
+    }
+
+    fn app(&self) -> Router {
+        Router::new()
+            .route("/v1/chat/completions", post(chat))
+            .route("/v1/models", get(models))
+            .route("/", get(async || "mmchat mock: scripted models, not real ones. Try /v1/models.\n"))
+            .fallback(any(async || page(StatusCode::NOT_FOUND, "404 Not Found")))
+            .with_state(self.server.clone())
     }
 }
 
 /// The reply of `app`, or an error that closes the connection where the script wants that.
-async fn answer(app: Router, request: Request<hyper::body::Incoming>) -> Result<Response<Body>, Hangup> {
+async fn answer<B>(app: Router, request: Request<B>) -> Result<Response<Body>, Hangup>
+where
+    B: hyper::body::Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<axum::BoxError>,
+{
     use hyper::service::Service;
     let response = TowerToHyperService::new(app).call(request).await.unwrap_or_else(|never| match never {});
     if response.extensions().get::<Hangup>().is_some() { Err(Hangup) } else { Ok(response) }
@@ -73,20 +123,11 @@ async fn answer(app: Router, request: Request<hyper::body::Incoming>) -> Result<
 #[error("closed by the script")]
 struct Hangup;
 
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 struct Server {
     settings: Arc<Settings>,
     /// How often each model was asked, for scripts that fail a few times only.
     asked: Arc<Mutex<HashMap<String, u64>>>,
-}
-
-fn app(settings: Settings) -> Router {
-    Router::new()
-        .route("/v1/chat/completions", post(chat))
-        .route("/v1/models", get(models))
-        .route("/", get(async || "mmchat mock: scripted models, not real ones. Try /v1/models.\n"))
-        .fallback(any(async || page(StatusCode::NOT_FOUND, "404 Not Found")))
-        .with_state(Server { settings: Arc::new(settings), asked: Arc::default() })
 }
 
 async fn models(State(server): State<Server>, headers: HeaderMap) -> Response<Body> {

@@ -54,6 +54,7 @@ async fn early(fault: Fault, script: &Script, asked: &Asked, body: &[u8]) -> Opt
         Fault::Reset => hang_up(),
         Fault::Silent => std::future::pending::<Response<Body>>().await,
         Fault::Server => fail(500, C::Server, "server_error", "The mock had an error."),
+        Fault::BadGateway => page(status(502), "502 Bad Gateway"),
         Fault::Overloaded => retry_after(fail(503, C::Overloaded, "overloaded", "The mock is overloaded.")),
         Fault::NoChannel => {
             let message = format!("no available channel for model {} under group default", asked.model);
@@ -83,6 +84,10 @@ async fn early(fault: Fault, script: &Script, asked: &Asked, body: &[u8]) -> Opt
         }
         Fault::Garbage => page(StatusCode::OK, "Welcome to the mock"),
         Fault::Empty => response(StatusCode::OK, "text/event-stream", Body::empty()),
+        Fault::ErrorBody => {
+            let error = openai_server::error(C::Server, "server_error", "The mock's upstream failed.");
+            json(StatusCode::OK, &error)
+        }
         Fault::InStream => {
             let error = serde_json::json!({"error": {"message": "The mock's upstream failed."}});
             response(StatusCode::OK, "text/event-stream", Body::from(format!("data: {error}\n\ndata: [DONE]\n\n")))

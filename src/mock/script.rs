@@ -55,6 +55,8 @@ pub enum Fault {
     Silent,
     /// 500.
     Server,
+    /// 502 with a page.
+    BadGateway,
     /// 503 with Retry-After.
     Overloaded,
     /// 503 of a One-API without a channel.
@@ -87,6 +89,8 @@ pub enum Fault {
     Garbage,
     /// 200 with nothing.
     Empty,
+    /// 200 whose body is an error.
+    ErrorBody,
     /// 200 whose first event is an error.
     InStream,
     /// The connection breaks in the middle of the answer.
@@ -111,10 +115,11 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault by its name.
-    pub const NAMES: [(&'static str, Self); 29] = [
+    pub const NAMES: [(&'static str, Self); 31] = [
         ("reset", Self::Reset),
         ("silent", Self::Silent),
         ("server", Self::Server),
+        ("bad-gateway", Self::BadGateway),
         ("overloaded", Self::Overloaded),
         ("no-channel", Self::NoChannel),
         ("gateway-timeout", Self::GatewayTimeout),
@@ -131,6 +136,7 @@ impl Fault {
         ("redirect", Self::Redirect),
         ("garbage", Self::Garbage),
         ("empty", Self::Empty),
+        ("error-body", Self::ErrorBody),
         ("in-stream", Self::InStream),
         ("cut", Self::Cut),
         ("cut-clean", Self::CutClean),

@@ -336,6 +336,8 @@ impl HealthSnapshot {
                 place.breaker.failed(Rule::ENDPOINT, now, chance);
             }
             Cooling::Aside { first, longest, .. } => {
+                // Its probe has a verdict of another kind.
+                place.breaker.give_back();
                 let times = place.aside.as_ref().map_or(0, |aside| aside.times);
                 let wait = (first * 2u32.saturating_pow(times.min(8))).min(longest);
                 place.aside = Some(Aside { until: later(now, wait), times: times.saturating_add(1) });
@@ -544,6 +546,8 @@ mod tests {
             snapshot.failed(&blame(&target, 0), &error(ErrorClass::Server), at(0), 0.5);
         }
         assert!(snapshot.probe(&places(&target), at(5), Duration::from_secs(12), false));
+        snapshot.failed(&blame(&target, 0), &error(ErrorClass::Model), at(6), 0.5);
+        assert!(snapshot.probe(&places(&target), at(6), Duration::from_secs(12), false), "told by another failure");
         snapshot.failed(&blame(&target, 0), &error(ErrorClass::Context), at(6), 0.5);
         assert!(snapshot.probe(&places(&target), at(6), Duration::from_secs(12), false));
     }

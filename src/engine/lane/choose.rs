@@ -21,8 +21,11 @@ use crate::{
     target::Target,
 };
 
-/// The longest anybody waits for the first of those that are left alone, instead of asking one now.
+/// The longest a request waits for the verdict of another one's probe.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// When everybody is left alone, one is asked again so long after its last failure, although its time is not over: with
+/// nobody else to ask, a service that is back must not stay unasked for minutes.
+const EARLY: Duration = Duration::from_secs(5);
 /// A wait that a person is told of.
 const NOTICEABLE: Duration = Duration::from_secs(1);
 /// How long a probe may take without a verdict, where nothing else says how long silence is.
@@ -103,31 +106,29 @@ impl Run {
         self.last_resort().await
     }
 
-    /// Of those that are left alone, the one that is asked all the same, because there is nobody else.
+    /// Of those that are left alone, the one that is asked all the same, because there is nobody else: when its time is over,
+    /// or, since waiting for that may take minutes, some seconds after its last failure. One request at a time.
     async fn last_resort(&mut self) -> Option<Candidate> {
-        let now = self.engine.health.now();
         let engine = Arc::clone(&self.engine);
-        let until = |candidate: &Candidate| match engine.health.standing(&candidate.places) {
-            Standing::Aside(until, _) => until,
-            _ => now,
-        };
-        self.queue.aside.sort_by_cached_key(until);
-        if self.queue.aside.is_empty() || self.others() == 0 || !self.clock.allows(Duration::ZERO) {
+        let now = engine.health.now();
+        self.queue.aside.sort_by_cached_key(|candidate| engine.health.retry_at(&candidate.places, EARLY));
+        if self.queue.aside.is_empty() || self.others() == 0 {
             return None;
         }
         let best = self.queue.aside.remove(0);
-        let wait = Duration::try_from(until(&best).duration_since(now)).unwrap_or_default();
-        let nobody_asked = self.records.is_empty();
-        if nobody_asked && wait <= LONGEST_WAIT && self.clock.allows(wait) {
-            if wait >= NOTICEABLE {
-                self.tell(Notice::AllAside(best.target.id.clone(), wait)).await;
-            }
-            self.clock.count(sleep(wait)).await;
+        let due = engine.health.retry_at(&best.places, EARLY);
+        let wait = Duration::try_from(due.duration_since(now)).unwrap_or_default();
+        if !self.clock.allows(wait) {
+            return None;
         }
-        if self.engine.health.standing(&best.places) == Standing::Free {
+        if wait >= NOTICEABLE {
+            self.tell(Notice::AllAside(best.target.id.clone(), wait)).await;
+        }
+        self.clock.count(sleep(wait)).await;
+        if engine.health.standing(&best.places) == Standing::Free {
             return Some(best);
         }
-        if self.engine.health.probe(&best.places, LEASE, true) {
+        if engine.health.probe(&best.places, LEASE, true) {
             return Some(Candidate { probe: true, ..best });
         }
         // Somebody else is finding out.

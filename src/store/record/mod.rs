@@ -66,3 +66,6 @@ pub struct Said {
     /// What the model thought.
     pub reasoning: String,
 }
+
+#[cfg(test)]
+mod tests;

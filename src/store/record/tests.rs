@@ -1,0 +1,242 @@
+//! What is written is what is read.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use jiff::{Timestamp, ToSpan, tz::TimeZone};
+
+use super::*;
+use crate::{
+    chat::{ErrorClass, FinishReason},
+    engine::{AttemptRecord, Whole},
+    protocol::ApiError,
+    route::spend::{Period, SpendLedger, SpendLimit, SpendScope},
+    target::{Price, Target, testing},
+};
+
+const MS: Duration = Duration::from_millis(1);
+
+fn opened() -> (tempfile::TempDir, Database) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = Database::open(&Database::place(folder.path())).expect("made");
+    (folder, database)
+}
+
+fn now() -> Timestamp {
+    "2026-03-04T12:30:00Z".parse().expect("a date")
+}
+
+fn priced(name: &str) -> Arc<Target> {
+    let price = Price { input: 1.0, output: 2.0, cached_input: None, currency: "USD".into() };
+    Arc::new(Target { price: Some(price), ..testing::target(name) })
+}
+
+/// An answer of `b` after `a` failed, asked for as the route `chat`.
+fn call(at: Timestamp, ttft: u32) -> CallRecord {
+    let (a, b) = (priced("a"), priced("b"));
+    let error = ApiError { status: Some(500), ..ApiError::new(ErrorClass::Server, "no") };
+    let failed =
+        AttemptRecord { error: Some(error), status: Some(500), key: Some(1), ..AttemptRecord::new(a, at, MS * 5) };
+    let answered = AttemptRecord {
+        status: Some(200),
+        ttft: Some(MS * ttft),
+        ..AttemptRecord::new(Arc::clone(&b), at, MS * (ttft + 100))
+    };
+    CallRecord {
+        at,
+        command: "ask",
+        asked: "chat".into(),
+        is_route: true,
+        outcome: LaneOutcome {
+            result: Ok(Whole { reason: Some(FinishReason::Stop) }),
+            cut: false,
+            deadline_passed: false,
+            target: Some(b),
+            attempts: vec![failed, answered],
+            ttft: Some(MS * ttft),
+            total: MS * (ttft + 110),
+            generating: MS * 100,
+        },
+        usage: Some(Usage { input: Some(1_000_000), output: Some(11), ..Usage::default() }),
+        said: None,
+    }
+}
+
+fn said(prompt: &str, answer: &str) -> CallRecord {
+    let said = Said { prompt: prompt.into(), answer: answer.into(), ..Said::default() };
+    CallRecord { said: Some(said), ..call(now(), 10) }
+}
+
+#[test]
+fn requests_are_counted_by_model_and_what_was_asked_by_route() {
+    let (_folder, mut database) = opened();
+    for ttft in 1..=100 {
+        database.insert(&call(now(), ttft), None).expect("written");
+    }
+    let models = database.stats(By::Model, None, None).expect("read");
+    let of = |name: &str| models.iter().find(|row| row.name == name).expect("there").figures.clone();
+    let (a, b) = (of("a"), of("b"));
+    assert_eq!((a.calls, a.failed, a.success(), a.input), (100, 100, Some(0.0), 0));
+    assert_eq!(a.classes, [("server".to_owned(), 100)]);
+    assert_eq!((b.calls, b.failed, b.input, b.output), (100, 0, 100_000_000, 1100));
+    for (share, exact) in [(0.5, 50), (0.95, 95), (0.99, 99)] {
+        let (told, exact) = (b.ttft.quantile(share).expect("some"), MS * exact);
+        assert!(told.abs_diff(exact) <= exact / 100, "{told:?} for {exact:?}");
+    }
+    assert!(b.tokens_per_second().is_some_and(|speed| (speed - 100.0).abs() < 1e-6));
+    assert!((b.cost["USD"] - 100.0 * (1.0 + 22e-6)).abs() < 1e-9);
+    let routes = database.stats(By::Route, None, None).expect("read");
+    let [chat] = routes.as_slice() else { panic!("{routes:?}") };
+    assert_eq!((chat.name.as_str(), chat.figures.calls, chat.figures.failed), ("chat", 100, 0));
+    assert_eq!(database.stats(By::Endpoint, None, Some("b-endpoint")).expect("read").len(), 1);
+    let counted: (i64, i64) = database
+        .connection
+        .query_row("SELECT (SELECT count(*) FROM calls), (SELECT count(*) FROM attempts)", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .expect("read");
+    assert_eq!(counted, (100, 200));
+}
+
+#[test]
+fn what_we_stopped_ourselves_is_no_failure_of_the_service() {
+    let (_folder, mut database) = opened();
+    let mut record = call(now(), 10);
+    let error = ApiError::new(ErrorClass::Local, "interrupted");
+    record.outcome.attempts[0].error = Some(error.clone());
+    record.outcome.result = Err(error);
+    database.insert(&record, None).expect("written");
+    for by in [By::Model, By::Route] {
+        let rows = database.stats(by, None, None).expect("read");
+        assert!(rows.iter().all(|row| row.figures.failed == 0 && row.figures.calls == 1), "{rows:?}");
+    }
+}
+
+#[test]
+fn figures_are_cut_off_by_hour_and_summed_by_day() {
+    let (_folder, mut database) = opened();
+    let hours_ago = |hours: i64| now().checked_sub(hours.hours()).expect("a date");
+    for hours in [0, 1, 30, 60] {
+        database.insert(&call(hours_ago(hours), 10), None).expect("written");
+    }
+    let calls = |by, since: &str| {
+        let since = Since::parse(since, now()).expect("a time");
+        database
+            .stats(by, Some(since), Some("b"))
+            .expect("read")
+            .iter()
+            .map(|row| row.figures.calls)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!((calls(By::Model, "2h"), calls(By::Model, "2d"), calls(By::Model, "1w")), (vec![2], vec![3], vec![4]));
+    let days = database.stats(By::Day, None, Some("b")).expect("read");
+    assert!(days.len() >= 3 && days.is_sorted_by_key(|row| row.name.clone()), "{days:?}");
+    assert!(Since::parse("2026-03-04", now()).is_ok());
+    for wrong in ["", "d", "7", "7y", "yesterday", "99999999999999999999d"] {
+        assert!(Since::parse(wrong, now()).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn what_was_spent_is_held_against_the_limits() {
+    let (folder, mut database) = opened();
+    let limit = |scope, period, amount| SpendLimit { scope, period, amount, currency: "USD".into() };
+    let long_ago = now().checked_sub((24 * 40).hours()).expect("a date");
+    for at in [now(), long_ago] {
+        database.insert(&call(at, 10), None).expect("written");
+    }
+    let here = now().to_zoned(TimeZone::UTC);
+    let spent = |limit: &SpendLimit| database.spent(limit, &here).expect("read");
+    for (scope, want) in [
+        (SpendScope::All, 1.000_022),
+        (SpendScope::Model("b".into()), 1.000_022),
+        (SpendScope::Endpoint("b-endpoint".into()), 1.000_022),
+        (SpendScope::Model("a".into()), 0.0),
+    ] {
+        for period in [Period::Day, Period::Month] {
+            let limit = limit(scope.clone(), period, 1.0);
+            assert!((spent(&limit) - want).abs() < 1e-9, "{limit:?}: {}", spent(&limit));
+        }
+    }
+    let ledger = |limits| Ledger::new(limits, Database::place(folder.path()));
+    assert_eq!(ledger(vec![]).reached(&priced("b")), Ok(None));
+    let nothing = limit(SpendScope::All, Period::Day, 0.0);
+    assert!(ledger(vec![nothing.clone()]).reached(&priced("b")).is_ok_and(|reached| reached.is_some()));
+    assert_eq!(ledger(vec![nothing]).reached(&testing::target("b")), Ok(None), "it has no price");
+}
+
+#[test]
+fn words_are_found_in_every_script_and_gone_when_forgotten() {
+    let (_folder, mut database) = opened();
+    let first =
+        database.insert(&said("What is a borrow checker?", "It 借用检查器 says \"no\" 100%."), None).expect("written");
+    let second = database.insert(&said("另一个问题", "答案"), None).expect("written").expect("one");
+    let found = |database: &Database, words: &str| {
+        database.search(words, 9).expect("read").iter().map(|found| found.exchange.conversation).collect::<Vec<_>>()
+    };
+    for (words, want) in [
+        ("BORROW check", vec![1]),
+        ("检查", vec![1]),
+        ("借用检查", vec![1]),
+        ("says \"no\"", vec![1]),
+        ("0%", vec![1]),
+        ("问题", vec![2]),
+        ("x%y", vec![]),
+        ("OR AND", vec![]),
+        ("\"", vec![1]),
+    ] {
+        assert_eq!(found(&database, words), want, "{words}");
+    }
+    assert!(database.search("检查", 1).expect("read")[0].excerpt.contains("借用检查器"));
+    assert!(database.delete(first.expect("one")).expect("written"));
+    assert!(!database.delete(77).expect("written"));
+    assert_eq!(found(&database, "borrow check"), Vec::<i64>::new());
+    assert_eq!(database.prune(1, now()).expect("written"), 0);
+    assert_eq!(database.prune(1, now().checked_add(48.hours()).expect("a date")).expect("written"), 1);
+    assert_eq!((database.exchanges(second).expect("read").len(), database.latest().expect("read")), (0, None));
+    assert_eq!(found(&database, "问题"), Vec::<i64>::new());
+}
+
+#[test]
+fn a_conversation_goes_on_and_a_run_of_several_is_one() {
+    let (_folder, mut database) = opened();
+    let first = database.insert(&said("one", "1"), None).expect("written");
+    let mut more = said("two", "2");
+    if let Some(said) = &mut more.said {
+        said.conversation = first;
+    }
+    assert_eq!(database.insert(&more, None).expect("written"), first);
+    let exchanges = database.exchanges(first.expect("one")).expect("read");
+    assert_eq!(
+        exchanges.iter().map(|exchange| (exchange.number, exchange.answer.as_str())).collect::<Vec<_>>(),
+        [(1, "1"), (2, "2")]
+    );
+    let run = database.insert(&said("both", "x"), None).expect("written");
+    assert_eq!(database.insert(&said("both", "y"), run).expect("written"), run);
+    let listed = database.conversations(9).expect("read");
+    assert_eq!(listed.iter().map(|known| (known.id, known.exchanges)).collect::<Vec<_>>(), [(2, 2), (1, 2)]);
+    // Whoever was deleted meanwhile is not written to.
+    database.delete(1).expect("written");
+    assert_ne!(database.insert(&more, None).expect("written"), first);
+}
+
+#[test]
+fn many_at_once_are_all_written() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = Database::place(folder.path());
+    std::thread::scope(|scope| {
+        for _ in 0..16 {
+            scope.spawn(|| {
+                let mut database = Database::open(&path).expect("opened");
+                for _ in 0..5 {
+                    database.insert(&said("at once", "yes"), None).expect("written");
+                }
+            });
+        }
+    });
+    let database = Database::open(&path).expect("opened");
+    let rows = database.stats(By::Route, None, None).expect("read");
+    assert_eq!((rows[0].figures.calls, database.conversations(999).expect("read").len()), (80, 80));
+    assert_eq!(rows[0].figures.ttft.len(), 80);
+    let costs: &BTreeMap<String, f64> = &rows[0].figures.cost;
+    assert!((costs["USD"] - 80.0 * 1.000_022).abs() < 1e-6, "{costs:?}");
+}

@@ -1,0 +1,204 @@
+//! What goes wrong with real services, and what a client sees of it: one table, asked twice.
+//!
+//! Each row is a route of a primary that fails in one way and a backup, with what reaches the client and how many requests
+//! each of the two got. `paused` runs it in this process on a clock that waits for nobody; `for_real` over sockets and
+//! with real time, which is left to whoever runs all checks.
+
+#![allow(missing_docs, reason = "tests")]
+
+mod outage;
+mod table;
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt, future::BoxFuture};
+use mmchat::{
+    chat::{Answer, Call, ChatRequest, Held, Message, Role},
+    cli::exit::Exit,
+    config,
+    endpoint::ConnectOptions,
+    engine::{Engine, EventKind, LaneOutcome},
+    keys::KeyRing,
+    mock::{Mock, Script, Settings, built_in},
+    plan::{self, Plan},
+    route::OnCut,
+    transport::{ByteStream, Transport, TransportError, TransportErrorKind},
+};
+
+/// What the primary says when it is well, and what the backup says.
+const PRIMARY: &str = "from the primary, all of it";
+const BACKUP: &str = "from the backup";
+
+/// A mock, and whether it can be connected to.
+#[derive(Clone)]
+struct Service {
+    mock: Mock,
+    up: Arc<AtomicBool>,
+}
+
+impl Service {
+    fn new(text: &str) -> Self {
+        let base =
+            Script { text: Some(text.to_owned()), ttft: std::time::Duration::ZERO, tps: 0.0, ..Script::default() };
+        let mock = Mock::new(Settings { models: built_in(&base), ..Settings::default() });
+        Self { mock, up: Arc::new(AtomicBool::new(true)) }
+    }
+
+    fn set_up(&self, up: bool) {
+        self.up.store(up, Ordering::Relaxed);
+    }
+
+    fn is_up(&self) -> bool {
+        self.up.load(Ordering::Relaxed)
+    }
+}
+
+/// Both services, and how they are reached.
+struct World {
+    primary: Service,
+    backup: Service,
+    addresses: [String; 2],
+    engine: Arc<Engine>,
+    /// Ends the servers.
+    _servers: tokio::task::JoinSet<()>,
+}
+
+/// Hands requests to the mock that their address names.
+struct InProcess([Service; 2]);
+
+impl Transport for InProcess {
+    fn send(
+        &self,
+        _: &ConnectOptions,
+        request: http::Request<Bytes>,
+    ) -> BoxFuture<'_, Result<http::Response<ByteStream>, TransportError>> {
+        let place = usize::from(request.uri().host() == Some("backup.test"));
+        let service = self.0[place].clone();
+        async move {
+            if !service.is_up() {
+                return Err(TransportError::new(TransportErrorKind::Refused, "connection refused"));
+            }
+            service.mock.ask(request).await
+        }
+        .boxed()
+    }
+}
+
+impl World {
+    /// In this process: nothing takes time but what the scripts say.
+    fn in_process() -> Self {
+        let (primary, backup) = (Service::new(PRIMARY), Service::new(BACKUP));
+        let transport = InProcess([primary.clone(), backup.clone()]);
+        let engine = Arc::new(Engine::new(Arc::new(transport), KeyRing::default()).seeded(7));
+        let addresses = ["http://primary.test/v1", "http://backup.test/v1"].map(str::to_owned);
+        Self { primary, backup, addresses, engine, _servers: tokio::task::JoinSet::new() }
+    }
+
+    /// Over sockets.
+    async fn for_real() -> Self {
+        let (primary, backup) = (Service::new(PRIMARY), Service::new(BACKUP));
+        let mut servers = tokio::task::JoinSet::new();
+        let mut addresses = Vec::new();
+        for service in [&primary, &backup] {
+            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let address = listener.local_addr().expect("an address");
+            addresses.push(format!("http://{address}/v1"));
+            servers.spawn(serve(service.clone(), address, Some(listener)));
+        }
+        let engine = Engine::new(Arc::new(mmchat::transport::http::HttpTransport::new()), KeyRing::default());
+        let addresses = addresses.try_into().expect("two");
+        Self { primary, backup, addresses, engine: Arc::new(engine.seeded(7)), _servers: servers }
+    }
+
+    /// A config of a route over both; `more` goes below the primary's endpoint.
+    fn config(&self, primary: &str, backup: Option<&str>, endpoint: &str, route: &str) -> config::Config {
+        let [at, backup_at] = &self.addresses;
+        let backup_model =
+            backup.map(|model| format!("[models.backup]\nendpoint = \"b\"\nmodel = \"{model}\"\n")).unwrap_or_default();
+        let models = if backup.is_some() { "[\"primary\", \"backup\"]" } else { "[\"primary\"]" };
+        let text = format!(
+            "[endpoints.p]\nbase_url = \"{at}\"\n{endpoint}\n[endpoints.b]\nbase_url = \"{backup_at}\"\n\
+             [models.primary]\nendpoint = \"p\"\nmodel = \"{primary}\"\n{backup_model}\
+             [routes.chat]\nmodels = {models}\n{route}\n"
+        );
+        config::resolve(&text, Path::new("faults.toml")).unwrap_or_else(|error| panic!("{error:?}\n{text}"))
+    }
+
+    /// Asks the route once.
+    async fn ask(&self, config: &config::Config, on_cut: OnCut) -> Seen {
+        let messages = vec![Message::text(Role::User, "hello")];
+        let call = Arc::new(Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
+        let lane = plan::lane(config, Some("chat"), &call, on_cut).expect("the route is there");
+        let mut events = std::pin::pin!(self.engine.run(Plan::of(lane)));
+        let (mut answer, mut held, mut outcome) = (Answer::default(), Held::default(), None);
+        while let Some(event) = events.next().await {
+            match event.kind {
+                EventKind::Deltas(deltas) => deltas.iter().for_each(|delta| answer.add(delta)),
+                EventKind::Held(deltas) => deltas.into_iter().for_each(|delta| held.add(delta)),
+                EventKind::Failed { .. } => {
+                    answer = Answer::default();
+                    held.start_again();
+                }
+                EventKind::Finished(finished) => outcome = Some(*finished),
+                _ => {}
+            }
+        }
+        let outcome = outcome.expect("a lane ends");
+        held.take(outcome.result.is_err()).iter().for_each(|delta| answer.add(delta));
+        Seen { text: answer.text, outcome }
+    }
+
+    /// How many requests each of the two got.
+    fn requests(&self) -> (u64, u64) {
+        (self.primary.mock.requests(), self.backup.mock.requests())
+    }
+}
+
+/// Serves while the service is up, and closes the port while it is not.
+async fn serve(service: Service, address: SocketAddr, mut listener: Option<tokio::net::TcpListener>) {
+    loop {
+        let Some(open) = (match listener.take() {
+            Some(listener) => Some(listener),
+            None => tokio::net::TcpListener::bind(address).await.ok(),
+        }) else {
+            // Connections of before may still hold the port.
+            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+            continue;
+        };
+        tokio::select! {
+            _ = service.mock.serve(open) => {}
+            () = until(|| !service.is_up()) => {}
+        }
+        until(|| service.is_up()).await;
+    }
+}
+
+async fn until(ready: impl Fn() -> bool) {
+    while !ready() {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// What reached the client.
+struct Seen {
+    text: String,
+    outcome: LaneOutcome,
+}
+
+impl Seen {
+    fn exit(&self) -> Exit {
+        Exit::of(&self.outcome)
+    }
+
+    fn classes(&self) -> Vec<&'static str> {
+        self.outcome.attempts.iter().map(|attempt| attempt.class().map_or("ok", |class| class.as_str())).collect()
+    }
+}
