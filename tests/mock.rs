@@ -2,48 +2,18 @@
 
 mod common;
 
-use std::{
-    io::{BufRead, BufReader},
-    process::{Child, Stdio},
-};
+use common::{Home, Mock};
 
-use common::Home;
-
-/// A mock server that ends with its test.
-struct Mock {
-    child: Child,
-    url: String,
-}
-
-impl Mock {
-    fn start(arguments: &[&str]) -> Self {
-        let mut command = Home::new().command();
-        command.arg("mock").args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("runs");
-        let mut url = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("its address");
-        Self { child, url: url.trim().to_owned() }
-    }
-
-    /// A home that asks this mock, impatiently and without repeats.
-    fn home(&self) -> Home {
-        let timeouts = "timeouts = { first_token = \"1s\", idle = \"300ms\" }";
-        Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\ngateway = true\n{timeouts}\n", self.url))
-    }
-}
-
-impl Drop for Mock {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// A home that asks this mock, impatiently and without repeats.
+fn home(mock: &Mock) -> Home {
+    let timeouts = "timeouts = { first_token = \"1s\", idle = \"300ms\" }";
+    Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\ngateway = true\n{timeouts}\n", mock.url))
 }
 
 #[test]
 fn every_fault_has_its_class_and_its_exit_code() {
     let mock = Mock::start(&["--ttft", "0s", "--tps", "0", "--tokens", "12"]);
-    let home = mock.home();
+    let home = home(&mock);
     for (fault, class, code) in [
         ("reset", "reset", 5),
         ("silent", "silent", 6),

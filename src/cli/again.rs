@@ -35,7 +35,7 @@ pub(super) fn run(args: &AgainArgs, context: &Context) -> Result<Exit, CliError>
     let request = RequestArgs::with(&args.how);
     let flags = Flags { model: args.model.clone(), ..request.flags() };
     let (config, mut layers) = context.config(context.layers(flags)?)?;
-    let thread = Thread::find(context, &args.place)?;
+    let thread = Thread::find_any(context, &args.place)?;
     layers.model.value = args.model.clone().or_else(|| Some(thread.asked().to_owned()));
     if let Some(name) = &layers.model.value {
         plan::check(&config, name)?;
@@ -48,7 +48,7 @@ pub(super) fn run(args: &AgainArgs, context: &Context) -> Result<Exit, CliError>
         request: &request,
         answer: &args.answer,
         command: "again",
-        conversation: None,
+        follows: thread.before_last(),
     };
     asking.run(&call, &interruption)
 }

@@ -25,6 +25,7 @@ use crate::{
         ask::{AskView, Settings},
     },
     route::OnCut,
+    store::record::Follows,
     term::{
         output::{Streams, WriteError, say},
         signals::Interruption,
@@ -76,9 +77,9 @@ pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
         plan::check(&config, name)?;
     }
     let mut call = args.request.call(preset.as_ref(), &layers)?;
-    let mut conversation = None;
+    let mut follows = None;
     if let Some(thread) = thread {
-        conversation = Some(thread.conversation());
+        follows = Some(thread.follows());
         thread.before(Arc::make_mut(&mut call));
     }
     let asking = Asking {
@@ -88,7 +89,7 @@ pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
         request: &args.request,
         answer: &args.answer,
         command: "ask",
-        conversation,
+        follows,
     };
     asking.run(&call, &interruption)
 }
@@ -117,8 +118,8 @@ pub(super) struct Asking<'a> {
     pub(super) request: &'a RequestArgs,
     pub(super) answer: &'a AnswerArgs,
     pub(super) command: &'static str,
-    /// The conversation that goes on.
-    pub(super) conversation: Option<i64>,
+    /// What is gone on with.
+    pub(super) follows: Option<Follows>,
 }
 
 impl Asking<'_> {
@@ -157,7 +158,7 @@ impl Asking<'_> {
             verbose: layers.log.value,
             prompt_tokens: lane.call.estimated_tokens(),
         });
-        let mut keeper = Keeper::new(context, config, &engine, self.command, (&answer.keep, &plan, self.conversation));
+        let mut keeper = Keeper::new(context, config, &engine, self.command, (&answer.keep, &plan, self.follows));
         let exit = runtime.block_on(stream(&engine, plan, (view, streams), &mut keeper, interruption));
         keeper.close();
         exit

@@ -16,7 +16,7 @@ use crate::{
     },
     store::{
         self,
-        record::{Database, RecordOptions, Recorder},
+        record::{Database, Follows, RecordOptions, Recorder},
     },
     term::output::say,
 };
@@ -64,20 +64,20 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// For a run of `plan`; `conversation`: the one that goes on.
+    /// For a run of `plan` that `follows` an earlier exchange, or begins anew.
     pub(super) fn new(
         context: &Context,
         config: &Config,
         engine: &Arc<Engine>,
         command: &'static str,
-        (args, plan, conversation): (&KeepArgs, &Plan, Option<i64>),
+        (args, plan, follows): (&KeepArgs, &Plan, Option<Follows>),
     ) -> Self {
         let options = RecordOptions {
             place: record_place(context),
             command,
             words: config.history.on && !args.no_log,
             days: config.history.days,
-            conversation,
+            follows,
         };
         Self { engine: Arc::clone(engine), recorder: Recorder::new(options, plan) }
     }

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use super::{CliError, Context, keep::record};
 use crate::{
     chat::{Call, ChatRequest, Message, Role},
-    store::record::{Database, Exchange},
+    store::record::{Database, Exchange, Follows},
     term::output::say,
 };
 
@@ -47,42 +47,56 @@ impl std::str::FromStr for Place {
 pub(super) struct Thread {
     /// Up to the exchange that is gone on with; never empty.
     exchanges: Vec<Exchange>,
+    /// The only one stood beside others.
+    alone: bool,
 }
 
 impl Thread {
-    /// The conversation written as `place`.
+    /// The conversation written as `place`, up to there. The answers of a comparison stand side by side: one must be named.
     pub(super) fn find(context: &Context, place: &str) -> Result<Self, CliError> {
-        let place: Place = place.parse()?;
-        let nothing =
-            || CliError::usage("there is no conversation to go on with", "history may be off; ask something first");
-        let database = record(context)?.ok_or_else(nothing)?;
-        let mut exchanges = found(&database, place)?.ok_or_else(nothing)?;
-        if let Some(number) = place.number {
-            let all = exchanges.len();
-            let known = exchanges.iter().position(|exchange| exchange.number == number);
-            let id = exchanges[0].conversation;
-            let last = known.ok_or_else(|| {
-                CliError::usage(format!("conversation {id} has no answer {number}"), format!("it has {all}"))
-            })?;
-            // The answers of one comparison stand side by side: what goes on is one of them.
-            if is_comparison(&exchanges) {
-                exchanges = vec![exchanges.swap_remove(last)];
-            } else {
-                exchanges.truncate(last + 1);
-            }
-        } else if is_comparison(&exchanges) {
+        let place = place.parse()?;
+        let exchanges = everything(context, place)?;
+        if place.number.is_none() && is_comparison(&exchanges) {
             let (id, all) = (exchanges[0].conversation, exchanges.len());
             return Err(CliError::usage(
                 format!("conversation {id} has {all} answers side by side"),
                 format!("name one of them: {id}@1 to {id}@{all}"),
             ));
         }
-        Ok(Self { exchanges })
+        Self::up_to(exchanges, place)
     }
 
-    /// The conversation's number.
-    pub(super) fn conversation(&self) -> i64 {
-        self.last().conversation
+    /// As `find`, where any of several answers will do: they were asked the same.
+    pub(super) fn find_any(context: &Context, place: &str) -> Result<Self, CliError> {
+        let place = place.parse()?;
+        Self::up_to(everything(context, place)?, place)
+    }
+
+    fn up_to(mut exchanges: Vec<Exchange>, place: Place) -> Result<Self, CliError> {
+        let (id, all, alone) = (exchanges[0].conversation, exchanges.len(), is_comparison(&exchanges));
+        let known = place.number.map_or(Some(all - 1), |number| exchanges.iter().position(|one| one.number == number));
+        let number = place.number.unwrap_or_default();
+        let last = known.ok_or_else(|| {
+            CliError::usage(format!("conversation {id} has no answer {number}"), format!("it has {all}"))
+        })?;
+        if alone {
+            exchanges = vec![exchanges.swap_remove(last)];
+        } else {
+            exchanges.truncate(last + 1);
+        }
+        Ok(Self { exchanges, alone })
+    }
+
+    /// What is gone on with.
+    pub(super) fn follows(&self) -> Follows {
+        let Exchange { conversation, number, .. } = *self.last();
+        Follows { conversation, number, alone: self.alone }
+    }
+
+    /// What came before the last exchange.
+    pub(super) fn before_last(&self) -> Option<Follows> {
+        let before = self.exchanges.len().checked_sub(2).map(|at| &self.exchanges[at])?;
+        Some(Follows { conversation: before.conversation, number: before.number, alone: false })
     }
 
     /// Whom it was asked of.
@@ -125,6 +139,14 @@ impl Thread {
     }
 }
 
+/// All exchanges of the conversation at `place`; never empty.
+fn everything(context: &Context, place: Place) -> Result<Vec<Exchange>, CliError> {
+    let nothing =
+        || CliError::usage("there is no conversation to go on with", "history may be off; ask something first");
+    let database = record(context)?.ok_or_else(nothing)?;
+    found(&database, place)?.ok_or_else(nothing)
+}
+
 /// The exchanges of the conversation at `place`; `None`: there are none.
 pub(super) fn found(database: &Database, place: Place) -> Result<Option<Vec<Exchange>>, CliError> {
     let id = match place.conversation {
@@ -144,7 +166,8 @@ pub(super) fn found(database: &Database, place: Place) -> Result<Option<Vec<Exch
 /// Whether these are several answers to one question.
 pub(super) fn is_comparison(exchanges: &[Exchange]) -> bool {
     let [first, rest @ ..] = exchanges else { return false };
-    !rest.is_empty() && rest.iter().all(|exchange| exchange.prompt == first.prompt && exchange.asked != first.asked)
+    let beside = |exchange: &Exchange| exchange.prompt == first.prompt && exchange.asked != first.asked;
+    !rest.is_empty() && rest.iter().all(beside)
 }
 
 /// The arguments with `--continue` joined to the number behind it: what follows it is otherwise the prompt.
@@ -164,9 +187,9 @@ pub(super) fn joined(arguments: impl Iterator<Item = OsString>) -> Vec<OsString>
 }
 
 fn is_place(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|c| c.is_ascii_digit() || c == b'@')
-        && text.starts_with(|c: char| c.is_ascii_digit())
+    let (conversation, number) = text.split_once('@').unwrap_or((text, "1"));
+    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
+    (digits(conversation) || conversation == LAST) && digits(number)
 }
 
 #[cfg(test)]
@@ -180,6 +203,7 @@ mod tests {
             words.into_iter().map(|word| word.into_string().expect("text")).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(joined(&["ask", "--continue", "12@2", "and", "then"]), "ask --continue=12@2 and then");
+        assert_eq!(joined(&["ask", "--continue", "last@1", "x"]), "ask --continue=last@1 x");
         assert_eq!(joined(&["ask", "--continue", "and then"]), "ask --continue and then");
         assert_eq!(joined(&["ask", "--", "--continue", "12"]), "ask -- --continue 12");
     }

@@ -154,6 +154,8 @@ pub struct LaneOutcome {
     pub attempts: Vec<AttemptRecord>,
     /// From sending the request that was answered to its first content, reasoning or tool delta.
     pub ttft: Option<Duration>,
+    /// The same from the start of the lane: as the person felt it.
+    pub first: Option<Duration>,
     /// From the start of the lane.
     pub total: Duration,
     /// From the first delta to the last.

@@ -20,14 +20,45 @@ use crate::{
     keys::KeyRing,
     protocol::ApiError,
     route::health::{Blame, HealthError, HealthSnapshot, HealthStore, KeyHash, PlaceId, Places, Standing},
+    secret::KeySource,
     target::Target,
 };
 
 /// How often a verdict that another process awaits is looked for.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// A key and its place among its endpoint's.
-pub(super) type UsedKey = Option<usize>;
+/// One request, as far as it says something about whom it asked.
+#[derive(Clone)]
+pub(super) struct Sent {
+    pub(super) target: Arc<Target>,
+    /// The key's place among its endpoint's; `None`: there was none.
+    pub(super) key: Option<usize>,
+    pub(super) at: Timestamp,
+    /// It is the probe.
+    pub(super) probe: Option<u64>,
+}
+
+/// The right to find out whether somebody is back; given back when dropped without a verdict.
+pub(super) struct Probe {
+    engine: Arc<super::Engine>,
+    target: Arc<Target>,
+    owner: u64,
+}
+
+impl Probe {
+    pub(super) fn owner(&self) -> u64 {
+        self.owner
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        // With a verdict there is nothing left to give back.
+        let sent = Sent { target: Arc::clone(&self.target), key: None, at: Timestamp::MIN, probe: Some(self.owner) };
+        let engine = Arc::clone(&self.engine);
+        engine.health.learn(sent, &engine.keys, Good::GaveBack);
+    }
+}
 
 /// The snapshot, and what is to be added to it.
 pub(super) struct Health {
@@ -47,12 +78,13 @@ struct Known {
     trouble: Option<HealthError>,
     /// Requests under way, by model.
     busy: HashMap<PlaceId, usize>,
+    /// Hashes of keys, by where they are: a file is not read for every request.
+    hashes: Vec<(KeySource, KeyHash)>,
 }
 
-/// A good answer.
+/// Something good, or nothing, that came of a request.
 struct Learned {
-    target: Arc<Target>,
-    key: UsedKey,
+    sent: Sent,
     what: Good,
     at: Timestamp,
 }
@@ -60,14 +92,19 @@ struct Learned {
 enum Good {
     Began(Option<Duration>),
     Ended,
+    /// The lane was over before the probe had a verdict.
+    GaveBack,
 }
 
-/// A request under way; over when dropped.
-pub(super) struct Busy<'a>(&'a Health, PlaceId);
+/// So many are written down while a process goes on.
+const MOST_LEARNED: usize = 256;
 
-impl Drop for Busy<'_> {
+/// A request under way; over when dropped.
+pub(super) struct Busy(Arc<super::Engine>, PlaceId);
+
+impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.with(|known| {
+        self.0.health.with(|known| {
             if let Some(count) = known.busy.get_mut(&self.1) {
                 *count = count.saturating_sub(1);
             }
@@ -114,10 +151,10 @@ impl Health {
 
     /// The places of a candidate.
     pub(super) fn places(&self, target: &Target, keys: &KeyRing) -> Places {
-        let salt = self.with(|known| known.snapshot.salt.clone());
-        let hash = |key| keys.hash(key, &salt).map_or(KeyHash::NONE, KeyHash);
-        let hashes: Vec<_> = target.endpoint.keys.iter().map(hash).collect();
-        Places::of(target, &hashes)
+        self.with(|known| {
+            let hashes: Vec<_> = target.endpoint.keys.iter().map(|key| known.hash(key, keys)).collect();
+            Places::of(target, &hashes)
+        })
     }
 
     pub(super) fn standing(&self, places: &Places) -> Standing {
@@ -149,10 +186,22 @@ impl Health {
         self.with(|known| look(&known.snapshot))
     }
 
-    /// Takes the probe of a candidate.
-    pub(super) fn probe(&self, places: &Places, lease: Duration, early: bool) -> bool {
-        let now = self.now();
-        self.change(|snapshot| snapshot.probe(places, now, lease, early))
+    /// Takes the probe of a candidate: the right to, if nobody else has it; `Ok(None)`: everybody may ask it.
+    pub(super) fn probe(
+        engine: &Arc<super::Engine>,
+        target: &Arc<Target>,
+        places: &Places,
+        lease: Duration,
+        early: bool,
+    ) -> Result<Option<Probe>, ()> {
+        let health = &engine.health;
+        let (now, owner) = (health.now(), fastrand::u64(1..));
+        let (free, taken) = health.change(|snapshot| {
+            let free = snapshot.standing(places, now) == Standing::Free;
+            (free, free || snapshot.probe(places, now, (owner, lease), early))
+        });
+        let probe = || Probe { engine: Arc::clone(engine), target: Arc::clone(target), owner };
+        if taken { Ok((!free).then(probe)) } else { Err(()) }
     }
 
     /// Waits until somebody else's probe has a verdict, or `limit` has passed; how the candidate stands then.
@@ -160,45 +209,48 @@ impl Health {
         let begun = Instant::now();
         loop {
             let standing = self.standing(places);
-            if !matches!(standing, Standing::Aside(..)) || begun.elapsed() >= limit {
+            let left = limit.saturating_sub(begun.elapsed());
+            if !matches!(standing, Standing::Aside(..)) || left.is_zero() {
                 return standing;
             }
             tokio::select! {
                 () = self.changed.notified() => {}
-                () = sleep(LOOK) => self.read_again(),
+                () = sleep(LOOK.min(left)) => self.read_again(),
             }
         }
     }
 
     /// An attempt failed.
-    pub(super) fn failed(&self, target: &Target, key: UsedKey, keys: &KeyRing, error: &ApiError, chance: f64) {
+    pub(super) fn failed(&self, sent: &Sent, keys: &KeyRing, error: &ApiError, chance: f64) {
         let now = self.now();
         self.change(|snapshot| {
-            let blame = blame(snapshot, target, key, keys);
+            let blame = blame(snapshot, sent, keys);
             snapshot.failed(&blame, error, now, chance);
         });
     }
 
     /// An answer began.
-    pub(super) fn began(&self, target: &Arc<Target>, ttft: Option<Duration>, keys: &KeyRing) {
-        self.learn(target, None, keys, Good::Began(ttft));
+    pub(super) fn began(&self, sent: Sent, ttft: Option<Duration>, keys: &KeyRing) {
+        self.learn(sent, keys, Good::Began(ttft));
     }
 
     /// An answer is whole.
-    pub(super) fn ended_well(&self, target: &Arc<Target>, key: UsedKey, keys: &KeyRing) {
-        self.learn(target, key, keys, Good::Ended);
+    pub(super) fn ended_well(&self, sent: Sent, keys: &KeyRing) {
+        self.learn(sent, keys, Good::Ended);
     }
 
-    fn learn(&self, target: &Arc<Target>, key: UsedKey, keys: &KeyRing, what: Good) {
-        let learned = Learned { target: Arc::clone(target), key, what, at: self.now() };
+    fn learn(&self, sent: Sent, keys: &KeyRing, what: Good) {
+        let learned = Learned { at: self.now(), sent, what };
         let news = self.with(|known| {
-            let news = known.snapshot.is_blamed(target);
+            // A process that ends gives its probe back with all the rest.
+            let news = known.snapshot.is_blamed(&learned.sent.target) && !matches!(learned.what, Good::GaveBack);
             apply(&mut known.snapshot, &learned, keys);
             known.learned.push(learned);
-            news
+            news || known.learned.len() >= MOST_LEARNED
         });
-        if news {
-            self.write(keys);
+        self.changed.notify_waiters();
+        if news && let Some(trouble) = self.write(keys) {
+            self.with(|known| known.trouble = Some(trouble));
         }
     }
 
@@ -256,9 +308,9 @@ impl Health {
     }
 
     /// Notes a request to the model.
-    pub(super) fn busy(&self, model: PlaceId) -> Busy<'_> {
-        self.with(|known| *known.busy.entry(model).or_default() += 1);
-        Busy(self, model)
+    pub(super) fn busy(engine: &Arc<super::Engine>, model: PlaceId) -> Busy {
+        engine.health.with(|known| *known.busy.entry(model).or_default() += 1);
+        Busy(Arc::clone(engine), model)
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Known) -> T) -> T {
@@ -266,20 +318,38 @@ impl Health {
     }
 }
 
-fn blame<'t>(snapshot: &mut HealthSnapshot, target: &'t Target, key: UsedKey, keys: &KeyRing) -> Blame<'t> {
-    if snapshot.salt.is_empty() && key.is_some() {
+impl Known {
+    fn hash(&mut self, key: &KeySource, keys: &KeyRing) -> KeyHash {
+        if let Some((_, hash)) = self.hashes.iter().find(|(known, _)| known == key) {
+            return *hash;
+        }
+        let hash = keys.hash(key, &self.snapshot.salt).map_or(KeyHash::NONE, KeyHash);
+        // Without a salt nothing is known of any key yet, and the hash is not the one that will be.
+        if !self.snapshot.salt.is_empty() {
+            self.hashes.push((key.clone(), hash));
+        }
+        hash
+    }
+}
+
+fn blame<'t>(snapshot: &mut HealthSnapshot, sent: &'t Sent, keys: &KeyRing) -> Blame<'t> {
+    if snapshot.salt.is_empty() && sent.key.is_some() {
         snapshot.salt = format!("{:032x}", fastrand::u128(..));
     }
-    let hash = key.and_then(|index| keys.hash(target.endpoint.keys.get(index)?, &snapshot.salt));
-    Blame { target, key: hash.map_or(KeyHash::NONE, KeyHash), index: key }
+    let source = sent.key.and_then(|index| sent.target.endpoint.keys.get(index));
+    let hash = source.and_then(|key| keys.hash(key, &snapshot.salt));
+    let key = hash.map_or(KeyHash::NONE, KeyHash);
+    Blame { target: &sent.target, key, index: sent.key, sent: sent.at, probe: sent.probe }
 }
 
 fn apply(snapshot: &mut HealthSnapshot, learned: &Learned, keys: &KeyRing) {
+    if let (Good::GaveBack, Some(owner)) = (&learned.what, learned.sent.probe) {
+        return snapshot.give_back(&learned.sent.target, owner);
+    }
+    let blame = blame(snapshot, &learned.sent, keys);
     match learned.what {
-        Good::Began(ttft) => snapshot.began(&learned.target, ttft, learned.at),
-        Good::Ended => {
-            let blame = blame(snapshot, &learned.target, learned.key, keys);
-            snapshot.ended_well(&blame, learned.at);
-        }
+        Good::Began(ttft) => snapshot.began(&blame, ttft, learned.at),
+        Good::Ended => snapshot.ended_well(&blame, learned.at),
+        Good::GaveBack => {}
     }
 }

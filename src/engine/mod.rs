@@ -131,9 +131,13 @@ impl Engine {
         self.chance.lock().expect("no code panics while it holds this lock").f64()
     }
 
-    /// Notes a request, of which repeats and second requests are a share.
+    /// Notes an upstream request, of which repeats are a share.
     fn note_request(&self, now: tokio::time::Instant) {
         self.repeats.lock().expect("no code panics while it holds this lock").request(now.into_std());
+    }
+
+    /// Notes a lane, of which second requests are a share.
+    fn note_lane(&self) {
         self.hedges.lock().expect("no code panics while it holds this lock").request();
     }
 
@@ -142,7 +146,11 @@ impl Engine {
         self.repeats.lock().expect("no code panics while it holds this lock").repeat(now)
     }
 
-    fn take_hedge(&self) -> bool {
-        self.hedges.lock().expect("no code panics while it holds this lock").take()
+    fn may_hedge(&self) -> bool {
+        self.hedges.lock().expect("no code panics while it holds this lock").may()
+    }
+
+    fn take_hedge(&self) {
+        self.hedges.lock().expect("no code panics while it holds this lock").take();
     }
 }

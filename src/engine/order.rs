@@ -89,6 +89,11 @@ impl Engine {
         Choosing { strategy: policy.strategy, sticky: thread, wheel, chance: &mut chance }.order(seats)
     }
 
+    /// How long this model takes to begin, as a rule: its own 95th percentile.
+    pub(super) fn usual_silence(&self, model: PlaceId) -> Option<std::time::Duration> {
+        self.health.look(|snapshot| snapshot.place(model)?.latency.p95())
+    }
+
     fn latency(&self, model: PlaceId) -> Option<f64> {
         self.health.look(|snapshot| snapshot.place(model)?.latency.average())
     }

@@ -103,6 +103,7 @@ impl Progress {
             target: telling.map(|(target, _)| target),
             attempts: self.failed.into_iter().chain(under_way).collect(),
             ttft: spoken.ttft,
+            first: spoken.first.map(|first| first - self.begun),
             total: now - self.begun,
             generating: spoken.generating(),
         }

@@ -14,15 +14,13 @@ use crate::{
 
 /// One call of twenty that fails is worth a look.
 const BAD: f64 = 0.95;
-/// As wide as a sparkline gets.
-const SPARKS: usize = 12;
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
 /// The table; `what` is the name of its first column.
 #[must_use]
 pub fn table(what: &'static str, rows: &[StatsRow]) -> Table {
     let with_endpoint = rows.iter().any(|row| row.endpoint.is_some());
-    let with_trend = rows.iter().any(|row| row.figures.course.len() > 1);
+    let with_trend = rows.iter().any(|row| !row.figures.course.is_empty());
     let mut columns = vec![what];
     columns.extend(with_endpoint.then_some("endpoint"));
     columns.extend([
@@ -81,18 +79,8 @@ fn cost(cost: &BTreeMap<String, f64>) -> String {
 }
 
 /// The median of each part of the time, as a bar; a part without answers is a gap.
-fn sparkline(course: &BTreeMap<i64, Spread>) -> String {
-    let (Some((&first, _)), Some((&last, _))) = (course.first_key_value(), course.last_key_value()) else {
-        return String::new();
-    };
-    let hours = usize::try_from(last - first + 1).unwrap_or(usize::MAX);
-    let parts = hours.min(SPARKS);
-    let mut spreads = vec![Spread::default(); parts];
-    for (&hour, spread) in course {
-        let at = usize::try_from(hour - first).unwrap_or(0) * parts / hours;
-        spreads[at].add_packed(&spread.packed());
-    }
-    bars(&spreads.iter().map(|spread| spread.quantile(0.5)).collect::<Vec<_>>())
+fn sparkline(course: &[Spread]) -> String {
+    bars(&course.iter().map(|spread| spread.quantile(0.5)).collect::<Vec<_>>())
 }
 
 fn bars(times: &[Option<Duration>]) -> String {

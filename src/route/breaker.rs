@@ -1,7 +1,7 @@
 //! When a place that fails is left alone, and how it comes back.
 //!
-//! Owns the circuit breaker: closed, open for a while, half-open with exactly one request as the probe. Pure: `now` and
-//! chance are passed in. Refuses to know what a place is, and which failures count.
+//! Owns the circuit breaker: closed, open for a while, half-open until a probe closes or opens it. Pure: `now` and chance
+//! are passed in. Refuses to know what a place is, which failures count, and who may be the probe (`health`).
 //!
 //! Opening for good is what it must never do: the longest it stays open is 20 s, so that a service that is back is
 //! asked again within that time. What closes it is a first delta, not a connection: a service that takes requests and
@@ -37,7 +37,7 @@ const FIRST: Duration = Duration::from_secs(5);
 /// The longest it stays open, chance included.
 pub const LONGEST: Duration = Duration::from_secs(20);
 /// The share of its calls is known well enough from so many.
-const MOST_KEPT: usize = 64;
+const MOST_KEPT: usize = 20;
 
 /// One breaker. Its default is closed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -54,9 +54,9 @@ pub struct Breaker {
     recent: VecDeque<(Timestamp, bool)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     open_until: Option<Timestamp>,
-    /// Until when the one probe may take.
+    /// When it opened.
     #[serde(skip_serializing_if = "Option::is_none")]
-    probe_until: Option<Timestamp>,
+    opened: Option<Timestamp>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
@@ -71,62 +71,41 @@ pub enum State {
     Closed,
     /// None, until then.
     Open(Timestamp),
-    /// One, as the probe; it is there to be taken.
+    /// One, as the probe.
     HalfOpen,
-    /// None: the probe is under way, and may take until then.
-    Probing(Timestamp),
 }
 
 impl Breaker {
     /// How it is at `now`.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> State {
-        match (self.open_until, self.probe_until) {
-            (None, _) => State::Closed,
-            (_, Some(until)) if until > now => State::Probing(until),
-            (Some(until), _) if until > now => State::Open(until),
-            _ => State::HalfOpen,
+        match self.open_until {
+            None => State::Closed,
+            Some(until) if until > now => State::Open(until),
+            Some(_) => State::HalfOpen,
         }
     }
 
-    /// Takes the probe, which may last for `lease`: nobody else may until it failed, succeeded or ran out. `early`: even
-    /// while it is open, when there is nobody else to ask.
-    pub fn probe(&mut self, now: Timestamp, lease: Duration, early: bool) -> bool {
-        let free = match self.state(now) {
-            State::Closed | State::Probing(_) => false,
-            State::Open(_) => early,
-            State::HalfOpen => true,
-        };
-        if free {
-            self.probe_until = Some(later(now, lease));
+    /// A request that was sent at `sent` got its first delta: the place is back, unless it opened after that.
+    pub fn began(&mut self, sent: Timestamp) {
+        if self.opened.is_none_or(|opened| sent >= opened) {
+            self.open_until = None;
         }
-        free
     }
 
-    /// A request got its first delta: the place is back.
-    pub fn began(&mut self) {
-        self.open_until = None;
-        self.probe_until = None;
-    }
-
-    /// A request got its whole answer.
-    pub fn ended_well(&mut self, now: Timestamp) {
-        self.began();
-        self.row = 0;
-        self.openings = 0;
+    /// A request that was sent at `sent` got its whole answer by `now`.
+    pub fn ended_well(&mut self, sent: Timestamp, now: Timestamp) {
         self.note(now, true);
-    }
-
-    /// The probe came to nothing that says anything about the place: it is there to be taken again.
-    pub fn give_back(&mut self) {
-        self.probe_until = None;
+        if self.opened.is_none_or(|opened| sent >= opened) {
+            *self = Self { recent: std::mem::take(&mut self.recent), ..Self::default() };
+        }
     }
 
     /// A failure that counts; whether it opened the breaker. `chance` is in 0..1.
     pub fn failed(&mut self, rule: Rule, now: Timestamp, chance: f64) -> bool {
         // Requests that were under way when it opened tell nothing new.
         let late = matches!(self.state(now), State::Open(_));
-        let probed = matches!(self.state(now), State::HalfOpen | State::Probing(_));
+        let probed = self.state(now) == State::HalfOpen;
         self.row = self.row.saturating_add(1);
         self.note(now, false);
         if late || !(probed || self.too_many(rule, now)) {
@@ -136,7 +115,7 @@ impl Breaker {
         let open = between(open.mul_f64(0.8), open.mul_f64(1.2), chance).min(LONGEST);
         self.openings = self.openings.saturating_add(1);
         self.open_until = Some(later(now, open));
-        self.probe_until = None;
+        self.opened = Some(now);
         true
     }
 
@@ -153,10 +132,9 @@ impl Breaker {
     }
 
     /// After a jump of the clock nothing lies further ahead than it can.
-    pub fn clamp(&mut self, now: Timestamp, longest_lease: Duration) {
-        let clamp = |until: &mut Option<Timestamp>, most| *until = until.map(|until| until.min(later(now, most)));
-        clamp(&mut self.open_until, LONGEST);
-        clamp(&mut self.probe_until, longest_lease);
+    pub fn clamp(&mut self, now: Timestamp) {
+        self.open_until = self.open_until.map(|until| until.min(later(now, LONGEST)));
+        self.opened = self.opened.map(|opened| opened.min(now));
         self.recent.retain(|(at, _)| *at <= now);
     }
 
@@ -204,6 +182,10 @@ mod tests {
         breaker.failed(Rule::MODEL, at(seconds), 0.5)
     }
 
+    fn end(breaker: &mut Breaker, second: u64) {
+        breaker.ended_well(at(second), at(second));
+    }
+
     #[test]
     fn three_in_a_row_open_it_for_twice_as_long_each_time() {
         let mut breaker = Breaker::default();
@@ -213,15 +195,24 @@ mod tests {
             assert_eq!(breaker.state(at(now)), State::Open(at(now + open)));
             now += open;
             assert_eq!(breaker.state(at(now)), State::HalfOpen);
-            assert!(breaker.probe(at(now), SECOND * 12, false));
             assert!(fail(&mut breaker, now), "a probe that fails opens it again");
         }
-        assert!(breaker.probe(at(now + 20), SECOND * 12, false));
-        breaker.began();
+        breaker.began(at(now + 20));
         assert_eq!(breaker.state(at(now + 20)), State::Closed);
         assert!(fail(&mut breaker, now + 21), "an answer that breaks off is no recovery");
-        breaker.ended_well(at(now + 60));
+        end(&mut breaker, now + 60);
         assert!(breaker.is_clean());
+    }
+
+    #[test]
+    fn news_of_before_it_opened_closes_nothing() {
+        let mut breaker = Breaker::default();
+        for second in 1..4 {
+            fail(&mut breaker, second);
+        }
+        breaker.began(at(0));
+        breaker.ended_well(at(0), at(4));
+        assert!(matches!(breaker.state(at(4)), State::Open(_)), "it began before the outage");
     }
 
     #[test]
@@ -229,13 +220,13 @@ mod tests {
         let mut breaker = Breaker::default();
         let mut opened = Vec::new();
         for second in 0..5 {
-            breaker.ended_well(at(second * 2));
+            end(&mut breaker, second * 2);
             opened.push(fail(&mut breaker, second * 2 + 1));
         }
         assert_eq!(opened, [false, false, false, false, true]);
         let mut slow = Breaker::default();
         for second in 0..9 {
-            slow.ended_well(at(second * 10));
+            end(&mut slow, second * 10);
             assert!(!fail(&mut slow, second * 10 + 5), "five failures, but not in half a minute");
         }
     }
@@ -257,33 +248,25 @@ mod tests {
         for second in 0..3 {
             fail(&mut breaker, 1_000_000 + second);
         }
-        breaker.clamp(at(0), SECOND * 60);
+        breaker.clamp(at(0));
         assert_eq!(breaker.state(at(0)), State::Open(at(20)));
         assert_eq!(breaker.state(at(20)), State::HalfOpen);
     }
 
     proptest! {
         #[test]
-        fn never_two_probes_at_once_and_never_closed_for_good(
-            steps in proptest::collection::vec((0u64..8, 0u8..6, 0.0f64..1.0), 1..200)
+        fn it_is_never_open_for_longer_than_its_longest(
+            steps in proptest::collection::vec((0u64..8, 0u8..4, 0.0f64..1.0), 1..200)
         ) {
             let (mut breaker, mut now) = (Breaker::default(), 0);
-            let mut lease: Option<u64> = None;
             for (wait, what, chance) in steps {
                 now += wait;
-                let held = lease.is_some_and(|until| until > now);
                 match what {
-                    0 | 1 => { breaker.failed(Rule::MODEL, at(now), chance); lease = None; }
-                    2 => { breaker.began(); lease = None; }
-                    3 => { breaker.ended_well(at(now)); lease = None; }
-                    _ => {
-                        if breaker.probe(at(now), SECOND * 12, what == 5) {
-                            prop_assert!(!held, "a second probe");
-                            lease = Some(now + 12);
-                        }
-                    }
+                    0 | 1 => { breaker.failed(Rule::MODEL, at(now), chance); }
+                    2 => breaker.began(at(now)),
+                    _ => end(&mut breaker, now),
                 }
-                prop_assert!(!matches!(breaker.state(at(now + 32)), State::Open(_) | State::Probing(_)));
+                prop_assert!(!matches!(breaker.state(at(now + 20)), State::Open(_)));
             }
         }
     }

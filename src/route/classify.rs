@@ -56,7 +56,7 @@ const LONGEST_SHORT_WAIT: Duration = Duration::from_secs(2);
 /// What to do about `error`. `chance` is in 0..1.
 #[must_use]
 pub fn decide(error: &ApiError, situation: Situation, now: Timestamp, chance: f64) -> Decision {
-    if situation.keys_left && matches!(error.class, ErrorClass::Auth | ErrorClass::Quota) {
+    if situation.keys_left && matches!(error.class, ErrorClass::Auth | ErrorClass::Quota | ErrorClass::Rate) {
         return Decision::NextKey;
     }
     if may_repeat(error, situation)
@@ -85,7 +85,9 @@ pub enum Cooling {
     Aside {
         /// What is.
         scope: Scope,
-        /// For so long the first time, and twice as long each time after it, up to `longest`.
+        /// For as long as the service asks.
+        asked: Option<Duration>,
+        /// When it does not say: so long the first time, and twice as long each time after it, up to `longest`.
         first: Duration,
         /// The longest.
         longest: Duration,
@@ -108,13 +110,15 @@ pub enum Scope {
 const MINUTE: Duration = Duration::from_secs(60);
 /// What a service asks for beyond this is not believed.
 const LONGEST_ASKED: Duration = Duration::from_secs(300);
+/// `Retry-After: 0` is said by services that would rather not be asked again at once, all the same.
+const SHORTEST_ASKED: Duration = Duration::from_secs(1);
 
 /// What `error` says about whom not to ask for a while.
 #[must_use]
 pub fn cooling(error: &ApiError, now: Timestamp) -> Cooling {
     use ErrorClass as C;
-    let aside = |scope, first, longest| Cooling::Aside { scope, first, longest };
-    let asked = error.retry_after.as_ref().map(|after| after.from(now).min(LONGEST_ASKED));
+    let aside = |scope, first, longest| Cooling::Aside { scope, asked: None, first, longest };
+    let asked = error.retry_after.as_ref().map(|after| after.from(now).clamp(SHORTEST_ASKED, LONGEST_ASKED));
     match error.class {
         C::Connect => Cooling::Unreachable,
         C::Reset
@@ -126,14 +130,8 @@ pub fn cooling(error: &ApiError, now: Timestamp) -> Cooling {
         | C::InStream
         | C::Cut
         | C::Garbled => Cooling::Counts,
-        C::Overloaded => {
-            let wait = asked.unwrap_or(10 * SECOND);
-            aside(Scope::Model, wait, wait)
-        }
-        C::Rate => {
-            let wait = asked.unwrap_or(RATE_WAIT);
-            aside(Scope::KeyForModel, wait, wait.max(MINUTE))
-        }
+        C::Overloaded => Cooling::Aside { scope: Scope::Model, asked, first: 10 * SECOND, longest: 10 * SECOND },
+        C::Rate => Cooling::Aside { scope: Scope::KeyForModel, asked, first: RATE_WAIT, longest: MINUTE },
         C::Quota => aside(Scope::Key, 10 * MINUTE, 60 * MINUTE),
         // A key that could not be read was never refused: the next request looks again.
         C::Auth if error.status.is_none() => Cooling::Nothing,
@@ -220,7 +218,7 @@ mod tests {
     fn every_class_says_whom_to_leave_alone() {
         use ErrorClass as C;
         let minutes = |minutes: u32| minutes * MINUTE;
-        let aside = |scope, first, longest| Cooling::Aside { scope, first, longest };
+        let aside = |scope, first, longest| Cooling::Aside { scope, asked: None, first, longest };
         for class in C::ALL {
             let want = match class {
                 C::Connect => Cooling::Unreachable,
@@ -242,11 +240,11 @@ mod tests {
     #[test]
     fn a_service_is_left_alone_as_long_as_it_asks_but_not_for_a_day() {
         let wait = |class, seconds| match cooling(&with_wait(class, seconds), now()) {
-            Cooling::Aside { first, .. } => first.as_secs(),
+            Cooling::Aside { asked: Some(asked), .. } => asked.as_secs(),
             other => panic!("{other:?}"),
         };
         assert_eq!((wait(ErrorClass::Overloaded, 3), wait(ErrorClass::Rate, 42)), (3, 42));
-        assert_eq!(wait(ErrorClass::Rate, 86_400), 300);
+        assert_eq!((wait(ErrorClass::Rate, 86_400), wait(ErrorClass::Rate, 0)), (300, 1));
     }
 
     #[test]
@@ -278,6 +276,7 @@ mod tests {
         let keys = Situation { keys_left: true, ..all_left() };
         assert_eq!(decision(ErrorClass::Auth, keys), Decision::NextKey);
         assert_eq!(decision(ErrorClass::Quota, keys), Decision::NextKey);
+        assert_eq!(decision(ErrorClass::Rate, keys), Decision::NextKey);
         assert_eq!(decision(ErrorClass::Server, Situation { gateway: true, ..all_left() }), Decision::Next);
         let from_gateway = ApiError { server: ServerKind::OneApi, ..ApiError::new(ErrorClass::Server, "") };
         assert_eq!(decide(&from_gateway, all_left(), now(), 0.0), Decision::Next);

@@ -110,6 +110,9 @@ pub struct Place {
     breaker: Breaker,
     #[serde(skip_serializing_if = "Option::is_none")]
     aside: Option<Aside>,
+    /// The request that finds out whether it is back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probe: Option<Lease>,
     /// Its last failure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<LastError>,
@@ -126,6 +129,13 @@ struct Aside {
     until: Timestamp,
     /// How often in a row, for the doubling.
     times: u32,
+}
+
+/// The right to find out; it runs out, since whoever has it may be ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+struct Lease {
+    owner: u64,
+    until: Timestamp,
 }
 
 /// The last failure of a place.
@@ -235,6 +245,10 @@ pub struct Blame<'a> {
     pub key: KeyHash,
     /// Its place among the endpoint's keys; `None`: there was none.
     pub index: Option<usize>,
+    /// When it was sent.
+    pub sent: Timestamp,
+    /// It was the probe, and this is its lease.
+    pub probe: Option<u64>,
 }
 
 impl HealthSnapshot {
@@ -272,40 +286,59 @@ impl HealthSnapshot {
         let aside = place.aside.as_ref().map(|aside| aside.until).filter(|until| *until > now);
         let open = match place.breaker.state(now) {
             State::Closed => Standing::Free,
-            State::HalfOpen => Standing::HalfOpen,
-            State::Open(until) | State::Probing(until) => Standing::Aside(until, id),
+            State::HalfOpen => match place.leased(now) {
+                Some(until) => Standing::Aside(until, id),
+                None => Standing::HalfOpen,
+            },
+            State::Open(until) => Standing::Aside(until, id),
         };
         aside.map_or(open, |until| worse(open, Standing::Aside(until, id)))
     }
 
-    /// Takes the probe of a candidate for `lease`, so that nobody else does. `early`: although its time is not over.
-    pub fn probe(&mut self, places: &Places, now: Timestamp, lease: Duration, early: bool) -> bool {
-        let lease = lease.min(LONGEST_PROBE);
-        let open: Vec<PlaceId> = [places.endpoint, places.model]
-            .into_iter()
-            .filter(|id| self.places.get(id).is_some_and(|place| place.breaker.state(now) != State::Closed))
-            .collect();
-        let taken = |id: &PlaceId| {
-            self.places.get(id).is_some_and(|place| matches!(place.breaker.state(now), State::Probing(_)))
-        };
-        if open.iter().any(taken) {
+    /// Takes the probe of a candidate for `lease`, so that nobody else does. `early`: although its time is not over. True
+    /// for one that may be asked by everybody, too.
+    pub fn probe(&mut self, places: &Places, now: Timestamp, (owner, lease): (u64, Duration), early: bool) -> bool {
+        let standing = self.standing(places, now);
+        if standing == Standing::Free {
+            return true;
+        }
+        let ids = [places.endpoint, places.model];
+        let leased = |id: &PlaceId| self.places.get(id).is_some_and(|place| place.leased(now).is_some());
+        if ids.iter().any(leased) || (matches!(standing, Standing::Aside(..)) && !early) {
             return false;
         }
-        open.iter().all(|id| self.places.get_mut(id).is_none_or(|place| place.breaker.probe(now, lease, early)))
+        let until = later(now, lease.min(LONGEST_PROBE));
+        for id in ids {
+            // A key that is left alone has no probe of its own: its model stands for it.
+            let place = self.places.entry(id).or_default();
+            place.seen = Some(now);
+            if id == places.model || place.breaker.state(now) != State::Closed || place.aside.is_some() {
+                place.probe = Some(Lease { owner, until });
+            }
+        }
+        true
+    }
+
+    /// The probe has its verdict, or will never have one.
+    pub fn give_back(&mut self, target: &Target, owner: u64) {
+        for id in [PlaceId::endpoint(&target.endpoint), PlaceId::model(target)] {
+            if let Some(place) = self.places.get_mut(&id)
+                && place.probe.as_ref().is_some_and(|lease| lease.owner == owner)
+            {
+                place.probe = None;
+            }
+        }
     }
 
     /// An attempt failed. `chance` is in 0..1.
     pub fn failed(&mut self, blame: &Blame<'_>, error: &ApiError, now: Timestamp, chance: f64) {
         let target = blame.target;
         let (endpoint, model) = (PlaceId::endpoint(&target.endpoint), PlaceId::model(target));
+        if let Some(owner) = blame.probe {
+            self.give_back(target, owner);
+        }
         let cooling = cooling(error, now);
         if cooling == Cooling::Nothing {
-            // It says nothing of the place: whoever comes next may probe it.
-            for id in [endpoint, model] {
-                if let Some(place) = self.places.get_mut(&id) {
-                    place.breaker.give_back();
-                }
-            }
             return;
         }
         let (id, name) = match cooling {
@@ -323,24 +356,18 @@ impl HealthSnapshot {
                 (model, target.id.to_string())
             }
         };
-        // The other place was reached, or was not asked: its probe is over.
-        for other in [endpoint, model].into_iter().filter(|other| *other != id) {
-            if let Some(place) = self.places.get_mut(&other) {
-                place.breaker.give_back();
-            }
-        }
         let place = self.at(id, name, now);
         place.error = Some(LastError::of(error, now));
         match cooling {
             Cooling::Unreachable => {
                 place.breaker.failed(Rule::ENDPOINT, now, chance);
             }
-            Cooling::Aside { first, longest, .. } => {
-                // Its probe has a verdict of another kind.
-                place.breaker.give_back();
-                let times = place.aside.as_ref().map_or(0, |aside| aside.times);
-                let wait = (first * 2u32.saturating_pow(times.min(8))).min(longest);
-                place.aside = Some(Aside { until: later(now, wait), times: times.saturating_add(1) });
+            Cooling::Aside { asked, first, longest, .. } => {
+                let before = place.aside.clone().unwrap_or(Aside { until: Timestamp::MIN, times: 0 });
+                let wait = asked.unwrap_or_else(|| (first * 2u32.saturating_pow(before.times.min(8))).min(longest));
+                // Requests that were under way together are one occasion.
+                let times = before.times.saturating_add(u32::from(before.until <= now));
+                place.aside = Some(Aside { until: before.until.max(later(now, wait)), times });
             }
             Cooling::Counts | Cooling::Nothing => {
                 place.breaker.failed(Rule::MODEL, now, chance);
@@ -349,12 +376,16 @@ impl HealthSnapshot {
     }
 
     /// The first delta came: the endpoint and the model are back.
-    pub fn began(&mut self, target: &Target, ttft: Option<Duration>, now: Timestamp) {
+    pub fn began(&mut self, blame: &Blame<'_>, ttft: Option<Duration>, now: Timestamp) {
+        let target = blame.target;
+        if let Some(owner) = blame.probe {
+            self.give_back(target, owner);
+        }
         if let Some(endpoint) = self.places.get_mut(&PlaceId::endpoint(&target.endpoint)) {
-            endpoint.breaker.ended_well(now);
+            endpoint.breaker.ended_well(blame.sent, now);
         }
         let model = self.at(PlaceId::model(target), target.id.to_string(), now);
-        model.breaker.began();
+        model.breaker.began(blame.sent);
         if let Some(ttft) = ttft {
             model.latency.add(ttft, now);
         }
@@ -363,15 +394,15 @@ impl HealthSnapshot {
     /// The answer is whole: what its places were blamed for is over.
     pub fn ended_well(&mut self, blame: &Blame<'_>, now: Timestamp) {
         let target = blame.target;
+        if let Some(owner) = blame.probe {
+            self.give_back(target, owner);
+        }
         let model = self.at(PlaceId::model(target), target.id.to_string(), now);
-        model.breaker.ended_well(now);
-        model.aside = None;
+        model.well(blame.sent, now);
         let (everywhere, here) = key_places(target, blame.key);
-        let over = [PlaceId::endpoint(&target.endpoint), everywhere, here];
-        for id in over {
+        for id in [PlaceId::endpoint(&target.endpoint), everywhere, here] {
             if let Some(place) = self.places.get_mut(&id) {
-                place.breaker.ended_well(now);
-                place.aside = None;
+                place.well(blame.sent, now);
             }
         }
     }
@@ -397,7 +428,10 @@ impl HealthSnapshot {
     /// long is forgotten, and it stays small.
     pub fn tidy(&mut self, now: Timestamp) {
         for place in self.places.values_mut() {
-            place.breaker.clamp(now, LONGEST_PROBE);
+            place.breaker.clamp(now);
+            if let Some(lease) = &mut place.probe {
+                lease.until = lease.until.min(later(now, LONGEST_PROBE));
+            }
             if let Some(aside) = &mut place.aside {
                 aside.until = aside.until.min(later(now, LONGEST_ASIDE));
             }
@@ -406,12 +440,20 @@ impl HealthSnapshot {
         let oldest = now.checked_sub(jiff::SignedDuration::try_from(FORGOTTEN).unwrap_or_default());
         let oldest = oldest.unwrap_or(Timestamp::MIN);
         self.places.retain(|_, place| place.seen.is_some_and(|seen| seen >= oldest));
-        if self.places.len() > MOST_PLACES {
-            let mut seen: Vec<Option<Timestamp>> = self.places.values().map(|place| place.seen).collect();
+        self.keep_latest(MOST_PLACES);
+    }
+
+    /// Forgets all but so many places, those first that were not heard of for longest; how many are left.
+    pub fn keep_latest(&mut self, most: usize) -> usize {
+        if self.places.len() > most {
+            let mut seen: Vec<(Option<Timestamp>, PlaceId)> =
+                self.places.iter().map(|(id, place)| (place.seen, *id)).collect();
             seen.sort_unstable();
-            let oldest = seen[seen.len() - MOST_PLACES];
-            self.places.retain(|_, place| place.seen >= oldest);
+            for (_, id) in &seen[..seen.len() - most] {
+                self.places.remove(id);
+            }
         }
+        self.places.len()
     }
 
     fn at(&mut self, id: PlaceId, name: String, now: Timestamp) -> &mut Place {
@@ -419,6 +461,22 @@ impl HealthSnapshot {
         place.name = name;
         place.seen = Some(now);
         place
+    }
+}
+
+impl Place {
+    /// Until when somebody has the right to find out whether it is back.
+    fn leased(&self, now: Timestamp) -> Option<Timestamp> {
+        self.probe.as_ref().map(|lease| lease.until).filter(|until| *until > now)
+    }
+
+    /// A request that was sent then went well.
+    fn well(&mut self, sent: Timestamp, now: Timestamp) {
+        self.breaker.ended_well(sent, now);
+        // What was said after it was sent is newer.
+        if self.error.as_ref().is_none_or(|error| error.at <= sent) {
+            self.aside = None;
+        }
     }
 }
 
@@ -467,8 +525,10 @@ mod tests {
     }
 
     fn blame(target: &Target, key: usize) -> Blame<'_> {
-        Blame { target, key: KEYS[key], index: Some(key) }
+        Blame { target, key: KEYS[key], index: Some(key), sent: Timestamp::MAX, probe: None }
     }
+
+    const LEASE: Duration = Duration::from_secs(12);
 
     fn until(snapshot: &HealthSnapshot, target: &Target, now: u64) -> Option<u64> {
         match snapshot.standing(&places(target), at(now)) {
@@ -486,10 +546,10 @@ mod tests {
         snapshot.failed(&blame(&target, 0), &error(ErrorClass::Connect), at(0), 0.5);
         assert_eq!((until(&snapshot, &target, 0), until(&snapshot, &other, 0)), (Some(5), Some(5)));
         assert_eq!(snapshot.standing(&places(&other), at(5)), Standing::HalfOpen);
-        assert!(snapshot.probe(&places(&target), at(5), Duration::from_secs(12), false));
-        assert!(!snapshot.probe(&places(&other), at(6), Duration::from_secs(12), true), "one probe at a time");
+        assert!(snapshot.probe(&places(&target), at(5), (1, LEASE), false));
+        assert!(!snapshot.probe(&places(&other), at(6), (2, LEASE), true), "one probe at a time");
         assert_eq!(until(&snapshot, &other, 6), Some(17), "who comes meanwhile waits for its verdict");
-        snapshot.began(&target, Some(Duration::from_millis(5)), at(7));
+        snapshot.began(&blame(&target, 0), Some(Duration::from_millis(5)), at(7));
         assert_eq!(snapshot.standing(&places(&other), at(7)), Standing::Free);
     }
 
@@ -545,18 +605,51 @@ mod tests {
         for _ in 0..3 {
             snapshot.failed(&blame(&target, 0), &error(ErrorClass::Server), at(0), 0.5);
         }
-        assert!(snapshot.probe(&places(&target), at(5), Duration::from_secs(12), false));
-        snapshot.failed(&blame(&target, 0), &error(ErrorClass::Model), at(6), 0.5);
-        assert!(snapshot.probe(&places(&target), at(6), Duration::from_secs(12), false), "told by another failure");
+        let probe =
+            |snapshot: &mut HealthSnapshot, owner| snapshot.probe(&places(&target), at(6), (owner, LEASE), false);
+        assert!(probe(&mut snapshot, 1) && !probe(&mut snapshot, 2));
         snapshot.failed(&blame(&target, 0), &error(ErrorClass::Context), at(6), 0.5);
-        assert!(snapshot.probe(&places(&target), at(6), Duration::from_secs(12), false));
+        assert!(!probe(&mut snapshot, 2), "somebody else's request is no verdict");
+        let own = Blame { probe: Some(1), ..blame(&target, 0) };
+        snapshot.failed(&own, &error(ErrorClass::Context), at(6), 0.5);
+        assert!(probe(&mut snapshot, 2));
+        snapshot.give_back(&target, 2);
+        assert!(probe(&mut snapshot, 3));
+    }
+
+    #[test]
+    fn what_a_service_asked_for_is_probed_by_one_at_a_time_too() {
+        let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
+        snapshot.failed(&blame(&target, 0), &error(ErrorClass::Model), at(0), 0.5);
+        let early =
+            |snapshot: &mut HealthSnapshot, owner| snapshot.probe(&places(&target), at(5), (owner, LEASE), true);
+        assert!(early(&mut snapshot, 1) && !early(&mut snapshot, 2));
+        let mut keys = HealthSnapshot::default();
+        for key in [0, 1] {
+            keys.failed(&blame(&target, key), &error(ErrorClass::Quota), at(0), 0.5);
+        }
+        assert!(early(&mut keys, 1) && !early(&mut keys, 2));
+    }
+
+    #[test]
+    fn requests_that_failed_together_are_one_occasion_and_the_longest_wait_counts() {
+        let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
+        for _ in 0..3 {
+            snapshot.failed(&blame(&target, 0), &error(ErrorClass::Rate), at(0), 0.5);
+            snapshot.failed(&blame(&target, 1), &error(ErrorClass::Rate), at(0), 0.5);
+        }
+        assert!(until(&snapshot, &target, 0).is_some_and(|until| until <= 10));
+        let mut model = HealthSnapshot::default();
+        model.failed(&blame(&target, 0), &error(ErrorClass::Forbidden), at(0), 0.5);
+        model.failed(&blame(&target, 0), &error(ErrorClass::Overloaded), at(1), 0.5);
+        assert_eq!(until(&model, &target, 1), Some(600));
     }
 
     #[test]
     fn it_survives_its_file_and_a_clock_that_jumps() {
         let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
         snapshot.failed(&blame(&target, 0), &error(ErrorClass::Quota), at(1_000_000), 0.5);
-        snapshot.began(&target, Some(Duration::from_millis(1234)), at(1_000_000));
+        snapshot.began(&blame(&target, 0), Some(Duration::from_millis(1234)), at(1_000_000));
         let text = serde_json::to_string(&snapshot).expect("plain data");
         let mut read: HealthSnapshot = serde_json::from_str(&text).expect("what was written");
         assert_eq!(read, snapshot);
@@ -575,13 +668,45 @@ mod tests {
         for number in 0..1000 {
             let target = Target { upstream: format!("model-{number}"), ..testing::target("a") };
             for _ in 0..20 {
-                snapshot.began(&target, Some(Duration::from_secs(100)), at(number));
+                snapshot.began(&blame(&target, 0), Some(Duration::from_secs(100)), at(number));
                 let long = ApiError::new(ErrorClass::Server, "x".repeat(10_000));
                 snapshot.failed(&blame(&target, 0), &long, at(number), 0.5);
             }
         }
         snapshot.tidy(at(1000));
-        assert!(serde_json::to_string(&snapshot).expect("plain data").len() < 64 * 1024 * 3);
-        assert!(snapshot.places.len() <= MOST_PLACES);
+        assert_eq!(snapshot.places.len(), MOST_PLACES);
+        assert_eq!(snapshot.keep_latest(3), 3);
+        assert!(
+            snapshot.place(PlaceId::model(&Target { upstream: "model-999".into(), ..testing::target("a") })).is_some()
+        );
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn never_two_probes_at_once(steps in proptest::collection::vec((0u64..8, 0u8..8, 0.0f64..1.0), 1..200)) {
+            let (mut snapshot, target, mut now) = (HealthSnapshot::default(), testing::target("a"), 0);
+            // Who has the probe, and until when.
+            let mut held: Option<(u64, u64)> = None;
+            for (number, (wait, what, chance)) in (1u64..).zip(steps) {
+                now += wait;
+                held = held.filter(|(_, until)| *until > now);
+                let foreign = Blame { sent: at(now), ..blame(&target, 0) };
+                let class = [ErrorClass::Server, ErrorClass::Connect, ErrorClass::Request, ErrorClass::Rate][usize::from(what % 4)];
+                match what {
+                    0..4 => snapshot.failed(&foreign, &error(class), at(now), chance),
+                    4 => if let Some((owner, _)) = held.take() {
+                        let own = Blame { probe: Some(owner), ..foreign };
+                        snapshot.failed(&own, &error(class), at(now), chance);
+                    },
+                    _ => {
+                        let free = snapshot.standing(&places(&target), at(now)) == Standing::Free;
+                        if snapshot.probe(&places(&target), at(now), (number, LEASE), what == 5) && !free {
+                            proptest::prop_assert!(held.is_none(), "a second probe");
+                            held = Some((number, now + 12));
+                        }
+                    }
+                }
+            }
+        }
     }
 }

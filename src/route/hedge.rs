@@ -24,14 +24,16 @@ impl Hedges {
         self.0 = (self.0 + EACH).min(BURST);
     }
 
-    /// Takes a second request, if one is allowed.
-    pub fn take(&mut self) -> bool {
+    /// Whether a second request is allowed.
+    #[must_use]
+    pub fn may(&self) -> bool {
         // Twenty twentieths are a little less than one, in floating point.
-        let allowed = self.0 >= BURST - 1e-9;
-        if allowed {
-            self.0 -= BURST;
-        }
-        allowed
+        self.0 >= BURST - 1e-9
+    }
+
+    /// Takes a second request.
+    pub fn take(&mut self) {
+        self.0 = (self.0 - BURST).max(0.0);
     }
 }
 
@@ -45,7 +47,10 @@ mod tests {
         let mut taken = 0;
         for _ in 0..200 {
             hedges.request();
-            taken += u32::from(hedges.take());
+            if hedges.may() {
+                hedges.take();
+                taken += 1;
+            }
         }
         assert_eq!(taken, 10);
     }

@@ -10,6 +10,8 @@ use crate::route::health::{HealthError, HealthSnapshot, HealthStore};
 
 /// No snapshot of ours is as long.
 const LONGEST: u64 = 1024 * 1024;
+/// What is written.
+const MOST: usize = 64 * 1024;
 
 /// The file.
 #[derive(Clone, Debug)]
@@ -47,15 +49,30 @@ impl HealthStore for HealthFile {
     fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthSnapshot, HealthError> {
         let unwritable = |error| self.failed("cannot be written", error);
         let _lock = lock(&self.0).map_err(unwritable)?;
-        // What cannot be understood was told when it was read; it is replaced.
-        let before = self.text().ok().flatten().and_then(|text| serde_json::from_str(&text).ok());
-        let mut snapshot: HealthSnapshot = before.clone().unwrap_or_default();
+        let text = self.text().map_err(|error| self.failed("cannot be read", error))?;
+        let read = text.map(|text| serde_json::from_str(&text)).transpose();
+        let broken = read.as_ref().err().map(|error| self.failed("was broken and is begun anew", error));
+        let before: Option<HealthSnapshot> = read.unwrap_or_default();
+        let mut snapshot = before.clone().unwrap_or_default();
         act(&mut snapshot);
         if before.as_ref() != Some(&snapshot) {
-            let text = serde_json::to_string(&snapshot).map_err(|error| self.failed("cannot be written", error))?;
-            replace_lightly(&self.0, &text).map_err(unwritable)?;
+            replace_lightly(&self.0, &self.fitting(&mut snapshot)?).map_err(unwritable)?;
         }
-        Ok(snapshot)
+        broken.map_or(Ok(snapshot), Err)
+    }
+}
+
+impl HealthFile {
+    /// The snapshot as text that every process reads at its start: what was not heard of for longest has no place in it.
+    fn fitting(&self, snapshot: &mut HealthSnapshot) -> Result<String, HealthError> {
+        loop {
+            let text = serde_json::to_string(snapshot).map_err(|error| self.failed("cannot be written", error))?;
+            let most = snapshot.keep_latest(usize::MAX);
+            if text.len() <= MOST || most == 0 {
+                return Ok(text);
+            }
+            snapshot.keep_latest(most * 3 / 4);
+        }
     }
 }
 
@@ -77,7 +94,7 @@ mod tests {
         let targets = ["a", "b"].map(testing::target);
         for (store, target) in stores.iter().zip(&targets) {
             let error = ApiError { status: Some(404), ..ApiError::new(ErrorClass::Model, "no such model") };
-            let blame = Blame { target, key: KeyHash::NONE, index: None };
+            let blame = Blame { target, key: KeyHash::NONE, index: None, sent: now, probe: None };
             store.update(&mut |snapshot| snapshot.failed(&blame, &error, now, 0.5)).expect("writable");
         }
         let known = stores[0].read().expect("readable");
@@ -95,8 +112,33 @@ mod tests {
         for broken in ["{\"places\": 7}", "not json", ""] {
             fs::write(folder.path().join("health.json"), broken).expect("writable");
             assert!(store.read().expect_err("broken").to_string().contains("health.json"));
-            store.update(&mut |snapshot| snapshot.salt = "x".into()).expect("writable");
+            let told = store.update(&mut |snapshot| snapshot.salt = "x".into()).expect_err("it was broken");
+            assert!(told.to_string().contains("begun anew"));
             assert_eq!(store.read().expect("whole").salt, "x");
         }
+    }
+
+    #[test]
+    fn it_stays_small() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = HealthFile::new(folder.path());
+        let now = jiff::Timestamp::now();
+        for number in 0..60 {
+            let update = &mut |snapshot: &mut HealthSnapshot| {
+                for model in 0..20 {
+                    let target =
+                        crate::target::Target { upstream: format!("{number}-{model}"), ..testing::target("a") };
+                    let blame = Blame { target: &target, key: KeyHash::NONE, index: None, sent: now, probe: None };
+                    for _ in 0..20 {
+                        let error = ApiError::new(ErrorClass::Server, "x".repeat(1000));
+                        snapshot.failed(&blame, &error, now, 0.5);
+                        snapshot.began(&blame, Some(std::time::Duration::from_secs(100)), now);
+                    }
+                }
+            };
+            store.update(update).expect("writable");
+        }
+        let size = fs::metadata(folder.path().join("health.json")).expect("there").len();
+        assert!(size > 1024 && size <= 64 * 1024, "{size}");
     }
 }

@@ -5,10 +5,10 @@
 
 use std::{
     fs,
-    io::{Read, Write},
+    io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
-    process::{Command, Output},
+    process::{Child, Command, Output, Stdio},
     sync::{Arc, Mutex, mpsc},
     thread,
 };
@@ -56,7 +56,7 @@ impl Home {
     /// The binary with nothing of this process's environment; standard input is empty.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mmchat"));
-        command.env_clear().env("HOME", self.folder.path()).env("COLUMNS", "80").stdin(std::process::Stdio::null());
+        command.env_clear().env("HOME", self.folder.path()).env("COLUMNS", "80").stdin(Stdio::null());
         // What a child needs to start at all: programs for key commands, and Windows' own.
         for name in ["PATH", "SystemRoot", "TEMP", "USERPROFILE"] {
             if let Some(value) = std::env::var_os(name) {
@@ -75,6 +75,22 @@ impl Home {
         command
     }
 
+    /// Every file below the home with what is in it.
+    pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        fn walk(folder: &std::path::Path, out: &mut Vec<(PathBuf, Vec<u8>)>) {
+            for entry in fs::read_dir(folder).expect("a folder") {
+                let path = entry.expect("an entry").path();
+                match fs::metadata(&path) {
+                    Ok(metadata) if metadata.is_dir() => walk(&path, out),
+                    _ => out.extend(fs::read(&path).ok().map(|bytes| (path, bytes))),
+                }
+            }
+        }
+        let mut out = Vec::new();
+        walk(self.folder.path(), &mut out);
+        out
+    }
+
     /// Runs the binary.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
         Ran::of(self.command().args(arguments).output().expect("the binary runs"))
@@ -82,7 +98,6 @@ impl Home {
 
     /// Runs the binary with this on standard input.
     pub(crate) fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
-        use std::process::Stdio;
         let mut command = self.command();
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary runs");
@@ -93,6 +108,31 @@ impl Home {
         let output = child.wait_with_output().expect("the binary ends");
         writer.join().expect("the writer ends");
         Ran::of(output)
+    }
+}
+
+/// A mock server that ends with its test.
+pub(crate) struct Mock {
+    child: Child,
+    pub(crate) url: String,
+}
+
+impl Mock {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let mut command = Home::new().command();
+        command.arg("mock").args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("runs");
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("its address");
+        Self { child, url: url.trim().to_owned() }
+    }
+}
+
+impl Drop for Mock {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -42,6 +42,8 @@ const BACKUP: &str = "from the backup";
 struct Service {
     mock: Mock,
     up: Arc<AtomicBool>,
+    /// It answers 500 to everything.
+    failing: Arc<AtomicBool>,
 }
 
 impl Service {
@@ -49,7 +51,11 @@ impl Service {
         let base =
             Script { text: Some(text.to_owned()), ttft: std::time::Duration::ZERO, tps: 0.0, ..Script::default() };
         let mock = Mock::new(Settings { models: built_in(&base), ..Settings::default() });
-        Self { mock, up: Arc::new(AtomicBool::new(true)) }
+        Self { mock, up: Arc::new(AtomicBool::new(true)), failing: Arc::default() }
+    }
+
+    fn set_failing(&self, failing: bool) {
+        self.failing.store(failing, Ordering::Relaxed);
     }
 
     fn set_up(&self, up: bool) {
@@ -85,6 +91,11 @@ impl Transport for InProcess {
         async move {
             if !service.is_up() {
                 return Err(TransportError::new(TransportErrorKind::Refused, "connection refused"));
+            }
+            if service.failing.load(Ordering::Relaxed) {
+                let mut reply = http::Response::new(futures_util::stream::empty().boxed());
+                *reply.status_mut() = http::StatusCode::INTERNAL_SERVER_ERROR;
+                return Ok(reply);
             }
             service.mock.ask(request).await
         }

@@ -13,6 +13,8 @@ use super::normalised;
 /// A config being changed.
 #[derive(Clone, Debug)]
 pub struct Edit {
+    /// A file of comments alone: what is added comes below them.
+    head: String,
     document: DocumentMut,
 }
 
@@ -91,13 +93,18 @@ pub enum EditError {
 impl Edit {
     /// A config with this text; an empty one is a new one.
     pub fn open(text: &str) -> Result<Self, EditError> {
-        Ok(Self { document: text.parse()? })
+        let document: DocumentMut = text.parse()?;
+        if document.is_empty() {
+            let gap = if text.trim().is_empty() { "" } else { "\n" };
+            return Ok(Self { head: format!("{}{gap}", text.trim_start()), document: DocumentMut::new() });
+        }
+        Ok(Self { head: String::new(), document })
     }
 
     /// The text as it is now.
     #[must_use]
     pub fn text(&self) -> String {
-        self.document.to_string()
+        format!("{}{}", self.head, self.document)
     }
 
     /// Adds an endpoint.
@@ -228,13 +235,29 @@ impl Edit {
 
     /// What `ask` uses when nothing is named.
     pub fn set_default(&mut self, name: &str) {
-        match self.document.get_mut("default").and_then(Item::as_value_mut) {
-            Some(value) => replace_text(value, name),
-            None => {
-                // In front of the first table, where such keys belong.
-                self.document.insert("default", name.into());
-            }
+        if let Some(value) = self.document.get_mut("default").and_then(Item::as_value_mut) {
+            return replace_text(value, name);
         }
+        let head = self.take_head();
+        // In front of the first table, where such keys belong.
+        self.document.insert("default", name.into());
+        if let Some(mut key) = self.document.as_table_mut().key_mut("default") {
+            key.leaf_decor_mut().set_prefix(head);
+        }
+    }
+
+    /// Takes the file's own head off the first table, if nothing else stands before that.
+    fn take_head(&mut self) -> String {
+        let root = self.document.as_table_mut();
+        if root.iter().any(|(_, item)| item.is_value()) {
+            return String::new();
+        }
+        let first = tables(root).into_iter().min_by_key(|table| table.position().unwrap_or(isize::MAX));
+        let Some(decor) = first.map(Table::decor_mut) else { return String::new() };
+        let above = decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default().to_owned();
+        let head = apart(&above);
+        decor.set_prefix(above[head.len()..].to_owned());
+        head.to_owned()
     }
 
     fn add(&mut self, table: &'static str, kind: &'static str, name: &str, entry: Table) -> Result<(), EditError> {

@@ -11,7 +11,10 @@ use tokio::time::sleep;
 use super::Run;
 use crate::{
     chat::ErrorClass,
-    engine::{EventKind, Notice},
+    engine::{
+        EventKind, Notice,
+        health::{Health, Probe},
+    },
     protocol::{ApiError, RetryAfter, RetryWhen},
     route::{
         Policy,
@@ -28,8 +31,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(10);
 const EARLY: Duration = Duration::from_secs(5);
 /// A wait that a person is told of.
 const NOTICEABLE: Duration = Duration::from_secs(1);
-/// How long a probe may take without a verdict, where nothing else says how long silence is.
-pub(super) const LEASE: Duration = Duration::from_secs(15);
+/// What a probe may take before its request is sent, and after its silence is over.
+const AROUND: Duration = Duration::from_secs(5);
 
 /// Somebody who may be asked.
 #[derive(Clone)]
@@ -37,7 +40,7 @@ pub(super) struct Candidate {
     pub(super) target: Arc<Target>,
     pub(super) places: Places,
     /// This request is the one that finds out whether it is back.
-    pub(super) probe: bool,
+    pub(super) probe: Option<Arc<Probe>>,
 }
 
 /// Candidates not asked yet.
@@ -55,13 +58,14 @@ impl Run {
         let mut targets = self.able(self.lane.candidates.clone()).await;
         targets = self.affordable(targets).await?;
         let chosen = self.lane.route.is_some() && targets.len() > 1;
+        self.chosen = chosen;
         if chosen || targets.iter().any(|target| target.endpoint.keys.len() > 1) {
             self.engine.health.read();
         }
         let places = |target: &Arc<Target>| self.engine.health.places(target, &self.engine.keys);
         let candidates: Vec<Candidate> = targets
             .iter()
-            .map(|target| Candidate { target: Arc::clone(target), places: places(target), probe: false })
+            .map(|target| Candidate { target: Arc::clone(target), places: places(target), probe: None })
             .collect();
         match self.lane.route.clone().filter(|_| chosen) {
             Some(policy) => self.in_order(&policy, candidates).await,
@@ -90,17 +94,19 @@ impl Run {
 
     /// The next one to ask; `None`: there is nobody left.
     pub(super) async fn next(&mut self) -> Option<Candidate> {
-        if self.lane.route.is_none() || self.lane.candidates.len() < 2 {
+        if !self.chosen {
             return self.queue.usable.pop_front();
         }
         while let Some(candidate) = self.queue.usable.pop_front() {
             match self.engine.health.standing(&candidate.places) {
                 Standing::Free => return Some(candidate),
-                Standing::HalfOpen if self.engine.health.probe(&candidate.places, LEASE, false) => {
-                    return Some(Candidate { probe: true, ..candidate });
-                }
-                // Somebody else was sooner, or found it dead meanwhile.
-                Standing::HalfOpen | Standing::Aside(..) => self.queue.aside.push(candidate),
+                Standing::HalfOpen => match self.probe(candidate, false) {
+                    Ok(candidate) => return Some(candidate),
+                    // Somebody else was sooner.
+                    Err(candidate) => self.queue.aside.push(candidate),
+                },
+                // It was found dead meanwhile.
+                Standing::Aside(..) => self.queue.aside.push(candidate),
             }
         }
         self.last_resort().await
@@ -112,42 +118,60 @@ impl Run {
         let engine = Arc::clone(&self.engine);
         let now = engine.health.now();
         self.queue.aside.sort_by_cached_key(|candidate| engine.health.retry_at(&candidate.places, EARLY));
-        if self.queue.aside.is_empty() || self.others() == 0 {
+        if self.queue.aside.is_empty() || self.budget.candidates() == 0 || !self.clock.allows(Duration::ZERO) {
             return None;
         }
-        let best = self.queue.aside.remove(0);
+        let mut best = self.queue.aside.remove(0);
         let due = engine.health.retry_at(&best.places, EARLY);
         let wait = Duration::try_from(due.duration_since(now)).unwrap_or_default();
-        if !self.clock.allows(wait) {
-            return None;
-        }
+        // Where there is no time to wait, now is as good as never.
+        let wait = if self.clock.allows(wait) { wait } else { Duration::ZERO };
         if wait >= NOTICEABLE {
             self.tell(Notice::AllAside(best.target.id.clone(), wait)).await;
         }
         self.clock.count(sleep(wait)).await;
-        if engine.health.standing(&best.places) == Standing::Free {
-            return Some(best);
-        }
-        if engine.health.probe(&best.places, LEASE, true) {
-            return Some(Candidate { probe: true, ..best });
-        }
-        // Somebody else is finding out.
-        match self.clock.count(engine.health.verdict(&best.places, LONGEST_WAIT)).await {
-            Standing::Aside(until, _) => {
+        loop {
+            best = match self.probe(best, true) {
+                Ok(best) => return Some(best),
+                Err(best) => best,
+            };
+            // Somebody else is finding out.
+            let limit = LONGEST_WAIT.min(self.clock.left().unwrap_or(LONGEST_WAIT));
+            let standing = self.clock.count(engine.health.verdict(&best.places, limit)).await;
+            if let Standing::Aside(until, _) = standing {
                 self.refused = Some(busy(&best.target, until, engine.health.now()));
-                None
-            }
-            Standing::Free => Some(best),
-            Standing::HalfOpen => {
-                engine.health.probe(&best.places, LEASE, true).then_some(Candidate { probe: true, ..best })
+                return None;
             }
         }
     }
 
-    /// How many candidates may still get their turn; those that are left alone do not count on it.
+    /// The candidate as the probe, or as it is when everybody may ask it; `Err`: somebody else has the probe.
+    fn probe(&self, candidate: Candidate, early: bool) -> Result<Candidate, Candidate> {
+        let usual = self.engine.usual_silence(candidate.places.model);
+        let patience = self.clock.patience(&candidate.target, self.others(), self.lane.call.streams(), usual);
+        let lease = patience.first_token.unwrap_or(patience.total).saturating_add(AROUND);
+        match Health::probe(&self.engine, &candidate.target, &candidate.places, lease, early) {
+            Ok(probe) => Ok(Candidate { probe: probe.map(Arc::new), ..candidate }),
+            Err(()) => Err(candidate),
+        }
+    }
+
+    /// Takes a candidate that anybody may ask, for a second request beside one that is slow.
+    pub(super) fn take_free(&mut self) -> Option<Candidate> {
+        let free = |candidate: &Candidate| self.engine.health.standing(&candidate.places) == Standing::Free;
+        let place = self.queue.usable.iter().position(free)?;
+        self.queue.usable.remove(place)
+    }
+
+    /// How many candidates may still get their turn. Those that are left alone do not count on it: nobody that answers is cut
+    /// short for one of them.
     pub(super) fn others(&self) -> usize {
-        let left = if self.queue.usable.is_empty() { self.queue.aside.len().min(1) } else { self.queue.usable.len() };
-        left.min(self.budget.candidates())
+        self.queue.usable.len().min(self.budget.candidates())
+    }
+
+    /// Whether anybody else could be asked at all.
+    pub(super) fn anybody_else(&self) -> bool {
+        self.budget.candidates() > 0 && !(self.queue.usable.is_empty() && self.queue.aside.is_empty())
     }
 
     /// Leaves out candidates that surely cannot answer.
@@ -226,8 +250,9 @@ impl Run {
         self.queue.aside.clear();
     }
 
-    /// After a prompt that was too long: only candidates that read more.
-    pub(super) async fn keep_larger(&mut self, than: &Target) {
+    /// After a prompt that was too long: only candidates that read more than whoever said so.
+    pub(super) async fn keep_larger(&mut self) {
+        let Some(than) = self.records.last().map(|record| Arc::clone(&record.target)) else { return };
         let larger = |candidate: &Candidate| {
             candidate.target.context.zip(than.context).is_some_and(|(context, too_small)| context > too_small)
         };

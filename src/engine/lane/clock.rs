@@ -93,7 +93,8 @@ impl Clock {
         patience
     }
 
-    fn left(&self) -> Option<Duration> {
+    /// What is left of the lane's own deadline.
+    pub(super) fn left(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_sub(self.spent))
     }
 

@@ -74,6 +74,8 @@ struct Run {
     broken_off: Option<(AttemptRecord, Spoken)>,
     /// Why nobody was asked.
     refused: Option<ApiError>,
+    /// There was somebody to choose among.
+    chosen: bool,
 }
 
 /// How an attempt on a target ended, for the loop over candidates.
@@ -100,6 +102,7 @@ impl Run {
             silence: Silence { since: Instant::now(), told: 0, tell: false },
             broken_off: None,
             refused: None,
+            chosen: false,
         }
     }
 
@@ -115,6 +118,7 @@ impl Run {
             result: cut.and_then(|(record, _)| record.error).map_or(result, Err),
             attempts: self.records,
             ttft: spoken.ttft,
+            first: spoken.first.map(|first| first - self.begun),
             total: self.begun.elapsed(),
             generating: spoken.generating(),
         };
@@ -123,11 +127,15 @@ impl Run {
 
     /// Asks one candidate after the other.
     async fn candidates(&mut self) -> Result<Whole, ApiError> {
+        self.engine.note_lane();
         self.line_up().await?;
         let mut next = self.next().await;
         while let Some(candidate) = next {
             self.budget.candidate();
-            let (error, decision) = match self.ask(&candidate).await {
+            let asked = self.ask(&candidate).await;
+            // It had its verdict; whoever waits for that need not wait longer.
+            drop(candidate);
+            let (error, decision) = match asked {
                 Asked::Whole(whole) => return Ok(whole),
                 Asked::Failed(error, decision) => (error, decision),
             };
@@ -136,7 +144,7 @@ impl Run {
             }
             match decision {
                 Decision::GiveUp => return Err(error),
-                Decision::NextLarger => self.keep_larger(&candidate.target).await,
+                Decision::NextLarger => self.keep_larger().await,
                 _ => {}
             }
             self.pass_over_the_rest().await;
@@ -184,10 +192,14 @@ impl Run {
                 Ok(whole) => return Asked::Whole(whole),
                 Err(error) => error,
             };
-            // Another one was asked as well, and it is the one that failed last: what follows is not this one's.
-            let hedged = self.records.last().is_some_and(|record| record.target.id != target.id);
-            if self.spoken.answer || hedged {
+            if self.spoken.answer {
                 return Asked::Failed(error, Decision::Next);
+            }
+            // Another one was asked as well, and it is the one that failed last: what follows is not this one's.
+            if self.records.last().is_some_and(|record| record.target.id != target.id) {
+                let decision = self.decide(candidate, &error, false);
+                let over = !matches!(decision, Decision::GiveUp | Decision::NextLarger);
+                return Asked::Failed(error, if over { Decision::Next } else { decision });
             }
             let in_time = self.clock.allows(Duration::ZERO);
             if in_time && !adjusted && self.adjust(target, &error, &mut request.call).await {
@@ -240,7 +252,7 @@ impl Run {
             others_left: self.others() > 0,
             keys_left,
             // A probe is one request.
-            repeat_left: self.budget.may_repeat() && !candidate.probe && !self.was_opened(candidate),
+            repeat_left: self.budget.may_repeat() && candidate.probe.is_none() && !self.was_opened(candidate),
             gateway: candidate.target.endpoint.gateway,
             filter_goes_on: self.lane.filter_goes_on,
         };

@@ -12,7 +12,13 @@ use super::{Run, Silence, choose::Candidate};
 use crate::{
     attempt::{Attempt, Credentials, Finished, Patience, Start, Step},
     chat::{Call, Delta, ErrorClass, FinishReason},
-    engine::{AttemptRecord, Engine, EventKind, Next, Notice, Whole, credentials::resolve, gate, progress::Spoken},
+    engine::{
+        AttemptRecord, Engine, EventKind, Next, Notice, Whole,
+        credentials::resolve,
+        gate,
+        health::{self, Health},
+        progress::Spoken,
+    },
     protocol::ApiError,
     route::OnCut,
     secret::KeySource,
@@ -30,8 +36,14 @@ pub(super) struct Request {
 }
 
 impl Request {
-    pub(super) fn key_index(&self) -> Option<usize> {
+    fn key_index(&self) -> Option<usize> {
         self.key.as_ref().map(|(index, _)| *index)
+    }
+
+    /// What it says about whom it asks.
+    fn sent(&self, at: jiff::Timestamp) -> health::Sent {
+        let probe = self.candidate.probe.as_ref().map(|probe| probe.owner());
+        health::Sent { target: Arc::clone(&self.candidate.target), key: self.key_index(), at, probe }
     }
 }
 
@@ -50,6 +62,7 @@ struct Opened {
     finished: Option<Finished>,
     head: Head,
     _place: gate::Place,
+    _busy: health::Busy,
 }
 
 /// A request that failed before its first delta.
@@ -72,12 +85,10 @@ impl Run {
     pub(super) async fn attempt(&mut self, request: Request) -> Result<Whole, ApiError> {
         self.spoken = Spoken::default();
         let (sent, opened) = self.opened(request).await;
-        let engine = Arc::clone(&self.engine);
-        let _busy = engine.health.busy(sent.0.candidate.places.model);
         let (result, head) = match opened {
             Ok(opened) => {
                 let head = opened.head.clone();
-                (self.rest(&sent.0, opened).await, head)
+                (self.rest(&sent, opened).await, head)
             }
             Err(Unopened { error, head }) => (Err(error), head),
         };
@@ -98,37 +109,52 @@ impl Run {
             Err(error) => return ((request, begun), Err(Unopened { error, head: Head::default() })),
         };
         let hedge = self.lane.route.as_ref().and_then(|policy| policy.hedge_after);
-        let Some(after) = hedge.filter(|_| streams && !first.request.candidate.probe && !self.queue.usable.is_empty())
-        else {
-            let opened = self.awaited(&first.request.candidate.clone(), &mut first.opening).await;
-            return ((first.request, first.begun), opened);
-        };
-        let patient = self.clock.count(tokio::time::timeout(after, &mut first.opening)).await;
-        if let Ok(opened) = patient {
-            return ((first.request, first.begun), opened);
-        }
-        if let Some(second) = self.hedge(&first.request, after).await {
-            return self.race(first, second).await;
+        let hedge = hedge.filter(|_| streams && first.request.candidate.probe.is_none() && self.others() > 0);
+        if let Some(after) = hedge {
+            let patient = self.clock.count(tokio::time::timeout(after, &mut first.opening)).await;
+            if let Ok(opened) = patient {
+                return ((first.request, first.begun), opened);
+            }
+            return self.hedged(first, after).await;
         }
         let opened = self.awaited(&first.request.candidate.clone(), &mut first.opening).await;
         ((first.request, first.begun), opened)
     }
 
-    /// A second request beside the first, if the allowance has one.
-    async fn hedge(&mut self, first: &Request, after: Duration) -> Option<Sent> {
-        if self.budget.candidates() == 0 || !self.engine.take_hedge() {
-            return None;
-        }
-        let candidate = self.next().await?;
-        self.budget.candidate();
+    /// Asks somebody else as well, if the allowance has a second request and there is somebody anybody may ask.
+    async fn hedged(&mut self, mut first: Sent, after: Duration) -> ((Request, Instant), Result<Opened, Unopened>) {
+        let second = if self.engine.may_hedge() { self.take_free() } else { None };
+        let Some(candidate) = second else {
+            let opened = self.awaited(&first.request.candidate.clone(), &mut first.opening).await;
+            return ((first.request, first.begun), opened);
+        };
         let key = self.keys(&candidate).into_iter().next().flatten();
-        self.tell(Notice::Hedged(first.candidate.target.id.clone(), candidate.target.id.clone(), after)).await;
-        let request = Request { candidate, key, call: Arc::clone(&self.lane.call), fresh: false };
-        match self.sent(request.clone()).await {
-            Ok(sent) => Some(sent),
+        let (slow, other) = (first.request.candidate.target.id.clone(), candidate.target.id.clone());
+        let call = Arc::clone(&self.lane.call);
+        let request = Request { candidate: candidate.clone(), key, call, fresh: false };
+        // Getting a key or a place for it must not keep back what the first one says meanwhile.
+        let ready = match select(&mut first.opening, Box::pin(self.sent(request.clone()))).await {
+            Either::Left((opened, _)) => Either::Left(opened),
+            Either::Right((second, _)) => Either::Right(second),
+        };
+        let second = match ready {
+            Either::Left(opened) => {
+                self.queue.usable.push_front(candidate);
+                return ((first.request, first.begun), opened);
+            }
+            Either::Right(second) => second,
+        };
+        self.engine.take_hedge();
+        self.budget.candidate();
+        match second {
+            Ok(second) => {
+                self.tell(Notice::Hedged(slow, other, after)).await;
+                self.race(first, second).await
+            }
             Err(error) => {
                 self.record(&request, Instant::now(), Head::default(), Some(&error));
-                None
+                let opened = self.awaited(&first.request.candidate.clone(), &mut first.opening).await;
+                ((first.request, first.begun), opened)
             }
         }
     }
@@ -160,6 +186,7 @@ impl Run {
             Err(Unopened { error, head }) => {
                 self.record(&winner.0, winner.1, head, Some(&error));
                 self.failed(error, Next::Candidate(loser.0.candidate.target.id.clone())).await;
+                self.report.emit(EventKind::Started(Arc::clone(&loser.0.candidate.target))).await;
                 let opened = self.awaited(&loser.0.candidate, &mut rest).await;
                 (loser, opened)
             }
@@ -186,15 +213,16 @@ impl Run {
         };
         let ready = self.clock.prepare(others, ready).await;
         let (place, credentials) = ready.unwrap_or_else(|| Err(not_ready()))?;
-        let usual = engine.health.look(|snapshot| snapshot.place(request.candidate.places.model)?.latency.p95());
+        let model = request.candidate.places.model;
+        let (usual, busy) = (engine.usual_silence(model), Health::busy(&engine, model));
         let patience = self.clock.patience(&target, others, request.call.streams(), usual);
-        let opening = Box::pin(open(engine, request.clone(), credentials, patience, place));
+        let opening = Box::pin(open(engine, request.clone(), credentials, patience, (place, busy)));
         Ok(Sent { request, begun, opening })
     }
 
     /// Hands out what is here and reads the rest.
-    async fn rest(&mut self, request: &Request, opened: Opened) -> Result<Whole, ApiError> {
-        let Opened { mut attempt, first, finished, head: _, _place } = opened;
+    async fn rest(&mut self, (request, begun): &(Request, Instant), opened: Opened) -> Result<Whole, ApiError> {
+        let Opened { mut attempt, first, finished, head: _, _place, _busy } = opened;
         let target = Arc::clone(&request.candidate.target);
         let sent = attempt.sent();
         if !first.is_empty() {
@@ -205,7 +233,8 @@ impl Run {
         } else {
             // Of a reply in one piece the time to its first delta is the time of all of it.
             let ttft = self.spoken.ttft.filter(|_| request.call.streams());
-            self.engine.health.began(&target, ttft, &self.engine.keys);
+            let health = &self.engine.health;
+            health.began(request.sent(health.at(*begun)), ttft, &self.engine.keys);
             self.read(&mut attempt).await?
         };
         if self.is_refused(&finished) {
@@ -223,7 +252,7 @@ impl Run {
     /// An answer without a word, ended by a filter, is one for the next candidate where the route says so.
     fn is_refused(&self, finished: &Finished) -> bool {
         let filtered = finished.reason == Some(FinishReason::ContentFilter) && !self.spoken.answer;
-        filtered && self.lane.filter_goes_on && self.others() > 0
+        filtered && self.lane.filter_goes_on && self.anybody_else()
     }
 
     /// Hands on what comes, until the answer is over.
@@ -252,9 +281,10 @@ impl Run {
     /// Remembers how a request ended, and what that says of whom it asked.
     fn record(&mut self, request: &Request, begun: Instant, head: Head, error: Option<&ApiError>) {
         let (engine, target, key) = (&self.engine, &request.candidate.target, request.key_index());
+        let sent = request.sent(engine.health.at(begun));
         match error {
-            Some(error) => engine.health.failed(target, key, &engine.keys, error, engine.chance()),
-            None => engine.health.ended_well(target, key, &engine.keys),
+            Some(error) => engine.health.failed(&sent, &engine.keys, error, engine.chance()),
+            None => engine.health.ended_well(sent, &engine.keys),
         }
         self.records.push(AttemptRecord {
             target: Arc::clone(target),
@@ -275,7 +305,7 @@ async fn open(
     request: Request,
     credentials: Credentials,
     patience: Patience,
-    place: gate::Place,
+    (place, busy): (gate::Place, health::Busy),
 ) -> Result<Opened, Unopened> {
     let Request { candidate, call, fresh, .. } = &request;
     let start = Start { target: &candidate.target, credentials: &credentials, call, patience, fresh: *fresh };
@@ -296,7 +326,7 @@ async fn open(
             }
         }
     };
-    Ok(Opened { attempt, first, finished, head, _place: place })
+    Ok(Opened { attempt, first, finished, head, _place: place, _busy: busy })
 }
 
 fn not_ready() -> ApiError {

@@ -46,12 +46,57 @@ async fn a_model_that_was_named_is_always_asked() {
 async fn when_everybody_is_left_alone_the_first_is_waited_for_and_asked() {
     let process = Process::new([refused(), refused(), refused()]);
     assert_eq!(process.ask(lane(two())).await.class(), ErrorClass::Connect);
-    process.answers([refused(), answer()]);
-    // The second one failed once only: it is not left alone yet.
+    process.answers([refused(), refused(), answer()]);
+    // The second one failed once only: it is not left alone yet, and the last one is asked twice.
     let ran = process.ask(lane(two())).await;
-    assert_eq!(ran.models()[0], "b-upstream");
+    assert_eq!(ran.models(), ["b-upstream", "b-upstream", "a-upstream"]);
     assert!(ran.notices().iter().any(|notice| matches!(notice, Notice::AllAside(..))), "{:?}", ran.notices());
     assert!(ran.outcome.result.is_ok() && ran.took <= SECOND * 5, "{:?}", ran.took);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_answers_slowly_is_not_cut_short_for_one_that_is_left_alone() {
+    let process = Process::new([status(403), answer()]);
+    assert_eq!(process.ask(lane(two())).await.models(), ["a-upstream", "b-upstream"]);
+    process.answers([Reply::Pieces(vec![(SECOND * 50, HELLO), (Duration::ZERO, STOP)])]);
+    let ran = process.ask(lane(two())).await;
+    assert_eq!((ran.models(), ran.took), (vec!["b-upstream"], SECOND * 50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_finds_out_and_the_others_wait_for_its_verdict() {
+    let process = Process::new([refused(), refused(), status(403)]);
+    assert!(process.ask(lane(two())).await.outcome.result.is_err());
+    sleep(SECOND * 6).await;
+    // The first lane to come is the probe; its answer takes three seconds to begin.
+    process.answers([Reply::Pieces(vec![(SECOND * 3, HELLO), (Duration::ZERO, STOP)]), answer(), answer()]);
+    let lanes = (0..3).map(|_| lane(two())).collect();
+    let events: Vec<Event> = process.engine.run(Plan { lanes, at_once: None }).collect().await;
+    let ended = events.iter().filter_map(|event| match &event.kind {
+        EventKind::Finished(outcome) => Some((outcome.result.is_ok(), outcome.attempts.len())),
+        _ => None,
+    });
+    assert_eq!(ended.collect::<Vec<_>>(), [(true, 1); 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_is_dropped_is_given_back() {
+    let process = Process::new([refused(), refused(), refused()]);
+    assert!(process.ask(lane(two())).await.outcome.result.is_err());
+    sleep(SECOND * 6).await;
+    process.answers([Reply::Silence, answer()]);
+    {
+        let mut events = Box::pin(process.engine.run(Plan::of(lane(two()))));
+        while let Some(event) = events.next().await {
+            if matches!(event.kind, EventKind::Started(_)) {
+                break;
+            }
+        }
+        // It is being asked.
+        tokio::select! { _ = events.next() => {}, () = sleep(SECOND) => {} }
+    }
+    let ran = process.ask(lane(two())).await;
+    assert_eq!((ran.models(), ran.took), (vec!["a-upstream"], Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]

@@ -41,6 +41,7 @@ fn told(name: &str, text: &[&str], end: Result<FinishReason, ErrorClass>) -> Vec
         target: Some(target),
         attempts: Vec::new(),
         ttft: (!text.is_empty()).then(|| Duration::from_millis(120)),
+        first: None,
         total: Duration::from_secs(2),
         generating: Duration::from_secs(1),
     })));

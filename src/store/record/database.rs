@@ -100,6 +100,18 @@ impl Database {
         }
     }
 
+    /// Whether the whole file is as it should be; reads all of it.
+    pub fn is_whole(&self) -> Result<bool, RecordError> {
+        let told: String = self.told(self.connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)))?;
+        Ok(told == "ok")
+    }
+
+    /// Makes it look like one of another version, for tests.
+    #[doc(hidden)]
+    pub fn pretend_version(&self, version: i32) -> Result<(), RecordError> {
+        self.told(self.connection.pragma_update(None, "user_version", version))
+    }
+
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, RecordError> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(|error| problem(path, error))?;
@@ -129,7 +141,10 @@ impl Database {
             self.told(connection.execute_batch(&make))?;
         }
         // Whoever ends this process does not end the system: what was committed is in the log's file.
-        self.told(connection.execute_batch("PRAGMA synchronous = normal; PRAGMA foreign_keys = on;"))
+        self.told(
+            connection
+                .execute_batch("PRAGMA synchronous = normal; PRAGMA foreign_keys = on; PRAGMA secure_delete = on;"),
+        )
     }
 
     /// A result of the database, with the file's name in its error.

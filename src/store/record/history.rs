@@ -130,7 +130,17 @@ impl Database {
     /// Forgets a conversation; whether there was one.
     pub fn delete(&mut self, conversation: i64) -> Result<bool, RecordError> {
         let deleted = self.connection.execute("DELETE FROM conversations WHERE id = ?1", [conversation]);
-        self.told(deleted).map(|count| count > 0)
+        let any = self.told(deleted)? > 0;
+        if any {
+            self.wipe()?;
+        }
+        Ok(any)
+    }
+
+    /// Leaves nothing of what was deleted in the file's log.
+    fn wipe(&self) -> Result<(), RecordError> {
+        // Busy with another process's reading, it is left to that one's next write.
+        self.told(self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
     }
 
     /// Forgets what was said before so many days; how many exchanges that were.
@@ -142,10 +152,17 @@ impl Database {
                 transaction
                     .execute("DELETE FROM conversations WHERE id NOT IN (SELECT conversation FROM exchanges)", [])?;
             }
+            // Services quote what they were asked.
+            let quoted = "UPDATE attempts SET message = NULL WHERE at < ?1 AND message IS NOT NULL";
+            transaction.execute(quoted, [oldest])?;
             transaction.commit()?;
             Ok(count)
         });
-        self.told(pruned)
+        let count = self.told(pruned)?;
+        if count > 0 {
+            self.wipe()?;
+        }
+        Ok(count)
     }
 
     /// Forgets everything that was said; how many exchanges that were.
@@ -153,10 +170,13 @@ impl Database {
         let deleted = self.connection.transaction().and_then(|transaction| {
             let count = transaction.execute("DELETE FROM exchanges", [])?;
             transaction.execute("DELETE FROM conversations", [])?;
+            transaction.execute("UPDATE attempts SET message = NULL", [])?;
             transaction.commit()?;
             Ok(count)
         });
-        self.told(deleted)
+        let count = self.told(deleted)?;
+        self.wipe()?;
+        Ok(count)
     }
 
     fn read_exchanges(&self, rest: &str, parameters: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<Vec<Exchange>> {

@@ -2,9 +2,11 @@
 
 use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 
-use super::{CallRecord, Database, RecordError, Said};
+use std::time::Duration;
+
+use super::{CallRecord, Database, Follows, RecordError, Said};
 use crate::{
-    chat::{ErrorClass, FinishReason},
+    chat::{ErrorClass, FinishReason, Usage},
     engine::AttemptRecord,
     metrics::Spread,
 };
@@ -22,11 +24,13 @@ struct Sums<'a> {
     endpoint: &'a str,
     currency: &'a str,
     class: Option<&'a str>,
-    /// Tokens and cost, of the request that answered.
+    /// What we stopped ourselves before it said anything is no call of the service's.
+    counted: bool,
+    /// Tokens and cost.
     used: Option<Used>,
-    ttft: Option<std::time::Duration>,
+    ttft: Option<Duration>,
     /// Of a whole answer.
-    total: Option<std::time::Duration>,
+    total: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -72,15 +76,22 @@ fn write(transaction: &Transaction<'_>, call: &CallRecord, run: Option<i64>) -> 
     call.said.as_ref().map(|said| write_said(transaction, call, said, run)).transpose()
 }
 
-fn class_of(call: &CallRecord) -> Option<&'static str> {
+fn class_of(call: &CallRecord) -> Option<ErrorClass> {
     let error = call.outcome.result.as_ref().err()?;
-    Some(if call.outcome.cut { ErrorClass::Cut } else { error.class }.as_str())
+    // What we stopped ourselves was not cut by anybody.
+    Some(if call.outcome.cut && error.class != ErrorClass::Local { ErrorClass::Cut } else { error.class })
+}
+
+/// The last request to whoever answered, or was cut, or was asked last.
+fn telling(call: &CallRecord) -> Option<&AttemptRecord> {
+    let target = call.outcome.target.as_ref().map(|target| &target.id);
+    call.outcome.attempts.iter().rfind(|attempt| Some(&attempt.target.id) == target)
 }
 
 fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Result<i64> {
     let CallRecord { outcome, usage, .. } = call;
     let target = outcome.target.as_ref();
-    let last = outcome.attempts.last();
+    let telling = telling(call);
     let finish = outcome.result.as_ref().ok().and_then(|whole| whole.reason.as_ref()).map(FinishReason::as_str);
     let cost = call.cost();
     let mut statement = transaction.prepare_cached(
@@ -96,8 +107,8 @@ fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Res
         target.map(|target| &target.id.0),
         target.map(|target| &target.endpoint.name),
         target.map(|target| &target.upstream),
-        class_of(call),
-        last.and_then(|attempt| attempt.status),
+        class_of(call).map(ErrorClass::as_str),
+        telling.and_then(|attempt| attempt.status),
         finish,
         outcome.ttft.map(micros),
         micros(outcome.total),
@@ -109,7 +120,7 @@ fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Res
         usage.is_some_and(|usage| usage.estimated),
         cost.map(|(cost, _)| cost),
         cost.map(|(_, currency)| currency),
-        last.and_then(|attempt| attempt.key),
+        telling.and_then(|attempt| attempt.key),
     ])
 }
 
@@ -133,7 +144,8 @@ fn write_attempts(transaction: &Transaction<'_>, id: i64, call: &CallRecord) -> 
             attempt.ttft.map(micros),
             attempt.key,
             attempt.request_id,
-            error.as_ref().map(|error| error.message.as_str()),
+            // Services quote what they were asked.
+            error.as_ref().filter(|_| call.said.is_some()).map(|error| error.message.as_str()),
         ])?;
     }
     Ok(())
@@ -141,43 +153,46 @@ fn write_attempts(transaction: &Transaction<'_>, id: i64, call: &CallRecord) -> 
 
 fn write_hours(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Result<()> {
     let outcome = &call.outcome;
-    let used = call.usage.as_ref().map(|usage| Used {
-        input: usage.input.unwrap_or_default(),
-        output: usage.output.unwrap_or_default(),
-        estimated: usage.estimated,
-        cost: call.cost().map(|(cost, _)| cost).unwrap_or_default(),
-        spoken: if outcome.generating.is_zero() { 0 } else { usage.output.unwrap_or_default().saturating_sub(1) },
-        speaking_us: micros(outcome.generating),
-    });
-    let answered = outcome.target.as_ref().map(|target| &target.id);
-    let last_of_answered = outcome.attempts.iter().rposition(|attempt| Some(&attempt.target.id) == answered);
-    for (place, attempt) in outcome.attempts.iter().enumerate() {
+    let answered = telling(call);
+    for (attempt, used) in outcome.attempts.iter().zip(&call.used) {
         let target = &attempt.target;
+        let speaking = if answered.is_some_and(|answered| std::ptr::eq(answered, attempt)) {
+            outcome.generating
+        } else {
+            Duration::ZERO
+        };
+        let cost = used.as_ref().and_then(|used| target.price.as_ref()?.cost(used)).unwrap_or_default();
         let sums = Sums {
             hour: hour(attempt.at),
             lane: BY_MODEL,
             name: &target.id.0,
             endpoint: &target.endpoint.name,
             currency: target.price.as_ref().map_or("", |price| &price.currency),
-            // What we stopped ourselves is no failure of the service.
             class: attempt.class().filter(|class| *class != ErrorClass::Local).map(ErrorClass::as_str),
-            used: used.filter(|_| last_of_answered == Some(place)),
+            counted: attempt.class() != Some(ErrorClass::Local) || attempt.ttft.is_some(),
+            used: used.as_ref().map(|used| Used::of(used, cost, speaking)),
             ttft: attempt.ttft,
             total: attempt.error.is_none().then_some(attempt.took),
         };
         add(transaction, &sums)?;
     }
     if call.is_route {
+        let class = class_of(call);
+        let cost = call.cost();
         let sums = Sums {
             hour: hour(call.at),
             lane: BY_ROUTE,
             name: &call.asked,
             endpoint: "",
-            currency: call.cost().map_or("", |(_, currency)| currency),
-            class: class_of(call).filter(|class| *class != ErrorClass::Local.as_str()),
-            used,
-            // As the person felt it: from the start of the search.
-            ttft: outcome.ttft.map(|_| outcome.total.saturating_sub(after_first(call))),
+            currency: cost.map_or("", |(_, currency)| currency),
+            class: class.filter(|class| *class != ErrorClass::Local).map(ErrorClass::as_str),
+            counted: class != Some(ErrorClass::Local) || outcome.first.is_some(),
+            used: call
+                .usage
+                .as_ref()
+                .map(|used| Used::of(used, cost.map(|(cost, _)| cost).unwrap_or_default(), outcome.generating)),
+            // As the person felt it.
+            ttft: outcome.first,
             total: outcome.result.is_ok().then_some(outcome.total),
         };
         add(transaction, &sums)?;
@@ -185,13 +200,24 @@ fn write_hours(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Re
     Ok(())
 }
 
-/// How long the answer went on after its first delta.
-fn after_first(call: &CallRecord) -> std::time::Duration {
-    let took = call.outcome.attempts.last().map(|attempt| attempt.took).unwrap_or_default();
-    took.saturating_sub(call.outcome.ttft.unwrap_or_default())
+impl Used {
+    fn of(usage: &Usage, cost: f64, speaking: Duration) -> Self {
+        let output = usage.output.unwrap_or_default();
+        Self {
+            input: usage.input.unwrap_or_default(),
+            output,
+            estimated: usage.estimated,
+            cost,
+            spoken: if speaking.is_zero() { 0 } else { output.saturating_sub(1) },
+            speaking_us: micros(speaking),
+        }
+    }
 }
 
 fn add(transaction: &Transaction<'_>, sums: &Sums<'_>) -> rusqlite::Result<()> {
+    if !sums.counted && sums.used.is_none() {
+        return Ok(());
+    }
     let Sums { hour, lane, name, endpoint, currency, .. } = *sums;
     let kept: Option<(Vec<u8>, Vec<u8>)> = transaction
         .prepare_cached(
@@ -200,7 +226,7 @@ fn add(transaction: &Transaction<'_>, sums: &Sums<'_>) -> rusqlite::Result<()> {
         .query_row(params![hour, lane, name, endpoint, currency], |row| Ok((row.get(0)?, row.get(1)?)))
         .optional()?;
     let (ttft, total) = kept.unwrap_or_default();
-    let with = |packed: &[u8], time: Option<std::time::Duration>| {
+    let with = |packed: &[u8], time: Option<Duration>| {
         let mut spread = Spread::default();
         spread.add_packed(packed);
         if let Some(time) = time {
@@ -212,8 +238,8 @@ fn add(transaction: &Transaction<'_>, sums: &Sums<'_>) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
             "INSERT INTO hours (hour, lane, name, endpoint, currency, calls, failed, input, output, estimated, cost, spoken,
-             speaking_us, ttft, total) VALUES (?1, ?2, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
-             ON CONFLICT DO UPDATE SET calls = calls + 1, failed = failed + ?6, input = input + ?7, output = output + ?8,
+             speaking_us, ttft, total) VALUES (?1, ?2, ?3, ?4, ?5, ?15, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+             ON CONFLICT DO UPDATE SET calls = calls + ?15, failed = failed + ?6, input = input + ?7, output = output + ?8,
              estimated = estimated + ?9, cost = cost + ?10, spoken = spoken + ?11, speaking_us = speaking_us + ?12,
              ttft = ?13, total = ?14",
         )?
@@ -232,6 +258,7 @@ fn add(transaction: &Transaction<'_>, sums: &Sums<'_>) -> rusqlite::Result<()> {
             used.speaking_us,
             with(&ttft, sums.ttft),
             with(&total, sums.total),
+            sums.counted,
         ])?;
     if let Some(class) = sums.class {
         transaction
@@ -251,11 +278,10 @@ fn write_said(
     run: Option<i64>,
 ) -> rusqlite::Result<i64> {
     let at = call.at.as_millisecond();
-    let conversation = match said.conversation.or(run) {
-        Some(known) if exists(transaction, known)? => known,
-        _ => transaction
-            .prepare_cached("INSERT INTO conversations (at, command) VALUES (?1, ?2)")?
-            .insert(params![at, call.command])?,
+    let conversation = match (said.follows, run) {
+        (Some(follows), _) => followed(transaction, follows, at, call.command)?,
+        (None, Some(run)) if exists(transaction, run)? => run,
+        (None, _) => begun(transaction, at, call.command)?,
     };
     transaction
         .prepare_cached(
@@ -268,7 +294,7 @@ fn write_said(
             at,
             call.asked,
             call.outcome.target.as_ref().map(|target| &target.id.0),
-            class_of(call),
+            class_of(call).map(ErrorClass::as_str),
             said.system,
             said.prompt,
             said.images,
@@ -276,6 +302,30 @@ fn write_said(
             said.reasoning,
         ])?;
     Ok(conversation)
+}
+
+fn begun(transaction: &Transaction<'_>, at: i64, command: &str) -> rusqlite::Result<i64> {
+    transaction.prepare_cached("INSERT INTO conversations (at, command) VALUES (?1, ?2)")?.insert(params![at, command])
+}
+
+/// The conversation in which `follows` is the last exchange: its own, or a new one with what came before.
+fn followed(transaction: &Transaction<'_>, follows: Follows, at: i64, command: &str) -> rusqlite::Result<i64> {
+    let Follows { conversation, number, alone } = follows;
+    let last: Option<i64> = transaction
+        .prepare_cached("SELECT max(number) FROM exchanges WHERE conversation = ?1")?
+        .query_row([conversation], |row| row.get(0))?;
+    if last == Some(number) && !alone {
+        return Ok(conversation);
+    }
+    let branch = begun(transaction, at, command)?;
+    transaction
+        .prepare_cached(
+            "INSERT INTO exchanges (conversation, number, at, asked, model, class, system, prompt, images, answer, reasoning)
+             SELECT ?1, row_number() OVER (ORDER BY number), at, asked, model, class, system, prompt, images, answer, reasoning
+             FROM exchanges WHERE conversation = ?2 AND number <= ?3 AND (NOT ?4 OR number = ?3)",
+        )?
+        .execute(params![branch, conversation, number, alone])?;
+    Ok(branch)
 }
 
 fn exists(transaction: &Transaction<'_>, conversation: i64) -> rusqlite::Result<bool> {
@@ -286,7 +336,7 @@ pub(super) fn hour(at: jiff::Timestamp) -> i64 {
     at.as_second().div_euclid(3600)
 }
 
-fn micros(time: std::time::Duration) -> i64 {
+fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 

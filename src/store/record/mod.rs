@@ -37,24 +37,42 @@ pub struct CallRecord {
     pub outcome: LaneOutcome,
     /// Its tokens.
     pub usage: Option<Usage>,
-    /// What was said; `None`: it is not kept.
+    /// The tokens of each of its requests, in their order; those that broke off are paid for, too.
+    pub used: Vec<Option<Usage>>,
+    /// What was said; `None`: it is not kept, and neither is what services say of it.
     pub said: Option<Said>,
 }
 
 impl CallRecord {
-    /// What it cost, and in which money.
+    /// What it cost with all its requests, in the money of the model that answered.
     #[must_use]
     pub fn cost(&self) -> Option<(f64, &str)> {
-        let price = self.outcome.target.as_ref()?.price.as_ref()?;
-        Some((price.cost(self.usage.as_ref()?)?, &price.currency))
+        let currency = &self.outcome.target.as_ref()?.price.as_ref()?.currency;
+        let costs = self.outcome.attempts.iter().zip(&self.used).filter_map(|(attempt, used)| {
+            let price = attempt.target.price.as_ref().filter(|price| price.currency == *currency)?;
+            price.cost(used.as_ref()?)
+        });
+        costs.reduce(|sum, cost| sum + cost).map(|cost| (cost, currency.as_str()))
     }
+}
+
+/// An exchange that is gone on with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Follows {
+    /// Its conversation.
+    pub conversation: i64,
+    /// Its place in it.
+    pub number: i64,
+    /// It stood beside others: nothing before it belongs to it.
+    pub alone: bool,
 }
 
 /// What was said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
-    /// The conversation it goes on with; `None`: the run's own, a new one.
-    pub conversation: Option<i64>,
+    /// What it goes on with: the end of a conversation is gone on with there, anything before it in a new one. `None`: it
+    /// begins one, or is in the run's own.
+    pub follows: Option<Follows>,
     /// The system text.
     pub system: Option<String>,
     /// What the person asked.

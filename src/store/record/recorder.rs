@@ -12,11 +12,12 @@ use std::{
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{CallRecord, Database, RecordError, Said};
+use super::{CallRecord, Database, Follows, RecordError, Said};
 use crate::{
-    chat::{Call, Part, Role},
-    engine::{Account, Event, EventKind, LaneOutcome, Progress},
+    chat::{Call, Part, Role, Usage},
+    engine::{Account, AttemptRecord, Event, EventKind, LaneOutcome, Progress},
     plan::Plan,
+    target::TargetId,
 };
 
 /// As many answers as may wait for their turn to be written.
@@ -33,8 +34,8 @@ pub struct RecordOptions {
     pub words: bool,
     /// For how many days.
     pub days: Option<u32>,
-    /// The conversation that goes on.
-    pub conversation: Option<i64>,
+    /// What is gone on with.
+    pub follows: Option<Follows>,
 }
 
 /// One lane, as far as it has come.
@@ -47,6 +48,8 @@ struct Lane {
     account: Account,
     /// What broke off and was begun again elsewhere, until that says something.
     earlier: Option<Account>,
+    /// What each request used that said anything, in their order.
+    used: Vec<(TargetId, Usage)>,
     /// How far it has come, in case it is stopped; `None`: it is over.
     progress: Option<Progress>,
 }
@@ -57,6 +60,7 @@ pub struct Recorder {
     options: RecordOptions,
     lanes: Vec<Lane>,
     writer: Option<Writer>,
+    trouble: Option<RecordError>,
 }
 
 #[derive(Debug)]
@@ -73,12 +77,13 @@ impl Recorder {
             asked: lane.name.clone(),
             is_route: lane.route.is_some(),
             prompt_tokens: lane.call.estimated_tokens(),
-            said: Said { conversation: options.conversation, ..asked_of(&lane.call) },
+            said: Said { follows: options.follows, ..asked_of(&lane.call) },
             account: Account::default(),
             earlier: None,
+            used: Vec::new(),
             progress: Some(Progress::new(Instant::now())),
         });
-        Self { lanes: lanes.collect(), options, writer: None }
+        Self { lanes: lanes.collect(), options, writer: None, trouble: None }
     }
 
     /// Takes notice of what happened.
@@ -95,9 +100,10 @@ impl Recorder {
                 }
                 self.writer();
             }
-            EventKind::Failed { .. } => {
+            EventKind::Failed { record, .. } => {
                 let Some(lane) = self.lanes.get_mut(event.lane) else { return };
                 let broken_off = std::mem::take(&mut lane.account);
+                lane.used.extend(lane.usage(&broken_off).map(|usage| (record.target.id.clone(), usage)));
                 if broken_off.any_content {
                     lane.earlier = Some(broken_off);
                 }
@@ -124,6 +130,9 @@ impl Recorder {
             return;
         }
         let mut account = std::mem::take(&mut lane.account);
+        let last = outcome.attempts.last().map(|attempt| attempt.target.id.clone());
+        let own = account.usage(&outcome, lane.prompt_tokens).filter(|_| outcome.result.is_ok());
+        lane.used.extend(last.zip(own.or_else(|| lane.usage(&account))));
         if outcome.result.is_err() && !account.any_content {
             account = lane.earlier.take().unwrap_or(account);
         }
@@ -137,7 +146,8 @@ impl Recorder {
             command: self.options.command,
             asked: lane.asked.clone(),
             is_route: lane.is_route,
-            usage: account.usage(&outcome, lane.prompt_tokens),
+            usage: account.usage(&outcome, lane.prompt_tokens).or_else(|| lane.usage(&account)),
+            used: by_request(&outcome.attempts, std::mem::take(&mut lane.used)),
             outcome,
             said,
         };
@@ -149,6 +159,9 @@ impl Recorder {
 
     /// Waits until everything is written; why it could not be.
     pub fn close(self) -> Result<(), RecordError> {
+        if let Some(trouble) = self.trouble {
+            return Err(trouble);
+        }
         let Some(Writer { sender, thread }) = self.writer else { return Ok(()) };
         drop(sender);
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
@@ -156,14 +169,40 @@ impl Recorder {
 
     fn writer(&mut self) -> Option<&Writer> {
         let place = self.options.place.as_ref()?;
-        if self.writer.is_none() {
+        if self.writer.is_none() && self.trouble.is_none() {
             let (sender, records) = sync_channel(WAITING);
-            let (place, days) = (place.clone(), self.options.days);
-            let thread = thread::spawn(move || write(&place, days, &records));
-            self.writer = Some(Writer { sender, thread });
+            let (path, days) = (place.clone(), self.options.days);
+            match thread::Builder::new().spawn(move || write(&path, days, &records)) {
+                Ok(thread) => self.writer = Some(Writer { sender, thread }),
+                Err(source) => self.trouble = Some(RecordError::Folder { path: place.clone(), source }),
+            }
         }
         self.writer.as_ref()
     }
+}
+
+impl Lane {
+    /// What a request that said something used, thinking included; as reported, or as estimated.
+    fn usage(&self, account: &Account) -> Option<Usage> {
+        let estimated = || Usage {
+            input: Some(self.prompt_tokens),
+            output: Some(account.tokens.tokens()),
+            estimated: true,
+            ..Usage::default()
+        };
+        account.answer.usage.or_else(|| (account.tokens.tokens() > 0).then(estimated))
+    }
+}
+
+/// What each request used: those that said nothing used nothing that is known.
+fn by_request(attempts: &[AttemptRecord], used: Vec<(TargetId, Usage)>) -> Vec<Option<Usage>> {
+    let mut used = used.into_iter().peekable();
+    let spoke = |attempt: &AttemptRecord| attempt.ttft.is_some() || attempt.error.is_none();
+    let of = |attempt: &AttemptRecord| {
+        let next = used.next_if(|(target, _)| spoke(attempt) && *target == attempt.target.id);
+        next.map(|(_, usage)| usage)
+    };
+    attempts.iter().map(of).collect()
 }
 
 fn write(place: &std::path::Path, days: Option<u32>, records: &Receiver<CallRecord>) -> Result<(), RecordError> {

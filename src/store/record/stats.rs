@@ -78,9 +78,12 @@ pub struct Figures {
     pub total: Spread,
     /// Tokens after the first, and the microseconds they took.
     pub spoken: (u64, u64),
-    /// Times to the first token over time, for a sparkline: each with its hour.
-    pub course: BTreeMap<i64, Spread>,
+    /// Times to the first token over time, old to new: in twelve parts of all there is, or none when that is an hour.
+    pub course: Vec<Spread>,
 }
+
+/// As many parts as a course has.
+pub(super) const PARTS: usize = 12;
 
 impl Figures {
     /// The share of calls that went well; `None`: there were none.
@@ -140,6 +143,13 @@ impl Database {
         name: Option<&str>,
         groups: &mut BTreeMap<Group, Figures>,
     ) -> rusqlite::Result<()> {
+        let (first, last): (Option<i64>, Option<i64>) = self.connection.query_row(
+            "SELECT min(hour), max(hour) FROM hours WHERE hour >= ?1 AND lane = ?2",
+            [from, lane],
+            |row| Ok((row.get(0)?, row.get(1)?)),
+        )?;
+        let hours = first.zip(last).map_or(0, |(first, last)| last - first + 1);
+        let parts = usize::try_from(hours).unwrap_or(0).min(PARTS);
         let mut statement = self.connection.prepare(
             "SELECT hour, name, endpoint, currency, calls, failed, input, output, estimated, cost, spoken, speaking_us, ttft,
              total FROM hours WHERE hour >= ?1 AND lane = ?2 AND (?3 IS NULL OR name = ?3 OR endpoint = ?3)",
@@ -162,8 +172,11 @@ impl Database {
             let ttft = row.get_ref(12)?.as_blob()?;
             figures.ttft.add_packed(ttft);
             figures.total.add_packed(row.get_ref(13)?.as_blob()?);
-            if by != By::Day && !ttft.is_empty() {
-                figures.course.entry(row.get(0)?).or_default().add_packed(ttft);
+            if by != By::Day && parts > 1 {
+                let since = usize::try_from(row.get::<_, i64>(0)? - first.unwrap_or(0)).unwrap_or(0);
+                figures.course.resize(parts, Spread::default());
+                let part = since * parts / usize::try_from(hours).unwrap_or(1);
+                figures.course[part.min(parts - 1)].add_packed(ttft);
             }
         }
         Ok(())

@@ -100,6 +100,8 @@ CREATE INDEX exchanges_at ON exchanges (at);
 
 -- Three letters at a time, so that languages without spaces between words are found, too.
 CREATE VIRTUAL TABLE words USING fts5 (prompt, answer, content = 'exchanges', content_rowid = 'id', tokenize = 'trigram');
+-- What is deleted is to be gone from the index, too.
+INSERT INTO words (words, rank) VALUES ('secure-delete', 1);
 CREATE TRIGGER exchanges_insert AFTER INSERT ON exchanges BEGIN
     INSERT INTO words (rowid, prompt, answer) VALUES (new.id, new.prompt, new.answer);
 END;

@@ -30,6 +30,10 @@ fn priced(name: &str) -> Arc<Target> {
     Arc::new(Target { price: Some(price), ..testing::target(name) })
 }
 
+fn usage() -> Usage {
+    Usage { input: Some(1_000_000), output: Some(11), ..Usage::default() }
+}
+
 /// An answer of `b` after `a` failed, asked for as the route `chat`.
 fn call(at: Timestamp, ttft: u32) -> CallRecord {
     let (a, b) = (priced("a"), priced("b"));
@@ -53,10 +57,12 @@ fn call(at: Timestamp, ttft: u32) -> CallRecord {
             target: Some(b),
             attempts: vec![failed, answered],
             ttft: Some(MS * ttft),
+            first: Some(MS * (ttft + 5)),
             total: MS * (ttft + 110),
             generating: MS * 100,
         },
-        usage: Some(Usage { input: Some(1_000_000), output: Some(11), ..Usage::default() }),
+        usage: Some(usage()),
+        used: vec![None, Some(usage())],
         said: None,
     }
 }
@@ -103,11 +109,15 @@ fn what_we_stopped_ourselves_is_no_failure_of_the_service() {
     let mut record = call(now(), 10);
     let error = ApiError::new(ErrorClass::Local, "interrupted");
     record.outcome.attempts[0].error = Some(error.clone());
+    record.outcome.attempts[1].error = Some(error.clone());
     record.outcome.result = Err(error);
+    record.outcome.cut = true;
     database.insert(&record, None).expect("written");
     for by in [By::Model, By::Route] {
         let rows = database.stats(by, None, None).expect("read");
-        assert!(rows.iter().all(|row| row.figures.failed == 0 && row.figures.calls == 1), "{rows:?}");
+        let calls: u64 = rows.iter().map(|row| row.figures.calls).sum();
+        assert!(rows.iter().all(|row| row.figures.failed == 0) && calls == 1, "one had begun: {rows:?}");
+        assert!(rows.iter().any(|row| row.figures.cost["USD"] > 1.0), "it is paid for all the same: {rows:?}");
     }
 }
 
@@ -201,9 +211,10 @@ fn a_conversation_goes_on_and_a_run_of_several_is_one() {
     let (_folder, mut database) = opened();
     let first = database.insert(&said("one", "1"), None).expect("written");
     let mut more = said("two", "2");
-    if let Some(said) = &mut more.said {
-        said.conversation = first;
-    }
+    let follow = |record: &mut CallRecord, conversation, number, alone| {
+        record.said.as_mut().expect("words").follows = Some(Follows { conversation, number, alone });
+    };
+    follow(&mut more, first.expect("one"), 1, false);
     assert_eq!(database.insert(&more, None).expect("written"), first);
     let exchanges = database.exchanges(first.expect("one")).expect("read");
     assert_eq!(
@@ -214,8 +225,20 @@ fn a_conversation_goes_on_and_a_run_of_several_is_one() {
     assert_eq!(database.insert(&said("both", "y"), run).expect("written"), run);
     let listed = database.conversations(9).expect("read");
     assert_eq!(listed.iter().map(|known| (known.id, known.exchanges)).collect::<Vec<_>>(), [(2, 2), (1, 2)]);
+    // What goes on from the middle, or from one of several answers, is a conversation of its own, with what came before.
+    let prompts = |database: &Database, id: Option<i64>| {
+        let exchanges = database.exchanges(id.expect("one")).expect("read");
+        exchanges.iter().map(|exchange| (exchange.number, exchange.prompt.clone())).collect::<Vec<_>>()
+    };
+    let branch = database.insert(&more, None).expect("written");
+    assert_eq!(prompts(&database, branch), [(1, "one".into()), (2, "two".into())]);
+    assert_eq!(prompts(&database, first).len(), 2);
+    follow(&mut more, run.expect("one"), 2, true);
+    let after = database.insert(&more, None).expect("written");
+    assert_eq!(prompts(&database, after), [(1, "both".into()), (2, "two".into())]);
     // Whoever was deleted meanwhile is not written to.
     database.delete(1).expect("written");
+    follow(&mut more, 1, 2, false);
     assert_ne!(database.insert(&more, None).expect("written"), first);
 }
 
