@@ -183,7 +183,17 @@ impl KeyRing {
             }
             KeySource::Shell(line) => run(shell(line), line.split_whitespace().next().unwrap_or("sh")).await?,
             KeySource::Literal(key) => key.clone(),
-            KeySource::Keyring(name) => read_from_keyring(name)?,
+            KeySource::Keyring(name) => {
+                let (entry, name) = (source.to_string(), name.clone());
+                let reading = tokio::task::spawn_blocking(move || read_from_keyring(&name));
+                let read = timeout(COMMAND_LIMIT, reading).await;
+                let slow = |_| KeyError::Keyring { entry: entry.clone(), reason: "no answer within 10 s".into() };
+                let gone = |error: tokio::task::JoinError| KeyError::Keyring {
+                    entry: entry.clone(),
+                    reason: error.to_string(),
+                };
+                read.map_err(slow)?.map_err(gone)??
+            }
         };
         if key.is_empty() { Err(KeyError::Empty(source.to_string())) } else { Ok(key) }
     }

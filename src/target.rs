@@ -50,6 +50,12 @@ pub struct Target {
 }
 
 impl Target {
+    /// Whether a prompt of about so many tokens may fit; the estimate may be off by a quarter either way.
+    #[must_use]
+    pub fn fits(&self, estimated: u64) -> bool {
+        self.context.is_none_or(|context| context >= estimated * 4 / 5)
+    }
+
     /// What a prompt of so many tokens costs, with an answer of `most` or of common length; `None`: it has no price.
     #[must_use]
     pub fn expected_cost(&self, prompt_tokens: u64, most: Option<u64>) -> Option<f64> {

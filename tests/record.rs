@@ -326,8 +326,8 @@ fn other_tools_configs_are_added_and_work() {
         .says(&["is there already", "0 endpoint(s), 0 model(s)"]);
     fs::write(home.path("other.txt"), "just some words\n").expect("writable");
     home.run(&["config", "import", &path("other.txt")]).exits(2).says(&["looks like none of"]);
-    home.run(&["config", "import", &path("other.txt"), "--from", "litelm"]).exits(2).says(&["did you mean `litellm`"]);
-    home.run(&["config", "import", &path("nowhere.yaml")]).exits(1).says(&["nowhere.yaml"]);
+    home.run(&["config", "import", &path("other.txt"), "--from", "litelm"]).exits(2).says(&["did you mean litellm"]);
+    home.run(&["config", "import", &path("nowhere.yaml")]).exits(2).says(&["nowhere.yaml"]);
     assert_eq!(fs::read_to_string(home.path("config.toml")).expect("there"), config);
 }
 

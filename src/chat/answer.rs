@@ -128,6 +128,16 @@ pub struct Usage {
     pub estimated: bool,
 }
 
+impl Usage {
+    /// Whether these can be the figures of one answer: what is beyond a hundred million tokens is a fault of the service, and
+    /// would spoil every sum it goes into.
+    #[must_use]
+    pub fn is_believable(&self) -> bool {
+        const MOST: u64 = 100_000_000;
+        [self.input, self.output, self.cached, self.reasoning].into_iter().flatten().all(|tokens| tokens <= MOST)
+    }
+}
+
 /// The sum of the deltas of choice 0.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {

@@ -59,7 +59,33 @@ impl Call {
     #[must_use]
     pub fn max_tokens(&self) -> Option<u64> {
         match self {
-            Self::Chat(chat) => chat.params.max_tokens,
+            Self::Chat(chat) => chat.params.most_tokens(),
+        }
+    }
+
+    /// How many answers are asked for at once (`n`).
+    #[must_use]
+    pub fn choices(&self) -> u64 {
+        match self {
+            Self::Chat(chat) => chat.params.extra.get("n").and_then(Value::as_u64).unwrap_or(1).max(1),
+        }
+    }
+
+    /// Limits the answer to so many tokens, whatever else was said of that.
+    pub fn cap(&mut self, most: u64) {
+        match self {
+            Self::Chat(chat) => {
+                // Whoever named the newer field knows that the service wants it.
+                let newer = chat.params.extra.contains_key(NEWER);
+                chat.params.extra.remove("max_tokens");
+                if newer {
+                    chat.params.extra.insert(NEWER.into(), most.into());
+                    chat.params.max_tokens = None;
+                } else {
+                    chat.params.max_tokens = Some(most);
+                }
+                chat.capped = true;
+            }
         }
     }
 
@@ -95,6 +121,8 @@ pub struct ChatRequest {
     pub original: Option<Original>,
     /// Changes made after a service refused a parameter.
     pub adjustments: Vec<Adjustment>,
+    /// The limit of tokens is what somebody wants to pay for: it is never left out.
+    pub capped: bool,
 }
 
 impl ChatRequest {
@@ -184,7 +212,17 @@ pub struct Params {
     pub extra: Map<String, Value>,
 }
 
+/// What newer models call the limit of tokens.
+const NEWER: &str = "max_completion_tokens";
+
 impl Params {
+    /// The limit of the answer, under whichever of its names; the smallest counts.
+    #[must_use]
+    pub fn most_tokens(&self) -> Option<u64> {
+        let extra = ["max_tokens", NEWER].into_iter().filter_map(|name| self.extra.get(name)?.as_u64());
+        extra.chain(self.max_tokens).min()
+    }
+
     /// These, with those of `over` laid on top.
     #[must_use]
     pub fn overlaid(mut self, over: Self) -> Self {

@@ -303,10 +303,14 @@ impl Context {
     /// A runtime on this thread alone: a command line waits for one thing at a time.
     #[expect(clippy::unused_self, reason = "made on first use, like the rest")]
     pub(super) fn runtime(&self) -> Result<tokio::runtime::Runtime, CliError> {
-        tokio::runtime::Builder::new_current_thread()
+        let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
-            .map_err(|source| CliError::System { what: "no event loop could be made".into(), source })
+            .map_err(|source| CliError::System { what: "no event loop could be made".into(), source })?;
+        let inside = runtime.enter();
+        term::signals::survive_file_limits();
+        drop(inside);
+        Ok(runtime)
     }
 }
 

@@ -1,18 +1,30 @@
 //! `mmchat doctor`: what is wrong with an endpoint, and what to change.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use clap::Args;
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{CliError, Context, complete::Offer, exit::Exit, keep::learned, listing::ListArgs, request::unknown};
+use super::{
+    CliError, Context,
+    complete::Offer,
+    exit::Exit,
+    keep::{KeepArgs, Keeper},
+    listing::ListArgs,
+    request::unknown,
+};
 use crate::{
     chat::{ErrorClass, sanitise::one_line},
     config::{Config, Flags, direct_target, parse_duration},
-    doctor::{Checkup, Finding, Verdict},
+    doctor::{Checkup, Finding, Told, Verdict},
     endpoint::Endpoint,
+    engine::{Engine, Event},
+    plan::Plan,
     render::table::Table,
     target::Target,
     term::output::say,
@@ -35,10 +47,44 @@ pub(super) struct DoctorArgs {
     #[arg(long)]
     no_ask: bool,
     /// How long each step may take
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
     #[command(flatten)]
     list: ListArgs,
+}
+
+/// Puts what is asked on the record: it is billed.
+struct Record<'a> {
+    context: &'a Context,
+    config: &'a Config,
+    engine: &'a Arc<Engine>,
+    /// One for each model that is asked, by its name.
+    keepers: Mutex<Vec<(String, Keeper)>>,
+}
+
+impl Told for Record<'_> {
+    fn begins(&self, plan: &Plan) {
+        let keeper = Keeper::new(self.context, self.config, self.engine, "doctor", (&KeepArgs::wordless(), plan, None));
+        let mut keepers = self.keepers.lock().expect("no code panics while it holds this lock");
+        keepers.push((plan.lanes[0].name.clone(), keeper));
+    }
+
+    fn event(&self, plan: &Plan, event: &Event) {
+        let mut keepers = self.keepers.lock().expect("no code panics while it holds this lock");
+        let ours = keepers.iter_mut().find(|(name, _)| *name == plan.lanes[0].name);
+        if let Some((_, keeper)) = ours {
+            keeper.event(event);
+        }
+    }
+}
+
+impl Record<'_> {
+    fn close(self) {
+        let keepers = self.keepers.into_inner().expect("no code panics while it holds this lock");
+        for (_, keeper) in keepers {
+            keeper.close();
+        }
+    }
 }
 
 pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, CliError> {
@@ -53,11 +99,14 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, CliError
     if args.no_ask {
         for checkup in &mut checkups {
             checkup.model = None;
+            checkup.asks = false;
         }
     }
     let engine = context.engine_for(&config);
-    let work = join_all(checkups.iter().map(|checkup| checkup.run(&engine, Timestamp::now())));
+    let record = Record { context, config: &config, engine: &engine, keepers: Mutex::default() };
+    let work = join_all(checkups.iter().map(|checkup| checkup.run(&engine, Timestamp::now(), &record)));
     let findings = context.runtime()?.block_on(work);
+    record.close();
     let mut table = Table::new(&["endpoint", "what", "verdict", "seen"]);
     for (checkup, findings) in checkups.iter().zip(&findings) {
         for finding in findings {
@@ -75,7 +124,6 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, CliError
     if args.list.is_text() {
         advise(&checkups, &findings);
     }
-    learned(&engine);
     Ok(Exit::shared(findings.iter().map(|findings| exit(findings))))
 }
 
@@ -84,6 +132,7 @@ fn chosen(config: &Config, args: &DoctorArgs) -> Result<Vec<Checkup>, CliError> 
     let checkup = |endpoint: &Arc<Endpoint>, model: Option<Arc<Target>>| Checkup {
         endpoint: Arc::clone(endpoint),
         model: model.or_else(|| config.models.iter().find(|model| model.endpoint.name == endpoint.name).cloned()),
+        asks: !args.no_ask,
         limit: args.timeout,
     };
     if args.names.is_empty() {
@@ -126,7 +175,8 @@ fn advise(checkups: &[Checkup], findings: &[Vec<Finding>]) {
             }
         }
     }
-    if told.is_empty() {
+    let bad = findings.iter().flatten().any(|finding| finding.verdict == Verdict::Bad);
+    if told.is_empty() && !bad {
         say("nothing to change\n");
     }
 }

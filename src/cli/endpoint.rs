@@ -6,14 +6,15 @@ use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::{
-    CliError, Context, change::Change, complete::Offer, exit::Exit, given, init::questions, listing::ListArgs,
-    models::named_endpoint,
+    CliError, Context, change::Change, complete::Offer, exit::Exit, given, import::key_files, init::questions,
+    listing::ListArgs, models::named_endpoint,
 };
 use crate::{
     config::{
         Flags,
         draft::{DraftEndpoint, DraftKey, key_file},
         edit::NewEndpoint,
+        import::free,
         vendors,
     },
     render::table::Table,
@@ -125,7 +126,10 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
         DraftKey::None => None,
         DraftKey::Env(name) => Some(("env", name.clone())),
         DraftKey::File(path) => Some(("file", path.clone())),
-        DraftKey::Typed(key) => Some(("file", change.keep_key(&endpoint.name, key)?)),
+        DraftKey::Typed(key) => {
+            let name = free(&endpoint.name, &key_files(&config, None));
+            Some(("file", change.keep_key(&name, key)?))
+        }
     };
     let keys = key.or(args.key_command.clone().map(|line| ("command", line))).into_iter().collect();
     let known = vendors::named(&endpoint.name).is_some_and(|vendor| vendor.base_url == endpoint.base_url);

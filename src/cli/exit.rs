@@ -105,7 +105,9 @@ impl Exit {
     /// The code for failures that are all there is.
     fn of_classes(classes: &[ErrorClass]) -> Self {
         let all = |wanted: &[ErrorClass]| !classes.is_empty() && classes.iter().all(|class| wanted.contains(class));
-        if all(&[ErrorClass::Auth, ErrorClass::Forbidden, ErrorClass::Quota]) {
+        if all(&[ErrorClass::Spend]) {
+            Self::Condition
+        } else if all(&[ErrorClass::Auth, ErrorClass::Forbidden, ErrorClass::Quota]) {
             Self::Key
         } else if all(&[ErrorClass::Silent]) {
             Self::Silent

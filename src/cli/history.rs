@@ -121,7 +121,7 @@ struct DeleteArgs {
 #[derive(Debug, Args)]
 struct PruneArgs {
     /// So many; `history_days` of the config unless given
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     days: Option<u32>,
 }
 
@@ -191,7 +191,12 @@ fn show(args: &ShowArgs, context: &Context) -> Result<(), CliError> {
         return args.list.print(context, &[], &document.into());
     }
     let text = match (place.number, exchanges.as_slice()) {
-        (Some(_), [one]) => format!("{}\n", one.answer.trim_end_matches('\n')),
+        (Some(_), [one]) => {
+            if let Some(class) = &one.class {
+                say(&format!("warning: this answer is not whole: {class}\n"));
+            }
+            format!("{}\n", one.answer.trim_end_matches('\n'))
+        }
         _ => markdown(&exchanges),
     };
     let terminal = context.look(&context.layers(Flags::default())?).out_width.is_some();
@@ -220,6 +225,8 @@ fn export(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
         ExportFormat::Json => format!("{:#}\n", exchanges.iter().map(object).collect::<Value>()),
         ExportFormat::Markdown => markdown(&exchanges),
     };
+    let terminal = context.look(&context.layers(Flags::default())?).out_width.is_some() && args.output.is_none();
+    let text = if terminal { clean(&text) } else { text };
     let mut streams = args.output.as_deref().map_or_else(|| Ok(Streams::stdout()), Streams::file)?;
     streams.put(&mut Output::data(text))?;
     Ok(streams.close(true)?)

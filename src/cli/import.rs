@@ -3,19 +3,25 @@
 //! Owns the merging: what is there stays, names that are taken get a number, keys go to files of their own. All of it is
 //! written, or nothing.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use clap::Args;
 
 use super::{CliError, Context, change::Change, context::text_of, exit::Exit, request::unknown};
 use crate::{
+    chat::sanitise::one_line,
     config::{
-        Config,
+        Config, Route,
         draft::key_file,
         edit::{Edit, EditError, KeyPlace, NewEndpoint, NewModel},
-        import::{ImportFormat, Imported, ImportedEndpoint, ImportedKey, free},
+        import::{ImportFormat, Imported, ImportedEndpoint, ImportedKey, ImportedModel, ImportedRoute, free},
     },
-    secret::ApiKey,
+    endpoint::Endpoint,
+    keys::KeyRing,
+    secret::{ApiKey, KeySource},
     term::{input, output::say},
 };
 
@@ -40,12 +46,24 @@ pub(super) struct ImportArgs {
     dry_run: bool,
 }
 
+/// The names of the files that hold keys of the config's endpoints, but for this one's.
+pub(super) fn key_files(config: &Config, but: Option<&str>) -> Vec<String> {
+    let others = config.endpoints.iter().filter(|endpoint| Some(endpoint.name.as_str()) != but);
+    let name = |source: &KeySource| match source {
+        KeySource::File(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
+        _ => None,
+    };
+    others.flat_map(|endpoint| &endpoint.keys).filter_map(name).collect()
+}
+
 /// What is to be added.
 #[derive(Default)]
 struct Additions {
+    /// What the file's endpoints are called here.
+    named: Vec<(String, String)>,
     endpoints: Vec<NewEndpoint>,
     models: Vec<NewModel>,
-    routes: Vec<(String, Vec<String>, &'static str)>,
+    routes: Vec<ImportedRoute>,
     default: Option<String>,
     /// Keys that go to files, by name.
     keys: Vec<(String, ApiKey)>,
@@ -63,7 +81,8 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<Exit, CliError
         )
     })?;
     let change = Change::begin(context)?;
-    let additions = additions(&imported, &change.config()?);
+    let ring = KeyRing::new(context.environment.clone());
+    let additions = additions(&imported, &change.config()?, &ring);
     let ((), text) = change.edited(|edit| additions.make(edit))?;
     change.check(&text)?;
     if !args.dry_run {
@@ -82,10 +101,12 @@ fn read(file: &Path) -> Result<String, CliError> {
         return String::from_utf8(input::read(None)?)
             .map_err(|_| CliError::usage("standard input is no UTF-8 text", "nothing was changed"));
     }
-    let unreadable = |source| CliError::System { what: format!("{} cannot be read", file.display()), source };
+    let unreadable =
+        |reason| CliError::usage(format!("{} cannot be read: {reason}", file.display()), "nothing was changed");
     match text_of(file) {
-        Ok(text) => Ok(text),
-        Err(crate::config::ConfigError::Read { reason, .. }) => Err(unreadable(std::io::Error::other(reason))),
+        // What some editors put in front of a text is no part of it.
+        Ok(text) => Ok(text.trim_start_matches('\u{feff}').to_owned()),
+        Err(crate::config::ConfigError::Read { reason, .. }) => Err(unreadable(reason)),
         Err(other) => Err(other.into()),
     }
 }
@@ -107,82 +128,71 @@ fn format(args: &ImportArgs, text: &str) -> Result<ImportFormat, CliError> {
 }
 
 /// What of `imported` is not in `config` yet, under names that are free there.
-fn additions(imported: &Imported, config: &Config) -> Additions {
+fn additions(imported: &Imported, config: &Config, ring: &KeyRing) -> Additions {
     let mut additions = Additions::default();
-    let mut endpoints: Vec<(String, String)> = Vec::new();
     let mut taken: Vec<String> = config.endpoints.iter().map(|known| known.name.clone()).collect();
     for endpoint in &imported.endpoints {
-        let ours = existing(config, endpoint).unwrap_or_else(|| {
+        let ours = existing(config, endpoint, ring).unwrap_or_else(|| {
             let name = free(&endpoint.name, &taken);
             taken.push(name.clone());
-            additions.endpoint(&name, endpoint);
             name
         });
-        endpoints.push((endpoint.name.clone(), ours));
+        additions.named.push((endpoint.name.clone(), ours));
     }
-    let ours =
-        |name: &str| endpoints.iter().find(|(theirs, _)| theirs == name).map_or(name, |(_, ours)| ours).to_owned();
+    for endpoint in &imported.endpoints {
+        let name = additions.endpoint_named(&endpoint.name);
+        if config.endpoint(&name).is_none() {
+            additions.endpoint(&name, endpoint, config, &taken);
+        }
+    }
     let mut taken: Vec<String> = config.names().map(str::to_owned).collect();
     let mut renamed: Vec<(String, String)> = Vec::new();
     for model in &imported.models {
-        let endpoint = ours(&model.endpoint);
-        let known =
-            config.models.iter().find(|known| known.endpoint.name == endpoint && known.upstream == model.upstream);
-        let name = known.map_or_else(|| free(&model.name, &taken), |known| known.id.0.clone());
-        renamed.push((model.name.clone(), name.clone()));
-        if known.is_some() {
-            additions.known.push(format!("model {name}"));
-            continue;
-        }
-        taken.push(name.clone());
-        additions.models.push(NewModel {
-            name,
-            endpoint,
-            upstream: model.upstream.clone(),
-            tags: Vec::new(),
-            context: model.context,
-            price: model.price,
-            params: model.params.clone(),
-        });
+        let name = additions.model(model, config, &mut taken);
+        renamed.push((model.name.clone(), name));
     }
     for route in &imported.routes {
-        let named = |name: &String| renamed.iter().find(|(theirs, _)| theirs == name).map(|(_, ours)| ours.clone());
-        let models: Vec<String> = route.models.iter().filter_map(named).collect();
-        let same = |known: &&crate::config::Route| known.models.iter().map(|model| &model.id.0).eq(models.iter());
-        if let Some(known) = config.routes.iter().find(same) {
-            additions.known.push(format!("route {}", known.name));
-            renamed.push((route.name.clone(), known.name.clone()));
-            continue;
-        }
-        let name = free(&route.name, &taken);
-        taken.push(name.clone());
-        renamed.push((route.name.clone(), name.clone()));
-        additions.routes.push((name, models, route.strategy));
+        let name = additions.route(route, config, &renamed, &mut taken);
+        renamed.push((route.name.clone(), name));
     }
     let named = |wanted: &String| match wanted.split_once('/') {
-        Some((endpoint, upstream)) => Some(format!("{}/{upstream}", ours(endpoint))),
+        Some((endpoint, upstream)) => Some(format!("{}/{upstream}", additions.endpoint_named(endpoint))),
         None => renamed.iter().rev().find(|(theirs, _)| theirs == wanted).map(|(_, ours)| ours.clone()),
     };
     additions.default = imported.default.as_ref().filter(|_| config.default.is_none()).and_then(named);
     additions
 }
 
-/// An endpoint of ours at the same address, which has a key or is brought none.
-fn existing(config: &Config, endpoint: &ImportedEndpoint) -> Option<String> {
+/// An endpoint of ours at the same address that has every key it is brought.
+fn existing(config: &Config, endpoint: &ImportedEndpoint, ring: &KeyRing) -> Option<String> {
     let url = crate::config::base_url(&endpoint.base_url).ok()?;
     let same = |known: &str| known.trim_end_matches('/') == url.as_str().trim_end_matches('/');
-    let known = config.endpoints.iter().find(|known| same(known.base_url.as_str()))?;
-    (endpoint.keys.is_empty() || !known.keys.is_empty()).then(|| known.name.clone())
+    let has = |known: &KeySource, key: &ImportedKey| match key {
+        ImportedKey::Env(variable) => *known == KeySource::Env(variable.clone()),
+        ImportedKey::Literal(key) => ring.hash(known, "") == ring.hash(&KeySource::Literal(key.clone()), ""),
+    };
+    let has_all = |known: &Endpoint| endpoint.keys.iter().all(|key| known.keys.iter().any(|source| has(source, key)));
+    let fits = |known: &&Arc<Endpoint>| same(known.base_url.as_str()) && has_all(known);
+    config.endpoints.iter().find(fits).map(|known| known.name.clone())
 }
 
 impl Additions {
-    fn endpoint(&mut self, name: &str, endpoint: &ImportedEndpoint) {
+    fn endpoint_named(&self, theirs: &str) -> String {
+        let known = self.named.iter().find(|(name, _)| name == theirs);
+        known.map_or(theirs, |(_, ours)| ours).to_owned()
+    }
+
+    fn endpoint(&mut self, name: &str, endpoint: &ImportedEndpoint, config: &Config, names: &[String]) {
         let mut keys: Vec<KeyPlace> = Vec::new();
-        for (number, key) in (1..).zip(&endpoint.keys) {
+        for key in &endpoint.keys {
             keys.push(match key {
                 ImportedKey::Env(variable) => ("env", variable.clone()),
                 ImportedKey::Literal(key) => {
-                    let file = if number == 1 { name.to_owned() } else { format!("{name}-{number}") };
+                    // A file that another endpoint has, or will have, is not this one's to replace.
+                    let mut taken = key_files(config, None);
+                    taken.extend(names.iter().filter(|other| *other != name).cloned());
+                    taken.extend(self.keys.iter().map(|(file, _)| file.clone()));
+                    let file = free(name, &taken);
                     self.keys.push((file.clone(), key.clone()));
                     ("file", key_file(&file))
                 }
@@ -192,10 +202,63 @@ impl Additions {
         self.endpoints.push(NewEndpoint { name: name.to_owned(), base_url, keys, gateway: endpoint.gateway });
     }
 
+    /// Adds a model, unless there is one that asks the same; its name.
+    fn model(&mut self, model: &ImportedModel, config: &Config, taken: &mut Vec<String>) -> String {
+        let endpoint = self.endpoint_named(&model.endpoint);
+        let ours =
+            config.models.iter().find(|known| known.endpoint.name == endpoint && known.upstream == model.upstream);
+        if let Some(known) = ours {
+            self.known.push(format!("model {}", known.id));
+            return known.id.0.clone();
+        }
+        let new = self.models.iter().find(|known| known.endpoint == endpoint && known.upstream == model.upstream);
+        if let Some(known) = new {
+            return known.name.clone();
+        }
+        let name = free(&model.name, taken);
+        taken.push(name.clone());
+        self.models.push(NewModel {
+            name: name.clone(),
+            endpoint,
+            upstream: model.upstream.clone(),
+            tags: Vec::new(),
+            context: model.context,
+            price: model.price,
+            params: model.params.clone(),
+        });
+        name
+    }
+
+    /// Adds a route, unless there is one of the same models; its name.
+    fn route(
+        &mut self,
+        route: &ImportedRoute,
+        config: &Config,
+        renamed: &[(String, String)],
+        taken: &mut Vec<String>,
+    ) -> String {
+        let mut models: Vec<(String, u32)> = Vec::new();
+        for (theirs, weight) in &route.models {
+            let ours = renamed.iter().find(|(name, _)| name == theirs).map(|(_, ours)| ours.clone());
+            let new = ours.filter(|name| models.iter().all(|(known, _)| known != name));
+            models.extend(new.map(|name| (name, *weight)));
+        }
+        let same =
+            |known: &&Route| known.models.iter().map(|model| &model.id.0).eq(models.iter().map(|(name, _)| name));
+        if let Some(known) = config.routes.iter().find(same) {
+            self.known.push(format!("route {}", known.name));
+            return known.name.clone();
+        }
+        let name = free(&route.name, taken);
+        taken.push(name.clone());
+        self.routes.push(ImportedRoute { name: name.clone(), models, strategy: route.strategy });
+        name
+    }
+
     fn make(&self, edit: &mut Edit) -> Result<(), EditError> {
         self.endpoints.iter().try_for_each(|endpoint| edit.add_endpoint(endpoint))?;
         self.models.iter().try_for_each(|model| edit.add_model(model))?;
-        for (name, models, strategy) in &self.routes {
+        for ImportedRoute { name, models, strategy } in &self.routes {
             edit.add_route(name, models, Some(*strategy).filter(|strategy| *strategy != "priority"))?;
         }
         if let Some(default) = &self.default {
@@ -203,6 +266,15 @@ impl Additions {
         }
         Ok(())
     }
+}
+
+/// Advice names endpoints as the file does: it ends in the name, which may be another here.
+fn advised(why: &str, additions: &Additions) -> String {
+    let renamed = additions.named.iter().find_map(|(theirs, ours)| {
+        let start = why.strip_suffix(theirs.as_str()).filter(|start| start.ends_with(' '))?;
+        Some(format!("{start}{ours}"))
+    });
+    renamed.unwrap_or_else(|| why.to_owned())
 }
 
 fn report(imported: &Imported, additions: &Additions, path: &Path, dry_run: bool) {
@@ -215,9 +287,10 @@ fn report(imported: &Imported, additions: &Additions, path: &Path, dry_run: bool
         say(&format!("{verb} endpoint {name}: {address} ({keys})\n"));
     }
     for model in &additions.models {
-        say(&format!("{verb} model {}: {}/{}\n", model.name, model.endpoint, model.upstream));
+        say(&format!("{verb} model {}: {}/{}\n", model.name, model.endpoint, one_line(&model.upstream)));
     }
-    for (name, models, strategy) in &additions.routes {
+    for ImportedRoute { name, models, strategy } in &additions.routes {
+        let models: Vec<&str> = models.iter().map(|(model, _)| model.as_str()).collect();
         say(&format!("{verb} route {name} ({strategy}): {}\n", models.join(", ")));
     }
     if let Some(default) = &additions.default {
@@ -227,7 +300,8 @@ fn report(imported: &Imported, additions: &Additions, path: &Path, dry_run: bool
         say(&format!("{known} is there already\n"));
     }
     for left_out in &imported.left_out {
-        say(&format!("left out: {}: {}\n", left_out.what, left_out.why));
+        let why = advised(&left_out.why, additions);
+        say(&format!("left out: {}: {}\n", one_line(&left_out.what), one_line(&why)));
     }
     let sums = format!(
         "{} endpoint(s), {} model(s), {} route(s), {} key file(s); {} left out",

@@ -13,11 +13,7 @@ use super::{
     models::named_endpoint,
 };
 use crate::{
-    config::{
-        Config, Flags,
-        draft::key_file,
-        edit::{Edit, KeyPlace},
-    },
+    config::{Config, Flags, draft::key_file, edit::KeyPlace, path_of},
     keys::KeyRing,
     render::table::Table,
     secret::{ApiKey, KeySource},
@@ -198,7 +194,14 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
             "mmchat key list",
         ));
     }
-    let users = Edit::open(change.text())?.users_of_key(&place);
+    let config = change.config()?;
+    let source = if args.keyring { KeySource::Keyring(name.clone()) } else { KeySource::File(file.clone()) };
+    let users: Vec<&str> = config
+        .endpoints
+        .iter()
+        .filter(|endpoint| endpoint.keys.contains(&source))
+        .map(|endpoint| endpoint.name.as_str())
+        .collect();
     if !users.is_empty() && !args.everywhere {
         return Err(CliError::usage(
             format!("the key {name} is used by {}", users.join(", ")),
@@ -207,8 +210,13 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
     }
     // The config first: a key that is gone leaves an endpoint that fails.
     if !users.is_empty() {
+        let path = change.path().to_owned();
         change.edit(|edit| {
-            edit.forget_key(&place);
+            let same_file = |written: &str| path_of(&path, written) == file;
+            edit.forget_key(&|kind, written| match kind {
+                "file" => !args.keyring && same_file(written),
+                kind => kind == place.0 && written == place.1,
+            });
             Ok(())
         })?;
     }
@@ -220,7 +228,22 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
     }
     let from = if users.is_empty() { String::new() } else { format!(", and from {}", users.join(", ")) };
     say(&format!("removed the key {name}{from}\n"));
+    for kept in kept_beside(&file) {
+        say(&format!("  an older one is still in {}\n", kept.display()));
+    }
     Ok(())
+}
+
+/// What was kept of a key's file when another key took its place.
+fn kept_beside(file: &Path) -> Vec<PathBuf> {
+    let begins = format!("{}.bak", file.file_name().unwrap_or_default().to_string_lossy());
+    let files = file.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    let mut kept: Vec<PathBuf> = files
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&begins))
+        .map(|entry| entry.path())
+        .collect();
+    kept.sort();
+    kept
 }
 
 /// Puts a key into the system's keyring, or takes it out.

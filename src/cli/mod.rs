@@ -56,7 +56,7 @@ use crate::{environment::Environment, term::output::say};
     arg_required_else_help = true
 )]
 #[command(
-    after_help = "Exit codes: 0 ok, 2 usage, 3 config, 4 key, 5 failed, 6 silent, 7 some failed, 8 cut, 130 interrupted.\n\
+    after_help = "Exit codes: 0 ok, 2 usage, 3 config, 4 key, 5 failed, 6 silent, 7 some failed, 8 cut, 9 a limit, 130 interrupted.\n\
                         Try it without a key or a network: mmchat demo"
 )]
 pub struct Cli {

@@ -42,7 +42,7 @@ struct ExplainArgs {
     #[arg(value_name = "NAME", add = Offer::Askable.completer())]
     name: String,
     /// For a prompt of so many tokens
-    #[arg(long, value_name = "TOKENS", default_value_t = 0)]
+    #[arg(long, value_name = "TOKENS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=2_000_000))]
     tokens: u32,
     #[command(flatten)]
     list: ListArgs,
@@ -60,14 +60,18 @@ pub(super) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError>
     let policy = lane.route.clone().unwrap_or_default();
     let now = Timestamp::now();
     let mut table = Table::new(&["turn", "model", "endpoint", "state", "why here"]);
-    for (turn, candidate) in (1..).zip(&explained) {
+    let tokens = u64::from(args.tokens);
+    // When it is too long for everybody, everybody is asked all the same.
+    let fits_somebody = explained.iter().any(|candidate| candidate.target.fits(tokens));
+    let (cannot, mut turns) = (|candidate: &Explained| cannot(candidate, tokens, fits_somebody), 1..);
+    for candidate in &explained {
         let (standing, target) = (candidate.seat.standing, &candidate.target);
-        let cannot = cannot(candidate, args.tokens.into());
+        let cannot = cannot(candidate);
         let shown = match left(standing, now) {
             Some(left) => format!("{} {}", state(standing), duration(left)),
             None => state(standing).to_owned(),
         };
-        let turn = if cannot.is_some() { String::new() } else { format!("{turn}") };
+        let turn = if cannot.is_some() { String::new() } else { turns.next().unwrap_or(0).to_string() };
         let why = cannot.unwrap_or_else(|| why(candidate, &policy, lane.candidates.len()));
         table.row(vec![turn, target.id.to_string(), target.endpoint.name.clone(), shown, why]);
         if standing != Standing::Free {
@@ -79,7 +83,7 @@ pub(super) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError>
         "strategy": policy.strategy.as_str(),
         "sticky": policy.sticky,
         "hedge_after_ms": policy.hedge_after.map(|after| after.as_secs_f64() * 1e3),
-        "candidates": explained.iter().map(|candidate| object(candidate, &policy, args.tokens.into(), now)).collect::<Vec<_>>(),
+        "candidates": explained.iter().map(|candidate| object(candidate, &policy, cannot(candidate).as_deref(), now)).collect::<Vec<_>>(),
     });
     args.list.print(context, &[table], &document)?;
     if args.list.is_text() {
@@ -89,8 +93,8 @@ pub(super) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError>
 }
 
 /// Why a candidate is not asked at all.
-fn cannot(candidate: &Explained, tokens: u64) -> Option<String> {
-    let small = candidate.target.context.filter(|&context| context < tokens);
+fn cannot(candidate: &Explained, tokens: u64, fits_somebody: bool) -> Option<String> {
+    let small = candidate.target.context.filter(|_| fits_somebody && !candidate.target.fits(tokens));
     small
         .map(|context| format!("not asked: its context is {context} tokens"))
         .or_else(|| candidate.spent.as_ref().map(|spent| format!("not asked: {spent}")))
@@ -135,7 +139,7 @@ fn rule(policy: &Policy, count: usize) -> String {
     }
 }
 
-fn object(candidate: &Explained, policy: &Policy, tokens: u64, now: Timestamp) -> Value {
+fn object(candidate: &Explained, policy: &Policy, cannot: Option<&str>, now: Timestamp) -> Value {
     let seat = &candidate.seat;
     json!({
         "model": candidate.target.id.0,
@@ -146,6 +150,6 @@ fn object(candidate: &Explained, policy: &Policy, tokens: u64, now: Timestamp) -
         "ttft_ms": seat.latency,
         "expected_cost": seat.cost,
         "blame": candidate.blame,
-        "not_asked": cannot(candidate, tokens),
+        "not_asked": cannot,
     })
 }

@@ -81,7 +81,7 @@ pub(super) fn run(args: &StatsArgs, context: &Context) -> Result<Exit, CliError>
         StatsFormat::Table if rows.is_empty() => String::new(),
         StatsFormat::Table => {
             let look = context.look(&context.layers(Flags::default())?);
-            figures::table(what, &rows).text(look.out_width, look.styled && look.out_width.is_some())
+            figures::table(what, &rows, look.out_width).text(look.out_width, look.styled && look.out_width.is_some())
         }
     };
     Streams::stdout().put(&mut Output::data(text))?;

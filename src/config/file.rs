@@ -178,7 +178,7 @@ pub struct PriceEntry {
     pub cached_input: Option<At<f64>>,
     /// ISO 4217 code; USD unless set.
     #[serde(default)]
-    pub currency: Option<String>,
+    pub currency: Option<At<String>>,
 }
 
 /// A route.

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::{Finding, Verdict};
+use super::{Finding, Told, Verdict};
 use crate::{
     chat::{Call, ChatRequest, Message, Params, Role},
     engine::{Account, Engine, EventKind, LaneOutcome},
@@ -31,7 +31,7 @@ struct Answered {
     begun: Instant,
 }
 
-pub(super) async fn ask(engine: &Arc<Engine>, model: &Arc<Target>, limit: Duration) -> Vec<Finding> {
+pub(super) async fn ask(engine: &Arc<Engine>, model: &Arc<Target>, limit: Duration, told: &dyn Told) -> Vec<Finding> {
     let messages = vec![Message::text(Role::User, QUESTION)];
     let params = Params { max_tokens: Some(MOST_TOKENS), ..Params::default() };
     let call = Call::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() });
@@ -42,13 +42,16 @@ pub(super) async fn ask(engine: &Arc<Engine>, model: &Arc<Target>, limit: Durati
         route: None,
         on_cut: OnCut::Error,
         filter_goes_on: false,
-        deadline: Some(limit.max(Duration::from_secs(60))),
+        deadline: Some(limit),
     };
+    let plan = Plan::of(lane);
+    told.begins(&plan);
     let begun = Instant::now();
     let mut answered: Option<Answered> = None;
     let (mut account, mut reads, mut pieces) = (Account::default(), Vec::new(), 0);
-    let mut events = std::pin::pin!(engine.run(Plan::of(lane)));
+    let mut events = std::pin::pin!(engine.run(plan.clone()));
     while let Some(event) = events.next().await {
+        told.event(&plan, &event);
         match event.kind {
             EventKind::Deltas(deltas) => {
                 let words = deltas.iter().filter(|delta| delta.kind.is_output()).count();
@@ -84,7 +87,7 @@ fn findings(answered: &Answered) -> Vec<Finding> {
         findings.push(Finding::new("answer", Verdict::Good, seen));
     }
     findings.push(streaming(answered));
-    findings.push(match answered.account.answer.usage {
+    findings.push(match answered.account.reported() {
         Some(_) => Finding::new("usage", Verdict::Good, "tokens are reported"),
         None => Finding::new("usage", Verdict::Note, "no tokens are reported: they, and the cost, are estimated"),
     });

@@ -19,7 +19,8 @@ use crate::{
     chat::ErrorClass,
     config::{direct_target, nearest, vendors},
     endpoint::Endpoint,
-    engine::{Engine, Fetched},
+    engine::{Engine, Event, Fetched},
+    plan::Plan,
     protocol::{ApiError, ModelInfo},
     secret::masked_url,
     target::Target,
@@ -92,13 +93,15 @@ pub struct Checkup {
     pub endpoint: Arc<Endpoint>,
     /// The model that is asked; `None`: nobody is.
     pub model: Option<Arc<Target>>,
+    /// Whether anybody is to be asked.
+    pub asks: bool,
     /// How long each step may take.
     pub limit: Duration,
 }
 
 impl Checkup {
-    /// Looks at everything. `now` is our own clock.
-    pub async fn run(&self, engine: &Arc<Engine>, now: Timestamp) -> Vec<Finding> {
+    /// Looks at everything. `now` is our own clock; `told` is what is asked and what comes of it, for the record.
+    pub async fn run(&self, engine: &Arc<Engine>, now: Timestamp, told: &dyn Told) -> Vec<Finding> {
         let mut findings = Vec::new();
         let seen = kind::look(engine, &self.endpoint, self.limit).await;
         let listed = engine.list_models(&direct_target(&self.endpoint, ""), self.limit).await;
@@ -111,8 +114,13 @@ impl Checkup {
         findings.push(self.address(engine, &listed).await);
         findings.extend(self.key(&listed, kind.as_ref()));
         findings.extend(self.model(&listed));
-        if let Some(model) = &self.model {
-            findings.extend(answer::ask(engine, model, self.limit).await);
+        match &self.model {
+            Some(model) => findings.extend(answer::ask(engine, model, self.limit, told).await),
+            None if self.asks => {
+                let advice = format!("name one: mmchat doctor {}/ID", self.endpoint.name);
+                findings.push(Finding::new("answer", Verdict::Unknown, "no model to ask").advice(advice));
+            }
+            None => {}
         }
         findings.extend(seen.date().map(|date| clock(date, now)));
         if let Some(kind) = kind.filter(|kind| matches!(kind.kind, Kind::OneApi | Kind::NewApi)) {
@@ -171,8 +179,14 @@ impl Checkup {
                     format!("{} lists {} models", masked_url(base), models.len()),
                 );
             }
+            // The key has a finding of its own.
+            Err(error) if error.class == ErrorClass::Auth => {
+                return Finding::new(what, Verdict::Good, "the API answers");
+            }
             Err(error) if !matches!(error.class, ErrorClass::Path | ErrorClass::Garbage | ErrorClass::Redirect) => {
-                return Finding::new(what, Verdict::Good, format!("the API answers: {}", error.class));
+                let finding = Finding::failed(what, error);
+                let advice = finding.advice.clone().unwrap_or_else(|| advice_for(error.class).to_owned());
+                return finding.advice(advice);
             }
             Err(_) => {}
         }
@@ -191,7 +205,13 @@ impl Checkup {
                     .advice(format!("base_url = \"{}\"", masked_url(&other)));
             }
         }
-        Finding::new(what, Verdict::Unknown, "it gives no list of models, which not every service does")
+        match listed {
+            // A page is what a browser wants, not what an API gives.
+            Err(error) if error.class == ErrorClass::Garbage => {
+                Finding::failed(what, error).advice("what answers there is no API: is it the right host and port?")
+            }
+            _ => Finding::new(what, Verdict::Unknown, "it gives no list of models, which not every service does"),
+        }
     }
 
     fn key(&self, listed: &Result<Vec<ModelInfo>, ApiError>, kind: Option<&Recognised>) -> Option<Finding> {
@@ -226,6 +246,25 @@ impl Checkup {
             Some(near) => finding.advice(format!("did you mean {near}?")),
             None => finding.advice(format!("mmchat models available {}", self.endpoint.name)),
         })
+    }
+}
+
+/// Hears of what the doctor asks, since that is billed.
+pub trait Told: Sync {
+    /// This is about to be asked.
+    fn begins(&self, plan: &Plan);
+    /// This came of it.
+    fn event(&self, plan: &Plan, event: &Event);
+}
+
+/// What to do about an API that refuses even to list its models.
+fn advice_for(class: ErrorClass) -> &'static str {
+    match class {
+        ErrorClass::Quota => "the account is out of money or quota: see its console",
+        ErrorClass::Rate => "too many requests: wait, or ask for a higher limit",
+        ErrorClass::Forbidden => "the key may not do this: see its rights in the service's console",
+        ErrorClass::Silent => "it takes longer than --timeout; is the server overloaded?",
+        _ => "see the server's own log",
     }
 }
 

@@ -32,7 +32,7 @@ pub(super) async fn read(
 }
 
 fn of(granted: f64, used: f64, unit: &str) -> Finding {
-    if granted >= UNLIMITED {
+    if granted == UNLIMITED && unit != "quota" {
         return Finding::new(WHAT, Verdict::Good, format!("the key has no limit; {used:.2} {unit} used"));
     }
     let left = granted - used;

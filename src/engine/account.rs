@@ -47,7 +47,13 @@ impl Account {
             estimated: true,
             ..Usage::default()
         };
-        self.answer.usage.or_else(|| (outcome.result.is_ok() || outcome.cut).then(estimated))
+        self.reported().or_else(|| (outcome.result.is_ok() || outcome.cut).then(estimated))
+    }
+
+    /// The usage reported, if it can be so.
+    #[must_use]
+    pub fn reported(&self) -> Option<Usage> {
+        self.answer.usage.filter(Usage::is_believable)
     }
 
     /// Whether there is nothing to read, not even a call of a tool.

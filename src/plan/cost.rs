@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use super::Plan;
-use crate::{chat::Call, target::Target};
+use crate::target::Target;
 
 /// A sum of money.
 #[derive(Clone, Debug, PartialEq)]
@@ -44,6 +44,9 @@ pub struct Capped {
     pub longest: Option<u64>,
 }
 
+/// As long as answers get where nobody says so; many models write no more.
+const LONGEST: u64 = 16_384;
+
 /// Limits the answers of `plan` so that it costs no more than `most`, or says what it would cost at least. Each lane gets
 /// an equal share of what its prompts leave; a lane is as dear as its dearest candidate. Requests that fail and are billed
 /// all the same are not counted.
@@ -70,7 +73,6 @@ pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
     for lane in &mut plan.lanes {
         let costs = lane.candidates.iter().filter_map(|target| prices(target, most));
         let Some(dearest) = costs.map(|(_, output)| output).reduce(f64::max) else { continue };
-        let wanted = lane.call.max_tokens();
         if share <= 0.0 {
             return Err(prompts);
         }
@@ -78,14 +80,17 @@ pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
             continue;
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates")]
-        let affordable = (share / dearest) as u64;
+        let affordable = (share / dearest) as u64 / lane.call.choices();
         if affordable == 0 {
             return Err(prompts + dearest);
         }
-        if wanted.is_none_or(|wanted| wanted > affordable) {
-            let Call::Chat(chat) = Arc::make_mut(&mut lane.call);
-            chat.params.max_tokens = Some(affordable);
-            capped.longest = Some(capped.longest.map_or(affordable, |longest| longest.min(affordable)));
+        let own = lane.candidates.iter().filter_map(|target| target.params.most_tokens());
+        let wanted = lane.call.max_tokens().or_else(|| own.min());
+        // A limit beyond what models write is refused by their services.
+        let limit = affordable.min(wanted.unwrap_or(LONGEST));
+        Arc::make_mut(&mut lane.call).cap(limit);
+        if wanted.is_none_or(|wanted| limit < wanted) {
+            capped.longest = Some(capped.longest.map_or(limit, |longest| longest.min(limit)));
         }
     }
     Ok(capped)
@@ -101,7 +106,7 @@ fn prices(target: &Target, most: &Money) -> Option<(f64, f64)> {
 mod tests {
     use super::*;
     use crate::{
-        chat::{ChatRequest, Message, Role},
+        chat::{Call, ChatRequest, Message, Role},
         plan::Lane,
         route::OnCut,
         target::{Price, testing},
@@ -129,6 +134,20 @@ mod tests {
     }
 
     #[test]
+    fn whatever_else_limits_the_answer_is_held_to_it_too() {
+        let usd = Money { amount: 0.002, currency: "USD".into() };
+        let with = |name: &str, value: u64| {
+            let mut plan = plan(&[Some(10.0)]);
+            let Call::Chat(chat) = Arc::make_mut(&mut plan.lanes[0].call);
+            chat.params.extra.insert(name.into(), value.into());
+            cap(&mut plan, &usd).expect("enough");
+            longest(&plan)[0]
+        };
+        assert_eq!((with("max_tokens", 100_000), with("max_completion_tokens", 100_000)), (Some(100), Some(100)));
+        assert_eq!((with("n", 10), with("max_tokens", 7)), (Some(10), Some(7)));
+    }
+
+    #[test]
     fn sums_are_read_with_their_currency() {
         let read = |text: &str| text.parse::<Money>().map(|money| (money.amount, money.currency));
         assert_eq!(read("0.05"), Ok((0.05, "USD".into())));
@@ -148,6 +167,8 @@ mod tests {
         let mut two = plan(&[Some(10.0), Some(5.0), None]);
         let capped = cap(&mut two, &usd(0.004)).expect("enough");
         assert_eq!((longest(&two), capped.uncovered.len()), (vec![Some(100), Some(200), None], 1));
+        let mut rich = plan(&[Some(10.0)]);
+        assert_eq!(cap(&mut rich, &usd(1000.0)).map(|capped| capped.longest), Ok(Some(LONGEST)));
         assert_eq!(cap(&mut plan(&[Some(10.0)]), &usd(0.0009)), Err(0.001));
         assert_eq!(cap(&mut plan(&[None]), &usd(0.0)).map(|capped| capped.longest), Ok(None));
     }

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{notice::duration, stats::money, table::Table};
+use super::{notice::duration, stats::money, table::Table, wrap::cells};
 use crate::{
     metrics::Spread,
     store::record::{Figures, StatsRow},
@@ -16,50 +16,81 @@ use crate::{
 const BAD: f64 = 0.95;
 const LEVELS: [char; 8] = ['▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
-/// The table; `what` is the name of its first column.
+/// Columns that go first where there is no room for all, the least telling first.
+const SPARE: [&str; 8] = ["TTFT, old to new", "total p99", "TTFT p99", "total p95", "endpoint", "in", "out", "tok/s"];
+
+/// The table, for so many cells; `what` is the name of its first column.
 #[must_use]
-pub fn table(what: &'static str, rows: &[StatsRow]) -> Table {
-    let with_endpoint = rows.iter().any(|row| row.endpoint.is_some());
-    let with_trend = rows.iter().any(|row| !row.figures.course.is_empty());
-    let mut columns = vec![what];
-    columns.extend(with_endpoint.then_some("endpoint"));
-    columns.extend([
-        ">calls",
-        ">ok",
-        ">TTFT p50",
-        ">p95",
-        ">p99",
-        ">total p50",
-        ">p95",
-        ">p99",
-        ">in",
-        ">out",
-        ">tok/s",
-        ">cost",
-    ]);
-    columns.extend(with_trend.then_some("TTFT, old to new"));
-    columns.push("failures");
-    let mut table = Table::new(&columns);
-    for StatsRow { name, endpoint, figures } in rows {
-        let mut cells = vec![name.clone()];
-        cells.extend(endpoint.clone().filter(|_| with_endpoint));
-        cells.extend([figures.calls.to_string(), figures.success().map(percent).unwrap_or_default()]);
-        cells.extend(percentiles(&figures.ttft).into_iter().chain(percentiles(&figures.total)));
-        let about = if figures.estimated > 0 { "~" } else { "" };
-        cells.extend([format!("{about}{}", figures.input), format!("{about}{}", figures.output)]);
-        cells.push(figures.tokens_per_second().map(|speed| format!("{speed:.0}")).unwrap_or_default());
-        cells.push(cost(&figures.cost));
-        if with_trend {
-            cells.push(sparkline(&figures.course));
+pub fn table(what: &'static str, rows: &[StatsRow], width: Option<usize>) -> Table {
+    let mut left_out = 0;
+    loop {
+        let table = with_columns(what, rows, &SPARE[..left_out]);
+        let fits = width.is_none_or(|width| table.lines().iter().all(|line| cells(line) <= width));
+        if fits || left_out == SPARE.len() {
+            return table;
         }
-        let classes = figures.classes.iter().map(|(class, count)| format!("{class} {count}"));
-        cells.push(classes.collect::<Vec<_>>().join(", "));
-        table.row(cells);
-        if figures.success().is_some_and(|success| success < BAD) {
+        left_out += 1;
+    }
+}
+
+fn with_columns(what: &'static str, rows: &[StatsRow], without: &[&str]) -> Table {
+    let with = |name: &str| !without.contains(&name);
+    let endpoint = with("endpoint") && rows.iter().any(|row| row.endpoint.is_some());
+    let trend = with("TTFT, old to new") && rows.iter().any(|row| !row.figures.course.is_empty());
+    let all = [
+        (what, true),
+        ("endpoint", endpoint),
+        (">calls", true),
+        (">ok", true),
+        (">TTFT p50", true),
+        (">TTFT p95", with("TTFT p95")),
+        (">TTFT p99", with("TTFT p99")),
+        (">total p50", true),
+        (">total p95", with("total p95")),
+        (">total p99", with("total p99")),
+        (">in", with("in")),
+        (">out", with("out")),
+        (">tok/s", with("tok/s")),
+        (">cost", true),
+        ("TTFT, old to new", trend),
+        ("failures", true),
+    ];
+    let columns: Vec<&'static str> = all.iter().filter(|(_, shown)| *shown).map(|(name, _)| *name).collect();
+    let mut table = Table::new(&columns);
+    for row in rows {
+        let shown = cells_of(row).into_iter().zip(all).filter(|(_, (_, shown))| *shown);
+        table.row(shown.map(|(cell, _)| cell).collect());
+        if row.figures.success().is_some_and(|success| success < BAD) {
             table.mark_bad();
         }
     }
     table
+}
+
+/// A row's cells, in the order of the columns.
+fn cells_of(StatsRow { name, endpoint, figures }: &StatsRow) -> [String; 16] {
+    let [ttft50, ttft95, ttft99] = percentiles(&figures.ttft);
+    let [total50, total95, total99] = percentiles(&figures.total);
+    let about = if figures.estimated > 0 { "~" } else { "" };
+    let classes = figures.classes.iter().map(|(class, count)| format!("{class} {count}"));
+    [
+        name.clone(),
+        endpoint.clone().unwrap_or_default(),
+        figures.calls.to_string(),
+        figures.success().map(percent).unwrap_or_default(),
+        ttft50,
+        ttft95,
+        ttft99,
+        total50,
+        total95,
+        total99,
+        format!("{about}{}", figures.input),
+        format!("{about}{}", figures.output),
+        figures.tokens_per_second().map(|speed| format!("{speed:.0}")).unwrap_or_default(),
+        cost(&figures.cost),
+        sparkline(&figures.course),
+        classes.collect::<Vec<_>>().join(", "),
+    ]
 }
 
 fn percent(share: f64) -> String {

@@ -5,6 +5,7 @@
 use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets::NOTHING};
 
 use super::wrap::cells;
+use crate::chat::sanitise::one_line;
 
 /// A table in the making.
 #[derive(Clone, Debug, Default)]
@@ -30,7 +31,8 @@ impl Table {
 
     /// Adds a row; what is empty is shown as `-`.
     pub fn row(&mut self, cells: Vec<String>) {
-        let shown = |cell: String| if cell.is_empty() { "-".to_owned() } else { cell };
+        // What others named or said does not steer a terminal.
+        let shown = |cell: String| if cell.is_empty() { "-".to_owned() } else { one_line(&cell) };
         self.rows.push(cells.into_iter().map(shown).collect());
     }
 

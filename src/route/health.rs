@@ -127,6 +127,8 @@ pub struct Place {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Aside {
     until: Timestamp,
+    /// How long it was to be, in milliseconds.
+    ms: u64,
     /// How often in a row, for the doubling.
     times: u32,
 }
@@ -363,11 +365,14 @@ impl HealthSnapshot {
                 place.breaker.failed(Rule::ENDPOINT, now, chance);
             }
             Cooling::Aside { asked, first, longest, .. } => {
-                let before = place.aside.clone().unwrap_or(Aside { until: Timestamp::MIN, times: 0 });
+                let before = place.aside.clone().unwrap_or(Aside { until: Timestamp::MIN, ms: 0, times: 0 });
                 let wait = asked.unwrap_or_else(|| (first * 2u32.saturating_pow(before.times.min(8))).min(longest));
                 // Requests that were under way together are one occasion.
                 let times = before.times.saturating_add(u32::from(before.until <= now));
-                place.aside = Some(Aside { until: before.until.max(later(now, wait)), times });
+                let until = later(now, wait);
+                let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+                let longer = before.until >= until;
+                place.aside = Some(if longer { Aside { times, ..before } } else { Aside { until, ms, times } });
             }
             Cooling::Counts | Cooling::Nothing => {
                 place.breaker.failed(Rule::MODEL, now, chance);
@@ -433,7 +438,7 @@ impl HealthSnapshot {
                 lease.until = lease.until.min(later(now, LONGEST_PROBE));
             }
             if let Some(aside) = &mut place.aside {
-                aside.until = aside.until.min(later(now, LONGEST_ASIDE));
+                aside.until = aside.until.min(later(now, LONGEST_ASIDE.min(Duration::from_millis(aside.ms))));
             }
             place.seen = place.seen.map(|seen| seen.min(now));
         }
@@ -655,9 +660,7 @@ mod tests {
         assert_eq!(read, snapshot);
         read.tidy(at(0));
         let keys = places(&target).keys;
-        assert!(
-            matches!(read.standing_of_key(keys[0], at(0)), Standing::Aside(until, _) if until == at(600).max(at(3600)))
-        );
+        assert!(matches!(read.standing_of_key(keys[0], at(0)), Standing::Aside(until, _) if until == at(600)));
         read.tidy(at(40 * 24 * 3600));
         assert_eq!(read.places.len(), 0);
     }

@@ -5,11 +5,13 @@
 
 use std::{fs, io, path::PathBuf};
 
-use super::{lock, replace_lightly};
+use super::{lock_within, replace_lightly};
 use crate::route::health::{HealthError, HealthSnapshot, HealthStore};
 
 /// No snapshot of ours is as long.
 const LONGEST: u64 = 1024 * 1024;
+/// How long another process's change is waited for: the answer waits, too.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
 /// What is written.
 const MOST: usize = 64 * 1024;
 
@@ -48,7 +50,7 @@ impl HealthStore for HealthFile {
 
     fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthSnapshot, HealthError> {
         let unwritable = |error| self.failed("cannot be written", error);
-        let _lock = lock(&self.0).map_err(unwritable)?;
+        let _lock = lock_within(&self.0, PATIENCE).map_err(unwritable)?;
         let text = self.text().map_err(|error| self.failed("cannot be read", error))?;
         let read = text.map(|text| serde_json::from_str(&text)).transpose();
         let broken = read.as_ref().err().map(|error| self.failed("was broken and is begun anew", error));

@@ -4,7 +4,9 @@
 //! what cannot be read is not there.
 
 use std::{
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
     path::{Path, PathBuf},
 };
 
@@ -13,14 +15,22 @@ use std::{
 pub fn read(cache: &Path, endpoint: &str, address: &str) -> Vec<String> {
     let text = fs::read_to_string(place(cache, endpoint)).unwrap_or_default();
     let mut lines = text.lines();
-    if lines.next() == Some(address) { lines.map(str::to_owned).collect() } else { Vec::new() }
+    if lines.next() == Some(&*fingerprint(address)) { lines.map(str::to_owned).collect() } else { Vec::new() }
 }
 
 /// Keeps what the endpoint listed.
 pub fn write(cache: &Path, endpoint: &str, address: &str, ids: &[&str]) -> io::Result<()> {
+    let mark = fingerprint(address);
     let fits = |id: &&&str| !id.contains(['\n', '\r']);
-    let lines: Vec<&str> = std::iter::once(&address).chain(ids.iter().filter(fits)).copied().collect();
+    let lines: Vec<&str> = std::iter::once(&&*mark).chain(ids.iter().filter(fits)).copied().collect();
     super::replace(&place(cache, endpoint), &(lines.join("\n") + "\n"))
+}
+
+/// What tells one address from another; the address itself may hold a password or a key.
+fn fingerprint(address: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    address.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 /// Names have no separators of paths in them, but may be `..`.

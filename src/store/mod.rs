@@ -11,6 +11,7 @@ pub mod record;
 use std::{
     fs, io,
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use crate::environment::Environment;
@@ -111,6 +112,30 @@ pub struct Lock(#[expect(dead_code, reason = "held for its drop")] fs::File);
 /// Takes the right to change `path`: a lock on a file beside it, since the file itself is replaced. Whoever changes it
 /// through a link takes the same one.
 pub fn lock(path: &Path) -> io::Result<Lock> {
+    let file = lock_file(path)?;
+    file.lock()?;
+    Ok(Lock(file))
+}
+
+/// As [`lock`], but does not wait for longer than `limit`: what it guards can be done without.
+#[expect(clippy::disallowed_methods, reason = "a lock of the file system wakes nobody who has a limit")]
+fn lock_within(path: &Path, limit: Duration) -> io::Result<Lock> {
+    /// Whoever has it is done in less.
+    const LOOK: Duration = Duration::from_millis(2);
+    let (file, begun) = (lock_file(path)?, Instant::now());
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(Lock(file)),
+            Err(fs::TryLockError::WouldBlock) if begun.elapsed() < limit => std::thread::sleep(LOOK),
+            Err(fs::TryLockError::WouldBlock) => {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds it"));
+            }
+            Err(fs::TryLockError::Error(error)) => return Err(error),
+        }
+    }
+}
+
+fn lock_file(path: &Path) -> io::Result<fs::File> {
     let path = real(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     private_folder(folder)?;
@@ -119,9 +144,7 @@ pub fn lock(path: &Path) -> io::Result<Lock> {
     let mut options = fs::OpenOptions::new();
     options.create(true).truncate(false).write(true);
     private(&mut options);
-    let file = options.open(folder.join(name))?;
-    file.lock()?;
-    Ok(Lock(file))
+    options.open(folder.join(name))
 }
 
 #[cfg(test)]

@@ -104,6 +104,19 @@ impl Suspension {
     }
 }
 
+/// A file that may not grow any more (`ulimit -f`) is an error of whoever writes it, not the end of the process. Inside a
+/// runtime; lasts as long as the process.
+#[cfg(unix)]
+pub fn survive_file_limits() {
+    let kind = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
+    // Where it cannot be, the process ends as it would have.
+    drop(tokio::signal::unix::signal(kind));
+}
+
+/// Elsewhere than on Unix there is no such limit.
+#[cfg(not(unix))]
+pub fn survive_file_limits() {}
+
 /// Stops this process until it is told to go on.
 #[cfg(unix)]
 pub fn stop_for_a_while() {

@@ -6,7 +6,8 @@ use clap::Args;
 
 use super::{listed, named_endpoint};
 use crate::{
-    cli::{CliError, Context, change::Change, complete::Offer, exit::Exit},
+    chat::sanitise::one_line,
+    cli::{CliError, Context, change::Change, complete::Offer, exit::Exit, given::new_name},
     config::{Config, draft::name_of, edit::NewModel, import::free, parse_duration},
     protocol::ModelInfo,
     term::output::say,
@@ -46,6 +47,9 @@ pub(super) fn run(args: &SyncArgs, config: &Config, context: &Context) -> Result
         Ok(listed) => listed,
         Err(exit) => return Ok(exit),
     };
+    if !args.prefix.is_empty() {
+        new_name(&format!("{}x", args.prefix))?;
+    }
     let change = Change::begin(context)?;
     let config = change.config()?;
     // Another command may have taken it away since.
@@ -54,12 +58,13 @@ pub(super) fn run(args: &SyncArgs, config: &Config, context: &Context) -> Result
     for gone in gone(&config, &endpoint.name, &listed) {
         say(&format!("warning: {gone}\n"));
     }
-    for model in &new {
-        say(&format!("{}{}: {}\n", if args.dry_run { "would add " } else { "added " }, model.name, model.upstream));
-    }
     let known = listed.len() - new.len();
     if !args.dry_run && !new.is_empty() {
         change.edit(|edit| new.iter().try_for_each(|model| edit.add_model(model)))?;
+    }
+    for model in &new {
+        let verb = if args.dry_run { "would add" } else { "added" };
+        say(&format!("{verb} {}: {}\n", model.name, one_line(&model.upstream)));
     }
     say(&format!("{} new, {known} with an entry already or left out by --filter\n", new.len()));
     Ok(Exit::Ok)

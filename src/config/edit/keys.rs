@@ -1,8 +1,8 @@
 //! Changes to where an endpoint's keys are.
 
-use toml_edit::{Array, InlineTable, Item, TableLike, Value};
+use toml_edit::{Array, InlineTable, Item, Key, TableLike, Value};
 
-use super::{Edit, EditError, entries, entries_mut};
+use super::{Edit, EditError, entries_mut};
 use crate::config::normalised;
 
 /// Where a key is: `env`, `file`, `command` or `keyring`, and which.
@@ -25,21 +25,16 @@ impl Edit {
         Ok(())
     }
 
-    /// Who takes a key from `place`.
-    #[must_use]
-    pub fn users_of_key(&self, place: &KeyPlace) -> Vec<String> {
-        let endpoints =
-            entries(self.document.get("endpoints")).filter_map(|(key, item)| Some((key, item.as_table_like()?)));
-        let using = endpoints.filter(|(_, entry)| keys_of(*entry).iter().any(|value| is_at(value, place)));
-        using.map(|(key, _)| key.to_owned()).collect()
-    }
-
-    /// Nobody takes a key from `place` any more.
-    pub fn forget_key(&mut self, place: &KeyPlace) {
+    /// Nobody takes a key from there any more; `is_it` is told what kind of place a key has, and which.
+    pub fn forget_key(&mut self, is_it: &dyn Fn(&str, &str) -> bool) {
         for (_, item) in entries_mut(self.document.get_mut("endpoints")) {
             let Some(entry) = item.as_table_like_mut() else { continue };
             let values = keys_of(entry);
-            let left: Vec<Value> = values.iter().filter(|value| !is_at(value, place)).cloned().collect();
+            let goes = |value: &Value| {
+                let table = value.as_inline_table().into_iter().flat_map(InlineTable::iter);
+                table.filter_map(|(kind, place)| Some((kind, place.as_str()?))).any(|(kind, place)| is_it(kind, place))
+            };
+            let left: Vec<Value> = values.iter().filter(|value| !goes(value)).cloned().collect();
             if left.len() < values.len() {
                 put(entry, left);
             }
@@ -47,33 +42,57 @@ impl Edit {
     }
 }
 
-/// The values of `api_key` and `api_keys`.
+/// The values of `api_key` and `api_keys`, however they are written.
 fn keys_of(entry: &dyn TableLike) -> Vec<Value> {
-    let one = entry.get("api_key").and_then(Item::as_value).cloned();
+    let one = entry.get("api_key").and_then(|item| item.as_value().cloned().or_else(|| inlined(item.as_table_like()?)));
     let several = entry.get("api_keys").and_then(Item::as_array).into_iter().flatten().cloned();
     one.into_iter().chain(several).collect()
 }
 
+/// `api_key.env = "A"` and `[endpoints.a.api_key]`, on one line.
+fn inlined(table: &dyn TableLike) -> Option<Value> {
+    let pairs: Option<Vec<(&str, Value)>> =
+        table.iter().map(|(key, item)| Some((key, item.as_value()?.clone()))).collect();
+    let mut inlined: InlineTable = pairs?.into_iter().collect();
+    inlined.fmt();
+    Some(inlined.into())
+}
+
+/// Puts the keys where the first of them was, with its comments.
 fn put(entry: &mut dyn TableLike, mut values: Vec<Value>) {
     for value in &mut values {
         value.decor_mut().clear();
     }
-    entry.remove("api_keys");
-    match values.len() {
-        0 => drop(entry.remove("api_key")),
-        // Where it was, it stays, with its comment.
-        1 => match entry.get_mut("api_key").and_then(Item::as_value_mut) {
-            Some(known) => {
-                let decor = known.decor().clone();
-                *known = values.remove(0);
-                *known.decor_mut() = decor;
-            }
-            None => drop(entry.insert("api_key", Item::Value(values.remove(0)))),
-        },
-        _ => {
-            entry.remove("api_key");
-            entry.insert("api_keys", Item::Value(values.into_iter().collect::<Array>().into()));
+    let (name, value): (&str, Option<Value>) = match values.len() {
+        0 | 1 => ("api_key", values.pop()),
+        _ => ("api_keys", Some(values.into_iter().collect::<Array>().into())),
+    };
+    let Some(mut value) = value else {
+        entry.remove("api_key");
+        entry.remove("api_keys");
+        return;
+    };
+    // A key cannot be changed where it is: all are taken out and put back in their order.
+    let keys: Vec<Key> = entry.iter().filter_map(|(key, _)| entry.key(key).cloned()).collect();
+    let mut placed = false;
+    for key in keys {
+        let Some(item) = entry.remove(&key) else { continue };
+        if key != "api_key" && key != "api_keys" {
+            super::put(entry, &key, item);
+        } else if !std::mem::replace(&mut placed, true) {
+            // What was a table of its own has no line whose comments could be kept.
+            let key = match item.as_value() {
+                Some(old) => {
+                    *value.decor_mut() = old.decor().clone();
+                    super::renamed(&key, name)
+                }
+                None => Key::new(name),
+            };
+            super::put(entry, &key, Item::Value(value.clone()));
         }
+    }
+    if !placed {
+        entry.insert(name, Item::Value(value));
     }
 }
 
@@ -114,12 +133,29 @@ mod tests {
     }
 
     #[test]
+    fn keys_are_seen_however_they_are_written() {
+        for old in [
+            "api_key.env = \"A\"",
+            "# above\napi_key = { env = \"A\" } # mine\nrpm = 7",
+            "[endpoints.a.api_key]\nenv = \"A\"",
+        ] {
+            let mut edit = Edit::open(&format!("[endpoints.a]\nbase_url = \"http://h/v1\"\n{old}\n")).expect("good");
+            edit.set_key("a", &file("a"), true).expect("there");
+            let text = edit.text();
+            assert!(text.contains("api_keys = [{ env = \"A\" }, { file = \"keys/a\" }]"), "{text}");
+            assert!(
+                !old.contains("rpm") || text.contains("# above\napi_keys") && text.ends_with("# mine\nrpm = 7\n"),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
     fn a_key_that_goes_is_taken_out_wherever_it_is_used() {
         let text = edited(|edit| {
             edit.set_key("a", &file("x"), true).expect("there");
             edit.set_key("b", &file("x"), false).expect("there");
-            assert_eq!(edit.users_of_key(&file("x")), ["a", "b"]);
-            edit.forget_key(&file("x"));
+            edit.forget_key(&|kind, place| kind == "file" && place == "keys/x");
         });
         assert!(text.contains("api_key = { env = \"A\" }") && !text.contains("keys/x"), "{text}");
     }

@@ -155,7 +155,7 @@ impl Edit {
     }
 
     /// Adds a route.
-    pub fn add_route(&mut self, name: &str, models: &[String], strategy: Option<&str>) -> Result<(), EditError> {
+    pub fn add_route(&mut self, name: &str, models: &[(String, u32)], strategy: Option<&str>) -> Result<(), EditError> {
         for (table, kind) in [("models", "a model"), ("sets", "a set")] {
             if self.find(table, name).is_some() {
                 return Err(EditError::Taken { kind, name: name.to_owned() });
@@ -165,7 +165,14 @@ impl Edit {
         if let Some(strategy) = strategy {
             entry.insert("strategy", strategy.into());
         }
-        entry.insert("models", Item::Value(models.iter().map(String::as_str).collect::<Array>().into()));
+        let member = |(name, weight): &(String, u32)| match weight {
+            1 => Value::from(name.as_str()),
+            weight => {
+                let weighted = [("name", Value::from(name.as_str())), ("weight", Value::from(i64::from(*weight)))];
+                weighted.into_iter().collect::<InlineTable>().into()
+            }
+        };
+        entry.insert("models", Item::Value(models.iter().map(member).collect::<Array>().into()));
         self.add("routes", "a route", name, entry)
     }
 

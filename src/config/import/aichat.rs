@@ -23,7 +23,11 @@ pub(super) fn config(text: &str) -> Result<Imported, ImportError> {
     if let Some(wanted) = yaml::some_text(&document, "model") {
         match called.iter().find(|(name, _)| *name == wanted) {
             Some((_, model)) => imported.default = Some(model.clone()),
-            None => imported.leave_out(format!("model {wanted}"), "no client lists it: mmchat model default NAME"),
+            // aichat has the models of well-known services built in.
+            None => match wanted.split_once(':').filter(|(client, _)| has_endpoint(&imported, client)) {
+                Some((client, id)) => imported.default = Some(format!("{client}/{id}")),
+                None => imported.leave_out(format!("model {wanted}"), "no client lists it: mmchat model default NAME"),
+            },
         }
     }
     for setting in ["temperature", "top_p"] {
@@ -35,6 +39,10 @@ pub(super) fn config(text: &str) -> Result<Imported, ImportError> {
         }
     }
     Ok(imported)
+}
+
+fn has_endpoint(imported: &Imported, name: &str) -> bool {
+    imported.endpoints.iter().any(|endpoint| endpoint.name == name)
 }
 
 fn client(imported: &mut Imported, client: &Value, called: &mut Vec<(String, String)>) {
@@ -73,7 +81,7 @@ fn client(imported: &mut Imported, client: &Value, called: &mut Vec<(String, Str
             continue;
         }
         let upstream = yaml::some_text(model, "real_name").unwrap_or_else(|| id.clone());
-        let price = |key: &str| yaml::number(model, key);
+        let price = |key: &str| yaml::number(model, key).filter(|price| *price >= 0.0);
         let taken: Vec<String> = imported.models.iter().map(|known| known.name.clone()).collect();
         let own = super::free(&crate::config::draft::name_of(&id), &taken);
         called.push((format!("{name}:{id}"), own.clone()));

@@ -23,7 +23,8 @@ fn assignment(line: &str) -> Option<(String, String)> {
     }
     let value = value.trim();
     let quoted = |quote| value.strip_prefix(quote).and_then(|rest: &str| rest.strip_suffix(quote));
-    let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(value);
+    let bare = value.split_once(" #").map_or(value, |(value, _)| value.trim_end());
+    let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(bare);
     Some((name.to_owned(), value.to_owned()))
 }
 
@@ -40,7 +41,15 @@ pub(super) fn variables(text: &str) -> Result<Imported, ImportError> {
         if variable.is_none() && own.is_none() {
             continue;
         }
-        let address = own.unwrap_or(&vendor.base_url).to_owned();
+        let address = match own {
+            // Other programs want the address without a path.
+            Some(own) if url::Url::parse(own).is_ok_and(|url| url.path() == "/") => {
+                let path = url::Url::parse(&vendor.base_url).map(|url| url.path().to_owned()).unwrap_or_default();
+                format!("{}{path}", own.trim_end_matches('/'))
+            }
+            Some(own) => own.to_owned(),
+            None => vendor.base_url.clone(),
+        };
         let keys = variable.and_then(|name| key(environment.get(name)?)).into_iter().collect();
         let Some(endpoint) = imported.endpoint(&vendor.name, &address, keys) else { continue };
         let named = MODELS.iter().find_map(|end| environment.get(&format!("{stem}_{end}")));

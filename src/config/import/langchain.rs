@@ -46,6 +46,8 @@ pub(super) fn settings(text: &str) -> Result<Imported, ImportError> {
         ("DEFAULT_EMBEDDING_MODEL", "mmchat asks chat models only"),
         ("TEMPERATURE", "set it for a model: params = { temperature = … }"),
         ("MAX_TOKENS", "set it for a model: params = { max_tokens = … }"),
+        ("HISTORY_LEN", "ask --continue goes on with all of a conversation"),
+        ("Agent_MODEL", "there are no agents here"),
     ] {
         if let Some(value) = yaml::some_text(&document, setting) {
             imported.leave_out(format!("{setting} {value}"), why);
@@ -66,8 +68,16 @@ fn platform(imported: &mut Imported, name: &str, platform: &serde_yaml_ng::Value
         imported.leave_out(format!("platform {name}"), "it has no api_base_url");
         return false;
     };
-    let keys = yaml::text(platform, "api_key").and_then(|text| key(&text)).into_iter().collect();
+    let keys: Vec<_> = yaml::text(platform, "api_key").and_then(|text| key(&text)).into_iter().collect();
+    let lacks = keys.is_empty() && matches!(kind.as_str(), "openai" | "oneapi");
     let Some(endpoint) = imported.endpoint(name, &address, keys) else { return false };
+    if lacks {
+        imported.lacks_key(&endpoint);
+    }
+    if let Some(most) = yaml::whole(platform, "api_concurrencies") {
+        let why = format!("add max_concurrency = {most} to the endpoint if it wants that");
+        imported.leave_out(format!("api_concurrencies of {name}"), why);
+    }
     set_gateway(imported, &endpoint, kind == "oneapi");
     if yaml::some_text(platform, "api_proxy").is_some() {
         // It is not shown: a proxy's address may hold a password.
@@ -103,17 +113,16 @@ fn set_gateway(imported: &mut Imported, endpoint: &str, gateway: bool) {
 }
 
 /// Workers of the older version, and the service each speaks to.
-const WORKERS: [(&str, &str); 9] = [
+const WORKERS: [(&str, &str); 6] = [
     ("ChatGLMWorker", "zhipu"),
     ("MiniMaxWorker", "minimax"),
     ("QwenWorker", "dashscope"),
-    ("QianFanWorker", "qianfan"),
-    ("FangZhouWorker", "doubao"),
     ("BaiChuanWorker", "baichuan"),
-    ("XingHuoWorker", "spark"),
     ("ClaudeWorker", "anthropic"),
     ("GeminiWorker", "gemini"),
 ];
+/// Workers whose services have changed since: their keys fit the older addresses only.
+const OUTDATED: [&str; 3] = ["XingHuoWorker", "QianFanWorker", "FangZhouWorker"];
 
 /// `ONLINE_LLM_MODEL` of `model_config.py`, read as literals.
 pub(super) fn python(text: &str) -> Result<Imported, ImportError> {
@@ -145,6 +154,9 @@ fn online(imported: &mut Imported, name: &str, entry: &Value) {
         None => None,
         Some(worker) => match WORKERS.iter().find(|(known, _)| *known == worker) {
             Some((_, vendor)) => vendors::named(vendor),
+            None if OUTDATED.contains(&worker) => {
+                return imported.leave_out(what, format!("{worker} uses keys of an older API of its service"));
+            }
             None => return imported.leave_out(what, format!("{worker} speaks a format of its own")),
         },
     };
@@ -154,15 +166,21 @@ fn online(imported: &mut Imported, name: &str, entry: &Value) {
         return imported.leave_out(what, "it has no api_base_url");
     };
     let keys: Vec<_> = text("api_key").and_then(key).into_iter().collect();
+    let lacks = keys.is_empty();
     if vendor.is_some() && keys.is_empty() {
         return imported.leave_out(what, "it has no api_key");
     }
-    let upstream = text("model_name").or(text("version")).or(text("model")).map(str::to_owned);
+    // What Anthropic calls a version is that of its format.
+    let version = text("version").filter(|_| vendor.is_none_or(|vendor| vendor.name != "anthropic"));
+    let upstream = text("model_name").or(version).or(text("model")).map(str::to_owned);
     let Some(upstream) = upstream.or_else(|| vendor.and_then(|vendor| vendor.model.clone())) else {
         return imported.leave_out(what, "it names no model");
     };
     let named = vendor.map_or(name, |vendor| vendor.name.as_str());
     let Some(endpoint) = imported.endpoint(named, &address, keys) else { return };
+    if lacks {
+        imported.lacks_key(&endpoint);
+    }
     if text("openai_proxy").is_some() {
         imported.leave_out(format!("openai_proxy of {name}"), "add proxy = \"…\" to the endpoint");
     }

@@ -25,7 +25,9 @@ const OWN_FORMAT: [&str; 5] = ["anthropic", "gemini", "cohere", "ollama", "mistr
 
 /// Each deployment becomes a model; several of one `model_name` become a route.
 pub(super) fn config(text: &str) -> Result<Imported, ImportError> {
-    let document = yaml::read(text)?;
+    let mut document = yaml::read(text)?;
+    // `<<: *defaults`
+    document.apply_merge().map_err(|_| ImportError("its merges (<<) cannot be read".into()))?;
     if document.get("model_list").and_then(Value::as_sequence).is_none() {
         return Err(ImportError("it has no list model_list, as LiteLLM's config.yaml has".into()));
     }
@@ -82,12 +84,21 @@ fn deployment(imported: &mut Imported, name: &str, entry: &Value) -> Option<Impo
         imported.leave_out(what, "a pattern of names: name the models you want");
         return None;
     }
-    if mode.is_some_and(|mode| !matches!(mode.as_str(), "chat" | "completion")) || model.contains("embedding") {
+    if mode.is_some_and(|mode| !matches!(mode.as_str(), "chat" | "completion")) || super::is_no_chat_model(&model) {
         imported.leave_out(what, "mmchat asks chat models only");
         return None;
     }
-    let (provider, upstream) = model.split_once('/').unwrap_or(("openai", &model));
+    let Some((provider, upstream)) =
+        model.split_once('/').or_else(|| is_openais(&model).then_some(("openai", &*model)))
+    else {
+        imported.leave_out(what, format!("LiteLLM knows by itself whose {model} is; add it by hand"));
+        return None;
+    };
     let own = yaml::some_text(params, "api_base").or_else(|| yaml::some_text(params, "base_url"));
+    if own.as_ref().is_some_and(|own| own.starts_with("os.environ/")) {
+        imported.leave_out(what, "its address is in a variable of the environment; add it by hand");
+        return None;
+    }
     let vendor_name = PROVIDERS.iter().find(|(known, _)| *known == provider).map_or(provider, |(_, ours)| ours);
     let vendor = vendors::named(vendor_name);
     let address = match (own, vendor) {
@@ -111,8 +122,14 @@ fn deployment(imported: &mut Imported, name: &str, entry: &Value) -> Option<Impo
             .collect(),
     };
     let endpoint = imported.endpoint(vendor_name, &address, keys)?;
+    unmapped(imported, name, params);
     let info = entry.get("model_info").unwrap_or(&Value::Null);
-    let price = |name: &str| yaml::number(params, name).or_else(|| yaml::number(info, name)).map(|each| each * 1e6);
+    let price = |name: &str| {
+        yaml::number(params, name)
+            .or_else(|| yaml::number(info, name))
+            .map(|each| each * 1e6)
+            .filter(|price| *price >= 0.0)
+    };
     let taken: Vec<String> = imported.models.iter().map(|known| known.name.clone()).collect();
     Some(ImportedModel {
         name: super::free(&name_of(name), &taken),
@@ -127,6 +144,32 @@ fn deployment(imported: &mut Imported, name: &str, entry: &Value) -> Option<Impo
     })
 }
 
+/// Names that are OpenAI's own.
+fn is_openais(model: &str) -> bool {
+    ["gpt-", "chatgpt-", "o1", "o3", "o4"].iter().any(|start| model.starts_with(start))
+}
+
+/// Settings of a deployment that have another home here, or none.
+fn unmapped(imported: &mut Imported, name: &str, params: &Value) {
+    const KNOWN: [&str; 9] = [
+        "model",
+        "api_base",
+        "base_url",
+        "api_key",
+        "temperature",
+        "top_p",
+        "max_tokens",
+        "input_cost_per_token",
+        "output_cost_per_token",
+    ];
+    let keys = params.as_mapping().into_iter().flatten().filter_map(|(key, _)| key.as_str());
+    let others: Vec<&str> = keys.filter(|key| !KNOWN.contains(key)).collect();
+    if !others.is_empty() {
+        let why = "rpm, timeouts and headers belong to the endpoint, other parameters to the model's `extra`";
+        imported.leave_out(format!("{} of {name}", others.join(", ")), why);
+    }
+}
+
 /// Groups of several deployments, and fallbacks, are routes.
 fn routes(imported: &mut Imported, document: &Value, groups: &mut [(String, Vec<String>)]) {
     let router = document.get("router_settings").unwrap_or(&Value::Null);
@@ -137,6 +180,11 @@ fn routes(imported: &mut Imported, document: &Value, groups: &mut [(String, Vec<
         Some("cost-based-routing") => "cheapest",
         _ => "weighted",
     };
+    for other in ["default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"] {
+        if router.get(other).or_else(|| settings.get(other)).is_some_and(|value| !value.is_null()) {
+            imported.leave_out(other, "a route goes on to its next model; on_filter = \"next\" does so after a filter");
+        }
+    }
     let fallbacks: Vec<&Value> =
         yaml::list(router, "fallbacks").iter().chain(yaml::list(settings, "fallbacks")).collect();
     let models_of = |groups: &[(String, Vec<String>)], name: &str| {
@@ -156,7 +204,20 @@ fn routes(imported: &mut Imported, document: &Value, groups: &mut [(String, Vec<
         if models.len() < 2 {
             continue;
         }
-        let strategy = if own > 1 { strategy } else { "priority" };
-        imported.routes.push(ImportedRoute { name: name_of(name), models: models.clone(), strategy });
+        let fallbacks = models.len() > own;
+        // Fallbacks are asked when all others failed: only `priority` and weights of 0 say so.
+        let strategy = match strategy {
+            _ if own == 1 => "priority",
+            "weighted" => "weighted",
+            other if fallbacks => {
+                let why = "its fallbacks come last only in order";
+                imported.leave_out(format!("routing_strategy {other} of {name}"), why);
+                "priority"
+            }
+            other => other,
+        };
+        let weight = |place| u32::from(place < own || strategy != "weighted");
+        let models = models.iter().enumerate().map(|(place, model)| (model.clone(), weight(place))).collect();
+        imported.routes.push(ImportedRoute { name: name_of(name), models, strategy });
     }
 }

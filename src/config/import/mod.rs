@@ -73,8 +73,8 @@ pub struct ImportedModel {
 pub struct ImportedRoute {
     /// Its name.
     pub name: String,
-    /// The names of its models, in order.
-    pub models: Vec<String>,
+    /// The names of its models, in order, with their shares where it is `weighted`; 0: when all others failed.
+    pub models: Vec<(String, u32)>,
     /// How it chooses.
     pub strategy: &'static str,
 }
@@ -185,6 +185,14 @@ impl Imported {
         Some(name)
     }
 
+    /// A service's key is a placeholder, or is kept elsewhere.
+    fn lacks_key(&mut self, endpoint: &str) {
+        self.leave_out(
+            format!("the key of {endpoint}"),
+            format!("there is none in the file: mmchat key set {endpoint}"),
+        );
+    }
+
     fn leave_out(&mut self, what: impl Into<String>, why: impl Into<String>) {
         self.left_out.push(LeftOut { what: what.into(), why: why.into() });
     }
@@ -212,14 +220,12 @@ impl Imported {
         self.models = models;
         let ours = |name: &str| renamed.iter().find(|(theirs, _)| theirs == name).map(|(_, ours)| ours.clone());
         for route in &mut self.routes {
-            route.models = route.models.iter().filter_map(|name| ours(name)).collect();
-            let mut seen = Vec::new();
-            route.models.retain(|name| {
-                !seen.contains(name) && {
-                    seen.push(name.clone());
-                    true
-                }
-            });
+            let mut models: Vec<(String, u32)> = Vec::new();
+            for (name, weight) in &route.models {
+                let named = ours(name).filter(|name| models.iter().all(|(known, _)| known != name));
+                models.extend(named.map(|name| (name, *weight)));
+            }
+            route.models = models;
         }
         self.default =
             self.default.take().map(|name| if routes.contains(&name) { name } else { ours(&name).unwrap_or(name) });
@@ -232,6 +238,26 @@ pub fn free(name: &str, taken: &[String]) -> String {
     let numbered = (2..).map(|number| format!("{name}-{number}"));
     let mut names = std::iter::once(name.to_owned()).chain(numbered);
     names.find(|name| !taken.contains(name)).expect("numbers do not end")
+}
+
+/// Whether a model is for something else than chat, by what such models are called.
+fn is_no_chat_model(id: &str) -> bool {
+    const OTHERS: [&str; 12] = [
+        "embed",
+        "bge-",
+        "rerank",
+        "whisper",
+        "tts-",
+        "dall-e",
+        "stable-diffusion",
+        "moderation",
+        "m3e",
+        "gte-",
+        "-asr",
+        "cogview",
+    ];
+    let id = id.to_lowercase();
+    OTHERS.iter().any(|other| id.contains(other))
 }
 
 /// A key as such files hold it; `None`: it stands for none.

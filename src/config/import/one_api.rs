@@ -56,6 +56,8 @@ const ONE_API_CUSTOM: [u64; 11] = [2, 4, 5, 6, 7, 8, 9, 10, 12, 13, 50];
 const NEW_API_CUSTOM: [u64; 8] = [6, 7, 8, 9, 10, 12, 13, 47];
 /// One-API's type whose `base_url` holds the version, too.
 const COMPATIBLE: u64 = 50;
+/// The type whose `base_url` is the whole address, in new-api.
+const CUSTOM: u64 = 8;
 const ENABLED: u64 = 1;
 
 /// Each channel becomes an endpoint; a model of several channels becomes a route of that name.
@@ -84,7 +86,7 @@ pub(super) fn channels(text: &str) -> Result<Imported, ImportError> {
     for (name, models) in served.into_iter().filter(|(_, models)| models.len() > 1) {
         imported.routes.push(ImportedRoute {
             name: crate::config::draft::name_of(&name),
-            models,
+            models: models.into_iter().map(|model| (model, 1)).collect(),
             strategy: "priority",
         });
     }
@@ -105,7 +107,13 @@ fn channel(imported: &mut Imported, channel: &Value, is_new_api: bool, served: &
     if vendor.is_none() && !custom.contains(&kind) {
         return imported.leave_out(what, format!("its type {kind} has no address that speaks the OpenAI format"));
     }
-    let own = text("base_url").map(|own| address(own, kind == COMPATIBLE && !is_new_api, vendor));
+    let own = match text("base_url") {
+        None => None,
+        Some(own) => match address(own, Base::of(kind, is_new_api), vendor) {
+            Ok(address) => Some(address),
+            Err(why) => return imported.leave_out(what, why),
+        },
+    };
     let Some(address) = own.or_else(|| vendor.map(|vendor| vendor.base_url.clone())) else {
         return imported.leave_out(what, "it has no base_url");
     };
@@ -114,15 +122,16 @@ fn channel(imported: &mut Imported, channel: &Value, is_new_api: bool, served: &
     let missing = keys.is_empty();
     let Some(endpoint) = imported.endpoint(name, &address, keys) else { return };
     if missing {
-        imported.leave_out(
-            format!("the key of channel {name}"),
-            format!("the list does not hold it: mmchat key set {endpoint}"),
-        );
+        imported.lacks_key(&endpoint);
     }
     let mapping: Value = text("model_mapping").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
     for model in
         text("models").into_iter().flat_map(|models| models.split(',')).map(str::trim).filter(|model| !model.is_empty())
     {
+        if super::is_no_chat_model(model) {
+            imported.leave_out(format!("model {model} of channel {name}"), "mmchat asks chat models only");
+            continue;
+        }
         let upstream = mapping.get(model).and_then(Value::as_str).unwrap_or(model).to_owned();
         let taken: Vec<String> = imported.models.iter().map(|known| known.name.clone()).collect();
         let name = super::free(&crate::config::draft::name_of(model), &taken);
@@ -134,13 +143,45 @@ fn channel(imported: &mut Imported, channel: &Value, is_new_api: bool, served: &
     }
 }
 
-/// Channels' addresses stop before the version, unless they are `whole`; a vendor's own is known better.
-fn address(own: &str, whole: bool, vendor: Option<&vendors::Vendor>) -> String {
+/// What a channel's `base_url` holds.
+#[derive(Clone, Copy, PartialEq)]
+enum Base {
+    /// All before the version.
+    Plain,
+    /// The version, too.
+    Versioned,
+    /// The whole address of a request.
+    Whole,
+}
+
+impl Base {
+    fn of(kind: u64, is_new_api: bool) -> Self {
+        match kind {
+            COMPATIBLE if !is_new_api => Self::Versioned,
+            CUSTOM if is_new_api => Self::Whole,
+            _ => Self::Plain,
+        }
+    }
+}
+
+/// Services with formats of their own: only their own addresses speak the OpenAI format as well.
+const OWN_FORMAT: [&str; 4] = ["anthropic", "dashscope", "gemini", "cohere"];
+
+/// The address below which the API is, or why there is none. A vendor's own is known better.
+fn address(own: &str, base: Base, vendor: Option<&vendors::Vendor>) -> Result<String, &'static str> {
     let own = own.trim_end_matches('/');
     let host = |text: &str| url::Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned));
-    match vendor.filter(|vendor| host(own) == host(&vendor.base_url)) {
-        Some(vendor) => vendor.base_url.clone(),
-        None if whole || own.ends_with("/v1") => own.to_owned(),
-        None => format!("{own}/v1"),
+    if let Some(vendor) = vendor.filter(|vendor| host(own) == host(&vendor.base_url)) {
+        return Ok(vendor.base_url.clone());
+    }
+    if vendor.is_some_and(|vendor| OWN_FORMAT.contains(&vendor.name.as_str())) {
+        return Err("at an address of its own it speaks its own format");
+    }
+    match base {
+        Base::Whole if own.contains('{') => Err("its address has the model in it"),
+        Base::Whole => Ok(own.trim_end_matches("/chat/completions").to_owned()),
+        Base::Versioned => Ok(own.to_owned()),
+        Base::Plain if own.ends_with("/v1") => Ok(own.to_owned()),
+        Base::Plain => Ok(format!("{own}/v1")),
     }
 }

@@ -10,6 +10,10 @@ fn models(imported: &Imported) -> Vec<String> {
     imported.models.iter().map(|model| format!("{}={}/{}", model.name, model.endpoint, model.upstream)).collect()
 }
 
+fn members(route: &ImportedRoute) -> Vec<String> {
+    route.models.iter().map(|(name, weight)| format!("{name} {weight}")).collect()
+}
+
 fn left_out(imported: &Imported) -> String {
     let lines: Vec<String> = imported.left_out.iter().map(|left| format!("{}: {}", left.what, left.why)).collect();
     lines.join("\n")
@@ -51,8 +55,8 @@ fn a_list_of_channels() {
     );
     assert_eq!(imported.routes.len(), 1);
     assert_eq!(
-        (imported.routes[0].name.as_str(), imported.routes[0].models.clone()),
-        ("gpt-4o", vec!["gpt-4o-mirror".to_owned(), "gpt-4o-2".to_owned()])
+        (imported.routes[0].name.as_str(), members(&imported.routes[0])),
+        ("gpt-4o", vec!["gpt-4o-mirror 1".to_owned(), "gpt-4o-2 1".to_owned()])
     );
     assert_eq!(imported.endpoints[0].base_url, "https://mirror.example.com/v1");
     assert_eq!(imported.endpoints[1].keys.len(), 2);
@@ -72,8 +76,10 @@ fn a_litellm_config() {
         ["gpt-openai=openai/gpt-4o", "gpt-2=openai-2/gpt-4o", "backup=deepseek/deepseek-chat"]
     );
     let route = &imported.routes[0];
-    assert_eq!((route.name.as_str(), route.strategy), ("gpt", "least-busy"));
-    assert_eq!(route.models, ["gpt-openai", "gpt-2", "backup"]);
+    assert_eq!((route.name.as_str(), route.strategy), ("gpt", "priority"));
+    assert_eq!(members(route), ["gpt-openai 1", "gpt-2 1", "backup 1"]);
+    let weighted = read(&text.replace("least-busy", "simple-shuffle"));
+    assert_eq!(members(&weighted.routes[0]), ["gpt-openai 1", "gpt-2 1", "backup 0"]);
     assert_eq!(imported.endpoints[0].keys, [ImportedKey::Env("MY_KEY".into())]);
     assert_eq!(imported.endpoints[2].keys, [ImportedKey::Env("DEEPSEEK_API_KEY".into())]);
     let first = &imported.models[0];
@@ -91,7 +97,7 @@ fn what_the_projects_themselves_show() {
     let names = models(&litellm);
     assert!(names.contains(&"gpt-4o-openai=openai/gpt-4o".to_owned()), "{names:?}");
     assert!(names.contains(&"vllm-models=openai-2/facebook/opt-125m".to_owned()), "{names:?}");
-    assert_eq!(litellm.routes[0].models, ["gpt-4o-openai", "anthropic-claude"]);
+    assert_eq!(members(&litellm.routes[0]), ["gpt-4o-openai 1", "anthropic-claude 1"]);
     let left = left_out(&litellm);
     for why in ["azure", "pattern of names", "model_group_alias gpt-4", "ollama"] {
         assert!(left.contains(why), "{why}: {left}");
@@ -106,6 +112,8 @@ fn what_the_projects_themselves_show() {
 
 #[test]
 fn an_aichat_config() {
+    let built_in = "model: openai:gpt-4o\nclients:\n  - type: openai\n    api_key: sk-openai-literal\n";
+    assert_eq!(read(built_in).default.as_deref(), Some("openai/gpt-4o"));
     let text = "model: local:qwen\ntemperature: 0.1\nclients:\n  - type: openai\n    api_key: sk-openai-literal\n  - type: openai-compatible\n    name: local\n    api_base: http://127.0.0.1:8080/v1\n    models:\n      - name: qwen\n        max_input_tokens: 32768\n        input_price: 1\n        output_price: 2\n      - name: bge\n        type: embedding\n  - type: vertexai\n    project_id: x\n";
     let imported = read(text);
     assert_eq!(models(&imported), ["qwen=local/qwen"]);
@@ -125,11 +133,12 @@ fn llms_extra_models() {
 
 #[test]
 fn an_environment() {
-    let text = "# mine\nexport OPENAI_API_KEY=\"sk-openai-literal\"\nOPENAI_BASE_URL=http://127.0.0.1:8080/v1\nOPENAI_MODEL=qwen\nDEEPSEEK_API_KEY='sk-deepseek-literal'\nPATH=/bin\n";
+    let text = "# mine\nexport OPENAI_API_KEY=\"sk-openai-literal\"\nOPENAI_BASE_URL=http://127.0.0.1:8080/v1\nOPENAI_MODEL=qwen\nDEEPSEEK_API_KEY=sk-deepseek-literal # mine\nMOONSHOT_BASE_URL=http://127.0.0.1:9\nPATH=/bin\n";
     let imported = read(text);
     assert_eq!(models(&imported)[0], "qwen=openai/qwen");
     assert!(models(&imported)[1].contains("=deepseek/"));
     assert_eq!(imported.endpoints[0].base_url, "http://127.0.0.1:8080/v1");
+    assert_eq!(imported.endpoints[1].keys, [ImportedKey::Literal(ApiKey::new("sk-deepseek-literal"))]);
     assert!(ImportFormat::Env.read("PATH=/bin\n").is_err());
 }
 

@@ -6,8 +6,29 @@ use serde_yaml_ng::Value;
 
 use super::ImportError;
 
+/// No configuration is as deep, and the reader's time grows with the square of it.
+const DEEPEST: usize = 64;
+
+/// How deep its brackets are, at most; those within texts count, too.
+fn depth(text: &str) -> usize {
+    let (mut open, mut deepest) = (0usize, 0);
+    for c in text.bytes() {
+        match c {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            b'\n' if open > DEEPEST => return open,
+            _ => {}
+        }
+        deepest = deepest.max(open);
+    }
+    deepest
+}
+
 /// The document.
 pub(super) fn read(text: &str) -> Result<Value, ImportError> {
+    if depth(text) > DEEPEST {
+        return Err(ImportError(format!("it has brackets more than {DEEPEST} deep")));
+    }
     serde_yaml_ng::from_str(text).map_err(|error| {
         let at = error.location().map(|at| format!(" (line {}, column {})", at.line(), at.column()));
         // The reader's own message may quote what stands there, which may be a key.

@@ -1,6 +1,9 @@
 //! Endpoints of the file: addresses, keys, headers, proxies and limits, checked.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use http::HeaderName;
 use url::Url;
@@ -154,12 +157,22 @@ impl Resolver {
 
     /// `~` is the home folder; other relative paths start at the config's folder.
     fn path(&self, written: &str) -> PathBuf {
-        let home = || directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
-        match written.strip_prefix("~/").zip(home()) {
-            Some((rest, home)) => home.join(rest),
-            None => self.folder.join(written),
-        }
+        in_folder(&self.folder, written)
     }
+}
+
+fn in_folder(folder: &Path, written: &str) -> PathBuf {
+    let home = || directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
+    match written.strip_prefix("~/").zip(home()) {
+        Some((rest, home)) => home.join(rest),
+        None => folder.join(written),
+    }
+}
+
+/// Where a path leads that is written in the config at `config`.
+#[must_use]
+pub fn path_of(config: &Path, written: &str) -> PathBuf {
+    in_folder(config.parent().unwrap_or(Path::new("")), written)
 }
 
 /// The address written as `text`, or what is wrong with it.

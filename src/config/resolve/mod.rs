@@ -14,7 +14,7 @@ mod endpoint;
 mod spend;
 
 use endpoint::bare_endpoint;
-pub use endpoint::base_url;
+pub use endpoint::{base_url, path_of};
 
 use super::{
     Config, ConfigError, Preset, Problem, Route, Set,
@@ -267,8 +267,18 @@ impl Resolver {
             input: entry.input.value,
             output: entry.output.value,
             cached_input: entry.cached_input.as_ref().map(|price| price.value),
-            currency: entry.currency.clone().unwrap_or_else(|| "USD".into()),
+            currency: entry.currency.as_ref().map_or_else(|| "USD".into(), |code| self.currency(code)),
         }
+    }
+
+    /// A currency's code, whose case nobody means anything by.
+    fn currency(&mut self, code: &At<String>) -> String {
+        let upper = code.value.to_uppercase();
+        if upper.len() != 3 || !upper.bytes().all(|c| c.is_ascii_uppercase()) {
+            self.problem(format!("`{}` is no currency", code.value), &code.span).help =
+                Some("write its ISO 4217 code, such as USD, EUR or CNY".into());
+        }
+        upper
     }
 
     fn route(&mut self, name: &At<String>, entry: &RouteEntry) {

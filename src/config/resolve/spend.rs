@@ -12,6 +12,9 @@ use crate::{
     route::spend::{Period, SpendLimit, SpendScope},
 };
 
+/// A hundred years.
+const MOST_DAYS: u32 = 36_500;
+
 impl Resolver {
     pub(super) fn spend(&mut self, entry: &SpendEntry) {
         self.limits_of(&SpendScope::All, entry.day.as_ref(), entry.month.as_ref());
@@ -34,8 +37,9 @@ impl Resolver {
     }
 
     pub(super) fn history(&mut self, file: &ConfigFile) {
-        if let Some(days) = file.history_days.as_ref().filter(|days| days.value == 0) {
-            self.problem("history_days must be at least 1", &days.span).help =
+        let sensible = 1..=MOST_DAYS;
+        if let Some(days) = file.history_days.as_ref().filter(|days| !sensible.contains(&days.value)) {
+            self.problem(format!("history_days must be from 1 to {MOST_DAYS}"), &days.span).help =
                 Some("write history = false to keep none".into());
         }
         self.config.history =
@@ -59,7 +63,8 @@ impl Resolver {
                 if !(amount.is_finite() && *amount >= 0.0) {
                     self.problem("a limit is a number that is not negative", &entry.span);
                 }
-                let (scope, currency) = (scope.clone(), currency.clone());
+                let written = At { value: currency.clone(), span: entry.span.clone() };
+                let (scope, currency) = (scope.clone(), self.currency(&written));
                 self.config.spend.push(SpendLimit { scope, period, amount: *amount, currency });
             }
         }

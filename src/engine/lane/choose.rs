@@ -176,11 +176,9 @@ impl Run {
 
     /// Leaves out candidates that surely cannot answer.
     async fn able(&mut self, targets: Vec<Arc<Target>>) -> Vec<Arc<Target>> {
-        // The estimate may be off by a quarter either way.
-        let surely = self.lane.call.estimated_tokens() * 4 / 5;
-        let small = format!("the prompt of about {surely} tokens or more does not fit its context");
-        let fits = |target: &Target| target.context.is_none_or(|context| context >= surely);
-        let mut targets = self.left_out(targets, fits, &small).await;
+        let tokens = self.lane.call.estimated_tokens();
+        let small = format!("the prompt of about {tokens} tokens does not fit its context");
+        let mut targets = self.left_out(targets, |target| target.fits(tokens), &small).await;
         if self.lane.call.has_images() {
             let looks = |target: &Target| target.images != Some(false);
             targets = self.left_out(targets, looks, "it does not look at pictures").await;

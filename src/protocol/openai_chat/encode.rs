@@ -113,6 +113,8 @@ pub(super) fn adjustment(error: &ApiError, target: &Target, chat: &ChatRequest) 
     refused
         .iter()
         .find(|name| !matches!(name.as_str(), "model" | "messages" | "stream") && sent.get(name).is_some())
+        // Without the limit the answer would cost more than somebody wants to pay.
+        .filter(|name| !(chat.capped && name.starts_with("max_")))
         .map(|name| Adjustment::Omit(name.clone()))
 }
 

@@ -91,13 +91,27 @@ impl Database {
         Ok(database)
     }
 
-    /// Opens it for reading; `None`: nothing was ever recorded.
+    /// Opens it for reading; `None`: nothing was ever recorded. Where nothing can be written, it is read all the same.
     pub fn open_existing(path: &Path) -> Result<Option<Self>, RecordError> {
         match path.try_exists() {
-            Ok(true) => Self::open(path).map(Some),
+            Ok(true) => match Self::open(path) {
+                Err(RecordError::Folder { .. } | RecordError::Statement { .. }) => {
+                    Self::open_unwritable(path).map(Some)
+                }
+                opened => opened.map(Some),
+            },
             Ok(false) => Ok(None),
             Err(source) => Err(RecordError::Folder { path: path.to_owned(), source }),
         }
+    }
+
+    fn open_unwritable(path: &Path) -> Result<Self, RecordError> {
+        let database = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+        database.told(database.connection.busy_timeout(BUSY))?;
+        if database.check()? != VERSION {
+            return Err(RecordError::Foreign { path: path.to_owned() });
+        }
+        Ok(database)
     }
 
     /// Whether the whole file is as it should be; reads all of it.
@@ -122,16 +136,7 @@ impl Database {
     fn ready(&self) -> Result<(), RecordError> {
         let connection = &self.connection;
         self.told(connection.busy_timeout(BUSY))?;
-        let application: i32 = self.told(connection.query_row("PRAGMA application_id", [], |row| row.get(0)))?;
-        let version: i32 = self.told(connection.query_row("PRAGMA user_version", [], |row| row.get(0)))?;
-        let tables: i64 =
-            self.told(connection.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0)))?;
-        if application != APPLICATION && (tables > 0 || application != 0 || version != 0) {
-            return Err(RecordError::Foreign { path: self.path.clone() });
-        }
-        if version > VERSION {
-            return Err(RecordError::Newer { path: self.path.clone(), found: version });
-        }
+        let version = self.check()?;
         self.told(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true))?;
         if version == 0 {
             self.told(connection.pragma_update(None, "journal_mode", "wal"))?;
@@ -145,6 +150,20 @@ impl Database {
             connection
                 .execute_batch("PRAGMA synchronous = normal; PRAGMA foreign_keys = on; PRAGMA secure_delete = on;"),
         )
+    }
+
+    /// Its version, if it is ours; 0: there is nothing in it yet.
+    fn check(&self) -> Result<i32, RecordError> {
+        let number = |query| self.told(self.connection.query_row(query, [], |row| row.get::<_, i32>(0)));
+        let (application, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
+        let tables = number("SELECT count(*) FROM sqlite_schema")?;
+        if application != APPLICATION && (tables > 0 || application != 0 || version != 0) {
+            return Err(RecordError::Foreign { path: self.path.clone() });
+        }
+        if version > VERSION {
+            return Err(RecordError::Newer { path: self.path.clone(), found: version });
+        }
+        Ok(version)
     }
 
     /// A result of the database, with the file's name in its error.

@@ -2,7 +2,9 @@
 //!
 //! Owns the queries. Refuses to know how it is shown.
 
-use jiff::{Timestamp, ToSpan};
+use std::time::Duration;
+
+use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Database, RecordError};
@@ -76,7 +78,7 @@ impl Database {
                  JOIN exchanges e ON e.conversation = c.id
                  JOIN exchanges first ON first.conversation = c.id
                   AND first.number = (SELECT min(number) FROM exchanges WHERE conversation = c.id)
-                 GROUP BY c.id ORDER BY max(e.at) DESC, c.id DESC LIMIT ?1",
+                 GROUP BY c.id ORDER BY max(e.id) DESC LIMIT ?1",
             )?;
             let rows = statement.query_map([most], |row| {
                 Ok(Conversation {
@@ -105,7 +107,7 @@ impl Database {
 
     /// The last conversation that something was said in.
     pub fn latest(&self) -> Result<Option<i64>, RecordError> {
-        let query = "SELECT conversation FROM exchanges ORDER BY at DESC, id DESC LIMIT 1";
+        let query = "SELECT conversation FROM exchanges ORDER BY id DESC LIMIT 1";
         self.told(self.connection.query_row(query, [], |row| row.get(0)).optional())
     }
 
@@ -145,7 +147,8 @@ impl Database {
 
     /// Forgets what was said before so many days; how many exchanges that were.
     pub fn prune(&mut self, days: u32, now: Timestamp) -> Result<usize, RecordError> {
-        let oldest = now.checked_sub((i64::from(days) * 24).hours()).unwrap_or(Timestamp::MIN).as_millisecond();
+        let kept = Duration::from_secs(u64::from(days) * 24 * 3600);
+        let oldest = now.checked_sub(kept).unwrap_or(Timestamp::MIN).as_millisecond();
         let pruned = self.connection.transaction().and_then(|transaction| {
             let count = transaction.execute("DELETE FROM exchanges WHERE at < ?1", [oldest])?;
             if count > 0 {

@@ -190,7 +190,7 @@ impl Lane {
             estimated: true,
             ..Usage::default()
         };
-        account.answer.usage.or_else(|| (account.tokens.tokens() > 0).then(estimated))
+        account.reported().or_else(|| (account.tokens.tokens() > 0).then(estimated))
     }
 }
 

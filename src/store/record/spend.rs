@@ -53,7 +53,7 @@ impl SpendLedger for Ledger {
 
 impl Database {
     /// What was spent of `limit` in the period that `now` is in. Where midnight is not on a full hour of UTC, the whole hour
-    /// it falls into counts.
+    /// it falls into counts. What a clock that was wrong once put into the future does not.
     pub fn spent(&self, limit: &SpendLimit, now: &Zoned) -> Result<f64, RecordError> {
         let midnight = now.start_of_day().unwrap_or_else(|_| now.clone());
         let start = match limit.period {
@@ -66,9 +66,16 @@ impl Database {
             SpendScope::Model(name) => (None, Some(name)),
         };
         self.told(self.connection.query_row(
-            "SELECT coalesce(sum(cost), 0.0) FROM hours WHERE hour >= ?1 AND lane = ?2 AND currency = ?3
+            "SELECT coalesce(sum(cost), 0.0) FROM hours WHERE hour BETWEEN ?1 AND ?6 AND lane = ?2 AND currency = ?3
              AND (?4 IS NULL OR endpoint = ?4) AND (?5 IS NULL OR name = ?5)",
-            rusqlite::params![hour(start.timestamp()), BY_MODEL, limit.currency, endpoint, model],
+            rusqlite::params![
+                hour(start.timestamp()),
+                BY_MODEL,
+                limit.currency,
+                endpoint,
+                model,
+                hour(now.timestamp())
+            ],
             |row| row.get(0),
         ))
     }
