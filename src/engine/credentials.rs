@@ -11,6 +11,7 @@ use crate::{
     endpoint::Endpoint,
     keys::{KeyError, KeyRing},
     protocol::ApiError,
+    route::backoff::drawn,
     secret::KeySource,
 };
 
@@ -31,14 +32,7 @@ impl Rotation {
             let turn = turns.entry(endpoint.name.clone()).or_default();
             std::mem::replace(turn, turn.wrapping_add(1)) % count
         } else {
-            #[expect(
-                clippy::cast_precision_loss,
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a place among few"
-            )]
-            let drawn = (chance() * count as f64) as usize;
-            drawn.min(count - 1)
+            drawn(count, chance())
         };
         (first..count).chain(0..first).collect()
     }

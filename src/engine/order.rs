@@ -33,12 +33,7 @@ impl Engine {
     /// The candidates of `lane` in the order they would be asked now.
     #[must_use]
     pub fn explain(&self, lane: &Lane) -> Vec<Explained> {
-        self.health.read();
-        let policy = lane.route.clone().unwrap_or_default();
-        let places: Vec<Places> = lane.candidates.iter().map(|target| self.health.places(target, &self.keys)).collect();
-        let seats = self.seats(lane, &policy, lane.candidates.iter().zip(&places));
-        let thread = policy.sticky.then(|| lane.call.thread());
-        let order = self.order(&policy, &lane.name, thread.as_deref(), &seats);
+        let (places, seats, order) = self.chosen(lane);
         let mut explained: Vec<Explained> = order
             .into_iter()
             .map(|at| {
@@ -56,6 +51,22 @@ impl Engine {
             .collect();
         explained.sort_by_key(|candidate| candidate.spent.is_some());
         explained
+    }
+
+    /// The places of `lane`'s candidates in the order they would be asked now.
+    #[must_use]
+    pub fn choose(&self, lane: &Lane) -> Vec<usize> {
+        self.chosen(lane).2
+    }
+
+    fn chosen(&self, lane: &Lane) -> (Vec<Places>, Vec<Seat>, Vec<usize>) {
+        self.health.read();
+        let policy = lane.route.clone().unwrap_or_default();
+        let places: Vec<Places> = lane.candidates.iter().map(|target| self.health.places(target, &self.keys)).collect();
+        let seats = self.seats(lane, &policy, lane.candidates.iter().zip(&places));
+        let thread = policy.sticky.then(|| lane.call.thread());
+        let order = self.order(&policy, &lane.name, thread.as_deref(), &seats);
+        (places, seats, order)
     }
 
     /// What is known of each candidate of `lane`.

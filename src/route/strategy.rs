@@ -8,7 +8,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use super::health::Standing;
+use super::{backoff::drawn, health::Standing};
 
 /// How a route chooses among its models.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -159,8 +159,8 @@ fn of_two(free: Vec<usize>, metric: &dyn Fn(usize) -> f64, chance: &mut dyn FnMu
     let first = match free.len() {
         0 | 1 => 0,
         count => {
-            let one = draw(count, chance);
-            let other = (one + 1 + draw(count - 1, chance)) % count;
+            let one = drawn(count, chance());
+            let other = (one + 1 + drawn(count - 1, chance())) % count;
             // Of equals, either: chance has chosen already.
             if metric(free[other]) < metric(free[one]) { other } else { one }
         }
@@ -186,21 +186,10 @@ fn fastest(free: Vec<usize>, seats: &[Seat], chance: &mut dyn FnMut() -> f64) ->
     #[expect(clippy::cast_precision_loss, reason = "requests under way are few")]
     let metric = |seat: usize| seats[seat].latency.unwrap_or(median) * (seats[seat].busy as f64 + 1.0);
     if free.len() > 1 && chance() < EXPLORE {
-        let first = draw(free.len(), chance);
+        let first = drawn(free.len(), chance());
         return led_by(free, first, &metric);
     }
     of_two(free, &metric, chance)
-}
-
-fn draw(count: usize, chance: &mut dyn FnMut() -> f64) -> usize {
-    #[expect(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a place among few"
-    )]
-    let drawn = (chance() * count as f64) as usize;
-    drawn.min(count - 1)
 }
 
 /// Rendezvous hashing: the order depends on nothing but the key and who is there, so that one who leaves or comes back

@@ -57,11 +57,11 @@ impl Database {
     }
 
     /// Writes many calls in one transaction, as fast as it goes.
-    pub fn insert_all<'c>(&mut self, calls: impl Iterator<Item = &'c CallRecord>) -> Result<(), RecordError> {
+    pub fn insert_all(&mut self, calls: impl Iterator<Item = CallRecord>) -> Result<(), RecordError> {
         let written =
             self.connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|transaction| {
                 for call in calls {
-                    write(&transaction, call, None)?;
+                    write(&transaction, &call, None)?;
                 }
                 transaction.commit()
             });

@@ -1,0 +1,103 @@
+//! A million calls on the record: how long it takes to read their figures, and to write one more.
+//!
+//! Not criterion's: the million takes a while to write, and is written once. `RECORD_CALLS` changes how many.
+
+#![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "it prints figures, and figures alone")]
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+use mmchat::{
+    chat::{FinishReason, Usage},
+    config,
+    engine::{AttemptRecord, LaneOutcome, Whole},
+    store::record::{By, CallRecord, Database},
+    target::Target,
+};
+
+const MODELS: u64 = 10;
+/// Calls are spread over so many hours.
+const HOURS: u64 = 24 * 30;
+
+fn main() {
+    let calls = std::env::var("RECORD_CALLS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000_000);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut database = Database::open(&Database::place(folder.path())).expect("made");
+    let models = models();
+    let begun = Instant::now();
+    let now = Timestamp::now();
+    let written = (0..calls).map(|number| call(number, now, &models));
+    database.insert_all(written).expect("written");
+    println!(
+        "{calls} calls written in {:.1} s, {:.1} µs each",
+        begun.elapsed().as_secs_f64(),
+        begun.elapsed().as_secs_f64() * 1e6 / calls as f64
+    );
+    for (name, by) in [("model", By::Model), ("endpoint", By::Endpoint), ("route", By::Route), ("day", By::Day)] {
+        let times: Vec<Duration> = (0..11)
+            .map(|_| {
+                let begun = Instant::now();
+                let rows = database.stats(by, None, None).expect("read");
+                assert!(!rows.is_empty());
+                begun.elapsed()
+            })
+            .collect();
+        println!("stats --by {name}: {:.1} ms", median(times).as_secs_f64() * 1e3);
+    }
+    let one = call(1, now, &models);
+    let times = (0..101).map(|_| {
+        let begun = Instant::now();
+        database.insert(&one, None).expect("written");
+        begun.elapsed()
+    });
+    println!("one more call: {:.3} ms", median(times.collect()).as_secs_f64() * 1e3);
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn models() -> Vec<Arc<Target>> {
+    let entry = |number: u64| {
+        format!("[models.m{number}]\nendpoint = \"e\"\nmodel = \"x{number}\"\nprice = {{ input = 1, output = 2 }}\n")
+    };
+    let text: String = std::iter::once("[endpoints.e]\nbase_url = \"http://h/v1\"\n".to_owned())
+        .chain((0..MODELS).map(entry))
+        .collect();
+    config::resolve(&text, std::path::Path::new("bench.toml")).expect("good").models
+}
+
+/// One answer of one of the models, some time in the last month.
+fn call(number: u64, now: Timestamp, models: &[Arc<Target>]) -> CallRecord {
+    let target = Arc::clone(&models[(number % MODELS) as usize]);
+    let at = now.checked_sub(Duration::from_secs((number * 7919) % (HOURS * 3600))).expect("this century");
+    // Times from 50 ms to some seconds.
+    let ttft = Duration::from_micros(50_000 + (number * 2_654_435_761) % 3_000_000);
+    let usage = Usage { input: Some(1000), output: Some(300), ..Usage::default() };
+    let attempt =
+        AttemptRecord { status: Some(200), ttft: Some(ttft), ..AttemptRecord::new(Arc::clone(&target), at, ttft * 3) };
+    CallRecord {
+        at,
+        command: "ask",
+        asked: "chat".into(),
+        is_route: true,
+        outcome: LaneOutcome {
+            result: Ok(Whole { reason: Some(FinishReason::Stop) }),
+            cut: false,
+            deadline_passed: false,
+            target: Some(target),
+            attempts: vec![attempt],
+            ttft: Some(ttft),
+            first: Some(ttft),
+            total: ttft * 3,
+            generating: ttft * 2,
+        },
+        usage: Some(usage),
+        used: vec![Some(usage)],
+        said: None,
+    }
+}

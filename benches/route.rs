@@ -1,0 +1,78 @@
+//! Who is asked first of a hundred candidates, with what is known of each: the whole decision, as a lane makes it.
+
+use std::{hint::black_box, path::Path, sync::Arc};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use mmchat::{
+    chat::{Call, ChatRequest, Message, Role},
+    config::{self, Config},
+    engine::Engine,
+    keys::KeyRing,
+    plan::{self, Lane},
+    route::{
+        OnCut,
+        health::{Blame, HealthError, HealthSnapshot, HealthStore, KeyHash},
+    },
+    transport::http::HttpTransport,
+};
+
+/// A snapshot that is known already.
+struct Known(HealthSnapshot);
+
+impl HealthStore for Known {
+    fn read(&self) -> Result<HealthSnapshot, HealthError> {
+        Ok(self.0.clone())
+    }
+
+    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthSnapshot, HealthError> {
+        let mut snapshot = self.0.clone();
+        act(&mut snapshot);
+        Ok(snapshot)
+    }
+}
+
+/// A route of a hundred models at as many endpoints, each with a key and a price.
+fn hundred(strategy: &str) -> Config {
+    let entry = |number: u32| {
+        format!(
+            "[endpoints.e{number}]\nbase_url = \"https://e{number}.example.com/v1\"\napi_key = \"sk-secret-of-{number}\"\n\
+             [models.m{number}]\nendpoint = \"e{number}\"\nmodel = \"some-model\"\nprice = {{ input = {number}, output = 1 }}\n"
+        )
+    };
+    let entries: Vec<String> = (0..100).map(entry).collect();
+    let names: Vec<String> =
+        (0..100).map(|number| format!("{{ name = \"m{number}\", weight = {} }}", number + 1)).collect();
+    let route = format!("[routes.all]\nstrategy = \"{strategy}\"\nmodels = [{}]\n", names.join(", "));
+    let text = entries.concat() + &route;
+    config::resolve(&text, Path::new("hundred.toml")).expect("good")
+}
+
+fn lane(config: &Config) -> Lane {
+    let messages = vec![Message::text(Role::User, "Why is the sky blue?")];
+    let call = Arc::new(Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
+    plan::lane(config, Some("all"), &call, OnCut::Error).expect("there")
+}
+
+fn routing(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("route");
+    for strategy in ["priority", "weighted", "least-busy", "fastest", "cheapest"] {
+        let config = hundred(strategy);
+        let lane = lane(&config);
+        let now = jiff::Timestamp::now();
+        let mut snapshot = HealthSnapshot::default();
+        snapshot.salt = "0123456789abcdef".into();
+        for (number, target) in (0u64..).zip(&lane.candidates) {
+            let blame = Blame { target, key: KeyHash(number), index: Some(0), sent: now, probe: None };
+            snapshot.began(&blame, Some(std::time::Duration::from_millis(100 + number)), now);
+        }
+        let engine = Engine::new(Arc::new(HttpTransport::new()), KeyRing::default());
+        let engine = engine.with_health(Arc::new(Known(snapshot))).resident();
+        // The first one reads what is known, and hashes the keys.
+        assert_eq!(engine.choose(&lane).len(), 100);
+        group.bench_function(strategy, |bench| bench.iter(|| black_box(engine.choose(black_box(&lane)))));
+    }
+    group.finish();
+}
+
+criterion_group!(benches, routing);
+criterion_main!(benches);
