@@ -190,6 +190,10 @@ fn aimock_and_its_faults() {
     assert_eq!(waited["content"], "ok after retry");
     assert_eq!(waited["attempts"][0]["class"], "rate");
     json(&home, "bad-aimock/gpt-4o", &[], "hello").exits(4).says(&["auth 401"]);
+    // The refused key is set aside: the route does not ask with it again until it is told to.
+    let aside = json(&home, "chat", &[], "hello").exits(0).json();
+    assert_eq!(aside["attempts"].as_array().map(Vec::len), Some(1), "{aside}");
+    home.run(&["reset", "chat"]).exits(0);
     let second = json(&home, "chat", &[], "hello").exits(0).says(&["auth", "asking aimock/gpt-4o"]).json();
     assert_eq!(second["content"], HELLO);
 }
@@ -229,6 +233,8 @@ fn litellm_in_front_of_aimock() {
     wrong.says(&["No connected db", "LiteLLM without a database answers so when the key is wrong"]);
     ask("rpm1", &[], "hello").exits(0);
     ask("rpm1", &[], "hello").exits(5).says(&["rate 429"]);
+    // What was learned above is forgotten, so that the route has to find out by itself.
+    home.run(&["reset", "chat"]).exits(0);
     let third = json(&home, "chat", &[], "hello").exits(0).json();
     let classes: Vec<_> = third["attempts"].as_array().expect("a list").iter().map(|a| a["class"].clone()).collect();
     assert_eq!((&third["content"], classes), (&HELLO.into(), vec!["rate".into(), "server".into(), "ok".into()]));
@@ -315,4 +321,46 @@ fn a_first_config_by_flags() {
     assert_eq!(run(&["ask", "hello"]).exits(0).out.trim(), "Hello from a tiny llama . wörld 👋");
     let both = run(&["compare", "hello"]).exits(0);
     assert!(both.out.contains("tiny llama") && both.out.contains(HELLO), "{both:?}");
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn the_doctor_knows_who_is_who() {
+    let home = Home::new();
+    let llama = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let upstream = aimock();
+    let proxy = litellm(&home, &upstream);
+    let models = "[models.local]\nendpoint = \"llama\"\nmodel = \"tiny\"\n[models.gateway]\nendpoint = \"proxy\"\nmodel = \"up-openai\"\n";
+    configure(&home, &[("llama", &llama), ("proxy", &proxy)], models);
+    let seen = |name: &str, what: &str| {
+        let found = home.run(&["doctor", name, "--format", "json"]).json();
+        let findings = found[0]["findings"].as_array().expect("findings").clone();
+        let finding = findings.iter().find(|finding| finding["what"] == what);
+        finding.map_or_else(
+            || panic!("{what}: {found}"),
+            |finding| finding["seen"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    assert!(seen("proxy", "kind").contains("LiteLLM"), "{}", seen("proxy", "kind"));
+    assert!(seen("llama", "kind").contains("llama.cpp"), "{}", seen("llama", "kind"));
+    assert!(seen("llama", "streaming").contains("pieces"), "{}", seen("llama", "streaming"));
+    assert!(seen("llama", "usage").contains("reported"));
+    home.run(&["doctor", "bad-llama/tiny"]).says(&["bad-llama"]);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn litellms_own_config_is_imported_and_works_without_it() {
+    let home = Home::new();
+    let upstream = aimock();
+    let config = fs::read_to_string(scripts().join("litellm.config.yaml")).expect("a config");
+    let config = config.replace("http://127.0.0.1:4010", upstream.url.trim_end_matches("/v1"));
+    fs::write(home.path("litellm.yaml"), config).expect("writable");
+    home.write_config("");
+    let path = home.path("litellm.yaml").display().to_string();
+    let ran = home.run(&["config", "import", &path]).exits(0).says(&["added model up-openai", "mock_response"]);
+    assert!(!format!("{ran:?}").contains("sk-good"), "{ran:#?}");
+    home.run(&["config", "check"]).exits(0);
+    let answer = json(&home, "up-openai", &[], "hello").exits(0).json();
+    assert_eq!((&answer["content"], &answer["finish_reason"]), (&HELLO.into(), &"stop".into()));
 }
