@@ -249,8 +249,8 @@ fn kept_beside(file: &Path) -> Vec<PathBuf> {
 /// Puts a key into the system's keyring, or takes it out.
 fn in_keyring(name: &str, key: Option<&ApiKey>) -> Result<(), CliError> {
     let done = match key {
-        Some(key) => crate::keys::keep_in_keyring(name, key),
-        None => crate::keys::remove_from_keyring(name),
+        Some(key) => crate::keys::keyring::keep(name, key),
+        None => crate::keys::keyring::remove(name),
     };
     done.map_err(|error| {
         CliError::usage(error.to_string(), "without --keyring it is kept in a file that only you can read")

@@ -3,10 +3,14 @@
 //! Owns what follows a change through the file (a renamed model's routes and sets) and that comments survive. Refuses
 //! files and the terminal: text in, text out; whoever writes it checks it first with [`super::resolve`].
 
+mod comments;
 mod keys;
+mod names;
 
 pub use keys::KeyPlace;
-use toml_edit::{Array, Decor, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
+use toml_edit::{Array, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
+
+use names::{replace_text, text_of_value};
 
 use super::normalised;
 
@@ -253,20 +257,6 @@ impl Edit {
         }
     }
 
-    /// Takes the file's own head off the first table, if nothing else stands before that.
-    fn take_head(&mut self) -> String {
-        let root = self.document.as_table_mut();
-        if root.iter().any(|(_, item)| item.is_value()) {
-            return String::new();
-        }
-        let first = tables(root).into_iter().min_by_key(|table| table.position().unwrap_or(isize::MAX));
-        let Some(decor) = first.map(Table::decor_mut) else { return String::new() };
-        let above = decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default().to_owned();
-        let head = apart(&above);
-        decor.set_prefix(above[head.len()..].to_owned());
-        head.to_owned()
-    }
-
     fn add(&mut self, table: &'static str, kind: &'static str, name: &str, entry: Table) -> Result<(), EditError> {
         if self.find(table, name).is_some() {
             return Err(EditError::Taken { kind, name: name.to_owned() });
@@ -304,151 +294,6 @@ impl Edit {
             known: entries(self.document.get(table)).map(|(key, _)| key.to_owned()).collect(),
         })
     }
-
-    /// Removes an entry. The comment right above it goes too; what stands apart from it by a blank line is kept.
-    fn remove(&mut self, table: &str, name: &str) {
-        let Some(key) = self.find(table, name) else { return };
-        let Some(parent) = self.document.get_mut(table).and_then(Item::as_table_like_mut) else { return };
-        let next = parent.iter().map(|(key, _)| key.to_owned()).skip_while(|other| *other != key).nth(1);
-        let above = parent.key(&key).and_then(|key| key.leaf_decor().prefix()?.as_str().map(str::to_owned));
-        let removed = parent.remove(&key);
-        match removed {
-            Some(Item::Table(removed)) => {
-                let above = removed.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
-                // At the top of the file it may be the file's own head.
-                let kept = if self.begins_behind(&removed) { apart(above) } else { above };
-                self.keep_before_table(kept, removed.position());
-            }
-            Some(_) => {
-                let above = apart(&above.unwrap_or_default()).to_owned();
-                match next.and_then(|next| parent.key_mut(&next)) {
-                    Some(mut next) => keep_above(next.leaf_decor_mut(), &above),
-                    None => self.keep_before_table(&above, None),
-                }
-            }
-            None => {}
-        }
-        if self.document.get(table).and_then(Item::as_table_like).is_some_and(TableLike::is_empty) {
-            self.document.remove(table);
-        }
-    }
-
-    /// Whether something stands before this table in the file.
-    fn begins_behind(&mut self, table: &Table) -> bool {
-        let root = self.document.as_table_mut();
-        root.iter().any(|(_, item)| item.is_value())
-            || tables(root).iter().any(|other| other.position() < table.position())
-    }
-
-    /// Removes a setting of the whole file; what stands above it may be the file's own head, and is kept.
-    fn remove_setting(&mut self, name: &str) {
-        let root = self.document.as_table_mut();
-        let next = root.iter().skip_while(|(key, _)| *key != name).nth(1);
-        let next = next.filter(|(_, item)| item.is_value()).map(|(key, _)| key.to_owned());
-        let above = root.key(name).and_then(|key| key.leaf_decor().prefix()?.as_str().map(str::to_owned));
-        root.remove(name);
-        let above = above.unwrap_or_default();
-        match next.and_then(|next| root.key_mut(&next)) {
-            Some(mut next) => keep_above(next.leaf_decor_mut(), &above),
-            None => self.keep_before_table(&above, Some(isize::MIN)),
-        }
-    }
-
-    /// Puts `comment` in front of the table that now stands where one was removed, or at the end of the file.
-    fn keep_before_table(&mut self, comment: &str, position: Option<isize>) {
-        if comment.trim().is_empty() {
-            return;
-        }
-        let mut next: Option<&mut Table> = None;
-        let after = |table: &Table| table.position().filter(|at| position.is_some_and(|position| *at > position));
-        for table in tables(self.document.as_table_mut()) {
-            let nearer = after(table)
-                .is_some_and(|at| next.as_ref().and_then(|next| next.position()).is_none_or(|next| at < next));
-            if nearer {
-                next = Some(table);
-            }
-        }
-        if let Some(next) = next {
-            keep_above(next.decor_mut(), comment);
-        } else {
-            let own = self.document.trailing().as_str().unwrap_or_default().to_owned();
-            self.document.set_trailing(format!("{comment}{own}"));
-        }
-    }
-
-    /// Takes names out of routes and sets, and what nothing is left of; and out of `default`, `compare` and presets.
-    /// What is gone then.
-    fn forget(&mut self, is_it: &dyn Fn(&str) -> bool) -> Vec<String> {
-        let names_it = |value: &Value| text_of_value(value).is_some_and(|text| is_it(&normalised(text)));
-        let routes = emptied(self.document.get_mut("routes"), Some("models"), &names_it);
-        let is_gone = |value: &Value| {
-            names_it(value) || text_of_value(value).is_some_and(|text| routes.contains(&normalised(text)))
-        };
-        let sets = emptied(self.document.get_mut("sets"), None, &is_gone);
-        let mut gone: Vec<String> = routes.iter().map(|route| format!("route `{route}`")).collect();
-        gone.extend(sets.iter().map(|set| format!("set `{set}`")));
-        for (key, preset) in entries_mut(self.document.get_mut("presets")) {
-            if preset.get("model").and_then(Item::as_value).is_some_and(is_gone)
-                && let Some(preset) = preset.as_table_like_mut()
-            {
-                preset.remove("model");
-                gone.push(format!("the model of preset `{key}`"));
-            }
-        }
-        let default = self.document.get("default").and_then(Item::as_value).is_some_and(is_gone);
-        let compare = text_of(self.document.get("compare")).is_some_and(|set| sets.contains(&normalised(set)));
-        for (setting, _) in [("default", default), ("compare", compare)].iter().filter(|(_, gone)| *gone) {
-            self.remove_setting(setting);
-            gone.push(format!("`{setting}`"));
-        }
-        for (table, names) in [("routes", &routes), ("sets", &sets)] {
-            for name in names {
-                self.remove(table, name);
-            }
-        }
-        gone
-    }
-
-    /// Who uses a name.
-    fn users(&self, wanted: impl Fn(&str) -> bool) -> Vec<String> {
-        let has = |value: &Value| text_of_value(value).is_some_and(|name| wanted(&normalised(name)));
-        let any = |item: Option<&Item>| item.and_then(Item::as_array).is_some_and(|array| array.iter().any(has));
-        let one = |item: Option<&Item>| item.and_then(Item::as_value).is_some_and(has);
-        let mut by = Vec::new();
-        if one(self.document.get("default")) {
-            by.push("`default`".to_owned());
-        }
-        let named = |kind: &str, key: &str| format!("{kind} `{key}`");
-        let routes = entries(self.document.get("routes")).filter(|(_, route)| any(route.get("models")));
-        by.extend(routes.map(|(key, _)| named("route", key)));
-        let sets = entries(self.document.get("sets")).filter(|(_, set)| any(Some(set)));
-        by.extend(sets.map(|(key, _)| named("set", key)));
-        let presets = entries(self.document.get("presets")).filter(|(_, preset)| one(preset.get("model")));
-        by.extend(presets.map(|(key, _)| named("preset", key)));
-        by
-    }
-
-    /// Every place that names a model.
-    fn for_each_name(&mut self, act: &mut dyn FnMut(&mut Value)) {
-        if let Some(value) = self.document.get_mut("default").and_then(Item::as_value_mut) {
-            act(value);
-        }
-        for (_, route) in entries_mut(self.document.get_mut("routes")) {
-            if let Some(models) = route.get_mut("models").and_then(Item::as_array_mut) {
-                models.iter_mut().for_each(&mut *act);
-            }
-        }
-        for (_, set) in entries_mut(self.document.get_mut("sets")) {
-            if let Some(members) = set.as_array_mut() {
-                members.iter_mut().for_each(&mut *act);
-            }
-        }
-        for (_, preset) in entries_mut(self.document.get_mut("presets")) {
-            if let Some(value) = preset.get_mut("model").and_then(Item::as_value_mut) {
-                act(value);
-            }
-        }
-    }
 }
 
 /// The entries of a table, however it is written.
@@ -461,24 +306,6 @@ fn entries_mut(item: Option<&mut Item>) -> impl Iterator<Item = (String, &mut It
     table.into_iter().flat_map(|table| table.iter_mut().map(|(key, item)| (key.get().to_owned(), item)))
 }
 
-/// Takes names out of a table's entries, which are lists or have one called `list`; the entries that are empty then.
-fn emptied(table: Option<&mut Item>, list: Option<&str>, is_gone: &dyn Fn(&Value) -> bool) -> Vec<String> {
-    let mut empty = Vec::new();
-    for (key, entry) in entries_mut(table) {
-        let list = match list {
-            Some(list) => entry.get_mut(list),
-            None => Some(entry),
-        };
-        if let Some(names) = list.and_then(Item::as_array_mut) {
-            names.retain(|value| !is_gone(value));
-            if names.is_empty() {
-                empty.push(normalised(&key));
-            }
-        }
-    }
-    empty
-}
-
 /// A number as a person would write it.
 fn number(value: f64) -> Value {
     #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
@@ -487,20 +314,6 @@ fn number(value: f64) -> Value {
 
 fn text_of(item: Option<&Item>) -> Option<&str> {
     item?.as_str()
-}
-
-/// The name in a list of models: `"fast"`, or the one in `{ name = "fast", … }`.
-fn text_of_value(value: &Value) -> Option<&str> {
-    value.as_str().or_else(|| value.as_inline_table()?.get("name")?.as_str())
-}
-
-fn replace_text(value: &mut Value, text: &str) {
-    if let Some(named) = value.as_inline_table_mut().and_then(|table| table.get_mut("name")) {
-        return replace_text(named, text);
-    }
-    let decor = value.decor().clone();
-    *value = Value::from(text);
-    *value.decor_mut() = decor;
 }
 
 fn renamed(key: &Key, name: &str) -> Key {
@@ -513,34 +326,6 @@ fn put(table: &mut dyn TableLike, key: &Key, item: Item) {
         *put.leaf_decor_mut() = key.leaf_decor().clone();
         *put.dotted_decor_mut() = key.dotted_decor().clone();
     }
-}
-
-/// Puts `comment` above whatever has this decor.
-fn keep_above(decor: &mut Decor, comment: &str) {
-    let own = decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
-    let joined = format!("{comment}{own}");
-    decor.set_prefix(joined);
-}
-
-/// What of the lines above an entry stands apart from it by a blank line.
-fn apart(above: &str) -> &str {
-    above.rfind("\n\n").map_or("", |blank| &above[..=blank])
-}
-
-/// All tables with a head of their own below this one.
-fn tables(table: &mut Table) -> Vec<&mut Table> {
-    let mut found = Vec::new();
-    for (_, item) in table.iter_mut() {
-        if let Item::Table(inner) = item {
-            // A table with a head is one place; what is below it comes after it.
-            if inner.is_implicit() {
-                found.extend(tables(inner));
-            } else {
-                found.push(inner);
-            }
-        }
-    }
-    found
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use std::{
 use http::HeaderName;
 use url::Url;
 
-use super::{Resolver, timeouts};
+use super::{Resolver, model::timeouts};
 use crate::{
     chat::ProtocolId,
     config::{

@@ -11,15 +11,18 @@ use std::{
 };
 
 mod endpoint;
+mod model;
+mod route;
 mod spend;
 
 use endpoint::bare_endpoint;
 pub use endpoint::{base_url, path_of};
+pub(super) use model::params;
 
 use super::{
-    Config, ConfigError, Preset, Problem, Route, Set,
+    Config, ConfigError, Preset, Problem, Set,
     error::SourceFile,
-    file::{ConfigFile, ModelEntry, ParamsEntry, PriceEntry, RouteEntry, TimeoutsEntry},
+    file::ConfigFile,
     names::{forbidden, normalised},
     preset,
     values::{At, Table},
@@ -27,11 +30,10 @@ use super::{
 };
 use crate::{
     chat::Params,
-    endpoint::{Endpoint, Timeouts},
+    endpoint::Endpoint,
     environment::Environment,
-    route::{OnCut, Policy, strategy::Strategy},
     secret::KeySource,
-    target::{DecodeOptions, Price, Target, TargetId},
+    target::{DecodeOptions, Target, TargetId},
 };
 
 /// Checks the text of the file at `path`.
@@ -211,66 +213,6 @@ impl Resolver {
         }
     }
 
-    fn model(&mut self, name: &At<String>, entry: &ModelEntry) {
-        let endpoint_name = normalised(&entry.endpoint.value);
-        let Some(endpoint) = self.config.endpoint(&endpoint_name).cloned() else {
-            let known = self.config.endpoints.iter().map(|endpoint| endpoint.name.as_str());
-            let problem =
-                Problem::new(&self.source, format!("unknown endpoint `{endpoint_name}`"), entry.endpoint.span.clone());
-            let problem = problem.label("no [endpoints] entry of this name").nearest(&endpoint_name, known);
-            return self.push(problem);
-        };
-        if entry.model.value.is_empty() {
-            self.problem("the upstream model's id is empty", &entry.model.span);
-        }
-        let mut target = direct_target(&endpoint, &entry.model.value);
-        target.id = TargetId(normalised(&name.value));
-        target.params = params(&entry.params);
-        if let Some(ours) = ["model", "messages", "stream"].iter().find(|ours| entry.extra.contains_key(**ours)) {
-            self.problem(format!("`extra` of model `{}` would replace `{ours}`", name.value), &name.span).help =
-                Some("that is sent with every request; leave it out".into());
-        }
-        match serde_json::to_value(&entry.extra) {
-            Ok(serde_json::Value::Object(extra)) => target.params.extra = extra,
-            _ => {
-                self.problem("`extra` holds a value JSON cannot express", &name.span);
-            }
-        }
-        target.price = entry.price.as_ref().map(|price| self.price(price));
-        target.context = entry.context;
-        target.tags.clone_from(&entry.tags);
-        target.timeouts = endpoint.timeouts.overlaid(timeouts(entry.timeouts));
-        target.decode =
-            DecodeOptions { think_prefilled: entry.think_prefilled, cumulative_deltas: entry.cumulative_deltas };
-        for capability in &entry.capabilities {
-            const KNOWN: [&str; 3] = ["reasoning", "images", "tools"];
-            if !KNOWN.contains(&capability.value.as_str()) {
-                let message = format!("unknown capability `{}`", capability.value);
-                let problem = Problem::new(&self.source, message, capability.span.clone());
-                self.push(problem.help(format!("known: {}", KNOWN.join(", "))));
-            }
-        }
-        let has = |wanted: &str| entry.capabilities.iter().any(|capability| capability.value == wanted);
-        target.images = (!entry.capabilities.is_empty()).then(|| has("images"));
-        target.tools = (!entry.capabilities.is_empty()).then(|| has("tools"));
-        target.reasons |= has("reasoning") || entry.tags.iter().any(|tag| tag == "reasoning");
-        self.config.models.push(Arc::new(target));
-    }
-
-    fn price(&mut self, entry: &PriceEntry) -> Price {
-        for part in [Some(&entry.input), Some(&entry.output), entry.cached_input.as_ref()].into_iter().flatten() {
-            if !(part.value.is_finite() && part.value >= 0.0) {
-                self.problem("a price is a number that is not negative", &part.span);
-            }
-        }
-        Price {
-            input: entry.input.value,
-            output: entry.output.value,
-            cached_input: entry.cached_input.as_ref().map(|price| price.value),
-            currency: entry.currency.as_ref().map_or_else(|| "USD".into(), |code| self.currency(code)),
-        }
-    }
-
     /// A currency's code, whose case nobody means anything by.
     fn currency(&mut self, code: &At<String>) -> String {
         let upper = code.value.to_uppercase();
@@ -279,67 +221,6 @@ impl Resolver {
                 Some("write its ISO 4217 code, such as USD, EUR or CNY".into());
         }
         upper
-    }
-
-    fn route(&mut self, name: &At<String>, entry: &RouteEntry) {
-        let strategy = entry.strategy.as_ref().and_then(|word| self.one_of("strategy", word, &Strategy::NAMES));
-        let strategy = strategy.unwrap_or_default();
-        if entry.models.is_empty() {
-            self.problem(format!("route `{}` has no models", name.value), &name.span);
-        }
-        let (mut models, mut weights): (Vec<Arc<Target>>, Vec<u32>) = (Vec::new(), Vec::new());
-        for member in &entry.models {
-            let wanted = At { value: member.value.name.clone(), span: member.span.clone() };
-            let Some(target) = self.target(&wanted, &format!("route `{}`", name.value)) else { continue };
-            if models.iter().any(|known| known.id == target.id) {
-                self.problem(format!("`{}` is in route `{}` twice", wanted.value, name.value), &wanted.span);
-            }
-            models.push(target);
-            weights.push(member.value.weight.unwrap_or(1));
-        }
-        if !weights.is_empty() && weights.iter().all(|&weight| weight == 0) {
-            self.problem(format!("all weights of route `{}` are 0", name.value), &name.span).help =
-                Some("give at least one model a weight of 1 or more".into());
-        }
-        if strategy != Strategy::Weighted && entry.models.iter().any(|member| member.value.weight.is_some()) {
-            self.config.warnings.push(format!(
-                "route {}: weights are only for `strategy = \"weighted\"`, and it is `{}`",
-                name.value,
-                strategy.as_str()
-            ));
-        }
-        if strategy == Strategy::Cheapest {
-            self.comparable_prices(name, &models);
-        }
-        let on_cut = entry.on_cut.as_ref().and_then(|word| {
-            let known = [("error", OnCut::Error), ("restart", OnCut::Restart), ("buffer", OnCut::Buffer)];
-            self.one_of("on_cut", word, &known)
-        });
-        let on_filter = entry.on_filter.as_ref();
-        let filter_goes_on = on_filter
-            .and_then(|word| self.one_of("on_filter", word, &[("stop", false), ("next", true)]))
-            .unwrap_or(false);
-        let hedge_after = entry.hedge_after.map(|time| time.0);
-        let policy = Policy { strategy, weights, sticky: entry.sticky, hedge_after };
-        self.config.routes.push(Route { name: normalised(&name.value), policy, models, on_cut, filter_goes_on });
-    }
-
-    /// The money a route's models are paid in is one, where they are chosen by it.
-    fn comparable_prices(&mut self, name: &At<String>, models: &[Arc<Target>]) {
-        let mut currencies: Vec<&str> =
-            models.iter().filter_map(|model| model.price.as_ref()).map(|price| price.currency.as_str()).collect();
-        currencies.sort_unstable();
-        currencies.dedup();
-        if currencies.len() > 1 {
-            let message = format!("route `{}` compares prices in {}", name.value, currencies.join(" and "));
-            self.problem(message, &name.span).help = Some("give the prices of its models in one currency".into());
-        }
-        for model in models.iter().filter(|model| model.price.is_none()) {
-            self.config.warnings.push(format!(
-                "route {}: {} has no price, so the strategy `cheapest` asks it last",
-                name.value, model.id
-            ));
-        }
     }
 
     fn one_of<T: Copy>(&mut self, key: &str, word: &At<String>, known: &[(&str, T)]) -> Option<T> {
@@ -406,28 +287,6 @@ impl Resolver {
             self.push(problem);
         }
         name
-    }
-}
-
-fn timeouts(entry: Option<TimeoutsEntry>) -> Timeouts {
-    let entry = entry.unwrap_or_default();
-    Timeouts {
-        connect: entry.connect.map(|time| time.0),
-        first_token: entry.first_token.map(|time| time.0),
-        idle: entry.idle.map(|time| time.0),
-        total: entry.total.map(|time| time.0),
-    }
-}
-
-pub(super) fn params(entry: &ParamsEntry) -> Params {
-    Params {
-        temperature: entry.temperature,
-        top_p: entry.top_p,
-        max_tokens: entry.max_tokens,
-        seed: entry.seed,
-        stop: entry.stop.clone(),
-        reasoning_effort: entry.reasoning_effort.clone(),
-        extra: serde_json::Map::new(),
     }
 }
 
