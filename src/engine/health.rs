@@ -53,7 +53,6 @@ impl Probe {
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        // With a verdict there is nothing left to give back.
         let sent = Sent { target: Arc::clone(&self.target), key: None, at: Timestamp::MIN, probe: Some(self.owner) };
         let engine = Arc::clone(&self.engine);
         engine.health.learn(sent, &engine.keys, Good::GaveBack);
@@ -96,6 +95,17 @@ enum Good {
     GaveBack,
 }
 
+/// When somebody who is left alone is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Turn {
+    /// It is not left alone any more.
+    Free,
+    /// Then, as the probe.
+    Due(Timestamp),
+    /// Somebody else finds out, until then at most.
+    Probed(Timestamp),
+}
+
 /// So many are written down while a process goes on.
 const MOST_LEARNED: usize = 256;
 
@@ -130,19 +140,23 @@ impl Health {
     }
 
     /// Reads what others have learned, the first time.
-    pub(super) fn read(&self) {
+    pub(super) fn read(&self, keys: &KeyRing) {
         let unread = self.with(|known| !std::mem::replace(&mut known.read, true));
         if unread {
-            self.read_again();
+            self.read_again(keys);
         }
     }
 
-    fn read_again(&self) {
+    fn read_again(&self, keys: &KeyRing) {
         let Some(store) = &self.store else { return };
         let read = store.read();
         self.with(|known| match read {
             Ok(mut snapshot) => {
                 snapshot.tidy(self.now());
+                // What is not written down yet is no less known for that.
+                for learned in &known.learned {
+                    apply(&mut snapshot, learned, keys);
+                }
                 known.snapshot = snapshot;
             }
             Err(error) => known.trouble = Some(error),
@@ -163,15 +177,17 @@ impl Health {
     }
 
     /// When a candidate that is left alone may be asked all the same: when its time is over, or `early` after its last failure.
-    pub(super) fn retry_at(&self, places: &Places, early: Duration) -> Timestamp {
+    pub(super) fn turn(&self, places: &Places, early: Duration) -> Turn {
         let now = self.now();
-        self.with(|known| match known.snapshot.standing(places, now) {
-            Standing::Aside(until, place) => {
+        self.with(|known| match (known.snapshot.standing(places, now), known.snapshot.probed(places, now)) {
+            (Standing::Free, _) => Turn::Free,
+            (_, Some(until)) => Turn::Probed(until),
+            (Standing::HalfOpen, None) => Turn::Due(now),
+            (Standing::Aside(until, place), None) => {
                 let failed = known.snapshot.place(place).and_then(|place| place.error.as_ref()).map(|error| error.at);
                 let early = failed.and_then(|failed| failed.checked_add(early).ok());
-                early.map_or(until, |early| early.min(until)).max(now)
+                Turn::Due(early.map_or(until, |early| early.min(until)).max(now))
             }
-            Standing::Free | Standing::HalfOpen => now,
         })
     }
 
@@ -196,7 +212,7 @@ impl Health {
     ) -> Result<Option<Probe>, ()> {
         let health = &engine.health;
         let (now, owner) = (health.now(), fastrand::u64(1..));
-        let (free, taken) = health.change(|snapshot| {
+        let (free, taken) = health.change(&engine.keys, |snapshot| {
             let free = snapshot.standing(places, now) == Standing::Free;
             (free, free || snapshot.probe(places, now, (owner, lease), early))
         });
@@ -204,26 +220,18 @@ impl Health {
         if taken { Ok((!free).then(probe)) } else { Err(()) }
     }
 
-    /// Waits until somebody else's probe has a verdict, or `limit` has passed; how the candidate stands then.
-    pub(super) async fn verdict(&self, places: &Places, limit: Duration) -> Standing {
-        let begun = Instant::now();
-        loop {
-            let standing = self.standing(places);
-            let left = limit.saturating_sub(begun.elapsed());
-            if !matches!(standing, Standing::Aside(..)) || left.is_zero() {
-                return standing;
-            }
-            tokio::select! {
-                () = self.changed.notified() => {}
-                () = sleep(LOOK.min(left)) => self.read_again(),
-            }
+    /// Waits until something may have changed, here or in another process, and at most for `limit`.
+    pub(super) async fn news(&self, limit: Duration, keys: &KeyRing) {
+        tokio::select! {
+            () = self.changed.notified() => {}
+            () = sleep(LOOK.min(limit)) => self.read_again(keys),
         }
     }
 
     /// An attempt failed.
     pub(super) fn failed(&self, sent: &Sent, keys: &KeyRing, error: &ApiError, chance: f64) {
         let now = self.now();
-        self.change(|snapshot| {
+        self.change(keys, |snapshot| {
             let blame = blame(snapshot, sent, keys);
             snapshot.failed(&blame, error, now, chance);
         });
@@ -242,8 +250,15 @@ impl Health {
     fn learn(&self, sent: Sent, keys: &KeyRing, what: Good) {
         let learned = Learned { at: self.now(), sent, what };
         let news = self.with(|known| {
-            // A process that ends gives its probe back with all the rest.
-            let news = known.snapshot.is_blamed(&learned.sent.target) && !matches!(learned.what, Good::GaveBack);
+            let news = match (&learned.what, learned.sent.probe) {
+                // With a verdict there is nothing left to give back.
+                (Good::GaveBack, Some(owner)) if !known.snapshot.is_held(&learned.sent.target, owner) => return false,
+                (Good::GaveBack, _) => true,
+                _ => {
+                    let blame = blame(&mut known.snapshot, &learned.sent, keys);
+                    known.snapshot.is_blamed(&blame)
+                }
+            };
             apply(&mut known.snapshot, &learned, keys);
             known.learned.push(learned);
             news || known.learned.len() >= MOST_LEARNED
@@ -256,50 +271,47 @@ impl Health {
 
     /// Writes down what was learned; what kept that from being done.
     pub(super) fn write(&self, keys: &KeyRing) -> Option<HealthError> {
-        if let Some(store) = &self.store {
-            let learned = self.with(|known| std::mem::take(&mut known.learned));
-            if !learned.is_empty() {
-                let now = self.now();
-                let written = store.update(&mut |snapshot| {
-                    snapshot.tidy(now);
-                    for learned in &learned {
-                        apply(snapshot, learned, keys);
-                    }
-                });
-                self.take_over(written);
-            }
+        if let Some(store) = &self.store
+            && self.with(|known| !known.learned.is_empty())
+        {
+            self.update(&**store, keys, &mut |_| {});
         }
         self.with(|known| known.trouble.take())
     }
 
     /// Changes the snapshot, here and in the store.
-    fn change<T>(&self, mut act: impl FnMut(&mut HealthSnapshot) -> T) -> T {
-        let now = self.now();
-        let Some(store) = &self.store else {
-            let done = self.with(|known| act(&mut known.snapshot));
-            self.changed.notify_waiters();
-            return done;
-        };
+    fn change<T>(&self, keys: &KeyRing, mut act: impl FnMut(&mut HealthSnapshot) -> T) -> T {
         let mut done = None;
-        let written = store.update(&mut |snapshot| {
-            snapshot.tidy(now);
-            done = Some(act(snapshot));
-        });
-        let failed = written.is_err();
-        self.take_over(written);
-        match done {
-            Some(done) if !failed => done,
+        let written = match &self.store {
+            Some(store) => self.update(&**store, keys, &mut |snapshot| done = Some(act(snapshot))),
+            None => false,
+        };
+        let done = match done {
+            Some(done) if written => done,
             // Nobody else can know, but this process does.
             _ => self.with(|known| act(&mut known.snapshot)),
-        }
+        };
+        self.changed.notify_waiters();
+        done
     }
 
-    fn take_over(&self, written: Result<HealthSnapshot, HealthError>) {
+    /// Writes what was learned, and after it what `act` changes; whether that went well.
+    fn update(&self, store: &dyn HealthStore, keys: &KeyRing, act: &mut dyn FnMut(&mut HealthSnapshot)) -> bool {
+        let (now, learned) = (self.now(), self.with(|known| std::mem::take(&mut known.learned)));
+        let written = store.update(&mut |snapshot| {
+            snapshot.tidy(now);
+            for learned in &learned {
+                apply(snapshot, learned, keys);
+            }
+            act(snapshot);
+        });
+        let well = written.is_ok();
         self.with(|known| match written {
             Ok(snapshot) => known.snapshot = snapshot,
             Err(error) => known.trouble = Some(error),
         });
         self.changed.notify_waiters();
+        well
     }
 
     /// How many requests to the model are under way.

@@ -138,7 +138,7 @@ impl Engine {
 
     /// Notes a lane, of which second requests are a share.
     fn note_lane(&self) {
-        self.hedges.lock().expect("no code panics while it holds this lock").request();
+        self.hedges().request();
     }
 
     fn take_repeat(&self) -> bool {
@@ -146,11 +146,8 @@ impl Engine {
         self.repeats.lock().expect("no code panics while it holds this lock").repeat(now)
     }
 
-    fn may_hedge(&self) -> bool {
-        self.hedges.lock().expect("no code panics while it holds this lock").may()
-    }
-
-    fn take_hedge(&self) {
-        self.hedges.lock().expect("no code panics while it holds this lock").take();
+    /// The allowance of second requests.
+    fn hedges(&self) -> std::sync::MutexGuard<'_, Hedges> {
+        self.hedges.lock().expect("no code panics while it holds this lock")
     }
 }

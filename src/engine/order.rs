@@ -60,7 +60,7 @@ impl Engine {
     }
 
     fn chosen(&self, lane: &Lane) -> (Vec<Places>, Vec<Seat>, Vec<usize>) {
-        self.health.read();
+        self.health.read(&self.keys);
         let policy = lane.route.clone().unwrap_or_default();
         let places: Vec<Places> = lane.candidates.iter().map(|target| self.health.places(target, &self.keys)).collect();
         let seats = self.seats(lane, &policy, lane.candidates.iter().zip(&places));

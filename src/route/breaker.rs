@@ -101,13 +101,16 @@ impl Breaker {
         }
     }
 
-    /// A failure that counts; whether it opened the breaker. `chance` is in 0..1.
-    pub fn failed(&mut self, rule: Rule, now: Timestamp, chance: f64) -> bool {
-        // Requests that were under way when it opened tell nothing new.
+    /// A request that was sent at `sent` failed in a way that counts; whether that opened the breaker. `chance` is in 0..1.
+    pub fn failed(&mut self, rule: Rule, sent: Timestamp, now: Timestamp, chance: f64) -> bool {
+        self.note(now, false);
+        // Requests that were under way when it opened tell nothing new, and are no probe.
+        if self.opened.is_some_and(|opened| sent < opened) {
+            return false;
+        }
         let late = matches!(self.state(now), State::Open(_));
         let probed = self.state(now) == State::HalfOpen;
         self.row = self.row.saturating_add(1);
-        self.note(now, false);
         if late || !(probed || self.too_many(rule, now)) {
             return false;
         }
@@ -179,7 +182,7 @@ mod tests {
     }
 
     fn fail(breaker: &mut Breaker, seconds: u64) -> bool {
-        breaker.failed(Rule::MODEL, at(seconds), 0.5)
+        breaker.failed(Rule::MODEL, at(seconds), at(seconds), 0.5)
     }
 
     fn end(breaker: &mut Breaker, second: u64) {
@@ -240,6 +243,12 @@ mod tests {
         let open = breaker.state(at(3));
         assert!(!fail(&mut breaker, 3));
         assert_eq!(breaker.state(at(3)), open);
+        // One that took so long that the probe is under way: the verdict is the probe's.
+        assert_eq!(breaker.state(at(8)), State::HalfOpen);
+        assert!(!breaker.failed(Rule::MODEL, at(0), at(8), 0.5));
+        assert_eq!(breaker.state(at(8)), State::HalfOpen);
+        breaker.began(at(7));
+        assert_eq!(breaker.state(at(9)), State::Closed);
     }
 
     #[test]
@@ -262,7 +271,7 @@ mod tests {
             for (wait, what, chance) in steps {
                 now += wait;
                 match what {
-                    0 | 1 => { breaker.failed(Rule::MODEL, at(now), chance); }
+                    0 | 1 => { breaker.failed(Rule::MODEL, at(now), at(now), chance); }
                     2 => breaker.began(at(now)),
                     _ => end(&mut breaker, now),
                 }

@@ -24,16 +24,20 @@ impl Hedges {
         self.0 = (self.0 + EACH).min(BURST);
     }
 
-    /// Whether a second request is allowed.
+    /// Takes a second request, if one is allowed.
     #[must_use]
-    pub fn may(&self) -> bool {
+    pub fn take(&mut self) -> bool {
         // Twenty twentieths are a little less than one, in floating point.
-        self.0 >= BURST - 1e-9
+        let allowed = self.0 >= BURST - 1e-9;
+        if allowed {
+            self.0 = (self.0 - BURST).max(0.0);
+        }
+        allowed
     }
 
-    /// Takes a second request.
-    pub fn take(&mut self) {
-        self.0 = (self.0 - BURST).max(0.0);
+    /// The one that was taken was not sent.
+    pub fn give_back(&mut self) {
+        self.0 = (self.0 + BURST).min(BURST);
     }
 }
 
@@ -47,11 +51,11 @@ mod tests {
         let mut taken = 0;
         for _ in 0..200 {
             hedges.request();
-            if hedges.may() {
-                hedges.take();
-                taken += 1;
-            }
+            taken += u32::from(hedges.take());
         }
         assert_eq!(taken, 10);
+        assert!(!hedges.take());
+        hedges.give_back();
+        assert!(hedges.take() && !hedges.take());
     }
 }

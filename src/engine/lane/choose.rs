@@ -6,14 +6,14 @@
 use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
-use tokio::time::sleep;
+use tokio::time::Instant;
 
 use super::Run;
 use crate::{
     chat::ErrorClass,
     engine::{
         EventKind, Notice,
-        health::{Health, Probe},
+        health::{Health, Probe, Turn},
     },
     protocol::{ApiError, RetryAfter, RetryWhen},
     route::{
@@ -60,7 +60,7 @@ impl Run {
         let chosen = self.lane.route.is_some() && targets.len() > 1;
         self.chosen = chosen;
         if chosen || targets.iter().any(|target| target.endpoint.keys.len() > 1) {
-            self.engine.health.read();
+            self.engine.health.read(&self.engine.keys);
         }
         let places = |target: &Arc<Target>| self.engine.health.places(target, &self.engine.keys);
         let candidates: Vec<Candidate> = targets
@@ -113,36 +113,47 @@ impl Run {
     }
 
     /// Of those that are left alone, the one that is asked all the same, because there is nobody else: when its time is over,
-    /// or, since waiting for that may take minutes, some seconds after its last failure. One request at a time.
+    /// or, since waiting for that may take minutes, some seconds after its last failure. One request at a time: where others
+    /// are finding out about everybody, their verdict is waited for.
     async fn last_resort(&mut self) -> Option<Candidate> {
         let engine = Arc::clone(&self.engine);
-        let now = engine.health.now();
-        self.queue.aside.sort_by_cached_key(|candidate| engine.health.retry_at(&candidate.places, EARLY));
-        if self.queue.aside.is_empty() || self.budget.candidates() == 0 || !self.clock.allows(Duration::ZERO) {
-            return None;
-        }
-        let mut best = self.queue.aside.remove(0);
-        let due = engine.health.retry_at(&best.places, EARLY);
-        let wait = Duration::try_from(due.duration_since(now)).unwrap_or_default();
-        // Where there is no time to wait, now is as good as never.
-        let wait = if self.clock.allows(wait) { wait } else { Duration::ZERO };
-        if wait >= NOTICEABLE {
-            self.tell(Notice::AllAside(best.target.id.clone(), wait)).await;
-        }
-        self.clock.count(sleep(wait)).await;
-        loop {
-            best = match self.probe(best, true) {
-                Ok(best) => return Some(best),
-                Err(best) => best,
+        let (begun, mut told) = (Instant::now(), false);
+        while !self.queue.aside.is_empty() && self.budget.candidates() > 0 && self.clock.allows(Duration::ZERO) {
+            let turns = self.queue.aside.iter().map(|candidate| engine.health.turn(&candidate.places, EARLY));
+            let (place, turn) = turns.enumerate().min_by_key(|(_, turn)| *turn).expect("somebody is there");
+            let wait = match turn {
+                Turn::Free => return Some(self.queue.aside.remove(place)),
+                Turn::Due(due) => self.until(due),
+                Turn::Probed(until) => {
+                    self.refused = Some(busy(&self.queue.aside[place].target, until, engine.health.now()));
+                    let limit = LONGEST_WAIT.saturating_sub(begun.elapsed());
+                    if limit.is_zero() {
+                        return None;
+                    }
+                    limit.min(self.clock.left().unwrap_or(limit))
+                }
             };
-            // Somebody else is finding out.
-            let limit = LONGEST_WAIT.min(self.clock.left().unwrap_or(LONGEST_WAIT));
-            let standing = self.clock.count(engine.health.verdict(&best.places, limit)).await;
-            if let Standing::Aside(until, _) = standing {
-                self.refused = Some(busy(&best.target, until, engine.health.now()));
-                return None;
+            if wait.is_zero() {
+                let candidate = self.queue.aside.remove(place);
+                match self.probe(candidate, true) {
+                    Ok(candidate) => return Some(candidate),
+                    // Somebody else was sooner.
+                    Err(candidate) => self.queue.aside.insert(place, candidate),
+                }
+            } else if !told && wait >= NOTICEABLE && matches!(turn, Turn::Due(_)) {
+                told = true;
+                self.tell(Notice::AllAside(self.queue.aside[place].target.id.clone(), wait)).await;
             }
+            let wait = if wait.is_zero() { LONGEST_WAIT } else { wait };
+            self.clock.count(engine.health.news(wait, &engine.keys)).await;
         }
+        None
+    }
+
+    /// How long it is until `due`. Where there is no time to wait, now is as good as never.
+    fn until(&self, due: Timestamp) -> Duration {
+        let wait = Duration::try_from(due.duration_since(self.engine.health.now())).unwrap_or_default();
+        if self.clock.allows(wait) { wait } else { Duration::ZERO }
     }
 
     /// The candidate as the probe, or as it is when everybody may ask it; `Err`: somebody else has the probe.

@@ -53,6 +53,12 @@ impl Clock {
         done
     }
 
+    /// Counts time that was spent waiting for an answer.
+    pub(super) fn add(&mut self, time: Duration) {
+        self.spent += time;
+        self.searched += time;
+    }
+
     /// Awaits `work`, more of an answer that comes, and counts the time.
     pub(super) async fn count_answering<T>(&mut self, work: impl Future<Output = T>) -> T {
         let begun = Instant::now();

@@ -123,7 +123,7 @@ impl Run {
 
     /// Asks somebody else as well, if the allowance has a second request and there is somebody anybody may ask.
     async fn hedged(&mut self, mut first: Sent, after: Duration) -> ((Request, Instant), Result<Opened, Unopened>) {
-        let second = if self.engine.may_hedge() { self.take_free() } else { None };
+        let second = self.second();
         let Some(candidate) = second else {
             let opened = self.awaited(&first.request.candidate.clone(), &mut first.opening).await;
             return ((first.request, first.begun), opened);
@@ -133,18 +133,20 @@ impl Run {
         let call = Arc::clone(&self.lane.call);
         let request = Request { candidate: candidate.clone(), key, call, fresh: false };
         // Getting a key or a place for it must not keep back what the first one says meanwhile.
+        let since = Instant::now();
         let ready = match select(&mut first.opening, Box::pin(self.sent(request.clone()))).await {
             Either::Left((opened, _)) => Either::Left(opened),
             Either::Right((second, _)) => Either::Right(second),
         };
         let second = match ready {
             Either::Left(opened) => {
+                self.clock.add(since.elapsed());
+                self.engine.hedges().give_back();
                 self.queue.usable.push_front(candidate);
                 return ((first.request, first.begun), opened);
             }
             Either::Right(second) => second,
         };
-        self.engine.take_hedge();
         self.budget.candidate();
         match second {
             Ok(second) => {
@@ -157,6 +159,18 @@ impl Run {
                 ((first.request, first.begun), opened)
             }
         }
+    }
+
+    /// Whom to ask as well: somebody anybody may ask, if a second request is allowed.
+    fn second(&mut self) -> Option<Candidate> {
+        if !self.engine.hedges().take() {
+            return None;
+        }
+        let second = self.take_free();
+        if second.is_none() {
+            self.engine.hedges().give_back();
+        }
+        second
     }
 
     /// The first of two to say something; when one fails, the other.

@@ -3,6 +3,7 @@
 use proptest::prelude::{any, prop_assert, proptest};
 
 use super::*;
+use crate::route::health::{HealthError, HealthSnapshot, HealthStore};
 
 fn refused() -> Reply {
     Reply::NoConnection(TransportErrorKind::Refused)
@@ -79,9 +80,43 @@ async fn one_request_finds_out_and_the_others_wait_for_its_verdict() {
     assert_eq!(ended.collect::<Vec<_>>(), [(true, 1); 3]);
 }
 
+/// A file for others to read, in memory.
+#[derive(Default)]
+struct Kept(Mutex<HealthSnapshot>);
+
+impl HealthStore for Kept {
+    fn read(&self) -> Result<HealthSnapshot, HealthError> {
+        Ok(self.0.lock().expect("one thread").clone())
+    }
+
+    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthSnapshot, HealthError> {
+        act(&mut self.0.lock().expect("one thread"));
+        self.read()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_is_being_probed_by_another_keeps_nobody_from_asking_the_next() {
+    let process = Process::new([refused(), refused(), status(403)]);
+    assert!(process.ask(lane(two())).await.outcome.result.is_err());
+    sleep(SECOND * 6).await;
+    process.answers([Reply::Pieces(vec![(SECOND * 30, HELLO), (Duration::ZERO, STOP)]), answer(), answer()]);
+    let lanes = (0..3).map(|_| lane(two())).collect();
+    let events: Vec<Event> = process.engine.run(Plan { lanes, at_once: None }).collect().await;
+    let ended = events.iter().filter_map(|event| match &event.kind {
+        EventKind::Finished(outcome) => Some(outcome.target.as_ref().expect("asked").id.0.clone()),
+        _ => None,
+    });
+    let mut ended: Vec<_> = ended.collect();
+    ended.sort_unstable();
+    assert_eq!(ended, ["a", "b", "b"]);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_is_dropped_is_given_back() {
-    let process = Process::new([refused(), refused(), refused()]);
+    let mut process = Process::new([refused(), refused(), refused()]);
+    let kept: Arc<dyn HealthStore> = Arc::new(Kept::default());
+    process.engine = Arc::new(Arc::into_inner(process.engine).expect("nobody else has it").with_health(kept));
     assert!(process.ask(lane(two())).await.outcome.result.is_err());
     sleep(SECOND * 6).await;
     process.answers([Reply::Silence, answer()]);
@@ -97,6 +132,28 @@ async fn a_probe_that_is_dropped_is_given_back() {
     }
     let ran = process.ask(lane(two())).await;
     assert_eq!((ran.models(), ran.took), (vec!["a-upstream"], Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_key_is_tried_by_the_same_probe() {
+    let process = Process::new([refused(), refused(), refused()]);
+    let lanes = || vec![keyed("a"), testing::target("b")];
+    assert!(process.ask(lane(lanes())).await.outcome.result.is_err());
+    sleep(SECOND * 6).await;
+    // The first key is refused while the second one is asked for long: nobody else asks in the meantime.
+    process.answers([status(401), Reply::Pieces(vec![(SECOND * 3, HELLO), (Duration::ZERO, STOP)]), answer()]);
+    let both = (0..2).map(|_| lane(lanes())).collect();
+    let events: Vec<Event> = process.engine.run(Plan { lanes: both, at_once: None }).collect().await;
+    let asked: Vec<_> = events
+        .iter()
+        .filter_map(|event| match &event.kind {
+            EventKind::Finished(outcome) => Some(outcome.attempts.iter().map(|attempt| attempt.target.id.0.clone())),
+            _ => None,
+        })
+        .collect();
+    let mut asked: Vec<Vec<_>> = asked.into_iter().map(Iterator::collect).collect();
+    asked.sort();
+    assert_eq!(asked, [vec!["a", "a"], vec!["b"]]);
 }
 
 #[tokio::test(start_paused = true)]

@@ -138,8 +138,7 @@ impl HealthSnapshot {
             return true;
         }
         let ids = [places.endpoint, places.model];
-        let leased = |id: &PlaceId| self.places.get(id).is_some_and(|place| place.leased(now).is_some());
-        if ids.iter().any(leased) || (matches!(standing, Standing::Aside(..)) && !early) {
+        if self.probed(places, now).is_some() || (matches!(standing, Standing::Aside(..)) && !early) {
             return false;
         }
         let until = later(now, lease.min(LONGEST_PROBE));
@@ -147,11 +146,26 @@ impl HealthSnapshot {
             // A key that is left alone has no probe of its own: its model stands for it.
             let place = self.places.entry(id).or_default();
             place.seen = Some(now);
-            if id == places.model || place.breaker.state(now) != State::Closed || place.aside.is_some() {
+            if id == places.model || place.breaker.state(now) != State::Closed || place.is_aside(now) {
                 place.probe = Some(Lease { owner, until });
             }
         }
         true
+    }
+
+    /// Until when somebody has the right to find out whether a candidate is back.
+    #[must_use]
+    pub fn probed(&self, places: &Places, now: Timestamp) -> Option<Timestamp> {
+        let leased = |id: PlaceId| self.places.get(&id).and_then(|place| place.leased(now));
+        leased(places.endpoint).max(leased(places.model))
+    }
+
+    /// Whether the probe of `owner` has no verdict yet.
+    #[must_use]
+    pub fn is_held(&self, target: &Target, owner: u64) -> bool {
+        let held = |id| self.places.get(&id).and_then(|place| place.probe.as_ref());
+        let ids = [PlaceId::endpoint(&target.endpoint), PlaceId::model(target)];
+        ids.into_iter().filter_map(held).any(|lease| lease.owner == owner)
     }
 
     /// The probe has its verdict, or will never have one.
@@ -165,13 +179,10 @@ impl HealthSnapshot {
         }
     }
 
-    /// An attempt failed. `chance` is in 0..1.
+    /// An attempt failed. `chance` is in 0..1. A probe keeps its right: another key may be the next it tries.
     pub fn failed(&mut self, blame: &Blame<'_>, error: &ApiError, now: Timestamp, chance: f64) {
         let target = blame.target;
         let (endpoint, model) = (PlaceId::endpoint(&target.endpoint), PlaceId::model(target));
-        if let Some(owner) = blame.probe {
-            self.give_back(target, owner);
-        }
         let cooling = cooling(error, now);
         if cooling == Cooling::Nothing {
             return;
@@ -195,7 +206,7 @@ impl HealthSnapshot {
         place.error = Some(LastError::of(error, now));
         match cooling {
             Cooling::Unreachable => {
-                place.breaker.failed(Rule::ENDPOINT, now, chance);
+                place.breaker.failed(Rule::ENDPOINT, blame.sent, now, chance);
             }
             Cooling::Aside { asked, first, longest, .. } => {
                 let before = place.aside.clone().unwrap_or(Aside { until: Timestamp::MIN, ms: 0, times: 0 });
@@ -208,12 +219,12 @@ impl HealthSnapshot {
                 place.aside = Some(if longer { Aside { times, ..before } } else { Aside { until, ms, times } });
             }
             Cooling::Counts | Cooling::Nothing => {
-                place.breaker.failed(Rule::MODEL, now, chance);
+                place.breaker.failed(Rule::MODEL, blame.sent, now, chance);
             }
         }
     }
 
-    /// The first delta came: the endpoint and the model are back.
+    /// The first delta came: the endpoint, the model and the key are back.
     pub fn began(&mut self, blame: &Blame<'_>, ttft: Option<Duration>, now: Timestamp) {
         let target = blame.target;
         if let Some(owner) = blame.probe {
@@ -226,6 +237,12 @@ impl HealthSnapshot {
         model.breaker.began(blame.sent);
         if let Some(ttft) = ttft {
             model.latency.add(ttft, now);
+        }
+        let (everywhere, here) = key_places(target, blame.key);
+        for id in [PlaceId::endpoint(&target.endpoint), PlaceId::model(target), everywhere, here] {
+            if let Some(place) = self.places.get_mut(&id) {
+                place.answered(blame.sent, now);
+            }
         }
     }
 
@@ -245,11 +262,13 @@ impl HealthSnapshot {
         }
     }
 
-    /// Whether an answer of `target` would change what others do.
+    /// Whether an answer would change what others do.
     #[must_use]
-    pub fn is_blamed(&self, target: &Target) -> bool {
-        let blamed = |id| self.places.get(&id).is_some_and(|place| !place.breaker.is_clean() || place.aside.is_some());
-        blamed(PlaceId::endpoint(&target.endpoint)) || blamed(PlaceId::model(target))
+    pub fn is_blamed(&self, blame: &Blame<'_>) -> bool {
+        let (everywhere, here) = key_places(blame.target, blame.key);
+        let ids = [PlaceId::endpoint(&blame.target.endpoint), PlaceId::model(blame.target), everywhere, here];
+        let blamed = |place: &Place| !place.breaker.is_clean() || place.aside.is_some();
+        ids.iter().filter_map(|id| self.places.get(id)).any(blamed)
     }
 
     /// Forgets what is known of these places; how many there were.

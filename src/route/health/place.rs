@@ -189,6 +189,19 @@ impl Place {
         self.probe.as_ref().map(|lease| lease.until).filter(|until| *until > now)
     }
 
+    /// Whether it is left alone as a service asked for, or for what it said.
+    pub(super) fn is_aside(&self, now: Timestamp) -> bool {
+        self.aside.as_ref().is_some_and(|aside| aside.until > now)
+    }
+
+    /// A request that was sent then is being answered: nobody need wait any longer. How often it was left alone counts
+    /// until an answer is whole.
+    pub(super) fn answered(&mut self, sent: Timestamp, now: Timestamp) {
+        if let Some(aside) = self.aside.as_mut().filter(|_| self.error.as_ref().is_none_or(|error| error.at <= sent)) {
+            aside.until = aside.until.min(now);
+        }
+    }
+
     /// A request that was sent then went well.
     pub(super) fn well(&mut self, sent: Timestamp, now: Timestamp) {
         self.breaker.ended_well(sent, now);

@@ -106,9 +106,43 @@ fn the_callers_own_errors_count_as_nothing_and_give_the_probe_back() {
     assert!(!probe(&mut snapshot, 2), "somebody else's request is no verdict");
     let own = Blame { probe: Some(1), ..blame(&target, 0) };
     snapshot.failed(&own, &error(ErrorClass::Context), at(6), 0.5);
+    assert!(!probe(&mut snapshot, 2), "its next key is the same probe");
+    snapshot.give_back(&target, 1);
     assert!(probe(&mut snapshot, 2));
     snapshot.give_back(&target, 2);
     assert!(probe(&mut snapshot, 3));
+}
+
+#[test]
+fn a_first_delta_ends_what_a_service_asked_for_and_a_failure_after_it_counts_on() {
+    let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
+    for key in [0, 1] {
+        snapshot.failed(&blame(&target, key), &error(ErrorClass::Rate), at(0), 0.5);
+    }
+    let sent = |second| Blame { sent: at(second), ..blame(&target, 0) };
+    assert!(snapshot.is_blamed(&sent(6)), "a key that is back is news for others");
+    snapshot.began(&Blame { sent: at(0) - jiff::SignedDuration::from_secs(1), ..sent(0) }, None, at(1));
+    assert_eq!(until(&snapshot, &target, 1), Some(5), "it was sent before");
+    snapshot.began(&sent(2), None, at(3));
+    assert_eq!(until(&snapshot, &target, 3), None);
+    snapshot.failed(&sent(2), &error(ErrorClass::Rate), at(4), 0.5);
+    let keys = places(&target).keys;
+    assert!(matches!(snapshot.standing_of_key(keys[0], at(4)), Standing::Aside(until, _) if until == at(14)));
+}
+
+#[test]
+fn what_is_over_keeps_nobody_from_the_probe_of_another_model() {
+    let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
+    let other = Target { upstream: "another".into(), ..target.clone() };
+    snapshot.failed(&blame(&target, 0), &error(ErrorClass::Path), at(0), 0.5);
+    for model in [&target, &other] {
+        for _ in 0..3 {
+            snapshot.failed(&blame(model, 0), &error(ErrorClass::Server), at(700), 0.5);
+        }
+    }
+    assert!(snapshot.probe(&places(&target), at(706), (1, LEASE), false));
+    assert_eq!(snapshot.standing(&places(&other), at(706)), Standing::HalfOpen);
+    assert!(snapshot.probe(&places(&other), at(706), (2, LEASE), false), "its endpoint is well");
 }
 
 #[test]
@@ -186,6 +220,7 @@ proptest::proptest! {
                 4 => if let Some((owner, _)) = held.take() {
                     let own = Blame { probe: Some(owner), ..foreign };
                     snapshot.failed(&own, &error(class), at(now), chance);
+                    snapshot.give_back(&target, owner);
                 },
                 _ => {
                     let free = snapshot.standing(&places(&target), at(now)) == Standing::Free;
