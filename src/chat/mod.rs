@@ -15,4 +15,4 @@ pub use answer::{Answer, Delta, DeltaKind, FinishReason, ToolCall, Usage};
 pub use error_class::ErrorClass;
 pub use held::Held;
 pub use image::Image;
-pub use request::{Adjustment, Call, ChatRequest, Message, Original, Params, Part, ProtocolId, Role};
+pub use request::{Adjustment, Call, ChatRequest, LIMITS, Message, Original, Params, Part, ProtocolId, Role};

@@ -63,29 +63,18 @@ impl Call {
         }
     }
 
-    /// How many answers are asked for at once (`n`).
+    /// How many answers are asked for at once, where the request says so.
     #[must_use]
-    pub fn choices(&self) -> u64 {
+    pub fn choices(&self) -> Option<u64> {
         match self {
-            Self::Chat(chat) => chat.params.extra.get("n").and_then(Value::as_u64).unwrap_or(1).max(1),
+            Self::Chat(chat) => chat.params.choices(),
         }
     }
 
-    /// Limits the answer to so many tokens, whatever else was said of that.
+    /// Limits the answer to so many tokens, whatever else is said of that.
     pub fn cap(&mut self, most: u64) {
         match self {
-            Self::Chat(chat) => {
-                // Whoever named the newer field knows that the service wants it.
-                let newer = chat.params.extra.contains_key(NEWER);
-                chat.params.extra.remove("max_tokens");
-                if newer {
-                    chat.params.extra.insert(NEWER.into(), most.into());
-                    chat.params.max_tokens = None;
-                } else {
-                    chat.params.max_tokens = Some(most);
-                }
-                chat.capped = true;
-            }
+            Self::Chat(chat) => chat.capped = Some(most),
         }
     }
 
@@ -121,8 +110,8 @@ pub struct ChatRequest {
     pub original: Option<Original>,
     /// Changes made after a service refused a parameter.
     pub adjustments: Vec<Adjustment>,
-    /// The limit of tokens is what somebody wants to pay for: it is never left out.
-    pub capped: bool,
+    /// So many tokens somebody wants to pay for: the answer is limited to no more, by whatever name its limit has.
+    pub capped: Option<u64>,
 }
 
 impl ChatRequest {
@@ -212,15 +201,21 @@ pub struct Params {
     pub extra: Map<String, Value>,
 }
 
-/// What newer models call the limit of tokens.
-const NEWER: &str = "max_completion_tokens";
+/// The names of the limit of tokens; newer models want the second.
+pub const LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
 
 impl Params {
     /// The limit of the answer, under whichever of its names; the smallest counts.
     #[must_use]
     pub fn most_tokens(&self) -> Option<u64> {
-        let extra = ["max_tokens", NEWER].into_iter().filter_map(|name| self.extra.get(name)?.as_u64());
+        let extra = LIMITS.into_iter().filter_map(|name| self.extra.get(name)?.as_u64());
         extra.chain(self.max_tokens).min()
+    }
+
+    /// How many answers are asked for at once (`n`).
+    #[must_use]
+    pub fn choices(&self) -> Option<u64> {
+        self.extra.get("n").and_then(Value::as_u64).filter(|&choices| choices > 0)
     }
 
     /// These, with those of `over` laid on top.
@@ -246,6 +241,8 @@ pub enum Adjustment {
     Rename(&'static str, &'static str),
     /// Do not send the field.
     Omit(String),
+    /// Ask for no more tokens than this.
+    Limit(u64),
 }
 
 impl std::fmt::Display for Adjustment {
@@ -253,6 +250,7 @@ impl std::fmt::Display for Adjustment {
         match self {
             Self::Rename(from, to) => write!(f, "sent `{from}` as `{to}`"),
             Self::Omit(name) => write!(f, "left out `{name}`"),
+            Self::Limit(most) => write!(f, "limited the answer to {most} tokens"),
         }
     }
 }

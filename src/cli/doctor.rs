@@ -159,6 +159,14 @@ fn chosen(config: &Config, args: &DoctorArgs) -> Result<Vec<Checkup>, CliError> 
             return Err(unknown("endpoint or model", name, &endpoints.chain(config.names()).collect::<Vec<_>>()));
         }
     }
+    // Named twice, it is asked once: an endpoint and its first model are one checkup.
+    let mut seen = Vec::new();
+    checkups.retain(|checkup| {
+        let what = (checkup.endpoint.name.clone(), checkup.model.as_ref().map(|model| model.id.clone()));
+        let new = !seen.contains(&what);
+        seen.push(what);
+        new
+    });
     Ok(checkups)
 }
 

@@ -127,7 +127,7 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
         DraftKey::Env(name) => Some(("env", name.clone())),
         DraftKey::File(path) => Some(("file", path.clone())),
         DraftKey::Typed(key) => {
-            let name = free(&endpoint.name, &key_files(&config, None));
+            let name = free(&endpoint.name, &key_files(&config));
             Some(("file", change.keep_key(&name, key)?))
         }
     };

@@ -46,14 +46,13 @@ pub(super) struct ImportArgs {
     dry_run: bool,
 }
 
-/// The names of the files that hold keys of the config's endpoints, but for this one's.
-pub(super) fn key_files(config: &Config, but: Option<&str>) -> Vec<String> {
-    let others = config.endpoints.iter().filter(|endpoint| Some(endpoint.name.as_str()) != but);
+/// The names of the files that hold keys of the config's endpoints.
+pub(super) fn key_files(config: &Config) -> Vec<String> {
     let name = |source: &KeySource| match source {
         KeySource::File(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
         _ => None,
     };
-    others.flat_map(|endpoint| &endpoint.keys).filter_map(name).collect()
+    config.endpoints.iter().flat_map(|endpoint| &endpoint.keys).filter_map(name).collect()
 }
 
 /// What is to be added.
@@ -189,7 +188,7 @@ impl Additions {
                 ImportedKey::Env(variable) => ("env", variable.clone()),
                 ImportedKey::Literal(key) => {
                     // A file that another endpoint has, or will have, is not this one's to replace.
-                    let mut taken = key_files(config, None);
+                    let mut taken = key_files(config);
                     taken.extend(names.iter().filter(|other| *other != name).cloned());
                     taken.extend(self.keys.iter().map(|(file, _)| file.clone()));
                     let file = free(name, &taken);

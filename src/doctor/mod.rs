@@ -183,6 +183,14 @@ impl Checkup {
             Err(error) if error.class == ErrorClass::Auth => {
                 return Finding::new(what, Verdict::Good, "the API answers");
             }
+            // The API is there; a key may be allowed to ask and not to list.
+            Err(error) if is_answer(error.class) => {
+                return Finding::new(
+                    what,
+                    Verdict::Note,
+                    format!("the API answers, but refuses its list of models: {error}"),
+                );
+            }
             Err(error) if !matches!(error.class, ErrorClass::Path | ErrorClass::Garbage | ErrorClass::Redirect) => {
                 let finding = Finding::failed(what, error);
                 let advice = finding.advice.clone().unwrap_or_else(|| advice_for(error.class).to_owned());
@@ -289,4 +297,9 @@ fn at_root(endpoint: &Endpoint, path: &str) -> Url {
 /// The body as JSON; servers give a page for whatever they do not know.
 fn json(fetched: &Fetched) -> Option<serde_json::Value> {
     serde_json::from_str(&fetched.body).ok()
+}
+/// Whether a refusal of this class comes of an API that works.
+fn is_answer(class: ErrorClass) -> bool {
+    use ErrorClass as C;
+    matches!(class, C::Forbidden | C::Rate | C::Quota | C::Request | C::Model | C::NoChannel)
 }

@@ -41,13 +41,13 @@ impl Account {
     /// The usage reported, or ours, marked. Nothing when there was no answer at all.
     #[must_use]
     pub fn usage(&self, outcome: &LaneOutcome, prompt_tokens: u64) -> Option<Usage> {
-        let estimated = || Usage {
-            input: Some(prompt_tokens),
-            output: Some(self.tokens.tokens()),
-            estimated: true,
-            ..Usage::default()
-        };
-        self.reported().or_else(|| (outcome.result.is_ok() || outcome.cut).then(estimated))
+        self.reported().or_else(|| (outcome.result.is_ok() || outcome.cut).then(|| self.estimated(prompt_tokens)))
+    }
+
+    /// Our own estimate of the usage, marked.
+    #[must_use]
+    pub fn estimated(&self, prompt_tokens: u64) -> Usage {
+        Usage { input: Some(prompt_tokens), output: Some(self.tokens.tokens()), estimated: true, ..Usage::default() }
     }
 
     /// The usage reported, if it can be so.

@@ -89,10 +89,12 @@ impl Progress {
         let under_way = self.asking.map(|(target, since)| {
             let took = now - since;
             let at = jiff::Timestamp::now().checked_sub(took).unwrap_or_default();
+            // Its first delta may be here, and its time not told yet.
+            let ttft = self.spoken.ttft.or_else(|| self.spoken.first.map(|first| first - since));
             AttemptRecord {
                 error: Some(error.clone()),
-                status: self.spoken.ttft.map(|_| 200),
-                ttft: self.spoken.ttft,
+                status: ttft.map(|_| 200),
+                ttft,
                 ..AttemptRecord::new(target, at, took)
             }
         });

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use super::Plan;
+use super::{Lane, Plan};
 use crate::target::Target;
 
 /// A sum of money.
@@ -80,20 +80,29 @@ pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
             continue;
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates")]
-        let affordable = (share / dearest) as u64 / lane.call.choices();
+        let affordable = (share / (dearest * choices(lane))) as u64;
         if affordable == 0 {
-            return Err(prompts + dearest);
+            return Err(prompts + dearest * choices(lane));
         }
-        let own = lane.candidates.iter().filter_map(|target| target.params.most_tokens());
-        let wanted = lane.call.max_tokens().or_else(|| own.min());
+        let limits = lane.candidates.iter().map(|target| lane.call.max_tokens().or(target.params.most_tokens()));
+        let limits: Vec<Option<u64>> = limits.collect();
+        let longest = limits.iter().flatten().max().copied();
+        let wanted = longest.filter(|_| limits.iter().all(Option::is_some));
         // A limit beyond what models write is refused by their services.
-        let limit = affordable.min(wanted.unwrap_or(LONGEST));
+        let limit = affordable.min(wanted.unwrap_or(LONGEST.max(longest.unwrap_or_default())));
         Arc::make_mut(&mut lane.call).cap(limit);
         if wanted.is_none_or(|wanted| limit < wanted) {
             capped.longest = Some(capped.longest.map_or(limit, |longest| longest.min(limit)));
         }
     }
     Ok(capped)
+}
+
+/// How many answers a lane may ask for at once.
+#[expect(clippy::cast_precision_loss, reason = "few answers")]
+fn choices(lane: &Lane) -> f64 {
+    let own = lane.candidates.iter().filter_map(|target| target.params.choices()).max();
+    lane.call.choices().or(own).unwrap_or(1) as f64
 }
 
 /// What a token of input and of output costs, in the limit's money.
@@ -106,8 +115,7 @@ fn prices(target: &Target, most: &Money) -> Option<(f64, f64)> {
 mod tests {
     use super::*;
     use crate::{
-        chat::{Call, ChatRequest, Message, Role},
-        plan::Lane,
+        chat::{Call, ChatRequest, Message, Params, Role},
         route::OnCut,
         target::{Price, testing},
     };
@@ -130,7 +138,10 @@ mod tests {
     }
 
     fn longest(plan: &Plan) -> Vec<Option<u64>> {
-        plan.lanes.iter().map(|lane| lane.call.max_tokens()).collect()
+        let limit = |lane: &Lane| match &*lane.call {
+            Call::Chat(chat) => chat.capped,
+        };
+        plan.lanes.iter().map(limit).collect()
     }
 
     #[test]
@@ -145,6 +156,25 @@ mod tests {
         };
         assert_eq!((with("max_tokens", 100_000), with("max_completion_tokens", 100_000)), (Some(100), Some(100)));
         assert_eq!((with("n", 10), with("max_tokens", 7)), (Some(10), Some(7)));
+        let mut several = plan(&[Some(10.0)]);
+        let own = Params { extra: [("n".into(), 5.into())].into_iter().collect(), ..Params::default() };
+        Arc::make_mut(&mut several.lanes[0].candidates[0]).params = own;
+        assert_eq!((cap(&mut several, &usd).is_ok(), longest(&several)), (true, vec![Some(20)]));
+        let tight = Money { amount: 0.00104, currency: "USD".into() };
+        assert!(cap(&mut several, &tight).is_err_and(|least| (least - 0.00105).abs() < 1e-9), "five tokens at least");
+    }
+
+    #[test]
+    fn a_candidates_own_limit_is_not_the_others() {
+        let mut plan = plan(&[Some(10.0)]);
+        let own = Params { max_tokens: Some(7), ..Params::default() };
+        let short = Target { params: own, ..(*plan.lanes[0].candidates[0]).clone() };
+        plan.lanes[0].candidates.push(Arc::new(short.clone()));
+        let capped = cap(&mut plan, &Money { amount: 1000.0, currency: "USD".into() }).expect("enough");
+        assert_eq!((longest(&plan), capped.longest), (vec![Some(LONGEST)], Some(LONGEST)));
+        plan.lanes[0].candidates = vec![Arc::new(short)];
+        let capped = cap(&mut plan, &Money { amount: 1000.0, currency: "USD".into() }).expect("enough");
+        assert_eq!((longest(&plan), capped.longest), (vec![Some(7)], None));
     }
 
     #[test]

@@ -45,8 +45,11 @@ impl Edit {
 /// The values of `api_key` and `api_keys`, however they are written.
 fn keys_of(entry: &dyn TableLike) -> Vec<Value> {
     let one = entry.get("api_key").and_then(|item| item.as_value().cloned().or_else(|| inlined(item.as_table_like()?)));
-    let several = entry.get("api_keys").and_then(Item::as_array).into_iter().flatten().cloned();
-    one.into_iter().chain(several).collect()
+    let list = entry.get("api_keys");
+    let several = list.and_then(Item::as_array).into_iter().flatten().cloned();
+    // `[[endpoints.a.api_keys]]`
+    let tables = list.and_then(Item::as_array_of_tables).into_iter().flatten().filter_map(|table| inlined(table));
+    one.into_iter().chain(several).chain(tables).collect()
 }
 
 /// `api_key.env = "A"` and `[endpoints.a.api_key]`, on one line.
@@ -138,6 +141,7 @@ mod tests {
             "api_key.env = \"A\"",
             "# above\napi_key = { env = \"A\" } # mine\nrpm = 7",
             "[endpoints.a.api_key]\nenv = \"A\"",
+            "[[endpoints.a.api_keys]]\nenv = \"A\"",
         ] {
             let mut edit = Edit::open(&format!("[endpoints.a]\nbase_url = \"http://h/v1\"\n{old}\n")).expect("good");
             edit.set_key("a", &file("a"), true).expect("there");

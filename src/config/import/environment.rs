@@ -22,7 +22,10 @@ fn assignment(line: &str) -> Option<(String, String)> {
         return None;
     }
     let value = value.trim();
-    let quoted = |quote| value.strip_prefix(quote).and_then(|rest: &str| rest.strip_suffix(quote));
+    let quoted = |quote: char| {
+        let (inside, rest) = value.strip_prefix(quote)?.split_once(quote)?;
+        (rest.trim().is_empty() || rest.trim_start().starts_with('#')).then_some(inside)
+    };
     let bare = value.split_once(" #").map_or(value, |(value, _)| value.trim_end());
     let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(bare);
     Some((name.to_owned(), value.to_owned()))

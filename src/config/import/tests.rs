@@ -133,7 +133,7 @@ fn llms_extra_models() {
 
 #[test]
 fn an_environment() {
-    let text = "# mine\nexport OPENAI_API_KEY=\"sk-openai-literal\"\nOPENAI_BASE_URL=http://127.0.0.1:8080/v1\nOPENAI_MODEL=qwen\nDEEPSEEK_API_KEY=sk-deepseek-literal # mine\nMOONSHOT_BASE_URL=http://127.0.0.1:9\nPATH=/bin\n";
+    let text = "# mine\nexport OPENAI_API_KEY=\"sk-openai-literal\"\nOPENAI_BASE_URL=http://127.0.0.1:8080/v1\nOPENAI_MODEL=qwen\nDEEPSEEK_API_KEY=\"sk-deepseek-literal\" # mine\nMOONSHOT_BASE_URL=http://127.0.0.1:9\nPATH=/bin\n";
     let imported = read(text);
     assert_eq!(models(&imported)[0], "qwen=openai/qwen");
     assert!(models(&imported)[1].contains("=deepseek/"));

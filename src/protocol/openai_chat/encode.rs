@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ID, error::refused_parameters};
 use crate::{
-    chat::{Adjustment, ChatRequest, Image, Message, Params, Part, Role},
+    chat::{Adjustment, ChatRequest, ErrorClass, Image, LIMITS, Message, Params, Part, Role},
     protocol::{ApiError, EncodeError, json_splice::RawObject},
     target::Target,
 };
@@ -18,10 +18,16 @@ pub(super) fn body(target: &Target, chat: &ChatRequest) -> Result<Bytes, EncodeE
         Some(original) => original_fields(target, chat, &original.body).map_err(EncodeError::Body)?,
         None => own_fields(target, chat).map_err(EncodeError::Body)?,
     };
+    if let Some(most) = chat.capped {
+        hold_to(&mut object, target, chat, most).map_err(EncodeError::Body)?;
+    }
     for adjustment in &chat.adjustments {
         match adjustment {
             Adjustment::Rename(from, to) => object.rename(from, to),
             Adjustment::Omit(name) => object.remove(name),
+            Adjustment::Limit(most) => {
+                object.set(limit_of(&object).0, most).map_err(EncodeError::Body)?;
+            }
         }
     }
     serde_json::to_vec(&object).map(Bytes::from).map_err(EncodeError::Body)
@@ -37,11 +43,40 @@ fn own_fields(target: &Target, chat: &ChatRequest) -> Result<RawObject, serde_js
             object.set("stream_options", &json!({"include_usage": true}))?;
         }
     }
+    let (mut beneath, mut own) = (parameters(&target.params), parameters(&chat.params));
+    // The limit of tokens is one, whatever it is called: the request's own takes the place of the model's.
+    if LIMITS.iter().any(|name| own.contains_key(*name)) {
+        let [_, newer] = LIMITS.map(|name| beneath.remove(name));
+        // Whoever named the newer field knows that the service wants it.
+        if newer.is_some()
+            && let Some(limit) = own.remove(LIMITS[0])
+        {
+            own.insert(LIMITS[1].to_owned(), limit);
+        }
+    }
     // The request's own lie on top, whatever they are called in the model's entry.
-    for (name, value) in parameters(&target.params).into_iter().chain(parameters(&chat.params)) {
+    for (name, value) in beneath.into_iter().chain(own) {
         object.set(&name, &value)?;
     }
     Ok(object)
+}
+
+/// The limit of tokens in a request: its name there, or the usual one, and how many; of two the smaller.
+fn limit_of(object: &RawObject) -> (&'static str, Option<u64>) {
+    let read = |name: &str| object.get(name)?.get().parse().ok();
+    let name = if object.get(LIMITS[1]).is_some() { LIMITS[1] } else { LIMITS[0] };
+    (name, LIMITS.into_iter().filter_map(read).min())
+}
+
+/// Limits the answer to `most` tokens, and to what the model's context has room for where nobody else limits it.
+fn hold_to(object: &mut RawObject, target: &Target, chat: &ChatRequest, most: u64) -> Result<(), serde_json::Error> {
+    let (name, wanted) = limit_of(object);
+    let room = || target.context.map(|context| context.saturating_sub(chat.estimated_tokens()).max(1));
+    let limit = wanted.or_else(room).map_or(most, |wanted| wanted.min(most));
+    for name in LIMITS {
+        object.remove(name);
+    }
+    object.set(name, &limit)
 }
 
 fn original_fields(target: &Target, chat: &ChatRequest, body: &[u8]) -> Result<RawObject, serde_json::Error> {
@@ -104,8 +139,11 @@ fn part(part: &Part) -> Value {
 /// What to change after a refusal: once `max_tokens` under its newer name, else without the field that was named.
 /// Only fields that were really sent are left out; `model` and `messages` never.
 pub(super) fn adjustment(error: &ApiError, target: &Target, chat: &ChatRequest) -> Option<Adjustment> {
-    let refused = refused_parameters(error)?;
     let sent = body(target, chat).ok().and_then(|body| RawObject::parse(&body).ok())?;
+    if let Some(most) = smaller_limit(error, target, chat, &sent) {
+        return Some(Adjustment::Limit(most));
+    }
+    let refused = refused_parameters(error)?;
     let names = |field: &str| refused.iter().any(|name| name == field);
     if sent.get("max_tokens").is_some() && names("max_tokens") && error.message.contains("max_completion_tokens") {
         return Some(Adjustment::Rename("max_tokens", "max_completion_tokens"));
@@ -114,17 +152,30 @@ pub(super) fn adjustment(error: &ApiError, target: &Target, chat: &ChatRequest) 
         .iter()
         .find(|name| !matches!(name.as_str(), "model" | "messages" | "stream") && sent.get(name).is_some())
         // Without the limit the answer would cost more than somebody wants to pay.
-        .filter(|name| !(chat.capped && name.starts_with("max_")))
+        .filter(|name| !(chat.capped.is_some() && LIMITS.contains(&name.as_str())))
         .map(|name| Adjustment::Omit(name.clone()))
+}
+
+/// The limit a service names when ours was too large for it: one that only the price set, so that nobody asked for it.
+fn smaller_limit(error: &ApiError, target: &Target, chat: &ChatRequest, sent: &RawObject) -> Option<u64> {
+    /// Less than this is a version, or a number in a model's name.
+    const LEAST: u64 = 16;
+    let asked_for = chat.params.most_tokens().or(target.params.most_tokens()).is_some();
+    let ours = limit_of(sent).1.filter(|_| chat.capped.is_some() && !asked_for)?;
+    let numbers = error.message.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<u64>().ok());
+    let named = numbers.filter(|number| (LEAST..ours).contains(number)).max();
+    match error.class {
+        ErrorClass::Request if LIMITS.iter().any(|name| error.message.contains(name)) => named,
+        // The figure is prompt and answer together.
+        ErrorClass::Context => named.map(|context| context / 2),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        chat::{ErrorClass, Original},
-        target::testing::target,
-    };
+    use crate::{chat::Original, target::testing::target};
 
     fn sent(target: &Target, chat: &ChatRequest) -> Value {
         serde_json::from_slice(&body(target, chat).expect("encodes")).expect("JSON")
@@ -192,6 +243,46 @@ mod tests {
         let encoded = super::body(&target("a"), &chat).expect("encodes");
         let want = String::from_utf8_lossy(body).replace("\"route\"", "\"a-upstream\"");
         assert_eq!(String::from_utf8_lossy(&encoded), want);
+    }
+
+    #[test]
+    fn an_answer_is_held_to_its_price_by_one_limit_under_its_name() {
+        let limits = |own: &[(&str, u64)], beneath: &[(&str, u64)], context: Option<u64>| {
+            let extra = |fields: &[(&str, u64)]| {
+                let extra = fields.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect();
+                Params { extra, ..Params::default() }
+            };
+            let target = Target { params: extra(beneath), context, ..target("a") };
+            let chat = ChatRequest { params: extra(own), capped: Some(100), ..chat() };
+            let sent = sent(&target, &chat);
+            LIMITS.map(|name| sent.get(name).and_then(Value::as_u64))
+        };
+        let [older, newer] = LIMITS;
+        assert_eq!(limits(&[], &[], None), [Some(100), None]);
+        assert_eq!(limits(&[], &[(newer, 100_000)], None), [None, Some(100)]);
+        assert_eq!(limits(&[], &[(older, 7)], None), [Some(7), None], "the model's own is less");
+        assert_eq!(limits(&[(older, 50)], &[(newer, 7)], None), [None, Some(50)], "the request's own counts");
+        assert_eq!(limits(&[(older, 500), (newer, 90)], &[], None), [None, Some(90)]);
+        assert!(limits(&[], &[], Some(60))[0].is_some_and(|limit| limit < 60), "its context has no room for more");
+    }
+
+    #[test]
+    fn a_limit_that_only_the_price_set_gives_way_to_what_the_service_names() {
+        let named = |class: ErrorClass, message: &str, capped: Option<u64>, own: Option<u64>| {
+            let params = Params { max_tokens: own, ..Params::default() };
+            adjustment(&ApiError::new(class, message), &target("a"), &ChatRequest { params, capped, ..chat() })
+        };
+        let text = "max_tokens is too large: 16384. This model supports at most 4096 completion tokens, whereas you provided 16384.";
+        let capped = Some(16_384);
+        assert_eq!(named(ErrorClass::Request, text, capped, None), Some(Adjustment::Limit(4096)));
+        assert_eq!(named(ErrorClass::Request, text, capped, Some(16_384)), None, "somebody asked for it");
+        assert_eq!(named(ErrorClass::Request, text, None, None), None);
+        let range = "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]";
+        assert_eq!(named(ErrorClass::Request, range, capped, None), Some(Adjustment::Limit(8192)));
+        let context = "This model's maximum context length is 4096 tokens and your request has 12 input tokens (16384 > 4096 - 12).";
+        assert_eq!(named(ErrorClass::Context, context, capped, None), Some(Adjustment::Limit(2048)));
+        let adjusted = ChatRequest { capped, adjustments: vec![Adjustment::Limit(4096)], ..chat() };
+        assert_eq!(sent(&target("a"), &adjusted)["max_tokens"], 4096);
     }
 
     #[test]

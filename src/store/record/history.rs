@@ -131,8 +131,13 @@ impl Database {
 
     /// Forgets a conversation; whether there was one.
     pub fn delete(&mut self, conversation: i64) -> Result<bool, RecordError> {
-        let deleted = self.connection.execute("DELETE FROM conversations WHERE id = ?1", [conversation]);
-        let any = self.told(deleted)? > 0;
+        let deleted = self.writing(|transaction| {
+            let said = "SELECT call FROM exchanges WHERE conversation = ?1";
+            transaction
+                .execute(&format!("UPDATE attempts SET message = NULL WHERE call IN ({said})"), [conversation])?;
+            transaction.execute("DELETE FROM conversations WHERE id = ?1", [conversation])
+        });
+        let any = deleted? > 0;
         if any {
             self.wipe()?;
         }
@@ -149,7 +154,7 @@ impl Database {
     pub fn prune(&mut self, days: u32, now: Timestamp) -> Result<usize, RecordError> {
         let kept = Duration::from_secs(u64::from(days) * 24 * 3600);
         let oldest = now.checked_sub(kept).unwrap_or(Timestamp::MIN).as_millisecond();
-        let pruned = self.connection.transaction().and_then(|transaction| {
+        let (count, cleared) = self.writing(|transaction| {
             let count = transaction.execute("DELETE FROM exchanges WHERE at < ?1", [oldest])?;
             if count > 0 {
                 transaction
@@ -157,12 +162,9 @@ impl Database {
             }
             // Services quote what they were asked.
             let quoted = "UPDATE attempts SET message = NULL WHERE at < ?1 AND message IS NOT NULL";
-            transaction.execute(quoted, [oldest])?;
-            transaction.commit()?;
-            Ok(count)
-        });
-        let count = self.told(pruned)?;
-        if count > 0 {
+            Ok((count, transaction.execute(quoted, [oldest])?))
+        })?;
+        if count + cleared > 0 {
             self.wipe()?;
         }
         Ok(count)
@@ -170,14 +172,12 @@ impl Database {
 
     /// Forgets everything that was said; how many exchanges that were.
     pub fn delete_all(&mut self) -> Result<usize, RecordError> {
-        let deleted = self.connection.transaction().and_then(|transaction| {
+        let count = self.writing(|transaction| {
             let count = transaction.execute("DELETE FROM exchanges", [])?;
             transaction.execute("DELETE FROM conversations", [])?;
-            transaction.execute("UPDATE attempts SET message = NULL", [])?;
-            transaction.commit()?;
+            transaction.execute("UPDATE attempts SET message = NULL WHERE message IS NOT NULL", [])?;
             Ok(count)
-        });
-        let count = self.told(deleted)?;
+        })?;
         self.wipe()?;
         Ok(count)
     }

@@ -47,24 +47,30 @@ impl Database {
     /// Writes one call; the conversation it is in, when what was said is kept. What the calls of one run say that goes on with
     /// none is in one conversation: `run`.
     pub fn insert(&mut self, call: &CallRecord, run: Option<i64>) -> Result<Option<i64>, RecordError> {
-        let written =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|transaction| {
-                let conversation = write(&transaction, call, run)?;
-                transaction.commit()?;
-                Ok(conversation)
-            });
-        self.told(written)
+        self.writing(|transaction| write(transaction, call, run))
     }
 
     /// Writes many calls in one transaction, as fast as it goes.
     pub fn insert_all(&mut self, calls: impl Iterator<Item = CallRecord>) -> Result<(), RecordError> {
-        let written =
-            self.connection.transaction_with_behavior(TransactionBehavior::Immediate).and_then(|transaction| {
-                for call in calls {
-                    write(&transaction, &call, None)?;
-                }
-                transaction.commit()
-            });
+        self.writing(|transaction| {
+            for call in calls {
+                write(transaction, &call, None)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Writes in one transaction, which waits for its turn from the start: one that has read already could not.
+    pub(super) fn writing<T>(
+        &mut self,
+        act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, RecordError> {
+        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let written = begun.and_then(|transaction| {
+            let done = act(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        });
         self.told(written)
     }
 }
@@ -73,7 +79,7 @@ fn write(transaction: &Transaction<'_>, call: &CallRecord, run: Option<i64>) -> 
     let id = write_call(transaction, call)?;
     write_attempts(transaction, id, call)?;
     write_hours(transaction, call)?;
-    call.said.as_ref().map(|said| write_said(transaction, call, said, run)).transpose()
+    call.said.as_ref().map(|said| write_said(transaction, id, (call, said), run)).transpose()
 }
 
 fn class_of(call: &CallRecord) -> Option<ErrorClass> {
@@ -273,8 +279,8 @@ fn add(transaction: &Transaction<'_>, sums: &Sums<'_>) -> rusqlite::Result<()> {
 
 fn write_said(
     transaction: &Transaction<'_>,
-    call: &CallRecord,
-    said: &Said,
+    id: i64,
+    (call, said): (&CallRecord, &Said),
     run: Option<i64>,
 ) -> rusqlite::Result<i64> {
     let at = call.at.as_millisecond();
@@ -285,12 +291,13 @@ fn write_said(
     };
     transaction
         .prepare_cached(
-            "INSERT INTO exchanges (conversation, number, at, asked, model, class, system, prompt, images, answer, reasoning)
-             SELECT ?1, coalesce(max(number), 0) + 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10
+            "INSERT INTO exchanges (conversation, number, call, at, asked, model, class, system, prompt, images, answer,
+             reasoning) SELECT ?1, coalesce(max(number), 0) + 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11
              FROM exchanges WHERE conversation = ?1",
         )?
         .execute(params![
             conversation,
+            id,
             at,
             call.asked,
             call.outcome.target.as_ref().map(|target| &target.id.0),
@@ -320,9 +327,9 @@ fn followed(transaction: &Transaction<'_>, follows: Follows, at: i64, command: &
     let branch = begun(transaction, at, command)?;
     transaction
         .prepare_cached(
-            "INSERT INTO exchanges (conversation, number, at, asked, model, class, system, prompt, images, answer, reasoning)
-             SELECT ?1, row_number() OVER (ORDER BY number), at, asked, model, class, system, prompt, images, answer, reasoning
-             FROM exchanges WHERE conversation = ?2 AND number <= ?3 AND (NOT ?4 OR number = ?3)",
+            "INSERT INTO exchanges (conversation, number, call, at, asked, model, class, system, prompt, images, answer,
+             reasoning) SELECT ?1, row_number() OVER (ORDER BY number), call, at, asked, model, class, system, prompt, images,
+             answer, reasoning FROM exchanges WHERE conversation = ?2 AND number <= ?3 AND (NOT ?4 OR number = ?3)",
         )?
         .execute(params![branch, conversation, number, alone])?;
     Ok(branch)

@@ -48,8 +48,8 @@ struct Lane {
     account: Account,
     /// What broke off and was begun again elsewhere, until that says something.
     earlier: Option<Account>,
-    /// What each request used that said anything, in their order.
-    used: Vec<(TargetId, Usage)>,
+    /// What each request used that said anything, by when it was sent and to whom.
+    used: Vec<(Timestamp, TargetId, Usage)>,
     /// How far it has come, in case it is stopped; `None`: it is over.
     progress: Option<Progress>,
 }
@@ -103,7 +103,7 @@ impl Recorder {
             EventKind::Failed { record, .. } => {
                 let Some(lane) = self.lanes.get_mut(event.lane) else { return };
                 let broken_off = std::mem::take(&mut lane.account);
-                lane.used.extend(lane.usage(&broken_off).map(|usage| (record.target.id.clone(), usage)));
+                lane.used.extend(lane.usage(&broken_off).map(|usage| (record.at, record.target.id.clone(), usage)));
                 if broken_off.any_content {
                     lane.earlier = Some(broken_off);
                 }
@@ -130,9 +130,10 @@ impl Recorder {
             return;
         }
         let mut account = std::mem::take(&mut lane.account);
-        let last = outcome.attempts.last().map(|attempt| attempt.target.id.clone());
         let own = account.usage(&outcome, lane.prompt_tokens).filter(|_| outcome.result.is_ok());
-        lane.used.extend(last.zip(own.or_else(|| lane.usage(&account))));
+        let own = own.or_else(|| lane.usage(&account));
+        let last = outcome.attempts.last().zip(own);
+        lane.used.extend(last.map(|(attempt, usage)| (attempt.at, attempt.target.id.clone(), usage)));
         if outcome.result.is_err() && !account.any_content {
             account = lane.earlier.take().unwrap_or(account);
         }
@@ -184,23 +185,16 @@ impl Recorder {
 impl Lane {
     /// What a request that said something used, thinking included; as reported, or as estimated.
     fn usage(&self, account: &Account) -> Option<Usage> {
-        let estimated = || Usage {
-            input: Some(self.prompt_tokens),
-            output: Some(account.tokens.tokens()),
-            estimated: true,
-            ..Usage::default()
-        };
-        account.reported().or_else(|| (account.tokens.tokens() > 0).then(estimated))
+        let spoke = account.tokens.tokens() > 0;
+        account.reported().or_else(|| spoke.then(|| account.estimated(self.prompt_tokens)))
     }
 }
 
 /// What each request used: those that said nothing used nothing that is known.
-fn by_request(attempts: &[AttemptRecord], used: Vec<(TargetId, Usage)>) -> Vec<Option<Usage>> {
-    let mut used = used.into_iter().peekable();
-    let spoke = |attempt: &AttemptRecord| attempt.ttft.is_some() || attempt.error.is_none();
+fn by_request(attempts: &[AttemptRecord], mut used: Vec<(Timestamp, TargetId, Usage)>) -> Vec<Option<Usage>> {
     let of = |attempt: &AttemptRecord| {
-        let next = used.next_if(|(target, _)| spoke(attempt) && *target == attempt.target.id);
-        next.map(|(_, usage)| usage)
+        let place = used.iter().position(|(at, target, _)| *at == attempt.at && *target == attempt.target.id)?;
+        Some(used.remove(place).2)
     };
     attempts.iter().map(of).collect()
 }
@@ -231,4 +225,25 @@ fn asked_of(call: &Call) -> Said {
     let last = chat.messages.iter().rfind(|message| message.role == Role::User);
     let images = last.map_or(0, |message| message.parts.iter().filter(|part| matches!(part, Part::Image(_))).count());
     Said { system: text(Role::System), prompt: text(Role::User).unwrap_or_default(), images, ..Said::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::{chat::ErrorClass, protocol::ApiError, target::testing};
+
+    #[test]
+    fn what_was_used_is_the_requests_that_used_it() {
+        let (a, b) = (Arc::new(testing::target("a")), Arc::new(testing::target("b")));
+        let at = |second| Timestamp::from_second(second).expect("a date");
+        let sent = |target: &Arc<_>, second| AttemptRecord::new(Arc::clone(target), at(second), Duration::ZERO);
+        // It was paid for although it said nothing.
+        let withheld = AttemptRecord { error: Some(ApiError::new(ErrorClass::Filter, "no")), ..sent(&a, 1) };
+        let attempts = [withheld, sent(&a, 2), sent(&b, 3)];
+        let tokens = |output| Usage { output: Some(output), ..Usage::default() };
+        let used = vec![(at(1), a.id.clone(), tokens(1)), (at(3), b.id.clone(), tokens(3))];
+        assert_eq!(by_request(&attempts, used), [Some(tokens(1)), None, Some(tokens(3))]);
+    }
 }

@@ -39,9 +39,10 @@ CREATE TABLE attempts (
     ttft_us INTEGER,
     key INTEGER,
     request_id TEXT,
-    message TEXT,
+    message TEXT,                   -- may quote what was asked
     PRIMARY KEY (call, number)
 ) WITHOUT ROWID;
+CREATE INDEX attempts_quoting ON attempts (at) WHERE message IS NOT NULL;
 
 -- Sums for each hour, kept up with every call, so that a million of them are read at once. `lane` 0: upstream requests, by
 -- model; 1: what was asked for, by route.
@@ -85,6 +86,7 @@ CREATE TABLE exchanges (
     id INTEGER PRIMARY KEY,
     conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
     number INTEGER NOT NULL,
+    call INTEGER NOT NULL REFERENCES calls,
     at INTEGER NOT NULL,
     asked TEXT NOT NULL,
     model TEXT,

@@ -263,3 +263,27 @@ fn many_at_once_are_all_written() {
     let costs: &BTreeMap<String, f64> = &rows[0].figures.cost;
     assert!((costs["USD"] - 80.0 * 1.000_022).abs() < 1e-6, "{costs:?}");
 }
+
+#[test]
+fn what_services_quoted_of_a_prompt_is_forgotten_with_it() {
+    let (_folder, mut database) = opened();
+    let quoted = |database: &Database| {
+        let query = "SELECT count(*) FROM attempts WHERE message IS NOT NULL";
+        database.connection.query_row(query, [], |row| row.get::<_, i64>(0)).expect("read")
+    };
+    let ids = [1, 2, 3].map(|_| database.insert(&said("secret", "no"), None).expect("written").expect("one"));
+    assert_eq!(quoted(&database), 3);
+    database.delete(ids[0]).expect("written");
+    assert_eq!(quoted(&database), 2);
+    database.prune(1, now().checked_add(48.hours()).expect("a date")).expect("written");
+    assert_eq!(quoted(&database), 0);
+    let plan: Vec<String> = {
+        let mut statement = database
+            .connection
+            .prepare("EXPLAIN QUERY PLAN UPDATE attempts SET message = NULL WHERE at < 1 AND message IS NOT NULL")
+            .expect("good");
+        let rows = statement.query_map([], |row| row.get(3)).expect("read");
+        rows.collect::<Result<_, _>>().expect("text")
+    };
+    assert!(plan.iter().all(|step| step.contains("attempts_quoting")), "not all of a million are looked at: {plan:?}");
+}
