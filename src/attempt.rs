@@ -51,8 +51,11 @@ impl Credentials {
     /// `text` without any of these secrets: services quote keys back.
     #[must_use]
     pub fn masked_in(&self, text: &str) -> String {
-        let secrets = self.key.iter().chain(self.headers.iter().map(|(_, value)| value));
-        secrets.fold(text.to_owned(), |text, secret| secret.masked_in(&text))
+        let whole = self.key.iter().chain(self.headers.iter().map(|(_, value)| value));
+        whole.fold(text.to_owned(), |text, secret| {
+            let text = secret.masked_in(&text);
+            secret.after_scheme().map_or(text.clone(), |rest| rest.masked_in(&text))
+        })
     }
 }
 
@@ -397,4 +400,17 @@ async fn error_body(body: &mut ByteStream, left: Duration) -> Vec<u8> {
     // Out of time, what has come is enough for a message.
     let _ = timeout(ERROR_BODY_TIME.min(left), read).await;
     bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_that_quotes_a_header_without_its_scheme_shows_no_key() {
+        let header = (http::header::AUTHORIZATION, ApiKey::new("Bearer sk-in-a-header"));
+        let credentials = Credentials { key: Some(ApiKey::new("sk-the-key")), headers: vec![header] };
+        let quoted = credentials.masked_in("sk-in-a-header, Bearer sk-in-a-header and sk-the-key are wrong");
+        assert_eq!(quoted, "[redacted], [redacted] and [redacted] are wrong");
+    }
 }

@@ -27,6 +27,12 @@ impl ApiKey {
         &self.0
     }
 
+    /// What follows the scheme in a header's value (`Bearer …`, `Basic …`): services quote that alone.
+    #[must_use]
+    pub fn after_scheme(&self) -> Option<Self> {
+        self.0.split_once(' ').map(|(_, rest)| Self::new(rest))
+    }
+
     /// Whether it is long enough to be one; shorter values (`none`, `ollama`) are placeholders.
     #[must_use]
     pub fn is_secret(&self) -> bool {
@@ -133,6 +139,13 @@ mod tests {
         let shown = format!("{key} {key:?} {:?}", KeySource::Literal(key.clone()));
         assert!(!shown.contains("secret-key"), "{shown}");
         assert_eq!(key.masked_in("refused: sk-very-secret-key"), "refused: [redacted]");
+    }
+
+    #[test]
+    fn what_follows_a_scheme_is_a_secret_of_its_own() {
+        let rest = ApiKey::new("Bearer sk-very-secret-key").after_scheme().expect("a scheme");
+        assert_eq!(rest.masked_in("no: sk-very-secret-key"), "no: [redacted]");
+        assert_eq!(ApiKey::new("sk-very-secret-key").after_scheme(), None);
     }
 
     #[test]

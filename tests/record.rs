@@ -265,6 +265,9 @@ fn keys_are_kept_beside_the_config_and_never_shown() {
         .says(&["beside"]);
     let config = fs::read_to_string(home.path("config.toml")).expect("there");
     assert!(config.contains("{ file = \"keys/m\" }, { file = \"keys/second\" }"), "{config}");
+    home.run_with_input(&["key", "set", "m", "--add"], b"sk-third-secret").exits(0).says(&["kept the key m-2"]);
+    assert!(fs::read_to_string(home.path("keys/m")).expect("there").contains("first"), "none takes another's place");
+    home.run(&["key", "remove", "m-2", "--everywhere"]).exits(0);
     let ran = home.run(&["ask", "-m", "m/x", "--format", "json", "hello"]).exits(0);
     let keys: Vec<_> =
         ran.json()["attempts"].as_array().expect("two").iter().map(|attempt| attempt["key"].as_u64()).collect();

@@ -15,6 +15,8 @@ use super::{
 use crate::{config::Flags, plan};
 
 /// Ask the last prompt once more, of another model; or that of an earlier answer
+///
+/// The prompt and the system prompt are the same; parameters are those of the model and of this command.
 #[derive(Debug, Args)]
 #[command(after_help = "mmchat again -m strong\nmmchat again -m strong 12@2    the second question of conversation 12")]
 pub(super) struct AgainArgs {

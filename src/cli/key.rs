@@ -9,11 +9,11 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    CliError, Context, change::Change, complete::Offer, endpoint::key_on_stdin, exit::Exit, given, listing::ListArgs,
-    models::named_endpoint,
+    CliError, Context, change::Change, complete::Offer, endpoint::key_on_stdin, exit::Exit, given, import::key_files,
+    listing::ListArgs, models::named_endpoint,
 };
 use crate::{
-    config::{Config, Flags, draft::key_file, edit::KeyPlace, path_of},
+    config::{Config, Flags, draft::key_file, edit::KeyPlace, import::free, path_of},
     keys::KeyRing,
     render::table::Table,
     secret::{ApiKey, KeySource},
@@ -50,7 +50,7 @@ struct SetArgs {
     /// The endpoint that uses it, if it is called something else
     #[arg(long, value_name = "ENDPOINT", add = Offer::Endpoints.completer())]
     endpoint: Option<String>,
-    /// Beside the keys the endpoint has, which are used in turn; not in their place
+    /// Beside the keys the endpoint has, which are used in turn; not in their place. It gets a number if NAME is one of them
     #[arg(long)]
     add: bool,
     /// In the system's keyring, not in a file; only in a build with the feature `keyring`
@@ -90,6 +90,8 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
     };
     let key = read(&name)?;
     let change = Change::begin(context)?;
+    let config = change.config()?;
+    let name = if args.add { beside(&name, &config, args.keyring) } else { name };
     let place = place(&name, args.keyring);
     if args.keyring {
         in_keyring(&name, Some(&key))?;
@@ -114,6 +116,16 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
         None => say(&format!("  no endpoint uses it yet: api_key = {{ {} = \"{}\" }}\n", place.0, place.1)),
     }
     Ok(())
+}
+
+/// A name for a key that takes no other's place: what `--add` adds is not one of those there are.
+fn beside(name: &str, config: &Config, keyring: bool) -> String {
+    let entry = |source: &KeySource| match source {
+        KeySource::Keyring(name) => Some(name.clone()),
+        _ => None,
+    };
+    let entries = || config.endpoints.iter().flat_map(|endpoint| &endpoint.keys).filter_map(entry).collect();
+    free(name, &if keyring { entries() } else { key_files(config) })
 }
 
 fn tell_use(endpoint: &str, before: &[KeySource], beside: bool) {

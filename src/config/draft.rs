@@ -7,7 +7,10 @@ use std::fmt::Write as _;
 
 use toml_edit::{InlineTable, Key, Value};
 
-use super::{names::forbidden, normalised, vendors};
+use super::{
+    names::{LONGEST, forbidden},
+    normalised, vendors,
+};
 use crate::secret::ApiKey;
 
 /// What a first config holds.
@@ -203,7 +206,9 @@ fn list(names: Vec<&str>) -> String {
 pub fn name_of(upstream: &str) -> String {
     let last = upstream.rsplit('/').find(|part| !part.is_empty()).unwrap_or("model");
     let name: String = last.chars().map(|c| if forbidden(&c.to_string()).is_some() { '-' } else { c }).collect();
-    normalised(&name)
+    // Nothing that looks like a flag or a folder, and nothing longer than a name.
+    let name: String = normalised(&name).trim_start_matches(['-', '.']).chars().take(LONGEST).collect();
+    if name.is_empty() { "model".to_owned() } else { name }
 }
 
 #[cfg(test)]
@@ -265,8 +270,11 @@ mod tests {
             ("a/", "a"),
             ("通义 x", "通义-x"),
             ("", "model"),
+            ("--flag", "flag"),
+            ("..", "model"),
         ] {
             assert_eq!(name_of(upstream), name);
         }
+        assert!(crate::config::is_name(&name_of(&"x".repeat(300))));
     }
 }

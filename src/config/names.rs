@@ -14,7 +14,7 @@ pub fn normalised(name: &str) -> String {
 }
 
 /// The longest name that is given to something new: it has to fit into messages and tables.
-const LONGEST: usize = 64;
+pub(super) const LONGEST: usize = 64;
 
 /// Whether something new may be called so: nothing that looks like a flag or a folder either.
 #[must_use]

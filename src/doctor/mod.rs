@@ -122,6 +122,10 @@ impl Checkup {
             }
             None => {}
         }
+        for finding in findings.iter_mut().filter(|finding| finding.verdict == Verdict::Bad && finding.advice.is_none())
+        {
+            finding.advice = finding.class.map(|class| advice_for(class).to_owned());
+        }
         findings.extend(seen.date().map(|date| clock(date, now)));
         if let Some(kind) = kind.filter(|kind| matches!(kind.kind, Kind::OneApi | Kind::NewApi)) {
             findings.push(quota::read(engine, &self.endpoint, &kind, self.limit).await);
@@ -192,9 +196,7 @@ impl Checkup {
                 );
             }
             Err(error) if !matches!(error.class, ErrorClass::Path | ErrorClass::Garbage | ErrorClass::Redirect) => {
-                let finding = Finding::failed(what, error);
-                let advice = finding.advice.clone().unwrap_or_else(|| advice_for(error.class).to_owned());
-                return finding.advice(advice);
+                return Finding::failed(what, error);
             }
             Err(_) => {}
         }
@@ -265,13 +267,19 @@ pub trait Told: Sync {
     fn event(&self, plan: &Plan, event: &Event);
 }
 
-/// What to do about an API that refuses even to list its models.
+/// What to do about a failure that says nothing more particular itself.
 fn advice_for(class: ErrorClass) -> &'static str {
     match class {
         ErrorClass::Quota => "the account is out of money or quota: see its console",
         ErrorClass::Rate => "too many requests: wait, or ask for a higher limit",
         ErrorClass::Forbidden => "the key may not do this: see its rights in the service's console",
         ErrorClass::Silent => "it takes longer than --timeout; is the server overloaded?",
+        ErrorClass::Auth => "another key: mmchat key set, or see this one's rights in the service's console",
+        ErrorClass::Model => "name one that is there: mmchat models available",
+        ErrorClass::Cut => "answers break off: see the time limits of proxies on the way, and the server's own log",
+        ErrorClass::Overloaded | ErrorClass::NoChannel => {
+            "the service has no room, or nobody behind it: ask again later"
+        }
         _ => "see the server's own log",
     }
 }

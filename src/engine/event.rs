@@ -56,6 +56,8 @@ pub enum Next {
     Key,
     /// Another candidate; nothing of the answer was shown yet.
     Candidate(TargetId),
+    /// Another candidate, which was asked beside it and has not answered yet.
+    Awaited(TargetId),
     /// Another candidate, although a part of an answer was shown.
     Restart(TargetId),
 }

@@ -77,6 +77,7 @@ pub fn event(event: &Event) -> Vec<Value> {
                 Next::Repeat => ("repeat", None),
                 Next::Key => ("next-key", None),
                 Next::Candidate(to) => ("failover", Some(to)),
+                Next::Awaited(to) => ("awaited", Some(to)),
                 Next::Restart(to) => ("restart", Some(to)),
             };
             vec![line("failed", json!({"attempt": attempt(record), "next": word, "to": to.map(|to| &to.0)}))]

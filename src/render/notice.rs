@@ -31,6 +31,7 @@ pub fn failed(record: &AttemptRecord, next: &Next, verbose: bool) -> Option<Stri
     let what = record.error.as_ref().map(|error| brief(&reason(error))).unwrap_or_default();
     match next {
         Next::Candidate(next) => Some(format!("{name}: {what}; asking {next}")),
+        Next::Awaited(next) => Some(format!("{name}: {what}; waiting for {next}")),
         Next::Restart(next) => Some(format!("[cut at {name}, restarted on {next}] {what}")),
         Next::Key => Some(format!("{name}: {what}; trying the next key")),
         Next::Repeat => verbose.then(|| format!("{name}: {what}; asking again")),

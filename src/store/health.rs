@@ -3,41 +3,50 @@
 //! Owns that processes do not lose each other's news (a lock while one changes it, the file replaced as a whole) and that
 //! a broken file costs only what was in it. Refuses the rules: those are `route::health`'s.
 
-use std::{fs, io, path::PathBuf};
+use std::{
+    fs, io,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use super::{lock_within, replace_lightly};
 use crate::route::health::{HealthError, HealthSnapshot, HealthStore};
 
 /// No snapshot of ours is as long.
 const LONGEST: u64 = 1024 * 1024;
-/// How long another process's change is waited for: the answer waits, too.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(2);
+/// How long another process's change is waited for, once: the answer waits, too. Who writes is done in a millisecond.
+const PATIENCE: Duration = Duration::from_millis(500);
 /// What is written.
 const MOST: usize = 64 * 1024;
 
 /// The file.
-#[derive(Clone, Debug)]
-pub struct HealthFile(PathBuf);
+#[derive(Debug)]
+pub struct HealthFile {
+    path: PathBuf,
+    /// It was waited for in vain, and is not again.
+    held: AtomicBool,
+}
 
 impl HealthFile {
     /// The file in this state folder.
     #[must_use]
     pub fn new(state: &std::path::Path) -> Self {
-        Self(state.join("health.json"))
+        Self { path: state.join("health.json"), held: AtomicBool::new(false) }
     }
 
     /// What it holds, as text; `None`: there is no file.
     fn text(&self) -> io::Result<Option<String>> {
-        match fs::metadata(&self.0) {
+        match fs::metadata(&self.path) {
             Ok(metadata) if metadata.len() > LONGEST => Err(io::Error::other("it is longer than 1 MiB")),
-            Ok(_) => fs::read_to_string(&self.0).map(Some),
+            Ok(_) => fs::read_to_string(&self.path).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
     }
 
     fn failed(&self, what: &str, why: impl std::fmt::Display) -> HealthError {
-        HealthError(format!("{} {what}: {why}", self.0.display()))
+        HealthError(format!("{} {what}: {why}", self.path.display()))
     }
 }
 
@@ -50,7 +59,11 @@ impl HealthStore for HealthFile {
 
     fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthSnapshot, HealthError> {
         let unwritable = |error| self.failed("cannot be written", error);
-        let _lock = lock_within(&self.0, PATIENCE).map_err(unwritable)?;
+        let patience = if self.held.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
+        let _lock = lock_within(&self.path, patience).map_err(|error| {
+            self.held.fetch_or(error.kind() == io::ErrorKind::TimedOut, Ordering::Relaxed);
+            unwritable(error)
+        })?;
         let text = self.text().map_err(|error| self.failed("cannot be read", error))?;
         let read = text.map(|text| serde_json::from_str(&text)).transpose();
         let broken = read.as_ref().err().map(|error| self.failed("was broken and is begun anew", error));
@@ -58,7 +71,7 @@ impl HealthStore for HealthFile {
         let mut snapshot = before.clone().unwrap_or_default();
         act(&mut snapshot);
         if before.as_ref() != Some(&snapshot) {
-            replace_lightly(&self.0, &self.fitting(&mut snapshot)?).map_err(unwritable)?;
+            replace_lightly(&self.path, &self.fitting(&mut snapshot)?).map_err(unwritable)?;
         }
         broken.map_or(Ok(snapshot), Err)
     }
@@ -118,6 +131,19 @@ mod tests {
             assert!(told.to_string().contains("begun anew"));
             assert_eq!(store.read().expect("whole").salt, "x");
         }
+    }
+
+    #[test]
+    fn who_holds_the_lock_is_waited_for_once() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = HealthFile::new(folder.path());
+        let lock = crate::store::lock(&folder.path().join("health.json")).expect("free");
+        let told = store.update(&mut |_| panic!("it is another's")).expect_err("held").to_string();
+        assert!(told.contains("another process"), "{told}");
+        assert!(store.held.load(Ordering::Relaxed), "not waited for again");
+        assert_eq!(store.read().expect("nothing yet"), HealthSnapshot::default(), "it can be read all the same");
+        drop(lock);
+        store.update(&mut |snapshot| snapshot.salt = "x".into()).expect("free");
     }
 
     #[test]

@@ -105,19 +105,33 @@ pub fn private(options: &mut fs::OpenOptions) {
 #[cfg(not(unix))]
 pub fn private(_options: &mut fs::OpenOptions) {}
 
+/// Makes a file its owner's alone.
+#[cfg(unix)]
+fn close_to_others(file: &fs::File) -> io::Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    if crate::keys::is_exposed(&file.metadata()?) {
+        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    }
+    Ok(())
+}
+
+/// Makes a file its owner's alone: elsewhere than on Unix, a user's own folders are closed to others.
+#[cfg(not(unix))]
+fn close_to_others(_file: &fs::File) -> io::Result<()> {
+    Ok(())
+}
+
 /// The right to change `path`, held until it is dropped; waits for whoever else has it.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held for its drop")] fs::File);
 
 /// Takes the right to change `path`: a lock on a file beside it, since the file itself is replaced. Whoever changes it
-/// through a link takes the same one.
+/// through a link takes the same one. It is not waited for without end: a process that was stopped may have it.
 pub fn lock(path: &Path) -> io::Result<Lock> {
-    let file = lock_file(path)?;
-    file.lock()?;
-    Ok(Lock(file))
+    lock_within(path, Duration::from_secs(10))
 }
 
-/// As [`lock`], but does not wait for longer than `limit`: what it guards can be done without.
+/// As [`lock`], but does not wait for longer than `limit`.
 #[expect(clippy::disallowed_methods, reason = "a lock of the file system wakes nobody who has a limit")]
 fn lock_within(path: &Path, limit: Duration) -> io::Result<Lock> {
     /// Whoever has it is done in less.
@@ -128,7 +142,7 @@ fn lock_within(path: &Path, limit: Duration) -> io::Result<Lock> {
             Ok(()) => return Ok(Lock(file)),
             Err(fs::TryLockError::WouldBlock) if begun.elapsed() < limit => std::thread::sleep(LOOK),
             Err(fs::TryLockError::WouldBlock) => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds it"));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds its lock"));
             }
             Err(fs::TryLockError::Error(error)) => return Err(error),
         }

@@ -15,6 +15,12 @@ impl Edit {
         let entry = self.document.get_mut("endpoints").and_then(|endpoints| endpoints.get_mut(&key));
         let entry = entry.and_then(Item::as_table_like_mut).ok_or(EditError::Shape("endpoints"))?;
         let mut values = keys_of(entry);
+        if beside && let Some(list) = entry.get_mut("api_keys").and_then(Item::as_array_mut) {
+            if !list.iter().any(|value| is_at(value, place)) {
+                push(list, source(place));
+            }
+            return Ok(());
+        }
         if !beside {
             values.clear();
         }
@@ -99,6 +105,27 @@ fn put(entry: &mut dyn TableLike, mut values: Vec<Value>) {
     }
 }
 
+/// Adds a value to a list; in one that has a line for each, below the last with its comment.
+fn push(list: &mut Array, mut value: Value) {
+    let Some(indent) = list.iter().last().and_then(|last| {
+        let prefix = last.decor().prefix()?.as_str()?;
+        prefix.rfind('\n').map(|line| prefix[line..].to_owned())
+    }) else {
+        return list.push(value);
+    };
+    // What stands behind the last value, up to the end of its line, stays with it.
+    let own = list.iter_mut().last().and_then(|last| {
+        let suffix = last.decor().suffix()?.as_str()?.to_owned();
+        last.decor_mut().set_suffix("");
+        Some(suffix)
+    });
+    let behind = format!("{}{}", own.unwrap_or_default(), list.trailing().as_str().unwrap_or_default());
+    value.decor_mut().set_prefix(format!("{}{indent}", behind.trim_end()));
+    list.push_formatted(value);
+    list.set_trailing("\n");
+    list.set_trailing_comma(true);
+}
+
 /// `{ file = "keys/openai" }`
 pub(super) fn source((kind, place): &KeyPlace) -> Value {
     InlineTable::from_iter([(*kind, place.as_str())]).into()
@@ -151,6 +178,19 @@ mod tests {
                 !old.contains("rpm") || text.contains("# above\napi_keys") && text.ends_with("# mine\nrpm = 7\n"),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn a_list_keeps_its_lines_and_their_comments() {
+        for (end, last) in [(",", " # second is best"), (" # second is best", ""), (",", "")] {
+            let list = format!("[\n  {{ env = \"A\" }}, # first\n  {{ env = \"B\" }}{end}{last}\n]");
+            let mut edit = Edit::open(&format!("[endpoints.a]\napi_keys = {list} # both\n")).expect("good");
+            edit.set_key("a", &file("c"), true).expect("there");
+            let text = edit.text();
+            assert!(text.contains("{ env = \"A\" }, # first\n  { env = \"B\" },"), "{text}");
+            assert!(text.ends_with("\n  { file = \"keys/c\" },\n] # both\n"), "{text}");
+            assert_eq!(text.contains("B\" }, # second is best\n"), end.len() + last.len() > 1, "{text}");
         }
     }
 

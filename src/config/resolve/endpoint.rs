@@ -68,6 +68,13 @@ impl Resolver {
                 }
             }
         }
+        if !endpoint.keys.is_empty()
+            && endpoint.headers.iter().any(|(header, _)| *header == http::header::AUTHORIZATION)
+        {
+            self.config.warnings.push(format!(
+                "endpoint {name}: its header Authorization is sent in place of its key; keep one of them"
+            ));
+        }
         endpoint.timeouts = timeouts(entry.timeouts);
         endpoint.limits = self.limits(entry);
         endpoint.connect.timeout = endpoint.timeouts.connect;

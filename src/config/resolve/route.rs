@@ -37,6 +37,13 @@ impl Resolver {
                 strategy.as_str()
             ));
         }
+        if entry.sticky && entry.strategy.is_some() && strategy != Strategy::Weighted {
+            self.config.warnings.push(format!(
+                "route {}: `sticky` chooses by who asks, so `strategy = \"{}\"` has no say",
+                name.value,
+                strategy.as_str()
+            ));
+        }
         if strategy == Strategy::Cheapest {
             self.comparable_prices(name, &models);
         }

@@ -192,6 +192,8 @@ impl Run {
                 drop(rest);
                 let message = format!("{} answered first", winner.0.candidate.target.id);
                 self.record(&loser.0, loser.1, Head::default(), Some(&ApiError::new(ErrorClass::Local, message)));
+                // Should the winner break off, the other one was never heard.
+                self.queue.usable.push_front(Candidate { probe: None, ..loser.0.candidate });
                 if second_won {
                     self.report.emit(EventKind::Started(Arc::clone(&winner.0.candidate.target))).await;
                 }
@@ -199,7 +201,7 @@ impl Run {
             }
             Err(Unopened { error, head }) => {
                 self.record(&winner.0, winner.1, head, Some(&error));
-                self.failed(error, Next::Candidate(loser.0.candidate.target.id.clone())).await;
+                self.failed(error, Next::Awaited(loser.0.candidate.target.id.clone())).await;
                 self.report.emit(EventKind::Started(Arc::clone(&loser.0.candidate.target))).await;
                 let opened = self.awaited(&loser.0.candidate, &mut rest).await;
                 (loser, opened)

@@ -219,6 +219,14 @@ async fn a_slow_request_is_asked_elsewhere_as_well_and_the_first_to_speak_is_hea
     let process = Process::new([Reply::Slow(SECOND * 2, 500), late(3)]);
     let ran = process.ask(hedged(SECOND)).await;
     assert_eq!((ran.answer.text.as_str(), ran.classes()), ("Hello", vec!["server", "ok"]));
+    // The first to speak breaks off: the other one was never heard, and is asked again.
+    let process = Process::new([late(9), Reply::Broken(vec![(Duration::ZERO, HELLO)]), answer()]);
+    let ran = process.ask(Lane { on_cut: OnCut::Restart, ..hedged(SECOND) }).await;
+    assert_eq!(
+        (ran.models(), ran.classes()),
+        (vec!["a-upstream", "b-upstream", "a-upstream"], vec!["local", "cut", "ok"])
+    );
+    assert_eq!((ran.answer.text.as_str(), ran.outcome.result.is_ok()), ("Hello", true));
 }
 
 #[tokio::test(start_paused = true)]

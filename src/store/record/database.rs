@@ -12,7 +12,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
-use crate::store::lock;
+use crate::store::lock_within;
 
 /// "mmch", so that a database of somebody else's is told from ours.
 const APPLICATION: i32 = 0x6d6d_6368;
@@ -56,6 +56,12 @@ pub enum RecordError {
         /// Its version.
         found: i32,
     },
+    /// It was taken away while it was written to.
+    #[error("the record {path} is gone: something removed it while it was written to")]
+    Gone {
+        /// The database.
+        path: PathBuf,
+    },
     /// A statement failed.
     #[error("the record {path} cannot be used: {source}")]
     Statement {
@@ -84,7 +90,7 @@ impl Database {
     /// Opens the database at `path`, and makes it if need be.
     pub fn open(path: &Path) -> Result<Self, RecordError> {
         let folder = |source| RecordError::Folder { path: path.to_owned(), source };
-        let _lock = lock(path).map_err(folder)?;
+        let _lock = lock_within(path, BUSY).map_err(folder)?;
         make_private(path).map_err(folder)?;
         let database = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         database.ready()?;
@@ -184,7 +190,10 @@ fn make_private(path: &Path) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.create(true).truncate(false).write(true);
     crate::store::private(&mut options);
-    options.open(path).map(drop)
+    let file = options.open(path)?;
+    // One that was copied or restored may be open to others. Whose it is not, it is as its owner wants it.
+    let _ = crate::store::close_to_others(&file);
+    Ok(())
 }
 
 #[cfg(test)]
