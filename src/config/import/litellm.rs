@@ -20,9 +20,6 @@ const PROVIDERS: [(&str, &str); 12] = [
     ("openai_like", "openai"),
     ("text-completion-openai", "openai"),
 ];
-/// Services with formats of their own: only their usual addresses speak ours as well.
-const OWN_FORMAT: [&str; 5] = ["anthropic", "gemini", "cohere", "ollama", "mistral"];
-
 /// Each deployment becomes a model; several of one `model_name` become a route.
 pub(super) fn config(text: &str) -> Result<Imported, ImportError> {
     let mut document = yaml::read(text)?;
@@ -68,80 +65,91 @@ fn aliases(document: &Value) -> Vec<(String, String)> {
     pairs.filter_map(|(alias, wanted)| Some((alias.as_str()?.to_owned(), wanted.as_str()?.to_owned()))).collect()
 }
 
+/// Who serves a deployment.
+struct Service {
+    /// What it is called here.
+    vendor: String,
+    address: String,
+    keys: Vec<ImportedKey>,
+    upstream: String,
+}
+
 fn deployment(imported: &mut Imported, name: &str, entry: &Value) -> Option<ImportedModel> {
-    let what = format!("model_name {name}");
-    let params = entry.get("litellm_params")?;
-    let Some(model) = yaml::some_text(params, "model") else {
-        imported.leave_out(what, "it has no litellm_params.model");
-        return None;
-    };
-    if params.get("mock_response").is_some() {
-        imported.leave_out(what, "LiteLLM answers it by itself (mock_response)");
-        return None;
-    }
-    let mode = entry.get("model_info").and_then(|info| yaml::text(info, "mode"));
-    if name.contains('*') || model.contains('*') {
-        imported.leave_out(what, "a pattern of names: name the models you want");
-        return None;
-    }
-    if mode.is_some_and(|mode| !matches!(mode.as_str(), "chat" | "completion")) || super::is_no_chat_model(&model) {
-        imported.leave_out(what, "mmchat asks chat models only");
-        return None;
-    }
-    let Some((provider, upstream)) =
-        model.split_once('/').or_else(|| is_openais(&model).then_some(("openai", &*model)))
-    else {
-        imported.leave_out(what, format!("LiteLLM knows by itself whose {model} is; add it by hand"));
-        return None;
-    };
-    let own = yaml::some_text(params, "api_base").or_else(|| yaml::some_text(params, "base_url"));
-    if own.as_ref().is_some_and(|own| own.starts_with("os.environ/")) {
-        imported.leave_out(what, "its address is in a variable of the environment; add it by hand");
-        return None;
-    }
-    let vendor_name = PROVIDERS.iter().find(|(known, _)| *known == provider).map_or(provider, |(_, ours)| ours);
-    let vendor = vendors::named(vendor_name);
-    let address = match (own, vendor) {
-        (Some(_), _) if OWN_FORMAT.contains(&vendor_name) => {
-            imported.leave_out(what, format!("{provider} at an address of its own speaks its own format there"));
-            return None;
-        }
-        (Some(own), Some(_)) => own,
-        (None, Some(vendor)) => vendor.base_url.clone(),
-        (_, None) => {
-            imported.leave_out(what, format!("{provider} has no address that speaks the OpenAI format"));
-            return None;
-        }
-    };
-    let keys: Vec<ImportedKey> = match yaml::text(params, "api_key") {
-        Some(text) => key(&text).into_iter().collect(),
-        None => vendor
-            .and_then(|vendor| vendor.key_env.first())
-            .map(|name| ImportedKey::Env(name.clone()))
-            .into_iter()
-            .collect(),
-    };
-    let endpoint = imported.endpoint(vendor_name, &address, keys)?;
-    unmapped(imported, name, params);
+    let params = entry.get("litellm_params").unwrap_or(&Value::Null);
     let info = entry.get("model_info").unwrap_or(&Value::Null);
-    let price = |name: &str| {
-        yaml::number(params, name)
-            .or_else(|| yaml::number(info, name))
-            .map(|each| each * 1e6)
-            .filter(|price| *price >= 0.0)
+    let service = match service(name, params, info) {
+        Ok(service) => service,
+        Err(why) => {
+            imported.leave_out(format!("model_name {name}"), why);
+            return None;
+        }
     };
+    let endpoint = imported.endpoint(&service.vendor, &service.address, service.keys)?;
+    unmapped(imported, name, params);
+    let price = |name: &str| {
+        let each = yaml::number(params, name).or_else(|| yaml::number(info, name));
+        each.map(|each| each * 1e6).filter(|price| *price >= 0.0)
+    };
+    let own = |name: &'static str| Some((name, yaml::number(params, name)?));
     let taken: Vec<String> = imported.models.iter().map(|known| known.name.clone()).collect();
     Some(ImportedModel {
         name: super::free(&name_of(name), &taken),
         endpoint,
-        upstream: upstream.to_owned(),
+        upstream: service.upstream,
         context: yaml::whole(info, "max_input_tokens").or_else(|| yaml::whole(info, "max_tokens")),
         price: price("input_cost_per_token").zip(price("output_cost_per_token")),
-        params: ["temperature", "top_p", "max_tokens"]
-            .into_iter()
-            .filter_map(|name| Some((name, yaml::number(params, name)?)))
-            .collect(),
+        params: ["temperature", "top_p", "max_tokens"].into_iter().filter_map(own).collect(),
     })
+}
+
+/// Who serves a deployment, or why nobody does that can be asked here.
+fn service(name: &str, params: &Value, info: &Value) -> Result<Service, String> {
+    let model = yaml::some_text(params, "model").ok_or("it has no litellm_params.model")?;
+    if params.get("mock_response").is_some() {
+        return Err("LiteLLM answers it by itself (mock_response)".into());
+    }
+    if name.contains('*') || model.contains('*') {
+        return Err("a pattern of names: name the models you want".into());
+    }
+    let mode = yaml::text(info, "mode");
+    if mode.is_some_and(|mode| !matches!(mode.as_str(), "chat" | "completion")) || super::is_no_chat_model(&model) {
+        return Err("mmchat asks chat models only".into());
+    }
+    let named = model.split_once('/').or_else(|| is_openais(&model).then_some(("openai", &*model)));
+    let Some((provider, upstream)) = named else {
+        return Err(format!("LiteLLM knows by itself whose {model} is; add it by hand"));
+    };
+    let vendor = PROVIDERS.iter().find(|(known, _)| *known == provider).map_or(provider, |(_, ours)| ours);
+    let own = yaml::some_text(params, "api_base").or_else(|| yaml::some_text(params, "base_url"));
+    let keys = match yaml::text(params, "api_key") {
+        Some(text) => key(&text),
+        None => vendors::named(vendor).and_then(|vendor| vendor.key_env.first()).cloned().map(ImportedKey::Env),
+    };
+    Ok(Service {
+        vendor: vendor.to_owned(),
+        address: address(provider, vendor, own)?,
+        keys: keys.into_iter().collect(),
+        upstream: upstream.to_owned(),
+    })
+}
+
+/// The address below which a deployment's API is.
+fn address(provider: &str, vendor: &str, own: Option<String>) -> Result<String, String> {
+    let Some(known) = vendors::named(vendor) else {
+        return Err(format!("{provider} has no address that speaks the OpenAI format"));
+    };
+    match own {
+        None => Ok(known.base_url.clone()),
+        Some(own) if own.starts_with("os.environ/") => {
+            Err("its address is in a variable of the environment; add it by hand".into())
+        }
+        Some(_) if super::OWN_FORMAT.contains(&vendor) => {
+            Err(format!("{provider} at an address of its own speaks its own format there"))
+        }
+        // LiteLLM asks its own API at the root; the OpenAI format is beside it.
+        Some(own) if vendor == "ollama" => Ok(format!("{}/v1", own.trim_end_matches('/').trim_end_matches("/v1"))),
+        Some(own) => Ok(own),
+    }
 }
 
 /// Names that are OpenAI's own.

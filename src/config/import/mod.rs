@@ -232,6 +232,9 @@ impl Imported {
     }
 }
 
+/// Services with formats of their own: only their usual addresses speak the OpenAI format as well.
+const OWN_FORMAT: [&str; 3] = ["anthropic", "cohere", "gemini"];
+
 /// `name`, or with a number behind it if it is taken.
 #[must_use]
 pub fn free(name: &str, taken: &[String]) -> String {

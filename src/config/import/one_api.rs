@@ -164,9 +164,6 @@ impl Base {
     }
 }
 
-/// Services with formats of their own: only their own addresses speak the OpenAI format as well.
-const OWN_FORMAT: [&str; 4] = ["anthropic", "dashscope", "gemini", "cohere"];
-
 /// The address below which the API is, or why there is none. A vendor's own is known better.
 fn address(own: &str, base: Base, vendor: Option<&vendors::Vendor>) -> Result<String, &'static str> {
     let own = own.trim_end_matches('/');
@@ -174,7 +171,8 @@ fn address(own: &str, base: Base, vendor: Option<&vendors::Vendor>) -> Result<St
     if let Some(vendor) = vendor.filter(|vendor| host(own) == host(&vendor.base_url)) {
         return Ok(vendor.base_url.clone());
     }
-    if vendor.is_some_and(|vendor| OWN_FORMAT.contains(&vendor.name.as_str())) {
+    let speaks_its_own = |name: &str| super::OWN_FORMAT.contains(&name) || name == "dashscope";
+    if vendor.is_some_and(|vendor| speaks_its_own(&vendor.name)) {
         return Err("at an address of its own it speaks its own format");
     }
     match base {

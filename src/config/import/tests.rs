@@ -69,12 +69,13 @@ fn a_list_of_channels() {
 
 #[test]
 fn a_litellm_config() {
-    let text = "model_list:\n  - model_name: gpt\n    litellm_params: {model: openai/gpt-4o, api_key: os.environ/MY_KEY, temperature: 0.5}\n    model_info: {max_input_tokens: 128000, input_cost_per_token: 0.000001, output_cost_per_token: 0.000002}\n  - model_name: gpt\n    litellm_params: {model: openai/gpt-4o, api_base: \"http://127.0.0.1:9/v1\", api_key: sk-literal-key}\n  - model_name: backup\n    litellm_params: {model: deepseek/deepseek-chat}\n  - model_name: claude\n    litellm_params: {model: bedrock/claude}\n  - model_name: mock\n    litellm_params: {model: openai/x, mock_response: hi}\nrouter_settings:\n  routing_strategy: least-busy\n  fallbacks: [{\"gpt\": [\"backup\", \"nowhere\"]}]\n";
+    let text = "model_list:\n  - model_name: gpt\n    litellm_params: {model: openai/gpt-4o, api_key: os.environ/MY_KEY, temperature: 0.5}\n    model_info: {max_input_tokens: 128000, input_cost_per_token: 0.000001, output_cost_per_token: 0.000002}\n  - model_name: gpt\n    litellm_params: {model: openai/gpt-4o, api_base: \"http://127.0.0.1:9/v1\", api_key: sk-literal-key}\n  - model_name: backup\n    litellm_params: {model: deepseek/deepseek-chat}\n  - model_name: claude\n    litellm_params: {model: bedrock/claude}\n  - model_name: mock\n    litellm_params: {model: openai/x, mock_response: hi}\n  - model_name: here\n    litellm_params: {model: ollama_chat/qwen3, api_base: \"http://127.0.0.1:11434\"}\n  - model_name: empty\nrouter_settings:\n  routing_strategy: least-busy\n  fallbacks: [{\"gpt\": [\"backup\", \"nowhere\"]}]\n";
     let imported = read(text);
     assert_eq!(
         models(&imported),
-        ["gpt-openai=openai/gpt-4o", "gpt-2=openai-2/gpt-4o", "backup=deepseek/deepseek-chat"]
+        ["gpt-openai=openai/gpt-4o", "gpt-2=openai-2/gpt-4o", "backup=deepseek/deepseek-chat", "here=ollama/qwen3"]
     );
+    assert_eq!(imported.endpoints[3].base_url, "http://127.0.0.1:11434/v1");
     let route = &imported.routes[0];
     assert_eq!((route.name.as_str(), route.strategy), ("gpt", "priority"));
     assert_eq!(members(route), ["gpt-openai 1", "gpt-2 1", "backup 1"]);
@@ -89,6 +90,7 @@ fn a_litellm_config() {
     );
     let left = left_out(&imported);
     assert!(left.contains("bedrock") && left.contains("mock_response") && left.contains("nowhere"), "{left}");
+    assert!(left.contains("it has no litellm_params.model"), "{left}");
 }
 
 #[test]
