@@ -167,7 +167,7 @@ fn list(most: usize, format: &ListArgs, context: &Context) -> Result<(), CliErro
 }
 
 fn search(words: &str, most: usize, format: &ListArgs, context: &Context) -> Result<(), CliError> {
-    let found = record(context)?.map_or(Ok(Vec::new()), |database| database.search(words, most))?;
+    let found = record(context)?.map_or(Ok(Vec::new()), |mut database| database.search(words, most))?;
     let mut table = Table::new(&["id", "when", "asked", "found"]);
     let mut document = Vec::new();
     for found in &found {

@@ -20,6 +20,8 @@ const APPLICATION: i32 = 0x6d6d_6368;
 const VERSION: i32 = 1;
 /// How long a write waits for other processes' writes.
 const BUSY: Duration = Duration::from_secs(5);
+/// As long as this the log is cheap to read.
+const LONGEST_LOG: u64 = 512 * 1024;
 
 const TABLES: &str = include_str!("tables.sql");
 
@@ -156,6 +158,26 @@ impl Database {
             connection
                 .execute_batch("PRAGMA synchronous = normal; PRAGMA foreign_keys = on; PRAGMA secure_delete = on;"),
         )
+    }
+
+    /// Takes what is in the log into the database, once the log is long: who opens it next has to read all of that, and
+    /// between processes of one call each nobody else shortens it.
+    pub(super) fn settle(&self) -> Result<(), RecordError> {
+        let mut log = self.path.clone().into_os_string();
+        log.push("-wal");
+        let long = std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > LONGEST_LOG);
+        if !long {
+            return Ok(());
+        }
+        // Where others are at work it can wait.
+        self.told(self.connection.busy_timeout(Duration::ZERO))?;
+        self.shorten()?;
+        self.told(self.connection.busy_timeout(BUSY))
+    }
+
+    /// Leaves nothing in the log, if nobody is reading; else it is left to the next one.
+    pub(super) fn shorten(&self) -> Result<(), RecordError> {
+        self.told(self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
     }
 
     /// Its version, if it is ours; 0: there is nothing in it yet.

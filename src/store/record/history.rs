@@ -112,21 +112,37 @@ impl Database {
     }
 
     /// The exchanges with these words in them, newest first.
-    pub fn search(&self, words: &str, most: usize) -> Result<Vec<Found>, RecordError> {
-        let found = if words.chars().count() < SHORTEST_INDEXED {
-            let like = format!("%{}%", words.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
-            let rest =
-                "WHERE prompt LIKE ?1 ESCAPE '\\' OR answer LIKE ?1 ESCAPE '\\' ORDER BY exchanges.at DESC LIMIT ?2";
-            self.read_exchanges(rest, params![like, most])
-        } else {
+    pub fn search(&mut self, words: &str, most: usize) -> Result<Vec<Found>, RecordError> {
+        // Where the index cannot be written, everything is looked at.
+        let indexed = words.chars().count() >= SHORTEST_INDEXED && self.index().is_ok();
+        let found = if indexed {
             // As one phrase: what somebody looks for is no query language.
             let phrase = format!("\"{}\"", words.replace('"', "\"\""));
             let rest =
                 "JOIN words ON words.rowid = exchanges.id WHERE words MATCH ?1 ORDER BY exchanges.at DESC LIMIT ?2";
             self.read_exchanges(rest, params![phrase, most])
+        } else {
+            let like = format!("%{}%", words.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
+            let rest =
+                "WHERE prompt LIKE ?1 ESCAPE '\\' OR answer LIKE ?1 ESCAPE '\\' ORDER BY exchanges.at DESC LIMIT ?2";
+            self.read_exchanges(rest, params![like, most])
         };
         let found = self.told(found)?;
         Ok(found.into_iter().map(|exchange| Found { excerpt: excerpt(&exchange, words), exchange }).collect())
+    }
+
+    /// Brings the index of words up to date.
+    fn index(&mut self) -> Result<(), RecordError> {
+        let new = "SELECT EXISTS (SELECT 1 FROM exchanges WHERE id > (SELECT up_to FROM indexed))";
+        if !self.told(self.connection.query_row(new, [], |row| row.get(0)))? {
+            return Ok(());
+        }
+        self.writing(|transaction| {
+            let new = "SELECT id, prompt, answer FROM exchanges WHERE id > (SELECT up_to FROM indexed)";
+            transaction.execute(&format!("INSERT INTO words (rowid, prompt, answer) {new}"), [])?;
+            transaction.execute("UPDATE indexed SET up_to = (SELECT max(id) FROM exchanges)", [])?;
+            Ok(())
+        })
     }
 
     /// Forgets a conversation; whether there was one.
@@ -139,15 +155,10 @@ impl Database {
         });
         let any = deleted? > 0;
         if any {
-            self.wipe()?;
+            // Nothing of it stays in the log either.
+            self.shorten()?;
         }
         Ok(any)
-    }
-
-    /// Leaves nothing of what was deleted in the file's log.
-    fn wipe(&self) -> Result<(), RecordError> {
-        // Busy with another process's reading, it is left to that one's next write.
-        self.told(self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
     }
 
     /// Forgets what was said before so many days; how many exchanges that were.
@@ -165,7 +176,8 @@ impl Database {
             Ok((count, transaction.execute(quoted, [oldest])?))
         })?;
         if count + cleared > 0 {
-            self.wipe()?;
+            // Nothing of it stays in the log either.
+            self.shorten()?;
         }
         Ok(count)
     }
@@ -178,7 +190,8 @@ impl Database {
             transaction.execute("UPDATE attempts SET message = NULL WHERE message IS NOT NULL", [])?;
             Ok(count)
         })?;
-        self.wipe()?;
+        // Nothing of it stays in the log either.
+        self.shorten()?;
         Ok(count)
     }
 

@@ -208,6 +208,7 @@ fn write(place: &std::path::Path, days: Option<u32>, records: &Receiver<CallReco
     if let Some(days) = days {
         database.prune(days, Timestamp::now())?;
     }
+    database.settle()?;
     // What was written to a file without a name is lost.
     if place.exists() { Ok(()) } else { Err(RecordError::Gone { path: place.to_owned() }) }
 }

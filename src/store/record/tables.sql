@@ -23,7 +23,6 @@ CREATE TABLE calls (
     currency TEXT,
     key INTEGER                     -- which of the endpoint's keys, from 0
 );
-CREATE INDEX calls_at ON calls (at);
 
 -- One row for each upstream request.
 CREATE TABLE attempts (
@@ -81,9 +80,9 @@ CREATE TABLE conversations (
     command TEXT NOT NULL
 );
 
--- What was asked and answered, numbered from 1 within its conversation.
+-- What was asked and answered, numbered from 1 within its conversation. No id is given twice: see `indexed`.
 CREATE TABLE exchanges (
-    id INTEGER PRIMARY KEY,
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
     conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
     number INTEGER NOT NULL,
     call INTEGER NOT NULL REFERENCES calls,
@@ -104,9 +103,9 @@ CREATE INDEX exchanges_at ON exchanges (at);
 CREATE VIRTUAL TABLE words USING fts5 (prompt, answer, content = 'exchanges', content_rowid = 'id', tokenize = 'trigram');
 -- What is deleted is to be gone from the index, too.
 INSERT INTO words (words, rank) VALUES ('secure-delete', 1);
-CREATE TRIGGER exchanges_insert AFTER INSERT ON exchanges BEGIN
-    INSERT INTO words (rowid, prompt, answer) VALUES (new.id, new.prompt, new.answer);
-END;
-CREATE TRIGGER exchanges_delete AFTER DELETE ON exchanges BEGIN
+-- Exchanges up to this id are in it. Whoever searches brings it up to date, so that nobody who asks waits for it.
+CREATE TABLE indexed (up_to INTEGER NOT NULL);
+INSERT INTO indexed VALUES (0);
+CREATE TRIGGER exchanges_delete AFTER DELETE ON exchanges WHEN old.id <= (SELECT up_to FROM indexed) BEGIN
     INSERT INTO words (words, rowid, prompt, answer) VALUES ('delete', old.id, old.prompt, old.answer);
 END;

@@ -180,7 +180,7 @@ fn words_are_found_in_every_script_and_gone_when_forgotten() {
     let first =
         database.insert(&said("What is a borrow checker?", "It 借用检查器 says \"no\" 100%."), None).expect("written");
     let second = database.insert(&said("另一个问题", "答案"), None).expect("written").expect("one");
-    let found = |database: &Database, words: &str| {
+    let found = |database: &mut Database, words: &str| {
         database.search(words, 9).expect("read").iter().map(|found| found.exchange.conversation).collect::<Vec<_>>()
     };
     for (words, want) in [
@@ -194,16 +194,53 @@ fn words_are_found_in_every_script_and_gone_when_forgotten() {
         ("OR AND", vec![]),
         ("\"", vec![1]),
     ] {
-        assert_eq!(found(&database, words), want, "{words}");
+        assert_eq!(found(&mut database, words), want, "{words}");
     }
     assert!(database.search("检查", 1).expect("read")[0].excerpt.contains("借用检查器"));
     assert!(database.delete(first.expect("one")).expect("written"));
     assert!(!database.delete(77).expect("written"));
-    assert_eq!(found(&database, "borrow check"), Vec::<i64>::new());
+    assert_eq!(found(&mut database, "borrow check"), Vec::<i64>::new());
     assert_eq!(database.prune(1, now()).expect("written"), 0);
     assert_eq!(database.prune(1, now().checked_add(48.hours()).expect("a date")).expect("written"), 1);
     assert_eq!((database.exchanges(second).expect("read").len(), database.latest().expect("read")), (0, None));
-    assert_eq!(found(&database, "问题"), Vec::<i64>::new());
+    assert_eq!(found(&mut database, "问题"), Vec::<i64>::new());
+}
+
+#[test]
+fn the_index_knows_what_was_said_once_somebody_searches_and_no_more() {
+    let (_folder, mut database) = opened();
+    let say =
+        |database: &mut Database, words: &str| database.insert(&said(words, ""), None).expect("written").expect("one");
+    let found = |database: &mut Database, words: &str| database.search(words, 9).expect("read").len();
+    let whole = |database: &Database| {
+        database.connection.execute("INSERT INTO words (words) VALUES ('integrity-check')", []).expect("whole");
+    };
+    let early = say(&mut database, "apples");
+    database.delete(early).expect("written");
+    let kept = say(&mut database, "oranges");
+    assert_eq!((found(&mut database, "apples"), found(&mut database, "oranges")), (0, 1));
+    let late = say(&mut database, "lemons");
+    database.delete(late).expect("written");
+    database.delete(kept).expect("written");
+    whole(&database);
+    say(&mut database, "cherries");
+    assert_eq!((found(&mut database, "lemons"), found(&mut database, "cherries")), (0, 1));
+    whole(&database);
+}
+
+#[test]
+fn the_log_stays_short_between_processes_of_one_call() {
+    let (folder, database) = opened();
+    drop(database);
+    let log = folder.path().join("record.db-wal");
+    let mut longest = 0;
+    for _ in 0..60 {
+        let mut database = Database::open(&Database::place(folder.path())).expect("opened");
+        database.insert(&said(&"long ".repeat(4000), ""), None).expect("written");
+        database.settle().expect("settled");
+        longest = longest.max(std::fs::metadata(&log).map_or(0, |metadata| metadata.len()));
+    }
+    assert!(longest < 1024 * 1024, "{longest}");
 }
 
 #[test]
