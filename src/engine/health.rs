@@ -19,8 +19,7 @@ use tokio::{
 use crate::{
     keys::KeyRing,
     protocol::ApiError,
-    route::health::{Blame, HealthError, HealthSnapshot, HealthStore, KeyHash, PlaceId, Places, Standing},
-    secret::KeySource,
+    route::health::{Blame, ByPlace, HealthError, HealthSnapshot, HealthStore, KeyHash, PlaceId, Places, Standing},
     target::Target,
 };
 
@@ -76,10 +75,23 @@ struct Known {
     learned: Vec<Learned>,
     trouble: Option<HealthError>,
     /// Requests under way, by model.
-    busy: HashMap<PlaceId, usize>,
-    /// Hashes of keys, by where they are: a file is not read for every request.
-    hashes: Vec<(KeySource, KeyHash)>,
+    busy: ByPlace<usize>,
+    /// The places of targets, by where those are in memory: a key's file is not read for every request.
+    placed: HashMap<usize, (Arc<Target>, Places)>,
+    /// The salt that the keys of `placed` are hashed with.
+    salted: String,
 }
+
+/// What is known of one candidate.
+pub(super) struct Seen {
+    pub(super) standing: Standing,
+    /// Requests of this process under way.
+    pub(super) busy: usize,
+    pub(super) latency: Option<f64>,
+}
+
+/// More targets than this are of configs that are gone.
+const MOST_PLACED: usize = 1024;
 
 /// Something good, or nothing, that came of a request.
 struct Learned {
@@ -163,11 +175,27 @@ impl Health {
         });
     }
 
-    /// The places of a candidate.
-    pub(super) fn places(&self, target: &Target, keys: &KeyRing) -> Places {
+    /// The places of candidates, in their order.
+    pub(super) fn places(&self, targets: &[Arc<Target>], keys: &KeyRing) -> Vec<Places> {
         self.with(|known| {
-            let hashes: Vec<_> = target.endpoint.keys.iter().map(|key| known.hash(key, keys)).collect();
-            Places::of(target, &hashes)
+            if known.salted != known.snapshot.salt || known.placed.len() > MOST_PLACED {
+                known.placed.clear();
+                known.salted.clone_from(&known.snapshot.salt);
+            }
+            targets.iter().map(|target| known.places_of(target, keys)).collect()
+        })
+    }
+
+    /// What is known of candidates, in their order.
+    pub(super) fn seen<'p>(&self, candidates: impl Iterator<Item = &'p Places>) -> Vec<Seen> {
+        let now = self.now();
+        self.with(|known| {
+            let seen = |places: &Places| Seen {
+                standing: known.snapshot.standing(places, now),
+                busy: known.busy.get(&places.model).copied().unwrap_or_default(),
+                latency: known.snapshot.place(places.model).and_then(|place| place.latency.average()),
+            };
+            candidates.map(seen).collect()
         })
     }
 
@@ -314,11 +342,6 @@ impl Health {
         well
     }
 
-    /// How many requests to the model are under way.
-    pub(super) fn busy_with(&self, model: PlaceId) -> usize {
-        self.with(|known| known.busy.get(&model).copied().unwrap_or_default())
-    }
-
     /// Notes a request to the model.
     pub(super) fn busy(engine: &Arc<super::Engine>, model: PlaceId) -> Busy {
         engine.health.with(|known| *known.busy.entry(model).or_default() += 1);
@@ -331,16 +354,19 @@ impl Health {
 }
 
 impl Known {
-    fn hash(&mut self, key: &KeySource, keys: &KeyRing) -> KeyHash {
-        if let Some((_, hash)) = self.hashes.iter().find(|(known, _)| known == key) {
-            return *hash;
+    fn places_of(&mut self, target: &Arc<Target>, keys: &KeyRing) -> Places {
+        let at = Arc::as_ptr(target).addr();
+        if let Some((_, places)) = self.placed.get(&at) {
+            return places.clone();
         }
-        let hash = keys.hash(key, &self.snapshot.salt).map_or(KeyHash::NONE, KeyHash);
+        let hash = |key| keys.hash(key, &self.snapshot.salt).map_or(KeyHash::NONE, KeyHash);
+        let hashes: Vec<KeyHash> = target.endpoint.keys.iter().map(hash).collect();
+        let places = Places::of(target, &hashes);
         // Without a salt nothing is known of any key yet, and the hash is not the one that will be.
-        if !self.snapshot.salt.is_empty() {
-            self.hashes.push((key.clone(), hash));
+        if !self.salted.is_empty() {
+            self.placed.insert(at, (Arc::clone(target), places.clone()));
         }
-        hash
+        places
     }
 }
 

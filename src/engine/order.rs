@@ -62,32 +62,34 @@ impl Engine {
     fn chosen(&self, lane: &Lane) -> (Vec<Places>, Vec<Seat>, Vec<usize>) {
         self.health.read(&self.keys);
         let policy = lane.route.clone().unwrap_or_default();
-        let places: Vec<Places> = lane.candidates.iter().map(|target| self.health.places(target, &self.keys)).collect();
-        let seats = self.seats(lane, &policy, lane.candidates.iter().zip(&places));
+        let places = self.health.places(&lane.candidates, &self.keys);
+        let seats = self.seats(lane, &policy, &lane.candidates, &places);
         let thread = policy.sticky.then(|| lane.call.thread());
         let order = self.order(&policy, &lane.name, thread.as_deref(), &seats);
         (places, seats, order)
     }
 
-    /// What is known of each candidate of `lane`.
-    pub(super) fn seats<'c>(
+    /// What is known of `candidates`, which are some of the lane's in their order there, at their `places`.
+    pub(super) fn seats(
         &self,
         lane: &Lane,
         policy: &Policy,
-        candidates: impl Iterator<Item = (&'c Arc<Target>, &'c Places)>,
+        candidates: &[Arc<Target>],
+        places: &[Places],
     ) -> Vec<Seat> {
         let (tokens, most) = (lane.call.estimated_tokens(), lane.call.max_tokens());
+        let mut weights = lane.candidates.iter().zip(policy.weights.iter().copied().chain(std::iter::repeat(1)));
+        let mut weight = |target| weights.find(|(known, _)| Arc::ptr_eq(known, target)).map_or(1, |(_, weight)| weight);
+        let seen = self.health.seen(places.iter());
+        let candidates = candidates.iter().zip(places).zip(seen);
         candidates
-            .map(|(target, places)| {
-                let place = lane.candidates.iter().position(|known| Arc::ptr_eq(known, target));
-                Seat {
-                    standing: self.health.standing(places),
-                    weight: place.and_then(|place| policy.weights.get(place)).copied().unwrap_or(1),
-                    busy: self.health.busy_with(places.model),
-                    latency: self.latency(places.model),
-                    cost: target.expected_cost(tokens, most),
-                    id: places.model.number(),
-                }
+            .map(|((target, places), seen)| Seat {
+                standing: seen.standing,
+                weight: weight(target),
+                busy: seen.busy,
+                latency: seen.latency,
+                cost: target.expected_cost(tokens, most),
+                id: places.model.number(),
             })
             .collect()
     }
@@ -103,9 +105,5 @@ impl Engine {
     /// How long this model takes to begin, as a rule: its own 95th percentile.
     pub(super) fn usual_silence(&self, model: PlaceId) -> Option<std::time::Duration> {
         self.health.look(|snapshot| snapshot.place(model)?.latency.p95())
-    }
-
-    fn latency(&self, model: PlaceId) -> Option<f64> {
-        self.health.look(|snapshot| snapshot.place(model)?.latency.average())
     }
 }

@@ -126,13 +126,14 @@ impl Choosing<'_> {
 
 /// Smooth weighted round robin: over a cycle each gets exactly its share, spread as evenly as can be.
 fn in_turns(mut free: Vec<usize>, seats: &[Seat], wheel: &mut Wheel) -> Vec<usize> {
-    let all: i64 = free.iter().map(|&seat| i64::from(seats[seat].weight)).sum();
+    let mut all = 0;
     for &seat in &free {
+        all += i64::from(seats[seat].weight);
         *wheel.0.entry(seats[seat].id).or_default() += i64::from(seats[seat].weight);
     }
     let turn = |seat: usize| wheel.0.get(&seats[seat].id).copied().unwrap_or_default();
     // Who has no share has no turn. A stable sort: of equals the first.
-    free.sort_by_key(|&seat| std::cmp::Reverse((seats[seat].weight > 0, turn(seat))));
+    free.sort_by_cached_key(|&seat| std::cmp::Reverse((seats[seat].weight > 0, turn(seat))));
     if let Some(&first) = free.first() {
         *wheel.0.entry(seats[first].id).or_default() -= all;
     }

@@ -62,26 +62,23 @@ impl Run {
         if chosen || targets.iter().any(|target| target.endpoint.keys.len() > 1) {
             self.engine.health.read(&self.engine.keys);
         }
-        let places = |target: &Arc<Target>| self.engine.health.places(target, &self.engine.keys);
-        let candidates: Vec<Candidate> = targets
-            .iter()
-            .map(|target| Candidate { target: Arc::clone(target), places: places(target), probe: None })
-            .collect();
-        match self.lane.route.clone().filter(|_| chosen) {
-            Some(policy) => self.in_order(&policy, candidates).await,
-            None => self.queue.usable = candidates.into(),
+        let places = self.engine.health.places(&targets, &self.engine.keys);
+        if let Some(policy) = self.lane.route.clone().filter(|_| chosen) {
+            self.in_order(&policy, &targets, &places).await;
+        } else {
+            let candidates = targets.into_iter().zip(places);
+            self.queue.usable = candidates.map(|(target, places)| Candidate { target, places, probe: None }).collect();
         }
         Ok(())
     }
 
-    async fn in_order(&mut self, policy: &Policy, candidates: Vec<Candidate>) {
+    async fn in_order(&mut self, policy: &Policy, targets: &[Arc<Target>], places: &[Places]) {
         let engine = Arc::clone(&self.engine);
-        let known = candidates.iter().map(|candidate| (&candidate.target, &candidate.places));
-        let seats = engine.seats(&self.lane, policy, known);
+        let seats = engine.seats(&self.lane, policy, targets, places);
         let thread = policy.sticky.then(|| self.lane.call.thread());
         let order = engine.order(policy, &self.lane.name, thread.as_deref(), &seats);
         for seat in order {
-            let candidate = candidates[seat].clone();
+            let candidate = Candidate { target: Arc::clone(&targets[seat]), places: places[seat].clone(), probe: None };
             match seats[seat].standing {
                 Standing::Aside(until, place) => {
                     self.tell_aside(&candidate, until, place).await;

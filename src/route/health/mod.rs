@@ -7,13 +7,13 @@
 //! they have in a config: mending the config forgets the past. It only ever orders candidates; a name that has just one
 //! is asked whatever is known of it.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use place::{Aside, Lease, key_name, key_places};
-pub use place::{KeyHash, LastError, Place, PlaceId, Places};
+pub use place::{ByPlace, KeyHash, LastError, Place, PlaceId, Places};
 
 use super::{
     breaker::{Rule, State, later},
@@ -37,7 +37,7 @@ const MOST_PLACES: usize = 128;
 pub struct HealthSnapshot {
     /// What the keys are hashed with; empty until the first is.
     pub salt: String,
-    places: HashMap<PlaceId, Place>,
+    places: ByPlace<Place>,
 }
 
 /// Keeps a snapshot for the next process, and for those at work now.

@@ -3,7 +3,7 @@
 //! Owns what a place is called and how it is written down. Refuses to judge: what a failure does to it is the
 //! snapshot's.
 
-use std::hash::{DefaultHasher, Hash, Hasher};
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -22,6 +22,29 @@ const LONGEST_MESSAGE: usize = 120;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct PlaceId(u64);
+
+/// Finds places by their fingerprint, which is a hash already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ByFingerprint(u64);
+
+impl Hasher for ByFingerprint {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// Something of each place.
+pub type ByPlace<T> = std::collections::HashMap<PlaceId, T, BuildHasherDefault<ByFingerprint>>;
 
 impl From<PlaceId> for String {
     fn from(id: PlaceId) -> Self {
