@@ -89,22 +89,23 @@ fn lines(config: &Config, keys: &KeyRing, salt: &str) -> Vec<Line> {
     for endpoint in &config.endpoints {
         lines.push(Line { name: endpoint.name.clone(), kind: "endpoint", id: PlaceId::endpoint(endpoint) });
         for (index, hash) in hashes(endpoint, keys, salt).into_iter().enumerate() {
-            let name = if endpoint.keys.is_empty() {
-                endpoint.name.clone()
-            } else {
-                format!("{} key {}", endpoint.name, index + 1)
-            };
+            let name = key_name(&endpoint.name, endpoint, index);
             lines.push(Line { name, kind: "key", id: PlaceId::key(endpoint, hash) });
         }
     }
     for target in targets(config) {
         lines.push(Line { name: target.id.to_string(), kind: "model", id: PlaceId::model(&target) });
         for (index, hash) in hashes(&target.endpoint, keys, salt).into_iter().enumerate() {
-            let name = format!("{} key {}", target.id, index + 1);
+            let name = key_name(&target.id.0, &target.endpoint, index);
             lines.push(Line { name, kind: "key", id: PlaceId::key_for_model(&target, hash) });
         }
     }
     lines
+}
+
+/// What a key is called; requests without one have nothing but the name.
+fn key_name(of: &str, endpoint: &Endpoint, index: usize) -> String {
+    if endpoint.keys.is_empty() { of.to_owned() } else { format!("{of} key {}", index + 1) }
 }
 
 /// The models of the config, and those that only routes name.

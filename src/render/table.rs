@@ -2,7 +2,7 @@
 //!
 //! Owns how a list of things looks in every command. Refuses to know what is in it.
 
-use comfy_table::{CellAlignment, ContentArrangement, Table as Grid, presets::NOTHING};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table as Grid, presets::NOTHING};
 
 use super::wrap::cells;
 use crate::chat::sanitise::one_line;
@@ -88,7 +88,9 @@ impl Table {
         for (column, right) in grid.column_iter_mut().zip(&self.right) {
             column.set_padding((0, 2));
             if *right {
+                // A figure that is broken in two is none.
                 column.set_cell_alignment(CellAlignment::Right);
+                column.set_constraint(ColumnConstraint::ContentWidth);
             }
         }
         grid
@@ -114,5 +116,8 @@ mod tests {
         let text = table.text(Some(24), true);
         assert!(text.lines().count() > 2 && text.lines().all(|line| cells(line) <= 24), "{text}");
         assert_eq!(table.text(None, false).lines().count(), 2);
+        let mut figures = Table::new(&["name", ">cost"]);
+        figures.row(vec!["a name of several words".into(), "$0.001818".into()]);
+        assert!(figures.text(Some(20), true).contains("$0.001818"), "a figure stays whole");
     }
 }
