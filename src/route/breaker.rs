@@ -108,18 +108,26 @@ impl Breaker {
         if self.opened.is_some_and(|opened| sent < opened) {
             return false;
         }
-        let late = matches!(self.state(now), State::Open(_));
-        let probed = self.state(now) == State::HalfOpen;
+        let state = self.state(now);
         self.row = self.row.saturating_add(1);
-        if late || !(probed || self.too_many(rule, now)) {
+        if let State::Open(until) = state {
+            // Somebody asked before its time was over: nothing is to follow that at once.
+            self.open_until = Some(until.max(later(now, Self::wait(self.openings.saturating_sub(1), chance))));
             return false;
         }
-        let open = (FIRST * 2u32.saturating_pow(self.openings.min(8))).min(LONGEST);
-        let open = between(open.mul_f64(0.8), open.mul_f64(1.2), chance).min(LONGEST);
+        if state == State::Closed && !self.too_many(rule, now) {
+            return false;
+        }
+        self.open_until = Some(later(now, Self::wait(self.openings, chance)));
         self.openings = self.openings.saturating_add(1);
-        self.open_until = Some(later(now, open));
         self.opened = Some(now);
         true
+    }
+
+    /// How long it is open after so many openings.
+    fn wait(openings: u32, chance: f64) -> Duration {
+        let open = (FIRST * 2u32.saturating_pow(openings.min(8))).min(LONGEST);
+        between(open.mul_f64(0.8), open.mul_f64(1.2), chance).min(LONGEST)
     }
 
     /// Whether there is nothing that the next process must know.
@@ -241,7 +249,7 @@ mod tests {
             fail(&mut breaker, second);
         }
         let open = breaker.state(at(3));
-        assert!(!fail(&mut breaker, 3));
+        assert!(!breaker.failed(Rule::MODEL, at(1), at(3), 0.5));
         assert_eq!(breaker.state(at(3)), open);
         // One that took so long that the probe is under way: the verdict is the probe's.
         assert_eq!(breaker.state(at(8)), State::HalfOpen);
@@ -249,6 +257,17 @@ mod tests {
         assert_eq!(breaker.state(at(8)), State::HalfOpen);
         breaker.began(at(7));
         assert_eq!(breaker.state(at(9)), State::Closed);
+    }
+
+    #[test]
+    fn who_asks_before_its_time_and_in_vain_is_followed_by_nobody_at_once() {
+        let mut breaker = Breaker::default();
+        for second in 0..3 {
+            fail(&mut breaker, second);
+        }
+        assert_eq!(breaker.state(at(3)), State::Open(at(7)));
+        assert!(!fail(&mut breaker, 6), "that is no further opening");
+        assert_eq!(breaker.state(at(6)), State::Open(at(11)));
     }
 
     #[test]

@@ -137,19 +137,19 @@ impl HealthSnapshot {
         if standing == Standing::Free {
             return true;
         }
-        let ids = [places.endpoint, places.model];
         if self.probed(places, now).is_some() || (matches!(standing, Standing::Aside(..)) && !early) {
             return false;
         }
         let until = later(now, lease.min(LONGEST_PROBE));
-        for id in ids {
-            // A key that is left alone has no probe of its own: its model stands for it.
-            let place = self.places.entry(id).or_default();
-            place.seen = Some(now);
-            if id == places.model || place.breaker.state(now) != State::Closed || place.is_aside(now) {
-                place.probe = Some(Lease { owner, until });
-            }
+        if let Some(endpoint) = self.places.get_mut(&places.endpoint)
+            && (endpoint.breaker.state(now) != State::Closed || endpoint.is_aside(now))
+        {
+            endpoint.probe = Some(Lease { owner, until });
         }
+        // A key that is left alone has no probe of its own: its model stands for it.
+        let model = self.places.entry(places.model).or_default();
+        model.seen = Some(now);
+        model.probe = Some(Lease { owner, until });
         true
     }
 
@@ -175,6 +175,10 @@ impl HealthSnapshot {
                 && place.probe.as_ref().is_some_and(|lease| lease.owner == owner)
             {
                 place.probe = None;
+                // Nothing but the probe was known of it.
+                if *place == (Place { seen: place.seen, ..Place::default() }) {
+                    self.places.remove(&id);
+                }
             }
         }
     }
