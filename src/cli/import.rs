@@ -46,13 +46,21 @@ pub(super) struct ImportArgs {
     dry_run: bool,
 }
 
+/// Where every key is, and every value of a header.
+pub(super) fn sources(config: &Config) -> impl Iterator<Item = &KeySource> {
+    config
+        .endpoints
+        .iter()
+        .flat_map(|endpoint| endpoint.keys.iter().chain(endpoint.headers.iter().map(|(_, source)| source)))
+}
+
 /// The names of the files that hold keys of the config's endpoints.
 pub(super) fn key_files(config: &Config) -> Vec<String> {
     let name = |source: &KeySource| match source {
         KeySource::File(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
         _ => None,
     };
-    config.endpoints.iter().flat_map(|endpoint| &endpoint.keys).filter_map(name).collect()
+    sources(config).filter_map(name).collect()
 }
 
 /// What is to be added.

@@ -9,8 +9,15 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    CliError, Context, change::Change, complete::Offer, endpoint::key_on_stdin, exit::Exit, given, import::key_files,
-    listing::ListArgs, models::named_endpoint,
+    CliError, Context,
+    change::Change,
+    complete::Offer,
+    endpoint::key_on_stdin,
+    exit::Exit,
+    given,
+    import::{key_files, sources},
+    listing::ListArgs,
+    models::named_endpoint,
 };
 use crate::{
     config::{Config, Flags, draft::key_file, edit::KeyPlace, import::free, path_of},
@@ -50,7 +57,7 @@ struct SetArgs {
     /// The endpoint that uses it, if it is called something else
     #[arg(long, value_name = "ENDPOINT", add = Offer::Endpoints.completer())]
     endpoint: Option<String>,
-    /// Beside the keys the endpoint has, which are used in turn; not in their place. It gets a number if NAME is one of them
+    /// Beside the keys the endpoint has, which are used in turn; not in their place. It gets a number if there is a key NAME
     #[arg(long)]
     add: bool,
     /// In the system's keyring, not in a file; only in a build with the feature `keyring`
@@ -91,7 +98,7 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
     let key = read(&name)?;
     let change = Change::begin(context)?;
     let config = change.config()?;
-    let name = if args.add { beside(&name, &config, args.keyring) } else { name };
+    let name = if args.add { beside(&name, &config, &change, args.keyring) } else { name };
     let place = place(&name, args.keyring);
     if args.keyring {
         in_keyring(&name, Some(&key))?;
@@ -119,13 +126,20 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
 }
 
 /// A name for a key that takes no other's place: what `--add` adds is not one of those there are.
-fn beside(name: &str, config: &Config, keyring: bool) -> String {
+fn beside(name: &str, config: &Config, change: &Change, keyring: bool) -> String {
     let entry = |source: &KeySource| match source {
         KeySource::Keyring(name) => Some(name.clone()),
         _ => None,
     };
-    let entries = || config.endpoints.iter().flat_map(|endpoint| &endpoint.keys).filter_map(entry).collect();
-    free(name, &if keyring { entries() } else { key_files(config) })
+    if keyring {
+        return free(name, &sources(config).filter_map(entry).collect::<Vec<_>>());
+    }
+    // A file that nobody uses yet is somebody's key, too.
+    let folder = change.path().with_file_name(key_file(name));
+    let files = folder.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    let mut taken: Vec<String> = files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    taken.extend(key_files(config));
+    free(name, &taken)
 }
 
 fn tell_use(endpoint: &str, before: &[KeySource], beside: bool) {

@@ -306,6 +306,7 @@ fn at_root(endpoint: &Endpoint, path: &str) -> Url {
 fn json(fetched: &Fetched) -> Option<serde_json::Value> {
     serde_json::from_str(&fetched.body).ok()
 }
+
 /// Whether a refusal of this class comes of an API that works.
 fn is_answer(class: ErrorClass) -> bool {
     use ErrorClass as C;

@@ -74,6 +74,8 @@ struct Known {
     /// Answers not yet written down.
     learned: Vec<Learned>,
     trouble: Option<HealthError>,
+    /// What was learned could not be written: what is in the store is not all that is known.
+    alone: bool,
     /// Requests under way, by model.
     busy: ByPlace<usize>,
     /// The places of targets, by where those are in memory: a key's file is not read for every request.
@@ -160,7 +162,7 @@ impl Health {
     }
 
     fn read_again(&self, keys: &KeyRing) {
-        let Some(store) = &self.store else { return };
+        let Some(store) = self.store.as_ref().filter(|_| !self.with(|known| known.alone)) else { return };
         let read = store.read();
         self.with(|known| match read {
             Ok(mut snapshot) => {
@@ -334,9 +336,17 @@ impl Health {
             act(snapshot);
         });
         let well = written.is_ok();
-        self.with(|known| match written {
-            Ok(snapshot) => known.snapshot = snapshot,
-            Err(error) => known.trouble = Some(error),
+        self.with(|known| {
+            known.alone = !well;
+            match written {
+                Ok(snapshot) => known.snapshot = snapshot,
+                Err(error) => {
+                    // For the next time.
+                    known.learned.splice(0..0, learned);
+                    known.learned.truncate(MOST_LEARNED);
+                    known.trouble = Some(error);
+                }
+            }
         });
         self.changed.notify_waiters();
         well

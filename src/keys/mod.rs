@@ -138,7 +138,10 @@ impl KeyRing {
     pub fn hash(&self, source: &KeySource, salt: &str) -> Option<u64> {
         let value = match source {
             KeySource::Env(name) => ApiKey::new(self.environment.get(name)?),
-            KeySource::File(path) => read_file(path).ok()?,
+            KeySource::File(path) => match self.cell(source).get() {
+                Some(Ok(key)) => key.clone(),
+                _ => read_file(path).ok()?,
+            },
             KeySource::Literal(key) => key.clone(),
             KeySource::Command(words) => ApiKey::new(&words.join("\0")),
             KeySource::Shell(line) => ApiKey::new(line),

@@ -24,7 +24,7 @@ const MOST: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct HealthFile {
     path: PathBuf,
-    /// It was waited for in vain, and is not again.
+    /// It was waited for in vain, and is not again until it is free.
     held: AtomicBool,
 }
 
@@ -64,6 +64,7 @@ impl HealthStore for HealthFile {
             self.held.fetch_or(error.kind() == io::ErrorKind::TimedOut, Ordering::Relaxed);
             unwritable(error)
         })?;
+        self.held.store(false, Ordering::Relaxed);
         let text = self.text().map_err(|error| self.failed("cannot be read", error))?;
         let read = text.map(|text| serde_json::from_str(&text)).transpose();
         let broken = read.as_ref().err().map(|error| self.failed("was broken and is begun anew", error));
@@ -144,6 +145,7 @@ mod tests {
         assert_eq!(store.read().expect("nothing yet"), HealthSnapshot::default(), "it can be read all the same");
         drop(lock);
         store.update(&mut |snapshot| snapshot.salt = "x".into()).expect("free");
+        assert!(!store.held.load(Ordering::Relaxed), "whoever held it is well again");
     }
 
     #[test]

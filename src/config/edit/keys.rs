@@ -15,7 +15,10 @@ impl Edit {
         let entry = self.document.get_mut("endpoints").and_then(|endpoints| endpoints.get_mut(&key));
         let entry = entry.and_then(Item::as_table_like_mut).ok_or(EditError::Shape("endpoints"))?;
         let mut values = keys_of(entry);
-        if beside && let Some(list) = entry.get_mut("api_keys").and_then(Item::as_array_mut) {
+        if beside
+            && entry.get("api_key").is_none()
+            && let Some(list) = entry.get_mut("api_keys").and_then(Item::as_array_mut)
+        {
             if !list.iter().any(|value| is_at(value, place)) {
                 push(list, source(place));
             }
@@ -122,7 +125,7 @@ fn push(list: &mut Array, mut value: Value) {
     let behind = format!("{}{}", own.unwrap_or_default(), list.trailing().as_str().unwrap_or_default());
     value.decor_mut().set_prefix(format!("{}{indent}", behind.trim_end()));
     list.push_formatted(value);
-    list.set_trailing("\n");
+    list.set_trailing(behind[behind.trim_end().len()..].to_owned());
     list.set_trailing_comma(true);
 }
 

@@ -147,13 +147,14 @@ impl Run {
             }
             Either::Right(second) => second,
         };
-        self.budget.candidate();
         match second {
             Ok(second) => {
+                self.budget.candidate();
                 self.tell(Notice::Hedged(slow, other, after)).await;
                 self.race(first, second).await
             }
             Err(error) => {
+                self.engine.hedges().give_back();
                 self.record(&request, Instant::now(), Head::default(), Some(&error));
                 let opened = self.awaited(&first.request.candidate.clone(), &mut first.opening).await;
                 ((first.request, first.begun), opened)

@@ -3,7 +3,7 @@
 use proptest::prelude::{any, prop_assert, proptest};
 
 use super::*;
-use crate::route::health::{HealthError, HealthSnapshot, HealthStore};
+use crate::route::health::{HealthError, HealthSnapshot, HealthStore, PlaceId, Places};
 
 fn refused() -> Reply {
     Reply::NoConnection(TransportErrorKind::Refused)
@@ -116,7 +116,8 @@ async fn who_is_being_probed_by_another_keeps_nobody_from_asking_the_next() {
 async fn a_probe_that_is_dropped_is_given_back() {
     let mut process = Process::new([refused(), refused(), refused()]);
     let kept: Arc<dyn HealthStore> = Arc::new(Kept::default());
-    process.engine = Arc::new(Arc::into_inner(process.engine).expect("nobody else has it").with_health(kept));
+    process.engine =
+        Arc::new(Arc::into_inner(process.engine).expect("nobody else has it").with_health(Arc::clone(&kept)));
     assert!(process.ask(lane(two())).await.outcome.result.is_err());
     sleep(SECOND * 6).await;
     process.answers([Reply::Silence, answer()]);
@@ -130,8 +131,33 @@ async fn a_probe_that_is_dropped_is_given_back() {
         // It is being asked.
         tokio::select! { _ = events.next() => {}, () = sleep(SECOND) => {} }
     }
+    let snapshot = kept.read().expect("readable");
+    let a = testing::target("a");
+    assert_eq!(snapshot.probed(&Places::of(&a, &[]), jiff::Timestamp::now()), None, "others may ask it, too");
+    assert!(snapshot.place(PlaceId::endpoint(&a.endpoint)).is_some(), "it is known there");
     let ran = process.ask(lane(two())).await;
     assert_eq!((ran.models(), ran.took), (vec!["a-upstream"], Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_written_is_known_here_all_the_same() {
+    /// A folder that can be read and not written to.
+    struct ReadOnly;
+    impl HealthStore for ReadOnly {
+        fn read(&self) -> Result<HealthSnapshot, HealthError> {
+            Ok(HealthSnapshot::default())
+        }
+        fn update(&self, _: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthSnapshot, HealthError> {
+            Err(HealthError("read-only".into()))
+        }
+    }
+    let mut process = Process::new([refused(), refused(), status(403)]);
+    let engine = Arc::into_inner(process.engine).expect("nobody else has it");
+    process.engine = Arc::new(engine.with_health(Arc::new(ReadOnly)));
+    assert!(process.ask(lane(two())).await.outcome.result.is_err());
+    process.answers([answer()]);
+    let ran = process.ask(lane(two())).await;
+    assert!(ran.took > SECOND * 3, "both are left alone: {:?}", ran.took);
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,7 +51,7 @@ fn own_fields(target: &Target, chat: &ChatRequest) -> Result<RawObject, serde_js
         if newer.is_some()
             && let Some(limit) = own.remove(LIMITS[0])
         {
-            own.insert(LIMITS[1].to_owned(), limit);
+            own.entry(LIMITS[1]).or_insert(limit);
         }
     }
     // The request's own lie on top, whatever they are called in the model's entry.
@@ -82,8 +82,9 @@ fn hold_to(object: &mut RawObject, target: &Target, chat: &ChatRequest, most: u6
 fn original_fields(target: &Target, chat: &ChatRequest, body: &[u8]) -> Result<RawObject, serde_json::Error> {
     let mut object = RawObject::parse(body)?;
     object.set("model", &target.upstream)?;
+    let limited = LIMITS.iter().any(|name| object.get(name).is_some());
     for (name, value) in parameters(&target.params) {
-        if object.get(&name).is_none() {
+        if object.get(&name).is_none() && !(limited && LIMITS.contains(&name.as_str())) {
             object.set(&name, &value)?;
         }
     }
@@ -140,10 +141,9 @@ fn part(part: &Part) -> Value {
 /// Only fields that were really sent are left out; `model` and `messages` never.
 pub(super) fn adjustment(error: &ApiError, target: &Target, chat: &ChatRequest) -> Option<Adjustment> {
     let sent = body(target, chat).ok().and_then(|body| RawObject::parse(&body).ok())?;
-    if let Some(most) = smaller_limit(error, target, chat, &sent) {
-        return Some(Adjustment::Limit(most));
-    }
-    let refused = refused_parameters(error)?;
+    let Some(refused) = refused_parameters(error) else {
+        return smaller_limit(error, target, chat, &sent).map(Adjustment::Limit);
+    };
     let names = |field: &str| refused.iter().any(|name| name == field);
     if sent.get("max_tokens").is_some() && names("max_tokens") && error.message.contains("max_completion_tokens") {
         return Some(Adjustment::Rename("max_tokens", "max_completion_tokens"));
@@ -156,20 +156,35 @@ pub(super) fn adjustment(error: &ApiError, target: &Target, chat: &ChatRequest) 
         .map(|name| Adjustment::Omit(name.clone()))
 }
 
-/// The limit a service names when ours was too large for it: one that only the price set, so that nobody asked for it.
+/// A smaller limit, from the figure a service names when ours was too large for it: one that only the price set, so that
+/// nobody asked for it.
 fn smaller_limit(error: &ApiError, target: &Target, chat: &ChatRequest, sent: &RawObject) -> Option<u64> {
-    /// Less than this is a version, or a number in a model's name.
-    const LEAST: u64 = 16;
+    /// No model's answers are shorter, and no model reads less.
+    const LEAST: u64 = 256;
+    const LEAST_CONTEXT: u64 = 1024;
     let asked_for = chat.params.most_tokens().or(target.params.most_tokens()).is_some();
     let ours = limit_of(sent).1.filter(|_| chat.capped.is_some() && !asked_for)?;
-    let numbers = error.message.split(|c: char| !c.is_ascii_digit()).filter_map(|digits| digits.parse::<u64>().ok());
-    let named = numbers.filter(|number| (LEAST..ours).contains(number)).max();
+    let mut named = figures(&error.message);
     match error.class {
-        ErrorClass::Request if LIMITS.iter().any(|name| error.message.contains(name)) => named,
+        ErrorClass::Request if LIMITS.iter().any(|name| error.message.contains(name)) => {
+            named.filter(|figure| (LEAST..ours).contains(figure)).max()
+        }
         // The figure is prompt and answer together.
-        ErrorClass::Context => named.map(|context| context / 2),
+        ErrorClass::Context => {
+            let context = named.find(|&figure| figure >= LEAST_CONTEXT && figure != ours)?;
+            let prompt = chat.estimated_tokens();
+            let room = context.checked_sub(prompt + prompt / 8 + 16)?;
+            (room > 0).then(|| room.min(ours - 1))
+        }
         _ => None,
     }
+}
+
+/// The whole numbers in a message that stand by themselves: none of a model's name, a version or an id.
+fn figures(message: &str) -> impl Iterator<Item = u64> {
+    let end = message.to_ascii_lowercase().find("request id").unwrap_or(message.len());
+    let words = message[..end].split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')));
+    words.filter_map(|word| word.trim_end_matches('.').parse().ok())
 }
 
 #[cfg(test)]
@@ -262,7 +277,9 @@ mod tests {
         assert_eq!(limits(&[], &[(newer, 100_000)], None), [None, Some(100)]);
         assert_eq!(limits(&[], &[(older, 7)], None), [Some(7), None], "the model's own is less");
         assert_eq!(limits(&[(older, 50)], &[(newer, 7)], None), [None, Some(50)], "the request's own counts");
-        assert_eq!(limits(&[(older, 500), (newer, 90)], &[], None), [None, Some(90)]);
+        for beneath in [&[][..], &[(newer, 7)]] {
+            assert_eq!(limits(&[(older, 500), (newer, 90)], beneath, None), [None, Some(90)]);
+        }
         assert!(limits(&[], &[], Some(60))[0].is_some_and(|limit| limit < 60), "its context has no room for more");
     }
 
@@ -279,8 +296,26 @@ mod tests {
         assert_eq!(named(ErrorClass::Request, text, None, None), None);
         let range = "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]";
         assert_eq!(named(ErrorClass::Request, range, capped, None), Some(Adjustment::Limit(8192)));
-        let context = "This model's maximum context length is 4096 tokens and your request has 12 input tokens (16384 > 4096 - 12).";
-        assert_eq!(named(ErrorClass::Context, context, capped, None), Some(Adjustment::Limit(2048)));
+        // The prompt is about 3 tokens, for which a little more is kept free.
+        let room = |context: u64| Some(Adjustment::Limit((context - 19).min(16_383)));
+        for (context, text) in [
+            (
+                4096,
+                "'max_tokens' is too large: 16384. This model's maximum context length is 4096 tokens and your request has 12 input tokens (16384 > 4096 - 12).",
+            ),
+            (
+                16_385,
+                "This model's maximum context length is 16385 tokens. However, you requested 16884 tokens (500 in the messages, 16384 in the completion).",
+            ),
+            (32_768, "maximum context length is 32768 tokens, however you requested 36384"),
+        ] {
+            assert_eq!(named(ErrorClass::Context, text, capped, None), room(context), "{text}");
+        }
+        let rename = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead. (request id: 20251124x4096Kq93z)";
+        let renamed = Some(Adjustment::Rename("max_tokens", "max_completion_tokens"));
+        assert_eq!(named(ErrorClass::Request, rename, capped, None), renamed);
+        let vague = "max_tokens is too large for gpt-4o-2024-08-06 (request id: 2025 4096)";
+        assert_eq!(named(ErrorClass::Request, vague, capped, None), None);
         let adjusted = ChatRequest { capped, adjustments: vec![Adjustment::Limit(4096)], ..chat() };
         assert_eq!(sent(&target("a"), &adjusted)["max_tokens"], 4096);
     }

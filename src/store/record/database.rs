@@ -215,6 +215,11 @@ fn make_private(path: &Path) -> io::Result<()> {
     let file = options.open(path)?;
     // One that was copied or restored may be open to others. Whose it is not, it is as its owner wants it.
     let _ = crate::store::close_to_others(&file);
+    for end in ["-wal", "-shm"] {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(end);
+        let _ = std::fs::File::open(beside).and_then(|file| crate::store::close_to_others(&file));
+    }
     Ok(())
 }
 

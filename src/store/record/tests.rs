@@ -213,7 +213,10 @@ fn the_index_knows_what_was_said_once_somebody_searches_and_no_more() {
         |database: &mut Database, words: &str| database.insert(&said(words, ""), None).expect("written").expect("one");
     let found = |database: &mut Database, words: &str| database.search(words, 9).expect("read").len();
     let whole = |database: &Database| {
-        database.connection.execute("INSERT INTO words (words) VALUES ('integrity-check')", []).expect("whole");
+        database
+            .connection
+            .execute("INSERT INTO words (words, rank) VALUES ('integrity-check', 1)", [])
+            .expect("whole");
     };
     let early = say(&mut database, "apples");
     database.delete(early).expect("written");
