@@ -54,6 +54,11 @@ fn the_next_process_knows_who_failed_and_can_be_told_to_forget() {
     home.run(&["reset", "primary"]).exits(0).says(&["forgotten"]);
     home.run(&["ask", "hello"]).exits(0).says(&["asking backup"]);
     home.run(&["reset", "primray"]).exits(2).says(&["did you mean primary"]);
+    home.run(&["ask", "-m", "m/server", "hello"]).exits(5);
+    assert!(home.run(&["status"]).exits(0).out.contains("m/server"));
+    home.run(&["reset", "m/server"]).exits(0).says(&["forgotten"]);
+    assert_eq!(home.run(&["status"]).exits(0).out.matches("m/server").count(), 0);
+    home.run(&["reset", "m/never-asked"]).exits(0).says(&["nothing was known"]);
     home.run(&["reset", "--all"]).exits(0);
     assert_eq!(home.run(&["status"]).exits(0).out.matches("left alone").count(), 0);
 }
@@ -81,6 +86,8 @@ fn every_request_is_on_the_record_by_model_and_route() {
     let csv = home.run(&["stats", "backup", "--format", "csv", "--since", "1d"]).exits(0).out;
     assert!(csv.lines().count() == 2 && csv.contains("backup,m,2,0,"), "{csv}");
     home.run(&["stats", "--since", "soon"]).exits(2).says(&["24h"]);
+    home.run(&["stats", "bakcup"]).exits(2).says(&["did you mean backup"]);
+    home.run(&["stats", "m/never-asked"]).exits(0).says(&["nothing is recorded"]);
     let table = home.run(&["stats"]).exits(0);
     assert!(table.out.contains("TTFT p50") && table.out.contains("connect 2") && !table.out.contains('\u{1b}'));
 }

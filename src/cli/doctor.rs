@@ -16,11 +16,11 @@ use super::{
     exit::Exit,
     keep::{KeepArgs, Keeper},
     listing::ListArgs,
-    request::unknown,
+    request::unknown_name,
 };
 use crate::{
     chat::{ErrorClass, sanitise::one_line},
-    config::{Config, Flags, direct_target, parse_duration},
+    config::{Config, Flags, parse_duration},
     doctor::{Checkup, Finding, Told, Verdict},
     endpoint::Endpoint,
     engine::{Engine, Event},
@@ -150,13 +150,10 @@ fn chosen(config: &Config, args: &DoctorArgs) -> Result<Vec<Checkup>, CliError> 
             checkups.push(checkup(&model.endpoint, Some(Arc::clone(model))));
         } else if let Some(route) = config.route(name) {
             checkups.extend(route.models.iter().map(|model| checkup(&model.endpoint, Some(Arc::clone(model)))));
-        } else if let Some((endpoint, upstream)) = name.split_once('/')
-            && let Some(endpoint) = config.endpoint(endpoint)
-        {
-            checkups.push(checkup(endpoint, Some(Arc::new(direct_target(endpoint, upstream)))));
+        } else if let Some(model) = config.direct(name) {
+            checkups.push(checkup(&Arc::clone(&model.endpoint), Some(model)));
         } else {
-            let endpoints = config.endpoints.iter().map(|endpoint| endpoint.name.as_str());
-            return Err(unknown("endpoint or model", name, &endpoints.chain(config.names()).collect::<Vec<_>>()));
+            return Err(unknown_name(config, name));
         }
     }
     // Named twice, it is asked once: an endpoint and its first model are one checkup.

@@ -55,7 +55,7 @@ enum HistoryCommand {
     },
     /// Find words in prompts and answers
     Search {
-        /// The words, as they stand beside each other
+        /// The words, all of which must be there; in quotes, as they stand beside each other
         #[arg(value_name = "WORDS", required = true)]
         words: Vec<String>,
         /// How many, the newest first
@@ -129,7 +129,7 @@ pub(super) fn run(args: &HistoryArgs, context: &Context) -> Result<Exit, CliErro
     match &args.command {
         None => list(args.most, &args.list, context)?,
         Some(HistoryCommand::List { most, list: format }) => list(*most, format, context)?,
-        Some(HistoryCommand::Search { words, most, list }) => search(&words.join(" "), *most, list, context)?,
+        Some(HistoryCommand::Search { words, most, list }) => search(words, *most, list, context)?,
         Some(HistoryCommand::Show(args)) => show(args, context)?,
         Some(HistoryCommand::Export(args)) => export(args, context)?,
         Some(HistoryCommand::Delete(args)) => delete(args, context)?,
@@ -166,8 +166,14 @@ fn list(most: usize, format: &ListArgs, context: &Context) -> Result<(), CliErro
     format.print(context, &[table], &document.into())
 }
 
-fn search(words: &str, most: usize, format: &ListArgs, context: &Context) -> Result<(), CliError> {
-    let found = record(context)?.map_or(Ok(Vec::new()), |mut database| database.search(words, most))?;
+fn search(words: &[String], most: usize, format: &ListArgs, context: &Context) -> Result<(), CliError> {
+    // A prompt has no empty place to be found at.
+    let words: Vec<&str> = words.iter().map(|words| words.trim()).filter(|words| !words.is_empty()).collect();
+    if words.is_empty() {
+        let message = "there is no word to look for".to_owned();
+        return Err(CliError::Usage { message, hint: Some("name one: mmchat history search WORDS".to_owned()) });
+    }
+    let found = record(context)?.map_or(Ok(Vec::new()), |mut database| database.search(&words, most))?;
     let mut table = Table::new(&["id", "when", "asked", "found"]);
     let mut document = Vec::new();
     for found in &found {

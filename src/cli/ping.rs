@@ -17,7 +17,7 @@ use super::{
     keep::{KeepArgs, Keeper},
     listing::ListArgs,
     models::remember,
-    request::unknown,
+    request::unknown_name,
 };
 use crate::{
     chat::{Call, ChatRequest, ErrorClass, Message, Params, Role},
@@ -137,13 +137,10 @@ fn chosen(config: &Config, names: &[String]) -> Result<Chosen, CliError> {
             vec![Arc::clone(model)]
         } else if let Some(route) = config.route(name) {
             route.models.clone()
-        } else if let Some((endpoint, upstream)) = name.split_once('/')
-            && let Some(endpoint) = config.endpoint(endpoint)
-        {
-            vec![Arc::new(direct_target(endpoint, upstream))]
+        } else if let Some(target) = config.direct(name) {
+            vec![target]
         } else {
-            let endpoints = config.endpoints.iter().map(|endpoint| endpoint.name.as_str());
-            return Err(unknown("endpoint or model", name, &endpoints.chain(config.names()).collect::<Vec<_>>()));
+            return Err(unknown_name(config, name));
         };
         endpoints.extend(found.iter().map(|model| Arc::clone(&model.endpoint)));
         models.extend(found);

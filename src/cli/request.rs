@@ -224,6 +224,12 @@ fn named_format(name: &str) -> Result<Format, CliError> {
     })
 }
 
+/// Neither an endpoint of the config nor anything that can be asked.
+pub(super) fn unknown_name(config: &Config, name: &str) -> CliError {
+    let endpoints = config.endpoints.iter().map(|endpoint| endpoint.name.as_str());
+    unknown("endpoint or model", name, &endpoints.chain(config.names()).collect::<Vec<_>>())
+}
+
 /// A word that is none of those there are.
 pub(super) fn unknown(what: &str, word: &str, known: &[&str]) -> CliError {
     let near = nearest(word, known.iter().copied()).map(|near| format!("did you mean {near}? "));

@@ -7,7 +7,7 @@ use super::{
     complete::Offer,
     exit::Exit,
     request::unknown,
-    status::{file, hashes, targets, unkept},
+    status::{file, hashes, named, targets, unkept},
 };
 use crate::{
     config::{Config, Flags, normalised},
@@ -36,11 +36,11 @@ pub(super) fn run(args: &ResetArgs, context: &Context) -> Result<Exit, CliError>
         let (config, _) = context.config(context.layers(Flags::default())?)?;
         let keys = KeyRing::new(context.environment.clone());
         for name in &args.names {
-            check(&config, name)?;
+            check_name(&config, &normalised(name))?;
         }
         let forget = &mut |snapshot: &mut HealthSnapshot| {
             for name in &args.names {
-                let ids = ids(&config, &normalised(name), &keys, &snapshot.salt);
+                let ids = ids(&config, &normalised(name), &keys, snapshot);
                 count += snapshot.forget(ids);
             }
         };
@@ -53,32 +53,33 @@ pub(super) fn run(args: &ResetArgs, context: &Context) -> Result<Exit, CliError>
     Ok(Exit::Ok)
 }
 
-fn check(config: &Config, name: &str) -> Result<(), CliError> {
-    let targets = targets(config);
+/// Whether it is the name of an endpoint, a model or a route, or a model of an endpoint without a name.
+pub(super) fn check_name(config: &Config, name: &str) -> Result<(), CliError> {
+    let targets = named(config);
     let endpoints = config.endpoints.iter().map(|endpoint| endpoint.name.as_str());
     let models = targets.iter().map(|target| target.id.0.as_str());
     let known: Vec<&str> =
         endpoints.chain(models).chain(config.routes.iter().map(|route| route.name.as_str())).collect();
-    let name = normalised(name);
-    if known.contains(&name.as_str()) { Ok(()) } else { Err(unknown("endpoint, model or route", &name, &known)) }
+    let is_known = known.contains(&name) || config.direct(name).is_some();
+    if is_known { Ok(()) } else { Err(unknown("endpoint, model or route", name, &known)) }
 }
 
 /// The places of everything called `name`.
-fn ids(config: &Config, name: &str, keys: &KeyRing, salt: &str) -> Vec<PlaceId> {
+fn ids(config: &Config, name: &str, keys: &KeyRing, snapshot: &HealthSnapshot) -> Vec<PlaceId> {
     let routed = |id: &str| config.route(name).is_some_and(|route| route.models.iter().any(|model| model.id.0 == id));
     let mut ids = Vec::new();
-    for target in targets(config) {
+    for target in targets(config, snapshot).into_iter().chain(config.direct(name)) {
         if target.id.0 != name && target.endpoint.name != name && !routed(&target.id.0) {
             continue;
         }
         ids.extend([PlaceId::model(&target), PlaceId::endpoint(&target.endpoint)]);
-        for hash in hashes(&target.endpoint, keys, salt) {
+        for hash in hashes(&target.endpoint, keys, &snapshot.salt) {
             ids.extend([PlaceId::key(&target.endpoint, hash), PlaceId::key_for_model(&target, hash)]);
         }
     }
     if let Some(endpoint) = config.endpoint(name) {
         ids.push(PlaceId::endpoint(endpoint));
-        ids.extend(hashes(endpoint, keys, salt).into_iter().map(|hash| PlaceId::key(endpoint, hash)));
+        ids.extend(hashes(endpoint, keys, &snapshot.salt).into_iter().map(|hash| PlaceId::key(endpoint, hash)));
     }
     ids
 }

@@ -3,9 +3,9 @@
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
 
-use super::{CliError, Context, complete::Offer, exit::Exit, keep::record};
+use super::{CliError, Context, complete::Offer, exit::Exit, keep::record, reset::check_name};
 use crate::{
-    config::Flags,
+    config::{Flags, normalised},
     render::{Output, figures},
     store::record::{By, Since},
     term::output::{Streams, say},
@@ -73,6 +73,10 @@ pub(super) fn run(args: &StatsArgs, context: &Context) -> Result<Exit, CliError>
         None => Vec::new(),
     };
     if rows.is_empty() {
+        // What is on the record may be gone from the config; what is in neither is a slip.
+        if let Some(name) = &args.name {
+            check_name(&context.config(context.layers(Flags::default())?)?.0, &normalised(name))?;
+        }
         say("nothing is recorded yet, or nothing of it fits\n");
     }
     let text = match args.format {

@@ -34,6 +34,8 @@ struct Line {
     name: String,
     kind: &'static str,
     id: PlaceId,
+    /// It is told of even when all is well.
+    always: bool,
 }
 
 pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError> {
@@ -45,14 +47,13 @@ pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError
     });
     snapshot.tidy(now);
     let keys = KeyRing::new(context.environment.clone());
-    let lines = lines(&config, &keys, &snapshot.salt);
+    let lines = lines(&config, &keys, &snapshot);
     let mut table = Table::new(&["name", "kind", "state", "for", ">TTFT", "last error", "when"]);
     let mut document = Vec::new();
     for line in &lines {
         let standing = snapshot.standing_of(line.id, now);
         let place = snapshot.place(line.id);
-        // Keys and endpoints are told of only when there is something to tell.
-        if line.kind != "model" && standing == Standing::Free && place.is_none_or(|place| place.error.is_none()) {
+        if !line.always && standing == Standing::Free && place.is_none_or(|place| place.error.is_none()) {
             continue;
         }
         let error = place.and_then(|place| place.error.as_ref());
@@ -83,21 +84,22 @@ pub(super) fn file(context: &Context) -> Result<HealthFile, CliError> {
     Ok(HealthFile::new(&state))
 }
 
-/// Every place of the config.
-fn lines(config: &Config, keys: &KeyRing, salt: &str) -> Vec<Line> {
+/// Every place of the config. Keys, endpoints and models without a name are told of when there is something to tell.
+fn lines(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot) -> Vec<Line> {
     let mut lines = Vec::new();
+    let mut add = |name: String, kind, id, always| lines.push(Line { name, kind, id, always });
     for endpoint in &config.endpoints {
-        lines.push(Line { name: endpoint.name.clone(), kind: "endpoint", id: PlaceId::endpoint(endpoint) });
-        for (index, hash) in hashes(endpoint, keys, salt).into_iter().enumerate() {
-            let name = key_name(&endpoint.name, endpoint, index);
-            lines.push(Line { name, kind: "key", id: PlaceId::key(endpoint, hash) });
+        add(endpoint.name.clone(), "endpoint", PlaceId::endpoint(endpoint), false);
+        for (index, hash) in hashes(endpoint, keys, &snapshot.salt).into_iter().enumerate() {
+            add(key_name(&endpoint.name, endpoint, index), "key", PlaceId::key(endpoint, hash), false);
         }
     }
-    for target in targets(config) {
-        lines.push(Line { name: target.id.to_string(), kind: "model", id: PlaceId::model(&target) });
-        for (index, hash) in hashes(&target.endpoint, keys, salt).into_iter().enumerate() {
+    let named = named(config);
+    for (at, target) in targets(config, snapshot).iter().enumerate() {
+        add(target.id.to_string(), "model", PlaceId::model(target), at < named.len());
+        for (index, hash) in hashes(&target.endpoint, keys, &snapshot.salt).into_iter().enumerate() {
             let name = key_name(&target.id.0, &target.endpoint, index);
-            lines.push(Line { name, kind: "key", id: PlaceId::key_for_model(&target, hash) });
+            add(name, "key", PlaceId::key_for_model(target, hash), false);
         }
     }
     lines
@@ -108,8 +110,21 @@ fn key_name(of: &str, endpoint: &Endpoint, index: usize) -> String {
     if endpoint.keys.is_empty() { of.to_owned() } else { format!("{of} key {}", index + 1) }
 }
 
+/// The models of the config, those that only routes name, and after them those that were asked as endpoint/id.
+pub(super) fn targets(config: &Config, snapshot: &HealthSnapshot) -> Vec<Arc<Target>> {
+    let mut targets = named(config);
+    let known: Vec<PlaceId> = targets.iter().map(|target| PlaceId::model(target)).collect();
+    let asked = snapshot.places().filter(|(id, _)| !known.contains(id));
+    let mut direct: Vec<Arc<Target>> = asked
+        .filter_map(|(id, place)| config.direct(&place.name).filter(|target| PlaceId::model(target) == id))
+        .collect();
+    direct.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+    targets.extend(direct);
+    targets
+}
+
 /// The models of the config, and those that only routes name.
-pub(super) fn targets(config: &Config) -> Vec<Arc<Target>> {
+pub(super) fn named(config: &Config) -> Vec<Arc<Target>> {
     let mut targets = config.models.clone();
     for target in config.routes.iter().flat_map(|route| &route.models) {
         if !targets.iter().any(|known| known.id == target.id) {

@@ -112,6 +112,13 @@ impl Config {
         self.models.iter().find(|model| model.id.0 == name)
     }
 
+    /// The model of an endpoint that is called `endpoint/upstream-id`.
+    #[must_use]
+    pub fn direct(&self, name: &str) -> Option<Arc<Target>> {
+        let (endpoint, upstream) = name.split_once('/').filter(|(_, upstream)| !upstream.is_empty())?;
+        Some(Arc::new(direct_target(self.endpoint(endpoint)?, upstream)))
+    }
+
     /// The route called `name`.
     #[must_use]
     pub fn route(&self, name: &str) -> Option<&Route> {

@@ -11,7 +11,7 @@ pub use select::{Selected, Selection};
 
 use crate::{
     chat::{Call, ChatRequest},
-    config::{Config, direct_target, nearest, normalised, vendors},
+    config::{Config, nearest, normalised, vendors},
     route::{OnCut, Policy},
     target::Target,
 };
@@ -160,11 +160,8 @@ fn named(config: &Config, name: String, call: &Arc<Call>, on_cut: OnCut) -> Resu
     if config.set(&name).is_some() {
         return Err(PlanError::IsSet(name));
     }
-    if let Some((endpoint, upstream)) = name.split_once('/')
-        && let Some(endpoint) = config.endpoint(endpoint)
-        && !upstream.is_empty()
-    {
-        return Ok(single(Arc::new(direct_target(endpoint, upstream))));
+    if let Some(target) = config.direct(&name) {
+        return Ok(single(target));
     }
     let hint = unknown_hint(config, &name);
     Err(PlanError::Unknown { name, kind: "model", hint })

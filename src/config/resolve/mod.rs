@@ -239,11 +239,8 @@ impl Resolver {
         if let Some(model) = self.config.model(&name) {
             return Some(Arc::clone(model));
         }
-        if let Some((endpoint, upstream)) = name.split_once('/')
-            && let Some(endpoint) = self.config.endpoint(endpoint)
-            && !upstream.is_empty()
-        {
-            return Some(Arc::new(direct_target(endpoint, upstream)));
+        if let Some(target) = self.config.direct(&name) {
+            return Some(target);
         }
         if self.config.route(&name).is_some() {
             let problem = Problem::new(&self.source, format!("`{name}` is a route"), wanted.span.clone());

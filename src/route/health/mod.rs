@@ -93,6 +93,11 @@ impl HealthSnapshot {
         self.places.get(&id)
     }
 
+    /// Every place, in no order.
+    pub fn places(&self) -> impl Iterator<Item = (PlaceId, &Place)> {
+        self.places.iter().map(|(id, place)| (*id, place))
+    }
+
     /// How a candidate stands at `now`.
     #[must_use]
     pub fn standing(&self, places: &Places, now: Timestamp) -> Standing {

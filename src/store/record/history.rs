@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Row, params};
+use rusqlite::{OptionalExtension, Params, Row, params, params_from_iter};
 
 use super::{Database, RecordError};
 
@@ -111,23 +111,27 @@ impl Database {
         self.told(self.connection.query_row(query, [], |row| row.get(0)).optional())
     }
 
-    /// The exchanges with these words in them, newest first.
-    pub fn search(&mut self, words: &str, most: usize) -> Result<Vec<Found>, RecordError> {
+    /// The exchanges that have all of these words, or phrases, in them, newest first.
+    pub fn search(&mut self, words: &[&str], most: usize) -> Result<Vec<Found>, RecordError> {
+        let long = |words: &&str| words.chars().count() >= SHORTEST_INDEXED;
         // Where the index cannot be written, everything is looked at.
-        let indexed = words.chars().count() >= SHORTEST_INDEXED && self.index().is_ok();
-        let found = if indexed {
-            // As one phrase: what somebody looks for is no query language.
-            let phrase = format!("\"{}\"", words.replace('"', "\"\""));
-            let rest =
-                "JOIN words ON words.rowid = exchanges.id WHERE words MATCH ?1 ORDER BY exchanges.at DESC LIMIT ?2";
-            self.read_exchanges(rest, params![phrase, most])
-        } else {
-            let like = format!("%{}%", words.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_"));
-            let rest =
-                "WHERE prompt LIKE ?1 ESCAPE '\\' OR answer LIKE ?1 ESCAPE '\\' ORDER BY exchanges.at DESC LIMIT ?2";
-            self.read_exchanges(rest, params![like, most])
-        };
-        let found = self.told(found)?;
+        let indexed = words.iter().any(long) && self.index().is_ok();
+        let (indexed, looked_for): (Vec<&str>, Vec<&str>) = words.iter().partition(|words| indexed && long(words));
+        let mut parameters = Vec::new();
+        let mut conditions = Vec::new();
+        if !indexed.is_empty() {
+            // In quotes: what somebody looks for is no query language.
+            let phrases = indexed.iter().map(|words| format!("\"{}\"", words.replace('"', "\"\"")));
+            parameters.push(phrases.collect::<Vec<_>>().join(" AND "));
+            conditions.push("id IN (SELECT rowid FROM words WHERE words MATCH ?1)".to_owned());
+        }
+        for words in looked_for {
+            parameters.push(format!("%{}%", words.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")));
+            let n = parameters.len();
+            conditions.push(format!("(prompt LIKE ?{n} ESCAPE '\\' OR answer LIKE ?{n} ESCAPE '\\')"));
+        }
+        let rest = format!("WHERE {} ORDER BY at DESC LIMIT {most}", conditions.join(" AND "));
+        let found = self.told(self.read_exchanges(&rest, params_from_iter(parameters)))?;
         Ok(found.into_iter().map(|exchange| Found { excerpt: excerpt(&exchange, words), exchange }).collect())
     }
 
@@ -195,7 +199,7 @@ impl Database {
         Ok(count)
     }
 
-    fn read_exchanges(&self, rest: &str, parameters: &[&dyn rusqlite::ToSql]) -> rusqlite::Result<Vec<Exchange>> {
+    fn read_exchanges(&self, rest: &str, parameters: impl Params) -> rusqlite::Result<Vec<Exchange>> {
         let mut statement = self.connection.prepare(&format!("SELECT {COLUMNS} FROM exchanges {rest}"))?;
         let rows = statement.query_map(parameters, |row| {
             Ok(Exchange {
@@ -221,11 +225,11 @@ fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
     Ok(Timestamp::from_millisecond(milliseconds).unwrap_or_default())
 }
 
-/// What is around the words, on one line.
-fn excerpt(exchange: &Exchange, words: &str) -> String {
-    let wanted = words.to_lowercase();
-    for text in [&exchange.prompt, &exchange.answer] {
-        let Some(at) = text.to_lowercase().find(&wanted) else { continue };
+/// What is around the first of the words, on one line.
+fn excerpt(exchange: &Exchange, words: &[&str]) -> String {
+    let texts = [&exchange.prompt, &exchange.answer];
+    for (text, words) in words.iter().flat_map(|words| texts.map(|text| (text, words))) {
+        let Some(at) = text.to_lowercase().find(&words.to_lowercase()) else { continue };
         // Letters may be longer in the other case: the place is only near.
         let before = text.char_indices().take_while(|(place, _)| *place < at).count();
         let from = before.saturating_sub(AROUND);

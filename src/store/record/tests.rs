@@ -181,7 +181,12 @@ fn words_are_found_in_every_script_and_gone_when_forgotten() {
         database.insert(&said("What is a borrow checker?", "It 借用检查器 says \"no\" 100%."), None).expect("written");
     let second = database.insert(&said("另一个问题", "答案"), None).expect("written").expect("one");
     let found = |database: &mut Database, words: &str| {
-        database.search(words, 9).expect("read").iter().map(|found| found.exchange.conversation).collect::<Vec<_>>()
+        database
+            .search(&words.split(", ").collect::<Vec<_>>(), 9)
+            .expect("read")
+            .iter()
+            .map(|found| found.exchange.conversation)
+            .collect::<Vec<_>>()
     };
     for (words, want) in [
         ("BORROW check", vec![1]),
@@ -192,11 +197,15 @@ fn words_are_found_in_every_script_and_gone_when_forgotten() {
         ("问题", vec![2]),
         ("x%y", vec![]),
         ("OR AND", vec![]),
+        ("checker, what, 借用检查, no", vec![1]),
+        ("no, 0%", vec![1]),
+        ("checker, 问题", vec![]),
+        ("checker what", vec![]),
         ("\"", vec![1]),
     ] {
         assert_eq!(found(&mut database, words), want, "{words}");
     }
-    assert!(database.search("检查", 1).expect("read")[0].excerpt.contains("借用检查器"));
+    assert!(database.search(&["检查"], 1).expect("read")[0].excerpt.contains("借用检查器"));
     assert!(database.delete(first.expect("one")).expect("written"));
     assert!(!database.delete(77).expect("written"));
     assert_eq!(found(&mut database, "borrow check"), Vec::<i64>::new());
@@ -211,7 +220,7 @@ fn the_index_knows_what_was_said_once_somebody_searches_and_no_more() {
     let (_folder, mut database) = opened();
     let say =
         |database: &mut Database, words: &str| database.insert(&said(words, ""), None).expect("written").expect("one");
-    let found = |database: &mut Database, words: &str| database.search(words, 9).expect("read").len();
+    let found = |database: &mut Database, words: &str| database.search(&[words], 9).expect("read").len();
     let whole = |database: &Database| {
         database
             .connection
