@@ -15,7 +15,8 @@ impl Edit {
         let Some(decor) = first.map(Table::decor_mut) else { return String::new() };
         let above = decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default().to_owned();
         let head = apart(&above);
-        decor.set_prefix(above[head.len()..].to_owned());
+        let rest = &above[head.len()..];
+        decor.set_prefix(if rest.starts_with('\n') { rest.to_owned() } else { format!("\n{rest}") });
         head.to_owned()
     }
 

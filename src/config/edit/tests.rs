@@ -77,7 +77,7 @@ fn a_new_file_begins_with_what_is_added() {
         edit.set_default("a");
         Ok(())
     });
-    assert!(text.starts_with("default = \"a\"\n") && text.contains("[endpoints.openai]"), "{text}");
+    assert!(text.starts_with("default = \"a\"\n\n[endpoints.openai]"), "{text}");
 }
 
 #[test]
