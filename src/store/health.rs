@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{lock_within, replace_lightly};
+use super::{check_regular, lock_within, replace_lightly};
 use crate::route::health::{HealthError, HealthSnapshot, HealthStore};
 
 /// No snapshot of ours is as long.
@@ -37,6 +37,7 @@ impl HealthFile {
 
     /// What it holds, as text; `None`: there is no file.
     fn text(&self) -> io::Result<Option<String>> {
+        check_regular(&self.path)?;
         match fs::metadata(&self.path) {
             Ok(metadata) if metadata.len() > LONGEST => Err(io::Error::other("it is longer than 1 MiB")),
             Ok(_) => fs::read_to_string(&self.path).map(Some),
@@ -59,6 +60,7 @@ impl HealthStore for HealthFile {
 
     fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthSnapshot, HealthError> {
         let unwritable = |error| self.failed("cannot be written", error);
+        check_regular(&self.path).map_err(unwritable)?;
         let patience = if self.held.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
         let _lock = lock_within(&self.path, patience).map_err(|error| {
             self.held.fetch_or(error.kind() == io::ErrorKind::TimedOut, Ordering::Relaxed);

@@ -49,6 +49,7 @@ fn replace_lightly(path: &Path, text: &str) -> io::Result<()> {
 fn write_whole(path: &Path, text: &str, to_the_disk: bool) -> io::Result<()> {
     use io::Write;
     let path = real(path);
+    check_regular(&path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     private_folder(folder)?;
     // Made beside it, since only there can it take the old one's place in one step; mode 600 on Unix.
@@ -59,6 +60,14 @@ fn write_whole(path: &Path, text: &str, to_the_disk: bool) -> io::Result<()> {
     }
     file.persist(&path).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// That what is at `path`, if anything, is a file like any other: a device would be lost, and a pipe waited for.
+fn check_regular(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(metadata) if !metadata.is_file() => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+        _ => Ok(()),
+    }
 }
 
 /// Where `path` leads, links followed, whether there is a file at the end or not.
@@ -105,19 +114,19 @@ pub fn private(options: &mut fs::OpenOptions) {
 #[cfg(not(unix))]
 pub fn private(_options: &mut fs::OpenOptions) {}
 
-/// Makes a file its owner's alone.
+/// Makes a file its owner's alone, without opening it.
 #[cfg(unix)]
-fn close_to_others(file: &fs::File) -> io::Result<()> {
+fn close_to_others(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    if crate::keys::is_exposed(&file.metadata()?) {
-        file.set_permissions(fs::Permissions::from_mode(0o600))?;
+    if crate::keys::is_exposed(&fs::metadata(path)?) {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     }
     Ok(())
 }
 
 /// Makes a file its owner's alone: elsewhere than on Unix, a user's own folders are closed to others.
 #[cfg(not(unix))]
-fn close_to_others(_file: &fs::File) -> io::Result<()> {
+fn close_to_others(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 
@@ -175,6 +184,14 @@ mod tests {
         }
         assert!(!crate::keys::is_exposed(&fs::metadata(&path).expect("there")));
         assert_eq!(fs::read_dir(path.parent().expect("one")).expect("there").count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_replaced() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let told = replace(folder.path(), "text").expect_err("it is a folder").to_string();
+        assert!(told.contains("no regular file"), "{told}");
+        assert!(folder.path().is_dir());
     }
 
     #[cfg(unix)]

@@ -12,7 +12,7 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
-use crate::store::lock_within;
+use crate::store::{check_regular, lock_within};
 
 /// "mmch", so that a database of somebody else's is told from ours.
 const APPLICATION: i32 = 0x6d6d_6368;
@@ -91,8 +91,14 @@ impl Database {
 
     /// Opens the database at `path`, and makes it if need be.
     pub fn open(path: &Path) -> Result<Self, RecordError> {
+        Self::open_within(path, BUSY)
+    }
+
+    /// As [`Database::open`], but does not wait for longer than `limit` while another process opens it.
+    pub(super) fn open_within(path: &Path, limit: Duration) -> Result<Self, RecordError> {
         let folder = |source| RecordError::Folder { path: path.to_owned(), source };
-        let _lock = lock_within(path, BUSY).map_err(folder)?;
+        check_regular(path).map_err(folder)?;
+        let _lock = lock_within(path, limit).map_err(folder)?;
         make_private(path).map_err(folder)?;
         let database = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         database.ready()?;
@@ -101,8 +107,14 @@ impl Database {
 
     /// Opens it for reading; `None`: nothing was ever recorded. Where nothing can be written, it is read all the same.
     pub fn open_existing(path: &Path) -> Result<Option<Self>, RecordError> {
+        Self::open_existing_within(path, BUSY)
+    }
+
+    /// As [`Database::open_existing`], but does not wait for longer than `limit` while another process opens it.
+    pub(super) fn open_existing_within(path: &Path, limit: Duration) -> Result<Option<Self>, RecordError> {
+        check_regular(path).map_err(|source| RecordError::Folder { path: path.to_owned(), source })?;
         match path.try_exists() {
-            Ok(true) => match Self::open(path) {
+            Ok(true) => match Self::open_within(path, limit) {
                 Err(RecordError::Folder { .. } | RecordError::Statement { .. }) => {
                     Self::open_unwritable(path).map(Some)
                 }
@@ -207,18 +219,22 @@ fn problem(path: &Path, error: rusqlite::Error) -> RecordError {
     }
 }
 
-/// Makes the file, its owner's alone, if it is not there; the files SQLite makes beside it take after it.
+/// Makes the file, its owner's alone, if it is not there; the files SQLite makes beside it take after it. None that is
+/// there is opened: closing it would take away the locks that another connection of this process has on it.
 fn make_private(path: &Path) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
-    options.create(true).truncate(false).write(true);
+    options.create_new(true).write(true);
     crate::store::private(&mut options);
-    let file = options.open(path)?;
+    match options.open(crate::store::real(path)) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(error),
+    }
     // One that was copied or restored may be open to others. Whose it is not, it is as its owner wants it.
-    let _ = crate::store::close_to_others(&file);
-    for end in ["-wal", "-shm"] {
+    for end in ["", "-wal", "-shm"] {
         let mut beside = path.as_os_str().to_owned();
         beside.push(end);
-        let _ = std::fs::File::open(beside).and_then(|file| crate::store::close_to_others(&file));
+        let _ = crate::store::close_to_others(Path::new(&beside));
     }
     Ok(())
 }
@@ -245,6 +261,38 @@ mod tests {
             let file = file.expect("there");
             assert!(!crate::keys::is_exposed(&file.metadata().expect("there")), "{:?}", file.file_name());
         }
+    }
+
+    /// Two connections of one process: opening the second must not take away what the first has locked.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_second_connection_leaves_the_firsts_locks_alone() {
+        use std::os::unix::fs::MetadataExt;
+        let (_folder, path) = place();
+        let first = Database::open(&path).expect("made");
+        first.connection.execute_batch("BEGIN IMMEDIATE").expect("free");
+        let shared = fs::metadata(path.with_extension("db-shm")).expect("there").ino().to_string();
+        let locks = || {
+            let all = fs::read_to_string("/proc/locks").expect("there");
+            all.split([':', ' ']).filter(|word| *word == shared).count()
+        };
+        let before = locks();
+        drop(Database::open(&path).expect("there"));
+        assert!(before > 0 && locks() == before, "{before}, then {}", locks());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_no_file_is_left_alone() {
+        use std::os::unix::fs::{FileTypeExt, symlink};
+        let (_folder, path) = place();
+        let device = std::path::Path::new("/dev/null");
+        symlink(device, &path).expect("a link");
+        for error in [Database::open(&path).err(), Database::open_existing(&path).err()] {
+            assert!(error.expect("no file").to_string().contains("no regular file"));
+        }
+        assert!(fs::metadata(device).expect("there").file_type().is_char_device());
+        assert!(crate::keys::is_exposed(&fs::metadata(device).expect("there")));
     }
 
     #[test]

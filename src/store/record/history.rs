@@ -62,8 +62,7 @@ pub struct Found {
     pub excerpt: String,
 }
 
-const COLUMNS: &str = "conversation, number, exchanges.at, asked, model, class, system, exchanges.prompt, images, \
-                       exchanges.answer, reasoning";
+const COLUMNS: &str = "conversation, number, at, asked, model, class, system, prompt, images, answer, reasoning";
 /// The trigram index knows nothing shorter.
 const SHORTEST_INDEXED: usize = 3;
 /// Characters around what was found.

@@ -1,6 +1,10 @@
 //! What was spent, from the record, against what may be.
 
-use std::path::PathBuf;
+use std::{
+    path::PathBuf,
+    sync::Mutex,
+    time::{Duration, Instant},
+};
 
 use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
 
@@ -13,36 +17,65 @@ use crate::{
     target::Target,
 };
 
+/// How long a request waits for another process that opens the record.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// A record that could not be opened is left alone for so long.
+const AGAIN: Duration = Duration::from_secs(10);
+
 /// The limits, and the record they are held against. The record is read for each request: other processes spend, too.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Ledger {
     limits: Vec<SpendLimit>,
     place: PathBuf,
+    opened: Mutex<Opened>,
+}
+
+/// The record, as far as it was opened: it is not for each request anew.
+#[derive(Debug)]
+enum Opened {
+    /// There was none yet, or nobody looked.
+    No,
+    Yes(Database),
+    /// It could not be.
+    Failed(Instant, String),
 }
 
 impl Ledger {
     /// These limits against the record at `place`.
     #[must_use]
     pub fn new(limits: Vec<SpendLimit>, place: PathBuf) -> Self {
-        Self { limits, place }
+        Self { limits, place, opened: Mutex::new(Opened::No) }
+    }
+
+    /// What `read` reads of the record; `None`: there is none yet.
+    fn read<T>(&self, read: impl FnOnce(&Database) -> Result<T, RecordError>) -> Result<Option<T>, String> {
+        let mut opened = self.opened.lock().expect("no code panics while it holds this lock");
+        if let Opened::Failed(when, trouble) = &*opened
+            && when.elapsed() < AGAIN
+        {
+            return Err(trouble.clone());
+        }
+        if !matches!(&*opened, Opened::Yes(_)) || !self.place.exists() {
+            *opened = match Database::open_existing_within(&self.place, PATIENCE) {
+                Ok(database) => database.map_or(Opened::No, Opened::Yes),
+                Err(error) => Opened::Failed(Instant::now(), error.to_string()),
+            };
+        }
+        match &*opened {
+            Opened::No => Ok(None),
+            Opened::Yes(database) => read(database).map(Some).map_err(|error| error.to_string()),
+            Opened::Failed(_, trouble) => Err(trouble.clone()),
+        }
     }
 }
 
 impl SpendLedger for Ledger {
     fn reached(&self, target: &Target) -> Result<Option<Reached>, String> {
-        let mut limits = self.limits.iter().filter(|limit| limit.covers(target)).peekable();
-        if limits.peek().is_none() {
-            return Ok(None);
-        }
-        let Some(database) = Database::open_existing(&self.place).map_err(|error| error.to_string())? else {
-            // Nothing was spent yet; a limit of nothing is reached all the same.
-            return Ok(limits
-                .find(|limit| limit.amount <= 0.0)
-                .map(|limit| Reached { limit: limit.clone(), spent: 0.0 }));
-        };
+        let limits = self.limits.iter().filter(|limit| limit.covers(target));
         let now = Timestamp::now().to_zoned(TimeZone::system());
         for limit in limits {
-            let spent = database.spent(limit, &now).map_err(|error| error.to_string())?;
+            // Where there is no record nothing was spent yet; a limit of nothing is reached all the same.
+            let spent = self.read(|database| database.spent(limit, &now))?.unwrap_or(0.0);
             if spent >= limit.amount {
                 return Ok(Some(Reached { limit: limit.clone(), spent }));
             }
