@@ -11,7 +11,7 @@ use mmchat::{
     plan::{self, Lane},
     route::{
         OnCut,
-        health::{Blame, HealthError, HealthSnapshot, HealthStore, KeyHash},
+        health::{Blame, HealthError, HealthSnapshot, HealthStore, KeyHash, Updated},
     },
     transport::http::HttpTransport,
 };
@@ -24,10 +24,10 @@ impl HealthStore for Known {
         Ok(self.0.clone())
     }
 
-    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthSnapshot, HealthError> {
+    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<Updated, HealthError> {
         let mut snapshot = self.0.clone();
         act(&mut snapshot);
-        Ok(snapshot)
+        Ok((snapshot, None))
     }
 }
 
@@ -66,7 +66,7 @@ fn routing(criterion: &mut Criterion) {
             snapshot.began(&blame, Some(std::time::Duration::from_millis(100 + number)), now);
         }
         let engine = Engine::new(Arc::new(HttpTransport::new()), KeyRing::default());
-        let engine = engine.with_health(Arc::new(Known(snapshot))).resident();
+        let engine = engine.with_health(Arc::new(Known(snapshot)), true).resident();
         // The first one reads what is known, and hashes the keys.
         assert_eq!(engine.choose(&lane).len(), 100);
         group.bench_function(strategy, |bench| bench.iter(|| black_box(engine.choose(black_box(&lane)))));

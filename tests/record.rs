@@ -228,17 +228,55 @@ fn what_was_said_can_be_read_found_gone_on_with_and_forgotten() {
 }
 
 #[test]
+fn what_broke_off_is_paid_for_wherever_a_cost_is_told() {
+    let mock = instant();
+    let home = home(
+        &mock,
+        "[models.breaks]\nendpoint = \"m\"\nmodel = \"cut\"\nprice = { input = 1000, output = 2000 }\n\
+         [routes.again]\nmodels = [\"breaks\", \"backup\"]\non_cut = \"restart\"\n",
+    );
+    let ran = home.run(&["ask", "-m", "again", "--format", "json", "--stats", "hello"]).exits(0);
+    let cost = ran.json()["cost"].as_f64().expect("priced");
+    let (models, routes) =
+        (home.run(&["stats", "--format", "json"]).json(), home.run(&["stats", "again", "--format", "json"]).json());
+    let sum = |rows: &serde_json::Value, of: &dyn Fn(&serde_json::Value) -> f64| -> f64 {
+        rows.as_array().expect("rows").iter().map(of).sum()
+    };
+    let usd = |row: &serde_json::Value| row["cost"]["USD"].as_f64().unwrap_or_default();
+    let output = |row: &serde_json::Value| row["output_tokens"].as_f64().unwrap_or_default();
+    assert!(cost > 0.001, "the broken answer was dear: {cost}");
+    assert!((sum(&models, &usd) - cost).abs() < 1e-9 && (sum(&routes, &usd) - cost).abs() < 1e-9, "{models} {routes}");
+    assert!((sum(&models, &output) - sum(&routes, &output)).abs() < 1e-9, "{models} {routes}");
+    assert!(ran.err.contains(&format!("${cost:.6}")), "{ran:#?}");
+    let compared = home.run(&["compare", "-m", "again,backup", "--format", "json", "hello"]).exits(0).json();
+    assert!((compared[0]["cost"].as_f64().expect("priced") - cost).abs() < 1e-9, "{compared}");
+}
+
+#[test]
 fn nothing_is_kept_of_what_is_said_where_nobody_wants_it() {
-    let server = Server::replying(&[&answer("a-secret-answer"), &answer("a-secret-answer")]);
+    let quoting =
+        reply("500 Oops", "content-type: application/json\r\n", "{\"error\":{\"message\":\"no: a-secret-question\"}}");
+    let (said, failed) = (answer("a-secret-answer"), quoting.as_str());
+    let server = Server::replying(&[&said, &said, failed, failed, failed, failed]);
     let home = Home::with_server(&server, "");
     home.run(&["ask", "--no-log", "-m", "m/x", "a-secret-question"]).exits(0);
     let text = fs::read_to_string(home.path("config.toml")).expect("there");
     home.write_config(&format!("history = false\n{text}"));
     home.run(&["ask", "-m", "m/x", "a-secret-question"]).exits(0);
-    for (path, bytes) in home.files() {
-        assert!(!String::from_utf8_lossy(&bytes).contains("a-secret"), "{}", path.display());
-    }
-    assert_eq!(home.run(&["stats", "--format", "json"]).exits(0).json()[0]["calls"], 2);
+    home.run(&["ask", "-m", "m/x", "a-secret-question"]).exits(5).says(&["a-secret-question"]);
+    let unsaid = |what: &str| {
+        for (path, bytes) in home.files() {
+            assert!(!String::from_utf8_lossy(&bytes).contains("a-secret"), "{what}: {}", path.display());
+        }
+    };
+    unsaid("kept");
+    assert_eq!(home.run(&["stats", "--format", "json"]).exits(0).json()[0]["calls"], 4);
+    home.write_config(&text);
+    home.run(&["ask", "-m", "m/x", "a-secret-question"]).exits(5);
+    assert!(home.run(&["status"]).exits(0).out.contains("a-secret-question"));
+    home.run(&["history", "delete", "--all", "--yes"]).exits(0);
+    assert!(home.run(&["status"]).exits(0).out.contains("server 500"));
+    unsaid("forgotten");
     home.run(&["ask", "--continue", "more"]).exits(2).says(&["no conversation"]);
 }
 
@@ -377,6 +415,14 @@ fn the_doctor_says_what_to_change() {
     }
     home.run(&["doctor", "path"]).exits(5).says(&[&format!("base_url = \"{root}/v1\"")]);
     home.run(&["doctor", "key"]).exits(4).says(&["mmchat key set key"]);
+    for order in ["\"sk-right-key\", \"sk-wrong-key\"", "\"sk-wrong-key\", \"sk-right-key\""] {
+        let several =
+            Home::with_config(&format!("[endpoints.several]\nbase_url = \"{root}/v1\"\napi_keys = [{order}]\n"));
+        let place = if order.starts_with("\"sk-wrong") { "key 1" } else { "key 2" };
+        let told = several.run(&["doctor", "several", "--no-ask"]).exits(4);
+        assert!(told.out.contains(&format!("{place} of 2: auth 401")), "{told:#?}");
+        assert!(several.run(&["ping"]).exits(4).out.contains(&format!("{place}: auth 401")));
+    }
     home.run(&["doctor", "dead"]).exits(5).says(&["is it running"]);
     let all = home.run(&["doctor", "--no-ask", "--format", "json"]).exits(7);
     assert!(!all.out.contains("-key\""), "{all:#?}");

@@ -128,7 +128,7 @@ impl Asking<'_> {
         let Self { context, config, layers, request, answer, .. } = self;
         let format = request.check(layers)?;
         let look = context.look(layers);
-        let (runtime, engine) = (context.runtime()?, context.engine_for(config));
+        let (runtime, engine) = (context.runtime()?, context.engine_for(config, answer.keep.words(config)));
         let to_file = request.to_file();
         let on_cut = if answer.buffer {
             OnCut::Buffer

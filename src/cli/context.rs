@@ -284,11 +284,12 @@ impl Context {
         Arc::new(self.bare_engine())
     }
 
-    /// The engine for `config`: it knows what earlier runs learned, and what may be spent.
-    pub(super) fn engine_for(&self, config: &Config) -> Arc<Engine> {
+    /// The engine for `config`: it knows what earlier runs learned, and what may be spent. `words`: what services say of
+    /// requests may be kept.
+    pub(super) fn engine_for(&self, config: &Config, words: bool) -> Arc<Engine> {
         let mut engine = self.bare_engine();
         if let Some(state) = store::state_folder(&self.environment) {
-            engine = engine.with_health(Arc::new(HealthFile::new(&state)));
+            engine = engine.with_health(Arc::new(HealthFile::new(&state)), words);
             if !config.spend.is_empty() {
                 engine = engine.with_ledger(Arc::new(Ledger::new(config.spend.clone(), Database::place(&state))));
             }

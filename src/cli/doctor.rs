@@ -14,7 +14,7 @@ use super::{
     CliError, Context,
     complete::Offer,
     exit::Exit,
-    keep::{KeepArgs, Keeper},
+    keep::{KeepArgs, Keeper, close_all},
     listing::ListArgs,
     request::unknown_name,
 };
@@ -81,9 +81,7 @@ impl Told for Record<'_> {
 impl Record<'_> {
     fn close(self) {
         let keepers = self.keepers.into_inner().expect("no code panics while it holds this lock");
-        for (_, keeper) in keepers {
-            keeper.close();
-        }
+        close_all(keepers.into_iter().map(|(_, keeper)| keeper));
     }
 }
 
@@ -102,7 +100,7 @@ pub(super) fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, CliError
             checkup.asks = false;
         }
     }
-    let engine = context.engine_for(&config);
+    let engine = context.engine_for(&config, config.history.on);
     let record = Record { context, config: &config, engine: &engine, keepers: Mutex::default() };
     let work = join_all(checkups.iter().map(|checkup| checkup.run(&engine, Timestamp::now(), &record)));
     let findings = context.runtime()?.block_on(work);

@@ -1,6 +1,6 @@
 //! `mmchat history`: what was said: list, search, show, export, delete, prune.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
 use clap::{Args, Subcommand, ValueEnum};
 use jiff::{Timestamp, tz::TimeZone};
@@ -11,6 +11,7 @@ use super::{
     exit::Exit,
     keep::record,
     listing::ListArgs,
+    status::{file, update},
     thread::{LAST, Place, found, is_comparison},
 };
 use crate::{
@@ -240,13 +241,14 @@ fn export(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
 
 fn delete(args: &DeleteArgs, context: &Context) -> Result<(), CliError> {
     let mut database = opened(context)?;
+    let now = Timestamp::now();
     if args.all {
         let sure = args.yes || (can_ask() && confirm("Forget everything that was said?", false)?);
         if !sure {
             return Err(CliError::usage("nothing was forgotten", "say --yes to forget everything"));
         }
         say(&format!("{} answer(s) forgotten\n", database.delete_all()?));
-        return Ok(());
+        return leave_nothing(&database, now, context);
     }
     for &id in &args.ids {
         if !database.delete(id)? {
@@ -254,7 +256,13 @@ fn delete(args: &DeleteArgs, context: &Context) -> Result<(), CliError> {
         }
         say(&format!("conversation {id} forgotten\n"));
     }
-    Ok(())
+    leave_nothing(&database, now, context)
+}
+
+/// Services may have quoted what is forgotten, and the log may hold it.
+fn leave_nothing(database: &Database, before: Timestamp, context: &Context) -> Result<(), CliError> {
+    update(&file(context)?, &mut |snapshot| snapshot.forget_words(before))?;
+    Ok(database.clear_log()?)
 }
 
 fn prune(args: &PruneArgs, context: &Context) -> Result<(), CliError> {
@@ -265,9 +273,15 @@ fn prune(args: &PruneArgs, context: &Context) -> Result<(), CliError> {
         config.history.days.ok_or_else(unknown)
     };
     let days = args.days.map_or_else(kept, Ok)?;
-    let count = record(context)?.map_or(Ok(0), |mut database| database.prune(days, Timestamp::now()))?;
+    let Some(mut database) = record(context)? else {
+        say("nothing is kept yet\n");
+        return Ok(());
+    };
+    let now = Timestamp::now();
+    let count = database.prune(days, now)?;
     say(&format!("{count} answer(s) of more than {days} day(s) ago forgotten\n"));
-    Ok(())
+    let kept = Duration::from_secs(u64::from(days) * 24 * 3600);
+    leave_nothing(&database, now.checked_sub(kept).unwrap_or(Timestamp::MIN), context)
 }
 
 fn opened(context: &Context) -> Result<Database, CliError> {

@@ -106,16 +106,21 @@ pub(super) fn run(args: &ImportArgs, context: &Context) -> Result<Exit, CliError
 fn read(file: &Path) -> Result<String, CliError> {
     if file.as_os_str() == "-" {
         return String::from_utf8(input::read(None)?)
+            .map(|text| unmarked(&text))
             .map_err(|_| CliError::usage("standard input is no UTF-8 text", "nothing was changed"));
     }
     let unreadable =
         |reason| CliError::usage(format!("{} cannot be read: {reason}", file.display()), "nothing was changed");
     match text_of(file) {
-        // What some editors put in front of a text is no part of it.
-        Ok(text) => Ok(text.trim_start_matches('\u{feff}').to_owned()),
+        Ok(text) => Ok(unmarked(&text)),
         Err(crate::config::ConfigError::Read { reason, .. }) => Err(unreadable(reason)),
         Err(other) => Err(other.into()),
     }
+}
+
+/// Without what some editors put in front of a text: it is no part of it.
+fn unmarked(text: &str) -> String {
+    text.trim_start_matches('\u{feff}').to_owned()
 }
 
 fn format(args: &ImportArgs, text: &str) -> Result<ImportFormat, CliError> {

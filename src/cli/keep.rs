@@ -38,6 +38,11 @@ impl KeepArgs {
         Self { no_log: true, max_cost: None }
     }
 
+    /// Whether what is said is kept.
+    pub(super) fn words(&self, config: &Config) -> bool {
+        config.history.on && !self.no_log
+    }
+
     /// Holds `plan` to `--max-cost`.
     pub(super) fn cap(&self, plan: &mut Plan) -> Result<(), CliError> {
         let Some(most) = &self.max_cost else { return Ok(()) };
@@ -75,7 +80,7 @@ impl Keeper {
         let options = RecordOptions {
             place: record_place(context),
             command,
-            words: config.history.on && !args.no_log,
+            words: args.words(config),
             days: config.history.days,
             follows,
         };
@@ -94,17 +99,26 @@ impl Keeper {
 
     /// Waits until all is kept; what could not be is told.
     pub(super) fn close(self) {
-        if let Err(error) = self.recorder.close() {
-            say(&format!("warning: {error}\n"));
-        }
-        learned(&self.engine);
+        close_all([self]);
     }
 }
 
-/// Writes down what was learned of the services.
-pub(super) fn learned(engine: &Engine) {
-    if let Some(error) = engine.remember() {
-        say(&format!("warning: {error}\n"));
+/// Waits until all of several runs is kept; what could not be is told once.
+pub(super) fn close_all(keepers: impl IntoIterator<Item = Keeper>) {
+    let mut told = Vec::new();
+    let mut tell = |warning: String| {
+        if !told.contains(&warning) {
+            say(&format!("warning: {warning}\n"));
+            told.push(warning);
+        }
+    };
+    for Keeper { engine, recorder } in keepers {
+        if let Err(error) = recorder.close() {
+            tell(error.to_string());
+        }
+        if let Some(error) = engine.remember() {
+            tell(error.to_string());
+        }
     }
 }
 

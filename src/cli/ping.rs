@@ -59,6 +59,8 @@ pub(super) struct PingArgs {
 pub(super) struct Pinged {
     pub(super) endpoint: Arc<Endpoint>,
     pub(super) listed: Result<Vec<ModelInfo>, ApiError>,
+    /// The keys that are refused although another is not, by their places from 0.
+    refused: Vec<(usize, ApiError)>,
     took: Duration,
 }
 
@@ -76,7 +78,7 @@ struct Checked<'a> {
 pub(super) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> {
     let (config, _) = context.config(context.layers(Flags::default())?)?;
     let (endpoints, models) = chosen(&config, &args.names)?;
-    let engine = context.engine_for(&config);
+    let engine = context.engine_for(&config, config.history.on);
     let runtime = context.runtime()?;
     let plan = one_token_of(&models, args.timeout);
     let mut keeper = Keeper::new(context, &config, &engine, "ping", (&KeepArgs::wordless(), &plan, None));
@@ -162,19 +164,17 @@ fn is_new<T: PartialEq>(seen: &mut Vec<T>, name: T) -> bool {
 pub(super) async fn ping_all(engine: &Engine, endpoints: Vec<Arc<Endpoint>>, limit: Duration) -> Vec<Pinged> {
     join_all(endpoints.into_iter().map(async |endpoint| {
         let begun = Instant::now();
-        let listed = engine.list_models(&direct_target(&endpoint, ""), limit).await;
-        Pinged { endpoint, listed, took: begun.elapsed() }
+        let target = direct_target(&endpoint, "");
+        let timed = async { (engine.list_models(&target, limit).await, begun.elapsed()) };
+        let ((listed, took), refused) = tokio::join!(timed, engine.refused_keys(&endpoint, limit));
+        let refused = if listed.is_ok() { refused } else { Vec::new() };
+        Pinged { endpoint, listed, refused, took }
     }))
     .await
 }
 
-/// Asks every model for one token, all at once; the outcomes in the order of the models.
-pub(super) async fn ask_all(engine: &Arc<Engine>, models: &[Arc<Target>], limit: Duration) -> Vec<LaneOutcome> {
-    outcomes(engine, one_token_of(models, limit), |_| {}).await
-}
-
 /// The plan to ask every model for one token.
-fn one_token_of(models: &[Arc<Target>], limit: Duration) -> Plan {
+pub(super) fn one_token_of(models: &[Arc<Target>], limit: Duration) -> Plan {
     let messages = vec![Message::text(Role::User, "hello")];
     let params = Params { max_tokens: Some(1), ..Params::default() };
     let call = Arc::new(Call::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() }));
@@ -191,7 +191,7 @@ fn one_token_of(models: &[Arc<Target>], limit: Duration) -> Plan {
 }
 
 /// How each lane ended, in the order of the plan.
-async fn outcomes(engine: &Arc<Engine>, plan: Plan, mut told: impl FnMut(&Event)) -> Vec<LaneOutcome> {
+pub(super) async fn outcomes(engine: &Arc<Engine>, plan: Plan, mut told: impl FnMut(&Event)) -> Vec<LaneOutcome> {
     let mut events = std::pin::pin!(engine.run(plan));
     let mut outcomes: Vec<(usize, LaneOutcome)> = Vec::new();
     while let Some(event) = events.next().await {
@@ -217,9 +217,12 @@ fn checked<'a>(model: &'a Target, pinged: &[Pinged]) -> Checked<'a> {
 
 fn endpoint_table(pinged: &[Pinged]) -> Table {
     let mut table = Table::new(&["endpoint", "state", ">time", ">models", "note"]);
-    for Pinged { endpoint, listed, took } in pinged {
+    for Pinged { endpoint, listed, refused, took } in pinged {
         let (state, count, note) = match listed {
-            Ok(models) => ("ok".to_owned(), models.len().to_string(), String::new()),
+            Ok(models) => {
+                let keys = refused.iter().map(|(place, error)| format!("key {}: {}", place + 1, reason(error)));
+                ("ok".to_owned(), models.len().to_string(), keys.collect::<Vec<_>>().join("; "))
+            }
             Err(error) => {
                 let note = format!("{} ({})", said(error), masked_url(&endpoint.base_url));
                 (format!("ERR {}", error.class), String::new(), note)
@@ -286,6 +289,9 @@ fn endpoint_object(pinged: &Pinged) -> Value {
         "ms": u64::try_from(pinged.took.as_millis()).unwrap_or(u64::MAX),
         "models": pinged.listed.as_ref().ok().map(Vec::len),
         "error": pinged.listed.as_ref().err().map(crate::render::json::error),
+        "refused_keys": pinged.refused.iter()
+            .map(|(place, error)| json!({"key": place + 1, "error": crate::render::json::error(error)}))
+            .collect::<Vec<_>>(),
     })
 }
 
@@ -319,9 +325,10 @@ fn hints(pinged: &[Pinged]) {
 
 /// A model is well when it answered; one that was not asked, when it is listed or nobody could say.
 fn exit(pinged: &[Pinged], checked: &[Checked<'_>]) -> Exit {
-    let endpoints = pinged
-        .iter()
-        .map(|pinged| pinged.listed.as_ref().map_or_else(|error| Exit::of_class(error.class), |_| Exit::Ok));
+    let endpoints = pinged.iter().map(|pinged| match (&pinged.listed, pinged.refused.first()) {
+        (Err(error), _) | (Ok(_), Some((_, error))) => Exit::of_class(error.class),
+        (Ok(_), None) => Exit::Ok,
+    });
     let models = checked.iter().map(|check| match (&check.asked, check.listed) {
         (Some(outcome), _) => Exit::of(outcome),
         (None, Some(false)) => Exit::of_class(ErrorClass::Model),

@@ -7,12 +7,12 @@ use super::{
     complete::Offer,
     exit::Exit,
     request::unknown,
-    status::{file, hashes, named, targets, unkept},
+    status::{file, hashes, named, targets, update},
 };
 use crate::{
     config::{Config, Flags, normalised},
     keys::KeyRing,
-    route::health::{HealthSnapshot, HealthStore, PlaceId},
+    route::health::{HealthSnapshot, PlaceId},
     term::output::say,
 };
 
@@ -31,7 +31,7 @@ pub(super) fn run(args: &ResetArgs, context: &Context) -> Result<Exit, CliError>
     let file = file(context)?;
     let mut count = 0;
     if args.all {
-        file.update(&mut |snapshot| count = snapshot.forget_all()).map_err(|error| unkept(&error))?;
+        update(&file, &mut |snapshot| count = snapshot.forget_all())?;
     } else {
         let (config, _) = context.config(context.layers(Flags::default())?)?;
         let keys = KeyRing::new(context.environment.clone());
@@ -44,7 +44,7 @@ pub(super) fn run(args: &ResetArgs, context: &Context) -> Result<Exit, CliError>
                 count += snapshot.forget(ids);
             }
         };
-        file.update(forget).map_err(|error| unkept(&error))?;
+        update(&file, forget)?;
     }
     say(&match count {
         0 => "nothing was known\n".to_owned(),

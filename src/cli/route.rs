@@ -55,7 +55,7 @@ pub(super) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError>
     let messages = vec![Message::text(Role::User, "four".repeat(args.tokens as usize))];
     let call = Arc::new(Call::Chat(ChatRequest { messages, ..ChatRequest::default() }));
     let lane = plan::lane(&config, Some(&args.name), &call, OnCut::Error)?;
-    let engine = context.engine_for(&config);
+    let engine = context.engine_for(&config, config.history.on);
     let explained = engine.explain(&lane);
     let policy = lane.route.clone().unwrap_or_default();
     let now = Timestamp::now();

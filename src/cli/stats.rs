@@ -27,18 +27,17 @@ pub(super) struct StatsArgs {
     /// From then on, in whole hours: 24h, 7d, 2w or a date; all there is unless given
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// What the figures are summed by
-    #[arg(long, value_enum, value_name = "WHAT", default_value_t)]
-    by: ByArg,
+    /// What the figures are summed by; model, or route for a route's name, unless given
+    #[arg(long, value_enum, value_name = "WHAT")]
+    by: Option<ByArg>,
     /// What stdout holds
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     format: StatsFormat,
 }
 
-#[derive(Clone, Copy, Debug, Default, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum ByArg {
     /// Each model
-    #[default]
     Model,
     /// Each route
     Route,
@@ -62,19 +61,21 @@ enum StatsFormat {
 pub(super) fn run(args: &StatsArgs, context: &Context) -> Result<Exit, CliError> {
     let since = args.since.as_deref().map(|text| Since::parse(text, Timestamp::now()));
     let since = since.transpose().map_err(|message| CliError::Usage { message, hint: None })?;
-    let (by, what) = match args.by {
+    let (name, database) = (args.name.as_deref(), record(context)?);
+    let usual = match &database {
+        Some(database) if database.is_route(name)? => ByArg::Route,
+        _ => ByArg::Model,
+    };
+    let (by, what) = match args.by.unwrap_or(usual) {
         ByArg::Model => (By::Model, "model"),
         ByArg::Route => (By::Route, "route"),
         ByArg::Endpoint => (By::Endpoint, "endpoint"),
         ByArg::Day => (By::Day, "day"),
     };
-    let rows = match record(context)? {
-        Some(database) => database.stats(by, since, args.name.as_deref())?,
-        None => Vec::new(),
-    };
+    let rows = database.map_or(Ok(Vec::new()), |database| database.stats(by, since, name))?;
     if rows.is_empty() {
         // What is on the record may be gone from the config; what is in neither is a slip.
-        if let Some(name) = &args.name {
+        if let Some(name) = name {
             check_name(&context.config(context.layers(Flags::default())?)?.0, &normalised(name))?;
         }
         say("nothing is recorded yet, or nothing of it fits\n");

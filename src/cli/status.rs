@@ -13,7 +13,7 @@ use crate::{
     endpoint::Endpoint,
     keys::KeyRing,
     render::{notice::duration, table::Table},
-    route::health::{HealthError, HealthSnapshot, HealthStore, KeyHash, PlaceId, Standing},
+    route::health::{HealthError, HealthSnapshot, HealthStore, KeyHash, LastError, PlaceId, Places, Standing},
     store::{self, health::HealthFile},
     target::Target,
     term::output::say,
@@ -33,9 +33,19 @@ pub(super) struct StatusArgs {
 struct Line {
     name: String,
     kind: &'static str,
-    id: PlaceId,
+    standing: Standing,
+    /// Itself, and what it is called after where that has no line of its own.
+    ids: Vec<PlaceId>,
     /// It is told of even when all is well.
     always: bool,
+}
+
+impl Line {
+    /// Its last failure: of whatever keeps everybody off, or its own.
+    fn error<'s>(&self, snapshot: &'s HealthSnapshot) -> Option<&'s LastError> {
+        let blamed = if let Standing::Aside(_, id) = self.standing { Some(id) } else { None };
+        blamed.iter().chain(&self.ids).find_map(|id| snapshot.place(*id)?.error.as_ref())
+    }
 }
 
 pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError> {
@@ -47,17 +57,14 @@ pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError
     });
     snapshot.tidy(now);
     let keys = KeyRing::new(context.environment.clone());
-    let lines = lines(&config, &keys, &snapshot);
     let mut table = Table::new(&["name", "kind", "state", "for", ">TTFT", "last error", "when"]);
     let mut document = Vec::new();
-    for line in &lines {
-        let standing = snapshot.standing_of(line.id, now);
-        let place = snapshot.place(line.id);
-        if !line.always && standing == Standing::Free && place.is_none_or(|place| place.error.is_none()) {
+    for line in lines(&config, &keys, &snapshot, now) {
+        let (standing, error) = (line.standing, line.error(&snapshot));
+        if !line.always && standing == Standing::Free && error.is_none() {
             continue;
         }
-        let error = place.and_then(|place| place.error.as_ref());
-        let latency = place.and_then(|place| place.latency.average());
+        let latency = snapshot.place(line.ids[0]).and_then(|place| place.latency.average());
         table.row(vec![
             line.name.clone(),
             line.kind.to_owned(),
@@ -70,7 +77,7 @@ pub(super) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError
         if standing != Standing::Free {
             table.mark_bad();
         }
-        document.push(object(line, standing, now, place.map(|place| (error, place.latency.average()))));
+        document.push(object(&line, error, latency, now));
     }
     args.list.print(context, &[table], &document.into())?;
     Ok(Exit::Ok)
@@ -85,29 +92,37 @@ pub(super) fn file(context: &Context) -> Result<HealthFile, CliError> {
 }
 
 /// Every place of the config. Keys, endpoints and models without a name are told of when there is something to tell.
-fn lines(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot) -> Vec<Line> {
+fn lines(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot, now: Timestamp) -> Vec<Line> {
     let mut lines = Vec::new();
-    let mut add = |name: String, kind, id, always| lines.push(Line { name, kind, id, always });
-    for endpoint in &config.endpoints {
-        add(endpoint.name.clone(), "endpoint", PlaceId::endpoint(endpoint), false);
-        for (index, hash) in hashes(endpoint, keys, &snapshot.salt).into_iter().enumerate() {
-            add(key_name(&endpoint.name, endpoint, index), "key", PlaceId::key(endpoint, hash), false);
+    // Requests without a key have nothing but the name of whom they ask.
+    let keys_of = |lines: &mut Vec<Line>, name: &str, endpoint: &Endpoint, ids: Vec<PlaceId>| {
+        for (number, id) in (1..).zip(ids).filter(|_| !endpoint.keys.is_empty()) {
+            let (name, standing) = (format!("{name} key {number}"), snapshot.standing_of(id, now));
+            lines.push(Line { name, kind: "key", standing, ids: vec![id], always: false });
         }
+    };
+    for endpoint in &config.endpoints {
+        let hashes = hashes(endpoint, keys, &snapshot.salt).into_iter();
+        let key_ids: Vec<PlaceId> = hashes.map(|hash| PlaceId::key(endpoint, hash)).collect();
+        let mut ids = vec![PlaceId::endpoint(endpoint)];
+        ids.extend(key_ids.first().filter(|_| endpoint.keys.is_empty()));
+        let standing = snapshot.standing_of_all(&ids, now);
+        lines.push(Line { name: endpoint.name.clone(), kind: "endpoint", standing, ids, always: false });
+        keys_of(&mut lines, &endpoint.name, endpoint, key_ids);
     }
     let named = named(config);
     for (at, target) in targets(config, snapshot).iter().enumerate() {
-        add(target.id.to_string(), "model", PlaceId::model(target), at < named.len());
-        for (index, hash) in hashes(&target.endpoint, keys, &snapshot.salt).into_iter().enumerate() {
-            let name = key_name(&target.id.0, &target.endpoint, index);
-            add(name, "key", PlaceId::key_for_model(target, hash), false);
-        }
+        let (name, endpoint) = (target.id.to_string(), &target.endpoint);
+        let hashes = hashes(endpoint, keys, &snapshot.salt);
+        let key_ids: Vec<PlaceId> = hashes.iter().map(|hash| PlaceId::key_for_model(target, *hash)).collect();
+        let mut ids = vec![PlaceId::model(target)];
+        ids.extend(key_ids.first().filter(|_| endpoint.keys.is_empty()));
+        // As a route sees it: its endpoint and its keys count, too.
+        let standing = snapshot.standing(&Places::of(target, &hashes), now);
+        lines.push(Line { name: name.clone(), kind: "model", standing, ids, always: at < named.len() });
+        keys_of(&mut lines, &name, endpoint, key_ids);
     }
     lines
-}
-
-/// What a key is called; requests without one have nothing but the name.
-fn key_name(of: &str, endpoint: &Endpoint, index: usize) -> String {
-    if endpoint.keys.is_empty() { of.to_owned() } else { format!("{of} key {}", index + 1) }
 }
 
 /// The models of the config, those that only routes name, and after them those that were asked as endpoint/id.
@@ -166,17 +181,14 @@ fn ago(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-type Known<'a> = (Option<&'a crate::route::health::LastError>, Option<f64>);
-
-fn object(line: &Line, standing: Standing, now: Timestamp, known: Option<Known<'_>>) -> Value {
-    let (error, latency) = known.unwrap_or_default();
-    let until = if let Standing::Aside(until, _) = standing { Some(until.to_string()) } else { None };
+fn object(line: &Line, error: Option<&LastError>, latency: Option<f64>, now: Timestamp) -> Value {
+    let until = if let Standing::Aside(until, _) = line.standing { Some(until.to_string()) } else { None };
     json!({
         "name": line.name,
         "kind": line.kind,
-        "state": state(standing),
+        "state": state(line.standing),
         "until": until,
-        "seconds_left": left(standing, now).map(|left| left.as_secs_f64()),
+        "seconds_left": left(line.standing, now).map(|left| left.as_secs_f64()),
         "ttft_ms": latency,
         "last_error": error.map(|error| json!({
             "class": error.class, "status": error.status, "message": error.message, "at": error.at.to_string(),
@@ -184,10 +196,15 @@ fn object(line: &Line, standing: Standing, now: Timestamp, known: Option<Known<'
     })
 }
 
-/// Why what is known could not be changed.
-pub(super) fn unkept(error: &HealthError) -> CliError {
-    CliError::System {
+/// Changes what is known of services; a file that had to be begun anew is told of.
+pub(super) fn update(file: &HealthFile, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<(), CliError> {
+    let unkept = |error: HealthError| CliError::System {
         what: "what is known could not be changed".into(),
         source: std::io::Error::other(error.to_string()),
+    };
+    let (_, trouble) = file.update(act).map_err(unkept)?;
+    if let Some(trouble) = trouble {
+        say(&format!("warning: {trouble}\n"));
     }
+    Ok(())
 }

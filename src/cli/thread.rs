@@ -73,7 +73,7 @@ impl Thread {
     }
 
     fn up_to(mut exchanges: Vec<Exchange>, place: Place) -> Result<Self, CliError> {
-        let (id, all, alone) = (exchanges[0].conversation, exchanges.len(), is_comparison(&exchanges));
+        let (id, all, alone) = (exchanges[0].conversation, exchanges.len(), exchanges[0].beside);
         let known = place.number.map_or(Some(all - 1), |number| exchanges.iter().position(|one| one.number == number));
         let number = place.number.unwrap_or_default();
         let last = known.ok_or_else(|| {
@@ -165,9 +165,7 @@ pub(super) fn found(database: &Database, place: Place) -> Result<Option<Vec<Exch
 
 /// Whether these are several answers to one question.
 pub(super) fn is_comparison(exchanges: &[Exchange]) -> bool {
-    let [first, rest @ ..] = exchanges else { return false };
-    let beside = |exchange: &Exchange| exchange.prompt == first.prompt && exchange.asked != first.asked;
-    !rest.is_empty() && rest.iter().all(beside)
+    exchanges.len() > 1 && exchanges[0].beside
 }
 
 /// The arguments with `--continue` joined to the number behind it: what follows it is otherwise the prompt.

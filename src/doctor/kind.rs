@@ -76,7 +76,7 @@ const PATHS: [&str; 6] =
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen(Vec<(&'static str, Fetched)>);
 
-/// Looks at all of them at once, and at the list of models.
+/// Looks at all of them at once.
 pub(super) async fn look(engine: &Arc<Engine>, endpoint: &Arc<Endpoint>, limit: Duration) -> Seen {
     let looks = PATHS
         .iter()

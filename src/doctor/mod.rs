@@ -112,7 +112,11 @@ impl Checkup {
         let kind = kind::recognise(&seen, listed.as_deref().unwrap_or_default());
         findings.push(self.kind(kind.as_ref()));
         findings.push(self.address(engine, &listed).await);
-        findings.extend(self.key(&listed, kind.as_ref()));
+        let refused = if listed.is_ok() { engine.refused_keys(&self.endpoint, self.limit).await } else { Vec::new() };
+        if refused.is_empty() {
+            findings.extend(self.key(&listed, kind.as_ref()));
+        }
+        findings.extend(refused.iter().map(|(place, error)| self.refused(*place, error)));
         findings.extend(self.model(&listed));
         match &self.model {
             Some(model) => findings.extend(answer::ask(engine, model, self.limit, told).await),
@@ -242,6 +246,15 @@ impl Checkup {
             Ok(_) => Some(Finding::new(what, Verdict::Good, "accepted")),
             Err(_) => None,
         }
+    }
+
+    /// One of several keys is no good: requests find that out, one by one.
+    fn refused(&self, place: usize, error: &ApiError) -> Finding {
+        let finding = Finding::failed("key", error);
+        let seen = format!("key {} of {}: {}", place + 1, self.endpoint.keys.len(), finding.seen);
+        let advice = finding.advice.clone();
+        let advice = advice.unwrap_or_else(|| "mmchat key list says where it is; replace it or take it out".to_owned());
+        Finding { seen, ..finding }.advice(advice)
     }
 
     fn model(&self, listed: &Result<Vec<ModelInfo>, ApiError>) -> Option<Finding> {

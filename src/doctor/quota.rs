@@ -9,7 +9,10 @@ use std::{sync::Arc, time::Duration};
 use serde_json::Value;
 
 use super::{Finding, Recognised, Verdict, at_root, json};
-use crate::{endpoint::Endpoint, engine::Engine};
+use crate::{
+    endpoint::Endpoint,
+    engine::{Engine, Fetched},
+};
 
 const WHAT: &str = "quota";
 /// What both grant a key without a limit.
@@ -21,14 +24,19 @@ pub(super) async fn read(
     kind: &Recognised,
     limit: Duration,
 ) -> Finding {
-    let page = async |path: &str| json(&engine.fetch(endpoint, &at_root(endpoint, path), true, limit).await.ok()?);
+    let page = async |path: &str| engine.fetch(endpoint, &at_root(endpoint, path), true, limit).await;
     let granted = page("/v1/dashboard/billing/subscription").await;
     let used = page("/v1/dashboard/billing/usage").await;
-    let number = |page: &Option<Value>, field: &str| page.as_ref()?.get(field)?.as_f64();
-    match (number(&granted, "hard_limit_usd"), number(&used, "total_usage")) {
-        (Some(granted), Some(used)) => of(granted, used / 100.0, unit(kind.status.as_ref())),
-        _ => Finding::new(WHAT, Verdict::Unknown, "the key may not read it"),
-    }
+    let number = |page: &Fetched, field: &str| json(page)?.get(field)?.as_f64();
+    let why = match (&granted, &used) {
+        (Ok(granted), Ok(used)) => match (number(granted, "hard_limit_usd"), number(used, "total_usage")) {
+            (Some(granted), Some(used)) => return of(granted, used / 100.0, unit(kind.status.as_ref())),
+            _ if matches!(granted.status, 401 | 403) => "the key may not read it".to_owned(),
+            _ => format!("its page says nothing of it (status {})", granted.status),
+        },
+        (Err(error), _) | (_, Err(error)) => format!("it could not be read: {error}"),
+    };
+    Finding::new(WHAT, Verdict::Unknown, why)
 }
 
 fn of(granted: f64, used: f64, unit: &str) -> Finding {

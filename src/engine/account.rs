@@ -1,10 +1,13 @@
 //! What is remembered of one answer while it comes.
 //!
-//! Owns the adding up of its pieces, the figures nobody reported (estimated from the text, and marked), and what becomes
-//! of an answer that was begun again elsewhere. Refuses to know where anything is shown or kept.
+//! Owns the adding up of its pieces, the figures nobody reported (estimated from the text, and marked), and what an
+//! answer cost that was begun again elsewhere. Refuses to know where anything is shown or kept.
 
 use super::LaneOutcome;
-use crate::chat::{Answer, Delta, DeltaKind, Usage, estimate::Counter};
+use crate::{
+    chat::{Answer, Delta, DeltaKind, Usage, estimate::Counter},
+    target::Target,
+};
 
 /// One answer so far.
 #[derive(Clone, Debug, Default)]
@@ -17,6 +20,8 @@ pub struct Account {
     pub any_content: bool,
     /// There was more than one choice, of which the first is shown.
     pub other_choices: bool,
+    /// What the requests before this one cost that broke off, by currency.
+    wasted: Vec<(String, f64)>,
 }
 
 impl Account {
@@ -36,6 +41,40 @@ impl Account {
             }
             _ => self.answer.add(delta),
         }
+    }
+
+    /// Another request begins, since the one to `target` failed: what that said is taken away, and what it cost is kept in
+    /// mind.
+    #[must_use]
+    pub fn begin_again(&mut self, target: &Target, prompt_tokens: u64) -> Self {
+        let broken_off = std::mem::take(self);
+        self.wasted.clone_from(&broken_off.wasted);
+        if let Some((price, usage)) = target.price.as_ref().zip(broken_off.used(prompt_tokens))
+            && let Some(cost) = price.cost(&usage)
+        {
+            match self.wasted.iter_mut().find(|(currency, _)| *currency == price.currency) {
+                Some((_, sum)) => *sum += cost,
+                None => self.wasted.push((price.currency.clone(), cost)),
+            }
+        }
+        broken_off
+    }
+
+    /// What a request that said something used, thinking included; as reported, or as estimated.
+    #[must_use]
+    pub fn used(&self, prompt_tokens: u64) -> Option<Usage> {
+        let spoke = self.tokens.tokens() > 0;
+        self.reported().or_else(|| spoke.then(|| self.estimated(prompt_tokens)))
+    }
+
+    /// What the answer cost that used this, with the requests that broke off before it, in the money of whoever answered.
+    #[must_use]
+    pub fn cost<'o>(&self, usage: Option<&Usage>, outcome: &'o LaneOutcome) -> Option<(f64, &'o str)> {
+        let price = outcome.target.as_ref()?.price.as_ref()?;
+        let own = usage.and_then(|usage| price.cost(usage));
+        let wasted = self.wasted.iter().find(|(currency, _)| *currency == price.currency).map(|(_, sum)| *sum);
+        let sum = own.into_iter().chain(wasted).reduce(|one, other| one + other)?;
+        Some((sum, &price.currency))
     }
 
     /// The usage reported, or ours, marked. Nothing when there was no answer at all.

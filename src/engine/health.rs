@@ -6,20 +6,24 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, Weak},
     time::Duration,
 };
 
 use jiff::Timestamp;
 use tokio::{
     sync::Notify,
+    task::JoinHandle,
     time::{Instant, sleep},
 };
 
 use crate::{
+    chat::ErrorClass,
     keys::KeyRing,
     protocol::ApiError,
-    route::health::{Blame, ByPlace, HealthError, HealthSnapshot, HealthStore, KeyHash, PlaceId, Places, Standing},
+    route::health::{
+        Blame, ByPlace, HealthError, HealthSnapshot, HealthStore, KeyHash, LONGEST_PROBE, PlaceId, Places, Standing,
+    },
     target::Target,
 };
 
@@ -42,16 +46,36 @@ pub(super) struct Probe {
     engine: Arc<super::Engine>,
     target: Arc<Target>,
     owner: u64,
+    /// Says that it goes on, as long as it does.
+    renewing: JoinHandle<()>,
 }
 
 impl Probe {
+    fn new(engine: &Arc<super::Engine>, target: &Arc<Target>, owner: u64) -> Self {
+        let renewing = tokio::spawn(renew(Arc::downgrade(engine), Arc::clone(target), owner));
+        Self { engine: Arc::clone(engine), target: Arc::clone(target), owner, renewing }
+    }
+
     pub(super) fn owner(&self) -> u64 {
         self.owner
     }
 }
 
+async fn renew(engine: Weak<super::Engine>, target: Arc<Target>, owner: u64) {
+    loop {
+        sleep(LONGEST_PROBE / 2).await;
+        let Some(engine) = engine.upgrade() else { return };
+        if !engine.health.look(|snapshot| snapshot.is_held(&target, owner)) {
+            return;
+        }
+        let now = engine.health.now();
+        engine.health.change(&engine.keys, |snapshot| snapshot.renew(&target, owner, now));
+    }
+}
+
 impl Drop for Probe {
     fn drop(&mut self) {
+        self.renewing.abort();
         let sent = Sent { target: Arc::clone(&self.target), key: None, at: Timestamp::MIN, probe: Some(self.owner) };
         let engine = Arc::clone(&self.engine);
         engine.health.learn(sent, &engine.keys, Good::GaveBack);
@@ -62,6 +86,8 @@ impl Drop for Probe {
 pub(super) struct Health {
     known: Mutex<Known>,
     store: Option<Arc<dyn HealthStore>>,
+    /// What services say is kept.
+    words: bool,
     changed: Notify,
     /// The wall clock when this was made, and the other clock at that time: within a process time never jumps.
     epoch: (Timestamp, Instant),
@@ -137,9 +163,9 @@ impl Drop for Busy {
 }
 
 impl Health {
-    pub(super) fn new(store: Option<Arc<dyn HealthStore>>) -> Self {
+    pub(super) fn new(store: Option<Arc<dyn HealthStore>>, words: bool) -> Self {
         let epoch = (Timestamp::now(), Instant::now());
-        Self { known: Mutex::default(), store, changed: Notify::new(), epoch }
+        Self { known: Mutex::default(), store, words, changed: Notify::new(), epoch }
     }
 
     /// The time, as the record has it.
@@ -246,8 +272,7 @@ impl Health {
             let free = snapshot.standing(places, now) == Standing::Free;
             (free, free || snapshot.probe(places, now, (owner, lease), early))
         });
-        let probe = || Probe { engine: Arc::clone(engine), target: Arc::clone(target), owner };
-        if taken { Ok((!free).then(probe)) } else { Err(()) }
+        if taken { Ok((!free).then(|| Probe::new(engine, target, owner))) } else { Err(()) }
     }
 
     /// Waits until something may have changed, here or in another process, and at most for `limit`.
@@ -261,6 +286,10 @@ impl Health {
     /// An attempt failed.
     pub(super) fn failed(&self, sent: &Sent, keys: &KeyRing, error: &ApiError, chance: f64) {
         let now = self.now();
+        // Where nobody was reached, the words are the system's.
+        let kept = self.words || error.class == ErrorClass::Connect;
+        let silent = ApiError { message: String::new(), ..error.clone() };
+        let error = if kept { error } else { &silent };
         self.change(keys, |snapshot| {
             let blame = blame(snapshot, sent, keys);
             snapshot.failed(&blame, error, now, chance);
@@ -339,7 +368,10 @@ impl Health {
         self.with(|known| {
             known.alone = !well;
             match written {
-                Ok(snapshot) => known.snapshot = snapshot,
+                Ok((snapshot, trouble)) => {
+                    known.snapshot = snapshot;
+                    known.trouble = trouble.or(known.trouble.take());
+                }
                 Err(error) => {
                     // For the next time.
                     known.learned.splice(0..0, learned);

@@ -78,17 +78,18 @@ impl Engine {
             gates: gate::Gates::default(),
             chance: Mutex::new(fastrand::Rng::new()),
             rotation: credentials::Rotation::default(),
-            health: health::Health::new(None),
+            health: health::Health::new(None, true),
             ledger: None,
             wheels: Mutex::default(),
             resident: false,
         }
     }
 
-    /// With what other processes know of failing services, and told what this one learns.
+    /// With what other processes know of failing services, and told what this one learns. Without `words`, what services
+    /// say is not kept: they may quote what they were asked.
     #[must_use]
-    pub fn with_health(mut self, store: Arc<dyn HealthStore>) -> Self {
-        self.health = health::Health::new(Some(store));
+    pub fn with_health(mut self, store: Arc<dyn HealthStore>, words: bool) -> Self {
+        self.health = health::Health::new(Some(store), words);
         self
     }
 

@@ -1,15 +1,16 @@
 //! Asks an endpoint for its models: no retries but with its next key, since a list is never worth waiting for.
 
-use std::{collections::HashSet, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, future::join_all};
 use tokio::time::timeout;
 
 use super::{Engine, credentials::resolve};
 use crate::{
     attempt::{Credentials, add_headers, masked, of_transport},
     chat::ErrorClass,
-    endpoint::ConnectOptions,
+    config::direct_target,
+    endpoint::{ConnectOptions, Endpoint},
     protocol::{ApiError, ModelInfo, ModelList, ResponseHead, protocol},
     secret::KeySource,
     target::Target,
@@ -26,6 +27,17 @@ impl Engine {
         timeout(limit, self.list(target)).await.unwrap_or_else(|_| {
             Err(ApiError::new(ErrorClass::Silent, format!("no list within {:.1} s", limit.as_secs_f64())))
         })
+    }
+
+    /// Which of an endpoint's several keys are refused, by their places from 0; each is asked with. What says nothing of the
+    /// key does not count.
+    pub async fn refused_keys(&self, endpoint: &Arc<Endpoint>, limit: Duration) -> Vec<(usize, ApiError)> {
+        let keys = Some(&endpoint.keys).filter(|keys| keys.len() > 1).map_or(&[][..], Vec::as_slice);
+        let target = direct_target(endpoint, "");
+        let listed = join_all(keys.iter().map(|key| timeout(limit, self.list_with(&target, Some(key))))).await;
+        let refused = |error: &ApiError| matches!(error.class, ErrorClass::Auth | ErrorClass::Quota);
+        let errors = listed.into_iter().enumerate().filter_map(|(place, listed)| Some((place, listed.ok()?.err()?)));
+        errors.filter(|(_, error)| refused(error)).collect()
     }
 
     async fn list(&self, target: &Target) -> Result<Vec<ModelInfo>, ApiError> {

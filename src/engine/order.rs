@@ -41,11 +41,8 @@ impl Engine {
                 let blamed = if let Standing::Aside(_, place) = seat.standing { place } else { places[at].model };
                 let blame = self.health.look(|snapshot| Some(snapshot.place(blamed)?.error.as_ref()?.to_string()));
                 let reached = self.ledger.as_ref().map(|ledger| ledger.reached(&target));
-                let spent = match reached {
-                    Some(Ok(Some(reached))) => Some(reached.to_string()),
-                    Some(Err(trouble)) => Some(trouble),
-                    _ => None,
-                };
+                // What cannot be checked keeps nobody from being asked.
+                let spent = reached.and_then(|reached| reached.ok().flatten()).map(|reached| reached.to_string());
                 Explained { target, seat, blame: blame.filter(|_| seat.standing != Standing::Free), spent }
             })
             .collect();

@@ -20,16 +20,16 @@ use crate::secret::ApiKey;
 /// How long its output is waited for once it has ended.
 const AFTER_EXIT: Duration = Duration::from_millis(100);
 
+/// A line for the system's shell.
 #[cfg(unix)]
-/// A line for the system\'s shell.
 pub(super) fn shell(line: &str) -> tokio::process::Command {
     let mut command = tokio::process::Command::new("sh");
     command.args(["-c", line]);
     command
 }
 
+/// A line for the system's shell.
 #[cfg(not(unix))]
-/// A line for the system\'s shell.
 pub(super) fn shell(line: &str) -> tokio::process::Command {
     let mut command = tokio::process::Command::new("cmd");
     command.args(["/C", line]);

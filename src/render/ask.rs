@@ -7,6 +7,7 @@ use super::{Format, Look, Output, dim, json, kept, markdown::Markdown, notice, s
 use crate::{
     chat::{Delta, DeltaKind, Held, Usage, sanitise::Sanitiser},
     engine::{Account, Event, EventKind, LaneOutcome, Next},
+    target::Target,
 };
 
 /// What is to be shown, and how.
@@ -101,7 +102,7 @@ impl AskView {
                 if let Some(line) = notice::failed(record, next, self.settings.verbose) {
                     self.say(&line, to);
                 }
-                self.start_again(to);
+                self.start_again(&record.target, to);
             }
             EventKind::Notice(what) if notice::is_detail(what) && !self.settings.verbose => {}
             EventKind::Notice(what) => self.say(&notice::notice(what), to),
@@ -116,9 +117,9 @@ impl AskView {
     }
 
     /// Another attempt begins: what the failed one put out is no part of the answer.
-    fn start_again(&mut self, to: &mut Output) {
+    fn start_again(&mut self, failed: &Target, to: &mut Output) {
         self.end_thinking(to);
-        let broken_off = std::mem::take(&mut self.kept);
+        let broken_off = self.kept.begin_again(failed, self.settings.prompt_tokens);
         if broken_off.any_content {
             self.earlier = Some(broken_off);
         }
@@ -240,21 +241,22 @@ impl AskView {
             self.kept = earlier;
         }
         let usage = self.kept.usage(outcome, self.settings.prompt_tokens);
+        let cost = self.kept.cost(usage.as_ref(), outcome);
         if matches!(self.settings.format, Format::Json | Format::Jsonl) {
-            self.object(outcome, usage.as_ref(), to);
+            self.object(outcome, (usage.as_ref(), cost.map(|(cost, _)| cost)), to);
         }
         if let Some(message) = message {
             self.say(&message, to);
         }
         if self.settings.stats {
             let name = outcome.target.as_ref().map_or(self.settings.name.as_str(), |target| target.id.0.as_str());
-            let line = stats::line(name, usage.as_ref(), outcome);
+            let line = stats::line(name, usage.as_ref(), cost, outcome);
             self.say(&line, to);
         }
     }
 
-    fn object(&mut self, outcome: &LaneOutcome, usage: Option<&Usage>, to: &mut Output) {
-        let mut object = json::answer(&self.settings.name, std::mem::take(&mut self.kept.answer), usage, outcome);
+    fn object(&mut self, outcome: &LaneOutcome, figures: (Option<&Usage>, Option<f64>), to: &mut Output) {
+        let mut object = json::answer(&self.settings.name, std::mem::take(&mut self.kept.answer), figures, outcome);
         if self.settings.format == Format::Jsonl {
             object["event"] = "finished".into();
             object["lane"] = LANE.into();

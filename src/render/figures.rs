@@ -168,17 +168,16 @@ fn times(spread: &Spread) -> Value {
 /// The figures for a spreadsheet.
 #[must_use]
 pub fn csv(what: &str, rows: &[StatsRow]) -> String {
+    // Only a model has an endpoint beside its own name.
+    let beside = if what == "endpoint" { "" } else { ",endpoint" };
     let mut lines = vec![format!(
-        "{what},endpoint,calls,failed,ttft_p50_ms,ttft_p95_ms,ttft_p99_ms,total_p50_ms,total_p95_ms,total_p99_ms,\
+        "{what}{beside},calls,failed,ttft_p50_ms,ttft_p95_ms,ttft_p99_ms,total_p50_ms,total_p95_ms,total_p99_ms,\
          input_tokens,output_tokens,tokens_per_second,cost,currency,failures"
     )];
     for StatsRow { name, endpoint, figures } in rows {
-        let mut fields = vec![
-            name.clone(),
-            endpoint.clone().unwrap_or_default(),
-            figures.calls.to_string(),
-            figures.failed.to_string(),
-        ];
+        let mut fields = vec![name.clone()];
+        fields.extend((!beside.is_empty()).then(|| endpoint.clone().unwrap_or_default()));
+        fields.extend([figures.calls.to_string(), figures.failed.to_string()]);
         for spread in [&figures.ttft, &figures.total] {
             fields.extend(SHARES.map(|(_, share)| {
                 spread.quantile(share).map(|time| format!("{:.3}", time.as_secs_f64() * 1e3)).unwrap_or_default()
@@ -242,6 +241,7 @@ mod tests {
         let figures = Figures { calls: 2, classes: vec![("rate".into(), 1)], ..Figures::default() };
         let rows = [StatsRow { name: "a,\"b\"".into(), endpoint: None, figures }];
         let text = csv("model", &rows);
+        assert!(csv("endpoint", &rows).starts_with("endpoint,calls,"), "one column of that name");
         assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("\"a,\"\"b\"\"\",,2,0,")), "{text}");
         assert_eq!(text.lines().next().map(|line| line.split(',').count()), Some(16));
     }

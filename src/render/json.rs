@@ -14,16 +14,20 @@ use crate::{
     protocol::ApiError,
 };
 
-/// One answer, whole or not. Takes its text over, since it may be large.
+/// One answer, whole or not, that used and cost so much. Takes its text over, since it may be large.
 #[must_use]
-pub fn answer(name: &str, answer: Answer, usage: Option<&Usage>, outcome: &LaneOutcome) -> Value {
+pub fn answer(
+    name: &str,
+    answer: Answer,
+    (usage, cost): (Option<&Usage>, Option<f64>),
+    outcome: &LaneOutcome,
+) -> Value {
     let target = outcome.target.as_ref();
     let finish = match &outcome.result {
         Ok(whole) => whole.reason.as_ref(),
         Err(_) => answer.finish.as_ref(),
     };
     let finish = finish.map(|reason| reason.as_str().to_owned());
-    let price = target.and_then(|target| target.price.as_ref());
     let mut object = json!({
         "model": name,
         "endpoint": target.map(|target| target.endpoint.name.as_str()),
@@ -34,7 +38,7 @@ pub fn answer(name: &str, answer: Answer, usage: Option<&Usage>, outcome: &LaneO
         "truncated": outcome.result.is_err() || finish.as_deref() == Some(FinishReason::Length.as_str()),
         "finish_reason": finish,
         "usage": usage.map(usage_object),
-        "cost": price.zip(usage).and_then(|(price, usage)| price.cost(usage)),
+        "cost": cost,
         "timing": {
             "ttft_ms": outcome.ttft.map(milliseconds),
             "total_ms": milliseconds(outcome.total),

@@ -20,7 +20,7 @@ pub fn tokens_per_second(usage: &Usage, outcome: &LaneOutcome) -> Option<f64> {
 
 /// `fast  ttft 52 ms  total 1.2 s  14 in (8 cached) / 60 out  49 tok/s  $0.0004`
 #[must_use]
-pub fn line(name: &str, usage: Option<&Usage>, outcome: &LaneOutcome) -> String {
+pub fn line(name: &str, usage: Option<&Usage>, cost: Option<(f64, &str)>, outcome: &LaneOutcome) -> String {
     let mut parts = vec![name.to_owned()];
     if let Some(ttft) = outcome.ttft {
         parts.push(format!("ttft {}", duration(ttft)));
@@ -29,8 +29,8 @@ pub fn line(name: &str, usage: Option<&Usage>, outcome: &LaneOutcome) -> String 
     if let Some(usage) = usage {
         parts.push(tokens(usage));
         parts.extend(tokens_per_second(usage, outcome).map(|speed| format!("{speed:.0} tok/s")));
-        parts.extend(cost(usage, outcome));
     }
+    parts.extend(cost.map(|(cost, currency)| money(cost, currency)));
     if outcome.attempts.len() > 1 {
         parts.push(format!("{} attempts", outcome.attempts.len()));
     }
@@ -50,12 +50,6 @@ fn tokens(usage: &Usage) -> String {
         beside(usage.reasoning, "reasoning"),
         if usage.estimated { " estimated" } else { "" },
     )
-}
-
-fn cost(usage: &Usage, outcome: &LaneOutcome) -> Option<String> {
-    let price = outcome.target.as_ref()?.price.as_ref()?;
-    let cost = price.cost(usage)?;
-    Some(money(cost, &price.currency))
 }
 
 /// `$0.000400`, `0.012000 CNY`.

@@ -50,7 +50,7 @@ pub struct Breaker {
     #[serde(skip_serializing_if = "is_zero")]
     openings: u32,
     /// When calls ended lately, and whether well.
-    #[serde(skip_serializing_if = "VecDeque::is_empty")]
+    #[serde(with = "recent", skip_serializing_if = "VecDeque::is_empty")]
     recent: VecDeque<(Timestamp, bool)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     open_until: Option<Timestamp>,
@@ -142,11 +142,11 @@ impl Breaker {
         self.row == 0 && self.openings == 0 && self.open_until.is_none()
     }
 
-    /// After a jump of the clock nothing lies further ahead than it can.
+    /// After a jump of the clock nothing lies further ahead than it can; and what is long ago is forgotten.
     pub fn clamp(&mut self, now: Timestamp) {
         self.open_until = self.open_until.map(|until| until.min(later(now, LONGEST)));
         self.opened = self.opened.map(|opened| opened.min(now));
-        self.recent.retain(|(at, _)| *at <= now);
+        self.recent.retain(|(at, _)| *at <= now && now.duration_since(*at) < as_signed(WINDOW));
     }
 
     fn too_many(&self, rule: Rule, now: Timestamp) -> bool {
@@ -165,6 +165,26 @@ impl Breaker {
             self.recent.pop_front();
         }
         self.recent.push_back((now, ok));
+    }
+}
+
+/// Calls in a file that every process reads: their times in milliseconds.
+mod recent {
+    use std::collections::VecDeque;
+
+    use jiff::Timestamp;
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    pub(super) fn serialize<S: Serializer>(calls: &VecDeque<(Timestamp, bool)>, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(calls.iter().map(|(at, ok)| (at.as_millisecond(), *ok)))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<VecDeque<(Timestamp, bool)>, D::Error> {
+        let calls = Vec::<(i64, bool)>::deserialize(from)?;
+        calls
+            .into_iter()
+            .map(|(at, ok)| Timestamp::from_millisecond(at).map(|at| (at, ok)).map_err(D::Error::custom))
+            .collect()
     }
 }
 

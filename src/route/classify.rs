@@ -136,7 +136,8 @@ pub fn cooling(error: &ApiError, now: Timestamp) -> Cooling {
         // A key that could not be read was never refused: the next request looks again.
         C::Auth if error.status.is_none() => Cooling::Nothing,
         C::Auth => aside(Scope::Key, 10 * MINUTE, 10 * MINUTE),
-        C::NoChannel | C::Forbidden | C::Model => aside(Scope::Model, 10 * MINUTE, 10 * MINUTE),
+        // Another key may have what this one has not.
+        C::NoChannel | C::Forbidden | C::Model => aside(Scope::KeyForModel, 10 * MINUTE, 10 * MINUTE),
         C::Path | C::Redirect => aside(Scope::Endpoint, 10 * MINUTE, 10 * MINUTE),
         C::Context | C::Filter | C::Request | C::Spend | C::Local => Cooling::Nothing,
     }
@@ -226,7 +227,7 @@ mod tests {
                 C::Rate => aside(Scope::KeyForModel, 5 * SECOND, MINUTE),
                 C::Quota => aside(Scope::Key, minutes(10), minutes(60)),
                 C::Auth => aside(Scope::Key, minutes(10), minutes(10)),
-                C::NoChannel | C::Forbidden | C::Model => aside(Scope::Model, minutes(10), minutes(10)),
+                C::NoChannel | C::Forbidden | C::Model => aside(Scope::KeyForModel, minutes(10), minutes(10)),
                 C::Path | C::Redirect => aside(Scope::Endpoint, minutes(10), minutes(10)),
                 C::Context | C::Filter | C::Request | C::Spend | C::Local => Cooling::Nothing,
                 _ => Cooling::Counts,

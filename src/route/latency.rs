@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 const DECAY: f64 = 60.0;
 /// So many are enough for a percentile, and few enough for a small file.
 const KEPT: usize = 20;
+/// No answer begins after more milliseconds.
+const MOST: f64 = 1e9;
 
 /// The times of one model.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -28,7 +30,7 @@ pub struct Latency {
 impl Latency {
     /// Takes notice of a time to first token.
     pub fn add(&mut self, ttft: Duration, now: Timestamp) {
-        let sample = ttft.as_secs_f64() * 1e3;
+        let sample = (ttft.as_secs_f64() * 1e3).min(MOST);
         let elapsed = self.at.map_or(f64::INFINITY, |at| now.duration_since(at).as_secs_f64().max(0.0));
         let weight = (-elapsed / DECAY).exp();
         self.average = if sample > self.average { sample } else { self.average * weight + sample * (1.0 - weight) };
@@ -54,6 +56,13 @@ impl Latency {
         sorted.get(place).map(|&ms| Duration::from_millis(ms.into()))
     }
 
+    /// Nothing is known where a file says what no clock can.
+    pub fn mend(&mut self) {
+        if !(0.0..=MOST).contains(&self.average) {
+            *self = Self::default();
+        }
+    }
+
     /// Whether nothing is known.
     #[must_use]
     pub fn is_empty(&self) -> bool {
@@ -64,6 +73,16 @@ impl Latency {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_no_clock_can_say_is_not_believed() {
+        for average in ["-5.0", "1e30", "1e9"] {
+            let text = format!(r#"{{"average":{average},"at":"2026-01-01T00:00:00Z","last":[5]}}"#);
+            let mut latency: Latency = serde_json::from_str(&text).expect("numbers");
+            latency.mend();
+            assert_eq!(latency.average().is_some(), average == "1e9", "{average}");
+        }
+    }
 
     #[test]
     fn a_slow_answer_counts_at_once_and_a_fast_one_by_and_by() {

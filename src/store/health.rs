@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{check_regular, lock_within, replace_lightly};
-use crate::route::health::{HealthError, HealthSnapshot, HealthStore};
+use crate::route::health::{HealthError, HealthSnapshot, HealthStore, Updated};
 
 /// No snapshot of ours is as long.
 const LONGEST: u64 = 1024 * 1024;
@@ -58,7 +58,7 @@ impl HealthStore for HealthFile {
         read.map(Option::unwrap_or_default).map_err(|error| self.failed("is broken and is begun anew", error))
     }
 
-    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthSnapshot, HealthError> {
+    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<Updated, HealthError> {
         let unwritable = |error| self.failed("cannot be written", error);
         check_regular(&self.path).map_err(unwritable)?;
         let patience = if self.held.load(Ordering::Relaxed) { Duration::ZERO } else { PATIENCE };
@@ -76,20 +76,26 @@ impl HealthStore for HealthFile {
         if before.as_ref() != Some(&snapshot) {
             replace_lightly(&self.path, &self.fitting(&mut snapshot)?).map_err(unwritable)?;
         }
-        broken.map_or(Ok(snapshot), Err)
+        Ok((snapshot, broken))
     }
 }
 
 impl HealthFile {
-    /// The snapshot as text that every process reads at its start: what was not heard of for longest has no place in it.
+    /// The snapshot as text that every process reads at its start. What is too long for that says less first; then what
+    /// matters least has no place in it.
     fn fitting(&self, snapshot: &mut HealthSnapshot) -> Result<String, HealthError> {
+        let now = jiff::Timestamp::now();
+        let mut words = [30, 0].into_iter();
         loop {
             let text = serde_json::to_string(snapshot).map_err(|error| self.failed("cannot be written", error))?;
-            let most = snapshot.keep_latest(usize::MAX);
+            let most = snapshot.keep_latest(usize::MAX, now);
             if text.len() <= MOST || most == 0 {
                 return Ok(text);
             }
-            snapshot.keep_latest(most * 3 / 4);
+            match words.next() {
+                Some(most) => snapshot.shorten_words(most),
+                None => drop(snapshot.keep_latest(most * 3 / 4, now)),
+            }
         }
     }
 }
@@ -130,8 +136,8 @@ mod tests {
         for broken in ["{\"places\": 7}", "not json", ""] {
             fs::write(folder.path().join("health.json"), broken).expect("writable");
             assert!(store.read().expect_err("broken").to_string().contains("health.json"));
-            let told = store.update(&mut |snapshot| snapshot.salt = "x".into()).expect_err("it was broken");
-            assert!(told.to_string().contains("begun anew"));
+            let (_, told) = store.update(&mut |snapshot| snapshot.salt = "x".into()).expect("it is begun anew");
+            assert!(told.expect("it was broken").to_string().contains("begun anew"));
             assert_eq!(store.read().expect("whole").salt, "x");
         }
     }
@@ -148,6 +154,30 @@ mod tests {
         drop(lock);
         store.update(&mut |snapshot| snapshot.salt = "x".into()).expect("free");
         assert!(!store.held.load(Ordering::Relaxed), "whoever held it is well again");
+    }
+
+    #[test]
+    fn a_route_of_a_hundred_that_all_fail_is_kept_whole() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = HealthFile::new(folder.path());
+        let now = jiff::Timestamp::now();
+        let targets: Vec<_> = (0..100).map(|number| testing::target(&format!("model-{number}"))).collect();
+        let known = store.update(&mut |snapshot| {
+            for target in &targets {
+                let blame = Blame { target, key: KeyHash::NONE, index: None, sent: now, probe: None };
+                for class in [ErrorClass::Server, ErrorClass::Server, ErrorClass::Server, ErrorClass::Connect] {
+                    snapshot.failed(&blame, &ApiError::new(class, "x".repeat(1000)), now, 0.5);
+                }
+            }
+        });
+        let (known, now) = (known.expect("writable").0, jiff::Timestamp::now());
+        assert_eq!(known.places().count(), 200);
+        let known = store.read().expect("readable");
+        for target in &targets {
+            assert!(matches!(known.standing(&Places::of(target, &[]), now), Standing::Aside(..)), "{}", target.id);
+        }
+        let size = fs::metadata(folder.path().join("health.json")).expect("there").len();
+        assert!(size <= 64 * 1024, "{size}");
     }
 
     #[test]

@@ -65,7 +65,9 @@ fn write_whole(path: &Path, text: &str, to_the_disk: bool) -> io::Result<()> {
 /// That what is at `path`, if anything, is a file like any other: a device would be lost, and a pipe waited for.
 fn check_regular(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file")),
+        Ok(metadata) if !metadata.is_file() => {
+            Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
+        }
         _ => Ok(()),
     }
 }

@@ -93,7 +93,7 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
     }
     let live = live(context, &settings, args.request.to_file());
     let view = CompareView::new(settings, plan.lanes.iter().map(|lane| lane.name.as_str()), Instant::now());
-    let engine = context.engine_for(&config);
+    let engine = context.engine_for(&config, args.keep.words(&config));
     let keeper = Some(Keeper::new(context, &config, &engine, "compare", (&args.keep, &plan, None)));
     let stage = Stage { engine, plan, view, streams, interruption: &interruption, live, keeper };
     stage.run(context, std::future::pending())

@@ -1,6 +1,6 @@
 //! `mmchat init`: a first config, from what is there.
 //!
-//! Owns the order of things: look around, ask (or take the flags), try, write. Nothing is written before the end, so an
+//! Owns the order of things: look around, ask (or take the flags), try, write. Nothing of the config is written before the end, so an
 //! interruption at any question leaves everything as it was.
 
 use std::time::Duration;
@@ -18,7 +18,8 @@ use super::{
     change::{Change, config_path},
     exit::Exit,
     given,
-    ping::{ask_all, state},
+    keep::{KeepArgs, Keeper},
+    ping::{one_token_of, outcomes, state},
 };
 use crate::{
     config::{
@@ -210,7 +211,11 @@ fn try_models(draft: &Draft, context: &Context) -> Result<Exit, CliError> {
         "trying {} …\n",
         config.models.iter().map(|model| model.id.0.as_str()).collect::<Vec<_>>().join(", ")
     ));
-    let outcomes = context.runtime()?.block_on(ask_all(&context.engine(), &config.models, TRY));
+    let (engine, plan) = (context.engine(), one_token_of(&config.models, TRY));
+    // It is billed, and on the record as every call is.
+    let mut keeper = Keeper::new(context, &config, &engine, "init", (&KeepArgs::wordless(), &plan, None));
+    let outcomes = context.runtime()?.block_on(outcomes(&engine, plan, |event| keeper.event(event)));
+    keeper.close();
     let mut table = Table::new(&["model", "endpoint/id", "state", ">TTFT", "note"]);
     for (model, outcome) in config.models.iter().zip(&outcomes) {
         let ttft = outcome.ttft.map(crate::render::notice::duration).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use serde_yaml_ng::Value;
 
-use super::{ImportError, Imported, ImportedKey, ImportedModel, key, yaml};
+use super::{ImportError, Imported, ImportedKey, ImportedModel, yaml};
 use crate::config::vendors;
 
 /// What aichat calls services, where our names differ.
@@ -60,7 +60,7 @@ fn client(imported: &mut Imported, client: &Value, called: &mut Vec<(String, Str
         return imported.leave_out(what, "it has no api_base");
     };
     let keys = match yaml::text(client, "api_key") {
-        Some(text) => key(&text).into_iter().collect(),
+        Some(text) => imported.key(&what, &text).into_iter().collect(),
         // aichat reads `NAME_API_KEY` of the environment then.
         None => vendor
             .and_then(|vendor| vendor.key_env.first())
@@ -68,7 +68,7 @@ fn client(imported: &mut Imported, client: &Value, called: &mut Vec<(String, Str
             .into_iter()
             .collect(),
     };
-    let Some(endpoint) = imported.endpoint(&name, &address, keys) else { return };
+    let Some(endpoint) = imported.endpoint(&what, &name, &address, keys) else { return };
     let models = yaml::list(client, "models");
     if models.is_empty() {
         imported
@@ -81,7 +81,7 @@ fn client(imported: &mut Imported, client: &Value, called: &mut Vec<(String, Str
             continue;
         }
         let upstream = yaml::some_text(model, "real_name").unwrap_or_else(|| id.clone());
-        let price = |key: &str| yaml::number(model, key).filter(|price| *price >= 0.0);
+        let price = |key: &str| yaml::number(model, key);
         let taken: Vec<String> = imported.models.iter().map(|known| known.name.clone()).collect();
         let own = super::free(&crate::config::draft::name_of(&id), &taken);
         called.push((format!("{name}:{id}"), own.clone()));

@@ -1,6 +1,6 @@
 //! `NAME=VALUE` lines as shells and programs hold them: the keys and addresses of known services.
 
-use super::{ImportError, Imported, ImportedModel, key};
+use super::{ImportError, Imported, ImportedModel};
 use crate::{config::vendors, environment::Environment};
 
 /// What other programs call the model to use, beside the service's key.
@@ -13,12 +13,17 @@ pub(super) fn is_assignment(line: &str) -> bool {
     assignment(line).is_some()
 }
 
+/// Whether a variable can be called so.
+pub(super) fn is_variable(name: &str) -> bool {
+    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty() && name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
 fn assignment(line: &str) -> Option<(String, String)> {
     let line = line.trim();
     let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
     let (name, value) = line.split_once('=')?;
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if name.is_empty() || !name.chars().all(fits) || name.starts_with(|c: char| c.is_ascii_digit()) {
+    if !is_variable(name) {
         return None;
     }
     let value = value.trim();
@@ -53,8 +58,9 @@ pub(super) fn variables(text: &str) -> Result<Imported, ImportError> {
             Some(own) => own.to_owned(),
             None => vendor.base_url.clone(),
         };
-        let keys = variable.and_then(|name| key(environment.get(name)?)).into_iter().collect();
-        let Some(endpoint) = imported.endpoint(&vendor.name, &address, keys) else { continue };
+        let value = variable.and_then(|name| environment.get(name));
+        let keys = value.and_then(|value| imported.key(&vendor.name, value)).into_iter().collect();
+        let Some(endpoint) = imported.endpoint(&vendor.name, &vendor.name, &address, keys) else { continue };
         let named = MODELS.iter().find_map(|end| environment.get(&format!("{stem}_{end}")));
         match named.map(str::to_owned).or_else(|| vendor.model.clone().filter(|_| own.is_none())) {
             Some(upstream) => {

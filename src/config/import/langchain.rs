@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{ImportError, Imported, ImportedModel, key, python, yaml};
+use super::{ImportError, Imported, ImportedModel, python, yaml};
 use crate::config::vendors;
 
 /// Kinds of models of a platform that are not asked to chat.
@@ -28,9 +28,7 @@ pub(super) fn settings(text: &str) -> Result<Imported, ImportError> {
     let mut detecting = Vec::new();
     for platform in yaml::list(&document, "MODEL_PLATFORMS") {
         let name = yaml::some_text(platform, "platform_name").unwrap_or_else(|| "platform".into());
-        if self::platform(&mut imported, &name, platform) {
-            detecting.extend(imported.endpoints.last().map(|endpoint| endpoint.name.clone()));
-        }
+        detecting.extend(self::platform(&mut imported, &name, platform));
     }
     if let Some(wanted) = yaml::some_text(&document, "DEFAULT_LLM_MODEL") {
         match imported.models.iter().find(|model| model.upstream == wanted) {
@@ -56,21 +54,21 @@ pub(super) fn settings(text: &str) -> Result<Imported, ImportError> {
     Ok(imported)
 }
 
-/// Adds a platform; whether its models are found by asking it.
-fn platform(imported: &mut Imported, name: &str, platform: &serde_yaml_ng::Value) -> bool {
+/// Adds a platform; its endpoint, if its models are found by asking it.
+fn platform(imported: &mut Imported, name: &str, platform: &serde_yaml_ng::Value) -> Option<String> {
     let kind = yaml::text(platform, "platform_type").unwrap_or_default();
     if kind == "azure" {
         let why = "Azure's addresses hold a deployment and a version; add it by hand";
         imported.leave_out(format!("platform {name}"), why);
-        return false;
+        return None;
     }
     let Some(address) = yaml::some_text(platform, "api_base_url") else {
         imported.leave_out(format!("platform {name}"), "it has no api_base_url");
-        return false;
+        return None;
     };
-    let keys: Vec<_> = yaml::text(platform, "api_key").and_then(|text| key(&text)).into_iter().collect();
+    let keys: Vec<_> = yaml::text(platform, "api_key").and_then(|text| imported.key(name, &text)).into_iter().collect();
     let lacks = keys.is_empty() && matches!(kind.as_str(), "openai" | "oneapi");
-    let Some(endpoint) = imported.endpoint(name, &address, keys) else { return false };
+    let endpoint = imported.endpoint(&format!("platform {name}"), name, &address, keys)?;
     if lacks {
         imported.lacks_key(&endpoint);
     }
@@ -103,7 +101,7 @@ fn platform(imported: &mut Imported, name: &str, platform: &serde_yaml_ng::Value
             imported.leave_out(format!("{kind} of {name}: {}", names.join(", ")), "mmchat asks chat models only");
         }
     }
-    detected
+    detected.then_some(endpoint)
 }
 
 fn set_gateway(imported: &mut Imported, endpoint: &str, gateway: bool) {
@@ -165,7 +163,7 @@ fn online(imported: &mut Imported, name: &str, entry: &Value) {
     else {
         return imported.leave_out(what, "it has no api_base_url");
     };
-    let keys: Vec<_> = text("api_key").and_then(key).into_iter().collect();
+    let keys: Vec<_> = text("api_key").and_then(|text| imported.key(name, text)).into_iter().collect();
     let lacks = keys.is_empty();
     if vendor.is_some() && keys.is_empty() {
         return imported.leave_out(what, "it has no api_key");
@@ -177,7 +175,7 @@ fn online(imported: &mut Imported, name: &str, entry: &Value) {
         return imported.leave_out(what, "it names no model");
     };
     let named = vendor.map_or(name, |vendor| vendor.name.as_str());
-    let Some(endpoint) = imported.endpoint(named, &address, keys) else { return };
+    let Some(endpoint) = imported.endpoint(&what, named, &address, keys) else { return };
     if lacks {
         imported.lacks_key(&endpoint);
     }

@@ -2,7 +2,7 @@
 
 use serde_yaml_ng::Value;
 
-use super::{ImportError, Imported, ImportedKey, ImportedModel, ImportedRoute, key, yaml};
+use super::{ImportError, Imported, ImportedKey, ImportedModel, ImportedRoute, yaml};
 use crate::config::{draft::name_of, vendors};
 
 /// What LiteLLM calls services, where our names differ.
@@ -47,6 +47,20 @@ pub(super) fn config(text: &str) -> Result<Imported, ImportError> {
     for (alias, wanted) in aliases(&document) {
         imported.leave_out(format!("model_group_alias {alias}"), format!("ask for {wanted}"));
     }
+    for (section, known) in [
+        ("router_settings", &["routing_strategy", "fallbacks", "model_group_alias"][..]),
+        ("litellm_settings", &["fallbacks"]),
+    ] {
+        let keys = document.get(section).and_then(Value::as_mapping).into_iter().flatten();
+        let told = ["default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"];
+        let others: Vec<&str> = keys
+            .filter_map(|(key, _)| key.as_str())
+            .filter(|key| !known.contains(key) && !told.contains(key))
+            .collect();
+        if !others.is_empty() {
+            imported.leave_out(format!("{} of {section}", others.join(", ")), "settings of the proxy itself");
+        }
+    }
     for (section, why) in [
         ("general_settings", "keys and limits of the proxy itself"),
         ("environment_variables", "set them in the environment"),
@@ -77,19 +91,23 @@ struct Service {
 fn deployment(imported: &mut Imported, name: &str, entry: &Value) -> Option<ImportedModel> {
     let params = entry.get("litellm_params").unwrap_or(&Value::Null);
     let info = entry.get("model_info").unwrap_or(&Value::Null);
-    let service = match service(name, params, info) {
+    let service = match service(imported, name, params, info) {
         Ok(service) => service,
         Err(why) => {
             imported.leave_out(format!("model_name {name}"), why);
             return None;
         }
     };
-    let endpoint = imported.endpoint(&service.vendor, &service.address, service.keys)?;
+    let endpoint = imported.endpoint(&format!("model_name {name}"), &service.vendor, &service.address, service.keys)?;
     unmapped(imported, name, params);
     let price = |name: &str| {
         let each = yaml::number(params, name).or_else(|| yaml::number(info, name));
-        each.map(|each| each * 1e6).filter(|price| *price >= 0.0)
+        each.map(|each| each * 1e6)
     };
+    let (input, output) = (price("input_cost_per_token"), price("output_cost_per_token"));
+    if input.is_some() != output.is_some() {
+        imported.leave_out(format!("the price of {name}"), "it is one of input or of output only");
+    }
     let own = |name: &'static str| Some((name, yaml::number(params, name)?));
     let taken: Vec<String> = imported.models.iter().map(|known| known.name.clone()).collect();
     Some(ImportedModel {
@@ -97,13 +115,13 @@ fn deployment(imported: &mut Imported, name: &str, entry: &Value) -> Option<Impo
         endpoint,
         upstream: service.upstream,
         context: yaml::whole(info, "max_input_tokens").or_else(|| yaml::whole(info, "max_tokens")),
-        price: price("input_cost_per_token").zip(price("output_cost_per_token")),
+        price: input.zip(output),
         params: ["temperature", "top_p", "max_tokens"].into_iter().filter_map(own).collect(),
     })
 }
 
 /// Who serves a deployment, or why nobody does that can be asked here.
-fn service(name: &str, params: &Value, info: &Value) -> Result<Service, String> {
+fn service(imported: &mut Imported, name: &str, params: &Value, info: &Value) -> Result<Service, String> {
     let model = yaml::some_text(params, "model").ok_or("it has no litellm_params.model")?;
     if params.get("mock_response").is_some() {
         return Err("LiteLLM answers it by itself (mock_response)".into());
@@ -121,16 +139,16 @@ fn service(name: &str, params: &Value, info: &Value) -> Result<Service, String> 
     };
     let vendor = PROVIDERS.iter().find(|(known, _)| *known == provider).map_or(provider, |(_, ours)| ours);
     let own = yaml::some_text(params, "api_base").or_else(|| yaml::some_text(params, "base_url"));
-    let keys = match yaml::text(params, "api_key") {
-        Some(text) => key(&text),
+    let address = address(provider, vendor, own)?;
+    let keys = match params.get("api_key").filter(|key| !key.is_null()) {
+        Some(Value::String(text)) => imported.key(name, text),
+        Some(_) => {
+            imported.leave_out(format!("the key of {name}"), "it is no text");
+            None
+        }
         None => vendors::named(vendor).and_then(|vendor| vendor.key_env.first()).cloned().map(ImportedKey::Env),
     };
-    Ok(Service {
-        vendor: vendor.to_owned(),
-        address: address(provider, vendor, own)?,
-        keys: keys.into_iter().collect(),
-        upstream: upstream.to_owned(),
-    })
+    Ok(Service { vendor: vendor.to_owned(), address, keys: keys.into_iter().collect(), upstream: upstream.to_owned() })
 }
 
 /// The address below which a deployment's API is.

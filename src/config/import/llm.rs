@@ -19,7 +19,7 @@ pub(super) fn models(text: &str) -> Result<Imported, ImportError> {
         let upstream = yaml::some_text(entry, "model_name").unwrap_or_else(|| id.clone());
         let address = yaml::some_text(entry, "api_base").unwrap_or_else(|| "https://api.openai.com/v1".into());
         let name = host(&address);
-        let Some(endpoint) = imported.endpoint(&name, &address, Vec::new()) else { continue };
+        let Some(endpoint) = imported.endpoint(&format!("model {id}"), &name, &address, Vec::new()) else { continue };
         if let Some(key) = yaml::some_text(entry, "api_key_name") {
             imported.leave_out(
                 format!("the key `{key}` of {id}"),

@@ -163,12 +163,12 @@ impl ImportFormat {
 }
 
 impl Imported {
-    /// The service at this address with these keys: the one there is, or a new one called `name` or so. `None`, and told: it
-    /// is no address.
-    fn endpoint(&mut self, name: &str, base_url: &str, keys: Vec<ImportedKey>) -> Option<String> {
+    /// The service at this address with these keys: the one there is, or a new one called `name` or so. `None`, and told that
+    /// `what` is left out: it is no address.
+    fn endpoint(&mut self, what: &str, name: &str, base_url: &str, keys: Vec<ImportedKey>) -> Option<String> {
         let base_url = base_url.trim().trim_end_matches('/');
         if let Err(wrong) = super::base_url(base_url) {
-            self.leave_out(name, format!("its address {wrong}"));
+            self.leave_out(what, format!("its address {wrong}"));
             return None;
         }
         if let Some(known) = self.endpoints.iter().find(|known| known.base_url == base_url && known.keys == keys) {
@@ -183,6 +183,34 @@ impl Imported {
             gateway: false,
         });
         Some(name)
+    }
+
+    /// A key as such files hold it, of `what`; `None`: it stands for none, or, and that is told, for one that is not in the file.
+    fn key(&mut self, what: &str, text: &str) -> Option<ImportedKey> {
+        // What templates hold in the place of a key.
+        const NONE: [&str; 8] = ["", "EMPTY", "sk-", "sk-proj-", "none", "null", "xxx", "your-api-key"];
+        let text = text.trim();
+        if NONE.iter().any(|none| none.eq_ignore_ascii_case(text)) {
+            return None;
+        }
+        let Some(expression) = text.strip_prefix("os.environ/").or_else(|| text.strip_prefix('$')) else {
+            return Some(ImportedKey::Literal(ApiKey::new(text)));
+        };
+        let inside = expression.strip_prefix('{').and_then(|inside| inside.strip_suffix('}'));
+        // `${NAME:-default}`
+        let (variable, default) = match inside.unwrap_or(expression).split_once(":-") {
+            Some((variable, _)) if inside.is_some() => (variable, true),
+            _ => (inside.unwrap_or(expression), false),
+        };
+        if !environment::is_variable(variable) {
+            // It is not shown: it may be a key.
+            self.leave_out(format!("the key of {what}"), "it names no variable of the environment; set it by hand");
+            return None;
+        }
+        if default {
+            self.leave_out(format!("the key of {what} where {variable} is not set"), "set the variable");
+        }
+        Some(ImportedKey::Env(variable.to_owned()))
     }
 
     /// A service's key is a placeholder, or is kept elsewhere.
@@ -217,6 +245,9 @@ impl Imported {
             taken.push(name);
             models.push(model);
         }
+        for model in &mut models {
+            self.left_out.extend(model.leave_out_what_cannot_be());
+        }
         self.models = models;
         let ours = |name: &str| renamed.iter().find(|(theirs, _)| theirs == name).map(|(_, ours)| ours.clone());
         for route in &mut self.routes {
@@ -229,6 +260,34 @@ impl Imported {
         }
         self.default =
             self.default.take().map(|name| if routes.contains(&name) { name } else { ours(&name).unwrap_or(name) });
+    }
+}
+
+impl ImportedModel {
+    /// Leaves out figures that no model has: the rest of the file is as good as ever.
+    fn leave_out_what_cannot_be(&mut self) -> Vec<LeftOut> {
+        let mut wrong = Vec::new();
+        let why = "a model has no such figure";
+        if self.price.is_some_and(|(input, output)| ![input, output].iter().all(|price| (0.0..1e12).contains(price))) {
+            self.price = None;
+            wrong.push(LeftOut { what: format!("the price of {}", self.name), why: why.into() });
+        }
+        if self.context == Some(0) {
+            self.context = None;
+            wrong.push(LeftOut { what: format!("the context of {}", self.name), why: why.into() });
+        }
+        let name = &self.name;
+        self.params.retain(|(parameter, value)| {
+            let fits = match *parameter {
+                "max_tokens" => value.fract() == 0.0 && (1.0..1e15).contains(value),
+                _ => value.is_finite(),
+            };
+            if !fits {
+                wrong.push(LeftOut { what: format!("{parameter} {value} of {name}"), why: why.into() });
+            }
+            fits
+        });
+        wrong
     }
 }
 
@@ -261,19 +320,6 @@ fn is_no_chat_model(id: &str) -> bool {
     ];
     let id = id.to_lowercase();
     OTHERS.iter().any(|other| id.contains(other))
-}
-
-/// A key as such files hold it; `None`: it stands for none.
-fn key(text: &str) -> Option<ImportedKey> {
-    // What templates hold in the place of a key.
-    const NONE: [&str; 8] = ["", "EMPTY", "sk-", "sk-proj-", "none", "null", "xxx", "your-api-key"];
-    let text = text.trim();
-    let variable = text.strip_prefix("os.environ/").or_else(|| text.strip_prefix("${")?.strip_suffix('}'));
-    match variable {
-        Some(variable) => Some(ImportedKey::Env(variable.to_owned())),
-        None if NONE.iter().any(|none| none.eq_ignore_ascii_case(text)) => None,
-        None => Some(ImportedKey::Literal(ApiKey::new(text))),
-    }
 }
 
 #[cfg(test)]

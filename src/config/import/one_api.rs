@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{ImportError, Imported, ImportedModel, ImportedRoute, key};
+use super::{ImportError, Imported, ImportedModel, ImportedRoute};
 use crate::config::vendors;
 
 /// One-API's channel types whose vendor speaks the OpenAI format at an address we know.
@@ -118,9 +118,10 @@ fn channel(imported: &mut Imported, channel: &Value, is_new_api: bool, served: &
         return imported.leave_out(what, "it has no base_url");
     };
     // Several keys stand on lines of their own. The list itself leaves keys out.
-    let keys: Vec<_> = text("key").into_iter().flat_map(str::lines).filter_map(key).collect();
+    let keys: Vec<_> =
+        text("key").into_iter().flat_map(str::lines).filter_map(|key| imported.key(&what, key)).collect();
     let missing = keys.is_empty();
-    let Some(endpoint) = imported.endpoint(name, &address, keys) else { return };
+    let Some(endpoint) = imported.endpoint(&what, name, &address, keys) else { return };
     if missing {
         imported.lacks_key(&endpoint);
     }

@@ -101,7 +101,7 @@ fn what_the_projects_themselves_show() {
     assert!(names.contains(&"vllm-models=openai-2/facebook/opt-125m".to_owned()), "{names:?}");
     assert_eq!(members(&litellm.routes[0]), ["gpt-4o-openai 1", "anthropic-claude 1"]);
     let left = left_out(&litellm);
-    for why in ["azure", "pattern of names", "model_group_alias gpt-4", "ollama"] {
+    for why in ["azure", "pattern of names", "model_group_alias gpt-4", "mistral-7b"] {
         assert!(left.contains(why), "{why}: {left}");
     }
     let one_api = read(include_str!("../../../tests/fixtures/import/one-api.json"));
@@ -145,6 +145,59 @@ fn an_environment() {
 }
 
 #[test]
+fn a_key_that_is_elsewhere_is_not_shown_and_not_taken_for_one() {
+    let one = |value: &str| {
+        let imported = ImportFormat::Env.read(&format!("OPENAI_API_KEY={value}\n")).expect("an environment");
+        let left = left_out(&imported);
+        assert!(!left.contains("secret"), "{left}");
+        (imported.endpoints[0].keys.clone(), !left.is_empty())
+    };
+    let named = |name: &str| vec![ImportedKey::Env(name.into())];
+    for (value, keys, told) in [
+        ("${OTHER}", named("OTHER"), false),
+        ("$OTHER", named("OTHER"), false),
+        ("os.environ/OTHER", named("OTHER"), false),
+        ("${OTHER:-sk-secret}", named("OTHER"), true),
+        ("$(pass show secret)", vec![], true),
+        ("os.environ/sk-secret", vec![], true),
+        ("${sk-secret}", vec![], true),
+        ("$", vec![], true),
+    ] {
+        assert_eq!(one(value), (keys, told), "{value}");
+    }
+}
+
+#[test]
+fn a_figure_that_cannot_be_is_left_out_alone() {
+    let text = "model_list:\n  - {model_name: a, litellm_params: {model: openai/a, max_tokens: -1, temperature: \"0.5\", input_cost_per_token: -1, output_cost_per_token: 1}}\n  - {model_name: b, litellm_params: {model: openai/b, api_key: [sk-secret], max_tokens: 1.5, input_cost_per_token: .inf, output_cost_per_token: 1}}\nrouter_settings: {redis_password: sk-secret}\n";
+    let imported = read(text);
+    assert_eq!(models(&imported), ["a=openai/a", "b=openai-2/b"]);
+    assert_eq!(imported.models[0].params, [("temperature", 0.5)]);
+    let left = left_out(&imported);
+    for what in ["max_tokens -1 of a", "max_tokens 1.5 of b", "price of a", "price of b", "key of b", "redis_password"]
+    {
+        assert!(left.contains(what), "{what}: {left}");
+    }
+    assert!(!left.contains("sk-secret"), "{left}");
+    assert!(imported.models.iter().all(|model| model.price.is_none()));
+}
+
+#[test]
+fn a_platform_that_shares_an_address_gives_its_default() {
+    let platform = |name: &str, port: u16, more: &str| {
+        format!("  - platform_name: {name}\n    api_base_url: http://127.0.0.1:{port}/v1\n{more}")
+    };
+    let detected = "    auto_detect_model: true\n";
+    let text = format!(
+        "MODEL_PLATFORMS:\n{}{}{}DEFAULT_LLM_MODEL: glm4\n",
+        platform("one", 9, "    llm_models: [x]\n"),
+        platform("two", 10, "    llm_models: [y]\n"),
+        platform("three", 9, detected),
+    );
+    assert_eq!(read(&text).default.as_deref(), Some("one/glm4"));
+}
+
+#[test]
 fn what_is_not_what_it_claims_is_refused_without_its_keys() {
     let bomb: String = std::iter::once("a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned())
         .chain(
@@ -152,7 +205,11 @@ fn what_is_not_what_it_claims_is_refused_without_its_keys() {
         )
         .chain(std::iter::once("model_list: *a11\n".to_owned()))
         .collect();
+    let keys = (0..1000).map(|n| format!("k{n}: 1")).collect::<Vec<_>>().join(", ");
+    let merges = "  - {<<: *all}\n".repeat(1000);
+    let merged = format!("all: &all {{{keys}}}\nmodel_list:\n{merges}");
     for (format, text) in [
+        (ImportFormat::LiteLlm, merged.as_str()),
         (ImportFormat::LiteLlm, bomb.as_str()),
         (ImportFormat::LiteLlm, "model_list: 7\n"),
         (ImportFormat::LiteLlm, "api_key: sk-secret-in-a-broken-file: [\n"),

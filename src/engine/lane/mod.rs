@@ -256,7 +256,7 @@ impl Run {
             gateway: candidate.target.endpoint.gateway,
             filter_goes_on: self.lane.filter_goes_on,
         };
-        decide(error, situation, jiff::Timestamp::now(), self.engine.chance())
+        decide(error, situation, self.engine.health.now(), self.engine.chance())
     }
 
     /// Whether the failure was one too many, so that there are others to ask and this one is left alone.

@@ -3,7 +3,7 @@
 use proptest::prelude::{any, prop_assert, proptest};
 
 use super::*;
-use crate::route::health::{HealthError, HealthSnapshot, HealthStore, PlaceId, Places};
+use crate::route::health::{HealthError, HealthSnapshot, HealthStore, PlaceId, Places, Updated};
 
 fn refused() -> Reply {
     Reply::NoConnection(TransportErrorKind::Refused)
@@ -89,9 +89,9 @@ impl HealthStore for Kept {
         Ok(self.0.lock().expect("one thread").clone())
     }
 
-    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthSnapshot, HealthError> {
+    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<Updated, HealthError> {
         act(&mut self.0.lock().expect("one thread"));
-        self.read()
+        Ok((self.read()?, None))
     }
 }
 
@@ -113,11 +113,30 @@ async fn who_is_being_probed_by_another_keeps_nobody_from_asking_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_probe_that_waits_for_long_stays_the_only_one() {
+    let process = Process::new([refused(), refused(), status(403)]);
+    assert!(process.ask(lane(two())).await.outcome.result.is_err());
+    sleep(SECOND * 6).await;
+    // Nobody else is left for the first; it says nothing for five minutes.
+    process.answers([Reply::Pieces(vec![(SECOND * 300, HELLO), (Duration::ZERO, STOP)]), answer(), answer()]);
+    let first = tokio::spawn(process.engine.run(Plan::of(lane(two()))).collect::<Vec<Event>>());
+    sleep(SECOND * 200).await;
+    let (a, now) = (testing::target("a"), process.engine.health.now());
+    let probed = process.engine.health.look(|snapshot| snapshot.probed(&Places::of(&a, &[]), now));
+    assert!(probed.is_some_and(|until| until > now), "{probed:?}");
+    assert!(!first.is_finished());
+    first.await.expect("it ends");
+    let now = process.engine.health.now();
+    let probed = process.engine.health.look(|snapshot| snapshot.probed(&Places::of(&a, &[]), now));
+    assert_eq!(probed, None);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_probe_that_is_dropped_is_given_back() {
     let mut process = Process::new([refused(), refused(), refused()]);
     let kept: Arc<dyn HealthStore> = Arc::new(Kept::default());
     process.engine =
-        Arc::new(Arc::into_inner(process.engine).expect("nobody else has it").with_health(Arc::clone(&kept)));
+        Arc::new(Arc::into_inner(process.engine).expect("nobody else has it").with_health(Arc::clone(&kept), true));
     assert!(process.ask(lane(two())).await.outcome.result.is_err());
     sleep(SECOND * 6).await;
     process.answers([Reply::Silence, answer()]);
@@ -147,13 +166,13 @@ async fn what_cannot_be_written_is_known_here_all_the_same() {
         fn read(&self) -> Result<HealthSnapshot, HealthError> {
             Ok(HealthSnapshot::default())
         }
-        fn update(&self, _: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthSnapshot, HealthError> {
+        fn update(&self, _: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<Updated, HealthError> {
             Err(HealthError("read-only".into()))
         }
     }
     let mut process = Process::new([refused(), refused(), status(403)]);
     let engine = Arc::into_inner(process.engine).expect("nobody else has it");
-    process.engine = Arc::new(engine.with_health(Arc::new(ReadOnly)));
+    process.engine = Arc::new(engine.with_health(Arc::new(ReadOnly), true));
     assert!(process.ask(lane(two())).await.outcome.result.is_err());
     process.answers([answer()]);
     let ran = process.ask(lane(two())).await;

@@ -92,7 +92,7 @@ impl LaneView {
             EventKind::Ttft(ttft) => self.ttft = Some(*ttft),
             EventKind::Failed { record, .. } => {
                 self.asking = Some((Arc::clone(&record.target), event.at));
-                self.start_again();
+                self.start_again(&record.target);
             }
             EventKind::Notice(_) => {}
             EventKind::Finished(outcome) => self.finish((**outcome).clone()),
@@ -124,8 +124,8 @@ impl LaneView {
     }
 
     /// Another attempt begins: what the failed one put out is no part of the answer.
-    fn start_again(&mut self) {
-        let broken_off = std::mem::take(&mut self.kept);
+    fn start_again(&mut self, failed: &Target) {
+        let broken_off = self.kept.begin_again(failed, self.prompt_tokens);
         if broken_off.any_content {
             self.earlier = Some(broken_off);
         }
@@ -277,7 +277,6 @@ impl LaneView {
 
     /// What it cost, with the currency's code.
     pub(super) fn cost(&self) -> Option<(f64, &str)> {
-        let price = self.target()?.price.as_ref()?;
-        Some((price.cost(&self.usage()?)?, price.currency.as_str()))
+        self.kept.cost(self.usage().as_ref(), self.outcome.as_ref()?)
     }
 }

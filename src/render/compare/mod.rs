@@ -173,12 +173,12 @@ impl CompareView {
 
     fn object(&mut self, index: usize) -> serde_json::Value {
         let lane = &mut self.lanes[index];
-        let usage = lane.usage();
+        let (usage, cost) = (lane.usage(), lane.cost().map(|(cost, _)| cost));
         let answer = std::mem::take(&mut lane.kept.answer);
         // The figures of the summary need what the answer's text does not.
         lane.kept.answer.usage = answer.usage;
         let outcome = lane.outcome().expect("only lanes that are over are told of");
-        json::answer(&lane.name, answer, usage.as_ref(), outcome)
+        json::answer(&lane.name, answer, (usage.as_ref(), cost), outcome)
     }
 
     /// One answer below the others, with its head.

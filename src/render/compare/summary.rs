@@ -65,7 +65,8 @@ fn name(lane: &LaneView) -> String {
 }
 
 fn narrow(lane: &LaneView, width: usize) -> Vec<String> {
-    let figures = lane.outcome().map(|outcome| stats::line("", lane.usage().as_ref(), outcome)).unwrap_or_default();
+    let figures =
+        lane.outcome().map(|outcome| stats::line("", lane.usage().as_ref(), lane.cost(), outcome)).unwrap_or_default();
     let text = format!("{}: {}, {}", name(lane), lane.state(), figures.trim().replace("  ", ", "));
     wrap(&text, width).into_iter().map(|row| row.text).collect()
 }

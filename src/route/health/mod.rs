@@ -25,12 +25,13 @@ mod place;
 
 /// The longest anything is set aside.
 const LONGEST_ASIDE: Duration = Duration::from_secs(3600);
-/// The longest a probe may take.
+/// The longest a probe may take without saying that it goes on: whoever has it may be ended.
 pub const LONGEST_PROBE: Duration = Duration::from_secs(60);
 /// A place nobody asked for so long is forgotten.
 const FORGOTTEN: Duration = Duration::from_secs(30 * 24 * 3600);
 /// More places than this are no person's config.
-const MOST_PLACES: usize = 128;
+const MOST_PLACES: usize = 256;
+
 /// Everything known, and the salt of the keys' hashes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -48,12 +49,16 @@ pub trait HealthStore: Send + Sync {
     /// When it cannot be read.
     fn read(&self) -> Result<HealthSnapshot, HealthError>;
 
-    /// Changes the snapshot while nobody else can; what it is afterwards.
+    /// Changes the snapshot while nobody else can; what it is afterwards, and what was wrong with the one before, if it had to
+    /// be begun anew.
     ///
     /// # Errors
     /// When it cannot be read or written; `act` may have been called.
-    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthSnapshot, HealthError>;
+    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<Updated, HealthError>;
 }
+
+/// A snapshot after a change, and what was wrong before.
+pub type Updated = (HealthSnapshot, Option<HealthError>);
 
 /// A snapshot that could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -101,10 +106,7 @@ impl HealthSnapshot {
     /// How a candidate stands at `now`.
     #[must_use]
     pub fn standing(&self, places: &Places, now: Timestamp) -> Standing {
-        let mut worst = Standing::Free;
-        for id in [places.endpoint, places.model] {
-            worst = worse(worst, self.standing_of(id, now));
-        }
+        let worst = self.standing_of_all(&[places.endpoint, places.model], now);
         let keys = places.keys.iter().map(|key| self.standing_of_key(*key, now));
         // One good key is enough.
         match keys.min_by_key(|standing| rank(*standing)) {
@@ -116,7 +118,13 @@ impl HealthSnapshot {
     /// How one key stands, for one model.
     #[must_use]
     pub fn standing_of_key(&self, (everywhere, here): (PlaceId, PlaceId), now: Timestamp) -> Standing {
-        worse(self.standing_of(everywhere, now), self.standing_of(here, now))
+        self.standing_of_all(&[everywhere, here], now)
+    }
+
+    /// How the one of these places stands that stands worst.
+    #[must_use]
+    pub fn standing_of_all(&self, ids: &[PlaceId], now: Timestamp) -> Standing {
+        ids.iter().fold(Standing::Free, |worst, id| worse(worst, self.standing_of(*id, now)))
     }
 
     /// How one place stands by itself.
@@ -165,6 +173,16 @@ impl HealthSnapshot {
         leased(places.endpoint).max(leased(places.model))
     }
 
+    /// The probe of `owner` takes longer; nobody else is to begin one meanwhile.
+    pub fn renew(&mut self, target: &Target, owner: u64, now: Timestamp) {
+        for id in [PlaceId::endpoint(&target.endpoint), PlaceId::model(target)] {
+            let lease = self.places.get_mut(&id).and_then(|place| place.probe.as_mut());
+            if let Some(lease) = lease.filter(|lease| lease.owner == owner) {
+                lease.until = later(now, LONGEST_PROBE);
+            }
+        }
+    }
+
     /// Whether the probe of `owner` has no verdict yet.
     #[must_use]
     pub fn is_held(&self, target: &Target, owner: u64) -> bool {
@@ -204,6 +222,8 @@ impl HealthSnapshot {
                 (PlaceId::key(&target.endpoint, blame.key), key_name(&target.endpoint, blame.index))
             }
             Cooling::Aside { scope: Scope::KeyForModel, .. } => {
+                // So that the model is known, too.
+                self.at(model, target.id.to_string(), now);
                 let name = format!("{} with {}", target.id, key_name(&target.endpoint, blame.index));
                 (PlaceId::key_for_model(target, blame.key), name)
             }
@@ -290,11 +310,21 @@ impl HealthSnapshot {
         std::mem::take(&mut self.places).len()
     }
 
+    /// Forgets what services said before then, but not that they failed.
+    pub fn forget_words(&mut self, before: Timestamp) {
+        for error in self.places.values_mut().filter_map(|place| place.error.as_mut()) {
+            if error.at < before {
+                error.message.clear();
+            }
+        }
+    }
+
     /// Makes it fit for keeping: after a jump of the clock nothing lies further ahead than it can, what nobody asked for
     /// long is forgotten, and it stays small.
     pub fn tidy(&mut self, now: Timestamp) {
         for place in self.places.values_mut() {
             place.breaker.clamp(now);
+            place.latency.mend();
             if let Some(lease) = &mut place.probe {
                 lease.until = lease.until.min(later(now, LONGEST_PROBE));
             }
@@ -306,16 +336,26 @@ impl HealthSnapshot {
         let oldest = now.checked_sub(jiff::SignedDuration::try_from(FORGOTTEN).unwrap_or_default());
         let oldest = oldest.unwrap_or(Timestamp::MIN);
         self.places.retain(|_, place| place.seen.is_some_and(|seen| seen >= oldest));
-        self.keep_latest(MOST_PLACES);
+        self.keep_latest(MOST_PLACES, now);
     }
 
-    /// Forgets all but so many places, those first that were not heard of for longest; how many are left.
-    pub fn keep_latest(&mut self, most: usize) -> usize {
+    /// Says less of why places failed, so that more of them can be kept.
+    pub fn shorten_words(&mut self, most: usize) {
+        for error in self.places.values_mut().filter_map(|place| place.error.as_mut()) {
+            if let Some((at, _)) = error.message.char_indices().nth(most) {
+                error.message.truncate(at);
+            }
+        }
+    }
+
+    /// Forgets all but so many places: first those that nobody is kept from asking, and of them those that were not heard
+    /// of for longest; how many are left.
+    pub fn keep_latest(&mut self, most: usize, now: Timestamp) -> usize {
         if self.places.len() > most {
-            let mut seen: Vec<(Option<Timestamp>, PlaceId)> =
-                self.places.iter().map(|(id, place)| (place.seen, *id)).collect();
+            let mut seen: Vec<(bool, Option<Timestamp>, PlaceId)> =
+                self.places.iter().map(|(id, place)| (place.keeps_off(now), place.seen, *id)).collect();
             seen.sort_unstable();
-            for (_, id) in &seen[..seen.len() - most] {
+            for (_, _, id) in &seen[..seen.len() - most] {
                 self.places.remove(id);
             }
         }

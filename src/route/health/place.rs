@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     endpoint::Endpoint,
     protocol::ApiError,
-    route::{breaker::Breaker, latency::Latency},
+    route::{
+        breaker::{Breaker, State},
+        latency::Latency,
+    },
     target::Target,
 };
 
@@ -163,7 +166,8 @@ pub struct LastError {
 impl std::fmt::Display for LastError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let status = self.status.map(|status| format!(" {status}")).unwrap_or_default();
-        write!(f, "{}{status}: {}", self.class, self.message)
+        write!(f, "{}{status}", self.class)?;
+        if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
     }
 }
 
@@ -210,6 +214,11 @@ impl Place {
     /// Until when somebody has the right to find out whether it is back.
     pub(super) fn leased(&self, now: Timestamp) -> Option<Timestamp> {
         self.probe.as_ref().map(|lease| lease.until).filter(|until| *until > now)
+    }
+
+    /// Whether somebody is kept from asking it.
+    pub(super) fn keeps_off(&self, now: Timestamp) -> bool {
+        self.is_aside(now) || self.leased(now).is_some() || self.breaker.state(now) != State::Closed
     }
 
     /// Whether it is left alone as a service asked for, or for what it said.

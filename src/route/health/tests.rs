@@ -148,7 +148,7 @@ fn what_is_over_keeps_nobody_from_the_probe_of_another_model() {
 #[test]
 fn what_a_service_asked_for_is_probed_by_one_at_a_time_too() {
     let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
-    snapshot.failed(&blame(&target, 0), &error(ErrorClass::Model), at(0), 0.5);
+    snapshot.failed(&blame(&target, 0), &error(ErrorClass::Overloaded), at(0), 0.5);
     let early = |snapshot: &mut HealthSnapshot, owner| snapshot.probe(&places(&target), at(5), (owner, LEASE), true);
     assert!(early(&mut snapshot, 1) && !early(&mut snapshot, 2));
     let mut keys = HealthSnapshot::default();
@@ -167,7 +167,10 @@ fn requests_that_failed_together_are_one_occasion_and_the_longest_wait_counts() 
     }
     assert!(until(&snapshot, &target, 0).is_some_and(|until| until <= 10));
     let mut model = HealthSnapshot::default();
-    model.failed(&blame(&target, 0), &error(ErrorClass::Forbidden), at(0), 0.5);
+    for key in [0, 1] {
+        assert_eq!(until(&model, &target, 0), None, "another key may be let in");
+        model.failed(&blame(&target, key), &error(ErrorClass::Forbidden), at(0), 0.5);
+    }
     model.failed(&blame(&target, 0), &error(ErrorClass::Overloaded), at(1), 0.5);
     assert_eq!(until(&model, &target, 1), Some(600));
 }
@@ -200,8 +203,23 @@ fn it_stays_small() {
     }
     snapshot.tidy(at(1000));
     assert_eq!(snapshot.places.len(), MOST_PLACES);
-    assert_eq!(snapshot.keep_latest(3), 3);
+    assert_eq!(snapshot.keep_latest(3, at(1000)), 3);
     assert!(snapshot.place(PlaceId::model(&Target { upstream: "model-999".into(), ..testing::target("a") })).is_some());
+}
+
+#[test]
+fn who_is_left_alone_is_not_forgotten_for_those_who_are_well() {
+    let mut snapshot = HealthSnapshot::default();
+    let refused = testing::target("refused");
+    for key in [0, 1] {
+        snapshot.failed(&blame(&refused, key), &error(ErrorClass::Quota), at(0), 0.5);
+    }
+    for number in 0..1000 {
+        let target = Target { upstream: format!("model-{number}"), ..testing::target("a") };
+        snapshot.began(&blame(&target, 0), Some(Duration::from_secs(1)), at(1));
+    }
+    snapshot.tidy(at(2));
+    assert!(matches!(snapshot.standing(&places(&refused), at(2)), Standing::Aside(..)));
 }
 
 proptest::proptest! {

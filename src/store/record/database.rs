@@ -20,6 +20,8 @@ const APPLICATION: i32 = 0x6d6d_6368;
 const VERSION: i32 = 1;
 /// How long a write waits for other processes' writes.
 const BUSY: Duration = Duration::from_secs(5);
+/// The same, once one was waited for in vain.
+const HURRY: Duration = Duration::from_millis(100);
 /// As long as this the log is cheap to read.
 const LONGEST_LOG: u64 = 512 * 1024;
 
@@ -61,6 +63,14 @@ pub enum RecordError {
     /// It was taken away while it was written to.
     #[error("the record {path} is gone: something removed it while it was written to")]
     Gone {
+        /// The database.
+        path: PathBuf,
+    },
+    /// What was forgotten could not be taken out of the log.
+    #[error(
+        "it is forgotten, but stays in the log of {path} while another process reads it: run mmchat history prune once that is over"
+    )]
+    InLog {
         /// The database.
         path: PathBuf,
     },
@@ -115,9 +125,7 @@ impl Database {
         check_regular(path).map_err(|source| RecordError::Folder { path: path.to_owned(), source })?;
         match path.try_exists() {
             Ok(true) => match Self::open_within(path, limit) {
-                Err(RecordError::Folder { .. } | RecordError::Statement { .. }) => {
-                    Self::open_unwritable(path).map(Some)
-                }
+                Err(RecordError::Folder { .. } | RecordError::Statement { .. }) => Self::open_unwritable(path),
                 opened => opened.map(Some),
             },
             Ok(false) => Ok(None),
@@ -125,13 +133,21 @@ impl Database {
         }
     }
 
-    fn open_unwritable(path: &Path) -> Result<Self, RecordError> {
-        let database = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?;
+    /// Where nothing can be written; `None`: there is nothing in it.
+    fn open_unwritable(path: &Path) -> Result<Option<Self>, RecordError> {
+        let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY;
+        let mut database = Self::connect(path, read_only)?;
         database.told(database.connection.busy_timeout(BUSY))?;
-        if database.check()? != VERSION {
-            return Err(RecordError::Foreign { path: path.to_owned() });
+        let mut version = database.check();
+        // Without its log SQLite cannot tell whether anybody writes to it. Nobody can, and there is no log to be missed.
+        if matches!(version, Err(RecordError::Statement { .. }))
+            && let Some(alone) = immutable(path)
+        {
+            database = Self::connect(&alone, read_only | OpenFlags::SQLITE_OPEN_URI)?;
+            path.clone_into(&mut database.path);
+            version = database.check();
         }
-        Ok(database)
+        Ok((version? == VERSION).then_some(database))
     }
 
     /// Whether the whole file is as it should be; reads all of it.
@@ -172,6 +188,11 @@ impl Database {
         )
     }
 
+    /// Waits for other processes' writes no longer than is no trouble.
+    pub(super) fn hurry(&self) -> Result<(), RecordError> {
+        self.told(self.connection.busy_timeout(HURRY))
+    }
+
     /// Takes what is in the log into the database, once the log is long: who opens it next has to read all of that, and
     /// between processes of one call each nobody else shortens it.
     pub(super) fn settle(&self) -> Result<(), RecordError> {
@@ -187,9 +208,15 @@ impl Database {
         self.told(self.connection.busy_timeout(BUSY))
     }
 
-    /// Leaves nothing in the log, if nobody is reading; else it is left to the next one.
-    pub(super) fn shorten(&self) -> Result<(), RecordError> {
-        self.told(self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())))
+    /// Leaves nothing in the log, so that what was forgotten is not there either.
+    pub fn clear_log(&self) -> Result<(), RecordError> {
+        if self.shorten()? { Ok(()) } else { Err(RecordError::InLog { path: self.path.clone() }) }
+    }
+
+    /// Leaves nothing in the log, if nobody is reading; whether that was so.
+    fn shorten(&self) -> Result<bool, RecordError> {
+        let busy = |row: &rusqlite::Row<'_>| row.get::<_, i32>(0);
+        Ok(self.told(self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], busy))? == 0)
     }
 
     /// Its version, if it is ours; 0: there is nothing in it yet.
@@ -210,6 +237,18 @@ impl Database {
     pub(super) fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, RecordError> {
         result.map_err(|error| problem(&self.path, error))
     }
+}
+
+/// The name under which SQLite opens a database that has no log, and that nobody changes.
+fn immutable(path: &Path) -> Option<PathBuf> {
+    let mut log = path.as_os_str().to_owned();
+    log.push("-wal");
+    if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
+        return None;
+    }
+    let mut url = url::Url::from_file_path(std::path::absolute(path).ok()?).ok()?;
+    url.set_query(Some("immutable=1"));
+    Some(url.as_str().into())
 }
 
 fn problem(path: &Path, error: rusqlite::Error) -> RecordError {
@@ -261,6 +300,25 @@ mod tests {
             let file = file.expect("there");
             assert!(!crate::keys::is_exposed(&file.metadata().expect("there")), "{:?}", file.file_name());
         }
+    }
+
+    #[test]
+    fn a_copy_that_nothing_can_be_written_beside_is_read() {
+        let (folder, path) = place();
+        let database = Database::open(&path).expect("made");
+        database.clear_log().expect("nobody reads");
+        drop(database);
+        for end in ["db-wal", "db-shm"] {
+            let _ = fs::remove_file(path.with_extension(end));
+        }
+        let alone = immutable(&path).expect("it has no log");
+        let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
+        let database = Database::connect(&alone, read_only).expect("opened");
+        assert_eq!(database.check().expect("ours"), VERSION);
+        assert!(!path.with_extension("db-wal").exists(), "nothing was made beside it");
+        fs::write(path.with_extension("db-wal"), "a log").expect("writable");
+        assert_eq!(immutable(&path), None, "what is in the log would be missed");
+        drop(folder);
     }
 
     /// Two connections of one process: opening the second must not take away what the first has locked.

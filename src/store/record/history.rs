@@ -34,6 +34,8 @@ pub struct Exchange {
     pub answer: String,
     /// What the model thought.
     pub reasoning: String,
+    /// It is an answer of a comparison, which stand side by side: none follows another.
+    pub beside: bool,
 }
 
 /// One conversation, as a list shows it.
@@ -62,9 +64,12 @@ pub struct Found {
     pub excerpt: String,
 }
 
-const COLUMNS: &str = "conversation, number, at, asked, model, class, system, prompt, images, answer, reasoning";
+const COLUMNS: &str = "conversation, number, at, asked, model, class, system, prompt, images, answer, reasoning, \
+                       (SELECT command = 'compare' FROM conversations WHERE id = exchanges.conversation)";
 /// The trigram index knows nothing shorter.
 const SHORTEST_INDEXED: usize = 3;
+/// Exchanges that are taken into it in one transaction.
+const AT_ONCE: i64 = 500;
 /// Characters around what was found.
 const AROUND: usize = 40;
 
@@ -79,7 +84,7 @@ impl Database {
                   AND first.number = (SELECT min(number) FROM exchanges WHERE conversation = c.id)
                  GROUP BY c.id ORDER BY max(e.id) DESC LIMIT ?1",
             )?;
-            let rows = statement.query_map([most], |row| {
+            let rows = statement.query_map([limit(most)], |row| {
                 Ok(Conversation {
                     id: row.get(0)?,
                     at: moment(row, 1)?,
@@ -129,26 +134,31 @@ impl Database {
             let n = parameters.len();
             conditions.push(format!("(prompt LIKE ?{n} ESCAPE '\\' OR answer LIKE ?{n} ESCAPE '\\')"));
         }
-        let rest = format!("WHERE {} ORDER BY at DESC LIMIT {most}", conditions.join(" AND "));
+        let rest = format!("WHERE {} ORDER BY at DESC LIMIT {}", conditions.join(" AND "), limit(most));
         let found = self.told(self.read_exchanges(&rest, params_from_iter(parameters)))?;
         Ok(found.into_iter().map(|exchange| Found { excerpt: excerpt(&exchange, words), exchange }).collect())
     }
 
-    /// Brings the index of words up to date.
+    /// Brings the index of words up to date, some exchanges at a time: others want to write, too.
     fn index(&mut self) -> Result<(), RecordError> {
-        let new = "SELECT EXISTS (SELECT 1 FROM exchanges WHERE id > (SELECT up_to FROM indexed))";
-        if !self.told(self.connection.query_row(new, [], |row| row.get(0)))? {
-            return Ok(());
+        let last = "SELECT max(id) FROM (SELECT id FROM exchanges WHERE id > (SELECT up_to FROM indexed)
+                    ORDER BY id LIMIT ?1)";
+        while let Some(last) =
+            self.told(self.connection.query_row(last, [AT_ONCE], |row| row.get::<_, Option<i64>>(0)))?
+        {
+            self.writing(|transaction| {
+                let new =
+                    "SELECT id, prompt, answer FROM exchanges WHERE id > (SELECT up_to FROM indexed) AND id <= ?1";
+                transaction.execute(&format!("INSERT INTO words (rowid, prompt, answer) {new}"), [last])?;
+                // Another process may have been sooner, and further.
+                transaction.execute("UPDATE indexed SET up_to = max(up_to, ?1)", [last])?;
+                Ok(())
+            })?;
         }
-        self.writing(|transaction| {
-            let new = "SELECT id, prompt, answer FROM exchanges WHERE id > (SELECT up_to FROM indexed)";
-            transaction.execute(&format!("INSERT INTO words (rowid, prompt, answer) {new}"), [])?;
-            transaction.execute("UPDATE indexed SET up_to = (SELECT max(id) FROM exchanges)", [])?;
-            Ok(())
-        })
+        Ok(())
     }
 
-    /// Forgets a conversation; whether there was one.
+    /// Forgets a conversation; whether there was one. It stays in the log until that is cleared.
     pub fn delete(&mut self, conversation: i64) -> Result<bool, RecordError> {
         let deleted = self.writing(|transaction| {
             let said = "SELECT call FROM exchanges WHERE conversation = ?1";
@@ -156,19 +166,14 @@ impl Database {
                 .execute(&format!("UPDATE attempts SET message = NULL WHERE call IN ({said})"), [conversation])?;
             transaction.execute("DELETE FROM conversations WHERE id = ?1", [conversation])
         });
-        let any = deleted? > 0;
-        if any {
-            // Nothing of it stays in the log either.
-            self.shorten()?;
-        }
-        Ok(any)
+        Ok(deleted? > 0)
     }
 
-    /// Forgets what was said before so many days; how many exchanges that were.
+    /// Forgets what was said before so many days; how many exchanges that were. It stays in the log until that is cleared.
     pub fn prune(&mut self, days: u32, now: Timestamp) -> Result<usize, RecordError> {
         let kept = Duration::from_secs(u64::from(days) * 24 * 3600);
         let oldest = now.checked_sub(kept).unwrap_or(Timestamp::MIN).as_millisecond();
-        let (count, cleared) = self.writing(|transaction| {
+        self.writing(|transaction| {
             let count = transaction.execute("DELETE FROM exchanges WHERE at < ?1", [oldest])?;
             if count > 0 {
                 transaction
@@ -176,26 +181,19 @@ impl Database {
             }
             // Services quote what they were asked.
             let quoted = "UPDATE attempts SET message = NULL WHERE at < ?1 AND message IS NOT NULL";
-            Ok((count, transaction.execute(quoted, [oldest])?))
-        })?;
-        if count + cleared > 0 {
-            // Nothing of it stays in the log either.
-            self.shorten()?;
-        }
-        Ok(count)
+            transaction.execute(quoted, [oldest])?;
+            Ok(count)
+        })
     }
 
-    /// Forgets everything that was said; how many exchanges that were.
+    /// Forgets everything that was said; how many exchanges that were. It stays in the log until that is cleared.
     pub fn delete_all(&mut self) -> Result<usize, RecordError> {
-        let count = self.writing(|transaction| {
+        self.writing(|transaction| {
             let count = transaction.execute("DELETE FROM exchanges", [])?;
             transaction.execute("DELETE FROM conversations", [])?;
             transaction.execute("UPDATE attempts SET message = NULL WHERE message IS NOT NULL", [])?;
             Ok(count)
-        })?;
-        // Nothing of it stays in the log either.
-        self.shorten()?;
-        Ok(count)
+        })
     }
 
     fn read_exchanges(&self, rest: &str, parameters: impl Params) -> rusqlite::Result<Vec<Exchange>> {
@@ -213,10 +211,16 @@ impl Database {
                 images: row.get(8)?,
                 answer: row.get(9)?,
                 reasoning: row.get(10)?,
+                beside: row.get(11)?,
             })
         })?;
         rows.collect()
     }
+}
+
+/// SQLite has no larger numbers.
+fn limit(most: usize) -> i64 {
+    i64::try_from(most).unwrap_or(i64::MAX)
 }
 
 fn moment(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {

@@ -193,10 +193,7 @@ fn write_hours(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Re
             currency: cost.map_or("", |(_, currency)| currency),
             class: class.filter(|class| *class != ErrorClass::Local).map(ErrorClass::as_str),
             counted: class != Some(ErrorClass::Local) || outcome.first.is_some(),
-            used: call
-                .usage
-                .as_ref()
-                .map(|used| Used::of(used, cost.map(|(cost, _)| cost).unwrap_or_default(), outcome.generating)),
+            used: used_in_all(call).map(|used| Used { cost: cost.map(|(cost, _)| cost).unwrap_or_default(), ..used }),
             // As the person felt it.
             ttft: outcome.first,
             total: outcome.result.is_ok().then_some(outcome.total),
@@ -204,6 +201,20 @@ fn write_hours(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Re
         add(transaction, &sums)?;
     }
     Ok(())
+}
+
+/// What all requests of a call used. Only the answer itself says how fast it came.
+fn used_in_all(call: &CallRecord) -> Option<Used> {
+    let own = call.usage.as_ref().map(|usage| Used::of(usage, 0.0, call.outcome.generating));
+    let (spoken, speaking_us) = own.map_or((0, 0), |own| (own.spoken, own.speaking_us));
+    let each = call.used.iter().flatten().map(|usage| Used::of(usage, 0.0, Duration::ZERO));
+    let all = each.reduce(|one, other| Used {
+        input: one.input.saturating_add(other.input),
+        output: one.output.saturating_add(other.output),
+        estimated: one.estimated || other.estimated,
+        ..one
+    })?;
+    Some(Used { spoken, speaking_us, ..all })
 }
 
 impl Used {

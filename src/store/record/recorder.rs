@@ -102,8 +102,10 @@ impl Recorder {
             }
             EventKind::Failed { record, .. } => {
                 let Some(lane) = self.lanes.get_mut(event.lane) else { return };
-                let broken_off = std::mem::take(&mut lane.account);
-                lane.used.extend(lane.usage(&broken_off).map(|usage| (record.at, record.target.id.clone(), usage)));
+                let broken_off = lane.account.begin_again(&record.target, lane.prompt_tokens);
+                lane.used.extend(
+                    broken_off.used(lane.prompt_tokens).map(|usage| (record.at, record.target.id.clone(), usage)),
+                );
                 if broken_off.any_content {
                     lane.earlier = Some(broken_off);
                 }
@@ -131,7 +133,7 @@ impl Recorder {
         }
         let mut account = std::mem::take(&mut lane.account);
         let own = account.usage(&outcome, lane.prompt_tokens).filter(|_| outcome.result.is_ok());
-        let own = own.or_else(|| lane.usage(&account));
+        let own = own.or_else(|| account.used(lane.prompt_tokens));
         let last = outcome.attempts.last().zip(own);
         lane.used.extend(last.map(|(attempt, usage)| (attempt.at, attempt.target.id.clone(), usage)));
         if outcome.result.is_err() && !account.any_content {
@@ -147,7 +149,7 @@ impl Recorder {
             command: self.options.command,
             asked: lane.asked.clone(),
             is_route: lane.is_route,
-            usage: account.usage(&outcome, lane.prompt_tokens).or_else(|| lane.usage(&account)),
+            usage: account.usage(&outcome, lane.prompt_tokens).or_else(|| account.used(lane.prompt_tokens)),
             used: by_request(&outcome.attempts, std::mem::take(&mut lane.used)),
             outcome,
             said,
@@ -182,14 +184,6 @@ impl Recorder {
     }
 }
 
-impl Lane {
-    /// What a request that said something used, thinking included; as reported, or as estimated.
-    fn usage(&self, account: &Account) -> Option<Usage> {
-        let spoke = account.tokens.tokens() > 0;
-        account.reported().or_else(|| spoke.then(|| account.estimated(self.prompt_tokens)))
-    }
-}
-
 /// What each request used: those that said nothing used nothing that is known.
 fn by_request(attempts: &[AttemptRecord], mut used: Vec<(Timestamp, TargetId, Usage)>) -> Vec<Option<Usage>> {
     let of = |attempt: &AttemptRecord| {
@@ -199,14 +193,34 @@ fn by_request(attempts: &[AttemptRecord], mut used: Vec<(Timestamp, TargetId, Us
     attempts.iter().map(of).collect()
 }
 
-fn write(place: &std::path::Path, days: Option<u32>, records: &Receiver<CallRecord>) -> Result<(), RecordError> {
+/// Writes what comes, until nothing more does; the first that could not be written is told of then.
+pub(super) fn write(
+    place: &std::path::Path,
+    days: Option<u32>,
+    records: &Receiver<CallRecord>,
+) -> Result<(), RecordError> {
     let mut database = Database::open(place)?;
-    let mut conversation = None;
+    let (mut conversation, mut trouble) = (None, None);
     for record in records {
-        conversation = database.insert(&record, conversation)?.or(conversation);
+        match database.insert(&record, conversation) {
+            Ok(inserted) => conversation = inserted.or(conversation),
+            Err(error) => {
+                // The next one may be luckier, but is not to wait as long again.
+                trouble = trouble.or(Some(error));
+                database.hurry()?;
+            }
+        }
     }
-    if let Some(days) = days {
-        database.prune(days, Timestamp::now())?;
+    if let Some(trouble) = trouble {
+        return Err(trouble);
+    }
+    if let Some(days) = days
+        && database.prune(days, Timestamp::now())? > 0
+        && let Err(error) = database.clear_log()
+        // While somebody reads, it is left to whoever comes next.
+        && !matches!(error, RecordError::InLog { .. })
+    {
+        return Err(error);
     }
     database.settle()?;
     // What was written to a file without a name is lost.

@@ -120,7 +120,8 @@ impl Database {
     /// The figures since then (whole hours), the busiest first; days in order. Only of `name`, if one is given.
     pub fn stats(&self, by: By, since: Option<Since>, name: Option<&str>) -> Result<Vec<StatsRow>, RecordError> {
         let from = since.map_or(i64::MIN, |since| hour(since.0));
-        let lane = if by == By::Route { BY_ROUTE } else { BY_MODEL };
+        let route = by == By::Route || by == By::Day && self.is_route(name)?;
+        let lane = if route { BY_ROUTE } else { BY_MODEL };
         let mut groups: BTreeMap<Group, Figures> = BTreeMap::new();
         self.told(self.hours(by, lane, from, name, &mut groups))?;
         self.told(self.failures(by, lane, from, name, &mut groups))?;
@@ -133,6 +134,14 @@ impl Database {
             row.figures.classes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         }
         Ok(rows)
+    }
+
+    /// Whether `name` is on the record as a route's alone.
+    pub fn is_route(&self, name: Option<&str>) -> Result<bool, RecordError> {
+        let query = "SELECT EXISTS (SELECT 1 FROM hours WHERE lane = ?2 AND name = ?1)
+                     AND NOT EXISTS (SELECT 1 FROM hours WHERE lane = ?3 AND (name = ?1 OR endpoint = ?1))";
+        let Some(name) = name else { return Ok(false) };
+        self.told(self.connection.query_row(query, rusqlite::params![name, BY_ROUTE, BY_MODEL], |row| row.get(0)))
     }
 
     fn hours(

@@ -216,6 +216,22 @@ fn words_are_found_in_every_script_and_gone_when_forgotten() {
 }
 
 #[test]
+fn what_is_forgotten_leaves_the_log_or_that_is_told() {
+    let (folder, mut database) = opened();
+    let path = Database::place(folder.path());
+    let id = database.insert(&said("xyzzy", ""), None).expect("written").expect("one");
+    let reader = Database::open(&path).expect("there");
+    reader.connection.execute_batch("BEGIN; SELECT count(*) FROM exchanges").expect("reads");
+    assert!(database.delete(id).expect("written"));
+    database.connection.busy_timeout(std::time::Duration::ZERO).expect("set");
+    assert!(matches!(database.clear_log(), Err(RecordError::InLog { .. })));
+    drop(reader);
+    database.clear_log().expect("nobody reads");
+    let log = std::fs::metadata(path.with_extension("db-wal")).expect("there");
+    assert_eq!(log.len(), 0);
+}
+
+#[test]
 fn the_index_knows_what_was_said_once_somebody_searches_and_no_more() {
     let (_folder, mut database) = opened();
     let say =
@@ -238,6 +254,45 @@ fn the_index_knows_what_was_said_once_somebody_searches_and_no_more() {
     say(&mut database, "cherries");
     assert_eq!((found(&mut database, "lemons"), found(&mut database, "cherries")), (0, 1));
     whole(&database);
+}
+
+#[test]
+fn more_than_is_indexed_at_once_is_found() {
+    let (_folder, mut database) = opened();
+    for number in 0..1100 {
+        database.insert(&said(&format!("number-{number}!"), ""), None).expect("written");
+    }
+    for number in [0, 499, 500, 999, 1000, 1099] {
+        assert_eq!(database.search(&[&format!("number-{number}!")], 9).expect("read").len(), 1, "{number}");
+    }
+}
+
+#[test]
+fn a_call_that_cannot_be_written_takes_no_other_with_it() {
+    let (folder, database) = opened();
+    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON calls WHEN new.asked = 'bad'
+                  BEGIN SELECT raise(ABORT, 'no'); END";
+    database.connection.execute_batch(refuse).expect("made");
+    let (sender, records) = std::sync::mpsc::sync_channel(9);
+    for asked in ["good", "bad", "good"] {
+        sender.send(CallRecord { asked: asked.into(), ..said("hello", "") }).expect("room");
+    }
+    drop(sender);
+    assert!(super::recorder::write(&Database::place(folder.path()), None, &records).is_err());
+    let calls = database.connection.query_row("SELECT count(*) FROM calls", [], |row| row.get::<_, i64>(0));
+    assert_eq!(calls.expect("read"), 2);
+}
+
+#[test]
+fn only_a_comparison_has_answers_side_by_side() {
+    let (_folder, mut database) = opened();
+    for command in ["ask", "compare"] {
+        let record = || CallRecord { command, ..said("why", "so") };
+        let id = database.insert(&record(), None).expect("written").expect("one");
+        database.insert(&record(), Some(id)).expect("written");
+        let beside: Vec<bool> = database.exchanges(id).expect("read").iter().map(|one| one.beside).collect();
+        assert_eq!(beside, [command == "compare"; 2]);
+    }
 }
 
 #[test]
