@@ -32,6 +32,7 @@ use mmchat::{
     route::OnCut,
     transport::{ByteStream, Transport, TransportError, TransportErrorKind},
 };
+use tokio::{net::TcpListener, sync::watch};
 
 /// What the primary says when it is well, and what the backup says.
 const PRIMARY: &str = "from the primary, all of it";
@@ -41,7 +42,9 @@ const BACKUP: &str = "from the backup";
 #[derive(Clone)]
 struct Service {
     mock: Mock,
-    up: Arc<AtomicBool>,
+    up: watch::Sender<bool>,
+    /// Whether its port is open, where it has one.
+    open: watch::Sender<bool>,
     /// It answers 500 to everything.
     failing: Arc<AtomicBool>,
 }
@@ -51,7 +54,7 @@ impl Service {
         let base =
             Script { text: Some(text.to_owned()), ttft: std::time::Duration::ZERO, tps: 0.0, ..Script::default() };
         let mock = Mock::new(Settings { models: built_in(&base), ..Settings::default() });
-        Self { mock, up: Arc::new(AtomicBool::new(true)), failing: Arc::default() }
+        Self { mock, up: watch::Sender::new(true), open: watch::Sender::new(false), failing: Arc::default() }
     }
 
     fn set_failing(&self, failing: bool) {
@@ -59,11 +62,17 @@ impl Service {
     }
 
     fn set_up(&self, up: bool) {
-        self.up.store(up, Ordering::Relaxed);
+        self.up.send_replace(up);
     }
 
     fn is_up(&self) -> bool {
-        self.up.load(Ordering::Relaxed)
+        *self.up.borrow()
+    }
+
+    /// Waits until its port is as it is.
+    async fn settled(&self) {
+        let up = self.is_up();
+        self.open.subscribe().wait_for(|open| *open == up).await.expect("we have the sender");
     }
 }
 
@@ -74,7 +83,7 @@ struct World {
     addresses: [String; 2],
     engine: Arc<Engine>,
     /// Ends the servers.
-    _servers: tokio::task::JoinSet<()>,
+    servers: tokio::task::JoinSet<()>,
 }
 
 /// Hands requests to the mock that their address names.
@@ -110,7 +119,7 @@ impl World {
         let transport = InProcess([primary.clone(), backup.clone()]);
         let engine = Arc::new(Engine::new(Arc::new(transport), KeyRing::default()).seeded(7));
         let addresses = ["http://primary.test/v1", "http://backup.test/v1"].map(str::to_owned);
-        Self { primary, backup, addresses, engine, _servers: tokio::task::JoinSet::new() }
+        Self { primary, backup, addresses, engine, servers: tokio::task::JoinSet::new() }
     }
 
     /// Over sockets.
@@ -119,14 +128,14 @@ impl World {
         let mut servers = tokio::task::JoinSet::new();
         let mut addresses = Vec::new();
         for service in [&primary, &backup] {
-            let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             let address = listener.local_addr().expect("an address");
             addresses.push(format!("http://{address}/v1"));
             servers.spawn(serve(service.clone(), address, Some(listener)));
         }
         let engine = Engine::new(Arc::new(mmchat::transport::http::HttpTransport::new()), KeyRing::default());
         let addresses = addresses.try_into().expect("two");
-        Self { primary, backup, addresses, engine: Arc::new(engine.seeded(7)), _servers: servers }
+        Self { primary, backup, addresses, engine: Arc::new(engine.seeded(7)), servers }
     }
 
     /// A config of a route over both; `more` goes below the primary's endpoint.
@@ -167,6 +176,14 @@ impl World {
         Seen { text: answer.text, outcome }
     }
 
+    /// Waits until the ports are as the services are.
+    async fn settled(&self) {
+        if !self.servers.is_empty() {
+            self.primary.settled().await;
+            self.backup.settled().await;
+        }
+    }
+
     /// How many requests each of the two got.
     fn requests(&self) -> (u64, u64) {
         (self.primary.mock.requests(), self.backup.mock.requests())
@@ -174,27 +191,20 @@ impl World {
 }
 
 /// Serves while the service is up, and closes the port while it is not.
-async fn serve(service: Service, address: SocketAddr, mut listener: Option<tokio::net::TcpListener>) {
+async fn serve(service: Service, address: SocketAddr, mut listener: Option<TcpListener>) {
+    let mut up = service.up.subscribe();
     loop {
-        let Some(open) = (match listener.take() {
-            Some(listener) => Some(listener),
-            None => tokio::net::TcpListener::bind(address).await.ok(),
-        }) else {
-            // Connections of before may still hold the port.
-            tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-            continue;
+        let open = match listener.take() {
+            Some(listener) => listener,
+            None => TcpListener::bind(address).await.expect("nobody else took the port"),
         };
+        service.open.send_replace(true);
         tokio::select! {
             _ = service.mock.serve(open) => {}
-            () = until(|| !service.is_up()) => {}
+            _ = up.wait_for(|up| !up) => {}
         }
-        until(|| service.is_up()).await;
-    }
-}
-
-async fn until(ready: impl Fn() -> bool) {
-    while !ready() {
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        service.open.send_replace(false);
+        up.wait_for(|up| *up).await.expect("we have the sender");
     }
 }
 

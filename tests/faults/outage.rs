@@ -18,7 +18,7 @@ async fn outage(world: &World, fail: impl Fn(bool)) {
     assert_eq!(world.ask(&config, OnCut::Error).await.text, PRIMARY);
     let begun = Instant::now();
     fail(true);
-    sleep(Duration::from_millis(50)).await;
+    world.settled().await;
     let mut attempts = 0;
     for number in 0..REQUESTS {
         sleep_until(begun + OUTAGE / REQUESTS * number).await;
@@ -29,6 +29,7 @@ async fn outage(world: &World, fail: impl Fn(bool)) {
     sleep_until(begun + OUTAGE).await;
     assert!(attempts <= MOST_ATTEMPTS, "{attempts} attempts at a primary that is down");
     fail(false);
+    world.settled().await;
     let back = Instant::now();
     loop {
         let seen = world.ask(&config, OnCut::Error).await;

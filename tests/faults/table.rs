@@ -125,10 +125,7 @@ fn rows() -> Vec<Row> {
 
 async fn check(row: &Row, world: &World) {
     world.primary.set_up(!row.down);
-    if row.down {
-        // A port that is closed a moment later would still be connected to.
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    world.settled().await;
     let config = world.config(row.primary, row.backup.then_some("instant"), row.endpoint, row.route);
     let seen = world.ask(&config, row.on_cut).await;
     let text = match seen.text.as_str() {
