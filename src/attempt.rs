@@ -45,13 +45,16 @@ pub struct Credentials {
     pub key: Option<ApiKey>,
     /// Further headers.
     pub headers: Vec<(HeaderName, ApiKey)>,
+    /// What is secret in the address itself.
+    pub address: Vec<ApiKey>,
 }
 
 impl Credentials {
     /// `text` without any of these secrets: services quote keys back.
     #[must_use]
     pub fn masked_in(&self, text: &str) -> String {
-        let whole = self.key.iter().chain(self.headers.iter().map(|(_, value)| value));
+        let headers = self.headers.iter().map(|(_, value)| value);
+        let whole = self.key.iter().chain(headers).chain(&self.address);
         whole.fold(text.to_owned(), |text, secret| {
             let text = secret.masked_in(&text);
             secret.after_scheme().map_or(text.clone(), |rest| rest.masked_in(&text))
@@ -409,8 +412,12 @@ mod tests {
     #[test]
     fn a_service_that_quotes_a_header_without_its_scheme_shows_no_key() {
         let header = (http::header::AUTHORIZATION, ApiKey::new("Bearer sk-in-a-header"));
-        let credentials = Credentials { key: Some(ApiKey::new("sk-the-key")), headers: vec![header] };
-        let quoted = credentials.masked_in("sk-in-a-header, Bearer sk-in-a-header and sk-the-key are wrong");
-        assert_eq!(quoted, "[redacted], [redacted] and [redacted] are wrong");
+        let credentials = Credentials {
+            key: Some(ApiKey::new("sk-the-key")),
+            headers: vec![header],
+            address: vec![ApiKey::new("in-the-address")],
+        };
+        let quoted = credentials.masked_in("sk-in-a-header, Bearer sk-in-a-header, sk-the-key, in-the-address");
+        assert_eq!(quoted, "[redacted], [redacted], [redacted], [redacted]");
     }
 }

@@ -298,6 +298,85 @@ fn a_limit_that_is_reached_refuses_before_anything_is_sent() {
     free.run(&["ask", "--max-cost", "much", "hello"]).exits(2);
 }
 
+/// Every kind of place a secret can be put in, and every command that comes near it: none shows it, none keeps it elsewhere.
+#[test]
+fn no_secret_is_anywhere_but_where_it_was_put() {
+    let secrets = [
+        "sk-literal-4711",
+        "header-4712",
+        "sk-env-4713",
+        "sk-file-4714",
+        "password-4715",
+        "query-4716",
+        "sk-imported-4717",
+    ];
+    // Services that tell all they were sent.
+    let telling = |told: &[&str]| {
+        let body = format!("{{\"error\":{{\"message\":\"refused: {}\"}}}}", told.join(" "));
+        let headers = format!("content-type: application/json\r\nx-request-id: {}\r\n", told[0]);
+        Server::replying(&[reply("401 Unauthorized", &headers, &body).as_str(); 99])
+    };
+    let servers = [telling(&secrets[..2]), telling(&secrets[2..3]), telling(&secrets[3..6])];
+    let mut home = Home::with_config(&format!(
+        "default = \"chat\"\n[endpoints.literal]\nbase_url = \"{}\"\napi_key = \"sk-literal-4711\"\n\
+         headers = {{ \"X-Team\" = \"header-4712\" }}\n\
+         [endpoints.variable]\nbase_url = \"{}\"\napi_key = {{ env = \"MY_KEY\" }}\n\
+         [endpoints.file]\nbase_url = \"{}?key=query-4716\"\n\
+         [models.a]\nendpoint = \"literal\"\nmodel = \"x\"\n[models.b]\nendpoint = \"variable\"\nmodel = \"x\"\n\
+         [models.c]\nendpoint = \"file\"\nmodel = \"x\"\n[routes.chat]\nmodels = [\"a\", \"b\", \"c\"]\n",
+        servers[0].url(),
+        servers[1].url(),
+        servers[2].url().replace("http://", "http://user:password-4715@"),
+    ));
+    home.variables.push(("MY_KEY", "sk-env-4713"));
+    let mut seen = Vec::new();
+    let mut run = |arguments: &[&str], input: &str| {
+        let ran = home.run_with_input(arguments, input.as_bytes());
+        seen.push(format!("{arguments:?}: {ran:#?}"));
+    };
+    run(&["key", "set", "file"], "sk-file-4714\n");
+    std::fs::write(home.path("other.env"), "DEEPSEEK_API_KEY=sk-imported-4717\n").expect("writable");
+    run(&["config", "import", home.path("other.env").to_str().expect("text")], "");
+    for arguments in [
+        &["ask", "hi"][..],
+        &["ask", "-v", "hi"],
+        &["ask", "--format", "json", "hi"],
+        &["ask", "--format", "jsonl", "hi"],
+        &["ask", "--dry-run", "hi"],
+        &["compare", "--all", "hi"],
+        &["ping"],
+        &["ping", "--deep", "--format", "json"],
+        &["doctor"],
+        &["models", "available", "literal"],
+        &["models", "sync", "literal"],
+        &["key", "list"],
+        &["config", "show"],
+        &["config", "check"],
+        &["status"],
+        &["status", "--format", "json"],
+        &["route", "explain", "chat"],
+        &["stats"],
+        &["history", "export"],
+        &["again", "-v"],
+    ] {
+        run(arguments, "");
+        // Nobody is to wait for somebody who is left alone.
+        run(&["reset", "--all"], "");
+    }
+    servers.iter().for_each(Server::enough);
+    for secret in secrets {
+        let shown = seen.iter().find(|ran| ran.contains(secret));
+        assert_eq!(shown, None, "{secret} is shown");
+    }
+    let put = ["config.toml", "config.toml.bak", "keys", "other.env"].map(|name| home.path(name));
+    for (path, bytes) in home.files() {
+        let text = String::from_utf8_lossy(&bytes);
+        if !put.iter().any(|put| path.starts_with(put)) {
+            assert!(!secrets.iter().any(|secret| text.contains(secret)), "{}", path.display());
+        }
+    }
+}
+
 #[test]
 fn keys_are_kept_beside_the_config_and_never_shown() {
     let refused =
@@ -425,5 +504,7 @@ fn the_doctor_says_what_to_change() {
     }
     home.run(&["doctor", "dead"]).exits(5).says(&["is it running"]);
     let all = home.run(&["doctor", "--no-ask", "--format", "json"]).exits(7);
-    assert!(!all.out.contains("-key\""), "{all:#?}");
+    for key in ["sk-right-key", "sk-wrong-key"] {
+        assert!(!all.out.contains(key) && !all.err.contains(key), "{all:#?}");
+    }
 }

@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt, marker::PhantomData, ops::Range, time::Duration};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
 /// A value and its place in the file.
@@ -156,7 +156,7 @@ impl<'de> Visitor<'de> for KeyVisitor {
         Ok(KeyEntry::Literal(text.to_owned()))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<KeyEntry, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<KeyEntry, A::Error> {
         #[derive(Deserialize)]
         #[serde(rename_all = "lowercase")]
         enum Tagged {
@@ -165,7 +165,11 @@ impl<'de> Visitor<'de> for KeyVisitor {
             Command(Words),
             Keyring(String),
         }
-        Ok(match Tagged::deserialize(MapAccessDeserializer::new(map))? {
+        let tagged = Tagged::deserialize(MapAccessDeserializer::new(&mut map))?;
+        if map.next_key::<IgnoredAny>()?.is_some() {
+            return Err(A::Error::custom("a secret is in one place: env, file, command or keyring"));
+        }
+        Ok(match tagged {
             Tagged::Env(name) => KeyEntry::Env(name),
             Tagged::File(path) => KeyEntry::File(path),
             Tagged::Command(Words::List(words)) => KeyEntry::Command(words),

@@ -12,7 +12,7 @@ use crate::{
     keys::{KeyError, KeyRing},
     protocol::ApiError,
     route::backoff::drawn,
-    secret::KeySource,
+    secret::{ApiKey, KeySource},
 };
 
 /// Where each endpoint's rotation stands.
@@ -44,7 +44,7 @@ pub(super) async fn resolve(
     endpoint: &Endpoint,
     key: Option<&KeySource>,
 ) -> Result<Credentials, ApiError> {
-    let mut credentials = Credentials::default();
+    let mut credentials = Credentials { address: secrets_in(&endpoint.base_url), ..Credentials::default() };
     if let Some(source) = key {
         credentials.key = Some(ring.resolve(source).await.map_err(|error| no_key(&error, endpoint))?);
     }
@@ -53,6 +53,13 @@ pub(super) async fn resolve(
         credentials.headers.push((name.clone(), value));
     }
     Ok(credentials)
+}
+
+/// What in an address is for its service alone.
+fn secrets_in(address: &url::Url) -> Vec<ApiKey> {
+    // Versions are no secrets, and messages are about them.
+    let query = address.query_pairs().filter(|(name, _)| name != "api-version").map(|(_, value)| ApiKey::new(&value));
+    address.password().map(ApiKey::new).into_iter().chain(query).collect()
 }
 
 fn no_key(error: &KeyError, endpoint: &Endpoint) -> ApiError {

@@ -52,7 +52,8 @@ const LONGEST: u64 = 16_384;
 /// all the same are not counted.
 pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
     let mut capped = Capped::default();
-    let (mut prompts, mut paid) = (0.0, 0usize);
+    // The prompts, and with them the shortest answers there are.
+    let (mut prompts, mut least, mut paid) = (0.0, 0.0, 0usize);
     for lane in &plan.lanes {
         let tokens = lane.call.estimated_tokens();
         let costs = lane.candidates.iter().filter_map(|target| prices(target, most));
@@ -60,8 +61,11 @@ pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
             #[expect(clippy::cast_precision_loss, reason = "a prompt has fewer than 2^52 tokens")]
             let cost = dearest * tokens as f64;
             prompts += cost;
+            least += cost;
             paid += 1;
         }
+        let costs = lane.candidates.iter().filter_map(|target| prices(target, most));
+        least += costs.map(|(_, output)| output * choices(lane)).fold(0.0, f64::max);
         let uncovered = lane.candidates.iter().filter(|target| prices(target, most).is_none());
         capped.uncovered.extend(uncovered.map(|target| target.id.to_string()));
     }
@@ -74,7 +78,7 @@ pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
         let costs = lane.candidates.iter().filter_map(|target| prices(target, most));
         let Some(dearest) = costs.map(|(_, output)| output).reduce(f64::max) else { continue };
         if share <= 0.0 {
-            return Err(prompts);
+            return Err(least);
         }
         if dearest <= 0.0 {
             continue;
@@ -82,7 +86,7 @@ pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates")]
         let affordable = (share / (dearest * choices(lane))) as u64;
         if affordable == 0 {
-            return Err(prompts + dearest * choices(lane));
+            return Err(least);
         }
         let limits = lane.candidates.iter().map(|target| lane.call.max_tokens().or(target.params.most_tokens()));
         let limits: Vec<Option<u64>> = limits.collect();
@@ -199,7 +203,7 @@ mod tests {
         assert_eq!((longest(&two), capped.uncovered.len()), (vec![Some(100), Some(200), None], 1));
         let mut rich = plan(&[Some(10.0)]);
         assert_eq!(cap(&mut rich, &usd(1000.0)).map(|capped| capped.longest), Ok(Some(LONGEST)));
-        assert_eq!(cap(&mut plan(&[Some(10.0)]), &usd(0.0009)), Err(0.001));
+        assert_eq!(cap(&mut plan(&[Some(10.0)]), &usd(0.0009)), Err(0.001 + 0.000_01));
         assert_eq!(cap(&mut plan(&[None]), &usd(0.0)).map(|capped| capped.longest), Ok(None));
     }
 }

@@ -104,6 +104,31 @@ mod tests {
         assert!(limiter.repeat(now + WINDOW));
     }
 
+    proptest::proptest! {
+        #[test]
+        fn no_sequence_of_requests_and_repeats_takes_more_than_the_share(
+            steps in proptest::collection::vec((0u64..2000, proptest::bool::ANY), 1..400),
+        ) {
+            let (mut limiter, begun) = (RepeatLimiter::default(), Instant::now());
+            let (mut now, mut requests, mut repeats) = (begun, Vec::new(), Vec::new());
+            for (wait, repeat) in steps {
+                now += Duration::from_millis(wait);
+                if !repeat {
+                    limiter.request(now);
+                    requests.push(now);
+                    continue;
+                }
+                let within = |times: &[Instant]| times.iter().filter(|time| now - **time < WINDOW).count();
+                let most = (within(&requests) / SHARE).max(ALWAYS);
+                let taken = limiter.repeat(now);
+                proptest::prop_assert_eq!(taken, within(&repeats) < most);
+                if taken {
+                    repeats.push(now);
+                }
+            }
+        }
+    }
+
     #[test]
     fn a_request_asks_at_most_eight_candidates() {
         let mut budget = Budget::default();

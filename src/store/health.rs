@@ -133,7 +133,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         let store = HealthFile::new(folder.path());
         assert_eq!(store.read().expect("nothing yet"), HealthSnapshot::default());
-        for broken in ["{\"places\": 7}", "not json", ""] {
+        for broken in ["{\"places\": 7}", "{\"theirs\": 7}", "not json", ""] {
             fs::write(folder.path().join("health.json"), broken).expect("writable");
             assert!(store.read().expect_err("broken").to_string().contains("health.json"));
             let (_, told) = store.update(&mut |snapshot| snapshot.salt = "x".into()).expect("it is begun anew");

@@ -22,6 +22,8 @@ pub(crate) mod screen;
 pub(crate) struct Home {
     pub(crate) folder: tempfile::TempDir,
     config: PathBuf,
+    /// What is set beside a home and a path.
+    pub(crate) variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Home {
@@ -29,7 +31,7 @@ impl Home {
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let config = folder.path().join("config.toml");
-        Self { folder, config }
+        Self { folder, config, variables: Vec::new() }
     }
 
     /// A home with this config.
@@ -67,6 +69,7 @@ impl Home {
         for vendor in vendors::all().iter().filter(|vendor| vendor.base_url.starts_with("http://127.0.0.1")) {
             command.env(&vendor.base_url_env[0], "http://127.0.0.1:1/v1");
         }
+        command.envs(self.variables.iter().copied());
         if self.config.exists() {
             command.env("MMCHAT_CONFIG", &self.config);
         } else {
@@ -250,6 +253,11 @@ impl Server {
 
     pub(crate) fn url(&self) -> String {
         format!("http://{}/v1", self.address)
+    }
+
+    /// There were more replies than anybody counted on.
+    pub(crate) fn enough(&self) {
+        self.left.lock().expect("no poison").clear();
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {

@@ -108,6 +108,12 @@ fn a_name_used_twice_shows_both_places() {
 }
 
 #[test]
+fn a_secret_is_in_one_place() {
+    let text = "[endpoints.e]\nbase_url = \"http://127.0.0.1:9/v1\"\napi_key = { env = \"A\", file = \"b\" }\n";
+    assert!(problems(text)[0].message.contains("one place"), "{:?}", problems(text));
+}
+
+#[test]
 fn many_problems_are_told_at_once() {
     let text = "[endpoints.a]\nbase_url = \"ftp://h\"\n[endpoints.b]\nbase_url = \"nonsense\"\n[endpoints.\"c d\"]\n";
     assert_eq!(problems(text).len(), 4);

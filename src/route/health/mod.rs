@@ -34,7 +34,7 @@ const MOST_PLACES: usize = 256;
 
 /// Everything known, and the salt of the keys' hashes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 pub struct HealthSnapshot {
     /// What the keys are hashed with; empty until the first is.
     pub salt: String,

@@ -130,9 +130,13 @@ impl Database {
             conditions.push("id IN (SELECT rowid FROM words WHERE words MATCH ?1)".to_owned());
         }
         for words in looked_for {
-            parameters.push(format!("%{}%", words.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")));
-            let n = parameters.len();
-            conditions.push(format!("(prompt LIKE ?{n} ESCAPE '\\' OR answer LIKE ?{n} ESCAPE '\\')"));
+            // LIKE knows the other case of ASCII letters only.
+            let cases = [words.to_lowercase(), words.to_uppercase()].map(|words| {
+                parameters.push(format!("%{}%", words.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")));
+                let n = parameters.len();
+                format!("prompt LIKE ?{n} ESCAPE '\\' OR answer LIKE ?{n} ESCAPE '\\'")
+            });
+            conditions.push(format!("({})", cases.join(" OR ")));
         }
         let rest = format!("WHERE {} ORDER BY at DESC LIMIT {}", conditions.join(" AND "), limit(most));
         let found = self.told(self.read_exchanges(&rest, params_from_iter(parameters)))?;
