@@ -4,7 +4,7 @@ mod common;
 
 use std::{fs, path::PathBuf};
 
-use common::{Home, Mock, Ran, Server, answer, reply};
+use common::{Home, Mock, Ran, STREAM, Server, answer, reply};
 use mmchat::store::record::Database;
 
 /// A home whose route `chat` asks nobody at port 1 first, then the mock.
@@ -248,6 +248,21 @@ fn what_broke_off_is_paid_for_wherever_a_cost_is_told() {
     assert!((sum(&models, &usd) - cost).abs() < 1e-9 && (sum(&routes, &usd) - cost).abs() < 1e-9, "{models} {routes}");
     assert!((sum(&models, &output) - sum(&routes, &output)).abs() < 1e-9, "{models} {routes}");
     assert!(ran.err.contains(&format!("${cost:.6}")), "{ran:#?}");
+    // Nobody says more after the cut, but somebody thinks and breaks off, too; and somebody does only that.
+    let thinks = "{\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hmm, let me think about it\"}}]}";
+    let speaks = "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half an answer\"}}]}";
+    let [thinks, speaks] = [thinks, speaks].map(|data| format!("{STREAM}data: {data}\n\n"));
+    let server = Server::replying(&[&speaks, &thinks, &thinks]);
+    let other = Home::with_config(&format!(
+        "[endpoints.s]\nbase_url = \"{}\"\n[models.one]\nendpoint = \"s\"\nmodel = \"x\"\nprice = {{ input = 1, output = 1000 }}\n\
+         [models.two]\nendpoint = \"s\"\nmodel = \"y\"\nprice = {{ input = 1, output = 1000 }}\n\
+         [routes.r]\nmodels = [\"one\", \"two\"]\non_cut = \"restart\"\n",
+        server.url()
+    ));
+    let told = [&["ask", "-m", "r", "--format", "json", "hello"], &["ask", "-m", "two", "--format", "json", "hello"]]
+        .map(|arguments| other.run(arguments).exits(8).json()["cost"].as_f64().expect("priced"));
+    let recorded = sum(&other.run(&["stats", "--format", "json"]).json(), &usd);
+    assert!((told[0] + told[1] - recorded).abs() < 1e-9 && told[1] > 0.0, "{told:?} {recorded}");
     let compared = home.run(&["compare", "-m", "again,backup", "--format", "json", "hello"]).exits(0).json();
     assert!((compared[0]["cost"].as_f64().expect("priced") - cost).abs() < 1e-9, "{compared}");
 }
@@ -307,7 +322,7 @@ fn no_secret_is_anywhere_but_where_it_was_put() {
         "sk-env-4713",
         "sk-file-4714",
         "password-4715",
-        "query-4716",
+        "query%2F4716",
         "sk-imported-4717",
     ];
     // Services that tell all they were sent.
@@ -321,7 +336,7 @@ fn no_secret_is_anywhere_but_where_it_was_put() {
         "default = \"chat\"\n[endpoints.literal]\nbase_url = \"{}\"\napi_key = \"sk-literal-4711\"\n\
          headers = {{ \"X-Team\" = \"header-4712\" }}\n\
          [endpoints.variable]\nbase_url = \"{}\"\napi_key = {{ env = \"MY_KEY\" }}\n\
-         [endpoints.file]\nbase_url = \"{}?key=query-4716\"\n\
+         [endpoints.file]\nbase_url = \"{}?key=query%2F4716\"\n\
          [models.a]\nendpoint = \"literal\"\nmodel = \"x\"\n[models.b]\nendpoint = \"variable\"\nmodel = \"x\"\n\
          [models.c]\nendpoint = \"file\"\nmodel = \"x\"\n[routes.chat]\nmodels = [\"a\", \"b\", \"c\"]\n",
         servers[0].url(),

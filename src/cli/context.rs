@@ -5,6 +5,7 @@ use std::{
     io::{self, Read},
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
@@ -285,11 +286,16 @@ impl Context {
     }
 
     /// The engine for `config`: it knows what earlier runs learned, and what may be spent. `words`: what services say of
-    /// requests may be kept.
+    /// requests may be kept, as long as what is said to them.
     pub(super) fn engine_for(&self, config: &Config, words: bool) -> Arc<Engine> {
         let mut engine = self.bare_engine();
+        let kept = match config.history.days {
+            _ if !words => Duration::ZERO,
+            Some(days) => Duration::from_secs(u64::from(days) * 24 * 3600),
+            None => Duration::MAX,
+        };
         if let Some(state) = store::state_folder(&self.environment) {
-            engine = engine.with_health(Arc::new(HealthFile::new(&state)), words);
+            engine = engine.with_health(Arc::new(HealthFile::new(&state)), kept);
             if !config.spend.is_empty() {
                 engine = engine.with_ledger(Arc::new(Ledger::new(config.spend.clone(), Database::place(&state))));
             }

@@ -251,9 +251,13 @@ fn delete(args: &DeleteArgs, context: &Context) -> Result<(), CliError> {
         return leave_nothing(&database, now, context);
     }
     for &id in &args.ids {
-        if !database.delete(id)? {
-            return Err(CliError::usage(format!("there is no conversation {id}"), "mmchat history lists them"));
+        if database.exchanges(id)?.is_empty() {
+            let hint = "nothing was forgotten; mmchat history lists them";
+            return Err(CliError::usage(format!("there is no conversation {id}"), hint));
         }
+    }
+    for &id in &args.ids {
+        database.delete(id)?;
         say(&format!("conversation {id} forgotten\n"));
     }
     leave_nothing(&database, now, context)
@@ -261,21 +265,27 @@ fn delete(args: &DeleteArgs, context: &Context) -> Result<(), CliError> {
 
 /// Services may have quoted what is forgotten, and the log may hold it.
 fn leave_nothing(database: &Database, before: Timestamp, context: &Context) -> Result<(), CliError> {
-    update(&file(context)?, &mut |snapshot| snapshot.forget_words(before))?;
-    Ok(database.clear_log()?)
+    let cleared = database.clear_log();
+    let forgot = update(&file(context)?, &mut |snapshot| snapshot.forget_words(before));
+    if let (Err(unforgotten), Err(_)) = (&forgot, &cleared) {
+        say(&format!("warning: {unforgotten}\n"));
+    }
+    cleared?;
+    forgot
 }
 
 fn prune(args: &PruneArgs, context: &Context) -> Result<(), CliError> {
-    let kept = || {
-        let (config, _) = context.config(context.layers(Flags::default())?)?;
-        let unknown =
-            || CliError::usage("how many days are kept?", "say --days NUMBER, or set history_days in the config");
-        config.history.days.ok_or_else(unknown)
+    let days = match args.days {
+        Some(days) => Some(days),
+        None => context.config(context.layers(Flags::default())?)?.0.history.days,
     };
-    let days = args.days.map_or_else(kept, Ok)?;
     let Some(mut database) = record(context)? else {
         say("nothing is kept yet\n");
         return Ok(());
+    };
+    let Some(days) = days else {
+        say("nothing was forgotten: say --days NUMBER, or set history_days in the config; the log is emptied\n");
+        return Ok(database.clear_log()?);
     };
     let now = Timestamp::now();
     let count = database.prune(days, now)?;

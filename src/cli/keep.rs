@@ -48,7 +48,11 @@ impl KeepArgs {
         let Some(most) = &self.max_cost else { return Ok(()) };
         let Money { amount, currency } = most;
         let capped = cost::cap(plan, most).map_err(|least| CliError::Condition {
-            message: format!("this would cost at least {least:.6} {currency}, and --max-cost is {amount} {currency}"),
+            // Rounded up, so that it is enough.
+            message: format!(
+                "this would cost at least {:.6} {currency}, and --max-cost is {amount} {currency}",
+                (least * 1e6 - 1e-3).ceil() / 1e6
+            ),
             hint: "shorten the prompt, choose cheaper models, or raise --max-cost".into(),
         })?;
         if !capped.uncovered.is_empty() {

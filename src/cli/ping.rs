@@ -164,10 +164,9 @@ fn is_new<T: PartialEq>(seen: &mut Vec<T>, name: T) -> bool {
 pub(super) async fn ping_all(engine: &Engine, endpoints: Vec<Arc<Endpoint>>, limit: Duration) -> Vec<Pinged> {
     join_all(endpoints.into_iter().map(async |endpoint| {
         let begun = Instant::now();
-        let target = direct_target(&endpoint, "");
-        let timed = async { (engine.list_models(&target, limit).await, begun.elapsed()) };
-        let ((listed, took), refused) = tokio::join!(timed, engine.refused_keys(&endpoint, limit));
-        let refused = if listed.is_ok() { refused } else { Vec::new() };
+        let listed = engine.list_models(&direct_target(&endpoint, ""), limit).await;
+        let took = begun.elapsed();
+        let refused = if listed.is_ok() { engine.refused_keys(&endpoint, limit).await } else { Vec::new() };
         Pinged { endpoint, listed, refused, took }
     }))
     .await

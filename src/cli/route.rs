@@ -72,7 +72,10 @@ pub(super) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError>
             None => state(standing).to_owned(),
         };
         let turn = if cannot.is_some() { String::new() } else { turns.next().unwrap_or(0).to_string() };
-        let why = cannot.unwrap_or_else(|| why(candidate, &policy, lane.candidates.len()));
+        let mut why = cannot.unwrap_or_else(|| why(candidate, &policy, lane.candidates.len()));
+        if let Some(trouble) = &candidate.unchecked {
+            why = format!("{why}; its spend limits cannot be checked: {trouble}");
+        }
         table.row(vec![turn, target.id.to_string(), target.endpoint.name.clone(), shown, why]);
         if standing != Standing::Free {
             table.mark_bad();
@@ -151,5 +154,6 @@ fn object(candidate: &Explained, policy: &Policy, cannot: Option<&str>, now: Tim
         "expected_cost": seat.cost,
         "blame": candidate.blame,
         "not_asked": cannot,
+        "unchecked": candidate.unchecked,
     })
 }

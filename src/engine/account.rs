@@ -20,8 +20,8 @@ pub struct Account {
     pub any_content: bool,
     /// There was more than one choice, of which the first is shown.
     pub other_choices: bool,
-    /// What the requests before this one cost that broke off, by currency.
-    wasted: Vec<(String, f64)>,
+    /// What each request cost that broke off before this one, with its currency.
+    wasted: Vec<Option<(String, f64)>>,
 }
 
 impl Account {
@@ -49,15 +49,27 @@ impl Account {
     pub fn begin_again(&mut self, target: &Target, prompt_tokens: u64) -> Self {
         let broken_off = std::mem::take(self);
         self.wasted.clone_from(&broken_off.wasted);
-        if let Some((price, usage)) = target.price.as_ref().zip(broken_off.used(prompt_tokens))
-            && let Some(cost) = price.cost(&usage)
-        {
-            match self.wasted.iter_mut().find(|(currency, _)| *currency == price.currency) {
-                Some((_, sum)) => *sum += cost,
-                None => self.wasted.push((price.currency.clone(), cost)),
-            }
-        }
+        self.wasted.push(broken_off.own_cost(target, prompt_tokens));
         broken_off
+    }
+
+    /// The answer is over: where its last request failed and said nothing, what broke off before it stands for the answer.
+    pub fn or_earlier(&mut self, earlier: &mut Option<Self>, outcome: &LaneOutcome, prompt_tokens: u64) {
+        if outcome.result.is_ok() || !self.is_empty() {
+            return;
+        }
+        let Some(earlier) = earlier.take() else { return };
+        let last = outcome.attempts.last().and_then(|attempt| self.own_cost(&attempt.target, prompt_tokens));
+        let mut wasted = std::mem::replace(self, earlier).wasted;
+        // Its own cost is that of its usage.
+        wasted.remove(self.wasted.len());
+        wasted.push(last);
+        self.wasted = wasted;
+    }
+
+    fn own_cost(&self, target: &Target, prompt_tokens: u64) -> Option<(String, f64)> {
+        let price = target.price.as_ref()?;
+        Some((price.currency.clone(), price.cost(&self.used(prompt_tokens)?)?))
     }
 
     /// What a request that said something used, thinking included; as reported, or as estimated.
@@ -72,15 +84,17 @@ impl Account {
     pub fn cost<'o>(&self, usage: Option<&Usage>, outcome: &'o LaneOutcome) -> Option<(f64, &'o str)> {
         let price = outcome.target.as_ref()?.price.as_ref()?;
         let own = usage.and_then(|usage| price.cost(usage));
-        let wasted = self.wasted.iter().find(|(currency, _)| *currency == price.currency).map(|(_, sum)| *sum);
+        let wasted =
+            self.wasted.iter().flatten().filter(|(currency, _)| *currency == price.currency).map(|(_, cost)| *cost);
         let sum = own.into_iter().chain(wasted).reduce(|one, other| one + other)?;
         Some((sum, &price.currency))
     }
 
-    /// The usage reported, or ours, marked. Nothing when there was no answer at all.
+    /// The usage reported, or ours, marked. Nothing when there was no answer at all, not even thoughts.
     #[must_use]
     pub fn usage(&self, outcome: &LaneOutcome, prompt_tokens: u64) -> Option<Usage> {
-        self.reported().or_else(|| (outcome.result.is_ok() || outcome.cut).then(|| self.estimated(prompt_tokens)))
+        let answered = outcome.result.is_ok() || outcome.cut;
+        self.used(prompt_tokens).or_else(|| answered.then(|| self.estimated(prompt_tokens)))
     }
 
     /// Our own estimate of the usage, marked.

@@ -5,6 +5,8 @@
 
 use std::{collections::HashMap, sync::Mutex};
 
+use percent_encoding::percent_decode_str;
+
 use crate::{
     attempt::Credentials,
     chat::ErrorClass,
@@ -57,9 +59,17 @@ pub(super) async fn resolve(
 
 /// What in an address is for its service alone.
 fn secrets_in(address: &url::Url) -> Vec<ApiKey> {
+    let query = address.query().into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
     // Versions are no secrets, and messages are about them.
-    let query = address.query_pairs().filter(|(name, _)| name != "api-version").map(|(_, value)| ApiKey::new(&value));
-    address.password().map(ApiKey::new).into_iter().chain(query).collect()
+    let values = query.filter(|(name, _)| *name != "api-version").map(|(_, value)| value);
+    // As they stand in the address, and as they are meant.
+    let meant = |value: &str| percent_decode_str(value).decode_utf8_lossy().into_owned();
+    address
+        .password()
+        .into_iter()
+        .chain(values)
+        .flat_map(|value| [ApiKey::new(value), ApiKey::new(&meant(value))])
+        .collect()
 }
 
 fn no_key(error: &KeyError, endpoint: &Endpoint) -> ApiError {

@@ -51,8 +51,9 @@ pub(super) struct Probe {
 }
 
 impl Probe {
-    fn new(engine: &Arc<super::Engine>, target: &Arc<Target>, owner: u64) -> Self {
-        let renewing = tokio::spawn(renew(Arc::downgrade(engine), Arc::clone(target), owner));
+    fn new(engine: &Arc<super::Engine>, target: &Arc<Target>, owner: u64, lease: Duration) -> Self {
+        let every = lease.min(LONGEST_PROBE) / 2;
+        let renewing = tokio::spawn(renew(Arc::downgrade(engine), Arc::clone(target), owner, every));
         Self { engine: Arc::clone(engine), target: Arc::clone(target), owner, renewing }
     }
 
@@ -61,15 +62,16 @@ impl Probe {
     }
 }
 
-async fn renew(engine: Weak<super::Engine>, target: Arc<Target>, owner: u64) {
+async fn renew(engine: Weak<super::Engine>, target: Arc<Target>, owner: u64, mut every: Duration) {
     loop {
-        sleep(LONGEST_PROBE / 2).await;
+        sleep(every).await;
         let Some(engine) = engine.upgrade() else { return };
         if !engine.health.look(|snapshot| snapshot.is_held(&target, owner)) {
             return;
         }
         let now = engine.health.now();
         engine.health.change(&engine.keys, |snapshot| snapshot.renew(&target, owner, now));
+        every = LONGEST_PROBE / 2;
     }
 }
 
@@ -86,8 +88,8 @@ impl Drop for Probe {
 pub(super) struct Health {
     known: Mutex<Known>,
     store: Option<Arc<dyn HealthStore>>,
-    /// What services say is kept.
-    words: bool,
+    /// For how long what services say is kept.
+    words: Duration,
     changed: Notify,
     /// The wall clock when this was made, and the other clock at that time: within a process time never jumps.
     epoch: (Timestamp, Instant),
@@ -163,7 +165,7 @@ impl Drop for Busy {
 }
 
 impl Health {
-    pub(super) fn new(store: Option<Arc<dyn HealthStore>>, words: bool) -> Self {
+    pub(super) fn new(store: Option<Arc<dyn HealthStore>>, words: Duration) -> Self {
         let epoch = (Timestamp::now(), Instant::now());
         Self { known: Mutex::default(), store, words, changed: Notify::new(), epoch }
     }
@@ -272,7 +274,7 @@ impl Health {
             let free = snapshot.standing(places, now) == Standing::Free;
             (free, free || snapshot.probe(places, now, (owner, lease), early))
         });
-        if taken { Ok((!free).then(|| Probe::new(engine, target, owner))) } else { Err(()) }
+        if taken { Ok((!free).then(|| Probe::new(engine, target, owner, lease))) } else { Err(()) }
     }
 
     /// Waits until something may have changed, here or in another process, and at most for `limit`.
@@ -287,7 +289,7 @@ impl Health {
     pub(super) fn failed(&self, sent: &Sent, keys: &KeyRing, error: &ApiError, chance: f64) {
         let now = self.now();
         // Where nobody was reached, the words are the system's.
-        let kept = self.words || error.class == ErrorClass::Connect;
+        let kept = !self.words.is_zero() || error.class == ErrorClass::Connect;
         let silent = ApiError { message: String::new(), ..error.clone() };
         let error = if kept { error } else { &silent };
         self.change(keys, |snapshot| {
@@ -357,8 +359,11 @@ impl Health {
     /// Writes what was learned, and after it what `act` changes; whether that went well.
     fn update(&self, store: &dyn HealthStore, keys: &KeyRing, act: &mut dyn FnMut(&mut HealthSnapshot)) -> bool {
         let (now, learned) = (self.now(), self.with(|known| std::mem::take(&mut known.learned)));
+        // What others keep is theirs to forget.
+        let oldest = Some(self.words).filter(|words| !words.is_zero()).and_then(|words| now.checked_sub(words).ok());
         let written = store.update(&mut |snapshot| {
             snapshot.tidy(now);
+            snapshot.forget_words(oldest.unwrap_or(Timestamp::MIN));
             for learned in &learned {
                 apply(snapshot, learned, keys);
             }

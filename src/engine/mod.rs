@@ -7,6 +7,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use futures_util::{Stream, StreamExt, stream};
@@ -78,17 +79,17 @@ impl Engine {
             gates: gate::Gates::default(),
             chance: Mutex::new(fastrand::Rng::new()),
             rotation: credentials::Rotation::default(),
-            health: health::Health::new(None, true),
+            health: health::Health::new(None, Duration::MAX),
             ledger: None,
             wheels: Mutex::default(),
             resident: false,
         }
     }
 
-    /// With what other processes know of failing services, and told what this one learns. Without `words`, what services
-    /// say is not kept: they may quote what they were asked.
+    /// With what other processes know of failing services, and told what this one learns. What services say is
+    /// kept for as long as `words`: they may quote what they were asked.
     #[must_use]
-    pub fn with_health(mut self, store: Arc<dyn HealthStore>, words: bool) -> Self {
+    pub fn with_health(mut self, store: Arc<dyn HealthStore>, words: Duration) -> Self {
         self.health = health::Health::new(Some(store), words);
         self
     }

@@ -27,6 +27,8 @@ pub struct Explained {
     pub blame: Option<String>,
     /// The spend limit that is reached.
     pub spent: Option<String>,
+    /// Why its spend limits could not be checked; it is asked all the same.
+    pub unchecked: Option<String>,
 }
 
 impl Engine {
@@ -41,9 +43,12 @@ impl Engine {
                 let blamed = if let Standing::Aside(_, place) = seat.standing { place } else { places[at].model };
                 let blame = self.health.look(|snapshot| Some(snapshot.place(blamed)?.error.as_ref()?.to_string()));
                 let reached = self.ledger.as_ref().map(|ledger| ledger.reached(&target));
-                // What cannot be checked keeps nobody from being asked.
-                let spent = reached.and_then(|reached| reached.ok().flatten()).map(|reached| reached.to_string());
-                Explained { target, seat, blame: blame.filter(|_| seat.standing != Standing::Free), spent }
+                let (spent, unchecked) = match reached {
+                    Some(Ok(Some(reached))) => (Some(reached.to_string()), None),
+                    Some(Err(trouble)) => (None, Some(trouble)),
+                    _ => (None, None),
+                };
+                Explained { target, seat, blame: blame.filter(|_| seat.standing != Standing::Free), spent, unchecked }
             })
             .collect();
         explained.sort_by_key(|candidate| candidate.spent.is_some());

@@ -44,6 +44,9 @@ pub struct Capped {
     pub longest: Option<u64>,
 }
 
+/// What sums of floats may be off: the least that is told must be enough.
+const ROUNDING: f64 = 1e-9;
+
 /// As long as answers get where nobody says so; many models write no more.
 const LONGEST: u64 = 16_384;
 
@@ -52,8 +55,8 @@ const LONGEST: u64 = 16_384;
 /// all the same are not counted.
 pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
     let mut capped = Capped::default();
-    // The prompts, and with them the shortest answers there are.
-    let (mut prompts, mut least, mut paid) = (0.0, 0.0, 0usize);
+    // The prompts, and the dearest of the shortest answers there are.
+    let (mut prompts, mut shortest, mut paid) = (0.0, 0.0f64, 0usize);
     for lane in &plan.lanes {
         let tokens = lane.call.estimated_tokens();
         let costs = lane.candidates.iter().filter_map(|target| prices(target, most));
@@ -61,11 +64,10 @@ pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
             #[expect(clippy::cast_precision_loss, reason = "a prompt has fewer than 2^52 tokens")]
             let cost = dearest * tokens as f64;
             prompts += cost;
-            least += cost;
             paid += 1;
         }
         let costs = lane.candidates.iter().filter_map(|target| prices(target, most));
-        least += costs.map(|(_, output)| output * choices(lane)).fold(0.0, f64::max);
+        shortest = costs.map(|(_, output)| output * choices(lane)).fold(shortest, f64::max);
         let uncovered = lane.candidates.iter().filter(|target| prices(target, most).is_none());
         capped.uncovered.extend(uncovered.map(|target| target.id.to_string()));
     }
@@ -73,7 +75,8 @@ pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
         return Ok(capped);
     }
     #[expect(clippy::cast_precision_loss, reason = "few lanes")]
-    let share = (most.amount - prompts) / paid as f64;
+    let paid = paid as f64;
+    let (share, least) = ((most.amount - prompts) / paid, prompts + shortest * paid);
     for lane in &mut plan.lanes {
         let costs = lane.candidates.iter().filter_map(|target| prices(target, most));
         let Some(dearest) = costs.map(|(_, output)| output).reduce(f64::max) else { continue };
@@ -84,7 +87,7 @@ pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
             continue;
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates")]
-        let affordable = (share / (dearest * choices(lane))) as u64;
+        let affordable = (share / (dearest * choices(lane)) * (1.0 + ROUNDING)) as u64;
         if affordable == 0 {
             return Err(least);
         }
@@ -204,6 +207,13 @@ mod tests {
         let mut rich = plan(&[Some(10.0)]);
         assert_eq!(cap(&mut rich, &usd(1000.0)).map(|capped| capped.longest), Ok(Some(LONGEST)));
         assert_eq!(cap(&mut plan(&[Some(10.0)]), &usd(0.0009)), Err(0.001 + 0.000_01));
+        // What is told to be the least is enough, and nothing less is.
+        for outputs in [&[Some(10.0), Some(100.0)][..], &[Some(0.3), None, Some(0.7)]] {
+            let least = cap(&mut plan(outputs), &usd(0.0)).expect_err("nothing");
+            assert!(
+                cap(&mut plan(outputs), &usd(least)).is_ok() && cap(&mut plan(outputs), &usd(least * 0.999)).is_err()
+            );
+        }
         assert_eq!(cap(&mut plan(&[None]), &usd(0.0)).map(|capped| capped.longest), Ok(None));
     }
 }

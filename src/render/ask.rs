@@ -234,12 +234,7 @@ impl AskView {
     fn over(&mut self, outcome: &LaneOutcome, message: Option<String>, to: &mut Output) {
         self.end_thinking(to);
         self.close_answer(to);
-        if outcome.result.is_err()
-            && !self.kept.any_content
-            && let Some(earlier) = self.earlier.take()
-        {
-            self.kept = earlier;
-        }
+        self.kept.or_earlier(&mut self.earlier, outcome, self.settings.prompt_tokens);
         let usage = self.kept.usage(outcome, self.settings.prompt_tokens);
         let cost = self.kept.cost(usage.as_ref(), outcome);
         if matches!(self.settings.format, Format::Json | Format::Jsonl) {

@@ -2,7 +2,7 @@
 //!
 //! Owns what `route::classify` only decides: waiting, repeating, changing keys, going on, giving up. The work is a
 //! plain `async` function that reports through a bounded channel; [`run`] polls both as one stream, on the caller's
-//! task, so nothing is spawned and dropping the stream stops everything.
+//! task, so dropping the stream stops everything; only what renews a probe's lease is spawned, and ends with the probe.
 
 use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 

@@ -135,8 +135,9 @@ async fn a_probe_that_waits_for_long_stays_the_only_one() {
 async fn a_probe_that_is_dropped_is_given_back() {
     let mut process = Process::new([refused(), refused(), refused()]);
     let kept: Arc<dyn HealthStore> = Arc::new(Kept::default());
-    process.engine =
-        Arc::new(Arc::into_inner(process.engine).expect("nobody else has it").with_health(Arc::clone(&kept), true));
+    process.engine = Arc::new(
+        Arc::into_inner(process.engine).expect("nobody else has it").with_health(Arc::clone(&kept), Duration::MAX),
+    );
     assert!(process.ask(lane(two())).await.outcome.result.is_err());
     sleep(SECOND * 6).await;
     process.answers([Reply::Silence, answer()]);
@@ -172,7 +173,7 @@ async fn what_cannot_be_written_is_known_here_all_the_same() {
     }
     let mut process = Process::new([refused(), refused(), status(403)]);
     let engine = Arc::into_inner(process.engine).expect("nobody else has it");
-    process.engine = Arc::new(engine.with_health(Arc::new(ReadOnly), true));
+    process.engine = Arc::new(engine.with_health(Arc::new(ReadOnly), Duration::MAX));
     assert!(process.ask(lane(two())).await.outcome.result.is_err());
     process.answers([answer()]);
     let ran = process.ask(lane(two())).await;

@@ -136,12 +136,7 @@ impl LaneView {
     }
 
     fn finish(&mut self, outcome: LaneOutcome) {
-        if outcome.result.is_err()
-            && self.kept.is_empty()
-            && let Some(earlier) = self.earlier.take()
-        {
-            self.kept = earlier;
-        }
+        self.kept.or_earlier(&mut self.earlier, &outcome, self.prompt_tokens);
         self.tail = String::new();
         self.outcome = Some(outcome);
     }

@@ -216,9 +216,15 @@ impl Place {
         self.probe.as_ref().map(|lease| lease.until).filter(|until| *until > now)
     }
 
-    /// Whether somebody is kept from asking it.
+    /// Whether somebody is kept from asking it, or is to be the probe: for that, it must have been heard of lately.
     pub(super) fn keeps_off(&self, now: Timestamp) -> bool {
-        self.is_aside(now) || self.leased(now).is_some() || self.breaker.state(now) != State::Closed
+        let lately = || self.seen.is_some_and(|seen| now.duration_since(seen) < jiff::SignedDuration::from_hours(1));
+        let open = match self.breaker.state(now) {
+            State::Closed => false,
+            State::Open(_) => true,
+            State::HalfOpen => lately(),
+        };
+        open || self.is_aside(now) || self.leased(now).is_some()
     }
 
     /// Whether it is left alone as a service asked for, or for what it said.

@@ -90,6 +90,8 @@ pub enum RecordError {
 pub struct Database {
     pub(super) connection: Connection,
     path: PathBuf,
+    /// What others write to it later is not seen.
+    pub(super) is_fixed: bool,
 }
 
 impl Database {
@@ -111,7 +113,7 @@ impl Database {
         let _lock = lock_within(path, limit).map_err(folder)?;
         make_private(path).map_err(folder)?;
         let database = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        database.ready()?;
+        database.ready(limit)?;
         Ok(database)
     }
 
@@ -125,7 +127,7 @@ impl Database {
         check_regular(path).map_err(|source| RecordError::Folder { path: path.to_owned(), source })?;
         match path.try_exists() {
             Ok(true) => match Self::open_within(path, limit) {
-                Err(RecordError::Folder { .. } | RecordError::Statement { .. }) => Self::open_unwritable(path),
+                Err(RecordError::Folder { .. } | RecordError::Statement { .. }) => Self::open_unwritable(path, limit),
                 opened => opened.map(Some),
             },
             Ok(false) => Ok(None),
@@ -134,17 +136,19 @@ impl Database {
     }
 
     /// Where nothing can be written; `None`: there is nothing in it.
-    fn open_unwritable(path: &Path) -> Result<Option<Self>, RecordError> {
+    fn open_unwritable(path: &Path, limit: Duration) -> Result<Option<Self>, RecordError> {
         let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY;
         let mut database = Self::connect(path, read_only)?;
-        database.told(database.connection.busy_timeout(BUSY))?;
+        database.told(database.connection.busy_timeout(limit))?;
         let mut version = database.check();
-        // Without its log SQLite cannot tell whether anybody writes to it. Nobody can, and there is no log to be missed.
-        if matches!(version, Err(RecordError::Statement { .. }))
+        // Without its log SQLite cannot tell whether anybody writes to it. Where the log cannot be made nobody does, and
+        // there is none to be missed.
+        if version.as_ref().is_err_and(cannot_open)
             && let Some(alone) = immutable(path)
         {
             database = Self::connect(&alone, read_only | OpenFlags::SQLITE_OPEN_URI)?;
             path.clone_into(&mut database.path);
+            database.is_fixed = true;
             version = database.check();
         }
         Ok((version? == VERSION).then_some(database))
@@ -165,13 +169,13 @@ impl Database {
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, RecordError> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
         let connection = Connection::open_with_flags(path, flags).map_err(|error| problem(path, error))?;
-        Ok(Self { connection, path: path.to_owned() })
+        Ok(Self { connection, path: path.to_owned(), is_fixed: false })
     }
 
     /// Checks that it is ours, and brings it up to date.
-    fn ready(&self) -> Result<(), RecordError> {
+    fn ready(&self, limit: Duration) -> Result<(), RecordError> {
         let connection = &self.connection;
-        self.told(connection.busy_timeout(BUSY))?;
+        self.told(connection.busy_timeout(limit))?;
         let version = self.check()?;
         self.told(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true))?;
         if version == 0 {
@@ -239,12 +243,20 @@ impl Database {
     }
 }
 
+/// A file could not be opened, or not be written to.
+fn cannot_open(error: &RecordError) -> bool {
+    let RecordError::Statement { source, .. } = error else { return false };
+    matches!(source.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
+}
+
 /// The name under which SQLite opens a database that has no log, and that nobody changes.
 fn immutable(path: &Path) -> Option<PathBuf> {
-    let mut log = path.as_os_str().to_owned();
-    log.push("-wal");
-    if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
-        return None;
+    for end in ["-wal", "-journal"] {
+        let mut log = path.as_os_str().to_owned();
+        log.push(end);
+        if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
+            return None;
+        }
     }
     let mut url = url::Url::from_file_path(std::path::absolute(path).ok()?).ok()?;
     url.set_query(Some("immutable=1"));
@@ -302,23 +314,22 @@ mod tests {
         }
     }
 
+    #[cfg(unix)]
     #[test]
     fn a_copy_that_nothing_can_be_written_beside_is_read() {
-        let (folder, path) = place();
+        let (_folder, path) = place();
         let database = Database::open(&path).expect("made");
         database.clear_log().expect("nobody reads");
         drop(database);
         for end in ["db-wal", "db-shm"] {
             let _ = fs::remove_file(path.with_extension(end));
         }
-        let alone = immutable(&path).expect("it has no log");
-        let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-        let database = Database::connect(&alone, read_only).expect("opened");
-        assert_eq!(database.check().expect("ours"), VERSION);
-        assert!(!path.with_extension("db-wal").exists(), "nothing was made beside it");
+        // Where this is, SQLite can make no file of its own.
+        std::os::unix::fs::symlink("nowhere/at/all", path.with_extension("db-shm")).expect("a link");
+        let database = Database::open_existing(&path).expect("opened").expect("there");
+        assert_eq!((database.is_fixed, database.is_whole().map_err(|e| e.to_string())), (true, Ok(true)));
         fs::write(path.with_extension("db-wal"), "a log").expect("writable");
-        assert_eq!(immutable(&path), None, "what is in the log would be missed");
-        drop(folder);
+        assert!(Database::open_existing(&path).is_err(), "what is in the log would be missed");
     }
 
     /// Two connections of one process: opening the second must not take away what the first has locked.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use rusqlite::{OptionalExtension, Params, Row, params, params_from_iter};
+use rusqlite::{OptionalExtension, Params, Row, functions::FunctionFlags, params, params_from_iter};
 
 use super::{Database, RecordError};
 
@@ -129,18 +129,25 @@ impl Database {
             parameters.push(phrases.collect::<Vec<_>>().join(" AND "));
             conditions.push("id IN (SELECT rowid FROM words WHERE words MATCH ?1)".to_owned());
         }
+        if !looked_for.is_empty() {
+            self.told(self.know_lower_case())?;
+        }
         for words in looked_for {
-            // LIKE knows the other case of ASCII letters only.
-            let cases = [words.to_lowercase(), words.to_uppercase()].map(|words| {
-                parameters.push(format!("%{}%", words.replace('\\', "\\\\").replace('%', "\\%").replace('_', "\\_")));
-                let n = parameters.len();
-                format!("prompt LIKE ?{n} ESCAPE '\\' OR answer LIKE ?{n} ESCAPE '\\'")
-            });
-            conditions.push(format!("({})", cases.join(" OR ")));
+            parameters.push(words.to_lowercase());
+            let n = parameters.len();
+            conditions.push(format!("(instr(lower_case(prompt), ?{n}) OR instr(lower_case(answer), ?{n}))"));
         }
         let rest = format!("WHERE {} ORDER BY at DESC LIMIT {}", conditions.join(" AND "), limit(most));
         let found = self.told(self.read_exchanges(&rest, params_from_iter(parameters)))?;
         Ok(found.into_iter().map(|exchange| Found { excerpt: excerpt(&exchange, words), exchange }).collect())
+    }
+
+    /// SQLite's own `lower` knows ASCII letters only.
+    fn know_lower_case(&self) -> rusqlite::Result<()> {
+        let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
+        self.connection.create_scalar_function("lower_case", 1, flags, |call| {
+            call.get::<String>(0).map(|text| text.to_lowercase())
+        })
     }
 
     /// Brings the index of words up to date, some exchanges at a time: others want to write, too.

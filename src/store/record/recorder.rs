@@ -136,9 +136,7 @@ impl Recorder {
         let own = own.or_else(|| account.used(lane.prompt_tokens));
         let last = outcome.attempts.last().zip(own);
         lane.used.extend(last.map(|(attempt, usage)| (attempt.at, attempt.target.id.clone(), usage)));
-        if outcome.result.is_err() && !account.any_content {
-            account = lane.earlier.take().unwrap_or(account);
-        }
+        account.or_earlier(&mut lane.earlier, &outcome, lane.prompt_tokens);
         let said = self.options.words.then(|| Said {
             answer: [account.answer.text.as_str(), account.answer.refusal.as_str()].concat(),
             reasoning: account.answer.reasoning.clone(),
@@ -149,7 +147,7 @@ impl Recorder {
             command: self.options.command,
             asked: lane.asked.clone(),
             is_route: lane.is_route,
-            usage: account.usage(&outcome, lane.prompt_tokens).or_else(|| account.used(lane.prompt_tokens)),
+            usage: account.usage(&outcome, lane.prompt_tokens),
             used: by_request(&outcome.attempts, std::mem::take(&mut lane.used)),
             outcome,
             said,
@@ -217,7 +215,7 @@ pub(super) fn write(
     if let Some(days) = days
         && database.prune(days, Timestamp::now())? > 0
         && let Err(error) = database.clear_log()
-        // While somebody reads, it is left to whoever comes next.
+        // While somebody reads, it stays until the log has grown.
         && !matches!(error, RecordError::InLog { .. })
     {
         return Err(error);

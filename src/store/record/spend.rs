@@ -55,7 +55,7 @@ impl Ledger {
         {
             return Err(trouble.clone());
         }
-        if !matches!(&*opened, Opened::Yes(_)) || !self.place.exists() {
+        if !matches!(&*opened, Opened::Yes(database) if !database.is_fixed) || !self.place.exists() {
             *opened = match Database::open_existing_within(&self.place, PATIENCE) {
                 Ok(database) => database.map_or(Opened::No, Opened::Yes),
                 Err(error) => Opened::Failed(Instant::now(), error.to_string()),

@@ -178,7 +178,7 @@ fn what_was_spent_is_held_against_the_limits() {
 fn words_are_found_in_every_script_and_gone_when_forgotten() {
     let (_folder, mut database) = opened();
     let first = database
-        .insert(&said("What is a borrow checker?", "It 借用检查器 says \"no\" 100% Öl."), None)
+        .insert(&said("What is a borrow checker?", "It 借用检查器 says \"no\" 100% Öl. Да"), None)
         .expect("written");
     let second = database.insert(&said("另一个问题", "答案"), None).expect("written").expect("one");
     let found = |database: &mut Database, words: &str| {
@@ -201,6 +201,10 @@ fn words_are_found_in_every_script_and_gone_when_forgotten() {
         ("checker, what, 借用检查, no", vec![1]),
         ("no, 0%", vec![1]),
         ("öl", vec![1]),
+        ("да", vec![1]),
+        ("ДА", vec![1]),
+        ("Да, ÖL, 100%", vec![1]),
+        ("_", vec![]),
         ("checker, 问题", vec![]),
         ("checker what", vec![]),
         ("\"", vec![1]),
