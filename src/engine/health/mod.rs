@@ -6,14 +6,13 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, Weak},
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
 use jiff::Timestamp;
 use tokio::{
     sync::Notify,
-    task::JoinHandle,
     time::{Instant, sleep},
 };
 
@@ -21,11 +20,13 @@ use crate::{
     chat::ErrorClass,
     keys::KeyRing,
     protocol::ApiError,
-    route::health::{
-        Blame, ByPlace, HealthError, HealthSnapshot, HealthStore, KeyHash, LONGEST_PROBE, PlaceId, Places, Standing,
-    },
+    route::health::{Blame, ByPlace, HealthError, HealthSnapshot, HealthStore, KeyHash, PlaceId, Places, Standing},
     target::Target,
 };
+
+mod probe;
+
+pub(super) use probe::Probe;
 
 /// How often a verdict that another process awaits is looked for.
 const LOOK: Duration = Duration::from_millis(200);
@@ -39,49 +40,6 @@ pub(super) struct Sent {
     pub(super) at: Timestamp,
     /// It is the probe.
     pub(super) probe: Option<u64>,
-}
-
-/// The right to find out whether somebody is back; given back when dropped without a verdict.
-pub(super) struct Probe {
-    engine: Arc<super::Engine>,
-    target: Arc<Target>,
-    owner: u64,
-    /// Says that it goes on, as long as it does.
-    renewing: JoinHandle<()>,
-}
-
-impl Probe {
-    fn new(engine: &Arc<super::Engine>, target: &Arc<Target>, owner: u64, lease: Duration) -> Self {
-        let every = lease.min(LONGEST_PROBE) / 2;
-        let renewing = tokio::spawn(renew(Arc::downgrade(engine), Arc::clone(target), owner, every));
-        Self { engine: Arc::clone(engine), target: Arc::clone(target), owner, renewing }
-    }
-
-    pub(super) fn owner(&self) -> u64 {
-        self.owner
-    }
-}
-
-async fn renew(engine: Weak<super::Engine>, target: Arc<Target>, owner: u64, mut every: Duration) {
-    loop {
-        sleep(every).await;
-        let Some(engine) = engine.upgrade() else { return };
-        if !engine.health.look(|snapshot| snapshot.is_held(&target, owner)) {
-            return;
-        }
-        let now = engine.health.now();
-        engine.health.change(&engine.keys, |snapshot| snapshot.renew(&target, owner, now));
-        every = LONGEST_PROBE / 2;
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        self.renewing.abort();
-        let sent = Sent { target: Arc::clone(&self.target), key: None, at: Timestamp::MIN, probe: Some(self.owner) };
-        let engine = Arc::clone(&self.engine);
-        engine.health.learn(sent, &engine.keys, Good::GaveBack);
-    }
 }
 
 /// The snapshot, and what is to be added to it.
@@ -258,23 +216,6 @@ impl Health {
     /// Looks at the whole snapshot.
     pub(super) fn look<T>(&self, look: impl FnOnce(&HealthSnapshot) -> T) -> T {
         self.with(|known| look(&known.snapshot))
-    }
-
-    /// Takes the probe of a candidate: the right to, if nobody else has it; `Ok(None)`: everybody may ask it.
-    pub(super) fn probe(
-        engine: &Arc<super::Engine>,
-        target: &Arc<Target>,
-        places: &Places,
-        lease: Duration,
-        early: bool,
-    ) -> Result<Option<Probe>, ()> {
-        let health = &engine.health;
-        let (now, owner) = (health.now(), fastrand::u64(1..));
-        let (free, taken) = health.change(&engine.keys, |snapshot| {
-            let free = snapshot.standing(places, now) == Standing::Free;
-            (free, free || snapshot.probe(places, now, (owner, lease), early))
-        });
-        if taken { Ok((!free).then(|| Probe::new(engine, target, owner, lease))) } else { Err(()) }
     }
 
     /// Waits until something may have changed, here or in another process, and at most for `limit`.
