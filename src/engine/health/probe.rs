@@ -29,8 +29,8 @@ pub(in crate::engine) struct Probe {
 
 impl Probe {
     fn new(engine: &Arc<Engine>, target: &Arc<Target>, owner: u64, lease: Duration) -> Self {
-        let every = lease.min(LONGEST_PROBE) / 2;
-        let renewing = tokio::spawn(renew(Arc::downgrade(engine), Arc::clone(target), owner, every));
+        let lease = lease.min(LONGEST_PROBE);
+        let renewing = tokio::spawn(renew(Arc::downgrade(engine), Arc::clone(target), owner, lease));
         Self { engine: Arc::clone(engine), target: Arc::clone(target), owner, renewing }
     }
 
@@ -39,16 +39,15 @@ impl Probe {
     }
 }
 
-async fn renew(engine: Weak<Engine>, target: Arc<Target>, owner: u64, mut every: Duration) {
+async fn renew(engine: Weak<Engine>, target: Arc<Target>, owner: u64, lease: Duration) {
     loop {
-        sleep(every).await;
+        sleep(lease / 2).await;
         let Some(engine) = engine.upgrade() else { return };
         if !engine.health.look(|snapshot| snapshot.is_held(&target, owner)) {
             return;
         }
         let now = engine.health.now();
-        engine.health.change(&engine.keys, |snapshot| snapshot.renew(&target, owner, now));
-        every = LONGEST_PROBE / 2;
+        engine.health.change(&engine.keys, |snapshot| snapshot.renew(&target, now, (owner, lease)));
     }
 }
 

@@ -173,12 +173,12 @@ impl HealthSnapshot {
         leased(places.endpoint).max(leased(places.model))
     }
 
-    /// The probe of `owner` takes longer; nobody else is to begin one meanwhile.
-    pub fn renew(&mut self, target: &Target, owner: u64, now: Timestamp) {
+    /// The probe of `owner` takes longer: nobody else is to begin one for another `lease`.
+    pub fn renew(&mut self, target: &Target, now: Timestamp, (owner, lease): (u64, Duration)) {
         for id in [PlaceId::endpoint(&target.endpoint), PlaceId::model(target)] {
-            let lease = self.places.get_mut(&id).and_then(|place| place.probe.as_mut());
-            if let Some(lease) = lease.filter(|lease| lease.owner == owner) {
-                lease.until = later(now, LONGEST_PROBE);
+            let held = self.places.get_mut(&id).and_then(|place| place.probe.as_mut());
+            if let Some(held) = held.filter(|held| held.owner == owner) {
+                held.until = later(now, lease.min(LONGEST_PROBE));
             }
         }
     }
