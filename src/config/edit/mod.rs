@@ -284,7 +284,9 @@ impl Edit {
     /// The key of the entry called `name`, as it is written.
     fn find(&self, table: &str, name: &str) -> Option<String> {
         let name = normalised(name);
-        entries(self.document.get(table)).map(|(key, _)| key).find(|key| normalised(key) == name).map(str::to_owned)
+        // Composing is slow, and ASCII is composed: imports look for thousands of names.
+        let is_it = |key: &&str| *key == name || (!key.is_ascii() && normalised(key) == name);
+        entries(self.document.get(table)).map(|(key, _)| key).find(is_it).map(str::to_owned)
     }
 
     fn existing(&self, table: &'static str, kind: &'static str, name: &str) -> Result<String, EditError> {
