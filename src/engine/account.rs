@@ -22,6 +22,8 @@ pub struct Account {
     pub other_choices: bool,
     /// What each request cost that broke off before this one, with its currency.
     wasted: Vec<Option<(String, f64)>>,
+    /// What broke off and was begun again elsewhere, until that says something.
+    earlier: Option<Box<Account>>,
 }
 
 impl Account {
@@ -43,24 +45,24 @@ impl Account {
         }
     }
 
-    /// Another request begins, since the one to `target` failed: what that said is taken away, and what it cost is kept in
-    /// mind.
-    #[must_use]
-    pub fn begin_again(&mut self, target: &Target, prompt_tokens: u64) -> Self {
-        let broken_off = std::mem::take(self);
+    /// Another request begins, since the one to `target` failed: what that said is no part of the answer, and what it cost
+    /// is kept in mind.
+    pub fn begin_again(&mut self, target: &Target, prompt_tokens: u64) {
+        let mut broken_off = std::mem::take(self);
         self.wasted.clone_from(&broken_off.wasted);
         self.wasted.push(broken_off.own_cost(target, prompt_tokens));
-        broken_off
+        let before = broken_off.earlier.take();
+        self.earlier = if broken_off.any_content { Some(Box::new(broken_off)) } else { before };
     }
 
     /// The answer is over: where its last request failed and said nothing, what broke off before it stands for the answer.
-    pub fn or_earlier(&mut self, earlier: &mut Option<Self>, outcome: &LaneOutcome, prompt_tokens: u64) {
+    pub fn close(&mut self, outcome: &LaneOutcome, prompt_tokens: u64) {
         if outcome.result.is_ok() || !self.is_empty() {
             return;
         }
-        let Some(earlier) = earlier.take() else { return };
+        let Some(earlier) = self.earlier.take() else { return };
         let last = outcome.attempts.last().and_then(|attempt| self.own_cost(&attempt.target, prompt_tokens));
-        let mut wasted = std::mem::replace(self, earlier).wasted;
+        let mut wasted = std::mem::replace(self, *earlier).wasted;
         // Its own cost is that of its usage.
         wasted.remove(self.wasted.len());
         wasted.push(last);

@@ -32,9 +32,12 @@ impl Engine {
     /// Which of an endpoint's several keys are refused, by their places from 0; each is asked with. What says nothing of the
     /// key does not count.
     pub async fn refused_keys(&self, endpoint: &Arc<Endpoint>, limit: Duration) -> Vec<(usize, ApiError)> {
-        let keys = Some(&endpoint.keys).filter(|keys| keys.len() > 1).map_or(&[][..], Vec::as_slice);
+        if endpoint.keys.len() < 2 {
+            return Vec::new();
+        }
         let target = direct_target(endpoint, "");
-        let listed = join_all(keys.iter().map(|key| timeout(limit, self.list_with(&target, Some(key))))).await;
+        let lists = endpoint.keys.iter().map(|key| timeout(limit, self.list_with(&target, Some(key))));
+        let listed = join_all(lists).await;
         let refused = |error: &ApiError| matches!(error.class, ErrorClass::Auth | ErrorClass::Quota);
         let errors = listed.into_iter().enumerate().filter_map(|(place, listed)| Some((place, listed.ok()?.err()?)));
         errors.filter(|(_, error)| refused(error)).collect()

@@ -34,8 +34,6 @@ pub struct Settings {
 pub struct AskView {
     settings: Settings,
     kept: Account,
-    /// What broke off and was started again elsewhere, until that says something.
-    earlier: Option<Account>,
     held: Held,
     /// The heading of the Markdown source is there.
     headed: bool,
@@ -57,7 +55,6 @@ impl AskView {
             markdown: markdown.map(Markdown::new),
             settings,
             kept: Account::default(),
-            earlier: None,
             held: Held::default(),
             headed: false,
             sanitiser: Sanitiser::default(),
@@ -119,10 +116,7 @@ impl AskView {
     /// Another attempt begins: what the failed one put out is no part of the answer.
     fn start_again(&mut self, failed: &Target, to: &mut Output) {
         self.end_thinking(to);
-        let broken_off = self.kept.begin_again(failed, self.settings.prompt_tokens);
-        if broken_off.any_content {
-            self.earlier = Some(broken_off);
-        }
+        self.kept.begin_again(failed, self.settings.prompt_tokens);
         self.held.start_again();
         self.markdown = self.markdown.as_ref().and(self.settings.look.out_width).map(Markdown::new);
         self.sanitiser = Sanitiser::default();
@@ -234,7 +228,7 @@ impl AskView {
     fn over(&mut self, outcome: &LaneOutcome, message: Option<String>, to: &mut Output) {
         self.end_thinking(to);
         self.close_answer(to);
-        self.kept.or_earlier(&mut self.earlier, outcome, self.settings.prompt_tokens);
+        self.kept.close(outcome, self.settings.prompt_tokens);
         let usage = self.kept.usage(outcome, self.settings.prompt_tokens);
         let cost = self.kept.cost(usage.as_ref(), outcome);
         if matches!(self.settings.format, Format::Json | Format::Jsonl) {

@@ -231,8 +231,8 @@ impl Health {
         let now = self.now();
         // Where nobody was reached, the words are the system's.
         let kept = !self.words.is_zero() || error.class == ErrorClass::Connect;
-        let silent = ApiError { message: String::new(), ..error.clone() };
-        let error = if kept { error } else { &silent };
+        let wordless = (!kept).then(|| ApiError { message: String::new(), ..error.clone() });
+        let error = wordless.as_ref().unwrap_or(error);
         self.change(keys, |snapshot| {
             let blame = blame(snapshot, sent, keys);
             snapshot.failed(&blame, error, now, chance);

@@ -64,20 +64,32 @@ async fn who_answers_slowly_is_not_cut_short_for_one_that_is_left_alone() {
     assert_eq!((ran.models(), ran.took), (vec!["b-upstream"], SECOND * 50));
 }
 
-#[tokio::test(start_paused = true)]
-async fn one_request_finds_out_and_the_others_wait_for_its_verdict() {
+/// A process that found `a` dead and was refused by `b`; `a` may be probed again.
+async fn with_nobody_left() -> Process {
     let process = Process::new([refused(), refused(), status(403)]);
     assert!(process.ask(lane(two())).await.outcome.result.is_err());
     sleep(SECOND * 6).await;
-    // The first lane to come is the probe; its answer takes three seconds to begin.
-    process.answers([Reply::Pieces(vec![(SECOND * 3, HELLO), (Duration::ZERO, STOP)]), answer(), answer()]);
+    process
+}
+
+/// How three lanes end that are asked at once.
+async fn three_at_once(process: &Process) -> Vec<LaneOutcome> {
     let lanes = (0..3).map(|_| lane(two())).collect();
-    let events: Vec<Event> = process.engine.run(Plan { lanes, at_once: None }).collect().await;
-    let ended = events.iter().filter_map(|event| match &event.kind {
-        EventKind::Finished(outcome) => Some((outcome.result.is_ok(), outcome.attempts.len())),
+    let ended = process.engine.run(Plan { lanes, at_once: None }).filter_map(async |event| match event.kind {
+        EventKind::Finished(outcome) => Some(*outcome),
         _ => None,
     });
-    assert_eq!(ended.collect::<Vec<_>>(), [(true, 1); 3]);
+    ended.collect().await
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_request_finds_out_and_the_others_wait_for_its_verdict() {
+    let process = with_nobody_left().await;
+    // The first lane to come is the probe; its answer takes three seconds to begin.
+    process.answers([Reply::Pieces(vec![(SECOND * 3, HELLO), (Duration::ZERO, STOP)]), answer(), answer()]);
+    let ended = three_at_once(&process).await;
+    let ended: Vec<_> = ended.iter().map(|outcome| (outcome.result.is_ok(), outcome.attempts.len())).collect();
+    assert_eq!(ended, [(true, 1); 3]);
 }
 
 /// A file for others to read, in memory.
@@ -97,26 +109,17 @@ impl HealthStore for Kept {
 
 #[tokio::test(start_paused = true)]
 async fn who_is_being_probed_by_another_keeps_nobody_from_asking_the_next() {
-    let process = Process::new([refused(), refused(), status(403)]);
-    assert!(process.ask(lane(two())).await.outcome.result.is_err());
-    sleep(SECOND * 6).await;
+    let process = with_nobody_left().await;
     process.answers([Reply::Pieces(vec![(SECOND * 30, HELLO), (Duration::ZERO, STOP)]), answer(), answer()]);
-    let lanes = (0..3).map(|_| lane(two())).collect();
-    let events: Vec<Event> = process.engine.run(Plan { lanes, at_once: None }).collect().await;
-    let ended = events.iter().filter_map(|event| match &event.kind {
-        EventKind::Finished(outcome) => Some(outcome.target.as_ref().expect("asked").id.0.clone()),
-        _ => None,
-    });
-    let mut ended: Vec<_> = ended.collect();
-    ended.sort_unstable();
-    assert_eq!(ended, ["a", "b", "b"]);
+    let ended = three_at_once(&process).await;
+    let mut asked: Vec<_> = ended.iter().map(|outcome| outcome.target.as_ref().expect("asked").id.0.as_str()).collect();
+    asked.sort_unstable();
+    assert_eq!(asked, ["a", "b", "b"]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_probe_that_waits_for_long_stays_the_only_one() {
-    let process = Process::new([refused(), refused(), status(403)]);
-    assert!(process.ask(lane(two())).await.outcome.result.is_err());
-    sleep(SECOND * 6).await;
+    let process = with_nobody_left().await;
     // Nobody else is left for the first; it says nothing for five minutes.
     process.answers([Reply::Pieces(vec![(SECOND * 300, HELLO), (Duration::ZERO, STOP)]), answer(), answer()]);
     let first = tokio::spawn(process.engine.run(Plan::of(lane(two()))).collect::<Vec<Event>>());

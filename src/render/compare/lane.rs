@@ -27,8 +27,6 @@ pub(super) struct LaneView {
     pub(super) name: String,
     pub(super) prompt_tokens: u64,
     pub(super) kept: Account,
-    /// What broke off and was started again elsewhere, until that says something.
-    earlier: Option<Account>,
     /// Until its turn comes: nothing.
     progress: Option<Progress>,
     asking: Option<(Arc<Target>, Instant)>,
@@ -64,7 +62,6 @@ impl LaneView {
             name: name.to_owned(),
             prompt_tokens,
             kept: Account::default(),
-            earlier: None,
             progress: None,
             asking: None,
             first: None,
@@ -125,10 +122,7 @@ impl LaneView {
 
     /// Another attempt begins: what the failed one put out is no part of the answer.
     fn start_again(&mut self, failed: &Target) {
-        let broken_off = self.kept.begin_again(failed, self.prompt_tokens);
-        if broken_off.any_content {
-            self.earlier = Some(broken_off);
-        }
+        self.kept.begin_again(failed, self.prompt_tokens);
         self.sanitiser = Sanitiser::default();
         self.tail.clear();
         self.first = None;
@@ -136,7 +130,7 @@ impl LaneView {
     }
 
     fn finish(&mut self, outcome: LaneOutcome) {
-        self.kept.or_earlier(&mut self.earlier, &outcome, self.prompt_tokens);
+        self.kept.close(&outcome, self.prompt_tokens);
         self.tail = String::new();
         self.outcome = Some(outcome);
     }

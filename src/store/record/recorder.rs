@@ -46,8 +46,6 @@ struct Lane {
     prompt_tokens: u64,
     said: Said,
     account: Account,
-    /// What broke off and was begun again elsewhere, until that says something.
-    earlier: Option<Account>,
     /// What each request used that said anything, by when it was sent and to whom.
     used: Vec<(Timestamp, TargetId, Usage)>,
     /// How far it has come, in case it is stopped; `None`: it is over.
@@ -79,7 +77,6 @@ impl Recorder {
             prompt_tokens: lane.call.estimated_tokens(),
             said: Said { follows: options.follows, ..asked_of(&lane.call) },
             account: Account::default(),
-            earlier: None,
             used: Vec::new(),
             progress: Some(Progress::new(Instant::now())),
         });
@@ -102,13 +99,9 @@ impl Recorder {
             }
             EventKind::Failed { record, .. } => {
                 let Some(lane) = self.lanes.get_mut(event.lane) else { return };
-                let broken_off = lane.account.begin_again(&record.target, lane.prompt_tokens);
-                lane.used.extend(
-                    broken_off.used(lane.prompt_tokens).map(|usage| (record.at, record.target.id.clone(), usage)),
-                );
-                if broken_off.any_content {
-                    lane.earlier = Some(broken_off);
-                }
+                let used = lane.account.used(lane.prompt_tokens);
+                lane.used.extend(used.map(|usage| (record.at, record.target.id.clone(), usage)));
+                lane.account.begin_again(&record.target, lane.prompt_tokens);
             }
             EventKind::Finished(outcome) => self.over(event.lane, (**outcome).clone()),
             EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) => {}
@@ -136,7 +129,7 @@ impl Recorder {
         let own = own.or_else(|| account.used(lane.prompt_tokens));
         let last = outcome.attempts.last().zip(own);
         lane.used.extend(last.map(|(attempt, usage)| (attempt.at, attempt.target.id.clone(), usage)));
-        account.or_earlier(&mut lane.earlier, &outcome, lane.prompt_tokens);
+        account.close(&outcome, lane.prompt_tokens);
         let said = self.options.words.then(|| Said {
             answer: [account.answer.text.as_str(), account.answer.refusal.as_str()].concat(),
             reasoning: account.answer.reasoning.clone(),
