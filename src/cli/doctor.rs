@@ -16,6 +16,7 @@ use super::{
     exit::Exit,
     keep::{KeepArgs, Keeper, close_all},
     listing::ListArgs,
+    ping::is_new,
     request::unknown_name,
 };
 use crate::{
@@ -157,10 +158,7 @@ fn chosen(config: &Config, args: &DoctorArgs) -> Result<Vec<Checkup>, CliError> 
     // Named twice, it is asked once: an endpoint and its first model are one checkup.
     let mut seen = Vec::new();
     checkups.retain(|checkup| {
-        let what = (checkup.endpoint.name.clone(), checkup.model.as_ref().map(|model| model.id.clone()));
-        let new = !seen.contains(&what);
-        seen.push(what);
-        new
+        is_new(&mut seen, (checkup.endpoint.name.clone(), checkup.model.as_ref().map(|model| model.id.clone())))
     });
     Ok(checkups)
 }

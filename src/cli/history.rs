@@ -284,8 +284,9 @@ fn prune(args: &PruneArgs, context: &Context) -> Result<(), CliError> {
         return Ok(());
     };
     let Some(days) = days else {
-        say("nothing was forgotten: say --days NUMBER, or set history_days in the config; the log is emptied\n");
-        return Ok(database.clear_log()?);
+        database.clear_log()?;
+        say("nothing was forgotten: say --days NUMBER, or set history_days in the config; the log was emptied\n");
+        return Ok(());
     };
     let now = Timestamp::now();
     let count = database.prune(days, now)?;

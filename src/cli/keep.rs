@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use super::{CliError, Context};
+use super::{CliError, Context, ping::is_new};
 use crate::{
     config::Config,
     engine::{Engine, Event},
@@ -111,9 +111,8 @@ impl Keeper {
 pub(super) fn close_all(keepers: impl IntoIterator<Item = Keeper>) {
     let mut told = Vec::new();
     let mut tell = |warning: String| {
-        if !told.contains(&warning) {
+        if is_new(&mut told, warning.clone()) {
             say(&format!("warning: {warning}\n"));
-            told.push(warning);
         }
     };
     for Keeper { engine, recorder } in keepers {

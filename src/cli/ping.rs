@@ -154,7 +154,8 @@ fn chosen(config: &Config, names: &[String]) -> Result<Chosen, CliError> {
     Ok((endpoints, models))
 }
 
-fn is_new<T: PartialEq>(seen: &mut Vec<T>, name: T) -> bool {
+/// Whether nobody was called so before.
+pub(super) fn is_new<T: PartialEq>(seen: &mut Vec<T>, name: T) -> bool {
     let new = !seen.contains(&name);
     seen.push(name);
     new

@@ -1,7 +1,7 @@
 //! `mmchat init`: a first config, from what is there.
 //!
-//! Owns the order of things: look around, ask (or take the flags), try, write. Nothing of the config is written before the end, so an
-//! interruption at any question leaves everything as it was.
+//! Owns the order of things: look around, ask (or take the flags), try, write. Nothing of the config is written before
+//! the end, so an interruption at any question leaves everything as it was.
 
 use std::time::Duration;
 

@@ -198,18 +198,15 @@ impl Database {
     }
 
     /// Takes what is in the log into the database, once the log is long: who opens it next has to read all of that, and
-    /// between processes of one call each nobody else shortens it.
+    /// between processes of one call each nobody else shortens it. Nobody is waited for any more after that.
     pub(super) fn settle(&self) -> Result<(), RecordError> {
-        let mut log = self.path.clone().into_os_string();
-        log.push("-wal");
-        let long = std::fs::metadata(log).is_ok_and(|metadata| metadata.len() > LONGEST_LOG);
-        if !long {
-            return Ok(());
+        let long = |log: std::fs::Metadata| log.len() > LONGEST_LOG;
+        if std::fs::metadata(beside(&self.path, "-wal")).is_ok_and(long) {
+            // Where others are at work it can wait.
+            self.told(self.connection.busy_timeout(Duration::ZERO))?;
+            self.shorten()?;
         }
-        // Where others are at work it can wait.
-        self.told(self.connection.busy_timeout(Duration::ZERO))?;
-        self.shorten()?;
-        self.told(self.connection.busy_timeout(BUSY))
+        Ok(())
     }
 
     /// Leaves nothing in the log, so that what was forgotten is not there either.
@@ -243,6 +240,13 @@ impl Database {
     }
 }
 
+/// The file that SQLite has beside the database for this.
+fn beside(path: &Path, end: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(end);
+    name.into()
+}
+
 /// A file could not be opened, or not be written to.
 fn cannot_open(error: &RecordError) -> bool {
     let RecordError::Statement { source, .. } = error else { return false };
@@ -251,12 +255,9 @@ fn cannot_open(error: &RecordError) -> bool {
 
 /// The name under which SQLite opens a database that has no log, and that nobody changes.
 fn immutable(path: &Path) -> Option<PathBuf> {
-    for end in ["-wal", "-journal"] {
-        let mut log = path.as_os_str().to_owned();
-        log.push(end);
-        if std::fs::metadata(log).is_ok_and(|log| log.len() > 0) {
-            return None;
-        }
+    let holds_something = |end| std::fs::metadata(beside(path, end)).is_ok_and(|log| log.len() > 0);
+    if ["-wal", "-journal"].into_iter().any(holds_something) {
+        return None;
     }
     let mut url = url::Url::from_file_path(std::path::absolute(path).ok()?).ok()?;
     url.set_query(Some("immutable=1"));
@@ -283,9 +284,7 @@ fn make_private(path: &Path) -> io::Result<()> {
     }
     // One that was copied or restored may be open to others. Whose it is not, it is as its owner wants it.
     for end in ["", "-wal", "-shm"] {
-        let mut beside = path.as_os_str().to_owned();
-        beside.push(end);
-        let _ = crate::store::close_to_others(Path::new(&beside));
+        let _ = crate::store::close_to_others(&beside(path, end));
     }
     Ok(())
 }
