@@ -14,7 +14,7 @@ use mmchat::{
     chat::{FinishReason, Usage},
     config,
     engine::{AttemptRecord, LaneOutcome, Whole},
-    store::record::{By, CallRecord, Database},
+    store::record::{By, CallRecord, Database, RunPlace},
     target::Target,
 };
 
@@ -50,7 +50,7 @@ fn main() {
     let one = call(1, now, &models);
     let times = (0..101).map(|_| {
         let begun = Instant::now();
-        database.insert(&one, None).expect("written");
+        database.insert(&one, &mut RunPlace::default()).expect("written");
         begun.elapsed()
     });
     println!("one more call: {:.3} ms", median(times.collect()).as_secs_f64() * 1e3);
@@ -83,11 +83,13 @@ fn call(number: u64, now: Timestamp, models: &[Arc<Target>]) -> CallRecord {
     CallRecord {
         at,
         command: "ask",
+        lane: 0,
         asked: "chat".into(),
         is_route: true,
         outcome: LaneOutcome {
             result: Ok(Whole { reason: Some(FinishReason::Stop) }),
             cut: false,
+            stopped: false,
             deadline_passed: false,
             target: Some(target),
             attempts: vec![attempt],

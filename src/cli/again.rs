@@ -42,6 +42,7 @@ pub(super) fn run(args: &AgainArgs, context: &Context) -> Result<Exit, CliError>
     if let Some(name) = &layers.model.value {
         plan::check(&config, name)?;
     }
+    thread.warn();
     let call = Arc::new(thread.again(request.streamed()));
     let asking = Asking {
         context,
@@ -50,7 +51,7 @@ pub(super) fn run(args: &AgainArgs, context: &Context) -> Result<Exit, CliError>
         request: &request,
         answer: &args.answer,
         command: "again",
-        follows: thread.before_last(),
+        goes_on: thread.before_last(),
     };
     asking.run(&call, &interruption)
 }

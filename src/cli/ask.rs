@@ -25,7 +25,7 @@ use crate::{
         ask::{AskView, Settings},
     },
     route::OnCut,
-    store::record::Follows,
+    store::record::GoesOn,
     term::{
         output::{Streams, WriteError, say},
         signals::Interruption,
@@ -77,9 +77,10 @@ pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
         plan::check(&config, name)?;
     }
     let mut call = args.request.call(preset.as_ref(), &layers)?;
-    let mut follows = None;
+    let mut goes_on = GoesOn::Anew;
     if let Some(thread) = thread {
-        follows = Some(thread.follows());
+        goes_on = thread.goes_on();
+        thread.warn();
         thread.before(Arc::make_mut(&mut call));
     }
     let asking = Asking {
@@ -89,7 +90,7 @@ pub(super) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
         request: &args.request,
         answer: &args.answer,
         command: "ask",
-        follows,
+        goes_on,
     };
     asking.run(&call, &interruption)
 }
@@ -105,9 +106,9 @@ pub(super) struct AnswerArgs {
     buffer: bool,
     /// Print the request as a curl command, whatever the format, and send nothing
     #[arg(long)]
-    dry_run: bool,
+    pub(super) dry_run: bool,
     #[command(flatten)]
-    keep: KeepArgs,
+    pub(super) keep: KeepArgs,
 }
 
 /// One call that is to be answered.
@@ -119,7 +120,7 @@ pub(super) struct Asking<'a> {
     pub(super) answer: &'a AnswerArgs,
     pub(super) command: &'static str,
     /// What is gone on with.
-    pub(super) follows: Option<Follows>,
+    pub(super) goes_on: GoesOn,
 }
 
 impl Asking<'_> {
@@ -158,7 +159,8 @@ impl Asking<'_> {
             verbose: layers.log.value,
             prompt_tokens: lane.call.estimated_tokens(),
         });
-        let mut keeper = Keeper::new(context, config, &engine, self.command, (&answer.keep, &plan, self.follows));
+        let mut keeper =
+            Keeper::new(context, config, &engine, self.command, (&answer.keep, &plan, self.goes_on.clone()));
         let exit = runtime.block_on(stream(&engine, plan, (view, streams), &mut keeper, interruption));
         keeper.close();
         exit

@@ -27,6 +27,7 @@ use crate::{
     engine::{Engine, Event},
     plan::Plan,
     render::table::Table,
+    store::record::GoesOn,
     target::Target,
     term::output::say,
 };
@@ -65,7 +66,8 @@ struct Record<'a> {
 
 impl Told for Record<'_> {
     fn begins(&self, plan: &Plan) {
-        let keeper = Keeper::new(self.context, self.config, self.engine, "doctor", (&KeepArgs::wordless(), plan, None));
+        let keeper =
+            Keeper::new(self.context, self.config, self.engine, "doctor", (&KeepArgs::wordless(), plan, GoesOn::Anew));
         let mut keepers = self.keepers.lock().expect("no code panics while it holds this lock");
         keepers.push((plan.lanes[0].name.clone(), keeper));
     }

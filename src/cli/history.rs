@@ -12,7 +12,7 @@ use super::{
     keep::record,
     listing::ListArgs,
     status::{file, update},
-    thread::{LAST, Place, found, is_comparison},
+    thread::{Conversation, LAST, Place},
 };
 use crate::{
     chat::sanitise::{Sanitiser, one_line},
@@ -179,7 +179,7 @@ fn search(words: &[String], most: usize, format: &ListArgs, context: &Context) -
     let mut document = Vec::new();
     for found in &found {
         let exchange = &found.exchange;
-        table.row(vec![name(exchange), when(exchange.at), exchange.asked.clone(), found.excerpt.clone()]);
+        table.row(vec![exchange.place(), when(exchange.at), exchange.asked.clone(), found.excerpt.clone()]);
         let mut object = object(exchange);
         object["excerpt"] = found.excerpt.as_str().into();
         document.push(object);
@@ -302,16 +302,11 @@ fn opened(context: &Context) -> Result<Database, CliError> {
 /// The exchanges at `place`: a conversation, or one of it.
 fn at(database: &Database, place: Place) -> Result<Vec<Exchange>, CliError> {
     let nothing = || CliError::usage("nothing is kept", "ask something first");
-    let exchanges = found(database, place)?.ok_or_else(nothing)?;
-    let Some(number) = place.number else { return Ok(exchanges) };
-    let (id, all) = (exchanges[0].conversation, exchanges.len());
-    let one = exchanges.into_iter().find(|exchange| exchange.number == number);
-    one.map(|one| vec![one])
-        .ok_or_else(|| CliError::usage(format!("conversation {id} has no answer {number}"), format!("it has {all}")))
-}
-
-fn name(exchange: &Exchange) -> String {
-    format!("{}@{}", exchange.conversation, exchange.number)
+    let conversation = Conversation::find(database, place)?.ok_or_else(nothing)?;
+    match place.number {
+        None => Ok(conversation.exchanges().to_vec()),
+        Some(_) => Ok(conversation.answer(place)?.into_iter().cloned().collect()),
+    }
 }
 
 /// In the person's time zone, to the minute.
@@ -328,25 +323,27 @@ fn shortened(text: &str) -> String {
     }
 }
 
-/// Conversations as a page to read: the prompt, and each answer under its model's name.
+/// Conversations as a page to read: what was asked, and each answer under its model's name.
 fn markdown(exchanges: &[Exchange]) -> String {
     let mut out = String::new();
     for conversation in exchanges.chunk_by(|a, b| a.conversation == b.conversation) {
-        let (first, side_by_side) = (&conversation[0], is_comparison(conversation));
+        let first = &conversation[0];
         let _ = write!(out, "# Conversation {}, {}\n\n", first.conversation, when(first.at));
         if let Some(system) = &first.system {
             let _ = write!(out, "*{}*\n\n", one_line(system));
         }
-        for (place, exchange) in conversation.iter().enumerate() {
-            if place == 0 || !side_by_side {
-                let pictures =
-                    if exchange.images > 0 { format!("\n> ({} picture(s))", exchange.images) } else { String::new() };
-                let prompt: Vec<String> = exchange.prompt.lines().map(|line| format!("> {line}")).collect();
-                let _ = write!(out, "{}{pictures}\n\n", prompt.join("\n"));
+        for round in conversation.chunk_by(|a, b| a.round == b.round) {
+            let asked = &round[0];
+            let pictures = if asked.images > 0 { format!("\n> ({} picture(s))", asked.images) } else { String::new() };
+            let prompt: Vec<String> = asked.prompt.lines().map(|line| format!("> {line}")).collect();
+            let _ = write!(out, "{}{pictures}\n\n", prompt.join("\n"));
+            for exchange in round {
+                let model = exchange.model.as_deref().unwrap_or(&exchange.asked);
+                let failed = exchange.class.as_ref().map(|class| format!(" ({class})")).unwrap_or_default();
+                let picked = if exchange.picked { " (picked)" } else { "" };
+                let answer = exchange.answer.trim_end();
+                let _ = write!(out, "## {}: {model}{failed}{picked}\n\n{answer}\n\n", exchange.place());
             }
-            let model = exchange.model.as_deref().unwrap_or(&exchange.asked);
-            let failed = exchange.class.as_ref().map(|class| format!(" ({class})")).unwrap_or_default();
-            let _ = write!(out, "## {}: {model}{failed}\n\n{}\n\n", name(exchange), exchange.answer.trim_end());
         }
     }
     out.truncate(out.trim_end().len());
@@ -357,7 +354,10 @@ fn markdown(exchanges: &[Exchange]) -> String {
 fn object(exchange: &Exchange) -> Value {
     json!({
         "id": exchange.conversation,
-        "number": exchange.number,
+        "round": exchange.round,
+        "lane": exchange.lane,
+        "place": exchange.place(),
+        "picked": exchange.picked,
         "at": exchange.at.to_string(),
         "asked": exchange.asked,
         "model": exchange.model,

@@ -16,7 +16,7 @@ use crate::{
     },
     store::{
         self,
-        record::{Database, Follows, RecordOptions, Recorder},
+        record::{Database, GoesOn, Kept, RecordOptions, Recorder},
     },
     term::output::say,
 };
@@ -73,20 +73,20 @@ pub(super) struct Keeper {
 }
 
 impl Keeper {
-    /// For a run of `plan` that `follows` an earlier exchange, or begins anew.
+    /// For a run of `plan` that goes on with this.
     pub(super) fn new(
         context: &Context,
         config: &Config,
         engine: &Arc<Engine>,
         command: &'static str,
-        (args, plan, follows): (&KeepArgs, &Plan, Option<Follows>),
+        (args, plan, goes_on): (&KeepArgs, &Plan, GoesOn),
     ) -> Self {
         let options = RecordOptions {
             place: record_place(context),
             command,
             words: args.words(config),
             days: config.history.days,
-            follows,
+            goes_on,
         };
         Self { engine: Arc::clone(engine), recorder: Recorder::new(options, plan) }
     }
@@ -101,28 +101,30 @@ impl Keeper {
         self.recorder.stop();
     }
 
-    /// Waits until all is kept; what could not be is told.
-    pub(super) fn close(self) {
-        close_all([self]);
+    /// Waits until all is kept; what could not be is told. Where what was said is now, if it is kept.
+    pub(super) fn close(self) -> Option<Kept> {
+        close_all([self]).pop().flatten()
     }
 }
 
-/// Waits until all of several runs is kept; what could not be is told once.
-pub(super) fn close_all(keepers: impl IntoIterator<Item = Keeper>) {
-    let mut told = Vec::new();
+/// Waits until all of several runs is kept; what could not be is told once. Where what was said is now.
+pub(super) fn close_all(keepers: impl IntoIterator<Item = Keeper>) -> Vec<Option<Kept>> {
+    let (mut told, mut places) = (Vec::new(), Vec::new());
     let mut tell = |warning: String| {
         if is_new(&mut told, warning.clone()) {
             say(&format!("warning: {warning}\n"));
         }
     };
     for Keeper { engine, recorder } in keepers {
-        if let Err(error) = recorder.close() {
+        places.push(recorder.close().unwrap_or_else(|error| {
             tell(error.to_string());
-        }
+            None
+        }));
         if let Some(error) = engine.remember() {
             tell(error.to_string());
         }
     }
+    places
 }
 
 /// Where the record is.

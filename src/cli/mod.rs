@@ -25,11 +25,13 @@ mod man;
 mod mock;
 mod model;
 mod models;
+mod pick;
 mod ping;
 mod presets;
 mod prompt;
 mod request;
 mod reset;
+mod retry;
 mod route;
 mod stats;
 mod status;
@@ -85,6 +87,8 @@ enum Command {
     Ask(Box<ask::AskArgs>),
     Again(Box<again::AgainArgs>),
     Compare(Box<compare::CompareArgs>),
+    Pick(pick::PickArgs),
+    Retry(Box<retry::RetryArgs>),
     Stats(stats::StatsArgs),
     Status(status::StatusArgs),
     Reset(reset::ResetArgs),
@@ -125,6 +129,8 @@ fn run(cli: Cli, environment: Environment) -> Exit {
         Command::Ask(args) => ask::run(&args, &context),
         Command::Again(args) => again::run(&args, &context),
         Command::Compare(args) => compare::run(&args, &context),
+        Command::Pick(args) => pick::run(&args, &context),
+        Command::Retry(args) => retry::run(&args, &context),
         Command::Stats(args) => stats::run(&args, &context),
         Command::Status(args) => status::run(&args, &context),
         Command::Reset(args) => reset::run(&args, &context),

@@ -32,6 +32,7 @@ use crate::{
     },
     route::OnCut,
     secret::masked_url,
+    store::record::GoesOn,
     target::Target,
     term::output::say,
 };
@@ -81,7 +82,7 @@ pub(super) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> 
     let engine = context.engine_for(&config, config.history.on);
     let runtime = context.runtime()?;
     let plan = one_token_of(&models, args.timeout);
-    let mut keeper = Keeper::new(context, &config, &engine, "ping", (&KeepArgs::wordless(), &plan, None));
+    let mut keeper = Keeper::new(context, &config, &engine, "ping", (&KeepArgs::wordless(), &plan, GoesOn::Anew));
     let (mut pinged, outcomes) = runtime.block_on(async {
         let plan = args.deep.then_some(plan);
         let deep = async {
@@ -179,6 +180,7 @@ pub(super) fn one_token_of(models: &[Arc<Target>], limit: Duration) -> Plan {
     let params = Params { max_tokens: Some(1), ..Params::default() };
     let call = Arc::new(Call::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() }));
     let lanes = models.iter().map(|model| Lane {
+        sample: None,
         name: model.id.0.clone(),
         call: Arc::clone(&call),
         candidates: vec![Arc::clone(model)],

@@ -1,25 +1,27 @@
 //! A conversation of the record that goes on: `ask --continue`, `again`.
 //!
-//! Owns how a place in the record is written (`12`, or `12@2` for its second answer) and the messages that come before.
+//! Owns how a place in the record is written (`12`, or `12@2` for one of its answers) and the messages that come before.
 
 use std::ffi::OsString;
 
 use super::{CliError, Context, keep::record};
 use crate::{
     chat::{Call, ChatRequest, Message, Role},
-    store::record::{Database, Exchange, Follows},
+    store::record::{Database, Exchange, GoesOn},
     term::output::say,
 };
 
 /// The last conversation, in place of its number.
 pub(super) const LAST: &str = "last";
 
-/// A conversation and one of its exchanges.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// A conversation, one of its rounds and one of the answers in it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Place {
     /// The conversation; `None`: the last one.
     pub(super) conversation: Option<i64>,
-    /// The exchange; `None`: nobody said.
+    /// The round; `None`: nobody said.
+    round: Option<i64>,
+    /// The answer; `None`: nobody said.
     pub(super) number: Option<i64>,
 }
 
@@ -30,73 +32,163 @@ impl std::str::FromStr for Place {
         let wrong = || {
             CliError::usage(
                 format!("`{text}` is no conversation"),
-                "write 12, 12@2, or last; mmchat history lists them",
+                "write 12, 12@2 (its second answer), 12.1@2 (that of its first round), @2 or last; mmchat history lists them",
             )
         };
-        let (conversation, number) = match text.split_once('@') {
-            Some((conversation, number)) => (conversation, Some(number.parse().map_err(|_| wrong())?)),
+        let number = |digits: &str| digits.parse().map(Some).map_err(|_| wrong());
+        let (place, answer) = match text.split_once('@') {
+            Some((place, answer)) => (place, number(answer)?),
             None => (text, None),
         };
-        let conversation = if conversation == LAST { None } else { Some(conversation.parse().map_err(|_| wrong())?) };
-        Ok(Self { conversation, number })
+        let (conversation, round) = match place.split_once('.') {
+            Some((conversation, round)) => (conversation, number(round)?),
+            None => (place, None),
+        };
+        let is_last = conversation == LAST || (conversation.is_empty() && answer.is_some());
+        let conversation = if is_last { None } else { number(conversation)? };
+        Ok(Self { conversation, round, number: answer })
+    }
+}
+
+/// A whole conversation of the record; never empty.
+#[derive(Clone, Debug)]
+pub(super) struct Conversation(Vec<Exchange>);
+
+impl Conversation {
+    /// The one at `place`; `None`: nothing is kept.
+    pub(super) fn find(database: &Database, place: Place) -> Result<Option<Self>, CliError> {
+        let id = match place.conversation {
+            Some(id) => id,
+            None => match database.latest(None)? {
+                Some(id) => id,
+                None => return Ok(None),
+            },
+        };
+        let exchanges = database.exchanges(id)?;
+        if exchanges.is_empty() && place.conversation.is_some() {
+            return Err(CliError::usage(format!("there is no conversation {id}"), "mmchat history lists them"));
+        }
+        Ok(Some(Self(exchanges)).filter(|conversation| !conversation.0.is_empty()))
+    }
+
+    /// The same, where there must be one.
+    pub(super) fn get(context: &Context, place: Place) -> Result<Self, CliError> {
+        let nothing =
+            || CliError::usage("there is no conversation to go on with", "history may be off; ask something first");
+        let database = record(context)?.ok_or_else(nothing)?;
+        Self::find(&database, place)?.ok_or_else(nothing)
+    }
+
+    /// Its number.
+    pub(super) fn number(&self) -> i64 {
+        self.0[0].conversation
+    }
+
+    /// All of it, in order.
+    pub(super) fn exchanges(&self) -> &[Exchange] {
+        &self.0
+    }
+
+    /// Whether any of its rounds has several answers.
+    pub(super) fn is_wide(&self) -> bool {
+        self.0[0].shape.lanes > 1
+    }
+
+    /// The answers of one of its rounds, of the last one unless `place` says which.
+    pub(super) fn round(&self, place: Place) -> Result<&[Exchange], CliError> {
+        let rounds = self.0[0].shape.rounds;
+        let round = place.round.unwrap_or(rounds);
+        let found = self.0.chunk_by(|a, b| a.round == b.round).find(|exchanges| exchanges[0].round == round);
+        found.ok_or_else(|| {
+            CliError::usage(format!("conversation {} has no round {round}", self.number()), format!("it has {rounds}"))
+        })
+    }
+
+    /// The answer at `place`: of one model's conversation the one with that number, of several models' in a round. Where
+    /// nobody said which: the only one of the round, or the one that was picked; `None`: there are several.
+    pub(super) fn answer(&self, place: Place) -> Result<Option<&Exchange>, CliError> {
+        let Some(number) = place.number else {
+            let round = self.round(place)?;
+            let picked = round.iter().find(|exchange| exchange.picked);
+            return Ok(picked.or(round.first().filter(|_| round.len() == 1)));
+        };
+        let one = if self.is_wide() || place.round.is_some() {
+            self.round(place)?.iter().find(|exchange| exchange.lane == number)
+        } else {
+            self.0.iter().find(|exchange| exchange.round == number)
+        };
+        one.map(Some).ok_or_else(|| {
+            let known: Vec<String> = self.0.iter().map(Exchange::place).collect();
+            let message = format!("conversation {} has no answer {number}", self.number());
+            CliError::usage(message, format!("it has {}", known.join(", ")))
+        })
+    }
+
+    /// `exchange` and all it goes on with, in order.
+    pub(super) fn up_to(&self, exchange: &Exchange) -> Vec<Exchange> {
+        let mut chain = vec![exchange.clone()];
+        while let Some(after) = chain[chain.len() - 1].after
+            && let Some(before) = self.0.iter().find(|exchange| exchange.id == after)
+        {
+            chain.push(before.clone());
+        }
+        chain.reverse();
+        chain
     }
 }
 
 /// What was said so far, and is gone on with.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Thread {
     /// Up to the exchange that is gone on with; never empty.
     exchanges: Vec<Exchange>,
-    /// The only one stood beside others.
-    alone: bool,
+    /// The last one stood beside others.
+    beside: bool,
 }
 
 impl Thread {
-    /// The conversation written as `place`, up to there. The answers of a comparison stand side by side: one must be named.
+    /// The conversation written as `place`, up to there. Of several answers side by side one must be named, or picked.
     pub(super) fn find(context: &Context, place: &str) -> Result<Self, CliError> {
         let place = place.parse()?;
-        let exchanges = everything(context, place)?;
-        if place.number.is_none() && is_comparison(&exchanges) {
-            let (id, all) = (exchanges[0].conversation, exchanges.len());
+        let conversation = Conversation::get(context, place)?;
+        let Some(last) = conversation.answer(place)? else {
+            let round = conversation.round(place)?;
+            let names: Vec<String> = round.iter().map(Exchange::place).collect();
             return Err(CliError::usage(
-                format!("conversation {id} has {all} answers side by side"),
-                format!("name one of them: {id}@1 to {id}@{all}"),
+                format!("conversation {} has {} answers side by side", conversation.number(), round.len()),
+                format!("name one of them: {}; or choose one: mmchat pick {}", names.join(", "), names[0]),
             ));
-        }
-        Self::up_to(exchanges, place)
+        };
+        Ok(Self::new(&conversation, last))
     }
 
     /// As `find`, where any of several answers will do: they were asked the same.
     pub(super) fn find_any(context: &Context, place: &str) -> Result<Self, CliError> {
         let place = place.parse()?;
-        Self::up_to(everything(context, place)?, place)
+        let conversation = Conversation::get(context, place)?;
+        let last = match conversation.answer(place)? {
+            Some(last) => last,
+            None => &conversation.round(place)?[0],
+        };
+        Ok(Self::new(&conversation, last))
     }
 
-    fn up_to(mut exchanges: Vec<Exchange>, place: Place) -> Result<Self, CliError> {
-        let (id, all, alone) = (exchanges[0].conversation, exchanges.len(), exchanges[0].beside);
-        let known = place.number.map_or(Some(all - 1), |number| exchanges.iter().position(|one| one.number == number));
-        let number = place.number.unwrap_or_default();
-        let last = known.ok_or_else(|| {
-            CliError::usage(format!("conversation {id} has no answer {number}"), format!("it has {all}"))
-        })?;
-        if alone {
-            exchanges = vec![exchanges.swap_remove(last)];
-        } else {
-            exchanges.truncate(last + 1);
-        }
-        Ok(Self { exchanges, alone })
+    /// `conversation` up to `last`.
+    pub(super) fn new(conversation: &Conversation, last: &Exchange) -> Self {
+        Self { exchanges: conversation.up_to(last), beside: conversation.is_wide() }
     }
 
-    /// What is gone on with.
-    pub(super) fn follows(&self) -> Follows {
-        let Exchange { conversation, number, .. } = *self.last();
-        Follows { conversation, number, alone: self.alone }
+    /// What one answer goes on with.
+    pub(super) fn goes_on(&self) -> GoesOn {
+        GoesOn::After { exchanges: vec![Some(self.last().id)], apart: self.beside }
     }
 
     /// What came before the last exchange.
-    pub(super) fn before_last(&self) -> Option<Follows> {
-        let before = self.exchanges.len().checked_sub(2).map(|at| &self.exchanges[at])?;
-        Some(Follows { conversation: before.conversation, number: before.number, alone: false })
+    pub(super) fn before_last(&self) -> GoesOn {
+        match self.exchanges.len().checked_sub(2) {
+            Some(at) => GoesOn::After { exchanges: vec![Some(self.exchanges[at].id)], apart: self.beside },
+            None => GoesOn::Anew,
+        }
     }
 
     /// Whom it was asked of.
@@ -104,8 +196,22 @@ impl Thread {
         &self.last().asked
     }
 
-    fn last(&self) -> &Exchange {
+    /// The exchange that is gone on with.
+    pub(super) fn last(&self) -> &Exchange {
         self.exchanges.last().expect("never empty")
+    }
+
+    /// Tells what will be missing of it.
+    pub(super) fn warn(&self) {
+        if let Some(warning) = self.lacking() {
+            say(&format!("warning: {warning}\n"));
+        }
+    }
+
+    /// What is missing of it.
+    pub(super) fn lacking(&self) -> Option<&'static str> {
+        let pictures = self.exchanges.iter().any(|exchange| exchange.images > 0);
+        pictures.then_some("the pictures of this conversation are not kept, and are not sent again")
     }
 
     /// Puts what was said before `call`; its own system text wins over the conversation's.
@@ -127,9 +233,6 @@ impl Thread {
     /// The system text and the first exchanges.
     fn messages(&self, system: Option<Message>, first: usize) -> Vec<Message> {
         let exchanges = &self.exchanges[..first];
-        if self.exchanges.iter().any(|exchange| exchange.images > 0) {
-            say("warning: the pictures of this conversation are not kept, and are not sent again\n");
-        }
         let recorded = || self.last().system.clone().map(|text| Message::text(Role::System, text));
         let said = exchanges.iter().filter(|exchange| !exchange.answer.is_empty()).flat_map(|exchange| {
             let question = Message::text(Role::User, exchange.prompt.clone());
@@ -137,35 +240,6 @@ impl Thread {
         });
         system.or_else(recorded).into_iter().chain(said).collect()
     }
-}
-
-/// All exchanges of the conversation at `place`; never empty.
-fn everything(context: &Context, place: Place) -> Result<Vec<Exchange>, CliError> {
-    let nothing =
-        || CliError::usage("there is no conversation to go on with", "history may be off; ask something first");
-    let database = record(context)?.ok_or_else(nothing)?;
-    found(&database, place)?.ok_or_else(nothing)
-}
-
-/// The exchanges of the conversation at `place`; `None`: there are none.
-pub(super) fn found(database: &Database, place: Place) -> Result<Option<Vec<Exchange>>, CliError> {
-    let id = match place.conversation {
-        Some(id) => id,
-        None => match database.latest()? {
-            Some(id) => id,
-            None => return Ok(None),
-        },
-    };
-    let exchanges = database.exchanges(id)?;
-    if exchanges.is_empty() && place.conversation.is_some() {
-        return Err(CliError::usage(format!("there is no conversation {id}"), "mmchat history lists them"));
-    }
-    Ok(Some(exchanges).filter(|exchanges| !exchanges.is_empty()))
-}
-
-/// Whether these are several answers to one question.
-pub(super) fn is_comparison(exchanges: &[Exchange]) -> bool {
-    exchanges.len() > 1 && exchanges[0].beside
 }
 
 /// The arguments with `--continue` joined to the number behind it: what follows it is otherwise the prompt.
@@ -185,9 +259,7 @@ pub(super) fn joined(arguments: impl Iterator<Item = OsString>) -> Vec<OsString>
 }
 
 fn is_place(text: &str) -> bool {
-    let (conversation, number) = text.split_once('@').unwrap_or((text, "1"));
-    let digits = |text: &str| !text.is_empty() && text.bytes().all(|c| c.is_ascii_digit());
-    (digits(conversation) || conversation == LAST) && digits(number)
+    text.parse::<Place>().is_ok()
 }
 
 #[cfg(test)]
@@ -210,9 +282,10 @@ mod tests {
     fn places_are_read() {
         let read = |text: &str| text.parse::<Place>().map(|place| (place.conversation, place.number)).ok();
         assert_eq!(
-            (read("12"), read("12@2"), read("last@1")),
-            (Some((Some(12), None)), Some((Some(12), Some(2))), Some((None, Some(1))))
+            (read("12"), read("12@2"), read("last@1"), read("@3")),
+            (Some((Some(12), None)), Some((Some(12), Some(2))), Some((None, Some(1))), Some((None, Some(3))))
         );
-        assert_eq!((read("x"), read("12@"), read("")), (None, None, None));
+        assert_eq!("12.1@2".parse::<Place>().map(|place| place.round).ok(), Some(Some(1)));
+        assert_eq!((read("x"), read("12@"), read(""), read("@"), read("1.@2")), (None, None, None, None, None));
     }
 }

@@ -36,6 +36,7 @@ pub(super) async fn ask(engine: &Arc<Engine>, model: &Arc<Target>, limit: Durati
     let params = Params { max_tokens: Some(MOST_TOKENS), ..Params::default() };
     let call = Call::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() });
     let lane = Lane {
+        sample: None,
         name: model.id.0.clone(),
         call: Arc::new(call),
         candidates: vec![Arc::clone(model)],

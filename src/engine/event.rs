@@ -43,7 +43,9 @@ pub enum EventKind {
     },
     /// Something a person should know.
     Notice(Notice),
-    /// The lane is over.
+    /// The person wants the lane asked once more: what came of it before is no part of its answer.
+    Again,
+    /// The lane is over, unless it begins again.
     Finished(Box<LaneOutcome>),
 }
 
@@ -148,6 +150,8 @@ pub struct LaneOutcome {
     pub result: Result<Whole, ApiError>,
     /// An answer had begun and broke off, and no other took its place.
     pub cut: bool,
+    /// The person had enough of it.
+    pub stopped: bool,
     /// The lane's deadline passed.
     pub deadline_passed: bool,
     /// Who answered, whose answer was cut, or who was asked last.

@@ -10,8 +10,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::{Stream, StreamExt, stream};
-
 use crate::{
     keys::KeyRing,
     plan::Plan,
@@ -35,6 +33,7 @@ mod lane;
 mod models;
 mod order;
 mod progress;
+mod run;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +42,7 @@ pub use event::{AttemptRecord, Event, EventKind, LaneOutcome, Next, Notice, Whol
 pub use fetch::Fetched;
 pub use order::Explained;
 pub use progress::Progress;
+pub use run::Run;
 
 /// Runs plans. One per process: it holds the connections, the keys and the shared limits.
 pub struct Engine {
@@ -119,14 +119,10 @@ impl Engine {
         self.health.write(&self.keys)
     }
 
-    /// Runs `plan`. Each lane ends with exactly one [`EventKind::Finished`]; one that waits for its turn says nothing.
-    pub fn run(self: &Arc<Self>, plan: Plan) -> impl Stream<Item = Event> + Send + use<> {
-        let engine = Arc::clone(self);
-        let lanes = plan.lanes.into_iter().enumerate();
-        // The next lane begins when one is over.
-        stream::iter(lanes)
-            .map(move |(index, lane)| lane::run(Arc::clone(&engine), index, lane).boxed())
-            .flatten_unordered(plan.at_once)
+    /// Runs `plan`. Each lane ends with exactly one [`EventKind::Finished`]; one that waits for its turn says nothing, and
+    /// begins when another is over.
+    pub fn run(self: &Arc<Self>, plan: Plan) -> Run {
+        Run::new(Arc::clone(self), plan)
     }
 
     fn chance(&self) -> f64 {

@@ -74,6 +74,7 @@ impl Progress {
                     self.broken_off = Some((Arc::clone(&record.target), spoken));
                 }
             }
+            EventKind::Again => *self = Self::new(event.at),
             EventKind::Notice(_) | EventKind::Finished(_) => {}
         }
     }
@@ -101,6 +102,7 @@ impl Progress {
         LaneOutcome {
             result: Err(error),
             cut,
+            stopped: true,
             deadline_passed: false,
             target: telling.map(|(target, _)| target),
             attempts: self.failed.into_iter().chain(under_way).collect(),

@@ -132,6 +132,7 @@ mod tests {
         let lane = |price: &Option<f64>| {
             let price = price.map(|output| Price { input: 1.0, output, cached_input: None, currency: "USD".into() });
             Lane {
+                sample: None,
                 name: "a".into(),
                 call: Arc::new(Call::Chat(ChatRequest { messages: messages.clone(), ..ChatRequest::default() })),
                 candidates: vec![Arc::new(Target { price, ..testing::target("a") })],

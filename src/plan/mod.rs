@@ -41,6 +41,8 @@ pub const AT_ONCE: usize = 200;
 pub struct Lane {
     /// What it was asked for as: a model, a route, or `endpoint/id`.
     pub name: String,
+    /// Which of several answers of the same it is, from 1; `None`: it is asked once.
+    pub sample: Option<usize>,
     /// The request; lanes that ask the same share it.
     pub call: Arc<Call>,
     /// The targets that may answer, in the config's order; never empty.
@@ -53,6 +55,22 @@ pub struct Lane {
     pub filter_goes_on: bool,
     /// For the whole lane; only time spent waiting for the network counts.
     pub deadline: Option<Duration>,
+}
+
+impl Lane {
+    /// What it is called among the others: `fast`, or `fast#2` of several samples.
+    #[must_use]
+    pub fn label(&self) -> String {
+        match self.sample {
+            None => self.name.clone(),
+            Some(sample) => format!("{}#{sample}", self.name),
+        }
+    }
+
+    /// So many lanes that ask the same.
+    pub fn sampled(self, samples: usize) -> impl Iterator<Item = Self> {
+        (1..=samples).map(move |sample| Self { sample: (samples > 1).then_some(sample), ..self.clone() })
+    }
 }
 
 /// A name that leads to no answer.
@@ -138,6 +156,7 @@ pub fn check(config: &Config, name: &str) -> Result<(), PlanError> {
 fn named(config: &Config, name: String, call: &Arc<Call>, on_cut: OnCut) -> Result<Lane, PlanError> {
     let single = |target: Arc<Target>| Lane {
         name: name.clone(),
+        sample: None,
         call: Arc::clone(call),
         candidates: vec![target],
         route: None,

@@ -103,6 +103,7 @@ impl AskView {
             }
             EventKind::Notice(what) if notice::is_detail(what) && !self.settings.verbose => {}
             EventKind::Notice(what) => self.say(&notice::notice(what), to),
+            EventKind::Again => (self.kept, self.held) = Default::default(),
             EventKind::Finished(outcome) => self.finished(outcome, to),
         }
     }

@@ -87,6 +87,7 @@ pub fn event(event: &Event) -> Vec<Value> {
             vec![line("failed", json!({"attempt": attempt(record), "next": word, "to": to.map(|to| &to.0)}))]
         }
         EventKind::Notice(notice) => vec![line("notice", json!({"message": super::notice::notice(notice)}))],
+        EventKind::Again => vec![line("again", json!({}))],
         // What is held has its lines when it is shown.
         EventKind::Held(_) | EventKind::Finished(_) => Vec::new(),
     }

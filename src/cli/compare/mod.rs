@@ -5,8 +5,10 @@ use std::{num::NonZeroUsize, sync::Arc};
 use clap::Args;
 use tokio::time::Instant;
 
+mod going_on;
 mod stage;
 
+use going_on::{ContextArg, Going};
 pub(super) use stage::Stage;
 
 use super::{
@@ -15,17 +17,19 @@ use super::{
     exit::Exit,
     keep::{KeepArgs, Keeper},
     request::{RequestArgs, unknown},
+    thread::LAST,
 };
 use crate::{
     chat::{Call, ChatRequest},
     config::{Config, Layers, Preset},
-    plan::{AT_ONCE, Plan, Selection},
+    plan::{AT_ONCE, Lane, Plan, Selection},
     render::{
         Format, Look,
         compare::{CompareView, Settings, VIEWS, View},
     },
     route::OnCut,
-    term::{self, live::Live, output::say},
+    store::record::GoesOn,
+    term::{self, live::Live, output::say, signals::Interruption},
 };
 
 /// Ask several models the same at once, and see the answers side by side
@@ -35,6 +39,7 @@ use crate::{
     On a terminal there is a row for each model while answers come, then the answers and a table; on a pipe whole\n\
     answers in the order asked for, the table on stderr. Exit code 7: some failed.\n\n\
     mmchat compare -m fast,strong \"Why is the sky blue?\"\n\
+    mmchat compare --continue \"And in one sentence?\"\n\
     mmchat compare --all --format json < question.txt | jq '.[].content'"
 )]
 pub(super) struct CompareArgs {
@@ -58,6 +63,15 @@ pub(super) struct CompareArgs {
     /// How many are asked at once
     #[arg(long, value_name = "NUMBER")]
     max_concurrency: Option<NonZeroUsize>,
+    /// So many answers of each model
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 1, value_parser = samples)]
+    samples: usize,
+    /// Go on with the last comparison, or with this one: 12; or all with one of its answers: 12@2
+    #[arg(long = "continue", value_name = "ID", num_args = 0..=1, require_equals = true, default_missing_value = LAST)]
+    goes_on: Option<String>,
+    /// What each model sees of what came before: its own answers, or the one that was picked
+    #[arg(long, value_enum, value_name = "WHOSE")]
+    context: Option<ContextArg>,
     #[command(flatten)]
     keep: KeepArgs,
 }
@@ -65,38 +79,115 @@ pub(super) struct CompareArgs {
 pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliError> {
     let interruption = Exit::on_interruption()?;
     let (config, layers) = context.config(context.layers(args.request.flags())?)?;
-    let format = args.request.check(&layers)?;
-    let look = context.look(&layers);
-    let look = Look { out_width: look.out_width.filter(|_| !args.request.to_file()), ..look };
-    let drawn = drawable(context, look, layers.plain.value);
-    let view = view(&args.view, format, look, drawn)?;
+    let shown = Shown::new(context, &layers, &args.request, &args.view)?;
     let preset = args.request.preset(context, &config, &layers)?;
+    let going = match &args.goes_on {
+        Some(place) => Some(Going::find(context, place, args.context)?),
+        None if args.context.is_some() => {
+            return Err(CliError::usage("--context is about a comparison that goes on", "add --continue"));
+        }
+        None => None,
+    };
     // A wrong name is told before anything is read.
     let selection = args.selection(preset.as_ref());
-    args.plan(&selection, &config, &layers, &Arc::new(Call::Chat(ChatRequest::default())), OnCut::Error)?;
-    let call = args.request.call(preset.as_ref(), &layers)?;
-    let settings = Settings {
-        format,
-        view,
-        look,
-        drawn,
-        rendered: look.styled && !args.request.raw(),
-        verbose: layers.log.value,
-        prompt_tokens: call.estimated_tokens(),
+    let lanes = |call: &Arc<Call>, on_cut| match &going {
+        Some(going) if selection.is_empty() => Ok((going.lanes(&config, call, on_cut)?, Vec::new())),
+        _ => {
+            let selected = selection.lanes(&config, call, on_cut)?;
+            let lanes: Vec<Lane> = selected.lanes.into_iter().flat_map(|lane| lane.sampled(args.samples)).collect();
+            Ok::<_, CliError>((lanes, selected.warnings))
+        }
     };
-    let on_cut = if settings.shows_as_it_comes() { OnCut::Error } else { OnCut::Buffer };
-    let (mut plan, warnings) = args.plan(&selection, &config, &layers, &call, on_cut)?;
-    args.keep.cap(&mut plan)?;
-    let streams = args.request.streams()?;
+    lanes(&Arc::new(Call::Chat(ChatRequest::default())), OnCut::Error)?;
+    let call = args.request.call(preset.as_ref(), &layers)?;
+    let (mut lanes, mut warnings) = lanes(&call, shown.on_cut())?;
+    let mut goes_on = GoesOn::Anew;
+    if let Some(going) = &going {
+        goes_on = going.before(&mut lanes, &mut warnings);
+    }
     for warning in warnings {
         say(&format!("warning: {warning}\n"));
     }
-    let live = live(context, &settings, args.request.to_file());
-    let view = CompareView::new(settings, plan.lanes.iter().map(|lane| lane.name.as_str()), Instant::now());
-    let engine = context.engine_for(&config, args.keep.words(&config));
-    let keeper = Some(Keeper::new(context, &config, &engine, "compare", (&args.keep, &plan, None)));
-    let stage = Stage { engine, plan, view, streams, interruption: &interruption, live, keeper };
-    stage.run(context, std::future::pending())
+    let at_once = args.max_concurrency.map_or(AT_ONCE, NonZeroUsize::get);
+    Comparison { context, config: &config, layers: &layers, request: &args.request, keep: &args.keep, shown }.run(
+        Plan { lanes, at_once: Some(at_once) },
+        ("compare", goes_on),
+        &interruption,
+    )
+}
+
+/// How answers are to be shown, as the flags have it.
+pub(super) struct Shown {
+    format: Format,
+    view: View,
+    look: Look,
+    drawn: bool,
+    raw: bool,
+    verbose: bool,
+}
+
+impl Shown {
+    /// Checked before anything is read or sent.
+    pub(super) fn new(context: &Context, layers: &Layers, request: &RequestArgs, word: &str) -> Result<Self, CliError> {
+        let format = request.check(layers)?;
+        let look = context.look(layers);
+        let look = Look { out_width: look.out_width.filter(|_| !request.to_file()), ..look };
+        let drawn = drawable(context, look, layers.plain.value);
+        let view = view(word, format, look, drawn)?;
+        Ok(Self { format, view, look, drawn, raw: request.raw(), verbose: layers.log.value })
+    }
+
+    /// Text that was shown before its answer is whole cannot be taken back.
+    pub(super) fn on_cut(&self) -> OnCut {
+        if self.settings(0).shows_as_it_comes() { OnCut::Error } else { OnCut::Buffer }
+    }
+
+    fn settings(&self, prompt_tokens: u64) -> Settings {
+        Settings {
+            format: self.format,
+            view: self.view,
+            look: self.look,
+            drawn: self.drawn,
+            rendered: self.look.styled && !self.raw,
+            verbose: self.verbose,
+            prompt_tokens,
+        }
+    }
+}
+
+/// Several answers that are to be had at once, and shown.
+pub(super) struct Comparison<'a> {
+    pub(super) context: &'a Context,
+    pub(super) config: &'a Config,
+    pub(super) layers: &'a Layers,
+    pub(super) request: &'a RequestArgs,
+    pub(super) keep: &'a KeepArgs,
+    pub(super) shown: Shown,
+}
+
+impl Comparison<'_> {
+    /// Runs the plan, whose lanes go on with what they do.
+    pub(super) fn run(
+        self,
+        mut plan: Plan,
+        (command, goes_on): (&'static str, GoesOn),
+        interruption: &Interruption,
+    ) -> Result<Exit, CliError> {
+        let Self { context, config, layers, request, keep, shown } = self;
+        for lane in &mut plan.lanes {
+            lane.deadline = layers.timeout.value;
+        }
+        keep.cap(&mut plan)?;
+        let streams = request.streams()?;
+        let tokens = plan.lanes.first().map_or(0, |lane| lane.call.estimated_tokens());
+        let settings = shown.settings(tokens);
+        let live = live(context, &settings, request.to_file());
+        let view = CompareView::new(settings, plan.lanes.iter().map(Lane::label), Instant::now());
+        let engine = context.engine_for(config, keep.words(config));
+        let keeper = Some(Keeper::new(context, config, &engine, command, (keep, &plan, goes_on)));
+        let stage = Stage { engine, plan, view, streams, interruption, live, keeper };
+        stage.run(context, std::future::pending())
+    }
 }
 
 impl CompareArgs {
@@ -109,23 +200,11 @@ impl CompareArgs {
             _ => chosen,
         }
     }
+}
 
-    fn plan(
-        &self,
-        selection: &Selection,
-        config: &Config,
-        layers: &Layers,
-        call: &Arc<Call>,
-        on_cut: OnCut,
-    ) -> Result<(Plan, Vec<String>), CliError> {
-        let selected = selection.lanes(config, call, on_cut)?;
-        let mut lanes = selected.lanes;
-        for lane in &mut lanes {
-            lane.deadline = layers.timeout.value;
-        }
-        let at_once = self.max_concurrency.map_or(AT_ONCE, NonZeroUsize::get);
-        Ok((Plan { lanes, at_once: Some(at_once) }, selected.warnings))
-    }
+/// More than a hundred answers of one model tell nothing more.
+fn samples(text: &str) -> Result<usize, String> {
+    text.parse().ok().filter(|samples| (1..=100).contains(samples)).ok_or_else(|| "a number from 1 to 100".to_owned())
 }
 
 fn view(word: &str, format: Format, look: Look, drawable: bool) -> Result<View, CliError> {

@@ -24,7 +24,7 @@ use crate::{
     term::{
         self,
         live::Live,
-        output::{Streams, WriteError},
+        output::{Streams, WriteError, say},
         signals::{Interruption, Suspension, stop_for_a_while},
     },
 };
@@ -102,9 +102,7 @@ impl Stage<'_> {
             let written = screen(shared, &woken, &mut streams, live, &width);
             shared.enough.notify_one();
             let (worked, keeper) = network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            if let Some(keeper) = keeper {
-                keeper.close();
-            }
+            let kept = keeper.and_then(Keeper::close);
             let show = shared.show.lock().expect("a panic there was passed on");
             let exit = Exit::of_lanes(show.view.outcomes());
             let interrupted = show.over == Some(Over::Interrupted);
@@ -114,6 +112,9 @@ impl Stage<'_> {
                 other => other?,
             }
             worked?;
+            if let Some(kept) = kept {
+                say(&show.view.kept(kept.conversation));
+            }
             streams.close(exit == Exit::Ok)?;
             Ok(if interrupted { Exit::Interrupted } else { exit })
         })

@@ -27,7 +27,7 @@ use crate::{
         draft::{Draft, DraftEndpoint, DraftKey},
     },
     render::{notice::reason, table::Table},
-    store,
+    store::{self, record::GoesOn},
     term::{
         output::say,
         prompt::{can_ask, choose_several, confirm},
@@ -213,7 +213,7 @@ fn try_models(draft: &Draft, context: &Context) -> Result<Exit, CliError> {
     ));
     let (engine, plan) = (context.engine(), one_token_of(&config.models, TRY));
     // It is billed, and on the record as every call is.
-    let mut keeper = Keeper::new(context, &config, &engine, "init", (&KeepArgs::wordless(), &plan, None));
+    let mut keeper = Keeper::new(context, &config, &engine, "init", (&KeepArgs::wordless(), &plan, GoesOn::Anew));
     let outcomes = context.runtime()?.block_on(outcomes(&engine, plan, |event| keeper.event(event)));
     keeper.close();
     let mut table = Table::new(&["model", "endpoint/id", "state", ">TTFT", "note"]);

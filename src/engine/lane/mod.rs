@@ -113,6 +113,7 @@ impl Run {
         let telling = cut.as_ref().map(|(record, _)| record).or(self.records.last());
         let outcome = LaneOutcome {
             cut: cut.is_some(),
+            stopped: false,
             deadline_passed: self.clock.deadline_passed(),
             target: telling.map(|record| Arc::clone(&record.target)),
             result: cut.and_then(|(record, _)| record.error).map_or(result, Err),

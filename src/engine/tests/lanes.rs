@@ -73,3 +73,60 @@ async fn our_own_limit_fails_over_without_a_request() {
     let classes: Vec<_> = outcome.attempts.iter().map(AttemptRecord::class).collect();
     assert_eq!(classes, [Some(ErrorClass::Local), None]);
 }
+
+/// What each lane tells from now on, until all are over.
+async fn rest(run: &mut Run) -> Vec<(usize, String)> {
+    let mut told = Vec::new();
+    while let Some(event) = run.next().await {
+        let word = match event.kind {
+            EventKind::Started(target) => target.id.0.clone(),
+            EventKind::Deltas(_) => "text".to_owned(),
+            EventKind::Again => "again".to_owned(),
+            EventKind::Finished(outcome) if outcome.stopped => format!("stopped after {}", outcome.attempts.len()),
+            EventKind::Finished(outcome) => format!("over {}", outcome.result.is_ok()),
+            _ => continue,
+        };
+        told.push((event.lane, word));
+    }
+    told
+}
+
+fn told(words: &[(usize, &str)]) -> Vec<(usize, String)> {
+    words.iter().map(|(lane, word)| (*lane, (*word).to_owned())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_lane_is_stopped_or_asked_once_more_while_others_go_on() {
+    let replies = [Reply::Silence, Reply::Silence, answer(), answer()];
+    let script = Script { replies: Mutex::new(replies.into()), asked: Mutex::default() };
+    let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
+    let lanes = ["a", "b"].map(|name| lane(vec![testing::target(name)])).to_vec();
+    let mut run = engine.run(Plan { lanes, at_once: None });
+    for _ in 0..2 {
+        assert!(matches!(run.next().await.expect("two lanes").kind, EventKind::Started(_)));
+    }
+    assert!(run.next().now_or_never().is_none(), "both were sent, and both services are silent");
+    run.stop(0);
+    run.again(1);
+    let seen = rest(&mut run).await;
+    let wanted =
+        told(&[(0, "stopped after 1"), (1, "stopped after 1"), (1, "again"), (1, "b"), (1, "text"), (1, "over true")]);
+    assert_eq!(seen, wanted);
+    // One that is over can be had again; one that is not there cannot.
+    run.stop(0);
+    run.again(0);
+    run.again(2);
+    assert_eq!(rest(&mut run).await, told(&[(0, "again"), (0, "a"), (0, "text"), (0, "over true")]));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_that_waits_for_its_turn_can_be_stopped() {
+    let script = Script { replies: Mutex::new([answer(), answer()].into()), asked: Mutex::default() };
+    let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
+    let lanes = ["a", "b", "c"].map(|name| lane(vec![testing::target(name)])).to_vec();
+    let mut run = engine.run(Plan { lanes, at_once: Some(1) });
+    assert_eq!(run.next().await.expect("the first").lane, 0);
+    run.stop(1);
+    let ends: Vec<_> = rest(&mut run).await.into_iter().filter(|(_, word)| word.starts_with(['o', 's'])).collect();
+    assert_eq!(ends, told(&[(1, "stopped after 0"), (0, "over true"), (2, "over true")]));
+}

@@ -140,6 +140,7 @@ fn lane(targets: Vec<Target>) -> Lane {
     let messages = vec![Message::text(Role::User, "hi")];
     let route = (targets.len() > 1).then(Policy::default);
     Lane {
+        sample: None,
         name: "route".into(),
         call: Arc::new(Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() })),
         candidates: targets.into_iter().map(Arc::new).collect(),

@@ -35,8 +35,6 @@ pub(super) struct LaneView {
     sanitiser: Sanitiser,
     tail: String,
     outcome: Option<LaneOutcome>,
-    /// The person had enough of it.
-    stopped: bool,
 }
 
 /// Where a lane stands.
@@ -57,9 +55,9 @@ pub(super) enum Stage {
 }
 
 impl LaneView {
-    pub(super) fn new(name: &str, prompt_tokens: u64) -> Self {
+    pub(super) fn new(name: String, prompt_tokens: u64) -> Self {
         Self {
-            name: name.to_owned(),
+            name,
             prompt_tokens,
             kept: Account::default(),
             progress: None,
@@ -69,7 +67,6 @@ impl LaneView {
             sanitiser: Sanitiser::default(),
             tail: String::new(),
             outcome: None,
-            stopped: false,
         }
     }
 
@@ -92,6 +89,7 @@ impl LaneView {
                 self.start_again(&record.target);
             }
             EventKind::Notice(_) => {}
+            EventKind::Again => *self = Self::new(std::mem::take(&mut self.name), self.prompt_tokens),
             EventKind::Finished(outcome) => self.finish((**outcome).clone()),
         }
     }
@@ -99,7 +97,6 @@ impl LaneView {
     /// The person has had enough at `now`; a lane that is over already stays as it is.
     pub(super) fn interrupt(&mut self, now: Instant) {
         if self.outcome.is_none() {
-            self.stopped = true;
             let progress = self.progress.take().unwrap_or_else(|| Progress::new(now));
             self.finish(progress.interrupted(now));
         }
@@ -158,7 +155,7 @@ impl LaneView {
             return if self.stage() == Stage::Queued { "queued" } else { ".." }.to_owned();
         };
         match &outcome.result {
-            Err(_) if self.stopped => "stopped".to_owned(),
+            Err(_) if outcome.stopped => "stopped".to_owned(),
             Err(_) if outcome.cut => "cut".to_owned(),
             Err(error) => format!("ERR {}", error.class),
             Ok(_) => self.odd_ending().unwrap_or("ok").to_owned(),
@@ -195,7 +192,7 @@ impl LaneView {
     pub(super) fn note(&self) -> Option<String> {
         let outcome = self.outcome.as_ref()?;
         match &outcome.result {
-            Err(_) if self.stopped => Some("[interrupted]".to_owned()),
+            Err(_) if outcome.stopped => Some("[interrupted]".to_owned()),
             Err(error) => Some(notice::failure(&self.name, error, outcome)),
             Ok(whole) => kept::warnings(&self.kept, whole.reason.as_ref()),
         }
@@ -204,7 +201,7 @@ impl LaneView {
     /// Whom the note names: a failure its target, or the lane where several were asked; a warning nobody.
     pub(super) fn named_in_note(&self) -> &str {
         match &self.outcome {
-            Some(outcome) if outcome.result.is_err() && !self.stopped => match &outcome.target {
+            Some(outcome) if outcome.result.is_err() && !outcome.stopped => match &outcome.target {
                 Some(target) if outcome.cut || outcome.attempts.len() <= 1 => &target.id.0,
                 _ => &self.name,
             },

@@ -55,8 +55,8 @@ struct Tag {
 impl CompareView {
     /// A view of the lanes with these names, which begin at `now`.
     #[must_use]
-    pub fn new<'n>(settings: Settings, names: impl Iterator<Item = &'n str>, now: Instant) -> Self {
-        let lanes: Vec<LaneView> = names.map(|name| LaneView::new(name, settings.prompt_tokens)).collect();
+    pub fn new(settings: Settings, names: impl Iterator<Item = impl Into<String>>, now: Instant) -> Self {
+        let lanes: Vec<LaneView> = names.map(|name| LaneView::new(name.into(), settings.prompt_tokens)).collect();
         let arrangement = settings.arrangement();
         Self { tags: vec![Tag::default(); lanes.len()], settings, arrangement, lanes, turn: 0, begun: now }
     }
@@ -106,6 +106,7 @@ impl CompareView {
             | EventKind::Deltas(_)
             | EventKind::Held(_)
             | EventKind::Ttft(_)
+            | EventKind::Again
             | EventKind::Finished(_) => None,
         }
     }
@@ -247,6 +248,7 @@ impl CompareView {
                 self.end_tag(event.lane, to);
                 self.tags[event.lane].held.start_again();
             }
+            EventKind::Again => self.tags[event.lane].held = Held::default(),
             EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) | EventKind::Finished(_) => {}
         }
     }
@@ -374,6 +376,19 @@ impl CompareView {
             to.push('\n');
         }
         to.push_str(&table);
+    }
+
+    /// Where the answers are kept, and what can be done with them: for people, below the table.
+    #[must_use]
+    pub fn kept(&self, conversation: i64) -> String {
+        if self.settings.format != Format::Text || !self.settings.look.err_is_terminal {
+            return String::new();
+        }
+        let whole = |lane: &LaneView| matches!(lane.stage(), Stage::Good | Stage::Odd);
+        let Some(lane) = self.lanes.iter().position(whole).map(|lane| lane + 1) else {
+            return format!("run {conversation}    ask those that failed once more: mmchat retry\n");
+        };
+        format!("run {conversation}    one answer: mmchat history show @{lane}    go on with it: mmchat pick @{lane}\n")
     }
 
     /// The rows of the live region.

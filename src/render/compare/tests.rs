@@ -37,6 +37,7 @@ fn told(name: &str, text: &[&str], end: Result<FinishReason, ErrorClass>) -> Vec
             .map(|reason| Whole { reason: Some(reason) })
             .map_err(|class| ApiError::new(class, "the reason of the failure")),
         cut,
+        stopped: false,
         deadline_passed: false,
         target: Some(target),
         attempts: Vec::new(),

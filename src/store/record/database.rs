@@ -17,7 +17,7 @@ use crate::store::{check_regular, lock_within};
 /// "mmch", so that a database of somebody else's is told from ours.
 const APPLICATION: i32 = 0x6d6d_6368;
 /// The tables' version.
-const VERSION: i32 = 1;
+const VERSION: i32 = 2;
 /// How long a write waits for other processes' writes.
 const BUSY: Duration = Duration::from_secs(5);
 /// The same, once one was waited for in vain.
@@ -26,6 +26,7 @@ const HURRY: Duration = Duration::from_millis(100);
 const LONGEST_LOG: u64 = 512 * 1024;
 
 const TABLES: &str = include_str!("tables.sql");
+const FROM_1: &str = include_str!("from_1.sql");
 
 /// A record that could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +60,14 @@ pub enum RecordError {
         path: PathBuf,
         /// Its version.
         found: i32,
+    },
+    /// It was made by an older build, and nothing can be written to it.
+    #[error(
+        "the record {path} was written by an older mmchat, and cannot be brought up to date: it cannot be written to"
+    )]
+    Older {
+        /// The database.
+        path: PathBuf,
     },
     /// It was taken away while it was written to.
     #[error("the record {path} is gone: something removed it while it was written to")]
@@ -151,7 +160,11 @@ impl Database {
             database.is_fixed = true;
             version = database.check();
         }
-        Ok((version? == VERSION).then_some(database))
+        match version? {
+            0 => Ok(None),
+            VERSION => Ok(Some(database)),
+            _ => Err(RecordError::Older { path: path.to_owned() }),
+        }
     }
 
     /// Whether the whole file is as it should be; reads all of it.
@@ -180,8 +193,11 @@ impl Database {
         self.told(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true))?;
         if version == 0 {
             self.told(connection.pragma_update(None, "journal_mode", "wal"))?;
+        }
+        if version < VERSION {
+            let statements = if version == 0 { TABLES } else { FROM_1 };
             let make = format!(
-                "BEGIN IMMEDIATE;\n{TABLES}\nPRAGMA application_id = {APPLICATION};\nPRAGMA user_version = {VERSION};\nCOMMIT;"
+                "BEGIN IMMEDIATE;\n{statements}\nPRAGMA application_id = {APPLICATION};\nPRAGMA user_version = {VERSION};\nCOMMIT;"
             );
             self.told(connection.execute_batch(&make))?;
         }

@@ -2,20 +2,31 @@
 //!
 //! Owns the queries. Refuses to know how it is shown.
 
-use std::time::Duration;
+use std::{
+    collections::{HashMap, hash_map::Entry},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Params, Row, functions::FunctionFlags, params, params_from_iter};
 
-use super::{Database, RecordError};
+use super::{Database, RecordError, place};
 
 /// One question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
+    /// Its own number, which no other ever has.
+    pub id: i64,
     /// The conversation it is in.
     pub conversation: i64,
-    /// Its place in it, from 1.
-    pub number: i64,
+    /// Its round, from 1.
+    pub round: i64,
+    /// Its place among the answers of the round, from 1.
+    pub lane: i64,
+    /// The exchange that it goes on with.
+    pub after: Option<i64>,
+    /// The person chose it among those of its round.
+    pub picked: bool,
     /// When it was asked.
     pub at: Timestamp,
     /// The name that was asked for.
@@ -34,8 +45,30 @@ pub struct Exchange {
     pub answer: String,
     /// What the model thought.
     pub reasoning: String,
-    /// It is an answer of a comparison, which stand side by side: none follows another.
-    pub beside: bool,
+    /// What the conversation looks like around it.
+    pub shape: Shape,
+}
+
+/// How a conversation is laid out.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Shape {
+    /// Its rounds.
+    pub rounds: i64,
+    /// The answers of the widest round.
+    pub lanes: i64,
+}
+
+impl Exchange {
+    /// How it is written: `12@2` is the second answer, of several models in the last round; `12.1@2` says the round, too.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let Self { conversation, round, lane, shape, .. } = self;
+        match shape {
+            Shape { lanes: 1, .. } => format!("{conversation}@{round}"),
+            Shape { rounds, .. } if rounds == round => format!("{conversation}@{lane}"),
+            _ => format!("{conversation}.{round}@{lane}"),
+        }
+    }
 }
 
 /// One conversation, as a list shows it.
@@ -64,8 +97,8 @@ pub struct Found {
     pub excerpt: String,
 }
 
-const COLUMNS: &str = "conversation, number, at, asked, model, class, system, prompt, images, answer, reasoning, \
-                       (SELECT command = 'compare' FROM conversations WHERE id = exchanges.conversation)";
+const COLUMNS: &str = "id, conversation, round, lane, after, picked IS NOT NULL, at, asked, model, class, system, prompt, \
+                       images, answer, reasoning";
 /// The trigram index knows nothing shorter.
 const SHORTEST_INDEXED: usize = 3;
 /// Exchanges that are taken into it in one transaction.
@@ -78,11 +111,12 @@ impl Database {
     pub fn conversations(&self, most: usize) -> Result<Vec<Conversation>, RecordError> {
         let read = || {
             let mut statement = self.connection.prepare(
-                "SELECT c.id, c.at, c.command, count(e.id), first.asked, first.prompt FROM conversations c
-                 JOIN exchanges e ON e.conversation = c.id
-                 JOIN exchanges first ON first.conversation = c.id
-                  AND first.number = (SELECT min(number) FROM exchanges WHERE conversation = c.id)
-                 GROUP BY c.id ORDER BY max(e.id) DESC LIMIT ?1",
+                "SELECT c.id, c.at, c.command, (SELECT count(*) FROM exchanges WHERE conversation = c.id),
+                 (SELECT group_concat(asked, ', ' ORDER BY lane) FROM exchanges
+                  WHERE conversation = c.id AND round = first.round), first.prompt
+                 FROM conversations c JOIN exchanges first ON first.id =
+                 (SELECT id FROM exchanges WHERE conversation = c.id ORDER BY round, lane LIMIT 1)
+                 ORDER BY c.used DESC LIMIT ?1",
             )?;
             let rows = statement.query_map([limit(most)], |row| {
                 Ok(Conversation {
@@ -101,18 +135,31 @@ impl Database {
 
     /// The exchanges of a conversation, in order; none when there is no such conversation.
     pub fn exchanges(&self, conversation: i64) -> Result<Vec<Exchange>, RecordError> {
-        self.told(self.read_exchanges("WHERE conversation = ?1 ORDER BY number", params![conversation]))
+        self.told(self.read_exchanges("WHERE conversation = ?1 ORDER BY round, lane", params![conversation]))
     }
 
     /// Every exchange there is, in order.
     pub fn all_exchanges(&self) -> Result<Vec<Exchange>, RecordError> {
-        self.told(self.read_exchanges("ORDER BY conversation, number", params![]))
+        self.told(self.read_exchanges("ORDER BY conversation, round, lane", params![]))
     }
 
-    /// The last conversation that something was said in.
-    pub fn latest(&self) -> Result<Option<i64>, RecordError> {
-        let query = "SELECT conversation FROM exchanges ORDER BY id DESC LIMIT 1";
-        self.told(self.connection.query_row(query, [], |row| row.get(0)).optional())
+    /// The last conversation that something was said in, or picked from; of those that this command began, if one is named.
+    pub fn latest(&self, command: Option<&str>) -> Result<Option<i64>, RecordError> {
+        let query = "SELECT id FROM conversations c WHERE (?1 IS NULL OR command = ?1)
+                     AND EXISTS (SELECT 1 FROM exchanges WHERE conversation = c.id) ORDER BY used DESC LIMIT 1";
+        self.told(self.connection.query_row(query, [command], |row| row.get(0)).optional())
+    }
+
+    /// Chooses `exchange` among those of its round, and makes its conversation the one that is gone on with.
+    pub fn pick(&mut self, exchange: &Exchange, now: Timestamp) -> Result<(), RecordError> {
+        let Exchange { id, conversation, round, .. } = *exchange;
+        let now = now.as_millisecond();
+        self.writing(|transaction| {
+            let others = "UPDATE exchanges SET picked = NULL WHERE conversation = ?1 AND round = ?2 AND id != ?3";
+            transaction.execute(others, [conversation, round, id])?;
+            transaction.execute("UPDATE exchanges SET picked = ?1 WHERE id = ?2", [now, id])?;
+            place::used(transaction, conversation, now)
+        })
     }
 
     /// The exchanges that have all of these words, or phrases, in them, newest first.
@@ -211,21 +258,40 @@ impl Database {
         let mut statement = self.connection.prepare(&format!("SELECT {COLUMNS} FROM exchanges {rest}"))?;
         let rows = statement.query_map(parameters, |row| {
             Ok(Exchange {
-                conversation: row.get(0)?,
-                number: row.get(1)?,
-                at: moment(row, 2)?,
-                asked: row.get(3)?,
-                model: row.get(4)?,
-                class: row.get(5)?,
-                system: row.get(6)?,
-                prompt: row.get(7)?,
-                images: row.get(8)?,
-                answer: row.get(9)?,
-                reasoning: row.get(10)?,
-                beside: row.get(11)?,
+                id: row.get(0)?,
+                conversation: row.get(1)?,
+                round: row.get(2)?,
+                lane: row.get(3)?,
+                after: row.get(4)?,
+                picked: row.get(5)?,
+                at: moment(row, 6)?,
+                asked: row.get(7)?,
+                model: row.get(8)?,
+                class: row.get(9)?,
+                system: row.get(10)?,
+                prompt: row.get(11)?,
+                images: row.get(12)?,
+                answer: row.get(13)?,
+                reasoning: row.get(14)?,
+                shape: Shape::default(),
             })
         })?;
-        rows.collect()
+        let mut exchanges: Vec<Exchange> = rows.collect::<Result<_, _>>()?;
+        let mut shapes = HashMap::new();
+        for exchange in &mut exchanges {
+            exchange.shape = match shapes.entry(exchange.conversation) {
+                Entry::Occupied(known) => *known.get(),
+                Entry::Vacant(place) => *place.insert(self.shape(exchange.conversation)?),
+            };
+        }
+        Ok(exchanges)
+    }
+
+    fn shape(&self, conversation: i64) -> rusqlite::Result<Shape> {
+        let query = "SELECT max(round), max(lane) FROM exchanges WHERE conversation = ?1";
+        self.connection
+            .prepare_cached(query)?
+            .query_row([conversation], |row| Ok(Shape { rounds: row.get(0)?, lanes: row.get(1)? }))
     }
 }
 

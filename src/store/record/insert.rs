@@ -4,7 +4,7 @@ use rusqlite::{OptionalExtension, Transaction, TransactionBehavior, params};
 
 use std::time::Duration;
 
-use super::{CallRecord, Database, Follows, RecordError, Said};
+use super::{CallRecord, Database, RecordError, RunPlace, place};
 use crate::{
     chat::{ErrorClass, FinishReason, Usage},
     engine::AttemptRecord,
@@ -44,17 +44,20 @@ struct Used {
 }
 
 impl Database {
-    /// Writes one call; the conversation it is in, when what was said is kept. What the calls of one run say that goes on with
-    /// none is in one conversation: `run`.
-    pub fn insert(&mut self, call: &CallRecord, run: Option<i64>) -> Result<Option<i64>, RecordError> {
-        self.writing(|transaction| write(transaction, call, run))
+    /// Writes one call, and what was said in it where that is kept: the calls of one run have one `place`.
+    pub fn insert(&mut self, call: &CallRecord, place: &mut RunPlace) -> Result<(), RecordError> {
+        let written = self.writing(|transaction| write(transaction, call, place))?;
+        if let Some(written) = written {
+            place.settle(written, call.lane);
+        }
+        Ok(())
     }
 
     /// Writes many calls in one transaction, as fast as it goes.
     pub fn insert_all(&mut self, calls: impl Iterator<Item = CallRecord>) -> Result<(), RecordError> {
         self.writing(|transaction| {
             for call in calls {
-                write(transaction, &call, None)?;
+                write(transaction, &call, &RunPlace::default())?;
             }
             Ok(())
         })
@@ -75,14 +78,18 @@ impl Database {
     }
 }
 
-fn write(transaction: &Transaction<'_>, call: &CallRecord, run: Option<i64>) -> rusqlite::Result<Option<i64>> {
+fn write(
+    transaction: &Transaction<'_>,
+    call: &CallRecord,
+    place: &RunPlace,
+) -> rusqlite::Result<Option<place::Written>> {
     let id = write_call(transaction, call)?;
     write_attempts(transaction, id, call)?;
     write_hours(transaction, call)?;
-    call.said.as_ref().map(|said| write_said(transaction, id, (call, said), run)).transpose()
+    call.said.as_ref().map(|said| place::write(transaction, id, (call, said), place)).transpose()
 }
 
-fn class_of(call: &CallRecord) -> Option<ErrorClass> {
+pub(super) fn class_of(call: &CallRecord) -> Option<ErrorClass> {
     let error = call.outcome.result.as_ref().err()?;
     // What we stopped ourselves was not cut by anybody.
     Some(if call.outcome.cut && error.class != ErrorClass::Local { ErrorClass::Cut } else { error.class })
@@ -286,68 +293,6 @@ fn add(transaction: &Transaction<'_>, sums: &Sums<'_>) -> rusqlite::Result<()> {
             .execute(params![hour, lane, name, endpoint, class])?;
     }
     Ok(())
-}
-
-fn write_said(
-    transaction: &Transaction<'_>,
-    id: i64,
-    (call, said): (&CallRecord, &Said),
-    run: Option<i64>,
-) -> rusqlite::Result<i64> {
-    let at = call.at.as_millisecond();
-    let conversation = match (said.follows, run) {
-        (Some(follows), _) => followed(transaction, follows, at, call.command)?,
-        (None, Some(run)) if exists(transaction, run)? => run,
-        (None, _) => begun(transaction, at, call.command)?,
-    };
-    transaction
-        .prepare_cached(
-            "INSERT INTO exchanges (conversation, number, call, at, asked, model, class, system, prompt, images, answer,
-             reasoning) SELECT ?1, coalesce(max(number), 0) + 1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11
-             FROM exchanges WHERE conversation = ?1",
-        )?
-        .execute(params![
-            conversation,
-            id,
-            at,
-            call.asked,
-            call.outcome.target.as_ref().map(|target| &target.id.0),
-            class_of(call).map(ErrorClass::as_str),
-            said.system,
-            said.prompt,
-            said.images,
-            said.answer,
-            said.reasoning,
-        ])?;
-    Ok(conversation)
-}
-
-fn begun(transaction: &Transaction<'_>, at: i64, command: &str) -> rusqlite::Result<i64> {
-    transaction.prepare_cached("INSERT INTO conversations (at, command) VALUES (?1, ?2)")?.insert(params![at, command])
-}
-
-/// The conversation in which `follows` is the last exchange: its own, or a new one with what came before.
-fn followed(transaction: &Transaction<'_>, follows: Follows, at: i64, command: &str) -> rusqlite::Result<i64> {
-    let Follows { conversation, number, alone } = follows;
-    let last: Option<i64> = transaction
-        .prepare_cached("SELECT max(number) FROM exchanges WHERE conversation = ?1")?
-        .query_row([conversation], |row| row.get(0))?;
-    if last == Some(number) && !alone {
-        return Ok(conversation);
-    }
-    let branch = begun(transaction, at, command)?;
-    transaction
-        .prepare_cached(
-            "INSERT INTO exchanges (conversation, number, call, at, asked, model, class, system, prompt, images, answer,
-             reasoning) SELECT ?1, row_number() OVER (ORDER BY number), call, at, asked, model, class, system, prompt, images,
-             answer, reasoning FROM exchanges WHERE conversation = ?2 AND number <= ?3 AND (NOT ?4 OR number = ?3)",
-        )?
-        .execute(params![branch, conversation, number, alone])?;
-    Ok(branch)
-}
-
-fn exists(transaction: &Transaction<'_>, conversation: i64) -> rusqlite::Result<bool> {
-    transaction.prepare_cached("SELECT 1 FROM conversations WHERE id = ?1")?.exists([conversation])
 }
 
 pub(super) fn hour(at: jiff::Timestamp) -> i64 {

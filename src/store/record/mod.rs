@@ -8,6 +8,7 @@
 mod database;
 mod history;
 mod insert;
+mod place;
 mod recorder;
 mod spend;
 mod stats;
@@ -15,7 +16,8 @@ mod stats;
 use jiff::Timestamp;
 
 pub use database::{Database, RecordError};
-pub use history::{Conversation, Exchange, Found};
+pub use history::{Conversation, Exchange, Found, Shape};
+pub use place::{GoesOn, Kept, RunPlace};
 pub use recorder::{RecordOptions, Recorder};
 pub use spend::Ledger;
 pub use stats::{By, Figures, Since, StatsRow};
@@ -29,6 +31,8 @@ pub struct CallRecord {
     pub at: Timestamp,
     /// Which command asked.
     pub command: &'static str,
+    /// Its place among those that were asked at once, from 0.
+    pub lane: usize,
     /// The name that was asked for.
     pub asked: String,
     /// That name is a route's.
@@ -56,23 +60,9 @@ impl CallRecord {
     }
 }
 
-/// An exchange that is gone on with.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Follows {
-    /// Its conversation.
-    pub conversation: i64,
-    /// Its place in it.
-    pub number: i64,
-    /// It stood beside others: nothing before it belongs to it.
-    pub alone: bool,
-}
-
 /// What was said.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Said {
-    /// What it goes on with: the end of a conversation is gone on with there, anything before it in a new one. `None`: it
-    /// begins one, or is in the run's own.
-    pub follows: Option<Follows>,
     /// The system text.
     pub system: Option<String>,
     /// What the person asked.

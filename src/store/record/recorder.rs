@@ -12,7 +12,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{CallRecord, Database, Follows, RecordError, Said};
+use super::{CallRecord, Database, GoesOn, Kept, RecordError, RunPlace, Said};
 use crate::{
     chat::{Call, Part, Role, Usage},
     engine::{Account, AttemptRecord, Event, EventKind, LaneOutcome, Progress},
@@ -35,7 +35,7 @@ pub struct RecordOptions {
     /// For how many days.
     pub days: Option<u32>,
     /// What is gone on with.
-    pub follows: Option<Follows>,
+    pub goes_on: GoesOn,
 }
 
 /// One lane, as far as it has come.
@@ -44,6 +44,7 @@ struct Lane {
     asked: String,
     is_route: bool,
     prompt_tokens: u64,
+    /// What is asked; the answer is added when there is one.
     said: Said,
     account: Account,
     /// What each request used that said anything, by when it was sent and to whom.
@@ -64,7 +65,7 @@ pub struct Recorder {
 #[derive(Debug)]
 struct Writer {
     sender: SyncSender<CallRecord>,
-    thread: JoinHandle<Result<(), RecordError>>,
+    thread: JoinHandle<Result<Option<Kept>, RecordError>>,
 }
 
 impl Recorder {
@@ -75,7 +76,7 @@ impl Recorder {
             asked: lane.name.clone(),
             is_route: lane.route.is_some(),
             prompt_tokens: lane.call.estimated_tokens(),
-            said: Said { follows: options.follows, ..asked_of(&lane.call) },
+            said: asked_of(&lane.call),
             account: Account::default(),
             used: Vec::new(),
             progress: Some(Progress::new(Instant::now())),
@@ -104,6 +105,11 @@ impl Recorder {
                 lane.account.begin_again(&record.target, lane.prompt_tokens);
             }
             EventKind::Finished(outcome) => self.over(event.lane, (**outcome).clone()),
+            EventKind::Again => {
+                let Some(lane) = self.lanes.get_mut(event.lane) else { return };
+                (lane.account, lane.used) = Default::default();
+                lane.progress = Some(Progress::new(event.at));
+            }
             EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) => {}
         }
     }
@@ -117,8 +123,8 @@ impl Recorder {
         }
     }
 
-    fn over(&mut self, lane: usize, outcome: LaneOutcome) {
-        let Some(lane) = self.lanes.get_mut(lane) else { return };
+    fn over(&mut self, index: usize, outcome: LaneOutcome) {
+        let Some(lane) = self.lanes.get_mut(index) else { return };
         lane.progress = None;
         // What was refused before anything was sent is no call.
         if outcome.attempts.is_empty() {
@@ -138,6 +144,7 @@ impl Recorder {
         let record = CallRecord {
             at: Timestamp::now().checked_sub(outcome.total).unwrap_or_default(),
             command: self.options.command,
+            lane: index,
             asked: lane.asked.clone(),
             is_route: lane.is_route,
             usage: account.usage(&outcome, lane.prompt_tokens),
@@ -151,12 +158,12 @@ impl Recorder {
         }
     }
 
-    /// Waits until everything is written; why it could not be.
-    pub fn close(self) -> Result<(), RecordError> {
+    /// Waits until everything is written: where what was said is now, if it is kept; or why it could not be.
+    pub fn close(self) -> Result<Option<Kept>, RecordError> {
         if let Some(trouble) = self.trouble {
             return Err(trouble);
         }
-        let Some(Writer { sender, thread }) = self.writer else { return Ok(()) };
+        let Some(Writer { sender, thread }) = self.writer else { return Ok(None) };
         drop(sender);
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
@@ -166,7 +173,8 @@ impl Recorder {
         if self.writer.is_none() && self.trouble.is_none() {
             let (sender, records) = sync_channel(WAITING);
             let (path, days) = (place.clone(), self.options.days);
-            match thread::Builder::new().spawn(move || write(&path, days, &records)) {
+            let run = RunPlace::new(self.options.goes_on.clone());
+            match thread::Builder::new().spawn(move || write(&path, days, run, &records)) {
                 Ok(thread) => self.writer = Some(Writer { sender, thread }),
                 Err(source) => self.trouble = Some(RecordError::Folder { path: place.clone(), source }),
             }
@@ -188,18 +196,16 @@ fn by_request(attempts: &[AttemptRecord], mut used: Vec<(Timestamp, TargetId, Us
 pub(super) fn write(
     place: &std::path::Path,
     days: Option<u32>,
+    mut run: RunPlace,
     records: &Receiver<CallRecord>,
-) -> Result<(), RecordError> {
+) -> Result<Option<Kept>, RecordError> {
     let mut database = Database::open(place)?;
-    let (mut conversation, mut trouble) = (None, None);
+    let mut trouble = None;
     for record in records {
-        match database.insert(&record, conversation) {
-            Ok(inserted) => conversation = inserted.or(conversation),
-            Err(error) => {
-                // The next one may be luckier, but is not to wait as long again.
-                trouble = trouble.or(Some(error));
-                database.hurry()?;
-            }
+        if let Err(error) = database.insert(&record, &mut run) {
+            // The next one may be luckier, but is not to wait as long again.
+            trouble = trouble.or(Some(error));
+            database.hurry()?;
         }
     }
     if let Some(trouble) = trouble {
@@ -215,7 +221,7 @@ pub(super) fn write(
     }
     database.settle()?;
     // What was written to a file without a name is lost.
-    if place.exists() { Ok(()) } else { Err(RecordError::Gone { path: place.to_owned() }) }
+    if place.exists() { Ok(run.kept()) } else { Err(RecordError::Gone { path: place.to_owned() }) }
 }
 
 /// What a call asks, for the record.

@@ -77,14 +77,20 @@ CREATE TABLE failures (
 CREATE TABLE conversations (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,
-    command TEXT NOT NULL
+    command TEXT NOT NULL,
+    used INTEGER NOT NULL           -- grows whenever something is said in it or picked from it: the last one is gone on with
 );
+CREATE INDEX conversations_used ON conversations (used);
 
--- What was asked and answered, numbered from 1 within its conversation. No id is given twice: see `indexed`.
+-- What was asked and answered. A round has an answer of each model that was asked, numbered by its place among them. No id is
+-- given twice: see `indexed`.
 CREATE TABLE exchanges (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
-    number INTEGER NOT NULL,
+    round INTEGER NOT NULL,         -- from 1
+    lane INTEGER NOT NULL,          -- from 1
+    after INTEGER,                  -- the exchange of an earlier round that this one goes on with
+    picked INTEGER,                 -- when the person chose it among those of its round
     call INTEGER NOT NULL REFERENCES calls,
     at INTEGER NOT NULL,
     asked TEXT NOT NULL,
@@ -95,7 +101,7 @@ CREATE TABLE exchanges (
     images INTEGER NOT NULL,
     answer TEXT NOT NULL,
     reasoning TEXT NOT NULL,
-    UNIQUE (conversation, number)
+    UNIQUE (conversation, round, lane)
 );
 CREATE INDEX exchanges_at ON exchanges (at);
 
@@ -108,4 +114,9 @@ CREATE TABLE indexed (up_to INTEGER NOT NULL);
 INSERT INTO indexed VALUES (0);
 CREATE TRIGGER exchanges_delete AFTER DELETE ON exchanges WHEN old.id <= (SELECT up_to FROM indexed) BEGIN
     INSERT INTO words (words, rowid, prompt, answer) VALUES ('delete', old.id, old.prompt, old.answer);
+END;
+-- Another try took the place of the first.
+CREATE TRIGGER exchanges_update AFTER UPDATE OF prompt, answer ON exchanges WHEN old.id <= (SELECT up_to FROM indexed) BEGIN
+    INSERT INTO words (words, rowid, prompt, answer) VALUES ('delete', old.id, old.prompt, old.answer);
+    INSERT INTO words (rowid, prompt, answer) VALUES (new.id, new.prompt, new.answer);
 END;

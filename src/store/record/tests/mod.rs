@@ -4,6 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 
+mod conversations;
+
 use super::*;
 use crate::{
     chat::{ErrorClass, FinishReason},
@@ -48,11 +50,13 @@ fn call(at: Timestamp, ttft: u32) -> CallRecord {
     CallRecord {
         at,
         command: "ask",
+        lane: 0,
         asked: "chat".into(),
         is_route: true,
         outcome: LaneOutcome {
             result: Ok(Whole { reason: Some(FinishReason::Stop) }),
             cut: false,
+            stopped: false,
             deadline_passed: false,
             target: Some(b),
             attempts: vec![failed, answered],
@@ -72,11 +76,25 @@ fn said(prompt: &str, answer: &str) -> CallRecord {
     CallRecord { said: Some(said), ..call(now(), 10) }
 }
 
+/// Writes `call`, which begins a conversation: that.
+fn keep(database: &mut Database, call: &CallRecord) -> i64 {
+    written(database, GoesOn::Anew, [call]).conversation
+}
+
+/// Writes the calls of one run: where they are.
+fn written<'c>(database: &mut Database, goes_on: GoesOn, calls: impl IntoIterator<Item = &'c CallRecord>) -> Kept {
+    let mut place = RunPlace::new(goes_on);
+    for call in calls {
+        database.insert(call, &mut place).expect("written");
+    }
+    place.kept().expect("what was said")
+}
+
 #[test]
 fn requests_are_counted_by_model_and_what_was_asked_by_route() {
     let (_folder, mut database) = opened();
     for ttft in 1..=100 {
-        database.insert(&call(now(), ttft), None).expect("written");
+        database.insert(&call(now(), ttft), &mut RunPlace::default()).expect("written");
     }
     let models = database.stats(By::Model, None, None).expect("read");
     let of = |name: &str| models.iter().find(|row| row.name == name).expect("there").figures.clone();
@@ -112,7 +130,7 @@ fn what_we_stopped_ourselves_is_no_failure_of_the_service() {
     record.outcome.attempts[1].error = Some(error.clone());
     record.outcome.result = Err(error);
     record.outcome.cut = true;
-    database.insert(&record, None).expect("written");
+    database.insert(&record, &mut RunPlace::default()).expect("written");
     for by in [By::Model, By::Route] {
         let rows = database.stats(by, None, None).expect("read");
         let calls: u64 = rows.iter().map(|row| row.figures.calls).sum();
@@ -126,7 +144,7 @@ fn figures_are_cut_off_by_hour_and_summed_by_day() {
     let (_folder, mut database) = opened();
     let hours_ago = |hours: i64| now().checked_sub(hours.hours()).expect("a date");
     for hours in [0, 1, 30, 60] {
-        database.insert(&call(hours_ago(hours), 10), None).expect("written");
+        database.insert(&call(hours_ago(hours), 10), &mut RunPlace::default()).expect("written");
     }
     let calls = |by, since: &str| {
         let since = Since::parse(since, now()).expect("a time");
@@ -152,7 +170,7 @@ fn what_was_spent_is_held_against_the_limits() {
     let limit = |scope, period, amount| SpendLimit { scope, period, amount, currency: "USD".into() };
     let long_ago = now().checked_sub((24 * 40).hours()).expect("a date");
     for at in [now(), long_ago] {
-        database.insert(&call(at, 10), None).expect("written");
+        database.insert(&call(at, 10), &mut RunPlace::default()).expect("written");
     }
     let here = now().to_zoned(TimeZone::UTC);
     let spent = |limit: &SpendLimit| database.spent(limit, &here).expect("read");
@@ -177,10 +195,8 @@ fn what_was_spent_is_held_against_the_limits() {
 #[test]
 fn words_are_found_in_every_script_and_gone_when_forgotten() {
     let (_folder, mut database) = opened();
-    let first = database
-        .insert(&said("What is a borrow checker?", "It 借用检查器 says \"no\" 100% Öl. Да"), None)
-        .expect("written");
-    let second = database.insert(&said("另一个问题", "答案"), None).expect("written").expect("one");
+    let first = keep(&mut database, &said("What is a borrow checker?", "It 借用检查器 says \"no\" 100% Öl. Да"));
+    let second = keep(&mut database, &said("另一个问题", "答案"));
     let found = |database: &mut Database, words: &str| {
         database
             .search(&words.split(", ").collect::<Vec<_>>(), 9)
@@ -212,12 +228,12 @@ fn words_are_found_in_every_script_and_gone_when_forgotten() {
         assert_eq!(found(&mut database, words), want, "{words}");
     }
     assert!(database.search(&["检查"], 1).expect("read")[0].excerpt.contains("借用检查器"));
-    assert!(database.delete(first.expect("one")).expect("written"));
+    assert!(database.delete(first).expect("written"));
     assert!(!database.delete(77).expect("written"));
     assert_eq!(found(&mut database, "borrow check"), Vec::<i64>::new());
     assert_eq!(database.prune(1, now()).expect("written"), 0);
     assert_eq!(database.prune(1, now().checked_add(48.hours()).expect("a date")).expect("written"), 1);
-    assert_eq!((database.exchanges(second).expect("read").len(), database.latest().expect("read")), (0, None));
+    assert_eq!((database.exchanges(second).expect("read").len(), database.latest(None).expect("read")), (0, None));
     assert_eq!(found(&mut database, "问题"), Vec::<i64>::new());
 }
 
@@ -225,7 +241,7 @@ fn words_are_found_in_every_script_and_gone_when_forgotten() {
 fn what_is_forgotten_leaves_the_log_or_that_is_told() {
     let (folder, mut database) = opened();
     let path = Database::place(folder.path());
-    let id = database.insert(&said("xyzzy", ""), None).expect("written").expect("one");
+    let id = keep(&mut database, &said("xyzzy", ""));
     let reader = Database::open(&path).expect("there");
     reader.connection.execute_batch("BEGIN; SELECT count(*) FROM exchanges").expect("reads");
     assert!(database.delete(id).expect("written"));
@@ -240,8 +256,7 @@ fn what_is_forgotten_leaves_the_log_or_that_is_told() {
 #[test]
 fn the_index_knows_what_was_said_once_somebody_searches_and_no_more() {
     let (_folder, mut database) = opened();
-    let say =
-        |database: &mut Database, words: &str| database.insert(&said(words, ""), None).expect("written").expect("one");
+    let say = |database: &mut Database, words: &str| keep(database, &said(words, ""));
     let found = |database: &mut Database, words: &str| database.search(&[words], 9).expect("read").len();
     let whole = |database: &Database| {
         database
@@ -266,7 +281,7 @@ fn the_index_knows_what_was_said_once_somebody_searches_and_no_more() {
 fn more_than_is_indexed_at_once_is_found() {
     let (_folder, mut database) = opened();
     for number in 0..1100 {
-        database.insert(&said(&format!("number-{number}!"), ""), None).expect("written");
+        database.insert(&said(&format!("number-{number}!"), ""), &mut RunPlace::default()).expect("written");
     }
     for number in [0, 499, 500, 999, 1000, 1099] {
         assert_eq!(database.search(&[&format!("number-{number}!")], 9).expect("read").len(), 1, "{number}");
@@ -284,21 +299,9 @@ fn a_call_that_cannot_be_written_takes_no_other_with_it() {
         sender.send(CallRecord { asked: asked.into(), ..said("hello", "") }).expect("room");
     }
     drop(sender);
-    assert!(super::recorder::write(&Database::place(folder.path()), None, &records).is_err());
+    assert!(super::recorder::write(&Database::place(folder.path()), None, RunPlace::default(), &records).is_err());
     let calls = database.connection.query_row("SELECT count(*) FROM calls", [], |row| row.get::<_, i64>(0));
     assert_eq!(calls.expect("read"), 2);
-}
-
-#[test]
-fn only_a_comparison_has_answers_side_by_side() {
-    let (_folder, mut database) = opened();
-    for command in ["ask", "compare"] {
-        let record = || CallRecord { command, ..said("why", "so") };
-        let id = database.insert(&record(), None).expect("written").expect("one");
-        database.insert(&record(), Some(id)).expect("written");
-        let beside: Vec<bool> = database.exchanges(id).expect("read").iter().map(|one| one.beside).collect();
-        assert_eq!(beside, [command == "compare"; 2]);
-    }
 }
 
 #[test]
@@ -309,47 +312,11 @@ fn the_log_stays_short_between_processes_of_one_call() {
     let mut longest = 0;
     for _ in 0..60 {
         let mut database = Database::open(&Database::place(folder.path())).expect("opened");
-        database.insert(&said(&"long ".repeat(4000), ""), None).expect("written");
+        database.insert(&said(&"long ".repeat(4000), ""), &mut RunPlace::default()).expect("written");
         database.settle().expect("settled");
         longest = longest.max(std::fs::metadata(&log).map_or(0, |metadata| metadata.len()));
     }
     assert!(longest < 1024 * 1024, "{longest}");
-}
-
-#[test]
-fn a_conversation_goes_on_and_a_run_of_several_is_one() {
-    let (_folder, mut database) = opened();
-    let first = database.insert(&said("one", "1"), None).expect("written");
-    let mut more = said("two", "2");
-    let follow = |record: &mut CallRecord, conversation, number, alone| {
-        record.said.as_mut().expect("words").follows = Some(Follows { conversation, number, alone });
-    };
-    follow(&mut more, first.expect("one"), 1, false);
-    assert_eq!(database.insert(&more, None).expect("written"), first);
-    let exchanges = database.exchanges(first.expect("one")).expect("read");
-    assert_eq!(
-        exchanges.iter().map(|exchange| (exchange.number, exchange.answer.as_str())).collect::<Vec<_>>(),
-        [(1, "1"), (2, "2")]
-    );
-    let run = database.insert(&said("both", "x"), None).expect("written");
-    assert_eq!(database.insert(&said("both", "y"), run).expect("written"), run);
-    let listed = database.conversations(9).expect("read");
-    assert_eq!(listed.iter().map(|known| (known.id, known.exchanges)).collect::<Vec<_>>(), [(2, 2), (1, 2)]);
-    // What goes on from the middle, or from one of several answers, is a conversation of its own, with what came before.
-    let prompts = |database: &Database, id: Option<i64>| {
-        let exchanges = database.exchanges(id.expect("one")).expect("read");
-        exchanges.iter().map(|exchange| (exchange.number, exchange.prompt.clone())).collect::<Vec<_>>()
-    };
-    let branch = database.insert(&more, None).expect("written");
-    assert_eq!(prompts(&database, branch), [(1, "one".into()), (2, "two".into())]);
-    assert_eq!(prompts(&database, first).len(), 2);
-    follow(&mut more, run.expect("one"), 2, true);
-    let after = database.insert(&more, None).expect("written");
-    assert_eq!(prompts(&database, after), [(1, "both".into()), (2, "two".into())]);
-    // Whoever was deleted meanwhile is not written to.
-    database.delete(1).expect("written");
-    follow(&mut more, 1, 2, false);
-    assert_ne!(database.insert(&more, None).expect("written"), first);
 }
 
 #[test]
@@ -361,7 +328,7 @@ fn many_at_once_are_all_written() {
             scope.spawn(|| {
                 let mut database = Database::open(&path).expect("opened");
                 for _ in 0..5 {
-                    database.insert(&said("at once", "yes"), None).expect("written");
+                    database.insert(&said("at once", "yes"), &mut RunPlace::default()).expect("written");
                 }
             });
         }
@@ -381,7 +348,7 @@ fn what_services_quoted_of_a_prompt_is_forgotten_with_it() {
         let query = "SELECT count(*) FROM attempts WHERE message IS NOT NULL";
         database.connection.query_row(query, [], |row| row.get::<_, i64>(0)).expect("read")
     };
-    let ids = [1, 2, 3].map(|_| database.insert(&said("secret", "no"), None).expect("written").expect("one"));
+    let ids = [1, 2, 3].map(|_| keep(&mut database, &said("secret", "no")));
     assert_eq!(quoted(&database), 3);
     database.delete(ids[0]).expect("written");
     assert_eq!(quoted(&database), 2);
