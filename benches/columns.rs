@@ -2,7 +2,10 @@
 #![allow(missing_docs, reason = "criterion's macros make functions without docs")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mmchat::render::compare::{Block, columns};
+use mmchat::render::{
+    compare::{Block, columns},
+    wrap,
+};
 
 /// Prose of several scripts, with lists and code, `size` bytes of it.
 fn prose(size: usize) -> String {
@@ -15,7 +18,7 @@ fn prose(size: usize) -> String {
 
 fn layout(criterion: &mut Criterion) {
     let text = prose(200_000);
-    let block = Block { head: "1 model  ok".into(), text: text.clone(), source: text, counts: true };
+    let block = Block { head: "1 model  ok".into(), fixed: wrap::widest_fixed_line(&text), text, counts: true };
     let blocks = vec![block; 5];
     let mut group = criterion.benchmark_group("columns");
     group.throughput(Throughput::Bytes(1_000_000));

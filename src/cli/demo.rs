@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use super::{
     CliError, Context,
-    compare::{Stage, drawable, live},
+    compare::{Stage, drawable, interruption, live},
     exit::Exit,
 };
 use crate::{
@@ -20,7 +20,10 @@ use crate::{
         compare::{CompareView, Settings as ViewSettings, View},
     },
     route::OnCut,
-    term::output::{Streams, say},
+    term::{
+        keyboard::Modes,
+        output::{Streams, say},
+    },
 };
 
 const PROMPT: &str = "What does mmchat do?";
@@ -51,7 +54,8 @@ const NEXT: &str = "\nThese were mocks. With models of your own:\n  \
 pub(super) struct DemoArgs {}
 
 pub(super) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
-    let interruption = Exit::on_interruption()?;
+    let modes = Modes::save();
+    let interruption = interruption(modes.as_ref())?;
     let layers = context.layers(Flags::default())?;
     let look = context.look(&layers);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
@@ -85,6 +89,7 @@ pub(super) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
         streams: Streams::stdout(),
         interruption: &interruption,
         live,
+        modes,
         keeper: None,
     };
     let mocks = async move {

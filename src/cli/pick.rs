@@ -26,7 +26,13 @@ pub(super) struct PickArgs {
 }
 
 pub(super) fn run(args: &PickArgs, context: &Context) -> Result<Exit, CliError> {
-    let place: Place = args.place.parse()?;
+    pick_at(&args.place, context)?;
+    Ok(Exit::Ok)
+}
+
+/// Picks the answer written as `place`, and says how to go on.
+pub(super) fn pick_at(place: &str, context: &Context) -> Result<(), CliError> {
+    let place: Place = place.parse()?;
     let nothing = || CliError::usage("nothing is kept to pick from", "history may be off; compare something first");
     let mut database = record(context)?.ok_or_else(nothing)?;
     let conversation = Conversation::find(&database, place)?.ok_or_else(nothing)?;
@@ -39,11 +45,11 @@ pub(super) fn run(args: &PickArgs, context: &Context) -> Result<Exit, CliError> 
     };
     pick(&mut database, exchange)?;
     let whose = exchange.model.as_ref().unwrap_or(&exchange.asked);
-    let pick = format!("picked {} ({whose})", exchange.place());
     say(&format!(
-        "{pick}; go on with it: mmchat ask --continue, chat --continue, or compare --continue --context shared\n"
+        "picked {} ({whose}); go on with it: mmchat ask --continue, chat --continue, or compare --continue --context shared\n",
+        exchange.place()
     ));
-    Ok(Exit::Ok)
+    Ok(())
 }
 
 /// Chooses `exchange`, if there is anything in it to go on with.

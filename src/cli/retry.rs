@@ -7,7 +7,7 @@ use clap::Args;
 use super::{
     CliError, Context,
     ask::{AnswerArgs, Asking},
-    compare::{Comparison, Shown},
+    compare::{Comparison, Shown, interruption},
     exit::Exit,
     request::{HowArgs, RequestArgs},
     thread::{Conversation, LAST, Place, Thread},
@@ -16,7 +16,7 @@ use crate::{
     chat::Call,
     plan::{self, Plan},
     store::record::{Exchange, GoesOn},
-    term::output::say,
+    term::{keyboard::Modes, output::say},
 };
 
 /// Ask once more what failed; the answer takes its place
@@ -36,7 +36,8 @@ pub(super) struct RetryArgs {
 }
 
 pub(super) fn run(args: &RetryArgs, context: &Context) -> Result<Exit, CliError> {
-    let interruption = Exit::on_interruption()?;
+    let modes = Modes::save();
+    let interruption = interruption(modes.as_ref())?;
     let request = RequestArgs::with(&args.how);
     let (config, layers) = context.config(context.layers(request.flags())?)?;
     let shown = Shown::new(context, &layers, &request, "auto")?;
@@ -64,7 +65,7 @@ pub(super) fn run(args: &RetryArgs, context: &Context) -> Result<Exit, CliError>
     });
     let plan = Plan { lanes: lanes.collect::<Result<_, _>>()?, at_once: Some(plan::AT_ONCE) };
     let (config, layers, request) = (&config, &layers, &request);
-    let comparison = Comparison { context, config, layers, request, keep: &args.answer.keep, shown };
+    let comparison = Comparison { context, config, layers, request, keep: &args.answer.keep, shown, modes };
     comparison.run(plan, ("retry", goes_on), &interruption)
 }
 

@@ -5,6 +5,7 @@
 //! commands.
 
 pub mod input;
+pub mod keyboard;
 pub mod live;
 pub mod output;
 pub mod prompt;

@@ -54,9 +54,10 @@ impl Region {
         for (index, row) in rows.iter().enumerate().filter(|(index, row)| self.rows[*index] != **row) {
             down(index - at, out);
             at = index;
+            // First: a row may leave cells out.
             out.push('\r');
-            out.push_str(row);
             put(Clear(ClearType::UntilNewLine), out);
+            out.push_str(row);
         }
         up(at, out);
         put(MoveToColumn(0), out);

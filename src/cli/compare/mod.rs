@@ -29,7 +29,7 @@ use crate::{
     },
     route::OnCut,
     store::record::GoesOn,
-    term::{self, live::Live, output::say, signals::Interruption},
+    term::{self, keyboard::Modes, live::Live, output::say, signals::Interruption},
 };
 
 /// Ask several models the same at once, and see the answers side by side
@@ -77,7 +77,8 @@ pub(super) struct CompareArgs {
 }
 
 pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliError> {
-    let interruption = Exit::on_interruption()?;
+    let modes = Modes::save();
+    let interruption = interruption(modes.as_ref())?;
     let (config, layers) = context.config(context.layers(args.request.flags())?)?;
     let shown = Shown::new(context, &layers, &args.request, &args.view)?;
     let preset = args.request.preset(context, &config, &layers)?;
@@ -109,11 +110,19 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
         say(&format!("warning: {warning}\n"));
     }
     let at_once = args.max_concurrency.map_or(AT_ONCE, NonZeroUsize::get);
-    Comparison { context, config: &config, layers: &layers, request: &args.request, keep: &args.keep, shown }.run(
-        Plan { lanes, at_once: Some(at_once) },
-        ("compare", goes_on),
-        &interruption,
-    )
+    let (config, layers, request, keep) = (&config, &layers, &args.request, &args.keep);
+    let comparison = Comparison { context, config, layers, request, keep, shown, modes };
+    comparison.run(Plan { lanes, at_once: Some(at_once) }, ("compare", goes_on), &interruption)
+}
+
+/// Listens for Ctrl-C and its kin; a process that must be ended leaves the terminal as it was.
+pub(super) fn interruption(modes: Option<&Modes>) -> Result<Interruption, CliError> {
+    let modes = modes.cloned();
+    Exit::on_interruption_then(move || {
+        if let Some(modes) = &modes {
+            modes.leave();
+        }
+    })
 }
 
 /// How answers are to be shown, as the flags have it.
@@ -163,6 +172,8 @@ pub(super) struct Comparison<'a> {
     pub(super) request: &'a RequestArgs,
     pub(super) keep: &'a KeepArgs,
     pub(super) shown: Shown,
+    /// The terminal's modes, where keys can be listened to.
+    pub(super) modes: Option<Modes>,
 }
 
 impl Comparison<'_> {
@@ -173,7 +184,7 @@ impl Comparison<'_> {
         (command, goes_on): (&'static str, GoesOn),
         interruption: &Interruption,
     ) -> Result<Exit, CliError> {
-        let Self { context, config, layers, request, keep, shown } = self;
+        let Self { context, config, layers, request, keep, shown, modes } = self;
         for lane in &mut plan.lanes {
             lane.deadline = layers.timeout.value;
         }
@@ -185,7 +196,7 @@ impl Comparison<'_> {
         let view = CompareView::new(settings, plan.lanes.iter().map(Lane::label), Instant::now());
         let engine = context.engine_for(config, keep.words(config));
         let keeper = Some(Keeper::new(context, config, &engine, command, (keep, &plan, goes_on)));
-        let stage = Stage { engine, plan, view, streams, interruption, live, keeper };
+        let stage = Stage { engine, plan, view, streams, interruption, live, modes, keeper };
         stage.run(context, std::future::pending())
     }
 }

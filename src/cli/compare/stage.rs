@@ -1,7 +1,8 @@
 //! Lanes at work on one thread, the screen on another.
 //!
-//! Owns the hand-over between them: the network's thread applies what happens to the view as it happens, this one writes
-//! and draws what has come of it. Nobody waits for the screen: a reader that is slow slows neither a lane nor a clock.
+//! Owns the hand-over between them: the network's thread applies what happens to the view as it happens, and what a person
+//! wishes to the lanes; this one writes and draws what has come of it. Nobody waits for the screen: a reader that is slow
+//! slows neither a lane nor a clock.
 
 use std::{
     io,
@@ -17,12 +18,17 @@ use futures_util::StreamExt;
 use tokio::{sync::Notify, time::Instant};
 
 use crate::{
-    cli::{CliError, Context, exit::Exit, keep::Keeper},
-    engine::Engine,
+    cli::{CliError, Context, exit::Exit, keep::Keeper, pick},
+    engine::{Engine, Event, Run},
     plan::Plan,
-    render::{Output, Stream, compare::CompareView},
+    render::{
+        Output, Stream,
+        compare::{CompareView, Key, Wish},
+    },
+    store::record::Kept,
     term::{
         self,
+        keyboard::{Keyboard, Modes},
         live::Live,
         output::{Streams, WriteError, say},
         signals::{Interruption, Suspension, stop_for_a_while},
@@ -43,6 +49,8 @@ pub(crate) struct Stage<'a> {
     pub(crate) interruption: &'a Interruption,
     /// Rows that are drawn while answers come, if there is a screen for them.
     pub(crate) live: Option<Live>,
+    /// The terminal's modes, where keys can be listened to.
+    pub(crate) modes: Option<Modes>,
     /// Keeps what outlives the command, if anything does.
     pub(crate) keeper: Option<Keeper>,
 }
@@ -77,29 +85,33 @@ impl Stage<'_> {
         context: &Context,
         beside: impl Future<Output = io::Error> + Send,
     ) -> Result<Exit, CliError> {
-        let Self { engine, plan, mut view, mut streams, interruption, live, mut keeper } = self;
+        let Self { engine, plan, mut view, mut streams, interruption, live, modes, keeper } = self;
+        let modes = modes.filter(|_| live.is_some());
+        if modes.is_some() {
+            view = view.with_keys();
+        }
         let mut output = Output::default();
         view.begin(&mut output);
         let show = Show { view, output, over: None, suspended: false };
         let shared = Shared { show: Mutex::new(show), enough: Notify::new() };
         let (wake, woken) = sync_channel(1);
         let runtime = context.runtime()?;
-        let (shared, watched) = (&shared, live.is_some());
+        let (shared, watched, listened) = (&shared, live.is_some(), modes.clone());
         thread::scope(|scope| {
             let network = scope.spawn(move || {
-                let work = network(&engine, plan, shared, (&wake, interruption, watched), &mut keeper);
+                let mut network = Network { shared, interruption, wake, watched, keeper };
+                let work = network.run(engine.run(plan), listened);
                 let worked = runtime.block_on(async {
                     tokio::select! {
                         worked = work => worked,
                         failed = beside => Err(failed),
                     }
                 });
-                // The screen's thread goes on until nobody can wake it any more.
-                drop(wake);
-                (worked, keeper)
+                // Its end is that of the screen's thread, which goes on until nobody can wake it any more.
+                (worked, network.keeper)
             });
             let width = || term::width(&context.environment);
-            let written = screen(shared, &woken, &mut streams, live, &width);
+            let written = screen(shared, &woken, &mut streams, (live, modes.as_ref()), &width);
             shared.enough.notify_one();
             let (worked, keeper) = network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             let kept = keeper.and_then(Keeper::close);
@@ -114,6 +126,9 @@ impl Stage<'_> {
             worked?;
             if let Some(kept) = kept {
                 say(&show.view.kept(kept.conversation));
+                if let Some(lane) = show.view.picked() {
+                    pick_lane(context, &kept, lane)?;
+                }
             }
             streams.close(exit == Exit::Ok)?;
             Ok(if interrupted { Exit::Interrupted } else { exit })
@@ -127,60 +142,116 @@ impl Shared {
     }
 }
 
-/// Applies what happens to the view, until all lanes are over or nobody wants more.
-async fn network(
-    engine: &Arc<Engine>,
-    plan: Plan,
-    shared: &Shared,
-    (wake, interruption, watched): (&SyncSender<()>, &Interruption, bool),
-    keeper: &mut Option<Keeper>,
-) -> io::Result<()> {
-    let mut events = Box::pin(engine.run(plan));
-    let mut interrupted = Box::pin(interruption.signalled());
-    // Where nothing is drawn, a stopped process leaves nothing behind.
-    let mut suspension = if watched { Some(Suspension::listen()?) } else { None };
-    let mut suspended = async || match &mut suspension {
-        Some(suspension) => suspension.signalled().await,
-        None => std::future::pending().await,
-    };
-    loop {
-        let over = tokio::select! {
-            biased;
-            () = &mut interrupted => {
-                shared.with(|show| show.view.interrupted(Instant::now(), &mut show.output));
-                Some(Over::Interrupted)
-            }
-            () = shared.enough.notified() => {
-                if let Some(keeper) = keeper {
-                    keeper.stop();
-                }
-                return Ok(());
-            }
-            () = suspended() => {
-                shared.with(|show| show.suspended = true);
-                None
-            }
-            event = events.next() => match event {
-                Some(event) => {
-                    shared.with(|show| show.view.event(&event, &mut show.output));
-                    if let Some(keeper) = keeper {
+/// The network's thread: what it has beside the lanes.
+struct Network<'a> {
+    shared: &'a Shared,
+    interruption: &'a Interruption,
+    wake: SyncSender<()>,
+    /// Something is drawn: before the process stops for a while, that is taken away.
+    watched: bool,
+    keeper: Option<Keeper>,
+}
+
+/// What the network's thread is woken by.
+enum Woken {
+    Event(Box<Event>),
+    Key(Key),
+    /// Every lane is over.
+    Over,
+    Interrupted,
+    Suspended,
+    /// Nobody wants the rest.
+    Enough,
+}
+
+impl Network<'_> {
+    /// Applies what happens to the view, and what a person wishes to the lanes, until all are over or nobody wants more.
+    async fn run(&mut self, mut run: Run, modes: Option<Modes>) -> io::Result<()> {
+        let mut keyboard = modes.and_then(Keyboard::listen);
+        let mut suspension = if self.watched { Some(Suspension::listen()?) } else { None };
+        let mut interrupted = Box::pin(self.interruption.signalled());
+        let mut all_over = false;
+        loop {
+            let woken = tokio::select! {
+                biased;
+                () = &mut interrupted => Woken::Interrupted,
+                () = self.shared.enough.notified() => Woken::Enough,
+                () = suspended(&mut suspension) => Woken::Suspended,
+                key = pressed(&mut keyboard) => Woken::Key(key),
+                event = run.next(), if !all_over => event.map_or(Woken::Over, |event| Woken::Event(Box::new(event))),
+            };
+            match woken {
+                Woken::Event(event) => {
+                    self.shared.with(|show| show.view.event(&event, &mut show.output));
+                    if let Some(keeper) = &mut self.keeper {
                         keeper.event(&event);
                     }
-                    None
                 }
-                None => Some(Over::All),
-            },
-        };
-        if over.is_some() {
-            if let (Some(Over::Interrupted), Some(keeper)) = (over, keeper) {
-                keeper.stop();
+                Woken::Key(key) => match self.shared.with(|show| show.view.key(key)) {
+                    Some(Wish::Stop(lane)) => run.stop(lane),
+                    Some(Wish::Again(lane)) => {
+                        run.again(lane);
+                        all_over = false;
+                    }
+                    Some(Wish::Leave) => return self.leave(),
+                    Some(Wish::Hold) | None => {}
+                },
+                Woken::Over => all_over = true,
+                Woken::Suspended => self.shared.with(|show| show.suspended = true),
+                Woken::Interrupted => return self.leave(),
+                Woken::Enough => {
+                    self.stop();
+                    return Ok(());
+                }
             }
-            shared.with(|show| show.over = over);
-            return Ok(());
+            // What a person reads is not taken away.
+            if all_over && !self.shared.with(|show| show.view.is_held()) {
+                self.shared.with(|show| show.over = Some(Over::All));
+                return Ok(());
+            }
+            // When it is awake already, that will do.
+            let _ = self.wake.try_send(());
         }
-        // When it is awake already, that will do.
-        let _ = wake.try_send(());
     }
+
+    /// The person has seen enough: what arrived is shown and kept.
+    #[expect(clippy::unnecessary_wraps, reason = "an end like the others")]
+    fn leave(&mut self) -> io::Result<()> {
+        self.shared.with(|show| {
+            show.view.release();
+            show.view.interrupted(Instant::now(), &mut show.output);
+            show.over = Some(Over::Interrupted);
+        });
+        self.stop();
+        Ok(())
+    }
+
+    fn stop(&mut self) {
+        if let Some(keeper) = &mut self.keeper {
+            keeper.stop();
+        }
+    }
+}
+
+async fn pressed(keyboard: &mut Option<Keyboard>) -> Key {
+    match keyboard {
+        Some(keyboard) => keyboard.pressed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Where nothing is drawn, a stopped process leaves nothing behind.
+async fn suspended(suspension: &mut Option<Suspension>) {
+    match suspension {
+        Some(suspension) => suspension.signalled().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// The conversation goes on with what the person picked while it came.
+fn pick_lane(context: &Context, kept: &Kept, lane: usize) -> Result<(), CliError> {
+    let place = format!("{}.{}@{}", kept.conversation, kept.round, lane + 1);
+    pick::pick_at(&place, context)
 }
 
 /// What is kept for the end, as wide as the terminal is then.
@@ -200,7 +271,7 @@ fn screen(
     shared: &Shared,
     woken: &Receiver<()>,
     streams: &mut Streams,
-    mut live: Option<Live>,
+    (mut live, modes): (Option<Live>, Option<&Modes>),
     width: &dyn Fn() -> usize,
 ) -> Result<(), WriteError> {
     let mut drawn: Option<Moment> = None;
@@ -215,7 +286,13 @@ fn screen(
                 drawn = None;
             }
             if suspended {
+                if let Some(modes) = modes {
+                    modes.leave();
+                }
                 stop_for_a_while();
+                if let Some(modes) = modes {
+                    modes.enter();
+                }
             }
         }
         streams.put(&mut output)?;

@@ -88,6 +88,7 @@ async fn rest(run: &mut Run) -> Vec<(usize, String)> {
         };
         told.push((event.lane, word));
     }
+    told.dedup();
     told
 }
 

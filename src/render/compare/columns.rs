@@ -3,7 +3,7 @@
 //! Owns when columns serve (they fit, nothing in them must stay wider, none is much longer than the others) and how
 //! they are laid out. Refuses to know where the texts come from.
 
-use crate::render::wrap::{Row, cells, shortened, widest_fixed_line, wrap};
+use crate::render::wrap::{Row, cells, shortened, wrap};
 
 /// The narrowest column of text.
 const NARROWEST: usize = 36;
@@ -20,8 +20,8 @@ pub struct Block {
     pub head: String,
     /// Its text, which may carry styles.
     pub text: String,
-    /// Its source, in which code and tables are looked for.
-    pub source: String,
+    /// The cells of its widest line that must not be wrapped: of code, or of a table.
+    pub fixed: usize,
     /// There is an answer; failures and empty ones do not count for how even the others are.
     pub counts: bool,
 }
@@ -33,7 +33,7 @@ pub fn fit(width: usize) -> usize {
 }
 
 /// The cells of each of `count` columns: one cell is free at either edge.
-fn column(width: usize, count: usize) -> usize {
+pub(super) fn column(width: usize, count: usize) -> usize {
     width.saturating_sub(2 + SEPARATOR.len() * (count - 1)) / count
 }
 
@@ -44,7 +44,7 @@ pub fn suit(blocks: &[Block], width: usize) -> bool {
         return false;
     }
     let column = column(width, blocks.len());
-    if blocks.iter().any(|block| widest_fixed_line(&block.source) > column) {
+    if blocks.iter().any(|block| block.fixed > column) {
         return false;
     }
     let lengths = || blocks.iter().filter(|block| block.counts).map(|block| wrap(&block.text, column).len());
@@ -109,9 +109,10 @@ mod tests {
     use unicode_width::UnicodeWidthStr;
 
     use super::*;
+    use crate::render::wrap::widest_fixed_line;
 
     fn block(head: &str, text: &str) -> Block {
-        Block { head: head.into(), text: text.into(), source: text.into(), counts: true }
+        Block { head: head.into(), fixed: widest_fixed_line(text), text: text.into(), counts: true }
     }
 
     #[test]

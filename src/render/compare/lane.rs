@@ -35,6 +35,8 @@ pub(super) struct LaneView {
     sanitiser: Sanitiser,
     tail: String,
     outcome: Option<LaneOutcome>,
+    /// Which try its text is of.
+    generation: u32,
 }
 
 /// Where a lane stands.
@@ -67,6 +69,7 @@ impl LaneView {
             sanitiser: Sanitiser::default(),
             tail: String::new(),
             outcome: None,
+            generation: 0,
         }
     }
 
@@ -89,7 +92,10 @@ impl LaneView {
                 self.start_again(&record.target);
             }
             EventKind::Notice(_) => {}
-            EventKind::Again => *self = Self::new(std::mem::take(&mut self.name), self.prompt_tokens),
+            EventKind::Again => {
+                let generation = self.generation + 1;
+                *self = Self { generation, ..Self::new(std::mem::take(&mut self.name), self.prompt_tokens) };
+            }
             EventKind::Finished(outcome) => self.finish((**outcome).clone()),
         }
     }
@@ -119,6 +125,7 @@ impl LaneView {
 
     /// Another attempt begins: what the failed one put out is no part of the answer.
     fn start_again(&mut self, failed: &Target) {
+        self.generation += 1;
         self.kept.begin_again(failed, self.prompt_tokens);
         self.sanitiser = Sanitiser::default();
         self.tail.clear();
@@ -127,7 +134,10 @@ impl LaneView {
     }
 
     fn finish(&mut self, outcome: LaneOutcome) {
+        let length = self.shown_text().len();
         self.kept.close(&outcome, self.prompt_tokens);
+        // What broke off earlier may stand for the answer now.
+        self.generation += u32::from(length != self.shown_text().len());
         self.tail = String::new();
         self.outcome = Some(outcome);
     }
@@ -186,6 +196,22 @@ impl LaneView {
             (true, false) => (&answer.refusal).into(),
             (false, false) => format!("{}\n{}", answer.text, answer.refusal).into(),
         }
+    }
+
+    /// The text that is shown while it comes, as it came: a refusal where there is nothing else.
+    pub(super) fn shown_text(&self) -> &str {
+        let answer = &self.kept.answer;
+        if answer.text.is_empty() { &answer.refusal } else { &answer.text }
+    }
+
+    /// Which try that is of.
+    pub(super) fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// The open line of what it thinks, as long as it says nothing.
+    pub(super) fn thought(&self) -> Option<&str> {
+        Some(self.tail()).filter(|tail| !tail.is_empty() && self.shown_text().is_empty())
     }
 
     /// What there is to say about how it ended, beside its text.

@@ -6,6 +6,7 @@
 
 mod columns;
 mod lane;
+mod live;
 mod settings;
 mod status;
 mod summary;
@@ -16,12 +17,17 @@ use tokio::time::Instant;
 
 pub use columns::{Block, columns, fit, suit};
 use lane::{LaneView, Stage};
+use live::LiveView;
+pub use live::{Key, Wish};
 use settings::Arrangement;
 pub use settings::{Settings, VIEWS, View};
 
-use super::{Format, Output, json, markdown::Markdown, notice};
+use super::{Format, Output, json, markdown::Markdown, notice, wrap::widest_fixed_line};
 use crate::{
-    chat::{Delta, DeltaKind, Held, sanitise::Sanitiser},
+    chat::{
+        Delta, DeltaKind, Held,
+        sanitise::{Sanitiser, sanitised},
+    },
     engine::{Event, EventKind, LaneOutcome},
     target::TargetId,
 };
@@ -40,6 +46,7 @@ pub struct CompareView {
     /// The lane whose turn it is.
     turn: usize,
     begun: Instant,
+    live: LiveView,
 }
 
 /// One lane whose text is shown as it comes.
@@ -58,7 +65,8 @@ impl CompareView {
     pub fn new(settings: Settings, names: impl Iterator<Item = impl Into<String>>, now: Instant) -> Self {
         let lanes: Vec<LaneView> = names.map(|name| LaneView::new(name.into(), settings.prompt_tokens)).collect();
         let arrangement = settings.arrangement();
-        Self { tags: vec![Tag::default(); lanes.len()], settings, arrangement, lanes, turn: 0, begun: now }
+        let (tags, live) = (vec![Tag::default(); lanes.len()], LiveView::new(lanes.len()));
+        Self { tags, settings, arrangement, lanes, turn: 0, begun: now, live }
     }
 
     /// What stands in front of everything.
@@ -201,7 +209,7 @@ impl CompareView {
         to.out().extend([gap, on, &head, &rule, off, "\n"]);
         let text = lane.text();
         if self.settings.rendered {
-            let mut markdown = Markdown::new(width);
+            let mut markdown = Markdown::new(width).with_tables();
             markdown.push(text.trim_end(), to.out());
             markdown.finish(to.out());
         } else if !text.trim().is_empty() {
@@ -349,11 +357,11 @@ impl CompareView {
         let terminal = self.settings.look.out_width.is_some();
         let mut text = source.trim_end().to_owned();
         if terminal && self.settings.rendered {
-            let mut markdown = Markdown::unwrapped(width / fit(width).min(self.lanes.len()) - 4);
+            let mut markdown = Markdown::unwrapped(columns::column(width, fit(width).min(self.lanes.len())));
             let mut out = String::new();
             markdown.push(&text, &mut out);
             markdown.finish(&mut out);
-            text = out.trim_end().to_owned();
+            out.trim_end().clone_into(&mut text);
         }
         if let Some(note) = lane.note().filter(|_| terminal) {
             if !text.is_empty() {
@@ -362,7 +370,7 @@ impl CompareView {
             text.push_str(&self.painted(&note, lane.stage()));
         }
         let counts = matches!(lane.stage(), Stage::Good | Stage::Odd) && !source.trim().is_empty();
-        Block { head: self.head(index), text, source, counts }
+        Block { head: self.head(index), fixed: widest_fixed_line(&sanitised(&text)), text, counts }
     }
 
     /// The table: beside the answers on a terminal, apart from them on a pipe, and on stdout when it is all there is.
@@ -393,9 +401,42 @@ impl CompareView {
 
     /// The rows of the live region.
     #[must_use]
-    pub fn rows(&self, width: usize, height: usize, now: Instant) -> Vec<String> {
+    pub fn rows(&mut self, width: usize, height: usize, now: Instant) -> Vec<String> {
         let screen = status::Screen { width, height, styled: self.settings.look.styled, now, begun: self.begun };
-        status::rows(&self.lanes, screen)
+        self.live.rows(&self.lanes, !self.settings.rendered, screen)
+    }
+
+    /// Keys are listened to: the live region says which.
+    #[must_use]
+    pub fn with_keys(mut self) -> Self {
+        self.live.with_keys();
+        self
+    }
+
+    /// A key was pressed: what is to be done. What was put out already cannot be had again.
+    pub fn key(&mut self, key: Key) -> Option<Wish> {
+        let wish = self.live.key(key, &self.lanes);
+        wish.filter(|wish| match wish {
+            Wish::Again(lane) => self.arrangement == Arrangement::AtEnd || *lane >= self.turn,
+            Wish::Stop(_) | Wish::Hold | Wish::Leave => true,
+        })
+    }
+
+    /// Whether the person holds the live region as it is.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.live.is_held()
+    }
+
+    /// Nobody holds it any more.
+    pub fn release(&mut self) {
+        self.live.release();
+    }
+
+    /// The lane that the person picked to go on with, if there is an answer in it.
+    #[must_use]
+    pub fn picked(&self) -> Option<usize> {
+        self.live.picked().filter(|lane| !self.lanes[*lane].kept.is_empty())
     }
 
     /// How the lanes ended, those that have.

@@ -1,4 +1,4 @@
-//! The live region: one row for each lane while answers come, and one for all of them.
+//! One row for each lane while answers come, where there is no room for columns, and one for all of them.
 //!
 //! Owns what a row says and which rows there is room for. A pure function of the lanes, the size and the time; no row is
 //! wider than the screen, its last cell stays empty.
@@ -29,18 +29,13 @@ pub(super) struct Screen {
     pub(super) begun: Instant,
 }
 
-/// The rows: at most the height less two, those under way first when there is not room for all.
-pub(super) fn rows(lanes: &[LaneView], screen: Screen) -> Vec<String> {
+/// A row for each lane, those under way first when there is not room for all.
+pub(super) fn rows(lanes: &[LaneView], room: usize, screen: Screen) -> Vec<String> {
     let width = screen.width.saturating_sub(1);
-    let room = screen.height.saturating_sub(2).max(1);
     let names = lanes.iter().map(|lane| cells(&lane.name)).max().unwrap_or(0).min(WIDEST_NAME).min(width / 3);
     let digits = lanes.len().to_string().len();
-    let mut rows: Vec<String> = shown(lanes, room.saturating_sub(1))
-        .into_iter()
-        .map(|index| row(index + 1, digits, &lanes[index], names, width, screen))
-        .collect();
-    rows.push(shortened(&total(lanes, lanes.len() - rows.len(), screen), width));
-    rows
+    let shown = shown(lanes, room).into_iter();
+    shown.map(|index| row(index + 1, digits, &lanes[index], names, width, screen)).collect()
 }
 
 /// Which lanes get a row, in their order: all, or first those under way.
@@ -66,8 +61,7 @@ fn row(number: usize, digits: usize, lane: &LaneView, names: usize, width: usize
     let name = shortened(&lane.name, names);
     let padding = " ".repeat(names - cells(&name));
     let mut out = format!(" {number:digits$} {name}{padding}  ");
-    let figures = figures(lane, screen.now);
-    out.push_str(&figures);
+    out.push_str(&figures_in_place(lane, screen.now));
     let mut out = shortened(&out, width);
     let left = width.saturating_sub(cells(&out));
     if left >= NARROWEST_TAIL && lane.stage() != Stage::Queued {
@@ -81,17 +75,34 @@ fn row(number: usize, digits: usize, lane: &LaneView, names: usize, width: usize
     paint(out, lane.stage(), screen.styled)
 }
 
-/// State, time to the first token, tokens, speed: each in its place.
-fn figures(lane: &LaneView, now: Instant) -> String {
-    let state = match lane.stage() {
+/// The state in a word; of one that waits how long.
+pub(super) fn state(lane: &LaneView, now: Instant) -> String {
+    match lane.stage() {
         Stage::Waiting => format!(".. {}", duration(lane.waiting(now))),
         _ => lane.state(),
-    };
-    let ttft = lane.ttft().map(duration).unwrap_or_default();
+    }
+}
+
+/// Time to the first token, speed, tokens, time in all: those that are known, the most telling first.
+pub(super) fn figures(lane: &LaneView, now: Instant) -> impl Iterator<Item = String> {
+    let total = lane.outcome().map(|outcome| duration(outcome.total));
+    [lane.ttft().map(duration), speed(lane, now), tokens(lane), total].into_iter().flatten()
+}
+
+fn tokens(lane: &LaneView) -> Option<String> {
     let about = if lane.reported_tokens().is_none() { "~" } else { "" };
-    let tokens = Some(lane.tokens()).filter(|&tokens| tokens > 0).map(|tokens| format!("{about}{tokens} tok"));
-    let speed = lane.speed(now).map(|speed| format!("{speed:.0} t/s"));
-    let text = format!("{state:<10} {ttft:>7} {:>9} {:>8}", tokens.unwrap_or_default(), speed.unwrap_or_default());
+    Some(lane.tokens()).filter(|&tokens| tokens > 0).map(|tokens| format!("{about}{tokens} tok"))
+}
+
+fn speed(lane: &LaneView, now: Instant) -> Option<String> {
+    lane.speed(now).map(|speed| format!("{speed:.0} t/s"))
+}
+
+/// State, time to the first token, tokens, speed: each in its place.
+fn figures_in_place(lane: &LaneView, now: Instant) -> String {
+    let ttft = lane.ttft().map(duration).unwrap_or_default();
+    let (tokens, speed) = (tokens(lane).unwrap_or_default(), speed(lane, now).unwrap_or_default());
+    let text = format!("{:<10} {ttft:>7} {tokens:>9} {speed:>8}", state(lane, now));
     text.trim_end().to_owned()
 }
 
@@ -105,7 +116,7 @@ fn tail(lane: &LaneView) -> String {
 }
 
 /// `2/3 running  $0.0004  4.2 s`
-fn total(lanes: &[LaneView], unseen: usize, screen: Screen) -> String {
+pub(super) fn total(lanes: &[LaneView], unseen: usize, screen: Screen) -> String {
     let under_way = lanes.iter().filter(|lane| lane.outcome().is_none()).count();
     let failed = lanes.iter().filter(|lane| lane.stage() == Stage::Bad).count();
     let mut parts = vec![format!(" {under_way}/{} running", lanes.len())];

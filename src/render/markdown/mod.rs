@@ -5,14 +5,16 @@
 //! decides (`*`, a `#` at the start of a line) waits for that character, and so does the start of a word that may not
 //! fit into the rest of its row, since a word that was put out cannot be taken to the next one.
 //!
-//! Owns headings, lists, quotes, rules, code and emphasis. Tables and links stay as their source: laying out a table
-//! needs its last row. Input is sanitised already; refuses to know colours beyond bold, dim, italic and underline.
+//! Owns headings, lists, quotes, rules, code and emphasis. Links stay as their source, and so do tables where text is to be
+//! seen at once: laying one out needs its last row. Input is sanitised already; refuses to know colours beyond bold, dim,
+//! italic and underline.
 
 mod row;
+mod table;
 
 use row::{Row, Style};
+use table::Table;
 use unicode_segmentation::UnicodeSegmentation;
-use unicode_width::UnicodeWidthStr;
 
 /// What the open line is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -25,6 +27,8 @@ enum Block {
     Quote,
     /// Source that is shown as it is: a table's row, a fence.
     Verbatim,
+    /// A row of a table that is laid out when it is whole.
+    Table,
 }
 
 /// Renders one answer.
@@ -42,6 +46,12 @@ pub struct Markdown {
     marks: String,
     escaped: bool,
     previous: char,
+    /// Tables are laid out, in so many cells.
+    tables: Option<usize>,
+    /// The rows of an open one.
+    table: Table,
+    /// Nothing is marked up: every character means itself.
+    is_plain: bool,
 }
 
 impl Markdown {
@@ -57,15 +67,41 @@ impl Markdown {
             marks: String::new(),
             escaped: false,
             previous: '\n',
+            tables: None,
+            table: Table::default(),
+            is_plain: false,
         }
     }
 
-    /// For rows that are made later: no line is wrapped, and a rule takes `rule` cells.
+    /// For rows that are made later of lines that were not wrapped, in so many cells: rules and tables take no more.
     #[must_use]
-    pub fn unwrapped(rule: usize) -> Self {
+    pub fn unwrapped(cells: usize) -> Self {
         let mut markdown = Self::new(usize::MAX);
-        markdown.rule = rule;
+        markdown.rule = cells;
+        markdown.tables = Some(cells);
         markdown
+    }
+
+    /// For a column of so many cells, which nothing is wider than. `is_plain`: marks mean themselves.
+    #[must_use]
+    pub fn column(cells: usize, is_plain: bool) -> Self {
+        let mut markdown = Self::new(cells + 1);
+        markdown.row.is_hard = true;
+        markdown.is_plain = is_plain;
+        markdown.tables = Some(markdown.row.width).filter(|_| !is_plain);
+        markdown
+    }
+
+    /// Lays tables out that fit.
+    #[must_use]
+    pub fn with_tables(mut self) -> Self {
+        self.tables = Some(self.row.width);
+        self
+    }
+
+    /// Goes on inside this fence of code: what came before is not looked at.
+    pub(super) fn inside(&mut self, fence: Option<(char, usize)>) {
+        self.fence = fence;
     }
 
     /// Takes the next text and appends what can be shown to `out`.
@@ -81,6 +117,10 @@ impl Markdown {
         if self.block == Block::Undecided && !self.start.is_empty() {
             self.decide_at_line_end(out);
         }
+        if self.block == Block::Table {
+            self.end_line(out);
+        }
+        self.end_table(out);
         self.flush_marks('\n', out);
         self.row.flush_word(out);
         self.row.style = Style::default();
@@ -97,6 +137,11 @@ impl Markdown {
     fn grapheme(&mut self, piece: &str, out: &mut String) {
         if piece == "\n" || piece == "\r\n" {
             self.end_line(out);
+        } else if self.block == Block::Table {
+            self.start.push_str(piece);
+        } else if self.is_plain {
+            self.block = Block::Paragraph;
+            self.literal(piece, out);
         } else if self.block == Block::Undecided {
             self.start.push_str(piece);
             self.decide(out);
@@ -147,6 +192,7 @@ impl Markdown {
                 self.bullet(spaces, out);
             }
             '0'..='9' => self.decide_number(spaces, out),
+            '|' if self.tables.is_some() => self.block = Block::Table,
             '|' => self.begin(Block::Verbatim, "", 0, out),
             _ => self.begin(Block::Paragraph, "", 0, out),
         }
@@ -155,7 +201,7 @@ impl Markdown {
     fn bullet(&mut self, spaces: usize, out: &mut String) {
         let bullet = format!("{}• ", " ".repeat(spaces));
         self.begin(Block::Paragraph, &bullet, spaces + 2, out);
-        self.row.indent = " ".repeat(spaces + 2);
+        self.row.hang(spaces + 2);
     }
 
     fn decide_number(&mut self, spaces: usize, out: &mut String) {
@@ -165,9 +211,9 @@ impl Markdown {
             [] | [b'.' | b')'] if digits <= 9 => {}
             [b'.' | b')', b' ', ..] => {
                 let number = format!("{}{} ", " ".repeat(spaces), &body[..=digits]);
-                let indent = " ".repeat(number.len());
+                let cells = number.len();
                 self.begin(Block::Paragraph, &number, spaces + digits + 2, out);
-                self.row.indent = indent;
+                self.row.hang(cells);
             }
             _ => self.begin(Block::Paragraph, "", 0, out),
         }
@@ -175,14 +221,14 @@ impl Markdown {
 
     /// The line is a `block`: shows `prefix`, drops `skip` bytes of its start and goes on with the rest.
     fn begin(&mut self, block: Block, prefix: &str, skip: usize, out: &mut String) {
+        self.end_table(out);
         self.block = block;
         let start = std::mem::take(&mut self.start);
         self.row.indent = if block == Block::Quote { prefix.to_owned() } else { String::new() };
         self.row.style.heading = block == Block::Heading;
         self.row.style.dim = block == Block::Verbatim && self.fence.is_none() && !start.trim_start().starts_with('|');
         if !prefix.is_empty() {
-            out.push_str(prefix);
-            self.row.column = prefix.width();
+            self.row.prefix(prefix, out);
         }
         for piece in start[skip.min(start.len())..].to_owned().graphemes(true) {
             self.inline(piece, out);
@@ -203,6 +249,7 @@ impl Markdown {
         let marks: String = body.chars().filter(|c| *c != ' ').collect();
         let rule = marks.len() >= 3 && ["-", "*", "_"].iter().any(|mark| marks.replace(mark, "").is_empty());
         if rule {
+            self.end_table(out);
             self.start.clear();
             self.block = Block::Verbatim;
             self.row.style.dim = true;
@@ -219,7 +266,19 @@ impl Markdown {
     }
 
     fn end_line(&mut self, out: &mut String) {
+        if self.block == Block::Table {
+            let line = std::mem::take(&mut self.start);
+            if !self.table.add(line) {
+                // One that long is not waited for.
+                self.end_table(out);
+            }
+            self.block = Block::Undecided;
+            return;
+        }
         let blank = self.block == Block::Undecided && self.start.trim().is_empty();
+        if blank {
+            self.end_table(out);
+        }
         if self.block == Block::Undecided && !blank {
             self.decide_at_line_end(out);
         }
@@ -236,6 +295,29 @@ impl Markdown {
         self.row.indent.clear();
         self.block = Block::Undecided;
         self.previous = '\n';
+    }
+
+    /// The table is whole: it is laid out where it fits, else shown as its source.
+    fn end_table(&mut self, out: &mut String) {
+        let table = std::mem::take(&mut self.table);
+        if table.is_empty() {
+            return;
+        }
+        let laid_out = self.tables.and_then(|cells| table.laid_out(cells));
+        self.row.style = Style::default();
+        self.row.restyle(out);
+        match laid_out {
+            Some(rows) => out.push_str(&rows),
+            None => {
+                for piece in table.source().graphemes(true) {
+                    if piece == "\n" {
+                        self.row.end(out);
+                    } else {
+                        self.row.verbatim(piece, out);
+                    }
+                }
+            }
+        }
     }
 
     /// One grapheme of a line whose kind is known.
@@ -309,6 +391,7 @@ impl Markdown {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use unicode_width::UnicodeWidthStr;
 
     use super::*;
     use crate::chat::sanitise::sanitised;
@@ -376,6 +459,25 @@ mod tests {
         }
     }
 
+    fn column(text: &str, cells: usize, is_plain: bool, step: usize) -> String {
+        let (mut markdown, mut out) = (Markdown::column(cells, is_plain), String::new());
+        let pieces: Vec<&str> = text.graphemes(true).collect();
+        for piece in pieces.chunks(step) {
+            markdown.push(&piece.concat(), &mut out);
+        }
+        markdown.finish(&mut out);
+        sanitised(&out)
+    }
+
+    #[test]
+    fn a_column_lays_out_tables_that_fit_and_breaks_code() {
+        assert_eq!(column("| a | b |\n|---|---|\n| 1 | 2 |\n\nend", 20, false, 3), "a │ b\n──┼──\n1 │ 2\n\nend\n");
+        assert_eq!(column("x\n| a | b |\ny", 20, false, 2), "x\n| a | b |\ny\n");
+        assert_eq!(column("```\nabcdefghijkl\n```\n", 10, false, 4), "```\nabcdefghij\nkl\n```\n");
+        assert_eq!(column("| abcdef | ghijkl |\n|---|---|", 10, false, 9), "| abcdef |\n ghijkl |\n|---|---|\n");
+        assert_eq!(column("# *a*\n- b | c", 20, true, 1), "# *a*\n- b | c\n");
+    }
+
     proptest! {
         #[test]
         fn no_row_is_wider_than_the_terminal_and_nothing_moves_the_cursor(
@@ -387,6 +489,11 @@ mod tests {
             for code in out.split('\u{1b}').skip(1) {
                 let end = code.find(|c: char| c.is_ascii_alphabetic()).expect("a sequence ends");
                 prop_assert_eq!(&code[end..=end], "m", "only styles: {:?}", code);
+            }
+            for (is_plain, step) in [(false, step), (true, step), (false, 1000)] {
+                for row in column(&text, width, is_plain, step).lines() {
+                    prop_assert!(row.width() <= width, "{row:?} in a column of {width}");
+                }
             }
             let fenced = text.contains("```") || text.contains('|');
             for row in sanitised(&out).lines().filter(|_| !fenced) {

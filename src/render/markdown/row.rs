@@ -3,9 +3,11 @@
 //! Owns what is on the open row and the word that may not fit on it any more. Refuses to know what the text means.
 
 use unicode_segmentation::UnicodeSegmentation;
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 const RESET: &str = "\u{1b}[0m";
+/// Fewer cells hold no text.
+const NARROWEST: usize = 8;
 /// A word that begins so near the end of a row waits until it is whole.
 const EDGE: usize = 12;
 /// No line begins with these: they may use the cells kept free at its end.
@@ -26,6 +28,8 @@ pub(super) struct Style {
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) width: usize,
+    /// Nobody else breaks what is wider: not even code may be.
+    pub(super) is_hard: bool,
     pub(super) style: Style,
     shown: Style,
     /// Cells used of it.
@@ -46,7 +50,8 @@ impl Row {
     pub(super) fn new(width: usize) -> Self {
         Self {
             // The last cell of a row stays empty: terminals differ in what they do there.
-            width: width.saturating_sub(1).max(8),
+            width: width.saturating_sub(1).max(NARROWEST),
+            is_hard: false,
             style: Style::default(),
             shown: Style::default(),
             column: 0,
@@ -72,11 +77,39 @@ impl Row {
         self.space = false;
     }
 
+    /// The cells that `piece`, a grapheme, takes. Terminals differ about emoji that are joined: a column has room for either.
+    fn cells(&self, piece: &str) -> usize {
+        let apart = || piece.chars().filter_map(UnicodeWidthChar::width).sum();
+        if self.is_hard && !piece.is_ascii() { piece.width().max(apart()) } else { piece.width() }
+    }
+
     pub(super) fn verbatim(&mut self, piece: &str, out: &mut String) {
         self.restyle(out);
         let shown = if piece == "\t" { "    " } else { piece };
+        let cells = self.cells(shown);
+        if self.is_hard && self.column + cells > self.width {
+            self.new_row(out);
+        }
         out.push_str(shown);
-        self.column += shown.width();
+        self.column += cells;
+    }
+
+    /// What stands in front of a line's text, so long that some of the text has room beside it.
+    pub(super) fn prefix(&mut self, text: &str, out: &mut String) {
+        let mut shown = String::new();
+        for piece in text.graphemes(true) {
+            if self.is_hard && shown.width() + piece.width() > self.width / 2 {
+                break;
+            }
+            shown.push_str(piece);
+        }
+        out.push_str(&shown);
+        self.column = shown.width();
+    }
+
+    /// Wrapped rows begin so far in.
+    pub(super) fn hang(&mut self, cells: usize) {
+        self.indent = " ".repeat(if self.is_hard { cells.min(self.width / 2) } else { cells });
     }
 
     /// Whether the row has nothing on it, not even what a wrapped one begins with.
@@ -98,7 +131,7 @@ impl Row {
 
     /// One grapheme of a word.
     pub(super) fn put(&mut self, piece: &str, out: &mut String) {
-        let cells = piece.width();
+        let cells = self.cells(piece);
         let closing = CLOSING.contains(piece);
         if cells >= 2 || (closing && !piece.is_ascii()) {
             self.flush_word(out);
@@ -177,7 +210,7 @@ impl Row {
                 out.extend(["\u{1b}", code]);
             }
             for cluster in text.graphemes(true) {
-                let cells = cluster.width();
+                let cells = self.cells(cluster);
                 if self.column + cells > self.width && self.column > self.indent.width() {
                     self.new_row(out);
                 }

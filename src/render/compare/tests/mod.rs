@@ -5,6 +5,8 @@ use std::{sync::Arc, time::Duration};
 use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr;
 
+mod live;
+
 use super::*;
 use crate::{
     chat::{ErrorClass, FinishReason, Usage, sanitise::sanitised},
@@ -248,22 +250,6 @@ fn costs_add_up_by_currency() {
     assert!(err.contains("together $4.000000 + 2.000000 CNY"), "{err}");
 }
 
-#[test]
-fn many_lanes_show_those_under_way_and_say_how_many_are_not_shown() {
-    let now = Instant::now();
-    let names: Vec<String> = (0..500).map(|n| format!("model-{n}")).collect();
-    let settings = settings(Format::Text, View::Auto, Some(80));
-    let mut view = CompareView::new(settings, names.iter().map(String::as_str), now);
-    let mut output = Output::default();
-    let kinds = told("model-321", &["text"], Ok(FinishReason::Stop));
-    view.event(&Event { lane: 321, at: now, kind: kinds[0].clone() }, &mut output);
-    view.event(&Event { lane: 321, at: now, kind: kinds[1].clone() }, &mut output);
-    let rows = view.rows(80, 24, now);
-    assert_eq!(rows.len(), 22);
-    assert!(rows.iter().any(|row| row.contains("model-321") && row.contains("text")), "{rows:#?}");
-    assert!(rows[21].contains("500/500 running") && rows[21].contains("479 not shown"), "{}", rows[21]);
-}
-
 proptest! {
     #[test]
     fn no_lane_changes_another_and_no_escape_byte_reaches_a_pipe(
@@ -294,30 +280,6 @@ proptest! {
                 let own: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix(&format!("{name}| "))).collect();
                 let text = sanitised(&text.concat());
                 prop_assert_eq!(own.join("\n"), text.strip_suffix('\n').unwrap_or(&text));
-            }
-        }
-    }
-
-    #[test]
-    fn a_live_row_fits_whatever_the_screen(
-        text in "([a-z]{1,9} |借用|👋|👨‍👩‍👧|\n|\u{1b}\\[31m|\t){0,30}",
-        width in 1usize..220,
-        height in 1usize..50,
-        name in "[a-z通义]{1,40}",
-    ) {
-        let now = Instant::now();
-        let kinds = told(&name, &[&text], Ok(FinishReason::Stop));
-        for count in 0..=kinds.len() {
-            let settings = settings(Format::Text, View::Auto, Some(width));
-            let mut view = CompareView::new(settings, [name.as_str(), "b"].into_iter(), now);
-            let mut output = Output::default();
-            for kind in &kinds[..count] {
-                view.event(&Event { lane: 0, at: now, kind: kind.clone() }, &mut output);
-            }
-            let rows = view.rows(width, height, now + Duration::from_secs(3));
-            prop_assert!(rows.len() <= height.saturating_sub(2).max(1));
-            for row in rows {
-                prop_assert!(row.width() < width && !row.contains(['\n', '\u{1b}', '\t']), "{:?} in {}", row, width);
             }
         }
     }
