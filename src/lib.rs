@@ -17,6 +17,7 @@
 //! | 8 | [`plan`] | names to lanes |
 //! | 9 | [`engine`] | running lanes: retry, failover, fan-in, cancellation |
 //! | 10 | [`store`], [`metrics`] | files of our own: the record of calls, what is known of failing services; many times as a few figures |
+//! | 11 | [`conversation`] | what each model of a conversation knows, and what comes of what a person types |
 //! | 11 | [`mock`], [`doctor`] | scripted models on loopback; what is wrong with an endpoint |
 //! | 12 | [`render`] | events to text, without writing |
 //! | 13 | [`term`] | the terminal, the streams, signals |
@@ -35,6 +36,7 @@ pub mod attempt;
 pub mod chat;
 pub mod cli;
 pub mod config;
+pub mod conversation;
 pub mod doctor;
 pub mod endpoint;
 pub mod engine;

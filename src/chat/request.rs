@@ -157,7 +157,7 @@ pub enum Role {
 }
 
 /// One message of a conversation.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
@@ -173,7 +173,7 @@ impl Message {
 }
 
 /// One piece of a message.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Plain text.
     Text(String),

@@ -139,7 +139,7 @@ impl Asking<'_> {
             OnCut::Error
         };
         let ask_around = !answer.dry_run;
-        let mut lane = runtime.block_on(lane(config, layers, ask_around.then_some(&*engine), call, on_cut))?;
+        let mut lane = runtime.block_on(lane_for(config, layers, ask_around.then_some(&*engine), call, on_cut))?;
         if answer.buffer {
             lane.on_cut = OnCut::Buffer;
         }
@@ -168,7 +168,7 @@ impl Asking<'_> {
 }
 
 /// Shows what happens until the lane is over, or the person has had enough.
-async fn stream(
+pub(super) async fn stream(
     engine: &Arc<Engine>,
     plan: Plan,
     (mut view, mut streams): (AskView, Streams),
@@ -217,7 +217,7 @@ async fn stream(
 }
 
 /// The lane for the model that is in force; without any, `engine` looks for a server on this machine.
-async fn lane(
+pub(super) async fn lane_for(
     config: &Config,
     layers: &Layers,
     engine: Option<&Engine>,

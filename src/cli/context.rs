@@ -288,6 +288,15 @@ impl Context {
     /// The engine for `config`: it knows what earlier runs learned, and what may be spent. `words`: what services say of
     /// requests may be kept, as long as what is said to them.
     pub(super) fn engine_for(&self, config: &Config, words: bool) -> Arc<Engine> {
+        Arc::new(self.knowing_engine(config, words))
+    }
+
+    /// The same for a command that asks again and again.
+    pub(super) fn resident_engine_for(&self, config: &Config, words: bool) -> Arc<Engine> {
+        Arc::new(self.knowing_engine(config, words).resident())
+    }
+
+    fn knowing_engine(&self, config: &Config, words: bool) -> Engine {
         let mut engine = self.bare_engine();
         let kept = match config.history.days {
             _ if !words => Duration::ZERO,
@@ -300,7 +309,7 @@ impl Context {
                 engine = engine.with_ledger(Arc::new(Ledger::new(config.spend.clone(), Database::place(&state))));
             }
         }
-        Arc::new(engine)
+        engine
     }
 
     fn bare_engine(&self) -> Engine {

@@ -83,6 +83,7 @@ pub(super) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
     let view = CompareView::new(settings, lanes.iter().map(|lane| lane.name.as_str()), Instant::now());
     let plan = Plan { lanes, at_once: None };
     let stage = Stage {
+        runtime: &context.runtime()?,
         engine: context.engine(),
         plan,
         view,
@@ -99,7 +100,7 @@ pub(super) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
         };
         served.map_or_else(|error| error, |never| match never {})
     };
-    let exit = stage.run(context, mocks)?;
+    let exit = stage.run(context, mocks)?.exit;
     if exit == Exit::Ok {
         say(NEXT);
     }

@@ -9,6 +9,7 @@ use clap::Args;
 use super::{CliError, Context, ping::is_new};
 use crate::{
     config::Config,
+    conversation::{Answer, Heard},
     engine::{Engine, Event},
     plan::{
         Plan,
@@ -70,6 +71,17 @@ impl KeepArgs {
 pub(super) struct Keeper {
     engine: Arc<Engine>,
     recorder: Recorder,
+    /// What is heard of the answers, where somebody wants it.
+    heard: Option<Heard>,
+}
+
+/// What outlived a run.
+#[derive(Debug, Default)]
+pub(super) struct Closed {
+    /// Where what was said is now, if it is kept.
+    pub(super) kept: Option<Kept>,
+    /// The answers, where somebody listened.
+    pub(super) answers: Vec<Answer>,
 }
 
 impl Keeper {
@@ -88,12 +100,21 @@ impl Keeper {
             days: config.history.days,
             goes_on,
         };
-        Self { engine: Arc::clone(engine), recorder: Recorder::new(options, plan) }
+        Self { engine: Arc::clone(engine), recorder: Recorder::new(options, plan), heard: None }
+    }
+
+    /// Listens to the answers of `plan`, too.
+    pub(super) fn listening(mut self, plan: &Plan) -> Self {
+        self.heard = Some(Heard::new(plan.lanes.iter().map(|lane| lane.call.estimated_tokens())));
+        self
     }
 
     /// Takes notice of what happened.
     pub(super) fn event(&mut self, event: &Event) {
         self.recorder.event(event);
+        if let Some(heard) = &mut self.heard {
+            heard.event(event);
+        }
     }
 
     /// Nothing more comes, although not everybody is done.
@@ -101,30 +122,31 @@ impl Keeper {
         self.recorder.stop();
     }
 
-    /// Waits until all is kept; what could not be is told. Where what was said is now, if it is kept.
-    pub(super) fn close(self) -> Option<Kept> {
-        close_all([self]).pop().flatten()
+    /// Waits until all is kept; what could not be is told.
+    pub(super) fn close(self) -> Closed {
+        close_all([self]).pop().unwrap_or_default()
     }
 }
 
-/// Waits until all of several runs is kept; what could not be is told once. Where what was said is now.
-pub(super) fn close_all(keepers: impl IntoIterator<Item = Keeper>) -> Vec<Option<Kept>> {
-    let (mut told, mut places) = (Vec::new(), Vec::new());
+/// Waits until all of several runs is kept; what could not be is told once.
+pub(super) fn close_all(keepers: impl IntoIterator<Item = Keeper>) -> Vec<Closed> {
+    let (mut told, mut all) = (Vec::new(), Vec::new());
     let mut tell = |warning: String| {
         if is_new(&mut told, warning.clone()) {
             say(&format!("warning: {warning}\n"));
         }
     };
-    for Keeper { engine, recorder } in keepers {
-        places.push(recorder.close().unwrap_or_else(|error| {
+    for Keeper { engine, recorder, heard } in keepers {
+        let kept = recorder.close().unwrap_or_else(|error| {
             tell(error.to_string());
             None
-        }));
+        });
         if let Some(error) = engine.remember() {
             tell(error.to_string());
         }
+        all.push(Closed { kept, answers: heard.map(Heard::answers).unwrap_or_default() });
     }
-    places
+    all
 }
 
 /// Where the record is.

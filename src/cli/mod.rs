@@ -5,6 +5,7 @@
 mod again;
 mod ask;
 mod change;
+mod chat;
 mod compare;
 mod complete;
 mod completions;
@@ -87,6 +88,7 @@ enum Command {
     Ask(Box<ask::AskArgs>),
     Again(Box<again::AgainArgs>),
     Compare(Box<compare::CompareArgs>),
+    Chat(Box<chat::ChatArgs>),
     Pick(pick::PickArgs),
     Retry(Box<retry::RetryArgs>),
     Stats(stats::StatsArgs),
@@ -129,6 +131,7 @@ fn run(cli: Cli, environment: Environment) -> Exit {
         Command::Ask(args) => ask::run(&args, &context),
         Command::Again(args) => again::run(&args, &context),
         Command::Compare(args) => compare::run(&args, &context),
+        Command::Chat(args) => chat::run(&args, &context),
         Command::Pick(args) => pick::run(&args, &context),
         Command::Retry(args) => retry::run(&args, &context),
         Command::Stats(args) => stats::run(&args, &context),

@@ -65,5 +65,5 @@ pub(super) fn pick(database: &mut Database, exchange: &Exchange) -> Result<(), C
         Some(class) => say(&format!("warning: the answer {place} is not whole: {class}\n")),
         None => {}
     }
-    Ok(database.pick(exchange, Timestamp::now())?)
+    Ok(database.pick(exchange.id, Timestamp::now())?)
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use super::CliError;
 use crate::{
-    chat::{Image, image::media_type},
+    chat::{Image, Part, image::media_type},
     term::{
         input::{self, MAX_INPUT},
         output::say,
@@ -42,12 +42,6 @@ pub(super) struct Input {
     pub(super) images: Vec<Image>,
 }
 
-/// A file, read.
-enum Attached {
-    Text(String),
-    Image(Image),
-}
-
 /// Reads everything there is.
 pub(super) fn read(args: &PromptArgs<'_>) -> Result<Input, CliError> {
     let wanted = args.words.iter().any(|word| word == "-");
@@ -58,8 +52,8 @@ pub(super) fn read(args: &PromptArgs<'_>) -> Result<Input, CliError> {
     let (mut parts, mut images) = (vec![words.join(" ")], Vec::new());
     for file in args.files {
         match attached(file)? {
-            Attached::Text(text) => parts.push(text),
-            Attached::Image(image) => images.push(image),
+            Part::Text(text) => parts.push(text),
+            Part::Image(image) => images.push(image),
         }
     }
     if wanted || !(args.no_stdin || input::is_terminal()) {
@@ -78,9 +72,9 @@ pub(super) fn read(args: &PromptArgs<'_>) -> Result<Input, CliError> {
 }
 
 /// A file's text under its name, a picture, or the address of one.
-fn attached(file: &str) -> Result<Attached, CliError> {
+pub(super) fn attached(file: &str) -> Result<Part, CliError> {
     if file.starts_with("https://") || file.starts_with("http://") {
-        return Ok(Attached::Image(Image::Url(file.to_owned())));
+        return Ok(Part::Image(Image::Url(file.to_owned())));
     }
     let path = Path::new(file);
     let shown = path.display();
@@ -92,7 +86,7 @@ fn attached(file: &str) -> Result<Attached, CliError> {
                 "no service takes more; make it smaller",
             ));
         }
-        return Ok(Attached::Image(Image::Data { media_type, bytes: Bytes::from(bytes) }));
+        return Ok(Part::Image(Image::Data { media_type, bytes: Bytes::from(bytes) }));
     }
     if bytes.len() > MAX_INPUT {
         return Err(CliError::usage(format!("{shown} is longer than 32 MiB"), "no model reads that much"));
@@ -111,7 +105,7 @@ fn attached(file: &str) -> Result<Attached, CliError> {
         ));
     }
     let text = utf8(bytes, &shown.to_string());
-    Ok(Attached::Text(format!("<file name=\"{shown}\">\n{}\n</file>", text.trim_end_matches('\n'))))
+    Ok(Part::Text(format!("<file name=\"{shown}\">\n{}\n</file>", text.trim_end_matches('\n'))))
 }
 
 /// The file's bytes, and not many more than can be used.

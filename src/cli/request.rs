@@ -42,15 +42,8 @@ pub(super) struct RequestArgs {
     /// A variable of the preset
     #[arg(short = 'P', long = "variable", value_name = "NAME=VALUE", requires = "preset")]
     variables: Vec<String>,
-    /// Any parameter of the endpoint; the value is JSON, or text
-    #[arg(short, long = "option", value_name = "KEY=VALUE")]
-    options: Vec<String>,
-    /// Sampling temperature
-    #[arg(long, value_name = "NUMBER")]
-    temperature: Option<f64>,
-    /// Upper limit of the answer, in tokens
-    #[arg(long, value_name = "TOKENS")]
-    max_tokens: Option<u64>,
+    #[command(flatten)]
+    params: ParamArgs,
     #[command(flatten)]
     how: HowArgs,
     /// Do not read standard input [env: MMCHAT_NO_STDIN]
@@ -61,6 +54,20 @@ pub(super) struct RequestArgs {
     stdin_timeout: Duration,
 }
 
+/// The parameters of a request.
+#[derive(Clone, Debug, Default, Args)]
+pub(super) struct ParamArgs {
+    /// Any parameter of the endpoint; the value is JSON, or text
+    #[arg(short, long = "option", value_name = "KEY=VALUE")]
+    options: Vec<String>,
+    /// Sampling temperature
+    #[arg(long, value_name = "NUMBER")]
+    temperature: Option<f64>,
+    /// Upper limit of the answer, in tokens
+    #[arg(long, value_name = "TOKENS")]
+    max_tokens: Option<u64>,
+}
+
 /// How the answer is asked for and written.
 #[derive(Clone, Debug, Default, Args)]
 pub(super) struct HowArgs {
@@ -69,22 +76,50 @@ pub(super) struct HowArgs {
     format: Option<String>,
     /// Write the answer to a file instead of stdout; -: stdout
     #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
-    output: Option<PathBuf>,
+    pub(super) output: Option<PathBuf>,
     /// For the whole answer, such as 90s or 5m [env: MMCHAT_TIMEOUT]
     #[arg(long, value_name = "TIME", value_parser = parse_duration)]
     timeout: Option<Duration>,
     /// Show Markdown as it comes, even on a terminal
     #[arg(long)]
-    raw: bool,
+    pub(super) raw: bool,
     /// Ask for the whole answer at once instead of a stream
     #[arg(long)]
-    no_stream: bool,
+    pub(super) no_stream: bool,
+}
+
+impl HowArgs {
+    /// What the settings that have layers are worth.
+    pub(super) fn check(layers: &Layers) -> Result<Format, CliError> {
+        if layers.timeout.value.is_some_and(|timeout| timeout.is_zero()) {
+            return Err(CliError::usage(
+                "a timeout of 0 leaves no time to ask",
+                "leave it out for the default of 10 minutes",
+            ));
+        }
+        named_format(&layers.format.value)
+    }
+
+    /// The file that the data goes to.
+    pub(super) fn file(&self) -> Option<&PathBuf> {
+        self.output.as_ref().filter(|path| path.as_os_str() != "-")
+    }
+
+    /// What the flags say of the settings that have layers.
+    pub(super) fn flags(&self) -> Flags {
+        Flags { format: self.format.clone(), timeout: self.timeout, ..Flags::default() }
+    }
 }
 
 impl RequestArgs {
     /// What is asked is known already.
     pub(super) fn with(how: &HowArgs) -> Self {
         Self { how: how.clone(), ..Self::default() }
+    }
+
+    /// How the answer is asked for and written.
+    pub(super) fn how(&self) -> &HowArgs {
+        &self.how
     }
 
     /// Whether Markdown is shown as it comes.
@@ -99,24 +134,13 @@ impl RequestArgs {
 
     /// What the flags say of the settings that have layers.
     pub(super) fn flags(&self) -> Flags {
-        Flags {
-            format: self.how.format.clone(),
-            timeout: self.how.timeout,
-            no_stdin: self.no_stdin,
-            ..Flags::default()
-        }
+        Flags { no_stdin: self.no_stdin, ..self.how.flags() }
     }
 
     /// What the flags of this request are worth, told before anything is read or asked.
     pub(super) fn check(&self, layers: &Layers) -> Result<Format, CliError> {
-        if layers.timeout.value.is_some_and(|timeout| timeout.is_zero()) {
-            return Err(CliError::usage(
-                "a timeout of 0 leaves no time to ask",
-                "leave it out for the default of 10 minutes",
-            ));
-        }
-        self.params()?;
-        named_format(&layers.format.value)
+        self.params.params()?;
+        HowArgs::check(layers)
     }
 
     /// The preset that was asked for.
@@ -139,7 +163,7 @@ impl RequestArgs {
             // A preset that lacks its input says so itself.
             optional: preset.is_some_and(|preset| preset.asks_by_itself() || preset.places_input()),
         })?;
-        let own = self.params()?;
+        let own = self.params.params()?;
         let (system, text, params) = match preset {
             Some(preset) => {
                 let rendered = rendered(preset, input.text, self.variables()?)?;
@@ -156,16 +180,12 @@ impl RequestArgs {
 
     /// Whether the data goes to a file.
     pub(super) fn to_file(&self) -> bool {
-        self.file().is_some()
+        self.how.file().is_some()
     }
 
     /// Where the data goes.
     pub(super) fn streams(&self) -> Result<Streams, WriteError> {
-        self.file().map_or_else(|| Ok(Streams::stdout()), |path| Streams::file(path))
-    }
-
-    fn file(&self) -> Option<&PathBuf> {
-        self.how.output.as_ref().filter(|path| path.as_os_str() != "-")
+        self.how.file().map_or_else(|| Ok(Streams::stdout()), |path| Streams::file(path))
     }
 
     fn variables(&self) -> Result<Vec<(String, String)>, CliError> {
@@ -175,9 +195,11 @@ impl RequestArgs {
         };
         self.variables.iter().map(pair).collect()
     }
+}
 
+impl ParamArgs {
     /// The parameters of the flags. `-o` values are JSON where they read as JSON, else text.
-    fn params(&self) -> Result<Params, CliError> {
+    pub(super) fn params(&self) -> Result<Params, CliError> {
         let mut params = Params { temperature: self.temperature, max_tokens: self.max_tokens, ..Params::default() };
         if self.temperature.is_some_and(|temperature| !temperature.is_finite() || temperature < 0.0) {
             return Err(CliError::usage("--temperature is no number from 0 up", "most services take 0 to 2"));

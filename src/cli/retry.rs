@@ -40,7 +40,7 @@ pub(super) fn run(args: &RetryArgs, context: &Context) -> Result<Exit, CliError>
     let interruption = interruption(modes.as_ref())?;
     let request = RequestArgs::with(&args.how);
     let (config, layers) = context.config(context.layers(request.flags())?)?;
-    let shown = Shown::new(context, &layers, &request, "auto")?;
+    let shown = Shown::new(context, &layers, &args.how, "auto")?;
     let place: Place = args.place.parse()?;
     let conversation = Conversation::get(context, place)?;
     let chosen = chosen(&conversation, place)?;

@@ -4,6 +4,7 @@
 //! the terminal anything on the answer's path: sizes come from the system, not from the screen. Refuses to know
 //! commands.
 
+pub mod editor;
 pub mod input;
 pub mod keyboard;
 pub mod live;

@@ -22,8 +22,10 @@ const PATIENCE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub struct Interruption {
     shared: Arc<Shared>,
-    /// Its end tells the signals' thread that the command came to its own.
-    _busy: mpsc::Sender<()>,
+    /// Its end tells the signals' thread that the command came to its own; a word on it, that one of several wishes was
+    /// heard.
+    busy: mpsc::Sender<()>,
+    goes_on: bool,
 }
 
 #[derive(Debug, Default)]
@@ -48,13 +50,29 @@ impl Interruption {
             }
         });
         listening.map_err(io::Error::other)?;
-        Ok(Self { shared, _busy: busy })
+        Ok(Self { shared, busy, goes_on: false })
     }
 
-    /// Resolves when the person, or the system, wants this process to end.
+    /// The process goes on after a signal that was heard: only what it was busy with comes to an end.
+    #[must_use]
+    pub fn going_on(mut self) -> Self {
+        self.goes_on = true;
+        self
+    }
+
+    /// Nobody heeds it from now on, until somebody waits for it again: the next one ends the process.
+    pub fn unheeded(&self) {
+        self.shared.heeded.store(false, Ordering::Relaxed);
+    }
+
+    /// Resolves when the person, or the system, wants this process to end, or what it is busy with.
     pub async fn signalled(&self) {
         self.shared.heeded.store(true, Ordering::Relaxed);
         self.shared.signal.notified().await;
+        if self.goes_on {
+            // When nobody takes it, nobody waits for it.
+            let _ = self.busy.send(());
+        }
     }
 }
 

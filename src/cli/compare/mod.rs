@@ -16,7 +16,8 @@ use super::{
     complete::Offer,
     exit::Exit,
     keep::{KeepArgs, Keeper},
-    request::{RequestArgs, unknown},
+    pick::pick_at,
+    request::{HowArgs, RequestArgs, unknown},
     thread::LAST,
 };
 use crate::{
@@ -80,7 +81,8 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
     let modes = Modes::save();
     let interruption = interruption(modes.as_ref())?;
     let (config, layers) = context.config(context.layers(args.request.flags())?)?;
-    let shown = Shown::new(context, &layers, &args.request, &args.view)?;
+    args.request.check(&layers)?;
+    let shown = Shown::new(context, &layers, args.request.how(), &args.view)?;
     let preset = args.request.preset(context, &config, &layers)?;
     let going = match &args.goes_on {
         Some(place) => Some(Going::find(context, place, args.context)?),
@@ -127,9 +129,9 @@ pub(super) fn interruption(modes: Option<&Modes>) -> Result<Interruption, CliErr
 
 /// How answers are to be shown, as the flags have it.
 pub(super) struct Shown {
-    format: Format,
+    pub(super) format: Format,
     view: View,
-    look: Look,
+    pub(super) look: Look,
     drawn: bool,
     raw: bool,
     verbose: bool,
@@ -137,13 +139,13 @@ pub(super) struct Shown {
 
 impl Shown {
     /// Checked before anything is read or sent.
-    pub(super) fn new(context: &Context, layers: &Layers, request: &RequestArgs, word: &str) -> Result<Self, CliError> {
-        let format = request.check(layers)?;
+    pub(super) fn new(context: &Context, layers: &Layers, how: &HowArgs, word: &str) -> Result<Self, CliError> {
+        let format = HowArgs::check(layers)?;
         let look = context.look(layers);
-        let look = Look { out_width: look.out_width.filter(|_| !request.to_file()), ..look };
+        let look = Look { out_width: look.out_width.filter(|_| how.file().is_none()), ..look };
         let drawn = drawable(context, look, layers.plain.value);
         let view = view(word, format, look, drawn)?;
-        Ok(Self { format, view, look, drawn, raw: request.raw(), verbose: layers.log.value })
+        Ok(Self { format, view, look, drawn, raw: how.raw, verbose: layers.log.value })
     }
 
     /// Text that was shown before its answer is whole cannot be taken back.
@@ -151,7 +153,7 @@ impl Shown {
         if self.settings(0).shows_as_it_comes() { OnCut::Error } else { OnCut::Buffer }
     }
 
-    fn settings(&self, prompt_tokens: u64) -> Settings {
+    pub(super) fn settings(&self, prompt_tokens: u64) -> Settings {
         Settings {
             format: self.format,
             view: self.view,
@@ -196,8 +198,14 @@ impl Comparison<'_> {
         let view = CompareView::new(settings, plan.lanes.iter().map(Lane::label), Instant::now());
         let engine = context.engine_for(config, keep.words(config));
         let keeper = Some(Keeper::new(context, config, &engine, command, (keep, &plan, goes_on)));
-        let stage = Stage { engine, plan, view, streams, interruption, live, modes, keeper };
-        stage.run(context, std::future::pending())
+        let runtime = &context.runtime()?;
+        let stage = Stage { runtime, engine, plan, view, streams, interruption, live, modes, keeper };
+        let staged = stage.run(context, std::future::pending())?;
+        say(&staged.below);
+        if let (Some(lane), Some(kept)) = (staged.picked, &staged.closed.kept) {
+            pick_at(&format!("{}.{}@{}", kept.conversation, kept.round, lane + 1), context)?;
+        }
+        Ok(staged.exit)
     }
 }
 

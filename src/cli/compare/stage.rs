@@ -15,22 +15,25 @@ use std::{
 };
 
 use futures_util::StreamExt;
-use tokio::{sync::Notify, time::Instant};
+use tokio::{runtime::Runtime, sync::Notify, time::Instant};
 
 use crate::{
-    cli::{CliError, Context, exit::Exit, keep::Keeper, pick},
+    cli::{
+        CliError, Context,
+        exit::Exit,
+        keep::{Closed, Keeper},
+    },
     engine::{Engine, Event, Run},
     plan::Plan,
     render::{
         Output, Stream,
         compare::{CompareView, Key, Wish},
     },
-    store::record::Kept,
     term::{
         self,
         keyboard::{Keyboard, Modes},
         live::Live,
-        output::{Streams, WriteError, say},
+        output::{Streams, WriteError},
         signals::{Interruption, Suspension, stop_for_a_while},
     },
 };
@@ -42,6 +45,7 @@ const TICK: Duration = Duration::from_millis(100);
 
 /// Everything a run needs.
 pub(crate) struct Stage<'a> {
+    pub(crate) runtime: &'a Runtime,
     pub(crate) engine: Arc<Engine>,
     pub(crate) plan: Plan,
     pub(crate) view: CompareView,
@@ -84,8 +88,8 @@ impl Stage<'_> {
         self,
         context: &Context,
         beside: impl Future<Output = io::Error> + Send,
-    ) -> Result<Exit, CliError> {
-        let Self { engine, plan, mut view, mut streams, interruption, live, modes, keeper } = self;
+    ) -> Result<Staged, CliError> {
+        let Self { runtime, engine, plan, mut view, mut streams, interruption, live, modes, keeper } = self;
         let modes = modes.filter(|_| live.is_some());
         if modes.is_some() {
             view = view.with_keys();
@@ -95,7 +99,6 @@ impl Stage<'_> {
         let show = Show { view, output, over: None, suspended: false };
         let shared = Shared { show: Mutex::new(show), enough: Notify::new() };
         let (wake, woken) = sync_channel(1);
-        let runtime = context.runtime()?;
         let (shared, watched, listened) = (&shared, live.is_some(), modes.clone());
         thread::scope(|scope| {
             let network = scope.spawn(move || {
@@ -114,26 +117,33 @@ impl Stage<'_> {
             let written = screen(shared, &woken, &mut streams, (live, modes.as_ref()), &width);
             shared.enough.notify_one();
             let (worked, keeper) = network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            let kept = keeper.and_then(Keeper::close);
+            let closed = keeper.map(Keeper::close).unwrap_or_default();
             let show = shared.show.lock().expect("a panic there was passed on");
-            let exit = Exit::of_lanes(show.view.outcomes());
-            let interrupted = show.over == Some(Over::Interrupted);
+            let whole = Exit::of_lanes(show.view.outcomes());
+            let exit = if show.over == Some(Over::Interrupted) { Exit::Interrupted } else { whole };
+            let picked = show.view.picked();
+            let below = closed.kept.as_ref().map(|kept| show.view.kept(kept.conversation)).unwrap_or_default();
             match written {
-                Err(WriteError::Closed) if interrupted => return Ok(Exit::Interrupted),
-                Err(WriteError::Closed) => return Ok(exit),
-                other => other?,
-            }
-            worked?;
-            if let Some(kept) = kept {
-                say(&show.view.kept(kept.conversation));
-                if let Some(lane) = show.view.picked() {
-                    pick_lane(context, &kept, lane)?;
+                Err(WriteError::Closed) => {}
+                other => {
+                    other?;
+                    worked?;
+                    streams.close(exit == Exit::Ok)?;
                 }
             }
-            streams.close(exit == Exit::Ok)?;
-            Ok(if interrupted { Exit::Interrupted } else { exit })
+            Ok(Staged { exit, closed, picked, below })
         })
     }
+}
+
+/// What came of a run.
+pub(crate) struct Staged {
+    pub(crate) exit: Exit,
+    pub(crate) closed: Closed,
+    /// The lane that the person picked while it came.
+    pub(crate) picked: Option<usize>,
+    /// What can be done with the answers, to be said below them.
+    pub(crate) below: String,
 }
 
 impl Shared {
@@ -246,12 +256,6 @@ async fn suspended(suspension: &mut Option<Suspension>) {
         Some(suspension) => suspension.signalled().await,
         None => std::future::pending().await,
     }
-}
-
-/// The conversation goes on with what the person picked while it came.
-fn pick_lane(context: &Context, kept: &Kept, lane: usize) -> Result<(), CliError> {
-    let place = format!("{}.{}@{}", kept.conversation, kept.round, lane + 1);
-    pick::pick_at(&place, context)
 }
 
 /// What is kept for the end, as wide as the terminal is then.

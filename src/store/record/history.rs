@@ -56,6 +56,8 @@ pub struct Shape {
     pub rounds: i64,
     /// The answers of the widest round.
     pub lanes: i64,
+    /// A comparison began it: one that is picked is gone on with alone.
+    pub is_comparison: bool,
 }
 
 impl Exchange {
@@ -150,15 +152,31 @@ impl Database {
         self.told(self.connection.query_row(query, [command], |row| row.get(0)).optional())
     }
 
+    /// What was asked last, the newest first, each once.
+    pub fn prompts(&self, most: usize) -> Result<Vec<String>, RecordError> {
+        let read = || {
+            // Several models may have been asked the same.
+            let mut statement = self.connection.prepare(
+                "SELECT prompt FROM (SELECT id, prompt FROM exchanges ORDER BY id DESC LIMIT 4 * ?1)
+                 GROUP BY prompt ORDER BY max(id) DESC LIMIT ?1",
+            )?;
+            let rows = statement.query_map([limit(most)], |row| row.get(0))?;
+            rows.collect()
+        };
+        self.told(read())
+    }
+
     /// Chooses `exchange` among those of its round, and makes its conversation the one that is gone on with.
-    pub fn pick(&mut self, exchange: &Exchange, now: Timestamp) -> Result<(), RecordError> {
-        let Exchange { id, conversation, round, .. } = *exchange;
+    pub fn pick(&mut self, exchange: i64, now: Timestamp) -> Result<(), RecordError> {
         let now = now.as_millisecond();
         self.writing(|transaction| {
-            let others = "UPDATE exchanges SET picked = NULL WHERE conversation = ?1 AND round = ?2 AND id != ?3";
-            transaction.execute(others, [conversation, round, id])?;
-            transaction.execute("UPDATE exchanges SET picked = ?1 WHERE id = ?2", [now, id])?;
-            place::used(transaction, conversation, now)
+            let others = "UPDATE exchanges SET picked = NULL WHERE (conversation, round) =
+                          (SELECT conversation, round FROM exchanges WHERE id = ?1)";
+            transaction.execute(others, [exchange])?;
+            transaction.execute("UPDATE exchanges SET picked = ?1 WHERE id = ?2", [now, exchange])?;
+            let place = "SELECT conversation FROM exchanges WHERE id = ?1";
+            let conversation = transaction.query_row(place, [exchange], |row| row.get(0)).optional()?;
+            conversation.map_or(Ok(()), |conversation| place::used(transaction, conversation, now))
         })
     }
 
@@ -288,10 +306,10 @@ impl Database {
     }
 
     fn shape(&self, conversation: i64) -> rusqlite::Result<Shape> {
-        let query = "SELECT max(round), max(lane) FROM exchanges WHERE conversation = ?1";
-        self.connection
-            .prepare_cached(query)?
-            .query_row([conversation], |row| Ok(Shape { rounds: row.get(0)?, lanes: row.get(1)? }))
+        let query = "SELECT max(round), max(lane), (SELECT command = 'compare' FROM conversations WHERE id = ?1)
+                     FROM exchanges WHERE conversation = ?1";
+        let read = |row: &Row<'_>| Ok(Shape { rounds: row.get(0)?, lanes: row.get(1)?, is_comparison: row.get(2)? });
+        self.connection.prepare_cached(query)?.query_row([conversation], read)
     }
 }
 

@@ -73,7 +73,7 @@ fn all_can_go_on_with_the_one_that_was_picked() {
     assert_eq!(database.latest(None).expect("read"), Some(2));
     for lane in [0, 1] {
         let picked = database.exchanges(1).expect("read").swap_remove(lane);
-        database.pick(&picked, now()).expect("written");
+        database.pick(picked.id, now()).expect("written");
     }
     let picked: Vec<bool> = database.exchanges(1).expect("read").iter().map(|one| one.picked).collect();
     assert_eq!((picked, database.latest(None).expect("read")), (vec![false, true], Some(1)));

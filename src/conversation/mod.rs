@@ -1,0 +1,468 @@
+//! A conversation with one model or several: what was said, and what comes of what a person does.
+//!
+//! A pure state machine: [`Conversation::handle`] takes what happened and says what is to be done; whoever drives it reads the
+//! keyboard, asks the models and shows what they say. Owns what each model sees of what was said before, and what it goes on
+//! with in the record. Refuses I/O, clocks and the terminal.
+
+mod command;
+mod heard;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use command::Typed;
+
+pub use command::COMMANDS;
+pub use heard::{Answer, Heard};
+
+use crate::{
+    chat::{Message, Part, Role},
+    config::nearest,
+    store::record::{GoesOn, Kept},
+};
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// The person said this.
+    Line(String),
+    /// Ctrl-C, while nobody is asked.
+    Interrupted,
+    /// There is nothing more to come from the person.
+    Ended,
+    /// A file was read.
+    Attached {
+        /// Its name.
+        name: String,
+        /// What is in it.
+        part: Part,
+    },
+    /// Nobody could be asked.
+    Unasked,
+    /// Everybody who was asked is done.
+    Answered {
+        /// What they said, in the order of the round.
+        answers: Vec<Answer>,
+        /// The person stopped them.
+        interrupted: bool,
+        /// Where it is kept.
+        kept: Option<Kept>,
+    },
+}
+
+/// What is to be done.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Ask these, at once.
+    Ask(Round),
+    /// Say this.
+    Tell(String),
+    /// Say that something cannot be done, and what can be.
+    Refuse(String, String),
+    /// Read this file.
+    Attach(String),
+    /// Write the conversation there.
+    Save(String),
+    /// Put this on the clipboard.
+    Copy(String),
+    /// Mark this exchange as the one that is gone on with.
+    Pick(i64),
+    /// Show the figures.
+    Stats,
+    /// Show the commands.
+    Help,
+    /// Show whom there is to ask.
+    Names,
+    /// It is over; whether by Ctrl-C.
+    Leave(bool),
+}
+
+/// One question to everybody.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Round {
+    /// Whom, each with all it is to see.
+    pub lanes: Vec<(String, Vec<Message>)>,
+    /// Where in the record the answers belong.
+    pub goes_on: GoesOn,
+}
+
+/// A question and its answer, as one model knows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Turn {
+    /// What was asked.
+    pub question: Message,
+    /// What was said; nothing, where it failed.
+    pub answer: String,
+    /// Who said it.
+    pub model: String,
+    /// It in the record.
+    exchange: Option<i64>,
+}
+
+impl Turn {
+    /// One that is kept as this exchange.
+    #[must_use]
+    pub fn kept(question: Message, answer: String, model: String, exchange: i64) -> Self {
+        Self { question, answer, model, exchange: Some(exchange) }
+    }
+}
+
+/// A model in the conversation.
+#[derive(Clone, Debug, Default)]
+pub struct Member {
+    /// What it is asked as.
+    pub name: String,
+    /// What was said so far, as it sees it.
+    pub turns: Vec<Arc<Turn>>,
+}
+
+/// What a model's answers took.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sums {
+    /// Answers, and failures.
+    pub answers: u64,
+    /// Those that are not whole.
+    pub failed: u64,
+    /// Tokens.
+    pub input: u64,
+    /// Tokens.
+    pub output: u64,
+    /// Some of them are our own estimate.
+    pub estimated: bool,
+    /// By currency.
+    pub cost: BTreeMap<String, f64>,
+    /// Times to the first token.
+    pub ttft: Vec<Duration>,
+}
+
+/// The models that names stand for (a set is several), or why they lead nowhere and what does.
+pub type Resolve = dyn Fn(&[&str]) -> Result<Vec<String>, (String, String)> + Send + Sync;
+
+/// The state.
+pub struct Conversation {
+    members: Vec<Member>,
+    system: Option<String>,
+    /// Attached to the next question, with their names.
+    attached: Vec<(String, Part)>,
+    /// A question is being answered.
+    asked: Option<Asked>,
+    /// The last thing the person did was to interrupt: once more, and they leave.
+    interrupted: bool,
+    sums: BTreeMap<String, Sums>,
+    resolve: Arc<Resolve>,
+    /// What is gone on with stands beside others that are not.
+    apart: bool,
+}
+
+/// A question under way.
+struct Asked {
+    question: Message,
+    /// The answers take the place of the last ones.
+    again: bool,
+}
+
+impl std::fmt::Debug for Conversation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Conversation").field("members", &self.members).finish_non_exhaustive()
+    }
+}
+
+impl Conversation {
+    /// A conversation with these models, who know what they know already. `apart`: what that goes on with stands beside
+    /// other answers, which are not gone on with.
+    #[must_use]
+    pub fn new(members: Vec<Member>, system: Option<String>, apart: bool, resolve: Arc<Resolve>) -> Self {
+        Self {
+            members,
+            system,
+            attached: Vec::new(),
+            asked: None,
+            interrupted: false,
+            sums: BTreeMap::new(),
+            resolve,
+            apart,
+        }
+    }
+
+    /// Whom the next question is for.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.members.iter().map(|member| member.name.as_str())
+    }
+
+    /// The models with what was said.
+    #[must_use]
+    pub fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    /// The system text.
+    #[must_use]
+    pub fn system(&self) -> Option<&str> {
+        self.system.as_deref()
+    }
+
+    /// What the answers of each model took.
+    #[must_use]
+    pub fn sums(&self) -> &BTreeMap<String, Sums> {
+        &self.sums
+    }
+
+    /// Takes notice of what happened: what is to be done about it, in order.
+    pub fn handle(&mut self, event: Event) -> Vec<Effect> {
+        match event {
+            Event::Interrupted if std::mem::replace(&mut self.interrupted, true) => vec![Effect::Leave(true)],
+            Event::Interrupted => vec![Effect::Tell("Ctrl-C once more, Ctrl-D or /quit leaves".into())],
+            Event::Ended => vec![Effect::Leave(false)],
+            Event::Line(line) => {
+                self.interrupted = false;
+                self.line(&line)
+            }
+            Event::Attached { name, part } => {
+                let told = format!("{name} goes with the next question");
+                self.attached.push((name, part));
+                vec![Effect::Tell(told)]
+            }
+            Event::Unasked => {
+                self.asked = None;
+                Vec::new()
+            }
+            Event::Answered { answers, interrupted, kept } => {
+                self.interrupted = interrupted;
+                self.answered(&answers, kept.as_ref());
+                Vec::new()
+            }
+        }
+    }
+
+    fn line(&mut self, line: &str) -> Vec<Effect> {
+        match command::read(line) {
+            Typed::Nothing => Vec::new(),
+            Typed::Words(words) => vec![self.ask(words)],
+            Typed::Unknown(word) => {
+                let near = nearest(word, COMMANDS.iter().map(|(name, ..)| *name));
+                let near = near.map(|near| format!("did you mean /{near}? ")).unwrap_or_default();
+                let hint = format!("{near}/help lists them; to send it as it is begin with //");
+                vec![Effect::Refuse(format!("there is no command /{word}"), hint)]
+            }
+            Typed::Command(name, argument) => vec![self.command(name, argument)],
+        }
+    }
+
+    fn command(&mut self, name: &str, argument: &str) -> Effect {
+        match (name, argument) {
+            ("model" | "models", "") => Effect::Names,
+            ("model", name) => self.go_on_with(&[name]),
+            ("models", names) => {
+                let names: Vec<&str> = names.split([',', ' ']).map(str::trim).filter(|name| !name.is_empty()).collect();
+                self.go_on_with(&names)
+            }
+            ("system", "") => Effect::Tell(match &self.system {
+                Some(text) => format!("the system text is: {text}"),
+                None => "there is no system text".into(),
+            }),
+            ("system", "-") => {
+                self.system = None;
+                Effect::Tell("there is no system text any more".into())
+            }
+            ("system", text) => {
+                self.system = Some(text.to_owned());
+                Effect::Tell("the system text is set".into())
+            }
+            ("file", "") => Effect::Refuse("no file is named".into(), "write /file PATH".into()),
+            ("file", path) => Effect::Attach(path.to_owned()),
+            ("save", "") => Effect::Refuse("no file is named".into(), "write /save chat.md".into()),
+            ("save", _) if self.is_empty() => {
+                Effect::Refuse("nothing was said yet".into(), "ask something first".into())
+            }
+            ("save", path) => Effect::Save(path.to_owned()),
+            ("again", _) => self.again(),
+            ("undo", _) => self.undo(),
+            ("pick", number) => self.member(number).map_or_else(|refusal| refusal, |member| self.pick(member)),
+            ("copy", number) => self.copy(number),
+            ("stats", _) => Effect::Stats,
+            ("help", _) => Effect::Help,
+            _ => Effect::Leave(false),
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.members.iter().all(|member| member.turns.is_empty())
+    }
+
+    /// Whoever joins knows what the first of them knows.
+    fn go_on_with(&mut self, names: &[&str]) -> Effect {
+        let names = match (self.resolve)(names) {
+            Ok(names) => names,
+            Err((message, hint)) => return Effect::Refuse(message, hint),
+        };
+        let members: Vec<Member> = names
+            .into_iter()
+            .map(|name| {
+                let known = self.members.iter().find(|member| member.name == name).or(self.members.first());
+                Member { turns: known.map(|member| member.turns.clone()).unwrap_or_default(), name }
+            })
+            .collect();
+        self.members = members;
+        Effect::Tell(format!("going on with {}", self.names().collect::<Vec<_>>().join(", ")))
+    }
+
+    fn ask(&mut self, words: &str) -> Effect {
+        let mut texts = vec![words.to_owned()];
+        let mut images = Vec::new();
+        for (_, part) in self.attached.drain(..) {
+            match part {
+                Part::Text(text) => texts.push(text),
+                image @ Part::Image(_) => images.push(image),
+            }
+        }
+        let parts = std::iter::once(Part::Text(texts.join("\n\n"))).chain(images).collect();
+        self.put(Message { role: Role::User, parts }, false)
+    }
+
+    fn put(&mut self, question: Message, again: bool) -> Effect {
+        let last = |member: &Member| member.turns.iter().rev().find_map(|turn| turn.exchange);
+        let goes_on = if again {
+            GoesOn::Instead(self.members.iter().filter_map(last).collect())
+        } else if self.members.iter().any(|member| last(member).is_some()) {
+            GoesOn::After { exchanges: self.members.iter().map(last).collect(), apart: self.apart }
+        } else {
+            GoesOn::Anew
+        };
+        let lanes = self
+            .members
+            .iter()
+            .map(|member| {
+                let turns = &member.turns[..member.turns.len() - usize::from(again)];
+                (member.name.clone(), self.messages(turns, question.clone()))
+            })
+            .collect();
+        self.asked = Some(Asked { question, again });
+        Effect::Ask(Round { lanes, goes_on })
+    }
+
+    fn messages(&self, turns: &[Arc<Turn>], question: Message) -> Vec<Message> {
+        let system = self.system.iter().map(|text| Message::text(Role::System, text.clone()));
+        let said = turns
+            .iter()
+            .filter(|turn| !turn.answer.trim().is_empty())
+            .flat_map(|turn| [turn.question.clone(), Message::text(Role::Assistant, turn.answer.clone())]);
+        system.chain(said).chain([question]).collect()
+    }
+
+    fn answered(&mut self, answers: &[Answer], kept: Option<&Kept>) {
+        let Some(Asked { question, again }) = self.asked.take() else { return };
+        for (lane, (member, answer)) in self.members.iter_mut().zip(answers).enumerate() {
+            let exchange = kept.and_then(|kept| kept.exchanges.get(lane).copied().flatten());
+            let turn =
+                Turn { question: question.clone(), answer: answer.text.clone(), model: member.name.clone(), exchange };
+            let sums = self.sums.entry(member.name.clone()).or_default();
+            sums.add(answer);
+            if again && let Some(before) = member.turns.pop() {
+                // What is whole is not lost for what is not.
+                let worse = !answer.is_whole && !before.answer.is_empty();
+                let turn =
+                    if worse { before } else { Arc::new(Turn { exchange: exchange.or(before.exchange), ..turn }) };
+                member.turns.push(turn);
+            } else {
+                member.turns.push(Arc::new(turn));
+            }
+        }
+        // It is in a conversation of its own now.
+        self.apart &= kept.is_none();
+    }
+
+    fn again(&mut self) -> Effect {
+        let question = self.members.iter().find_map(|member| member.turns.last()).map(|turn| turn.question.clone());
+        let Some(question) = question else {
+            return Effect::Refuse("nothing was asked yet".into(), "ask something first".into());
+        };
+        // Whoever joined since then is asked for the first time.
+        let all = self.members.iter().all(|member| member.turns.last().is_some_and(|turn| turn.question == question));
+        let own = self.members.iter().all(|member| member.turns.last().is_some_and(|turn| turn.model == member.name));
+        let kept = self.members.iter().filter(|member| member.turns.last().is_some_and(|turn| turn.exchange.is_some()));
+        let kept = kept.count();
+        if all && own && (kept == 0 || kept == self.members.len()) {
+            return self.put(question, true);
+        }
+        for member in &mut self.members {
+            if member.turns.last().is_some_and(|turn| turn.question == question) {
+                member.turns.pop();
+            }
+        }
+        self.put(question, false)
+    }
+
+    fn undo(&mut self) -> Effect {
+        if self.is_empty() {
+            return Effect::Refuse("there is nothing to take back".into(), "ask something first".into());
+        }
+        for member in &mut self.members {
+            member.turns.pop();
+        }
+        Effect::Tell("the last question and its answers are taken back".into())
+    }
+
+    /// The member that `number` means, counted from 1.
+    fn member(&self, number: &str) -> Result<usize, Effect> {
+        let count = self.members.len();
+        let wanted = number.trim_start_matches('@').parse().ok().filter(|number| (1..=count).contains(number));
+        wanted.map(|number: usize| number - 1).ok_or_else(|| {
+            let names: Vec<String> =
+                self.names().enumerate().map(|(place, name)| format!("{} {name}", place + 1)).collect();
+            let message = if number.is_empty() {
+                "no answer is named".to_owned()
+            } else {
+                format!("there is no answer {number}")
+            };
+            Effect::Refuse(message, format!("there are: {}", names.join(", ")))
+        })
+    }
+
+    fn pick(&mut self, member: usize) -> Effect {
+        let chosen = &self.members[member];
+        let Some(last) = chosen.turns.last().filter(|turn| !turn.answer.trim().is_empty()) else {
+            let message = format!("{} has no answer to go on with", chosen.name);
+            return Effect::Refuse(message, "pick another one, or /again".into());
+        };
+        let (exchange, name, turns) = (last.exchange, chosen.name.clone(), chosen.turns.clone());
+        for other in &mut self.members {
+            other.turns.clone_from(&turns);
+        }
+        match exchange {
+            Some(exchange) => Effect::Pick(exchange),
+            None => Effect::Tell(format!("all go on with the answer of {name}")),
+        }
+    }
+
+    fn copy(&self, number: &str) -> Effect {
+        let member = match number {
+            "" if self.members.len() == 1 => Ok(0),
+            number => self.member(number),
+        };
+        let member = match member {
+            Ok(member) => member,
+            Err(refusal) => return refusal,
+        };
+        match self.members[member].turns.iter().rev().find(|turn| !turn.answer.is_empty()) {
+            Some(turn) => Effect::Copy(turn.answer.clone()),
+            None => Effect::Refuse("there is no answer to copy".into(), "ask something first".into()),
+        }
+    }
+}
+
+impl Sums {
+    fn add(&mut self, answer: &Answer) {
+        self.answers += 1;
+        self.failed += u64::from(!answer.is_whole);
+        if let Some(usage) = &answer.usage {
+            self.input += usage.input.unwrap_or_default();
+            self.output += usage.output.unwrap_or_default();
+            self.estimated |= usage.estimated;
+        }
+        if let Some((cost, currency)) = &answer.cost {
+            *self.cost.entry(currency.clone()).or_default() += cost;
+        }
+        self.ttft.extend(answer.ttft);
+    }
+}

@@ -1,0 +1,218 @@
+//! `chat`: a conversation through the binary: from a pipe, and on a terminal.
+
+mod common;
+
+use std::{
+    io::Write,
+    process::{Command, Stdio},
+};
+
+use common::{Home, Ran, Server, answer, reply};
+use serde_json::Value;
+
+fn home(server: &Server) -> Home {
+    let entry = |name: &str| format!("[models.{name}]\nendpoint = \"m\"\nmodel = \"{name}\"\n");
+    Home::with_server(server, &format!("{}{}", entry("a"), entry("b")))
+}
+
+/// Runs `command`, to which these lines are typed without a terminal.
+fn typed(mut command: Command, lines: &str) -> Ran {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("runs");
+    child.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("it reads");
+    Ran::of(child.wait_with_output().expect("ends"))
+}
+
+fn chat(home: &Home, arguments: &[&str], lines: &str) -> Ran {
+    let mut command = home.command();
+    command.arg("chat").args(arguments);
+    typed(command, lines)
+}
+
+/// What each request said.
+fn said(server: &Server) -> Vec<Vec<String>> {
+    let of = |sent: Value| {
+        let messages = sent["messages"].as_array().expect("some").clone();
+        messages.iter().map(|message| message["content"].as_str().expect("text").to_owned()).collect()
+    };
+    server.requests().iter().map(|request| of(request.json())).collect()
+}
+
+#[test]
+fn each_line_of_a_pipe_is_a_question() {
+    let server = Server::replying(&[&answer("1"), &answer("2\n"), &answer("3")]);
+    let home = home(&server);
+    let ran = chat(&home, &["-m", "a", "-s", "Brief.", "zero"], "one\n\n/nope\ntwo").exits(0);
+    assert_eq!(ran.out, "1\n2\n3\n");
+    ran.says(&["no command /nope"]);
+    let last = ["Brief.", "zero", "1", "one", "2\n", "two"];
+    assert_eq!(said(&server)[2], last);
+    // It can be gone on with, by this command and by others.
+    let more = Server::replying(&[&answer("4"), &answer("5")]);
+    home.write_config(&format!(
+        "[endpoints.m]\nbase_url = \"{}\"\n[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n",
+        more.url()
+    ));
+    chat(&home, &["--continue"], "three\n").exits(0);
+    home.run(&["ask", "--continue", "four"]).exits(0);
+    assert_eq!(said(&more)[1], [&last[..5], &["two", "3", "three", "4", "four"]].concat());
+    assert_eq!(home.run(&["history", "show", "1@5"]).exits(0).out, "5\n");
+}
+
+#[test]
+fn a_failure_is_told_and_the_conversation_goes_on() {
+    let refusal =
+        reply("400 Bad Request", "content-type: application/json\r\n", "{\"error\":{\"message\":\"too odd\"}}");
+    let server = Server::replying(&[&refusal, &answer("fine")]);
+    let home = home(&server);
+    let ran = chat(&home, &["-m", "a"], "one\ntwo\n").exits(7).says(&["too odd"]);
+    assert_eq!(ran.out, "fine\n");
+    assert_eq!(said(&server)[1], ["two"], "what was not answered is not said again");
+    chat(&home, &["-m", "a,none"], "one\n").exits(2).says(&["unknown model `none`"]);
+    chat(&home, &["-m", "a", "--output", "x"], "").exits(2).says(&["/save"]);
+    chat(&home, &["-m", "a"], "").exits(0);
+}
+
+#[test]
+fn two_models_are_asked_at_once_and_one_is_picked() {
+    let server = Server::replying(&[&answer("x"), &answer("x"), &answer("y"), &answer("y")]);
+    let home = home(&server);
+    let path = home.path("talk.json").display().to_string();
+    let ran = chat(&home, &["-m", "a,b"], &format!("one\n/pick 2\ntwo\n/save {path}\n")).exits(0);
+    assert!(ran.out.starts_with("--- 1 a  ok\nx\n\n--- 2 b  ok\nx\n"), "{}", ran.out);
+    assert_eq!(said(&server)[3], ["one", "x", "two"]);
+    let saved: Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("saved")).expect("JSON");
+    assert_eq!(
+        saved["conversations"][0]["turns"][0],
+        serde_json::json!({"question": "one", "answer": "x", "model": "b"})
+    );
+}
+
+#[test]
+fn a_conversation_is_saved_where_it_is_wanted() {
+    let server = Server::replying(&[&answer("the answer")]);
+    let home = home(&server);
+    let path = home.path("talk.md").display().to_string();
+    chat(&home, &["-m", "a"], &format!("/save {path}\none\n/save {path}\n/save {path}/x.md\n")).exits(0).says(&[
+        "nothing was said yet",
+        "saved to",
+        "could not be written",
+    ]);
+    assert_eq!(std::fs::read_to_string(&path).expect("saved"), "# a\n\n> one\n\nthe answer\n\n");
+}
+
+#[test]
+fn nothing_is_kept_where_nobody_wants_it() {
+    let server = Server::replying(&[&answer("1"), &answer("2")]);
+    let home = home(&server);
+    chat(&home, &["-m", "a", "--no-log"], "one\ntwo\n").exits(0);
+    assert_eq!(said(&server)[1], ["one", "1", "two"]);
+    home.run(&["history", "show"]).exits(2);
+}
+
+#[cfg(unix)]
+mod on_a_terminal {
+    use std::sync::mpsc;
+
+    use rustix::process::{Pid, Signal, kill_process};
+
+    use super::*;
+    use crate::common::{STOP, STREAM, Step, event, screen::Screen};
+
+    /// A terminal that answers where its cursor is, as they do.
+    fn answering(screen: &mut Screen, until: &str) {
+        while !screen.seen.contains(until) {
+            assert!(screen.read(), "ended without {until:?}: {:?}", screen.seen);
+            if screen.seen.contains("\u{1b}[6n") {
+                screen.seen = screen.seen.replace("\u{1b}[6n", "");
+                screen.type_keys("\u{1b}[1;1R");
+            }
+        }
+        let end = screen.seen.find(until).expect("it was waited for") + until.len();
+        screen.seen.drain(..end);
+    }
+
+    fn start(home: &Home, arguments: &[&str]) -> Screen {
+        let mut command = home.command();
+        command.env_remove("COLUMNS").env("NO_COLOR", "1").arg("chat").args(arguments);
+        Screen::of(command, true, (100, 30))
+    }
+
+    #[test]
+    fn ctrl_c_stops_the_answer_keeps_what_came_and_then_leaves() {
+        let (_shut, gate) = mpsc::channel::<()>();
+        let half = vec![
+            Step::Bytes(format!("{STREAM}{}", event("half an answer ")).into_bytes()),
+            Step::Gate(gate),
+            Step::Bytes(STOP.as_bytes().to_vec()),
+        ];
+        let server = Server::start(vec![half, vec![Step::Bytes(answer("the second one").into_bytes())]]);
+        let home = home(&server);
+        let mut screen = start(&home, &["-m", "a"]);
+        answering(&mut screen, "a> ");
+        screen.type_keys("one\r");
+        answering(&mut screen, "half an answer");
+        kill_process(Pid::from_child(&screen.child), Signal::INT).expect("it is there");
+        answering(&mut screen, "[interrupted]");
+        answering(&mut screen, "a> ");
+        screen.type_keys("two\r");
+        answering(&mut screen, "the second one");
+        assert_eq!(said(&server)[1], ["one", "half an answer ", "two"]);
+        answering(&mut screen, "a> ");
+        screen.type_keys("\u{3}");
+        answering(&mut screen, "once more");
+        answering(&mut screen, "a> ");
+        screen.type_keys("\u{3}");
+        answering(&mut screen, "chat --continue");
+        assert_eq!(screen.end().1, 130);
+    }
+
+    #[test]
+    fn a_terminal_that_answers_nothing_can_be_talked_on() {
+        let server = Server::replying(&[&answer("the answer")]);
+        let home = home(&server);
+        let mut screen = start(&home, &["-m", "a"]);
+        screen.pass("does not say where its cursor is");
+        screen.pass("a> ");
+        screen.type_keys("one\n");
+        screen.pass("the answer");
+        screen.pass("a> ");
+        screen.type_keys("/quit\n");
+        screen.pass("chat --continue");
+        assert_eq!(screen.end().1, 0);
+    }
+}
+
+/// A server that takes one connection, and answers all that is asked on it.
+#[test]
+fn the_connection_is_kept_from_turn_to_turn() {
+    use std::io::{BufRead, BufReader, Read};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let server = std::thread::spawn(move || {
+        let (socket, _) = listener.accept().expect("one");
+        drop(listener);
+        let mut input = BufReader::new(socket.try_clone().expect("the same"));
+        for turn in ["1", "2", "3"] {
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                input.read_line(&mut line).expect("a request");
+                if let Some(count) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = count.trim().parse().expect("a number");
+                }
+                if line == "\r\n" {
+                    break;
+                }
+            }
+            input.read_exact(&mut vec![0; length]).expect("a body");
+            let body = format!("{}{}", common::event(turn), common::STOP);
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
+            write!(&socket, "{head}content-length: {}\r\n\r\n{body}", body.len()).expect("it reads");
+        }
+    });
+    let config = format!("[endpoints.m]\nbase_url = \"http://{address}/v1\"\n");
+    let ran = chat(&Home::with_config(&config), &["-m", "m/x"], "one\ntwo\nthree\n").exits(0);
+    assert_eq!(ran.out, "1\n2\n3\n");
+    server.join().expect("all of it was asked for");
+}
