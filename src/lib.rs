@@ -17,6 +17,7 @@
 //! | 8 | [`plan`] | names to lanes |
 //! | 9 | [`engine`] | running lanes: retry, failover, fan-in, cancellation |
 //! | 10 | [`store`], [`metrics`] | files of our own: the record of calls, what is known of failing services; many times as a few figures |
+//! | 11 | [`analysis`] | what several answers have in common: equal ones, likeness, numbers, words, votes |
 //! | 11 | [`conversation`] | what each model of a conversation knows, and what comes of what a person types |
 //! | 11 | [`mock`], [`doctor`] | scripted models on loopback; what is wrong with an endpoint |
 //! | 12 | [`render`] | events to text, without writing |
@@ -32,6 +33,7 @@
 //! the engine as [`engine::Event`]s; a view of [`render`] turns them into text, which [`term::output`] writes.
 //! Nothing travels back up except dropping the stream, which cancels everything below it.
 
+pub mod analysis;
 pub mod attempt;
 pub mod chat;
 pub mod cli;

@@ -23,6 +23,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("engine", 9),
     ("metrics", 10),
     ("store", 10),
+    ("analysis", 11),
     ("conversation", 11),
     ("doctor", 11),
     ("mock", 11),

@@ -75,6 +75,8 @@ pub(super) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
         rendered: look.styled,
         verbose: layers.log.value,
         prompt_tokens: call.estimated_tokens(),
+        whole: false,
+        wrapped: false,
     };
     let models = ["fast", "thinker", "chat"].map(str::to_owned).to_vec();
     let selection = Selection { models, ..Selection::default() };
@@ -100,7 +102,7 @@ pub(super) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
         };
         served.map_or_else(|error| error, |never| match never {})
     };
-    let exit = stage.run(context, mocks)?.exit;
+    let (exit, _) = stage.run(context, mocks)?.end()?;
     if exit == Exit::Ok {
         say(NEXT);
     }

@@ -65,7 +65,8 @@ pub(super) fn run(args: &RetryArgs, context: &Context) -> Result<Exit, CliError>
     });
     let plan = Plan { lanes: lanes.collect::<Result<_, _>>()?, at_once: Some(plan::AT_ONCE) };
     let (config, layers, request) = (&config, &layers, &request);
-    let comparison = Comparison { context, config, layers, request, keep: &args.answer.keep, shown, modes };
+    let comparison =
+        Comparison { context, config, layers, request, keep: &args.answer.keep, shown, modes, extras: None };
     comparison.run(plan, ("retry", goes_on), &interruption)
 }
 

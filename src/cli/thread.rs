@@ -242,20 +242,34 @@ impl Thread {
     }
 }
 
-/// The arguments with `--continue` joined to the number behind it: what follows it is otherwise the prompt.
+/// The arguments with `--continue` joined to the place behind it, and `--diff` to the two numbers: what follows them is
+/// otherwise the prompt.
 pub(super) fn joined(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
     let (mut out, mut open) = (Vec::<OsString>::new(), true);
-    for argument in arguments {
-        let text = argument.to_str().unwrap_or_default();
+    let mut arguments = arguments.peekable();
+    while let Some(argument) = arguments.next() {
+        let text = argument.to_str().unwrap_or_default().to_owned();
         open &= text != "--";
-        if open && out.last().is_some_and(|last| last == "--continue") && is_place(text) {
-            out.pop();
-            out.push(format!("--continue={text}").into());
-        } else {
-            out.push(argument);
+        let last = out.last().and_then(|last| last.to_str()).filter(|_| open);
+        let next = arguments.peek().and_then(|next| next.to_str()).unwrap_or_default();
+        match last {
+            Some("--continue") if is_place(&text) => {
+                out.pop();
+                out.push(format!("--continue={text}").into());
+            }
+            Some("--diff") if is_number(&text) && is_number(next) => {
+                out.pop();
+                out.push(format!("--diff={text},{next}").into());
+                arguments.next();
+            }
+            _ => out.push(argument),
         }
     }
     out
+}
+
+fn is_number(text: &str) -> bool {
+    (1..=3).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn is_place(text: &str) -> bool {
@@ -276,6 +290,8 @@ mod tests {
         assert_eq!(joined(&["ask", "--continue", "last@1", "x"]), "ask --continue=last@1 x");
         assert_eq!(joined(&["ask", "--continue", "and then"]), "ask --continue and then");
         assert_eq!(joined(&["ask", "--", "--continue", "12"]), "ask -- --continue 12");
+        assert_eq!(joined(&["compare", "--diff", "1", "3", "x"]), "compare --diff=1,3 x");
+        assert_eq!(joined(&["compare", "--diff", "2", "is", "even?"]), "compare --diff 2 is even?");
     }
 
     #[test]

@@ -197,7 +197,7 @@ pub fn csv(what: &str, rows: &[StatsRow]) -> String {
 }
 
 /// A field of CSV (RFC 4180).
-fn quoted(field: &str) -> String {
+pub(super) fn quoted(field: &str) -> String {
     if field.contains([',', '"', '\n', '\r']) {
         format!("\"{}\"", field.replace('"', "\"\""))
     } else {

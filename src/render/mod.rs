@@ -5,11 +5,13 @@
 
 pub mod ask;
 pub mod compare;
+pub mod difference;
 pub mod figures;
 pub mod json;
 mod kept;
 pub mod markdown;
 pub mod notice;
+pub mod report;
 pub mod stats;
 pub mod table;
 pub mod wrap;

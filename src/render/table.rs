@@ -10,7 +10,7 @@ use crate::chat::sanitise::one_line;
 /// A table in the making.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    header: Vec<&'static str>,
+    header: Vec<String>,
     right: Vec<bool>,
     rows: Vec<Vec<String>>,
     /// Rows that are bad news.
@@ -20,9 +20,9 @@ pub struct Table {
 impl Table {
     /// A table with these columns; a `>` in front of a name moves its column to the right, as figures want.
     #[must_use]
-    pub fn new(columns: &[&'static str]) -> Self {
+    pub fn new(columns: &[&str]) -> Self {
         Self {
-            header: columns.iter().map(|name| name.trim_start_matches('>')).collect(),
+            header: columns.iter().map(|name| name.trim_start_matches('>').to_owned()).collect(),
             right: columns.iter().map(|name| name.starts_with('>')).collect(),
             rows: Vec::new(),
             bad: Vec::new(),

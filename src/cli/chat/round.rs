@@ -111,5 +111,7 @@ fn several(driver: &Driver<'_>, plan: Plan, shown: &Shown, keeper: Keeper) -> Re
         keeper: Some(keeper),
     };
     let staged = stage.run(driver.context, std::future::pending())?;
-    Ok((staged.exit, staged.closed, staged.picked))
+    let picked = staged.view.picked();
+    let (exit, closed) = staged.end()?;
+    Ok((exit, closed, picked))
 }

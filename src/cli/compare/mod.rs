@@ -5,9 +5,11 @@ use std::{num::NonZeroUsize, sync::Arc};
 use clap::Args;
 use tokio::time::Instant;
 
+mod extras;
 mod going_on;
 mod stage;
 
+use extras::{Asked, ExtraArgs};
 use going_on::{ContextArg, Going};
 pub(super) use stage::Stage;
 
@@ -30,7 +32,13 @@ use crate::{
     },
     route::OnCut,
     store::record::GoesOn,
-    term::{self, keyboard::Modes, live::Live, output::say, signals::Interruption},
+    term::{
+        self,
+        keyboard::Modes,
+        live::Live,
+        output::{WriteError, say},
+        signals::Interruption,
+    },
 };
 
 /// Ask several models the same at once, and see the answers side by side
@@ -40,6 +48,8 @@ use crate::{
     On a terminal there is a row for each model while answers come, then the answers and a table; on a pipe whole\n\
     answers in the order asked for, the table on stderr. Exit code 7: some failed.\n\n\
     mmchat compare -m fast,strong \"Why is the sky blue?\"\n\
+    mmchat compare -m fast -n 5 --vote \"How many primes are below 100? Only the number.\"\n\
+    mmchat compare --set panel --diff --out report.html < question.txt\n\
     mmchat compare --continue \"And in one sentence?\"\n\
     mmchat compare --all --format json < question.txt | jq '.[].content'"
 )]
@@ -74,6 +84,8 @@ pub(super) struct CompareArgs {
     #[arg(long, value_enum, value_name = "WHOSE")]
     context: Option<ContextArg>,
     #[command(flatten)]
+    extras: ExtraArgs,
+    #[command(flatten)]
     keep: KeepArgs,
 }
 
@@ -82,7 +94,7 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
     let interruption = interruption(modes.as_ref())?;
     let (config, layers) = context.config(context.layers(args.request.flags())?)?;
     args.request.check(&layers)?;
-    let shown = Shown::new(context, &layers, args.request.how(), &args.view)?;
+    let shown = Shown::new(context, &layers, args.request.how(), &args.view)?.with(&args.extras);
     let preset = args.request.preset(context, &config, &layers)?;
     let going = match &args.goes_on {
         Some(place) => Some(Going::find(context, place, args.context)?),
@@ -113,7 +125,8 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
     }
     let at_once = args.max_concurrency.map_or(AT_ONCE, NonZeroUsize::get);
     let (config, layers, request, keep) = (&config, &layers, &args.request, &args.keep);
-    let comparison = Comparison { context, config, layers, request, keep, shown, modes };
+    let extras = Some(&args.extras);
+    let comparison = Comparison { context, config, layers, request, keep, shown, modes, extras };
     comparison.run(Plan { lanes, at_once: Some(at_once) }, ("compare", goes_on), &interruption)
 }
 
@@ -135,6 +148,10 @@ pub(super) struct Shown {
     drawn: bool,
     raw: bool,
     verbose: bool,
+    /// The answers are needed after they were shown.
+    whole: bool,
+    /// More than they is told.
+    wrapped: bool,
 }
 
 impl Shown {
@@ -145,7 +162,14 @@ impl Shown {
         let look = Look { out_width: look.out_width.filter(|_| how.file().is_none()), ..look };
         let drawn = drawable(context, look, layers.plain.value);
         let view = view(word, format, look, drawn)?;
-        Ok(Self { format, view, look, drawn, raw: how.raw, verbose: layers.log.value })
+        let verbose = layers.log.value;
+        Ok(Self { format, view, look, drawn, raw: how.raw, verbose, whole: false, wrapped: false })
+    }
+
+    /// With what is told beside the answers.
+    fn with(self, extras: &ExtraArgs) -> Self {
+        let (whole, wrapped) = extras.wants();
+        Self { whole, wrapped, ..self }
     }
 
     /// Text that was shown before its answer is whole cannot be taken back.
@@ -162,6 +186,8 @@ impl Shown {
             rendered: self.look.styled && !self.raw,
             verbose: self.verbose,
             prompt_tokens,
+            whole: self.whole,
+            wrapped: self.wrapped,
         }
     }
 }
@@ -176,6 +202,8 @@ pub(super) struct Comparison<'a> {
     pub(super) shown: Shown,
     /// The terminal's modes, where keys can be listened to.
     pub(super) modes: Option<Modes>,
+    /// What is told beside the answers.
+    pub(super) extras: Option<&'a ExtraArgs>,
 }
 
 impl Comparison<'_> {
@@ -186,7 +214,11 @@ impl Comparison<'_> {
         (command, goes_on): (&'static str, GoesOn),
         interruption: &Interruption,
     ) -> Result<Exit, CliError> {
-        let Self { context, config, layers, request, keep, shown, modes } = self;
+        let Self { context, config, layers, request, keep, shown, modes, extras } = self;
+        // Checked before anything is sent.
+        let extras = extras.map(|extras| extras.checked(&plan)).transpose()?;
+        let asked = Asked::of(&plan);
+        let (format, styled) = (shown.format, shown.look.styled && shown.look.out_width.is_some());
         for lane in &mut plan.lanes {
             lane.deadline = layers.timeout.value;
         }
@@ -200,12 +232,27 @@ impl Comparison<'_> {
         let keeper = Some(Keeper::new(context, config, &engine, command, (keep, &plan, goes_on)));
         let runtime = &context.runtime()?;
         let stage = Stage { runtime, engine, plan, view, streams, interruption, live, modes, keeper };
-        let staged = stage.run(context, std::future::pending())?;
-        say(&staged.below);
-        if let (Some(lane), Some(kept)) = (staged.picked, &staged.closed.kept) {
+        let mut staged = stage.run(context, std::future::pending())?;
+        let (kept, picked) = (staged.closed.kept.take(), staged.view.picked());
+        let run = kept.as_ref().map(|kept| kept.conversation);
+        if let Some(extras) = extras {
+            let asked = Asked { run, ..asked };
+            let told = extras.tell(&staged.view, (format, styled), &mut staged.streams, (asked, staged.exit));
+            match told {
+                Ok(exit) => staged.exit = exit,
+                // Nobody reads on.
+                Err(CliError::Write(WriteError::Closed)) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        if let Some(run) = run {
+            say(&staged.view.kept(run));
+        }
+        let (exit, _) = staged.end()?;
+        if let (Some(lane), Some(kept)) = (picked, kept) {
             pick_at(&format!("{}.{}@{}", kept.conversation, kept.round, lane + 1), context)?;
         }
-        Ok(staged.exit)
+        Ok(exit)
     }
 }
 

@@ -99,8 +99,9 @@ impl Stage<'_> {
         let show = Show { view, output, over: None, suspended: false };
         let shared = Shared { show: Mutex::new(show), enough: Notify::new() };
         let (wake, woken) = sync_channel(1);
-        let (shared, watched, listened) = (&shared, live.is_some(), modes.clone());
-        thread::scope(|scope| {
+        let (watched, listened) = (live.is_some(), modes.clone());
+        let (written, worked, keeper) = thread::scope(|scope| {
+            let shared = &shared;
             let network = scope.spawn(move || {
                 let mut network = Network { shared, interruption, wake, watched, keeper };
                 let work = network.run(engine.run(plan), listened);
@@ -117,22 +118,18 @@ impl Stage<'_> {
             let written = screen(shared, &woken, &mut streams, (live, modes.as_ref()), &width);
             shared.enough.notify_one();
             let (worked, keeper) = network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            let closed = keeper.map(Keeper::close).unwrap_or_default();
-            let show = shared.show.lock().expect("a panic there was passed on");
-            let whole = Exit::of_lanes(show.view.outcomes());
-            let exit = if show.over == Some(Over::Interrupted) { Exit::Interrupted } else { whole };
-            let picked = show.view.picked();
-            let below = closed.kept.as_ref().map(|kept| show.view.kept(kept.conversation)).unwrap_or_default();
-            match written {
-                Err(WriteError::Closed) => {}
-                other => {
-                    other?;
-                    worked?;
-                    streams.close(exit == Exit::Ok)?;
-                }
-            }
-            Ok(Staged { exit, closed, picked, below })
-        })
+            (written, worked, keeper)
+        });
+        let closed = keeper.map(Keeper::close).unwrap_or_default();
+        let Show { view, over, .. } = shared.show.into_inner().expect("a panic there was passed on");
+        let whole = Exit::of_lanes(view.outcomes());
+        let exit = if over == Some(Over::Interrupted) { Exit::Interrupted } else { whole };
+        let is_read = !matches!(written, Err(WriteError::Closed));
+        if is_read {
+            written?;
+            worked?;
+        }
+        Ok(Staged { exit, closed, view, streams, is_read })
     }
 }
 
@@ -140,10 +137,20 @@ impl Stage<'_> {
 pub(crate) struct Staged {
     pub(crate) exit: Exit,
     pub(crate) closed: Closed,
-    /// The lane that the person picked while it came.
-    pub(crate) picked: Option<usize>,
-    /// What can be done with the answers, to be said below them.
-    pub(crate) below: String,
+    pub(crate) view: CompareView,
+    pub(crate) streams: Streams,
+    /// Somebody still reads what is put out.
+    pub(crate) is_read: bool,
+}
+
+impl Staged {
+    /// Nothing more is put out.
+    pub(crate) fn end(mut self) -> Result<(Exit, Closed), CliError> {
+        if self.is_read {
+            self.streams.close(self.exit == Exit::Ok)?;
+        }
+        Ok((self.exit, self.closed))
+    }
 }
 
 impl Shared {

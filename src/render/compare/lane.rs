@@ -7,13 +7,14 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
+use super::timeline::Timeline;
 use crate::{
     chat::{
         Delta, DeltaKind, FinishReason, Usage,
         sanitise::{Sanitiser, sanitised},
     },
     engine::{Account, Event, EventKind, LaneOutcome, Progress},
-    render::{kept, notice, stats},
+    render::{kept, notice, report::ReportLane, stats},
     target::Target,
 };
 
@@ -239,6 +240,36 @@ impl LaneView {
     pub(super) fn forget_text(&mut self) {
         let answer = &mut self.kept.answer;
         (answer.text, answer.reasoning, answer.refusal) = Default::default();
+    }
+
+    /// The answer, if it is whole.
+    pub(super) fn whole_text(&self) -> Option<String> {
+        matches!(self.stage(), Stage::Good | Stage::Odd).then(|| self.text())
+    }
+
+    /// Everything there is to tell of it.
+    pub(super) fn report(&self, timeline: Timeline) -> ReportLane {
+        let outcome = self.outcome();
+        let target = self.target();
+        ReportLane {
+            name: self.name.clone(),
+            model: target.map(|target| target.id.0.clone()),
+            endpoint: target.map(|target| target.endpoint.name.clone()),
+            state: self.state(),
+            is_whole: matches!(self.stage(), Stage::Good | Stage::Odd),
+            note: self.note(),
+            text: self.text(),
+            reasoning: sanitised(&self.kept.answer.reasoning),
+            usage: self.usage(),
+            cost: self.cost().map(|(cost, currency)| (cost, currency.to_owned())),
+            ttft: self.ttft(),
+            total: outcome.map(|outcome| outcome.total),
+            tokens_per_second: outcome
+                .zip(self.usage())
+                .and_then(|(outcome, usage)| stats::tokens_per_second(&usage, outcome)),
+            attempts: outcome.map_or(0, |outcome| outcome.attempts.len()),
+            timeline: timeline.ending_with(self.tokens()),
+        }
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {

@@ -12,6 +12,7 @@ mod status;
 mod summary;
 #[cfg(test)]
 mod tests;
+mod timeline;
 
 use tokio::time::Instant;
 
@@ -21,8 +22,9 @@ use live::LiveView;
 pub use live::{Key, Wish};
 use settings::Arrangement;
 pub use settings::{Settings, VIEWS, View};
+pub use timeline::Timeline;
 
-use super::{Format, Output, json, markdown::Markdown, notice, wrap::widest_fixed_line};
+use super::{Format, Output, json, markdown::Markdown, notice, report::ReportLane, wrap::widest_fixed_line};
 use crate::{
     chat::{
         Delta, DeltaKind, Held,
@@ -47,6 +49,8 @@ pub struct CompareView {
     turn: usize,
     begun: Instant,
     live: LiveView,
+    /// How each answer grew, where that is needed.
+    timelines: Vec<Timeline>,
 }
 
 /// One lane whose text is shown as it comes.
@@ -66,13 +70,14 @@ impl CompareView {
         let lanes: Vec<LaneView> = names.map(|name| LaneView::new(name.into(), settings.prompt_tokens)).collect();
         let arrangement = settings.arrangement();
         let (tags, live) = (vec![Tag::default(); lanes.len()], LiveView::new(lanes.len()));
-        Self { tags, settings, arrangement, lanes, turn: 0, begun: now, live }
+        let timelines = vec![Timeline::default(); lanes.len()];
+        Self { tags, settings, arrangement, lanes, turn: 0, begun: now, live, timelines }
     }
 
     /// What stands in front of everything.
     pub fn begin(&mut self, to: &mut Output) {
         match self.settings.format {
-            Format::Json => to.out().push_str("[\n"),
+            Format::Json => to.out().push_str(if self.settings.wrapped { "{\"answers\": [\n" } else { "[\n" }),
             Format::Jsonl => {
                 let names: Vec<&str> = self.lanes.iter().map(|lane| lane.name.as_str()).collect();
                 json::lines(&[json::run(&names)], to);
@@ -90,6 +95,9 @@ impl CompareView {
             self.say(event.lane, &line, &of.0, to);
         }
         self.lanes[event.lane].event(event);
+        if self.settings.whole {
+            self.trace(event);
+        }
         if matches!(self.arrangement, Arrangement::Tagged | Arrangement::Events) {
             self.as_it_comes(event, to);
         }
@@ -141,7 +149,7 @@ impl CompareView {
                 self.show_held(lane, to);
                 self.end_tag(lane, to);
                 self.note_apart(lane, to);
-                self.lanes[lane].forget_text();
+                self.shown(lane);
             }
             Arrangement::Events => {
                 self.show_held(lane, to);
@@ -152,7 +160,7 @@ impl CompareView {
             }
             Arrangement::Figures => {
                 self.note_apart(lane, to);
-                self.lanes[lane].forget_text();
+                self.shown(lane);
             }
             Arrangement::AtEnd => {}
         }
@@ -177,13 +185,33 @@ impl CompareView {
             }
             Format::Text => self.stacked(index, to),
         }
-        self.lanes[index].forget_text();
+        self.shown(index);
+    }
+
+    /// The text of a lane was put out.
+    fn shown(&mut self, lane: usize) {
+        if !self.settings.whole {
+            self.lanes[lane].forget_text();
+        }
+    }
+
+    /// Notes how an answer grows.
+    fn trace(&mut self, event: &Event) {
+        let timeline = &mut self.timelines[event.lane];
+        match &event.kind {
+            EventKind::Deltas(_) | EventKind::Held(_) => {
+                let at = event.at.saturating_duration_since(self.begun);
+                timeline.note(at, self.lanes[event.lane].kept.tokens.tokens());
+            }
+            EventKind::Failed { .. } | EventKind::Again => *timeline = Timeline::default(),
+            EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) | EventKind::Finished(_) => {}
+        }
     }
 
     fn object(&mut self, index: usize) -> serde_json::Value {
         let lane = &mut self.lanes[index];
         let (usage, cost) = (lane.usage(), lane.cost().map(|(cost, _)| cost));
-        let answer = std::mem::take(&mut lane.kept.answer);
+        let answer = if self.settings.whole { lane.kept.answer.clone() } else { std::mem::take(&mut lane.kept.answer) };
         // The figures of the summary need what the answer's text does not.
         lane.kept.answer.usage = answer.usage;
         let outcome = lane.outcome().expect("only lanes that are over are told of");
@@ -322,7 +350,7 @@ impl CompareView {
     /// All lanes are over: what was kept for the end, and the figures.
     pub fn end(&mut self, to: &mut Output) {
         if self.settings.format == Format::Json {
-            to.out().push_str("]\n");
+            to.out().push_str(if self.settings.wrapped { "]" } else { "]\n" });
         }
         if self.arrangement == Arrangement::AtEnd {
             self.final_view(to);
@@ -437,6 +465,24 @@ impl CompareView {
     #[must_use]
     pub fn picked(&self) -> Option<usize> {
         self.live.picked().filter(|lane| !self.lanes[*lane].kept.is_empty())
+    }
+
+    /// What the lanes are called.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        self.lanes.iter().map(|lane| lane.name.clone()).collect()
+    }
+
+    /// The answers; `None`: there is no whole one.
+    #[must_use]
+    pub fn texts(&self) -> Vec<Option<String>> {
+        self.lanes.iter().map(LaneView::whole_text).collect()
+    }
+
+    /// Everything there is to tell of each lane.
+    #[must_use]
+    pub fn report(&self) -> Vec<ReportLane> {
+        self.lanes.iter().zip(&self.timelines).map(|(lane, timeline)| lane.report(timeline.clone())).collect()
     }
 
     /// How the lanes ended, those that have.

@@ -49,6 +49,10 @@ pub struct Settings {
     pub verbose: bool,
     /// The tokens of the prompt, estimated, in case nobody reports them.
     pub prompt_tokens: u64,
+    /// The answers are needed after they were shown, and how they came.
+    pub whole: bool,
+    /// More than the answers is told: a JSON document has them in a field of its own.
+    pub wrapped: bool,
 }
 
 impl Settings {

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{CallRecord, Database, GoesOn, Kept, RecordError, RunPlace, Said};
 use crate::{
-    chat::{Call, Part, Role, Usage},
+    chat::{Call, Message, Part, Role, Usage},
     engine::{Account, AttemptRecord, Event, EventKind, LaneOutcome, Progress},
     plan::Plan,
     target::TargetId,
@@ -227,14 +227,7 @@ pub(super) fn write(
 /// What a call asks, for the record.
 fn asked_of(call: &Call) -> Said {
     let Call::Chat(chat) = call;
-    let text = |role| {
-        let message = chat.messages.iter().rfind(|message| message.role == role)?;
-        let texts = message.parts.iter().filter_map(|part| match part {
-            Part::Text(text) => Some(text.as_str()),
-            Part::Image(_) => None,
-        });
-        Some(texts.collect::<Vec<_>>().join("\n\n"))
-    };
+    let text = |role| chat.messages.iter().rfind(|message| message.role == role).map(Message::words);
     let last = chat.messages.iter().rfind(|message| message.role == Role::User);
     let images = last.map_or(0, |message| message.parts.iter().filter(|part| matches!(part, Part::Image(_))).count());
     Said { system: text(Role::System), prompt: text(Role::User).unwrap_or_default(), images, ..Said::default() }

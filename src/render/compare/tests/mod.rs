@@ -20,7 +20,9 @@ const HOSTILE: &str = "a \u{1b}]0;title\u{7}b\u{1b}[2Jc\rd";
 
 fn settings(format: Format, view: View, width: Option<usize>) -> Settings {
     let look = Look { out_width: width, err_is_terminal: width.is_some(), styled: false };
-    Settings { format, view, look, drawn: width.is_some(), rendered: false, verbose: false, prompt_tokens: 7 }
+    let (whole, wrapped) = (false, false);
+    let drawn = width.is_some();
+    Settings { format, view, look, drawn, rendered: false, verbose: false, prompt_tokens: 7, whole, wrapped }
 }
 
 /// What one lane tells, in order.

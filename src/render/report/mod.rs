@@ -1,0 +1,150 @@
+//! A comparison as a file to keep or to hand on: HTML, Markdown, JSON or CSV, by the file's ending.
+//!
+//! Owns what a report says. Text of models is data in each of them: it runs nothing, loads nothing and steers nothing.
+
+mod chart;
+mod html;
+mod markdown;
+#[cfg(test)]
+mod tests;
+
+use std::{path::Path, time::Duration};
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use super::{compare::Timeline, difference};
+use crate::{
+    analysis::{Difference, Vote},
+    chat::Usage,
+};
+
+/// Everything that is told of a run.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// When it was made.
+    pub at: Timestamp,
+    /// Its number in the record.
+    pub run: Option<i64>,
+    /// The system text.
+    pub system: Option<String>,
+    /// What was asked.
+    pub prompt: String,
+    /// The answers, in the order asked for.
+    pub lanes: Vec<ReportLane>,
+    /// What they have in common, where there are several.
+    pub difference: Option<Difference>,
+    /// How they voted, where that was asked for.
+    pub vote: Option<Vote>,
+}
+
+/// One answer.
+#[derive(Clone, Debug, Default)]
+pub struct ReportLane {
+    /// What it was asked for as.
+    pub name: String,
+    /// The model that answered.
+    pub model: Option<String>,
+    /// Its endpoint.
+    pub endpoint: Option<String>,
+    /// `ok`, or what went wrong, in a word.
+    pub state: String,
+    /// The answer is whole.
+    pub is_whole: bool,
+    /// What there is to say about how it ended.
+    pub note: Option<String>,
+    /// The answer, without control sequences.
+    pub text: String,
+    /// What was thought.
+    pub reasoning: String,
+    /// Its tokens.
+    pub usage: Option<Usage>,
+    /// What it cost.
+    pub cost: Option<(f64, String)>,
+    /// To the first token.
+    pub ttft: Option<Duration>,
+    /// In all.
+    pub total: Option<Duration>,
+    /// After the first token.
+    pub tokens_per_second: Option<f64>,
+    /// Requests that were sent.
+    pub attempts: usize,
+    /// How it grew.
+    pub timeline: Timeline,
+}
+
+/// A report as the text of a file.
+pub type ReportFormat = fn(&Report) -> String;
+
+/// Every format, by the ending of its files.
+pub static REPORTS: &[(&str, ReportFormat)] =
+    &[("html", html::page), ("md", markdown::page), ("json", document), ("csv", csv)];
+
+/// The format for this file.
+#[must_use]
+pub fn report(path: &Path) -> Option<ReportFormat> {
+    let ending = path.extension()?.to_str()?.to_lowercase();
+    let ending = if ending == "htm" { "html" } else { ending.as_str() };
+    REPORTS.iter().find(|(known, _)| *known == ending).map(|&(_, format)| format)
+}
+
+fn milliseconds(time: Duration) -> f64 {
+    (time.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn document(report: &Report) -> String {
+    let lanes = report.lanes.iter().map(|lane| {
+        let usage = lane.usage.map(|usage| {
+            json!({"input": usage.input, "output": usage.output, "cached": usage.cached, "reasoning": usage.reasoning,
+                   "estimated": usage.estimated})
+        });
+        json!({
+            "name": lane.name, "model": lane.model, "endpoint": lane.endpoint, "state": lane.state,
+            "whole": lane.is_whole, "note": lane.note, "content": lane.text, "reasoning": lane.reasoning, "usage": usage,
+            "cost": lane.cost.as_ref().map(|(cost, _)| cost), "currency": lane.cost.as_ref().map(|(_, currency)| currency),
+            "ttft_ms": lane.ttft.map(milliseconds), "total_ms": lane.total.map(milliseconds),
+            "tokens_per_second": lane.tokens_per_second, "attempts": lane.attempts,
+            "timeline": lane.timeline.points().map(|(at, tokens)| json!([milliseconds(at), tokens])).collect::<Vec<_>>(),
+        })
+    });
+    let document = json!({
+        "at": report.at.to_string(), "run": report.run, "system": report.system, "prompt": report.prompt,
+        "answers": lanes.collect::<Vec<Value>>(),
+        "difference": report.difference.as_ref().map(difference::difference_object),
+        "vote": report.vote.as_ref().map(difference::vote_object),
+    });
+    format!("{document:#}\n")
+}
+
+/// One row for each answer (RFC 4180).
+fn csv(report: &Report) -> String {
+    let mut out = String::from(
+        "number,name,model,endpoint,state,ttft_ms,total_ms,input_tokens,output_tokens,estimated,tokens_per_second,cost,\
+         currency,attempts,answer\n",
+    );
+    for (index, lane) in report.lanes.iter().enumerate() {
+        let figure = |count: Option<u64>| count.map(|count| count.to_string()).unwrap_or_default();
+        let time =
+            |time: Option<Duration>| time.map(|time| format!("{:.3}", time.as_secs_f64() * 1e3)).unwrap_or_default();
+        let fields = [
+            (index + 1).to_string(),
+            lane.name.clone(),
+            lane.model.clone().unwrap_or_default(),
+            lane.endpoint.clone().unwrap_or_default(),
+            lane.state.clone(),
+            time(lane.ttft),
+            time(lane.total),
+            figure(lane.usage.and_then(|usage| usage.input)),
+            figure(lane.usage.and_then(|usage| usage.output)),
+            lane.usage.map(|usage| usage.estimated.to_string()).unwrap_or_default(),
+            lane.tokens_per_second.map(|speed| format!("{speed:.1}")).unwrap_or_default(),
+            lane.cost.as_ref().map(|(cost, _)| format!("{cost:.6}")).unwrap_or_default(),
+            lane.cost.as_ref().map(|(_, currency)| currency.clone()).unwrap_or_default(),
+            lane.attempts.to_string(),
+            lane.text.clone(),
+        ];
+        out.push_str(&fields.iter().map(|field| super::figures::quoted(field)).collect::<Vec<_>>().join(","));
+        out.push('\n');
+    }
+    out
+}
