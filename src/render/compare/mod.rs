@@ -248,10 +248,11 @@ impl CompareView {
         }
     }
 
-    /// `1 fast  ok`
+    /// `1 fast  ok`, `3 local  ok (length)`
     fn head(&self, index: usize) -> String {
         let lane = &self.lanes[index];
-        format!("{} {}  {}", index + 1, lane.name, lane.state())
+        let state = if lane.stage() == Stage::Odd { format!("ok ({})", lane.state()) } else { lane.state() };
+        format!("{} {}  {state}", index + 1, lane.name)
     }
 
     /// On a pipe stdout holds answers; what else there is to say of one goes to stderr.

@@ -103,7 +103,7 @@ fn many_lanes_show_those_under_way_and_say_how_many_are_not_shown() {
 
 #[test]
 fn the_tail_is_seen_while_it_comes_and_the_start_when_it_is_over() {
-    let text = (1..=60).map(|n| format!("line {n}")).collect::<Vec<_>>().join("\n");
+    let text = (1..=60).map(|n| format!("line {n}")).collect::<Vec<_>>().join("\n") + "\n";
     let mut view = view(&["a", "b"], 80, false);
     let kinds = told("a", &[&text], Ok(FinishReason::Stop));
     tell(&mut view, 0, &kinds[..2]);

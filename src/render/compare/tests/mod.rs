@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr;
 
+mod interleavings;
 mod live;
 
 use super::*;
@@ -104,7 +105,10 @@ fn three() -> Vec<(&'static str, Vec<EventKind>)> {
 fn on_a_pipe_whole_answers_come_in_the_order_asked_for() {
     let (_, output) = run(settings(Format::Text, View::Auto, None), &three(), &[2, 2, 2, 2, 2, 1, 1, 1]);
     let (out, err) = streams(output);
-    assert_eq!(out, "--- 1 fast  ok\nHello world\nend\n\n--- 2 big  ERR rate\n\n--- 3 本地  length\n借用检查器。\n");
+    assert_eq!(
+        out,
+        "--- 1 fast  ok\nHello world\nend\n\n--- 2 big  ERR rate\n\n--- 3 本地  ok (length)\n借用检查器。\n"
+    );
     assert!(err.contains("the reason of the failure") && err.contains("token limit"), "{err}");
     assert!(err.contains("#  model  state") && err.contains("7 / 4*"), "{err}");
 }
