@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr;
 
+mod captures;
 mod interleavings;
 mod live;
 
