@@ -207,15 +207,11 @@ impl LiveView {
         let total = status::total(lanes, unseen, screen);
         let hold = if self.desk.held { "[space]go on (held)" } else { "[space]hold" };
         let zoom = if self.desk.zoomed { "un[z]oom" } else { "[z]oom" };
-        let keys = format!(" [1-9]focus [x]cancel [r]erun {zoom} [p]ick {hold} [q]uit  ");
-        let short = if self.desk.held { " [space]go on (held)  ".to_owned() } else { String::new() };
-        let keys = if !self.has_keys {
-            ""
-        } else if cells(&keys) + cells(&total) <= width {
-            &keys
-        } else {
-            &short
-        };
+        let some = format!(" [x]cancel [r]erun {zoom} [p]ick {hold}  ");
+        let all = format!(" [1-9]focus{} [q]uit  ", some.trim_end());
+        let least = if self.desk.held { " [space]go on (held)  " } else { "" };
+        let fits = |keys: &&str| self.has_keys && cells(keys) + cells(&total) <= width;
+        let keys = [all.as_str(), &some, least].into_iter().find(fits).unwrap_or_default();
         shortened(&format!("{keys}{total}"), width)
     }
 }

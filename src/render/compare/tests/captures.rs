@@ -22,8 +22,9 @@ struct Scene {
 impl Scene {
     fn new(names: &[&str], width: Option<usize>) -> Self {
         let begun = Instant::now();
-        let view =
-            CompareView::new(settings(Format::Text, View::Auto, width), names.iter().copied(), begun).with_keys();
+        let mut settings = settings(Format::Text, View::Auto, width);
+        (settings.rendered, settings.look.styled) = (width.is_some(), width.is_some());
+        let view = CompareView::new(settings, names.iter().copied(), begun).with_keys();
         Self { view, begun, out: Output::default() }
     }
 
@@ -97,7 +98,11 @@ impl Scene {
     fn end(mut self, piped: bool) -> String {
         self.view.end(&mut self.out);
         let (out, err) = streams(self.out);
-        if piped { format!("{out}----- stderr\n{err}") } else { sanitised(&format!("{out}{err}{}", self.view.kept(12))) }
+        if piped {
+            format!("{out}----- stderr\n{err}")
+        } else {
+            sanitised(&format!("{out}{err}{}", self.view.kept(12)))
+        }
     }
 }
 
