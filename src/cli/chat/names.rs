@@ -6,8 +6,8 @@ use crate::{config::Config, conversation::COMMANDS, term::editor::Choice};
 
 /// The choices for what was typed so far.
 pub(super) fn choices(config: &Config) -> impl Fn(&str) -> Vec<Choice> + Send + Sync + use<> {
-    let askable: Vec<String> = config.names().map(str::to_owned).collect();
-    let sets: Vec<String> = config.sets.iter().map(|set| set.name.clone()).collect();
+    let all: Vec<String> = config.names().map(str::to_owned).collect();
+    let askable: Vec<String> = all.iter().filter(|name| config.set(name).is_none()).cloned().collect();
     move |typed| {
         let Some(rest) = typed.strip_prefix('/') else { return Vec::new() };
         let Some((command, argument)) = rest.split_once(' ') else { return commands(rest) };
@@ -16,7 +16,6 @@ pub(super) fn choices(config: &Config) -> impl Fn(&str) -> Vec<Choice> + Send + 
             "model" => names(&askable, argument, from),
             "models" => {
                 let last = argument.rfind(',').map_or(0, |comma| comma + 1);
-                let all: Vec<String> = askable.iter().chain(&sets).cloned().collect();
                 names(&all, &argument[last..], from + last)
             }
             "file" | "save" => paths(argument, from),

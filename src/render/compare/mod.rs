@@ -7,9 +7,11 @@
 mod columns;
 mod lane;
 mod live;
+mod page;
 mod settings;
 mod status;
 mod summary;
+mod tagged;
 #[cfg(test)]
 mod tests;
 mod timeline;
@@ -22,14 +24,11 @@ use live::LiveView;
 pub use live::{Key, Wish};
 use settings::Arrangement;
 pub use settings::{Settings, VIEWS, View};
+use tagged::Tag;
 pub use timeline::Timeline;
 
-use super::{Format, Output, json, markdown::Markdown, notice, report::ReportLane, wrap::widest_fixed_line};
+use super::{Format, Output, json, notice, report::ReportLane};
 use crate::{
-    chat::{
-        Delta, DeltaKind, Held,
-        sanitise::{Sanitiser, sanitised},
-    },
     engine::{Event, EventKind, LaneOutcome},
     target::TargetId,
 };
@@ -51,16 +50,6 @@ pub struct CompareView {
     live: LiveView,
     /// How each answer grew, where that is needed.
     timelines: Vec<Timeline>,
-}
-
-/// One lane whose text is shown as it comes.
-#[derive(Clone, Debug, Default)]
-struct Tag {
-    sanitiser: Sanitiser,
-    /// Its open line.
-    line: String,
-    /// What may not be shown before the answer is whole.
-    held: Held,
 }
 
 impl CompareView {
@@ -218,116 +207,11 @@ impl CompareView {
         json::answer(&lane.name, answer, (usage.as_ref(), cost), outcome)
     }
 
-    /// One answer below the others, with its head.
-    fn stacked(&self, index: usize, to: &mut Output) {
-        let lane = &self.lanes[index];
-        let head = self.head(index);
-        let gap = if index > 0 { "\n" } else { "" };
-        let Some(width) = self.settings.look.out_width else {
-            let text = lane.text();
-            to.out().extend([gap, "--- ", &head, "\n"]);
-            if !text.trim().is_empty() {
-                to.out().extend([text.trim_end(), "\n"]);
-            }
-            return self.note_apart(index, to);
-        };
-        let head = format!("--- {head} ");
-        let rule = "-".repeat(width.saturating_sub(1 + super::wrap::cells(&head)));
-        let (on, off) = if self.settings.look.styled { ("\u{1b}[1m", "\u{1b}[0m") } else { ("", "") };
-        to.out().extend([gap, on, &head, &rule, off, "\n"]);
-        let text = lane.text();
-        if self.settings.rendered {
-            let mut markdown = Markdown::new(width).with_tables();
-            markdown.push(text.trim_end(), to.out());
-            markdown.finish(to.out());
-        } else if !text.trim().is_empty() {
-            to.out().extend([text.trim_end(), "\n"]);
-        }
-        if let Some(note) = lane.note() {
-            to.out().extend([self.painted(&note, lane.stage()).as_str(), "\n"]);
-        }
-    }
-
-    /// `1 fast  ok`, `3 local  ok (length)`
-    fn head(&self, index: usize) -> String {
-        let lane = &self.lanes[index];
-        let state = if lane.stage() == Stage::Odd { format!("ok ({})", lane.state()) } else { lane.state() };
-        format!("{} {}  {state}", index + 1, lane.name)
-    }
-
     /// On a pipe stdout holds answers; what else there is to say of one goes to stderr.
     fn note_apart(&self, index: usize, to: &mut Output) {
         let lane = &self.lanes[index];
         if let Some(note) = lane.note() {
             self.say(index, &note, lane.named_in_note(), to);
-        }
-    }
-
-    fn painted(&self, note: &str, stage: Stage) -> String {
-        let code = match stage {
-            _ if !self.settings.look.styled => return note.to_owned(),
-            Stage::Bad => "31",
-            _ => "33",
-        };
-        format!("\u{1b}[{code}m{note}\u{1b}[0m")
-    }
-
-    fn as_it_comes(&mut self, event: &Event, to: &mut Output) {
-        match &event.kind {
-            EventKind::Deltas(deltas) => self.tag_deltas(event.lane, deltas, to),
-            EventKind::Held(deltas) => {
-                for delta in deltas {
-                    self.tags[event.lane].held.add(delta.clone());
-                }
-            }
-            // What broke off stays on its lines; the next attempt begins one of its own.
-            EventKind::Failed { .. } => {
-                self.end_tag(event.lane, to);
-                self.tags[event.lane].held.start_again();
-            }
-            EventKind::Again => self.tags[event.lane].held = Held::default(),
-            EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) | EventKind::Finished(_) => {}
-        }
-    }
-
-    /// Shows what could not be shown before.
-    fn show_held(&mut self, lane: usize, to: &mut Output) {
-        let failed = self.lanes[lane].stage() == Stage::Bad;
-        let deltas = self.tags[lane].held.take(failed);
-        if self.arrangement == Arrangement::Events {
-            json::lines(&json::deltas(lane, &deltas), to);
-        }
-        self.tag_deltas(lane, &deltas, to);
-    }
-
-    fn tag_deltas(&mut self, lane: usize, deltas: &[Delta], to: &mut Output) {
-        if self.arrangement == Arrangement::Tagged {
-            for delta in deltas {
-                self.tag_delta(lane, delta, to);
-            }
-        }
-    }
-
-    fn tag_delta(&mut self, lane: usize, delta: &Delta, to: &mut Output) {
-        let (0, DeltaKind::Text(text) | DeltaKind::Refusal(text)) = (delta.choice, &delta.kind) else { return };
-        let tag = &mut self.tags[lane];
-        // Only what is new is looked through: an open line may be long.
-        let known = tag.line.len();
-        tag.sanitiser.push(text, &mut tag.line);
-        let Some(end) = tag.line[known..].rfind('\n').map(|end| known + end) else { return };
-        let rest = tag.line.split_off(end + 1);
-        let lines = std::mem::replace(&mut tag.line, rest);
-        for line in lines.lines() {
-            to.out().extend([self.lanes[lane].name.as_str(), "| ", line, "\n"]);
-        }
-    }
-
-    fn end_tag(&mut self, lane: usize, to: &mut Output) {
-        let tag = &mut self.tags[lane];
-        tag.sanitiser = Sanitiser::default();
-        let line = std::mem::take(&mut tag.line);
-        if !line.is_empty() {
-            to.out().extend([self.lanes[lane].name.as_str(), "| ", line.as_str(), "\n"]);
         }
     }
 
@@ -359,60 +243,6 @@ impl CompareView {
         if self.settings.format == Format::Text {
             self.figures(to);
         }
-    }
-
-    /// Side by side where that reads well, or was asked for; else one below the other.
-    fn final_view(&self, to: &mut Output) {
-        let width = self.settings.look.out_width.unwrap_or(PAGE);
-        let styled = self.settings.look.styled && self.settings.look.out_width.is_some();
-        let blocks: Vec<Block> = (0..self.lanes.len()).map(|index| self.block(index, width)).collect();
-        if self.settings.view == View::Columns || suit(&blocks, width) {
-            to.out().push_str(&columns(&blocks, width, styled));
-            if self.settings.look.out_width.is_none() {
-                for index in 0..self.lanes.len() {
-                    self.note_apart(index, to);
-                }
-            }
-        } else {
-            for index in 0..self.lanes.len() {
-                self.stacked(index, to);
-            }
-        }
-    }
-
-    fn block(&self, index: usize, width: usize) -> Block {
-        let lane = &self.lanes[index];
-        let source = lane.text();
-        let terminal = self.settings.look.out_width.is_some();
-        let mut text = source.trim_end().to_owned();
-        if terminal && self.settings.rendered {
-            let mut markdown = Markdown::unwrapped(columns::column(width, fit(width).min(self.lanes.len())));
-            let mut out = String::new();
-            markdown.push(&text, &mut out);
-            markdown.finish(&mut out);
-            out.trim_end().clone_into(&mut text);
-        }
-        if let Some(note) = lane.note().filter(|_| terminal) {
-            if !text.is_empty() {
-                text.push_str("\n\n");
-            }
-            text.push_str(&self.painted(&note, lane.stage()));
-        }
-        let counts = matches!(lane.stage(), Stage::Good | Stage::Odd) && !source.trim().is_empty();
-        Block { head: self.head(index), fixed: widest_fixed_line(&sanitised(&text)), text, counts }
-    }
-
-    /// The table: beside the answers on a terminal, apart from them on a pipe, and on stdout when it is all there is.
-    fn figures(&self, to: &mut Output) {
-        let look = self.settings.look;
-        let alone = self.arrangement == Arrangement::Figures;
-        let width = look.out_width.filter(|_| alone || look.err_is_terminal);
-        let table = summary::summary(&self.lanes, width, look.styled && width.is_some());
-        let to = if alone { to.out() } else { to.err() };
-        if !alone {
-            to.push('\n');
-        }
-        to.push_str(&table);
     }
 
     /// Where the answers are kept, and what can be done with them: for people, below the table.

@@ -11,6 +11,8 @@
 
 mod row;
 mod table;
+#[cfg(test)]
+mod tests;
 
 use row::{Row, Style};
 use table::Table;
@@ -384,121 +386,6 @@ impl Markdown {
             " " | "\t" if self.block == Block::Paragraph && self.row.is_unindented() => self.row.indentation(out),
             " " | "\t" => self.row.space(out),
             _ => self.row.put(piece, out),
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use unicode_width::UnicodeWidthStr;
-
-    use super::*;
-    use crate::chat::sanitise::sanitised;
-
-    fn render(text: &str, width: usize, step: usize) -> String {
-        let (mut markdown, mut out) = (Markdown::new(width), String::new());
-        let characters: Vec<char> = text.chars().collect();
-        for piece in characters.chunks(step) {
-            markdown.push(&piece.iter().collect::<String>(), &mut out);
-        }
-        markdown.finish(&mut out);
-        out
-    }
-
-    fn plain(text: &str, width: usize) -> String {
-        sanitised(&render(text, width, 1000))
-    }
-
-    #[test]
-    fn blocks_and_marks_are_rendered() {
-        assert_eq!(plain("# Title\ntext", 40), "Title\ntext\n");
-        assert_eq!(plain("- one\n* two\n1. three", 40), "• one\n• two\n1. three\n");
-        assert_eq!(plain("> said", 40), "│ said\n");
-        assert_eq!(plain("a **b** _c_ `d_e` snake_case 2 * 3", 60), "a b c d_e snake_case 2 * 3\n");
-        assert_eq!(plain("\\*no\\*", 40), "*no*\n");
-        assert_eq!(plain("---", 10), "─────────\n");
-        assert_eq!(
-            plain("```rust\nlet a = \"*x*\";\n# no\n```\nend", 40),
-            "```rust\nlet a = \"*x*\";\n# no\n```\nend\n"
-        );
-        assert_eq!(plain("| a | b |\n|---|---|", 40), "| a | b |\n|---|---|\n");
-        assert!(render("**b**", 40, 9).contains("\u{1b}[1mb"));
-    }
-
-    #[test]
-    fn words_wrap_whole_and_lists_hang() {
-        assert_eq!(plain("one two three four", 10), "one two\nthree\nfour\n");
-        assert_eq!(plain("- one two three", 10), "• one two\n  three\n");
-        assert_eq!(plain("借用检查器在编译期运行。它记录", 12), "借用检查\n器在编译\n期运行。\n它记录\n");
-    }
-
-    #[test]
-    fn a_word_longer_than_its_row_is_broken() {
-        assert_eq!(plain("1. aaaaaaaaaaaaaaaaa", 20), "1. \n   aaaaaaaaaaaaaaaa\n   a\n");
-        let bold = render("**aaaaaaaaaaaa** b", 11, 1000);
-        assert_eq!(sanitised(&bold), "aaaaaaaaaa\naa b\n");
-        assert_eq!(bold.matches('a').count(), 12);
-    }
-
-    #[test]
-    fn the_first_word_is_shown_with_the_read_that_brought_it() {
-        let (mut markdown, mut out) = (Markdown::new(80), String::new());
-        markdown.push("Hel", &mut out);
-        assert_eq!(out, "Hel");
-        markdown.push("lo", &mut out);
-        assert_eq!(out, "Hello");
-    }
-
-    #[test]
-    fn however_it_is_cut_the_words_are_the_same() {
-        let text = "# T\n\nSome *text* with `code` and 中文，好。\n\n```\nlet x;\n```\n- a\n- b **c**\n\n---\nend";
-        let words = |step| sanitised(&render(text, 30, step)).split_whitespace().collect::<String>();
-        for step in 1..8 {
-            assert_eq!(words(step), words(1000), "in steps of {step}");
-        }
-    }
-
-    fn column(text: &str, cells: usize, is_plain: bool, step: usize) -> String {
-        let (mut markdown, mut out) = (Markdown::column(cells, is_plain), String::new());
-        let pieces: Vec<&str> = text.graphemes(true).collect();
-        for piece in pieces.chunks(step) {
-            markdown.push(&piece.concat(), &mut out);
-        }
-        markdown.finish(&mut out);
-        sanitised(&out)
-    }
-
-    #[test]
-    fn a_column_lays_out_tables_that_fit_and_breaks_code() {
-        assert_eq!(column("| a | b |\n|---|---|\n| 1 | 2 |\n\nend", 20, false, 3), "a │ b\n──┼──\n1 │ 2\n\nend\n");
-        assert_eq!(column("x\n| a | b |\ny", 20, false, 2), "x\n| a | b |\ny\n");
-        assert_eq!(column("```\nabcdefghijkl\n```\n", 10, false, 4), "```\nabcdefghij\nkl\n```\n");
-        assert_eq!(column("| abcdef | ghijkl |\n|---|---|", 10, false, 9), "| abcdef |\n ghijkl |\n|---|---|\n");
-        assert_eq!(column("# *a*\n- b | c", 20, true, 1), "# *a*\n- b | c\n");
-    }
-
-    proptest! {
-        #[test]
-        fn no_row_is_wider_than_the_terminal_and_nothing_moves_the_cursor(
-            text in "([a-z]{1,12}|[借用检查器。，]{1,6}|[*_`#>|-]{1,4}|👋|\\t| |\n|1\\. ){0,60}",
-            width in 20usize..100,
-            step in 1usize..9,
-        ) {
-            let out = render(&text, width, step);
-            for code in out.split('\u{1b}').skip(1) {
-                let end = code.find(|c: char| c.is_ascii_alphabetic()).expect("a sequence ends");
-                prop_assert_eq!(&code[end..=end], "m", "only styles: {:?}", code);
-            }
-            for (is_plain, step) in [(false, step), (true, step), (false, 1000)] {
-                for row in column(&text, width, is_plain, step).lines() {
-                    prop_assert!(row.width() <= width, "{row:?} in a column of {width}");
-                }
-            }
-            let fenced = text.contains("```") || text.contains('|');
-            for row in sanitised(&out).lines().filter(|_| !fenced) {
-                prop_assert!(row.width() < width, "{row:?} in {width}");
-            }
         }
     }
 }

@@ -11,7 +11,7 @@ mod live;
 
 use super::*;
 use crate::{
-    chat::{ErrorClass, FinishReason, Usage, sanitise::sanitised},
+    chat::{Delta, DeltaKind, ErrorClass, FinishReason, Usage, sanitise::sanitised},
     engine::{AttemptRecord, Next, Whole},
     protocol::ApiError,
     render::{Look, Stream},
