@@ -134,7 +134,7 @@ mod tests {
         let texts = [Some("It is 42 or so."), Some("It is 41 or so."), Some("it is 42 or so")];
         let text = difference(&names(), &Difference::of(&texts));
         assert!(text.starts_with("the same: 1 = 3\n#  alike"), "{text}");
-        assert!(text.contains("1  fast      -   20 %  100 %"), "{text}");
+        assert!(text.contains("1  fast       -  0 %  100 %"), "{text}");
         assert!(text.ends_with("numbers that not all have: 42 (1, 3), 41 (2)\n"), "{text}");
     }
 
