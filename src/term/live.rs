@@ -4,7 +4,7 @@
 //! where everything goes that is not data.
 
 use std::sync::{
-    Arc,
+    Once,
     atomic::{AtomicBool, Ordering},
 };
 
@@ -13,12 +13,15 @@ use super::{
     region::{ERASE, Region},
 };
 
-/// The region, and whether it is on the screen.
+/// Whether a region is on the screen: for the panic's hook, of which a process has one.
+static ON_SCREEN: AtomicBool = AtomicBool::new(false);
+static HOOK: Once = Once::new();
+
+/// The region.
 #[derive(Debug)]
 pub struct Live {
     region: Region,
     width: Option<usize>,
-    shown: Arc<AtomicBool>,
 }
 
 impl Live {
@@ -26,16 +29,16 @@ impl Live {
     /// `width` either, where the person wants it.
     #[must_use]
     pub fn new(width: Option<usize>) -> Self {
-        let shown = Arc::new(AtomicBool::new(false));
-        let on_screen = Arc::clone(&shown);
-        let told = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |panic| {
-            if on_screen.swap(false, Ordering::Relaxed) {
-                say(ERASE);
-            }
-            told(panic);
-        }));
-        Self { region: Region::default(), width, shown }
+        HOOK.call_once(|| {
+            let told = std::panic::take_hook();
+            std::panic::set_hook(Box::new(move |panic| {
+                if ON_SCREEN.swap(false, Ordering::Relaxed) {
+                    say(ERASE);
+                }
+                told(panic);
+            }));
+        });
+        Self { region: Region::default(), width }
     }
 
     /// Shows the rows that `made` makes for a number of columns and rows. A row that is wider than the terminal would
@@ -45,7 +48,7 @@ impl Live {
         let columns = self.width.map_or(size.0, |wanted| wanted.min(size.0));
         let text = self.region.draw(made(columns, size.1), size);
         if !text.is_empty() {
-            self.shown.store(true, Ordering::Relaxed);
+            ON_SCREEN.store(true, Ordering::Relaxed);
             say(&text);
         }
     }
@@ -55,7 +58,7 @@ impl Live {
         let text = self.region.erase();
         if !text.is_empty() {
             say(text);
-            self.shown.store(false, Ordering::Relaxed);
+            ON_SCREEN.store(false, Ordering::Relaxed);
         }
     }
 }
