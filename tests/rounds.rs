@@ -78,6 +78,18 @@ fn what_failed_is_asked_once_more_in_its_place() {
 }
 
 #[test]
+fn a_retried_lane_keeps_its_number() {
+    let a = Server::replying(&[&answer("a1")]);
+    let b = Server::replying(&[&failure(), &failure(), &answer("b1"), &answer("b2")]);
+    let home = home(&a, &b);
+    home.run(&["compare", "-m", "a,b,be/x", "--max-concurrency", "1", "one"]).exits(7);
+    home.run(&["retry"]).exits(0);
+    for (place, text) in [("@1", "a1\n"), ("@2", "b1\n"), ("@3", "b2\n")] {
+        assert_eq!(home.run(&["history", "show", place]).exits(0).out, text);
+    }
+}
+
+#[test]
 fn several_failures_are_asked_once_more_side_by_side() {
     let (a, b) = (Server::replying(&[&failure(), &answer("a1")]), Server::replying(&[&failure(), &answer("b1")]));
     let home = home(&a, &b);

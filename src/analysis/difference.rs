@@ -1,6 +1,10 @@
 //! How alike answers are: groups of equal ones, likeness by word 3-grams, numbers that differ, and two of them word by word.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::HashSet,
+    hash::{DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
 
 use similar::{ChangeTag, TextDiff};
 use unicode_segmentation::UnicodeSegmentation;
@@ -30,19 +34,10 @@ impl Difference {
     /// Of these answers; `None`: one that failed.
     #[must_use]
     pub fn of(texts: &[Option<&str>]) -> Self {
-        let grams: Vec<Option<HashSet<Vec<String>>>> = texts.iter().map(|text| text.map(grams)).collect();
-        let pair = |a: &Option<HashSet<_>>, b: &Option<HashSet<_>>| Some(jaccard(a.as_ref()?, b.as_ref()?));
+        let grams: Vec<Option<HashSet<u64>>> = texts.iter().map(|text| text.map(grams)).collect();
+        let pair = |a: &Option<HashSet<u64>>, b: &Option<HashSet<u64>>| Some(jaccard(a.as_ref()?, b.as_ref()?));
         let likeness = grams.iter().map(|a| grams.iter().map(|b| pair(a, b)).collect()).collect();
         Self { groups: groups(texts), likeness, numbers: differing(texts) }
-    }
-
-    /// The two that are most alike without being the same, and how much.
-    #[must_use]
-    pub fn most_alike(&self) -> Option<(usize, usize, f64)> {
-        let together = |a, b| self.groups.iter().any(|group| group.contains(&a) && group.contains(&b));
-        let pairs = (0..self.likeness.len()).flat_map(|b| (0..b).map(move |a| (a, b)));
-        let alike = pairs.filter(|&(a, b)| !together(a, b)).filter_map(|(a, b)| Some((a, b, self.likeness[a][b]?)));
-        alike.max_by(|one, other| one.2.total_cmp(&other.2))
     }
 }
 
@@ -59,17 +54,19 @@ fn groups(texts: &[Option<&str>]) -> Vec<Vec<usize>> {
     groups.into_iter().map(|(_, members)| members).collect()
 }
 
-/// Three words each; a shorter text is one gram as a whole.
-fn grams(text: &str) -> HashSet<Vec<String>> {
+/// Three words each, as their hashes: a text may be long. A shorter text is one gram as a whole.
+fn grams(text: &str) -> HashSet<u64> {
     let words = words(text);
-    if words.len() < GRAM {
-        return HashSet::from([words]);
-    }
-    words.windows(GRAM).map(<[String]>::to_vec).collect()
+    let hash = |words: &[String]| {
+        let mut hasher = DefaultHasher::new();
+        words.hash(&mut hasher);
+        hasher.finish()
+    };
+    if words.len() < GRAM { HashSet::from([hash(&words)]) } else { words.windows(GRAM).map(hash).collect() }
 }
 
 /// What both have of what either has.
-fn jaccard(a: &HashSet<Vec<String>>, b: &HashSet<Vec<String>>) -> f64 {
+fn jaccard(a: &HashSet<u64>, b: &HashSet<u64>) -> f64 {
     let both = a.intersection(b).count();
     let either = a.len() + b.len() - both;
     #[expect(clippy::cast_precision_loss, reason = "word counts are far below 2^52")]
@@ -128,7 +125,6 @@ mod tests {
         // Two of four triples.
         assert_eq!(difference.likeness[0][1], Some(0.5));
         assert_eq!(difference.likeness[0][2], Some(0.0));
-        assert_eq!(difference.most_alike(), Some((0, 1, 0.5)));
         assert_eq!(Difference::of(&[Some("借用检查器"), Some("借用检查员")]).likeness[0][1], Some(0.5));
     }
 

@@ -28,7 +28,7 @@ use crate::{
     store::record::GoesOn,
     term::{
         output::{Streams, WriteError, say},
-        signals::Interruption,
+        signals::{Interruption, Suspension, stop_for_a_while, suspended},
     },
 };
 
@@ -179,9 +179,14 @@ pub(super) async fn stream(
     let mut interrupted = Box::pin(interruption.signalled());
     let mut output = Output::default();
     let mut progress = Progress::new(Instant::now());
+    let mut suspension = Suspension::again();
     loop {
         let event = tokio::select! {
             biased;
+            () = suspended(&mut suspension) => {
+                stop_for_a_while();
+                continue;
+            }
             () = &mut interrupted => {
                 let outcome = progress.interrupted(Instant::now());
                 view.interrupted(&outcome, &mut output);

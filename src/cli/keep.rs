@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use clap::Args;
+use tokio::time::Instant;
 
 use super::{CliError, Context, ping::is_new};
 use crate::{
@@ -42,6 +43,11 @@ impl KeepArgs {
     /// Whether what is said is kept.
     pub(super) fn words(&self, config: &Config) -> bool {
         config.history.on && !self.no_log
+    }
+
+    /// Whether `--max-cost` limits what is asked.
+    pub(super) fn is_capped(&self) -> bool {
+        self.max_cost.is_some()
     }
 
     /// Holds `plan` to `--max-cost`.
@@ -105,7 +111,7 @@ impl Keeper {
 
     /// Listens to the answers of `plan`, too.
     pub(super) fn listening(mut self, plan: &Plan) -> Self {
-        self.heard = Some(Heard::new(plan.lanes.iter().map(|lane| lane.call.estimated_tokens())));
+        self.heard = Some(Heard::new(plan.lanes.iter().map(|lane| lane.call.estimated_tokens()), Instant::now()));
         self
     }
 
@@ -144,7 +150,7 @@ pub(super) fn close_all(keepers: impl IntoIterator<Item = Keeper>) -> Vec<Closed
         if let Some(error) = engine.remember() {
             tell(error.to_string());
         }
-        all.push(Closed { kept, answers: heard.map(Heard::answers).unwrap_or_default() });
+        all.push(Closed { kept, answers: heard.map(|heard| heard.answers(Instant::now())).unwrap_or_default() });
     }
     all
 }

@@ -126,11 +126,12 @@ impl Conversation {
 
     /// `exchange` and all it goes on with, in order.
     pub(super) fn up_to(&self, exchange: &Exchange) -> Vec<Exchange> {
+        // In order: what comes before an exchange stands before it.
         let mut chain = vec![exchange.clone()];
-        while let Some(after) = chain[chain.len() - 1].after
-            && let Some(before) = self.0.iter().find(|exchange| exchange.id == after)
-        {
-            chain.push(before.clone());
+        for before in self.0.iter().rev() {
+            if chain[chain.len() - 1].after == Some(before.id) {
+                chain.push(before.clone());
+            }
         }
         chain.reverse();
         chain

@@ -2,13 +2,14 @@
 //!
 //! Owns what a conversation remembers of an answer, whole or not. Refuses what is shown of it while it comes.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
     chat::Usage,
     engine::{Account, Event, EventKind, LaneOutcome, Progress},
+    target::Target,
 };
 
 /// An answer, as far as it came.
@@ -36,19 +37,22 @@ pub struct Heard {
 struct Lane {
     prompt_tokens: u64,
     account: Account,
+    /// Who is asked.
+    target: Option<Arc<Target>>,
     /// `None`: it is over.
     progress: Option<Progress>,
     answer: Answer,
 }
 
 impl Heard {
-    /// For lanes whose prompts have so many tokens, by our estimate.
+    /// For lanes that begin at `now` and whose prompts have so many tokens, by our estimate.
     #[must_use]
-    pub fn new(prompts: impl IntoIterator<Item = u64>) -> Self {
+    pub fn new(prompts: impl IntoIterator<Item = u64>, now: Instant) -> Self {
         let lane = |prompt_tokens| Lane {
             prompt_tokens,
             account: Account::default(),
-            progress: Some(Progress::new(Instant::now())),
+            progress: Some(Progress::new(now)),
+            target: None,
             answer: Answer::default(),
         };
         Self { lanes: prompts.into_iter().map(lane).collect() }
@@ -68,20 +72,21 @@ impl Heard {
             }
             EventKind::Failed { record, .. } => lane.account.begin_again(&record.target, lane.prompt_tokens),
             EventKind::Again => {
-                lane.account = Account::default();
+                lane.account.ask_again(lane.target.as_deref(), lane.prompt_tokens);
                 lane.progress = Some(Progress::new(event.at));
             }
             EventKind::Finished(outcome) => lane.over(outcome),
-            EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) => {}
+            EventKind::Started(target) => lane.target = Some(Arc::clone(target)),
+            EventKind::Ttft(_) | EventKind::Notice(_) => {}
         }
     }
 
-    /// Nothing more comes: what there is of each answer.
+    /// Nothing more comes from `now` on: what there is of each answer.
     #[must_use]
-    pub fn answers(self) -> Vec<Answer> {
+    pub fn answers(self, now: Instant) -> Vec<Answer> {
         let whole = |mut lane: Lane| {
             if let Some(progress) = lane.progress.take() {
-                lane.over(&progress.interrupted(Instant::now()));
+                lane.over(&progress.interrupted(now));
             }
             lane.answer
         };
@@ -92,12 +97,11 @@ impl Heard {
 impl Lane {
     fn over(&mut self, outcome: &LaneOutcome) {
         self.progress = None;
-        let mut account = std::mem::take(&mut self.account);
-        account.close(outcome, self.prompt_tokens);
-        let usage = account.usage(outcome, self.prompt_tokens);
-        let cost = account.cost(usage.as_ref(), outcome).map(|(cost, currency)| (cost, currency.to_owned()));
-        let answer = account.answer;
-        let text = if answer.text.is_empty() { answer.refusal } else { answer.text };
+        self.account.close(outcome, self.prompt_tokens);
+        let usage = self.account.usage(outcome, self.prompt_tokens);
+        let cost = self.account.cost(usage.as_ref(), outcome).map(|(cost, currency)| (cost, currency.to_owned()));
+        let answer = &self.account.answer;
+        let text = if answer.text.is_empty() { &answer.refusal } else { &answer.text }.clone();
         self.answer = Answer { text, is_whole: outcome.result.is_ok(), usage, cost, ttft: outcome.ttft };
     }
 }

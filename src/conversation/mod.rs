@@ -48,6 +48,16 @@ struct Asked {
     question: Message,
     /// The answers take the place of the last ones.
     again: bool,
+    /// How it was before, in case nobody can be asked.
+    before: Before,
+}
+
+/// What a question that is never sent must not cost.
+#[derive(Default)]
+struct Before {
+    attached: Vec<(String, Part)>,
+    /// What each knew, where some of that was taken back.
+    turns: Option<Vec<Vec<Arc<Turn>>>>,
 }
 
 impl std::fmt::Debug for Conversation {
@@ -112,7 +122,7 @@ impl Conversation {
                 vec![Effect::Tell(told)]
             }
             Event::Unasked => {
-                self.asked = None;
+                self.unasked();
                 Vec::new()
             }
             Event::Answered { answers, interrupted, kept } => {
@@ -198,20 +208,23 @@ impl Conversation {
     fn ask(&mut self, words: &str) -> Effect {
         let mut texts = vec![words.to_owned()];
         let mut images = Vec::new();
-        for (_, part) in self.attached.drain(..) {
+        let attached = std::mem::take(&mut self.attached);
+        for (_, part) in &attached {
             match part {
-                Part::Text(text) => texts.push(text),
-                image @ Part::Image(_) => images.push(image),
+                Part::Text(text) => texts.push(text.clone()),
+                image @ Part::Image(_) => images.push(image.clone()),
             }
         }
         let parts = std::iter::once(Part::Text(texts.join("\n\n"))).chain(images).collect();
-        self.put(Message { role: Role::User, parts }, false)
+        self.put(Message { role: Role::User, parts }, false, Before { attached, turns: None })
     }
 
-    fn put(&mut self, question: Message, again: bool) -> Effect {
-        let last = |member: &Member| member.turns.iter().rev().find_map(|turn| turn.exchange);
-        let goes_on = if again {
-            GoesOn::Instead(self.members.iter().filter_map(last).collect())
+    fn put(&mut self, question: Message, again: bool, before: Before) -> Effect {
+        let known = |member: &Member| member.turns.len() - usize::from(again);
+        let last = |member: &Member| member.turns[..known(member)].iter().rev().find_map(|turn| turn.exchange);
+        let own: Vec<i64> = self.members.iter().filter_map(|member| member.turns.last()?.exchange).collect();
+        let goes_on = if again && own.len() == self.members.len() {
+            GoesOn::Instead(own)
         } else if self.members.iter().any(|member| last(member).is_some()) {
             GoesOn::After { exchanges: self.members.iter().map(last).collect(), apart: self.apart }
         } else {
@@ -220,38 +233,48 @@ impl Conversation {
         let lanes = self
             .members
             .iter()
-            .map(|member| {
-                let turns = &member.turns[..member.turns.len() - usize::from(again)];
-                (member.name.clone(), self.messages(turns, question.clone()))
-            })
-            .collect();
-        self.asked = Some(Asked { question, again });
+            .map(|member| (member.name.clone(), self.messages(&member.turns[..known(member)], question.clone())));
+        let lanes = lanes.collect();
+        self.asked = Some(Asked { question, again, before });
         Effect::Ask(Round { lanes, goes_on })
+    }
+
+    /// Nobody could be asked: it is as it was.
+    fn unasked(&mut self) {
+        let Some(Asked { before: Before { mut attached, turns }, .. }) = self.asked.take() else { return };
+        attached.append(&mut self.attached);
+        self.attached = attached;
+        for (member, turns) in self.members.iter_mut().zip(turns.into_iter().flatten()) {
+            member.turns = turns;
+        }
     }
 
     fn messages(&self, turns: &[Arc<Turn>], question: Message) -> Vec<Message> {
         let system = self.system.iter().map(|text| Message::text(Role::System, text.clone()));
         let said = turns
             .iter()
-            .filter(|turn| !turn.answer.trim().is_empty())
+            .filter(|turn| turn.is_answered())
             .flat_map(|turn| [turn.question.clone(), Message::text(Role::Assistant, turn.answer.clone())]);
         system.chain(said).chain([question]).collect()
     }
 
     fn answered(&mut self, answers: &[Answer], kept: Option<&Kept>) {
-        let Some(Asked { question, again }) = self.asked.take() else { return };
+        let Some(Asked { question, again, .. }) = self.asked.take() else { return };
         for (lane, (member, answer)) in self.members.iter_mut().zip(answers).enumerate() {
             let exchange = kept.and_then(|kept| kept.exchanges.get(lane).copied().flatten());
-            let turn =
-                Turn { question: question.clone(), answer: answer.text.clone(), model: member.name.clone(), exchange };
+            let turn = Turn {
+                question: question.clone(),
+                answer: answer.text.clone(),
+                is_whole: answer.is_whole,
+                model: member.name.clone(),
+                exchange,
+            };
             let sums = self.sums.entry(member.name.clone()).or_default();
             sums.add(answer);
             if again && let Some(before) = member.turns.pop() {
-                // What is whole is not lost for what is not.
-                let worse = !answer.is_whole && !before.answer.is_empty();
-                let turn =
-                    if worse { before } else { Arc::new(Turn { exchange: exchange.or(before.exchange), ..turn }) };
-                member.turns.push(turn);
+                // As the record does it: what is whole is not lost for what is not, nor words for none.
+                let worse = (before.is_whole && !turn.is_whole) || (before.is_answered() && !turn.is_answered());
+                member.turns.push(if worse { before } else { Arc::new(turn) });
             } else {
                 member.turns.push(Arc::new(turn));
             }
@@ -265,30 +288,35 @@ impl Conversation {
         let Some(question) = question else {
             return Effect::Refuse("nothing was asked yet".into(), "ask something first".into());
         };
-        // Whoever joined since then is asked for the first time.
-        let all = self.members.iter().all(|member| member.turns.last().is_some_and(|turn| turn.question == question));
-        let own = self.members.iter().all(|member| member.turns.last().is_some_and(|turn| turn.model == member.name));
-        let kept = self.members.iter().filter(|member| member.turns.last().is_some_and(|turn| turn.exchange.is_some()));
-        let kept = kept.count();
-        if all && own && (kept == 0 || kept == self.members.len()) {
-            return self.put(question, true);
+        let asked = |member: &Member| member.turns.last().is_some_and(|turn| turn.question == question);
+        // Whoever joined since then, or went on with another's answer, is asked for the first time.
+        let own = |member: &Member| member.turns.last().is_some_and(|turn| turn.model == member.name);
+        let kept = |member: &&Member| member.turns.last().is_some_and(|turn| turn.exchange.is_some());
+        let count = self.members.iter().filter(kept).count();
+        if self.members.iter().all(|member| asked(member) && own(member)) && [0, self.members.len()].contains(&count) {
+            return self.put(question, true, Before::default());
         }
-        for member in &mut self.members {
-            if member.turns.last().is_some_and(|turn| turn.question == question) {
-                member.turns.pop();
-            }
-        }
-        self.put(question, false)
+        let before = self.members.iter().map(|member| member.turns.clone()).collect();
+        self.take_back(&question);
+        self.put(question, false, Before { turns: Some(before), ..Before::default() })
     }
 
     fn undo(&mut self) -> Effect {
-        if self.is_empty() {
+        let question = self.members.iter().find_map(|member| member.turns.last()).map(|turn| turn.question.clone());
+        let Some(question) = question else {
             return Effect::Refuse("there is nothing to take back".into(), "ask something first".into());
-        }
-        for member in &mut self.members {
-            member.turns.pop();
-        }
+        };
+        self.take_back(&question);
         Effect::Tell("the last question and its answers are taken back".into())
+    }
+
+    /// Nobody was ever asked this, as the last thing.
+    fn take_back(&mut self, question: &Message) {
+        for member in &mut self.members {
+            if member.turns.last().is_some_and(|turn| turn.question == *question) {
+                member.turns.pop();
+            }
+        }
     }
 
     /// The member that `number` means, counted from 1.
@@ -309,7 +337,7 @@ impl Conversation {
 
     fn pick(&mut self, member: usize) -> Effect {
         let chosen = &self.members[member];
-        let Some(last) = chosen.turns.last().filter(|turn| !turn.answer.trim().is_empty()) else {
+        let Some(last) = chosen.turns.last().filter(|turn| turn.is_answered()) else {
             let message = format!("{} has no answer to go on with", chosen.name);
             return Effect::Refuse(message, "pick another one, or /again".into());
         };

@@ -82,6 +82,8 @@ pub struct Turn {
     pub question: Message,
     /// What was said; nothing, where it failed.
     pub answer: String,
+    /// Nothing is missing of it.
+    pub is_whole: bool,
     /// Who said it.
     pub model: String,
     /// It in the record.
@@ -91,8 +93,14 @@ pub struct Turn {
 impl Turn {
     /// One that is kept as this exchange.
     #[must_use]
-    pub fn kept(question: Message, answer: String, model: String, exchange: i64) -> Self {
-        Self { question, answer, model, exchange: Some(exchange) }
+    pub fn kept(question: Message, (answer, is_whole): (String, bool), model: String, exchange: i64) -> Self {
+        Self { question, answer, is_whole, model, exchange: Some(exchange) }
+    }
+
+    /// Whether there is anything in the answer.
+    #[must_use]
+    pub fn is_answered(&self) -> bool {
+        !self.answer.trim().is_empty()
     }
 }
 

@@ -41,7 +41,8 @@ fn answer(conversation: &mut Conversation, texts: &[&str]) {
 fn answer_kept(conversation: &mut Conversation, texts: &[&str], exchanges: &[i64]) {
     let answers =
         texts.iter().map(|text| Answer { text: (*text).into(), is_whole: !text.is_empty(), ..Answer::default() });
-    let kept = Kept { conversation: 1, round: 1, exchanges: exchanges.iter().copied().map(Some).collect() };
+    let kept =
+        Kept { conversation: 1, round: 1, exchanges: exchanges.iter().copied().map(Some).collect(), lanes: vec![] };
     conversation.handle(Event::Answered { answers: answers.collect(), interrupted: false, kept: Some(kept) });
 }
 
@@ -99,6 +100,18 @@ fn what_is_taken_back_or_asked_again_is_not_seen() {
 }
 
 #[test]
+fn what_is_not_kept_takes_no_other_exchanges_place() {
+    let mut one = conversation(&["a"]);
+    say(&mut one, "one");
+    answer_kept(&mut one, &["1"], &[7]);
+    say(&mut one, "two");
+    answer(&mut one, &[""]);
+    let again = say(&mut one, "/again");
+    let after = GoesOn::After { exchanges: vec![Some(7)], apart: false };
+    assert!(matches!(&again[..], [Effect::Ask(round)] if round.goes_on == after), "{again:?}");
+}
+
+#[test]
 fn whoever_joins_knows_what_the_first_one_knows() {
     let mut chat = conversation(&["a"]);
     say(&mut chat, "one");
@@ -121,8 +134,11 @@ fn files_go_with_the_next_question_alone() {
     assert_eq!(say(&mut chat, "/file notes.md"), [Effect::Attach("notes.md".into())]);
     chat.handle(Event::Attached { name: "notes.md".into(), part: Part::Text("its text".into()) });
     assert_eq!(sent(&say(&mut chat, "look")), list(&[("a", &["look\n\nits text"])]));
+    // What was not sent is not lost.
     chat.handle(Event::Unasked);
-    assert_eq!(sent(&say(&mut chat, "again")), list(&[("a", &["again"])]));
+    assert_eq!(sent(&say(&mut chat, "now")), list(&[("a", &["now\n\nits text"])]));
+    answer(&mut chat, &["fine"]);
+    assert_eq!(sent(&say(&mut chat, "next")), list(&[("a", &["now\n\nits text", "fine", "next"])]));
 }
 
 #[test]

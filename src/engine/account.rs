@@ -55,6 +55,13 @@ impl Account {
         self.earlier = if broken_off.any_content { Some(Box::new(broken_off)) } else { before };
     }
 
+    /// The person wants it asked once more: what `target` said is no part of the answer, and was paid for.
+    pub fn ask_again(&mut self, target: Option<&Target>, prompt_tokens: u64) {
+        let before = std::mem::take(self);
+        self.wasted.clone_from(&before.wasted);
+        self.wasted.push(target.and_then(|target| before.own_cost(target, prompt_tokens)));
+    }
+
     /// The answer is over: where its last request failed and said nothing, what broke off before it stands for the answer.
     pub fn close(&mut self, outcome: &LaneOutcome, prompt_tokens: u64) {
         if outcome.result.is_ok() || !self.is_empty() {

@@ -7,7 +7,7 @@
 
 use unicode_linebreak::BreakOpportunity;
 use unicode_segmentation::UnicodeSegmentation;
-use unicode_width::UnicodeWidthStr;
+use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 const RESET: &str = "\u{1b}[0m";
 const TAB: &str = "    ";
@@ -58,15 +58,29 @@ pub fn cells(text: &str) -> usize {
     if text.bytes().all(|byte| (0x20..0x7f).contains(&byte)) { text.len() } else { text.width() }
 }
 
-/// The start of `text` that fits `width` cells, with `…` where something is missing.
+/// The most cells that any terminal takes for `text`: they differ about emoji that are joined.
+#[must_use]
+pub fn most_cells(text: &str) -> usize {
+    if text.is_ascii() {
+        return cells(text);
+    }
+    text.graphemes(true).map(most_cells_of).sum()
+}
+
+/// The same of one grapheme cluster.
+pub(super) fn most_cells_of(cluster: &str) -> usize {
+    cluster.width().max(cluster.chars().filter_map(UnicodeWidthChar::width).sum())
+}
+
+/// The start of `text` that fits `width` cells on any terminal, with `…` where something is missing.
 #[must_use]
 pub fn shortened(text: &str, width: usize) -> String {
-    if cells(text) <= width {
+    if most_cells(text) <= width {
         return text.to_owned();
     }
     let (mut out, mut used) = (String::new(), 1);
     for cluster in text.graphemes(true) {
-        used += cluster.width();
+        used += most_cells_of(cluster);
         if used > width {
             break;
         }
@@ -78,12 +92,12 @@ pub fn shortened(text: &str, width: usize) -> String {
     out
 }
 
-/// The end of `text` that fits `width` cells. `text` is one line.
+/// The end of `text` that fits `width` cells on any terminal. `text` is one line.
 #[must_use]
 pub fn end_of(text: &str, width: usize) -> &str {
     let (mut from, mut used) = (text.len(), 0);
     for (at, cluster) in text.grapheme_indices(true).rev() {
-        used += cluster.width();
+        used += most_cells_of(cluster);
         if used > width {
             break;
         }

@@ -77,7 +77,7 @@ impl Editor {
         }
         // Asked once, and not with every line: an answer that does not come is waited for.
         if crossterm::cursor::position().is_err() {
-            say("this terminal does not say where its cursor is: one line is one question\n");
+            say("this terminal does not say where its cursor is: one line, of up to 4,095 bytes, is one question\n");
             return Self::Lines { prompts: true };
         }
         let mut keys = default_emacs_keybindings();
@@ -106,7 +106,7 @@ impl Editor {
                 line(&mut io::stdin().lock())
             }
             Self::Terminal(editor) => match editor.read_line(&Name(name.to_owned())) {
-                Ok(Signal::Success(text)) => Ok(Read::Line(text.replace("\\\n", "\n"))),
+                Ok(Signal::Success(text)) => Ok(Read::Line(text)),
                 Ok(Signal::CtrlC) => Ok(Read::Interrupted),
                 Ok(Signal::CtrlD) => Ok(Read::Ended),
                 Ok(_) => Ok(Read::Line(String::new())),
@@ -179,13 +179,13 @@ impl Prompt for Name {
     }
 }
 
-/// A line that ends with a backslash goes on, and so does a fence of code.
+/// A fence of code goes on until it is closed, or a line is left empty: there may be no more to close it.
 struct Unfinished;
 
 impl Validator for Unfinished {
     fn validate(&self, text: &str) -> ValidationResult {
         let fences = text.lines().filter(|line| line.trim_start().starts_with("```")).count();
-        if text.ends_with('\\') || fences % 2 == 1 { ValidationResult::Incomplete } else { ValidationResult::Complete }
+        if fences % 2 == 1 && !text.ends_with('\n') { ValidationResult::Incomplete } else { ValidationResult::Complete }
     }
 }
 
@@ -221,8 +221,8 @@ mod tests {
     }
 
     #[test]
-    fn code_and_lines_with_a_backslash_go_on() {
+    fn a_fence_goes_on_until_it_is_closed_or_a_line_is_empty() {
         let goes_on = |text: &str| matches!(Unfinished.validate(text), ValidationResult::Incomplete);
-        assert!(goes_on("one \\") && goes_on("look:\n```\nx") && !goes_on("one") && !goes_on("```\nx\n```"));
+        assert!(goes_on("look:\n```\nx") && !goes_on("one \\") && !goes_on("```\nx\n```") && !goes_on("```\nx\n"));
     }
 }

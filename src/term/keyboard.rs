@@ -142,7 +142,11 @@ mod system {
             }
             let mut bytes = [0; 64];
             if !input.is_empty() && is_ours() {
-                let read = rustix::io::read(&stdin, &mut bytes).unwrap_or(0);
+                let read = match rustix::io::read(&stdin, &mut bytes) {
+                    Ok(read) => read,
+                    Err(Errno::INTR | Errno::AGAIN) => 0,
+                    Err(_) => return,
+                };
                 for key in keys_of(&bytes[..read]) {
                     // When so many wait, nobody takes them.
                     let _ = keys.try_send(key);

@@ -13,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::FutureExt;
 use tokio::sync::Notify;
 
 /// How long a command may take to show what arrived.
@@ -25,14 +26,19 @@ pub struct Interruption {
     /// Its end tells the signals' thread that the command came to its own; a word on it, that one of several wishes was
     /// heard.
     busy: mpsc::Sender<()>,
-    goes_on: bool,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     signal: Notify,
-    /// Somebody waits for it.
+    /// Somebody waits for it, or will come to it.
     heeded: AtomicBool,
+    /// The process goes on after a signal that was heard.
+    goes_on: AtomicBool,
+    /// There is one that nobody heard yet.
+    pending: AtomicBool,
+    /// One of them was about the process and not about what it is busy with.
+    ended: Arc<AtomicBool>,
 }
 
 impl Interruption {
@@ -42,6 +48,7 @@ impl Interruption {
         let heard = Arc::clone(&shared);
         // On a thread of its own: the one that works may be stuck.
         let listening = ctrlc::set_handler(move || {
+            heard.pending.store(true, Ordering::Relaxed);
             heard.signal.notify_one();
             let limit = if heard.heeded.load(Ordering::Relaxed) { PATIENCE } else { Duration::ZERO };
             if over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
@@ -50,26 +57,54 @@ impl Interruption {
             }
         });
         listening.map_err(io::Error::other)?;
-        Ok(Self { shared, busy, goes_on: false })
+        Ok(Self { shared, busy })
     }
 
     /// The process goes on after a signal that was heard: only what it was busy with comes to an end.
-    #[must_use]
-    pub fn going_on(mut self) -> Self {
-        self.goes_on = true;
-        self
+    pub fn going_on(self) -> io::Result<Self> {
+        self.shared.goes_on.store(true, Ordering::Relaxed);
+        self.shared.heeded.store(true, Ordering::Relaxed);
+        #[cfg(unix)]
+        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
+            signal_hook::flag::register(signal, Arc::clone(&self.shared.ended))?;
+        }
+        Ok(self)
     }
 
-    /// Nobody heeds it from now on, until somebody waits for it again: the next one ends the process.
-    pub fn unheeded(&self) {
+    /// Whether the system wants the process itself to end.
+    #[must_use]
+    pub fn is_end(&self) -> bool {
+        self.shared.ended.load(Ordering::Relaxed)
+    }
+
+    /// The process waits for a person from now on: the next signal ends it. Whether there was one that nobody heard.
+    #[must_use]
+    pub fn waits(&self) -> bool {
         self.shared.heeded.store(false, Ordering::Relaxed);
+        if !self.shared.pending.load(Ordering::Relaxed) {
+            return false;
+        }
+        self.heard();
+        // What was noted for whoever waits next is about the past.
+        let _ = self.shared.signal.notified().now_or_never();
+        true
+    }
+
+    /// It is busy again, and will come to signals.
+    pub fn works(&self) {
+        self.shared.heeded.store(true, Ordering::Relaxed);
     }
 
     /// Resolves when the person, or the system, wants this process to end, or what it is busy with.
     pub async fn signalled(&self) {
-        self.shared.heeded.store(true, Ordering::Relaxed);
+        self.works();
         self.shared.signal.notified().await;
-        if self.goes_on {
+        self.heard();
+    }
+
+    fn heard(&self) {
+        self.shared.pending.store(false, Ordering::Relaxed);
+        if self.shared.goes_on.load(Ordering::Relaxed) {
             // When nobody takes it, nobody waits for it.
             let _ = self.busy.send(());
         }
@@ -108,10 +143,21 @@ impl TerminalState {
 #[derive(Debug)]
 pub struct Suspension(tokio::signal::unix::Signal);
 
+/// Whether Ctrl-Z was ever listened to: it does nothing by itself then, as long as the process lives.
+#[cfg(unix)]
+static SUSPENSION_HEARD: AtomicBool = AtomicBool::new(false);
+
 #[cfg(unix)]
 impl Suspension {
+    /// Listens, if somebody did before: then nobody else stops the process.
+    #[must_use]
+    pub fn again() -> Option<Self> {
+        SUSPENSION_HEARD.load(Ordering::Relaxed).then(|| Self::listen().ok())?
+    }
+
     /// Listens from now on; inside a runtime.
     pub fn listen() -> io::Result<Self> {
+        SUSPENSION_HEARD.store(true, Ordering::Relaxed);
         let kind = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw());
         tokio::signal::unix::signal(kind).map(Self)
     }
@@ -135,6 +181,14 @@ pub fn survive_file_limits() {
 #[cfg(not(unix))]
 pub fn survive_file_limits() {}
 
+/// Resolves when there is a listener, and the person wants the process to stop for a while.
+pub async fn suspended(suspension: &mut Option<Suspension>) {
+    match suspension {
+        Some(suspension) => suspension.signalled().await,
+        None => std::future::pending().await,
+    }
+}
+
 /// Stops this process until it is told to go on.
 #[cfg(unix)]
 pub fn stop_for_a_while() {
@@ -149,6 +203,12 @@ pub struct Suspension;
 
 #[cfg(not(unix))]
 impl Suspension {
+    /// There is nothing to listen to.
+    #[must_use]
+    pub fn again() -> Option<Self> {
+        None
+    }
+
     /// Never fails.
     pub fn listen() -> io::Result<Self> {
         Ok(Self)

@@ -55,7 +55,8 @@ impl Begun {
 fn turns(conversation: &Conversation, last: &Exchange) -> Vec<Arc<Turn>> {
     let turn = |exchange: Exchange| {
         let question = Message::text(Role::User, exchange.prompt);
-        Arc::new(Turn::kept(question, exchange.answer, exchange.asked, exchange.id))
+        let answer = (exchange.answer, exchange.class.is_none());
+        Arc::new(Turn::kept(question, answer, exchange.asked, exchange.id))
     };
     conversation.up_to(last).into_iter().map(turn).collect()
 }

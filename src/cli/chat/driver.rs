@@ -67,7 +67,14 @@ impl Driver<'_> {
                 match effect {
                     Effect::Leave(interrupted) => return Ok(self.leave(interrupted)),
                     Effect::Ask(round) => match round::ask(self, &round) {
-                        Ok(answered) => events.extend(answered),
+                        Ok(answered) => {
+                            let stopped = self.exits.last() == Some(&Exit::Interrupted);
+                            events.extend(answered);
+                            // Nobody is there to say something else, or the terminal is gone.
+                            if stopped && (!self.editor.is_interactive() || self.interruption.is_end()) {
+                                return Ok(self.leave(true));
+                            }
+                        }
                         // Nobody reads what is said.
                         Err(CliError::Write(WriteError::Closed)) => return Ok(self.leave(false)),
                         Err(error @ (CliError::Write(_) | CliError::System { .. })) => return Err(error),
@@ -83,10 +90,14 @@ impl Driver<'_> {
     }
 
     fn read(&mut self, conversation: &Conversation) -> Result<Event, CliError> {
-        self.interruption.unheeded();
+        if self.interruption.waits() {
+            return Ok(Event::Interrupted);
+        }
         let names: Vec<&str> = conversation.names().collect();
         let failed = |source| CliError::System { what: "standard input cannot be read".into(), source };
-        Ok(match self.editor.read(&names.join(", ")).map_err(failed)? {
+        let read = self.editor.read(&names.join(", ")).map_err(failed)?;
+        self.interruption.works();
+        Ok(match read {
             Read::Line(line) => Event::Line(line),
             Read::Interrupted => Event::Interrupted,
             Read::Ended => Event::Ended,

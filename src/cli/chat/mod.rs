@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     chat::{Call, ChatRequest, Part, sanitise::one_line},
-    config::{Config, normalised},
+    config::{Config, Layers, normalised},
     conversation::{Conversation, Event, Member, Resolve},
     plan::{PlanError, check},
     render::wrap::shortened,
@@ -77,7 +77,7 @@ pub(super) struct ChatArgs {
 
 pub(super) fn run(args: &ChatArgs, context: &Context) -> Result<Exit, CliError> {
     let modes = Modes::save();
-    let interruption = interruption(modes.as_ref())?.going_on();
+    let interruption = interruption(modes.as_ref())?.going_on()?;
     let (config, layers) = context.config(context.layers(args.how.flags())?)?;
     HowArgs::check(&layers)?;
     let params = args.params.params()?;
@@ -86,31 +86,9 @@ pub(super) fn run(args: &ChatArgs, context: &Context) -> Result<Exit, CliError> 
     }
     let config = Arc::new(config);
     let (runtime, engine) = (context.runtime()?, context.resident_engine_for(&config, args.keep.words(&config)));
-    let begun = match &args.goes_on {
-        Some(place) => Begun::again(context, place)?,
-        None => Begun::default(),
-    };
-    let resolve = resolver(Arc::clone(&config));
-    let members = match (args.models.as_slice(), begun.members.as_slice()) {
-        ([], []) => {
-            let call = Arc::new(Call::Chat(ChatRequest::default()));
-            let lane = runtime.block_on(lane_for(&config, &layers, Some(&engine), &call, OnCut::Error))?;
-            vec![Member { name: lane.name, turns: Vec::new() }]
-        }
-        ([], _) => begun.members,
-        (names, before) => joined(&resolve, names, before)?,
-    };
-    let system = args.system.clone().or(begun.system);
-    let mut conversation = Conversation::new(members, system, begun.apart, resolve);
-    let mut first = Vec::new();
-    for file in &args.files {
-        first.push(Event::Attached { name: file.clone(), part: prompt::attached(file)? });
-    }
-    let words = args.words.join(" ");
-    if !words.trim().is_empty() {
-        // A word that is no command.
-        first.push(Event::Line(if words.starts_with('/') { format!("/{words}") } else { words }));
-    }
+    let (mut conversation, first) = begun(args, context, (&config, &layers), |layers, call| {
+        runtime.block_on(lane_for(&config, layers, Some(&engine), call, OnCut::Error)).map(|lane| lane.name)
+    })?;
     let look = context.look(&layers);
     let choices = names::choices(&config);
     let editor = Editor::new(look.styled, layers.plain.value, prompts(context), Arc::new(choices));
@@ -134,6 +112,39 @@ pub(super) fn run(args: &ChatArgs, context: &Context) -> Result<Exit, CliError> 
         kept: None,
     };
     driver.run(&mut conversation, first)
+}
+
+/// The conversation as it begins, and what is said in it first. `usual`: whom to talk with where nobody is named.
+fn begun(
+    args: &ChatArgs,
+    context: &Context,
+    (config, layers): (&Arc<Config>, &Layers),
+    usual: impl Fn(&Layers, &Arc<Call>) -> Result<String, CliError>,
+) -> Result<(Conversation, Vec<Event>), CliError> {
+    let begun = match &args.goes_on {
+        Some(place) => Begun::again(context, place)?,
+        None => Begun::default(),
+    };
+    let resolve = resolver(Arc::clone(config));
+    let members = match (args.models.as_slice(), begun.members.as_slice()) {
+        ([], []) => {
+            let call = Arc::new(Call::Chat(ChatRequest::default()));
+            vec![Member { name: usual(layers, &call)?, turns: Vec::new() }]
+        }
+        ([], _) => begun.members,
+        (names, before) => joined(&resolve, names, before)?,
+    };
+    let system = args.system.clone().or(begun.system);
+    let mut first = Vec::new();
+    for file in &args.files {
+        first.push(Event::Attached { name: file.clone(), part: prompt::attached(file)? });
+    }
+    let words = args.words.join(" ");
+    if !words.trim().is_empty() {
+        // A word that is no command.
+        first.push(Event::Line(if words.starts_with('/') { format!("/{words}") } else { words }));
+    }
+    Ok((Conversation::new(members, system, begun.apart, resolve), first))
 }
 
 /// Whom names stand for, or why they lead nowhere.

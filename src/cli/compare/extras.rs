@@ -80,7 +80,10 @@ impl ExtraArgs {
     }
 
     /// Checks them against the lanes. A file that cannot be written is told now.
-    pub(super) fn checked(&self, plan: &Plan) -> Result<Extras, CliError> {
+    pub(super) fn checked(&self, plan: &Plan, output: Option<&PathBuf>) -> Result<Extras, CliError> {
+        if self.out.is_some() && self.out.as_ref() == output {
+            return Err(CliError::usage("--out and --output name the same file", "choose two"));
+        }
         let names: Vec<String> = plan.lanes.iter().map(crate::plan::Lane::label).collect();
         let diff = self.diff.as_deref().map(|pair| pair_of(pair, &names)).transpose()?;
         let vote = self.vote.as_deref().map(kind).transpose()?.map(|kind| (kind, self.field.clone()));
@@ -167,10 +170,11 @@ impl Extras {
     ) -> Result<Exit, CliError> {
         let texts = view.texts();
         let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
+        let wants_difference = self.diff.is_some() || self.file.is_some();
         let found = Found {
             names: view.names(),
             vote: self.vote.map(|(kind, field)| Vote::of(&texts, kind, field.as_deref())),
-            difference: (texts.len() > 1).then(|| Difference::of(&texts)),
+            difference: (texts.len() > 1 && wants_difference).then(|| Difference::of(&texts)),
             differs: self.diff.is_some(),
             pair: self.diff.and_then(|pair| pair.among(&texts)),
         };
@@ -181,7 +185,9 @@ impl Extras {
             Format::Jsonl => found.lines(&texts, output.out()),
         }
         let written = streams.put(&mut output);
-        let majority = found.vote.as_ref().map(|vote| vote.majority().is_some());
+        // Where all failed, that is what there is to know.
+        let voted = found.vote.as_ref().filter(|vote| vote.count() > 0);
+        let majority = voted.map(|vote| vote.majority().is_some());
         if let Some(file) = self.file {
             let Asked { system, prompt, run } = asked;
             let (difference, vote) = (found.difference, found.vote);
@@ -242,7 +248,7 @@ impl Found {
         for (name, value) in &results {
             out.extend([",\n\"", name, "\": ", value.to_string().as_str()]);
         }
-        if !results.is_empty() {
+        if self.differs || self.vote.is_some() {
             out.push_str("}\n");
         }
     }

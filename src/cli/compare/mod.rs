@@ -45,7 +45,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(
     after_help = "Without -m, --set, --tag or --all: the set that `compare` names in the config, else the only set.\n\
-    On a terminal there is a row for each model while answers come, then the answers and a table; on a pipe whole\n\
+    On a terminal each answer has a column while it comes, then the answers and a table are left; on a pipe whole\n\
     answers in the order asked for, the table on stderr. Exit code 7: some failed.\n\n\
     mmchat compare -m fast,strong \"Why is the sky blue?\"\n\
     mmchat compare -m fast -n 5 --vote \"How many primes are below 100? Only the number.\"\n\
@@ -105,6 +105,9 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
     };
     // A wrong name is told before anything is read.
     let selection = args.selection(preset.as_ref());
+    if going.is_some() && selection.is_empty() && args.samples > 1 {
+        return Err(CliError::usage("-n is about models that are named", "add -m, or leave out -n"));
+    }
     let lanes = |call: &Arc<Call>, on_cut| match &going {
         Some(going) if selection.is_empty() => Ok((going.lanes(&config, call, on_cut)?, Vec::new())),
         _ => {
@@ -216,7 +219,7 @@ impl Comparison<'_> {
     ) -> Result<Exit, CliError> {
         let Self { context, config, layers, request, keep, shown, modes, extras } = self;
         // Checked before anything is sent.
-        let extras = extras.map(|extras| extras.checked(&plan)).transpose()?;
+        let extras = extras.map(|extras| extras.checked(&plan, request.how().file())).transpose()?;
         let asked = Asked::of(&plan);
         let (format, styled) = (shown.format, shown.look.styled && shown.look.out_width.is_some());
         for lane in &mut plan.lanes {
@@ -228,6 +231,7 @@ impl Comparison<'_> {
         let settings = shown.settings(tokens);
         let live = live(context, &settings, request.to_file());
         let view = CompareView::new(settings, plan.lanes.iter().map(Lane::label), Instant::now());
+        let view = if keep.is_capped() { view.capped() } else { view };
         let engine = context.engine_for(config, keep.words(config));
         let keeper = Some(Keeper::new(context, config, &engine, command, (keep, &plan, goes_on)));
         let runtime = &context.runtime()?;
@@ -245,12 +249,15 @@ impl Comparison<'_> {
                 Err(error) => return Err(error),
             }
         }
-        if let Some(run) = run {
-            say(&staged.view.kept(run));
+        if let Some(kept) = &kept {
+            say(&staged.view.kept(kept.conversation, &kept.lanes));
         }
         let (exit, _) = staged.end()?;
-        if let (Some(lane), Some(kept)) = (picked, kept) {
-            pick_at(&format!("{}.{}@{}", kept.conversation, kept.round, lane + 1), context)?;
+        if let Some(lane) = picked {
+            match kept.as_ref().and_then(|kept| Some((kept, kept.lanes.get(lane).copied().flatten()?))) {
+                Some((kept, lane)) => pick_at(&format!("{}.{}@{lane}", kept.conversation, kept.round), context)?,
+                None => say("warning: this run is not kept, so that nothing of it can be picked\n"),
+            }
         }
         Ok(exit)
     }

@@ -34,7 +34,7 @@ use crate::{
         keyboard::{Keyboard, Modes},
         live::Live,
         output::{Streams, WriteError},
-        signals::{Interruption, Suspension, stop_for_a_while},
+        signals::{Interruption, Suspension, stop_for_a_while, suspended},
     },
 };
 
@@ -120,6 +120,9 @@ impl Stage<'_> {
             let (worked, keeper) = network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (written, worked, keeper)
         });
+        if let Some(modes) = &modes {
+            modes.leave();
+        }
         let closed = keeper.map(Keeper::close).unwrap_or_default();
         let Show { view, over, .. } = shared.show.into_inner().expect("a panic there was passed on");
         let whole = Exit::of_lanes(view.outcomes());
@@ -185,6 +188,7 @@ impl Network<'_> {
     /// Applies what happens to the view, and what a person wishes to the lanes, until all are over or nobody wants more.
     async fn run(&mut self, mut run: Run, modes: Option<Modes>) -> io::Result<()> {
         let mut keyboard = modes.and_then(Keyboard::listen);
+        // Where nothing is drawn, a stopped process leaves nothing behind.
         let mut suspension = if self.watched { Some(Suspension::listen()?) } else { None };
         let mut interrupted = Box::pin(self.interruption.signalled());
         let mut all_over = false;
@@ -211,7 +215,7 @@ impl Network<'_> {
                         all_over = false;
                     }
                     Some(Wish::Leave) => return self.leave(),
-                    Some(Wish::Hold) | None => {}
+                    None => {}
                 },
                 Woken::Over => all_over = true,
                 Woken::Suspended => self.shared.with(|show| show.suspended = true),
@@ -257,14 +261,6 @@ async fn pressed(keyboard: &mut Option<Keyboard>) -> Key {
     }
 }
 
-/// Where nothing is drawn, a stopped process leaves nothing behind.
-async fn suspended(suspension: &mut Option<Suspension>) {
-    match suspension {
-        Some(suspension) => suspension.signalled().await,
-        None => std::future::pending().await,
-    }
-}
-
 /// What is kept for the end, as wide as the terminal is then.
 fn finish(shared: &Shared, streams: &mut Streams, width: &dyn Fn() -> usize) -> Result<(), WriteError> {
     let mut output = shared.with(|show| {
@@ -301,9 +297,8 @@ fn screen(
                     modes.leave();
                 }
                 stop_for_a_while();
-                if let Some(modes) = modes {
-                    modes.enter();
-                }
+                // Whoever listens to keys makes them as before at the end, which may have come meanwhile.
+                shared.with(|show| modes.filter(|_| show.over.is_none()).into_iter().for_each(Modes::enter));
             }
         }
         streams.put(&mut output)?;

@@ -93,10 +93,7 @@ impl LaneView {
                 self.start_again(&record.target);
             }
             EventKind::Notice(_) => {}
-            EventKind::Again => {
-                let generation = self.generation + 1;
-                *self = Self { generation, ..Self::new(std::mem::take(&mut self.name), self.prompt_tokens) };
-            }
+            EventKind::Again => self.begin_anew(),
             EventKind::Finished(outcome) => self.finish((**outcome).clone()),
         }
     }
@@ -109,8 +106,19 @@ impl LaneView {
         }
     }
 
+    /// The person wants it asked once more: what it cost so far is all that stays.
+    fn begin_anew(&mut self) {
+        let mut kept = std::mem::take(&mut self.kept);
+        kept.ask_again(self.target().map(|target| &**target), self.prompt_tokens);
+        let (name, generation) = (std::mem::take(&mut self.name), self.generation + 1);
+        *self = Self { kept, generation, ..Self::new(name, self.prompt_tokens) };
+    }
+
     fn delta(&mut self, delta: &Delta) {
+        let only_refusal = !self.kept.answer.refusal.is_empty() && self.kept.answer.text.is_empty();
         self.kept.add(delta, true);
+        // Text is shown in place of a refusal.
+        self.generation += u32::from(only_refusal && !self.kept.answer.text.is_empty());
         if let (0, DeltaKind::Text(text) | DeltaKind::Refusal(text) | DeltaKind::Reasoning(text)) =
             (delta.choice, &delta.kind)
         {
@@ -211,8 +219,8 @@ impl LaneView {
     }
 
     /// The open line of what it thinks, as long as it says nothing.
-    pub(super) fn thought(&self) -> Option<&str> {
-        Some(self.tail()).filter(|tail| !tail.is_empty() && self.shown_text().is_empty())
+    pub(super) fn thought(&self) -> Option<String> {
+        Some(self.tail().replace('\t', " ")).filter(|tail| !tail.is_empty() && self.shown_text().is_empty())
     }
 
     /// What there is to say about how it ended, beside its text.
@@ -263,6 +271,7 @@ impl LaneView {
             usage: self.usage(),
             cost: self.cost().map(|(cost, currency)| (cost, currency.to_owned())),
             ttft: self.ttft(),
+            first: outcome.and_then(|outcome| outcome.first),
             total: outcome.map(|outcome| outcome.total),
             tokens_per_second: outcome
                 .zip(self.usage())

@@ -48,6 +48,8 @@ pub struct CompareView {
     turn: usize,
     begun: Instant,
     live: LiveView,
+    /// What one more try costs was not counted.
+    is_capped: bool,
     /// How each answer grew, where that is needed.
     timelines: Vec<Timeline>,
 }
@@ -60,7 +62,7 @@ impl CompareView {
         let arrangement = settings.arrangement();
         let (tags, live) = (vec![Tag::default(); lanes.len()], LiveView::new(lanes.len()));
         let timelines = vec![Timeline::default(); lanes.len()];
-        Self { tags, settings, arrangement, lanes, turn: 0, begun: now, live, timelines }
+        Self { tags, settings, arrangement, lanes, turn: 0, begun: now, live, is_capped: false, timelines }
     }
 
     /// What stands in front of everything.
@@ -246,13 +248,15 @@ impl CompareView {
     }
 
     /// Where the answers are kept, and what can be done with them: for people, below the table.
+    /// `numbers`: how each lane is numbered there.
     #[must_use]
-    pub fn kept(&self, conversation: i64) -> String {
+    pub fn kept(&self, conversation: i64, numbers: &[Option<i64>]) -> String {
         if self.settings.format != Format::Text || !self.settings.look.err_is_terminal {
             return String::new();
         }
         let whole = |lane: &LaneView| matches!(lane.stage(), Stage::Good | Stage::Odd);
-        let Some(lane) = self.lanes.iter().position(whole).map(|lane| lane + 1) else {
+        let mut numbered = self.lanes.iter().zip(numbers).filter(|(lane, _)| whole(lane));
+        let Some(lane) = numbered.find_map(|(_, number)| *number) else {
             return format!("run {conversation}    ask those that failed once more: mmchat retry\n");
         };
         format!("run {conversation}    one answer: mmchat history show @{lane}    go on with it: mmchat pick @{lane}\n")
@@ -276,9 +280,25 @@ impl CompareView {
     pub fn key(&mut self, key: Key) -> Option<Wish> {
         let wish = self.live.key(key, &self.lanes);
         wish.filter(|wish| match wish {
-            Wish::Again(lane) => self.arrangement == Arrangement::AtEnd || *lane >= self.turn,
-            Wish::Stop(_) | Wish::Hold | Wish::Leave => true,
+            Wish::Again(lane) => self.may_begin_again(*lane),
+            Wish::Stop(_) | Wish::Leave => true,
         })
+    }
+
+    fn may_begin_again(&self, lane: usize) -> bool {
+        let is_put_out = match self.arrangement {
+            Arrangement::AtEnd | Arrangement::Figures => false,
+            Arrangement::InTurn => lane < self.turn,
+            Arrangement::Tagged | Arrangement::Events => true,
+        };
+        !is_put_out && !self.is_capped
+    }
+
+    /// What the lanes may cost is limited, for one try each.
+    #[must_use]
+    pub fn capped(mut self) -> Self {
+        self.is_capped = true;
+        self
     }
 
     /// Whether the person holds the live region as it is.

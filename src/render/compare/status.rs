@@ -11,7 +11,7 @@ use super::lane::{LaneView, Stage};
 use crate::render::{
     notice::duration,
     stats::money,
-    wrap::{cells, end_of, shortened},
+    wrap::{cells, end_of, most_cells, shortened},
 };
 
 /// A name takes no more of a row.
@@ -63,7 +63,7 @@ fn row(number: usize, digits: usize, lane: &LaneView, names: usize, width: usize
     let mut out = format!(" {number:digits$} {name}{padding}  ");
     out.push_str(&figures_in_place(lane, screen.now));
     let mut out = shortened(&out, width);
-    let left = width.saturating_sub(cells(&out));
+    let left = width.saturating_sub(most_cells(&out));
     if left >= NARROWEST_TAIL && lane.stage() != Stage::Queued {
         let tail = tail(lane);
         out.push_str("  ");

@@ -18,6 +18,9 @@ use row::{Row, Style};
 use table::Table;
 use unicode_segmentation::UnicodeSegmentation;
 
+/// What a line is can be told from fewer bytes; one that goes on without telling is text.
+const LONGEST_START: usize = 256;
+
 /// What the open line is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Block {
@@ -154,6 +157,10 @@ impl Markdown {
 
     /// Looks at the start of a line; when it tells, the line goes on as what it is.
     fn decide(&mut self, out: &mut String) {
+        if self.start.len() > LONGEST_START {
+            let block = if self.fence.is_some() { Block::Verbatim } else { Block::Paragraph };
+            return self.begin(block, "", 0, out);
+        }
         let body = self.start.trim_start_matches(' ');
         if let Some((mark, _)) = self.fence {
             // Inside code only a closing fence is looked for, which is at most three cells in.

@@ -3,7 +3,9 @@
 //! Owns what is on the open row and the word that may not fit on it any more. Refuses to know what the text means.
 
 use unicode_segmentation::UnicodeSegmentation;
-use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
+use unicode_width::UnicodeWidthStr;
+
+use crate::render::wrap::most_cells_of;
 
 const RESET: &str = "\u{1b}[0m";
 /// Fewer cells hold no text.
@@ -77,10 +79,9 @@ impl Row {
         self.space = false;
     }
 
-    /// The cells that `piece`, a grapheme, takes. Terminals differ about emoji that are joined: a column has room for either.
+    /// The cells that `piece`, a grapheme, takes. A column has room for what any terminal takes.
     fn cells(&self, piece: &str) -> usize {
-        let apart = || piece.chars().filter_map(UnicodeWidthChar::width).sum();
-        if self.is_hard && !piece.is_ascii() { piece.width().max(apart()) } else { piece.width() }
+        if self.is_hard { most_cells_of(piece) } else { piece.width() }
     }
 
     pub(super) fn verbatim(&mut self, piece: &str, out: &mut String) {

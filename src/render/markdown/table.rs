@@ -5,7 +5,7 @@
 use unicode_width::UnicodeWidthStr;
 
 use super::Markdown;
-use crate::chat::sanitise::sanitised;
+use crate::{chat::sanitise::sanitised, render::wrap::most_cells};
 
 /// A longer table is shown as its source.
 const MOST_ROWS: usize = 200;
@@ -56,9 +56,12 @@ impl Table {
             texts
         };
         let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).map(row).collect();
-        let widths: Vec<usize> =
-            (0..count).map(|column| rows.iter().map(|row| wide(&row[column])).max().unwrap_or(0).max(1)).collect();
-        if widths.iter().sum::<usize>() + BETWEEN.width() * (count - 1) > cells {
+        let widest =
+            |column: usize, of: fn(&str) -> usize| rows.iter().map(|row| of(&row[column])).max().unwrap_or(0).max(1);
+        let widths: Vec<usize> = (0..count).map(|column| widest(column, wide)).collect();
+        // Wherever it is shown.
+        let most: usize = (0..count).map(|column| widest(column, |text| most_cells(&sanitised(text)))).sum();
+        if most + BETWEEN.width() * (count - 1) > cells {
             return None;
         }
         let mut out = String::new();

@@ -45,7 +45,7 @@ pub(super) fn bars(report: &Report) -> String {
             name(index, &lane.name)
         );
         let total = lane.total.unwrap_or_default();
-        let first = lane.ttft.unwrap_or(total).min(total);
+        let first = lane.first.unwrap_or(total).min(total);
         let _ = write!(
             out,
             "<rect class=w x=\"{LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"16\"/>\

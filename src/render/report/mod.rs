@@ -1,6 +1,7 @@
 //! A comparison as a file to keep or to hand on: HTML, Markdown, JSON or CSV, by the file's ending.
 //!
-//! Owns what a report says. Text of models is data in each of them: it runs nothing, loads nothing and steers nothing.
+//! Owns what a report says. The page runs nothing and loads nothing that a model said; the other formats hold answers as they
+//! are, without control sequences: what opens them may do more with Markdown and formulas.
 
 mod chart;
 mod html;
@@ -61,8 +62,10 @@ pub struct ReportLane {
     pub usage: Option<Usage>,
     /// What it cost.
     pub cost: Option<(f64, String)>,
-    /// To the first token.
+    /// To the first token, from sending the request that was answered.
     pub ttft: Option<Duration>,
+    /// The same from the start: as the person felt it.
+    pub first: Option<Duration>,
     /// In all.
     pub total: Option<Duration>,
     /// After the first token.
@@ -116,7 +119,7 @@ fn document(report: &Report) -> String {
     format!("{document:#}\n")
 }
 
-/// One row for each answer (RFC 4180).
+/// One row for each answer, quoted as RFC 4180 has it.
 fn csv(report: &Report) -> String {
     let mut out = String::from(
         "number,name,model,endpoint,state,ttft_ms,total_ms,input_tokens,output_tokens,estimated,tokens_per_second,cost,\

@@ -20,6 +20,7 @@ fn lane(name: &str, text: &str) -> ReportLane {
         usage: Some(Usage { input: Some(3), output: Some(20), ..Usage::default() }),
         cost: Some((0.5, "USD".into())),
         ttft: Some(Duration::from_millis(100)),
+        first: Some(Duration::from_millis(100)),
         total: Some(Duration::from_millis(900)),
         tokens_per_second: Some(23.75),
         attempts: 1,

@@ -189,7 +189,7 @@ fn write_hours(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Re
         };
         add(transaction, &sums)?;
     }
-    if call.is_route {
+    if call.is_route && !outcome.attempts.is_empty() {
         let class = class_of(call);
         let cost = call.cost();
         let sums = Sums {

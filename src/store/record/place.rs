@@ -40,8 +40,8 @@ impl GoesOn {
 pub struct RunPlace {
     goes_on: GoesOn,
     settled: Option<Settled>,
-    /// The exchange of each lane that was written.
-    exchanges: Vec<Option<i64>>,
+    /// The exchange of each lane that was written, and which lane of its round that is.
+    exchanges: Vec<Option<(i64, i64)>>,
 }
 
 /// Where a run's answers were kept.
@@ -53,6 +53,8 @@ pub struct Kept {
     pub round: i64,
     /// The exchange of each lane, by its place; lanes of which nothing was kept may be missing at the end.
     pub exchanges: Vec<Option<i64>>,
+    /// How each lane is numbered in its round, from 1: a second try has the number of the first.
+    pub lanes: Vec<Option<i64>>,
 }
 
 #[derive(Clone, Debug)]
@@ -67,6 +69,8 @@ struct Settled {
 pub(super) struct Written {
     settled: Settled,
     exchange: i64,
+    /// The lane of its round, from 1.
+    lane: i64,
 }
 
 impl RunPlace {
@@ -80,7 +84,9 @@ impl RunPlace {
     #[must_use]
     pub fn kept(self) -> Option<Kept> {
         let Settled { conversation, round, .. } = self.settled?;
-        Some(Kept { conversation, round, exchanges: self.exchanges })
+        let (exchanges, lanes) =
+            self.exchanges.iter().map(|place| (place.map(|place| place.0), place.map(|place| place.1))).unzip();
+        Some(Kept { conversation, round, exchanges, lanes })
     }
 
     pub(super) fn settle(&mut self, written: Written, lane: usize) {
@@ -88,7 +94,7 @@ impl RunPlace {
         if self.exchanges.len() <= lane {
             self.exchanges.resize(lane + 1, None);
         }
-        self.exchanges[lane] = Some(written.exchange);
+        self.exchanges[lane] = Some((written.exchange, written.lane));
     }
 }
 
@@ -103,9 +109,11 @@ pub(super) fn write(
         && let Some(&exchange) = exchanges.get(call.lane)
         && let Some(settled) = settled_at(transaction, exchange)?
     {
-        replace(transaction, exchange, id, (call, said))?;
+        replace(transaction, exchange, id, (call, said), true)?;
         use_now(transaction, settled.conversation, call)?;
-        return Ok(Written { settled, exchange });
+        let lane = "SELECT lane FROM exchanges WHERE id = ?1";
+        let lane = transaction.query_row(lane, [exchange], |row| row.get(0))?;
+        return Ok(Written { settled, exchange, lane });
     }
     let settled = match &place.settled {
         Some(settled) if exists(transaction, settled.conversation)? => settled.clone(),
@@ -117,12 +125,13 @@ pub(super) fn write(
         .query_row(params![settled.conversation, settled.round, lane(call)], |row| row.get(0))
         .optional()?;
     if let Some(exchange) = before {
-        replace(transaction, exchange, id, (call, said))?;
-        return Ok(Written { settled, exchange });
+        // The same run says what the screen shows.
+        replace(transaction, exchange, id, (call, said), false)?;
+        return Ok(Written { settled, exchange, lane: lane(call) });
     }
     let after = place.goes_on.after(call.lane).map(|after| *settled.copies.get(&after).unwrap_or(&after));
     let exchange = add(transaction, id, (call, said), (&settled, after))?;
-    Ok(Written { settled, exchange })
+    Ok(Written { settled, exchange, lane: lane(call) })
 }
 
 fn lane(call: &CallRecord) -> i64 {
@@ -158,19 +167,22 @@ fn add(
         ])
 }
 
-/// One more try takes the place of `exchange`, unless it is whole and the new one is not. What services said of the try that
-/// is in no exchange any more may quote it, and would not be forgotten with it.
+/// One more try takes the place of `exchange`; with `nothing_lost` unless it is whole and the new one is not, or says
+/// something and the new one nothing. What services said of the try that is in no exchange any more may quote it, and would
+/// not be forgotten with it.
 fn replace(
     transaction: &Transaction<'_>,
     exchange: i64,
     id: i64,
     (call, said): (&CallRecord, &Said),
+    nothing_lost: bool,
 ) -> rusqlite::Result<()> {
-    let (before, was_whole): (i64, bool) = transaction
-        .prepare_cached("SELECT call, class IS NULL FROM exchanges WHERE id = ?1")?
-        .query_row([exchange], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    let (before, was_whole, said_something): (i64, bool, bool) = transaction
+        .prepare_cached("SELECT call, class IS NULL, trim(answer) != '' FROM exchanges WHERE id = ?1")?
+        .query_row([exchange], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let class = class_of(call);
-    let outdated = if was_whole && class.is_some() { id } else { before };
+    let worse = (was_whole && class.is_some()) || (said_something && said.answer.trim().is_empty());
+    let outdated = if nothing_lost && worse { id } else { before };
     transaction.prepare_cached("UPDATE attempts SET message = NULL WHERE call = ?1")?.execute([outdated])?;
     if outdated == id {
         return Ok(());

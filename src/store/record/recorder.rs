@@ -124,10 +124,11 @@ impl Recorder {
     }
 
     fn over(&mut self, index: usize, outcome: LaneOutcome) {
+        let beside_others = self.lanes.len() > 1;
         let Some(lane) = self.lanes.get_mut(index) else { return };
         lane.progress = None;
-        // What was refused before anything was sent is no call.
-        if outcome.attempts.is_empty() {
+        // What was refused before anything was sent is no call; among several answers it has its place all the same.
+        if outcome.attempts.is_empty() && !(beside_others && self.options.words) {
             return;
         }
         let mut account = std::mem::take(&mut lane.account);

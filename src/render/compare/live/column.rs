@@ -38,6 +38,15 @@ pub(super) struct Column {
     is_over: bool,
     /// The first rows, once somebody wanted them.
     head: Option<Vec<String>>,
+    fences: Fences,
+}
+
+/// Fences of code in a text, looked for once however often it is skipped.
+#[derive(Clone, Copy, Debug, Default)]
+struct Fences {
+    /// Bytes that were looked at, up to a line's end.
+    seen: usize,
+    open: Option<(char, usize)>,
 }
 
 /// Rows in the making.
@@ -76,6 +85,7 @@ impl Column {
             skipped: false,
             is_over: false,
             head: None,
+            fences: Fences::default(),
         }
     }
 
@@ -95,7 +105,9 @@ impl Column {
         if source.text.len() - self.taken > AT_ONCE {
             self.skip_to_the_end(source.text);
         }
-        self.push(&source.text[self.taken..], source.is_over);
+        // A text that is another one after all has no such place.
+        let Some(new) = source.text.get(self.taken..) else { return };
+        self.push(new, source.is_over);
         self.taken = source.text.len();
     }
 
@@ -106,14 +118,10 @@ impl Column {
         let near = &text[from..from + TAIL / 4];
         let from = near.find('\n').map_or(from, |end| from + end + 1);
         let mut markdown = Markdown::column(self.cells, self.is_plain);
-        markdown.inside(open_fence(&text[..from]));
-        *self = Self {
-            generation: self.generation,
-            taken: from,
-            markdown,
-            skipped: true,
-            ..Self::new(self.cells, self.is_plain)
-        };
+        let mut fences = std::mem::take(&mut self.fences);
+        markdown.inside(fences.look_up_to(text, from));
+        let new = Self::new(self.cells, self.is_plain);
+        *self = Self { generation: self.generation, taken: from, markdown, fences, skipped: true, ..new };
     }
 
     fn push(&mut self, text: &str, is_over: bool) {
@@ -133,9 +141,9 @@ impl Column {
     /// The last `most` rows, and how many there are before them, if that is known.
     pub(super) fn tail(&self, most: usize) -> (Vec<String>, Option<usize>) {
         let open = Some(self.rows.closed_open()).filter(|row| !row.is_empty());
-        let mut rows: Vec<String> = self.rows.last.iter().cloned().chain(open).collect();
-        let count = self.rows.count + rows.len() - self.rows.last.len();
-        let rows = rows.split_off(rows.len().saturating_sub(most));
+        let (kept, count) = (self.rows.last.len(), self.rows.count + usize::from(open.is_some()));
+        let skipped = (kept + usize::from(open.is_some())).saturating_sub(most);
+        let rows: Vec<String> = self.rows.last.iter().skip(skipped).cloned().chain(open.filter(|_| most > 0)).collect();
         let before = count - rows.len();
         (rows, (!self.skipped).then_some(before))
     }
@@ -219,20 +227,22 @@ fn in_force(style: &mut String, text: &str) {
     }
 }
 
-/// The fence of code that is open at the end of `text`.
-fn open_fence(text: &str) -> Option<(char, usize)> {
-    let mut open: Option<(char, usize)> = None;
-    for line in text.lines() {
-        let body = line.trim_start_matches(' ');
-        let Some(mark) = body.chars().next().filter(|mark| matches!(mark, '`' | '~')) else { continue };
-        let run = body.chars().take_while(|c| *c == mark).count();
-        match open {
-            None if run >= 3 => open = Some((mark, run)),
-            Some((known, length)) if known == mark && run >= length && body.trim_end().len() == run => open = None,
-            _ => {}
+impl Fences {
+    /// The fence that is open at `end` of `text`, of which what was seen is the start.
+    fn look_up_to(&mut self, text: &str, end: usize) -> Option<(char, usize)> {
+        for line in text[self.seen.min(end)..end].split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            self.seen += line.len();
+            let body = line.trim_start_matches(' ').trim_end();
+            let Some(mark) = body.chars().next().filter(|mark| matches!(mark, '`' | '~')) else { continue };
+            let run = body.chars().take_while(|c| *c == mark).count();
+            match self.open {
+                None if run >= 3 => self.open = Some((mark, run)),
+                Some((known, length)) if known == mark && run >= length && body.len() == run => self.open = None,
+                _ => {}
+            }
         }
+        self.open
     }
-    open
 }
 
 #[cfg(test)]

@@ -24,8 +24,6 @@ pub enum Wish {
     Stop(usize),
     /// This lane is asked once more.
     Again(usize),
-    /// The view is held, or goes on.
-    Hold,
     /// The person has seen enough.
     Leave,
 }
@@ -49,7 +47,12 @@ impl Desk {
     /// What `key` does among so many lanes; `over` tells of each whether it is over.
     pub(super) fn key(&mut self, key: Key, lanes: usize, over: impl Fn(usize) -> bool) -> Option<Wish> {
         match key {
-            Key::Char(digit @ '1'..='9') => self.look_at((digit as usize - '1' as usize).min(lanes.saturating_sub(1))),
+            Key::Char(digit @ '1'..='9') => {
+                let lane = digit as usize - '1' as usize;
+                if lane < lanes {
+                    self.look_at(lane);
+                }
+            }
             Key::Next => self.look_at((self.focus + 1) % lanes.max(1)),
             Key::Previous => self.look_at((self.focus + lanes.saturating_sub(1)) % lanes.max(1)),
             Key::Char('z') => {
@@ -61,10 +64,7 @@ impl Desk {
                 self.look_at(self.focus);
                 self.picked = if self.picked == Some(self.focus) { None } else { Some(self.focus) };
             }
-            Key::Char(' ') => {
-                self.held = !self.held;
-                return Some(Wish::Hold);
-            }
+            Key::Char(' ') => self.held = !self.held,
             Key::Char('x') => {
                 self.look_at(self.focus);
                 return (!over(self.focus)).then_some(Wish::Stop(self.focus));
@@ -109,8 +109,8 @@ mod tests {
         assert_eq!(pressed("2x", 3).1, [Wish::Stop(1)]);
         assert_eq!(pressed("x", 3).1, [], "it is over");
         assert_eq!(pressed("r>r<<r", 3).1, [Wish::Again(0), Wish::Again(1), Wish::Again(2)]);
-        assert_eq!(pressed("9r", 3).1, [Wish::Again(2)]);
-        assert_eq!(pressed(" q!", 3).1, [Wish::Hold, Wish::Leave, Wish::Leave]);
+        assert_eq!(pressed("29r", 3).1, [Wish::Again(1)], "there is no ninth");
+        assert_eq!(pressed(" q!", 3).1, [Wish::Leave, Wish::Leave]);
         let (desk, _) = pressed("3zp", 3);
         assert!(desk.zoomed && desk.focus == 2 && desk.picked == Some(2) && !desk.untouched);
         assert_eq!(pressed("2pp", 3).0.picked, None);

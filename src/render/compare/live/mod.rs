@@ -19,10 +19,12 @@ use super::{
     lane::{LaneView, Stage},
     status::{self, Screen},
 };
-use crate::render::wrap::{cells, shortened, wrap};
+use crate::render::wrap::{cells, most_cells, shortened, wrap};
 
 /// A band with fewer rows, its head included, shows nothing worth reading.
 const LOWEST_BAND: usize = 6;
+/// Where there are fewer cells, nothing fits but a word or two about all.
+const NARROWEST: usize = 12;
 /// Its head and the rule below it.
 const HEAD: usize = 2;
 const RESET: &str = "\u{1b}[0m";
@@ -64,7 +66,8 @@ impl LiveView {
     pub(super) fn key(&mut self, key: Key, lanes: &[LaneView]) -> Option<Wish> {
         let wish = self.desk.key(key, lanes.len(), |lane| lanes[lane].outcome().is_some());
         self.zoom = self.zoom.take().filter(|_| self.desk.zoomed);
-        self.frozen = self.frozen.take().filter(|_| self.desk.held);
+        // What was done is to be seen, held or not.
+        self.frozen = None;
         wish
     }
 
@@ -97,6 +100,9 @@ impl LiveView {
         {
             let footer = self.footer(lanes, 0, screen);
             return rows.iter().cloned().chain([footer]).collect();
+        }
+        if screen.width < NARROWEST {
+            return vec![self.footer(lanes, lanes.len(), screen)];
         }
         let room = screen.height.saturating_sub(2).max(1) - 1;
         let mut unseen = 0;
@@ -180,7 +186,7 @@ impl LiveView {
         let mut head =
             shortened(&format!("{}{picked} {name}  {}", index + 1, status::state(lane, screen.now)), cells_there);
         for figure in status::figures(lane, screen.now) {
-            if cells(&head) + 1 + cells(&figure) > cells_there {
+            if most_cells(&head) + 1 + cells(&figure) > cells_there {
                 break;
             }
             head.extend([" ", figure.as_str()]);
@@ -265,7 +271,7 @@ fn notes(lane: &LaneView, cells: usize, screen: Screen) -> Vec<String> {
     let dim = |text: String| if screen.styled { format!("\u{1b}[2m{text}{RESET}") } else { text };
     if let Some(note) = lane.note() {
         let code = if lane.stage() == Stage::Bad { "31" } else { "33" };
-        let rows = wrap(&note, cells).into_iter().map(|row| row.text);
+        let rows = wrap(&note, cells).into_iter().map(|row| shortened(&row.text, cells));
         return rows.map(|row| if screen.styled { format!("\u{1b}[{code}m{row}{RESET}") } else { row }).collect();
     }
     match lane.thought() {

@@ -101,7 +101,7 @@ impl Scene {
         if piped {
             format!("{out}----- stderr\n{err}")
         } else {
-            sanitised(&format!("{out}{err}{}", self.view.kept(12)))
+            sanitised(&format!("{out}{err}{}", self.view.kept(12, &[Some(1), Some(2), Some(3)])))
         }
     }
 }

@@ -127,14 +127,14 @@ fn keys_zoom_hold_and_pick() {
     tell(&mut view, 1, &dead.split_off(1));
     let rows = seen(&mut view);
     assert!(rows[0].starts_with(" 2 b  ERR reset") && rows[3].contains("the reason of the failure"), "{rows:#?}");
-    assert_eq!(pressed(&mut view, " "), [Wish::Hold]);
+    assert_eq!(pressed(&mut view, " "), []);
     tell(&mut view, 0, &told("a", &["more"], Ok(FinishReason::Stop)));
     pressed(&mut view, "z");
     let before = seen(&mut view);
     tell(&mut view, 2, &told("c", &["more"], Ok(FinishReason::Stop)));
     assert_eq!(seen(&mut view)[..3], before[..3], "it is held");
     assert!(view.is_held() && before.iter().any(|row| row.contains("go on (held)")));
-    assert_eq!(pressed(&mut view, " "), [Wish::Hold]);
+    assert_eq!(pressed(&mut view, " "), []);
     assert!(seen(&mut view)[0].contains("3 c  ok"));
     pressed(&mut view, "1p");
     assert_eq!(view.picked(), Some(0));
@@ -260,16 +260,26 @@ proptest! {
     #[test]
     fn hostile_text_moves_nothing(
         text in "([a-z]{1,9} |借用|👋|👨‍👩‍👧|\n|\u{1b}\\[31m|\u{1b}\\[2J|\u{1b}\\]0;x\u{7}|\t|\0|שלום|\u{202e}|```\n|\\| a \\| b \\|\n){0,30}",
-        width in 20usize..220,
-        height in 5usize..50,
+        width in 1usize..220,
+        height in 1usize..50,
         name in "[a-z通义]{1,40}",
         zoomed in any::<bool>(),
+        kind in 0usize..3,
     ) {
         let mut view = view(&[name.as_str(), "b"], width, true);
         if zoomed {
             pressed(&mut view, "1z");
         }
-        for kind in told(&name, &[&text], Ok(FinishReason::Stop)) {
+        let said = match kind {
+            0 => DeltaKind::Text(text.clone()),
+            1 => DeltaKind::Reasoning(text.clone()),
+            _ => DeltaKind::Refusal(text.clone()),
+        };
+        let deltas = |kind| EventKind::Deltas(vec![Delta { choice: 0, kind }]);
+        let mut kinds = told(&name, &[], Ok(FinishReason::Stop));
+        // Text takes the place of a refusal that was shown.
+        kinds.splice(1..1, [deltas(said), deltas(DeltaKind::Text("借".into()))]);
+        for kind in kinds {
             tell(&mut view, 0, &[kind]);
             let rows = view.rows(width, height, Instant::now());
             for row in &rows {

@@ -95,6 +95,7 @@ fn a_second_try_takes_the_first_ones_place_unless_it_is_worse() {
     };
     // In the same run, and by a later one.
     let run = written(&mut database, GoesOn::Anew, [&failed(0, "why"), &of(1, "why", "b"), &of(0, "why", "aardvark")]);
+    assert_eq!(run.lanes, [Some(1), Some(2)]);
     assert_eq!(answers(&database), ["1@1aardvark", "1@2b"]);
     assert_eq!(database.search(&["aardvark"], 9).expect("read").len(), 1);
     let instead = || GoesOn::Instead(vec![run.exchanges[0].expect("kept")]);
