@@ -167,6 +167,93 @@ mod on_a_terminal {
         assert_eq!(screen.end().1, 130);
     }
 
+    /// Three rounds with two models, the second stopped in the middle; left, and gone on with.
+    #[test]
+    fn two_models_are_talked_with_stopped_left_and_gone_on_with() {
+        let half = |text: &str| {
+            let (open, gate) = mpsc::channel::<()>();
+            let begun = Step::Bytes(format!("{STREAM}{}", event(text)).into_bytes());
+            (vec![begun, Step::Gate(gate), Step::Bytes(STOP.as_bytes().to_vec())], open)
+        };
+        let whole = |text: &str| vec![Step::Bytes(answer(text).into_bytes())];
+        let ((half_a, _a), (half_b, _b)) = (half("half of one "), half("half of two "));
+        let server = Server::start(vec![
+            whole("first"),
+            whole("first"),
+            half_a,
+            half_b,
+            whole("third"),
+            whole("third"),
+            whole("fourth"),
+            whole("fourth"),
+        ]);
+        let home = home(&server);
+        let mut screen = start(&home, &["-m", "a,b"]);
+        for line in ["one", "two"] {
+            answering(&mut screen, "a, b> ");
+            screen.type_keys(&format!("{line}\r"));
+            if line == "two" {
+                answering(&mut screen, "half of two");
+                kill_process(Pid::from_child(&screen.child), Signal::INT).expect("it is there");
+            }
+            answering(&mut screen, "#  model  state");
+        }
+        answering(&mut screen, "a, b> ");
+        screen.type_keys("three\r");
+        answering(&mut screen, "third");
+        answering(&mut screen, "#  model  state");
+        answering(&mut screen, "a, b> ");
+        screen.type_keys("/quit\r");
+        answering(&mut screen, "chat --continue");
+        assert_eq!(screen.end().1, 0);
+        let mut screen = start(&home, &["--continue"]);
+        answering(&mut screen, "going on after 3 question(s)");
+        answering(&mut screen, "a, b> ");
+        screen.type_keys("four\r");
+        answering(&mut screen, "#  model  state");
+        answering(&mut screen, "a, b> ");
+        screen.type_keys("\u{4}");
+        assert_eq!(screen.end().1, 0);
+        let last = said(&server);
+        for sent in &last[6..] {
+            assert_eq!((sent.len(), sent[0].as_str(), sent[5].as_str(), sent[6].as_str()), (7, "one", "third", "four"));
+            assert!(sent[3].starts_with("half of "), "what came is kept: {sent:?}");
+        }
+        assert_eq!(home.run(&["history", "show", "1.2@1"]).exits(0).says(&["not whole"]).out.trim_end().len(), 11);
+    }
+
+    #[test]
+    fn the_polite_request_to_end_is_no_ctrl_c() {
+        let (_shut, gate) = mpsc::channel::<()>();
+        let half = Step::Bytes(format!("{STREAM}{}", event("half an answer ")).into_bytes());
+        let server = Server::start(vec![vec![half, Step::Gate(gate)]]);
+        let home = home(&server);
+        let mut screen = start(&home, &["-m", "a"]);
+        answering(&mut screen, "a> ");
+        screen.type_keys("one\r");
+        answering(&mut screen, "half an answer");
+        kill_process(Pid::from_child(&screen.child), Signal::TERM).expect("it is there");
+        assert_eq!(screen.end().1, 130);
+        assert_eq!(home.run(&["history", "show", "@1"]).exits(0).out, "half an answer \n");
+    }
+
+    #[test]
+    fn a_pipes_conversation_ends_with_ctrl_c() {
+        let (_shut, gate) = mpsc::channel::<()>();
+        let half = Step::Bytes(format!("{STREAM}{}", event("half an answer ")).into_bytes());
+        let server = Server::start(vec![vec![half, Step::Gate(gate)]]);
+        let home = home(&server);
+        let mut command = home.command();
+        command.args(["chat", "-m", "a"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("runs");
+        child.stdin.take().expect("a pipe").write_all(b"one\ntwo\nthree\n").expect("it reads");
+        let mut first = [0; 4];
+        std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut first).expect("an answer");
+        kill_process(Pid::from_child(&child), Signal::INT).expect("it is there");
+        assert_eq!(child.wait_with_output().expect("ends").status.code(), Some(130));
+        assert_eq!(server.requests().len(), 1);
+    }
+
     #[test]
     fn a_terminal_that_answers_nothing_can_be_talked_on() {
         let server = Server::replying(&[&answer("the answer")]);

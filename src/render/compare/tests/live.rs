@@ -144,6 +144,30 @@ fn keys_zoom_hold_and_pick() {
 }
 
 #[test]
+fn rows_of_joined_emoji_fit_wherever_they_are_apart() {
+    let names: Vec<String> = (0..30).map(|n| format!("m{n}")).collect();
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    for width in [20, 41, 80] {
+        let mut view = view(&names, width, false);
+        for (lane, name) in names.iter().enumerate() {
+            tell(&mut view, lane, &told(name, &[&"👨‍👩‍👧".repeat(lane * 3 + 1)], Ok(FinishReason::Stop))[..2]);
+        }
+        shown(&view.rows(width, 40, Instant::now()), width);
+    }
+}
+
+#[test]
+fn text_behind_a_refusal_takes_its_place() {
+    let mut view = view(&["a", "b"], 80, false);
+    let deltas = |kind| EventKind::Deltas(vec![Delta { choice: 0, kind }]);
+    let started = told("a", &[], Ok(FinishReason::Stop)).swap_remove(0);
+    tell(&mut view, 0, &[started, deltas(DeltaKind::Refusal("x no".into()))]);
+    assert!(shown(&view.rows(80, 24, Instant::now()), 80)[2].starts_with(" x n"));
+    tell(&mut view, 0, &[deltas(DeltaKind::Text("借用检查器。".into()))]);
+    assert!(shown(&view.rows(80, 24, Instant::now()), 80)[2].starts_with(" 借用检查器"));
+}
+
+#[test]
 fn what_is_put_out_already_is_not_had_again() {
     let names = ["a", "b"];
     let mut view = CompareView::new(settings(Format::Json, View::Auto, None), names.into_iter(), Instant::now());
