@@ -408,8 +408,10 @@ fn keys_are_kept_beside_the_config_and_never_shown() {
     assert!(fs::read_to_string(home.path("keys/m")).expect("there").contains("first"), "none takes another's place");
     home.run(&["key", "remove", "m-2", "--everywhere"]).exits(0);
     let ran = home.run(&["ask", "-m", "m/x", "--format", "json", "hello"]).exits(0);
-    let keys: Vec<_> =
+    let mut keys: Vec<_> =
         ran.json()["attempts"].as_array().expect("two").iter().map(|attempt| attempt["key"].as_u64()).collect();
+    // This server closes its connections: a request that meets that is sent once more, with the same key.
+    keys.dedup();
     assert!(keys == [Some(0), Some(1)] || keys == [Some(1), Some(0)], "{keys:?}");
     home.run(&["ask", "-m", "m/x", "hello"]).exits(0);
     assert_eq!(
