@@ -115,7 +115,7 @@ impl Column {
     fn skip_to_the_end(&mut self, text: &str) {
         let from = text.floor_char_boundary(text.len() - TAIL);
         // A line's start, if one is near.
-        let near = &text[from..from + TAIL / 4];
+        let near = &text[from..text.floor_char_boundary(from + TAIL / 4)];
         let from = near.find('\n').map_or(from, |end| from + end + 1);
         let mut markdown = Markdown::column(self.cells, self.is_plain);
         let mut fences = std::mem::take(&mut self.fences);
@@ -290,6 +290,15 @@ mod tests {
         column.follow(source(&text, false));
         let (rows, before) = column.tail(2);
         assert_eq!((rows, before), (vec!["let x = \"*a*\";".to_owned(); 2], None), "marks in code mean themselves");
+        for joined in ["👨\u{200d}👩\u{200d}👧", "借", "é\u{301}", "\t"] {
+            let mut column = Column::new(30, false);
+            // Cut at every place where a character may be in two.
+            for length in [40_000, 40_001, 40_002, 40_003, 90_000] {
+                let text = joined.repeat(length / joined.len() + 1) + &"x".repeat(length % 7);
+                column.follow(source(&text, false));
+                assert!(column.tail(5).0.iter().all(|row| sanitised(row).width() <= 30));
+            }
+        }
         let line = "x".repeat(10_000_000);
         column.follow(Source { text: &line, generation: 2, is_over: true });
         assert_eq!(column.tail(1).0.len(), 1);
