@@ -99,6 +99,14 @@ fn a_conversation_is_saved_where_it_is_wanted() {
         "could not be written",
     ]);
     assert_eq!(std::fs::read_to_string(&path).expect("saved"), "# a\n\n> one\n\nthe answer\n\n");
+    // No shell looks at it.
+    #[cfg(unix)]
+    {
+        let server = Server::replying(&[&answer("x")]);
+        chat(&Home::with_server(&server, ""), &["-m", "m/x"], "one\n/save ~/nowhere/at/home.md\n")
+            .exits(0)
+            .says(&["saved to /"]);
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ pub use error::{ConfigError, Problem, nearest};
 pub use layers::{Flags, Layers, Source};
 pub use names::{Names, is_name, normalised};
 pub use preset::Preset;
-pub use resolve::{base_url, direct_target, from_environment, path_of, resolve};
+pub use resolve::{base_url, direct_target, from_environment, in_folder, path_of, resolve};
 pub use values::parse_duration;
 
 use crate::{

@@ -18,7 +18,7 @@ use crate::{
         prompt,
         request::HowArgs,
     },
-    config::{Config, Layers},
+    config::{Config, Layers, in_folder},
     conversation::{COMMANDS, Conversation, Effect, Event, Turn},
     engine::Engine,
     render::{notice::duration, stats::money, table::Table},
@@ -121,11 +121,11 @@ impl Driver<'_> {
         match effect {
             Effect::Tell(text) => say(&format!("{text}\n")),
             Effect::Refuse(message, hint) => say(&format!("error: {message}\n  hint: {hint}\n")),
-            Effect::Attach(path) => match prompt::attached(&path) {
+            Effect::Attach(path) => match prompt::attached(&written(&path)) {
                 Ok(part) => return Some(Event::Attached { name: path, part }),
                 Err(error) => drop(error.report()),
             },
-            Effect::Save(path) => save(&path, conversation),
+            Effect::Save(path) => save(&written(&path), conversation),
             Effect::Copy(text) => copy(&text),
             Effect::Pick(exchange) => self.pick(exchange),
             Effect::Stats => say(&stats(conversation)),
@@ -178,6 +178,11 @@ fn stats(conversation: &Conversation) -> String {
         ]);
     }
     if table.is_empty() { "nothing was answered yet\n".to_owned() } else { table.text(None, false) }
+}
+
+/// A path as a person writes it where no shell looks at it: `~` is the home folder. Addresses stay.
+fn written(path: &str) -> String {
+    if path.starts_with("~/") { in_folder(Path::new(""), path).display().to_string() } else { path.to_owned() }
 }
 
 fn copy(text: &str) {

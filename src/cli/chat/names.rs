@@ -2,7 +2,11 @@
 
 use std::path::Path;
 
-use crate::{config::Config, conversation::COMMANDS, term::editor::Choice};
+use crate::{
+    config::{Config, in_folder},
+    conversation::COMMANDS,
+    term::editor::Choice,
+};
 
 /// The choices for what was typed so far.
 pub(super) fn choices(config: &Config) -> impl Fn(&str) -> Vec<Choice> + Send + Sync + use<> {
@@ -42,7 +46,7 @@ fn names(known: &[String], begun: &str, from: usize) -> Vec<Choice> {
 /// What is in the folder; folders end with a slash.
 fn paths(begun: &str, from: usize) -> Vec<Choice> {
     let (folder, name) = begun.rsplit_once('/').map_or(("", begun), |(folder, name)| (&begun[..=folder.len()], name));
-    let entries = std::fs::read_dir(if folder.is_empty() { Path::new(".") } else { Path::new(folder) });
+    let entries = std::fs::read_dir(if folder.is_empty() { ".".into() } else { in_folder(Path::new(""), folder) });
     let mut choices: Vec<Choice> = entries
         .into_iter()
         .flatten()

@@ -168,7 +168,9 @@ impl Resolver {
     }
 }
 
-fn in_folder(folder: &Path, written: &str) -> PathBuf {
+/// Where a path leads that a person wrote, from `folder` on; `~` is the home folder.
+#[must_use]
+pub fn in_folder(folder: &Path, written: &str) -> PathBuf {
     let home = || directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
     match written.strip_prefix("~/").zip(home()) {
         Some((rest, home)) => home.join(rest),

@@ -16,7 +16,7 @@ mod route;
 mod spend;
 
 use endpoint::bare_endpoint;
-pub use endpoint::{base_url, path_of};
+pub use endpoint::{base_url, in_folder, path_of};
 pub(super) use model::params;
 
 use super::{
