@@ -35,7 +35,7 @@ const FAST: &str = "# One question, many answers\n\n\
 const SLOW: &str = "# Thinking first\n\n\
     Also a **scripted mock**: a *slow* one that thought for a while before it said a word. The table below tells \
     how long each took, how much it said and how fast.\n\n\
-    - on a terminal you saw a row for each while it spoke\n\
+    - on a terminal each spoke in a column of its own\n\
     - in a pipe you get whole answers, in order\n";
 const ROUTE: &str = "# Never just failing\n\n\
     The route `chat` asked a **scripted mock** that is down, was told 503, and went on to this one by itself: that is \
