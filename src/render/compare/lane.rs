@@ -14,7 +14,11 @@ use crate::{
         sanitise::{Sanitiser, sanitised},
     },
     engine::{Account, Event, EventKind, LaneOutcome, Progress},
-    render::{kept, notice, report::ReportLane, stats},
+    render::{
+        kept, notice,
+        report::ReportLane,
+        stats::{self, Figures},
+    },
     target::Target,
 };
 
@@ -258,26 +262,32 @@ impl LaneView {
     /// Everything there is to tell of it.
     pub(super) fn report(&self, timeline: Timeline) -> ReportLane {
         let outcome = self.outcome();
-        let target = self.target();
         ReportLane {
-            name: self.name.clone(),
-            model: target.map(|target| target.id.0.clone()),
-            endpoint: target.map(|target| target.endpoint.name.clone()),
-            state: self.state(),
+            figures: self.figures(),
+            endpoint: self.target().map(|target| target.endpoint.name.clone()),
             is_whole: matches!(self.stage(), Stage::Good | Stage::Odd),
             note: self.note(),
             text: self.text(),
             reasoning: sanitised(&self.kept.answer.reasoning),
-            usage: self.usage(),
-            cost: self.cost().map(|(cost, currency)| (cost, currency.to_owned())),
-            ttft: self.ttft(),
             first: outcome.and_then(|outcome| outcome.first),
-            total: outcome.map(|outcome| outcome.total),
-            tokens_per_second: outcome
-                .zip(self.usage())
-                .and_then(|(outcome, usage)| stats::tokens_per_second(&usage, outcome)),
             attempts: outcome.map_or(0, |outcome| outcome.attempts.len()),
             timeline: timeline.ending_with(self.tokens()),
+        }
+    }
+
+    /// How it went, as tables have it.
+    pub(super) fn figures(&self) -> Figures {
+        let (outcome, usage) = (self.outcome(), self.usage());
+        let speed = outcome.zip(usage).and_then(|(outcome, usage)| stats::tokens_per_second(&usage, outcome));
+        Figures {
+            name: self.name.clone(),
+            model: self.target().map(|target| target.id.0.clone()),
+            state: self.state(),
+            ttft: self.ttft(),
+            total: outcome.map(|outcome| outcome.total),
+            usage,
+            tokens_per_second: speed,
+            cost: self.cost().map(|(cost, currency)| (cost, currency.to_owned())),
         }
     }
 

@@ -18,7 +18,7 @@ const LONGEST_NAME: usize = 16;
 
 /// The longest of the run; never nothing.
 fn longest(report: &Report) -> f64 {
-    let ends = report.lanes.iter().filter_map(|lane| lane.total);
+    let ends = report.lanes.iter().filter_map(|lane| lane.figures.total);
     let points = report.lanes.iter().flat_map(|lane| lane.timeline.points().map(|(at, _)| at));
     ends.chain(points).max().unwrap_or_default().as_secs_f64().max(0.001)
 }
@@ -42,9 +42,9 @@ pub(super) fn bars(report: &Report) -> String {
             "<text class=n x=\"{:.1}\" y=\"{:.1}\">{}</text>",
             LEFT - 8.0,
             y + 12.0,
-            name(index, &lane.name)
+            name(index, &lane.figures.name)
         );
-        let total = lane.total.unwrap_or_default();
+        let total = lane.figures.total.unwrap_or_default();
         let first = lane.first.unwrap_or(total).min(total);
         let _ = write!(
             out,
@@ -54,7 +54,7 @@ pub(super) fn bars(report: &Report) -> String {
             x(first),
             (x(total) - x(first)).max(0.0),
         );
-        let told = match lane.ttft {
+        let told = match lane.figures.ttft {
             Some(ttft) => format!("{} / {}", duration(ttft), duration(total)),
             None => duration(total),
         };

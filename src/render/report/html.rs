@@ -8,8 +8,11 @@ use std::fmt::Write as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd, html::push_html};
 
-use super::{Report, ReportLane, chart, markdown::row};
-use crate::render::difference;
+use super::{Report, ReportLane, chart};
+use crate::render::{
+    difference,
+    stats::{COLUMNS, is_figure},
+};
 
 const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
@@ -28,7 +31,7 @@ pub(super) fn page(report: &Report) -> String {
     head(report, &mut out);
     table(report, &mut out);
     common(report, &mut out);
-    if report.lanes.iter().any(|lane| lane.total.is_some()) {
+    if report.lanes.iter().any(|lane| lane.figures.total.is_some()) {
         let _ = write!(
             out,
             "<div class=\"charts\">\n<figure>{}<figcaption>Time</figcaption></figure>\n\
@@ -68,7 +71,7 @@ fn head(report: &Report, out: &mut String) {
 
 /// The class that paints a state.
 fn class(lane: &ReportLane) -> &'static str {
-    match (lane.is_whole, lane.state.as_str()) {
+    match (lane.is_whole, lane.figures.state.as_str()) {
         (true, "ok") => "good",
         (true, _) => "odd",
         (false, _) => "bad",
@@ -76,27 +79,18 @@ fn class(lane: &ReportLane) -> &'static str {
 }
 
 fn table(report: &Report, out: &mut String) {
-    const HEADS: [(&str, bool); 8] = [
-        ("#", true),
-        ("model", false),
-        ("state", false),
-        ("TTFT", true),
-        ("total", true),
-        ("in / out", true),
-        ("tok/s", true),
-        ("cost", true),
-    ];
     out.push_str("<div class=\"scroll\"><table class=\"figures\"><thead><tr>");
-    for (name, right) in HEADS {
-        let class = if right { " class=\"r\"" } else { "" };
+    for name in COLUMNS {
+        let class = if is_figure(name) { " class=\"r\"" } else { "" };
+        let name = name.trim_start_matches('>');
         let _ = write!(out, "<th{class}><button type=\"button\">{name}</button></th>");
     }
     out.push_str("</tr></thead><tbody>\n");
     for (index, lane) in report.lanes.iter().enumerate() {
-        let [name, state, ttft, total, tokens, speed, cost] = row(lane).map(|cell| escaped(&cell));
+        let [name, state, ttft, total, tokens, speed, cost] = lane.figures.cells().map(|cell| escaped(&cell));
         let number = |value: Option<f64>| value.map(|value| value.to_string()).unwrap_or_default();
         #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-        let output = lane.usage.and_then(|usage| usage.output).map(|output| output as f64);
+        let output = lane.figures.usage.and_then(|usage| usage.output).map(|output| output as f64);
         let _ = write!(
             out,
             "<tr><td class=\"r\">{}</td><td>{name}</td><td class=\"{}\">{state}</td>",
@@ -104,11 +98,11 @@ fn table(report: &Report, out: &mut String) {
             class(lane)
         );
         let sorted = [
-            (ttft, lane.ttft.map(|time| time.as_secs_f64())),
-            (total, lane.total.map(|time| time.as_secs_f64())),
+            (ttft, lane.figures.ttft.map(|time| time.as_secs_f64())),
+            (total, lane.figures.total.map(|time| time.as_secs_f64())),
             (tokens, output),
-            (speed, lane.tokens_per_second),
-            (cost, lane.cost.as_ref().map(|(cost, _)| *cost)),
+            (speed, lane.figures.tokens_per_second),
+            (cost, lane.figures.cost.as_ref().map(|(cost, _)| *cost)),
         ];
         for (shown, value) in sorted {
             let _ = write!(out, "<td class=\"r\" data-v=\"{}\">{shown}</td>", number(value));
@@ -116,14 +110,14 @@ fn table(report: &Report, out: &mut String) {
         out.push_str("</tr>\n");
     }
     out.push_str("</tbody></table></div>\n");
-    if report.lanes.iter().any(|lane| lane.usage.is_some_and(|usage| usage.estimated)) {
+    if report.lanes.iter().any(|lane| lane.figures.is_estimated()) {
         out.push_str("<p class=\"meta\">* estimated</p>\n");
     }
 }
 
 /// What the answers have in common.
 fn common(report: &Report, out: &mut String) {
-    let names: Vec<String> = report.lanes.iter().map(|lane| lane.name.clone()).collect();
+    let names: Vec<String> = report.lanes.iter().map(|lane| lane.figures.name.clone()).collect();
     if let Some(vote) = &report.vote {
         let _ = writeln!(out, "<pre class=\"plain\">{}</pre>", escaped(&difference::vote(&names, vote)));
     }
@@ -137,9 +131,9 @@ fn answer(index: usize, lane: &ReportLane, out: &mut String) {
         out,
         "<article>\n<header><h2>{} {}</h2><span class=\"{}\">{}</span></header>\n",
         index + 1,
-        escaped(&lane.name),
+        escaped(&lane.figures.name),
         class(lane),
-        escaped(&lane.state)
+        escaped(&lane.figures.state)
     );
     if !lane.reasoning.trim().is_empty() {
         let thought = escaped(lane.reasoning.trim());

@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 
-use super::{Report, ReportLane};
+use super::Report;
 use crate::{
     chat::sanitise::one_line,
-    render::{difference, notice::duration, stats::money},
+    render::{
+        difference,
+        stats::{COLUMNS, is_figure},
+    },
 };
 
 pub(super) fn page(report: &Report) -> String {
@@ -16,16 +19,16 @@ pub(super) fn page(report: &Report) -> String {
     for line in report.prompt.lines() {
         let _ = writeln!(out, "> {line}");
     }
-    out.push_str("\n| # | model | state | TTFT | total | in / out | tok/s | cost |\n");
-    out.push_str("|--:|---|---|--:|--:|--:|--:|--:|\n");
+    let (names, lines) = (COLUMNS.map(|name| name.trim_start_matches('>')), COLUMNS.map(line));
+    let _ = writeln!(out, "\n| {} |\n|{}|", names.join(" | "), lines.join("|"));
     for (index, lane) in report.lanes.iter().enumerate() {
-        let cells = row(lane).map(|cell| cell.replace('|', "\\|"));
+        let cells = lane.figures.cells().map(|cell| cell.replace('|', "\\|"));
         let _ = writeln!(out, "| {} | {} |", index + 1, cells.join(" | "));
     }
-    if report.lanes.iter().any(|lane| lane.usage.is_some_and(|usage| usage.estimated)) {
+    if report.lanes.iter().any(|lane| lane.figures.is_estimated()) {
         out.push_str("\n\\* estimated\n");
     }
-    let names: Vec<String> = report.lanes.iter().map(|lane| lane.name.clone()).collect();
+    let names: Vec<String> = report.lanes.iter().map(|lane| lane.figures.name.clone()).collect();
     if let Some(vote) = &report.vote {
         let _ = write!(out, "\n```\n{}```\n", difference::vote(&names, vote));
     }
@@ -33,7 +36,7 @@ pub(super) fn page(report: &Report) -> String {
         let _ = write!(out, "\n```\n{}```\n", difference::difference(&names, known));
     }
     for (index, lane) in report.lanes.iter().enumerate() {
-        let _ = write!(out, "\n## {} {} ({})\n\n", index + 1, lane.name, lane.state);
+        let _ = write!(out, "\n## {} {} ({})\n\n", index + 1, lane.figures.name, lane.figures.state);
         if !lane.text.trim().is_empty() {
             let _ = writeln!(out, "{}", lane.text.trim_end());
         }
@@ -44,25 +47,7 @@ pub(super) fn page(report: &Report) -> String {
     out
 }
 
-/// The figures of one answer, as the table has them.
-pub(super) fn row(lane: &ReportLane) -> [String; 7] {
-    let figure = |count: Option<u64>| count.map_or_else(|| "?".to_owned(), |count| count.to_string());
-    let name = match &lane.model {
-        Some(model) if *model != lane.name => format!("{} ({model})", lane.name),
-        _ => lane.name.clone(),
-    };
-    let tokens = lane.usage.map(|usage| {
-        let star = if usage.estimated { "*" } else { "" };
-        format!("{} / {}{star}", figure(usage.input), figure(usage.output))
-    });
-    let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
-    [
-        name,
-        lane.state.clone(),
-        or_none(lane.ttft.map(duration)),
-        or_none(lane.total.map(duration)),
-        or_none(tokens),
-        or_none(lane.tokens_per_second.map(|speed| format!("{speed:.0}"))),
-        or_none(lane.cost.as_ref().map(|(cost, currency)| money(*cost, currency))),
-    ]
+/// What stands below a column's name, and says on which side its cells stand.
+fn line(column: &str) -> &'static str {
+    if is_figure(column) { "--:" } else { "---" }
 }

@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 use super::{compare::Timeline, difference};
 use crate::{
     analysis::{Difference, Vote},
-    chat::Usage,
+    render::stats::Figures,
 };
 
 /// Everything that is told of a run.
@@ -42,14 +42,10 @@ pub struct Report {
 /// One answer.
 #[derive(Clone, Debug, Default)]
 pub struct ReportLane {
-    /// What it was asked for as.
-    pub name: String,
-    /// The model that answered.
-    pub model: Option<String>,
+    /// How it went.
+    pub figures: Figures,
     /// Its endpoint.
     pub endpoint: Option<String>,
-    /// `ok`, or what went wrong, in a word.
-    pub state: String,
     /// The answer is whole.
     pub is_whole: bool,
     /// What there is to say about how it ended.
@@ -58,18 +54,8 @@ pub struct ReportLane {
     pub text: String,
     /// What was thought.
     pub reasoning: String,
-    /// Its tokens.
-    pub usage: Option<Usage>,
-    /// What it cost.
-    pub cost: Option<(f64, String)>,
-    /// To the first token, from sending the request that was answered.
-    pub ttft: Option<Duration>,
-    /// The same from the start: as the person felt it.
+    /// To the first token, from the start: as the person felt it.
     pub first: Option<Duration>,
-    /// In all.
-    pub total: Option<Duration>,
-    /// After the first token.
-    pub tokens_per_second: Option<f64>,
     /// Requests that were sent.
     pub attempts: usize,
     /// How it grew.
@@ -97,16 +83,16 @@ fn milliseconds(time: Duration) -> f64 {
 
 fn document(report: &Report) -> String {
     let lanes = report.lanes.iter().map(|lane| {
-        let usage = lane.usage.map(|usage| {
+        let usage = lane.figures.usage.map(|usage| {
             json!({"input": usage.input, "output": usage.output, "cached": usage.cached, "reasoning": usage.reasoning,
                    "estimated": usage.estimated})
         });
         json!({
-            "name": lane.name, "model": lane.model, "endpoint": lane.endpoint, "state": lane.state,
+            "name": lane.figures.name, "model": lane.figures.model, "endpoint": lane.endpoint, "state": lane.figures.state,
             "whole": lane.is_whole, "note": lane.note, "content": lane.text, "reasoning": lane.reasoning, "usage": usage,
-            "cost": lane.cost.as_ref().map(|(cost, _)| cost), "currency": lane.cost.as_ref().map(|(_, currency)| currency),
-            "ttft_ms": lane.ttft.map(milliseconds), "total_ms": lane.total.map(milliseconds),
-            "tokens_per_second": lane.tokens_per_second, "attempts": lane.attempts,
+            "cost": lane.figures.cost.as_ref().map(|(cost, _)| cost), "currency": lane.figures.cost.as_ref().map(|(_, currency)| currency),
+            "ttft_ms": lane.figures.ttft.map(milliseconds), "total_ms": lane.figures.total.map(milliseconds),
+            "tokens_per_second": lane.figures.tokens_per_second, "attempts": lane.attempts,
             "timeline": lane.timeline.points().map(|(at, tokens)| json!([milliseconds(at), tokens])).collect::<Vec<_>>(),
         })
     });
@@ -131,18 +117,18 @@ fn csv(report: &Report) -> String {
             |time: Option<Duration>| time.map(|time| format!("{:.3}", time.as_secs_f64() * 1e3)).unwrap_or_default();
         let fields = [
             (index + 1).to_string(),
-            lane.name.clone(),
-            lane.model.clone().unwrap_or_default(),
+            lane.figures.name.clone(),
+            lane.figures.model.clone().unwrap_or_default(),
             lane.endpoint.clone().unwrap_or_default(),
-            lane.state.clone(),
-            time(lane.ttft),
-            time(lane.total),
-            figure(lane.usage.and_then(|usage| usage.input)),
-            figure(lane.usage.and_then(|usage| usage.output)),
-            lane.usage.map(|usage| usage.estimated.to_string()).unwrap_or_default(),
-            lane.tokens_per_second.map(|speed| format!("{speed:.1}")).unwrap_or_default(),
-            lane.cost.as_ref().map(|(cost, _)| format!("{cost:.6}")).unwrap_or_default(),
-            lane.cost.as_ref().map(|(_, currency)| currency.clone()).unwrap_or_default(),
+            lane.figures.state.clone(),
+            time(lane.figures.ttft),
+            time(lane.figures.total),
+            figure(lane.figures.usage.and_then(|usage| usage.input)),
+            figure(lane.figures.usage.and_then(|usage| usage.output)),
+            lane.figures.usage.map(|usage| usage.estimated.to_string()).unwrap_or_default(),
+            lane.figures.tokens_per_second.map(|speed| format!("{speed:.1}")).unwrap_or_default(),
+            lane.figures.cost.as_ref().map(|(cost, _)| format!("{cost:.6}")).unwrap_or_default(),
+            lane.figures.cost.as_ref().map(|(_, currency)| currency.clone()).unwrap_or_default(),
             lane.attempts.to_string(),
             lane.text.clone(),
         ];

@@ -1,6 +1,7 @@
 //! Reports as text: what stands in them, and what text of models cannot do there.
 
 use super::*;
+use crate::chat::Usage;
 
 const HOSTILE: &str = "Look: <script>alert(1)</script> **bold** <img src=x onerror=alert(2)> [a](javascript:alert(3)) [b](<https://h/\" onclick=\"x>) \
     ![p](http://h/p.png)\n\n<iframe src=\"http://h\"></iframe>\n\n```html\n</code></pre><script>alert(4)</script>\n```\n\n\
@@ -11,18 +12,20 @@ fn lane(name: &str, text: &str) -> ReportLane {
     timeline.note(Duration::from_millis(100), 1);
     timeline.note(Duration::from_millis(900), 20);
     ReportLane {
-        name: name.into(),
-        model: Some("m/x".into()),
+        figures: Figures {
+            name: name.into(),
+            model: Some("m/x".into()),
+            state: "ok".into(),
+            ttft: Some(Duration::from_millis(100)),
+            total: Some(Duration::from_millis(900)),
+            usage: Some(Usage { input: Some(3), output: Some(20), ..Usage::default() }),
+            tokens_per_second: Some(23.75),
+            cost: Some((0.5, "USD".into())),
+        },
         endpoint: Some("m".into()),
-        state: "ok".into(),
         is_whole: true,
         text: text.into(),
-        usage: Some(Usage { input: Some(3), output: Some(20), ..Usage::default() }),
-        cost: Some((0.5, "USD".into())),
-        ttft: Some(Duration::from_millis(100)),
         first: Some(Duration::from_millis(100)),
-        total: Some(Duration::from_millis(900)),
-        tokens_per_second: Some(23.75),
         attempts: 1,
         timeline,
         ..ReportLane::default()
@@ -31,7 +34,8 @@ fn lane(name: &str, text: &str) -> ReportLane {
 
 fn failed(name: &str) -> ReportLane {
     let note = Some("error: <b>no</b>, \"never\"".into());
-    ReportLane { name: name.into(), state: "ERR rate".into(), note, attempts: 2, ..ReportLane::default() }
+    let figures = Figures { name: name.into(), state: "ERR rate".into(), ..Figures::default() };
+    ReportLane { figures, note, attempts: 2, ..ReportLane::default() }
 }
 
 fn report_of(lanes: Vec<ReportLane>) -> Report {
