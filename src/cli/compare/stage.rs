@@ -2,12 +2,12 @@
 //!
 //! Owns the hand-over between them: the network's thread applies what happens to the view as it happens, and what a person
 //! wishes to the lanes; this one writes and draws what has come of it. Nobody waits for the screen: a reader that is slow
-//! slows neither a lane nor a clock.
+//! slows neither a lane nor a clock. While rows are laid out, what happens is put by, and applied right after.
 
 use std::{
     io,
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, MutexGuard,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
@@ -62,6 +62,8 @@ pub(crate) struct Stage<'a> {
 /// What the two threads share.
 struct Shared {
     show: Mutex<Show>,
+    /// What happened while the other thread had the view, in its order. Whoever locks both locks the view first.
+    put_by: Mutex<Vec<Event>>,
     /// Nobody wants the rest.
     enough: Notify,
 }
@@ -97,7 +99,7 @@ impl Stage<'_> {
         let mut output = Output::default();
         view.begin(&mut output);
         let show = Show { view, output, over: None, suspended: false };
-        let shared = Shared { show: Mutex::new(show), enough: Notify::new() };
+        let shared = Shared::new(show);
         let (wake, woken) = sync_channel(1);
         let (watched, listened) = (live.is_some(), modes.clone());
         let (written, worked, keeper) = thread::scope(|scope| {
@@ -124,6 +126,8 @@ impl Stage<'_> {
             modes.leave();
         }
         let closed = keeper.map(Keeper::close).unwrap_or_default();
+        // Where writing failed, something may still be put by.
+        shared.with(|_| ());
         let Show { view, over, .. } = shared.show.into_inner().expect("a panic there was passed on");
         let whole = Exit::of_lanes(view.outcomes());
         let exit = if over == Some(Over::Interrupted) { Exit::Interrupted } else { whole };
@@ -157,8 +161,34 @@ impl Staged {
 }
 
 impl Shared {
+    fn new(show: Show) -> Self {
+        Self { show: Mutex::new(show), put_by: Mutex::default(), enough: Notify::new() }
+    }
+
+    /// Acts on a view that knows all that has happened.
     fn with<T>(&self, act: impl FnOnce(&mut Show) -> T) -> T {
-        act(&mut self.show.lock().expect("no code panics while it holds this lock"))
+        let mut show = self.show.lock().expect("no code panics while it holds this lock");
+        self.apply(&mut show);
+        act(&mut show)
+    }
+
+    /// Applies `event` to the view, at once or as soon as it is free.
+    fn event(&self, event: Event) {
+        self.waiting().push(event);
+        if let Ok(mut show) = self.show.try_lock() {
+            self.apply(&mut show);
+        }
+    }
+
+    fn apply(&self, show: &mut Show) {
+        let events = std::mem::take(&mut *self.waiting());
+        for event in &events {
+            show.view.event(event, &mut show.output);
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.put_by.lock().expect("no code panics while it holds this lock")
     }
 }
 
@@ -203,10 +233,10 @@ impl Network<'_> {
             };
             match woken {
                 Woken::Event(event) => {
-                    self.shared.with(|show| show.view.event(&event, &mut show.output));
                     if let Some(keeper) = &mut self.keeper {
                         keeper.event(&event);
                     }
+                    self.shared.event(*event);
                 }
                 Woken::Key(key) => match self.shared.with(|show| show.view.key(key)) {
                     Some(Wish::Stop(lane)) => run.stop(lane),
@@ -319,5 +349,49 @@ fn screen(
             _ => TICK,
         };
         done = woken.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        chat::{Delta, DeltaKind},
+        engine::EventKind,
+        render::{
+            Format, Look,
+            compare::{Settings, View},
+        },
+    };
+
+    fn says(lane: usize, text: &str) -> Event {
+        let delta = Delta { choice: 0, kind: DeltaKind::Text(text.into()) };
+        Event { lane, at: Instant::now(), kind: EventKind::Deltas(vec![delta]) }
+    }
+
+    #[test]
+    fn what_happens_while_rows_are_laid_out_waits_for_nobody_and_keeps_its_order() {
+        let settings = Settings {
+            format: Format::Text,
+            view: View::Tagged,
+            look: Look::default(),
+            drawn: false,
+            rendered: false,
+            verbose: false,
+            prompt_tokens: 0,
+            whole: false,
+            wrapped: false,
+        };
+        let view = CompareView::new(settings, ["a", "b"].into_iter(), Instant::now());
+        let shared = Shared::new(Show { view, output: Output::default(), over: None, suspended: false });
+        let laid_out = shared.show.lock().expect("free");
+        // This would wait for ever if it waited at all.
+        for (lane, text) in [(0, "one\n"), (1, "two\n"), (0, "three\n")] {
+            shared.event(says(lane, text));
+        }
+        drop(laid_out);
+        shared.event(says(1, "four\n"));
+        let out = shared.with(|show| std::mem::take(show.output.out()));
+        assert_eq!(out, "a| one\nb| two\na| three\nb| four\n");
     }
 }
