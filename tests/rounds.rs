@@ -11,13 +11,17 @@ fn home(a: &Server, b: &Server) -> Home {
 }
 
 fn home_of(models: &[(&str, &Server)]) -> Home {
+    Home::with_config(&config_of(models))
+}
+
+fn config_of(models: &[(&str, &Server)]) -> String {
     let entry = |(name, server): &(&str, &Server)| {
         format!(
             "[endpoints.{name}e]\nbase_url = \"{}\"\n[models.{name}]\nendpoint = \"{name}e\"\nmodel = \"m\"\n",
             server.url()
         )
     };
-    Home::with_config(&models.iter().map(entry).collect::<String>())
+    models.iter().map(entry).collect()
 }
 
 /// What the last request to `server` said, one text after the other.
@@ -56,6 +60,24 @@ fn each_model_sees_its_own_answers_or_all_the_picked_one() {
     home.run(&["history", "show", "1.9@1"]).exits(2).says(&["no round 9"]);
     let page = home.run(&["history", "show", "1"]).exits(0).out;
     assert!(page.contains("## 1.2@2: b (picked)\n\nb2") && page.matches("> two").count() == 1, "{page}");
+}
+
+#[test]
+fn the_config_says_what_is_usual_and_the_flag_goes_before_it() {
+    let a = Server::replying(&[&answer("a1"), &answer("a2"), &answer("a3")]);
+    let b = Server::replying(&[&answer("b1"), &answer("b2"), &answer("b3")]);
+    let models = config_of(&[("a", &a), ("b", &b)]);
+    let home = Home::with_config(&format!("context = \"shared\"\n{models}"));
+    home.run(&["compare", "-m", "a,b", "one"]).exits(0);
+    home.run(&["compare", "--continue", "x"]).exits(2).says(&["no answer of conversation 1", "--context separate"]);
+    home.run(&["pick", "@2"]).exits(0);
+    home.run(&["compare", "--continue", "two"]).exits(0);
+    assert_eq!((said(&a), said(&b)), (list(&["one", "b1", "two"]), list(&["one", "b1", "two"])));
+    home.run(&["compare", "--continue", "--context", "separate", "three"]).exits(0);
+    assert_eq!((&said(&a)[3], &said(&b)[3]), (&"a2".to_owned(), &"b2".to_owned()));
+    home.run(&["compare", "--continue", "--context", "both", "x"]).exits(2).says(&["separate, shared"]);
+    home.write_config(&format!("context = \"both\"\n{models}"));
+    home.run(&["compare", "--continue", "x"]).exits(3).says(&["context cannot be `both`", "separate, shared"]);
 }
 
 fn list(words: &[&str]) -> Vec<String> {

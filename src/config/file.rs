@@ -17,6 +17,8 @@ pub struct ConfigFile {
     pub default: Option<At<String>>,
     /// What a bare `compare` uses: a set.
     pub compare: Option<At<String>>,
+    /// What each model sees of the rounds before when a comparison goes on: `separate` or `shared`.
+    pub context: Option<At<String>>,
     /// Services, by name.
     pub endpoints: Table<EndpointEntry>,
     /// Models, by name.

@@ -42,6 +42,8 @@ pub struct Config {
     pub default: Option<String>,
     /// What a bare `compare` uses.
     pub compare: Option<String>,
+    /// What each model sees when a comparison goes on.
+    pub context: RoundContext,
     /// The endpoints, in the file's order.
     pub endpoints: Vec<Arc<Endpoint>>,
     /// The models, in the file's order.
@@ -58,6 +60,27 @@ pub struct Config {
     pub history: History,
     /// What is not wrong but should be known.
     pub warnings: Vec<String>,
+}
+
+/// What each model sees of the rounds before, when a comparison goes on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RoundContext {
+    /// Its own answers.
+    #[default]
+    Separate,
+    /// The answer that was picked.
+    Shared,
+}
+
+impl RoundContext {
+    /// Each with its name.
+    pub const NAMES: [(&'static str, Self); 2] = [("separate", Self::Separate), ("shared", Self::Shared)];
+
+    /// Its name in the config and on the command line.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        Self::NAMES.into_iter().find(|(_, context)| *context == self).map_or("", |(name, _)| name)
+    }
 }
 
 /// Whether prompts and answers are kept.

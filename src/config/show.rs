@@ -5,11 +5,11 @@
 
 use std::fmt::Write as _;
 
-use super::{Config, Layers, Preset};
+use super::{Config, Layers, Preset, RoundContext, Route};
 use crate::{
     chat::Params,
     endpoint::{Endpoint, Timeouts},
-    route::OnCut,
+    route::{OnCut, strategy::Strategy},
     secret::masked_url,
     target::Target,
 };
@@ -40,6 +40,12 @@ pub fn shown(config: &Config, layers: &Layers) -> String {
     if let Some(compare) = &config.compare {
         line("compare", quoted(compare), &"config file");
     }
+    let stated = |is_default: bool| if is_default { "default" } else { "config file" };
+    line("context", quoted(config.context.as_str()), &stated(config.context == RoundContext::default()));
+    line("history", config.history.on.to_string(), &stated(config.history.on));
+    if let Some(days) = config.history.days {
+        line("history_days", days.to_string(), &"config file");
+    }
     for endpoint in &config.endpoints {
         out.push_str(&endpoint_text(endpoint));
     }
@@ -47,20 +53,7 @@ pub fn shown(config: &Config, layers: &Layers) -> String {
         out.push_str(&model_text(model));
     }
     for route in &config.routes {
-        let models: Vec<_> = route.models.iter().map(|model| quoted(&model.id.0)).collect();
-        let _ =
-            writeln!(out, "\n[routes.{}]\nstrategy = \"priority\"\nmodels = [{}]", key(&route.name), models.join(", "));
-        if let Some(on_cut) = route.on_cut {
-            let word = match on_cut {
-                OnCut::Error => "error",
-                OnCut::Restart => "restart",
-                OnCut::Buffer => "buffer",
-            };
-            let _ = writeln!(out, "on_cut = \"{word}\"");
-        }
-        if route.filter_goes_on {
-            out.push_str("on_filter = \"next\"\n");
-        }
+        out.push_str(&route_text(route));
     }
     if !config.sets.is_empty() {
         out.push_str("\n[sets]\n");
@@ -154,6 +147,36 @@ fn model_text(model: &Target) -> String {
     out
 }
 
+fn route_text(route: &Route) -> String {
+    let policy = &route.policy;
+    let weighted = policy.strategy == Strategy::Weighted;
+    let models = route.models.iter().zip(&policy.weights).map(|(model, weight)| match quoted(&model.id.0) {
+        name if weighted => format!("{{ name = {name}, weight = {weight} }}"),
+        name => name,
+    });
+    let models = models.collect::<Vec<_>>().join(", ");
+    let mut out =
+        format!("\n[routes.{}]\nstrategy = \"{}\"\nmodels = [{models}]\n", key(&route.name), policy.strategy.as_str());
+    if policy.sticky {
+        out.push_str("sticky = true\n");
+    }
+    if let Some(after) = policy.hedge_after {
+        let _ = writeln!(out, "hedge_after = \"{after:?}\"");
+    }
+    if let Some(on_cut) = route.on_cut {
+        let word = match on_cut {
+            OnCut::Error => "error",
+            OnCut::Restart => "restart",
+            OnCut::Buffer => "buffer",
+        };
+        let _ = writeln!(out, "on_cut = \"{word}\"");
+    }
+    if route.filter_goes_on {
+        out.push_str("on_filter = \"next\"\n");
+    }
+    out
+}
+
 fn params_text(params: &Params) -> String {
     let mut set = Vec::new();
     let mut put = |name: &str, value: Option<String>| set.extend(value.map(|value| format!("{name} = {value}")));
@@ -217,5 +240,34 @@ proxy = "http://me:proxy-secret@p:1"
             assert!(!shown.contains(secret), "{secret} in\n{shown}");
         }
         assert!(shown.contains("environment variable A_KEY") && shown.contains("header x-token"), "{shown}");
+    }
+
+    #[test]
+    fn a_route_is_shown_as_it_chooses() {
+        let text = r#"
+context = "shared"
+[endpoints.e]
+base_url = "http://h/v1"
+[routes.r]
+strategy = "weighted"
+models = [{ name = "e/a", weight = 3 }, "e/b"]
+sticky = true
+hedge_after = "2s"
+on_cut = "restart"
+on_filter = "next"
+"#;
+        let config = super::super::resolve(text, Path::new("c.toml")).expect("good");
+        let layers = Layers::new(&Environment::default(), &Flags::default()).expect("fine");
+        let shown = shown(&config, &layers);
+        assert!(shown.contains("context = \"shared\"  # config file"), "{shown}");
+        // What is shown of a route says the same when it is read.
+        let route = shown.find("[routes.r]").expect("it is shown");
+        let again = format!("[endpoints.e]\nbase_url = \"http://h/v1\"\n{}", &shown[route..]);
+        let again = super::super::resolve(&again, Path::new("d.toml")).expect("good");
+        let facts = |config: &Config| {
+            let route = &config.routes[0];
+            (route.policy.clone(), route.on_cut, route.filter_goes_on)
+        };
+        assert_eq!(facts(&again), facts(&config));
     }
 }

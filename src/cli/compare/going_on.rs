@@ -4,28 +4,17 @@
 
 use std::sync::Arc;
 
-use clap::ValueEnum;
-
 use crate::{
     chat::Call,
     cli::{
         CliError, Context,
         thread::{Conversation, Place, Thread},
     },
-    config::Config,
+    config::{Config, RoundContext},
     plan::{self, Lane},
     route::OnCut,
     store::record::{Exchange, GoesOn},
 };
-
-/// What each model sees of the rounds before.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(super) enum ContextArg {
-    /// Its own answers
-    Separate,
-    /// The picked answer
-    Shared,
-}
 
 /// A conversation that goes on with several models.
 pub(super) struct Going {
@@ -37,8 +26,13 @@ pub(super) struct Going {
 }
 
 impl Going {
-    /// The one at `place`. An answer that is named is seen by all, and so is the only one there is.
-    pub(super) fn find(context: &Context, place: &str, whose: Option<ContextArg>) -> Result<Self, CliError> {
+    /// The one at `place`. An answer that is named is seen by all, and so is the only one there is. What the flag says goes
+    /// before what is `usual`.
+    pub(super) fn find(
+        context: &Context,
+        place: &str,
+        (flag, usual): (Option<RoundContext>, RoundContext),
+    ) -> Result<Self, CliError> {
         let place: Place = place.parse()?;
         let conversation = Conversation::get(context, place)?;
         let answer = conversation.answer(place)?.cloned();
@@ -47,22 +41,25 @@ impl Going {
             None => conversation.round(place)?.to_vec(),
         };
         let named = place.number.is_some();
-        let shared = match whose {
-            Some(ContextArg::Separate) if named => {
-                return Err(CliError::usage(
-                    "an answer that is named is what all models go on with",
-                    "leave out --context separate, or what stands behind @",
-                ));
-            }
-            Some(ContextArg::Shared) if answer.is_none() => {
+        if named && flag == Some(RoundContext::Separate) {
+            return Err(CliError::usage(
+                "an answer that is named is what all models go on with",
+                "leave out --context separate, or what stands behind @",
+            ));
+        }
+        let is_only = round.len() == 1 && flag.is_none();
+        let shared = match flag.unwrap_or(usual) {
+            RoundContext::Separate => answer.filter(|_| named || is_only),
+            RoundContext::Shared if answer.is_none() => {
                 return Err(CliError::usage(
                     format!("no answer of conversation {} was picked", conversation.number()),
-                    format!("pick one: mmchat pick {}; or name it after --continue", round[0].place()),
+                    format!(
+                        "pick one: mmchat pick {}; name it after --continue; or say --context separate",
+                        round[0].place()
+                    ),
                 ));
             }
-            Some(ContextArg::Separate) => None,
-            Some(ContextArg::Shared) => answer,
-            None => answer.filter(|_| named || round.len() == 1),
+            RoundContext::Shared => answer,
         };
         Ok(Self { conversation, round, shared })
     }

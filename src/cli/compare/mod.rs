@@ -10,7 +10,7 @@ mod going_on;
 mod stage;
 
 use extras::{Asked, ExtraArgs};
-use going_on::{ContextArg, Going};
+use going_on::Going;
 pub(super) use stage::Stage;
 
 use super::{
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     chat::{Call, ChatRequest},
-    config::{Config, Layers, Preset},
+    config::{Config, Layers, Preset, RoundContext},
     plan::{AT_ONCE, Lane, Plan, Selection},
     render::{
         Format, Look,
@@ -81,8 +81,8 @@ pub(super) struct CompareArgs {
     #[arg(long = "continue", value_name = "ID", num_args = 0..=1, require_equals = true, default_missing_value = LAST)]
     goes_on: Option<String>,
     /// What each model sees of what came before: its own answers, or the one that was picked
-    #[arg(long, value_enum, value_name = "WHOSE")]
-    context: Option<ContextArg>,
+    #[arg(long, value_name = "WHOSE", value_parser = RoundContext::NAMES.map(|(name, _)| name))]
+    context: Option<String>,
     #[command(flatten)]
     extras: ExtraArgs,
     #[command(flatten)]
@@ -97,7 +97,7 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
     let shown = Shown::new(context, &layers, args.request.how(), &args.view)?.with(&args.extras);
     let preset = args.request.preset(context, &config, &layers)?;
     let going = match &args.goes_on {
-        Some(place) => Some(Going::find(context, place, args.context)?),
+        Some(place) => Some(Going::find(context, place, (args.context(), config.context))?),
         None if args.context.is_some() => {
             return Err(CliError::usage("--context is about a comparison that goes on", "add --continue"));
         }
@@ -264,6 +264,12 @@ impl Comparison<'_> {
 }
 
 impl CompareArgs {
+    /// What `--context` says.
+    fn context(&self) -> Option<RoundContext> {
+        let wanted = self.context.as_deref()?;
+        RoundContext::NAMES.into_iter().find(|(name, _)| *name == wanted).map(|(_, context)| context)
+    }
+
     /// Whom the flags choose; without a choice the preset's model.
     fn selection(&self, preset: Option<&Preset>) -> Selection {
         let chosen =

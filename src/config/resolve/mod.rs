@@ -20,7 +20,7 @@ pub use endpoint::{base_url, in_folder, path_of};
 pub(super) use model::params;
 
 use super::{
-    Config, ConfigError, Preset, Problem, Set,
+    Config, ConfigError, Preset, Problem, RoundContext, Set,
     error::SourceFile,
     file::ConfigFile,
     names::{forbidden, normalised},
@@ -162,6 +162,9 @@ impl Resolver {
         self.spend(&file.spend);
         self.history(file);
         self.config.default = file.default.as_ref().map(|name| self.askable(name, "`default`"));
+        let context = file.context.as_ref();
+        self.config.context =
+            context.and_then(|word| self.one_of("context", word, &RoundContext::NAMES)).unwrap_or_default();
         self.config.compare = file.compare.as_ref().map(|name| self.comparable(name));
     }
 
