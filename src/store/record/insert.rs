@@ -47,8 +47,10 @@ impl Database {
     /// Writes one call, and what was said in it where that is kept: the calls of one run have one `place`.
     pub fn insert(&mut self, call: &CallRecord, place: &mut RunPlace) -> Result<(), RecordError> {
         let written = self.writing(|transaction| write(transaction, call, place))?;
-        if let Some(written) = written {
-            place.settle(written, call.lane);
+        match written {
+            Some(written) => place.settle(written, call.lane),
+            None if call.said.is_some() => place.forget(),
+            None => {}
         }
         Ok(())
     }
@@ -86,7 +88,10 @@ fn write(
     let id = write_call(transaction, call)?;
     write_attempts(transaction, id, call)?;
     write_hours(transaction, call)?;
-    call.said.as_ref().map(|said| place::write(transaction, id, (call, said), place)).transpose()
+    match &call.said {
+        Some(said) => place::write(transaction, id, (call, said), place),
+        None => Ok(None),
+    }
 }
 
 pub(super) fn class_of(call: &CallRecord) -> Option<ErrorClass> {

@@ -1,7 +1,8 @@
 //! Where in the record an answer belongs: in which conversation, in which of its rounds, in which lane.
 //!
 //! Owns what a run goes on with, and that two runs which go on with the same at once do not get into each other's way: the
-//! first has the next round, the other a conversation of its own, with what came before. Refuses what is read of it.
+//! first has the next round, the other a conversation of its own, with what came before. What was deleted while its run
+//! went on stays so. Refuses what is read of it.
 
 use std::collections::HashMap;
 
@@ -42,6 +43,8 @@ pub struct RunPlace {
     settled: Option<Settled>,
     /// The exchange of each lane that was written, and which lane of its round that is.
     exchanges: Vec<Option<(i64, i64)>>,
+    /// The person had it deleted while the run went on.
+    is_forgotten: bool,
 }
 
 /// Where a run's answers were kept.
@@ -83,10 +86,14 @@ impl RunPlace {
     /// Where its answers are; `None`: nothing was kept of them.
     #[must_use]
     pub fn kept(self) -> Option<Kept> {
-        let Settled { conversation, round, .. } = self.settled?;
+        let Settled { conversation, round, .. } = self.settled.filter(|_| !self.is_forgotten)?;
         let (exchanges, lanes) =
             self.exchanges.iter().map(|place| (place.map(|place| place.0), place.map(|place| place.1))).unzip();
         Some(Kept { conversation, round, exchanges, lanes })
+    }
+
+    pub(super) fn forget(&mut self) {
+        self.is_forgotten = true;
     }
 
     pub(super) fn settle(&mut self, written: Written, lane: usize) {
@@ -98,26 +105,27 @@ impl RunPlace {
     }
 }
 
-/// Writes what was said in call `id`.
+/// Writes what was said in call `id`; `None`: the person had its place deleted meanwhile, and nothing of it is kept.
 pub(super) fn write(
     transaction: &Transaction<'_>,
     id: i64,
     (call, said): (&CallRecord, &Said),
     place: &RunPlace,
-) -> rusqlite::Result<Written> {
+) -> rusqlite::Result<Option<Written>> {
     if let GoesOn::Instead(exchanges) = &place.goes_on
         && let Some(&exchange) = exchanges.get(call.lane)
-        && let Some(settled) = settled_at(transaction, exchange)?
     {
+        let Some(settled) = settled_at(transaction, exchange)? else { return forget(transaction, id) };
         replace(transaction, exchange, id, (call, said), true)?;
         use_now(transaction, settled.conversation, call)?;
         let lane = "SELECT lane FROM exchanges WHERE id = ?1";
         let lane = transaction.query_row(lane, [exchange], |row| row.get(0))?;
-        return Ok(Written { settled, exchange, lane });
+        return Ok(Some(Written { settled, exchange, lane }));
     }
     let settled = match &place.settled {
         Some(settled) if exists(transaction, settled.conversation)? => settled.clone(),
-        _ => settle(transaction, call, &place.goes_on)?,
+        Some(_) => return forget(transaction, id),
+        None => settle(transaction, call, &place.goes_on)?,
     };
     use_now(transaction, settled.conversation, call)?;
     let before = transaction
@@ -127,11 +135,22 @@ pub(super) fn write(
     if let Some(exchange) = before {
         // The same run says what the screen shows.
         replace(transaction, exchange, id, (call, said), false)?;
-        return Ok(Written { settled, exchange, lane: lane(call) });
+        return Ok(Some(Written { settled, exchange, lane: lane(call) }));
     }
     let after = place.goes_on.after(call.lane).map(|after| *settled.copies.get(&after).unwrap_or(&after));
     let exchange = add(transaction, id, (call, said), (&settled, after))?;
-    Ok(Written { settled, exchange, lane: lane(call) })
+    Ok(Some(Written { settled, exchange, lane: lane(call) }))
+}
+
+/// What services said of a call may quote what was said in it.
+fn forget(transaction: &Transaction<'_>, call: i64) -> rusqlite::Result<Option<Written>> {
+    transaction.prepare_cached("UPDATE attempts SET message = NULL WHERE call = ?1")?.execute([call])?;
+    Ok(None)
+}
+
+/// How an answer ended that is not whole, in a word.
+fn ending(call: &CallRecord) -> Option<&'static str> {
+    if call.outcome.stopped { Some("stopped") } else { class_of(call).map(crate::chat::ErrorClass::as_str) }
 }
 
 fn lane(call: &CallRecord) -> i64 {
@@ -158,7 +177,7 @@ fn add(
             call.at.as_millisecond(),
             call.asked,
             call.outcome.target.as_ref().map(|target| &target.id.0),
-            class_of(call).map(crate::chat::ErrorClass::as_str),
+            ending(call),
             said.system,
             said.prompt,
             said.images,
@@ -180,7 +199,7 @@ fn replace(
     let (before, was_whole, said_something): (i64, bool, bool) = transaction
         .prepare_cached("SELECT call, class IS NULL, trim(answer) != '' FROM exchanges WHERE id = ?1")?
         .query_row([exchange], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let class = class_of(call);
+    let class = ending(call);
     let worse = (was_whole && class.is_some()) || (said_something && said.answer.trim().is_empty());
     let outdated = if nothing_lost && worse { id } else { before };
     transaction.prepare_cached("UPDATE attempts SET message = NULL WHERE call = ?1")?.execute([outdated])?;
@@ -198,7 +217,7 @@ fn replace(
             call.at.as_millisecond(),
             call.asked,
             call.outcome.target.as_ref().map(|target| &target.id.0),
-            class.map(crate::chat::ErrorClass::as_str),
+            class,
             said.system,
             said.prompt,
             said.images,

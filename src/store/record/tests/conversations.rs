@@ -110,6 +110,37 @@ fn a_second_try_takes_the_first_ones_place_unless_it_is_worse() {
     assert_eq!(quotes(&database), 0, "what nothing refers to any more could not be forgotten");
 }
 
+#[test]
+fn what_is_deleted_while_its_run_goes_on_stays_deleted() {
+    let (_folder, mut database) = opened();
+    let mut run = RunPlace::default();
+    database.insert(&of(0, "secret", "a"), &mut run).expect("written");
+    database.delete_all().expect("written");
+    database.insert(&failed(1, "secret"), &mut run).expect("written");
+    assert_eq!(database.conversations(9).expect("read").len(), 0);
+    assert_eq!(run.kept(), None, "nobody is sent there");
+    // A second try at what is gone.
+    let known = written(&mut database, GoesOn::Anew, [&of(0, "secret", "a")]);
+    database.delete(known.conversation).expect("written");
+    let mut again = RunPlace::new(GoesOn::Instead(vec![known.exchanges[0].expect("kept")]));
+    database.insert(&failed(0, "secret"), &mut again).expect("written");
+    assert_eq!((database.conversations(9).expect("read").len(), again.kept()), (0, None));
+    let query = "SELECT (SELECT count(*) FROM attempts WHERE message IS NOT NULL), (SELECT count(*) FROM calls)";
+    let counts: (i64, i64) =
+        database.connection.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("read");
+    assert_eq!(counts, (0, 4), "what services said goes, too; the figures stay");
+}
+
+#[test]
+fn what_the_person_stopped_is_called_so() {
+    let (_folder, mut database) = opened();
+    let mut record = of(0, "why", "half");
+    record.outcome.result = Err(ApiError::new(ErrorClass::Local, "interrupted"));
+    (record.outcome.cut, record.outcome.stopped) = (true, true);
+    let kept = written(&mut database, GoesOn::Anew, [&record]);
+    assert_eq!(database.exchanges(kept.conversation).expect("read")[0].class.as_deref(), Some("stopped"));
+}
+
 /// What the first version of the tables held is all there.
 #[test]
 fn an_older_record_is_brought_up_to_date() {
