@@ -32,9 +32,7 @@ impl Live {
         HOOK.call_once(|| {
             let told = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
-                if ON_SCREEN.swap(false, Ordering::Relaxed) {
-                    say(ERASE);
-                }
+                take_away();
                 told(panic);
             }));
         });
@@ -60,6 +58,13 @@ impl Live {
             say(text);
             ON_SCREEN.store(false, Ordering::Relaxed);
         }
+    }
+}
+
+/// Takes whatever region there is off the screen, before a process ends that cannot come to its own end.
+pub fn take_away() {
+    if ON_SCREEN.swap(false, Ordering::Relaxed) {
+        say(ERASE);
     }
 }
 

@@ -10,8 +10,9 @@ use crossterm::{
     terminal::{BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate},
 };
 
-/// What takes the region away when it may be shown: also for a panic's hook.
-pub(super) const ERASE: &str = "\r\u{1b}[J";
+/// What takes the region away when it may be shown: also for a panic's hook. The first row goes by itself: there are
+/// terminals (tmux) that put the whole screen into the scrollback when it is erased from its first cell on.
+pub(super) const ERASE: &str = "\r\u{1b}[K\u{1b}[C\u{1b}[J\r";
 
 /// What is drawn.
 #[derive(Debug, Default)]
@@ -166,7 +167,7 @@ mod tests {
         text += region.erase();
         for sequence in text.split('\u{1b}').skip(1) {
             let end = sequence.find(|c: char| c.is_ascii_alphabetic()).expect("a sequence ends");
-            assert!(matches!(&sequence[end..=end], "h" | "l" | "A" | "B" | "G" | "J" | "K"), "{sequence:?}");
+            assert!(matches!(&sequence[end..=end], "h" | "l" | "A" | "B" | "C" | "G" | "J" | "K"), "{sequence:?}");
         }
     }
 }
