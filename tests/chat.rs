@@ -110,6 +110,25 @@ fn a_conversation_is_saved_where_it_is_wanted() {
 }
 
 #[test]
+fn a_question_from_a_pipe_does_not_go_without_its_file() {
+    let server = Server::replying(&[]);
+    let ran = chat(&home(&server), &["-m", "a"], "/file no-such-file\nwhat is in it?\n").exits(2);
+    ran.says(&["no-such-file cannot be read", "check its path"]);
+}
+
+#[test]
+fn what_is_no_text_is_told() {
+    let server = Server::replying(&[&answer("1")]);
+    let home = home(&server);
+    let mut command = home.command();
+    command.args(["chat", "-m", "a"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("runs");
+    child.stdin.take().expect("a pipe").write_all(b"caf\xe9\n").expect("it reads");
+    Ran::of(child.wait_with_output().expect("ends")).exits(0).says(&["is not UTF-8"]);
+    assert_eq!(said(&server)[0], ["caf\u{fffd}"]);
+}
+
+#[test]
 fn nothing_is_kept_where_nobody_wants_it() {
     let server = Server::replying(&[&answer("1"), &answer("2")]);
     let home = home(&server);
@@ -120,7 +139,7 @@ fn nothing_is_kept_where_nobody_wants_it() {
 
 #[cfg(unix)]
 mod on_a_terminal {
-    use std::sync::mpsc;
+    use std::{num::NonZero, sync::mpsc};
 
     use rustix::process::{Pid, Signal, kill_process};
 
@@ -175,9 +194,10 @@ mod on_a_terminal {
         assert_eq!(screen.end().1, 130);
     }
 
+    const TO_READ: &str = "# 第一\n\n借用检查器在编译期运行，并且**拒绝**悬垂引用。\n\n1. one owner\n2. many readers\n";
+
     /// Three rounds with two models, the second stopped in the middle; left, and gone on with.
-    #[test]
-    fn two_models_are_talked_with_stopped_left_and_gone_on_with() {
+    fn three_rounds(size: (u16, u16)) -> String {
         let half = |text: &str| {
             let (open, gate) = mpsc::channel::<()>();
             let begun = Step::Bytes(format!("{STREAM}{}", event(text)).into_bytes());
@@ -185,49 +205,149 @@ mod on_a_terminal {
         };
         let whole = |text: &str| vec![Step::Bytes(answer(text).into_bytes())];
         let ((half_a, _a), (half_b, _b)) = (half("half of one "), half("half of two "));
-        let server = Server::start(vec![
-            whole("first"),
-            whole("first"),
-            half_a,
-            half_b,
-            whole("third"),
-            whole("third"),
-            whole("fourth"),
-            whole("fourth"),
-        ]);
-        let home = home(&server);
-        let mut screen = start(&home, &["-m", "a,b"]);
-        for line in ["one", "two"] {
-            answering(&mut screen, "a, b> ");
-            screen.type_keys(&format!("{line}\r"));
+        let a = Server::start(vec![whole(TO_READ), half_a, whole("third"), whole("fourth")]);
+        let b = Server::start(vec![whole("short"), half_b, whole("the third"), whole("the fourth")]);
+        let entry = |name: &str, server: &Server| {
+            let (table, url) = (format!("[endpoints.{name}e]\nbase_url = "), server.url());
+            format!("{table}\"{url}\"\n[models.{name}]\nendpoint = \"{name}e\"\nmodel = \"m\"\n")
+        };
+        let home = Home::with_config(&format!("{}{}", entry("a", &a), entry("b", &b)));
+        let mut talk = Talk::start(&home, &["-m", "a,b"], size);
+        for line in ["one", "two", "three"] {
+            talk.says(line);
             if line == "two" {
-                answering(&mut screen, "half of two");
-                kill_process(Pid::from_child(&screen.child), Signal::INT).expect("it is there");
+                talk.until(|text| text.contains("half of one") && text.contains("half of two"));
+                kill_process(Pid::from_child(&talk.screen.child), Signal::INT).expect("it is there");
             }
-            answering(&mut screen, "#  model  state");
+            talk.round_is_over();
         }
-        answering(&mut screen, "a, b> ");
-        screen.type_keys("three\r");
-        answering(&mut screen, "third");
-        answering(&mut screen, "#  model  state");
-        answering(&mut screen, "a, b> ");
-        screen.type_keys("/quit\r");
-        answering(&mut screen, "chat --continue");
-        assert_eq!(screen.end().1, 0);
-        let mut screen = start(&home, &["--continue"]);
-        answering(&mut screen, "going on after 3 question(s)");
-        answering(&mut screen, "a, b> ");
-        screen.type_keys("four\r");
-        answering(&mut screen, "#  model  state");
-        answering(&mut screen, "a, b> ");
-        screen.type_keys("\u{4}");
-        assert_eq!(screen.end().1, 0);
-        let last = said(&server);
-        for sent in &last[6..] {
-            assert_eq!((sent.len(), sent[0].as_str(), sent[5].as_str(), sent[6].as_str()), (7, "one", "third", "four"));
-            assert!(sent[3].starts_with("half of "), "what came is kept: {sent:?}");
+        talk.says("/pick 2");
+        talk.says("/quit");
+        let left = talk.end();
+        let mut talk = Talk::start(&home, &["--continue"], size);
+        talk.says("four");
+        talk.round_is_over();
+        talk.says("/quit");
+        let resumed = talk.end();
+        for (server, own) in [(&a, "half of one "), (&b, "half of two ")] {
+            let said = said(server);
+            assert_eq!(said[2][3..], [own, "three"], "what came is kept");
+            let seen = ["one", "short", "two", "half of two ", "three", "the third", "four"];
+            assert_eq!(said[3], seen, "the picked one is what all go on with");
         }
-        assert_eq!(home.run(&["history", "show", "1.2@1"]).exits(0).says(&["not whole"]).out.trim_end().len(), 11);
+        assert_eq!(home.run(&["history", "show", "1.2@1"]).exits(0).says(&["not whole"]).out, "half of one \n");
+        format!("$ mmchat chat -m a,b\n{left}\n$ mmchat chat --continue\n{resumed}")
+    }
+
+    #[test]
+    fn two_models_are_talked_with_stopped_left_and_gone_on_with() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/captures");
+        for size in [(80, 24), (120, 40), (200, 50)] {
+            let shown = three_rounds(size);
+            let path = folder.join(format!("chat-{}x{}.txt", size.0, size.1));
+            if std::env::var_os("MMCHAT_BLESS").is_some() {
+                std::fs::write(&path, &shown).expect("writable");
+            }
+            let known = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(known == shown, "{} is now:\n{shown}", path.display());
+        }
+    }
+
+    /// A terminal that is one: it knows where its cursor is, and says so when it is asked.
+    struct Talk {
+        screen: Screen,
+        terminal: vt100::Parser,
+    }
+
+    impl Talk {
+        fn start(home: &Home, arguments: &[&str], size: (u16, u16)) -> Self {
+            let mut command = home.command();
+            command.env_remove("COLUMNS").env("NO_COLOR", "1").arg("chat").args(arguments);
+            let cells = |count| NonZero::new(count).expect("some");
+            let terminal = vt100::Parser::new(cells(size.1), cells(size.0), 1000);
+            Self { screen: Screen::of(command, true, size), terminal }
+        }
+
+        /// Takes what comes next; `false`: nothing does any more.
+        fn read(&mut self) -> bool {
+            const WHERE: &str = "\u{1b}[6n";
+            let more = self.screen.read();
+            while let Some(at) = self.screen.seen.find(WHERE) {
+                let before: String = self.screen.seen.drain(..at + WHERE.len()).collect();
+                self.terminal.process(before.as_bytes());
+                let (row, column) = self.terminal.screen().cursor_position();
+                self.screen.type_keys(&format!("\u{1b}[{};{}R", row + 1, column + 1));
+            }
+            // The question may have come in part.
+            let held = (1..WHERE.len()).rev().find(|&part| self.screen.seen.ends_with(&WHERE[..part])).unwrap_or(0);
+            let shown: String = self.screen.seen.drain(..self.screen.seen.len() - held).collect();
+            self.terminal.process(shown.as_bytes());
+            more
+        }
+
+        fn until(&mut self, is_there: impl Fn(&str) -> bool) {
+            while !is_there(&self.shown()) {
+                assert!(self.read(), "ended: {}", self.shown());
+            }
+        }
+
+        /// It is asked what to say, and says this.
+        fn says(&mut self, line: &str) {
+            let asks = |text: &str| text.trim_end().lines().last().is_some_and(|last| last.trim_end() == "a, b>");
+            self.until(asks);
+            self.screen.type_keys(&format!("{line}\r"));
+            let said = format!("a, b> {line}");
+            self.until(|text| text.contains(&said) && !asks(text));
+        }
+
+        fn round_is_over(&mut self) {
+            let before = self.shown().matches("#  model  state").count();
+            self.until(|text| text.matches("#  model  state").count() > before);
+        }
+
+        /// All that stands in the scrollback and on the screen.
+        fn shown(&mut self) -> String {
+            let screen = self.terminal.screen_mut();
+            let width = screen.size().1.get();
+            screen.set_scrollback(usize::MAX);
+            let above = screen.scrollback();
+            let mut rows: Vec<String> = Vec::new();
+            for offset in (1..=above).rev() {
+                screen.set_scrollback(offset);
+                rows.extend(screen.rows(0, width).next());
+            }
+            screen.set_scrollback(0);
+            rows.extend(screen.rows(0, width));
+            let text = rows.iter().fold(String::new(), |text, row| text + row.trim_end() + "\n");
+            text.trim_end().to_owned() + "\n"
+        }
+
+        /// What is left of it, without its times.
+        fn end(mut self) -> String {
+            while self.read() {}
+            assert_eq!(self.screen.child.wait().expect("ends").code(), Some(0));
+            timeless(&self.shown())
+        }
+    }
+
+    /// The rows of tables with a `.` for each time and what is computed from it.
+    fn timeless(text: &str) -> String {
+        let mut in_table = false;
+        let line = |line: &str| {
+            let head = line.starts_with("#  model");
+            in_table = head || in_table && line.starts_with(|c: char| c.is_ascii_digit());
+            if !in_table {
+                return line.to_owned() + "\n";
+            }
+            let mut cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
+            for timed in [3, 4, 6] {
+                if !head {
+                    cells[timed] = ".";
+                }
+            }
+            cells.join("  ") + "\n"
+        };
+        text.lines().map(line).collect()
     }
 
     #[test]
@@ -243,6 +363,32 @@ mod on_a_terminal {
         kill_process(Pid::from_child(&screen.child), Signal::TERM).expect("it is there");
         assert_eq!(screen.end().1, 130);
         assert_eq!(home.run(&["history", "show", "@1"]).exits(0).out, "half an answer \n");
+    }
+
+    #[test]
+    fn a_process_that_ends_while_it_waits_leaves_the_terminal_as_it_was() {
+        let home = home(&Server::replying(&[]));
+        let mut talk = Talk::start(&home, &["-m", "a,b"], (80, 24));
+        talk.until(|text| text.contains("a, b>"));
+        kill_process(Pid::from_child(&talk.screen.child), Signal::TERM).expect("it is there");
+        while talk.read() {}
+        assert_eq!(talk.screen.child.wait().expect("ends").code(), Some(130));
+        assert!(!talk.terminal.screen().bracketed_paste(), "what is pasted is marked for nobody");
+        assert_eq!(talk.terminal.screen().cursor_position().1, 0, "the shell begins on a line of its own");
+    }
+
+    #[test]
+    fn nothing_is_drawn_where_nothing_can_move() {
+        let server = Server::replying(&[&answer("the answer")]);
+        let home = home(&server);
+        let mut command = home.command();
+        command.env("TERM", "dumb").args(["chat", "-m", "a"]);
+        let mut screen = Screen::of(command, true, (80, 24));
+        screen.wait_for("a> ");
+        screen.type_keys("one\n/quit\n");
+        let (seen, code) = screen.end();
+        assert_eq!(code, 0);
+        assert!(seen.contains("the answer") && !seen.contains('\u{1b}'), "{seen:?}");
     }
 
     #[test]

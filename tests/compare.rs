@@ -187,6 +187,13 @@ fn columns_can_be_had_on_a_page() {
 
 #[cfg(unix)]
 mod on_a_terminal {
+    use std::os::unix::process::ExitStatusExt;
+
+    use rustix::{
+        process::{Pid, Signal, kill_process},
+        termios::{LocalModes, tcgetattr},
+    };
+
     use super::*;
     use crate::common::screen::Screen;
 
@@ -251,6 +258,43 @@ mod on_a_terminal {
         let (seen, code) = screen.end();
         assert_eq!(code, 0);
         assert!(shown(&seen, 80, 24).contains("late"), "{seen:?}");
+    }
+
+    /// A run on a terminal whose keys it listens to, and the server's gate, while the first answer has begun.
+    fn begun() -> (Home, Screen, mpsc::Sender<()>, [Server; 2]) {
+        let (open, gate) = mpsc::channel();
+        let slow = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("late").into_bytes())]]);
+        let fast = Server::replying(&[&answer("early")]);
+        let home = home(&[&slow, &fast], "");
+        let mut command = home.command();
+        command.env_remove("COLUMNS").current_dir(home.folder.path()).args(["compare", "--all", "hi"]);
+        let mut screen = Screen::of(command, true, (80, 24));
+        screen.wait_for("1/2 running");
+        screen.wait_for_no_echo();
+        (home, screen, open, [slow, fast])
+    }
+
+    #[test]
+    fn a_process_that_is_made_to_quit_leaves_the_terminal_as_it_was() {
+        let (_home, mut screen, _open, _servers) = begun();
+        kill_process(Pid::from_child(&screen.child), Signal::QUIT).expect("it is there");
+        while screen.read() {}
+        assert_eq!(screen.child.wait().expect("ends").signal(), Some(Signal::QUIT.as_raw()));
+        assert!(tcgetattr(&screen.terminal).expect("a terminal").local_modes.contains(LocalModes::ECHO));
+        let text = shown(&screen.seen.replace("\r\n", "\n"), 80, 24);
+        assert_eq!(text.trim(), "", "what was drawn is gone");
+    }
+
+    /// Elsewhere the child holds the other end itself.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_terminal_that_is_closed_is_no_failure_of_the_run() {
+        let (home, screen, open, _servers) = begun();
+        let Screen { mut child, terminal, .. } = screen;
+        drop(terminal);
+        open.send(()).expect("the server waits");
+        assert_eq!(child.wait().expect("ends").code(), Some(130));
+        assert_eq!(home.run(&["history", "show", "@1"]).exits(0).out, "late\n", "what came is kept");
     }
 
     #[test]

@@ -140,7 +140,7 @@ impl CliError {
         }
         match self {
             Self::Config(_) | Self::Edit(EditError::Syntax(_) | EditError::Shape(_)) => Exit::Config,
-            Self::Prompt(PromptError::Interrupted) => Exit::Interrupted,
+            Self::Prompt(PromptError::Interrupted) | Self::Write(WriteError::HungUp) => Exit::Interrupted,
             Self::Edit(_) | Self::Prompt(_) => Exit::Usage,
             Self::Plan(PlanError::NoKey) => Exit::Key,
             Self::Plan(_) | Self::Input(_) | Self::Preset(_) | Self::Usage { .. } => Exit::Usage,

@@ -9,10 +9,7 @@ use bytes::Bytes;
 use super::CliError;
 use crate::{
     chat::{Image, Part, image::media_type},
-    term::{
-        input::{self, MAX_INPUT},
-        output::say,
-    },
+    term::input::{self, MAX_INPUT},
 };
 
 /// The largest picture that is sent; services take 5 to 20 MB.
@@ -58,7 +55,7 @@ pub(super) fn read(args: &PromptArgs<'_>) -> Result<Input, CliError> {
     }
     if wanted || !(args.no_stdin || input::is_terminal()) {
         let limit = if wanted { None } else { args.stdin_timeout };
-        let piped = utf8(input::read(limit)?, "standard input");
+        let piped = input::text(input::read(limit)?, "standard input");
         parts.push(piped.trim_end_matches(['\n', '\r']).to_owned());
     }
     let text = parts.iter().filter(|part| !part.trim().is_empty()).cloned().collect::<Vec<_>>().join("\n\n");
@@ -104,15 +101,14 @@ pub(super) fn attached(file: &str) -> Result<Part, CliError> {
             "text, PNG, JPEG, WebP and GIF can be attached",
         ));
     }
-    let text = utf8(bytes, &shown.to_string());
+    let text = input::text(bytes, &shown.to_string());
     Ok(Part::Text(format!("<file name=\"{shown}\">\n{}\n</file>", text.trim_end_matches('\n'))))
 }
 
 /// The file's bytes, and not many more than can be used.
 fn bytes_of(path: &Path) -> Result<Vec<u8>, CliError> {
     let shown = path.display();
-    let failed =
-        |error: std::io::Error| CliError::usage(format!("{shown} cannot be read: {error}"), "check the path after -f");
+    let failed = |error: std::io::Error| CliError::usage(format!("{shown} cannot be read: {error}"), "check its path");
     let file = std::fs::File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
         return Err(CliError::usage(format!("{shown} is a folder"), "attach its files one by one"));
@@ -120,14 +116,6 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>, CliError> {
     let mut bytes = Vec::new();
     file.take(MAX_INPUT as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
     Ok(bytes)
-}
-
-/// Text from bytes; what is no UTF-8 becomes U+FFFD, and that is said.
-fn utf8(bytes: Vec<u8>, from: &str) -> String {
-    String::from_utf8(bytes).unwrap_or_else(|error| {
-        say(&format!("warning: {from} is not UTF-8; what could not be read became \u{fffd}\n"));
-        String::from_utf8_lossy(error.as_bytes()).into_owned()
-    })
 }
 
 #[cfg(test)]

@@ -120,7 +120,7 @@ impl Conversation {
         one.map(Some).ok_or_else(|| {
             let known: Vec<String> = self.0.iter().map(Exchange::place).collect();
             let message = format!("conversation {} has no answer {number}", self.number());
-            CliError::usage(message, format!("it has {}", known.join(", ")))
+            CliError::usage(message, format!("it has {}; one that still comes has no place yet", known.join(", ")))
         })
     }
 

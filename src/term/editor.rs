@@ -5,7 +5,10 @@
 
 use std::{
     io::{self, BufRead, IsTerminal},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use reedline::{
@@ -14,9 +17,17 @@ use reedline::{
     Signal, Span, Suggestion, ValidationResult, Validator, default_emacs_keybindings,
 };
 
-use super::{input::MAX_INPUT, output::say};
+use super::{
+    input::{self, InputError, MAX_INPUT},
+    output::say,
+    signals::stop_for_a_while,
+};
 
 const MENU: &str = "names";
+/// What Ctrl-Z is called between the editor and this file.
+const SUSPEND: &str = "suspend";
+/// Whether the terminal is told to mark what is pasted: for a process that ends while it waits, of which there is one.
+static MARKS_PASTES: AtomicBool = AtomicBool::new(false);
 /// What is longer is not kept to be said again.
 const LONGEST_KEPT: usize = 64 * 1024;
 const REMEMBERED: usize = 1000;
@@ -71,8 +82,8 @@ impl Editor {
     #[must_use]
     pub fn new(styled: bool, plain: bool, said: Vec<String>, choices: Arc<Choices>) -> Self {
         let terminal = io::stdin().is_terminal();
-        // The editor draws on standard output.
-        if !terminal || plain || !io::stdout().is_terminal() {
+        // The editor draws on standard error, and asks on standard output where its cursor is.
+        if !terminal || plain || !io::stdout().is_terminal() || !io::stderr().is_terminal() {
             return Self::Lines { prompts: terminal };
         }
         // Asked once, and not with every line: an answer that does not come is waited for.
@@ -85,6 +96,8 @@ impl Editor {
         keys.add_binding(KeyModifiers::NONE, KeyCode::Tab, menu);
         let newline = ReedlineEvent::Edit(vec![EditCommand::InsertNewline]);
         keys.add_binding(KeyModifiers::ALT, KeyCode::Enter, newline);
+        let suspend = ReedlineEvent::ExecuteHostCommand(SUSPEND.into());
+        keys.add_binding(KeyModifiers::CONTROL, KeyCode::Char('z'), suspend);
         let editor = Reedline::create()
             .with_edit_mode(Box::new(Emacs::new(keys)))
             .with_completer(Box::new(Completions(choices)))
@@ -97,7 +110,7 @@ impl Editor {
     }
 
     /// Waits for what is said next; `name`: who is spoken to.
-    pub fn read(&mut self, name: &str) -> io::Result<Read> {
+    pub fn read(&mut self, name: &str) -> Result<Read, InputError> {
         match self {
             Self::Lines { prompts } => {
                 if *prompts {
@@ -105,7 +118,7 @@ impl Editor {
                 }
                 line(&mut io::stdin().lock())
             }
-            Self::Terminal(editor) => match editor.read_line(&Name(name.to_owned())) {
+            Self::Terminal(editor) => match edited(editor, name) {
                 Ok(Signal::Success(text)) => Ok(Read::Line(text)),
                 Ok(Signal::CtrlC) => Ok(Read::Interrupted),
                 Ok(Signal::CtrlD) => Ok(Read::Ended),
@@ -127,23 +140,41 @@ impl Editor {
     }
 }
 
+/// What came of a line on a terminal. A process that was stopped goes on with what was typed.
+fn edited(editor: &mut Reedline, name: &str) -> io::Result<Signal> {
+    loop {
+        MARKS_PASTES.store(true, Ordering::Relaxed);
+        let read = editor.read_line(&Name(name.to_owned()));
+        MARKS_PASTES.store(false, Ordering::Relaxed);
+        match read? {
+            Signal::HostCommand(command) if command == SUSPEND => stop_for_a_while(),
+            signal => return Ok(signal),
+        }
+    }
+}
+
+/// Before a process ends while it waits for a line: the terminal marks nothing any more, and what follows has a line of its
+/// own.
+pub fn leave() {
+    if MARKS_PASTES.swap(false, Ordering::Relaxed) {
+        say("\u{1b}[?2004l\r\n");
+    }
+}
+
 /// The next line; one that is longer than any model reads is an error.
-fn line(input: &mut impl BufRead) -> io::Result<Read> {
+fn line(from: &mut impl BufRead) -> Result<Read, InputError> {
     let mut bytes = Vec::new();
-    let read = io::Read::take(&mut *input, MAX_INPUT as u64 + 1).read_until(b'\n', &mut bytes)?;
-    if read == 0 {
+    let read = io::Read::take(&mut *from, MAX_INPUT as u64 + 1).read_until(b'\n', &mut bytes);
+    if read.map_err(InputError::Failed)? == 0 {
         return Ok(Read::Ended);
     }
     if bytes.len() > MAX_INPUT {
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidData,
-            "a line is longer than 32 MiB: no model reads that much",
-        ));
+        return Err(InputError::LongLine);
     }
     while matches!(bytes.last(), Some(b'\n' | b'\r')) {
         bytes.pop();
     }
-    Ok(Read::Line(String::from_utf8_lossy(&bytes).into_owned()))
+    Ok(Read::Line(input::text(bytes, "what was said")))
 }
 
 fn remembered(said: Vec<String>) -> FileBackedHistory {

@@ -28,6 +28,9 @@ pub enum InputError {
     /// It does not end.
     #[error("standard input is longer than 32 MiB: no model reads that much")]
     TooLong,
+    /// One of its lines does not end.
+    #[error("a line of standard input is longer than 32 MiB: no model reads that much")]
+    LongLine,
     /// It cannot be read.
     #[error("standard input cannot be read: {0}")]
     Failed(#[source] io::Error),
@@ -37,6 +40,15 @@ pub enum InputError {
 #[must_use]
 pub fn is_terminal() -> bool {
     io::stdin().is_terminal()
+}
+
+/// Text from bytes; what is no UTF-8 becomes U+FFFD, and that is said.
+#[must_use]
+pub fn text(bytes: Vec<u8>, from: &str) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| {
+        say(&format!("warning: {from} is not UTF-8; what could not be read became \u{fffd}\n"));
+        String::from_utf8_lossy(error.as_bytes()).into_owned()
+    })
 }
 
 /// Reads standard input to its end. `limit`: the longest silence; `None`: any.

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{File, OpenOptions},
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     path::{Path, PathBuf},
 };
 
@@ -21,6 +21,9 @@ pub enum WriteError {
     /// The reader has gone: nothing is wrong, nobody wants more.
     #[error("standard output was closed")]
     Closed,
+    /// The terminal is gone: nobody is there any more.
+    #[error("the terminal was closed")]
+    HungUp,
     /// It could not be written.
     #[error("{to} could not be written: {source}")]
     Failed {
@@ -33,7 +36,7 @@ pub enum WriteError {
 }
 
 enum Data {
-    Stdout,
+    Stdout { is_terminal: bool },
     File { file: File, path: PathBuf, begun: bool },
 }
 
@@ -46,7 +49,7 @@ impl Streams {
     /// Data goes to stdout.
     #[must_use]
     pub fn stdout() -> Self {
-        Self { data: Data::Stdout }
+        Self { data: Data::Stdout { is_terminal: io::stdout().is_terminal() } }
     }
 
     /// Data goes to a file, which is made now (so that a wrong path is known before anything is asked) and emptied
@@ -64,7 +67,7 @@ impl Streams {
     /// Whether data goes where people may see it.
     #[must_use]
     pub fn is_stdout(&self) -> bool {
-        matches!(self.data, Data::Stdout)
+        matches!(self.data, Data::Stdout { .. })
     }
 
     /// Writes and flushes both, in the order of the pieces. Data that cannot be written does not keep messages back.
@@ -83,11 +86,12 @@ impl Streams {
 
     fn data(&mut self, bytes: &[u8]) -> Result<(), WriteError> {
         match &mut self.data {
-            Data::Stdout => {
+            &mut Data::Stdout { is_terminal } => {
                 let mut stdout = io::stdout().lock();
                 let written = stdout.write_all(bytes).and_then(|()| stdout.flush());
                 written.map_err(|source| match source.kind() {
                     io::ErrorKind::BrokenPipe => WriteError::Closed,
+                    _ if is_terminal && is_hang_up(&source) => WriteError::HungUp,
                     _ => WriteError::Failed { to: "standard output".into(), source },
                 })
             }
@@ -105,7 +109,7 @@ impl Streams {
     /// what was in it.
     pub fn close(&mut self, whole: bool) -> Result<(), WriteError> {
         match &self.data {
-            Data::Stdout => Ok(()),
+            Data::Stdout { .. } => Ok(()),
             Data::File { begun: false, .. } if whole => self.data(b""),
             Data::File { begun: false, .. } => Ok(()),
             Data::File { file, path, .. } => match file.sync_data() {
@@ -117,6 +121,18 @@ impl Streams {
             },
         }
     }
+}
+
+/// What a terminal answers that was closed: its signal may come later.
+#[cfg(unix)]
+fn is_hang_up(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error())
+}
+
+/// Elsewhere than on Unix the process ends with its terminal.
+#[cfg(not(unix))]
+fn is_hang_up(_: &io::Error) -> bool {
+    false
 }
 
 /// Writes to stderr. When that fails there is nobody left to tell.

@@ -111,6 +111,27 @@ impl Interruption {
     }
 }
 
+/// Does `last` before the process ends by Ctrl-\\, which is for one that hears nothing else: it ends as it would have.
+#[cfg(unix)]
+pub fn before_quit(last: impl Fn() + Send + 'static) -> io::Result<()> {
+    use signal_hook::{consts::SIGQUIT, iterator::Signals, low_level::emulate_default_handler};
+    let mut signals = Signals::new([SIGQUIT])?;
+    std::thread::Builder::new().spawn(move || {
+        for signal in signals.forever() {
+            last();
+            // When it cannot be, the next one is as welcome.
+            let _ = emulate_default_handler(signal);
+        }
+    })?;
+    Ok(())
+}
+
+/// Elsewhere than on Unix there is no such key.
+#[cfg(not(unix))]
+pub fn before_quit(_: impl Fn() + Send + 'static) -> io::Result<()> {
+    Ok(())
+}
+
 /// How the terminal was before questions were asked: they switch its echo off and hide its cursor.
 #[derive(Clone, Debug)]
 pub struct TerminalState {

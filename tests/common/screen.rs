@@ -19,6 +19,8 @@ pub(crate) struct Screen {
     pub(crate) child: Child,
     pub(crate) terminal: File,
     pub(crate) seen: String,
+    /// The first bytes of a character whose others are still to come.
+    begun: Vec<u8>,
 }
 
 impl Screen {
@@ -36,12 +38,18 @@ impl Screen {
 
     /// `command` on a terminal of this size; `typed`: its standard input, too.
     pub(crate) fn of(mut command: Command, typed: bool, size: (u16, u16)) -> Self {
-        command.env("TERM", "xterm-256color");
+        if !command.get_envs().any(|(name, _)| name == "TERM") {
+            command.env("TERM", "xterm-256color");
+        }
         Self::spawned(command, typed, size)
     }
 
     fn spawned(mut command: Command, typed: bool, (columns, rows): (u16, u16)) -> Self {
-        let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a terminal");
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+        // Where it can be said: a child that holds its own terminal's other end never sees it closed.
+        #[cfg(target_os = "linux")]
+        let flags = flags | OpenptFlags::CLOEXEC;
+        let terminal = openpt(flags).expect("a terminal");
         grantpt(&terminal).expect("ours");
         unlockpt(&terminal).expect("ours");
         let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
@@ -53,7 +61,7 @@ impl Screen {
             command.stdin(Stdio::from(side()));
         }
         let child = command.stdout(Stdio::from(side())).stderr(Stdio::from(side())).spawn().expect("runs");
-        Self { child, terminal: File::from(terminal), seen: String::new() }
+        Self { child, terminal: File::from(terminal), seen: String::new(), begun: Vec::new() }
     }
 
     /// Reads on until the screen shows `text` behind what was waited for before.
@@ -120,7 +128,13 @@ impl Screen {
         assert_ne!(poll(&mut ready, Some(&limit)).expect("a terminal"), 0, "nothing more comes: {:?}", self.seen);
         // A terminal whose other side is closed gives an error, not an end.
         let count = self.terminal.read(&mut bytes).unwrap_or(0);
-        self.seen.push_str(&String::from_utf8_lossy(&bytes[..count]));
+        self.begun.extend_from_slice(&bytes[..count]);
+        let whole = match std::str::from_utf8(&self.begun) {
+            Err(error) if error.error_len().is_none() && count > 0 => error.valid_up_to(),
+            _ => self.begun.len(),
+        };
+        let whole: Vec<u8> = self.begun.drain(..whole).collect();
+        self.seen.push_str(&String::from_utf8_lossy(&whole));
         count > 0
     }
 

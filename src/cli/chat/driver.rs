@@ -83,7 +83,7 @@ impl Driver<'_> {
                             events.push_back(Event::Unasked);
                         }
                     },
-                    effect => events.extend(self.act(effect, conversation)),
+                    effect => events.extend(self.act(effect, conversation)?),
                 }
             }
         }
@@ -94,8 +94,7 @@ impl Driver<'_> {
             return Ok(Event::Interrupted);
         }
         let names: Vec<&str> = conversation.names().collect();
-        let failed = |source| CliError::System { what: "standard input cannot be read".into(), source };
-        let read = self.editor.read(&names.join(", ")).map_err(failed)?;
+        let read = self.editor.read(&names.join(", "))?;
         self.interruption.works();
         Ok(match read {
             Read::Line(line) => Event::Line(line),
@@ -117,13 +116,15 @@ impl Driver<'_> {
     }
 
     /// Does what needs no model; what came of it, if the conversation is to know.
-    fn act(&mut self, effect: Effect, conversation: &Conversation) -> Option<Event> {
+    fn act(&mut self, effect: Effect, conversation: &Conversation) -> Result<Option<Event>, CliError> {
         match effect {
             Effect::Tell(text) => say(&format!("{text}\n")),
             Effect::Refuse(message, hint) => say(&format!("error: {message}\n  hint: {hint}\n")),
             Effect::Attach(path) => match prompt::attached(&written(&path)) {
-                Ok(part) => return Some(Event::Attached { name: path, part }),
-                Err(error) => drop(error.report()),
+                Ok(part) => return Ok(Some(Event::Attached { name: path, part })),
+                Err(error) if self.editor.is_interactive() => drop(error.report()),
+                // Nobody is there to hear that the next question goes without it.
+                Err(error) => return Err(error),
             },
             Effect::Save(path) => save(&written(&path), conversation),
             Effect::Copy(text) => copy(&text),
@@ -137,7 +138,7 @@ impl Driver<'_> {
             }
             Effect::Ask(_) | Effect::Leave(_) => unreachable!("the loop does these"),
         }
-        None
+        Ok(None)
     }
 
     fn pick(&self, exchange: i64) {

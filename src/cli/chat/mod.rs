@@ -32,7 +32,7 @@ use crate::{
     plan::{PlanError, check},
     render::wrap::shortened,
     route::OnCut,
-    term::{editor::Editor, keyboard::Modes, output::say},
+    term::{self, editor::Editor, keyboard::Modes, output::say},
 };
 
 /// As much of what was said last reminds a person of it.
@@ -91,7 +91,8 @@ pub(super) fn run(args: &ChatArgs, context: &Context) -> Result<Exit, CliError> 
     })?;
     let look = context.look(&layers);
     let choices = names::choices(&config);
-    let editor = Editor::new(look.styled, layers.plain.value, prompts(context), Arc::new(choices));
+    let plain = layers.plain.value || !term::can_move(&context.environment);
+    let editor = Editor::new(look.styled, plain, prompts(context), Arc::new(choices));
     if editor.is_interactive() {
         greet(&conversation, args.goes_on.is_some());
     }

@@ -136,11 +136,16 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
 /// Listens for Ctrl-C and its kin; a process that must be ended leaves the terminal as it was.
 pub(super) fn interruption(modes: Option<&Modes>) -> Result<Interruption, CliError> {
     let modes = modes.cloned();
-    Exit::on_interruption_then(move || {
+    let last = move || {
+        term::live::take_away();
+        term::editor::leave();
         if let Some(modes) = &modes {
             modes.leave();
         }
-    })
+    };
+    let failed = |source| CliError::System { what: "signals cannot be received".into(), source };
+    term::signals::before_quit(last.clone()).map_err(failed)?;
+    Exit::on_interruption_then(last)
 }
 
 /// How answers are to be shown, as the flags have it.
