@@ -56,7 +56,7 @@ fn one_lane_is_cancelled_and_the_other_goes_on() {
     assert!(is_as_before(&screen));
     let (_, code) = screen.end();
     assert_eq!(code, 7);
-    assert_eq!(home.run(&["history", "show", "@1"]).exits(0).says(&["not whole: local"]).out, "half of a \n");
+    assert_eq!(home.run(&["history", "show", "@1"]).exits(0).says(&["not whole: stopped"]).out, "half of a \n");
     assert_eq!(home.run(&["history", "show", "@2"]).exits(0).out, "all of b \n");
 }
 
@@ -127,7 +127,8 @@ fn a_terminal_that_is_closed_costs_nothing_of_what_came() {
     let ((a, _shut_a), (b, _shut_b)) = (halting("half of a ", &[]), halting("half of b ", &[]));
     let home = home(&a, &b);
     let mut screen = start(&home);
-    screen.pass("half of b");
+    screen.wait_for("half of a");
+    screen.wait_for("half of b");
     let Screen { mut child, terminal, .. } = screen;
     drop(terminal);
     let pid = rustix::process::Pid::from_child(&child);
