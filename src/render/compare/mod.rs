@@ -27,7 +27,7 @@ pub use settings::{Settings, VIEWS, View};
 use tagged::Tag;
 pub use timeline::Timeline;
 
-use super::{Format, Output, json, notice, report::ReportLane};
+use super::{Format, Output, json, notice, report::ReportLane, wrap::wrap};
 use crate::{
     engine::{Event, EventKind, LaneOutcome},
     target::TargetId,
@@ -256,10 +256,15 @@ impl CompareView {
         }
         let whole = |lane: &LaneView| matches!(lane.stage(), Stage::Good | Stage::Odd);
         let mut numbered = self.lanes.iter().zip(numbers).filter(|(lane, _)| whole(lane));
-        let Some(lane) = numbered.find_map(|(_, number)| *number) else {
-            return format!("run {conversation}    ask those that failed once more: mmchat retry\n");
+        let text = match numbered.find_map(|(_, number)| *number) {
+            Some(lane) => format!(
+                "run {conversation}    one answer: mmchat history show @{lane}    go on with it: mmchat pick @{lane}"
+            ),
+            None => format!("run {conversation}    ask those that failed once more: mmchat retry"),
         };
-        format!("run {conversation}    one answer: mmchat history show @{lane}    go on with it: mmchat pick @{lane}\n")
+        // Without a width a pipe takes the answers, and the terminal wraps as it likes.
+        let rows = wrap(&text, self.settings.look.out_width.map_or(text.len(), |width| width.saturating_sub(1)));
+        rows.into_iter().fold(String::new(), |text, row| text + row.text.trim_end() + "\n")
     }
 
     /// The rows of the live region.

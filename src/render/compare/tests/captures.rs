@@ -21,9 +21,13 @@ struct Scene {
 
 impl Scene {
     fn new(names: &[&str], width: Option<usize>) -> Self {
-        let begun = Instant::now();
         let mut settings = settings(Format::Text, View::Auto, width);
         (settings.rendered, settings.look.styled) = (width.is_some(), width.is_some());
+        Self::with(names, settings)
+    }
+
+    fn with(names: &[&str], settings: Settings) -> Self {
+        let begun = Instant::now();
         let view = CompareView::new(settings, names.iter().copied(), begun).with_keys();
         Self { view, begun, out: Output::default() }
     }
@@ -65,7 +69,17 @@ impl Scene {
     }
 
     fn failed(width: Option<usize>) -> Self {
-        let mut scene = Self::new(&["fast", "big", "通义"], width);
+        Self::new(&["fast", "big", "通义"], width).with_a_failure()
+    }
+
+    /// The same with `--plain`: nothing is drawn, nothing has a style.
+    fn plain(width: usize) -> Self {
+        let settings = Settings { drawn: false, ..settings(Format::Text, View::Auto, Some(width)) };
+        Self::with(&["fast", "big", "通义"], settings).with_a_failure()
+    }
+
+    fn with_a_failure(self) -> Self {
+        let mut scene = self;
         scene.says(0, "fast", ENGLISH, Some(Ok(FinishReason::Length)));
         scene.says(1, "big", "", Some(Err(ErrorClass::Rate)));
         scene.says(2, "通义", CHINESE, Some(Ok(FinishReason::Stop)));
@@ -99,10 +113,11 @@ impl Scene {
         self.view.end(&mut self.out);
         let (out, err) = streams(self.out);
         if piped {
-            format!("{out}----- stderr\n{err}")
-        } else {
-            sanitised(&format!("{out}{err}{}", self.view.kept(12, &[Some(1), Some(2), Some(3)])))
+            return format!("{out}----- stderr\n{err}");
         }
+        let shown = format!("{out}{err}{}", self.view.kept(12, &[Some(1), Some(2), Some(3)]));
+        // Styles would spoil the picture; where there are none, nothing is to be taken out.
+        if self.view.settings.look.styled { sanitised(&shown) } else { shown }
     }
 }
 
@@ -124,6 +139,7 @@ fn captures() -> Vec<(String, String)> {
         }
         add("zoom", zoomed.live(size));
         add("final", Scene::failed(Some(width)).end(false));
+        add("plain", Scene::plain(width).end(false));
     }
     all.push(("piped".into(), Scene::failed(None).end(true)));
     all
@@ -145,4 +161,15 @@ fn the_screen_looks_as_it_did() {
         }
     }
     assert!(changed.is_empty(), "{changed}");
+}
+
+#[test]
+fn what_can_be_done_next_is_wrapped_between_words() {
+    let mut scene = Scene::failed(Some(20));
+    scene.view.end(&mut scene.out);
+    let text = scene.view.kept(162, &[Some(1), Some(2), Some(3)]);
+    assert_eq!(
+        text.lines().collect::<Vec<_>>(),
+        ["run 162    one", "answer: mmchat", "history show @1", "go on with it:", "mmchat pick @1"]
+    );
 }
