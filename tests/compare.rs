@@ -285,6 +285,14 @@ mod on_a_terminal {
         assert_eq!(text.trim(), "", "what was drawn is gone");
     }
 
+    #[test]
+    fn a_terminal_that_is_held_keeps_nobody_from_ending() {
+        let (_home, mut screen, _open, _servers) = begun();
+        screen.hold();
+        kill_process(Pid::from_child(&screen.child), Signal::TERM).expect("it is there");
+        assert_eq!(screen.child.wait().expect("ends").code(), Some(130));
+    }
+
     /// Elsewhere the child holds the other end itself.
     #[cfg(target_os = "linux")]
     #[test]

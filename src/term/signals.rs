@@ -19,6 +19,9 @@ use tokio::sync::Notify;
 /// How long a command may take to show what arrived.
 const PATIENCE: Duration = Duration::from_secs(1);
 
+/// How long a process that ends waits for the terminal.
+const TOO_LONG: Duration = Duration::from_millis(200);
+
 /// The wish to end, for as long as this is held. To be dropped last: a process that hangs after that cannot be ended.
 #[derive(Debug)]
 pub struct Interruption {
@@ -108,6 +111,20 @@ impl Interruption {
             // When nobody takes it, nobody waits for it.
             let _ = self.busy.send(());
         }
+    }
+}
+
+/// Does `act`, and goes on without it where it takes too long: a terminal that is held (Ctrl-S) takes nothing, and may not
+/// keep a process from ending.
+pub fn in_time(act: impl FnOnce() + Send + 'static) {
+    let (done, wait) = mpsc::channel();
+    let acting = std::thread::Builder::new().spawn(move || {
+        act();
+        // Nobody waits any more where it took too long.
+        let _ = done.send(());
+    });
+    if acting.is_ok() {
+        let _ = wait.recv_timeout(TOO_LONG);
     }
 }
 

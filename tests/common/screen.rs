@@ -9,7 +9,7 @@ use std::{
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt},
-    termios::{LocalModes, Winsize, tcgetattr, tcsetwinsize},
+    termios::{Action, LocalModes, Winsize, tcflow, tcgetattr, tcsetwinsize},
 };
 
 use super::Home;
@@ -113,6 +113,13 @@ impl Screen {
                 return self.end();
             }
         }
+    }
+
+    /// Ctrl-S: the terminal takes nothing any more.
+    pub(crate) fn hold(&self) {
+        let name = ptsname(&self.terminal, Vec::new()).expect("a name").into_string().expect("text");
+        let other = OpenOptions::new().read(true).write(true).open(name).expect("the other side");
+        tcflow(other, Action::OOff).expect("a terminal");
     }
 
     pub(crate) fn resize(&self, columns: u16, rows: u16) {

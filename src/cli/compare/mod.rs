@@ -137,11 +137,13 @@ pub(super) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
 pub(super) fn interruption(modes: Option<&Modes>) -> Result<Interruption, CliError> {
     let modes = modes.cloned();
     let last = move || {
-        term::live::take_away();
-        term::editor::leave();
         if let Some(modes) = &modes {
             modes.leave();
         }
+        term::signals::in_time(|| {
+            term::live::take_away();
+            term::editor::leave();
+        });
     };
     let failed = |source| CliError::System { what: "signals cannot be received".into(), source };
     term::signals::before_quit(last.clone()).map_err(failed)?;
