@@ -6,7 +6,7 @@ use super::CliError;
 use crate::{
     chat::ErrorClass,
     engine::{AttemptRecord, LaneOutcome},
-    term::signals::Interruption,
+    term::signals::{Interruption, before_quit},
 };
 
 /// How the process ends.
@@ -55,13 +55,17 @@ impl Exit {
 
     /// Listens for Ctrl-C and its kin, whose code is this list's.
     pub(super) fn on_interruption() -> Result<Interruption, CliError> {
-        Self::on_interruption_then(|| {})
+        Self::interruption(|| {})
     }
 
-    /// As `on_interruption`; a process that must be ended does `last` first.
-    pub(super) fn on_interruption_then(last: impl Fn() + Send + 'static) -> Result<Interruption, CliError> {
-        let failed = |source| CliError::System { what: "signals cannot be received".into(), source };
-        Interruption::listen(i32::from(Self::Interrupted as u8), last).map_err(failed)
+    /// As `on_interruption`; a process that must be ended, or is made to quit, does `last` first.
+    pub(super) fn on_interruption_then(last: impl Fn() + Clone + Send + 'static) -> Result<Interruption, CliError> {
+        before_quit(last.clone()).map_err(unheard)?;
+        Self::interruption(last)
+    }
+
+    fn interruption(last: impl Fn() + Send + 'static) -> Result<Interruption, CliError> {
+        Interruption::listen(i32::from(Self::Interrupted as u8), last).map_err(unheard)
     }
 
     /// The code for the ends of several lanes.
@@ -115,6 +119,10 @@ impl Exit {
             Self::Failed
         }
     }
+}
+
+fn unheard(source: std::io::Error) -> CliError {
+    CliError::System { what: "signals cannot be received".into(), source }
 }
 
 /// The class each candidate ended with: a repeat or a second key replaces what came before it.

@@ -145,8 +145,6 @@ pub(super) fn interruption(modes: Option<&Modes>) -> Result<Interruption, CliErr
             term::editor::leave();
         });
     };
-    let failed = |source| CliError::System { what: "signals cannot be received".into(), source };
-    term::signals::before_quit(last.clone()).map_err(failed)?;
     Exit::on_interruption_then(last)
 }
 
