@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{Home, Server, answer, reply};
+use std::{process::Stdio, sync::mpsc};
+
+use common::{Home, Ran, Server, Step, answer, reply};
 use serde_json::Value;
 
 /// A home with the models `a` and `b`, each on a server of its own.
@@ -78,6 +80,26 @@ fn the_config_says_what_is_usual_and_the_flag_goes_before_it() {
     home.run(&["compare", "--continue", "--context", "both", "x"]).exits(2).says(&["separate, shared"]);
     home.write_config(&format!("context = \"both\"\n{models}"));
     home.run(&["compare", "--continue", "x"]).exits(3).says(&["context cannot be `both`", "separate, shared"]);
+}
+
+#[test]
+fn what_is_deleted_while_its_run_goes_on_stays_deleted_and_that_is_said() {
+    let (open, gate) = mpsc::channel();
+    let a = Server::replying(&[&answer("a1")]);
+    let b = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("b1").into_bytes())]]);
+    let home = home(&a, &b);
+    let mut command = home.command();
+    command.args(["compare", "-m", "a,b", "a secret"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("runs");
+    while home.run(&["history", "show", "1@1"]).code != Some(0) {
+        std::thread::yield_now();
+    }
+    home.run(&["history", "delete", "1"]).exits(0);
+    open.send(()).expect("the server waits");
+    let ran = Ran::of(child.wait_with_output().expect("ends")).exits(0);
+    assert!(ran.out.contains("b1"), "the answer is there all the same: {}", ran.out);
+    ran.says(&["is not kept: its conversation was deleted"]);
+    assert!(!home.run(&["history"]).exits(0).out.contains("secret"));
 }
 
 fn list(words: &[&str]) -> Vec<String> {

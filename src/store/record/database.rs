@@ -41,6 +41,9 @@ pub enum RecordError {
         #[source]
         source: io::Error,
     },
+    /// Its place was deleted while it went on.
+    #[error("what was just said is not kept: its conversation was deleted meanwhile")]
+    Deleted,
     /// The file is no database, or a broken one.
     #[error("the record {path} is broken or no database: move it away, and a new one is begun")]
     Broken {

@@ -96,6 +96,11 @@ impl RunPlace {
         self.is_forgotten = true;
     }
 
+    /// Something of it was not kept: its place was deleted meanwhile.
+    pub(super) fn is_forgotten(&self) -> bool {
+        self.is_forgotten
+    }
+
     pub(super) fn settle(&mut self, written: Written, lane: usize) {
         self.settled = Some(written.settled);
         if self.exchanges.len() <= lane {

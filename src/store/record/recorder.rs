@@ -221,6 +221,9 @@ pub(super) fn write(
         return Err(error);
     }
     database.settle()?;
+    if run.is_forgotten() {
+        return Err(RecordError::Deleted);
+    }
     // What was written to a file without a name is lost.
     if place.exists() { Ok(run.kept()) } else { Err(RecordError::Gone { path: place.to_owned() }) }
 }
