@@ -257,6 +257,8 @@ mod on_a_terminal {
     struct Talk {
         screen: Screen,
         terminal: vt100::Parser,
+        /// How often something was asked.
+        rounds: usize,
     }
 
     impl Talk {
@@ -265,7 +267,7 @@ mod on_a_terminal {
             command.env_remove("COLUMNS").env("NO_COLOR", "1").arg("chat").args(arguments);
             let cells = |count| NonZero::new(count).expect("some");
             let terminal = vt100::Parser::new(cells(size.1), cells(size.0), 1000);
-            Self { screen: Screen::of(command, true, size), terminal }
+            Self { screen: Screen::of(command, true, size), terminal, rounds: 0 }
         }
 
         /// Takes what comes next; `false`: nothing does any more.
@@ -295,14 +297,16 @@ mod on_a_terminal {
         fn says(&mut self, line: &str) {
             let asks = |text: &str| text.trim_end().lines().last().is_some_and(|last| last.trim_end() == "a, b>");
             self.until(asks);
+            self.rounds += usize::from(!line.starts_with('/'));
             self.screen.type_keys(&format!("{line}\r"));
             let said = format!("a, b> {line}");
-            self.until(|text| text.contains(&said) && !asks(text));
+            self.until(|text| text.contains(&said));
         }
 
+        /// The table of the round that was asked for last is there: what asks may have come with it at once.
         fn round_is_over(&mut self) {
-            let before = self.shown().matches("#  model  state").count();
-            self.until(|text| text.matches("#  model  state").count() > before);
+            let rounds = self.rounds;
+            self.until(|text| text.matches("#  model  state").count() == rounds);
         }
 
         /// All that stands in the scrollback and on the screen.

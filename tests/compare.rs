@@ -260,7 +260,7 @@ mod on_a_terminal {
         assert!(shown(&seen, 80, 24).contains("late"), "{seen:?}");
     }
 
-    /// A run on a terminal whose keys it listens to, and the server's gate, while the first answer has begun.
+    /// A run on a terminal whose keys it listens to, and the server's gate, while the one answer is there and the other is not.
     fn begun() -> (Home, Screen, mpsc::Sender<()>, [Server; 2]) {
         let (open, gate) = mpsc::channel();
         let slow = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("late").into_bytes())]]);

@@ -40,7 +40,7 @@ pub fn shown(config: &Config, layers: &Layers) -> String {
     if let Some(compare) = &config.compare {
         line("compare", quoted(compare), &"config file");
     }
-    let stated = |is_default: bool| if is_default { "default" } else { "config file" };
+    let stated = |is_default: bool| if is_default { "as by default" } else { "config file" };
     line("context", quoted(config.context.as_str()), &stated(config.context == RoundContext::default()));
     line("history", config.history.on.to_string(), &stated(config.history.on));
     if let Some(days) = config.history.days {

@@ -97,7 +97,9 @@ impl Editor {
         let newline = ReedlineEvent::Edit(vec![EditCommand::InsertNewline]);
         keys.add_binding(KeyModifiers::ALT, KeyCode::Enter, newline);
         let suspend = ReedlineEvent::ExecuteHostCommand(SUSPEND.into());
-        keys.add_binding(KeyModifiers::CONTROL, KeyCode::Char('z'), suspend);
+        if cfg!(unix) {
+            keys.add_binding(KeyModifiers::CONTROL, KeyCode::Char('z'), suspend);
+        }
         let editor = Reedline::create()
             .with_edit_mode(Box::new(Emacs::new(keys)))
             .with_completer(Box::new(Completions(choices)))

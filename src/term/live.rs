@@ -3,9 +3,12 @@
 //! Owns that it is gone when the process ends, whatever the reason: dropped, interrupted, in panic. Draws on stderr,
 //! where everything goes that is not data.
 
-use std::sync::{
-    Once,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    io,
+    sync::{
+        Once,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use super::{
@@ -15,6 +18,8 @@ use super::{
 
 /// Whether a region is on the screen: for the panic's hook, of which a process has one.
 static ON_SCREEN: AtomicBool = AtomicBool::new(false);
+/// The process ends: nothing is drawn any more.
+static ENDED: AtomicBool = AtomicBool::new(false);
 static HOOK: Once = Once::new();
 
 /// The region.
@@ -45,7 +50,9 @@ impl Live {
         let size = super::size();
         let columns = self.width.map_or(size.0, |wanted| wanted.min(size.0));
         let text = self.region.draw(made(columns, size.1), size);
-        if !text.is_empty() {
+        // Whoever takes it away has the same lock.
+        let _alone = io::stderr().lock();
+        if !text.is_empty() && !ENDED.load(Ordering::Relaxed) {
             ON_SCREEN.store(true, Ordering::Relaxed);
             say(&text);
         }
@@ -61,8 +68,14 @@ impl Live {
     }
 }
 
-/// Takes whatever region there is off the screen, before a process ends that cannot come to its own end.
-pub fn take_away() {
+/// Takes whatever region there is off the screen for good, before a process ends that cannot come to its own end.
+pub fn end() {
+    ENDED.store(true, Ordering::Relaxed);
+    take_away();
+}
+
+fn take_away() {
+    let _alone = io::stderr().lock();
     if ON_SCREEN.swap(false, Ordering::Relaxed) {
         say(ERASE);
     }

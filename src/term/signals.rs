@@ -136,7 +136,7 @@ pub fn before_quit(last: impl Fn() + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new().spawn(move || {
         for signal in signals.forever() {
             last();
-            // When it cannot be, the next one is as welcome.
+            // It does not come back.
             let _ = emulate_default_handler(signal);
         }
     })?;

@@ -141,7 +141,7 @@ pub(super) fn interruption(modes: Option<&Modes>) -> Result<Interruption, CliErr
             modes.leave();
         }
         term::signals::in_time(|| {
-            term::live::take_away();
+            term::live::end();
             term::editor::leave();
         });
     };

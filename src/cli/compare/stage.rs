@@ -7,7 +7,7 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc, Mutex, MutexGuard, TryLockError,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
@@ -175,8 +175,11 @@ impl Shared {
     /// Applies `event` to the view, at once or as soon as it is free.
     fn event(&self, event: Event) {
         self.waiting().push(event);
-        if let Ok(mut show) = self.show.try_lock() {
-            self.apply(&mut show);
+        match self.show.try_lock() {
+            Ok(mut show) => self.apply(&mut show),
+            Err(TryLockError::WouldBlock) => {}
+            // As whoever waits for it would.
+            Err(TryLockError::Poisoned(_)) => self.with(|_| ()),
         }
     }
 
