@@ -207,11 +207,7 @@ mod on_a_terminal {
         let ((half_a, _a), (half_b, _b)) = (half("half of one "), half("half of two "));
         let a = Server::start(vec![whole(TO_READ), half_a, whole("third"), whole("fourth")]);
         let b = Server::start(vec![whole("short"), half_b, whole("the third"), whole("the fourth")]);
-        let entry = |name: &str, server: &Server| {
-            let (table, url) = (format!("[endpoints.{name}e]\nbase_url = "), server.url());
-            format!("{table}\"{url}\"\n[models.{name}]\nendpoint = \"{name}e\"\nmodel = \"m\"\n")
-        };
-        let home = Home::with_config(&format!("{}{}", entry("a", &a), entry("b", &b)));
+        let home = Home::with_models(&[("a", &a), ("b", &b)]);
         let mut talk = Talk::start(&home, &["-m", "a,b"], size);
         for line in ["one", "two", "three"] {
             talk.says(line);

@@ -21,11 +21,7 @@ fn halting(text: &str, later: &[&str]) -> (Server, mpsc::Sender<()>) {
 }
 
 fn home(a: &Server, b: &Server) -> Home {
-    let entry = |name: &str, server: &Server| {
-        let url = server.url();
-        format!("[endpoints.{name}e]\nbase_url = \"{url}\"\n[models.{name}]\nendpoint = \"{name}e\"\nmodel = \"m\"\n")
-    };
-    Home::with_config(&format!("{}{}", entry("a", a), entry("b", b)))
+    Home::with_models(&[("a", a), ("b", b)])
 }
 
 fn start(home: &Home) -> Screen {

@@ -4,26 +4,12 @@ mod common;
 
 use std::{process::Stdio, sync::mpsc};
 
-use common::{Home, Ran, Server, Step, answer, reply};
+use common::{Home, Ran, Server, Step, answer, models_of, reply};
 use serde_json::Value;
 
 /// A home with the models `a` and `b`, each on a server of its own.
 fn home(a: &Server, b: &Server) -> Home {
-    home_of(&[("a", a), ("b", b)])
-}
-
-fn home_of(models: &[(&str, &Server)]) -> Home {
-    Home::with_config(&config_of(models))
-}
-
-fn config_of(models: &[(&str, &Server)]) -> String {
-    let entry = |(name, server): &(&str, &Server)| {
-        format!(
-            "[endpoints.{name}e]\nbase_url = \"{}\"\n[models.{name}]\nendpoint = \"{name}e\"\nmodel = \"m\"\n",
-            server.url()
-        )
-    };
-    models.iter().map(entry).collect()
+    Home::with_models(&[("a", a), ("b", b)])
 }
 
 /// What the last request to `server` said, one text after the other.
@@ -68,7 +54,7 @@ fn each_model_sees_its_own_answers_or_all_the_picked_one() {
 fn the_config_says_what_is_usual_and_the_flag_goes_before_it() {
     let a = Server::replying(&[&answer("a1"), &answer("a2"), &answer("a3")]);
     let b = Server::replying(&[&answer("b1"), &answer("b2"), &answer("b3")]);
-    let models = config_of(&[("a", &a), ("b", &b)]);
+    let models = models_of(&[("a", &a), ("b", &b)]);
     let home = Home::with_config(&format!("context = \"shared\"\n{models}"));
     home.run(&["compare", "-m", "a,b", "one"]).exits(0);
     home.run(&["compare", "--continue", "x"]).exits(2).says(&["no answer of conversation 1", "--context separate"]);
@@ -131,7 +117,7 @@ fn a_retried_lane_keeps_its_number() {
     let a = Server::replying(&[&answer("a1")]);
     let b = Server::replying(&[&failure(), &answer("b1")]);
     let c = Server::replying(&[&failure(), &answer("c1")]);
-    let home = home_of(&[("a", &a), ("b", &b), ("c", &c)]);
+    let home = Home::with_models(&[("a", &a), ("b", &b), ("c", &c)]);
     home.run(&["compare", "-m", "a,b,c", "one"]).exits(7);
     home.run(&["retry"]).exits(0);
     for (place, text) in [("@1", "a1\n"), ("@2", "b1\n"), ("@3", "c1\n")] {

@@ -16,11 +16,8 @@ use std::{
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 
-/// How long a command may take to show what arrived.
+/// How long a command may take to show what arrived, and a process that must be ended to leave the terminal as it was.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long a process that ends waits for the terminal.
-const TOO_LONG: Duration = Duration::from_millis(200);
 
 /// The wish to end, for as long as this is held. To be dropped last: a process that hangs after that cannot be ended.
 #[derive(Debug)]
@@ -124,7 +121,7 @@ pub fn in_time(act: impl FnOnce() + Send + 'static) {
         let _ = done.send(());
     });
     if acting.is_ok() {
-        let _ = wait.recv_timeout(TOO_LONG);
+        let _ = wait.recv_timeout(PATIENCE);
     }
 }
 

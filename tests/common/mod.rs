@@ -18,6 +18,17 @@ use mmchat::config::vendors;
 #[cfg(unix)]
 pub(crate) mod screen;
 
+/// What a config says of these models, each at a server of its own.
+pub(crate) fn models_of(models: &[(&str, &Server)]) -> String {
+    let entry = |(name, server): &(&str, &Server)| {
+        format!(
+            "[endpoints.{name}e]\nbase_url = \"{}\"\n[models.{name}]\nendpoint = \"{name}e\"\nmodel = \"m\"\n",
+            server.url()
+        )
+    };
+    models.iter().map(entry).collect()
+}
+
 /// A home folder, and the binary run in it.
 pub(crate) struct Home {
     pub(crate) folder: tempfile::TempDir,
@@ -44,6 +55,11 @@ impl Home {
     /// A config of one endpoint `m` at `server`, and more text below it.
     pub(crate) fn with_server(server: &Server, more: &str) -> Self {
         Self::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\n{more}", server.url()))
+    }
+
+    /// A config of these models, each at a server of its own.
+    pub(crate) fn with_models(models: &[(&str, &Server)]) -> Self {
+        Self::with_config(&models_of(models))
     }
 
     pub(crate) fn write_config(&self, text: &str) {
