@@ -19,7 +19,7 @@ use crate::{
     endpoint::{ConnectOptions, Timeouts},
     protocol::{
         ApiError, EncodeError, Ending, Flow, Protocol, ResponseHead, RetryAfter, ServerKind, StreamEnd, protocol,
-        reply::ReplyReader,
+        reply::{Read, ReplyReader},
     },
     secret::ApiKey,
     target::Target,
@@ -89,7 +89,7 @@ impl Patience {
 #[derive(Debug)]
 pub enum Step {
     /// All that one read of the network added; may be empty of output.
-    Deltas(Vec<Delta>),
+    Read(Read),
     /// The answer is whole.
     Done(Finished),
 }
@@ -145,12 +145,14 @@ pub struct Start<'a> {
     pub patience: Patience,
     /// Over a connection of its own, after a pooled one broke.
     pub fresh: bool,
+    /// The frames of the reply are wanted, too, where they are in the client's own format.
+    pub verbatim: bool,
 }
 
 impl Attempt {
     /// Sends the request and waits for the head of the reply.
     pub async fn start(transport: &dyn Transport, start: Start<'_>) -> Result<Self, ApiError> {
-        let Start { target, credentials, call, patience, fresh } = start;
+        let Start { target, credentials, call, patience, fresh, verbatim } = start;
         let protocol = protocol(target.endpoint.protocol).expect("resolved configs name known protocols");
         let mask = |error: ApiError| masked(error, credentials);
         let request = request(protocol, target, credentials, call)?;
@@ -171,9 +173,10 @@ impl Attempt {
             }
             return Err(mask(error));
         }
+        let reader = ReplyReader::new(protocol.decoder(call, &target.decode, &head));
         Ok(Self {
             body,
-            reader: ReplyReader::new(protocol.decoder(&target.decode, &head)),
+            reader: if verbatim && is_spoken(call, target) { reader.keeping_frames() } else { reader },
             credentials: credentials.clone(),
             patience,
             sent,
@@ -206,12 +209,13 @@ impl Attempt {
         }
         let mut deltas = Vec::new();
         let verdict = self.read(&mut deltas).await;
+        let read = Read { deltas, frames: self.reader.take_frames() };
         match verdict {
-            None => Ok(Step::Deltas(deltas)),
-            Some(verdict) if deltas.is_empty() => verdict.map(Step::Done),
+            None => Ok(Step::Read(read)),
+            Some(verdict) if read.is_empty() => verdict.map(Step::Done),
             Some(verdict) => {
                 self.verdict = Some(verdict);
-                Ok(Step::Deltas(deltas))
+                Ok(Step::Read(read))
             }
         }
     }
@@ -311,6 +315,11 @@ impl Attempt {
         };
         ApiError::new(ErrorClass::Cut, message)
     }
+}
+
+/// Whether the client speaks as the target does, so that what comes can be passed on.
+fn is_spoken(call: &Call, target: &Target) -> bool {
+    call.original().is_some_and(|original| original.protocol == target.endpoint.protocol)
 }
 
 fn request(

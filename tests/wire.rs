@@ -9,7 +9,7 @@ use std::{fs, path::Path, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use mmchat::{
-    chat::{Answer, ErrorClass, FinishReason},
+    chat::{Answer, Call, ChatRequest, ErrorClass, FinishReason},
     protocol::{ApiError, Ending, Flow, PROTOCOLS, Protocol, ResponseHead, StreamEnd, reply::ReplyReader},
     target::DecodeOptions,
     transport::inflate::Inflater,
@@ -114,7 +114,8 @@ fn read(protocol: &dyn Protocol, case: &Case, pieces: &[&[u8]]) -> Outcome {
     if !case.head.status.is_success() {
         return Outcome { answer: Answer::default(), error: Some(protocol.error(&case.head, &case.body)) };
     }
-    let mut reader = ReplyReader::new(protocol.decoder(&options(case), &case.head));
+    let mut reader =
+        ReplyReader::new(protocol.decoder(&Call::Chat(ChatRequest::default()), &options(case), &case.head));
     let (mut out, mut end) = (Vec::new(), StreamEnd::Eof);
     let mut error = None;
     for piece in pieces {

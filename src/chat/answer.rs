@@ -29,6 +29,8 @@ pub enum DeltaKind {
     Finish(FinishReason),
     /// The model the service says it used.
     Model(String),
+    /// So many bytes of a reply that is only passed on.
+    Opaque(usize),
 }
 
 impl DeltaKind {
@@ -41,7 +43,7 @@ impl DeltaKind {
     /// Whether this is part of the answer itself: thinking goes beside it and can be taken back.
     #[must_use]
     pub fn is_answer(&self) -> bool {
-        matches!(self, Self::Text(_) | Self::ToolCall(_) | Self::Refusal(_))
+        matches!(self, Self::Text(_) | Self::ToolCall(_) | Self::Refusal(_) | Self::Opaque(_))
     }
 
     /// The bytes of the model's own words in it.
@@ -50,6 +52,7 @@ impl DeltaKind {
         match self {
             Self::Text(text) | Self::Reasoning(text) | Self::Refusal(text) => text.len(),
             Self::ToolCall(call) => call.id.len() + call.name.len() + call.arguments.len(),
+            Self::Opaque(bytes) => *bytes,
             Self::Usage(_) | Self::Finish(_) | Self::Model(_) => 0,
         }
     }
@@ -172,6 +175,7 @@ impl Answer {
             DeltaKind::Finish(reason) if delta.choice == 0 => self.finish = Some(reason.clone()),
             DeltaKind::Finish(_) => {}
             DeltaKind::Model(model) => self.model = Some(model.clone()),
+            DeltaKind::Opaque(_) => {}
         }
     }
 

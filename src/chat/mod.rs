@@ -15,4 +15,6 @@ pub use answer::{Answer, Delta, DeltaKind, FinishReason, ToolCall, Usage};
 pub use error_class::ErrorClass;
 pub use held::Held;
 pub use image::Image;
-pub use request::{Adjustment, Call, ChatRequest, LIMITS, Message, Original, Params, Part, ProtocolId, Role};
+pub use request::{
+    Adjustment, Call, ChatRequest, LIMITS, Message, OpaqueRequest, Original, Params, Part, ProtocolId, Role, Service,
+};

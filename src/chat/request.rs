@@ -15,11 +15,38 @@ impl std::fmt::Display for ProtocolId {
     }
 }
 
-/// One request to a model. Calls that are only passed through (embeddings, audio) join when something serves them.
+/// One request to a model.
 #[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "nearly all are chats, and all are shared")]
 pub enum Call {
     /// A chat: decoded into deltas.
     Chat(ChatRequest),
+    /// Anything else: passed on as it is.
+    Opaque(OpaqueRequest),
+}
+
+/// A request that is only passed on: of it the model is changed, and what the config adds.
+#[derive(Clone, Debug)]
+pub struct OpaqueRequest {
+    /// What is asked for.
+    pub service: Service,
+    /// The client's own body.
+    pub original: Original,
+    /// Whether the reply is asked for as a stream.
+    pub stream: bool,
+}
+
+/// What a model does besides chatting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Service {
+    /// Goes on with a text (the older way to ask).
+    Completions,
+    /// Turns texts into vectors.
+    Embeddings,
+    /// Puts documents in order.
+    Rerank,
+    /// Draws pictures.
+    Images,
 }
 
 impl Call {
@@ -28,6 +55,34 @@ impl Call {
     pub fn estimated_tokens(&self) -> u64 {
         match self {
             Self::Chat(chat) => chat.estimated_tokens(),
+            // What it holds is not looked into.
+            Self::Opaque(_) => 0,
+        }
+    }
+
+    /// The chat, if it is one.
+    #[must_use]
+    pub fn chat(&self) -> Option<&ChatRequest> {
+        match self {
+            Self::Chat(chat) => Some(chat),
+            Self::Opaque(_) => None,
+        }
+    }
+
+    /// The chat, if it is one, to be changed.
+    pub fn chat_mut(&mut self) -> Option<&mut ChatRequest> {
+        match self {
+            Self::Chat(chat) => Some(chat),
+            Self::Opaque(_) => None,
+        }
+    }
+
+    /// The client's own body, where there is one.
+    #[must_use]
+    pub fn original(&self) -> Option<&Original> {
+        match self {
+            Self::Chat(chat) => chat.original.as_ref(),
+            Self::Opaque(opaque) => Some(&opaque.original),
         }
     }
 
@@ -36,45 +91,38 @@ impl Call {
     pub fn streams(&self) -> bool {
         match self {
             Self::Chat(chat) => chat.stream,
+            Self::Opaque(opaque) => opaque.stream,
         }
     }
 
     /// Whether only a model that looks at pictures can answer it.
     #[must_use]
     pub fn has_images(&self) -> bool {
-        match self {
-            Self::Chat(chat) => chat.has_images(),
-        }
+        self.chat().is_some_and(ChatRequest::has_images)
     }
 
     /// Whether only a model that calls tools can answer it.
     #[must_use]
     pub fn has_tools(&self) -> bool {
-        match self {
-            Self::Chat(chat) => chat.params.extra.get("tools").is_some_and(|tools| !tools.is_null()),
-        }
+        self.chat().and_then(|chat| chat.params.extra.get("tools")).is_some_and(|tools| !tools.is_null())
     }
 
     /// The most tokens the answer may have, where the request says so.
     #[must_use]
     pub fn max_tokens(&self) -> Option<u64> {
-        match self {
-            Self::Chat(chat) => chat.params.most_tokens(),
-        }
+        self.chat()?.params.most_tokens()
     }
 
     /// How many answers are asked for at once, where the request says so.
     #[must_use]
     pub fn choices(&self) -> Option<u64> {
-        match self {
-            Self::Chat(chat) => chat.params.choices(),
-        }
+        self.chat()?.params.choices()
     }
 
     /// Limits the answer to so many tokens, whatever else is said of that.
     pub fn cap(&mut self, most: u64) {
-        match self {
-            Self::Chat(chat) => chat.capped = Some(most),
+        if let Some(chat) = self.chat_mut() {
+            chat.capped = Some(most);
         }
     }
 
@@ -82,7 +130,10 @@ impl Call {
     /// how the conversation begins.
     #[must_use]
     pub fn thread(&self) -> String {
-        let Self::Chat(chat) = self;
+        let chat = match self {
+            Self::Chat(chat) => chat,
+            Self::Opaque(opaque) => return opaque.beginning(),
+        };
         let own = ["prompt_cache_key", "user"].into_iter().find_map(|name| chat.params.extra.get(name)?.as_str());
         if let Some(own) = own {
             return own.to_owned();
@@ -94,6 +145,15 @@ impl Call {
             Part::Image(_) => None,
         });
         texts.collect::<Vec<_>>().join("\0")
+    }
+}
+
+impl OpaqueRequest {
+    /// How it begins, as far as requests that belong together have that in common.
+    fn beginning(&self) -> String {
+        const BEGINNING: usize = 256;
+        let body = &self.original.body;
+        String::from_utf8_lossy(&body[..body.len().min(BEGINNING)]).into_owned()
     }
 }
 

@@ -30,7 +30,6 @@ use crate::{
         notice::{duration, reason},
         table::Table,
     },
-    route::OnCut,
     secret::masked_url,
     store::record::GoesOn,
     target::Target,
@@ -179,16 +178,8 @@ pub(super) fn one_token_of(models: &[Arc<Target>], limit: Duration) -> Plan {
     let messages = vec![Message::text(Role::User, "hello")];
     let params = Params { max_tokens: Some(1), ..Params::default() };
     let call = Arc::new(Call::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() }));
-    let lanes = models.iter().map(|model| Lane {
-        sample: None,
-        name: model.id.0.clone(),
-        call: Arc::clone(&call),
-        candidates: vec![Arc::clone(model)],
-        route: None,
-        on_cut: OnCut::Error,
-        filter_goes_on: false,
-        deadline: Some(limit),
-    });
+    let alone = |model: &Arc<Target>| Lane::alone(model.id.0.clone(), Arc::clone(&call), Arc::clone(model));
+    let lanes = models.iter().map(|model| Lane { deadline: Some(limit), ..alone(model) });
     Plan { lanes: lanes.collect(), at_once: Some(AT_ONCE) }
 }
 

@@ -217,7 +217,7 @@ impl Thread {
 
     /// Puts what was said before `call`; its own system text wins over the conversation's.
     pub(super) fn before(&self, call: &mut Call) {
-        let Call::Chat(chat) = call;
+        let Some(chat) = call.chat_mut() else { return };
         let own =
             chat.messages.iter().position(|message| message.role == Role::System).map(|at| chat.messages.remove(at));
         let before = self.messages(own, self.exchanges.len());

@@ -10,7 +10,6 @@ use crate::{
     chat::{Call, ChatRequest, Message, Params, Role},
     engine::{Account, Engine, EventKind, LaneOutcome},
     plan::{Lane, Plan},
-    route::OnCut,
     target::Target,
 };
 
@@ -35,16 +34,8 @@ pub(super) async fn ask(engine: &Arc<Engine>, model: &Arc<Target>, limit: Durati
     let messages = vec![Message::text(Role::User, QUESTION)];
     let params = Params { max_tokens: Some(MOST_TOKENS), ..Params::default() };
     let call = Call::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() });
-    let lane = Lane {
-        sample: None,
-        name: model.id.0.clone(),
-        call: Arc::new(call),
-        candidates: vec![Arc::clone(model)],
-        route: None,
-        on_cut: OnCut::Error,
-        filter_goes_on: false,
-        deadline: Some(limit),
-    };
+    let alone = Lane::alone(model.id.0.clone(), Arc::new(call), Arc::clone(model));
+    let lane = Lane { deadline: Some(limit), ..alone };
     let plan = Plan::of(lane);
     told.begins(&plan);
     let begun = Instant::now();

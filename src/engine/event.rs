@@ -3,11 +3,12 @@
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    chat::{Adjustment, Delta, ErrorClass, FinishReason},
-    protocol::ApiError,
+    chat::{Adjustment, ErrorClass, FinishReason},
+    protocol::{ApiError, reply::Read},
     target::{Target, TargetId},
 };
 
@@ -28,9 +29,9 @@ pub enum EventKind {
     /// A target is being asked.
     Started(Arc<Target>),
     /// Everything one read of the network added to the answer.
-    Deltas(Vec<Delta>),
+    Deltas(Read),
     /// As `Deltas`, but not to be shown before the answer is whole: the attempt may still fail unseen.
-    Held(Vec<Delta>),
+    Held(Read),
     /// The first of an answer, which was just told, came so long after its request was sent.
     Ttft(Duration),
     /// An attempt failed and something else is tried. What it had put out (thinking only, unless `next` is
@@ -134,6 +135,21 @@ impl AttemptRecord {
     #[must_use]
     pub fn new(target: Arc<Target>, at: Timestamp, took: Duration) -> Self {
         Self { target, error: None, status: None, at, took, ttft: None, key: None, request_id: None }
+    }
+
+    /// What programs are told of it: `{endpoint, model, class, status, ms, key, request_id, message}`.
+    #[must_use]
+    pub fn facts(&self) -> Value {
+        json!({
+            "endpoint": self.target.endpoint.name,
+            "model": self.target.id.0,
+            "class": self.class().map_or("ok", ErrorClass::as_str),
+            "status": self.status,
+            "ms": u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
+            "key": self.key,
+            "request_id": self.request_id,
+            "message": self.error.as_ref().map(|error| error.message.as_str()),
+        })
     }
 
     /// The class of its failure.

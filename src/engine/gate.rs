@@ -4,7 +4,10 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -32,6 +35,24 @@ struct Gate {
     places: Option<Arc<Semaphore>>,
     /// When the requests of the last minute began.
     begun: Mutex<VecDeque<Instant>>,
+    /// How many requests wait for their turn.
+    waiting: AtomicUsize,
+}
+
+/// One more that waits, until dropped.
+struct Waiting<'g>(&'g AtomicUsize);
+
+impl<'g> Waiting<'g> {
+    fn begin(count: &'g AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// A place at an endpoint; given back when dropped.
@@ -53,18 +74,29 @@ impl Gates {
         })
     }
 
+    /// How many requests wait for a place, by endpoint.
+    pub(super) fn waiting(&self) -> Vec<(String, usize)> {
+        let gates = self.0.lock().expect("no code panics while it holds this lock");
+        gates.iter().map(|(name, gate)| (name.clone(), gate.waiting.load(Ordering::Relaxed))).collect()
+    }
+
     fn gate(&self, endpoint: &Endpoint) -> Arc<Gate> {
         let mut gates = self.0.lock().expect("no code panics while it holds this lock");
-        Arc::clone(gates.entry(endpoint.name.clone()).or_insert_with(|| {
-            let limits = endpoint.limits;
+        let limits = endpoint.limits;
+        let known = gates.get(&endpoint.name).filter(|gate| gate.limits == limits);
+        known.cloned().unwrap_or_else(|| {
             let places = limits.max_concurrency.map(|most| Arc::new(Semaphore::new(most)));
-            Arc::new(Gate { limits, places, begun: Mutex::default() })
-        }))
+            let gate = Arc::new(Gate { limits, places, begun: Mutex::default(), waiting: AtomicUsize::new(0) });
+            // Whoever entered by the one before, whose limits were others, leaves by it.
+            gates.insert(endpoint.name.clone(), Arc::clone(&gate));
+            gate
+        })
     }
 }
 
 impl Gate {
     async fn enter(&self) -> Place {
+        let _waiting = Waiting::begin(&self.waiting);
         let permit = match &self.places {
             Some(places) => Some(Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed")),
             None => None,

@@ -15,11 +15,12 @@ use crate::{
     plan::Plan,
     route::{
         attempts::RepeatLimiter,
-        health::{HealthError, HealthStore},
+        health::{HealthError, HealthStore, Standing},
         hedge::Hedges,
         spend::SpendLedger,
         strategy::Wheel,
     },
+    target::Target,
     transport::Transport,
 };
 
@@ -117,6 +118,25 @@ impl Engine {
     /// Writes down what was learned of services, for the next process; what kept that from being done.
     pub fn remember(&self) -> Option<HealthError> {
         self.health.write(&self.keys)
+    }
+
+    /// The keys it has looked up.
+    #[must_use]
+    pub fn keys(&self) -> &KeyRing {
+        &self.keys
+    }
+
+    /// How `target` stands: whether requests to it go out, or it is left alone.
+    #[must_use]
+    pub fn standing(&self, target: &Arc<Target>) -> Standing {
+        let places = self.health.places(std::slice::from_ref(target), &self.keys);
+        self.health.standing(&places[0])
+    }
+
+    /// How many requests wait for a place at each endpoint that has limits.
+    #[must_use]
+    pub fn waiting(&self) -> Vec<(String, usize)> {
+        self.gates.waiting()
     }
 
     /// Runs `plan`. Each lane ends with exactly one [`EventKind::Finished`]; one that waits for its turn says nothing, and

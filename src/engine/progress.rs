@@ -138,9 +138,9 @@ mod tests {
             (1, EventKind::Started(a)),
             (6, EventKind::Failed { record, next: Next::Candidate(TargetId("b".into())) }),
             (7, EventKind::Started(b)),
-            (20, EventKind::Deltas(vec![text.clone()])),
+            (20, EventKind::Deltas(vec![text.clone()].into())),
             (20, EventKind::Ttft(Duration::from_millis(12))),
-            (50, EventKind::Deltas(vec![text])),
+            (50, EventKind::Deltas(vec![text].into())),
         ] {
             progress.event(&Event { lane: 0, at: at(ms), kind });
         }

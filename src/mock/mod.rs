@@ -134,8 +134,8 @@ async fn models(State(server): State<Server>, headers: HeaderMap) -> Response<Bo
     if let Err(refused) = server.check_key(&headers) {
         return refused;
     }
-    let ids = server.settings.models.iter().map(|(name, _)| name.as_str());
-    json(StatusCode::OK, &openai_server::models(ids, "mmchat-mock"))
+    let models = server.settings.models.iter().map(|(name, _)| (name.as_str(), "mmchat-mock"));
+    json(StatusCode::OK, &openai_server::models(models))
 }
 
 async fn chat(State(server): State<Server>, headers: HeaderMap, body: Body) -> Response<Body> {
@@ -147,7 +147,7 @@ async fn chat(State(server): State<Server>, headers: HeaderMap, body: Body) -> R
     };
     let asked = match openai_server::parse_chat(&body) {
         Ok(asked) => asked,
-        Err(problem) => return failure(StatusCode::BAD_REQUEST, ErrorClass::Request, "invalid_json", &problem),
+        Err(problem) => return failure(StatusCode::BAD_REQUEST, ErrorClass::Request, "invalid_json", &problem.message),
     };
     match server.script(&asked.model) {
         Ok(script) => reply::make(&script, &asked, &body, server.settings.seed).await,

@@ -27,8 +27,8 @@ pub(super) async fn make(script: &Script, asked: &Asked, body: &[u8], server_see
     {
         return refusal;
     }
-    let plan = Answering::new(script, asked, seed(server_seed, &asked.model, &asked.prompt));
-    if asked.stream {
+    let plan = Answering::new(script, asked, seed(server_seed, &asked.model, &asked.prompt()));
+    if asked.call.streams() {
         let mut reply = response(StatusCode::OK, "text/event-stream", Body::from_stream(plan.stream()));
         if script.fault == Some(Fault::CutForged) {
             reply.headers_mut().insert("x-oneapi-request-id", HeaderValue::from_static("mock"));
@@ -120,12 +120,12 @@ impl Answering {
             Some(text) => text.split_inclusive(' ').map(str::to_owned).collect(),
             None => Tokens::new(seed, script.tokens).collect(),
         };
-        let limit = asked.max_tokens.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
+        let limit = asked.call.max_tokens().and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX);
         let finish = if text.len() > limit { FinishReason::Length } else { FinishReason::Stop };
         text.truncate(limit);
         let reasoning: Vec<String> = Tokens::new(!seed, script.reasoning).collect();
         let usage = Usage {
-            input: Some(estimate::tokens(&asked.prompt).max(1)),
+            input: Some(estimate::tokens(&asked.prompt()).max(1)),
             output: Some((text.len() + reasoning.len()) as u64),
             cached: None,
             reasoning: (script.reasoning > 0).then_some(reasoning.len() as u64),
@@ -176,7 +176,7 @@ impl Answering {
             for token in &self.reasoning {
                 sleep_until(begun + self.script.ttft + step * count).await;
                 count += 1;
-                yield Ok(writer.delta(&DeltaKind::Reasoning(token.clone())));
+                yield Ok(writer.delta(0, &DeltaKind::Reasoning(token.clone())));
             }
             let mut joined = BytesMut::new();
             for (position, token) in self.text.iter().enumerate() {
@@ -201,7 +201,7 @@ impl Answering {
                         _ => {}
                     }
                 }
-                let event = writer.delta(&DeltaKind::Text(token.clone()));
+                let event = writer.delta(0, &DeltaKind::Text(token.clone()));
                 if step.is_zero() {
                     joined.extend_from_slice(&event);
                     if joined.len() >= 8192 {
@@ -215,10 +215,10 @@ impl Answering {
             }
             yield Ok(joined.freeze());
             if fault != Some(Fault::DoneOnly) {
-                yield Ok(writer.delta(&DeltaKind::Finish(self.finish.clone())));
+                yield Ok(writer.delta(0, &DeltaKind::Finish(self.finish.clone())));
             }
             if self.include_usage {
-                yield Ok(writer.delta(&DeltaKind::Usage(self.usage)));
+                yield Ok(writer.delta(0, &DeltaKind::Usage(self.usage)));
             }
             yield Ok(ChunkWriter::done());
             if fault == Some(Fault::Lingering) {

@@ -123,7 +123,6 @@ mod tests {
     use super::*;
     use crate::{
         chat::{Call, ChatRequest, Message, Params, Role},
-        route::OnCut,
         target::{Price, testing},
     };
 
@@ -131,24 +130,15 @@ mod tests {
         let messages = vec![Message::text(Role::User, "four".repeat(1000))];
         let lane = |price: &Option<f64>| {
             let price = price.map(|output| Price { input: 1.0, output, cached_input: None, currency: "USD".into() });
-            Lane {
-                sample: None,
-                name: "a".into(),
-                call: Arc::new(Call::Chat(ChatRequest { messages: messages.clone(), ..ChatRequest::default() })),
-                candidates: vec![Arc::new(Target { price, ..testing::target("a") })],
-                route: None,
-                on_cut: OnCut::Error,
-                filter_goes_on: false,
-                deadline: None,
-            }
+            let chat = ChatRequest { messages: messages.clone(), ..ChatRequest::default() };
+            let target = Target { price, ..testing::target("a") };
+            Lane::alone("a", Arc::new(Call::Chat(chat)), Arc::new(target))
         };
         Plan { lanes: prices.iter().map(lane).collect(), at_once: None }
     }
 
     fn longest(plan: &Plan) -> Vec<Option<u64>> {
-        let limit = |lane: &Lane| match &*lane.call {
-            Call::Chat(chat) => chat.capped,
-        };
+        let limit = |lane: &Lane| lane.call.chat().and_then(|chat| chat.capped);
         plan.lanes.iter().map(limit).collect()
     }
 
@@ -157,7 +147,7 @@ mod tests {
         let usd = Money { amount: 0.002, currency: "USD".into() };
         let with = |name: &str, value: u64| {
             let mut plan = plan(&[Some(10.0)]);
-            let Call::Chat(chat) = Arc::make_mut(&mut plan.lanes[0].call);
+            let chat = Arc::make_mut(&mut plan.lanes[0].call).chat_mut().expect("a chat");
             chat.params.extra.insert(name.into(), value.into());
             cap(&mut plan, &usd).expect("enough");
             longest(&plan)[0]

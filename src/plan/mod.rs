@@ -55,9 +55,31 @@ pub struct Lane {
     pub filter_goes_on: bool,
     /// For the whole lane; only time spent waiting for the network counts.
     pub deadline: Option<Duration>,
+    /// Whoever asked gets the reply as it comes, frame by frame: the frames are kept, and thinking that was passed on is
+    /// not taken back.
+    pub verbatim: bool,
+    /// What a client calls the requests that belong together; `None`: the call itself tells.
+    pub session: Option<String>,
 }
 
 impl Lane {
+    /// The lane in which `target` alone answers `call`.
+    #[must_use]
+    pub fn alone(name: impl Into<String>, call: Arc<Call>, target: Arc<Target>) -> Self {
+        Self {
+            name: name.into(),
+            sample: None,
+            call,
+            candidates: vec![target],
+            route: None,
+            on_cut: OnCut::Error,
+            filter_goes_on: false,
+            deadline: None,
+            verbatim: false,
+            session: None,
+        }
+    }
+
     /// What it is called among the others: `fast`, or `fast#2` of several samples.
     #[must_use]
     pub fn label(&self) -> String {
@@ -154,16 +176,7 @@ pub fn check(config: &Config, name: &str) -> Result<(), PlanError> {
 }
 
 fn named(config: &Config, name: String, call: &Arc<Call>, on_cut: OnCut) -> Result<Lane, PlanError> {
-    let single = |target: Arc<Target>| Lane {
-        name: name.clone(),
-        sample: None,
-        call: Arc::clone(call),
-        candidates: vec![target],
-        route: None,
-        on_cut,
-        filter_goes_on: false,
-        deadline: None,
-    };
+    let single = |target: Arc<Target>| Lane { on_cut, ..Lane::alone(name.clone(), Arc::clone(call), target) };
     if let Some(model) = config.model(&name) {
         return Ok(single(Arc::clone(model)));
     }

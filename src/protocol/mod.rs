@@ -52,8 +52,8 @@ pub trait Protocol: Sync {
     /// When the call cannot be put into this format.
     fn encode(&self, target: &Target, key: Option<&ApiKey>, call: &Call) -> Result<http::Request<Bytes>, EncodeError>;
 
-    /// A decoder for the reply that begins with `head`.
-    fn decoder(&self, options: &DecodeOptions, head: &ResponseHead) -> Box<dyn Decoder>;
+    /// A decoder for the reply to `call` that begins with `head`.
+    fn decoder(&self, call: &Call, options: &DecodeOptions, head: &ResponseHead) -> Box<dyn Decoder>;
 
     /// What an unsuccessful reply says.
     fn error(&self, head: &ResponseHead, body: &[u8]) -> ApiError;

@@ -6,22 +6,49 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::loose::{List, Number, Object, Text};
-use crate::chat::{DeltaKind, ErrorClass, FinishReason, ToolCall, Usage};
+use super::{
+    loose::{List, Number, Object, Text},
+    openai_chat,
+};
+use crate::chat::{
+    Call, ChatRequest, DeltaKind, ErrorClass, FinishReason, Image, LIMITS, Message, OpaqueRequest, Original, Params,
+    Part, Role, Service, ToolCall, Usage,
+};
 
-/// What a server needs of a chat request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A request that was read.
+#[derive(Clone, Debug)]
 pub struct Asked {
     /// The model's name.
     pub model: String,
-    /// Whether the reply is to be streamed.
-    pub stream: bool,
     /// Whether a streamed reply is to end with its usage.
     pub include_usage: bool,
-    /// Upper limit of the answer, in tokens.
-    pub max_tokens: Option<u64>,
-    /// The text of all messages.
-    pub prompt: String,
+    /// What is asked, with the body it came in.
+    pub call: Call,
+}
+
+/// Why a body is no request.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Refusal {
+    /// What is wrong.
+    pub message: String,
+    /// The field that is.
+    pub param: Option<&'static str>,
+}
+
+impl Refusal {
+    fn new(message: impl Into<String>, param: Option<&'static str>) -> Self {
+        Self { message: message.into(), param }
+    }
+}
+
+impl Asked {
+    /// All that is said in a chat.
+    #[must_use]
+    pub fn prompt(&self) -> String {
+        let messages = self.call.chat().map(|chat| chat.messages.as_slice()).unwrap_or_default();
+        messages.iter().map(Message::words).collect::<Vec<_>>().join("\n")
+    }
 }
 
 #[derive(Deserialize)]
@@ -37,6 +64,14 @@ struct WireRequest<'a> {
     #[serde(default)]
     max_completion_tokens: Number,
     #[serde(default)]
+    n: Number,
+    #[serde(borrow, default)]
+    user: Text<'a>,
+    #[serde(borrow, default)]
+    prompt_cache_key: Text<'a>,
+    #[serde(default)]
+    tools: Option<Value>,
+    #[serde(default)]
     messages: Option<List<WireMessage>>,
 }
 
@@ -49,36 +84,120 @@ struct StreamOptions {
 #[derive(Deserialize)]
 struct WireMessage {
     #[serde(default)]
+    role: Value,
+    #[serde(default)]
     content: Value,
 }
 
 /// Reads a chat request.
 ///
 /// # Errors
-/// A message for the client when the body is no chat request.
-pub fn parse_chat(body: &[u8]) -> Result<Asked, String> {
-    let request: WireRequest<'_> =
-        serde_json::from_slice(body).map_err(|error| format!("the body is not JSON: {error}"))?;
-    let Some(messages) = request.messages else { return Err("`messages` is missing".into()) };
-    if request.model.as_str().is_empty() {
-        return Err("`model` is missing".into());
-    }
-    let prompt = messages.0.iter().map(|message| text_of(&message.content)).collect::<Vec<_>>().join("\n");
-    Ok(Asked {
+/// Why the body is none.
+pub fn parse_chat(body: &Bytes) -> Result<Asked, Refusal> {
+    let request: WireRequest<'_> = read(body)?;
+    let Some(messages) = request.messages else { return Err(Refusal::new("`messages` is missing", Some("messages"))) };
+    let mut params = Params { max_tokens: request.max_tokens.0, ..Params::default() };
+    let text = |text: Text<'_>| Some(text.into_string()).filter(|text| !text.is_empty()).map(Value::from);
+    let extra = [
+        (LIMITS[1], request.max_completion_tokens.0.map(Value::from)),
+        ("n", request.n.0.map(Value::from)),
+        ("user", text(request.user)),
+        ("prompt_cache_key", text(request.prompt_cache_key)),
+        ("tools", request.tools),
+    ];
+    params.extra = extra.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+    let model = named(request.model)?;
+    let chat = ChatRequest {
+        messages: messages.0.into_iter().map(message).collect(),
+        params,
         stream: request.stream.unwrap_or(false),
-        include_usage: request.stream_options.0.and_then(|options| options.include_usage).unwrap_or(false),
-        max_tokens: request.max_completion_tokens.0.or(request.max_tokens.0),
-        model: request.model.into_string(),
-        prompt,
+        original: Some(Original { protocol: openai_chat::ID, body: body.clone() }),
+        ..ChatRequest::default()
+    };
+    Ok(Asked { model, include_usage: wants_usage(request.stream_options), call: Call::Chat(chat) })
+}
+
+/// Reads a request that is only passed on.
+///
+/// # Errors
+/// Why the body is none.
+pub fn parse_opaque(service: Service, body: &Bytes) -> Result<Asked, Refusal> {
+    #[derive(Deserialize)]
+    struct Named<'a> {
+        #[serde(borrow, default)]
+        model: Text<'a>,
+        #[serde(default)]
+        stream: Option<bool>,
+        #[serde(default)]
+        stream_options: Object<StreamOptions>,
+    }
+    let request: Named<'_> = read(body)?;
+    let (model, stream) = (named(request.model)?, request.stream.unwrap_or(false));
+    let include_usage = wants_usage(request.stream_options);
+    let original = Original { protocol: openai_chat::ID, body: body.clone() };
+    Ok(Asked { model, include_usage, call: Call::Opaque(OpaqueRequest { service, original, stream }) })
+}
+
+fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Refusal> {
+    if body.trim_ascii_start().first().is_some_and(|first| matches!(first, b'[' | b'"' | b'0'..=b'9')) {
+        return Err(Refusal::new("the body is no JSON object", None));
+    }
+    serde_json::from_slice(body).map_err(|error| {
+        let what = if error.is_data() { "a field of the body has a wrong type" } else { "the body is not JSON" };
+        Refusal::new(format!("{what}: {error}"), None)
     })
 }
 
-fn text_of(content: &Value) -> String {
-    match content {
-        Value::String(text) => text.clone(),
-        Value::Array(parts) => parts.iter().filter_map(|part| part.get("text")?.as_str()).collect(),
-        _ => String::new(),
+fn named(model: Text<'_>) -> Result<String, Refusal> {
+    match model.into_string() {
+        model if model.is_empty() => Err(Refusal::new("`model` is missing", Some("model"))),
+        model => Ok(model),
     }
+}
+
+fn wants_usage(options: Object<StreamOptions>) -> bool {
+    options.0.and_then(|options| options.include_usage).unwrap_or(false)
+}
+
+fn message(message: WireMessage) -> Message {
+    let role = match message.role.as_str() {
+        Some("system" | "developer") => Role::System,
+        Some("assistant") => Role::Assistant,
+        Some("tool" | "function") => Role::Tool,
+        _ => Role::User,
+    };
+    let parts = match message.content {
+        Value::String(text) => vec![Part::Text(text)],
+        Value::Array(parts) => parts.into_iter().filter_map(part).collect(),
+        _ => Vec::new(),
+    };
+    Message { role, parts }
+}
+
+fn part(mut part: Value) -> Option<Part> {
+    if let Value::String(text) = part["text"].take() {
+        return Some(Part::Text(text));
+    }
+    let image = part.get_mut("image_url")?;
+    let url = if image.is_object() { image["url"].take() } else { image.take() };
+    match url {
+        Value::String(url) => Some(Part::Image(Image::Url(url))),
+        _ => None,
+    }
+}
+
+/// Whether a chunk says what was used and nothing else: the one that only comes where it is asked for.
+#[must_use]
+pub fn is_usage_only(chunk: &[u8]) -> bool {
+    #[derive(Deserialize)]
+    struct Peek {
+        #[serde(default)]
+        choices: Option<Vec<serde::de::IgnoredAny>>,
+        #[serde(default)]
+        usage: Option<serde::de::IgnoredAny>,
+    }
+    let peek: Option<Peek> = serde_json::from_slice(chunk).ok();
+    peek.is_some_and(|peek| peek.usage.is_some() && peek.choices.is_some_and(|choices| choices.is_empty()))
 }
 
 /// Writes the events of one streamed reply.
@@ -100,21 +219,21 @@ impl ChunkWriter {
     /// The first event, which names the role.
     #[must_use]
     pub fn role(&self) -> Bytes {
-        self.choice(&json!({"role": "assistant", "content": ""}), None)
+        self.choice(0, &json!({"role": "assistant", "content": ""}), None)
     }
 
-    /// The event for one delta.
+    /// The event for one delta of a choice.
     #[must_use]
-    pub fn delta(&self, kind: &DeltaKind) -> Bytes {
+    pub fn delta(&self, choice: u16, kind: &DeltaKind) -> Bytes {
         match kind {
-            DeltaKind::Text(text) => self.choice(&json!({"content": text}), None),
-            DeltaKind::Reasoning(text) => self.choice(&json!({"reasoning_content": text}), None),
-            DeltaKind::Refusal(text) => self.choice(&json!({"refusal": text}), None),
-            DeltaKind::ToolCall(call) => self.choice(&json!({"tool_calls": [tool_call(call)]}), None),
-            DeltaKind::Finish(reason) => self.choice(&json!({}), Some(reason)),
+            DeltaKind::Text(text) => self.choice(choice, &json!({"content": text}), None),
+            DeltaKind::Reasoning(text) => self.choice(choice, &json!({"reasoning_content": text}), None),
+            DeltaKind::Refusal(text) => self.choice(choice, &json!({"refusal": text}), None),
+            DeltaKind::ToolCall(call) => self.choice(choice, &json!({"tool_calls": [tool_call(call)]}), None),
+            DeltaKind::Finish(reason) => self.choice(choice, &json!({}), Some(reason)),
             DeltaKind::Usage(usage) => self.event(&json!([]), Some(usage)),
-            // The name stands in every chunk already.
-            DeltaKind::Model(_) => Bytes::new(),
+            // The name stands in every chunk already; what is only passed on is no chat.
+            DeltaKind::Model(_) | DeltaKind::Opaque(_) => Bytes::new(),
         }
     }
 
@@ -124,8 +243,8 @@ impl ChunkWriter {
         Bytes::from_static(b"data: [DONE]\n\n")
     }
 
-    fn choice(&self, delta: &Value, finish: Option<&FinishReason>) -> Bytes {
-        self.event(&json!([{"index": 0, "delta": delta, "finish_reason": finish.map(FinishReason::as_str)}]), None)
+    fn choice(&self, choice: u16, delta: &Value, finish: Option<&FinishReason>) -> Bytes {
+        self.event(&json!([{"index": choice, "delta": delta, "finish_reason": finish.map(FinishReason::as_str)}]), None)
     }
 
     fn event(&self, choices: &Value, usage: Option<&Usage>) -> Bytes {
@@ -182,11 +301,17 @@ pub fn error(class: ErrorClass, code: &str, message: &str) -> Value {
     json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
 }
 
-/// A list of models.
+/// A list of models, each with its owner.
 #[must_use]
-pub fn models<'a>(ids: impl Iterator<Item = &'a str>, owner: &str) -> Value {
-    let data: Vec<_> = ids.map(|id| json!({"id": id, "object": "model", "created": 0, "owned_by": owner})).collect();
+pub fn models<'a>(models: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
+    let data: Vec<_> = models.map(|(id, owner)| model(id, owner)).collect();
     json!({"object": "list", "data": data})
+}
+
+/// One model.
+#[must_use]
+pub fn model(id: &str, owner: &str) -> Value {
+    json!({"id": id, "object": "model", "created": 0, "owned_by": owner})
 }
 
 fn tool_call(call: &ToolCall) -> Value {
@@ -219,7 +344,8 @@ mod tests {
 
     fn read(body: &[u8]) -> (Answer, Ending) {
         let head = ResponseHead { status: http::StatusCode::OK, headers: Arc::default() };
-        let mut reader = ReplyReader::new(OpenAiChat.decoder(&DecodeOptions::default(), &head));
+        let mut reader =
+            ReplyReader::new(OpenAiChat.decoder(&Call::Chat(ChatRequest::default()), &DecodeOptions::default(), &head));
         let mut out: Vec<Delta> = Vec::new();
         reader.push(body, &mut out).expect("an answer");
         let ending = reader.finish(StreamEnd::Eof, &mut out).expect("an answer");
@@ -244,7 +370,7 @@ mod tests {
         let writer = ChunkWriter::new("id", "m", 0);
         let mut stream = writer.role().to_vec();
         for kind in &kinds {
-            stream.extend_from_slice(&writer.delta(kind));
+            stream.extend_from_slice(&writer.delta(0, kind));
         }
         stream.extend_from_slice(&ChunkWriter::done());
         let (streamed, ending) = read(&stream);
@@ -258,12 +384,45 @@ mod tests {
     #[test]
     fn requests_are_read_and_refused_with_words() {
         let body = br#"{"model":"m","stream":true,"stream_options":{"include_usage":true},"max_tokens":5,
-            "messages":[{"role":"user","content":[{"type":"text","text":"hi"}]}],"unknown":{}}"#;
-        let asked = parse_chat(body).expect("a request");
-        assert_eq!((asked.model.as_str(), asked.prompt.as_str(), asked.max_tokens), ("m", "hi", Some(5)));
-        assert!(asked.stream && asked.include_usage);
-        for (body, word) in [("{", "JSON"), ("{}", "messages"), (r#"{"messages":[]}"#, "model")] {
-            assert!(parse_chat(body.as_bytes()).expect_err("refused").contains(word));
+            "messages":[{"role":"user","content":[{"type":"text","text":"hi"},{"image_url":{"url":"data:x"}}]}],
+            "unknown":{"big":1e400}}"#;
+        let asked = parse_chat(&Bytes::from_static(body)).expect("a request");
+        assert_eq!((asked.model.as_str(), asked.include_usage), ("m", true));
+        assert!(asked.call.streams() && asked.call.has_images() && !asked.call.has_tools());
+        assert_eq!(asked.call.max_tokens(), Some(5));
+        let chat = asked.call.chat().expect("a chat");
+        assert_eq!(chat.messages[0].words(), "hi");
+        assert_eq!(chat.original.as_ref().map(|original| &original.body[..]), Some(&body[..]));
+        for (body, word) in [
+            ("{", "JSON"),
+            ("[]", "no JSON object"),
+            ("", "JSON"),
+            ("{}", "messages"),
+            (r#"{"messages":[]}"#, "model"),
+            (r#"{"model":"m","messages":[],"stream":"yes"}"#, "type"),
+        ] {
+            let refusal = parse_chat(&Bytes::from_static(body.as_bytes())).expect_err("refused");
+            assert!(refusal.message.contains(word), "{body}: {refusal}");
+        }
+        let deep = [r#"{"model":"m","messages":[],"tools":"#, &"[".repeat(100_000), &"]".repeat(100_000), "}"].concat();
+        assert!(parse_chat(&deep.into()).is_err());
+    }
+
+    #[test]
+    fn other_requests_are_read_for_their_model_alone() {
+        let body = Bytes::from_static(br#"{"input":[[1,2],[3]],"model":"e","encoding_format":"base64"}"#);
+        let asked = parse_opaque(Service::Embeddings, &body).expect("a request");
+        assert_eq!((asked.model.as_str(), asked.call.streams()), ("e", false));
+        assert!(matches!(asked.call, Call::Opaque(opaque) if opaque.original.body == body));
+    }
+
+    #[test]
+    fn a_chunk_of_usage_alone_is_told_from_others() {
+        assert!(is_usage_only(br#"{"choices":[],"usage":{"prompt_tokens":1}}"#));
+        for other in
+            [r#"{"choices":[{"delta":{}}],"usage":{}}"#, r#"{"choices":[]}"#, r#"{"choices":[],"usage":null}"#, "x"]
+        {
+            assert!(!is_usage_only(other.as_bytes()), "{other}");
         }
     }
 }

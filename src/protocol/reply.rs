@@ -3,14 +3,65 @@
 //! Owns the two rules that no single frame can tell: a frame that could not be read spoils the answer, and an error
 //! after the answer was complete is only a warning. Refuses I/O; `attempt` feeds it, and so do the tests.
 
-use super::{ApiError, Decoder, Ending, Flow, StreamEnd, body::BodyFramer};
+use std::ops::Deref;
+
+use super::{ApiError, Decoder, Ending, Flow, Frame, FrameKind, StreamEnd, body::BodyFramer};
 use crate::chat::{Delta, ErrorClass};
+
+/// What one read of the network added to a reply.
+#[derive(Clone, Debug, Default)]
+pub struct Read {
+    /// What it says.
+    pub deltas: Vec<Delta>,
+    /// The frames it came in, where they are to be passed on. An end mark is not among them, nor what could not be read,
+    /// nor an error: whether the answer is whole is said by its verdict alone.
+    pub frames: Vec<Frame>,
+}
+
+impl Read {
+    /// Nothing was added.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.deltas.is_empty() && self.frames.is_empty()
+    }
+
+    /// Adds what the next read added.
+    pub fn extend(&mut self, next: Self) {
+        self.deltas.extend(next.deltas);
+        self.frames.extend(next.frames);
+    }
+}
+
+impl Deref for Read {
+    type Target = [Delta];
+
+    fn deref(&self) -> &[Delta] {
+        &self.deltas
+    }
+}
+
+impl<'r> IntoIterator for &'r Read {
+    type Item = &'r Delta;
+    type IntoIter = std::slice::Iter<'r, Delta>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.deltas.iter()
+    }
+}
+
+impl From<Vec<Delta>> for Read {
+    fn from(deltas: Vec<Delta>) -> Self {
+        Self { deltas, frames: Vec::new() }
+    }
+}
 
 /// Reads one reply.
 pub struct ReplyReader {
     framer: BodyFramer,
     decoder: Box<dyn Decoder>,
-    frames: Vec<super::Frame>,
+    frames: Vec<Frame>,
+    /// Those that are to be passed on, if any are.
+    kept: Option<Vec<Frame>>,
     any_output: bool,
     ended_softly: bool,
     garbled: bool,
@@ -31,11 +82,24 @@ impl ReplyReader {
             framer: BodyFramer::default(),
             decoder,
             frames: Vec::new(),
+            kept: None,
             any_output: false,
             ended_softly: false,
             garbled: false,
             warning: None,
         }
+    }
+
+    /// Keeps the frames, to be passed on.
+    #[must_use]
+    pub fn keeping_frames(mut self) -> Self {
+        self.kept = Some(Vec::new());
+        self
+    }
+
+    /// The frames since the last time.
+    pub fn take_frames(&mut self) -> Vec<Frame> {
+        self.kept.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
     /// Whether the model has put out anything.
@@ -84,12 +148,18 @@ impl ReplyReader {
         Ok(ending)
     }
 
-    fn decode(&mut self, frames: &mut Vec<super::Frame>, out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
+    fn decode(&mut self, frames: &mut Vec<Frame>, out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
         let mut flow = if self.ended_softly { Flow::SoftEnd } else { Flow::More };
         for frame in frames.drain(..) {
             let from = out.len();
             let step = self.decoder.frame(&frame, out);
             self.any_output |= out[from..].iter().any(|delta| delta.kind.is_output());
+            if let (Some(kept), Ok(flow)) = (&mut self.kept, &step)
+                && *flow != Flow::Garbled
+                && (*flow != Flow::End || frame.kind == FrameKind::Body || out.len() > from)
+            {
+                kept.push(frame.clone());
+            }
             match step {
                 Ok(Flow::Garbled) if self.ended_softly => {}
                 Ok(Flow::Garbled) if self.any_output => self.garbled = true,

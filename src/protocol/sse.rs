@@ -82,7 +82,7 @@ impl SseDecoder {
             }
             (self.line, self.scanned) = (next, next);
             if blank && !self.data.is_empty() {
-                return Ok(Some(self.dispatch(next)));
+                return Ok(Some(self.dispatch_whole(next)));
             }
             if self.data.is_empty() && (blank || self.event.is_none()) {
                 self.forget(next);
@@ -151,6 +151,25 @@ impl SseDecoder {
             b"event" => self.event = Some((value, end)),
             // Comments, `id`, `retry` and names nobody defined.
             _ => {}
+        }
+    }
+
+    /// The event up to its blank line, with all of that: whoever gets it passed on may look for CR LF CR LF.
+    fn dispatch_whole(&mut self, end: usize) -> Frame {
+        if !self.after_cr {
+            return self.dispatch(end);
+        }
+        match self.buffer.get(end) {
+            Some(b'\n') => {
+                self.after_cr = false;
+                self.dispatch(end + 1)
+            }
+            // The LF is on its way, if its lines end so, and is passed over when it comes.
+            None if memchr::memmem::find(&self.buffer, b"\r\n").is_some() => {
+                let frame = self.dispatch(end);
+                Frame { raw: [&frame.raw, &b"\n"[..]].concat().into(), ..frame }
+            }
+            _ => self.dispatch(end),
         }
     }
 
@@ -233,6 +252,28 @@ mod tests {
         decoder.push(b"event: error\ndata: x\n\nrest");
         let frame = decoder.next_frame().expect("small").expect("a frame");
         assert_eq!((&frame.event[..], &frame.raw[..]), (&b"error"[..], &b"event: error\ndata: x\n\n"[..]));
+    }
+
+    #[test]
+    fn what_is_passed_on_is_every_byte_of_the_events() {
+        let streams: [&[u8]; 4] = [
+            b"data: a\n\nevent: x\nid: 3\ndata: b\n\n",
+            b"data: a\r\n\r\ndata: b\r\ndata: c\r\n\r\n",
+            b"data: a\r\rdata: b\r\r",
+            b"data:a\n\ndata\n\n",
+        ];
+        for stream in streams {
+            for cut in 0..=stream.len() {
+                let (mut decoder, mut raw) = (SseDecoder::default(), Vec::new());
+                for piece in [&stream[..cut], &stream[cut..]] {
+                    decoder.push(piece);
+                    while let Some(frame) = decoder.next_frame().expect("small events") {
+                        raw.extend_from_slice(&frame.raw);
+                    }
+                }
+                assert_eq!(raw.escape_ascii().to_string(), stream.escape_ascii().to_string(), "cut at {cut}");
+            }
+        }
     }
 
     #[test]

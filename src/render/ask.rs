@@ -129,7 +129,11 @@ impl AskView {
             DeltaKind::Text(_) | DeltaKind::Refusal(_) | DeltaKind::Reasoning(_) if delta.choice != 0 => {}
             DeltaKind::Text(text) | DeltaKind::Refusal(text) => self.content(text, to),
             DeltaKind::Reasoning(text) => self.thinking(text, to),
-            DeltaKind::ToolCall(_) | DeltaKind::Usage(_) | DeltaKind::Finish(_) | DeltaKind::Model(_) => {}
+            DeltaKind::ToolCall(_)
+            | DeltaKind::Usage(_)
+            | DeltaKind::Finish(_)
+            | DeltaKind::Model(_)
+            | DeltaKind::Opaque(_) => {}
         }
         // The whole text is kept only where it is the data.
         self.kept.add(delta, matches!(self.settings.format, Format::Json | Format::Jsonl));

@@ -44,7 +44,7 @@ pub fn answer(
             "total_ms": milliseconds(outcome.total),
             "tokens_per_second": usage.and_then(|usage| tokens_per_second(usage, outcome)),
         },
-        "attempts": outcome.attempts.iter().map(attempt).collect::<Vec<_>>(),
+        "attempts": outcome.attempts.iter().map(AttemptRecord::facts).collect::<Vec<_>>(),
         "error": outcome.result.as_ref().err().map(error),
     });
     // Moved, not copied: these may be large.
@@ -84,7 +84,7 @@ pub fn event(event: &Event) -> Vec<Value> {
                 Next::Awaited(to) => ("awaited", Some(to)),
                 Next::Restart(to) => ("restart", Some(to)),
             };
-            vec![line("failed", json!({"attempt": attempt(record), "next": word, "to": to.map(|to| &to.0)}))]
+            vec![line("failed", json!({"attempt": record.facts(), "next": word, "to": to.map(|to| &to.0)}))]
         }
         EventKind::Notice(notice) => vec![line("notice", json!({"message": super::notice::notice(notice)}))],
         EventKind::Again => vec![line("again", json!({}))],
@@ -130,21 +130,9 @@ fn delta_object(delta: &Delta) -> Value {
         DeltaKind::Usage(usage) => ("usage", usage_object(usage)),
         DeltaKind::Finish(reason) => ("finish_reason", json!(reason.as_str())),
         DeltaKind::Model(model) => ("served_model", json!(model)),
+        DeltaKind::Opaque(bytes) => ("bytes", json!(bytes)),
     };
     json!({"choice": delta.choice, key: value})
-}
-
-fn attempt(record: &AttemptRecord) -> Value {
-    json!({
-        "endpoint": record.target.endpoint.name,
-        "model": record.target.id.0,
-        "class": record.class().map_or("ok", |class| class.as_str()),
-        "status": record.status,
-        "ms": milliseconds(record.took),
-        "key": record.key,
-        "request_id": record.request_id,
-        "message": record.error.as_ref().map(|error| error.message.as_str()),
-    })
 }
 
 /// A failure.

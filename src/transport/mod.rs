@@ -12,6 +12,8 @@ use crate::endpoint::ConnectOptions;
 
 pub mod http;
 pub mod inflate;
+#[cfg(test)]
+pub(crate) mod scripted;
 
 /// The bytes of a reply as they arrive. Dropping it closes the connection.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;

@@ -162,7 +162,7 @@ impl World {
         while let Some(event) = events.next().await {
             match event.kind {
                 EventKind::Deltas(deltas) => deltas.iter().for_each(|delta| answer.add(delta)),
-                EventKind::Held(deltas) => deltas.into_iter().for_each(|delta| held.add(delta)),
+                EventKind::Held(deltas) => deltas.iter().for_each(|delta| held.add(delta.clone())),
                 EventKind::Failed { .. } => {
                     answer = Answer::default();
                     held.start_again();

@@ -369,7 +369,7 @@ mod tests {
 
     fn says(lane: usize, text: &str) -> Event {
         let delta = Delta { choice: 0, kind: DeltaKind::Text(text.into()) };
-        Event { lane, at: Instant::now(), kind: EventKind::Deltas(vec![delta]) }
+        Event { lane, at: Instant::now(), kind: EventKind::Deltas(vec![delta].into()) }
     }
 
     #[test]

@@ -75,7 +75,7 @@ impl Run {
     async fn in_order(&mut self, policy: &Policy, targets: &[Arc<Target>], places: &[Places]) {
         let engine = Arc::clone(&self.engine);
         let seats = engine.seats(&self.lane, policy, targets, places);
-        let thread = policy.sticky.then(|| self.lane.call.thread());
+        let thread = policy.sticky.then(|| self.lane.session.clone().unwrap_or_else(|| self.lane.call.thread()));
         let order = engine.order(policy, &self.lane.name, thread.as_deref(), &seats);
         for seat in order {
             let candidate = Candidate { target: Arc::clone(&targets[seat]), places: places[seat].clone(), probe: None };

@@ -186,7 +186,8 @@ impl Run {
         let same_server =
             |record: &AttemptRecord| record.target.endpoint.base_url.origin() == target.endpoint.base_url.origin();
         let fresh = self.records.iter().any(same_server);
-        let mut request = Request { candidate: candidate.clone(), key, call: Arc::clone(&self.lane.call), fresh };
+        let (candidate_asked, call) = (candidate.clone(), Arc::clone(&self.lane.call));
+        let mut request = Request { candidate: candidate_asked, key, call, fresh, verbatim: self.lane.verbatim };
         let mut adjusted = false;
         loop {
             let error = match Box::pin(self.attempt(request.clone())).await {
@@ -239,12 +240,13 @@ impl Run {
     }
 
     async fn adjust(&mut self, target: &Target, error: &ApiError, call: &mut Arc<Call>) -> bool {
-        let Call::Chat(chat) = &**call;
+        let Some(chat) = call.chat() else { return false };
         let protocol = protocol(target.endpoint.protocol).expect("resolved configs name known protocols");
         let Some(adjustment) = protocol.adjust(error, target, chat) else { return false };
         self.tell(Notice::Adjusted(target.id.clone(), adjustment.clone())).await;
-        let Call::Chat(chat) = Arc::make_mut(call);
-        chat.adjustments.push(adjustment);
+        if let Some(chat) = Arc::make_mut(call).chat_mut() {
+            chat.adjustments.push(adjustment);
+        }
         true
     }
 

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 use super::{Run, Silence, choose::Candidate};
 use crate::{
     attempt::{Attempt, Credentials, Finished, Patience, Start, Step},
-    chat::{Call, Delta, ErrorClass, FinishReason},
+    chat::{Call, ErrorClass, FinishReason},
     engine::{
         AttemptRecord, Engine, EventKind, Next, Notice, Whole,
         credentials::resolve,
@@ -19,7 +19,7 @@ use crate::{
         health::{self, Health},
         progress::Spoken,
     },
-    protocol::ApiError,
+    protocol::{ApiError, reply::Read},
     route::OnCut,
     secret::KeySource,
 };
@@ -33,6 +33,8 @@ pub(super) struct Request {
     pub(super) call: Arc<Call>,
     /// Over a connection of its own.
     pub(super) fresh: bool,
+    /// The frames of its reply are wanted.
+    pub(super) verbatim: bool,
 }
 
 impl Request {
@@ -57,7 +59,7 @@ struct Head {
 /// A reply whose first delta is here.
 struct Opened {
     attempt: Attempt,
-    first: Vec<Delta>,
+    first: Read,
     /// It was over with it.
     finished: Option<Finished>,
     head: Head,
@@ -84,7 +86,7 @@ impl Run {
     /// One request, recorded. The request that answered may be another than the one that was sent first.
     pub(super) async fn attempt(&mut self, request: Request) -> Result<Whole, ApiError> {
         self.spoken = Spoken::default();
-        let (sent, opened) = self.opened(request).await;
+        let (sent, opened) = Box::pin(self.opened(request)).await;
         let (result, head) = match opened {
             Ok(opened) => {
                 let head = opened.head.clone();
@@ -131,7 +133,8 @@ impl Run {
         let key = self.keys(&candidate).into_iter().next().flatten();
         let (slow, other) = (first.request.candidate.target.id.clone(), candidate.target.id.clone());
         let call = Arc::clone(&self.lane.call);
-        let request = Request { candidate: candidate.clone(), key, call, fresh: false };
+        let verbatim = self.lane.verbatim;
+        let request = Request { candidate: candidate.clone(), key, call, fresh: false, verbatim };
         // Getting a key or a place for it must not keep back what the first one says meanwhile.
         let since = Instant::now();
         let ready = match select(&mut first.opening, Box::pin(self.sent(request.clone()))).await {
@@ -277,19 +280,21 @@ impl Run {
         loop {
             match self.clock.count_answering(attempt.next()).await? {
                 Step::Done(finished) => return Ok(finished),
-                Step::Deltas(deltas) if deltas.is_empty() => {}
-                Step::Deltas(deltas) => self.hand_out(deltas, attempt.sent()).await,
+                Step::Read(read) if read.is_empty() => {}
+                Step::Read(read) => self.hand_out(read, attempt.sent()).await,
             }
         }
     }
 
-    async fn hand_out(&mut self, deltas: Vec<Delta>, sent: Instant) {
+    async fn hand_out(&mut self, read: Read, sent: Instant) {
         let silent_so_far = self.spoken.first.is_none();
-        self.spoken.hear(&deltas, Instant::now());
+        self.spoken.hear(&read, Instant::now());
+        // What was passed on as it came cannot be taken back, not even thinking.
+        self.spoken.answer |= self.lane.verbatim && self.spoken.first.is_some();
         let ttft = self.spoken.first.filter(|_| silent_so_far).map(|first| first - sent);
         self.spoken.ttft = self.spoken.ttft.or(ttft);
         let held = self.lane.on_cut == OnCut::Buffer;
-        self.report.emit(if held { EventKind::Held(deltas) } else { EventKind::Deltas(deltas) }).await;
+        self.report.emit(if held { EventKind::Held(read) } else { EventKind::Deltas(read) }).await;
         if let Some(ttft) = ttft {
             self.report.emit(EventKind::Ttft(ttft)).await;
         }
@@ -324,19 +329,20 @@ async fn open(
     patience: Patience,
     (place, busy): (gate::Place, health::Busy),
 ) -> Result<Opened, Unopened> {
-    let Request { candidate, call, fresh, .. } = &request;
-    let start = Start { target: &candidate.target, credentials: &credentials, call, patience, fresh: *fresh };
+    let Request { candidate, call, fresh, verbatim, .. } = &request;
+    let (fresh, verbatim) = (*fresh, *verbatim);
+    let start = Start { target: &candidate.target, credentials: &credentials, call, patience, fresh, verbatim };
     let started = Attempt::start(&*engine.transport, start).await;
     let mut attempt = started.map_err(|error| Unopened { error, head: Head::default() })?;
     let head = Head { answered: true, request_id: attempt.request_id().map(str::to_owned) };
-    let mut first = Vec::new();
+    let mut first = Read::default();
     let finished = loop {
         match attempt.next().await {
             Err(error) => return Err(Unopened { error, head }),
             Ok(Step::Done(finished)) => break Some(finished),
-            Ok(Step::Deltas(deltas)) => {
-                let spoke = deltas.iter().any(|delta| delta.kind.is_output());
-                first.extend(deltas);
+            Ok(Step::Read(read)) => {
+                let spoke = read.iter().any(|delta| delta.kind.is_output());
+                first.extend(read);
                 if spoke {
                     break None;
                 }

@@ -81,7 +81,7 @@ async fn a_model_the_prompt_does_not_fit_is_passed_over() {
     let sized = |name, context| Target { context: Some(context), ..testing::target(name) };
     let long = |targets| {
         let mut lane = lane(targets);
-        let Call::Chat(chat) = Arc::make_mut(&mut lane.call);
+        let chat = Arc::make_mut(&mut lane.call).chat_mut().expect("a chat");
         chat.messages = vec![Message::text(Role::User, "word ".repeat(1000))];
         lane
     };
@@ -148,7 +148,7 @@ async fn a_refused_parameter_is_sent_once_more_under_its_other_name() {
         "{\"error\":{\"message\":\"Use 'max_completion_tokens' instead.\",\"param\":\"max_tokens\",\"code\":\"unsupported_parameter\"}}",
     );
     let mut lane = lane(vec![testing::target("a")]);
-    let Call::Chat(chat) = Arc::make_mut(&mut lane.call);
+    let chat = Arc::make_mut(&mut lane.call).chat_mut().expect("a chat");
     chat.params.max_tokens = Some(5);
     let ran = run(lane, [refused, answer()]).await;
     assert_eq!(ran.asked[1].body["max_completion_tokens"], 5);

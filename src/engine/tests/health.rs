@@ -290,7 +290,7 @@ async fn a_spend_limit_that_is_reached_keeps_a_model_out() {
             Ok((target.id.0 == "a").then_some(Reached { limit, spent: 1.5 }))
         }
     }
-    let script = Arc::new(Script { replies: Mutex::new([answer()].into()), asked: Mutex::default() });
+    let script = Arc::new(Script::of([answer()]));
     let engine = Engine::new(Arc::clone(&script) as Arc<dyn Transport>, KeyRing::default());
     let engine = Arc::new(engine.with_ledger(Arc::new(Spent)));
     let ran = ran(&engine, &script, lane(two())).await;

@@ -1,11 +1,15 @@
 //! Several lanes at once, and the end of a stream that is dropped.
 
+use bytes::Bytes;
+use futures_util::{FutureExt, future::BoxFuture, stream};
+
 use super::*;
+use crate::transport::{ByteStream, TransportError};
 
 #[tokio::test(start_paused = true)]
 async fn lanes_run_at_once_and_one_does_not_hold_another() {
     let replies = [Reply::Silence, answer()];
-    let script = Script { replies: Mutex::new(replies.into()), asked: Mutex::default() };
+    let script = Script::of(replies);
     let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
     let plan = Plan { lanes: vec![lane(vec![testing::target("a")]), lane(vec![testing::target("b")])], at_once: None };
     let begun = Instant::now();
@@ -57,7 +61,7 @@ async fn dropping_the_stream_drops_the_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn our_own_limit_fails_over_without_a_request() {
-    let script = Script { replies: Mutex::new([Reply::Silence, answer()].into()), asked: Mutex::default() };
+    let script = Script::of([Reply::Silence, answer()]);
     let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
     let full = with_endpoint(testing::target("a"), |endpoint| {
         endpoint.limits = Limits { max_concurrency: Some(1), queue: Some(SECOND), ..Limits::default() };
@@ -99,7 +103,7 @@ fn told(words: &[(usize, &str)]) -> Vec<(usize, String)> {
 #[tokio::test(start_paused = true)]
 async fn one_lane_is_stopped_or_asked_once_more_while_others_go_on() {
     let replies = [Reply::Silence, Reply::Silence, answer(), answer()];
-    let script = Script { replies: Mutex::new(replies.into()), asked: Mutex::default() };
+    let script = Script::of(replies);
     let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
     let lanes = ["a", "b"].map(|name| lane(vec![testing::target(name)])).to_vec();
     let mut run = engine.run(Plan { lanes, at_once: None });
@@ -122,7 +126,7 @@ async fn one_lane_is_stopped_or_asked_once_more_while_others_go_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_lane_that_waits_for_its_turn_can_be_stopped() {
-    let script = Script { replies: Mutex::new([answer(), answer()].into()), asked: Mutex::default() };
+    let script = Script::of([answer(), answer()]);
     let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
     let lanes = ["a", "b", "c"].map(|name| lane(vec![testing::target(name)])).to_vec();
     let mut run = engine.run(Plan { lanes, at_once: Some(1) });

@@ -1,14 +1,8 @@
 //! The engine on a scripted transport and a paused clock: what is asked, in which order, and what comes out.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
-use http::StatusCode;
+use futures_util::StreamExt;
 use tokio::time::{Instant, sleep};
 
 mod cut;
@@ -26,100 +20,11 @@ use crate::{
     route::{OnCut, Policy},
     secret::{ApiKey, KeySource},
     target::{Target, testing},
-    transport::{ByteStream, TransportError, TransportErrorKind},
+    transport::{
+        TransportErrorKind,
+        scripted::{Asked, Reply, Script},
+    },
 };
-
-/// One scripted reply.
-#[derive(Clone, Debug)]
-enum Reply {
-    /// A status, headers and a body.
-    Status(u16, Vec<(&'static str, &'static str)>, &'static str),
-    /// A stream: pieces, each after a wait.
-    Pieces(Vec<(Duration, &'static str)>),
-    /// As `Pieces`, and then the connection breaks.
-    Broken(Vec<(Duration, &'static str)>),
-    /// No connection.
-    NoConnection(TransportErrorKind),
-    /// Nothing, ever.
-    Silence,
-    /// A status, after a wait.
-    Slow(Duration, u16),
-    /// A status whose body never ends.
-    Unended(u16),
-}
-
-/// Answers requests from a list and remembers them.
-#[derive(Debug, Default)]
-struct Script {
-    replies: Mutex<VecDeque<Reply>>,
-    asked: Mutex<Vec<Asked>>,
-}
-
-#[derive(Clone, Debug)]
-struct Asked {
-    model: String,
-    key: Option<String>,
-    fresh: bool,
-    connect: Option<Duration>,
-    body: serde_json::Value,
-}
-
-impl Transport for Script {
-    fn send(
-        &self,
-        via: &ConnectOptions,
-        request: http::Request<Bytes>,
-    ) -> BoxFuture<'_, Result<http::Response<ByteStream>, TransportError>> {
-        let body: serde_json::Value = serde_json::from_slice(request.body()).expect("JSON");
-        let key = request.headers().get("authorization").map(|value| value.to_str().expect("text").to_owned());
-        let model = body["model"].as_str().expect("a model").into();
-        let asked = Asked { model, key, fresh: via.fresh, connect: via.timeout, body };
-        self.asked.lock().expect("one thread").push(asked);
-        let reply = self.replies.lock().expect("one thread").pop_front().expect("a reply for every request");
-        async move {
-            let ok = |pieces: Vec<Result<(Duration, &'static str), ()>>| {
-                let body: ByteStream = Box::pin(stream::iter(pieces).then(|piece| async move {
-                    match piece {
-                        Ok((wait, text)) => {
-                            sleep(wait).await;
-                            Ok(Bytes::from_static(text.as_bytes()))
-                        }
-                        Err(()) => Err(TransportError::new(TransportErrorKind::Reset, "connection reset")),
-                    }
-                }));
-                Ok(http::Response::new(body))
-            };
-            match reply {
-                Reply::Pieces(pieces) => ok(pieces.into_iter().map(Ok).collect()),
-                Reply::Broken(pieces) => ok(pieces.into_iter().map(Ok).chain([Err(())]).collect()),
-                Reply::Silence => std::future::pending().await,
-                Reply::Slow(wait, status) => {
-                    sleep(wait).await;
-                    let mut reply = http::Response::new(stream::empty().boxed());
-                    *reply.status_mut() = StatusCode::from_u16(status).expect("a status");
-                    Ok(reply)
-                }
-                Reply::Unended(status) => {
-                    let mut reply = http::Response::new(stream::pending().boxed());
-                    *reply.status_mut() = StatusCode::from_u16(status).expect("a status");
-                    Ok(reply)
-                }
-                Reply::NoConnection(kind) => Err(TransportError::new(kind, "no connection")),
-                Reply::Status(status, headers, text) => {
-                    let body: ByteStream =
-                        Box::pin(stream::once(async move { Ok(Bytes::from_static(text.as_bytes())) }));
-                    let mut reply = http::Response::new(body);
-                    *reply.status_mut() = StatusCode::from_u16(status).expect("a status");
-                    for (name, value) in headers {
-                        reply.headers_mut().insert(name, http::HeaderValue::from_static(value));
-                    }
-                    Ok(reply)
-                }
-            }
-        }
-        .boxed()
-    }
-}
 
 const HELLO: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello\"}}]}\n\n";
 const THOUGHT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n";
@@ -139,16 +44,10 @@ fn status(code: u16) -> Reply {
 fn lane(targets: Vec<Target>) -> Lane {
     let messages = vec![Message::text(Role::User, "hi")];
     let route = (targets.len() > 1).then(Policy::default);
-    Lane {
-        sample: None,
-        name: "route".into(),
-        call: Arc::new(Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() })),
-        candidates: targets.into_iter().map(Arc::new).collect(),
-        route,
-        on_cut: OnCut::Error,
-        filter_goes_on: false,
-        deadline: None,
-    }
+    let call = Arc::new(Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
+    let candidates: Vec<Arc<Target>> = targets.into_iter().map(Arc::new).collect();
+    let first = Arc::clone(&candidates[0]);
+    Lane { candidates, route, ..Lane::alone("route", call, first) }
 }
 
 fn two() -> Vec<Target> {
@@ -219,7 +118,7 @@ struct Process {
 
 impl Process {
     fn new(replies: impl IntoIterator<Item = Reply>) -> Self {
-        let script = Arc::new(Script { replies: Mutex::new(replies.into_iter().collect()), asked: Mutex::default() });
+        let script = Arc::new(Script::of(replies));
         let transport = Arc::clone(&script) as Arc<dyn Transport>;
         Self { engine: Arc::new(Engine::new(transport, KeyRing::default()).resident().seeded(SEED)), script }
     }

@@ -62,7 +62,7 @@ async fn a_slow_reader_costs_the_model_nothing() {
     let timeouts = Timeouts { idle: Some(2 * SECOND), total: Some(5 * SECOND), ..Timeouts::default() };
     let target = Target { timeouts, ..testing::target("a") };
     let pieces = vec![(SECOND, HELLO), (SECOND, HELLO), (SECOND, STOP)];
-    let script = Script { replies: Mutex::new([Reply::Pieces(pieces)].into()), asked: Mutex::default() };
+    let script = Script::of([Reply::Pieces(pieces)]);
     let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
     let mut events = Box::pin(engine.run(Plan::of(lane(vec![target]))));
     let mut last = None;
@@ -92,7 +92,7 @@ async fn the_deadline_holds_for_places_and_bodies_of_errors_too() {
     let full = with_endpoint(testing::target("a"), |endpoint| {
         endpoint.limits = Limits { rpm: Some(1), ..Limits::default() };
     });
-    let script = Script { replies: Mutex::new([Reply::Silence, answer()].into()), asked: Mutex::default() };
+    let script = Script::of([Reply::Silence, answer()]);
     let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
     let first = Lane { deadline: Some(SECOND), ..lane(vec![full.clone()]) };
     let second = Lane { deadline: Some(4 * SECOND), ..lane(vec![full, testing::target("b")]) };
@@ -123,7 +123,7 @@ async fn with_a_deadline_no_candidate_takes_the_others_share() {
     let ran = run(lane(vec![patient(), testing::target("b")]), [Reply::Silence, answer()]).await;
     assert_eq!((ran.answer.text.as_str(), ran.took), ("Hello", 2 * SECOND));
     let mut whole = lane(two());
-    let Call::Chat(chat) = Arc::make_mut(&mut whole.call);
+    let chat = Arc::make_mut(&mut whole.call).chat_mut().expect("a chat");
     chat.stream = false;
     let ran = run(whole, [Reply::Silence, answer()]).await;
     assert_eq!((ran.answer.text.as_str(), ran.took), ("Hello", 2 * SECOND));

@@ -211,7 +211,7 @@ impl ChatDecoder {
         let empty = match &kind {
             DeltaKind::Text(text) | DeltaKind::Reasoning(text) | DeltaKind::Refusal(text) => text.is_empty(),
             DeltaKind::ToolCall(call) => *call == ToolCall { index: call.index, ..ToolCall::default() },
-            DeltaKind::Usage(_) | DeltaKind::Finish(_) | DeltaKind::Model(_) => false,
+            DeltaKind::Usage(_) | DeltaKind::Finish(_) | DeltaKind::Model(_) | DeltaKind::Opaque(_) => false,
         };
         if !empty {
             if kind.is_output() {
@@ -343,7 +343,7 @@ impl Decoder for ChatDecoder {
     }
 }
 
-fn error_in(json: &str, event: &[u8]) -> Option<Value> {
+pub(super) fn error_in(json: &str, event: &[u8]) -> Option<Value> {
     tree(json).filter(|value| error::is_error(value, event))
 }
 
@@ -367,7 +367,7 @@ fn first_frame(data: &str) -> Option<(&str, &str)> {
 
 const DONE: &str = "[DONE]";
 
-fn is_done(data: &str) -> bool {
+pub(super) fn is_done(data: &str) -> bool {
     data.trim().trim_matches('"') == DONE
 }
 

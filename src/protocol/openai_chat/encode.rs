@@ -6,7 +6,7 @@ use serde_json::{Map, Value, json};
 
 use super::{ID, error::refused_parameters};
 use crate::{
-    chat::{Adjustment, ChatRequest, ErrorClass, Image, LIMITS, Message, Params, Part, Role},
+    chat::{Adjustment, ChatRequest, ErrorClass, Image, LIMITS, Message, OpaqueRequest, Params, Part, Role, Service},
     protocol::{ApiError, EncodeError, json_splice::RawObject},
     target::Target,
 };
@@ -88,10 +88,49 @@ fn original_fields(target: &Target, chat: &ChatRequest, body: &[u8]) -> Result<R
             object.set(&name, &value)?;
         }
     }
-    if chat.stream && !target.endpoint.no_stream_options && object.get("stream_options").is_none() {
-        object.set("stream_options", &json!({"include_usage": true}))?;
+    if chat.stream && !target.endpoint.no_stream_options {
+        ask_for_usage(&mut object)?;
     }
     Ok(object)
+}
+
+/// Asks for the tokens of a stream, where the client left that open.
+fn ask_for_usage(object: &mut RawObject) -> Result<(), serde_json::Error> {
+    const OPTIONS: &str = "stream_options";
+    const USAGE: &str = "include_usage";
+    let given = object.get(OPTIONS).map(serde_json::value::RawValue::get).filter(|options| *options != "null");
+    let mut options = match given {
+        None => RawObject::default(),
+        // What is no object is the service's to refuse.
+        Some(given) => match RawObject::parse(given.as_bytes()) {
+            Ok(options) if options.get(USAGE).is_none() => options,
+            _ => return Ok(()),
+        },
+    };
+    options.set(USAGE, &true)?;
+    object.set(OPTIONS, &options)
+}
+
+/// The body of a request that is only passed on: the client's own, with the model put in, and what the config adds for
+/// this model where the client left it open.
+pub(super) fn opaque(target: &Target, opaque: &OpaqueRequest) -> Result<Bytes, EncodeError> {
+    let fields = || {
+        let mut object = RawObject::parse(&opaque.original.body)?;
+        object.set("model", &target.upstream)?;
+        // How an answer is made is no matter of vectors and the like.
+        let added = match opaque.service {
+            Service::Completions => parameters(&target.params),
+            Service::Embeddings | Service::Rerank | Service::Images => target.params.extra.clone(),
+        };
+        for (name, value) in added.iter().filter(|(name, _)| object.get(name).is_none()).collect::<Vec<_>>() {
+            object.set(name, value)?;
+        }
+        if opaque.stream && opaque.service == Service::Completions && !target.endpoint.no_stream_options {
+            ask_for_usage(&mut object)?;
+        }
+        serde_json::to_vec(&object)
+    };
+    fields().map(Bytes::from).map_err(EncodeError::Body)
 }
 
 /// Every parameter that is set, by its name on the wire.

@@ -1,7 +1,7 @@
 //! The OpenAI chat completions format, as OpenAI documents it and as everybody else speaks it.
 //!
 //! Owns the [`Protocol`] implementation; its parts are `encode` (requests), `wire` (the shape of a chunk), `decode`
-//! (frames to deltas), `usage`, `error` and `models`. Refuses sockets, clocks and vendors' names: what differs by
+//! (frames to deltas), `opaque` (what is only passed on), `usage`, `error` and `models`. Refuses sockets, clocks and vendors' names: what differs by
 //! vendor is read off the reply or set in the config.
 
 use bytes::Bytes;
@@ -13,7 +13,7 @@ use url::Url;
 
 use super::{ApiError, Decoder, EncodeError, ModelList, Protocol, ResponseHead, ServerKind};
 use crate::{
-    chat::{Adjustment, Call, ChatRequest, ProtocolId},
+    chat::{Adjustment, Call, ChatRequest, ProtocolId, Service},
     secret::{ApiKey, masked_url},
     target::{DecodeOptions, Target},
 };
@@ -23,6 +23,7 @@ mod decode;
 mod encode;
 mod error;
 mod models;
+mod opaque;
 mod usage;
 mod wire;
 
@@ -46,11 +47,24 @@ impl Protocol for OpenAiChat {
                 let url = target.endpoint.url("chat/completions");
                 request(target, key, &url, &Method::POST, accept, body)
             }
+            Call::Opaque(opaque) => {
+                let body = encode::opaque(target, opaque)?;
+                let accept = if opaque.stream { "text/event-stream" } else { "application/json" };
+                let url = target.endpoint.url(opaque::path(opaque.service));
+                request(target, key, &url, &Method::POST, accept, body)
+            }
         }
     }
 
-    fn decoder(&self, options: &DecodeOptions, head: &ResponseHead) -> Box<dyn Decoder> {
-        Box::new(decode::ChatDecoder::new(*options, ServerKind::of(&head.headers)))
+    fn decoder(&self, call: &Call, options: &DecodeOptions, head: &ResponseHead) -> Box<dyn Decoder> {
+        let server = ServerKind::of(&head.headers);
+        match call {
+            // A completion's choices have their text where a chat's have a message; all else is the same.
+            Call::Opaque(opaque) if opaque.service != Service::Completions => {
+                Box::new(opaque::OpaqueDecoder::new(server))
+            }
+            Call::Chat(_) | Call::Opaque(_) => Box::new(decode::ChatDecoder::new(*options, server)),
+        }
     }
 
     fn error(&self, head: &ResponseHead, body: &[u8]) -> ApiError {

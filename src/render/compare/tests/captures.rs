@@ -48,9 +48,9 @@ impl Scene {
     fn says(&mut self, lane: usize, name: &str, text: &str, end: Option<Result<FinishReason, ErrorClass>>) {
         let target = self.asks(lane, name);
         if !text.is_empty() {
-            self.at(212, lane, EventKind::Deltas(vec![delta(&text[..text.ceil_char_boundary(1)])]));
+            self.at(212, lane, EventKind::Deltas(vec![delta(&text[..text.ceil_char_boundary(1)])].into()));
             self.at(212, lane, EventKind::Ttft(Duration::from_millis(211)));
-            self.at(1900, lane, EventKind::Deltas(vec![delta(&text[text.ceil_char_boundary(1)..])]));
+            self.at(1900, lane, EventKind::Deltas(vec![delta(&text[text.ceil_char_boundary(1)..])].into()));
         }
         let Some(end) = end else { return };
         let mut outcome = told(name, if text.is_empty() { &[] } else { &["x"] }, end).pop().expect("an end");

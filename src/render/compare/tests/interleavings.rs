@@ -83,16 +83,9 @@ impl Transport for Services {
 fn lane(index: usize, on_cut: OnCut) -> Lane {
     let messages = vec![Message::text(Role::User, "who are you?")];
     let candidates = ["a", "b"].map(|end| Arc::new(testing::target(&format!("lane{index}{end}"))));
-    Lane {
-        name: format!("lane{index}"),
-        sample: None,
-        call: Arc::new(Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() })),
-        candidates: candidates.to_vec(),
-        route: Some(Policy::default()),
-        on_cut,
-        filter_goes_on: false,
-        deadline: None,
-    }
+    let call = Arc::new(Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
+    let alone = Lane::alone(format!("lane{index}"), call, Arc::clone(&candidates[0]));
+    Lane { candidates: candidates.to_vec(), route: Some(Policy::default()), on_cut, ..alone }
 }
 
 /// After so many events this is done to that lane.

@@ -159,7 +159,7 @@ fn rows_of_joined_emoji_fit_wherever_they_are_apart() {
 #[test]
 fn text_behind_a_refusal_takes_its_place() {
     let mut view = view(&["a", "b"], 80, false);
-    let deltas = |kind| EventKind::Deltas(vec![Delta { choice: 0, kind }]);
+    let deltas = |kind| EventKind::Deltas(vec![Delta { choice: 0, kind }].into());
     let started = told("a", &[], Ok(FinishReason::Stop)).swap_remove(0);
     tell(&mut view, 0, &[started, deltas(DeltaKind::Refusal("x no".into()))]);
     assert!(shown(&view.rows(80, 24, Instant::now()), 80)[2].starts_with(" x n"));
@@ -226,7 +226,7 @@ impl Lanes {
             Turn::Text(_) => {
                 let piece = format!("lane{lane}try{} 借用 ", self.tries[lane]);
                 self.said[lane].push_str(&piece);
-                vec![(lane, EventKind::Deltas(vec![delta(&piece)]))]
+                vec![(lane, EventKind::Deltas(vec![delta(&piece)].into()))]
             }
             Turn::Fail(_) => {
                 self.tries[lane] += 1;
@@ -299,7 +299,7 @@ proptest! {
             1 => DeltaKind::Reasoning(text.clone()),
             _ => DeltaKind::Refusal(text.clone()),
         };
-        let deltas = |kind| EventKind::Deltas(vec![Delta { choice: 0, kind }]);
+        let deltas = |kind| EventKind::Deltas(vec![Delta { choice: 0, kind }].into());
         let mut kinds = told(&name, &[], Ok(FinishReason::Stop));
         // Text takes the place of a refusal that was shown.
         kinds.splice(1..1, [deltas(said), deltas(DeltaKind::Text("借".into()))]);

@@ -32,7 +32,7 @@ fn told(name: &str, text: &[&str], end: Result<FinishReason, ErrorClass>) -> Vec
     let target = Arc::new(testing::target(name));
     let mut kinds = vec![EventKind::Started(Arc::clone(&target))];
     for (index, piece) in text.iter().enumerate() {
-        kinds.push(EventKind::Deltas(vec![delta(piece)]));
+        kinds.push(EventKind::Deltas(vec![delta(piece)].into()));
         if index == 0 {
             kinds.push(EventKind::Ttft(Duration::from_millis(120)));
         }
@@ -203,10 +203,10 @@ fn held_text_is_shown_only_when_it_is_whole() {
     let error = Some(ApiError::new(ErrorClass::Cut, "cut"));
     let sent = AttemptRecord::new(target, jiff::Timestamp::UNIX_EPOCH, Duration::ZERO);
     let record = AttemptRecord { error, status: Some(200), ..sent };
-    kinds.push(EventKind::Held(vec![delta("half")]));
+    kinds.push(EventKind::Held(vec![delta("half")].into()));
     kinds.push(EventKind::Failed { record, next: Next::Restart(TargetId("b".into())) });
-    kinds.push(EventKind::Held(vec![delta("who")]));
-    kinds.push(EventKind::Held(vec![delta("le")]));
+    kinds.push(EventKind::Held(vec![delta("who")].into()));
+    kinds.push(EventKind::Held(vec![delta("le")].into()));
     kinds.push(end);
     for view in [View::Stack, View::Tagged] {
         let (out, err) = streams(run(settings(Format::Text, view, None), &[("a", kinds.clone())], &[]).1);
@@ -246,7 +246,7 @@ fn costs_add_up_by_currency() {
         let target = Arc::new(crate::target::Target { price: Some(price), ..testing::target(name) });
         let usage = Usage { input: Some(2), output: Some(1), ..Usage::default() };
         let mut kinds = told(name, &["x"], Ok(FinishReason::Stop));
-        kinds.insert(1, EventKind::Deltas(vec![Delta { choice: 0, kind: DeltaKind::Usage(usage) }]));
+        kinds.insert(1, EventKind::Deltas(vec![Delta { choice: 0, kind: DeltaKind::Usage(usage) }].into()));
         if let Some(EventKind::Finished(outcome)) = kinds.last_mut() {
             outcome.target = Some(target);
         }
