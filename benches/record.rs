@@ -83,6 +83,7 @@ fn call(number: u64, now: Timestamp, models: &[Arc<Target>]) -> CallRecord {
     CallRecord {
         at,
         command: "ask",
+        client: None,
         lane: 0,
         asked: "chat".into(),
         is_route: true,

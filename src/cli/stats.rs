@@ -43,6 +43,8 @@ enum ByArg {
     Route,
     /// Each endpoint
     Endpoint,
+    /// Each key that programs bring to mmchat serve
+    Key,
     /// Each day
     Day,
 }
@@ -70,6 +72,7 @@ pub(super) fn run(args: &StatsArgs, context: &Context) -> Result<Exit, CliError>
         ByArg::Model => (By::Model, "model"),
         ByArg::Route => (By::Route, "route"),
         ByArg::Endpoint => (By::Endpoint, "endpoint"),
+        ByArg::Key => (By::Client, "key"),
         ByArg::Day => (By::Day, "day"),
     };
     let rows = database.map_or(Ok(Vec::new()), |database| database.stats(by, since, name))?;

@@ -17,7 +17,7 @@ use crate::store::{check_regular, lock_within};
 /// "mmch", so that a database of somebody else's is told from ours.
 const APPLICATION: i32 = 0x6d6d_6368;
 /// The tables' version.
-const VERSION: i32 = 2;
+const VERSION: i32 = 3;
 /// How long a write waits for other processes' writes.
 const BUSY: Duration = Duration::from_secs(5);
 /// The same, once one was waited for in vain.
@@ -26,7 +26,8 @@ const HURRY: Duration = Duration::from_millis(100);
 const LONGEST_LOG: u64 = 512 * 1024;
 
 const TABLES: &str = include_str!("tables.sql");
-const FROM_1: &str = include_str!("from_1.sql");
+/// What brings each older version to the next.
+const STEPS: [&str; 2] = [include_str!("from_1.sql"), include_str!("from_2.sql")];
 
 /// A record that could not be read or written.
 #[derive(Debug, thiserror::Error)]
@@ -198,7 +199,8 @@ impl Database {
             self.told(connection.pragma_update(None, "journal_mode", "wal"))?;
         }
         if version < VERSION {
-            let statements = if version == 0 { TABLES } else { FROM_1 };
+            let older = STEPS.iter().skip(usize::try_from(version - 1).unwrap_or(0)).copied();
+            let statements = if version == 0 { TABLES.to_owned() } else { older.collect() };
             let make = format!(
                 "BEGIN IMMEDIATE;\n{statements}\nPRAGMA application_id = {APPLICATION};\nPRAGMA user_version = {VERSION};\nCOMMIT;"
             );

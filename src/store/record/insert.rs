@@ -15,6 +15,8 @@ use crate::{
 pub(super) const BY_MODEL: i64 = 0;
 /// The hour's sums are by route, of what was asked for.
 pub(super) const BY_ROUTE: i64 = 1;
+/// The hour's sums are by the name of the key that was brought, of what was asked for.
+pub(super) const BY_CLIENT: i64 = 2;
 
 /// What one call or one request adds to its hour.
 struct Sums<'a> {
@@ -94,12 +96,6 @@ fn write(
     }
 }
 
-pub(super) fn class_of(call: &CallRecord) -> Option<ErrorClass> {
-    let error = call.outcome.result.as_ref().err()?;
-    // What we stopped ourselves was not cut by anybody.
-    Some(if call.outcome.cut && error.class != ErrorClass::Local { ErrorClass::Cut } else { error.class })
-}
-
 /// The last request to whoever answered, or was cut, or was asked last.
 fn telling(call: &CallRecord) -> Option<&AttemptRecord> {
     let target = call.outcome.target.as_ref().map(|target| &target.id);
@@ -114,8 +110,8 @@ fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Res
     let cost = call.cost();
     let mut statement = transaction.prepare_cached(
         "INSERT INTO calls (at, command, asked, route, model, endpoint, upstream, class, status, finish, ttft_us, total_us,
-         generating_us, input, output, cached, reasoning, estimated, cost, currency, key)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21)",
+         generating_us, input, output, cached, reasoning, estimated, cost, currency, key, client)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
     )?;
     statement.insert(params![
         call.at.as_millisecond(),
@@ -125,7 +121,7 @@ fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Res
         target.map(|target| &target.id.0),
         target.map(|target| &target.endpoint.name),
         target.map(|target| &target.upstream),
-        class_of(call).map(ErrorClass::as_str),
+        call.class().map(ErrorClass::as_str),
         telling.and_then(|attempt| attempt.status),
         finish,
         outcome.ttft.map(micros),
@@ -139,6 +135,7 @@ fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Res
         cost.map(|(cost, _)| cost),
         cost.map(|(_, currency)| currency),
         telling.and_then(|attempt| attempt.key),
+        call.client,
     ])
 }
 
@@ -187,32 +184,37 @@ fn write_hours(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Re
             endpoint: &target.endpoint.name,
             currency: target.price.as_ref().map_or("", |price| &price.currency),
             class: attempt.class().filter(|class| *class != ErrorClass::Local).map(ErrorClass::as_str),
-            counted: attempt.class() != Some(ErrorClass::Local) || attempt.ttft.is_some(),
+            counted: call.counts(attempt),
             used: used.as_ref().map(|used| Used::of(used, cost, speaking)),
             ttft: attempt.ttft,
             total: attempt.error.is_none().then_some(attempt.took),
         };
         add(transaction, &sums)?;
     }
-    if call.is_route && !outcome.attempts.is_empty() {
-        let class = class_of(call);
-        let cost = call.cost();
-        let sums = Sums {
-            hour: hour(call.at),
-            lane: BY_ROUTE,
-            name: &call.asked,
-            endpoint: "",
-            currency: cost.map_or("", |(_, currency)| currency),
-            class: class.filter(|class| *class != ErrorClass::Local).map(ErrorClass::as_str),
-            counted: class != Some(ErrorClass::Local) || outcome.first.is_some(),
-            used: used_in_all(call).map(|used| Used { cost: cost.map(|(cost, _)| cost).unwrap_or_default(), ..used }),
-            // As the person felt it.
-            ttft: outcome.first,
-            total: outcome.result.is_ok().then_some(outcome.total),
-        };
-        add(transaction, &sums)?;
+    let route = call.is_route.then_some((BY_ROUTE, &call.asked));
+    let client = call.client.as_ref().map(|client| (BY_CLIENT, client));
+    for (lane, name) in route.into_iter().chain(client).filter(|_| !outcome.attempts.is_empty()) {
+        add(transaction, &asked_for(call, lane, name))?;
     }
     Ok(())
+}
+
+/// What was asked for, however many requests it took.
+fn asked_for<'c>(call: &'c CallRecord, lane: i64, name: &'c str) -> Sums<'c> {
+    let (outcome, class, cost) = (&call.outcome, call.class(), call.cost());
+    Sums {
+        hour: hour(call.at),
+        lane,
+        name,
+        endpoint: "",
+        currency: cost.map_or("", |(_, currency)| currency),
+        class: class.filter(|class| *class != ErrorClass::Local).map(ErrorClass::as_str),
+        counted: class != Some(ErrorClass::Local) || outcome.first.is_some(),
+        used: used_in_all(call).map(|used| Used { cost: cost.map(|(cost, _)| cost).unwrap_or_default(), ..used }),
+        // As the person felt it.
+        ttft: outcome.first,
+        total: outcome.result.is_ok().then_some(outcome.total),
+    }
 }
 
 /// What all requests of a call used. Only the answer itself says how fast it came.

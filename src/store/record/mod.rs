@@ -8,8 +8,10 @@
 mod database;
 mod history;
 mod insert;
+mod listener;
 mod place;
 mod recorder;
+mod scribe;
 mod spend;
 mod stats;
 
@@ -17,12 +19,17 @@ use jiff::Timestamp;
 
 pub use database::{Database, RecordError};
 pub use history::{Conversation, Exchange, Found, Shape};
+pub use listener::Listener;
 pub use place::{GoesOn, Kept, RunPlace};
 pub use recorder::{RecordOptions, Recorder};
+pub use scribe::Scribe;
 pub use spend::Ledger;
 pub use stats::{By, Figures, Since, StatsRow};
 
-use crate::{chat::Usage, engine::LaneOutcome};
+use crate::{
+    chat::{ErrorClass, Usage},
+    engine::{AttemptRecord, LaneOutcome},
+};
 
 /// One answer, or what became of it.
 #[derive(Clone, Debug)]
@@ -31,6 +38,8 @@ pub struct CallRecord {
     pub at: Timestamp,
     /// Which command asked.
     pub command: &'static str,
+    /// The name of the key that was brought, where a program asked.
+    pub client: Option<String>,
     /// Its place among those that were asked at once, from 0.
     pub lane: usize,
     /// The name that was asked for.
@@ -48,6 +57,20 @@ pub struct CallRecord {
 }
 
 impl CallRecord {
+    /// The class of its failure.
+    #[must_use]
+    pub fn class(&self) -> Option<ErrorClass> {
+        let error = self.outcome.result.as_ref().err()?;
+        // What we stopped ourselves was not cut by anybody.
+        Some(if self.outcome.cut && error.class != ErrorClass::Local { ErrorClass::Cut } else { error.class })
+    }
+
+    /// Whether one of its requests counts as a call of the service: what we stopped ourselves before it said anything is none.
+    #[must_use]
+    pub fn counts(&self, attempt: &AttemptRecord) -> bool {
+        attempt.class() != Some(ErrorClass::Local) || attempt.ttft.is_some()
+    }
+
     /// What it cost with all its requests, in the money of the model that answered.
     #[must_use]
     pub fn cost(&self) -> Option<(f64, &str)> {

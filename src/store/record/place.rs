@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::{CallRecord, Said, insert::class_of};
+use super::{CallRecord, Said};
 
 /// What the answers of a run go on with.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -155,7 +155,7 @@ fn forget(transaction: &Transaction<'_>, call: i64) -> rusqlite::Result<Option<W
 
 /// How an answer ended that is not whole, in a word.
 fn ending(call: &CallRecord) -> Option<&'static str> {
-    if call.outcome.stopped { Some("stopped") } else { class_of(call).map(crate::chat::ErrorClass::as_str) }
+    if call.outcome.stopped { Some("stopped") } else { call.class().map(crate::chat::ErrorClass::as_str) }
 }
 
 fn lane(call: &CallRecord) -> i64 {

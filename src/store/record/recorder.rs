@@ -10,14 +10,11 @@ use std::{
 };
 
 use jiff::Timestamp;
-use tokio::time::Instant;
 
-use super::{CallRecord, Database, GoesOn, Kept, RecordError, RunPlace, Said};
+use super::{CallRecord, Database, GoesOn, Kept, Listener, RecordError, RunPlace};
 use crate::{
-    chat::{Call, Message, Part, Role, Usage},
-    engine::{Account, AttemptRecord, Event, EventKind, LaneOutcome, Progress},
+    engine::{Event, EventKind},
     plan::Plan,
-    target::TargetId,
 };
 
 /// As many answers as may wait for their turn to be written.
@@ -38,26 +35,11 @@ pub struct RecordOptions {
     pub goes_on: GoesOn,
 }
 
-/// One lane, as far as it has come.
-#[derive(Debug)]
-struct Lane {
-    asked: String,
-    is_route: bool,
-    prompt_tokens: u64,
-    /// What is asked; the answer is added when there is one.
-    said: Said,
-    account: Account,
-    /// What each request used that said anything, by when it was sent and to whom.
-    used: Vec<(Timestamp, TargetId, Usage)>,
-    /// How far it has come, in case it is stopped; `None`: it is over.
-    progress: Option<Progress>,
-}
-
 /// Listens to one run.
 #[derive(Debug)]
 pub struct Recorder {
     options: RecordOptions,
-    lanes: Vec<Lane>,
+    lanes: Vec<Listener>,
     writer: Option<Writer>,
     trouble: Option<RecordError>,
 }
@@ -72,87 +54,37 @@ impl Recorder {
     /// A recorder of `plan`.
     #[must_use]
     pub fn new(options: RecordOptions, plan: &Plan) -> Self {
-        let lanes = plan.lanes.iter().map(|lane| Lane {
-            asked: lane.name.clone(),
-            is_route: lane.route.is_some(),
-            prompt_tokens: lane.call.estimated_tokens(),
-            said: asked_of(&lane.call),
-            account: Account::default(),
-            used: Vec::new(),
-            progress: Some(Progress::new(Instant::now())),
-        });
-        Self { lanes: lanes.collect(), options, writer: None, trouble: None }
+        let lanes = plan.lanes.iter().map(|lane| Listener::new(lane, options.words)).collect();
+        Self { lanes, options, writer: None, trouble: None }
     }
 
     /// Takes notice of what happened.
     pub fn event(&mut self, event: &Event) {
-        if let Some(progress) = self.lanes.get_mut(event.lane).and_then(|lane| lane.progress.as_mut()) {
-            progress.event(event);
+        let Some(lane) = self.lanes.get_mut(event.lane) else { return };
+        if let Some(record) = lane.event(event) {
+            self.over(event.lane, record);
         }
-        match &event.kind {
-            EventKind::Deltas(deltas) | EventKind::Held(deltas) => {
-                let words = self.options.words;
-                let Some(lane) = self.lanes.get_mut(event.lane) else { return };
-                for delta in deltas {
-                    lane.account.add(delta, words);
-                }
-                self.writer();
-            }
-            EventKind::Failed { record, .. } => {
-                let Some(lane) = self.lanes.get_mut(event.lane) else { return };
-                let used = lane.account.used(lane.prompt_tokens);
-                lane.used.extend(used.map(|usage| (record.at, record.target.id.clone(), usage)));
-                lane.account.begin_again(&record.target, lane.prompt_tokens);
-            }
-            EventKind::Finished(outcome) => self.over(event.lane, (**outcome).clone()),
-            EventKind::Again => {
-                let Some(lane) = self.lanes.get_mut(event.lane) else { return };
-                (lane.account, lane.used) = Default::default();
-                lane.progress = Some(Progress::new(event.at));
-            }
-            EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) => {}
+        if let EventKind::Deltas(_) | EventKind::Held(_) = &event.kind {
+            self.writer();
         }
     }
 
     /// The person has had enough, or nobody reads on: what came of the lanes that are not over is paid for all the same.
     pub fn stop(&mut self) {
         for lane in 0..self.lanes.len() {
-            if let Some(progress) = self.lanes[lane].progress.take() {
-                self.over(lane, progress.interrupted(Instant::now()));
+            if let Some(record) = self.lanes[lane].stop() {
+                self.over(lane, record);
             }
         }
     }
 
-    fn over(&mut self, index: usize, outcome: LaneOutcome) {
+    fn over(&mut self, lane: usize, record: CallRecord) {
         let beside_others = self.lanes.len() > 1;
-        let Some(lane) = self.lanes.get_mut(index) else { return };
-        lane.progress = None;
         // What was refused before anything was sent is no call; among several answers it has its place all the same.
-        if outcome.attempts.is_empty() && !(beside_others && self.options.words) {
+        if record.outcome.attempts.is_empty() && !(beside_others && self.options.words) {
             return;
         }
-        let mut account = std::mem::take(&mut lane.account);
-        let own = account.usage(&outcome, lane.prompt_tokens).filter(|_| outcome.result.is_ok());
-        let own = own.or_else(|| account.used(lane.prompt_tokens));
-        let last = outcome.attempts.last().zip(own);
-        lane.used.extend(last.map(|(attempt, usage)| (attempt.at, attempt.target.id.clone(), usage)));
-        account.close(&outcome, lane.prompt_tokens);
-        let said = self.options.words.then(|| Said {
-            answer: [account.answer.text.as_str(), account.answer.refusal.as_str()].concat(),
-            reasoning: account.answer.reasoning.clone(),
-            ..lane.said.clone()
-        });
-        let record = CallRecord {
-            at: Timestamp::now().checked_sub(outcome.total).unwrap_or_default(),
-            command: self.options.command,
-            lane: index,
-            asked: lane.asked.clone(),
-            is_route: lane.is_route,
-            usage: account.usage(&outcome, lane.prompt_tokens),
-            used: by_request(&outcome.attempts, std::mem::take(&mut lane.used)),
-            outcome,
-            said,
-        };
+        let record = CallRecord { command: self.options.command, lane, ..record };
         if let Some(writer) = self.writer() {
             // When nobody takes it, the thread has failed, and says so at the end.
             let _ = writer.sender.send(record);
@@ -182,15 +114,6 @@ impl Recorder {
         }
         self.writer.as_ref()
     }
-}
-
-/// What each request used: those that said nothing used nothing that is known.
-fn by_request(attempts: &[AttemptRecord], mut used: Vec<(Timestamp, TargetId, Usage)>) -> Vec<Option<Usage>> {
-    let of = |attempt: &AttemptRecord| {
-        let place = used.iter().position(|(at, target, _)| *at == attempt.at && *target == attempt.target.id)?;
-        Some(used.remove(place).2)
-    };
-    attempts.iter().map(of).collect()
 }
 
 /// Writes what comes, until nothing more does; the first that could not be written is told of then.
@@ -226,34 +149,4 @@ pub(super) fn write(
     }
     // What was written to a file without a name is lost.
     if place.exists() { Ok(run.kept()) } else { Err(RecordError::Gone { path: place.to_owned() }) }
-}
-
-/// What a call asks, for the record.
-fn asked_of(call: &Call) -> Said {
-    let Call::Chat(chat) = call;
-    let text = |role| chat.messages.iter().rfind(|message| message.role == role).map(Message::words);
-    let last = chat.messages.iter().rfind(|message| message.role == Role::User);
-    let images = last.map_or(0, |message| message.parts.iter().filter(|part| matches!(part, Part::Image(_))).count());
-    Said { system: text(Role::System), prompt: text(Role::User).unwrap_or_default(), images, ..Said::default() }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::{sync::Arc, time::Duration};
-
-    use super::*;
-    use crate::{chat::ErrorClass, protocol::ApiError, target::testing};
-
-    #[test]
-    fn what_was_used_is_the_requests_that_used_it() {
-        let (a, b) = (Arc::new(testing::target("a")), Arc::new(testing::target("b")));
-        let at = |second| Timestamp::from_second(second).expect("a date");
-        let sent = |target: &Arc<_>, second| AttemptRecord::new(Arc::clone(target), at(second), Duration::ZERO);
-        // It was paid for although it said nothing.
-        let withheld = AttemptRecord { error: Some(ApiError::new(ErrorClass::Filter, "no")), ..sent(&a, 1) };
-        let attempts = [withheld, sent(&a, 2), sent(&b, 3)];
-        let tokens = |output| Usage { output: Some(output), ..Usage::default() };
-        let used = vec![(at(1), a.id.clone(), tokens(1)), (at(3), b.id.clone(), tokens(3))];
-        assert_eq!(by_request(&attempts, used), [Some(tokens(1)), None, Some(tokens(3))]);
-    }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     path::PathBuf,
-    sync::Mutex,
+    sync::{Mutex, RwLock},
     time::{Duration, Instant},
 };
 
@@ -10,7 +10,7 @@ use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
 
 use super::{
     Database, RecordError,
-    insert::{BY_MODEL, hour},
+    insert::{BY_CLIENT, BY_MODEL, hour},
 };
 use crate::{
     route::spend::{Period, Reached, SpendLedger, SpendLimit, SpendScope},
@@ -25,7 +25,7 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// The limits, and the record they are held against. The record is read for each request: other processes spend, too.
 #[derive(Debug)]
 pub struct Ledger {
-    limits: Vec<SpendLimit>,
+    limits: RwLock<Vec<SpendLimit>>,
     place: PathBuf,
     opened: Mutex<Opened>,
 }
@@ -44,7 +44,12 @@ impl Ledger {
     /// These limits against the record at `place`.
     #[must_use]
     pub fn new(limits: Vec<SpendLimit>, place: PathBuf) -> Self {
-        Self { limits, place, opened: Mutex::new(Opened::No) }
+        Self { limits: RwLock::new(limits), place, opened: Mutex::new(Opened::No) }
+    }
+
+    /// From now on, these limits.
+    pub fn replace(&self, limits: Vec<SpendLimit>) {
+        *self.limits.write().expect("no code panics while it holds this lock") = limits;
     }
 
     /// What `read` reads of the record; `None`: there is none yet.
@@ -71,7 +76,8 @@ impl Ledger {
 
 impl SpendLedger for Ledger {
     fn reached(&self, target: &Target) -> Result<Option<Reached>, String> {
-        let limits = self.limits.iter().filter(|limit| limit.covers(target));
+        let limits = self.limits.read().expect("no code panics while it holds this lock");
+        let limits = limits.iter().filter(|limit| limit.covers(target));
         let now = Timestamp::now().to_zoned(TimeZone::system());
         for limit in limits {
             // Where there is no record nothing was spent yet; a limit of nothing is reached all the same.
@@ -85,6 +91,20 @@ impl SpendLedger for Ledger {
 }
 
 impl Database {
+    /// What was spent with the key of this name on the day that `now` is in, by currency.
+    pub fn spent_with(&self, client: &str, now: &Zoned) -> Result<Vec<(String, f64)>, RecordError> {
+        let midnight = now.start_of_day().unwrap_or_else(|_| now.clone());
+        let query = "SELECT currency, sum(cost) FROM hours
+                     WHERE hour BETWEEN ?1 AND ?2 AND lane = ?3 AND name = ?4 AND currency != '' GROUP BY currency";
+        let values = rusqlite::params![hour(midnight.timestamp()), hour(now.timestamp()), BY_CLIENT, client];
+        let read = || {
+            let mut statement = self.connection.prepare(query)?;
+            let rows = statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        };
+        self.told(read())
+    }
+
     /// What was spent of `limit` in the period that `now` is in. Where midnight is not on a full hour of UTC, the whole hour
     /// it falls into counts. What a clock that was wrong once put into the future does not.
     pub fn spent(&self, limit: &SpendLimit, now: &Zoned) -> Result<f64, RecordError> {

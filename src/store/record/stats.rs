@@ -9,7 +9,7 @@ use rusqlite::Row;
 
 use super::{
     Database, RecordError,
-    insert::{BY_MODEL, BY_ROUTE, hour},
+    insert::{BY_CLIENT, BY_MODEL, BY_ROUTE, hour},
 };
 use crate::metrics::Spread;
 
@@ -22,6 +22,8 @@ pub enum By {
     Endpoint,
     /// Each route: what was asked of it.
     Route,
+    /// Each key that programs brought: what was asked with it.
+    Client,
     /// Each day, in the person's time zone: upstream requests.
     Day,
 }
@@ -120,8 +122,12 @@ impl Database {
     /// The figures since then (whole hours), the busiest first; days in order. Only of `name`, if one is given.
     pub fn stats(&self, by: By, since: Option<Since>, name: Option<&str>) -> Result<Vec<StatsRow>, RecordError> {
         let from = since.map_or(i64::MIN, |since| hour(since.0));
-        let route = by == By::Route || by == By::Day && self.is_route(name)?;
-        let lane = if route { BY_ROUTE } else { BY_MODEL };
+        let lane = match by {
+            By::Client => BY_CLIENT,
+            By::Route => BY_ROUTE,
+            By::Day if self.is_route(name)? => BY_ROUTE,
+            By::Day | By::Model | By::Endpoint => BY_MODEL,
+        };
         let mut groups: BTreeMap<Group, Figures> = BTreeMap::new();
         self.told(self.hours(by, lane, from, name, &mut groups))?;
         self.told(self.failures(by, lane, from, name, &mut groups))?;
@@ -219,7 +225,7 @@ impl Database {
 fn group(by: By, row: &Row<'_>, name: usize, endpoint: usize) -> rusqlite::Result<Group> {
     Ok(match by {
         By::Model => (row.get(name)?, Some(row.get(endpoint)?)),
-        By::Route => (row.get(name)?, None),
+        By::Route | By::Client => (row.get(name)?, None),
         By::Endpoint => (row.get(endpoint)?, None),
         By::Day => {
             let hour: i64 = row.get(0)?;

@@ -21,7 +21,8 @@ CREATE TABLE calls (
     estimated INTEGER NOT NULL,
     cost REAL,
     currency TEXT,
-    key INTEGER                     -- which of the endpoint's keys, from 0
+    key INTEGER,                    -- which of the endpoint's keys, from 0
+    client TEXT                     -- the name of the key that was brought, where a program asked
 );
 
 -- One row for each upstream request.
@@ -44,7 +45,7 @@ CREATE TABLE attempts (
 CREATE INDEX attempts_quoting ON attempts (at) WHERE message IS NOT NULL;
 
 -- Sums for each hour, kept up with every call, so that a million of them are read at once. `lane` 0: upstream requests, by
--- model; 1: what was asked for, by route.
+-- model; 1: what was asked for, by route; 2: what was asked for, by the name of the key that was brought.
 CREATE TABLE hours (
     hour INTEGER NOT NULL,          -- hours since 1970
     lane INTEGER NOT NULL,

@@ -50,6 +50,7 @@ fn call(at: Timestamp, ttft: u32) -> CallRecord {
     CallRecord {
         at,
         command: "ask",
+        client: None,
         lane: 0,
         asked: "chat".into(),
         is_route: true,

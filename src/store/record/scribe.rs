@@ -1,0 +1,136 @@
+//! Writing calls down in a process that lives on and has many.
+//!
+//! Owns one thread with one open database, and that nobody ever waits for it: calls that come faster than the disk takes
+//! them, or while it takes none, are lost and counted. Refuses to know who asks.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicU64, Ordering},
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use jiff::Zoned;
+
+use super::{CallRecord, Database, RecordError};
+
+/// As many calls as may wait for their turn: what some thousands a second make in as long as a disk may hesitate.
+const WAITING: usize = 8192;
+/// As many as are written in one transaction.
+const AT_ONCE: usize = 512;
+/// A database that failed is left alone for so long.
+const AGAIN: Duration = Duration::from_secs(5);
+
+/// Takes calls and writes them down.
+#[derive(Debug)]
+pub struct Scribe {
+    /// `None`: it is closed.
+    sender: Mutex<Option<SyncSender<CallRecord>>>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+    lost: Arc<AtomicU64>,
+    place: PathBuf,
+}
+
+impl Scribe {
+    /// A scribe who writes to the record at `place`, and tells `trouble` what keeps that from being done.
+    ///
+    /// # Errors
+    /// When the system has no thread for it.
+    pub fn new(place: PathBuf, trouble: impl Fn(&RecordError) + Send + 'static) -> std::io::Result<Self> {
+        let (sender, calls) = sync_channel(WAITING);
+        let lost = Arc::new(AtomicU64::new(0));
+        let work = Work { place: place.clone(), lost: Arc::clone(&lost), database: None, failed: None, trouble };
+        let thread = std::thread::Builder::new().name("record".into()).spawn(move || work.run(&calls))?;
+        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), lost, place })
+    }
+
+    /// Hands a call over, to be written when its turn comes.
+    pub fn write(&self, call: CallRecord) {
+        let sender = self.sender.lock().expect("no code panics while it holds this lock");
+        let taken = sender.as_ref().is_some_and(|sender| sender.try_send(call).is_ok());
+        if !taken {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// How many calls could not be written so far.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// What was spent today with the key of this name, by currency; nothing where the record cannot be read.
+    #[must_use]
+    pub fn spent_with(&self, client: &str, now: &Zoned) -> Vec<(String, f64)> {
+        let database = Database::open_existing(&self.place).ok().flatten();
+        database.and_then(|database| database.spent_with(client, now).ok()).unwrap_or_default()
+    }
+
+    /// Writes what is still waiting, and takes no more.
+    pub fn close(&self) {
+        drop(self.sender.lock().expect("no code panics while it holds this lock").take());
+        let thread = self.thread.lock().expect("no code panics while it holds this lock").take();
+        if let Some(thread) = thread {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        }
+    }
+}
+
+struct Work<T> {
+    place: PathBuf,
+    lost: Arc<AtomicU64>,
+    database: Option<Database>,
+    /// When it last could not be used.
+    failed: Option<Instant>,
+    trouble: T,
+}
+
+impl<T: Fn(&RecordError)> Work<T> {
+    fn run(mut self, calls: &Receiver<CallRecord>) {
+        while let Ok(first) = calls.recv() {
+            let mut batch = vec![first];
+            batch.extend(calls.try_iter().take(AT_ONCE - 1));
+            let count = batch.len() as u64;
+            if !self.write(batch) {
+                self.lost.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+        if let Some(database) = &self.database
+            && let Err(error) = database.settle()
+        {
+            (self.trouble)(&error);
+        }
+    }
+
+    /// Whether it was written.
+    fn write(&mut self, batch: Vec<CallRecord>) -> bool {
+        if self.failed.is_some_and(|failed| failed.elapsed() < AGAIN) {
+            return false;
+        }
+        let written = self.open().and_then(|database| database.insert_all(batch.into_iter()));
+        match written {
+            Ok(()) => {
+                self.failed = None;
+                true
+            }
+            Err(error) => {
+                (self.trouble)(&error);
+                (self.database, self.failed) = (None, Some(Instant::now()));
+                false
+            }
+        }
+    }
+
+    fn open(&mut self) -> Result<&mut Database, RecordError> {
+        // What is written to a file without a name is lost.
+        if self.database.is_none() || !self.place.exists() {
+            self.database = None;
+            self.database = Some(Database::open(&self.place)?);
+        }
+        Ok(self.database.as_mut().expect("it was just opened"))
+    }
+}
