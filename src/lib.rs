@@ -19,6 +19,7 @@
 //! | 10 | [`store`], [`metrics`] | files of our own: the record of calls, what is known of failing services; many times as a few figures |
 //! | 11 | [`analysis`] | what several answers have in common: equal ones, likeness, numbers, words, votes |
 //! | 11 | [`conversation`] | what each model of a conversation knows, and what comes of what a person types |
+//! | 11 | [`gateway`] | one OpenAI-compatible address over everything that is configured |
 //! | 11 | [`mock`], [`doctor`] | scripted models on loopback; what is wrong with an endpoint |
 //! | 12 | [`render`] | events to text, without writing |
 //! | 13 | [`term`] | the terminal, the streams, signals |
@@ -43,6 +44,7 @@ pub mod doctor;
 pub mod endpoint;
 pub mod engine;
 pub mod environment;
+pub mod gateway;
 pub mod keys;
 pub mod metrics;
 pub mod mock;

@@ -26,6 +26,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("analysis", 11),
     ("conversation", 11),
     ("doctor", 11),
+    ("gateway", 11),
     ("mock", 11),
     ("render", 12),
     ("term", 13),

@@ -91,6 +91,14 @@ pub enum CliError {
         /// What to do.
         hint: Option<String>,
     },
+    /// A server that cannot be as its config says.
+    #[error("{message}")]
+    Serve {
+        /// What is wrong.
+        message: String,
+        /// What to do.
+        hint: Option<String>,
+    },
     /// The system refused something we need.
     #[error("{what}: {source}")]
     System {
@@ -120,7 +128,7 @@ impl CliError {
             Self::Plan(error) => Some(error.hint()),
             Self::Preset(error) => Some(error.hint()),
             Self::Edit(error) => edit_hint(error),
-            Self::Usage { hint, .. } => hint.clone(),
+            Self::Usage { hint, .. } | Self::Serve { hint, .. } => hint.clone(),
             Self::Condition { hint, .. } => Some(hint.clone()),
             Self::Input(InputError::Silent(_)) => Some("use --no-stdin when there is nothing to read".into()),
             _ => None,
@@ -139,6 +147,7 @@ impl CliError {
             say(&format!("  hint: {hint}\n"));
         }
         match self {
+            Self::Serve { .. } => Exit::Config,
             Self::Config(_) | Self::Edit(EditError::Syntax(_) | EditError::Shape(_)) => Exit::Config,
             Self::Prompt(PromptError::Interrupted) | Self::Write(WriteError::HungUp) => Exit::Interrupted,
             Self::Edit(_) | Self::Prompt(_) => Exit::Usage,
@@ -294,6 +303,17 @@ impl Context {
     /// The same for a command that asks again and again.
     pub(super) fn resident_engine_for(&self, config: &Config, words: bool) -> Arc<Engine> {
         Arc::new(self.knowing_engine(config, words).resident())
+    }
+
+    /// The same for a server, whose limits of what may be spent change with its config. What is asked through it is its
+    /// clients' affair: no words of it are kept.
+    pub(super) fn serving_engine(&self, config: &Config, ledger: Option<Arc<Ledger>>) -> Arc<Engine> {
+        let unlimited = Config { spend: Vec::new(), ..config.clone() };
+        let engine = self.knowing_engine(&unlimited, false).resident();
+        Arc::new(match ledger {
+            Some(ledger) => engine.with_ledger(ledger),
+            None => engine,
+        })
     }
 
     fn knowing_engine(&self, config: &Config, words: bool) -> Engine {

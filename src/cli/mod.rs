@@ -34,6 +34,7 @@ mod request;
 mod reset;
 mod retry;
 mod route;
+mod serve;
 mod stats;
 mod status;
 mod thread;
@@ -106,6 +107,7 @@ enum Command {
     Vendors(vendors::VendorsArgs),
     Presets(presets::PresetsArgs),
     Config(config::ConfigArgs),
+    Serve(serve::ServeArgs),
     Mock(mock::MockArgs),
     Demo(demo::DemoArgs),
     Completions(completions::CompletionsArgs),
@@ -149,6 +151,7 @@ fn run(cli: Cli, environment: Environment) -> Exit {
         Command::Vendors(args) => vendors::run(&args, &context),
         Command::Presets(args) => presets::run(&args, &context),
         Command::Config(args) => config::run(&args, &context),
+        Command::Serve(args) => serve::run(&args, &context),
         Command::Mock(args) => mock::run(&args, &context),
         Command::Demo(args) => demo::run(&args, &context),
         Command::Completions(args) => completions::run(&args),

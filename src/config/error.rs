@@ -48,6 +48,17 @@ impl Problem {
         self
     }
 
+    /// Its line and column, from 1.
+    #[must_use]
+    pub fn place(&self) -> (usize, usize) {
+        let text = self.text.inner();
+        let at = self.labels.first().map_or(0, |(at, _)| at.start).min(text.len());
+        let before = &text.as_bytes()[..at];
+        let start = memchr::memrchr(b'\n', before).map_or(0, |end| end + 1);
+        let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+        (memchr::memchr_iter(b'\n', before).count() + 1, column)
+    }
+
     /// The nearest valid name, if one is near.
     pub(super) fn nearest<'n>(self, wrong: &str, valid: impl Iterator<Item = &'n str>) -> Self {
         match nearest(wrong, valid) {

@@ -31,10 +31,57 @@ pub struct ConfigFile {
     pub presets: Table<PresetEntry>,
     /// What may be spent.
     pub spend: SpendEntry,
+    /// How `mmchat serve` serves all of it to other programs.
+    pub serve: ServeEntry,
     /// Prompts and answers are kept; `true` unless set. Figures (times, tokens, cost) always are.
     pub history: Option<bool>,
     /// For how many days prompts and answers are kept; for good unless set.
     pub history_days: Option<At<u32>>,
+}
+
+/// How all of it is served to other programs.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServeEntry {
+    /// The address and port to listen at; `127.0.0.1:8484` unless set.
+    pub listen: Option<At<String>>,
+    /// How long a stream's headers are held back for the first piece of an answer; 15 s unless set.
+    #[serde(default, deserialize_with = "some_time")]
+    pub hold: Option<Time>,
+    /// How long requests under way may take to end when the server is stopped; 30 s unless set.
+    pub drain: Option<Time>,
+    /// The largest body that is read, in megabytes; 32 unless set.
+    pub max_body_mb: Option<At<u32>>,
+    /// Further names in addresses by which clients on this machine may reach it.
+    pub hosts: Vec<At<String>>,
+    /// Web pages that may use it from a browser, as `https://host`; none unless set.
+    pub cors: Vec<At<String>>,
+    /// A PEM file with the server's certificates: it then speaks https.
+    pub cert: Option<At<String>>,
+    /// A PEM file with the private key to `cert`.
+    pub key: Option<At<String>>,
+    /// Who may use it, by name; without any, whoever is on this machine.
+    pub keys: Table<ClientEntry>,
+}
+
+/// A key that a client brings.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientEntry {
+    /// The key, or where it is read.
+    pub api_key: At<KeyEntry>,
+    /// The models and routes it may use; all unless set.
+    #[serde(default)]
+    pub models: Option<Vec<At<String>>>,
+    /// Requests begun in a minute, at most.
+    #[serde(default)]
+    pub rpm: Option<At<u32>>,
+    /// Requests under way at once, at most.
+    #[serde(default)]
+    pub max_concurrency: Option<At<u32>>,
+    /// What may be spent with it from midnight on.
+    #[serde(default)]
+    pub spend: Option<At<AmountEntry>>,
 }
 
 /// What may be spent, in all; and by endpoint and model.
@@ -204,6 +251,9 @@ pub struct RouteEntry {
     /// When nothing came for so long, the next model is asked as well, and the first to answer counts. Both may be billed.
     #[serde(default, deserialize_with = "some_time")]
     pub hedge_after: Option<Time>,
+    /// When it is served: how long a stream's headers are held back for the first piece of an answer.
+    #[serde(default, deserialize_with = "some_time")]
+    pub hold: Option<Time>,
 }
 
 /// A reusable prompt.

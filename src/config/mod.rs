@@ -14,17 +14,19 @@ mod names;
 pub mod preset;
 mod redact;
 mod resolve;
+mod serve;
 pub mod show;
 mod values;
 pub mod vendors;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 pub use error::{ConfigError, Problem, nearest};
 pub use layers::{Flags, Layers, Source};
 pub use names::{Names, is_name, normalised};
 pub use preset::Preset;
 pub use resolve::{base_url, direct_target, from_environment, in_folder, path_of, resolve};
+pub use serve::{Client, Serve};
 pub use values::parse_duration;
 
 use crate::{
@@ -56,6 +58,8 @@ pub struct Config {
     pub presets: Vec<Preset>,
     /// What may be spent.
     pub spend: Vec<SpendLimit>,
+    /// How it is served to other programs.
+    pub serve: Serve,
     /// Whether prompts and answers are kept, and for how long.
     pub history: History,
     /// What is not wrong but should be known.
@@ -109,6 +113,8 @@ pub struct Route {
     pub models: Vec<Arc<Target>>,
     /// What happens when an answer breaks off; `None`: what the command finds right.
     pub on_cut: Option<OnCut>,
+    /// How long a stream's headers are held back; `None`: as `[serve]` says.
+    pub hold: Option<Duration>,
     /// Whether a filter's refusal goes on to the next model.
     pub filter_goes_on: bool,
 }

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::{Config, Layers, Preset, RoundContext, Route};
+use super::{Config, Layers, Preset, RoundContext, Route, Serve};
 use crate::{
     chat::Params,
     endpoint::{Endpoint, Timeouts},
@@ -54,6 +54,9 @@ pub fn shown(config: &Config, layers: &Layers) -> String {
     }
     for route in &config.routes {
         out.push_str(&route_text(route));
+    }
+    if config.serve != Serve::default() {
+        out.push_str(&serve_text(&config.serve));
     }
     if !config.sets.is_empty() {
         out.push_str("\n[sets]\n");
@@ -163,6 +166,9 @@ fn route_text(route: &Route) -> String {
     if let Some(after) = policy.hedge_after {
         let _ = writeln!(out, "hedge_after = \"{after:?}\"");
     }
+    if let Some(hold) = route.hold {
+        let _ = writeln!(out, "hold = \"{hold:?}\"");
+    }
     if let Some(on_cut) = route.on_cut {
         let word = match on_cut {
             OnCut::Error => "error",
@@ -173,6 +179,42 @@ fn route_text(route: &Route) -> String {
     }
     if route.filter_goes_on {
         out.push_str("on_filter = \"next\"\n");
+    }
+    out
+}
+
+fn serve_text(serve: &Serve) -> String {
+    let Serve { listen, hold, drain, max_body, hosts, cors, tls, clients } = serve;
+    let megabytes = max_body / 1024 / 1024;
+    let mut out = format!(
+        "\n[serve]\nlisten = {}\nhold = \"{hold:?}\"\ndrain = \"{drain:?}\"\nmax_body_mb = {megabytes}\n",
+        quoted(listen)
+    );
+    for (name, list) in [("hosts", hosts), ("cors", cors)] {
+        if !list.is_empty() {
+            let _ = writeln!(out, "{name} = [{}]", list.iter().map(|item| quoted(item)).collect::<Vec<_>>().join(", "));
+        }
+    }
+    if let Some((cert, key)) = tls {
+        for (name, path) in [("cert", cert), ("key", key)] {
+            let _ = writeln!(out, "{name} = {}", quoted(&path.display().to_string()));
+        }
+    }
+    for client in clients {
+        let _ = writeln!(out, "\n[serve.keys.{}]\n# key: {}", key(&client.name), client.key);
+        if let Some(models) = &client.models {
+            let models = models.iter().map(|model| quoted(model)).collect::<Vec<_>>().join(", ");
+            let _ = writeln!(out, "models = [{models}]");
+        }
+        for (name, limit) in [("rpm", client.rpm), ("max_concurrency", client.max_concurrency)] {
+            if let Some(limit) = limit {
+                let _ = writeln!(out, "{name} = {limit}");
+            }
+        }
+        if !client.spend.is_empty() {
+            let sums = client.spend.iter().map(|(currency, amount)| format!("{currency} = {amount:?}"));
+            let _ = writeln!(out, "spend = {{ {} }}", sums.collect::<Vec<_>>().join(", "));
+        }
     }
     out
 }
@@ -232,13 +274,17 @@ base_url = "https://user:hunter2@h/v1?key=topsecret"
 api_keys = ["sk-literal-secret", { env = "A_KEY" }]
 headers = { X-Token = "header-secret-value" }
 proxy = "http://me:proxy-secret@p:1"
+[serve.keys.team]
+api_key = "client-secret-value"
+rpm = 7
 "#;
         let config = super::super::resolve(text, Path::new("c.toml")).expect("good");
         let layers = Layers::new(&Environment::default(), &Flags::default()).expect("fine");
         let shown = shown(&config, &layers);
-        for secret in ["hunter2", "topsecret", "literal-secret", "header-secret", "proxy-secret"] {
+        for secret in ["hunter2", "topsecret", "literal-secret", "header-secret", "proxy-secret", "client-secret"] {
             assert!(!shown.contains(secret), "{secret} in\n{shown}");
         }
+        assert!(shown.contains("[serve.keys.team]") && shown.contains("rpm = 7"), "{shown}");
         assert!(shown.contains("environment variable A_KEY") && shown.contains("header x-token"), "{shown}");
     }
 

@@ -117,6 +117,11 @@ impl KeyRing {
         cell.get_or_init(|| self.read(source)).await.clone()
     }
 
+    /// Forgets every key, so that each is looked up anew.
+    pub fn forget(&self) {
+        self.cells.lock().expect("no code panics while it holds this lock").clear();
+    }
+
     /// What keeps `source` from giving a key, as far as that can be told without running anything.
     pub fn glance(&self, source: &KeySource) -> Result<(), KeyError> {
         match source {

@@ -7,6 +7,7 @@
 pub mod health;
 pub mod lists;
 pub mod record;
+pub mod watch;
 
 use std::{
     fs, io,

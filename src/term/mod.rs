@@ -5,9 +5,11 @@
 //! commands.
 
 pub mod editor;
+pub mod files;
 pub mod input;
 pub mod keyboard;
 pub mod live;
+pub mod log;
 pub mod output;
 pub mod prompt;
 pub mod region;

@@ -263,3 +263,58 @@ pub fn stop_for_a_while() {}
 fn end(code: i32) {
     std::process::exit(code);
 }
+
+/// What the system wants of a server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// To come to an end.
+    Stop,
+    /// To read its config again.
+    Reload,
+}
+
+/// Listens to what the system wants of a server.
+#[derive(Debug)]
+pub struct Wishes {
+    #[cfg(unix)]
+    signals: [tokio::signal::unix::Signal; 3],
+}
+
+#[cfg(unix)]
+impl Wishes {
+    /// Listens from now on; inside a runtime.
+    ///
+    /// # Errors
+    /// When signals cannot be received.
+    pub fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (interrupt, terminate, hangup) = (SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup());
+        Ok(Self { signals: [signal(interrupt)?, signal(terminate)?, signal(hangup)?] })
+    }
+
+    /// The next wish.
+    pub async fn next(&mut self) -> Wish {
+        let [interrupt, terminate, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = interrupt.recv() => Wish::Stop,
+            _ = terminate.recv() => Wish::Stop,
+            _ = hangup.recv() => Wish::Reload,
+        }
+    }
+}
+
+#[cfg(not(unix))]
+impl Wishes {
+    /// Never fails.
+    pub fn listen() -> io::Result<Self> {
+        Ok(Self {})
+    }
+
+    /// The next wish; there is but one.
+    pub async fn next(&mut self) -> Wish {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending().await
+        }
+        Wish::Stop
+    }
+}

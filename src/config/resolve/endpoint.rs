@@ -121,18 +121,19 @@ impl Resolver {
     }
 
     fn limits(&mut self, entry: &EndpointEntry) -> Limits {
-        let zero = "must be at least 1";
-        if let Some(most) = entry.max_concurrency.as_ref().filter(|most| most.value == 0) {
-            self.problem(format!("max_concurrency {zero}"), &most.span);
-        }
-        if let Some(rpm) = entry.rpm.as_ref().filter(|rpm| rpm.value == 0) {
-            self.problem(format!("rpm {zero}"), &rpm.span);
-        }
         Limits {
-            max_concurrency: entry.max_concurrency.as_ref().map(|most| most.value),
-            rpm: entry.rpm.as_ref().map(|rpm| rpm.value),
+            max_concurrency: self.at_least_one("max_concurrency", entry.max_concurrency.as_ref()),
+            rpm: self.at_least_one("rpm", entry.rpm.as_ref()),
             queue: entry.queue.map(|queue| queue.0),
         }
+    }
+
+    pub(super) fn at_least_one<T: Copy + Default + PartialEq>(&mut self, key: &str, most: Option<&At<T>>) -> Option<T> {
+        let most = most?;
+        if most.value == T::default() {
+            self.problem(format!("{key} must be at least 1"), &most.span);
+        }
+        Some(most.value)
     }
 
     fn proxy(&mut self, proxy: &At<String>) -> Option<Url> {
@@ -146,7 +147,7 @@ impl Resolver {
         url
     }
 
-    fn key(&mut self, entry: &At<KeyEntry>) -> Option<KeySource> {
+    pub(super) fn key(&mut self, entry: &At<KeyEntry>) -> Option<KeySource> {
         Some(match &entry.value {
             KeyEntry::Literal(value) if value.trim().is_empty() => {
                 self.problem("the key is empty", &entry.span).help =
@@ -163,7 +164,7 @@ impl Resolver {
     }
 
     /// `~` is the home folder; other relative paths start at the config's folder.
-    fn path(&self, written: &str) -> PathBuf {
+    pub(super) fn path(&self, written: &str) -> PathBuf {
         in_folder(&self.folder, written)
     }
 }

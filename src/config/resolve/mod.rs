@@ -13,6 +13,7 @@ use std::{
 mod endpoint;
 mod model;
 mod route;
+mod serve;
 mod spend;
 
 use endpoint::bare_endpoint;
@@ -161,6 +162,7 @@ impl Resolver {
         }
         self.spend(&file.spend);
         self.history(file);
+        self.serve(&file.serve);
         self.config.default = file.default.as_ref().map(|name| self.askable(name, "`default`"));
         let context = file.context.as_ref();
         self.config.context =
@@ -205,7 +207,9 @@ impl Resolver {
         }
         let endpoints: Vec<_> = keys(&file.endpoints).collect();
         let presets: Vec<_> = keys(&file.presets).collect();
-        for name in shared.iter().flat_map(|(_, names)| names).chain(&endpoints).chain(&presets) {
+        let clients: Vec<_> = keys(&file.serve.keys).collect();
+        let others = endpoints.iter().chain(&presets).chain(&clients);
+        for name in shared.iter().flat_map(|(_, names)| names).chain(others) {
             let wrong = match forbidden(&name.value) {
                 _ if name.value.is_empty() => "a name cannot be empty".to_owned(),
                 Some(c) => format!("a name cannot have {c:?} in it"),

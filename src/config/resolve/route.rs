@@ -57,7 +57,8 @@ impl Resolver {
             .unwrap_or(false);
         let hedge_after = entry.hedge_after.map(|time| time.0);
         let policy = Policy { strategy, weights, sticky: entry.sticky, hedge_after };
-        self.config.routes.push(Route { name: normalised(&name.value), policy, models, on_cut, filter_goes_on });
+        let hold = entry.hold.map(|time| time.0);
+        self.config.routes.push(Route { name: normalised(&name.value), policy, models, on_cut, hold, filter_goes_on });
     }
 
     /// The money a route's models are paid in is one, where they are chosen by it.

@@ -56,16 +56,24 @@ impl Resolver {
         None
     }
 
+    /// Sums of money, by currency.
+    pub(super) fn amounts(&mut self, entry: &At<AmountEntry>) -> Vec<(String, f64)> {
+        let mut amounts = Vec::new();
+        for (currency, amount) in &entry.value.0 {
+            if !(amount.is_finite() && *amount >= 0.0) {
+                self.problem("a limit is a number that is not negative", &entry.span);
+            }
+            let written = At { value: currency.clone(), span: entry.span.clone() };
+            amounts.push((self.currency(&written), *amount));
+        }
+        amounts
+    }
+
     fn limits_of(&mut self, scope: &SpendScope, day: Option<&At<AmountEntry>>, month: Option<&At<AmountEntry>>) {
         for (period, entry) in [(Period::Day, day), (Period::Month, month)] {
             let Some(entry) = entry else { continue };
-            for (currency, amount) in &entry.value.0 {
-                if !(amount.is_finite() && *amount >= 0.0) {
-                    self.problem("a limit is a number that is not negative", &entry.span);
-                }
-                let written = At { value: currency.clone(), span: entry.span.clone() };
-                let (scope, currency) = (scope.clone(), self.currency(&written));
-                self.config.spend.push(SpendLimit { scope, period, amount: *amount, currency });
+            for (currency, amount) in self.amounts(entry) {
+                self.config.spend.push(SpendLimit { scope: scope.clone(), period, amount, currency });
             }
         }
     }

@@ -1,0 +1,206 @@
+//! Connections of clients: accepted, limited, and ended.
+//!
+//! Owns that no client costs another: one that says nothing, speaks slowly or takes nothing loses its connection, and when
+//! there are too many the next ones wait. When the server is stopped nothing new is accepted, and what is under way has its
+//! time to end. Refuses to know what is said.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use axum::Router;
+use hyper::service::{Service, service_fn};
+use hyper_util::{
+    rt::{TokioIo, TokioTimer},
+    service::TowerToHyperService,
+};
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, watch},
+    task::JoinSet,
+    time::{Instant, Sleep, sleep, timeout},
+};
+
+use super::Gateway;
+
+/// How long a connection may be idle, or take to say what it wants.
+const IDLE: Duration = Duration::from_secs(75);
+/// How long a client may take nothing of what it is sent.
+const STALLED: Duration = Duration::from_secs(300);
+const HANDSHAKE: Duration = Duration::from_secs(10);
+/// The most that is read of a request's head, or kept to be written.
+const BUFFER: usize = 64 * 1024;
+/// When the system has no room for another connection, it is asked again after so long.
+const NO_ROOM: Duration = Duration::from_millis(100);
+
+/// How a request came.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrived {
+    /// At an address that only this machine can reach.
+    pub(super) loopback: bool,
+}
+
+impl Gateway {
+    /// Serves what comes to `listener`, `most` connections at once, until `stop` resolves; then whatever is under way may end
+    /// for as long as the config says. How many connections had to be closed after that.
+    pub async fn serve(self: &Arc<Self>, listener: TcpListener, most: usize, stop: impl Future<Output = ()>) -> usize {
+        let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        let (places, router) = (Arc::new(Semaphore::new(most)), self.router());
+        let (stopping, _) = watch::channel(false);
+        let mut connections = JoinSet::new();
+        let mut stop = pin!(stop);
+        loop {
+            let place = Arc::clone(&places).acquire_owned();
+            let next = async { (place.await.expect("it is never closed"), accepted(&listener, self).await) };
+            let (place, socket) = tokio::select! {
+                () = &mut stop => break,
+                _ = connections.join_next(), if !connections.is_empty() => continue,
+                next = next => next,
+            };
+            let (gateway, router, stopping) = (Arc::clone(self), router.clone(), stopping.subscribe());
+            connections.spawn(async move {
+                gateway.metrics.connected();
+                gateway.connection(socket, router, Arrived { loopback }, stopping).await;
+                gateway.metrics.disconnected();
+                drop(place);
+            });
+        }
+        drop(listener);
+        self.stopping.store(true, std::sync::atomic::Ordering::Relaxed);
+        stopping.send_replace(true);
+        let all = async { while connections.join_next().await.is_some() {} };
+        // What has not ended by then is cut off.
+        let _ = timeout(self.settings().drain, all).await;
+        let left = connections.len();
+        connections.shutdown().await;
+        left
+    }
+
+    async fn connection(&self, socket: TcpStream, router: Router, arrived: Arrived, stopping: watch::Receiver<bool>) {
+        let tls = self.current().tls.clone();
+        let socket = Impatient { inner: socket, stalled: None };
+        match tls {
+            None => speak(socket, router, arrived, stopping).await,
+            // Whoever does not finish shaking hands, or cannot, is told nothing that it would understand.
+            Some(tls) => {
+                if let Ok(Ok(socket)) = timeout(HANDSHAKE, tls.accept(socket)).await {
+                    speak(socket, router, arrived, stopping).await;
+                }
+            }
+        }
+    }
+}
+
+/// The next connection.
+async fn accepted(listener: &TcpListener, gateway: &Gateway) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((socket, _)) => {
+                // Pieces are to go out when they are written.
+                let _ = socket.set_nodelay(true);
+                return socket;
+            }
+            // It was gone before it was accepted.
+            Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
+            }
+            Err(error) => {
+                gateway.outside.log.event("accept-failed", &error.to_string());
+                sleep(NO_ROOM).await;
+            }
+        }
+    }
+}
+
+/// Answers the requests of one connection, one after the other.
+async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    socket: S,
+    router: Router,
+    arrived: Arrived,
+    mut stopping: watch::Receiver<bool>,
+) {
+    let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(arrived);
+        TowerToHyperService::new(router.clone()).call(request)
+    });
+    let mut server = hyper::server::conn::http1::Builder::new();
+    server.timer(TokioTimer::new()).header_read_timeout(IDLE).half_close(false).max_buf_size(BUFFER);
+    let mut connection = pin!(server.serve_connection(TokioIo::new(socket), service));
+    tokio::select! {
+        // A client that breaks off or speaks no HTTP is its own affair.
+        _ = connection.as_mut() => return,
+        _ = stopping.wait_for(|stopping| *stopping) => {}
+    }
+    connection.as_mut().graceful_shutdown();
+    let _ = connection.await;
+}
+
+/// A connection that ends when nothing it sends is taken for too long.
+struct Impatient<S> {
+    inner: S,
+    /// When it is too long, while nothing is taken.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S> Impatient<S> {
+    fn watch<T>(&mut self, context: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        if done.is_ready() {
+            self.stalled = None;
+            return done;
+        }
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + STALLED)));
+        match stalled.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_read(context, buffer)
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let done = Pin::new(&mut this.inner).poll_write(context, bytes);
+        this.watch(context, done)
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let this = self.get_mut();
+        let done = Pin::new(&mut this.inner).poll_write_vectored(context, pieces);
+        this.watch(context, done)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_flush(context)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
+    }
+}
+
+/// Opens `listen`; an address that is taken is an error.
+pub async fn listen(listen: &str) -> io::Result<(TcpListener, SocketAddr)> {
+    let listener = TcpListener::bind(listen).await?;
+    let address = listener.local_addr()?;
+    Ok((listener, address))
+}

@@ -1,0 +1,197 @@
+//! One request of a client, from the moment it is understood to its end, whichever that is.
+//!
+//! Owns the account: whatever ends an exchange (its answer, a failure, a client that leaves) it is settled once, and the log,
+//! the figures and the record are told the same. Refuses to write to the client.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::Stream;
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::time::Instant;
+
+use super::{Current, Gateway, admit::Ticket};
+use crate::{
+    engine::{Event, EventKind, Next, Run},
+    plan::{Lane, Plan},
+    store::record::{CallRecord, Listener},
+    target::Target,
+};
+
+/// What is known of a request from its beginning.
+#[derive(Clone, Debug)]
+pub(super) struct Facts {
+    pub(super) request_id: String,
+    /// Of the route, as it is written in the documentation.
+    pub(super) path: &'static str,
+    /// The name of the key that was brought.
+    pub(super) client: Option<String>,
+    /// The name that was asked for, where there is such a thing.
+    pub(super) asked: Option<String>,
+    pub(super) stream: bool,
+    pub(super) begun: Instant,
+    /// What this server added to the time to the first piece.
+    pub(super) overhead: Option<Duration>,
+}
+
+impl Facts {
+    pub(super) fn new(path: &'static str) -> Self {
+        Self {
+            request_id: uuid::Uuid::now_v7().simple().to_string(),
+            path,
+            client: None,
+            asked: None,
+            stream: false,
+            begun: Instant::now(),
+            overhead: None,
+        }
+    }
+}
+
+/// A request under way.
+pub(super) struct Exchange {
+    pub(super) facts: Facts,
+    gateway: Arc<Gateway>,
+    /// The config it began with.
+    current: Arc<Current>,
+    run: Run,
+    listener: Listener,
+    ticket: Ticket,
+    is_route: bool,
+    /// Whom the attempt under way asks.
+    pub(super) target: Option<Arc<Target>>,
+    /// How many attempts have failed so far, and how long they took.
+    failed: (usize, Duration),
+    /// When the last piece of the answer came.
+    last: Option<Instant>,
+    /// Where the gaps between its pieces are counted.
+    gaps: Option<Histogram>,
+    /// The status the client was told; 0: none yet.
+    pub(super) status: u16,
+    settled: bool,
+}
+
+impl Exchange {
+    /// Begins to ask.
+    pub(super) fn begin(
+        gateway: &Arc<Gateway>,
+        current: Arc<Current>,
+        facts: Facts,
+        lane: Lane,
+        ticket: Ticket,
+    ) -> Self {
+        gateway.metrics.begun();
+        Self {
+            listener: Listener::new(&lane, false),
+            is_route: lane.route.is_some(),
+            run: gateway.outside.engine.run(Plan::of(lane)),
+            gateway: Arc::clone(gateway),
+            current,
+            facts,
+            ticket,
+            target: None,
+            failed: (0, Duration::ZERO),
+            last: None,
+            gaps: None,
+            status: 0,
+            settled: false,
+        }
+    }
+
+    /// What happens next; `None`: it is over.
+    pub(super) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        let event = ready!(Pin::new(&mut self.run).poll_next(context));
+        if let Some(event) = &event {
+            self.hear(event);
+        }
+        Poll::Ready(event)
+    }
+
+    /// As [`Exchange::poll_event`].
+    pub(super) async fn event(&mut self) -> Option<Event> {
+        std::future::poll_fn(|context| self.poll_event(context)).await
+    }
+
+    fn hear(&mut self, event: &Event) {
+        let metrics = &self.gateway.metrics;
+        match &event.kind {
+            EventKind::Started(target) => {
+                self.target = Some(Arc::clone(target));
+                self.gaps = Some(metrics.gaps(&self.current.config, target));
+            }
+            EventKind::Deltas(_) | EventKind::Held(_) => {
+                if let (Some(last), Some(gaps)) = (self.last.replace(event.at), &self.gaps) {
+                    gaps.observe((event.at - last).as_secs_f64());
+                }
+            }
+            EventKind::Ttft(ttft) => {
+                let (_, failed) = self.failed;
+                let overhead = self.facts.begun.elapsed().saturating_sub(*ttft + failed);
+                self.facts.overhead = Some(overhead);
+                metrics.overhead(overhead);
+            }
+            EventKind::Failed { record, next } => {
+                self.failed.0 += 1;
+                self.failed.1 += record.took;
+                self.last = None;
+                if let Next::Candidate(_) | Next::Awaited(_) | Next::Restart(_) = next {
+                    metrics.failover(self.facts.asked.as_deref().unwrap_or_default());
+                }
+            }
+            EventKind::Notice(_) | EventKind::Finished(_) | EventKind::Again => {}
+        }
+        if let Some(call) = self.listener.event(event) {
+            self.settle(call);
+        }
+    }
+
+    /// How many upstream requests there were so far, the one under way among them.
+    pub(super) fn attempts(&self) -> usize {
+        self.failed.0 + 1
+    }
+
+    /// The route that was asked, if it was one.
+    pub(super) fn route(&self) -> Option<&str> {
+        self.facts.asked.as_deref().filter(|_| self.is_route)
+    }
+
+    /// The account of it, once.
+    fn settle(&mut self, call: CallRecord) {
+        if std::mem::replace(&mut self.settled, true) {
+            return;
+        }
+        let call = CallRecord { command: "serve", client: self.facts.client.clone(), ..call };
+        self.ticket.pay(&call);
+        let status = self.final_status(&call);
+        self.gateway.metrics.call(&self.facts, &self.current.config, &self.gateway.outside.engine, &call);
+        self.gateway.outside.log.call(&self.facts, status, &call);
+        if let Some(scribe) = &self.gateway.outside.scribe
+            && !call.outcome.attempts.is_empty()
+        {
+            scribe.write(call);
+        }
+    }
+
+    /// The status the client saw or will see; 499, as nginx has it, where it left before there was one.
+    fn final_status(&self, call: &CallRecord) -> u16 {
+        match (&call.outcome.result, self.status) {
+            (Err(_), 0) if call.outcome.stopped => 499,
+            (Err(error), 0) => super::error::status_of(&call.outcome, error).as_u16(),
+            (Ok(_), 0) => 200,
+            (_, told) => told,
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if let Some(call) = self.listener.stop() {
+            self.settle(call);
+        }
+        self.gateway.metrics.ended();
+    }
+}

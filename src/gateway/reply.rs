@@ -1,0 +1,186 @@
+//! Replies: what was answered, as HTTP.
+//!
+//! Owns when headers go out. They are held back until the first piece of an answer, so that until then everything can fail
+//! over and the status is the truth; a stream that takes longer than `hold` begins without it. A reply in one piece is sent
+//! once it is whole. Refuses to touch what it passes on.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde_json::Value;
+use tokio::time::sleep_until;
+
+use super::{
+    error,
+    exchange::Exchange,
+    stream::{EventStream, Written},
+};
+use crate::{
+    chat::{Answer, Call},
+    engine::{Event, EventKind, LaneOutcome},
+    protocol::{Frame, FrameKind, openai_server, reply::Read},
+};
+
+/// The body of a reply.
+pub(super) type Body = axum::body::Body;
+
+pub(super) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// What a header's value cannot have in it; `%` among them, so that it can be read back.
+const NOT_IN_HEADERS: &AsciiSet = &CONTROLS.add(b'%');
+
+/// How an answer is to be given.
+#[derive(Debug)]
+pub(super) struct Manner {
+    pub(super) stream: bool,
+    /// The client wants the tokens of a stream told.
+    pub(super) include_usage: bool,
+    /// A stream ends with the mark that chats end with.
+    pub(super) ends_with_mark: bool,
+    /// How long a stream's headers are held back.
+    pub(super) hold: Duration,
+}
+
+/// A reply of JSON.
+pub(super) fn json(status: StatusCode, body: &Value) -> Response<Body> {
+    with_body(status, JSON, Body::from(body.to_string()))
+}
+
+pub(super) fn with_body(status: StatusCode, content_type: HeaderValue, body: Body) -> Response<Body> {
+    let mut reply = Response::new(body);
+    *reply.status_mut() = status;
+    reply.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    reply
+}
+
+/// Runs the exchange and answers.
+pub(super) async fn answer(exchange: Exchange, call: Arc<Call>, manner: Manner) -> Response<Body> {
+    if manner.stream { streamed(exchange, &call, manner).await } else { whole(exchange, &call).await }
+}
+
+/// A stream: once its first piece is here, or its headers were held back for long enough.
+async fn streamed(mut exchange: Exchange, call: &Call, manner: Manner) -> Response<Body> {
+    let until = exchange.facts.begun + manner.hold;
+    let mut stream = EventStream::new(exchange.facts.request_id.clone(), call, &manner);
+    let mut first = false;
+    loop {
+        let event = tokio::select! {
+            biased;
+            event = exchange.event() => event,
+            () = sleep_until(until) => break,
+        };
+        let Some(event) = event else { break };
+        match stream.take(event) {
+            Written::Nothing => {}
+            // How long it took is told next, and goes into the headers.
+            Written::Some if !first => {
+                first = true;
+                continue;
+            }
+            Written::Some => {}
+            Written::Failed(outcome) if !first => return failed(&mut exchange, &outcome),
+            Written::All | Written::Failed(_) => break,
+        }
+        if first {
+            break;
+        }
+    }
+    exchange.status = 200;
+    let mut headers = HeaderMap::new();
+    if first || stream.is_over() {
+        served_by(&exchange, &mut headers);
+    }
+    let mut reply = with_body(StatusCode::OK, EVENT_STREAM, Body::new(stream.into_body(exchange)));
+    reply.headers_mut().extend(headers);
+    let fixed = [
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        // A proxy in front is not to hold back what is passed on at once.
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    reply.headers_mut().extend(fixed);
+    reply
+}
+
+/// A reply in one piece.
+async fn whole(mut exchange: Exchange, call: &Call) -> Response<Body> {
+    let (mut frames, mut answer) = (Vec::<Frame>::new(), Answer::default());
+    while let Some(Event { kind, .. }) = exchange.event().await {
+        match kind {
+            EventKind::Deltas(read) | EventKind::Held(read) => {
+                let Read { deltas, frames: more } = read;
+                // A body is passed on as it is; of a stream the pieces are put together.
+                if !more.iter().any(|frame| frame.kind == FrameKind::Body) {
+                    for delta in &deltas {
+                        answer.add(delta);
+                    }
+                }
+                frames.extend(more);
+            }
+            EventKind::Failed { .. } | EventKind::Again => (frames, answer) = Default::default(),
+            EventKind::Finished(outcome) if outcome.result.is_err() => return failed(&mut exchange, &outcome),
+            EventKind::Finished(_) => break,
+            EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) => {}
+        }
+    }
+    exchange.status = 200;
+    let body = match frames.first() {
+        Some(frame) if frame.kind == FrameKind::Body => Body::from(frame.raw.clone()),
+        // Nobody knows how to put together what is no chat.
+        Some(_) if call.chat().is_none() => {
+            let events = frames.iter().map(|frame| frame.raw.as_ref()).collect::<Vec<_>>().concat();
+            return with_body(StatusCode::OK, EVENT_STREAM, Body::from(events));
+        }
+        _ => {
+            let model = answer.model.clone().unwrap_or_default();
+            let id = format!("chatcmpl-{}", exchange.facts.request_id);
+            Body::from(openai_server::reply(&id, &model, super::stream::now(), &answer).to_string())
+        }
+    };
+    let mut reply = with_body(StatusCode::OK, JSON, body);
+    served_by(&exchange, reply.headers_mut());
+    reply
+}
+
+fn failed(exchange: &mut Exchange, outcome: &LaneOutcome) -> Response<Body> {
+    let error = outcome.result.as_ref().expect_err("only failures come here");
+    let mut reply = error::reply(&exchange.facts.request_id, outcome, error);
+    exchange.status = reply.status().as_u16();
+    served_by(exchange, reply.headers_mut());
+    let attempts = HeaderValue::from(outcome.attempts.len());
+    reply.headers_mut().insert("x-mmchat-attempts", attempts);
+    reply
+}
+
+/// Says who served it.
+fn served_by(exchange: &Exchange, headers: &mut HeaderMap) {
+    let mut put = |name: &'static str, value: &str| {
+        let value = utf8_percent_encode(value, NOT_IN_HEADERS).to_string();
+        let value = HeaderValue::try_from(value).expect("nothing is left that cannot be in a header");
+        headers.insert(HeaderName::from_static(name), value);
+    };
+    if let Some(target) = &exchange.target {
+        put("x-mmchat-endpoint", &target.endpoint.name);
+        put("x-mmchat-model", &target.id.0);
+    }
+    if let Some(route) = exchange.route() {
+        put("x-mmchat-route", route);
+    }
+    put("x-mmchat-attempts", &exchange.attempts().to_string());
+    if let Some(overhead) = exchange.facts.overhead {
+        put("x-mmchat-overhead-us", &overhead.as_micros().to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_any_script_can_be_in_a_header_and_be_read_back() {
+        let encoded = utf8_percent_encode("通义 50%", NOT_IN_HEADERS).to_string();
+        HeaderValue::try_from(&encoded).expect("a value");
+        assert_eq!(percent_encoding::percent_decode_str(&encoded).decode_utf8_lossy(), "通义 50%");
+    }
+}

@@ -1,0 +1,299 @@
+//! The addresses: what is served where.
+//!
+//! Owns reading a request up to the point where it is a lane that can be run, and the refusals on the way. Refuses to know
+//! how it is answered.
+
+use std::sync::Arc;
+
+use axum::{
+    Router,
+    extract::{Path, Request, State},
+    middleware::{self, Next},
+    routing::{get, post},
+};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use hyper_util::service::TowerToHyperService;
+use tokio::time::{Instant, timeout};
+
+use super::{
+    Current, Gateway, SLOWEST_CLIENT, admit,
+    connection::Arrived,
+    door,
+    error::{Refused, Why},
+    exchange::{Exchange, Facts},
+    reply::{self, Body, Manner},
+    status,
+};
+use crate::{
+    chat::{Call, Service},
+    config::{Client, normalised},
+    plan::{self, Lane, PlanError},
+    protocol::openai_server::{self, Asked, Refusal},
+    route::OnCut,
+};
+
+/// The longest name of a model; whatever is longer is none.
+const LONGEST_NAME: usize = 512;
+
+const COMPLETIONS: &str = "/v1/completions";
+const CHAT: &str = "/v1/chat/completions";
+const EMBEDDINGS: &str = "/v1/embeddings";
+const RERANK: &str = "/v1/rerank";
+const IMAGES: &str = "/v1/images/generations";
+const MODELS: &str = "/v1/models";
+
+impl Gateway {
+    /// Answers one request without a network, as one that came over loopback.
+    pub async fn ask(self: &Arc<Self>, request: http::Request<Body>) -> Response<Body> {
+        use hyper::service::Service;
+        TowerToHyperService::new(self.router()).call(request).await.unwrap_or_else(|never| match never {})
+    }
+
+    /// Everything that is served.
+    pub(super) fn router(self: &Arc<Self>) -> Router {
+        let opaque = |path, service| {
+            post(move |State(gateway): State<Arc<Self>>, request: Request| async move {
+                ask(&gateway, path, request, move |body| openai_server::parse_opaque(service, &body)).await
+            })
+        };
+        Router::new()
+            .route(CHAT, post(chat))
+            .route(COMPLETIONS, opaque(COMPLETIONS, Service::Completions))
+            .route(EMBEDDINGS, opaque(EMBEDDINGS, Service::Embeddings))
+            .route(RERANK, opaque(RERANK, Service::Rerank))
+            .route(IMAGES, opaque(IMAGES, Service::Images))
+            .route(MODELS, get(models))
+            .route("/v1/models/{*id}", get(model))
+            .route("/health", get(async || status::health()))
+            .route("/ready", get(ready))
+            .route("/metrics", get(metrics))
+            .route("/status", get(state))
+            .fallback(unknown)
+            .method_not_allowed_fallback(wrong_method)
+            .layer(middleware::from_fn_with_state(Arc::clone(self), at_the_door))
+            .with_state(Arc::clone(self))
+    }
+}
+
+/// Every request passes here first.
+async fn at_the_door(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response<Body> {
+    let current = gateway.current();
+    let serve = &current.config.serve;
+    let loopback = request.extensions().get::<Arrived>().is_none_or(|arrived| arrived.loopback);
+    let authority = request.uri().authority().map(http::uri::Authority::as_str);
+    if let Err(refused) = door::check(serve, loopback, request.headers(), authority) {
+        return gateway.refuse(&Facts::new("/"), &refused);
+    }
+    let cors = door::cors(serve, request.headers());
+    if door::is_preflight(request.method(), request.headers()) && !cors.is_empty() {
+        let mut reply = Response::new(Body::empty());
+        *reply.status_mut() = StatusCode::NO_CONTENT;
+        reply.headers_mut().extend(cors.into_iter().chain(door::preflight()));
+        return reply;
+    }
+    let mut reply = next.run(request).await;
+    reply.headers_mut().extend(cors);
+    reply
+}
+
+async fn chat(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
+    ask(&gateway, CHAT, request, |body| openai_server::parse_chat(&body)).await
+}
+
+/// Reads what is asked and answers it.
+async fn ask(
+    gateway: &Arc<Gateway>,
+    path: &'static str,
+    request: Request,
+    parse: impl FnOnce(Bytes) -> Result<Asked, Refusal>,
+) -> Response<Body> {
+    let mut facts = Facts::new(path);
+    let id = HeaderValue::try_from(&facts.request_id).expect("hexadecimal digits");
+    let mut reply = match understand(gateway, &mut facts, request, parse).await {
+        Ok((exchange, call, manner)) => reply::answer(exchange, call, manner).await,
+        Err(refused) => gateway.refuse(&facts, &refused),
+    };
+    for name in ["x-mmchat-request-id", "x-request-id"] {
+        reply.headers_mut().insert(name, id.clone());
+    }
+    reply
+}
+
+/// From a request to what is run for it.
+async fn understand(
+    gateway: &Arc<Gateway>,
+    facts: &mut Facts,
+    request: Request,
+    parse: impl FnOnce(Bytes) -> Result<Asked, Refusal>,
+) -> Result<(Exchange, Arc<Call>, Manner), Refused> {
+    if gateway.is_stopping() {
+        return Err(Refused::new(Why::Draining));
+    }
+    let current = gateway.current();
+    let (parts, body) = request.into_parts();
+    let client = admit::who(&current.keys, &parts.headers)?;
+    facts.client = client.map(|client| client.name.clone());
+    let body = read(body, &parts.headers, current.config.serve.max_body).await?;
+    facts.begun = Instant::now();
+    let asked = parse(body).map_err(|refusal| Refused::new(Why::Body(refusal)))?;
+    let call = Arc::new(asked.call);
+    let lane = lane(&current, client, &asked.model, &call, &parts.headers)?;
+    facts.asked = Some(lane.name.clone());
+    facts.stream = call.streams();
+    let ticket = gateway.clients.admit(client)?;
+    let hold = current.config.route(&lane.name).and_then(|route| route.hold).unwrap_or(current.config.serve.hold);
+    let ends_with_mark = match &*call {
+        Call::Chat(_) => true,
+        Call::Opaque(opaque) => opaque.service == Service::Completions,
+    };
+    let manner = Manner { stream: call.streams(), include_usage: asked.include_usage, ends_with_mark, hold };
+    Ok((Exchange::begin(gateway, current, facts.clone(), lane, ticket), call, manner))
+}
+
+/// The lane that answers `call` under `name`.
+fn lane(
+    current: &Current,
+    client: Option<&Client>,
+    name: &str,
+    call: &Arc<Call>,
+    headers: &HeaderMap,
+) -> Result<Lane, Refused> {
+    if name.len() > LONGEST_NAME {
+        let hint = "names are shorter".to_owned();
+        return Err(Refused::new(Why::UnknownModel { name: name.to_owned(), hint }));
+    }
+    if !admit::may_use(client, &normalised(name)) {
+        let (client, model) = (client.map(|client| client.name.clone()).unwrap_or_default(), name.to_owned());
+        return Err(Refused::new(Why::NotAllowed { name: client, model }));
+    }
+    let lane =
+        plan::lane(&current.config, Some(name), call, OnCut::Error).map_err(|error| unknown_model(name, &error))?;
+    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
+    let buffer =
+        !call.streams() || lane.on_cut == OnCut::Buffer || header("x-mmchat-buffer").is_some_and(|value| value == "1");
+    Ok(Lane {
+        verbatim: true,
+        session: header("x-mmchat-session").map(str::to_owned),
+        // What was sent cannot be taken back, so that nothing is begun again behind it.
+        on_cut: if buffer { OnCut::Buffer } else { OnCut::Error },
+        ..lane
+    })
+}
+
+fn unknown_model(name: &str, error: &PlanError) -> Refused {
+    match error {
+        PlanError::Blind(_) => {
+            let message = error.to_string();
+            Refused::new(Why::Body(Refusal { message, param: Some("messages") }))
+        }
+        PlanError::IsSet(_) => {
+            let hint = "it is a set, which gives several answers; ask for one of its models".to_owned();
+            Refused::new(Why::UnknownModel { name: name.to_owned(), hint })
+        }
+        _ => Refused::new(Why::UnknownModel { name: name.to_owned(), hint: error.hint() }),
+    }
+}
+
+/// The whole body, if it is no larger than `most` and comes without long pauses.
+async fn read(body: Body, headers: &HeaderMap, most: usize) -> Result<Bytes, Refused> {
+    let announced =
+        headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > most as u64) {
+        return Err(Refused::new(Why::TooLarge(most)));
+    }
+    let mut body = Limited::new(body, most);
+    let mut pieces: Vec<Bytes> = Vec::new();
+    loop {
+        let frame = timeout(SLOWEST_CLIENT, body.frame()).await.map_err(|_| Refused::new(Why::Slow))?;
+        match frame {
+            None => break,
+            Some(Ok(frame)) => pieces.extend(frame.into_data()),
+            Some(Err(error)) if error.is::<LengthLimitError>() => return Err(Refused::new(Why::TooLarge(most))),
+            Some(Err(_)) => return Err(Refused::new(Why::Broken)),
+        }
+    }
+    Ok(match pieces.len() {
+        1 => pieces.remove(0),
+        _ => pieces.concat().into(),
+    })
+}
+
+/// Who asks, for what is not asked of a model.
+fn known(
+    gateway: &Gateway,
+    path: &'static str,
+    headers: &HeaderMap,
+) -> Result<(Arc<Current>, Option<Client>), Response<Body>> {
+    let current = gateway.current();
+    let client = admit::who(&current.keys, headers).map(Option::<&Client>::cloned);
+    match client {
+        Ok(client) => Ok((current, client)),
+        Err(refused) => Err(gateway.refuse(&Facts::new(path), &refused)),
+    }
+}
+
+async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
+    match known(&gateway, MODELS, &headers) {
+        Ok((current, client)) => reply::json(StatusCode::OK, &status::models(&current.config, client.as_ref())),
+        Err(refused) => refused,
+    }
+}
+
+async fn model(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>, headers: HeaderMap) -> Response<Body> {
+    let (current, client) = match known(&gateway, MODELS, &headers) {
+        Ok(known) => known,
+        Err(refused) => return refused,
+    };
+    let found = (id.len() <= LONGEST_NAME && admit::may_use(client.as_ref(), &id))
+        .then(|| status::model(&current.config, &id))
+        .flatten();
+    if let Some(model) = found {
+        return reply::json(StatusCode::OK, &model);
+    }
+    let hint = "GET /v1/models lists what there is".to_owned();
+    gateway.refuse(&Facts::new(MODELS), &Refused::new(Why::UnknownModel { name: id, hint }))
+}
+
+async fn ready(State(gateway): State<Arc<Gateway>>) -> Response<Body> {
+    status::ready(&gateway)
+}
+
+async fn metrics(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
+    match known(&gateway, "/metrics", &headers) {
+        Ok((current, _)) => {
+            let text = gateway.metrics.text(&current.config, &gateway.outside);
+            let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+            reply::with_body(StatusCode::OK, kind, Body::from(text))
+        }
+        Err(refused) => refused,
+    }
+}
+
+async fn state(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
+    match known(&gateway, "/status", &headers) {
+        Ok((current, _)) => reply::json(StatusCode::OK, &status::state(&gateway, &current)),
+        Err(refused) => refused,
+    }
+}
+
+async fn unknown(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    gateway.refuse(&Facts::new("/"), &Refused::new(Why::UnknownPath { path }))
+}
+
+async fn wrong_method(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
+    let path = request.uri().path().to_owned();
+    gateway.refuse(&Facts::new("/"), &Refused::new(Why::Method { path }))
+}
+
+impl Gateway {
+    /// Refuses a request, and notes it.
+    fn refuse(&self, facts: &Facts, refused: &Refused) -> Response<Body> {
+        let reply = refused.reply(&facts.request_id);
+        self.metrics.refused(facts, refused.code());
+        self.outside.log.refused(facts, reply.status().as_u16(), refused.code());
+        reply
+    }
+}
