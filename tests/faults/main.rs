@@ -6,6 +6,7 @@
 
 #![allow(missing_docs, reason = "tests")]
 
+mod gateway;
 mod outage;
 mod table;
 

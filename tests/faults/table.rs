@@ -5,26 +5,26 @@ use mmchat::{cli::exit::Exit, route::OnCut};
 use super::{BACKUP, PRIMARY, World};
 
 /// One row: how the primary fails, and what comes of it.
-struct Row {
-    name: &'static str,
+pub(super) struct Row {
+    pub(super) name: &'static str,
     /// The primary's model.
-    primary: &'static str,
+    pub(super) primary: &'static str,
     /// What else is known of its endpoint.
-    endpoint: &'static str,
-    route: &'static str,
+    pub(super) endpoint: &'static str,
+    pub(super) route: &'static str,
     /// There is somebody else to ask.
-    backup: bool,
+    pub(super) backup: bool,
     /// It cannot be connected to.
-    down: bool,
-    on_cut: OnCut,
-    want: Want,
+    pub(super) down: bool,
+    pub(super) on_cut: OnCut,
+    pub(super) want: Want,
 }
 
-struct Want {
+pub(super) struct Want {
     text: Text,
     exit: Exit,
     /// What each request came to.
-    classes: &'static [&'static str],
+    pub(super) classes: &'static [&'static str],
     /// Requests at the primary and at the backup.
     requests: (u64, u64),
 }
@@ -52,9 +52,9 @@ fn row(name: &'static str, primary: &'static str, classes: &'static [&'static st
 }
 
 /// Silence and stalls are told from slowness within these.
-const SHORT: &str = "timeouts = { first_token = \"300ms\", idle = \"300ms\" }";
+const SHORT: &str = "timeouts = { first_token = \"300ms\", idle = \"300ms\", total = \"3s\" }";
 
-fn rows() -> Vec<Row> {
+pub(super) fn rows() -> Vec<Row> {
     let ends = |row: Row, text, exit| Row { want: Want { text, exit, ..row.want }, ..row };
     let alone = |row: Row, text, exit| Row { backup: false, ..ends(row, text, exit) };
     let short = |row: Row| Row { endpoint: SHORT, ..row };
