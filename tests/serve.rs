@@ -1,0 +1,319 @@
+//! `serve`, as the binary does it: its address, its signals, its config as it changes, and what clients that mean no good
+//! get. What it answers is tested below, in `gateway`.
+
+#![cfg(unix)]
+
+mod common;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Child, Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::Duration,
+};
+
+use common::{Home, Mock, Ran, Server, Step, answer};
+use serde_json::Value;
+
+/// A server that ends with its test.
+struct Serving {
+    child: Child,
+    url: String,
+    events: Receiver<Value>,
+}
+
+impl Serving {
+    fn start(home: &Home) -> Self {
+        let mut command = home.command();
+        command.args(["serve", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("runs");
+        let (tell, events) = channel();
+        let err = BufReader::new(child.stderr.take().expect("piped"));
+        thread::spawn(move || {
+            for line in err.lines().map_while(Result::ok) {
+                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                // The test may be over.
+                let _ = tell.send(event);
+            }
+        });
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("its address");
+        let mut serving = Self { child, url: url.trim().to_owned(), events };
+        serving.wait_for("listening");
+        serving
+    }
+
+    /// Waits until the log tells of this, and gives the line.
+    fn wait_for(&mut self, event: &str) -> Value {
+        self.find(|line| line["event"] == event)
+    }
+
+    fn find(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            // Only a test that fails waits for so long.
+            let line = self.events.recv_timeout(Duration::from_secs(30)).expect("it is told");
+            if is_it(&line) {
+                return line;
+            }
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.url.split("//").nth(1).expect("a URL").trim_end_matches("/v1").parse().expect("an address")
+    }
+
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        assert!(done.expect("kill runs").success());
+    }
+
+    /// Waits until it has ended.
+    fn ends(&mut self) -> Option<i32> {
+        self.child.wait().expect("ours").code()
+    }
+
+    /// Sends these bytes, breaks off there if so, and reads all that comes.
+    fn send(&self, bytes: &[u8], breaks_off: bool) -> String {
+        let mut socket = TcpStream::connect(self.address()).expect("it listens");
+        // It may have had enough before it has read everything.
+        let _ = socket.write_all(bytes);
+        if breaks_off {
+            let _ = socket.shutdown(Shutdown::Write);
+        }
+        let mut reply = Vec::new();
+        let _ = socket.read_to_end(&mut reply);
+        String::from_utf8_lossy(&reply).into_owned()
+    }
+
+    fn ask(&self, key: Option<&str>, model: &str) -> String {
+        self.send_open(&request(key, model))
+    }
+
+    /// Sends these bytes and reads until the other side closes.
+    fn send_open(&self, bytes: &str) -> String {
+        let mut socket = TcpStream::connect(self.address()).expect("it listens");
+        socket.write_all(bytes.as_bytes()).expect("it reads");
+        let mut reply = String::new();
+        socket.read_to_string(&mut reply).expect("text");
+        reply
+    }
+
+    fn get(&self, path: &str) -> String {
+        self.send_open(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn request(key: Option<&str>, model: &str) -> String {
+    let body = format!("{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]}}");
+    let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
+    let length = body.len();
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{key}content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// A home whose models are at this mock, of which the first one of the route is dead.
+fn home(mock: &Mock) -> Home {
+    Home::with_config(&config(mock, ""))
+}
+
+fn config(mock: &Mock, more: &str) -> String {
+    format!(
+        "[endpoints.m]\nbase_url = \"{}\"\n[endpoints.dead]\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+         [models.fast]\nendpoint = \"m\"\nmodel = \"instant\"\nprice = {{ input = 1.0, output = 2.0 }}\n\
+         [models.gone]\nendpoint = \"dead\"\nmodel = \"x\"\n[routes.chat]\nmodels = [\"gone\", \"fast\"]\n{more}",
+        mock.url
+    )
+}
+
+#[test]
+fn what_clients_get_is_in_the_log_the_figures_and_the_record_alike() {
+    let mock = Mock::start(&["--tokens", "5"]);
+    let home = Home::with_config(&config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n"));
+    let mut serving = Serving::start(&home);
+    for _ in 0..3 {
+        let reply = serving.ask(Some("sk-of-the-team"), "chat");
+        assert!(reply.starts_with("HTTP/1.1 200") && reply.contains("x-mmchat-model: fast"), "{reply}");
+    }
+    assert!(serving.ask(None, "chat").starts_with("HTTP/1.1 401"));
+    let get =
+        "GET /metrics HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer sk-of-the-team\r\nconnection: close\r\n\r\n";
+    let metrics = serving.send_open(get);
+    let figure = |start: &str| {
+        let lines = metrics.lines().filter(|line| line.starts_with(start));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    let logged: Vec<Value> =
+        (0..3).map(|_| serving.find(|line| line["path"] == "/v1/chat/completions" && line["status"] == 200)).collect();
+    serving.signal("-TERM");
+    assert_eq!(serving.ends(), Some(0));
+    let stats = |by: &str, name: &str| {
+        let rows = home.run(&["stats", "--by", by, "--format", "json"]).exits(0).json();
+        let rows = rows.as_array().expect("rows").clone();
+        rows.into_iter().find(|row| row[by] == name).unwrap_or_else(|| panic!("no {name} by {by}"))
+    };
+    let (route, key, model) = (stats("route", "chat"), stats("key", "team"), stats("model", "fast"));
+    let tokens: f64 = logged.iter().filter_map(|line| line["output"].as_f64()).sum();
+    let cost: f64 = logged.iter().filter_map(|line| line["cost"].as_f64()).sum();
+    assert!(tokens > 0.0 && cost > 0.0, "{logged:?}");
+    for row in [&route, &key] {
+        assert_eq!((row["calls"].as_f64(), row["output_tokens"].as_f64()), (Some(3.0), Some(tokens)), "{row}");
+        assert!((row["cost"]["USD"].as_f64().expect("a cost") - cost).abs() < 1e-9, "{row}");
+    }
+    assert_eq!(figure("mmchat_requests_total{name=\"chat\",key=\"team\",class=\"ok\"}"), 3.0);
+    assert_eq!(figure("mmchat_attempts_total{endpoint=\"m\",model=\"fast\""), model["calls"].as_f64().expect("calls"));
+    assert_eq!(figure("mmchat_tokens_total{endpoint=\"m\",model=\"fast\",direction=\"output\"}"), tokens);
+    assert!((figure("mmchat_cost_total") - cost).abs() < 1e-9);
+    let attempts: usize = logged.iter().filter_map(|line| Some(line["attempts"].as_array()?.len())).sum();
+    assert_eq!(figure("mmchat_attempts_total"), attempts as f64);
+}
+
+#[test]
+fn a_config_that_changes_is_followed_and_a_bad_one_is_not() {
+    let mock = Mock::start(&["--tokens", "5"]);
+    let home = home(&mock);
+    let mut serving = Serving::start(&home);
+    home.write_config(&config(&mock, "[routes.new]\nmodels = [\"fast\"]\n"));
+    serving.wait_for("reloaded");
+    assert!(serving.ask(None, "new").starts_with("HTTP/1.1 200"));
+    home.write_config(&config(&mock, "[routes.worse]\nmodels = [\"fsat\"]\n"));
+    let refused = serving.wait_for("reload-refused")["message"].as_str().expect("words").to_owned();
+    assert!(refused.contains("config.toml:15:") && refused.contains("fsat"), "{refused}");
+    assert!(serving.ask(None, "new").starts_with("HTTP/1.1 200"));
+    fs::remove_file(home.path("config.toml")).expect("it is there");
+    serving.wait_for("reload-refused");
+    home.write_config(&config(&mock, ""));
+    serving.wait_for("reloaded");
+    serving.signal("-HUP");
+    serving.wait_for("reloaded");
+    assert!(serving.ask(None, "new").starts_with("HTTP/1.1 404"));
+    assert!(serving.get("/metrics").contains("mmchat_reloads_total{result=\"ok\"} 3"));
+}
+
+#[test]
+fn what_is_under_way_ends_before_the_server_does() {
+    let (go, gate) = channel();
+    let (front, back) = (answer("all of it"), String::new());
+    let half = front.len() - 20;
+    let steps = vec![
+        Step::Bytes(front.as_bytes()[..half].to_vec()),
+        Step::Gate(gate),
+        Step::Bytes([&front.as_bytes()[half..], back.as_bytes()].concat()),
+    ];
+    let upstream = Server::start(vec![steps]);
+    let home = Home::with_server(&upstream, "");
+    let mut serving = Serving::start(&home);
+    let mut socket = TcpStream::connect(serving.address()).expect("it listens");
+    let stream = request(None, "m/x").replace("{\"model\"", "{\"stream\":true,\"model\"");
+    let length = stream.split("\r\n\r\n").nth(1).expect("a body").len();
+    let stream = stream.replace(
+        &format!("content-length: {}", length - "\"stream\":true,".len()),
+        &format!("content-length: {length}"),
+    );
+    socket.write_all(stream.as_bytes()).expect("it reads");
+    let mut begun = [0; 15];
+    socket.read_exact(&mut begun).expect("it begins");
+    serving.signal("-TERM");
+    serving.wait_for("stopping");
+    go.send(()).expect("the upstream waits");
+    let mut rest = String::new();
+    socket.read_to_string(&mut rest).expect("text");
+    assert!(rest.contains("all of it") && rest.contains("[DONE]"), "{rest}");
+    assert_eq!(serving.ends(), Some(0));
+    assert!(TcpStream::connect(serving.address()).is_err());
+}
+
+#[test]
+fn a_second_signal_ends_what_is_under_way_too() {
+    let upstream = Server::start(vec![vec![Step::Hold]]);
+    let home = Home::with_server(&upstream, "");
+    let mut serving = Serving::start(&home);
+    let mut socket = TcpStream::connect(serving.address()).expect("it listens");
+    socket.write_all(request(None, "m/x").as_bytes()).expect("it reads");
+    while upstream.requests().is_empty() {
+        thread::yield_now();
+    }
+    serving.signal("-INT");
+    serving.wait_for("stopping");
+    serving.signal("-INT");
+    assert_eq!(serving.ends(), Some(0));
+    drop(socket);
+}
+
+#[test]
+fn what_cannot_be_served_is_said_before_anything_is() {
+    let mock = Mock::start(&[]);
+    let home = home(&mock);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    home.run(&["serve", "--listen", &address]).exits(1).says(&[&address, "in use"]);
+    home.run(&["serve", "--listen", "0.0.0.0:0"]).exits(3).says(&["other machines", "serve.keys"]);
+    home.run(&["serve", "--listen", "nonsense"]).exits(1).says(&["nonsense"]);
+    home.run(&["serve", "--check", "--listen", "127.0.0.1:0"]).exits(0).says(&["ok:", "2 model(s), 1 route(s)"]);
+    home.write_config(&config(&mock, "[serve.keys.x]\napi_key = { env = \"NOT_SET\" }\n"));
+    home.run(&["serve", "--check", "--listen", "127.0.0.1:0"]).exits(3).says(&["serve.keys.x", "NOT_SET"]);
+    home.write_config(&config(&mock, "[serve]\nlisten = \"here\"\ncert = \"x.pem\"\n[serve.keys.\"a b\"]\napi_key = \"sk-very-secret\"\nmodels = [\"fsat\"]\n"));
+    let ran =
+        home.run(&["serve", "--check"]).exits(3).says(&["no address", "need each other", "cannot have ' '", "fsat"]);
+    assert!(!ran.err.contains("very-secret"), "{}", ran.err);
+}
+
+#[test]
+fn clients_that_mean_no_good_disturb_nobody() {
+    let mock = Mock::start(&["--tokens", "5"]);
+    let home = Home::with_config(&config(&mock, "[serve]\nmax_body_mb = 1\n"));
+    let serving = Serving::start(&home);
+    let post = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n";
+    let status = |reply: String| reply.lines().next().unwrap_or_default().to_owned();
+    for (bytes, want) in [
+        (format!("{post}{}\r\n", "x-a: b\r\n".repeat(200)), "431"),
+        (format!("{post}x-a: {}\r\n\r\n", "b".repeat(1 << 20)), "431"),
+        (format!("{post}content-length: 99999999999\r\n\r\n{{"), "413"),
+        (format!("{post}content-length: nonsense\r\n\r\n{{"), "400"),
+        (format!("{post}content-length: 100\r\n\r\n{{\"model\""), ""),
+        (format!("{post}transfer-encoding: chunked\r\n\r\n100000000\r\n{}", " ".repeat(2 << 20)), "413"),
+        ("\u{16}\u{3}\u{1} this is no HTTP\r\n\r\n".to_owned(), "400"),
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), "400"),
+        ("GET /v1/models HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n".to_owned(), "403"),
+        ("GET /v1/models HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(), "403"),
+    ] {
+        let got = status(serving.send(bytes.as_bytes(), want.is_empty()));
+        assert!(if want.is_empty() { true } else { got.contains(want) }, "{want} and not {got:?} for {:.80}", bytes);
+        assert!(serving.ask(None, "fast").starts_with("HTTP/1.1 200"));
+    }
+    // A body that breaks off is no request, whether or not somebody hears of it.
+    assert!(serving.get("/metrics").contains("class=\"incomplete_body\""));
+    // Nobody is kept out by connections that say nothing.
+    let silent: Vec<TcpStream> = (0..200).filter_map(|_| TcpStream::connect(serving.address()).ok()).collect();
+    assert_eq!(silent.len(), 200);
+    assert!(serving.ask(None, "fast").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn it_speaks_https_with_certificates_of_its_own() {
+    let mock = Mock::start(&["--tokens", "5"]);
+    let fixture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name);
+    let (cert, key) = (fixture("localhost.pem"), fixture("localhost.key.pem"));
+    let tls = format!("[serve]\ncert = '{}'\nkey = '{}'\n", cert.display(), key.display());
+    let serving = Serving::start(&Home::with_config(&config(&mock, &tls)));
+    let base_url = serving.url.replace("127.0.0.1", "localhost");
+    let client =
+        Home::with_config(&format!("[endpoints.g]\nbase_url = \"{base_url}\"\nca_file = '{}'\n", cert.display()));
+    let ran: Ran = client.run(&["ask", "-m", "g/chat", "hi"]).exits(0);
+    assert!(ran.out.contains("scripted"), "{}", ran.out);
+    // Who speaks no TLS is not answered, and disturbs nobody.
+    assert!(!serving.send(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n", true).contains("200"));
+    client.run(&["ask", "-m", "g/chat", "hi"]).exits(0);
+}
