@@ -91,7 +91,8 @@ impl Engine {
     /// kept for as long as `words`: they may quote what they were asked.
     #[must_use]
     pub fn with_health(mut self, store: Arc<dyn HealthStore>, words: Duration) -> Self {
-        self.health = health::Health::new(Some(store), words);
+        let health = health::Health::new(Some(store), words);
+        self.health = if self.resident { health.resident() } else { health };
         self
     }
 
@@ -106,6 +107,7 @@ impl Engine {
     #[must_use]
     pub fn resident(mut self) -> Self {
         self.resident = true;
+        self.health = self.health.resident();
         self
     }
 

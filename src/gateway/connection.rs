@@ -5,6 +5,7 @@
 //! time to end. Refuses to know what is said.
 
 use std::{
+    convert::Infallible,
     io,
     net::SocketAddr,
     pin::{Pin, pin},
@@ -14,11 +15,8 @@ use std::{
 };
 
 use axum::Router;
-use hyper::service::{Service, service_fn};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
@@ -27,7 +25,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout},
 };
 
-use super::Gateway;
+use super::{Gateway, Workers};
 
 /// How long a connection may be idle, or take to say what it wants.
 const IDLE: Duration = Duration::from_secs(75);
@@ -47,9 +45,15 @@ pub(super) struct Arrived {
 }
 
 impl Gateway {
-    /// Serves what comes to `listener`, `most` connections at once, until `stop` resolves; then whatever is under way may end
-    /// for as long as the config says. How many connections had to be closed after that.
-    pub async fn serve(self: &Arc<Self>, listener: TcpListener, most: usize, stop: impl Future<Output = ()>) -> usize {
+    /// Serves what comes to `listener`, `most` connections at once, on the threads of `workers`, until `stop` resolves; then
+    /// whatever is under way may end for as long as the config says. How many connections had to be closed after that.
+    pub async fn serve(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        workers: &Workers,
+        most: usize,
+        stop: impl Future<Output = ()>,
+    ) -> usize {
         let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
         let (places, router) = (Arc::new(Semaphore::new(most)), self.router());
         let (stopping, _) = watch::channel(false);
@@ -64,12 +68,17 @@ impl Gateway {
                 next = next => next,
             };
             let (gateway, router, stopping) = (Arc::clone(self), router.clone(), stopping.subscribe());
-            connections.spawn(async move {
+            let (worker, seat) = workers.least_busy();
+            let connection = async move {
                 gateway.metrics.connected();
-                gateway.connection(socket, router, Arrived { loopback }, stopping).await;
+                // It is known to this thread's event loop so far, and not to the other's.
+                if let Ok(socket) = TcpStream::from_std(socket) {
+                    gateway.connection(socket, router, Arrived { loopback }, stopping).await;
+                }
                 gateway.metrics.disconnected();
-                drop(place);
-            });
+                drop((place, seat));
+            };
+            connections.spawn_on(connection, worker);
         }
         drop(listener);
         self.stopping.store(true, std::sync::atomic::Ordering::Relaxed);
@@ -82,15 +91,21 @@ impl Gateway {
         left
     }
 
-    async fn connection(&self, socket: TcpStream, router: Router, arrived: Arrived, stopping: watch::Receiver<bool>) {
+    async fn connection(
+        self: &Arc<Self>,
+        socket: TcpStream,
+        router: Router,
+        arrived: Arrived,
+        stopping: watch::Receiver<bool>,
+    ) {
         let tls = self.current().tls.clone();
         let socket = Impatient { inner: socket, stalled: None };
         match tls {
-            None => speak(socket, router, arrived, stopping).await,
+            None => speak(Arc::clone(self), socket, router, arrived, stopping).await,
             // Whoever does not finish shaking hands, or cannot, is told nothing that it would understand.
             Some(tls) => {
                 if let Ok(Ok(socket)) = timeout(HANDSHAKE, tls.accept(socket)).await {
-                    speak(socket, router, arrived, stopping).await;
+                    speak(Arc::clone(self), socket, router, arrived, stopping).await;
                 }
             }
         }
@@ -98,13 +113,15 @@ impl Gateway {
 }
 
 /// The next connection.
-async fn accepted(listener: &TcpListener, gateway: &Gateway) -> TcpStream {
+async fn accepted(listener: &TcpListener, gateway: &Gateway) -> std::net::TcpStream {
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
                 // Pieces are to go out when they are written.
                 let _ = socket.set_nodelay(true);
-                return socket;
+                if let Ok(socket) = socket.into_std() {
+                    return socket;
+                }
             }
             // It was gone before it was accepted.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
@@ -119,18 +136,20 @@ async fn accepted(listener: &TcpListener, gateway: &Gateway) -> TcpStream {
 
 /// Answers the requests of one connection, one after the other.
 async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+    gateway: Arc<Gateway>,
     socket: S,
     router: Router,
     arrived: Arrived,
     mut stopping: watch::Receiver<bool>,
 ) {
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let mut request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(arrived);
-        TowerToHyperService::new(router.clone()).call(request)
+        let (gateway, router) = (Arc::clone(&gateway), router.clone());
+        async move { Ok::<_, Infallible>(gateway.answer(router, arrived, request.map(axum::body::Body::new)).await) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(IDLE).half_close(false).max_buf_size(BUFFER);
+    // Events are small: copying them together costs less than telling the system of each.
+    server.writev(false);
     let mut connection = pin!(server.serve_connection(TokioIo::new(socket), service));
     tokio::select! {
         // A client that breaks off or speaks no HTTP is its own affair.

@@ -40,10 +40,12 @@ mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod workers;
 
 pub use connection::listen;
 pub use log::Log;
 pub use tls::TlsError;
+pub use workers::Workers;
 
 use admit::Clients;
 use metrics::Metrics;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use axum::{
     Router,
     extract::{Path, Request, State},
-    middleware::{self, Next},
     routing::{get, post},
 };
 use bytes::Bytes;
@@ -47,8 +46,35 @@ const MODELS: &str = "/v1/models";
 impl Gateway {
     /// Answers one request without a network, as one that came over loopback.
     pub async fn ask(self: &Arc<Self>, request: http::Request<Body>) -> Response<Body> {
+        self.answer(self.router(), Arrived { loopback: true }, request).await
+    }
+
+    /// Answers one request, if it is let in.
+    pub(super) async fn answer(
+        &self,
+        router: Router,
+        arrived: Arrived,
+        request: http::Request<Body>,
+    ) -> Response<Body> {
         use hyper::service::Service;
-        TowerToHyperService::new(self.router()).call(request).await.unwrap_or_else(|never| match never {})
+        let current = self.current();
+        let serve = &current.config.serve;
+        let authority = request.uri().authority().map(http::uri::Authority::as_str);
+        if let Err(refused) = door::check(serve, arrived.loopback, request.headers(), authority) {
+            return self.refuse(&Facts::new("/"), &refused);
+        }
+        let cors = door::cors(serve, request.headers());
+        if door::is_preflight(request.method(), request.headers()) && !cors.is_empty() {
+            let mut reply = Response::new(Body::empty());
+            *reply.status_mut() = StatusCode::NO_CONTENT;
+            reply.headers_mut().extend(cors.into_iter().chain(door::preflight()));
+            return reply;
+        }
+        drop(current);
+        let reply = TowerToHyperService::new(router).call(request).await;
+        let mut reply = reply.unwrap_or_else(|never| match never {});
+        reply.headers_mut().extend(cors);
+        reply
     }
 
     /// Everything that is served.
@@ -72,30 +98,8 @@ impl Gateway {
             .route("/status", get(state))
             .fallback(unknown)
             .method_not_allowed_fallback(wrong_method)
-            .layer(middleware::from_fn_with_state(Arc::clone(self), at_the_door))
             .with_state(Arc::clone(self))
     }
-}
-
-/// Every request passes here first.
-async fn at_the_door(State(gateway): State<Arc<Gateway>>, request: Request, next: Next) -> Response<Body> {
-    let current = gateway.current();
-    let serve = &current.config.serve;
-    let loopback = request.extensions().get::<Arrived>().is_none_or(|arrived| arrived.loopback);
-    let authority = request.uri().authority().map(http::uri::Authority::as_str);
-    if let Err(refused) = door::check(serve, loopback, request.headers(), authority) {
-        return gateway.refuse(&Facts::new("/"), &refused);
-    }
-    let cors = door::cors(serve, request.headers());
-    if door::is_preflight(request.method(), request.headers()) && !cors.is_empty() {
-        let mut reply = Response::new(Body::empty());
-        *reply.status_mut() = StatusCode::NO_CONTENT;
-        reply.headers_mut().extend(cors.into_iter().chain(door::preflight()));
-        return reply;
-    }
-    let mut reply = next.run(request).await;
-    reply.headers_mut().extend(cors);
-    reply
 }
 
 async fn chat(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {

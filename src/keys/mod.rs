@@ -102,13 +102,15 @@ type Cell = Arc<OnceCell<Result<ApiKey, KeyError>>>;
 pub struct KeyRing {
     environment: Environment,
     cells: Mutex<Vec<(KeySource, Cell)>>,
+    /// The hashes of keys that cannot become others until they are forgotten, and the salt they have.
+    hashes: Mutex<(String, Vec<(KeySource, u64)>)>,
 }
 
 impl KeyRing {
     /// A ring that reads variables from `environment`.
     #[must_use]
     pub fn new(environment: Environment) -> Self {
-        Self { environment, cells: Mutex::default() }
+        Self { environment, ..Self::default() }
     }
 
     /// The key that `source` stands for. Concurrent calls share one look-up.
@@ -120,6 +122,7 @@ impl KeyRing {
     /// Forgets every key, so that each is looked up anew.
     pub fn forget(&self) {
         self.cells.lock().expect("no code panics while it holds this lock").clear();
+        self.hashes.lock().expect("no code panics while it holds this lock").1.clear();
     }
 
     /// What keeps `source` from giving a key, as far as that can be told without running anything.
@@ -139,8 +142,25 @@ impl KeyRing {
         }
     }
 
-    /// A hash of the key, with `salt`; of a command's words where only running it would tell. `None`: there is no key.
+    /// A hash of the key, with `salt`, remembered where the key cannot become another one; of a command's words where only running it would tell. `None`: there is no key.
     pub fn hash(&self, source: &KeySource, salt: &str) -> Option<u64> {
+        let mut hashes = self.hashes.lock().expect("no code panics while it holds this lock");
+        if hashes.0 != salt {
+            *hashes = (salt.to_owned(), Vec::new());
+        }
+        if let Some((_, hash)) = hashes.1.iter().find(|(known, _)| known == source) {
+            return Some(*hash);
+        }
+        let hash = self.hashed(source, salt)?;
+        // A file that was not read for good may be another one the next time.
+        let settled = !matches!(source, KeySource::File(_)) || matches!(self.cell(source).get(), Some(Ok(_)));
+        if settled {
+            hashes.1.push((source.clone(), hash));
+        }
+        Some(hash)
+    }
+
+    fn hashed(&self, source: &KeySource, salt: &str) -> Option<u64> {
         let value = match source {
             KeySource::Env(name) => ApiKey::new(self.environment.get(name)?),
             KeySource::File(path) => match self.cell(source).get() {

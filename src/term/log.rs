@@ -11,6 +11,7 @@ use std::{
         mpsc::{Receiver, SyncSender, sync_channel},
     },
     thread::JoinHandle,
+    time::Duration,
 };
 
 use super::signals::in_time;
@@ -18,7 +19,9 @@ use super::signals::in_time;
 /// As many lines as may wait.
 const WAITING: usize = 8192;
 /// As much is written at once.
-const AT_ONCE: usize = 64 * 1024;
+const AT_ONCE: usize = 256 * 1024;
+/// How long a line waits for others to be written with, so that nobody has to wake the thread for each.
+const GATHERED: Duration = Duration::from_millis(10);
 
 /// Takes lines and writes them.
 #[derive(Clone, Debug)]
@@ -71,6 +74,7 @@ impl Lines {
 
 fn write(mut out: impl Write, lines: &Receiver<String>, lost: &AtomicU64) {
     while let Ok(first) = lines.recv() {
+        std::thread::sleep(GATHERED);
         let mut text = first + "\n";
         while text.len() < AT_ONCE
             && let Ok(next) = lines.try_recv()

@@ -10,6 +10,7 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex, OnceLock},
     task::Poll,
+    thread::ThreadId,
     time::Duration,
 };
 
@@ -31,7 +32,8 @@ const MOST_AT_ONCE: usize = 64 * 1024;
 /// The transport of real life.
 #[derive(Debug, Default)]
 pub struct HttpTransport {
-    clients: Mutex<Vec<(ConnectOptions, reqwest::Client)>>,
+    /// Each thread has its own: a connection is read by the event loop it was made on.
+    clients: Mutex<Vec<(ThreadId, ConnectOptions, reqwest::Client)>>,
     /// The system's certificates, loaded when the first encrypted connection is made.
     tls: OnceLock<rustls::ClientConfig>,
 }
@@ -45,11 +47,12 @@ impl HttpTransport {
 
     fn client(&self, via: &ConnectOptions) -> Result<reqwest::Client, TransportError> {
         let mut clients = self.clients.lock().expect("no code panics while it holds this lock");
-        if let Some((_, client)) = clients.iter().find(|(options, _)| options == via) {
+        let thread = std::thread::current().id();
+        if let Some((.., client)) = clients.iter().find(|(its, options, _)| *its == thread && options == via) {
             return Ok(client.clone());
         }
         let client = self.build(via)?;
-        clients.push((via.clone(), client.clone()));
+        clients.push((thread, via.clone(), client.clone()));
         Ok(client)
     }
 
@@ -171,12 +174,21 @@ fn reply_of(reply: reqwest::Response) -> Result<http::Response<ByteStream>, Tran
             TransportError::new(TransportErrorKind::Malformed, message)
         })?),
     };
-    let bytes = pieces(body);
+    // What has a length is no stream of many pieces: gathering them would cost more than it saves.
+    let bytes: ByteStream = match body.size_hint().exact() {
+        Some(_) => Box::pin(one_by_one(body)),
+        None => Box::pin(pieces(body)),
+    };
     let stream: ByteStream = match inflater {
-        None => Box::pin(bytes),
+        None => bytes,
         Some(inflater) => Box::pin(inflated(bytes, inflater)),
     };
     Ok(http::Response::from_parts(parts, stream))
+}
+
+/// The body in the pieces it comes in.
+fn one_by_one(body: reqwest::Body) -> impl Stream<Item = Result<Bytes, TransportError>> + Send {
+    futures_util::stream::unfold(body, async |mut body| Some((next_data(&mut body).await?, body)))
 }
 
 /// The body in pieces of what is there at once.

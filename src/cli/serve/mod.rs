@@ -2,7 +2,7 @@
 //!
 //! Owns what lies around the gateway: its address, its config as it changes, signals, and where its lines and its record go.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::net::TcpListener;
@@ -12,7 +12,8 @@ mod reload;
 use super::{CliError, Context, exit::Exit};
 use crate::{
     config::{Config, Flags},
-    gateway::{self, Gateway, Log, Outside, ServeError},
+    engine::Engine,
+    gateway::{self, Gateway, Log, Outside, ServeError, Workers},
     render::Output,
     store::{
         self,
@@ -31,6 +32,8 @@ use reload::Source;
 const OTHER_FILES: usize = 64;
 /// Each client's connection may need one to an upstream.
 const FILES_A_CLIENT: usize = 2;
+/// How often what is learned of services is written down.
+const REMEMBERED: Duration = Duration::from_secs(10);
 /// More connections at once are no clients' but somebody's who means harm.
 const MOST_CONNECTIONS: usize = 100_000;
 
@@ -66,9 +69,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<Exit, CliError>
     }
     let source = Source::new(context.environment.clone(), layers, args.listen.clone());
     let most = (as_many_as_allowed().saturating_sub(OTHER_FILES) / FILES_A_CLIENT).clamp(1, MOST_CONNECTIONS);
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(threads).enable_all().build();
-    let runtime = runtime.map_err(|source| CliError::System { what: "no event loop could be made".into(), source })?;
+    let runtime = context.runtime()?;
     let served = runtime.block_on(async {
         if args.check { check(context, config).await } else { Box::pin(serve(context, config, source, most)).await }
     });
@@ -126,25 +127,40 @@ async fn serve(context: &Context, config: Config, source: Source, most: usize) -
     Streams::stdout().put(&mut Output::data(format!("{scheme}://{address}/v1\n")))?;
     let events = log();
     events.event("listening", &format!("{scheme}://{address}/v1"));
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let workers = Workers::start(threads)?;
     let stop = source.follow(&gateway, &events, &mut wishes);
-    let serving = gateway.serve(listener, most, async {
+    let serving = gateway.serve(listener, &workers, most, async {
         stop.await;
         events.event("stopping", "requests under way may end; a second signal ends them");
     });
     let left = tokio::select! {
         left = serving => left,
         () = second(&gateway) => 0,
+        () = remembering(&engine, &events) => 0,
     };
     if left > 0 {
         events.event("cut-off", &format!("{left} connection(s) had not ended in time"));
     }
     gateway.close();
-    if let Some(error) = engine.remember() {
-        events.event("health-failed", &error.to_string());
-    }
+    remember(&engine, &events);
     events.event("stopped", "");
     lines.close();
     Ok(Exit::Ok)
+}
+
+/// Writes down what is learned of services, so that other processes and the next one know; never ends.
+async fn remembering(engine: &Engine, events: &Log) {
+    loop {
+        tokio::time::sleep(REMEMBERED).await;
+        remember(engine, events);
+    }
+}
+
+fn remember(engine: &Engine, events: &Log) {
+    if let Some(error) = engine.remember() {
+        events.event("health-failed", &error.to_string());
+    }
 }
 
 /// Resolves when the system wants the process to end at once, after it was asked to end.

@@ -48,6 +48,8 @@ pub(super) struct Health {
     store: Option<Arc<dyn HealthStore>>,
     /// For how long what services say is kept.
     words: Duration,
+    /// This process lives on after one request.
+    resident: bool,
     changed: Notify,
     /// The wall clock when this was made, and the other clock at that time: within a process time never jumps.
     epoch: (Timestamp, Instant),
@@ -125,7 +127,12 @@ impl Drop for Busy {
 impl Health {
     pub(super) fn new(store: Option<Arc<dyn HealthStore>>, words: Duration) -> Self {
         let epoch = (Timestamp::now(), Instant::now());
-        Self { known: Mutex::default(), store, words, changed: Notify::new(), epoch }
+        Self { known: Mutex::default(), store, words, resident: false, changed: Notify::new(), epoch }
+    }
+
+    /// In a process that lives on.
+    pub(super) fn resident(self) -> Self {
+        Self { resident: true, ..self }
     }
 
     /// The time, as the record has it.
@@ -229,6 +236,10 @@ impl Health {
     /// An attempt failed.
     pub(super) fn failed(&self, sent: &Sent, keys: &KeyRing, error: &ApiError, chance: f64) {
         let now = self.now();
+        // What is the caller's own fault says nothing of anybody, and is not worth a look at the file.
+        if !HealthSnapshot::heeds(error, now) {
+            return;
+        }
         // Where nobody was reached, the words are the system's.
         let kept = !self.words.is_zero() || error.class == ErrorClass::Connect;
         let wordless = (!kept).then(|| ApiError { message: String::new(), ..error.clone() });
@@ -263,7 +274,12 @@ impl Health {
             };
             apply(&mut known.snapshot, &learned, keys);
             known.learned.push(learned);
-            news || known.learned.len() >= MOST_LEARNED
+            let many = known.learned.len() >= MOST_LEARNED;
+            // Who lives on writes such things down by and by, where nobody waits for it.
+            if many && self.resident {
+                known.learned.drain(..MOST_LEARNED / 2);
+            }
+            news || many && !self.resident
         });
         self.changed.notify_waiters();
         if news && let Some(trouble) = self.write(keys) {

@@ -1,16 +1,13 @@
 //! One lane: its candidates in turn, until one answers.
 //!
 //! Owns what `route::classify` only decides: waiting, repeating, changing keys, going on, giving up. The work is a
-//! plain `async` function that reports through a bounded channel; [`run`] polls both as one stream, on the caller's
+//! plain `async` function that reports through a slot for one event; [`run`] makes both one stream, polled on the caller's
 //! task, so dropping the stream stops everything; only what renews a probe's lease is spawned, and ends with the probe.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
+use std::{collections::VecDeque, sync::Arc, task::Poll, time::Duration};
 
-use futures_util::Stream;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep},
-};
+use futures_util::{Stream, stream::poll_fn};
+use tokio::time::{Instant, sleep};
 
 mod choose;
 mod clock;
@@ -19,7 +16,7 @@ mod send;
 
 use choose::{Candidate, Queue};
 use clock::Clock;
-use report::{Reporter, Silence};
+use report::{Reporter, Silence, Slot};
 use send::Request;
 
 use super::{AttemptRecord, Engine, Event, EventKind, LaneOutcome, Next, Notice, Whole, progress::Spoken};
@@ -37,23 +34,22 @@ use crate::{
     target::Target,
 };
 
-/// Runs one lane as a stream of events.
+/// Runs one lane as a stream of events. What is told lies in a slot, and is taken from it before the lane works on.
 pub(super) fn run(engine: Arc<Engine>, index: usize, lane: Lane) -> impl Stream<Item = Event> + Send {
-    async_stream::stream! {
-        let (sink, mut events) = mpsc::channel(4);
-        let mut work = pin!(Run::new(engine, index, lane, sink).work());
-        let mut working = true;
-        loop {
-            tokio::select! {
-                biased;
-                event = events.recv() => match event {
-                    Some(event) => yield event,
-                    None => break,
-                },
-                () = &mut work, if working => working = false,
-            }
+    let slot = Arc::new(Slot::default());
+    let mut work = Some(Box::pin(Run::new(engine, index, lane, Arc::clone(&slot)).work()));
+    poll_fn(move |context| {
+        if let Some(working) = &mut work
+            && working.as_mut().poll(context).is_ready()
+        {
+            work = None;
         }
-    }
+        match slot.take() {
+            Some(event) => Poll::Ready(Some(event)),
+            None if work.is_some() => Poll::Pending,
+            None => Poll::Ready(None),
+        }
+    })
 }
 
 /// The state of a lane under way.
@@ -88,13 +84,13 @@ enum Asked {
 type Key = Option<(usize, KeySource)>;
 
 impl Run {
-    fn new(engine: Arc<Engine>, index: usize, lane: Lane, sink: mpsc::Sender<Event>) -> Self {
+    fn new(engine: Arc<Engine>, index: usize, lane: Lane, slot: Arc<Slot>) -> Self {
         Self {
             queue: Queue::default(),
             clock: Clock::new(&lane),
             engine,
             lane,
-            report: Reporter { lane: index, sink },
+            report: Reporter { lane: index, slot },
             begun: Instant::now(),
             budget: Budget::default(),
             records: Vec::new(),

@@ -2,13 +2,15 @@
 //!
 //! Owns the hand-over: work goes on only once the last event was taken. Refuses to know what is told.
 
-use std::{pin::pin, task::Poll, time::Duration};
+use std::{
+    pin::pin,
+    sync::{Arc, Mutex},
+    task::Poll,
+    time::Duration,
+};
 
 use futures_util::future::Either;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep_until},
-};
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     engine::{Event, EventKind, Notice},
@@ -21,7 +23,25 @@ const WAITING: Duration = Duration::from_secs(30);
 /// Tells what happens.
 pub(super) struct Reporter {
     pub(super) lane: usize,
-    pub(super) sink: mpsc::Sender<Event>,
+    pub(super) slot: Arc<Slot>,
+}
+
+/// Where an event lies until it is taken.
+#[derive(Default)]
+pub(super) struct Slot(Mutex<Option<Event>>);
+
+impl Slot {
+    pub(super) fn take(&self) -> Option<Event> {
+        self.0.lock().expect("no code panics while it holds this lock").take()
+    }
+
+    fn put(&self, event: Event) {
+        *self.0.lock().expect("no code panics while it holds this lock") = Some(event);
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.lock().expect("no code panics while it holds this lock").is_none()
+    }
 }
 
 /// How long nothing has come of an attempt; what is no answer (pings) does not break it.
@@ -60,18 +80,15 @@ impl Reporter {
     }
 
     pub(super) async fn emit(&self, kind: EventKind) {
-        let event = Event { lane: self.lane, at: Instant::now(), kind };
-        // The receiver lives in the same stream as this future: it is gone only when this is dropped too.
-        let _ = self.sink.send(event).await;
+        let mut event = Some(Event { lane: self.lane, at: Instant::now(), kind });
         // Work goes on only when the event was taken and the next one is wanted, so that no timer of the network runs
-        // while the reader is busy with what it has.
-        let mut handed_over = false;
-        std::future::poll_fn(|context| {
-            if std::mem::replace(&mut handed_over, true) {
-                return Poll::Ready(());
+        // while the reader is busy with what it has. Nobody need be woken: whoever takes it polls again for the next one.
+        std::future::poll_fn(|_| {
+            if let Some(event) = event.take() {
+                self.slot.put(event);
+                return Poll::Pending;
             }
-            context.waker().wake_by_ref();
-            Poll::Pending
+            if self.slot.is_empty() { Poll::Ready(()) } else { Poll::Pending }
         })
         .await;
     }

@@ -117,7 +117,8 @@ impl Run {
             if let Ok(opened) = patient {
                 return ((first.request, first.begun), opened);
             }
-            return self.hedged(first, after).await;
+            // Rare, and much to carry along for those that are not.
+            return Box::pin(self.hedged(first, after)).await;
         }
         let opened = self.awaited(&first.request.candidate.clone(), &mut first.opening).await;
         ((first.request, first.begun), opened)

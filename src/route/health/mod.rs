@@ -206,6 +206,12 @@ impl HealthSnapshot {
         }
     }
 
+    /// Whether a failure says anything of whom was asked.
+    #[must_use]
+    pub fn heeds(error: &ApiError, now: Timestamp) -> bool {
+        cooling(error, now) != Cooling::Nothing
+    }
+
     /// An attempt failed. `chance` is in 0..1. A probe keeps its right: another key may be the next it tries.
     pub fn failed(&mut self, blame: &Blame<'_>, error: &ApiError, now: Timestamp, chance: f64) {
         let target = blame.target;

@@ -7,6 +7,7 @@
 
 mod database;
 mod history;
+mod hours;
 mod insert;
 mod listener;
 mod place;

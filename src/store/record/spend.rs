@@ -10,7 +10,7 @@ use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
 
 use super::{
     Database, RecordError,
-    insert::{BY_CLIENT, BY_MODEL, hour},
+    hours::{BY_CLIENT, BY_MODEL, hour},
 };
 use crate::{
     route::spend::{Period, Reached, SpendLedger, SpendLimit, SpendScope},

@@ -9,7 +9,7 @@ use rusqlite::Row;
 
 use super::{
     Database, RecordError,
-    insert::{BY_CLIENT, BY_MODEL, BY_ROUTE, hour},
+    hours::{BY_CLIENT, BY_MODEL, BY_ROUTE, hour},
 };
 use crate::metrics::Spread;
 

@@ -1,0 +1,114 @@
+//! Clients of `mmchat serve` that nobody here wrote: each script in `tests/interop_clients` checks what its client sees, and
+//! prints a line for each check.
+
+use std::{
+    io::{BufRead, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+
+use crate::{
+    common::Home,
+    servers::{Running, aimock, installed, litellm, llama, python},
+};
+
+/// The gateway, in front of servers that nobody here wrote either.
+struct Serving {
+    child: Child,
+    url: String,
+}
+
+impl Serving {
+    fn start(home: &Home) -> Self {
+        let mut command = home.command();
+        command.arg("serve").stdout(Stdio::piped()).stderr(Stdio::null());
+        let mut child = command.spawn().expect("runs");
+        let mut url = String::new();
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("its address");
+        Self { child, url: url.trim().to_owned() }
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What is served: aimock as `mock` and `embed`, with a wrong key as `badkey`; llama.cpp as `count`, and behind a dead service
+/// as `route`; LiteLLM as `gateway`.
+fn config(aimock: &Running, hello: &Running, count: &Running, litellm: Option<&Running>) -> String {
+    let endpoint =
+        |name: &str, key: &str, url: &str| format!("[endpoints.{name}]\nbase_url = \"{url}\"\napi_key = \"{key}\"\n");
+    let model = |name: &str, endpoint: &str, id: &str| {
+        format!("[models.{name}]\nendpoint = \"{endpoint}\"\nmodel = \"{id}\"\n")
+    };
+    let behind =
+        litellm.map(|litellm| endpoint("litellm", "sk-good", &litellm.url) + &model("gateway", "litellm", "up-openai"));
+    [
+        endpoint("aimock", "sk-good", &aimock.url),
+        endpoint("refused", "sk-wrong-key", &aimock.url),
+        endpoint("hello", "sk-good", &hello.url),
+        endpoint("count", "sk-good", &count.url),
+        endpoint("dead", "sk-good", "http://127.0.0.1:1/v1"),
+        model("mock", "aimock", "gpt-4o"),
+        model("embed", "aimock", "text-embedding-3-small"),
+        model("badkey", "refused", "gpt-4o"),
+        model("tiny", "hello", "hello"),
+        model("count", "count", "count"),
+        model("gone", "dead", "x"),
+        behind.unwrap_or_default(),
+        "[routes.route]\nmodels = [\"gone\", \"tiny\"]\n".into(),
+        "[serve]\nlisten = \"127.0.0.1:0\"\n[serve.keys.clients]\napi_key = \"sk-of-the-clients\"\n".into(),
+    ]
+    .concat()
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop_clients")
+}
+
+/// Runs a client's checks and shows their table.
+fn checked(mut command: Command, home: &Home) {
+    command.env("HOME", home.folder.path()).env("OPENAI_LOG", "").env_remove("OPENAI_API_KEY");
+    let ran = command.output().expect("it starts");
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    println!("{out}");
+    assert!(ran.status.success(), "{out}\n{err}");
+    assert!(out.contains("| ok |"), "nothing was checked: {out}\n{err}");
+}
+
+#[test]
+#[ignore = "needs the servers and clients of scripts/interop"]
+fn sdks() {
+    let home = Home::new();
+    let mock = aimock();
+    let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let count = llama(&home, "count.gguf", &["--count", "1500", "--ctx", "4096"]);
+    home.write_config(&config(&mock, &hello, &count, None));
+    let serving = Serving::start(&home);
+    let mut sdk = python();
+    sdk.arg(scripts().join("openai_sdk.py")).arg(&serving.url);
+    checked(sdk, &home);
+    // Node looks for packages above the script: it is run where they are.
+    let script = installed().join("openai_sdk.mjs");
+    std::fs::copy(scripts().join("openai_sdk.mjs"), &script).expect("a copy");
+    let mut node = Command::new("node");
+    node.arg(script).arg(&serving.url);
+    checked(node, &home);
+}
+
+#[test]
+#[ignore = "needs the servers and clients of scripts/interop"]
+fn tools_of_the_terminal() {
+    let home = Home::new();
+    let (mock, hello) = (aimock(), llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
+    let litellm = litellm(&home, &mock);
+    home.write_config(&config(&mock, &hello, &hello, Some(&litellm)));
+    let serving = Serving::start(&home);
+    let mut command = python();
+    command.arg(scripts().join("tools.py")).arg(&serving.url).arg(installed());
+    checked(command, &home);
+}

@@ -1,0 +1,108 @@
+//! Servers that nobody here wrote, as `scripts/interop` has installed them; each ends with its test.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+    time::Duration,
+};
+
+use crate::common::Home;
+
+/// Where `scripts/interop` has put the servers.
+pub(crate) fn installed() -> PathBuf {
+    PathBuf::from(std::env::var_os("MMCHAT_INTEROP").expect("run scripts/interop"))
+}
+
+pub(crate) fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop_servers")
+}
+
+/// A server that ends with its test.
+pub(crate) struct Running {
+    pub(crate) child: Child,
+    pub(crate) url: String,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Starts a server and waits for a line with `marker`; its address is on that line, unless `url` is known.
+pub(crate) fn start(mut command: Command, marker: &'static str, url: Option<String>) -> Running {
+    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let (lines, found) = mpsc::channel();
+    let streams: [Box<dyn std::io::Read + Send>; 2] =
+        [Box::new(child.stdout.take().expect("piped")), Box::new(child.stderr.take().expect("piped"))];
+    for stream in streams {
+        let lines = lines.clone();
+        thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                // After the marker nobody listens; the pipe is read on so that the server never blocks.
+                let _ = lines.send(line);
+            }
+        });
+    }
+    drop(lines);
+    let mut running = Running { child, url: String::new() };
+    let mut said = Vec::new();
+    loop {
+        let line = found.recv_timeout(Duration::from_secs(180)).unwrap_or_else(|_| panic!("never ready: {said:#?}"));
+        if line.contains(marker) {
+            let address = line.split_once("http://").map(|(_, address)| format!("http://{}/v1", address.trim()));
+            running.url = url.or(address).expect("an address on the line that says it is ready");
+            return running;
+        }
+        said.push(line);
+    }
+}
+
+pub(crate) fn python() -> Command {
+    Command::new(installed().join("venv/bin/python"))
+}
+
+/// llama.cpp's server on a tiny model that always says the same.
+pub(crate) fn llama(home: &Home, name: &str, model: &[&str]) -> Running {
+    let file = home.path(name);
+    let made = python().arg(scripts().join("tinygguf.py")).arg("--out").arg(&file).args(model).output().expect("runs");
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let mut command = python();
+    command.arg(scripts().join("xl_serve.py")).arg(&file).args(["0", "sk-good"]);
+    start(command, "listening http://", None)
+}
+
+pub(crate) fn aimock() -> Running {
+    let mut command = Command::new("node");
+    command.arg(installed().join("node_modules/@copilotkit/aimock/dist/cli.js"));
+    command.args(["-p", "0", "-f"]).arg(scripts().join("aimock.fixtures.json")).arg("--strict");
+    command.env("AIMOCK_API_KEYS", "sk-good");
+    start(command, "listening on ", None)
+}
+
+/// LiteLLM's proxy, some of its models in front of `upstream`.
+pub(crate) fn litellm(home: &Home, upstream: &Running) -> Running {
+    let config = fs::read_to_string(scripts().join("litellm.config.yaml")).expect("a config");
+    let address = upstream.url.trim_end_matches("/v1");
+    let path = home.path("litellm.yaml");
+    fs::write(&path, config.replace("http://127.0.0.1:4010", address)).expect("a config");
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let mut command = Command::new(installed().join("venv/bin/litellm"));
+    command.arg("--config").arg(&path).args([
+        "--host",
+        "127.0.0.1",
+        "--telemetry",
+        "False",
+        "--port",
+        &port.to_string(),
+    ]);
+    command.env("LITELLM_LOCAL_MODEL_COST_MAP", "True").env("LITELLM_TELEMETRY", "False");
+    start(command, "Uvicorn running on", Some(format!("http://127.0.0.1:{port}/v1")))
+}
