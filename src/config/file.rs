@@ -82,6 +82,9 @@ pub struct ClientEntry {
     /// What may be spent with it from midnight on.
     #[serde(default)]
     pub spend: Option<At<AmountEntry>>,
+    /// It may read `/metrics` and `/status`; as a rule those may that may use all models.
+    #[serde(default)]
+    pub metrics: Option<bool>,
 }
 
 /// What may be spent, in all; and by endpoint and model.

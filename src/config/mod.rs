@@ -145,7 +145,11 @@ impl Config {
     #[must_use]
     pub fn direct(&self, name: &str) -> Option<Arc<Target>> {
         let (endpoint, upstream) = name.split_once('/').filter(|(_, upstream)| !upstream.is_empty())?;
-        Some(Arc::new(direct_target(self.endpoint(endpoint)?, upstream)))
+        let direct = direct_target(self.endpoint(endpoint)?, upstream);
+        // It costs the same under whatever name it is asked for.
+        let same = |model: &&Arc<Target>| model.endpoint.name == endpoint && model.upstream == upstream;
+        let price = self.models.iter().find(same).and_then(|model| model.price.clone());
+        Some(Arc::new(Target { price, ..direct }))
     }
 
     /// The route called `name`.

@@ -40,6 +40,8 @@ pub struct Client {
     pub max_concurrency: Option<u32>,
     /// What may be spent with it a day, by currency.
     pub spend: Vec<(String, f64)>,
+    /// It may read how everybody stands, and all figures.
+    pub metrics: bool,
 }
 
 impl Serve {

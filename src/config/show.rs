@@ -206,6 +206,7 @@ fn serve_text(serve: &Serve) -> String {
             let models = models.iter().map(|model| quoted(model)).collect::<Vec<_>>().join(", ");
             let _ = writeln!(out, "models = [{models}]");
         }
+        let _ = writeln!(out, "metrics = {}", client.metrics);
         for (name, limit) in [("rpm", client.rpm), ("max_concurrency", client.max_concurrency)] {
             if let Some(limit) = limit {
                 let _ = writeln!(out, "{name} = {limit}");

@@ -20,7 +20,7 @@ use crate::{
         spend::SpendLedger,
         strategy::Wheel,
     },
-    target::Target,
+    target::{Target, TargetId},
     transport::Transport,
 };
 
@@ -133,6 +133,12 @@ impl Engine {
     pub fn standing(&self, target: &Arc<Target>) -> Standing {
         let places = self.health.places(std::slice::from_ref(target), &self.keys);
         self.health.standing(&places[0])
+    }
+
+    /// How often `target` began to be left alone, since this engine was made.
+    #[must_use]
+    pub fn openings(&self, target: &TargetId) -> u64 {
+        self.health.openings(target)
     }
 
     /// How many requests wait for a place at each endpoint that has limits.

@@ -119,12 +119,18 @@ impl Drop for Ticket {
 }
 
 impl Ticket {
-    /// Notes what a call cost.
+    /// Notes what a call cost, each of its requests in its own money.
     pub(super) fn pay(&self, call: &CallRecord) {
-        let Some((account, (cost, currency))) = self.0.as_ref().zip(call.cost()) else { return };
+        let Some(account) = &self.0 else { return };
+        let costs = call.outcome.attempts.iter().zip(&call.used).filter_map(|(attempt, used)| {
+            let price = attempt.target.price.as_ref()?;
+            Some((price.currency.clone(), price.cost(used.as_ref()?)?))
+        });
         account.with(|used| {
             used.at(today().date());
-            *used.spent.entry(currency.to_owned()).or_default() += cost;
+            for (currency, cost) in costs {
+                *used.spent.entry(currency).or_default() += cost;
+            }
         });
     }
 }
@@ -172,25 +178,34 @@ impl Used {
 
 impl Clients {
     /// Opens an account for each, with what the record says it spent today.
-    pub(super) fn know(&self, clients: &[Client], scribe: Option<&Scribe>) {
-        let mut accounts = self.0.lock().expect("no code panics while it holds this lock");
+    pub(super) fn know(&self, clients: &[Client], scribe: Option<&Scribe>) -> Result<(), ServeError> {
         for client in clients {
-            accounts.entry(client.name.clone()).or_insert_with(|| {
-                let now = today();
-                let spent = scribe.map(|scribe| scribe.spent_with(&client.name, &now)).unwrap_or_default();
-                let (day, spent) = (now.date(), spent.into_iter().collect());
-                Arc::new(Account(Mutex::new(Used { begun: VecDeque::new(), under_way: 0, day, spent })))
-            });
+            if self.account(&client.name).is_some() {
+                continue;
+            }
+            let now = today();
+            let spent = match scribe.filter(|_| !client.spend.is_empty()) {
+                None => Vec::new(),
+                Some(scribe) => scribe
+                    .spent_with(&client.name, &now)
+                    .map_err(|source| ServeError::Spent { name: client.name.clone(), source })?,
+            };
+            let (day, spent) = (now.date(), spent.into_iter().collect());
+            let account = Account(Mutex::new(Used { begun: VecDeque::new(), under_way: 0, day, spent }));
+            let mut accounts = self.0.lock().expect("no code panics while it holds this lock");
+            accounts.entry(client.name.clone()).or_insert(Arc::new(account));
         }
+        Ok(())
+    }
+
+    fn account(&self, name: &str) -> Option<Arc<Account>> {
+        self.0.lock().expect("no code panics while it holds this lock").get(name).cloned()
     }
 
     /// Counts a request of `client`, if it may make one now.
     pub(super) fn admit(&self, client: Option<&Client>) -> Result<Ticket, Refused> {
         let Some(client) = client else { return Ok(Ticket(None)) };
-        let account = {
-            let accounts = self.0.lock().expect("no code panics while it holds this lock");
-            accounts.get(&client.name).cloned().expect("every client has an account")
-        };
+        let account = self.account(&client.name).expect("every client has an account");
         account.with(|used| used.admit(client, Instant::now(), today().date()))?;
         Ok(Ticket(Some(account)))
     }
@@ -216,6 +231,7 @@ mod tests {
             rpm: None,
             max_concurrency: None,
             spend: Vec::new(),
+            metrics: true,
         }
     }
 
@@ -252,7 +268,7 @@ mod tests {
     async fn a_client_is_held_to_what_it_may() {
         let limited = Client { rpm: Some(2), max_concurrency: Some(1), ..client("a", "sk-first-key") };
         let clients = Clients::default();
-        clients.know(std::slice::from_ref(&limited), None);
+        clients.know(std::slice::from_ref(&limited), None).expect("nothing is read");
         let ticket = clients.admit(Some(&limited)).expect("free");
         assert!(matches!(clients.admit(Some(&limited)).expect_err("one at once").why, Why::TooMany { most: 1, .. }));
         drop(ticket);

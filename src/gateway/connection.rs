@@ -7,7 +7,7 @@
 use std::{
     convert::Infallible,
     io,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
@@ -21,7 +21,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::{Semaphore, watch},
-    task::JoinSet,
+    task::{JoinError, JoinSet},
     time::{Instant, Sleep, sleep, timeout},
 };
 
@@ -54,7 +54,11 @@ impl Gateway {
         most: usize,
         stop: impl Future<Output = ()>,
     ) -> usize {
-        let loopback = listener.local_addr().is_ok_and(|address| address.ip().is_loopback());
+        let reach = listener.local_addr().map(|address| address.ip());
+        let loopback = reach.as_ref().is_ok_and(IpAddr::is_loopback);
+        if let Ok(reach) = reach {
+            self.reach.get_or_init(|| reach);
+        }
         let (places, router) = (Arc::new(Semaphore::new(most)), self.router());
         let (stopping, _) = watch::channel(false);
         let mut connections = JoinSet::new();
@@ -64,31 +68,47 @@ impl Gateway {
             let next = async { (place.await.expect("it is never closed"), accepted(&listener, self).await) };
             let (place, socket) = tokio::select! {
                 () = &mut stop => break,
-                _ = connections.join_next(), if !connections.is_empty() => continue,
+                ended = connections.join_next(), if !connections.is_empty() => {
+                    self.note(ended);
+                    continue;
+                }
                 next = next => next,
             };
             let (gateway, router, stopping) = (Arc::clone(self), router.clone(), stopping.subscribe());
             let (worker, seat) = workers.least_busy();
             let connection = async move {
-                gateway.metrics.connected();
+                let _counted = Connected::begin(&gateway);
                 // It is known to this thread's event loop so far, and not to the other's.
-                if let Ok(socket) = TcpStream::from_std(socket) {
-                    gateway.connection(socket, router, Arrived { loopback }, stopping).await;
+                match TcpStream::from_std(socket) {
+                    Ok(socket) => gateway.connection(socket, router, Arrived { loopback }, stopping).await,
+                    Err(error) => gateway.outside.log.event("accept-failed", &error.to_string()),
                 }
-                gateway.metrics.disconnected();
                 drop((place, seat));
             };
             connections.spawn_on(connection, worker);
         }
-        drop(listener);
         self.stopping.store(true, std::sync::atomic::Ordering::Relaxed);
+        drop(listener);
         stopping.send_replace(true);
-        let all = async { while connections.join_next().await.is_some() {} };
+        let all = async {
+            while let Some(ended) = connections.join_next().await {
+                self.note(Some(ended));
+            }
+        };
         // What has not ended by then is cut off.
         let _ = timeout(self.settings().drain, all).await;
         let left = connections.len();
         connections.shutdown().await;
         left
+    }
+
+    /// A connection is over. One whose code panicked has a line in the log.
+    fn note(&self, ended: Option<Result<(), JoinError>>) {
+        if let Some(Err(error)) = ended
+            && error.is_panic()
+        {
+            self.outside.log.event("panicked", &error.to_string());
+        }
     }
 
     async fn connection(
@@ -112,6 +132,22 @@ impl Gateway {
     }
 }
 
+/// One connection more, until dropped.
+struct Connected(Arc<Gateway>);
+
+impl Connected {
+    fn begin(gateway: &Arc<Gateway>) -> Self {
+        gateway.metrics.connected();
+        Self(Arc::clone(gateway))
+    }
+}
+
+impl Drop for Connected {
+    fn drop(&mut self) {
+        self.0.metrics.disconnected();
+    }
+}
+
 /// The next connection.
 async fn accepted(listener: &TcpListener, gateway: &Gateway) -> std::net::TcpStream {
     loop {
@@ -119,8 +155,9 @@ async fn accepted(listener: &TcpListener, gateway: &Gateway) -> std::net::TcpStr
             Ok((socket, _)) => {
                 // Pieces are to go out when they are written.
                 let _ = socket.set_nodelay(true);
-                if let Ok(socket) = socket.into_std() {
-                    return socket;
+                match socket.into_std() {
+                    Ok(socket) => return socket,
+                    Err(error) => gateway.outside.log.event("accept-failed", &error.to_string()),
                 }
             }
             // It was gone before it was accepted.
@@ -142,6 +179,7 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     arrived: Arrived,
     mut stopping: watch::Receiver<bool>,
 ) {
+    let counted = Arc::clone(&gateway);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (gateway, router) = (Arc::clone(&gateway), router.clone());
         async move { Ok::<_, Infallible>(gateway.answer(router, arrived, request.map(axum::body::Body::new)).await) }
@@ -152,8 +190,13 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     server.writev(false);
     let mut connection = pin!(server.serve_connection(TokioIo::new(socket), service));
     tokio::select! {
-        // A client that breaks off or speaks no HTTP is its own affair.
-        _ = connection.as_mut() => return,
+        // A client that breaks off is its own affair; one that speaks no HTTP is counted.
+        ended = connection.as_mut() => {
+            if ended.is_err_and(|error| error.is_parse()) {
+                counted.metrics.malformed();
+            }
+            return;
+        }
         _ = stopping.wait_for(|stopping| *stopping) => {}
     }
     connection.as_mut().graceful_shutdown();

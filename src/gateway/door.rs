@@ -60,16 +60,18 @@ pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
 }
 
 /// What a page that is allowed may send.
-pub(super) fn preflight() -> [(http::HeaderName, HeaderValue); 3] {
+pub(super) fn preflight() -> [(http::HeaderName, HeaderValue); 4] {
     [
         (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST")),
         (
             header::ACCESS_CONTROL_ALLOW_HEADERS,
             HeaderValue::from_static(
-                "authorization, content-type, x-api-key, x-mmchat-buffer, x-mmchat-session, x-stainless-arch, x-stainless-lang, x-stainless-os, x-stainless-package-version, x-stainless-retry-count, x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout",
+                "authorization, content-type, api-key, x-api-key, x-mmchat-buffer, x-mmchat-session, x-stainless-arch, x-stainless-lang, x-stainless-os, x-stainless-package-version, x-stainless-retry-count, x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout",
             ),
         ),
         (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
+        // A page of the wide world that was allowed may come here, although this is a place of its own.
+        (http::HeaderName::from_static("access-control-allow-private-network"), HeaderValue::from_static("true")),
     ]
 }
 

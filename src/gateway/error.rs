@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::reply::{Body, json as json_reply};
 use crate::{
     chat::ErrorClass,
-    engine::{AttemptRecord, LaneOutcome},
+    engine::LaneOutcome,
     protocol::{ApiError, error::shortened, openai_server::Refusal},
 };
 
@@ -45,6 +45,15 @@ pub(super) enum Why {
     Spent {
         name: String,
         most: String,
+    },
+    /// The key may not read figures.
+    NoFigures {
+        name: String,
+    },
+    /// The key has a limit of what may be spent, and nobody knows what this costs.
+    NoPrice {
+        name: String,
+        model: String,
     },
     /// The host of the address is none of ours.
     Host(String),
@@ -78,7 +87,9 @@ impl Refused {
     pub(super) fn status(&self) -> StatusCode {
         match &self.why {
             Why::NoKey | Why::WrongKey => StatusCode::UNAUTHORIZED,
-            Why::NotAllowed { .. } | Why::Host(_) | Why::Origin(_) => StatusCode::FORBIDDEN,
+            Why::NotAllowed { .. } | Why::NoFigures { .. } | Why::NoPrice { .. } | Why::Host(_) | Why::Origin(_) => {
+                StatusCode::FORBIDDEN
+            }
             Why::TooMany { .. } | Why::TooOften { .. } | Why::Spent { .. } => StatusCode::TOO_MANY_REQUESTS,
             Why::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Why::Slow => StatusCode::REQUEST_TIMEOUT,
@@ -93,7 +104,8 @@ impl Refused {
     pub(super) fn code(&self) -> &'static str {
         match &self.why {
             Why::NoKey | Why::WrongKey => "invalid_api_key",
-            Why::NotAllowed { .. } => "model_not_allowed",
+            Why::NotAllowed { .. } | Why::NoPrice { .. } => "model_not_allowed",
+            Why::NoFigures { .. } => "figures_not_allowed",
             Why::TooMany { .. } => "concurrency_limit_exceeded",
             Why::TooOften { .. } => "rate_limit_exceeded",
             Why::Spent { .. } => "insufficient_quota",
@@ -113,7 +125,9 @@ impl Refused {
     fn kind(&self) -> &'static str {
         match &self.why {
             Why::NoKey | Why::WrongKey => "authentication_error",
-            Why::NotAllowed { .. } | Why::Host(_) | Why::Origin(_) => "permission_error",
+            Why::NotAllowed { .. } | Why::NoFigures { .. } | Why::NoPrice { .. } | Why::Host(_) | Why::Origin(_) => {
+                "permission_error"
+            }
             Why::TooMany { .. } | Why::TooOften { .. } => "rate_limit_error",
             Why::Spent { .. } => "insufficient_quota",
             Why::Draining => "server_error",
@@ -127,6 +141,10 @@ impl Refused {
             Why::WrongKey => "the key is none of this server's".into(),
             Why::NotAllowed { name, model } => {
                 format!("the key {name} may not use `{}`; GET /v1/models lists what it may", shortened(model))
+            }
+            Why::NoFigures { name } => format!("the key {name} may not read figures; `metrics = true` would let it"),
+            Why::NoPrice { name, model } => {
+                format!("the key {name} has a limit of what it may spend, and `{}` has no price", shortened(model))
             }
             Why::TooMany { name, most } => format!("the key {name} may have {most} request(s) under way at once"),
             Why::TooOften { name, most, .. } => format!("the key {name} may make {most} request(s) a minute"),
@@ -170,6 +188,7 @@ impl Refused {
             "mmchat": {"request_id": request_id, "attempts": []},
         }});
         let mut reply = json_reply(self.status(), &body);
+        named(&mut reply, request_id);
         let after = self.retry_after();
         if let Some(after) = after {
             reply.headers_mut().insert(header::RETRY_AFTER, seconds(after));
@@ -185,6 +204,14 @@ impl Refused {
             reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         reply
+    }
+}
+
+/// Says which request it was.
+pub(super) fn named(reply: &mut Response<Body>, request_id: &str) {
+    let id = HeaderValue::try_from(request_id).expect("hexadecimal digits");
+    for name in ["x-mmchat-request-id", "x-request-id"] {
+        reply.headers_mut().insert(name, id.clone());
     }
 }
 
@@ -253,13 +280,29 @@ fn code_of(error: &ApiError) -> &str {
     }
 }
 
+/// What services say of the keys and accounts of this server is no affair of its clients.
+fn is_ours(class: ErrorClass) -> bool {
+    matches!(class, ErrorClass::Auth | ErrorClass::Forbidden | ErrorClass::Quota)
+}
+
+fn ours(class: ErrorClass) -> &'static str {
+    match class {
+        ErrorClass::Quota => "the account of this server at the service has nothing left",
+        ErrorClass::Forbidden => "the key of this server may not do this at the service",
+        _ => "the key of this server is refused by the service",
+    }
+}
+
 /// The body that tells of a lane that gave no answer, whole or as the last event of a stream.
 pub(super) fn body(request_id: &str, outcome: &LaneOutcome, error: &ApiError) -> Value {
-    let message = match &error.hint {
-        // What is told to whoever runs this server is no help to its clients.
-        Some(hint) if matches!(error.class, ErrorClass::Request) => format!("{} ({hint})", error.message),
-        _ => error.message.clone(),
-    };
+    let message = if is_ours(error.class) { ours(error.class) } else { &error.message };
+    let attempts = outcome.attempts.iter().map(|attempt| {
+        let mut facts = attempt.facts();
+        if attempt.class().is_some_and(is_ours) {
+            facts["message"] = Value::Null;
+        }
+        facts
+    });
     json!({"error": {
         "message": message,
         "type": kind_of(error.class),
@@ -268,7 +311,7 @@ pub(super) fn body(request_id: &str, outcome: &LaneOutcome, error: &ApiError) ->
         "mmchat": {
             "class": error.class.as_str(),
             "request_id": request_id,
-            "attempts": outcome.attempts.iter().map(AttemptRecord::facts).collect::<Vec<_>>(),
+            "attempts": attempts.collect::<Vec<_>>(),
         },
     }})
 }

@@ -14,13 +14,17 @@ use futures_util::Stream;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
-use super::{Current, Gateway, admit::Ticket};
+use super::{Current, Gateway, admit::Ticket, log};
 use crate::{
-    engine::{Event, EventKind, Next, Run},
+    chat::ErrorClass,
+    engine::{Event, EventKind, Next, Notice, Run},
     plan::{Lane, Plan},
     store::record::{CallRecord, Listener},
     target::Target,
 };
+
+/// More than this is told of no request.
+const MOST_NOTICES: usize = 16;
 
 /// What is known of a request from its beginning.
 #[derive(Clone, Debug)]
@@ -36,6 +40,8 @@ pub(super) struct Facts {
     pub(super) begun: Instant,
     /// What this server added to the time to the first piece.
     pub(super) overhead: Option<Duration>,
+    /// What should be known of it, although nothing failed.
+    pub(super) notices: Vec<String>,
 }
 
 impl Facts {
@@ -48,6 +54,7 @@ impl Facts {
             stream: false,
             begun: Instant::now(),
             overhead: None,
+            notices: Vec::new(),
         }
     }
 }
@@ -64,8 +71,12 @@ pub(super) struct Exchange {
     is_route: bool,
     /// Whom the attempt under way asks.
     pub(super) target: Option<Arc<Target>>,
-    /// How many attempts have failed so far, and how long they took.
-    failed: (usize, Duration),
+    /// How many requests there were that are not the one under way.
+    failed: usize,
+    /// How long it was until the first request.
+    before: Option<Duration>,
+    /// When the first piece of the attempt under way came.
+    first: Option<Instant>,
     /// When the last piece of the answer came.
     last: Option<Instant>,
     /// Where the gaps between its pieces are counted.
@@ -94,7 +105,9 @@ impl Exchange {
             facts,
             ticket,
             target: None,
-            failed: (0, Duration::ZERO),
+            failed: 0,
+            before: None,
+            first: None,
             last: None,
             gaps: None,
             status: 0,
@@ -120,29 +133,39 @@ impl Exchange {
         let metrics = &self.gateway.metrics;
         match &event.kind {
             EventKind::Started(target) => {
+                self.before.get_or_insert(event.at - self.facts.begun);
                 self.target = Some(Arc::clone(target));
                 self.gaps = Some(metrics.gaps(&self.current.config, target));
             }
             EventKind::Deltas(_) | EventKind::Held(_) => {
-                if let (Some(last), Some(gaps)) = (self.last.replace(event.at), &self.gaps) {
-                    gaps.observe((event.at - last).as_secs_f64());
+                match (self.last.replace(event.at), &self.gaps) {
+                    (Some(last), Some(gaps)) => gaps.observe((event.at - last).as_secs_f64()),
+                    // The first piece of this attempt: what follows until it is passed on is our own time.
+                    _ => self.first = Some(event.at),
                 }
             }
-            EventKind::Ttft(ttft) => {
-                let (_, failed) = self.failed;
-                let overhead = self.facts.begun.elapsed().saturating_sub(*ttft + failed);
+            EventKind::Ttft(_) if self.facts.overhead.is_none() => {
+                let behind = self.first.map(|first| first.elapsed()).unwrap_or_default();
+                let overhead = self.before.unwrap_or_default() + behind;
                 self.facts.overhead = Some(overhead);
                 metrics.overhead(overhead);
             }
+            EventKind::Ttft(_) => {}
             EventKind::Failed { record, next } => {
-                self.failed.0 += 1;
-                self.failed.1 += record.took;
+                // What our own limits kept from being sent was no request.
+                self.failed += usize::from(record.class() != Some(ErrorClass::Local));
                 self.last = None;
                 if let Next::Candidate(_) | Next::Awaited(_) | Next::Restart(_) = next {
                     metrics.failover(self.facts.asked.as_deref().unwrap_or_default());
                 }
             }
-            EventKind::Notice(_) | EventKind::Finished(_) | EventKind::Again => {}
+            EventKind::Notice(notice) => {
+                self.failed += usize::from(matches!(notice, Notice::Hedged(..)));
+                if self.facts.notices.len() < MOST_NOTICES {
+                    self.facts.notices.extend(log::notice(notice));
+                }
+            }
+            EventKind::Finished(_) | EventKind::Again => {}
         }
         if let Some(call) = self.listener.event(event) {
             self.settle(call);
@@ -151,7 +174,7 @@ impl Exchange {
 
     /// How many upstream requests there were so far, the one under way among them.
     pub(super) fn attempts(&self) -> usize {
-        self.failed.0 + 1
+        self.failed + 1
     }
 
     /// The route that was asked, if it was one.
@@ -167,7 +190,7 @@ impl Exchange {
         let call = CallRecord { command: "serve", client: self.facts.client.clone(), ..call };
         self.ticket.pay(&call);
         let status = self.final_status(&call);
-        self.gateway.metrics.call(&self.facts, &self.current.config, &self.gateway.outside.engine, &call);
+        self.gateway.metrics.call(&self.facts, &self.current.config, &call);
         self.gateway.outside.log.call(&self.facts, status, &call);
         if let Some(scribe) = &self.gateway.outside.scribe
             && !call.outcome.attempts.is_empty()

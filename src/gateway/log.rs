@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::exchange::Facts;
-use crate::{chat::ErrorClass, store::record::CallRecord};
+use crate::{chat::ErrorClass, engine::Notice, store::record::CallRecord};
 
 /// Where lines go.
 pub struct Log(Box<dyn Fn(String) + Send + Sync>);
@@ -37,6 +37,8 @@ struct Line<'l> {
     class: &'l str,
     #[serde(flatten)]
     served: Option<Served<'l>>,
+    #[serde(skip_serializing_if = "<[String]>::is_empty")]
+    notices: &'l [String],
 }
 
 /// By whom, and how.
@@ -64,6 +66,26 @@ struct Attempt<'l> {
     status: Option<u16>,
     ms: f64,
     request_id: Option<&'l str>,
+}
+
+/// What of a notice whoever runs this server should know, in none of a service's or a client's words.
+pub(super) fn notice(notice: &Notice) -> Option<String> {
+    let model = notice.target();
+    Some(match notice {
+        Notice::Adjusted(_, adjustment) => format!("{model}: {adjustment}"),
+        Notice::NoReason(_) => format!("{model}: the answer has no finish reason"),
+        Notice::AfterEnd(_, error) => format!("{model}: {} after the answer was complete", error.class.as_str()),
+        Notice::PassedOver(_, why) => format!("{model} was passed over: {why}"),
+        Notice::AllAside(_, wait) => {
+            format!("everybody is left alone; {model} is asked in {:.1} s", wait.as_secs_f64())
+        }
+        Notice::Hedged(slow, other, after) => {
+            format!("nothing of {slow} for {:.1} s; {other} was asked as well", after.as_secs_f64())
+        }
+        Notice::Unchecked(_, why) => format!("the spend limits of {model} could not be checked: {why}"),
+        // The attempts tell.
+        Notice::Waiting(..) | Notice::Backoff(..) | Notice::SetAside(..) => return None,
+    })
 }
 
 /// The word for how a call ended.
@@ -134,6 +156,7 @@ impl Log {
             status,
             class,
             served,
+            notices: &facts.notices,
         };
         self.0(serde_json::to_string(&line).expect("names and numbers"));
     }

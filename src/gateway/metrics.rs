@@ -4,11 +4,7 @@
 //! model that was asked for as `endpoint/id` and has no entry is counted as `endpoint/*`. What a call adds is taken from its
 //! record, of which `stats` is made, too. Refuses to keep anything else than sums.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicU64, time::Duration};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -23,14 +19,7 @@ use prometheus_client::{
 };
 
 use super::{Outside, exchange::Facts, log::class_of};
-use crate::{
-    chat::ErrorClass,
-    config::Config,
-    engine::Engine,
-    route::health::Standing,
-    store::record::CallRecord,
-    target::{Target, TargetId},
-};
+use crate::{chat::ErrorClass, config::Config, route::health::Standing, store::record::CallRecord, target::Target};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Asked {
@@ -105,8 +94,7 @@ pub(super) struct Metrics {
     disconnects: Counter,
     reloads: Family<Reload, Counter>,
     lost: Gauge,
-    /// Who was left alone when it was last looked at.
-    aside: Mutex<HashMap<TargetId, bool>>,
+    malformed: Counter,
 }
 
 /// From 1 ms to about 130 s.
@@ -142,7 +130,7 @@ impl Metrics {
             disconnects: Counter::default(),
             reloads: Family::default(),
             lost: Gauge::default(),
-            aside: Mutex::default(),
+            malformed: Counter::default(),
         };
         new.register();
         new
@@ -180,7 +168,13 @@ impl Metrics {
         to.register("cuts", "Answers that broke off", self.cuts.clone());
         to.register("client_disconnects", "Clients that left before their answer was whole", self.disconnects.clone());
         to.register("reloads", "Changes of the config", self.reloads.clone());
+        to.register("malformed", "Connections that spoke no HTTP, or too much of it at once", self.malformed.clone());
         to.register("record_lost", "Calls that could not be recorded", self.lost.clone());
+    }
+
+    /// Somebody who speaks no HTTP.
+    pub(super) fn malformed(&self) {
+        self.malformed.inc();
     }
 
     pub(super) fn begun(&self) {
@@ -217,18 +211,15 @@ impl Metrics {
     }
 
     /// A request that was refused before anybody was asked.
-    pub(super) fn refused(&self, facts: &Facts, code: &str) {
+    pub(super) fn refused(&self, facts: &Facts, config: &Config, code: &str) {
         let key = facts.client.clone().unwrap_or_default();
-        let name = facts.asked.clone().unwrap_or_default();
+        let name = facts.asked.as_deref().map(|asked| name(config, asked)).unwrap_or_default();
         self.requests.get_or_create(&Asked { name, key, class: code.to_owned() }).inc();
     }
 
     /// A request that somebody was asked about is over.
-    pub(super) fn call(&self, facts: &Facts, config: &Config, engine: &Engine, call: &CallRecord) {
-        let name = match (config.direct(&call.asked), call.is_route) {
-            (Some(direct), false) if config.model(&call.asked).is_none() => format!("{}/*", direct.endpoint.name),
-            _ => call.asked.clone(),
-        };
+    pub(super) fn call(&self, facts: &Facts, config: &Config, call: &CallRecord) {
+        let name = name(config, &call.asked);
         let key = facts.client.clone().unwrap_or_default();
         self.requests.get_or_create(&Asked { name, key, class: class_of(call).to_owned() }).inc();
         if call.outcome.stopped {
@@ -251,7 +242,6 @@ impl Metrics {
             if attempt.error.is_none() {
                 self.total.get_or_create(&times).observe(attempt.took.as_secs_f64());
             }
-            self.breaker_of(engine, &attempt.target, &times);
             let Some(used) = used else { continue };
             for (direction, count) in [("input", used.input), ("output", used.output)] {
                 let labels = Tokens { endpoint: endpoint.clone(), model: model.clone(), direction };
@@ -263,19 +253,6 @@ impl Metrics {
                 let currency = price.currency.clone();
                 self.cost.get_or_create(&Money { endpoint, model, currency }).inc_by(cost);
             }
-        }
-    }
-
-    /// Looks whether the target is left alone since this request.
-    fn breaker_of(&self, engine: &Engine, target: &Arc<Target>, labels: &Model) {
-        let is_aside = matches!(engine.standing(target), Standing::Aside(..));
-        let was = {
-            let mut aside = self.aside.lock().expect("no code panics while it holds this lock");
-            // Names without an entry come from clients: they are not kept.
-            if labels.model.ends_with("/*") { true } else { aside.insert(target.id.clone(), is_aside).unwrap_or(false) }
-        };
-        if is_aside && !was {
-            self.openings.get_or_create(labels).inc();
         }
     }
 
@@ -291,7 +268,10 @@ impl Metrics {
                 Standing::HalfOpen => 1,
                 Standing::Aside(..) => 2,
             };
-            self.breaker.get_or_create(&model(config, target)).set(state);
+            let labels = model(config, target);
+            self.breaker.get_or_create(&labels).set(state);
+            let openings = self.openings.get_or_create(&labels);
+            openings.inc_by(outside.engine.openings(&target.id).saturating_sub(openings.get()));
         }
         let lost = outside.scribe.as_ref().map_or(0, crate::store::record::Scribe::lost);
         self.lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
@@ -299,6 +279,14 @@ impl Metrics {
         encode(&mut text, &self.registry).expect("a String takes everything");
         text
     }
+}
+
+/// What was asked for, as a label: an entry of the config, all of an endpoint's that have none, or nothing that is known.
+fn name(config: &Config, asked: &str) -> String {
+    if config.model(asked).is_some() || config.route(asked).is_some() {
+        return asked.to_owned();
+    }
+    config.direct(asked).map(|direct| format!("{}/*", direct.endpoint.name)).unwrap_or_default()
 }
 
 fn model(config: &Config, target: &Target) -> Model {

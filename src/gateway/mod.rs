@@ -10,8 +10,9 @@
 //! all made, so that they agree.
 
 use std::{
+    net::IpAddr,
     sync::{
-        Arc, RwLock,
+        Arc, OnceLock, RwLock,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -23,7 +24,7 @@ use crate::{
     config::{Config, Serve},
     engine::Engine,
     keys::{KeyError, KeyRing},
-    store::record::{Ledger, Scribe},
+    store::record::{Ledger, RecordError, Scribe},
 };
 
 mod admit;
@@ -72,6 +73,8 @@ pub struct Gateway {
     metrics: Metrics,
     clients: Clients,
     stopping: AtomicBool,
+    /// The address it listens at, once it does.
+    reach: OnceLock<IpAddr>,
     begun: Instant,
 }
 
@@ -122,6 +125,15 @@ pub enum ServeError {
         /// The other.
         second: String,
     },
+    /// What a key has spent today is not to be had.
+    #[error("what [serve.keys.{name}] has spent today cannot be read: {source}")]
+    Spent {
+        /// The key's name.
+        name: String,
+        /// Why.
+        #[source]
+        source: RecordError,
+    },
     /// A key that anybody could guess.
     #[error("the key of [serve.keys.{name}] is shorter than {} characters", admit::SHORTEST_KEY)]
     ShortKey {
@@ -143,24 +155,28 @@ impl Gateway {
     pub async fn new(config: Config, outside: Outside) -> Result<Arc<Self>, ServeError> {
         let current = Current::new(config, 1, outside.engine.keys()).await?;
         let clients = Clients::default();
-        clients.know(&current.config.serve.clients, outside.scribe.as_ref());
+        clients.know(&current.config.serve.clients, outside.scribe.as_ref())?;
         Ok(Arc::new(Self {
             metrics: Metrics::new(),
             current: RwLock::new(Arc::new(current)),
             clients,
             outside,
             stopping: AtomicBool::new(false),
+            reach: OnceLock::new(),
             begun: Instant::now(),
         }))
     }
 
     /// From now on as `config` says; requests under way go on as they began. Where it cannot be, nothing changes.
     pub async fn reload(&self, config: Config) -> Result<(), ServeError> {
-        let engine = &self.outside.engine;
-        // What a key's source gives may be another now.
-        engine.keys().forget();
-        let next = Current::new(config, self.current().generation + 1, engine.keys()).await?;
-        self.clients.know(&next.config.serve.clients, self.outside.scribe.as_ref());
+        if let Some(reach) = self.reach.get() {
+            check_open(&config.serve, *reach)?;
+        }
+        // What a key's source gives may be another now; until all is well, the known ones stay.
+        let keys = self.outside.engine.keys();
+        let next = Current::new(config, self.current().generation + 1, &keys.fresh()).await?;
+        self.clients.know(&next.config.serve.clients, self.outside.scribe.as_ref())?;
+        keys.forget();
         if let Some(ledger) = &self.outside.ledger {
             ledger.replace(next.config.spend.clone());
         }
@@ -198,7 +214,7 @@ impl Gateway {
 }
 
 /// Whether only this machine can reach `address`.
-pub fn check_open(serve: &Serve, address: std::net::IpAddr) -> Result<(), ServeError> {
+pub fn check_open(serve: &Serve, address: IpAddr) -> Result<(), ServeError> {
     if address.is_loopback() || !serve.clients.is_empty() {
         return Ok(());
     }

@@ -14,12 +14,15 @@ use tokio::time::sleep_until;
 use super::{
     error,
     exchange::Exchange,
-    stream::{EventStream, Written},
+    stream::{self, EventStream, Written},
 };
 use crate::{
-    chat::{Answer, Call},
+    chat::{Answer, Call, Delta},
     engine::{Event, EventKind, LaneOutcome},
-    protocol::{Frame, FrameKind, openai_server, reply::Read},
+    protocol::{
+        Frame, FrameKind,
+        openai_server::{self, ChunkWriter},
+    },
 };
 
 /// The body of a reply.
@@ -57,7 +60,7 @@ pub(super) fn with_body(status: StatusCode, content_type: HeaderValue, body: Bod
 
 /// Runs the exchange and answers.
 pub(super) async fn answer(exchange: Exchange, call: Arc<Call>, manner: Manner) -> Response<Body> {
-    if manner.stream { streamed(exchange, &call, manner).await } else { whole(exchange, &call).await }
+    if manner.stream { streamed(exchange, &call, manner).await } else { whole(exchange, &call, &manner).await }
 }
 
 /// A stream: once its first piece is here, or its headers were held back for long enough.
@@ -104,43 +107,50 @@ async fn streamed(mut exchange: Exchange, call: &Call, manner: Manner) -> Respon
 }
 
 /// A reply in one piece.
-async fn whole(mut exchange: Exchange, call: &Call) -> Response<Body> {
-    let (mut frames, mut answer) = (Vec::<Frame>::new(), Answer::default());
+async fn whole(mut exchange: Exchange, call: &Call, manner: &Manner) -> Response<Body> {
+    let (mut frames, mut deltas) = (Vec::<Frame>::new(), Vec::<Delta>::new());
     while let Some(Event { kind, .. }) = exchange.event().await {
         match kind {
             EventKind::Deltas(read) | EventKind::Held(read) => {
-                let Read { deltas, frames: more } = read;
-                // A body is passed on as it is; of a stream the pieces are put together.
-                if !more.iter().any(|frame| frame.kind == FrameKind::Body) {
-                    for delta in &deltas {
-                        answer.add(delta);
-                    }
-                }
-                frames.extend(more);
+                deltas.extend(read.deltas);
+                frames.extend(read.frames);
             }
-            EventKind::Failed { .. } | EventKind::Again => (frames, answer) = Default::default(),
+            EventKind::Failed { .. } | EventKind::Again => (frames, deltas) = Default::default(),
             EventKind::Finished(outcome) if outcome.result.is_err() => return failed(&mut exchange, &outcome),
             EventKind::Finished(_) => break,
             EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) => {}
         }
     }
     exchange.status = 200;
-    let body = match frames.first() {
-        Some(frame) if frame.kind == FrameKind::Body => Body::from(frame.raw.clone()),
+    let (kind, body) = match frames.first() {
+        Some(frame) if frame.kind == FrameKind::Body => (JSON, frame.raw.clone()),
         // Nobody knows how to put together what is no chat.
         Some(_) if call.chat().is_none() => {
-            let events = frames.iter().map(|frame| frame.raw.as_ref()).collect::<Vec<_>>().concat();
-            return with_body(StatusCode::OK, EVENT_STREAM, Body::from(events));
+            let events = frames.into_iter().map(stream::ended);
+            let mark = manner.ends_with_mark.then(ChunkWriter::done);
+            (EVENT_STREAM, events.chain(mark).flatten().collect())
         }
-        _ => {
-            let model = answer.model.clone().unwrap_or_default();
-            let id = format!("chatcmpl-{}", exchange.facts.request_id);
-            Body::from(openai_server::reply(&id, &model, super::stream::now(), &answer).to_string())
-        }
+        _ => (JSON, put_together(&exchange.facts.request_id, &deltas).into()),
     };
-    let mut reply = with_body(StatusCode::OK, JSON, body);
+    let mut reply = with_body(StatusCode::OK, kind, Body::from(body));
     served_by(&exchange, reply.headers_mut());
     reply
+}
+
+/// One object of what came as a stream.
+fn put_together(request_id: &str, deltas: &[Delta]) -> String {
+    let mut choices: Vec<(u16, Answer)> = Vec::new();
+    for Delta { choice, kind } in deltas {
+        let place = choices.iter().position(|(known, _)| known == choice).unwrap_or_else(|| {
+            choices.push((*choice, Answer::default()));
+            choices.len() - 1
+        });
+        // To itself each of them is the first.
+        choices[place].1.add(&Delta { choice: 0, kind: kind.clone() });
+    }
+    choices.sort_by_key(|(choice, _)| *choice);
+    let model = choices.iter().find_map(|(_, answer)| answer.model.clone()).unwrap_or_default();
+    openai_server::reply(&format!("chatcmpl-{request_id}"), &model, stream::now(), &choices).to_string()
 }
 
 fn failed(exchange: &mut Exchange, outcome: &LaneOutcome) -> Response<Body> {

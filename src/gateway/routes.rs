@@ -7,10 +7,10 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    extract::{Path, Request, State},
+    extract::{Path, Request, State, rejection::PathRejection},
     routing::{get, post},
 };
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_util::service::TowerToHyperService;
@@ -20,7 +20,7 @@ use super::{
     Current, Gateway, SLOWEST_CLIENT, admit,
     connection::Arrived,
     door,
-    error::{Refused, Why},
+    error::{Refused, Why, named},
     exchange::{Exchange, Facts},
     reply::{self, Body, Manner},
     status,
@@ -29,12 +29,17 @@ use crate::{
     chat::{Call, Service},
     config::{Client, normalised},
     plan::{self, Lane, PlanError},
-    protocol::openai_server::{self, Asked, Refusal},
+    protocol::{
+        error::shortened,
+        openai_server::{self, Asked, Refusal},
+    },
     route::OnCut,
 };
 
 /// The longest name of a model; whatever is longer is none.
 const LONGEST_NAME: usize = 512;
+/// A body that takes a while to read.
+const LARGE: usize = 256 * 1024;
 
 const COMPLETIONS: &str = "/v1/completions";
 const CHAT: &str = "/v1/chat/completions";
@@ -111,17 +116,14 @@ async fn ask(
     gateway: &Arc<Gateway>,
     path: &'static str,
     request: Request,
-    parse: impl FnOnce(Bytes) -> Result<Asked, Refusal>,
+    parse: impl FnOnce(Bytes) -> Result<Asked, Refusal> + Send + 'static,
 ) -> Response<Body> {
     let mut facts = Facts::new(path);
-    let id = HeaderValue::try_from(&facts.request_id).expect("hexadecimal digits");
     let mut reply = match understand(gateway, &mut facts, request, parse).await {
         Ok((exchange, call, manner)) => reply::answer(exchange, call, manner).await,
-        Err(refused) => gateway.refuse(&facts, &refused),
+        Err(refused) => return gateway.refuse(&facts, &refused),
     };
-    for name in ["x-mmchat-request-id", "x-request-id"] {
-        reply.headers_mut().insert(name, id.clone());
-    }
+    named(&mut reply, &facts.request_id);
     reply
 }
 
@@ -130,7 +132,7 @@ async fn understand(
     gateway: &Arc<Gateway>,
     facts: &mut Facts,
     request: Request,
-    parse: impl FnOnce(Bytes) -> Result<Asked, Refusal>,
+    parse: impl FnOnce(Bytes) -> Result<Asked, Refusal> + Send + 'static,
 ) -> Result<(Exchange, Arc<Call>, Manner), Refused> {
     if gateway.is_stopping() {
         return Err(Refused::new(Why::Draining));
@@ -139,14 +141,16 @@ async fn understand(
     let (parts, body) = request.into_parts();
     let client = admit::who(&current.keys, &parts.headers)?;
     facts.client = client.map(|client| client.name.clone());
+    // Before its body, so that limits hold for what reading that takes, too.
+    let ticket = gateway.clients.admit(client)?;
     let body = read(body, &parts.headers, current.config.serve.max_body).await?;
     facts.begun = Instant::now();
-    let asked = parse(body).map_err(|refusal| Refused::new(Why::Body(refusal)))?;
+    let asked = parsed(body, parse).await?;
+    facts.asked = Some(shortened(&asked.model));
     let call = Arc::new(asked.call);
     let lane = lane(&current, client, &asked.model, &call, &parts.headers)?;
     facts.asked = Some(lane.name.clone());
     facts.stream = call.streams();
-    let ticket = gateway.clients.admit(client)?;
     let hold = current.config.route(&lane.name).and_then(|route| route.hold).unwrap_or(current.config.serve.hold);
     let ends_with_mark = match &*call {
         Call::Chat(_) => true,
@@ -154,6 +158,20 @@ async fn understand(
     };
     let manner = Manner { stream: call.streams(), include_usage: asked.include_usage, ends_with_mark, hold };
     Ok((Exchange::begin(gateway, current, facts.clone(), lane, ticket), call, manner))
+}
+
+/// Reads what is asked; what takes long to read is not read where others wait for their answers.
+async fn parsed(
+    body: Bytes,
+    parse: impl FnOnce(Bytes) -> Result<Asked, Refusal> + Send + 'static,
+) -> Result<Asked, Refused> {
+    let parsed = if body.len() > LARGE {
+        let reading = tokio::task::spawn_blocking(move || parse(body));
+        reading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    } else {
+        parse(body)
+    };
+    parsed.map_err(|refusal| Refused::new(Why::Body(refusal)))
 }
 
 /// The lane that answers `call` under `name`.
@@ -168,12 +186,19 @@ fn lane(
         let hint = "names are shorter".to_owned();
         return Err(Refused::new(Why::UnknownModel { name: name.to_owned(), hint }));
     }
-    if !admit::may_use(client, &normalised(name)) {
-        let (client, model) = (client.map(|client| client.name.clone()).unwrap_or_default(), name.to_owned());
-        return Err(Refused::new(Why::NotAllowed { name: client, model }));
-    }
     let lane =
         plan::lane(&current.config, Some(name), call, OnCut::Error).map_err(|error| unknown_model(name, &error))?;
+    if let Some(client) = client {
+        let (who, model) = (client.name.clone(), name.to_owned());
+        if !admit::may_use(Some(client), &lane.name) {
+            return Err(Refused::new(Why::NotAllowed { name: who, model }));
+        }
+        // A name without an entry would be a way around the limit.
+        let known = lane.route.is_some() || current.config.model(&lane.name).is_some();
+        if !client.spend.is_empty() && !known && lane.candidates.iter().any(|target| target.price.is_none()) {
+            return Err(Refused::new(Why::NoPrice { name: who, model }));
+        }
+    }
     let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let buffer =
         !call.streams() || lane.on_cut == OnCut::Buffer || header("x-mmchat-buffer").is_some_and(|value| value == "1");
@@ -208,20 +233,28 @@ async fn read(body: Body, headers: &HeaderMap, most: usize) -> Result<Bytes, Ref
         return Err(Refused::new(Why::TooLarge(most)));
     }
     let mut body = Limited::new(body, most);
-    let mut pieces: Vec<Bytes> = Vec::new();
+    let mut whole = BytesMut::new();
     loop {
         let frame = timeout(SLOWEST_CLIENT, body.frame()).await.map_err(|_| Refused::new(Why::Slow))?;
         match frame {
-            None => break,
-            Some(Ok(frame)) => pieces.extend(frame.into_data()),
+            None => return Ok(whole.freeze()),
+            // Put together as they come: many small ones would take many times their room.
+            Some(Ok(frame)) => whole.extend_from_slice(&frame.into_data().unwrap_or_default()),
             Some(Err(error)) if error.is::<LengthLimitError>() => return Err(Refused::new(Why::TooLarge(most))),
             Some(Err(_)) => return Err(Refused::new(Why::Broken)),
         }
     }
-    Ok(match pieces.len() {
-        1 => pieces.remove(0),
-        _ => pieces.concat().into(),
-    })
+}
+
+/// As [`known`], for what only those may read that may see everything.
+fn trusted(gateway: &Gateway, path: &'static str, headers: &HeaderMap) -> Result<Arc<Current>, Response<Body>> {
+    match known(gateway, path, headers)? {
+        (_, Some(client)) if !client.metrics => {
+            let facts = Facts { client: Some(client.name.clone()), ..Facts::new(path) };
+            Err(gateway.refuse(&facts, &Refused::new(Why::NoFigures { name: client.name })))
+        }
+        (current, _) => Ok(current),
+    }
 }
 
 /// Who asks, for what is not asked of a model.
@@ -245,11 +278,17 @@ async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Resp
     }
 }
 
-async fn model(State(gateway): State<Arc<Gateway>>, Path(id): Path<String>, headers: HeaderMap) -> Response<Body> {
+async fn model(
+    State(gateway): State<Arc<Gateway>>,
+    id: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Response<Body> {
     let (current, client) = match known(&gateway, MODELS, &headers) {
         Ok(known) => known,
         Err(refused) => return refused,
     };
+    // What is no text is no name either.
+    let id = id.map(|Path(id)| normalised(&id)).unwrap_or_default();
     let found = (id.len() <= LONGEST_NAME && admit::may_use(client.as_ref(), &id))
         .then(|| status::model(&current.config, &id))
         .flatten();
@@ -265,8 +304,8 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response<Body> {
 }
 
 async fn metrics(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
-    match known(&gateway, "/metrics", &headers) {
-        Ok((current, _)) => {
+    match trusted(&gateway, "/metrics", &headers) {
+        Ok(current) => {
             let text = gateway.metrics.text(&current.config, &gateway.outside);
             let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
             reply::with_body(StatusCode::OK, kind, Body::from(text))
@@ -276,8 +315,8 @@ async fn metrics(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Res
 }
 
 async fn state(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
-    match known(&gateway, "/status", &headers) {
-        Ok((current, _)) => reply::json(StatusCode::OK, &status::state(&gateway, &current)),
+    match trusted(&gateway, "/status", &headers) {
+        Ok(current) => reply::json(StatusCode::OK, &status::state(&gateway, &current)),
         Err(refused) => refused,
     }
 }
@@ -296,7 +335,7 @@ impl Gateway {
     /// Refuses a request, and notes it.
     fn refuse(&self, facts: &Facts, refused: &Refused) -> Response<Body> {
         let reply = refused.reply(&facts.request_id);
-        self.metrics.refused(facts, refused.code());
+        self.metrics.refused(facts, &self.current().config, refused.code());
         self.outside.log.refused(facts, reply.status().as_u16(), refused.code());
         reply
     }

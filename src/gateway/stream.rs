@@ -183,7 +183,7 @@ impl EventStream {
 }
 
 /// A frame as an event, with the blank line that ends it: the last one of a stream may have come without.
-fn ended(frame: Frame) -> Bytes {
+pub(super) fn ended(frame: Frame) -> Bytes {
     let raw = frame.raw;
     if frame.kind != FrameKind::Event {
         // Line breaks of JSON mean nothing, and would end the event's line.

@@ -606,3 +606,115 @@ async fn a_web_page_does_not_reach_it_unless_it_is_named() {
     let rebound = Request::get("/v1/models").header("host", "evil.example").body(Body::empty()).expect("a request");
     assert_eq!(world.gateway.ask(rebound).await.status(), StatusCode::FORBIDDEN);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_others_can_reach_is_never_left_without_keys() {
+    let world = World::new(KEYS, []).await;
+    world.gateway.reach.get_or_init(|| "0.0.0.0".parse().expect("an address"));
+    let keyless = config::resolve(CONFIG, Path::new("c.toml")).expect("good");
+    assert!(matches!(world.gateway.reload(keyless).await, Err(ServeError::Open { .. })));
+    assert_eq!(world.get("/v1/models").await.0, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_filter_withheld_is_not_told_before_another_one_answers() {
+    let withheld = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"content_filter\"}]}\n\n";
+    let more = "[routes.on]\nmodels = [\"one\", \"two\"]\non_filter = \"next\"\n";
+    let world = World::new(more, [pieces(&[ROLE, withheld, DONE]), pieces(&[ROLE, HELLO, STOP, DONE])]).await;
+    let reply = world.chat("on", true).await;
+    assert_eq!(reply.headers()["x-mmchat-model"], "two");
+    assert_eq!(text(reply).await, [ROLE, HELLO, STOP, DONE].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_several_choices_one_that_breaks_off_spoils_the_answer() {
+    let second = "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"half\"}}]}\n\n";
+    let world = World::new("", [pieces(&[HELLO, second, STOP])]).await;
+    let got = text(world.chat("one", true).await).await;
+    assert!(got.contains("\"error\"") && !got.contains("[DONE]"), "{got}");
+    let both = "data: {\"choices\":[{\"index\":1,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    let world = World::new("", [pieces(&[HELLO, second, STOP, both, DONE])]).await;
+    let whole = json_of(world.chat("one", false).await).await;
+    let contents: Vec<_> =
+        whole["choices"].as_array().expect("a list").iter().map(|choice| &choice["message"]["content"]).collect();
+    assert_eq!(contents, ["Hello", "half"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_name_leads_around_a_limit_and_none_of_a_clients_becomes_a_label() {
+    let world = World::new(KEYS, [pieces(&[HELLO, STOP, USAGE, DONE])]).await;
+    let ask = async |model: &str| {
+        let headers = [("authorization", "Bearer sk-of-the-rich")];
+        let reply = world.post("/v1/chat/completions", &headers, chat(model, true)).await;
+        (reply.status().as_u16(), text(reply).await)
+    };
+    let (status, body) = ask("a/of-no-known-price").await;
+    assert!(status == 403 && body.contains("no price"), "{body}");
+    // The same model by another name costs the same.
+    assert_eq!(ask("a/upstream-one").await.0, 200);
+    assert_eq!(ask("a/made-up-too").await.0, 429);
+    let figures = Request::get("/metrics").header("host", "localhost").header("x-api-key", "sk-of-the-rich");
+    let metrics = text(world.gateway.ask(figures.body(Body::empty()).expect("a request")).await).await;
+    assert!(!metrics.contains("made-up") && !metrics.contains("of-no-known"), "{metrics}");
+    // One that may use some models does not read how all of them stand.
+    let figures = Request::get("/status").header("host", "localhost").header("x-api-key", "sk-of-the-team");
+    let refused = world.gateway.ask(figures.body(Body::empty()).expect("a request")).await;
+    assert_eq!(refused.status(), StatusCode::FORBIDDEN);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_does_not_come_is_not_waited_for_without_end() {
+    let world = World::new("", []).await;
+    let stuck = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+    let request = Request::post("/v1/chat/completions").header("host", "localhost").body(stuck).expect("a request");
+    let reply = world.gateway.ask(request).await;
+    assert_eq!(
+        (reply.status(), &reply.headers()["connection"]),
+        (StatusCode::REQUEST_TIMEOUT, &"close".parse().expect("a value"))
+    );
+    let large = chat("one", false).replace("a secret question", &"x".repeat(300 * 1024));
+    let world =
+        World::new("", [whole("{\"choices\":[{\"message\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}")]).await;
+    assert_eq!(world.post("/v1/chat/completions", &[], large).await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_services_say_of_our_key_stays_here() {
+    let world = World::new(
+        "",
+        [Reply::Status(401, vec![], "{\"error\":{\"message\":\"Incorrect API key provided: sk-proj-****abcd\"}}")],
+    )
+    .await;
+    let body = json_of(world.chat("one", false).await).await;
+    assert!(
+        !body.to_string().contains("abcd")
+            && body["error"]["message"].as_str().is_some_and(|text| text.contains("refused")),
+        "{body}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_session_keeps_to_one_model_and_a_slow_one_is_asked_beside_another() {
+    let more = "[routes.kept]\nmodels = [\"one\", \"two\"]\nsticky = true\n[routes.hedged]\nmodels = [\"one\", \"two\"]\nhedge_after = \"1s\"\n";
+    let world = World::new(more, (0..6).map(|_| pieces(&[HELLO, STOP, DONE]))).await;
+    for session in ["first", "second", "third"] {
+        let served = async || {
+            let reply = world.post("/v1/chat/completions", &[("x-mmchat-session", session)], chat("kept", true)).await;
+            let model = reply.headers()["x-mmchat-model"].clone();
+            text(reply).await;
+            model
+        };
+        assert_eq!(served().await, served().await);
+    }
+    let world = World::new(more, [Reply::Silence, pieces(&[HELLO, STOP, DONE])]).await;
+    let reply = world.chat("hedged", true).await;
+    assert_eq!(
+        (&reply.headers()["x-mmchat-model"], &reply.headers()["x-mmchat-attempts"]),
+        (&"two".parse().expect("a value"), &"2".parse().expect("a value"))
+    );
+    let overhead: u64 = reply.headers()["x-mmchat-overhead-us"].to_str().expect("text").parse().expect("a number");
+    assert!(overhead < 1_000_000, "waiting for the first one is no time of ours: {overhead}");
+    text(reply).await;
+    assert_eq!(world.line()["attempts"].as_array().map(Vec::len), Some(2));
+    assert!(world.line()["notices"][0].as_str().is_some_and(|text| text.contains("asked as well")));
+}

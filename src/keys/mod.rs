@@ -119,6 +119,12 @@ impl KeyRing {
         cell.get_or_init(|| self.read(source)).await.clone()
     }
 
+    /// One that has looked nothing up yet.
+    #[must_use]
+    pub fn fresh(&self) -> Self {
+        Self::new(self.environment.clone())
+    }
+
     /// Forgets every key, so that each is looked up anew.
     pub fn forget(&self) {
         self.cells.lock().expect("no code panics while it holds this lock").clear();

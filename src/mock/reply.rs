@@ -151,14 +151,14 @@ impl Answering {
         };
         match self.script.fault {
             Some(Fault::Cut | Fault::CutClean | Fault::CutForged | Fault::CutError | Fault::Garbled) => {
-                let body = openai_server::reply(ID, &self.model, now(), &answer).to_string();
+                let body = openai_server::reply(ID, &self.model, now(), &[(0, answer)]).to_string();
                 let half = body.char_indices().nth(body.chars().count() / 2).map_or(0, |(at, _)| at);
                 return response(StatusCode::OK, "application/json", Body::from(body[..half].to_owned()));
             }
             Some(Fault::DoneOnly) => answer.finish = None,
             _ => {}
         }
-        json(StatusCode::OK, &openai_server::reply(ID, &self.model, now(), &answer))
+        json(StatusCode::OK, &openai_server::reply(ID, &self.model, now(), &[(0, answer)]))
     }
 
     /// The events, each at its time. Without a speed limit they are joined into pieces of many events, as a fast

@@ -35,6 +35,11 @@ impl RawObject {
         Ok(())
     }
 
+    /// The names of its fields.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(key, _)| key.as_str())
+    }
+
     pub(super) fn rename(&mut self, from: &str, to: &str) {
         for (key, _) in &mut self.0 {
             if key == from {

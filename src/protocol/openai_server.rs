@@ -11,8 +11,8 @@ use super::{
     openai_chat,
 };
 use crate::chat::{
-    Call, ChatRequest, DeltaKind, ErrorClass, FinishReason, Image, LIMITS, Message, OpaqueRequest, Original, Params,
-    Part, Role, Service, ToolCall, Usage,
+    Answer, Call, ChatRequest, DeltaKind, ErrorClass, FinishReason, Image, LIMITS, Message, OpaqueRequest, Original,
+    Params, Part, Role, Service, ToolCall, Usage,
 };
 
 /// A request that was read.
@@ -262,25 +262,31 @@ impl ChunkWriter {
     }
 }
 
-/// A whole reply in one object.
+/// A whole reply in one object, with the answer of each choice.
 #[must_use]
-pub fn reply(id: &str, model: &str, created: i64, answer: &crate::chat::Answer) -> Value {
-    let mut message = json!({"role": "assistant", "content": answer.text});
-    if !answer.reasoning.is_empty() {
-        message["reasoning_content"] = answer.reasoning.as_str().into();
-    }
-    if !answer.tool_calls.is_empty() {
-        message["tool_calls"] = answer.tool_calls.iter().map(tool_call).collect();
-    }
-    let finish = answer.finish.as_ref().map(FinishReason::as_str);
+pub fn reply(id: &str, model: &str, created: i64, choices: &[(u16, Answer)]) -> Value {
+    let written = choices.iter().map(|(index, answer)| {
+        let mut message = json!({"role": "assistant", "content": answer.text});
+        if !answer.refusal.is_empty() {
+            message["refusal"] = answer.refusal.as_str().into();
+        }
+        if !answer.reasoning.is_empty() {
+            message["reasoning_content"] = answer.reasoning.as_str().into();
+        }
+        if !answer.tool_calls.is_empty() {
+            message["tool_calls"] = answer.tool_calls.iter().map(tool_call).collect();
+        }
+        let finish = answer.finish.as_ref().map(FinishReason::as_str);
+        json!({"index": index, "message": message, "finish_reason": finish})
+    });
     let mut reply = json!({
         "id": id,
         "object": "chat.completion",
         "created": created,
         "model": model,
-        "choices": [{"index": 0, "message": message, "finish_reason": finish}],
+        "choices": written.collect::<Vec<_>>(),
     });
-    if let Some(usage) = &answer.usage {
+    if let Some(usage) = choices.iter().find_map(|(_, answer)| answer.usage.as_ref()) {
         reply["usage"] = usage_json(usage);
     }
     reply
@@ -337,7 +343,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        chat::{Answer, Delta},
+        chat::Delta,
         protocol::{Ending, Protocol, ResponseHead, StreamEnd, openai_chat::OpenAiChat, reply::ReplyReader},
         target::DecodeOptions,
     };
@@ -377,7 +383,7 @@ mod tests {
         assert_eq!(ending, Ending::Finished(FinishReason::Length));
         assert_eq!((streamed.text.as_str(), streamed.reasoning.as_str()), ("a\"b\n", "hm"));
         assert_eq!((streamed.usage, streamed.tool_calls.len()), (Some(usage), 1));
-        let (whole, _) = read(reply("id", "m", 0, &streamed).to_string().as_bytes());
+        let (whole, _) = read(reply("id", "m", 0, &[(0, streamed.clone())]).to_string().as_bytes());
         assert_eq!((whole.text, whole.reasoning, whole.usage), (streamed.text, streamed.reasoning, streamed.usage));
     }
 

@@ -72,6 +72,7 @@ impl Lines {
     }
 }
 
+#[expect(clippy::disallowed_methods, reason = "while it sleeps, nobody who hands a line over has to wake it")]
 fn write(mut out: impl Write, lines: &Receiver<String>, lost: &AtomicU64) {
     while let Ok(first) = lines.recv() {
         std::thread::sleep(GATHERED);

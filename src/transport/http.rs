@@ -10,7 +10,6 @@ use std::{
     pin::{Pin, pin},
     sync::{Arc, Mutex, OnceLock},
     task::Poll,
-    thread::ThreadId,
     time::Duration,
 };
 
@@ -19,21 +18,23 @@ use futures_util::{Stream, StreamExt, future::BoxFuture, stream::poll_fn};
 use http::StatusCode;
 use http_body::{Body as _, Frame};
 use rustls_platform_verifier::BuilderVerifierExt;
-use tokio::{sync::mpsc, task::JoinSet};
+use tokio::{runtime, sync::mpsc, task::JoinSet};
 
 use super::{ByteStream, Transport, TransportError, TransportErrorKind, inflate::Inflater};
 use crate::{endpoint::ConnectOptions, secret::masked_url};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MOST_REDIRECTS: usize = 3;
+/// More than any config has, on as many event loops as any machine.
+const MOST_CLIENTS: usize = 4096;
 /// The most that is handed on in one piece.
 const MOST_AT_ONCE: usize = 64 * 1024;
 
 /// The transport of real life.
 #[derive(Debug, Default)]
 pub struct HttpTransport {
-    /// Each thread has its own: a connection is read by the event loop it was made on.
-    clients: Mutex<Vec<(ThreadId, ConnectOptions, reqwest::Client)>>,
+    /// Each event loop has its own: a connection is read by the one it was made on.
+    clients: Mutex<Vec<(runtime::Id, ConnectOptions, reqwest::Client)>>,
     /// The system's certificates, loaded when the first encrypted connection is made.
     tls: OnceLock<rustls::ClientConfig>,
 }
@@ -47,12 +48,16 @@ impl HttpTransport {
 
     fn client(&self, via: &ConnectOptions) -> Result<reqwest::Client, TransportError> {
         let mut clients = self.clients.lock().expect("no code panics while it holds this lock");
-        let thread = std::thread::current().id();
-        if let Some((.., client)) = clients.iter().find(|(its, options, _)| *its == thread && options == via) {
+        let event_loop = runtime::Handle::current().id();
+        if let Some((.., client)) = clients.iter().find(|(its, options, _)| *its == event_loop && options == via) {
             return Ok(client.clone());
         }
         let client = self.build(via)?;
-        clients.push((thread, via.clone(), client.clone()));
+        // The oldest are of configs that are gone.
+        if clients.len() >= MOST_CLIENTS {
+            clients.remove(0);
+        }
+        clients.push((event_loop, via.clone(), client.clone()));
         Ok(client)
     }
 

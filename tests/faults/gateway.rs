@@ -68,7 +68,7 @@ where
         let whole = value["choices"][0]["finish_reason"].is_string();
         return Seen { status, text, whole, error: code(&value) };
     }
-    let (mut text, mut finished, mut done, mut error) = (String::new(), false, false, None);
+    let (mut text, mut finished, mut done, mut error, mut roles) = (String::new(), false, false, None, 0);
     for event in body.split("\n\n").filter_map(|event| event.strip_prefix("data: ")) {
         if event == "[DONE]" {
             done = true;
@@ -76,9 +76,13 @@ where
         }
         let value: Value = serde_json::from_str(event).unwrap_or_else(|error| panic!("{error}: {event}"));
         text.push_str(value["choices"][0]["delta"]["content"].as_str().unwrap_or_default());
-        finished |= value["choices"][0]["finish_reason"].is_string();
+        let ends = value["choices"][0]["finish_reason"].is_string();
+        assert!(!(ends && finished), "two ends: {body}");
+        finished |= ends;
+        roles += usize::from(value["choices"][0]["delta"]["role"].is_string());
         error = error.or(code(&value));
     }
+    assert!(roles <= 1, "two answers: {body}");
     assert!(!(done && error.is_some()), "an end mark behind an error: {body}");
     Seen { status, text, whole: done && finished, error }
 }

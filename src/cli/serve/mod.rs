@@ -23,7 +23,7 @@ use crate::{
         files::as_many_as_allowed,
         log::Lines,
         output::{Streams, say},
-        signals::{Wish, Wishes},
+        signals::{Wish, Wishes, in_time},
     },
 };
 use reload::Source;
@@ -67,7 +67,7 @@ pub(super) fn run(args: &ServeArgs, context: &Context) -> Result<Exit, CliError>
     if config.models.is_empty() && config.routes.is_empty() && config.endpoints.is_empty() {
         return Err(CliError::usage("there is nothing to serve", "add an endpoint first: mmchat init"));
     }
-    let source = Source::new(context.environment.clone(), layers, args.listen.clone());
+    let source = Source::new(context.environment.clone(), layers, args.listen.clone(), config.path.is_some());
     let most = (as_many_as_allowed().saturating_sub(OTHER_FILES) / FILES_A_CLIENT).clamp(1, MOST_CONNECTIONS);
     let runtime = context.runtime()?;
     let served = runtime.block_on(async {
@@ -135,14 +135,17 @@ async fn serve(context: &Context, config: Config, source: Source, most: usize) -
         events.event("stopping", "requests under way may end; a second signal ends them");
     });
     let left = tokio::select! {
-        left = serving => left,
+        // A signal is heard by both: whoever waits for a second one must see it before the first one has its effect.
+        biased;
         () = second(&gateway) => 0,
+        left = serving => left,
         () = remembering(&engine, &events) => 0,
     };
     if left > 0 {
         events.event("cut-off", &format!("{left} connection(s) had not ended in time"));
     }
-    gateway.close();
+    // A disk that takes nothing does not keep a server from ending.
+    in_time(move || gateway.close());
     remember(&engine, &events);
     events.event("stopped", "");
     lines.close();

@@ -28,13 +28,16 @@ pub(super) struct Source {
     layers: Layers,
     /// Where to listen, whatever the file says.
     listen: Option<String>,
+    /// There was a file to begin with.
+    from_file: bool,
     /// It was started at a terminal.
     at_terminal: bool,
 }
 
 impl Source {
-    pub(super) fn new(environment: Environment, layers: Layers, listen: Option<String>) -> Self {
-        Self { environment, layers, listen, at_terminal: stdin().is_terminal() }
+    /// `from_file`: the config that is served first was read from it.
+    pub(super) fn new(environment: Environment, layers: Layers, listen: Option<String>, from_file: bool) -> Self {
+        Self { environment, layers, listen, from_file, at_terminal: stdin().is_terminal() }
     }
 
     /// Keeps the gateway as the config is, until the system wants it to stop.
@@ -55,7 +58,11 @@ impl Source {
             let text = self.text();
             // Whatever else is in its folder may have changed.
             if asked || text != known {
-                self.reload(gateway, log).await;
+                // A key may take its time to be looked up.
+                tokio::select! {
+                    () = self.reload(gateway, log) => {}
+                    () = stopped(wishes) => return,
+                }
                 known = text;
             }
         }
@@ -89,6 +96,11 @@ impl Source {
     fn load(&self) -> Result<Config, ConfigError> {
         let mut config = match Context::read(&self.layers)? {
             Some((path, text)) => config::resolve(&text, &path)?,
+            // Without its file a server would have no keys, and let everybody in.
+            None if self.from_file => {
+                let path = self.layers.config.value.clone().unwrap_or_default();
+                return Err(ConfigError::Read { path, reason: "it is not there any more".into() });
+            }
             None => config::from_environment(&self.environment)?,
         };
         if let Some(listen) = &self.listen {
@@ -106,13 +118,18 @@ impl Source {
         let path = self.layers.config.value.as_ref()?;
         match Watch::begin(path) {
             Ok(watch) => Some(watch),
-            Err(_) if !path.exists() => None,
+            Err(_) if !self.from_file && !path.exists() => None,
             Err(why) => {
                 log.event("warning", &format!("{} cannot be watched: {why}; SIGHUP reads it again", path.display()));
                 None
             }
         }
     }
+}
+
+/// Resolves when the system wants the server to stop.
+async fn stopped(wishes: &mut Wishes) {
+    while wishes.next().await != Wish::Stop {}
 }
 
 async fn changed(watch: &mut Option<Watch>) {

@@ -21,7 +21,7 @@ impl Resolver {
             hold: entry.hold.map_or(usual.hold, |time| time.0),
             drain: entry.drain.map_or(usual.drain, |time| time.0),
             max_body: most.map_or(usual.max_body, |most| (most as usize).saturating_mul(MEGABYTE)),
-            hosts: entry.hosts.iter().map(|host| host.value.to_ascii_lowercase()).collect(),
+            hosts: entry.hosts.iter().map(|host| self.host(host)).collect(),
             cors: entry.cors.iter().filter_map(|origin| self.origin(origin)).collect(),
             tls: self.tls(entry),
             clients: entry.keys.0.iter().filter_map(|(name, entry)| self.client(name, entry)).collect(),
@@ -37,6 +37,16 @@ impl Resolver {
                 Some(format!("write it like \"127.0.0.1:{0}\", \"[::1]:{0}\" or \"0.0.0.0:{0}\"", Serve::PORT));
         }
         listen.value.clone()
+    }
+
+    /// A name as it stands in an address, without a port.
+    fn host(&mut self, host: &At<String>) -> String {
+        let name = host.value.to_ascii_lowercase();
+        if name.is_empty() || name.contains([':', '/', '[', ' ']) {
+            self.problem(format!("`{}` is no name of a host", host.value), &host.span).help =
+                Some("write the name alone, without a port: \"models.local\"".into());
+        }
+        name
     }
 
     fn origin(&mut self, origin: &At<String>) -> Option<String> {
@@ -71,6 +81,7 @@ impl Resolver {
         let models = models.map(|models| models.iter().map(|model| self.askable(model, &by)).collect());
         Some(Client {
             name: normalised(&name.value),
+            metrics: entry.metrics.unwrap_or(entry.models.is_none()),
             models,
             rpm: self.at_least_one("rpm", entry.rpm.as_ref()),
             max_concurrency: self.at_least_one("max_concurrency", entry.max_concurrency.as_ref()),

@@ -21,7 +21,7 @@ use crate::{
     keys::KeyRing,
     protocol::ApiError,
     route::health::{Blame, ByPlace, HealthError, HealthSnapshot, HealthStore, KeyHash, PlaceId, Places, Standing},
-    target::Target,
+    target::{Target, TargetId},
 };
 
 mod probe;
@@ -68,6 +68,8 @@ struct Known {
     busy: ByPlace<usize>,
     /// The places of targets, by where those are in memory: a key's file is not read for every request.
     placed: HashMap<usize, (Arc<Target>, Places)>,
+    /// How often each began to be left alone.
+    openings: HashMap<TargetId, u64>,
     /// The salt that the keys of `placed` are hashed with.
     salted: String,
 }
@@ -214,6 +216,11 @@ impl Health {
         })
     }
 
+    /// How often `target` began to be left alone.
+    pub(super) fn openings(&self, target: &TargetId) -> u64 {
+        self.with(|known| known.openings.get(target).copied().unwrap_or_default())
+    }
+
     /// How each key of a candidate stands.
     pub(super) fn standing_of_keys(&self, places: &Places) -> Vec<Standing> {
         let now = self.now();
@@ -244,10 +251,18 @@ impl Health {
         let kept = !self.words.is_zero() || error.class == ErrorClass::Connect;
         let wordless = (!kept).then(|| ApiError { message: String::new(), ..error.clone() });
         let error = wordless.as_ref().unwrap_or(error);
+        let aside = |health: &Self| {
+            let places = health.places(std::slice::from_ref(&sent.target), keys);
+            matches!(health.standing(&places[0]), Standing::Aside(..))
+        };
+        let before = aside(self);
         self.change(keys, |snapshot| {
             let blame = blame(snapshot, sent, keys);
             snapshot.failed(&blame, error, now, chance);
         });
+        if !before && aside(self) {
+            self.with(|known| *known.openings.entry(sent.target.id.clone()).or_default() += 1);
+        }
     }
 
     /// An answer began.

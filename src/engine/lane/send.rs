@@ -246,6 +246,11 @@ impl Run {
         let Opened { mut attempt, first, finished, head: _, _place, _busy } = opened;
         let target = Arc::clone(&request.candidate.target);
         let sent = attempt.sent();
+        // What is for the next candidate to answer is not told at all.
+        let spoke = first.iter().any(|delta| delta.kind.is_answer());
+        if !spoke && finished.as_ref().is_some_and(|finished| self.is_refused(finished)) {
+            return Err(withheld());
+        }
         if !first.is_empty() {
             self.hand_out(first, sent).await;
         }
@@ -259,7 +264,7 @@ impl Run {
             self.read(&mut attempt).await?
         };
         if self.is_refused(&finished) {
-            return Err(ApiError::new(ErrorClass::Filter, "a content filter withheld the answer"));
+            return Err(withheld());
         }
         if finished.reason.is_none() {
             self.tell(Notice::NoReason(target.id.clone())).await;
@@ -351,6 +356,10 @@ async fn open(
         }
     };
     Ok(Opened { attempt, first, finished, head, _place: place, _busy: busy })
+}
+
+fn withheld() -> ApiError {
+    ApiError::new(ErrorClass::Filter, "a content filter withheld the answer")
 }
 
 fn not_ready() -> ApiError {

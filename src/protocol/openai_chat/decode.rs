@@ -328,12 +328,14 @@ impl Decoder for ChatDecoder {
                 out.push(Delta { choice: choice.index, kind: DeltaKind::Finish(reason.clone()) });
             }
         }
-        let first = self.choices.iter().find(|choice| choice.index == 0).or(self.choices.first());
-        if let Some(reason) = first.and_then(|choice| choice.finish.clone()) {
-            return Ok(Ending::Finished(reason));
-        }
         // One-API and new-api write `[DONE]` themselves when their upstream breaks off.
         let forged = self.server == ServerKind::OneApi && !self.whole_body;
+        let first = self.choices.iter().find(|choice| choice.index == 0).or(self.choices.first());
+        // Of several choices the first may have ended while another one broke off.
+        let all = self.ended_softly() || self.done && !forged;
+        if let Some(reason) = first.filter(|_| all).and_then(|choice| choice.finish.clone()) {
+            return Ok(Ending::Finished(reason));
+        }
         Ok(match self.came {
             Came::Nothing if self.broken_body => Ending::Cut,
             Came::Nothing => Ending::Empty,

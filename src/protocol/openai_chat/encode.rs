@@ -179,7 +179,11 @@ fn part(part: &Part) -> Value {
 /// What to change after a refusal: once `max_tokens` under its newer name, else without the field that was named.
 /// Only fields that were really sent are left out; `model` and `messages` never.
 pub(super) fn adjustment(error: &ApiError, target: &Target, chat: &ChatRequest) -> Option<Adjustment> {
-    let sent = body(target, chat).ok().and_then(|body| RawObject::parse(&body).ok())?;
+    let mut sent = body(target, chat).ok().and_then(|body| RawObject::parse(&body).ok())?;
+    // What a program sent is its own affair, refusals too: only what was added to it can be taken back.
+    if let Some(theirs) = chat.original.as_ref().and_then(|original| RawObject::parse(&original.body).ok()) {
+        theirs.names().for_each(|name| sent.remove(name));
+    }
     let Some(refused) = refused_parameters(error) else {
         return smaller_limit(error, target, chat, &sent).map(Adjustment::Limit);
     };
@@ -297,6 +301,18 @@ mod tests {
         let encoded = super::body(&target("a"), &chat).expect("encodes");
         let want = String::from_utf8_lossy(body).replace("\"route\"", "\"a-upstream\"");
         assert_eq!(String::from_utf8_lossy(&encoded), want);
+    }
+
+    #[test]
+    fn what_a_client_sent_is_not_taken_back_for_it() {
+        let body = br#"{"model":"m","messages":[],"tools":[{"type":"function"}],"max_tokens":5}"#;
+        let original = Some(Original { protocol: ID, body: Bytes::from_static(body) });
+        let chat = ChatRequest { stream: true, original, ..ChatRequest::default() };
+        let refused = |message: &str| adjustment(&ApiError::new(ErrorClass::Request, message), &target("a"), &chat);
+        assert_eq!(refused("Unknown parameter: 'tools[0].function.foo'."), None);
+        assert_eq!(refused("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."), None);
+        let ours = Some(Adjustment::Omit("stream_options".into()));
+        assert_eq!(refused("Unknown parameter: 'stream_options'."), ours);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Writing calls: their rows, their attempts, the hours' sums and what was said, in one transaction.
 
-use std::time::Duration;
+use std::{borrow::Borrow, time::Duration};
 
 use rusqlite::{Transaction, TransactionBehavior, params};
 
@@ -28,11 +28,11 @@ impl Database {
     }
 
     /// Writes many calls in one transaction, as fast as it goes.
-    pub fn insert_all(&mut self, calls: impl Iterator<Item = CallRecord>) -> Result<(), RecordError> {
+    pub fn insert_all(&mut self, calls: impl Iterator<Item = impl Borrow<CallRecord>>) -> Result<(), RecordError> {
         self.writing(|transaction| {
             let mut hours = Hours::default();
             for call in calls {
-                write(transaction, &call, &RunPlace::default(), &mut hours)?;
+                write(transaction, call.borrow(), &RunPlace::default(), &mut hours)?;
             }
             hours.write(transaction)
         })

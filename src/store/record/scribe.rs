@@ -46,7 +46,14 @@ impl Scribe {
     pub fn new(place: PathBuf, trouble: impl Fn(&RecordError) + Send + 'static) -> std::io::Result<Self> {
         let (sender, calls) = sync_channel(WAITING);
         let lost = Arc::new(AtomicU64::new(0));
-        let work = Work { place: place.clone(), lost: Arc::clone(&lost), database: None, failed: None, trouble };
+        let work = Work {
+            place: place.clone(),
+            lost: Arc::clone(&lost),
+            database: None,
+            failed: None,
+            waiting: Vec::new(),
+            trouble,
+        };
         let thread = std::thread::Builder::new().name("record".into()).spawn(move || work.run(&calls))?;
         Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), lost, place })
     }
@@ -66,11 +73,10 @@ impl Scribe {
         self.lost.load(Ordering::Relaxed)
     }
 
-    /// What was spent today with the key of this name, by currency; nothing where the record cannot be read.
-    #[must_use]
-    pub fn spent_with(&self, client: &str, now: &Zoned) -> Vec<(String, f64)> {
-        let database = Database::open_existing(&self.place).ok().flatten();
-        database.and_then(|database| database.spent_with(client, now).ok()).unwrap_or_default()
+    /// What was spent today with the key of this name, by currency.
+    pub fn spent_with(&self, client: &str, now: &Zoned) -> Result<Vec<(String, f64)>, RecordError> {
+        let database = Database::open_existing(&self.place)?;
+        database.map_or(Ok(Vec::new()), |database| database.spent_with(client, now))
     }
 
     /// Writes what is still waiting, and takes no more.
@@ -89,19 +95,27 @@ struct Work<T> {
     database: Option<Database>,
     /// When it last could not be used.
     failed: Option<Instant>,
+    /// Calls that are still to be written.
+    waiting: Vec<CallRecord>,
     trouble: T,
 }
 
 impl<T: Fn(&RecordError)> Work<T> {
+    #[expect(clippy::disallowed_methods, reason = "while it sleeps, nobody who hands something over has to wake it")]
     fn run(mut self, calls: &Receiver<CallRecord>) {
         while let Ok(first) = calls.recv() {
-            let mut batch = vec![first];
+            self.waiting.push(first);
             std::thread::sleep(GATHERED);
-            batch.extend(calls.try_iter().take(AT_ONCE - 1));
-            let count = batch.len() as u64;
-            if !self.write(batch) {
-                self.lost.fetch_add(count, Ordering::Relaxed);
+            self.waiting.extend(calls.try_iter().take(AT_ONCE));
+            if self.failed.is_none_or(|failed| failed.elapsed() >= AGAIN) {
+                self.write();
             }
+            self.lose(self.waiting.len().saturating_sub(WAITING));
+        }
+        // The last chance there is.
+        if !self.waiting.is_empty() {
+            self.write();
+            self.lose(self.waiting.len());
         }
         if let Some(database) = &self.database
             && let Err(error) = database.settle()
@@ -110,23 +124,22 @@ impl<T: Fn(&RecordError)> Work<T> {
         }
     }
 
-    /// Whether it was written.
-    fn write(&mut self, batch: Vec<CallRecord>) -> bool {
-        if self.failed.is_some_and(|failed| failed.elapsed() < AGAIN) {
-            return false;
-        }
-        let written = self.open().and_then(|database| database.insert_all(batch.into_iter()));
-        match written {
-            Ok(()) => {
-                self.failed = None;
-                true
-            }
+    /// Writes what waits; what cannot be written waits on.
+    fn write(&mut self) {
+        let waiting = std::mem::take(&mut self.waiting);
+        match self.open().and_then(|database| database.insert_all(waiting.iter())) {
+            Ok(()) => self.failed = None,
             Err(error) => {
                 (self.trouble)(&error);
-                (self.database, self.failed) = (None, Some(Instant::now()));
-                false
+                (self.waiting, self.database, self.failed) = (waiting, None, Some(Instant::now()));
             }
         }
+    }
+
+    /// Counts the oldest as lost.
+    fn lose(&mut self, count: usize) {
+        self.waiting.drain(..count);
+        self.lost.fetch_add(count as u64, Ordering::Relaxed);
     }
 
     fn open(&mut self) -> Result<&mut Database, RecordError> {
