@@ -125,10 +125,8 @@ async fn head(socket: &mut TcpStream, held: &mut Vec<u8>) -> Option<(usize, usiz
 }
 
 async fn read(socket: &mut TcpStream, held: &mut Vec<u8>) -> Option<()> {
-    let mut buffer = [0; 16 * 1024];
-    let count = socket.read(&mut buffer).await.ok().filter(|&count| count > 0)?;
-    held.extend_from_slice(&buffer[..count]);
-    Some(())
+    held.reserve(16 * 1024);
+    socket.read_buf(held).await.ok().filter(|&count| count > 0).map(drop)
 }
 
 /// What is asked, and where.

@@ -71,6 +71,7 @@ fn scripts() -> PathBuf {
 }
 
 /// Runs a client's checks and shows their table.
+#[expect(clippy::print_stdout, reason = "the table is what it is run for")]
 fn checked(mut command: Command, home: &Home) {
     command.env("HOME", home.folder.path()).env("OPENAI_LOG", "").env_remove("OPENAI_API_KEY");
     let ran = command.output().expect("it starts");
