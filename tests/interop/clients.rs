@@ -103,6 +103,18 @@ fn sdks() {
 
 #[test]
 #[ignore = "needs the servers and clients of scripts/interop"]
+fn langchain_chatchat() {
+    let home = Home::new();
+    let (mock, hello) = (aimock(), llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
+    home.write_config(&config(&mock, &hello, &hello, None));
+    let serving = Serving::start(&home);
+    let mut command = Command::new(installed().join("chatchat/bin/python"));
+    command.arg(scripts().join("calls_of_chatchat.py")).arg(&serving.url);
+    checked(command, &home);
+}
+
+#[test]
+#[ignore = "needs the servers and clients of scripts/interop"]
 fn tools_of_the_terminal() {
     let home = Home::new();
     let (mock, hello) = (aimock(), llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
