@@ -33,7 +33,7 @@ const IDLE: Duration = Duration::from_secs(75);
 const STALLED: Duration = Duration::from_secs(300);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The most that is read of a request's head, or kept to be written.
-const BUFFER: usize = 64 * 1024;
+const BUFFER: usize = 32 * 1024;
 /// When the system has no room for another connection, it is asked again after so long.
 const NO_ROOM: Duration = Duration::from_millis(100);
 

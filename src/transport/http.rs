@@ -28,7 +28,7 @@ const MOST_REDIRECTS: usize = 3;
 /// More than any config has, on as many event loops as any machine.
 const MOST_CLIENTS: usize = 4096;
 /// The most that is handed on in one piece.
-const MOST_AT_ONCE: usize = 64 * 1024;
+const MOST_AT_ONCE: usize = 16 * 1024;
 
 /// The transport of real life.
 #[derive(Debug, Default)]

@@ -3,12 +3,13 @@
 
 use std::{
     io::{BufRead, BufReader},
+    net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
 use crate::{
-    common::Home,
+    common::{Home, Mock},
     servers::{Running, aimock, installed, litellm, llama, python},
 };
 
@@ -21,7 +22,8 @@ struct Serving {
 impl Serving {
     fn start(home: &Home) -> Self {
         let mut command = home.command();
-        command.arg("serve").stdout(Stdio::piped()).stderr(Stdio::null());
+        let log = std::fs::File::create(home.path("serve.log")).expect("a log");
+        command.arg("serve").stdout(Stdio::piped()).stderr(log);
         let mut child = command.spawn().expect("runs");
         let mut url = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("its address");
@@ -99,6 +101,36 @@ fn sdks() {
     let mut node = Command::new("node");
     node.arg(script).arg(&serving.url);
     checked(node, &home);
+}
+
+#[test]
+#[ignore = "needs the servers and clients of scripts/interop"]
+fn an_outage_is_seen_in_the_figures_and_not_by_the_client() {
+    let second = Mock::start(&["--tokens", "20", "--tps", "400", "--ttft", "5ms"]);
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let model = |name: &str, url: &str| {
+        format!(
+            "[endpoints.{name}]\nbase_url = \"{url}\"\n[models.{name}]\nendpoint = \"{name}\"\nmodel = \"fast\"\n\
+             price = {{ input = 1.0, output = 2.0 }}\n"
+        )
+    };
+    let home = Home::with_config(
+        &[
+            model("first", &format!("http://127.0.0.1:{port}/v1")),
+            model("second", &second.url),
+            "[routes.chat]\nmodels = [\"first\", \"second\"]\n".into(),
+            "[serve]\nlisten = \"127.0.0.1:0\"\n[serve.keys.clients]\napi_key = \"sk-of-the-clients\"\n".into(),
+        ]
+        .concat(),
+    );
+    let serving = Serving::start(&home);
+    let mut command = python();
+    command.arg(scripts().join("outage.py")).args([&serving.url, env!("CARGO_BIN_EXE_mmchat"), &port.to_string()]);
+    command.arg(home.path("serve.log")).env("MMCHAT_CONFIG", home.path("config.toml"));
+    for name in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
+        command.env_remove(name);
+    }
+    checked(command, &home);
 }
 
 #[test]
