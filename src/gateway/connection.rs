@@ -30,7 +30,7 @@ use super::{Gateway, Workers};
 /// How long a connection may be idle, or take to say what it wants.
 const IDLE: Duration = Duration::from_secs(75);
 /// How long a client may take nothing of what it is sent.
-const STALLED: Duration = Duration::from_secs(300);
+pub(super) const STALLED: Duration = Duration::from_secs(300);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The most that is read of a request's head, or kept to be written.
 const BUFFER: usize = 32 * 1024;
@@ -119,7 +119,7 @@ impl Gateway {
         stopping: watch::Receiver<bool>,
     ) {
         let tls = self.current().tls.clone();
-        let socket = Impatient { inner: socket, stalled: None };
+        let socket = Impatient::new(socket);
         match tls {
             None => speak(Arc::clone(self), socket, router, arrived, stopping).await,
             // Whoever does not finish shaking hands, or cannot, is told nothing that it would understand.
@@ -172,7 +172,7 @@ async fn accepted(listener: &TcpListener, gateway: &Gateway) -> std::net::TcpStr
 }
 
 /// Answers the requests of one connection, one after the other.
-async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+pub(super) async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     gateway: Arc<Gateway>,
     socket: S,
     router: Router,
@@ -204,13 +204,17 @@ async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
 }
 
 /// A connection that ends when nothing it sends is taken for too long.
-struct Impatient<S> {
+pub(super) struct Impatient<S> {
     inner: S,
     /// When it is too long, while nothing is taken.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
+    pub(super) fn new(inner: S) -> Self {
+        Self { inner, stalled: None }
+    }
+
     fn watch<T>(&mut self, context: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
         if done.is_ready() {
             self.stalled = None;

@@ -11,8 +11,13 @@ use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 
-use super::{Gateway, Log, Outside, ServeError, check_open, reply::Body};
+use super::{
+    Gateway, Log, Outside, ServeError, check_open,
+    connection::{Arrived, Impatient, STALLED, speak},
+    reply::Body,
+};
 use crate::{
     config,
     engine::Engine,
@@ -717,4 +722,30 @@ async fn a_session_keeps_to_one_model_and_a_slow_one_is_asked_beside_another() {
     text(reply).await;
     assert_eq!(world.line()["attempts"].as_array().map(Vec::len), Some(2));
     assert!(world.line()["notices"][0].as_str().is_some_and(|text| text.contains("asked as well")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_takes_nothing_holds_up_its_own_upstream_alone_and_not_for_ever() {
+    let endless = Reply::Pieces(std::iter::repeat_n((NOW, HELLO), 20_000).collect());
+    let world = World::new("", [endless, pieces(&[HELLO, STOP, DONE])]).await;
+    let (mut client, server) = tokio::io::duplex(4096);
+    let (_stopping, stopping) = tokio::sync::watch::channel(false);
+    let (gateway, router) = (Arc::clone(&world.gateway), world.gateway.router());
+    let arrived = Arrived { loopback: true };
+    let serving = tokio::spawn(speak(gateway, Impatient::new(server), router, arrived, stopping));
+    let body = chat("one", true);
+    let length = body.len();
+    let request =
+        format!("POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}");
+    client.write_all(request.as_bytes()).await.expect("it reads");
+    while world.asked().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    // Nobody else notices.
+    assert_eq!(text(world.chat("one", true).await).await, [HELLO, STOP, DONE].concat());
+    let begun = tokio::time::Instant::now();
+    serving.await.expect("it ends");
+    assert!(begun.elapsed() >= STALLED, "{:?}", begun.elapsed());
+    assert_eq!(world.script.open.load(Ordering::Relaxed), 0);
+    assert_eq!(world.line()["class"], "client-gone");
 }

@@ -32,6 +32,8 @@ use reload::Source;
 const OTHER_FILES: usize = 64;
 /// Each client's connection may need one to an upstream.
 const FILES_A_CLIENT: usize = 2;
+/// How long what was spent is good enough once it was read.
+const SPENT: Duration = Duration::from_millis(250);
 /// How often what is learned of services is written down.
 const REMEMBERED: Duration = Duration::from_secs(10);
 /// More connections at once are no clients' but somebody's who means harm.
@@ -119,7 +121,7 @@ async fn serve(context: &Context, config: Config, source: Source, most: usize) -
     let trouble = log();
     let told = move |error: &store::record::RecordError| trouble.event("record-failed", &error.to_string());
     let scribe = place.clone().map(|place| Scribe::new(place, told)).transpose()?;
-    let ledger = place.map(|place| Arc::new(Ledger::new(config.spend.clone(), place)));
+    let ledger = place.map(|place| Arc::new(Ledger::new(config.spend.clone(), place).good_for(SPENT)));
     let engine = context.serving_engine(&config, ledger.clone());
     let scheme = if config.serve.tls.is_some() { "https" } else { "http" };
     let outside = Outside { engine: Arc::clone(&engine), log: log(), scribe, ledger };

@@ -22,12 +22,17 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// A record that could not be opened is left alone for so long.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// The limits, and the record they are held against. The record is read for each request: other processes spend, too.
+/// The limits, and the record they are held against. The record is read for each request: other processes spend, too. A
+/// server, which has thousands a second, reads it a few times a second.
 #[derive(Debug)]
 pub struct Ledger {
     limits: RwLock<Vec<SpendLimit>>,
     place: PathBuf,
     opened: Mutex<Opened>,
+    /// For how long what was read is good enough.
+    good_for: Duration,
+    /// What was spent of each limit, when it was last read.
+    known: Mutex<Vec<Option<(Instant, f64)>>>,
 }
 
 /// The record, as far as it was opened: it is not for each request anew.
@@ -44,12 +49,35 @@ impl Ledger {
     /// These limits against the record at `place`.
     #[must_use]
     pub fn new(limits: Vec<SpendLimit>, place: PathBuf) -> Self {
-        Self { limits: RwLock::new(limits), place, opened: Mutex::new(Opened::No) }
+        let (opened, known) = (Mutex::new(Opened::No), Mutex::default());
+        Self { limits: RwLock::new(limits), place, opened, good_for: Duration::ZERO, known }
+    }
+
+    /// What was read is good enough for so long.
+    #[must_use]
+    pub fn good_for(self, time: Duration) -> Self {
+        Self { good_for: time, ..self }
     }
 
     /// From now on, these limits.
     pub fn replace(&self, limits: Vec<SpendLimit>) {
         *self.limits.write().expect("no code panics while it holds this lock") = limits;
+        self.known.lock().expect("no code panics while it holds this lock").clear();
+    }
+
+    /// What was spent of a limit, by its place among them, as far as that is known well enough.
+    fn known(&self, limit: usize) -> Option<f64> {
+        let known = self.known.lock().expect("no code panics while it holds this lock");
+        let (read, spent) = (*known.get(limit)?)?;
+        (read.elapsed() < self.good_for).then_some(spent)
+    }
+
+    fn know(&self, limit: usize, spent: f64) {
+        let mut known = self.known.lock().expect("no code panics while it holds this lock");
+        if known.len() <= limit {
+            known.resize(limit + 1, None);
+        }
+        known[limit] = Some((Instant::now(), spent));
     }
 
     /// What `read` reads of the record; `None`: there is none yet.
@@ -77,11 +105,16 @@ impl Ledger {
 impl SpendLedger for Ledger {
     fn reached(&self, target: &Target) -> Result<Option<Reached>, String> {
         let limits = self.limits.read().expect("no code panics while it holds this lock");
-        let limits = limits.iter().filter(|limit| limit.covers(target));
-        let now = Timestamp::now().to_zoned(TimeZone::system());
-        for limit in limits {
-            // Where there is no record nothing was spent yet; a limit of nothing is reached all the same.
-            let spent = self.read(|database| database.spent(limit, &now))?.unwrap_or(0.0);
+        for (place, limit) in limits.iter().enumerate().filter(|(_, limit)| limit.covers(target)) {
+            let spent = if let Some(spent) = self.known(place) {
+                spent
+            } else {
+                let now = Timestamp::now().to_zoned(TimeZone::system());
+                // Where there is no record nothing was spent yet; a limit of nothing is reached all the same.
+                let spent = self.read(|database| database.spent(limit, &now))?.unwrap_or(0.0);
+                self.know(place, spent);
+                spent
+            };
             if spent >= limit.amount {
                 return Ok(Some(Reached { limit: limit.clone(), spent }));
             }

@@ -194,6 +194,20 @@ fn what_was_spent_is_held_against_the_limits() {
 }
 
 #[test]
+fn what_was_spent_is_read_again_when_it_is_due() {
+    let (folder, mut database) = opened();
+    let limit = SpendLimit { scope: SpendScope::All, period: Period::Day, amount: 1e-9, currency: "USD".into() };
+    let ledger = |time| Ledger::new(vec![limit.clone()], Database::place(folder.path())).good_for(time);
+    let (forgetful, knowing) = (ledger(Duration::ZERO), ledger(Duration::from_secs(3600)));
+    let reached = |ledger: &Ledger| ledger.reached(&priced("b")).expect("readable").is_some();
+    assert!(!reached(&forgetful) && !reached(&knowing), "nothing was spent yet");
+    database.insert(&call(Timestamp::now(), 10), &mut RunPlace::default()).expect("written");
+    assert!(reached(&forgetful) && !reached(&knowing), "an hour is not over");
+    knowing.replace(vec![limit.clone()]);
+    assert!(reached(&knowing), "other limits, other sums");
+}
+
+#[test]
 fn words_are_found_in_every_script_and_gone_when_forgotten() {
     let (_folder, mut database) = opened();
     let first = keep(&mut database, &said("What is a borrow checker?", "It 借用检查器 says \"no\" 100% Öl. Да"));
