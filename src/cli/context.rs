@@ -198,6 +198,10 @@ pub(super) fn text_of(path: &Path) -> Result<String, ConfigError> {
 
 /// The file, or as much of it as shows that it is too long.
 fn start_of(path: &Path) -> io::Result<Vec<u8>> {
+    // Looked at before it is opened: opening a pipe that nobody writes to would never return.
+    if !std::fs::metadata(path)?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(LONGEST_CONFIG as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)

@@ -140,6 +140,11 @@ pub enum ServeError {
         /// The key's name.
         name: String,
     },
+    /// It asked for keys, and would not any more.
+    #[error(
+        "there is no [serve.keys] any more: a server that asked for keys does not go on without; restart it if that is meant"
+    )]
+    Keyless,
     /// It can be reached from elsewhere, and asks for no key.
     #[error(
         "{listen} can be reached from other machines, and there is no [serve.keys]: whoever finds it could use your keys"
@@ -169,6 +174,10 @@ impl Gateway {
 
     /// From now on as `config` says; requests under way go on as they began. Where it cannot be, nothing changes.
     pub async fn reload(&self, config: Config) -> Result<(), ServeError> {
+        // A file that is only half written may look so, too.
+        if config.serve.clients.is_empty() && !self.current().keys.is_empty() {
+            return Err(ServeError::Keyless);
+        }
         if let Some(reach) = self.reach.get() {
             check_open(&config.serve, *reach)?;
         }

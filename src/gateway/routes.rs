@@ -186,8 +186,9 @@ fn lane(
         let hint = "names are shorter".to_owned();
         return Err(Refused::new(Why::UnknownModel { name: name.to_owned(), hint }));
     }
-    let lane =
-        plan::lane(&current.config, Some(name), call, OnCut::Error).map_err(|error| unknown_model(name, &error))?;
+    let limited = client.is_some_and(|client| client.models.is_some());
+    let lane = plan::lane(&current.config, Some(name), call, OnCut::Error)
+        .map_err(|error| unknown_model(name, &error, limited))?;
     if let Some(client) = client {
         let (who, model) = (client.name.clone(), name.to_owned());
         if !admit::may_use(Some(client), &lane.name) {
@@ -211,11 +212,16 @@ fn lane(
     })
 }
 
-fn unknown_model(name: &str, error: &PlanError) -> Refused {
+/// `limited`: who asks is not to know what else there is.
+fn unknown_model(name: &str, error: &PlanError, limited: bool) -> Refused {
     match error {
         PlanError::Blind(_) => {
             let message = error.to_string();
             Refused::new(Why::Body(Refusal { message, param: Some("messages") }))
+        }
+        _ if limited => {
+            let hint = "GET /v1/models lists what there is".to_owned();
+            Refused::new(Why::UnknownModel { name: name.to_owned(), hint })
         }
         PlanError::IsSet(_) => {
             let hint = "it is a set, which gives several answers; ask for one of its models".to_owned();

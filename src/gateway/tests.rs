@@ -374,7 +374,8 @@ async fn what_nobody_has_is_not_found_and_what_is_no_request_is_refused() {
         (&set, 404, "model_not_found"),
         (&long, 404, "model_not_found"),
         ("{", 400, "invalid_request"),
-        ("[1]", 400, "invalid_request"),
+        ("[1]", 400, "no JSON object"),
+        ("null", 400, "no JSON object"),
         ("\u{0}", 400, "invalid_request"),
         ("{\"model\":\"one\"}", 400, "invalid_request"),
     ] {
@@ -608,17 +609,22 @@ async fn a_web_page_does_not_reach_it_unless_it_is_named() {
     assert_eq!(asked.status(), StatusCode::NO_CONTENT);
     let reply = from("https://chat.example.com", "POST").await;
     assert_eq!(reply.headers()["access-control-allow-origin"], "https://chat.example.com");
+    let twice = Request::get("/v1/models").header("host", "localhost").header("host", "evil.example");
+    let twice = twice.body(Body::empty()).expect("a request");
+    assert_eq!(world.gateway.ask(twice).await.status(), StatusCode::FORBIDDEN);
     let rebound = Request::get("/v1/models").header("host", "evil.example").body(Body::empty()).expect("a request");
     assert_eq!(world.gateway.ask(rebound).await.status(), StatusCode::FORBIDDEN);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_server_that_others_can_reach_is_never_left_without_keys() {
-    let world = World::new(KEYS, []).await;
-    world.gateway.reach.get_or_init(|| "0.0.0.0".parse().expect("an address"));
     let keyless = config::resolve(CONFIG, Path::new("c.toml")).expect("good");
-    assert!(matches!(world.gateway.reload(keyless).await, Err(ServeError::Open { .. })));
+    let world = World::new(KEYS, []).await;
+    assert!(matches!(world.gateway.reload(keyless.clone()).await, Err(ServeError::Keyless)));
     assert_eq!(world.get("/v1/models").await.0, StatusCode::UNAUTHORIZED);
+    let world = World::new("", []).await;
+    world.gateway.reach.get_or_init(|| "0.0.0.0".parse().expect("an address"));
+    assert!(matches!(world.gateway.reload(keyless).await, Err(ServeError::Open { .. })));
 }
 
 #[tokio::test(start_paused = true)]

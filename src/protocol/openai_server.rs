@@ -139,7 +139,11 @@ pub fn parse_opaque(service: Service, body: &Bytes) -> Result<Asked, Refusal> {
 }
 
 fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Refusal> {
-    if body.trim_ascii_start().first().is_some_and(|first| matches!(first, b'[' | b'"' | b'0'..=b'9')) {
+    if body
+        .trim_ascii_start()
+        .first()
+        .is_some_and(|first| matches!(first, b'[' | b'"' | b'0'..=b'9' | b'-' | b'n' | b't' | b'f'))
+    {
         return Err(Refusal::new("the body is no JSON object", None));
     }
     serde_json::from_slice(body).map_err(|error| {

@@ -8,7 +8,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, SyncSender, sync_channel},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -103,8 +103,18 @@ struct Work<T> {
 impl<T: Fn(&RecordError)> Work<T> {
     #[expect(clippy::disallowed_methods, reason = "while it sleeps, nobody who hands something over has to wake it")]
     fn run(mut self, calls: &Receiver<CallRecord>) {
-        while let Ok(first) = calls.recv() {
-            self.waiting.push(first);
+        loop {
+            // What could not be written is tried again, whether or not anything comes.
+            let next = if self.waiting.is_empty() {
+                calls.recv().map_err(|_| RecvTimeoutError::Disconnected)
+            } else {
+                calls.recv_timeout(AGAIN)
+            };
+            match next {
+                Ok(first) => self.waiting.push(first),
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break,
+            }
             std::thread::sleep(GATHERED);
             self.waiting.extend(calls.try_iter().take(AT_ONCE));
             if self.failed.is_none_or(|failed| failed.elapsed() >= AGAIN) {
