@@ -7,18 +7,18 @@
 use std::{
     error::Error,
     io,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::{Arc, Mutex, OnceLock},
-    task::{Context, Poll},
-    time::{Duration, Instant},
+    task::Poll,
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, future::BoxFuture};
+use futures_util::{Stream, StreamExt, future::BoxFuture, stream::poll_fn};
 use http::StatusCode;
 use http_body::{Body as _, Frame};
 use rustls_platform_verifier::BuilderVerifierExt;
-use tokio::runtime;
+use tokio::{runtime, sync::mpsc, task::JoinSet};
 
 use super::{ByteStream, Transport, TransportError, TransportErrorKind, inflate::Inflater};
 use crate::{endpoint::ConnectOptions, secret::masked_url};
@@ -182,7 +182,7 @@ fn reply_of(reply: reqwest::Response) -> Result<http::Response<ByteStream>, Tran
     // What has a length is no stream of many pieces: gathering them would cost more than it saves.
     let bytes: ByteStream = match body.size_hint().exact() {
         Some(_) => Box::pin(one_by_one(body)),
-        None => Box::pin(Pieces::new(body)),
+        None => Box::pin(pieces(body)),
     };
     let stream: ByteStream = match inflater {
         None => bytes,
@@ -199,102 +199,76 @@ fn one_by_one(body: reqwest::Body) -> impl Stream<Item = Result<Bytes, Transport
 /// The body in pieces of what is there at once.
 ///
 /// A fast server's events come out of the connection one by one although they came over the network together; handed
-/// on one by one, each would cost a turn of everything above and a write below. So where they come fast, the connection's own
-/// task gets a turn before what it brought is handed on, with what that turn brings; a slow server's are handed on at once.
-struct Pieces {
-    body: reqwest::Body,
-    gathered: Gathered,
-    /// When something was last handed on.
-    handed_on: Option<Instant>,
-    /// The connection had its turn since something was gathered.
-    turn_given: bool,
-    over: bool,
-    /// Why, where that is an error that was not told yet.
-    error: Option<TransportError>,
+/// on one by one, each would cost a turn of everything above and a write below. A task of the body's own gathers
+/// them; it ends when the stream is dropped, and waits when nobody reads.
+fn pieces(body: reqwest::Body) -> impl Stream<Item = Result<Bytes, TransportError>> + Send {
+    let (sender, mut receiver) = mpsc::channel(1);
+    let mut pump = JoinSet::new();
+    pump.spawn(gather(body, sender));
+    poll_fn(move |context| {
+        let _ends_with_the_stream = &pump;
+        receiver.poll_recv(context)
+    })
 }
 
-/// What follows sooner than this comes fast. Not much sooner: on a busy event loop it takes a while until it is seen.
-const FAST: Duration = Duration::from_millis(15);
-
-/// One piece, or several put together.
-#[derive(Default)]
-struct Gathered {
-    first: Bytes,
-    all: BytesMut,
-}
-
-impl Gathered {
-    fn add(&mut self, data: Bytes) {
-        if self.is_empty() {
-            self.first = data;
+async fn gather(mut body: reqwest::Body, to: mpsc::Sender<Result<Bytes, TransportError>>) {
+    while let Some(first) = next_data(&mut body).await {
+        let Ok(first) = first else {
+            // The reader is gone only when this task is, too.
+            let _ = to.send(first).await;
+            return;
+        };
+        let (piece, end) = with_what_follows(&mut body, first).await;
+        if to.send(Ok(piece)).await.is_err() {
             return;
         }
-        if self.all.is_empty() {
-            self.all.extend_from_slice(&self.first);
-        }
-        self.all.extend_from_slice(&data);
-    }
-
-    fn is_empty(&self) -> bool {
-        self.first.is_empty()
-    }
-
-    fn take(&mut self) -> Bytes {
-        let first = std::mem::take(&mut self.first);
-        if self.all.is_empty() { first } else { self.all.split().freeze() }
-    }
-}
-
-impl Pieces {
-    fn new(body: reqwest::Body) -> Self {
-        Self { body, gathered: Gathered::default(), handed_on: None, turn_given: false, over: false, error: None }
-    }
-
-    fn hand_on(&mut self) -> Poll<Option<Result<Bytes, TransportError>>> {
-        self.turn_given = false;
-        self.handed_on = Some(Instant::now());
-        Poll::Ready(Some(Ok(self.gathered.take())))
-    }
-}
-
-impl Stream for Pieces {
-    type Item = Result<Bytes, TransportError>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        loop {
-            if self.over || self.gathered.all.len() >= MOST_AT_ONCE {
-                if !self.gathered.is_empty() {
-                    return self.hand_on();
-                }
-                return Poll::Ready(self.error.take().map(Err));
-            }
-            match Pin::new(&mut self.body).poll_frame(context) {
-                // Trailers hold nothing that is used.
-                Poll::Ready(Some(Ok(frame))) => {
-                    if let Ok(data) = frame.into_data().map_err(drop)
-                        && !data.is_empty()
-                    {
-                        self.gathered.add(data);
-                        self.turn_given = false;
-                    }
-                }
-                Poll::Ready(Some(Err(error))) => {
-                    self.over = true;
-                    self.error = Some(classified(error, TransportErrorKind::Reset));
-                }
-                Poll::Ready(None) => self.over = true,
-                Poll::Pending if self.gathered.is_empty() => return Poll::Pending,
-                Poll::Pending => {
-                    let fast = self.handed_on.is_some_and(|last| last.elapsed() < FAST);
-                    if !fast || std::mem::replace(&mut self.turn_given, true) {
-                        return self.hand_on();
-                    }
-                    context.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
+        match end {
+            None => {}
+            Some(Ok(())) => return,
+            Some(Err(error)) => {
+                let _ = to.send(Err(error)).await;
+                return;
             }
         }
     }
+}
+
+/// `first` and whatever is at hand behind it; the end of the body, if that was at hand too.
+async fn with_what_follows(body: &mut reqwest::Body, first: Bytes) -> (Bytes, Option<Result<(), TransportError>>) {
+    let mut gathered = BytesMut::new();
+    loop {
+        match at_hand(body).await {
+            Some(Some(Ok(data))) => {
+                if gathered.is_empty() {
+                    gathered.extend_from_slice(&first);
+                }
+                gathered.extend_from_slice(&data);
+                if gathered.len() >= MOST_AT_ONCE {
+                    return (gathered.freeze(), None);
+                }
+            }
+            other => {
+                let end = other.map(|item| item.map_or(Ok(()), |item| item.map(drop)));
+                return (if gathered.is_empty() { first } else { gathered.freeze() }, end);
+            }
+        }
+    }
+}
+
+/// The next data, if it is here or one turn of the connection's own task away; `None`: it is not.
+async fn at_hand(body: &mut reqwest::Body) -> Option<Option<Result<Bytes, TransportError>>> {
+    let mut next = pin!(next_data(body));
+    let mut turn_given = false;
+    std::future::poll_fn(|context| match next.as_mut().poll(context) {
+        Poll::Ready(item) => Poll::Ready(Some(item)),
+        Poll::Pending if turn_given => Poll::Ready(None),
+        Poll::Pending => {
+            turn_given = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 /// The next data of the body; its trailers hold nothing that is used.
