@@ -148,7 +148,8 @@ impl KeyRing {
         }
     }
 
-    /// A hash of the key, with `salt`, remembered where the key cannot become another one; of a command's words where only running it would tell. `None`: there is no key.
+    /// A hash of the key, with `salt`, remembered where the key cannot become another one; of a command's words where
+    /// only running it would tell. `None`: there is no key.
     pub fn hash(&self, source: &KeySource, salt: &str) -> Option<u64> {
         let mut hashes = self.hashes.lock().expect("no code panics while it holds this lock");
         if hashes.0 != salt {

@@ -13,8 +13,8 @@ use super::{
 use crate::{
     chat::{Delta, DeltaKind, ErrorClass, FinishReason, ToolCall},
     protocol::{
-        ApiError, Decoder, Ending, Flow, Frame, FrameKind, ServerKind, StreamEnd, error::page_message,
-        loose::without_lone_surrogates, think::Piece,
+        ApiError, Decoder, Ending, Flow, Frame, FrameKind, ServerKind, StreamEnd, loose::without_lone_surrogates,
+        think::Piece,
     },
     target::DecodeOptions,
 };
@@ -293,12 +293,7 @@ impl Decoder for ChatDecoder {
     fn frame(&mut self, frame: &Frame, out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
         let data = std::str::from_utf8(&frame.data).expect("the framer delivers valid UTF-8").trim();
         match frame.kind {
-            FrameKind::Page => {
-                let message = format!("no answer but: {}", page_message(None, &frame.data));
-                let error = ApiError::new(ErrorClass::Garbage, message);
-                let hint = Some("check base_url: OpenAI-compatible services usually serve below /v1".to_owned());
-                Err(ApiError { status: Some(200), server: self.server, hint, ..error })
-            }
+            FrameKind::Page => Err(error::page(&frame.data, self.server)),
             FrameKind::Body => self.body(data, out),
             FrameKind::Event if data.is_empty() || data == "null" => {
                 Ok(if self.ended_softly() { Flow::SoftEnd } else { Flow::More })

@@ -249,6 +249,12 @@ pub(super) fn is_error(json: &Value, event: &[u8]) -> bool {
         || (!is_answer && ["message", "msg", "detail", "errors"].into_iter().any(has))
 }
 
+/// A page where an answer should be: status 200, and nothing a client of this API could read.
+pub(super) fn page(data: &[u8], server: ServerKind) -> ApiError {
+    let error = ApiError::new(ErrorClass::Garbage, format!("no answer but: {}", page_message(None, data)));
+    ApiError { status: Some(200), server, hint: hint(ErrorClass::Path, ""), ..error }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;

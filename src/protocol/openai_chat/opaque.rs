@@ -11,10 +11,8 @@ use super::{
     usage::WireUsage,
 };
 use crate::{
-    chat::{Delta, DeltaKind, ErrorClass, FinishReason, Service},
-    protocol::{
-        ApiError, Decoder, Ending, Flow, Frame, FrameKind, ServerKind, StreamEnd, error::page_message, loose::Object,
-    },
+    chat::{Delta, DeltaKind, FinishReason, Service},
+    protocol::{ApiError, Decoder, Ending, Flow, Frame, FrameKind, ServerKind, StreamEnd, loose::Object},
 };
 
 /// Where it is asked for, below the base URL.
@@ -65,11 +63,7 @@ impl Decoder for OpaqueDecoder {
     fn frame(&mut self, frame: &Frame, out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
         let data = std::str::from_utf8(&frame.data).expect("the framer delivers valid UTF-8").trim();
         match frame.kind {
-            FrameKind::Page => {
-                let message = format!("no answer but: {}", page_message(None, &frame.data));
-                let error = ApiError::new(ErrorClass::Garbage, message);
-                Err(ApiError { status: Some(200), server: self.server, ..error })
-            }
+            FrameKind::Page => Err(error::page(&frame.data, self.server)),
             FrameKind::Body if serde_json::from_str::<serde::de::IgnoredAny>(data).is_err() => Ok(Flow::Garbled),
             FrameKind::Body => self.object(data, b"", out).map(|()| Flow::End),
             FrameKind::Event if is_done(data) => Ok(Flow::End),
@@ -91,7 +85,7 @@ impl Decoder for OpaqueDecoder {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::reply::ReplyReader;
+    use crate::{chat::ErrorClass, protocol::reply::ReplyReader};
 
     fn read(body: &[u8], end: StreamEnd) -> Result<(Ending, Vec<DeltaKind>), ErrorClass> {
         let mut reader = ReplyReader::new(Box::new(OpaqueDecoder::new(ServerKind::Other)));
