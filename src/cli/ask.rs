@@ -157,7 +157,7 @@ impl Asking<'_> {
             rendered: look.styled && !request.raw(),
             stats: answer.stats,
             verbose: layers.log.value,
-            prompt_tokens: lane.call.estimated_tokens(),
+            prompt_tokens: lane.prompt_tokens,
         });
         let mut keeper =
             Keeper::new(context, config, &engine, self.command, (&answer.keep, &plan, self.goes_on.clone()));

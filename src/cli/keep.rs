@@ -111,7 +111,7 @@ impl Keeper {
 
     /// Listens to the answers of `plan`, too.
     pub(super) fn listening(mut self, plan: &Plan) -> Self {
-        self.heard = Some(Heard::new(plan.lanes.iter().map(|lane| lane.call.estimated_tokens()), Instant::now()));
+        self.heard = Some(Heard::new(plan.lanes.iter().map(|lane| lane.prompt_tokens), Instant::now()));
         self
     }
 

@@ -79,7 +79,7 @@ impl Engine {
         candidates: &[Arc<Target>],
         places: &[Places],
     ) -> Vec<Seat> {
-        let (tokens, most) = (lane.call.estimated_tokens(), lane.call.max_tokens());
+        let (tokens, most) = (lane.prompt_tokens, lane.call.max_tokens());
         let mut weights = lane.candidates.iter().zip(policy.weights.iter().copied().chain(std::iter::repeat(1)));
         let mut weight = |target| weights.find(|(known, _)| Arc::ptr_eq(known, target)).map_or(1, |(_, weight)| weight);
         let seen = self.health.seen(places.iter());

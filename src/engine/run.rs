@@ -26,7 +26,7 @@ pub struct Run {
     at_once: usize,
     /// Lanes whose turn has not come.
     waiting: VecDeque<usize>,
-    under_way: SelectAll<BoxStream<'static, Event>>,
+    under_way: UnderWay,
     /// What can be done to each lane that is under way.
     handles: Vec<Option<Handle>>,
     /// How many that are.
@@ -36,8 +36,47 @@ pub struct Run {
 }
 
 struct Handle {
-    abort: AbortHandle,
+    /// `None`: it is the only lane.
+    abort: Option<AbortHandle>,
     progress: Progress,
+}
+
+/// Lanes under way.
+enum UnderWay {
+    /// The only lane there is, as most often: nobody has to find out whose turn it is.
+    One(Option<BoxStream<'static, Event>>),
+    Many(SelectAll<BoxStream<'static, Event>>),
+}
+
+impl UnderWay {
+    fn begin(&mut self, lane: BoxStream<'static, Event>) -> Option<AbortHandle> {
+        match self {
+            Self::One(place) => {
+                *place = Some(lane);
+                None
+            }
+            Self::Many(lanes) => {
+                let (lane, abort) = abortable(lane);
+                lanes.push(lane.boxed());
+                Some(abort)
+            }
+        }
+    }
+
+    fn stop(&mut self, abort: Option<&AbortHandle>) {
+        match (self, abort) {
+            (Self::One(lane), _) => *lane = None,
+            (Self::Many(_), abort) => abort.into_iter().for_each(AbortHandle::abort),
+        }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        match self {
+            Self::One(Some(lane)) => lane.poll_next_unpin(context),
+            Self::One(None) => Poll::Ready(None),
+            Self::Many(lanes) => lanes.poll_next_unpin(context),
+        }
+    }
 }
 
 impl std::fmt::Debug for Run {
@@ -52,7 +91,7 @@ impl Run {
             engine,
             at_once: plan.at_once.unwrap_or(usize::MAX).max(1),
             waiting: (0..plan.lanes.len()).collect(),
-            under_way: SelectAll::new(),
+            under_way: if plan.lanes.len() == 1 { UnderWay::One(None) } else { UnderWay::Many(SelectAll::new()) },
             handles: plan.lanes.iter().map(|_| None).collect(),
             count: 0,
             told: VecDeque::new(),
@@ -64,7 +103,7 @@ impl Run {
     pub fn stop(&mut self, lane: usize) {
         let now = Instant::now();
         let progress = if let Some(Handle { abort, progress }) = self.handles.get_mut(lane).and_then(Option::take) {
-            abort.abort();
+            self.under_way.stop(abort.as_ref());
             self.count -= 1;
             progress
         } else if let Some(place) = self.waiting.iter().position(|waiting| *waiting == lane) {
@@ -91,10 +130,9 @@ impl Run {
             && let Some(index) = self.waiting.pop_front()
         {
             let lane = lane::run(Arc::clone(&self.engine), index, self.lanes[index].clone());
-            let (lane, abort) = abortable(lane);
+            let abort = self.under_way.begin(lane.boxed());
             self.handles[index] = Some(Handle { abort, progress: Progress::new(Instant::now()) });
             self.count += 1;
-            self.under_way.push(lane.boxed());
         }
     }
 }
@@ -109,7 +147,7 @@ impl Stream for Run {
         if !self.waiting.is_empty() {
             self.begin_those_whose_turn_it_is();
         }
-        let event = std::task::ready!(self.under_way.poll_next_unpin(context));
+        let event = std::task::ready!(self.under_way.poll_next(context));
         if let Some(event) = &event
             && let Some(handle) = &mut self.handles[event.lane]
         {

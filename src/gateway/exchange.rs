@@ -87,16 +87,16 @@ pub(super) struct Exchange {
 }
 
 impl Exchange {
-    /// Begins to ask.
+    /// Begins to ask. Boxed, since it is handed on from one to the next.
     pub(super) fn begin(
         gateway: &Arc<Gateway>,
         current: Arc<Current>,
         facts: Facts,
         lane: Lane,
         ticket: Ticket,
-    ) -> Self {
+    ) -> Box<Self> {
         gateway.metrics.begun();
-        Self {
+        Box::new(Self {
             listener: Listener::new(&lane, false),
             is_route: lane.route.is_some(),
             run: gateway.outside.engine.run(Plan::of(lane)),
@@ -112,7 +112,7 @@ impl Exchange {
             gaps: None,
             status: 0,
             settled: false,
-        }
+        })
     }
 
     /// What happens next; `None`: it is over.
@@ -195,7 +195,7 @@ impl Exchange {
         if let Some(scribe) = &self.gateway.outside.scribe
             && !call.outcome.attempts.is_empty()
         {
-            scribe.write(call);
+            scribe.write(Box::new(call));
         }
     }
 

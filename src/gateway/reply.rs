@@ -59,12 +59,12 @@ pub(super) fn with_body(status: StatusCode, content_type: HeaderValue, body: Bod
 }
 
 /// Runs the exchange and answers.
-pub(super) async fn answer(exchange: Exchange, call: Arc<Call>, manner: Manner) -> Response<Body> {
+pub(super) async fn answer(exchange: Box<Exchange>, call: Arc<Call>, manner: Manner) -> Response<Body> {
     if manner.stream { streamed(exchange, &call, manner).await } else { whole(exchange, &call, &manner).await }
 }
 
 /// A stream: once its first piece is here, or its headers were held back for long enough.
-async fn streamed(mut exchange: Exchange, call: &Call, manner: Manner) -> Response<Body> {
+async fn streamed(mut exchange: Box<Exchange>, call: &Call, manner: Manner) -> Response<Body> {
     let until = exchange.facts.begun + manner.hold;
     let mut stream = EventStream::new(exchange.facts.request_id.clone(), call, &manner);
     let mut first = false;
@@ -107,7 +107,7 @@ async fn streamed(mut exchange: Exchange, call: &Call, manner: Manner) -> Respon
 }
 
 /// A reply in one piece.
-async fn whole(mut exchange: Exchange, call: &Call, manner: &Manner) -> Response<Body> {
+async fn whole(mut exchange: Box<Exchange>, call: &Call, manner: &Manner) -> Response<Body> {
     let (mut frames, mut deltas) = (Vec::<Frame>::new(), Vec::<Delta>::new());
     while let Some(Event { kind, .. }) = exchange.event().await {
         match kind {

@@ -133,7 +133,7 @@ async fn understand(
     facts: &mut Facts,
     request: Request,
     parse: impl FnOnce(Bytes) -> Result<Asked, Refusal> + Send + 'static,
-) -> Result<(Exchange, Arc<Call>, Manner), Refused> {
+) -> Result<(Box<Exchange>, Arc<Call>, Manner), Refused> {
     if gateway.is_stopping() {
         return Err(Refused::new(Why::Draining));
     }

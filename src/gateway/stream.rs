@@ -176,7 +176,7 @@ impl EventStream {
     }
 
     /// The body of the reply: what is written, and what the exchange still brings.
-    pub(super) fn into_body(self, exchange: Exchange) -> StreamBody {
+    pub(super) fn into_body(self, exchange: Box<Exchange>) -> StreamBody {
         let now = Instant::now();
         StreamBody { stream: self, exchange, last: now, alive: Box::pin(sleep_until(now + SIGN_OF_LIFE)) }
     }
@@ -204,7 +204,7 @@ pub(super) fn now() -> i64 {
 /// The body of a streamed reply. Dropping it, as when the client leaves, ends the exchange and everything below it.
 pub(super) struct StreamBody {
     stream: EventStream,
-    exchange: Exchange,
+    exchange: Box<Exchange>,
     /// When it was last told something.
     last: Instant,
     /// When that may have been long ago.

@@ -58,7 +58,7 @@ pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
     // The prompts, and the dearest of the shortest answers there are.
     let (mut prompts, mut shortest, mut paid) = (0.0, 0.0f64, 0usize);
     for lane in &plan.lanes {
-        let tokens = lane.call.estimated_tokens();
+        let tokens = lane.prompt_tokens;
         let costs = lane.candidates.iter().filter_map(|target| prices(target, most));
         if let Some(dearest) = costs.map(|(input, _)| input).reduce(f64::max) {
             #[expect(clippy::cast_precision_loss, reason = "a prompt has fewer than 2^52 tokens")]

@@ -45,6 +45,8 @@ pub struct Lane {
     pub sample: Option<usize>,
     /// The request; lanes that ask the same share it.
     pub call: Arc<Call>,
+    /// The tokens of its prompt, roughly: reading a long one takes a while.
+    pub prompt_tokens: u64,
     /// The targets that may answer, in the config's order; never empty.
     pub candidates: Vec<Arc<Target>>,
     /// How they are chosen among; `None`: it is the one that was named.
@@ -69,6 +71,7 @@ impl Lane {
         Self {
             name: name.into(),
             sample: None,
+            prompt_tokens: call.estimated_tokens(),
             call,
             candidates: vec![target],
             route: None,

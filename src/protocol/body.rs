@@ -4,6 +4,8 @@
 //! page, under any content type; so the first byte that is not white space decides. Owns that decision and the size
 //! cap of whole bodies. Refuses to know what the JSON means.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use super::{
@@ -60,14 +62,16 @@ impl BodyFramer {
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Frame>) -> Result<(), FrameError> {
         match &mut self.state {
             State::Start(held) => {
-                held.extend_from_slice(bytes);
-                let body = held.strip_prefix(b"\xef\xbb\xbf").unwrap_or(held).trim_ascii_start();
-                if body.is_empty() {
-                    held.clear();
-                } else if !b"\xef\xbb\xbf".starts_with(body) {
-                    let body = body.to_vec();
-                    self.state = Self::decide(body[0]);
-                    return self.push(&body, out);
+                // Most often all of it is here at once.
+                let so_far = if held.is_empty() { Cow::from(bytes) } else { Cow::from([held.as_slice(), bytes].concat()) };
+                let body = so_far.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&so_far).trim_ascii_start();
+                match body.first() {
+                    None => held.clear(),
+                    Some(_) if b"\xef\xbb\xbf".starts_with(body) => *held = body.to_vec(),
+                    Some(first) => {
+                        self.state = Self::decide(*first);
+                        return self.push(body, out);
+                    }
                 }
             }
             State::Stream(decoder) => {

@@ -78,7 +78,7 @@ fn one(driver: &Driver<'_>, plan: Plan, shown: &Shown, mut keeper: Keeper) -> Re
         rendered: shown.look.styled && !driver.how.raw,
         stats: false,
         verbose: driver.layers.log.value,
-        prompt_tokens: lane.call.estimated_tokens(),
+        prompt_tokens: lane.prompt_tokens,
     });
     let streamed = stream(driver.engine, plan, (view, Streams::stdout()), &mut keeper, driver.interruption);
     let exit = driver.runtime.block_on(streamed);
@@ -95,7 +95,7 @@ fn one(driver: &Driver<'_>, plan: Plan, shown: &Shown, mut keeper: Keeper) -> Re
 
 /// Several answers, side by side.
 fn several(driver: &Driver<'_>, plan: Plan, shown: &Shown, keeper: Keeper) -> Result<Ended, CliError> {
-    let tokens = plan.lanes.first().map_or(0, |lane| lane.call.estimated_tokens());
+    let tokens = plan.lanes.first().map_or(0, |lane| lane.prompt_tokens);
     let settings = shown.settings(tokens);
     let live = live(driver.context, &settings, false);
     let view = CompareView::new(settings, plan.lanes.iter().map(Lane::label), Instant::now());

@@ -232,7 +232,7 @@ impl Comparison<'_> {
         }
         keep.cap(&mut plan)?;
         let streams = request.streams()?;
-        let tokens = plan.lanes.first().map_or(0, |lane| lane.call.estimated_tokens());
+        let tokens = plan.lanes.first().map_or(0, |lane| lane.prompt_tokens);
         let settings = shown.settings(tokens);
         let live = live(context, &settings, request.to_file());
         let view = CompareView::new(settings, plan.lanes.iter().map(Lane::label), Instant::now());

@@ -3,7 +3,7 @@
 //! Owns the queue of candidates: who cannot serve the request is left out, and that is said; who is left alone comes last,
 //! and what is done when everybody is. Refuses to ask.
 
-use std::{collections::VecDeque, sync::Arc, time::Duration};
+use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -142,7 +142,7 @@ impl Run {
                 self.tell(Notice::AllAside(self.queue.aside[place].target.id.clone(), wait)).await;
             }
             let wait = if wait.is_zero() { LONGEST_WAIT } else { wait };
-            self.clock.count(engine.health.news(wait, &engine.keys)).await;
+            self.clock.count(pin!(engine.health.news(wait, &engine.keys))).await;
         }
         None
     }
@@ -184,16 +184,16 @@ impl Run {
 
     /// Leaves out candidates that surely cannot answer.
     async fn able(&mut self, targets: Vec<Arc<Target>>) -> Vec<Arc<Target>> {
-        let tokens = self.lane.call.estimated_tokens();
-        let small = format!("the prompt of about {tokens} tokens does not fit its context");
-        let mut targets = self.left_out(targets, |target| target.fits(tokens), &small).await;
+        let tokens = self.lane.prompt_tokens;
+        let small = || format!("the prompt of about {tokens} tokens does not fit its context");
+        let mut targets = self.left_out(targets, |target| target.fits(tokens), small).await;
         if self.lane.call.has_images() {
             let looks = |target: &Target| target.images != Some(false);
-            targets = self.left_out(targets, looks, "it does not look at pictures").await;
+            targets = self.left_out(targets, looks, || "it does not look at pictures".to_owned()).await;
         }
         if self.lane.call.has_tools() {
             let calls = |target: &Target| target.tools != Some(false);
-            targets = self.left_out(targets, calls, "it does not call tools").await;
+            targets = self.left_out(targets, calls, || "it does not call tools".to_owned()).await;
         }
         targets
     }
@@ -203,14 +203,15 @@ impl Run {
         &mut self,
         targets: Vec<Arc<Target>>,
         able: impl Fn(&Target) -> bool,
-        why: &str,
+        why: impl Fn() -> String,
     ) -> Vec<Arc<Target>> {
-        if !targets.iter().any(|target| able(target)) {
+        let how_many = targets.iter().filter(|target| able(target)).count();
+        if how_many == 0 || how_many == targets.len() {
             return targets;
         }
         let (able, unable): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| able(target));
         for target in unable {
-            self.tell(Notice::PassedOver(target.id.clone(), why.to_owned())).await;
+            self.tell(Notice::PassedOver(target.id.clone(), why())).await;
         }
         able
     }
@@ -277,8 +278,8 @@ impl Run {
         self.tell(Notice::SetAside(candidate.target.id.clone(), wait, why.unwrap_or_default())).await;
     }
 
-    pub(super) async fn tell(&self, notice: Notice) {
-        self.report.emit(EventKind::Notice(notice)).await;
+    pub(super) fn tell(&self, notice: Notice) -> impl Future<Output = ()> + Send + use<'_> {
+        self.report.emit(EventKind::Notice(notice))
     }
 }
 

@@ -4,7 +4,10 @@
 //! the limit of the search for one that answers, and each candidate's share of both. Time in which a reader takes what
 //! came counts as nothing: only what is awaited through here is spent.
 
-use std::time::Duration;
+use std::{
+    pin::{Pin, pin},
+    time::Duration,
+};
 
 use tokio::time::{Instant, timeout};
 
@@ -45,8 +48,9 @@ impl Clock {
         self.searched + wait < self.search_limit && in_time
     }
 
-    /// Awaits `work`, which is to bring an answer, and counts the time.
-    pub(super) async fn count<T>(&mut self, work: impl Future<Output = T>) -> T {
+    /// Awaits `work`, which is to bring an answer, and counts the time. It is pinned by the caller: a future that is handed
+    /// from one `async fn` to the next is copied into each, and lanes are many.
+    pub(super) async fn count<T>(&mut self, work: Pin<&mut impl Future<Output = T>>) -> T {
         let before = self.spent;
         let done = self.count_answering(work).await;
         self.searched += self.spent.saturating_sub(before);
@@ -60,7 +64,7 @@ impl Clock {
     }
 
     /// Awaits `work`, more of an answer that comes, and counts the time.
-    pub(super) async fn count_answering<T>(&mut self, work: impl Future<Output = T>) -> T {
+    pub(super) async fn count_answering<T>(&mut self, work: Pin<&mut impl Future<Output = T>>) -> T {
         let begun = Instant::now();
         let done = work.await;
         self.spent += begun.elapsed();
@@ -68,15 +72,11 @@ impl Clock {
     }
 
     /// Awaits what must be done before a request can be sent, for no longer than this candidate's share of the time.
-    pub(super) async fn prepare<T>(&mut self, others: usize, work: impl Future<Output = T>) -> Option<T> {
-        let share = self.share(others);
-        self.count(async {
-            match share {
-                Some(share) => timeout(share, work).await.ok(),
-                None => Some(work.await),
-            }
-        })
-        .await
+    pub(super) async fn prepare<T>(&mut self, others: usize, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+        match self.share(others) {
+            Some(share) => self.count(pin!(timeout(share, work))).await.ok(),
+            None => Some(self.count(work).await),
+        }
     }
 
     /// How long `target` may take. An explicit limit wins, else it depends on whether anybody else is left and on what is

@@ -4,7 +4,7 @@
 //! plain `async` function that reports through a slot for one event; [`run`] makes both one stream, polled on the caller's
 //! task, so dropping the stream stops everything; only what renews a probe's lease is spawned, and ends with the probe.
 
-use std::{collections::VecDeque, sync::Arc, task::Poll, time::Duration};
+use std::{collections::VecDeque, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::{Stream, stream::poll_fn};
 use tokio::time::{Instant, sleep};
@@ -37,7 +37,8 @@ use crate::{
 /// Runs one lane as a stream of events. What is told lies in a slot, and is taken from it before the lane works on.
 pub(super) fn run(engine: Arc<Engine>, index: usize, lane: Lane) -> impl Stream<Item = Event> + Send {
     let slot = Arc::new(Slot::default());
-    let mut work = Some(Box::pin(Run::new(engine, index, lane, Arc::clone(&slot)).work()));
+    let mut lane = Run::new(engine, index, lane, Arc::clone(&slot));
+    let mut work = Some(Box::pin(async move { lane.work().await }));
     poll_fn(move |context| {
         if let Some(working) = &mut work
             && working.as_mut().poll(context).is_ready()
@@ -67,7 +68,7 @@ struct Run {
     spoken: Spoken,
     silence: Silence,
     /// The last attempt that broke off in the middle of its answer: its record, and what it had put out.
-    broken_off: Option<(AttemptRecord, Spoken)>,
+    broken_off: Option<Box<(AttemptRecord, Spoken)>>,
     /// Why nobody was asked.
     refused: Option<ApiError>,
     /// There was somebody to choose among.
@@ -102,18 +103,18 @@ impl Run {
         }
     }
 
-    async fn work(mut self) {
+    async fn work(&mut self) {
         let result = self.candidates().await;
         let cut = self.broken_off.take().filter(|_| result.is_err());
-        let spoken = cut.as_ref().map_or(self.spoken, |(_, spoken)| *spoken);
-        let telling = cut.as_ref().map(|(record, _)| record).or(self.records.last());
+        let spoken = cut.as_ref().map_or(self.spoken, |cut| cut.1);
+        let telling = cut.as_ref().map(|cut| &cut.0).or(self.records.last());
         let outcome = LaneOutcome {
             cut: cut.is_some(),
             stopped: false,
             deadline_passed: self.clock.deadline_passed(),
             target: telling.map(|record| Arc::clone(&record.target)),
-            result: cut.and_then(|(record, _)| record.error).map_or(result, Err),
-            attempts: self.records,
+            result: cut.and_then(|cut| cut.0.error).map_or(result, Err),
+            attempts: std::mem::take(&mut self.records),
             ttft: spoken.ttft,
             first: spoken.first.map(|first| first - self.begun),
             total: self.begun.elapsed(),
@@ -154,14 +155,14 @@ impl Run {
     }
 
     /// Tells that the next candidate is asked.
-    async fn go_on(&mut self, error: ApiError, next: &Candidate) {
+    fn go_on(&self, error: ApiError, next: &Candidate) -> impl Future<Output = ()> + Send + use<'_> {
         let (shown, next) = (self.spoken.answer && self.lane.on_cut == OnCut::Restart, next.target.id.clone());
-        self.failed(error, if shown { Next::Restart(next) } else { Next::Candidate(next) }).await;
+        self.failed(error, if shown { Next::Restart(next) } else { Next::Candidate(next) })
     }
 
-    async fn failed(&mut self, error: ApiError, next: Next) {
+    fn failed(&self, error: ApiError, next: Next) -> impl Future<Output = ()> + Send + use<'_> {
         let record = self.records.last().expect("a failure was recorded").clone();
-        self.report.emit(EventKind::Failed { record: AttemptRecord { error: Some(error), ..record }, next }).await;
+        self.report.emit(EventKind::Failed { record: AttemptRecord { error: Some(error), ..record }, next })
     }
 
     fn most_telling(&mut self) -> ApiError {
@@ -276,6 +277,6 @@ impl Run {
         if wait >= Duration::from_secs(1) {
             self.tell(Notice::Backoff(target.id.clone(), wait)).await;
         }
-        self.clock.count(sleep(wait)).await;
+        self.clock.count(pin!(sleep(wait))).await;
     }
 }

@@ -79,17 +79,11 @@ impl Reporter {
         }
     }
 
-    pub(super) async fn emit(&self, kind: EventKind) {
-        let mut event = Some(Event { lane: self.lane, at: Instant::now(), kind });
+    /// Tells `kind` now; over when it was taken.
+    pub(super) fn emit(&self, kind: EventKind) -> impl Future<Output = ()> + Send + use<'_> {
+        self.slot.put(Event { lane: self.lane, at: Instant::now(), kind });
         // Work goes on only when the event was taken and the next one is wanted, so that no timer of the network runs
         // while the reader is busy with what it has. Nobody need be woken: whoever takes it polls again for the next one.
-        std::future::poll_fn(|_| {
-            if let Some(event) = event.take() {
-                self.slot.put(event);
-                return Poll::Pending;
-            }
-            if self.slot.is_empty() { Poll::Ready(()) } else { Poll::Pending }
-        })
-        .await;
+        std::future::poll_fn(|_| if self.slot.is_empty() { Poll::Ready(()) } else { Poll::Pending })
     }
 }

@@ -3,7 +3,11 @@
 //! Owns what happens within an attempt: a place at the endpoint, the wait for the first delta, a second request beside it
 //! when that takes too long (a hedge), and reading the rest. Refuses to try again: that is the lane's.
 
-use std::{pin::Pin, sync::Arc, time::Duration};
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::future::{Either, select};
 use tokio::time::Instant;
@@ -73,7 +77,9 @@ struct Unopened {
     head: Head,
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Opened, Unopened>> + Send>>;
+/// What came of sending a request; boxed, since it is handed on several times.
+type Opens = Result<Box<Opened>, Unopened>;
+type Opening = Pin<Box<dyn Future<Output = Opens> + Send>>;
 
 /// A request under way.
 struct Sent {
@@ -86,7 +92,7 @@ impl Run {
     /// One request, recorded. The request that answered may be another than the one that was sent first.
     pub(super) async fn attempt(&mut self, request: Request) -> Result<Whole, ApiError> {
         self.spoken = Spoken::default();
-        let (sent, opened) = Box::pin(self.opened(request)).await;
+        let (sent, opened) = self.opened(request).await;
         let (result, head) = match opened {
             Ok(opened) => {
                 let head = opened.head.clone();
@@ -97,13 +103,13 @@ impl Run {
         self.record(&sent.0, sent.1, head, result.as_ref().err());
         if result.is_err() && self.spoken.answer {
             let record = self.records.last().expect("one was pushed").clone();
-            self.broken_off = Some((record, self.spoken));
+            self.broken_off = Some(Box::new((record, self.spoken)));
         }
         result
     }
 
     /// Waits for the first delta; of a second request, too, where the route hedges.
-    async fn opened(&mut self, request: Request) -> ((Request, Instant), Result<Opened, Unopened>) {
+    async fn opened(&mut self, request: Request) -> ((Request, Instant), Opens) {
         let begun = Instant::now();
         let streams = request.call.streams();
         let mut first = match self.sent(request.clone()).await {
@@ -113,7 +119,7 @@ impl Run {
         let hedge = self.lane.route.as_ref().and_then(|policy| policy.hedge_after);
         let hedge = hedge.filter(|_| streams && first.request.candidate.probe.is_none() && self.others() > 0);
         if let Some(after) = hedge {
-            let patient = self.clock.count(tokio::time::timeout(after, &mut first.opening)).await;
+            let patient = self.clock.count(pin!(tokio::time::timeout(after, &mut first.opening))).await;
             if let Ok(opened) = patient {
                 return ((first.request, first.begun), opened);
             }
@@ -125,7 +131,7 @@ impl Run {
     }
 
     /// Asks somebody else as well, if the allowance has a second request and there is somebody anybody may ask.
-    async fn hedged(&mut self, mut first: Sent, after: Duration) -> ((Request, Instant), Result<Opened, Unopened>) {
+    async fn hedged(&mut self, mut first: Sent, after: Duration) -> ((Request, Instant), Opens) {
         let second = self.second();
         let Some(candidate) = second else {
             let opened = self.awaited(&first.request.candidate.clone(), &mut first.opening).await;
@@ -179,9 +185,9 @@ impl Run {
     }
 
     /// The first of two to say something; when one fails, the other.
-    async fn race(&mut self, first: Sent, second: Sent) -> ((Request, Instant), Result<Opened, Unopened>) {
+    async fn race(&mut self, first: Sent, second: Sent) -> ((Request, Instant), Opens) {
         let ((request, begun), (other, other_begun)) = ((first.request, first.begun), (second.request, second.begun));
-        let won = self.clock.count(select(first.opening, second.opening)).await;
+        let won = self.clock.count(pin!(select(first.opening, second.opening))).await;
         let (opened, mut rest, second_won) = match won {
             Either::Left((opened, rest)) => (opened, rest, false),
             Either::Right((opened, rest)) => (opened, rest, true),
@@ -215,10 +221,10 @@ impl Run {
     }
 
     /// Awaits the first delta, and says every half minute that it is awaited when there is nobody else to ask.
-    async fn awaited(&mut self, candidate: &Candidate, opening: &mut Opening) -> Result<Opened, Unopened> {
+    async fn awaited(&mut self, candidate: &Candidate, opening: &mut Opening) -> Opens {
         self.silence = Silence { since: Instant::now(), told: 0, tell: self.others() == 0 };
         let waiting = self.report.while_waiting(&candidate.target, &mut self.silence, opening);
-        self.clock.count(waiting).await
+        self.clock.count(pin!(waiting)).await
     }
 
     /// Makes the request ready and sends it.
@@ -232,7 +238,7 @@ impl Run {
             let key = request.key.as_ref().map(|(_, source)| source);
             Ok((place, resolve(&engine.keys, &target.endpoint, key).await?))
         };
-        let ready = self.clock.prepare(others, ready).await;
+        let ready = self.clock.prepare(others, pin!(ready)).await;
         let (place, credentials) = ready.unwrap_or_else(|| Err(not_ready()))?;
         let model = request.candidate.places.model;
         let (usual, busy) = (engine.usual_silence(model), Health::busy(&engine, model));
@@ -242,8 +248,9 @@ impl Run {
     }
 
     /// Hands out what is here and reads the rest.
-    async fn rest(&mut self, (request, begun): &(Request, Instant), opened: Opened) -> Result<Whole, ApiError> {
-        let Opened { mut attempt, first, finished, head: _, _place, _busy } = opened;
+    async fn rest(&mut self, (request, begun): &(Request, Instant), mut opened: Box<Opened>) -> Result<Whole, ApiError> {
+        let (first, finished) = (std::mem::take(&mut opened.first), opened.finished.take());
+        let attempt = &mut opened.attempt;
         let target = Arc::clone(&request.candidate.target);
         let sent = attempt.sent();
         // What is for the next candidate to answer is not told at all.
@@ -261,7 +268,7 @@ impl Run {
             let ttft = self.spoken.ttft.filter(|_| request.call.streams());
             let health = &self.engine.health;
             health.began(request.sent(health.at(*begun)), ttft, &self.engine.keys);
-            self.read(&mut attempt).await?
+            self.read(attempt).await?
         };
         if self.is_refused(&finished) {
             return Err(withheld());
@@ -284,7 +291,8 @@ impl Run {
     /// Hands on what comes, until the answer is over.
     async fn read(&mut self, attempt: &mut Attempt) -> Result<Finished, ApiError> {
         loop {
-            match self.clock.count_answering(attempt.next()).await? {
+            let step = self.clock.count_answering(pin!(attempt.next())).await?;
+            match step {
                 Step::Done(finished) => return Ok(finished),
                 Step::Read(read) if read.is_empty() => {}
                 Step::Read(read) => self.hand_out(read, attempt.sent()).await,
@@ -334,7 +342,7 @@ async fn open(
     credentials: Credentials,
     patience: Patience,
     (place, busy): (gate::Place, health::Busy),
-) -> Result<Opened, Unopened> {
+) -> Opens {
     let Request { candidate, call, fresh, verbatim, .. } = &request;
     let (fresh, verbatim) = (*fresh, *verbatim);
     let start = Start { target: &candidate.target, credentials: &credentials, call, patience, fresh, verbatim };
@@ -355,7 +363,7 @@ async fn open(
             }
         }
     };
-    Ok(Opened { attempt, first, finished, head, _place: place, _busy: busy })
+    Ok(Box::new(Opened { attempt, first, finished, head, _place: place, _busy: busy }))
 }
 
 fn withheld() -> ApiError {

@@ -36,7 +36,7 @@ impl Listener {
         Self {
             asked: lane.name.clone(),
             is_route: lane.route.is_some(),
-            prompt_tokens: lane.call.estimated_tokens(),
+            prompt_tokens: lane.prompt_tokens,
             said: words.then(|| asked_of(&lane.call)),
             account: Account::default(),
             used: Vec::new(),

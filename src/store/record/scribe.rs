@@ -32,7 +32,7 @@ const AGAIN: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct Scribe {
     /// `None`: it is closed.
-    sender: Mutex<Option<SyncSender<CallRecord>>>,
+    sender: Mutex<Option<SyncSender<Box<CallRecord>>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     lost: Arc<AtomicU64>,
     place: PathBuf,
@@ -58,8 +58,8 @@ impl Scribe {
         Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), lost, place })
     }
 
-    /// Hands a call over, to be written when its turn comes.
-    pub fn write(&self, call: CallRecord) {
+    /// Hands a call over, to be written when its turn comes. Boxed: the room for those that wait is made in advance.
+    pub fn write(&self, call: Box<CallRecord>) {
         let sender = self.sender.lock().expect("no code panics while it holds this lock");
         let taken = sender.as_ref().is_some_and(|sender| sender.try_send(call).is_ok());
         if !taken {
@@ -96,13 +96,14 @@ struct Work<T> {
     /// When it last could not be used.
     failed: Option<Instant>,
     /// Calls that are still to be written.
-    waiting: Vec<CallRecord>,
+    #[expect(clippy::vec_box, reason = "they come in boxes")]
+    waiting: Vec<Box<CallRecord>>,
     trouble: T,
 }
 
 impl<T: Fn(&RecordError)> Work<T> {
     #[expect(clippy::disallowed_methods, reason = "while it sleeps, nobody who hands something over has to wake it")]
-    fn run(mut self, calls: &Receiver<CallRecord>) {
+    fn run(mut self, calls: &Receiver<Box<CallRecord>>) {
         loop {
             // What could not be written is tried again, whether or not anything comes.
             let next = if self.waiting.is_empty() {
@@ -137,7 +138,7 @@ impl<T: Fn(&RecordError)> Work<T> {
     /// Writes what waits; what cannot be written waits on.
     fn write(&mut self) {
         let waiting = std::mem::take(&mut self.waiting);
-        match self.open().and_then(|database| database.insert_all(waiting.iter())) {
+        match self.open().and_then(|database| database.insert_all(waiting.iter().map(|call| &**call))) {
             Ok(()) => self.failed = None,
             Err(error) => {
                 (self.trouble)(&error);
