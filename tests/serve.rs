@@ -10,32 +10,31 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::Path,
-    process::{Child, Command, Stdio},
+    process::{Command, Stdio},
     sync::mpsc::{Receiver, channel},
     thread,
     time::Duration,
 };
 
-use common::{Home, Mock, Ran, Server, Step, answer};
+use common::{Home, Mock, Ran, Server, Serving, Step, answer};
 use serde_json::Value;
 
-/// A server that ends with its test.
-struct Serving {
-    child: Child,
-    url: String,
+/// A gateway and its log.
+struct Gateway {
+    serving: Serving,
     events: Receiver<Value>,
 }
 
-impl Serving {
+impl Gateway {
     fn start(home: &Home) -> Self {
         Self::of(home.command())
     }
 
     fn of(mut command: Command) -> Self {
-        command.args(["serve", "--listen", "127.0.0.1:0"]).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("runs");
+        command.args(["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped());
+        let mut serving = Serving::start(&mut command);
         let (tell, events) = channel();
-        let err = BufReader::new(child.stderr.take().expect("piped"));
+        let err = BufReader::new(serving.child.stderr.take().expect("piped"));
         thread::spawn(move || {
             for line in err.lines().map_while(Result::ok) {
                 let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
@@ -43,11 +42,9 @@ impl Serving {
                 let _ = tell.send(event);
             }
         });
-        let mut url = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("its address");
-        let mut serving = Self { child, url: url.trim().to_owned(), events };
-        serving.wait_for("listening");
-        serving
+        let mut gateway = Self { serving, events };
+        gateway.wait_for("listening");
+        gateway
     }
 
     /// Waits until the log tells of this, and gives the line.
@@ -66,17 +63,17 @@ impl Serving {
     }
 
     fn address(&self) -> SocketAddr {
-        self.url.split("//").nth(1).expect("a URL").trim_end_matches("/v1").parse().expect("an address")
+        self.serving.url.split("//").nth(1).expect("a URL").trim_end_matches("/v1").parse().expect("an address")
     }
 
     fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([name, &self.child.id().to_string()]).status();
+        let done = Command::new("kill").args([name, &self.serving.child.id().to_string()]).status();
         assert!(done.expect("kill runs").success());
     }
 
     /// Waits until it has ended.
     fn ends(&mut self) -> Option<i32> {
-        self.child.wait().expect("ours").code()
+        self.serving.child.wait().expect("ours").code()
     }
 
     /// Sends these bytes, breaks off there if so, and reads all that comes.
@@ -110,14 +107,6 @@ impl Serving {
     }
 }
 
-impl Drop for Serving {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
 fn request(key: Option<&str>, model: &str) -> String {
     let body = format!("{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]}}");
     let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
@@ -146,23 +135,23 @@ fn config(mock: &Mock, more: &str) -> String {
 fn what_clients_get_is_in_the_log_the_figures_and_the_record_alike() {
     let mock = Mock::start(&["--tokens", "5"]);
     let home = Home::with_config(&config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n"));
-    let mut serving = Serving::start(&home);
+    let mut gateway = Gateway::start(&home);
     for _ in 0..3 {
-        let reply = serving.ask(Some("sk-of-the-team"), "chat");
+        let reply = gateway.ask(Some("sk-of-the-team"), "chat");
         assert!(reply.starts_with("HTTP/1.1 200") && reply.contains("x-mmchat-model: fast"), "{reply}");
     }
-    assert!(serving.ask(None, "chat").starts_with("HTTP/1.1 401"));
+    assert!(gateway.ask(None, "chat").starts_with("HTTP/1.1 401"));
     let get =
         "GET /metrics HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer sk-of-the-team\r\nconnection: close\r\n\r\n";
-    let metrics = serving.send_open(get);
+    let metrics = gateway.send_open(get);
     let figure = |start: &str| {
         let lines = metrics.lines().filter(|line| line.starts_with(start));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
     };
     let logged: Vec<Value> =
-        (0..3).map(|_| serving.find(|line| line["path"] == "/v1/chat/completions" && line["status"] == 200)).collect();
-    serving.signal("-TERM");
-    assert_eq!(serving.ends(), Some(0));
+        (0..3).map(|_| gateway.find(|line| line["path"] == "/v1/chat/completions" && line["status"] == 200)).collect();
+    gateway.signal("-TERM");
+    assert_eq!(gateway.ends(), Some(0));
     let stats = |by: &str, name: &str| {
         let rows = home.run(&["stats", "--by", by, "--format", "json"]).exits(0).json();
         let rows = rows.as_array().expect("rows").clone();
@@ -188,22 +177,22 @@ fn what_clients_get_is_in_the_log_the_figures_and_the_record_alike() {
 fn a_config_that_changes_is_followed_and_a_bad_one_is_not() {
     let mock = Mock::start(&["--tokens", "5"]);
     let home = home(&mock);
-    let mut serving = Serving::start(&home);
+    let mut gateway = Gateway::start(&home);
     home.write_config(&config(&mock, "[routes.new]\nmodels = [\"fast\"]\n"));
-    serving.wait_for("reloaded");
-    assert!(serving.ask(None, "new").starts_with("HTTP/1.1 200"));
+    gateway.wait_for("reloaded");
+    assert!(gateway.ask(None, "new").starts_with("HTTP/1.1 200"));
     home.write_config(&config(&mock, "[routes.worse]\nmodels = [\"fsat\"]\n"));
-    let refused = serving.wait_for("reload-refused")["message"].as_str().expect("words").to_owned();
+    let refused = gateway.wait_for("reload-refused")["message"].as_str().expect("words").to_owned();
     assert!(refused.contains("config.toml:15:") && refused.contains("fsat"), "{refused}");
-    assert!(serving.ask(None, "new").starts_with("HTTP/1.1 200"));
+    assert!(gateway.ask(None, "new").starts_with("HTTP/1.1 200"));
     fs::remove_file(home.path("config.toml")).expect("it is there");
-    serving.wait_for("reload-refused");
+    gateway.wait_for("reload-refused");
     home.write_config(&config(&mock, ""));
-    serving.wait_for("reloaded");
-    serving.signal("-HUP");
-    serving.wait_for("reloaded");
-    assert!(serving.ask(None, "new").starts_with("HTTP/1.1 404"));
-    assert!(serving.get("/metrics").contains("mmchat_reloads_total{result=\"ok\"} 3"));
+    gateway.wait_for("reloaded");
+    gateway.signal("-HUP");
+    gateway.wait_for("reloaded");
+    assert!(gateway.ask(None, "new").starts_with("HTTP/1.1 404"));
+    assert!(gateway.get("/metrics").contains("mmchat_reloads_total{result=\"ok\"} 3"));
 }
 
 #[test]
@@ -216,10 +205,10 @@ fn a_server_whose_config_is_gone_does_not_go_on_without_keys() {
     fs::write(&path, config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n")).expect("writable");
     let mut command = home.command();
     command.env("XDG_CONFIG_HOME", home.path("xdg"));
-    let mut serving = Serving::of(command);
+    let mut gateway = Gateway::of(command);
     fs::remove_file(&path).expect("it is there");
-    assert!(serving.wait_for("reload-refused")["message"].as_str().expect("words").contains("not there"));
-    assert!(serving.ask(None, "fast").starts_with("HTTP/1.1 401"));
+    assert!(gateway.wait_for("reload-refused")["message"].as_str().expect("words").contains("not there"));
+    assert!(gateway.ask(None, "fast").starts_with("HTTP/1.1 401"));
 }
 
 #[test]
@@ -234,8 +223,8 @@ fn what_is_under_way_ends_before_the_server_does() {
     ];
     let upstream = Server::start(vec![steps]);
     let home = Home::with_server(&upstream, "");
-    let mut serving = Serving::start(&home);
-    let mut socket = TcpStream::connect(serving.address()).expect("it listens");
+    let mut gateway = Gateway::start(&home);
+    let mut socket = TcpStream::connect(gateway.address()).expect("it listens");
     let stream = request(None, "m/x").replace("{\"model\"", "{\"stream\":true,\"model\"");
     let length = stream.split("\r\n\r\n").nth(1).expect("a body").len();
     let stream = stream.replace(
@@ -245,30 +234,30 @@ fn what_is_under_way_ends_before_the_server_does() {
     socket.write_all(stream.as_bytes()).expect("it reads");
     let mut begun = [0; 15];
     socket.read_exact(&mut begun).expect("it begins");
-    serving.signal("-TERM");
-    serving.wait_for("stopping");
+    gateway.signal("-TERM");
+    gateway.wait_for("stopping");
     go.send(()).expect("the upstream waits");
     let mut rest = String::new();
     socket.read_to_string(&mut rest).expect("text");
     assert!(rest.contains("all of it") && rest.contains("[DONE]"), "{rest}");
-    assert_eq!(serving.ends(), Some(0));
-    assert!(TcpStream::connect(serving.address()).is_err());
+    assert_eq!(gateway.ends(), Some(0));
+    assert!(TcpStream::connect(gateway.address()).is_err());
 }
 
 #[test]
 fn a_second_signal_ends_what_is_under_way_too() {
     let upstream = Server::start(vec![vec![Step::Hold]]);
     let home = Home::with_server(&upstream, "");
-    let mut serving = Serving::start(&home);
-    let mut socket = TcpStream::connect(serving.address()).expect("it listens");
+    let mut gateway = Gateway::start(&home);
+    let mut socket = TcpStream::connect(gateway.address()).expect("it listens");
     socket.write_all(request(None, "m/x").as_bytes()).expect("it reads");
     while upstream.requests().is_empty() {
         thread::yield_now();
     }
-    serving.signal("-INT");
-    serving.wait_for("stopping");
-    serving.signal("-INT");
-    assert_eq!(serving.ends(), Some(0));
+    gateway.signal("-INT");
+    gateway.wait_for("stopping");
+    gateway.signal("-INT");
+    assert_eq!(gateway.ends(), Some(0));
     drop(socket);
 }
 
@@ -294,7 +283,7 @@ fn what_cannot_be_served_is_said_before_anything_is() {
 fn clients_that_mean_no_good_disturb_nobody() {
     let mock = Mock::start(&["--tokens", "5"]);
     let home = Home::with_config(&config(&mock, "[serve]\nmax_body_mb = 1\n"));
-    let serving = Serving::start(&home);
+    let gateway = Gateway::start(&home);
     let post = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n";
     let status = |reply: String| reply.lines().next().unwrap_or_default().to_owned();
     for (bytes, want) in [
@@ -309,20 +298,20 @@ fn clients_that_mean_no_good_disturb_nobody() {
         ("GET /v1/models HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n".to_owned(), "403"),
         ("GET /v1/models HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(), "403"),
     ] {
-        let got = status(serving.send(bytes.as_bytes(), want.is_empty()));
+        let got = status(gateway.send(bytes.as_bytes(), want.is_empty()));
         // Of a body that breaks off nobody is left to hear.
         assert!(
             got.contains(want) && (!want.is_empty() || !got.contains("200")),
             "{want} and not {got:?} for {bytes:.80}"
         );
-        assert!(serving.ask(None, "fast").starts_with("HTTP/1.1 200"));
+        assert!(gateway.ask(None, "fast").starts_with("HTTP/1.1 200"));
     }
     // A body that breaks off is no request, whether or not somebody hears of it.
-    assert!(serving.get("/metrics").contains("class=\"incomplete_body\""));
+    assert!(gateway.get("/metrics").contains("class=\"incomplete_body\""));
     // Nobody is kept out by connections that say nothing.
-    let silent: Vec<TcpStream> = (0..200).filter_map(|_| TcpStream::connect(serving.address()).ok()).collect();
+    let silent: Vec<TcpStream> = (0..200).filter_map(|_| TcpStream::connect(gateway.address()).ok()).collect();
     assert_eq!(silent.len(), 200);
-    assert!(serving.ask(None, "fast").starts_with("HTTP/1.1 200"));
+    assert!(gateway.ask(None, "fast").starts_with("HTTP/1.1 200"));
 }
 
 #[test]
@@ -331,13 +320,13 @@ fn it_speaks_https_with_certificates_of_its_own() {
     let fixture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name);
     let (cert, key) = (fixture("localhost.pem"), fixture("localhost.key.pem"));
     let tls = format!("[serve]\ncert = '{}'\nkey = '{}'\n", cert.display(), key.display());
-    let serving = Serving::start(&Home::with_config(&config(&mock, &tls)));
-    let base_url = serving.url.replace("127.0.0.1", "localhost");
+    let gateway = Gateway::start(&Home::with_config(&config(&mock, &tls)));
+    let base_url = gateway.serving.url.replace("127.0.0.1", "localhost");
     let client =
         Home::with_config(&format!("[endpoints.g]\nbase_url = \"{base_url}\"\nca_file = '{}'\n", cert.display()));
     let ran: Ran = client.run(&["ask", "-m", "g/chat", "hi"]).exits(0);
     assert!(ran.out.contains("scripted"), "{}", ran.out);
     // Who speaks no TLS is not answered, and disturbs nobody.
-    assert!(!serving.send(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n", true).contains("200"));
+    assert!(!gateway.send(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n", true).contains("200"));
     client.run(&["ask", "-m", "g/chat", "hi"]).exits(0);
 }

@@ -96,7 +96,7 @@ impl Gateway {
             }
         };
         // What has not ended by then is cut off.
-        let _ = timeout(self.settings().drain, all).await;
+        let _ = timeout(self.current().config.serve.drain, all).await;
         let left = connections.len();
         connections.shutdown().await;
         left

@@ -60,6 +60,8 @@ pub(super) enum Why {
     /// A web page that is not allowed to.
     Origin(String),
     TooLarge(usize),
+    /// It is packed in a way that is not read.
+    Encoded(String),
     /// The body did not come.
     Slow,
     Broken,
@@ -76,6 +78,8 @@ pub(super) enum Why {
     Method {
         path: String,
     },
+    /// All that are being read or asked take more room than there is.
+    Full,
     Draining,
 }
 
@@ -84,55 +88,35 @@ impl Refused {
         Self { why }
     }
 
-    pub(super) fn status(&self) -> StatusCode {
+    /// The status, the code and the type, as OpenAI has them where it has them.
+    fn shape(&self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as S;
+        let invalid = "invalid_request_error";
         match &self.why {
-            Why::NoKey | Why::WrongKey => StatusCode::UNAUTHORIZED,
-            Why::NotAllowed { .. } | Why::NoFigures { .. } | Why::NoPrice { .. } | Why::Host(_) | Why::Origin(_) => {
-                StatusCode::FORBIDDEN
-            }
-            Why::TooMany { .. } | Why::TooOften { .. } | Why::Spent { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Why::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Why::Slow => StatusCode::REQUEST_TIMEOUT,
-            Why::Broken | Why::Body(_) => StatusCode::BAD_REQUEST,
-            Why::UnknownModel { .. } | Why::UnknownPath { .. } => StatusCode::NOT_FOUND,
-            Why::Method { .. } => StatusCode::METHOD_NOT_ALLOWED,
-            Why::Draining => StatusCode::SERVICE_UNAVAILABLE,
+            Why::NoKey | Why::WrongKey => (S::UNAUTHORIZED, "invalid_api_key", "authentication_error"),
+            Why::NotAllowed { .. } | Why::NoPrice { .. } => (S::FORBIDDEN, "model_not_allowed", "permission_error"),
+            Why::NoFigures { .. } => (S::FORBIDDEN, "figures_not_allowed", "permission_error"),
+            Why::Host(_) => (S::FORBIDDEN, "host_not_allowed", "permission_error"),
+            Why::Origin(_) => (S::FORBIDDEN, "origin_not_allowed", "permission_error"),
+            Why::TooMany { .. } => (S::TOO_MANY_REQUESTS, "concurrency_limit_exceeded", "rate_limit_error"),
+            Why::TooOften { .. } => (S::TOO_MANY_REQUESTS, "rate_limit_exceeded", "rate_limit_error"),
+            Why::Spent { .. } => (S::TOO_MANY_REQUESTS, "insufficient_quota", "insufficient_quota"),
+            Why::TooLarge(_) => (S::PAYLOAD_TOO_LARGE, "request_too_large", invalid),
+            Why::Encoded(_) => (S::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", invalid),
+            Why::Slow => (S::REQUEST_TIMEOUT, "request_timeout", invalid),
+            Why::Broken => (S::BAD_REQUEST, "incomplete_body", invalid),
+            Why::Body(_) => (S::BAD_REQUEST, "invalid_request", invalid),
+            Why::UnknownModel { .. } => (S::NOT_FOUND, "model_not_found", invalid),
+            Why::UnknownPath { .. } => (S::NOT_FOUND, "unknown_url", invalid),
+            Why::Method { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed", invalid),
+            Why::Full => (S::SERVICE_UNAVAILABLE, "too_many_large_bodies", "server_error"),
+            Why::Draining => (S::SERVICE_UNAVAILABLE, "shutting_down", "server_error"),
         }
     }
 
-    /// The service's word for it, as OpenAI has it where it has one.
+    /// The word for it in the log and the figures.
     pub(super) fn code(&self) -> &'static str {
-        match &self.why {
-            Why::NoKey | Why::WrongKey => "invalid_api_key",
-            Why::NotAllowed { .. } | Why::NoPrice { .. } => "model_not_allowed",
-            Why::NoFigures { .. } => "figures_not_allowed",
-            Why::TooMany { .. } => "concurrency_limit_exceeded",
-            Why::TooOften { .. } => "rate_limit_exceeded",
-            Why::Spent { .. } => "insufficient_quota",
-            Why::Host(_) => "host_not_allowed",
-            Why::Origin(_) => "origin_not_allowed",
-            Why::TooLarge(_) => "request_too_large",
-            Why::Slow => "request_timeout",
-            Why::Broken => "incomplete_body",
-            Why::Body(_) => "invalid_request",
-            Why::UnknownModel { .. } => "model_not_found",
-            Why::UnknownPath { .. } => "unknown_url",
-            Why::Method { .. } => "method_not_allowed",
-            Why::Draining => "shutting_down",
-        }
-    }
-
-    fn kind(&self) -> &'static str {
-        match &self.why {
-            Why::NoKey | Why::WrongKey => "authentication_error",
-            Why::NotAllowed { .. } | Why::NoFigures { .. } | Why::NoPrice { .. } | Why::Host(_) | Why::Origin(_) => {
-                "permission_error"
-            }
-            Why::TooMany { .. } | Why::TooOften { .. } => "rate_limit_error",
-            Why::Spent { .. } => "insufficient_quota",
-            Why::Draining => "server_error",
-            _ => "invalid_request_error",
-        }
+        self.shape().1
     }
 
     fn message(&self) -> String {
@@ -158,12 +142,14 @@ impl Refused {
             Why::TooLarge(most) => {
                 format!("the body is larger than {} MB; raise max_body_mb under [serve]", most / 1024 / 1024)
             }
+            Why::Encoded(how) => format!("the body is encoded as `{}`; send it as it is", shortened(how)),
             Why::Slow => "the body did not come in time".into(),
             Why::Broken => "the body broke off".into(),
             Why::Body(refusal) => refusal.message.clone(),
             Why::UnknownModel { name, hint } => format!("nothing is called `{}`: {hint}", shortened(name)),
             Why::UnknownPath { path } => format!("there is nothing at {}", shortened(path)),
             Why::Method { path } => format!("{} does not take this method", shortened(path)),
+            Why::Full => "too many large bodies are under way at once".into(),
             Why::Draining => "this server is being stopped".into(),
         }
     }
@@ -171,7 +157,7 @@ impl Refused {
     /// When to come back, where coming back helps.
     fn retry_after(&self) -> Option<Duration> {
         match &self.why {
-            Why::TooMany { .. } => Some(Duration::from_secs(1)),
+            Why::TooMany { .. } | Why::Full => Some(Duration::from_secs(1)),
             Why::TooOften { wait, .. } => Some(*wait),
             Why::Draining => Some(Duration::from_secs(5)),
             _ => None,
@@ -180,14 +166,15 @@ impl Refused {
 
     pub(super) fn reply(&self, request_id: &str) -> Response<Body> {
         let param = if let Why::Body(refusal) = &self.why { refusal.param } else { None };
+        let (status, code, kind) = self.shape();
         let body = json!({"error": {
             "message": self.message(),
-            "type": self.kind(),
+            "type": kind,
             "param": param,
-            "code": self.code(),
+            "code": code,
             "mmchat": {"request_id": request_id, "attempts": []},
         }});
-        let mut reply = json_reply(self.status(), &body);
+        let mut reply = json_reply(status, &body);
         named(&mut reply, request_id);
         let after = self.retry_after();
         if let Some(after) = after {
@@ -200,7 +187,7 @@ impl Refused {
             reply.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
         // What is left of a body that is not read would be taken for the next request.
-        if let Why::TooLarge(_) | Why::Slow | Why::Broken = self.why {
+        if let Why::TooLarge(_) | Why::Encoded(_) | Why::Full | Why::Slow | Why::Broken = self.why {
             reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         reply

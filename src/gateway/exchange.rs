@@ -11,13 +11,14 @@ use std::{
 };
 
 use futures_util::Stream;
+use http::StatusCode;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
-use super::{Current, Gateway, admit::Ticket, log};
+use super::{Current, Gateway, admit::Ticket, log, room::Place};
 use crate::{
     chat::ErrorClass,
-    engine::{Event, EventKind, Next, Notice, Run},
+    engine::{Event, EventKind, Notice, Run},
     plan::{Lane, Plan},
     store::record::{CallRecord, Listener},
     target::Target,
@@ -68,11 +69,13 @@ pub(super) struct Exchange {
     run: Run,
     listener: Listener,
     ticket: Ticket,
+    /// Of its body, which may be sent once more.
+    _place: Place,
     is_route: bool,
     /// Whom the attempt under way asks.
     pub(super) target: Option<Arc<Target>>,
-    /// How many requests there were that are not the one under way.
-    failed: usize,
+    /// How many requests there were beside the one under way: that failed, or that nobody waits for any more.
+    others: usize,
     /// How long it was until the first request.
     before: Option<Duration>,
     /// When the first piece of the attempt under way came.
@@ -81,9 +84,8 @@ pub(super) struct Exchange {
     last: Option<Instant>,
     /// Where the gaps between its pieces are counted.
     gaps: Option<Histogram>,
-    /// The status the client was told; 0: none yet.
-    pub(super) status: u16,
-    settled: bool,
+    /// The status the client was told, once it was.
+    pub(super) status: Option<StatusCode>,
 }
 
 impl Exchange {
@@ -94,6 +96,7 @@ impl Exchange {
         facts: Facts,
         lane: Lane,
         ticket: Ticket,
+        place: Place,
     ) -> Box<Self> {
         gateway.metrics.begun();
         Box::new(Self {
@@ -104,14 +107,14 @@ impl Exchange {
             current,
             facts,
             ticket,
+            _place: place,
             target: None,
-            failed: 0,
+            others: 0,
             before: None,
             first: None,
             last: None,
             gaps: None,
-            status: 0,
-            settled: false,
+            status: None,
         })
     }
 
@@ -151,16 +154,13 @@ impl Exchange {
                 metrics.overhead(overhead);
             }
             EventKind::Ttft(_) => {}
-            EventKind::Failed { record, next } => {
+            EventKind::Failed { record, .. } => {
                 // What our own limits kept from being sent was no request.
-                self.failed += usize::from(record.class() != Some(ErrorClass::Local));
+                self.others += usize::from(record.class() != Some(ErrorClass::Local));
                 self.last = None;
-                if let Next::Candidate(_) | Next::Awaited(_) | Next::Restart(_) = next {
-                    metrics.failover(self.facts.asked.as_deref().unwrap_or_default());
-                }
             }
             EventKind::Notice(notice) => {
-                self.failed += usize::from(matches!(notice, Notice::Hedged(..)));
+                self.others += usize::from(matches!(notice, Notice::Hedged(..)));
                 if self.facts.notices.len() < MOST_NOTICES {
                     self.facts.notices.extend(log::notice(notice));
                 }
@@ -174,7 +174,7 @@ impl Exchange {
 
     /// How many upstream requests there were so far, the one under way among them.
     pub(super) fn attempts(&self) -> usize {
-        self.failed + 1
+        self.others + 1
     }
 
     /// The route that was asked, if it was one.
@@ -182,16 +182,13 @@ impl Exchange {
         self.facts.asked.as_deref().filter(|_| self.is_route)
     }
 
-    /// The account of it, once.
-    fn settle(&mut self, call: CallRecord) {
-        if std::mem::replace(&mut self.settled, true) {
-            return;
-        }
+    /// The account of it; the listener gives it once.
+    fn settle(&self, call: CallRecord) {
         let call = CallRecord { command: "serve", client: self.facts.client.clone(), ..call };
         self.ticket.pay(&call);
         let status = self.final_status(&call);
         self.gateway.metrics.call(&self.facts, &self.current.config, &call);
-        self.gateway.outside.log.call(&self.facts, status, &call);
+        self.gateway.outside.log.call(&self.facts, status.as_u16(), &call);
         if let Some(scribe) = &self.gateway.outside.scribe
             && !call.outcome.attempts.is_empty()
         {
@@ -200,12 +197,12 @@ impl Exchange {
     }
 
     /// The status the client saw or will see; 499, as nginx has it, where it left before there was one.
-    fn final_status(&self, call: &CallRecord) -> u16 {
-        match (&call.outcome.result, self.status) {
-            (Err(_), 0) if call.outcome.stopped => 499,
-            (Err(error), 0) => super::error::status_of(&call.outcome, error).as_u16(),
-            (Ok(_), 0) => 200,
-            (_, told) => told,
+    fn final_status(&self, call: &CallRecord) -> StatusCode {
+        match (self.status, &call.outcome.result) {
+            (Some(told), _) => told,
+            (None, Ok(_)) => StatusCode::OK,
+            (None, Err(_)) if call.outcome.stopped => StatusCode::from_u16(499).expect("a number of three digits"),
+            (None, Err(error)) => super::error::status_of(&call.outcome, error),
         }
     }
 }

@@ -201,10 +201,6 @@ impl Metrics {
         self.overhead.observe(overhead.as_secs_f64());
     }
 
-    pub(super) fn failover(&self, route: &str) {
-        self.failovers.get_or_create(&Route { route: route.to_owned() }).inc();
-    }
-
     /// Where the gaps between the pieces of this model's answers are counted.
     pub(super) fn gaps(&self, config: &Config, target: &Target) -> Histogram {
         self.gaps.get_or_create(&model(config, target)).clone()
@@ -222,6 +218,9 @@ impl Metrics {
         let name = name(config, &call.asked);
         let key = facts.client.clone().unwrap_or_default();
         self.requests.get_or_create(&Asked { name, key, class: class_of(call).to_owned() }).inc();
+        if call.is_route && call.failovers() > 0 {
+            self.failovers.get_or_create(&Route { route: call.asked.clone() }).inc_by(call.failovers());
+        }
         if call.outcome.stopped {
             self.disconnects.inc();
         } else if call.outcome.cut

@@ -15,7 +15,6 @@ use std::{
         Arc, OnceLock, RwLock,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -35,6 +34,7 @@ mod exchange;
 mod log;
 mod metrics;
 mod reply;
+mod room;
 mod routes;
 mod status;
 mod stream;
@@ -50,9 +50,7 @@ pub use workers::Workers;
 
 use admit::Clients;
 use metrics::Metrics;
-
-/// The longest a client may take between two pieces of its request.
-const SLOWEST_CLIENT: Duration = Duration::from_secs(30);
+use room::Room;
 
 /// What a gateway is given from outside.
 pub struct Outside {
@@ -72,6 +70,7 @@ pub struct Gateway {
     current: RwLock<Arc<Current>>,
     metrics: Metrics,
     clients: Clients,
+    bodies: Room,
     stopping: AtomicBool,
     /// The address it listens at, once it does.
     reach: OnceLock<IpAddr>,
@@ -165,6 +164,7 @@ impl Gateway {
             metrics: Metrics::new(),
             current: RwLock::new(Arc::new(current)),
             clients,
+            bodies: Room::default(),
             outside,
             stopping: AtomicBool::new(false),
             reach: OnceLock::new(),
@@ -198,10 +198,10 @@ impl Gateway {
         self.metrics.reload(well);
     }
 
-    /// How it is served, as configured now.
+    /// Where it is to listen, as configured now.
     #[must_use]
-    pub fn settings(&self) -> Serve {
-        self.current().config.serve.clone()
+    pub fn listen_at(&self) -> String {
+        self.current().config.serve.listen.clone()
     }
 
     fn current(&self) -> Arc<Current> {

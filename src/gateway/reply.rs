@@ -90,7 +90,7 @@ async fn streamed(mut exchange: Box<Exchange>, call: &Call, manner: Manner) -> R
             break;
         }
     }
-    exchange.status = 200;
+    exchange.status = Some(StatusCode::OK);
     let mut headers = HeaderMap::new();
     if first || stream.is_over() {
         served_by(&exchange, &mut headers);
@@ -121,7 +121,7 @@ async fn whole(mut exchange: Box<Exchange>, call: &Call, manner: &Manner) -> Res
             EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) => {}
         }
     }
-    exchange.status = 200;
+    exchange.status = Some(StatusCode::OK);
     let (kind, body) = match frames.first() {
         Some(frame) if frame.kind == FrameKind::Body => (JSON, frame.raw.clone()),
         // Nobody knows how to put together what is no chat.
@@ -156,7 +156,7 @@ fn put_together(request_id: &str, deltas: &[Delta]) -> String {
 fn failed(exchange: &mut Exchange, outcome: &LaneOutcome) -> Response<Body> {
     let error = outcome.result.as_ref().expect_err("only failures come here");
     let mut reply = error::reply(&exchange.facts.request_id, outcome, error);
-    exchange.status = reply.status().as_u16();
+    exchange.status = Some(reply.status());
     served_by(exchange, reply.headers_mut());
     let attempts = HeaderValue::from(outcome.attempts.len());
     reply.headers_mut().insert("x-mmchat-attempts", attempts);

@@ -3,7 +3,7 @@
 //! Owns reading a request up to the point where it is a lane that can be run, and the refusals on the way. Refuses to know
 //! how it is answered.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -17,12 +17,13 @@ use hyper_util::service::TowerToHyperService;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Current, Gateway, SLOWEST_CLIENT, admit,
+    Current, Gateway, admit,
     connection::Arrived,
     door,
     error::{Refused, Why, named},
     exchange::{Exchange, Facts},
     reply::{self, Body, Manner},
+    room::Place,
     status,
 };
 use crate::{
@@ -36,6 +37,8 @@ use crate::{
     route::OnCut,
 };
 
+/// The longest a client may take between two pieces of its request.
+const SLOWEST_CLIENT: Duration = Duration::from_secs(30);
 /// The longest name of a model; whatever is longer is none.
 const LONGEST_NAME: usize = 512;
 /// A body that takes a while to read.
@@ -143,7 +146,8 @@ async fn understand(
     facts.client = client.map(|client| client.name.clone());
     // Before its body, so that limits hold for what reading that takes, too.
     let ticket = gateway.clients.admit(client)?;
-    let body = read(body, &parts.headers, current.config.serve.max_body).await?;
+    let mut place = gateway.bodies.place();
+    let body = read(body, &parts.headers, current.config.serve.max_body, &mut place).await?;
     facts.begun = Instant::now();
     let asked = parsed(body, parse).await?;
     facts.asked = Some(shortened(&asked.model));
@@ -157,7 +161,7 @@ async fn understand(
         Call::Opaque(opaque) => opaque.service == Service::Completions,
     };
     let manner = Manner { stream: call.streams(), include_usage: asked.include_usage, ends_with_mark, hold };
-    Ok((Exchange::begin(gateway, current, facts.clone(), lane, ticket), call, manner))
+    Ok((Exchange::begin(gateway, current, facts.clone(), lane, ticket, place), call, manner))
 }
 
 /// Reads what is asked; what takes long to read is not read where others wait for their answers.
@@ -231,8 +235,11 @@ fn unknown_model(name: &str, error: &PlanError, limited: bool) -> Refused {
     }
 }
 
-/// The whole body, if it is no larger than `most` and comes without long pauses.
-async fn read(body: Body, headers: &HeaderMap, most: usize) -> Result<Bytes, Refused> {
+/// The whole body, if it is no larger than `most`, comes without long pauses and has a `place`.
+async fn read(body: Body, headers: &HeaderMap, most: usize, place: &mut Place) -> Result<Bytes, Refused> {
+    if let Some(how) = packed(headers) {
+        return Err(Refused::new(Why::Encoded(how)));
+    }
     let announced =
         headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if announced.is_some_and(|length| length > most as u64) {
@@ -245,11 +252,26 @@ async fn read(body: Body, headers: &HeaderMap, most: usize) -> Result<Bytes, Ref
         match frame {
             None => return Ok(whole.freeze()),
             // Put together as they come: many small ones would take many times their room.
-            Some(Ok(frame)) => whole.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            Some(Ok(frame)) => {
+                whole.extend_from_slice(&frame.into_data().unwrap_or_default());
+                place.grow_to(whole.len(), most)?;
+            }
             Some(Err(error)) if error.is::<LengthLimitError>() => return Err(Refused::new(Why::TooLarge(most))),
             Some(Err(_)) => return Err(Refused::new(Why::Broken)),
         }
     }
+}
+
+/// How a body is packed, where that is no way that is read.
+fn packed(headers: &HeaderMap) -> Option<String> {
+    let (content, transfer) =
+        (headers.get_all(http::header::CONTENT_ENCODING), headers.get_all(http::header::TRANSFER_ENCODING));
+    let named = |value: &HeaderValue, plain: &str| {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        text.split(',').map(str::trim).find(|how| !how.eq_ignore_ascii_case(plain)).map(str::to_owned)
+    };
+    let content = content.iter().find_map(|value| named(value, "identity"));
+    content.or_else(|| transfer.iter().find_map(|value| named(value, "chunked")))
 }
 
 /// As [`known`], for what only those may read that may see everything.

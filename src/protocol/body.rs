@@ -63,7 +63,8 @@ impl BodyFramer {
         match &mut self.state {
             State::Start(held) => {
                 // Most often all of it is here at once.
-                let so_far = if held.is_empty() { Cow::from(bytes) } else { Cow::from([held.as_slice(), bytes].concat()) };
+                let so_far =
+                    if held.is_empty() { Cow::from(bytes) } else { Cow::from([held.as_slice(), bytes].concat()) };
                 let body = so_far.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&so_far).trim_ascii_start();
                 match body.first() {
                     None => held.clear(),

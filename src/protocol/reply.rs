@@ -155,7 +155,9 @@ impl ReplyReader {
             let step = self.decoder.frame(&frame, out);
             self.any_output |= out[from..].iter().any(|delta| delta.kind.is_output());
             if let (Some(kept), Ok(flow)) = (&mut self.kept, &step)
+                // Behind a piece that is lost there is nothing to pass on: its finish reason would be that of an answer.
                 && *flow != Flow::Garbled
+                && !self.garbled
                 && (*flow != Flow::End || frame.kind == FrameKind::Body || out.len() > from)
             {
                 kept.push(frame.clone());

@@ -73,7 +73,10 @@ fn cells_of(StatsRow { name, endpoint, figures }: &StatsRow) -> [String; 16] {
     let [ttft50, ttft95, ttft99] = percentiles(&figures.ttft);
     let [total50, total95, total99] = percentiles(&figures.total);
     let about = if figures.estimated > 0 { "~" } else { "" };
-    let classes = figures.classes.iter().map(|(class, count)| format!("{class} {count}"));
+    let beside =
+        [("failovers", figures.failovers), ("stopped", figures.stopped)].into_iter().filter(|(_, count)| *count > 0);
+    let classes = figures.classes.iter().map(|(class, count)| (class.as_str(), *count)).chain(beside);
+    let classes = classes.map(|(class, count)| format!("{class} {count}"));
     [
         name.clone(),
         endpoint.clone().unwrap_or_default(),
@@ -144,6 +147,8 @@ fn object(what: &str, StatsRow { name, endpoint, figures }: &StatsRow) -> Value 
         "failed": figures.failed,
         "success_rate": figures.success(),
         "failures": classes,
+        "failovers": figures.failovers,
+        "stopped": figures.stopped,
         "ttft_ms": times(&figures.ttft),
         "total_ms": times(&figures.total),
         "input_tokens": figures.input,
@@ -172,7 +177,7 @@ pub fn csv(what: &str, rows: &[StatsRow]) -> String {
     let beside = if what == "endpoint" { "" } else { ",endpoint" };
     let mut lines = vec![format!(
         "{what}{beside},calls,failed,ttft_p50_ms,ttft_p95_ms,ttft_p99_ms,total_p50_ms,total_p95_ms,total_p99_ms,\
-         input_tokens,output_tokens,tokens_per_second,cost,currency,failures"
+         input_tokens,output_tokens,tokens_per_second,cost,currency,failures,failovers,stopped"
     )];
     for StatsRow { name, endpoint, figures } in rows {
         let mut fields = vec![name.clone()];
@@ -191,6 +196,7 @@ pub fn csv(what: &str, rows: &[StatsRow]) -> String {
         fields.push(
             figures.classes.iter().map(|(class, count)| format!("{class}:{count}")).collect::<Vec<_>>().join(" "),
         );
+        fields.extend([figures.failovers.to_string(), figures.stopped.to_string()]);
         lines.push(fields.iter().map(|field| quoted(field)).collect::<Vec<_>>().join(","));
     }
     lines.join("\n") + "\n"
@@ -243,6 +249,6 @@ mod tests {
         let text = csv("model", &rows);
         assert!(csv("endpoint", &rows).starts_with("endpoint,calls,"), "one column of that name");
         assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("\"a,\"\"b\"\"\",,2,0,")), "{text}");
-        assert_eq!(text.lines().next().map(|line| line.split(',').count()), Some(16));
+        assert_eq!(text.lines().next().map(|line| line.split(',').count()), Some(18));
     }
 }

@@ -130,28 +130,39 @@ impl Home {
     }
 }
 
-/// A mock server that ends with its test.
-pub(crate) struct Mock {
-    child: Child,
+/// A server that says its address on standard output, and ends with its test.
+pub(crate) struct Serving {
+    pub(crate) child: Child,
     pub(crate) url: String,
 }
 
-impl Mock {
-    pub(crate) fn start(arguments: &[&str]) -> Self {
-        let mut command = Home::new().command();
-        command.arg("mock").args(arguments).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut child = command.spawn().expect("runs");
+impl Serving {
+    pub(crate) fn start(command: &mut Command) -> Self {
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("runs");
         let mut url = String::new();
         BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("its address");
         Self { child, url: url.trim().to_owned() }
     }
 }
 
-impl Drop for Mock {
+impl Drop for Serving {
     fn drop(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// A mock server that ends with its test.
+pub(crate) struct Mock {
+    pub(crate) url: String,
+    _serving: Serving,
+}
+
+impl Mock {
+    pub(crate) fn start(arguments: &[&str]) -> Self {
+        let serving = Serving::start(Home::new().command().arg("mock").args(arguments).stderr(Stdio::null()));
+        Self { url: serving.url.clone(), _serving: serving }
     }
 }
 

@@ -2,41 +2,20 @@
 //! prints a line for each check.
 
 use std::{
-    io::{BufRead, BufReader},
     net::TcpListener,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
+    process::Command,
 };
 
 use crate::{
-    common::{Home, Mock},
+    common::{Home, Mock, Serving},
     servers::{Running, aimock, installed, litellm, llama, python},
 };
 
 /// The gateway, in front of servers that nobody here wrote either.
-struct Serving {
-    child: Child,
-    url: String,
-}
-
-impl Serving {
-    fn start(home: &Home) -> Self {
-        let mut command = home.command();
-        let log = std::fs::File::create(home.path("serve.log")).expect("a log");
-        command.arg("serve").stdout(Stdio::piped()).stderr(log);
-        let mut child = command.spawn().expect("runs");
-        let mut url = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("its address");
-        Self { child, url: url.trim().to_owned() }
-    }
-}
-
-impl Drop for Serving {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn gateway(home: &Home) -> Serving {
+    let log = std::fs::File::create(home.path("serve.log")).expect("a log");
+    Serving::start(home.command().arg("serve").stderr(log))
 }
 
 /// What is served: aimock as `mock` and `embed`, with a wrong key as `badkey`; llama.cpp as `count`, and behind a dead service
@@ -91,7 +70,7 @@ fn sdks() {
     let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
     let count = llama(&home, "count.gguf", &["--count", "1500", "--ctx", "4096"]);
     home.write_config(&config(&mock, &hello, &count, None));
-    let serving = Serving::start(&home);
+    let serving = gateway(&home);
     let mut sdk = python();
     sdk.arg(scripts().join("openai_sdk.py")).arg(&serving.url);
     checked(sdk, &home);
@@ -123,7 +102,7 @@ fn an_outage_is_seen_in_the_figures_and_not_by_the_client() {
         ]
         .concat(),
     );
-    let serving = Serving::start(&home);
+    let serving = gateway(&home);
     let mut command = python();
     command.arg(scripts().join("outage.py")).args([&serving.url, env!("CARGO_BIN_EXE_mmchat"), &port.to_string()]);
     command.arg(home.path("serve.log")).env("MMCHAT_CONFIG", home.path("config.toml"));
@@ -139,7 +118,7 @@ fn langchain_chatchat() {
     let home = Home::new();
     let (mock, hello) = (aimock(), llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
     home.write_config(&config(&mock, &hello, &hello, None));
-    let serving = Serving::start(&home);
+    let serving = gateway(&home);
     let mut command = Command::new(installed().join("chatchat/bin/python"));
     command.arg(scripts().join("calls_of_chatchat.py")).arg(&serving.url);
     checked(command, &home);
@@ -152,7 +131,7 @@ fn tools_of_the_terminal() {
     let (mock, hello) = (aimock(), llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
     let litellm = litellm(&home, &mock);
     home.write_config(&config(&mock, &hello, &hello, Some(&litellm)));
-    let serving = Serving::start(&home);
+    let serving = gateway(&home);
     let mut command = python();
     command.arg(scripts().join("tools.py")).arg(&serving.url).arg(installed());
     checked(command, &home);

@@ -78,7 +78,8 @@ def _():
     assert sum(line["output"] for line in log) == route["output_tokens"]
     assert abs(sum(line["cost"] for line in log) - route["cost"]["USD"]) < 1e-9
     assert abs(metric("mmchat_cost_total") - route["cost"]["USD"]) < 1e-9
-    assert metric("mmchat_failovers_total") == sum(len({a["model"] for a in line["attempts"]}) - 1 for line in log)
+    moved = sum(len({a["model"] for a in line["attempts"]}) - 1 for line in log)
+    assert moved == metric("mmchat_failovers_total") == route["failovers"] == key["failovers"]
     print(f"  {len(log)} requests, {len(attempts)} attempts, {int(metric('mmchat_failovers_total'))} failovers")
 
 

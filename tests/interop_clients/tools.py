@@ -1,8 +1,8 @@
-"""llm, and aichat where it is installed, as docs/serve.md says to set them up; and LiteLLM's proxy on the other side.
+"""llm and aichat, as docs/serve.md says to set them up; and LiteLLM's proxy on the other side.
 
     tools.py URL INSTALLED
 """
-import json, os, shutil, subprocess, sys
+import json, os, subprocess, sys
 from pathlib import Path
 
 from checks import check, end
@@ -53,11 +53,9 @@ def _():
     assert code != 0 and "Error" in err, (code, out, err)
 
 
-aichat = shutil.which("aichat") or shutil.which("aichat", path=str(INSTALLED / "cargo/bin"))
-if aichat:
-    folder = HOME / "aichat"
-    folder.mkdir()
-    (folder / "config.yaml").write_text(f"""
+aichat, folder = str(INSTALLED / "cargo/bin/aichat"), HOME / "aichat"
+folder.mkdir()
+(folder / "config.yaml").write_text(f"""
 model: mmchat:mock
 clients:
   - type: openai-compatible
@@ -66,21 +64,35 @@ clients:
     api_key: {KEY}
     models:
       - name: mock
+      - name: route
 """)
-    there = {**os.environ, "AICHAT_CONFIG_DIR": str(folder)}
-    version = run(aichat, "--version")[1].strip()
+there = {**os.environ, "AICHAT_CONFIG_DIR": str(folder)}
+version = run(aichat, "--version")[1].strip()
 
-    @check(version, "an answer, streamed and not")
-    def _():
-        for flags in ((), ("-S",)):
-            code, out, err = run(aichat, *flags, "hello", env=there, stdin=subprocess.DEVNULL)
-            assert (code, out.strip()) == (0, HELLO), (out, err)
 
-    @check(version, "an error has mmchat's words")
-    def _():
-        code, out, err = run(aichat, "boom", env=there, stdin=subprocess.DEVNULL)
-        assert code != 0 and "The server had an error" in err, (code, out, err)
-else:
-    print("| aichat | not installed | not run |")
+@check(version, "an answer, streamed and not")
+def _():
+    for flags in ((), ("-S",)):
+        code, out, err = run(aichat, *flags, "hello", env=there, stdin=subprocess.DEVNULL)
+        assert (code, out.strip()) == (0, HELLO), (out, err)
+
+
+@check(version, "a route whose first service is gone")
+def _():
+    code, out, err = run(aichat, "-m", "mmchat:route", "hello", env=there, stdin=subprocess.DEVNULL)
+    assert code == 0 and "Hello from a tiny llama" in out, (code, out, err)
+
+
+@check(version, "an error has mmchat's words")
+def _():
+    code, out, err = run(aichat, "boom", env=there, stdin=subprocess.DEVNULL)
+    assert code != 0 and "The server had an error" in err, (code, out, err)
+
+
+@check(version, "an answer that breaks off is an error")
+def _():
+    code, out, err = run(aichat, "cutoff", env=there, stdin=subprocess.DEVNULL)
+    assert code != 0 and "end signal" in err, (code, out, err)
+
 
 end()

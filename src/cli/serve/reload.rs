@@ -69,7 +69,7 @@ impl Source {
     }
 
     async fn reload(&self, gateway: &Gateway, log: &Log) {
-        let before = gateway.settings().listen;
+        let before = gateway.listen_at();
         let loaded = match self.load() {
             Ok(config) => {
                 let listen = config.serve.listen.clone();

@@ -248,7 +248,11 @@ impl Run {
     }
 
     /// Hands out what is here and reads the rest.
-    async fn rest(&mut self, (request, begun): &(Request, Instant), mut opened: Box<Opened>) -> Result<Whole, ApiError> {
+    async fn rest(
+        &mut self,
+        (request, begun): &(Request, Instant),
+        mut opened: Box<Opened>,
+    ) -> Result<Whole, ApiError> {
         let (first, finished) = (std::mem::take(&mut opened.first), opened.finished.take());
         let attempt = &mut opened.attempt;
         let target = Arc::clone(&request.candidate.target);
@@ -319,6 +323,8 @@ impl Run {
         let (engine, target, key) = (&self.engine, &request.candidate.target, request.key_index());
         let sent = request.sent(engine.health.at(begun));
         match error {
+            // That a service lacks one of the other services says nothing of its chats.
+            Some(error) if error.class == ErrorClass::Path && request.call.chat().is_none() => {}
             Some(error) => engine.health.failed(&sent, &engine.keys, error, engine.chance()),
             None => engine.health.ended_well(sent, &engine.keys),
         }

@@ -23,6 +23,11 @@ pub(super) const BY_ROUTE: i64 = 1;
 /// The hour's sums are by the name of the key that was brought, of what was asked for.
 pub(super) const BY_CLIENT: i64 = 2;
 
+/// Beside the classes of failures: another model was asked because one failed.
+pub(super) const FAILOVER: &str = "failover";
+/// Beside the classes of failures: whoever asked had enough before the answer was whole.
+pub(super) const STOPPED: &str = "stopped";
+
 /// What calls add to their hours.
 #[derive(Default)]
 pub(super) struct Hours(BTreeMap<Row, Sum>);
@@ -42,6 +47,8 @@ struct Row {
 struct Sum {
     calls: i64,
     failures: BTreeMap<&'static str, i64>,
+    /// What happened beside failures, by its word.
+    beside: BTreeMap<&'static str, i64>,
     used: Used,
     estimated: i64,
     ttft: Spread,
@@ -53,6 +60,8 @@ struct One {
     class: Option<&'static str>,
     /// What we stopped ourselves before it said anything is no call of the service's.
     counted: bool,
+    failovers: u64,
+    stopped: bool,
     /// Tokens and cost.
     used: Option<Used>,
     estimated: bool,
@@ -94,6 +103,8 @@ impl Hours {
                 &One {
                     class: attempt.class().filter(|class| *class != ErrorClass::Local).map(ErrorClass::as_str),
                     counted: call.counts(attempt),
+                    failovers: 0,
+                    stopped: false,
                     used: used.as_ref().map(|used| Used { cost, ..Used::of(used, speaking) }),
                     estimated: used.is_some_and(|used| used.estimated),
                     ttft: attempt.ttft,
@@ -126,6 +137,8 @@ impl Hours {
             &One {
                 class: class.filter(|class| *class != ErrorClass::Local).map(ErrorClass::as_str),
                 counted: class != Some(ErrorClass::Local) || outcome.first.is_some(),
+                failovers: call.failovers(),
+                stopped: outcome.stopped,
                 used: used_in_all(call)
                     .map(|used| Used { cost: cost.map(|(cost, _)| cost).unwrap_or_default(), ..used }),
                 estimated: call.used.iter().flatten().any(|used| used.estimated),
@@ -137,13 +150,18 @@ impl Hours {
     }
 
     fn put(&mut self, row: Row, one: &One) {
-        if !one.counted && one.used.is_none() {
+        if !one.counted && one.used.is_none() && one.failovers == 0 && !one.stopped {
             return;
         }
         let sum = self.0.entry(row).or_default();
         sum.calls += i64::from(one.counted);
         if let Some(class) = one.class {
             *sum.failures.entry(class).or_default() += 1;
+        }
+        for (word, count) in [(FAILOVER, signed(one.failovers)), (STOPPED, i64::from(one.stopped))] {
+            if count > 0 {
+                *sum.beside.entry(word).or_default() += count;
+            }
         }
         let used = one.used.unwrap_or_default();
         sum.used = Used {
@@ -212,7 +230,7 @@ impl Row {
                 with(&total, &sum.total),
                 sum.calls,
             ])?;
-        for (class, count) in &sum.failures {
+        for (class, count) in sum.failures.iter().chain(&sum.beside) {
             transaction
                 .prepare_cached(
                     "INSERT INTO failures (hour, lane, name, endpoint, class, count) VALUES (?1, ?2, ?3, ?4, ?5, ?6)

@@ -72,6 +72,15 @@ impl CallRecord {
         attempt.class() != Some(ErrorClass::Local) || attempt.ttft.is_some()
     }
 
+    /// How often another model was asked because one failed. What was only stopped ourselves, as the slower of two, did not.
+    #[must_use]
+    pub fn failovers(&self) -> u64 {
+        let failed = |attempt: &AttemptRecord| attempt.class().is_some_and(|class| class != ErrorClass::Local);
+        let pairs = self.outcome.attempts.windows(2);
+        let moved = pairs.filter(|pair| failed(&pair[0]) && pair[0].target.id != pair[1].target.id);
+        moved.count() as u64
+    }
+
     /// What it cost with all its requests, in the money of the model that answered.
     #[must_use]
     pub fn cost(&self) -> Option<(f64, &str)> {

@@ -9,7 +9,7 @@ use rusqlite::Row;
 
 use super::{
     Database, RecordError,
-    hours::{BY_CLIENT, BY_MODEL, BY_ROUTE, hour},
+    hours::{BY_CLIENT, BY_MODEL, BY_ROUTE, FAILOVER, STOPPED, hour},
 };
 use crate::metrics::Spread;
 
@@ -66,6 +66,10 @@ pub struct Figures {
     pub failed: u64,
     /// By class, the most frequent first.
     pub classes: Vec<(String, u64)>,
+    /// How often another model was asked because one failed; of routes and keys.
+    pub failovers: u64,
+    /// Calls that whoever asked had enough of before they were whole; of routes and keys.
+    pub stopped: u64,
     /// Tokens read.
     pub input: u64,
     /// Tokens written.
@@ -213,9 +217,11 @@ impl Database {
         while let Some(row) = rows.next()? {
             let (class, count): (String, u64) = (row.get(3)?, unsigned(row, 4)?);
             let figures = groups.entry(group(by, row, 1, 2)?).or_default();
-            match figures.classes.iter_mut().find(|(known, _)| *known == class) {
-                Some((_, sum)) => *sum += count,
-                None => figures.classes.push((class, count)),
+            match (class.as_str(), figures.classes.iter_mut().find(|(known, _)| *known == class)) {
+                (FAILOVER, _) => figures.failovers += count,
+                (STOPPED, _) => figures.stopped += count,
+                (_, Some((_, sum))) => *sum += count,
+                (_, None) => figures.classes.push((class, count)),
             }
         }
         Ok(())

@@ -112,6 +112,7 @@ fn requests_are_counted_by_model_and_what_was_asked_by_route() {
     let routes = database.stats(By::Route, None, None).expect("read");
     let [chat] = routes.as_slice() else { panic!("{routes:?}") };
     assert_eq!((chat.name.as_str(), chat.figures.calls, chat.figures.failed), ("chat", 100, 0));
+    assert_eq!((chat.figures.failovers, chat.figures.classes.len()), (100, 0), "{chat:?}");
     assert_eq!(database.stats(By::Endpoint, None, Some("b-endpoint")).expect("read").len(), 1);
     let counted: (i64, i64) = database
         .connection
@@ -130,8 +131,10 @@ fn what_we_stopped_ourselves_is_no_failure_of_the_service() {
     record.outcome.attempts[0].error = Some(error.clone());
     record.outcome.attempts[1].error = Some(error.clone());
     record.outcome.result = Err(error);
-    record.outcome.cut = true;
+    (record.outcome.cut, record.outcome.stopped) = (true, true);
     database.insert(&record, &mut RunPlace::default()).expect("written");
+    let routes = database.stats(By::Route, None, None).expect("read");
+    assert_eq!(routes.iter().map(|row| row.figures.stopped).sum::<u64>(), 1, "{routes:?}");
     for by in [By::Model, By::Route] {
         let rows = database.stats(by, None, None).expect("read");
         let calls: u64 = rows.iter().map(|row| row.figures.calls).sum();
