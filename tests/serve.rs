@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use common::{Home, Mock, Ran, Server, Serving, Step, answer};
+use common::{Home, Mock, Ran, STREAM, Server, Serving, Step, answer, event};
 use serde_json::Value;
 
 /// A gateway and its log.
@@ -108,7 +108,15 @@ impl Gateway {
 }
 
 fn request(key: Option<&str>, model: &str) -> String {
-    let body = format!("{{\"model\":\"{model}\",\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]}}");
+    asking(key, &format!("\"model\":\"{model}\""))
+}
+
+fn streamed(model: &str) -> String {
+    asking(None, &format!("\"stream\":true,\"model\":\"{model}\""))
+}
+
+fn asking(key: Option<&str>, fields: &str) -> String {
+    let body = format!("{{{fields},\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]}}");
     let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
     let length = body.len();
     format!(
@@ -225,13 +233,7 @@ fn what_is_under_way_ends_before_the_server_does() {
     let home = Home::with_server(&upstream, "");
     let mut gateway = Gateway::start(&home);
     let mut socket = TcpStream::connect(gateway.address()).expect("it listens");
-    let stream = request(None, "m/x").replace("{\"model\"", "{\"stream\":true,\"model\"");
-    let length = stream.split("\r\n\r\n").nth(1).expect("a body").len();
-    let stream = stream.replace(
-        &format!("content-length: {}", length - "\"stream\":true,".len()),
-        &format!("content-length: {length}"),
-    );
-    socket.write_all(stream.as_bytes()).expect("it reads");
+    socket.write_all(streamed("m/x").as_bytes()).expect("it reads");
     let mut begun = [0; 15];
     socket.read_exact(&mut begun).expect("it begins");
     gateway.signal("-TERM");
@@ -242,6 +244,18 @@ fn what_is_under_way_ends_before_the_server_does() {
     assert!(rest.contains("all of it") && rest.contains("[DONE]"), "{rest}");
     assert_eq!(gateway.ends(), Some(0));
     assert!(TcpStream::connect(gateway.address()).is_err());
+}
+
+#[test]
+fn the_transfer_of_half_an_answer_breaks_off_behind_its_error() {
+    let half = format!("{STREAM}{}", event("half"));
+    let upstream = Server::replying(&[&half, &answer("whole")]);
+    let gateway = Gateway::start(&Home::with_server(&upstream, ""));
+    let got = gateway.send_open(&streamed("m/x"));
+    assert!(got.contains("half") && got.contains("\"code\":\"cut\""), "{got}");
+    assert!(!got.ends_with("0\r\n\r\n") && !got.contains("[DONE]"), "{got}");
+    let got = gateway.send_open(&streamed("m/x"));
+    assert!(got.contains("whole") && got.ends_with("0\r\n\r\n"), "{got}");
 }
 
 #[test]

@@ -2,12 +2,12 @@
 //!
 //! Owns what of an upstream's stream is passed on (every event as it came, but for what was only asked for by us), its
 //! translation where the upstream answered in another shape than it was asked for, and the end: a mark where the answer is
-//! whole, an error event where it is not, and never one for the other. Refuses to buffer: a client that reads slowly is not
+//! whole; where it is not, an error event and a transfer that breaks off, so that no client takes it for whole; and never one
+//! for the other. Refuses to buffer: a client that reads slowly is not
 //! read for.
 
 use std::{
     collections::VecDeque,
-    convert::Infallible,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
@@ -66,6 +66,8 @@ pub(super) struct EventStream {
     /// Written, and not to be seen before the answer is whole.
     held: Vec<Bytes>,
     over: bool,
+    /// It is no whole answer.
+    failed: bool,
 }
 
 impl EventStream {
@@ -79,6 +81,7 @@ impl EventStream {
             out: VecDeque::new(),
             held: Vec::new(),
             over: false,
+            failed: false,
         }
     }
 
@@ -122,6 +125,7 @@ impl EventStream {
             Err(problem) => {
                 let event = format!("data: {}\n\n", error::body(&self.request_id, &outcome, problem));
                 self.held.clear();
+                self.failed = true;
                 self.out.push_back(event.into());
                 Written::Failed(outcome)
             }
@@ -178,7 +182,8 @@ impl EventStream {
     /// The body of the reply: what is written, and what the exchange still brings.
     pub(super) fn into_body(self, exchange: Box<Exchange>) -> StreamBody {
         let now = Instant::now();
-        StreamBody { stream: self, exchange, last: now, alive: Box::pin(sleep_until(now + SIGN_OF_LIFE)) }
+        let alive = Box::pin(sleep_until(now + SIGN_OF_LIFE));
+        StreamBody { stream: self, exchange, last: now, alive, end_seen: false }
     }
 }
 
@@ -209,17 +214,24 @@ pub(super) struct StreamBody {
     last: Instant,
     /// When that may have been long ago.
     alive: Pin<Box<Sleep>>,
+    /// What was written last was given the time to go out.
+    end_seen: bool,
 }
 
+/// The answer broke off, and so does its transfer: some clients read over an error event, and would take a half for a whole.
+#[derive(Debug, thiserror::Error)]
+#[error("the answer is not whole")]
+pub(super) struct BrokenOff;
+
 impl StreamBody {
-    fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Bytes>> {
+    fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         loop {
             if let Some(piece) = self.stream.out.pop_front() {
                 self.last = Instant::now();
-                return Poll::Ready(Some(piece));
+                return Poll::Ready(Some(Ok(piece)));
             }
             if self.stream.over {
-                return Poll::Ready(None);
+                return self.end(context);
             }
             match self.exchange.poll_event(context) {
                 Poll::Ready(Some(event)) => drop(self.stream.take(event)),
@@ -238,15 +250,30 @@ impl StreamBody {
     }
 }
 
+impl StreamBody {
+    fn end(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+        if !self.stream.failed {
+            return Poll::Ready(None);
+        }
+        if std::mem::replace(&mut self.end_seen, true) {
+            self.stream.failed = false;
+            return Poll::Ready(Some(Err(BrokenOff)));
+        }
+        // Whoever writes it writes what it has when there is nothing more at hand, and a broken transfer is closed at once.
+        context.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
 impl http_body::Body for StreamBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = BrokenOff;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, BrokenOff>>> {
         let next = self.get_mut().next(context);
-        next.map(|piece| piece.map(|piece| Ok(BodyFrame::data(piece))))
+        next.map(|piece| piece.map(|piece| piece.map(BodyFrame::data)))
     }
 }

@@ -4,7 +4,7 @@
 //! What must hold of every row is checked here; what exactly comes of each is in `gateway.md`, which `MMCHAT_BLESS=1`
 //! writes anew.
 
-use std::{fmt::Write as _, fs, path::Path, sync::Arc};
+use std::{fmt::Write as _, fs, path::Path, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use http::{Request, Response};
@@ -59,10 +59,17 @@ where
     B::Error: std::fmt::Debug,
 {
     let status = reply.status().as_u16();
-    let bytes = reply.into_body().collect().await.expect("no reply breaks off by itself").to_bytes();
-    let body = String::from_utf8(bytes.to_vec()).expect("text");
+    let (mut reply, mut bytes, mut broken_off) = (pin!(reply.into_body()), Vec::new(), false);
+    while let Some(frame) = reply.as_mut().frame().await {
+        match frame {
+            Ok(frame) => bytes.extend_from_slice(&frame.into_data().unwrap_or_default()),
+            Err(_) => broken_off = true,
+        }
+    }
+    let body = String::from_utf8(bytes).expect("text");
     let code = |value: &Value| value["error"]["code"].as_str().map(str::to_owned);
     if status != 200 || manner == Manner::Whole {
+        assert!(!broken_off, "only a stream can break off: {body}");
         let value: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
         let text = value["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned();
         let whole = value["choices"][0]["finish_reason"].is_string();
@@ -84,6 +91,8 @@ where
     }
     assert!(roles <= 1, "two answers: {body}");
     assert!(!(done && error.is_some()), "an end mark behind an error: {body}");
+    // Clients that read over an error see that the transfer broke off.
+    assert_eq!(broken_off, error.is_some(), "{body}");
     Seen { status, text, whole: done && finished, error }
 }
 

@@ -140,20 +140,22 @@ fn whole(text: &'static str) -> Reply {
 }
 
 async fn text(reply: Response<Body>) -> String {
-    let bytes = reply.into_body().collect().await.expect("a whole body").to_bytes();
-    String::from_utf8(bytes.to_vec()).expect("text")
+    frames(reply).await.concat()
 }
 
 async fn json_of(reply: Response<Body>) -> Value {
     serde_json::from_str(&text(reply).await).expect("JSON")
 }
 
-/// The pieces of a body, as they are written.
+/// The pieces of a body, as they are written. It breaks off where the last one is an error, and nowhere else.
 async fn frames(reply: Response<Body>) -> Vec<String> {
-    let (mut body, mut frames) = (reply.into_body(), Vec::new());
+    let (mut body, mut frames, mut broken) = (reply.into_body(), Vec::<String>::new(), false);
     while let Some(frame) = body.frame().await {
-        let data = frame.expect("no break").into_data().expect("data");
-        frames.push(String::from_utf8(data.to_vec()).expect("text"));
+        match frame {
+            Ok(frame) => frames.push(String::from_utf8(frame.into_data().expect("data").to_vec()).expect("text")),
+            Err(_) => broken = true,
+        }
     }
+    assert_eq!(broken, frames.last().is_some_and(|last| last.starts_with("data: {\"error\"")), "{frames:?}");
     frames
 }
