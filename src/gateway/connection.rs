@@ -9,7 +9,10 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     pin::{Pin, pin},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -19,7 +22,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpSocket, TcpStream, lookup_host},
     sync::{Semaphore, watch},
     task::{JoinError, JoinSet},
     time::{Instant, Sleep, sleep, timeout},
@@ -34,6 +37,8 @@ pub(super) const STALLED: Duration = Duration::from_secs(300);
 const HANDSHAKE: Duration = Duration::from_secs(10);
 /// The most that is read of a request's head, or kept to be written.
 const BUFFER: usize = 32 * 1024;
+/// As many may wait to be accepted: whoever comes when there are more waits for a second.
+const BACKLOG: u32 = 4096;
 /// When the system has no room for another connection, it is asked again after so long.
 const NO_ROOM: Duration = Duration::from_millis(100);
 
@@ -87,7 +92,7 @@ impl Gateway {
             };
             connections.spawn_on(connection, worker);
         }
-        self.stopping.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.stopping.store(true, Ordering::Relaxed);
         drop(listener);
         stopping.send_replace(true);
         let all = async {
@@ -97,6 +102,7 @@ impl Gateway {
         };
         // What has not ended by then is cut off.
         let _ = timeout(self.current().config.serve.drain, all).await;
+        self.cut_off();
         let left = connections.len();
         connections.shutdown().await;
         left
@@ -120,12 +126,13 @@ impl Gateway {
     ) {
         let tls = self.current().tls.clone();
         let socket = Impatient::new(socket);
+        let unsent = socket.unsent();
         match tls {
-            None => speak(Arc::clone(self), socket, router, arrived, stopping).await,
+            None => speak(Arc::clone(self), (socket, unsent), router, arrived, stopping).await,
             // Whoever does not finish shaking hands, or cannot, is told nothing that it would understand.
             Some(tls) => {
                 if let Ok(Ok(socket)) = timeout(HANDSHAKE, tls.accept(socket)).await {
-                    speak(Arc::clone(self), socket, router, arrived, stopping).await;
+                    speak(Arc::clone(self), (socket, unsent), router, arrived, stopping).await;
                 }
             }
         }
@@ -174,7 +181,7 @@ async fn accepted(listener: &TcpListener, gateway: &Gateway) -> std::net::TcpStr
 /// Answers the requests of one connection, one after the other.
 pub(super) async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     gateway: Arc<Gateway>,
-    socket: S,
+    (socket, unsent): (S, Unsent),
     router: Router,
     arrived: Arrived,
     mut stopping: watch::Receiver<bool>,
@@ -182,7 +189,9 @@ pub(super) async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let counted = Arc::clone(&gateway);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (gateway, router) = (Arc::clone(&gateway), router.clone());
-        async move { Ok::<_, Infallible>(gateway.answer(router, arrived, request.map(axum::body::Body::new)).await) }
+        let mut request = request.map(axum::body::Body::new);
+        request.extensions_mut().insert(unsent.clone());
+        async move { Ok::<_, Infallible>(gateway.answer(router, arrived, request).await) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
     server.timer(TokioTimer::new()).header_read_timeout(IDLE).half_close(false).max_buf_size(BUFFER);
@@ -203,19 +212,35 @@ pub(super) async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let _ = connection.await;
 }
 
+/// Whether something was written that the client does not take yet.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unsent(Arc<AtomicBool>);
+
+impl Unsent {
+    pub(super) fn any(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// A connection that ends when nothing it sends is taken for too long.
 pub(super) struct Impatient<S> {
     inner: S,
+    unsent: Unsent,
     /// When it is too long, while nothing is taken.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
     pub(super) fn new(inner: S) -> Self {
-        Self { inner, stalled: None }
+        Self { inner, unsent: Unsent::default(), stalled: None }
+    }
+
+    pub(super) fn unsent(&self) -> Unsent {
+        self.unsent.clone()
     }
 
     fn watch<T>(&mut self, context: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.unsent.0.store(done.is_pending(), Ordering::Relaxed);
         if done.is_ready() {
             self.stalled = None;
             return done;
@@ -264,9 +289,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     }
 }
 
+fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // Elsewhere that lets two servers have one address.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
 /// Opens `listen`; an address that is taken is an error.
 pub async fn listen(listen: &str) -> io::Result<(TcpListener, SocketAddr)> {
-    let listener = TcpListener::bind(listen).await?;
-    let address = listener.local_addr()?;
-    Ok((listener, address))
+    let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "it has no address");
+    for address in lookup_host(listen).await? {
+        match listener(address) {
+            Ok(listener) => {
+                let address = listener.local_addr()?;
+                return Ok((listener, address));
+            }
+            Err(error) => failed = error,
+        }
+    }
+    Err(failed)
 }

@@ -5,7 +5,7 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -20,6 +20,7 @@ use crate::{
     chat::ErrorClass,
     engine::{Event, EventKind, Notice, Run},
     plan::{Lane, Plan},
+    protocol::ApiError,
     store::record::{CallRecord, Listener},
     target::Target,
 };
@@ -209,7 +210,11 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        if let Some(call) = self.listener.stop() {
+        if let Some(mut call) = self.listener.stop() {
+            if self.gateway.ended.load(Ordering::Relaxed) {
+                call.outcome.stopped = false;
+                call.outcome.result = Err(ApiError::new(ErrorClass::Local, "this server was stopped"));
+            }
             self.settle(call);
         }
         self.gateway.metrics.ended();

@@ -4,7 +4,10 @@
 //! model that was asked for as `endpoint/id` and has no entry is counted as `endpoint/*`. What a call adds is taken from its
 //! record, of which `stats` is made, too. Refuses to keep anything else than sums.
 
-use std::{sync::atomic::AtomicU64, time::Duration};
+use std::{
+    sync::{Mutex, atomic::AtomicU64},
+    time::Duration,
+};
 
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -76,6 +79,8 @@ type Times<L> = Family<L, Histogram, fn() -> Histogram>;
 /// All figures.
 pub(super) struct Metrics {
     registry: Registry,
+    /// Who brings counters up to date: two at once would add the same.
+    reading: Mutex<()>,
     requests: Family<Asked, Counter>,
     attempts: Family<Attempt, Counter>,
     failovers: Family<Route, Counter>,
@@ -111,6 +116,7 @@ impl Metrics {
     pub(super) fn new() -> Self {
         let mut new = Self {
             registry: Registry::with_prefix("mmchat"),
+            reading: Mutex::default(),
             requests: Family::default(),
             attempts: Family::default(),
             failovers: Family::default(),
@@ -257,6 +263,7 @@ impl Metrics {
 
     /// All figures as text.
     pub(super) fn text(&self, config: &Config, outside: &Outside) -> String {
+        let _reading = self.reading.lock().expect("no code panics while it holds this lock");
         for (endpoint, waiting) in outside.engine.waiting() {
             let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
             self.queue.get_or_create(&Endpoint { endpoint }).set(waiting);

@@ -72,6 +72,8 @@ pub struct Gateway {
     clients: Clients,
     bodies: Room,
     stopping: AtomicBool,
+    /// What is under way is ended.
+    ended: AtomicBool,
     /// The address it listens at, once it does.
     reach: OnceLock<IpAddr>,
     begun: Instant,
@@ -167,6 +169,7 @@ impl Gateway {
             bodies: Room::default(),
             outside,
             stopping: AtomicBool::new(false),
+            ended: AtomicBool::new(false),
             reach: OnceLock::new(),
             begun: Instant::now(),
         }))
@@ -208,10 +211,17 @@ impl Gateway {
         Arc::clone(&self.current.read().expect("no code panics while it holds this lock"))
     }
 
+    /// From now on whatever ends does so because this server ends, and not because its client left.
+    pub fn cut_off(&self) {
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
     /// Writes down what is still to be recorded. To be done last.
     pub fn close(&self) {
-        if let Some(scribe) = &self.outside.scribe {
-            scribe.close();
+        let Some(scribe) = &self.outside.scribe else { return };
+        scribe.close();
+        if scribe.lost() > 0 {
+            self.outside.log.event("record-lost", &format!("{} call(s) could not be recorded", scribe.lost()));
         }
     }
 

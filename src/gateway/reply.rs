@@ -12,6 +12,7 @@ use serde_json::Value;
 use tokio::time::sleep_until;
 
 use super::{
+    connection::Unsent,
     error,
     exchange::Exchange,
     stream::{self, EventStream, Written},
@@ -44,6 +45,8 @@ pub(super) struct Manner {
     pub(super) ends_with_mark: bool,
     /// How long a stream's headers are held back.
     pub(super) hold: Duration,
+    /// Whether the client has taken what was written.
+    pub(super) unsent: Unsent,
 }
 
 /// A reply of JSON.
@@ -109,7 +112,8 @@ async fn streamed(mut exchange: Box<Exchange>, call: &Call, manner: Manner) -> R
 /// A reply in one piece.
 async fn whole(mut exchange: Box<Exchange>, call: &Call, manner: &Manner) -> Response<Body> {
     let (mut frames, mut deltas) = (Vec::<Frame>::new(), Vec::<Delta>::new());
-    while let Some(Event { kind, .. }) = exchange.event().await {
+    loop {
+        let Event { kind, .. } = exchange.event().await.expect("a lane ends by saying what came of it");
         match kind {
             EventKind::Deltas(read) | EventKind::Held(read) => {
                 deltas.extend(read.deltas);

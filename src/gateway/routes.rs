@@ -11,14 +11,14 @@ use axum::{
     routing::{get, post},
 };
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Response, StatusCode, Version, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper_util::service::TowerToHyperService;
 use tokio::time::{Instant, timeout};
 
 use super::{
     Current, Gateway, admit,
-    connection::Arrived,
+    connection::{Arrived, Unsent},
     door,
     error::{Refused, Why, named},
     exchange::{Exchange, Facts},
@@ -39,6 +39,8 @@ use crate::{
 
 /// The longest a client may take between two pieces of its request.
 const SLOWEST_CLIENT: Duration = Duration::from_secs(30);
+/// The longest a whole body may take: a slow one holds room that others want.
+const SLOWEST_BODY: Duration = Duration::from_secs(300);
 /// The longest name of a model; whatever is longer is none.
 const LONGEST_NAME: usize = 512;
 /// A body that takes a while to read.
@@ -152,7 +154,7 @@ async fn understand(
     let asked = parsed(body, parse).await?;
     facts.asked = Some(shortened(&asked.model));
     let call = Arc::new(asked.call);
-    let lane = lane(&current, client, &asked.model, &call, &parts.headers)?;
+    let lane = lane(&current, client, &asked.model, &call, &parts)?;
     facts.asked = Some(lane.name.clone());
     facts.stream = call.streams();
     let hold = current.config.route(&lane.name).and_then(|route| route.hold).unwrap_or(current.config.serve.hold);
@@ -160,7 +162,8 @@ async fn understand(
         Call::Chat(_) => true,
         Call::Opaque(opaque) => opaque.service == Service::Completions,
     };
-    let manner = Manner { stream: call.streams(), include_usage: asked.include_usage, ends_with_mark, hold };
+    let unsent = parts.extensions.get::<Unsent>().cloned().unwrap_or_default();
+    let manner = Manner { stream: call.streams(), include_usage: asked.include_usage, ends_with_mark, hold, unsent };
     Ok((Exchange::begin(gateway, current, facts.clone(), lane, ticket, place), call, manner))
 }
 
@@ -184,29 +187,35 @@ fn lane(
     client: Option<&Client>,
     name: &str,
     call: &Arc<Call>,
-    headers: &HeaderMap,
+    parts: &Parts,
 ) -> Result<Lane, Refused> {
     if name.len() > LONGEST_NAME {
         let hint = "names are shorter".to_owned();
         return Err(Refused::new(Why::UnknownModel { name: name.to_owned(), hint }));
     }
     let limited = client.is_some_and(|client| client.models.is_some());
+    // Before anything is said of it.
+    if let Some(client) = client
+        && !admit::may_use(Some(client), &normalised(name))
+    {
+        return Err(Refused::new(Why::NotAllowed { name: client.name.clone(), model: name.to_owned() }));
+    }
     let lane = plan::lane(&current.config, Some(name), call, OnCut::Error)
         .map_err(|error| unknown_model(name, &error, limited))?;
     if let Some(client) = client {
         let (who, model) = (client.name.clone(), name.to_owned());
-        if !admit::may_use(Some(client), &lane.name) {
-            return Err(Refused::new(Why::NotAllowed { name: who, model }));
-        }
         // A name without an entry would be a way around the limit.
         let known = lane.route.is_some() || current.config.model(&lane.name).is_some();
         if !client.spend.is_empty() && !known && lane.candidates.iter().any(|target| target.price.is_none()) {
             return Err(Refused::new(Why::NoPrice { name: who, model }));
         }
     }
-    let header = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let buffer =
-        !call.streams() || lane.on_cut == OnCut::Buffer || header("x-mmchat-buffer").is_some_and(|value| value == "1");
+    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let buffer = !call.streams()
+        || lane.on_cut == OnCut::Buffer
+        || header("x-mmchat-buffer").is_some_and(|value| value == "1")
+        // There the end of a transfer looks the same whether or not it broke off.
+        || parts.version < Version::HTTP_11;
     Ok(Lane {
         verbatim: true,
         session: header("x-mmchat-session").map(str::to_owned),
@@ -245,10 +254,12 @@ async fn read(body: Body, headers: &HeaderMap, most: usize, place: &mut Place) -
     if announced.is_some_and(|length| length > most as u64) {
         return Err(Refused::new(Why::TooLarge(most)));
     }
+    let until = Instant::now() + SLOWEST_BODY;
     let mut body = Limited::new(body, most);
     let mut whole = BytesMut::new();
     loop {
-        let frame = timeout(SLOWEST_CLIENT, body.frame()).await.map_err(|_| Refused::new(Why::Slow))?;
+        let patience = SLOWEST_CLIENT.min(until.saturating_duration_since(Instant::now()));
+        let frame = timeout(patience, body.frame()).await.map_err(|_| Refused::new(Why::Slow))?;
         match frame {
             None => return Ok(whole.freeze()),
             // Put together as they come: many small ones would take many times their room.
@@ -268,7 +279,10 @@ fn packed(headers: &HeaderMap) -> Option<String> {
         (headers.get_all(http::header::CONTENT_ENCODING), headers.get_all(http::header::TRANSFER_ENCODING));
     let named = |value: &HeaderValue, plain: &str| {
         let text = String::from_utf8_lossy(value.as_bytes());
-        text.split(',').map(str::trim).find(|how| !how.eq_ignore_ascii_case(plain)).map(str::to_owned)
+        text.split(',')
+            .map(str::trim)
+            .find(|how| !how.is_empty() && !how.eq_ignore_ascii_case(plain))
+            .map(str::to_owned)
     };
     let content = content.iter().find_map(|value| named(value, "identity"));
     content.or_else(|| transfer.iter().find_map(|value| named(value, "chunked")))

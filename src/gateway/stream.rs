@@ -17,7 +17,7 @@ use bytes::Bytes;
 use http_body::Frame as BodyFrame;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{error, exchange::Exchange, reply::Manner};
+use super::{connection::Unsent, error, exchange::Exchange, reply::Manner};
 use crate::{
     chat::{Call, DeltaKind},
     engine::{Event, EventKind, LaneOutcome},
@@ -30,6 +30,8 @@ use crate::{
 
 /// A client that waits is told that it is not forgotten so often.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
+/// How often it is looked whether a slow client has taken the end.
+const UNSENT: Duration = Duration::from_millis(20);
 const COMMENT: Bytes = Bytes::from_static(b": waiting\n\n");
 
 /// How what comes is given to the client.
@@ -68,6 +70,7 @@ pub(super) struct EventStream {
     over: bool,
     /// It is no whole answer.
     failed: bool,
+    unsent: Unsent,
 }
 
 impl EventStream {
@@ -82,6 +85,7 @@ impl EventStream {
             held: Vec::new(),
             over: false,
             failed: false,
+            unsent: manner.unsent.clone(),
         }
     }
 
@@ -235,7 +239,8 @@ impl StreamBody {
             }
             match self.exchange.poll_event(context) {
                 Poll::Ready(Some(event)) => drop(self.stream.take(event)),
-                Poll::Ready(None) => self.stream.over = true,
+                // A lane that does not say how it ended is no answer.
+                Poll::Ready(None) => (self.stream.over, self.stream.failed) = (true, true),
                 Poll::Pending if self.alive.as_mut().poll(context).is_ready() => {
                     if self.last.elapsed() >= SIGN_OF_LIFE {
                         self.last = Instant::now();
@@ -255,13 +260,20 @@ impl StreamBody {
         if !self.stream.failed {
             return Poll::Ready(None);
         }
-        if std::mem::replace(&mut self.end_seen, true) {
-            self.stream.failed = false;
-            return Poll::Ready(Some(Err(BrokenOff)));
+        if !std::mem::replace(&mut self.end_seen, true) {
+            // Whoever writes it writes what it has when there is nothing more at hand, and closes a broken transfer at once.
+            context.waker().wake_by_ref();
+            return Poll::Pending;
         }
-        // Whoever writes it writes what it has when there is nothing more at hand, and a broken transfer is closed at once.
-        context.waker().wake_by_ref();
-        Poll::Pending
+        if self.stream.unsent.any() {
+            self.alive.as_mut().reset(Instant::now() + UNSENT);
+            // It is the timer that is waited for; that of the connection ends a client that takes nothing.
+            if self.alive.as_mut().poll(context).is_pending() {
+                return Poll::Pending;
+            }
+        }
+        self.stream.failed = false;
+        Poll::Ready(Some(Err(BrokenOff)))
     }
 }
 

@@ -3,8 +3,6 @@
 //! Owns the estimate before anything is sent, and the limit of each answer that follows from it. Refuses the record of what
 //! was spent: that is `[spend]`'s.
 
-use std::sync::Arc;
-
 use super::{Lane, Plan};
 use crate::target::Target;
 
@@ -97,7 +95,7 @@ pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
         let wanted = longest.filter(|_| limits.iter().all(Option::is_some));
         // A limit beyond what models write is refused by their services.
         let limit = affordable.min(wanted.unwrap_or(LONGEST.max(longest.unwrap_or_default())));
-        Arc::make_mut(&mut lane.call).cap(limit);
+        lane.change(|call| call.cap(limit));
         if wanted.is_none_or(|wanted| limit < wanted) {
             capped.longest = Some(capped.longest.map_or(limit, |longest| longest.min(limit)));
         }
@@ -120,6 +118,8 @@ fn prices(target: &Target, most: &Money) -> Option<(f64, f64)> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::{
         chat::{Call, ChatRequest, Message, Params, Role},

@@ -92,6 +92,12 @@ impl Lane {
         }
     }
 
+    /// Asks something else, or for something else.
+    pub fn change(&mut self, change: impl FnOnce(&mut Call)) {
+        change(Arc::make_mut(&mut self.call));
+        self.prompt_tokens = self.call.estimated_tokens();
+    }
+
     /// So many lanes that ask the same.
     pub fn sampled(self, samples: usize) -> impl Iterator<Item = Self> {
         (1..=samples).map(move |sample| Self { sample: (samples > 1).then_some(sample), ..self.clone() })

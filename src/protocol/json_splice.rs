@@ -48,6 +48,11 @@ impl RawObject {
         }
     }
 
+    /// Leaves out fields that are called so but for the case of letters: to some services they are the same.
+    pub(super) fn remove_other_spellings(&mut self, name: &str) {
+        self.0.retain(|(key, _)| key == name || !key.eq_ignore_ascii_case(name));
+    }
+
     pub(super) fn remove(&mut self, name: &str) {
         self.0.retain(|(key, _)| key != name);
     }

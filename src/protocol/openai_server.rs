@@ -1,12 +1,13 @@
 //! The server's side of the OpenAI chat format: a request is read, a reply or an error is written.
 //!
-//! Owns the shapes that clients rely on. Refuses sockets: whoever serves (the mock, later the gateway) brings them.
+//! Owns the shapes that clients rely on. Refuses sockets: whoever serves (the mock, the gateway) brings them.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{
+    error::shortened,
     loose::{List, Number, Object, Text},
     openai_chat,
 };
@@ -38,7 +39,8 @@ pub struct Refusal {
 
 impl Refusal {
     fn new(message: impl Into<String>, param: Option<&'static str>) -> Self {
-        Self { message: message.into(), param }
+        // It may quote what was sent, however long.
+        Self { message: shortened(&message.into()), param }
     }
 }
 
@@ -179,11 +181,14 @@ fn message(message: WireMessage) -> Message {
 }
 
 fn part(mut part: Value) -> Option<Part> {
-    if let Value::String(text) = part["text"].take() {
+    if let Value::String(text) = part {
+        return Some(Part::Text(text));
+    }
+    if let Some(Value::String(text)) = part.get_mut("text").map(Value::take) {
         return Some(Part::Text(text));
     }
     let image = part.get_mut("image_url")?;
-    let url = if image.is_object() { image["url"].take() } else { image.take() };
+    let url = if image.is_object() { image.get_mut("url")?.take() } else { image.take() };
     match url {
         Value::String(url) => Some(Part::Image(Image::Url(url))),
         _ => None,

@@ -34,6 +34,8 @@ pub struct SseDecoder {
     data: Vec<(usize, usize)>,
     /// The value of its `event` field.
     event: Option<(usize, usize)>,
+    /// It has a field that says nothing here, and is passed on with the others.
+    other: bool,
     /// The last line ended in CR: an LF that follows belongs to it.
     after_cr: bool,
     /// The rest of the open line is a comment and was dropped.
@@ -84,7 +86,7 @@ impl SseDecoder {
             if blank && !self.data.is_empty() {
                 return Ok(Some(self.dispatch_whole(next)));
             }
-            if self.data.is_empty() && (blank || self.event.is_none()) {
+            if blank || self.has_no_fields() {
                 self.forget(next);
             }
         }
@@ -102,7 +104,11 @@ impl SseDecoder {
     fn forget(&mut self, n: usize) {
         self.buffer.advance(n);
         (self.line, self.scanned) = (0, 0);
-        self.event = None;
+        (self.event, self.other) = (None, false);
+    }
+
+    fn has_no_fields(&self) -> bool {
+        self.data.is_empty() && self.event.is_none() && !self.other
     }
 
     /// False while it is still open whether a byte-order mark begins.
@@ -130,8 +136,7 @@ impl SseDecoder {
 
     fn wait_for_line_end(&mut self) -> Result<Option<Frame>, EventTooLarge> {
         self.scanned = self.buffer.len();
-        let no_fields = self.data.is_empty() && self.event.is_none();
-        if self.in_comment || (no_fields && self.buffer.get(self.line) == Some(&b':')) {
+        if self.in_comment || (self.has_no_fields() && self.buffer.get(self.line) == Some(&b':')) {
             self.in_comment = true;
             self.forget(self.buffer.len());
         }
@@ -149,7 +154,8 @@ impl SseDecoder {
         match &line[..colon] {
             b"data" => self.data.push((value, end)),
             b"event" => self.event = Some((value, end)),
-            // Comments, `id`, `retry` and names nobody defined.
+            b"id" | b"retry" => self.other = true,
+            // Comments, and names nobody defined.
             _ => {}
         }
     }
@@ -185,6 +191,7 @@ impl SseDecoder {
             }
         };
         self.data.clear();
+        self.other = false;
         Frame { data: valid_utf8(data), raw, event, kind: FrameKind::Event }
     }
 }

@@ -93,7 +93,7 @@ impl Going {
                 return None;
             };
             let thread = Thread::new(&self.conversation, exchange);
-            thread.before(Arc::make_mut(&mut lane.call));
+            lane.change(|call| thread.before(call));
             if let Some(warning) = thread.lacking()
                 && !warnings.iter().any(|known| known == warning)
             {

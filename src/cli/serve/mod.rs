@@ -173,6 +173,7 @@ async fn second(gateway: &Gateway) {
     let Ok(mut wishes) = Wishes::listen() else { return std::future::pending().await };
     loop {
         if wishes.next().await == Wish::Stop && gateway.is_stopping() {
+            gateway.cut_off();
             return;
         }
     }

@@ -261,7 +261,12 @@ impl Health {
             snapshot.failed(&blame, error, now, chance);
         });
         if !before && aside(self) {
-            self.with(|known| *known.openings.entry(sent.target.id.clone()).or_default() += 1);
+            self.with(|known| {
+                // Clients may make up names.
+                if known.openings.len() < MOST_PLACED || known.openings.contains_key(&sent.target.id) {
+                    *known.openings.entry(sent.target.id.clone()).or_default() += 1;
+                }
+            });
         }
     }
 

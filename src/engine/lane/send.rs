@@ -323,8 +323,7 @@ impl Run {
         let (engine, target, key) = (&self.engine, &request.candidate.target, request.key_index());
         let sent = request.sent(engine.health.at(begun));
         match error {
-            // That a service lacks one of the other services says nothing of its chats.
-            Some(error) if error.class == ErrorClass::Path && request.call.chat().is_none() => {}
+            Some(error) if request.call.chat().is_none() && is_lacking(error) => {}
             Some(error) => engine.health.failed(&sent, &engine.keys, error, engine.chance()),
             None => engine.health.ended_well(sent, &engine.keys),
         }
@@ -370,6 +369,12 @@ async fn open(
         }
     };
     Ok(Box::new(Opened { attempt, first, finished, head, _place: place, _busy: busy }))
+}
+
+/// Whether a service, or a model of it, lacks what was asked of it: that is no chat, and says nothing of its chats.
+fn is_lacking(error: &ApiError) -> bool {
+    use ErrorClass as C;
+    matches!(error.class, C::Path | C::Forbidden | C::Model | C::NoChannel) || matches!(error.status, Some(405 | 501))
 }
 
 fn withheld() -> ApiError {

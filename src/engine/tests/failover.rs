@@ -81,8 +81,8 @@ async fn a_model_the_prompt_does_not_fit_is_passed_over() {
     let sized = |name, context| Target { context: Some(context), ..testing::target(name) };
     let long = |targets| {
         let mut lane = lane(targets);
-        let chat = Arc::make_mut(&mut lane.call).chat_mut().expect("a chat");
-        chat.messages = vec![Message::text(Role::User, "word ".repeat(1000))];
+        let messages = vec![Message::text(Role::User, "word ".repeat(1000))];
+        lane.change(|call| call.chat_mut().expect("a chat").messages = messages);
         lane
     };
     let ran = run(long(vec![sized("small", 100), sized("large", 10_000)]), [answer()]).await;

@@ -170,9 +170,43 @@ async fn behind_a_piece_that_is_lost_nothing_looks_like_the_end_of_an_answer() {
 #[tokio::test(start_paused = true)]
 async fn a_service_that_lacks_another_address_is_asked_for_chats_all_the_same() {
     let answer = whole("{\"choices\":[{\"message\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}");
-    let lacking = || Reply::Status(404, vec![("content-type", "text/html")], "<html>nothing here</html>");
-    let world = World::new("", [lacking(), lacking(), answer]).await;
-    let body = "{\"input\":\"x\",\"model\":\"chat\"}";
-    assert_eq!(world.post("/v1/embeddings", &[], body).await.status(), StatusCode::BAD_GATEWAY);
-    assert_eq!(world.chat("chat", false).await.headers()["x-mmchat-model"], "one");
+    for (status, times) in [(404, 2), (403, 2), (501, 3)] {
+        let lacking = Reply::Status(status, vec![("content-type", "text/html")], "<html>nothing here</html>");
+        let world = World::new("", std::iter::repeat_n(lacking, times).chain([answer.clone()])).await;
+        let body = "{\"input\":\"x\",\"model\":\"chat\"}";
+        assert_eq!(world.post("/v1/embeddings", &[], body).await.status(), StatusCode::BAD_GATEWAY, "{status}");
+        assert_eq!(world.asked().len(), times, "{status}");
+        assert_eq!(world.chat("chat", false).await.headers()["x-mmchat-model"], "one", "{status}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_an_event_of_another_service_is_no_answer() {
+    let picture = "data: {\"b64_json\":\"AAAA\"}\n\n";
+    let world = World::new("", [pieces(&[picture, "data: {\"b64_json\":\"AA"])]).await;
+    let body = "{\"model\":\"one\",\"prompt\":\"a cat\",\"stream\":true}";
+    let got = frames(world.post("/v1/images/generations", &[], body).await).await;
+    assert_eq!((got.len(), got[0].as_str()), (2, picture), "{got:?}");
+    assert!(got[1].contains("\"garbled\""), "{got:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_json_a_message_holds_is_the_services_affair_and_no_panic() {
+    let values = ["1", "true", "null", "\"hi\"", "[]", "{}", "[\"hi\"]", "[1,true,null,[[]],{}]", "[{\"text\":1}]"];
+    let contents = values.iter().map(|value| format!("[{{\"role\":\"user\",\"content\":{value}}}]"));
+    let images = values
+        .iter()
+        .map(|value| format!("[{{\"content\":[{{\"image_url\":{value}}},{{\"image_url\":{{\"url\":{value}}}}}]}}]"));
+    for messages in contents.chain(images) {
+        let world = World::new("", [pieces(&[HELLO, STOP, DONE])]).await;
+        let body = format!("{{\"model\":\"one\",\"stream\":true,\"messages\":{messages}}}");
+        assert_eq!(text(world.post("/v1/chat/completions", &[], body).await).await, [HELLO, STOP, DONE].concat());
+        let asked = world.asked().pop().expect("one");
+        assert!(String::from_utf8_lossy(asked.body()).contains(&messages), "{messages}");
+    }
+    let long = format!("{{\"model\":\"one\",\"stream\":\"{}\",\"messages\":[]}}", "x".repeat(1 << 20));
+    let world = World::new("", []).await;
+    let refused = world.post("/v1/chat/completions", &[], long).await;
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
+    assert!(text(refused).await.len() < 2000);
 }

@@ -76,7 +76,9 @@ async fn a_client_that_takes_nothing_holds_up_its_own_upstream_alone_and_not_for
     let (_stopping, stopping) = tokio::sync::watch::channel(false);
     let (gateway, router) = (Arc::clone(&world.gateway), world.gateway.router());
     let arrived = Arrived { loopback: true };
-    let serving = tokio::spawn(speak(gateway, Impatient::new(server), router, arrived, stopping));
+    let server = Impatient::new(server);
+    let unsent = server.unsent();
+    let serving = tokio::spawn(speak(gateway, (server, unsent), router, arrived, stopping));
     let body = chat("one", true);
     let length = body.len();
     let request =

@@ -6,7 +6,7 @@ use super::*;
 async fn a_stream_is_passed_on_byte_for_byte_and_event_by_event() {
     let odd = [
         "data:{\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"logprobs\":{\"content\":[]}}],\"own\":1e400}\r\n\r\n",
-        "event: message\nid: 7\ndata: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"\\u00e9\"}}]}\n\n",
+        "id: 7\nretry: 10\nevent: message\ndata: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"\\u00e9\"}}]}\n\n",
         "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"c\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}}]}\n\n",
         "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"tool_calls\"},{\"index\":1,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
     ];
@@ -206,4 +206,30 @@ async fn a_session_keeps_to_one_model_and_a_slow_one_is_asked_beside_another() {
     text(reply).await;
     assert_eq!(world.line()["attempts"].as_array().map(Vec::len), Some(2));
     assert!(world.line()["notices"][0].as_str().is_some_and(|text| text.contains("asked as well")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_other_spelling_names_another_model() {
+    let answer = || whole("{\"choices\":[{\"message\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}");
+    for path in ["/v1/chat/completions", "/v1/completions"] {
+        let world = World::new("", [answer()]).await;
+        let body = "{\"model\":\"one\",\"messages\":[],\"Model\":\"dear\",\"\\u004dODEL\":\"dear\"}";
+        world.post(path, &[], body).await;
+        let asked = String::from_utf8_lossy(world.asked().pop().expect("one").body()).into_owned();
+        assert!(asked.contains("\"upstream-one\"") && !asked.contains("dear"), "{asked}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_a_transfer_cannot_be_seen_to_break_off_a_stream_is_held_back() {
+    let old = async |world: &World| {
+        let request = Request::post("/v1/chat/completions").version(http::Version::HTTP_10).header("host", "localhost");
+        world.gateway.ask(request.body(Body::from(chat("chat", true))).expect("a request")).await
+    };
+    let world = World::new("", [pieces(&[HELLO]), pieces(&[HELLO, STOP, DONE])]).await;
+    assert_eq!(text(old(&world).await).await, [HELLO, STOP, DONE].concat());
+    let world = World::new("", [pieces(&[HELLO]), pieces(&[HELLO])]).await;
+    let reply = old(&world).await;
+    assert_eq!(reply.status(), StatusCode::BAD_GATEWAY);
+    assert!(!text(reply).await.contains("Hello"));
 }

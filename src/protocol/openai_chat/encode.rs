@@ -81,6 +81,7 @@ fn hold_to(object: &mut RawObject, target: &Target, chat: &ChatRequest, most: u6
 
 fn original_fields(target: &Target, chat: &ChatRequest, body: &[u8]) -> Result<RawObject, serde_json::Error> {
     let mut object = RawObject::parse(body)?;
+    object.remove_other_spellings("model");
     object.set("model", &target.upstream)?;
     let limited = LIMITS.iter().any(|name| object.get(name).is_some());
     for (name, value) in parameters(&target.params) {
@@ -116,6 +117,7 @@ fn ask_for_usage(object: &mut RawObject) -> Result<(), serde_json::Error> {
 pub(super) fn opaque(target: &Target, opaque: &OpaqueRequest) -> Result<Bytes, EncodeError> {
     let fields = || {
         let mut object = RawObject::parse(&opaque.original.body)?;
+        object.remove_other_spellings("model");
         object.set("model", &target.upstream)?;
         // How an answer is made is no matter of vectors and the like.
         let added = match opaque.service {

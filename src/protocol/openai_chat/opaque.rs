@@ -64,10 +64,11 @@ impl Decoder for OpaqueDecoder {
         let data = std::str::from_utf8(&frame.data).expect("the framer delivers valid UTF-8").trim();
         match frame.kind {
             FrameKind::Page => Err(error::page(&frame.data, self.server)),
-            FrameKind::Body if serde_json::from_str::<serde::de::IgnoredAny>(data).is_err() => Ok(Flow::Garbled),
+            FrameKind::Body if !is_json(data) => Ok(Flow::Garbled),
             FrameKind::Body => self.object(data, b"", out).map(|()| Flow::End),
             FrameKind::Event if is_done(data) => Ok(Flow::End),
             FrameKind::Event if data.is_empty() => Ok(Flow::More),
+            FrameKind::Event if error_in(data, &frame.event).is_none() && !is_json(data) => Ok(Flow::Garbled),
             FrameKind::Event => self.object(data, &frame.event, out).map(|()| Flow::More),
         }
     }
@@ -80,6 +81,10 @@ impl Decoder for OpaqueDecoder {
             StreamEnd::Broken => Ending::Cut,
         })
     }
+}
+
+fn is_json(text: &str) -> bool {
+    serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok()
 }
 
 #[cfg(test)]
