@@ -3,8 +3,7 @@
 //! Owns what of an upstream's stream is passed on (every event as it came, but for what was only asked for by us), its
 //! translation where the upstream answered in another shape than it was asked for, and the end: a mark where the answer is
 //! whole; where it is not, an error event and a transfer that breaks off, so that no client takes it for whole; and never one
-//! for the other. Refuses to buffer: a client that reads slowly is not
-//! read for.
+//! for the other. Refuses to buffer: a client that reads slowly is not read for.
 
 use std::{
     collections::VecDeque,
@@ -253,9 +252,8 @@ impl StreamBody {
             }
         }
     }
-}
 
-impl StreamBody {
+    /// What follows the last piece: nothing, or, once the client has what was written, that the answer is not whole.
     fn end(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
         if !self.stream.failed {
             return Poll::Ready(None);
