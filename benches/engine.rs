@@ -5,14 +5,14 @@ use std::{path::Path, sync::Arc};
 
 use futures_util::StreamExt;
 use mmchat::{
-    chat::{Call, ChatRequest, Message, Role},
     config,
-    engine::{Engine, EventKind},
-    environment::Environment,
-    keys::KeyRing,
-    plan::{Plan, lane},
-    route::OnCut,
-    transport::http::HttpTransport,
+    engine::{
+        Engine, EventKind,
+        plan::{Plan, lane},
+    },
+    model::{Call, ChatRequest, Message, Role, environment::Environment},
+    routing::OnCut,
+    transport::{http::HttpTransport, keys::KeyRing},
 };
 
 fn main() {

@@ -11,11 +11,10 @@ use std::{
 
 use jiff::Timestamp;
 use mmchat::{
-    chat::{FinishReason, Usage},
     config,
     engine::{AttemptRecord, LaneOutcome, Whole},
+    model::{FinishReason, Usage, target::Target},
     store::record::{By, CallRecord, Database, RunPlace},
-    target::Target,
 };
 
 const MODELS: u64 = 10;

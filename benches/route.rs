@@ -4,16 +4,17 @@ use std::{hint::black_box, path::Path, sync::Arc};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use mmchat::{
-    chat::{Call, ChatRequest, Message, Role},
     config::{self, Config},
-    engine::Engine,
-    keys::KeyRing,
-    plan::{self, Lane},
-    route::{
+    engine::{
+        Engine,
+        plan::{self, Lane},
+    },
+    model::{Call, ChatRequest, Message, Role},
+    routing::{
         OnCut,
         health::{Blame, HealthError, HealthSnapshot, HealthStore, KeyHash, Updated},
     },
-    transport::http::HttpTransport,
+    transport::{http::HttpTransport, keys::KeyRing},
 };
 
 /// A snapshot that is known already.

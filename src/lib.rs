@@ -35,25 +35,18 @@
 //! Nothing travels back up except dropping the stream, which cancels everything below it.
 
 pub mod analysis;
-pub mod attempt;
-pub mod chat;
 pub mod cli;
 pub mod config;
 pub mod conversation;
 pub mod doctor;
-pub mod endpoint;
 pub mod engine;
-pub mod environment;
 pub mod gateway;
-pub mod keys;
-pub mod metrics;
+pub mod import;
 pub mod mock;
-pub mod plan;
+pub mod model;
 pub mod protocol;
 pub mod render;
-pub mod route;
-pub mod secret;
+pub mod routing;
 pub mod store;
-pub mod target;
 pub mod term;
 pub mod transport;

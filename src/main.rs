@@ -3,5 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    mmchat::cli::main(std::env::args_os(), mmchat::environment::Environment::of_process())
+    mmchat::cli::main(std::env::args_os(), mmchat::model::environment::Environment::of_process())
 }

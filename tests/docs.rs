@@ -6,7 +6,7 @@ mod common;
 use std::{collections::BTreeSet, fs, path::Path};
 
 use common::Home;
-use mmchat::{chat::ErrorClass, cli::exit::Exit};
+use mmchat::{cli::Exit, model::ErrorClass};
 use serde_json::Value;
 
 fn read(name: &str) -> String {

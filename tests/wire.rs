@@ -9,10 +9,9 @@ use std::{fs, path::Path, sync::Arc};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use jiff::Timestamp;
 use mmchat::{
-    chat::{Answer, Call, ChatRequest, ErrorClass, FinishReason},
-    protocol::{ApiError, Ending, Flow, PROTOCOLS, Protocol, ResponseHead, StreamEnd, reply::ReplyReader},
-    target::DecodeOptions,
-    transport::inflate::Inflater,
+    model::{Answer, Call, ChatRequest, ErrorClass, FinishReason, target::DecodeOptions},
+    protocol::{ApiError, Ending, Flow, PROTOCOLS, Protocol, ResponseHead, StreamEnd, reply_reader::ReplyReader},
+    transport::decompress::Inflater,
 };
 use serde_json::Value;
 

@@ -2,10 +2,10 @@
 //!
 //! Pure functions of texts. Refuses to know where texts are from and how results are shown.
 
-pub mod difference;
-pub mod number;
+pub mod diff;
+pub mod numeric;
+mod tokenize;
 pub mod vote;
-mod words;
 
-pub use difference::{Change, Difference, changes};
+pub use diff::{Change, Difference, changes};
 pub use vote::{Kind, Vote};

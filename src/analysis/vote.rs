@@ -3,7 +3,7 @@
 //! Owns reading a number, a choice or a field out of an answer, and what a majority is: more than half of all whole answers,
 //! those that nobody can read included. Failed answers do not vote.
 
-use super::{number::numbers, words::plain};
+use crate::analysis::{numeric::numbers, tokenize::plain};
 
 /// What an answer is read as.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use std::{ops::Range, path::PathBuf, sync::Arc};
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
 use super::redact::redacted;
-use crate::secret::ApiKey;
+use crate::model::api_key::ApiKey;
 
 /// One thing that is wrong in a file.
 #[derive(Clone, Debug, thiserror::Error)]

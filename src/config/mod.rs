@@ -4,35 +4,33 @@
 //! endpoints and targets of the floors below; `layers` holds what the environment and the flags lay on top;
 //! `vendors` knows well-known services. Owns errors that point at the file. Refuses the terminal.
 
-pub mod draft;
 pub mod edit;
+pub mod effective;
 mod error;
 pub mod file;
-pub mod import;
-pub mod layers;
 mod names;
 pub mod preset;
 mod redact;
 mod resolve;
 mod serve;
-pub mod show;
+pub mod settings;
+pub mod template;
 mod values;
 pub mod vendors;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 pub use error::{ConfigError, Problem, nearest};
-pub use layers::{Flags, Layers, Source};
 pub use names::{Names, is_name, normalised};
 pub use preset::Preset;
 pub use resolve::{base_url, direct_target, from_environment, in_folder, path_of, resolve};
 pub use serve::{Client, Serve};
+pub use settings::{Flags, Layers, Source};
 pub use values::parse_duration;
 
 use crate::{
-    endpoint::Endpoint,
-    route::{OnCut, Policy, spend::SpendLimit},
-    target::Target,
+    model::{endpoint::Endpoint, target::Target},
+    routing::{OnCut, Policy, spend::SpendLimit},
 };
 
 /// A checked configuration: every name in it leads somewhere.

@@ -21,7 +21,7 @@ use super::{
     resolve::{params, syntax},
     values::At,
 };
-use crate::chat::Params;
+use crate::model::Params;
 
 /// What the user gives, in a template.
 const INPUT: &str = "input";

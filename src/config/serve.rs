@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
-use crate::secret::KeySource;
+use crate::model::api_key::KeySource;
 
 /// How everything is served.
 #[derive(Clone, Debug, PartialEq)]

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use url::Url;
 
 use super::{error::ConfigError, redact::redacted, resolve::base_url, values::Table};
-use crate::environment::Environment;
+use crate::model::environment::Environment;
 
 /// A well-known service.
 #[derive(Clone, Debug, Deserialize)]
@@ -131,7 +131,7 @@ mod tests {
             );
             assert!(!vendor.title.is_empty() && normalised(&vendor.name) == vendor.name, "{}", vendor.name);
             assert!(forbidden(&vendor.name).is_none(), "{}", vendor.name);
-            let local = crate::endpoint::is_loopback(&url);
+            let local = crate::model::endpoint::is_loopback(&url);
             assert!(local || url.scheme() == "https", "{} would send keys in the clear", vendor.name);
             assert!(local || !vendor.key_env.is_empty(), "{} has no variable for its key", vendor.name);
             assert!(vendor.model.is_some() || vendor.key_env.is_empty(), "{} has a key but no model", vendor.name);

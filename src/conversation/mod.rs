@@ -4,23 +4,23 @@
 //! keyboard, asks the models and shows what they say. Owns what each model sees of what was said before, and what it goes on
 //! with in the record. Refuses I/O, clocks and the terminal.
 
+mod collector;
 mod command;
-mod heard;
-mod nouns;
 #[cfg(test)]
 mod tests;
+mod types;
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use command::Typed;
 
+pub use collector::{Answer, Heard};
 pub use command::COMMANDS;
-pub use heard::{Answer, Heard};
-pub use nouns::{Effect, Event, Member, Round, Sums, Turn};
+pub use types::{Effect, Event, Member, Round, Sums, Turn};
 
 use crate::{
-    chat::{Message, Part, Role},
     config::nearest,
+    model::{Message, Part, Role},
     store::record::{GoesOn, Kept},
 };
 

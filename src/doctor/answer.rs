@@ -7,10 +7,11 @@ use tokio::time::Instant;
 
 use super::{Finding, Told, Verdict};
 use crate::{
-    chat::{Call, ChatRequest, Message, Params, Role},
-    engine::{Account, Engine, EventKind, LaneOutcome},
-    plan::{Lane, Plan},
-    target::Target,
+    engine::{
+        Account, Engine, EventKind, LaneOutcome,
+        plan::{Lane, Plan},
+    },
+    model::{Call, ChatRequest, Message, Params, Role, target::Target},
 };
 
 /// Long enough to see whether it streams, and cheap.

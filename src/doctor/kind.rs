@@ -10,8 +10,8 @@ use jiff::Timestamp;
 
 use super::{at_root, json};
 use crate::{
-    endpoint::Endpoint,
     engine::{Engine, Fetched},
+    model::endpoint::Endpoint,
     protocol::ModelInfo,
 };
 

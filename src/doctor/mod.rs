@@ -16,14 +16,10 @@ use url::Url;
 pub use kind::{Kind, Recognised};
 
 use crate::{
-    chat::ErrorClass,
     config::{direct_target, nearest, vendors},
-    endpoint::Endpoint,
-    engine::{Engine, Event, Fetched},
-    plan::Plan,
+    engine::{Engine, Event, Fetched, plan::Plan},
+    model::{ErrorClass, api_key::masked_url, endpoint::Endpoint, target::Target},
     protocol::{ApiError, ModelInfo},
-    secret::masked_url,
-    target::Target,
 };
 
 /// Clocks that are further apart than this make dates of rate limits and signatures wrong.

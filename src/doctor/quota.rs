@@ -10,8 +10,8 @@ use serde_json::Value;
 
 use super::{Finding, Recognised, Verdict, at_root, json};
 use crate::{
-    endpoint::Endpoint,
     engine::{Engine, Fetched},
+    model::endpoint::Endpoint,
 };
 
 const WHAT: &str = "quota";

@@ -8,13 +8,15 @@ use std::{collections::HashMap, sync::Mutex};
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    attempt::Credentials,
-    chat::ErrorClass,
-    endpoint::Endpoint,
-    keys::{KeyError, KeyRing},
+    engine::attempt::Credentials,
+    model::{
+        ErrorClass,
+        api_key::{ApiKey, KeySource},
+        endpoint::Endpoint,
+    },
     protocol::ApiError,
-    route::backoff::drawn,
-    secret::{ApiKey, KeySource},
+    routing::backoff::drawn,
+    transport::keys::{KeyError, KeyRing},
 };
 
 /// Where each endpoint's rotation stands.

@@ -7,9 +7,11 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use crate::{
-    chat::{Adjustment, ErrorClass, FinishReason},
-    protocol::{ApiError, reply::Read},
-    target::{Target, TargetId},
+    model::{
+        Adjustment, ErrorClass, FinishReason,
+        target::{Target, TargetId},
+    },
+    protocol::{ApiError, reply_reader::Read},
 };
 
 /// One thing that happened in one lane.

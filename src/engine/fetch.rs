@@ -12,10 +12,12 @@ use url::Url;
 
 use super::{Engine, credentials::resolve};
 use crate::{
-    attempt::{Credentials, add_headers, of_transport},
-    chat::ErrorClass,
     config::direct_target,
-    endpoint::{ConnectOptions, Endpoint},
+    engine::attempt::{Credentials, add_headers, of_transport},
+    model::{
+        ErrorClass,
+        endpoint::{ConnectOptions, Endpoint},
+    },
     protocol::{ApiError, protocol},
 };
 

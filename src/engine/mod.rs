@@ -11,34 +11,35 @@ use std::{
 };
 
 use crate::{
-    keys::KeyRing,
-    plan::Plan,
-    route::{
+    engine::plan::Plan,
+    model::target::{Target, TargetId},
+    routing::{
         attempts::RepeatLimiter,
         health::{HealthError, HealthStore, Standing},
         hedge::Hedges,
         spend::SpendLedger,
         strategy::Wheel,
     },
-    target::{Target, TargetId},
-    transport::Transport,
+    transport::{Transport, keys::KeyRing},
 };
 
-mod account;
+mod accumulator;
+pub mod attempt;
+mod call;
 mod credentials;
 pub mod event;
 mod fetch;
-mod gate;
 mod health;
-mod lane;
+mod limiter;
 mod models;
 mod order;
+pub mod plan;
 mod progress;
 mod run;
 #[cfg(test)]
 mod tests;
 
-pub use account::Account;
+pub use accumulator::Account;
 pub use event::{AttemptRecord, Event, EventKind, LaneOutcome, Next, Notice, Whole};
 pub use fetch::Fetched;
 pub use order::Explained;
@@ -51,7 +52,7 @@ pub struct Engine {
     keys: KeyRing,
     repeats: Mutex<RepeatLimiter>,
     hedges: Mutex<Hedges>,
-    gates: gate::Gates,
+    gates: limiter::Gates,
     chance: Mutex<fastrand::Rng>,
     rotation: credentials::Rotation,
     health: health::Health,
@@ -77,7 +78,7 @@ impl Engine {
             keys,
             repeats: Mutex::default(),
             hedges: Mutex::default(),
-            gates: gate::Gates::default(),
+            gates: limiter::Gates::default(),
             chance: Mutex::new(fastrand::Rng::new()),
             rotation: credentials::Rotation::default(),
             health: health::Health::new(None, Duration::MAX),

@@ -7,13 +7,15 @@ use tokio::time::timeout;
 
 use super::{Engine, credentials::resolve};
 use crate::{
-    attempt::{Credentials, add_headers, masked, of_transport},
-    chat::ErrorClass,
     config::direct_target,
-    endpoint::{ConnectOptions, Endpoint},
+    engine::attempt::{Credentials, add_headers, masked, of_transport},
+    model::{
+        ErrorClass,
+        api_key::KeySource,
+        endpoint::{ConnectOptions, Endpoint},
+        target::Target,
+    },
     protocol::{ApiError, ModelInfo, ModelList, ResponseHead, protocol},
-    secret::KeySource,
-    target::Target,
 };
 
 /// The largest page that is read.

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use super::Engine;
 use crate::{
-    plan::Lane,
-    route::{
+    engine::plan::Lane,
+    model::target::Target,
+    routing::{
         Policy,
         health::{PlaceId, Places, Standing},
         strategy::{Choosing, Seat},
     },
-    target::Target,
 };
 
 /// One candidate of a route, for a person who asks why.

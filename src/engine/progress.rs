@@ -9,9 +9,8 @@ use tokio::time::Instant;
 
 use super::{AttemptRecord, Event, EventKind, LaneOutcome};
 use crate::{
-    chat::{Delta, ErrorClass},
+    model::{Delta, ErrorClass, target::Target},
     protocol::ApiError,
-    target::Target,
 };
 
 /// How far one lane has come.
@@ -118,9 +117,11 @@ impl Progress {
 mod tests {
     use super::*;
     use crate::{
-        chat::DeltaKind,
         engine::Next,
-        target::{TargetId, testing},
+        model::{
+            DeltaKind,
+            target::{TargetId, testing},
+        },
     };
 
     #[test]

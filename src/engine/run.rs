@@ -16,8 +16,9 @@ use futures_util::{
 };
 use tokio::time::Instant;
 
-use super::{Engine, Event, EventKind, Progress, lane};
-use crate::plan::{Lane, Plan};
+use super::{Engine, Event, EventKind, Progress};
+use crate::engine::call;
+use crate::engine::plan::{Lane, Plan};
 
 /// A plan under way. Dropping it drops every connection below it.
 pub struct Run {
@@ -129,7 +130,7 @@ impl Run {
         while self.count < self.at_once
             && let Some(index) = self.waiting.pop_front()
         {
-            let lane = lane::run(Arc::clone(&self.engine), index, self.lanes[index].clone());
+            let lane = call::run(Arc::clone(&self.engine), index, self.lanes[index].clone());
             let abort = self.under_way.begin(lane.boxed());
             self.handles[index] = Some(Handle { abort, progress: Progress::new(Instant::now()) });
             self.count += 1;

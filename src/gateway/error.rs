@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 
 use super::reply::{Body, json as json_reply};
 use crate::{
-    chat::ErrorClass,
     engine::LaneOutcome,
-    protocol::{ApiError, error::shortened, openai_server::Refusal},
+    model::ErrorClass,
+    protocol::{ApiError, error::shortened, openai::server::Refusal},
 };
 
 /// A request that was refused before anybody was asked.

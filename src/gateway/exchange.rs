@@ -15,14 +15,16 @@ use http::StatusCode;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
-use super::{Current, Gateway, admit::Ticket, log, room::Place};
+use super::{Current, Gateway, log};
+use crate::gateway::{auth::Ticket, body_budget::Place};
 use crate::{
-    chat::ErrorClass,
-    engine::{Event, EventKind, Notice, Run},
-    plan::{Lane, Plan},
+    engine::{
+        Event, EventKind, Notice, Run,
+        plan::{Lane, Plan},
+    },
+    model::{ErrorClass, target::Target},
     protocol::ApiError,
     store::record::{CallRecord, Listener},
-    target::Target,
 };
 
 /// More than this is told of no request.

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::exchange::Facts;
-use crate::{chat::ErrorClass, engine::Notice, store::record::CallRecord};
+use crate::{engine::Notice, model::ErrorClass, store::record::CallRecord};
 
 /// Where lines go.
 pub struct Log(Box<dyn Fn(String) + Send + Sync>);

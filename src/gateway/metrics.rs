@@ -22,7 +22,12 @@ use prometheus_client::{
 };
 
 use super::{Outside, exchange::Facts, log::class_of};
-use crate::{chat::ErrorClass, config::Config, route::health::Standing, store::record::CallRecord, target::Target};
+use crate::{
+    config::Config,
+    model::{ErrorClass, target::Target},
+    routing::health::Standing,
+    store::record::CallRecord,
+};
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 struct Asked {

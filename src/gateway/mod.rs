@@ -1,7 +1,7 @@
 //! One OpenAI-compatible address over everything that is configured.
 //!
 //! Owns HTTP towards clients: who may ask, what they get, how failures are told. Retry, failover and balance are the
-//! engine's; a request becomes a lane of one [`crate::plan::Plan`] and its events become the reply. Refuses the terminal and
+//! engine's; a request becomes a lane of one [`crate::engine::plan::Plan`] and its events become the reply. Refuses the terminal and
 //! the command line: where its lines are written and when it is to stop is told from outside.
 //!
 //! The flow: [`Gateway::serve`] accepts connections; `routes` reads a request; `admit` decides who asks and whether
@@ -22,19 +22,19 @@ use tokio::time::Instant;
 use crate::{
     config::{Config, Serve},
     engine::Engine,
-    keys::{KeyError, KeyRing},
     store::record::{Ledger, RecordError, Scribe},
+    transport::keys::{KeyError, KeyRing},
 };
 
-mod admit;
+mod auth;
+mod body_budget;
 mod connection;
-mod door;
 mod error;
 mod exchange;
 mod log;
 mod metrics;
+mod origin_guard;
 mod reply;
-mod room;
 mod routes;
 mod status;
 mod stream;
@@ -48,9 +48,9 @@ pub use log::Log;
 pub use tls::TlsError;
 pub use workers::Workers;
 
-use admit::Clients;
+use auth::Clients;
+use body_budget::Room;
 use metrics::Metrics;
-use room::Room;
 
 /// What a gateway is given from outside.
 pub struct Outside {
@@ -88,7 +88,7 @@ impl std::fmt::Debug for Gateway {
 /// The configuration in force. A request keeps the one it began with.
 struct Current {
     config: Config,
-    keys: Vec<admit::ClientKey>,
+    keys: Vec<auth::ClientKey>,
     tls: Option<tokio_rustls::TlsAcceptor>,
     /// It is the how-manieth, from 1.
     generation: u64,
@@ -96,7 +96,7 @@ struct Current {
 
 impl Current {
     async fn new(config: Config, generation: u64, ring: &KeyRing) -> Result<Self, ServeError> {
-        let keys = admit::resolve(&config.serve.clients, ring).await?;
+        let keys = auth::resolve(&config.serve.clients, ring).await?;
         let tls = config.serve.tls.as_ref().map(tls::acceptor).transpose()?;
         Ok(Self { config, keys, tls, generation })
     }
@@ -136,7 +136,7 @@ pub enum ServeError {
         source: RecordError,
     },
     /// A key that anybody could guess.
-    #[error("the key of [serve.keys.{name}] is shorter than {} characters", admit::SHORTEST_KEY)]
+    #[error("the key of [serve.keys.{name}] is shorter than {} characters", auth::SHORTEST_KEY)]
     ShortKey {
         /// The key's name.
         name: String,

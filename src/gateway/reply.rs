@@ -18,11 +18,11 @@ use super::{
     stream::{self, EventStream, Written},
 };
 use crate::{
-    chat::{Answer, Call, Delta},
     engine::{Event, EventKind, LaneOutcome},
+    model::{Answer, Call, Delta},
     protocol::{
         Frame, FrameKind,
-        openai_server::{self, ChunkWriter},
+        openai::server::{self, ChunkWriter},
     },
 };
 
@@ -154,7 +154,7 @@ fn put_together(request_id: &str, deltas: &[Delta]) -> String {
     }
     choices.sort_by_key(|(choice, _)| *choice);
     let model = choices.iter().find_map(|(_, answer)| answer.model.clone()).unwrap_or_default();
-    openai_server::reply(&format!("chatcmpl-{request_id}"), &model, stream::now(), &choices).to_string()
+    server::reply(&format!("chatcmpl-{request_id}"), &model, stream::now(), &choices).to_string()
 }
 
 fn failed(exchange: &mut Exchange, outcome: &LaneOutcome) -> Response<Body> {

@@ -17,24 +17,23 @@ use hyper_util::service::TowerToHyperService;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Current, Gateway, admit,
+    Current, Gateway,
     connection::{Arrived, Unsent},
-    door,
     error::{Refused, Why, named},
     exchange::{Exchange, Facts},
     reply::{self, Body, Manner},
-    room::Place,
     status,
 };
+use crate::gateway::{auth, body_budget::Place, origin_guard};
 use crate::{
-    chat::{Call, Service},
     config::{Client, normalised},
-    plan::{self, Lane, PlanError},
+    engine::plan::{self, Lane, PlanError},
+    model::{Call, Service},
     protocol::{
         error::shortened,
-        openai_server::{self, Asked, Refusal},
+        openai::server::{self, Asked, Refusal},
     },
-    route::OnCut,
+    routing::OnCut,
 };
 
 /// The longest a client may take between two pieces of its request.
@@ -70,14 +69,14 @@ impl Gateway {
         let current = self.current();
         let serve = &current.config.serve;
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
-        if let Err(refused) = door::check(serve, arrived.loopback, request.headers(), authority) {
+        if let Err(refused) = origin_guard::check(serve, arrived.loopback, request.headers(), authority) {
             return self.refuse(&Facts::new("/"), &refused);
         }
-        let cors = door::cors(serve, request.headers());
-        if door::is_preflight(request.method(), request.headers()) && !cors.is_empty() {
+        let cors = origin_guard::cors(serve, request.headers());
+        if origin_guard::is_preflight(request.method(), request.headers()) && !cors.is_empty() {
             let mut reply = Response::new(Body::empty());
             *reply.status_mut() = StatusCode::NO_CONTENT;
-            reply.headers_mut().extend(cors.into_iter().chain(door::preflight()));
+            reply.headers_mut().extend(cors.into_iter().chain(origin_guard::preflight()));
             return reply;
         }
         drop(current);
@@ -91,7 +90,7 @@ impl Gateway {
     pub(super) fn router(self: &Arc<Self>) -> Router {
         let opaque = |path, service| {
             post(move |State(gateway): State<Arc<Self>>, request: Request| async move {
-                ask(&gateway, path, request, move |body| openai_server::parse_opaque(service, &body)).await
+                ask(&gateway, path, request, move |body| server::parse_opaque(service, &body)).await
             })
         };
         Router::new()
@@ -113,7 +112,7 @@ impl Gateway {
 }
 
 async fn chat(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
-    ask(&gateway, CHAT, request, |body| openai_server::parse_chat(&body)).await
+    ask(&gateway, CHAT, request, |body| server::parse_chat(&body)).await
 }
 
 /// Reads what is asked and answers it.
@@ -144,7 +143,7 @@ async fn understand(
     }
     let current = gateway.current();
     let (parts, body) = request.into_parts();
-    let client = admit::who(&current.keys, &parts.headers)?;
+    let client = auth::who(&current.keys, &parts.headers)?;
     facts.client = client.map(|client| client.name.clone());
     // Before its body, so that limits hold for what reading that takes, too.
     let ticket = gateway.clients.admit(client)?;
@@ -196,7 +195,7 @@ fn lane(
     let limited = client.is_some_and(|client| client.models.is_some());
     // Before anything is said of it.
     if let Some(client) = client
-        && !admit::may_use(Some(client), &normalised(name))
+        && !auth::may_use(Some(client), &normalised(name))
     {
         return Err(Refused::new(Why::NotAllowed { name: client.name.clone(), model: name.to_owned() }));
     }
@@ -306,7 +305,7 @@ fn known(
     headers: &HeaderMap,
 ) -> Result<(Arc<Current>, Option<Client>), Response<Body>> {
     let current = gateway.current();
-    let client = admit::who(&current.keys, headers).map(Option::<&Client>::cloned);
+    let client = auth::who(&current.keys, headers).map(Option::<&Client>::cloned);
     match client {
         Ok(client) => Ok((current, client)),
         Err(refused) => Err(gateway.refuse(&Facts::new(path), &refused)),
@@ -331,7 +330,7 @@ async fn model(
     };
     // What is no text is no name either.
     let id = id.map(|Path(id)| normalised(&id)).unwrap_or_default();
-    let found = (id.len() <= LONGEST_NAME && admit::may_use(client.as_ref(), &id))
+    let found = (id.len() <= LONGEST_NAME && auth::may_use(client.as_ref(), &id))
         .then(|| status::model(&current.config, &id))
         .flatten();
     if let Some(model) = found {

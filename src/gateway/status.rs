@@ -4,15 +4,16 @@ use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    Current, Gateway, admit,
+    Current, Gateway,
     reply::{self, Body},
 };
+use crate::gateway::auth;
 use crate::{
-    chat::{Call, ChatRequest},
     config::{Client, Config},
-    plan::Lane,
-    protocol::openai_server,
-    route::health::Standing,
+    engine::plan::Lane,
+    model::{Call, ChatRequest},
+    protocol::openai::server,
+    routing::health::Standing,
 };
 use std::sync::Arc;
 
@@ -23,17 +24,17 @@ const OURS: &str = "mmchat";
 pub(super) fn models(config: &Config, client: Option<&Client>) -> Value {
     let routes = config.routes.iter().map(|route| (route.name.as_str(), OURS));
     let models = config.models.iter().map(|model| (model.id.0.as_str(), model.endpoint.name.as_str()));
-    openai_server::models(routes.chain(models).filter(|(name, _)| admit::may_use(client, name)))
+    server::models(routes.chain(models).filter(|(name, _)| auth::may_use(client, name)))
 }
 
 /// One of them; `None`: nothing is called so.
 pub(super) fn model(config: &Config, id: &str) -> Option<Value> {
     let id = crate::config::normalised(id);
     if config.route(&id).is_some() {
-        return Some(openai_server::model(&id, OURS));
+        return Some(server::model(&id, OURS));
     }
     let target = config.model(&id).cloned().or_else(|| config.direct(&id))?;
-    Some(openai_server::model(&id, &target.endpoint.name))
+    Some(server::model(&id, &target.endpoint.name))
 }
 
 /// The process is there.

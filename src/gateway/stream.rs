@@ -18,12 +18,12 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{connection::Unsent, error, exchange::Exchange, reply::Manner};
 use crate::{
-    chat::{Call, DeltaKind},
     engine::{Event, EventKind, LaneOutcome},
+    model::{Call, DeltaKind},
     protocol::{
         Frame, FrameKind,
-        openai_server::{ChunkWriter, is_usage_only},
-        reply::Read,
+        openai::server::{ChunkWriter, is_usage_only},
+        reply_reader::Read,
     },
 };
 

@@ -29,8 +29,8 @@ mod text;
 pub use script::{Fault, Script, built_in};
 
 use crate::{
-    chat::ErrorClass,
-    protocol::openai_server,
+    model::ErrorClass,
+    protocol::openai::server,
     transport::{ByteStream, TransportError, TransportErrorKind},
 };
 
@@ -135,7 +135,7 @@ async fn models(State(server): State<Server>, headers: HeaderMap) -> Response<Bo
         return refused;
     }
     let models = server.settings.models.iter().map(|(name, _)| (name.as_str(), "mmchat-mock"));
-    json(StatusCode::OK, &openai_server::models(models))
+    json(StatusCode::OK, &server::models(models))
 }
 
 async fn chat(State(server): State<Server>, headers: HeaderMap, body: Body) -> Response<Body> {
@@ -145,7 +145,7 @@ async fn chat(State(server): State<Server>, headers: HeaderMap, body: Body) -> R
     let Ok(body) = axum::body::to_bytes(body, MAX_REQUEST).await else {
         return failure(StatusCode::PAYLOAD_TOO_LARGE, ErrorClass::Request, "too_large", "the request is too large");
     };
-    let asked = match openai_server::parse_chat(&body) {
+    let asked = match server::parse_chat(&body) {
         Ok(asked) => asked,
         Err(problem) => return failure(StatusCode::BAD_REQUEST, ErrorClass::Request, "invalid_json", &problem.message),
     };
@@ -193,7 +193,7 @@ fn json(status: StatusCode, body: &serde_json::Value) -> Response<Body> {
 }
 
 fn failure(status: StatusCode, class: ErrorClass, code: &str, message: &str) -> Response<Body> {
-    json(status, &openai_server::error(class, code, message))
+    json(status, &server::error(class, code, message))
 }
 
 fn page(status: StatusCode, title: &str) -> Response<Body> {

@@ -14,8 +14,8 @@ use super::{
     text::{Tokens, seed},
 };
 use crate::{
-    chat::{Answer, DeltaKind, ErrorClass, FinishReason, Usage, estimate},
-    protocol::openai_server::{self, Asked, ChunkWriter},
+    model::{Answer, DeltaKind, ErrorClass, FinishReason, Usage, estimate},
+    protocol::openai::server::{self, Asked, ChunkWriter},
 };
 
 const ID: &str = "chatcmpl-mock";
@@ -85,7 +85,7 @@ async fn early(fault: Fault, script: &Script, asked: &Asked, body: &[u8]) -> Opt
         Fault::Garbage => page(StatusCode::OK, "Welcome to the mock"),
         Fault::Empty => response(StatusCode::OK, "text/event-stream", Body::empty()),
         Fault::ErrorBody => {
-            let error = openai_server::error(C::Server, "server_error", "The mock's upstream failed.");
+            let error = server::error(C::Server, "server_error", "The mock's upstream failed.");
             json(StatusCode::OK, &error)
         }
         Fault::InStream => {
@@ -151,14 +151,14 @@ impl Answering {
         };
         match self.script.fault {
             Some(Fault::Cut | Fault::CutClean | Fault::CutForged | Fault::CutError | Fault::Garbled) => {
-                let body = openai_server::reply(ID, &self.model, now(), &[(0, answer)]).to_string();
+                let body = server::reply(ID, &self.model, now(), &[(0, answer)]).to_string();
                 let half = body.char_indices().nth(body.chars().count() / 2).map_or(0, |(at, _)| at);
                 return response(StatusCode::OK, "application/json", Body::from(body[..half].to_owned()));
             }
             Some(Fault::DoneOnly) => answer.finish = None,
             _ => {}
         }
-        json(StatusCode::OK, &openai_server::reply(ID, &self.model, now(), &[(0, answer)]))
+        json(StatusCode::OK, &server::reply(ID, &self.model, now(), &[(0, answer)]))
     }
 
     /// The events, each at its time. Without a speed limit they are joined into pieces of many events, as a fast
@@ -192,7 +192,7 @@ impl Answering {
                         Fault::CutClean => return,
                         Fault::CutForged => { yield Ok(ChunkWriter::done()); return }
                         Fault::CutError => {
-                            let error = openai_server::error(ErrorClass::Server, "server_error", "The mock broke off.");
+                            let error = server::error(ErrorClass::Server, "server_error", "The mock broke off.");
                             yield Ok(Bytes::from(format!("event: error\ndata: {error}\n\n")));
                             return;
                         }

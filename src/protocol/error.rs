@@ -5,7 +5,7 @@
 use http::{HeaderMap, StatusCode};
 
 use super::retry_after::RetryAfter;
-use crate::chat::{ErrorClass, sanitise::one_line};
+use crate::model::{ErrorClass, sanitize::one_line};
 
 /// The longest message of a service that is shown, in characters.
 const LONGEST_MESSAGE: usize = 280;

@@ -11,29 +11,25 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-use crate::{
-    chat::{Adjustment, Call, ChatRequest, Delta, FinishReason, ProtocolId},
-    secret::ApiKey,
+use crate::model::{
+    Adjustment, Call, ChatRequest, Delta, FinishReason, ProtocolId,
+    api_key::ApiKey,
     target::{DecodeOptions, Target},
 };
 
-pub mod body;
 pub mod error;
-mod json_splice;
-mod loose;
-pub mod openai_chat;
-pub mod openai_server;
+pub mod framing;
+pub mod openai;
 
-pub mod reply;
+pub mod reply_reader;
 pub mod retry_after;
-pub mod sse;
-mod think;
+mod think_tags;
 
 pub use error::{ApiError, ServerKind};
 pub use retry_after::{RetryAfter, RetryWhen};
 
 /// Every protocol there is. A new one is one file and one line here.
-pub static PROTOCOLS: &[&dyn Protocol] = &[&openai_chat::OpenAiChat];
+pub static PROTOCOLS: &[&dyn Protocol] = &[&openai::OpenAiChat];
 
 /// The protocol called `id`.
 #[must_use]

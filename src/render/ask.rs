@@ -3,11 +3,11 @@
 //! Owns what goes where: content to stdout, everything else to stderr, and line ends between them where both are the
 //! same terminal. On a pipe content passes exactly; on a terminal it is stripped of control sequences first.
 
-use super::{Format, Look, Output, dim, json, kept, markdown::Markdown, notice, stats};
+use super::{Format, Look, Output, dim, json, markdown::Markdown, notice, stats};
+use crate::render::answer_warnings;
 use crate::{
-    chat::{Delta, DeltaKind, Held, Usage, sanitise::Sanitiser},
     engine::{Account, Event, EventKind, LaneOutcome, Next},
-    target::Target,
+    model::{Delta, DeltaKind, Held, Usage, sanitize::Sanitiser, target::Target},
 };
 
 /// What is to be shown, and how.
@@ -213,7 +213,7 @@ impl AskView {
         self.show_held(outcome, to);
         let message = match &outcome.result {
             Err(error) => Some(notice::failure(&self.settings.name, error, outcome)),
-            Ok(whole) => kept::warnings(&self.kept, whole.reason.as_ref()),
+            Ok(whole) => answer_warnings::warnings(&self.kept, whole.reason.as_ref()),
         };
         self.over(outcome, message, to);
     }

@@ -7,9 +7,9 @@ use std::{collections::BTreeMap, time::Duration};
 use serde_json::{Value, json};
 
 use super::{notice::duration, stats::money, table::Table, wrap::cells};
-use crate::{
-    metrics::Spread,
-    store::record::{Figures, StatsRow},
+use crate::store::{
+    histogram::Spread,
+    record::{Figures, StatsRow},
 };
 
 /// One call of twenty that fails is worth a look.

@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use super::{Output, stats::tokens_per_second};
 use crate::{
-    chat::{Answer, Delta, DeltaKind, FinishReason, Usage},
     engine::{AttemptRecord, Event, EventKind, LaneOutcome, Next},
+    model::{Answer, Delta, DeltaKind, FinishReason, Usage},
     protocol::ApiError,
 };
 

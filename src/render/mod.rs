@@ -3,12 +3,12 @@
 //! Owns the formats and the texts of messages. Refuses to write: everything goes into buffers that `term` puts out,
 //! so every view is tested as text.
 
+mod answer_warnings;
 pub mod ask;
 pub mod compare;
-pub mod difference;
+pub mod diff;
 pub mod figures;
 pub mod json;
-mod kept;
 pub mod markdown;
 pub mod notice;
 pub mod report;

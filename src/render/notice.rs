@@ -5,10 +5,9 @@
 use std::time::Duration;
 
 use crate::{
-    chat::{ErrorClass, sanitise::one_line},
     engine::{AttemptRecord, LaneOutcome, Next, Notice},
+    model::{ErrorClass, api_key::masked_url, sanitize::one_line},
     protocol::ApiError,
-    secret::masked_url,
 };
 
 /// `250 ms`, `1.4 s`, `12 s`.

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use super::notice::duration;
-use crate::{chat::Usage, engine::LaneOutcome};
+use crate::{engine::LaneOutcome, model::Usage};
 
 /// Less than this between the first delta and the last says more of the network's pieces than of the model.
 const SHORTEST: Duration = Duration::from_millis(10);

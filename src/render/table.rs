@@ -5,7 +5,7 @@
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table as Grid, presets::NOTHING};
 
 use super::wrap::cells;
-use crate::chat::sanitise::one_line;
+use crate::model::sanitize::one_line;
 
 /// A table in the making.
 #[derive(Clone, Debug, Default)]

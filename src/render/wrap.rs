@@ -242,7 +242,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::chat::sanitise::sanitised;
+    use crate::model::sanitize::sanitised;
 
     fn texts(text: &str, width: usize) -> Vec<String> {
         wrap(text, width).into_iter().map(|row| row.text).collect()

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{check_regular, lock_within, replace_lightly};
-use crate::route::health::{HealthError, HealthSnapshot, HealthStore, Updated};
+use crate::routing::health::{HealthError, HealthSnapshot, HealthStore, Updated};
 
 /// No snapshot of ours is as long.
 const LONGEST: u64 = 1024 * 1024;
@@ -104,10 +104,9 @@ impl HealthFile {
 mod tests {
     use super::*;
     use crate::{
-        chat::ErrorClass,
+        model::{ErrorClass, target::testing},
         protocol::ApiError,
-        route::health::{Blame, KeyHash, Places, Standing},
-        target::testing,
+        routing::health::{Blame, KeyHash, Places, Standing},
     };
 
     #[test]
@@ -125,7 +124,7 @@ mod tests {
         for target in &targets {
             assert!(matches!(known.standing(&Places::of(target, &[]), now), Standing::Aside(..)), "{}", target.id);
         }
-        assert!(!crate::keys::is_exposed(&fs::metadata(folder.path().join("health.json")).expect("there")));
+        assert!(!crate::transport::keys::is_exposed(&fs::metadata(folder.path().join("health.json")).expect("there")));
     }
 
     #[test]
@@ -189,7 +188,7 @@ mod tests {
             let update = &mut |snapshot: &mut HealthSnapshot| {
                 for model in 0..20 {
                     let target =
-                        crate::target::Target { upstream: format!("{number}-{model}"), ..testing::target("a") };
+                        crate::model::target::Target { upstream: format!("{number}-{model}"), ..testing::target("a") };
                     let blame = Blame { target: &target, key: KeyHash::NONE, index: None, sent: now, probe: None };
                     for _ in 0..20 {
                         let error = ApiError::new(ErrorClass::Server, "x".repeat(1000));

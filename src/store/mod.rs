@@ -5,7 +5,8 @@
 //! failing services, the lists of models.
 
 pub mod health;
-pub mod lists;
+pub mod histogram;
+pub mod list_cache;
 pub mod record;
 pub mod watch;
 
@@ -15,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::environment::Environment;
+use crate::model::environment::Environment;
 
 /// Where what can be made again is kept: `$XDG_CACHE_HOME/mmchat`, else the platform's place.
 #[must_use]
@@ -121,7 +122,7 @@ pub fn private(_options: &mut fs::OpenOptions) {}
 #[cfg(unix)]
 fn close_to_others(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    if crate::keys::is_exposed(&fs::metadata(path)?) {
+    if crate::transport::keys::is_exposed(&fs::metadata(path)?) {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     }
     Ok(())
@@ -185,7 +186,7 @@ mod tests {
             replace(&path, text).expect("writable");
             assert_eq!(fs::read_to_string(&path).expect("there"), text);
         }
-        assert!(!crate::keys::is_exposed(&fs::metadata(&path).expect("there")));
+        assert!(!crate::transport::keys::is_exposed(&fs::metadata(&path).expect("there")));
         assert_eq!(fs::read_dir(path.parent().expect("one")).expect("there").count(), 1, "nothing is left beside it");
     }
 

@@ -17,7 +17,7 @@ pub mod signals;
 
 use std::io::IsTerminal;
 
-use crate::{environment::Environment, render::Look};
+use crate::{model::environment::Environment, render::Look};
 
 /// Widths outside these are a mistake of whoever set them.
 const NARROWEST: usize = 20;

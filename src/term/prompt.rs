@@ -6,7 +6,7 @@ use std::io::{self, IsTerminal};
 
 use dialoguer::{Confirm, FuzzySelect, Input, MultiSelect, Password, theme::SimpleTheme};
 
-use crate::secret::ApiKey;
+use crate::model::api_key::ApiKey;
 
 /// A question that got no answer.
 #[derive(Debug, thiserror::Error)]

@@ -20,8 +20,9 @@ use http_body::{Body as _, Frame};
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::{runtime, sync::mpsc, task::JoinSet};
 
-use super::{ByteStream, Transport, TransportError, TransportErrorKind, inflate::Inflater};
-use crate::{endpoint::ConnectOptions, secret::masked_url};
+use super::{ByteStream, Transport, TransportError, TransportErrorKind};
+use crate::model::{api_key::masked_url, endpoint::ConnectOptions};
+use crate::transport::decompress::Inflater;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MOST_REDIRECTS: usize = 3;

@@ -8,12 +8,13 @@ use std::pin::Pin;
 use bytes::Bytes;
 use futures_util::{Stream, future::BoxFuture};
 
-use crate::endpoint::ConnectOptions;
+use crate::model::endpoint::ConnectOptions;
 
+pub mod decompress;
 pub mod http;
-pub mod inflate;
+pub mod keys;
 #[cfg(test)]
-pub(crate) mod scripted;
+pub(crate) mod mock;
 
 /// The bytes of a reply as they arrive. Dropping it closes the connection.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;

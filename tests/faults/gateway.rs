@@ -129,7 +129,7 @@ async fn paused() {
         "| what goes wrong | asked for | status | what comes | requests |\n| --- | --- | --- | --- | --- |\n",
     );
     // What a route does about a cut is the manner's affair here.
-    for row in rows().iter().filter(|row| row.on_cut == mmchat::route::OnCut::Error) {
+    for row in rows().iter().filter(|row| row.on_cut == mmchat::routing::OnCut::Error) {
         for manner in [Manner::Stream, Manner::Held, Manner::Whole] {
             let line = line(row, manner, &World::in_process()).await;
             writeln!(table, "{line}").expect("a String takes everything");
@@ -146,7 +146,7 @@ async fn paused() {
 #[tokio::test]
 #[ignore = "takes real time; run with all checks"]
 async fn for_real() {
-    for row in rows().iter().filter(|row| row.on_cut == mmchat::route::OnCut::Error) {
+    for row in rows().iter().filter(|row| row.on_cut == mmchat::routing::OnCut::Error) {
         for manner in [Manner::Stream, Manner::Held, Manner::Whole] {
             line(row, manner, &World::for_real().await).await;
         }

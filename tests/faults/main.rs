@@ -22,16 +22,16 @@ use std::{
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
 use mmchat::{
-    chat::{Answer, Call, ChatRequest, Held, Message, Role},
-    cli::exit::Exit,
+    cli::Exit,
     config,
-    endpoint::ConnectOptions,
-    engine::{Engine, EventKind, LaneOutcome},
-    keys::KeyRing,
+    engine::{
+        Engine, EventKind, LaneOutcome,
+        plan::{self, Plan},
+    },
     mock::{Mock, Script, Settings, built_in},
-    plan::{self, Plan},
-    route::OnCut,
-    transport::{ByteStream, Transport, TransportError, TransportErrorKind},
+    model::{Answer, Call, ChatRequest, Held, Message, Role, endpoint::ConnectOptions},
+    routing::OnCut,
+    transport::{ByteStream, Transport, TransportError, TransportErrorKind, keys::KeyRing},
 };
 use tokio::{net::TcpListener, sync::watch};
 

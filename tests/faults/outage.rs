@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mmchat::route::OnCut;
+use mmchat::routing::OnCut;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{BACKUP, PRIMARY, World};

@@ -1,6 +1,6 @@
 //! One fault at a time.
 
-use mmchat::{cli::exit::Exit, route::OnCut};
+use mmchat::{cli::Exit, routing::OnCut};
 
 use super::{BACKUP, PRIMARY, World};
 

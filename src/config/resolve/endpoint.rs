@@ -10,7 +10,6 @@ use url::Url;
 
 use super::{Resolver, model::timeouts};
 use crate::{
-    chat::ProtocolId,
     config::{
         error::Problem,
         file::EndpointEntry,
@@ -18,9 +17,12 @@ use crate::{
         values::{At, KeyEntry},
         vendors,
     },
-    endpoint::{ConnectOptions, Endpoint, Limits, Timeouts, is_loopback},
+    model::{
+        ProtocolId,
+        api_key::{ApiKey, KeySource, masked_url},
+        endpoint::{ConnectOptions, Endpoint, Limits, Timeouts, is_loopback},
+    },
     protocol::PROTOCOLS,
-    secret::{ApiKey, KeySource, masked_url},
 };
 
 /// An endpoint with nothing but its address, and what its vendor is known for.

@@ -29,11 +29,11 @@ use super::{
     values::{At, Table},
     vendors,
 };
-use crate::{
-    chat::Params,
+use crate::model::{
+    Params,
+    api_key::KeySource,
     endpoint::Endpoint,
     environment::Environment,
-    secret::KeySource,
     target::{DecodeOptions, Target, TargetId},
 };
 

@@ -4,15 +4,17 @@ use std::sync::Arc;
 
 use super::{Resolver, direct_target};
 use crate::{
-    chat::Params,
     config::{
         Problem,
         file::{ModelEntry, ParamsEntry, PriceEntry, TimeoutsEntry},
         names::normalised,
         values::At,
     },
-    endpoint::Timeouts,
-    target::{DecodeOptions, Price, TargetId},
+    model::{
+        Params,
+        endpoint::Timeouts,
+        target::{DecodeOptions, Price, TargetId},
+    },
 };
 
 impl Resolver {

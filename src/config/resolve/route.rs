@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::Resolver;
 use crate::{
     config::{Route, file::RouteEntry, names::normalised, values::At},
-    route::{OnCut, Policy, strategy::Strategy},
-    target::Target,
+    model::target::Target,
+    routing::{OnCut, Policy, strategy::Strategy},
 };
 
 impl Resolver {

@@ -9,7 +9,7 @@ use crate::{
         names::normalised,
         values::{AmountEntry, At},
     },
-    route::spend::{Period, SpendLimit, SpendScope},
+    routing::spend::{Period, SpendLimit, SpendScope},
 };
 
 /// A hundred years.

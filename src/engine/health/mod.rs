@@ -17,11 +17,13 @@ use tokio::{
 };
 
 use crate::{
-    chat::ErrorClass,
-    keys::KeyRing,
+    model::{
+        ErrorClass,
+        target::{Target, TargetId},
+    },
     protocol::ApiError,
-    route::health::{Blame, ByPlace, HealthError, HealthSnapshot, HealthStore, KeyHash, PlaceId, Places, Standing},
-    target::{Target, TargetId},
+    routing::health::{Blame, ByPlace, HealthError, HealthSnapshot, HealthStore, KeyHash, PlaceId, Places, Standing},
+    transport::keys::KeyRing,
 };
 
 mod probe;

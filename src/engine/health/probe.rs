@@ -14,8 +14,8 @@ use tokio::{task::JoinHandle, time::sleep};
 use super::{Good, Health, Sent};
 use crate::{
     engine::Engine,
-    route::health::{LONGEST_PROBE, Places, Standing},
-    target::Target,
+    model::target::Target,
+    routing::health::{LONGEST_PROBE, Places, Standing},
 };
 
 /// The right to find out whether somebody is back; given back when dropped without a verdict.

@@ -3,7 +3,7 @@
 use proptest::prelude::{any, prop_assert, proptest};
 
 use super::*;
-use crate::route::health::{HealthError, HealthSnapshot, HealthStore, PlaceId, Places, Updated};
+use crate::routing::health::{HealthError, HealthSnapshot, HealthStore, PlaceId, Places, Updated};
 
 fn refused() -> Reply {
     Reply::NoConnection(TransportErrorKind::Refused)
@@ -282,9 +282,9 @@ async fn a_slow_request_is_asked_elsewhere_as_well_and_the_first_to_speak_is_hea
 async fn a_spend_limit_that_is_reached_keeps_a_model_out() {
     #[derive(Debug)]
     struct Spent;
-    impl crate::route::spend::SpendLedger for Spent {
-        fn reached(&self, target: &Target) -> Result<Option<crate::route::spend::Reached>, String> {
-            use crate::route::spend::{Period, Reached, SpendLimit, SpendScope};
+    impl crate::routing::spend::SpendLedger for Spent {
+        fn reached(&self, target: &Target) -> Result<Option<crate::routing::spend::Reached>, String> {
+            use crate::routing::spend::{Period, Reached, SpendLimit, SpendScope};
             let scope = SpendScope::Model("a".into());
             let limit = SpendLimit { scope, period: Period::Day, amount: 1.0, currency: "USD".into() };
             Ok((target.id.0 == "a").then_some(Reached { limit, spent: 1.5 }))

@@ -13,16 +13,18 @@ mod time;
 
 use super::*;
 use crate::{
-    chat::{Answer, Call, ChatRequest, ErrorClass, FinishReason, Held, Message, Role},
-    endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
-    keys::KeyRing,
-    plan::Lane,
-    route::{OnCut, Policy},
-    secret::{ApiKey, KeySource},
-    target::{Target, testing},
+    engine::plan::Lane,
+    model::{
+        Answer, Call, ChatRequest, ErrorClass, FinishReason, Held, Message, Role,
+        api_key::{ApiKey, KeySource},
+        endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
+        target::{Target, testing},
+    },
+    routing::{OnCut, Policy},
     transport::{
         TransportErrorKind,
-        scripted::{Asked, Reply, Script},
+        keys::KeyRing,
+        mock::{Asked, Reply, Script},
     },
 };
 

@@ -13,10 +13,10 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
-mod door;
 mod failures;
 mod figures;
 mod life;
+mod origin_guard;
 mod passing;
 
 use super::{
@@ -27,9 +27,11 @@ use super::{
 use crate::{
     config,
     engine::Engine,
-    environment::Environment,
-    keys::KeyRing,
-    transport::scripted::{Reply, Script},
+    model::environment::Environment,
+    transport::{
+        keys::KeyRing,
+        mock::{Reply, Script},
+    },
 };
 
 const CONFIG: &str = r#"

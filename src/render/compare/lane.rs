@@ -9,17 +9,17 @@ use tokio::time::Instant;
 
 use super::timeline::Timeline;
 use crate::{
-    chat::{
-        Delta, DeltaKind, FinishReason, Usage,
-        sanitise::{Sanitiser, sanitised},
-    },
     engine::{Account, Event, EventKind, LaneOutcome, Progress},
+    model::{
+        Delta, DeltaKind, FinishReason, Usage,
+        sanitize::{Sanitiser, sanitised},
+        target::Target,
+    },
     render::{
-        kept, notice,
+        answer_warnings, notice,
         report::ReportLane,
         stats::{self, Figures},
     },
-    target::Target,
 };
 
 /// As much of the open line as a status row could show.
@@ -233,7 +233,7 @@ impl LaneView {
         match &outcome.result {
             Err(_) if outcome.stopped => Some("[interrupted]".to_owned()),
             Err(error) => Some(notice::failure(&self.name, error, outcome)),
-            Ok(whole) => kept::warnings(&self.kept, whole.reason.as_ref()),
+            Ok(whole) => answer_warnings::warnings(&self.kept, whole.reason.as_ref()),
         }
     }
 

@@ -30,7 +30,7 @@ pub use timeline::Timeline;
 use super::{Format, Output, json, notice, report::ReportLane, wrap::wrap};
 use crate::{
     engine::{Event, EventKind, LaneOutcome},
-    target::TargetId,
+    model::target::TargetId,
 };
 
 /// A page without a terminal is as wide as this.

@@ -2,7 +2,7 @@
 
 use super::{Arrangement, Block, CompareView, PAGE, Stage, View, columns, fit, suit, summary};
 use crate::{
-    chat::sanitise::sanitised,
+    model::sanitize::sanitised,
     render::{
         Output,
         markdown::Markdown,

@@ -2,8 +2,8 @@
 
 use super::{Arrangement, CompareView, Stage};
 use crate::{
-    chat::{Delta, DeltaKind, Held, sanitise::Sanitiser},
     engine::{Event, EventKind},
+    model::{Delta, DeltaKind, Held, sanitize::Sanitiser},
     render::{Output, json},
 };
 

@@ -5,7 +5,7 @@
 use unicode_width::UnicodeWidthStr;
 
 use super::Markdown;
-use crate::{chat::sanitise::sanitised, render::wrap::most_cells};
+use crate::{model::sanitize::sanitised, render::wrap::most_cells};
 
 /// A longer table is shown as its source.
 const MOST_ROWS: usize = 200;

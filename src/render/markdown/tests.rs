@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr;
 
 use super::*;
-use crate::chat::sanitise::sanitised;
+use crate::model::sanitize::sanitised;
 
 fn render(text: &str, width: usize, step: usize) -> String {
     let (mut markdown, mut out) = (Markdown::new(width), String::new());

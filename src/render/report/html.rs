@@ -10,7 +10,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd, html::push_html};
 
 use super::{Report, ReportLane, chart};
 use crate::render::{
-    difference,
+    diff,
     stats::{COLUMNS, is_figure},
 };
 
@@ -51,7 +51,7 @@ pub(super) fn page(report: &Report) -> String {
 /// The start of a prompt, on one line.
 fn short(prompt: &str) -> String {
     const LONGEST: usize = 60;
-    let line = crate::chat::sanitise::one_line(prompt);
+    let line = crate::model::sanitize::one_line(prompt);
     match line.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
@@ -119,10 +119,10 @@ fn table(report: &Report, out: &mut String) {
 fn common(report: &Report, out: &mut String) {
     let names: Vec<String> = report.lanes.iter().map(|lane| lane.figures.name.clone()).collect();
     if let Some(vote) = &report.vote {
-        let _ = writeln!(out, "<pre class=\"plain\">{}</pre>", escaped(&difference::vote(&names, vote)));
+        let _ = writeln!(out, "<pre class=\"plain\">{}</pre>", escaped(&diff::vote(&names, vote)));
     }
     if let Some(known) = &report.difference {
-        let _ = writeln!(out, "<pre class=\"plain\">{}</pre>", escaped(&difference::difference(&names, known)));
+        let _ = writeln!(out, "<pre class=\"plain\">{}</pre>", escaped(&diff::difference(&names, known)));
     }
 }
 

@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use super::Report;
 use crate::{
-    chat::sanitise::one_line,
+    model::sanitize::one_line,
     render::{
-        difference,
+        diff,
         stats::{COLUMNS, is_figure},
     },
 };
@@ -30,10 +30,10 @@ pub(super) fn page(report: &Report) -> String {
     }
     let names: Vec<String> = report.lanes.iter().map(|lane| lane.figures.name.clone()).collect();
     if let Some(vote) = &report.vote {
-        let _ = write!(out, "\n```\n{}```\n", difference::vote(&names, vote));
+        let _ = write!(out, "\n```\n{}```\n", diff::vote(&names, vote));
     }
     if let Some(known) = &report.difference {
-        let _ = write!(out, "\n```\n{}```\n", difference::difference(&names, known));
+        let _ = write!(out, "\n```\n{}```\n", diff::difference(&names, known));
     }
     for (index, lane) in report.lanes.iter().enumerate() {
         let _ = write!(out, "\n## {} {} ({})\n\n", index + 1, lane.figures.name, lane.figures.state);

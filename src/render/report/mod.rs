@@ -14,7 +14,8 @@ use std::{path::Path, time::Duration};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::{compare::Timeline, difference};
+use super::compare::Timeline;
+use crate::render::diff;
 use crate::{
     analysis::{Difference, Vote},
     render::stats::Figures,
@@ -99,8 +100,8 @@ fn document(report: &Report) -> String {
     let document = json!({
         "at": report.at.to_string(), "run": report.run, "system": report.system, "prompt": report.prompt,
         "answers": lanes.collect::<Vec<Value>>(),
-        "difference": report.difference.as_ref().map(difference::difference_object),
-        "vote": report.vote.as_ref().map(difference::vote_object),
+        "difference": report.difference.as_ref().map(diff::difference_object),
+        "vote": report.vote.as_ref().map(diff::vote_object),
     });
     format!("{document:#}\n")
 }

@@ -1,7 +1,7 @@
 //! Reports as text: what stands in them, and what text of models cannot do there.
 
 use super::*;
-use crate::chat::Usage;
+use crate::model::Usage;
 
 const HOSTILE: &str = "Look: <script>alert(1)</script> **bold** <img src=x onerror=alert(2)> [a](javascript:alert(3)) [b](<https://h/\" onclick=\"x>) \
     ![p](http://h/p.png)\n\n<iframe src=\"http://h\"></iframe>\n\n```html\n</code></pre><script>alert(4)</script>\n```\n\n\

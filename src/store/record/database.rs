@@ -330,7 +330,7 @@ mod tests {
         assert!(Database::open_existing(&path).expect("fine").is_some());
         for file in fs::read_dir(path.parent().expect("one")).expect("there") {
             let file = file.expect("there");
-            assert!(!crate::keys::is_exposed(&file.metadata().expect("there")), "{:?}", file.file_name());
+            assert!(!crate::transport::keys::is_exposed(&file.metadata().expect("there")), "{:?}", file.file_name());
         }
     }
 
@@ -381,7 +381,7 @@ mod tests {
             assert!(error.expect("no file").to_string().contains("no regular file"));
         }
         assert!(fs::metadata(device).expect("there").file_type().is_char_device());
-        assert!(crate::keys::is_exposed(&fs::metadata(device).expect("there")));
+        assert!(crate::transport::keys::is_exposed(&fs::metadata(device).expect("there")));
     }
 
     #[test]

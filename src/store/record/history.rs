@@ -10,7 +10,8 @@ use std::{
 use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Params, Row, functions::FunctionFlags, params, params_from_iter};
 
-use super::{Database, RecordError, place};
+use super::{Database, RecordError};
+use crate::store::record::placement;
 
 /// One question and its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -176,7 +177,7 @@ impl Database {
             transaction.execute("UPDATE exchanges SET picked = ?1 WHERE id = ?2", [now, exchange])?;
             let place = "SELECT conversation FROM exchanges WHERE id = ?1";
             let conversation = transaction.query_row(place, [exchange], |row| row.get(0)).optional()?;
-            conversation.map_or(Ok(()), |conversation| place::used(transaction, conversation, now))
+            conversation.map_or(Ok(()), |conversation| placement::used(transaction, conversation, now))
         })
     }
 
@@ -336,7 +337,7 @@ fn excerpt(exchange: &Exchange, words: &[&str]) -> String {
             if from > 0 { "…" } else { "" },
             if from + shown.chars().count() < text.chars().count() { "…" } else { "" },
         );
-        return format!("{start}{}{end}", crate::chat::sanitise::one_line(&shown));
+        return format!("{start}{}{end}", crate::model::sanitize::one_line(&shown));
     }
-    crate::chat::sanitise::one_line(&exchange.prompt.chars().take(AROUND * 2).collect::<String>())
+    crate::model::sanitize::one_line(&exchange.prompt.chars().take(AROUND * 2).collect::<String>())
 }

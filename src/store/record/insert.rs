@@ -4,10 +4,11 @@ use std::{borrow::Borrow, time::Duration};
 
 use rusqlite::{Transaction, TransactionBehavior, params};
 
-use super::{CallRecord, Database, RecordError, RunPlace, hours::Hours, place};
+use super::{CallRecord, Database, RecordError, RunPlace};
+use crate::store::record::{placement, rollup::Hours};
 use crate::{
-    chat::{ErrorClass, FinishReason},
     engine::AttemptRecord,
+    model::{ErrorClass, FinishReason},
 };
 
 impl Database {
@@ -58,12 +59,12 @@ fn write(
     call: &CallRecord,
     place: &RunPlace,
     hours: &mut Hours,
-) -> rusqlite::Result<Option<place::Written>> {
+) -> rusqlite::Result<Option<placement::Written>> {
     let id = write_call(transaction, call)?;
     write_attempts(transaction, id, call)?;
     hours.add(call);
     match &call.said {
-        Some(said) => place::write(transaction, id, (call, said), place),
+        Some(said) => placement::write(transaction, id, (call, said), place),
         None => Ok(None),
     }
 }

@@ -5,31 +5,31 @@
 //! opens the database ([`Database`]) and writes. `stats`, `history` and `spend` read it. Owns that a record which cannot be
 //! kept costs a warning and never an answer. Refuses rendering.
 
+mod batch_writer;
+mod call_accumulator;
 mod database;
 mod history;
-mod hours;
 mod insert;
-mod listener;
-mod place;
-mod recorder;
-mod scribe;
+mod placement;
+mod rollup;
+mod run_writer;
 mod spend;
 mod stats;
 
 use jiff::Timestamp;
 
+pub use batch_writer::Scribe;
+pub use call_accumulator::Listener;
 pub use database::{Database, RecordError};
 pub use history::{Conversation, Exchange, Found, Shape};
-pub use listener::Listener;
-pub use place::{GoesOn, Kept, RunPlace};
-pub use recorder::{RecordOptions, Recorder};
-pub use scribe::Scribe;
+pub use placement::{GoesOn, Kept, RunPlace};
+pub use run_writer::{RecordOptions, Recorder};
 pub use spend::Ledger;
 pub use stats::{By, Figures, Since, StatsRow};
 
 use crate::{
-    chat::{ErrorClass, Usage},
     engine::{AttemptRecord, LaneOutcome},
+    model::{ErrorClass, Usage},
 };
 
 /// One answer, or what became of it.

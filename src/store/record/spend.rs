@@ -8,13 +8,11 @@ use std::{
 
 use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
 
-use super::{
-    Database, RecordError,
-    hours::{BY_CLIENT, BY_MODEL, hour},
-};
+use super::{Database, RecordError};
+use crate::store::record::rollup::{BY_CLIENT, BY_MODEL, hour};
 use crate::{
-    route::spend::{Period, Reached, SpendLedger, SpendLimit, SpendScope},
-    target::Target,
+    model::target::Target,
+    routing::spend::{Period, Reached, SpendLedger, SpendLimit, SpendScope},
 };
 
 /// How long a request waits for another process that opens the record.

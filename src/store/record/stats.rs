@@ -7,11 +7,9 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use rusqlite::Row;
 
-use super::{
-    Database, RecordError,
-    hours::{BY_CLIENT, BY_MODEL, BY_ROUTE, FAILOVER, STOPPED, hour},
-};
-use crate::metrics::Spread;
+use super::{Database, RecordError};
+use crate::store::histogram::Spread;
+use crate::store::record::rollup::{BY_CLIENT, BY_MODEL, BY_ROUTE, FAILOVER, STOPPED, hour};
 
 /// What figures are summed by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

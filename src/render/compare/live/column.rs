@@ -9,7 +9,7 @@ use std::collections::VecDeque;
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::{chat::sanitise::Sanitiser, render::markdown::Markdown};
+use crate::{model::sanitize::Sanitiser, render::markdown::Markdown};
 
 /// More new text than this is not all laid out: nobody can read what would be gone with the next drawing.
 const AT_ONCE: usize = 32 * 1024;
@@ -251,7 +251,7 @@ mod tests {
     use unicode_width::UnicodeWidthStr;
 
     use super::*;
-    use crate::chat::sanitise::sanitised;
+    use crate::model::sanitize::sanitised;
 
     fn source(text: &str, is_over: bool) -> Source<'_> {
         Source { text, generation: 1, is_over }

@@ -6,13 +6,13 @@
 //! wider than the screen, whose last cell stays empty.
 
 mod column;
-mod desk;
+mod input;
 
 use std::fmt::Write as _;
 
 use column::{Column, Source};
-use desk::Desk;
-pub use desk::{Key, Wish};
+use input::Desk;
+pub use input::{Key, Wish};
 
 use super::{
     columns::{column as cells_of, fit},

@@ -4,7 +4,7 @@
 use std::{fmt::Write as _, fs, path::Path};
 
 use super::*;
-use crate::target::{Price, Target};
+use crate::model::target::{Price, Target};
 
 const SIZES: [(usize, usize); 3] = [(80, 24), (120, 40), (200, 50)];
 const ENGLISH: &str = "# Borrowing\n\nRust's **borrow checker** enforces three rules at compile time:\n\n1. one owner for each value\n\

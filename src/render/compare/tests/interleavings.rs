@@ -9,14 +9,14 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::{
-    chat::{Call, ChatRequest, Message, Role},
-    endpoint::ConnectOptions,
-    engine::Engine,
-    keys::KeyRing,
-    plan::{Lane, Plan},
-    route::{OnCut, Policy},
+    engine::{
+        Engine,
+        plan::{Lane, Plan},
+    },
+    model::{Call, ChatRequest, Message, Role, endpoint::ConnectOptions},
+    routing::{OnCut, Policy},
     store::record::{Database, GoesOn, RecordOptions, Recorder},
-    transport::{ByteStream, Transport, TransportError, TransportErrorKind},
+    transport::{ByteStream, Transport, TransportError, TransportErrorKind, keys::KeyRing},
 };
 
 const LANES: usize = 3;

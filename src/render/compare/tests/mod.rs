@@ -11,11 +11,14 @@ mod live;
 
 use super::*;
 use crate::{
-    chat::{Delta, DeltaKind, ErrorClass, FinishReason, Usage, sanitise::sanitised},
     engine::{AttemptRecord, Next, Whole},
+    model::{
+        Delta, DeltaKind, ErrorClass, FinishReason, Usage,
+        sanitize::sanitised,
+        target::{TargetId, testing},
+    },
     protocol::ApiError,
     render::{Look, Stream},
-    target::{TargetId, testing},
 };
 
 const HOSTILE: &str = "a \u{1b}]0;title\u{7}b\u{1b}[2Jc\rd";
@@ -242,8 +245,9 @@ fn the_table_is_all_there_is_when_nothing_else_is_wanted() {
 #[test]
 fn costs_add_up_by_currency() {
     let priced = |name: &str, currency: &str| {
-        let price = crate::target::Price { input: 1e6, output: 0.0, cached_input: None, currency: currency.into() };
-        let target = Arc::new(crate::target::Target { price: Some(price), ..testing::target(name) });
+        let price =
+            crate::model::target::Price { input: 1e6, output: 0.0, cached_input: None, currency: currency.into() };
+        let target = Arc::new(crate::model::target::Target { price: Some(price), ..testing::target(name) });
         let usage = Usage { input: Some(2), output: Some(1), ..Usage::default() };
         let mut kinds = told(name, &["x"], Ok(FinishReason::Stop));
         kinds.insert(1, EventKind::Deltas(vec![Delta { choice: 0, kind: DeltaKind::Usage(usage) }].into()));

@@ -8,11 +8,13 @@ mod conversations;
 
 use super::*;
 use crate::{
-    chat::{ErrorClass, FinishReason},
     engine::{AttemptRecord, Whole},
+    model::{
+        ErrorClass, FinishReason,
+        target::{Price, Target, testing},
+    },
     protocol::ApiError,
-    route::spend::{Period, SpendLedger, SpendLimit, SpendScope},
-    target::{Price, Target, testing},
+    routing::spend::{Period, SpendLedger, SpendLimit, SpendScope},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -317,7 +319,7 @@ fn a_call_that_cannot_be_written_takes_no_other_with_it() {
         sender.send(CallRecord { asked: asked.into(), ..said("hello", "") }).expect("room");
     }
     drop(sender);
-    assert!(super::recorder::write(&Database::place(folder.path()), None, RunPlace::default(), &records).is_err());
+    assert!(super::run_writer::write(&Database::place(folder.path()), None, RunPlace::default(), &records).is_err());
     let calls = database.connection.query_row("SELECT count(*) FROM calls", [], |row| row.get::<_, i64>(0));
     assert_eq!(calls.expect("read"), 2);
 }

@@ -1,0 +1,95 @@
+//! The subcommands: one file or folder each, with its arguments, its help text and its `run` function.
+
+mod again;
+mod ask;
+mod chat;
+mod compare;
+pub(super) mod completions;
+mod config;
+mod demo;
+mod doctor;
+mod endpoint;
+mod history;
+mod import;
+mod init;
+mod key;
+mod man;
+mod mock;
+mod model;
+mod models;
+mod pick;
+pub(super) mod ping;
+mod presets;
+mod reset;
+mod retry;
+mod route;
+mod serve;
+mod stats;
+mod status;
+mod vendors;
+
+use clap::Subcommand;
+
+use super::{CliError, Context, support::exit::Exit};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    Ask(Box<ask::AskArgs>),
+    Again(Box<again::AgainArgs>),
+    Compare(Box<compare::CompareArgs>),
+    Chat(Box<chat::ChatArgs>),
+    Pick(pick::PickArgs),
+    Retry(Box<retry::RetryArgs>),
+    Stats(stats::StatsArgs),
+    Status(status::StatusArgs),
+    Reset(reset::ResetArgs),
+    Route(route::RouteArgs),
+    History(history::HistoryArgs),
+    Init(init::InitArgs),
+    Models(models::ModelsArgs),
+    Model(model::ModelArgs),
+    Endpoint(endpoint::EndpointArgs),
+    Key(key::KeyArgs),
+    Ping(ping::PingArgs),
+    Doctor(doctor::DoctorArgs),
+    Vendors(vendors::VendorsArgs),
+    Presets(presets::PresetsArgs),
+    Config(config::ConfigArgs),
+    Serve(serve::ServeArgs),
+    Mock(mock::MockArgs),
+    Demo(demo::DemoArgs),
+    Completions(completions::CompletionsArgs),
+    Man(man::ManArgs),
+}
+
+/// Runs a parsed command.
+pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, CliError> {
+    match command {
+        Command::Ask(args) => ask::run(args, &context),
+        Command::Again(args) => again::run(args, &context),
+        Command::Compare(args) => compare::run(args, &context),
+        Command::Chat(args) => chat::run(args, &context),
+        Command::Pick(args) => pick::run(args, &context),
+        Command::Retry(args) => retry::run(args, &context),
+        Command::Stats(args) => stats::run(args, &context),
+        Command::Status(args) => status::run(args, &context),
+        Command::Reset(args) => reset::run(args, &context),
+        Command::Route(args) => route::run(args, &context),
+        Command::History(args) => history::run(args, &context),
+        Command::Init(args) => init::run(args, &context),
+        Command::Models(args) => models::run(args, &context),
+        Command::Model(args) => model::run(args, &context),
+        Command::Endpoint(args) => endpoint::run(args, &context),
+        Command::Key(args) => key::run(args, &context),
+        Command::Ping(args) => ping::run(args, &context),
+        Command::Doctor(args) => doctor::run(args, &context),
+        Command::Vendors(args) => vendors::run(args, &context),
+        Command::Presets(args) => presets::run(args, &context),
+        Command::Config(args) => config::run(args, &context),
+        Command::Serve(args) => serve::run(args, &context),
+        Command::Mock(args) => mock::run(args, &context),
+        Command::Demo(args) => demo::run(args, &context),
+        Command::Completions(args) => completions::run(args),
+        Command::Man(args) => man::run(args),
+    }
+}

@@ -1,0 +1,110 @@
+//! Changes some fields of a JSON object and leaves every other byte of meaning as it was.
+//!
+//! Owns the top-level splice: order, nulls, large numbers and unknown fields of the client's body stay. Refuses to
+//! look deeper: what lies inside a field that is not replaced is copied as text.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{MapAccess, Visitor},
+    ser::SerializeMap,
+};
+use serde_json::value::RawValue;
+
+/// A JSON object whose values are kept as the text they came in.
+#[derive(Debug, Default)]
+pub(crate) struct RawObject(Vec<(String, Box<RawValue>)>);
+
+impl RawObject {
+    pub(crate) fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice(body)
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&RawValue> {
+        self.0.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
+    }
+
+    /// Replaces the field in its place, or adds it at the end.
+    pub(crate) fn set(&mut self, name: &str, value: &impl Serialize) -> Result<(), serde_json::Error> {
+        let value = serde_json::value::to_raw_value(value)?;
+        match self.0.iter_mut().find(|(key, _)| key == name) {
+            Some((_, old)) => *old = value,
+            None => self.0.push((name.to_owned(), value)),
+        }
+        Ok(())
+    }
+
+    /// The names of its fields.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(key, _)| key.as_str())
+    }
+
+    pub(crate) fn rename(&mut self, from: &str, to: &str) {
+        for (key, _) in &mut self.0 {
+            if key == from {
+                to.clone_into(key);
+            }
+        }
+    }
+
+    /// Leaves out fields that are called so but for the case of letters: to some services they are the same.
+    pub(crate) fn remove_other_spellings(&mut self, name: &str) {
+        self.0.retain(|(key, _)| key == name || !key.eq_ignore_ascii_case(name));
+    }
+
+    pub(crate) fn remove(&mut self, name: &str) {
+        self.0.retain(|(key, _)| key != name);
+    }
+}
+
+struct ObjectVisitor;
+
+impl<'de> Visitor<'de> for ObjectVisitor {
+    type Value = RawObject;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawObject, A::Error> {
+        let mut fields = Vec::new();
+        while let Some(field) = map.next_entry()? {
+            fields.push(field);
+        }
+        Ok(RawObject(fields))
+    }
+}
+
+impl<'de> Deserialize<'de> for RawObject {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(ObjectVisitor)
+    }
+}
+
+impl Serialize for RawObject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(self.0.len()))?;
+        for (key, value) in &self.0 {
+            map.serialize_entry(key, value)?;
+        }
+        map.end()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_named_stays_as_it_was() {
+        let body = br#"{"z":1e400,"model":"a","big":123456789012345678901234567890,"n":null,"deep":{"b":1,"a":2}}"#;
+        let mut object = RawObject::parse(body).expect("an object");
+        object.set("model", &"b").expect("a text");
+        object.set("new", &true).expect("a bool");
+        assert_eq!(
+            serde_json::to_string(&object).expect("an object"),
+            r#"{"z":1e400,"model":"b","big":123456789012345678901234567890,"n":null,"deep":{"b":1,"a":2},"new":true}"#
+        );
+    }
+}

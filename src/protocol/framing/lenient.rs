@@ -1,0 +1,291 @@
+//! Reads JSON the way services really send it: null for absent, numbers as text, an object where a list was due.
+//!
+//! Owns forgiving field readers for serde; what does not fit is passed over, never an error, so that one odd field
+//! cannot lose a whole chunk. Refuses to build trees: nothing is kept that is not asked for.
+
+use std::{borrow::Cow, fmt, marker::PhantomData};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+
+/// A text; numbers and booleans are taken by their words, anything else as absent.
+#[derive(Debug, Default)]
+pub(crate) struct Text<'a>(pub(crate) Option<Cow<'a, str>>);
+
+impl Text<'_> {
+    pub(crate) fn as_str(&self) -> &str {
+        self.0.as_deref().unwrap_or_default()
+    }
+
+    pub(crate) fn into_string(self) -> String {
+        self.0.map(Cow::into_owned).unwrap_or_default()
+    }
+}
+
+/// A whole number; text that holds one counts, anything else is absent.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Number(pub(crate) Option<u64>);
+
+/// A list; null is an empty one, and a single object a list of one.
+#[derive(Debug)]
+pub(crate) struct List<T>(pub(crate) Vec<T>);
+
+impl<T> Default for List<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+/// An object, or nothing where something else stood.
+#[derive(Debug)]
+pub(crate) struct Object<T>(pub(crate) Option<T>);
+
+impl<T> Default for Object<T> {
+    fn default() -> Self {
+        Self(None)
+    }
+}
+
+/// Passes over whatever is left of a list or an object.
+fn skip_seq<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<(), A::Error> {
+    while seq.next_element::<IgnoredAny>()?.is_some() {}
+    Ok(())
+}
+
+fn skip_map<'de, A: MapAccess<'de>>(mut map: A) -> Result<(), A::Error> {
+    while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+    Ok(())
+}
+
+/// The methods every visitor here shares: a value of a kind that does not fit is absent.
+macro_rules! absent {
+    ($value:expr; $($method:ident: $type:ty),*) => {
+        $(fn $method<E: Error>(self, _: $type) -> Result<Self::Value, E> { Ok($value) })*
+        fn visit_unit<E: Error>(self) -> Result<Self::Value, E> { Ok($value) }
+    };
+}
+
+struct TextVisitor;
+
+impl<'de> Visitor<'de> for TextVisitor {
+    type Value = Text<'de>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Text(Some(Cow::Borrowed(text))))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Text(Some(Cow::Owned(text.to_owned()))))
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(Text(Some(Cow::Owned(number.to_string()))))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(Text(Some(Cow::Owned(number.to_string()))))
+    }
+
+    absent!(Text(None); visit_f64: f64, visit_bool: bool);
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        skip_seq(seq).map(|()| Text(None))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        skip_map(map).map(|()| Text(None))
+    }
+}
+
+impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextVisitor)
+    }
+}
+
+struct NumberVisitor;
+
+impl<'de> Visitor<'de> for NumberVisitor {
+    type Value = Number;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a whole number")
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
+        Ok(Number(Some(number)))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
+        Ok(Number(u64::try_from(number).ok()))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a whole count")]
+        let whole = ((0.0..1e15).contains(&number) && number.fract() == 0.0).then_some(number as u64);
+        Ok(Number(whole))
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Number(text.trim().parse().ok()))
+    }
+
+    absent!(Number(None); visit_bool: bool);
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        skip_seq(seq).map(|()| Number(None))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        skip_map(map).map(|()| Number(None))
+    }
+}
+
+impl<'de> Deserialize<'de> for Number {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(NumberVisitor)
+    }
+}
+
+struct ListVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
+    type Value = List<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a list")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut items = Vec::new();
+        while let Some(item) = seq.next_element::<Object<T>>()? {
+            items.extend(item.0);
+        }
+        Ok(List(items))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(|item| List(vec![item]))
+    }
+
+    absent!(List(Vec::new()); visit_u64: u64, visit_i64: i64, visit_f64: f64, visit_bool: bool, visit_str: &str);
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ListVisitor(PhantomData))
+    }
+}
+
+struct ObjectVisitor<T>(PhantomData<T>);
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
+    type Value = Object<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+        T::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(|item| Object(Some(item)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
+        skip_seq(seq).map(|()| Object(None))
+    }
+
+    absent!(Object(None); visit_u64: u64, visit_i64: i64, visit_f64: f64, visit_bool: bool, visit_str: &str);
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ObjectVisitor(PhantomData))
+    }
+}
+
+/// `json` with every lone surrogate escape replaced: JSON parsers refuse them, and servers that cut text by UTF-16
+/// unit send them. `None` when there is none to replace.
+pub(crate) fn without_lone_surrogates(json: &str) -> Option<String> {
+    let (mut out, mut rest, mut changed) = (String::with_capacity(json.len()), json, false);
+    while let Some(at) = rest.find('\\') {
+        out.push_str(&rest[..at]);
+        let escape = &rest[at..];
+        let length = match (unit(escape), unit(escape.get(6..).unwrap_or_default())) {
+            (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => {
+                out.push_str(&escape[..12]);
+                12
+            }
+            (Some(0xd800..=0xdfff), _) => {
+                out.push_str("\\ufffd");
+                changed = true;
+                6
+            }
+            // An escape of one character; it may be of several bytes when the JSON is broken.
+            _ => {
+                let length = escape.char_indices().nth(2).map_or(escape.len(), |(end, _)| end);
+                out.push_str(&escape[..length]);
+                length
+            }
+        };
+        rest = &escape[length..];
+    }
+    out.push_str(rest);
+    changed.then_some(out)
+}
+
+/// The UTF-16 unit of a `\uXXXX` at the start of `text`.
+fn unit(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix("\\u")?.get(..4)?;
+    u16::from_str_radix(digits, 16).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Sample<'a> {
+        #[serde(borrow, default)]
+        text: Text<'a>,
+        #[serde(default)]
+        number: Number,
+        #[serde(default)]
+        list: List<Inner>,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Inner {
+        #[serde(default)]
+        n: Number,
+    }
+
+    fn read(json: &str) -> (String, Option<u64>, Vec<Option<u64>>) {
+        let sample: Sample<'_> = serde_json::from_str(json).expect("loose");
+        let list = sample.list.0.into_iter().map(|inner| inner.n.0).collect();
+        (sample.text.into_string(), sample.number.0, list)
+    }
+
+    #[test]
+    fn odd_types_are_absent_and_never_an_error() {
+        assert_eq!(read(r#"{"text":"a","number":1,"list":[{"n":2}]}"#), ("a".into(), Some(1), vec![Some(2)]));
+        assert_eq!(read(r#"{"text":7,"number":"8","list":{"n":2.0}}"#), ("7".into(), Some(8), vec![Some(2)]));
+        assert_eq!(read(r#"{"text":null,"number":null,"list":null}"#), (String::new(), None, vec![]));
+        assert_eq!(read(r#"{"text":[1],"number":{"a":1},"list":"x"}"#), (String::new(), None, vec![]));
+        assert_eq!(read(r#"{"text":{},"number":-1,"list":[null,3,{"n":[]}]}"#), (String::new(), None, vec![None]));
+    }
+
+    #[test]
+    fn lone_surrogates_are_replaced_and_pairs_stay() {
+        assert_eq!(without_lone_surrogates(r#""a\ud83d b""#).as_deref(), Some(r#""a\ufffd b""#));
+        assert_eq!(without_lone_surrogates(r#""\udc4b\ud83d\ude00""#).as_deref(), Some(r#""\ufffd\ud83d\ude00""#));
+        assert_eq!(without_lone_surrogates(r#""\\ud83d""#), None);
+        assert_eq!(without_lone_surrogates(r#""\ud83d\ude00""#), None);
+        assert_eq!(without_lone_surrogates("\\"), None);
+    }
+}

@@ -1,0 +1,197 @@
+//! The shape of a chunk or a whole reply, as loosely as services send it. Holds only the fields that are used.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+
+use super::usage::WireUsage;
+use crate::protocol::framing::lenient::{List, Number, Object, Text};
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Chunk<'a> {
+    #[serde(borrow, default)]
+    pub(super) choices: List<Choice<'a>>,
+    #[serde(default)]
+    pub(super) usage: Object<Box<WireUsage>>,
+    #[serde(default)]
+    pub(super) x_groq: Object<Groq>,
+    #[serde(borrow, default)]
+    pub(super) model: Text<'a>,
+    /// Only whether it is there: the error itself is read from a tree.
+    #[serde(default)]
+    pub(super) error: Present,
+    #[serde(borrow, default)]
+    pub(super) object: Text<'a>,
+    #[serde(default)]
+    pub(super) base_resp: Present,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Groq {
+    #[serde(default)]
+    pub(super) usage: Object<Box<WireUsage>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Choice<'a> {
+    #[serde(default)]
+    pub(super) index: Number,
+    /// Boxed, as other large and rare parts here: what holds them is moved several times while it is read.
+    #[serde(borrow, default)]
+    pub(super) delta: Object<Box<Message<'a>>>,
+    #[serde(borrow, default)]
+    pub(super) message: Object<Box<Message<'a>>>,
+    /// The older completions format.
+    #[serde(default)]
+    pub(super) text: Content,
+    #[serde(borrow, default)]
+    pub(super) finish_reason: Text<'a>,
+    /// Moonshot.
+    #[serde(default)]
+    pub(super) usage: Object<Box<WireUsage>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Message<'a> {
+    #[serde(default)]
+    pub(super) content: Content,
+    #[serde(default)]
+    pub(super) reasoning_content: Content,
+    #[serde(default)]
+    pub(super) reasoning: Content,
+    #[serde(default)]
+    pub(super) refusal: Content,
+    #[serde(borrow, default)]
+    pub(super) tool_calls: List<WireToolCall<'a>>,
+    #[serde(borrow, default)]
+    pub(super) function_call: Object<Function<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct WireToolCall<'a> {
+    #[serde(default)]
+    pub(super) index: Number,
+    #[serde(borrow, default)]
+    pub(super) id: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) function: Object<Function<'a>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+pub(super) struct Function<'a> {
+    #[serde(borrow, default)]
+    pub(super) name: Text<'a>,
+    #[serde(borrow, default)]
+    pub(super) arguments: Text<'a>,
+}
+
+/// Whether a field holds anything but null.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Present(pub(super) bool);
+
+impl<'de> Deserialize<'de> for Present {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::<IgnoredAny>::deserialize(deserializer).map(|value| Self(value.is_some()))
+    }
+}
+
+/// Content: a text, or a list of parts of which some are thinking.
+#[derive(Debug, Default)]
+pub(super) enum Content {
+    #[default]
+    Nothing,
+    Text(String),
+    Parts(Vec<ContentPart>),
+}
+
+impl Content {
+    /// All its text that is not thinking.
+    pub(super) fn into_text(self) -> String {
+        match self {
+            Self::Nothing => String::new(),
+            Self::Text(text) => text,
+            Self::Parts(parts) => parts.into_iter().map(|part| part.text.into_text()).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct ContentPart {
+    #[serde(default)]
+    pub(super) text: Content,
+    /// Mistral's thinking parts: a text or a list of text parts.
+    #[serde(default)]
+    pub(super) thinking: Content,
+}
+
+struct ContentVisitor;
+
+impl<'de> Visitor<'de> for ContentVisitor {
+    type Value = Content;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a text or a list of parts")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<Content, E> {
+        Ok(if text.is_empty() { Content::Nothing } else { Content::Text(text.to_owned()) })
+    }
+
+    fn visit_string<E: Error>(self, text: String) -> Result<Content, E> {
+        Ok(if text.is_empty() { Content::Nothing } else { Content::Text(text) })
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Content, E> {
+        Ok(Content::Nothing)
+    }
+
+    fn visit_bool<E: Error>(self, _: bool) -> Result<Content, E> {
+        Ok(Content::Nothing)
+    }
+
+    fn visit_u64<E: Error>(self, number: u64) -> Result<Content, E> {
+        Ok(Content::Text(number.to_string()))
+    }
+
+    fn visit_i64<E: Error>(self, number: i64) -> Result<Content, E> {
+        Ok(Content::Text(number.to_string()))
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<Content, E> {
+        Ok(Content::Text(number.to_string()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Content, A::Error> {
+        let mut parts = Vec::new();
+        while let Some(item) = seq.next_element::<PartOrText>()? {
+            parts.push(item.0);
+        }
+        Ok(Content::Parts(parts))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Content, A::Error> {
+        let part = ContentPart::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
+        Ok(Content::Parts(vec![part]))
+    }
+}
+
+impl<'de> Deserialize<'de> for Content {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(ContentVisitor)
+    }
+}
+
+/// An item of a list of parts, which some servers send as bare texts.
+struct PartOrText(ContentPart);
+
+impl<'de> Deserialize<'de> for PartOrText {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Self(match Content::deserialize(deserializer)? {
+            Content::Parts(mut parts) if parts.len() == 1 => parts.remove(0),
+            text => ContentPart { text, thinking: Content::Nothing },
+        }))
+    }
+}
