@@ -3,7 +3,7 @@
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mmchat::render::{
-    compare::{Block, columns},
+    compare::{AnswerBlock, render_columns},
     wrap,
 };
 
@@ -18,11 +18,16 @@ fn prose(size: usize) -> String {
 
 fn layout(criterion: &mut Criterion) {
     let text = prose(200_000);
-    let block = Block { head: "1 model  ok".into(), fixed: wrap::widest_fixed_line(&text), text, counts: true };
+    let block = AnswerBlock {
+        heading: "1 model  ok".into(),
+        fixed_width: wrap::widest_fixed_line(&text),
+        text,
+        has_answer: true,
+    };
     let blocks = vec![block; 5];
     let mut group = criterion.benchmark_group("columns");
     group.throughput(Throughput::Bytes(1_000_000));
-    group.bench_function("1 MB in five columns", |bencher| bencher.iter(|| columns(&blocks, 200, true)));
+    group.bench_function("1 MB in five columns", |bencher| bencher.iter(|| render_columns(&blocks, 200, true)));
     group.finish();
 }
 

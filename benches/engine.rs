@@ -8,10 +8,10 @@ use mmchat::{
     config,
     engine::{
         Engine, EventKind,
-        plan::{Plan, lane},
+        plan::{Plan, resolve_call},
     },
-    model::{Call, ChatRequest, Message, Role, environment::Environment},
-    routing::OnCut,
+    model::{ChatRequest, Message, ModelRequest, Role, environment::Environment},
+    routing::OnIncomplete,
     transport::{http::HttpTransport, keys::KeyRing},
 };
 
@@ -23,9 +23,9 @@ fn main() {
     let text = format!("[endpoints.e]\nbase_url = \"{address}\"\n");
     let config = config::resolve(&text, Path::new("bench.toml")).expect("a config");
     let messages = vec![Message::text(Role::User, "hi")];
-    let call = Arc::new(Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
-    let one = lane(&config, Some(&format!("e/{model}")), &call, OnCut::Error).expect("a lane");
-    let plan = Plan { lanes: vec![one; calls], at_once: Some(at_once) };
+    let call = Arc::new(ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
+    let one = resolve_call(&config, Some(&format!("e/{model}")), &call, OnIncomplete::Error).expect("a lane");
+    let plan = Plan { calls: vec![one; calls], max_concurrent: Some(at_once) };
     let engine = Arc::new(Engine::new(Arc::new(HttpTransport::new()), KeyRing::new(Environment::default())));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let (mut good, mut bad) = (0, 0);

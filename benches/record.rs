@@ -12,9 +12,9 @@ use std::{
 use jiff::Timestamp;
 use mmchat::{
     config,
-    engine::{AttemptRecord, LaneOutcome, Whole},
+    engine::{AttemptRecord, CallOutcome, Completion},
     model::{FinishReason, Usage, target::Target},
-    store::record::{By, CallRecord, Database, RunPlace},
+    store::record::{CallRecord, Database, GroupBy, RunPlacement},
 };
 
 const MODELS: u64 = 10;
@@ -24,18 +24,20 @@ const HOURS: u64 = 24 * 30;
 fn main() {
     let calls = std::env::var("RECORD_CALLS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000_000);
     let folder = tempfile::tempdir().expect("a folder");
-    let mut database = Database::open(&Database::place(folder.path())).expect("made");
+    let mut database = Database::open(&Database::path_in(folder.path())).expect("made");
     let models = models();
     let begun = Instant::now();
     let now = Timestamp::now();
     let written = (0..calls).map(|number| call(number, now, &models));
-    database.insert_all(written).expect("written");
+    database.insert_calls(written).expect("written");
     println!(
         "{calls} calls written in {:.1} s, {:.1} µs each",
         begun.elapsed().as_secs_f64(),
         begun.elapsed().as_secs_f64() * 1e6 / calls as f64
     );
-    for (name, by) in [("model", By::Model), ("endpoint", By::Endpoint), ("route", By::Route), ("day", By::Day)] {
+    for (name, by) in
+        [("model", GroupBy::Model), ("endpoint", GroupBy::Endpoint), ("route", GroupBy::Route), ("day", GroupBy::Day)]
+    {
         let times: Vec<Duration> = (0..11)
             .map(|_| {
                 let begun = Instant::now();
@@ -49,7 +51,7 @@ fn main() {
     let one = call(1, now, &models);
     let times = (0..101).map(|_| {
         let begun = Instant::now();
-        database.insert(&one, &mut RunPlace::default()).expect("written");
+        database.insert_call(&one, &mut RunPlacement::default()).expect("written");
         begun.elapsed()
     });
     println!("one more call: {:.3} ms", median(times.collect()).as_secs_f64() * 1e3);
@@ -83,23 +85,23 @@ fn call(number: u64, now: Timestamp, models: &[Arc<Target>]) -> CallRecord {
         at,
         command: "ask",
         client: None,
-        lane: 0,
-        asked: "chat".into(),
+        index: 0,
+        requested: "chat".into(),
         is_route: true,
-        outcome: LaneOutcome {
-            result: Ok(Whole { reason: Some(FinishReason::Stop) }),
-            cut: false,
+        outcome: CallOutcome {
+            result: Ok(Completion { finish_reason: Some(FinishReason::Stop) }),
+            incomplete: false,
             stopped: false,
             deadline_passed: false,
             target: Some(target),
             attempts: vec![attempt],
             ttft: Some(ttft),
-            first: Some(ttft),
+            first_output: Some(ttft),
             total: ttft * 3,
-            generating: ttft * 2,
+            output_duration: ttft * 2,
         },
         usage: Some(usage),
-        used: vec![Some(usage)],
-        said: None,
+        attempt_usage: vec![Some(usage)],
+        transcript: None,
     }
 }

@@ -7,12 +7,12 @@ use mmchat::{
     config::{self, Config},
     engine::{
         Engine,
-        plan::{self, Lane},
+        plan::{self, Call},
     },
-    model::{Call, ChatRequest, Message, Role},
+    model::{ChatRequest, Message, ModelRequest, Role},
     routing::{
-        OnCut,
-        health::{Blame, HealthError, HealthSnapshot, HealthStore, KeyHash, Updated},
+        OnIncomplete,
+        health::{AttemptInfo, HealthError, HealthSnapshot, HealthStore, HealthUpdate, KeyHash},
     },
     transport::{http::HttpTransport, keys::KeyRing},
 };
@@ -25,7 +25,7 @@ impl HealthStore for Known {
         Ok(self.0.clone())
     }
 
-    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<Updated, HealthError> {
+    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthUpdate, HealthError> {
         let mut snapshot = self.0.clone();
         act(&mut snapshot);
         Ok((snapshot, None))
@@ -48,10 +48,10 @@ fn hundred(strategy: &str) -> Config {
     config::resolve(&text, Path::new("hundred.toml")).expect("good")
 }
 
-fn lane(config: &Config) -> Lane {
+fn lane(config: &Config) -> Call {
     let messages = vec![Message::text(Role::User, "Why is the sky blue?")];
-    let call = Arc::new(Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
-    plan::lane(config, Some("all"), &call, OnCut::Error).expect("there")
+    let call = Arc::new(ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
+    plan::resolve_call(config, Some("all"), &call, OnIncomplete::Error).expect("there")
 }
 
 fn routing(criterion: &mut Criterion) {
@@ -63,14 +63,14 @@ fn routing(criterion: &mut Criterion) {
         let mut snapshot = HealthSnapshot::default();
         snapshot.salt = "0123456789abcdef".into();
         for (number, target) in (0u64..).zip(&lane.candidates) {
-            let blame = Blame { target, key: KeyHash(number), index: Some(0), sent: now, probe: None };
-            snapshot.began(&blame, Some(std::time::Duration::from_millis(100 + number)), now);
+            let blame = AttemptInfo { target, key: KeyHash(number), index: Some(0), sent: now, probe: None };
+            snapshot.record_first_delta(&blame, Some(std::time::Duration::from_millis(100 + number)), now);
         }
         let engine = Engine::new(Arc::new(HttpTransport::new()), KeyRing::default());
-        let engine = engine.with_health(Arc::new(Known(snapshot)), std::time::Duration::MAX).resident();
+        let engine = engine.with_health(Arc::new(Known(snapshot)), std::time::Duration::MAX).long_lived();
         // The first one reads what is known, and hashes the keys.
-        assert_eq!(engine.choose(&lane).len(), 100);
-        group.bench_function(strategy, |bench| bench.iter(|| black_box(engine.choose(black_box(&lane)))));
+        assert_eq!(engine.candidate_order(&lane).len(), 100);
+        group.bench_function(strategy, |bench| bench.iter(|| black_box(engine.candidate_order(black_box(&lane)))));
     }
     group.finish();
 }

@@ -1,38 +1,35 @@
-//! mmchat: one fast binary for all the models you have.
+//! mmchat: one command line for all your language models, and one OpenAI-compatible server in front of them.
 //!
-//! # The house
+//! # Layers
 //!
-//! A module imports only from the floors below it; `tests/architecture.rs` holds it to that.
+//! A module imports only from lower layers; `tests/it/architecture.rs` enforces it.
 //!
-//! | floor | module | owns |
+//! | layer | module | contains |
 //! | --- | --- | --- |
-//! | 1 | [`chat`] | the nouns: requests, deltas, answers, error classes |
-//! | 1 | [`secret`], [`environment`] | keys that cannot be printed; the environment's variables |
-//! | 2 | [`endpoint`], [`target`] | one service; one way to ask one model |
-//! | 3 | [`protocol`] | wire formats: requests to bytes, bytes to deltas |
-//! | 4 | [`transport`], [`keys`] | bytes over the network; key sources to keys |
-//! | 5 | [`attempt`] | one try at one target |
-//! | 6 | [`route`] | whom to ask next, what to do about a failure, whom to leave alone: pure functions |
-//! | 7 | [`config`] | the file, the layers over it, well-known vendors |
-//! | 8 | [`plan`] | names to lanes |
-//! | 9 | [`engine`] | running lanes: retry, failover, fan-in, cancellation |
-//! | 10 | [`store`], [`metrics`] | files of our own: the record of calls, what is known of failing services; many times as a few figures |
-//! | 11 | [`analysis`] | what several answers have in common: equal ones, likeness, numbers, words, votes |
-//! | 11 | [`conversation`] | what each model of a conversation knows, and what comes of what a person types |
-//! | 11 | [`gateway`] | one OpenAI-compatible address over everything that is configured |
-//! | 11 | [`mock`], [`doctor`] | scripted models on loopback; what is wrong with an endpoint |
-//! | 12 | [`render`] | events to text, without writing |
-//! | 13 | [`term`] | the terminal, the streams, signals |
-//! | 14 | [`cli`] | one file per command |
+//! | 1 | [`model`] | vendor-neutral types: requests, deltas, answers, error classes, API keys, endpoints, targets |
+//! | 2 | [`protocol`] | wire formats: requests to bytes, response bytes to deltas |
+//! | 3 | [`transport`] | HTTP client, decompression, key sources resolved to keys |
+//! | 4 | [`routing`] | pure policies: candidate order, retry, cooldown, circuit breaker, hedging, spend limits |
+//! | 5 | [`config`] | config file and settings, resolved and validated; known vendors |
+//! | 6 | [`engine`] | plans and their calls: attempts, retry, failover, fan-in, cancellation |
+//! | 7 | [`store`] | local files: the record of calls, the health of endpoints, caches; histograms |
+//! | 8 | [`analysis`] | comparison of answers: equality, similarity, numbers, word diffs, votes |
+//! | 8 | [`conversation`] | chat state machine |
+//! | 8 | [`gateway`] | OpenAI-compatible server for everything in the config |
+//! | 8 | [`mock`], [`doctor`], [`import`] | scripted models; diagnosis of endpoints; configs of other tools |
+//! | 9 | [`render`] | events to text, without I/O |
+//! | 10 | [`term`] | terminal, standard streams, signals |
+//! | 11 | [`cli`] | `commands/`: one file or folder per subcommand; `support/`: what they share |
 //!
 //! # The life of a request
 //!
-//! `cli/ask.rs` reads arguments, files and standard input into a [`chat::Call`]; [`plan::lane`] turns the name that
-//! was asked for into candidates; [`engine::Engine::run`] asks one after the other as [`route::classify`] decides;
-//! each try is an [`attempt::Attempt`], which encodes with a [`protocol::Protocol`] and sends through a
-//! [`transport::Transport`]. Bytes come back, are framed and decoded by a [`protocol::reply::ReplyReader`], and leave
-//! the engine as [`engine::Event`]s; a view of [`render`] turns them into text, which [`term::output`] writes.
-//! Nothing travels back up except dropping the stream, which cancels everything below it.
+//! `cli/commands/ask.rs` reads arguments, files and standard input into a [`model::ModelRequest`]. [`engine::plan`]
+//! resolves the requested name to a call with its candidates. [`engine::Engine::run`] tries one candidate after the
+//! other, as [`routing::classify`] decides. Each try is an [`engine::attempt::Attempt`]: it encodes the request with a
+//! [`protocol::Protocol`] and sends it through a [`transport::Transport`]. The response bytes are framed and decoded
+//! by a [`protocol::reply_reader::ReplyReader`] and leave the engine as [`engine::Event`]s. A view in [`render`] turns
+//! the events into text, which [`term::output`] writes. The only signal in the other direction is dropping the stream,
+//! which cancels everything below it.
 
 pub mod analysis;
 pub mod cli;

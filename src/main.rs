@@ -1,7 +1,7 @@
-//! The binary: parse, run, exit code.
+//! Entry point of the `mmchat` binary.
 
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    mmchat::cli::main(std::env::args_os(), mmchat::model::environment::Environment::of_process())
+    mmchat::cli::main(std::env::args_os(), mmchat::model::environment::Environment::from_process())
 }

@@ -1,11 +1,11 @@
-//! What several answers have in common, without asking a model: equal ones, likeness, numbers, words, votes.
+//! Compares several answers without a model: equality, similarity, numbers, word diffs and votes.
 //!
-//! Pure functions of texts. Refuses to know where texts are from and how results are shown.
+//! Pure functions of the texts.
 
 pub mod diff;
 pub mod numeric;
 mod tokenize;
 pub mod vote;
 
-pub use diff::{Change, Difference, changes};
-pub use vote::{Kind, Vote};
+pub use diff::{AnswerComparison, DiffSegment, word_diff};
+pub use vote::{Vote, VoteKind};

@@ -1,20 +1,67 @@
-//! The command line: one enum, one variant per command, one file each.
+//! Parses the command line and runs the chosen subcommand.
 //!
-//! Owns parsing and dispatch. A file holds its command's flags, help and `run`; what they share is [`Context`].
+//! Each subcommand is one file or folder in `commands/` with its arguments, its help and its `run` function; what they
+//! share is in `support/`, above all [`Context`].
 
 mod commands;
 mod support;
 
 use std::{ffi::OsString, process::ExitCode};
 
-use clap::{Args, CommandFactory, Parser, error::ErrorKind};
+use clap::{ArgAction, Args, CommandFactory, Parser, error::ErrorKind};
 
 pub use support::context::{CliError, Context};
 pub use support::exit::Exit;
 
-use crate::{model::environment::Environment, term::output::say};
+use crate::{model::environment::Environment, term::output::write_stderr};
 
-/// All the models you have: ask one, fail over to the next, from one binary.
+/// Help of `mmchat` itself: clap cannot group subcommands under headings. A test compares the names with the commands.
+const HELP_TEMPLATE: &str = "\
+{about}
+
+Usage: {usage}
+
+Ask:
+  ask          Ask one model, or a route that fails over
+  compare      Ask several models at once and show the answers side by side
+  chat         Chat with one or several models
+  again        Ask the last prompt again, with the same or another model
+  pick         Pick one of several answers to continue with
+  retry        Repeat failed calls
+
+Configure:
+  init         Find keys and services, and write a config
+  config       Show, check, import or locate the config
+  models       List models
+  model        Add, change or remove models
+  endpoint     Add or remove endpoints
+  key          Store, list or remove API keys
+  vendors      List known services
+  presets      List, show or edit presets
+
+Inspect:
+  ping         Test endpoints and models
+  doctor       Diagnose endpoints
+  status       Show the availability of endpoints and models
+  reset        Clear cooldowns and open circuit breakers
+  route        Explain what a route does
+  stats        Show latency, reliability and cost
+  history      List, search or export stored conversations
+
+Serve:
+  serve        Serve the models over HTTP
+  mock         Serve scripted models for tests
+  demo         Compare three scripted models, without a key or a network
+
+Shell:
+  completions  Print a completion script
+  man          Print a manual page
+  help         Print the help of a command
+
+Global:
+{options}{after-help}";
+
+/// Ask, compare and serve all your models from one binary
 #[derive(Debug, Parser)]
 #[command(
     name = "mmchat",
@@ -22,42 +69,55 @@ use crate::{model::environment::Environment, term::output::say};
     about,
     max_term_width = 100,
     subcommand_required = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    disable_help_flag = true,
+    disable_version_flag = true,
+    help_template = HELP_TEMPLATE
 )]
-#[command(
-    after_help = "Exit codes: 0 ok, 2 usage, 3 config, 4 key, 5 failed, 6 silent, 7 some failed, 8 cut, 9 a limit, 130 interrupted.\n\
-                        Try it without a key or a network: mmchat demo"
-)]
+#[command(after_help = "Examples:\n  \
+    mmchat demo\n  \
+    mmchat ask \"Why is the sky blue?\"\n  \
+    git diff | mmchat ask \"Write a commit message\"\n  \
+    mmchat compare -m fast,strong \"Why is the sky blue?\"\n\n\
+    Exit codes:\n  \
+    0 ok, 1 internal error, 2 usage, 3 config, 4 no usable key, 5 all failed, 6 timed out,\n  \
+    7 some failed, 8 incomplete, 9 condition not met, 130 interrupted")]
 pub struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
+    /// Print help (-h prints a summary)
+    #[arg(short, long, global = true, action = ArgAction::Help, help_heading = "Global")]
+    help: Option<bool>,
+    /// Print the version
+    #[arg(short = 'V', long, action = ArgAction::Version, help_heading = "Global")]
+    version: Option<bool>,
     #[command(subcommand)]
     command: commands::Command,
 }
 
-/// Flags every command takes.
+/// The options that every command accepts.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct GlobalArgs {
-    /// The config file [env: MMCHAT_CONFIG]
-    #[arg(long, global = true, value_name = "FILE")]
+    /// Read this config file [env: MMCHAT_CONFIG]
+    #[arg(long, global = true, value_name = "FILE", help_heading = "Global")]
     config: Option<std::path::PathBuf>,
-    /// No colour, no rendering, no redrawing [env: MMCHAT_PLAIN, NO_COLOR]
-    #[arg(long, global = true)]
-    plain: bool,
-    /// Tell every attempt on stderr [env: MMCHAT_LOG]
-    #[arg(short, long, global = true)]
+    /// Print every attempt to stderr [env: MMCHAT_LOG]
+    #[arg(short, long, global = true, help_heading = "Global")]
     verbose: bool,
+    /// Disable color, Markdown rendering and redrawing [env: MMCHAT_PLAIN, NO_COLOR]
+    #[arg(long, global = true, help_heading = "Global")]
+    plain: bool,
 }
 
 /// Parses the arguments and runs the command.
 pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Environment) -> ExitCode {
-    let arguments: Vec<OsString> = support::turn_ref::joined(arguments.into_iter());
-    if let Some(exit) = commands::completions::answered(&arguments, &environment) {
+    let arguments: Vec<OsString> = support::turn_ref::join_option_values(arguments.into_iter());
+    if let Some(exit) = commands::completions::handle_completion_request(&arguments, &environment) {
         return exit.into();
     }
     let exit = match Cli::try_parse_from(arguments) {
         Ok(cli) => run(cli, environment),
-        Err(error) => parse_failure(&error),
+        Err(error) => report_parse_error(&error),
     };
     exit.into()
 }
@@ -67,13 +127,13 @@ fn run(cli: Cli, environment: Environment) -> Exit {
     commands::run(&cli.command, &context).unwrap_or_else(CliError::report)
 }
 
-/// Help and version are answers; everything else is wrong usage.
-fn parse_failure(error: &clap::Error) -> Exit {
+/// Prints what clap has to say. Help and version are exit code 0; all else is a usage error.
+fn report_parse_error(error: &clap::Error) -> Exit {
     let printed = error.print();
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match printed {
             Err(problem) if problem.kind() != std::io::ErrorKind::BrokenPipe => {
-                say(&format!("error: standard output could not be written: {problem}\n"));
+                write_stderr(&format!("error: cannot write to standard output: {problem}\n"));
                 Exit::Internal
             }
             _ => Exit::Ok,
@@ -82,8 +142,24 @@ fn parse_failure(error: &clap::Error) -> Exit {
     }
 }
 
-/// The command's definition, for completions and the tests of the documentation.
+/// The definition of the command line, for completions and manual pages.
 #[must_use]
 pub fn command() -> clap::Command {
     Cli::command()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn top_level_help_lists_every_command_once() {
+        let listed = HELP_TEMPLATE.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
+        let mut listed: Vec<&str> = listed.collect();
+        let command = command();
+        let mut known: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).chain(["help"]).collect();
+        listed.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(listed, known);
+    }
 }

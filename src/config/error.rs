@@ -1,56 +1,55 @@
-//! What is wrong with a configuration, and where.
+//! Errors of the configuration, with the position in the file and a suggestion.
 //!
-//! Owns [`Problem`]: a message, the place in the file, and what to do. All problems of a file are told at once. Secrets
-//! of the file are in none of them.
+//! All problems of a file are reported at once. Secrets in the file are masked in every message and excerpt.
 
 use std::{ops::Range, path::PathBuf, sync::Arc};
 
 use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
 
-use super::redact::redacted;
+use super::redact::redact;
 use crate::model::api_key::ApiKey;
 
-/// One thing that is wrong in a file.
+/// One problem in a config file.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct Problem {
     /// What is wrong.
     pub message: String,
-    /// Where, in bytes, and what to say there.
+    /// Byte ranges in the file, with the text of each label.
     pub labels: Vec<(Range<usize>, String)>,
-    /// What to do.
+    /// How to fix it.
     pub help: Option<String>,
     text: Arc<NamedSource<String>>,
 }
 
 impl Problem {
-    /// A problem at one place.
+    /// A problem at one position.
     pub(super) fn new(file: &SourceFile, message: impl Into<String>, at: Range<usize>) -> Self {
-        let message = file.secrets.iter().fold(message.into(), |message, secret| secret.masked_in(&message));
-        Self { message, labels: vec![(at, "here".into())], help: None, text: Arc::clone(&file.shown) }
+        let message = file.secrets.iter().fold(message.into(), |message, secret| secret.redact_in(&message));
+        Self { message, labels: vec![(at, "here".into())], help: None, text: Arc::clone(&file.redacted) }
     }
 
-    /// With words at the place.
-    pub(super) fn label(mut self, text: impl Into<String>) -> Self {
+    /// Sets the text of the first label.
+    pub(super) fn with_primary_label(mut self, text: impl Into<String>) -> Self {
         self.labels[0].1 = text.into();
         self
     }
 
-    /// With a second place.
-    pub(super) fn also(mut self, at: Range<usize>, text: impl Into<String>) -> Self {
+    /// Adds a second label.
+    pub(super) fn with_secondary_label(mut self, at: Range<usize>, text: impl Into<String>) -> Self {
         self.labels.push((at, text.into()));
         self
     }
 
-    /// With what to do.
+    /// Sets the help text.
     pub(super) fn help(mut self, text: impl Into<String>) -> Self {
         self.help = Some(text.into());
         self
     }
 
-    /// Its line and column, from 1.
+    /// The line and column, counted from 1.
     #[must_use]
-    pub fn place(&self) -> (usize, usize) {
+    pub fn line_column(&self) -> (usize, usize) {
         let text = self.text.inner();
         let at = self.labels.first().map_or(0, |(at, _)| at.start).min(text.len());
         let before = &text.as_bytes()[..at];
@@ -59,10 +58,10 @@ impl Problem {
         (memchr::memchr_iter(b'\n', before).count() + 1, column)
     }
 
-    /// The nearest valid name, if one is near.
-    pub(super) fn nearest<'n>(self, wrong: &str, valid: impl Iterator<Item = &'n str>) -> Self {
-        match nearest(wrong, valid) {
-            Some(name) => self.help(format!("did you mean `{name}`?")),
+    /// Suggests the most similar valid name, if there is one.
+    pub(super) fn with_suggestion<'n>(self, wrong: &str, valid: impl Iterator<Item = &'n str>) -> Self {
+        match closest_name(wrong, valid) {
+            Some(name) => self.help(format!("did you mean \"{name}\"?")),
             None => self,
         }
     }
@@ -82,65 +81,65 @@ impl Diagnostic for Problem {
     }
 }
 
-/// A file's text with its name, as its problems may show it.
+/// The redacted text of a file, with its name, for excerpts in problems.
 #[derive(Clone, Debug)]
 pub(super) struct SourceFile {
-    shown: Arc<NamedSource<String>>,
+    redacted: Arc<NamedSource<String>>,
     secrets: Vec<ApiKey>,
 }
 
 impl SourceFile {
     pub(super) fn text(&self) -> &str {
-        self.shown.inner()
+        self.redacted.inner()
     }
 
     pub(super) fn new(name: &str, text: &str) -> Self {
-        let (shown, secrets) = redacted(text);
+        let (shown, secrets) = redact(text);
         Self {
-            shown: Arc::new(NamedSource::new(name, shown).with_language("TOML")),
+            redacted: Arc::new(NamedSource::new(name, shown).with_language("TOML")),
             secrets: secrets.iter().map(|secret| ApiKey::new(secret)).collect(),
         }
     }
 }
 
-/// A configuration that cannot be used.
+/// A configuration that cannot be loaded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ConfigError {
-    /// The file that was named is not there, or cannot be read.
-    #[error("the config {path} cannot be read: {reason}")]
+    /// The file is missing or cannot be read.
+    #[error("cannot read {path}: {reason}")]
     Read {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         reason: String,
     },
-    /// Things in it are wrong.
-    #[error("the config {path} has {} problem(s)", problems.len())]
+    /// The file has problems.
+    #[error("invalid configuration in {path}: {} problem(s)", problems.len())]
     Invalid {
-        /// Which file.
+        /// The file.
         path: PathBuf,
-        /// All of them.
+        /// All problems.
         problems: Vec<Problem>,
     },
-    /// A variable of the environment holds what it cannot.
+    /// An environment variable has an invalid value.
     #[error("{name}={value}: {reason}")]
-    Variable {
-        /// Its name.
+    InvalidVariable {
+        /// The name of the variable.
         name: String,
-        /// Its value.
+        /// The value of the variable.
         value: String,
-        /// What is wrong.
+        /// The reason.
         reason: String,
     },
 }
 
-/// The name among `valid` that `wrong` was most likely meant to be.
-pub fn nearest<'n>(wrong: &str, valid: impl Iterator<Item = &'n str>) -> Option<&'n str> {
-    const LIKELY: f64 = 0.75;
+/// The name among `valid` that is most similar to `wrong`, if any is similar enough.
+pub fn closest_name<'n>(wrong: &str, valid: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+    const MIN_SIMILARITY: f64 = 0.75;
     valid
         .map(|name| (strsim::jaro_winkler(wrong, name), name))
-        .filter(|(likeness, _)| *likeness >= LIKELY)
+        .filter(|(similarity, _)| *similarity >= MIN_SIMILARITY)
         .max_by(|a, b| a.0.total_cmp(&b.0))
         .map(|(_, name)| name)
 }

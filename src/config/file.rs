@@ -1,164 +1,164 @@
-//! The file as it is written: every key there is, with its place.
+//! Deserializes the config file: every key, with its span.
 //!
-//! Owns the shape, which is also the published schema (`mmchat config schema`). Refuses to check names: that is
-//! `resolve`'s work.
+//! The types and their doc comments are also the published JSON schema (`mmchat config schema`). Does not check names;
+//! `resolve` does.
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::values::{AmountEntry, At, KeyEntry, Member, Table, Time, some_time};
+use super::values::{DurationEntry, KeyEntry, MoneyEntry, OrderedTable, RouteMember, Spanned, nonzero_duration};
 
 /// The whole file.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(title = "mmchat configuration")]
 pub struct ConfigFile {
-    /// What `ask` uses when no model is named: a model, a route or `endpoint/id`.
-    pub default: Option<At<String>>,
-    /// What a bare `compare` uses: a set.
-    pub compare: Option<At<String>>,
-    /// What each model sees of the rounds before when a comparison goes on: `separate` or `shared`.
-    pub context: Option<At<String>>,
-    /// Services, by name.
-    pub endpoints: Table<EndpointEntry>,
+    /// What `ask` uses when no model is given: a model, a route or `endpoint/id`.
+    pub default: Option<Spanned<String>>,
+    /// The set that `compare` uses when no models are given.
+    pub compare: Option<Spanned<String>>,
+    /// Which earlier answers each model sees when a comparison is continued: `separate` or `shared`.
+    pub context: Option<Spanned<String>>,
+    /// Endpoints, by name.
+    pub endpoints: OrderedTable<EndpointEntry>,
     /// Models, by name.
-    pub models: Table<ModelEntry>,
-    /// Routes, by name: several models, one answer.
-    pub routes: Table<RouteEntry>,
-    /// Sets, by name: several models, several answers.
-    pub sets: Table<Vec<At<String>>>,
+    pub models: OrderedTable<ModelEntry>,
+    /// Routes, by name: several models that give one answer.
+    pub routes: OrderedTable<RouteEntry>,
+    /// Sets, by name: several models that give one answer each.
+    pub sets: OrderedTable<Vec<Spanned<String>>>,
     /// Reusable prompts, by name.
-    pub presets: Table<PresetEntry>,
-    /// What may be spent.
+    pub presets: OrderedTable<PresetEntry>,
+    /// Spend limits.
     pub spend: SpendEntry,
-    /// How `mmchat serve` serves all of it to other programs.
+    /// Settings of `mmchat serve`.
     pub serve: ServeEntry,
-    /// Prompts and answers are kept; `true` unless set. Figures (times, tokens, cost) always are.
+    /// Store prompts and answers; default `true`. Metrics (times, tokens, cost) are always stored.
     pub history: Option<bool>,
-    /// For how many days prompts and answers are kept; for good unless set.
-    pub history_days: Option<At<u32>>,
+    /// Days to keep prompts and answers; unlimited by default.
+    pub history_days: Option<Spanned<u32>>,
 }
 
-/// How all of it is served to other programs.
+/// Settings of `mmchat serve`.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServeEntry {
-    /// The address and port to listen at; `127.0.0.1:8484` unless set.
-    pub listen: Option<At<String>>,
-    /// How long a stream's headers are held back for the first piece of an answer; 15 s unless set.
-    #[serde(default, deserialize_with = "some_time")]
-    pub hold: Option<Time>,
-    /// How long requests under way may take to end when the server is stopped; 30 s unless set.
-    pub drain: Option<Time>,
-    /// The largest body that is read, in megabytes; 32 unless set.
-    pub max_body_mb: Option<At<u32>>,
-    /// Further names in addresses by which clients on this machine may reach it.
-    pub hosts: Vec<At<String>>,
-    /// Web pages that may use it from a browser, as `https://host`; none unless set.
-    pub cors: Vec<At<String>>,
-    /// A PEM file with the server's certificates: it then speaks https.
-    pub cert: Option<At<String>>,
-    /// A PEM file with the private key to `cert`.
-    pub key: Option<At<String>>,
-    /// Who may use it, by name; without any, whoever is on this machine.
-    pub keys: Table<ClientEntry>,
+    /// Address and port to listen on; default `127.0.0.1:8484`.
+    pub listen: Option<Spanned<String>>,
+    /// How long the response headers of a stream are held back until the first chunk of an answer; default 15 s.
+    #[serde(default, deserialize_with = "nonzero_duration")]
+    pub hold: Option<DurationEntry>,
+    /// How long running requests may take to finish when the server stops; default 30 s.
+    pub drain: Option<DurationEntry>,
+    /// Maximum size of a request body, in megabytes; default 32.
+    pub max_body_mb: Option<Spanned<u32>>,
+    /// Additional host names that clients on this machine may use in URLs.
+    pub hosts: Vec<Spanned<String>>,
+    /// Origins of web pages that may send requests from a browser, as `https://host`; none by default.
+    pub cors: Vec<Spanned<String>>,
+    /// PEM file with the server's certificates; enables https.
+    pub cert: Option<Spanned<String>>,
+    /// PEM file with the private key of `cert`.
+    pub key: Option<Spanned<String>>,
+    /// Client keys, by name; without any, all clients on this machine have access.
+    pub keys: OrderedTable<ClientEntry>,
 }
 
-/// A key that a client brings.
+/// A client key.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientEntry {
-    /// The key, or where it is read.
-    pub api_key: At<KeyEntry>,
-    /// The models and routes it may use; all unless set.
+    /// The key, or its source.
+    pub api_key: Spanned<KeyEntry>,
+    /// The models and routes the client may use; all by default.
     #[serde(default)]
-    pub models: Option<Vec<At<String>>>,
-    /// Requests begun in a minute, at most.
+    pub models: Option<Vec<Spanned<String>>>,
+    /// Maximum number of requests per minute.
     #[serde(default)]
-    pub rpm: Option<At<u32>>,
-    /// Requests under way at once, at most.
+    pub rpm: Option<Spanned<u32>>,
+    /// Maximum number of concurrent requests.
     #[serde(default)]
-    pub max_concurrency: Option<At<u32>>,
-    /// What may be spent with it from midnight on.
+    pub max_concurrency: Option<Spanned<u32>>,
+    /// Spend limit per day, counted from midnight.
     #[serde(default)]
-    pub spend: Option<At<AmountEntry>>,
-    /// It may read `/metrics` and `/status`; as a rule those may that may use all models.
+    pub spend: Option<Spanned<MoneyEntry>>,
+    /// Whether this key may read `/metrics` and `/status`. Defaults to true for keys without a `models` list.
     #[serde(default)]
     pub metrics: Option<bool>,
 }
 
-/// What may be spent, in all; and by endpoint and model.
+/// Spend limits: in total, by endpoint and by model.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpendEntry {
-    /// From midnight on.
-    pub day: Option<At<AmountEntry>>,
-    /// From the first of the month on.
-    pub month: Option<At<AmountEntry>>,
-    /// For one endpoint, by its name.
-    pub endpoints: Table<LimitsEntry>,
-    /// For one model, by its name.
-    pub models: Table<LimitsEntry>,
+    /// Limit per day, counted from midnight.
+    pub day: Option<Spanned<MoneyEntry>>,
+    /// Limit per calendar month.
+    pub month: Option<Spanned<MoneyEntry>>,
+    /// Limits of single endpoints, by name.
+    pub endpoints: OrderedTable<LimitsEntry>,
+    /// Limits of single models, by name.
+    pub models: OrderedTable<LimitsEntry>,
 }
 
-/// What may be spent on one thing.
+/// Spend limits of one endpoint or model.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsEntry {
-    /// From midnight on.
-    pub day: Option<At<AmountEntry>>,
-    /// From the first of the month on.
-    pub month: Option<At<AmountEntry>>,
+    /// Limit per day, counted from midnight.
+    pub day: Option<Spanned<MoneyEntry>>,
+    /// Limit per calendar month.
+    pub month: Option<Spanned<MoneyEntry>>,
 }
 
-/// A service.
+/// An endpoint: a service that serves models.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EndpointEntry {
-    /// Where it is, up to and with `/v1`. May be left out when the endpoint's name is a known vendor's.
-    pub base_url: Option<At<String>>,
-    /// Its wire format.
-    pub protocol: Option<At<String>>,
-    /// Its key.
-    pub api_key: Option<At<KeyEntry>>,
-    /// Several keys: used in turn, and the next one when one is refused or out of quota.
-    pub api_keys: Option<Vec<At<KeyEntry>>>,
-    /// Headers sent with every request; the values may be key sources.
-    pub headers: Table<At<KeyEntry>>,
-    /// How long each step may take.
+    /// Base URL, including `/v1`. Optional when the endpoint has the name of a known vendor.
+    pub base_url: Option<Spanned<String>>,
+    /// Wire format.
+    pub protocol: Option<Spanned<String>>,
+    /// API key.
+    pub api_key: Option<Spanned<KeyEntry>>,
+    /// Several API keys, used in turn; when one is rejected or out of quota, the next one is used.
+    pub api_keys: Option<Vec<Spanned<KeyEntry>>>,
+    /// Headers sent with every request; values may be key sources.
+    pub headers: OrderedTable<Spanned<KeyEntry>>,
+    /// Timeouts.
     pub timeouts: Option<TimeoutsEntry>,
-    /// Requests under way at once, at most.
-    pub max_concurrency: Option<At<usize>>,
-    /// Requests begun in a minute, at most.
-    pub rpm: Option<At<u32>>,
-    /// How long a request may wait for its turn under the two limits above.
-    pub queue: Option<Time>,
-    /// A proxy for this endpoint alone: `http://`, `https://`, `socks5://` or `socks5h://`.
-    pub proxy: Option<At<String>>,
-    /// A PEM file of certificates to trust in place of the system's.
-    pub ca_file: Option<At<String>>,
-    /// It is itself a gateway that retries: it is asked once.
+    /// Maximum number of concurrent requests.
+    pub max_concurrency: Option<Spanned<usize>>,
+    /// Maximum number of requests per minute.
+    pub rpm: Option<Spanned<u32>>,
+    /// How long a request may wait for `rpm` and `max_concurrency`.
+    pub queue: Option<DurationEntry>,
+    /// Proxy for this endpoint only: `http://`, `https://`, `socks5://` or `socks5h://`.
+    pub proxy: Option<Spanned<String>>,
+    /// PEM file of certificates to trust instead of the system's.
+    pub ca_file: Option<Spanned<String>>,
+    /// The endpoint is a gateway with its own retries, so mmchat does not retry it.
     pub gateway: Option<bool>,
-    /// Ask for compressed replies.
+    /// Request compressed responses.
     pub gzip: Option<bool>,
 }
 
-/// How long each step may take.
+/// Timeouts of a request.
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutsEntry {
-    /// To connect.
-    #[serde(default, deserialize_with = "some_time")]
-    pub connect: Option<Time>,
-    /// From sending to the first content.
-    #[serde(default, deserialize_with = "some_time")]
-    pub first_token: Option<Time>,
-    /// Between two reads of a stream that has begun.
-    #[serde(default, deserialize_with = "some_time")]
-    pub idle: Option<Time>,
-    /// For the whole answer.
-    #[serde(default, deserialize_with = "some_time")]
-    pub total: Option<Time>,
+    /// Time to connect.
+    #[serde(default, deserialize_with = "nonzero_duration")]
+    pub connect: Option<DurationEntry>,
+    /// Time from sending the request to the first content.
+    #[serde(default, deserialize_with = "nonzero_duration")]
+    pub first_token: Option<DurationEntry>,
+    /// Time between two reads of a stream that has started.
+    #[serde(default, deserialize_with = "nonzero_duration")]
+    pub idle: Option<DurationEntry>,
+    /// Time for the complete answer.
+    #[serde(default, deserialize_with = "nonzero_duration")]
+    pub total: Option<DurationEntry>,
 }
 
 /// A model.
@@ -166,35 +166,35 @@ pub struct TimeoutsEntry {
 #[serde(deny_unknown_fields)]
 pub struct ModelEntry {
     /// The endpoint that serves it.
-    pub endpoint: At<String>,
-    /// What the endpoint calls it.
-    pub model: At<String>,
-    /// Parameters sent unless the request sets them.
+    pub endpoint: Spanned<String>,
+    /// The model ID used by the endpoint.
+    pub model: Spanned<String>,
+    /// Default parameters; a request may override them.
     #[serde(default)]
     pub params: ParamsEntry,
-    /// Anything else the endpoint takes, sent as it is.
+    /// Additional request fields, sent unchanged.
     #[serde(default)]
     #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
     pub extra: toml::Table,
-    /// What it costs.
+    /// Price.
     #[serde(default)]
     pub price: Option<PriceEntry>,
-    /// How many tokens it reads and writes together.
+    /// Context window: input and output tokens together.
     #[serde(default)]
     pub context: Option<u64>,
-    /// Your labels.
+    /// Tags, for selecting models.
     #[serde(default)]
     pub tags: Vec<String>,
-    /// What it can do beside text: `reasoning`, `images`, `tools`.
+    /// Capabilities besides text: `reasoning`, `images`, `tools`.
     #[serde(default)]
-    pub capabilities: Vec<At<String>>,
-    /// Timeouts of this model, over its endpoint's.
+    pub capabilities: Vec<Spanned<String>>,
+    /// Timeouts of this model; they override those of its endpoint.
     #[serde(default)]
     pub timeouts: Option<TimeoutsEntry>,
-    /// Its prompt template already opens `<think>`: text up to `</think>` is reasoning.
+    /// The prompt template already opens `<think>`, so text up to `</think>` is reasoning.
     #[serde(default)]
     pub think_prefilled: bool,
-    /// Each of its deltas repeats the whole text so far.
+    /// Each delta repeats the complete text so far.
     #[serde(default)]
     pub cumulative_deltas: bool,
 }
@@ -207,13 +207,13 @@ pub struct ParamsEntry {
     pub temperature: Option<f64>,
     /// Nucleus sampling mass.
     pub top_p: Option<f64>,
-    /// Upper limit of the answer, in tokens.
+    /// Maximum length of the answer, in tokens.
     pub max_tokens: Option<u64>,
     /// Seed for reproducible sampling.
     pub seed: Option<i64>,
-    /// Texts that end the answer.
+    /// Stop sequences.
     pub stop: Vec<String>,
-    /// How long a reasoning model thinks: the service's own word.
+    /// Reasoning effort, as a value that the service defines.
     pub reasoning_effort: Option<String>,
 }
 
@@ -221,54 +221,55 @@ pub struct ParamsEntry {
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PriceEntry {
-    /// Of input.
-    pub input: At<f64>,
-    /// Of output.
-    pub output: At<f64>,
-    /// Of input read from a cache.
+    /// Price of input.
+    pub input: Spanned<f64>,
+    /// Price of output.
+    pub output: Spanned<f64>,
+    /// Price of cached input.
     #[serde(default)]
-    pub cached_input: Option<At<f64>>,
-    /// ISO 4217 code; USD unless set.
+    pub cached_input: Option<Spanned<f64>>,
+    /// ISO 4217 code; default USD.
     #[serde(default)]
-    pub currency: Option<At<String>>,
+    pub currency: Option<Spanned<String>>,
 }
 
 /// A route.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteEntry {
-    /// How it chooses among its models; `priority` (in order) unless set.
+    /// How a model is selected; default `priority` (in order).
     #[serde(default)]
-    pub strategy: Option<At<String>>,
-    /// Its models: names of models, or `endpoint/id`.
-    pub models: Vec<At<Member>>,
-    /// When an answer breaks off after some was shown: `error`, `restart` or `buffer`.
+    pub strategy: Option<Spanned<String>>,
+    /// Models: names of models, or `endpoint/id`.
+    pub models: Vec<Spanned<RouteMember>>,
+    /// What to do when an answer is incomplete after part of it was shown: `error`, `restart` or `buffer`.
     #[serde(default)]
-    pub on_cut: Option<At<String>>,
-    /// When a content filter refuses: `stop` or `next`.
+    pub on_cut: Option<Spanned<String>>,
+    /// What to do when a content filter rejects the request: `stop` or `next`.
     #[serde(default)]
-    pub on_filter: Option<At<String>>,
-    /// Requests that belong together (one `user`, one conversation) go to one model while it is well.
+    pub on_filter: Option<Spanned<String>>,
+    /// Session affinity: requests of one `user` or conversation go to the same model while it is available.
     #[serde(default)]
     pub sticky: bool,
-    /// When nothing came for so long, the next model is asked as well, and the first to answer counts. Both may be billed.
-    #[serde(default, deserialize_with = "some_time")]
-    pub hedge_after: Option<Time>,
-    /// When it is served: how long a stream's headers are held back for the first piece of an answer.
-    #[serde(default, deserialize_with = "some_time")]
-    pub hold: Option<Time>,
+    /// After this time without output, the request is also sent to the next model; the first answer wins. Both may be
+    /// billed.
+    #[serde(default, deserialize_with = "nonzero_duration")]
+    pub hedge_after: Option<DurationEntry>,
+    /// With `mmchat serve`: how long the response headers of a stream are held back until the first chunk of an answer.
+    #[serde(default, deserialize_with = "nonzero_duration")]
+    pub hold: Option<DurationEntry>,
 }
 
 /// A reusable prompt.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PresetEntry {
-    /// Its system text, a template.
-    pub system: Option<At<String>>,
-    /// The model or route it asks.
-    pub model: Option<At<String>>,
-    /// Parameters of its requests, over the model's.
+    /// System prompt, a template.
+    pub system: Option<Spanned<String>>,
+    /// The model or route to use.
+    pub model: Option<Spanned<String>>,
+    /// Request parameters; they override those of the model.
     pub params: ParamsEntry,
-    /// Its template; `{{ input }}` is what the user gives.
-    pub prompt: Option<At<String>>,
+    /// Prompt template; `{{ input }}` is the user's input.
+    pub prompt: Option<Spanned<String>>,
 }

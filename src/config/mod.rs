@@ -1,8 +1,8 @@
-//! The configuration: from a TOML file, the environment and the flags to a checked [`Config`].
+//! Loads the configuration from a TOML file, the environment and the flags into a validated [`Config`].
 //!
-//! The flow: `file` gives the file's shape with a span on every value; `resolve` checks every name and makes the
-//! endpoints and targets of the floors below; `layers` holds what the environment and the flags lay on top;
-//! `vendors` knows well-known services. Owns errors that point at the file. Refuses the terminal.
+//! `file` defines the shape of the file, with a span on every value. `resolve` checks every name and builds the
+//! endpoints and targets of the lower layers. `settings` adds the values from the environment and the flags.
+//! `vendors` is the table of known services. Errors point at their position in the file.
 
 pub mod edit;
 pub mod effective;
@@ -20,29 +20,29 @@ pub mod vendors;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-pub use error::{ConfigError, Problem, nearest};
-pub use names::{Names, is_name, normalised};
+pub use error::{ConfigError, Problem, closest_name};
+pub use names::{Names, is_valid_new_name, normalize_name};
 pub use preset::Preset;
-pub use resolve::{base_url, direct_target, from_environment, in_folder, path_of, resolve};
-pub use serve::{Client, Serve};
-pub use settings::{Flags, Layers, Source};
+pub use resolve::{direct_target, from_environment, parse_base_url, resolve, resolve_config_path, resolve_path};
+pub use serve::{ClientConfig, ServeConfig};
+pub use settings::{Flags, ResolvedSettings, SettingSource};
 pub use values::parse_duration;
 
 use crate::{
     model::{endpoint::Endpoint, target::Target},
-    routing::{OnCut, Policy, spend::SpendLimit},
+    routing::{OnIncomplete, Policy, spend::SpendLimit},
 };
 
-/// A checked configuration: every name in it leads somewhere.
+/// A validated configuration: every name in it is defined.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// Where it was read from; `None` when it was made up from the environment.
+    /// The file it was read from; `None` when it was built from the environment.
     pub path: Option<PathBuf>,
-    /// What `ask` uses when nothing is named.
+    /// The model or route that `ask` uses when none is given.
     pub default: Option<String>,
-    /// What a bare `compare` uses.
+    /// The set that `compare` uses when no models are given.
     pub compare: Option<String>,
-    /// What each model sees when a comparison goes on.
+    /// Which earlier answers each model sees when a comparison is continued.
     pub context: RoundContext,
     /// The endpoints, in the file's order.
     pub endpoints: Vec<Arc<Endpoint>>,
@@ -54,75 +54,75 @@ pub struct Config {
     pub sets: Vec<Set>,
     /// The presets, in the file's order.
     pub presets: Vec<Preset>,
-    /// What may be spent.
+    /// The spend limits.
     pub spend: Vec<SpendLimit>,
-    /// How it is served to other programs.
-    pub serve: Serve,
-    /// Whether prompts and answers are kept, and for how long.
+    /// The settings of `mmchat serve`.
+    pub serve: ServeConfig,
+    /// Whether prompts and answers are stored, and for how long.
     pub history: History,
-    /// What is not wrong but should be known.
+    /// Warnings: the configuration is valid, but part of it may not do what was intended.
     pub warnings: Vec<String>,
 }
 
-/// What each model sees of the rounds before, when a comparison goes on.
+/// Which answers of the earlier rounds each model sees when a comparison is continued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum RoundContext {
     /// Its own answers.
     #[default]
     Separate,
-    /// The answer that was picked.
+    /// The picked answer, for all models.
     Shared,
 }
 
 impl RoundContext {
-    /// Each with its name.
+    /// The values with their names.
     pub const NAMES: [(&'static str, Self); 2] = [("separate", Self::Separate), ("shared", Self::Shared)];
 
-    /// Its name in the config and on the command line.
+    /// The name in the config and on the command line.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         Self::NAMES.into_iter().find(|(_, context)| *context == self).map_or("", |(name, _)| name)
     }
 }
 
-/// Whether prompts and answers are kept.
+/// Whether prompts and answers are stored, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct History {
-    /// They are.
-    pub on: bool,
-    /// For so many days; `None`: for good.
-    pub days: Option<u32>,
+    /// Whether prompts and answers are stored.
+    pub store_content: bool,
+    /// Retention in days; `None`: unlimited.
+    pub retention_days: Option<u32>,
 }
 
 impl Default for History {
     fn default() -> Self {
-        Self { on: true, days: None }
+        Self { store_content: true, retention_days: None }
     }
 }
 
-/// One name, several models, one answer.
+/// One name for several models that gives one answer.
 #[derive(Clone, Debug)]
 pub struct Route {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// How it chooses.
+    /// How a model is selected.
     pub policy: Policy,
-    /// Its models, in order.
+    /// The models, in order.
     pub models: Vec<Arc<Target>>,
-    /// What happens when an answer breaks off; `None`: what the command finds right.
-    pub on_cut: Option<OnCut>,
-    /// How long a stream's headers are held back; `None`: as `[serve]` says.
+    /// What happens when an answer is incomplete; `None`: the default of the command.
+    pub on_incomplete: Option<OnIncomplete>,
+    /// How long the response headers of a stream are held back; `None`: the value of `[serve]`.
     pub hold: Option<Duration>,
-    /// Whether a filter's refusal goes on to the next model.
-    pub filter_goes_on: bool,
+    /// Whether a content filter's rejection fails over to the next model.
+    pub failover_on_filter: bool,
 }
 
-/// One name, several models, several answers.
+/// One name for several models that gives one answer from each.
 #[derive(Clone, Debug)]
 pub struct Set {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// The models and routes in it.
+    /// The models and routes of the set.
     pub members: Vec<String>,
 }
 
@@ -139,13 +139,13 @@ impl Config {
         self.models.iter().find(|model| model.id.0 == name)
     }
 
-    /// The model of an endpoint that is called `endpoint/upstream-id`.
+    /// The target of `endpoint/upstream-id`, for a model without an entry.
     #[must_use]
-    pub fn direct(&self, name: &str) -> Option<Arc<Target>> {
+    pub fn direct_model(&self, name: &str) -> Option<Arc<Target>> {
         let (endpoint, upstream) = name.split_once('/').filter(|(_, upstream)| !upstream.is_empty())?;
         let direct = direct_target(self.endpoint(endpoint)?, upstream);
-        // It costs the same under whatever name it is asked for.
-        let same = |model: &&Arc<Target>| model.endpoint.name == endpoint && model.upstream == upstream;
+        // The price of a model entry also applies when the model is requested as `endpoint/upstream-id`.
+        let same = |model: &&Arc<Target>| model.endpoint.name == endpoint && model.upstream_id == upstream;
         let price = self.models.iter().find(same).and_then(|model| model.price.clone());
         Some(Arc::new(Target { price, ..direct }))
     }
@@ -162,13 +162,13 @@ impl Config {
         self.sets.iter().find(|set| set.name == name)
     }
 
-    /// The preset called `name`, of those in the file.
+    /// The preset called `name` in the config file; presets in their own files are not included.
     #[must_use]
     pub fn preset(&self, name: &str) -> Option<&Preset> {
         self.presets.iter().find(|preset| preset.name == name)
     }
 
-    /// Every name that can be asked for: models, routes and sets.
+    /// The names of all models, routes and sets.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         let models = self.models.iter().map(|model| model.id.0.as_str());
         let routes = self.routes.iter().map(|route| route.name.as_str());

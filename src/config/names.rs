@@ -1,37 +1,37 @@
-//! What a name may be: letters of any script, digits, `.`, `_` and `-`, in Unicode's composed form (NFC).
+//! Rules for names: letters of any script, digits, `.`, `_` and `-`, in Unicode's composed form (NFC).
 //!
-//! Owns the rule, and reading the names alone. `/`, `,`, `:` and space stay free, since they separate names on the command line.
+//! `/`, `,`, `:` and space are excluded because they separate names on the command line.
 
 use serde::{Deserialize, de::IgnoredAny};
 use unicode_normalization::UnicodeNormalization;
 
-use super::values::Table;
+use super::values::OrderedTable;
 
-/// `name` in composed form, as names are compared.
+/// `name` in NFC, the form in which names are compared.
 #[must_use]
-pub fn normalised(name: &str) -> String {
+pub fn normalize_name(name: &str) -> String {
     name.nfc().collect()
 }
 
-/// The longest name that is given to something new: it has to fit into messages and tables.
-pub(super) const LONGEST: usize = 64;
+/// Maximum length of a new name, in characters, so that it fits into messages and tables.
+pub(super) const MAX_NAME_CHARS: usize = 64;
 
-/// Whether something new may be called so: nothing that looks like a flag or a folder either.
+/// Whether `name` is valid for a new entry. Stricter than for existing ones: it must not look like a flag or a folder.
 #[must_use]
-pub fn is_name(name: &str) -> bool {
+pub fn is_valid_new_name(name: &str) -> bool {
     let plain = !name.starts_with('-') && !name.chars().all(|c| c == '.');
-    plain && forbidden(name).is_none() && name.chars().count() <= LONGEST
+    plain && first_invalid_char(name).is_none() && name.chars().count() <= MAX_NAME_CHARS
 }
 
-/// The first character of `name` that no name may have.
-pub(super) fn forbidden(name: &str) -> Option<char> {
-    normalised(name).chars().find(|&c| !(c.is_alphanumeric() || matches!(c, '.' | '_' | '-')))
+/// The first character of `name` that is not allowed in names.
+pub(super) fn first_invalid_char(name: &str) -> Option<char> {
+    normalize_name(name).chars().find(|&c| !(c.is_alphanumeric() || matches!(c, '.' | '_' | '-')))
 }
 
-/// The names a file gives, read without checking anything: for completing them, also while the file is being changed.
+/// The names in a config file, read without validation, so that shell completion works while the file is being edited.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
-    /// Endpoints, with the address as it is written.
+    /// Endpoints, with their `base_url` as written.
     pub endpoints: Vec<(String, Option<String>)>,
     /// Models.
     pub models: Vec<String>,
@@ -41,46 +41,51 @@ pub struct Names {
     pub sets: Vec<String>,
     /// Presets.
     pub presets: Vec<String>,
-    /// Labels of models, each once.
+    /// Tags of models, without duplicates.
     pub tags: Vec<String>,
 }
 
 impl Names {
-    /// The names in `text`; none when it is no TOML.
+    /// The names in `text`; empty when it is not valid TOML.
     #[must_use]
-    pub fn of(text: &str) -> Self {
+    pub fn parse_lenient(text: &str) -> Self {
         #[derive(Default, Deserialize)]
         #[serde(default)]
-        struct Loose {
-            endpoints: Table<Address>,
-            models: Table<Tags>,
-            routes: Table<IgnoredAny>,
-            sets: Table<IgnoredAny>,
-            presets: Table<IgnoredAny>,
+        struct LenientConfig {
+            endpoints: OrderedTable<EndpointAddress>,
+            models: OrderedTable<ModelTags>,
+            routes: OrderedTable<IgnoredAny>,
+            sets: OrderedTable<IgnoredAny>,
+            presets: OrderedTable<IgnoredAny>,
         }
         #[derive(Default, Deserialize)]
         #[serde(default)]
-        struct Address {
+        struct EndpointAddress {
             base_url: Option<String>,
         }
         #[derive(Default, Deserialize)]
         #[serde(default)]
-        struct Tags {
+        struct ModelTags {
             tags: Vec<String>,
         }
-        fn keys<T>(table: &Table<T>) -> Vec<String> {
-            table.0.iter().map(|(name, _)| normalised(&name.value)).collect()
+        fn keys<T>(table: &OrderedTable<T>) -> Vec<String> {
+            table.0.iter().map(|(name, _)| normalize_name(&name.value)).collect()
         }
-        let loose: Loose = toml::from_str(text).unwrap_or_default();
-        let mut tags: Vec<String> = loose.models.0.iter().flat_map(|(_, model)| model.tags.clone()).collect();
+        let file: LenientConfig = toml::from_str(text).unwrap_or_default();
+        let mut tags: Vec<String> = file.models.0.iter().flat_map(|(_, model)| model.tags.clone()).collect();
         tags.sort();
         tags.dedup();
         Self {
-            models: keys(&loose.models),
-            routes: keys(&loose.routes),
-            sets: keys(&loose.sets),
-            presets: keys(&loose.presets),
-            endpoints: loose.endpoints.0.into_iter().map(|(name, at)| (normalised(&name.value), at.base_url)).collect(),
+            models: keys(&file.models),
+            routes: keys(&file.routes),
+            sets: keys(&file.sets),
+            presets: keys(&file.presets),
+            endpoints: file
+                .endpoints
+                .0
+                .into_iter()
+                .map(|(name, at)| (normalize_name(&name.value), at.base_url))
+                .collect(),
             tags,
         }
     }
@@ -91,31 +96,31 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_of_any_script_are_fine_and_separators_are_not() {
+    fn letters_of_any_script_are_allowed_and_separators_are_not() {
         for name in ["fast", "通义", "gpt-4o.mini_2", "e\u{301}clair"] {
-            assert_eq!(forbidden(name), None, "{name}");
+            assert_eq!(first_invalid_char(name), None, "{name}");
         }
         for (name, bad) in [("a/b", '/'), ("a,b", ','), ("a b", ' '), ("a:b", ':'), ("😀", '😀')] {
-            assert_eq!(forbidden(name), Some(bad));
+            assert_eq!(first_invalid_char(name), Some(bad));
         }
-        assert_eq!(normalised("e\u{301}"), "é");
+        assert_eq!(normalize_name("e\u{301}"), "é");
     }
 
     #[test]
-    fn a_new_name_is_no_flag_and_no_folder() {
-        let long = "x".repeat(LONGEST + 1);
+    fn new_name_must_not_look_like_a_flag_or_folder() {
+        let long = "x".repeat(MAX_NAME_CHARS + 1);
         for name in ["", ".", "..", "-x", "a/b", "../pwn", "a b", long.as_str()] {
-            assert!(!is_name(name), "{name}");
+            assert!(!is_valid_new_name(name), "{name}");
         }
-        assert!(is_name("通义-2.5_x") && is_name("a.b"));
+        assert!(is_valid_new_name("通义-2.5_x") && is_valid_new_name("a.b"));
     }
 
     #[test]
-    fn names_are_read_from_a_file_that_would_not_pass() {
+    fn names_are_read_from_an_invalid_config() {
         let text = "nonsense = 1\n[endpoints.e]\nbase_url = \"http://h/v1\"\n[models.a]\ntags = [\"x\"]\n[sets]\ns = [\"gone\"]\n";
-        let names = Names::of(text);
+        let names = Names::parse_lenient(text);
         assert_eq!((names.models, names.sets, names.tags), (vec!["a".into()], vec!["s".into()], vec!["x".into()]));
         assert_eq!(names.endpoints, [("e".to_owned(), Some("http://h/v1".to_owned()))]);
-        assert!(Names::of("[broken").models.is_empty());
+        assert!(Names::parse_lenient("[broken").models.is_empty());
     }
 }

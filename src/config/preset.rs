@@ -1,7 +1,6 @@
-//! Presets: prompts to be used again, with variables.
+//! Presets: reusable prompts with variables, as Jinja templates.
 //!
-//! Owns their templates (Jinja's language) and its bounds: a variable nobody gave is an error, never an empty text, and
-//! a template can neither run nor grow without end. Refuses to read files: their text comes from the caller.
+//! A variable without a value is an error, never an empty string. The steps and the output of a template are limited.
 
 use std::{
     collections::{BTreeMap, HashSet},
@@ -14,115 +13,114 @@ use std::{
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
 use super::{
-    ConfigError, Problem,
+    ConfigError, Problem, closest_name,
     error::SourceFile,
     file::PresetEntry,
-    nearest,
-    resolve::{params, syntax},
-    values::At,
+    resolve::{params, toml_problem},
+    values::Spanned,
 };
 use crate::model::Params;
 
-/// What the user gives, in a template.
-const INPUT: &str = "input";
-/// Steps of a template's program; a loop that needs more has no end.
-const FUEL: u64 = 1_000_000;
-/// No model reads more.
-const LONGEST: usize = 32 * 1024 * 1024;
+/// The template variable that holds the user's input.
+const INPUT_VARIABLE: &str = "input";
+/// Maximum number of steps of a template, against endless loops.
+const MAX_STEPS: u64 = 1_000_000;
+/// Maximum size of the output, in bytes; no model reads more.
+const MAX_OUTPUT_BYTES: usize = 32 * 1024 * 1024;
 
 /// A reusable prompt.
 #[derive(Clone, Debug, Default)]
 pub struct Preset {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its own file; `None`: it stands in the config.
+    /// The file of the preset; `None`: it is defined in the config.
     pub file: Option<PathBuf>,
-    /// Its system text, a template.
+    /// The system prompt, a template.
     pub system: Option<String>,
-    /// The model or route it asks.
+    /// The model or route to use.
     pub model: Option<String>,
-    /// Parameters of its requests.
+    /// The request parameters.
     pub params: Params,
-    /// Its template.
+    /// The prompt, a template.
     pub prompt: Option<String>,
 }
 
-/// What a preset makes of an input.
+/// The rendered texts of a preset.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Rendered {
-    /// The system text.
+    /// The system prompt.
     pub system: Option<String>,
     /// The prompt.
     pub prompt: String,
 }
 
-/// A preset that could not be filled in.
+/// A preset that cannot be rendered.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PresetError {
     /// Variables without a value.
-    #[error("preset `{preset}` needs {}", .names.join(", "))]
-    Missing {
-        /// Which preset.
+    #[error("preset \"{preset}\" has no value for {}", .names.join(", "))]
+    MissingVariables {
+        /// The name of the preset.
         preset: String,
         /// The variables.
         names: Vec<String>,
     },
-    /// The input was given, and set as a variable.
-    #[error("preset `{0}` has two inputs: -P input=… and what was given otherwise")]
-    Twice(String),
-    /// A variable nobody asks for.
-    #[error("preset `{preset}` has no variable `{name}`")]
-    Unused {
-        /// Which preset.
+    /// The input was given both as a variable and as a prompt.
+    #[error("preset \"{0}\" has two inputs: -P input=… and the prompt")]
+    DuplicateInput(String),
+    /// A variable that the templates do not use.
+    #[error("preset \"{preset}\" has no variable \"{name}\"")]
+    UnknownVariable {
+        /// The name of the preset.
         preset: String,
         /// The variable.
         name: String,
-        /// What may be meant.
+        /// A suggestion.
         hint: String,
     },
-    /// The template fails.
-    #[error("preset `{preset}`, its {part}: {reason}")]
+    /// A template cannot be rendered.
+    #[error("cannot render the {part} of preset \"{preset}\": {reason}")]
     Template {
-        /// Which preset.
+        /// The name of the preset.
         preset: String,
         /// `system` or `prompt`.
         part: &'static str,
-        /// Why.
+        /// The reason.
         reason: String,
     },
 }
 
 impl PresetError {
-    /// What the reader may do about it.
+    /// How to fix it.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Missing { names, .. } if names.iter().all(|name| name == INPUT) => {
-                "give it as arguments, with -f, or on standard input".into()
+            Self::MissingVariables { names, .. } if names.iter().all(|name| name == INPUT_VARIABLE) => {
+                "pass it as arguments, with -f or on standard input".into()
             }
-            Self::Missing { names, .. } => {
+            Self::MissingVariables { names, .. } => {
                 let mut flags = String::new();
-                for name in names.iter().filter(|name| *name != INPUT) {
+                for name in names.iter().filter(|name| *name != INPUT_VARIABLE) {
                     // Writing to a String cannot fail.
                     let _ = write!(flags, " -P {name}=…");
                 }
-                format!("give it with{flags}")
+                format!("add{flags}")
             }
-            Self::Twice(_) => "leave one of them out".into(),
-            Self::Unused { hint, .. } => hint.clone(),
-            Self::Template { preset, .. } => format!("look at it: mmchat presets show {preset}"),
+            Self::DuplicateInput(_) => "remove one of them".into(),
+            Self::UnknownVariable { hint, .. } => hint.clone(),
+            Self::Template { preset, .. } => format!("run \"mmchat presets show {preset}\""),
         }
     }
 }
 
 impl Preset {
-    /// The preset of a file of its own.
+    /// Parses a preset file.
     pub fn from_file(name: &str, text: &str, path: &Path) -> Result<Self, ConfigError> {
         let source = SourceFile::new(&path.display().to_string(), text);
         let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
-        let entry: PresetEntry = toml::from_str(text).map_err(|error| invalid(vec![syntax(&source, &error)]))?;
-        let problems = problems(&source, &entry);
+        let entry: PresetEntry = toml::from_str(text).map_err(|error| invalid(vec![toml_problem(&source, &error)]))?;
+        let problems = template_problems(&source, &entry);
         if problems.is_empty() {
             Ok(Self { file: Some(path.to_owned()), ..Self::new(name, &entry) })
         } else {
@@ -131,7 +129,7 @@ impl Preset {
     }
 
     pub(super) fn new(name: &str, entry: &PresetEntry) -> Self {
-        let text = |at: &Option<At<String>>| at.as_ref().map(|text| text.value.clone());
+        let text = |at: &Option<Spanned<String>>| at.as_ref().map(|text| text.value.clone());
         Self {
             name: name.to_owned(),
             file: None,
@@ -142,67 +140,67 @@ impl Preset {
         }
     }
 
-    /// The variables its templates ask for, `input` among them where it is.
+    /// The variables used by the templates, including `input` if used.
     #[must_use]
     pub fn variables(&self) -> Vec<String> {
         let templates = [&self.system, &self.prompt].into_iter().flatten();
-        let mut names: Vec<String> = templates.flat_map(|text| variables(text)).collect();
+        let mut names: Vec<String> = templates.flat_map(|text| template_variables(text)).collect();
         names.sort();
         names.dedup();
         names
     }
 
-    /// Whether its texts say where the input goes; else it follows the prompt.
+    /// Whether a template uses `input`; if not, the input is appended to the prompt.
     #[must_use]
-    pub fn places_input(&self) -> bool {
-        self.variables().iter().any(|name| name == INPUT)
+    pub fn uses_input(&self) -> bool {
+        self.variables().iter().any(|name| name == INPUT_VARIABLE)
     }
 
-    /// Whether it asks something even without an input.
+    /// Whether the preset has a complete prompt without an input.
     #[must_use]
-    pub fn asks_by_itself(&self) -> bool {
-        self.prompt.is_some() && !self.places_input()
+    pub fn is_complete_without_input(&self) -> bool {
+        self.prompt.is_some() && !self.uses_input()
     }
 
-    /// The texts with everything filled in.
+    /// Renders the templates with `input` and the variables `given`.
     pub fn render(&self, input: &str, given: &[(String, String)]) -> Result<Rendered, PresetError> {
         let known = self.variables();
         if let Some((name, _)) = given.iter().find(|(name, _)| !known.contains(name)) {
-            return Err(self.unused(name, &known));
+            return Err(self.unknown_variable(name, &known));
         }
-        if !input.is_empty() && given.iter().any(|(name, _)| name == INPUT) {
-            return Err(PresetError::Twice(self.name.clone()));
+        if !input.is_empty() && given.iter().any(|(name, _)| name == INPUT_VARIABLE) {
+            return Err(PresetError::DuplicateInput(self.name.clone()));
         }
         let mut values: BTreeMap<&str, &str> =
             given.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         if !input.is_empty() {
-            values.entry(INPUT).or_insert(input);
+            values.entry(INPUT_VARIABLE).or_insert(input);
         }
         let fill = |part, text: &Option<String>| {
             text.as_ref()
-                .map(|text| fill(text, &values))
+                .map(|text| render_template(text, &values))
                 .transpose()
-                .map_err(|error| self.failed(part, &error, &known, &values))
+                .map_err(|error| self.render_error(part, &error, &known, &values))
         };
         let (system, prompt) = (fill("system", &self.system)?, fill("prompt", &self.prompt)?);
         let prompt = match prompt {
-            Some(prompt) if self.places_input() || input.is_empty() => prompt,
+            Some(prompt) if self.uses_input() || input.is_empty() => prompt,
             Some(prompt) => format!("{}\n\n{input}", prompt.trim_end()),
             None => input.to_owned(),
         };
         Ok(Rendered { system, prompt })
     }
 
-    fn unused(&self, name: &str, known: &[String]) -> PresetError {
-        let hint = match nearest(name, known.iter().map(String::as_str)) {
-            Some(near) => format!("did you mean `{near}`?"),
-            None if known.is_empty() => "its texts ask for none".to_owned(),
-            None => format!("there are: {}", known.join(", ")),
+    fn unknown_variable(&self, name: &str, known: &[String]) -> PresetError {
+        let hint = match closest_name(name, known.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean \"{near}\"?"),
+            None if known.is_empty() => "the preset has no variables".to_owned(),
+            None => format!("known variables: {}", known.join(", ")),
         };
-        PresetError::Unused { preset: self.name.clone(), name: name.to_owned(), hint }
+        PresetError::UnknownVariable { preset: self.name.clone(), name: name.to_owned(), hint }
     }
 
-    fn failed(
+    fn render_error(
         &self,
         part: &'static str,
         error: &minijinja::Error,
@@ -212,34 +210,34 @@ impl Preset {
         let preset = self.name.clone();
         let missing: Vec<String> = known.iter().filter(|name| !values.contains_key(name.as_str())).cloned().collect();
         if error.kind() == ErrorKind::UndefinedError && !missing.is_empty() {
-            return PresetError::Missing { preset, names: missing };
+            return PresetError::MissingVariables { preset, names: missing };
         }
-        PresetError::Template { preset, part, reason: told(error) }
+        PresetError::Template { preset, part, reason: describe_error(error) }
     }
 }
 
-/// What is wrong with the templates of an entry.
-pub(super) fn problems(source: &SourceFile, entry: &PresetEntry) -> Vec<Problem> {
+/// The problems of the templates of an entry.
+pub(super) fn template_problems(source: &SourceFile, entry: &PresetEntry) -> Vec<Problem> {
     let texts = [&entry.system, &entry.prompt].into_iter().flatten();
     texts
         .filter_map(|text| {
-            let error = environment().template_from_str(&text.value).err()?;
+            let error = template_environment().template_from_str(&text.value).err()?;
             let problem =
-                Problem::new(source, format!("the template cannot be read: {}", told(&error)), text.span.clone());
-            Some(problem.label("this text").help("variables are written {{ name }}, as Jinja has them"))
+                Problem::new(source, format!("invalid template: {}", describe_error(&error)), text.span.clone());
+            Some(problem.with_primary_label("in this template").help("write variables as {{ name }} (Jinja syntax)"))
         })
         .collect()
 }
 
-fn environment<'a>() -> Environment<'a> {
+fn template_environment<'a>() -> Environment<'a> {
     let mut environment = Environment::new();
     environment.set_undefined_behavior(UndefinedBehavior::Strict);
-    environment.set_fuel(Some(FUEL));
+    environment.set_fuel(Some(MAX_STEPS));
     environment
 }
 
-fn variables(text: &str) -> HashSet<String> {
-    let environment = environment();
+fn template_variables(text: &str) -> HashSet<String> {
+    let environment = template_environment();
     let template = environment.template_from_str(text);
     let globals: HashSet<String> = environment.globals().map(|(name, _)| name.to_owned()).collect();
     template
@@ -250,33 +248,33 @@ fn variables(text: &str) -> HashSet<String> {
         .collect()
 }
 
-fn fill(text: &str, values: &BTreeMap<&str, &str>) -> Result<String, minijinja::Error> {
-    let environment = environment();
+fn render_template(text: &str, values: &BTreeMap<&str, &str>) -> Result<String, minijinja::Error> {
+    let environment = template_environment();
     let template = environment.template_from_str(text)?;
-    let mut out = Bounded::default();
+    let mut out = BoundedWriter::default();
     template.render_captured_to(Value::from_pairs(values.iter().map(|(name, value)| (*name, *value))), &mut out)?;
     Ok(String::from_utf8_lossy(&out.0).into_owned())
 }
 
-/// The error in a line, with what it comes from.
-fn told(error: &minijinja::Error) -> String {
+/// The error on one line, with its position and cause.
+fn describe_error(error: &minijinja::Error) -> String {
     let line = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
     let what = match error.kind() {
-        ErrorKind::OutOfFuel => "it runs without end".to_owned(),
+        ErrorKind::OutOfFuel => "it does not terminate".to_owned(),
         ErrorKind::WriteFailure => error.source().map_or_else(|| error.to_string(), ToString::to_string),
         _ => error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind())),
     };
     format!("{line}{what}")
 }
 
-/// A text that does not grow without end.
+/// A writer that rejects more than the maximum output.
 #[derive(Default)]
-struct Bounded(Vec<u8>);
+struct BoundedWriter(Vec<u8>);
 
-impl io::Write for Bounded {
+impl io::Write for BoundedWriter {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if self.0.len() + bytes.len() > LONGEST {
-            return Err(io::Error::other("it makes more than 32 MiB of text"));
+        if self.0.len() + bytes.len() > MAX_OUTPUT_BYTES {
+            return Err(io::Error::other("the output exceeds 32 MiB"));
         }
         self.0.extend_from_slice(bytes);
         Ok(bytes.len())
@@ -302,55 +300,64 @@ mod tests {
     }
 
     #[test]
-    fn variables_and_the_input_are_filled_in() {
+    fn variables_and_input_are_rendered() {
         let review = preset(Some("You know {{ lang }}."), Some("Review this {{ lang }} code:\n{{ input }}"));
         assert_eq!(review.variables(), ["input", "lang"]);
-        let rendered = render(&review, "let x;", &[("lang", "Rust")]).expect("all there");
+        let rendered = render(&review, "let x;", &[("lang", "Rust")]).expect("all variables are set");
         assert_eq!(rendered.system.as_deref(), Some("You know Rust."));
         assert_eq!(rendered.prompt, "Review this Rust code:\nlet x;");
     }
 
     #[test]
-    fn an_input_without_a_place_follows_and_is_never_lost() {
-        assert_eq!(render(&preset(None, Some("Be brief.\n")), "x", &[]).expect("fine").prompt, "Be brief.\n\nx");
-        assert_eq!(render(&preset(Some("s"), None), "x", &[]).expect("fine").prompt, "x");
-        assert_eq!(render(&preset(Some("About: {{ input }}"), Some("go")), "x", &[]).expect("fine").prompt, "go");
-        assert!(preset(None, Some("go")).asks_by_itself() && !preset(None, Some("{{ input }}")).asks_by_itself());
+    fn unused_input_is_appended_to_the_prompt() {
+        assert_eq!(
+            render(&preset(None, Some("Be brief.\n")), "x", &[]).expect("valid preset").prompt,
+            "Be brief.\n\nx"
+        );
+        assert_eq!(render(&preset(Some("s"), None), "x", &[]).expect("valid preset").prompt, "x");
+        assert_eq!(
+            render(&preset(Some("About: {{ input }}"), Some("go")), "x", &[]).expect("valid preset").prompt,
+            "go"
+        );
+        assert!(
+            preset(None, Some("go")).is_complete_without_input()
+                && !preset(None, Some("{{ input }}")).is_complete_without_input()
+        );
     }
 
     #[test]
-    fn what_is_missing_or_too_much_is_named() {
+    fn missing_duplicate_and_unknown_variables_are_named() {
         let review = preset(None, Some("{{ lang }} {{ style | default('short') }} {{ input }}"));
         let error = render(&review, "", &[]).expect_err("missing");
         assert!(error.to_string().contains("input, lang, style") && error.hint().contains("-P lang="), "{error}");
-        assert!(matches!(render(&review, "x", &[("lang", "C"), ("input", "y")]), Err(PresetError::Twice(_))));
+        assert!(matches!(render(&review, "x", &[("lang", "C"), ("input", "y")]), Err(PresetError::DuplicateInput(_))));
         let error = render(&review, "x", &[("lnag", "Rust")]).expect_err("unused");
-        assert!(error.hint().contains("`lang`"), "{error}");
-        assert_eq!(render(&review, "x", &[("lang", "Rust")]).expect("all there").prompt, "Rust short x");
+        assert!(error.hint().contains("\"lang\""), "{error}");
+        assert_eq!(render(&review, "x", &[("lang", "Rust")]).expect("all variables are set").prompt, "Rust short x");
     }
 
     #[test]
-    fn a_template_ends_and_stays_small() {
-        let turns = "{% for a in range(90000) %}{% for b in range(90000) %}x{% endfor %}{% endfor %}";
-        let error = render(&preset(None, Some(turns)), "", &[]).expect_err("without end").to_string();
-        assert!(error.contains("without end"), "{error}");
-        let grows = "{% for a in range(90000) %}{{ input }}{% endfor %}";
-        let error = render(&preset(None, Some(grows)), &"x".repeat(100_000), &[]).expect_err("grows").to_string();
+    fn steps_and_output_of_a_template_are_limited() {
+        let endless = "{% for a in range(90000) %}{% for b in range(90000) %}x{% endfor %}{% endfor %}";
+        let error = render(&preset(None, Some(endless)), "", &[]).expect_err("endless loop").to_string();
+        assert!(error.contains("does not terminate"), "{error}");
+        let large = "{% for a in range(90000) %}{{ input }}{% endfor %}";
+        let error = render(&preset(None, Some(large)), &"x".repeat(100_000), &[]).expect_err("too large").to_string();
         assert!(error.contains("32 MiB"), "{error}");
-        for wrong in ["{% for %}", "{{ input", "{{ input.nothing.more }}", "{{ nope() }}"] {
-            assert!(render(&preset(None, Some(wrong)), "x", &[]).is_err(), "{wrong}");
+        for invalid in ["{% for %}", "{{ input", "{{ input.nothing.more }}", "{{ nope() }}"] {
+            assert!(render(&preset(None, Some(invalid)), "x", &[]).is_err(), "{invalid}");
         }
     }
 
     #[test]
-    fn a_file_of_its_own_is_checked_like_the_config() {
+    fn preset_file_is_checked_like_the_config() {
         let path = Path::new("presets/p.toml");
         let text = "system = \"s\"\nmodel = \"m\"\nparams = { temperature = 0.1 }\n";
-        let preset = Preset::from_file("p", text, path).expect("good");
+        let preset = Preset::from_file("p", text, path).expect("valid preset");
         assert_eq!((preset.model.as_deref(), preset.params.temperature), (Some("m"), Some(0.1)));
-        for wrong in ["systm = \"s\"", "prompt = \"{{ open\"", "prompt = 1"] {
-            let Err(ConfigError::Invalid { problems, .. }) = Preset::from_file("p", wrong, path) else {
-                panic!("{wrong}")
+        for invalid in ["systm = \"s\"", "prompt = \"{{ open\"", "prompt = 1"] {
+            let Err(ConfigError::Invalid { problems, .. }) = Preset::from_file("p", invalid, path) else {
+                panic!("{invalid}")
             };
             assert_eq!(problems.len(), 1);
         }

@@ -1,58 +1,58 @@
-//! How everything is served to other programs: where, to whom, with which limits. Owns the shape; refuses to serve.
+//! Settings of `mmchat serve`: address, TLS, clients and limits.
 
 use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use crate::model::api_key::KeySource;
 
-/// How everything is served.
+/// The settings of the server.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Serve {
-    /// Address and port, as written.
+pub struct ServeConfig {
+    /// The address and port, as written.
     pub listen: String,
-    /// How long a stream's headers are held back for the first piece of an answer.
+    /// How long the response headers of a stream are held back until the first chunk of an answer.
     pub hold: Duration,
-    /// How long requests under way may take to end when the server is stopped.
+    /// How long running requests may take to finish when the server stops.
     pub drain: Duration,
-    /// The largest body that is read, in bytes.
+    /// Maximum size of a request body, in bytes.
     pub max_body: usize,
-    /// Further names of this machine that clients on it may use.
+    /// Additional host names that clients on this machine may use in URLs.
     pub hosts: Vec<String>,
-    /// Origins of web pages that may use it.
+    /// Origins of web pages that may send requests (CORS).
     pub cors: Vec<String>,
-    /// Its certificates and their private key.
+    /// The files of the certificates and the private key.
     pub tls: Option<(PathBuf, PathBuf)>,
-    /// Who may use it; none: whoever is on this machine.
-    pub clients: Vec<Client>,
+    /// The clients; empty: all clients on this machine have access, without a key.
+    pub clients: Vec<ClientConfig>,
 }
 
-/// Somebody who may use it, known by a key.
+/// A client, identified by its key.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Client {
-    /// The key's name, for the record.
+pub struct ClientConfig {
+    /// The name of the key, used in the record.
     pub name: String,
     /// The key.
     pub key: KeySource,
-    /// The models and routes it may use; `None`: all.
+    /// The models and routes the client may use; `None`: all.
     pub models: Option<Vec<String>>,
-    /// Requests begun in a minute, at most.
+    /// Maximum number of requests per minute.
     pub rpm: Option<u32>,
-    /// Requests under way at once, at most.
+    /// Maximum number of concurrent requests.
     pub max_concurrency: Option<u32>,
-    /// What may be spent with it a day, by currency.
+    /// Spend limits per day, by currency.
     pub spend: Vec<(String, f64)>,
-    /// It may read how everybody stands, and all figures.
+    /// Whether the client may read `/status` and `/metrics`.
     pub metrics: bool,
 }
 
-impl Serve {
-    /// Where it listens unless told otherwise.
-    pub const PORT: u16 = 8484;
+impl ServeConfig {
+    /// The default port.
+    pub const DEFAULT_PORT: u16 = 8484;
 }
 
-impl Default for Serve {
+impl Default for ServeConfig {
     fn default() -> Self {
         Self {
-            listen: format!("{}:{}", Ipv4Addr::LOCALHOST, Self::PORT),
+            listen: format!("{}:{}", Ipv4Addr::LOCALHOST, Self::DEFAULT_PORT),
             hold: Duration::from_secs(15),
             drain: Duration::from_secs(30),
             max_body: 32 * 1024 * 1024,

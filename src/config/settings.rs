@@ -1,7 +1,6 @@
-//! Settings that do not belong to the file alone: defaults, then the file, then the environment, then the flags.
+//! Resolves the settings that can also come from the environment or the flags, and the path of the config file.
 //!
-//! Owns the merging, which is one rule: the later layer wins, and every value remembers where it came from. Also owns
-//! where the file is found.
+//! Precedence, lowest first: default, config file, environment, flag. Every value records its source.
 
 use std::{
     fmt,
@@ -14,18 +13,18 @@ use crate::model::environment::Environment;
 
 /// Where a value came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Source {
-    /// It is built in.
+pub enum SettingSource {
+    /// The built-in default.
     Default,
     /// The config file.
     File,
-    /// A variable of the environment.
+    /// An environment variable.
     Environment(&'static str),
-    /// A flag of the command line.
+    /// A command-line flag.
     Flag(&'static str),
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for SettingSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Default => f.write_str("default"),
@@ -35,27 +34,27 @@ impl fmt::Display for Source {
     }
 }
 
-/// A value and where it came from.
+/// A value and its source.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Setting<T> {
+pub struct Sourced<T> {
     /// The value.
     pub value: T,
-    /// Where it came from.
-    pub source: Source,
+    /// The source.
+    pub source: SettingSource,
 }
 
-impl<T> Setting<T> {
-    fn new(value: T, source: Source) -> Self {
+impl<T> Sourced<T> {
+    fn new(value: T, source: SettingSource) -> Self {
         Self { value, source }
     }
 
-    /// Lays `over` on top, if it is there.
-    fn laid(self, over: Option<T>, source: Source) -> Self {
-        over.map_or(self, |value| Self { value, source })
+    /// Replaces the value with `value`, if there is one.
+    fn or_override(self, value: Option<T>, source: SettingSource) -> Self {
+        value.map_or(self, |value| Self { value, source })
     }
 }
 
-/// What the command line says of these settings.
+/// The values of these settings on the command line.
 #[derive(Clone, Debug, Default)]
 pub struct Flags {
     /// `--config`
@@ -72,92 +71,100 @@ pub struct Flags {
     pub plain: bool,
 }
 
-/// The settings in force.
+/// The settings in effect.
 #[derive(Clone, Debug)]
-pub struct Layers {
+pub struct ResolvedSettings {
     /// The config file.
-    pub config: Setting<Option<PathBuf>>,
-    /// The model, route or `endpoint/id` to ask.
-    pub model: Setting<Option<String>>,
-    /// The format of the data on stdout.
-    pub format: Setting<String>,
-    /// For a whole answer.
-    pub timeout: Setting<Option<Duration>>,
-    /// Standard input is not read.
-    pub no_stdin: Setting<bool>,
-    /// No colour, no redrawing, no timers.
-    pub plain: Setting<bool>,
-    /// How much is logged on stderr.
-    pub log: Setting<bool>,
+    pub config: Sourced<Option<PathBuf>>,
+    /// The model, route or `endpoint/id` to use.
+    pub model: Sourced<Option<String>>,
+    /// The output format on stdout.
+    pub format: Sourced<String>,
+    /// The timeout of a complete answer.
+    pub timeout: Sourced<Option<Duration>>,
+    /// Do not read standard input.
+    pub no_stdin: Sourced<bool>,
+    /// No color, no redrawing, no timers.
+    pub plain: Sourced<bool>,
+    /// Log every attempt on stderr.
+    pub log: Sourced<bool>,
 }
 
-impl Layers {
-    /// The settings from `environment` and `flags`; the file's own are laid in between by [`Layers::with_file`].
+impl ResolvedSettings {
+    /// The settings from `environment` and `flags`. [`ResolvedSettings::with_file_default`] adds those of the file.
     pub fn new(environment: &Environment, flags: &Flags) -> Result<Self, ConfigError> {
         let text = |name: &'static str| environment.get(name).map(str::to_owned);
         let timeout = match text("MMCHAT_TIMEOUT") {
             None => None,
-            Some(value) => Some(parse_duration(&value).map_err(|reason| ConfigError::Variable {
+            Some(value) => Some(parse_duration(&value).map_err(|reason| ConfigError::InvalidVariable {
                 name: "MMCHAT_TIMEOUT".to_owned(),
                 value,
                 reason,
             })?),
         };
-        let env = Source::Environment;
+        let env = SettingSource::Environment;
         Ok(Self {
             config: config_path(environment, flags),
-            model: Setting::new(None, Source::Default)
-                .laid(text("MMCHAT_MODEL").map(Some), env("MMCHAT_MODEL"))
-                .laid(flags.model.clone().map(Some), Source::Flag("--model")),
-            format: Setting::new("text".to_owned(), Source::Default)
-                .laid(text("MMCHAT_FORMAT"), env("MMCHAT_FORMAT"))
-                .laid(flags.format.clone(), Source::Flag("--format")),
-            timeout: Setting::new(None, Source::Default)
-                .laid(timeout.map(Some), env("MMCHAT_TIMEOUT"))
-                .laid(flags.timeout.map(Some), Source::Flag("--timeout")),
-            no_stdin: Setting::new(false, Source::Default)
-                .laid(switch(environment, "MMCHAT_NO_STDIN")?, env("MMCHAT_NO_STDIN"))
-                .laid(flags.no_stdin.then_some(true), Source::Flag("--no-stdin")),
-            plain: Setting::new(false, Source::Default)
-                .laid(switch(environment, "MMCHAT_PLAIN")?, env("MMCHAT_PLAIN"))
-                .laid(flags.plain.then_some(true), Source::Flag("--plain")),
-            log: Setting::new(false, Source::Default).laid(switch(environment, "MMCHAT_LOG")?, env("MMCHAT_LOG")),
+            model: Sourced::new(None, SettingSource::Default)
+                .or_override(text("MMCHAT_MODEL").map(Some), env("MMCHAT_MODEL"))
+                .or_override(flags.model.clone().map(Some), SettingSource::Flag("--model")),
+            format: Sourced::new("text".to_owned(), SettingSource::Default)
+                .or_override(text("MMCHAT_FORMAT"), env("MMCHAT_FORMAT"))
+                .or_override(flags.format.clone(), SettingSource::Flag("--format")),
+            timeout: Sourced::new(None, SettingSource::Default)
+                .or_override(timeout.map(Some), env("MMCHAT_TIMEOUT"))
+                .or_override(flags.timeout.map(Some), SettingSource::Flag("--timeout")),
+            no_stdin: Sourced::new(false, SettingSource::Default)
+                .or_override(bool_variable(environment, "MMCHAT_NO_STDIN")?, env("MMCHAT_NO_STDIN"))
+                .or_override(flags.no_stdin.then_some(true), SettingSource::Flag("--no-stdin")),
+            plain: Sourced::new(false, SettingSource::Default)
+                .or_override(bool_variable(environment, "MMCHAT_PLAIN")?, env("MMCHAT_PLAIN"))
+                .or_override(flags.plain.then_some(true), SettingSource::Flag("--plain")),
+            log: Sourced::new(false, SettingSource::Default)
+                .or_override(bool_variable(environment, "MMCHAT_LOG")?, env("MMCHAT_LOG")),
         })
     }
 
-    /// Lays the file's own settings below those of the environment and the flags.
+    /// Uses the file's `default` as the model if neither the environment nor the flags set one.
     #[must_use]
-    pub fn with_file(mut self, default: Option<&str>) -> Self {
-        if self.model.source == Source::Default
+    pub fn with_file_default(mut self, default: Option<&str>) -> Self {
+        if self.model.source == SettingSource::Default
             && let Some(default) = default
         {
-            self.model = Setting::new(Some(default.to_owned()), Source::File);
+            self.model = Sourced::new(Some(default.to_owned()), SettingSource::File);
         }
         self
     }
 }
 
-/// A variable that is on or off.
-fn switch(environment: &Environment, name: &'static str) -> Result<Option<bool>, ConfigError> {
+/// The boolean value of a variable.
+fn bool_variable(environment: &Environment, name: &'static str) -> Result<Option<bool>, ConfigError> {
     match environment.get(name) {
         None => Ok(None),
         Some("1" | "true" | "yes" | "on") => Ok(Some(true)),
         Some("0" | "false" | "no" | "off") => Ok(Some(false)),
         Some(value) => {
             let reason = "expected 1 or 0".to_owned();
-            Err(ConfigError::Variable { name: name.to_owned(), value: value.to_owned(), reason })
+            Err(ConfigError::InvalidVariable { name: name.to_owned(), value: value.to_owned(), reason })
         }
     }
 }
 
-/// Where the config is: `--config`, `MMCHAT_CONFIG`, `$XDG_CONFIG_HOME/mmchat/config.toml`, the platform's place.
-fn config_path(environment: &Environment, flags: &Flags) -> Setting<Option<PathBuf>> {
+/// The path of the config file, the first of: `--config`, `MMCHAT_CONFIG`, `$XDG_CONFIG_HOME/mmchat/config.toml`, the
+/// platform's config directory.
+fn config_path(environment: &Environment, flags: &Flags) -> Sourced<Option<PathBuf>> {
     let xdg = environment.get("XDG_CONFIG_HOME").map(Path::new).filter(|path| path.is_absolute());
     let platform = directories::ProjectDirs::from("", "", "mmchat").map(|dirs| dirs.config_dir().join("config.toml"));
-    Setting::new(platform, Source::Default)
-        .laid(xdg.map(|base| Some(base.join("mmchat").join("config.toml"))), Source::Environment("XDG_CONFIG_HOME"))
-        .laid(environment.get("MMCHAT_CONFIG").map(|path| Some(path.into())), Source::Environment("MMCHAT_CONFIG"))
-        .laid(flags.config.clone().map(Some), Source::Flag("--config"))
+    Sourced::new(platform, SettingSource::Default)
+        .or_override(
+            xdg.map(|base| Some(base.join("mmchat").join("config.toml"))),
+            SettingSource::Environment("XDG_CONFIG_HOME"),
+        )
+        .or_override(
+            environment.get("MMCHAT_CONFIG").map(|path| Some(path.into())),
+            SettingSource::Environment("MMCHAT_CONFIG"),
+        )
+        .or_override(flags.config.clone().map(Some), SettingSource::Flag("--config"))
 }
 
 #[cfg(test)]
@@ -169,29 +176,35 @@ mod tests {
     }
 
     #[test]
-    fn the_later_layer_wins_and_says_so() {
-        let none = Layers::new(&Environment::default(), &Flags::default()).expect("fine").with_file(Some("file"));
-        assert_eq!(none.model, Setting::new(Some("file".into()), Source::File));
+    fn later_layer_overrides_and_is_recorded_as_the_source() {
+        let from_file = ResolvedSettings::new(&Environment::default(), &Flags::default())
+            .expect("valid settings")
+            .with_file_default(Some("file"));
+        assert_eq!(from_file.model, Sourced::new(Some("file".into()), SettingSource::File));
         let environment = environment(&[("MMCHAT_MODEL", "env"), ("MMCHAT_TIMEOUT", "5s"), ("MMCHAT_PLAIN", "1")]);
-        let from_environment = Layers::new(&environment, &Flags::default()).expect("fine").with_file(Some("file"));
+        let from_environment = ResolvedSettings::new(&environment, &Flags::default())
+            .expect("valid settings")
+            .with_file_default(Some("file"));
         assert_eq!(from_environment.model.value.as_deref(), Some("env"));
         assert_eq!(from_environment.timeout.value, Some(Duration::from_secs(5)));
         assert!(from_environment.plain.value);
         let flags = Flags { model: Some("flag".into()), ..Flags::default() };
-        let from_flags = Layers::new(&environment, &flags).expect("fine").with_file(Some("file"));
-        assert_eq!(from_flags.model, Setting::new(Some("flag".into()), Source::Flag("--model")));
+        let from_flags =
+            ResolvedSettings::new(&environment, &flags).expect("valid settings").with_file_default(Some("file"));
+        assert_eq!(from_flags.model, Sourced::new(Some("flag".into()), SettingSource::Flag("--model")));
     }
 
     #[test]
-    fn a_variable_with_nonsense_is_named() {
+    fn invalid_variable_is_named_in_the_error() {
         for (name, value) in [("MMCHAT_TIMEOUT", "soon"), ("MMCHAT_PLAIN", "maybe")] {
-            let error = Layers::new(&environment(&[(name, value)]), &Flags::default()).expect_err("nonsense");
+            let error =
+                ResolvedSettings::new(&environment(&[(name, value)]), &Flags::default()).expect_err("invalid value");
             assert!(error.to_string().contains(name) && error.to_string().contains(value));
         }
     }
 
     #[test]
-    fn the_config_is_found_in_order() {
+    fn config_path_follows_the_precedence() {
         let path = |pairs: &[(&str, &str)], flag: Option<&str>| {
             let flags = Flags { config: flag.map(PathBuf::from), ..Flags::default() };
             config_path(&environment(pairs), &flags).value.expect("a path")

@@ -1,129 +1,129 @@
-//! A first config, as text with comments, for people who have not written one.
-//!
-//! Owns what such a file looks like and how models are named in it. Refuses to ask anybody: what goes in is decided
-//! already.
+//! Generates the text of a new config file, with comments, for `mmchat init`.
 
 use std::fmt::Write as _;
 
 use toml_edit::{InlineTable, Key, Value};
 
 use super::{
-    names::{LONGEST, forbidden},
-    normalised, vendors,
+    names::{MAX_NAME_CHARS, first_invalid_char},
+    normalize_name, vendors,
 };
 use crate::model::api_key::ApiKey;
 
-/// What a first config holds.
+/// The contents of a new config file.
 #[derive(Clone, Debug, Default)]
-pub struct Draft {
-    /// The services.
-    pub endpoints: Vec<DraftEndpoint>,
-    /// What the person calls fast.
-    pub fast: Option<DraftModel>,
-    /// What the person calls strong.
-    pub strong: Option<DraftModel>,
-    /// What the person calls cheap.
-    pub cheap: Option<DraftModel>,
-    /// Whom else to compare with.
-    pub also: Vec<DraftModel>,
+pub struct ConfigTemplate {
+    /// The endpoints.
+    pub endpoints: Vec<TemplateEndpoint>,
+    /// The model named `fast`.
+    pub fast: Option<TemplateModel>,
+    /// The model named `strong`.
+    pub strong: Option<TemplateModel>,
+    /// The model named `cheap`.
+    pub cheap: Option<TemplateModel>,
+    /// Additional models for comparisons.
+    pub extra_models: Vec<TemplateModel>,
 }
 
-/// A service.
+/// An endpoint.
 #[derive(Clone, Debug)]
-pub struct DraftEndpoint {
-    /// Its name.
+pub struct TemplateEndpoint {
+    /// The name.
     pub name: String,
-    /// Where it is.
+    /// The base URL.
     pub base_url: String,
-    /// Its key.
-    pub key: DraftKey,
+    /// The API key.
+    pub key: TemplateKey,
 }
 
-/// A service's key.
+/// The API key of an endpoint, or its source.
 #[derive(Clone, Debug)]
-pub enum DraftKey {
-    /// It wants none.
+pub enum TemplateKey {
+    /// The service needs no key.
     None,
-    /// In a variable of the environment.
+    /// An environment variable.
     Env(String),
-    /// In a file.
+    /// A file.
     File(String),
-    /// Just typed; it is to be kept in a file of its own, never in the config.
+    /// A key that the user typed. It is stored in a separate file, never in the config.
     Typed(ApiKey),
 }
 
 /// A model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DraftModel {
-    /// The service's name.
+pub struct TemplateModel {
+    /// The name of the endpoint.
     pub endpoint: String,
-    /// What it calls the model.
+    /// The model ID used by the endpoint.
     pub upstream: String,
-    /// Tokens it reads and writes together, if the service says so.
+    /// The context window in tokens, if the service reports it.
     pub context: Option<u64>,
 }
 
-/// Where the typed key of an endpoint is kept, seen from the config's folder.
+/// The path of the file for an endpoint's typed key, relative to the config's folder.
 #[must_use]
-pub fn key_file(endpoint: &str) -> String {
+pub fn key_file_path(endpoint: &str) -> String {
     format!("keys/{endpoint}")
 }
 
-impl Draft {
-    /// The models with the names they get, each once: what somebody calls fast is `fast`.
+impl ConfigTemplate {
+    /// The models with their names, without duplicates. A model with a role has the name of its first role.
     #[must_use]
-    pub fn models(&self) -> Vec<(String, &DraftModel)> {
+    pub fn named_models(&self) -> Vec<(String, &TemplateModel)> {
         let roles = [("fast", &self.fast), ("strong", &self.strong), ("cheap", &self.cheap)];
         let roles = roles.into_iter().filter_map(|(name, model)| Some((name.to_owned(), model.as_ref()?)));
-        let also = self.also.iter().map(|model| (name_of(&model.upstream), model));
-        let mut named: Vec<(String, &DraftModel)> = Vec::new();
+        let also = self.extra_models.iter().map(|model| (name_from_upstream_id(&model.upstream), model));
+        let mut named: Vec<(String, &TemplateModel)> = Vec::new();
         for (name, model) in roles.chain(also) {
             if named.iter().any(|(_, known)| *known == model) {
                 continue;
             }
-            // Routes and the set take their names, too.
+            // The names of the routes and the set are also taken.
             let taken = |name: &str| {
                 ["chat", "analysis", "simple", "all"].contains(&name) || named.iter().any(|(known, _)| known == name)
             };
             let numbered = (2..).map(|number| format!("{name}-{number}"));
             let name = std::iter::once(name.clone()).chain(numbered).find(|name| !taken(name));
-            named.push((name.expect("numbers do not end"), model));
+            named.push((name.expect("the number range is unbounded"), model));
         }
         named
     }
 
-    /// The file. `typed`: with typed keys in it, which only memory may hold, to try them before anything is written.
+    /// The text of the file. `include_typed_keys` puts typed keys into the text, to test them before anything is
+    /// written; such a text must stay in memory.
     #[must_use]
-    pub fn text(&self, typed: bool) -> String {
-        let models = self.models();
-        let mut out = String::from(HEAD);
+    pub fn to_toml(&self, include_typed_keys: bool) -> String {
+        let models = self.named_models();
+        let mut out = String::from(HEADER);
         if !models.is_empty() {
-            out.push_str("default = \"chat\"   # what `mmchat ask` uses\ncompare = \"all\"    # whom a bare `mmchat compare` asks\n\n");
+            out.push_str("default = \"chat\"   # the model or route for `mmchat ask`\ncompare = \"all\"    # the set for `mmchat compare`\n\n");
         }
-        out.push_str("# ---- Services: where they are and where their keys are ----\n\n");
+        out.push_str("# ---- Endpoints: services and their keys ----\n\n");
         for endpoint in &self.endpoints {
-            put_endpoint(endpoint, typed, &mut out);
+            push_endpoint(endpoint, include_typed_keys, &mut out);
         }
         if !models.is_empty() {
-            out.push_str("# ---- Models: your name for each, and what its service calls it ----\n\n");
+            out.push_str("# ---- Models: your name for each, and the model ID used by its endpoint ----\n\n");
         }
         for (index, (name, model)) in models.iter().enumerate() {
-            put_model(name, model, index == 0, &mut out);
+            push_model(name, model, index == 0, &mut out);
         }
         if !models.is_empty() {
-            self.put_routes(&models, &mut out);
+            self.push_routes(&models, &mut out);
         }
         out
     }
 
-    fn put_routes(&self, models: &[(String, &DraftModel)], out: &mut String) {
-        out.push_str("# ---- Routes: one name, several models, one answer. When one fails, the next is asked ----\n\n");
-        let name = |role: &Option<DraftModel>| {
+    fn push_routes(&self, models: &[(String, &TemplateModel)], out: &mut String) {
+        out.push_str(
+            "# ---- Routes: one name, several models, one answer. When a model fails, the next one is tried ----\n\n",
+        );
+        let name = |role: &Option<TemplateModel>| {
             let model = role.as_ref()?;
             models.iter().find(|(_, known)| *known == model).map(|(name, _)| name.clone())
         };
         let (fast, strong, cheap) = (name(&self.fast), name(&self.strong), name(&self.cheap));
-        for (route, why, order) in [
+        for (route, comment, order) in [
             ("chat", "fast", [&fast, &cheap, &strong]),
             ("analysis", "strong", [&strong, &fast, &cheap]),
             ("simple", "cheap", [&cheap, &fast, &strong]),
@@ -137,77 +137,87 @@ impl Draft {
             if members.is_empty() {
                 members.extend(models.iter().map(|(name, _)| name.as_str()));
             }
-            line(out, &format!("[routes.{route}]   # {why}\nmodels = {}\n", list(members)));
+            push_line(out, &format!("[routes.{route}]   # {comment}\nmodels = {}\n", toml_array(members)));
         }
-        out.push_str("# ---- Sets: one name, several answers, side by side: mmchat compare ----\n\n[sets]\n");
-        line(out, &format!("all = {}", list(models.iter().map(|(name, _)| name.as_str()).collect())));
+        out.push_str("# ---- Sets: one name, several models, one answer from each: mmchat compare ----\n\n[sets]\n");
+        push_line(out, &format!("all = {}", toml_array(models.iter().map(|(name, _)| name.as_str()).collect())));
     }
 }
 
-const HEAD: &str =
-    "# mmchat's config. `mmchat config check` tells every mistake in it, `mmchat models` what it gives.\n\n";
+const HEADER: &str =
+    "# Configuration of mmchat. Check it with `mmchat config check`, list its models with `mmchat models`.\n\n";
 
-fn put_endpoint(endpoint: &DraftEndpoint, typed: bool, out: &mut String) {
-    let vendor = vendors::named(&endpoint.name);
+fn push_endpoint(endpoint: &TemplateEndpoint, include_typed_keys: bool, out: &mut String) {
+    let vendor = vendors::by_name(&endpoint.name);
     let title = vendor.map(|vendor| format!("   # {}", vendor.title)).unwrap_or_default();
-    line(out, &format!("[endpoints.{}]{title}", key(&endpoint.name)));
+    push_line(out, &format!("[endpoints.{}]{title}", toml_key(&endpoint.name)));
     if vendor.is_none_or(|vendor| vendor.base_url != endpoint.base_url) {
-        line(out, &format!("base_url = {}", quoted(&endpoint.base_url)));
+        push_line(out, &format!("base_url = {}", toml_string(&endpoint.base_url)));
     }
     match &endpoint.key {
-        DraftKey::None => {}
-        DraftKey::Env(name) => line(out, &format!("api_key = {}", source("env", name))),
-        DraftKey::File(path) => line(out, &format!("api_key = {}", source("file", path))),
-        DraftKey::Typed(secret) if typed => line(out, &format!("api_key = {}", quoted(secret.expose()))),
-        DraftKey::Typed(_) => line(out, &format!("api_key = {}", source("file", &key_file(&endpoint.name)))),
+        TemplateKey::None => {}
+        TemplateKey::Env(name) => push_line(out, &format!("api_key = {}", key_source_toml("env", name))),
+        TemplateKey::File(path) => push_line(out, &format!("api_key = {}", key_source_toml("file", path))),
+        TemplateKey::Typed(secret) if include_typed_keys => {
+            push_line(out, &format!("api_key = {}", toml_string(secret.expose())))
+        }
+        TemplateKey::Typed(_) => {
+            push_line(out, &format!("api_key = {}", key_source_toml("file", &key_file_path(&endpoint.name))))
+        }
     }
-    out.push_str("# max_concurrency = 16   # requests at once; also rpm, timeouts, headers, proxy\n\n");
+    out.push_str("# max_concurrency = 16   # concurrent requests; see also rpm, timeouts, headers, proxy\n\n");
 }
 
-fn put_model(name: &str, model: &DraftModel, explained: bool, out: &mut String) {
-    line(
+fn push_model(name: &str, model: &TemplateModel, with_examples: bool, out: &mut String) {
+    push_line(
         out,
-        &format!("[models.{}]\nendpoint = {}\nmodel = {}", key(name), quoted(&model.endpoint), quoted(&model.upstream)),
+        &format!(
+            "[models.{}]\nendpoint = {}\nmodel = {}",
+            toml_key(name),
+            toml_string(&model.endpoint),
+            toml_string(&model.upstream)
+        ),
     );
     if let Some(context) = model.context {
-        line(out, &format!("context = {context}"));
+        push_line(out, &format!("context = {context}"));
     }
-    if explained {
+    if with_examples {
         out.push_str("# params = { temperature = 0.2 }\n");
-        out.push_str("# price = { input = 0.15, output = 0.60 }   # of a million tokens; then costs are shown\n");
+        out.push_str("# price = { input = 0.15, output = 0.60 }   # per million tokens; enables cost reporting\n");
         out.push_str("# tags = [\"cheap\"]   # for mmchat compare --tag\n");
     }
     out.push('\n');
 }
 
-fn line(out: &mut String, text: &str) {
+fn push_line(out: &mut String, text: &str) {
     // Writing to a String cannot fail.
     let _ = writeln!(out, "{text}");
 }
 
-fn quoted(text: &str) -> String {
+fn toml_string(text: &str) -> String {
     Value::from(text).to_string()
 }
 
-fn source(kind: &str, place: &str) -> String {
-    Value::from(InlineTable::from_iter([(kind, place)])).to_string()
+fn key_source_toml(kind: &str, value: &str) -> String {
+    Value::from(InlineTable::from_iter([(kind, value)])).to_string()
 }
 
-fn key(name: &str) -> String {
+fn toml_key(name: &str) -> String {
     Key::new(name).to_string()
 }
 
-fn list(names: Vec<&str>) -> String {
+fn toml_array(names: Vec<&str>) -> String {
     Value::from_iter(names).to_string()
 }
 
-/// A name for a model that its upstream id suggests: `Qwen/Qwen2.5-7B-Instruct` is `Qwen2.5-7B-Instruct`.
+/// A name derived from an upstream model ID: `Qwen2.5-7B-Instruct` for `Qwen/Qwen2.5-7B-Instruct`.
 #[must_use]
-pub fn name_of(upstream: &str) -> String {
+pub fn name_from_upstream_id(upstream: &str) -> String {
     let last = upstream.rsplit('/').find(|part| !part.is_empty()).unwrap_or("model");
-    let name: String = last.chars().map(|c| if forbidden(&c.to_string()).is_some() { '-' } else { c }).collect();
-    // Nothing that looks like a flag or a folder, and nothing longer than a name.
-    let name: String = normalised(&name).trim_start_matches(['-', '.']).chars().take(LONGEST).collect();
+    let name: String =
+        last.chars().map(|c| if first_invalid_char(&c.to_string()).is_some() { '-' } else { c }).collect();
+    // The name must not look like a flag or a folder.
+    let name: String = normalize_name(&name).trim_start_matches(['-', '.']).chars().take(MAX_NAME_CHARS).collect();
     if name.is_empty() { "model".to_owned() } else { name }
 }
 
@@ -217,53 +227,53 @@ mod tests {
 
     use super::*;
 
-    fn model(endpoint: &str, upstream: &str) -> DraftModel {
-        DraftModel { endpoint: endpoint.into(), upstream: upstream.into(), context: None }
+    fn model(endpoint: &str, upstream: &str) -> TemplateModel {
+        TemplateModel { endpoint: endpoint.into(), upstream: upstream.into(), context: None }
     }
 
-    fn draft() -> Draft {
+    fn draft() -> ConfigTemplate {
         let endpoint =
-            |name: &str, base_url: &str, key| DraftEndpoint { name: name.into(), base_url: base_url.into(), key };
-        Draft {
+            |name: &str, base_url: &str, key| TemplateEndpoint { name: name.into(), base_url: base_url.into(), key };
+        ConfigTemplate {
             endpoints: vec![
-                endpoint("openai", "https://api.openai.com/v1", DraftKey::Env("OPENAI_API_KEY".into())),
-                endpoint("本地", "http://127.0.0.1:8080/v1", DraftKey::Typed(ApiKey::new("sk-typed-secret"))),
+                endpoint("openai", "https://api.openai.com/v1", TemplateKey::Env("OPENAI_API_KEY".into())),
+                endpoint("本地", "http://127.0.0.1:8080/v1", TemplateKey::Typed(ApiKey::new("sk-typed-secret"))),
             ],
             fast: Some(model("openai", "gpt-4o-mini")),
             strong: Some(model("本地", "Qwen/Qwen3:latest \"x\"")),
             cheap: Some(model("openai", "gpt-4o-mini")),
-            also: vec![model("本地", "a/chat"), model("本地", "b/x:1"), model("openai", "gpt-4o-mini")],
+            extra_models: vec![model("本地", "a/chat"), model("本地", "b/x:1"), model("openai", "gpt-4o-mini")],
         }
     }
 
     #[test]
-    fn a_draft_is_a_good_config_without_typed_keys() {
-        let text = draft().text(false);
+    fn template_is_a_valid_config_without_typed_keys() {
+        let text = draft().to_toml(false);
         let config =
             crate::config::resolve(&text, Path::new("c.toml")).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
         assert!(!text.contains("sk-typed") && text.contains("{ file = \"keys/本地\" }"), "{text}");
-        assert!(!text.contains("api.openai.com"), "a known service needs no address: {text}");
+        assert!(!text.contains("api.openai.com"), "a known service needs no base_url: {text}");
         let names: Vec<&str> = config.models.iter().map(|model| model.id.0.as_str()).collect();
         assert_eq!(names, ["fast", "strong", "chat-2", "x-1"]);
         let route = |name: &str| {
-            let models = &config.route(name).expect("there").models;
+            let models = &config.route(name).expect("defined").models;
             models.iter().map(|model| model.id.0.as_str()).collect::<Vec<_>>()
         };
         assert_eq!((route("chat"), route("analysis")), (vec!["fast", "strong"], vec!["strong", "fast"]));
         assert_eq!(route("simple"), ["fast", "strong"]);
-        assert_eq!(config.set("all").expect("there").members, ["fast", "strong", "chat-2", "x-1"]);
+        assert_eq!(config.set("all").expect("defined").members, ["fast", "strong", "chat-2", "x-1"]);
         assert_eq!((config.default.as_deref(), config.compare.as_deref()), (Some("chat"), Some("all")));
-        assert!(draft().text(true).contains("sk-typed-secret"));
+        assert!(draft().to_toml(true).contains("sk-typed-secret"));
     }
 
     #[test]
-    fn endpoints_alone_make_a_config_too() {
-        let text = Draft { endpoints: draft().endpoints, ..Draft::default() }.text(false);
-        assert_eq!(crate::config::resolve(&text, Path::new("c.toml")).expect("good").endpoints.len(), 2);
+    fn template_without_models_is_valid() {
+        let text = ConfigTemplate { endpoints: draft().endpoints, ..ConfigTemplate::default() }.to_toml(false);
+        assert_eq!(crate::config::resolve(&text, Path::new("c.toml")).expect("valid config").endpoints.len(), 2);
     }
 
     #[test]
-    fn names_come_from_upstream_ids() {
+    fn names_are_derived_from_upstream_ids() {
         for (upstream, name) in [
             ("Qwen/Qwen2.5-7B", "Qwen2.5-7B"),
             ("llama3:8b", "llama3-8b"),
@@ -273,8 +283,8 @@ mod tests {
             ("--flag", "flag"),
             ("..", "model"),
         ] {
-            assert_eq!(name_of(upstream), name);
+            assert_eq!(name_from_upstream_id(upstream), name);
         }
-        assert!(crate::config::is_name(&name_of(&"x".repeat(300))));
+        assert!(crate::config::is_valid_new_name(&name_from_upstream_id(&"x".repeat(300))));
     }
 }

@@ -1,6 +1,6 @@
-//! The small values of the file: durations, key sources, addresses, and the wrapper that remembers where each stood.
+//! Value types of the config file (durations, key sources, amounts of money) and the wrapper that records spans.
 //!
-//! Owns their reading and their schema. Refuses `untagged` and `flatten`: both lose the place of an error.
+//! Does not use serde's `untagged` and `flatten`: both lose the position of an error.
 
 use std::{borrow::Cow, fmt, marker::PhantomData, ops::Range, time::Duration};
 
@@ -10,23 +10,23 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
 };
 
-/// A value and its place in the file.
+/// A value and its span in the file.
 #[derive(Clone, Debug)]
-pub struct At<T> {
+pub struct Spanned<T> {
     /// The value.
     pub value: T,
-    /// Its place, in bytes.
+    /// The span, in bytes.
     pub span: Range<usize>,
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let spanned = toml::Spanned::<T>::deserialize(deserializer)?;
         Ok(Self { span: spanned.span(), value: spanned.into_inner() })
     }
 }
 
-impl<T: JsonSchema> JsonSchema for At<T> {
+impl<T: JsonSchema> JsonSchema for Spanned<T> {
     fn inline_schema() -> bool {
         T::inline_schema()
     }
@@ -42,18 +42,18 @@ impl<T: JsonSchema> JsonSchema for At<T> {
 
 /// A table of named entries, in the order of the file.
 #[derive(Clone, Debug)]
-pub struct Table<T>(pub Vec<(At<String>, T)>);
+pub struct OrderedTable<T>(pub Vec<(Spanned<String>, T)>);
 
-impl<T> Default for Table<T> {
+impl<T> Default for OrderedTable<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-struct TableVisitor<T>(PhantomData<T>);
+struct OrderedTableVisitor<T>(PhantomData<T>);
 
-impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
-    type Value = Table<T>;
+impl<'de, T: Deserialize<'de>> Visitor<'de> for OrderedTableVisitor<T> {
+    type Value = OrderedTable<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a table")
@@ -64,17 +64,17 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for TableVisitor<T> {
         while let Some(entry) = map.next_entry()? {
             entries.push(entry);
         }
-        Ok(Table(entries))
+        Ok(OrderedTable(entries))
     }
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Table<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for OrderedTable<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(TableVisitor(PhantomData))
+        deserializer.deserialize_map(OrderedTableVisitor(PhantomData))
     }
 }
 
-impl<T: JsonSchema> JsonSchema for Table<T> {
+impl<T: JsonSchema> JsonSchema for OrderedTable<T> {
     fn inline_schema() -> bool {
         true
     }
@@ -89,34 +89,34 @@ impl<T: JsonSchema> JsonSchema for Table<T> {
     }
 }
 
-/// A time such as `500ms`, `5s`, `2m` or `1h30m`.
+/// A duration such as `500ms`, `5s`, `2m` or `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Time(pub Duration);
+pub struct DurationEntry(pub Duration);
 
-/// Reads a duration: numbers with a unit each (`ms`, `s`, `m`, `h`); a bare number is seconds.
+/// Parses a duration: numbers with units (`ms`, `s`, `m`, `h`). A number without a unit is seconds.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no duration: write it like 500ms, 5s, 2m or 1h30m");
+    let invalid = || format!("invalid duration \"{text}\": expected a duration such as 500ms, 5s, 2m or 1h30m");
     if let Ok(seconds) = text.trim().parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|_| wrong());
+        return Duration::try_from_secs_f64(seconds).map_err(|_| invalid());
     }
-    let span: jiff::SignedDuration = text.trim().parse().map_err(|_| wrong())?;
-    Duration::try_from(span).map_err(|_| wrong())
+    let span: jiff::SignedDuration = text.trim().parse().map_err(|_| invalid())?;
+    Duration::try_from(span).map_err(|_| invalid())
 }
 
-impl<'de> Deserialize<'de> for Time {
+impl<'de> Deserialize<'de> for DurationEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         parse_duration(&text).map(Self).map_err(D::Error::custom)
     }
 }
 
-/// A limit that leaves some time.
-pub(super) fn some_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Time>, D::Error> {
-    let time = Time::deserialize(deserializer)?;
-    if time.0.is_zero() { Err(D::Error::custom("a limit of 0 leaves no time")) } else { Ok(Some(time)) }
+/// Deserializes a duration that must not be zero.
+pub(super) fn nonzero_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DurationEntry>, D::Error> {
+    let time = DurationEntry::deserialize(deserializer)?;
+    if time.0.is_zero() { Err(D::Error::custom("the duration must be longer than 0")) } else { Ok(Some(time)) }
 }
 
-impl JsonSchema for Time {
+impl JsonSchema for DurationEntry {
     fn schema_name() -> Cow<'static, str> {
         "Duration".into()
     }
@@ -126,7 +126,7 @@ impl JsonSchema for Time {
     }
 }
 
-/// Where a secret comes from, as written.
+/// A secret or its source, as written.
 #[derive(Clone, Debug)]
 pub enum KeyEntry {
     /// The value itself.
@@ -137,7 +137,7 @@ pub enum KeyEntry {
     File(String),
     /// `{ command = ["pass", "show", "x"] }`
     Command(Vec<String>),
-    /// `{ command = "a line for the shell" }`
+    /// `{ command = "shell command line" }`
     Shell(String),
     /// `{ keyring = "name" }`
     Keyring(String),
@@ -162,18 +162,18 @@ impl<'de> Visitor<'de> for KeyVisitor {
         enum Tagged {
             Env(String),
             File(String),
-            Command(Words),
+            Command(CommandSpec),
             Keyring(String),
         }
         let tagged = Tagged::deserialize(MapAccessDeserializer::new(&mut map))?;
         if map.next_key::<IgnoredAny>()?.is_some() {
-            return Err(A::Error::custom("a secret is in one place: env, file, command or keyring"));
+            return Err(A::Error::custom("a key source has exactly one of env, file, command and keyring"));
         }
         Ok(match tagged {
             Tagged::Env(name) => KeyEntry::Env(name),
             Tagged::File(path) => KeyEntry::File(path),
-            Tagged::Command(Words::List(words)) => KeyEntry::Command(words),
-            Tagged::Command(Words::Line(line)) => KeyEntry::Shell(line),
+            Tagged::Command(CommandSpec::Args(words)) => KeyEntry::Command(words),
+            Tagged::Command(CommandSpec::Line(line)) => KeyEntry::Shell(line),
             Tagged::Keyring(name) => KeyEntry::Keyring(name),
         })
     }
@@ -201,95 +201,95 @@ impl JsonSchema for KeyEntry {
     }
 }
 
-/// A command: words, or a line.
-enum Words {
-    List(Vec<String>),
+/// A command: a list of arguments, or a line for the shell.
+enum CommandSpec {
+    Args(Vec<String>),
     Line(String),
 }
 
-struct WordsVisitor;
+struct CommandSpecVisitor;
 
-impl<'de> Visitor<'de> for WordsVisitor {
-    type Value = Words;
+impl<'de> Visitor<'de> for CommandSpecVisitor {
+    type Value = CommandSpec;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a list of words, or a line for the shell")
+        f.write_str("a list of strings, or a command line for the shell")
     }
 
-    fn visit_str<E: Error>(self, line: &str) -> Result<Words, E> {
+    fn visit_str<E: Error>(self, line: &str) -> Result<CommandSpec, E> {
         if line.trim().is_empty() {
             return Err(E::custom("the command is empty"));
         }
-        Ok(Words::Line(line.to_owned()))
+        Ok(CommandSpec::Line(line.to_owned()))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Words, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<CommandSpec, A::Error> {
         let mut words = Vec::new();
         while let Some(word) = seq.next_element()? {
             words.push(word);
         }
         if words.is_empty() {
-            Err(A::Error::custom("a command needs at least a program"))
+            Err(A::Error::custom("the command is empty: expected at least a program"))
         } else {
-            Ok(Words::List(words))
+            Ok(CommandSpec::Args(words))
         }
     }
 }
 
-impl<'de> Deserialize<'de> for Words {
+impl<'de> Deserialize<'de> for CommandSpec {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(WordsVisitor)
+        deserializer.deserialize_any(CommandSpecVisitor)
     }
 }
 
-/// A sum of money: a number of US dollars, or several sums, each in its currency.
+/// Amounts of money by currency, written as a number of US dollars or as a table.
 #[derive(Clone, Debug)]
-pub struct AmountEntry(pub Vec<(String, f64)>);
+pub struct MoneyEntry(pub Vec<(String, f64)>);
 
-/// What a sum is in unless it says so.
-pub(super) const DOLLARS: &str = "USD";
+/// The currency of an amount without one.
+pub(super) const DEFAULT_CURRENCY: &str = "USD";
 
-struct AmountVisitor;
+struct MoneyVisitor;
 
-impl<'de> Visitor<'de> for AmountVisitor {
-    type Value = AmountEntry;
+impl<'de> Visitor<'de> for MoneyVisitor {
+    type Value = MoneyEntry;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a number of US dollars, or { USD = …, CNY = … }")
     }
 
-    fn visit_f64<E: Error>(self, amount: f64) -> Result<AmountEntry, E> {
-        Ok(AmountEntry(vec![(DOLLARS.to_owned(), amount)]))
+    fn visit_f64<E: Error>(self, amount: f64) -> Result<MoneyEntry, E> {
+        Ok(MoneyEntry(vec![(DEFAULT_CURRENCY.to_owned(), amount)]))
     }
 
-    fn visit_i64<E: Error>(self, amount: i64) -> Result<AmountEntry, E> {
-        #[expect(clippy::cast_precision_loss, reason = "nobody spends 2^52")]
+    fn visit_i64<E: Error>(self, amount: i64) -> Result<MoneyEntry, E> {
+        #[expect(clippy::cast_precision_loss, reason = "amounts are far below 2^52")]
         self.visit_f64(amount as f64)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<AmountEntry, A::Error> {
-        let mut sums = Vec::new();
-        while let Some(sum) = map.next_entry::<String, f64>()? {
-            sums.push(sum);
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MoneyEntry, A::Error> {
+        let mut amounts = Vec::new();
+        while let Some(amount) = map.next_entry::<String, f64>()? {
+            amounts.push(amount);
         }
-        Ok(AmountEntry(sums))
+        Ok(MoneyEntry(amounts))
     }
 }
 
-impl<'de> Deserialize<'de> for AmountEntry {
+impl<'de> Deserialize<'de> for MoneyEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(AmountVisitor)
+        deserializer.deserialize_any(MoneyVisitor)
     }
 }
 
-impl JsonSchema for AmountEntry {
+impl JsonSchema for MoneyEntry {
     fn schema_name() -> Cow<'static, str> {
         "Amount".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A number of US dollars, or a sum for each of several currencies: { USD = 5, CNY = 30 }.",
+            "description": "A number of US dollars, or an amount for each of several currencies: { USD = 5, CNY = 30 }.",
             "anyOf": [
                 {"type": "number", "minimum": 0},
                 {"type": "object", "additionalProperties": {"type": "number", "minimum": 0}},
@@ -298,29 +298,29 @@ impl JsonSchema for AmountEntry {
     }
 }
 
-/// A model of a route: its name, or its name and weight.
+/// A model of a route, with an optional weight.
 #[derive(Clone, Debug)]
-pub struct Member {
+pub struct RouteMember {
     /// The model.
     pub name: String,
-    /// Its share under `weighted`.
+    /// Its share with the strategy `weighted`.
     pub weight: Option<u32>,
 }
 
-struct MemberVisitor;
+struct RouteMemberVisitor;
 
-impl<'de> Visitor<'de> for MemberVisitor {
-    type Value = Member;
+impl<'de> Visitor<'de> for RouteMemberVisitor {
+    type Value = RouteMember;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a model's name or { name = …, weight = … }")
+        f.write_str("a model name or { name = …, weight = … }")
     }
 
-    fn visit_str<E: Error>(self, name: &str) -> Result<Member, E> {
-        Ok(Member { name: name.to_owned(), weight: None })
+    fn visit_str<E: Error>(self, name: &str) -> Result<RouteMember, E> {
+        Ok(RouteMember { name: name.to_owned(), weight: None })
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Member, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<RouteMember, A::Error> {
         #[derive(Deserialize)]
         #[serde(deny_unknown_fields)]
         struct Weighted {
@@ -328,24 +328,24 @@ impl<'de> Visitor<'de> for MemberVisitor {
             weight: Option<u32>,
         }
         let Weighted { name, weight } = Weighted::deserialize(MapAccessDeserializer::new(map))?;
-        Ok(Member { name, weight })
+        Ok(RouteMember { name, weight })
     }
 }
 
-impl<'de> Deserialize<'de> for Member {
+impl<'de> Deserialize<'de> for RouteMember {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(MemberVisitor)
+        deserializer.deserialize_any(RouteMemberVisitor)
     }
 }
 
-impl JsonSchema for Member {
+impl JsonSchema for RouteMember {
     fn schema_name() -> Cow<'static, str> {
         "RouteMember".into()
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "description": "A model of a route, with its weight if it has one.",
+            "description": "A model of a route, with an optional weight.",
             "anyOf": [
                 {"type": "string"},
                 {
@@ -364,15 +364,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_with_their_units() {
+    fn durations_are_parsed_with_units() {
         let ms = |text| parse_duration(text).map(|time| time.as_millis());
         assert_eq!(ms("500ms"), Ok(500));
         assert_eq!(ms("5s"), Ok(5000));
         assert_eq!(ms("1h30m"), Ok(5_400_000));
         assert_eq!(ms("30"), Ok(30_000));
         assert_eq!(ms("0.5"), Ok(500));
-        for wrong in ["", "-5s", "5 parsecs", "-1"] {
-            assert!(parse_duration(wrong).is_err(), "{wrong:?}");
+        for invalid in ["", "-5s", "5 parsecs", "-1"] {
+            assert!(parse_duration(invalid).is_err(), "{invalid:?}");
         }
     }
 }

@@ -1,106 +1,106 @@
-//! What came of a round: the answers, with their figures.
-//!
-//! Owns what a conversation remembers of an answer, whole or not. Refuses what is shown of it while it comes.
+//! Collects the answers of a round, complete or partial, with their metrics.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
 use crate::{
-    engine::{Account, Event, EventKind, LaneOutcome, Progress},
+    engine::{AnswerAccumulator, CallOutcome, CallProgress, Event, EventKind},
     model::{Usage, target::Target},
 };
 
-/// An answer, as far as it came.
+/// An answer, which may be partial.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Answer {
-    /// What was said.
+    /// The text, or the refusal.
     pub text: String,
-    /// Nothing is missing of it.
-    pub is_whole: bool,
-    /// Its tokens.
+    /// Whether the answer is complete.
+    pub is_complete: bool,
+    /// The token usage.
     pub usage: Option<Usage>,
-    /// What it cost, with the currency.
+    /// The cost and its currency.
     pub cost: Option<(f64, String)>,
     /// The time to its first token.
     pub ttft: Option<Duration>,
 }
 
-/// Listens to the lanes of one round.
+/// Collects the answers of the calls of one round.
 #[derive(Debug)]
-pub struct Heard {
-    lanes: Vec<Lane>,
+pub struct AnswerCollector {
+    calls: Vec<CollectedCall>,
 }
 
 #[derive(Debug)]
-struct Lane {
+struct CollectedCall {
     prompt_tokens: u64,
-    account: Account,
-    /// Who is asked.
+    accumulator: AnswerAccumulator,
+    /// The current target.
     target: Option<Arc<Target>>,
-    /// `None`: it is over.
-    progress: Option<Progress>,
+    /// `None` once the call is finished.
+    progress: Option<CallProgress>,
     answer: Answer,
 }
 
-impl Heard {
-    /// For lanes that begin at `now` and whose prompts have so many tokens, by our estimate.
+impl AnswerCollector {
+    /// A collector for calls that start at `now`, with the estimated number of tokens of each prompt.
     #[must_use]
     pub fn new(prompts: impl IntoIterator<Item = u64>, now: Instant) -> Self {
-        let lane = |prompt_tokens| Lane {
+        let lane = |prompt_tokens| CollectedCall {
             prompt_tokens,
-            account: Account::default(),
-            progress: Some(Progress::new(now)),
+            accumulator: AnswerAccumulator::default(),
+            progress: Some(CallProgress::new(now)),
             target: None,
             answer: Answer::default(),
         };
-        Self { lanes: prompts.into_iter().map(lane).collect() }
+        Self { calls: prompts.into_iter().map(lane).collect() }
     }
 
-    /// Takes notice of what happened.
-    pub fn event(&mut self, event: &Event) {
-        let Some(lane) = self.lanes.get_mut(event.lane) else { return };
+    /// Handles an event.
+    pub fn on_event(&mut self, event: &Event) {
+        let Some(lane) = self.calls.get_mut(event.call) else { return };
         if let Some(progress) = &mut lane.progress {
-            progress.event(event);
+            progress.apply(event);
         }
         match &event.kind {
-            EventKind::Deltas(deltas) | EventKind::Held(deltas) => {
+            EventKind::Deltas(deltas) | EventKind::BufferedDeltas(deltas) => {
                 for delta in deltas {
-                    lane.account.add(delta, true);
+                    lane.accumulator.add(delta, true);
                 }
             }
-            EventKind::Failed { record, .. } => lane.account.begin_again(&record.target, lane.prompt_tokens),
-            EventKind::Again => {
-                lane.account.ask_again(lane.target.as_deref(), lane.prompt_tokens);
-                lane.progress = Some(Progress::new(event.at));
+            EventKind::Failed { record, .. } => {
+                lane.accumulator.reset_after_failure(&record.target, lane.prompt_tokens)
             }
-            EventKind::Finished(outcome) => lane.over(outcome),
+            EventKind::Restarted => {
+                lane.accumulator.reset_after_restart(lane.target.as_deref(), lane.prompt_tokens);
+                lane.progress = Some(CallProgress::new(event.at));
+            }
+            EventKind::Finished(outcome) => lane.finish(outcome),
             EventKind::Started(target) => lane.target = Some(Arc::clone(target)),
-            EventKind::Ttft(_) | EventKind::Notice(_) => {}
+            EventKind::FirstToken(_) | EventKind::Notice(_) => {}
         }
     }
 
-    /// Nothing more comes from `now` on: what there is of each answer.
+    /// Ends the round at `now` and returns the answers so far.
     #[must_use]
-    pub fn answers(self, now: Instant) -> Vec<Answer> {
-        let whole = |mut lane: Lane| {
+    pub fn into_answers(self, now: Instant) -> Vec<Answer> {
+        let finish = |mut lane: CollectedCall| {
             if let Some(progress) = lane.progress.take() {
-                lane.over(&progress.interrupted(now));
+                lane.finish(&progress.into_interrupted_outcome(now));
             }
             lane.answer
         };
-        self.lanes.into_iter().map(whole).collect()
+        self.calls.into_iter().map(finish).collect()
     }
 }
 
-impl Lane {
-    fn over(&mut self, outcome: &LaneOutcome) {
+impl CollectedCall {
+    fn finish(&mut self, outcome: &CallOutcome) {
         self.progress = None;
-        self.account.close(outcome, self.prompt_tokens);
-        let usage = self.account.usage(outcome, self.prompt_tokens);
-        let cost = self.account.cost(usage.as_ref(), outcome).map(|(cost, currency)| (cost, currency.to_owned()));
-        let answer = &self.account.answer;
+        self.accumulator.finish(outcome, self.prompt_tokens);
+        let usage = self.accumulator.usage(outcome, self.prompt_tokens);
+        let cost = self.accumulator.cost(usage.as_ref(), outcome).map(|(cost, currency)| (cost, currency.to_owned()));
+        let answer = &self.accumulator.answer;
         let text = if answer.text.is_empty() { &answer.refusal } else { &answer.text }.clone();
-        self.answer = Answer { text, is_whole: outcome.result.is_ok(), usage, cost, ttft: outcome.ttft };
+        self.answer = Answer { text, is_complete: outcome.result.is_ok(), usage, cost, ttft: outcome.ttft };
     }
 }

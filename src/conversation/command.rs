@@ -1,48 +1,48 @@
-//! What a person types into a conversation: words for the models, or a command.
+//! Parses a chat input line: text for the models or a command.
 //!
-//! Owns the list of commands, which help, completion and reading share. Refuses to do any.
+//! Defines the list of commands, shared by help, completion and parsing.
 
-/// A command's name, what stands behind it, and what it does.
+/// The name, argument and description of each command.
 pub static COMMANDS: &[(&str, &str, &str)] = &[
-    ("model", "[NAME]", "go on with this model or route; alone: which there are"),
-    ("models", "[A,B]", "go on with several at once, or with a set"),
-    ("system", "[TEXT]", "set the system text; alone: show it; -: take it away"),
-    ("file", "PATH", "attach a text or a picture to the next question"),
-    ("again", "", "ask the last question once more; the answers take the place of the last ones"),
-    ("pick", "N", "all go on with the answer of the N-th model"),
-    ("undo", "", "take back the last question and its answers"),
-    ("save", "PATH", "write the conversation to a file (.md or .json)"),
-    ("stats", "", "what the answers took so far"),
-    ("copy", "[N]", "the last answer, or that of the N-th model, to the clipboard"),
-    ("help", "", "this list; //text sends what begins with a slash"),
-    ("quit", "", "leave; mmchat chat --continue goes on"),
+    ("model", "[NAME]", "switch to a model or route; without a name, list them"),
+    ("models", "[A,B]", "switch to several models, or to a set"),
+    ("system", "[TEXT]", "set the system prompt; without text, show it; - removes it"),
+    ("file", "PATH", "attach a text file or an image to the next question"),
+    ("again", "", "repeat the last question and replace its answers"),
+    ("pick", "N", "continue all models with the answer of model N"),
+    ("undo", "", "remove the last question and its answers"),
+    ("save", "PATH", "save the conversation to a file (.md or .json)"),
+    ("stats", "", "show times, tokens and cost so far"),
+    ("copy", "[N]", "copy the last answer, or that of model N, to the clipboard"),
+    ("help", "", "list the commands; //text sends text that begins with a slash"),
+    ("quit", "", "quit; continue later with mmchat chat --continue"),
 ];
 
-/// What was typed.
+/// A parsed input line.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Typed<'a> {
-    Nothing,
-    Words(&'a str),
-    /// A known command with what stands behind it.
+pub(super) enum InputLine<'a> {
+    Empty,
+    Text(&'a str),
+    /// A known command and its argument.
     Command(&'static str, &'a str),
-    /// A word that is no command.
-    Unknown(&'a str),
+    /// The name of an unknown command.
+    UnknownCommand(&'a str),
 }
 
-/// Reads a line, or several.
-pub(super) fn read(text: &str) -> Typed<'_> {
+/// Parses the input, which may have several lines.
+pub(super) fn parse(text: &str) -> InputLine<'_> {
     let trimmed = text.trim();
     if trimmed.is_empty() {
-        return Typed::Nothing;
+        return InputLine::Empty;
     }
-    let Some(rest) = trimmed.strip_prefix('/') else { return Typed::Words(text.trim_end()) };
+    let Some(rest) = trimmed.strip_prefix('/') else { return InputLine::Text(text.trim_end()) };
     if rest.starts_with('/') {
-        return Typed::Words(rest);
+        return InputLine::Text(rest);
     }
     let (word, argument) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
     match COMMANDS.iter().find(|(name, ..)| *name == word) {
-        Some((name, ..)) => Typed::Command(name, argument.trim()),
-        None if word == "exit" || word == "q" => Typed::Command("quit", ""),
-        None => Typed::Unknown(word),
+        Some((name, ..)) => InputLine::Command(name, argument.trim()),
+        None if word == "exit" || word == "q" => InputLine::Command("quit", ""),
+        None => InputLine::UnknownCommand(word),
     }
 }

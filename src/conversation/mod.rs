@@ -1,8 +1,8 @@
-//! A conversation with one model or several: what was said, and what comes of what a person does.
+//! The state machine of a chat session with one or several models.
 //!
-//! A pure state machine: [`Conversation::handle`] takes what happened and says what is to be done; whoever drives it reads the
-//! keyboard, asks the models and shows what they say. Owns what each model sees of what was said before, and what it goes on
-//! with in the record. Refuses I/O, clocks and the terminal.
+//! [`ChatSession::handle`] takes an event and returns effects; its driver does the I/O: it reads the keyboard, calls
+//! the models and shows their answers. The session determines the history that each model receives, and how each
+//! round continues the record.
 
 mod collector;
 mod command;
@@ -12,175 +12,175 @@ mod types;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use command::Typed;
+use command::InputLine;
 
-pub use collector::{Answer, Heard};
+pub use collector::{Answer, AnswerCollector};
 pub use command::COMMANDS;
-pub use types::{Effect, Event, Member, Round, Sums, Turn};
+pub use types::{Effect, Event, Member, ModelTotals, Round, Turn};
 
 use crate::{
-    config::nearest,
+    config::closest_name,
     model::{Message, Part, Role},
-    store::record::{GoesOn, Kept},
+    store::record::{Continuation, StoredRound},
 };
 
-/// The models that names stand for (a set is several), or why they lead nowhere and what does.
-pub type Resolve = dyn Fn(&[&str]) -> Result<Vec<String>, (String, String)> + Send + Sync;
+/// Resolves names to models (a set is several), or returns an error message and a hint.
+pub type ModelResolver = dyn Fn(&[&str]) -> Result<Vec<String>, (String, String)> + Send + Sync;
 
-/// The state.
-pub struct Conversation {
+/// A chat session.
+pub struct ChatSession {
     members: Vec<Member>,
     system: Option<String>,
-    /// Attached to the next question, with their names.
-    attached: Vec<(String, Part)>,
-    /// A question is being answered.
-    asked: Option<Asked>,
-    /// The last thing the person did was to interrupt: once more, and they leave.
+    /// Attachments of the next question, with their names.
+    attachments: Vec<(String, Part)>,
+    /// The running round.
+    pending: Option<PendingRound>,
+    /// The last event was an interruption: the next one quits.
     interrupted: bool,
-    sums: BTreeMap<String, Sums>,
-    resolve: Arc<Resolve>,
-    /// What is gone on with stands beside others that are not.
-    apart: bool,
+    totals: BTreeMap<String, ModelTotals>,
+    resolve: Arc<ModelResolver>,
+    /// The next round forks the stored conversation, which has other answers.
+    forks_next_round: bool,
 }
 
-/// A question under way.
-struct Asked {
+/// A running round.
+struct PendingRound {
     question: Message,
-    /// The answers take the place of the last ones.
-    again: bool,
-    /// How it was before, in case nobody can be asked.
-    before: Before,
+    /// The answers replace those of the last turn.
+    is_repeat: bool,
+    /// The state to restore if the round cannot be started.
+    rollback: RollbackState,
 }
 
-/// What a question that is never sent must not cost.
+/// The state that a round which could not be started must not change.
 #[derive(Default)]
-struct Before {
-    attached: Vec<(String, Part)>,
-    /// What each knew, where some of that was taken back.
-    turns: Option<Vec<Vec<Arc<Turn>>>>,
+struct RollbackState {
+    attachments: Vec<(String, Part)>,
+    /// The history of each member, if a turn was removed.
+    histories: Option<Vec<Vec<Arc<Turn>>>>,
 }
 
-impl std::fmt::Debug for Conversation {
+impl std::fmt::Debug for ChatSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Conversation").field("members", &self.members).finish_non_exhaustive()
     }
 }
 
-impl Conversation {
-    /// A conversation with these models, who know what they know already. `apart`: what that goes on with stands beside
-    /// other answers, which are not gone on with.
+impl ChatSession {
+    /// A session with `members` and their history. `fork`: the stored conversation has other answers that are not
+    /// continued, so that the first round forks it.
     #[must_use]
-    pub fn new(members: Vec<Member>, system: Option<String>, apart: bool, resolve: Arc<Resolve>) -> Self {
+    pub fn new(members: Vec<Member>, system: Option<String>, fork: bool, resolve: Arc<ModelResolver>) -> Self {
         Self {
             members,
             system,
-            attached: Vec::new(),
-            asked: None,
+            attachments: Vec::new(),
+            pending: None,
             interrupted: false,
-            sums: BTreeMap::new(),
+            totals: BTreeMap::new(),
             resolve,
-            apart,
+            forks_next_round: fork,
         }
     }
 
-    /// Whom the next question is for.
+    /// The names of the models that the next question is sent to.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.members.iter().map(|member| member.name.as_str())
     }
 
-    /// The models with what was said.
+    /// The models and their histories.
     #[must_use]
     pub fn members(&self) -> &[Member] {
         &self.members
     }
 
-    /// The system text.
+    /// The system prompt.
     #[must_use]
     pub fn system(&self) -> Option<&str> {
         self.system.as_deref()
     }
 
-    /// What the answers of each model took.
+    /// The totals of each model, by name.
     #[must_use]
-    pub fn sums(&self) -> &BTreeMap<String, Sums> {
-        &self.sums
+    pub fn totals(&self) -> &BTreeMap<String, ModelTotals> {
+        &self.totals
     }
 
-    /// Takes notice of what happened: what is to be done about it, in order.
+    /// Handles an event and returns the effects, in order.
     pub fn handle(&mut self, event: Event) -> Vec<Effect> {
         match event {
-            Event::Interrupted if std::mem::replace(&mut self.interrupted, true) => vec![Effect::Leave(true)],
-            Event::Interrupted => vec![Effect::Tell("Ctrl-C once more, Ctrl-D or /quit leaves".into())],
-            Event::Ended => vec![Effect::Leave(false)],
+            Event::Interrupted if std::mem::replace(&mut self.interrupted, true) => vec![Effect::Quit(true)],
+            Event::Interrupted => vec![Effect::ShowMessage("press Ctrl-C again to quit (also Ctrl-D or /quit)".into())],
+            Event::InputEnded => vec![Effect::Quit(false)],
             Event::Line(line) => {
                 self.interrupted = false;
-                self.line(&line)
+                self.handle_line(&line)
             }
             Event::Attached { name, part } => {
-                let told = format!("{name} goes with the next question");
-                self.attached.push((name, part));
-                vec![Effect::Tell(told)]
+                let message = format!("attached \"{name}\" to the next question");
+                self.attachments.push((name, part));
+                vec![Effect::ShowMessage(message)]
             }
-            Event::Unasked => {
-                self.unasked();
+            Event::RoundNotStarted => {
+                self.roll_back();
                 Vec::new()
             }
-            Event::Answered { answers, interrupted, kept } => {
+            Event::RoundFinished { answers, interrupted, stored: kept } => {
                 self.interrupted = interrupted;
-                self.answered(&answers, kept.as_ref());
+                self.finish_round(&answers, kept.as_ref());
                 Vec::new()
             }
         }
     }
 
-    fn line(&mut self, line: &str) -> Vec<Effect> {
-        match command::read(line) {
-            Typed::Nothing => Vec::new(),
-            Typed::Words(words) => vec![self.ask(words)],
-            Typed::Unknown(word) => {
-                let near = nearest(word, COMMANDS.iter().map(|(name, ..)| *name));
-                let near = near.map(|near| format!("did you mean /{near}? ")).unwrap_or_default();
-                let hint = format!("{near}/help lists them; to send it as it is begin with //");
-                vec![Effect::Refuse(format!("there is no command /{word}"), hint)]
+    fn handle_line(&mut self, line: &str) -> Vec<Effect> {
+        match command::parse(line) {
+            InputLine::Empty => Vec::new(),
+            InputLine::Text(words) => vec![self.ask(words)],
+            InputLine::UnknownCommand(word) => {
+                let suggestion = closest_name(word, COMMANDS.iter().map(|(name, ..)| *name));
+                let suggestion = suggestion.map(|name| format!("did you mean /{name}? ")).unwrap_or_default();
+                let hint = format!("{suggestion}/help lists the commands; begin with // to send the line as text");
+                vec![Effect::ShowError(format!("unknown command \"/{word}\""), hint)]
             }
-            Typed::Command(name, argument) => vec![self.command(name, argument)],
+            InputLine::Command(name, argument) => vec![self.run_command(name, argument)],
         }
     }
 
-    fn command(&mut self, name: &str, argument: &str) -> Effect {
+    fn run_command(&mut self, name: &str, argument: &str) -> Effect {
         match (name, argument) {
-            ("model" | "models", "") => Effect::Names,
-            ("model", name) => self.go_on_with(&[name]),
+            ("model" | "models", "") => Effect::ShowModels,
+            ("model", name) => self.switch_models(&[name]),
             ("models", names) => {
                 let names: Vec<&str> = names.split([',', ' ']).map(str::trim).filter(|name| !name.is_empty()).collect();
-                self.go_on_with(&names)
+                self.switch_models(&names)
             }
-            ("system", "") => Effect::Tell(match &self.system {
-                Some(text) => format!("the system text is: {text}"),
-                None => "there is no system text".into(),
+            ("system", "") => Effect::ShowMessage(match &self.system {
+                Some(text) => format!("system prompt: {text}"),
+                None => "no system prompt is set".into(),
             }),
             ("system", "-") => {
                 self.system = None;
-                Effect::Tell("there is no system text any more".into())
+                Effect::ShowMessage("system prompt removed".into())
             }
             ("system", text) => {
                 self.system = Some(text.to_owned());
-                Effect::Tell("the system text is set".into())
+                Effect::ShowMessage("system prompt set".into())
             }
-            ("file", "") => Effect::Refuse("no file is named".into(), "write /file PATH".into()),
+            ("file", "") => Effect::ShowError("missing file name".into(), "write /file PATH".into()),
             ("file", path) => Effect::Attach(path.to_owned()),
-            ("save", "") => Effect::Refuse("no file is named".into(), "write /save chat.md".into()),
+            ("save", "") => Effect::ShowError("missing file name".into(), "write /save chat.md".into()),
             ("save", _) if self.is_empty() => {
-                Effect::Refuse("nothing was said yet".into(), "ask something first".into())
+                Effect::ShowError("nothing to save: the conversation is empty".into(), "ask a question first".into())
             }
             ("save", path) => Effect::Save(path.to_owned()),
-            ("again", _) => self.again(),
+            ("again", _) => self.repeat(),
             ("undo", _) => self.undo(),
-            ("pick", number) => self.member(number).map_or_else(|refusal| refusal, |member| self.pick(member)),
+            ("pick", number) => self.parse_member(number).map_or_else(|refusal| refusal, |member| self.pick(member)),
             ("copy", number) => self.copy(number),
-            ("stats", _) => Effect::Stats,
-            ("help", _) => Effect::Help,
-            _ => Effect::Leave(false),
+            ("stats", _) => Effect::ShowStats,
+            ("help", _) => Effect::ShowHelp,
+            _ => Effect::Quit(false),
         }
     }
 
@@ -188,27 +188,27 @@ impl Conversation {
         self.members.iter().all(|member| member.turns.is_empty())
     }
 
-    /// Whoever joins knows what the first of them knows.
-    fn go_on_with(&mut self, names: &[&str]) -> Effect {
+    /// Switches to these models. A new member gets the history of the first one.
+    fn switch_models(&mut self, names: &[&str]) -> Effect {
         let names = match (self.resolve)(names) {
             Ok(names) => names,
-            Err((message, hint)) => return Effect::Refuse(message, hint),
+            Err((message, hint)) => return Effect::ShowError(message, hint),
         };
         let members: Vec<Member> = names
             .into_iter()
             .map(|name| {
-                let known = self.members.iter().find(|member| member.name == name).or(self.members.first());
-                Member { turns: known.map(|member| member.turns.clone()).unwrap_or_default(), name }
+                let source = self.members.iter().find(|member| member.name == name).or(self.members.first());
+                Member { turns: source.map(|member| member.turns.clone()).unwrap_or_default(), name }
             })
             .collect();
         self.members = members;
-        Effect::Tell(format!("going on with {}", self.names().collect::<Vec<_>>().join(", ")))
+        Effect::ShowMessage(format!("switched to {}", self.names().collect::<Vec<_>>().join(", ")))
     }
 
-    fn ask(&mut self, words: &str) -> Effect {
-        let mut texts = vec![words.to_owned()];
+    fn ask(&mut self, text: &str) -> Effect {
+        let mut texts = vec![text.to_owned()];
         let mut images = Vec::new();
-        let attached = std::mem::take(&mut self.attached);
+        let attached = std::mem::take(&mut self.attachments);
         for (_, part) in &attached {
             match part {
                 Part::Text(text) => texts.push(text.clone()),
@@ -216,34 +216,42 @@ impl Conversation {
             }
         }
         let parts = std::iter::once(Part::Text(texts.join("\n\n"))).chain(images).collect();
-        self.put(Message { role: Role::User, parts }, false, Before { attached, turns: None })
+        self.start_round(
+            Message { role: Role::User, parts },
+            false,
+            RollbackState { attachments: attached, histories: None },
+        )
     }
 
-    fn put(&mut self, question: Message, again: bool, before: Before) -> Effect {
-        let known = |member: &Member| member.turns.len() - usize::from(again);
-        let last = |member: &Member| member.turns[..known(member)].iter().rev().find_map(|turn| turn.exchange);
-        let own: Vec<i64> = self.members.iter().filter_map(|member| member.turns.last()?.exchange).collect();
-        let goes_on = if again && own.len() == self.members.len() {
-            GoesOn::Instead(own)
+    fn start_round(&mut self, question: Message, again: bool, before: RollbackState) -> Effect {
+        let history_len = |member: &Member| member.turns.len() - usize::from(again);
+        let last = |member: &Member| member.turns[..history_len(member)].iter().rev().find_map(|turn| turn.stored_id);
+        let replaced: Vec<i64> = self.members.iter().filter_map(|member| member.turns.last()?.stored_id).collect();
+        let goes_on = if again && replaced.len() == self.members.len() {
+            Continuation::Replace(replaced)
         } else if self.members.iter().any(|member| last(member).is_some()) {
-            GoesOn::After { exchanges: self.members.iter().map(last).collect(), apart: self.apart }
+            Continuation::Append { turns: self.members.iter().map(last).collect(), fork: self.forks_next_round }
         } else {
-            GoesOn::Anew
+            Continuation::New
         };
         let lanes = self
             .members
             .iter()
-            .map(|member| (member.name.clone(), self.messages(&member.turns[..known(member)], question.clone())));
+            .map(|member| (member.name.clone(), self.messages(&member.turns[..history_len(member)], question.clone())));
         let lanes = lanes.collect();
-        self.asked = Some(Asked { question, again, before });
-        Effect::Ask(Round { lanes, goes_on })
+        self.pending = Some(PendingRound { question, is_repeat: again, rollback: before });
+        Effect::StartRound(Round { calls: lanes, continuation: goes_on })
     }
 
-    /// Nobody could be asked: it is as it was.
-    fn unasked(&mut self) {
-        let Some(Asked { before: Before { mut attached, turns }, .. }) = self.asked.take() else { return };
-        attached.append(&mut self.attached);
-        self.attached = attached;
+    /// Restores the state before a round that could not be started.
+    fn roll_back(&mut self) {
+        let Some(PendingRound { rollback: RollbackState { attachments: mut attached, histories: turns }, .. }) =
+            self.pending.take()
+        else {
+            return;
+        };
+        attached.append(&mut self.attachments);
+        self.attachments = attached;
         for (member, turns) in self.members.iter_mut().zip(turns.into_iter().flatten()) {
             member.turns = turns;
         }
@@ -251,67 +259,69 @@ impl Conversation {
 
     fn messages(&self, turns: &[Arc<Turn>], question: Message) -> Vec<Message> {
         let system = self.system.iter().map(|text| Message::text(Role::System, text.clone()));
-        let said = turns
+        let history = turns
             .iter()
-            .filter(|turn| turn.is_answered())
+            .filter(|turn| turn.has_answer())
             .flat_map(|turn| [turn.question.clone(), Message::text(Role::Assistant, turn.answer.clone())]);
-        system.chain(said).chain([question]).collect()
+        system.chain(history).chain([question]).collect()
     }
 
-    fn answered(&mut self, answers: &[Answer], kept: Option<&Kept>) {
-        let Some(Asked { question, again, .. }) = self.asked.take() else { return };
+    fn finish_round(&mut self, answers: &[Answer], stored: Option<&StoredRound>) {
+        let Some(PendingRound { question, is_repeat: again, .. }) = self.pending.take() else { return };
         for (lane, (member, answer)) in self.members.iter_mut().zip(answers).enumerate() {
-            let exchange = kept.and_then(|kept| kept.exchanges.get(lane).copied().flatten());
+            let exchange = stored.and_then(|stored| stored.turns.get(lane).copied().flatten());
             let turn = Turn {
                 question: question.clone(),
                 answer: answer.text.clone(),
-                is_whole: answer.is_whole,
+                is_complete: answer.is_complete,
                 model: member.name.clone(),
-                exchange,
+                stored_id: exchange,
             };
-            let sums = self.sums.entry(member.name.clone()).or_default();
+            let sums = self.totals.entry(member.name.clone()).or_default();
             sums.add(answer);
             if again && let Some(before) = member.turns.pop() {
-                // As the record does it: what is whole is not lost for what is not, nor words for none.
-                let worse = (before.is_whole && !turn.is_whole) || (before.is_answered() && !turn.is_answered());
-                member.turns.push(if worse { before } else { Arc::new(turn) });
+                // As in the record: a complete answer is not replaced by an incomplete one, nor a text by an empty one.
+                let is_worse = (before.is_complete && !turn.is_complete) || (before.has_answer() && !turn.has_answer());
+                member.turns.push(if is_worse { before } else { Arc::new(turn) });
             } else {
                 member.turns.push(Arc::new(turn));
             }
         }
-        // It is in a conversation of its own now.
-        self.apart &= kept.is_none();
+        // A stored round has forked the conversation.
+        self.forks_next_round &= stored.is_none();
     }
 
-    fn again(&mut self) -> Effect {
+    fn repeat(&mut self) -> Effect {
         let question = self.members.iter().find_map(|member| member.turns.last()).map(|turn| turn.question.clone());
         let Some(question) = question else {
-            return Effect::Refuse("nothing was asked yet".into(), "ask something first".into());
+            return Effect::ShowError("no question to repeat".into(), "ask a question first".into());
         };
-        let asked = |member: &Member| member.turns.last().is_some_and(|turn| turn.question == question);
-        // Whoever joined since then, or went on with another's answer, is asked for the first time.
-        let own = |member: &Member| member.turns.last().is_some_and(|turn| turn.model == member.name);
-        let kept = |member: &&Member| member.turns.last().is_some_and(|turn| turn.exchange.is_some());
-        let count = self.members.iter().filter(kept).count();
-        if self.members.iter().all(|member| asked(member) && own(member)) && [0, self.members.len()].contains(&count) {
-            return self.put(question, true, Before::default());
+        let has_question = |member: &Member| member.turns.last().is_some_and(|turn| turn.question == question);
+        // A member that joined later, or continues another model's answer, has no answer of its own to replace.
+        let has_own_answer = |member: &Member| member.turns.last().is_some_and(|turn| turn.model == member.name);
+        let is_stored = |member: &&Member| member.turns.last().is_some_and(|turn| turn.stored_id.is_some());
+        let count = self.members.iter().filter(is_stored).count();
+        if self.members.iter().all(|member| has_question(member) && has_own_answer(member))
+            && [0, self.members.len()].contains(&count)
+        {
+            return self.start_round(question, true, RollbackState::default());
         }
         let before = self.members.iter().map(|member| member.turns.clone()).collect();
-        self.take_back(&question);
-        self.put(question, false, Before { turns: Some(before), ..Before::default() })
+        self.remove_question(&question);
+        self.start_round(question, false, RollbackState { histories: Some(before), ..RollbackState::default() })
     }
 
     fn undo(&mut self) -> Effect {
         let question = self.members.iter().find_map(|member| member.turns.last()).map(|turn| turn.question.clone());
         let Some(question) = question else {
-            return Effect::Refuse("there is nothing to take back".into(), "ask something first".into());
+            return Effect::ShowError("no question to remove".into(), "ask a question first".into());
         };
-        self.take_back(&question);
-        Effect::Tell("the last question and its answers are taken back".into())
+        self.remove_question(&question);
+        Effect::ShowMessage("removed the last question and its answers".into())
     }
 
-    /// Nobody was ever asked this, as the last thing.
-    fn take_back(&mut self, question: &Message) {
+    /// Removes the last turn of each member if it is this question.
+    fn remove_question(&mut self, question: &Message) {
         for member in &mut self.members {
             if member.turns.last().is_some_and(|turn| turn.question == *question) {
                 member.turns.pop();
@@ -319,42 +329,42 @@ impl Conversation {
         }
     }
 
-    /// The member that `number` means, counted from 1.
-    fn member(&self, number: &str) -> Result<usize, Effect> {
+    /// The index of the member with `number`, counted from 1.
+    fn parse_member(&self, number: &str) -> Result<usize, Effect> {
         let count = self.members.len();
-        let wanted = number.trim_start_matches('@').parse().ok().filter(|number| (1..=count).contains(number));
-        wanted.map(|number: usize| number - 1).ok_or_else(|| {
+        let parsed = number.trim_start_matches('@').parse().ok().filter(|number| (1..=count).contains(number));
+        parsed.map(|number: usize| number - 1).ok_or_else(|| {
             let names: Vec<String> =
-                self.names().enumerate().map(|(place, name)| format!("{} {name}", place + 1)).collect();
+                self.names().enumerate().map(|(index, name)| format!("{} {name}", index + 1)).collect();
             let message = if number.is_empty() {
-                "no answer is named".to_owned()
+                "missing answer number".to_owned()
             } else {
-                format!("there is no answer {number}")
+                format!("unknown answer \"{number}\"")
             };
-            Effect::Refuse(message, format!("there are: {}", names.join(", ")))
+            Effect::ShowError(message, format!("available answers: {}", names.join(", ")))
         })
     }
 
     fn pick(&mut self, member: usize) -> Effect {
         let chosen = &self.members[member];
-        let Some(last) = chosen.turns.last().filter(|turn| turn.is_answered()) else {
-            let message = format!("{} has no answer to go on with", chosen.name);
-            return Effect::Refuse(message, "pick another one, or /again".into());
+        let Some(last) = chosen.turns.last().filter(|turn| turn.has_answer()) else {
+            let message = format!("\"{}\" has no answer to continue", chosen.name);
+            return Effect::ShowError(message, "pick another answer, or repeat the question with /again".into());
         };
-        let (exchange, name, turns) = (last.exchange, chosen.name.clone(), chosen.turns.clone());
+        let (exchange, name, turns) = (last.stored_id, chosen.name.clone(), chosen.turns.clone());
         for other in &mut self.members {
             other.turns.clone_from(&turns);
         }
         match exchange {
             Some(exchange) => Effect::Pick(exchange),
-            None => Effect::Tell(format!("all go on with the answer of {name}")),
+            None => Effect::ShowMessage(format!("all models continue with the answer of \"{name}\"")),
         }
     }
 
     fn copy(&self, number: &str) -> Effect {
         let member = match number {
             "" if self.members.len() == 1 => Ok(0),
-            number => self.member(number),
+            number => self.parse_member(number),
         };
         let member = match member {
             Ok(member) => member,
@@ -362,7 +372,7 @@ impl Conversation {
         };
         match self.members[member].turns.iter().rev().find(|turn| !turn.answer.is_empty()) {
             Some(turn) => Effect::Copy(turn.answer.clone()),
-            None => Effect::Refuse("there is no answer to copy".into(), "ask something first".into()),
+            None => Effect::ShowError("no answer to copy".into(), "ask a question first".into()),
         }
     }
 }

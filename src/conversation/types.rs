@@ -1,105 +1,108 @@
-//! What a conversation is made of: what happens, what is to be done, who takes part, what it takes.
-//!
-//! Owns the shapes. What follows from what is the state machine's.
+//! Events, effects and data types of a chat session.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::Answer;
 use crate::{
     model::{Message, Part},
-    store::record::{GoesOn, Kept},
+    store::record::{Continuation, StoredRound},
 };
 
-/// What happened.
+/// An input of the state machine.
 #[derive(Clone, Debug)]
 pub enum Event {
-    /// The person said this.
+    /// An input line.
     Line(String),
-    /// Ctrl-C, while nobody is asked.
+    /// Ctrl-C while no round is running.
     Interrupted,
-    /// There is nothing more to come from the person.
-    Ended,
-    /// A file was read.
+    /// The input ended.
+    InputEnded,
+    /// A file to attach was read.
     Attached {
-        /// Its name.
+        /// The name of the file.
         name: String,
-        /// What is in it.
+        /// Its content.
         part: Part,
     },
-    /// Nobody could be asked.
-    Unasked,
-    /// Everybody who was asked is done.
-    Answered {
-        /// What they said, in the order of the round.
+    /// The round could not be started.
+    RoundNotStarted,
+    /// All models of the round have finished.
+    RoundFinished {
+        /// The answers, in the order of the round.
         answers: Vec<Answer>,
-        /// The person stopped them.
+        /// The user interrupted the round.
         interrupted: bool,
-        /// Where it is kept.
-        kept: Option<Kept>,
+        /// Where the answers are stored, if they are.
+        stored: Option<StoredRound>,
     },
 }
 
-/// What is to be done.
+/// An action for the driver of the state machine.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Effect {
-    /// Ask these, at once.
-    Ask(Round),
-    /// Say this.
-    Tell(String),
-    /// Say that something cannot be done, and what can be.
-    Refuse(String, String),
-    /// Read this file.
+    /// Start a round.
+    StartRound(Round),
+    /// Show a message.
+    ShowMessage(String),
+    /// Show an error and a hint.
+    ShowError(String, String),
+    /// Read the file at this path to attach it.
     Attach(String),
-    /// Write the conversation there.
+    /// Save the conversation to this path.
     Save(String),
-    /// Put this on the clipboard.
+    /// Copy this text to the clipboard.
     Copy(String),
-    /// Mark this exchange as the one that is gone on with.
+    /// Mark this stored turn as picked.
     Pick(i64),
-    /// Show the figures.
-    Stats,
+    /// Show the metrics.
+    ShowStats,
     /// Show the commands.
-    Help,
-    /// Show whom there is to ask.
-    Names,
-    /// It is over; whether by Ctrl-C.
-    Leave(bool),
+    ShowHelp,
+    /// Show the available models.
+    ShowModels,
+    /// Quit; true if by Ctrl-C.
+    Quit(bool),
 }
 
-/// One question to everybody.
+/// One question to all models of the conversation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Round {
-    /// Whom, each with all it is to see.
-    pub lanes: Vec<(String, Vec<Message>)>,
-    /// Where in the record the answers belong.
-    pub goes_on: GoesOn,
+    /// The name of each model and the messages it receives.
+    pub calls: Vec<(String, Vec<Message>)>,
+    /// Where the answers are stored in the record.
+    pub continuation: Continuation,
 }
 
-/// A question and its answer, as one model knows it.
+/// A question and its answer, in the history of one model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Turn {
-    /// What was asked.
+    /// The question.
     pub question: Message,
-    /// What was said; nothing, where it failed.
+    /// The answer; empty if it failed.
     pub answer: String,
-    /// Nothing is missing of it.
-    pub is_whole: bool,
-    /// Who said it.
+    /// Whether the answer is complete.
+    pub is_complete: bool,
+    /// The model that answered.
     pub model: String,
-    /// It in the record.
-    pub(super) exchange: Option<i64>,
+    /// The id of the turn in the record.
+    pub(super) stored_id: Option<i64>,
 }
 
 impl Turn {
-    /// One that is kept as this exchange.
+    /// A turn that is stored in the record as `stored_id`.
     #[must_use]
-    pub fn kept(question: Message, (answer, is_whole): (String, bool), model: String, exchange: i64) -> Self {
-        Self { question, answer, is_whole, model, exchange: Some(exchange) }
+    pub fn from_stored(
+        question: Message,
+        (answer, is_complete): (String, bool),
+        model: String,
+        stored_id: i64,
+    ) -> Self {
+        Self { question, answer, is_complete, model, stored_id: Some(stored_id) }
     }
 
-    /// Whether there is anything in the answer.
+    /// Whether the answer has text.
     #[must_use]
-    pub fn is_answered(&self) -> bool {
+    pub fn has_answer(&self) -> bool {
         !self.answer.trim().is_empty()
     }
 }
@@ -107,35 +110,35 @@ impl Turn {
 /// A model in the conversation.
 #[derive(Clone, Debug, Default)]
 pub struct Member {
-    /// What it is asked as.
+    /// The name of the model or route.
     pub name: String,
-    /// What was said so far, as it sees it.
+    /// Its history.
     pub turns: Vec<Arc<Turn>>,
 }
 
-/// What a model's answers took.
+/// Totals of the answers of one model.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Sums {
-    /// Answers, and failures.
+pub struct ModelTotals {
+    /// Answers, failed ones included.
     pub answers: u64,
-    /// Those that are not whole.
+    /// Answers that failed or are incomplete.
     pub failed: u64,
-    /// Tokens.
+    /// Input tokens.
     pub input: u64,
-    /// Tokens.
+    /// Output tokens.
     pub output: u64,
-    /// Some of them are our own estimate.
+    /// Whether any token count is estimated by mmchat.
     pub estimated: bool,
-    /// By currency.
+    /// Cost by currency.
     pub cost: BTreeMap<String, f64>,
-    /// Times to the first token.
+    /// Times to first token.
     pub ttft: Vec<Duration>,
 }
 
-impl Sums {
+impl ModelTotals {
     pub(super) fn add(&mut self, answer: &Answer) {
         self.answers += 1;
-        self.failed += u64::from(!answer.is_whole);
+        self.failed += u64::from(!answer.is_complete);
         if let Some(usage) = &answer.usage {
             self.input += usage.input.unwrap_or_default();
             self.output += usage.output.unwrap_or_default();

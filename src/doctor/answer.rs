@@ -1,56 +1,61 @@
-//! A real question to a model: does it answer, does the answer stream, is it whole, are its tokens told.
+//! Sends a test request to a model and checks the answer: streaming, completeness and reported usage.
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use tokio::time::Instant;
 
-use super::{Finding, Told, Verdict};
+use super::{DoctorObserver, Finding, Verdict};
 use crate::{
     engine::{
-        Account, Engine, EventKind, LaneOutcome,
-        plan::{Lane, Plan},
+        AnswerAccumulator, CallOutcome, Engine, EventKind,
+        plan::{Call, Plan},
     },
-    model::{Call, ChatRequest, Message, Params, Role, target::Target},
+    model::{ChatRequest, Message, ModelRequest, Params, Role, target::Target},
 };
 
-/// Long enough to see whether it streams, and cheap.
+/// The answer is long enough to detect streaming, and cheap.
 const QUESTION: &str = "Count from 1 to 20 in words, one on each line, and nothing else.";
-const MOST_TOKENS: u64 = 120;
-/// An answer that took less came too fast to tell.
-const TELLING: Duration = Duration::from_millis(400);
+const MAX_TOKENS: u64 = 120;
+/// Minimum wait for the first token from which buffering can be detected.
+const MIN_CONCLUSIVE_WAIT: Duration = Duration::from_millis(400);
 
-/// What came of it.
-struct Answered {
-    account: Account,
-    outcome: LaneOutcome,
-    /// When each read of the network brought words.
+/// Result of the test request.
+struct TestAnswer {
+    accumulated: AnswerAccumulator,
+    outcome: CallOutcome,
+    /// Times of the reads that contained output.
     reads: Vec<Instant>,
-    /// How many pieces they were.
-    pieces: usize,
-    begun: Instant,
+    /// Number of output chunks.
+    chunks: usize,
+    started: Instant,
 }
 
-pub(super) async fn ask(engine: &Arc<Engine>, model: &Arc<Target>, limit: Duration, told: &dyn Told) -> Vec<Finding> {
+pub(super) async fn check_answer(
+    engine: &Arc<Engine>,
+    model: &Arc<Target>,
+    limit: Duration,
+    observer: &dyn DoctorObserver,
+) -> Vec<Finding> {
     let messages = vec![Message::text(Role::User, QUESTION)];
-    let params = Params { max_tokens: Some(MOST_TOKENS), ..Params::default() };
-    let call = Call::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() });
-    let alone = Lane::alone(model.id.0.clone(), Arc::new(call), Arc::clone(model));
-    let lane = Lane { deadline: Some(limit), ..alone };
-    let plan = Plan::of(lane);
-    told.begins(&plan);
+    let params = Params { max_tokens: Some(MAX_TOKENS), ..Params::default() };
+    let request = ModelRequest::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() });
+    let call = Call::single(model.id.0.clone(), Arc::new(request), Arc::clone(model));
+    let call = Call { deadline: Some(limit), ..call };
+    let plan = Plan::single(call);
+    observer.on_start(&plan);
     let begun = Instant::now();
-    let mut answered: Option<Answered> = None;
-    let (mut account, mut reads, mut pieces) = (Account::default(), Vec::new(), 0);
+    let mut answered: Option<TestAnswer> = None;
+    let (mut account, mut reads, mut pieces) = (AnswerAccumulator::default(), Vec::new(), 0);
     let mut events = std::pin::pin!(engine.run(plan.clone()));
     while let Some(event) = events.next().await {
-        told.event(&plan, &event);
+        observer.on_event(&plan, &event);
         match event.kind {
             EventKind::Deltas(deltas) => {
-                let words = deltas.iter().filter(|delta| delta.kind.is_output()).count();
-                if words > 0 {
+                let chunks = deltas.iter().filter(|delta| delta.kind.is_output()).count();
+                if chunks > 0 {
                     reads.push(event.at);
-                    pieces += words;
+                    pieces += chunks;
                 }
                 for delta in &deltas {
                     account.add(delta, false);
@@ -58,7 +63,8 @@ pub(super) async fn ask(engine: &Arc<Engine>, model: &Arc<Target>, limit: Durati
             }
             EventKind::Finished(outcome) => {
                 let (account, reads) = (std::mem::take(&mut account), std::mem::take(&mut reads));
-                answered = Some(Answered { account, outcome: *outcome, reads, pieces, begun });
+                answered =
+                    Some(TestAnswer { accumulated: account, outcome: *outcome, reads, chunks: pieces, started: begun });
             }
             _ => {}
         }
@@ -66,50 +72,50 @@ pub(super) async fn ask(engine: &Arc<Engine>, model: &Arc<Target>, limit: Durati
     answered.map(|answered| findings(&answered)).unwrap_or_default()
 }
 
-fn findings(answered: &Answered) -> Vec<Finding> {
+fn findings(answered: &TestAnswer) -> Vec<Finding> {
     let outcome = &answered.outcome;
     let mut findings = Vec::new();
     if let Err(error) = &outcome.result {
-        findings.push(Finding::failed("answer", error));
-        if !outcome.cut {
+        findings.push(Finding::from_error("answer", error));
+        if !outcome.incomplete {
             return findings;
         }
     } else {
-        let ttft = outcome.ttft.map(|ttft| format!("first words after {} ms, ", ttft.as_millis())).unwrap_or_default();
-        let seen = format!("{ttft}all after {} ms", outcome.total.as_millis());
-        findings.push(Finding::new("answer", Verdict::Good, seen));
+        let ttft = outcome.ttft.map(|ttft| format!("first token after {} ms, ", ttft.as_millis())).unwrap_or_default();
+        let detail = format!("{ttft}complete after {} ms", outcome.total.as_millis());
+        findings.push(Finding::new("answer", Verdict::Pass, detail));
     }
-    findings.push(streaming(answered));
-    findings.push(match answered.account.reported() {
-        Some(_) => Finding::new("usage", Verdict::Good, "tokens are reported"),
-        None => Finding::new("usage", Verdict::Note, "no tokens are reported: they, and the cost, are estimated"),
+    findings.push(check_streaming(answered));
+    findings.push(match answered.accumulated.reported_usage() {
+        Some(_) => Finding::new("usage", Verdict::Pass, "token usage is reported"),
+        None => Finding::new("usage", Verdict::Note, "token usage is not reported; tokens and cost are estimated"),
     });
-    if let Ok(whole) = &outcome.result {
-        findings.push(match &whole.reason {
-            Some(reason) => Finding::new("finish", Verdict::Good, format!("finish_reason: {}", reason.as_str())),
-            None => Finding::new("finish", Verdict::Note, "no finish_reason: a cut answer looks like a whole one"),
+    if let Ok(completion) = &outcome.result {
+        findings.push(match &completion.finish_reason {
+            Some(reason) => Finding::new("finish", Verdict::Pass, format!("finish_reason: {}", reason.as_str())),
+            None => Finding::new("finish", Verdict::Note, "no finish_reason: an incomplete answer cannot be detected"),
         });
     }
     findings
 }
 
-/// Whether words came as they were made, or all at once at the end.
-fn streaming(answered: &Answered) -> Finding {
-    let Answered { reads, pieces, begun, .. } = answered;
-    let what = "streaming";
+/// Checks whether the answer arrived incrementally or all at once at the end.
+fn check_streaming(answered: &TestAnswer) -> Finding {
+    let TestAnswer { reads, chunks: pieces, started: begun, .. } = answered;
+    let check = "streaming";
     let (Some(&first), Some(&last)) = (reads.first(), reads.last()) else {
-        return Finding::new(what, Verdict::Unknown, "there were no words");
+        return Finding::new(check, Verdict::Unknown, "no output");
     };
-    let (waited, flowed) = (first - *begun, last - first);
+    let (waited, streamed) = (first - *begun, last - first);
     if *pieces < 3 {
-        return Finding::new(what, Verdict::Note, "the answer came in one piece")
-            .advice("the service does not stream, or something on the way joins its pieces");
+        return Finding::new(check, Verdict::Note, "the answer arrived in fewer than 3 chunks")
+            .with_hint("the service does not stream, or a proxy in between joins the chunks");
     }
-    // Words take time to make: when all were there as soon as the first was, somebody held them back.
-    if waited >= TELLING && flowed < waited / 10 && reads.len() < *pieces / 3 {
-        let seen = format!("{pieces} pieces came at once, after {} ms", waited.as_millis());
-        return Finding::new(what, Verdict::Note, seen)
-            .advice("something on the way holds the answer back until it is whole: switch buffering off there (nginx: proxy_buffering off)");
+    // Generating tokens takes time: if all arrive together with the first, they were buffered on the way.
+    if waited >= MIN_CONCLUSIVE_WAIT && streamed < waited / 10 && reads.len() < *pieces / 3 {
+        let detail = format!("{pieces} chunks arrived at once, after {} ms", waited.as_millis());
+        return Finding::new(check, Verdict::Note, detail)
+            .with_hint("a proxy in between buffers the answer: turn buffering off (nginx: proxy_buffering off)");
     }
-    Finding::new(what, Verdict::Good, format!("{pieces} pieces over {} ms", flowed.as_millis()))
+    Finding::new(check, Verdict::Pass, format!("{pieces} chunks over {} ms", streamed.as_millis()))
 }

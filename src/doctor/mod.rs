@@ -1,202 +1,210 @@
-//! What is wrong with an endpoint, and what to change.
+//! Diagnoses an endpoint and suggests changes.
 //!
-//! Owns the checks, in the order in which one failure makes the next pointless: is it there, what is it, is the key
-//! right, is the model there, does it answer, does the answer stream, is it whole, does its clock agree. Each gives a
-//! [`Finding`]. Refuses to print.
+//! The checks run in an order in which a failure makes the later ones pointless: reachability, server software, base
+//! URL, key, model, answer, streaming, completeness, clock. Each check returns a [`Finding`].
 
 mod answer;
-mod kind;
 mod quota;
+mod server_software;
 
 use std::{sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use url::Url;
 
-pub use kind::{Kind, Recognised};
+pub use server_software::{RecognizedServer, ServerSoftware};
 
 use crate::{
-    config::{direct_target, nearest, vendors},
-    engine::{Engine, Event, Fetched, plan::Plan},
-    model::{ErrorClass, api_key::masked_url, endpoint::Endpoint, target::Target},
-    protocol::{ApiError, ModelInfo},
+    config::{closest_name, direct_target, vendors},
+    engine::{Engine, Event, FetchResponse, plan::Plan},
+    model::{ErrorClass, api_key::redact_url, endpoint::Endpoint, target::Target},
+    protocol::{CallError, ModelInfo},
 };
 
-/// Clocks that are further apart than this make dates of rate limits and signatures wrong.
-const CLOCK: i64 = 30;
+/// Maximum difference between the local and the server's clock in seconds. A larger one makes dates of rate limits and
+/// signatures wrong.
+const MAX_CLOCK_SKEW_SECS: i64 = 30;
 
-/// How one thing is.
+/// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// As it should be.
-    Good,
-    /// It works, but should be known.
+    /// Passed.
+    Pass,
+    /// Works, but the user should know about it.
     Note,
-    /// It does not work.
-    Bad,
-    /// It could not be told.
+    /// Failed.
+    Fail,
+    /// Could not be determined.
     Unknown,
 }
 
 impl Verdict {
-    /// The word for it.
+    /// Name, as shown.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
-            Self::Good => "ok",
+            Self::Pass => "ok",
             Self::Note => "note",
-            Self::Bad => "BAD",
+            Self::Fail => "BAD",
             Self::Unknown => "?",
         }
     }
 }
 
-/// One thing that was looked at.
+/// Result of one check, with details.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// What.
-    pub what: &'static str,
-    /// How it is.
+    /// Name of the check.
+    pub check: &'static str,
+    /// Result.
     pub verdict: Verdict,
-    /// What was seen.
-    pub seen: String,
-    /// What to change.
-    pub advice: Option<String>,
-    /// The class of the failure, if one was behind it.
+    /// Details.
+    pub detail: String,
+    /// Suggested change.
+    pub hint: Option<String>,
+    /// Class of the error that caused it, if any.
     pub class: Option<ErrorClass>,
 }
 
 impl Finding {
-    fn new(what: &'static str, verdict: Verdict, seen: impl Into<String>) -> Self {
-        Self { what, verdict, seen: seen.into(), advice: None, class: None }
+    fn new(check: &'static str, verdict: Verdict, seen: impl Into<String>) -> Self {
+        Self { check, verdict, detail: seen.into(), hint: None, class: None }
     }
 
-    fn failed(what: &'static str, error: &ApiError) -> Self {
+    fn from_error(what: &'static str, error: &CallError) -> Self {
         let status = error.status.map(|status| format!(" {status}")).unwrap_or_default();
-        let seen = format!("{}{status}: {}", error.class, error.message);
-        Self { class: Some(error.class), advice: error.hint.clone(), ..Self::new(what, Verdict::Bad, seen) }
+        let detail = format!("{}{status}: {}", error.class, error.message);
+        Self { class: Some(error.class), hint: error.hint.clone(), ..Self::new(what, Verdict::Fail, detail) }
     }
 
-    fn advice(self, advice: impl Into<String>) -> Self {
-        Self { advice: Some(advice.into()), ..self }
+    fn with_hint(self, advice: impl Into<String>) -> Self {
+        Self { hint: Some(advice.into()), ..self }
     }
 }
 
-/// What is looked at.
+/// Checks for one endpoint.
 #[derive(Clone, Debug)]
-pub struct Checkup {
+pub struct Diagnosis {
     /// The endpoint.
     pub endpoint: Arc<Endpoint>,
-    /// The model that is asked; `None`: nobody is.
+    /// Model to send a test request to; `None`: no test request.
     pub model: Option<Arc<Target>>,
-    /// Whether anybody is to be asked.
-    pub asks: bool,
-    /// How long each step may take.
-    pub limit: Duration,
+    /// Whether a test request is wanted.
+    pub sends_test_request: bool,
+    /// Timeout of each step.
+    pub step_timeout: Duration,
 }
 
-impl Checkup {
-    /// Looks at everything. `now` is our own clock; `told` is what is asked and what comes of it, for the record.
-    pub async fn run(&self, engine: &Arc<Engine>, now: Timestamp, told: &dyn Told) -> Vec<Finding> {
+impl Diagnosis {
+    /// Runs all checks. `now` is the time of the local clock; `observer` receives the events of test requests.
+    pub async fn run(&self, engine: &Arc<Engine>, now: Timestamp, observer: &dyn DoctorObserver) -> Vec<Finding> {
         let mut findings = Vec::new();
-        let seen = kind::look(engine, &self.endpoint, self.limit).await;
-        let listed = engine.list_models(&direct_target(&self.endpoint, ""), self.limit).await;
-        findings.push(self.reachable(&seen, &listed));
-        if findings.iter().any(|finding| finding.verdict == Verdict::Bad) && !seen.any() {
+        let probes = server_software::probe(engine, &self.endpoint, self.step_timeout).await;
+        let listed = engine.list_models(&direct_target(&self.endpoint, ""), self.step_timeout).await;
+        findings.push(self.check_reachability(&probes, &listed));
+        if findings.iter().any(|finding| finding.verdict == Verdict::Fail) && !probes.has_responses() {
             return findings;
         }
-        let kind = kind::recognise(&seen, listed.as_deref().unwrap_or_default());
-        findings.push(self.kind(kind.as_ref()));
-        findings.push(self.address(engine, &listed).await);
-        let refused = if listed.is_ok() { engine.refused_keys(&self.endpoint, self.limit).await } else { Vec::new() };
-        if refused.is_empty() {
-            findings.extend(self.key(&listed, kind.as_ref()));
+        let kind = server_software::recognize(&probes, listed.as_deref().unwrap_or_default());
+        findings.push(self.check_server_software(kind.as_ref()));
+        findings.push(self.check_base_url(engine, &listed).await);
+        let rejected =
+            if listed.is_ok() { engine.rejected_keys(&self.endpoint, self.step_timeout).await } else { Vec::new() };
+        if rejected.is_empty() {
+            findings.extend(self.check_key(&listed, kind.as_ref()));
         }
-        findings.extend(refused.iter().map(|(place, error)| self.refused(*place, error)));
-        findings.extend(self.model(&listed));
+        findings.extend(rejected.iter().map(|(index, error)| self.rejected_key(*index, error)));
+        findings.extend(self.check_model(&listed));
         match &self.model {
-            Some(model) => findings.extend(answer::ask(engine, model, self.limit, told).await),
-            None if self.asks => {
-                let advice = format!("name one: mmchat doctor {}/ID", self.endpoint.name);
-                findings.push(Finding::new("answer", Verdict::Unknown, "no model to ask").advice(advice));
+            Some(model) => findings.extend(answer::check_answer(engine, model, self.step_timeout, observer).await),
+            None if self.sends_test_request => {
+                let advice = format!("run \"mmchat doctor {}/ID\"", self.endpoint.name);
+                findings.push(Finding::new("answer", Verdict::Unknown, "no model configured").with_hint(advice));
             }
             None => {}
         }
-        for finding in findings.iter_mut().filter(|finding| finding.verdict == Verdict::Bad && finding.advice.is_none())
+        for finding in findings.iter_mut().filter(|finding| finding.verdict == Verdict::Fail && finding.hint.is_none())
         {
-            finding.advice = finding.class.map(|class| advice_for(class).to_owned());
+            finding.hint = finding.class.map(|class| default_hint(class).to_owned());
         }
-        findings.extend(seen.date().map(|date| clock(date, now)));
-        if let Some(kind) = kind.filter(|kind| matches!(kind.kind, Kind::OneApi | Kind::NewApi)) {
-            findings.push(quota::read(engine, &self.endpoint, &kind, self.limit).await);
+        findings.extend(probes.server_time().map(|date| check_clock(date, now)));
+        if let Some(kind) = kind.filter(|kind| matches!(kind.kind, ServerSoftware::OneApi | ServerSoftware::NewApi)) {
+            findings.push(quota::check_quota(engine, &self.endpoint, &kind, self.step_timeout).await);
         }
         findings
     }
 
-    fn reachable(&self, seen: &kind::Seen, listed: &Result<Vec<ModelInfo>, ApiError>) -> Finding {
-        let at = masked_url(&self.endpoint.base_url);
+    fn check_reachability(
+        &self,
+        probes: &server_software::Seen,
+        listed: &Result<Vec<ModelInfo>, CallError>,
+    ) -> Finding {
+        let url = redact_url(&self.endpoint.base_url);
         match listed {
             Err(error)
-                if matches!(error.class, ErrorClass::Connect | ErrorClass::Silent | ErrorClass::Reset)
-                    && !seen.any() =>
+                if matches!(error.class, ErrorClass::Connect | ErrorClass::Timeout | ErrorClass::Reset)
+                    && !probes.has_responses() =>
             {
-                let finding = Finding::failed("reachable", error);
-                let advice = finding.advice.clone().unwrap_or_else(|| {
-                    format!("is it running, and is {at} its address? A proxy or a firewall may be in between")
+                let finding = Finding::from_error("reachable", error);
+                let advice = finding.hint.clone().unwrap_or_else(|| {
+                    format!("check that it is running at {url} and that no proxy or firewall blocks it")
                 });
-                finding.advice(advice)
+                finding.with_hint(advice)
             }
             _ => {
-                let took = seen.fastest().map(|took| format!(" in {} ms", took.as_millis())).unwrap_or_default();
-                Finding::new("reachable", Verdict::Good, format!("{at} answers{took}"))
+                let took =
+                    probes.fastest_response().map(|took| format!(" in {} ms", took.as_millis())).unwrap_or_default();
+                Finding::new("reachable", Verdict::Pass, format!("{url} responded{took}"))
             }
         }
     }
 
-    fn kind(&self, kind: Option<&Recognised>) -> Finding {
+    fn check_server_software(&self, kind: Option<&RecognizedServer>) -> Finding {
         let Some(kind) = kind else {
-            let vendor = vendors::at(&self.endpoint.base_url);
+            let vendor = vendors::by_url(&self.endpoint.base_url);
             return match vendor.filter(|_| !self.endpoint.connect.loopback) {
-                Some(vendor) => Finding::new("kind", Verdict::Good, vendor.title.clone()),
-                None => Finding::new("kind", Verdict::Unknown, "no server that is known by its answers"),
+                Some(vendor) => Finding::new("kind", Verdict::Pass, vendor.title.clone()),
+                None => Finding::new("kind", Verdict::Unknown, "unknown server software"),
             };
         };
-        let finding = Finding::new("kind", Verdict::Good, kind.to_string());
-        let gateway = matches!(kind.kind, Kind::OneApi | Kind::NewApi | Kind::LiteLlm);
+        let finding = Finding::new("kind", Verdict::Pass, kind.to_string());
+        let gateway = matches!(kind.kind, ServerSoftware::OneApi | ServerSoftware::NewApi | ServerSoftware::LiteLlm);
         if gateway && !self.endpoint.gateway {
-            let why = "it retries by itself; with gateway = true it is asked once even before its headers tell";
+            let reason = "it does its own retries, and its headers identify it only after the first response";
             return Finding { verdict: Verdict::Note, ..finding }
-                .advice(format!("{why}: [endpoints.{}]", self.endpoint.name));
+                .with_hint(format!("set gateway = true in [endpoints.{}]: {reason}", self.endpoint.name));
         }
         finding
     }
 
-    /// Whether the address is the one below which the API is; if not, where it is.
-    async fn address(&self, engine: &Arc<Engine>, listed: &Result<Vec<ModelInfo>, ApiError>) -> Finding {
+    /// Checks whether `base_url` is the base of the API; if not, finds the right one.
+    async fn check_base_url(&self, engine: &Arc<Engine>, listed: &Result<Vec<ModelInfo>, CallError>) -> Finding {
         let what = "base_url";
         let base = &self.endpoint.base_url;
         match listed {
             Ok(models) => {
                 return Finding::new(
                     what,
-                    Verdict::Good,
-                    format!("{} lists {} models", masked_url(base), models.len()),
+                    Verdict::Pass,
+                    format!("{} lists {} models", redact_url(base), models.len()),
                 );
             }
-            // The key has a finding of its own.
+            // The key has a separate finding.
             Err(error) if error.class == ErrorClass::Auth => {
-                return Finding::new(what, Verdict::Good, "the API answers");
+                return Finding::new(what, Verdict::Pass, "the API responds");
             }
-            // The API is there; a key may be allowed to ask and not to list.
-            Err(error) if is_answer(error.class) => {
+            // The API is there; the key may permit requests but not listing models.
+            Err(error) if proves_api_works(error.class) => {
                 return Finding::new(
                     what,
                     Verdict::Note,
-                    format!("the API answers, but refuses its list of models: {error}"),
+                    format!("the API responds, but does not list its models: {error}"),
                 );
             }
-            Err(error) if !matches!(error.class, ErrorClass::Path | ErrorClass::Garbage | ErrorClass::Redirect) => {
-                return Finding::failed(what, error);
+            Err(error)
+                if !matches!(error.class, ErrorClass::Path | ErrorClass::InvalidResponse | ErrorClass::Redirect) =>
+            {
+                return Finding::from_error(what, error);
             }
             Err(_) => {}
         }
@@ -207,117 +215,120 @@ impl Checkup {
                 continue;
             }
             let endpoint = Arc::new(Endpoint { base_url: other.clone(), ..(*self.endpoint).clone() });
-            let found = engine.list_models(&direct_target(&endpoint, ""), self.limit).await;
-            // A refused key says as much: the API is there.
-            if found.is_ok() || found.is_err_and(|error| error.class == ErrorClass::Auth) {
-                let finding = Finding::new(what, Verdict::Bad, format!("there is no API below {}", masked_url(base)));
+            let result = engine.list_models(&direct_target(&endpoint, ""), self.step_timeout).await;
+            // A rejected key also proves that the API is there.
+            if result.is_ok() || result.is_err_and(|error| error.class == ErrorClass::Auth) {
+                let finding = Finding::new(what, Verdict::Fail, format!("no API at {}", redact_url(base)));
                 return Finding { class: Some(ErrorClass::Path), ..finding }
-                    .advice(format!("base_url = \"{}\"", masked_url(&other)));
+                    .with_hint(format!("set base_url = \"{}\"", redact_url(&other)));
             }
         }
         match listed {
-            // A page is what a browser wants, not what an API gives.
-            Err(error) if error.class == ErrorClass::Garbage => {
-                Finding::failed(what, error).advice("what answers there is no API: is it the right host and port?")
-            }
-            _ => Finding::new(what, Verdict::Unknown, "it gives no list of models, which not every service does"),
+            // An HTML page instead of JSON: a web server, not an API.
+            Err(error) if error.class == ErrorClass::InvalidResponse => Finding::from_error(what, error)
+                .with_hint("check host and port: the server at this address is not an API"),
+            _ => Finding::new(what, Verdict::Unknown, "no model list; not every service has one"),
         }
     }
 
-    fn key(&self, listed: &Result<Vec<ModelInfo>, ApiError>, kind: Option<&Recognised>) -> Option<Finding> {
+    fn check_key(
+        &self,
+        listed: &Result<Vec<ModelInfo>, CallError>,
+        kind: Option<&RecognizedServer>,
+    ) -> Option<Finding> {
         let what = "key";
-        let none = self.endpoint.keys.is_empty();
+        let no_keys = self.endpoint.keys.is_empty();
         match listed {
             Err(error) if error.class == ErrorClass::Auth => {
-                let advice = match (none, error.status) {
-                    (true, _) => format!("it wants a key: mmchat key set {}", self.endpoint.name),
-                    (false, None) => error.hint.clone().unwrap_or_else(|| "see mmchat key list".into()),
-                    (false, Some(_)) => format!("the key is refused: mmchat key set {}", self.endpoint.name),
+                let advice = match (no_keys, error.status) {
+                    (true, _) => format!("set a key: run \"mmchat key set {}\"", self.endpoint.name),
+                    (false, None) => error.hint.clone().unwrap_or_else(|| "run \"mmchat key list\"".into()),
+                    (false, Some(_)) => format!("replace the key: run \"mmchat key set {}\"", self.endpoint.name),
                 };
-                Some(Finding::failed(what, error).advice(advice))
+                Some(Finding::from_error(what, error).with_hint(advice))
             }
-            Ok(_) if none => Some(Finding::new(what, Verdict::Good, "none is needed for the list")),
-            // It lists models for anybody, so that says nothing of the key.
-            Ok(_) if kind.is_some_and(|kind| kind.kind == Kind::LlamaCpp) => None,
-            Ok(_) => Some(Finding::new(what, Verdict::Good, "accepted")),
+            Ok(_) if no_keys => Some(Finding::new(what, Verdict::Pass, "listing models needs no key")),
+            // llama.cpp lists models without a key, so a list does not prove that the key is valid.
+            Ok(_) if kind.is_some_and(|kind| kind.kind == ServerSoftware::LlamaCpp) => None,
+            Ok(_) => Some(Finding::new(what, Verdict::Pass, "accepted")),
             Err(_) => None,
         }
     }
 
-    /// One of several keys is no good: requests find that out, one by one.
-    fn refused(&self, place: usize, error: &ApiError) -> Finding {
-        let finding = Finding::failed("key", error);
-        let seen = format!("key {} of {}: {}", place + 1, self.endpoint.keys.len(), finding.seen);
-        let advice = finding.advice.clone();
-        let advice = advice.unwrap_or_else(|| "mmchat key list says where it is; replace it or take it out".to_owned());
-        Finding { seen, ..finding }.advice(advice)
+    /// One of several keys was rejected, which requests would discover only one by one.
+    fn rejected_key(&self, index: usize, error: &CallError) -> Finding {
+        let finding = Finding::from_error("key", error);
+        let detail = format!("key {} of {}: {}", index + 1, self.endpoint.keys.len(), finding.detail);
+        let advice = finding.hint.clone();
+        let advice = advice.unwrap_or_else(|| "replace or remove it; \"mmchat key list\" shows its source".to_owned());
+        Finding { detail, ..finding }.with_hint(advice)
     }
 
-    fn model(&self, listed: &Result<Vec<ModelInfo>, ApiError>) -> Option<Finding> {
+    fn check_model(&self, listed: &Result<Vec<ModelInfo>, CallError>) -> Option<Finding> {
         let (model, listed) = (self.model.as_ref()?, listed.as_ref().ok()?);
         let what = "model";
-        if listed.iter().any(|known| known.id == model.upstream) {
-            return Some(Finding::new(what, Verdict::Good, format!("{} is listed", model.upstream)));
+        if listed.iter().any(|known| known.id == model.upstream_id) {
+            return Some(Finding::new(what, Verdict::Pass, format!("\"{}\" is listed", model.upstream_id)));
         }
-        let finding = Finding::new(what, Verdict::Note, format!("{} is not listed", model.upstream));
-        let near = nearest(&model.upstream, listed.iter().map(|known| known.id.as_str()));
+        let finding = Finding::new(what, Verdict::Note, format!("\"{}\" is not listed", model.upstream_id));
+        let near = closest_name(&model.upstream_id, listed.iter().map(|known| known.id.as_str()));
         Some(match near {
-            Some(near) => finding.advice(format!("did you mean {near}?")),
-            None => finding.advice(format!("mmchat models available {}", self.endpoint.name)),
+            Some(near) => finding.with_hint(format!("did you mean \"{near}\"?")),
+            None => finding.with_hint(format!("run \"mmchat models available {}\"", self.endpoint.name)),
         })
     }
 }
 
-/// Hears of what the doctor asks, since that is billed.
-pub trait Told: Sync {
-    /// This is about to be asked.
-    fn begins(&self, plan: &Plan);
-    /// This came of it.
-    fn event(&self, plan: &Plan, event: &Event);
+/// Receives the events of test requests, so that their cost can be recorded.
+pub trait DoctorObserver: Sync {
+    /// A test request is about to be sent.
+    fn on_start(&self, plan: &Plan);
+    /// An event of the test request.
+    fn on_event(&self, plan: &Plan, event: &Event);
 }
 
-/// What to do about a failure that says nothing more particular itself.
-fn advice_for(class: ErrorClass) -> &'static str {
+/// Default hint for an error that has no specific one.
+fn default_hint(class: ErrorClass) -> &'static str {
     match class {
-        ErrorClass::Quota => "the account is out of money or quota: see its console",
-        ErrorClass::Rate => "too many requests: wait, or ask for a higher limit",
-        ErrorClass::Forbidden => "the key may not do this: see its rights in the service's console",
-        ErrorClass::Silent => "it takes longer than --timeout; is the server overloaded?",
-        ErrorClass::Auth => "another key: mmchat key set, or see this one's rights in the service's console",
-        ErrorClass::Model => "name one that is there: mmchat models available",
-        ErrorClass::Cut => "answers break off: see the time limits of proxies on the way, and the server's own log",
+        ErrorClass::Quota => "check the account's balance and quota in the service's console",
+        ErrorClass::Rate => "wait, or request a higher rate limit",
+        ErrorClass::Forbidden => "check the key's permissions in the service's console",
+        ErrorClass::Timeout => "raise --timeout, or check whether the server is overloaded",
+        ErrorClass::Auth => "run \"mmchat key set\", or check the key's permissions in the service's console",
+        ErrorClass::Model => "run \"mmchat models available\" and choose a listed model",
+        ErrorClass::Incomplete => "check the timeouts of proxies in between, and the server's log",
         ErrorClass::Overloaded | ErrorClass::NoChannel => {
-            "the service has no room, or nobody behind it: ask again later"
+            "try again later: the service is overloaded or has no upstream for the model"
         }
-        _ => "see the server's own log",
+        _ => "check the server's log",
     }
 }
 
-fn clock(date: Timestamp, now: Timestamp) -> Finding {
-    let apart = now.duration_since(date).as_secs();
-    if apart.abs() <= CLOCK {
-        return Finding::new("clock", Verdict::Good, format!("within {CLOCK} s of the server's"));
+fn check_clock(date: Timestamp, now: Timestamp) -> Finding {
+    let difference = now.duration_since(date).as_secs();
+    if difference.abs() <= MAX_CLOCK_SKEW_SECS {
+        return Finding::new("clock", Verdict::Pass, format!("within {MAX_CLOCK_SKEW_SECS} s of the server's clock"));
     }
-    let side = if apart > 0 { "ahead of" } else { "behind" };
-    Finding::new("clock", Verdict::Note, format!("ours is {} s {side} the server's", apart.abs()))
-        .advice("set the clock of this machine; dates in Retry-After are read wrong otherwise")
+    let side = if difference > 0 { "ahead of" } else { "behind" };
+    Finding::new("clock", Verdict::Note, format!("local clock is {} s {side} the server's", difference.abs()))
+        .with_hint("correct the local clock: Retry-After dates depend on it")
 }
 
-/// An address at the root of the endpoint's server.
-fn at_root(endpoint: &Endpoint, path: &str) -> Url {
+/// URL of `path` at the root of the endpoint's server.
+fn root_url(endpoint: &Endpoint, path: &str) -> Url {
     let mut url = endpoint.base_url.clone();
     url.set_path(path);
     url.set_query(None);
     url
 }
 
-/// The body as JSON; servers give a page for whatever they do not know.
-fn json(fetched: &Fetched) -> Option<serde_json::Value> {
+/// The body as JSON; `None`: not JSON, as servers return an HTML page for unknown paths.
+fn parse_json(fetched: &FetchResponse) -> Option<serde_json::Value> {
     serde_json::from_str(&fetched.body).ok()
 }
 
-/// Whether a refusal of this class comes of an API that works.
-fn is_answer(class: ErrorClass) -> bool {
+/// Whether an error of this class proves that the API works.
+fn proves_api_works(class: ErrorClass) -> bool {
     use ErrorClass as C;
     matches!(class, C::Forbidden | C::Rate | C::Quota | C::Request | C::Model | C::NoChannel)
 }

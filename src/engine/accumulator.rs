@@ -1,36 +1,35 @@
-//! What is remembered of one answer while it comes.
+//! Accumulates one answer from its deltas: the text, the usage and the cost, including the cost of failed attempts.
 //!
-//! Owns the adding up of its pieces, the figures nobody reported (estimated from the text, and marked), and what an
-//! answer cost that was begun again elsewhere. Refuses to know where anything is shown or kept.
+//! Usage that the service did not report is estimated from the text and marked as estimated.
 
-use super::LaneOutcome;
-use crate::model::{Answer, Delta, DeltaKind, Usage, estimate::Counter, target::Target};
+use super::CallOutcome;
+use crate::model::{Answer, Delta, DeltaKind, Usage, estimate::TokenCounter, target::Target};
 
-/// One answer so far.
+/// One answer, accumulated so far.
 #[derive(Clone, Debug, Default)]
-pub struct Account {
-    /// With the text only where it is wanted.
+pub struct AnswerAccumulator {
+    /// The answer; its text only if `add` was called with `with_text`.
     pub answer: Answer,
-    /// The estimate of its tokens, thinking included.
-    pub tokens: Counter,
-    /// Some of it is more than thinking.
-    pub any_content: bool,
-    /// There was more than one choice, of which the first is shown.
-    pub other_choices: bool,
-    /// What each request cost that broke off before this one, with its currency.
-    wasted: Vec<Option<(String, f64)>>,
-    /// What broke off and was begun again elsewhere, until that says something.
-    earlier: Option<Box<Account>>,
+    /// Estimate of the output tokens, reasoning included.
+    pub tokens: TokenCounter,
+    /// The answer has text or a refusal, not only reasoning.
+    pub has_content: bool,
+    /// There was more than one choice; only the first is accumulated.
+    pub has_other_choices: bool,
+    /// The cost of each earlier, failed request, with its currency.
+    failed_costs: Vec<Option<(String, f64)>>,
+    /// An earlier incomplete answer; it counts unless a later attempt has content.
+    incomplete_answer: Option<Box<AnswerAccumulator>>,
 }
 
-impl Account {
-    /// Remembers a delta; its text only `with_text`.
+impl AnswerAccumulator {
+    /// Adds a delta; its text only if `with_text`.
     pub fn add(&mut self, delta: &Delta, with_text: bool) {
         if delta.choice != 0 && delta.kind.is_output() {
-            self.other_choices = true;
+            self.has_other_choices = true;
             return;
         }
-        self.any_content |= matches!(delta.kind, DeltaKind::Text(_) | DeltaKind::Refusal(_));
+        self.has_content |= matches!(delta.kind, DeltaKind::Text(_) | DeltaKind::Refusal(_));
         match &delta.kind {
             DeltaKind::Text(text) | DeltaKind::Refusal(text) | DeltaKind::Reasoning(text) => {
                 self.tokens.add(text);
@@ -42,82 +41,85 @@ impl Account {
         }
     }
 
-    /// Another request begins, since the one to `target` failed: what that said is no part of the answer, and what it cost
-    /// is kept in mind.
-    pub fn begin_again(&mut self, target: &Target, prompt_tokens: u64) {
-        let mut broken_off = std::mem::take(self);
-        self.wasted.clone_from(&broken_off.wasted);
-        self.wasted.push(broken_off.own_cost(target, prompt_tokens));
-        let before = broken_off.earlier.take();
-        self.earlier = if broken_off.any_content { Some(Box::new(broken_off)) } else { before };
+    /// Starts over because the request to `target` failed. Its output is discarded, its cost still counts.
+    pub fn reset_after_failure(&mut self, target: &Target, prompt_tokens: u64) {
+        let mut failed = std::mem::take(self);
+        self.failed_costs.clone_from(&failed.failed_costs);
+        self.failed_costs.push(failed.own_cost(target, prompt_tokens));
+        let before = failed.incomplete_answer.take();
+        self.incomplete_answer = if failed.has_content { Some(Box::new(failed)) } else { before };
     }
 
-    /// The person wants it asked once more: what `target` said is no part of the answer, and was paid for.
-    pub fn ask_again(&mut self, target: Option<&Target>, prompt_tokens: u64) {
+    /// Starts over because the user restarted the call. The output of `target` is discarded, its cost still counts.
+    pub fn reset_after_restart(&mut self, target: Option<&Target>, prompt_tokens: u64) {
         let before = std::mem::take(self);
-        self.wasted.clone_from(&before.wasted);
-        self.wasted.push(target.and_then(|target| before.own_cost(target, prompt_tokens)));
+        self.failed_costs.clone_from(&before.failed_costs);
+        self.failed_costs.push(target.and_then(|target| before.own_cost(target, prompt_tokens)));
     }
 
-    /// The answer is over: where its last request failed and said nothing, what broke off before it stands for the answer.
-    pub fn close(&mut self, outcome: &LaneOutcome, prompt_tokens: u64) {
+    /// Ends the answer. If the last request failed without output, the earlier incomplete answer takes its place.
+    pub fn finish(&mut self, outcome: &CallOutcome, prompt_tokens: u64) {
         if outcome.result.is_ok() || !self.is_empty() {
             return;
         }
-        let Some(earlier) = self.earlier.take() else { return };
+        let Some(earlier) = self.incomplete_answer.take() else { return };
         let last = outcome.attempts.last().and_then(|attempt| self.own_cost(&attempt.target, prompt_tokens));
-        let mut wasted = std::mem::replace(self, *earlier).wasted;
-        // Its own cost is that of its usage.
-        wasted.remove(self.wasted.len());
+        let mut wasted = std::mem::replace(self, *earlier).failed_costs;
+        // The cost of that answer is computed from its own usage.
+        wasted.remove(self.failed_costs.len());
         wasted.push(last);
-        self.wasted = wasted;
+        self.failed_costs = wasted;
     }
 
     fn own_cost(&self, target: &Target, prompt_tokens: u64) -> Option<(String, f64)> {
         let price = target.price.as_ref()?;
-        Some((price.currency.clone(), price.cost(&self.used(prompt_tokens)?)?))
+        Some((price.currency.clone(), price.cost(&self.current_usage(prompt_tokens)?)?))
     }
 
-    /// What a request that said something used, thinking included; as reported, or as estimated.
+    /// The usage of a request that produced output, reasoning included: as reported, else estimated.
     #[must_use]
-    pub fn used(&self, prompt_tokens: u64) -> Option<Usage> {
-        let spoke = self.tokens.tokens() > 0;
-        self.reported().or_else(|| spoke.then(|| self.estimated(prompt_tokens)))
+    pub fn current_usage(&self, prompt_tokens: u64) -> Option<Usage> {
+        let has_output = self.tokens.tokens() > 0;
+        self.reported_usage().or_else(|| has_output.then(|| self.estimated_usage(prompt_tokens)))
     }
 
-    /// What the answer cost that used this, with the requests that broke off before it, in the money of whoever answered.
+    /// The cost of `usage` plus that of earlier failed requests, in the currency of the target that answered.
     #[must_use]
-    pub fn cost<'o>(&self, usage: Option<&Usage>, outcome: &'o LaneOutcome) -> Option<(f64, &'o str)> {
+    pub fn cost<'o>(&self, usage: Option<&Usage>, outcome: &'o CallOutcome) -> Option<(f64, &'o str)> {
         let price = outcome.target.as_ref()?.price.as_ref()?;
         let own = usage.and_then(|usage| price.cost(usage));
-        let wasted =
-            self.wasted.iter().flatten().filter(|(currency, _)| *currency == price.currency).map(|(_, cost)| *cost);
+        let wasted = self
+            .failed_costs
+            .iter()
+            .flatten()
+            .filter(|(currency, _)| *currency == price.currency)
+            .map(|(_, cost)| *cost);
         let sum = own.into_iter().chain(wasted).reduce(|one, other| one + other)?;
         Some((sum, &price.currency))
     }
 
-    /// The usage reported, or ours, marked. Nothing when there was no answer at all, not even thoughts.
+    /// The reported usage, else an estimate, marked as such; `None` if there was no output at all, not even reasoning.
     #[must_use]
-    pub fn usage(&self, outcome: &LaneOutcome, prompt_tokens: u64) -> Option<Usage> {
-        let answered = outcome.result.is_ok() || outcome.cut;
-        self.used(prompt_tokens).or_else(|| answered.then(|| self.estimated(prompt_tokens)))
+    pub fn usage(&self, outcome: &CallOutcome, prompt_tokens: u64) -> Option<Usage> {
+        let answered = outcome.result.is_ok() || outcome.incomplete;
+        self.current_usage(prompt_tokens).or_else(|| answered.then(|| self.estimated_usage(prompt_tokens)))
     }
 
-    /// Our own estimate of the usage, marked.
+    /// An estimate of the usage, marked as such.
     #[must_use]
-    pub fn estimated(&self, prompt_tokens: u64) -> Usage {
+    pub fn estimated_usage(&self, prompt_tokens: u64) -> Usage {
         Usage { input: Some(prompt_tokens), output: Some(self.tokens.tokens()), estimated: true, ..Usage::default() }
     }
 
-    /// The usage reported, if it can be so.
+    /// The reported usage, if it is plausible.
     #[must_use]
-    pub fn reported(&self) -> Option<Usage> {
-        self.answer.usage.filter(Usage::is_believable)
+    pub fn reported_usage(&self) -> Option<Usage> {
+        self.answer.usage.filter(Usage::is_plausible)
     }
 
-    /// Whether there is nothing to read, not even a call of a tool.
+    /// Whether there is neither content nor a tool call.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.any_content && self.answer.tool_calls.is_empty()
+        !self.has_content && self.answer.tool_calls.is_empty()
     }
 }

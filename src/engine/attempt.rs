@@ -1,11 +1,7 @@
-//! One try at one target with one key: encode, send, decode.
+//! One attempt at one target with one key: encodes the request, sends it and decodes the response.
 //!
-//! Owns the timeouts of a single reply and the verdict on how it ended. Refuses to try again: that is `engine`'s work
-//! by `route`'s rules. Dropping an [`Attempt`] closes its connection; there is no other way to cancel and none is
-//! needed.
-//!
-//! Time counts only while the network is awaited: a reader that is slow to take what came (a pager, a blocked pipe)
-//! uses up nothing.
+//! Does not retry. Dropping an [`Attempt`] closes its connection, which is how it is canceled. Timeouts count only the
+//! time spent waiting for the network: a slow consumer of the answer (a pager, a blocked pipe) uses up none of it.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,111 +12,112 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     model::{
-        Call, Delta, ErrorClass, FinishReason,
+        Delta, ErrorClass, FinishReason, ModelRequest,
         api_key::ApiKey,
         endpoint::{ConnectOptions, Timeouts},
         target::Target,
     },
     protocol::{
-        ApiError, EncodeError, Ending, Flow, Protocol, ResponseHead, RetryAfter, ServerKind, StreamEnd, protocol,
-        reply_reader::{Read, ReplyReader},
+        CallError, EncodeError, Flow, Protocol, ResponseHead, RetryAfter, ServerKind, StreamEnd, StreamOutcome,
+        protocol,
+        reply_reader::{DecodedBatch, ReplyReader},
     },
     transport::{ByteStream, Transport, TransportError, TransportErrorKind},
 };
 
-/// Between two reads of a stream that has begun.
-const IDLE: Duration = Duration::from_secs(60);
-/// For the whole answer.
-const TOTAL: Duration = Duration::from_secs(600);
-/// How long late text or usage may take after the answer is complete, each time some comes.
-const AFTER_SOFT_END: Duration = Duration::from_secs(1);
-/// The longest answer, thinking included; some thirty million tokens.
-const MOST_ANSWER: usize = 128 * 1024 * 1024;
-/// How much of an error's body is read, and for how long.
-const ERROR_BODY: usize = 64 * 1024;
-const ERROR_BODY_TIME: Duration = Duration::from_secs(5);
+/// Default timeout between two reads of a stream that has output.
+const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Default timeout of the complete answer.
+const DEFAULT_TOTAL_TIMEOUT: Duration = Duration::from_secs(600);
+/// How long to wait for further text or usage after the answer is complete; restarts whenever some arrives.
+const SOFT_END_TIMEOUT: Duration = Duration::from_secs(1);
+/// The largest answer in bytes, reasoning included; about thirty million tokens.
+const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
+/// Limits on reading an error body.
+const MAX_ERROR_BODY_BYTES: usize = 64 * 1024;
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What authorises a request, resolved.
+/// The resolved secrets of one request.
 #[derive(Clone, Debug, Default)]
 pub struct Credentials {
-    /// The key, if the endpoint wants one.
+    /// The API key; `None`: the endpoint needs none.
     pub key: Option<ApiKey>,
-    /// Further headers.
+    /// Additional headers.
     pub headers: Vec<(HeaderName, ApiKey)>,
-    /// What is secret in the address itself.
-    pub address: Vec<ApiKey>,
+    /// Secret parts of the URL itself.
+    pub url_secrets: Vec<ApiKey>,
 }
 
 impl Credentials {
-    /// `text` without any of these secrets: services quote keys back.
+    /// Masks these secrets in `text`: services quote keys in their errors.
     #[must_use]
     pub fn masked_in(&self, text: &str) -> String {
         let headers = self.headers.iter().map(|(_, value)| value);
-        let whole = self.key.iter().chain(headers).chain(&self.address);
-        whole.fold(text.to_owned(), |text, secret| {
-            let text = secret.masked_in(&text);
-            secret.after_scheme().map_or(text.clone(), |rest| rest.masked_in(&text))
+        let secrets = self.key.iter().chain(headers).chain(&self.url_secrets);
+        secrets.fold(text.to_owned(), |text, secret| {
+            let text = secret.redact_in(&text);
+            secret.without_scheme().map_or(text.clone(), |rest| rest.redact_in(&text))
         })
     }
 }
 
-/// The time a reply may take.
+/// The timeouts of one attempt.
 #[derive(Clone, Copy, Debug)]
-pub struct Patience {
-    /// From sending to the first delta; `None`: as long as `total` allows. Only streams have first deltas.
+pub struct AttemptTimeouts {
+    /// From sending to the first delta; `None`: only `total` applies. Ignored for responses that are not streamed.
     pub first_token: Option<Duration>,
-    /// Between two reads after it.
+    /// Between two reads after the first delta.
     pub idle: Duration,
-    /// Altogether.
+    /// For the complete response.
     pub total: Duration,
 }
 
-impl Patience {
-    /// The explicit timeouts, and the defaults where there are none.
+impl AttemptTimeouts {
+    /// The configured timeouts, with defaults for those that are not set.
     #[must_use]
-    pub fn of(timeouts: Timeouts) -> Self {
+    pub fn from_timeouts(timeouts: Timeouts) -> Self {
         Self {
             first_token: timeouts.first_token,
-            idle: timeouts.idle.unwrap_or(IDLE),
-            total: timeouts.total.unwrap_or(TOTAL),
+            idle: timeouts.idle.unwrap_or(DEFAULT_IDLE_TIMEOUT),
+            total: timeouts.total.unwrap_or(DEFAULT_TOTAL_TIMEOUT),
         }
     }
 }
 
-/// What comes next of a reply.
+/// The result of [`Attempt::next`].
 #[derive(Debug)]
 pub enum Step {
-    /// All that one read of the network added; may be empty of output.
-    Read(Read),
-    /// The answer is whole.
-    Done(Finished),
+    /// Everything that one read of the network added; may contain no output.
+    Read(DecodedBatch),
+    /// The answer is complete.
+    Done(AttemptEnd),
 }
 
-/// How a whole answer ended.
+/// How a complete answer ended.
 #[derive(Debug)]
-pub struct Finished {
-    /// Its reason; `None` when the service only said that it was over.
-    pub reason: Option<FinishReason>,
-    /// An error that came after the answer was complete.
-    pub warning: Option<ApiError>,
+pub struct AttemptEnd {
+    /// The finish reason; `None`: the service sent an end signal without a reason.
+    pub finish_reason: Option<FinishReason>,
+    /// An error received after the answer was complete.
+    pub warning: Option<CallError>,
 }
 
-/// A reply being read.
+/// A response that is being read.
 pub struct Attempt {
     body: ByteStream,
     reader: ReplyReader,
     credentials: Credentials,
-    patience: Patience,
-    sent: Instant,
-    /// Time spent waiting for the network so far.
+    timeouts: AttemptTimeouts,
+    sent_at: Instant,
+    /// Time spent waiting for the network.
     waited: Duration,
-    streams: bool,
-    /// The bytes of the model's words so far.
-    size: usize,
-    /// The answer is complete, and the last thing that came of it came when so much had been waited.
+    streaming: bool,
+    /// Size of the output in bytes.
+    output_bytes: usize,
+    /// The value of `waited` when the last part of a complete answer arrived; `None`: the answer is not complete.
     complete_since: Option<Duration>,
-    /// What to say after the deltas that came with it.
-    verdict: Option<Result<Finished, ApiError>>,
+    /// The end of the response, returned after the deltas that were read together with it.
+    pending_end: Option<Result<AttemptEnd, CallError>>,
     request_id: Option<String>,
     server: ServerKind,
 }
@@ -134,216 +131,226 @@ impl std::fmt::Debug for Attempt {
     }
 }
 
-/// What [`Attempt::start`] needs.
+/// The arguments of [`Attempt::start`].
 #[derive(Debug, Clone)]
-pub struct Start<'a> {
-    /// Whom to ask.
+pub struct StartOptions<'a> {
+    /// The target to send to.
     pub target: &'a Target,
-    /// With what authority.
+    /// The secrets to send.
     pub credentials: &'a Credentials,
-    /// For what.
-    pub call: &'a Call,
-    /// For how long.
-    pub patience: Patience,
-    /// Over a connection of its own, after a pooled one broke.
-    pub fresh: bool,
-    /// The frames of the reply are wanted, too, where they are in the client's own format.
-    pub verbatim: bool,
+    /// The request to encode.
+    pub request: &'a ModelRequest,
+    /// The timeouts of this attempt.
+    pub timeouts: AttemptTimeouts,
+    /// Use a new connection, for example after a pooled one was reset.
+    pub fresh_connection: bool,
+    /// Also keep the raw frames of the response if they are in the client's own format.
+    pub retain_frames: bool,
 }
 
 impl Attempt {
-    /// Sends the request and waits for the head of the reply.
-    pub async fn start(transport: &dyn Transport, start: Start<'_>) -> Result<Self, ApiError> {
-        let Start { target, credentials, call, patience, fresh, verbatim } = start;
-        let protocol = protocol(target.endpoint.protocol).expect("resolved configs name known protocols");
-        let mask = |error: ApiError| masked(error, credentials);
-        let request = request(protocol, target, credentials, call)?;
+    /// Sends the request and waits for the response head.
+    pub async fn start(transport: &dyn Transport, start: StartOptions<'_>) -> Result<Self, CallError> {
+        let StartOptions {
+            target,
+            credentials,
+            request: model_request,
+            timeouts,
+            fresh_connection: fresh,
+            retain_frames,
+        } = start;
+        let protocol = protocol(target.endpoint.protocol).expect("a resolved config has only known protocols");
+        let mask = |error: CallError| mask_error(error, credentials);
+        let request = build_request(protocol, target, credentials, model_request)?;
         let connect = target.endpoint.connect.clone();
-        let via = ConnectOptions { fresh, timeout: target.timeouts.connect.or(connect.timeout), ..connect };
+        let via =
+            ConnectOptions { new_connection: fresh, timeout: target.timeouts.connect.or(connect.timeout), ..connect };
         let sent = Instant::now();
-        let limit = patience.first_token.filter(|_| call.streams()).unwrap_or(patience.total).min(patience.total);
+        let limit =
+            timeouts.first_token.filter(|_| model_request.is_streaming()).unwrap_or(timeouts.total).min(timeouts.total);
         let reply = timeout(limit, transport.send(&via, request)).await;
         let waited = sent.elapsed();
-        let reply = reply.map_err(|_| silent(limit))?.map_err(|error| mask(of_transport(&error, false)))?;
+        let reply = reply.map_err(|_| timeout_error(limit))?.map_err(|error| mask(transport_error(&error, false)))?;
         let (parts, mut body) = reply.into_parts();
         let head = ResponseHead { status: parts.status, headers: Arc::new(parts.headers) };
         if !head.status.is_success() {
-            let bytes = error_body(&mut body, limit.saturating_sub(waited)).await;
-            let mut error = protocol.error(&head, &bytes);
+            let bytes = read_error_body(&mut body, limit.saturating_sub(waited)).await;
+            let mut error = protocol.decode_error(&head, &bytes);
             if error.class == ErrorClass::Redirect {
-                error = redirect(error, &head);
+                error = redirect_error(error, &head);
             }
             return Err(mask(error));
         }
-        let reader = ReplyReader::new(protocol.decoder(call, &target.decode, &head));
+        let reader = ReplyReader::new(protocol.decoder(model_request, &target.decode_options, &head));
         Ok(Self {
             body,
-            reader: if verbatim && is_spoken(call, target) { reader.keeping_frames() } else { reader },
+            reader: if retain_frames && same_protocol(model_request, target) { reader.retain_frames() } else { reader },
             credentials: credentials.clone(),
-            patience,
-            sent,
+            timeouts,
+            sent_at: sent,
             waited,
-            streams: call.streams(),
-            size: 0,
+            streaming: model_request.is_streaming(),
+            output_bytes: 0,
             complete_since: None,
-            verdict: None,
+            pending_end: None,
             request_id: head.request_id().map(|id| credentials.masked_in(&id)),
-            server: ServerKind::of(&head.headers),
+            server: ServerKind::from_headers(&head.headers),
         })
     }
 
     /// When the request was sent.
     #[must_use]
-    pub fn sent(&self) -> Instant {
-        self.sent
+    pub fn sent_at(&self) -> Instant {
+        self.sent_at
     }
 
-    /// The service's id of the request.
+    /// The request id assigned by the service.
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
     }
 
-    /// What comes next. Cancel safe: a dropped call loses nothing.
-    pub async fn next(&mut self) -> Result<Step, ApiError> {
-        if let Some(verdict) = self.verdict.take() {
+    /// Reads on. Cancel safe: dropping the future loses no data.
+    pub async fn next(&mut self) -> Result<Step, CallError> {
+        if let Some(verdict) = self.pending_end.take() {
             return verdict.map(Step::Done);
         }
         let mut deltas = Vec::new();
         let verdict = self.read(&mut deltas).await;
-        let read = Read { deltas, frames: self.reader.take_frames() };
+        let read = DecodedBatch { deltas, frames: self.reader.take_frames() };
         match verdict {
             None => Ok(Step::Read(read)),
             Some(verdict) if read.is_empty() => verdict.map(Step::Done),
             Some(verdict) => {
-                self.verdict = Some(verdict);
+                self.pending_end = Some(verdict);
                 Ok(Step::Read(read))
             }
         }
     }
 
-    /// One read of the network, and what is already there behind it.
-    async fn read(&mut self, out: &mut Vec<Delta>) -> Option<Result<Finished, ApiError>> {
-        let limit = self.limit();
+    /// Reads the network once and decodes what it returned.
+    async fn read(&mut self, out: &mut Vec<Delta>) -> Option<Result<AttemptEnd, CallError>> {
+        let limit = self.read_timeout();
         let begun = Instant::now();
-        // `timeout` polls the body before the timer: what is already here is never too late. A server that always has
-        // something here (comments without end) is stopped by the limit being used up.
+        // `timeout` polls the body before the timer, so data that has already arrived never times out. A server that
+        // always has data ready (endless comments) is stopped when the limit reaches zero.
         let read = if limit.is_zero() { None } else { timeout(limit, self.body.next()).await.ok() };
         self.waited += begun.elapsed();
         let begun = Instant::now();
         let verdict = match read {
-            Some(Some(Ok(bytes))) => self.take(&bytes, out),
-            Some(None) => Some(self.end(StreamEnd::Eof, out)),
-            Some(Some(Err(error))) => Some(self.broken(&error, out)),
-            None if self.complete_since.is_some() => Some(self.end(StreamEnd::Eof, out)),
-            None => Some(Err(self.too_slow(out))),
+            Some(Some(Ok(bytes))) => self.decode(&bytes, out),
+            Some(None) => Some(self.finish(StreamEnd::Eof, out)),
+            Some(Some(Err(error))) => Some(self.finish_broken(&error, out)),
+            None if self.complete_since.is_some() => Some(self.finish(StreamEnd::Eof, out)),
+            None => Some(Err(self.read_timeout_error(out))),
         };
-        // Reading what a server sends without a pause is waiting for it, too.
+        // Decoding counts too: otherwise a server that sends without pause would never reach a timeout.
         self.waited += begun.elapsed();
         verdict
     }
 
-    fn limit(&self) -> Duration {
-        let left = |whole: Duration| whole.saturating_sub(self.waited);
-        let total = left(self.patience.total);
+    fn read_timeout(&self) -> Duration {
+        let left = |limit: Duration| limit.saturating_sub(self.waited);
+        let total = left(self.timeouts.total);
         if let Some(since) = self.complete_since {
-            left(since + AFTER_SOFT_END).min(total)
-        } else if self.reader.any_output() {
-            self.patience.idle.min(total)
+            left(since + SOFT_END_TIMEOUT).min(total)
+        } else if self.reader.has_output() {
+            self.timeouts.idle.min(total)
         } else {
-            let first = self.patience.first_token.filter(|_| self.streams);
+            let first = self.timeouts.first_token.filter(|_| self.streaming);
             first.map_or(total, |first| left(first).min(total))
         }
     }
 
-    fn take(&mut self, bytes: &[u8], out: &mut Vec<Delta>) -> Option<Result<Finished, ApiError>> {
+    fn decode(&mut self, bytes: &[u8], out: &mut Vec<Delta>) -> Option<Result<AttemptEnd, CallError>> {
         match self.reader.push(bytes, out) {
-            Ok(Flow::End) => Some(self.end(StreamEnd::Hard, out)),
+            Ok(Flow::End) => Some(self.finish(StreamEnd::EndSignal, out)),
             Ok(flow) => {
-                // What is no news (a ping) does not hold a complete answer open.
+                // A read without deltas (a ping) does not extend the wait after a complete answer.
                 let since = self.complete_since.filter(|_| out.is_empty()).unwrap_or(self.waited);
                 self.complete_since = (flow == Flow::SoftEnd).then_some(since);
-                self.size += out.iter().map(|delta| delta.kind.size()).sum::<usize>();
-                (self.size > MOST_ANSWER).then(|| Err(self.too_long()))
+                self.output_bytes += out.iter().map(|delta| delta.kind.byte_len()).sum::<usize>();
+                (self.output_bytes > MAX_ANSWER_BYTES).then(|| Err(self.size_error()))
             }
-            Err(error) => Some(Err(masked(error, &self.credentials))),
+            Err(error) => Some(Err(mask_error(error, &self.credentials))),
         }
     }
 
-    fn too_long(&self) -> ApiError {
-        let message = format!("the answer is longer than {} MiB", MOST_ANSWER / 1024 / 1024);
-        ApiError { server: self.server, ..ApiError::new(ErrorClass::Cut, message) }
+    fn size_error(&self) -> CallError {
+        let message = format!("the answer is longer than {} MiB", MAX_ANSWER_BYTES / 1024 / 1024);
+        CallError { server: self.server, ..CallError::new(ErrorClass::Incomplete, message) }
     }
 
-    fn end(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<Finished, ApiError> {
-        let ending = self.reader.finish(end, out).map_err(|error| masked(error, &self.credentials))?;
-        let error = |class, message: &str| ApiError { server: self.server, ..ApiError::new(class, message) };
-        let warning = self.reader.take_warning().map(|error| masked(error, &self.credentials));
+    fn finish(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<AttemptEnd, CallError> {
+        let ending = self.reader.finish(end, out).map_err(|error| mask_error(error, &self.credentials))?;
+        let error = |class, message: &str| CallError { server: self.server, ..CallError::new(class, message) };
+        let warning = self.reader.take_warning().map(|error| mask_error(error, &self.credentials));
         match ending {
-            Ending::Finished(reason) => Ok(Finished { reason: Some(reason), warning }),
-            Ending::DoneOnly => Ok(Finished { reason: None, warning }),
-            Ending::Cut if self.reader.any_output() => {
-                Err(error(ErrorClass::Cut, "the answer ended in the middle: no end signal"))
+            StreamOutcome::Finished(reason) => Ok(AttemptEnd { finish_reason: Some(reason), warning }),
+            StreamOutcome::NoFinishReason => Ok(AttemptEnd { finish_reason: None, warning }),
+            StreamOutcome::Incomplete if self.reader.has_output() => {
+                Err(error(ErrorClass::Incomplete, "the answer ended without an end signal"))
             }
-            Ending::Cut => Err(error(ErrorClass::Reset, "the reply broke off before it said anything")),
-            Ending::Empty => {
-                let empty = error(ErrorClass::Garbage, "the reply is empty");
-                Err(ApiError { should_retry: Some(true), ..empty })
+            StreamOutcome::Incomplete => Err(error(ErrorClass::Reset, "the response ended before any output")),
+            StreamOutcome::Empty => {
+                let empty = error(ErrorClass::InvalidResponse, "empty response");
+                Err(CallError { should_retry: Some(true), ..empty })
             }
         }
     }
 
-    /// The connection broke. An answer that was complete stays complete.
-    fn broken(&mut self, problem: &TransportError, out: &mut Vec<Delta>) -> Result<Finished, ApiError> {
+    /// Ends the response after a transport error. A complete answer stays complete.
+    fn finish_broken(&mut self, problem: &TransportError, out: &mut Vec<Delta>) -> Result<AttemptEnd, CallError> {
         let ending = self.reader.finish(StreamEnd::Broken, out);
-        if let Ok(Ending::Finished(reason)) = ending {
-            return Ok(Finished { reason: Some(reason), warning: Some(of_transport(problem, true)) });
+        if let Ok(StreamOutcome::Finished(reason)) = ending {
+            return Ok(AttemptEnd { finish_reason: Some(reason), warning: Some(transport_error(problem, true)) });
         }
-        Err(masked(of_transport(problem, self.reader.any_output()), &self.credentials))
+        Err(mask_error(transport_error(problem, self.reader.has_output()), &self.credentials))
     }
 
-    fn too_slow(&mut self, out: &mut Vec<Delta>) -> ApiError {
-        let limit = self.limit();
-        if !self.reader.any_output() {
-            return silent(self.waited);
+    fn read_timeout_error(&mut self, out: &mut Vec<Delta>) -> CallError {
+        let limit = self.read_timeout();
+        if !self.reader.has_output() {
+            return timeout_error(self.waited);
         }
-        // What was held back is shown; the verdict is already known.
+        // Flushes what the decoder has buffered; the timeout is the error either way.
         let _ = self.reader.finish(StreamEnd::Broken, out);
-        let whole = self.waited >= self.patience.total;
-        let message = if whole {
-            format!("the answer took longer than {:.1} s", self.patience.total.as_secs_f64())
+        let total_reached = self.waited >= self.timeouts.total;
+        let message = if total_reached {
+            format!("the answer took longer than {:.1} s", self.timeouts.total.as_secs_f64())
         } else {
-            format!("the answer stopped for {:.1} s", limit.as_secs_f64())
+            format!("no output for {:.1} s", limit.as_secs_f64())
         };
-        ApiError::new(ErrorClass::Cut, message)
+        CallError::new(ErrorClass::Incomplete, message)
     }
 }
 
-/// Whether the client speaks as the target does, so that what comes can be passed on.
-fn is_spoken(call: &Call, target: &Target) -> bool {
-    call.original().is_some_and(|original| original.protocol == target.endpoint.protocol)
+/// Whether client and target use the same protocol, so that frames can be passed through.
+fn same_protocol(request: &ModelRequest, target: &Target) -> bool {
+    request.raw_request().is_some_and(|original| original.protocol == target.endpoint.protocol)
 }
 
-fn request(
+fn build_request(
     protocol: &dyn Protocol,
     target: &Target,
     credentials: &Credentials,
-    call: &Call,
-) -> Result<http::Request<Bytes>, ApiError> {
-    let local = |message: String| ApiError::new(ErrorClass::Local, message);
-    let mut request = protocol.encode(target, credentials.key.as_ref(), call).map_err(|error| match error {
-        EncodeError::Key { .. } => ApiError::new(ErrorClass::Auth, error.to_string()),
-        _ => local(error.to_string()),
-    })?;
+    model_request: &ModelRequest,
+) -> Result<http::Request<Bytes>, CallError> {
+    let local = |message: String| CallError::new(ErrorClass::LocalLimit, message);
+    let mut request =
+        protocol.encode(target, credentials.key.as_ref(), model_request).map_err(|error| match error {
+            EncodeError::Key { .. } => CallError::new(ErrorClass::Auth, error.to_string()),
+            _ => local(error.to_string()),
+        })?;
     add_headers(&mut request, credentials).map_err(local)?;
     Ok(request)
 }
 
-/// Adds the endpoint's own headers, which win over ours.
+/// Adds the headers configured for the endpoint, which override ours.
 pub fn add_headers(request: &mut http::Request<Bytes>, credentials: &Credentials) -> Result<(), String> {
     for (name, value) in &credentials.headers {
         let mut value = http::HeaderValue::try_from(value.expose()).map_err(|_| {
-            format!("the value of header `{name}` has a line break or another character that cannot be sent")
+            format!("the value of header \"{name}\" contains a line break or another character that cannot be sent")
         })?;
         value.set_sensitive(true);
         request.headers_mut().insert(name.clone(), value);
@@ -351,10 +358,10 @@ pub fn add_headers(request: &mut http::Request<Bytes>, credentials: &Credentials
     Ok(())
 }
 
-/// `error` without our secrets in any of its texts: services quote them in codes, ids and headers, too.
-pub(crate) fn masked(error: ApiError, credentials: &Credentials) -> ApiError {
+/// Masks secrets in every text of `error`: services quote them in codes, ids and headers, too.
+pub(crate) fn mask_error(error: CallError, credentials: &Credentials) -> CallError {
     let mask = |text: Option<String>| text.map(|text| credentials.masked_in(&text));
-    ApiError {
+    CallError {
         message: credentials.masked_in(&error.message),
         code: mask(error.code),
         param: mask(error.param),
@@ -365,54 +372,54 @@ pub(crate) fn masked(error: ApiError, credentials: &Credentials) -> ApiError {
     }
 }
 
-fn silent(after: Duration) -> ApiError {
-    ApiError::new(ErrorClass::Silent, format!("no answer within {:.1} s", after.as_secs_f64()))
+fn timeout_error(after: Duration) -> CallError {
+    CallError::new(ErrorClass::Timeout, format!("no answer within {:.1} s", after.as_secs_f64()))
 }
 
-fn redirect(error: ApiError, head: &ResponseHead) -> ApiError {
+fn redirect_error(error: CallError, head: &ResponseHead) -> CallError {
     let to = head.header("location").and_then(|to| url::Url::parse(to).ok());
-    let to = to.map_or_else(|| "another place".to_owned(), |url| crate::model::api_key::masked_url(&url));
+    let to = to.map_or_else(|| "another address".to_owned(), |url| crate::model::api_key::redact_url(&url));
     let status = head.status;
-    ApiError {
-        message: format!("{status}: sent on to {to}; the prompt was not sent there"),
-        hint: Some("if you trust that address, make it the base_url".into()),
+    CallError {
+        message: format!("{status}: redirect to {to} not followed; the prompt was not sent there"),
+        hint: Some("if you trust that address, set it as base_url".into()),
         ..error
     }
 }
 
-/// What a failure on the way means for the answer.
-pub(crate) fn of_transport(error: &TransportError, after_output: bool) -> ApiError {
+/// Converts a transport error to the error of a call.
+pub(crate) fn transport_error(error: &TransportError, after_output: bool) -> CallError {
     let class = match error.kind {
-        _ if after_output => ErrorClass::Cut,
+        _ if after_output => ErrorClass::Incomplete,
         TransportErrorKind::Refused
         | TransportErrorKind::Dns
         | TransportErrorKind::Tls
         | TransportErrorKind::Connect => ErrorClass::Connect,
         TransportErrorKind::Reset => ErrorClass::Reset,
-        TransportErrorKind::Malformed => ErrorClass::Garbage,
-        TransportErrorKind::Local => ErrorClass::Local,
+        TransportErrorKind::Malformed => ErrorClass::InvalidResponse,
+        TransportErrorKind::Local => ErrorClass::LocalLimit,
     };
-    // Trying the same endpoint again helps against a blink, not against a missing name or a wrong certificate.
+    // A repeat helps after a short failure, but not with an unknown host name or an invalid certificate.
     let should_retry =
         matches!(error.kind, TransportErrorKind::Dns | TransportErrorKind::Tls | TransportErrorKind::Connect)
             .then_some(false);
-    ApiError { should_retry, ..ApiError::new(class, &error.message) }
+    CallError { should_retry, ..CallError::new(class, &error.message) }
 }
 
-/// The start of an error's body; what cannot be read in time is not worth waiting for.
-async fn error_body(body: &mut ByteStream, left: Duration) -> Vec<u8> {
+/// Reads the start of an error body, within the time limit.
+async fn read_error_body(body: &mut ByteStream, left: Duration) -> Vec<u8> {
     let mut bytes = Vec::new();
     let read = async {
-        while let Some(Ok(piece)) = body.next().await {
-            let room = ERROR_BODY - bytes.len();
-            bytes.extend_from_slice(&piece[..piece.len().min(room)]);
-            if bytes.len() >= ERROR_BODY {
+        while let Some(Ok(chunk)) = body.next().await {
+            let remaining = MAX_ERROR_BODY_BYTES - bytes.len();
+            bytes.extend_from_slice(&chunk[..chunk.len().min(remaining)]);
+            if bytes.len() >= MAX_ERROR_BODY_BYTES {
                 break;
             }
         }
     };
-    // Out of time, what has come is enough for a message.
-    let _ = timeout(ERROR_BODY_TIME.min(left), read).await;
+    // After a timeout, what was read so far is enough for a message.
+    let _ = timeout(ERROR_BODY_TIMEOUT.min(left), read).await;
     bytes
 }
 
@@ -421,12 +428,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_service_that_quotes_a_header_without_its_scheme_shows_no_key() {
+    fn header_value_quoted_without_its_scheme_is_masked() {
         let header = (http::header::AUTHORIZATION, ApiKey::new("Bearer sk-in-a-header"));
         let credentials = Credentials {
             key: Some(ApiKey::new("sk-the-key")),
             headers: vec![header],
-            address: vec![ApiKey::new("in-the-address")],
+            url_secrets: vec![ApiKey::new("in-the-address")],
         };
         let quoted = credentials.masked_in("sk-in-a-header, Bearer sk-in-a-header, sk-the-key, in-the-address");
         assert_eq!(quoted, "[redacted], [redacted], [redacted], [redacted]");

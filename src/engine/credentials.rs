@@ -1,7 +1,6 @@
-//! Which key a request is sent with.
+//! Selects and resolves the key of a request.
 //!
-//! Owns the rotation over an endpoint's keys: each request starts at the next one, so that several keys share the
-//! load of a long-lived process. Refuses to read keys: that is the ring's work.
+//! In a long-lived process each request starts with the endpoint's next key, so that the keys share the load.
 
 use std::{collections::HashMap, sync::Mutex};
 
@@ -14,18 +13,18 @@ use crate::{
         api_key::{ApiKey, KeySource},
         endpoint::Endpoint,
     },
-    protocol::ApiError,
-    routing::backoff::drawn,
+    protocol::CallError,
+    routing::backoff::random_index,
     transport::keys::{KeyError, KeyRing},
 };
 
-/// Where each endpoint's rotation stands.
+/// The position of the key rotation, by endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Rotation(Mutex<HashMap<String, usize>>);
+pub(super) struct KeyRotation(Mutex<HashMap<String, usize>>);
 
-impl Rotation {
-    /// The places of the endpoint's keys, beginning with the one whose turn it is: the next in a process that lives, any
-    /// in one that asks once.
+impl KeyRotation {
+    /// The indices of the endpoint's keys in the order they are tried. The first one is the next in rotation in a
+    /// long-lived process, else random.
     pub(super) fn order(&self, endpoint: &Endpoint, resident: bool, chance: impl FnOnce() -> f64) -> Vec<usize> {
         let count = endpoint.keys.len();
         if count < 2 {
@@ -36,45 +35,45 @@ impl Rotation {
             let turn = turns.entry(endpoint.name.clone()).or_default();
             std::mem::replace(turn, turn.wrapping_add(1)) % count
         } else {
-            drawn(count, chance())
+            random_index(count, chance())
         };
         (first..count).chain(0..first).collect()
     }
 }
 
-/// The secrets for one request, read.
-pub(super) async fn resolve(
+/// Resolves the secrets of one request.
+pub(super) async fn resolve_credentials(
     ring: &KeyRing,
     endpoint: &Endpoint,
     key: Option<&KeySource>,
-) -> Result<Credentials, ApiError> {
-    let mut credentials = Credentials { address: secrets_in(&endpoint.base_url), ..Credentials::default() };
+) -> Result<Credentials, CallError> {
+    let mut credentials = Credentials { url_secrets: url_secrets(&endpoint.base_url), ..Credentials::default() };
     if let Some(source) = key {
-        credentials.key = Some(ring.resolve(source).await.map_err(|error| no_key(&error, endpoint))?);
+        credentials.key = Some(ring.resolve(source).await.map_err(|error| key_error(&error, endpoint))?);
     }
     for (name, source) in &endpoint.headers {
-        let value = ring.resolve(source).await.map_err(|error| no_key(&error, endpoint))?;
+        let value = ring.resolve(source).await.map_err(|error| key_error(&error, endpoint))?;
         credentials.headers.push((name.clone(), value));
     }
     Ok(credentials)
 }
 
-/// What in an address is for its service alone.
-fn secrets_in(address: &url::Url) -> Vec<ApiKey> {
+/// The secret parts of a URL: the password and the query values.
+fn url_secrets(address: &url::Url) -> Vec<ApiKey> {
     let query = address.query().into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
-    // Versions are no secrets, and messages are about them.
+    // The API version is not secret, and error messages mention it.
     let values = query.filter(|(name, _)| *name != "api-version").map(|(_, value)| value);
-    // As they stand in the address, and as they are meant.
-    let meant = |value: &str| percent_decode_str(value).decode_utf8_lossy().into_owned();
+    // Masked in both forms, percent-encoded and decoded.
+    let decoded = |value: &str| percent_decode_str(value).decode_utf8_lossy().into_owned();
     address
         .password()
         .into_iter()
         .chain(values)
-        .flat_map(|value| [ApiKey::new(value), ApiKey::new(&meant(value))])
+        .flat_map(|value| [ApiKey::new(value), ApiKey::new(&decoded(value))])
         .collect()
 }
 
-fn no_key(error: &KeyError, endpoint: &Endpoint) -> ApiError {
-    let message = format!("no key for endpoint {}: {error}", endpoint.name);
-    ApiError { hint: error.hint(), ..ApiError::new(ErrorClass::Auth, message) }
+fn key_error(error: &KeyError, endpoint: &Endpoint) -> CallError {
+    let message = format!("no key for endpoint \"{}\": {error}", endpoint.name);
+    CallError { hint: error.hint(), ..CallError::new(ErrorClass::Auth, message) }
 }

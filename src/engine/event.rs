@@ -1,4 +1,4 @@
-//! What happens while a plan runs, as a stream of facts. Owns their shapes; every sink matches them exhaustively.
+//! The events of a running plan. Every consumer matches them exhaustively.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,187 +8,187 @@ use tokio::time::Instant;
 
 use crate::{
     model::{
-        Adjustment, ErrorClass, FinishReason,
+        ErrorClass, FinishReason, ParamWorkaround,
         target::{Target, TargetId},
     },
-    protocol::{ApiError, reply_reader::Read},
+    protocol::{CallError, reply_reader::DecodedBatch},
 };
 
-/// One thing that happened in one lane.
+/// One event of one call.
 #[derive(Clone, Debug)]
 pub struct Event {
-    /// Which lane, by its place in the plan.
-    pub lane: usize,
-    /// When it was noticed; drawing later does not change it.
+    /// The index of the call in the plan.
+    pub call: usize,
+    /// When it happened; independent of when it is drawn.
     pub at: Instant,
-    /// What.
+    /// What happened.
     pub kind: EventKind,
 }
 
-/// What happened.
+/// The kinds of events.
 #[derive(Clone, Debug)]
 pub enum EventKind {
-    /// A target is being asked.
+    /// An attempt at a target started.
     Started(Arc<Target>),
-    /// Everything one read of the network added to the answer.
-    Deltas(Read),
-    /// As `Deltas`, but not to be shown before the answer is whole: the attempt may still fail unseen.
-    Held(Read),
-    /// The first of an answer, which was just told, came so long after its request was sent.
-    Ttft(Duration),
-    /// An attempt failed and something else is tried. What it had put out (thinking only, unless `next` is
-    /// [`Next::Restart`] or it was held) is no part of the answer.
+    /// Everything that one read of the network added to the answer.
+    Deltas(DecodedBatch),
+    /// Like `Deltas`, but not to be shown before the answer is complete: a failed attempt stays invisible.
+    BufferedDeltas(DecodedBatch),
+    /// Follows the first deltas of an attempt: the time from sending the request to the first of them.
+    FirstToken(Duration),
+    /// An attempt failed and another is made. Its output (reasoning only, unless `next` is [`NextStep::RestartOutput`]
+    /// or the output was buffered) is not part of the answer.
     Failed {
-        /// What failed.
+        /// The failed attempt.
         record: AttemptRecord,
-        /// What is tried now.
-        next: Next,
+        /// What is tried next.
+        next: NextStep,
     },
-    /// Something a person should know.
+    /// Something to show to the user.
     Notice(Notice),
-    /// The person wants the lane asked once more: what came of it before is no part of its answer.
-    Again,
-    /// The lane is over, unless it begins again.
-    Finished(Box<LaneOutcome>),
+    /// The user restarted the call: its earlier output is not part of the answer.
+    Restarted,
+    /// The call ended; it may still be restarted.
+    Finished(Box<CallOutcome>),
 }
 
-/// What is tried after a failed attempt.
+/// The next action after a failed attempt.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// The same endpoint, once more.
-    Repeat,
+pub enum NextStep {
+    /// The same endpoint with the same key.
+    RetrySame,
     /// The same endpoint with its next key.
-    Key,
-    /// Another candidate; nothing of the answer was shown yet.
-    Candidate(TargetId),
-    /// Another candidate, which was asked beside it and has not answered yet.
-    Awaited(TargetId),
-    /// Another candidate, although a part of an answer was shown.
-    Restart(TargetId),
+    RotateKey,
+    /// Another candidate; no part of the answer was shown.
+    Failover(TargetId),
+    /// The candidate of the hedged request, which is already running.
+    AwaitHedge(TargetId),
+    /// Another candidate, although part of an answer was shown.
+    RestartOutput(TargetId),
 }
 
-/// Something a person should know although nothing failed.
+/// Something to show to the user although nothing failed.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
-    /// A parameter was refused and the request changed.
-    Adjusted(TargetId, Adjustment),
-    /// Nothing has come for so long, and there is nobody else to ask.
-    Waiting(TargetId, Duration),
-    /// A wait before the next try.
+    /// The service rejected a parameter, and the request was changed.
+    WorkaroundApplied(TargetId, ParamWorkaround),
+    /// No output yet after this time, and no other candidate is left.
+    WaitingForFirstToken(TargetId, Duration),
+    /// A wait before the next attempt.
     Backoff(TargetId, Duration),
-    /// The service said that it was over, but not why.
-    NoReason(TargetId),
+    /// The answer ended without a finish reason.
+    NoFinishReason(TargetId),
     /// An error after the answer was complete.
-    AfterEnd(TargetId, ApiError),
-    /// A candidate was not asked.
-    PassedOver(TargetId, String),
-    /// A candidate is left alone for so long, because of that.
-    SetAside(TargetId, Duration, String),
-    /// Everybody is left alone; this one is asked after so long.
-    AllAside(TargetId, Duration),
-    /// Nothing came of the first for so long; the second is asked as well.
+    ErrorAfterEnd(TargetId, CallError),
+    /// A candidate was skipped, with the reason.
+    Skipped(TargetId, String),
+    /// A candidate is unavailable for this time, with the cause.
+    Unavailable(TargetId, Duration, String),
+    /// All candidates are unavailable; this one is tried after this time.
+    AllUnavailable(TargetId, Duration),
+    /// The first had no output after this time; a hedged request was sent to the second.
     Hedged(TargetId, TargetId, Duration),
     /// The spend limits of a model could not be checked.
-    Unchecked(TargetId, String),
+    SpendUnchecked(TargetId, String),
 }
 
 impl Notice {
-    /// Whom it is about.
+    /// The model it is about.
     #[must_use]
     pub fn target(&self) -> &TargetId {
         match self {
-            Self::Adjusted(target, _)
-            | Self::Waiting(target, _)
+            Self::WorkaroundApplied(target, _)
+            | Self::WaitingForFirstToken(target, _)
             | Self::Backoff(target, _)
-            | Self::NoReason(target)
-            | Self::AfterEnd(target, _)
-            | Self::PassedOver(target, _)
-            | Self::SetAside(target, ..)
-            | Self::AllAside(target, _)
+            | Self::NoFinishReason(target)
+            | Self::ErrorAfterEnd(target, _)
+            | Self::Skipped(target, _)
+            | Self::Unavailable(target, ..)
+            | Self::AllUnavailable(target, _)
             | Self::Hedged(target, ..)
-            | Self::Unchecked(target, _) => target,
+            | Self::SpendUnchecked(target, _) => target,
         }
     }
 }
 
-/// One upstream request, for the record.
+/// One upstream request and its result.
 #[derive(Clone, Debug)]
 pub struct AttemptRecord {
-    /// Whom.
+    /// The target.
     pub target: Arc<Target>,
-    /// How it failed; `None`: it answered.
-    pub error: Option<ApiError>,
-    /// The HTTP status, where there was one.
+    /// Why it failed; `None`: it succeeded.
+    pub error: Option<CallError>,
+    /// The HTTP status, if a response arrived.
     pub status: Option<u16>,
     /// When it was sent.
-    pub at: Timestamp,
+    pub sent_at: Timestamp,
     /// How long it took.
     pub took: Duration,
-    /// From sending to the first content, reasoning or tool delta, if one came.
+    /// From sending to the first content, reasoning or tool delta, if any.
     pub ttft: Option<Duration>,
-    /// Which of the endpoint's keys it was sent with, counted from 0; `None`: without one.
-    pub key: Option<usize>,
-    /// The service's id of the request.
+    /// The index of the key among those of the endpoint, from 0; `None`: sent without a key.
+    pub key_index: Option<usize>,
+    /// The request id assigned by the service.
     pub request_id: Option<String>,
 }
 
 impl AttemptRecord {
-    /// A request that was sent at `at` and took so long; nothing else is known of it.
+    /// A request sent at `at` that took `took`, with all other fields empty.
     #[must_use]
-    pub fn new(target: Arc<Target>, at: Timestamp, took: Duration) -> Self {
-        Self { target, error: None, status: None, at, took, ttft: None, key: None, request_id: None }
+    pub fn new(target: Arc<Target>, sent_at: Timestamp, took: Duration) -> Self {
+        Self { target, error: None, status: None, sent_at, took, ttft: None, key_index: None, request_id: None }
     }
 
-    /// What programs are told of it: `{endpoint, model, class, status, ms, key, request_id, message}`.
+    /// As JSON: `{endpoint, model, class, status, ms, key, request_id, message}`.
     #[must_use]
-    pub fn facts(&self) -> Value {
+    pub fn to_json(&self) -> Value {
         json!({
             "endpoint": self.target.endpoint.name,
             "model": self.target.id.0,
             "class": self.class().map_or("ok", ErrorClass::as_str),
             "status": self.status,
             "ms": u64::try_from(self.took.as_millis()).unwrap_or(u64::MAX),
-            "key": self.key,
+            "key": self.key_index,
             "request_id": self.request_id,
             "message": self.error.as_ref().map(|error| error.message.as_str()),
         })
     }
 
-    /// The class of its failure.
+    /// The class of its error.
     #[must_use]
     pub fn class(&self) -> Option<ErrorClass> {
         self.error.as_ref().map(|error| error.class)
     }
 }
 
-/// How a lane ended.
+/// How a call ended.
 #[derive(Clone, Debug)]
-pub struct LaneOutcome {
-    /// The whole answer, or why there is none: why the last one that had begun broke off, else the most telling error.
-    pub result: Result<Whole, ApiError>,
-    /// An answer had begun and broke off, and no other took its place.
-    pub cut: bool,
-    /// The person had enough of it.
+pub struct CallOutcome {
+    /// The completion, or the error: that of the last incomplete answer, else the most representative one.
+    pub result: Result<Completion, CallError>,
+    /// The answer is incomplete, and no later attempt replaced it.
+    pub incomplete: bool,
+    /// The user stopped the call.
     pub stopped: bool,
-    /// The lane's deadline passed.
+    /// The deadline of the call passed.
     pub deadline_passed: bool,
-    /// Who answered, whose answer was cut, or who was asked last.
+    /// The target that answered, whose answer is incomplete, or that was tried last.
     pub target: Option<Arc<Target>>,
     /// Every request sent, in order.
     pub attempts: Vec<AttemptRecord>,
-    /// From sending the request that was answered to its first content, reasoning or tool delta.
+    /// From sending the request that produced the answer to its first content, reasoning or tool delta.
     pub ttft: Option<Duration>,
-    /// The same from the start of the lane: as the person felt it.
-    pub first: Option<Duration>,
-    /// From the start of the lane.
+    /// The same from the start of the call, as the user perceives it.
+    pub first_output: Option<Duration>,
+    /// The duration of the call.
     pub total: Duration,
     /// From the first delta to the last.
-    pub generating: Duration,
+    pub output_duration: Duration,
 }
 
-/// A whole answer.
+/// A complete answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Whole {
-    /// Why it ended; `None`: the service did not say.
-    pub reason: Option<FinishReason>,
+pub struct Completion {
+    /// The finish reason; `None`: the service sent none.
+    pub finish_reason: Option<FinishReason>,
 }

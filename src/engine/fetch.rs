@@ -1,7 +1,4 @@
-//! One plain look at an address of an endpoint: what it is, not what it answers to a prompt.
-//!
-//! Owns sending a GET with the endpoint's own connection, key and headers, and a limit of how much is read. Refuses to
-//! know what is looked for.
+//! Fetches a URL of an endpoint with GET, using the connection options, key and headers of that endpoint.
 
 use std::time::Duration;
 
@@ -10,70 +7,78 @@ use http::HeaderMap;
 use tokio::time::{Instant, timeout};
 use url::Url;
 
-use super::{Engine, credentials::resolve};
+use super::{Engine, credentials::resolve_credentials};
 use crate::{
     config::direct_target,
-    engine::attempt::{Credentials, add_headers, of_transport},
+    engine::attempt::{Credentials, add_headers, transport_error},
     model::{
         ErrorClass,
         endpoint::{ConnectOptions, Endpoint},
     },
-    protocol::{ApiError, protocol},
+    protocol::{CallError, protocol},
 };
 
-/// What is looked at is small; the rest is a page.
-const MOST: usize = 64 * 1024;
+/// Maximum number of bytes read of a body; the responses of interest are small, and longer ones are web pages.
+const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// What was there.
+/// The response.
 #[derive(Clone, Debug)]
-pub struct Fetched {
-    /// The status.
+pub struct FetchResponse {
+    /// The HTTP status.
     pub status: u16,
     /// The headers.
     pub headers: HeaderMap,
-    /// The start of the body, without the keys that were sent.
+    /// The start of the body, with the secrets that were sent masked.
     pub body: String,
     /// How long it took.
     pub took: Duration,
 }
 
 impl Engine {
-    /// Looks at `url` as `endpoint` is asked: with its key when `with_key`. Redirects are not followed.
+    /// Fetches `url` like a request to `endpoint`, with its key if `with_key`. Redirects are not followed.
     pub async fn fetch(
         &self,
         endpoint: &std::sync::Arc<Endpoint>,
         url: &Url,
         with_key: bool,
         limit: Duration,
-    ) -> Result<Fetched, ApiError> {
-        let silent = |_| ApiError::new(ErrorClass::Silent, format!("nothing within {:.1} s", limit.as_secs_f64()));
-        timeout(limit, self.get(endpoint, url, with_key)).await.map_err(silent)?
+    ) -> Result<FetchResponse, CallError> {
+        let timed_out =
+            |_| CallError::new(ErrorClass::Timeout, format!("no response within {:.1} s", limit.as_secs_f64()));
+        timeout(limit, self.get(endpoint, url, with_key)).await.map_err(timed_out)?
     }
 
-    async fn get(&self, endpoint: &std::sync::Arc<Endpoint>, url: &Url, with_key: bool) -> Result<Fetched, ApiError> {
-        let local = |message: String| ApiError::new(ErrorClass::Local, message);
-        let credentials =
-            if with_key { resolve(&self.keys, endpoint, endpoint.keys.first()).await? } else { Credentials::default() };
-        let protocol = protocol(endpoint.protocol).expect("resolved configs name known protocols");
+    async fn get(
+        &self,
+        endpoint: &std::sync::Arc<Endpoint>,
+        url: &Url,
+        with_key: bool,
+    ) -> Result<FetchResponse, CallError> {
+        let local = |message: String| CallError::new(ErrorClass::LocalLimit, message);
+        let credentials = if with_key {
+            resolve_credentials(&self.keys, endpoint, endpoint.keys.first()).await?
+        } else {
+            Credentials::default()
+        };
+        let protocol = protocol(endpoint.protocol).expect("a resolved config has only known protocols");
         let target = direct_target(endpoint, "");
         let list = protocol.list_models(&target, credentials.key.as_ref(), None);
         let mut request = list.map_err(|error| local(error.to_string()))?;
-        *request.uri_mut() =
-            url.as_str().parse().map_err(|_| local("no request can be made for the address".into()))?;
+        *request.uri_mut() = url.as_str().parse().map_err(|_| local("cannot build a request for this URL".into()))?;
         add_headers(&mut request, &credentials).map_err(local)?;
-        let via = ConnectOptions { fresh: true, ..endpoint.connect.clone() };
+        let via = ConnectOptions { new_connection: true, ..endpoint.connect.clone() };
         let sent = Instant::now();
-        let reply = self.transport.send(&via, request).await.map_err(|error| of_transport(&error, false))?;
+        let reply = self.transport.send(&via, request).await.map_err(|error| transport_error(&error, false))?;
         let (parts, mut body) = reply.into_parts();
         let mut bytes = Vec::new();
-        while let Some(Ok(piece)) = body.next().await {
-            bytes.extend_from_slice(&piece);
-            if bytes.len() > MOST {
+        while let Some(Ok(chunk)) = body.next().await {
+            bytes.extend_from_slice(&chunk);
+            if bytes.len() > MAX_BODY_BYTES {
                 break;
             }
         }
-        bytes.truncate(MOST);
-        Ok(Fetched {
+        bytes.truncate(MAX_BODY_BYTES);
+        Ok(FetchResponse {
             status: parts.status.as_u16(),
             headers: parts.headers,
             body: credentials.masked_in(&String::from_utf8_lossy(&bytes)),

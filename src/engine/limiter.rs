@@ -1,6 +1,6 @@
-//! Our own limits towards an endpoint: requests at once, and requests a minute.
+//! Enforces the configured limits of an endpoint: concurrent requests and requests per minute.
 //!
-//! Owns the waiting line. What does not get its turn within the endpoint's `queue` time fails as `local`.
+//! A request that waits for longer than the endpoint's `queue` time fails with class `local-limit`.
 
 use std::{
     collections::{HashMap, VecDeque},
@@ -21,107 +21,113 @@ use crate::{
         ErrorClass,
         endpoint::{Endpoint, Limits},
     },
-    protocol::ApiError,
+    protocol::CallError,
 };
 
-const QUEUE: Duration = Duration::from_secs(30);
-const MINUTE: Duration = Duration::from_secs(60);
+const DEFAULT_QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
+const RPM_WINDOW: Duration = Duration::from_secs(60);
 
-/// One gate per endpoint.
+/// One limiter per endpoint.
 #[derive(Debug, Default)]
-pub(super) struct Gates(Mutex<HashMap<String, Arc<Gate>>>);
+pub(super) struct EndpointLimiters(Mutex<HashMap<String, Arc<EndpointLimiter>>>);
 
 #[derive(Debug)]
-struct Gate {
+struct EndpointLimiter {
     limits: Limits,
-    places: Option<Arc<Semaphore>>,
-    /// When the requests of the last minute began.
-    begun: Mutex<VecDeque<Instant>>,
-    /// How many requests wait for their turn.
-    waiting: AtomicUsize,
+    semaphore: Option<Arc<Semaphore>>,
+    /// The start times of the requests of the last minute.
+    recent_requests: Mutex<VecDeque<Instant>>,
+    /// The number of queued requests.
+    queued: AtomicUsize,
 }
 
-/// One more that waits, until dropped.
-struct Waiting<'g>(&'g AtomicUsize);
+/// Counts a queued request until dropped.
+struct QueuedGuard<'g>(&'g AtomicUsize);
 
-impl<'g> Waiting<'g> {
-    fn begin(count: &'g AtomicUsize) -> Self {
+impl<'g> QueuedGuard<'g> {
+    fn new(count: &'g AtomicUsize) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(count)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for QueuedGuard<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
-/// A place at an endpoint; given back when dropped.
+/// Permission for one request to an endpoint; released when dropped.
 #[derive(Debug)]
-pub(super) struct Place(#[expect(dead_code, reason = "held for its drop")] Option<OwnedSemaphorePermit>);
+pub(super) struct Permit(#[expect(dead_code, reason = "releases the permit on drop")] Option<OwnedSemaphorePermit>);
 
-impl Gates {
-    /// Waits for a place.
-    pub(super) async fn enter(&self, endpoint: &Endpoint) -> Result<Place, ApiError> {
+impl EndpointLimiters {
+    /// Waits for a permit, for at most the `queue` time of the endpoint.
+    pub(super) async fn acquire(&self, endpoint: &Endpoint) -> Result<Permit, CallError> {
         if endpoint.limits == Limits::default() {
-            return Ok(Place(None));
+            return Ok(Permit(None));
         }
-        let gate = self.gate(endpoint);
-        let queue = gate.limits.queue.unwrap_or(QUEUE);
-        timeout(queue, gate.enter()).await.map_err(|_| {
-            let message = format!("no place at endpoint {} within {:.1} s", endpoint.name, queue.as_secs_f64());
+        let gate = self.limiter(endpoint);
+        let queue = gate.limits.queue_timeout.unwrap_or(DEFAULT_QUEUE_TIMEOUT);
+        timeout(queue, gate.acquire()).await.map_err(|_| {
+            let message =
+                format!("no free request slot at endpoint \"{}\" within {:.1} s", endpoint.name, queue.as_secs_f64());
             let hint = Some("raise max_concurrency, rpm or queue of the endpoint".into());
-            ApiError { hint, ..ApiError::new(ErrorClass::Local, message) }
+            CallError { hint, ..CallError::new(ErrorClass::LocalLimit, message) }
         })
     }
 
-    /// How many requests wait for a place, by endpoint.
-    pub(super) fn waiting(&self) -> Vec<(String, usize)> {
+    /// The number of queued requests, by endpoint.
+    pub(super) fn queued_by_endpoint(&self) -> Vec<(String, usize)> {
         let gates = self.0.lock().expect("no code panics while it holds this lock");
-        gates.iter().map(|(name, gate)| (name.clone(), gate.waiting.load(Ordering::Relaxed))).collect()
+        gates.iter().map(|(name, gate)| (name.clone(), gate.queued.load(Ordering::Relaxed))).collect()
     }
 
-    fn gate(&self, endpoint: &Endpoint) -> Arc<Gate> {
+    fn limiter(&self, endpoint: &Endpoint) -> Arc<EndpointLimiter> {
         let mut gates = self.0.lock().expect("no code panics while it holds this lock");
         let limits = endpoint.limits;
         let known = gates.get(&endpoint.name).filter(|gate| gate.limits == limits);
         known.cloned().unwrap_or_else(|| {
-            let places = limits.max_concurrency.map(|most| Arc::new(Semaphore::new(most)));
-            let gate = Arc::new(Gate { limits, places, begun: Mutex::default(), waiting: AtomicUsize::new(0) });
-            // Whoever entered by the one before, whose limits were others, leaves by it.
+            let places = limits.max_concurrency.map(|limit| Arc::new(Semaphore::new(limit)));
+            let gate = Arc::new(EndpointLimiter {
+                limits,
+                semaphore: places,
+                recent_requests: Mutex::default(),
+                queued: AtomicUsize::new(0),
+            });
+            // Requests admitted under the previous limits release their permits to the previous limiter.
             gates.insert(endpoint.name.clone(), Arc::clone(&gate));
             gate
         })
     }
 }
 
-impl Gate {
-    async fn enter(&self) -> Place {
-        let _waiting = Waiting::begin(&self.waiting);
-        let permit = match &self.places {
+impl EndpointLimiter {
+    async fn acquire(&self) -> Permit {
+        let _waiting = QueuedGuard::new(&self.queued);
+        let permit = match &self.semaphore {
             Some(places) => Some(Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed")),
             None => None,
         };
-        while let Some(turn) = self.turn() {
-            sleep_until(turn).await;
+        while let Some(retry_at) = self.try_start_request() {
+            sleep_until(retry_at).await;
         }
-        Place(permit)
+        Permit(permit)
     }
 
-    /// Takes a turn under `rpm` now, or says when to ask again.
-    fn turn(&self) -> Option<Instant> {
-        let most = self.limits.rpm?;
+    /// Counts a request under `rpm`, or returns when to retry.
+    fn try_start_request(&self) -> Option<Instant> {
+        let limit = self.limits.rpm?;
         let now = Instant::now();
-        let mut begun = self.begun.lock().expect("no code panics while it holds this lock");
-        while begun.front().is_some_and(|&time| now.duration_since(time) >= MINUTE) {
+        let mut begun = self.recent_requests.lock().expect("no code panics while it holds this lock");
+        while begun.front().is_some_and(|&time| now.duration_since(time) >= RPM_WINDOW) {
             begun.pop_front();
         }
-        if begun.len() < most as usize {
+        if begun.len() < limit as usize {
             begun.push_back(now);
             return None;
         }
-        begun.front().map(|&oldest| oldest + MINUTE)
+        begun.front().map(|&oldest| oldest + RPM_WINDOW)
     }
 }
 
@@ -135,22 +141,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_full_endpoint_is_waited_for_and_not_forever() {
-        let (gates, limits) = (Gates::default(), Limits { max_concurrency: Some(1), ..Limits::default() });
+    async fn request_over_max_concurrency_waits_until_the_queue_timeout() {
+        let (gates, limits) = (EndpointLimiters::default(), Limits { max_concurrency: Some(1), ..Limits::default() });
         let endpoint = endpoint(limits);
-        let place = gates.enter(&endpoint).await.expect("free");
-        assert_eq!(gates.enter(&endpoint).await.expect_err("taken").class, ErrorClass::Local);
-        drop(place);
-        gates.enter(&endpoint).await.expect("free again");
+        let permit = gates.acquire(&endpoint).await.expect("no other request holds the permit");
+        assert_eq!(gates.acquire(&endpoint).await.expect_err("the only permit is taken").class, ErrorClass::LocalLimit);
+        drop(permit);
+        gates.acquire(&endpoint).await.expect("the permit was released");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_a_minute_are_spread() {
-        let limits = Limits { rpm: Some(2), queue: Some(MINUTE * 2), ..Limits::default() };
-        let (gates, endpoint, begun) = (Gates::default(), endpoint(limits), Instant::now());
+    async fn request_over_rpm_waits_for_the_next_minute() {
+        let limits = Limits { rpm: Some(2), queue_timeout: Some(RPM_WINDOW * 2), ..Limits::default() };
+        let (gates, endpoint, begun) = (EndpointLimiters::default(), endpoint(limits), Instant::now());
         for _ in 0..3 {
-            gates.enter(&endpoint).await.expect("in time");
+            gates.acquire(&endpoint).await.expect("the queue time is two minutes");
         }
-        assert_eq!(begun.elapsed(), MINUTE);
+        assert_eq!(begun.elapsed(), RPM_WINDOW);
     }
 }

@@ -1,8 +1,7 @@
-//! Runs plans: lanes at once, each through its candidates until one answers.
+//! Runs plans: several calls concurrently, each with retries and failover over its candidates.
 //!
-//! Owns retry, failover, fan-in and cancellation. Refuses to know what is printed: everything that happens is an
-//! [`Event`]. All lanes are polled by whoever polls the stream, on one task; dropping the stream drops every
-//! connection below it.
+//! Does not print: everything that happens is reported as an [`Event`]. All calls are polled on the task that polls the
+//! stream; dropping the stream closes every connection below it.
 
 use std::{
     collections::HashMap,
@@ -14,11 +13,11 @@ use crate::{
     engine::plan::Plan,
     model::target::{Target, TargetId},
     routing::{
-        attempts::RepeatLimiter,
-        health::{HealthError, HealthStore, Standing},
-        hedge::Hedges,
+        attempt_budget::RetryBudget,
+        health::{Availability, HealthError, HealthStore},
+        hedge::HedgeBudget,
         spend::SpendLedger,
-        strategy::Wheel,
+        strategy::WrrState,
     },
     transport::{Transport, keys::KeyRing},
 };
@@ -39,28 +38,28 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use accumulator::Account;
-pub use event::{AttemptRecord, Event, EventKind, LaneOutcome, Next, Notice, Whole};
-pub use fetch::Fetched;
-pub use order::Explained;
-pub use progress::Progress;
+pub use accumulator::AnswerAccumulator;
+pub use event::{AttemptRecord, CallOutcome, Completion, Event, EventKind, NextStep, Notice};
+pub use fetch::FetchResponse;
+pub use order::ExplainedCandidate;
+pub use progress::CallProgress;
 pub use run::Run;
 
-/// Runs plans. One per process: it holds the connections, the keys and the shared limits.
+/// Runs plans. One per process: it holds the connections, the resolved keys and the shared limits.
 pub struct Engine {
     transport: Arc<dyn Transport>,
     keys: KeyRing,
-    repeats: Mutex<RepeatLimiter>,
-    hedges: Mutex<Hedges>,
-    gates: limiter::Gates,
-    chance: Mutex<fastrand::Rng>,
-    rotation: credentials::Rotation,
+    repeats: Mutex<RetryBudget>,
+    hedges: Mutex<HedgeBudget>,
+    limiters: limiter::EndpointLimiters,
+    rng: Mutex<fastrand::Rng>,
+    rotation: credentials::KeyRotation,
     health: health::Health,
     ledger: Option<Arc<dyn SpendLedger>>,
-    /// Where the turns of `weighted` routes stand, by route.
-    wheels: Mutex<HashMap<String, Wheel>>,
-    /// This process lives on after one request: turns are taken one after the other.
-    resident: bool,
+    /// State of the smooth weighted round robin, by route.
+    wrr_states: Mutex<HashMap<String, WrrState>>,
+    /// The process serves many requests: keys and weighted candidates rotate instead of being drawn at random.
+    long_lived: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -70,7 +69,7 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// An engine that sends through `transport` with the keys of `keys`.
+    /// Creates an engine that sends through `transport` and resolves keys with `keys`.
     #[must_use]
     pub fn new(transport: Arc<dyn Transport>, keys: KeyRing) -> Self {
         Self {
@@ -78,103 +77,103 @@ impl Engine {
             keys,
             repeats: Mutex::default(),
             hedges: Mutex::default(),
-            gates: limiter::Gates::default(),
-            chance: Mutex::new(fastrand::Rng::new()),
-            rotation: credentials::Rotation::default(),
+            limiters: limiter::EndpointLimiters::default(),
+            rng: Mutex::new(fastrand::Rng::new()),
+            rotation: credentials::KeyRotation::default(),
             health: health::Health::new(None, Duration::MAX),
             ledger: None,
-            wheels: Mutex::default(),
-            resident: false,
+            wrr_states: Mutex::default(),
+            long_lived: false,
         }
     }
 
-    /// With what other processes know of failing services, and told what this one learns. What services say is
-    /// kept for as long as `words`: they may quote what they were asked.
+    /// Shares the health of services with other processes through `store`. Error texts of services are kept for
+    /// `error_text_retention`, because they may quote the prompt.
     #[must_use]
-    pub fn with_health(mut self, store: Arc<dyn HealthStore>, words: Duration) -> Self {
-        let health = health::Health::new(Some(store), words);
-        self.health = if self.resident { health.resident() } else { health };
+    pub fn with_health(mut self, store: Arc<dyn HealthStore>, error_text_retention: Duration) -> Self {
+        let health = health::Health::new(Some(store), error_text_retention);
+        self.health = if self.long_lived { health.long_lived() } else { health };
         self
     }
 
-    /// With limits of what may be spent.
+    /// Enforces the spend limits of `ledger`.
     #[must_use]
     pub fn with_ledger(mut self, ledger: Arc<dyn SpendLedger>) -> Self {
         self.ledger = Some(ledger);
         self
     }
 
-    /// In a process that lives on after one request.
+    /// Marks the process as serving many requests.
     #[must_use]
-    pub fn resident(mut self) -> Self {
-        self.resident = true;
-        self.health = self.health.resident();
+    pub fn long_lived(mut self) -> Self {
+        self.long_lived = true;
+        self.health = self.health.long_lived();
         self
     }
 
-    /// With chance that can be repeated.
+    /// Seeds the random numbers, for reproducible tests.
     #[must_use]
-    pub fn seeded(self, seed: u64) -> Self {
-        Self { chance: Mutex::new(fastrand::Rng::with_seed(seed)), ..self }
+    pub fn with_seed(self, seed: u64) -> Self {
+        Self { rng: Mutex::new(fastrand::Rng::with_seed(seed)), ..self }
     }
 
-    /// Writes down what was learned of services, for the next process; what kept that from being done.
-    pub fn remember(&self) -> Option<HealthError> {
-        self.health.write(&self.keys)
+    /// Writes pending health updates to the store, and returns the error of a failed read or write, if any.
+    pub fn persist_health(&self) -> Option<HealthError> {
+        self.health.persist(&self.keys)
     }
 
-    /// The keys it has looked up.
+    /// The keys resolved so far.
     #[must_use]
     pub fn keys(&self) -> &KeyRing {
         &self.keys
     }
 
-    /// How `target` stands: whether requests to it go out, or it is left alone.
+    /// The availability of `target`: whether requests are sent to it.
     #[must_use]
-    pub fn standing(&self, target: &Arc<Target>) -> Standing {
-        let places = self.health.places(std::slice::from_ref(target), &self.keys);
-        self.health.standing(&places[0])
+    pub fn availability(&self, target: &Arc<Target>) -> Availability {
+        let places = self.health.health_keys(std::slice::from_ref(target), &self.keys);
+        self.health.availability(&places[0])
     }
 
-    /// How often `target` began to be left alone, since this engine was made.
+    /// How often `target` became unavailable since this engine was created.
     #[must_use]
-    pub fn openings(&self, target: &TargetId) -> u64 {
-        self.health.openings(target)
+    pub fn breaker_open_count(&self, target: &TargetId) -> u64 {
+        self.health.breaker_open_count(target)
     }
 
-    /// How many requests wait for a place at each endpoint that has limits.
+    /// The number of requests queued at each endpoint that has limits.
     #[must_use]
-    pub fn waiting(&self) -> Vec<(String, usize)> {
-        self.gates.waiting()
+    pub fn queued_by_endpoint(&self) -> Vec<(String, usize)> {
+        self.limiters.queued_by_endpoint()
     }
 
-    /// Runs `plan`. Each lane ends with exactly one [`EventKind::Finished`]; one that waits for its turn says nothing, and
-    /// begins when another is over.
+    /// Runs `plan`. Each call ends with exactly one [`EventKind::Finished`]. A call over the concurrency limit emits no
+    /// events until it is started.
     pub fn run(self: &Arc<Self>, plan: Plan) -> Run {
         Run::new(Arc::clone(self), plan)
     }
 
-    fn chance(&self) -> f64 {
-        self.chance.lock().expect("no code panics while it holds this lock").f64()
+    fn random_unit(&self) -> f64 {
+        self.rng.lock().expect("no code panics while it holds this lock").f64()
     }
 
-    /// Notes an upstream request, of which repeats are a share.
-    fn note_request(&self, now: tokio::time::Instant) {
-        self.repeats.lock().expect("no code panics while it holds this lock").request(now.into_std());
+    /// Counts an upstream request; the limit of repeats is a share of these.
+    fn count_request(&self, now: tokio::time::Instant) {
+        self.repeats.lock().expect("no code panics while it holds this lock").record_request(now.into_std());
     }
 
-    /// Notes a lane, of which second requests are a share.
-    fn note_lane(&self) {
-        self.hedges().request();
+    /// Counts a call; the limit of hedged requests is a share of these.
+    fn count_call(&self) {
+        self.hedges().record_request();
     }
 
     fn take_repeat(&self) -> bool {
         let now = tokio::time::Instant::now().into_std();
-        self.repeats.lock().expect("no code panics while it holds this lock").repeat(now)
+        self.repeats.lock().expect("no code panics while it holds this lock").try_retry(now)
     }
 
-    /// The allowance of second requests.
-    fn hedges(&self) -> std::sync::MutexGuard<'_, Hedges> {
+    /// The budget of hedged requests.
+    fn hedges(&self) -> std::sync::MutexGuard<'_, HedgeBudget> {
         self.hedges.lock().expect("no code panics while it holds this lock")
     }
 }

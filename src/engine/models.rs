@@ -1,58 +1,58 @@
-//! Asks an endpoint for its models: no retries but with its next key, since a list is never worth waiting for.
+//! Lists the models of an endpoint. Retries only with the next key.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt, future::join_all};
 use tokio::time::timeout;
 
-use super::{Engine, credentials::resolve};
+use super::{Engine, credentials::resolve_credentials};
 use crate::{
     config::direct_target,
-    engine::attempt::{Credentials, add_headers, masked, of_transport},
+    engine::attempt::{Credentials, add_headers, mask_error, transport_error},
     model::{
         ErrorClass,
         api_key::KeySource,
         endpoint::{ConnectOptions, Endpoint},
         target::Target,
     },
-    protocol::{ApiError, ModelInfo, ModelList, ResponseHead, protocol},
+    protocol::{CallError, ModelInfo, ModelList, ResponseHead, protocol},
 };
 
-/// The largest page that is read.
-const MAX_LIST: usize = 16 * 1024 * 1024;
-/// A list of more pages has no end.
-const MOST_PAGES: usize = 100;
+/// Maximum size of a page in bytes.
+const MAX_LIST_BYTES: usize = 16 * 1024 * 1024;
+/// Maximum number of pages, in case a server never ends the list.
+const MAX_PAGES: usize = 100;
 
 impl Engine {
-    /// The models that `target`'s endpoint lists, all pages of them, in its order.
-    pub async fn list_models(&self, target: &Target, limit: Duration) -> Result<Vec<ModelInfo>, ApiError> {
-        timeout(limit, self.list(target)).await.unwrap_or_else(|_| {
-            Err(ApiError::new(ErrorClass::Silent, format!("no list within {:.1} s", limit.as_secs_f64())))
+    /// The models that the endpoint of `target` lists, from all pages, in its order.
+    pub async fn list_models(&self, target: &Target, limit: Duration) -> Result<Vec<ModelInfo>, CallError> {
+        timeout(limit, self.list_with_key_rotation(target)).await.unwrap_or_else(|_| {
+            Err(CallError::new(ErrorClass::Timeout, format!("no model list within {:.1} s", limit.as_secs_f64())))
         })
     }
 
-    /// Which of an endpoint's several keys are refused, by their places from 0; each is asked with. What says nothing of the
-    /// key does not count.
-    pub async fn refused_keys(&self, endpoint: &Arc<Endpoint>, limit: Duration) -> Vec<(usize, ApiError)> {
+    /// Tests each key of an endpoint with several keys, and returns the index (from 0) and error of the rejected ones.
+    /// Errors that are not about the key are ignored.
+    pub async fn rejected_keys(&self, endpoint: &Arc<Endpoint>, limit: Duration) -> Vec<(usize, CallError)> {
         if endpoint.keys.len() < 2 {
             return Vec::new();
         }
         let target = direct_target(endpoint, "");
-        let lists = endpoint.keys.iter().map(|key| timeout(limit, self.list_with(&target, Some(key))));
+        let lists = endpoint.keys.iter().map(|key| timeout(limit, self.list_with_key(&target, Some(key))));
         let listed = join_all(lists).await;
-        let refused = |error: &ApiError| matches!(error.class, ErrorClass::Auth | ErrorClass::Quota);
-        let errors = listed.into_iter().enumerate().filter_map(|(place, listed)| Some((place, listed.ok()?.err()?)));
-        errors.filter(|(_, error)| refused(error)).collect()
+        let is_key_error = |error: &CallError| matches!(error.class, ErrorClass::Auth | ErrorClass::Quota);
+        let errors = listed.into_iter().enumerate().filter_map(|(index, listed)| Some((index, listed.ok()?.err()?)));
+        errors.filter(|(_, error)| is_key_error(error)).collect()
     }
 
-    async fn list(&self, target: &Target) -> Result<Vec<ModelInfo>, ApiError> {
+    async fn list_with_key_rotation(&self, target: &Target) -> Result<Vec<ModelInfo>, CallError> {
         let keys = &target.endpoint.keys;
-        let mut listed = self.list_with(target, keys.first()).await;
-        // As with answers, the endpoint's next key is tried when one is refused or used up.
+        let mut listed = self.list_with_key(target, keys.first()).await;
+        // As for chat requests, the next key is tried when one is rejected or out of quota.
         for key in keys.iter().skip(1) {
             match &listed {
                 Err(error) if matches!(error.class, ErrorClass::Auth | ErrorClass::Quota) => {
-                    listed = self.list_with(target, Some(key)).await;
+                    listed = self.list_with_key(target, Some(key)).await;
                 }
                 _ => break,
             }
@@ -60,16 +60,16 @@ impl Engine {
         listed
     }
 
-    async fn list_with(&self, target: &Target, key: Option<&KeySource>) -> Result<Vec<ModelInfo>, ApiError> {
-        let credentials = resolve(&self.keys, &target.endpoint, key).await?;
+    async fn list_with_key(&self, target: &Target, key: Option<&KeySource>) -> Result<Vec<ModelInfo>, CallError> {
+        let credentials = resolve_credentials(&self.keys, &target.endpoint, key).await?;
         let (mut models, mut seen, mut after) = (Vec::<ModelInfo>::new(), HashSet::new(), None::<String>);
-        for _ in 0..MOST_PAGES {
-            let page = self.page(target, &credentials, after.as_deref()).await;
-            let page = page.map_err(|error| masked(error, &credentials))?;
+        for _ in 0..MAX_PAGES {
+            let page = self.fetch_page(target, &credentials, after.as_deref()).await;
+            let page = page.map_err(|error| mask_error(error, &credentials))?;
             let known = models.len();
             models.extend(page.models.into_iter().filter(|model| seen.insert(model.id.clone())));
-            // A server that does not know the word for the next page sends the first one again.
-            after = page.more_after.filter(|_| models.len() > known);
+            // A server that ignores the page parameter sends the first page again.
+            after = page.next_cursor.filter(|_| models.len() > known);
             if after.is_none() {
                 break;
             }
@@ -77,29 +77,29 @@ impl Engine {
         Ok(models)
     }
 
-    async fn page(
+    async fn fetch_page(
         &self,
         target: &Target,
         credentials: &Credentials,
         after: Option<&str>,
-    ) -> Result<ModelList, ApiError> {
-        let protocol = protocol(target.endpoint.protocol).expect("resolved configs name known protocols");
-        let local = |message: String| ApiError::new(ErrorClass::Local, message);
+    ) -> Result<ModelList, CallError> {
+        let protocol = protocol(target.endpoint.protocol).expect("a resolved config has only known protocols");
+        let local = |message: String| CallError::new(ErrorClass::LocalLimit, message);
         let mut request =
             protocol.list_models(target, credentials.key.as_ref(), after).map_err(|error| local(error.to_string()))?;
         add_headers(&mut request, credentials).map_err(local)?;
-        // A connection that was answered on may be about to close, and nothing is repeated here.
-        let via = ConnectOptions { fresh: true, ..target.endpoint.connect.clone() };
+        // A pooled connection may be about to close, and requests are not repeated here.
+        let via = ConnectOptions { new_connection: true, ..target.endpoint.connect.clone() };
         let sent = self.transport.send(&via, request).await;
-        let (parts, mut body) = sent.map_err(|error| of_transport(&error, false))?.into_parts();
+        let (parts, mut body) = sent.map_err(|error| transport_error(&error, false))?.into_parts();
         let head = ResponseHead { status: parts.status, headers: parts.headers.into() };
         let mut bytes = Vec::new();
-        while let Some(piece) = body.next().await {
-            bytes.extend_from_slice(&piece.map_err(|error| of_transport(&error, false))?);
-            if bytes.len() > MAX_LIST {
-                return Err(ApiError::new(ErrorClass::Garbage, "a list of more than 16 MiB"));
+        while let Some(chunk) = body.next().await {
+            bytes.extend_from_slice(&chunk.map_err(|error| transport_error(&error, false))?);
+            if bytes.len() > MAX_LIST_BYTES {
+                return Err(CallError::new(ErrorClass::InvalidResponse, "the model list is larger than 16 MiB"));
             }
         }
-        if head.status.is_success() { protocol.parse_models(&bytes) } else { Err(protocol.error(&head, &bytes)) }
+        if head.status.is_success() { protocol.parse_models(&bytes) } else { Err(protocol.decode_error(&head, &bytes)) }
     }
 }

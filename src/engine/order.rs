@@ -1,111 +1,124 @@
-//! The order in which a route's candidates are asked, from what this process knows.
+//! Orders the candidates of a call by strategy and health, and explains that order.
 //!
-//! Owns what `route::strategy` is told of each candidate, and the same for a person who wants to know before anything is
-//! asked. Refuses the rules.
+//! The strategies themselves are in `routing::strategy`.
 
 use std::sync::Arc;
 
 use super::Engine;
 use crate::{
-    engine::plan::Lane,
+    engine::plan::Call,
     model::target::Target,
     routing::{
         Policy,
-        health::{PlaceId, Places, Standing},
-        strategy::{Choosing, Seat},
+        health::{Availability, HealthKey, TargetHealthKeys},
+        strategy::{CandidateState, OrderRequest},
     },
 };
 
-/// One candidate of a route, for a person who asks why.
+/// One candidate of a call, and what determines its position.
 #[derive(Clone, Debug)]
-pub struct Explained {
-    /// Who.
+pub struct ExplainedCandidate {
+    /// The candidate.
     pub target: Arc<Target>,
-    /// What is known of it.
-    pub seat: Seat,
-    /// Why it is left alone, when it is.
-    pub blame: Option<String>,
-    /// The spend limit that is reached.
-    pub spent: Option<String>,
-    /// Why its spend limits could not be checked; it is asked all the same.
-    pub unchecked: Option<String>,
+    /// The state that the strategy sees.
+    pub state: CandidateState,
+    /// Why it is unavailable.
+    pub last_error: Option<String>,
+    /// The spend limit that it has reached.
+    pub spend_limit_reached: Option<String>,
+    /// Why its spend limits could not be checked; it is still tried.
+    pub spend_check_error: Option<String>,
 }
 
 impl Engine {
-    /// The candidates of `lane` in the order they would be asked now.
+    /// The candidates of `call` in the order they would be tried now, with the reasons.
     #[must_use]
-    pub fn explain(&self, lane: &Lane) -> Vec<Explained> {
-        let (places, seats, order) = self.chosen(lane);
-        let mut explained: Vec<Explained> = order
+    pub fn explain(&self, call: &Call) -> Vec<ExplainedCandidate> {
+        let (health_keys, states, order) = self.order_candidates(call);
+        let mut explained: Vec<ExplainedCandidate> = order
             .into_iter()
-            .map(|at| {
-                let (target, seat) = (Arc::clone(&lane.candidates[at]), seats[at]);
-                let blamed = if let Standing::Aside(_, place) = seat.standing { place } else { places[at].model };
-                let blame = self.health.look(|snapshot| Some(snapshot.place(blamed)?.error.as_ref()?.to_string()));
-                let reached = self.ledger.as_ref().map(|ledger| ledger.reached(&target));
+            .map(|index| {
+                let (target, state) = (Arc::clone(&call.candidates[index]), states[index]);
+                let key =
+                    if let Availability::Open(_, key) = state.availability { key } else { health_keys[index].model };
+                let blame =
+                    self.health.with_snapshot(|snapshot| Some(snapshot.entry(key)?.error.as_ref()?.to_string()));
+                let reached = self.ledger.as_ref().map(|ledger| ledger.reached_limit(&target));
                 let (spent, unchecked) = match reached {
                     Some(Ok(Some(reached))) => (Some(reached.to_string()), None),
-                    Some(Err(trouble)) => (None, Some(trouble)),
+                    Some(Err(error)) => (None, Some(error)),
                     _ => (None, None),
                 };
-                Explained { target, seat, blame: blame.filter(|_| seat.standing != Standing::Free), spent, unchecked }
+                ExplainedCandidate {
+                    target,
+                    state,
+                    last_error: blame.filter(|_| state.availability != Availability::Closed),
+                    spend_limit_reached: spent,
+                    spend_check_error: unchecked,
+                }
             })
             .collect();
-        explained.sort_by_key(|candidate| candidate.spent.is_some());
+        explained.sort_by_key(|candidate| candidate.spend_limit_reached.is_some());
         explained
     }
 
-    /// The places of `lane`'s candidates in the order they would be asked now.
+    /// The indices of the candidates of `call` in the order they would be tried now.
     #[must_use]
-    pub fn choose(&self, lane: &Lane) -> Vec<usize> {
-        self.chosen(lane).2
+    pub fn candidate_order(&self, call: &Call) -> Vec<usize> {
+        self.order_candidates(call).2
     }
 
-    fn chosen(&self, lane: &Lane) -> (Vec<Places>, Vec<Seat>, Vec<usize>) {
-        self.health.read(&self.keys);
-        let policy = lane.route.clone().unwrap_or_default();
-        let places = self.health.places(&lane.candidates, &self.keys);
-        let seats = self.seats(lane, &policy, &lane.candidates, &places);
-        let thread = policy.sticky.then(|| lane.call.thread());
-        let order = self.order(&policy, &lane.name, thread.as_deref(), &seats);
-        (places, seats, order)
+    fn order_candidates(&self, call: &Call) -> (Vec<TargetHealthKeys>, Vec<CandidateState>, Vec<usize>) {
+        self.health.load(&self.keys);
+        let policy = call.route.clone().unwrap_or_default();
+        let health_keys = self.health.health_keys(&call.candidates, &self.keys);
+        let states = self.candidate_states(call, &policy, &call.candidates, &health_keys);
+        let affinity_key = policy.sticky.then(|| call.request.affinity_key());
+        let order = self.order_states(&policy, &call.name, affinity_key.as_deref(), &states);
+        (health_keys, states, order)
     }
 
-    /// What is known of `candidates`, which are some of the lane's in their order there, at their `places`.
-    pub(super) fn seats(
+    /// The state of `candidates`, a subsequence of the candidates of `call`; `health_keys` are theirs.
+    pub(super) fn candidate_states(
         &self,
-        lane: &Lane,
+        call: &Call,
         policy: &Policy,
         candidates: &[Arc<Target>],
-        places: &[Places],
-    ) -> Vec<Seat> {
-        let (tokens, most) = (lane.prompt_tokens, lane.call.max_tokens());
-        let mut weights = lane.candidates.iter().zip(policy.weights.iter().copied().chain(std::iter::repeat(1)));
+        health_keys: &[TargetHealthKeys],
+    ) -> Vec<CandidateState> {
+        let (tokens, max_tokens) = (call.prompt_tokens, call.request.max_tokens());
+        let mut weights = call.candidates.iter().zip(policy.weights.iter().copied().chain(std::iter::repeat(1)));
         let mut weight = |target| weights.find(|(known, _)| Arc::ptr_eq(known, target)).map_or(1, |(_, weight)| weight);
-        let seen = self.health.seen(places.iter());
-        let candidates = candidates.iter().zip(places).zip(seen);
+        let health = self.health.candidate_health(health_keys.iter());
+        let candidates = candidates.iter().zip(health_keys).zip(health);
         candidates
-            .map(|((target, places), seen)| Seat {
-                standing: seen.standing,
+            .map(|((target, keys), health)| CandidateState {
+                availability: health.availability,
                 weight: weight(target),
-                busy: seen.busy,
-                latency: seen.latency,
-                cost: target.expected_cost(tokens, most),
-                id: places.model.number(),
+                in_flight: health.in_flight,
+                latency_ms: health.latency,
+                cost: target.expected_cost(tokens, max_tokens),
+                id: keys.model.as_u64(),
             })
             .collect()
     }
 
-    /// The order in which `seats` are asked.
-    pub(super) fn order(&self, policy: &Policy, route: &str, thread: Option<&str>, seats: &[Seat]) -> Vec<usize> {
-        let mut chance = || self.chance();
-        let mut wheels = self.wheels.lock().expect("no code panics while it holds this lock");
-        let wheel = self.resident.then(|| wheels.entry(route.to_owned()).or_default());
-        Choosing { strategy: policy.strategy, sticky: thread, wheel, chance: &mut chance }.order(seats)
+    /// The order in which the candidates with these states are tried.
+    pub(super) fn order_states(
+        &self,
+        policy: &Policy,
+        route: &str,
+        affinity_key: Option<&str>,
+        states: &[CandidateState],
+    ) -> Vec<usize> {
+        let mut chance = || self.random_unit();
+        let mut wheels = self.wrr_states.lock().expect("no code panics while it holds this lock");
+        let wheel = self.long_lived.then(|| wheels.entry(route.to_owned()).or_default());
+        OrderRequest { strategy: policy.strategy, affinity_key, wrr: wheel, random: &mut chance }.order(states)
     }
 
-    /// How long this model takes to begin, as a rule: its own 95th percentile.
-    pub(super) fn usual_silence(&self, model: PlaceId) -> Option<std::time::Duration> {
-        self.health.look(|snapshot| snapshot.place(model)?.latency.p95())
+    /// The 95th percentile of the time to first token of `model`.
+    pub(super) fn first_token_p95(&self, model: HealthKey) -> Option<std::time::Duration> {
+        self.health.with_snapshot(|snapshot| snapshot.entry(model)?.latency.p95())
     }
 }

@@ -1,96 +1,101 @@
-//! What a lane's events add up to while it is under way.
+//! Tracks the attempts and times of a running call, so that a stopped call still gets a complete outcome.
 //!
-//! Owns the account of an answer that is stopped before its lane could give one. Refuses to keep its text: that is the
-//! view's.
+//! Does not store the text of the answer; the views do.
 
 use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{AttemptRecord, Event, EventKind, LaneOutcome};
+use super::{AttemptRecord, CallOutcome, Event, EventKind};
 use crate::{
     model::{Delta, ErrorClass, target::Target},
-    protocol::ApiError,
+    protocol::CallError,
 };
 
-/// How far one lane has come.
+/// The progress of one call.
 #[derive(Clone, Debug)]
-pub struct Progress {
-    begun: Instant,
-    /// Whom the attempt under way asks, and since when.
-    asking: Option<(Arc<Target>, Instant)>,
-    failed: Vec<AttemptRecord>,
-    spoken: Spoken,
-    /// The last answer that broke off, which counts until another begins: whose it was, and how far it had come.
-    broken_off: Option<(Arc<Target>, Spoken)>,
+pub struct CallProgress {
+    started_at: Instant,
+    /// The target of the current attempt, and when the attempt started.
+    current: Option<(Arc<Target>, Instant)>,
+    failed_attempts: Vec<AttemptRecord>,
+    output: OutputTiming,
+    /// The target and timing of the last incomplete answer; used until another answer begins.
+    incomplete: Option<(Arc<Target>, OutputTiming)>,
 }
 
-/// How far an attempt's answer has come.
+/// When the output of one attempt arrived.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Spoken {
-    /// A piece of the answer itself came: what was only thought can be taken back.
-    pub(super) answer: bool,
+pub(super) struct OutputTiming {
+    /// Part of the answer itself arrived. Reasoning alone can still be discarded.
+    pub(super) has_answer: bool,
     pub(super) ttft: Option<Duration>,
-    pub(super) first: Option<Instant>,
-    last: Option<Instant>,
+    pub(super) first_at: Option<Instant>,
+    last_at: Option<Instant>,
 }
 
-impl Spoken {
-    /// Takes notice of what came at `at`.
-    pub(super) fn hear(&mut self, deltas: &[Delta], at: Instant) {
+impl OutputTiming {
+    /// Records deltas that arrived at `at`.
+    pub(super) fn observe(&mut self, deltas: &[Delta], at: Instant) {
         if deltas.iter().any(|delta| delta.kind.is_output()) {
-            self.first.get_or_insert(at);
-            self.last = Some(at);
+            self.first_at.get_or_insert(at);
+            self.last_at = Some(at);
         }
-        self.answer |= deltas.iter().any(|delta| delta.kind.is_answer());
+        self.has_answer |= deltas.iter().any(|delta| delta.kind.is_answer());
     }
 
-    /// From the first delta to the last.
-    pub(super) fn generating(&self) -> Duration {
-        self.first.zip(self.last).map_or(Duration::ZERO, |(first, last)| last - first)
+    /// The time from the first delta to the last.
+    pub(super) fn duration(&self) -> Duration {
+        self.first_at.zip(self.last_at).map_or(Duration::ZERO, |(first, last)| last - first)
     }
 }
 
-impl Progress {
-    /// A lane that begins at `now`.
+impl CallProgress {
+    /// A call that starts at `now`.
     #[must_use]
     pub fn new(now: Instant) -> Self {
-        Self { begun: now, asking: None, failed: Vec::new(), spoken: Spoken::default(), broken_off: None }
+        Self {
+            started_at: now,
+            current: None,
+            failed_attempts: Vec::new(),
+            output: OutputTiming::default(),
+            incomplete: None,
+        }
     }
 
-    /// Takes notice of what happened.
-    pub fn event(&mut self, event: &Event) {
+    /// Applies an event of the call.
+    pub fn apply(&mut self, event: &Event) {
         match &event.kind {
-            EventKind::Started(target) => self.asking = Some((Arc::clone(target), event.at)),
-            EventKind::Ttft(ttft) => self.spoken.ttft = Some(*ttft),
-            EventKind::Deltas(deltas) | EventKind::Held(deltas) => self.spoken.hear(deltas, event.at),
+            EventKind::Started(target) => self.current = Some((Arc::clone(target), event.at)),
+            EventKind::FirstToken(ttft) => self.output.ttft = Some(*ttft),
+            EventKind::Deltas(deltas) | EventKind::BufferedDeltas(deltas) => self.output.observe(deltas, event.at),
             EventKind::Failed { record, .. } => {
-                // A repeat begins here; another candidate says so itself.
-                self.asking = Some((Arc::clone(&record.target), event.at));
-                self.failed.push(record.clone());
-                let spoken = std::mem::take(&mut self.spoken);
-                if spoken.answer {
-                    self.broken_off = Some((Arc::clone(&record.target), spoken));
+                // A repeat starts now; another candidate sends its own `Started`.
+                self.current = Some((Arc::clone(&record.target), event.at));
+                self.failed_attempts.push(record.clone());
+                let timing = std::mem::take(&mut self.output);
+                if timing.has_answer {
+                    self.incomplete = Some((Arc::clone(&record.target), timing));
                 }
             }
-            EventKind::Again => *self = Self::new(event.at),
+            EventKind::Restarted => *self = Self::new(event.at),
             EventKind::Notice(_) | EventKind::Finished(_) => {}
         }
     }
 
-    /// The account when the person has had enough at `now`.
+    /// The outcome of a call that the user stops at `now`.
     #[must_use]
-    pub fn interrupted(self, now: Instant) -> LaneOutcome {
-        let error = ApiError::new(ErrorClass::Local, "interrupted");
-        let asking = self.asking.as_ref().map(|(target, _)| (Arc::clone(target), self.spoken));
-        let cut = self.spoken.answer || self.broken_off.is_some();
-        let telling = if self.spoken.answer { asking } else { self.broken_off.or(asking) };
-        let spoken = telling.as_ref().map(|(_, spoken)| *spoken).unwrap_or_default();
-        let under_way = self.asking.map(|(target, since)| {
+    pub fn into_interrupted_outcome(self, now: Instant) -> CallOutcome {
+        let error = CallError::new(ErrorClass::LocalLimit, "interrupted");
+        let current = self.current.as_ref().map(|(target, _)| (Arc::clone(target), self.output));
+        let incomplete = self.output.has_answer || self.incomplete.is_some();
+        let representative = if self.output.has_answer { current } else { self.incomplete.or(current) };
+        let timing = representative.as_ref().map(|(_, timing)| *timing).unwrap_or_default();
+        let running_attempt = self.current.map(|(target, since)| {
             let took = now - since;
             let at = jiff::Timestamp::now().checked_sub(took).unwrap_or_default();
-            // Its first delta may be here, and its time not told yet.
-            let ttft = self.spoken.ttft.or_else(|| self.spoken.first.map(|first| first - since));
+            // `FirstToken` follows the first delta and may not have been received yet.
+            let ttft = self.output.ttft.or_else(|| self.output.first_at.map(|first| first - since));
             AttemptRecord {
                 error: Some(error.clone()),
                 status: ttft.map(|_| 200),
@@ -98,17 +103,17 @@ impl Progress {
                 ..AttemptRecord::new(target, at, took)
             }
         });
-        LaneOutcome {
+        CallOutcome {
             result: Err(error),
-            cut,
+            incomplete,
             stopped: true,
             deadline_passed: false,
-            target: telling.map(|(target, _)| target),
-            attempts: self.failed.into_iter().chain(under_way).collect(),
-            ttft: spoken.ttft,
-            first: spoken.first.map(|first| first - self.begun),
-            total: now - self.begun,
-            generating: spoken.generating(),
+            target: representative.map(|(target, _)| target),
+            attempts: self.failed_attempts.into_iter().chain(running_attempt).collect(),
+            ttft: timing.ttft,
+            first_output: timing.first_at.map(|first| first - self.started_at),
+            total: now - self.started_at,
+            output_duration: timing.duration(),
         }
     }
 }
@@ -117,7 +122,7 @@ impl Progress {
 mod tests {
     use super::*;
     use crate::{
-        engine::Next,
+        engine::NextStep,
         model::{
             DeltaKind,
             target::{TargetId, testing},
@@ -125,32 +130,32 @@ mod tests {
     };
 
     #[test]
-    fn an_interrupted_answer_has_its_attempts_and_times() {
+    fn interrupted_call_has_its_attempts_and_times() {
         let begun = Instant::now();
         let at = |ms| begun + Duration::from_millis(ms);
         let (a, b) = (Arc::new(testing::target("a")), Arc::new(testing::target("b")));
-        let error = ApiError::new(ErrorClass::Server, "no");
+        let error = CallError::new(ErrorClass::Server, "no");
         let took = Duration::from_millis(5);
         let sent = AttemptRecord::new(Arc::clone(&a), jiff::Timestamp::UNIX_EPOCH, took);
         let record = AttemptRecord { error: Some(error), status: Some(500), ..sent };
-        let text = Delta { choice: 0, kind: DeltaKind::Text("half".into()) };
-        let mut progress = Progress::new(begun);
+        let text = Delta { choice: 0, kind: DeltaKind::Text("partial".into()) };
+        let mut progress = CallProgress::new(begun);
         for (ms, kind) in [
             (1, EventKind::Started(a)),
-            (6, EventKind::Failed { record, next: Next::Candidate(TargetId("b".into())) }),
+            (6, EventKind::Failed { record, next: NextStep::Failover(TargetId("b".into())) }),
             (7, EventKind::Started(b)),
             (20, EventKind::Deltas(vec![text.clone()].into())),
-            (20, EventKind::Ttft(Duration::from_millis(12))),
+            (20, EventKind::FirstToken(Duration::from_millis(12))),
             (50, EventKind::Deltas(vec![text].into())),
         ] {
-            progress.event(&Event { lane: 0, at: at(ms), kind });
+            progress.apply(&Event { call: 0, at: at(ms), kind });
         }
-        let outcome = progress.interrupted(at(70));
-        let told: Vec<_> =
+        let outcome = progress.into_interrupted_outcome(at(70));
+        let attempts: Vec<_> =
             outcome.attempts.iter().map(|attempt| (attempt.target.id.0.as_str(), attempt.took)).collect();
-        assert_eq!(told, [("a", took), ("b", Duration::from_millis(63))]);
-        assert_eq!((outcome.ttft, outcome.cut), (Some(Duration::from_millis(12)), true));
-        assert_eq!((outcome.generating, outcome.total), (Duration::from_millis(30), Duration::from_millis(70)));
+        assert_eq!(attempts, [("a", took), ("b", Duration::from_millis(63))]);
+        assert_eq!((outcome.ttft, outcome.incomplete), (Some(Duration::from_millis(12)), true));
+        assert_eq!((outcome.output_duration, outcome.total), (Duration::from_millis(30), Duration::from_millis(70)));
         assert_eq!(outcome.target.map(|target| target.id.to_string()), Some("b".into()));
     }
 }

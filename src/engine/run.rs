@@ -1,7 +1,6 @@
-//! The lanes of a plan under way: begun in order, merged into one stream, stopped and begun again one by one.
+//! Runs the calls of a plan: starts them in order, merges their events, and stops or restarts single calls.
 //!
-//! Owns fan-in and what a person can do to one lane while the others go on. What a lane says after it was stopped is never
-//! told, so that nothing of it can be taken for what is said when it is asked once more. Refuses how a lane works.
+//! Events of a call after it was stopped are dropped, so that they are not mistaken for events of its restart.
 
 use std::{
     collections::VecDeque,
@@ -16,49 +15,49 @@ use futures_util::{
 };
 use tokio::time::Instant;
 
-use super::{Engine, Event, EventKind, Progress};
+use super::{CallProgress, Engine, Event, EventKind};
 use crate::engine::call;
-use crate::engine::plan::{Lane, Plan};
+use crate::engine::plan::{Call, Plan};
 
-/// A plan under way. Dropping it drops every connection below it.
+/// A running plan. Dropping it closes every connection below it.
 pub struct Run {
     engine: Arc<Engine>,
-    lanes: Vec<Lane>,
-    at_once: usize,
-    /// Lanes whose turn has not come.
-    waiting: VecDeque<usize>,
-    under_way: UnderWay,
-    /// What can be done to each lane that is under way.
-    handles: Vec<Option<Handle>>,
-    /// How many that are.
-    count: usize,
-    /// What came of a person's wishes, and was not told yet.
-    told: VecDeque<Event>,
+    calls: Vec<Call>,
+    max_concurrent: usize,
+    /// Indices of the calls that are not started yet.
+    pending: VecDeque<usize>,
+    active: ActiveCalls,
+    /// Handles of the running calls, by index.
+    handles: Vec<Option<CallHandle>>,
+    /// The number of running calls.
+    active_count: usize,
+    /// Events of `stop` and `again` that are not emitted yet.
+    queued_events: VecDeque<Event>,
 }
 
-struct Handle {
-    /// `None`: it is the only lane.
+struct CallHandle {
+    /// `None`: it is the only call.
     abort: Option<AbortHandle>,
-    progress: Progress,
+    progress: CallProgress,
 }
 
-/// Lanes under way.
-enum UnderWay {
-    /// The only lane there is, as most often: nobody has to find out whose turn it is.
+/// The event streams of the running calls.
+enum ActiveCalls {
+    /// A plan with one call, the common case: avoids the overhead of `SelectAll`.
     One(Option<BoxStream<'static, Event>>),
     Many(SelectAll<BoxStream<'static, Event>>),
 }
 
-impl UnderWay {
-    fn begin(&mut self, lane: BoxStream<'static, Event>) -> Option<AbortHandle> {
+impl ActiveCalls {
+    fn start(&mut self, events: BoxStream<'static, Event>) -> Option<AbortHandle> {
         match self {
-            Self::One(place) => {
-                *place = Some(lane);
+            Self::One(slot) => {
+                *slot = Some(events);
                 None
             }
-            Self::Many(lanes) => {
-                let (lane, abort) = abortable(lane);
-                lanes.push(lane.boxed());
+            Self::Many(streams) => {
+                let (events, abort) = abortable(events);
+                streams.push(events.boxed());
                 Some(abort)
             }
         }
@@ -66,23 +65,23 @@ impl UnderWay {
 
     fn stop(&mut self, abort: Option<&AbortHandle>) {
         match (self, abort) {
-            (Self::One(lane), _) => *lane = None,
+            (Self::One(events), _) => *events = None,
             (Self::Many(_), abort) => abort.into_iter().for_each(AbortHandle::abort),
         }
     }
 
     fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         match self {
-            Self::One(Some(lane)) => lane.poll_next_unpin(context),
+            Self::One(Some(events)) => events.poll_next_unpin(context),
             Self::One(None) => Poll::Ready(None),
-            Self::Many(lanes) => lanes.poll_next_unpin(context),
+            Self::Many(streams) => streams.poll_next_unpin(context),
         }
     }
 }
 
 impl std::fmt::Debug for Run {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Run").field("lanes", &self.lanes.len()).field("waiting", &self.waiting).finish_non_exhaustive()
+        f.debug_struct("Run").field("calls", &self.calls.len()).field("pending", &self.pending).finish_non_exhaustive()
     }
 }
 
@@ -90,50 +89,51 @@ impl Run {
     pub(super) fn new(engine: Arc<Engine>, plan: Plan) -> Self {
         Self {
             engine,
-            at_once: plan.at_once.unwrap_or(usize::MAX).max(1),
-            waiting: (0..plan.lanes.len()).collect(),
-            under_way: if plan.lanes.len() == 1 { UnderWay::One(None) } else { UnderWay::Many(SelectAll::new()) },
-            handles: plan.lanes.iter().map(|_| None).collect(),
-            count: 0,
-            told: VecDeque::new(),
-            lanes: plan.lanes,
+            max_concurrent: plan.max_concurrent.unwrap_or(usize::MAX).max(1),
+            pending: (0..plan.calls.len()).collect(),
+            active: if plan.calls.len() == 1 { ActiveCalls::One(None) } else { ActiveCalls::Many(SelectAll::new()) },
+            handles: plan.calls.iter().map(|_| None).collect(),
+            active_count: 0,
+            queued_events: VecDeque::new(),
+            calls: plan.calls,
         }
     }
 
-    /// Stops a lane, if it is not over: it ends with what came of it.
-    pub fn stop(&mut self, lane: usize) {
+    /// Stops a call that has not ended; its outcome has what arrived so far.
+    pub fn stop(&mut self, call: usize) {
         let now = Instant::now();
-        let progress = if let Some(Handle { abort, progress }) = self.handles.get_mut(lane).and_then(Option::take) {
-            self.under_way.stop(abort.as_ref());
-            self.count -= 1;
+        let progress = if let Some(CallHandle { abort, progress }) = self.handles.get_mut(call).and_then(Option::take) {
+            self.active.stop(abort.as_ref());
+            self.active_count -= 1;
             progress
-        } else if let Some(place) = self.waiting.iter().position(|waiting| *waiting == lane) {
-            self.waiting.remove(place);
-            Progress::new(now)
+        } else if let Some(position) = self.pending.iter().position(|waiting| *waiting == call) {
+            self.pending.remove(position);
+            CallProgress::new(now)
         } else {
             return;
         };
-        self.told.push_back(Event { lane, at: now, kind: EventKind::Finished(Box::new(progress.interrupted(now))) });
+        let kind = EventKind::Finished(Box::new(progress.into_interrupted_outcome(now)));
+        self.queued_events.push_back(Event { call, at: now, kind });
     }
 
-    /// Asks once more what a lane was asked; what came of it before is no part of its answer.
-    pub fn again(&mut self, lane: usize) {
-        if lane >= self.lanes.len() {
+    /// Restarts a call; its earlier output is not part of the answer.
+    pub fn restart(&mut self, call: usize) {
+        if call >= self.calls.len() {
             return;
         }
-        self.stop(lane);
-        self.told.push_back(Event { lane, at: Instant::now(), kind: EventKind::Again });
-        self.waiting.push_back(lane);
+        self.stop(call);
+        self.queued_events.push_back(Event { call, at: Instant::now(), kind: EventKind::Restarted });
+        self.pending.push_back(call);
     }
 
-    fn begin_those_whose_turn_it_is(&mut self) {
-        while self.count < self.at_once
-            && let Some(index) = self.waiting.pop_front()
+    fn start_pending(&mut self) {
+        while self.active_count < self.max_concurrent
+            && let Some(index) = self.pending.pop_front()
         {
-            let lane = call::run(Arc::clone(&self.engine), index, self.lanes[index].clone());
-            let abort = self.under_way.begin(lane.boxed());
-            self.handles[index] = Some(Handle { abort, progress: Progress::new(Instant::now()) });
-            self.count += 1;
+            let events = call::run(Arc::clone(&self.engine), index, self.calls[index].clone());
+            let abort = self.active.start(events.boxed());
+            self.handles[index] = Some(CallHandle { abort, progress: CallProgress::new(Instant::now()) });
+            self.active_count += 1;
         }
     }
 }
@@ -142,20 +142,20 @@ impl Stream for Run {
     type Item = Event;
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        if let Some(event) = self.told.pop_front() {
+        if let Some(event) = self.queued_events.pop_front() {
             return Poll::Ready(Some(event));
         }
-        if !self.waiting.is_empty() {
-            self.begin_those_whose_turn_it_is();
+        if !self.pending.is_empty() {
+            self.start_pending();
         }
-        let event = std::task::ready!(self.under_way.poll_next(context));
+        let event = std::task::ready!(self.active.poll_next(context));
         if let Some(event) = &event
-            && let Some(handle) = &mut self.handles[event.lane]
+            && let Some(handle) = &mut self.handles[event.call]
         {
-            handle.progress.event(event);
+            handle.progress.apply(event);
             if let EventKind::Finished(_) = event.kind {
-                self.handles[event.lane] = None;
-                self.count -= 1;
+                self.handles[event.call] = None;
+                self.active_count -= 1;
             }
         }
         Poll::Ready(event)

@@ -1,53 +1,52 @@
-//! Room for the bodies of requests.
+//! Limits the total memory held by request bodies larger than 256 KiB to 8 × `max_body`.
 //!
-//! Owns that large bodies take no more memory together than their share, however many are sent at once: what is over that is
-//! refused, to be sent again later, and nobody else is. Refuses to know what they say.
+//! A request over the limit gets 503 `too_many_large_bodies`; small requests are never rejected.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::error::{Refused, Why};
+use super::rejection::{Rejection, RejectionKind};
 
-/// So much of each body counts for nothing: whoever asks as most do always has room.
-const SMALL: usize = 256 * 1024;
-/// As many bodies of the largest size may be there at once.
-const LARGE_ONES: usize = 8;
+/// Bytes of each body that are exempt from the limit, so that ordinary requests are always accepted.
+const EXEMPT_BYTES: usize = 256 * 1024;
+/// Total limit, as a multiple of the largest allowed body.
+const MAX_LARGE_BODIES: usize = 8;
 
-/// How much is taken.
+/// Bytes reserved by all request bodies.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Room(Arc<AtomicUsize>);
+pub(super) struct BodyBudget(Arc<AtomicUsize>);
 
-/// The room of one body, given back when dropped.
+/// Bytes reserved for one body, released when dropped.
 #[derive(Debug)]
-pub(super) struct Place {
-    room: Room,
-    taken: usize,
+pub(super) struct BodyReservation {
+    budget: BodyBudget,
+    reserved: usize,
 }
 
-impl Room {
-    pub(super) fn place(&self) -> Place {
-        Place { room: self.clone(), taken: 0 }
+impl BodyBudget {
+    pub(super) fn new_reservation(&self) -> BodyReservation {
+        BodyReservation { budget: self.clone(), reserved: 0 }
     }
 }
 
-impl Place {
-    /// Takes room for a body that is so long by now, of which the largest may have `largest`.
-    pub(super) fn grow_to(&mut self, length: usize, largest: usize) -> Result<(), Refused> {
-        let more = length.saturating_sub(SMALL).saturating_sub(self.taken);
-        let before = self.room.0.fetch_add(more, Ordering::Relaxed);
-        self.taken += more;
-        if more > 0 && before + more > largest.saturating_mul(LARGE_ONES) {
-            return Err(Refused::new(Why::Full));
+impl BodyReservation {
+    /// Reserves memory for a body of which `length` bytes have arrived. `max_body`: the largest allowed body.
+    pub(super) fn grow_to(&mut self, length: usize, max_body: usize) -> Result<(), Rejection> {
+        let more = length.saturating_sub(EXEMPT_BYTES).saturating_sub(self.reserved);
+        let before = self.budget.0.fetch_add(more, Ordering::Relaxed);
+        self.reserved += more;
+        if more > 0 && before + more > max_body.saturating_mul(MAX_LARGE_BODIES) {
+            return Err(Rejection::new(RejectionKind::TooManyLargeBodies));
         }
         Ok(())
     }
 }
 
-impl Drop for Place {
+impl Drop for BodyReservation {
     fn drop(&mut self) {
-        self.room.0.fetch_sub(self.taken, Ordering::Relaxed);
+        self.budget.0.fetch_sub(self.reserved, Ordering::Relaxed);
     }
 }
 
@@ -56,16 +55,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn large_bodies_have_their_share_and_small_ones_always_room() {
+    fn large_bodies_over_the_limit_are_rejected_and_small_ones_never() {
         const MEGABYTE: usize = 1024 * 1024;
-        let room = Room::default();
-        let taken: Vec<Place> = std::iter::repeat_with(|| room.place()).take(LARGE_ONES + 3).collect();
-        let grown = taken.into_iter().map(|mut place| place.grow_to(MEGABYTE, MEGABYTE).map(|()| place));
-        let grown: Vec<Result<Place, Refused>> = grown.collect();
-        // Of each the first quarter is not counted.
-        assert_eq!(grown.iter().filter(|place| place.is_ok()).count(), LARGE_ONES + 2);
-        room.place().grow_to(SMALL, MEGABYTE).expect("there is room");
+        let budget = BodyBudget::default();
+        let reservations: Vec<BodyReservation> =
+            std::iter::repeat_with(|| budget.new_reservation()).take(MAX_LARGE_BODIES + 3).collect();
+        let grown = reservations.into_iter().map(|mut body| body.grow_to(MEGABYTE, MEGABYTE).map(|()| body));
+        let grown: Vec<Result<BodyReservation, Rejection>> = grown.collect();
+        // The first quarter of each body is exempt.
+        assert_eq!(grown.iter().filter(|body| body.is_ok()).count(), MAX_LARGE_BODIES + 2);
+        budget.new_reservation().grow_to(EXEMPT_BYTES, MEGABYTE).expect("small bodies are exempt");
         drop(grown);
-        room.place().grow_to(MEGABYTE, MEGABYTE).expect("it was given back");
+        budget.new_reservation().grow_to(MEGABYTE, MEGABYTE).expect("all reservations were released");
     }
 }

@@ -1,8 +1,7 @@
-//! Connections of clients: accepted, limited, and ended.
+//! Accepts, limits and closes client connections.
 //!
-//! Owns that no client costs another: one that says nothing, speaks slowly or takes nothing loses its connection, and when
-//! there are too many the next ones wait. When the server is stopped nothing new is accepted, and what is under way has its
-//! time to end. Refuses to know what is said.
+//! A connection that stays idle, sends its head too slowly or does not read is closed. Over the connection limit, new
+//! connections wait in the backlog. On shutdown no connection is accepted; requests in flight get `drain` to finish.
 
 use std::{
     convert::Infallible,
@@ -30,65 +29,65 @@ use tokio::{
 
 use super::{Gateway, Workers};
 
-/// How long a connection may be idle, or take to say what it wants.
-const IDLE: Duration = Duration::from_secs(75);
-/// How long a client may take nothing of what it is sent.
-pub(super) const STALLED: Duration = Duration::from_secs(300);
-const HANDSHAKE: Duration = Duration::from_secs(10);
-/// The most that is read of a request's head, or kept to be written.
-const BUFFER: usize = 32 * 1024;
-/// As many may wait to be accepted: whoever comes when there are more waits for a second.
+/// Time limit of a connection for being idle and for sending a request head.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+/// A connection is closed when the client accepts no data for this long.
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
+const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Limit of a request head and of the write buffer, in bytes.
+const MAX_BUFFER_BYTES: usize = 32 * 1024;
+/// Connections that may wait to be accepted. A client over this limit retries its connection attempt after 1 s.
 const BACKLOG: u32 = 4096;
-/// When the system has no room for another connection, it is asked again after so long.
-const NO_ROOM: Duration = Duration::from_millis(100);
+/// Delay after a failed `accept`, such as when the process has no file descriptors left.
+const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
 
-/// How a request came.
+/// Properties of the connection of a request.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Arrived {
-    /// At an address that only this machine can reach.
+pub(super) struct ConnInfo {
+    /// The listener is on a loopback address, which only this machine can reach.
     pub(super) loopback: bool,
 }
 
 impl Gateway {
-    /// Serves what comes to `listener`, `most` connections at once, on the threads of `workers`, until `stop` resolves; then
-    /// whatever is under way may end for as long as the config says. How many connections had to be closed after that.
+    /// Serves up to `max_connections` connections of `listener` on the threads of `workers` until `stop` resolves. Then
+    /// requests in flight have the configured `drain` time. Returns the number of connections closed after that time.
     pub async fn serve(
         self: &Arc<Self>,
         listener: TcpListener,
         workers: &Workers,
-        most: usize,
+        max_connections: usize,
         stop: impl Future<Output = ()>,
     ) -> usize {
-        let reach = listener.local_addr().map(|address| address.ip());
-        let loopback = reach.as_ref().is_ok_and(IpAddr::is_loopback);
-        if let Ok(reach) = reach {
-            self.reach.get_or_init(|| reach);
+        let listen_ip = listener.local_addr().map(|address| address.ip());
+        let loopback = listen_ip.as_ref().is_ok_and(IpAddr::is_loopback);
+        if let Ok(listen_ip) = listen_ip {
+            self.listen_ip.get_or_init(|| listen_ip);
         }
-        let (places, router) = (Arc::new(Semaphore::new(most)), self.router());
+        let (permits, router) = (Arc::new(Semaphore::new(max_connections)), self.router());
         let (stopping, _) = watch::channel(false);
         let mut connections = JoinSet::new();
         let mut stop = pin!(stop);
         loop {
-            let place = Arc::clone(&places).acquire_owned();
-            let next = async { (place.await.expect("it is never closed"), accepted(&listener, self).await) };
-            let (place, socket) = tokio::select! {
+            let permit = Arc::clone(&permits).acquire_owned();
+            let next = async { (permit.await.expect("the semaphore is never closed"), accept(&listener, self).await) };
+            let (permit, socket) = tokio::select! {
                 () = &mut stop => break,
                 ended = connections.join_next(), if !connections.is_empty() => {
-                    self.note(ended);
+                    self.log_panic(ended);
                     continue;
                 }
                 next = next => next,
             };
             let (gateway, router, stopping) = (Arc::clone(self), router.clone(), stopping.subscribe());
-            let (worker, seat) = workers.least_busy();
+            let (worker, guard) = workers.least_busy();
             let connection = async move {
-                let _counted = Connected::begin(&gateway);
-                // It is known to this thread's event loop so far, and not to the other's.
+                let _gauge = ConnectionGauge::new(&gateway);
+                // Registers the socket with the event loop of this worker.
                 match TcpStream::from_std(socket) {
-                    Ok(socket) => gateway.connection(socket, router, Arrived { loopback }, stopping).await,
-                    Err(error) => gateway.outside.log.event("accept-failed", &error.to_string()),
+                    Ok(socket) => gateway.handle_connection(socket, router, ConnInfo { loopback }, stopping).await,
+                    Err(error) => gateway.deps.log.event("accept-failed", &error.to_string()),
                 }
-                drop((place, seat));
+                drop((permit, guard));
             };
             connections.spawn_on(connection, worker);
         }
@@ -97,112 +96,112 @@ impl Gateway {
         stopping.send_replace(true);
         let all = async {
             while let Some(ended) = connections.join_next().await {
-                self.note(Some(ended));
+                self.log_panic(Some(ended));
             }
         };
-        // What has not ended by then is cut off.
+        // Requests that have not finished by then are aborted.
         let _ = timeout(self.current().config.serve.drain, all).await;
-        self.cut_off();
+        self.abort_remaining();
         let left = connections.len();
         connections.shutdown().await;
         left
     }
 
-    /// A connection is over. One whose code panicked has a line in the log.
-    fn note(&self, ended: Option<Result<(), JoinError>>) {
+    /// Logs a connection task that panicked.
+    fn log_panic(&self, ended: Option<Result<(), JoinError>>) {
         if let Some(Err(error)) = ended
             && error.is_panic()
         {
-            self.outside.log.event("panicked", &error.to_string());
+            self.deps.log.event("panicked", &error.to_string());
         }
     }
 
-    async fn connection(
+    async fn handle_connection(
         self: &Arc<Self>,
         socket: TcpStream,
         router: Router,
-        arrived: Arrived,
+        conn_info: ConnInfo,
         stopping: watch::Receiver<bool>,
     ) {
         let tls = self.current().tls.clone();
-        let socket = Impatient::new(socket);
-        let unsent = socket.unsent();
+        let socket = WriteTimeoutStream::new(socket);
+        let pending_write = socket.pending_write();
         match tls {
-            None => speak(Arc::clone(self), (socket, unsent), router, arrived, stopping).await,
-            // Whoever does not finish shaking hands, or cannot, is told nothing that it would understand.
+            None => serve_connection(Arc::clone(self), (socket, pending_write), router, conn_info, stopping).await,
+            // A client that fails the handshake could not read a response.
             Some(tls) => {
-                if let Ok(Ok(socket)) = timeout(HANDSHAKE, tls.accept(socket)).await {
-                    speak(Arc::clone(self), (socket, unsent), router, arrived, stopping).await;
+                if let Ok(Ok(socket)) = timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(socket)).await {
+                    serve_connection(Arc::clone(self), (socket, pending_write), router, conn_info, stopping).await;
                 }
             }
         }
     }
 }
 
-/// One connection more, until dropped.
-struct Connected(Arc<Gateway>);
+/// Counts a connection in the metrics until dropped.
+struct ConnectionGauge(Arc<Gateway>);
 
-impl Connected {
-    fn begin(gateway: &Arc<Gateway>) -> Self {
-        gateway.metrics.connected();
+impl ConnectionGauge {
+    fn new(gateway: &Arc<Gateway>) -> Self {
+        gateway.metrics.connection_opened();
         Self(Arc::clone(gateway))
     }
 }
 
-impl Drop for Connected {
+impl Drop for ConnectionGauge {
     fn drop(&mut self) {
-        self.0.metrics.disconnected();
+        self.0.metrics.connection_closed();
     }
 }
 
-/// The next connection.
-async fn accepted(listener: &TcpListener, gateway: &Gateway) -> std::net::TcpStream {
+/// Accepts the next connection.
+async fn accept(listener: &TcpListener, gateway: &Gateway) -> std::net::TcpStream {
     loop {
         match listener.accept().await {
             Ok((socket, _)) => {
-                // Pieces are to go out when they are written.
+                // Chunks are sent without delay.
                 let _ = socket.set_nodelay(true);
                 match socket.into_std() {
                     Ok(socket) => return socket,
-                    Err(error) => gateway.outside.log.event("accept-failed", &error.to_string()),
+                    Err(error) => gateway.deps.log.event("accept-failed", &error.to_string()),
                 }
             }
-            // It was gone before it was accepted.
+            // The client disconnected before its connection was accepted.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
             }
             Err(error) => {
-                gateway.outside.log.event("accept-failed", &error.to_string());
-                sleep(NO_ROOM).await;
+                gateway.deps.log.event("accept-failed", &error.to_string());
+                sleep(ACCEPT_RETRY_DELAY).await;
             }
         }
     }
 }
 
-/// Answers the requests of one connection, one after the other.
-pub(super) async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
+/// Serves the requests of one connection in sequence.
+pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     gateway: Arc<Gateway>,
-    (socket, unsent): (S, Unsent),
+    (socket, pending_write): (S, PendingWrite),
     router: Router,
-    arrived: Arrived,
+    conn_info: ConnInfo,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let counted = Arc::clone(&gateway);
+    let owner = Arc::clone(&gateway);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (gateway, router) = (Arc::clone(&gateway), router.clone());
         let mut request = request.map(axum::body::Body::new);
-        request.extensions_mut().insert(unsent.clone());
-        async move { Ok::<_, Infallible>(gateway.answer(router, arrived, request).await) }
+        request.extensions_mut().insert(pending_write.clone());
+        async move { Ok::<_, Infallible>(gateway.handle(router, conn_info, request).await) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(IDLE).half_close(false).max_buf_size(BUFFER);
-    // Events are small: copying them together costs less than telling the system of each.
+    server.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).half_close(false).max_buf_size(MAX_BUFFER_BYTES);
+    // Events are small: copying them into one buffer costs less than a vectored write.
     server.writev(false);
     let mut connection = pin!(server.serve_connection(TokioIo::new(socket), service));
     tokio::select! {
-        // A client that breaks off is its own affair; one that speaks no HTTP is counted.
+        // Disconnects are not errors; only invalid HTTP is counted.
         ended = connection.as_mut() => {
             if ended.is_err_and(|error| error.is_parse()) {
-                counted.metrics.malformed();
+                owner.metrics.count_malformed();
             }
             return;
         }
@@ -212,40 +211,42 @@ pub(super) async fn speak<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     let _ = connection.await;
 }
 
-/// Whether something was written that the client does not take yet.
+/// Whether a write is pending because the client does not read.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Unsent(Arc<AtomicBool>);
+pub(super) struct PendingWrite(Arc<AtomicBool>);
 
-impl Unsent {
-    pub(super) fn any(&self) -> bool {
+impl PendingWrite {
+    pub(super) fn is_pending(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// A connection that ends when nothing it sends is taken for too long.
-pub(super) struct Impatient<S> {
+/// A stream whose writes fail with `TimedOut` when they make no progress for [`WRITE_TIMEOUT`].
+pub(super) struct WriteTimeoutStream<S> {
     inner: S,
-    unsent: Unsent,
-    /// When it is too long, while nothing is taken.
-    stalled: Option<Pin<Box<Sleep>>>,
+    pending_write: PendingWrite,
+    /// Deadline of the pending write.
+    write_deadline: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Impatient<S> {
+impl<S> WriteTimeoutStream<S> {
     pub(super) fn new(inner: S) -> Self {
-        Self { inner, unsent: Unsent::default(), stalled: None }
+        Self { inner, pending_write: PendingWrite::default(), write_deadline: None }
     }
 
-    pub(super) fn unsent(&self) -> Unsent {
-        self.unsent.clone()
+    pub(super) fn pending_write(&self) -> PendingWrite {
+        self.pending_write.clone()
     }
 
-    fn watch<T>(&mut self, context: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.unsent.0.store(done.is_pending(), Ordering::Relaxed);
+    fn poll_write_deadline<T>(&mut self, context: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
+        self.pending_write.0.store(done.is_pending(), Ordering::Relaxed);
         if done.is_ready() {
-            self.stalled = None;
+            self.write_deadline = None;
             return done;
         }
-        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + STALLED)));
+        let stalled = self
+            .write_deadline
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_TIMEOUT)));
         match stalled.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
@@ -253,27 +254,27 @@ impl<S> Impatient<S> {
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
+impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeoutStream<S> {
     fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.get_mut().inner).poll_read(context, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
+impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         let done = Pin::new(&mut this.inner).poll_write(context, bytes);
-        this.watch(context, done)
+        this.poll_write_deadline(context, done)
     }
 
     fn poll_write_vectored(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
+        buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let done = Pin::new(&mut this.inner).poll_write_vectored(context, pieces);
-        this.watch(context, done)
+        let done = Pin::new(&mut this.inner).poll_write_vectored(context, buffers);
+        this.poll_write_deadline(context, done)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -289,26 +290,26 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     }
 }
 
-fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+fn bind(address: SocketAddr) -> io::Result<TcpListener> {
     let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Elsewhere that lets two servers have one address.
+    // On Windows this option lets two servers bind one address.
     #[cfg(unix)]
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }
 
-/// Opens `listen`; an address that is taken is an error.
+/// Binds the address `listen` (`HOST:PORT`); an address in use is an error.
 pub async fn listen(listen: &str) -> io::Result<(TcpListener, SocketAddr)> {
-    let mut failed = io::Error::new(io::ErrorKind::InvalidInput, "it has no address");
+    let mut last_error = io::Error::new(io::ErrorKind::InvalidInput, "the host name has no address");
     for address in lookup_host(listen).await? {
-        match listener(address) {
+        match bind(address) {
             Ok(listener) => {
                 let address = listener.local_addr()?;
                 return Ok((listener, address));
             }
-            Err(error) => failed = error,
+            Err(error) => last_error = error,
         }
     }
-    Err(failed)
+    Err(last_error)
 }

@@ -1,7 +1,7 @@
-//! One line for each request, as JSON.
+//! Writes one JSON log line per request.
 //!
-//! Owns what a line says: figures and names, never a word of what was asked or answered, and no key. Refuses to wait: where
-//! lines go takes them or loses them.
+//! A line has metrics and names, never a prompt, an answer or a key. Logging never blocks: the sink drops lines that it
+//! cannot take.
 
 use std::time::Duration;
 
@@ -9,10 +9,10 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
-use super::exchange::Facts;
+use super::in_flight::RequestContext;
 use crate::{engine::Notice, model::ErrorClass, store::record::CallRecord};
 
-/// Where lines go.
+/// Sink of log lines.
 pub struct Log(Box<dyn Fn(String) + Send + Sync>);
 
 impl std::fmt::Debug for Log {
@@ -21,9 +21,9 @@ impl std::fmt::Debug for Log {
     }
 }
 
-/// One request.
+/// Log line of one request. Field names are the JSON keys.
 #[derive(Serialize)]
-struct Line<'l> {
+struct LogLine<'l> {
     at: String,
     request_id: &'l str,
     path: &'l str,
@@ -33,21 +33,21 @@ struct Line<'l> {
     asked: Option<&'l str>,
     stream: bool,
     status: u16,
-    /// `ok`, or the class of its failure.
+    /// `ok`, `client-gone`, an error class or a rejection code.
     class: &'l str,
     #[serde(flatten)]
-    served: Option<Served<'l>>,
+    served: Option<CallFields<'l>>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     notices: &'l [String],
 }
 
-/// By whom, and how.
+/// Fields of a request that reached the engine.
 #[derive(Serialize)]
-struct Served<'l> {
+struct CallFields<'l> {
     endpoint: Option<&'l str>,
     model: Option<&'l str>,
     upstream_model: Option<&'l str>,
-    attempts: Vec<Attempt<'l>>,
+    attempts: Vec<AttemptFields<'l>>,
     ttft_ms: Option<f64>,
     total_ms: f64,
     overhead_us: Option<u64>,
@@ -59,7 +59,7 @@ struct Served<'l> {
 }
 
 #[derive(Serialize)]
-struct Attempt<'l> {
+struct AttemptFields<'l> {
     endpoint: &'l str,
     model: &'l str,
     class: &'l str,
@@ -68,53 +68,53 @@ struct Attempt<'l> {
     request_id: Option<&'l str>,
 }
 
-/// What of a notice whoever runs this server should know, in none of a service's or a client's words.
-pub(super) fn notice(notice: &Notice) -> Option<String> {
+/// Log text of a notice, without text of an endpoint or a client; `None` for notices that the attempts already show.
+pub(super) fn notice_text(notice: &Notice) -> Option<String> {
     let model = notice.target();
     Some(match notice {
-        Notice::Adjusted(_, adjustment) => format!("{model}: {adjustment}"),
-        Notice::NoReason(_) => format!("{model}: the answer has no finish reason"),
-        Notice::AfterEnd(_, error) => format!("{model}: {} after the answer was complete", error.class.as_str()),
-        Notice::PassedOver(_, why) => format!("{model} was passed over: {why}"),
-        Notice::AllAside(_, wait) => {
-            format!("everybody is left alone; {model} is asked in {:.1} s", wait.as_secs_f64())
+        Notice::WorkaroundApplied(_, adjustment) => format!("{model}: {adjustment}"),
+        Notice::NoFinishReason(_) => format!("{model}: the answer has no finish reason"),
+        Notice::ErrorAfterEnd(_, error) => format!("{model}: {} error after the complete answer", error.class.as_str()),
+        Notice::Skipped(_, why) => format!("{model}: skipped: {why}"),
+        Notice::AllUnavailable(_, wait) => {
+            format!("{model}: all candidates are unavailable; trying this one in {:.1} s", wait.as_secs_f64())
         }
-        Notice::Hedged(slow, other, after) => {
-            format!("nothing of {slow} for {:.1} s; {other} was asked as well", after.as_secs_f64())
+        Notice::Hedged(slow, hedge, after) => {
+            format!("{slow}: no output for {:.1} s; also trying {hedge}", after.as_secs_f64())
         }
-        Notice::Unchecked(_, why) => format!("the spend limits of {model} could not be checked: {why}"),
-        // The attempts tell.
-        Notice::Waiting(..) | Notice::Backoff(..) | Notice::SetAside(..) => return None,
+        Notice::SpendUnchecked(_, why) => format!("{model}: cannot check the spend limits: {why}"),
+        // The attempts of the line show these.
+        Notice::WaitingForFirstToken(..) | Notice::Backoff(..) | Notice::Unavailable(..) => return None,
     })
 }
 
-/// The word for how a call ended.
-pub(super) fn class_of(call: &CallRecord) -> &'static str {
+/// `class` of a call in the log and the metrics.
+pub(super) fn result_class(call: &CallRecord) -> &'static str {
     match call.class() {
         None => "ok",
-        Some(_) if call.outcome.stopped => GONE,
+        Some(_) if call.outcome.stopped => CLIENT_GONE,
         Some(class) => class.as_str(),
     }
 }
 
-/// The client left before its answer was whole.
-pub(super) const GONE: &str = "client-gone";
+/// Class of a call whose client disconnected before the answer was complete.
+pub(super) const CLIENT_GONE: &str = "client-gone";
 
 impl Log {
-    /// Lines go to `take`, which must not wait.
-    pub fn new(take: impl Fn(String) + Send + Sync + 'static) -> Self {
-        Self(Box::new(take))
+    /// Creates a log that passes lines to `sink`, which must not block.
+    pub fn new(sink: impl Fn(String) + Send + Sync + 'static) -> Self {
+        Self(Box::new(sink))
     }
 
-    /// Something happened to the server itself.
+    /// Logs an event of the server itself.
     pub fn event(&self, event: &str, message: &str) {
         self.0(json!({"at": now(), "event": event, "message": message}).to_string());
     }
 
-    /// A request that somebody was asked about.
-    pub(super) fn call(&self, facts: &Facts, status: u16, call: &CallRecord) {
+    /// Logs a finished call.
+    pub(super) fn finished(&self, context: &RequestContext, status: u16, call: &CallRecord) {
         let (outcome, target) = (&call.outcome, call.outcome.target.as_ref());
-        let attempts = outcome.attempts.iter().map(|attempt| Attempt {
+        let attempts = outcome.attempts.iter().map(|attempt| AttemptFields {
             endpoint: &attempt.target.endpoint.name,
             model: &attempt.target.id.0,
             class: attempt.class().map_or("ok", ErrorClass::as_str),
@@ -123,46 +123,46 @@ impl Log {
             request_id: attempt.request_id.as_deref(),
         });
         let cost = call.cost();
-        let served = Served {
+        let served = CallFields {
             endpoint: target.map(|target| target.endpoint.name.as_str()),
             model: target.map(|target| target.id.0.as_str()),
-            upstream_model: target.map(|target| target.upstream.as_str()),
+            upstream_model: target.map(|target| target.upstream_id.as_str()),
             attempts: attempts.collect(),
-            ttft_ms: outcome.first.map(milliseconds),
+            ttft_ms: outcome.first_output.map(milliseconds),
             total_ms: milliseconds(outcome.total),
-            overhead_us: facts.overhead.map(|overhead| u64::try_from(overhead.as_micros()).unwrap_or(u64::MAX)),
+            overhead_us: context.overhead.map(|overhead| u64::try_from(overhead.as_micros()).unwrap_or(u64::MAX)),
             input: call.usage.and_then(|usage| usage.input),
             output: call.usage.and_then(|usage| usage.output),
             estimated: call.usage.is_some_and(|usage| usage.estimated),
             cost: cost.map(|(cost, _)| cost),
             currency: cost.map(|(_, currency)| currency),
         };
-        self.line(facts, status, class_of(call), Some(served));
+        self.write_line(context, status, result_class(call), Some(served));
     }
 
-    /// A request that was refused before anybody was asked.
-    pub(super) fn refused(&self, facts: &Facts, status: u16, code: &str) {
-        self.line(facts, status, code, None);
+    /// Logs a rejected request.
+    pub(super) fn rejected(&self, context: &RequestContext, status: u16, code: &str) {
+        self.write_line(context, status, code, None);
     }
 
-    fn line(&self, facts: &Facts, status: u16, class: &str, served: Option<Served<'_>>) {
-        let line = Line {
+    fn write_line(&self, context: &RequestContext, status: u16, class: &str, served: Option<CallFields<'_>>) {
+        let line = LogLine {
             at: now(),
-            request_id: &facts.request_id,
-            path: facts.path,
-            client: facts.client.as_deref(),
-            asked: facts.asked.as_deref(),
-            stream: facts.stream,
+            request_id: &context.request_id,
+            path: context.path,
+            client: context.client.as_deref(),
+            asked: context.requested_name.as_deref(),
+            stream: context.stream,
             status,
             class,
             served,
-            notices: &facts.notices,
+            notices: &context.notices,
         };
-        self.0(serde_json::to_string(&line).expect("names and numbers"));
+        self.0(serde_json::to_string(&line).expect("strings and numbers are valid JSON"));
     }
 }
 
-/// To the microsecond.
+/// Milliseconds, rounded to microseconds.
 fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }

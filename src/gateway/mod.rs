@@ -1,13 +1,12 @@
-//! One OpenAI-compatible address over everything that is configured.
+//! Serves all configured models and routes over one OpenAI-compatible HTTP address.
 //!
-//! Owns HTTP towards clients: who may ask, what they get, how failures are told. Retry, failover and balance are the
-//! engine's; a request becomes a lane of one [`crate::engine::plan::Plan`] and its events become the reply. Refuses the terminal and
-//! the command line: where its lines are written and when it is to stop is told from outside.
+//! Retry, failover and load balancing happen in the engine: a request becomes a [`crate::engine::plan::Plan`] of one
+//! call, and the events of that call become the response. The caller provides the log output and the stop signal.
 //!
-//! The flow: [`Gateway::serve`] accepts connections; `routes` reads a request; `admit` decides who asks and whether
-//! they may; `exchange` runs it, listens and keeps the account; `reply` writes what comes as HTTP: `stream` event by event,
-//! or whole. Each exchange ends in one record, from which the log's line, the figures of `/metrics` and the record's row are
-//! all made, so that they agree.
+//! Flow: [`Gateway::serve`] accepts connections; `routes` parses a request; `auth` authenticates the client and checks
+//! its quotas; `in_flight` runs the call and observes its events; `response` writes them as HTTP, either as a stream
+//! (`stream`) or as one body. The log line, the metrics and the stored row of a request are all made from its one
+//! `CallRecord`, so that they agree.
 
 use std::{
     net::IpAddr,
@@ -20,21 +19,21 @@ use std::{
 use tokio::time::Instant;
 
 use crate::{
-    config::{Config, Serve},
+    config::{Config, ServeConfig},
     engine::Engine,
-    store::record::{Ledger, RecordError, Scribe},
+    store::record::{BatchWriter, RecordError, SqliteSpendLedger},
     transport::keys::{KeyError, KeyRing},
 };
 
 mod auth;
 mod body_budget;
 mod connection;
-mod error;
-mod exchange;
+mod in_flight;
 mod log;
 mod metrics;
 mod origin_guard;
-mod reply;
+mod rejection;
+mod response;
 mod routes;
 mod status;
 mod stream;
@@ -48,35 +47,35 @@ pub use log::Log;
 pub use tls::TlsError;
 pub use workers::Workers;
 
-use auth::Clients;
-use body_budget::Room;
+use auth::ClientQuotas;
+use body_budget::BodyBudget;
 use metrics::Metrics;
 
-/// What a gateway is given from outside.
-pub struct Outside {
-    /// What asks.
+/// Dependencies of a gateway.
+pub struct GatewayDeps {
+    /// Runs the calls.
     pub engine: Arc<Engine>,
-    /// Where its lines go.
+    /// Receives the request log and server events.
     pub log: Log,
-    /// Where its calls are recorded; `None`: nowhere.
-    pub scribe: Option<Scribe>,
-    /// The limits of what may be spent, replaced with the config.
-    pub ledger: Option<Arc<Ledger>>,
+    /// Records calls; `None`: calls are not recorded.
+    pub writer: Option<BatchWriter>,
+    /// Spend limits; replaced when the config is reloaded.
+    pub ledger: Option<Arc<SqliteSpendLedger>>,
 }
 
-/// A gateway.
+/// The HTTP server: configuration in force, metrics and client quotas.
 pub struct Gateway {
-    outside: Outside,
-    current: RwLock<Arc<Current>>,
+    deps: GatewayDeps,
+    current: RwLock<Arc<ConfigGeneration>>,
     metrics: Metrics,
-    clients: Clients,
-    bodies: Room,
+    quotas: ClientQuotas,
+    body_budget: BodyBudget,
     stopping: AtomicBool,
-    /// What is under way is ended.
-    ended: AtomicBool,
-    /// The address it listens at, once it does.
-    reach: OnceLock<IpAddr>,
-    begun: Instant,
+    /// Set when the remaining requests are aborted, so that they are not recorded as client disconnects.
+    aborting: AtomicBool,
+    /// IP address of the listener, set by [`Gateway::serve`].
+    listen_ip: OnceLock<IpAddr>,
+    started_at: Instant,
 }
 
 impl std::fmt::Debug for Gateway {
@@ -85,157 +84,155 @@ impl std::fmt::Debug for Gateway {
     }
 }
 
-/// The configuration in force. A request keeps the one it began with.
-struct Current {
+/// One generation of the configuration. A request keeps the generation it started with.
+struct ConfigGeneration {
     config: Config,
-    keys: Vec<auth::ClientKey>,
+    client_keys: Vec<auth::ClientKey>,
     tls: Option<tokio_rustls::TlsAcceptor>,
-    /// It is the how-manieth, from 1.
-    generation: u64,
+    /// Generation number, starting at 1.
+    number: u64,
 }
 
-impl Current {
+impl ConfigGeneration {
     async fn new(config: Config, generation: u64, ring: &KeyRing) -> Result<Self, ServeError> {
-        let keys = auth::resolve(&config.serve.clients, ring).await?;
-        let tls = config.serve.tls.as_ref().map(tls::acceptor).transpose()?;
-        Ok(Self { config, keys, tls, generation })
+        let keys = auth::resolve_client_keys(&config.serve.clients, ring).await?;
+        let tls = config.serve.tls.as_ref().map(tls::load_acceptor).transpose()?;
+        Ok(Self { config, client_keys: keys, tls, number: generation })
     }
 }
 
-/// A gateway that cannot be as its config says.
+/// A configuration that the gateway cannot serve.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// Its certificates.
+    /// The TLS certificates cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// A client's key could not be looked up.
-    #[error("the key of [serve.keys.{name}] is not to be had: {source}")]
+    /// A client key cannot be resolved.
+    #[error("cannot resolve the key of [serve.keys.{name}]: {source}")]
     Key {
         /// The key's name.
         name: String,
-        /// Why.
+        /// Cause.
         #[source]
         source: KeyError,
     },
-    /// Two clients have the same key.
-    #[error("[serve.keys.{first}] and [serve.keys.{second}] have the same key: nobody could tell whose it is")]
-    SameKey {
-        /// One name.
+    /// Two clients have the same key, so that a request cannot be attributed to one of them.
+    #[error("[serve.keys.{first}] and [serve.keys.{second}] have the same key; each client needs its own")]
+    DuplicateKey {
+        /// Name of the first client.
         first: String,
-        /// The other.
+        /// Name of the second client.
         second: String,
     },
-    /// What a key has spent today is not to be had.
-    #[error("what [serve.keys.{name}] has spent today cannot be read: {source}")]
-    Spent {
+    /// Today's spend of a client that has a spend limit cannot be read.
+    #[error("cannot read today's spend of [serve.keys.{name}]: {source}")]
+    SpendUnavailable {
         /// The key's name.
         name: String,
-        /// Why.
+        /// Cause.
         #[source]
         source: RecordError,
     },
-    /// A key that anybody could guess.
-    #[error("the key of [serve.keys.{name}] is shorter than {} characters", auth::SHORTEST_KEY)]
+    /// A client key that is short enough to be guessed.
+    #[error("the key of [serve.keys.{name}] is shorter than {} characters", auth::MIN_KEY_LENGTH)]
     ShortKey {
         /// The key's name.
         name: String,
     },
-    /// It asked for keys, and would not any more.
+    /// A reload would remove all client keys from a server that requires them.
+    #[error("the config has no [serve.keys] any more; restart the server to serve without client keys")]
+    KeysRemoved,
+    /// The listener is reachable from other machines, and no client key is configured.
     #[error(
-        "there is no [serve.keys] any more: a server that asked for keys does not go on without; restart it if that is meant"
+        "{listen} is reachable from other machines, but there is no [serve.keys]: any client could use your API keys"
     )]
-    Keyless,
-    /// It can be reached from elsewhere, and asks for no key.
-    #[error(
-        "{listen} can be reached from other machines, and there is no [serve.keys]: whoever finds it could use your keys"
-    )]
-    Open {
-        /// Where it would listen.
+    Exposed {
+        /// Address of the listener.
         listen: String,
     },
 }
 
 impl Gateway {
-    /// A gateway of `config`; nobody can ask it yet.
-    pub async fn new(config: Config, outside: Outside) -> Result<Arc<Self>, ServeError> {
-        let current = Current::new(config, 1, outside.engine.keys()).await?;
-        let clients = Clients::default();
-        clients.know(&current.config.serve.clients, outside.scribe.as_ref())?;
+    /// Creates a gateway for `config`, which does not listen yet.
+    pub async fn new(config: Config, outside: GatewayDeps) -> Result<Arc<Self>, ServeError> {
+        let current = ConfigGeneration::new(config, 1, outside.engine.keys()).await?;
+        let clients = ClientQuotas::default();
+        clients.register(&current.config.serve.clients, outside.writer.as_ref())?;
         Ok(Arc::new(Self {
             metrics: Metrics::new(),
             current: RwLock::new(Arc::new(current)),
-            clients,
-            bodies: Room::default(),
-            outside,
+            quotas: clients,
+            body_budget: BodyBudget::default(),
+            deps: outside,
             stopping: AtomicBool::new(false),
-            ended: AtomicBool::new(false),
-            reach: OnceLock::new(),
-            begun: Instant::now(),
+            aborting: AtomicBool::new(false),
+            listen_ip: OnceLock::new(),
+            started_at: Instant::now(),
         }))
     }
 
-    /// From now on as `config` says; requests under way go on as they began. Where it cannot be, nothing changes.
+    /// Replaces the configuration for new requests. On an error, the current configuration stays in force.
     pub async fn reload(&self, config: Config) -> Result<(), ServeError> {
-        // A file that is only half written may look so, too.
-        if config.serve.clients.is_empty() && !self.current().keys.is_empty() {
-            return Err(ServeError::Keyless);
+        // A partly written file looks the same.
+        if config.serve.clients.is_empty() && !self.current().client_keys.is_empty() {
+            return Err(ServeError::KeysRemoved);
         }
-        if let Some(reach) = self.reach.get() {
-            check_open(&config.serve, *reach)?;
+        if let Some(reach) = self.listen_ip.get() {
+            check_exposure(&config.serve, *reach)?;
         }
-        // What a key's source gives may be another now; until all is well, the known ones stay.
-        let keys = self.outside.engine.keys();
-        let next = Current::new(config, self.current().generation + 1, &keys.fresh()).await?;
-        self.clients.know(&next.config.serve.clients, self.outside.scribe.as_ref())?;
-        keys.forget();
-        if let Some(ledger) = &self.outside.ledger {
-            ledger.replace(next.config.spend.clone());
+        // Key sources are read again, but cached keys are only dropped once the new configuration is valid.
+        let keys = self.deps.engine.keys();
+        let next = ConfigGeneration::new(config, self.current().number + 1, &keys.with_empty_cache()).await?;
+        self.quotas.register(&next.config.serve.clients, self.deps.writer.as_ref())?;
+        keys.clear_cache();
+        if let Some(ledger) = &self.deps.ledger {
+            ledger.set_limits(next.config.spend.clone());
         }
         *self.current.write().expect("no code panics while it holds this lock") = Arc::new(next);
         Ok(())
     }
 
-    /// Counts a change of the config, that went well or did not.
-    pub fn count_reload(&self, well: bool) {
-        self.metrics.reload(well);
+    /// Counts a config reload.
+    pub fn count_reload(&self, success: bool) {
+        self.metrics.count_reload(success);
     }
 
-    /// Where it is to listen, as configured now.
+    /// Listen address in the current configuration.
     #[must_use]
-    pub fn listen_at(&self) -> String {
+    pub fn listen_address(&self) -> String {
         self.current().config.serve.listen.clone()
     }
 
-    fn current(&self) -> Arc<Current> {
+    fn current(&self) -> Arc<ConfigGeneration> {
         Arc::clone(&self.current.read().expect("no code panics while it holds this lock"))
     }
 
-    /// From now on whatever ends does so because this server ends, and not because its client left.
-    pub fn cut_off(&self) {
-        self.ended.store(true, Ordering::Relaxed);
+    /// Marks the remaining requests as aborted by the server, so that they are not recorded as client disconnects.
+    pub fn abort_remaining(&self) {
+        self.aborting.store(true, Ordering::Relaxed);
     }
 
-    /// Writes down what is still to be recorded. To be done last.
+    /// Writes the pending records. Must be called last.
     pub fn close(&self) {
-        let Some(scribe) = &self.outside.scribe else { return };
+        let Some(scribe) = &self.deps.writer else { return };
         scribe.close();
-        if scribe.lost() > 0 {
-            self.outside.log.event("record-lost", &format!("{} call(s) could not be recorded", scribe.lost()));
+        if scribe.dropped() > 0 {
+            self.deps.log.event("record-lost", &format!("{} call(s) could not be recorded", scribe.dropped()));
         }
     }
 
-    /// Whether it takes no more requests.
+    /// Whether the server no longer accepts requests.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Relaxed)
     }
 }
 
-/// Whether only this machine can reach `address`.
-pub fn check_open(serve: &Serve, address: IpAddr) -> Result<(), ServeError> {
+/// Rejects a listener that other machines can reach while no client key is configured.
+pub fn check_exposure(serve: &ServeConfig, address: IpAddr) -> Result<(), ServeError> {
     if address.is_loopback() || !serve.clients.is_empty() {
         return Ok(());
     }
-    Err(ServeError::Open { listen: serve.listen.clone() })
+    Err(ServeError::Exposed { listen: serve.listen.clone() })
 }

@@ -1,36 +1,40 @@
-//! Who is let in at all, before anything is read of what is asked.
+//! Guards against requests of foreign web pages by `Host` and `Origin`, and answers CORS preflight requests.
 //!
-//! Owns the guard against web pages: a browser on this machine reaches loopback as well as its owner does, so that a page must
-//! not, neither by its own script (`Origin`) nor by a name it has pointed here (`Host`). Refuses to know keys.
+//! Browsers on this machine can reach its loopback addresses. A web page must not use them, neither from its scripts
+//! (`Origin`) nor through a host name that resolves to this machine (DNS rebinding, `Host`).
 
 use std::net::IpAddr;
 
 use http::{HeaderMap, HeaderValue, Method, header};
 
-use super::error::{Refused, Why};
-use crate::config::Serve;
+use super::rejection::{Rejection, RejectionKind};
+use crate::config::ServeConfig;
 
-/// Whether a request with these headers is let in. `loopback`: only this machine can reach the address it came to.
+/// Checks `Host` and `Origin` of a request. `loopback`: the listener is on a loopback address.
 pub(super) fn check(
-    serve: &Serve,
+    serve: &ServeConfig,
     loopback: bool,
     headers: &HeaderMap,
     authority: Option<&str>,
-) -> Result<(), Refused> {
+) -> Result<(), Rejection> {
     let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let host = authority.map(str::to_owned).or_else(|| text(header::HOST)).unwrap_or_default();
-    // Of two, whoever is in front may have read the other one.
-    let several = headers.get_all(header::HOST).iter().nth(1).is_some();
-    if several || loopback && !is_ours(serve, &host) {
-        return Err(Refused::new(Why::Host(host)));
+    // With two `Host` headers, a proxy in front may have checked the other one.
+    let duplicate_host = headers.get_all(header::HOST).iter().nth(1).is_some();
+    if duplicate_host || loopback && !is_own_host(serve, &host) {
+        return Err(Rejection::new(RejectionKind::HostNotAllowed(host)));
     }
     let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
-    let same = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(&host));
-    if same || allowed(serve, &origin) { Ok(()) } else { Err(Refused::new(Why::Origin(origin))) }
+    let same_origin = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(&host));
+    if same_origin || is_allowed_origin(serve, &origin) {
+        Ok(())
+    } else {
+        Err(Rejection::new(RejectionKind::OriginNotAllowed(origin)))
+    }
 }
 
 /// Whether `host`, with or without a port, is a name of this machine.
-fn is_ours(serve: &Serve, host: &str) -> bool {
+fn is_own_host(serve: &ServeConfig, host: &str) -> bool {
     let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((address, _)) => address,
         None => host.rsplit_once(':').filter(|(name, _)| !name.contains(':')).map_or(host, |(name, _)| name),
@@ -41,13 +45,14 @@ fn is_ours(serve: &Serve, host: &str) -> bool {
         || serve.hosts.contains(&name)
 }
 
-fn allowed(serve: &Serve, origin: &str) -> bool {
+fn is_allowed_origin(serve: &ServeConfig, origin: &str) -> bool {
     serve.cors.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
 }
 
-/// What a browser wants to read before a page may see a reply; nothing unless the page is allowed to.
-pub(super) fn cors(serve: &Serve, headers: &HeaderMap) -> Vec<(http::HeaderName, HeaderValue)> {
-    let origin = headers.get(header::ORIGIN).filter(|origin| origin.to_str().is_ok_and(|text| allowed(serve, text)));
+/// CORS response headers for an allowed origin; empty for any other request.
+pub(super) fn cors_headers(serve: &ServeConfig, headers: &HeaderMap) -> Vec<(http::HeaderName, HeaderValue)> {
+    let origin =
+        headers.get(header::ORIGIN).filter(|origin| origin.to_str().is_ok_and(|text| is_allowed_origin(serve, text)));
     let Some(origin) = origin else { return Vec::new() };
     vec![
         (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()),
@@ -56,13 +61,13 @@ pub(super) fn cors(serve: &Serve, headers: &HeaderMap) -> Vec<(http::HeaderName,
     ]
 }
 
-/// Whether it is the question of a browser whether a page may ask.
+/// Whether a request is a CORS preflight request.
 pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
     *method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
 }
 
-/// What a page that is allowed may send.
-pub(super) fn preflight() -> [(http::HeaderName, HeaderValue); 4] {
+/// Response headers of a preflight request of an allowed origin.
+pub(super) fn preflight_headers() -> [(http::HeaderName, HeaderValue); 4] {
     [
         (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST")),
         (
@@ -72,7 +77,7 @@ pub(super) fn preflight() -> [(http::HeaderName, HeaderValue); 4] {
             ),
         ),
         (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
-        // A page of the wide world that was allowed may come here, although this is a place of its own.
+        // Private Network Access: lets an allowed public page call a private address.
         (http::HeaderName::from_static("access-control-allow-private-network"), HeaderValue::from_static("true")),
     ]
 }
@@ -81,20 +86,20 @@ pub(super) fn preflight() -> [(http::HeaderName, HeaderValue); 4] {
 mod tests {
     use super::*;
 
-    fn lets_in(serve: &Serve, loopback: bool, host: &str, origin: Option<&str>) -> bool {
+    fn is_allowed(serve: &ServeConfig, loopback: bool, host: &str, origin: Option<&str>) -> bool {
         let mut headers = HeaderMap::new();
-        headers.insert(header::HOST, host.parse().expect("a value"));
-        headers.extend(origin.map(|origin| (header::ORIGIN, origin.parse().expect("a value"))));
+        headers.insert(header::HOST, host.parse().expect("valid header value"));
+        headers.extend(origin.map(|origin| (header::ORIGIN, origin.parse().expect("valid header value"))));
         check(serve, loopback, &headers, None).is_ok()
     }
 
     #[test]
-    fn only_names_of_this_machine_lead_to_loopback() {
-        let serve = Serve { hosts: vec!["models.local".into()], ..Serve::default() };
+    fn loopback_accepts_only_host_names_of_this_machine() {
+        let serve = ServeConfig { hosts: vec!["models.local".into()], ..ServeConfig::default() };
         for host in
             ["localhost", "localhost:8484", "127.0.0.1:1", "[::1]:8484", "LOCALHOST.", "models.local:80", "127.8.8.8"]
         {
-            assert!(lets_in(&serve, true, host, None), "{host}");
+            assert!(is_allowed(&serve, true, host, None), "{host}");
         }
         for host in [
             "",
@@ -105,21 +110,21 @@ mod tests {
             "[::2]:1",
             "10.0.0.1",
         ] {
-            assert!(!lets_in(&serve, true, host, None), "{host}");
-            assert!(lets_in(&serve, false, host, None), "{host}: from elsewhere it is the keys that count");
+            assert!(!is_allowed(&serve, true, host, None), "{host}");
+            assert!(is_allowed(&serve, false, host, None), "{host}: other addresses are protected by client keys");
         }
     }
 
     #[test]
-    fn web_pages_stay_out_unless_they_are_named() {
-        let serve = Serve { cors: vec!["https://chat.example.com".into()], ..Serve::default() };
+    fn foreign_origins_are_rejected_unless_listed_in_cors() {
+        let serve = ServeConfig { cors: vec!["https://chat.example.com".into()], ..ServeConfig::default() };
         for loopback in [true, false] {
-            assert!(lets_in(&serve, loopback, "localhost:1", Some("https://chat.example.com")));
-            assert!(lets_in(&serve, loopback, "localhost:1", Some("http://localhost:1")));
+            assert!(is_allowed(&serve, loopback, "localhost:1", Some("https://chat.example.com")));
+            assert!(is_allowed(&serve, loopback, "localhost:1", Some("http://localhost:1")));
             for origin in
                 ["null", "https://evil.example", "http://localhost:2", "https://chat.example.com.evil.example", ""]
             {
-                assert!(!lets_in(&serve, loopback, "localhost:1", Some(origin)), "{origin}");
+                assert!(!is_allowed(&serve, loopback, "localhost:1", Some(origin)), "{origin}");
             }
         }
     }

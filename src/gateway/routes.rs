@@ -1,7 +1,4 @@
-//! The addresses: what is served where.
-//!
-//! Owns reading a request up to the point where it is a lane that can be run, and the refusals on the way. Refuses to know
-//! how it is answered.
+//! Defines the HTTP routes and turns a request into a call of the engine or a rejection.
 
 use std::{sync::Arc, time::Duration};
 
@@ -17,33 +14,33 @@ use hyper_util::service::TowerToHyperService;
 use tokio::time::{Instant, timeout};
 
 use super::{
-    Current, Gateway,
-    connection::{Arrived, Unsent},
-    error::{Refused, Why, named},
-    exchange::{Exchange, Facts},
-    reply::{self, Body, Manner},
+    ConfigGeneration, Gateway,
+    connection::{ConnInfo, PendingWrite},
+    in_flight::{InFlightRequest, RequestContext},
+    rejection::{Rejection, RejectionKind, insert_request_id},
+    response::{self, Body, ResponseOptions},
     status,
 };
-use crate::gateway::{auth, body_budget::Place, origin_guard};
+use crate::gateway::{auth, body_budget::BodyReservation, origin_guard};
 use crate::{
-    config::{Client, normalised},
-    engine::plan::{self, Lane, PlanError},
-    model::{Call, Service},
+    config::{ClientConfig, normalize_name},
+    engine::plan::{self, Call, PlanError},
+    model::{ModelRequest, Operation},
     protocol::{
-        error::shortened,
-        openai::server::{self, Asked, Refusal},
+        error::truncate_message,
+        openai::server::{self, ParseError, ParsedRequest},
     },
-    routing::OnCut,
+    routing::OnIncomplete,
 };
 
-/// The longest a client may take between two pieces of its request.
-const SLOWEST_CLIENT: Duration = Duration::from_secs(30);
-/// The longest a whole body may take: a slow one holds room that others want.
-const SLOWEST_BODY: Duration = Duration::from_secs(300);
-/// The longest name of a model; whatever is longer is none.
-const LONGEST_NAME: usize = 512;
-/// A body that takes a while to read.
-const LARGE: usize = 256 * 1024;
+/// Time limit between two chunks of a request body.
+const BODY_CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
+/// Time limit of a whole request body: a slow one occupies the memory budget of other requests.
+const BODY_TIMEOUT: Duration = Duration::from_secs(300);
+/// Maximum length of a model name in bytes; longer names are unknown models.
+const MAX_NAME_BYTES: usize = 512;
+/// Bodies larger than this are parsed on a blocking thread.
+const BLOCKING_PARSE_BYTES: usize = 256 * 1024;
 
 const COMPLETIONS: &str = "/v1/completions";
 const CHAT: &str = "/v1/chat/completions";
@@ -53,269 +50,291 @@ const IMAGES: &str = "/v1/images/generations";
 const MODELS: &str = "/v1/models";
 
 impl Gateway {
-    /// Answers one request without a network, as one that came over loopback.
-    pub async fn ask(self: &Arc<Self>, request: http::Request<Body>) -> Response<Body> {
-        self.answer(self.router(), Arrived { loopback: true }, request).await
+    /// Handles a request in process, as if it came over loopback.
+    pub async fn handle_local(self: &Arc<Self>, request: http::Request<Body>) -> Response<Body> {
+        self.handle(self.router(), ConnInfo { loopback: true }, request).await
     }
 
-    /// Answers one request, if it is let in.
-    pub(super) async fn answer(
+    /// Checks the origin of a request and routes it.
+    pub(super) async fn handle(
         &self,
         router: Router,
-        arrived: Arrived,
+        conn_info: ConnInfo,
         request: http::Request<Body>,
     ) -> Response<Body> {
         use hyper::service::Service;
         let current = self.current();
         let serve = &current.config.serve;
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
-        if let Err(refused) = origin_guard::check(serve, arrived.loopback, request.headers(), authority) {
-            return self.refuse(&Facts::new("/"), &refused);
+        if let Err(rejection) = origin_guard::check(serve, conn_info.loopback, request.headers(), authority) {
+            return self.reject(&RequestContext::new("/"), &rejection);
         }
-        let cors = origin_guard::cors(serve, request.headers());
+        let cors = origin_guard::cors_headers(serve, request.headers());
         if origin_guard::is_preflight(request.method(), request.headers()) && !cors.is_empty() {
-            let mut reply = Response::new(Body::empty());
-            *reply.status_mut() = StatusCode::NO_CONTENT;
-            reply.headers_mut().extend(cors.into_iter().chain(origin_guard::preflight()));
-            return reply;
+            let mut response = Response::new(Body::empty());
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            response.headers_mut().extend(cors.into_iter().chain(origin_guard::preflight_headers()));
+            return response;
         }
         drop(current);
-        let reply = TowerToHyperService::new(router).call(request).await;
-        let mut reply = reply.unwrap_or_else(|never| match never {});
-        reply.headers_mut().extend(cors);
-        reply
+        let response = TowerToHyperService::new(router).call(request).await;
+        let mut response = response.unwrap_or_else(|never| match never {});
+        response.headers_mut().extend(cors);
+        response
     }
 
-    /// Everything that is served.
+    /// All routes.
     pub(super) fn router(self: &Arc<Self>) -> Router {
         let opaque = |path, service| {
             post(move |State(gateway): State<Arc<Self>>, request: Request| async move {
-                ask(&gateway, path, request, move |body| server::parse_opaque(service, &body)).await
+                handle_model_request(&gateway, path, request, move |body| server::parse_opaque(service, &body)).await
             })
         };
         Router::new()
             .route(CHAT, post(chat))
-            .route(COMPLETIONS, opaque(COMPLETIONS, Service::Completions))
-            .route(EMBEDDINGS, opaque(EMBEDDINGS, Service::Embeddings))
-            .route(RERANK, opaque(RERANK, Service::Rerank))
-            .route(IMAGES, opaque(IMAGES, Service::Images))
+            .route(COMPLETIONS, opaque(COMPLETIONS, Operation::Completions))
+            .route(EMBEDDINGS, opaque(EMBEDDINGS, Operation::Embeddings))
+            .route(RERANK, opaque(RERANK, Operation::Rerank))
+            .route(IMAGES, opaque(IMAGES, Operation::Images))
             .route(MODELS, get(models))
             .route("/v1/models/{*id}", get(model))
             .route("/health", get(async || status::health()))
             .route("/ready", get(ready))
             .route("/metrics", get(metrics))
-            .route("/status", get(state))
-            .fallback(unknown)
-            .method_not_allowed_fallback(wrong_method)
+            .route("/status", get(status_page))
+            .fallback(unknown_path)
+            .method_not_allowed_fallback(method_not_allowed)
             .with_state(Arc::clone(self))
     }
 }
 
 async fn chat(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
-    ask(&gateway, CHAT, request, |body| server::parse_chat(&body)).await
+    handle_model_request(&gateway, CHAT, request, |body| server::parse_chat(&body)).await
 }
 
-/// Reads what is asked and answers it.
-async fn ask(
+/// Handles a model request.
+async fn handle_model_request(
     gateway: &Arc<Gateway>,
     path: &'static str,
     request: Request,
-    parse: impl FnOnce(Bytes) -> Result<Asked, Refusal> + Send + 'static,
+    parse: impl FnOnce(Bytes) -> Result<ParsedRequest, ParseError> + Send + 'static,
 ) -> Response<Body> {
-    let mut facts = Facts::new(path);
-    let mut reply = match understand(gateway, &mut facts, request, parse).await {
-        Ok((exchange, call, manner)) => reply::answer(exchange, call, manner).await,
-        Err(refused) => return gateway.refuse(&facts, &refused),
+    let mut context = RequestContext::new(path);
+    let mut response = match prepare(gateway, &mut context, request, parse).await {
+        Ok((in_flight, request, options)) => response::respond(in_flight, request, options).await,
+        Err(rejection) => return gateway.reject(&context, &rejection),
     };
-    named(&mut reply, &facts.request_id);
-    reply
+    insert_request_id(&mut response, &context.request_id);
+    response
 }
 
-/// From a request to what is run for it.
-async fn understand(
+/// Authenticates and parses a request, and starts its call.
+async fn prepare(
     gateway: &Arc<Gateway>,
-    facts: &mut Facts,
+    context: &mut RequestContext,
     request: Request,
-    parse: impl FnOnce(Bytes) -> Result<Asked, Refusal> + Send + 'static,
-) -> Result<(Box<Exchange>, Arc<Call>, Manner), Refused> {
+    parse: impl FnOnce(Bytes) -> Result<ParsedRequest, ParseError> + Send + 'static,
+) -> Result<(Box<InFlightRequest>, Arc<ModelRequest>, ResponseOptions), Rejection> {
     if gateway.is_stopping() {
-        return Err(Refused::new(Why::Draining));
+        return Err(Rejection::new(RejectionKind::ShuttingDown));
     }
     let current = gateway.current();
     let (parts, body) = request.into_parts();
-    let client = auth::who(&current.keys, &parts.headers)?;
-    facts.client = client.map(|client| client.name.clone());
-    // Before its body, so that limits hold for what reading that takes, too.
-    let ticket = gateway.clients.admit(client)?;
-    let mut place = gateway.bodies.place();
-    let body = read(body, &parts.headers, current.config.serve.max_body, &mut place).await?;
-    facts.begun = Instant::now();
-    let asked = parsed(body, parse).await?;
-    facts.asked = Some(shortened(&asked.model));
-    let call = Arc::new(asked.call);
-    let lane = lane(&current, client, &asked.model, &call, &parts)?;
-    facts.asked = Some(lane.name.clone());
-    facts.stream = call.streams();
-    let hold = current.config.route(&lane.name).and_then(|route| route.hold).unwrap_or(current.config.serve.hold);
-    let ends_with_mark = match &*call {
-        Call::Chat(_) => true,
-        Call::Opaque(opaque) => opaque.service == Service::Completions,
+    let client = auth::authenticate(&current.client_keys, &parts.headers)?;
+    context.client = client.map(|client| client.name.clone());
+    // Checked before the body is read, so that the limits also bound the cost of reading bodies.
+    let quota_guard = gateway.quotas.admit(client)?;
+    let mut reservation = gateway.body_budget.new_reservation();
+    let body = read_body(body, &parts.headers, current.config.serve.max_body, &mut reservation).await?;
+    context.started_at = Instant::now();
+    let parsed_request = parse_body(body, parse).await?;
+    context.requested_name = Some(truncate_message(&parsed_request.model));
+    let request = Arc::new(parsed_request.request);
+    let call = resolve_call(&current, client, &parsed_request.model, &request, &parts)?;
+    context.requested_name = Some(call.name.clone());
+    context.stream = request.is_streaming();
+    let hold = current.config.route(&call.name).and_then(|route| route.hold).unwrap_or(current.config.serve.hold);
+    let ends_with_mark = match &*request {
+        ModelRequest::Chat(_) => true,
+        ModelRequest::Opaque(opaque) => opaque.operation == Operation::Completions,
     };
-    let unsent = parts.extensions.get::<Unsent>().cloned().unwrap_or_default();
-    let manner = Manner { stream: call.streams(), include_usage: asked.include_usage, ends_with_mark, hold, unsent };
-    Ok((Exchange::begin(gateway, current, facts.clone(), lane, ticket, place), call, manner))
+    let pending_write = parts.extensions.get::<PendingWrite>().cloned().unwrap_or_default();
+    let options = ResponseOptions {
+        stream: request.is_streaming(),
+        include_usage: parsed_request.include_usage,
+        sends_done: ends_with_mark,
+        hold,
+        pending_write,
+    };
+    Ok((InFlightRequest::start(gateway, current, context.clone(), call, quota_guard, reservation), request, options))
 }
 
-/// Reads what is asked; what takes long to read is not read where others wait for their answers.
-async fn parsed(
+/// Parses a body; a large one on a blocking thread, so that it does not delay other requests of the worker.
+async fn parse_body(
     body: Bytes,
-    parse: impl FnOnce(Bytes) -> Result<Asked, Refusal> + Send + 'static,
-) -> Result<Asked, Refused> {
-    let parsed = if body.len() > LARGE {
-        let reading = tokio::task::spawn_blocking(move || parse(body));
-        reading.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    parse: impl FnOnce(Bytes) -> Result<ParsedRequest, ParseError> + Send + 'static,
+) -> Result<ParsedRequest, Rejection> {
+    let parsed = if body.len() > BLOCKING_PARSE_BYTES {
+        let parsing = tokio::task::spawn_blocking(move || parse(body));
+        parsing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     } else {
         parse(body)
     };
-    parsed.map_err(|refusal| Refused::new(Why::Body(refusal)))
+    parsed.map_err(|error| Rejection::new(RejectionKind::InvalidRequest(error)))
 }
 
-/// The lane that answers `call` under `name`.
-fn lane(
-    current: &Current,
-    client: Option<&Client>,
+/// Resolves `name` to the call that answers `request`.
+fn resolve_call(
+    current: &ConfigGeneration,
+    client: Option<&ClientConfig>,
     name: &str,
-    call: &Arc<Call>,
+    request: &Arc<ModelRequest>,
     parts: &Parts,
-) -> Result<Lane, Refused> {
-    if name.len() > LONGEST_NAME {
-        let hint = "names are shorter".to_owned();
-        return Err(Refused::new(Why::UnknownModel { name: name.to_owned(), hint }));
+) -> Result<Call, Rejection> {
+    if name.len() > MAX_NAME_BYTES {
+        let hint = format!("names have at most {MAX_NAME_BYTES} bytes");
+        return Err(Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint }));
     }
     let limited = client.is_some_and(|client| client.models.is_some());
-    // Before anything is said of it.
+    // Checked before the lookup, so that the error does not reveal whether the name exists.
     if let Some(client) = client
-        && !auth::may_use(Some(client), &normalised(name))
+        && !auth::is_model_allowed(Some(client), &normalize_name(name))
     {
-        return Err(Refused::new(Why::NotAllowed { name: client.name.clone(), model: name.to_owned() }));
+        return Err(Rejection::new(RejectionKind::ModelNotAllowed {
+            name: client.name.clone(),
+            model: name.to_owned(),
+        }));
     }
-    let lane = plan::lane(&current.config, Some(name), call, OnCut::Error)
-        .map_err(|error| unknown_model(name, &error, limited))?;
+    let call = plan::resolve_call(&current.config, Some(name), request, OnIncomplete::Error)
+        .map_err(|error| plan_rejection(name, &error, limited))?;
     if let Some(client) = client {
-        let (who, model) = (client.name.clone(), name.to_owned());
-        // A name without an entry would be a way around the limit.
-        let known = lane.route.is_some() || current.config.model(&lane.name).is_some();
-        if !client.spend.is_empty() && !known && lane.candidates.iter().any(|target| target.price.is_none()) {
-            return Err(Refused::new(Why::NoPrice { name: who, model }));
+        let (client_name, model) = (client.name.clone(), name.to_owned());
+        // An unpriced model without an entry would bypass the spend limit.
+        let has_entry = call.route.is_some() || current.config.model(&call.name).is_some();
+        if !client.spend.is_empty() && !has_entry && call.candidates.iter().any(|target| target.price.is_none()) {
+            return Err(Rejection::new(RejectionKind::PriceUnknown { name: client_name, model }));
         }
     }
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
-    let buffer = !call.streams()
-        || lane.on_cut == OnCut::Buffer
+    let buffer = !request.is_streaming()
+        || call.on_incomplete == OnIncomplete::Buffer
         || header("x-mmchat-buffer").is_some_and(|value| value == "1")
-        // There the end of a transfer looks the same whether or not it broke off.
+        // In HTTP/1.0 a client cannot tell an aborted transfer from a complete one.
         || parts.version < Version::HTTP_11;
-    Ok(Lane {
-        verbatim: true,
-        session: header("x-mmchat-session").map(str::to_owned),
-        // What was sent cannot be taken back, so that nothing is begun again behind it.
-        on_cut: if buffer { OnCut::Buffer } else { OnCut::Error },
-        ..lane
+    Ok(Call {
+        passthrough: true,
+        affinity_key: header("x-mmchat-session").map(str::to_owned),
+        // Chunks already sent to the client cannot be retracted, so an unbuffered stream is never restarted.
+        on_incomplete: if buffer { OnIncomplete::Buffer } else { OnIncomplete::Error },
+        ..call
     })
 }
 
-/// `limited`: who asks is not to know what else there is.
-fn unknown_model(name: &str, error: &PlanError, limited: bool) -> Refused {
+/// Rejection for a failed lookup. `limited`: the client may use some models only, and must not learn the other names.
+fn plan_rejection(name: &str, error: &PlanError, limited: bool) -> Rejection {
     match error {
-        PlanError::Blind(_) => {
+        PlanError::NoImageSupport(_) => {
             let message = error.to_string();
-            Refused::new(Why::Body(Refusal { message, param: Some("messages") }))
+            Rejection::new(RejectionKind::InvalidRequest(ParseError { message, param: Some("messages") }))
         }
         _ if limited => {
-            let hint = "GET /v1/models lists what there is".to_owned();
-            Refused::new(Why::UnknownModel { name: name.to_owned(), hint })
+            let hint = "GET /v1/models lists the available models".to_owned();
+            Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint })
         }
         PlanError::IsSet(_) => {
-            let hint = "it is a set, which gives several answers; ask for one of its models".to_owned();
-            Refused::new(Why::UnknownModel { name: name.to_owned(), hint })
+            let hint = "it is a set, which gives several answers; request one of its models".to_owned();
+            Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint })
         }
-        _ => Refused::new(Why::UnknownModel { name: name.to_owned(), hint: error.hint() }),
+        _ => Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint: error.hint() }),
     }
 }
 
-/// The whole body, if it is no larger than `most`, comes without long pauses and has a `place`.
-async fn read(body: Body, headers: &HeaderMap, most: usize, place: &mut Place) -> Result<Bytes, Refused> {
-    if let Some(how) = packed(headers) {
-        return Err(Refused::new(Why::Encoded(how)));
+/// Reads a body within the size limit, the time limits and the memory budget.
+async fn read_body(
+    body: Body,
+    headers: &HeaderMap,
+    max_body: usize,
+    reservation: &mut BodyReservation,
+) -> Result<Bytes, Rejection> {
+    if let Some(encoding) = unsupported_encoding(headers) {
+        return Err(Rejection::new(RejectionKind::UnsupportedEncoding(encoding)));
     }
-    let announced =
+    let content_length =
         headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > most as u64) {
-        return Err(Refused::new(Why::TooLarge(most)));
+    if content_length.is_some_and(|length| length > max_body as u64) {
+        return Err(Rejection::new(RejectionKind::BodyTooLarge(max_body)));
     }
-    let until = Instant::now() + SLOWEST_BODY;
-    let mut body = Limited::new(body, most);
-    let mut whole = BytesMut::new();
+    let deadline = Instant::now() + BODY_TIMEOUT;
+    let mut body = Limited::new(body, max_body);
+    let mut received = BytesMut::new();
     loop {
-        let patience = SLOWEST_CLIENT.min(until.saturating_duration_since(Instant::now()));
-        let frame = timeout(patience, body.frame()).await.map_err(|_| Refused::new(Why::Slow))?;
+        let limit = BODY_CHUNK_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
+        let frame = timeout(limit, body.frame()).await.map_err(|_| Rejection::new(RejectionKind::BodyTimeout))?;
         match frame {
-            None => return Ok(whole.freeze()),
-            // Put together as they come: many small ones would take many times their room.
+            None => return Ok(received.freeze()),
+            // Copied into one buffer: many small frames would take many times their size.
             Some(Ok(frame)) => {
-                whole.extend_from_slice(&frame.into_data().unwrap_or_default());
-                place.grow_to(whole.len(), most)?;
+                received.extend_from_slice(&frame.into_data().unwrap_or_default());
+                reservation.grow_to(received.len(), max_body)?;
             }
-            Some(Err(error)) if error.is::<LengthLimitError>() => return Err(Refused::new(Why::TooLarge(most))),
-            Some(Err(_)) => return Err(Refused::new(Why::Broken)),
+            Some(Err(error)) if error.is::<LengthLimitError>() => {
+                return Err(Rejection::new(RejectionKind::BodyTooLarge(max_body)));
+            }
+            Some(Err(_)) => return Err(Rejection::new(RejectionKind::IncompleteBody)),
         }
     }
 }
 
-/// How a body is packed, where that is no way that is read.
-fn packed(headers: &HeaderMap) -> Option<String> {
+/// Content or transfer encoding of a body that is not supported, if any.
+fn unsupported_encoding(headers: &HeaderMap) -> Option<String> {
     let (content, transfer) =
         (headers.get_all(http::header::CONTENT_ENCODING), headers.get_all(http::header::TRANSFER_ENCODING));
-    let named = |value: &HeaderValue, plain: &str| {
+    let unsupported = |value: &HeaderValue, plain: &str| {
         let text = String::from_utf8_lossy(value.as_bytes());
         text.split(',')
             .map(str::trim)
-            .find(|how| !how.is_empty() && !how.eq_ignore_ascii_case(plain))
+            .find(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case(plain))
             .map(str::to_owned)
     };
-    let content = content.iter().find_map(|value| named(value, "identity"));
-    content.or_else(|| transfer.iter().find_map(|value| named(value, "chunked")))
+    let content = content.iter().find_map(|value| unsupported(value, "identity"));
+    content.or_else(|| transfer.iter().find_map(|value| unsupported(value, "chunked")))
 }
 
-/// As [`known`], for what only those may read that may see everything.
-fn trusted(gateway: &Gateway, path: &'static str, headers: &HeaderMap) -> Result<Arc<Current>, Response<Body>> {
-    match known(gateway, path, headers)? {
+/// Like [`authenticate`], but rejects clients that may not read metrics.
+fn authenticate_for_metrics(
+    gateway: &Gateway,
+    path: &'static str,
+    headers: &HeaderMap,
+) -> Result<Arc<ConfigGeneration>, Response<Body>> {
+    match authenticate(gateway, path, headers)? {
         (_, Some(client)) if !client.metrics => {
-            let facts = Facts { client: Some(client.name.clone()), ..Facts::new(path) };
-            Err(gateway.refuse(&facts, &Refused::new(Why::NoFigures { name: client.name })))
+            let context = RequestContext { client: Some(client.name.clone()), ..RequestContext::new(path) };
+            Err(gateway.reject(&context, &Rejection::new(RejectionKind::MetricsNotAllowed { name: client.name })))
         }
         (current, _) => Ok(current),
     }
 }
 
-/// Who asks, for what is not asked of a model.
-fn known(
+/// Authenticates a request to a non-model endpoint (`/v1/models`, `/metrics`, `/status`).
+fn authenticate(
     gateway: &Gateway,
     path: &'static str,
     headers: &HeaderMap,
-) -> Result<(Arc<Current>, Option<Client>), Response<Body>> {
+) -> Result<(Arc<ConfigGeneration>, Option<ClientConfig>), Response<Body>> {
     let current = gateway.current();
-    let client = auth::who(&current.keys, headers).map(Option::<&Client>::cloned);
+    let client = auth::authenticate(&current.client_keys, headers).map(Option::<&ClientConfig>::cloned);
     match client {
         Ok(client) => Ok((current, client)),
-        Err(refused) => Err(gateway.refuse(&Facts::new(path), &refused)),
+        Err(rejection) => Err(gateway.reject(&RequestContext::new(path), &rejection)),
     }
 }
 
 async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
-    match known(&gateway, MODELS, &headers) {
-        Ok((current, client)) => reply::json(StatusCode::OK, &status::models(&current.config, client.as_ref())),
-        Err(refused) => refused,
+    match authenticate(&gateway, MODELS, &headers) {
+        Ok((current, client)) => {
+            response::json_response(StatusCode::OK, &status::model_list(&current.config, client.as_ref()))
+        }
+        Err(response) => response,
     }
 }
 
@@ -324,20 +343,20 @@ async fn model(
     id: Result<Path<String>, PathRejection>,
     headers: HeaderMap,
 ) -> Response<Body> {
-    let (current, client) = match known(&gateway, MODELS, &headers) {
-        Ok(known) => known,
-        Err(refused) => return refused,
+    let (current, client) = match authenticate(&gateway, MODELS, &headers) {
+        Ok(authenticated) => authenticated,
+        Err(response) => return response,
     };
-    // What is no text is no name either.
-    let id = id.map(|Path(id)| normalised(&id)).unwrap_or_default();
-    let found = (id.len() <= LONGEST_NAME && auth::may_use(client.as_ref(), &id))
-        .then(|| status::model(&current.config, &id))
+    // A path that is not valid UTF-8 matches no name.
+    let id = id.map(|Path(id)| normalize_name(&id)).unwrap_or_default();
+    let found = (id.len() <= MAX_NAME_BYTES && auth::is_model_allowed(client.as_ref(), &id))
+        .then(|| status::model_entry(&current.config, &id))
         .flatten();
     if let Some(model) = found {
-        return reply::json(StatusCode::OK, &model);
+        return response::json_response(StatusCode::OK, &model);
     }
-    let hint = "GET /v1/models lists what there is".to_owned();
-    gateway.refuse(&Facts::new(MODELS), &Refused::new(Why::UnknownModel { name: id, hint }))
+    let hint = "GET /v1/models lists the available models".to_owned();
+    gateway.reject(&RequestContext::new(MODELS), &Rejection::new(RejectionKind::UnknownModel { name: id, hint }))
 }
 
 async fn ready(State(gateway): State<Arc<Gateway>>) -> Response<Body> {
@@ -345,39 +364,39 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response<Body> {
 }
 
 async fn metrics(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
-    match trusted(&gateway, "/metrics", &headers) {
+    match authenticate_for_metrics(&gateway, "/metrics", &headers) {
         Ok(current) => {
-            let text = gateway.metrics.text(&current.config, &gateway.outside);
-            let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
-            reply::with_body(StatusCode::OK, kind, Body::from(text))
+            let text = gateway.metrics.export(&current.config, &gateway.deps);
+            let content_type = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
+            response::response_with_body(StatusCode::OK, content_type, Body::from(text))
         }
-        Err(refused) => refused,
+        Err(response) => response,
     }
 }
 
-async fn state(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
-    match trusted(&gateway, "/status", &headers) {
-        Ok(current) => reply::json(StatusCode::OK, &status::state(&gateway, &current)),
-        Err(refused) => refused,
+async fn status_page(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
+    match authenticate_for_metrics(&gateway, "/status", &headers) {
+        Ok(current) => response::json_response(StatusCode::OK, &status::status_body(&gateway, &current)),
+        Err(response) => response,
     }
 }
 
-async fn unknown(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
+async fn unknown_path(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    gateway.refuse(&Facts::new("/"), &Refused::new(Why::UnknownPath { path }))
+    gateway.reject(&RequestContext::new("/"), &Rejection::new(RejectionKind::UnknownPath { path }))
 }
 
-async fn wrong_method(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
+async fn method_not_allowed(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    gateway.refuse(&Facts::new("/"), &Refused::new(Why::Method { path }))
+    gateway.reject(&RequestContext::new("/"), &Rejection::new(RejectionKind::MethodNotAllowed { path }))
 }
 
 impl Gateway {
-    /// Refuses a request, and notes it.
-    fn refuse(&self, facts: &Facts, refused: &Refused) -> Response<Body> {
-        let reply = refused.reply(&facts.request_id);
-        self.metrics.refused(facts, &self.current().config, refused.code());
-        self.outside.log.refused(facts, reply.status().as_u16(), refused.code());
-        reply
+    /// Responds to a rejected request, and counts and logs it.
+    fn reject(&self, context: &RequestContext, rejection: &Rejection) -> Response<Body> {
+        let response = rejection.to_response(&context.request_id);
+        self.metrics.count_rejected(context, &self.current().config, rejection.code());
+        self.deps.log.rejected(context, response.status().as_u16(), rejection.code());
+        response
     }
 }

@@ -1,76 +1,76 @@
-//! What the server tells of itself: which models there are, whether it is well, how everybody stands.
+//! Builds the responses of `/v1/models`, `/health`, `/ready` and `/status`.
 
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::{
-    Current, Gateway,
-    reply::{self, Body},
+    ConfigGeneration, Gateway,
+    response::{self, Body},
 };
 use crate::gateway::auth;
 use crate::{
-    config::{Client, Config},
-    engine::plan::Lane,
-    model::{Call, ChatRequest},
+    config::{ClientConfig, Config},
+    engine::plan::Call,
+    model::{ChatRequest, ModelRequest},
     protocol::openai::server,
-    routing::health::Standing,
+    routing::health::Availability,
 };
 use std::sync::Arc;
 
-/// Who owns a route, as far as lists of models have owners.
-const OURS: &str = "mmchat";
+/// `owned_by` of routes in model lists.
+const ROUTE_OWNER: &str = "mmchat";
 
-/// The models and routes that a client may use, as clients of OpenAI read it.
-pub(super) fn models(config: &Config, client: Option<&Client>) -> Value {
-    let routes = config.routes.iter().map(|route| (route.name.as_str(), OURS));
+/// Model list in OpenAI's format, with the models and routes that a client may use.
+pub(super) fn model_list(config: &Config, client: Option<&ClientConfig>) -> Value {
+    let routes = config.routes.iter().map(|route| (route.name.as_str(), ROUTE_OWNER));
     let models = config.models.iter().map(|model| (model.id.0.as_str(), model.endpoint.name.as_str()));
-    server::models(routes.chain(models).filter(|(name, _)| auth::may_use(client, name)))
+    server::model_list(routes.chain(models).filter(|(name, _)| auth::is_model_allowed(client, name)))
 }
 
-/// One of them; `None`: nothing is called so.
-pub(super) fn model(config: &Config, id: &str) -> Option<Value> {
-    let id = crate::config::normalised(id);
+/// One entry of the model list; `None` if the name is unknown.
+pub(super) fn model_entry(config: &Config, id: &str) -> Option<Value> {
+    let id = crate::config::normalize_name(id);
     if config.route(&id).is_some() {
-        return Some(server::model(&id, OURS));
+        return Some(server::model_entry(&id, ROUTE_OWNER));
     }
-    let target = config.model(&id).cloned().or_else(|| config.direct(&id))?;
-    Some(server::model(&id, &target.endpoint.name))
+    let target = config.model(&id).cloned().or_else(|| config.direct_model(&id))?;
+    Some(server::model_entry(&id, &target.endpoint.name))
 }
 
-/// The process is there.
+/// Response of `/health`: the process runs.
 pub(super) fn health() -> Response<Body> {
-    reply::json(StatusCode::OK, &json!({"status": "ok"}))
+    response::json_response(StatusCode::OK, &json!({"status": "ok"}))
 }
 
-/// New requests are welcome.
+/// Response of `/ready`: whether new requests are accepted.
 pub(super) fn ready(gateway: &Gateway) -> Response<Body> {
-    let (status, word) =
+    let (status, state) =
         if gateway.is_stopping() { (StatusCode::SERVICE_UNAVAILABLE, "stopping") } else { (StatusCode::OK, "ready") };
-    reply::json(status, &json!({"status": word}))
+    response::json_response(status, &json!({"status": state}))
 }
 
-/// How everybody stands.
-pub(super) fn state(gateway: &Gateway, current: &Current) -> Value {
-    let engine = &gateway.outside.engine;
-    let call = Arc::new(Call::Chat(ChatRequest::default()));
+/// Body of `/status`: availability of all models, and the routes.
+pub(super) fn status_body(gateway: &Gateway, current: &ConfigGeneration) -> Value {
+    let engine = &gateway.deps.engine;
+    let request = Arc::new(ModelRequest::Chat(ChatRequest::default()));
     let models = current.config.models.iter().map(|target| {
-        let lane = Lane::alone(target.id.0.clone(), Arc::clone(&call), Arc::clone(target));
-        let explained = engine.explain(&lane).pop().expect("a lane has its candidate");
-        let (state, until) = match explained.seat.standing {
-            Standing::Free => ("ok", None),
-            Standing::HalfOpen => ("probing", None),
-            Standing::Aside(until, _) => ("left alone", Some(until.to_string())),
+        let call = Call::single(target.id.0.clone(), Arc::clone(&request), Arc::clone(target));
+        let explained = engine.explain(&call).pop().expect("a single-model call has one candidate");
+        let (state, until) = match explained.state.availability {
+            Availability::Closed => ("ok", None),
+            Availability::HalfOpen => ("probing", None),
+            Availability::Open(until, _) => ("left alone", Some(until.to_string())),
         };
         json!({
             "model": target.id.0,
             "endpoint": target.endpoint.name,
-            "upstream_model": target.upstream,
+            "upstream_model": target.upstream_id,
             "state": state,
             "until": until,
-            "why": explained.blame,
-            "spend_limit": explained.spent,
-            "in_flight": explained.seat.busy,
-            "ttft_ms": explained.seat.latency,
+            "why": explained.last_error,
+            "spend_limit": explained.spend_limit_reached,
+            "in_flight": explained.state.in_flight,
+            "ttft_ms": explained.state.latency_ms,
         })
     });
     let routes = current.config.routes.iter().map(|route| {
@@ -79,8 +79,8 @@ pub(super) fn state(gateway: &Gateway, current: &Current) -> Value {
     });
     json!({
         "version": env!("CARGO_PKG_VERSION"),
-        "uptime_s": gateway.begun.elapsed().as_secs(),
-        "config_generation": current.generation,
+        "uptime_s": gateway.started_at.elapsed().as_secs(),
+        "config_generation": current.number,
         "stopping": gateway.is_stopping(),
         "models": models.collect::<Vec<_>>(),
         "routes": routes.collect::<Vec<_>>(),

@@ -1,9 +1,8 @@
-//! A streamed reply: events of the engine in, bytes for the client out.
+//! Converts the events of a call into the body of a streamed response.
 //!
-//! Owns what of an upstream's stream is passed on (every event as it came, but for what was only asked for by us), its
-//! translation where the upstream answered in another shape than it was asked for, and the end: a mark where the answer is
-//! whole; where it is not, an error event and a transfer that breaks off, so that no client takes it for whole; and never one
-//! for the other. Refuses to buffer: a client that reads slowly is not read for.
+//! Upstream events are forwarded unchanged, except for usage that only the gateway requested; a response that is not a
+//! stream is converted to chunks. A complete answer ends with `data: [DONE]`, an incomplete one with an error event and
+//! an aborted transfer, so that no client takes it for complete. Nothing is read ahead for a slow client.
 
 use std::{
     collections::VecDeque,
@@ -16,185 +15,185 @@ use bytes::Bytes;
 use http_body::Frame as BodyFrame;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{connection::Unsent, error, exchange::Exchange, reply::Manner};
+use super::{connection::PendingWrite, in_flight::InFlightRequest, rejection, response::ResponseOptions};
 use crate::{
-    engine::{Event, EventKind, LaneOutcome},
-    model::{Call, DeltaKind},
+    engine::{CallOutcome, Event, EventKind},
+    model::{DeltaKind, ModelRequest},
     protocol::{
         Frame, FrameKind,
         openai::server::{ChunkWriter, is_usage_only},
-        reply_reader::Read,
+        reply_reader::DecodedBatch,
     },
 };
 
-/// A client that waits is told that it is not forgotten so often.
-const SIGN_OF_LIFE: Duration = Duration::from_secs(15);
-/// How often it is looked whether a slow client has taken the end.
-const UNSENT: Duration = Duration::from_millis(20);
-const COMMENT: Bytes = Bytes::from_static(b": waiting\n\n");
+/// Interval of comments sent while no chunk arrives.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
+/// Poll interval for a slow client to read the error event before the transfer is aborted.
+const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(20);
+const KEEP_ALIVE_COMMENT: Bytes = Bytes::from_static(b": waiting\n\n");
 
-/// How what comes is given to the client.
+/// How upstream chunks are written to the client.
 enum Mode {
-    /// Nothing came yet.
-    Open,
-    /// As it came.
-    Passing,
-    /// Put into chunks.
-    Writing(ChunkWriter),
+    /// No chunk has arrived yet.
+    Undecided,
+    /// Upstream events are forwarded unchanged.
+    PassThrough,
+    /// Deltas are converted to chunks.
+    Translate(ChunkWriter),
 }
 
-/// What an event came to.
-pub(super) enum Written {
-    /// Nothing the client sees.
+/// Effect of an event on the stream.
+pub(super) enum WriteOutcome {
+    /// No bytes for the client.
     Nothing,
-    /// A piece of the answer.
-    Some,
-    /// The rest of it.
-    All,
-    /// Why there is no more.
-    Failed(Box<LaneOutcome>),
+    /// A part of the answer.
+    Chunk,
+    /// The end of a complete answer.
+    Complete,
+    /// The error event of a failed call.
+    Failed(Box<CallOutcome>),
 }
 
-/// The stream, as far as it is written.
+/// State of a response stream.
 pub(super) struct EventStream {
     request_id: String,
     mode: Mode,
     is_chat: bool,
     include_usage: bool,
-    ends_with_mark: bool,
-    /// Written, and not taken yet.
-    out: VecDeque<Bytes>,
-    /// Written, and not to be seen before the answer is whole.
-    held: Vec<Bytes>,
-    over: bool,
-    /// It is no whole answer.
+    sends_done: bool,
+    /// Encoded bytes that hyper has not polled yet.
+    queue: VecDeque<Bytes>,
+    /// Encoded bytes that are held back until the answer is complete.
+    buffered: Vec<Bytes>,
+    ended: bool,
+    /// The answer is incomplete.
     failed: bool,
-    unsent: Unsent,
+    pending_write: PendingWrite,
 }
 
 impl EventStream {
-    pub(super) fn new(request_id: String, call: &Call, manner: &Manner) -> Self {
+    pub(super) fn new(request_id: String, request: &ModelRequest, options: &ResponseOptions) -> Self {
         Self {
             request_id,
-            mode: Mode::Open,
-            is_chat: call.chat().is_some(),
-            include_usage: manner.include_usage,
-            ends_with_mark: manner.ends_with_mark,
-            out: VecDeque::new(),
-            held: Vec::new(),
-            over: false,
+            mode: Mode::Undecided,
+            is_chat: request.as_chat().is_some(),
+            include_usage: options.include_usage,
+            sends_done: options.sends_done,
+            queue: VecDeque::new(),
+            buffered: Vec::new(),
+            ended: false,
             failed: false,
-            unsent: manner.unsent.clone(),
+            pending_write: options.pending_write.clone(),
         }
     }
 
-    pub(super) fn is_over(&self) -> bool {
-        self.over
+    pub(super) fn is_ended(&self) -> bool {
+        self.ended
     }
 
-    /// Takes what happened.
-    pub(super) fn take(&mut self, event: Event) -> Written {
+    /// Applies an event of the call.
+    pub(super) fn handle_event(&mut self, event: Event) -> WriteOutcome {
         match event.kind {
-            EventKind::Deltas(read) => {
-                let pieces = self.pieces(read);
-                self.out.extend(pieces);
-                if self.out.is_empty() { Written::Nothing } else { Written::Some }
+            EventKind::Deltas(batch) => {
+                let chunks = self.encode(batch);
+                self.queue.extend(chunks);
+                if self.queue.is_empty() { WriteOutcome::Nothing } else { WriteOutcome::Chunk }
             }
-            EventKind::Held(read) => {
-                let pieces = self.pieces(read);
-                self.held.extend(pieces);
-                Written::Nothing
+            EventKind::BufferedDeltas(batch) => {
+                let chunks = self.encode(batch);
+                self.buffered.extend(chunks);
+                WriteOutcome::Nothing
             }
-            EventKind::Failed { .. } | EventKind::Again => {
-                self.held.clear();
-                self.mode = Mode::Open;
-                Written::Nothing
+            EventKind::Failed { .. } | EventKind::Restarted => {
+                self.buffered.clear();
+                self.mode = Mode::Undecided;
+                WriteOutcome::Nothing
             }
-            EventKind::Finished(outcome) => self.end(outcome),
-            EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) => Written::Nothing,
+            EventKind::Finished(outcome) => self.finish(outcome),
+            EventKind::Started(_) | EventKind::FirstToken(_) | EventKind::Notice(_) => WriteOutcome::Nothing,
         }
     }
 
-    fn end(&mut self, outcome: Box<LaneOutcome>) -> Written {
-        self.over = true;
+    fn finish(&mut self, outcome: Box<CallOutcome>) -> WriteOutcome {
+        self.ended = true;
         match &outcome.result {
             Ok(_) => {
-                self.out.extend(self.held.drain(..));
-                if self.ends_with_mark {
-                    self.out.push_back(ChunkWriter::done());
+                self.queue.extend(self.buffered.drain(..));
+                if self.sends_done {
+                    self.queue.push_back(ChunkWriter::done());
                 }
-                Written::All
+                WriteOutcome::Complete
             }
-            Err(problem) => {
-                let event = format!("data: {}\n\n", error::body(&self.request_id, &outcome, problem));
-                self.held.clear();
+            Err(call_error) => {
+                let event = format!("data: {}\n\n", rejection::error_body(&self.request_id, &outcome, call_error));
+                self.buffered.clear();
                 self.failed = true;
-                self.out.push_back(event.into());
-                Written::Failed(outcome)
+                self.queue.push_back(event.into());
+                WriteOutcome::Failed(outcome)
             }
         }
     }
 
-    /// The bytes for what one read of the upstream brought.
-    fn pieces(&mut self, read: Read) -> Vec<Bytes> {
-        if let Mode::Open = self.mode
-            && !read.is_empty()
+    /// Encodes one decoded batch.
+    fn encode(&mut self, batch: DecodedBatch) -> Vec<Bytes> {
+        if let Mode::Undecided = self.mode
+            && !batch.is_empty()
         {
-            self.mode = match read.frames.first() {
-                Some(frame) if frame.kind == FrameKind::Event => Mode::Passing,
-                _ => self.writing(&read),
+            self.mode = match batch.frames.first() {
+                Some(frame) if frame.kind == FrameKind::Event => Mode::PassThrough,
+                _ => self.translation_mode(&batch),
             };
-            if let Mode::Writing(writer) = &self.mode {
-                return std::iter::once(writer.role()).chain(self.written(writer, &read)).collect();
+            if let Mode::Translate(writer) = &self.mode {
+                return std::iter::once(writer.role()).chain(self.translate(writer, &batch)).collect();
             }
         }
         match &self.mode {
-            Mode::Passing => self.passed(read),
-            Mode::Writing(writer) => self.written(writer, &read).collect(),
-            Mode::Open => Vec::new(),
+            Mode::PassThrough => self.pass_through(batch),
+            Mode::Translate(writer) => self.translate(writer, &batch).collect(),
+            Mode::Undecided => Vec::new(),
         }
     }
 
-    fn written<'r>(&'r self, writer: &'r ChunkWriter, read: &'r Read) -> impl Iterator<Item = Bytes> + 'r {
-        let wanted = |kind: &DeltaKind| self.include_usage || !matches!(kind, DeltaKind::Usage(_));
-        let deltas = read.iter().filter(move |delta| wanted(&delta.kind));
+    fn translate<'r>(&'r self, writer: &'r ChunkWriter, batch: &'r DecodedBatch) -> impl Iterator<Item = Bytes> + 'r {
+        let is_included = |kind: &DeltaKind| self.include_usage || !matches!(kind, DeltaKind::Usage(_));
+        let deltas = batch.iter().filter(move |delta| is_included(&delta.kind));
         deltas.map(|delta| writer.delta(delta.choice, &delta.kind)).filter(|chunk| !chunk.is_empty())
     }
 
-    fn writing(&self, read: &Read) -> Mode {
-        // What is no chat cannot be put into chunks, and is passed on as it is.
+    fn translation_mode(&self, batch: &DecodedBatch) -> Mode {
+        // Only chat answers can be converted to chunks; all others are forwarded unchanged.
         if !self.is_chat {
-            return Mode::Passing;
+            return Mode::PassThrough;
         }
-        let model = read.iter().find_map(|delta| match &delta.kind {
+        let model = batch.iter().find_map(|delta| match &delta.kind {
             DeltaKind::Model(model) => Some(model.as_str()),
             _ => None,
         });
         let id = format!("chatcmpl-{}", self.request_id);
-        Mode::Writing(ChunkWriter::new(&id, model.unwrap_or_default(), now()))
+        Mode::Translate(ChunkWriter::new(&id, model.unwrap_or_default(), unix_time()))
     }
 
-    fn passed(&self, read: Read) -> Vec<Bytes> {
-        let any_usage = read.iter().any(|delta| matches!(delta.kind, DeltaKind::Usage(_)));
-        // Only we asked for it.
-        let ours = |frame: &Frame| any_usage && !self.include_usage && is_usage_only(&frame.data);
-        let Read { frames, .. } = read;
-        frames.into_iter().filter(|frame| !ours(frame)).map(ended).collect()
+    fn pass_through(&self, batch: DecodedBatch) -> Vec<Bytes> {
+        let has_usage = batch.iter().any(|delta| matches!(delta.kind, DeltaKind::Usage(_)));
+        // Usage that the gateway requested and the client did not.
+        let is_unrequested = |frame: &Frame| has_usage && !self.include_usage && is_usage_only(&frame.data);
+        let DecodedBatch { frames, .. } = batch;
+        frames.into_iter().filter(|frame| !is_unrequested(frame)).map(to_sse_event).collect()
     }
 
-    /// The body of the reply: what is written, and what the exchange still brings.
-    pub(super) fn into_body(self, exchange: Box<Exchange>) -> StreamBody {
+    /// Converts the stream into a response body that continues to poll the call.
+    pub(super) fn into_body(self, in_flight: Box<InFlightRequest>) -> StreamBody {
         let now = Instant::now();
-        let alive = Box::pin(sleep_until(now + SIGN_OF_LIFE));
-        StreamBody { stream: self, exchange, last: now, alive, end_seen: false }
+        let timer = Box::pin(sleep_until(now + KEEP_ALIVE_INTERVAL));
+        StreamBody { stream: self, in_flight, last_write: now, timer, yielded_after_error: false }
     }
 }
 
-/// A frame as an event, with the blank line that ends it: the last one of a stream may have come without.
-pub(super) fn ended(frame: Frame) -> Bytes {
+/// Encodes a frame as an SSE event that ends with a blank line, which the last event of an upstream may lack.
+pub(super) fn to_sse_event(frame: Frame) -> Bytes {
     let raw = frame.raw;
     if frame.kind != FrameKind::Event {
-        // Line breaks of JSON mean nothing, and would end the event's line.
+        // Line breaks are insignificant in JSON, but would end the `data` line.
         let line = raw.iter().map(|&byte| if matches!(byte, b'\n' | b'\r') { b' ' } else { byte });
         return b"data: ".iter().copied().chain(line).chain(*b"\n\n").collect();
     }
@@ -204,86 +203,87 @@ pub(super) fn ended(frame: Frame) -> Bytes {
     [raw.as_ref(), b"\n\n"].concat().into()
 }
 
-/// The seconds since 1970, as chunks have them.
-pub(super) fn now() -> i64 {
+/// Current Unix time in seconds, for `created`.
+pub(super) fn unix_time() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
-/// The body of a streamed reply. Dropping it, as when the client leaves, ends the exchange and everything below it.
+/// Body of a streamed response. Dropping it, as on a client disconnect, cancels the call.
 pub(super) struct StreamBody {
     stream: EventStream,
-    exchange: Box<Exchange>,
-    /// When it was last told something.
-    last: Instant,
-    /// When that may have been long ago.
-    alive: Pin<Box<Sleep>>,
-    /// What was written last was given the time to go out.
-    end_seen: bool,
+    in_flight: Box<InFlightRequest>,
+    /// Time of the last bytes given to hyper.
+    last_write: Instant,
+    /// Timer for comments, and for polling a slow client at the end.
+    timer: Pin<Box<Sleep>>,
+    /// Whether the body yielded once after the error event.
+    yielded_after_error: bool,
 }
 
-/// The answer broke off, and so does its transfer: some clients read over an error event, and would take a half for a whole.
+/// Aborts the transfer of an incomplete answer: clients that ignore the error event would take the answer for complete.
 #[derive(Debug, thiserror::Error)]
-#[error("the answer is not whole")]
-pub(super) struct BrokenOff;
+#[error("incomplete answer")]
+pub(super) struct IncompleteBody;
 
 impl StreamBody {
-    fn next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+    fn poll_chunk(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, IncompleteBody>>> {
         loop {
-            if let Some(piece) = self.stream.out.pop_front() {
-                self.last = Instant::now();
-                return Poll::Ready(Some(Ok(piece)));
+            if let Some(chunk) = self.stream.queue.pop_front() {
+                self.last_write = Instant::now();
+                return Poll::Ready(Some(Ok(chunk)));
             }
-            if self.stream.over {
-                return self.end(context);
+            if self.stream.ended {
+                return self.poll_end(context);
             }
-            match self.exchange.poll_event(context) {
-                Poll::Ready(Some(event)) => drop(self.stream.take(event)),
-                // A lane that does not say how it ended is no answer.
-                Poll::Ready(None) => (self.stream.over, self.stream.failed) = (true, true),
-                Poll::Pending if self.alive.as_mut().poll(context).is_ready() => {
-                    if self.last.elapsed() >= SIGN_OF_LIFE {
-                        self.last = Instant::now();
-                        self.stream.out.push_back(COMMENT);
+            match self.in_flight.poll_event(context) {
+                Poll::Ready(Some(event)) => drop(self.stream.handle_event(event)),
+                // A call that ends without `Finished` gave no answer.
+                Poll::Ready(None) => (self.stream.ended, self.stream.failed) = (true, true),
+                Poll::Pending if self.timer.as_mut().poll(context).is_ready() => {
+                    if self.last_write.elapsed() >= KEEP_ALIVE_INTERVAL {
+                        self.last_write = Instant::now();
+                        self.stream.queue.push_back(KEEP_ALIVE_COMMENT);
                     }
-                    let due = self.last + SIGN_OF_LIFE;
-                    self.alive.as_mut().reset(due);
+                    let due = self.last_write + KEEP_ALIVE_INTERVAL;
+                    self.timer.as_mut().reset(due);
                 }
                 Poll::Pending => return Poll::Pending,
             }
         }
     }
 
-    /// What follows the last piece: nothing, or, once the client has what was written, that the answer is not whole.
-    fn end(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, BrokenOff>>> {
+    /// Ends the body: normally, or with [`IncompleteBody`] once the client has read the error event.
+    fn poll_end(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, IncompleteBody>>> {
         if !self.stream.failed {
             return Poll::Ready(None);
         }
-        if !std::mem::replace(&mut self.end_seen, true) {
-            // Whoever writes it writes what it has when there is nothing more at hand, and closes a broken transfer at once.
+        if !std::mem::replace(&mut self.yielded_after_error, true) {
+            // hyper flushes buffered data when the body is pending, but drops it when the body returns an error. Yield
+            // once so that the error event is flushed before the connection is closed.
             context.waker().wake_by_ref();
             return Poll::Pending;
         }
-        if self.stream.unsent.any() {
-            self.alive.as_mut().reset(Instant::now() + UNSENT);
-            // It is the timer that is waited for; that of the connection ends a client that takes nothing.
-            if self.alive.as_mut().poll(context).is_pending() {
+        if self.stream.pending_write.is_pending() {
+            self.timer.as_mut().reset(Instant::now() + FLUSH_POLL_INTERVAL);
+            // Only this timer wakes the task. The write timeout of the connection ends a client that does not read.
+            if self.timer.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }
         }
         self.stream.failed = false;
-        Poll::Ready(Some(Err(BrokenOff)))
+        Poll::Ready(Some(Err(IncompleteBody)))
     }
 }
 
 impl http_body::Body for StreamBody {
     type Data = Bytes;
-    type Error = BrokenOff;
+    type Error = IncompleteBody;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<BodyFrame<Bytes>, BrokenOff>>> {
-        let next = self.get_mut().next(context);
-        next.map(|piece| piece.map(|piece| piece.map(BodyFrame::data)))
+    ) -> Poll<Option<Result<BodyFrame<Bytes>, IncompleteBody>>> {
+        let next = self.get_mut().poll_chunk(context);
+        next.map(|chunk| chunk.map(|chunk| chunk.map(BodyFrame::data)))
     }
 }

@@ -1,6 +1,4 @@
-//! Certificates of our own, so that clients reach us by https.
-//!
-//! Owns reading them. Refuses to make any.
+//! Reads the server's TLS certificates and private key.
 
 use std::{
     path::{Path, PathBuf},
@@ -13,45 +11,45 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
-/// Certificates that cannot be used.
+/// An unusable certificate or private key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TlsError {
-    /// The file of certificates.
-    #[error("the certificates in {path} cannot be read: {reason}")]
+    /// The certificate file cannot be read.
+    #[error("cannot read the certificates in {path}: {reason}")]
     Certificates {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         reason: String,
     },
-    /// The file of the key.
-    #[error("the private key in {path} cannot be read: {reason}")]
+    /// The private key file cannot be read.
+    #[error("cannot read the private key in {path}: {reason}")]
     Key {
-        /// Which file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause.
         reason: String,
     },
-    /// They do not fit each other, or their kind is unknown.
-    #[error("the certificates in {cert} cannot be used with the key in {key}: {source}")]
-    Pair {
-        /// The file of certificates.
+    /// The certificate does not match the key, or their type is not supported.
+    #[error("cannot use the certificates in {cert} with the private key in {key}: {source}")]
+    Unusable {
+        /// Path of the certificate file.
         cert: PathBuf,
-        /// The file of the key.
+        /// Path of the private key file.
         key: PathBuf,
-        /// Why.
+        /// Cause.
         #[source]
         source: rustls::Error,
     },
 }
 
-/// What accepts encrypted connections with these certificates.
-pub(super) fn acceptor((cert, key): &(PathBuf, PathBuf)) -> Result<TlsAcceptor, TlsError> {
-    let certificates = certificates(cert)?;
+/// TLS acceptor for the certificate file and the key file.
+pub(super) fn load_acceptor((cert, key): &(PathBuf, PathBuf)) -> Result<TlsAcceptor, TlsError> {
+    let certificates = load_certificates(cert)?;
     let private = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| TlsError::Key { path: key.clone(), reason: error.to_string() })?;
-    let pair = |source| TlsError::Pair { cert: cert.clone(), key: key.clone(), source };
+    let pair = |source| TlsError::Unusable { cert: cert.clone(), key: key.clone(), source };
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
         .map_err(pair)?
@@ -62,9 +60,9 @@ pub(super) fn acceptor((cert, key): &(PathBuf, PathBuf)) -> Result<TlsAcceptor, 
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |reason: String| TlsError::Certificates { path: path.to_owned(), reason };
     let read = CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))?;
     let certificates = read.collect::<Result<Vec<_>, _>>().map_err(|error| unreadable(error.to_string()))?;
-    if certificates.is_empty() { Err(unreadable("there is none in it".into())) } else { Ok(certificates) }
+    if certificates.is_empty() { Err(unreadable("the file contains no certificate".into())) } else { Ok(certificates) }
 }

@@ -1,7 +1,6 @@
-//! Threads that serve, each with an event loop of its own.
+//! Runs server threads, each with its own single-threaded tokio runtime.
 //!
-//! Owns that a connection, its requests and their upstreams stay on one thread: nothing of them is handed from core to core.
-//! Refuses to know what they do.
+//! A connection, its requests and their upstream connections stay on one thread, so that no work moves between cores.
 
 use std::{
     io,
@@ -14,69 +13,70 @@ use std::{
 
 use tokio::{runtime::Handle, sync::watch};
 
-/// Some threads, which end with this.
+/// A pool of server threads, which are stopped and joined on drop.
 #[derive(Debug)]
 pub struct Workers {
     workers: Vec<Worker>,
-    /// They go on for as long as this is held.
-    go_on: Option<watch::Sender<()>>,
+    /// The threads run until this sender is dropped.
+    keep_running: Option<watch::Sender<()>>,
 }
 
 #[derive(Debug)]
 struct Worker {
     handle: Handle,
-    /// How many connections it has.
-    busy: Arc<AtomicUsize>,
+    /// Number of open connections.
+    connections: Arc<AtomicUsize>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// A connection of a worker, until dropped.
+/// Counts a connection of a worker until dropped.
 #[derive(Debug)]
-pub(super) struct Seat(Arc<AtomicUsize>);
+pub(super) struct ConnectionGuard(Arc<AtomicUsize>);
 
-impl Drop for Seat {
+impl Drop for ConnectionGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 impl Workers {
-    /// As many threads.
+    /// Starts `count` threads, at least one.
     ///
     /// # Errors
-    /// When the system has none, or no event loop for them.
+    /// If a thread or its runtime cannot be created.
     pub fn start(count: usize) -> io::Result<Self> {
-        let (go_on, wait) = watch::channel(());
-        let mut all = Self { workers: Vec::new(), go_on: Some(go_on) };
+        let (keep_running, stopped) = watch::channel(());
+        let mut pool = Self { workers: Vec::new(), keep_running: Some(keep_running) };
         for number in 0..count.max(1) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let (handle, mut wait) = (runtime.handle().clone(), wait.clone());
+            let (handle, mut stopped) = (runtime.handle().clone(), stopped.clone());
             let thread = std::thread::Builder::new().name(format!("serve-{number}"));
             let thread = thread.spawn(move || {
-                // Nothing is ever told: it is over when nobody can tell anything any more.
-                runtime.block_on(async { while wait.changed().await.is_ok() {} });
-                // Whatever still waits for a command that gives a key is not waited for.
+                // The channel carries no values; `changed()` returns an error when the sender is dropped, which stops
+                // the worker.
+                runtime.block_on(async { while stopped.changed().await.is_ok() {} });
+                // Does not wait for blocking tasks, such as a key command that is still running.
                 runtime.shutdown_background();
             })?;
-            all.workers.push(Worker { handle, busy: Arc::default(), thread: Some(thread) });
+            pool.workers.push(Worker { handle, connections: Arc::default(), thread: Some(thread) });
         }
-        Ok(all)
+        Ok(pool)
     }
 
-    /// The one with the fewest connections, which has one more until the seat is dropped.
-    pub(super) fn least_busy(&self) -> (&Handle, Seat) {
-        let least = self.workers.iter().min_by_key(|worker| worker.busy.load(Ordering::Relaxed));
-        let worker = least.expect("there is at least one");
-        worker.busy.fetch_add(1, Ordering::Relaxed);
-        (&worker.handle, Seat(Arc::clone(&worker.busy)))
+    /// Worker with the fewest connections, and the guard that counts a new connection of it.
+    pub(super) fn least_busy(&self) -> (&Handle, ConnectionGuard) {
+        let least = self.workers.iter().min_by_key(|worker| worker.connections.load(Ordering::Relaxed));
+        let worker = least.expect("`start` creates at least one worker");
+        worker.connections.fetch_add(1, Ordering::Relaxed);
+        (&worker.handle, ConnectionGuard(Arc::clone(&worker.connections)))
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.go_on = None;
+        self.keep_running = None;
         for thread in self.workers.iter_mut().filter_map(|worker| worker.thread.take()) {
-            // A thread that panicked has said so.
+            // A panic was already reported by the panic hook.
             let _ = thread.join();
         }
     }

@@ -1,29 +1,29 @@
-//! `NAME=VALUE` lines as shells and programs hold them: the keys and addresses of known services.
+//! Imports `NAME=VALUE` lines of `.env` files and shells: the keys and base URLs of known services.
 
-use super::{ImportError, Imported, ImportedModel};
+use super::{ImportError, ImportedConfig, ImportedModel};
 use crate::{config::vendors, model::environment::Environment};
 
-/// What other programs call the model to use, beside the service's key.
-const MODELS: [&str; 4] = ["MODEL", "API_MODEL", "MODEL_NAME", "DEFAULT_MODEL"];
-/// Another common word for the address.
-const ADDRESSES: [&str; 2] = ["API_BASE", "API_BASE_URL"];
+/// Suffixes of the variables in which other programs expect the model of a service.
+const MODEL_SUFFIXES: [&str; 4] = ["MODEL", "API_MODEL", "MODEL_NAME", "DEFAULT_MODEL"];
+/// Suffixes of other common variables for the base URL.
+const BASE_URL_SUFFIXES: [&str; 2] = ["API_BASE", "API_BASE_URL"];
 
-/// Whether a line assigns something to a variable.
+/// Whether a line is an assignment to a variable.
 pub(crate) fn is_assignment(line: &str) -> bool {
-    assignment(line).is_some()
+    parse_assignment(line).is_some()
 }
 
-/// Whether a variable can be called so.
-pub(crate) fn is_variable(name: &str) -> bool {
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    !name.is_empty() && name.chars().all(fits) && !name.starts_with(|c: char| c.is_ascii_digit())
+/// Whether `name` is a valid variable name.
+pub(crate) fn is_variable_name(name: &str) -> bool {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    !name.is_empty() && name.chars().all(is_allowed) && !name.starts_with(|c: char| c.is_ascii_digit())
 }
 
-fn assignment(line: &str) -> Option<(String, String)> {
+fn parse_assignment(line: &str) -> Option<(String, String)> {
     let line = line.trim();
     let line = line.strip_prefix("export ").unwrap_or(line).trim_start();
     let (name, value) = line.split_once('=')?;
-    if !is_variable(name) {
+    if !is_variable_name(name) {
         return None;
     }
     let value = value.trim();
@@ -36,21 +36,21 @@ fn assignment(line: &str) -> Option<(String, String)> {
     Some((name.to_owned(), value.to_owned()))
 }
 
-/// Every known service whose key or address is set.
-pub(crate) fn variables(text: &str) -> Result<Imported, ImportError> {
-    let pairs: Vec<(String, String)> = text.lines().filter_map(assignment).collect();
+/// Imports every known service whose key or base URL is set.
+pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
+    let pairs: Vec<(String, String)> = text.lines().filter_map(parse_assignment).collect();
     let environment: Environment = pairs.iter().cloned().collect();
-    let mut imported = Imported::default();
+    let mut imported = ImportedConfig::default();
     for vendor in vendors::all() {
-        let stem = vendor.name.to_uppercase().replace('-', "_");
+        let prefix = vendor.name.to_uppercase().replace('-', "_");
         let variable = vendor.key_variable(&environment);
-        let other = || ADDRESSES.iter().find_map(|end| environment.get(&format!("{stem}_{end}")));
+        let other = || BASE_URL_SUFFIXES.iter().find_map(|suffix| environment.get(&format!("{prefix}_{suffix}")));
         let own = vendor.base_url_env.iter().find_map(|name| environment.get(name)).or_else(other);
         if variable.is_none() && own.is_none() {
             continue;
         }
         let address = match own {
-            // Other programs want the address without a path.
+            // Other programs expect the URL without a path.
             Some(own) if url::Url::parse(own).is_ok_and(|url| url.path() == "/") => {
                 let path = url::Url::parse(&vendor.base_url).map(|url| url.path().to_owned()).unwrap_or_default();
                 format!("{}{path}", own.trim_end_matches('/'))
@@ -59,21 +59,24 @@ pub(crate) fn variables(text: &str) -> Result<Imported, ImportError> {
             None => vendor.base_url.clone(),
         };
         let value = variable.and_then(|name| environment.get(name));
-        let keys = value.and_then(|value| imported.key(&vendor.name, value)).into_iter().collect();
-        let Some(endpoint) = imported.endpoint(&vendor.name, &vendor.name, &address, keys) else { continue };
-        let named = MODELS.iter().find_map(|end| environment.get(&format!("{stem}_{end}")));
+        let keys = value.and_then(|value| imported.parse_key(&vendor.name, value)).into_iter().collect();
+        let Some(endpoint) = imported.find_or_add_endpoint(&vendor.name, &vendor.name, &address, keys) else {
+            continue;
+        };
+        let named = MODEL_SUFFIXES.iter().find_map(|suffix| environment.get(&format!("{prefix}_{suffix}")));
         match named.map(str::to_owned).or_else(|| vendor.model.clone().filter(|_| own.is_none())) {
             Some(upstream) => {
                 let name = upstream.clone();
                 imported.models.push(ImportedModel { name, endpoint, upstream, ..ImportedModel::default() });
             }
             None => imported
-                .leave_out(format!("models of {endpoint}"), format!("none is named: mmchat models sync {endpoint}")),
+                .skip(format!("models of {endpoint}"), format!("no model is set; run mmchat models sync {endpoint}")),
         }
     }
     if imported.endpoints.is_empty() {
         return Err(ImportError(
-            "it sets the key or address of no known service (mmchat vendors lists the variables)".into(),
+            "no variable sets the key or base URL of a known service; run \"mmchat vendors\" to list the variables"
+                .into(),
         ));
     }
     Ok(imported)

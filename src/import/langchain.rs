@@ -1,12 +1,12 @@
-//! Langchain-Chatchat: `model_settings.yaml` (0.3) and `ONLINE_LLM_MODEL` of `model_config.py` (0.2).
+//! Imports Langchain-Chatchat's `model_settings.yaml` (0.3) and `ONLINE_LLM_MODEL` of `model_config.py` (0.2).
 
 use serde_json::Value;
 
-use super::{ImportError, Imported, ImportedModel, python, yaml};
+use super::{ImportError, ImportedConfig, ImportedModel, python, yaml};
 use crate::config::vendors;
 
-/// Kinds of models of a platform that are not asked to chat.
-const OTHER_KINDS: [&str; 6] = [
+/// Lists of a platform's models that are not chat models.
+const NON_CHAT_LISTS: [&str; 6] = [
     "embed_models",
     "text2image_models",
     "image2text_models",
@@ -15,77 +15,78 @@ const OTHER_KINDS: [&str; 6] = [
     "text2speech_models",
 ];
 
-/// `MODEL_PLATFORMS` of `model_settings.yaml`.
-pub(crate) fn settings(text: &str) -> Result<Imported, ImportError> {
-    let document = yaml::read(text)?;
+/// Imports `MODEL_PLATFORMS` of `model_settings.yaml`.
+pub(crate) fn parse_yaml(text: &str) -> Result<ImportedConfig, ImportError> {
+    let document = yaml::parse(text)?;
     if document.get("MODEL_PLATFORMS").and_then(|platforms| platforms.as_sequence()).is_none() {
         return Err(ImportError(
-            "it has no list MODEL_PLATFORMS, as Langchain-Chatchat's model_settings.yaml has".into(),
+            "no list `MODEL_PLATFORMS`; expected the model_settings.yaml of Langchain-Chatchat".into(),
         ));
     }
-    let mut imported = Imported::default();
-    // Platforms whose models Langchain-Chatchat finds by itself.
+    let mut imported = ImportedConfig::default();
+    // Endpoints of platforms with `auto_detect_model`.
     let mut detecting = Vec::new();
     for platform in yaml::list(&document, "MODEL_PLATFORMS") {
-        let name = yaml::some_text(platform, "platform_name").unwrap_or_else(|| "platform".into());
-        detecting.extend(self::platform(&mut imported, &name, platform));
+        let name = yaml::nonempty_string(platform, "platform_name").unwrap_or_else(|| "platform".into());
+        detecting.extend(self::import_platform(&mut imported, &name, platform));
     }
-    if let Some(wanted) = yaml::some_text(&document, "DEFAULT_LLM_MODEL") {
+    if let Some(wanted) = yaml::nonempty_string(&document, "DEFAULT_LLM_MODEL") {
         match imported.models.iter().find(|model| model.upstream == wanted) {
             Some(model) => imported.default = Some(model.name.clone()),
             None => match detecting.as_slice() {
-                // It can only be found there.
+                // Only this platform can have the model.
                 [endpoint] => imported.default = Some(format!("{endpoint}/{wanted}")),
-                _ => imported.leave_out(format!("DEFAULT_LLM_MODEL {wanted}"), "no platform lists it in llm_models"),
+                _ => imported.skip(format!("DEFAULT_LLM_MODEL {wanted}"), "not in the llm_models of any platform"),
             },
         }
     }
     for (setting, why) in [
-        ("DEFAULT_EMBEDDING_MODEL", "mmchat asks chat models only"),
-        ("TEMPERATURE", "set it for a model: params = { temperature = … }"),
-        ("MAX_TOKENS", "set it for a model: params = { max_tokens = … }"),
-        ("HISTORY_LEN", "ask --continue goes on with all of a conversation"),
-        ("Agent_MODEL", "there are no agents here"),
+        ("DEFAULT_EMBEDDING_MODEL", "mmchat supports chat models only"),
+        ("TEMPERATURE", "set it in the entry of a model: params = { temperature = … }"),
+        ("MAX_TOKENS", "set it in the entry of a model: params = { max_tokens = … }"),
+        ("HISTORY_LEN", "ask --continue always sends the complete conversation"),
+        ("Agent_MODEL", "mmchat has no agents"),
     ] {
-        if let Some(value) = yaml::some_text(&document, setting) {
-            imported.leave_out(format!("{setting} {value}"), why);
+        if let Some(value) = yaml::nonempty_string(&document, setting) {
+            imported.skip(format!("{setting} {value}"), why);
         }
     }
     Ok(imported)
 }
 
-/// Adds a platform; its endpoint, if its models are found by asking it.
-fn platform(imported: &mut Imported, name: &str, platform: &serde_yaml_ng::Value) -> Option<String> {
-    let kind = yaml::text(platform, "platform_type").unwrap_or_default();
+/// Imports a platform. Returns its endpoint if it has `auto_detect_model`.
+fn import_platform(imported: &mut ImportedConfig, name: &str, platform: &serde_yaml_ng::Value) -> Option<String> {
+    let kind = yaml::string(platform, "platform_type").unwrap_or_default();
     if kind == "azure" {
-        let why = "Azure's addresses hold a deployment and a version; add it by hand";
-        imported.leave_out(format!("platform {name}"), why);
+        let why = "Azure URLs contain a deployment and a version; add it manually";
+        imported.skip(format!("platform {name}"), why);
         return None;
     }
-    let Some(address) = yaml::some_text(platform, "api_base_url") else {
-        imported.leave_out(format!("platform {name}"), "it has no api_base_url");
+    let Some(address) = yaml::nonempty_string(platform, "api_base_url") else {
+        imported.skip(format!("platform {name}"), "no api_base_url");
         return None;
     };
-    let keys: Vec<_> = yaml::text(platform, "api_key").and_then(|text| imported.key(name, &text)).into_iter().collect();
+    let keys: Vec<_> =
+        yaml::string(platform, "api_key").and_then(|string| imported.parse_key(name, &string)).into_iter().collect();
     let lacks = keys.is_empty() && matches!(kind.as_str(), "openai" | "oneapi");
-    let endpoint = imported.endpoint(&format!("platform {name}"), name, &address, keys)?;
+    let endpoint = imported.find_or_add_endpoint(&format!("platform {name}"), name, &address, keys)?;
     if lacks {
-        imported.lacks_key(&endpoint);
+        imported.skip_missing_key(&endpoint);
     }
-    if let Some(most) = yaml::whole(platform, "api_concurrencies") {
-        let why = format!("add max_concurrency = {most} to the endpoint if it wants that");
-        imported.leave_out(format!("api_concurrencies of {name}"), why);
+    if let Some(limit) = yaml::unsigned(platform, "api_concurrencies") {
+        let why = format!("add max_concurrency = {limit} to the endpoint if it needs a limit");
+        imported.skip(format!("api_concurrencies of {name}"), why);
     }
     set_gateway(imported, &endpoint, kind == "oneapi");
-    if yaml::some_text(platform, "api_proxy").is_some() {
-        // It is not shown: a proxy's address may hold a password.
-        imported.leave_out(format!("api_proxy of {name}"), "add proxy = \"…\" to the endpoint");
+    if yaml::nonempty_string(platform, "api_proxy").is_some() {
+        // The value is not shown because a proxy URL may contain a password.
+        imported.skip(format!("api_proxy of {name}"), "add proxy = \"…\" to the endpoint");
     }
-    let models = yaml::texts(platform, "llm_models");
+    let models = yaml::strings(platform, "llm_models");
     let detected = platform.get("auto_detect_model").and_then(serde_yaml_ng::Value::as_bool) == Some(true);
     if models.is_empty() {
-        let what = if detected { "its models are found while it runs" } else { "llm_models is empty" };
-        imported.leave_out(format!("models of {name}"), format!("{what}: mmchat models sync {endpoint}"));
+        let reason = if detected { "detected at run time" } else { "llm_models is empty" };
+        imported.skip(format!("models of {name}"), format!("{reason}; run mmchat models sync {endpoint}"));
     }
     for upstream in models {
         imported.models.push(ImportedModel {
@@ -95,23 +96,23 @@ fn platform(imported: &mut Imported, name: &str, platform: &serde_yaml_ng::Value
             ..ImportedModel::default()
         });
     }
-    for kind in OTHER_KINDS {
-        let names = yaml::texts(platform, kind);
+    for kind in NON_CHAT_LISTS {
+        let names = yaml::strings(platform, kind);
         if !names.is_empty() {
-            imported.leave_out(format!("{kind} of {name}: {}", names.join(", ")), "mmchat asks chat models only");
+            imported.skip(format!("{kind} of {name}: {}", names.join(", ")), "mmchat supports chat models only");
         }
     }
     detected.then_some(endpoint)
 }
 
-fn set_gateway(imported: &mut Imported, endpoint: &str, gateway: bool) {
+fn set_gateway(imported: &mut ImportedConfig, endpoint: &str, gateway: bool) {
     if let Some(endpoint) = imported.endpoints.iter_mut().find(|known| known.name == endpoint) {
         endpoint.gateway |= gateway;
     }
 }
 
-/// Workers of the older version, and the service each speaks to.
-const WORKERS: [(&str, &str); 6] = [
+/// Worker classes of version 0.2 and their vendors.
+const WORKER_VENDORS: [(&str, &str); 6] = [
     ("ChatGLMWorker", "zhipu"),
     ("MiniMaxWorker", "minimax"),
     ("QwenWorker", "dashscope"),
@@ -119,68 +120,69 @@ const WORKERS: [(&str, &str); 6] = [
     ("ClaudeWorker", "anthropic"),
     ("GeminiWorker", "gemini"),
 ];
-/// Workers whose services have changed since: their keys fit the older addresses only.
-const OUTDATED: [&str; 3] = ["XingHuoWorker", "QianFanWorker", "FangZhouWorker"];
+/// Workers whose services have changed their API: the keys only work with the old one.
+const OUTDATED_WORKERS: [&str; 3] = ["XingHuoWorker", "QianFanWorker", "FangZhouWorker"];
 
-/// `ONLINE_LLM_MODEL` of `model_config.py`, read as literals.
-pub(crate) fn python(text: &str) -> Result<Imported, ImportError> {
-    let Some(Value::Object(online)) = python::assigned(text, "ONLINE_LLM_MODEL")? else {
+/// Imports `ONLINE_LLM_MODEL` of `model_config.py`.
+pub(crate) fn parse_python(text: &str) -> Result<ImportedConfig, ImportError> {
+    let Some(Value::Object(online)) = python::parse_assignment(text, "ONLINE_LLM_MODEL")? else {
         return Err(ImportError(
-            "it assigns no dictionary to ONLINE_LLM_MODEL, as Langchain-Chatchat's model_config.py does".into(),
+            "no dictionary `ONLINE_LLM_MODEL`; expected the model_config.py of Langchain-Chatchat".into(),
         ));
     };
-    let mut imported = Imported::default();
+    let mut imported = ImportedConfig::default();
     for (name, entry) in &online {
-        self::online(&mut imported, name, entry);
+        self::import_online_model(&mut imported, name, entry);
     }
-    let wanted = python::assigned(text, "LLM_MODELS").ok().flatten();
+    let wanted = python::parse_assignment(text, "LLM_MODELS").ok().flatten();
     let wanted = wanted.as_ref().and_then(|names| names.as_array()?.first()?.as_str());
     if let Some(wanted) = wanted {
         match imported.models.iter().find(|model| model.name == wanted) {
             Some(model) => imported.default = Some(model.name.clone()),
-            None => imported
-                .leave_out(format!("LLM_MODELS {wanted}"), "it is run by Langchain-Chatchat itself, or was left out"),
+            None => {
+                imported.skip(format!("LLM_MODELS {wanted}"), "a local model of Langchain-Chatchat, or not imported")
+            }
         }
     }
     Ok(imported)
 }
 
-fn online(imported: &mut Imported, name: &str, entry: &Value) {
+fn import_online_model(imported: &mut ImportedConfig, name: &str, entry: &Value) {
     let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     let what = format!("ONLINE_LLM_MODEL[\"{name}\"]");
     let vendor = match text("provider") {
         None => None,
-        Some(worker) => match WORKERS.iter().find(|(known, _)| *known == worker) {
-            Some((_, vendor)) => vendors::named(vendor),
-            None if OUTDATED.contains(&worker) => {
-                return imported.leave_out(what, format!("{worker} uses keys of an older API of its service"));
+        Some(worker) => match WORKER_VENDORS.iter().find(|(known, _)| *known == worker) {
+            Some((_, vendor)) => vendors::by_name(vendor),
+            None if OUTDATED_WORKERS.contains(&worker) => {
+                return imported.skip(what, format!("{worker} uses keys of an old API of its service"));
             }
-            None => return imported.leave_out(what, format!("{worker} speaks a format of its own")),
+            None => return imported.skip(what, format!("{worker} uses its own format")),
         },
     };
     let Some(address) =
         text("api_base_url").map(str::to_owned).or_else(|| vendor.map(|vendor| vendor.base_url.clone()))
     else {
-        return imported.leave_out(what, "it has no api_base_url");
+        return imported.skip(what, "no api_base_url");
     };
-    let keys: Vec<_> = text("api_key").and_then(|text| imported.key(name, text)).into_iter().collect();
+    let keys: Vec<_> = text("api_key").and_then(|text| imported.parse_key(name, text)).into_iter().collect();
     let lacks = keys.is_empty();
     if vendor.is_some() && keys.is_empty() {
-        return imported.leave_out(what, "it has no api_key");
+        return imported.skip(what, "no api_key");
     }
-    // What Anthropic calls a version is that of its format.
+    // Anthropic's `version` is the version of the API, not a model.
     let version = text("version").filter(|_| vendor.is_none_or(|vendor| vendor.name != "anthropic"));
     let upstream = text("model_name").or(version).or(text("model")).map(str::to_owned);
     let Some(upstream) = upstream.or_else(|| vendor.and_then(|vendor| vendor.model.clone())) else {
-        return imported.leave_out(what, "it names no model");
+        return imported.skip(what, "no model name");
     };
     let named = vendor.map_or(name, |vendor| vendor.name.as_str());
-    let Some(endpoint) = imported.endpoint(&what, named, &address, keys) else { return };
+    let Some(endpoint) = imported.find_or_add_endpoint(&what, named, &address, keys) else { return };
     if lacks {
-        imported.lacks_key(&endpoint);
+        imported.skip_missing_key(&endpoint);
     }
     if text("openai_proxy").is_some() {
-        imported.leave_out(format!("openai_proxy of {name}"), "add proxy = \"…\" to the endpoint");
+        imported.skip(format!("openai_proxy of {name}"), "add proxy = \"…\" to the endpoint");
     }
     imported.models.push(ImportedModel { name: name.to_owned(), endpoint, upstream, ..ImportedModel::default() });
 }

@@ -1,12 +1,12 @@
-//! The LiteLLM proxy's `config.yaml`.
+//! Imports the `config.yaml` of the LiteLLM proxy.
 
 use serde_yaml_ng::Value;
 
-use super::{ImportError, Imported, ImportedKey, ImportedModel, ImportedRoute, yaml};
-use crate::config::{template::name_of, vendors};
+use super::{ImportError, ImportedConfig, ImportedKey, ImportedModel, ImportedRoute, yaml};
+use crate::config::{template::name_from_upstream_id, vendors};
 
-/// What LiteLLM calls services, where our names differ.
-const PROVIDERS: [(&str, &str); 12] = [
+/// Names of services in LiteLLM that differ from the vendor names here.
+const PROVIDER_VENDORS: [(&str, &str); 12] = [
     ("together_ai", "together"),
     ("fireworks_ai", "fireworks"),
     ("nvidia_nim", "nvidia"),
@@ -20,22 +20,22 @@ const PROVIDERS: [(&str, &str); 12] = [
     ("openai_like", "openai"),
     ("text-completion-openai", "openai"),
 ];
-/// Each deployment becomes a model; several of one `model_name` become a route.
-pub(crate) fn config(text: &str) -> Result<Imported, ImportError> {
-    let mut document = yaml::read(text)?;
+/// Imports each deployment as a model. Several deployments with one `model_name` become a route.
+pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
+    let mut document = yaml::parse(text)?;
     // `<<: *defaults`
-    document.apply_merge().map_err(|_| ImportError("its merges (<<) cannot be read".into()))?;
+    document.apply_merge().map_err(|_| ImportError("invalid merge keys (<<)".into()))?;
     if document.get("model_list").and_then(Value::as_sequence).is_none() {
-        return Err(ImportError("it has no list model_list, as LiteLLM's config.yaml has".into()));
+        return Err(ImportError("no list `model_list`; expected the config.yaml of LiteLLM".into()));
     }
-    let mut imported = Imported::default();
+    let mut imported = ImportedConfig::default();
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();
     for entry in yaml::list(&document, "model_list") {
-        let Some(name) = yaml::some_text(entry, "model_name") else {
-            imported.leave_out("an entry of model_list", "it has no model_name");
+        let Some(name) = yaml::nonempty_string(entry, "model_name") else {
+            imported.skip("an entry of model_list", "no model_name");
             continue;
         };
-        if let Some(model) = deployment(&mut imported, &name, entry) {
+        if let Some(model) = import_deployment(&mut imported, &name, entry) {
             match groups.iter_mut().find(|(known, _)| *known == name) {
                 Some((_, models)) => models.push(model.name.clone()),
                 None => groups.push((name.clone(), vec![model.name.clone()])),
@@ -43,140 +43,155 @@ pub(crate) fn config(text: &str) -> Result<Imported, ImportError> {
             imported.models.push(model);
         }
     }
-    routes(&mut imported, &document, &mut groups);
+    import_routes(&mut imported, &document, &mut groups);
     for (alias, wanted) in aliases(&document) {
-        imported.leave_out(format!("model_group_alias {alias}"), format!("ask for {wanted}"));
+        imported.skip(format!("model_group_alias {alias}"), format!("use the name {wanted}"));
     }
     for (section, known) in [
         ("router_settings", &["routing_strategy", "fallbacks", "model_group_alias"][..]),
         ("litellm_settings", &["fallbacks"]),
     ] {
         let keys = document.get(section).and_then(Value::as_mapping).into_iter().flatten();
-        let told = ["default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"];
+        let reported = ["default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"];
         let others: Vec<&str> = keys
             .filter_map(|(key, _)| key.as_str())
-            .filter(|key| !known.contains(key) && !told.contains(key))
+            .filter(|key| !known.contains(key) && !reported.contains(key))
             .collect();
         if !others.is_empty() {
-            imported.leave_out(format!("{} of {section}", others.join(", ")), "settings of the proxy itself");
+            imported.skip(format!("{} of {section}", others.join(", ")), "settings of the proxy");
         }
     }
     for (section, why) in [
-        ("general_settings", "keys and limits of the proxy itself"),
-        ("environment_variables", "set them in the environment"),
+        ("general_settings", "keys and limits of the proxy"),
+        ("environment_variables", "set these variables in the environment"),
     ] {
         if document.get(section).is_some_and(|section| !section.is_null()) {
-            imported.leave_out(section, why);
+            imported.skip(section, why);
         }
     }
     Ok(imported)
 }
 
-/// Other names of groups.
+/// The aliases of model groups.
 fn aliases(document: &Value) -> Vec<(String, String)> {
     let aliases = document.get("router_settings").and_then(|router| router.get("model_group_alias"));
     let pairs = aliases.and_then(Value::as_mapping).into_iter().flatten();
     pairs.filter_map(|(alias, wanted)| Some((alias.as_str()?.to_owned(), wanted.as_str()?.to_owned()))).collect()
 }
 
-/// Who serves a deployment.
-struct Service {
-    /// What it is called here.
+/// The service of a deployment.
+struct DeploymentService {
+    /// The name of the vendor here.
     vendor: String,
-    address: String,
+    base_url: String,
     keys: Vec<ImportedKey>,
     upstream: String,
 }
 
-fn deployment(imported: &mut Imported, name: &str, entry: &Value) -> Option<ImportedModel> {
+fn import_deployment(imported: &mut ImportedConfig, name: &str, entry: &Value) -> Option<ImportedModel> {
     let params = entry.get("litellm_params").unwrap_or(&Value::Null);
     let info = entry.get("model_info").unwrap_or(&Value::Null);
-    let service = match service(imported, name, params, info) {
+    let service = match resolve_service(imported, name, params, info) {
         Ok(service) => service,
         Err(why) => {
-            imported.leave_out(format!("model_name {name}"), why);
+            imported.skip(format!("model_name {name}"), why);
             return None;
         }
     };
-    let endpoint = imported.endpoint(&format!("model_name {name}"), &service.vendor, &service.address, service.keys)?;
-    unmapped(imported, name, params);
+    let endpoint = imported.find_or_add_endpoint(
+        &format!("model_name {name}"),
+        &service.vendor,
+        &service.base_url,
+        service.keys,
+    )?;
+    skip_unmapped_settings(imported, name, params);
     let price = |name: &str| {
         let each = yaml::number(params, name).or_else(|| yaml::number(info, name));
         each.map(|each| each * 1e6)
     };
     let (input, output) = (price("input_cost_per_token"), price("output_cost_per_token"));
     if input.is_some() != output.is_some() {
-        imported.leave_out(format!("the price of {name}"), "it is one of input or of output only");
+        imported.skip(format!("the price of {name}"), "only one of input and output has a price");
     }
     let own = |name: &'static str| Some((name, yaml::number(params, name)?));
     let taken: Vec<String> = imported.models.iter().map(|known| known.name.clone()).collect();
     Some(ImportedModel {
-        name: super::free(&name_of(name), &taken),
+        name: super::unique_name(&name_from_upstream_id(name), &taken),
         endpoint,
         upstream: service.upstream,
-        context: yaml::whole(info, "max_input_tokens").or_else(|| yaml::whole(info, "max_tokens")),
+        context: yaml::unsigned(info, "max_input_tokens").or_else(|| yaml::unsigned(info, "max_tokens")),
         price: input.zip(output),
         params: ["temperature", "top_p", "max_tokens"].into_iter().filter_map(own).collect(),
     })
 }
 
-/// Who serves a deployment, or why nobody does that can be asked here.
-fn service(imported: &mut Imported, name: &str, params: &Value, info: &Value) -> Result<Service, String> {
-    let model = yaml::some_text(params, "model").ok_or("it has no litellm_params.model")?;
+/// The service of a deployment, or the reason why it cannot be imported.
+fn resolve_service(
+    imported: &mut ImportedConfig,
+    name: &str,
+    params: &Value,
+    info: &Value,
+) -> Result<DeploymentService, String> {
+    let model = yaml::nonempty_string(params, "model").ok_or("no litellm_params.model")?;
     if params.get("mock_response").is_some() {
-        return Err("LiteLLM answers it by itself (mock_response)".into());
+        return Err("answered by LiteLLM (mock_response)".into());
     }
     if name.contains('*') || model.contains('*') {
-        return Err("a pattern of names: name the models you want".into());
+        return Err("a pattern of names; add models by name".into());
     }
-    let mode = yaml::text(info, "mode");
-    if mode.is_some_and(|mode| !matches!(mode.as_str(), "chat" | "completion")) || super::is_no_chat_model(&model) {
-        return Err("mmchat asks chat models only".into());
+    let mode = yaml::string(info, "mode");
+    if mode.is_some_and(|mode| !matches!(mode.as_str(), "chat" | "completion")) || super::is_non_chat_model(&model) {
+        return Err("mmchat supports chat models only".into());
     }
-    let named = model.split_once('/').or_else(|| is_openais(&model).then_some(("openai", &*model)));
+    let named = model.split_once('/').or_else(|| is_openai_model(&model).then_some(("openai", &*model)));
     let Some((provider, upstream)) = named else {
-        return Err(format!("LiteLLM knows by itself whose {model} is; add it by hand"));
+        return Err(format!("no provider in the model name {model}; add it manually"));
     };
-    let vendor = PROVIDERS.iter().find(|(known, _)| *known == provider).map_or(provider, |(_, ours)| ours);
-    let own = yaml::some_text(params, "api_base").or_else(|| yaml::some_text(params, "base_url"));
-    let address = address(provider, vendor, own)?;
+    let vendor = PROVIDER_VENDORS.iter().find(|(known, _)| *known == provider).map_or(provider, |(_, ours)| ours);
+    let own = yaml::nonempty_string(params, "api_base").or_else(|| yaml::nonempty_string(params, "base_url"));
+    let address = deployment_base_url(provider, vendor, own)?;
     let keys = match params.get("api_key").filter(|key| !key.is_null()) {
-        Some(Value::String(text)) => imported.key(name, text),
+        Some(Value::String(text)) => imported.parse_key(name, text),
         Some(_) => {
-            imported.leave_out(format!("the key of {name}"), "it is no text");
+            imported.skip(format!("the key of {name}"), "not a string");
             None
         }
-        None => vendors::named(vendor).and_then(|vendor| vendor.key_env.first()).cloned().map(ImportedKey::Env),
+        None => vendors::by_name(vendor).and_then(|vendor| vendor.key_env.first()).cloned().map(ImportedKey::Env),
     };
-    Ok(Service { vendor: vendor.to_owned(), address, keys: keys.into_iter().collect(), upstream: upstream.to_owned() })
+    Ok(DeploymentService {
+        vendor: vendor.to_owned(),
+        base_url: address,
+        keys: keys.into_iter().collect(),
+        upstream: upstream.to_owned(),
+    })
 }
 
-/// The address below which a deployment's API is.
-fn address(provider: &str, vendor: &str, own: Option<String>) -> Result<String, String> {
-    let Some(known) = vendors::named(vendor) else {
-        return Err(format!("{provider} has no address that speaks the OpenAI format"));
+/// The base URL of a deployment.
+fn deployment_base_url(provider: &str, vendor: &str, own: Option<String>) -> Result<String, String> {
+    let Some(known) = vendors::by_name(vendor) else {
+        return Err(format!("{provider} has no known OpenAI-compatible API"));
     };
     match own {
         None => Ok(known.base_url.clone()),
         Some(own) if own.starts_with("os.environ/") => {
-            Err("its address is in a variable of the environment; add it by hand".into())
+            Err("its base URL is in an environment variable; add it manually".into())
         }
-        Some(_) if super::OWN_FORMAT.contains(&vendor) => {
-            Err(format!("{provider} at an address of its own speaks its own format there"))
+        Some(_) if super::NATIVE_FORMAT_VENDORS.contains(&vendor) => {
+            Err(format!("{provider} with a custom base URL uses its native format"))
         }
-        // LiteLLM asks its own API at the root; the OpenAI format is beside it.
+        // LiteLLM uses Ollama's native API at the root; the OpenAI-compatible API is below /v1.
         Some(own) if vendor == "ollama" => Ok(format!("{}/v1", own.trim_end_matches('/').trim_end_matches("/v1"))),
         Some(own) => Ok(own),
     }
 }
 
-/// Names that are OpenAI's own.
-fn is_openais(model: &str) -> bool {
-    ["gpt-", "chatgpt-", "o1", "o3", "o4"].iter().any(|start| model.starts_with(start))
+/// Whether a model name without a provider is one of OpenAI's.
+fn is_openai_model(model: &str) -> bool {
+    ["gpt-", "chatgpt-", "o1", "o3", "o4"].iter().any(|prefix| model.starts_with(prefix))
 }
 
-/// Settings of a deployment that have another home here, or none.
-fn unmapped(imported: &mut Imported, name: &str, params: &Value) {
+/// Reports the settings of a deployment that are not imported.
+fn skip_unmapped_settings(imported: &mut ImportedConfig, name: &str, params: &Value) {
     const KNOWN: [&str; 9] = [
         "model",
         "api_base",
@@ -191,16 +206,16 @@ fn unmapped(imported: &mut Imported, name: &str, params: &Value) {
     let keys = params.as_mapping().into_iter().flatten().filter_map(|(key, _)| key.as_str());
     let others: Vec<&str> = keys.filter(|key| !KNOWN.contains(key)).collect();
     if !others.is_empty() {
-        let why = "rpm, timeouts and headers belong to the endpoint, other parameters to the model's `extra`";
-        imported.leave_out(format!("{} of {name}", others.join(", ")), why);
+        let why = "set rpm, timeouts and headers in the endpoint, other parameters in `extra` of the model";
+        imported.skip(format!("{} of {name}", others.join(", ")), why);
     }
 }
 
-/// Groups of several deployments, and fallbacks, are routes.
-fn routes(imported: &mut Imported, document: &Value, groups: &mut [(String, Vec<String>)]) {
+/// Imports groups of several deployments, and groups with fallbacks, as routes.
+fn import_routes(imported: &mut ImportedConfig, document: &Value, groups: &mut [(String, Vec<String>)]) {
     let router = document.get("router_settings").unwrap_or(&Value::Null);
     let settings = document.get("litellm_settings").unwrap_or(&Value::Null);
-    let strategy = match yaml::text(router, "routing_strategy").as_deref() {
+    let strategy = match yaml::string(router, "routing_strategy").as_deref() {
         Some("least-busy") => "least-busy",
         Some("latency-based-routing") => "fastest",
         Some("cost-based-routing") => "cheapest",
@@ -208,7 +223,10 @@ fn routes(imported: &mut Imported, document: &Value, groups: &mut [(String, Vec<
     };
     for other in ["default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"] {
         if router.get(other).or_else(|| settings.get(other)).is_some_and(|value| !value.is_null()) {
-            imported.leave_out(other, "a route goes on to its next model; on_filter = \"next\" does so after a filter");
+            imported.skip(
+                other,
+                "a route fails over to its next model; set on_filter = \"next\" to include content filters",
+            );
         }
     }
     let fallbacks: Vec<&Value> =
@@ -223,27 +241,26 @@ fn routes(imported: &mut Imported, document: &Value, groups: &mut [(String, Vec<
         for other in next.into_iter().flatten().filter_map(Value::as_str) {
             match models_of(&known, other) {
                 Some(others) => models.extend(others),
-                None => imported
-                    .leave_out(format!("fallback of {name} to {other}"), "it was left out, or is not in model_list"),
+                None => imported.skip(format!("fallback of {name} to {other}"), "not imported, or not in model_list"),
             }
         }
         if models.len() < 2 {
             continue;
         }
         let fallbacks = models.len() > own;
-        // Fallbacks are asked when all others failed: only `priority` and weights of 0 say so.
+        // Fallbacks are tried after all others failed. Only `priority` and weights of 0 guarantee that.
         let strategy = match strategy {
             _ if own == 1 => "priority",
             "weighted" => "weighted",
             other if fallbacks => {
-                let why = "its fallbacks come last only in order";
-                imported.leave_out(format!("routing_strategy {other} of {name}"), why);
+                let why = "only the strategy priority tries fallbacks last";
+                imported.skip(format!("routing_strategy {other} of {name}"), why);
                 "priority"
             }
             other => other,
         };
-        let weight = |place| u32::from(place < own || strategy != "weighted");
-        let models = models.iter().enumerate().map(|(place, model)| (model.clone(), weight(place))).collect();
-        imported.routes.push(ImportedRoute { name: name_of(name), models, strategy });
+        let weight = |index| u32::from(index < own || strategy != "weighted");
+        let models = models.iter().enumerate().map(|(index, model)| (model.clone(), weight(index))).collect();
+        imported.routes.push(ImportedRoute { name: name_from_upstream_id(name), models, strategy });
     }
 }

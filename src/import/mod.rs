@@ -1,7 +1,6 @@
-//! Other tools' configurations, read: which services, keys and models they name.
+//! Reads the configuration files of other tools: their services, keys and models.
 //!
-//! Owns what maps and what does not: everything that is left out is told, with the reason. Texts in, [`Imported`] out:
-//! nothing is run, and refuses files and the terminal. Keys go where the caller keeps keys; none is in a message.
+//! Everything that cannot be imported is reported with a reason. No file is executed. Messages contain no keys.
 
 use crate::model::api_key::ApiKey;
 
@@ -14,93 +13,94 @@ mod one_api;
 mod python;
 mod yaml;
 
-/// What a configuration names.
+/// The contents of another tool's configuration.
 #[derive(Clone, Debug, Default)]
-pub struct Imported {
-    /// Services; their names are unique among these.
+pub struct ImportedConfig {
+    /// Services, with unique names.
     pub endpoints: Vec<ImportedEndpoint>,
-    /// Models, in the order of the file; their names are unique among these and the routes'.
+    /// Models, in the order of the file. Names are unique among models and routes.
     pub models: Vec<ImportedModel>,
-    /// Names that stand for several models.
+    /// Routes: names for several models.
     pub routes: Vec<ImportedRoute>,
-    /// What is asked when nothing is named: a model, a route, or `endpoint/id`.
+    /// The default: a model, a route or `endpoint/id`.
     pub default: Option<String>,
-    /// What was left out.
-    pub left_out: Vec<LeftOut>,
+    /// What could not be imported.
+    pub skipped: Vec<SkippedItem>,
 }
 
 /// A service.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImportedEndpoint {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Where it is.
+    /// The base URL.
     pub base_url: String,
-    /// Its keys.
+    /// The keys.
     pub keys: Vec<ImportedKey>,
-    /// It is a gateway, which retries by itself.
+    /// The service is a gateway with its own retries.
     pub gateway: bool,
 }
 
-/// A key, or where it is.
+/// A key, or the variable that holds it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ImportedKey {
-    /// It stood in the file.
+    /// A key from the file.
     Literal(ApiKey),
-    /// In a variable of the environment.
+    /// An environment variable.
     Env(String),
 }
 
 /// A model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ImportedModel {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Its service's name.
+    /// The name of the service.
     pub endpoint: String,
-    /// What the service calls it.
+    /// The model ID used by the service.
     pub upstream: String,
-    /// Tokens it reads and writes together.
+    /// The context window: input and output tokens together.
     pub context: Option<u64>,
-    /// Price of a million tokens of input and of output, in US dollars.
+    /// The prices of input and output per million tokens, in US dollars.
     pub price: Option<(f64, f64)>,
-    /// Parameters that are sent.
+    /// The default parameters.
     pub params: Vec<(&'static str, f64)>,
 }
 
-/// A name that stands for several models.
+/// A name for several models.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ImportedRoute {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// The names of its models, in order, with their shares where it is `weighted`; 0: when all others failed.
+    /// The names of the models, in order, with their weights (used by `weighted`). A model with weight 0 is only tried
+    /// after all others failed.
     pub models: Vec<(String, u32)>,
-    /// How it chooses.
+    /// The strategy.
     pub strategy: &'static str,
 }
 
-/// Something that does not map.
+/// Something that could not be imported.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LeftOut {
-    /// What.
-    pub what: String,
-    /// Why, and what can be done.
-    pub why: String,
+pub struct SkippedItem {
+    /// The setting, model or service.
+    pub item: String,
+    /// The reason, and how to configure it in mmchat.
+    pub reason: String,
 }
 
-/// A text that is not what it is taken for.
+/// A file that is not in the expected format.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 #[error("{0}")]
 pub struct ImportError(pub String);
 
-/// Whose configuration it is.
+/// The tool and format of a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ImportFormat {
     /// Langchain-Chatchat's `model_settings.yaml`.
     Langchain,
-    /// Its older `model_config.py`.
+    /// The `model_config.py` of older versions of Langchain-Chatchat.
     LangchainPython,
-    /// One-API's or new-api's list of channels, as its API gives it.
+    /// The list of channels from the API of One-API or new-api.
     OneApi,
     /// LiteLLM's `config.yaml`.
     LiteLlm,
@@ -124,20 +124,20 @@ impl ImportFormat {
         ("env", Self::Env),
     ];
 
-    /// Whose `text` looks like it is.
+    /// Detects the format of `text`.
     #[must_use]
-    pub fn guess(text: &str) -> Option<Self> {
-        let line = |begins: &str| text.lines().any(|line| line.trim_start().starts_with(begins));
-        let top = |key: &str| text.lines().any(|line| line.starts_with(key));
-        if top("ONLINE_LLM_MODEL") {
+    pub fn detect(text: &str) -> Option<Self> {
+        let has_line = |prefix: &str| text.lines().any(|line| line.trim_start().starts_with(prefix));
+        let has_key = |key: &str| text.lines().any(|line| line.starts_with(key));
+        if has_key("ONLINE_LLM_MODEL") {
             Some(Self::LangchainPython)
-        } else if top("MODEL_PLATFORMS") {
+        } else if has_key("MODEL_PLATFORMS") {
             Some(Self::Langchain)
-        } else if top("model_list") {
+        } else if has_key("model_list") {
             Some(Self::LiteLlm)
-        } else if top("clients") {
+        } else if has_key("clients") {
             Some(Self::Aichat)
-        } else if line("- model_id") {
+        } else if has_line("- model_id") {
             Some(Self::Llm)
         } else if text.trim_start().starts_with(['{', '[']) {
             Some(Self::OneApi)
@@ -146,36 +146,42 @@ impl ImportFormat {
         }
     }
 
-    /// Reads `text`.
-    pub fn read(self, text: &str) -> Result<Imported, ImportError> {
+    /// Parses `text`.
+    pub fn parse(self, text: &str) -> Result<ImportedConfig, ImportError> {
         let mut imported = match self {
-            Self::Langchain => langchain::settings(text),
-            Self::LangchainPython => langchain::python(text),
-            Self::OneApi => one_api::channels(text),
-            Self::LiteLlm => litellm::config(text),
-            Self::Aichat => aichat::config(text),
-            Self::Llm => llm::models(text),
-            Self::Env => environment::variables(text),
+            Self::Langchain => langchain::parse_yaml(text),
+            Self::LangchainPython => langchain::parse_python(text),
+            Self::OneApi => one_api::parse(text),
+            Self::LiteLlm => litellm::parse(text),
+            Self::Aichat => aichat::parse(text),
+            Self::Llm => llm::parse(text),
+            Self::Env => environment::parse(text),
         }?;
-        imported.tidy();
+        imported.deduplicate();
         Ok(imported)
     }
 }
 
-impl Imported {
-    /// The service at this address with these keys: the one there is, or a new one called `name` or so. `None`, and told that
-    /// `what` is left out: it is no address.
-    fn endpoint(&mut self, what: &str, name: &str, base_url: &str, keys: Vec<ImportedKey>) -> Option<String> {
+impl ImportedConfig {
+    /// The name of the service with this base URL and these keys. Adds a service named after `name` if there is none.
+    /// `None` if the URL is invalid; `what` is then reported as not imported.
+    fn find_or_add_endpoint(
+        &mut self,
+        what: &str,
+        name: &str,
+        base_url: &str,
+        keys: Vec<ImportedKey>,
+    ) -> Option<String> {
         let base_url = base_url.trim().trim_end_matches('/');
-        if let Err(wrong) = crate::config::base_url(base_url) {
-            self.leave_out(what, format!("its address {wrong}"));
+        if let Err(reason) = crate::config::parse_base_url(base_url) {
+            self.skip(what, format!("its base URL {reason}"));
             return None;
         }
         if let Some(known) = self.endpoints.iter().find(|known| known.base_url == base_url && known.keys == keys) {
             return Some(known.name.clone());
         }
         let taken: Vec<String> = self.endpoints.iter().map(|known| known.name.clone()).collect();
-        let name = free(&crate::config::template::name_of(name), &taken);
+        let name = unique_name(&crate::config::template::name_from_upstream_id(name), &taken);
         self.endpoints.push(ImportedEndpoint {
             name: name.clone(),
             base_url: base_url.to_owned(),
@@ -185,12 +191,12 @@ impl Imported {
         Some(name)
     }
 
-    /// A key as such files hold it, of `what`; `None`: it stands for none, or, and that is told, for one that is not in the file.
-    fn key(&mut self, what: &str, text: &str) -> Option<ImportedKey> {
-        // What templates hold in the place of a key.
-        const NONE: [&str; 8] = ["", "EMPTY", "sk-", "sk-proj-", "none", "null", "xxx", "your-api-key"];
+    /// Parses the key of `what`. `None` for placeholders, and for keys that are not in the file, which are reported.
+    fn parse_key(&mut self, what: &str, text: &str) -> Option<ImportedKey> {
+        // Placeholders in the templates of these tools.
+        const PLACEHOLDERS: [&str; 8] = ["", "EMPTY", "sk-", "sk-proj-", "none", "null", "xxx", "your-api-key"];
         let text = text.trim();
-        if NONE.iter().any(|none| none.eq_ignore_ascii_case(text)) {
+        if PLACEHOLDERS.iter().any(|placeholder| placeholder.eq_ignore_ascii_case(text)) {
             return None;
         }
         let Some(expression) = text.strip_prefix("os.environ/").or_else(|| text.strip_prefix('$')) else {
@@ -198,36 +204,32 @@ impl Imported {
         };
         let inside = expression.strip_prefix('{').and_then(|inside| inside.strip_suffix('}'));
         // `${NAME:-default}`
-        let (variable, default) = match inside.unwrap_or(expression).split_once(":-") {
+        let (variable, has_default) = match inside.unwrap_or(expression).split_once(":-") {
             Some((variable, _)) if inside.is_some() => (variable, true),
             _ => (inside.unwrap_or(expression), false),
         };
-        if !environment::is_variable(variable) {
-            // It is not shown: it may be a key.
-            self.leave_out(format!("the key of {what}"), "it names no variable of the environment; set it by hand");
+        if !environment::is_variable_name(variable) {
+            // The text is not shown because it may be a key.
+            self.skip(format!("the key of {what}"), "not the name of an environment variable; set the key manually");
             return None;
         }
-        if default {
-            self.leave_out(format!("the key of {what} where {variable} is not set"), "set the variable");
+        if has_default {
+            self.skip(format!("the default key of {what} if {variable} is not set"), "set the variable");
         }
         Some(ImportedKey::Env(variable.to_owned()))
     }
 
-    /// A service's key is a placeholder, or is kept elsewhere.
-    fn lacks_key(&mut self, endpoint: &str) {
-        self.leave_out(
-            format!("the key of {endpoint}"),
-            format!("there is none in the file: mmchat key set {endpoint}"),
-        );
+    /// Reports that the key of a service is a placeholder or is not in the file.
+    fn skip_missing_key(&mut self, endpoint: &str) {
+        self.skip(format!("the key of {endpoint}"), format!("not in the file; run mmchat key set {endpoint}"));
     }
 
-    fn leave_out(&mut self, what: impl Into<String>, why: impl Into<String>) {
-        self.left_out.push(LeftOut { what: what.into(), why: why.into() });
+    fn skip(&mut self, what: impl Into<String>, why: impl Into<String>) {
+        self.skipped.push(SkippedItem { item: what.into(), reason: why.into() });
     }
 
-    /// Makes names unique, and those of routes theirs; models that are the same twice are one. Whoever names a model that gets
-    /// another name names it so.
-    fn tidy(&mut self) {
+    /// Merges duplicate models and makes names unique; routes keep their names. Updates references to renamed models.
+    fn deduplicate(&mut self) {
         let routes: Vec<String> = self.routes.iter().map(|route| route.name.clone()).collect();
         let (mut taken, mut models, mut renamed) = (routes.clone(), Vec::<ImportedModel>::new(), Vec::new());
         for mut model in std::mem::take(&mut self.models) {
@@ -236,75 +238,75 @@ impl Imported {
                 renamed.push((model.name, known.name.clone()));
                 continue;
             }
-            let mut name = crate::config::template::name_of(&model.name);
+            let mut name = crate::config::template::name_from_upstream_id(&model.name);
             if routes.contains(&name) {
                 name = format!("{name}-{}", model.endpoint);
             }
-            name = free(&name, &taken);
+            name = unique_name(&name, &taken);
             renamed.push((std::mem::replace(&mut model.name, name.clone()), name.clone()));
             taken.push(name);
             models.push(model);
         }
         for model in &mut models {
-            self.left_out.extend(model.leave_out_what_cannot_be());
+            self.skipped.extend(model.remove_invalid_values());
         }
         self.models = models;
-        let ours = |name: &str| renamed.iter().find(|(theirs, _)| theirs == name).map(|(_, ours)| ours.clone());
+        let new_name = |name: &str| renamed.iter().find(|(old, _)| old == name).map(|(_, new)| new.clone());
         for route in &mut self.routes {
             let mut models: Vec<(String, u32)> = Vec::new();
             for (name, weight) in &route.models {
-                let named = ours(name).filter(|name| models.iter().all(|(known, _)| known != name));
+                let named = new_name(name).filter(|name| models.iter().all(|(known, _)| known != name));
                 models.extend(named.map(|name| (name, *weight)));
             }
             route.models = models;
         }
         self.default =
-            self.default.take().map(|name| if routes.contains(&name) { name } else { ours(&name).unwrap_or(name) });
+            self.default.take().map(|name| if routes.contains(&name) { name } else { new_name(&name).unwrap_or(name) });
     }
 }
 
 impl ImportedModel {
-    /// Leaves out figures that no model has: the rest of the file is as good as ever.
-    fn leave_out_what_cannot_be(&mut self) -> Vec<LeftOut> {
-        let mut wrong = Vec::new();
-        let why = "a model has no such figure";
+    /// Removes and returns invalid values, so that the rest of the file can still be imported.
+    fn remove_invalid_values(&mut self) -> Vec<SkippedItem> {
+        let mut invalid = Vec::new();
+        let why = "invalid value";
         if self.price.is_some_and(|(input, output)| ![input, output].iter().all(|price| (0.0..1e12).contains(price))) {
             self.price = None;
-            wrong.push(LeftOut { what: format!("the price of {}", self.name), why: why.into() });
+            invalid.push(SkippedItem { item: format!("the price of {}", self.name), reason: why.into() });
         }
         if self.context == Some(0) {
             self.context = None;
-            wrong.push(LeftOut { what: format!("the context of {}", self.name), why: why.into() });
+            invalid.push(SkippedItem { item: format!("the context of {}", self.name), reason: why.into() });
         }
         let name = &self.name;
         self.params.retain(|(parameter, value)| {
-            let fits = match *parameter {
+            let is_valid = match *parameter {
                 "max_tokens" => value.fract() == 0.0 && (1.0..1e15).contains(value),
                 _ => value.is_finite(),
             };
-            if !fits {
-                wrong.push(LeftOut { what: format!("{parameter} {value} of {name}"), why: why.into() });
+            if !is_valid {
+                invalid.push(SkippedItem { item: format!("{parameter} {value} of {name}"), reason: why.into() });
             }
-            fits
+            is_valid
         });
-        wrong
+        invalid
     }
 }
 
-/// Services with formats of their own: only their usual addresses speak the OpenAI format as well.
-const OWN_FORMAT: [&str; 3] = ["anthropic", "cohere", "gemini"];
+/// Vendors with a native format. Only their default base URLs also support the OpenAI format.
+const NATIVE_FORMAT_VENDORS: [&str; 3] = ["anthropic", "cohere", "gemini"];
 
-/// `name`, or with a number behind it if it is taken.
+/// `name`, with a number appended if it is taken.
 #[must_use]
-pub fn free(name: &str, taken: &[String]) -> String {
+pub fn unique_name(name: &str, taken: &[String]) -> String {
     let numbered = (2..).map(|number| format!("{name}-{number}"));
     let mut names = std::iter::once(name.to_owned()).chain(numbered);
-    names.find(|name| !taken.contains(name)).expect("numbers do not end")
+    names.find(|name| !taken.contains(name)).expect("the number range is unbounded")
 }
 
-/// Whether a model is for something else than chat, by what such models are called.
-fn is_no_chat_model(id: &str) -> bool {
-    const OTHERS: [&str; 12] = [
+/// Whether the name of a model suggests that it is not a chat model.
+fn is_non_chat_model(id: &str) -> bool {
+    const MARKERS: [&str; 12] = [
         "embed",
         "bge-",
         "rerank",
@@ -319,7 +321,7 @@ fn is_no_chat_model(id: &str) -> bool {
         "cogview",
     ];
     let id = id.to_lowercase();
-    OTHERS.iter().any(|other| id.contains(other))
+    MARKERS.iter().any(|marker| id.contains(marker))
 }
 
 #[cfg(test)]

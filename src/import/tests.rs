@@ -1,12 +1,12 @@
-//! Each tool's file, and texts that are not what they claim.
+//! Tests of the configuration file of each tool, and of invalid files.
 
 use super::*;
 
-fn read(text: &str) -> Imported {
-    ImportFormat::guess(text).expect("it shows").read(text).expect("good")
+fn read(text: &str) -> ImportedConfig {
+    ImportFormat::detect(text).expect("known format").parse(text).expect("valid file")
 }
 
-fn models(imported: &Imported) -> Vec<String> {
+fn models(imported: &ImportedConfig) -> Vec<String> {
     imported.models.iter().map(|model| format!("{}={}/{}", model.name, model.endpoint, model.upstream)).collect()
 }
 
@@ -14,13 +14,13 @@ fn members(route: &ImportedRoute) -> Vec<String> {
     route.models.iter().map(|(name, weight)| format!("{name} {weight}")).collect()
 }
 
-fn left_out(imported: &Imported) -> String {
-    let lines: Vec<String> = imported.left_out.iter().map(|left| format!("{}: {}", left.what, left.why)).collect();
+fn left_out(imported: &ImportedConfig) -> String {
+    let lines: Vec<String> = imported.skipped.iter().map(|item| format!("{}: {}", item.item, item.reason)).collect();
     lines.join("\n")
 }
 
 #[test]
-fn langchain_chatchats_own_settings() {
+fn langchain_chatchat_model_settings() {
     let imported = read(include_str!("../../tests/fixtures/import/model_settings.yaml"));
     let names: Vec<&str> = imported.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
     assert_eq!(names, ["xinference", "ollama", "oneapi", "openai"]);
@@ -32,7 +32,7 @@ fn langchain_chatchats_own_settings() {
 }
 
 #[test]
-fn langchain_chatchats_older_dictionary_is_read_and_not_run() {
+fn langchain_chatchat_model_config_is_parsed_and_not_executed() {
     let text = "import os\nONLINE_LLM_MODEL = {\n    \"openai-api\": {\"model_name\": \"gpt-4\", \"api_base_url\": \"https://api.openai.com/v1\", \"api_key\": \"sk-in-the-file\"},\n    \"zhipu-api\": {\"api_key\": \"sk-zhipu-key\", \"version\": \"glm-4\", \"provider\": \"ChatGLMWorker\"},\n    \"tiangong\": {\"SkyModel\": 1, \"provider\": \"TianGongWorker\"},\n    \"evil\": {\"api_base_url\": os.system(\"touch /tmp/run\"), \"api_key\": \"x\"},\n}\nLLM_MODELS = [\"zhipu-api\", \"openai-api\"]\n";
     let imported = read(text);
     assert_eq!(models(&imported), ["openai-api=openai-api/gpt-4", "zhipu-api=zhipu/glm-4"]);
@@ -42,7 +42,7 @@ fn langchain_chatchats_older_dictionary_is_read_and_not_run() {
 }
 
 #[test]
-fn a_list_of_channels() {
+fn one_api_channels() {
     let text = r#"{"success":true,"data":[
         {"id":1,"type":1,"status":1,"name":"openai","base_url":"","key":"sk-one-secret\nsk-two-secret","models":"gpt-4o,gpt-4o-mini","priority":0},
         {"id":2,"type":8,"status":1,"name":"mirror","base_url":"https://mirror.example.com","models":"gpt-4o","model_mapping":"{\"gpt-4o\":\"gpt-4o-2024\"}","priority":9},
@@ -61,14 +61,11 @@ fn a_list_of_channels() {
     assert_eq!(imported.endpoints[0].base_url, "https://mirror.example.com/v1");
     assert_eq!(imported.endpoints[1].keys.len(), 2);
     let left = left_out(&imported);
-    assert!(
-        left.contains("switched off") && left.contains("type 3") && left.contains("mmchat key set mirror"),
-        "{left}"
-    );
+    assert!(left.contains("disabled") && left.contains("type 3") && left.contains("mmchat key set mirror"), "{left}");
 }
 
 #[test]
-fn a_litellm_config() {
+fn litellm_config() {
     let text = "model_list:\n  - model_name: gpt\n    litellm_params: {model: openai/gpt-4o, api_key: os.environ/MY_KEY, temperature: 0.5}\n    model_info: {max_input_tokens: 128000, input_cost_per_token: 0.000001, output_cost_per_token: 0.000002}\n  - model_name: gpt\n    litellm_params: {model: openai/gpt-4o, api_base: \"http://127.0.0.1:9/v1\", api_key: sk-literal-key}\n  - model_name: backup\n    litellm_params: {model: deepseek/deepseek-chat}\n  - model_name: claude\n    litellm_params: {model: bedrock/claude}\n  - model_name: mock\n    litellm_params: {model: openai/x, mock_response: hi}\n  - model_name: here\n    litellm_params: {model: ollama_chat/qwen3, api_base: \"http://127.0.0.1:11434\"}\n  - model_name: empty\nrouter_settings:\n  routing_strategy: least-busy\n  fallbacks: [{\"gpt\": [\"backup\", \"nowhere\"]}]\n";
     let imported = read(text);
     assert_eq!(
@@ -90,30 +87,30 @@ fn a_litellm_config() {
     );
     let left = left_out(&imported);
     assert!(left.contains("bedrock") && left.contains("mock_response") && left.contains("nowhere"), "{left}");
-    assert!(left.contains("it has no litellm_params.model"), "{left}");
+    assert!(left.contains("no litellm_params.model"), "{left}");
 }
 
 #[test]
-fn what_the_projects_themselves_show() {
+fn examples_of_the_projects() {
     let litellm = read(include_str!("../../tests/fixtures/import/litellm.yaml"));
     let names = models(&litellm);
     assert!(names.contains(&"gpt-4o-openai=openai/gpt-4o".to_owned()), "{names:?}");
     assert!(names.contains(&"vllm-models=openai-2/facebook/opt-125m".to_owned()), "{names:?}");
     assert_eq!(members(&litellm.routes[0]), ["gpt-4o-openai 1", "anthropic-claude 1"]);
     let left = left_out(&litellm);
-    for why in ["azure", "pattern of names", "model_group_alias gpt-4", "mistral-7b"] {
-        assert!(left.contains(why), "{why}: {left}");
+    for text in ["azure", "pattern of names", "model_group_alias gpt-4", "mistral-7b"] {
+        assert!(left.contains(text), "{text}: {left}");
     }
     let one_api = read(include_str!("../../tests/fixtures/import/one-api.json"));
     assert!(models(&one_api).iter().any(|model| model.ends_with("/Qwen2.5-14B-Instruct")), "{:?}", models(&one_api));
     let new_api = read(include_str!("../../tests/fixtures/import/new-api.json"));
     let deepseek =
-        new_api.endpoints.iter().find(|endpoint| endpoint.name == "DeepSeek").expect("type 43 is DeepSeek there");
+        new_api.endpoints.iter().find(|endpoint| endpoint.name == "DeepSeek").expect("type 43 of new-api is DeepSeek");
     assert_eq!(deepseek.base_url, "https://api.deepseek.com/v1");
 }
 
 #[test]
-fn an_aichat_config() {
+fn aichat_config() {
     let built_in = "model: openai:gpt-4o\nclients:\n  - type: openai\n    api_key: sk-openai-literal\n";
     assert_eq!(read(built_in).default.as_deref(), Some("openai/gpt-4o"));
     let text = "model: local:qwen\ntemperature: 0.1\nclients:\n  - type: openai\n    api_key: sk-openai-literal\n  - type: openai-compatible\n    name: local\n    api_base: http://127.0.0.1:8080/v1\n    models:\n      - name: qwen\n        max_input_tokens: 32768\n        input_price: 1\n        output_price: 2\n      - name: bge\n        type: embedding\n  - type: vertexai\n    project_id: x\n";
@@ -126,7 +123,7 @@ fn an_aichat_config() {
 }
 
 #[test]
-fn llms_extra_models() {
+fn llm_extra_openai_models() {
     let text = "- model_id: orca\n  model_name: orca-mini\n  api_base: \"http://127.0.0.1:8080/v1\"\n- model_id: big\n  model_name: deepseek-chat\n  api_base: https://api.deepseek.com/v1\n  api_key_name: deepseek\n";
     let imported = read(text);
     assert_eq!(models(&imported), ["orca=llama-cpp/orca-mini", "big=deepseek/deepseek-chat"]);
@@ -134,26 +131,26 @@ fn llms_extra_models() {
 }
 
 #[test]
-fn an_environment() {
+fn environment_variables() {
     let text = "# mine\nexport OPENAI_API_KEY=\"sk-openai-literal\"\nOPENAI_BASE_URL=http://127.0.0.1:8080/v1\nOPENAI_MODEL=qwen\nDEEPSEEK_API_KEY=\"sk-deepseek-literal\" # mine\nMOONSHOT_BASE_URL=http://127.0.0.1:9\nPATH=/bin\n";
     let imported = read(text);
     assert_eq!(models(&imported)[0], "qwen=openai/qwen");
     assert!(models(&imported)[1].contains("=deepseek/"));
     assert_eq!(imported.endpoints[0].base_url, "http://127.0.0.1:8080/v1");
     assert_eq!(imported.endpoints[1].keys, [ImportedKey::Literal(ApiKey::new("sk-deepseek-literal"))]);
-    assert!(ImportFormat::Env.read("PATH=/bin\n").is_err());
+    assert!(ImportFormat::Env.parse("PATH=/bin\n").is_err());
 }
 
 #[test]
-fn a_key_that_is_elsewhere_is_not_shown_and_not_taken_for_one() {
+fn key_reference_is_neither_shown_nor_used_as_a_key() {
     let one = |value: &str| {
-        let imported = ImportFormat::Env.read(&format!("OPENAI_API_KEY={value}\n")).expect("an environment");
+        let imported = ImportFormat::Env.parse(&format!("OPENAI_API_KEY={value}\n")).expect("valid file");
         let left = left_out(&imported);
         assert!(!left.contains("secret"), "{left}");
         (imported.endpoints[0].keys.clone(), !left.is_empty())
     };
     let named = |name: &str| vec![ImportedKey::Env(name.into())];
-    for (value, keys, told) in [
+    for (value, keys, is_reported) in [
         ("${OTHER}", named("OTHER"), false),
         ("$OTHER", named("OTHER"), false),
         ("os.environ/OTHER", named("OTHER"), false),
@@ -163,12 +160,12 @@ fn a_key_that_is_elsewhere_is_not_shown_and_not_taken_for_one() {
         ("${sk-secret}", vec![], true),
         ("$", vec![], true),
     ] {
-        assert_eq!(one(value), (keys, told), "{value}");
+        assert_eq!(one(value), (keys, is_reported), "{value}");
     }
 }
 
 #[test]
-fn a_figure_that_cannot_be_is_left_out_alone() {
+fn invalid_value_is_skipped_and_the_rest_is_imported() {
     let text = "model_list:\n  - {model_name: a, litellm_params: {model: openai/a, max_tokens: -1, temperature: \"0.5\", input_cost_per_token: -1, output_cost_per_token: 1}}\n  - {model_name: b, litellm_params: {model: openai/b, api_key: [sk-secret], max_tokens: 1.5, input_cost_per_token: .inf, output_cost_per_token: 1}}\nrouter_settings: {redis_password: sk-secret}\n";
     let imported = read(text);
     assert_eq!(models(&imported), ["a=openai/a", "b=openai-2/b"]);
@@ -183,7 +180,7 @@ fn a_figure_that_cannot_be_is_left_out_alone() {
 }
 
 #[test]
-fn a_platform_that_shares_an_address_gives_its_default() {
+fn default_model_is_found_on_a_platform_with_a_shared_base_url() {
     let platform = |name: &str, port: u16, more: &str| {
         format!("  - platform_name: {name}\n    api_base_url: http://127.0.0.1:{port}/v1\n{more}")
     };
@@ -198,7 +195,7 @@ fn a_platform_that_shares_an_address_gives_its_default() {
 }
 
 #[test]
-fn what_is_not_what_it_claims_is_refused_without_its_keys() {
+fn invalid_files_are_errors_without_keys() {
     let bomb: String = std::iter::once("a0: &a0 [x, x, x, x, x, x, x, x, x]\n".to_owned())
         .chain(
             (1..12).map(|n| format!("a{n}: &a{n} [*a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}, *a{0}]\n", n - 1)),
@@ -220,9 +217,9 @@ fn what_is_not_what_it_claims_is_refused_without_its_keys() {
         (ImportFormat::OneApi, "{\"key\": sk-secret"),
         (ImportFormat::LangchainPython, "ONLINE_LLM_MODEL = load()\n"),
     ] {
-        let error = format.read(text).expect_err(text).to_string();
+        let error = format.parse(text).expect_err(text).to_string();
         assert!(!error.contains("sk-secret") && error.lines().count() == 1, "{error}");
     }
-    assert_eq!(ImportFormat::guess("just some words\n"), None);
-    assert_eq!(ImportFormat::guess(""), None);
+    assert_eq!(ImportFormat::detect("just some words\n"), None);
+    assert_eq!(ImportFormat::detect(""), None);
 }

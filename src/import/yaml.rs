@@ -1,6 +1,6 @@
-//! Reading YAML as a tree, and looking into it.
+//! Parses YAML into a tree and reads values from it.
 //!
-//! Owns nothing of any format, and that what multiplies itself by aliases is refused.
+//! Rejects documents that are nested too deep or that expand to too many values through aliases.
 
 use std::{cell::Cell, fmt};
 
@@ -11,20 +11,20 @@ use serde_yaml_ng::Value;
 
 use super::ImportError;
 
-/// No configuration is as deep, and the reader's time grows with the square of it.
-const DEEPEST: usize = 64;
+/// Maximum bracket depth; the parser's time grows with the square of it.
+const MAX_DEPTH: usize = 64;
 
-/// No configuration holds as many values.
-const MOST: usize = 200_000;
+/// Maximum number of values, after aliases are expanded.
+const MAX_VALUES: usize = 200_000;
 
-/// How deep its brackets are, at most; those within texts count, too.
-fn depth(text: &str) -> usize {
+/// The maximum bracket depth of `text`. Brackets in strings count, too.
+fn bracket_depth(text: &str) -> usize {
     let (mut open, mut deepest) = (0usize, 0);
     for c in text.bytes() {
         match c {
             b'[' | b'{' => open += 1,
             b']' | b'}' => open = open.saturating_sub(1),
-            b'\n' if open > DEEPEST => return open,
+            b'\n' if open > MAX_DEPTH => return open,
             _ => {}
         }
         deepest = deepest.max(open);
@@ -32,26 +32,26 @@ fn depth(text: &str) -> usize {
     deepest
 }
 
-/// Counts what a document holds once its aliases stand for what they name, without keeping any of it.
-struct Count<'c>(&'c Cell<usize>);
+/// Counts the values of a document with its aliases expanded, without storing them.
+struct ValueCounter<'c>(&'c Cell<usize>);
 
-impl Count<'_> {
-    fn one<E: Error>(&self) -> Result<(), E> {
+impl ValueCounter<'_> {
+    fn count_value<E: Error>(&self) -> Result<(), E> {
         self.0.set(self.0.get() + 1);
-        if self.0.get() > MOST { Err(E::custom("too much")) } else { Ok(()) }
+        if self.0.get() > MAX_VALUES { Err(E::custom("too many values")) } else { Ok(()) }
     }
 }
 
-impl<'de> DeserializeSeed<'de> for Count<'_> {
+impl<'de> DeserializeSeed<'de> for ValueCounter<'_> {
     type Value = ();
 
     fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
-        self.one()?;
+        self.count_value()?;
         from.deserialize_any(self)
     }
 }
 
-impl<'de> Visitor<'de> for Count<'_> {
+impl<'de> Visitor<'de> for ValueCounter<'_> {
     type Value = ();
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -83,13 +83,13 @@ impl<'de> Visitor<'de> for Count<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(Count(self.0))?.is_some() {}
+        while items.next_element_seed(ValueCounter(self.0))?.is_some() {}
         Ok(())
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<(), A::Error> {
-        while entries.next_key_seed(Count(self.0))?.is_some() {
-            entries.next_value_seed(Count(self.0))?;
+        while entries.next_key_seed(ValueCounter(self.0))?.is_some() {
+            entries.next_value_seed(ValueCounter(self.0))?;
         }
         Ok(())
     }
@@ -100,25 +100,25 @@ impl<'de> Visitor<'de> for Count<'_> {
     }
 }
 
-/// The document.
-pub(crate) fn read(text: &str) -> Result<Value, ImportError> {
-    if depth(text) > DEEPEST {
-        return Err(ImportError(format!("it has brackets more than {DEEPEST} deep")));
+/// Parses a document.
+pub(crate) fn parse(text: &str) -> Result<Value, ImportError> {
+    if bracket_depth(text) > MAX_DEPTH {
+        return Err(ImportError(format!("brackets are nested more than {MAX_DEPTH} deep")));
     }
     let count = Cell::new(0);
-    let counted = Count(&count).deserialize(serde_yaml_ng::Deserializer::from_str(text));
-    if count.get() > MOST {
-        return Err(ImportError(format!("its aliases make more than {MOST} values of it")));
+    let counted = ValueCounter(&count).deserialize(serde_yaml_ng::Deserializer::from_str(text));
+    if count.get() > MAX_VALUES {
+        return Err(ImportError(format!("the document has more than {MAX_VALUES} values with its aliases expanded")));
     }
     counted.and_then(|()| serde_yaml_ng::from_str(text)).map_err(|error| {
         let at = error.location().map(|at| format!(" (line {}, column {})", at.line(), at.column()));
-        // The reader's own message may quote what stands there, which may be a key.
-        ImportError(format!("it is no YAML that can be read{}", at.unwrap_or_default()))
+        // The parser's message may quote the text at that position, which may be a key.
+        ImportError(format!("invalid YAML{}", at.unwrap_or_default()))
     })
 }
 
-/// The text under `key`; numbers are texts, too.
-pub(crate) fn text(value: &Value, key: &str) -> Option<String> {
+/// The string at `key`; numbers are converted to strings.
+pub(crate) fn string(value: &Value, key: &str) -> Option<String> {
     match value.get(key)? {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -126,29 +126,29 @@ pub(crate) fn text(value: &Value, key: &str) -> Option<String> {
     }
 }
 
-/// The text under `key`, unless it is empty.
-pub(crate) fn some_text(value: &Value, key: &str) -> Option<String> {
-    text(value, key).filter(|text| !text.trim().is_empty())
+/// The string at `key`, unless it is empty.
+pub(crate) fn nonempty_string(value: &Value, key: &str) -> Option<String> {
+    string(value, key).filter(|text| !text.trim().is_empty())
 }
 
-/// The list under `key`; empty when there is none.
+/// The list at `key`; empty if there is none.
 pub(crate) fn list<'v>(value: &'v Value, key: &str) -> &'v [Value] {
     value.get(key).and_then(Value::as_sequence).map_or(&[], Vec::as_slice)
 }
 
-/// The texts of the list under `key`.
-pub(crate) fn texts(value: &Value, key: &str) -> Vec<String> {
+/// The strings in the list at `key`.
+pub(crate) fn strings(value: &Value, key: &str) -> Vec<String> {
     list(value, key).iter().filter_map(|item| item.as_str().map(str::to_owned)).collect()
 }
 
-/// The number under `key`, in quotes or not.
+/// The number at `key`, quoted or not.
 pub(crate) fn number(value: &Value, key: &str) -> Option<f64> {
     let value = value.get(key)?;
     value.as_f64().or_else(|| value.as_str()?.trim().parse().ok())
 }
 
-/// The whole number under `key`, in quotes or not.
-pub(crate) fn whole(value: &Value, key: &str) -> Option<u64> {
+/// The non-negative integer at `key`, quoted or not.
+pub(crate) fn unsigned(value: &Value, key: &str) -> Option<u64> {
     let value = value.get(key)?;
     value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
 }

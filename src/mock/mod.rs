@@ -1,7 +1,7 @@
-//! Scripted models on loopback, behind `mmchat mock`, the demo, tests and benchmarks.
+//! OpenAI-compatible server with scripted models, for `mmchat mock`, the demo, tests and benchmarks.
 //!
-//! Owns a server that speaks the OpenAI format and fails on demand. Refuses to be taken for a model: every reply
-//! carries `x-mmchat-mock`, and the text says so too.
+//! The models fail on demand. Every regular response has an `x-mmchat-mock` header and the text says that it is a mock,
+//! so that it cannot be mistaken for a real model.
 
 use std::{
     collections::HashMap,
@@ -22,11 +22,11 @@ use futures_util::StreamExt;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
 use tokio::{net::TcpListener, task::JoinSet};
 
-mod reply;
+mod response;
 mod script;
 mod text;
 
-pub use script::{Fault, Script, built_in};
+pub use script::{Fault, Script, built_in_models};
 
 use crate::{
     model::ErrorClass,
@@ -34,47 +34,47 @@ use crate::{
     transport::{ByteStream, TransportError, TransportErrorKind},
 };
 
-/// The largest request body that is read.
-const MAX_REQUEST: usize = 256 * 1024 * 1024;
+/// Maximum size of a request body.
+const MAX_REQUEST_BODY: usize = 256 * 1024 * 1024;
 
-/// What a mock server serves.
+/// Configuration of a mock server.
 #[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// Its models, by name; others are refused.
+pub struct MockConfig {
+    /// Models by name; requests for other models are rejected.
     pub models: Vec<(String, Script)>,
-    /// What the texts are made from.
+    /// Seed of the generated texts.
     pub seed: u64,
-    /// The key clients must bring, if any.
+    /// API key required from clients, if any.
     pub key: Option<String>,
 }
 
-/// Serves until dropped; every connection ends with it.
-pub async fn serve(listener: TcpListener, settings: Settings) -> io::Result<Infallible> {
-    Mock::new(settings).serve(listener).await
+/// Serves until dropped, which closes all connections.
+pub async fn serve(listener: TcpListener, settings: MockConfig) -> io::Result<Infallible> {
+    MockServer::new(settings).serve(listener).await
 }
 
-/// Scripted models that can be looked at while they serve.
+/// Mock server whose request count can be read while it serves.
 #[derive(Clone, Debug)]
-pub struct Mock {
-    server: Server,
+pub struct MockServer {
+    state: ServerState,
 }
 
-impl Mock {
-    /// A mock of these models; nobody can ask it yet.
+impl MockServer {
+    /// Creates a mock server; call [`Self::serve`] to accept connections.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        Self { server: Server { settings: Arc::new(settings), asked: Arc::default() } }
+    pub fn new(settings: MockConfig) -> Self {
+        Self { state: ServerState { config: Arc::new(settings), request_counts: Arc::default() } }
     }
 
-    /// How often models were asked so far, all together.
+    /// Total number of chat requests so far.
     #[must_use]
-    pub fn requests(&self) -> u64 {
-        self.server.asked.lock().expect("no code panics while it holds this lock").values().sum()
+    pub fn request_count(&self) -> u64 {
+        self.state.request_counts.lock().expect("no code panics while it holds this lock").values().sum()
     }
 
-    /// Serves until dropped; every connection ends with it.
+    /// Serves until dropped, which closes all connections.
     pub async fn serve(&self, listener: TcpListener) -> io::Result<Infallible> {
-        let app = self.app();
+        let app = self.router();
         let mut connections = JoinSet::new();
         loop {
             let (socket, _) = listener.accept().await?;
@@ -82,127 +82,134 @@ impl Mock {
             while connections.try_join_next().is_some() {}
             let app = app.clone();
             connections.spawn(async move {
-                let service = hyper::service::service_fn(move |request| answer(app.clone(), request));
+                let service = hyper::service::service_fn(move |request| dispatch(app.clone(), request));
                 let mut server = hyper::server::conn::http1::Builder::new();
-                // A connection that a fault breaks ends in an error, as it should.
+                // A fault that breaks the connection is reported as an error here, which is expected.
                 let _ = server.half_close(false).serve_connection(TokioIo::new(socket), service).await;
             });
         }
     }
 
-    /// Answers one request without a network, so that a test's clock need not wait for one.
-    pub async fn ask(&self, request: Request<Bytes>) -> Result<http::Response<ByteStream>, TransportError> {
+    /// Handles one request without a network, so that tests can use a paused clock.
+    pub async fn respond(&self, request: Request<Bytes>) -> Result<http::Response<ByteStream>, TransportError> {
         let reset = || TransportError::new(TransportErrorKind::Reset, "closed by the script");
-        let reply = answer(self.app(), request.map(Body::from)).await.map_err(|Hangup| reset())?;
-        Ok(reply.map(|body| body.into_data_stream().map(move |piece| piece.map_err(|_| reset())).boxed()))
+        let response = dispatch(self.router(), request.map(Body::from)).await.map_err(|ConnectionAborted| reset())?;
+        Ok(response.map(|body| body.into_data_stream().map(move |chunk| chunk.map_err(|_| reset())).boxed()))
     }
 
-    fn app(&self) -> Router {
+    fn router(&self) -> Router {
         Router::new()
             .route("/v1/chat/completions", post(chat))
             .route("/v1/models", get(models))
             .route("/", get(async || "mmchat mock: scripted models, not real ones. Try /v1/models.\n"))
-            .fallback(any(async || page(StatusCode::NOT_FOUND, "404 Not Found")))
-            .with_state(self.server.clone())
+            .fallback(any(async || html_response(StatusCode::NOT_FOUND, "404 Not Found")))
+            .with_state(self.state.clone())
     }
 }
 
-/// The reply of `app`, or an error that closes the connection where the script wants that.
-async fn answer<B>(app: Router, request: Request<B>) -> Result<Response<Body>, Hangup>
+/// Returns the response of `app`, or an error that closes the connection if the script requires it.
+async fn dispatch<B>(app: Router, request: Request<B>) -> Result<Response<Body>, ConnectionAborted>
 where
     B: hyper::body::Body<Data = Bytes> + Send + 'static,
     B::Error: Into<axum::BoxError>,
 {
     use hyper::service::Service;
     let response = TowerToHyperService::new(app).call(request).await.unwrap_or_else(|never| match never {});
-    if response.extensions().get::<Hangup>().is_some() { Err(Hangup) } else { Ok(response) }
+    if response.extensions().get::<ConnectionAborted>().is_some() { Err(ConnectionAborted) } else { Ok(response) }
 }
 
-/// The connection is to be closed without a word.
+/// Closes the connection without a response.
 #[derive(Clone, Copy, Debug, thiserror::Error)]
 #[error("closed by the script")]
-struct Hangup;
+struct ConnectionAborted;
 
 #[derive(Clone, Debug)]
-struct Server {
-    settings: Arc<Settings>,
-    /// How often each model was asked, for scripts that fail a few times only.
-    asked: Arc<Mutex<HashMap<String, u64>>>,
+struct ServerState {
+    config: Arc<MockConfig>,
+    /// Number of requests per model, for scripts that fail only the first requests.
+    request_counts: Arc<Mutex<HashMap<String, u64>>>,
 }
 
-async fn models(State(server): State<Server>, headers: HeaderMap) -> Response<Body> {
-    if let Err(refused) = server.check_key(&headers) {
-        return refused;
+async fn models(State(server): State<ServerState>, headers: HeaderMap) -> Response<Body> {
+    if let Err(response) = server.check_key(&headers) {
+        return response;
     }
-    let models = server.settings.models.iter().map(|(name, _)| (name.as_str(), "mmchat-mock"));
-    json(StatusCode::OK, &server::models(models))
+    let models = server.config.models.iter().map(|(name, _)| (name.as_str(), "mmchat-mock"));
+    json_response(StatusCode::OK, &server::model_list(models))
 }
 
-async fn chat(State(server): State<Server>, headers: HeaderMap, body: Body) -> Response<Body> {
-    if let Err(refused) = server.check_key(&headers) {
-        return refused;
+async fn chat(State(server): State<ServerState>, headers: HeaderMap, body: Body) -> Response<Body> {
+    if let Err(response) = server.check_key(&headers) {
+        return response;
     }
-    let Ok(body) = axum::body::to_bytes(body, MAX_REQUEST).await else {
-        return failure(StatusCode::PAYLOAD_TOO_LARGE, ErrorClass::Request, "too_large", "the request is too large");
+    let Ok(body) = axum::body::to_bytes(body, MAX_REQUEST_BODY).await else {
+        return error_response(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            ErrorClass::Request,
+            "too_large",
+            "the request is too large",
+        );
     };
-    let asked = match server::parse_chat(&body) {
-        Ok(asked) => asked,
-        Err(problem) => return failure(StatusCode::BAD_REQUEST, ErrorClass::Request, "invalid_json", &problem.message),
+    let request = match server::parse_chat(&body) {
+        Ok(request) => request,
+        Err(error) => {
+            return error_response(StatusCode::BAD_REQUEST, ErrorClass::Request, "invalid_json", &error.message);
+        }
     };
-    match server.script(&asked.model) {
-        Ok(script) => reply::make(&script, &asked, &body, server.settings.seed).await,
-        Err(problem) => failure(StatusCode::NOT_FOUND, ErrorClass::Model, "model_not_found", &problem),
+    match server.script_for(&request.model) {
+        Ok(script) => response::respond(&script, &request, &body, server.config.seed).await,
+        Err(message) => error_response(StatusCode::NOT_FOUND, ErrorClass::Model, "model_not_found", &message),
     }
 }
 
-impl Server {
+impl ServerState {
     fn check_key(&self, headers: &HeaderMap) -> Result<(), Response<Body>> {
-        let Some(key) = &self.settings.key else { return Ok(()) };
-        let brought = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        if brought.and_then(|value| value.strip_prefix("Bearer ")) == Some(key) {
+        let Some(key) = &self.config.key else { return Ok(()) };
+        let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        if authorization.and_then(|value| value.strip_prefix("Bearer ")) == Some(key) {
             return Ok(());
         }
         let message = "Incorrect API key provided.";
-        Err(failure(StatusCode::UNAUTHORIZED, ErrorClass::Auth, "invalid_api_key", message))
+        Err(error_response(StatusCode::UNAUTHORIZED, ErrorClass::Auth, "invalid_api_key", message))
     }
 
-    /// The script for a name: a known one, or a known one with changes (`fast+tokens=5`).
-    fn script(&self, name: &str) -> Result<Script, String> {
-        let (base, changes) = name.split_once('+').unwrap_or((name, ""));
-        let known = self.settings.models.iter().find(|(model, _)| model == base);
-        let script = known.ok_or_else(|| format!("The model `{name}` does not exist."))?.1.changed(changes)?;
-        let mut asked = self.asked.lock().expect("no code panics while it holds this lock");
-        let times = asked.entry(name.to_owned()).or_default();
-        *times += 1;
-        let over_it = script.fail_first.is_some_and(|first| *times > first);
-        Ok(if over_it { Script { fault: None, ..script } } else { script })
+    /// The script of a model name, optionally with modifiers (`fast+tokens=5`).
+    fn script_for(&self, name: &str) -> Result<Script, String> {
+        let (base, modifiers) = name.split_once('+').unwrap_or((name, ""));
+        let known = self.config.models.iter().find(|(model, _)| model == base);
+        let script = known.ok_or_else(|| format!("The model `{name}` does not exist."))?.1.with_settings(modifiers)?;
+        let mut counts = self.request_counts.lock().expect("no code panics while it holds this lock");
+        let count = counts.entry(name.to_owned()).or_default();
+        *count += 1;
+        let recovered = script.fail_first.is_some_and(|first| *count > first);
+        Ok(if recovered { Script { fault: None, ..script } } else { script })
     }
 }
 
-fn response(status: StatusCode, content_type: &str, body: Body) -> Response<Body> {
+fn mock_response(status: StatusCode, content_type: &str, body: Body) -> Response<Body> {
     Response::builder()
         .status(status)
         .header(header::CONTENT_TYPE, content_type)
         .header("x-mmchat-mock", "scripted, not a model")
         .body(body)
-        .expect("known headers")
+        .expect("valid headers")
 }
 
-fn json(status: StatusCode, body: &serde_json::Value) -> Response<Body> {
-    response(status, "application/json", Body::from(body.to_string()))
+fn json_response(status: StatusCode, body: &serde_json::Value) -> Response<Body> {
+    mock_response(status, "application/json", Body::from(body.to_string()))
 }
 
-fn failure(status: StatusCode, class: ErrorClass, code: &str, message: &str) -> Response<Body> {
-    json(status, &server::error(class, code, message))
+fn error_response(status: StatusCode, class: ErrorClass, code: &str, message: &str) -> Response<Body> {
+    json_response(status, &server::error_body(class, code, message))
 }
 
-fn page(status: StatusCode, title: &str) -> Response<Body> {
+fn html_response(status: StatusCode, title: &str) -> Response<Body> {
     let body = format!("<html><head><title>{title}</title></head><body><h1>{title}</h1></body></html>");
-    response(status, "text/html", Body::from(Bytes::from(body)))
+    mock_response(status, "text/html", Body::from(Bytes::from(body)))
 }
 
-fn hang_up() -> Response<Body> {
+fn abort_connection() -> Response<Body> {
     let mut response = Response::new(Body::empty());
-    response.extensions_mut().insert(Hangup);
+    response.extensions_mut().insert(ConnectionAborted);
     response
 }

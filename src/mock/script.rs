@@ -1,32 +1,32 @@
-//! What a scripted model does: its speed, its length, and how it fails.
+//! Script of a mock model: its speed, answer length and fault.
 //!
-//! A model is described by words joined with `+`, on the command line (`--model slow=ttft=2s+tps=5`) or right in the
-//! name that is asked for (`fast+tokens=50+fault=cut`). Owns that little language.
+//! A script is written as settings joined with `+`, on the command line (`--model slow=ttft=2s+tps=5`) or in the model
+//! name of a request (`fast+tokens=50+fault=cut`).
 
 use std::time::Duration;
 
 use crate::config::parse_duration;
 
-/// What a scripted model does.
+/// Behavior of a scripted model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Script {
     /// Time to the first token.
     pub ttft: Duration,
-    /// Tokens a second after it; 0: as fast as they can be written.
+    /// Tokens per second after the first; 0: unlimited.
     pub tps: f64,
-    /// Tokens of the answer.
+    /// Number of answer tokens.
     pub tokens: u64,
-    /// Tokens of thinking before it.
+    /// Number of reasoning tokens before the answer.
     pub reasoning: u64,
     /// Whether usage is reported.
     pub usage: bool,
-    /// How it fails.
+    /// Fault to simulate.
     pub fault: Option<Fault>,
-    /// It fails only so many times, then answers; `None`: always.
+    /// Number of requests that fail before the model answers; `None`: all.
     pub fail_first: Option<u64>,
-    /// What Retry-After says, for the faults that send one.
+    /// Value of Retry-After, for faults that send it.
     pub retry_after: Option<String>,
-    /// The answer's text, in place of a generated one.
+    /// Answer text, instead of a generated one.
     pub text: Option<String>,
 }
 
@@ -46,20 +46,20 @@ impl Default for Script {
     }
 }
 
-/// How a model fails: one for each class of `docs/errors.md` that a server can cause, and some it hides behind.
+/// Faults: one for each class of `docs/errors.md` that a server can cause, and variants of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// The connection is closed before the reply's head.
+    /// The connection is closed before the response head.
     Reset,
-    /// Nothing is ever said.
+    /// The server never responds.
     Silent,
     /// 500.
     Server,
-    /// 502 with a page.
+    /// 502 with an HTML page.
     BadGateway,
     /// 503 with Retry-After.
     Overloaded,
-    /// 503 of a One-API without a channel.
+    /// 503 of a One-API gateway without a channel for the model.
     NoChannel,
     /// 504.
     GatewayTimeout,
@@ -73,7 +73,7 @@ pub enum Fault {
     Forbidden,
     /// 404 that names the model.
     Model,
-    /// 404 with a page.
+    /// 404 with an HTML page.
     Path,
     /// 400 `context_length_exceeded`.
     Context,
@@ -85,9 +85,9 @@ pub enum Fault {
     Conflict,
     /// 302 to another host.
     Redirect,
-    /// 200 with a page.
+    /// 200 with an HTML page.
     Garbage,
-    /// 200 with nothing.
+    /// 200 with an empty body.
     Empty,
     /// 200 whose body is an error.
     ErrorBody,
@@ -97,7 +97,7 @@ pub enum Fault {
     Cut,
     /// The stream ends cleanly in the middle of the answer, without an end signal.
     CutClean,
-    /// As `cut-clean`, but a `[DONE]` is forged, by a One-API.
+    /// Like `cut-clean`, but with a `[DONE]` that a One-API gateway adds to an incomplete answer.
     CutForged,
     /// An error event in the middle of the answer.
     CutError,
@@ -105,16 +105,16 @@ pub enum Fault {
     Stall,
     /// A frame in the middle is not JSON.
     Garbled,
-    /// The answer is whole, with `[DONE]` but no finish reason.
+    /// The answer is complete, with `[DONE]` but no finish reason.
     DoneOnly,
-    /// The answer is whole and the connection stays open after `[DONE]`.
+    /// The answer is complete and the connection stays open after `[DONE]`.
     Lingering,
-    /// The first parameter that newer models refuse (`max_tokens`) is refused.
+    /// Requests with `max_tokens` are rejected, as newer models do.
     MaxTokens,
 }
 
 impl Fault {
-    /// Every fault by its name.
+    /// All faults with their names.
     pub const NAMES: [(&'static str, Self); 31] = [
         ("reset", Self::Reset),
         ("silent", Self::Silent),
@@ -149,13 +149,13 @@ impl Fault {
         ("max-tokens", Self::MaxTokens),
     ];
 
-    /// The fault of this name.
+    /// Returns the fault with this name.
     #[must_use]
-    pub fn named(name: &str) -> Option<Self> {
+    pub fn from_name(name: &str) -> Option<Self> {
         Self::NAMES.iter().find(|(known, _)| *known == name).map(|&(_, fault)| fault)
     }
 
-    /// Whether it shows only once the answer is under way.
+    /// Whether it occurs only after the answer has started.
     #[must_use]
     pub fn is_midway(self) -> bool {
         matches!(
@@ -172,36 +172,41 @@ impl Fault {
     }
 }
 
-/// The longest text a mock makes up.
-const MOST_TOKENS: u64 = 1_000_000;
+/// Maximum number of generated tokens.
+const MAX_TOKENS: u64 = 1_000_000;
 
 impl Script {
-    /// This script changed by `words` (`ttft=1s+tps=20+fault=cut`). A bare fault name is a fault.
+    /// Returns this script with the settings in `text` (`ttft=1s+tps=20+fault=cut`) applied. A fault name alone sets
+    /// the fault.
     ///
     /// # Errors
-    /// What is wrong with which word.
-    pub fn changed(&self, words: &str) -> Result<Self, String> {
+    /// A message that names the invalid setting.
+    pub fn with_settings(&self, text: &str) -> Result<Self, String> {
         let mut script = self.clone();
-        for word in words.split('+').filter(|word| !word.is_empty()) {
-            script.word(word)?;
+        for setting in text.split('+').filter(|setting| !setting.is_empty()) {
+            script.apply_setting(setting)?;
         }
         Ok(script)
     }
 
-    fn word(&mut self, word: &str) -> Result<(), String> {
-        let number = |value: &str| value.parse::<u64>().map_err(|_| format!("`{word}`: not a whole number"));
+    fn apply_setting(&mut self, setting: &str) -> Result<(), String> {
+        let number = |value: &str| {
+            value.parse::<u64>().map_err(|_| format!("invalid setting \"{setting}\": expected a whole number"))
+        };
         let length = |value: &str| {
             number(value).and_then(|tokens| {
-                let fits = tokens <= MOST_TOKENS;
-                fits.then_some(tokens).ok_or(format!("`{word}`: at most {MOST_TOKENS} tokens"))
+                let fits = tokens <= MAX_TOKENS;
+                fits.then_some(tokens).ok_or(format!("invalid setting \"{setting}\": at most {MAX_TOKENS} tokens"))
             })
         };
-        match word.split_once('=') {
+        match setting.split_once('=') {
             Some(("ttft", value)) => self.ttft = parse_duration(value)?,
             Some(("tps", value)) => {
-                let tps: f64 = value.parse().map_err(|_| format!("`{word}`: not a number"))?;
-                self.tps =
-                    Some(tps).filter(|tps| tps.is_finite() && *tps >= 0.0).ok_or(format!("`{word}`: not a speed"))?;
+                let tps: f64 =
+                    value.parse().map_err(|_| format!("invalid setting \"{setting}\": expected a number"))?;
+                self.tps = Some(tps)
+                    .filter(|tps| tps.is_finite() && *tps >= 0.0)
+                    .ok_or(format!("invalid setting \"{setting}\": expected 0 or more"))?;
             }
             Some(("tokens", value)) => self.tokens = length(value)?,
             Some(("reasoning", value)) => self.reasoning = length(value)?,
@@ -210,11 +215,11 @@ impl Script {
             Some(("fail-first", value)) => self.fail_first = Some(number(value)?),
             Some(("retry-after", value)) => self.retry_after = Some(value.to_owned()),
             Some(("text", value)) => self.text = Some(value.to_owned()),
-            Some(("fault", name)) => self.fault = Some(fault(name)?),
-            None => self.fault = Some(fault(word)?),
+            Some(("fault", name)) => self.fault = Some(parse_fault(name)?),
+            None => self.fault = Some(parse_fault(setting)?),
             Some((key, _)) => {
                 return Err(format!(
-                    "unknown word `{key}`: known are ttft, tps, tokens, reasoning, usage=on|off, fault, fail-first, retry-after, text"
+                    "unknown setting \"{key}\": expected ttft, tps, tokens, reasoning, usage=on|off, fault, fail-first, retry-after, text"
                 ));
             }
         }
@@ -222,16 +227,16 @@ impl Script {
     }
 }
 
-fn fault(name: &str) -> Result<Fault, String> {
-    Fault::named(name).ok_or_else(|| {
+fn parse_fault(name: &str) -> Result<Fault, String> {
+    Fault::from_name(name).ok_or_else(|| {
         let known: Vec<_> = Fault::NAMES.iter().map(|(name, _)| *name).collect();
-        format!("unknown fault `{name}`: known are {}", known.join(", "))
+        format!("unknown fault \"{name}\": expected one of {}", known.join(", "))
     })
 }
 
-/// The models there are without any flags: their names and what they do.
+/// Built-in models: their names and scripts.
 #[must_use]
-pub fn built_in(base: &Script) -> Vec<(String, Script)> {
+pub fn built_in_models(base: &Script) -> Vec<(String, Script)> {
     let slow = Script { ttft: Duration::from_millis(1500), tps: 20.0, reasoning: 40, ..base.clone() };
     let strong = Script { ttft: Duration::from_millis(400), tps: 40.0, tokens: 120, reasoning: 20, ..base.clone() };
     let instant = Script { ttft: Duration::ZERO, tps: 0.0, ..base.clone() };
@@ -252,24 +257,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_change_a_script() {
-        let script =
-            Script::default().changed("ttft=2s+tps=0+tokens=5+usage=off+cut+fail-first=1").expect("known words");
+    fn settings_change_a_script() {
+        let script = Script::default()
+            .with_settings("ttft=2s+tps=0+tokens=5+usage=off+cut+fail-first=1")
+            .expect("valid settings");
         assert_eq!((script.ttft, script.tokens, script.usage), (Duration::from_secs(2), 5, false));
         assert_eq!((script.fault, script.fail_first), (Some(Fault::Cut), Some(1)));
     }
 
     #[test]
-    fn unknown_words_are_named() {
-        for words in ["speed=1", "fault=nonsense", "tps=-1", "tokens=x", "tokens=9999999999", "nonsense"] {
-            let problem = Script::default().changed(words).expect_err("unknown");
-            assert!(words.split('=').any(|part| problem.contains(part)), "{words}: {problem}");
+    fn error_names_the_invalid_setting() {
+        for setting in ["speed=1", "fault=nonsense", "tps=-1", "tokens=x", "tokens=9999999999", "nonsense"] {
+            let error = Script::default().with_settings(setting).expect_err("invalid setting");
+            assert!(setting.split('=').any(|part| error.contains(part)), "{setting}: {error}");
         }
     }
 
     #[test]
-    fn every_fault_is_a_model_and_every_name_is_used_once() {
-        let models = built_in(&Script::default());
+    fn every_fault_has_a_model_and_names_are_unique() {
+        let models = built_in_models(&Script::default());
         let names: std::collections::BTreeSet<_> = models.iter().map(|(name, _)| name).collect();
         assert_eq!(names.len(), models.len());
         for (name, fault) in Fault::NAMES {

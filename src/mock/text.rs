@@ -1,6 +1,6 @@
-//! What a scripted model says: plain sentences with some Markdown, the same for the same seed.
+//! Generates the answer text of a scripted model: sentences with some Markdown, deterministic by seed.
 //!
-//! Owns the generator. The text says that it is a mock's.
+//! The text says that it comes from a mock.
 
 const WORDS: &[&str] = &[
     "a",
@@ -44,29 +44,29 @@ const WORDS: &[&str] = &[
     "more",
 ];
 
-/// The tokens of one answer.
-pub(super) struct Tokens {
+/// Generator for the tokens of one answer.
+pub(super) struct TokenGenerator {
     random: fastrand::Rng,
-    left: u64,
-    /// Words of the opening sentence still to come.
+    remaining: u64,
+    /// Remaining words of the first sentence.
     opening: std::str::SplitInclusive<'static, char>,
     sentence: u32,
 }
 
 const OPENING: &str = "This is a scripted mock, not a model. ";
 
-impl Tokens {
+impl TokenGenerator {
     pub(super) fn new(seed: u64, count: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
-        Self { random, left: count, opening: OPENING.split_inclusive(' '), sentence: 0 }
+        Self { random, remaining: count, opening: OPENING.split_inclusive(' '), sentence: 0 }
     }
 }
 
-impl Iterator for Tokens {
+impl Iterator for TokenGenerator {
     type Item = String;
 
     fn next(&mut self) -> Option<String> {
-        self.left = self.left.checked_sub(1)?;
+        self.remaining = self.remaining.checked_sub(1)?;
         if let Some(word) = self.opening.next() {
             return Some(word.to_owned());
         }
@@ -84,8 +84,8 @@ impl Iterator for Tokens {
     }
 }
 
-/// A seed for one request: the server's, the model's name and the prompt together (FNV-1a).
-pub(super) fn seed(server: u64, model: &str, prompt: &str) -> u64 {
+/// Seed of one request: FNV-1a hash of the server's seed, the model name and the prompt.
+pub(super) fn request_seed(server: u64, model: &str, prompt: &str) -> u64 {
     let bytes = server.to_le_bytes().into_iter().chain(model.bytes()).chain([0]).chain(prompt.bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3))
 }
@@ -95,12 +95,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_same_seed_says_the_same() {
-        let say = |seed| Tokens::new(seed, 50).collect::<String>();
-        assert_eq!(say(1), say(1));
-        assert_ne!(say(1), say(2));
-        assert_eq!(Tokens::new(1, 50).count(), 50);
-        assert!(say(1).starts_with(OPENING));
-        assert_ne!(seed(1, "a", "b"), seed(1, "b", "a"));
+    fn same_seed_generates_the_same_text() {
+        let generate = |seed| TokenGenerator::new(seed, 50).collect::<String>();
+        assert_eq!(generate(1), generate(1));
+        assert_ne!(generate(1), generate(2));
+        assert_eq!(TokenGenerator::new(1, 50).count(), 50);
+        assert!(generate(1).starts_with(OPENING));
+        assert_ne!(request_seed(1, "a", "b"), request_seed(1, "b", "a"));
     }
 }

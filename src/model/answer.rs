@@ -1,54 +1,53 @@
-//! What comes back from a model: deltas as they arrive, and the answer they add up to.
+//! Deltas of a model's response and the answer they accumulate into.
 //!
-//! Owns the adding up (the last usage wins, a finish reason is never cleared). Refuses to know where a delta came
-//! from or how it is shown.
+//! The last usage wins; a finish reason is never cleared.
 
-/// One piece of an answer. Owns its text, so that the buffer it was read from can go.
+/// One increment of an answer. Owns its text, so that the read buffer can be freed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Delta {
-    /// Which of several choices it belongs to; the command line shows choice 0.
+    /// Index of the choice it belongs to; the command line shows choice 0.
     pub choice: u16,
-    /// What it adds.
+    /// The content.
     pub kind: DeltaKind,
 }
 
-/// What one delta adds.
+/// Content of a delta.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DeltaKind {
     /// Text of the answer.
     Text(String),
-    /// Text of the model's thinking; never part of the answer.
+    /// Reasoning text; never part of the answer.
     Reasoning(String),
-    /// A piece of a tool call: the first names it, later ones add arguments.
+    /// A tool call or a fragment of one: the first has the name, later ones append arguments.
     ToolCall(ToolCall),
-    /// The model's own words for declining.
+    /// The model's refusal text.
     Refusal(String),
-    /// Tokens so far. Replaces what came before: services send running totals.
+    /// Tokens so far. Replaces earlier values, because services send running totals.
     Usage(Usage),
-    /// Why the choice ended.
+    /// Finish reason of the choice.
     Finish(FinishReason),
-    /// The model the service says it used.
+    /// Model name reported by the service.
     Model(String),
-    /// So many bytes of a reply that is only passed on.
+    /// Byte count of a response that is passed through undecoded.
     Opaque(usize),
 }
 
 impl DeltaKind {
-    /// Whether this is output of the model (and so ends the wait for the first token), not bookkeeping.
+    /// Whether this is model output, which ends the wait for the first token, rather than metadata.
     #[must_use]
     pub fn is_output(&self) -> bool {
         self.is_answer() || matches!(self, Self::Reasoning(_))
     }
 
-    /// Whether this is part of the answer itself: thinking goes beside it and can be taken back.
+    /// Whether this is part of the answer itself. Reasoning is not: it is shown separately and can be retracted.
     #[must_use]
     pub fn is_answer(&self) -> bool {
         matches!(self, Self::Text(_) | Self::ToolCall(_) | Self::Refusal(_) | Self::Opaque(_))
     }
 
-    /// The bytes of the model's own words in it.
+    /// Size of the model output in bytes.
     #[must_use]
-    pub fn size(&self) -> usize {
+    pub fn byte_len(&self) -> usize {
         match self {
             Self::Text(text) | Self::Reasoning(text) | Self::Refusal(text) => text.len(),
             Self::ToolCall(call) => call.id.len() + call.name.len() + call.arguments.len(),
@@ -58,51 +57,51 @@ impl DeltaKind {
     }
 }
 
-/// A call of a tool, or a piece of one.
+/// A tool call, or a fragment of one.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ToolCall {
-    /// Its place among the calls of this answer.
+    /// Index among the tool calls of the answer.
     pub index: u32,
-    /// The service's id for it; empty in later pieces.
+    /// The service's id for it; empty in later fragments.
     pub id: String,
-    /// The tool's name; empty in later pieces.
+    /// Tool name; empty in later fragments.
     pub name: String,
-    /// Arguments, as JSON text; pieces are to be joined.
+    /// Arguments as JSON text; fragments are concatenated.
     pub arguments: String,
 }
 
 impl ToolCall {
-    /// Adds a later piece of the same call.
-    pub fn join(&mut self, piece: &Self) {
-        self.arguments.push_str(&piece.arguments);
+    /// Appends a later fragment of the same call.
+    pub fn append(&mut self, fragment: &Self) {
+        self.arguments.push_str(&fragment.arguments);
         if self.name.is_empty() {
-            self.name.clone_from(&piece.name);
+            self.name.clone_from(&fragment.name);
         }
         if self.id.is_empty() {
-            self.id.clone_from(&piece.id);
+            self.id.clone_from(&fragment.id);
         }
     }
 }
 
-/// Why an answer ended. The service's own word is kept where it is none of the known ones.
+/// Why an answer ended. Unknown reasons keep the service's own value.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum FinishReason {
-    /// The model was done.
+    /// The model finished.
     Stop,
     /// The token limit was reached.
     Length,
     /// A content filter ended it.
     ContentFilter,
-    /// The model wants tools called.
+    /// The model requested tool calls.
     ToolCalls,
-    /// The service gave up in the middle (`error`, `network_error`); its own word.
+    /// The service aborted the answer (`error`, `network_error`); the service's own value.
     Error(String),
-    /// A word not known here, kept as it came. No error.
+    /// An unknown value, kept unchanged. Not an error.
     Other(String),
 }
 
 impl FinishReason {
-    /// The common word for it.
+    /// The value used by the OpenAI format.
     #[must_use]
     pub fn as_str(&self) -> &str {
         match self {
@@ -111,7 +110,7 @@ impl FinishReason {
             Self::ContentFilter => "content_filter",
             Self::ToolCalls => "tool_calls",
             Self::Error(_) => "error",
-            Self::Other(word) => word,
+            Self::Other(reason) => reason,
         }
     }
 }
@@ -119,49 +118,49 @@ impl FinishReason {
 /// Tokens used. Input includes cached tokens, output includes reasoning; `None` means "not reported".
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Usage {
-    /// Tokens of the prompt, cached ones included.
+    /// Prompt tokens, including cached ones.
     pub input: Option<u64>,
-    /// Tokens of the answer, reasoning included.
+    /// Answer tokens, including reasoning.
     pub output: Option<u64>,
-    /// Those of `input` that were read from a cache.
+    /// Part of `input` that was read from a cache.
     pub cached: Option<u64>,
-    /// Those of `output` that were thinking.
+    /// Part of `output` that was reasoning.
     pub reasoning: Option<u64>,
-    /// True when the service sent none and the figures are ours.
+    /// True when the service reported none and the counts are estimated.
     pub estimated: bool,
 }
 
 impl Usage {
-    /// Whether these can be the figures of one answer: what is beyond a hundred million tokens is a fault of the service, and
-    /// would spoil every sum it goes into.
+    /// Whether the counts are plausible for one answer. More than 100 million tokens is a bug of the service and
+    /// would distort every total.
     #[must_use]
-    pub fn is_believable(&self) -> bool {
-        const MOST: u64 = 100_000_000;
-        [self.input, self.output, self.cached, self.reasoning].into_iter().flatten().all(|tokens| tokens <= MOST)
+    pub fn is_plausible(&self) -> bool {
+        const MAX_TOKENS: u64 = 100_000_000;
+        [self.input, self.output, self.cached, self.reasoning].into_iter().flatten().all(|tokens| tokens <= MAX_TOKENS)
     }
 }
 
-/// The sum of the deltas of choice 0.
+/// The accumulated deltas of choice 0.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
-    /// The whole text.
+    /// Answer text.
     pub text: String,
-    /// The whole thinking text.
+    /// Reasoning text.
     pub reasoning: String,
-    /// Words of refusal, if any.
+    /// Refusal text, if any.
     pub refusal: String,
-    /// Tools the model wants called.
+    /// Requested tool calls.
     pub tool_calls: Vec<ToolCall>,
-    /// Why it ended; `None` when no reason was given.
-    pub finish: Option<FinishReason>,
-    /// Tokens, as last reported.
+    /// Finish reason; `None`: the service reported none.
+    pub finish_reason: Option<FinishReason>,
+    /// Token usage, as last reported.
     pub usage: Option<Usage>,
-    /// The model the service says it used.
+    /// Model name reported by the service.
     pub model: Option<String>,
 }
 
 impl Answer {
-    /// Adds one delta. Other choices than the first are passed over.
+    /// Adds one delta. Choices other than the first are ignored.
     pub fn add(&mut self, delta: &Delta) {
         if delta.choice != 0 && delta.kind.is_output() {
             return;
@@ -170,19 +169,19 @@ impl Answer {
             DeltaKind::Text(text) => self.text.push_str(text),
             DeltaKind::Reasoning(text) => self.reasoning.push_str(text),
             DeltaKind::Refusal(text) => self.refusal.push_str(text),
-            DeltaKind::ToolCall(piece) => self.add_tool_call(piece),
+            DeltaKind::ToolCall(fragment) => self.add_tool_call(fragment),
             DeltaKind::Usage(usage) => self.usage = Some(*usage),
-            DeltaKind::Finish(reason) if delta.choice == 0 => self.finish = Some(reason.clone()),
+            DeltaKind::Finish(reason) if delta.choice == 0 => self.finish_reason = Some(reason.clone()),
             DeltaKind::Finish(_) => {}
             DeltaKind::Model(model) => self.model = Some(model.clone()),
             DeltaKind::Opaque(_) => {}
         }
     }
 
-    fn add_tool_call(&mut self, piece: &ToolCall) {
-        match self.tool_calls.iter_mut().find(|call| call.index == piece.index) {
-            Some(call) => call.join(piece),
-            None => self.tool_calls.push(piece.clone()),
+    fn add_tool_call(&mut self, fragment: &ToolCall) {
+        match self.tool_calls.iter_mut().find(|call| call.index == fragment.index) {
+            Some(call) => call.append(fragment),
+            None => self.tool_calls.push(fragment.clone()),
         }
     }
 }
@@ -196,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn pieces_of_a_tool_call_are_joined_by_index() {
+    fn tool_call_fragments_are_joined_by_index() {
         let mut answer = Answer::default();
         let first = ToolCall { index: 0, id: "a".into(), name: "get".into(), arguments: "{\"c".into() };
         let second = ToolCall { index: 0, arguments: "\":1}".into(), ..ToolCall::default() };
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_usage_wins_and_other_choices_stay_out() {
+    fn last_usage_wins_and_other_choices_are_ignored() {
         let mut answer = Answer::default();
         for output in [3, 7] {
             answer.add(&delta(0, DeltaKind::Usage(Usage { output: Some(output), ..Usage::default() })));
@@ -216,6 +215,6 @@ mod tests {
         answer.add(&delta(1, DeltaKind::Finish(FinishReason::Length)));
         assert_eq!(answer.usage.and_then(|usage| usage.output), Some(7));
         assert_eq!(answer.text, "");
-        assert_eq!(answer.finish, None);
+        assert_eq!(answer.finish_reason, None);
     }
 }

@@ -1,7 +1,6 @@
-//! Secrets: the key itself and where it comes from. Types and redaction only.
+//! API keys that cannot be printed by accident, and the sources they come from.
 //!
-//! Owns the promise that a key cannot be printed by accident. Refuses I/O: reading a file or running a command is
-//! `keys`' work.
+//! Does no I/O: `transport::keys` reads files and runs commands.
 
 use std::path::PathBuf;
 
@@ -11,57 +10,57 @@ use zeroize::Zeroizing;
 #[derive(Clone, PartialEq, Eq)]
 pub struct ApiKey(Zeroizing<String>);
 
-/// Values shorter than this (`none`, `ollama`) are placeholders, not secrets: masking them would mangle ordinary text.
-const SHORTEST_SECRET: usize = 8;
+/// Shorter values (`none`, `ollama`) are placeholders, not secrets: redacting them would garble ordinary text.
+const MIN_SECRET_LEN: usize = 8;
 
 impl ApiKey {
-    /// Wraps a secret; surrounding white space, as files and commands leave it, is taken off.
+    /// Wraps a secret, trimming surrounding whitespace as files and commands leave it.
     #[must_use]
     pub fn new(value: &str) -> Self {
         Self(Zeroizing::new(value.trim().to_owned()))
     }
 
-    /// The secret itself, for the one place that puts it into a header.
+    /// The secret itself. Use only to set a header.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// What follows the scheme in a header's value (`Bearer …`, `Basic …`): services quote that alone.
+    /// The part after the scheme of a header value (`Bearer …`, `Basic …`), because services may quote only that part.
     #[must_use]
-    pub fn after_scheme(&self) -> Option<Self> {
+    pub fn without_scheme(&self) -> Option<Self> {
         self.0.split_once(' ').map(|(_, rest)| Self::new(rest))
     }
 
-    /// Whether it is long enough to be one; shorter values (`none`, `ollama`) are placeholders.
+    /// Whether it is long enough to be a secret; shorter values (`none`, `ollama`) are placeholders.
     #[must_use]
     pub fn is_secret(&self) -> bool {
-        self.0.len() >= SHORTEST_SECRET
+        self.0.len() >= MIN_SECRET_LEN
     }
 
-    /// Whether there is nothing in it.
+    /// Whether it is empty.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// `text` with every occurrence of this secret replaced: for messages that quote a server or a command.
+    /// `text` with every occurrence of this secret replaced, for messages that quote a server or a command.
     #[must_use]
-    pub fn masked_in(&self, text: &str) -> String {
+    pub fn redact_in(&self, text: &str) -> String {
         if !self.is_secret() {
             return text.to_owned();
         }
         let masked = text.replace(self.0.as_str(), "[redacted]");
-        // A text that was shortened may end in the beginning of the secret.
-        let Some(kept) = masked.strip_suffix('…') else { return masked };
-        let begun = self
+        // A shortened text may end in a prefix of the secret.
+        let Some(body) = masked.strip_suffix('…') else { return masked };
+        let prefix = self
             .0
             .char_indices()
             .map(|(at, _)| &self.0[..at])
             .rev()
-            .find(|begun| begun.len() >= 3 && kept.ends_with(begun));
-        match begun {
-            Some(begun) => format!("{}[redacted]…", &kept[..kept.len() - begun.len()]),
+            .find(|prefix| prefix.len() >= 3 && body.ends_with(prefix));
+        match prefix {
+            Some(prefix) => format!("{}[redacted]…", &body[..body.len() - prefix.len()]),
             None => masked,
         }
     }
@@ -79,53 +78,53 @@ impl std::fmt::Display for ApiKey {
     }
 }
 
-/// Where a secret comes from.
+/// Source of a secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KeySource {
     /// An environment variable.
     Env(String),
-    /// A file whose content is the secret; `~` is already resolved.
+    /// A file that contains the secret; `~` is already expanded.
     File(PathBuf),
-    /// A program with its arguments, run without a shell.
+    /// A program and its arguments, run without a shell.
     Command(Vec<String>),
-    /// A line for the platform's shell.
+    /// A command line for the platform's shell.
     Shell(String),
-    /// The value itself, written into the config.
+    /// A literal value in the config.
     Literal(ApiKey),
-    /// An entry of the platform's keyring.
+    /// An entry in the platform's keyring.
     Keyring(String),
 }
 
 impl std::fmt::Display for KeySource {
-    /// Names the source without its secret, as messages and `config show` print it.
+    /// The source without its secret, as messages and `config show` print it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Env(name) => write!(f, "environment variable {name}"),
             Self::File(path) => write!(f, "file {}", path.display()),
-            // Arguments may themselves be secret; the program's name is enough to find the entry.
-            Self::Command(words) => write!(f, "command `{}`", words.first().map_or("", String::as_str)),
-            Self::Shell(line) => write!(f, "command `{}`", line.split_whitespace().next().unwrap_or_default()),
+            // Arguments may contain secrets; the program name suffices to identify the entry.
+            Self::Command(argv) => write!(f, "command \"{}\"", argv.first().map_or("", String::as_str)),
+            Self::Shell(line) => write!(f, "command \"{}\"", line.split_whitespace().next().unwrap_or_default()),
             Self::Literal(_) => f.write_str("key in the config"),
             Self::Keyring(name) => write!(f, "keyring entry {name}"),
         }
     }
 }
 
-/// `url` with its userinfo and query masked, since both may carry a key.
+/// `url` with its userinfo and query redacted, because both may carry a key.
 #[must_use]
-pub fn masked_url(url: &url::Url) -> String {
-    let mut shown = url.clone();
+pub fn redact_url(url: &url::Url) -> String {
+    let mut redacted = url.clone();
     let had_user = !url.username().is_empty() || url.password().is_some();
     if had_user {
-        // Cannot fail where there was a user before; if it did, showing nothing is the safe side.
-        if shown.set_username("***").is_err() || shown.set_password(None).is_err() {
+        // Cannot fail for a URL that had a user; if it does, print nothing of the URL.
+        if redacted.set_username("***").is_err() || redacted.set_password(None).is_err() {
             return "[redacted url]".to_owned();
         }
     }
     if url.query().is_some() {
-        shown.set_query(Some("***"));
+        redacted.set_query(Some("***"));
     }
-    shown.to_string()
+    redacted.to_string()
 }
 
 #[cfg(test)]
@@ -133,36 +132,36 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_shows_itself_nowhere() {
+    fn key_is_never_printed() {
         let key = ApiKey::new(" sk-very-secret-key\n");
         assert_eq!(key.expose(), "sk-very-secret-key");
         let shown = format!("{key} {key:?} {:?}", KeySource::Literal(key.clone()));
         assert!(!shown.contains("secret-key"), "{shown}");
-        assert_eq!(key.masked_in("refused: sk-very-secret-key"), "refused: [redacted]");
+        assert_eq!(key.redact_in("refused: sk-very-secret-key"), "refused: [redacted]");
     }
 
     #[test]
-    fn what_follows_a_scheme_is_a_secret_of_its_own() {
-        let rest = ApiKey::new("Bearer sk-very-secret-key").after_scheme().expect("a scheme");
-        assert_eq!(rest.masked_in("no: sk-very-secret-key"), "no: [redacted]");
-        assert_eq!(ApiKey::new("sk-very-secret-key").after_scheme(), None);
+    fn part_after_the_scheme_is_redacted_too() {
+        let rest = ApiKey::new("Bearer sk-very-secret-key").without_scheme().expect("value has a scheme");
+        assert_eq!(rest.redact_in("no: sk-very-secret-key"), "no: [redacted]");
+        assert_eq!(ApiKey::new("sk-very-secret-key").without_scheme(), None);
     }
 
     #[test]
-    fn a_key_cut_by_shortening_is_masked_too() {
+    fn key_truncated_by_shortening_is_redacted() {
         let key = ApiKey::new("sk-very-secret-key");
-        assert_eq!(key.masked_in("refused: sk-very-sec…"), "refused: [redacted]…");
-        assert_eq!(key.masked_in("refused…"), "refused…");
+        assert_eq!(key.redact_in("refused: sk-very-sec…"), "refused: [redacted]…");
+        assert_eq!(key.redact_in("refused…"), "refused…");
     }
 
     #[test]
-    fn placeholders_are_not_hunted_for() {
-        assert_eq!(ApiKey::new("ollama").masked_in("ollama is down"), "ollama is down");
+    fn placeholders_are_not_redacted() {
+        assert_eq!(ApiKey::new("ollama").redact_in("ollama is down"), "ollama is down");
     }
 
     #[test]
-    fn urls_lose_user_and_query() {
-        let url = url::Url::parse("https://me:pw@host/v1?key=abc").expect("a url");
-        assert_eq!(masked_url(&url), "https://***@host/v1?***");
+    fn url_user_and_query_are_redacted() {
+        let url = url::Url::parse("https://me:pw@host/v1?key=abc").expect("valid URL");
+        assert_eq!(redact_url(&url), "https://***@host/v1?***");
     }
 }

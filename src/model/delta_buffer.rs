@@ -1,7 +1,7 @@
-//! An answer that is not shown before it is whole.
+//! Buffers the deltas of an answer that is shown only when it is complete.
 //!
-//! Owns what such an answer takes in memory (its text, however many pieces it came in) and what becomes of it when it
-//! broke off: the next attempt's takes its place once that has said something. Refuses to decide when it is shown.
+//! Deltas of the same kind are joined, so memory use depends on the text, not on the number of chunks. After a failed
+//! attempt, the partial answer is kept until the next attempt produces answer content.
 
 use std::{
     collections::{HashMap, hash_map::Entry},
@@ -10,65 +10,66 @@ use std::{
 
 use super::{Delta, DeltaKind};
 
-/// Deltas held back, joined.
+/// Buffered deltas, joined by choice and kind.
 #[derive(Clone, Debug, Default)]
-pub struct Held {
+pub struct DeltaBuffer {
     deltas: Vec<Delta>,
-    /// Where in `deltas` each thing is that can go on.
-    places: HashMap<Thing, usize>,
-    /// What a broken-off attempt left, in case no later one says more.
-    earlier: Vec<Delta>,
+    /// Index in `deltas` by merge key.
+    positions: HashMap<MergeKey, usize>,
+    /// Deltas of an earlier failed attempt, used if no later attempt produces answer content.
+    previous_attempt: Vec<Delta>,
 }
 
-impl Held {
-    /// Adds a piece to what it continues.
+impl DeltaBuffer {
+    /// Adds a delta, joining it with the one it continues.
     pub fn add(&mut self, delta: Delta) {
-        match self.places.entry(thing(&delta)) {
-            Entry::Occupied(place) => join(&mut self.deltas[*place.get()].kind, delta.kind),
-            Entry::Vacant(place) => {
-                place.insert(self.deltas.len());
+        match self.positions.entry(merge_key(&delta)) {
+            Entry::Occupied(entry) => merge(&mut self.deltas[*entry.get()].kind, delta.kind),
+            Entry::Vacant(entry) => {
+                entry.insert(self.deltas.len());
                 self.deltas.push(delta);
             }
         }
     }
 
-    /// The attempt failed: the next one begins anew.
-    pub fn start_again(&mut self) {
-        self.places.clear();
-        let broken_off = std::mem::take(&mut self.deltas);
-        if says_something(&broken_off) {
-            self.earlier = broken_off;
+    /// Starts a new attempt after the current one failed.
+    pub fn restart(&mut self) {
+        self.positions.clear();
+        let partial = std::mem::take(&mut self.deltas);
+        if has_answer_content(&partial) {
+            self.previous_attempt = partial;
         }
     }
 
-    /// All there is to show. When the last attempt `failed`, too, and said nothing, that is what an earlier one left.
+    /// Takes the buffered deltas. If the last attempt also `failed`, without answer content, returns the partial answer
+    /// of an earlier attempt.
     pub fn take(&mut self, failed: bool) -> Vec<Delta> {
-        self.places.clear();
-        let (own, earlier) = (std::mem::take(&mut self.deltas), std::mem::take(&mut self.earlier));
-        if !failed || says_something(&own) || earlier.is_empty() { own } else { earlier }
+        self.positions.clear();
+        let (current, earlier) = (std::mem::take(&mut self.deltas), std::mem::take(&mut self.previous_attempt));
+        if !failed || has_answer_content(&current) || earlier.is_empty() { current } else { earlier }
     }
 }
 
-fn says_something(deltas: &[Delta]) -> bool {
+fn has_answer_content(deltas: &[Delta]) -> bool {
     deltas.iter().any(|delta| delta.kind.is_answer())
 }
 
-/// What one held delta is all of: its choice, its kind, and which call of a tool.
-type Thing = (u16, Discriminant<DeltaKind>, u32);
+/// Deltas with the same key are joined: choice, kind, and index of the tool call.
+type MergeKey = (u16, Discriminant<DeltaKind>, u32);
 
-fn thing(delta: &Delta) -> Thing {
+fn merge_key(delta: &Delta) -> MergeKey {
     let call = if let DeltaKind::ToolCall(call) = &delta.kind { call.index } else { 0 };
     (delta.choice, std::mem::discriminant(&delta.kind), call)
 }
 
-fn join(held: &mut DeltaKind, piece: DeltaKind) {
+fn merge(buffered: &mut DeltaKind, delta: DeltaKind) {
     use DeltaKind as K;
-    match (held, piece) {
-        (K::Text(held), K::Text(text))
-        | (K::Reasoning(held), K::Reasoning(text))
-        | (K::Refusal(held), K::Refusal(text)) => held.push_str(&text),
-        (K::ToolCall(held), K::ToolCall(piece)) => held.join(&piece),
-        (held, later) => *held = later,
+    match (buffered, delta) {
+        (K::Text(buffered), K::Text(text))
+        | (K::Reasoning(buffered), K::Reasoning(text))
+        | (K::Refusal(buffered), K::Refusal(text)) => buffered.push_str(&text),
+        (K::ToolCall(buffered), K::ToolCall(fragment)) => buffered.append(&fragment),
+        (buffered, later) => *buffered = later,
     }
 }
 
@@ -86,31 +87,31 @@ mod tests {
     }
 
     #[test]
-    fn pieces_take_no_more_room_than_their_text() {
-        let mut held = Held::default();
+    fn deltas_of_the_same_kind_are_joined() {
+        let mut buffer = DeltaBuffer::default();
         for _ in 0..1000 {
-            held.add(delta(DeltaKind::Reasoning("hm".into())));
-            held.add(text("word"));
-            held.add(delta(DeltaKind::Usage(Usage::default())));
-            held.add(delta(DeltaKind::ToolCall(ToolCall { arguments: "x".into(), ..ToolCall::default() })));
+            buffer.add(delta(DeltaKind::Reasoning("hm".into())));
+            buffer.add(text("word"));
+            buffer.add(delta(DeltaKind::Usage(Usage::default())));
+            buffer.add(delta(DeltaKind::ToolCall(ToolCall { arguments: "x".into(), ..ToolCall::default() })));
         }
-        let deltas = held.take(false);
+        let deltas = buffer.take(false);
         assert_eq!(deltas.len(), 4);
         assert_eq!(deltas[1], text(&"word".repeat(1000)));
     }
 
     #[test]
-    fn an_answer_that_broke_off_gives_way_only_to_words() {
-        let mut held = Held::default();
-        held.add(text("half"));
-        held.start_again();
-        held.add(delta(DeltaKind::Reasoning("hm".into())));
-        assert_eq!(held.clone().take(true), [text("half")]);
-        assert_eq!(held.take(false).len(), 1, "an answer without a word is one, too");
-        held.add(text("half"));
-        held.start_again();
-        held.add(text("whole"));
-        assert_eq!(held.take(true), [text("whole")]);
-        assert_eq!(held.take(true), []);
+    fn partial_answer_is_replaced_only_by_answer_content() {
+        let mut buffer = DeltaBuffer::default();
+        buffer.add(text("partial"));
+        buffer.restart();
+        buffer.add(delta(DeltaKind::Reasoning("hm".into())));
+        assert_eq!(buffer.clone().take(true), [text("partial")]);
+        assert_eq!(buffer.take(false).len(), 1, "a complete answer without content replaces the partial one");
+        buffer.add(text("partial"));
+        buffer.restart();
+        buffer.add(text("complete"));
+        assert_eq!(buffer.take(true), [text("complete")]);
+        assert_eq!(buffer.take(true), []);
     }
 }

@@ -1,6 +1,6 @@
-//! An endpoint: one base URL, how to reach it, and what it allows.
+//! An endpoint: one base URL, its connection options, timeouts and limits.
 //!
-//! Owns the resolved, checked form. Refuses to know config files: `config::resolve` makes these.
+//! The values are resolved and validated; `config::resolve` creates them.
 
 use std::{net::IpAddr, path::PathBuf, time::Duration};
 
@@ -9,35 +9,35 @@ use url::{Host, Url};
 
 use crate::model::{ProtocolId, api_key::KeySource};
 
-/// One service that can be asked.
+/// One service.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    /// The user's name for it.
+    /// Name in the config.
     pub name: String,
-    /// Where it is; paths such as `chat/completions` are appended to it.
+    /// Base URL; paths such as `chat/completions` are appended to it.
     pub base_url: Url,
-    /// Which wire format it speaks.
+    /// Wire format.
     pub protocol: ProtocolId,
-    /// Its keys, in the order they are tried. Empty: the service wants none.
+    /// API keys, in the order they are tried. Empty: the service needs none.
     pub keys: Vec<KeySource>,
-    /// Headers sent with every request; the values are secrets until proven otherwise.
+    /// Headers sent with every request; all values are treated as secrets.
     pub headers: Vec<(HeaderName, KeySource)>,
-    /// How a connection to it is made.
+    /// Connection options.
     pub connect: ConnectOptions,
-    /// How long each step may take.
+    /// Timeouts of an attempt.
     pub timeouts: Timeouts,
-    /// What we ourselves allow towards it.
+    /// Local limits on requests to it.
     pub limits: Limits,
-    /// It is itself a gateway, which has retried already: the same endpoint is not tried twice.
+    /// The service is a gateway that does its own retries: a request is not retried on this endpoint.
     pub gateway: bool,
-    /// It refuses `stream_options`, so usage must not be asked for.
+    /// The service rejects `stream_options`, so usage is not requested.
     pub no_stream_options: bool,
-    /// Compressed replies are asked for.
+    /// Whether to request compressed responses.
     pub gzip: bool,
 }
 
 impl Endpoint {
-    /// The address of `path` below the base URL: one slash between them, the query kept.
+    /// The URL of `path` below the base URL: joined by one slash, with the query kept.
     #[must_use]
     pub fn url(&self, path: &str) -> Url {
         let mut url = self.base_url.clone();
@@ -54,58 +54,58 @@ impl Endpoint {
     }
 }
 
-/// How a connection is made. One HTTP client exists per distinct value.
+/// Connection options. Each distinct value has its own HTTP client.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct ConnectOptions {
-    /// A proxy for this endpoint alone.
+    /// Proxy for this endpoint only.
     pub proxy: Option<Url>,
-    /// Trusted in place of the system's certificates.
+    /// CA certificates, trusted instead of the system's.
     pub ca_file: Option<PathBuf>,
-    /// Limit of name look-up, TCP and TLS together.
+    /// Limit for name resolution, TCP and TLS together.
     pub timeout: Option<Duration>,
-    /// On this machine: never reached through a proxy of the environment.
+    /// The endpoint is on this machine: proxies from the environment are ignored.
     pub loopback: bool,
-    /// Whether TLS is needed, so that certificates are loaded only then.
+    /// Whether TLS is needed. System certificates are loaded only then.
     pub tls: bool,
-    /// Never reuse a pooled connection (for the repeat after a dropped one).
-    pub fresh: bool,
+    /// Never reuse a pooled connection (for the retry after a dropped one).
+    pub new_connection: bool,
 }
 
-/// How long each step of an attempt may take. `None`: the default of the situation.
+/// Timeouts of an attempt. `None`: the default.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Timeouts {
-    /// To connect; 10 s unless set.
+    /// To connect; default 10 s.
     pub connect: Option<Duration>,
-    /// From sending to the first content, reasoning or tool delta.
+    /// From sending the request to the first content, reasoning or tool call delta.
     pub first_token: Option<Duration>,
-    /// Between two reads of a stream that has begun; 60 s unless set.
+    /// Between two reads after the first delta; default 60 s.
     pub idle: Option<Duration>,
-    /// For the whole answer; 10 min unless set.
+    /// For the complete answer; default 10 min.
     pub total: Option<Duration>,
 }
 
 impl Timeouts {
-    /// These, with those of `over` laid on top.
+    /// Returns these timeouts with the set values of `overrides` replacing them.
     #[must_use]
-    pub fn overlaid(self, over: Self) -> Self {
+    pub fn with_overrides(self, overrides: Self) -> Self {
         Self {
-            connect: over.connect.or(self.connect),
-            first_token: over.first_token.or(self.first_token),
-            idle: over.idle.or(self.idle),
-            total: over.total.or(self.total),
+            connect: overrides.connect.or(self.connect),
+            first_token: overrides.first_token.or(self.first_token),
+            idle: overrides.idle.or(self.idle),
+            total: overrides.total.or(self.total),
         }
     }
 }
 
-/// Our own limits towards an endpoint.
+/// Local limits on requests to an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// Requests under way at once.
+    /// Maximum number of concurrent requests.
     pub max_concurrency: Option<usize>,
-    /// Requests begun in any minute.
+    /// Maximum number of requests started in any minute.
     pub rpm: Option<u32>,
-    /// How long a request may wait for its turn; 30 s unless set.
-    pub queue: Option<Duration>,
+    /// How long a request may wait in the queue; default 30 s.
+    pub queue_timeout: Option<Duration>,
 }
 
 /// Whether `url` points to this machine.
@@ -119,7 +119,7 @@ pub fn is_loopback(url: &Url) -> bool {
     }
 }
 
-/// Whether `url` points to this machine or a private network, where models load slowly and nobody bills.
+/// Whether `url` points to this machine or a private network, where models load slowly and requests cost nothing.
 #[must_use]
 pub fn is_private(url: &Url) -> bool {
     let ip = match url.host() {
@@ -135,12 +135,12 @@ pub fn is_private(url: &Url) -> bool {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! Endpoints for tests of the floors above.
+    //! Endpoints for tests of the layers above.
 
     use super::*;
 
     pub(crate) fn endpoint(base_url: &str) -> Endpoint {
-        let base_url = Url::parse(base_url).expect("a url");
+        let base_url = Url::parse(base_url).expect("valid URL");
         Endpoint {
             name: "test".into(),
             protocol: ProtocolId("openai"),
@@ -162,11 +162,11 @@ mod tests {
     use super::*;
 
     fn url(text: &str) -> Url {
-        Url::parse(text).expect("a url")
+        Url::parse(text).expect("valid URL")
     }
 
     #[test]
-    fn paths_join_with_one_slash_and_keep_the_query() {
+    fn paths_are_joined_with_one_slash_and_the_query_is_kept() {
         for (base, want) in [
             ("http://h/v1", "http://h/v1/chat/completions"),
             ("http://h/v1/", "http://h/v1/chat/completions"),
@@ -180,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_and_private_addresses_are_told_apart() {
+    fn loopback_and_private_addresses_are_distinguished() {
         assert!(is_loopback(&url("http://localhost:1")) && is_loopback(&url("http://[::1]:1")));
         assert!(!is_loopback(&url("http://10.0.0.1")) && is_private(&url("http://10.0.0.1")));
         assert!(!is_private(&url("https://api.example.com")));

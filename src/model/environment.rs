@@ -1,24 +1,23 @@
-//! The environment variables of this process, read once.
+//! Snapshot of the environment variables of this process, read once.
 //!
-//! Owns a snapshot that is handed to whoever needs it, so that tests set variables without touching the process.
-//! Refuses to interpret them.
+//! The snapshot is passed as a value, so that tests can set variables without changing the process.
 
 use std::{collections::HashMap, sync::Arc};
 
-/// A snapshot of environment variables. Variables that are set but empty count as not set.
+/// A snapshot of environment variables. Empty variables count as unset.
 #[derive(Clone, Debug, Default)]
 pub struct Environment(Arc<HashMap<String, String>>);
 
 impl Environment {
-    /// The variables of this process; values that are not Unicode are left out.
+    /// Reads the variables of this process; values that are not Unicode are skipped.
     #[must_use]
-    pub fn of_process() -> Self {
+    pub fn from_process() -> Self {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect()
     }
 
-    /// A variable's value.
+    /// Returns the value of a variable.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())

@@ -1,66 +1,66 @@
-//! The classes of failure: one closed list that retries, messages, exit codes and records all speak.
+//! Error classes, shared by retries, messages, exit codes and records.
 //!
-//! Owns the names. What to *do* about a class (try again, go on, set aside) is `route::classify`'s to say.
+//! `routing::classify` decides what a class means for retry, failover and cooldown.
 
-/// What kind of failure it was. The words are those of `docs/errors.md`.
+/// Class of an error. The names are documented in `docs/errors.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum ErrorClass {
-    /// No connection: refused, name not found, TLS.
+    /// Connection failed: refused, name resolution, TLS.
     Connect,
-    /// Dropped before the first delta.
+    /// Connection dropped before the first delta.
     Reset,
-    /// No first delta in time.
-    Silent,
-    /// The service failed: 500, 502, 520 to 523.
+    /// No first delta within the timeout.
+    Timeout,
+    /// Server error: 500, 502, 520 to 523.
     Server,
-    /// The service is too busy: 503, 529.
+    /// Service overloaded: 503, 529.
     Overloaded,
     /// A One-API or new-api gateway has no upstream for this model.
     NoChannel,
-    /// A gateway gave up on its upstream: 408, 504, 524.
+    /// The upstream of a gateway timed out: 408, 504, 524.
     GatewayTimeout,
-    /// Too many requests.
+    /// Rate limit exceeded.
     Rate,
-    /// The account has no money or quota left.
+    /// Account balance or quota exhausted.
     Quota,
-    /// The key is refused.
+    /// API key rejected.
     Auth,
-    /// The key is good but may not do this.
+    /// The API key is valid but not permitted to do this.
     Forbidden,
-    /// The service does not know the model.
+    /// Model unknown to the service.
     Model,
-    /// Nothing is served at this address.
+    /// No API at this URL.
     Path,
-    /// The prompt is longer than the model can read.
+    /// The prompt exceeds the context window of the model.
     Context,
-    /// A content policy refused the prompt or the answer.
+    /// Prompt or answer rejected by a content policy.
     Filter,
-    /// The request is wrong in some other way.
+    /// Request invalid for any other reason.
     Request,
-    /// 409 or 425: try again.
+    /// 409 or 425; can be retried.
     Conflict,
-    /// Sent elsewhere, where the prompt must not follow.
+    /// Redirected to another server, to which the prompt must not be sent.
     Redirect,
-    /// A 200 that holds no answer.
-    Garbage,
-    /// An error inside a 200, before the first delta.
+    /// A 200 response without an answer in it.
+    InvalidResponse,
+    /// An error inside a 200 response, before the first delta.
     InStream,
-    /// Ended without an end signal, after the first delta.
-    Cut,
-    /// A piece of the answer could not be read.
-    Garbled,
-    /// Our own limit of what may be spent.
+    /// The answer ended without an end signal after the first delta.
+    Incomplete,
+    /// A chunk of the answer could not be parsed.
+    InvalidChunk,
+    /// Local spend limit reached.
     Spend,
-    /// Our own limits (concurrency, rate, size) or a file of our own (a certificate, a key).
-    Local,
+    /// Local limit (concurrency, rate, size) or an unusable local file (certificate, key).
+    LocalLimit,
 }
 
 impl ErrorClass {
-    /// Every class, in the order of the documentation.
+    /// All classes, in the order of the documentation.
     pub const ALL: [Self; 24] = [
         Self::Connect,
         Self::Reset,
-        Self::Silent,
+        Self::Timeout,
         Self::Server,
         Self::Overloaded,
         Self::NoChannel,
@@ -76,21 +76,21 @@ impl ErrorClass {
         Self::Request,
         Self::Conflict,
         Self::Redirect,
-        Self::Garbage,
+        Self::InvalidResponse,
         Self::InStream,
-        Self::Cut,
-        Self::Garbled,
+        Self::Incomplete,
+        Self::InvalidChunk,
         Self::Spend,
-        Self::Local,
+        Self::LocalLimit,
     ];
 
-    /// The class's name, as shown and recorded.
+    /// Name, as shown and recorded.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Connect => "connect",
             Self::Reset => "reset",
-            Self::Silent => "silent",
+            Self::Timeout => "silent",
             Self::Server => "server",
             Self::Overloaded => "overloaded",
             Self::NoChannel => "no-channel",
@@ -106,19 +106,20 @@ impl ErrorClass {
             Self::Request => "request",
             Self::Conflict => "conflict",
             Self::Redirect => "redirect",
-            Self::Garbage => "garbage",
+            Self::InvalidResponse => "garbage",
             Self::InStream => "in-stream",
-            Self::Cut => "cut",
-            Self::Garbled => "garbled",
+            Self::Incomplete => "cut",
+            Self::InvalidChunk => "garbled",
             Self::Spend => "spend",
-            Self::Local => "local",
+            Self::LocalLimit => "local",
         }
     }
 
-    /// How telling the class is when several candidates failed: the highest is the headline.
-    /// The order is request, context, filter > auth > quota > rate > model, path > server > connect > silent > cut.
+    /// Reporting priority: when several candidates failed, the error with the highest value is reported.
+    /// The order is request, context, filter > auth > quota > rate > model, path > server > connect > timeout >
+    /// incomplete.
     #[must_use]
-    pub fn weight(self) -> u8 {
+    pub fn priority(self) -> u8 {
         match self {
             Self::Request | Self::Context | Self::Filter => 9,
             Self::Auth | Self::Forbidden => 8,
@@ -129,11 +130,11 @@ impl ErrorClass {
             | Self::Overloaded
             | Self::GatewayTimeout
             | Self::Conflict
-            | Self::Garbage
+            | Self::InvalidResponse
             | Self::InStream => 4,
-            Self::Connect | Self::Reset | Self::Spend | Self::Local => 3,
-            Self::Silent => 2,
-            Self::Cut | Self::Garbled => 1,
+            Self::Connect | Self::Reset | Self::Spend | Self::LocalLimit => 3,
+            Self::Timeout => 2,
+            Self::Incomplete | Self::InvalidChunk => 1,
         }
     }
 }
@@ -149,15 +150,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique_and_listed_once() {
+    fn names_are_unique() {
         let names: std::collections::BTreeSet<_> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
         assert_eq!(names.len(), ErrorClass::ALL.len());
     }
 
     #[test]
-    fn a_wrong_key_outweighs_a_dead_server_and_a_bad_request_outweighs_both() {
-        assert!(ErrorClass::Request.weight() > ErrorClass::Auth.weight());
-        assert!(ErrorClass::Auth.weight() > ErrorClass::Connect.weight());
-        assert!(ErrorClass::Connect.weight() > ErrorClass::Silent.weight());
+    fn request_error_outranks_auth_error_and_auth_error_outranks_connect_error() {
+        assert!(ErrorClass::Request.priority() > ErrorClass::Auth.priority());
+        assert!(ErrorClass::Auth.priority() > ErrorClass::Connect.priority());
+        assert!(ErrorClass::Connect.priority() > ErrorClass::Timeout.priority());
     }
 }

@@ -1,37 +1,37 @@
-//! Counts tokens where a service reported none.
+//! Estimates token counts where a service reported none.
 //!
-//! Owns one rough rule, good to a fifth or so for the common tokenisers; every figure from here is marked estimated.
-//! Refuses to be a tokeniser: a real one is per model, megabytes large, and still wrong for the next model.
+//! The estimate is within about 20 % of the common tokenizers and is always marked as estimated. A real tokenizer is
+//! specific to one model, megabytes in size, and still wrong for the next model.
 
-/// Counts over a text that comes in pieces; rounding each piece by itself would double a stream of short ones.
+/// Counts the tokens of a streamed text. Rounding up each chunk separately would double the count of short chunks.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Counter {
-    quarters: u64,
+pub struct TokenCounter {
+    quarter_tokens: u64,
 }
 
-impl Counter {
-    /// Counts the next piece: four characters a token for Latin text, one token for each CJK character, and three
-    /// quarters of one for each character of other scripts.
+impl TokenCounter {
+    /// Counts the next chunk: four characters per token for Latin text, one token per CJK character, and three quarters
+    /// of a token per character of other scripts.
     pub fn add(&mut self, text: &str) {
-        self.quarters += text.chars().map(quarters).sum::<u64>();
+        self.quarter_tokens += text.chars().map(quarter_tokens).sum::<u64>();
     }
 
-    /// The tokens so far, rounded up.
+    /// Tokens so far, rounded up.
     #[must_use]
     pub fn tokens(self) -> u64 {
-        self.quarters.div_ceil(4)
+        self.quarter_tokens.div_ceil(4)
     }
 }
 
-/// Tokens in `text`, roughly.
+/// Estimated number of tokens in `text`.
 #[must_use]
 pub fn tokens(text: &str) -> u64 {
-    let mut counter = Counter::default();
+    let mut counter = TokenCounter::default();
     counter.add(text);
     counter.tokens()
 }
 
-fn quarters(c: char) -> u64 {
+fn quarter_tokens(c: char) -> u64 {
     match c {
         '\0'..='\u{24f}' => 1,
         '\u{2e80}'..='\u{9fff}' | '\u{ac00}'..='\u{d7af}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}' => 4,
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn scripts_weigh_what_they_cost() {
+    fn tokens_per_character_depend_on_the_script() {
         assert_eq!(tokens(""), 0);
         assert_eq!(tokens("a"), 1);
         assert_eq!(tokens("four bytes each!"), 4);
@@ -52,9 +52,9 @@ mod tests {
     }
 
     #[test]
-    fn pieces_count_as_much_as_the_whole() {
-        let mut counter = Counter::default();
-        "hello there, world".split_inclusive(' ').for_each(|piece| counter.add(piece));
+    fn chunks_count_as_much_as_the_complete_text() {
+        let mut counter = TokenCounter::default();
+        "hello there, world".split_inclusive(' ').for_each(|chunk| counter.add(chunk));
         assert_eq!(counter.tokens(), tokens("hello there, world"));
     }
 }

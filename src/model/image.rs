@@ -1,30 +1,29 @@
-//! Pictures as part of a message.
+//! Images in messages.
 //!
-//! Owns telling a picture by its first bytes, since names of files lie. Refuses to decode it: whether its pixels make
-//! sense is for the model to say.
+//! The media type is detected from the first bytes, because file names can be wrong. Images are not decoded.
 
 use bytes::Bytes;
 
-/// A picture to be looked at.
+/// An image in a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Image {
-    /// Its bytes, and what they are.
+    /// Image file content.
     Data {
-        /// Such as `image/png`.
+        /// Media type, such as `image/png`.
         media_type: &'static str,
-        /// The whole file.
+        /// Complete file content.
         bytes: Bytes,
     },
-    /// Where the service itself fetches it.
+    /// URL that the service fetches.
     Url(String),
 }
 
-/// What most services charge for a picture of ordinary size, in tokens; it depends on the model and the pixels.
-pub(super) const TOKENS: u64 = 800;
+/// Token estimate for an image of ordinary size; the real number depends on the model and the resolution.
+pub(super) const ESTIMATED_TOKENS: u64 = 800;
 
-/// The media type of the picture that `bytes` begin: PNG, JPEG, WebP or GIF.
+/// Detects the media type from the first bytes of a file: PNG, JPEG, WebP or GIF.
 #[must_use]
-pub fn media_type(bytes: &[u8]) -> Option<&'static str> {
+pub fn detect_media_type(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Some("image/png"),
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
@@ -39,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_are_told_by_their_content() {
+    fn media_type_is_detected_from_the_content() {
         for (bytes, want) in [
             (&b"\x89PNG\r\n\x1a\n...."[..], Some("image/png")),
             (b"\xff\xd8\xff\xe0....", Some("image/jpeg")),
@@ -49,7 +48,7 @@ mod tests {
             (b"RIFF\x10\0\0\0WAVEfmt ", None),
             (b"", None),
         ] {
-            assert_eq!(media_type(bytes), want, "{bytes:?}");
+            assert_eq!(detect_media_type(bytes), want, "{bytes:?}");
         }
     }
 }

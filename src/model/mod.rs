@@ -1,7 +1,8 @@
-//! The nouns of a conversation with a model: what is asked ([`Call`]) and what comes back ([`Delta`], [`Answer`]).
+//! Vendor-neutral types shared by all layers: requests ([`ModelRequest`]), responses ([`Delta`], [`Answer`]), error
+//! classes, API keys, endpoints and targets.
 //!
-//! Owns the vocabulary that every floor above shares. Refuses to know any wire format: nothing here can be
-//! serialised to a request, and no field is named after one vendor's JSON.
+//! Does not know any wire format: no type here is serialized into a request, and no field is named after one vendor's
+//! JSON.
 
 mod answer;
 pub mod api_key;
@@ -16,9 +17,10 @@ pub mod sanitize;
 pub mod target;
 
 pub use answer::{Answer, Delta, DeltaKind, FinishReason, ToolCall, Usage};
-pub use delta_buffer::Held;
+pub use delta_buffer::DeltaBuffer;
 pub use error_class::ErrorClass;
 pub use image::Image;
 pub use request::{
-    Adjustment, Call, ChatRequest, LIMITS, Message, OpaqueRequest, Original, Params, Part, ProtocolId, Role, Service,
+    ChatRequest, MAX_TOKENS_FIELDS, Message, ModelRequest, OpaqueRequest, Operation, ParamWorkaround, Params, Part,
+    ProtocolId, RawRequest, Role,
 };

@@ -1,11 +1,11 @@
-//! What is asked of a model. Owns the shape of a request; refuses to know how any service spells it.
+//! Requests to a model, independent of any wire format.
 
 use bytes::Bytes;
 use serde_json::{Map, Value};
 
 use super::{Image, estimate::tokens, image};
 
-/// The value of `protocol = "…"`: the name of one wire format. Only floor 3 knows what it stands for.
+/// Name of a wire format, as in `protocol = "…"`. `protocol::PROTOCOLS` maps it to an implementation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProtocolId(pub &'static str);
 
@@ -17,126 +17,126 @@ impl std::fmt::Display for ProtocolId {
 
 /// One request to a model.
 #[derive(Clone, Debug)]
-#[expect(clippy::large_enum_variant, reason = "nearly all are chats, and all are shared")]
-pub enum Call {
-    /// A chat: decoded into deltas.
+#[expect(clippy::large_enum_variant, reason = "nearly all requests are chats, and requests are shared behind `Arc`")]
+pub enum ModelRequest {
+    /// A chat request; its response is decoded into deltas.
     Chat(ChatRequest),
-    /// Anything else: passed on as it is.
+    /// Any other request; passed through.
     Opaque(OpaqueRequest),
 }
 
-/// A request that is only passed on: of it the model is changed, and what the config adds.
+/// A request that is passed through; only the model name and parameters from the config are changed.
 #[derive(Clone, Debug)]
 pub struct OpaqueRequest {
-    /// What is asked for.
-    pub service: Service,
-    /// The client's own body.
-    pub original: Original,
-    /// Whether the reply is asked for as a stream.
+    /// Requested operation.
+    pub operation: Operation,
+    /// Body sent by the client.
+    pub raw_request: RawRequest,
+    /// Whether a streamed response is requested.
     pub stream: bool,
 }
 
-/// What a model does besides chatting.
+/// Operations other than chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Service {
-    /// Goes on with a text (the older way to ask).
+pub enum Operation {
+    /// Text completion (legacy API).
     Completions,
-    /// Turns texts into vectors.
+    /// Embedding vectors for texts.
     Embeddings,
-    /// Puts documents in order.
+    /// Ranking documents by relevance.
     Rerank,
-    /// Draws pictures.
+    /// Image generation.
     Images,
 }
 
-impl Call {
-    /// The tokens of the prompt, roughly.
+impl ModelRequest {
+    /// Estimated number of prompt tokens.
     #[must_use]
     pub fn estimated_tokens(&self) -> u64 {
         match self {
             Self::Chat(chat) => chat.estimated_tokens(),
-            // What it holds is not looked into.
+            // The body of an opaque request is not parsed.
             Self::Opaque(_) => 0,
         }
     }
 
-    /// The chat, if it is one.
+    /// The chat request, if it is one.
     #[must_use]
-    pub fn chat(&self) -> Option<&ChatRequest> {
+    pub fn as_chat(&self) -> Option<&ChatRequest> {
         match self {
             Self::Chat(chat) => Some(chat),
             Self::Opaque(_) => None,
         }
     }
 
-    /// The chat, if it is one, to be changed.
-    pub fn chat_mut(&mut self) -> Option<&mut ChatRequest> {
+    /// The chat request, if it is one, for modification.
+    pub fn as_chat_mut(&mut self) -> Option<&mut ChatRequest> {
         match self {
             Self::Chat(chat) => Some(chat),
             Self::Opaque(_) => None,
         }
     }
 
-    /// The client's own body, where there is one.
+    /// Body sent by the client, if any.
     #[must_use]
-    pub fn original(&self) -> Option<&Original> {
+    pub fn raw_request(&self) -> Option<&RawRequest> {
         match self {
-            Self::Chat(chat) => chat.original.as_ref(),
-            Self::Opaque(opaque) => Some(&opaque.original),
+            Self::Chat(chat) => chat.raw_request.as_ref(),
+            Self::Opaque(opaque) => Some(&opaque.raw_request),
         }
     }
 
-    /// Whether the reply is asked for as a stream.
+    /// Whether a streamed response is requested.
     #[must_use]
-    pub fn streams(&self) -> bool {
+    pub fn is_streaming(&self) -> bool {
         match self {
             Self::Chat(chat) => chat.stream,
             Self::Opaque(opaque) => opaque.stream,
         }
     }
 
-    /// Whether only a model that looks at pictures can answer it.
+    /// Whether the request needs a model with image input.
     #[must_use]
     pub fn has_images(&self) -> bool {
-        self.chat().is_some_and(ChatRequest::has_images)
+        self.as_chat().is_some_and(ChatRequest::has_images)
     }
 
-    /// Whether only a model that calls tools can answer it.
+    /// Whether the request needs a model with tool calling.
     #[must_use]
     pub fn has_tools(&self) -> bool {
-        self.chat().and_then(|chat| chat.params.extra.get("tools")).is_some_and(|tools| !tools.is_null())
+        self.as_chat().and_then(|chat| chat.params.extra.get("tools")).is_some_and(|tools| !tools.is_null())
     }
 
-    /// The most tokens the answer may have, where the request says so.
+    /// Maximum number of answer tokens, if the request sets it.
     #[must_use]
     pub fn max_tokens(&self) -> Option<u64> {
-        self.chat()?.params.most_tokens()
+        self.as_chat()?.params.max_output_tokens()
     }
 
-    /// How many answers are asked for at once, where the request says so.
+    /// Number of requested choices, if the request sets it.
     #[must_use]
-    pub fn choices(&self) -> Option<u64> {
-        self.chat()?.params.choices()
+    pub fn choice_count(&self) -> Option<u64> {
+        self.as_chat()?.params.choice_count()
     }
 
-    /// Limits the answer to so many tokens, whatever else is said of that.
-    pub fn cap(&mut self, most: u64) {
-        if let Some(chat) = self.chat_mut() {
-            chat.capped = Some(most);
+    /// Limits the answer to `max_tokens`, in addition to any limit in the parameters.
+    pub fn limit_to_budget(&mut self, max_tokens: u64) {
+        if let Some(chat) = self.as_chat_mut() {
+            chat.budget_max_tokens = Some(max_tokens);
         }
     }
 
-    /// What requests that belong together have in common: the client's own word for it (`prompt_cache_key`, `user`), else
-    /// how the conversation begins.
+    /// Key for session affinity: `prompt_cache_key` or `user` if the client set one, otherwise the first system and
+    /// user messages.
     #[must_use]
-    pub fn thread(&self) -> String {
+    pub fn affinity_key(&self) -> String {
         let chat = match self {
             Self::Chat(chat) => chat,
-            Self::Opaque(opaque) => return opaque.beginning(),
+            Self::Opaque(opaque) => return opaque.affinity_prefix(),
         };
-        let own = ["prompt_cache_key", "user"].into_iter().find_map(|name| chat.params.extra.get(name)?.as_str());
-        if let Some(own) = own {
-            return own.to_owned();
+        let key = ["prompt_cache_key", "user"].into_iter().find_map(|name| chat.params.extra.get(name)?.as_str());
+        if let Some(key) = key {
+            return key.to_owned();
         }
         let first = |role| chat.messages.iter().find(|message| message.role == role);
         let parts = [Role::System, Role::User].into_iter().filter_map(first).flat_map(|message| &message.parts);
@@ -149,66 +149,66 @@ impl Call {
 }
 
 impl OpaqueRequest {
-    /// How it begins, as far as requests that belong together have that in common.
-    fn beginning(&self) -> String {
-        const BEGINNING: usize = 256;
-        let body = &self.original.body;
-        String::from_utf8_lossy(&body[..body.len().min(BEGINNING)]).into_owned()
+    /// The first bytes of the body, which related requests usually share.
+    fn affinity_prefix(&self) -> String {
+        const PREFIX_LEN: usize = 256;
+        let body = &self.raw_request.body;
+        String::from_utf8_lossy(&body[..body.len().min(PREFIX_LEN)]).into_owned()
     }
 }
 
-/// A conversation so far, and how the next message is to be made.
+/// Messages of a conversation and the parameters for generating the next one.
 #[derive(Clone, Debug, Default)]
 pub struct ChatRequest {
-    /// The conversation, oldest first.
+    /// Messages, oldest first.
     pub messages: Vec<Message>,
-    /// What was set for this request; the model's own parameters lie beneath.
+    /// Parameters of this request; they override those of the model.
     pub params: Params,
-    /// Whether the reply is asked for as a stream.
+    /// Whether a streamed response is requested.
     pub stream: bool,
-    /// A client's own body, kept so that fields unknown here reach the upstream untouched.
-    pub original: Option<Original>,
-    /// Changes made after a service refused a parameter.
-    pub adjustments: Vec<Adjustment>,
-    /// So many tokens somebody wants to pay for: the answer is limited to no more, by whatever name its limit has.
-    pub capped: Option<u64>,
+    /// Body sent by the client, kept so that unknown fields reach the upstream unchanged.
+    pub raw_request: Option<RawRequest>,
+    /// Workarounds applied after a service rejected a parameter.
+    pub workarounds: Vec<ParamWorkaround>,
+    /// Maximum number of answer tokens allowed by a spend limit, sent under the field name the service accepts.
+    pub budget_max_tokens: Option<u64>,
 }
 
 impl ChatRequest {
-    /// The tokens of the conversation, roughly.
+    /// Estimated number of tokens of the messages.
     #[must_use]
     pub fn estimated_tokens(&self) -> u64 {
         let parts = self.messages.iter().flat_map(|message| &message.parts);
         parts
             .map(|part| match part {
                 Part::Text(text) => tokens(text),
-                Part::Image(_) => image::TOKENS,
+                Part::Image(_) => image::ESTIMATED_TOKENS,
             })
             .sum()
     }
 
-    /// Whether there is a picture to look at.
+    /// Whether a message contains an image.
     #[must_use]
     pub fn has_images(&self) -> bool {
         self.messages.iter().flat_map(|message| &message.parts).any(|part| matches!(part, Part::Image(_)))
     }
 }
 
-/// The body a client sent, and the protocol it is written in.
+/// Unmodified body sent by a client, and its protocol.
 #[derive(Clone, Debug)]
-pub struct Original {
-    /// Which protocol `body` is written in.
+pub struct RawRequest {
+    /// Protocol of `body`.
     pub protocol: ProtocolId,
-    /// The bytes as they came.
+    /// Unmodified bytes.
     pub body: Bytes,
 }
 
-/// Who speaks.
+/// Author of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Instructions that frame the conversation.
+    /// System prompt.
     System,
-    /// The person, or the program, that asks.
+    /// The user.
     User,
     /// The model.
     Assistant,
@@ -219,21 +219,21 @@ pub enum Role {
 /// One message of a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Message {
-    /// Who speaks.
+    /// Author.
     pub role: Role,
-    /// What is said, in order.
+    /// Content parts, in order.
     pub parts: Vec<Part>,
 }
 
 impl Message {
-    /// A message of one text.
+    /// Creates a message with one text part.
     pub fn text(role: Role, text: impl Into<String>) -> Self {
         Self { role, parts: vec![Part::Text(text.into())] }
     }
 
-    /// Its texts, a blank line between them.
+    /// All text parts, separated by blank lines.
     #[must_use]
-    pub fn words(&self) -> String {
+    pub fn joined_text(&self) -> String {
         let texts = self.parts.iter().filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()),
             Part::Image(_) => None,
@@ -242,85 +242,85 @@ impl Message {
     }
 }
 
-/// One piece of a message.
+/// Content part of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
     /// Plain text.
     Text(String),
-    /// A picture.
+    /// An image.
     Image(Image),
 }
 
-/// How the answer is to be made. `None` means "not set": it is never sent, so that strict services are not
-/// handed fields their user did not choose.
+/// Generation parameters. Unset parameters are never sent, so that strict services do not receive fields that the user
+/// did not choose.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Params {
     /// Sampling temperature.
     pub temperature: Option<f64>,
-    /// Nucleus sampling mass.
+    /// Nucleus sampling probability mass.
     pub top_p: Option<f64>,
-    /// Upper limit of the answer, in tokens.
+    /// Maximum number of answer tokens.
     pub max_tokens: Option<u64>,
-    /// Seed for reproducible sampling, where the service has it.
+    /// Seed for reproducible sampling, if the service supports it.
     pub seed: Option<i64>,
-    /// Texts that end the answer.
+    /// Stop sequences.
     pub stop: Vec<String>,
-    /// How long a reasoning model should think: the service's own word.
+    /// Reasoning effort; the values are those of the service.
     pub reasoning_effort: Option<String>,
-    /// Anything else the service takes, sent as it is.
+    /// Other parameters, sent unchanged.
     pub extra: Map<String, Value>,
 }
 
-/// The names of the limit of tokens; newer models want the second.
-pub const LIMITS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
+/// Field names for the maximum number of answer tokens; newer models require the second.
+pub const MAX_TOKENS_FIELDS: [&str; 2] = ["max_tokens", "max_completion_tokens"];
 
 impl Params {
-    /// The limit of the answer, under whichever of its names; the smallest counts.
+    /// Maximum number of answer tokens: the smallest value of `max_tokens` and `max_completion_tokens`.
     #[must_use]
-    pub fn most_tokens(&self) -> Option<u64> {
-        let extra = LIMITS.into_iter().filter_map(|name| self.extra.get(name)?.as_u64());
+    pub fn max_output_tokens(&self) -> Option<u64> {
+        let extra = MAX_TOKENS_FIELDS.into_iter().filter_map(|name| self.extra.get(name)?.as_u64());
         extra.chain(self.max_tokens).min()
     }
 
-    /// How many answers are asked for at once (`n`).
+    /// Number of requested choices (`n`).
     #[must_use]
-    pub fn choices(&self) -> Option<u64> {
+    pub fn choice_count(&self) -> Option<u64> {
         self.extra.get("n").and_then(Value::as_u64).filter(|&choices| choices > 0)
     }
 
-    /// These, with those of `over` laid on top.
+    /// Returns these parameters with the set values of `overrides` replacing them.
     #[must_use]
-    pub fn overlaid(mut self, over: Self) -> Self {
-        self.extra.extend(over.extra);
+    pub fn with_overrides(mut self, overrides: Self) -> Self {
+        self.extra.extend(overrides.extra);
         Self {
-            temperature: over.temperature.or(self.temperature),
-            top_p: over.top_p.or(self.top_p),
-            max_tokens: over.max_tokens.or(self.max_tokens),
-            seed: over.seed.or(self.seed),
-            stop: if over.stop.is_empty() { self.stop } else { over.stop },
-            reasoning_effort: over.reasoning_effort.or(self.reasoning_effort),
+            temperature: overrides.temperature.or(self.temperature),
+            top_p: overrides.top_p.or(self.top_p),
+            max_tokens: overrides.max_tokens.or(self.max_tokens),
+            seed: overrides.seed.or(self.seed),
+            stop: if overrides.stop.is_empty() { self.stop } else { overrides.stop },
+            reasoning_effort: overrides.reasoning_effort.or(self.reasoning_effort),
             extra: self.extra,
         }
     }
 }
 
-/// A change to a request that a service refused.
+/// Change to a request after a service rejected one of its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Adjustment {
-    /// Send the field under another name.
+pub enum ParamWorkaround {
+    /// Send the field under another name (from, to).
     Rename(&'static str, &'static str),
     /// Do not send the field.
     Omit(String),
-    /// Ask for no more tokens than this.
-    Limit(u64),
+    /// Lower the maximum number of answer tokens to this value.
+    MaxTokens(u64),
 }
 
-impl std::fmt::Display for Adjustment {
+impl std::fmt::Display for ParamWorkaround {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Rename(from, to) => write!(f, "sent `{from}` as `{to}`"),
-            Self::Omit(name) => write!(f, "left out `{name}`"),
-            Self::Limit(most) => write!(f, "limited the answer to {most} tokens"),
+            Self::Rename(from, to) => write!(f, "renamed `{from}` to `{to}`"),
+            Self::Omit(name) => write!(f, "omitted `{name}`"),
+            Self::MaxTokens(max_tokens) => write!(f, "limited the answer to {max_tokens} tokens"),
         }
     }
 }

@@ -1,7 +1,6 @@
-//! A target: one way to ask one model.
+//! A target: one model at one endpoint, with the parameters, price and timeouts that an attempt needs.
 //!
-//! Owns what an attempt needs to know: endpoint, upstream id, parameters, price, limits. Refuses to know how several
-//! targets are ordered (`route`) or where they were written down (`config`).
+//! `routing` orders several targets; `config` creates them.
 
 use std::sync::Arc;
 
@@ -10,7 +9,7 @@ use crate::model::{
     endpoint::{Endpoint, Timeouts},
 };
 
-/// The name a target goes by in messages and records: the user's model name, or `endpoint/upstream-id`.
+/// Name of a target in messages and records: the model name in the config, or `endpoint/upstream-id`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetId(pub String);
 
@@ -20,83 +19,84 @@ impl std::fmt::Display for TargetId {
     }
 }
 
-/// One way to ask one model.
+/// One model at one endpoint.
 #[derive(Clone, Debug)]
 pub struct Target {
-    /// Its name.
+    /// Name.
     pub id: TargetId,
-    /// Where it is asked.
+    /// Endpoint that serves it.
     pub endpoint: Arc<Endpoint>,
-    /// What the service calls the model.
-    pub upstream: String,
-    /// Parameters of the model's entry; those of the request lie on top.
+    /// Model id sent to the service.
+    pub upstream_id: String,
+    /// Parameters from the model's config; those of the request override them.
     pub params: Params,
-    /// What it costs, if known.
+    /// Price, if known.
     pub price: Option<Price>,
-    /// How many tokens it reads and writes together, if known.
-    pub context: Option<u64>,
-    /// The user's labels.
+    /// Context window in tokens, input and output together, if known.
+    pub context_window: Option<u64>,
+    /// Tags from the config.
     pub tags: Vec<String>,
-    /// How its replies are to be read.
-    pub decode: DecodeOptions,
-    /// The endpoint's timeouts with the model's own on top.
+    /// Decoding options for its responses.
+    pub decode_options: DecodeOptions,
+    /// Timeouts of the endpoint, overridden by those of the model.
     pub timeouts: Timeouts,
-    /// It thinks before it answers, so silence lasts longer.
-    pub reasons: bool,
-    /// Whether it looks at pictures; `None`: nobody said.
-    pub images: Option<bool>,
-    /// Whether it calls tools; `None`: nobody said.
-    pub tools: Option<bool>,
+    /// Whether it is a reasoning model, which takes longer to send the first token.
+    pub is_reasoning: bool,
+    /// Whether it supports image input; `None`: unknown.
+    pub supports_images: Option<bool>,
+    /// Whether it supports tool calling; `None`: unknown.
+    pub supports_tools: Option<bool>,
 }
 
 impl Target {
-    /// Whether a prompt of about so many tokens may fit; the estimate may be off by a quarter either way.
+    /// Whether a prompt of `estimated_tokens` may fit, allowing for an estimate that is up to a quarter too high.
     #[must_use]
-    pub fn fits(&self, estimated: u64) -> bool {
-        self.context.is_none_or(|context| context >= estimated * 4 / 5)
+    pub fn fits_context(&self, estimated_tokens: u64) -> bool {
+        self.context_window.is_none_or(|context| context >= estimated_tokens * 4 / 5)
     }
 
-    /// What a prompt of so many tokens costs, with an answer of `most` or of common length; `None`: it has no price.
+    /// Expected cost of a request, with an answer of typical length or `max_tokens` if that is less; `None`: the price
+    /// is unknown.
     #[must_use]
-    pub fn expected_cost(&self, prompt_tokens: u64, most: Option<u64>) -> Option<f64> {
-        /// As long as answers commonly are, for comparing prices.
-        const ANSWER: u64 = 500;
-        let output = most.map_or(ANSWER, |most| most.min(ANSWER));
+    pub fn expected_cost(&self, prompt_tokens: u64, max_tokens: Option<u64>) -> Option<f64> {
+        /// Typical answer length in tokens, for comparing prices.
+        const TYPICAL_OUTPUT: u64 = 500;
+        let output = max_tokens.map_or(TYPICAL_OUTPUT, |max_tokens| max_tokens.min(TYPICAL_OUTPUT));
         let usage = crate::model::Usage { input: Some(prompt_tokens), output: Some(output), ..Default::default() };
         self.price.as_ref()?.cost(&usage)
     }
 }
 
-/// Settings that no reply tells by itself; never guessed.
+/// Settings that cannot be detected from a response; never guessed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DecodeOptions {
-    /// The prompt template already opened `<think>`: text before `</think>` is reasoning.
+    /// The prompt template already contains `<think>`: text before `</think>` is reasoning.
     pub think_prefilled: bool,
-    /// Every delta repeats the whole text so far.
+    /// Every delta repeats the complete text so far.
     pub cumulative_deltas: bool,
 }
 
 /// Price per million tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Price {
-    /// Of input, in `currency`.
+    /// Input price in `currency`.
     pub input: f64,
-    /// Of output, in `currency`.
+    /// Output price in `currency`.
     pub output: f64,
-    /// Of input read from a cache, if it differs.
+    /// Price of input read from a cache, if it differs.
     pub cached_input: Option<f64>,
-    /// ISO 4217 code.
+    /// ISO 4217 currency code.
     pub currency: String,
 }
 
 impl Price {
-    /// What `usage` costs, in `currency`; `None` when a figure is missing.
+    /// Cost of `usage` in `currency`; `None` when a token count is missing.
     #[must_use]
     pub fn cost(&self, usage: &crate::model::Usage) -> Option<f64> {
         let cached = usage.cached.unwrap_or(0).min(usage.input?);
-        let fresh = usage.input? - cached;
+        let uncached = usage.input? - cached;
         #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-        let price = fresh as f64 * self.input
+        let price = uncached as f64 * self.input
             + cached as f64 * self.cached_input.unwrap_or(self.input)
             + usage.output? as f64 * self.output;
         Some(price / 1e6)
@@ -105,7 +105,7 @@ impl Price {
 
 #[cfg(test)]
 pub(crate) mod testing {
-    //! Targets for tests of the floors above.
+    //! Targets for tests of the layers above.
 
     use super::*;
     use crate::model::endpoint::testing::endpoint;
@@ -116,16 +116,16 @@ pub(crate) mod testing {
         Target {
             id: TargetId(name.into()),
             endpoint: Arc::new(endpoint),
-            upstream: format!("{name}-upstream"),
+            upstream_id: format!("{name}-upstream"),
             params: Params::default(),
             price: None,
-            context: None,
+            context_window: None,
             tags: Vec::new(),
-            decode: DecodeOptions::default(),
+            decode_options: DecodeOptions::default(),
             timeouts: Timeouts::default(),
-            reasons: false,
-            images: None,
-            tools: None,
+            is_reasoning: false,
+            supports_images: None,
+            supports_tools: None,
         }
     }
 }

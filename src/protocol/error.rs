@@ -1,49 +1,47 @@
-//! What went wrong, as a service tells it: one shape for all protocols.
-//!
-//! Owns [`ApiError`] and how a status and words become an [`ErrorClass`]. Refuses to decide what follows from a class.
+//! The error of a call, in one form for all protocols, and the mapping of status and message to an [`ErrorClass`].
 
 use http::{HeaderMap, StatusCode};
 
 use super::retry_after::RetryAfter;
 use crate::model::{ErrorClass, sanitize::one_line};
 
-/// The longest message of a service that is shown, in characters.
-const LONGEST_MESSAGE: usize = 280;
+/// Maximum length of a service's message when shown, in characters.
+const MAX_MESSAGE_CHARS: usize = 280;
 
-/// An error of a service.
+/// The error of a call.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ApiError {
-    /// What kind it is.
+pub struct CallError {
+    /// The error class.
     pub class: ErrorClass,
-    /// The HTTP status, where there was one.
+    /// The HTTP status, if a response arrived.
     pub status: Option<u16>,
-    /// The service's own code.
+    /// The error code of the service.
     pub code: Option<String>,
-    /// What it says: one line, shortened, without control characters.
+    /// The message: one line, truncated, without control characters.
     pub message: String,
-    /// The parameter it complains of.
+    /// The parameter that the service rejected.
     pub param: Option<String>,
-    /// When to come back.
+    /// When the service asks to retry.
     pub retry_after: Option<RetryAfter>,
-    /// Its id of the request.
+    /// The request id that the service assigned.
     pub request_id: Option<String>,
-    /// What kind of server spoke.
+    /// The server software that answered.
     pub server: ServerKind,
-    /// An explicit word on whether to try the same server again: its own (`x-should-retry`), or ours where the class
-    /// alone does not tell.
+    /// Whether to retry the same server, where the class does not decide: from the `x-should-retry` header, or set by
+    /// mmchat.
     pub should_retry: Option<bool>,
-    /// What the reader may do about it.
+    /// What the user can do about it.
     pub hint: Option<String>,
 }
 
-impl ApiError {
-    /// An error of `class` with a message and nothing else.
+impl CallError {
+    /// An error with only a class and a message.
     pub fn new(class: ErrorClass, message: impl AsRef<str>) -> Self {
         Self {
             class,
             status: None,
             code: None,
-            message: shortened(message.as_ref()),
+            message: truncate_message(message.as_ref()),
             param: None,
             retry_after: None,
             request_id: None,
@@ -54,32 +52,32 @@ impl ApiError {
     }
 }
 
-impl std::fmt::Display for ApiError {
+impl std::fmt::Display for CallError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for ApiError {}
+impl std::error::Error for CallError {}
 
-/// What kind of server answered, as far as its headers tell.
+/// The server software, as recognized by its response headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ServerKind {
-    /// One-API or new-api: a gateway that forges `[DONE]` when its upstream is cut.
+    /// One-API or new-api: a gateway that sends its own `[DONE]` when its upstream stream breaks off.
     OneApi,
     /// The LiteLLM proxy.
     LiteLlm,
     /// The Portkey gateway.
     Portkey,
-    /// Not recognised.
+    /// Not recognized.
     #[default]
     Other,
 }
 
 impl ServerKind {
-    /// Reads it off the headers.
+    /// Detects the server from response headers.
     #[must_use]
-    pub fn of(headers: &HeaderMap) -> Self {
+    pub fn from_headers(headers: &HeaderMap) -> Self {
         let has = |prefix: &str| headers.keys().any(|name| name.as_str().starts_with(prefix));
         if has("x-oneapi-") || has("x-new-api-") {
             Self::OneApi
@@ -92,27 +90,27 @@ impl ServerKind {
         }
     }
 
-    /// Whether it is a gateway, which has retried already.
+    /// Whether it is a gateway, which has already retried.
     #[must_use]
     pub fn is_gateway(self) -> bool {
         matches!(self, Self::OneApi | Self::LiteLlm | Self::Portkey)
     }
 }
 
-/// What is known of an error when its class is looked for.
+/// The input of [`classify`].
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Evidence<'a> {
-    /// The status, or the code in the body that stands for one.
+pub struct ErrorSignals<'a> {
+    /// The HTTP status, or the code in the body that stands for one.
     pub status: Option<u16>,
-    /// The service's code and type, joined.
+    /// The code and type of the error body, joined.
     pub code: &'a str,
-    /// Its message.
+    /// The message of the error body.
     pub message: &'a str,
-    /// Whether it says when to come back.
+    /// Whether the response has a Retry-After.
     pub retry_after: bool,
 }
 
-const CONTEXT_WORDS: &[&str] = &[
+const CONTEXT_PHRASES: &[&str] = &[
     "context_length_exceeded",
     "context length",
     "context size",
@@ -130,7 +128,7 @@ const CONTEXT_WORDS: &[&str] = &[
     "上下文长度",
     "输入长度超",
 ];
-const FILTER_WORDS: &[&str] = &[
+const FILTER_PHRASES: &[&str] = &[
     "content_policy_violation",
     "contentpolicyviolation",
     "content_filter",
@@ -141,7 +139,7 @@ const FILTER_WORDS: &[&str] = &[
     "responsibleaipolicyviolation",
     "敏感内容",
 ];
-const QUOTA_WORDS: &[&str] = &[
+const QUOTA_PHRASES: &[&str] = &[
     "insufficient_quota",
     "insufficient_user_quota",
     "billing_hard_limit",
@@ -157,7 +155,7 @@ const QUOTA_WORDS: &[&str] = &[
     "额度已用尽",
     "欠费",
 ];
-const KEY_WORDS: &[&str] = &[
+const KEY_PHRASES: &[&str] = &[
     "invalid_api_key",
     "invalid api key",
     "incorrect api key",
@@ -168,35 +166,35 @@ const KEY_WORDS: &[&str] = &[
     "authenticationerror",
     "无效的令牌",
 ];
-const CHANNEL_WORDS: &[&str] =
+const CHANNEL_PHRASES: &[&str] =
     &["no available channel", "no_available_channel", "model_not_found", "无可用渠道", "无可用的渠道", "no channel"];
 
-/// The class of an error, from whatever is known of it. Where status and words disagree, the words of a service's own
-/// JSON win over the status, since gateways pass errors on under statuses of their own.
+/// Maps an error to its class. Where status and text disagree, the text of the JSON body wins, since gateways forward
+/// errors under a status of their own.
 #[must_use]
-pub fn classify(evidence: Evidence<'_>) -> Option<ErrorClass> {
+pub fn classify(evidence: ErrorSignals<'_>) -> Option<ErrorClass> {
     let code = evidence.code.to_lowercase();
     let message = evidence.message.to_lowercase();
-    let says = |words: &[&str]| words.iter().any(|word| code.contains(word) || message.contains(word));
-    let status = evidence.status.or_else(|| status_of_code(&code));
-    // A quota that says when it is full again is a rate limit.
-    let quota = says(QUOTA_WORDS) && !evidence.retry_after;
+    let contains = |phrases: &[&str]| phrases.iter().any(|phrase| code.contains(phrase) || message.contains(phrase));
+    let status = evidence.status.or_else(|| status_from_code(&code));
+    // A quota error with a Retry-After is a rate limit.
+    let quota = contains(QUOTA_PHRASES) && !evidence.retry_after;
 
     Some(match status {
         Some(401) => ErrorClass::Auth,
         Some(402) => ErrorClass::Quota,
-        Some(400 | 413 | 422 | 500..=599) | None if says(CONTEXT_WORDS) => ErrorClass::Context,
-        Some(400 | 403 | 422 | 500..=502) | None if says(FILTER_WORDS) => ErrorClass::Filter,
+        Some(400 | 413 | 422 | 500..=599) | None if contains(CONTEXT_PHRASES) => ErrorClass::Context,
+        Some(400 | 403 | 422 | 500..=502) | None if contains(FILTER_PHRASES) => ErrorClass::Filter,
         Some(400 | 403 | 429 | 500..=503) | None if quota => ErrorClass::Quota,
-        Some(400 | 403 | 500 | 502) | None if says(KEY_WORDS) => ErrorClass::Auth,
+        Some(400 | 403 | 500 | 502) | None if contains(KEY_PHRASES) => ErrorClass::Auth,
         Some(403) => ErrorClass::Forbidden,
-        Some(404 | 405) if speaks_of_model(&code, &message) => ErrorClass::Model,
+        Some(404 | 405) if is_unknown_model(&code, &message) => ErrorClass::Model,
         Some(404 | 405) => ErrorClass::Path,
-        Some(400) if speaks_of_model(&code, &message) => ErrorClass::Model,
+        Some(400) if is_unknown_model(&code, &message) => ErrorClass::Model,
         Some(408 | 504 | 524) => ErrorClass::GatewayTimeout,
         Some(409 | 425) => ErrorClass::Conflict,
         Some(429) => ErrorClass::Rate,
-        Some(503) if says(CHANNEL_WORDS) => ErrorClass::NoChannel,
+        Some(503) if contains(CHANNEL_PHRASES) => ErrorClass::NoChannel,
         Some(503 | 529) => ErrorClass::Overloaded,
         Some(500..=599) if code.contains("overloaded_error") => ErrorClass::Overloaded,
         Some(500..=599) => ErrorClass::Server,
@@ -206,9 +204,9 @@ pub fn classify(evidence: Evidence<'_>) -> Option<ErrorClass> {
     })
 }
 
-/// Words that services use in place of a status, inside a stream.
-fn status_of_code(code: &str) -> Option<u16> {
-    const WORDS: &[(&str, u16)] = &[
+/// The status for an error code inside a stream, where there is no HTTP status.
+fn status_from_code(code: &str) -> Option<u16> {
+    const CODES: &[(&str, u16)] = &[
         ("rate_limit", 429),
         ("throttl", 429),
         ("resource_exhausted", 429),
@@ -224,46 +222,46 @@ fn status_of_code(code: &str) -> Option<u16> {
         ("internal_error", 500),
         ("unavailable", 503),
     ];
-    WORDS.iter().find(|(word, _)| code.contains(word)).map(|&(_, status)| status)
+    CODES.iter().find(|(part, _)| code.contains(part)).map(|&(_, status)| status)
 }
 
-fn speaks_of_model(code: &str, message: &str) -> bool {
-    const NOT_THERE: &[&str] = &["not found", "not exist", "no such model", "unknown model", "invalid model", "不存在"];
+fn is_unknown_model(code: &str, message: &str) -> bool {
+    const NOT_FOUND: &[&str] = &["not found", "not exist", "no such model", "unknown model", "invalid model", "不存在"];
     code.contains("model_not_found")
         || code.contains("invalid_model")
         || ((message.contains("model") || message.contains("模型"))
-            && NOT_THERE.iter().any(|words| message.contains(words)))
+            && NOT_FOUND.iter().any(|phrase| message.contains(phrase)))
 }
 
-/// One line of a service's text, cut to a length that fits a terminal.
+/// A service's text as one line, truncated to a length that fits a terminal.
 #[must_use]
-pub fn shortened(text: &str) -> String {
+pub fn truncate_message(text: &str) -> String {
     let line = one_line(text);
-    match line.char_indices().nth(LONGEST_MESSAGE) {
+    match line.char_indices().nth(MAX_MESSAGE_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
 }
 
-/// What a reply without JSON says: its status and title, never the page (which may hold the reader's address).
+/// The message of a response without JSON: status and title, never the page itself (it may contain the user's IP).
 #[must_use]
 pub fn page_message(status: Option<StatusCode>, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
     let text = text.trim();
-    let said = if text.starts_with('<') { title(text).unwrap_or_default() } else { text.to_owned() };
+    let summary = if text.starts_with('<') { page_title(text).unwrap_or_default() } else { text.to_owned() };
     match status {
-        None => shortened(&said),
-        Some(status) if said.starts_with(status.as_str()) => shortened(&said),
+        None => truncate_message(&summary),
+        Some(status) if summary.starts_with(status.as_str()) => truncate_message(&summary),
         Some(status) => {
             let reason = status.canonical_reason().unwrap_or_default();
             let name = format!("{} {reason}", status.as_str());
-            let nothing_new = said.is_empty() || said.eq_ignore_ascii_case(reason);
-            shortened(&if nothing_new { name } else { format!("{}: {said}", name.trim()) })
+            let is_redundant = summary.is_empty() || summary.eq_ignore_ascii_case(reason);
+            truncate_message(&if is_redundant { name } else { format!("{}: {summary}", name.trim()) })
         }
     }
 }
 
-fn title(page: &str) -> Option<String> {
+fn page_title(page: &str) -> Option<String> {
     let lower = page.to_ascii_lowercase();
     let start = lower.find("<title")?;
     let start = start + lower[start..].find('>')? + 1;
@@ -276,11 +274,12 @@ mod tests {
     use super::*;
 
     fn class(status: u16, code: &str, message: &str) -> ErrorClass {
-        classify(Evidence { status: Some(status), code, message, retry_after: false }).expect("a class")
+        classify(ErrorSignals { status: Some(status), code, message, retry_after: false })
+            .expect("an error status has a class")
     }
 
     #[test]
-    fn statuses_and_words_become_classes() {
+    fn status_code_and_message_map_to_class() {
         use ErrorClass as C;
         let cases = [
             (401, "", "", C::Auth),
@@ -317,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn pages_are_reduced_to_status_and_title() {
+    fn html_page_is_reduced_to_status_and_title() {
         let page = b"<html><head><TITLE>502: Bad gateway</title></head><body>Your IP: 203.0.113.9</body>";
         assert_eq!(page_message(Some(StatusCode::BAD_GATEWAY), page), "502: Bad gateway");
         assert_eq!(page_message(Some(StatusCode::SERVICE_UNAVAILABLE), b""), "503 Service Unavailable");

@@ -1,10 +1,9 @@
-//! Wire formats: requests in, bytes out; bytes in, deltas out.
+//! Wire formats: encodes requests into HTTP bodies and decodes response bodies into deltas.
 //!
-//! Owns the [`Protocol`] and [`Decoder`] traits, the framing of bodies and the registry of protocols. Refuses sockets
-//! and clocks: everything here is a function of the bytes it was given, so every test is a test on bytes.
+//! No sockets and no clocks: all functions depend only on the bytes they are given, so they are tested on bytes.
 //!
-//! The flow: [`Protocol::encode`] makes a request; [`body::BodyFramer`] cuts the reply into [`Frame`]s by looking at
-//! the body, not at its label; a [`Decoder`] turns frames into deltas and says when the answer is over.
+//! The flow: [`Protocol::encode`] builds a request; [`framing::body::BodyFramer`] splits the response into [`Frame`]s
+//! by the content of the body, not by its content type; a [`Decoder`] turns frames into deltas and detects the end.
 
 use std::sync::Arc;
 
@@ -12,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use crate::model::{
-    Adjustment, Call, ChatRequest, Delta, FinishReason, ProtocolId,
+    ChatRequest, Delta, FinishReason, ModelRequest, ParamWorkaround, ProtocolId,
     api_key::ApiKey,
     target::{DecodeOptions, Target},
 };
@@ -25,39 +24,44 @@ pub mod reply_reader;
 pub mod retry_after;
 mod think_tags;
 
-pub use error::{ApiError, ServerKind};
+pub use error::{CallError, ServerKind};
 pub use retry_after::{RetryAfter, RetryWhen};
 
-/// Every protocol there is. A new one is one file and one line here.
+/// All supported protocols. A new protocol is a module and one line here.
 pub static PROTOCOLS: &[&dyn Protocol] = &[&openai::OpenAiChat];
 
-/// The protocol called `id`.
+/// The protocol with this id.
 #[must_use]
 pub fn protocol(id: ProtocolId) -> Option<&'static dyn Protocol> {
     PROTOCOLS.iter().copied().find(|protocol| protocol.id() == id)
 }
 
-/// One wire format: stateless, without I/O.
+/// A wire format: stateless, without I/O.
 pub trait Protocol: Sync {
     /// The value of `protocol = "…"`.
     fn id(&self) -> ProtocolId;
 
-    /// The request that asks `target` for `call`.
+    /// Encodes `request` as an HTTP request to `target`.
     ///
     /// # Errors
-    /// When the call cannot be put into this format.
-    fn encode(&self, target: &Target, key: Option<&ApiKey>, call: &Call) -> Result<http::Request<Bytes>, EncodeError>;
+    /// When the request cannot be expressed in this format.
+    fn encode(
+        &self,
+        target: &Target,
+        key: Option<&ApiKey>,
+        request: &ModelRequest,
+    ) -> Result<http::Request<Bytes>, EncodeError>;
 
-    /// A decoder for the reply to `call` that begins with `head`.
-    fn decoder(&self, call: &Call, options: &DecodeOptions, head: &ResponseHead) -> Box<dyn Decoder>;
+    /// A decoder for the response to `request` with the given head.
+    fn decoder(&self, request: &ModelRequest, options: &DecodeOptions, head: &ResponseHead) -> Box<dyn Decoder>;
 
-    /// What an unsuccessful reply says.
-    fn error(&self, head: &ResponseHead, body: &[u8]) -> ApiError;
+    /// Decodes the body of a response with an error status.
+    fn decode_error(&self, head: &ResponseHead, body: &[u8]) -> CallError;
 
-    /// The request that lists the models of `target`'s endpoint, those behind the id `after` where the list has pages.
+    /// The request that lists the models of `target`'s endpoint; on paged lists, those after the id `after`.
     ///
     /// # Errors
-    /// When the key cannot be put into a header.
+    /// When the key contains characters that are invalid in a header.
     fn list_models(
         &self,
         target: &Target,
@@ -65,109 +69,109 @@ pub trait Protocol: Sync {
         after: Option<&str>,
     ) -> Result<http::Request<Bytes>, EncodeError>;
 
-    /// The models in a successful reply to [`Protocol::list_models`].
+    /// Parses a successful response to [`Protocol::list_models`].
     ///
     /// # Errors
-    /// When the body is an error or no list.
-    fn parse_models(&self, body: &[u8]) -> Result<ModelList, ApiError>;
+    /// When the body is an error or not a model list.
+    fn parse_models(&self, body: &[u8]) -> Result<ModelList, CallError>;
 
-    /// The change to `chat` that may satisfy a service that refused one of its parameters.
-    fn adjust(&self, error: &ApiError, target: &Target, chat: &ChatRequest) -> Option<Adjustment>;
+    /// The change to `chat` that may work around `error`, when the service rejected one of its parameters.
+    fn workaround(&self, error: &CallError, target: &Target, chat: &ChatRequest) -> Option<ParamWorkaround>;
 }
 
-/// Reads one reply.
+/// Decodes one response.
 pub trait Decoder: Send {
-    /// Reads one frame and appends what it adds to `out`. Deltas in `out` count even when an error is returned.
+    /// Decodes one frame and appends its deltas to `out`. Deltas in `out` are valid even when an error is returned.
     ///
     /// # Errors
-    /// When the frame is an error of the service.
-    fn frame(&mut self, frame: &Frame, out: &mut Vec<Delta>) -> Result<Flow, ApiError>;
+    /// When the frame is an error from the service.
+    fn decode_frame(&mut self, frame: &Frame, out: &mut Vec<Delta>) -> Result<Flow, CallError>;
 
-    /// The reply is over: appends what was held back and judges how it ended.
+    /// Ends the response: appends buffered deltas to `out` and returns how the answer ended.
     ///
     /// # Errors
-    /// When the whole reply turns out to be an error.
-    fn finish(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<Ending, ApiError>;
+    /// When the response as a whole is an error.
+    fn finish(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<StreamOutcome, CallError>;
 }
 
-/// One piece of a reply that can be decoded by itself.
+/// The smallest part of a response that can be decoded on its own.
 #[derive(Clone, Debug)]
 pub struct Frame {
-    /// Exactly the bytes it came in, for passing on.
+    /// The original bytes, for pass-through.
     pub raw: Bytes,
-    /// Its payload; valid UTF-8.
+    /// The payload; valid UTF-8.
     pub data: Bytes,
-    /// The SSE event's name; empty when there was none.
+    /// The name of the SSE event; empty when absent.
     pub event: Bytes,
-    /// What kind of reply it is part of.
+    /// The kind of response it is part of.
     pub kind: FrameKind,
 }
 
-/// What kind of reply a frame is part of.
+/// The kind of response a frame is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
     /// One event of a stream.
     Event,
-    /// A whole JSON body.
+    /// A complete JSON body.
     Body,
-    /// A page (HTML or XML) or a text: no answer.
+    /// An HTML or XML page or plain text, which never holds an answer.
     Page,
 }
 
-/// What a decoder wants next.
+/// What the reader should do after a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Flow {
-    /// More frames.
+    /// Continue with the next frame.
     More,
-    /// Every choice has its finish reason; usage or late text may follow.
+    /// All choices have a finish reason; usage or late text may follow.
     SoftEnd,
-    /// Nothing of interest follows: stop reading.
+    /// The response is complete: stop reading.
     End,
-    /// The frame could not be read: a piece of the answer is lost.
-    Garbled,
+    /// The frame could not be parsed, so part of the answer is lost.
+    InvalidChunk,
 }
 
-/// How the bytes of a reply ended.
+/// How the byte stream of a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StreamEnd {
-    /// The protocol's own end was seen; reading stopped.
-    Hard,
-    /// The body was over.
+    /// The protocol's end signal was seen, and reading stopped.
+    EndSignal,
+    /// End of the body.
     Eof,
-    /// The connection broke.
+    /// The connection was lost.
     Broken,
 }
 
 /// How an answer ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// With a reason.
+pub enum StreamOutcome {
+    /// With a finish reason.
     Finished(FinishReason),
-    /// With an end mark but no reason: whole, with a warning.
-    DoneOnly,
-    /// In the middle.
-    Cut,
-    /// Before it began.
+    /// With an end signal but no finish reason: complete, with a warning.
+    NoFinishReason,
+    /// Without an end signal.
+    Incomplete,
+    /// Without any output.
     Empty,
 }
 
-/// The first lines of a reply.
+/// Status and headers of a response.
 #[derive(Clone, Debug)]
 pub struct ResponseHead {
-    /// The status.
+    /// The HTTP status.
     pub status: StatusCode,
     /// The headers.
     pub headers: Arc<HeaderMap>,
 }
 
 impl ResponseHead {
-    /// A header's value as text.
+    /// The trimmed value of a header, if it is visible ASCII.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok().map(str::trim)
     }
 
-    /// The service's id of the request, under whichever of its names.
+    /// The request id that the service assigned, from any of the known headers.
     #[must_use]
     pub fn request_id(&self) -> Option<String> {
         const NAMES: [&str; 6] = [
@@ -182,45 +186,45 @@ impl ResponseHead {
     }
 }
 
-/// A list of models, or a page of it.
+/// A model list, or one page of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ModelList {
-    /// The models, in the order of the list, each once.
+    /// The models in list order, without duplicates.
     pub models: Vec<ModelInfo>,
-    /// There are more, behind this id.
-    pub more_after: Option<String>,
+    /// The id after which the next page starts; `None` on the last page.
+    pub next_cursor: Option<String>,
 }
 
-/// A model as its endpoint lists it.
+/// An entry of an endpoint's model list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ModelInfo {
     /// The upstream id.
     pub id: String,
-    /// How many tokens it takes, when the list says so.
+    /// The context window in tokens, when the list has it.
     pub context: Option<u64>,
-    /// Whose it is said to be; some servers put their own name there.
+    /// The `owned_by` value; some servers put their own name there.
     pub owner: Option<String>,
 }
 
-/// A call that cannot be put on the wire.
+/// A request that cannot be encoded.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EncodeError {
-    /// The key has characters that no header can carry.
-    #[error("the key of endpoint `{endpoint}` has a line break or another character that cannot be sent in a header")]
+    /// The key contains characters that are invalid in a header.
+    #[error("invalid key of endpoint \"{endpoint}\": it contains a character that cannot be sent in a header")]
     Key {
-        /// The endpoint's name.
+        /// The name of the endpoint.
         endpoint: String,
     },
     /// The client's body is not a JSON object.
     #[error("the request body is not a JSON object")]
     Body(#[source] serde_json::Error),
-    /// The URL is one no request can be made of.
-    #[error("no request can be made for {url}")]
+    /// The URL or a header is invalid.
+    #[error("cannot build a request for {url}")]
     Request {
-        /// The address, masked.
+        /// The URL, with secrets masked.
         url: String,
-        /// Why.
+        /// The cause.
         #[source]
         source: http::Error,
     },

@@ -1,39 +1,39 @@
-//! Reads one successful reply from its first byte to its verdict: framing and decoding together.
+//! Reads one successful response from the first byte to its outcome, combining framing and decoding.
 //!
-//! Owns the two rules that no single frame can tell: a frame that could not be read spoils the answer, and an error
-//! after the answer was complete is only a warning. Refuses I/O; `attempt` feeds it, and so do the tests.
+//! Applies the two rules that depend on several frames: a frame that cannot be parsed makes the answer invalid, and an
+//! error after the answer was complete is only a warning.
 
 use std::ops::Deref;
 
-use super::{ApiError, Decoder, Ending, Flow, Frame, FrameKind, StreamEnd};
+use super::{CallError, Decoder, Flow, Frame, FrameKind, StreamEnd, StreamOutcome};
 use crate::model::{Delta, ErrorClass};
 use crate::protocol::framing::body::BodyFramer;
 
-/// What one read of the network added to a reply.
+/// The deltas and frames decoded from one network read.
 #[derive(Clone, Debug, Default)]
-pub struct Read {
-    /// What it says.
+pub struct DecodedBatch {
+    /// The deltas.
     pub deltas: Vec<Delta>,
-    /// The frames it came in, where they are to be passed on. An end mark is not among them, nor what could not be read,
-    /// nor an error: whether the answer is whole is said by its verdict alone.
+    /// The frames, when they are retained for pass-through. End signals, frames that cannot be parsed and errors are
+    /// not included: the client learns from the final outcome whether the answer is complete.
     pub frames: Vec<Frame>,
 }
 
-impl Read {
-    /// Nothing was added.
+impl DecodedBatch {
+    /// Whether there are no deltas and no frames.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.deltas.is_empty() && self.frames.is_empty()
     }
 
-    /// Adds what the next read added.
+    /// Appends the next batch.
     pub fn extend(&mut self, next: Self) {
         self.deltas.extend(next.deltas);
         self.frames.extend(next.frames);
     }
 }
 
-impl Deref for Read {
+impl Deref for DecodedBatch {
     type Target = [Delta];
 
     fn deref(&self) -> &[Delta] {
@@ -41,7 +41,7 @@ impl Deref for Read {
     }
 }
 
-impl<'r> IntoIterator for &'r Read {
+impl<'r> IntoIterator for &'r DecodedBatch {
     type Item = &'r Delta;
     type IntoIter = std::slice::Iter<'r, Delta>;
 
@@ -50,75 +50,75 @@ impl<'r> IntoIterator for &'r Read {
     }
 }
 
-impl From<Vec<Delta>> for Read {
+impl From<Vec<Delta>> for DecodedBatch {
     fn from(deltas: Vec<Delta>) -> Self {
         Self { deltas, frames: Vec::new() }
     }
 }
 
-/// Reads one reply.
+/// Reads one response.
 pub struct ReplyReader {
     framer: BodyFramer,
     decoder: Box<dyn Decoder>,
     frames: Vec<Frame>,
-    /// Those that are to be passed on, if any are.
-    kept: Option<Vec<Frame>>,
-    any_output: bool,
-    ended_softly: bool,
-    garbled: bool,
-    warning: Option<ApiError>,
+    /// The frames retained for pass-through; `None`: frames are not retained.
+    retained: Option<Vec<Frame>>,
+    has_output: bool,
+    soft_ended: bool,
+    chunk_lost: bool,
+    warning: Option<CallError>,
 }
 
 impl std::fmt::Debug for ReplyReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReplyReader").field("any_output", &self.any_output).finish_non_exhaustive()
+        f.debug_struct("ReplyReader").field("any_output", &self.has_output).finish_non_exhaustive()
     }
 }
 
 impl ReplyReader {
-    /// A reader for a reply that `decoder` understands.
+    /// A reader that decodes with `decoder`.
     #[must_use]
     pub fn new(decoder: Box<dyn Decoder>) -> Self {
         Self {
             framer: BodyFramer::default(),
             decoder,
             frames: Vec::new(),
-            kept: None,
-            any_output: false,
-            ended_softly: false,
-            garbled: false,
+            retained: None,
+            has_output: false,
+            soft_ended: false,
+            chunk_lost: false,
             warning: None,
         }
     }
 
-    /// Keeps the frames, to be passed on.
+    /// Retains the frames for pass-through.
     #[must_use]
-    pub fn keeping_frames(mut self) -> Self {
-        self.kept = Some(Vec::new());
+    pub fn retain_frames(mut self) -> Self {
+        self.retained = Some(Vec::new());
         self
     }
 
-    /// The frames since the last time.
+    /// Takes the frames retained since the last call.
     pub fn take_frames(&mut self) -> Vec<Frame> {
-        self.kept.as_mut().map(std::mem::take).unwrap_or_default()
+        self.retained.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// Whether the model has put out anything.
+    /// Whether the model has produced any output.
     #[must_use]
-    pub fn any_output(&self) -> bool {
-        self.any_output
+    pub fn has_output(&self) -> bool {
+        self.has_output
     }
 
-    /// An error that came after the answer was complete.
-    pub fn take_warning(&mut self) -> Option<ApiError> {
+    /// Takes the error that arrived after the answer was complete.
+    pub fn take_warning(&mut self) -> Option<CallError> {
         self.warning.take()
     }
 
-    /// Takes the next bytes and appends what they add to `out`, which counts even when an error is returned.
+    /// Decodes the next bytes and appends the deltas to `out`. They are valid even when an error is returned.
     ///
     /// # Errors
-    /// When the service reports one, or nothing of the reply can be read.
-    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
+    /// When the service reports an error, or the response cannot be parsed.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Delta>) -> Result<Flow, CallError> {
         let mut frames = std::mem::take(&mut self.frames);
         let framed = self.framer.push(bytes, &mut frames);
         let flow = self.decode(&mut frames, out);
@@ -126,74 +126,77 @@ impl ReplyReader {
         match (flow?, framed) {
             (Flow::End, _) => Ok(Flow::End),
             (flow, Ok(())) => Ok(flow),
-            (_, Err(problem)) => self.fail(ApiError::new(self.class(ErrorClass::Garbage), problem.to_string()), out),
+            (_, Err(error)) => {
+                self.fail(CallError::new(self.error_class(ErrorClass::InvalidResponse), error.to_string()), out)
+            }
         }
     }
 
-    /// The reply is over: appends what was held back and judges.
+    /// Ends the response: appends buffered deltas to `out` and returns the outcome.
     ///
     /// # Errors
-    /// When what was left is an error, or a piece was lost on the way.
-    pub fn finish(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<Ending, ApiError> {
+    /// When the rest is an error, or a chunk was lost.
+    pub fn finish(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<StreamOutcome, CallError> {
         let mut frames = Vec::new();
-        if end != StreamEnd::Hard {
+        if end != StreamEnd::EndSignal {
             self.framer.finish(&mut frames);
         }
         self.decode(&mut frames, out)?;
         let from = out.len();
-        let ending = self.decoder.finish(end, out)?;
-        self.any_output |= out[from..].iter().any(|delta| delta.kind.is_output());
-        if self.garbled {
-            return Err(ApiError::new(ErrorClass::Garbled, "a piece of the answer could not be read"));
+        let outcome = self.decoder.finish(end, out)?;
+        self.has_output |= out[from..].iter().any(|delta| delta.kind.is_output());
+        if self.chunk_lost {
+            return Err(CallError::new(ErrorClass::InvalidChunk, "invalid chunk in the answer"));
         }
-        Ok(ending)
+        Ok(outcome)
     }
 
-    fn decode(&mut self, frames: &mut Vec<Frame>, out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
-        let mut flow = if self.ended_softly { Flow::SoftEnd } else { Flow::More };
+    fn decode(&mut self, frames: &mut Vec<Frame>, out: &mut Vec<Delta>) -> Result<Flow, CallError> {
+        let mut flow = if self.soft_ended { Flow::SoftEnd } else { Flow::More };
         for frame in frames.drain(..) {
             let from = out.len();
-            let step = self.decoder.frame(&frame, out);
-            self.any_output |= out[from..].iter().any(|delta| delta.kind.is_output());
-            if let (Some(kept), Ok(flow)) = (&mut self.kept, &step)
-                // Behind a piece that is lost there is nothing to pass on: its finish reason would be that of an answer.
-                && *flow != Flow::Garbled
-                && !self.garbled
+            let step = self.decoder.decode_frame(&frame, out);
+            self.has_output |= out[from..].iter().any(|delta| delta.kind.is_output());
+            if let (Some(kept), Ok(flow)) = (&mut self.retained, &step)
+                // After a lost chunk no frame is passed on: a later finish reason would make the answer look complete.
+                && *flow != Flow::InvalidChunk
+                && !self.chunk_lost
                 && (*flow != Flow::End || frame.kind == FrameKind::Body || out.len() > from)
             {
                 kept.push(frame.clone());
             }
             match step {
-                Ok(Flow::Garbled) if self.ended_softly => {}
-                Ok(Flow::Garbled) if self.any_output => self.garbled = true,
-                Ok(Flow::Garbled) => {
+                Ok(Flow::InvalidChunk) if self.soft_ended => {}
+                Ok(Flow::InvalidChunk) if self.has_output => self.chunk_lost = true,
+                Ok(Flow::InvalidChunk) => {
                     let text = String::from_utf8_lossy(&frame.data);
-                    let message = format!("a piece of the reply is not JSON: {}", super::error::shortened(&text));
-                    return self.fail(ApiError::new(ErrorClass::Garbled, message), out);
+                    let message =
+                        format!("invalid chunk: expected JSON, got {}", super::error::truncate_message(&text));
+                    return self.fail(CallError::new(ErrorClass::InvalidChunk, message), out);
                 }
                 Ok(Flow::End) => return Ok(Flow::End),
                 Ok(next) => {
-                    self.ended_softly = next == Flow::SoftEnd;
+                    self.soft_ended = next == Flow::SoftEnd;
                     flow = next;
                 }
-                Err(problem) if self.ended_softly => {
-                    self.warning = Some(problem);
+                Err(error) if self.soft_ended => {
+                    self.warning = Some(error);
                     return Ok(Flow::End);
                 }
-                Err(problem) => return self.fail(problem, out),
+                Err(error) => return self.fail(error, out),
             }
         }
         Ok(flow)
     }
 
-    /// Gives out what the decoder held back, then the error.
-    fn fail(&mut self, problem: ApiError, out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
-        // The verdict on the ending is of no interest beside the error.
+    /// Flushes the deltas that the decoder buffered, then returns the error.
+    fn fail(&mut self, error: CallError, out: &mut Vec<Delta>) -> Result<Flow, CallError> {
+        // The error takes precedence over the outcome.
         let _ = self.decoder.finish(StreamEnd::Broken, out);
-        Err(problem)
+        Err(error)
     }
 
-    fn class(&self, before: ErrorClass) -> ErrorClass {
-        if self.any_output { ErrorClass::Cut } else { before }
+    fn error_class(&self, before: ErrorClass) -> ErrorClass {
+        if self.has_output { ErrorClass::Incomplete } else { before }
     }
 }

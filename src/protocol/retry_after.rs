@@ -1,91 +1,91 @@
-//! When a service says to come back, in all the ways services say it.
+//! Parses the retry delay that a service asks for, from headers and error bodies.
 //!
-//! Owns the reading of headers and bodies. Refuses a clock: a date stays a date until somebody with a `now` asks.
+//! There is no clock here: a date stays a date until the caller passes `now`.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 use jiff::Timestamp;
 
-/// A wish to be asked again later.
+/// A retry delay asked for by a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryAfter {
-    /// As it came, for the record.
+    /// The original value, for the record.
     pub raw: String,
-    /// What it means.
+    /// The parsed value.
     pub when: RetryWhen,
 }
 
-/// What a Retry-After means.
+/// The meaning of a Retry-After.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryWhen {
-    /// So long after the reply.
+    /// This long after the response.
     After(Duration),
-    /// At this moment.
+    /// At this time.
     At(Timestamp),
 }
 
 impl RetryAfter {
-    /// How long from `now`; nothing when the moment has passed.
+    /// The delay from `now`; zero when the time has passed.
     #[must_use]
-    pub fn from(&self, now: Timestamp) -> Duration {
+    pub fn delay_from(&self, now: Timestamp) -> Duration {
         match self.when {
             RetryWhen::After(wait) => wait,
-            RetryWhen::At(moment) => Duration::try_from(moment.duration_since(now)).unwrap_or_default(),
+            RetryWhen::At(time) => Duration::try_from(time.duration_since(now)).unwrap_or_default(),
         }
     }
 
-    /// The wait that is certain without a clock.
-    pub(super) fn at_least(&self) -> Duration {
+    /// The delay as far as it is known without a clock: zero for a date.
+    pub(super) fn min_delay(&self) -> Duration {
         match self.when {
             RetryWhen::After(wait) => wait,
             RetryWhen::At(_) => Duration::ZERO,
         }
     }
 
-    fn after(raw: &str, wait: Duration) -> Self {
+    fn with_delay(raw: &str, wait: Duration) -> Self {
         Self { raw: raw.to_owned(), when: RetryWhen::After(wait) }
     }
 }
 
-/// The wish in a reply's headers: `retry-after-ms`, `x-ms-retry-after-ms`, `retry-after` (seconds with or without a
-/// fraction, or an HTTP date), LiteLLM's passed-on copy, and last the reset time of a limit that is used up.
+/// Parses response headers, in this order: `retry-after-ms`, `x-ms-retry-after-ms`, `retry-after` (seconds with or
+/// without a fraction, or an HTTP date), LiteLLM's forwarded copy, and the reset time of an exhausted limit.
 #[must_use]
 pub fn from_headers(headers: &HeaderMap) -> Option<RetryAfter> {
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     for name in ["retry-after-ms", "x-ms-retry-after-ms"] {
         if let Some(raw) = text(name)
-            && let Some(wait) = seconds(raw, 1e-3)
+            && let Some(wait) = parse_seconds(raw, 1e-3)
         {
-            return Some(RetryAfter::after(raw, wait));
+            return Some(RetryAfter::with_delay(raw, wait));
         }
     }
     ["retry-after", "llm_provider-retry-after"]
         .into_iter()
-        .find_map(|name| text(name).and_then(value))
-        .or_else(|| reset_of_spent_limit(headers))
+        .find_map(|name| text(name).and_then(parse_value))
+        .or_else(|| exhausted_limit_reset(headers))
 }
 
-/// The wish in an error body's `retryDelay` ("34s"), `retry_after` (seconds) or `retry_after_ms`.
+/// Parses the value of `retryDelay` ("34s") or `retry_after` (seconds) in an error body.
 #[must_use]
-pub fn from_delay(raw: &str) -> Option<RetryAfter> {
-    duration(raw).or_else(|| seconds(raw, 1.0)).map(|wait| RetryAfter::after(raw, wait))
+pub fn parse_delay(raw: &str) -> Option<RetryAfter> {
+    parse_duration(raw).or_else(|| parse_seconds(raw, 1.0)).map(|wait| RetryAfter::with_delay(raw, wait))
 }
 
-fn value(raw: &str) -> Option<RetryAfter> {
-    if let Some(wait) = seconds(raw, 1.0).or_else(|| duration(raw)) {
-        return Some(RetryAfter::after(raw, wait));
+fn parse_value(raw: &str) -> Option<RetryAfter> {
+    if let Some(wait) = parse_seconds(raw, 1.0).or_else(|| parse_duration(raw)) {
+        return Some(RetryAfter::with_delay(raw, wait));
     }
-    let moment = jiff::fmt::rfc2822::DateTimeParser::new()
+    let time = jiff::fmt::rfc2822::DateTimeParser::new()
         .parse_timestamp(raw)
         .ok()
         .or_else(|| raw.parse::<Timestamp>().ok())?;
-    Some(RetryAfter { raw: raw.to_owned(), when: RetryWhen::At(moment) })
+    Some(RetryAfter { raw: raw.to_owned(), when: RetryWhen::At(time) })
 }
 
-/// `x-ratelimit-reset-X` of the limits whose `x-ratelimit-remaining-X` is nothing; the longest counts.
-fn reset_of_spent_limit(headers: &HeaderMap) -> Option<RetryAfter> {
-    let spent = |kind: &str| {
+/// The longest `x-ratelimit-reset-X` of the limits whose `x-ratelimit-remaining-X` is zero.
+fn exhausted_limit_reset(headers: &HeaderMap) -> Option<RetryAfter> {
+    let is_exhausted = |kind: &str| {
         let left = headers.get(format!("x-ratelimit-remaining{kind}")).and_then(|value| value.to_str().ok());
         left.is_some_and(|left| left.trim().parse::<f64>().is_ok_and(|left| left <= 0.0))
     };
@@ -93,33 +93,33 @@ fn reset_of_spent_limit(headers: &HeaderMap) -> Option<RetryAfter> {
         .iter()
         .filter_map(|(name, reset)| {
             let kind = name.as_str().strip_prefix("x-ratelimit-reset")?;
-            spent(kind).then(|| reset.to_str().ok()).flatten()
+            is_exhausted(kind).then(|| reset.to_str().ok()).flatten()
         })
-        .filter_map(reset_value)
-        .max_by_key(RetryAfter::at_least)
+        .filter_map(parse_reset)
+        .max_by_key(RetryAfter::min_delay)
 }
 
-/// A reset is a duration, a date, seconds, or seconds (or milliseconds) since 1970.
-fn reset_value(raw: &str) -> Option<RetryAfter> {
+/// A reset value is a duration, a date, seconds, or seconds (or milliseconds) since 1970.
+fn parse_reset(raw: &str) -> Option<RetryAfter> {
     const EPOCH_SECONDS: f64 = 1e9;
     const EPOCH_MILLISECONDS: f64 = 1e12;
-    let at = |moment| Some(RetryAfter { raw: raw.to_owned(), when: RetryWhen::At(moment) });
+    let at = |time| Some(RetryAfter { raw: raw.to_owned(), when: RetryWhen::At(time) });
     match raw.trim().parse::<f64>() {
-        #[expect(clippy::cast_possible_truncation, reason = "a moment in this millennium")]
+        #[expect(clippy::cast_possible_truncation, reason = "a time in this millennium")]
         Ok(number) if number >= EPOCH_MILLISECONDS => at(Timestamp::from_millisecond(number as i64).ok()?),
-        #[expect(clippy::cast_possible_truncation, reason = "a moment in this millennium")]
+        #[expect(clippy::cast_possible_truncation, reason = "a time in this millennium")]
         Ok(number) if number >= EPOCH_SECONDS => at(Timestamp::from_second(number as i64).ok()?),
-        _ => value(raw.trim()),
+        _ => parse_value(raw.trim()),
     }
 }
 
-fn seconds(raw: &str, unit: f64) -> Option<Duration> {
+fn parse_seconds(raw: &str, unit: f64) -> Option<Duration> {
     let number: f64 = raw.parse().ok()?;
     if number.is_nan() { None } else { Duration::try_from_secs_f64((number * unit).clamp(0.0, 1e9)).ok() }
 }
 
-/// `6m0s`, `21ms`, `1h2m`, `34s`: the way Go prints a duration.
-fn duration(raw: &str) -> Option<Duration> {
+/// Parses a duration as Go prints it: `6m0s`, `21ms`, `1h2m`, `34s`.
+fn parse_duration(raw: &str) -> Option<Duration> {
     let (mut rest, mut total) = (raw.trim(), 0.0);
     if rest.is_empty() {
         return None;
@@ -154,12 +154,12 @@ mod tests {
         for (name, value) in pairs {
             headers.insert(*name, http::HeaderValue::from_static(value));
         }
-        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("a date");
-        from_headers(&headers).map(|after| after.from(now).as_secs_f64())
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().expect("valid timestamp");
+        from_headers(&headers).map(|after| after.delay_from(now).as_secs_f64())
     }
 
     #[test]
-    fn every_form_is_read() {
+    fn all_header_forms_are_parsed() {
         assert_eq!(wait(&[("retry-after", "2")]), Some(2.0));
         assert_eq!(wait(&[("retry-after", "0.5")]), Some(0.5));
         assert_eq!(wait(&[("retry-after-ms", "1500"), ("retry-after", "9")]), Some(1.5));
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reset_counts_only_for_a_limit_that_is_used_up() {
+    fn reset_is_ignored_unless_its_limit_is_exhausted() {
         let requests = ("x-ratelimit-remaining-requests", "0");
         let tokens = ("x-ratelimit-remaining-tokens", "500");
         let resets = [("x-ratelimit-reset-requests", "6m0s"), ("x-ratelimit-reset-tokens", "21ms")];
@@ -186,8 +186,8 @@ mod tests {
     }
 
     #[test]
-    fn delays_in_bodies_are_read() {
-        let seconds = |raw| from_delay(raw).map(|after| after.at_least().as_secs_f64());
+    fn body_delays_are_parsed() {
+        let seconds = |raw| parse_delay(raw).map(|after| after.min_delay().as_secs_f64());
         assert_eq!(seconds("34s"), Some(34.0));
         assert_eq!(seconds("1h2m"), Some(3720.0));
         assert_eq!(seconds("7"), Some(7.0));

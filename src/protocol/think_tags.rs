@@ -1,62 +1,62 @@
-//! Separates `<think>…</think>` from the answer.
+//! Separates `<think>…</think>` reasoning from the answer text, also when a tag is split between deltas.
 //!
-//! Only at the start of a message: the same words later on are text about the tag. Owns tags cut between deltas.
-//! Refuses to guess a missing opening tag: that is the model's `think_prefilled` setting.
+//! Tags are recognized only at the start of a message; later ones are text about the tag. A missing opening tag is not
+//! guessed: the model's `think_prefilled` setting covers it.
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
-/// White space beyond this is text: nobody opens a tag behind it.
-const LONGEST_BLANK: usize = 1024;
+/// Maximum whitespace before an opening tag, in bytes; more makes the content text.
+const MAX_LEADING_WHITESPACE: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
-    /// Only white space and a part of the opening tag so far.
+    /// Only whitespace and a prefix of the opening tag so far.
     Start,
     Thinking,
-    /// The tag is closed; white space before the answer is dropped.
+    /// The tag is closed; whitespace before the answer is dropped.
     AfterClose,
     Text,
 }
 
-/// Splits one choice's content.
+/// Splits the content of one choice.
 #[derive(Debug)]
 pub(super) struct ThinkSplitter {
     state: State,
-    /// What may still turn out to be a tag.
-    held: String,
+    /// Text that may still become part of a tag.
+    buffer: String,
 }
 
-/// A piece of content, told apart.
+/// A segment of the content.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
+pub(super) enum Segment {
     Text(String),
     Reasoning(String),
 }
 
 impl ThinkSplitter {
     pub(super) fn new(prefilled: bool) -> Self {
-        Self { state: if prefilled { State::Thinking } else { State::Start }, held: String::new() }
+        Self { state: if prefilled { State::Thinking } else { State::Start }, buffer: String::new() }
     }
 
-    /// Whether all that follows is text of the answer.
-    pub(super) fn is_past(&self) -> bool {
+    /// Whether all further content is answer text.
+    pub(super) fn is_text(&self) -> bool {
         self.state == State::Text
     }
 
-    /// Takes the next piece of content.
-    pub(super) fn push(&mut self, text: String, out: &mut Vec<Piece>) {
+    /// Splits the next chunk of content and appends the segments to `out`.
+    pub(super) fn push(&mut self, text: String, out: &mut Vec<Segment>) {
         if self.state == State::Text {
-            emit(out, Piece::Text, text);
+            push_nonempty(out, Segment::Text, text);
             return;
         }
-        self.held.push_str(&text);
+        self.buffer.push_str(&text);
         loop {
             let before = self.state;
             match self.state {
-                State::Start => self.start(out),
-                State::Thinking => self.thinking(out),
-                State::AfterClose => self.after_close(),
-                State::Text => emit(out, Piece::Text, std::mem::take(&mut self.held)),
+                State::Start => self.process_start(out),
+                State::Thinking => self.process_thinking(out),
+                State::AfterClose => self.process_after_close(),
+                State::Text => push_nonempty(out, Segment::Text, std::mem::take(&mut self.buffer)),
             }
             if self.state == before {
                 return;
@@ -64,52 +64,52 @@ impl ThinkSplitter {
         }
     }
 
-    /// The message is over: what was held back is what it looks like.
-    pub(super) fn finish(&mut self, out: &mut Vec<Piece>) {
-        let held = std::mem::take(&mut self.held);
+    /// Ends the message: appends the buffered text to `out`, as reasoning if the tag is still open.
+    pub(super) fn finish(&mut self, out: &mut Vec<Segment>) {
+        let rest = std::mem::take(&mut self.buffer);
         match self.state {
-            State::Thinking => emit(out, Piece::Reasoning, held),
-            State::Start | State::Text => emit(out, Piece::Text, held),
+            State::Thinking => push_nonempty(out, Segment::Reasoning, rest),
+            State::Start | State::Text => push_nonempty(out, Segment::Text, rest),
             State::AfterClose => {}
         }
     }
 
-    fn start(&mut self, out: &mut Vec<Piece>) {
-        let body = self.held.trim_start();
+    fn process_start(&mut self, out: &mut Vec<Segment>) {
+        let body = self.buffer.trim_start();
         if let Some(rest) = body.strip_prefix(OPEN) {
-            self.held = rest.to_owned();
+            self.buffer = rest.to_owned();
             self.state = State::Thinking;
-        } else if !OPEN.starts_with(body) || self.held.len() > LONGEST_BLANK {
+        } else if !OPEN.starts_with(body) || self.buffer.len() > MAX_LEADING_WHITESPACE {
             self.state = State::Text;
-            emit(out, Piece::Text, std::mem::take(&mut self.held));
+            push_nonempty(out, Segment::Text, std::mem::take(&mut self.buffer));
         }
     }
 
-    fn thinking(&mut self, out: &mut Vec<Piece>) {
-        if let Some(at) = self.held.find(CLOSE) {
-            let rest = self.held.split_off(at + CLOSE.len());
-            self.held.truncate(at);
-            emit(out, Piece::Reasoning, std::mem::replace(&mut self.held, rest));
+    fn process_thinking(&mut self, out: &mut Vec<Segment>) {
+        if let Some(at) = self.buffer.find(CLOSE) {
+            let rest = self.buffer.split_off(at + CLOSE.len());
+            self.buffer.truncate(at);
+            push_nonempty(out, Segment::Reasoning, std::mem::replace(&mut self.buffer, rest));
             self.state = State::AfterClose;
         } else {
-            let keep = (1..CLOSE.len()).rev().find(|&n| self.held.ends_with(&CLOSE[..n])).unwrap_or(0);
-            let rest = self.held.split_off(self.held.len() - keep);
-            emit(out, Piece::Reasoning, std::mem::replace(&mut self.held, rest));
+            let keep = (1..CLOSE.len()).rev().find(|&n| self.buffer.ends_with(&CLOSE[..n])).unwrap_or(0);
+            let rest = self.buffer.split_off(self.buffer.len() - keep);
+            push_nonempty(out, Segment::Reasoning, std::mem::replace(&mut self.buffer, rest));
         }
     }
 
-    fn after_close(&mut self) {
-        let body = self.held.trim_start();
+    fn process_after_close(&mut self) {
+        let body = self.buffer.trim_start();
         if body.is_empty() {
-            self.held.clear();
+            self.buffer.clear();
         } else {
-            self.held = body.to_owned();
+            self.buffer = body.to_owned();
             self.state = State::Text;
         }
     }
 }
 
-fn emit(out: &mut Vec<Piece>, kind: fn(String) -> Piece, text: String) {
+fn push_nonempty(out: &mut Vec<Segment>, kind: fn(String) -> Segment, text: String) {
     if !text.is_empty() {
         out.push(kind(text));
     }
@@ -119,32 +119,32 @@ fn emit(out: &mut Vec<Piece>, kind: fn(String) -> Piece, text: String) {
 mod tests {
     use super::*;
 
-    fn split(pieces: &[&str], prefilled: bool) -> (String, String) {
+    fn split(chunks: &[&str], prefilled: bool) -> (String, String) {
         let (mut splitter, mut out) = (ThinkSplitter::new(prefilled), Vec::new());
-        for piece in pieces {
-            splitter.push((*piece).to_owned(), &mut out);
+        for chunk in chunks {
+            splitter.push((*chunk).to_owned(), &mut out);
         }
         splitter.finish(&mut out);
         let (mut text, mut reasoning) = (String::new(), String::new());
-        for piece in out {
-            match piece {
-                Piece::Text(piece) => text.push_str(&piece),
-                Piece::Reasoning(piece) => reasoning.push_str(&piece),
+        for segment in out {
+            match segment {
+                Segment::Text(part) => text.push_str(&part),
+                Segment::Reasoning(part) => reasoning.push_str(&part),
             }
         }
         (text, reasoning)
     }
 
     #[test]
-    fn endless_white_space_is_text() {
+    fn long_leading_whitespace_is_text() {
         let (mut splitter, mut out) = (ThinkSplitter::new(false), Vec::new());
-        splitter.push(" ".repeat(LONGEST_BLANK + 1), &mut out);
-        assert!(splitter.is_past() && !out.is_empty());
+        splitter.push(" ".repeat(MAX_LEADING_WHITESPACE + 1), &mut out);
+        assert!(splitter.is_text() && !out.is_empty());
     }
 
     #[test]
-    fn the_same_however_it_is_cut() {
-        for (whole, prefilled, text, reasoning) in [
+    fn result_does_not_depend_on_chunk_boundaries() {
+        for (content, prefilled, text, reasoning) in [
             ("<think>six</think>\n\n42", false, "42", "six"),
             ("\n<think>\n\n</think>\n\nhi", false, "hi", "\n\n"),
             ("plain <think>not</think>", false, "plain <think>not</think>", ""),
@@ -155,11 +155,11 @@ mod tests {
             ("  \n", false, "  \n", ""),
         ] {
             let want = (text.to_owned(), reasoning.to_owned());
-            for cut in 0..=whole.len() {
-                assert_eq!(split(&[&whole[..cut], &whole[cut..]], prefilled), want, "{whole:?} cut at {cut}");
+            for at in 0..=content.len() {
+                assert_eq!(split(&[&content[..at], &content[at..]], prefilled), want, "{content:?} split at {at}");
             }
-            let single: Vec<String> = whole.chars().map(String::from).collect();
-            assert_eq!(split(&single.iter().map(String::as_str).collect::<Vec<_>>(), prefilled), want, "{whole:?}");
+            let single: Vec<String> = content.chars().map(String::from).collect();
+            assert_eq!(split(&single.iter().map(String::as_str).collect::<Vec<_>>(), prefilled), want, "{content:?}");
         }
     }
 }

@@ -1,27 +1,29 @@
-//! What should be known of how an answer ended.
-//!
-//! Owns the wording of these warnings. Refuses to know where anything is shown.
+//! Formats warnings about a complete answer, such as a reached token limit or an empty text.
 
 use crate::{
-    engine::Account,
+    engine::AnswerAccumulator,
     model::{FinishReason, sanitize::one_line},
 };
 
-/// What should be known of an answer that is whole, one line each.
-pub(super) fn warnings(account: &Account, reason: Option<&FinishReason>) -> Option<String> {
-    let choices = "warning: the service sent several choices; only the first is shown";
-    let lines: Vec<_> =
-        account.other_choices.then(|| choices.to_owned()).into_iter().chain(ending(account, reason)).collect();
+/// The warnings about a complete answer, one per line.
+pub(super) fn warnings(account: &AnswerAccumulator, reason: Option<&FinishReason>) -> Option<String> {
+    let choices = "warning: the endpoint sent several choices; only the first is shown";
+    let lines: Vec<_> = account
+        .has_other_choices
+        .then(|| choices.to_owned())
+        .into_iter()
+        .chain(finish_warning(account, reason))
+        .collect();
     (!lines.is_empty()).then(|| lines.join("\n"))
 }
 
-/// What should be known of how it ended.
-fn ending(account: &Account, reason: Option<&FinishReason>) -> Option<String> {
-    let any_content = account.any_content;
-    let thought = account.tokens.tokens() > 0;
+/// The warning about how the answer ended.
+fn finish_warning(account: &AnswerAccumulator, reason: Option<&FinishReason>) -> Option<String> {
+    let any_content = account.has_content;
+    let has_reasoning = account.tokens.tokens() > 0;
     Some(match reason {
-        Some(FinishReason::Length) if !any_content && thought => {
-            "warning: the token limit was used up by reasoning: there is no answer (raise --max-tokens)".to_owned()
+        Some(FinishReason::Length) if !any_content && has_reasoning => {
+            "warning: the answer is empty: the token limit was used up by reasoning (raise --max-tokens)".to_owned()
         }
         Some(FinishReason::Length) => {
             "warning: the answer stopped at the token limit (finish_reason: length)".to_owned()
@@ -34,14 +36,14 @@ fn ending(account: &Account, reason: Option<&FinishReason>) -> Option<String> {
         }
         Some(FinishReason::ToolCalls) => {
             let names: Vec<_> = account.answer.tool_calls.iter().map(|call| one_line(&call.name)).collect();
-            format!("warning: the model asked for tools ({}), which are not called here", names.join(", "))
+            format!("warning: the model requested tool calls ({}), which are not executed", names.join(", "))
         }
         Some(FinishReason::Other(word)) => {
-            format!("warning: the answer ended with an unknown finish_reason: {}", one_line(word))
+            format!("warning: the answer ended with an unknown finish_reason: \"{}\"", one_line(word))
         }
         Some(FinishReason::Stop) | None if account.is_empty() => {
-            let thought = if thought { ": there was only reasoning" } else { "" };
-            format!("warning: the answer is empty{thought}")
+            let detail = if has_reasoning { ": only reasoning was received" } else { "" };
+            format!("warning: the answer is empty{detail}")
         }
         Some(FinishReason::Stop | FinishReason::Error(_)) | None => return None,
     })

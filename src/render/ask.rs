@@ -1,263 +1,268 @@
-//! One answer, as `ask` shows it.
+//! Renders one answer, for `ask`.
 //!
-//! Owns what goes where: content to stdout, everything else to stderr, and line ends between them where both are the
-//! same terminal. On a pipe content passes exactly; on a terminal it is stripped of control sequences first.
+//! Content goes to stdout, everything else to stderr, with line ends between them where both are the same terminal. On
+//! a pipe the content is unchanged; on a terminal control sequences are removed.
 
-use super::{Format, Look, Output, dim, json, markdown::Markdown, notice, stats};
+use super::{Format, Output, TerminalInfo, dim, json, markdown::MarkdownRenderer, metrics, notice};
 use crate::render::answer_warnings;
 use crate::{
-    engine::{Account, Event, EventKind, LaneOutcome, Next},
-    model::{Delta, DeltaKind, Held, Usage, sanitize::Sanitiser, target::Target},
+    engine::{AnswerAccumulator, CallOutcome, Event, EventKind, NextStep},
+    model::{Delta, DeltaBuffer, DeltaKind, Usage, sanitize::Sanitizer, target::Target},
 };
 
-/// What is to be shown, and how.
+/// What to show, and how.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// The name that was asked for.
+pub struct AskSettings {
+    /// The requested name.
     pub name: String,
-    /// The format of the data.
+    /// The format of the data on stdout.
     pub format: Format,
-    /// The two streams.
-    pub look: Look,
-    /// Markdown is rendered where it can be.
-    pub rendered: bool,
-    /// A line with figures at the end.
-    pub stats: bool,
-    /// Every attempt is told.
+    /// The terminal properties of the two streams.
+    pub terminal: TerminalInfo,
+    /// Whether Markdown is rendered on a terminal.
+    pub render_markdown: bool,
+    /// Whether a line with metrics follows the answer.
+    pub show_stats: bool,
+    /// Whether every attempt is reported.
     pub verbose: bool,
-    /// The tokens of the prompt, estimated, in case nobody reports them.
+    /// Estimated tokens of the prompt, used if the endpoint reports none.
     pub prompt_tokens: u64,
 }
 
-/// Shows one lane.
+/// Renders one call.
 #[derive(Debug)]
 pub struct AskView {
-    settings: Settings,
-    kept: Account,
-    held: Held,
-    /// The heading of the Markdown source is there.
-    headed: bool,
-    markdown: Option<Markdown>,
-    sanitiser: Sanitiser,
-    reasoning_sanitiser: Sanitiser,
-    /// Thinking was shown and its line is open.
-    thinking: bool,
-    /// The last thing on the terminal was content without a line end.
-    open_line: bool,
+    settings: AskSettings,
+    accumulated: AnswerAccumulator,
+    buffered: DeltaBuffer,
+    /// The heading of the Markdown source was written.
+    has_heading: bool,
+    markdown: Option<MarkdownRenderer>,
+    sanitizer: Sanitizer,
+    reasoning_sanitizer: Sanitizer,
+    /// Reasoning was shown and its line is open.
+    is_reasoning_open: bool,
+    /// The output ends with content without a line end.
+    is_line_open: bool,
 }
 
 impl AskView {
     /// A view with these settings.
     #[must_use]
-    pub fn new(settings: Settings) -> Self {
-        let markdown = settings.look.out_width.filter(|_| settings.rendered && settings.format == Format::Text);
+    pub fn new(settings: AskSettings) -> Self {
+        let markdown =
+            settings.terminal.stdout_width.filter(|_| settings.render_markdown && settings.format == Format::Text);
         Self {
-            markdown: markdown.map(Markdown::new),
+            markdown: markdown.map(MarkdownRenderer::new),
             settings,
-            kept: Account::default(),
-            held: Held::default(),
-            headed: false,
-            sanitiser: Sanitiser::default(),
-            reasoning_sanitiser: Sanitiser::default(),
-            thinking: false,
-            open_line: false,
+            accumulated: AnswerAccumulator::default(),
+            buffered: DeltaBuffer::default(),
+            has_heading: false,
+            sanitizer: Sanitizer::default(),
+            reasoning_sanitizer: Sanitizer::default(),
+            is_reasoning_open: false,
+            is_line_open: false,
         }
     }
 
-    /// What `event` adds to the two streams.
-    pub fn event(&mut self, event: &Event, to: &mut Output) {
+    /// Appends the output for `event`.
+    pub fn on_event(&mut self, event: &Event, to: &mut Output) {
         if self.settings.format == Format::Jsonl {
-            json::lines(&json::event(event), to);
+            json::write_lines(&json::event(event), to);
         }
         match &event.kind {
             EventKind::Started(target) => {
                 if self.settings.verbose {
-                    let (endpoint, upstream) = (&target.endpoint.name, &target.upstream);
-                    self.say(&format!("asking {} ({endpoint}: {upstream})", target.id), to);
+                    let (endpoint, upstream) = (&target.endpoint.name, &target.upstream_id);
+                    self.write_line(&format!("trying {} ({endpoint}: {upstream})", target.id), to);
                 }
             }
             EventKind::Deltas(deltas) => {
                 for delta in deltas {
-                    self.delta(delta, to);
+                    self.on_delta(delta, to);
                 }
             }
-            EventKind::Held(deltas) => {
+            EventKind::BufferedDeltas(deltas) => {
                 for delta in deltas {
-                    self.held.add(delta.clone());
+                    self.buffered.add(delta.clone());
                 }
             }
-            EventKind::Ttft(_) => {}
+            EventKind::FirstToken(_) => {}
             EventKind::Failed { record, next } => {
-                if matches!(next, Next::Restart(_)) {
-                    if self.open_line && self.settings.format == Format::Text && self.settings.look.out_width.is_none()
+                if matches!(next, NextStep::RestartOutput(_)) {
+                    if self.is_line_open
+                        && self.settings.format == Format::Text
+                        && self.settings.terminal.stdout_width.is_none()
                     {
-                        // The two beginnings must not run into each other.
+                        // Separates the incomplete answer from the restarted one.
                         to.out().push('\n');
                     }
-                    self.close_answer(to);
+                    self.end_answer(to);
                 }
-                if let Some(line) = notice::failed(record, next, self.settings.verbose) {
-                    self.say(&line, to);
+                if let Some(line) = notice::attempt_failed(record, next, self.settings.verbose) {
+                    self.write_line(&line, to);
                 }
-                self.start_again(&record.target, to);
+                self.restart(&record.target, to);
             }
-            EventKind::Notice(what) if notice::is_detail(what) && !self.settings.verbose => {}
-            EventKind::Notice(what) => self.say(&notice::notice(what), to),
-            EventKind::Again => (self.kept, self.held) = Default::default(),
-            EventKind::Finished(outcome) => self.finished(outcome, to),
+            EventKind::Notice(notice) if notice::is_verbose_only(notice) && !self.settings.verbose => {}
+            EventKind::Notice(notice) => self.write_line(&notice::notice(notice), to),
+            EventKind::Restarted => (self.accumulated, self.buffered) = Default::default(),
+            EventKind::Finished(outcome) => self.on_finished(outcome, to),
         }
     }
 
-    /// Ctrl-C: what arrived is shown, marked.
-    pub fn interrupted(&mut self, outcome: &LaneOutcome, to: &mut Output) {
-        self.show_held(outcome, to);
-        self.over(outcome, Some("[interrupted]".to_owned()), to);
+    /// Handles Ctrl-C: shows the partial answer, marked as interrupted.
+    pub fn on_interrupt(&mut self, outcome: &CallOutcome, to: &mut Output) {
+        self.show_buffered(outcome, to);
+        self.finish(outcome, Some("[interrupted]".to_owned()), to);
     }
 
-    /// Another attempt begins: what the failed one put out is no part of the answer.
-    fn start_again(&mut self, failed: &Target, to: &mut Output) {
-        self.end_thinking(to);
-        self.kept.begin_again(failed, self.settings.prompt_tokens);
-        self.held.start_again();
-        self.markdown = self.markdown.as_ref().and(self.settings.look.out_width).map(Markdown::new);
-        self.sanitiser = Sanitiser::default();
-        self.reasoning_sanitiser = Sanitiser::default();
+    /// Discards the output of a failed attempt before the next one starts.
+    fn restart(&mut self, failed: &Target, to: &mut Output) {
+        self.end_reasoning(to);
+        self.accumulated.reset_after_failure(failed, self.settings.prompt_tokens);
+        self.buffered.restart();
+        self.markdown = self.markdown.as_ref().and(self.settings.terminal.stdout_width).map(MarkdownRenderer::new);
+        self.sanitizer = Sanitizer::default();
+        self.reasoning_sanitizer = Sanitizer::default();
     }
 
-    fn delta(&mut self, delta: &Delta, to: &mut Output) {
+    fn on_delta(&mut self, delta: &Delta, to: &mut Output) {
         match &delta.kind {
             DeltaKind::Text(_) | DeltaKind::Refusal(_) | DeltaKind::Reasoning(_) if delta.choice != 0 => {}
-            DeltaKind::Text(text) | DeltaKind::Refusal(text) => self.content(text, to),
-            DeltaKind::Reasoning(text) => self.thinking(text, to),
+            DeltaKind::Text(text) | DeltaKind::Refusal(text) => self.write_content(text, to),
+            DeltaKind::Reasoning(text) => self.write_reasoning(text, to),
             DeltaKind::ToolCall(_)
             | DeltaKind::Usage(_)
             | DeltaKind::Finish(_)
             | DeltaKind::Model(_)
             | DeltaKind::Opaque(_) => {}
         }
-        // The whole text is kept only where it is the data.
-        self.kept.add(delta, matches!(self.settings.format, Format::Json | Format::Jsonl));
+        // The text is kept only if it is part of the JSON output.
+        self.accumulated.add(delta, matches!(self.settings.format, Format::Json | Format::Jsonl));
     }
 
-    fn content(&mut self, text: &str, to: &mut Output) {
-        let first = !self.kept.any_content;
+    fn write_content(&mut self, text: &str, to: &mut Output) {
+        let first = !self.accumulated.has_content;
         if matches!(self.settings.format, Format::Json | Format::Jsonl) {
             return;
         }
-        self.end_thinking(to);
-        if first && self.settings.format == Format::Markdown && !std::mem::replace(&mut self.headed, true) {
+        self.end_reasoning(to);
+        if first && self.settings.format == Format::Markdown && !std::mem::replace(&mut self.has_heading, true) {
             to.out().extend(["# ", &self.settings.name, "\n\n"]);
         }
-        if self.settings.look.out_width.is_none() {
+        if self.settings.terminal.stdout_width.is_none() {
             to.out().push_str(text);
-            self.open_line = !text.ends_with('\n');
+            self.is_line_open = !text.ends_with('\n');
             return;
         }
         let mut clean = String::new();
-        self.sanitiser.push(text, &mut clean);
+        self.sanitizer.push(text, &mut clean);
         match &mut self.markdown {
             Some(markdown) => markdown.push(&clean, to.out()),
             None => to.out().push_str(&clean),
         }
-        self.open_line = !clean.ends_with('\n');
+        self.is_line_open = !clean.ends_with('\n');
     }
 
-    fn thinking(&mut self, text: &str, to: &mut Output) {
+    fn write_reasoning(&mut self, text: &str, to: &mut Output) {
         let mut clean = String::new();
-        self.reasoning_sanitiser.push(text, &mut clean);
+        self.reasoning_sanitizer.push(text, &mut clean);
         if clean.is_empty() {
             return;
         }
-        self.fresh_row(to);
-        self.thinking = true;
-        to.err().push_str(&dim(&clean, self.settings.look));
+        self.start_new_row(to);
+        self.is_reasoning_open = true;
+        to.err().push_str(&dim(&clean, self.settings.terminal));
     }
 
-    fn end_thinking(&mut self, to: &mut Output) {
-        if std::mem::take(&mut self.thinking) {
+    fn end_reasoning(&mut self, to: &mut Output) {
+        if std::mem::take(&mut self.is_reasoning_open) {
             to.err().push_str("\n\n");
         }
     }
 
-    /// One line on stderr, on a row of its own.
-    fn say(&mut self, line: &str, to: &mut Output) {
-        self.end_thinking(to);
-        self.fresh_row(to);
+    /// Writes one line to stderr, on its own row.
+    fn write_line(&mut self, line: &str, to: &mut Output) {
+        self.end_reasoning(to);
+        self.start_new_row(to);
         to.err().push_str(line);
         to.err().push('\n');
     }
 
-    /// What goes to stderr next does not end up in the middle of a row of the answer, where both are one screen.
-    fn fresh_row(&mut self, to: &mut Output) {
-        let same_screen = self.settings.look.out_width.is_some() && self.settings.look.err_is_terminal;
-        if same_screen && std::mem::take(&mut self.open_line) {
+    /// Ends an open row of the answer before stderr output on the same terminal.
+    fn start_new_row(&mut self, to: &mut Output) {
+        let same_screen = self.settings.terminal.stdout_width.is_some() && self.settings.terminal.stderr_is_terminal;
+        if same_screen && std::mem::take(&mut self.is_line_open) {
             match &mut self.markdown {
-                Some(markdown) => markdown.fresh_row(to.out()),
+                Some(markdown) => markdown.start_new_row(to.out()),
                 None => to.out().push('\n'),
             }
         }
     }
 
-    /// Ends what is on stdout: the terminal's line, the Markdown source's.
-    fn close_answer(&mut self, to: &mut Output) {
+    /// Ends the last line on a terminal, or of the Markdown source.
+    fn end_answer(&mut self, to: &mut Output) {
         if let Some(markdown) = &mut self.markdown {
             markdown.finish(to.out());
-        } else if self.open_line && (self.settings.look.out_width.is_some() || self.settings.format == Format::Markdown)
+        } else if self.is_line_open
+            && (self.settings.terminal.stdout_width.is_some() || self.settings.format == Format::Markdown)
         {
             to.out().push('\n');
         }
-        self.open_line = false;
+        self.is_line_open = false;
     }
 
-    fn finished(&mut self, outcome: &LaneOutcome, to: &mut Output) {
-        self.show_held(outcome, to);
+    fn on_finished(&mut self, outcome: &CallOutcome, to: &mut Output) {
+        self.show_buffered(outcome, to);
         let message = match &outcome.result {
-            Err(error) => Some(notice::failure(&self.settings.name, error, outcome)),
-            Ok(whole) => answer_warnings::warnings(&self.kept, whole.reason.as_ref()),
+            Err(error) => Some(notice::call_failed(&self.settings.name, error, outcome)),
+            Ok(completion) => answer_warnings::warnings(&self.accumulated, completion.finish_reason.as_ref()),
         };
-        self.over(outcome, message, to);
+        self.finish(outcome, message, to);
     }
 
-    /// Shows what could not be shown before.
-    fn show_held(&mut self, outcome: &LaneOutcome, to: &mut Output) {
-        let deltas = self.held.take(outcome.result.is_err());
+    /// Shows the buffered deltas.
+    fn show_buffered(&mut self, outcome: &CallOutcome, to: &mut Output) {
+        let deltas = self.buffered.take(outcome.result.is_err());
         if self.settings.format == Format::Jsonl {
-            json::lines(&json::deltas(LANE, &deltas), to);
+            json::write_lines(&json::deltas(CALL_INDEX, &deltas), to);
         }
         for delta in deltas {
-            self.delta(&delta, to);
+            self.on_delta(&delta, to);
         }
     }
 
-    /// The end, however it came: the answer's last line, the object, the message, the figures.
-    fn over(&mut self, outcome: &LaneOutcome, message: Option<String>, to: &mut Output) {
-        self.end_thinking(to);
-        self.close_answer(to);
-        self.kept.close(outcome, self.settings.prompt_tokens);
-        let usage = self.kept.usage(outcome, self.settings.prompt_tokens);
-        let cost = self.kept.cost(usage.as_ref(), outcome);
+    /// Writes the end of the call: the last line of the answer, the JSON object, the message and the metrics.
+    fn finish(&mut self, outcome: &CallOutcome, message: Option<String>, to: &mut Output) {
+        self.end_reasoning(to);
+        self.end_answer(to);
+        self.accumulated.finish(outcome, self.settings.prompt_tokens);
+        let usage = self.accumulated.usage(outcome, self.settings.prompt_tokens);
+        let cost = self.accumulated.cost(usage.as_ref(), outcome);
         if matches!(self.settings.format, Format::Json | Format::Jsonl) {
-            self.object(outcome, (usage.as_ref(), cost.map(|(cost, _)| cost)), to);
+            self.write_json(outcome, (usage.as_ref(), cost.map(|(cost, _)| cost)), to);
         }
         if let Some(message) = message {
-            self.say(&message, to);
+            self.write_line(&message, to);
         }
-        if self.settings.stats {
+        if self.settings.show_stats {
             let name = outcome.target.as_ref().map_or(self.settings.name.as_str(), |target| target.id.0.as_str());
-            let line = stats::line(name, usage.as_ref(), cost, outcome);
-            self.say(&line, to);
+            let line = metrics::summary_line(name, usage.as_ref(), cost, outcome);
+            self.write_line(&line, to);
         }
     }
 
-    fn object(&mut self, outcome: &LaneOutcome, figures: (Option<&Usage>, Option<f64>), to: &mut Output) {
-        let mut object = json::answer(&self.settings.name, std::mem::take(&mut self.kept.answer), figures, outcome);
+    fn write_json(&mut self, outcome: &CallOutcome, usage_cost: (Option<&Usage>, Option<f64>), to: &mut Output) {
+        let mut object =
+            json::answer(&self.settings.name, std::mem::take(&mut self.accumulated.answer), usage_cost, outcome);
         if self.settings.format == Format::Jsonl {
             object["event"] = "finished".into();
-            object["lane"] = LANE.into();
+            object["lane"] = CALL_INDEX.into();
         }
-        json::lines(&[object], to);
+        json::write_lines(&[object], to);
     }
 }
 
-/// `ask` has one lane.
-const LANE: usize = 0;
+/// The index of the only call of `ask`.
+const CALL_INDEX: usize = 0;

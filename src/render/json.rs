@@ -1,53 +1,52 @@
-//! Answers and events as JSON.
+//! Formats answers and events as JSON: `--format json` (one object per answer) and `jsonl` (one per event).
 //!
-//! Owns the shape of `--format json` (one object per answer) and `jsonl` (one per event). Control characters are
-//! escaped by JSON itself, so nothing is stripped.
+//! JSON escapes control characters, so no text is sanitized.
 
 use std::{fmt::Write as _, time::Duration};
 
 use serde_json::{Value, json};
 
-use super::{Output, stats::tokens_per_second};
+use super::{Output, metrics::tokens_per_second};
 use crate::{
-    engine::{AttemptRecord, Event, EventKind, LaneOutcome, Next},
+    engine::{AttemptRecord, CallOutcome, Event, EventKind, NextStep},
     model::{Answer, Delta, DeltaKind, FinishReason, Usage},
-    protocol::ApiError,
+    protocol::CallError,
 };
 
-/// One answer, whole or not, that used and cost so much. Takes its text over, since it may be large.
+/// One answer, complete or incomplete, with its usage and cost. The answer is moved because its text may be large.
 #[must_use]
 pub fn answer(
     name: &str,
     answer: Answer,
     (usage, cost): (Option<&Usage>, Option<f64>),
-    outcome: &LaneOutcome,
+    outcome: &CallOutcome,
 ) -> Value {
     let target = outcome.target.as_ref();
     let finish = match &outcome.result {
-        Ok(whole) => whole.reason.as_ref(),
-        Err(_) => answer.finish.as_ref(),
+        Ok(completion) => completion.finish_reason.as_ref(),
+        Err(_) => answer.finish_reason.as_ref(),
     };
     let finish = finish.map(|reason| reason.as_str().to_owned());
     let mut object = json!({
         "model": name,
         "endpoint": target.map(|target| target.endpoint.name.as_str()),
-        "upstream_model": target.map(|target| target.upstream.as_str()),
+        "upstream_model": target.map(|target| target.upstream_id.as_str()),
         "served_model": answer.model,
         "content": null,
         "reasoning": null,
         "truncated": outcome.result.is_err() || finish.as_deref() == Some(FinishReason::Length.as_str()),
         "finish_reason": finish,
-        "usage": usage.map(usage_object),
+        "usage": usage.map(usage_json),
         "cost": cost,
         "timing": {
             "ttft_ms": outcome.ttft.map(milliseconds),
             "total_ms": milliseconds(outcome.total),
             "tokens_per_second": usage.and_then(|usage| tokens_per_second(usage, outcome)),
         },
-        "attempts": outcome.attempts.iter().map(AttemptRecord::facts).collect::<Vec<_>>(),
+        "attempts": outcome.attempts.iter().map(AttemptRecord::to_json).collect::<Vec<_>>(),
         "error": outcome.result.as_ref().err().map(error),
     });
-    // Moved, not copied: these may be large.
+    // Moved, not cloned: these may be large.
     object["content"] = answer.text.into();
     object["reasoning"] = answer.reasoning.into();
     if !answer.tool_calls.is_empty() {
@@ -61,65 +60,65 @@ pub fn answer(
     object
 }
 
-/// One event; `None` for those without a line of their own (the end is [`answer`]).
+/// The lines of one event; empty for events without a line (the end of a call is [`answer`]).
 #[must_use]
 pub fn event(event: &Event) -> Vec<Value> {
     let line = |kind: &str, mut body: Value| {
         body["event"] = kind.into();
-        body["lane"] = event.lane.into();
+        body["lane"] = event.call.into();
         body
     };
     match &event.kind {
         EventKind::Started(target) => {
-            let (endpoint, upstream) = (&target.endpoint.name, &target.upstream);
+            let (endpoint, upstream) = (&target.endpoint.name, &target.upstream_id);
             vec![line("started", json!({"model": target.id.0, "endpoint": endpoint, "upstream_model": upstream}))]
         }
-        EventKind::Ttft(ttft) => vec![line("ttft", json!({"ttft_ms": milliseconds(*ttft)}))],
-        EventKind::Deltas(shown) => deltas(event.lane, shown),
+        EventKind::FirstToken(ttft) => vec![line("ttft", json!({"ttft_ms": milliseconds(*ttft)}))],
+        EventKind::Deltas(received) => deltas(event.call, received),
         EventKind::Failed { record, next } => {
             let (word, to) = match next {
-                Next::Repeat => ("repeat", None),
-                Next::Key => ("next-key", None),
-                Next::Candidate(to) => ("failover", Some(to)),
-                Next::Awaited(to) => ("awaited", Some(to)),
-                Next::Restart(to) => ("restart", Some(to)),
+                NextStep::RetrySame => ("repeat", None),
+                NextStep::RotateKey => ("next-key", None),
+                NextStep::Failover(to) => ("failover", Some(to)),
+                NextStep::AwaitHedge(to) => ("awaited", Some(to)),
+                NextStep::RestartOutput(to) => ("restart", Some(to)),
             };
-            vec![line("failed", json!({"attempt": record.facts(), "next": word, "to": to.map(|to| &to.0)}))]
+            vec![line("failed", json!({"attempt": record.to_json(), "next": word, "to": to.map(|to| &to.0)}))]
         }
         EventKind::Notice(notice) => vec![line("notice", json!({"message": super::notice::notice(notice)}))],
-        EventKind::Again => vec![line("again", json!({}))],
-        // What is held has its lines when it is shown.
-        EventKind::Held(_) | EventKind::Finished(_) => Vec::new(),
+        EventKind::Restarted => vec![line("again", json!({}))],
+        // Buffered deltas get their lines when they are shown.
+        EventKind::BufferedDeltas(_) | EventKind::Finished(_) => Vec::new(),
     }
 }
 
-/// The first line of a run of several lanes: who is asked.
+/// The first line of a run of several calls: the requested names.
 #[must_use]
-pub fn run(names: &[&str]) -> Value {
+pub fn run_started(names: &[&str]) -> Value {
     json!({"event": "run", "lanes": names})
 }
 
-/// Each value on a line of its own.
-pub fn lines(values: &[Value], to: &mut Output) {
+/// Writes each value on its own line.
+pub fn write_lines(values: &[Value], to: &mut Output) {
     for value in values {
         // Writing to a String cannot fail.
         let _ = writeln!(to.out(), "{value}");
     }
 }
 
-/// A line for each of `deltas`.
+/// One line per delta. `index`: the index of the call.
 #[must_use]
-pub fn deltas(lane: usize, deltas: &[Delta]) -> Vec<Value> {
+pub fn deltas(index: usize, deltas: &[Delta]) -> Vec<Value> {
     let line = |delta| {
-        let mut body = delta_object(delta);
+        let mut body = delta_json(delta);
         body["event"] = "delta".into();
-        body["lane"] = lane.into();
+        body["lane"] = index.into();
         body
     };
     deltas.iter().map(line).collect()
 }
 
-fn delta_object(delta: &Delta) -> Value {
+fn delta_json(delta: &Delta) -> Value {
     let (key, value) = match &delta.kind {
         DeltaKind::Text(text) => ("content", json!(text)),
         DeltaKind::Reasoning(text) => ("reasoning", json!(text)),
@@ -127,7 +126,7 @@ fn delta_object(delta: &Delta) -> Value {
         DeltaKind::ToolCall(call) => {
             ("tool_call", json!({"index": call.index, "id": call.id, "name": call.name, "arguments": call.arguments}))
         }
-        DeltaKind::Usage(usage) => ("usage", usage_object(usage)),
+        DeltaKind::Usage(usage) => ("usage", usage_json(usage)),
         DeltaKind::Finish(reason) => ("finish_reason", json!(reason.as_str())),
         DeltaKind::Model(model) => ("served_model", json!(model)),
         DeltaKind::Opaque(bytes) => ("bytes", json!(bytes)),
@@ -135,9 +134,9 @@ fn delta_object(delta: &Delta) -> Value {
     json!({"choice": delta.choice, key: value})
 }
 
-/// A failure.
+/// An error.
 #[must_use]
-pub fn error(error: &ApiError) -> Value {
+pub fn error(error: &CallError) -> Value {
     json!({
         "class": error.class.as_str(),
         "status": error.status,
@@ -149,7 +148,7 @@ pub fn error(error: &ApiError) -> Value {
     })
 }
 
-fn usage_object(usage: &Usage) -> Value {
+fn usage_json(usage: &Usage) -> Value {
     json!({
         "input": usage.input,
         "output": usage.output,

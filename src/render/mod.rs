@@ -1,51 +1,51 @@
-//! From what happens to what is shown: pure layout, events and text in, lines out.
+//! Renders events and data as text: answers, tables, reports and messages.
 //!
-//! Owns the formats and the texts of messages. Refuses to write: everything goes into buffers that `term` puts out,
-//! so every view is tested as text.
+//! Pure: output goes into buffers that `term` writes, so every view is tested as text.
 
 mod answer_warnings;
 pub mod ask;
 pub mod compare;
 pub mod diff;
-pub mod figures;
 pub mod json;
 pub mod markdown;
+pub mod metrics;
 pub mod notice;
+pub mod record_stats;
 pub mod report;
-pub mod stats;
 pub mod table;
+pub mod timeline;
 pub mod wrap;
 
-/// A format of the data on stdout.
+/// Format of the data on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// The answer's text.
+    /// The text of the answer.
     Text,
-    /// Its Markdown source, under a heading.
+    /// The Markdown source of the answer, under a heading.
     Markdown,
-    /// One object per answer.
+    /// One JSON object per answer.
     Json,
-    /// One object per event, as it happens.
+    /// One JSON object per event, as it happens.
     Jsonl,
 }
 
-/// Every format, by its name.
+/// All formats with their names.
 pub static FORMATS: &[(&str, Format)] =
     &[("text", Format::Text), ("markdown", Format::Markdown), ("json", Format::Json), ("jsonl", Format::Jsonl)];
 
-/// The format called `name`.
+/// The format with this name.
 #[must_use]
-pub fn format(name: &str) -> Option<Format> {
+pub fn format_by_name(name: &str) -> Option<Format> {
     FORMATS.iter().find(|(known, _)| *known == name).map(|&(_, format)| format)
 }
 
-/// What a view has to say, for whoever writes it. The order between the two streams is kept: they may be one screen.
+/// Text to write to the two streams. The order between them is kept: both may be the same terminal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Output {
-    pieces: Vec<(Stream, String)>,
+    chunks: Vec<(Stream, String)>,
 }
 
-/// Where a piece of output goes.
+/// Destination of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output: the answer or the data.
@@ -55,60 +55,60 @@ pub enum Stream {
 }
 
 impl Output {
-    /// Data and nothing else.
+    /// Output with this text on stdout only.
     #[must_use]
     pub fn data(text: String) -> Self {
-        Self { pieces: vec![(Stream::Out, text)] }
+        Self { chunks: vec![(Stream::Out, text)] }
     }
 
-    /// The text that standard output goes on with.
+    /// The buffer to append to for standard output.
     pub fn out(&mut self) -> &mut String {
-        self.open(Stream::Out)
+        self.buffer(Stream::Out)
     }
 
-    /// The text that standard error goes on with.
+    /// The buffer to append to for standard error.
     pub fn err(&mut self) -> &mut String {
-        self.open(Stream::Err)
+        self.buffer(Stream::Err)
     }
 
-    /// The pieces in order; none is left.
+    /// Takes all chunks, in order.
     pub fn take(&mut self) -> Vec<(Stream, String)> {
-        std::mem::take(&mut self.pieces)
+        std::mem::take(&mut self.chunks)
     }
 
-    /// Whether there is nothing to say.
+    /// Whether there is no text.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.pieces.iter().all(|(_, text)| text.is_empty())
+        self.chunks.iter().all(|(_, text)| text.is_empty())
     }
 
-    /// Whether something is said on `stream`.
+    /// Whether there is text for `stream`.
     #[must_use]
-    pub fn has(&self, stream: Stream) -> bool {
-        self.pieces.iter().any(|(to, text)| *to == stream && !text.is_empty())
+    pub fn has_text(&self, stream: Stream) -> bool {
+        self.chunks.iter().any(|(to, text)| *to == stream && !text.is_empty())
     }
 
-    fn open(&mut self, stream: Stream) -> &mut String {
-        if self.pieces.last().is_none_or(|(last, _)| *last != stream) {
-            self.pieces.push((stream, String::new()));
+    fn buffer(&mut self, stream: Stream) -> &mut String {
+        if self.chunks.last().is_none_or(|(last, _)| *last != stream) {
+            self.chunks.push((stream, String::new()));
         }
-        &mut self.pieces.last_mut().expect("one was pushed").1
+        &mut self.chunks.last_mut().expect("the last chunk is for this stream").1
     }
 }
 
-/// How the two streams are shown.
+/// Terminal properties of the two streams.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Look {
-    /// Standard output is a terminal of so many cells.
-    pub out_width: Option<usize>,
-    /// Standard error is a terminal.
-    pub err_is_terminal: bool,
-    /// Colours and other styles may be used.
+pub struct TerminalInfo {
+    /// Width in cells if standard output is a terminal.
+    pub stdout_width: Option<usize>,
+    /// Whether standard error is a terminal.
+    pub stderr_is_terminal: bool,
+    /// Whether colors and other styles may be used.
     pub styled: bool,
 }
 
-/// Dim text on standard error, where styles are wanted.
+/// Dims text for standard error if styles are enabled.
 #[must_use]
-pub fn dim(text: &str, look: Look) -> String {
-    if look.styled && look.err_is_terminal { format!("\u{1b}[2m{text}\u{1b}[0m") } else { text.to_owned() }
+pub fn dim(text: &str, look: TerminalInfo) -> String {
+    if look.styled && look.stderr_is_terminal { format!("\u{1b}[2m{text}\u{1b}[0m") } else { text.to_owned() }
 }

@@ -1,18 +1,18 @@
-//! One line for each thing that happened: what a person reads on stderr.
+//! Formats failures and notices as lines for stderr.
 //!
-//! Owns the wording. Messages are lower-case fragments; hints stand apart.
+//! Messages are lowercase fragments; hints are on separate lines.
 
 use std::time::Duration;
 
 use crate::{
-    engine::{AttemptRecord, LaneOutcome, Next, Notice},
-    model::{ErrorClass, api_key::masked_url, sanitize::one_line},
-    protocol::ApiError,
+    engine::{AttemptRecord, CallOutcome, NextStep, Notice},
+    model::{ErrorClass, api_key::redact_url, sanitize::one_line},
+    protocol::CallError,
 };
 
 /// `250 ms`, `1.4 s`, `12 s`.
 #[must_use]
-pub fn duration(time: Duration) -> String {
+pub fn format_duration(time: Duration) -> String {
     let seconds = time.as_secs_f64();
     if seconds < 1.0 {
         format!("{:.0} ms", seconds * 1e3)
@@ -23,32 +23,32 @@ pub fn duration(time: Duration) -> String {
     }
 }
 
-/// A failed attempt and what is tried now; `None` for what only `--verbose` tells.
+/// A failed attempt and the next step; `None` for a retry of the same endpoint unless `verbose`.
 #[must_use]
-pub fn failed(record: &AttemptRecord, next: &Next, verbose: bool) -> Option<String> {
+pub fn attempt_failed(record: &AttemptRecord, next: &NextStep, verbose: bool) -> Option<String> {
     let name = &record.target.id;
-    let what = record.error.as_ref().map(|error| brief(&reason(error))).unwrap_or_default();
+    let cause = record.error.as_ref().map(|error| shorten(&reason(error))).unwrap_or_default();
     match next {
-        Next::Candidate(next) => Some(format!("{name}: {what}; asking {next}")),
-        Next::Awaited(next) => Some(format!("{name}: {what}; waiting for {next}")),
-        Next::Restart(next) => Some(format!("[cut at {name}, restarted on {next}] {what}")),
-        Next::Key => Some(format!("{name}: {what}; trying the next key")),
-        Next::Repeat => verbose.then(|| format!("{name}: {what}; asking again")),
+        NextStep::Failover(next) => Some(format!("{name}: {cause}; trying {next}")),
+        NextStep::AwaitHedge(next) => Some(format!("{name}: {cause}; waiting for {next}")),
+        NextStep::RestartOutput(next) => Some(format!("[incomplete from {name}, restarted on {next}] {cause}")),
+        NextStep::RotateKey => Some(format!("{name}: {cause}; trying the next key")),
+        NextStep::RetrySame => verbose.then(|| format!("{name}: {cause}; retrying")),
     }
 }
 
-/// The start of a long reason: the whole is in `attempts`, and below the error when everybody failed.
-fn brief(reason: &str) -> String {
-    const LONGEST: usize = 120;
-    match reason.char_indices().nth(LONGEST) {
+/// The start of a long reason. The full text is in `attempts`, and below the error if all attempts failed.
+fn shorten(reason: &str) -> String {
+    const MAX_CHARS: usize = 120;
+    match reason.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}…", &reason[..end]),
         None => reason.to_owned(),
     }
 }
 
-/// A class, the status and what the service said, on one line.
+/// The error class, the HTTP status and the message, on one line.
 #[must_use]
-pub fn reason(error: &ApiError) -> String {
+pub fn reason(error: &CallError) -> String {
     let message = one_line(&error.message);
     let status = error
         .status
@@ -58,52 +58,60 @@ pub fn reason(error: &ApiError) -> String {
     format!("{}{status}: {message}", error.class)
 }
 
-/// Whether only `--verbose` tells it.
+/// Whether the notice is shown only with `--verbose`.
 #[must_use]
-pub fn is_detail(notice: &Notice) -> bool {
-    matches!(notice, Notice::SetAside(..))
+pub fn is_verbose_only(notice: &Notice) -> bool {
+    matches!(notice, Notice::Unavailable(..))
 }
 
-/// Something to know although nothing failed.
+/// A notice about something other than a failure.
 #[must_use]
 pub fn notice(notice: &Notice) -> String {
     match notice {
-        Notice::Adjusted(target, adjustment) => format!("{target}: the service refused a parameter; {adjustment}"),
-        Notice::Waiting(target, time) => format!("{target}: no answer for {}; still waiting", duration(*time)),
-        Notice::Backoff(target, time) => format!("{target}: asking again in {}", duration(*time)),
-        Notice::NoReason(target) => format!("warning: {target} gave no finish reason; the answer should be whole"),
-        Notice::AfterEnd(target, error) => {
-            format!("warning: {target}, after the answer was complete: {}", reason(error))
+        Notice::WorkaroundApplied(target, workaround) => {
+            format!("{target}: the endpoint rejected a parameter; {workaround}")
         }
-        Notice::PassedOver(target, why) => format!("{target}: not asked, {why}"),
-        Notice::SetAside(target, time, why) => {
-            format!("{target}: left alone for {} more, after {why}", duration(*time))
+        Notice::WaitingForFirstToken(target, time) => {
+            format!("{target}: no output for {}; still waiting", format_duration(*time))
         }
-        Notice::AllAside(target, time) => {
-            format!("everybody failed lately; asking {target} in {}", duration(*time))
+        Notice::Backoff(target, time) => format!("{target}: retrying in {}", format_duration(*time)),
+        Notice::NoFinishReason(target) => {
+            format!("warning: {target} sent no finish reason; the answer is probably complete")
+        }
+        Notice::ErrorAfterEnd(target, error) => {
+            format!("warning: {target}: error after the answer was complete: {}", reason(error))
+        }
+        Notice::Skipped(target, reason) => format!("{target}: skipped: {reason}"),
+        Notice::Unavailable(target, time, cause) => {
+            format!("{target}: unavailable for {} after {cause}", format_duration(*time))
+        }
+        Notice::AllUnavailable(target, time) => {
+            format!("all candidates are unavailable; trying {target} in {}", format_duration(*time))
         }
         Notice::Hedged(target, other, time) => {
-            format!("{target}: nothing for {}; asking {other} as well", duration(*time))
+            format!("{target}: no output for {}; also trying {other}", format_duration(*time))
         }
-        Notice::Unchecked(target, why) => format!("warning: the spend limits of {target} could not be checked: {why}"),
+        Notice::SpendUnchecked(target, error) => format!("warning: cannot check the spend limits of {target}: {error}"),
     }
 }
 
-/// Everything there is to say about a lane that failed: the headline, each reason, and hints.
+/// The full report of a failed call: the headline, the reason of each attempt, and hints.
 #[must_use]
-pub fn failure(name: &str, error: &ApiError, outcome: &LaneOutcome) -> String {
+pub fn call_failed(name: &str, error: &CallError, outcome: &CallOutcome) -> String {
     let mut lines = Vec::new();
-    let asked: Vec<&AttemptRecord> = outcome.attempts.iter().filter(|record| record.error.is_some()).collect();
-    if outcome.cut {
-        let why = if error.class == ErrorClass::Cut { one_line(&error.message) } else { reason(error) };
-        lines.push(format!("error: the answer of {} was cut: {why}", last_name(outcome, name)));
-        lines.extend(asked.iter().filter(|record| record.error.as_ref() != Some(error)).map(|record| each(record)));
-    } else if asked.len() > 1 {
+    let failed: Vec<&AttemptRecord> = outcome.attempts.iter().filter(|record| record.error.is_some()).collect();
+    if outcome.incomplete {
+        let cause = if error.class == ErrorClass::Incomplete { one_line(&error.message) } else { reason(error) };
+        lines.push(format!("error: the answer of {} is incomplete: {cause}", target_name(outcome, name)));
+        lines.extend(
+            failed.iter().filter(|record| record.error.as_ref() != Some(error)).map(|record| attempt_line(record)),
+        );
+    } else if failed.len() > 1 {
         lines.push(format!("error: {name}: {}", reason(error)));
-        lines.extend(asked.iter().map(|record| each(record)));
+        lines.extend(failed.iter().map(|record| attempt_line(record)));
     } else {
-        let at = asked.first().map(|record| format!(" ({})", place(record))).unwrap_or_default();
-        lines.push(format!("error: {}{at}: {}", last_name(outcome, name), reason(error)));
+        let at = failed.first().map(|record| format!(" ({})", endpoint_url(record))).unwrap_or_default();
+        lines.push(format!("error: {}{at}: {}", target_name(outcome, name), reason(error)));
     }
     if let Some(id) = &error.request_id {
         lines.push(format!("  request id: {}", one_line(id)));
@@ -111,7 +119,7 @@ pub fn failure(name: &str, error: &ApiError, outcome: &LaneOutcome) -> String {
     if let Some(after) = &error.retry_after {
         lines.push(format!("  retry after: {}", one_line(&after.raw)));
     }
-    let hints = asked.iter().filter_map(|record| record.error.as_ref()?.hint.as_ref()).chain(&error.hint);
+    let hints = failed.iter().filter_map(|record| record.error.as_ref()?.hint.as_ref()).chain(&error.hint);
     for hint in hints.map(|hint| format!("  hint: {hint}")) {
         if !lines.contains(&hint) {
             lines.push(hint);
@@ -120,17 +128,17 @@ pub fn failure(name: &str, error: &ApiError, outcome: &LaneOutcome) -> String {
     lines.join("\n")
 }
 
-fn each(record: &AttemptRecord) -> String {
-    let what = record.error.as_ref().map(reason).unwrap_or_default();
-    format!("  {} ({}) after {}: {what}", record.target.id, place(record), duration(record.took))
+fn attempt_line(record: &AttemptRecord) -> String {
+    let cause = record.error.as_ref().map(reason).unwrap_or_default();
+    format!("  {} ({}) after {}: {cause}", record.target.id, endpoint_url(record), format_duration(record.took))
 }
 
-fn last_name(outcome: &LaneOutcome, asked: &str) -> String {
-    outcome.target.as_ref().map_or_else(|| asked.to_owned(), |target| target.id.to_string())
+fn target_name(outcome: &CallOutcome, requested: &str) -> String {
+    outcome.target.as_ref().map_or_else(|| requested.to_owned(), |target| target.id.to_string())
 }
 
-fn place(record: &AttemptRecord) -> String {
-    masked_url(&record.target.endpoint.base_url)
+fn endpoint_url(record: &AttemptRecord) -> String {
+    redact_url(&record.target.endpoint.base_url)
 }
 
 #[cfg(test)]
@@ -138,16 +146,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_have_two_figures_that_matter() {
-        let shown = |ms| duration(Duration::from_millis(ms));
+    fn durations_have_two_significant_digits() {
+        let shown = |ms| format_duration(Duration::from_millis(ms));
         assert_eq!((shown(250), shown(1430), shown(61_000)), ("250 ms".into(), "1.4 s".into(), "61 s".into()));
     }
 
     #[test]
-    fn a_reason_is_one_line_with_its_status_once() {
-        let error = ApiError { status: Some(429), ..ApiError::new(ErrorClass::Rate, "slow\ndown") };
+    fn reason_is_one_line_and_shows_the_status_once() {
+        let error = CallError { status: Some(429), ..CallError::new(ErrorClass::Rate, "slow\ndown") };
         assert_eq!(reason(&error), "rate 429: slow down");
-        let error = ApiError { status: Some(502), ..ApiError::new(ErrorClass::Server, "502 Bad Gateway") };
+        let error = CallError { status: Some(502), ..CallError::new(ErrorClass::Server, "502 Bad Gateway") };
         assert_eq!(reason(&error), "server: 502 Bad Gateway");
     }
 }

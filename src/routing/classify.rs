@@ -1,174 +1,181 @@
-//! What to do about a failure: the table of `docs/errors.md` as two functions.
-//!
-//! Owns the decision for one failed attempt ([`decide`]), and what is to be left alone because of it and for how long
-//! ([`cooling`]). Refuses to carry either out, and to know how the failure was recognised.
+//! Implements the table of `docs/errors.md`: the next step after a failed attempt ([`decide`]), and the effect of the
+//! failure on the health of endpoint, model and key ([`health_effect`]).
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::backoff::between;
-use crate::{model::ErrorClass, protocol::ApiError};
+use super::backoff::jittered;
+use crate::{model::ErrorClass, protocol::CallError};
 
-/// What else could be tried when an attempt failed.
+/// What else can be tried when an attempt failed.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Situation {
-    /// Candidates that were not asked yet.
-    pub others_left: bool,
-    /// Keys of the same endpoint that were not tried yet.
-    pub keys_left: bool,
-    /// A repeat on the same endpoint is within the budget.
-    pub repeat_left: bool,
-    /// The endpoint is a gateway, which has retried already.
-    pub gateway: bool,
-    /// A filter's refusal goes on to the next candidate (`on_filter = "next"`).
-    pub filter_goes_on: bool,
+pub struct RetryContext {
+    /// There are candidates that were not tried yet.
+    pub has_more_candidates: bool,
+    /// There are keys of the same endpoint that were not tried yet.
+    pub has_more_keys: bool,
+    /// A retry on the same endpoint is within the budget.
+    pub has_retry_budget: bool,
+    /// The endpoint is a gateway, which has already retried.
+    pub is_gateway: bool,
+    /// A content filter error fails over to the next candidate (`on_filter = "next"`).
+    pub failover_on_filter: bool,
 }
 
-/// What to do next.
+/// The next step after a failed attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Decision {
-    /// Ask the same endpoint again after a wait.
-    Repeat {
-        /// How long to wait.
-        after: Duration,
-        /// Over a new connection.
-        fresh: bool,
+    /// Retry on the same endpoint after a delay.
+    RetrySame {
+        /// The delay.
+        delay: Duration,
+        /// Whether to use a new connection.
+        new_connection: bool,
     },
-    /// Ask the same endpoint with its next key.
-    NextKey,
-    /// Ask the next candidate.
-    Next,
-    /// Ask the next candidate that reads more tokens than this one.
-    NextLarger,
-    /// Asking anybody else is no use: the request itself is at fault.
+    /// Retry on the same endpoint with its next key.
+    RotateKey,
+    /// Try the next candidate.
+    Failover,
+    /// Try the next candidate with a larger context window.
+    FailoverLarger,
+    /// Stop: the request itself is at fault, so other candidates would fail too.
     GiveUp,
 }
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
-/// A rate limit without a date is over in so long, as far as anybody knows.
-const RATE_WAIT: Duration = Duration::from_secs(5);
-/// The longest anybody waits for the last candidate instead of being told of its error.
-const LONGEST_LAST_WAIT: Duration = Duration::from_secs(10);
-const LONGEST_SHORT_WAIT: Duration = Duration::from_secs(2);
+/// Assumed duration of a rate limit without Retry-After.
+const DEFAULT_RATE_DELAY: Duration = Duration::from_secs(5);
+/// Maximum delay before the last candidate is retried; above it the error is returned.
+const MAX_LAST_DELAY: Duration = Duration::from_secs(10);
+/// Maximum delay before a retry while other candidates are left.
+const MAX_SHORT_DELAY: Duration = Duration::from_secs(2);
 
-/// What to do about `error`. `chance` is in 0..1.
+/// The next step after `error`. `random` is in 0..1.
 #[must_use]
-pub fn decide(error: &ApiError, situation: Situation, now: Timestamp, chance: f64) -> Decision {
-    if situation.keys_left && matches!(error.class, ErrorClass::Auth | ErrorClass::Quota | ErrorClass::Rate) {
-        return Decision::NextKey;
+pub fn decide(error: &CallError, context: RetryContext, now: Timestamp, random: f64) -> Decision {
+    if context.has_more_keys && matches!(error.class, ErrorClass::Auth | ErrorClass::Quota | ErrorClass::Rate) {
+        return Decision::RotateKey;
     }
-    if may_repeat(error, situation)
-        && let Some((after, fresh)) = repeat(error, situation, now, chance)
+    if may_retry(error, context)
+        && let Some((after, fresh)) = retry_delay(error, context, now, random)
     {
-        return Decision::Repeat { after, fresh };
+        return Decision::RetrySame { delay: after, new_connection: fresh };
     }
     match error.class {
-        ErrorClass::Context => Decision::NextLarger,
-        ErrorClass::Filter if !situation.filter_goes_on => Decision::GiveUp,
+        ErrorClass::Context => Decision::FailoverLarger,
+        ErrorClass::Filter if !context.failover_on_filter => Decision::GiveUp,
         ErrorClass::Request => Decision::GiveUp,
-        _ => Decision::Next,
+        _ => Decision::Failover,
     }
 }
 
-/// What a failure says about whom not to ask for a while.
+/// The effect of a failure on the health of endpoint, model and key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cooling {
-    /// Nothing: the request was at fault, or we were.
-    Nothing,
-    /// The model at this endpoint failed once more.
-    Counts,
-    /// The endpoint could not be connected to once more.
-    Unreachable,
-    /// It is left alone.
-    Aside {
-        /// What is.
-        scope: Scope,
-        /// For as long as the service asks.
-        asked: Option<Duration>,
-        /// When it does not say: so long the first time, and twice as long each time after it, up to `longest`.
-        first: Duration,
-        /// The longest.
-        longest: Duration,
+pub enum HealthEffect {
+    /// No effect: the cause is the request or mmchat itself.
+    Unaffected,
+    /// Counts as a failure of the model at this endpoint.
+    ModelFailure,
+    /// Counts as a connection failure of the endpoint.
+    EndpointUnreachable,
+    /// Starts a cooldown.
+    Cooldown {
+        /// What the cooldown applies to.
+        scope: CooldownScope,
+        /// The duration that the service asks for.
+        requested: Option<Duration>,
+        /// The initial duration when the service names none; doubled each time, up to `max`.
+        initial: Duration,
+        /// The maximum duration.
+        max: Duration,
     },
 }
 
-/// What is left alone.
+/// What a cooldown applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Scope {
+pub enum CooldownScope {
     /// The endpoint, with all its models.
     Endpoint,
     /// The model at the endpoint, with every key.
     Model,
     /// The key at the endpoint, for every model.
     Key,
-    /// The key, for this model alone.
+    /// The key, for this model only.
     KeyForModel,
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// What a service asks for beyond this is not believed.
-const LONGEST_ASKED: Duration = Duration::from_secs(300);
-/// `Retry-After: 0` is said by services that would rather not be asked again at once, all the same.
-const SHORTEST_ASKED: Duration = Duration::from_secs(1);
+/// Maximum cooldown that a service can ask for.
+const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
+/// Minimum cooldown: services that send `Retry-After: 0` do not accept an immediate retry either.
+const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// What `error` says about whom not to ask for a while.
+/// The effect of `error` on the health of endpoint, model and key.
 #[must_use]
-pub fn cooling(error: &ApiError, now: Timestamp) -> Cooling {
+pub fn health_effect(error: &CallError, now: Timestamp) -> HealthEffect {
     use ErrorClass as C;
-    let aside = |scope, first, longest| Cooling::Aside { scope, asked: None, first, longest };
-    let asked = error.retry_after.as_ref().map(|after| after.from(now).clamp(SHORTEST_ASKED, LONGEST_ASKED));
+    let fixed = |scope, first, longest| HealthEffect::Cooldown { scope, requested: None, initial: first, max: longest };
+    let requested =
+        error.retry_after.as_ref().map(|after| after.delay_from(now).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER));
     match error.class {
-        C::Connect => Cooling::Unreachable,
+        C::Connect => HealthEffect::EndpointUnreachable,
         C::Reset
-        | C::Silent
+        | C::Timeout
         | C::Server
         | C::GatewayTimeout
         | C::Conflict
-        | C::Garbage
+        | C::InvalidResponse
         | C::InStream
-        | C::Cut
-        | C::Garbled => Cooling::Counts,
-        C::Overloaded => Cooling::Aside { scope: Scope::Model, asked, first: 10 * SECOND, longest: 10 * SECOND },
-        C::Rate => Cooling::Aside { scope: Scope::KeyForModel, asked, first: RATE_WAIT, longest: MINUTE },
-        C::Quota => aside(Scope::Key, 10 * MINUTE, 60 * MINUTE),
-        // A key that could not be read was never refused: the next request looks again.
-        C::Auth if error.status.is_none() => Cooling::Nothing,
-        C::Auth => aside(Scope::Key, 10 * MINUTE, 10 * MINUTE),
-        // Another key may have what this one has not.
-        C::NoChannel | C::Forbidden | C::Model => aside(Scope::KeyForModel, 10 * MINUTE, 10 * MINUTE),
-        C::Path | C::Redirect => aside(Scope::Endpoint, 10 * MINUTE, 10 * MINUTE),
-        C::Context | C::Filter | C::Request | C::Spend | C::Local => Cooling::Nothing,
+        | C::Incomplete
+        | C::InvalidChunk => HealthEffect::ModelFailure,
+        C::Overloaded => {
+            HealthEffect::Cooldown { scope: CooldownScope::Model, requested, initial: 10 * SECOND, max: 10 * SECOND }
+        }
+        C::Rate => HealthEffect::Cooldown {
+            scope: CooldownScope::KeyForModel,
+            requested,
+            initial: DEFAULT_RATE_DELAY,
+            max: MINUTE,
+        },
+        C::Quota => fixed(CooldownScope::Key, 10 * MINUTE, 60 * MINUTE),
+        // A key that could not be read was not rejected by the service: the next request reads it again.
+        C::Auth if error.status.is_none() => HealthEffect::Unaffected,
+        C::Auth => fixed(CooldownScope::Key, 10 * MINUTE, 10 * MINUTE),
+        // Another key may have access.
+        C::NoChannel | C::Forbidden | C::Model => fixed(CooldownScope::KeyForModel, 10 * MINUTE, 10 * MINUTE),
+        C::Path | C::Redirect => fixed(CooldownScope::Endpoint, 10 * MINUTE, 10 * MINUTE),
+        C::Context | C::Filter | C::Request | C::Spend | C::LocalLimit => HealthEffect::Unaffected,
     }
 }
 
-fn may_repeat(error: &ApiError, situation: Situation) -> bool {
-    situation.repeat_left && !situation.gateway && !error.server.is_gateway() && error.should_retry != Some(false)
+fn may_retry(error: &CallError, context: RetryContext) -> bool {
+    context.has_retry_budget && !context.is_gateway && !error.server.is_gateway() && error.should_retry != Some(false)
 }
 
-/// The wait before the same endpoint is asked again, and whether over a new connection; `None`: it is not.
-fn repeat(error: &ApiError, situation: Situation, now: Timestamp, chance: f64) -> Option<(Duration, bool)> {
-    let jitter = between(300 * MS, 1000 * MS, chance);
-    let asked_to_wait = error.retry_after.as_ref().map(|after| after.from(now));
+/// The delay before a retry on the same endpoint, and whether to use a new connection; `None`: no retry.
+fn retry_delay(error: &CallError, context: RetryContext, now: Timestamp, random: f64) -> Option<(Duration, bool)> {
+    let jitter = jittered(300 * MS, 1000 * MS, random);
+    let retry_after = error.retry_after.as_ref().map(|after| after.delay_from(now));
     match error.class {
-        ErrorClass::Connect => Some((between(100 * MS, 300 * MS, chance), true)),
+        ErrorClass::Connect => Some((jittered(100 * MS, 300 * MS, random), true)),
         ErrorClass::Reset => Some((Duration::ZERO, true)),
         ErrorClass::Server | ErrorClass::InStream | ErrorClass::Conflict => {
-            let wait = asked_to_wait.unwrap_or_default().max(jitter);
-            // Who else is there answers sooner than one that wants to be left alone for long.
-            let longest = if situation.others_left { LONGEST_SHORT_WAIT } else { LONGEST_LAST_WAIT };
-            (wait <= longest).then_some((wait, false))
+            let delay = retry_after.unwrap_or_default().max(jitter);
+            // Another candidate answers sooner than an endpoint with a long Retry-After.
+            let max = if context.has_more_candidates { MAX_SHORT_DELAY } else { MAX_LAST_DELAY };
+            (delay <= max).then_some((delay, false))
         }
         ErrorClass::Overloaded => {
-            asked_to_wait.filter(|wait| *wait <= LONGEST_SHORT_WAIT).map(|wait| (wait.max(jitter), false))
+            retry_after.filter(|delay| *delay <= MAX_SHORT_DELAY).map(|delay| (delay.max(jitter), false))
         }
-        ErrorClass::Rate if !situation.others_left => {
-            let wait = asked_to_wait.unwrap_or(RATE_WAIT).max(jitter);
-            (wait <= LONGEST_LAST_WAIT).then_some((wait, false))
+        ErrorClass::Rate if !context.has_more_candidates => {
+            let delay = retry_after.unwrap_or(DEFAULT_RATE_DELAY).max(jitter);
+            (delay <= MAX_LAST_DELAY).then_some((delay, false))
         }
-        // An empty reply may be a blink; a page of HTML is what is served there.
-        ErrorClass::Garbage if error.should_retry == Some(true) => Some((jitter, true)),
+        // An empty response (`should_retry` is set) may be transient; an HTML page is what the address serves.
+        ErrorClass::InvalidResponse if error.should_retry == Some(true) => Some((jitter, true)),
         _ => None,
     }
 }
@@ -178,70 +185,78 @@ mod tests {
     use super::*;
     use crate::protocol::{RetryAfter, RetryWhen, ServerKind};
 
-    fn all_left() -> Situation {
-        Situation { others_left: true, keys_left: false, repeat_left: true, ..Situation::default() }
+    fn all_left() -> RetryContext {
+        RetryContext {
+            has_more_candidates: true,
+            has_more_keys: false,
+            has_retry_budget: true,
+            ..RetryContext::default()
+        }
     }
 
     fn now() -> Timestamp {
-        "2026-01-01T00:00:00Z".parse().expect("a date")
+        "2026-01-01T00:00:00Z".parse().expect("valid timestamp")
     }
 
-    fn decision(class: ErrorClass, situation: Situation) -> Decision {
-        decide(&ApiError::new(class, ""), situation, now(), 0.0)
+    fn decision(class: ErrorClass, context: RetryContext) -> Decision {
+        decide(&CallError::new(class, ""), context, now(), 0.0)
     }
 
-    fn with_wait(class: ErrorClass, seconds: u64) -> ApiError {
+    fn with_wait(class: ErrorClass, seconds: u64) -> CallError {
         let after = RetryAfter { raw: String::new(), when: RetryWhen::After(Duration::from_secs(seconds)) };
-        ApiError { retry_after: Some(after), ..ApiError::new(class, "") }
+        CallError { retry_after: Some(after), ..CallError::new(class, "") }
     }
 
     #[test]
-    fn every_class_has_its_row() {
+    fn decision_for_each_class() {
         use Decision as D;
         use ErrorClass as C;
-        let repeat = |ms: u32, fresh| D::Repeat { after: ms * MS, fresh };
+        let retry = |ms: u32, fresh| D::RetrySame { delay: ms * MS, new_connection: fresh };
         for class in C::ALL {
             let want = match class {
-                C::Connect => repeat(100, true),
-                C::Reset => repeat(0, true),
-                C::Server | C::InStream | C::Conflict => repeat(300, false),
-                C::Context => D::NextLarger,
+                C::Connect => retry(100, true),
+                C::Reset => retry(0, true),
+                C::Server | C::InStream | C::Conflict => retry(300, false),
+                C::Context => D::FailoverLarger,
                 C::Filter | C::Request => D::GiveUp,
-                _ => D::Next,
+                _ => D::Failover,
             };
             assert_eq!(decision(class, all_left()), want, "{class}");
-            let spent = Situation { repeat_left: false, ..all_left() };
-            assert!(!matches!(decision(class, spent), D::Repeat { .. }), "{class}");
+            let exhausted = RetryContext { has_retry_budget: false, ..all_left() };
+            assert!(!matches!(decision(class, exhausted), D::RetrySame { .. }), "{class}");
         }
     }
 
     #[test]
-    fn every_class_says_whom_to_leave_alone() {
+    fn health_effect_for_each_class() {
         use ErrorClass as C;
         let minutes = |minutes: u32| minutes * MINUTE;
-        let aside = |scope, first, longest| Cooling::Aside { scope, asked: None, first, longest };
+        let cooldown =
+            |scope, first, longest| HealthEffect::Cooldown { scope, requested: None, initial: first, max: longest };
         for class in C::ALL {
             let want = match class {
-                C::Connect => Cooling::Unreachable,
-                C::Overloaded => aside(Scope::Model, 10 * SECOND, 10 * SECOND),
-                C::Rate => aside(Scope::KeyForModel, 5 * SECOND, MINUTE),
-                C::Quota => aside(Scope::Key, minutes(10), minutes(60)),
-                C::Auth => aside(Scope::Key, minutes(10), minutes(10)),
-                C::NoChannel | C::Forbidden | C::Model => aside(Scope::KeyForModel, minutes(10), minutes(10)),
-                C::Path | C::Redirect => aside(Scope::Endpoint, minutes(10), minutes(10)),
-                C::Context | C::Filter | C::Request | C::Spend | C::Local => Cooling::Nothing,
-                _ => Cooling::Counts,
+                C::Connect => HealthEffect::EndpointUnreachable,
+                C::Overloaded => cooldown(CooldownScope::Model, 10 * SECOND, 10 * SECOND),
+                C::Rate => cooldown(CooldownScope::KeyForModel, 5 * SECOND, MINUTE),
+                C::Quota => cooldown(CooldownScope::Key, minutes(10), minutes(60)),
+                C::Auth => cooldown(CooldownScope::Key, minutes(10), minutes(10)),
+                C::NoChannel | C::Forbidden | C::Model => {
+                    cooldown(CooldownScope::KeyForModel, minutes(10), minutes(10))
+                }
+                C::Path | C::Redirect => cooldown(CooldownScope::Endpoint, minutes(10), minutes(10)),
+                C::Context | C::Filter | C::Request | C::Spend | C::LocalLimit => HealthEffect::Unaffected,
+                _ => HealthEffect::ModelFailure,
             };
-            let error = ApiError { status: Some(401), ..ApiError::new(class, "") };
-            assert_eq!(cooling(&error, now()), want, "{class}");
+            let error = CallError { status: Some(401), ..CallError::new(class, "") };
+            assert_eq!(health_effect(&error, now()), want, "{class}");
         }
-        assert_eq!(cooling(&ApiError::new(C::Auth, "not set"), now()), Cooling::Nothing);
+        assert_eq!(health_effect(&CallError::new(C::Auth, "not set"), now()), HealthEffect::Unaffected);
     }
 
     #[test]
-    fn a_service_is_left_alone_as_long_as_it_asks_but_not_for_a_day() {
-        let wait = |class, seconds| match cooling(&with_wait(class, seconds), now()) {
-            Cooling::Aside { asked: Some(asked), .. } => asked.as_secs(),
+    fn cooldown_follows_retry_after_within_limits() {
+        let wait = |class, seconds| match health_effect(&with_wait(class, seconds), now()) {
+            HealthEffect::Cooldown { requested: Some(asked), .. } => asked.as_secs(),
             other => panic!("{other:?}"),
         };
         assert_eq!((wait(ErrorClass::Overloaded, 3), wait(ErrorClass::Rate, 42)), (3, 42));
@@ -249,51 +264,51 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_endpoint_is_never_asked_twice() {
-        let alone = Situation { others_left: false, ..all_left() };
-        assert_eq!(decision(ErrorClass::Silent, alone), Decision::Next);
+    fn timeout_is_not_retried_on_the_same_endpoint() {
+        let last = RetryContext { has_more_candidates: false, ..all_left() };
+        assert_eq!(decision(ErrorClass::Timeout, last), Decision::Failover);
     }
 
     #[test]
-    fn a_rate_limit_is_waited_for_only_by_the_last_and_not_long() {
-        let alone = Situation { others_left: false, ..all_left() };
-        let short = decide(&with_wait(ErrorClass::Rate, 2), alone, now(), 0.0);
-        assert_eq!(short, Decision::Repeat { after: Duration::from_secs(2), fresh: false });
-        assert_eq!(decide(&with_wait(ErrorClass::Rate, 11), alone, now(), 0.0), Decision::Next);
-        assert_eq!(decide(&with_wait(ErrorClass::Rate, 2), all_left(), now(), 0.0), Decision::Next);
+    fn rate_limit_is_retried_only_on_the_last_candidate_and_after_a_short_delay() {
+        let last = RetryContext { has_more_candidates: false, ..all_left() };
+        let short = decide(&with_wait(ErrorClass::Rate, 2), last, now(), 0.0);
+        assert_eq!(short, Decision::RetrySame { delay: Duration::from_secs(2), new_connection: false });
+        assert_eq!(decide(&with_wait(ErrorClass::Rate, 11), last, now(), 0.0), Decision::Failover);
+        assert_eq!(decide(&with_wait(ErrorClass::Rate, 2), all_left(), now(), 0.0), Decision::Failover);
     }
 
     #[test]
-    fn a_failed_server_is_left_alone_as_long_as_it_asks_while_others_are_there() {
+    fn server_error_with_long_retry_after_fails_over_unless_it_is_the_last_candidate() {
         let error = with_wait(ErrorClass::Server, 5);
-        assert_eq!(decide(&error, all_left(), now(), 0.0), Decision::Next);
-        let alone = Situation { others_left: false, ..all_left() };
-        let repeat = Decision::Repeat { after: Duration::from_secs(5), fresh: false };
-        assert_eq!(decide(&error, alone, now(), 0.0), repeat);
+        assert_eq!(decide(&error, all_left(), now(), 0.0), Decision::Failover);
+        let last = RetryContext { has_more_candidates: false, ..all_left() };
+        let retry = Decision::RetrySame { delay: Duration::from_secs(5), new_connection: false };
+        assert_eq!(decide(&error, last, now(), 0.0), retry);
     }
 
     #[test]
-    fn keys_come_before_candidates_and_gateways_are_asked_once() {
-        let keys = Situation { keys_left: true, ..all_left() };
-        assert_eq!(decision(ErrorClass::Auth, keys), Decision::NextKey);
-        assert_eq!(decision(ErrorClass::Quota, keys), Decision::NextKey);
-        assert_eq!(decision(ErrorClass::Rate, keys), Decision::NextKey);
-        assert_eq!(decision(ErrorClass::Server, Situation { gateway: true, ..all_left() }), Decision::Next);
-        let from_gateway = ApiError { server: ServerKind::OneApi, ..ApiError::new(ErrorClass::Server, "") };
-        assert_eq!(decide(&from_gateway, all_left(), now(), 0.0), Decision::Next);
+    fn keys_are_rotated_before_failover_and_gateways_are_not_retried() {
+        let keys = RetryContext { has_more_keys: true, ..all_left() };
+        assert_eq!(decision(ErrorClass::Auth, keys), Decision::RotateKey);
+        assert_eq!(decision(ErrorClass::Quota, keys), Decision::RotateKey);
+        assert_eq!(decision(ErrorClass::Rate, keys), Decision::RotateKey);
+        assert_eq!(decision(ErrorClass::Server, RetryContext { is_gateway: true, ..all_left() }), Decision::Failover);
+        let from_gateway = CallError { server: ServerKind::OneApi, ..CallError::new(ErrorClass::Server, "") };
+        assert_eq!(decide(&from_gateway, all_left(), now(), 0.0), Decision::Failover);
     }
 
     #[test]
-    fn an_overloaded_server_is_asked_again_only_when_it_says_soon() {
-        assert_eq!(decision(ErrorClass::Overloaded, all_left()), Decision::Next);
+    fn overloaded_server_is_retried_only_with_a_short_retry_after() {
+        assert_eq!(decision(ErrorClass::Overloaded, all_left()), Decision::Failover);
         let soon = decide(&with_wait(ErrorClass::Overloaded, 1), all_left(), now(), 0.0);
-        assert_eq!(soon, Decision::Repeat { after: Duration::from_secs(1), fresh: false });
-        assert_eq!(decide(&with_wait(ErrorClass::Overloaded, 3), all_left(), now(), 0.0), Decision::Next);
+        assert_eq!(soon, Decision::RetrySame { delay: Duration::from_secs(1), new_connection: false });
+        assert_eq!(decide(&with_wait(ErrorClass::Overloaded, 3), all_left(), now(), 0.0), Decision::Failover);
     }
 
     #[test]
-    fn a_name_without_address_is_not_asked_for_twice() {
-        let error = ApiError { should_retry: Some(false), ..ApiError::new(ErrorClass::Connect, "") };
-        assert_eq!(decide(&error, all_left(), now(), 0.0), Decision::Next);
+    fn connect_error_with_should_retry_false_is_not_retried() {
+        let error = CallError { should_retry: Some(false), ..CallError::new(ErrorClass::Connect, "") };
+        assert_eq!(decide(&error, all_left(), now(), 0.0), Decision::Failover);
     }
 }

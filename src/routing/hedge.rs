@@ -1,43 +1,42 @@
-//! How often a slow request may be asked a second time elsewhere before it has said anything.
+//! Limits hedge requests to one in twenty requests, plus one at the start of the process.
 //!
-//! Owns the allowance: one in twenty requests, and one to begin with. Without it a service that is slow for everybody
-//! would be asked twice by everybody.
+//! Without the limit, a service that is slow for all clients would get twice the load.
 
-/// What one request adds to the allowance.
-const EACH: f64 = 0.05;
-/// The most that is saved up.
-const BURST: f64 = 1.0;
+/// What each request adds to the budget.
+const PER_REQUEST: f64 = 0.05;
+/// Maximum budget.
+const MAX_BUDGET: f64 = 1.0;
 
-/// The allowance left.
+/// The budget for hedge requests.
 #[derive(Clone, Copy, Debug)]
-pub struct Hedges(f64);
+pub struct HedgeBudget(f64);
 
-impl Default for Hedges {
+impl Default for HedgeBudget {
     fn default() -> Self {
-        Self(BURST)
+        Self(MAX_BUDGET)
     }
 }
 
-impl Hedges {
-    /// Notes a request.
-    pub fn request(&mut self) {
-        self.0 = (self.0 + EACH).min(BURST);
+impl HedgeBudget {
+    /// Records a request.
+    pub fn record_request(&mut self) {
+        self.0 = (self.0 + PER_REQUEST).min(MAX_BUDGET);
     }
 
-    /// Takes a second request, if one is allowed.
+    /// Takes a hedge request if the budget allows one; returns whether it does.
     #[must_use]
-    pub fn take(&mut self) -> bool {
-        // Twenty twentieths are a little less than one, in floating point.
-        let allowed = self.0 >= BURST - 1e-9;
+    pub fn try_take(&mut self) -> bool {
+        // Twenty times 0.05 is slightly less than 1 in floating point.
+        let allowed = self.0 >= MAX_BUDGET - 1e-9;
         if allowed {
-            self.0 = (self.0 - BURST).max(0.0);
+            self.0 = (self.0 - MAX_BUDGET).max(0.0);
         }
         allowed
     }
 
-    /// The one that was taken was not sent.
-    pub fn give_back(&mut self) {
-        self.0 = (self.0 + BURST).min(BURST);
+    /// Returns a hedge request that was taken but not sent.
+    pub fn refund(&mut self) {
+        self.0 = (self.0 + MAX_BUDGET).min(MAX_BUDGET);
     }
 }
 
@@ -46,16 +45,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_in_twenty_is_asked_twice() {
-        let mut hedges = Hedges::default();
+    fn one_in_twenty_requests_is_hedged() {
+        let mut hedges = HedgeBudget::default();
         let mut taken = 0;
         for _ in 0..200 {
-            hedges.request();
-            taken += u32::from(hedges.take());
+            hedges.record_request();
+            taken += u32::from(hedges.try_take());
         }
         assert_eq!(taken, 10);
-        assert!(!hedges.take());
-        hedges.give_back();
-        assert!(hedges.take() && !hedges.take());
+        assert!(!hedges.try_take());
+        hedges.refund();
+        assert!(hedges.try_take() && !hedges.try_take());
     }
 }

@@ -1,13 +1,13 @@
-//! Which target is asked next, and when not to ask again.
+//! Routing policies: candidate order, retries, failover, circuit breakers and cooldowns.
 //!
-//! Owns the rules as data and pure functions: `now` and chance are passed in, so every rule is tested without a clock.
-//! Refuses I/O and the runtime; `engine` carries out what is decided here.
+//! The policies are data and pure functions; `now` and random numbers are passed in, so that they are tested without a
+//! clock. `engine` carries out the decisions.
 
 use std::time::Duration;
 
 use strategy::Strategy;
 
-pub mod attempts;
+pub mod attempt_budget;
 pub mod backoff;
 pub mod breaker;
 pub mod classify;
@@ -17,27 +17,27 @@ pub mod latency;
 pub mod spend;
 pub mod strategy;
 
-/// How a name that stands for several models chooses among them.
+/// How a route chooses among its models.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// The order.
+    /// The strategy that orders the models.
     pub strategy: Strategy,
-    /// The models' shares under `weighted`, in their order.
+    /// The weights of the models under `weighted`, in the order of the models.
     pub weights: Vec<u32>,
-    /// Requests that belong together go to one model while it is well.
+    /// Session affinity: requests with the same affinity key go to one model while it is available.
     pub sticky: bool,
-    /// When nothing came for so long, the next one is asked, too.
+    /// Time without a first token after which a hedge request is sent to the next model.
     pub hedge_after: Option<Duration>,
 }
 
-/// What happens when an answer breaks off after some of it was shown.
+/// What happens when an answer is incomplete after part of it was shown.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OnCut {
-    /// It ends there, as a failure.
+pub enum OnIncomplete {
+    /// The answer ends there, as a failure.
     #[default]
     Error,
-    /// The next candidate starts again, below what was shown.
+    /// The next candidate restarts the answer, below the partial one.
     Restart,
-    /// Nothing is shown until the answer is whole, so that the next candidate can start unnoticed.
+    /// Nothing is shown until the answer is complete, so that a restart on the next candidate is invisible.
     Buffer,
 }

@@ -1,17 +1,14 @@
-//! What may be spent, and whether it was.
+//! Spend limits, checked before a request is sent.
 //!
-//! Owns the limits and the check before a request is sent. Refuses to know where the record is: [`SpendLedger`] is what
-//! looks it up, on a floor above.
-//!
-//! A limit is in one currency and stops models that are paid in it. What has no price costs nothing that is known, and is
-//! not stopped.
+//! A limit is in one currency and applies to models priced in that currency. Models without a price are not limited.
+//! The amount already spent comes from a [`SpendLedger`], which `store` implements.
 
 use crate::model::target::Target;
 
-/// What a limit is about.
+/// What a limit applies to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SpendScope {
-    /// Everything.
+    /// All models.
     All,
     /// One endpoint.
     Endpoint(String),
@@ -19,17 +16,17 @@ pub enum SpendScope {
     Model(String),
 }
 
-/// How long a limit lasts, in the person's own time zone.
+/// The period of a limit, in the user's time zone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Period {
-    /// From midnight on.
+    /// Starts at midnight.
     Day,
-    /// From the first of the month on.
+    /// Starts on the first of the month.
     Month,
 }
 
 impl Period {
-    /// Its name in the config.
+    /// The name in the config.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
@@ -39,64 +36,61 @@ impl Period {
     }
 }
 
-/// One limit.
+/// A spend limit.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SpendLimit {
-    /// What it is about.
+    /// What it applies to.
     pub scope: SpendScope,
-    /// For how long.
+    /// The period.
     pub period: Period,
-    /// How much.
+    /// The amount.
     pub amount: f64,
-    /// ISO 4217 code.
+    /// The ISO 4217 currency code.
     pub currency: String,
 }
 
 impl SpendLimit {
-    /// Whether it is about `target`.
+    /// Whether it applies to `target`.
     #[must_use]
     pub fn covers(&self, target: &Target) -> bool {
-        let paid = target.price.as_ref().is_some_and(|price| price.currency == self.currency);
-        paid && match &self.scope {
-            SpendScope::All => true,
-            SpendScope::Endpoint(name) => target.endpoint.name == *name,
-            SpendScope::Model(name) => target.id.0 == *name,
-        }
+        let same_currency = target.price.as_ref().is_some_and(|price| price.currency == self.currency);
+        same_currency
+            && match &self.scope {
+                SpendScope::All => true,
+                SpendScope::Endpoint(name) => target.endpoint.name == *name,
+                SpendScope::Model(name) => target.id.0 == *name,
+            }
     }
 }
 
-/// A limit that is reached.
+/// A limit that has been reached.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Reached {
-    /// Which one.
+pub struct ReachedLimit {
+    /// The limit.
     pub limit: SpendLimit,
-    /// What was spent.
+    /// The amount spent in its period.
     pub spent: f64,
 }
 
-impl std::fmt::Display for Reached {
+impl std::fmt::Display for ReachedLimit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let SpendLimit { scope, period, amount, currency } = &self.limit;
-        let whose = match scope {
+        let name = match scope {
             SpendScope::All => String::new(),
-            SpendScope::Endpoint(name) | SpendScope::Model(name) => format!(" of {name}"),
+            SpendScope::Endpoint(name) | SpendScope::Model(name) => format!(" for \"{name}\""),
         };
         let period = period.as_str();
-        write!(
-            f,
-            "{:.4} {currency} were spent this {period}, and the limit{whose} is {amount} {currency} a {period}",
-            self.spent
-        )
+        write!(f, "spend limit per {period}{name} reached: spent {:.4} of {amount} {currency}", self.spent)
     }
 }
 
-/// Knows what was spent.
+/// Looks up the amounts spent.
 pub trait SpendLedger: Send + Sync {
-    /// The first limit about `target` that is reached.
+    /// The first limit for `target` that has been reached.
     ///
     /// # Errors
     /// When the record cannot be read.
-    fn reached(&self, target: &Target) -> Result<Option<Reached>, String>;
+    fn reached_limit(&self, target: &Target) -> Result<Option<ReachedLimit>, String>;
 }
 
 #[cfg(test)]
@@ -105,15 +99,16 @@ mod tests {
     use crate::model::target::{Price, testing};
 
     #[test]
-    fn a_limit_covers_what_is_paid_in_its_currency() {
+    fn limit_covers_only_targets_priced_in_its_currency() {
         let limit = |scope| SpendLimit { scope, period: Period::Day, amount: 1.0, currency: "USD".into() };
         let price = |currency: &str| Price { input: 1.0, output: 1.0, cached_input: None, currency: currency.into() };
-        let paid = Target { price: Some(price("USD")), ..testing::target("a") };
-        assert!(limit(SpendScope::All).covers(&paid));
+        let priced = Target { price: Some(price("USD")), ..testing::target("a") };
+        assert!(limit(SpendScope::All).covers(&priced));
         assert!(
-            limit(SpendScope::Model("a".into())).covers(&paid) && !limit(SpendScope::Model("b".into())).covers(&paid)
+            limit(SpendScope::Model("a".into())).covers(&priced)
+                && !limit(SpendScope::Model("b".into())).covers(&priced)
         );
-        assert!(limit(SpendScope::Endpoint("a-endpoint".into())).covers(&paid));
+        assert!(limit(SpendScope::Endpoint("a-endpoint".into())).covers(&priced));
         assert!(!limit(SpendScope::All).covers(&Target { price: Some(price("CNY")), ..testing::target("a") }));
         assert!(!limit(SpendScope::All).covers(&testing::target("a")));
     }

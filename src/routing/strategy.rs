@@ -1,33 +1,32 @@
-//! The order in which a route's candidates are asked.
+//! Orders the candidates of a route by strategy, session affinity (`sticky`) and health.
 //!
-//! Owns the strategies, the `sticky` modifier and how health changes the order: who is left alone comes last. Pure: what
-//! is known of each candidate is passed in, and so is chance. Refuses to know who they are.
+//! Unavailable candidates come last. The state of the candidates and random numbers are passed in.
 
 use std::{
     collections::HashMap,
     hash::{DefaultHasher, Hash, Hasher},
 };
 
-use super::{backoff::drawn, health::Standing};
+use super::{backoff::random_index, health::Availability};
 
-/// How a route chooses among its models.
+/// The strategy by which a route orders its models.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Strategy {
-    /// In the order written down.
+    /// In config order.
     #[default]
     Priority,
-    /// By weight: in turns while the process lives, by chance in a process of one request.
+    /// By weight: round robin in a long-lived process, weighted random in a process with one request.
     Weighted,
-    /// Whoever has fewer requests under way, of two taken by chance. A process of one request asks in order.
+    /// The one of two random candidates with fewer requests in flight; in a process with one request, config order.
     LeastBusy,
-    /// Whoever began to answer sooner lately, of two taken by chance; one in twenty goes to anybody.
+    /// The one of two random candidates with the lower latency; one request in twenty goes to a random candidate.
     Fastest,
-    /// Whoever costs least for this request.
+    /// By the cost of this request, cheapest first.
     Cheapest,
 }
 
 impl Strategy {
-    /// Every strategy with its name.
+    /// All strategies with their names.
     pub const NAMES: [(&'static str, Self); 5] = [
         ("priority", Self::Priority),
         ("weighted", Self::Weighted),
@@ -36,87 +35,87 @@ impl Strategy {
         ("cheapest", Self::Cheapest),
     ];
 
-    /// Its name in the config.
+    /// The name in the config.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         Self::NAMES.into_iter().find(|(_, strategy)| *strategy == self).map_or("", |(name, _)| name)
     }
 }
 
-/// What is known of one candidate.
+/// The state of one candidate.
 #[derive(Clone, Copy, Debug)]
-pub struct Seat {
-    /// How it stands.
-    pub standing: Standing,
-    /// Its share under `weighted`; 0: only when all others failed.
+pub struct CandidateState {
+    /// The availability.
+    pub availability: Availability,
+    /// The weight under `weighted`; 0: used only when all others failed.
     pub weight: u32,
-    /// Requests of this process under way.
-    pub busy: usize,
-    /// How soon it began to answer lately, in milliseconds.
-    pub latency: Option<f64>,
-    /// What this request costs, roughly, in whatever money the route's models are paid in.
+    /// Requests of this process in flight.
+    pub in_flight: usize,
+    /// The average time to first token, in milliseconds.
+    pub latency_ms: Option<f64>,
+    /// The estimated cost of this request, in the currency of the route's models.
     pub cost: Option<f64>,
-    /// Who it is, for `sticky`.
+    /// Identifies the candidate for round robin and session affinity.
     pub id: u64,
 }
 
-/// Where the turns of `weighted` stand, by candidate.
+/// Smooth weighted round robin state of `weighted`: the current weight by candidate id.
 #[derive(Clone, Debug, Default)]
-pub struct Wheel(HashMap<u64, i64>);
+pub struct WrrState(HashMap<u64, i64>);
 
-/// One request in so many goes to anybody, so that whoever was slow once is tried again.
-const EXPLORE: f64 = 0.05;
+/// The share of requests that go to a random candidate, so that one that was slow is tried again.
+const EXPLORATION_RATE: f64 = 0.05;
 
-/// How a choice is made.
-#[expect(missing_debug_implementations, reason = "a source of chance has nothing to show")]
-pub struct Choosing<'a> {
-    /// By which rule.
+/// The input for ordering candidates.
+#[expect(missing_debug_implementations, reason = "a closure has no Debug")]
+pub struct OrderRequest<'a> {
+    /// The strategy.
     pub strategy: Strategy,
-    /// Whom it is for: requests of one `sticky` key go to one candidate while it is well.
-    pub sticky: Option<&'a str>,
-    /// Where the turns stand; `None`: this process asks once.
-    pub wheel: Option<&'a mut Wheel>,
-    /// Numbers in 0..1.
-    pub chance: &'a mut dyn FnMut() -> f64,
+    /// Requests with the same affinity key go to one candidate while it is available.
+    pub affinity_key: Option<&'a str>,
+    /// The round robin state; `None` in a process with one request.
+    pub wrr: Option<&'a mut WrrState>,
+    /// Returns random numbers in 0..1.
+    pub random: &'a mut dyn FnMut() -> f64,
 }
 
-impl Choosing<'_> {
-    /// The candidates in the order they are to be asked: first those that may be asked, as the strategy has it, then
-    /// those that are left alone, the soonest first.
+impl OrderRequest<'_> {
+    /// The candidate indexes in the order to try them: available ones by strategy, then unavailable ones by the time
+    /// they become available.
     #[must_use]
-    pub fn order(mut self, seats: &[Seat]) -> Vec<usize> {
-        let (free, mut aside): (Vec<usize>, Vec<usize>) =
-            (0..seats.len()).partition(|&seat| !matches!(seats[seat].standing, Standing::Aside(..)));
-        aside.sort_by_key(|&seat| match seats[seat].standing {
-            Standing::Aside(until, _) => until,
+    pub fn order(mut self, candidates: &[CandidateState]) -> Vec<usize> {
+        let (available, mut unavailable): (Vec<usize>, Vec<usize>) =
+            (0..candidates.len()).partition(|&index| !matches!(candidates[index].availability, Availability::Open(..)));
+        unavailable.sort_by_key(|&index| match candidates[index].availability {
+            Availability::Open(until, _) => until,
             _ => jiff::Timestamp::MIN,
         });
-        let mut order = if let Some(key) = self.sticky {
-            sticky(&free, seats, key, self.strategy)
+        let mut order = if let Some(key) = self.affinity_key {
+            rendezvous(&available, candidates, key, self.strategy)
         } else {
-            self.ranked(free, seats)
+            self.rank(available, candidates)
         };
-        order.extend(aside);
+        order.extend(unavailable);
         order
     }
 
-    fn ranked(&mut self, free: Vec<usize>, seats: &[Seat]) -> Vec<usize> {
+    fn rank(&mut self, available: Vec<usize>, candidates: &[CandidateState]) -> Vec<usize> {
         match self.strategy {
-            Strategy::Priority => free,
-            Strategy::Weighted => match &mut self.wheel {
-                Some(wheel) => in_turns(free, seats, wheel),
-                None => by_weight(free, seats, self.chance),
+            Strategy::Priority => available,
+            Strategy::Weighted => match &mut self.wrr {
+                Some(state) => smooth_weighted_rr(available, candidates, state),
+                None => weighted_random(available, candidates, self.random),
             },
-            Strategy::LeastBusy if self.wheel.is_none() => free,
+            Strategy::LeastBusy if self.wrr.is_none() => available,
             Strategy::LeastBusy => {
-                #[expect(clippy::cast_precision_loss, reason = "requests under way are few")]
-                let busy = |seat: usize| seats[seat].busy as f64;
-                of_two(free, &busy, self.chance)
+                #[expect(clippy::cast_precision_loss, reason = "requests in flight are few")]
+                let in_flight = |index: usize| candidates[index].in_flight as f64;
+                power_of_two(available, &in_flight, self.random)
             }
-            Strategy::Fastest => fastest(free, seats, self.chance),
+            Strategy::Fastest => rank_by_latency(available, candidates, self.random),
             Strategy::Cheapest => {
-                let mut order = free;
-                let cost = |seat: usize| seats[seat].cost.unwrap_or(f64::INFINITY);
+                let mut order = available;
+                let cost = |index: usize| candidates[index].cost.unwrap_or(f64::INFINITY);
                 order.sort_by(|&a, &b| cost(a).total_cmp(&cost(b)));
                 order
             }
@@ -124,87 +123,96 @@ impl Choosing<'_> {
     }
 }
 
-/// Smooth weighted round robin: over a cycle each gets exactly its share, spread as evenly as can be.
-fn in_turns(mut free: Vec<usize>, seats: &[Seat], wheel: &mut Wheel) -> Vec<usize> {
-    let mut all = 0;
-    for &seat in &free {
-        all += i64::from(seats[seat].weight);
-        *wheel.0.entry(seats[seat].id).or_default() += i64::from(seats[seat].weight);
+/// Smooth weighted round robin: over a cycle each candidate gets exactly its share, spread as evenly as possible.
+fn smooth_weighted_rr(mut available: Vec<usize>, candidates: &[CandidateState], state: &mut WrrState) -> Vec<usize> {
+    let mut total = 0;
+    for &index in &available {
+        total += i64::from(candidates[index].weight);
+        *state.0.entry(candidates[index].id).or_default() += i64::from(candidates[index].weight);
     }
-    let turn = |seat: usize| wheel.0.get(&seats[seat].id).copied().unwrap_or_default();
-    // Who has no share has no turn. A stable sort: of equals the first.
-    free.sort_by_cached_key(|&seat| std::cmp::Reverse((seats[seat].weight > 0, turn(seat))));
-    if let Some(&first) = free.first() {
-        *wheel.0.entry(seats[first].id).or_default() -= all;
+    let current = |index: usize| state.0.get(&candidates[index].id).copied().unwrap_or_default();
+    // Candidates with weight 0 come last. The sort is stable: among equals the first wins.
+    available.sort_by_cached_key(|&index| std::cmp::Reverse((candidates[index].weight > 0, current(index))));
+    if let Some(&first) = available.first() {
+        *state.0.entry(candidates[first].id).or_default() -= total;
     }
-    free
+    available
 }
 
-/// Drawn by weight, one after the other.
-fn by_weight(mut left: Vec<usize>, seats: &[Seat], chance: &mut dyn FnMut() -> f64) -> Vec<usize> {
-    let mut order = Vec::with_capacity(left.len());
-    while !left.is_empty() {
-        let all: f64 = left.iter().map(|&seat| f64::from(seats[seat].weight)).sum();
-        let mut drawn = chance() * all;
-        let place = left.iter().position(|&seat| {
-            drawn -= f64::from(seats[seat].weight);
-            drawn < 0.0
+/// Draws all candidates one after the other, with probability proportional to weight.
+fn weighted_random(
+    mut remaining: Vec<usize>,
+    candidates: &[CandidateState],
+    random: &mut dyn FnMut() -> f64,
+) -> Vec<usize> {
+    let mut order = Vec::with_capacity(remaining.len());
+    while !remaining.is_empty() {
+        let total: f64 = remaining.iter().map(|&index| f64::from(candidates[index].weight)).sum();
+        let mut point = random() * total;
+        let position = remaining.iter().position(|&index| {
+            point -= f64::from(candidates[index].weight);
+            point < 0.0
         });
-        order.push(left.remove(place.unwrap_or(0)));
+        order.push(remaining.remove(position.unwrap_or(0)));
     }
     order
 }
 
-/// The better of two taken by chance goes first; the others follow, the best first.
-fn of_two(free: Vec<usize>, metric: &dyn Fn(usize) -> f64, chance: &mut dyn FnMut() -> f64) -> Vec<usize> {
-    let first = match free.len() {
+/// Power of two choices: the better of two random candidates comes first, then the others, best first.
+fn power_of_two(available: Vec<usize>, metric: &dyn Fn(usize) -> f64, random: &mut dyn FnMut() -> f64) -> Vec<usize> {
+    let first = match available.len() {
         0 | 1 => 0,
         count => {
-            let one = drawn(count, chance());
-            let other = (one + 1 + drawn(count - 1, chance())) % count;
-            // Of equals, either: chance has chosen already.
-            if metric(free[other]) < metric(free[one]) { other } else { one }
+            let one = random_index(count, random());
+            let other = (one + 1 + random_index(count - 1, random())) % count;
+            // Both are random, so either may win a tie.
+            if metric(available[other]) < metric(available[one]) { other } else { one }
         }
     };
-    led_by(free, first, metric)
+    first_then_best(available, first, metric)
 }
 
-fn led_by(mut free: Vec<usize>, first: usize, metric: &dyn Fn(usize) -> f64) -> Vec<usize> {
-    if free.is_empty() {
-        return free;
+fn first_then_best(mut available: Vec<usize>, first: usize, metric: &dyn Fn(usize) -> f64) -> Vec<usize> {
+    if available.is_empty() {
+        return available;
     }
-    let first = free.remove(first);
-    free.sort_by(|&a, &b| metric(a).total_cmp(&metric(b)));
-    free.insert(0, first);
-    free
+    let first = available.remove(first);
+    available.sort_by(|&a, &b| metric(a).total_cmp(&metric(b)));
+    available.insert(0, first);
+    available
 }
 
-fn fastest(free: Vec<usize>, seats: &[Seat], chance: &mut dyn FnMut() -> f64) -> Vec<usize> {
-    let mut known: Vec<f64> = free.iter().filter_map(|&seat| seats[seat].latency).collect();
+fn rank_by_latency(
+    available: Vec<usize>,
+    candidates: &[CandidateState],
+    random: &mut dyn FnMut() -> f64,
+) -> Vec<usize> {
+    let mut known: Vec<f64> = available.iter().filter_map(|&index| candidates[index].latency_ms).collect();
     known.sort_by(f64::total_cmp);
-    // Who was never asked is taken for one in the middle.
+    // A candidate without samples counts with the median latency.
     let median = known.get(known.len() / 2).copied().unwrap_or_default();
-    #[expect(clippy::cast_precision_loss, reason = "requests under way are few")]
-    let metric = |seat: usize| seats[seat].latency.unwrap_or(median) * (seats[seat].busy as f64 + 1.0);
-    if free.len() > 1 && chance() < EXPLORE {
-        let first = drawn(free.len(), chance());
-        return led_by(free, first, &metric);
+    #[expect(clippy::cast_precision_loss, reason = "requests in flight are few")]
+    let metric =
+        |index: usize| candidates[index].latency_ms.unwrap_or(median) * (candidates[index].in_flight as f64 + 1.0);
+    if available.len() > 1 && random() < EXPLORATION_RATE {
+        let first = random_index(available.len(), random());
+        return first_then_best(available, first, &metric);
     }
-    of_two(free, &metric, chance)
+    power_of_two(available, &metric, random)
 }
 
-/// Rendezvous hashing: the order depends on nothing but the key and who is there, so that one who leaves or comes back
-/// moves nobody else's requests.
-fn sticky(free: &[usize], seats: &[Seat], key: &str, strategy: Strategy) -> Vec<usize> {
-    let score = |seat: usize| {
+/// Rendezvous hashing: the order depends only on the key and the candidates, so that one that becomes unavailable or
+/// available again does not move the requests of the others.
+fn rendezvous(available: &[usize], candidates: &[CandidateState], key: &str, strategy: Strategy) -> Vec<usize> {
+    let score = |index: usize| {
         let mut hasher = DefaultHasher::new();
-        (key, seats[seat].id).hash(&mut hasher);
+        (key, candidates[index].id).hash(&mut hasher);
         #[expect(clippy::cast_precision_loss, reason = "a number in 0..1")]
-        let drawn = ((hasher.finish() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
-        let weight = if strategy == Strategy::Weighted { f64::from(seats[seat].weight) } else { 1.0 };
-        -weight / drawn.ln()
+        let uniform = ((hasher.finish() >> 11) as f64 + 0.5) / (1u64 << 53) as f64;
+        let weight = if strategy == Strategy::Weighted { f64::from(candidates[index].weight) } else { 1.0 };
+        -weight / uniform.ln()
     };
-    let mut order = free.to_vec();
+    let mut order = available.to_vec();
     order.sort_by(|&a, &b| score(b).total_cmp(&score(a)));
     order
 }
@@ -214,75 +222,83 @@ mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, prop_assume, proptest};
 
     use super::*;
-    use crate::routing::health::PlaceId;
+    use crate::routing::health::HealthKey;
 
-    fn seat(id: u64) -> Seat {
-        Seat { standing: Standing::Free, weight: 1, busy: 0, latency: None, cost: None, id }
+    fn candidate(id: u64) -> CandidateState {
+        CandidateState { availability: Availability::Closed, weight: 1, in_flight: 0, latency_ms: None, cost: None, id }
     }
 
-    fn order(strategy: Strategy, seats: &[Seat], mut chance: impl FnMut() -> f64) -> Vec<usize> {
-        Choosing { strategy, sticky: None, wheel: None, chance: &mut chance }.order(seats)
+    fn order(strategy: Strategy, candidates: &[CandidateState], mut random: impl FnMut() -> f64) -> Vec<usize> {
+        OrderRequest { strategy, affinity_key: None, wrr: None, random: &mut random }.order(candidates)
     }
 
-    fn aside(until: &str) -> Standing {
-        let id = PlaceId::try_from("1".to_owned()).expect("a number");
-        Standing::Aside(until.parse().expect("a date"), id)
-    }
-
-    #[test]
-    fn who_is_left_alone_comes_last_and_nobody_is_lost() {
-        let late = Seat { standing: aside("2026-01-01T00:00:09Z"), ..seat(0) };
-        let soon = Seat { standing: aside("2026-01-01T00:00:01Z"), ..seat(1) };
-        let seats = [late, seat(2), soon, Seat { standing: Standing::HalfOpen, ..seat(3) }];
-        assert_eq!(order(Strategy::Priority, &seats, || 0.0), [1, 3, 2, 0]);
+    fn unavailable(until: &str) -> Availability {
+        let id = HealthKey::try_from("1".to_owned()).expect("valid hex number");
+        Availability::Open(until.parse().expect("valid timestamp"), id)
     }
 
     #[test]
-    fn the_cheapest_comes_first_and_an_unknown_price_last() {
+    fn unavailable_candidates_come_last_by_time() {
+        let late = CandidateState { availability: unavailable("2026-01-01T00:00:09Z"), ..candidate(0) };
+        let soon = CandidateState { availability: unavailable("2026-01-01T00:00:01Z"), ..candidate(1) };
+        let candidates =
+            [late, candidate(2), soon, CandidateState { availability: Availability::HalfOpen, ..candidate(3) }];
+        assert_eq!(order(Strategy::Priority, &candidates, || 0.0), [1, 3, 2, 0]);
+    }
+
+    #[test]
+    fn cheapest_comes_first_and_unknown_price_last() {
         let costs = [Some(3.0), None, Some(1.0), Some(2.0)];
-        let seats: Vec<Seat> = costs.iter().map(|&cost| Seat { cost, ..seat(0) }).collect();
-        assert_eq!(order(Strategy::Cheapest, &seats, || 0.0), [2, 3, 0, 1]);
+        let candidates: Vec<CandidateState> =
+            costs.iter().map(|&cost| CandidateState { cost, ..candidate(0) }).collect();
+        assert_eq!(order(Strategy::Cheapest, &candidates, || 0.0), [2, 3, 0, 1]);
     }
 
     #[test]
-    fn the_fastest_of_two_comes_first_and_now_and_then_anybody() {
+    fn faster_of_two_comes_first_and_sometimes_a_random_one() {
         let times = [Some(300.0), Some(100.0), None];
-        let seats: Vec<Seat> = times.iter().map(|&latency| Seat { latency, ..seat(0) }).collect();
+        let candidates: Vec<CandidateState> =
+            times.iter().map(|&latency| CandidateState { latency_ms: latency, ..candidate(0) }).collect();
         let mut random = fastrand::Rng::with_seed(7);
         let mut first = [0; 3];
         for _ in 0..3000 {
-            first[order(Strategy::Fastest, &seats, || random.f64())[0]] += 1;
+            first[order(Strategy::Fastest, &candidates, || random.f64())[0]] += 1;
         }
         assert!(first[1] > 1900 && first[0] > 20 && first[0] + first[2] > 900, "{first:?}");
     }
 
     #[test]
-    fn the_least_busy_of_two_comes_first_while_the_process_lives() {
-        let seats: Vec<Seat> = [5, 0].map(|busy| Seat { busy, ..seat(busy as u64) }).to_vec();
-        let mut wheel = Wheel::default();
-        let choosing =
-            Choosing { strategy: Strategy::LeastBusy, sticky: None, wheel: Some(&mut wheel), chance: &mut || 0.3 };
-        assert_eq!(choosing.order(&seats), [1, 0]);
-        assert_eq!(order(Strategy::LeastBusy, &seats, || 0.3), [0, 1]);
+    fn less_busy_of_two_comes_first_in_a_long_lived_process() {
+        let candidates: Vec<CandidateState> =
+            [5, 0].map(|busy| CandidateState { in_flight: busy, ..candidate(busy as u64) }).to_vec();
+        let mut state = WrrState::default();
+        let request = OrderRequest {
+            strategy: Strategy::LeastBusy,
+            affinity_key: None,
+            wrr: Some(&mut state),
+            random: &mut || 0.3,
+        };
+        assert_eq!(request.order(&candidates), [1, 0]);
+        assert_eq!(order(Strategy::LeastBusy, &candidates, || 0.3), [0, 1]);
     }
 
     #[test]
-    fn one_key_goes_to_one_candidate_and_who_leaves_moves_nobody_else() {
-        let seats: Vec<Seat> = (0..5).map(seat).collect();
-        let choose = |seats: &[Seat], key: &str| {
-            let mut chance = || 0.5;
-            let choosing =
-                Choosing { strategy: Strategy::Priority, sticky: Some(key), wheel: None, chance: &mut chance };
-            choosing.order(seats)[0]
+    fn affinity_key_maps_to_one_candidate_and_others_do_not_move() {
+        let candidates: Vec<CandidateState> = (0..5).map(candidate).collect();
+        let choose = |candidates: &[CandidateState], key: &str| {
+            let mut random = || 0.5;
+            let request =
+                OrderRequest { strategy: Strategy::Priority, affinity_key: Some(key), wrr: None, random: &mut random };
+            request.order(candidates)[0]
         };
-        let mut without = seats.clone();
-        without[2].standing = aside("2026-01-01T00:00:09Z");
+        let mut without = candidates.clone();
+        without[2].availability = unavailable("2026-01-01T00:00:09Z");
         let mut shares = [0; 5];
         for number in 0..1000 {
             let key = format!("user {number}");
-            let chosen = choose(&seats, &key);
+            let chosen = choose(&candidates, &key);
             shares[chosen] += 1;
-            assert_eq!(choose(&seats, &key), chosen);
+            assert_eq!(choose(&candidates, &key), chosen);
             assert!(chosen == 2 || choose(&without, &key) == chosen);
         }
         assert!(shares.iter().all(|&share| share > 140), "{shares:?}");
@@ -292,37 +308,37 @@ mod tests {
         #[test]
         fn weights_are_exact_over_a_cycle(weights in proptest::collection::vec(0u32..9, 1..7), cycles in 1usize..4) {
             prop_assume!(weights.iter().any(|&weight| weight > 0));
-            let seats: Vec<Seat> =
-                weights.iter().zip(0..).map(|(&weight, id)| Seat { weight, ..seat(id) }).collect();
-            let all: u32 = weights.iter().sum();
-            let (mut wheel, mut served) = (Wheel::default(), vec![0; seats.len()]);
-            for _ in 0..all as usize * cycles {
-                let choosing = Choosing {
-                    strategy: Strategy::Weighted, sticky: None, wheel: Some(&mut wheel), chance: &mut || 0.0,
+            let candidates: Vec<CandidateState> =
+                weights.iter().zip(0..).map(|(&weight, id)| CandidateState { weight, ..candidate(id) }).collect();
+            let total: u32 = weights.iter().sum();
+            let (mut state, mut served) = (WrrState::default(), vec![0; candidates.len()]);
+            for _ in 0..total as usize * cycles {
+                let request = OrderRequest {
+                    strategy: Strategy::Weighted, affinity_key: None, wrr: Some(&mut state), random: &mut || 0.0,
                 };
-                served[choosing.order(&seats)[0]] += 1;
+                served[request.order(&candidates)[0]] += 1;
             }
             let want: Vec<usize> = weights.iter().map(|&weight| weight as usize * cycles).collect();
             prop_assert_eq!(served, want);
         }
 
         #[test]
-        fn every_order_has_everybody_once(
-            weights in proptest::collection::vec(0u32..4, 1..9), strategy in 0usize..5, seed in any::<u64>(), resident in any::<bool>()
+        fn every_order_has_each_candidate_once(
+            weights in proptest::collection::vec(0u32..4, 1..9), strategy in 0usize..5, seed in any::<u64>(), long_lived in any::<bool>()
         ) {
-            let seats: Vec<Seat> =
-                weights.iter().zip(0..).map(|(&weight, id)| Seat { weight, ..seat(id) }).collect();
-            let (mut random, mut wheel) = (fastrand::Rng::with_seed(seed), Wheel::default());
-            let mut chance = || random.f64();
-            let choosing = Choosing {
-                strategy: Strategy::NAMES[strategy].1, sticky: None,
-                wheel: resident.then_some(&mut wheel), chance: &mut chance,
+            let candidates: Vec<CandidateState> =
+                weights.iter().zip(0..).map(|(&weight, id)| CandidateState { weight, ..candidate(id) }).collect();
+            let (mut rng, mut state) = (fastrand::Rng::with_seed(seed), WrrState::default());
+            let mut random = || rng.f64();
+            let request = OrderRequest {
+                strategy: Strategy::NAMES[strategy].1, affinity_key: None,
+                wrr: long_lived.then_some(&mut state), random: &mut random,
             };
-            let mut order = choosing.order(&seats);
-            let zero_first = seats[order[0]].weight == 0 && weights.iter().any(|&weight| weight > 0);
-            prop_assert!(!(zero_first && strategy == 1), "no weight, and first");
+            let mut order = request.order(&candidates);
+            let zero_first = candidates[order[0]].weight == 0 && weights.iter().any(|&weight| weight > 0);
+            prop_assert!(!(zero_first && strategy == 1), "a candidate with weight 0 came first");
             order.sort_unstable();
-            prop_assert_eq!(order, (0..seats.len()).collect::<Vec<_>>());
+            prop_assert_eq!(order, (0..candidates.len()).collect::<Vec<_>>());
         }
     }
 }

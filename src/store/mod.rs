@@ -1,8 +1,7 @@
-//! Files of our own: where they are, and how they are written so that nothing is lost.
+//! Locates mmchat's own files and writes them atomically, readable by their owner only.
 //!
-//! Owns the folders of each platform, files that only their owner can read, and replacing a file as a whole: whoever
-//! reads it sees the old text or the new one. What is in them is each module's own: the record of calls, what is known of
-//! failing services, the lists of models.
+//! A reader of a replaced file sees the old text or the new text, never a mix. The submodules define what the files
+//! contain: the record of calls, the health of endpoints, the lists of models.
 
 pub mod health;
 pub mod histogram;
@@ -18,7 +17,7 @@ use std::{
 
 use crate::model::environment::Environment;
 
-/// Where what can be made again is kept: `$XDG_CACHE_HOME/mmchat`, else the platform's place.
+/// The folder for files that can be recreated: `$XDG_CACHE_HOME/mmchat`, else the platform's cache folder.
 #[must_use]
 pub fn cache_folder(environment: &Environment) -> Option<PathBuf> {
     let xdg = environment.get("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
@@ -26,7 +25,7 @@ pub fn cache_folder(environment: &Environment) -> Option<PathBuf> {
     xdg.map(|base| base.join("mmchat")).or_else(platform)
 }
 
-/// Where what grows by use is kept: `$XDG_STATE_HOME/mmchat`, else the platform's place.
+/// The folder for files that grow with use: `$XDG_STATE_HOME/mmchat`, else the platform's state folder.
 #[must_use]
 pub fn state_folder(environment: &Environment) -> Option<PathBuf> {
     let xdg = environment.get("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
@@ -37,47 +36,45 @@ pub fn state_folder(environment: &Environment) -> Option<PathBuf> {
     xdg.map(|base| base.join("mmchat")).or_else(platform)
 }
 
-/// Replaces the file at `path` as a whole; its folder is made if need be. A symbolic link stays one: what it points to
-/// is replaced. The new file can be read by its owner alone.
-pub fn replace(path: &Path, text: &str) -> io::Result<()> {
-    write_whole(path, text, true)
+/// Replaces the file at `path` atomically and creates its folder if needed. A symbolic link is kept and its target is
+/// replaced. Only the owner can read the new file.
+pub fn write_atomic(path: &Path, text: &str) -> io::Result<()> {
+    write_file(path, text, true)
 }
 
-/// As [`replace`], for what can be learned again: it is not waited for until it is on the disk.
-fn replace_lightly(path: &Path, text: &str) -> io::Result<()> {
-    write_whole(path, text, false)
+/// Like [`write_atomic`], without waiting until the data is on the disk: for data that can be learned again.
+fn write_atomic_unsynced(path: &Path, text: &str) -> io::Result<()> {
+    write_file(path, text, false)
 }
 
-fn write_whole(path: &Path, text: &str, to_the_disk: bool) -> io::Result<()> {
+fn write_file(path: &Path, text: &str, sync: bool) -> io::Result<()> {
     use io::Write;
-    let path = real(path);
+    let path = resolve_links(path);
     check_regular(&path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    private_folder(folder)?;
-    // Made beside it, since only there can it take the old one's place in one step; mode 600 on Unix.
+    create_private_folder(folder)?;
+    // In the same folder, because a rename is atomic only within one file system. The mode is 600 on Unix.
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(text.as_bytes())?;
-    if to_the_disk {
+    if sync {
         file.as_file().sync_all()?;
     }
     file.persist(&path).map_err(|error| error.error)?;
     Ok(())
 }
 
-/// That what is at `path`, if anything, is a file like any other: a device would be lost, and a pipe waited for.
+/// Checks that `path` is a regular file or missing: replacing would destroy a device, reading would block on a pipe.
 fn check_regular(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
-        Ok(metadata) if !metadata.is_file() => {
-            Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no regular file"))
-        }
+        Ok(metadata) if !metadata.is_file() => Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
         _ => Ok(()),
     }
 }
 
-/// Where `path` leads, links followed, whether there is a file at the end or not.
-fn real(path: &Path) -> PathBuf {
+/// The path with symbolic links resolved, also if the file at the end does not exist.
+fn resolve_links(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
-    // As many as systems follow.
+    // Linux follows at most 40 links.
     for _ in 0..40 {
         let Ok(target) = fs::read_link(&path) else { break };
         path = path.parent().unwrap_or(Path::new("")).join(target);
@@ -85,77 +82,77 @@ fn real(path: &Path) -> PathBuf {
     fs::canonicalize(&path).unwrap_or(path)
 }
 
-/// Whether the file at `path` could be replaced: its folder can be made and written to.
+/// Checks that the file at `path` could be replaced: its folder exists or can be created, and is writable.
 pub fn check_writable(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a folder"));
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder"));
     }
-    private_folder(folder)?;
+    create_private_folder(folder)?;
     tempfile::NamedTempFile::new_in(folder).map(drop)
 }
 
-/// The folder, made with its parents if need be; a new one is its owner's alone.
+/// Creates the folder and its parents if needed, with access for the owner only.
 #[cfg(unix)]
-fn private_folder(folder: &Path) -> io::Result<()> {
+fn create_private_folder(folder: &Path) -> io::Result<()> {
     use std::os::unix::fs::DirBuilderExt;
     fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 #[cfg(not(unix))]
-fn private_folder(folder: &Path) -> io::Result<()> {
+fn create_private_folder(folder: &Path) -> io::Result<()> {
     fs::create_dir_all(folder)
 }
 
-/// A new file is its owner's alone.
+/// Makes files created with these options accessible to their owner only.
 #[cfg(unix)]
-pub fn private(options: &mut fs::OpenOptions) {
+pub fn set_private_mode(options: &mut fs::OpenOptions) {
     use std::os::unix::fs::OpenOptionsExt;
     options.mode(0o600);
 }
 
-/// A new file is its owner's alone: elsewhere than on Unix, a user's own folders are closed to others.
+/// Does nothing: outside Unix, a user's own folders are not accessible to others.
 #[cfg(not(unix))]
-pub fn private(_options: &mut fs::OpenOptions) {}
+pub fn set_private_mode(_options: &mut fs::OpenOptions) {}
 
-/// Makes a file its owner's alone, without opening it.
+/// Makes an existing file accessible to its owner only, without opening it.
 #[cfg(unix)]
-fn close_to_others(path: &Path) -> io::Result<()> {
+fn restrict_to_owner(path: &Path) -> io::Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    if crate::transport::keys::is_exposed(&fs::metadata(path)?) {
+    if crate::transport::keys::is_readable_by_others(&fs::metadata(path)?) {
         fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
     }
     Ok(())
 }
 
-/// Makes a file its owner's alone: elsewhere than on Unix, a user's own folders are closed to others.
+/// Does nothing: outside Unix, a user's own folders are not accessible to others.
 #[cfg(not(unix))]
-fn close_to_others(_path: &Path) -> io::Result<()> {
+fn restrict_to_owner(_path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The right to change `path`, held until it is dropped; waits for whoever else has it.
+/// An exclusive lock on changes of a file, released on drop.
 #[derive(Debug)]
 pub struct Lock(#[expect(dead_code, reason = "held for its drop")] fs::File);
 
-/// Takes the right to change `path`: a lock on a file beside it, since the file itself is replaced. Whoever changes it
-/// through a link takes the same one. It is not waited for without end: a process that was stopped may have it.
+/// Locks `path` for changes with a lock file beside it, because the file itself is replaced. Symbolic links to one file
+/// share its lock. Waits up to 10 s: a suspended process may hold the lock.
 pub fn lock(path: &Path) -> io::Result<Lock> {
-    lock_within(path, Duration::from_secs(10))
+    lock_with_timeout(path, Duration::from_secs(10))
 }
 
-/// As [`lock`], but does not wait for longer than `limit`.
-#[expect(clippy::disallowed_methods, reason = "a lock of the file system wakes nobody who has a limit")]
-fn lock_within(path: &Path, limit: Duration) -> io::Result<Lock> {
-    /// Whoever has it is done in less.
-    const LOOK: Duration = Duration::from_millis(2);
-    let (file, begun) = (lock_file(path)?, Instant::now());
+/// Like [`lock`], but waits at most `limit`.
+#[expect(clippy::disallowed_methods, reason = "file locks have no wait with a timeout")]
+fn lock_with_timeout(path: &Path, limit: Duration) -> io::Result<Lock> {
+    /// The lock is usually held for less.
+    const POLL_INTERVAL: Duration = Duration::from_millis(2);
+    let (file, start) = (lock_file(path)?, Instant::now());
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Lock(file)),
-            Err(fs::TryLockError::WouldBlock) if begun.elapsed() < limit => std::thread::sleep(LOOK),
+            Err(fs::TryLockError::WouldBlock) if start.elapsed() < limit => std::thread::sleep(POLL_INTERVAL),
             Err(fs::TryLockError::WouldBlock) => {
-                return Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds its lock"));
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds the lock"));
             }
             Err(fs::TryLockError::Error(error)) => return Err(error),
         }
@@ -163,14 +160,14 @@ fn lock_within(path: &Path, limit: Duration) -> io::Result<Lock> {
 }
 
 fn lock_file(path: &Path) -> io::Result<fs::File> {
-    let path = real(path);
+    let path = resolve_links(path);
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    private_folder(folder)?;
+    create_private_folder(folder)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".lock");
     let mut options = fs::OpenOptions::new();
     options.create(true).truncate(false).write(true);
-    private(&mut options);
+    set_private_mode(&mut options);
     options.open(folder.join(name))
 }
 
@@ -179,57 +176,57 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_replaced_as_a_whole_and_stays_private() {
-        let folder = tempfile::tempdir().expect("a folder");
+    fn replaced_file_has_the_new_text_and_stays_private() {
+        let folder = tempfile::tempdir().expect("temp dir");
         let path = folder.path().join("new/config.toml");
         for text in ["first", "second"] {
-            replace(&path, text).expect("writable");
-            assert_eq!(fs::read_to_string(&path).expect("there"), text);
+            write_atomic(&path, text).expect("writable path");
+            assert_eq!(fs::read_to_string(&path).expect("existing file"), text);
         }
-        assert!(!crate::transport::keys::is_exposed(&fs::metadata(&path).expect("there")));
-        assert_eq!(fs::read_dir(path.parent().expect("one")).expect("there").count(), 1, "nothing is left beside it");
+        assert!(!crate::transport::keys::is_readable_by_others(&fs::metadata(&path).expect("existing file")));
+        assert_eq!(fs::read_dir(path.parent().expect("parent")).expect("folder").count(), 1, "no temporary files");
     }
 
     #[test]
-    fn what_is_no_file_is_not_replaced() {
-        let folder = tempfile::tempdir().expect("a folder");
-        let told = replace(folder.path(), "text").expect_err("it is a folder").to_string();
-        assert!(told.contains("no regular file"), "{told}");
+    fn folder_is_not_replaced() {
+        let folder = tempfile::tempdir().expect("temp dir");
+        let message = write_atomic(folder.path(), "text").expect_err("a folder").to_string();
+        assert!(message.contains("not a regular file"), "{message}");
         assert!(folder.path().is_dir());
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_link_stays_one() {
-        let folder = tempfile::tempdir().expect("a folder");
+    fn symbolic_link_is_kept() {
+        let folder = tempfile::tempdir().expect("temp dir");
         let (real, link) = (folder.path().join("real"), folder.path().join("link"));
-        fs::write(&real, "old").expect("writable");
-        std::os::unix::fs::symlink(&real, &link).expect("a link");
-        replace(&link, "new").expect("writable");
-        assert!(fs::symlink_metadata(&link).expect("there").is_symlink());
-        assert_eq!(fs::read_to_string(&real).expect("there"), "new");
+        fs::write(&real, "old").expect("writable path");
+        std::os::unix::fs::symlink(&real, &link).expect("new link");
+        write_atomic(&link, "new").expect("writable path");
+        assert!(fs::symlink_metadata(&link).expect("existing file").is_symlink());
+        assert_eq!(fs::read_to_string(&real).expect("existing file"), "new");
         let dangling = folder.path().join("dangling");
-        std::os::unix::fs::symlink("made/later", &dangling).expect("a link");
-        replace(&dangling, "first").expect("writable");
-        assert!(fs::symlink_metadata(&dangling).expect("there").is_symlink());
-        assert_eq!(fs::read_to_string(folder.path().join("made/later")).expect("there"), "first");
-        let _lock = lock(&link).expect("free");
-        assert!(folder.path().join("real.lock").exists(), "one lock for both names");
+        std::os::unix::fs::symlink("made/later", &dangling).expect("new link");
+        write_atomic(&dangling, "first").expect("writable path");
+        assert!(fs::symlink_metadata(&dangling).expect("existing file").is_symlink());
+        assert_eq!(fs::read_to_string(folder.path().join("made/later")).expect("existing file"), "first");
+        let _lock = lock(&link).expect("unlocked file");
+        assert!(folder.path().join("real.lock").exists(), "the link and its target share one lock");
     }
 
     #[test]
-    fn a_lock_is_one_at_a_time() {
-        let folder = tempfile::tempdir().expect("a folder");
+    fn lock_is_exclusive() {
+        let folder = tempfile::tempdir().expect("temp dir");
         let path = folder.path().join("config.toml");
-        let lock = super::lock(&path).expect("free");
-        let file = fs::OpenOptions::new().write(true).open(folder.path().join("config.toml.lock")).expect("there");
+        let lock = super::lock(&path).expect("unlocked file");
+        let file = fs::OpenOptions::new().write(true).open(folder.path().join("config.toml.lock")).expect("lock file");
         assert!(matches!(file.try_lock(), Err(fs::TryLockError::WouldBlock)));
         drop(lock);
-        file.try_lock().expect("free again");
+        file.try_lock().expect("released lock");
     }
 
     #[test]
-    fn the_cache_is_where_the_environment_says() {
+    fn xdg_cache_home_sets_the_cache_folder() {
         let base = if cfg!(windows) { "C:\\cache" } else { "/cache" };
         let environment = [("XDG_CACHE_HOME".to_owned(), base.to_owned())].into_iter().collect();
         assert_eq!(cache_folder(&environment), Some(Path::new(base).join("mmchat")));

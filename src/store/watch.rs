@@ -1,38 +1,37 @@
-//! Telling when a file may have changed.
+//! Watches a file for in-place writes and atomic replaces, as editors and deployments do them.
 //!
-//! Owns that it is noticed however it is changed: written in place, or replaced by another of its name, as editors and
-//! deployments do. Refuses to read it: what is told is "look again", and may be told for nothing.
+//! Does not read the file. Notifications may be spurious.
 
 use std::path::Path;
 
 use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc::{Receiver, channel};
 
-/// Watches one file for as long as it is held.
-pub struct Watch {
+/// Watches one file until it is dropped.
+pub struct FileWatcher {
     changes: Receiver<()>,
     _watcher: notify::RecommendedWatcher,
 }
 
-impl std::fmt::Debug for Watch {
+impl std::fmt::Debug for FileWatcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Watch")
+        f.write_str("FileWatcher")
     }
 }
 
-impl Watch {
-    /// Watches the file at `path` from now on.
+impl FileWatcher {
+    /// Starts to watch the file at `path`.
     ///
     /// # Errors
-    /// In words, when the system cannot tell.
-    pub fn begin(path: &Path) -> Result<Self, String> {
+    /// A message, if the system cannot watch the file.
+    pub fn new(path: &Path) -> Result<Self, String> {
         let path = std::path::absolute(path).map_err(|error| error.to_string())?;
-        // A file that is replaced is another one: its folder stays. A link may be changed, or what it leads to.
+        // Watch the folder, because a replaced file is a new inode. Both the link and its target may change.
         let real = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
-        let folders = [path.parent(), real.parent()].map(|folder| folder.ok_or("it is in no folder"));
+        let folders = [path.parent(), real.parent()].map(|folder| folder.ok_or("it has no parent folder"));
         let (sender, changes) = channel(1);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading it is no change. One that is told already need not be told again.
+            // Reading is not a change. A full channel already holds a notification.
             if event.is_ok_and(|event| !event.kind.is_access()) {
                 let _ = sender.try_send(());
             }
@@ -44,7 +43,7 @@ impl Watch {
         Ok(Self { changes, _watcher: watcher })
     }
 
-    /// Resolves when it may have changed since the last time.
+    /// Resolves when the file may have changed since the last call.
     pub async fn changed(&mut self) {
         if self.changes.recv().await.is_none() {
             std::future::pending::<()>().await;
@@ -56,32 +55,32 @@ impl Watch {
 mod tests {
     use super::*;
 
-    /// One change is told once or more often: what was told of the last one is not taken for the next.
-    async fn told_of(watch: &mut Watch, change: impl FnOnce()) {
+    /// One change may cause several notifications: drains those of the previous change first.
+    async fn notified_after(watch: &mut FileWatcher, change: impl FnOnce()) {
         while tokio::time::timeout(std::time::Duration::from_millis(50), watch.changed()).await.is_ok() {}
         change();
         watch.changed().await;
     }
 
     #[tokio::test]
-    async fn a_file_that_is_replaced_is_noticed_like_one_that_is_written() {
-        let (folder, elsewhere) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    async fn write_and_replace_are_noticed() {
+        let (folder, elsewhere) = (tempfile::tempdir().expect("temp dir"), tempfile::tempdir().expect("temp dir"));
         let (path, other) = (folder.path().join("config.toml"), elsewhere.path().join("other"));
-        std::fs::write(&path, "a").expect("writable");
-        std::fs::write(&other, "b").expect("writable");
-        let mut watch = Watch::begin(&path).expect("it can be watched");
-        told_of(&mut watch, || std::fs::write(&path, "c").expect("writable")).await;
-        told_of(&mut watch, || std::fs::rename(&other, &path).expect("replaced")).await;
+        std::fs::write(&path, "a").expect("writable path");
+        std::fs::write(&other, "b").expect("writable path");
+        let mut watch = FileWatcher::new(&path).expect("watchable file");
+        notified_after(&mut watch, || std::fs::write(&path, "c").expect("writable path")).await;
+        notified_after(&mut watch, || std::fs::rename(&other, &path).expect("replaceable file")).await;
     }
 
     #[cfg(unix)]
     #[tokio::test]
-    async fn what_a_link_leads_to_is_watched_too() {
-        let (folder, elsewhere) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    async fn target_of_a_symbolic_link_is_watched() {
+        let (folder, elsewhere) = (tempfile::tempdir().expect("temp dir"), tempfile::tempdir().expect("temp dir"));
         let (path, real) = (folder.path().join("config.toml"), elsewhere.path().join("real.toml"));
-        std::fs::write(&real, "a").expect("writable");
-        std::os::unix::fs::symlink(&real, &path).expect("a link");
-        let mut watch = Watch::begin(&path).expect("it can be watched");
-        told_of(&mut watch, || std::fs::write(&real, "b").expect("writable")).await;
+        std::fs::write(&real, "a").expect("writable path");
+        std::os::unix::fs::symlink(&real, &path).expect("new link");
+        let mut watch = FileWatcher::new(&path).expect("watchable file");
+        notified_after(&mut watch, || std::fs::write(&real, "b").expect("writable path")).await;
     }
 }

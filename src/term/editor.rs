@@ -1,7 +1,7 @@
-//! Lines that a person writes: with history, several lines and completion on a terminal, else one line after the other.
+//! Reads chat messages: with history, multiline editing and completion on a terminal, otherwise line by line.
 //!
-//! Owns reading what is said in a conversation. A terminal that does not answer where its cursor is gets a plain prompt: there
-//! is no other use for the answer, and it is never asked while a model speaks. Refuses to know what a line means.
+//! A terminal that does not report its cursor position gets a plain prompt. The position is never queried while an
+//! answer is printed.
 
 use std::{
     io::{self, BufRead, IsTerminal},
@@ -19,52 +19,53 @@ use reedline::{
 
 use super::{
     input::{self, InputError, MAX_INPUT},
-    output::say,
-    signals::stop_for_a_while,
+    output::write_stderr,
+    signals::suspend_process,
 };
 
-const MENU: &str = "names";
-/// What Ctrl-Z is called between the editor and this file.
-const SUSPEND: &str = "suspend";
-/// Whether the terminal is told to mark what is pasted: for a process that ends while it waits, of which there is one.
-static MARKS_PASTES: AtomicBool = AtomicBool::new(false);
-/// What is longer is not kept to be said again.
-const LONGEST_KEPT: usize = 64 * 1024;
-const REMEMBERED: usize = 1000;
+const COMPLETION_MENU: &str = "names";
+/// Name of the host command that Ctrl-Z is bound to.
+const SUSPEND_COMMAND: &str = "suspend";
+/// Whether bracketed paste is enabled. Static because a process that is ended while it reads must disable it.
+static BRACKETED_PASTE: AtomicBool = AtomicBool::new(false);
+/// Messages larger than this, in bytes, are not added to the history.
+const MAX_HISTORY_ENTRY_BYTES: usize = 64 * 1024;
+/// Number of messages in the history.
+const MAX_HISTORY_ENTRIES: usize = 1000;
 
-/// What came of a look at the keyboard.
+/// Result of reading a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Read {
-    /// This was said.
+pub enum LineInput {
+    /// A message.
     Line(String),
     /// Ctrl-C.
     Interrupted,
-    /// Nothing more comes.
-    Ended,
+    /// The input ended (Ctrl-D).
+    Eof,
 }
 
-/// What could stand at the end of what was typed so far.
+/// A completion for the end of the typed text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Choice {
-    /// Where in it what is completed begins, in bytes.
-    pub from: usize,
-    /// What it becomes.
+pub struct CompletionItem {
+    /// Start of the completed word in the typed text, in bytes.
+    pub start: usize,
+    /// Text that replaces the word.
     pub value: String,
-    /// What that is.
-    pub what: Option<String>,
+    /// Description in the menu.
+    pub description: Option<String>,
 }
 
-/// The choices for what was typed so far.
-pub type Choices = dyn Fn(&str) -> Vec<Choice> + Send + Sync;
+/// Returns the completions for the text typed so far.
+pub type CompletionFn = dyn Fn(&str) -> Vec<CompletionItem> + Send + Sync;
 
-/// Reads what a person says.
+/// Reads messages from the user.
 pub enum Editor {
-    /// On a terminal.
+    /// Line editor on a terminal.
     Terminal(Box<Reedline>),
-    /// From a pipe, or a terminal that answers nothing.
-    Lines {
-        /// Whether to say that something is waited for.
-        prompts: bool,
+    /// Lines of a pipe, or of a terminal that does not report its cursor position.
+    Plain {
+        /// Whether to print a prompt.
+        show_prompt: bool,
     },
 }
 
@@ -72,125 +73,127 @@ impl std::fmt::Debug for Editor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Terminal(_) => "Terminal",
-            Self::Lines { .. } => "Lines",
+            Self::Plain { .. } => "Lines",
         })
     }
 }
 
 impl Editor {
-    /// For this process's input. `said`: what can be had again, the oldest first.
+    /// Creates an editor for standard input. `history`: previous messages, the oldest first.
     #[must_use]
-    pub fn new(styled: bool, plain: bool, said: Vec<String>, choices: Arc<Choices>) -> Self {
+    pub fn new(styled: bool, plain: bool, history: Vec<String>, choices: Arc<CompletionFn>) -> Self {
         let terminal = io::stdin().is_terminal();
-        // The editor draws on standard error, and asks on standard output where its cursor is.
+        // The editor draws on standard error and queries the cursor position on standard output.
         if !terminal || plain || !io::stdout().is_terminal() || !io::stderr().is_terminal() {
-            return Self::Lines { prompts: terminal };
+            return Self::Plain { show_prompt: terminal };
         }
-        // Asked once, and not with every line: an answer that does not come is waited for.
+        // Queried once and not for every line, because a missing reply costs a timeout.
         if crossterm::cursor::position().is_err() {
-            say("this terminal does not say where its cursor is: one line, of up to 4,095 bytes, is one question\n");
-            return Self::Lines { prompts: true };
+            write_stderr(
+                "the terminal does not report its cursor position: each line of up to 4,095 bytes is one message\n",
+            );
+            return Self::Plain { show_prompt: true };
         }
         let mut keys = default_emacs_keybindings();
-        let menu = ReedlineEvent::UntilFound(vec![ReedlineEvent::Menu(MENU.into()), ReedlineEvent::MenuNext]);
+        let menu =
+            ReedlineEvent::UntilFound(vec![ReedlineEvent::Menu(COMPLETION_MENU.into()), ReedlineEvent::MenuNext]);
         keys.add_binding(KeyModifiers::NONE, KeyCode::Tab, menu);
         let newline = ReedlineEvent::Edit(vec![EditCommand::InsertNewline]);
         keys.add_binding(KeyModifiers::ALT, KeyCode::Enter, newline);
-        let suspend = ReedlineEvent::ExecuteHostCommand(SUSPEND.into());
+        let suspend = ReedlineEvent::ExecuteHostCommand(SUSPEND_COMMAND.into());
         if cfg!(unix) {
             keys.add_binding(KeyModifiers::CONTROL, KeyCode::Char('z'), suspend);
         }
         let editor = Reedline::create()
             .with_edit_mode(Box::new(Emacs::new(keys)))
-            .with_completer(Box::new(Completions(choices)))
-            .with_menu(ReedlineMenu::EngineCompleter(Box::new(ColumnarMenu::default().with_name(MENU))))
-            .with_validator(Box::new(Unfinished))
-            .with_history(Box::new(remembered(said)))
+            .with_completer(Box::new(PromptCompleter(choices)))
+            .with_menu(ReedlineMenu::EngineCompleter(Box::new(ColumnarMenu::default().with_name(COMPLETION_MENU))))
+            .with_validator(Box::new(CodeFenceValidator))
+            .with_history(Box::new(history_from(history)))
             .use_bracketed_paste(true)
             .with_ansi_colors(styled);
         Self::Terminal(Box::new(editor))
     }
 
-    /// Waits for what is said next; `name`: who is spoken to.
-    pub fn read(&mut self, name: &str) -> Result<Read, InputError> {
+    /// Reads the next message. `name`: model name, shown as the prompt.
+    pub fn read(&mut self, name: &str) -> Result<LineInput, InputError> {
         match self {
-            Self::Lines { prompts } => {
+            Self::Plain { show_prompt: prompts } => {
                 if *prompts {
-                    say(&format!("{name}> "));
+                    write_stderr(&format!("{name}> "));
                 }
-                line(&mut io::stdin().lock())
+                read_plain_line(&mut io::stdin().lock())
             }
-            Self::Terminal(editor) => match edited(editor, name) {
-                Ok(Signal::Success(text)) => Ok(Read::Line(text)),
-                Ok(Signal::CtrlC) => Ok(Read::Interrupted),
-                Ok(Signal::CtrlD) => Ok(Read::Ended),
-                Ok(_) => Ok(Read::Line(String::new())),
-                // It could not tell where its cursor is, or is gone: then the next read says so.
+            Self::Terminal(editor) => match read_edited_line(editor, name) {
+                Ok(Signal::Success(text)) => Ok(LineInput::Line(text)),
+                Ok(Signal::CtrlC) => Ok(LineInput::Interrupted),
+                Ok(Signal::CtrlD) => Ok(LineInput::Eof),
+                Ok(_) => Ok(LineInput::Line(String::new())),
+                // The cursor position is unavailable, or the terminal was closed, which the next read reports.
                 Err(error) => {
-                    say(&format!("this terminal cannot be edited on ({error}): one line is one question\n"));
-                    *self = Self::Lines { prompts: true };
+                    write_stderr(&format!("cannot edit lines on this terminal ({error}): each line is one message\n"));
+                    *self = Self::Plain { show_prompt: true };
                     self.read(name)
                 }
             },
         }
     }
 
-    /// Whether what is said comes from a person at a terminal.
+    /// Whether messages are typed at a terminal.
     #[must_use]
     pub fn is_interactive(&self) -> bool {
-        !matches!(self, Self::Lines { prompts: false })
+        !matches!(self, Self::Plain { show_prompt: false })
     }
 }
 
-/// What came of a line on a terminal. A process that was stopped goes on with what was typed.
-fn edited(editor: &mut Reedline, name: &str) -> io::Result<Signal> {
+/// Reads a message with the line editor. After a suspend, editing continues with the typed text.
+fn read_edited_line(editor: &mut Reedline, name: &str) -> io::Result<Signal> {
     loop {
-        MARKS_PASTES.store(true, Ordering::Relaxed);
-        let read = editor.read_line(&Name(name.to_owned()));
-        MARKS_PASTES.store(false, Ordering::Relaxed);
+        BRACKETED_PASTE.store(true, Ordering::Relaxed);
+        let read = editor.read_line(&ModelPrompt(name.to_owned()));
+        BRACKETED_PASTE.store(false, Ordering::Relaxed);
         match read? {
-            Signal::HostCommand(command) if command == SUSPEND => stop_for_a_while(),
+            Signal::HostCommand(command) if command == SUSPEND_COMMAND => suspend_process(),
             signal => return Ok(signal),
         }
     }
 }
 
-/// Before a process ends while it waits for a line: the terminal marks nothing any more, and what follows has a line of its
-/// own.
-pub fn leave() {
-    if MARKS_PASTES.swap(false, Ordering::Relaxed) {
-        say("\u{1b}[?2004l\r\n");
+/// Disables bracketed paste and starts a new line, before a process ends while it reads a message.
+pub fn disable_bracketed_paste() {
+    if BRACKETED_PASTE.swap(false, Ordering::Relaxed) {
+        write_stderr("\u{1b}[?2004l\r\n");
     }
 }
 
-/// The next line; one that is longer than any model reads is an error.
-fn line(from: &mut impl BufRead) -> Result<Read, InputError> {
+/// Reads the next line, up to [`MAX_INPUT`] bytes.
+fn read_plain_line(source: &mut impl BufRead) -> Result<LineInput, InputError> {
     let mut bytes = Vec::new();
-    let read = io::Read::take(&mut *from, MAX_INPUT as u64 + 1).read_until(b'\n', &mut bytes);
-    if read.map_err(InputError::Failed)? == 0 {
-        return Ok(Read::Ended);
+    let read = io::Read::take(&mut *source, MAX_INPUT as u64 + 1).read_until(b'\n', &mut bytes);
+    if read.map_err(InputError::Io)? == 0 {
+        return Ok(LineInput::Eof);
     }
     if bytes.len() > MAX_INPUT {
-        return Err(InputError::LongLine);
+        return Err(InputError::LineTooLong);
     }
     while matches!(bytes.last(), Some(b'\n' | b'\r')) {
         bytes.pop();
     }
-    Ok(Read::Line(input::text(bytes, "what was said")))
+    Ok(LineInput::Line(input::decode_text(bytes, "the message")))
 }
 
-fn remembered(said: Vec<String>) -> FileBackedHistory {
-    let mut history = FileBackedHistory::new(REMEMBERED).unwrap_or_default();
-    for text in said.into_iter().filter(|text| text.len() <= LONGEST_KEPT) {
-        // It is in memory: there is nothing that could fail.
+fn history_from(messages: Vec<String>) -> FileBackedHistory {
+    let mut history = FileBackedHistory::new(MAX_HISTORY_ENTRIES).unwrap_or_default();
+    for text in messages.into_iter().filter(|text| text.len() <= MAX_HISTORY_ENTRY_BYTES) {
+        // Saving cannot fail, because the history has no file.
         let _ = history.save(HistoryItem::from_command_line(text));
     }
     history
 }
 
-struct Name(String);
+struct ModelPrompt(String);
 
-impl Prompt for Name {
+impl Prompt for ModelPrompt {
     fn render_prompt_left(&self) -> std::borrow::Cow<'_, str> {
         self.0.as_str().into()
     }
@@ -212,23 +215,23 @@ impl Prompt for Name {
     }
 }
 
-/// A fence of code goes on until it is closed, or a line is left empty: there may be no more to close it.
-struct Unfinished;
+/// Continues a message with an open code fence until the fence is closed or a line is empty.
+struct CodeFenceValidator;
 
-impl Validator for Unfinished {
+impl Validator for CodeFenceValidator {
     fn validate(&self, text: &str) -> ValidationResult {
         let fences = text.lines().filter(|line| line.trim_start().starts_with("```")).count();
         if fences % 2 == 1 && !text.ends_with('\n') { ValidationResult::Incomplete } else { ValidationResult::Complete }
     }
 }
 
-struct Completions(Arc<Choices>);
+struct PromptCompleter(Arc<CompletionFn>);
 
-impl Completer for Completions {
+impl Completer for PromptCompleter {
     fn complete(&mut self, line: &str, at: usize) -> CompletionResult {
         let choices = (self.0)(line.get(..at).unwrap_or_default()).into_iter();
         let suggestions: Vec<Suggestion> = choices
-            .map(|Choice { from, value, what }| Suggestion {
+            .map(|CompletionItem { start: from, value, description: what }| Suggestion {
                 value,
                 description: what,
                 span: Span::new(from, at),
@@ -245,17 +248,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_line_is_one_turn() {
+    fn each_line_is_one_message() {
         let mut input = io::Cursor::new(b"one\r\n\ntwo \xff\nlast".to_vec());
-        let mut read = || line(&mut input).expect("readable");
-        let said = |text: &str| Read::Line(text.to_owned());
-        assert_eq!([read(), read(), read()], [said("one"), said(""), said("two \u{fffd}")]);
-        assert_eq!([read(), read()], [said("last"), Read::Ended]);
+        let mut read = || read_plain_line(&mut input).expect("a cursor is readable");
+        let message = |text: &str| LineInput::Line(text.to_owned());
+        assert_eq!([read(), read(), read()], [message("one"), message(""), message("two \u{fffd}")]);
+        assert_eq!([read(), read()], [message("last"), LineInput::Eof]);
     }
 
     #[test]
-    fn a_fence_goes_on_until_it_is_closed_or_a_line_is_empty() {
-        let goes_on = |text: &str| matches!(Unfinished.validate(text), ValidationResult::Incomplete);
-        assert!(goes_on("look:\n```\nx") && !goes_on("one \\") && !goes_on("```\nx\n```") && !goes_on("```\nx\n"));
+    fn open_code_fence_continues_until_it_is_closed_or_a_line_is_empty() {
+        let is_open = |text: &str| matches!(CodeFenceValidator.validate(text), ValidationResult::Incomplete);
+        assert!(is_open("look:\n```\nx") && !is_open("one \\") && !is_open("```\nx\n```") && !is_open("```\nx\n"));
     }
 }

@@ -1,7 +1,4 @@
-//! Standard input: read without ever hanging in silence.
-//!
-//! Owns the rules for a pipe that sends nothing: said after a second, given up after a limit. Bounded: no model reads
-//! more than [`MAX_INPUT`].
+//! Reads standard input, with a notice after 1 s without data, a timeout and a size limit.
 
 use std::{
     io::{self, IsTerminal, Read},
@@ -10,57 +7,57 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::output::say;
+use super::output::write_stderr;
 
-/// The longest prompt that is read, in bytes; some eight million tokens.
+/// Maximum size of a prompt in bytes, about eight million tokens; no model accepts more.
 pub const MAX_INPUT: usize = 32 * 1024 * 1024;
 
-/// How long a silent pipe is waited for before it is spoken of.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time without data after which the notice is shown.
+const NOTICE_DELAY: Duration = Duration::from_secs(1);
 
-/// Standard input that could not be read.
+/// Standard input cannot be read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InputError {
-    /// It is open and sends nothing.
-    #[error("standard input is an open pipe that sent nothing for {} s", .0.as_secs_f64())]
-    Silent(Duration),
-    /// It does not end.
-    #[error("standard input is longer than 32 MiB: no model reads that much")]
+    /// No data arrived for this long.
+    #[error("timed out reading standard input: an open pipe sent no data for {} s", .0.as_secs_f64())]
+    Timeout(Duration),
+    /// The input is larger than [`MAX_INPUT`].
+    #[error("standard input is larger than 32 MiB, more than any model accepts")]
     TooLong,
-    /// One of its lines does not end.
-    #[error("a line of standard input is longer than 32 MiB: no model reads that much")]
-    LongLine,
-    /// It cannot be read.
-    #[error("standard input cannot be read: {0}")]
-    Failed(#[source] io::Error),
+    /// A line is larger than [`MAX_INPUT`].
+    #[error("a line of standard input is larger than 32 MiB, more than any model accepts")]
+    LineTooLong,
+    /// Reading failed.
+    #[error("cannot read standard input: {0}")]
+    Io(#[source] io::Error),
 }
 
-/// Whether standard input is a terminal, where nothing is read unless asked for.
+/// Whether standard input is a terminal; a terminal is only read on request.
 #[must_use]
 pub fn is_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
-/// Text from bytes; what is no UTF-8 becomes U+FFFD, and that is said.
+/// Decodes UTF-8; invalid bytes become U+FFFD, with a warning that names `source`.
 #[must_use]
-pub fn text(bytes: Vec<u8>, from: &str) -> String {
+pub fn decode_text(bytes: Vec<u8>, source: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| {
-        say(&format!("warning: {from} is not UTF-8; what could not be read became \u{fffd}\n"));
+        write_stderr(&format!("warning: {source} is not valid UTF-8; invalid bytes were replaced with \u{fffd}\n"));
         String::from_utf8_lossy(error.as_bytes()).into_owned()
     })
 }
 
-/// Reads standard input to its end. `limit`: the longest silence; `None`: any.
-pub fn read(limit: Option<Duration>) -> Result<Vec<u8>, InputError> {
-    let (sender, pieces) = sync_channel(4);
-    // The thread ends with the input, or with the process: nothing can interrupt a read of standard input.
+/// Reads standard input to its end. `timeout`: maximum time without data; `None`: unlimited.
+pub fn read(timeout: Option<Duration>) -> Result<Vec<u8>, InputError> {
+    let (sender, chunks) = sync_channel(4);
+    // The thread ends with the input or the process: a blocking read of standard input cannot be interrupted.
     thread::spawn(move || {
-        let mut piece = vec![0; 64 * 1024];
+        let mut chunk = vec![0; 64 * 1024];
         loop {
-            let read = io::stdin().lock().read(&mut piece);
+            let read = io::stdin().lock().read(&mut chunk);
             let (end, message) = match read {
-                Ok(count) => (count == 0, Ok(piece[..count].to_vec())),
+                Ok(count) => (count == 0, Ok(chunk[..count].to_vec())),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => (true, Err(error)),
             };
@@ -70,26 +67,26 @@ pub fn read(limit: Option<Duration>) -> Result<Vec<u8>, InputError> {
         }
     });
     let mut input = Vec::new();
-    let mut silent_since = Instant::now();
-    let mut told = false;
+    let mut last_data = Instant::now();
+    let mut notice_shown = false;
     loop {
-        match pieces.recv_timeout(PATIENCE) {
-            Ok(Ok(piece)) if piece.is_empty() => return Ok(input),
-            Ok(Ok(piece)) => {
-                if input.len() + piece.len() > MAX_INPUT {
+        match chunks.recv_timeout(NOTICE_DELAY) {
+            Ok(Ok(chunk)) if chunk.is_empty() => return Ok(input),
+            Ok(Ok(chunk)) => {
+                if input.len() + chunk.len() > MAX_INPUT {
                     return Err(InputError::TooLong);
                 }
-                input.extend_from_slice(&piece);
-                silent_since = Instant::now();
+                input.extend_from_slice(&chunk);
+                last_data = Instant::now();
             }
-            Ok(Err(error)) => return Err(InputError::Failed(error)),
+            Ok(Err(error)) => return Err(InputError::Io(error)),
             Err(RecvTimeoutError::Disconnected) => return Ok(input),
             Err(RecvTimeoutError::Timeout) => {
-                if limit.is_some_and(|limit| silent_since.elapsed() >= limit) {
-                    return Err(InputError::Silent(limit.unwrap_or_default()));
+                if timeout.is_some_and(|timeout| last_data.elapsed() >= timeout) {
+                    return Err(InputError::Timeout(timeout.unwrap_or_default()));
                 }
-                if !std::mem::replace(&mut told, true) {
-                    say("waiting for standard input (end it, or use --no-stdin)\n");
+                if !std::mem::replace(&mut notice_shown, true) {
+                    write_stderr("waiting for standard input (close it, or use --no-stdin)\n");
                 }
             }
         }

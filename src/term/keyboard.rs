@@ -1,16 +1,15 @@
-//! Keys while answers come: read one by one, without an echo, on a thread that ends when nobody listens any more.
+//! Reads single keys without echo while answers are printed, on a thread that ends when the [`Keyboard`] is dropped.
 //!
-//! Owns the terminal's mode for as long as keys are listened to, and that it is as before when the process ends or stops.
-//! Signals stay what they are: Ctrl-C and Ctrl-Z are no keys. A process in the background neither reads nor changes the
-//! terminal: the system would stop it. Refuses to know what a key means.
+//! The previous terminal mode is restored when the process ends or is suspended. On Unix, Ctrl-C and Ctrl-Z remain
+//! signals. A background process neither reads nor changes the terminal, because the system would stop it.
 
 use crate::render::compare::Key;
 
-pub use system::{Keyboard, Modes};
+pub use system::{Keyboard, TerminalModes};
 
-/// The keys in what was read at once.
-#[cfg_attr(not(unix), expect(dead_code, reason = "there keys come as events"))]
-fn keys_of(bytes: &[u8]) -> Vec<Key> {
+/// Parses the keys in the bytes of one read.
+#[cfg_attr(not(unix), expect(dead_code, reason = "crossterm returns keys as events"))]
+fn parse_keys(bytes: &[u8]) -> Vec<Key> {
     let (mut keys, mut rest) = (Vec::new(), bytes);
     while let [first, after @ ..] = rest {
         rest = after;
@@ -19,7 +18,7 @@ fn keys_of(bytes: &[u8]) -> Vec<Key> {
             0x03 => keys.push(Key::Interrupt),
             b' '..=b'~' => keys.push(Key::Char(char::from(*first))),
             0x1b => match after {
-                // A sequence: its letters are no keys of their own.
+                // The letters of an escape sequence are not keys.
                 [b'[' | b'O', sequence @ ..] => {
                     let end = sequence.iter().position(|byte| (b'@'..=b'~').contains(byte));
                     match end.map(|end| sequence[end]) {
@@ -52,73 +51,73 @@ mod system {
     };
     use tokio::sync::mpsc;
 
-    use super::{Key, keys_of};
+    use super::{Key, parse_keys};
 
-    /// The terminal's modes: as they were, and for reading keys.
+    /// Saved terminal mode, and the mode for reading keys.
     #[derive(Clone, Debug)]
-    pub struct Modes {
-        before: Termios,
+    pub struct TerminalModes {
+        saved: Termios,
     }
 
-    impl Modes {
-        /// As they are now; `None`: standard input is no terminal, or not ours.
+    impl TerminalModes {
+        /// Saves the current mode; `None` if standard input is not a terminal or this is a background process.
         #[must_use]
         pub fn save() -> Option<Self> {
-            tcgetattr(io::stdin()).ok().filter(|_| is_ours()).map(|before| Self { before })
+            tcgetattr(io::stdin()).ok().filter(|_| is_foreground()).map(|before| Self { saved: before })
         }
 
-        /// For reading keys: as they come, unseen, and without waiting.
-        pub fn enter(&self) {
-            let mut modes = self.before.clone();
+        /// Enables reading keys: without line buffering, echo or blocking.
+        pub fn enable_key_input(&self) {
+            let mut modes = self.saved.clone();
             modes.local_modes &= !(LocalModes::ICANON | LocalModes::ECHO);
             modes.special_codes[SpecialCodeIndex::VMIN] = 0;
             modes.special_codes[SpecialCodeIndex::VTIME] = 0;
             Self::set(&modes);
         }
 
-        /// As they were. When that fails there is nobody left to tell.
-        pub fn leave(&self) {
-            Self::set(&self.before);
+        /// Restores the saved mode. Errors are ignored: the terminal may be closed.
+        pub fn restore(&self) {
+            Self::set(&self.saved);
         }
 
         fn set(modes: &Termios) {
-            if is_ours() {
+            if is_foreground() {
                 let _ = tcsetattr(io::stdin(), OptionalActions::Now, modes);
             }
         }
     }
 
-    /// Whether this process is the one that the terminal listens to. One that it does not control may do as it likes.
-    fn is_ours() -> bool {
+    /// Whether this process is in the foreground process group of the terminal, or the terminal does not control it.
+    fn is_foreground() -> bool {
         match tcgetpgrp(io::stdin()) {
             Ok(group) => group == rustix::process::getpgrp(),
             Err(error) => error == Errno::NOTTY,
         }
     }
 
-    /// Keys, as long as it is held.
+    /// Reads keys until dropped.
     #[derive(Debug)]
     pub struct Keyboard {
         keys: mpsc::Receiver<Key>,
-        modes: Modes,
-        /// Its end is that of the thread.
-        over: Option<UnixStream>,
+        modes: TerminalModes,
+        /// Closing this end stops the thread.
+        stop: Option<UnixStream>,
         thread: Option<JoinHandle<()>>,
     }
 
     impl Keyboard {
-        /// Listens from now on. `None`: the system has no more to listen with.
+        /// Starts reading keys; `None` if no socket pair or thread can be created.
         #[must_use]
-        pub fn listen(modes: Modes) -> Option<Self> {
-            let (over, heard) = UnixStream::pair().ok()?;
+        pub fn start(modes: TerminalModes) -> Option<Self> {
+            let (stop, stopped) = UnixStream::pair().ok()?;
             let (sender, keys) = mpsc::channel(16);
-            let thread = thread::Builder::new().spawn(move || listen(&heard, &sender)).ok()?;
-            modes.enter();
-            Some(Self { keys, modes, over: Some(over), thread: Some(thread) })
+            let thread = thread::Builder::new().spawn(move || listen(&stopped, &sender)).ok()?;
+            modes.enable_key_input();
+            Some(Self { keys, modes, stop: Some(stop), thread: Some(thread) })
         }
 
-        /// The next key; never, once the terminal is gone.
-        pub async fn pressed(&mut self) -> Key {
+        /// Resolves with the next key; never, once the terminal is closed.
+        pub async fn next_key(&mut self) -> Key {
             match self.keys.recv().await {
                 Some(key) => key,
                 None => std::future::pending().await,
@@ -126,33 +125,34 @@ mod system {
         }
     }
 
-    /// Reads keys until `over` ends: whoever reads next gets every key that is pressed after that.
-    fn listen(over: &UnixStream, keys: &mpsc::Sender<Key>) {
+    /// Reads keys until `stopped` is closed; keys pressed after that are left for the next reader.
+    fn listen(stopped: &UnixStream, keys: &mpsc::Sender<Key>) {
         let stdin = io::stdin();
         loop {
-            let mut fds = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(over, PollFlags::IN)];
+            let mut fds = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
             match poll(&mut fds, None) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(_) => return,
             }
             let (input, ended) = (fds[0].revents(), fds[1].revents());
-            // A terminal that has hung up would be ready for ever.
+            // A closed terminal would always be ready.
             if !ended.is_empty() || input.intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL) {
                 return;
             }
             let mut bytes = [0; 64];
-            if !input.is_empty() && is_ours() {
+            if !input.is_empty() && is_foreground() {
                 let read = match rustix::io::read(&stdin, &mut bytes) {
                     Ok(read) => read,
                     Err(Errno::INTR | Errno::AGAIN) => 0,
                     Err(_) => return,
                 };
-                for key in keys_of(&bytes[..read]) {
-                    // When so many wait, nobody takes them.
+                for key in parse_keys(&bytes[..read]) {
+                    // A full channel means that keys are not consumed; further keys are dropped.
                     let _ = keys.try_send(key);
                 }
             } else if !input.is_empty() {
-                // What is typed is for whoever is in front; ours again is told by nobody, so the next run listens anew.
+                // Keys belong to the foreground process. A return to the foreground is not signaled, so the next run
+                // starts a new keyboard.
                 return;
             }
         }
@@ -160,12 +160,12 @@ mod system {
 
     impl Drop for Keyboard {
         fn drop(&mut self) {
-            self.over.take();
+            self.stop.take();
             if let Some(thread) = self.thread.take() {
-                // It reads, and no code of it panics.
+                // The thread does not panic.
                 let _ = thread.join();
             }
-            self.modes.leave();
+            self.modes.restore();
         }
     }
 }
@@ -189,49 +189,49 @@ mod system {
 
     use super::Key;
 
-    /// How long a keyboard that is not held any more may go on listening.
-    const LOOK: Duration = Duration::from_millis(50);
+    /// Poll interval, after which the thread notices that the keyboard was dropped.
+    const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
-    /// The terminal's modes, which the system's library remembers.
+    /// Terminal mode; crossterm saves the previous one.
     #[derive(Clone, Debug)]
-    pub struct Modes;
+    pub struct TerminalModes;
 
-    impl Modes {
-        /// `None`: standard input is no terminal.
+    impl TerminalModes {
+        /// `None` if standard input is not a terminal.
         #[must_use]
         pub fn save() -> Option<Self> {
             crate::term::input::is_terminal().then_some(Self)
         }
 
-        /// For reading keys.
-        pub fn enter(&self) {
+        /// Enables reading keys.
+        pub fn enable_key_input(&self) {
             let _ = enable_raw_mode();
         }
 
-        /// As they were. When that fails there is nobody left to tell.
-        pub fn leave(&self) {
+        /// Restores the previous mode. Errors are ignored: the terminal may be closed.
+        pub fn restore(&self) {
             let _ = disable_raw_mode();
         }
     }
 
-    /// Keys, as long as it is held.
+    /// Reads keys until dropped.
     #[derive(Debug)]
     pub struct Keyboard {
-        modes: Modes,
+        modes: TerminalModes,
         keys: mpsc::Receiver<Key>,
         over: Arc<AtomicBool>,
     }
 
     impl Keyboard {
-        /// Listens from now on.
+        /// Starts reading keys.
         #[must_use]
-        pub fn listen(modes: Modes) -> Option<Self> {
+        pub fn start(modes: TerminalModes) -> Option<Self> {
             modes.enter();
             let (sender, keys) = mpsc::channel(16);
-            let over = Arc::new(AtomicBool::new(false));
-            let heard = Arc::clone(&over);
+            let stop = Arc::new(AtomicBool::new(false));
+            let stopped = Arc::clone(&stop);
             thread::spawn(move || {
-                while !heard.load(Ordering::Relaxed) {
+                while !stopped.load(Ordering::Relaxed) {
                     if let Ok(true) = poll(LOOK)
                         && let Ok(Event::Key(event)) = read()
                         && event.kind == KeyEventKind::Press
@@ -242,11 +242,11 @@ mod system {
                     }
                 }
             });
-            Some(Self { modes, keys, over })
+            Some(Self { modes, keys, over: stop })
         }
 
-        /// The next key; never, once the terminal is gone.
-        pub async fn pressed(&mut self) -> Key {
+        /// Resolves with the next key; never, once the terminal is closed.
+        pub async fn next_key(&mut self) -> Key {
             match self.keys.recv().await {
                 Some(key) => key,
                 None => std::future::pending().await,
@@ -278,14 +278,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_are_keys_and_sequences_are_not_their_letters() {
-        assert_eq!(keys_of(b"2x "), [Key::Char('2'), Key::Char('x'), Key::Char(' ')]);
+    fn letters_of_escape_sequences_are_not_keys() {
+        assert_eq!(parse_keys(b"2x "), [Key::Char('2'), Key::Char('x'), Key::Char(' ')]);
         assert_eq!(
-            keys_of(b"\x1b[C\x1b[D\x1b[Z\t\x1bOC"),
+            parse_keys(b"\x1b[C\x1b[D\x1b[Z\t\x1bOC"),
             [Key::Next, Key::Previous, Key::Previous, Key::Next, Key::Next]
         );
-        assert_eq!(keys_of(b"\x1b[200~x\x1b[201~"), [Key::Char('x')], "the marks of a paste are none");
-        assert_eq!(keys_of("\u{1b}通\u{1b}[".as_bytes()), [Key::Escape]);
-        assert_eq!(keys_of(b"\x03"), [Key::Interrupt]);
+        assert_eq!(parse_keys(b"\x1b[200~x\x1b[201~"), [Key::Char('x')], "paste markers are not keys");
+        assert_eq!(parse_keys("\u{1b}通\u{1b}[".as_bytes()), [Key::Escape]);
+        assert_eq!(parse_keys(b"\x03"), [Key::Interrupt]);
     }
 }

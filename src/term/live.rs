@@ -1,7 +1,4 @@
-//! A live region on this process's terminal.
-//!
-//! Owns that it is gone when the process ends, whatever the reason: dropped, interrupted, in panic. Draws on stderr,
-//! where everything goes that is not data.
+//! Draws a live region on stderr and erases it when the process ends, also on a panic or an interrupt.
 
 use std::{
     io,
@@ -12,76 +9,75 @@ use std::{
 };
 
 use super::{
-    output::say,
-    region::{ERASE, Region},
+    output::write_stderr,
+    region::{ERASE_SEQUENCE, Region},
 };
 
-/// Whether a region is on the screen: for the panic's hook, of which a process has one.
+/// Whether a region is on the screen. Static because the panic hook, of which a process has one, reads it.
 static ON_SCREEN: AtomicBool = AtomicBool::new(false);
-/// The process ends: nothing is drawn any more.
-static ENDED: AtomicBool = AtomicBool::new(false);
-static HOOK: Once = Once::new();
+/// Set when the process ends, so that the region is not drawn again.
+static DRAWING_DISABLED: AtomicBool = AtomicBool::new(false);
+static PANIC_HOOK: Once = Once::new();
 
-/// The region.
+/// A live region on stderr, erased on drop.
 #[derive(Debug)]
-pub struct Live {
+pub struct LiveRegion {
     region: Region,
     width: Option<usize>,
 }
 
-impl Live {
-    /// A region that is not shown yet. The system is asked for the terminal's width each time; rows are no wider than
-    /// `width` either, where the person wants it.
+impl LiveRegion {
+    /// Creates a region that is not shown yet. The terminal width is queried on each draw; `width` limits it further.
     #[must_use]
     pub fn new(width: Option<usize>) -> Self {
-        HOOK.call_once(|| {
-            let told = std::panic::take_hook();
+        PANIC_HOOK.call_once(|| {
+            let previous = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
-                take_away();
-                told(panic);
+                erase_if_shown();
+                previous(panic);
             }));
         });
         Self { region: Region::default(), width }
     }
 
-    /// Shows the rows that `made` makes for a number of columns and rows. A row that is wider than the terminal would
-    /// take two, and could not be taken away: what the person wants can only make them narrower.
-    pub fn draw(&mut self, made: impl FnOnce(usize, usize) -> Vec<String>) {
+    /// Draws the rows that `render` returns for a number of columns and rows. A row wider than the terminal would wrap
+    /// and could not be erased, so the requested width can only make rows narrower.
+    pub fn draw(&mut self, render: impl FnOnce(usize, usize) -> Vec<String>) {
         let size = super::size();
-        let columns = self.width.map_or(size.0, |wanted| wanted.min(size.0));
-        let text = self.region.draw(made(columns, size.1), size);
-        // Whoever takes it away has the same lock.
-        let _alone = io::stderr().lock();
-        if !text.is_empty() && !ENDED.load(Ordering::Relaxed) {
+        let columns = self.width.map_or(size.0, |requested| requested.min(size.0));
+        let text = self.region.draw(render(columns, size.1), size);
+        // `erase_if_shown` takes the same lock.
+        let _lock = io::stderr().lock();
+        if !text.is_empty() && !DRAWING_DISABLED.load(Ordering::Relaxed) {
             ON_SCREEN.store(true, Ordering::Relaxed);
-            say(&text);
+            write_stderr(&text);
         }
     }
 
-    /// Takes the region away, so that other text can be put out.
+    /// Erases the region, so that other text can be printed.
     pub fn erase(&mut self) {
         let text = self.region.erase();
         if !text.is_empty() {
-            say(text);
+            write_stderr(text);
             ON_SCREEN.store(false, Ordering::Relaxed);
         }
     }
 }
 
-/// Takes whatever region there is off the screen for good, before a process ends that cannot come to its own end.
-pub fn end() {
-    ENDED.store(true, Ordering::Relaxed);
-    take_away();
+/// Erases the region and disables further drawing, before the process is ended from another thread.
+pub fn shut_down() {
+    DRAWING_DISABLED.store(true, Ordering::Relaxed);
+    erase_if_shown();
 }
 
-fn take_away() {
-    let _alone = io::stderr().lock();
+fn erase_if_shown() {
+    let _lock = io::stderr().lock();
     if ON_SCREEN.swap(false, Ordering::Relaxed) {
-        say(ERASE);
+        write_stderr(ERASE_SEQUENCE);
     }
 }
 
-impl Drop for Live {
+impl Drop for LiveRegion {
     fn drop(&mut self) {
         self.erase();
     }

@@ -1,7 +1,6 @@
-//! Lines of a server on standard error.
+//! Writes log lines to standard error on a background thread, so that callers never block.
 //!
-//! Owns that whoever has something to say never waits for who reads it: lines go through a thread of their own, and where
-//! nobody takes them fast enough, some are lost, which is said once there is room. Refuses to know what they say.
+//! Lines that the reader does not take fast enough are dropped; a `log-lost` line reports their number.
 
 use std::{
     io::{self, Write},
@@ -14,81 +13,82 @@ use std::{
     time::Duration,
 };
 
-use super::signals::in_time;
+use super::signals::run_with_timeout;
 
-/// As many lines as may wait.
-const WAITING: usize = 8192;
-/// As much is written at once.
-const AT_ONCE: usize = 256 * 1024;
-/// How long a line waits for others to be written with, so that nobody has to wake the thread for each.
-const GATHERED: Duration = Duration::from_millis(10);
+/// Capacity of the line queue.
+const QUEUE_CAPACITY: usize = 8192;
+/// Maximum size of one write, in bytes.
+const MAX_WRITE_BYTES: usize = 256 * 1024;
+/// Delay to collect lines for one write, so that the thread is not woken for each line.
+const BATCH_DELAY: Duration = Duration::from_millis(10);
 
-/// Takes lines and writes them.
+/// Handle of the log thread.
 #[derive(Clone, Debug)]
-pub struct Lines(Arc<Shared>);
+pub struct LogWriter(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
-    /// `None`: it is closed.
+    /// `None` after [`LogWriter::close`].
     sender: Mutex<Option<SyncSender<String>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     lost: Arc<AtomicU64>,
 }
 
-impl Lines {
-    /// Lines go to standard error.
+impl LogWriter {
+    /// Starts the thread for standard error.
     ///
     /// # Errors
-    /// When the system has no thread for it.
+    /// If the thread cannot be created.
     pub fn to_stderr() -> io::Result<Self> {
-        Self::to(io::stderr())
+        Self::new(io::stderr())
     }
 
-    fn to(out: impl Write + Send + 'static) -> io::Result<Self> {
-        let (sender, lines) = sync_channel(WAITING);
+    fn new(out: impl Write + Send + 'static) -> io::Result<Self> {
+        let (sender, lines) = sync_channel(QUEUE_CAPACITY);
         let lost = Arc::new(AtomicU64::new(0));
-        let counted = Arc::clone(&lost);
-        let thread = std::thread::Builder::new().name("log".into()).spawn(move || write(out, &lines, &counted))?;
+        let lost_lines = Arc::clone(&lost);
+        let thread =
+            std::thread::Builder::new().name("log".into()).spawn(move || run_writer(out, &lines, &lost_lines))?;
         let (sender, thread) = (Mutex::new(Some(sender)), Mutex::new(Some(thread)));
         Ok(Self(Arc::new(Shared { sender, thread, lost })))
     }
 
-    /// Hands a line over.
-    pub fn put(&self, line: String) {
+    /// Queues a line; drops and counts it if the queue is full.
+    pub fn write_line(&self, line: String) {
         let sender = self.0.sender.lock().expect("no code panics while it holds this lock");
-        let taken = sender.as_ref().is_some_and(|sender| sender.try_send(line).is_ok());
-        if !taken {
+        let queued = sender.as_ref().is_some_and(|sender| sender.try_send(line).is_ok());
+        if !queued {
             self.0.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Writes what is still waiting, as far as somebody takes it, and takes no more.
+    /// Writes the queued lines, waiting up to 1 s for a slow reader, and drops all later ones.
     pub fn close(&self) {
         drop(self.0.sender.lock().expect("no code panics while it holds this lock").take());
         let thread = self.0.thread.lock().expect("no code panics while it holds this lock").take();
         if let Some(thread) = thread {
-            in_time(move || drop(thread.join()));
+            run_with_timeout(move || drop(thread.join()));
         }
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "while it sleeps, nobody who hands a line over has to wake it")]
-fn write(mut out: impl Write, lines: &Receiver<String>, lost: &AtomicU64) {
+#[expect(clippy::disallowed_methods, reason = "while the thread sleeps, queuing a line does not have to wake it")]
+fn run_writer(mut out: impl Write, lines: &Receiver<String>, lost: &AtomicU64) {
     while let Ok(first) = lines.recv() {
-        std::thread::sleep(GATHERED);
+        std::thread::sleep(BATCH_DELAY);
         let mut text = first + "\n";
-        while text.len() < AT_ONCE
+        while text.len() < MAX_WRITE_BYTES
             && let Ok(next) = lines.try_recv()
         {
             text.push_str(&next);
             text.push('\n');
         }
-        let missing = lost.swap(0, Ordering::Relaxed);
-        if missing > 0 {
-            text.push_str(&serde_json::json!({"event": "log-lost", "lines": missing}).to_string());
+        let dropped = lost.swap(0, Ordering::Relaxed);
+        if dropped > 0 {
+            text.push_str(&serde_json::json!({"event": "log-lost", "lines": dropped}).to_string());
             text.push('\n');
         }
-        // Where nobody reads any more, a server goes on all the same.
+        // A server keeps running when its log is not read.
         let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
     }
 }
@@ -99,16 +99,16 @@ mod tests {
 
     use super::*;
 
-    /// Takes what is written only once it is let.
-    struct Slow {
-        let_go: Receiver<()>,
+    /// A writer that blocks until `let_go` is closed.
+    struct BlockedWriter {
+        unblock: Receiver<()>,
         written: Sender<Vec<u8>>,
     }
 
-    impl Write for Slow {
+    impl Write for BlockedWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // Once nobody lets it any more, it takes everything.
-            let _ = self.let_go.recv();
+            // Returns at once when the sender is dropped.
+            let _ = self.unblock.recv();
             self.written.send(bytes.to_vec()).map_err(io::Error::other)?;
             Ok(bytes.len())
         }
@@ -119,16 +119,16 @@ mod tests {
     }
 
     #[test]
-    fn whoever_logs_never_waits_and_what_is_lost_is_said() {
-        let ((go, let_go), (written, seen)) = (channel(), channel());
-        let lines = Lines::to(Slow { let_go, written }).expect("a thread");
-        for number in 0..WAITING * 2 {
-            lines.put(number.to_string());
+    fn logging_never_blocks_and_dropped_lines_are_reported() {
+        let ((unblock, let_go), (written, writes)) = (channel(), channel());
+        let lines = LogWriter::new(BlockedWriter { unblock: let_go, written }).expect("thread starts");
+        for number in 0..QUEUE_CAPACITY * 2 {
+            lines.write_line(number.to_string());
         }
-        drop(go);
+        drop(unblock);
         lines.close();
-        let text = seen.iter().flatten().collect::<Vec<_>>();
-        let text = String::from_utf8(text).expect("text");
+        let text = writes.iter().flatten().collect::<Vec<_>>();
+        let text = String::from_utf8(text).expect("valid UTF-8");
         assert!(text.starts_with("0\n1\n"), "{}", &text[..20]);
         assert!(text.contains("log-lost"));
     }

@@ -1,11 +1,10 @@
-//! The terminal and the two output streams.
+//! Terminal, output streams and signals, on all platforms.
 //!
-//! Owns what differs between platforms and between a terminal and a pipe: width, colour, writing, signals. Never asks
-//! the terminal anything on the answer's path: sizes come from the system, not from the screen. Refuses to know
-//! commands.
+//! Sizes come from the operating system: no escape sequence that needs a reply of the terminal is sent while an answer
+//! is printed.
 
 pub mod editor;
-pub mod files;
+pub mod file_limit;
 pub mod input;
 pub mod keyboard;
 pub mod live;
@@ -17,41 +16,45 @@ pub mod signals;
 
 use std::io::IsTerminal;
 
-use crate::{model::environment::Environment, render::Look};
+use crate::{model::environment::Environment, render::TerminalInfo};
 
-/// Widths outside these are a mistake of whoever set them.
-const NARROWEST: usize = 20;
-const WIDEST: usize = 1000;
+/// Widths outside this range are clamped: they come from a wrong `COLUMNS` or terminal setting.
+const MIN_WIDTH: usize = 20;
+const MAX_WIDTH: usize = 1000;
 
-/// How the two streams are to look: a terminal's width, and whether styles may be used.
+/// Detects how to format output: terminal width of stdout, whether stderr is a terminal, and whether to use styles.
 #[must_use]
-pub fn look(environment: &Environment, plain: bool) -> Look {
+pub fn detect_style(environment: &Environment, plain: bool) -> TerminalInfo {
     let out = std::io::stdout().is_terminal();
-    let styled = !plain && environment.get("NO_COLOR").is_none() && can_move(environment);
-    Look { out_width: out.then(|| width(environment)), err_is_terminal: std::io::stderr().is_terminal(), styled }
+    let styled = !plain && environment.get("NO_COLOR").is_none() && supports_cursor(environment);
+    TerminalInfo {
+        stdout_width: out.then(|| width(environment)),
+        stderr_is_terminal: std::io::stderr().is_terminal(),
+        styled,
+    }
 }
 
-/// Whether this kind of terminal can move its cursor.
+/// Whether the terminal can move its cursor (`TERM` is not `dumb`).
 #[must_use]
-pub fn can_move(environment: &Environment) -> bool {
+pub fn supports_cursor(environment: &Environment) -> bool {
     environment.get("TERM") != Some("dumb")
 }
 
-/// The terminal's width: `COLUMNS` where it is set, else what the system says, else 80.
+/// Terminal width: `COLUMNS` if set, otherwise the width that the system reports, otherwise 80.
 #[must_use]
 pub fn width(environment: &Environment) -> usize {
-    wanted_width(environment).unwrap_or_else(|| size().0).clamp(NARROWEST, WIDEST)
+    columns_override(environment).unwrap_or_else(|| size().0).clamp(MIN_WIDTH, MAX_WIDTH)
 }
 
-/// The width the person wants: `COLUMNS`, where it is set.
+/// `COLUMNS`, if it is set to a positive number.
 #[must_use]
-pub fn wanted_width(environment: &Environment) -> Option<usize> {
+pub fn columns_override(environment: &Environment) -> Option<usize> {
     environment.get("COLUMNS")?.parse().ok().filter(|&columns: &usize| columns > 0)
 }
 
-/// Columns and rows as the system has them, else 80 and 24.
+/// Columns and rows that the system reports, otherwise 80 and 24.
 #[must_use]
 pub fn size() -> (usize, usize) {
-    let known = crossterm::terminal::size().ok().filter(|&(columns, rows)| columns > 0 && rows > 0);
-    known.map_or((80, 24), |(columns, rows)| (usize::from(columns), usize::from(rows)))
+    let reported = crossterm::terminal::size().ok().filter(|&(columns, rows)| columns > 0 && rows > 0);
+    reported.map_or((80, 24), |(columns, rows)| (usize::from(columns), usize::from(rows)))
 }

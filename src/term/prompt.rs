@@ -1,6 +1,4 @@
-//! Questions to a person at a terminal.
-//!
-//! Owns asking and reading, on stderr. A secret is never shown while it is typed. Refuses to know what is asked for.
+//! Interactive prompts on the terminal, written to stderr. Secrets are not echoed.
 
 use std::io::{self, IsTerminal};
 
@@ -8,16 +6,16 @@ use dialoguer::{Confirm, FuzzySelect, Input, MultiSelect, Password, theme::Simpl
 
 use crate::model::api_key::ApiKey;
 
-/// A question that got no answer.
+/// A prompt without an answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PromptError {
-    /// The person had enough.
+    /// The user pressed Ctrl-C.
     #[error("interrupted; nothing was changed")]
     Interrupted,
-    /// The terminal is gone, or is none.
-    #[error("the question cannot be asked: {0}")]
-    Failed(#[source] io::Error),
+    /// The terminal cannot be read or written.
+    #[error("cannot prompt on the terminal: {0}")]
+    Io(#[source] io::Error),
 }
 
 impl From<dialoguer::Error> for PromptError {
@@ -25,18 +23,18 @@ impl From<dialoguer::Error> for PromptError {
         let dialoguer::Error::IO(error) = error;
         match error.kind() {
             io::ErrorKind::Interrupted => Self::Interrupted,
-            _ => Self::Failed(error),
+            _ => Self::Io(error),
         }
     }
 }
 
-/// Whether there is somebody to ask.
+/// Whether the user can be prompted: stdin and stderr are terminals.
 #[must_use]
-pub fn can_ask() -> bool {
+pub fn can_prompt() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
-/// A line of text; asked again until `check` accepts it.
+/// Prompts for a line of text until `check` accepts it.
 pub fn text(
     question: &str,
     default: Option<String>,
@@ -52,24 +50,24 @@ pub fn text(
     Ok(input.interact_text()?.trim().to_owned())
 }
 
-/// A secret, which is not shown.
+/// Prompts for a secret, without echo.
 pub fn secret(question: &str) -> Result<ApiKey, PromptError> {
     Ok(ApiKey::new(&Password::with_theme(&SimpleTheme).with_prompt(question).interact()?))
 }
 
-/// Yes or no.
+/// Prompts for yes or no.
 pub fn confirm(question: &str, default: bool) -> Result<bool, PromptError> {
     Ok(Confirm::with_theme(&SimpleTheme).with_prompt(question).default(default).interact()?)
 }
 
-/// One of `choices`, found by typing some of it.
+/// Prompts for one of `choices`, with fuzzy search.
 pub fn choose(question: &str, choices: &[String], default: usize) -> Result<usize, PromptError> {
     let select =
         FuzzySelect::with_theme(&SimpleTheme).with_prompt(question).items(choices).default(default).max_length(12);
     Ok(select.interact()?)
 }
 
-/// Some of `choices`.
+/// Prompts for any number of `choices`; `chosen`: those selected at first.
 pub fn choose_several(question: &str, choices: &[String], chosen: &[bool]) -> Result<Vec<usize>, PromptError> {
     let select =
         MultiSelect::with_theme(&SimpleTheme).with_prompt(question).items(choices).defaults(chosen).max_length(12);

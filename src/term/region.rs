@@ -1,8 +1,7 @@
-//! The live region: rows at the bottom of the terminal that are drawn again and again, and then gone.
+//! Escape sequences for a live region: rows at the bottom of the terminal that are redrawn in place and finally erased.
 //!
-//! Owns the escape sequences, as text. The cursor is parked on the region's first cell between two drawings, so that
-//! "from here down" is the region whatever became of the screen: a resize, a scroll, a reflow. Moves are relative;
-//! nothing is ever asked of the terminal. Refuses to write, and to know what the rows say.
+//! Between two draws the cursor is on the first cell of the region, so that "from here down" is the region even after a
+//! resize, a scroll or a reflow. Cursor movements are relative, and no sequence needs a reply of the terminal.
 
 use crossterm::{
     Command,
@@ -10,76 +9,76 @@ use crossterm::{
     terminal::{BeginSynchronizedUpdate, Clear, ClearType, EndSynchronizedUpdate},
 };
 
-/// What takes the region away when it may be shown: also for a panic's hook. The first row goes by itself: there are
-/// terminals (tmux) that put the whole screen into the scrollback when it is erased from its first cell on.
-pub(super) const ERASE: &str = "\r\u{1b}[K\u{1b}[C\u{1b}[J\r";
+/// Erases the region; also written by the panic hook. The first row is erased separately, because some terminals (tmux)
+/// move the screen into the scrollback when it is erased from its first cell on.
+pub(super) const ERASE_SEQUENCE: &str = "\r\u{1b}[K\u{1b}[C\u{1b}[J\r";
 
-/// What is drawn.
+/// The rows on the screen.
 #[derive(Debug, Default)]
 pub struct Region {
     rows: Vec<String>,
-    /// The terminal's columns and rows when that was drawn.
+    /// Columns and rows of the terminal at the last draw.
     size: (usize, usize),
 }
 
 impl Region {
-    /// The text that makes the region show `rows`, none wider than the terminal less a cell, on a terminal of this size.
-    /// Only what changed is drawn.
+    /// Returns the text that shows `rows` on a terminal of `size`. Only changed rows are redrawn. Rows must be at least
+    /// one cell narrower than the terminal.
     pub fn draw(&mut self, rows: Vec<String>, size: (usize, usize)) -> String {
         let same_shape = self.size == size && self.rows.len() == rows.len() && !rows.is_empty();
         if same_shape && self.rows == rows {
             return String::new();
         }
         let mut out = String::new();
-        put(BeginSynchronizedUpdate, &mut out);
+        push_command(BeginSynchronizedUpdate, &mut out);
         if same_shape {
-            self.changes(&rows, &mut out);
+            self.draw_changed_rows(&rows, &mut out);
         } else {
-            out.push_str(ERASE);
+            out.push_str(ERASE_SEQUENCE);
             out.push_str(&rows.join("\r\n"));
-            up(rows.len().saturating_sub(1), &mut out);
-            put(MoveToColumn(0), &mut out);
+            move_up(rows.len().saturating_sub(1), &mut out);
+            push_command(MoveToColumn(0), &mut out);
         }
-        put(EndSynchronizedUpdate, &mut out);
+        push_command(EndSynchronizedUpdate, &mut out);
         (self.rows, self.size) = (rows, size);
         out
     }
 
-    /// The text that takes the region away.
+    /// Returns the text that erases the region.
     pub fn erase(&mut self) -> &'static str {
-        if std::mem::take(&mut self.rows).is_empty() { "" } else { ERASE }
+        if std::mem::take(&mut self.rows).is_empty() { "" } else { ERASE_SEQUENCE }
     }
 
-    fn changes(&self, rows: &[String], out: &mut String) {
+    fn draw_changed_rows(&self, rows: &[String], out: &mut String) {
         let mut at = 0;
         for (index, row) in rows.iter().enumerate().filter(|(index, row)| self.rows[*index] != **row) {
-            down(index - at, out);
+            move_down(index - at, out);
             at = index;
-            // First: a row may leave cells out.
+            // Cleared first, because a row may skip cells.
             out.push('\r');
-            put(Clear(ClearType::UntilNewLine), out);
+            push_command(Clear(ClearType::UntilNewLine), out);
             out.push_str(row);
         }
-        up(at, out);
-        put(MoveToColumn(0), out);
+        move_up(at, out);
+        push_command(MoveToColumn(0), out);
     }
 }
 
-fn put(command: impl Command, out: &mut String) {
+fn push_command(command: impl Command, out: &mut String) {
     // Writing to a String cannot fail.
     let _ = command.write_ansi(out);
 }
 
-/// A count of 0 would move by one.
-fn down(rows: usize, out: &mut String) {
+/// Skips 0, which would move by one row.
+fn move_down(rows: usize, out: &mut String) {
     if rows > 0 {
-        put(MoveDown(u16::try_from(rows).unwrap_or(u16::MAX)), out);
+        push_command(MoveDown(u16::try_from(rows).unwrap_or(u16::MAX)), out);
     }
 }
 
-fn up(rows: usize, out: &mut String) {
+fn move_up(rows: usize, out: &mut String) {
     if rows > 0 {
-        put(MoveUp(u16::try_from(rows).unwrap_or(u16::MAX)), out);
+        push_command(MoveUp(u16::try_from(rows).unwrap_or(u16::MAX)), out);
     }
 }
 
@@ -93,7 +92,7 @@ mod tests {
         rows.iter().map(|&row| row.to_owned()).collect()
     }
 
-    /// A terminal with some text on it, which the region must leave alone.
+    /// A terminal with text that the region must not overwrite.
     fn terminal(height: u16, width: u16) -> vt100::Parser {
         let mut terminal = empty(height, width);
         terminal.process(b"$ mmchat compare\r\n");
@@ -105,7 +104,7 @@ mod tests {
     }
 
     fn cells(count: u16) -> NonZero<u16> {
-        NonZero::new(count).expect("some")
+        NonZero::new(count).expect("sizes are positive")
     }
 
     fn shown(terminal: &vt100::Parser) -> Vec<String> {
@@ -113,26 +112,26 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_replaced_in_place_and_then_gone() {
+    fn rows_are_redrawn_in_place_and_erased() {
         let (mut terminal, mut region) = (terminal(10, 40), Region::default());
         for state in [["1 a  queued", "2 b  queued"], ["1 a  ..", "2 b  queued"], ["1 a  ok", "2 b  通义"]] {
             let text = region.draw(rows(&state), (40, 10));
             terminal.process(text.as_bytes());
             assert_eq!(shown(&terminal), [&["$ mmchat compare"], &state[..]].concat());
-            assert_eq!(terminal.screen().cursor_position(), (1, 0), "parked on the first cell");
+            assert_eq!(terminal.screen().cursor_position(), (1, 0), "the cursor is on the first cell");
         }
-        assert_eq!(region.draw(rows(&["1 a  ok", "2 b  通义"]), (40, 10)), "", "nothing changed");
+        assert_eq!(region.draw(rows(&["1 a  ok", "2 b  通义"]), (40, 10)), "", "unchanged rows are not redrawn");
         let text = region.draw(rows(&["1 a  ok", "2 b  ok"]), (40, 10));
-        assert!(!text.contains("1 a") && text.contains("2 b"), "only what changed: {text:?}");
+        assert!(!text.contains("1 a") && text.contains("2 b"), "only changed rows are redrawn: {text:?}");
         terminal.process(text.as_bytes());
         terminal.process(region.erase().as_bytes());
         terminal.process(b"final\r\n");
         assert_eq!(shown(&terminal), ["$ mmchat compare", "final"]);
-        assert_eq!(region.erase(), "", "there is nothing left to take away");
+        assert_eq!(region.erase(), "", "an erased region has nothing to erase");
     }
 
     #[test]
-    fn more_and_fewer_rows_at_the_bottom_of_the_screen_scroll_what_was_there() {
+    fn changing_row_counts_at_the_bottom_scroll_the_previous_text() {
         let (mut terminal, mut region) = (empty(5, 20), Region::default());
         terminal.process(b"1\r\n2\r\n3\r\n4\r\n");
         for count in [3, 1, 2] {
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_resize_draws_everything_anew_and_leaves_no_trace() {
+    fn resize_redraws_all_rows_and_leaves_no_remains() {
         let (mut terminal, mut region) = (terminal(10, 60), Region::default());
         for (turn, width) in [60, 20, 33, 60, 25].into_iter().cycle().take(40).enumerate() {
             terminal.screen_mut().set_size(cells(10), cells(width));
@@ -160,13 +159,13 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_asked_of_the_terminal() {
+    fn no_sequence_needs_a_reply_of_the_terminal() {
         let mut region = Region::default();
         let mut text = region.draw(rows(&["a", "b"]), (20, 5));
         text += &region.draw(rows(&["a", "c"]), (20, 5));
         text += region.erase();
         for sequence in text.split('\u{1b}').skip(1) {
-            let end = sequence.find(|c: char| c.is_ascii_alphabetic()).expect("a sequence ends");
+            let end = sequence.find(|c: char| c.is_ascii_alphabetic()).expect("a sequence ends with a letter");
             assert!(matches!(&sequence[end..=end], "h" | "l" | "A" | "B" | "C" | "G" | "J" | "K"), "{sequence:?}");
         }
     }

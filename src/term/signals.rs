@@ -1,7 +1,7 @@
-//! Interruption: Ctrl-C everywhere, and the polite requests to end that Unix knows.
+//! Handles Ctrl-C on all platforms, and SIGTERM, SIGHUP, SIGQUIT, SIGTSTP and SIGXFSZ on Unix.
 //!
-//! Owns the promise that they work whatever the process is busy with. A command that heeds them has a second to come to
-//! an end of its own; one that cannot (its write is stuck in a pipe nobody reads, it waits for input) is ended.
+//! A command that awaits signals has 1 s to finish. A command that does not finish, such as one blocked in a write, is
+//! ended then; one that waits for user input is ended at once.
 
 use std::{
     io,
@@ -16,137 +16,138 @@ use std::{
 use futures_util::FutureExt;
 use tokio::sync::Notify;
 
-/// How long a command may take to show what arrived, and a process that must be ended to leave the terminal as it was.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// Time limit for a command to print its partial answer, and for a process to restore the terminal before it is ended.
+const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The wish to end, for as long as this is held. To be dropped last: a process that hangs after that cannot be ended.
+/// Signal handler, active until dropped. Must be dropped last: a process that hangs after that cannot be interrupted.
 #[derive(Debug)]
-pub struct Interruption {
+pub struct InterruptHandler {
     shared: Arc<Shared>,
-    /// Its end tells the signals' thread that the command came to its own; a word on it, that one of several wishes was
-    /// heard.
-    busy: mpsc::Sender<()>,
+    /// Dropping the sender tells the signal thread that the command finished; a message tells it that one of several
+    /// signals was handled.
+    ack: mpsc::Sender<()>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     signal: Notify,
-    /// Somebody waits for it, or will come to it.
-    heeded: AtomicBool,
-    /// The process goes on after a signal that was heard.
-    goes_on: AtomicBool,
-    /// There is one that nobody heard yet.
+    /// The command awaits signals, or will do so soon.
+    handler_ready: AtomicBool,
+    /// The process continues after a handled signal.
+    process_continues: AtomicBool,
+    /// A signal has not been handled yet.
     pending: AtomicBool,
-    /// One of them was about the process and not about what it is busy with.
-    ended: Arc<AtomicBool>,
+    /// SIGTERM or SIGHUP was received: the process itself must end.
+    termination_requested: Arc<AtomicBool>,
 }
 
-impl Interruption {
-    /// Listens from now on. `code` is the exit code of a process that must be ended, which does `last` first.
-    pub fn listen(code: i32, last: impl Fn() + Send + 'static) -> io::Result<Self> {
-        let (shared, (busy, over)) = (Arc::new(Shared::default()), mpsc::channel());
-        let heard = Arc::clone(&shared);
-        // On a thread of its own: the one that works may be stuck.
-        let listening = ctrlc::set_handler(move || {
-            heard.pending.store(true, Ordering::Relaxed);
-            heard.signal.notify_one();
-            let limit = if heard.heeded.load(Ordering::Relaxed) { PATIENCE } else { Duration::ZERO };
-            if over.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-                last();
-                end(code);
+impl InterruptHandler {
+    /// Installs the handler. A process that does not finish in time calls `cleanup` and exits with `code`.
+    pub fn listen(code: i32, cleanup: impl Fn() + Send + 'static) -> io::Result<Self> {
+        let (shared, (ack, acked)) = (Arc::new(Shared::default()), mpsc::channel());
+        let state = Arc::clone(&shared);
+        // Runs on a separate thread, because the main thread may be blocked.
+        let installed = ctrlc::set_handler(move || {
+            state.pending.store(true, Ordering::Relaxed);
+            state.signal.notify_one();
+            let limit = if state.handler_ready.load(Ordering::Relaxed) { EXIT_TIMEOUT } else { Duration::ZERO };
+            if acked.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                cleanup();
+                exit_process(code);
             }
         });
-        listening.map_err(io::Error::other)?;
-        Ok(Self { shared, busy })
+        installed.map_err(io::Error::other)?;
+        Ok(Self { shared, ack })
     }
 
-    /// The process goes on after a signal that was heard: only what it was busy with comes to an end.
-    pub fn going_on(self) -> io::Result<Self> {
-        self.shared.goes_on.store(true, Ordering::Relaxed);
-        self.shared.heeded.store(true, Ordering::Relaxed);
+    /// Lets the process continue after a handled signal, which then cancels only the current work.
+    pub fn with_process_continuing(self) -> io::Result<Self> {
+        self.shared.process_continues.store(true, Ordering::Relaxed);
+        self.shared.handler_ready.store(true, Ordering::Relaxed);
         #[cfg(unix)]
         for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&self.shared.ended))?;
+            signal_hook::flag::register(signal, Arc::clone(&self.shared.termination_requested))?;
         }
         Ok(self)
     }
 
-    /// Whether the system wants the process itself to end.
+    /// Whether SIGTERM or SIGHUP was received, so that the process itself must end.
     #[must_use]
-    pub fn is_end(&self) -> bool {
-        self.shared.ended.load(Ordering::Relaxed)
+    pub fn is_termination_requested(&self) -> bool {
+        self.shared.termination_requested.load(Ordering::Relaxed)
     }
 
-    /// The process waits for a person from now on: the next signal ends it. Whether there was one that nobody heard.
+    /// Marks the process as waiting for user input, so that the next signal ends it. Returns whether an unhandled
+    /// signal was pending.
     #[must_use]
-    pub fn waits(&self) -> bool {
-        self.shared.heeded.store(false, Ordering::Relaxed);
+    pub fn enter_idle(&self) -> bool {
+        self.shared.handler_ready.store(false, Ordering::Relaxed);
         if !self.shared.pending.load(Ordering::Relaxed) {
             return false;
         }
-        self.heard();
-        // What was noted for whoever waits next is about the past.
+        self.acknowledge();
+        // Discards the stored notification of the pending signal.
         let _ = self.shared.signal.notified().now_or_never();
         true
     }
 
-    /// It is busy again, and will come to signals.
-    pub fn works(&self) {
-        self.shared.heeded.store(true, Ordering::Relaxed);
+    /// Marks the process as busy and about to await signals.
+    pub fn enter_busy(&self) {
+        self.shared.handler_ready.store(true, Ordering::Relaxed);
     }
 
-    /// Resolves when the person, or the system, wants this process to end, or what it is busy with.
-    pub async fn signalled(&self) {
-        self.works();
+    /// Resolves on the next signal.
+    pub async fn received(&self) {
+        self.enter_busy();
         self.shared.signal.notified().await;
-        self.heard();
+        self.acknowledge();
     }
 
-    fn heard(&self) {
+    fn acknowledge(&self) {
         self.shared.pending.store(false, Ordering::Relaxed);
-        if self.shared.goes_on.load(Ordering::Relaxed) {
-            // When nobody takes it, nobody waits for it.
-            let _ = self.busy.send(());
+        if self.shared.process_continues.load(Ordering::Relaxed) {
+            // An error means that the handler does not wait.
+            let _ = self.ack.send(());
         }
     }
 }
 
-/// Does `act`, and goes on without it where it takes too long: a terminal that is held (Ctrl-S) takes nothing, and may not
-/// keep a process from ending.
-pub fn in_time(act: impl FnOnce() + Send + 'static) {
-    let (done, wait) = mpsc::channel();
-    let acting = std::thread::Builder::new().spawn(move || {
-        act();
-        // Nobody waits any more where it took too long.
-        let _ = done.send(());
+/// Runs `action` on another thread and waits for it up to 1 s: a terminal paused with Ctrl-S blocks writes and must
+/// not keep a process from ending.
+pub fn run_with_timeout(action: impl FnOnce() + Send + 'static) {
+    let (sender, done) = mpsc::channel();
+    let spawned = std::thread::Builder::new().spawn(move || {
+        action();
+        // An error means that the wait timed out.
+        let _ = sender.send(());
     });
-    if acting.is_ok() {
-        let _ = wait.recv_timeout(PATIENCE);
+    if spawned.is_ok() {
+        let _ = done.recv_timeout(EXIT_TIMEOUT);
     }
 }
 
-/// Does `last` before the process ends by Ctrl-\\, which is for one that hears nothing else: it ends as it would have.
+/// Calls `cleanup` on SIGQUIT (Ctrl-\\), before its default action ends the process.
 #[cfg(unix)]
-pub fn before_quit(last: impl Fn() + Send + 'static) -> io::Result<()> {
+pub fn on_sigquit(cleanup: impl Fn() + Send + 'static) -> io::Result<()> {
     use signal_hook::{consts::SIGQUIT, iterator::Signals, low_level::emulate_default_handler};
     let mut signals = Signals::new([SIGQUIT])?;
     std::thread::Builder::new().spawn(move || {
         for signal in signals.forever() {
-            last();
-            // It does not come back.
+            cleanup();
+            // Does not return.
             let _ = emulate_default_handler(signal);
         }
     })?;
     Ok(())
 }
 
-/// Elsewhere than on Unix there is no such key.
+/// There is no SIGQUIT on other platforms.
 #[cfg(not(unix))]
-pub fn before_quit(_: impl Fn() + Send + 'static) -> io::Result<()> {
+pub fn on_sigquit(_: impl Fn() + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
-/// How the terminal was before questions were asked: they switch its echo off and hide its cursor.
+/// Saved terminal mode. Interactive prompts disable the echo and hide the cursor.
 #[derive(Clone, Debug)]
 pub struct TerminalState {
     #[cfg(unix)]
@@ -154,7 +155,7 @@ pub struct TerminalState {
 }
 
 impl TerminalState {
-    /// As it is now.
+    /// Saves the current mode.
     #[must_use]
     pub fn save() -> Self {
         Self {
@@ -163,84 +164,84 @@ impl TerminalState {
         }
     }
 
-    /// Makes it so again. When that fails there is nobody left to tell.
+    /// Restores the saved mode and shows the cursor. Errors are ignored: the terminal may be closed.
     pub fn restore(&self) {
         #[cfg(unix)]
         if let Some(modes) = &self.modes {
             let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, modes);
         }
-        super::output::say("\u{1b}[?25h");
+        super::output::write_stderr("\u{1b}[?25h");
     }
 }
 
-/// Ctrl-Z: heard, so that what is on the screen can be taken away before the process stops.
+/// Receives SIGTSTP (Ctrl-Z), so that the live region can be erased before the process is suspended.
 #[cfg(unix)]
 #[derive(Debug)]
-pub struct Suspension(tokio::signal::unix::Signal);
+pub struct SuspendSignal(tokio::signal::unix::Signal);
 
-/// Whether Ctrl-Z was ever listened to: it does nothing by itself then, as long as the process lives.
+/// Whether a SIGTSTP handler was ever installed: from then on the signal no longer suspends the process by default.
 #[cfg(unix)]
-static SUSPENSION_HEARD: AtomicBool = AtomicBool::new(false);
+static SUSPEND_HANDLER_INSTALLED: AtomicBool = AtomicBool::new(false);
 
 #[cfg(unix)]
-impl Suspension {
-    /// Listens, if somebody did before: then nobody else stops the process.
+impl SuspendSignal {
+    /// Listens if SIGTSTP was handled before in this process, because its default action is then disabled.
     #[must_use]
-    pub fn again() -> Option<Self> {
-        SUSPENSION_HEARD.load(Ordering::Relaxed).then(|| Self::listen().ok())?
+    pub fn listen_if_handled() -> Option<Self> {
+        SUSPEND_HANDLER_INSTALLED.load(Ordering::Relaxed).then(|| Self::listen().ok())?
     }
 
-    /// Listens from now on; inside a runtime.
+    /// Installs the handler. Must be called in a tokio runtime.
     pub fn listen() -> io::Result<Self> {
-        SUSPENSION_HEARD.store(true, Ordering::Relaxed);
+        SUSPEND_HANDLER_INSTALLED.store(true, Ordering::Relaxed);
         let kind = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw());
         tokio::signal::unix::signal(kind).map(Self)
     }
 
-    /// Resolves when the person wants the process to stop for a while.
-    pub async fn signalled(&mut self) {
+    /// Resolves on the next SIGTSTP.
+    pub async fn received(&mut self) {
         self.0.recv().await;
     }
 }
 
-/// A file that may not grow any more (`ulimit -f`) is an error of whoever writes it, not the end of the process. Inside a
-/// runtime; lasts as long as the process.
+/// Handles SIGXFSZ, so that a write over the file size limit (`ulimit -f`) is an I/O error and does not end the
+/// process. Must be called in a tokio runtime; lasts until the process ends.
 #[cfg(unix)]
-pub fn survive_file_limits() {
+pub fn handle_file_size_signal() {
     let kind = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
-    // Where it cannot be, the process ends as it would have.
+    // On an error, the signal keeps its default action.
     drop(tokio::signal::unix::signal(kind));
 }
 
-/// Elsewhere than on Unix there is no such limit.
+/// There is no SIGXFSZ on other platforms.
 #[cfg(not(unix))]
-pub fn survive_file_limits() {}
+pub fn handle_file_size_signal() {}
 
-/// Resolves when there is a listener, and the person wants the process to stop for a while.
-pub async fn suspended(suspension: &mut Option<Suspension>) {
+/// Resolves on the next SIGTSTP; never without a handler.
+pub async fn suspend_requested(suspension: &mut Option<SuspendSignal>) {
     match suspension {
-        Some(suspension) => suspension.signalled().await,
+        Some(suspension) => suspension.received().await,
         None => std::future::pending().await,
     }
 }
 
-/// Stops this process until it is told to go on.
+/// Suspends this process until SIGCONT.
 #[cfg(unix)]
-pub fn stop_for_a_while() {
-    // When it cannot be stopped it goes on, as if it had been told to at once.
+pub fn suspend_process() {
+    // On an error, the process continues.
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
 }
 
-/// Elsewhere than on Unix there is no such key.
+/// There is no SIGTSTP on other platforms.
 #[cfg(not(unix))]
 #[derive(Debug)]
-pub struct Suspension;
+pub struct SuspendSignal;
 
 #[cfg(not(unix))]
-impl Suspension {
-    /// There is nothing to listen to.
+impl SuspendSignal {
+    /// Always `None`.
     #[must_use]
-    pub fn again() -> Option<Self> {
+    pub fn listen_if_handled() -> Option<Self> {
         None
     }
 
@@ -250,71 +251,71 @@ impl Suspension {
     }
 
     /// Never resolves.
-    pub async fn signalled(&mut self) {
+    pub async fn received(&mut self) {
         std::future::pending().await
     }
 }
 
 /// Does nothing.
 #[cfg(not(unix))]
-pub fn stop_for_a_while() {}
+pub fn suspend_process() {}
 
-#[expect(clippy::disallowed_methods, reason = "whoever could return an exit code is stuck")]
-fn end(code: i32) {
+#[expect(clippy::disallowed_methods, reason = "the main thread is blocked and cannot return an exit code")]
+fn exit_process(code: i32) {
     std::process::exit(code);
 }
 
-/// What the system wants of a server.
+/// Signal to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// To come to an end.
+pub enum ServerSignal {
+    /// Shut down.
     Stop,
-    /// To read its config again.
+    /// Reload the config.
     Reload,
 }
 
-/// Listens to what the system wants of a server.
+/// Receives the signals of a server: SIGINT, SIGTERM and SIGHUP.
 #[derive(Debug)]
-pub struct Wishes {
+pub struct ServerSignals {
     #[cfg(unix)]
     signals: [tokio::signal::unix::Signal; 3],
 }
 
 #[cfg(unix)]
-impl Wishes {
-    /// Listens from now on; inside a runtime.
+impl ServerSignals {
+    /// Installs the handlers. Must be called in a tokio runtime.
     ///
     /// # Errors
-    /// When signals cannot be received.
+    /// If a handler cannot be installed.
     pub fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let (interrupt, terminate, hangup) = (SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup());
         Ok(Self { signals: [signal(interrupt)?, signal(terminate)?, signal(hangup)?] })
     }
 
-    /// The next wish.
-    pub async fn next(&mut self) -> Wish {
+    /// Resolves with the next signal.
+    pub async fn next(&mut self) -> ServerSignal {
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
-            _ = interrupt.recv() => Wish::Stop,
-            _ = terminate.recv() => Wish::Stop,
-            _ = hangup.recv() => Wish::Reload,
+            _ = interrupt.recv() => ServerSignal::Stop,
+            _ = terminate.recv() => ServerSignal::Stop,
+            _ = hangup.recv() => ServerSignal::Reload,
         }
     }
 }
 
 #[cfg(not(unix))]
-impl Wishes {
+impl ServerSignals {
     /// Never fails.
     pub fn listen() -> io::Result<Self> {
         Ok(Self {})
     }
 
-    /// The next wish; there is but one.
-    pub async fn next(&mut self) -> Wish {
+    /// Resolves on Ctrl-C, the only signal on this platform.
+    pub async fn next(&mut self) -> ServerSignal {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending().await
         }
-        Wish::Stop
+        ServerSignal::Stop
     }
 }

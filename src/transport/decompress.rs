@@ -1,40 +1,41 @@
-//! Undoes `Content-Encoding: gzip` and `deflate`, sent by some proxies whether asked for or not.
+//! Decompresses `Content-Encoding: gzip` and `deflate` with a limit on the expansion ratio.
 //!
-//! Owns the limit on what a few bytes may become. Refuses I/O: bytes in, bytes out.
+//! Some proxies compress responses even if the request did not accept it.
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-/// An answer is not as repetitive as this: more than so much output, at more than so much per byte, is an attack.
-const SUSPICIOUS_OUTPUT: u64 = 64 * 1024 * 1024;
-const SUSPICIOUS_RATIO: u64 = 100;
-const LONGEST_HEADER: usize = 64 * 1024;
+/// Output above which the expansion ratio is checked. More output at a higher ratio than the limit is an attack: real
+/// answers are not that repetitive.
+const BOMB_MIN_OUTPUT: u64 = 64 * 1024 * 1024;
+const BOMB_MIN_RATIO: u64 = 100;
+const MAX_GZIP_HEADER: usize = 64 * 1024;
 
-/// Compressed bytes that cannot be read.
+/// Invalid compressed data.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum InflateError {
-    /// They are damaged.
-    #[error("the compressed reply is damaged")]
-    Damaged(#[source] flate2::DecompressError),
-    /// The gzip header is none.
-    #[error("the reply claims to be gzip and is not")]
+    /// The data is corrupt.
+    #[error("corrupt compressed response")]
+    Corrupt(#[source] flate2::DecompressError),
+    /// The gzip header is invalid.
+    #[error("invalid gzip header in the response")]
     NotGzip,
-    /// They grow out of all proportion.
-    #[error("the compressed reply grows more than a hundredfold; stopped at 64 MiB")]
+    /// The expansion ratio is too high.
+    #[error("compressed response expands more than 100 times; stopped at 64 MiB")]
     Bomb,
 }
 
-/// Inflates one body.
+/// Decompresses one response body.
 #[derive(Debug)]
 pub struct Inflater {
     stream: Decompress,
-    /// The gzip header, until it is whole; `None` once past it.
+    /// Incomplete gzip header; `None` once the header has been read.
     header: Option<Vec<u8>>,
     done: bool,
 }
 
 impl Inflater {
-    /// For a `content-encoding`; `None` when it is one this cannot undo.
+    /// Creates a decompressor for a `content-encoding`; `None`: unsupported encoding.
     #[must_use]
     pub fn for_encoding(encoding: &str) -> Option<Self> {
         match encoding.trim().to_ascii_lowercase().as_str() {
@@ -44,19 +45,19 @@ impl Inflater {
         }
     }
 
-    /// Inflates `input` piece by piece into `sink`, in bounded pieces.
+    /// Decompresses `input` and passes the output to `sink` in chunks of at most 16 KiB.
     ///
     /// # Errors
-    /// When the bytes are damaged or grow out of proportion.
+    /// When the data is corrupt or its expansion ratio is too high.
     pub fn push(&mut self, input: &[u8], mut sink: impl FnMut(&[u8])) -> Result<(), InflateError> {
         let rest;
         let mut input = match &mut self.header {
             None => input,
             Some(header) => {
                 header.extend_from_slice(input);
-                match gzip_header_length(header)? {
-                    // A file's name and comment are short: this is no header.
-                    None if header.len() > LONGEST_HEADER => return Err(InflateError::NotGzip),
+                match gzip_header_len(header)? {
+                    // File names and comments in a gzip header are short.
+                    None if header.len() > MAX_GZIP_HEADER => return Err(InflateError::NotGzip),
                     None => return Ok(()),
                     Some(length) => {
                         rest = header.split_off(length);
@@ -66,18 +67,18 @@ impl Inflater {
                 }
             }
         };
-        let mut piece = vec![0; 16 * 1024];
+        let mut chunk = vec![0; 16 * 1024];
         while !self.done {
             let (read_before, written_before) = (self.stream.total_in(), self.stream.total_out());
             let status =
-                self.stream.decompress(input, &mut piece, FlushDecompress::Sync).map_err(InflateError::Damaged)?;
+                self.stream.decompress(input, &mut chunk, FlushDecompress::Sync).map_err(InflateError::Corrupt)?;
             let (read, written) = (self.stream.total_in() - read_before, self.stream.total_out() - written_before);
             if self.is_bomb() {
                 return Err(InflateError::Bomb);
             }
-            sink(&piece[..usize::try_from(written).expect("at most one piece")]);
-            input = &input[usize::try_from(read).expect("at most the input")..];
-            // What follows the end is the checksum, which TCP and TLS have made needless.
+            sink(&chunk[..usize::try_from(written).expect("at most one chunk")]);
+            input = &input[usize::try_from(read).expect("at most the input length")..];
+            // Only the checksum follows. It is not verified, because TCP and TLS protect the data.
             self.done = status == Status::StreamEnd;
             if read == 0 && written == 0 {
                 break;
@@ -88,12 +89,12 @@ impl Inflater {
 
     fn is_bomb(&self) -> bool {
         let output = self.stream.total_out();
-        output > SUSPICIOUS_OUTPUT && output / SUSPICIOUS_RATIO > self.stream.total_in()
+        output > BOMB_MIN_OUTPUT && output / BOMB_MIN_RATIO > self.stream.total_in()
     }
 }
 
-/// The length of the gzip header (RFC 1952, 2.3), once it is whole.
-fn gzip_header_length(bytes: &[u8]) -> Result<Option<usize>, InflateError> {
+/// Length of the gzip header (RFC 1952, 2.3); `None` while it is incomplete.
+fn gzip_header_len(bytes: &[u8]) -> Result<Option<usize>, InflateError> {
     const EXTRA: u8 = 4;
     const NAME: u8 = 8;
     const COMMENT: u8 = 16;
@@ -127,37 +128,37 @@ mod tests {
 
     fn gzip(bytes: &[u8]) -> Vec<u8> {
         let mut encoder = flate2::GzBuilder::new().filename("name").write(Vec::new(), flate2::Compression::best());
-        encoder.write_all(bytes).expect("memory");
-        encoder.finish().expect("memory")
+        encoder.write_all(bytes).expect("writing to memory");
+        encoder.finish().expect("writing to memory")
     }
 
     #[test]
-    fn cut_anywhere_it_is_the_same() {
+    fn input_can_be_split_anywhere() {
         let packed = gzip(b"data: hello hello hello\n\n");
-        for cut in 0..=packed.len() {
-            let (mut inflater, mut out) = (Inflater::for_encoding("gzip").expect("known"), Vec::new());
-            for piece in [&packed[..cut], &packed[cut..]] {
-                inflater.push(piece, |bytes| out.extend_from_slice(bytes)).expect("whole");
+        for split in 0..=packed.len() {
+            let (mut inflater, mut out) = (Inflater::for_encoding("gzip").expect("supported encoding"), Vec::new());
+            for part in [&packed[..split], &packed[split..]] {
+                inflater.push(part, |bytes| out.extend_from_slice(bytes)).expect("valid gzip");
             }
-            assert_eq!(out, b"data: hello hello hello\n\n", "cut at {cut}");
+            assert_eq!(out, b"data: hello hello hello\n\n", "split at {split}");
         }
     }
 
     #[test]
-    fn a_bomb_is_stopped_and_damage_is_named() {
+    fn decompression_bomb_and_invalid_gzip_header_are_rejected() {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         for _ in 0..80 {
-            encoder.write_all(&vec![b'x'; 1 << 20]).expect("memory");
+            encoder.write_all(&vec![b'x'; 1 << 20]).expect("writing to memory");
         }
-        let bomb = encoder.finish().expect("memory");
-        let mut inflater = Inflater::for_encoding("gzip").expect("known");
+        let bomb = encoder.finish().expect("writing to memory");
+        let mut inflater = Inflater::for_encoding("gzip").expect("supported encoding");
         assert!(matches!(inflater.push(&bomb, |_| {}), Err(InflateError::Bomb)));
-        let mut inflater = Inflater::for_encoding("gzip").expect("known");
+        let mut inflater = Inflater::for_encoding("gzip").expect("supported encoding");
         assert!(matches!(inflater.push(b"<html>", |_| {}), Err(InflateError::NotGzip)));
         assert!(Inflater::for_encoding("br").is_none());
-        let mut inflater = Inflater::for_encoding("gzip").expect("known");
-        inflater.push(b"\x1f\x8b\x08\x08\0\0\0\0\0\0", |_| {}).expect("a header begins");
-        let endless_name = vec![b'n'; LONGEST_HEADER];
-        assert!(matches!(inflater.push(&endless_name, |_| {}), Err(InflateError::NotGzip)));
+        let mut inflater = Inflater::for_encoding("gzip").expect("supported encoding");
+        inflater.push(b"\x1f\x8b\x08\x08\0\0\0\0\0\0", |_| {}).expect("incomplete header");
+        let long_name = vec![b'n'; MAX_GZIP_HEADER];
+        assert!(matches!(inflater.push(&long_name, |_| {}), Err(InflateError::NotGzip)));
     }
 }

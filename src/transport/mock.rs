@@ -1,4 +1,4 @@
-//! A transport that answers from a list, for tests. Owns what was asked; refuses to wait for a real network.
+//! A transport for tests that returns responses from a list and records the requests.
 
 use std::{
     collections::VecDeque,
@@ -17,88 +17,95 @@ use tokio::time::sleep;
 use super::{ByteStream, Transport, TransportError, TransportErrorKind};
 use crate::model::endpoint::ConnectOptions;
 
-/// One scripted reply.
+/// One scripted response.
 #[derive(Clone, Debug)]
-pub(crate) enum Reply {
+pub(crate) enum MockResponse {
     /// A status, headers and a body.
     Status(u16, Vec<(&'static str, &'static str)>, &'static str),
-    /// A stream: pieces, each after a wait.
-    Pieces(Vec<(Duration, &'static str)>),
-    /// As `Pieces`, and then the connection breaks.
-    Broken(Vec<(Duration, &'static str)>),
-    /// No connection.
-    NoConnection(TransportErrorKind),
-    /// Nothing, ever.
-    Silence,
-    /// A status, after a wait.
-    Slow(Duration, u16),
-    /// A status whose body never ends.
-    Unended(u16),
+    /// A stream of chunks, each after a delay.
+    Chunks(Vec<(Duration, &'static str)>),
+    /// A stream of chunks, then a connection reset.
+    ChunksThenReset(Vec<(Duration, &'static str)>),
+    /// Connection failure.
+    ConnectError(TransportErrorKind),
+    /// No response at all.
+    NoResponse,
+    /// A status after a delay.
+    DelayedStatus(Duration, u16),
+    /// A status and a body that never ends.
+    EndlessBody(u16),
 }
 
-/// Answers requests from a list and remembers them.
+/// Returns responses from a list and records the requests.
 #[derive(Debug, Default)]
-pub(crate) struct Script {
-    pub(crate) replies: Mutex<VecDeque<Reply>>,
-    pub(crate) asked: Mutex<Vec<Asked>>,
-    /// How many replies are being read.
-    pub(crate) open: Arc<AtomicUsize>,
+pub(crate) struct MockTransport {
+    pub(crate) responses: Mutex<VecDeque<MockResponse>>,
+    pub(crate) requests: Mutex<Vec<RecordedRequest>>,
+    /// Number of responses being read.
+    pub(crate) open_responses: Arc<AtomicUsize>,
 }
 
-impl Script {
-    /// A script of these replies, in the order of the requests.
-    pub(crate) fn of(replies: impl IntoIterator<Item = Reply>) -> Self {
-        Self { replies: Mutex::new(replies.into_iter().collect()), ..Self::default() }
+impl MockTransport {
+    /// Creates a transport that returns `replies` in order.
+    pub(crate) fn new(replies: impl IntoIterator<Item = MockResponse>) -> Self {
+        Self { responses: Mutex::new(replies.into_iter().collect()), ..Self::default() }
     }
 }
 
-/// A reply that is being read, until dropped.
-struct Open(Arc<AtomicUsize>);
+/// Counts a response as being read until it is dropped.
+struct OpenGuard(Arc<AtomicUsize>);
 
-impl Open {
-    fn begin(count: &Arc<AtomicUsize>) -> Self {
+impl OpenGuard {
+    fn new(count: &Arc<AtomicUsize>) -> Self {
         count.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(count))
     }
 }
 
-impl Drop for Open {
+impl Drop for OpenGuard {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Asked {
+pub(crate) struct RecordedRequest {
     pub(crate) model: String,
     pub(crate) key: Option<String>,
-    pub(crate) fresh: bool,
-    pub(crate) connect: Option<Duration>,
+    pub(crate) new_connection: bool,
+    pub(crate) connect_timeout: Option<Duration>,
     pub(crate) body: serde_json::Value,
     pub(crate) request: ::http::Request<Bytes>,
 }
 
-impl Transport for Script {
+impl Transport for MockTransport {
     fn send(
         &self,
-        via: &ConnectOptions,
+        options: &ConnectOptions,
         request: ::http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<::http::Response<ByteStream>, TransportError>> {
-        let body: serde_json::Value = serde_json::from_slice(request.body()).expect("JSON");
-        let key = request.headers().get("authorization").map(|value| value.to_str().expect("text").to_owned());
-        let model = body["model"].as_str().expect("a model").into();
-        let asked = Asked { model, key, fresh: via.fresh, connect: via.timeout, body, request };
-        self.asked.lock().expect("one thread").push(asked);
-        let reply = self.replies.lock().expect("one thread").pop_front().expect("a reply for every request");
-        let open = Open::begin(&self.open);
+        let body: serde_json::Value = serde_json::from_slice(request.body()).expect("JSON body");
+        let key = request.headers().get("authorization").map(|value| value.to_str().expect("ASCII header").to_owned());
+        let model = body["model"].as_str().expect("body has a model").into();
+        let asked = RecordedRequest {
+            model,
+            key,
+            new_connection: options.new_connection,
+            connect_timeout: options.timeout,
+            body,
+            request,
+        };
+        self.requests.lock().expect("not poisoned").push(asked);
+        let reply = self.responses.lock().expect("not poisoned").pop_front().expect("a scripted response");
+        let open = OpenGuard::new(&self.open_responses);
         async move {
-            let ok = |pieces: Vec<Result<(Duration, &'static str), ()>>| {
-                let body: ByteStream = Box::pin(stream::iter(pieces).then(move |piece| {
+            let ok = |chunks: Vec<Result<(Duration, &'static str), ()>>| {
+                let body: ByteStream = Box::pin(stream::iter(chunks).then(move |chunk| {
                     let _open = &open;
                     async move {
-                        match piece {
-                            Ok((wait, text)) => {
-                                sleep(wait).await;
+                        match chunk {
+                            Ok((delay, text)) => {
+                                sleep(delay).await;
                                 Ok(Bytes::from_static(text.as_bytes()))
                             }
                             Err(()) => Err(TransportError::new(TransportErrorKind::Reset, "connection reset")),
@@ -108,26 +115,26 @@ impl Transport for Script {
                 Ok(::http::Response::new(body))
             };
             match reply {
-                Reply::Pieces(pieces) => ok(pieces.into_iter().map(Ok).collect()),
-                Reply::Broken(pieces) => ok(pieces.into_iter().map(Ok).chain([Err(())]).collect()),
-                Reply::Silence => std::future::pending().await,
-                Reply::Slow(wait, status) => {
-                    sleep(wait).await;
+                MockResponse::Chunks(chunks) => ok(chunks.into_iter().map(Ok).collect()),
+                MockResponse::ChunksThenReset(chunks) => ok(chunks.into_iter().map(Ok).chain([Err(())]).collect()),
+                MockResponse::NoResponse => std::future::pending().await,
+                MockResponse::DelayedStatus(delay, status) => {
+                    sleep(delay).await;
                     let mut reply = ::http::Response::new(stream::empty().boxed());
-                    *reply.status_mut() = StatusCode::from_u16(status).expect("a status");
+                    *reply.status_mut() = StatusCode::from_u16(status).expect("valid status");
                     Ok(reply)
                 }
-                Reply::Unended(status) => {
+                MockResponse::EndlessBody(status) => {
                     let mut reply = ::http::Response::new(stream::pending().boxed());
-                    *reply.status_mut() = StatusCode::from_u16(status).expect("a status");
+                    *reply.status_mut() = StatusCode::from_u16(status).expect("valid status");
                     Ok(reply)
                 }
-                Reply::NoConnection(kind) => Err(TransportError::new(kind, "no connection")),
-                Reply::Status(status, headers, text) => {
+                MockResponse::ConnectError(kind) => Err(TransportError::new(kind, "no connection")),
+                MockResponse::Status(status, headers, text) => {
                     let body: ByteStream =
                         Box::pin(stream::once(async move { Ok(Bytes::from_static(text.as_bytes())) }));
                     let mut reply = ::http::Response::new(body);
-                    *reply.status_mut() = StatusCode::from_u16(status).expect("a status");
+                    *reply.status_mut() = StatusCode::from_u16(status).expect("valid status");
                     for (name, value) in headers {
                         reply.headers_mut().insert(name, ::http::HeaderValue::from_static(value));
                     }

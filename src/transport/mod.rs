@@ -1,7 +1,7 @@
-//! Bytes over the network: a request goes out, a reply's bytes come back.
+//! Sends HTTP requests and streams the response bytes.
 //!
-//! Owns the [`Transport`] trait, so that everything above is tested on a scripted one, and what can go wrong on the
-//! way. Refuses to know models: `http` is the only file that names the HTTP client.
+//! The layers above use the [`Transport`] trait, so that they can be tested without a network. `http` is the only file
+//! that uses the HTTP client library.
 
 use std::pin::Pin;
 
@@ -16,54 +16,54 @@ pub mod keys;
 #[cfg(test)]
 pub(crate) mod mock;
 
-/// The bytes of a reply as they arrive. Dropping it closes the connection.
+/// Response bytes as they arrive. Dropping the stream closes the connection.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
 
 /// Sends requests.
 pub trait Transport: Send + Sync {
-    /// Sends `request` over a connection made as `via` says; resolves when the reply's head is here.
+    /// Sends `request` over a connection with `options`; resolves when the response head has arrived.
     fn send(
         &self,
-        via: &ConnectOptions,
+        options: &ConnectOptions,
         request: ::http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<::http::Response<ByteStream>, TransportError>>;
 }
 
-/// What went wrong below HTTP's meaning.
+/// Error of the transport, as opposed to an error response.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct TransportError {
-    /// What kind it is.
+    /// Kind of error.
     pub kind: TransportErrorKind,
-    /// What happened, with the innermost cause.
+    /// Message with the innermost cause.
     pub message: String,
-    /// The client's own error, for those who walk the chain.
+    /// Underlying error of the HTTP client.
     #[source]
     pub source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
 
 impl TransportError {
-    /// An error without a cause below it.
+    /// Creates an error without a source.
     pub fn new(kind: TransportErrorKind, message: impl Into<String>) -> Self {
         Self { kind, message: message.into(), source: None }
     }
 }
 
-/// Kinds of failure, by what may be done about them.
+/// Kinds of transport errors; retry and cooldown depend on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TransportErrorKind {
-    /// The connection was refused or reset before anything was sent.
+    /// Connection refused or reset before anything was sent.
     Refused,
-    /// The name has no address.
+    /// Name resolution failed.
     Dns,
-    /// TLS could not be agreed on, or the certificate is not the host's.
+    /// TLS handshake failed or the certificate is not valid for the host.
     Tls,
-    /// No connection for another reason: no route, time, a proxy that says no.
+    /// Connection failed for another reason: no route, timeout, rejected by a proxy.
     Connect,
-    /// The connection broke after it was made.
+    /// Connection lost after it was established.
     Reset,
-    /// What came is no HTTP, or more of it than is read.
+    /// Invalid HTTP response, or a response over a size limit.
     Malformed,
-    /// A file or setting of our own.
+    /// Invalid local file or setting.
     Local,
 }

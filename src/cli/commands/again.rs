@@ -1,59 +1,62 @@
-//! `mmchat again`: what was asked last, of another model.
+//! `mmchat again`: repeats a stored prompt, with the same or another model.
 
 use std::sync::Arc;
 
 use clap::Args;
 
-use super::ask::{AnswerArgs, Asking};
+use super::ask::{AnswerArgs, AskRun};
 use crate::cli::{
     CliError, Context,
     support::{
-        complete::Offer,
+        completion::CompletionKind,
         exit::Exit,
         request::RequestArgs,
-        turn_ref::{LAST, Thread},
+        turn_ref::{HistoryPrefix, LAST},
     },
 };
 use crate::{config::Flags, engine::plan};
 
-/// Ask the last prompt once more, of another model; or that of an earlier answer
+/// Ask the last prompt, or an earlier one, again
 ///
-/// The prompt and the system prompt are the same; parameters are those of the model and of this command.
+/// The prompt, the system prompt and the history are the same, and so is the model unless -m is given. Parameters are
+/// those of the model and of this command.
 #[derive(Debug, Args)]
-#[command(after_help = "mmchat again -m strong\nmmchat again -m strong 12@2    the second question of conversation 12")]
+#[command(after_help = "Examples:\n  \
+    mmchat again -m strong         Ask the last prompt of another model\n  \
+    mmchat again -m strong 12@2    Ask the second prompt of conversation 12")]
 pub(crate) struct AgainArgs {
-    /// A conversation, or an exchange in it: 12, 12@2; the last one unless given
+    /// A conversation, or one turn of it, such as 12 or 12@2
     #[arg(value_name = "ID", default_value = LAST)]
-    place: String,
-    /// A model, a route, or endpoint/upstream-id
-    #[arg(short, long, add = Offer::Askable.completer())]
+    turn: String,
+    /// Use this model, route, or endpoint/upstream-id
+    #[arg(short, long, add = CompletionKind::ModelsAndRoutes.completer(), help_heading = "Models")]
     model: Option<String>,
     #[command(flatten)]
-    answer: AnswerArgs,
+    output_args: crate::cli::support::request::OutputArgs,
     #[command(flatten)]
-    how: crate::cli::support::request::HowArgs,
+    answer: AnswerArgs,
 }
 
 pub(crate) fn run(args: &AgainArgs, context: &Context) -> Result<Exit, CliError> {
-    let interruption = Exit::on_interruption()?;
-    let request = RequestArgs::with(&args.how);
+    let interruption = Exit::listen_for_interruption()?;
+    let request = RequestArgs::from_output_args(&args.output_args);
     let flags = Flags { model: args.model.clone(), ..request.flags() };
     let (config, mut layers) = context.config(context.layers(flags)?)?;
-    let thread = Thread::find_any(context, &args.place)?;
-    layers.model.value = args.model.clone().or_else(|| Some(thread.asked().to_owned()));
+    let history = HistoryPrefix::find_any(context, &args.turn)?;
+    layers.model.value = args.model.clone().or_else(|| Some(history.requested_name().to_owned()));
     if let Some(name) = &layers.model.value {
-        plan::check(&config, name)?;
+        plan::check_name(&config, name)?;
     }
-    thread.warn();
-    let call = Arc::new(thread.again(request.streamed()));
-    let asking = Asking {
+    history.warn_missing();
+    let model_request = Arc::new(history.repeat_request(request.is_streaming()));
+    let run = AskRun {
         context,
         config: &config,
         layers: &layers,
-        request: &request,
-        answer: &args.answer,
+        request_args: &request,
+        answer_args: &args.answer,
         command: "again",
-        goes_on: thread.before_last(),
+        continuation: history.continuation_before_last(),
     };
-    asking.run(&call, &interruption)
+    run.run(&model_request, &interruption)
 }

@@ -1,7 +1,7 @@
-//! `mmchat completions`: the script that lets a shell ask this binary what fits; and the answer to the shell.
+//! `mmchat completions`: prints the completion script of a shell and answers the shell's completion requests.
 //!
-//! The script holds no names: with every press of the key the shell runs `mmchat` with `COMPLETE` set, so that new models
-//! are there at once. The scripts in `completions/` are these; a test keeps them fresh.
+//! The script contains no names: for each completion the shell runs `mmchat` with `COMPLETE` set, so new models are
+//! offered at once. `completions/` holds the generated scripts; a test compares them with the output of this command.
 
 use std::{ffi::OsString, path::Path};
 
@@ -10,23 +10,25 @@ use clap_complete::{CompleteEnv, env::Shells};
 
 use crate::cli::{
     CliError, command,
-    support::{exit::Exit, request::unknown},
+    support::{exit::Exit, request::unknown_value},
 };
 use crate::{model::environment::Environment, render::Output, term::output::Streams};
 
-/// Set by the script: the shell that asks.
-const VARIABLE: &str = "COMPLETE";
-const NAME: &str = "mmchat";
+/// The script sets this environment variable to the name of the shell.
+const COMPLETE_VARIABLE: &str = "COMPLETE";
+const BINARY_NAME: &str = "mmchat";
 
-/// Print the completions of a shell
+/// Print a shell completion script
 #[derive(Debug, Args)]
-#[command(after_help = "bash:        mmchat completions bash > ~/.local/share/bash-completion/completions/mmchat\n\
-    zsh:         mmchat completions zsh > a folder of $fpath, as _mmchat\n\
-    fish:        mmchat completions fish > ~/.config/fish/completions/mmchat.fish\n\
-    powershell:  mmchat completions powershell >> $PROFILE\n\
-    elvish:      mmchat completions elvish >> ~/.config/elvish/rc.elv")]
+#[command(after_help = "The script asks mmchat for every completion, so it offers the names of the current config. \
+    For zsh, save it as _mmchat in a directory of $fpath.\n\n\
+    Examples:\n  \
+      mmchat completions bash > ~/.local/share/bash-completion/completions/mmchat\n  \
+      mmchat completions fish > ~/.config/fish/completions/mmchat.fish\n  \
+      mmchat completions powershell >> $PROFILE\n  \
+      mmchat completions elvish >> ~/.config/elvish/rc.elv")]
 pub(crate) struct CompletionsArgs {
-    /// bash, zsh, fish, powershell or elvish
+    /// Shell to print the script for: bash, zsh, fish, powershell or elvish
     #[arg(value_name = "SHELL", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     shell: String,
 }
@@ -34,18 +36,18 @@ pub(crate) struct CompletionsArgs {
 pub(crate) fn run(args: &CompletionsArgs) -> Result<Exit, CliError> {
     let shells = Shells::builtins();
     let Some(shell) = shells.completer(&args.shell) else {
-        return Err(unknown("shell", &args.shell, &shells.names().collect::<Vec<_>>()));
+        return Err(unknown_value("shell", &args.shell, &shells.names().collect::<Vec<_>>()));
     };
     let mut script = Vec::new();
-    shell.write_registration(VARIABLE, NAME, NAME, NAME, &mut script)?;
+    shell.write_registration(COMPLETE_VARIABLE, BINARY_NAME, BINARY_NAME, BINARY_NAME, &mut script)?;
     let out = String::from_utf8_lossy(&script).into_owned();
-    Streams::stdout().put(&mut Output::data(out))?;
+    Streams::stdout().write(&mut Output::data(out))?;
     Ok(Exit::Ok)
 }
 
-/// Answers a shell that asks what fits; `None`: none does.
-pub(crate) fn answered(arguments: &[OsString], environment: &Environment) -> Option<Exit> {
-    environment.get(VARIABLE)?;
+/// Answers a completion request of a shell; `None` when this is an ordinary command line.
+pub(crate) fn handle_completion_request(arguments: &[OsString], environment: &Environment) -> Option<Exit> {
+    environment.get(COMPLETE_VARIABLE)?;
     let folder = std::env::current_dir().ok();
     let done =
         CompleteEnv::with_factory(command).try_complete(arguments.iter().cloned(), folder.as_deref().map(Path::new));
@@ -53,7 +55,7 @@ pub(crate) fn answered(arguments: &[OsString], environment: &Environment) -> Opt
         Ok(true) => Some(Exit::Ok),
         Ok(false) => None,
         Err(error) => {
-            // Clap tells the shell, in its own form.
+            // clap prints the error in the form that the shell expects.
             let _ = error.print();
             Some(Exit::Usage)
         }

@@ -1,19 +1,23 @@
-//! `mmchat config`: where the config is, whether it is right, what is in force.
+//! `mmchat config`: checks the config, prints its path, effective settings and schema, imports other tools' configs.
 
 use clap::{Args, Subcommand};
 
 use crate::cli::{
     CliError, Context,
-    support::{config_transaction::no_place, exit::Exit},
+    support::{config_transaction::no_config_path, exit::Exit},
 };
 use crate::{
-    config::{self, ConfigError, Flags, effective::shown, file::ConfigFile},
+    config::{self, ConfigError, Flags, effective::effective_toml, file::ConfigFile},
     render::Output,
-    term::output::{Streams, say},
+    term::output::{Streams, write_stderr},
 };
 
-/// Look at the config: where it is, whether it is right, what is in force
+/// Show, check or import the configuration
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+      mmchat config check\n  \
+      mmchat --config team.toml config show\n  \
+      mmchat config import ~/litellm/config.yaml --dry-run")]
 pub(crate) struct ConfigArgs {
     #[command(subcommand)]
     command: ConfigCommand,
@@ -21,13 +25,26 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Print the path of the config file
-    Path,
-    /// Check the config file and tell every problem in it
+    /// Check the config file and list every problem in it
+    #[command(after_help = "Exit code 3: the config has problems.\n\n\
+    Examples:\n  \
+      mmchat config check\n  \
+      mmchat --config team.toml config check")]
     Check,
-    /// Print what is in force, each setting with its source, without secrets
+    /// Show the effective settings and where each one comes from, without secrets
+    #[command(after_help = "Examples:\n  \
+      mmchat config show\n  \
+      mmchat --config team.toml config show")]
     Show,
+    /// Print the path of the config file
+    #[command(after_help = "Examples:\n  \
+      mmchat config path\n  \
+      $EDITOR \"$(mmchat config path)\"")]
+    Path,
     /// Print the JSON schema of the config file
+    #[command(after_help = "Examples:\n  \
+      mmchat config schema\n  \
+      mmchat config schema > ~/.config/mmchat/schema.json")]
     Schema,
     Import(super::import::ImportArgs),
 }
@@ -35,35 +52,35 @@ enum ConfigCommand {
 pub(crate) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError> {
     let layers = || context.layers(Flags::default());
     let out = match &args.command {
-        ConfigCommand::Path => path(&layers()?)?,
+        ConfigCommand::Path => config_path_line(&layers()?)?,
         ConfigCommand::Check => return check(context, &layers()?),
         ConfigCommand::Import(args) => return super::import::run(args, context),
         ConfigCommand::Show => {
             let (config, layers) = context.config(layers()?)?;
-            warn(&config);
-            shown(&config, &layers)
+            print_warnings(&config);
+            effective_toml(&config, &layers)
         }
         ConfigCommand::Schema => format!("{}\n", schema()),
     };
-    Streams::stdout().put(&mut Output::data(out))?;
+    Streams::stdout().write(&mut Output::data(out))?;
     Ok(Exit::Ok)
 }
 
-fn path(layers: &config::Layers) -> Result<String, CliError> {
+fn config_path_line(layers: &config::ResolvedSettings) -> Result<String, CliError> {
     match &layers.config.value {
         Some(path) => Ok(format!("{}\n", path.display())),
-        None => Err(no_place()),
+        None => Err(no_config_path()),
     }
 }
 
-fn check(context: &Context, layers: &config::Layers) -> Result<Exit, CliError> {
-    if Context::read(layers)?.is_none() {
+fn check(context: &Context, layers: &config::ResolvedSettings) -> Result<Exit, CliError> {
+    if Context::read_config(layers)?.is_none() {
         let path = layers.config.value.clone().unwrap_or_default();
-        return Err(ConfigError::Read { path, reason: "there is no such file".into() }.into());
+        return Err(ConfigError::Read { path, reason: "no such file".into() }.into());
     }
     let (config, _) = context.config(layers.clone())?;
-    warn(&config);
-    say(&format!(
+    print_warnings(&config);
+    write_stderr(&format!(
         "{}: {} endpoint(s), {} model(s), {} route(s), {} set(s), {} preset(s), no problems\n",
         config.path.as_deref().unwrap_or(std::path::Path::new("?")).display(),
         config.endpoints.len(),
@@ -75,15 +92,15 @@ fn check(context: &Context, layers: &config::Layers) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-/// What is not wrong but should be known; said here and not with every answer.
-fn warn(config: &config::Config) {
+/// Prints the warnings of the config. Only `config` and `serve` print them, not every command that answers a prompt.
+fn print_warnings(config: &config::Config) {
     for warning in &config.warnings {
-        say(&format!("warning: {warning}\n"));
+        write_stderr(&format!("warning: {warning}\n"));
     }
 }
 
-/// The schema, as it is published.
+/// The JSON schema of the config file.
 fn schema() -> String {
     let schema = schemars::schema_for!(ConfigFile);
-    serde_json::to_string_pretty(&schema).expect("a schema is JSON")
+    serde_json::to_string_pretty(&schema).expect("a schema serializes to JSON")
 }

@@ -1,6 +1,7 @@
-//! `mmchat doctor`: what is wrong with an endpoint, and what to change.
+//! `mmchat doctor`: diagnoses endpoints and prints what to change.
 
 use std::{
+    collections::HashSet,
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -10,139 +11,146 @@ use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::ping::is_new;
 use crate::cli::{
     CliError, Context,
     support::{
-        complete::Offer,
+        completion::CompletionKind,
         exit::Exit,
         list_format::ListArgs,
-        recording::{KeepArgs, Keeper, close_all},
-        request::unknown_name,
+        recording::{RecordingArgs, RunRecorder, close_all},
+        request::unknown_endpoint_or_model,
     },
 };
 use crate::{
     config::{Config, Flags, parse_duration},
-    doctor::{Checkup, Finding, Told, Verdict},
+    doctor::{Diagnosis, DoctorObserver, Finding, Verdict},
     engine::{Engine, Event, plan::Plan},
     model::{ErrorClass, endpoint::Endpoint, sanitize::one_line, target::Target},
     render::table::Table,
-    store::record::GoesOn,
-    term::output::say,
+    store::record::Continuation,
+    term::output::write_stderr,
 };
 
-/// Look for what is wrong with endpoints: address, key, model, streaming, usage, clock; and say what to change
+/// Diagnose endpoints and print what to change
 #[derive(Debug, Args)]
 #[command(
-    after_help = "One-API, new-api, LiteLLM, Ollama, vLLM, Xinference and llama.cpp are recognised by their answers. One model of\n\
-    each endpoint is asked for at most 120 tokens, which are billed; --no-ask asks nobody.\n\
-    Exit code 0: nothing is wrong; 7: something is; else the code of what is wrong with all.\n\n\
-    mmchat doctor\n\
-    mmchat doctor one-api fast"
+    after_help = "Checks the address, key, model, streaming, usage and clock of each endpoint. Recognizes One-API, \
+    new-api, LiteLLM, Ollama, vLLM, Xinference and llama.cpp by their responses. Sends one request of at most \
+    120 tokens to one model of each endpoint, which is billed, unless --no-ask is given.\n\n\
+    Exit code 0: no problems; 7: some endpoints have problems; otherwise their code, or 5 if they differ.\n\n\
+    Examples:\n  \
+      mmchat doctor\n  \
+      mmchat doctor openai fast\n  \
+      mmchat doctor --no-ask --format json"
 )]
 pub(crate) struct DoctorArgs {
-    /// Endpoints, or the models to ask; all endpoints unless named
-    #[arg(value_name = "NAME", add = Offer::Reachable.completer())]
+    /// Endpoints, models or routes to diagnose [default: all endpoints]
+    #[arg(value_name = "NAME", add = CompletionKind::EndpointsAndModels.completer())]
     names: Vec<String>,
-    /// Ask no model anything, so that nothing is billed
+    /// Send no request to a model, so that nothing is billed
     #[arg(long)]
     no_ask: bool,
-    /// How long each step may take
+    /// Limit the time of each step
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
     #[command(flatten)]
     list: ListArgs,
 }
 
-/// Puts what is asked on the record: it is billed.
-struct Record<'a> {
+/// Records the requests of the diagnosis, because they are billed.
+struct DiagnosisRecorder<'a> {
     context: &'a Context,
     config: &'a Config,
     engine: &'a Arc<Engine>,
-    /// One for each model that is asked, by its name.
-    keepers: Mutex<Vec<(String, Keeper)>>,
+    /// One run recorder for each model that gets a request, by model name.
+    recorders: Mutex<Vec<(String, RunRecorder)>>,
 }
 
-impl Told for Record<'_> {
-    fn begins(&self, plan: &Plan) {
-        let keeper =
-            Keeper::new(self.context, self.config, self.engine, "doctor", (&KeepArgs::wordless(), plan, GoesOn::Anew));
-        let mut keepers = self.keepers.lock().expect("no code panics while it holds this lock");
-        keepers.push((plan.lanes[0].name.clone(), keeper));
+impl DoctorObserver for DiagnosisRecorder<'_> {
+    fn on_start(&self, plan: &Plan) {
+        let keeper = RunRecorder::new(
+            self.context,
+            self.config,
+            self.engine,
+            "doctor",
+            (&RecordingArgs::metadata_only(), plan, Continuation::New),
+        );
+        let mut keepers = self.recorders.lock().expect("no code panics while holding this lock");
+        keepers.push((plan.calls[0].name.clone(), keeper));
     }
 
-    fn event(&self, plan: &Plan, event: &Event) {
-        let mut keepers = self.keepers.lock().expect("no code panics while it holds this lock");
-        let ours = keepers.iter_mut().find(|(name, _)| *name == plan.lanes[0].name);
+    fn on_event(&self, plan: &Plan, event: &Event) {
+        let mut keepers = self.recorders.lock().expect("no code panics while holding this lock");
+        let ours = keepers.iter_mut().find(|(name, _)| *name == plan.calls[0].name);
         if let Some((_, keeper)) = ours {
             keeper.event(event);
         }
     }
 }
 
-impl Record<'_> {
+impl DiagnosisRecorder<'_> {
     fn close(self) {
-        let keepers = self.keepers.into_inner().expect("no code panics while it holds this lock");
+        let keepers = self.recorders.into_inner().expect("no code panics while holding this lock");
         close_all(keepers.into_iter().map(|(_, keeper)| keeper));
     }
 }
 
 pub(crate) fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, CliError> {
     let (config, _) = context.config(context.layers(Flags::default())?)?;
-    let mut checkups = chosen(&config, args)?;
+    let mut checkups = select_diagnoses(&config, args)?;
     if checkups.is_empty() && config.path.is_none() {
-        return Err(crate::engine::plan::PlanError::NoKey.into());
+        return Err(crate::engine::plan::PlanError::NoEndpoints.into());
     }
     if checkups.is_empty() {
-        return Err(CliError::usage("the config has no endpoints", "add one: mmchat endpoint add"));
+        return Err(CliError::usage("no endpoints in the config", "run \"mmchat endpoint add\""));
     }
     if args.no_ask {
         for checkup in &mut checkups {
             checkup.model = None;
-            checkup.asks = false;
+            checkup.sends_test_request = false;
         }
     }
-    let engine = context.engine_for(&config, config.history.on);
-    let record = Record { context, config: &config, engine: &engine, keepers: Mutex::default() };
+    let engine = context.engine_for(&config, config.history.store_content);
+    let record = DiagnosisRecorder { context, config: &config, engine: &engine, recorders: Mutex::default() };
     let work = join_all(checkups.iter().map(|checkup| checkup.run(&engine, Timestamp::now(), &record)));
     let findings = context.runtime()?.block_on(work);
     record.close();
-    let mut table = Table::new(&["endpoint", "what", "verdict", "seen"]);
+    let mut table = Table::new(&["endpoint", "check", "verdict", "observed"]);
     for (checkup, findings) in checkups.iter().zip(&findings) {
         for finding in findings {
-            let seen = one_line(&finding.seen);
+            let observed = one_line(&finding.detail);
             let verdict = finding.verdict.as_str().to_owned();
-            table.row(vec![checkup.endpoint.name.clone(), finding.what.to_owned(), verdict, seen]);
-            if finding.verdict == Verdict::Bad {
-                table.mark_bad();
+            table.add_row(vec![checkup.endpoint.name.clone(), finding.check.to_owned(), verdict, observed]);
+            if finding.verdict == Verdict::Fail {
+                table.highlight_last_row();
             }
         }
     }
     let document: Vec<Value> =
-        checkups.iter().zip(&findings).map(|(checkup, findings)| object(checkup, findings)).collect();
+        checkups.iter().zip(&findings).map(|(checkup, findings)| diagnosis_json(checkup, findings)).collect();
     args.list.print(context, &[table], &document.into())?;
     if args.list.is_text() {
-        advise(&checkups, &findings);
+        print_advice(&checkups, &findings);
     }
-    Ok(Exit::shared(findings.iter().map(|findings| exit(findings))))
+    Ok(Exit::combine(findings.iter().map(|findings| exit_code(findings))))
 }
 
-/// What is to be looked at: each endpoint once, with the model that is asked.
-fn chosen(config: &Config, args: &DoctorArgs) -> Result<Vec<Checkup>, CliError> {
-    let checkup = |endpoint: &Arc<Endpoint>, model: Option<Arc<Target>>| Checkup {
+/// The diagnoses to run: each endpoint once, with the model that gets the request.
+fn select_diagnoses(config: &Config, args: &DoctorArgs) -> Result<Vec<Diagnosis>, CliError> {
+    let checkup = |endpoint: &Arc<Endpoint>, model: Option<Arc<Target>>| Diagnosis {
         endpoint: Arc::clone(endpoint),
         model: model.or_else(|| config.models.iter().find(|model| model.endpoint.name == endpoint.name).cloned()),
-        asks: !args.no_ask,
-        limit: args.timeout,
+        sends_test_request: !args.no_ask,
+        step_timeout: args.timeout,
     };
     if args.names.is_empty() {
-        // Without a config, servers on this machine are only guesses.
-        let guess =
+        // Without a config, keyless loopback endpoints are only default ports where a server may run.
+        let is_guess =
             |endpoint: &&Arc<Endpoint>| config.path.is_none() && endpoint.connect.loopback && endpoint.keys.is_empty();
-        let endpoints = config.endpoints.iter().filter(|endpoint| !guess(endpoint));
+        let endpoints = config.endpoints.iter().filter(|endpoint| !is_guess(endpoint));
         return Ok(endpoints.map(|endpoint| checkup(endpoint, None)).collect());
     }
-    let mut checkups: Vec<Checkup> = Vec::new();
+    let mut checkups: Vec<Diagnosis> = Vec::new();
     for name in &args.names {
         if let Some(endpoint) = config.endpoint(name) {
             checkups.push(checkup(endpoint, None));
@@ -150,46 +158,46 @@ fn chosen(config: &Config, args: &DoctorArgs) -> Result<Vec<Checkup>, CliError> 
             checkups.push(checkup(&model.endpoint, Some(Arc::clone(model))));
         } else if let Some(route) = config.route(name) {
             checkups.extend(route.models.iter().map(|model| checkup(&model.endpoint, Some(Arc::clone(model)))));
-        } else if let Some(model) = config.direct(name) {
+        } else if let Some(model) = config.direct_model(name) {
             checkups.push(checkup(&Arc::clone(&model.endpoint), Some(model)));
         } else {
-            return Err(unknown_name(config, name));
+            return Err(unknown_endpoint_or_model(config, name));
         }
     }
-    // Named twice, it is asked once: an endpoint and its first model are one checkup.
-    let mut seen = Vec::new();
+    // An endpoint and its first model are the same diagnosis: run it once when both are named.
+    let mut seen = HashSet::new();
     checkups.retain(|checkup| {
-        is_new(&mut seen, (checkup.endpoint.name.clone(), checkup.model.as_ref().map(|model| model.id.clone())))
+        seen.insert((checkup.endpoint.name.clone(), checkup.model.as_ref().map(|model| model.id.clone())))
     });
     Ok(checkups)
 }
 
-/// What to change, once for each.
-fn advise(checkups: &[Checkup], findings: &[Vec<Finding>]) {
-    let mut told = Vec::new();
+/// Prints each piece of advice once.
+fn print_advice(checkups: &[Diagnosis], findings: &[Vec<Finding>]) {
+    let mut printed = Vec::new();
     for (checkup, findings) in checkups.iter().zip(findings) {
         for finding in findings {
-            let Some(advice) = &finding.advice else { continue };
-            let line = format!("{} {}: {}\n", checkup.endpoint.name, finding.what, one_line(advice));
-            if !told.contains(&line) {
-                say(&line);
-                told.push(line);
+            let Some(advice) = &finding.hint else { continue };
+            let line = format!("{} {}: {}\n", checkup.endpoint.name, finding.check, one_line(advice));
+            if !printed.contains(&line) {
+                write_stderr(&line);
+                printed.push(line);
             }
         }
     }
-    let bad = findings.iter().flatten().any(|finding| finding.verdict == Verdict::Bad);
-    if told.is_empty() && !bad {
-        say("nothing to change\n");
+    let has_bad = findings.iter().flatten().any(|finding| finding.verdict == Verdict::Fail);
+    if printed.is_empty() && !has_bad {
+        write_stderr("nothing to change\n");
     }
 }
 
-fn object(checkup: &Checkup, findings: &[Finding]) -> Value {
+fn diagnosis_json(checkup: &Diagnosis, findings: &[Finding]) -> Value {
     let finding = |finding: &Finding| {
         json!({
-            "what": finding.what,
+            "what": finding.check,
             "verdict": finding.verdict.as_str().to_lowercase(),
-            "seen": finding.seen,
-            "advice": finding.advice,
+            "seen": finding.detail,
+            "advice": finding.hint,
             "class": finding.class.map(ErrorClass::as_str),
         })
     };
@@ -200,8 +208,8 @@ fn object(checkup: &Checkup, findings: &[Finding]) -> Value {
     })
 }
 
-/// The code of the worst that was found.
-fn exit(findings: &[Finding]) -> Exit {
-    let bad = findings.iter().find(|finding| finding.verdict == Verdict::Bad);
-    bad.map_or(Exit::Ok, |finding| finding.class.map_or(Exit::Failed, Exit::of_class))
+/// The exit code of the first bad finding.
+fn exit_code(findings: &[Finding]) -> Exit {
+    let bad = findings.iter().find(|finding| finding.verdict == Verdict::Fail);
+    bad.map_or(Exit::Ok, |finding| finding.class.map_or(Exit::Failed, Exit::from_class))
 }

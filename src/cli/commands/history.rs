@@ -1,4 +1,4 @@
-//! `mmchat history`: what was said: list, search, show, export, delete, prune.
+//! `mmchat history`: lists, searches, prints, exports and deletes stored conversations.
 
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
@@ -6,39 +6,41 @@ use clap::{Args, Subcommand, ValueEnum};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Value, json};
 
-use super::status::{file, update};
+use super::status::{health_file, update_health};
 use crate::cli::{
     CliError, Context,
     support::{
         exit::Exit,
         list_format::ListArgs,
-        recording::record,
-        turn_ref::{Conversation, LAST, Place},
+        recording::open_record,
+        turn_ref::{LAST, StoredConversation, TurnRef},
     },
 };
 use crate::{
     config::Flags,
-    model::sanitize::{Sanitiser, one_line},
+    model::sanitize::{Sanitizer, one_line},
     render::{Output, table::Table},
-    store::record::{Database, Exchange},
+    store::record::{Database, StoredTurn},
     term::{
-        output::{Streams, say},
-        prompt::{can_ask, confirm},
+        output::{Streams, write_stderr},
+        prompt::{can_prompt, confirm},
     },
 };
 
-/// What was said: list, search, show, export, delete, prune
+/// List, search, print, export or delete stored conversations
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
-    after_help = "mmchat history search borrow checker\n\
-    mmchat history show 12@2 > answer.md\n\
-    mmchat ask --continue 12 \"And then?\"\n\
-    Nothing is kept with --no-log, or history = false in the config."
+    after_help = "Prompts and answers are not stored with --no-log, or with history = false in the config.\n\n\
+    Examples:\n  \
+    mmchat history\n  \
+    mmchat history search borrow checker\n  \
+    mmchat history show 12@2 > answer.md\n  \
+    mmchat ask --continue 12 \"And then?\""
 )]
 pub(crate) struct HistoryArgs {
-    /// How many, the newest first
-    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
+    /// Print at most this many, the newest first
+    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
     most: usize,
     #[command(flatten)]
     list: ListArgs,
@@ -49,20 +51,26 @@ pub(crate) struct HistoryArgs {
 #[derive(Debug, Subcommand)]
 enum HistoryCommand {
     /// List conversations, the newest first
+    #[command(after_help = "Examples:\n  \
+        mmchat history list -n 100\n  \
+        mmchat history list --format json")]
     List {
-        /// How many
-        #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
+        /// Print at most this many
+        #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
         most: usize,
         #[command(flatten)]
         list: ListArgs,
     },
-    /// Find words in prompts and answers
+    /// Search prompts and answers
+    #[command(after_help = "Examples:\n  \
+        mmchat history search borrow checker\n  \
+        mmchat history search \"borrow checker\" -n 5")]
     Search {
-        /// The words, all of which must be there; in quotes, as they stand beside each other
+        /// Words that must all occur; words in one pair of quotes must occur as a phrase
         #[arg(value_name = "WORDS", required = true)]
         words: Vec<String>,
-        /// How many, the newest first
-        #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20)]
+        /// Print at most this many, the newest first
+        #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
         most: usize,
         #[command(flatten)]
         list: ListArgs,
@@ -73,57 +81,68 @@ enum HistoryCommand {
     Prune(PruneArgs),
 }
 
-/// Print a conversation, or with @N one clean answer
+/// Print a conversation, or the bare text of one answer
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    mmchat history show\n  \
+    mmchat history show 12@2 > answer.md")]
 struct ShowArgs {
-    /// A conversation, or one answer of it: 12, 12@2, last, last@1
+    /// The conversation, or one answer of it, such as 12, 12@2 or last@1
     #[arg(value_name = "ID", default_value = LAST)]
-    place: String,
+    turn: String,
     #[command(flatten)]
     list: ListArgs,
 }
 
-/// Write conversations out, to keep or to hand on
+/// Export conversations as Markdown or JSON
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    mmchat history export 12 --output conversation.md\n  \
+    mmchat history export --format json > history.json")]
 struct ExportArgs {
-    /// Which; all unless given
+    /// Conversations or answers, such as 12 or 12@2; all if omitted
     #[arg(value_name = "ID")]
-    places: Vec<String>,
-    /// In which format
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    turns: Vec<String>,
+    /// Write the conversations in this format
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
     format: ExportFormat,
     /// Write to a file instead of stdout
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Output")]
     output: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum ExportFormat {
-    /// For reading
+    /// Markdown document
     #[default]
     Markdown,
-    /// For programs
+    /// JSON array with one object for each answer
     Json,
 }
 
-/// Forget conversations; figures stay
+/// Delete prompts and answers of conversations; their metrics are kept
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    mmchat history delete 12 13\n  \
+    mmchat history delete --all")]
 struct DeleteArgs {
-    /// Which
+    /// The conversations
     #[arg(value_name = "ID", required_unless_present = "all")]
     ids: Vec<i64>,
-    /// All of them
+    /// Delete all conversations
     #[arg(long, conflicts_with = "ids")]
     all: bool,
-    /// Do not ask
+    /// Do not ask for confirmation
     #[arg(short, long)]
     yes: bool,
 }
 
-/// Forget what was said more than so many days ago; figures stay
+/// Delete prompts and answers that are older than a number of days; their metrics are kept
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    mmchat history prune --days 30")]
 struct PruneArgs {
-    /// So many; `history_days` of the config unless given
+    /// Delete what is older than this many days; by default history_days of the config
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     days: Option<u32>,
 }
@@ -142,209 +161,218 @@ pub(crate) fn run(args: &HistoryArgs, context: &Context) -> Result<Exit, CliErro
 }
 
 fn list(most: usize, format: &ListArgs, context: &Context) -> Result<(), CliError> {
-    let conversations = record(context)?.map_or(Ok(Vec::new()), |database| database.conversations(most))?;
-    let mut table = Table::new(&[">id", "when", ">answers", "asked", "prompt"]);
+    let conversations = open_record(context)?.map_or(Ok(Vec::new()), |database| database.conversations(most))?;
+    let mut table = Table::new(&[">id", "when", ">answers", "model", "prompt"]);
     let mut document = Vec::new();
     for conversation in &conversations {
-        let prompt = shortened(&conversation.prompt);
-        table.row(vec![
+        let prompt = excerpt(&conversation.prompt);
+        table.add_row(vec![
             conversation.id.to_string(),
-            when(conversation.at),
-            conversation.exchanges.to_string(),
-            conversation.asked.clone(),
+            format_time(conversation.at),
+            conversation.turn_count.to_string(),
+            conversation.requested.clone(),
             prompt,
         ]);
         document.push(json!({
             "id": conversation.id,
             "at": conversation.at.to_string(),
             "command": conversation.command,
-            "answers": conversation.exchanges,
-            "asked": conversation.asked,
+            "answers": conversation.turn_count,
+            "asked": conversation.requested,
             "prompt": conversation.prompt,
         }));
     }
     if conversations.is_empty() && format.is_text() {
-        say("nothing is kept\n");
+        write_stderr("no conversations are stored\n");
     }
     format.print(context, &[table], &document.into())
 }
 
 fn search(words: &[String], most: usize, format: &ListArgs, context: &Context) -> Result<(), CliError> {
-    // A prompt has no empty place to be found at.
+    // An empty search term matches nothing.
     let words: Vec<&str> = words.iter().map(|words| words.trim()).filter(|words| !words.is_empty()).collect();
     if words.is_empty() {
-        let message = "there is no word to look for".to_owned();
-        return Err(CliError::Usage { message, hint: Some("name one: mmchat history search WORDS".to_owned()) });
+        let message = "missing search words".to_owned();
+        return Err(CliError::Usage { message, hint: Some("run \"mmchat history search WORDS\"".to_owned()) });
     }
-    let found = record(context)?.map_or(Ok(Vec::new()), |mut database| database.search(&words, most))?;
-    let mut table = Table::new(&["id", "when", "asked", "found"]);
+    let hits = open_record(context)?.map_or(Ok(Vec::new()), |mut database| database.search(&words, most))?;
+    let mut table = Table::new(&["id", "when", "model", "match"]);
     let mut document = Vec::new();
-    for found in &found {
-        let exchange = &found.exchange;
-        table.row(vec![exchange.place(), when(exchange.at), exchange.asked.clone(), found.excerpt.clone()]);
-        let mut object = object(exchange);
-        object["excerpt"] = found.excerpt.as_str().into();
+    for hit in &hits {
+        let exchange = &hit.turn;
+        table.add_row(vec![
+            exchange.reference(),
+            format_time(exchange.at),
+            exchange.requested.clone(),
+            hit.excerpt.clone(),
+        ]);
+        let mut object = turn_json(exchange);
+        object["excerpt"] = hit.excerpt.as_str().into();
         document.push(object);
     }
-    if found.is_empty() && format.is_text() {
-        say("nothing was found\n");
+    if hits.is_empty() && format.is_text() {
+        write_stderr("no matches\n");
     }
     format.print(context, &[table], &document.into())
 }
 
 fn show(args: &ShowArgs, context: &Context) -> Result<(), CliError> {
-    let place: Place = args.place.parse()?;
-    let exchanges = at(&opened(context)?, place)?;
+    let turn: TurnRef = args.turn.parse()?;
+    let exchanges = find_turns(&open_required(context)?, turn)?;
     if !args.list.is_text() {
-        let document: Vec<Value> = exchanges.iter().map(object).collect();
+        let document: Vec<Value> = exchanges.iter().map(turn_json).collect();
         return args.list.print(context, &[], &document.into());
     }
-    let text = match (place.number, exchanges.as_slice()) {
+    let text = match (turn.answer, exchanges.as_slice()) {
         (Some(_), [one]) => {
             if let Some(class) = &one.class {
-                say(&format!("warning: this answer is not whole: {class}\n"));
+                write_stderr(&format!("warning: this answer is incomplete: {class}\n"));
             }
             format!("{}\n", one.answer.trim_end_matches('\n'))
         }
         _ => markdown(&exchanges),
     };
-    let terminal = context.look(&context.layers(Flags::default())?).out_width.is_some();
-    Ok(Streams::stdout().put(&mut Output::data(if terminal { clean(&text) } else { text }))?)
+    let terminal = context.look(&context.layers(Flags::default())?).stdout_width.is_some();
+    Ok(Streams::stdout().write(&mut Output::data(if terminal { strip_controls(&text) } else { text }))?)
 }
 
-/// Without what would steer a terminal.
-fn clean(text: &str) -> String {
-    let mut shown = String::new();
-    Sanitiser::default().push(text, &mut shown);
-    shown
+/// Removes control characters, for output on a terminal.
+fn strip_controls(text: &str) -> String {
+    let mut clean = String::new();
+    Sanitizer::default().push(text, &mut clean);
+    clean
 }
 
 fn export(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
-    let database = opened(context)?;
-    let exchanges = if args.places.is_empty() {
-        database.all_exchanges()?
+    let database = open_required(context)?;
+    let exchanges = if args.turns.is_empty() {
+        database.all_turns()?
     } else {
         let mut exchanges = Vec::new();
-        for place in &args.places {
-            exchanges.extend(at(&database, place.parse()?)?);
+        for turn in &args.turns {
+            exchanges.extend(find_turns(&database, turn.parse()?)?);
         }
         exchanges
     };
     let text = match args.format {
-        ExportFormat::Json => format!("{:#}\n", exchanges.iter().map(object).collect::<Value>()),
+        ExportFormat::Json => format!("{:#}\n", exchanges.iter().map(turn_json).collect::<Value>()),
         ExportFormat::Markdown => markdown(&exchanges),
     };
-    let terminal = context.look(&context.layers(Flags::default())?).out_width.is_some() && args.output.is_none();
-    let text = if terminal { clean(&text) } else { text };
+    let terminal = context.look(&context.layers(Flags::default())?).stdout_width.is_some() && args.output.is_none();
+    let text = if terminal { strip_controls(&text) } else { text };
     let mut streams = args.output.as_deref().map_or_else(|| Ok(Streams::stdout()), Streams::file)?;
-    streams.put(&mut Output::data(text))?;
-    Ok(streams.close(true)?)
+    streams.write(&mut Output::data(text))?;
+    Ok(streams.finish(true)?)
 }
 
 fn delete(args: &DeleteArgs, context: &Context) -> Result<(), CliError> {
-    let mut database = opened(context)?;
+    let mut database = open_required(context)?;
     let now = Timestamp::now();
     if args.all {
-        let sure = args.yes || (can_ask() && confirm("Forget everything that was said?", false)?);
-        if !sure {
-            return Err(CliError::usage("nothing was forgotten", "say --yes to forget everything"));
+        let confirmed = args.yes || (can_prompt() && confirm("Delete all stored prompts and answers?", false)?);
+        if !confirmed {
+            return Err(CliError::usage("nothing was deleted", "add --yes to delete everything"));
         }
-        say(&format!("{} answer(s) forgotten\n", database.delete_all()?));
-        return leave_nothing(&database, now, context);
+        write_stderr(&format!("deleted {} answer(s)\n", database.delete_all()?));
+        return purge_traces(&database, now, context);
     }
     for &id in &args.ids {
-        if database.exchanges(id)?.is_empty() {
-            let hint = "nothing was forgotten; mmchat history lists them";
-            return Err(CliError::usage(format!("there is no conversation {id}"), hint));
+        if database.turns(id)?.is_empty() {
+            let hint = "nothing was deleted; run \"mmchat history\" to list conversations";
+            return Err(CliError::usage(format!("no conversation {id}"), hint));
         }
     }
     for &id in &args.ids {
-        database.delete(id)?;
-        say(&format!("conversation {id} forgotten\n"));
+        database.delete_conversation(id)?;
+        write_stderr(&format!("deleted conversation {id}\n"));
     }
-    leave_nothing(&database, now, context)
+    purge_traces(&database, now, context)
 }
 
-/// Services may have quoted what is forgotten, and the log may hold it.
-fn leave_nothing(database: &Database, before: Timestamp, context: &Context) -> Result<(), CliError> {
-    let cleared = database.clear_log();
-    let forgot = update(&file(context)?, &mut |snapshot| snapshot.forget_words(before));
-    if let (Err(unforgotten), Err(_)) = (&forgot, &cleared) {
-        say(&format!("warning: {unforgotten}\n"));
+/// Removes the remaining traces of deleted content: error texts of services, which may quote it, and the log of SQLite.
+fn purge_traces(database: &Database, before: Timestamp, context: &Context) -> Result<(), CliError> {
+    let cleared = database.truncate_wal();
+    let error_texts = update_health(&health_file(context)?, &mut |snapshot| snapshot.clear_messages_before(before));
+    if let (Err(error), Err(_)) = (&error_texts, &cleared) {
+        write_stderr(&format!("warning: {error}\n"));
     }
     cleared?;
-    forgot
+    error_texts
 }
 
 fn prune(args: &PruneArgs, context: &Context) -> Result<(), CliError> {
     let days = match args.days {
         Some(days) => Some(days),
-        None => context.config(context.layers(Flags::default())?)?.0.history.days,
+        None => context.config(context.layers(Flags::default())?)?.0.history.retention_days,
     };
-    let Some(mut database) = record(context)? else {
-        say("nothing is kept yet\n");
+    let Some(mut database) = open_record(context)? else {
+        write_stderr("no conversations are stored\n");
         return Ok(());
     };
     let Some(days) = days else {
-        database.clear_log()?;
-        say("nothing was forgotten: say --days NUMBER, or set history_days in the config; the log was emptied\n");
+        database.truncate_wal()?;
+        write_stderr(
+            "nothing was deleted: add --days NUMBER, or set history_days in the config; the log was cleared\n",
+        );
         return Ok(());
     };
     let now = Timestamp::now();
     let count = database.prune(days, now)?;
-    say(&format!("{count} answer(s) of more than {days} day(s) ago forgotten\n"));
-    let kept = Duration::from_secs(u64::from(days) * 24 * 3600);
-    leave_nothing(&database, now.checked_sub(kept).unwrap_or(Timestamp::MIN), context)
+    write_stderr(&format!("deleted {count} answer(s) older than {days} day(s)\n"));
+    let retention = Duration::from_secs(u64::from(days) * 24 * 3600);
+    purge_traces(&database, now.checked_sub(retention).unwrap_or(Timestamp::MIN), context)
 }
 
-fn opened(context: &Context) -> Result<Database, CliError> {
-    record(context)?.ok_or_else(|| CliError::usage("nothing is kept yet", "ask something first"))
+fn open_required(context: &Context) -> Result<Database, CliError> {
+    open_record(context)?
+        .ok_or_else(|| CliError::usage("no conversations are stored", "history may be off; ask something first"))
 }
 
-/// The exchanges at `place`: a conversation, or one of it.
-fn at(database: &Database, place: Place) -> Result<Vec<Exchange>, CliError> {
-    let nothing = || CliError::usage("nothing is kept", "ask something first");
-    let conversation = Conversation::find(database, place)?.ok_or_else(nothing)?;
-    match place.number {
+/// The turns that `turn` refers to: all of a conversation, or one answer.
+fn find_turns(database: &Database, turn: TurnRef) -> Result<Vec<StoredTurn>, CliError> {
+    let nothing = || CliError::usage("no conversations are stored", "history may be off; ask something first");
+    let conversation = StoredConversation::find(database, turn)?.ok_or_else(nothing)?;
+    match turn.answer {
         None => Ok(conversation.exchanges().to_vec()),
-        Some(_) => Ok(conversation.answer(place)?.into_iter().cloned().collect()),
+        Some(_) => Ok(conversation.answer(turn)?.into_iter().cloned().collect()),
     }
 }
 
-/// In the person's time zone, to the minute.
-fn when(at: Timestamp) -> String {
+/// Formats a time in the local time zone, to the minute.
+fn format_time(at: Timestamp) -> String {
     at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string()
 }
 
-fn shortened(text: &str) -> String {
-    const LONGEST: usize = 60;
+fn excerpt(text: &str) -> String {
+    const MAX_CHARS: usize = 60;
     let line = one_line(text);
-    match line.char_indices().nth(LONGEST) {
+    match line.char_indices().nth(MAX_CHARS) {
         Some((end, _)) => format!("{}…", &line[..end]),
         None => line,
     }
 }
 
-/// Conversations as a page to read: what was asked, and each answer under its model's name.
-fn markdown(exchanges: &[Exchange]) -> String {
+/// Formats conversations as Markdown: each prompt, and below it each answer under the name of its model.
+fn markdown(exchanges: &[StoredTurn]) -> String {
     let mut out = String::new();
     for conversation in exchanges.chunk_by(|a, b| a.conversation == b.conversation) {
         let first = &conversation[0];
-        let _ = write!(out, "# Conversation {}, {}\n\n", first.conversation, when(first.at));
+        let _ = write!(out, "# Conversation {}, {}\n\n", first.conversation, format_time(first.at));
         if let Some(system) = &first.system {
             let _ = write!(out, "*{}*\n\n", one_line(system));
         }
         for round in conversation.chunk_by(|a, b| a.round == b.round) {
-            let asked = &round[0];
-            let pictures = if asked.images > 0 { format!("\n> ({} picture(s))", asked.images) } else { String::new() };
-            let prompt: Vec<String> = asked.prompt.lines().map(|line| format!("> {line}")).collect();
-            let _ = write!(out, "{}{pictures}\n\n", prompt.join("\n"));
+            let first = &round[0];
+            let images =
+                if first.image_count > 0 { format!("\n> ({} image(s))", first.image_count) } else { String::new() };
+            let prompt: Vec<String> = first.prompt.lines().map(|line| format!("> {line}")).collect();
+            let _ = write!(out, "{}{images}\n\n", prompt.join("\n"));
             for exchange in round {
-                let model = exchange.model.as_deref().unwrap_or(&exchange.asked);
+                let model = exchange.model.as_deref().unwrap_or(&exchange.requested);
                 let failed = exchange.class.as_ref().map(|class| format!(" ({class})")).unwrap_or_default();
                 let picked = if exchange.picked { " (picked)" } else { "" };
                 let answer = exchange.answer.trim_end();
-                let _ = write!(out, "## {}: {model}{failed}{picked}\n\n{answer}\n\n", exchange.place());
+                let _ = write!(out, "## {}: {model}{failed}{picked}\n\n{answer}\n\n", exchange.reference());
             }
         }
     }
@@ -353,20 +381,20 @@ fn markdown(exchanges: &[Exchange]) -> String {
     out
 }
 
-fn object(exchange: &Exchange) -> Value {
+fn turn_json(exchange: &StoredTurn) -> Value {
     json!({
         "id": exchange.conversation,
         "round": exchange.round,
-        "lane": exchange.lane,
-        "place": exchange.place(),
+        "lane": exchange.answer_number,
+        "place": exchange.reference(),
         "picked": exchange.picked,
         "at": exchange.at.to_string(),
-        "asked": exchange.asked,
+        "asked": exchange.requested,
         "model": exchange.model,
         "class": exchange.class,
         "system": exchange.system,
         "prompt": exchange.prompt,
-        "images": exchange.images,
+        "images": exchange.image_count,
         "answer": exchange.answer,
         "reasoning": exchange.reasoning,
     })

@@ -1,7 +1,7 @@
-//! `mmchat key`: keys outside the config, each in a file that only its owner can read, or in the system's keyring.
+//! `mmchat key`: stores, lists and removes keys outside the config.
 //!
-//! Owns putting them there and telling endpoints where they are. A key comes from a prompt that shows nothing or from
-//! standard input, never from an argument, and is never printed.
+//! A key is stored in a file that only its owner can read, or in the system keyring, and the config refers to it. Keys
+//! come from a prompt without echo or from standard input, never from an argument, and are never printed.
 
 use std::path::{Path, PathBuf};
 
@@ -9,31 +9,35 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::{
-    endpoint::key_on_stdin,
-    import::{key_files, sources},
-    models::named_endpoint,
+    endpoint::read_key_from_stdin,
+    import::{key_file_names, key_sources},
+    models::find_endpoint,
 };
 use crate::cli::{
     CliError, Context,
-    support::{complete::Offer, config_input, config_transaction::Change, exit::Exit, list_format::ListArgs},
+    support::{
+        completion::CompletionKind, config_input, config_transaction::ConfigTransaction, exit::Exit,
+        list_format::ListArgs,
+    },
 };
 use crate::{
-    config::{Config, Flags, edit::KeyPlace, path_of, template::key_file},
-    import::free,
+    config::{Config, Flags, edit::KeyRef, resolve_config_path, template::key_file_path},
+    import::unique_name,
     model::api_key::{ApiKey, KeySource},
     render::table::Table,
     term::{
-        output::say,
-        prompt::{can_ask, secret},
+        output::write_stderr,
+        prompt::{can_prompt, secret},
     },
     transport::keys::KeyRing,
 };
 
-/// Keys outside the config: set, list, remove
+/// Store, list or remove keys outside the config
 #[derive(Debug, Args)]
-#[command(after_help = "mmchat key set openai\n\
-    pass show openai | mmchat key set openai\n\
-    mmchat key set openai-2 --endpoint openai --add")]
+#[command(after_help = "Examples:\n  \
+      mmchat key set openai\n  \
+      mmchat key list\n  \
+      mmchat key remove openai --everywhere")]
 pub(crate) struct KeyArgs {
     #[command(subcommand)]
     command: KeyCommand,
@@ -42,38 +46,49 @@ pub(crate) struct KeyArgs {
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
     Set(SetArgs),
-    /// List them, and who uses them; none is shown
+    /// List where the keys are stored and which endpoints use them; no key is shown
+    #[command(after_help = "Examples:\n  \
+      mmchat key list\n  \
+      mmchat key list --format json")]
     List(ListArgs),
     Remove(RemoveArgs),
 }
 
-/// Keep a key, typed at a prompt or read from standard input; the endpoint of that name uses it
+/// Store a key, typed at a prompt or read from standard input
 #[derive(Debug, Args)]
+#[command(after_help = "The endpoint called NAME, or that of --endpoint, is changed to use the key.\n\n\
+    Examples:\n  \
+      mmchat key set openai\n  \
+      pass show openai | mmchat key set openai\n  \
+      mmchat key set openai-2 --endpoint openai --add")]
 struct SetArgs {
-    /// Its name
-    #[arg(value_name = "NAME", add = Offer::Endpoints.completer())]
+    /// Name of the key, usually that of its endpoint
+    #[arg(value_name = "NAME", add = CompletionKind::Endpoints.completer())]
     name: String,
-    /// The endpoint that uses it, if it is called something else
-    #[arg(long, value_name = "ENDPOINT", add = Offer::Endpoints.completer())]
+    /// Use the key for this endpoint [default: the endpoint called NAME]
+    #[arg(long, value_name = "ENDPOINT", add = CompletionKind::Endpoints.completer())]
     endpoint: Option<String>,
-    /// Beside the keys the endpoint has, which are used in turn; not in their place. It gets a number if there is a key NAME
+    /// Add the key to those of the endpoint instead of replacing them; NAME gets a number if it is taken
     #[arg(long)]
     add: bool,
-    /// In the system's keyring, not in a file; only in a build with the feature `keyring`
+    /// Store the key in the system keyring instead of a file (needs a build with the `keyring` feature)
     #[arg(long)]
     keyring: bool,
 }
 
-/// Remove a key
+/// Remove a stored key
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+      mmchat key remove openai\n  \
+      mmchat key remove openai --everywhere")]
 struct RemoveArgs {
-    /// Its name
+    /// Name of the key
     #[arg(value_name = "NAME")]
     name: String,
-    /// Also from the endpoints that use it
+    /// Also remove the key from the endpoints that use it
     #[arg(long)]
     everywhere: bool,
-    /// From the system's keyring, not from its file
+    /// Remove the key from the system keyring instead of its file
     #[arg(long)]
     keyring: bool,
 }
@@ -88,117 +103,124 @@ pub(crate) fn run(args: &KeyArgs, context: &Context) -> Result<Exit, CliError> {
 }
 
 fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
-    let name = config_input::new_name(&args.name)?;
-    let config = Change::begin(context)?.config()?;
+    let name = config_input::validate_name(&args.name)?;
+    let config = ConfigTransaction::begin(context)?.config()?;
     let user = match &args.endpoint {
-        Some(endpoint) => Some(named_endpoint(&config, endpoint)?.name.clone()),
+        Some(endpoint) => Some(find_endpoint(&config, endpoint)?.name.clone()),
         None => config.endpoint(&name).map(|endpoint| endpoint.name.clone()),
     };
-    let key = read(&name)?;
-    let change = Change::begin(context)?;
+    let key = read_key(&name)?;
+    let change = ConfigTransaction::begin(context)?;
     let config = change.config()?;
-    let name = if args.add { beside(&name, &config, &change, args.keyring) } else { name };
-    let place = place(&name, args.keyring);
+    let name = if args.add { unused_key_name(&name, &config, &change, args.keyring) } else { name };
+    let place = key_ref(&name, args.keyring);
     if args.keyring {
-        in_keyring(&name, Some(&key))?;
+        update_keyring(&name, Some(&key))?;
     } else {
-        change.keep_key(&name, &key)?;
+        change.write_key_file(&name, &key)?;
     }
-    say(&format!("kept the key {name} in {}\n", shown(&place, change.path())));
+    write_stderr(&format!("stored key {name} in {}\n", key_location(&place, change.path())));
     match user {
         Some(endpoint) => {
             let before = config.endpoint(&endpoint).map(|known| known.keys.clone()).unwrap_or_default();
-            // A key that stands in the config itself stands nowhere else.
+            // A key written in the config itself has no other copy, so the old config is saved first.
             let literal = before.iter().any(|key| matches!(key, KeySource::Literal(_)));
             if literal
                 && !args.add
-                && let Some(kept) = change.keep_old()?
+                && let Some(backup) = change.back_up()?
             {
-                say(&format!("the old config, with its key, is kept as {}\n", kept.display()));
+                write_stderr(&format!("saved the old config, including its key, as {}\n", backup.display()));
             }
             change.edit(|edit| edit.set_key(&endpoint, &place, args.add))?;
-            tell_use(&endpoint, &before, args.add);
+            report_use(&endpoint, &before, args.add);
         }
-        None => say(&format!("  no endpoint uses it yet: api_key = {{ {} = \"{}\" }}\n", place.0, place.1)),
+        None => write_stderr(&format!(
+            "  no endpoint uses it yet; add to one: api_key = {{ {} = \"{}\" }}\n",
+            place.0, place.1
+        )),
     }
     Ok(())
 }
 
-/// A name for a key that takes no other's place: what `--add` adds is not one of those there are.
-fn beside(name: &str, config: &Config, change: &Change, keyring: bool) -> String {
+/// A key name that is not in use, so that `--add` never replaces an existing key.
+fn unused_key_name(name: &str, config: &Config, change: &ConfigTransaction, keyring: bool) -> String {
     let entry = |source: &KeySource| match source {
         KeySource::Keyring(name) => Some(name.clone()),
         _ => None,
     };
     if keyring {
-        return free(name, &sources(config).filter_map(entry).collect::<Vec<_>>());
+        return unique_name(name, &key_sources(config).filter_map(entry).collect::<Vec<_>>());
     }
-    // A file that nobody uses yet is somebody's key, too.
-    let folder = change.path().with_file_name(key_file(name));
+    // A key file that no endpoint refers to yet must not be overwritten either.
+    let folder = change.path().with_file_name(key_file_path(name));
     let files = folder.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
     let mut taken: Vec<String> = files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    taken.extend(key_files(config));
-    free(name, &taken)
+    taken.extend(key_file_names(config));
+    unique_name(name, &taken)
 }
 
-fn tell_use(endpoint: &str, before: &[KeySource], beside: bool) {
+fn report_use(endpoint: &str, before: &[KeySource], beside: bool) {
     let before: Vec<String> = before.iter().map(ToString::to_string).collect();
-    say(&match (before.is_empty(), beside) {
-        (true, _) => format!("  {endpoint} uses it now\n"),
-        (false, true) => format!("  {endpoint} uses it beside: {}\n", before.join(", ")),
-        (false, false) => format!("  {endpoint} uses it now, in place of: {}\n", before.join(", ")),
+    write_stderr(&match (before.is_empty(), beside) {
+        (true, _) => format!("  endpoint {endpoint} now uses it\n"),
+        (false, true) => format!("  endpoint {endpoint} now uses it in addition to: {}\n", before.join(", ")),
+        (false, false) => format!("  endpoint {endpoint} now uses it instead of: {}\n", before.join(", ")),
     });
 }
 
-fn read(name: &str) -> Result<ApiKey, CliError> {
-    if !can_ask() {
-        return key_on_stdin();
+fn read_key(name: &str) -> Result<ApiKey, CliError> {
+    if !can_prompt() {
+        return read_key_from_stdin();
     }
-    let key = secret(&format!("The key {name} (it is not shown)"))?;
-    if key.is_empty() { Err(CliError::usage("that is no key", "nothing was kept")) } else { Ok(key) }
+    let key = secret(&format!("Key {name} (not shown)"))?;
+    if key.is_empty() {
+        Err(CliError::usage("empty key: nothing was stored", "type or paste the key"))
+    } else {
+        Ok(key)
+    }
 }
 
-fn place(name: &str, keyring: bool) -> KeyPlace {
-    if keyring { ("keyring", name.to_owned()) } else { ("file", key_file(name)) }
+fn key_ref(name: &str, keyring: bool) -> KeyRef {
+    if keyring { ("keyring", name.to_owned()) } else { ("file", key_file_path(name)) }
 }
 
-fn shown((kind, place): &KeyPlace, config: &Path) -> String {
+fn key_location((kind, place): &KeyRef, config: &Path) -> String {
     match *kind {
         "file" => config.with_file_name(place).display().to_string(),
-        _ => format!("the system's keyring, as {place}"),
+        _ => format!("the system keyring as {place}"),
     }
 }
 
 fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {
     let (config, layers) = context.config(context.layers(Flags::default())?)?;
     let ring = KeyRing::new(context.environment.clone());
-    let mut table = Table::new(&["endpoint", ">key", "where", "state"]);
+    let mut table = Table::new(&["endpoint", ">key", "source", "state"]);
     let mut document = Vec::new();
     for endpoint in &config.endpoints {
         for (number, source) in (1..).zip(&endpoint.keys) {
-            let state = ring.glance(source).map_or_else(|error| error.to_string(), |()| "ok".to_owned());
-            table.row(vec![endpoint.name.clone(), format!("{number}"), source.to_string(), state.clone()]);
+            let state = ring.check(source).map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+            table.add_row(vec![endpoint.name.clone(), format!("{number}"), source.to_string(), state.clone()]);
             if state != "ok" {
-                table.mark_bad();
+                table.highlight_last_row();
             }
             document.push(
                 json!({"endpoint": endpoint.name, "key": number - 1, "source": source.to_string(), "state": state}),
             );
         }
     }
-    for path in unused(&config, layers.config.value.as_deref()) {
+    for path in unused_key_files(&config, layers.config.value.as_deref()) {
         let shown = path.display().to_string();
         document.push(json!({"endpoint": null, "key": null, "source": format!("file {shown}"), "state": "not used"}));
-        table.row(vec![String::new(), String::new(), format!("file {shown}"), "not used".into()]);
+        table.add_row(vec![String::new(), String::new(), format!("file {shown}"), "not used".into()]);
     }
     if document.is_empty() && args.is_text() {
-        say("there are none; mmchat key set NAME keeps one\n");
+        write_stderr("no keys configured; run \"mmchat key set NAME\" to store one\n");
     }
     args.print(context, &[table], &document.into())
 }
 
-/// Files of keys that no endpoint names.
-fn unused(config: &Config, path: Option<&Path>) -> Vec<PathBuf> {
+/// Key files that no endpoint refers to.
+fn unused_key_files(config: &Config, path: Option<&Path>) -> Vec<PathBuf> {
     let Some(folder) = path.and_then(Path::parent).map(|folder| folder.join("keys")) else { return Vec::new() };
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let used =
@@ -209,14 +231,14 @@ fn unused(config: &Config, path: Option<&Path>) -> Vec<PathBuf> {
 }
 
 fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
-    let name = config_input::new_name(&args.name)?;
-    let place = place(&name, args.keyring);
-    let change = Change::begin(context)?;
+    let name = config_input::validate_name(&args.name)?;
+    let place = key_ref(&name, args.keyring);
+    let change = ConfigTransaction::begin(context)?;
     let file = change.path().with_file_name(&place.1);
     if !args.keyring && !file.is_file() {
         return Err(CliError::usage(
-            format!("there is no key {name}: {} is no file", file.display()),
-            "mmchat key list",
+            format!("no key \"{name}\": {} does not exist", file.display()),
+            "run \"mmchat key list\"",
         ));
     }
     let config = change.config()?;
@@ -229,16 +251,16 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
         .collect();
     if !users.is_empty() && !args.everywhere {
         return Err(CliError::usage(
-            format!("the key {name} is used by {}", users.join(", ")),
-            "--everywhere takes it out of the config, too",
+            format!("key \"{name}\" is used by {}", users.join(", ")),
+            "use --everywhere to remove it from the config too",
         ));
     }
-    // The config first: a key that is gone leaves an endpoint that fails.
+    // The config is changed first: an endpoint that refers to a removed key would fail.
     if !users.is_empty() {
         let path = change.path().to_owned();
         change.edit(|edit| {
-            let same_file = |written: &str| path_of(&path, written) == file;
-            edit.forget_key(&|kind, written| match kind {
+            let same_file = |written: &str| resolve_config_path(&path, written) == file;
+            edit.remove_key_refs(&|kind, written| match kind {
                 "file" => !args.keyring && same_file(written),
                 kind => kind == place.0 && written == place.1,
             });
@@ -246,38 +268,38 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
         })?;
     }
     if args.keyring {
-        in_keyring(&name, None)?;
+        update_keyring(&name, None)?;
     } else {
         std::fs::remove_file(&file)
-            .map_err(|source| CliError::System { what: format!("{} cannot be removed", file.display()), source })?;
+            .map_err(|source| CliError::System { what: format!("cannot remove {}", file.display()), source })?;
     }
     let from = if users.is_empty() { String::new() } else { format!(", and from {}", users.join(", ")) };
-    say(&format!("removed the key {name}{from}\n"));
-    for kept in kept_beside(&file) {
-        say(&format!("  an older one is still in {}\n", kept.display()));
+    write_stderr(&format!("removed key {name}{from}\n"));
+    for backup in backups_of(&file) {
+        write_stderr(&format!("  an older key is still in {}\n", backup.display()));
     }
     Ok(())
 }
 
-/// What was kept of a key's file when another key took its place.
-fn kept_beside(file: &Path) -> Vec<PathBuf> {
-    let begins = format!("{}.bak", file.file_name().unwrap_or_default().to_string_lossy());
+/// Backups of a key file, made when another key replaced it.
+fn backups_of(file: &Path) -> Vec<PathBuf> {
+    let prefix = format!("{}.bak", file.file_name().unwrap_or_default().to_string_lossy());
     let files = file.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
-    let mut kept: Vec<PathBuf> = files
-        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&begins))
+    let mut backups: Vec<PathBuf> = files
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix))
         .map(|entry| entry.path())
         .collect();
-    kept.sort();
-    kept
+    backups.sort();
+    backups
 }
 
-/// Puts a key into the system's keyring, or takes it out.
-fn in_keyring(name: &str, key: Option<&ApiKey>) -> Result<(), CliError> {
+/// Stores a key in the system keyring, or removes it.
+fn update_keyring(name: &str, key: Option<&ApiKey>) -> Result<(), CliError> {
     let done = match key {
-        Some(key) => crate::transport::keys::keyring::keep(name, key),
-        None => crate::transport::keys::keyring::remove(name),
+        Some(key) => crate::transport::keys::keyring::store(name, key),
+        None => crate::transport::keys::keyring::delete(name),
     };
     done.map_err(|error| {
-        CliError::usage(error.to_string(), "without --keyring it is kept in a file that only you can read")
+        CliError::usage(error.to_string(), "omit --keyring to store it in a file that only you can read")
     })
 }

@@ -1,4 +1,4 @@
-//! `mmchat man`: the manual pages, made from the commands themselves.
+//! `mmchat man`: prints manual pages generated from the command definitions.
 
 use std::path::PathBuf;
 
@@ -6,21 +6,22 @@ use clap::{Args, Command};
 
 use crate::cli::{
     CliError, command,
-    support::{exit::Exit, request::unknown},
+    support::{exit::Exit, request::unknown_value},
 };
 use crate::{render::Output, store, term::output::Streams};
 
 /// Print a manual page
 #[derive(Debug, Args)]
-#[command(after_help = "mmchat man | man -l -\n\
-    mmchat man compare | man -l -\n\
-    mmchat man --dir ~/.local/share/man/man1")]
+#[command(after_help = "Examples:\n  \
+      mmchat man | man -l -\n  \
+      mmchat man compare | man -l -\n  \
+      mmchat man --dir ~/.local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// Of this command; of mmchat itself unless named
+    /// Command to print the page of [default: mmchat itself]
     #[arg(value_name = "COMMAND")]
     words: Vec<String>,
-    /// Write all pages into this folder
-    #[arg(long, value_name = "FOLDER", conflicts_with = "words", value_hint = clap::ValueHint::DirPath)]
+    /// Write all pages into this directory
+    #[arg(long, value_name = "DIR", conflicts_with = "words", value_hint = clap::ValueHint::DirPath)]
     dir: Option<PathBuf>,
 }
 
@@ -30,33 +31,33 @@ pub(crate) fn run(args: &ManArgs) -> Result<Exit, CliError> {
     if let Some(folder) = &args.dir {
         for (name, page) in pages(&all, "mmchat")? {
             let path = folder.join(format!("{name}.1"));
-            store::replace(&path, &page)
-                .map_err(|source| CliError::System { what: format!("{} cannot be written", path.display()), source })?;
+            store::write_atomic(&path, &page)
+                .map_err(|source| CliError::System { what: format!("cannot write {}", path.display()), source })?;
         }
         return Ok(Exit::Ok);
     }
-    let (mut found, mut name) = (&all, "mmchat".to_owned());
+    let (mut selected, mut name) = (&all, "mmchat".to_owned());
     for word in &args.words {
-        let known: Vec<&str> = found.get_subcommands().map(Command::get_name).collect();
-        found = found.find_subcommand(word).ok_or_else(|| unknown("command", word, &known))?;
+        let known: Vec<&str> = selected.get_subcommands().map(Command::get_name).collect();
+        selected = selected.find_subcommand(word).ok_or_else(|| unknown_value("command", word, &known))?;
         name = format!("{name}-{word}");
     }
-    Streams::stdout().put(&mut Output::data(page(found, &name)?))?;
+    Streams::stdout().write(&mut Output::data(page(selected, &name)?))?;
     Ok(Exit::Ok)
 }
 
-/// The pages of a command and of all below it, by their names.
-fn pages(of: &Command, name: &str) -> Result<Vec<(String, String)>, CliError> {
-    let mut found = vec![(name.to_owned(), page(of, name)?)];
-    for below in of.get_subcommands().filter(|below| below.get_name() != "help") {
-        found.extend(pages(below, &format!("{name}-{}", below.get_name()))?);
+/// The pages of a command and of all its subcommands, with their names.
+fn pages(command: &Command, name: &str) -> Result<Vec<(String, String)>, CliError> {
+    let mut pages_by_name = vec![(name.to_owned(), page(command, name)?)];
+    for subcommand in command.get_subcommands().filter(|subcommand| subcommand.get_name() != "help") {
+        pages_by_name.extend(pages(subcommand, &format!("{name}-{}", subcommand.get_name()))?);
     }
-    Ok(found)
+    Ok(pages_by_name)
 }
 
-fn page(of: &Command, name: &str) -> Result<String, CliError> {
-    let of = of.clone().display_name(name).disable_help_subcommand(true);
+fn page(command: &Command, name: &str) -> Result<String, CliError> {
+    let command = command.clone().display_name(name).disable_help_subcommand(true);
     let mut page = Vec::new();
-    clap_mangen::Man::new(of).render(&mut page)?;
+    clap_mangen::Man::new(command).render(&mut page)?;
     Ok(String::from_utf8_lossy(&page).into_owned())
 }

@@ -1,4 +1,4 @@
-//! The subcommands: one file or folder each, with its arguments, its help text and its `run` function.
+//! Defines the subcommands: one file or folder each, with its arguments, its help and its `run` function.
 
 mod again;
 mod ask;
@@ -62,7 +62,7 @@ pub(crate) enum Command {
     Man(man::ManArgs),
 }
 
-/// Runs a parsed command.
+/// Runs the parsed subcommand.
 pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, CliError> {
     match command {
         Command::Ask(args) => ask::run(args, &context),

@@ -1,26 +1,30 @@
-//! `mmchat model`: names for models: add, remove, rename, and which one `ask` uses.
+//! `mmchat model`: adds, removes and renames the models of the config, and sets the default one.
 
 use clap::{Args, Subcommand};
 
-use super::{init::questions, models::named_endpoint};
+use super::{init::questions, models::find_endpoint};
 use crate::cli::{
     CliError, Context,
     support::{
-        complete::Offer,
-        config_input::new_name,
-        config_transaction::Change,
-        context::{preset_files, preset_folder, text_of},
+        completion::CompletionKind,
+        config_input::validate_name,
+        config_transaction::ConfigTransaction,
+        context::{preset_file_names, preset_folder, read_text_file},
         exit::Exit,
     },
 };
 use crate::{
-    config::{Flags, Preset, direct_target, edit::NewModel, normalised, parse_duration},
+    config::{Flags, Preset, direct_target, edit::NewModel, normalize_name, parse_duration},
     engine::plan,
-    term::{output::say, prompt::can_ask},
+    term::{output::write_stderr, prompt::can_prompt},
 };
 
-/// Names for models: add, remove, rename, default
+/// Add, remove or rename models, or set the default one
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+      mmchat model add fast --endpoint openai --model gpt-4o-mini\n  \
+      mmchat model rename fast quick\n  \
+      mmchat model default quick")]
 pub(crate) struct ModelArgs {
     #[command(subcommand)]
     command: ModelCommand,
@@ -30,62 +34,72 @@ pub(crate) struct ModelArgs {
 enum ModelCommand {
     Add(AddArgs),
     Remove(RemoveArgs),
-    /// Give a model another name, in its routes and sets too
+    /// Rename a model, also in its routes and sets
+    #[command(after_help = "Examples:\n  \
+      mmchat model rename gpt-4o-mini fast\n  \
+      mmchat model rename fast fast-old")]
     Rename {
-        /// Its name now
-        #[arg(value_name = "FROM", add = Offer::Models.completer())]
+        /// Current name
+        #[arg(value_name = "FROM", add = CompletionKind::Models.completer())]
         from: String,
-        /// Its new name
+        /// New name
         #[arg(value_name = "TO")]
         to: String,
     },
-    /// What `ask` uses when nothing is named: a model, a route or endpoint/id
+    /// Set the model or route that `mmchat ask` uses by default
+    #[command(after_help = "Examples:\n  \
+      mmchat model default chat\n  \
+      mmchat model default openai/gpt-4o-mini")]
     Default {
-        /// Which
-        #[arg(value_name = "NAME", add = Offer::Askable.completer())]
+        /// Model, route or endpoint/id
+        #[arg(value_name = "NAME", add = CompletionKind::ModelsAndRoutes.completer())]
         name: String,
     },
 }
 
-/// Give a model of an endpoint a name; without one you are asked
+/// Add a model of an endpoint, with questions if NAME is omitted
 #[derive(Debug, Args)]
-#[command(
-    after_help = "mmchat model add fast --endpoint openai --model gpt-4o-mini --price-input 0.15 --price-output 0.6"
-)]
+#[command(after_help = "Examples:\n  \
+      mmchat model add\n  \
+      mmchat model add fast --endpoint openai --model gpt-4o-mini --tag cheap\n  \
+      mmchat model add fast -e openai -m gpt-4o-mini --price-input 0.15 --price-output 0.6")]
 struct AddArgs {
-    /// Your name for it
+    /// Name of the new model
     #[arg(value_name = "NAME", requires_all = ["endpoint", "model"])]
     name: Option<String>,
-    /// The endpoint that serves it
-    #[arg(short, long, value_name = "ENDPOINT", add = Offer::Endpoints.completer())]
+    /// Endpoint that serves it
+    #[arg(short, long, value_name = "ENDPOINT", add = CompletionKind::Endpoints.completer(), help_heading = "Models")]
     endpoint: Option<String>,
-    /// What the endpoint calls it
-    #[arg(short, long, value_name = "ID")]
+    /// Id of the model at the endpoint
+    #[arg(short, long, value_name = "ID", help_heading = "Models")]
     model: Option<String>,
-    /// A label, for compare --tag
-    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
+    /// Add a tag, which `mmchat compare --tag` selects by
+    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',', help_heading = "Models")]
     tags: Vec<String>,
-    /// Tokens it reads and writes together
-    #[arg(long, value_name = "TOKENS")]
+    /// Set the context window: input and output tokens together
+    #[arg(long, value_name = "TOKENS", help_heading = "Models")]
     context: Option<u64>,
-    /// Price of a million tokens of input
-    #[arg(long, value_name = "AMOUNT", requires = "price_output")]
+    /// Set the price of a million input tokens
+    #[arg(long, value_name = "AMOUNT", requires = "price_output", help_heading = "Models")]
     price_input: Option<f64>,
-    /// Price of a million tokens of output
-    #[arg(long, value_name = "AMOUNT", requires = "price_input")]
+    /// Set the price of a million output tokens
+    #[arg(long, value_name = "AMOUNT", requires = "price_input", help_heading = "Models")]
     price_output: Option<f64>,
-    /// How long the endpoint may take to list its models, when you are asked
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
+    /// Limit the time to list the endpoint's models, for the question about the model
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration, help_heading = "Limits")]
     timeout: std::time::Duration,
 }
 
 /// Remove a model
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+      mmchat model remove fast\n  \
+      mmchat model remove fast --everywhere")]
 struct RemoveArgs {
-    /// Which
-    #[arg(value_name = "NAME", add = Offer::Models.completer())]
+    /// Model to remove
+    #[arg(value_name = "NAME", add = CompletionKind::Models.completer())]
     name: String,
-    /// From routes and sets, too; those that are empty then go with it
+    /// Also remove it from routes and sets, and remove those left empty
     #[arg(long)]
     everywhere: bool,
 }
@@ -94,40 +108,41 @@ pub(crate) fn run(args: &ModelArgs, context: &Context) -> Result<Exit, CliError>
     let done = match &args.command {
         ModelCommand::Add(args) => add(args, context)?,
         ModelCommand::Remove(args) => {
-            let change = Change::begin(context)?;
-            let gone = change.edit(|edit| edit.remove_model(&args.name, args.everywhere))?;
-            warn_of_presets(&args.name, context)?;
-            let with = if gone.is_empty() { String::new() } else { format!(" with {}", gone.join(", ")) };
+            let change = ConfigTransaction::begin(context)?;
+            let removed = change.edit(|edit| edit.remove_model(&args.name, args.everywhere))?;
+            warn_about_presets(&args.name, context)?;
+            let with = if removed.is_empty() { String::new() } else { format!(" with {}", removed.join(", ")) };
             format!("removed {}{with}", args.name)
         }
         ModelCommand::Rename { from, to } => {
-            let to = &new_name(to)?;
-            Change::begin(context)?.edit(|edit| edit.rename_model(from, to))?;
-            warn_of_presets(from, context)?;
-            format!("{from} is now {to}")
+            let to = &validate_name(to)?;
+            ConfigTransaction::begin(context)?.edit(|edit| edit.rename_model(from, to))?;
+            warn_about_presets(from, context)?;
+            format!("renamed {from} to {to}")
         }
         ModelCommand::Default { name } => {
-            let change = Change::begin(context)?;
-            plan::check(&change.config()?, name)?;
+            let change = ConfigTransaction::begin(context)?;
+            plan::check_name(&change.config()?, name)?;
             change.edit(|edit| {
                 edit.set_default(name);
                 Ok(())
             })?;
-            format!("mmchat ask now asks {name}")
+            format!("mmchat ask now uses {name}")
         }
     };
-    say(&format!("{done}\n"));
+    write_stderr(&format!("{done}\n"));
     Ok(Exit::Ok)
 }
 
-/// Presets in files of their own are not changed with the config: those that still name the model are told.
-fn warn_of_presets(model: &str, context: &Context) -> Result<(), CliError> {
+/// Warns about presets in separate files that still name the model: only the config itself is edited.
+fn warn_about_presets(model: &str, context: &Context) -> Result<(), CliError> {
     let folder = preset_folder(&context.layers(Flags::default())?).unwrap_or_default();
-    for name in preset_files(&folder) {
+    for name in preset_file_names(&folder) {
         let path = folder.join(format!("{name}.toml"));
-        let preset = text_of(&path).and_then(|text| Preset::from_file(&name, &text, &path));
-        if preset.is_ok_and(|preset| preset.model.is_some_and(|named| normalised(&named) == normalised(model))) {
-            say(&format!("warning: {} still names {model}\n", path.display()));
+        let preset = read_text_file(&path).and_then(|text| Preset::from_file(&name, &text, &path));
+        if preset.is_ok_and(|preset| preset.model.is_some_and(|named| normalize_name(&named) == normalize_name(model)))
+        {
+            write_stderr(&format!("warning: {} still names \"{model}\"\n", path.display()));
         }
     }
     Ok(())
@@ -136,42 +151,42 @@ fn warn_of_presets(model: &str, context: &Context) -> Result<(), CliError> {
 fn add(args: &AddArgs, context: &Context) -> Result<String, CliError> {
     let new = match (&args.name, &args.endpoint, &args.model) {
         (Some(name), Some(endpoint), Some(model)) => NewModel {
-            name: new_name(name)?,
+            name: validate_name(name)?,
             endpoint: endpoint.clone(),
             upstream: model.clone(),
             ..NewModel::default()
         },
-        (None, ..) if can_ask() => ask(args, context)?,
+        (None, ..) if can_prompt() => prompt_for_model(args, context)?,
         _ => {
             return Err(CliError::usage(
-                "no name was given",
-                "mmchat model add NAME --endpoint ENDPOINT --model ID, or at a terminal",
+                "missing model name",
+                "run \"mmchat model add NAME --endpoint ENDPOINT --model ID\"",
             ));
         }
     };
     let price = args.price_input.zip(args.price_output);
-    let change = Change::begin(context)?;
-    named_endpoint(&change.config()?, &new.endpoint)?;
+    let change = ConfigTransaction::begin(context)?;
+    find_endpoint(&change.config()?, &new.endpoint)?;
     let new = NewModel { tags: args.tags.clone(), context: args.context, price, ..new };
     change.edit(|edit| edit.add_model(&new))?;
     Ok(format!("added {}: {}/{}\n  try it: mmchat ask -m {} \"hello\"", new.name, new.endpoint, new.upstream, new.name))
 }
 
-/// Asks for what the flags leave open.
-fn ask(args: &AddArgs, context: &Context) -> Result<NewModel, CliError> {
-    let config = Change::begin(context)?.config()?;
-    let _restored = questions::Restored::when_interrupted()?;
+/// Prompts for what the flags do not specify.
+fn prompt_for_model(args: &AddArgs, context: &Context) -> Result<NewModel, CliError> {
+    let config = ConfigTransaction::begin(context)?.config()?;
+    let _restored = questions::TerminalGuard::install()?;
     let endpoint = match &args.endpoint {
-        Some(name) => named_endpoint(&config, name)?,
-        None => questions::one_endpoint(&config)?,
+        Some(name) => find_endpoint(&config, name)?,
+        None => questions::choose_endpoint(&config)?,
     };
     let upstream = if let Some(model) = &args.model {
         model.clone()
     } else {
-        let (engine, target) = (context.engine(), direct_target(endpoint, ""));
+        let (engine, target) = (context.stateless_engine(), direct_target(endpoint, ""));
         let listed = context.runtime()?.block_on(engine.list_models(&target, args.timeout));
-        questions::upstream_id(&endpoint.name, listed)?
+        questions::prompt_upstream_id(&endpoint.name, listed)?
     };
-    let name = questions::model_name(&config, &upstream)?;
+    let name = questions::prompt_model_name(&config, &upstream)?;
     Ok(NewModel { name, endpoint: endpoint.name.clone(), upstream, ..NewModel::default() })
 }

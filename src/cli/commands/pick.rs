@@ -1,4 +1,4 @@
-//! `mmchat pick`: one answer of several, to go on with.
+//! `mmchat pick`: picks one of several answers to continue with.
 
 use clap::Args;
 use jiff::Timestamp;
@@ -7,64 +7,65 @@ use crate::cli::{
     CliError, Context,
     support::{
         exit::Exit,
-        recording::record,
-        turn_ref::{Conversation, LAST, Place},
+        recording::open_record,
+        turn_ref::{LAST, StoredConversation, TurnRef},
     },
 };
 use crate::{
-    store::record::{Database, Exchange},
-    term::output::say,
+    store::record::{Database, StoredTurn},
+    term::output::write_stderr,
 };
 
-/// Choose one of several answers: the conversation goes on with it
+/// Pick one of several answers, with which the conversation continues
 #[derive(Debug, Args)]
-#[command(after_help = "mmchat compare -m fast,strong \"Why is the sky blue?\"\n\
-    mmchat pick @2\n\
+#[command(after_help = "Examples:\n  \
+    mmchat compare -m fast,strong \"Why is the sky blue?\"\n  \
+    mmchat pick @2\n  \
     mmchat ask --continue \"And at night?\"")]
 pub(crate) struct PickArgs {
-    /// An answer: 12@2, or @2 of the last comparison
+    /// The answer, such as 12@2, or @2 for the last comparison
     #[arg(value_name = "ID@N", default_value = LAST)]
-    place: String,
+    turn: String,
 }
 
 pub(crate) fn run(args: &PickArgs, context: &Context) -> Result<Exit, CliError> {
-    pick_at(&args.place, context)?;
+    pick_by_ref(&args.turn, context)?;
     Ok(Exit::Ok)
 }
 
-/// Picks the answer written as `place`, and says how to go on.
-pub(crate) fn pick_at(place: &str, context: &Context) -> Result<(), CliError> {
-    let place: Place = place.parse()?;
-    let nothing = || CliError::usage("nothing is kept to pick from", "history may be off; compare something first");
-    let mut database = record(context)?.ok_or_else(nothing)?;
-    let conversation = Conversation::find(&database, place)?.ok_or_else(nothing)?;
-    let Some(exchange) = conversation.answer(place)? else {
-        let names: Vec<String> = conversation.round(place)?.iter().map(Exchange::place).collect();
+/// Picks the answer `reference`, and prints how to continue with it.
+pub(crate) fn pick_by_ref(reference: &str, context: &Context) -> Result<(), CliError> {
+    let turn: TurnRef = reference.parse()?;
+    let nothing = || CliError::usage("no stored answers to pick from", "history may be off; run a comparison first");
+    let mut database = open_record(context)?.ok_or_else(nothing)?;
+    let conversation = StoredConversation::find(&database, turn)?.ok_or_else(nothing)?;
+    let Some(exchange) = conversation.answer(turn)? else {
+        let names: Vec<String> = conversation.round(turn)?.iter().map(StoredTurn::reference).collect();
         return Err(CliError::usage(
-            "there are several answers to pick from",
-            format!("name one: {}", names.join(", ")),
+            "several answers can be picked",
+            format!("name one of them: {}", names.join(", ")),
         ));
     };
-    pick(&mut database, exchange)?;
-    let whose = exchange.model.as_ref().unwrap_or(&exchange.asked);
-    say(&format!(
-        "picked {} ({whose}); go on with it: mmchat ask --continue, chat --continue, or compare --continue --context shared\n",
-        exchange.place()
+    store_pick(&mut database, exchange)?;
+    let model = exchange.model.as_ref().unwrap_or(&exchange.requested);
+    write_stderr(&format!(
+        "picked {} ({model}); continue with mmchat ask, chat or compare --context shared, and --continue\n",
+        exchange.reference()
     ));
     Ok(())
 }
 
-/// Chooses `exchange`, if there is anything in it to go on with.
-pub(crate) fn pick(database: &mut Database, exchange: &Exchange) -> Result<(), CliError> {
-    let place = exchange.place();
+/// Stores `exchange` as the picked answer, unless it failed without any text.
+pub(crate) fn store_pick(database: &mut Database, exchange: &StoredTurn) -> Result<(), CliError> {
+    let reference = exchange.reference();
     match &exchange.class {
         Some(class) if exchange.answer.trim().is_empty() => {
             return Err(CliError::usage(
-                format!("{place} has no answer to go on with: {} failed ({class})", exchange.asked),
-                format!("pick another one, or ask it once more: mmchat retry {place}"),
+                format!("{reference} has no answer to continue with: {} failed ({class})", exchange.requested),
+                format!("pick another answer, or run \"mmchat retry {reference}\""),
             ));
         }
-        Some(class) => say(&format!("warning: the answer {place} is not whole: {class}\n")),
+        Some(class) => write_stderr(&format!("warning: the answer {reference} is incomplete: {class}\n")),
         None => {}
     }
     Ok(database.pick(exchange.id, Timestamp::now())?)

@@ -1,135 +1,145 @@
-//! `mmchat ping`: is each endpoint there, is the key right, does it list the models, how fast.
+//! `mmchat ping`: checks that endpoints respond, accept their keys and list the configured models, and how fast.
 //!
-//! Owns what is asked for nothing (a list of models) and what costs a token (`--deep`). All at once; one that is silent
-//! keeps no other waiting.
+//! Listing models is free; `--deep` requests one token from each model. All requests run concurrently, so an endpoint
+//! that times out does not delay the others.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use clap::Args;
 use futures_util::{StreamExt, future::join_all};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::models::remember;
+use super::models::cache_model_list;
 use crate::cli::{
     CliError, Context,
     support::{
-        complete::Offer,
+        completion::CompletionKind,
         exit::Exit,
         list_format::ListArgs,
-        recording::{KeepArgs, Keeper},
-        request::unknown_name,
+        recording::{RecordingArgs, RunRecorder},
+        request::unknown_endpoint_or_model,
     },
 };
 use crate::{
-    config::{Config, Flags, direct_target, nearest, parse_duration},
+    config::{Config, Flags, closest_name, direct_target, parse_duration},
     engine::{
-        Engine, Event, EventKind, LaneOutcome,
-        plan::{AT_ONCE, Lane, Plan},
+        CallOutcome, Engine, Event, EventKind,
+        plan::{Call, MAX_CONCURRENT_CALLS, Plan},
     },
     model::{
-        Call, ChatRequest, ErrorClass, Message, Params, Role, api_key::masked_url, endpoint::Endpoint, target::Target,
+        ChatRequest, ErrorClass, Message, ModelRequest, Params, Role, api_key::redact_url, endpoint::Endpoint,
+        target::Target,
     },
-    protocol::{ApiError, ModelInfo},
+    protocol::{CallError, ModelInfo},
     render::{
-        notice::{duration, reason},
+        notice::{format_duration, reason},
         table::Table,
     },
-    store::record::GoesOn,
-    term::output::say,
+    store::record::Continuation,
+    term::output::write_stderr,
 };
 
-/// Check endpoints and models: reachable, key right, model listed, time; costs nothing unless --deep
+/// Check that endpoints are reachable, accept their keys and list the models
 #[derive(Debug, Args)]
-#[command(after_help = "Exit code 0: all well; 7: some are not; else the code of what is wrong with all of them.\n\n\
-    mmchat ping\n\
-    mmchat ping openai fast --deep")]
+#[command(after_help = "Free of charge, unless --deep is given.\n\n\
+    Exit code 0: no problems; 7: some checks failed; otherwise the code of the failures, or 5 if they differ.\n\n\
+    Examples:\n  \
+      mmchat ping\n  \
+      mmchat ping openai fast --deep\n  \
+      mmchat ping --format json")]
 pub(crate) struct PingArgs {
-    /// Endpoints or models; all unless named
-    #[arg(value_name = "NAME", add = Offer::Reachable.completer())]
+    /// Endpoints, models or routes to check [default: all]
+    #[arg(value_name = "NAME", add = CompletionKind::EndpointsAndModels.completer())]
     names: Vec<String>,
-    /// Ask each model for one token, which is billed
+    /// Also request one token from each model, which is billed
     #[arg(long)]
     deep: bool,
-    /// How long each may take
+    /// Limit the time of each request
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
     timeout: Duration,
     #[command(flatten)]
     list: ListArgs,
 }
 
-/// One endpoint's list, or why there is none.
-pub(crate) struct Pinged {
+/// The model list of one endpoint, or the error of the request.
+pub(crate) struct EndpointCheck {
     pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) listed: Result<Vec<ModelInfo>, ApiError>,
-    /// The keys that are refused although another is not, by their places from 0.
-    refused: Vec<(usize, ApiError)>,
-    took: Duration,
+    pub(crate) listed: Result<Vec<ModelInfo>, CallError>,
+    /// Rejected keys, where another key is accepted, by index from 0.
+    rejected_keys: Vec<(usize, CallError)>,
+    elapsed: Duration,
 }
 
-/// How one model does.
-struct Checked<'a> {
+/// The check of one model.
+struct ModelCheck<'a> {
     model: &'a Target,
-    /// Whether its endpoint lists it; `None`: there is no list.
+    /// Whether its endpoint lists it; `None` when there is no list.
     listed: Option<bool>,
-    /// A near id that is listed.
-    near: Option<String>,
-    /// What came of asking it.
-    asked: Option<LaneOutcome>,
+    /// The most similar listed id, when the model is not listed.
+    nearest: Option<String>,
+    /// The outcome of the `--deep` request.
+    outcome: Option<CallOutcome>,
 }
 
 pub(crate) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> {
     let (config, _) = context.config(context.layers(Flags::default())?)?;
-    let (endpoints, models) = chosen(&config, &args.names)?;
-    let engine = context.engine_for(&config, config.history.on);
+    let (endpoints, models) = select(&config, &args.names)?;
+    let engine = context.engine_for(&config, config.history.store_content);
     let runtime = context.runtime()?;
-    let plan = one_token_of(&models, args.timeout);
-    let mut keeper = Keeper::new(context, &config, &engine, "ping", (&KeepArgs::wordless(), &plan, GoesOn::Anew));
+    let plan = one_token_plan(&models, args.timeout);
+    let mut keeper = RunRecorder::new(
+        context,
+        &config,
+        &engine,
+        "ping",
+        (&RecordingArgs::metadata_only(), &plan, Continuation::New),
+    );
     let (mut pinged, outcomes) = runtime.block_on(async {
         let plan = args.deep.then_some(plan);
         let deep = async {
             match plan {
-                Some(plan) => outcomes(&engine, plan, |event| keeper.event(event)).await,
+                Some(plan) => collect_outcomes(&engine, plan, |event| keeper.event(event)).await,
                 None => Vec::new(),
             }
         };
-        tokio::join!(ping_all(&engine, endpoints, args.timeout), deep)
+        tokio::join!(check_endpoints(&engine, endpoints, args.timeout), deep)
     });
     keeper.close();
     if config.path.is_none() && args.names.is_empty() {
-        // Without a config these are only guesses at what may run here.
-        let guess = |pinged: &Pinged| pinged.endpoint.keys.is_empty() && pinged.endpoint.connect.loopback;
-        pinged.retain(|pinged| pinged.listed.is_ok() || !guess(pinged));
+        // Without a config, keyless loopback endpoints are only default ports where a server may run.
+        let is_guess = |pinged: &EndpointCheck| pinged.endpoint.keys.is_empty() && pinged.endpoint.connect.loopback;
+        pinged.retain(|pinged| pinged.listed.is_ok() || !is_guess(pinged));
     }
     if pinged.is_empty() && config.path.is_some() {
-        return Err(CliError::usage("the config has no endpoints", "add one: mmchat endpoint add"));
+        return Err(CliError::usage("no endpoints in the config", "run \"mmchat endpoint add\""));
     }
     if pinged.is_empty() {
-        return Err(crate::engine::plan::PlanError::NoKey.into());
+        return Err(crate::engine::plan::PlanError::NoEndpoints.into());
     }
     for pinged in &pinged {
         if let Ok(models) = &pinged.listed {
-            remember(context, &pinged.endpoint, models);
+            cache_model_list(context, &pinged.endpoint, models);
         }
     }
-    let mut asked = outcomes.into_iter();
-    let checked: Vec<Checked<'_>> =
-        models.iter().map(|model| Checked { asked: asked.next(), ..checked(model, &pinged) }).collect();
+    let mut outcomes = outcomes.into_iter();
+    let checked: Vec<ModelCheck<'_>> =
+        models.iter().map(|model| ModelCheck { outcome: outcomes.next(), ..check_model(model, &pinged) }).collect();
     let document = json!({
-        "endpoints": pinged.iter().map(endpoint_object).collect::<Vec<_>>(),
-        "models": checked.iter().map(model_object).collect::<Vec<_>>(),
+        "endpoints": pinged.iter().map(endpoint_json).collect::<Vec<_>>(),
+        "models": checked.iter().map(model_json).collect::<Vec<_>>(),
     });
     args.list.print(context, &[endpoint_table(&pinged), model_table(&checked)], &document)?;
     if args.list.is_text() {
-        hints(&pinged);
+        print_hints(&pinged);
     }
-    Ok(exit(&pinged, &checked))
+    Ok(exit_code(&pinged, &checked))
 }
 
-type Chosen = (Vec<Arc<Endpoint>>, Vec<Arc<Target>>);
+type Selection = (Vec<Arc<Endpoint>>, Vec<Arc<Target>>);
 
-/// The endpoints and models that were named, or all. A named model brings its endpoint, a named endpoint its models.
-fn chosen(config: &Config, names: &[String]) -> Result<Chosen, CliError> {
+/// The named endpoints and models, or all. A model includes its endpoint, an endpoint includes its models.
+fn select(config: &Config, names: &[String]) -> Result<Selection, CliError> {
     if names.is_empty() {
         return Ok((config.endpoints.clone(), config.models.clone()));
     }
@@ -142,101 +152,102 @@ fn chosen(config: &Config, names: &[String]) -> Result<Chosen, CliError> {
             vec![Arc::clone(model)]
         } else if let Some(route) = config.route(name) {
             route.models.clone()
-        } else if let Some(target) = config.direct(name) {
+        } else if let Some(target) = config.direct_model(name) {
             vec![target]
         } else {
-            return Err(unknown_name(config, name));
+            return Err(unknown_endpoint_or_model(config, name));
         };
         endpoints.extend(found.iter().map(|model| Arc::clone(&model.endpoint)));
         models.extend(found);
     }
-    let mut seen = Vec::new();
-    endpoints.retain(|endpoint| is_new(&mut seen, endpoint.name.clone()));
-    let mut seen = Vec::new();
-    models.retain(|model| is_new(&mut seen, model.id.clone()));
+    let mut names = HashSet::new();
+    endpoints.retain(|endpoint| names.insert(endpoint.name.clone()));
+    let mut ids = HashSet::new();
+    models.retain(|model| ids.insert(model.id.clone()));
     Ok((endpoints, models))
 }
 
-/// Whether nobody was called so before.
-pub(crate) fn is_new<T: PartialEq>(seen: &mut Vec<T>, name: T) -> bool {
-    let new = !seen.contains(&name);
-    seen.push(name);
-    new
-}
-
-/// Asks every endpoint for its list, all at once.
-pub(crate) async fn ping_all(engine: &Engine, endpoints: Vec<Arc<Endpoint>>, limit: Duration) -> Vec<Pinged> {
+/// Lists the models of every endpoint concurrently.
+pub(crate) async fn check_endpoints(
+    engine: &Engine,
+    endpoints: Vec<Arc<Endpoint>>,
+    limit: Duration,
+) -> Vec<EndpointCheck> {
     join_all(endpoints.into_iter().map(async |endpoint| {
-        let begun = Instant::now();
+        let started = Instant::now();
         let listed = engine.list_models(&direct_target(&endpoint, ""), limit).await;
-        let took = begun.elapsed();
-        let refused = if listed.is_ok() { engine.refused_keys(&endpoint, limit).await } else { Vec::new() };
-        Pinged { endpoint, listed, refused, took }
+        let took = started.elapsed();
+        let refused = if listed.is_ok() { engine.rejected_keys(&endpoint, limit).await } else { Vec::new() };
+        EndpointCheck { endpoint, listed, rejected_keys: refused, elapsed: took }
     }))
     .await
 }
 
-/// The plan to ask every model for one token.
-pub(crate) fn one_token_of(models: &[Arc<Target>], limit: Duration) -> Plan {
+/// A plan that requests one token from every model.
+pub(crate) fn one_token_plan(models: &[Arc<Target>], limit: Duration) -> Plan {
     let messages = vec![Message::text(Role::User, "hello")];
     let params = Params { max_tokens: Some(1), ..Params::default() };
-    let call = Arc::new(Call::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() }));
-    let alone = |model: &Arc<Target>| Lane::alone(model.id.0.clone(), Arc::clone(&call), Arc::clone(model));
-    let lanes = models.iter().map(|model| Lane { deadline: Some(limit), ..alone(model) });
-    Plan { lanes: lanes.collect(), at_once: Some(AT_ONCE) }
+    let call = Arc::new(ModelRequest::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() }));
+    let alone = |model: &Arc<Target>| Call::single(model.id.0.clone(), Arc::clone(&call), Arc::clone(model));
+    let lanes = models.iter().map(|model| Call { deadline: Some(limit), ..alone(model) });
+    Plan { calls: lanes.collect(), max_concurrent: Some(MAX_CONCURRENT_CALLS) }
 }
 
-/// How each lane ended, in the order of the plan.
-pub(crate) async fn outcomes(engine: &Arc<Engine>, plan: Plan, mut told: impl FnMut(&Event)) -> Vec<LaneOutcome> {
+/// Runs the plan and returns the outcome of each call in the order of the plan.
+pub(crate) async fn collect_outcomes(
+    engine: &Arc<Engine>,
+    plan: Plan,
+    mut on_event: impl FnMut(&Event),
+) -> Vec<CallOutcome> {
     let mut events = std::pin::pin!(engine.run(plan));
-    let mut outcomes: Vec<(usize, LaneOutcome)> = Vec::new();
+    let mut outcomes: Vec<(usize, CallOutcome)> = Vec::new();
     while let Some(event) = events.next().await {
-        told(&event);
+        on_event(&event);
         if let EventKind::Finished(outcome) = event.kind {
-            outcomes.push((event.lane, *outcome));
+            outcomes.push((event.call, *outcome));
         }
     }
     outcomes.sort_by_key(|(lane, _)| *lane);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-fn checked<'a>(model: &'a Target, pinged: &[Pinged]) -> Checked<'a> {
+fn check_model<'a>(model: &'a Target, pinged: &[EndpointCheck]) -> ModelCheck<'a> {
     let list = pinged.iter().find(|pinged| pinged.endpoint.name == model.endpoint.name);
     let ids: Option<Vec<&str>> =
         list.and_then(|pinged| Some(pinged.listed.as_ref().ok()?.iter().map(|model| model.id.as_str()).collect()));
-    let listed = ids.as_ref().map(|ids| ids.contains(&model.upstream.as_str()));
+    let listed = ids.as_ref().map(|ids| ids.contains(&model.upstream_id.as_str()));
     let near = ids
         .filter(|_| listed == Some(false))
-        .and_then(|ids| nearest(&model.upstream, ids.into_iter()).map(str::to_owned));
-    Checked { model, listed, near, asked: None }
+        .and_then(|ids| closest_name(&model.upstream_id, ids.into_iter()).map(str::to_owned));
+    ModelCheck { model, listed, nearest: near, outcome: None }
 }
 
-fn endpoint_table(pinged: &[Pinged]) -> Table {
+fn endpoint_table(pinged: &[EndpointCheck]) -> Table {
     let mut table = Table::new(&["endpoint", "state", ">time", ">models", "note"]);
-    for Pinged { endpoint, listed, refused, took } in pinged {
+    for EndpointCheck { endpoint, listed, rejected_keys: refused, elapsed: took } in pinged {
         let (state, count, note) = match listed {
             Ok(models) => {
-                let keys = refused.iter().map(|(place, error)| format!("key {}: {}", place + 1, reason(error)));
+                let keys = refused.iter().map(|(index, error)| format!("key {}: {}", index + 1, reason(error)));
                 ("ok".to_owned(), models.len().to_string(), keys.collect::<Vec<_>>().join("; "))
             }
             Err(error) => {
-                let note = format!("{} ({})", said(error), masked_url(&endpoint.base_url));
+                let note = format!("{} ({})", error_message(error), redact_url(&endpoint.base_url));
                 (format!("ERR {}", error.class), String::new(), note)
             }
         };
-        table.row(vec![endpoint.name.clone(), state, duration(*took), count, note]);
+        table.add_row(vec![endpoint.name.clone(), state, format_duration(*took), count, note]);
     }
     table
 }
 
-/// What was said, without the class, which has a column of its own.
-fn said(error: &ApiError) -> String {
+/// The error text without its class, which has its own column.
+fn error_message(error: &CallError) -> String {
     let reason = reason(error);
-    reason.split_once(": ").map_or(reason.as_str(), |(_, said)| said).to_owned()
+    reason.split_once(": ").map_or(reason.as_str(), |(_, message)| message).to_owned()
 }
 
-fn model_table(checked: &[Checked<'_>]) -> Table {
-    let deep = checked.iter().any(|check| check.asked.is_some());
+fn model_table(checked: &[ModelCheck<'_>]) -> Table {
+    let deep = checked.iter().any(|check| check.outcome.is_some());
     let columns = ["model", "endpoint", "upstream id", "listed", "note", "state", ">TTFT"];
     let mut table = Table::new(if deep { &columns } else { &columns[..5] });
     for check in checked {
@@ -249,50 +260,50 @@ fn model_table(checked: &[Checked<'_>]) -> Table {
         let mut row = vec![
             model.id.0.clone(),
             model.endpoint.name.clone(),
-            model.upstream.clone(),
+            model.upstream_id.clone(),
             listed.to_owned(),
             note(check),
         ];
-        if let Some(outcome) = &check.asked {
-            row.extend([state(outcome), outcome.ttft.map(duration).unwrap_or_default()]);
+        if let Some(outcome) = &check.outcome {
+            row.extend([outcome_state(outcome), outcome.ttft.map(format_duration).unwrap_or_default()]);
         }
-        table.row(row);
+        table.add_row(row);
     }
     table
 }
 
-/// What came of asking the model.
-pub(crate) fn state(outcome: &LaneOutcome) -> String {
+/// The outcome of a request, for a table: `ok` or `ERR` with the error class.
+pub(crate) fn outcome_state(outcome: &CallOutcome) -> String {
     match &outcome.result {
         Ok(_) => "ok".to_owned(),
         Err(error) => format!("ERR {}", error.class),
     }
 }
 
-fn note(check: &Checked<'_>) -> String {
-    match (&check.asked, &check.near) {
-        (Some(LaneOutcome { result: Err(error), .. }), _) => said(error),
-        (None, Some(near)) => format!("did you mean {near}?"),
+fn note(check: &ModelCheck<'_>) -> String {
+    match (&check.outcome, &check.nearest) {
+        (Some(CallOutcome { result: Err(error), .. }), _) => error_message(error),
+        (None, Some(near)) => format!("did you mean \"{near}\"?"),
         _ => String::new(),
     }
 }
 
-fn endpoint_object(pinged: &Pinged) -> Value {
+fn endpoint_json(pinged: &EndpointCheck) -> Value {
     json!({
         "endpoint": pinged.endpoint.name,
-        "base_url": masked_url(&pinged.endpoint.base_url),
+        "base_url": redact_url(&pinged.endpoint.base_url),
         "ok": pinged.listed.is_ok(),
-        "ms": u64::try_from(pinged.took.as_millis()).unwrap_or(u64::MAX),
+        "ms": u64::try_from(pinged.elapsed.as_millis()).unwrap_or(u64::MAX),
         "models": pinged.listed.as_ref().ok().map(Vec::len),
         "error": pinged.listed.as_ref().err().map(crate::render::json::error),
-        "refused_keys": pinged.refused.iter()
-            .map(|(place, error)| json!({"key": place + 1, "error": crate::render::json::error(error)}))
+        "refused_keys": pinged.rejected_keys.iter()
+            .map(|(index, error)| json!({"key": index + 1, "error": crate::render::json::error(error)}))
             .collect::<Vec<_>>(),
     })
 }
 
-fn model_object(check: &Checked<'_>) -> Value {
-    let asked = check.asked.as_ref().map(|outcome| {
+fn model_json(check: &ModelCheck<'_>) -> Value {
+    let response = check.outcome.as_ref().map(|outcome| {
         json!({
             "ok": outcome.result.is_ok(),
             "ttft_ms": outcome.ttft.map(|ttft| u64::try_from(ttft.as_millis()).unwrap_or(u64::MAX)),
@@ -302,35 +313,35 @@ fn model_object(check: &Checked<'_>) -> Value {
     json!({
         "model": check.model.id.0,
         "endpoint": check.model.endpoint.name,
-        "upstream_model": check.model.upstream,
+        "upstream_model": check.model.upstream_id,
         "listed": check.listed,
-        "nearest": check.near,
-        "asked": asked,
+        "nearest": check.nearest,
+        "asked": response,
     })
 }
 
-/// What to do about what is wrong, once for each.
-fn hints(pinged: &[Pinged]) {
-    let mut told = Vec::new();
+/// Prints each hint once.
+fn print_hints(pinged: &[EndpointCheck]) {
+    let mut printed = HashSet::new();
     for hint in pinged.iter().filter_map(|pinged| pinged.listed.as_ref().err()?.hint.as_ref()) {
-        if is_new(&mut told, hint) {
-            say(&format!("hint: {hint}\n"));
+        if printed.insert(hint) {
+            write_stderr(&format!("hint: {hint}\n"));
         }
     }
 }
 
-/// A model is well when it answered; one that was not asked, when it is listed or nobody could say.
-fn exit(pinged: &[Pinged], checked: &[Checked<'_>]) -> Exit {
-    let endpoints = pinged.iter().map(|pinged| match (&pinged.listed, pinged.refused.first()) {
-        (Err(error), _) | (Ok(_), Some((_, error))) => Exit::of_class(error.class),
+/// The exit code. A model passes when it answered, or without `--deep` when it is listed.
+fn exit_code(pinged: &[EndpointCheck], checked: &[ModelCheck<'_>]) -> Exit {
+    let endpoints = pinged.iter().map(|pinged| match (&pinged.listed, pinged.rejected_keys.first()) {
+        (Err(error), _) | (Ok(_), Some((_, error))) => Exit::from_class(error.class),
         (Ok(_), None) => Exit::Ok,
     });
-    let models = checked.iter().map(|check| match (&check.asked, check.listed) {
-        (Some(outcome), _) => Exit::of(outcome),
-        (None, Some(false)) => Exit::of_class(ErrorClass::Model),
+    let models = checked.iter().map(|check| match (&check.outcome, check.listed) {
+        (Some(outcome), _) => Exit::from_outcome(outcome),
+        (None, Some(false)) => Exit::from_class(ErrorClass::Model),
         (None, Some(true)) => Exit::Ok,
-        // The endpoint's own failure counts for it.
-        (None, None) => Exit::of_class(
+        // Without a list, the failure of the endpoint counts for its models.
+        (None, None) => Exit::from_class(
             pinged
                 .iter()
                 .find(|pinged| pinged.endpoint.name == check.model.endpoint.name)
@@ -338,5 +349,5 @@ fn exit(pinged: &[Pinged], checked: &[Checked<'_>]) -> Exit {
                 .unwrap_or(ErrorClass::Model),
         ),
     });
-    Exit::shared(endpoints.chain(models))
+    Exit::combine(endpoints.chain(models))
 }

@@ -1,4 +1,4 @@
-//! `mmchat presets`: prompts to be used again: list, show, edit.
+//! `mmchat presets`: lists, prints and edits presets.
 
 use std::{path::Path, process::Command};
 
@@ -8,27 +8,31 @@ use serde_json::{Value, json};
 use crate::cli::{
     CliError, Context,
     support::{
-        complete::Offer,
-        config_transaction::no_place,
-        context::{preset_folder, text_of},
+        completion::CompletionKind,
+        config_transaction::no_config_path,
+        context::{preset_folder, read_text_file},
         exit::Exit,
         list_format::ListArgs,
     },
 };
 use crate::{
-    config::{Flags, Preset, is_name, normalised},
+    config::{Flags, Preset, is_valid_new_name, normalize_name},
     render::{Output, table::Table},
     store,
-    term::output::{Streams, say},
+    term::output::{Streams, write_stderr},
 };
 
-/// What a new preset begins with.
-const NEW: &str = "# Used with: mmchat ask -p NAME \"…\". Variables are written {{ name }} and given with -P name=value;\n\
-# {{ input }} is what follows on the command line, from -f and from standard input.\n\n\
+/// The content of a new preset file.
+const NEW_PRESET: &str = "# Usage: mmchat ask -p NAME \"…\". Variables are written {{ name }} and set with -P name=value;\n\
+# {{ input }} is the prompt of the command line, with the files of -f and standard input.\n\n\
 # model = \"chat\"\n# params = { temperature = 0.2 }\nsystem = \"You are brief.\"\nprompt = \"\"\"\n{{ input }}\n\"\"\"\n";
 
-/// Prompts to be used again with -p: list, show, edit
+/// List, print or edit presets, the reusable prompts of -p
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+    mmchat presets list\n  \
+    mmchat presets edit review\n  \
+    git diff | mmchat ask -p review")]
 pub(crate) struct PresetsArgs {
     #[command(subcommand)]
     command: PresetsCommand,
@@ -36,18 +40,18 @@ pub(crate) struct PresetsArgs {
 
 #[derive(Debug, Subcommand)]
 enum PresetsCommand {
-    /// List them, with their variables
+    /// List presets with their models and variables
     List(ListArgs),
-    /// Print one
+    /// Print a preset
     Show {
-        /// Which
-        #[arg(value_name = "NAME", add = Offer::Presets.completer())]
+        /// The name of the preset
+        #[arg(value_name = "NAME", add = CompletionKind::Presets.completer())]
         name: String,
     },
-    /// Open one in $VISUAL or $EDITOR; a new one gets a file of its own
+    /// Edit a preset in $VISUAL or $EDITOR; a new preset gets its own file
     Edit {
-        /// Which
-        #[arg(value_name = "NAME", add = Offer::Presets.completer())]
+        /// The name of the preset
+        #[arg(value_name = "NAME", add = CompletionKind::Presets.completer())]
         name: String,
     },
 }
@@ -62,27 +66,27 @@ pub(crate) fn run(args: &PresetsArgs, context: &Context) -> Result<Exit, CliErro
 
 fn list(args: &ListArgs, context: &Context) -> Result<Exit, CliError> {
     let (config, layers) = context.config(context.layers(Flags::default())?)?;
-    let names = context.presets(&config, &layers);
+    let names = context.preset_names(&config, &layers);
     if names.is_empty() && args.is_text() {
-        say("there are none; make one: mmchat presets edit NAME\n");
+        write_stderr("no presets; to create one, run \"mmchat presets edit NAME\"\n");
     }
-    let mut table = Table::new(&["preset", "model", "variables", "where"]);
+    let mut table = Table::new(&["preset", "model", "variables", "location"]);
     let (mut document, mut exit) = (Vec::<Value>::new(), Exit::Ok);
     for name in names {
         let preset = match context.preset(&config, &layers, &name) {
             Ok(preset) => preset,
             Err(error) => {
-                // One that is broken hides no other.
-                table.row(vec![name.clone(), String::new(), String::new(), "broken".into()]);
+                // Report an invalid preset and list the others.
+                table.add_row(vec![name.clone(), String::new(), String::new(), "invalid".into()]);
                 document.push(json!({"preset": name, "error": error.to_string()}));
                 exit = error.report();
                 continue;
             }
         };
-        let place = preset.file.as_ref().map_or_else(|| "config".to_owned(), |path| path.display().to_string());
+        let location = preset.file.as_ref().map_or_else(|| "config".to_owned(), |path| path.display().to_string());
         let variables = preset.variables();
-        document.push(json!({"preset": name, "model": preset.model, "variables": variables, "where": place}));
-        table.row(vec![name, preset.model.unwrap_or_default(), variables.join(", "), place]);
+        document.push(json!({"preset": name, "model": preset.model, "variables": variables, "where": location}));
+        table.add_row(vec![name, preset.model.unwrap_or_default(), variables.join(", "), location]);
     }
     args.print(context, &[table], &document.into())?;
     Ok(exit)
@@ -92,60 +96,58 @@ fn show(name: &str, context: &Context) -> Result<Exit, CliError> {
     let (config, layers) = context.config(context.layers(Flags::default())?)?;
     let preset = context.preset(&config, &layers, name)?;
     let text = match &preset.file {
-        Some(path) => text_of(path)?,
-        None => crate::config::effective::preset_text(&preset),
+        Some(path) => read_text_file(path)?,
+        None => crate::config::effective::preset_toml(&preset),
     };
-    Streams::stdout().put(&mut Output::data(text))?;
+    Streams::stdout().write(&mut Output::data(text))?;
     Ok(Exit::Ok)
 }
 
-/// Opens the file the preset is in and checks it afterwards: what was written stays, mistakes are told.
+/// Opens the file of the preset in the editor and validates it afterwards. The file is kept even if it is invalid.
 fn edit(name: &str, context: &Context) -> Result<Exit, CliError> {
     let (config, layers) = context.config(context.layers(Flags::default())?)?;
-    let name = normalised(name);
-    if !is_name(&name) {
+    let name = normalize_name(name);
+    if !is_valid_new_name(&name) {
         return Err(CliError::usage(
-            format!("`{name}` cannot be a name"),
-            "names are letters of any script, digits, `.`, `_` and `-`",
+            format!("invalid name \"{name}\""),
+            "use letters of any script, digits, \".\", \"_\" and \"-\"",
         ));
     }
     let in_config = config.preset(&name).and(config.path.clone());
-    let own = || preset_folder(&layers).map(|folder| folder.join(format!("{name}.toml")));
-    let path = in_config.clone().or_else(own).ok_or_else(no_place)?;
-    let editor = editor(context, &path)?;
+    let own_file = || preset_folder(&layers).map(|folder| folder.join(format!("{name}.toml")));
+    let path = in_config.clone().or_else(own_file).ok_or_else(no_config_path)?;
+    let editor = editor_command(context, &path)?;
     if !path.exists() {
-        store::replace(&path, NEW)
-            .map_err(|source| CliError::System { what: format!("{} cannot be written", path.display()), source })?;
+        store::write_atomic(&path, NEW_PRESET)
+            .map_err(|source| CliError::System { what: format!("cannot write {}", path.display()), source })?;
     }
-    open(&editor, &path)?;
+    open_in_editor(&editor, &path)?;
     if in_config.is_some() {
         context.config(context.layers(Flags::default())?)?;
     } else {
-        Preset::from_file(&name, &text_of(&path)?, &path)?;
+        Preset::from_file(&name, &read_text_file(&path)?, &path)?;
     }
-    say(&format!("{} is good\n", path.display()));
+    write_stderr(&format!("{} is valid\n", path.display()));
     Ok(Exit::Ok)
 }
 
-/// The person's editor.
-fn editor(context: &Context, path: &Path) -> Result<String, CliError> {
+/// The editor command, from VISUAL or EDITOR.
+fn editor_command(context: &Context, path: &Path) -> Result<String, CliError> {
     let editor = context.environment.get("VISUAL").or(context.environment.get("EDITOR"));
-    let hint = || format!("or open {} yourself", path.display());
-    editor
-        .map(str::to_owned)
-        .ok_or_else(|| CliError::usage("neither VISUAL nor EDITOR says which editor to use", hint()))
+    let hint = || format!("set one of them, or edit {} directly", path.display());
+    editor.map(str::to_owned).ok_or_else(|| CliError::usage("neither VISUAL nor EDITOR is set", hint()))
 }
 
-fn open(editor: &str, path: &Path) -> Result<(), CliError> {
-    // An editor may bring arguments of its own: `code --wait`.
+fn open_in_editor(editor: &str, path: &Path) -> Result<(), CliError> {
+    // The command may have arguments, such as `code --wait`.
     let mut words = editor.split_whitespace();
     let program = words.next().unwrap_or_default();
     let status = Command::new(program).args(words).arg(path).status();
     match status {
         Ok(status) if status.success() => Ok(()),
         Ok(status) => {
-            Err(CliError::usage(format!("the editor `{program}` ended with {status}"), "nothing was checked"))
+            Err(CliError::usage(format!("the editor \"{program}\" ended with {status}"), "the file was not checked"))
         }
-        Err(source) => Err(CliError::System { what: format!("the editor `{program}` could not be run"), source }),
+        Err(source) => Err(CliError::System { what: format!("cannot run the editor \"{program}\""), source }),
     }
 }

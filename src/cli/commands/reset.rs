@@ -1,83 +1,87 @@
-//! `mmchat reset`: forget what is known of a service, so that it is asked again at once.
+//! `mmchat reset`: removes health records, so that a model, endpoint or route gets requests again at once.
 
 use clap::Args;
 
-use super::status::{file, hashes, named, targets, update};
+use super::status::{all_targets, configured_targets, health_file, key_hashes, update_health};
 use crate::cli::{
     CliError, Context,
-    support::{complete::Offer, exit::Exit, request::unknown},
+    support::{completion::CompletionKind, exit::Exit, request::unknown_value},
 };
 use crate::{
-    config::{Config, Flags, normalised},
-    routing::health::{HealthSnapshot, PlaceId},
-    term::output::say,
+    config::{Config, Flags, normalize_name},
+    routing::health::{HealthKey, HealthSnapshot},
+    term::output::write_stderr,
     transport::keys::KeyRing,
 };
 
-/// Forget what is known of a model, an endpoint or a route, so that it is asked again at once
+/// Reset circuit breakers and cooldowns, so that requests are sent again at once
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+      mmchat reset chat\n  \
+      mmchat reset openai fast\n  \
+      mmchat reset --all")]
 pub(crate) struct ResetArgs {
-    /// Models, endpoints or routes; a model's endpoint and keys go with it
-    #[arg(value_name = "NAME", required_unless_present = "all", add = Offer::Reachable.completer())]
+    /// Models, endpoints or routes; resetting a model also resets its endpoint and keys
+    #[arg(value_name = "NAME", required_unless_present = "all", add = CompletionKind::EndpointsAndModels.completer())]
     names: Vec<String>,
-    /// Everything that is known
+    /// Reset everything
     #[arg(long, conflicts_with = "names")]
     all: bool,
 }
 
 pub(crate) fn run(args: &ResetArgs, context: &Context) -> Result<Exit, CliError> {
-    let file = file(context)?;
+    let file = health_file(context)?;
     let mut count = 0;
     if args.all {
-        update(&file, &mut |snapshot| count = snapshot.forget_all())?;
+        update_health(&file, &mut |snapshot| count = snapshot.clear())?;
     } else {
         let (config, _) = context.config(context.layers(Flags::default())?)?;
         let keys = KeyRing::new(context.environment.clone());
         for name in &args.names {
-            check_name(&config, &normalised(name))?;
+            check_name(&config, &normalize_name(name))?;
         }
         let forget = &mut |snapshot: &mut HealthSnapshot| {
             for name in &args.names {
-                let ids = ids(&config, &normalised(name), &keys, snapshot);
-                count += snapshot.forget(ids);
+                let ids = health_keys(&config, &normalize_name(name), &keys, snapshot);
+                count += snapshot.remove(ids);
             }
         };
-        update(&file, forget)?;
+        update_health(&file, forget)?;
     }
-    say(&match count {
-        0 => "nothing was known\n".to_owned(),
-        count => format!("forgotten: {count} record(s)\n"),
+    write_stderr(&match count {
+        0 => "nothing to reset\n".to_owned(),
+        count => format!("reset {count} health record(s)\n"),
     });
     Ok(Exit::Ok)
 }
 
-/// Whether it is the name of an endpoint, a model or a route, or a model of an endpoint without a name.
+/// Checks that `name` is an endpoint, a model, a route or `endpoint/id`.
 pub(crate) fn check_name(config: &Config, name: &str) -> Result<(), CliError> {
-    let targets = named(config);
+    let targets = configured_targets(config);
     let endpoints = config.endpoints.iter().map(|endpoint| endpoint.name.as_str());
     let models = targets.iter().map(|target| target.id.0.as_str());
     let known: Vec<&str> =
         endpoints.chain(models).chain(config.routes.iter().map(|route| route.name.as_str())).collect();
-    let is_known = known.contains(&name) || config.direct(name).is_some();
-    if is_known { Ok(()) } else { Err(unknown("endpoint, model or route", name, &known)) }
+    let is_known = known.contains(&name) || config.direct_model(name).is_some();
+    if is_known { Ok(()) } else { Err(unknown_value("endpoint, model or route", name, &known)) }
 }
 
-/// The places of everything called `name`.
-fn ids(config: &Config, name: &str, keys: &KeyRing, snapshot: &HealthSnapshot) -> Vec<PlaceId> {
+/// The health keys of everything called `name`.
+fn health_keys(config: &Config, name: &str, keys: &KeyRing, snapshot: &HealthSnapshot) -> Vec<HealthKey> {
     let routed = |id: &str| config.route(name).is_some_and(|route| route.models.iter().any(|model| model.id.0 == id));
     let mut ids = Vec::new();
-    for target in targets(config, snapshot).into_iter().chain(config.direct(name)) {
+    for target in all_targets(config, snapshot).into_iter().chain(config.direct_model(name)) {
         if target.id.0 != name && target.endpoint.name != name && !routed(&target.id.0) {
             continue;
         }
-        ids.extend([PlaceId::model(&target), PlaceId::endpoint(&target.endpoint)]);
-        for hash in hashes(&target.endpoint, keys, &snapshot.salt) {
-            ids.extend([PlaceId::key(&target.endpoint, hash), PlaceId::key_for_model(&target, hash)]);
+        ids.extend([HealthKey::model(&target), HealthKey::endpoint(&target.endpoint)]);
+        for hash in key_hashes(&target.endpoint, keys, &snapshot.salt) {
+            ids.extend([HealthKey::key(&target.endpoint, hash), HealthKey::key_for_model(&target, hash)]);
         }
     }
     if let Some(endpoint) = config.endpoint(name) {
-        ids.push(PlaceId::endpoint(endpoint));
-        ids.extend(hashes(endpoint, keys, &snapshot.salt).into_iter().map(|hash| PlaceId::key(endpoint, hash)));
+        ids.push(HealthKey::endpoint(endpoint));
+        ids.extend(key_hashes(endpoint, keys, &snapshot.salt).into_iter().map(|hash| HealthKey::key(endpoint, hash)));
     }
     ids
 }

@@ -1,90 +1,114 @@
-//! `mmchat retry`: what failed, asked once more, in its place.
+//! `mmchat retry`: repeats failed calls and replaces their stored answers.
 
 use std::sync::Arc;
 
 use clap::Args;
 
 use super::{
-    ask::{AnswerArgs, Asking},
-    compare::{Comparison, Shown, interruption},
+    ask::{AnswerArgs, AskRun},
+    compare::{CompareDisplay, CompareRun, listen_for_interruption},
 };
 use crate::cli::{
     CliError, Context,
     support::{
         exit::Exit,
-        request::{HowArgs, RequestArgs},
-        turn_ref::{Conversation, LAST, Place, Thread},
+        request::{OutputArgs, RequestArgs},
+        turn_ref::{HistoryPrefix, LAST, StoredConversation, TurnRef},
     },
 };
 use crate::{
     engine::plan::{self, Plan},
-    model::Call,
-    store::record::{Exchange, GoesOn},
-    term::{keyboard::Modes, output::say},
+    model::ModelRequest,
+    store::record::{Continuation, StoredTurn},
+    term::{keyboard::TerminalModes, output::write_stderr},
 };
 
-/// Ask once more what failed; the answer takes its place
+/// Repeat failed calls, and replace their answers in the history
 ///
-/// The model, the prompt and what came before are the same; parameters are those of the model and of this command.
+/// The model, the prompt and the history are the same. Parameters are those of the model and of this command.
 #[derive(Debug, Args)]
-#[command(after_help = "mmchat retry         all that failed in the last comparison\n\
-    mmchat retry 12@2    the second answer of conversation 12, even if it is whole")]
+#[command(after_help = "Examples:\n  \
+    mmchat retry         Repeat all failed calls of the last comparison\n  \
+    mmchat retry 12@2    Repeat the second answer of conversation 12, even if it is complete")]
 pub(crate) struct RetryArgs {
-    /// A conversation, or one answer of it: 12, 12@2, @2; the last one unless given
+    /// A conversation, or one answer of it, such as 12, 12@2 or @2
     #[arg(value_name = "ID", default_value = LAST)]
-    place: String,
+    turn: String,
+    #[command(flatten)]
+    output_args: OutputArgs,
     #[command(flatten)]
     answer: AnswerArgs,
-    #[command(flatten)]
-    how: HowArgs,
 }
 
 pub(crate) fn run(args: &RetryArgs, context: &Context) -> Result<Exit, CliError> {
-    let modes = Modes::save();
-    let interruption = interruption(modes.as_ref())?;
-    let request = RequestArgs::with(&args.how);
+    let modes = TerminalModes::save();
+    let interruption = listen_for_interruption(modes.as_ref())?;
+    let request = RequestArgs::from_output_args(&args.output_args);
     let (config, layers) = context.config(context.layers(request.flags())?)?;
-    let shown = Shown::new(context, &layers, &args.how, "auto")?;
-    let place: Place = args.place.parse()?;
-    let conversation = Conversation::get(context, place)?;
-    let chosen = chosen(&conversation, place)?;
-    let threads: Vec<Thread> = chosen.iter().map(|exchange| Thread::new(&conversation, exchange)).collect();
-    if let Some(warning) = threads.iter().find_map(Thread::lacking) {
-        say(&format!("warning: {warning}\n"));
+    let display = CompareDisplay::new(context, &layers, &args.output_args, "auto")?;
+    let turn: TurnRef = args.turn.parse()?;
+    let conversation = StoredConversation::find_required(context, turn)?;
+    let chosen = select_answers(&conversation, turn)?;
+    let histories: Vec<HistoryPrefix> =
+        chosen.iter().map(|exchange| HistoryPrefix::new(&conversation, exchange)).collect();
+    if let Some(warning) = histories.iter().find_map(HistoryPrefix::missing_warning) {
+        write_stderr(&format!("warning: {warning}\n"));
     }
-    let calls: Vec<Arc<Call>> = threads.iter().map(|thread| Arc::new(thread.again(request.streamed()))).collect();
-    let goes_on = GoesOn::Instead(chosen.iter().map(|exchange| exchange.id).collect());
-    if let ([exchange], [call]) = (chosen.as_slice(), calls.as_slice()) {
+    let model_requests: Vec<Arc<ModelRequest>> =
+        histories.iter().map(|history| Arc::new(history.repeat_request(request.is_streaming()))).collect();
+    let continuation = Continuation::Replace(chosen.iter().map(|exchange| exchange.id).collect());
+    if let ([exchange], [model_request]) = (chosen.as_slice(), model_requests.as_slice()) {
         let mut layers = layers;
-        layers.model.value = Some(exchange.asked.clone());
+        layers.model.value = Some(exchange.requested.clone());
         let (context, config, layers, request) = (context, &config, &layers, &request);
-        let asking = Asking { context, config, layers, request, answer: &args.answer, command: "retry", goes_on };
-        return asking.run(call, &interruption);
+        let answer = &args.answer;
+        let run = AskRun {
+            context,
+            config,
+            layers,
+            request_args: request,
+            answer_args: answer,
+            command: "retry",
+            continuation,
+        };
+        return run.run(model_request, &interruption);
     }
     if args.answer.dry_run {
-        return Err(CliError::usage("--dry-run prints one request", format!("name one: {}", chosen[0].place())));
+        return Err(CliError::usage(
+            "--dry-run prints one request",
+            format!("name one answer: {}", chosen[0].reference()),
+        ));
     }
-    let lanes = chosen.iter().zip(&calls).map(|(exchange, call)| {
-        plan::lane(&config, Some(&exchange.asked), call, shown.on_cut()).map_err(CliError::from)
+    let calls = chosen.iter().zip(&model_requests).map(|(exchange, model_request)| {
+        plan::resolve_call(&config, Some(&exchange.requested), model_request, display.on_incomplete())
+            .map_err(CliError::from)
     });
-    let plan = Plan { lanes: lanes.collect::<Result<_, _>>()?, at_once: Some(plan::AT_ONCE) };
+    let plan = Plan { calls: calls.collect::<Result<_, _>>()?, max_concurrent: Some(plan::MAX_CONCURRENT_CALLS) };
     let (config, layers, request) = (&config, &layers, &request);
-    let comparison =
-        Comparison { context, config, layers, request, keep: &args.answer.keep, shown, modes, extras: None };
-    comparison.run(plan, ("retry", goes_on), &interruption)
+    let comparison = CompareRun {
+        context,
+        config,
+        layers,
+        request_args: request,
+        recording: &args.answer.recording,
+        display,
+        modes,
+        post_processing: None,
+    };
+    comparison.run(plan, ("retry", continuation), &interruption)
 }
 
-/// The answer that is named, else those of the last round that are not whole.
-fn chosen(conversation: &Conversation, place: Place) -> Result<Vec<&Exchange>, CliError> {
-    if place.number.is_some() {
-        return Ok(conversation.answer(place)?.into_iter().collect());
+/// The referenced answer, else the failed and incomplete answers of the round.
+fn select_answers(conversation: &StoredConversation, turn: TurnRef) -> Result<Vec<&StoredTurn>, CliError> {
+    if turn.answer.is_some() {
+        return Ok(conversation.answer(turn)?.into_iter().collect());
     }
-    let round = conversation.round(place)?;
-    let failed: Vec<&Exchange> = round.iter().filter(|exchange| exchange.class.is_some()).collect();
+    let round = conversation.round(turn)?;
+    let failed: Vec<&StoredTurn> = round.iter().filter(|exchange| exchange.class.is_some()).collect();
     if failed.is_empty() {
         return Err(CliError::usage(
-            format!("nothing failed in conversation {}", conversation.number()),
-            format!("name the answer that is to be had again: {}", round[0].place()),
+            format!("nothing failed in conversation {}", conversation.id()),
+            format!("name the answer to repeat: mmchat retry {}", round[0].reference()),
         ));
     }
     Ok(failed)

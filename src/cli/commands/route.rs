@@ -1,4 +1,4 @@
-//! `mmchat route explain`: who would be asked, in which order, and why.
+//! `mmchat route explain`: shows the candidates of a route in the order they would be tried, and why.
 
 use std::{sync::Arc, time::Duration};
 
@@ -6,22 +6,25 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::status::{left, state};
+use super::status::{remaining_time, state_name};
 use crate::cli::{
     CliError, Context,
-    support::{complete::Offer, exit::Exit, list_format::ListArgs},
+    support::{completion::CompletionKind, exit::Exit, list_format::ListArgs},
 };
 use crate::{
     config::Flags,
-    engine::{Explained, plan},
-    model::{Call, ChatRequest, Message, Role},
-    render::{notice::duration, table::Table},
-    routing::{OnCut, Policy, health::Standing, strategy::Strategy},
-    term::output::say,
+    engine::{ExplainedCandidate, plan},
+    model::{ChatRequest, Message, ModelRequest, Role},
+    render::{notice::format_duration, table::Table},
+    routing::{OnIncomplete, Policy, health::Availability, strategy::Strategy},
+    term::output::write_stderr,
 };
 
-/// Routes of the config
+/// Explain how a route chooses among its models
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+      mmchat route explain chat\n  \
+      mmchat route explain chat --tokens 100000")]
 pub(crate) struct RouteArgs {
     #[command(subcommand)]
     command: RouteCommand,
@@ -32,13 +35,17 @@ enum RouteCommand {
     Explain(ExplainArgs),
 }
 
-/// Who would be asked, in which order, and why; nobody is asked
+/// Show which candidates would be tried, in which order, and why; no request is sent
 #[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  \
+      mmchat route explain chat\n  \
+      mmchat route explain chat --tokens 100000\n  \
+      mmchat route explain chat --format json")]
 struct ExplainArgs {
-    /// A route; a model is a route of one
-    #[arg(value_name = "NAME", add = Offer::Askable.completer())]
+    /// Route or model
+    #[arg(value_name = "NAME", add = CompletionKind::ModelsAndRoutes.completer())]
     name: String,
-    /// For a prompt of so many tokens
+    /// Explain the route for a prompt of this many tokens
     #[arg(long, value_name = "TOKENS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=2_000_000))]
     tokens: u32,
     #[command(flatten)]
@@ -48,34 +55,35 @@ struct ExplainArgs {
 pub(crate) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError> {
     let RouteCommand::Explain(args) = &args.command;
     let (config, _) = context.config(context.layers(Flags::default())?)?;
-    // Four letters are a token.
+    // The token estimate counts four letters as one token.
     let messages = vec![Message::text(Role::User, "four".repeat(args.tokens as usize))];
-    let call = Arc::new(Call::Chat(ChatRequest { messages, ..ChatRequest::default() }));
-    let lane = plan::lane(&config, Some(&args.name), &call, OnCut::Error)?;
-    let engine = context.engine_for(&config, config.history.on);
+    let call = Arc::new(ModelRequest::Chat(ChatRequest { messages, ..ChatRequest::default() }));
+    let lane = plan::resolve_call(&config, Some(&args.name), &call, OnIncomplete::Error)?;
+    let engine = context.engine_for(&config, config.history.store_content);
     let explained = engine.explain(&lane);
     let policy = lane.route.clone().unwrap_or_default();
     let now = Timestamp::now();
-    let mut table = Table::new(&["turn", "model", "endpoint", "state", "why here"]);
+    let mut table = Table::new(&["order", "model", "endpoint", "state", "reason"]);
     let tokens = u64::from(args.tokens);
-    // When it is too long for everybody, everybody is asked all the same.
-    let fits_somebody = explained.iter().any(|candidate| candidate.target.fits(tokens));
-    let (cannot, mut turns) = (|candidate: &Explained| cannot(candidate, tokens, fits_somebody), 1..);
+    // A prompt that fits no candidate excludes none of them.
+    let fits_any = explained.iter().any(|candidate| candidate.target.fits_context(tokens));
+    let (exclusion_of, mut positions) =
+        (|candidate: &ExplainedCandidate| exclusion_reason(candidate, tokens, fits_any), 1..);
     for candidate in &explained {
-        let (standing, target) = (candidate.seat.standing, &candidate.target);
-        let cannot = cannot(candidate);
-        let shown = match left(standing, now) {
-            Some(left) => format!("{} {}", state(standing), duration(left)),
-            None => state(standing).to_owned(),
+        let (standing, target) = (candidate.state.availability, &candidate.target);
+        let exclusion = exclusion_of(candidate);
+        let shown_state = match remaining_time(standing, now) {
+            Some(remaining) => format!("{} {}", state_name(standing), format_duration(remaining)),
+            None => state_name(standing).to_owned(),
         };
-        let turn = if cannot.is_some() { String::new() } else { turns.next().unwrap_or(0).to_string() };
-        let mut why = cannot.unwrap_or_else(|| why(candidate, &policy, lane.candidates.len()));
-        if let Some(trouble) = &candidate.unchecked {
-            why = format!("{why}; its spend limits cannot be checked: {trouble}");
+        let position = if exclusion.is_some() { String::new() } else { positions.next().unwrap_or(0).to_string() };
+        let mut reason = exclusion.unwrap_or_else(|| order_reason(candidate, &policy, lane.candidates.len()));
+        if let Some(problem) = &candidate.spend_check_error {
+            reason = format!("{reason}; its spend limits cannot be checked: {problem}");
         }
-        table.row(vec![turn, target.id.to_string(), target.endpoint.name.clone(), shown, why]);
-        if standing != Standing::Free {
-            table.mark_bad();
+        table.add_row(vec![position, target.id.to_string(), target.endpoint.name.clone(), shown_state, reason]);
+        if standing != Availability::Closed {
+            table.highlight_last_row();
         }
     }
     let document = json!({
@@ -83,74 +91,78 @@ pub(crate) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError>
         "strategy": policy.strategy.as_str(),
         "sticky": policy.sticky,
         "hedge_after_ms": policy.hedge_after.map(|after| after.as_secs_f64() * 1e3),
-        "candidates": explained.iter().map(|candidate| object(candidate, &policy, cannot(candidate).as_deref(), now)).collect::<Vec<_>>(),
+        "candidates": explained.iter().map(|candidate| candidate_json(candidate, &policy, exclusion_of(candidate).as_deref(), now)).collect::<Vec<_>>(),
     });
     args.list.print(context, &[table], &document)?;
     if args.list.is_text() {
-        say(&format!("{}\n", rule(&policy, lane.candidates.len())));
+        write_stderr(&format!("{}\n", describe_strategy(&policy, lane.candidates.len())));
     }
     Ok(Exit::Ok)
 }
 
-/// Why a candidate is not asked at all.
-fn cannot(candidate: &Explained, tokens: u64, fits_somebody: bool) -> Option<String> {
-    let small = candidate.target.context.filter(|_| fits_somebody && !candidate.target.fits(tokens));
-    small
-        .map(|context| format!("not asked: its context is {context} tokens"))
-        .or_else(|| candidate.spent.as_ref().map(|spent| format!("not asked: {spent}")))
+/// Why a candidate would not be tried at all.
+fn exclusion_reason(candidate: &ExplainedCandidate, tokens: u64, fits_any: bool) -> Option<String> {
+    let too_small = candidate.target.context_window.filter(|_| fits_any && !candidate.target.fits_context(tokens));
+    too_small
+        .map(|context| format!("skipped: its context is {context} tokens"))
+        .or_else(|| candidate.spend_limit_reached.as_ref().map(|limit| format!("skipped: {limit}")))
 }
 
-fn why(candidate: &Explained, policy: &Policy, count: usize) -> String {
-    let seat = &candidate.seat;
+fn order_reason(candidate: &ExplainedCandidate, policy: &Policy, count: usize) -> String {
+    let seat = &candidate.state;
     let rule = match policy.strategy {
-        _ if count == 1 => "the only one".to_owned(),
-        _ if policy.sticky => "by the hash of who asks".to_owned(),
-        Strategy::Priority | Strategy::LeastBusy => "in the order of the config".to_owned(),
+        _ if count == 1 => "only candidate".to_owned(),
+        _ if policy.sticky => "by hash of the affinity key".to_owned(),
+        Strategy::Priority | Strategy::LeastBusy => "config order".to_owned(),
         Strategy::Weighted => format!("weight {}", seat.weight),
-        Strategy::Fastest => match seat.latency {
-            Some(ms) => format!("began after {} lately", duration(Duration::from_secs_f64(ms / 1e3))),
-            None => "never timed: taken for one in the middle".to_owned(),
+        Strategy::Fastest => match seat.latency_ms {
+            Some(ms) => format!("recent TTFT {}", format_duration(Duration::from_secs_f64(ms / 1e3))),
+            None => "no TTFT measured: ranked at the median".to_owned(),
         },
         Strategy::Cheapest => match seat.cost {
-            Some(cost) => format!("about {cost:.6} for this prompt and a common answer"),
-            None => "no price: after those with one".to_owned(),
+            Some(cost) => format!("about {cost:.6} for this prompt and a typical answer"),
+            None => "no price: after the candidates with one".to_owned(),
         },
     };
-    match &candidate.blame {
-        Some(blame) => format!("{rule}; after {blame}"),
+    match &candidate.last_error {
+        Some(error) => format!("{rule}; last error: {error}"),
         None => rule,
     }
 }
 
-/// The rule in words.
-fn rule(policy: &Policy, count: usize) -> String {
+/// Describes the strategy in one line.
+fn describe_strategy(policy: &Policy, count: usize) -> String {
     let rule = match policy.strategy {
-        _ if count == 1 => "one model: it is asked whatever is known of it",
-        _ if policy.sticky => "sticky: what belongs together goes to one model while it is well",
-        Strategy::Priority => "priority: in order, those that are left alone last",
-        Strategy::Weighted => "weighted: drawn by weight for each command, this time so",
-        Strategy::LeastBusy => "least-busy: a command asks in order",
-        Strategy::Fastest => "fastest: the better of two drawn by chance, this time so; anybody once in twenty",
-        Strategy::Cheapest => "cheapest: by price for the prompt",
+        _ if count == 1 => "single model: always tried, whatever its state",
+        _ if policy.sticky => "sticky: requests with the same affinity key go to the same model while it is available",
+        Strategy::Priority => "priority: in config order, unavailable candidates last",
+        Strategy::Weighted => "weighted: drawn by weight for each command; this is one draw",
+        Strategy::LeastBusy => "least-busy: a single command uses config order",
+        Strategy::Fastest => {
+            "fastest: the faster of two random candidates, and any candidate in 1 of 20 cases; this is one draw"
+        }
+        Strategy::Cheapest => "cheapest: by price for this prompt",
     };
     match policy.hedge_after {
-        Some(after) if count > 1 => format!("{rule}; the next one is asked as well after {}", duration(after)),
+        Some(after) if count > 1 => {
+            format!("{rule}; the next candidate is tried as a hedge after {}", format_duration(after))
+        }
         _ => rule.to_owned(),
     }
 }
 
-fn object(candidate: &Explained, policy: &Policy, cannot: Option<&str>, now: Timestamp) -> Value {
-    let seat = &candidate.seat;
+fn candidate_json(candidate: &ExplainedCandidate, policy: &Policy, exclusion: Option<&str>, now: Timestamp) -> Value {
+    let seat = &candidate.state;
     json!({
         "model": candidate.target.id.0,
         "endpoint": candidate.target.endpoint.name,
-        "state": state(seat.standing),
-        "seconds_left": left(seat.standing, now).map(|left| left.as_secs_f64()),
+        "state": state_name(seat.availability),
+        "seconds_left": remaining_time(seat.availability, now).map(|remaining| remaining.as_secs_f64()),
         "weight": (policy.strategy == Strategy::Weighted).then_some(seat.weight),
-        "ttft_ms": seat.latency,
+        "ttft_ms": seat.latency_ms,
         "expected_cost": seat.cost,
-        "blame": candidate.blame,
-        "not_asked": cannot,
-        "unchecked": candidate.unchecked,
+        "blame": candidate.last_error,
+        "not_asked": exclusion,
+        "unchecked": candidate.spend_check_error,
     })
 }

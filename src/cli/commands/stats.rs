@@ -1,4 +1,4 @@
-//! `mmchat stats`: how each model did: calls, failures, times, tokens, cost.
+//! `mmchat stats`: prints calls, failures, times, tokens and cost by model, route, endpoint, client key or day.
 
 use clap::{Args, ValueEnum};
 use jiff::Timestamp;
@@ -6,35 +6,37 @@ use jiff::Timestamp;
 use super::reset::check_name;
 use crate::cli::{
     CliError, Context,
-    support::{complete::Offer, exit::Exit, recording::record},
+    support::{completion::CompletionKind, exit::Exit, recording::open_record},
 };
 use crate::{
-    config::{Flags, normalised},
-    render::{Output, figures},
-    store::record::{By, Since},
-    term::output::{Streams, say},
+    config::{Flags, normalize_name},
+    render::{Output, record_stats},
+    store::record::{GroupBy, Since},
+    term::output::{Streams, write_stderr},
 };
 
-/// How each model did: calls, failures by class, times, tokens, speed, cost
+/// Show calls, failures, times, tokens, speed and cost of each model
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Models, endpoints and days count upstream requests; routes count what was asked of them, however many\n\
-    requests it took. Times are p50, p95 and p99, within 1 %; ~ says that some tokens are estimated. A row in red\n\
-    failed more than once in twenty.\n\n\
-    mmchat stats --since 7d --by route\n\
-    mmchat stats fast --by day --format csv"
+    after_help = "For models, endpoints and days, every upstream request counts; for routes, every call counts once, \
+    however many requests it took. Times are p50, p95 and p99, within 1 %. ~ marks sums with estimated tokens. \
+    Rows with more than 5 % failures are red.\n\n\
+    Examples:\n  \
+      mmchat stats --since 7d\n  \
+      mmchat stats --since 7d --by route\n  \
+      mmchat stats fast --by day --format csv"
 )]
 pub(crate) struct StatsArgs {
-    /// Only this model, endpoint or route
-    #[arg(value_name = "NAME", add = Offer::Reachable.completer())]
+    /// Show only this model, endpoint or route
+    #[arg(value_name = "NAME", add = CompletionKind::EndpointsAndModels.completer())]
     name: Option<String>,
-    /// From then on, in whole hours: 24h, 7d, 2w or a date; all there is unless given
+    /// Show only calls since then, in complete hours: 24h, 7d, 2w or a date [default: all]
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// What the figures are summed by; model, or route for a route's name, unless given
-    #[arg(long, value_enum, value_name = "WHAT")]
+    /// Group the totals by this [default: route if NAME is a route, otherwise model]
+    #[arg(long, value_enum, value_name = "GROUP")]
     by: Option<ByArg>,
-    /// What stdout holds
+    /// Print the output in this format
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
     format: StatsFormat,
 }
@@ -47,7 +49,7 @@ enum ByArg {
     Route,
     /// Each endpoint
     Endpoint,
-    /// Each key that programs bring to mmchat serve
+    /// Each client key of `mmchat serve`
     Key,
     /// Each day
     Day,
@@ -60,45 +62,46 @@ enum StatsFormat {
     Table,
     /// One JSON document
     Json,
-    /// For a spreadsheet
+    /// Comma-separated values, for a spreadsheet
     Csv,
 }
 
 pub(crate) fn run(args: &StatsArgs, context: &Context) -> Result<Exit, CliError> {
     let since = args.since.as_deref().map(|text| Since::parse(text, Timestamp::now()));
     let since = since.transpose().map_err(|message| CliError::Usage { message, hint: None })?;
-    let (name, database) = (args.name.as_deref(), record(context)?);
+    let (name, database) = (args.name.as_deref(), open_record(context)?);
     let usual = match &database {
         Some(database) if database.is_route(name)? => ByArg::Route,
         _ => ByArg::Model,
     };
     let (by, what) = match args.by.unwrap_or(usual) {
-        ByArg::Model => (By::Model, "model"),
-        ByArg::Route => (By::Route, "route"),
-        ByArg::Endpoint => (By::Endpoint, "endpoint"),
-        ByArg::Key => (By::Client, "key"),
-        ByArg::Day => (By::Day, "day"),
+        ByArg::Model => (GroupBy::Model, "model"),
+        ByArg::Route => (GroupBy::Route, "route"),
+        ByArg::Endpoint => (GroupBy::Endpoint, "endpoint"),
+        ByArg::Key => (GroupBy::Client, "key"),
+        ByArg::Day => (GroupBy::Day, "day"),
     };
     let rows = database.map_or(Ok(Vec::new()), |database| database.stats(by, since, name))?;
     if rows.is_empty() {
-        // What is on the record may be gone from the config; what is in neither is a slip.
+        // Recorded names may be missing from the config; a name in neither is a typo.
         if let Some(name) = name {
-            check_name(&context.config(context.layers(Flags::default())?)?.0, &normalised(name))?;
+            check_name(&context.config(context.layers(Flags::default())?)?.0, &normalize_name(name))?;
         }
-        say("nothing is recorded yet, or nothing of it fits\n");
+        write_stderr("no matching records\n");
     }
     let text = match args.format {
-        StatsFormat::Json => format!("{:#}\n", figures::document(what, &rows)),
-        StatsFormat::Csv => figures::csv(what, &rows),
+        StatsFormat::Json => format!("{:#}\n", record_stats::to_json(what, &rows)),
+        StatsFormat::Csv => record_stats::to_csv(what, &rows),
         StatsFormat::Table if rows.is_empty() => String::new(),
         StatsFormat::Table => {
             let look = context.look(&context.layers(Flags::default())?);
-            figures::table(what, &rows, look.out_width).text(look.out_width, look.styled && look.out_width.is_some())
+            record_stats::table(what, &rows, look.stdout_width)
+                .render(look.stdout_width, look.styled && look.stdout_width.is_some())
         }
     };
-    Streams::stdout().put(&mut Output::data(text))?;
+    Streams::stdout().write(&mut Output::data(text))?;
     if matches!(args.format, StatsFormat::Table) && rows.len() > 1 {
-        say(&format!("{}\n", figures::total(&rows)));
+        write_stderr(&format!("{}\n", record_stats::totals(&rows)));
     }
     Ok(Exit::Ok)
 }

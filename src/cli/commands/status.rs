@@ -1,4 +1,4 @@
-//! `mmchat status`: who is left alone now, why, until when; and the last error of everybody.
+//! `mmchat status`: shows which models, endpoints and keys are unavailable, why and until when, and their last errors.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,126 +13,149 @@ use crate::cli::{
 use crate::{
     config::{Config, Flags},
     model::{endpoint::Endpoint, sanitize::one_line, target::Target},
-    render::{notice::duration, table::Table},
-    routing::health::{HealthError, HealthSnapshot, HealthStore, KeyHash, LastError, PlaceId, Places, Standing},
+    render::{notice::format_duration, table::Table},
+    routing::health::{
+        Availability, HealthError, HealthKey, HealthSnapshot, HealthStore, KeyHash, LastError, TargetHealthKeys,
+    },
     store::{self, health::HealthFile},
-    term::output::say,
+    term::output::write_stderr,
     transport::keys::KeyRing,
 };
 
-/// Who is left alone now, why and until when; and everybody's last error
+/// Show which models are unavailable, why and until when, and their last errors
 #[derive(Debug, Args)]
 #[command(
-    after_help = "What is left alone comes last in its routes, and is asked again by itself; mmchat reset NAME forgets it."
+    after_help = "An unavailable model is tried last in its routes. When its time is over, one request finds out \
+    whether it works again; mmchat reset NAME makes it available at once.\n\n\
+    Examples:\n  \
+      mmchat status\n  \
+      mmchat status --format json"
 )]
 pub(crate) struct StatusArgs {
     #[command(flatten)]
     list: ListArgs,
 }
 
-/// One place, with what it is called.
-struct Line {
+/// A row of the table: a model, an endpoint or a key.
+struct StatusLine {
     name: String,
     kind: &'static str,
-    standing: Standing,
-    /// Itself, and what it is called after where that has no line of its own.
-    ids: Vec<PlaceId>,
-    /// It is told of even when all is well.
-    always: bool,
+    availability: Availability,
+    /// Its health keys: its own and, for an endpoint without keys, that of requests without a key.
+    health_keys: Vec<HealthKey>,
+    /// Whether it is shown even when it is available and never failed.
+    always_shown: bool,
 }
 
-impl Line {
-    /// Its last failure: of whatever keeps everybody off, or its own.
-    fn error<'s>(&self, snapshot: &'s HealthSnapshot) -> Option<&'s LastError> {
-        let blamed = if let Standing::Aside(_, id) = self.standing { Some(id) } else { None };
-        blamed.iter().chain(&self.ids).find_map(|id| snapshot.place(*id)?.error.as_ref())
+impl StatusLine {
+    /// The last error of the entry that opened the breaker, or its own.
+    fn last_error<'s>(&self, snapshot: &'s HealthSnapshot) -> Option<&'s LastError> {
+        let cause = if let Availability::Open(_, id) = self.availability { Some(id) } else { None };
+        cause.iter().chain(&self.health_keys).find_map(|id| snapshot.entry(*id)?.error.as_ref())
     }
 }
 
 pub(crate) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError> {
     let (config, _) = context.config(context.layers(Flags::default())?)?;
     let now = Timestamp::now();
-    let mut snapshot = file(context)?.read().unwrap_or_else(|error| {
-        say(&format!("warning: {error}\n"));
+    let mut snapshot = health_file(context)?.read().unwrap_or_else(|error| {
+        write_stderr(&format!("warning: {error}\n"));
         HealthSnapshot::default()
     });
-    snapshot.tidy(now);
+    snapshot.prune(now);
     let keys = KeyRing::new(context.environment.clone());
-    let mut table = Table::new(&["name", "kind", "state", "for", ">TTFT", "last error", "when"]);
+    let mut table = Table::new(&["name", "kind", "state", "remaining", ">TTFT", "last error", "when"]);
     let mut document = Vec::new();
-    for line in lines(&config, &keys, &snapshot, now) {
-        let (standing, error) = (line.standing, line.error(&snapshot));
-        if !line.always && standing == Standing::Free && error.is_none() {
+    for line in status_lines(&config, &keys, &snapshot, now) {
+        let (standing, error) = (line.availability, line.last_error(&snapshot));
+        if !line.always_shown && standing == Availability::Closed && error.is_none() {
             continue;
         }
-        let latency = snapshot.place(line.ids[0]).and_then(|place| place.latency.average());
-        table.row(vec![
+        let latency = snapshot.entry(line.health_keys[0]).and_then(|entry| entry.latency.average());
+        table.add_row(vec![
             line.name.clone(),
             line.kind.to_owned(),
-            state(standing).to_owned(),
-            left(standing, now).map(duration).unwrap_or_default(),
-            latency.map(|ms| duration(Duration::from_secs_f64(ms / 1e3))).unwrap_or_default(),
+            state_name(standing).to_owned(),
+            remaining_time(standing, now).map(format_duration).unwrap_or_default(),
+            latency.map(|ms| format_duration(Duration::from_secs_f64(ms / 1e3))).unwrap_or_default(),
             error.map(|error| one_line(&error.to_string())).unwrap_or_default(),
             error.map(|error| format!("{} ago", ago(error.at, now))).unwrap_or_default(),
         ]);
-        if standing != Standing::Free {
-            table.mark_bad();
+        if standing != Availability::Closed {
+            table.highlight_last_row();
         }
-        document.push(object(&line, error, latency, now));
+        document.push(status_json(&line, error, latency, now));
     }
     args.list.print(context, &[table], &document.into())?;
     Ok(Exit::Ok)
 }
 
-/// What is known of services, in its file.
-pub(crate) fn file(context: &Context) -> Result<HealthFile, CliError> {
+/// The health file.
+pub(crate) fn health_file(context: &Context) -> Result<HealthFile, CliError> {
     let state = store::state_folder(&context.environment);
-    let state =
-        state.ok_or_else(|| CliError::usage("this system has no place for what is known", "set XDG_STATE_HOME"))?;
+    let state = state.ok_or_else(|| CliError::usage("no directory for health records", "set XDG_STATE_HOME"))?;
     Ok(HealthFile::new(&state))
 }
 
-/// Every place of the config. Keys, endpoints and models without a name are told of when there is something to tell.
-fn lines(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot, now: Timestamp) -> Vec<Line> {
+/// A line for every endpoint, model and key of the config, and for the models used as `endpoint/id`.
+fn status_lines(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot, now: Timestamp) -> Vec<StatusLine> {
     let mut lines = Vec::new();
-    // Requests without a key have nothing but the name of whom they ask.
-    let keys_of = |lines: &mut Vec<Line>, name: &str, endpoint: &Endpoint, ids: Vec<PlaceId>| {
+    // Requests without a key have only the line of their endpoint or model.
+    let push_keys = |lines: &mut Vec<StatusLine>, name: &str, endpoint: &Endpoint, ids: Vec<HealthKey>| {
         for (number, id) in (1..).zip(ids).filter(|_| !endpoint.keys.is_empty()) {
-            let (name, standing) = (format!("{name} key {number}"), snapshot.standing_of(id, now));
-            lines.push(Line { name, kind: "key", standing, ids: vec![id], always: false });
+            let (name, standing) = (format!("{name} key {number}"), snapshot.entry_availability(id, now));
+            lines.push(StatusLine {
+                name,
+                kind: "key",
+                availability: standing,
+                health_keys: vec![id],
+                always_shown: false,
+            });
         }
     };
     for endpoint in &config.endpoints {
-        let hashes = hashes(endpoint, keys, &snapshot.salt).into_iter();
-        let key_ids: Vec<PlaceId> = hashes.map(|hash| PlaceId::key(endpoint, hash)).collect();
-        let mut ids = vec![PlaceId::endpoint(endpoint)];
+        let hashes = key_hashes(endpoint, keys, &snapshot.salt).into_iter();
+        let key_ids: Vec<HealthKey> = hashes.map(|hash| HealthKey::key(endpoint, hash)).collect();
+        let mut ids = vec![HealthKey::endpoint(endpoint)];
         ids.extend(key_ids.first().filter(|_| endpoint.keys.is_empty()));
-        let standing = snapshot.standing_of_all(&ids, now);
-        lines.push(Line { name: endpoint.name.clone(), kind: "endpoint", standing, ids, always: false });
-        keys_of(&mut lines, &endpoint.name, endpoint, key_ids);
+        let standing = snapshot.worst_availability(&ids, now);
+        lines.push(StatusLine {
+            name: endpoint.name.clone(),
+            kind: "endpoint",
+            availability: standing,
+            health_keys: ids,
+            always_shown: false,
+        });
+        push_keys(&mut lines, &endpoint.name, endpoint, key_ids);
     }
-    let named = named(config);
-    for (at, target) in targets(config, snapshot).iter().enumerate() {
+    let named = configured_targets(config);
+    for (at, target) in all_targets(config, snapshot).iter().enumerate() {
         let (name, endpoint) = (target.id.to_string(), &target.endpoint);
-        let hashes = hashes(endpoint, keys, &snapshot.salt);
-        let key_ids: Vec<PlaceId> = hashes.iter().map(|hash| PlaceId::key_for_model(target, *hash)).collect();
-        let mut ids = vec![PlaceId::model(target)];
+        let hashes = key_hashes(endpoint, keys, &snapshot.salt);
+        let key_ids: Vec<HealthKey> = hashes.iter().map(|hash| HealthKey::key_for_model(target, *hash)).collect();
+        let mut ids = vec![HealthKey::model(target)];
         ids.extend(key_ids.first().filter(|_| endpoint.keys.is_empty()));
-        // As a route sees it: its endpoint and its keys count, too.
-        let standing = snapshot.standing(&Places::of(target, &hashes), now);
-        lines.push(Line { name: name.clone(), kind: "model", standing, ids, always: at < named.len() });
-        keys_of(&mut lines, &name, endpoint, key_ids);
+        // The availability that a route sees includes the endpoint and its keys.
+        let standing = snapshot.availability(&TargetHealthKeys::new(target, &hashes), now);
+        lines.push(StatusLine {
+            name: name.clone(),
+            kind: "model",
+            availability: standing,
+            health_keys: ids,
+            always_shown: at < named.len(),
+        });
+        push_keys(&mut lines, &name, endpoint, key_ids);
     }
     lines
 }
 
-/// The models of the config, those that only routes name, and after them those that were asked as endpoint/id.
-pub(crate) fn targets(config: &Config, snapshot: &HealthSnapshot) -> Vec<Arc<Target>> {
-    let mut targets = named(config);
-    let known: Vec<PlaceId> = targets.iter().map(|target| PlaceId::model(target)).collect();
-    let asked = snapshot.places().filter(|(id, _)| !known.contains(id));
-    let mut direct: Vec<Arc<Target>> = asked
-        .filter_map(|(id, place)| config.direct(&place.name).filter(|target| PlaceId::model(target) == id))
+/// The models of the config, those that only routes name, and those used as `endpoint/id` with a health record.
+pub(crate) fn all_targets(config: &Config, snapshot: &HealthSnapshot) -> Vec<Arc<Target>> {
+    let mut targets = configured_targets(config);
+    let known: Vec<HealthKey> = targets.iter().map(|target| HealthKey::model(target)).collect();
+    let unnamed = snapshot.entries().filter(|(id, _)| !known.contains(id));
+    let mut direct: Vec<Arc<Target>> = unnamed
+        .filter_map(|(id, entry)| config.direct_model(&entry.name).filter(|target| HealthKey::model(target) == id))
         .collect();
     direct.sort_unstable_by(|one, other| one.id.cmp(&other.id));
     targets.extend(direct);
@@ -140,7 +163,7 @@ pub(crate) fn targets(config: &Config, snapshot: &HealthSnapshot) -> Vec<Arc<Tar
 }
 
 /// The models of the config, and those that only routes name.
-pub(crate) fn named(config: &Config) -> Vec<Arc<Target>> {
+pub(crate) fn configured_targets(config: &Config) -> Vec<Arc<Target>> {
     let mut targets = config.models.clone();
     for target in config.routes.iter().flat_map(|route| &route.models) {
         if !targets.iter().any(|known| known.id == target.id) {
@@ -150,25 +173,26 @@ pub(crate) fn named(config: &Config) -> Vec<Arc<Target>> {
     targets
 }
 
-/// The hashes of an endpoint's keys.
-pub(crate) fn hashes(endpoint: &Endpoint, keys: &KeyRing, salt: &str) -> Vec<KeyHash> {
+/// The hashes of an endpoint's keys; one `KeyHash::NONE` for an endpoint without keys.
+pub(crate) fn key_hashes(endpoint: &Endpoint, keys: &KeyRing, salt: &str) -> Vec<KeyHash> {
     let hash = |key| keys.hash(key, salt).map_or(KeyHash::NONE, KeyHash);
     if endpoint.keys.is_empty() { vec![KeyHash::NONE] } else { endpoint.keys.iter().map(hash).collect() }
 }
 
-/// How somebody stands, in two words.
-pub(crate) fn state(standing: Standing) -> &'static str {
+/// The name of a state, for the table and for JSON.
+pub(crate) fn state_name(standing: Availability) -> &'static str {
     match standing {
-        Standing::Free => "ok",
-        Standing::HalfOpen => "to be tried",
-        Standing::Aside(..) => "left alone",
+        Availability::Closed => "ok",
+        Availability::HalfOpen => "to be tried",
+        Availability::Open(..) => "left alone",
     }
 }
 
-pub(crate) fn left(standing: Standing, now: Timestamp) -> Option<Duration> {
+/// The time until the state ends.
+pub(crate) fn remaining_time(standing: Availability, now: Timestamp) -> Option<Duration> {
     match standing {
-        Standing::Aside(until, _) => Duration::try_from(until.duration_since(now)).ok(),
-        Standing::Free | Standing::HalfOpen => None,
+        Availability::Open(until, _) => Duration::try_from(until.duration_since(now)).ok(),
+        Availability::Closed | Availability::HalfOpen => None,
     }
 }
 
@@ -182,14 +206,14 @@ fn ago(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-fn object(line: &Line, error: Option<&LastError>, latency: Option<f64>, now: Timestamp) -> Value {
-    let until = if let Standing::Aside(until, _) = line.standing { Some(until.to_string()) } else { None };
+fn status_json(line: &StatusLine, error: Option<&LastError>, latency: Option<f64>, now: Timestamp) -> Value {
+    let until = if let Availability::Open(until, _) = line.availability { Some(until.to_string()) } else { None };
     json!({
         "name": line.name,
         "kind": line.kind,
-        "state": state(line.standing),
+        "state": state_name(line.availability),
         "until": until,
-        "seconds_left": left(line.standing, now).map(|left| left.as_secs_f64()),
+        "seconds_left": remaining_time(line.availability, now).map(|remaining| remaining.as_secs_f64()),
         "ttft_ms": latency,
         "last_error": error.map(|error| json!({
             "class": error.class, "status": error.status, "message": error.message, "at": error.at.to_string(),
@@ -197,15 +221,15 @@ fn object(line: &Line, error: Option<&LastError>, latency: Option<f64>, now: Tim
     })
 }
 
-/// Changes what is known of services; a file that had to be begun anew is told of.
-pub(crate) fn update(file: &HealthFile, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<(), CliError> {
-    let unkept = |error: HealthError| CliError::System {
-        what: "what is known could not be changed".into(),
+/// Updates the health file; prints a warning when a damaged file had to be replaced.
+pub(crate) fn update_health(file: &HealthFile, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<(), CliError> {
+    let failed = |error: HealthError| CliError::System {
+        what: "cannot update the health file".into(),
         source: std::io::Error::other(error.to_string()),
     };
-    let (_, trouble) = file.update(act).map_err(unkept)?;
-    if let Some(trouble) = trouble {
-        say(&format!("warning: {trouble}\n"));
+    let (_, warning) = file.update(act).map_err(failed)?;
+    if let Some(warning) = warning {
+        write_stderr(&format!("warning: {warning}\n"));
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! `mmchat vendors`: the services that are known by name.
+//! `mmchat vendors`: lists the vendors whose base URL and key variable are built in.
 
 use clap::Args;
 use serde_json::{Value, json};
@@ -13,10 +13,15 @@ use crate::{
     render::table::Table,
 };
 
-/// List the services that need no base_url: name them as an endpoint, or set their key
+/// List the vendors that need no base URL
 #[derive(Debug, Args)]
-#[command(after_help = "`key` is marked with * when the variable is set.\n\n\
-    mmchat endpoint add deepseek --key-env DEEPSEEK_API_KEY")]
+#[command(
+    after_help = "Add one as an endpoint, or set its key variable. An asterisk marks variables that are set.\n\n\
+    Examples:\n  \
+      mmchat vendors\n  \
+      mmchat vendors --format json\n  \
+      mmchat endpoint add deepseek --key-env DEEPSEEK_API_KEY"
+)]
 pub(crate) struct VendorsArgs {
     #[command(flatten)]
     list: ListArgs,
@@ -25,9 +30,9 @@ pub(crate) struct VendorsArgs {
 pub(crate) fn run(args: &VendorsArgs, context: &Context) -> Result<Exit, CliError> {
     let mut table = Table::new(&["name", "service", "key", "usual model", "base_url"]);
     for vendor in vendors::all() {
-        table.row(row(vendor, &context.environment));
+        table.add_row(row(vendor, &context.environment));
     }
-    let document: Vec<Value> = vendors::all().iter().map(|vendor| object(vendor, &context.environment)).collect();
+    let document: Vec<Value> = vendors::all().iter().map(|vendor| vendor_json(vendor, &context.environment)).collect();
     args.list.print(context, &[table], &document.into())?;
     Ok(Exit::Ok)
 }
@@ -39,7 +44,7 @@ fn row(vendor: &Vendor, environment: &Environment) -> Vec<String> {
     vec![vendor.name.clone(), vendor.title.clone(), key, model, vendor.base_url.clone()]
 }
 
-fn object(vendor: &Vendor, environment: &Environment) -> Value {
+fn vendor_json(vendor: &Vendor, environment: &Environment) -> Value {
     json!({
         "name": vendor.name,
         "title": vendor.title,

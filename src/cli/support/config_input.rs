@@ -1,80 +1,87 @@
-//! What a person gives on the command line for a config: names, addresses, variables, and the endpoint they make up.
+//! Validates command-line values that go into the config: names, addresses, variables, and the endpoint they form.
 //!
-//! Owns refusing what cannot be written, before anything is. What is wrong is told without the value where a key or a
-//! password may have been given in its place.
+//! An error message omits the value where a key or a password may have been pasted in its place.
 
 use crate::cli::CliError;
 use crate::{
     config::{
-        base_url, is_name, normalised,
-        template::{DraftEndpoint, DraftKey},
+        is_valid_new_name, normalize_name, parse_base_url,
+        template::{TemplateEndpoint, TemplateKey},
         vendors,
     },
     model::{endpoint::is_loopback, environment::Environment, sanitize::one_line},
-    render::wrap::shortened,
+    render::wrap::truncate_to_width,
 };
 
-/// What a name may be.
-const NAMES: &str = "names are letters of any script, digits, `.`, `_` and `-`, at most 64, and do not begin with `-`";
+/// The rules for names, as a hint.
+const NAME_RULES: &str =
+    "use at most 64 letters of any script, digits, \".\", \"_\" and \"-\", and do not begin with \"-\"";
 
-/// `name` in composed form, if something new may be called so.
-pub(crate) fn new_name(name: &str) -> Result<String, CliError> {
-    let name = normalised(name);
-    if is_name(&name) {
+/// Checks a name for a new entry and returns it in composed form (Unicode NFC).
+pub(crate) fn validate_name(name: &str) -> Result<String, CliError> {
+    let name = normalize_name(name);
+    if is_valid_new_name(&name) {
         return Ok(name);
     }
-    Err(CliError::usage(format!("`{}` cannot be a name", shortened(&one_line(&name), 40)), NAMES))
+    Err(CliError::usage(format!("invalid name \"{}\"", truncate_to_width(&one_line(&name), 40)), NAME_RULES))
 }
 
-/// An address that may be written into a config.
-pub(crate) fn new_address(text: &str) -> Result<String, String> {
-    let url = base_url(text)?;
+/// Checks a base URL for the config.
+pub(crate) fn validate_base_url(text: &str) -> Result<String, String> {
+    let url = parse_base_url(text)?;
     if !url.username().is_empty() || url.password().is_some() {
-        return Err("has a user in it, which is not sent; say where the key is instead".to_owned());
+        return Err("contains a user name, which would not be sent; set a key instead".to_owned());
     }
-    if text.contains(char::is_control) { Err("has a line break in it".to_owned()) } else { Ok(text.to_owned()) }
+    if text.contains(char::is_control) { Err("contains a control character".to_owned()) } else { Ok(text.to_owned()) }
 }
 
-/// The name of a variable.
-pub(crate) fn variable_name(text: &str) -> Result<(), String> {
+/// Checks the name of an environment variable.
+pub(crate) fn validate_variable_name(text: &str) -> Result<(), String> {
     let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let good = text.chars().all(fits) && !text.starts_with(|c: char| c.is_ascii_digit()) && !text.is_empty();
-    if good { Ok(()) } else { Err("a variable is letters, digits and _; a key itself does not belong here".to_owned()) }
+    let valid = text.chars().all(fits) && !text.starts_with(|c: char| c.is_ascii_digit()) && !text.is_empty();
+    if valid {
+        Ok(())
+    } else {
+        Err("expected the name of a variable (letters, digits and _), not the key itself".to_owned())
+    }
 }
 
-/// The key in a variable of this name.
-pub(crate) fn key_in(variable: &str) -> Result<DraftKey, CliError> {
-    variable_name(variable).map_err(|wrong| CliError::usage(format!("--key-env: {wrong}"), "name the variable"))?;
-    Ok(DraftKey::Env(variable.to_owned()))
+/// A key that is read from an environment variable.
+pub(crate) fn key_from_variable(variable: &str) -> Result<TemplateKey, CliError> {
+    validate_variable_name(variable)
+        .map_err(|reason| CliError::usage(format!("--key-env: {reason}"), "name the variable"))?;
+    Ok(TemplateKey::Env(variable.to_owned()))
 }
 
-/// The endpoint of this name: at `url`, or where the known service of the name is; with `key`, or with what is usual:
-/// the service's variable that is set, none on this machine, else the service's first variable.
-pub(crate) fn endpoint(
+/// An endpoint for the config. Without `url`: the address of the known service called `name`. Without `key`: the key
+/// variable of the service that is set, else no key for a loopback address, else its first variable.
+pub(crate) fn build_endpoint(
     name: &str,
     url: Option<&str>,
-    key: Option<DraftKey>,
+    key: Option<TemplateKey>,
     environment: &Environment,
-) -> Result<DraftEndpoint, CliError> {
-    let name = new_name(name)?;
-    let vendor = vendors::named(&name);
+) -> Result<TemplateEndpoint, CliError> {
+    let name = validate_name(name)?;
+    let vendor = vendors::by_name(&name);
     let address = match (url, vendor) {
-        (Some(url), _) => new_address(url).map_err(|wrong| {
-            CliError::usage(format!("the address of {name} {wrong}"), "write it like https://api.example.com/v1")
+        (Some(url), _) => validate_base_url(url).map_err(|reason| {
+            CliError::usage(format!("the address of \"{name}\" {reason}"), "write it like https://api.example.com/v1")
         })?,
-        (None, Some(vendor)) => vendor.address(environment)?.to_string(),
+        (None, Some(vendor)) => vendor.effective_base_url(environment)?.to_string(),
         (None, None) => {
-            let hint = "say where it is, as http://…/v1; mmchat vendors lists those that are known";
-            return Err(CliError::usage(format!("`{name}` is no known service"), hint));
+            let hint =
+                "give its address, such as http://localhost:8000/v1, or run \"mmchat vendors\" for the known services";
+            return Err(CliError::usage(format!("unknown service \"{name}\""), hint));
         }
     };
-    let here = base_url(&address).is_ok_and(|url| is_loopback(&url));
-    let usual = vendor.and_then(|vendor| {
-        let first = vendor.key_env.first().map(String::as_str).filter(|_| !here);
+    let loopback = parse_base_url(&address).is_ok_and(|url| is_loopback(&url));
+    let default = vendor.and_then(|vendor| {
+        let first = vendor.key_env.first().map(String::as_str).filter(|_| !loopback);
         vendor.key_variable(environment).or(first)
     });
-    let key = key.unwrap_or_else(|| usual.map_or(DraftKey::None, |variable| DraftKey::Env(variable.to_owned())));
-    Ok(DraftEndpoint { name, base_url: address, key })
+    let key =
+        key.unwrap_or_else(|| default.map_or(TemplateKey::None, |variable| TemplateKey::Env(variable.to_owned())));
+    Ok(TemplateEndpoint { name, base_url: address, key })
 }
 
 #[cfg(test)]
@@ -83,15 +90,15 @@ mod tests {
 
     fn key_of(name: &str, url: Option<&str>, variables: &[(&str, &str)]) -> String {
         let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        match endpoint(name, url, None, &environment).expect("good").key {
-            DraftKey::Env(variable) => variable,
-            DraftKey::None => "none".to_owned(),
+        match build_endpoint(name, url, None, &environment).expect("valid endpoint").key {
+            TemplateKey::Env(variable) => variable,
+            TemplateKey::None => "none".to_owned(),
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
-    fn the_usual_key_is_in_the_variable_that_is_set() {
+    fn default_key_is_the_vendor_variable_that_is_set() {
         assert_eq!(key_of("dashscope", None, &[("QWEN_API_KEY", "sk-1")]), "QWEN_API_KEY");
         assert_eq!(key_of("dashscope", None, &[]), "DASHSCOPE_API_KEY");
         assert_eq!(key_of("litellm", None, &[]), "none");

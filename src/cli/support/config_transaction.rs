@@ -1,67 +1,66 @@
-//! Changing the config: read, change, check, write, with nobody else at it meanwhile.
+//! Edits the config file in a transaction: lock, read, change, check, replace.
 //!
-//! Owns that a change which would leave the config broken is not written, and that nothing is lost. What is changed is
-//! `config::edit`'s.
+//! A change that would leave the config invalid is not written. The edits themselves are in `config::edit`.
 
 use std::path::{Path, PathBuf};
 
-use super::context::text_of;
+use super::context::read_text_file;
 use crate::cli::{CliError, Context};
 use crate::{
     config::{
         self, Config, ConfigError, Flags,
-        edit::{Edit, EditError},
-        template::key_file,
+        edit::{ConfigEditor, EditError},
+        template::key_file_path,
     },
     model::api_key::ApiKey,
     store,
-    term::output::say,
+    term::output::write_stderr,
 };
 
-/// What some editors put in front of a text.
+/// The byte order mark that some editors write at the start of a file.
 const BOM: char = '\u{feff}';
 
-/// The config as it is on the disk, for as long as nobody else may change it.
-pub(crate) struct Change {
+/// The config file, locked against other mmchat processes.
+pub(crate) struct ConfigTransaction {
     path: PathBuf,
-    /// What stood there; `None`: there was no file.
-    before: Option<String>,
+    /// The text of the file; `None` when it does not exist.
+    original: Option<String>,
     _lock: store::Lock,
 }
 
-impl Change {
-    /// Takes the right to change the config.
+impl ConfigTransaction {
+    /// Locks the config file and reads it.
     pub(crate) fn begin(context: &Context) -> Result<Self, CliError> {
         let path = config_path(context)?;
-        let lock = store::lock(&path).map_err(|source| unwritable(&path, source))?;
-        let before = if matches!(path.try_exists(), Ok(false)) { None } else { Some(text_of(&path)?) };
-        Ok(Self { path, before, _lock: lock })
+        let lock = store::lock(&path).map_err(|source| write_error(&path, source))?;
+        let before = if matches!(path.try_exists(), Ok(false)) { None } else { Some(read_text_file(&path)?) };
+        Ok(Self { path, original: before, _lock: lock })
     }
 
-    /// What the config says now.
+    /// The config as it is on disk.
     pub(crate) fn config(&self) -> Result<Config, ConfigError> {
-        config::resolve(self.before.as_deref().unwrap_or_default(), &self.path)
+        config::resolve(self.original.as_deref().unwrap_or_default(), &self.path)
     }
 
-    /// Makes the change and writes the file; returns what `act` does.
-    pub(crate) fn edit<T>(self, act: impl FnOnce(&mut Edit) -> Result<T, EditError>) -> Result<T, CliError> {
-        let (done, text) = self.edited(act)?;
+    /// Applies `act`, writes the file, and returns the result of `act`.
+    pub(crate) fn edit<T>(self, act: impl FnOnce(&mut ConfigEditor) -> Result<T, EditError>) -> Result<T, CliError> {
+        let (done, text) = self.prepare(act)?;
         self.write(&text)?;
         Ok(done)
     }
 
-    /// What `act` does, and the file as it would be then.
-    pub(crate) fn edited<T>(
+    /// Applies `act` without writing; returns its result and the new text of the file.
+    pub(crate) fn prepare<T>(
         &self,
-        act: impl FnOnce(&mut Edit) -> Result<T, EditError>,
+        act: impl FnOnce(&mut ConfigEditor) -> Result<T, EditError>,
     ) -> Result<(T, String), CliError> {
-        let before = self.before.as_deref().unwrap_or_default();
-        // A file that is broken already is told as it is, not as the change would leave it.
+        let before = self.original.as_deref().unwrap_or_default();
+        // An error that is already in the file is reported as such, not as a result of the change.
         self.config()?;
-        let mut edit = Edit::open(self.text())?;
+        let mut edit = ConfigEditor::parse(self.text())?;
         let done = act(&mut edit)?;
         let mut text = edit.text();
-        // Line ends and the mark at the start stay what they were.
+        // Keep the line endings and the byte order mark of the file.
         if before.contains("\r\n") {
             text = text.replace("\r\n", "\n").replace('\n', "\r\n");
         }
@@ -71,48 +70,48 @@ impl Change {
         Ok((done, text))
     }
 
-    /// Whether `text` would be a good config.
+    /// Checks that `text` is a valid config.
     pub(crate) fn check(&self, text: &str) -> Result<(), CliError> {
         if let Err(error) = config::resolve(text, &self.path) {
-            say("the change would leave the config broken; nothing was changed\n");
+            write_stderr("the change would make the config invalid; nothing was written\n");
             return Err(error.into());
         }
         Ok(())
     }
 
-    /// Writes the file, if it is a good config. Its place is known to whoever reads it next.
+    /// Writes the file if `text` is a valid config.
     pub(crate) fn write(&self, text: &str) -> Result<(), CliError> {
         self.check(text)?;
-        store::replace(&self.path, text).map_err(|source| unwritable(&self.path, source))
+        store::write_atomic(&self.path, text).map_err(|source| write_error(&self.path, source))
     }
 
-    /// Keeps the old config beside the new one; its path, where there was one.
-    pub(crate) fn keep_old(&self) -> Result<Option<PathBuf>, CliError> {
-        self.before.as_ref().map(|before| backed_up(&self.path, before)).transpose()
+    /// Saves a copy of the old file beside it; returns the path of the copy, if there was a file.
+    pub(crate) fn back_up(&self) -> Result<Option<PathBuf>, CliError> {
+        self.original.as_ref().map(|before| write_backup(&self.path, before)).transpose()
     }
 
-    /// Keeps a key in a file of its own beside the config; what the config says of it. Another key that was there is
-    /// kept, too: a config that was put aside still names its file.
-    pub(crate) fn keep_key(&self, endpoint: &str, key: &ApiKey) -> Result<String, CliError> {
-        let place = key_file(endpoint);
-        let (path, text) = (self.folder().join(&place), format!("{}\n", key.expose()));
+    /// Writes a key to its own file beside the config; returns the path as the config refers to it. A different key in
+    /// that file is backed up, because a backed-up config still refers to it.
+    pub(crate) fn write_key_file(&self, endpoint: &str, key: &ApiKey) -> Result<String, CliError> {
+        let file = key_file_path(endpoint);
+        let (path, text) = (self.folder().join(&file), format!("{}\n", key.expose()));
         match std::fs::read_to_string(&path) {
             Ok(old) if old != text => {
-                let kept = backed_up(&path, &old)?;
-                say(&format!("the old key of {endpoint} is kept as {}\n", kept.display()));
+                let backup = write_backup(&path, &old)?;
+                write_stderr(&format!("the old key of \"{endpoint}\" was saved as {}\n", backup.display()));
             }
             _ => {}
         }
-        store::replace(&path, &text).map_err(|source| unwritable(&path, source))?;
-        Ok(place)
+        store::write_atomic(&path, &text).map_err(|source| write_error(&path, source))?;
+        Ok(file)
     }
 
-    /// The text that stands there.
+    /// The text of the file without a byte order mark; empty when there is no file.
     pub(crate) fn text(&self) -> &str {
-        self.before.as_deref().unwrap_or_default().trim_start_matches(BOM)
+        self.original.as_deref().unwrap_or_default().trim_start_matches(BOM)
     }
 
-    /// Where the config is.
+    /// The path of the config file.
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }
@@ -122,29 +121,29 @@ impl Change {
     }
 }
 
-/// Where the config is, or will be.
+/// The path of the config file, which need not exist.
 pub(crate) fn config_path(context: &Context) -> Result<PathBuf, CliError> {
-    context.layers(Flags::default())?.config.value.ok_or_else(no_place)
+    context.layers(Flags::default())?.config.value.ok_or_else(no_config_path)
 }
 
-pub(crate) fn no_place() -> CliError {
-    CliError::usage("this system has no place for a config", "name one with --config or MMCHAT_CONFIG")
+pub(crate) fn no_config_path() -> CliError {
+    CliError::usage("this system has no default path for the config", "set one with --config or MMCHAT_CONFIG")
 }
 
-/// Writes `text` beside the file at `path`, and beside what was kept of it earlier.
-fn backed_up(path: &Path, text: &str) -> Result<PathBuf, CliError> {
-    let beside = |end: &str| {
+/// Writes `text` to the first unused of `path` plus `.bak`, `.bak2`, `.bak3`, …
+fn write_backup(path: &Path, text: &str) -> Result<PathBuf, CliError> {
+    let beside = |suffix: &str| {
         let mut name = path.file_name().unwrap_or_default().to_owned();
-        name.push(end);
+        name.push(suffix);
         path.with_file_name(name)
     };
     let numbered = (2..).map(|number| format!(".bak{number}"));
-    let mut free = std::iter::once(".bak".to_owned()).chain(numbered).map(|end| beside(&end));
-    let kept = free.find(|path| !path.exists()).expect("numbers do not end");
-    store::replace(&kept, text).map_err(|source| unwritable(&kept, source))?;
-    Ok(kept)
+    let mut paths = std::iter::once(".bak".to_owned()).chain(numbered).map(|suffix| beside(&suffix));
+    let backup = paths.find(|path| !path.exists()).expect("the sequence is infinite");
+    store::write_atomic(&backup, text).map_err(|source| write_error(&backup, source))?;
+    Ok(backup)
 }
 
-fn unwritable(path: &Path, source: std::io::Error) -> CliError {
-    CliError::System { what: format!("{} cannot be written", path.display()), source }
+fn write_error(path: &Path, source: std::io::Error) -> CliError {
+    CliError::System { what: format!("cannot write {}", path.display()), source }
 }

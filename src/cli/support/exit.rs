@@ -1,81 +1,83 @@
-//! The exit codes: one list, which `docs/exit-codes.md` repeats and a test compares.
+//! Defines the exit codes. A test compares the list with `docs/exit-codes.md`.
 
 use std::process::ExitCode;
 
 use crate::cli::CliError;
 use crate::{
-    engine::{AttemptRecord, LaneOutcome},
+    engine::{AttemptRecord, CallOutcome},
     model::ErrorClass,
-    term::signals::{Interruption, before_quit},
+    term::signals::{InterruptHandler, on_sigquit},
 };
 
-/// How the process ends.
+/// An exit code of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Exit {
-    /// All went well.
+    /// Success.
     Ok = 0,
     /// An internal error, or stdout could not be written.
     Internal = 1,
-    /// Wrong usage, or an unknown name on the command line.
+    /// A usage error, or an unknown name on the command line.
     Usage = 2,
-    /// The config is wrong.
+    /// The config is invalid.
     Config = 3,
-    /// No usable key, or every candidate refused ours.
+    /// No usable key, or every candidate rejected it.
     Key = 4,
     /// Every candidate failed in some other way.
     Failed = 5,
-    /// All were silent, or our deadline passed.
-    Silent = 6,
-    /// Some lanes failed.
+    /// Every candidate timed out, or the deadline passed.
+    Timeout = 6,
+    /// Some calls failed.
     SomeFailed = 7,
-    /// The answer was cut.
-    Cut = 8,
+    /// The answer is incomplete.
+    Incomplete = 8,
     /// A condition was not met.
     Condition = 9,
-    /// Interrupted.
+    /// Interrupted by a signal.
     Interrupted = 130,
 }
 
 impl Exit {
-    /// Every code with the words of its documentation.
+    /// Every code with its description in the documentation.
     pub const ALL: [(Self, &'static str); 11] = [
         (Self::Ok, "ok"),
         (Self::Internal, "internal error, or stdout could not be written"),
-        (Self::Usage, "wrong usage, or an unknown name on the command line"),
-        (Self::Config, "the config is wrong"),
+        (Self::Usage, "usage error, or an unknown name on the command line"),
+        (Self::Config, "the config is invalid"),
         (Self::Key, "no usable key, or every candidate answered `auth`, `forbidden` or `quota`"),
-        (Self::Failed, "every candidate failed in some other way"),
-        (Self::Silent, "all were silent, or the deadline passed"),
-        (Self::SomeFailed, "some lanes failed"),
-        (Self::Cut, "the answer was cut; what arrived is on stdout"),
+        (Self::Failed, "every candidate failed in another way"),
+        (Self::Timeout, "every candidate timed out, or the deadline passed"),
+        (Self::SomeFailed, "some calls failed"),
+        (Self::Incomplete, "the answer is incomplete; the part that arrived is on stdout"),
         (Self::Condition, "a condition was not met (spend limit, no majority)"),
         (Self::Interrupted, "interrupted"),
     ];
 
-    /// Listens for Ctrl-C and its kin, whose code is this list's.
-    pub(crate) fn on_interruption() -> Result<Interruption, CliError> {
-        Self::interruption(|| {})
+    /// Listens for Ctrl-C and the other termination signals; their exit code is [`Exit::Interrupted`].
+    pub(crate) fn listen_for_interruption() -> Result<InterruptHandler, CliError> {
+        Self::listen(|| {})
     }
 
-    /// As `on_interruption`; a process that must be ended, or is made to quit, does `last` first.
-    pub(crate) fn on_interruption_then(last: impl Fn() + Clone + Send + 'static) -> Result<Interruption, CliError> {
-        before_quit(last.clone()).map_err(unheard)?;
-        Self::interruption(last)
+    /// As above; runs `last` before the process is terminated by force or by SIGQUIT.
+    pub(crate) fn listen_for_interruption_with_cleanup(
+        last: impl Fn() + Clone + Send + 'static,
+    ) -> Result<InterruptHandler, CliError> {
+        on_sigquit(last.clone()).map_err(signal_error)?;
+        Self::listen(last)
     }
 
-    fn interruption(last: impl Fn() + Send + 'static) -> Result<Interruption, CliError> {
-        Interruption::listen(i32::from(Self::Interrupted as u8), last).map_err(unheard)
+    fn listen(last: impl Fn() + Send + 'static) -> Result<InterruptHandler, CliError> {
+        InterruptHandler::listen(i32::from(Self::Interrupted as u8), last).map_err(signal_error)
     }
 
-    /// The code for the ends of several lanes.
+    /// The exit code of several calls.
     #[must_use]
-    pub fn of_lanes<'a>(outcomes: impl Iterator<Item = &'a LaneOutcome>) -> Self {
-        Self::shared(outcomes.map(Self::of))
+    pub fn from_outcomes<'a>(outcomes: impl Iterator<Item = &'a CallOutcome>) -> Self {
+        Self::combine(outcomes.map(Self::from_outcome))
     }
 
-    /// The code for several things of which each has its own.
-    pub(crate) fn shared(codes: impl Iterator<Item = Self>) -> Self {
+    /// Combines several exit codes: all ok, some ok, one common code, or failed.
+    pub(crate) fn combine(codes: impl Iterator<Item = Self>) -> Self {
         let codes: Vec<Self> = codes.collect();
         match codes.as_slice() {
             codes if codes.iter().all(|code| *code == Self::Ok) => Self::Ok,
@@ -85,48 +87,48 @@ impl Exit {
         }
     }
 
-    /// The code for a lane's end.
+    /// The exit code of one call.
     #[must_use]
-    pub fn of(outcome: &LaneOutcome) -> Self {
+    pub fn from_outcome(outcome: &CallOutcome) -> Self {
         let Err(error) = &outcome.result else { return Self::Ok };
-        if outcome.cut || error.class == ErrorClass::Cut {
-            return Self::Cut;
+        if outcome.incomplete || error.class == ErrorClass::Incomplete {
+            return Self::Incomplete;
         }
         if outcome.deadline_passed {
-            return Self::Silent;
+            return Self::Timeout;
         }
         if error.class == ErrorClass::Spend {
             return Self::Condition;
         }
-        Self::of_classes(&last_classes(&outcome.attempts))
+        Self::from_classes(&final_classes(&outcome.attempts))
     }
 
-    /// The code for one failure.
-    pub(crate) fn of_class(class: ErrorClass) -> Self {
-        Self::of_classes(&[class])
+    /// The exit code of one failure.
+    pub(crate) fn from_class(class: ErrorClass) -> Self {
+        Self::from_classes(&[class])
     }
 
-    /// The code for failures that are all there is.
-    fn of_classes(classes: &[ErrorClass]) -> Self {
+    /// The exit code of a call whose candidates failed with these classes.
+    fn from_classes(classes: &[ErrorClass]) -> Self {
         let all = |wanted: &[ErrorClass]| !classes.is_empty() && classes.iter().all(|class| wanted.contains(class));
         if all(&[ErrorClass::Spend]) {
             Self::Condition
         } else if all(&[ErrorClass::Auth, ErrorClass::Forbidden, ErrorClass::Quota]) {
             Self::Key
-        } else if all(&[ErrorClass::Silent]) {
-            Self::Silent
+        } else if all(&[ErrorClass::Timeout]) {
+            Self::Timeout
         } else {
             Self::Failed
         }
     }
 }
 
-fn unheard(source: std::io::Error) -> CliError {
-    CliError::System { what: "signals cannot be received".into(), source }
+fn signal_error(source: std::io::Error) -> CliError {
+    CliError::System { what: "cannot listen for signals".into(), source }
 }
 
-/// The class each candidate ended with: a repeat or a second key replaces what came before it.
-fn last_classes(attempts: &[AttemptRecord]) -> Vec<ErrorClass> {
+/// The last error class of each candidate: a retry or a second key replaces the class of the attempt before.
+fn final_classes(attempts: &[AttemptRecord]) -> Vec<ErrorClass> {
     let mut classes: Vec<(&crate::model::target::TargetId, ErrorClass)> = Vec::new();
     for record in attempts {
         let Some(class) = record.class() else { continue };

@@ -1,4 +1,4 @@
-//! Lists, for people and for programs: a table, or JSON.
+//! Prints lists as a table or as JSON.
 
 use clap::{Args, ValueEnum};
 use serde_json::Value;
@@ -10,41 +10,41 @@ use crate::{
     term::output::Streams,
 };
 
-/// How a list is printed.
+/// The output format of a list.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ListFormat {
-    /// A table
+    /// Table
     #[default]
     Text,
-    /// One JSON document
+    /// JSON document
     Json,
 }
 
-/// The flag for it.
+/// The `--format` option of a list.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ListArgs {
-    /// What stdout holds
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    /// Print the list in this format
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
     format: ListFormat,
 }
 
 impl ListArgs {
-    /// Prints what the format asks for: the tables, or the document.
+    /// Prints the tables or the document, depending on the format.
     pub(crate) fn print(&self, context: &Context, tables: &[Table], document: &Value) -> Result<(), CliError> {
         let text = match self.format {
             ListFormat::Json => format!("{document:#}\n"),
             ListFormat::Text => {
                 let look = context.look(&context.layers(Flags::default())?);
-                let (width, styled) = (look.out_width, look.styled && look.out_width.is_some());
-                let shown: Vec<String> =
-                    tables.iter().filter(|table| !table.is_empty()).map(|table| table.text(width, styled)).collect();
-                shown.join("\n")
+                let (width, styled) = (look.stdout_width, look.styled && look.stdout_width.is_some());
+                let rendered: Vec<String> =
+                    tables.iter().filter(|table| !table.is_empty()).map(|table| table.render(width, styled)).collect();
+                rendered.join("\n")
             }
         };
-        Ok(Streams::stdout().put(&mut Output::data(text))?)
+        Ok(Streams::stdout().write(&mut Output::data(text))?)
     }
 
-    /// Whether people read it.
+    /// Whether the output is a table.
     pub(crate) fn is_text(&self) -> bool {
         self.format == ListFormat::Text
     }

@@ -1,6 +1,6 @@
-//! What several commands share: argument groups, reading input, the context of a process, exit codes, recording.
+//! Shared parts of the commands: argument groups, input, the process context, exit codes, recording.
 
-pub(crate) mod complete;
+pub(crate) mod completion;
 pub(crate) mod config_input;
 pub(crate) mod config_transaction;
 pub(crate) mod context;

@@ -1,6 +1,4 @@
-//! The prompt: arguments, files and standard input put together.
-//!
-//! Owns the rules of `docs/input.md`: nothing is dropped silently, and nothing hangs in silence.
+//! Reads the prompt from arguments, files and standard input, by the rules of `docs/input.md`.
 
 use std::{io::Read, path::Path, time::Duration};
 
@@ -8,59 +6,59 @@ use bytes::Bytes;
 
 use crate::cli::CliError;
 use crate::{
-    model::{Image, Part, image::media_type},
+    model::{Image, Part, image::detect_media_type},
     term::input::{self, MAX_INPUT},
 };
 
-/// The largest picture that is sent; services take 5 to 20 MB.
-const LARGEST_IMAGE: usize = 20 * 1024 * 1024;
+/// Maximum size of an image; services accept 5 to 20 MB.
+const MAX_IMAGE_BYTES: usize = 20 * 1024 * 1024;
 
-/// Where a prompt comes from.
+/// The sources of a prompt.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PromptArgs<'a> {
-    /// The words of the command line; `-` stands for standard input.
+    /// The words of the command line; `-` means standard input.
     pub(crate) words: &'a [String],
-    /// Files to attach, and addresses of pictures.
+    /// Files to attach, and URLs of images.
     pub(crate) files: &'a [String],
-    /// Standard input is not read.
+    /// Do not read standard input.
     pub(crate) no_stdin: bool,
-    /// The longest silence of standard input.
+    /// How long standard input may send nothing.
     pub(crate) stdin_timeout: Option<Duration>,
-    /// There may be nothing: a preset asks by itself.
-    pub(crate) optional: bool,
+    /// The input may be empty, because a preset has its own prompt.
+    pub(crate) allow_empty: bool,
 }
 
-/// What a person gave.
+/// The input of the user.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Input {
-    /// The text; parts are separated by a blank line: words, files, standard input.
+    /// Words, text files and standard input, in this order, separated by blank lines.
     pub(crate) text: String,
-    /// The pictures among the files.
+    /// The images among the files.
     pub(crate) images: Vec<Image>,
 }
 
-/// Reads everything there is.
+/// Reads the input from all sources.
 pub(crate) fn read(args: &PromptArgs<'_>) -> Result<Input, CliError> {
     let wanted = args.words.iter().any(|word| word == "-");
     if wanted && args.no_stdin {
-        return Err(CliError::usage("`-` asks for standard input and --no-stdin forbids it", "leave one of them out"));
+        return Err(CliError::usage("`-` and --no-stdin cannot be used together", "remove one of them"));
     }
     let words: Vec<&str> = args.words.iter().map(String::as_str).filter(|word| *word != "-").collect();
     let (mut parts, mut images) = (vec![words.join(" ")], Vec::new());
     for file in args.files {
-        match attached(file)? {
+        match read_attachment(file)? {
             Part::Text(text) => parts.push(text),
             Part::Image(image) => images.push(image),
         }
     }
     if wanted || !(args.no_stdin || input::is_terminal()) {
         let limit = if wanted { None } else { args.stdin_timeout };
-        let piped = input::text(input::read(limit)?, "standard input");
+        let piped = input::decode_text(input::read(limit)?, "standard input");
         parts.push(piped.trim_end_matches(['\n', '\r']).to_owned());
     }
     let text = parts.iter().filter(|part| !part.trim().is_empty()).cloned().collect::<Vec<_>>().join("\n\n");
-    if text.is_empty() && images.is_empty() && !args.optional {
-        return Err(CliError::usage("the prompt is empty", "give it as arguments, with -f, or on standard input"));
+    if text.is_empty() && images.is_empty() && !args.allow_empty {
+        return Err(CliError::usage("the prompt is empty", "pass it as arguments, with -f, or on standard input"));
     }
     if text.len() > MAX_INPUT {
         return Err(CliError::Input(input::InputError::TooLong));
@@ -68,50 +66,50 @@ pub(crate) fn read(args: &PromptArgs<'_>) -> Result<Input, CliError> {
     Ok(Input { text, images })
 }
 
-/// A file's text under its name, a picture, or the address of one.
-pub(crate) fn attached(file: &str) -> Result<Part, CliError> {
+/// Reads an attachment: a text file under its name, an image, or the URL of one.
+pub(crate) fn read_attachment(file: &str) -> Result<Part, CliError> {
     if file.starts_with("https://") || file.starts_with("http://") {
         return Ok(Part::Image(Image::Url(file.to_owned())));
     }
     let path = Path::new(file);
-    let shown = path.display();
-    let bytes = bytes_of(path)?;
-    if let Some(media_type) = media_type(&bytes) {
-        if bytes.len() > LARGEST_IMAGE {
+    let name = path.display();
+    let bytes = read_file(path)?;
+    if let Some(media_type) = detect_media_type(&bytes) {
+        if bytes.len() > MAX_IMAGE_BYTES {
             return Err(CliError::usage(
-                format!("{shown} is a picture of more than 20 MiB"),
-                "no service takes more; make it smaller",
+                format!("image {name} is larger than 20 MiB"),
+                "scale it down: no service accepts more",
             ));
         }
         return Ok(Part::Image(Image::Data { media_type, bytes: Bytes::from(bytes) }));
     }
     if bytes.len() > MAX_INPUT {
-        return Err(CliError::usage(format!("{shown} is longer than 32 MiB"), "no model reads that much"));
+        return Err(CliError::usage(format!("{name} is larger than 32 MiB"), "shorten it: no model accepts that much"));
     }
     let extension = path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_lowercase();
     if matches!(extension.as_str(), "png" | "jpg" | "jpeg" | "webp" | "gif") {
         return Err(CliError::usage(
-            format!("{shown} is no picture, whatever its name says"),
-            "PNG, JPEG, WebP and GIF are known by their content",
+            format!("{name} is not an image, despite its extension"),
+            "attach a PNG, JPEG, WebP or GIF file",
         ));
     }
     if memchr::memchr(0, &bytes).is_some() {
         return Err(CliError::usage(
-            format!("{shown} is neither a text nor a picture"),
-            "text, PNG, JPEG, WebP and GIF can be attached",
+            format!("{name} is neither text nor an image"),
+            "attach a text, PNG, JPEG, WebP or GIF file",
         ));
     }
-    let text = input::text(bytes, &shown.to_string());
-    Ok(Part::Text(format!("<file name=\"{shown}\">\n{}\n</file>", text.trim_end_matches('\n'))))
+    let text = input::decode_text(bytes, &name.to_string());
+    Ok(Part::Text(format!("<file name=\"{name}\">\n{}\n</file>", text.trim_end_matches('\n'))))
 }
 
-/// The file's bytes, and not many more than can be used.
-fn bytes_of(path: &Path) -> Result<Vec<u8>, CliError> {
-    let shown = path.display();
-    let failed = |error: std::io::Error| CliError::usage(format!("{shown} cannot be read: {error}"), "check its path");
+/// Reads the file, at most one byte beyond the limit.
+fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
+    let name = path.display();
+    let failed = |error: std::io::Error| CliError::usage(format!("cannot read {name}: {error}"), "check the path");
     let file = std::fs::File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
-        return Err(CliError::usage(format!("{shown} is a folder"), "attach its files one by one"));
+        return Err(CliError::usage(format!("{name} is a folder"), "attach its files one by one"));
     }
     let mut bytes = Vec::new();
     file.take(MAX_INPUT as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -122,7 +120,7 @@ fn bytes_of(path: &Path) -> Result<Vec<u8>, CliError> {
 mod tests {
     use super::*;
 
-    fn given(words: &[&str], files: &[&Path]) -> Result<Input, CliError> {
+    fn read_prompt(words: &[&str], files: &[&Path]) -> Result<Input, CliError> {
         let words: Vec<String> = words.iter().map(|&word| word.to_owned()).collect();
         let files: Vec<String> = files.iter().map(|path| path.display().to_string()).collect();
         read(&PromptArgs { words: &words, files: &files, no_stdin: true, ..PromptArgs::default() })
@@ -130,48 +128,48 @@ mod tests {
 
     #[test]
     fn words_and_files_are_joined_with_a_blank_line() {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("a.txt");
-        std::fs::write(&path, "text\n").expect("a file");
-        let input = given(&["read", "this"], &[&path]).expect("a prompt");
+        std::fs::write(&path, "text\n").expect("file is written");
+        let input = read_prompt(&["read", "this"], &[&path]).expect("valid prompt");
         assert_eq!(input.text, format!("read this\n\n<file name=\"{}\">\ntext\n</file>", path.display()));
     }
 
     #[test]
-    fn pictures_are_known_by_their_content_and_addresses_go_as_they_are() {
-        let folder = tempfile::tempdir().expect("a folder");
+    fn images_are_detected_by_content_and_urls_are_passed_on() {
+        let folder = tempfile::tempdir().expect("temporary folder");
         let path = folder.path().join("no-ending");
-        std::fs::write(&path, b"\xff\xd8\xff\xe0\0\0").expect("a file");
+        std::fs::write(&path, b"\xff\xd8\xff\xe0\0\0").expect("file is written");
         let address = Path::new("https://h/a.png");
-        let input = given(&["look"], &[&path, address]).expect("a prompt");
+        let input = read_prompt(&["look"], &[&path, address]).expect("valid prompt");
         let bytes = Bytes::from_static(b"\xff\xd8\xff\xe0\0\0");
         let images = [Image::Data { media_type: "image/jpeg", bytes }, Image::Url("https://h/a.png".into())];
         assert_eq!((input.text.as_str(), input.images.as_slice()), ("look", &images[..]));
-        assert!(given(&[], &[address]).is_ok(), "a picture alone can be asked about");
+        assert!(read_prompt(&[], &[address]).is_ok(), "an image without text is a valid prompt");
     }
 
     #[test]
-    fn what_makes_no_prompt_is_refused() {
-        let folder = tempfile::tempdir().expect("a folder");
+    fn invalid_prompts_are_rejected() {
+        let folder = tempfile::tempdir().expect("temporary folder");
         let file = |name: &str, bytes: &[u8]| {
             let path = folder.path().join(name);
-            std::fs::write(&path, bytes).expect("a file");
+            std::fs::write(&path, bytes).expect("file is written");
             path
         };
         let mut large = b"\x89PNG\r\n\x1a\n".to_vec();
-        large.resize(LARGEST_IMAGE + 1, 0);
+        large.resize(MAX_IMAGE_BYTES + 1, 0);
         for (files, word) in [
             (vec![], "empty"),
             (vec![folder.path().to_owned()], "folder"),
-            (vec![folder.path().join("none")], "cannot be read"),
-            (vec![file("b.bin", &[1, 0, 2])], "neither a text nor a picture"),
-            (vec![file("c.png", b"<html>")], "no picture"),
-            (vec![file("d.png", &large)], "more than 20 MiB"),
+            (vec![folder.path().join("none")], "cannot read"),
+            (vec![file("b.bin", &[1, 0, 2])], "neither text nor an image"),
+            (vec![file("c.png", b"<html>")], "not an image"),
+            (vec![file("d.png", &large)], "larger than 20 MiB"),
         ] {
             let files: Vec<&Path> = files.iter().map(std::path::PathBuf::as_path).collect();
-            let error = given(&[" "], &files).expect_err("no prompt").to_string();
+            let error = read_prompt(&[" "], &files).expect_err("invalid prompt").to_string();
             assert!(error.contains(word), "{error}");
         }
-        assert!(given(&["-"], &[]).expect_err("forbidden").to_string().contains("--no-stdin"));
+        assert!(read_prompt(&["-"], &[]).expect_err("conflicting options").to_string().contains("--no-stdin"));
     }
 }

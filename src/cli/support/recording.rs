@@ -1,16 +1,16 @@
-//! What outlives a command that asks: the record of its calls, and what was learned of the services.
+//! Records the calls of a command and the health of the services, and limits its cost (`--no-log`, `--max-cost`).
 //!
-//! Owns the flags about it, and that what cannot be kept is a warning at the end. Refuses to know what is recorded.
+//! A failure to store something is a warning at the end of the command, never an error.
 
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 use clap::Args;
 use tokio::time::Instant;
 
-use crate::cli::{CliError, Context, commands::ping::is_new};
+use crate::cli::{CliError, Context};
 use crate::{
     config::Config,
-    conversation::{Answer, Heard},
+    conversation::{Answer, AnswerCollector},
     engine::{
         Engine, Event,
         plan::{
@@ -20,149 +20,153 @@ use crate::{
     },
     store::{
         self,
-        record::{Database, GoesOn, Kept, RecordOptions, Recorder},
+        record::{Continuation, Database, RecordOptions, RunWriter, StoredRound},
     },
-    term::output::say,
+    term::output::write_stderr,
 };
 
-/// The flags.
+/// The options for recording and cost.
 #[derive(Debug, Default, Args)]
-pub(crate) struct KeepArgs {
-    /// Keep nothing of what is said: neither prompt nor answer; times, tokens and cost are recorded all the same
-    #[arg(long)]
-    no_log: bool,
-    /// Send nothing that would cost more than this, such as 0.05 (US dollars) or 0.3CNY; answers are limited to what it buys
-    #[arg(long, value_name = "SUM")]
+pub(crate) struct RecordingArgs {
+    /// Limit the cost to this amount, such as 0.05 (US dollars) or 0.3CNY; answers are shortened to fit, and nothing is
+    /// sent if that is not enough
+    #[arg(long, value_name = "AMOUNT", help_heading = "Limits")]
     max_cost: Option<Money>,
+    /// Do not store prompts and answers; times, tokens and cost are still recorded
+    #[arg(long, help_heading = "Record")]
+    no_log: bool,
 }
 
-impl KeepArgs {
-    /// Nothing worth keeping is said.
-    pub(crate) fn wordless() -> Self {
+impl RecordingArgs {
+    /// Records metrics but no prompts and answers.
+    pub(crate) fn metadata_only() -> Self {
         Self { no_log: true, max_cost: None }
     }
 
-    /// Whether what is said is kept.
-    pub(crate) fn words(&self, config: &Config) -> bool {
-        config.history.on && !self.no_log
+    /// Whether prompts and answers are stored.
+    pub(crate) fn stores_content(&self, config: &Config) -> bool {
+        config.history.store_content && !self.no_log
     }
 
-    /// Whether `--max-cost` limits what is asked.
-    pub(crate) fn is_capped(&self) -> bool {
+    /// Whether `--max-cost` is set.
+    pub(crate) fn has_cost_limit(&self) -> bool {
         self.max_cost.is_some()
     }
 
-    /// Holds `plan` to `--max-cost`.
-    pub(crate) fn cap(&self, plan: &mut Plan) -> Result<(), CliError> {
-        let Some(most) = &self.max_cost else { return Ok(()) };
-        let Money { amount, currency } = most;
-        let capped = cost::cap(plan, most).map_err(|least| CliError::Condition {
-            // Rounded up, so that it is enough.
+    /// Limits the answers of `plan` so that it costs at most `--max-cost`; an error if that is impossible.
+    pub(crate) fn apply_cost_limit(&self, plan: &mut Plan) -> Result<(), CliError> {
+        let Some(limit) = &self.max_cost else { return Ok(()) };
+        let Money { amount, currency } = limit;
+        let capped = cost::cap(plan, limit).map_err(|least| CliError::Condition {
+            // Rounded up, so that this amount suffices as --max-cost.
             message: format!(
-                "this would cost at least {:.6} {currency}, and --max-cost is {amount} {currency}",
+                "this would cost at least {:.6} {currency}, but --max-cost is {amount} {currency}",
                 (least * 1e6 - 1e-3).ceil() / 1e6
             ),
             hint: "shorten the prompt, choose cheaper models, or raise --max-cost".into(),
         })?;
         if !capped.uncovered.is_empty() {
             let names = capped.uncovered.join(", ");
-            say(&format!("warning: --max-cost says nothing about {names}: no price in {currency} in the config\n"));
+            write_stderr(&format!(
+                "warning: --max-cost does not cover {names}: the config has no price in {currency}\n"
+            ));
         }
-        if let Some(longest) = capped.longest {
-            say(&format!("--max-cost {amount} {currency}: answers end at {longest} tokens\n"));
+        if let Some(longest) = capped.max_output_tokens {
+            write_stderr(&format!("--max-cost {amount} {currency}: answers are limited to {longest} tokens\n"));
         }
         Ok(())
     }
 }
 
-/// Keeps what is to be kept of one run.
-pub(crate) struct Keeper {
+/// Records one run.
+pub(crate) struct RunRecorder {
     engine: Arc<Engine>,
-    recorder: Recorder,
-    /// What is heard of the answers, where somebody wants it.
-    heard: Option<Heard>,
+    writer: RunWriter,
+    /// Collects the answers, if they are needed after the run.
+    collector: Option<AnswerCollector>,
 }
 
-/// What outlived a run.
+/// The results of a recorded run.
 #[derive(Debug, Default)]
-pub(crate) struct Closed {
-    /// Where what was said is now, if it is kept.
-    pub(crate) kept: Option<Kept>,
-    /// The answers, where somebody listened.
+pub(crate) struct RunSummary {
+    /// The ids of the stored prompts and answers, if they are stored.
+    pub(crate) stored: Option<StoredRound>,
+    /// The answers, if they were collected.
     pub(crate) answers: Vec<Answer>,
 }
 
-impl Keeper {
-    /// For a run of `plan` that goes on with this.
+impl RunRecorder {
+    /// A recorder for a run of `plan`, which continues a conversation as `continuation` says.
     pub(crate) fn new(
         context: &Context,
         config: &Config,
         engine: &Arc<Engine>,
         command: &'static str,
-        (args, plan, goes_on): (&KeepArgs, &Plan, GoesOn),
+        (args, plan, continuation): (&RecordingArgs, &Plan, Continuation),
     ) -> Self {
         let options = RecordOptions {
-            place: record_place(context),
+            path: record_path(context),
             command,
-            words: args.words(config),
-            days: config.history.days,
-            goes_on,
+            store_content: args.stores_content(config),
+            retention_days: config.history.retention_days,
+            continuation,
         };
-        Self { engine: Arc::clone(engine), recorder: Recorder::new(options, plan), heard: None }
+        Self { engine: Arc::clone(engine), writer: RunWriter::new(options, plan), collector: None }
     }
 
-    /// Listens to the answers of `plan`, too.
-    pub(crate) fn listening(mut self, plan: &Plan) -> Self {
-        self.heard = Some(Heard::new(plan.lanes.iter().map(|lane| lane.prompt_tokens), Instant::now()));
+    /// Also collects the answers.
+    pub(crate) fn collecting_answers(mut self, plan: &Plan) -> Self {
+        self.collector = Some(AnswerCollector::new(plan.calls.iter().map(|call| call.prompt_tokens), Instant::now()));
         self
     }
 
-    /// Takes notice of what happened.
+    /// Records an event.
     pub(crate) fn event(&mut self, event: &Event) {
-        self.recorder.event(event);
-        if let Some(heard) = &mut self.heard {
-            heard.event(event);
+        self.writer.on_event(event);
+        if let Some(collector) = &mut self.collector {
+            collector.on_event(event);
         }
     }
 
-    /// Nothing more comes, although not everybody is done.
+    /// Ends the record of a run that stops before all calls have finished.
     pub(crate) fn stop(&mut self) {
-        self.recorder.stop();
+        self.writer.stop();
     }
 
-    /// Waits until all is kept; what could not be is told.
-    pub(crate) fn close(self) -> Closed {
+    /// Waits until everything is stored; failures are printed as warnings.
+    pub(crate) fn close(self) -> RunSummary {
         close_all([self]).pop().unwrap_or_default()
     }
 }
 
-/// Waits until all of several runs is kept; what could not be is told once.
-pub(crate) fn close_all(keepers: impl IntoIterator<Item = Keeper>) -> Vec<Closed> {
-    let (mut told, mut all) = (Vec::new(), Vec::new());
-    let mut tell = |warning: String| {
-        if is_new(&mut told, warning.clone()) {
-            say(&format!("warning: {warning}\n"));
+/// Closes the recorders of several runs; equal warnings are printed once.
+pub(crate) fn close_all(recorders: impl IntoIterator<Item = RunRecorder>) -> Vec<RunSummary> {
+    let (mut printed, mut all) = (HashSet::new(), Vec::new());
+    let mut warn = |warning: String| {
+        if printed.insert(warning.clone()) {
+            write_stderr(&format!("warning: {warning}\n"));
         }
     };
-    for Keeper { engine, recorder, heard } in keepers {
-        let kept = recorder.close().unwrap_or_else(|error| {
-            tell(error.to_string());
+    for RunRecorder { engine, writer: recorder, collector } in recorders {
+        let stored = recorder.close().unwrap_or_else(|error| {
+            warn(error.to_string());
             None
         });
-        if let Some(error) = engine.remember() {
-            tell(error.to_string());
+        if let Some(error) = engine.persist_health() {
+            warn(error.to_string());
         }
-        all.push(Closed { kept, answers: heard.map(|heard| heard.answers(Instant::now())).unwrap_or_default() });
+        let answers = collector.map(|collector| collector.into_answers(Instant::now())).unwrap_or_default();
+        all.push(RunSummary { stored, answers });
     }
     all
 }
 
-/// Where the record is.
-pub(crate) fn record_place(context: &Context) -> Option<std::path::PathBuf> {
-    store::state_folder(&context.environment).map(|state| Database::place(&state))
+/// The path of the record database.
+pub(crate) fn record_path(context: &Context) -> Option<std::path::PathBuf> {
+    store::state_folder(&context.environment).map(|state| Database::path_in(&state))
 }
 
-/// The record, for reading; `None`: nothing was ever recorded.
-pub(crate) fn record(context: &Context) -> Result<Option<Database>, CliError> {
-    record_place(context).map_or(Ok(None), |place| Ok(Database::open_existing(&place)?))
+/// Opens the record database; `None` if nothing was recorded yet.
+pub(crate) fn open_record(context: &Context) -> Result<Option<Database>, CliError> {
+    record_path(context).map_or(Ok(None), |path| Ok(Database::open_existing(&path)?))
 }

@@ -1,6 +1,4 @@
-//! What is asked, as every command that asks a model takes it: prompt, files, preset, parameters.
-//!
-//! Owns these flags and the [`Call`] they make. Refuses to know who is asked.
+//! Defines the options of a request (prompt, files, preset, parameters, output) and builds the request from them.
 
 use std::{
     path::PathBuf,
@@ -13,162 +11,167 @@ use std::{
 
 use clap::Args;
 
-use super::{complete::Offer, prompt};
+use super::{completion::CompletionKind, prompt};
 use crate::cli::{CliError, Context};
 use crate::{
     config::{
-        Config, Flags, Layers, Preset, nearest, parse_duration,
+        Config, Flags, Preset, ResolvedSettings, closest_name, parse_duration,
         preset::{PresetError, Rendered},
     },
-    model::{Call, ChatRequest, Message, Params, Part, Role},
-    render::{FORMATS, Format, format},
+    model::{ChatRequest, Message, ModelRequest, Params, Part, Role},
+    render::{FORMATS, Format, format_by_name},
     term::output::{Streams, WriteError},
 };
 
-/// The request.
+/// The options of a request. Options of the same help heading may be in different structs; the headings appear in the
+/// order of their first option.
 #[derive(Debug, Default, Args)]
 pub(crate) struct RequestArgs {
-    /// The prompt; words are joined with spaces
+    /// The prompt; words are joined with spaces, and - reads standard input
     #[arg(value_name = "PROMPT")]
     words: Vec<String>,
-    /// Attach a text file, or a picture (PNG, JPEG, WebP, GIF; or its http address)
-    #[arg(short, long = "file", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    /// Attach a text file, an image (PNG, JPEG, WebP or GIF), or the URL of an image
+    #[arg(short, long = "file", value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Prompt")]
     files: Vec<String>,
-    /// The system text
-    #[arg(short, long, value_name = "TEXT")]
+    /// Set the system prompt
+    #[arg(short, long, value_name = "TEXT", help_heading = "Prompt")]
     system: Option<String>,
-    /// Fill in this preset
-    #[arg(short, long, value_name = "NAME", add = Offer::Presets.completer())]
+    /// Use a preset
+    #[arg(short, long, value_name = "NAME", add = CompletionKind::Presets.completer(), help_heading = "Prompt")]
     preset: Option<String>,
-    /// A variable of the preset
-    #[arg(short = 'P', long = "variable", value_name = "NAME=VALUE", requires = "preset")]
+    /// Set a variable of the preset
+    #[arg(short = 'P', long = "variable", value_name = "NAME=VALUE", requires = "preset", help_heading = "Prompt")]
     variables: Vec<String>,
+    /// Do not read standard input [env: MMCHAT_NO_STDIN]
+    #[arg(long, help_heading = "Prompt")]
+    no_stdin: bool,
+    /// Fail if standard input sends nothing for this long; 0 waits without limit
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, help_heading = "Prompt")]
+    stdin_timeout: Duration,
+    #[command(flatten)]
+    output_args: OutputArgs,
     #[command(flatten)]
     params: ParamArgs,
-    #[command(flatten)]
-    how: HowArgs,
-    /// Do not read standard input [env: MMCHAT_NO_STDIN]
-    #[arg(long)]
-    no_stdin: bool,
-    /// The longest silence of standard input; 0: any
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
-    stdin_timeout: Duration,
 }
 
 /// The parameters of a request.
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ParamArgs {
-    /// Any parameter of the endpoint; the value is JSON, or text
-    #[arg(short, long = "option", value_name = "KEY=VALUE")]
-    options: Vec<String>,
-    /// Sampling temperature
-    #[arg(long, value_name = "NUMBER")]
+    /// Set the sampling temperature
+    #[arg(long, value_name = "NUMBER", help_heading = "Models")]
     temperature: Option<f64>,
-    /// Upper limit of the answer, in tokens
-    #[arg(long, value_name = "TOKENS")]
+    /// Set any other parameter of the endpoint; the value is parsed as JSON, else sent as text
+    #[arg(short, long = "option", value_name = "KEY=VALUE", help_heading = "Models")]
+    options: Vec<String>,
+    /// Limit the answer to this many tokens
+    #[arg(long, value_name = "TOKENS", help_heading = "Limits")]
     max_tokens: Option<u64>,
 }
 
-/// How the answer is asked for and written.
+/// The options for how the answer is requested and written.
 #[derive(Clone, Debug, Default, Args)]
-pub(crate) struct HowArgs {
-    /// What stdout holds: text, markdown, json or jsonl [env: MMCHAT_FORMAT]
-    #[arg(long, value_name = "FORMAT", add = Offer::Formats.completer())]
+pub(crate) struct OutputArgs {
+    /// Write the answer as text, markdown, json or jsonl [env: MMCHAT_FORMAT]
+    #[arg(long, value_name = "FORMAT", add = CompletionKind::Formats.completer(), help_heading = "Output")]
     format: Option<String>,
-    /// Write the answer to a file instead of stdout; -: stdout
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    /// Write the answer to a file instead of stdout; - is stdout
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Output")]
     pub(crate) output: Option<PathBuf>,
-    /// For the whole answer, such as 90s or 5m [env: MMCHAT_TIMEOUT]
-    #[arg(long, value_name = "TIME", value_parser = parse_duration)]
-    timeout: Option<Duration>,
-    /// Show Markdown as it comes, even on a terminal
-    #[arg(long)]
+    /// Print Markdown unrendered, also on a terminal
+    #[arg(long, help_heading = "Output")]
     pub(crate) raw: bool,
-    /// Ask for the whole answer at once instead of a stream
-    #[arg(long)]
+    /// Request the complete answer at once instead of a stream
+    #[arg(long, help_heading = "Output")]
     pub(crate) no_stream: bool,
+    /// Limit the time of the complete answer, such as 90s or 5m [env: MMCHAT_TIMEOUT]
+    #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Limits")]
+    timeout: Option<Duration>,
 }
 
-impl HowArgs {
-    /// What the settings that have layers are worth.
-    pub(crate) fn check(layers: &Layers) -> Result<Format, CliError> {
+impl OutputArgs {
+    /// Validates the resolved settings and returns the output format.
+    pub(crate) fn check(layers: &ResolvedSettings) -> Result<Format, CliError> {
         if layers.timeout.value.is_some_and(|timeout| timeout.is_zero()) {
             return Err(CliError::usage(
-                "a timeout of 0 leaves no time to ask",
-                "leave it out for the default of 10 minutes",
+                "invalid timeout 0: expected a duration such as 90s or 5m",
+                "omit it for the default of 10 minutes",
             ));
         }
-        named_format(&layers.format.value)
+        parse_format(&layers.format.value)
     }
 
-    /// The file that the data goes to.
+    /// The output file; `None` for stdout.
     pub(crate) fn file(&self) -> Option<&PathBuf> {
         self.output.as_ref().filter(|path| path.as_os_str() != "-")
     }
 
-    /// What the flags say of the settings that have layers.
+    /// The settings that these options override.
     pub(crate) fn flags(&self) -> Flags {
         Flags { format: self.format.clone(), timeout: self.timeout, ..Flags::default() }
     }
 }
 
 impl RequestArgs {
-    /// What is asked is known already.
-    pub(crate) fn with(how: &HowArgs) -> Self {
-        Self { how: how.clone(), ..Self::default() }
+    /// For a request whose prompt is already known.
+    pub(crate) fn from_output_args(how: &OutputArgs) -> Self {
+        Self { output_args: how.clone(), ..Self::default() }
     }
 
-    /// How the answer is asked for and written.
-    pub(crate) fn how(&self) -> &HowArgs {
-        &self.how
+    /// The output options.
+    pub(crate) fn output_args(&self) -> &OutputArgs {
+        &self.output_args
     }
 
-    /// Whether Markdown is shown as it comes.
+    /// Whether Markdown is printed unrendered.
     pub(crate) fn raw(&self) -> bool {
-        self.how.raw
+        self.output_args.raw
     }
 
-    /// Whether the answer is asked for as a stream.
-    pub(crate) fn streamed(&self) -> bool {
-        !self.how.no_stream
+    /// Whether a streamed answer is requested.
+    pub(crate) fn is_streaming(&self) -> bool {
+        !self.output_args.no_stream
     }
 
-    /// What the flags say of the settings that have layers.
+    /// The settings that these options override.
     pub(crate) fn flags(&self) -> Flags {
-        Flags { no_stdin: self.no_stdin, ..self.how.flags() }
+        Flags { no_stdin: self.no_stdin, ..self.output_args.flags() }
     }
 
-    /// What the flags of this request are worth, told before anything is read or asked.
-    pub(crate) fn check(&self, layers: &Layers) -> Result<Format, CliError> {
+    /// Validates the options before any input is read or any request is sent.
+    pub(crate) fn check(&self, layers: &ResolvedSettings) -> Result<Format, CliError> {
         self.params.params()?;
-        HowArgs::check(layers)
+        OutputArgs::check(layers)
     }
 
-    /// The preset that was asked for.
+    /// The preset of `--preset`.
     pub(crate) fn preset(
         &self,
         context: &Context,
         config: &Config,
-        layers: &Layers,
+        layers: &ResolvedSettings,
     ) -> Result<Option<Preset>, CliError> {
         self.preset.as_ref().map(|name| context.preset(config, layers, name)).transpose()
     }
 
-    /// Reads the prompt and makes the call.
-    pub(crate) fn call(&self, preset: Option<&Preset>, layers: &Layers) -> Result<Arc<Call>, CliError> {
+    /// Reads the prompt and builds the request.
+    pub(crate) fn build_request(
+        &self,
+        preset: Option<&Preset>,
+        layers: &ResolvedSettings,
+    ) -> Result<Arc<ModelRequest>, CliError> {
         let input = prompt::read(&prompt::PromptArgs {
             words: &self.words,
             files: &self.files,
             no_stdin: layers.no_stdin.value,
             stdin_timeout: Some(self.stdin_timeout).filter(|limit| !limit.is_zero()),
-            // A preset that lacks its input says so itself.
-            optional: preset.is_some_and(|preset| preset.asks_by_itself() || preset.places_input()),
+            // A preset that uses its input reports an empty one itself.
+            allow_empty: preset.is_some_and(|preset| preset.is_complete_without_input() || preset.uses_input()),
         })?;
         let own = self.params.params()?;
         let (system, text, params) = match preset {
             Some(preset) => {
-                let rendered = rendered(preset, input.text, self.variables()?)?;
-                (rendered.system, rendered.prompt, preset.params.clone().overlaid(own))
+                let rendered = render_preset(preset, input.text, self.variables()?)?;
+                (rendered.system, rendered.prompt, preset.params.clone().with_overrides(own))
             }
             None => (None, input.text, own),
         };
@@ -176,44 +179,49 @@ impl RequestArgs {
         let text = Some(text).filter(|text| !text.is_empty()).map(Part::Text);
         let parts = text.into_iter().chain(input.images.into_iter().map(Part::Image)).collect();
         let messages = system.into_iter().chain([Message { role: Role::User, parts }]).collect();
-        Ok(Arc::new(Call::Chat(ChatRequest { messages, params, stream: self.streamed(), ..ChatRequest::default() })))
+        Ok(Arc::new(ModelRequest::Chat(ChatRequest {
+            messages,
+            params,
+            stream: self.is_streaming(),
+            ..ChatRequest::default()
+        })))
     }
 
-    /// Whether the data goes to a file.
-    pub(crate) fn to_file(&self) -> bool {
-        self.how.file().is_some()
+    /// Whether the answer is written to a file.
+    pub(crate) fn writes_to_file(&self) -> bool {
+        self.output_args.file().is_some()
     }
 
-    /// Where the data goes.
+    /// The output streams: the file, or stdout.
     pub(crate) fn streams(&self) -> Result<Streams, WriteError> {
-        self.how.file().map_or_else(|| Ok(Streams::stdout()), |path| Streams::file(path))
+        self.output_args.file().map_or_else(|| Ok(Streams::stdout()), |path| Streams::file(path))
     }
 
     fn variables(&self) -> Result<Vec<(String, String)>, CliError> {
         let pair = |text: &String| match text.split_once('=').filter(|(name, _)| !name.is_empty()) {
             Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
-            None => Err(CliError::usage(format!("`-P {text}` has no value"), "write -P name=value")),
+            None => Err(CliError::usage(format!("missing value in \"-P {text}\""), "write -P name=value")),
         };
         self.variables.iter().map(pair).collect()
     }
 }
 
 impl ParamArgs {
-    /// The parameters of the flags. `-o` values are JSON where they read as JSON, else text.
+    /// The parameters. A value of `-o` that is not valid JSON is text.
     pub(crate) fn params(&self) -> Result<Params, CliError> {
         let mut params = Params { temperature: self.temperature, max_tokens: self.max_tokens, ..Params::default() };
         if self.temperature.is_some_and(|temperature| !temperature.is_finite() || temperature < 0.0) {
-            return Err(CliError::usage("--temperature is no number from 0 up", "most services take 0 to 2"));
+            return Err(CliError::usage(
+                "invalid --temperature: expected a number from 0 up",
+                "most services accept 0 to 2",
+            ));
         }
         for option in &self.options {
             let Some((key, value)) = option.split_once('=').filter(|(key, _)| !key.is_empty()) else {
-                return Err(CliError::usage(format!("`-o {option}` has no value"), "write -o key=value"));
+                return Err(CliError::usage(format!("missing value in \"-o {option}\""), "write -o key=value"));
             };
             if matches!(key, "messages" | "model" | "stream") {
-                return Err(CliError::usage(
-                    format!("`-o {key}=…` would replace what is sent anyway"),
-                    "use -m, -s and --no-stream",
-                ));
+                return Err(CliError::usage(format!("-o cannot set \"{key}\""), "use -m, -s and --no-stream"));
             }
             let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
             params.extra.insert(key.to_owned(), value);
@@ -222,40 +230,40 @@ impl ParamArgs {
     }
 }
 
-/// How long a template may take; one that needs longer has no end.
-const TEMPLATE: Duration = Duration::from_secs(5);
+/// Maximum time to render a template; one that takes longer is assumed never to end.
+const TEMPLATE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The preset's texts. A template can work without taking a step of its program, and nothing stops it then: it is left
-/// behind on a thread that ends with the process, which is about to say so and end.
-fn rendered(preset: &Preset, input: String, variables: Vec<(String, String)>) -> Result<Rendered, CliError> {
+/// Renders the templates of the preset on a separate thread. The fuel limit of the template engine counts instructions
+/// and cannot stop a single long one; after the timeout the thread is abandoned, and the process exits with an error.
+fn render_preset(preset: &Preset, input: String, variables: Vec<(String, String)>) -> Result<Rendered, CliError> {
     let (done, result) = sync_channel(1);
     let (name, preset) = (preset.name.clone(), preset.clone());
-    // The receiver is gone only when the time was up.
+    // Sending fails only after the timeout, when the receiver is gone.
     std::thread::spawn(move || drop(done.send(preset.render(&input, &variables))));
-    let endless = || PresetError::Template { preset: name, part: "text", reason: "it runs without end".into() };
-    match result.recv_timeout(TEMPLATE) {
+    let timed_out = || PresetError::Template { preset: name, part: "text", reason: "it does not terminate".into() };
+    match result.recv_timeout(TEMPLATE_TIMEOUT) {
         Ok(rendered) => Ok(rendered?),
-        Err(RecvTimeoutError::Timeout) => Err(endless().into()),
-        Err(RecvTimeoutError::Disconnected) => panic!("the template's thread said why it ended"),
+        Err(RecvTimeoutError::Timeout) => Err(timed_out().into()),
+        Err(RecvTimeoutError::Disconnected) => panic!("the template thread panicked"),
     }
 }
 
-fn named_format(name: &str) -> Result<Format, CliError> {
-    format(name).ok_or_else(|| {
+fn parse_format(name: &str) -> Result<Format, CliError> {
+    format_by_name(name).ok_or_else(|| {
         let known: Vec<&str> = FORMATS.iter().map(|(name, _)| *name).collect();
-        unknown("format", name, &known)
+        unknown_value("format", name, &known)
     })
 }
 
-/// Neither an endpoint of the config nor anything that can be asked.
-pub(crate) fn unknown_name(config: &Config, name: &str) -> CliError {
+/// The error for a name that is not an endpoint, model or route.
+pub(crate) fn unknown_endpoint_or_model(config: &Config, name: &str) -> CliError {
     let endpoints = config.endpoints.iter().map(|endpoint| endpoint.name.as_str());
-    unknown("endpoint or model", name, &endpoints.chain(config.names()).collect::<Vec<_>>())
+    unknown_value("endpoint or model", name, &endpoints.chain(config.names()).collect::<Vec<_>>())
 }
 
-/// A word that is none of those there are.
-pub(crate) fn unknown(what: &str, word: &str, known: &[&str]) -> CliError {
-    let near = nearest(word, known.iter().copied()).map(|near| format!("did you mean {near}? "));
-    let hint = format!("{}known: {}", near.unwrap_or_default(), known.join(", "));
-    CliError::usage(format!("unknown {what} `{word}`"), hint)
+/// The error for a value that is not one of the known values.
+pub(crate) fn unknown_value(what: &str, word: &str, known: &[&str]) -> CliError {
+    let near = closest_name(word, known.iter().copied()).map(|near| format!("did you mean \"{near}\"? "));
+    let hint = format!("{}available: {}", near.unwrap_or_default(), known.join(", "));
+    CliError::usage(format!("unknown {what} \"{word}\""), hint)
 }

@@ -1,135 +1,140 @@
-//! A conversation of the record that goes on: `ask --continue`, `again`.
+//! Finds stored conversations by reference and continues them: `ask --continue`, `again`, `pick`, `history show`.
 //!
-//! Owns how a place in the record is written (`12`, or `12@2` for one of its answers) and the messages that come before.
+//! A reference is `12` (a conversation), `12@2` (its second answer) or `12.1@2` (the second answer of its first round).
 
 use std::ffi::OsString;
 
-use crate::cli::{CliError, Context, support::recording::record};
+use crate::cli::{CliError, Context, support::recording::open_record};
 use crate::{
-    model::{Call, ChatRequest, Message, Role},
-    store::record::{Database, Exchange, GoesOn},
-    term::output::say,
+    model::{ChatRequest, Message, ModelRequest, Role},
+    store::record::{Continuation, Database, StoredTurn},
+    term::output::write_stderr,
 };
 
-/// The last conversation, in place of its number.
+/// The reference to the last conversation.
 pub(crate) const LAST: &str = "last";
 
-/// A conversation, one of its rounds and one of the answers in it.
+/// A reference to a conversation, a round or an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// The conversation; `None`: the last one.
+pub(crate) struct TurnRef {
+    /// The id of the conversation; `None`: the last one.
     pub(crate) conversation: Option<i64>,
-    /// The round; `None`: nobody said.
+    /// The number of the round, if given.
     round: Option<i64>,
-    /// The answer; `None`: nobody said.
-    pub(crate) number: Option<i64>,
+    /// The number of the answer, if given.
+    pub(crate) answer: Option<i64>,
 }
 
-impl std::str::FromStr for Place {
+impl std::str::FromStr for TurnRef {
     type Err = CliError;
 
     fn from_str(text: &str) -> Result<Self, CliError> {
-        let wrong = || {
+        let invalid = || {
             CliError::usage(
-                format!("`{text}` is no conversation"),
-                "write 12, 12@2 (its second answer), 12.1@2 (that of its first round), @2 or last; mmchat history lists them",
+                format!("invalid conversation \"{text}\""),
+                "write 12, 12@2 (its second answer), 12.1@2 (that of its first round), @2 or last",
             )
         };
-        let number = |digits: &str| digits.parse().map(Some).map_err(|_| wrong());
-        let (place, answer) = match text.split_once('@') {
-            Some((place, answer)) => (place, number(answer)?),
+        let number = |digits: &str| digits.parse().map(Some).map_err(|_| invalid());
+        let (turn, answer) = match text.split_once('@') {
+            Some((turn, answer)) => (turn, number(answer)?),
             None => (text, None),
         };
-        let (conversation, round) = match place.split_once('.') {
+        let (conversation, round) = match turn.split_once('.') {
             Some((conversation, round)) => (conversation, number(round)?),
-            None => (place, None),
+            None => (turn, None),
         };
         let is_last = conversation == LAST || (conversation.is_empty() && answer.is_some());
         let conversation = if is_last { None } else { number(conversation)? };
-        Ok(Self { conversation, round, number: answer })
+        Ok(Self { conversation, round, answer: answer })
     }
 }
 
-/// A whole conversation of the record; never empty.
+/// All turns of a stored conversation; never empty.
 #[derive(Clone, Debug)]
-pub(crate) struct Conversation(Vec<Exchange>);
+pub(crate) struct StoredConversation(Vec<StoredTurn>);
 
-impl Conversation {
-    /// The one at `place`; `None`: nothing is kept.
-    pub(crate) fn find(database: &Database, place: Place) -> Result<Option<Self>, CliError> {
-        let id = match place.conversation {
+impl StoredConversation {
+    /// Finds the conversation; `None` if nothing is stored.
+    pub(crate) fn find(database: &Database, turn: TurnRef) -> Result<Option<Self>, CliError> {
+        let id = match turn.conversation {
             Some(id) => id,
-            None => match database.latest(None)? {
+            None => match database.latest_conversation(None)? {
                 Some(id) => id,
                 None => return Ok(None),
             },
         };
-        let exchanges = database.exchanges(id)?;
-        if exchanges.is_empty() && place.conversation.is_some() {
-            return Err(CliError::usage(format!("there is no conversation {id}"), "mmchat history lists them"));
+        let exchanges = database.turns(id)?;
+        if exchanges.is_empty() && turn.conversation.is_some() {
+            return Err(CliError::usage(
+                format!("no conversation {id}"),
+                "run \"mmchat history\" to list conversations",
+            ));
         }
         Ok(Some(Self(exchanges)).filter(|conversation| !conversation.0.is_empty()))
     }
 
-    /// The same, where there must be one.
-    pub(crate) fn get(context: &Context, place: Place) -> Result<Self, CliError> {
-        let nothing =
-            || CliError::usage("there is no conversation to go on with", "history may be off; ask something first");
-        let database = record(context)?.ok_or_else(nothing)?;
-        Self::find(&database, place)?.ok_or_else(nothing)
+    /// As `find`, but an error if nothing is stored.
+    pub(crate) fn find_required(context: &Context, turn: TurnRef) -> Result<Self, CliError> {
+        let nothing = || CliError::usage("no conversation to continue", "history may be off; ask something first");
+        let database = open_record(context)?.ok_or_else(nothing)?;
+        Self::find(&database, turn)?.ok_or_else(nothing)
     }
 
-    /// Its number.
-    pub(crate) fn number(&self) -> i64 {
+    /// The id of the conversation.
+    pub(crate) fn id(&self) -> i64 {
         self.0[0].conversation
     }
 
-    /// All of it, in order.
-    pub(crate) fn exchanges(&self) -> &[Exchange] {
+    /// All turns in order.
+    pub(crate) fn exchanges(&self) -> &[StoredTurn] {
         &self.0
     }
 
-    /// Whether any of its rounds has several answers.
-    pub(crate) fn is_wide(&self) -> bool {
-        self.0[0].shape.lanes > 1
+    /// Whether any round has several answers.
+    pub(crate) fn has_parallel_answers(&self) -> bool {
+        self.0[0].layout.max_answers > 1
     }
 
-    /// The answers of one of its rounds, of the last one unless `place` says which.
-    pub(crate) fn round(&self, place: Place) -> Result<&[Exchange], CliError> {
-        let rounds = self.0[0].shape.rounds;
-        let round = place.round.unwrap_or(rounds);
+    /// The answers of the given round, by default of the last one.
+    pub(crate) fn round(&self, turn: TurnRef) -> Result<&[StoredTurn], CliError> {
+        let rounds = self.0[0].layout.rounds;
+        let round = turn.round.unwrap_or(rounds);
         let found = self.0.chunk_by(|a, b| a.round == b.round).find(|exchanges| exchanges[0].round == round);
         found.ok_or_else(|| {
-            CliError::usage(format!("conversation {} has no round {round}", self.number()), format!("it has {rounds}"))
+            CliError::usage(
+                format!("conversation {} has no round {round}", self.id()),
+                format!("it has {rounds} round(s)"),
+            )
         })
     }
 
-    /// The answer at `place`: of one model's conversation the one with that number, of several models' in a round. Where
-    /// nobody said which: the only one of the round, or the one that was picked; `None`: there are several.
-    pub(crate) fn answer(&self, place: Place) -> Result<Option<&Exchange>, CliError> {
-        let Some(number) = place.number else {
-            let round = self.round(place)?;
+    /// The answer that `turn` refers to. If every round has one answer, the number of an answer is that of its round.
+    /// Without a number: the picked answer, else the only answer of the round; `None` if there are several.
+    pub(crate) fn answer(&self, turn: TurnRef) -> Result<Option<&StoredTurn>, CliError> {
+        let Some(number) = turn.answer else {
+            let round = self.round(turn)?;
             let picked = round.iter().find(|exchange| exchange.picked);
             return Ok(picked.or(round.first().filter(|_| round.len() == 1)));
         };
-        let one = if self.is_wide() || place.round.is_some() {
-            self.round(place)?.iter().find(|exchange| exchange.lane == number)
+        let one = if self.has_parallel_answers() || turn.round.is_some() {
+            self.round(turn)?.iter().find(|exchange| exchange.answer_number == number)
         } else {
             self.0.iter().find(|exchange| exchange.round == number)
         };
         one.map(Some).ok_or_else(|| {
-            let known: Vec<String> = self.0.iter().map(Exchange::place).collect();
-            let message = format!("conversation {} has no answer {number}", self.number());
-            CliError::usage(message, format!("it has {}; one that still comes has no place yet", known.join(", ")))
+            let known: Vec<String> = self.0.iter().map(StoredTurn::reference).collect();
+            let message = format!("conversation {} has no answer {number}", self.id());
+            CliError::usage(message, format!("it has {}; an unfinished answer has no number yet", known.join(", ")))
         })
     }
 
-    /// `exchange` and all it goes on with, in order.
-    pub(crate) fn up_to(&self, exchange: &Exchange) -> Vec<Exchange> {
-        // In order: what comes before an exchange stands before it.
+    /// `exchange` and the turns before it that it continues, in order.
+    pub(crate) fn chain_to(&self, exchange: &StoredTurn) -> Vec<StoredTurn> {
+        // One pass is enough: a turn is stored after the one it continues.
         let mut chain = vec![exchange.clone()];
         for before in self.0.iter().rev() {
-            if chain[chain.len() - 1].after == Some(before.id) {
+            if chain[chain.len() - 1].parent == Some(before.id) {
                 chain.push(before.clone());
             }
         }
@@ -138,123 +143,123 @@ impl Conversation {
     }
 }
 
-/// What was said so far, and is gone on with.
+/// The turns that a new request continues.
 #[derive(Clone, Debug)]
-pub(crate) struct Thread {
-    /// Up to the exchange that is gone on with; never empty.
-    exchanges: Vec<Exchange>,
-    /// The last one stood beside others.
-    beside: bool,
+pub(crate) struct HistoryPrefix {
+    /// Up to the turn that is continued; never empty.
+    exchanges: Vec<StoredTurn>,
+    /// The last turn has parallel answers, so that continuing it forks the conversation.
+    forks: bool,
 }
 
-impl Thread {
-    /// The conversation written as `place`, up to there. Of several answers side by side one must be named, or picked.
-    pub(crate) fn find(context: &Context, place: &str) -> Result<Self, CliError> {
-        let place = place.parse()?;
-        let conversation = Conversation::get(context, place)?;
-        let Some(last) = conversation.answer(place)? else {
-            let round = conversation.round(place)?;
-            let names: Vec<String> = round.iter().map(Exchange::place).collect();
+impl HistoryPrefix {
+    /// The history up to the turn `reference`. Of several answers side by side, one must be referenced or picked.
+    pub(crate) fn find(context: &Context, reference: &str) -> Result<Self, CliError> {
+        let turn = reference.parse()?;
+        let conversation = StoredConversation::find_required(context, turn)?;
+        let Some(last) = conversation.answer(turn)? else {
+            let round = conversation.round(turn)?;
+            let names: Vec<String> = round.iter().map(StoredTurn::reference).collect();
             return Err(CliError::usage(
-                format!("conversation {} has {} answers side by side", conversation.number(), round.len()),
-                format!("name one of them: {}; or choose one: mmchat pick {}", names.join(", "), names[0]),
+                format!("conversation {} has {} answers side by side", conversation.id(), round.len()),
+                format!("name one of them: {}; or run \"mmchat pick {}\"", names.join(", "), names[0]),
             ));
         };
         Ok(Self::new(&conversation, last))
     }
 
-    /// As `find`, where any of several answers will do: they were asked the same.
-    pub(crate) fn find_any(context: &Context, place: &str) -> Result<Self, CliError> {
-        let place = place.parse()?;
-        let conversation = Conversation::get(context, place)?;
-        let last = match conversation.answer(place)? {
+    /// As `find`, but takes the first of several answers side by side: their prompt is the same.
+    pub(crate) fn find_any(context: &Context, reference: &str) -> Result<Self, CliError> {
+        let turn = reference.parse()?;
+        let conversation = StoredConversation::find_required(context, turn)?;
+        let last = match conversation.answer(turn)? {
             Some(last) => last,
-            None => &conversation.round(place)?[0],
+            None => &conversation.round(turn)?[0],
         };
         Ok(Self::new(&conversation, last))
     }
 
-    /// `conversation` up to `last`.
-    pub(crate) fn new(conversation: &Conversation, last: &Exchange) -> Self {
-        Self { exchanges: conversation.up_to(last), beside: conversation.is_wide() }
+    /// The history of `conversation` up to `last`.
+    pub(crate) fn new(conversation: &StoredConversation, last: &StoredTurn) -> Self {
+        Self { exchanges: conversation.chain_to(last), forks: conversation.has_parallel_answers() }
     }
 
-    /// What one answer goes on with.
-    pub(crate) fn goes_on(&self) -> GoesOn {
-        GoesOn::After { exchanges: vec![Some(self.last().id)], apart: self.beside }
+    /// The placement of a turn that continues this history.
+    pub(crate) fn continuation(&self) -> Continuation {
+        Continuation::Append { turns: vec![Some(self.last().id)], fork: self.forks }
     }
 
-    /// What came before the last exchange.
-    pub(crate) fn before_last(&self) -> GoesOn {
+    /// The placement of a turn that continues the history before the last turn.
+    pub(crate) fn continuation_before_last(&self) -> Continuation {
         match self.exchanges.len().checked_sub(2) {
-            Some(at) => GoesOn::After { exchanges: vec![Some(self.exchanges[at].id)], apart: self.beside },
-            None => GoesOn::Anew,
+            Some(at) => Continuation::Append { turns: vec![Some(self.exchanges[at].id)], fork: self.forks },
+            None => Continuation::New,
         }
     }
 
-    /// Whom it was asked of.
-    pub(crate) fn asked(&self) -> &str {
-        &self.last().asked
+    /// The model or route of the last turn.
+    pub(crate) fn requested_name(&self) -> &str {
+        &self.last().requested
     }
 
-    /// The exchange that is gone on with.
-    pub(crate) fn last(&self) -> &Exchange {
-        self.exchanges.last().expect("never empty")
+    /// The turn that is continued.
+    pub(crate) fn last(&self) -> &StoredTurn {
+        self.exchanges.last().expect("a history has at least one turn")
     }
 
-    /// Tells what will be missing of it.
-    pub(crate) fn warn(&self) {
-        if let Some(warning) = self.lacking() {
-            say(&format!("warning: {warning}\n"));
+    /// Prints a warning if a part of the history is missing.
+    pub(crate) fn warn_missing(&self) {
+        if let Some(warning) = self.missing_warning() {
+            write_stderr(&format!("warning: {warning}\n"));
         }
     }
 
-    /// What is missing of it.
-    pub(crate) fn lacking(&self) -> Option<&'static str> {
-        let pictures = self.exchanges.iter().any(|exchange| exchange.images > 0);
-        pictures.then_some("the pictures of this conversation are not kept, and are not sent again")
+    /// A warning if a part of the history is missing.
+    pub(crate) fn missing_warning(&self) -> Option<&'static str> {
+        let has_images = self.exchanges.iter().any(|exchange| exchange.image_count > 0);
+        has_images.then_some("the images of this conversation are not stored and will not be sent again")
     }
 
-    /// Puts what was said before `call`; its own system text wins over the conversation's.
-    pub(crate) fn before(&self, call: &mut Call) {
-        let Some(chat) = call.chat_mut() else { return };
+    /// Inserts the history before the messages of the request, whose own system prompt takes precedence.
+    pub(crate) fn prepend_to(&self, request: &mut ModelRequest) {
+        let Some(chat) = request.as_chat_mut() else { return };
         let own =
             chat.messages.iter().position(|message| message.role == Role::System).map(|at| chat.messages.remove(at));
         let before = self.messages(own, self.exchanges.len());
         chat.messages.splice(0..0, before);
     }
 
-    /// The call that asks once more what was asked last.
-    pub(crate) fn again(&self, stream: bool) -> Call {
+    /// A request that repeats the last prompt.
+    pub(crate) fn repeat_request(&self, stream: bool) -> ModelRequest {
         let mut messages = self.messages(None, self.exchanges.len() - 1);
         messages.push(Message::text(Role::User, self.last().prompt.clone()));
-        Call::Chat(ChatRequest { messages, stream, ..ChatRequest::default() })
+        ModelRequest::Chat(ChatRequest { messages, stream, ..ChatRequest::default() })
     }
 
-    /// The system text and the first exchanges.
+    /// The system prompt and the messages of the first `first` turns.
     fn messages(&self, system: Option<Message>, first: usize) -> Vec<Message> {
         let exchanges = &self.exchanges[..first];
-        let recorded = || self.last().system.clone().map(|text| Message::text(Role::System, text));
-        let said = exchanges.iter().filter(|exchange| !exchange.answer.is_empty()).flat_map(|exchange| {
+        let stored = || self.last().system.clone().map(|text| Message::text(Role::System, text));
+        let turns = exchanges.iter().filter(|exchange| !exchange.answer.is_empty()).flat_map(|exchange| {
             let question = Message::text(Role::User, exchange.prompt.clone());
             [question, Message::text(Role::Assistant, exchange.answer.clone())]
         });
-        system.or_else(recorded).into_iter().chain(said).collect()
+        system.or_else(stored).into_iter().chain(turns).collect()
     }
 }
 
-/// The arguments with `--continue` joined to the place behind it, and `--diff` to the two numbers: what follows them is
-/// otherwise the prompt.
-pub(crate) fn joined(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let (mut out, mut open) = (Vec::<OsString>::new(), true);
+/// Joins `--continue` with a following turn reference, and `--diff` with two following numbers. These values are
+/// optional, and clap would take them as part of the prompt.
+pub(crate) fn join_option_values(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
+    let (mut out, mut options) = (Vec::<OsString>::new(), true);
     let mut arguments = arguments.peekable();
     while let Some(argument) = arguments.next() {
         let text = argument.to_str().unwrap_or_default().to_owned();
-        open &= text != "--";
-        let last = out.last().and_then(|last| last.to_str()).filter(|_| open);
+        options &= text != "--";
+        let last = out.last().and_then(|last| last.to_str()).filter(|_| options);
         let next = arguments.peek().and_then(|next| next.to_str()).unwrap_or_default();
         match last {
-            Some("--continue") if is_place(&text) => {
+            Some("--continue") if is_turn_ref(&text) => {
                 out.pop();
                 out.push(format!("--continue={text}").into());
             }
@@ -273,8 +278,8 @@ fn is_number(text: &str) -> bool {
     (1..=3).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-fn is_place(text: &str) -> bool {
-    text.parse::<Place>().is_ok()
+fn is_turn_ref(text: &str) -> bool {
+    text.parse::<TurnRef>().is_ok()
 }
 
 #[cfg(test)]
@@ -282,10 +287,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_behind_the_flag_is_its_own_and_words_are_the_prompt() {
+    fn references_after_continue_and_diff_are_joined_and_words_stay_the_prompt() {
         let joined = |words: &[&str]| {
-            let words = joined(words.iter().map(OsString::from));
-            words.into_iter().map(|word| word.into_string().expect("text")).collect::<Vec<_>>().join(" ")
+            let words = join_option_values(words.iter().map(OsString::from));
+            words.into_iter().map(|word| word.into_string().expect("arguments are UTF-8")).collect::<Vec<_>>().join(" ")
         };
         assert_eq!(joined(&["ask", "--continue", "12@2", "and", "then"]), "ask --continue=12@2 and then");
         assert_eq!(joined(&["ask", "--continue", "last@1", "x"]), "ask --continue=last@1 x");
@@ -296,13 +301,13 @@ mod tests {
     }
 
     #[test]
-    fn places_are_read() {
-        let read = |text: &str| text.parse::<Place>().map(|place| (place.conversation, place.number)).ok();
+    fn turn_references_are_parsed() {
+        let parse = |text: &str| text.parse::<TurnRef>().map(|turn| (turn.conversation, turn.answer)).ok();
         assert_eq!(
-            (read("12"), read("12@2"), read("last@1"), read("@3")),
+            (parse("12"), parse("12@2"), parse("last@1"), parse("@3")),
             (Some((Some(12), None)), Some((Some(12), Some(2))), Some((None, Some(1))), Some((None, Some(3))))
         );
-        assert_eq!("12.1@2".parse::<Place>().map(|place| place.round).ok(), Some(Some(1)));
-        assert_eq!((read("x"), read("12@"), read(""), read("@"), read("1.@2")), (None, None, None, None, None));
+        assert_eq!("12.1@2".parse::<TurnRef>().map(|turn| turn.round).ok(), Some(Some(1)));
+        assert_eq!((parse("x"), parse("12@"), parse(""), parse("@"), parse("1.@2")), (None, None, None, None, None));
     }
 }

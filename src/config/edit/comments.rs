@@ -1,28 +1,28 @@
-//! Taking an entry out without the comments that are not its own.
+//! Removes entries and keeps the comments that do not belong to them.
 
 use toml_edit::{Decor, Item, Table, TableLike};
 
-use super::Edit;
+use super::ConfigEditor;
 
-impl Edit {
-    /// Takes the file's own head off the first table, if nothing else stands before that.
-    pub(super) fn take_head(&mut self) -> String {
+impl ConfigEditor {
+    /// Removes and returns the comment at the top of the file, if it is attached to the first table.
+    pub(super) fn take_file_comment(&mut self) -> String {
         let root = self.document.as_table_mut();
         if root.iter().any(|(_, item)| item.is_value()) {
             return String::new();
         }
-        let first = tables(root).into_iter().min_by_key(|table| table.position().unwrap_or(isize::MAX));
+        let first = tables_with_header(root).into_iter().min_by_key(|table| table.position().unwrap_or(isize::MAX));
         let Some(decor) = first.map(Table::decor_mut) else { return String::new() };
         let above = decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default().to_owned();
-        let head = apart(&above);
+        let head = detached_comment(&above);
         let rest = &above[head.len()..];
         decor.set_prefix(if rest.starts_with('\n') { rest.to_owned() } else { format!("\n{rest}") });
         head.to_owned()
     }
 
-    /// Removes an entry. The comment right above it goes too; what stands apart from it by a blank line is kept.
-    pub(super) fn remove(&mut self, table: &str, name: &str) {
-        let Some(key) = self.find(table, name) else { return };
+    /// Removes an entry and the comment directly above it. Comments separated by a blank line are kept.
+    pub(super) fn remove_entry(&mut self, table: &str, name: &str) {
+        let Some(key) = self.find_key(table, name) else { return };
         let Some(parent) = self.document.get_mut(table).and_then(Item::as_table_like_mut) else { return };
         let next = parent.iter().map(|(key, _)| key.to_owned()).skip_while(|other| *other != key).nth(1);
         let above = parent.key(&key).and_then(|key| key.leaf_decor().prefix()?.as_str().map(str::to_owned));
@@ -30,15 +30,15 @@ impl Edit {
         match removed {
             Some(Item::Table(removed)) => {
                 let above = removed.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
-                // At the top of the file it may be the file's own head.
-                let kept = if self.begins_behind(&removed) { apart(above) } else { above };
-                self.keep_before_table(kept, removed.position());
+                // At the top of the file, the comment may describe the file instead of the entry.
+                let kept = if self.has_content_before(&removed) { detached_comment(above) } else { above };
+                self.insert_comment_before_table(kept, removed.position());
             }
             Some(_) => {
-                let above = apart(&above.unwrap_or_default()).to_owned();
+                let above = detached_comment(&above.unwrap_or_default()).to_owned();
                 match next.and_then(|next| parent.key_mut(&next)) {
-                    Some(mut next) => keep_above(next.leaf_decor_mut(), &above),
-                    None => self.keep_before_table(&above, None),
+                    Some(mut next) => prepend_comment(next.leaf_decor_mut(), &above),
+                    None => self.insert_comment_before_table(&above, None),
                 }
             }
             None => {}
@@ -48,15 +48,15 @@ impl Edit {
         }
     }
 
-    /// Whether something stands before this table in the file.
-    pub(super) fn begins_behind(&mut self, table: &Table) -> bool {
+    /// Whether the file has keys or other tables before this table.
+    pub(super) fn has_content_before(&mut self, table: &Table) -> bool {
         let root = self.document.as_table_mut();
         root.iter().any(|(_, item)| item.is_value())
-            || tables(root).iter().any(|other| other.position() < table.position())
+            || tables_with_header(root).iter().any(|other| other.position() < table.position())
     }
 
-    /// Removes a setting of the whole file; what stands above it may be the file's own head, and is kept.
-    pub(super) fn remove_setting(&mut self, name: &str) {
+    /// Removes a top-level key. The comment above it may describe the file, so it is kept.
+    pub(super) fn remove_top_level_key(&mut self, name: &str) {
         let root = self.document.as_table_mut();
         let next = root.iter().skip_while(|(key, _)| *key != name).nth(1);
         let next = next.filter(|(_, item)| item.is_value()).map(|(key, _)| key.to_owned());
@@ -64,19 +64,19 @@ impl Edit {
         root.remove(name);
         let above = above.unwrap_or_default();
         match next.and_then(|next| root.key_mut(&next)) {
-            Some(mut next) => keep_above(next.leaf_decor_mut(), &above),
-            None => self.keep_before_table(&above, Some(isize::MIN)),
+            Some(mut next) => prepend_comment(next.leaf_decor_mut(), &above),
+            None => self.insert_comment_before_table(&above, Some(isize::MIN)),
         }
     }
 
-    /// Puts `comment` in front of the table that now stands where one was removed, or at the end of the file.
-    pub(super) fn keep_before_table(&mut self, comment: &str, position: Option<isize>) {
+    /// Puts `comment` before the table that follows `position`, or at the end of the file.
+    pub(super) fn insert_comment_before_table(&mut self, comment: &str, position: Option<isize>) {
         if comment.trim().is_empty() {
             return;
         }
         let mut next: Option<&mut Table> = None;
         let after = |table: &Table| table.position().filter(|at| position.is_some_and(|position| *at > position));
-        for table in tables(self.document.as_table_mut()) {
+        for table in tables_with_header(self.document.as_table_mut()) {
             let nearer = after(table)
                 .is_some_and(|at| next.as_ref().and_then(|next| next.position()).is_none_or(|next| at < next));
             if nearer {
@@ -84,7 +84,7 @@ impl Edit {
             }
         }
         if let Some(next) = next {
-            keep_above(next.decor_mut(), comment);
+            prepend_comment(next.decor_mut(), comment);
         } else {
             let own = self.document.trailing().as_str().unwrap_or_default().to_owned();
             self.document.set_trailing(format!("{comment}{own}"));
@@ -92,26 +92,26 @@ impl Edit {
     }
 }
 
-/// Puts `comment` above whatever has this decor.
-fn keep_above(decor: &mut Decor, comment: &str) {
+/// Puts `comment` above the item with this decor.
+fn prepend_comment(decor: &mut Decor, comment: &str) {
     let own = decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
     let joined = format!("{comment}{own}");
     decor.set_prefix(joined);
 }
 
-/// What of the lines above an entry stands apart from it by a blank line.
-fn apart(above: &str) -> &str {
+/// The part of the lines above an entry that is separated from it by a blank line.
+fn detached_comment(above: &str) -> &str {
     above.rfind("\n\n").map_or("", |blank| &above[..=blank])
 }
 
-/// All tables with a head of their own below this one.
-fn tables(table: &mut Table) -> Vec<&mut Table> {
+/// All tables below this one that have their own header.
+fn tables_with_header(table: &mut Table) -> Vec<&mut Table> {
     let mut found = Vec::new();
     for (_, item) in table.iter_mut() {
         if let Item::Table(inner) = item {
-            // A table with a head is one place; what is below it comes after it.
+            // Subtables of a table with a header come after it.
             if inner.is_implicit() {
-                found.extend(tables(inner));
+                found.extend(tables_with_header(inner));
             } else {
                 found.push(inner);
             }

@@ -1,68 +1,73 @@
-//! Changes to where an endpoint's keys are.
+//! Edits the key sources of endpoints.
 
 use toml_edit::{Array, InlineTable, Item, Key, TableLike, Value};
 
-use super::{Edit, EditError, entries_mut};
-use crate::config::normalised;
+use super::{ConfigEditor, EditError, entries_mut};
+use crate::config::normalize_name;
 
-/// Where a key is: `env`, `file`, `command` or `keyring`, and which.
-pub type KeyPlace = (&'static str, String);
+/// A reference to a key: `env`, `file`, `command` or `keyring`, and its value.
+pub type KeyRef = (&'static str, String);
 
-impl Edit {
-    /// The endpoint takes its key from `place`: in place of those it had, or beside them.
-    pub fn set_key(&mut self, endpoint: &str, place: &KeyPlace, beside: bool) -> Result<(), EditError> {
-        let key = self.existing("endpoints", "endpoint", &normalised(endpoint))?;
+impl ConfigEditor {
+    /// Sets the key of an endpoint. `keep_existing` adds it to the existing keys instead of replacing them.
+    pub fn set_key(&mut self, endpoint: &str, key_ref: &KeyRef, keep_existing: bool) -> Result<(), EditError> {
+        let key = self.require_key("endpoints", "endpoint", &normalize_name(endpoint))?;
         let entry = self.document.get_mut("endpoints").and_then(|endpoints| endpoints.get_mut(&key));
-        let entry = entry.and_then(Item::as_table_like_mut).ok_or(EditError::Shape("endpoints"))?;
-        let mut values = keys_of(entry);
-        if beside
+        let entry = entry.and_then(Item::as_table_like_mut).ok_or(EditError::NotATable("endpoints"))?;
+        let mut values = key_values(entry);
+        if keep_existing
             && entry.get("api_key").is_none()
             && let Some(list) = entry.get_mut("api_keys").and_then(Item::as_array_mut)
         {
-            if !list.iter().any(|value| is_at(value, place)) {
-                push(list, source(place));
+            if !list.iter().any(|value| is_key_ref(value, key_ref)) {
+                push_value(list, key_ref_value(key_ref));
             }
             return Ok(());
         }
-        if !beside {
+        if !keep_existing {
             values.clear();
         }
-        if !values.iter().any(|value| is_at(value, place)) {
-            values.push(source(place));
+        if !values.iter().any(|value| is_key_ref(value, key_ref)) {
+            values.push(key_ref_value(key_ref));
         }
-        put(entry, values);
+        replace_keys(entry, values);
         Ok(())
     }
 
-    /// Nobody takes a key from there any more; `is_it` is told what kind of place a key has, and which.
-    pub fn forget_key(&mut self, is_it: &dyn Fn(&str, &str) -> bool) {
+    /// Removes the key references that match from all endpoints. `matches` gets the kind and the value of a reference.
+    pub fn remove_key_refs(&mut self, matches: &dyn Fn(&str, &str) -> bool) {
         for (_, item) in entries_mut(self.document.get_mut("endpoints")) {
             let Some(entry) = item.as_table_like_mut() else { continue };
-            let values = keys_of(entry);
-            let goes = |value: &Value| {
+            let values = key_values(entry);
+            let is_removed = |value: &Value| {
                 let table = value.as_inline_table().into_iter().flat_map(InlineTable::iter);
-                table.filter_map(|(kind, place)| Some((kind, place.as_str()?))).any(|(kind, place)| is_it(kind, place))
+                table
+                    .filter_map(|(kind, value)| Some((kind, value.as_str()?)))
+                    .any(|(kind, value)| matches(kind, value))
             };
-            let left: Vec<Value> = values.iter().filter(|value| !goes(value)).cloned().collect();
+            let left: Vec<Value> = values.iter().filter(|value| !is_removed(value)).cloned().collect();
             if left.len() < values.len() {
-                put(entry, left);
+                replace_keys(entry, left);
             }
         }
     }
 }
 
-/// The values of `api_key` and `api_keys`, however they are written.
-fn keys_of(entry: &dyn TableLike) -> Vec<Value> {
-    let one = entry.get("api_key").and_then(|item| item.as_value().cloned().or_else(|| inlined(item.as_table_like()?)));
+/// The values of `api_key` and `api_keys`, in any TOML notation.
+fn key_values(entry: &dyn TableLike) -> Vec<Value> {
+    let one = entry
+        .get("api_key")
+        .and_then(|item| item.as_value().cloned().or_else(|| to_inline_table(item.as_table_like()?)));
     let list = entry.get("api_keys");
     let several = list.and_then(Item::as_array).into_iter().flatten().cloned();
     // `[[endpoints.a.api_keys]]`
-    let tables = list.and_then(Item::as_array_of_tables).into_iter().flatten().filter_map(|table| inlined(table));
+    let tables =
+        list.and_then(Item::as_array_of_tables).into_iter().flatten().filter_map(|table| to_inline_table(table));
     one.into_iter().chain(several).chain(tables).collect()
 }
 
-/// `api_key.env = "A"` and `[endpoints.a.api_key]`, on one line.
-fn inlined(table: &dyn TableLike) -> Option<Value> {
+/// Converts `api_key.env = "A"` and `[endpoints.a.api_key]` to an inline table.
+fn to_inline_table(table: &dyn TableLike) -> Option<Value> {
     let pairs: Option<Vec<(&str, Value)>> =
         table.iter().map(|(key, item)| Some((key, item.as_value()?.clone()))).collect();
     let mut inlined: InlineTable = pairs?.into_iter().collect();
@@ -70,8 +75,8 @@ fn inlined(table: &dyn TableLike) -> Option<Value> {
     Some(inlined.into())
 }
 
-/// Puts the keys where the first of them was, with its comments.
-fn put(entry: &mut dyn TableLike, mut values: Vec<Value>) {
+/// Replaces the keys at the position of the first one and keeps its comments.
+fn replace_keys(entry: &mut dyn TableLike, mut values: Vec<Value>) {
     for value in &mut values {
         value.decor_mut().clear();
     }
@@ -84,23 +89,23 @@ fn put(entry: &mut dyn TableLike, mut values: Vec<Value>) {
         entry.remove("api_keys");
         return;
     };
-    // A key cannot be changed where it is: all are taken out and put back in their order.
+    // toml_edit cannot rename a key in place, so all entries are removed and inserted again in order.
     let keys: Vec<Key> = entry.iter().filter_map(|(key, _)| entry.key(key).cloned()).collect();
     let mut placed = false;
     for key in keys {
         let Some(item) = entry.remove(&key) else { continue };
         if key != "api_key" && key != "api_keys" {
-            super::put(entry, &key, item);
+            super::insert_with_decor(entry, &key, item);
         } else if !std::mem::replace(&mut placed, true) {
-            // What was a table of its own has no line whose comments could be kept.
+            // A key written as a table has no line with comments to keep.
             let key = match item.as_value() {
                 Some(old) => {
                     *value.decor_mut() = old.decor().clone();
-                    super::renamed(&key, name)
+                    super::renamed_key(&key, name)
                 }
                 None => Key::new(name),
             };
-            super::put(entry, &key, Item::Value(value.clone()));
+            super::insert_with_decor(entry, &key, Item::Value(value.clone()));
         }
     }
     if !placed {
@@ -108,34 +113,34 @@ fn put(entry: &mut dyn TableLike, mut values: Vec<Value>) {
     }
 }
 
-/// Adds a value to a list; in one that has a line for each, below the last with its comment.
-fn push(list: &mut Array, mut value: Value) {
+/// Appends a value to a list. In a multi-line list, it gets its own line after the last value and its comment.
+fn push_value(list: &mut Array, mut value: Value) {
     let Some(indent) = list.iter().last().and_then(|last| {
         let prefix = last.decor().prefix()?.as_str()?;
         prefix.rfind('\n').map(|line| prefix[line..].to_owned())
     }) else {
         return list.push(value);
     };
-    // What stands behind the last value, up to the end of its line, stays with it.
-    let own = list.iter_mut().last().and_then(|last| {
+    // A comment after the last value stays on the line of that value.
+    let suffix = list.iter_mut().last().and_then(|last| {
         let suffix = last.decor().suffix()?.as_str()?.to_owned();
         last.decor_mut().set_suffix("");
         Some(suffix)
     });
-    let behind = format!("{}{}", own.unwrap_or_default(), list.trailing().as_str().unwrap_or_default());
-    value.decor_mut().set_prefix(format!("{}{indent}", behind.trim_end()));
+    let trailing = format!("{}{}", suffix.unwrap_or_default(), list.trailing().as_str().unwrap_or_default());
+    value.decor_mut().set_prefix(format!("{}{indent}", trailing.trim_end()));
     list.push_formatted(value);
-    list.set_trailing(behind[behind.trim_end().len()..].to_owned());
+    list.set_trailing(trailing[trailing.trim_end().len()..].to_owned());
     list.set_trailing_comma(true);
 }
 
 /// `{ file = "keys/openai" }`
-pub(super) fn source((kind, place): &KeyPlace) -> Value {
-    InlineTable::from_iter([(*kind, place.as_str())]).into()
+pub(super) fn key_ref_value((kind, value): &KeyRef) -> Value {
+    InlineTable::from_iter([(*kind, value.as_str())]).into()
 }
 
-fn is_at(value: &Value, (kind, place): &KeyPlace) -> bool {
-    value.as_inline_table().and_then(|table| table.get(kind)?.as_str()) == Some(place)
+fn is_key_ref(entry: &Value, (kind, value): &KeyRef) -> bool {
+    entry.as_inline_table().and_then(|table| table.get(kind)?.as_str()) == Some(value)
 }
 
 #[cfg(test)]
@@ -144,37 +149,38 @@ mod tests {
 
     const CONFIG: &str = "[endpoints.a]\nbase_url = \"http://h/v1\"\napi_key = { env = \"A\" } # mine\n[endpoints.b]\nbase_url = \"http://b/v1\"\n";
 
-    fn file(name: &str) -> KeyPlace {
+    fn file(name: &str) -> KeyRef {
         ("file", format!("keys/{name}"))
     }
 
-    fn edited(act: impl FnOnce(&mut Edit)) -> String {
-        let mut edit = Edit::open(CONFIG).expect("good");
+    fn edited(act: impl FnOnce(&mut ConfigEditor)) -> String {
+        let mut edit = ConfigEditor::parse(CONFIG).expect("valid TOML");
         act(&mut edit);
         edit.text()
     }
 
     #[test]
-    fn a_key_takes_the_place_of_the_old_one_or_stands_beside_it() {
-        let text = edited(|edit| edit.set_key("a", &file("a"), false).expect("there"));
+    fn key_replaces_or_extends_the_existing_keys() {
+        let text = edited(|edit| edit.set_key("a", &file("a"), false).expect("known endpoint"));
         assert!(text.contains("api_key = { file = \"keys/a\" } # mine"), "{text}");
-        let text = edited(|edit| edit.set_key("a", &file("a"), true).expect("there"));
+        let text = edited(|edit| edit.set_key("a", &file("a"), true).expect("known endpoint"));
         assert!(text.contains("api_keys = [{ env = \"A\" }, { file = \"keys/a\" }]"), "{text}");
-        let text = edited(|edit| edit.set_key("b", &file("b"), true).expect("there"));
+        let text = edited(|edit| edit.set_key("b", &file("b"), true).expect("known endpoint"));
         assert!(text.contains("api_key = { file = \"keys/b\" }"), "{text}");
         assert!(edited(|edit| assert!(edit.set_key("c", &file("c"), true).is_err())) == CONFIG);
     }
 
     #[test]
-    fn keys_are_seen_however_they_are_written() {
+    fn existing_keys_are_found_in_any_notation() {
         for old in [
             "api_key.env = \"A\"",
             "# above\napi_key = { env = \"A\" } # mine\nrpm = 7",
             "[endpoints.a.api_key]\nenv = \"A\"",
             "[[endpoints.a.api_keys]]\nenv = \"A\"",
         ] {
-            let mut edit = Edit::open(&format!("[endpoints.a]\nbase_url = \"http://h/v1\"\n{old}\n")).expect("good");
-            edit.set_key("a", &file("a"), true).expect("there");
+            let mut edit = ConfigEditor::parse(&format!("[endpoints.a]\nbase_url = \"http://h/v1\"\n{old}\n"))
+                .expect("valid TOML");
+            edit.set_key("a", &file("a"), true).expect("known endpoint");
             let text = edit.text();
             assert!(text.contains("api_keys = [{ env = \"A\" }, { file = \"keys/a\" }]"), "{text}");
             assert!(
@@ -185,11 +191,12 @@ mod tests {
     }
 
     #[test]
-    fn a_list_keeps_its_lines_and_their_comments() {
+    fn appending_to_a_list_keeps_lines_and_comments() {
         for (end, last) in [(",", " # second is best"), (" # second is best", ""), (",", "")] {
             let list = format!("[\n  {{ env = \"A\" }}, # first\n  {{ env = \"B\" }}{end}{last}\n]");
-            let mut edit = Edit::open(&format!("[endpoints.a]\napi_keys = {list} # both\n")).expect("good");
-            edit.set_key("a", &file("c"), true).expect("there");
+            let mut edit =
+                ConfigEditor::parse(&format!("[endpoints.a]\napi_keys = {list} # both\n")).expect("valid TOML");
+            edit.set_key("a", &file("c"), true).expect("known endpoint");
             let text = edit.text();
             assert!(text.contains("{ env = \"A\" }, # first\n  { env = \"B\" },"), "{text}");
             assert!(text.ends_with("\n  { file = \"keys/c\" },\n] # both\n"), "{text}");
@@ -198,11 +205,11 @@ mod tests {
     }
 
     #[test]
-    fn a_key_that_goes_is_taken_out_wherever_it_is_used() {
+    fn removed_key_is_removed_from_all_endpoints() {
         let text = edited(|edit| {
-            edit.set_key("a", &file("x"), true).expect("there");
-            edit.set_key("b", &file("x"), false).expect("there");
-            edit.forget_key(&|kind, place| kind == "file" && place == "keys/x");
+            edit.set_key("a", &file("x"), true).expect("known endpoint");
+            edit.set_key("b", &file("x"), false).expect("known endpoint");
+            edit.remove_key_refs(&|kind, value| kind == "file" && value == "keys/x");
         });
         assert!(text.contains("api_key = { env = \"A\" }") && !text.contains("keys/x"), "{text}");
     }

@@ -1,114 +1,114 @@
-//! Changes to a config that a person wrote: one entry is added, removed or renamed, everything else stays as it is.
+//! Edits the text of a config file: adds, removes and renames entries, and keeps comments and formatting.
 //!
-//! Owns what follows a change through the file (a renamed model's routes and sets) and that comments survive. Refuses
-//! files and the terminal: text in, text out; whoever writes it checks it first with [`super::resolve`].
+//! References follow a change: the routes and sets of a renamed model name it by its new name. The result is not
+//! validated; check it with [`super::resolve`] before writing it.
 
 mod comments;
 mod keys;
-mod names;
+mod references;
 
-pub use keys::KeyPlace;
+pub use keys::KeyRef;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
 
-use names::{replace_text, text_of_value};
+use references::{referenced_name, set_referenced_name};
 
-use super::normalised;
+use super::normalize_name;
 
-/// A config being changed.
+/// A config file being edited.
 #[derive(Clone, Debug)]
-pub struct Edit {
-    /// A file of comments alone: what is added comes below them.
-    head: String,
+pub struct ConfigEditor {
+    /// The text of a file that contains only comments; new entries are added below it.
+    comments: String,
     document: DocumentMut,
 }
 
 /// A new endpoint.
 #[derive(Clone, Debug, Default)]
 pub struct NewEndpoint {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// Where it is; `None`: its name is a known service's.
+    /// The base URL; `None`: that of the known service with this name.
     pub base_url: Option<String>,
-    /// Where its keys are.
-    pub keys: Vec<KeyPlace>,
-    /// It is a gateway, which retries by itself.
+    /// The references to the keys.
+    pub keys: Vec<KeyRef>,
+    /// The endpoint is a gateway with its own retries.
     pub gateway: bool,
 }
 
 /// A new model.
 #[derive(Clone, Debug, Default)]
 pub struct NewModel {
-    /// Its name.
+    /// The name.
     pub name: String,
     /// The endpoint that serves it.
     pub endpoint: String,
-    /// What the endpoint calls it.
+    /// The model ID used by the endpoint.
     pub upstream: String,
-    /// Labels.
+    /// The tags.
     pub tags: Vec<String>,
-    /// Tokens it reads and writes together.
+    /// The context window: input and output tokens together.
     pub context: Option<u64>,
-    /// Price of a million tokens of input and of output.
+    /// The prices of input and output per million tokens.
     pub price: Option<(f64, f64)>,
-    /// Parameters that are sent.
+    /// The default parameters.
     pub params: Vec<(&'static str, f64)>,
 }
 
-/// A change that makes no sense.
+/// An edit that is not possible.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum EditError {
-    /// It is no TOML.
-    #[error("the config is no TOML: {0}")]
+    /// The text is not valid TOML.
+    #[error("the config is not valid TOML: {0}")]
     Syntax(#[from] toml_edit::TomlError),
-    /// There is something of this name already.
-    #[error("there is {kind} `{name}` already")]
-    Taken {
-        /// What kind of thing, with its article.
+    /// The name is already in use.
+    #[error("{kind} \"{name}\" already exists")]
+    AlreadyExists {
+        /// The kind of the entry, with an article.
         kind: &'static str,
-        /// Its name.
+        /// The name of the entry.
         name: String,
     },
-    /// There is no such entry.
-    #[error("there is no {kind} `{name}` in the config")]
-    Missing {
-        /// What kind of thing.
+    /// The entry does not exist.
+    #[error("unknown {kind} \"{name}\"")]
+    NotFound {
+        /// The kind of the entry.
         kind: &'static str,
-        /// Its name.
+        /// The name of the entry.
         name: String,
-        /// Those there are.
+        /// The names of the existing entries.
         known: Vec<String>,
     },
-    /// Others need it.
-    #[error("`{name}` is used by {}", .by.join(", "))]
-    Used {
-        /// Its name.
+    /// Other entries refer to it.
+    #[error("\"{name}\" is used by {}", .by.join(", "))]
+    InUse {
+        /// The name of the entry.
         name: String,
-        /// Who uses it.
+        /// The entries that refer to it.
         by: Vec<String>,
-        /// The flag that goes on all the same.
+        /// The flag that removes those references, too.
         flag: &'static str,
     },
-    /// The table is written in a way that cannot be changed here.
-    #[error("`{0}` is no table")]
-    Shape(&'static str),
+    /// The table is written in a notation that cannot be edited.
+    #[error("`{0}` is not a table")]
+    NotATable(&'static str),
 }
 
-impl Edit {
-    /// A config with this text; an empty one is a new one.
-    pub fn open(text: &str) -> Result<Self, EditError> {
+impl ConfigEditor {
+    /// Parses the text of a config file; an empty text is a new config.
+    pub fn parse(text: &str) -> Result<Self, EditError> {
         let document: DocumentMut = text.parse()?;
         if document.is_empty() {
             let gap = if text.trim().is_empty() { "" } else { "\n" };
-            return Ok(Self { head: format!("{}{gap}", text.trim_start()), document: DocumentMut::new() });
+            return Ok(Self { comments: format!("{}{gap}", text.trim_start()), document: DocumentMut::new() });
         }
-        Ok(Self { head: String::new(), document })
+        Ok(Self { comments: String::new(), document })
     }
 
-    /// The text as it is now.
+    /// The edited text.
     #[must_use]
     pub fn text(&self) -> String {
-        format!("{}{}", self.head, self.document)
+        format!("{}{}", self.comments, self.document)
     }
 
     /// Adds an endpoint.
@@ -119,23 +119,23 @@ impl Edit {
         }
         match new.keys.as_slice() {
             [] => {}
-            [key] => drop(entry.insert("api_key", Item::Value(keys::source(key)))),
+            [key] => drop(entry.insert("api_key", Item::Value(keys::key_ref_value(key)))),
             several => {
-                let sources: Array = several.iter().map(keys::source).collect();
+                let sources: Array = several.iter().map(keys::key_ref_value).collect();
                 entry.insert("api_keys", Item::Value(sources.into()));
             }
         }
         if new.gateway {
             entry.insert("gateway", true.into());
         }
-        self.add("endpoints", "an endpoint", &new.name, entry)
+        self.insert_entry("endpoints", "an endpoint", &new.name, entry)
     }
 
     /// Adds a model.
     pub fn add_model(&mut self, new: &NewModel) -> Result<(), EditError> {
         for (table, kind) in [("routes", "a route"), ("sets", "a set")] {
-            if self.find(table, &new.name).is_some() {
-                return Err(EditError::Taken { kind, name: new.name.clone() });
+            if self.find_key(table, &new.name).is_some() {
+                return Err(EditError::AlreadyExists { kind, name: new.name.clone() });
             }
         }
         let mut entry = Table::new();
@@ -149,20 +149,20 @@ impl Edit {
             entry.insert("price", Item::Value(price.into()));
         }
         if !new.params.is_empty() {
-            let params = new.params.iter().map(|&(name, value)| (name, number(value)));
+            let params = new.params.iter().map(|&(name, value)| (name, toml_number(value)));
             entry.insert("params", Item::Value(params.collect::<InlineTable>().into()));
         }
         if !new.tags.is_empty() {
             entry.insert("tags", Item::Value(new.tags.iter().map(String::as_str).collect::<Array>().into()));
         }
-        self.add("models", "a model", &new.name, entry)
+        self.insert_entry("models", "a model", &new.name, entry)
     }
 
     /// Adds a route.
     pub fn add_route(&mut self, name: &str, models: &[(String, u32)], strategy: Option<&str>) -> Result<(), EditError> {
         for (table, kind) in [("models", "a model"), ("sets", "a set")] {
-            if self.find(table, name).is_some() {
-                return Err(EditError::Taken { kind, name: name.to_owned() });
+            if self.find_key(table, name).is_some() {
+                return Err(EditError::AlreadyExists { kind, name: name.to_owned() });
             }
         }
         let mut entry = Table::new();
@@ -177,89 +177,97 @@ impl Edit {
             }
         };
         entry.insert("models", Item::Value(models.iter().map(member).collect::<Array>().into()));
-        self.add("routes", "a route", name, entry)
+        self.insert_entry("routes", "a route", name, entry)
     }
 
-    /// Removes an endpoint; its models too, or they keep it. What went with it.
+    /// Removes an endpoint and its models. Fails if it has models and `with_models` is false. Returns what else was
+    /// removed.
     pub fn remove_endpoint(&mut self, name: &str, with_models: bool) -> Result<Vec<String>, EditError> {
-        let name = normalised(name);
-        self.existing("endpoints", "endpoint", &name)?;
+        let name = normalize_name(name);
+        self.require_key("endpoints", "endpoint", &name)?;
         let models: Vec<String> = entries(self.document.get("models"))
-            .filter(|(_, item)| text_of(item.get("endpoint")).is_some_and(|endpoint| normalised(endpoint) == name))
+            .filter(|(_, item)| item_str(item.get("endpoint")).is_some_and(|endpoint| normalize_name(endpoint) == name))
             .map(|(key, _)| key.to_owned())
             .collect();
-        let direct = format!("{name}/");
-        let named = |model: &String| format!("model `{model}`");
+        let prefix = format!("{name}/");
+        let named = |model: &String| format!("model \"{model}\"");
         if !with_models {
             let by: Vec<String> =
-                models.iter().map(named).chain(self.users(|wanted| wanted.starts_with(&direct))).collect();
+                models.iter().map(named).chain(self.references_to(|model| model.starts_with(&prefix))).collect();
             if !by.is_empty() {
-                return Err(EditError::Used { name, by, flag: "--with-models" });
+                return Err(EditError::InUse { name, by, flag: "--with-models" });
             }
         }
-        let mut gone: Vec<String> = models.iter().map(named).collect();
+        let mut removed: Vec<String> = models.iter().map(named).collect();
         for model in &models {
-            gone.extend(self.remove_model(model, true)?);
+            removed.extend(self.remove_model(model, true)?);
         }
-        gone.extend(self.forget(&|wanted| wanted.starts_with(&direct)));
-        self.remove("endpoints", &name);
-        Ok(gone)
+        removed.extend(self.remove_references(&|model| model.starts_with(&prefix)));
+        self.remove_entry("endpoints", &name);
+        Ok(removed)
     }
 
-    /// Removes a model; from routes and sets too if `everywhere`, and those that are empty then. What went with it.
+    /// Removes a model. `everywhere` also removes all references to it, and routes and sets that are empty afterwards;
+    /// otherwise a referenced model is an error. Returns what else was removed.
     pub fn remove_model(&mut self, name: &str, everywhere: bool) -> Result<Vec<String>, EditError> {
-        let name = normalised(name);
-        self.existing("models", "model", &name)?;
-        let by = self.users(|wanted| wanted == name);
+        let name = normalize_name(name);
+        self.require_key("models", "model", &name)?;
+        let by = self.references_to(|model| model == name);
         if !everywhere && !by.is_empty() {
-            return Err(EditError::Used { name, by, flag: "--everywhere" });
+            return Err(EditError::InUse { name, by, flag: "--everywhere" });
         }
-        self.remove("models", &name);
-        Ok(self.forget(&|wanted| wanted == name))
+        self.remove_entry("models", &name);
+        Ok(self.remove_references(&|model| model == name))
     }
 
-    /// Gives a model another name, wherever it is used.
+    /// Renames a model and all references to it.
     pub fn rename_model(&mut self, from: &str, to: &str) -> Result<(), EditError> {
-        let (from, to) = (normalised(from), normalised(to));
-        self.existing("models", "model", &from)?;
+        let (from, to) = (normalize_name(from), normalize_name(to));
+        self.require_key("models", "model", &from)?;
         for (table, kind) in [("models", "a model"), ("routes", "a route"), ("sets", "a set")] {
-            if self.find(table, &to).is_some() {
-                return Err(EditError::Taken { kind, name: to });
+            if self.find_key(table, &to).is_some() {
+                return Err(EditError::AlreadyExists { kind, name: to });
             }
         }
         let models =
-            self.document.get_mut("models").and_then(Item::as_table_like_mut).ok_or(EditError::Shape("models"))?;
+            self.document.get_mut("models").and_then(Item::as_table_like_mut).ok_or(EditError::NotATable("models"))?;
         let keys: Vec<Key> = models.iter().filter_map(|(key, _)| models.key(key).cloned()).collect();
-        // A key cannot be changed where it is: all are taken out and put back in their order.
+        // toml_edit cannot rename a key in place, so all entries are removed and inserted again in order.
         for key in keys {
             let Some(item) = models.remove(&key) else { continue };
-            let key = if normalised(&key) == from { renamed(&key, &to) } else { key };
-            put(models, &key, item);
+            let key = if normalize_name(&key) == from { renamed_key(&key, &to) } else { key };
+            insert_with_decor(models, &key, item);
         }
-        self.for_each_name(&mut |value| {
-            if text_of_value(value).is_some_and(|name| normalised(name) == from) {
-                replace_text(value, &to);
+        self.for_each_reference(&mut |value| {
+            if referenced_name(value).is_some_and(|name| normalize_name(name) == from) {
+                set_referenced_name(value, &to);
             }
         });
         Ok(())
     }
 
-    /// What `ask` uses when nothing is named.
+    /// Sets `default`, the model or route that `ask` uses when none is given.
     pub fn set_default(&mut self, name: &str) {
         if let Some(value) = self.document.get_mut("default").and_then(Item::as_value_mut) {
-            return replace_text(value, name);
+            return set_referenced_name(value, name);
         }
-        let head = self.take_head();
-        // In front of the first table, where such keys belong.
+        let head = self.take_file_comment();
+        // Top-level keys must come before the first table.
         self.document.insert("default", name.into());
         if let Some(mut key) = self.document.as_table_mut().key_mut("default") {
             key.leaf_decor_mut().set_prefix(head);
         }
     }
 
-    fn add(&mut self, table: &'static str, kind: &'static str, name: &str, entry: Table) -> Result<(), EditError> {
-        if self.find(table, name).is_some() {
-            return Err(EditError::Taken { kind, name: name.to_owned() });
+    fn insert_entry(
+        &mut self,
+        table: &'static str,
+        kind: &'static str,
+        name: &str,
+        entry: Table,
+    ) -> Result<(), EditError> {
+        if self.find_key(table, name).is_some() {
+            return Err(EditError::AlreadyExists { kind, name: name.to_owned() });
         }
         let parent = self.document.entry(table).or_insert_with(|| {
             let mut parent = Table::new();
@@ -268,7 +276,7 @@ impl Edit {
         });
         match parent {
             Item::Table(parent) => {
-                // Where the others are one-line tables, so is this one.
+                // If all other entries are inline tables, the new one is, too.
                 let inline = !parent.is_empty() && parent.iter().all(|(_, item)| item.is_value());
                 let item = if inline { Item::Value(entry.into_inline_table().into()) } else { Item::Table(entry) };
                 parent.insert(name, item);
@@ -276,21 +284,21 @@ impl Edit {
             Item::Value(Value::InlineTable(parent)) => {
                 parent.insert(name, entry.into_inline_table().into());
             }
-            _ => return Err(EditError::Shape(table)),
+            _ => return Err(EditError::NotATable(table)),
         }
         Ok(())
     }
 
-    /// The key of the entry called `name`, as it is written.
-    fn find(&self, table: &str, name: &str) -> Option<String> {
-        let name = normalised(name);
-        // Composing is slow, and ASCII is composed: imports look for thousands of names.
-        let is_it = |key: &&str| *key == name || (!key.is_ascii() && normalised(key) == name);
-        entries(self.document.get(table)).map(|(key, _)| key).find(is_it).map(str::to_owned)
+    /// The key of the entry called `name`, as written.
+    fn find_key(&self, table: &str, name: &str) -> Option<String> {
+        let name = normalize_name(name);
+        // ASCII needs no normalization, which is slow: imports look up thousands of names.
+        let is_match = |key: &&str| *key == name || (!key.is_ascii() && normalize_name(key) == name);
+        entries(self.document.get(table)).map(|(key, _)| key).find(is_match).map(str::to_owned)
     }
 
-    fn existing(&self, table: &'static str, kind: &'static str, name: &str) -> Result<String, EditError> {
-        self.find(table, name).ok_or_else(|| EditError::Missing {
+    fn require_key(&self, table: &'static str, kind: &'static str, name: &str) -> Result<String, EditError> {
+        self.find_key(table, name).ok_or_else(|| EditError::NotFound {
             kind,
             name: name.to_owned(),
             known: entries(self.document.get(table)).map(|(key, _)| key.to_owned()).collect(),
@@ -298,7 +306,7 @@ impl Edit {
     }
 }
 
-/// The entries of a table, however it is written.
+/// The entries of a table, in any TOML notation.
 fn entries(item: Option<&Item>) -> impl Iterator<Item = (&str, &Item)> {
     item.and_then(Item::as_table_like).into_iter().flat_map(TableLike::iter)
 }
@@ -308,21 +316,21 @@ fn entries_mut(item: Option<&mut Item>) -> impl Iterator<Item = (String, &mut It
     table.into_iter().flat_map(|table| table.iter_mut().map(|(key, item)| (key.get().to_owned(), item)))
 }
 
-/// A number as a person would write it.
-fn number(value: f64) -> Value {
-    #[expect(clippy::cast_possible_truncation, reason = "checked to be whole and small")]
+/// A TOML number; integers have no decimal point.
+fn toml_number(value: f64) -> Value {
+    #[expect(clippy::cast_possible_truncation, reason = "checked to be an integer below 1e15")]
     if value.fract() == 0.0 && value.abs() < 1e15 { (value as i64).into() } else { value.into() }
 }
 
-fn text_of(item: Option<&Item>) -> Option<&str> {
+fn item_str(item: Option<&Item>) -> Option<&str> {
     item?.as_str()
 }
 
-fn renamed(key: &Key, name: &str) -> Key {
+fn renamed_key(key: &Key, name: &str) -> Key {
     Key::new(name).with_leaf_decor(key.leaf_decor().clone()).with_dotted_decor(key.dotted_decor().clone())
 }
 
-fn put(table: &mut dyn TableLike, key: &Key, item: Item) {
+fn insert_with_decor(table: &mut dyn TableLike, key: &Key, item: Item) {
     table.insert(key.get(), item);
     if let Some(mut put) = table.key_mut(key.get()) {
         *put.leaf_decor_mut() = key.leaf_decor().clone();

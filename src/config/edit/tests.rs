@@ -1,4 +1,4 @@
-//! Changes to files as people write them: what changes, and what must not.
+//! Tests of edits to hand-written config files: what changes, and what must not.
 
 use std::path::Path;
 
@@ -33,9 +33,9 @@ only = ["fast"]
 model = "fast"
 "#;
 
-fn edited(text: &str, act: impl FnOnce(&mut Edit) -> Result<(), EditError>) -> String {
-    let mut edit = Edit::open(text).expect("TOML");
-    act(&mut edit).expect("possible");
+fn edited(text: &str, act: impl FnOnce(&mut ConfigEditor) -> Result<(), EditError>) -> String {
+    let mut edit = ConfigEditor::parse(text).expect("valid TOML");
+    act(&mut edit).expect("valid edit");
     let text = edit.text();
     crate::config::resolve(&text, Path::new("c.toml")).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
     text
@@ -46,7 +46,7 @@ fn model(name: &str) -> NewModel {
 }
 
 #[test]
-fn what_is_added_changes_no_other_line() {
+fn adding_entries_changes_no_other_line() {
     let text = edited(CONFIG, |edit| {
         let key = vec![("env", "KEY".to_owned())];
         let base_url = Some("http://o/v1".to_owned());
@@ -57,7 +57,7 @@ fn what_is_added_changes_no_other_line() {
     });
     let mut rest = text.clone();
     for line in CONFIG.lines() {
-        assert!(rest.contains(line), "{line:?} is gone from\n{text}");
+        assert!(rest.contains(line), "{line:?} is missing in\n{text}");
     }
     rest.retain(|c| c != ' ');
     assert!(rest.contains("[endpoints.other]\nbase_url=\"http://o/v1\"\napi_key={env=\"KEY\"}\n"), "{text}");
@@ -70,7 +70,7 @@ fn what_is_added_changes_no_other_line() {
 }
 
 #[test]
-fn a_new_file_begins_with_what_is_added() {
+fn empty_file_gets_the_added_entries() {
     let text = edited("", |edit| {
         edit.add_endpoint(&NewEndpoint { name: "openai".into(), ..NewEndpoint::default() })?;
         edit.add_model(&NewModel { endpoint: "openai".into(), ..model("a") })?;
@@ -81,20 +81,20 @@ fn a_new_file_begins_with_what_is_added() {
 }
 
 #[test]
-fn one_line_tables_get_one_line_more() {
+fn entry_is_added_inline_among_inline_tables() {
     let text = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[models]\na = { endpoint = \"e\", model = \"1\" }\n";
     let text = edited(text, |edit| edit.add_model(&model("b")));
     assert!(text.ends_with("b = { endpoint = \"e\", model = \"m3\" }\n"), "{text}");
 }
 
 #[test]
-fn a_renamed_model_keeps_its_place_and_its_users() {
+fn renaming_a_model_keeps_its_position_and_updates_references() {
     let text = edited(CONFIG, |edit| edit.rename_model("fast", "quick"));
-    let want = CONFIG
+    let expected = CONFIG
         .replace("models.fast", "models.quick")
         .replace("[\"fast\"", "[\"quick\"")
         .replace("model = \"fast\"", "model = \"quick\"");
-    assert_eq!(text, want);
+    assert_eq!(text, expected);
     let text = edited(CONFIG, |edit| edit.rename_model("strong", "better"));
     assert!(text.contains("{ name = \"better\", weight = 2 }]   # in order"), "{text}");
     let inline = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[models]\n# one\na = { endpoint = \"e\", model = \"1\" } # first\n# two\nb = { endpoint = \"e\", model = \"1\" }\n";
@@ -102,48 +102,48 @@ fn a_renamed_model_keeps_its_place_and_its_users() {
 }
 
 #[test]
-fn what_is_used_is_removed_only_everywhere() {
-    let mut edit = Edit::open(CONFIG).expect("TOML");
-    let error = edit.remove_model("fast", false).expect_err("used").to_string();
-    assert_eq!(error, "`fast` is used by route `chat`, set `panel`, set `only`, preset `p`");
+fn referenced_model_is_only_removed_with_everywhere() {
+    let mut edit = ConfigEditor::parse(CONFIG).expect("valid TOML");
+    let error = edit.remove_model("fast", false).expect_err("the model is referenced").to_string();
+    assert_eq!(error, "\"fast\" is used by route \"chat\", set \"panel\", set \"only\", preset \"p\"");
     let text = edited(CONFIG, |edit| edit.remove_model("fast", true).map(drop));
     assert!(!text.contains("fast") && !text.contains("quick one") && !text.contains("only"), "{text}");
     for kept in ["# my models", "# ---- models ----", "# the routes", "# in order", "panel = ["] {
-        assert!(text.contains(kept), "{kept} is gone from\n{text}");
+        assert!(text.contains(kept), "{kept} is missing in\n{text}");
     }
     let text = edited(&text, |edit| edit.remove_model("strong", true).map(drop));
     assert!(!text.contains("routes.chat") && !text.contains("default") && text.contains("# my models"), "{text}");
 }
 
 #[test]
-fn an_endpoint_goes_with_its_models_or_not_at_all() {
-    let mut edit = Edit::open(CONFIG).expect("TOML");
-    assert!(matches!(edit.remove_endpoint("e", false), Err(EditError::Used { by, .. }) if by.len() == 2));
+fn endpoint_is_only_removed_together_with_its_models() {
+    let mut edit = ConfigEditor::parse(CONFIG).expect("valid TOML");
+    assert!(matches!(edit.remove_endpoint("e", false), Err(EditError::InUse { by, .. }) if by.len() == 2));
     let text = edited(CONFIG, |edit| {
-        let gone = edit.remove_endpoint("e", true)?;
-        for word in ["model `fast`", "route `chat`", "set `panel`", "`default`", "the model of preset `p`"] {
-            assert!(gone.iter().any(|gone| gone == word), "{word}: {gone:?}");
+        let removed = edit.remove_endpoint("e", true)?;
+        for item in ["model \"fast\"", "route \"chat\"", "set \"panel\"", "`default`", "the model of preset \"p\""] {
+            assert!(removed.iter().any(|removed| removed == item), "{item}: {removed:?}");
         }
         Ok(())
     });
     assert!(!text.contains("[models") && text.contains("# my models"), "{text}");
     let direct = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[sets]\ns = [\"e/x\"]\n";
-    assert!(Edit::open(direct).expect("TOML").remove_endpoint("e", false).is_err());
+    assert!(ConfigEditor::parse(direct).expect("valid TOML").remove_endpoint("e", false).is_err());
     assert!(!edited(direct, |edit| edit.remove_endpoint("e", true).map(drop)).contains("sets"));
 }
 
 #[test]
-fn names_are_one_space_and_must_be_there() {
-    let mut edit = Edit::open(CONFIG).expect("TOML");
-    assert!(matches!(edit.add_model(&model("fast")), Err(EditError::Taken { kind: "a model", .. })));
-    assert!(matches!(edit.add_model(&model("panel")), Err(EditError::Taken { kind: "a set", .. })));
-    assert!(matches!(edit.rename_model("fast", "chat"), Err(EditError::Taken { kind: "a route", .. })));
-    assert!(matches!(edit.remove_model("none", true), Err(EditError::Missing { .. })));
-    assert_eq!(edit.text(), CONFIG, "nothing was changed");
+fn duplicate_and_unknown_names_are_errors() {
+    let mut edit = ConfigEditor::parse(CONFIG).expect("valid TOML");
+    assert!(matches!(edit.add_model(&model("fast")), Err(EditError::AlreadyExists { kind: "a model", .. })));
+    assert!(matches!(edit.add_model(&model("panel")), Err(EditError::AlreadyExists { kind: "a set", .. })));
+    assert!(matches!(edit.rename_model("fast", "chat"), Err(EditError::AlreadyExists { kind: "a route", .. })));
+    assert!(matches!(edit.remove_model("none", true), Err(EditError::NotFound { .. })));
+    assert_eq!(edit.text(), CONFIG, "the text is unchanged");
 }
 
 #[test]
-fn the_default_keeps_its_comment() {
+fn setting_the_default_keeps_its_comment() {
     let text = edited(CONFIG, |edit| {
         edit.set_default("strong");
         Ok(())

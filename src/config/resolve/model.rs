@@ -1,4 +1,4 @@
-//! What a model's entry says: what it is sent, what it can, what it costs.
+//! Validates the models of the config file: parameters, capabilities, timeouts and prices.
 
 use std::sync::Arc;
 
@@ -7,8 +7,8 @@ use crate::{
     config::{
         Problem,
         file::{ModelEntry, ParamsEntry, PriceEntry, TimeoutsEntry},
-        names::normalised,
-        values::At,
+        names::normalize_name,
+        values::Spanned,
     },
     model::{
         Params,
@@ -18,63 +18,68 @@ use crate::{
 };
 
 impl Resolver {
-    pub(super) fn model(&mut self, name: &At<String>, entry: &ModelEntry) {
-        let endpoint_name = normalised(&entry.endpoint.value);
+    pub(super) fn add_model(&mut self, name: &Spanned<String>, entry: &ModelEntry) {
+        let endpoint_name = normalize_name(&entry.endpoint.value);
         let Some(endpoint) = self.config.endpoint(&endpoint_name).cloned() else {
             let known = self.config.endpoints.iter().map(|endpoint| endpoint.name.as_str());
-            let problem =
-                Problem::new(&self.source, format!("unknown endpoint `{endpoint_name}`"), entry.endpoint.span.clone());
-            let problem = problem.label("no [endpoints] entry of this name").nearest(&endpoint_name, known);
-            return self.push(problem);
+            let problem = Problem::new(
+                &self.source,
+                format!("unknown endpoint \"{endpoint_name}\""),
+                entry.endpoint.span.clone(),
+            );
+            let problem = problem
+                .with_primary_label("no entry with this name in [endpoints]")
+                .with_suggestion(&endpoint_name, known);
+            return self.push_problem(problem);
         };
         if entry.model.value.is_empty() {
-            self.problem("the upstream model's id is empty", &entry.model.span);
+            self.add_problem("the upstream model ID is empty", &entry.model.span);
         }
         let mut target = direct_target(&endpoint, &entry.model.value);
-        target.id = TargetId(normalised(&name.value));
+        target.id = TargetId(normalize_name(&name.value));
         target.params = params(&entry.params);
-        if let Some(ours) = ["model", "messages", "stream"].iter().find(|ours| entry.extra.contains_key(**ours)) {
-            self.problem(format!("`extra` of model `{}` would replace `{ours}`", name.value), &name.span).help =
-                Some("that is sent with every request; leave it out".into());
+        if let Some(field) = ["model", "messages", "stream"].iter().find(|field| entry.extra.contains_key(**field)) {
+            self.add_problem(format!("`extra` of model \"{}\" would replace `{field}`", name.value), &name.span).help =
+                Some("remove it; mmchat sets this field in every request".into());
         }
         match serde_json::to_value(&entry.extra) {
             Ok(serde_json::Value::Object(extra)) => target.params.extra = extra,
             _ => {
-                self.problem("`extra` holds a value JSON cannot express", &name.span);
+                self.add_problem("`extra` contains a value that JSON cannot represent", &name.span);
             }
         }
         target.price = entry.price.as_ref().map(|price| self.price(price));
-        target.context = entry.context;
+        target.context_window = entry.context;
         target.tags.clone_from(&entry.tags);
-        target.timeouts = endpoint.timeouts.overlaid(timeouts(entry.timeouts));
-        target.decode =
+        target.timeouts = endpoint.timeouts.with_overrides(timeouts(entry.timeouts));
+        target.decode_options =
             DecodeOptions { think_prefilled: entry.think_prefilled, cumulative_deltas: entry.cumulative_deltas };
         for capability in &entry.capabilities {
             const KNOWN: [&str; 3] = ["reasoning", "images", "tools"];
             if !KNOWN.contains(&capability.value.as_str()) {
-                let message = format!("unknown capability `{}`", capability.value);
+                let message = format!("unknown capability \"{}\"", capability.value);
                 let problem = Problem::new(&self.source, message, capability.span.clone());
-                self.push(problem.help(format!("known: {}", KNOWN.join(", "))));
+                self.push_problem(problem.help(format!("use one of: {}", KNOWN.join(", "))));
             }
         }
-        let has = |wanted: &str| entry.capabilities.iter().any(|capability| capability.value == wanted);
-        target.images = (!entry.capabilities.is_empty()).then(|| has("images"));
-        target.tools = (!entry.capabilities.is_empty()).then(|| has("tools"));
-        target.reasons |= has("reasoning") || entry.tags.iter().any(|tag| tag == "reasoning");
+        let has = |name: &str| entry.capabilities.iter().any(|capability| capability.value == name);
+        target.supports_images = (!entry.capabilities.is_empty()).then(|| has("images"));
+        target.supports_tools = (!entry.capabilities.is_empty()).then(|| has("tools"));
+        target.is_reasoning |= has("reasoning") || entry.tags.iter().any(|tag| tag == "reasoning");
         self.config.models.push(Arc::new(target));
     }
 
     fn price(&mut self, entry: &PriceEntry) -> Price {
         for part in [Some(&entry.input), Some(&entry.output), entry.cached_input.as_ref()].into_iter().flatten() {
             if !(part.value.is_finite() && part.value >= 0.0) {
-                self.problem("a price is a number that is not negative", &part.span);
+                self.add_problem("a price must be a finite number, 0 or more", &part.span);
             }
         }
         Price {
             input: entry.input.value,
             output: entry.output.value,
             cached_input: entry.cached_input.as_ref().map(|price| price.value),
-            currency: entry.currency.as_ref().map_or_else(|| "USD".into(), |code| self.currency(code)),
+            currency: entry.currency.as_ref().map_or_else(|| "USD".into(), |code| self.currency_code(code)),
         }
     }
 }

@@ -1,92 +1,94 @@
-//! What `[serve]` says, and whether it makes sense.
+//! Validates `[serve]`.
 
 use super::Resolver;
 use crate::config::{
-    Client, Serve,
+    ClientConfig, ServeConfig,
     error::Problem,
     file::{ClientEntry, ServeEntry},
-    names::normalised,
-    values::At,
+    names::normalize_name,
+    values::Spanned,
 };
 
 const MEGABYTE: usize = 1024 * 1024;
 
 impl Resolver {
-    pub(super) fn serve(&mut self, entry: &ServeEntry) {
-        let usual = Serve::default();
-        let listen = entry.listen.as_ref().map(|listen| self.listen(listen));
-        let most = self.at_least_one("max_body_mb", entry.max_body_mb.as_ref());
-        let serve = Serve {
-            listen: listen.unwrap_or(usual.listen),
-            hold: entry.hold.map_or(usual.hold, |time| time.0),
-            drain: entry.drain.map_or(usual.drain, |time| time.0),
-            max_body: most.map_or(usual.max_body, |most| (most as usize).saturating_mul(MEGABYTE)),
-            hosts: entry.hosts.iter().map(|host| self.host(host)).collect(),
-            cors: entry.cors.iter().filter_map(|origin| self.origin(origin)).collect(),
-            tls: self.tls(entry),
-            clients: entry.keys.0.iter().filter_map(|(name, entry)| self.client(name, entry)).collect(),
+    pub(super) fn resolve_serve(&mut self, entry: &ServeEntry) {
+        let defaults = ServeConfig::default();
+        let listen = entry.listen.as_ref().map(|listen| self.check_listen(listen));
+        let max_body_mb = self.at_least_one("max_body_mb", entry.max_body_mb.as_ref());
+        let serve = ServeConfig {
+            listen: listen.unwrap_or(defaults.listen),
+            hold: entry.hold.map_or(defaults.hold, |time| time.0),
+            drain: entry.drain.map_or(defaults.drain, |time| time.0),
+            max_body: max_body_mb.map_or(defaults.max_body, |megabytes| (megabytes as usize).saturating_mul(MEGABYTE)),
+            hosts: entry.hosts.iter().map(|host| self.check_host(host)).collect(),
+            cors: entry.cors.iter().filter_map(|origin| self.check_origin(origin)).collect(),
+            tls: self.resolve_tls(entry),
+            clients: entry.keys.0.iter().filter_map(|(name, entry)| self.resolve_client(name, entry)).collect(),
         };
         self.config.serve = serve;
     }
 
-    fn listen(&mut self, listen: &At<String>) -> String {
+    fn check_listen(&mut self, listen: &Spanned<String>) -> String {
         let port =
             listen.value.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
         if !matches!(port, Some(Ok(_))) {
-            self.problem("listen is no address with a port", &listen.span).help =
-                Some(format!("write it like \"127.0.0.1:{0}\", \"[::1]:{0}\" or \"0.0.0.0:{0}\"", Serve::PORT));
+            self.add_problem("listen is not an address with a port", &listen.span).help = Some(format!(
+                "use an address such as \"127.0.0.1:{0}\", \"[::1]:{0}\" or \"0.0.0.0:{0}\"",
+                ServeConfig::DEFAULT_PORT
+            ));
         }
         listen.value.clone()
     }
 
-    /// A name as it stands in an address, without a port.
-    fn host(&mut self, host: &At<String>) -> String {
+    /// Checks a host name; it must not contain a port.
+    fn check_host(&mut self, host: &Spanned<String>) -> String {
         let name = host.value.to_ascii_lowercase();
         if name.is_empty() || name.contains([':', '/', '[', ' ']) {
-            self.problem(format!("`{}` is no name of a host", host.value), &host.span).help =
-                Some("write the name alone, without a port: \"models.local\"".into());
+            self.add_problem(format!("invalid host name \"{}\"", host.value), &host.span).help =
+                Some("use a host name without a port, such as \"models.local\"".into());
         }
         name
     }
 
-    fn origin(&mut self, origin: &At<String>) -> Option<String> {
+    fn check_origin(&mut self, origin: &Spanned<String>) -> Option<String> {
         let url = url::Url::parse(&origin.value).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
         let Some(url) = url else {
-            self.problem(format!("`{}` is no web page's origin", origin.value), &origin.span).help =
-                Some("write it like \"https://chat.example.com\"".into());
+            self.add_problem(format!("invalid origin \"{}\"", origin.value), &origin.span).help =
+                Some("use an origin such as \"https://chat.example.com\"".into());
             return None;
         };
         Some(url.origin().ascii_serialization())
     }
 
-    fn tls(&mut self, entry: &ServeEntry) -> Option<(std::path::PathBuf, std::path::PathBuf)> {
+    fn resolve_tls(&mut self, entry: &ServeEntry) -> Option<(std::path::PathBuf, std::path::PathBuf)> {
         match (&entry.cert, &entry.key) {
-            (Some(cert), Some(key)) => Some((self.path(&cert.value), self.path(&key.value))),
+            (Some(cert), Some(key)) => Some((self.resolve_path(&cert.value), self.resolve_path(&key.value))),
             (None, None) => None,
             (Some(one), None) | (None, Some(one)) => {
-                self.problem("`cert` and `key` need each other", &one.span).help =
-                    Some("give both for https, or none".into());
+                self.add_problem("`cert` and `key` must be set together", &one.span).help =
+                    Some("set both for https, or neither".into());
                 None
             }
         }
     }
 
-    fn client(&mut self, name: &At<String>, entry: &ClientEntry) -> Option<Client> {
+    fn resolve_client(&mut self, name: &Spanned<String>, entry: &ClientEntry) -> Option<ClientConfig> {
         let by = format!("[serve.keys.{}]", name.value);
         let models = entry.models.as_ref();
         if models.is_some_and(Vec::is_empty) {
-            let problem = Problem::new(&self.source, format!("{by} may use no model"), name.span.clone());
-            self.push(problem.help("leave `models` out if it may use all"));
+            let problem = Problem::new(&self.source, format!("{by} allows no models"), name.span.clone());
+            self.push_problem(problem.help("remove `models` to allow all"));
         }
-        let models = models.map(|models| models.iter().map(|model| self.askable(model, &by)).collect());
-        Some(Client {
-            name: normalised(&name.value),
+        let models = models.map(|models| models.iter().map(|model| self.check_model_or_route(model, &by)).collect());
+        Some(ClientConfig {
+            name: normalize_name(&name.value),
             metrics: entry.metrics.unwrap_or(entry.models.is_none()),
             models,
             rpm: self.at_least_one("rpm", entry.rpm.as_ref()),
             max_concurrency: self.at_least_one("max_concurrency", entry.max_concurrency.as_ref()),
-            spend: entry.spend.as_ref().map(|spend| self.amounts(spend)).unwrap_or_default(),
-            key: self.key(&entry.api_key)?,
+            spend: entry.spend.as_ref().map(|spend| self.check_amounts(spend)).unwrap_or_default(),
+            key: self.key_source(&entry.api_key)?,
         })
     }
 }

@@ -1,8 +1,7 @@
-//! The time a lane may take.
+//! Tracks the time of a call against its deadline and its search limit, and derives the timeouts of each attempt.
 //!
-//! Owns one deadline for everything the lane waits for (keys, a place at an endpoint, connections, answers, pauses),
-//! the limit of the search for one that answers, and each candidate's share of both. Time in which a reader takes what
-//! came counts as nothing: only what is awaited through here is spent.
+//! The deadline covers everything that the call waits for: keys, permits, connections, answers and pauses. The search
+//! limit covers the time without an answer. Only time awaited through this module counts, not that of a slow consumer.
 
 use std::{
     pin::{Pin, pin},
@@ -12,104 +11,116 @@ use std::{
 use tokio::time::{Instant, timeout};
 
 use crate::{
-    engine::{attempt::Patience, plan::Lane},
+    engine::{attempt::AttemptTimeouts, plan::Call},
     model::{endpoint::is_private, target::Target},
 };
 
-/// How long a silent candidate is waited for while there is another to ask.
-const SILENT_REMOTE: Duration = Duration::from_secs(10);
-const SILENT_SLOW: Duration = Duration::from_secs(60);
-/// For the first delta, over all attempts: no candidate is begun after it.
-const FIRST_DELTA: Duration = Duration::from_secs(120);
+/// First-token timeout while other candidates are left; the longer one is for reasoning models and private addresses.
+const FIRST_TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
+const SLOW_FIRST_TOKEN_TIMEOUT: Duration = Duration::from_secs(60);
+/// Limit of the time to the first delta, over all attempts: after it no attempt is started.
+const SEARCH_LIMIT: Duration = Duration::from_secs(120);
 
-/// What is spent and what is left.
+/// The time spent and its limits.
 #[derive(Debug)]
 pub(super) struct Clock {
     spent: Duration,
     deadline: Option<Duration>,
-    /// What was spent while no answer came.
-    searched: Duration,
-    /// No request is begun when so much was.
+    /// The time spent without an answer.
+    search_time: Duration,
+    /// No request is started after this much search time.
     search_limit: Duration,
 }
 
 impl Clock {
-    pub(super) fn new(lane: &Lane) -> Self {
-        let explicit = lane.candidates.iter().filter_map(|target| target.timeouts.first_token).max();
-        let search_limit = explicit.map_or(FIRST_DELTA, |longer| longer.max(FIRST_DELTA));
-        Self { spent: Duration::ZERO, deadline: lane.deadline, searched: Duration::ZERO, search_limit }
+    pub(super) fn new(call: &Call) -> Self {
+        let explicit = call.candidates.iter().filter_map(|target| target.timeouts.first_token).max();
+        let search_limit = explicit.map_or(SEARCH_LIMIT, |timeout| timeout.max(SEARCH_LIMIT));
+        Self { spent: Duration::ZERO, deadline: call.deadline, search_time: Duration::ZERO, search_limit }
     }
 
-    /// Whether the lane's own deadline has passed.
+    /// Whether the deadline of the call has passed.
     pub(super) fn deadline_passed(&self) -> bool {
         self.deadline.is_some_and(|deadline| self.spent >= deadline)
     }
 
-    /// Whether a request may still be begun after a pause of `wait`.
+    /// Whether a request may still be started after a pause of `wait`.
     pub(super) fn allows(&self, wait: Duration) -> bool {
         let in_time = self.deadline.is_none_or(|deadline| self.spent + wait < deadline);
-        self.searched + wait < self.search_limit && in_time
+        self.search_time + wait < self.search_limit && in_time
     }
 
-    /// Awaits `work`, which is to bring an answer, and counts the time. It is pinned by the caller: a future that is handed
-    /// from one `async fn` to the next is copied into each, and lanes are many.
-    pub(super) async fn count<T>(&mut self, work: Pin<&mut impl Future<Output = T>>) -> T {
+    /// Awaits `work` and counts the time as search time. The caller pins it: a future that is passed by value from one
+    /// `async fn` to the next is copied into each, and there are many calls.
+    pub(super) async fn time_search<T>(&mut self, work: Pin<&mut impl Future<Output = T>>) -> T {
         let before = self.spent;
-        let done = self.count_answering(work).await;
-        self.searched += self.spent.saturating_sub(before);
-        done
+        let output = self.time_output(work).await;
+        self.search_time += self.spent.saturating_sub(before);
+        output
     }
 
-    /// Counts time that was spent waiting for an answer.
-    pub(super) fn add(&mut self, time: Duration) {
+    /// Adds search time that was measured elsewhere.
+    pub(super) fn add_search_time(&mut self, time: Duration) {
         self.spent += time;
-        self.searched += time;
+        self.search_time += time;
     }
 
-    /// Awaits `work`, more of an answer that comes, and counts the time.
-    pub(super) async fn count_answering<T>(&mut self, work: Pin<&mut impl Future<Output = T>>) -> T {
+    /// Awaits `work`, more of an answer that has started, and counts the time.
+    pub(super) async fn time_output<T>(&mut self, work: Pin<&mut impl Future<Output = T>>) -> T {
         let begun = Instant::now();
-        let done = work.await;
+        let output = work.await;
         self.spent += begun.elapsed();
-        done
+        output
     }
 
-    /// Awaits what must be done before a request can be sent, for no longer than this candidate's share of the time.
-    pub(super) async fn prepare<T>(&mut self, others: usize, work: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+    /// Awaits preparations of a request, for at most this candidate's share of the time; `None`: timed out.
+    pub(super) async fn time_preparation<T>(
+        &mut self,
+        others: usize,
+        work: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
         match self.share(others) {
-            Some(share) => self.count(pin!(timeout(share, work))).await.ok(),
-            None => Some(self.count(work).await),
+            Some(share) => self.time_search(pin!(timeout(share, work))).await.ok(),
+            None => Some(self.time_search(work).await),
         }
     }
 
-    /// How long `target` may take. An explicit limit wins, else it depends on whether anybody else is left and on what is
-    /// `usual` for it (its own 95th percentile); those others keep their share of the time in any case.
-    pub(super) fn patience(&self, target: &Target, others: usize, streams: bool, usual: Option<Duration>) -> Patience {
-        let mut patience = Patience::of(target.timeouts);
-        if patience.first_token.is_none() && others > 0 {
-            let slow = target.reasons || is_private(&target.endpoint.base_url);
-            let silence = if slow { SILENT_SLOW } else { SILENT_REMOTE };
-            let silence = silence.max(usual.unwrap_or_default() * 3);
-            patience.first_token = Some(silence.min(split(self.search_limit.saturating_sub(self.searched), others)));
+    /// The timeouts of an attempt at `target`. An explicit first-token timeout wins; otherwise there is one only if
+    /// other candidates are left, at least three times `p95`, the 95th percentile of the target's time to first token.
+    /// In any case the other candidates keep their share of the time.
+    pub(super) fn attempt_timeouts(
+        &self,
+        target: &Target,
+        others: usize,
+        streams: bool,
+        p95: Option<Duration>,
+    ) -> AttemptTimeouts {
+        let mut timeouts = AttemptTimeouts::from_timeouts(target.timeouts);
+        if timeouts.first_token.is_none() && others > 0 {
+            let slow = target.is_reasoning || is_private(&target.endpoint.base_url);
+            let first_token = if slow { SLOW_FIRST_TOKEN_TIMEOUT } else { FIRST_TOKEN_TIMEOUT };
+            let first_token = first_token.max(p95.unwrap_or_default() * 3);
+            let share = split(self.search_limit.saturating_sub(self.search_time), others);
+            timeouts.first_token = Some(first_token.min(share));
         }
-        patience.total = patience.total.min(self.left().unwrap_or(Duration::MAX));
+        timeouts.total = timeouts.total.min(self.remaining().unwrap_or(Duration::MAX));
         if let Some(share) = self.share(others).filter(|_| others > 0) {
-            patience.first_token = patience.first_token.map(|first| first.min(share));
+            timeouts.first_token = timeouts.first_token.map(|first| first.min(share));
             if !streams {
-                patience.total = patience.total.min(share);
+                timeouts.total = timeouts.total.min(share);
             }
         }
-        patience
+        timeouts
     }
 
-    /// What is left of the lane's own deadline.
-    pub(super) fn left(&self) -> Option<Duration> {
+    /// The time left until the deadline of the call.
+    pub(super) fn remaining(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_sub(self.spent))
     }
 
-    /// Of the time left, what one candidate may use up while `others` are to get their turn.
+    /// The share of the time left for one candidate if `others` are to follow.
     fn share(&self, others: usize) -> Option<Duration> {
-        self.left().map(|left| split(left, others))
+        self.remaining().map(|left| split(left, others))
     }
 }
 

@@ -1,8 +1,8 @@
-//! One lane: its candidates in turn, until one answers.
+//! Runs one call: tries its candidates in order, with repeats, key rotation and failover, until one answers.
 //!
-//! Owns what `route::classify` only decides: waiting, repeating, changing keys, going on, giving up. The work is a
-//! plain `async` function that reports through a slot for one event; [`run`] makes both one stream, polled on the caller's
-//! task, so dropping the stream stops everything; only what renews a probe's lease is spawned, and ends with the probe.
+//! The decisions are made by `routing::classify`. The work is a plain `async` function that reports through an
+//! [`EventSlot`]; [`run`] turns it into a stream that is polled on the caller's task, so dropping the stream stops
+//! everything. The only spawned task renews the lease of a probe, and ends with the probe.
 
 use std::{collections::VecDeque, pin::pin, sync::Arc, task::Poll, time::Duration};
 
@@ -15,31 +15,33 @@ mod report;
 mod send;
 
 use clock::Clock;
-use queue::{Candidate, Queue};
-use report::{Reporter, Silence, Slot};
-use send::Request;
+use queue::{Candidate, CandidateQueue};
+use report::{EventSlot, FirstTokenWait, Reporter};
+use send::AttemptSpec;
 
-use super::{AttemptRecord, Engine, Event, EventKind, LaneOutcome, Next, Notice, Whole, progress::Spoken};
+use super::{
+    AttemptRecord, CallOutcome, Completion, Engine, Event, EventKind, NextStep, Notice, progress::OutputTiming,
+};
 use crate::{
-    engine::plan::Lane,
-    model::{Call, ErrorClass, api_key::KeySource, target::Target},
-    protocol::{ApiError, protocol},
+    engine::plan::Call,
+    model::{ErrorClass, ModelRequest, api_key::KeySource, target::Target},
+    protocol::{CallError, protocol},
     routing::{
-        OnCut,
-        attempts::Budget,
-        classify::{Decision, Situation, decide},
-        health::Standing,
+        OnIncomplete,
+        attempt_budget::AttemptBudget,
+        classify::{Decision, RetryContext, decide},
+        health::Availability,
     },
 };
 
-/// Runs one lane as a stream of events. What is told lies in a slot, and is taken from it before the lane works on.
-pub(super) fn run(engine: Arc<Engine>, index: usize, lane: Lane) -> impl Stream<Item = Event> + Send {
-    let slot = Arc::new(Slot::default());
-    let mut lane = Run::new(engine, index, lane, Arc::clone(&slot));
-    let mut work = Some(Box::pin(async move { lane.work().await }));
+/// Runs one call as a stream of events. Each event is put in the slot and taken from it before the work continues.
+pub(super) fn run(engine: Arc<Engine>, index: usize, call: Call) -> impl Stream<Item = Event> + Send {
+    let slot = Arc::new(EventSlot::default());
+    let mut task = CallTask::new(engine, index, call, Arc::clone(&slot));
+    let mut work = Some(Box::pin(async move { task.execute().await }));
     poll_fn(move |context| {
-        if let Some(working) = &mut work
-            && working.as_mut().poll(context).is_ready()
+        if let Some(future) = &mut work
+            && future.as_mut().poll(context).is_ready()
         {
             work = None;
         }
@@ -51,230 +53,240 @@ pub(super) fn run(engine: Arc<Engine>, index: usize, lane: Lane) -> impl Stream<
     })
 }
 
-/// The state of a lane under way.
-struct Run {
+/// The state of a running call.
+struct CallTask {
     engine: Arc<Engine>,
-    lane: Lane,
-    report: Reporter,
-    begun: Instant,
+    call: Call,
+    reporter: Reporter,
+    started_at: Instant,
     clock: Clock,
-    /// Candidates not asked yet.
-    queue: Queue,
-    budget: Budget,
+    /// Candidates not tried yet.
+    queue: CandidateQueue,
+    budget: AttemptBudget,
     records: Vec<AttemptRecord>,
-    /// What the attempt under way has put out.
-    spoken: Spoken,
-    silence: Silence,
-    /// The last attempt that broke off in the middle of its answer: its record, and what it had put out.
-    broken_off: Option<Box<(AttemptRecord, Spoken)>>,
-    /// Why nobody was asked.
-    refused: Option<ApiError>,
-    /// There was somebody to choose among.
-    chosen: bool,
+    /// The output timing of the current attempt.
+    output: OutputTiming,
+    first_token_wait: FirstTokenWait,
+    /// The last attempt with an incomplete answer, and its output timing.
+    incomplete: Option<Box<(AttemptRecord, OutputTiming)>>,
+    /// The error if no candidate was tried.
+    untried_error: Option<CallError>,
+    /// There were several candidates, so their health decides which is tried.
+    uses_health: bool,
 }
 
-/// How an attempt on a target ended, for the loop over candidates.
-enum Asked {
-    Whole(Whole),
-    Failed(ApiError, Decision),
+/// The result of trying one candidate.
+enum CandidateResult {
+    Complete(Completion),
+    Failed(CallError, Decision),
 }
 
-/// One of an endpoint's keys, with its place among them; `None`: it wants none.
-type Key = Option<(usize, KeySource)>;
+/// A key of an endpoint with its index; `None`: the endpoint needs no key.
+type IndexedKey = Option<(usize, KeySource)>;
 
-impl Run {
-    fn new(engine: Arc<Engine>, index: usize, lane: Lane, slot: Arc<Slot>) -> Self {
+impl CallTask {
+    fn new(engine: Arc<Engine>, index: usize, call: Call, slot: Arc<EventSlot>) -> Self {
         Self {
-            queue: Queue::default(),
-            clock: Clock::new(&lane),
+            queue: CandidateQueue::default(),
+            clock: Clock::new(&call),
             engine,
-            lane,
-            report: Reporter { lane: index, slot },
-            begun: Instant::now(),
-            budget: Budget::default(),
+            call,
+            reporter: Reporter { call: index, slot },
+            started_at: Instant::now(),
+            budget: AttemptBudget::default(),
             records: Vec::new(),
-            spoken: Spoken::default(),
-            silence: Silence { since: Instant::now(), told: 0, tell: false },
-            broken_off: None,
-            refused: None,
-            chosen: false,
+            output: OutputTiming::default(),
+            first_token_wait: FirstTokenWait { since: Instant::now(), notices_sent: 0, notify: false },
+            incomplete: None,
+            untried_error: None,
+            uses_health: false,
         }
     }
 
-    async fn work(&mut self) {
-        let result = self.candidates().await;
-        let cut = self.broken_off.take().filter(|_| result.is_err());
-        let spoken = cut.as_ref().map_or(self.spoken, |cut| cut.1);
-        let telling = cut.as_ref().map(|cut| &cut.0).or(self.records.last());
-        let outcome = LaneOutcome {
-            cut: cut.is_some(),
+    async fn execute(&mut self) {
+        let result = self.try_candidates().await;
+        let incomplete = self.incomplete.take().filter(|_| result.is_err());
+        let timing = incomplete.as_ref().map_or(self.output, |incomplete| incomplete.1);
+        let representative = incomplete.as_ref().map(|incomplete| &incomplete.0).or(self.records.last());
+        let outcome = CallOutcome {
+            incomplete: incomplete.is_some(),
             stopped: false,
             deadline_passed: self.clock.deadline_passed(),
-            target: telling.map(|record| Arc::clone(&record.target)),
-            result: cut.and_then(|cut| cut.0.error).map_or(result, Err),
+            target: representative.map(|record| Arc::clone(&record.target)),
+            result: incomplete.and_then(|incomplete| incomplete.0.error).map_or(result, Err),
             attempts: std::mem::take(&mut self.records),
-            ttft: spoken.ttft,
-            first: spoken.first.map(|first| first - self.begun),
-            total: self.begun.elapsed(),
-            generating: spoken.generating(),
+            ttft: timing.ttft,
+            first_output: timing.first_at.map(|first| first - self.started_at),
+            total: self.started_at.elapsed(),
+            output_duration: timing.duration(),
         };
-        self.report.emit(EventKind::Finished(Box::new(outcome))).await;
+        self.reporter.emit(EventKind::Finished(Box::new(outcome))).await;
     }
 
-    /// Asks one candidate after the other.
-    async fn candidates(&mut self) -> Result<Whole, ApiError> {
-        self.engine.note_lane();
-        self.line_up().await?;
-        let mut next = self.next().await;
+    /// Tries one candidate after the other.
+    async fn try_candidates(&mut self) -> Result<Completion, CallError> {
+        self.engine.count_call();
+        self.build_queue().await?;
+        let mut next = self.next_candidate().await;
         while let Some(candidate) = next {
-            self.budget.candidate();
-            let asked = self.ask(&candidate).await;
-            // It had its verdict; whoever waits for that need not wait longer.
+            self.budget.use_candidate();
+            let result = self.try_candidate(&candidate).await;
+            // Dropping the candidate releases the lease of its half-open probe.
             drop(candidate);
-            let (error, decision) = match asked {
-                Asked::Whole(whole) => return Ok(whole),
-                Asked::Failed(error, decision) => (error, decision),
+            let (error, decision) = match result {
+                CandidateResult::Complete(completion) => return Ok(completion),
+                CandidateResult::Failed(error, decision) => (error, decision),
             };
-            if self.spoken.answer && self.lane.on_cut == OnCut::Error {
+            if self.output.has_answer && self.call.on_incomplete == OnIncomplete::Error {
                 return Err(error);
             }
             match decision {
                 Decision::GiveUp => return Err(error),
-                Decision::NextLarger => self.keep_larger().await,
+                Decision::FailoverLarger => self.retain_larger_context().await,
                 _ => {}
             }
-            self.pass_over_the_rest().await;
-            next = self.next().await;
+            self.skip_remaining().await;
+            next = self.next_candidate().await;
             if let Some(next) = &next {
-                self.go_on(error, next).await;
+                self.announce_failover(error, next).await;
             }
         }
-        Err(self.most_telling())
+        Err(self.representative_error())
     }
 
-    /// Tells that the next candidate is asked.
-    fn go_on(&self, error: ApiError, next: &Candidate) -> impl Future<Output = ()> + Send + use<'_> {
-        let (shown, next) = (self.spoken.answer && self.lane.on_cut == OnCut::Restart, next.target.id.clone());
-        self.failed(error, if shown { Next::Restart(next) } else { Next::Candidate(next) })
+    /// Announces that the next candidate is tried.
+    fn announce_failover(&self, error: CallError, next: &Candidate) -> impl Future<Output = ()> + Send + use<'_> {
+        let (shown, next) =
+            (self.output.has_answer && self.call.on_incomplete == OnIncomplete::Restart, next.target.id.clone());
+        self.emit_failed(error, if shown { NextStep::RestartOutput(next) } else { NextStep::Failover(next) })
     }
 
-    fn failed(&self, error: ApiError, next: Next) -> impl Future<Output = ()> + Send + use<'_> {
-        let record = self.records.last().expect("a failure was recorded").clone();
-        self.report.emit(EventKind::Failed { record: AttemptRecord { error: Some(error), ..record }, next })
+    fn emit_failed(&self, error: CallError, next: NextStep) -> impl Future<Output = ()> + Send + use<'_> {
+        let record = self.records.last().expect("every failed attempt is recorded").clone();
+        self.reporter.emit(EventKind::Failed { record: AttemptRecord { error: Some(error), ..record }, next })
     }
 
-    fn most_telling(&mut self) -> ApiError {
+    fn representative_error(&mut self) -> CallError {
         let errors = self.records.iter().filter_map(|record| record.error.as_ref());
-        let telling = errors.rev().max_by_key(|error| error.class.weight()).cloned();
-        telling
-            .or_else(|| self.refused.take())
-            .unwrap_or_else(|| ApiError::new(ErrorClass::Local, "there was nobody to ask"))
+        let representative = errors.rev().max_by_key(|error| error.class.priority()).cloned();
+        representative
+            .or_else(|| self.untried_error.take())
+            .unwrap_or_else(|| CallError::new(ErrorClass::LocalLimit, "no candidate was available"))
     }
 
-    /// Asks one target: through its keys, with at most one repeat and one change of parameters.
-    async fn ask(&mut self, candidate: &Candidate) -> Asked {
+    /// Tries one candidate with each of its keys, at most one repeat and at most one parameter workaround.
+    async fn try_candidate(&mut self, candidate: &Candidate) -> CandidateResult {
         let target = &candidate.target;
-        self.report.emit(EventKind::Started(Arc::clone(target))).await;
-        let mut keys = self.keys(candidate);
+        self.reporter.emit(EventKind::Started(Arc::clone(target))).await;
+        let mut keys = self.ordered_keys(candidate);
         let key = keys.pop_front().flatten();
-        // A connection to a server that just failed may be about to close: it is not reused.
+        // A pooled connection to a server that just failed may be about to close.
         let same_server =
             |record: &AttemptRecord| record.target.endpoint.base_url.origin() == target.endpoint.base_url.origin();
         let fresh = self.records.iter().any(same_server);
-        let (candidate_asked, call) = (candidate.clone(), Arc::clone(&self.lane.call));
-        let mut request = Request { candidate: candidate_asked, key, call, fresh, verbatim: self.lane.verbatim };
-        let mut adjusted = false;
+        let mut spec = AttemptSpec {
+            candidate: candidate.clone(),
+            key,
+            request: Arc::clone(&self.call.request),
+            fresh_connection: fresh,
+            retain_frames: self.call.passthrough,
+        };
+        let mut workaround_applied = false;
         loop {
-            let error = match Box::pin(self.attempt(request.clone())).await {
-                Ok(whole) => return Asked::Whole(whole),
+            let error = match Box::pin(self.run_attempt(spec.clone())).await {
+                Ok(completion) => return CandidateResult::Complete(completion),
                 Err(error) => error,
             };
-            if self.spoken.answer {
-                return Asked::Failed(error, Decision::Next);
+            if self.output.has_answer {
+                return CandidateResult::Failed(error, Decision::Failover);
             }
-            // Another one was asked as well, and it is the one that failed last: what follows is not this one's.
+            // The last failure is that of the hedged request, so this candidate is not repeated.
             if self.records.last().is_some_and(|record| record.target.id != target.id) {
                 let decision = self.decide(candidate, &error, false);
-                let over = !matches!(decision, Decision::GiveUp | Decision::NextLarger);
-                return Asked::Failed(error, if over { Decision::Next } else { decision });
+                let next = !matches!(decision, Decision::GiveUp | Decision::FailoverLarger);
+                return CandidateResult::Failed(error, if next { Decision::Failover } else { decision });
             }
             let in_time = self.clock.allows(Duration::ZERO);
-            if in_time && !adjusted && self.adjust(target, &error, &mut request.call).await {
-                adjusted = true;
-                self.failed(error, Next::Repeat).await;
+            if in_time && !workaround_applied && self.apply_workaround(target, &error, &mut spec.request).await {
+                workaround_applied = true;
+                self.emit_failed(error, NextStep::RetrySame).await;
                 continue;
             }
             match self.decide(candidate, &error, !keys.is_empty()) {
-                Decision::NextKey if in_time => {
-                    request.key = keys.pop_front().flatten();
-                    self.failed(error, Next::Key).await;
+                Decision::RotateKey if in_time => {
+                    spec.key = keys.pop_front().flatten();
+                    self.emit_failed(error, NextStep::RotateKey).await;
                 }
-                Decision::Repeat { after, fresh } if self.repeat_allowed(after) => {
-                    request.fresh = fresh;
-                    self.failed(error, Next::Repeat).await;
+                Decision::RetrySame { delay: after, new_connection: fresh } if self.take_repeat(after) => {
+                    spec.fresh_connection = fresh;
+                    self.emit_failed(error, NextStep::RetrySame).await;
                     self.back_off(target, after).await;
                 }
-                Decision::NextKey | Decision::Repeat { .. } => return Asked::Failed(error, Decision::Next),
-                decision => return Asked::Failed(error, decision),
+                Decision::RotateKey | Decision::RetrySame { .. } => {
+                    return CandidateResult::Failed(error, Decision::Failover);
+                }
+                decision => return CandidateResult::Failed(error, decision),
             }
         }
     }
 
-    /// The keys of the candidate's endpoint in the order they are tried; those that are left alone only when all are.
-    fn keys(&self, candidate: &Candidate) -> VecDeque<Key> {
+    /// The keys of the candidate's endpoint in the order they are tried; unavailable keys only if all are unavailable.
+    fn ordered_keys(&self, candidate: &Candidate) -> VecDeque<IndexedKey> {
         let endpoint = &candidate.target.endpoint;
-        let order = self.engine.rotation.order(endpoint, self.engine.resident, || self.engine.chance());
-        let standings = self.engine.health.standing_of_keys(&candidate.places);
-        let (mut free, mut aside): (Vec<usize>, Vec<usize>) =
-            order.into_iter().partition(|&key| !matches!(standings.get(key), Some(Standing::Aside(..))));
-        if free.is_empty() {
-            free.append(&mut aside);
+        let order = self.engine.rotation.order(endpoint, self.engine.long_lived, || self.engine.random_unit());
+        let availability = self.engine.health.key_availability(&candidate.health_keys);
+        let (mut available, mut unavailable): (Vec<usize>, Vec<usize>) =
+            order.into_iter().partition(|&key| !matches!(availability.get(key), Some(Availability::Open(..))));
+        if available.is_empty() {
+            available.append(&mut unavailable);
         }
-        let keys: VecDeque<Key> = free.into_iter().map(|key| Some((key, endpoint.keys[key].clone()))).collect();
+        let keys: VecDeque<IndexedKey> =
+            available.into_iter().map(|key| Some((key, endpoint.keys[key].clone()))).collect();
         if keys.is_empty() { VecDeque::from([None]) } else { keys }
     }
 
-    async fn adjust(&mut self, target: &Target, error: &ApiError, call: &mut Arc<Call>) -> bool {
-        let Some(chat) = call.chat() else { return false };
-        let protocol = protocol(target.endpoint.protocol).expect("resolved configs name known protocols");
-        let Some(adjustment) = protocol.adjust(error, target, chat) else { return false };
-        self.tell(Notice::Adjusted(target.id.clone(), adjustment.clone())).await;
-        if let Some(chat) = Arc::make_mut(call).chat_mut() {
-            chat.adjustments.push(adjustment);
+    async fn apply_workaround(&mut self, target: &Target, error: &CallError, request: &mut Arc<ModelRequest>) -> bool {
+        let Some(chat) = request.as_chat() else { return false };
+        let protocol = protocol(target.endpoint.protocol).expect("a resolved config has only known protocols");
+        let Some(workaround) = protocol.workaround(error, target, chat) else { return false };
+        self.notify(Notice::WorkaroundApplied(target.id.clone(), workaround.clone())).await;
+        if let Some(chat) = Arc::make_mut(request).as_chat_mut() {
+            chat.workarounds.push(workaround);
         }
         true
     }
 
-    fn decide(&self, candidate: &Candidate, error: &ApiError, keys_left: bool) -> Decision {
-        let situation = Situation {
-            others_left: self.others() > 0,
-            keys_left,
-            // A probe is one request.
-            repeat_left: self.budget.may_repeat() && candidate.probe.is_none() && !self.was_opened(candidate),
-            gateway: candidate.target.endpoint.gateway,
-            filter_goes_on: self.lane.filter_goes_on,
+    fn decide(&self, candidate: &Candidate, error: &CallError, keys_left: bool) -> Decision {
+        let context = RetryContext {
+            has_more_candidates: self.remaining_candidates() > 0,
+            has_more_keys: keys_left,
+            // A probe is a single request.
+            has_retry_budget: self.budget.may_retry() && candidate.probe.is_none() && !self.breaker_opened(candidate),
+            is_gateway: candidate.target.endpoint.gateway,
+            failover_on_filter: self.call.failover_on_filter,
         };
-        decide(error, situation, self.engine.health.now(), self.engine.chance())
+        decide(error, context, self.engine.health.now(), self.engine.random_unit())
     }
 
-    /// Whether the failure was one too many, so that there are others to ask and this one is left alone.
-    fn was_opened(&self, candidate: &Candidate) -> bool {
-        self.others() > 0 && matches!(self.engine.health.standing(&candidate.places), Standing::Aside(..))
+    /// Whether the candidate became unavailable while others are left to try.
+    fn breaker_opened(&self, candidate: &Candidate) -> bool {
+        self.remaining_candidates() > 0
+            && matches!(self.engine.health.availability(&candidate.health_keys), Availability::Open(..))
     }
 
-    /// Takes a repeat after a pause of `wait`, if there is time for it and the budgets have one.
-    fn repeat_allowed(&mut self, wait: Duration) -> bool {
+    /// Takes a repeat after a pause of `wait` from the budgets, if they and the remaining time allow one.
+    fn take_repeat(&mut self, wait: Duration) -> bool {
         let allowed = self.clock.allows(wait) && self.engine.take_repeat();
         if allowed {
-            self.budget.repeat();
+            self.budget.use_retry();
         }
         allowed
     }
 
     async fn back_off(&mut self, target: &Target, wait: Duration) {
         if wait >= Duration::from_secs(1) {
-            self.tell(Notice::Backoff(target.id.clone(), wait)).await;
+            self.notify(Notice::Backoff(target.id.clone(), wait)).await;
         }
-        self.clock.count(pin!(sleep(wait))).await;
+        self.clock.time_search(pin!(sleep(wait))).await;
     }
 }

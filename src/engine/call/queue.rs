@@ -1,291 +1,313 @@
-//! Whom the lane asks next.
+//! Selects the next candidate of a call.
 //!
-//! Owns the queue of candidates: who cannot serve the request is left out, and that is said; who is left alone comes last,
-//! and what is done when everybody is. Refuses to ask.
+//! Candidates that cannot serve the request are skipped with a notice; unavailable ones come last.
 
 use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::Run;
+use super::CallTask;
 use crate::{
     engine::{
         EventKind, Notice,
-        health::{Health, Probe, Turn},
+        health::{Health, Probe, ProbeTurn},
     },
     model::{ErrorClass, target::Target},
-    protocol::{ApiError, RetryAfter, RetryWhen},
+    protocol::{CallError, RetryAfter, RetryWhen},
     routing::{
         Policy,
-        attempts::Budget,
-        health::{PlaceId, Places, Standing},
+        attempt_budget::AttemptBudget,
+        health::{Availability, HealthKey, TargetHealthKeys},
     },
 };
 
-/// The longest a request waits for the verdict of another one's probe.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
-/// When everybody is left alone, one is asked again so long after its last failure, although its time is not over: with
-/// nobody else to ask, a service that is back must not stay unasked for minutes.
-const EARLY: Duration = Duration::from_secs(5);
-/// A wait that a person is told of.
-const NOTICEABLE: Duration = Duration::from_secs(1);
-/// What a probe may take before its request is sent, and after its silence is over.
-const AROUND: Duration = Duration::from_secs(5);
+/// The longest wait for the result of the probe of another request.
+const MAX_PROBE_WAIT: Duration = Duration::from_secs(10);
+/// If all candidates are unavailable, one is probed this long after its last failure, before its cooldown is over:
+/// without an alternative, a service that has recovered must not stay unused for minutes.
+const EARLY_PROBE_DELAY: Duration = Duration::from_secs(5);
+/// A wait at least this long is shown to the user.
+const NOTICE_THRESHOLD: Duration = Duration::from_secs(1);
+/// Added to the first-token timeout for the lease of a probe: time before its request is sent and after its timeout.
+const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
-/// Somebody who may be asked.
+/// A candidate and its health keys.
 #[derive(Clone)]
 pub(super) struct Candidate {
     pub(super) target: Arc<Target>,
-    pub(super) places: Places,
-    /// This request is the one that finds out whether it is back.
+    pub(super) health_keys: TargetHealthKeys,
+    /// The half-open probe, if this request is one.
     pub(super) probe: Option<Arc<Probe>>,
 }
 
-/// Candidates not asked yet.
+/// Candidates not tried yet.
 #[derive(Default)]
-pub(super) struct Queue {
-    /// In the order they are asked.
-    pub(super) usable: VecDeque<Candidate>,
-    /// Left alone.
-    aside: Vec<Candidate>,
+pub(super) struct CandidateQueue {
+    /// Available, in the order they are tried.
+    pub(super) available: VecDeque<Candidate>,
+    /// Unavailable.
+    unavailable: Vec<Candidate>,
 }
 
-impl Run {
-    /// Leaves out who cannot serve the request and puts the others in order.
-    pub(super) async fn line_up(&mut self) -> Result<(), ApiError> {
-        let mut targets = self.able(self.lane.candidates.clone()).await;
-        targets = self.affordable(targets).await?;
-        let chosen = self.lane.route.is_some() && targets.len() > 1;
-        self.chosen = chosen;
-        if chosen || targets.iter().any(|target| target.endpoint.keys.len() > 1) {
-            self.engine.health.read(&self.engine.keys);
+impl CallTask {
+    /// Skips candidates that cannot serve the request and puts the others in order.
+    pub(super) async fn build_queue(&mut self) -> Result<(), CallError> {
+        let mut targets = self.filter_capable(self.call.candidates.clone()).await;
+        targets = self.filter_within_budget(targets).await?;
+        let uses_health = self.call.route.is_some() && targets.len() > 1;
+        self.uses_health = uses_health;
+        if uses_health || targets.iter().any(|target| target.endpoint.keys.len() > 1) {
+            self.engine.health.load(&self.engine.keys);
         }
-        let places = self.engine.health.places(&targets, &self.engine.keys);
-        if let Some(policy) = self.lane.route.clone().filter(|_| chosen) {
-            self.in_order(&policy, &targets, &places).await;
+        let health_keys = self.engine.health.health_keys(&targets, &self.engine.keys);
+        if let Some(policy) = self.call.route.clone().filter(|_| uses_health) {
+            self.queue_in_order(&policy, &targets, &health_keys).await;
         } else {
-            let candidates = targets.into_iter().zip(places);
-            self.queue.usable = candidates.map(|(target, places)| Candidate { target, places, probe: None }).collect();
+            let candidates = targets.into_iter().zip(health_keys);
+            self.queue.available =
+                candidates.map(|(target, keys)| Candidate { target, health_keys: keys, probe: None }).collect();
         }
         Ok(())
     }
 
-    async fn in_order(&mut self, policy: &Policy, targets: &[Arc<Target>], places: &[Places]) {
+    async fn queue_in_order(&mut self, policy: &Policy, targets: &[Arc<Target>], health_keys: &[TargetHealthKeys]) {
         let engine = Arc::clone(&self.engine);
-        let seats = engine.seats(&self.lane, policy, targets, places);
-        let thread = policy.sticky.then(|| self.lane.session.clone().unwrap_or_else(|| self.lane.call.thread()));
-        let order = engine.order(policy, &self.lane.name, thread.as_deref(), &seats);
-        for seat in order {
-            let candidate = Candidate { target: Arc::clone(&targets[seat]), places: places[seat].clone(), probe: None };
-            match seats[seat].standing {
-                Standing::Aside(until, place) => {
-                    self.tell_aside(&candidate, until, place).await;
-                    self.queue.aside.push(candidate);
+        let states = engine.candidate_states(&self.call, policy, targets, health_keys);
+        let affinity_key =
+            policy.sticky.then(|| self.call.affinity_key.clone().unwrap_or_else(|| self.call.request.affinity_key()));
+        let order = engine.order_states(policy, &self.call.name, affinity_key.as_deref(), &states);
+        for index in order {
+            let (target, keys) = (Arc::clone(&targets[index]), health_keys[index].clone());
+            let candidate = Candidate { target, health_keys: keys, probe: None };
+            match states[index].availability {
+                Availability::Open(until, cause) => {
+                    self.notify_unavailable(&candidate, until, cause).await;
+                    self.queue.unavailable.push(candidate);
                 }
-                Standing::Free | Standing::HalfOpen => self.queue.usable.push_back(candidate),
+                Availability::Closed | Availability::HalfOpen => self.queue.available.push_back(candidate),
             }
         }
     }
 
-    /// The next one to ask; `None`: there is nobody left.
-    pub(super) async fn next(&mut self) -> Option<Candidate> {
-        if !self.chosen {
-            return self.queue.usable.pop_front();
+    /// The next candidate to try; `None`: none is left.
+    pub(super) async fn next_candidate(&mut self) -> Option<Candidate> {
+        if !self.uses_health {
+            return self.queue.available.pop_front();
         }
-        while let Some(candidate) = self.queue.usable.pop_front() {
-            match self.engine.health.standing(&candidate.places) {
-                Standing::Free => return Some(candidate),
-                Standing::HalfOpen => match self.probe(candidate, false) {
+        while let Some(candidate) = self.queue.available.pop_front() {
+            match self.engine.health.availability(&candidate.health_keys) {
+                Availability::Closed => return Some(candidate),
+                Availability::HalfOpen => match self.take_probe(candidate, false) {
                     Ok(candidate) => return Some(candidate),
-                    // Somebody else was sooner.
-                    Err(candidate) => self.queue.aside.push(candidate),
+                    // Another request has taken the probe.
+                    Err(candidate) => self.queue.unavailable.push(candidate),
                 },
-                // It was found dead meanwhile.
-                Standing::Aside(..) => self.queue.aside.push(candidate),
+                // It became unavailable after the queue was built.
+                Availability::Open(..) => self.queue.unavailable.push(candidate),
             }
         }
         self.last_resort().await
     }
 
-    /// Of those that are left alone, the one that is asked all the same, because there is nobody else: when its time is over,
-    /// or, since waiting for that may take minutes, some seconds after its last failure. One request at a time: where others
-    /// are finding out about everybody, their verdict is waited for.
+    /// The unavailable candidate that is tried because no other is left: when its cooldown is over or, since that may
+    /// take minutes, a few seconds after its last failure. Only one request at a time may probe it; if all candidates
+    /// are being probed by other requests, waits for their results.
     async fn last_resort(&mut self) -> Option<Candidate> {
         let engine = Arc::clone(&self.engine);
-        let (begun, mut told) = (Instant::now(), false);
-        while !self.queue.aside.is_empty() && self.budget.candidates() > 0 && self.clock.allows(Duration::ZERO) {
-            let turns = self.queue.aside.iter().map(|candidate| engine.health.turn(&candidate.places, EARLY));
-            let (place, turn) = turns.enumerate().min_by_key(|(_, turn)| *turn).expect("somebody is there");
+        let (begun, mut notified) = (Instant::now(), false);
+        while !self.queue.unavailable.is_empty() && self.budget.candidates() > 0 && self.clock.allows(Duration::ZERO) {
+            let turns = self
+                .queue
+                .unavailable
+                .iter()
+                .map(|candidate| engine.health.probe_turn(&candidate.health_keys, EARLY_PROBE_DELAY));
+            let (index, turn) = turns.enumerate().min_by_key(|(_, turn)| *turn).expect("the queue is not empty");
             let wait = match turn {
-                Turn::Free => return Some(self.queue.aside.remove(place)),
-                Turn::Due(due) => self.until(due),
-                Turn::Probed(until) => {
-                    self.refused = Some(busy(&self.queue.aside[place].target, until, engine.health.now()));
-                    let limit = LONGEST_WAIT.saturating_sub(begun.elapsed());
+                ProbeTurn::Available => return Some(self.queue.unavailable.remove(index)),
+                ProbeTurn::Due(due) => self.wait_until(due),
+                ProbeTurn::InProgress(until) => {
+                    self.untried_error = Some(probe_in_progress_error(
+                        &self.queue.unavailable[index].target,
+                        until,
+                        engine.health.now(),
+                    ));
+                    let limit = MAX_PROBE_WAIT.saturating_sub(begun.elapsed());
                     if limit.is_zero() {
                         return None;
                     }
-                    limit.min(self.clock.left().unwrap_or(limit))
+                    limit.min(self.clock.remaining().unwrap_or(limit))
                 }
             };
             if wait.is_zero() {
-                let candidate = self.queue.aside.remove(place);
-                match self.probe(candidate, true) {
+                let candidate = self.queue.unavailable.remove(index);
+                match self.take_probe(candidate, true) {
                     Ok(candidate) => return Some(candidate),
-                    // Somebody else was sooner.
-                    Err(candidate) => self.queue.aside.insert(place, candidate),
+                    // Another request has taken the probe.
+                    Err(candidate) => self.queue.unavailable.insert(index, candidate),
                 }
-            } else if !told && wait >= NOTICEABLE && matches!(turn, Turn::Due(_)) {
-                told = true;
-                self.tell(Notice::AllAside(self.queue.aside[place].target.id.clone(), wait)).await;
+            } else if !notified && wait >= NOTICE_THRESHOLD && matches!(turn, ProbeTurn::Due(_)) {
+                notified = true;
+                self.notify(Notice::AllUnavailable(self.queue.unavailable[index].target.id.clone(), wait)).await;
             }
-            let wait = if wait.is_zero() { LONGEST_WAIT } else { wait };
-            self.clock.count(pin!(engine.health.news(wait, &engine.keys))).await;
+            let wait = if wait.is_zero() { MAX_PROBE_WAIT } else { wait };
+            self.clock.time_search(pin!(engine.health.wait_for_change(wait, &engine.keys))).await;
         }
         None
     }
 
-    /// How long it is until `due`. Where there is no time to wait, now is as good as never.
-    fn until(&self, due: Timestamp) -> Duration {
+    /// How long it is until `due`; zero if the remaining time is shorter, so that the candidate is tried at once.
+    fn wait_until(&self, due: Timestamp) -> Duration {
         let wait = Duration::try_from(due.duration_since(self.engine.health.now())).unwrap_or_default();
         if self.clock.allows(wait) { wait } else { Duration::ZERO }
     }
 
-    /// The candidate as the probe, or as it is when everybody may ask it; `Err`: somebody else has the probe.
-    fn probe(&self, candidate: Candidate, early: bool) -> Result<Candidate, Candidate> {
-        let usual = self.engine.usual_silence(candidate.places.model);
-        let patience = self.clock.patience(&candidate.target, self.others(), self.lane.call.streams(), usual);
-        let lease = patience.first_token.unwrap_or(patience.total).saturating_add(AROUND);
-        match Health::probe(&self.engine, &candidate.target, &candidate.places, lease, early) {
+    /// The candidate with its probe, or without one if it is available to all; `Err`: another request has the probe.
+    fn take_probe(&self, candidate: Candidate, early: bool) -> Result<Candidate, Candidate> {
+        let p95 = self.engine.first_token_p95(candidate.health_keys.model);
+        let timeouts = self.clock.attempt_timeouts(
+            &candidate.target,
+            self.remaining_candidates(),
+            self.call.request.is_streaming(),
+            p95,
+        );
+        let lease = timeouts.first_token.unwrap_or(timeouts.total).saturating_add(LEASE_MARGIN);
+        match Health::take_probe(&self.engine, &candidate.target, &candidate.health_keys, lease, early) {
             Ok(probe) => Ok(Candidate { probe: probe.map(Arc::new), ..candidate }),
             Err(()) => Err(candidate),
         }
     }
 
-    /// Takes a candidate that anybody may ask, for a second request beside one that is slow.
-    pub(super) fn take_free(&mut self) -> Option<Candidate> {
-        let free = |candidate: &Candidate| self.engine.health.standing(&candidate.places) == Standing::Free;
-        let place = self.queue.usable.iter().position(free)?;
-        self.queue.usable.remove(place)
+    /// Takes an available candidate for a hedged request.
+    pub(super) fn take_available(&mut self) -> Option<Candidate> {
+        let is_available =
+            |candidate: &Candidate| self.engine.health.availability(&candidate.health_keys) == Availability::Closed;
+        let index = self.queue.available.iter().position(is_available)?;
+        self.queue.available.remove(index)
     }
 
-    /// How many candidates may still get their turn. Those that are left alone do not count on it: nobody that answers is cut
-    /// short for one of them.
-    pub(super) fn others(&self) -> usize {
-        self.queue.usable.len().min(self.budget.candidates())
+    /// How many candidates may still be tried. Unavailable ones are not counted, so that the time of a responding
+    /// candidate is not reduced for them.
+    pub(super) fn remaining_candidates(&self) -> usize {
+        self.queue.available.len().min(self.budget.candidates())
     }
 
-    /// Whether anybody else could be asked at all.
-    pub(super) fn anybody_else(&self) -> bool {
-        self.budget.candidates() > 0 && !(self.queue.usable.is_empty() && self.queue.aside.is_empty())
+    /// Whether any other candidate could be tried, including unavailable ones.
+    pub(super) fn has_more_candidates(&self) -> bool {
+        self.budget.candidates() > 0 && !(self.queue.available.is_empty() && self.queue.unavailable.is_empty())
     }
 
-    /// Leaves out candidates that surely cannot answer.
-    async fn able(&mut self, targets: Vec<Arc<Target>>) -> Vec<Arc<Target>> {
-        let tokens = self.lane.prompt_tokens;
-        let small = || format!("the prompt of about {tokens} tokens does not fit its context");
-        let mut targets = self.left_out(targets, |target| target.fits(tokens), small).await;
-        if self.lane.call.has_images() {
-            let looks = |target: &Target| target.images != Some(false);
-            targets = self.left_out(targets, looks, || "it does not look at pictures".to_owned()).await;
+    /// Skips candidates that certainly cannot serve the request.
+    async fn filter_capable(&mut self, targets: Vec<Arc<Target>>) -> Vec<Arc<Target>> {
+        let tokens = self.call.prompt_tokens;
+        let too_small = || format!("the prompt of about {tokens} tokens does not fit its context");
+        let mut targets = self.filter_by(targets, |target| target.fits_context(tokens), too_small).await;
+        if self.call.request.has_images() {
+            let accepts = |target: &Target| target.supports_images != Some(false);
+            targets = self.filter_by(targets, accepts, || "it does not accept images".to_owned()).await;
         }
-        if self.lane.call.has_tools() {
-            let calls = |target: &Target| target.tools != Some(false);
-            targets = self.left_out(targets, calls, || "it does not call tools".to_owned()).await;
+        if self.call.request.has_tools() {
+            let supports = |target: &Target| target.supports_tools != Some(false);
+            targets = self.filter_by(targets, supports, || "it does not support tools".to_owned()).await;
         }
         targets
     }
 
-    /// Those of `targets` that are `able`, or all if none is.
-    async fn left_out(
+    /// The `capable` ones of `targets`, or all if none is; skips the others with a notice.
+    async fn filter_by(
         &mut self,
         targets: Vec<Arc<Target>>,
-        able: impl Fn(&Target) -> bool,
-        why: impl Fn() -> String,
+        capable: impl Fn(&Target) -> bool,
+        reason: impl Fn() -> String,
     ) -> Vec<Arc<Target>> {
-        let how_many = targets.iter().filter(|target| able(target)).count();
-        if how_many == 0 || how_many == targets.len() {
+        let count = targets.iter().filter(|target| capable(target)).count();
+        if count == 0 || count == targets.len() {
             return targets;
         }
-        let (able, unable): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| able(target));
-        for target in unable {
-            self.tell(Notice::PassedOver(target.id.clone(), why())).await;
+        let (remaining, skipped): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| capable(target));
+        for target in skipped {
+            self.notify(Notice::Skipped(target.id.clone(), reason())).await;
         }
-        able
+        remaining
     }
 
-    /// Those of `targets` whose spend limits leave room.
-    async fn affordable(&mut self, targets: Vec<Arc<Target>>) -> Result<Vec<Arc<Target>>, ApiError> {
+    /// The `targets` that have not reached a spend limit.
+    async fn filter_within_budget(&mut self, targets: Vec<Arc<Target>>) -> Result<Vec<Arc<Target>>, CallError> {
         let Some(ledger) = self.engine.ledger.clone() else { return Ok(targets) };
-        let (mut affordable, mut refusals) = (Vec::new(), Vec::new());
+        let (mut affordable, mut over_limit) = (Vec::new(), Vec::new());
         for target in targets {
-            match ledger.reached(&target) {
+            match ledger.reached_limit(&target) {
                 Ok(None) => affordable.push(target),
-                Ok(Some(reached)) => refusals.push((target, reached.to_string())),
-                Err(trouble) => {
-                    self.tell(Notice::Unchecked(target.id.clone(), trouble)).await;
+                Ok(Some(reached)) => over_limit.push((target, reached.to_string())),
+                Err(error) => {
+                    self.notify(Notice::SpendUnchecked(target.id.clone(), error)).await;
                     affordable.push(target);
                 }
             }
         }
         if affordable.is_empty()
-            && let Some((_, why)) = refusals.first()
+            && let Some((_, reason)) = over_limit.first()
         {
-            let hint = Some("raise the limit under [spend] in the config, or wait for it to begin anew".to_owned());
-            return Err(ApiError { hint, ..ApiError::new(ErrorClass::Spend, why) });
+            let hint = Some("raise the limit under [spend] in the config, or wait for the next period".to_owned());
+            return Err(CallError { hint, ..CallError::new(ErrorClass::Spend, reason) });
         }
-        for (target, why) in refusals {
-            self.tell(Notice::PassedOver(target.id.clone(), why)).await;
+        for (target, reason) in over_limit {
+            self.notify(Notice::Skipped(target.id.clone(), reason)).await;
         }
         Ok(affordable)
     }
 
-    /// When the time or the attempt budget is used up, the others are told of and not asked.
-    pub(super) async fn pass_over_the_rest(&mut self) {
-        let why = if !self.clock.allows(Duration::ZERO) {
-            "the time is used up".to_owned()
+    /// Skips the remaining candidates with a notice if the time or the attempt budget is used up.
+    pub(super) async fn skip_remaining(&mut self) {
+        let reason = if !self.clock.allows(Duration::ZERO) {
+            "no time is left".to_owned()
         } else if self.budget.candidates() == 0 {
-            format!("one request asks at most {} models", Budget::CANDIDATES)
+            format!("a request tries at most {} models", AttemptBudget::MAX_CANDIDATES)
         } else {
             return;
         };
-        for candidate in std::mem::take(&mut self.queue.usable) {
-            self.tell(Notice::PassedOver(candidate.target.id.clone(), why.clone())).await;
+        for candidate in std::mem::take(&mut self.queue.available) {
+            self.notify(Notice::Skipped(candidate.target.id.clone(), reason.clone())).await;
         }
-        self.queue.aside.clear();
+        self.queue.unavailable.clear();
     }
 
-    /// After a prompt that was too long: only candidates that read more than whoever said so.
-    pub(super) async fn keep_larger(&mut self) {
-        let Some(than) = self.records.last().map(|record| Arc::clone(&record.target)) else { return };
+    /// After a context error: keeps only candidates with a larger context than the one that failed.
+    pub(super) async fn retain_larger_context(&mut self) {
+        let Some(failed) = self.records.last().map(|record| Arc::clone(&record.target)) else { return };
         let larger = |candidate: &Candidate| {
-            candidate.target.context.zip(than.context).is_some_and(|(context, too_small)| context > too_small)
+            candidate
+                .target
+                .context_window
+                .zip(failed.context_window)
+                .is_some_and(|(context, too_small)| context > too_small)
         };
-        let (kept, others) = std::mem::take(&mut self.queue.usable).into_iter().partition::<VecDeque<_>, _>(larger);
-        self.queue.usable = kept;
-        self.queue.aside.retain(larger);
+        let (retained, others) =
+            std::mem::take(&mut self.queue.available).into_iter().partition::<VecDeque<_>, _>(larger);
+        self.queue.available = retained;
+        self.queue.unavailable.retain(larger);
         for candidate in others {
-            let why = "its context is not known to be larger".to_owned();
-            self.tell(Notice::PassedOver(candidate.target.id.clone(), why)).await;
+            let reason = "its context is not known to be larger".to_owned();
+            self.notify(Notice::Skipped(candidate.target.id.clone(), reason)).await;
         }
     }
 
-    async fn tell_aside(&mut self, candidate: &Candidate, until: Timestamp, place: PlaceId) {
-        let why = self.engine.health.look(|snapshot| Some(snapshot.place(place)?.error.as_ref()?.to_string()));
+    async fn notify_unavailable(&mut self, candidate: &Candidate, until: Timestamp, cause: HealthKey) {
+        let error =
+            self.engine.health.with_snapshot(|snapshot| Some(snapshot.entry(cause)?.error.as_ref()?.to_string()));
         let wait = Duration::try_from(until.duration_since(self.engine.health.now())).unwrap_or_default();
-        self.tell(Notice::SetAside(candidate.target.id.clone(), wait, why.unwrap_or_default())).await;
+        self.notify(Notice::Unavailable(candidate.target.id.clone(), wait, error.unwrap_or_default())).await;
     }
 
-    pub(super) fn tell(&self, notice: Notice) -> impl Future<Output = ()> + Send + use<'_> {
-        self.report.emit(EventKind::Notice(notice))
+    pub(super) fn notify(&self, notice: Notice) -> impl Future<Output = ()> + Send + use<'_> {
+        self.reporter.emit(EventKind::Notice(notice))
     }
 }
 
-fn busy(target: &Target, until: Timestamp, now: Timestamp) -> ApiError {
+fn probe_in_progress_error(target: &Target, until: Timestamp, now: Timestamp) -> CallError {
     let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-    let message = format!("everybody failed lately and is left alone; {} is being tried by another request", target.id);
+    let message = format!("all candidates are unavailable after failures; another request is probing {}", target.id);
     let retry_after =
         Some(RetryAfter { raw: format!("{:.0}", wait.as_secs_f64().ceil()), when: RetryWhen::After(wait) });
-    ApiError { retry_after, ..ApiError::new(ErrorClass::Overloaded, message) }
+    CallError { retry_after, ..CallError::new(ErrorClass::Overloaded, message) }
 }

@@ -1,6 +1,4 @@
-//! Telling what happens in a lane.
-//!
-//! Owns the hand-over: work goes on only once the last event was taken. Refuses to know what is told.
+//! Hands the events of a call to its consumer, one at a time: work continues only after the last event was taken.
 
 use std::{
     pin::pin,
@@ -17,20 +15,20 @@ use crate::{
     model::target::Target,
 };
 
-/// How often a person is told that nothing has come yet.
-const WAITING: Duration = Duration::from_secs(30);
+/// Interval of the notice that there is no output yet.
+const WAIT_NOTICE_INTERVAL: Duration = Duration::from_secs(30);
 
-/// Tells what happens.
+/// Emits the events of one call.
 pub(super) struct Reporter {
-    pub(super) lane: usize,
-    pub(super) slot: Arc<Slot>,
+    pub(super) call: usize,
+    pub(super) slot: Arc<EventSlot>,
 }
 
-/// Where an event lies until it is taken.
+/// Holds one event until it is taken.
 #[derive(Default)]
-pub(super) struct Slot(Mutex<Option<Event>>);
+pub(super) struct EventSlot(Mutex<Option<Event>>);
 
-impl Slot {
+impl EventSlot {
     pub(super) fn take(&self) -> Option<Event> {
         self.0.lock().expect("no code panics while it holds this lock").take()
     }
@@ -44,46 +42,46 @@ impl Slot {
     }
 }
 
-/// How long nothing has come of an attempt; what is no answer (pings) does not break it.
+/// The wait for the first token of an attempt. Pings do not end it.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Silence {
+pub(super) struct FirstTokenWait {
     pub(super) since: Instant,
-    /// How often that was said.
-    pub(super) told: u32,
-    /// Whether to say it: nobody else is left to ask.
-    pub(super) tell: bool,
+    /// The number of notices sent.
+    pub(super) notices_sent: u32,
+    /// Whether to send notices: only if no other candidate is left.
+    pub(super) notify: bool,
 }
 
 impl Reporter {
-    /// Awaits `work`; says so every half minute when there is nobody else to ask.
-    pub(super) async fn while_waiting<T>(
+    /// Awaits `work`; sends a notice every 30 s if no other candidate is left.
+    pub(super) async fn notify_while_waiting<T>(
         &self,
         target: &Target,
-        silence: &mut Silence,
+        wait: &mut FirstTokenWait,
         work: impl Future<Output = T>,
     ) -> T {
-        if !silence.tell {
+        if !wait.notify {
             return work.await;
         }
         let mut work = pin!(work);
         loop {
-            let waited = WAITING * (silence.told + 1);
-            match futures_util::future::select(work, pin!(sleep_until(silence.since + waited))).await {
-                Either::Left((done, _)) => return done,
+            let waited = WAIT_NOTICE_INTERVAL * (wait.notices_sent + 1);
+            match futures_util::future::select(work, pin!(sleep_until(wait.since + waited))).await {
+                Either::Left((output, _)) => return output,
                 Either::Right(((), unfinished)) => {
                     work = unfinished;
-                    silence.told += 1;
-                    self.emit(EventKind::Notice(Notice::Waiting(target.id.clone(), waited))).await;
+                    wait.notices_sent += 1;
+                    self.emit(EventKind::Notice(Notice::WaitingForFirstToken(target.id.clone(), waited))).await;
                 }
             }
         }
     }
 
-    /// Tells `kind` now; over when it was taken.
+    /// Emits an event at once; completes when the event was taken.
     pub(super) fn emit(&self, kind: EventKind) -> impl Future<Output = ()> + Send + use<'_> {
-        self.slot.put(Event { lane: self.lane, at: Instant::now(), kind });
-        // Work goes on only when the event was taken and the next one is wanted, so that no timer of the network runs
-        // while the reader is busy with what it has. Nobody need be woken: whoever takes it polls again for the next one.
+        self.slot.put(Event { call: self.call, at: Instant::now(), kind });
+        // Work continues only when the event was taken and the next one is requested, so that no network timer runs
+        // while the consumer is busy. No waker is needed: the consumer polls again after taking the event.
         std::future::poll_fn(|_| if self.slot.is_empty() { Poll::Ready(()) } else { Poll::Pending })
     }
 }

@@ -1,7 +1,6 @@
-//! One request, from its key to its last delta, recorded.
+//! Runs one attempt: waits for a permit and the key, sends the request, hedges a slow first delta, reads the answer.
 //!
-//! Owns what happens within an attempt: a place at the endpoint, the wait for the first delta, a second request beside it
-//! when that takes too long (a hedge), and reading the rest. Refuses to try again: that is the lane's.
+//! Records every request that was sent. Does not retry.
 
 use std::{
     pin::{Pin, pin},
@@ -12,376 +11,397 @@ use std::{
 use futures_util::future::{Either, select};
 use tokio::time::Instant;
 
-use super::{Run, Silence};
+use super::{CallTask, FirstTokenWait};
 use crate::engine::call::queue::Candidate;
 use crate::{
     engine::{
-        AttemptRecord, Engine, EventKind, Next, Notice, Whole,
-        attempt::{Attempt, Credentials, Finished, Patience, Start, Step},
-        credentials::resolve,
+        AttemptRecord, Completion, Engine, EventKind, NextStep, Notice,
+        attempt::{Attempt, AttemptEnd, AttemptTimeouts, Credentials, StartOptions, Step},
+        credentials::resolve_credentials,
         health::{self, Health},
         limiter,
-        progress::Spoken,
+        progress::OutputTiming,
     },
-    model::{Call, ErrorClass, FinishReason, api_key::KeySource},
-    protocol::{ApiError, reply_reader::Read},
-    routing::OnCut,
+    model::{ErrorClass, FinishReason, ModelRequest, api_key::KeySource},
+    protocol::{CallError, reply_reader::DecodedBatch},
+    routing::OnIncomplete,
 };
 
-/// One request about to be sent.
+/// An attempt to be started.
 #[derive(Clone)]
-pub(super) struct Request {
+pub(super) struct AttemptSpec {
     pub(super) candidate: Candidate,
-    /// The key, with its place among the endpoint's.
+    /// The key, with its index among those of the endpoint.
     pub(super) key: Option<(usize, KeySource)>,
-    pub(super) call: Arc<Call>,
-    /// Over a connection of its own.
-    pub(super) fresh: bool,
-    /// The frames of its reply are wanted.
-    pub(super) verbatim: bool,
+    pub(super) request: Arc<ModelRequest>,
+    /// Use a new connection.
+    pub(super) fresh_connection: bool,
+    /// Keep the raw frames of the response.
+    pub(super) retain_frames: bool,
 }
 
-impl Request {
+impl AttemptSpec {
     fn key_index(&self) -> Option<usize> {
         self.key.as_ref().map(|(index, _)| *index)
     }
 
-    /// What it says about whom it asks.
-    fn sent(&self, at: jiff::Timestamp) -> health::Sent {
+    /// The attempt as the health module records it.
+    fn attempt_ref(&self, at: jiff::Timestamp) -> health::AttemptRef {
         let probe = self.candidate.probe.as_ref().map(|probe| probe.owner());
-        health::Sent { target: Arc::clone(&self.candidate.target), key: self.key_index(), at, probe }
+        health::AttemptRef {
+            target: Arc::clone(&self.candidate.target),
+            key_index: self.key_index(),
+            sent_at: at,
+            probe,
+        }
     }
 }
 
-/// What the head of a successful reply told, for the record.
+/// What the record needs of the head of a successful response.
 #[derive(Clone, Default)]
-struct Head {
-    answered: bool,
+struct ResponseInfo {
+    is_success: bool,
     request_id: Option<String>,
 }
 
-/// A reply whose first delta is here.
-struct Opened {
+/// A response whose first delta has arrived.
+struct StartedAttempt {
     attempt: Attempt,
-    first: Read,
-    /// It was over with it.
-    finished: Option<Finished>,
-    head: Head,
-    _place: limiter::Place,
-    _busy: health::Busy,
+    first: DecodedBatch,
+    /// The response also ended with it.
+    end: Option<AttemptEnd>,
+    info: ResponseInfo,
+    _permit: limiter::Permit,
+    _in_flight: health::InFlightGuard,
 }
 
-/// A request that failed before its first delta.
-struct Unopened {
-    error: ApiError,
-    head: Head,
+/// An attempt that failed before its first delta.
+struct FailedStart {
+    error: CallError,
+    info: ResponseInfo,
 }
 
-/// What came of sending a request; boxed, since it is handed on several times.
-type Opens = Result<Box<Opened>, Unopened>;
-type Opening = Pin<Box<dyn Future<Output = Opens> + Send>>;
+/// The result of sending a request; boxed because it is moved several times.
+type StartResult = Result<Box<StartedAttempt>, FailedStart>;
+type StartFuture = Pin<Box<dyn Future<Output = StartResult> + Send>>;
 
-/// A request under way.
-struct Sent {
-    request: Request,
-    begun: Instant,
-    opening: Opening,
+/// A request that was sent and has no result yet.
+struct PendingAttempt {
+    spec: AttemptSpec,
+    started_at: Instant,
+    start: StartFuture,
 }
 
-impl Run {
-    /// One request, recorded. The request that answered may be another than the one that was sent first.
-    pub(super) async fn attempt(&mut self, request: Request) -> Result<Whole, ApiError> {
-        self.spoken = Spoken::default();
-        let (sent, opened) = self.opened(request).await;
-        let (result, head) = match opened {
-            Ok(opened) => {
-                let head = opened.head.clone();
-                (self.rest(&sent, opened).await, head)
+impl CallTask {
+    /// Runs and records one attempt. If it was hedged, the answer may be that of the second request.
+    pub(super) async fn run_attempt(&mut self, spec: AttemptSpec) -> Result<Completion, CallError> {
+        self.output = OutputTiming::default();
+        let (sent, start) = self.start_attempt(spec).await;
+        let (result, info) = match start {
+            Ok(started) => {
+                let info = started.info.clone();
+                (self.read_answer(&sent, started).await, info)
             }
-            Err(Unopened { error, head }) => (Err(error), head),
+            Err(FailedStart { error, info }) => (Err(error), info),
         };
-        self.record(&sent.0, sent.1, head, result.as_ref().err());
-        if result.is_err() && self.spoken.answer {
-            let record = self.records.last().expect("one was pushed").clone();
-            self.broken_off = Some(Box::new((record, self.spoken)));
+        self.record_attempt(&sent.0, sent.1, info, result.as_ref().err());
+        if result.is_err() && self.output.has_answer {
+            let record = self.records.last().expect("the attempt was just recorded").clone();
+            self.incomplete = Some(Box::new((record, self.output)));
         }
         result
     }
 
-    /// Waits for the first delta; of a second request, too, where the route hedges.
-    async fn opened(&mut self, request: Request) -> ((Request, Instant), Opens) {
+    /// Sends the request and waits for the first delta, with a hedged request if the route allows one.
+    async fn start_attempt(&mut self, spec: AttemptSpec) -> ((AttemptSpec, Instant), StartResult) {
         let begun = Instant::now();
-        let streams = request.call.streams();
-        let mut first = match self.sent(request.clone()).await {
+        let streams = spec.request.is_streaming();
+        let mut first = match self.send(spec.clone()).await {
             Ok(sent) => sent,
-            Err(error) => return ((request, begun), Err(Unopened { error, head: Head::default() })),
+            Err(error) => return ((spec, begun), Err(FailedStart { error, info: ResponseInfo::default() })),
         };
-        let hedge = self.lane.route.as_ref().and_then(|policy| policy.hedge_after);
-        let hedge = hedge.filter(|_| streams && first.request.candidate.probe.is_none() && self.others() > 0);
+        let hedge = self.call.route.as_ref().and_then(|policy| policy.hedge_after);
+        let hedge =
+            hedge.filter(|_| streams && first.spec.candidate.probe.is_none() && self.remaining_candidates() > 0);
         if let Some(after) = hedge {
-            let patient = self.clock.count(pin!(tokio::time::timeout(after, &mut first.opening))).await;
-            if let Ok(opened) = patient {
-                return ((first.request, first.begun), opened);
+            let result = self.clock.time_search(pin!(tokio::time::timeout(after, &mut first.start))).await;
+            if let Ok(start) = result {
+                return ((first.spec, first.started_at), start);
             }
-            // Rare, and much to carry along for those that are not.
-            return Box::pin(self.hedged(first, after)).await;
+            // Boxed: rare, and a large future otherwise.
+            return Box::pin(self.hedge(first, after)).await;
         }
-        let opened = self.awaited(&first.request.candidate.clone(), &mut first.opening).await;
-        ((first.request, first.begun), opened)
+        let start = self.await_start(&first.spec.candidate.clone(), &mut first.start).await;
+        ((first.spec, first.started_at), start)
     }
 
-    /// Asks somebody else as well, if the allowance has a second request and there is somebody anybody may ask.
-    async fn hedged(&mut self, mut first: Sent, after: Duration) -> ((Request, Instant), Opens) {
-        let second = self.second();
+    /// Sends a hedged request, if the hedge budget allows one and another candidate is available.
+    async fn hedge(&mut self, mut first: PendingAttempt, after: Duration) -> ((AttemptSpec, Instant), StartResult) {
+        let second = self.take_hedge_candidate();
         let Some(candidate) = second else {
-            let opened = self.awaited(&first.request.candidate.clone(), &mut first.opening).await;
-            return ((first.request, first.begun), opened);
+            let start = self.await_start(&first.spec.candidate.clone(), &mut first.start).await;
+            return ((first.spec, first.started_at), start);
         };
-        let key = self.keys(&candidate).into_iter().next().flatten();
-        let (slow, other) = (first.request.candidate.target.id.clone(), candidate.target.id.clone());
-        let call = Arc::clone(&self.lane.call);
-        let verbatim = self.lane.verbatim;
-        let request = Request { candidate: candidate.clone(), key, call, fresh: false, verbatim };
-        // Getting a key or a place for it must not keep back what the first one says meanwhile.
+        let key = self.ordered_keys(&candidate).into_iter().next().flatten();
+        let (slow, hedge) = (first.spec.candidate.target.id.clone(), candidate.target.id.clone());
+        let request = Arc::clone(&self.call.request);
+        let verbatim = self.call.passthrough;
+        let spec = AttemptSpec {
+            candidate: candidate.clone(),
+            key,
+            request,
+            fresh_connection: false,
+            retain_frames: verbatim,
+        };
+        // Waiting for its key or permit must not delay the result of the first request.
         let since = Instant::now();
-        let ready = match select(&mut first.opening, Box::pin(self.sent(request.clone()))).await {
-            Either::Left((opened, _)) => Either::Left(opened),
+        let ready = match select(&mut first.start, Box::pin(self.send(spec.clone()))).await {
+            Either::Left((start, _)) => Either::Left(start),
             Either::Right((second, _)) => Either::Right(second),
         };
         let second = match ready {
-            Either::Left(opened) => {
-                self.clock.add(since.elapsed());
-                self.engine.hedges().give_back();
-                self.queue.usable.push_front(candidate);
-                return ((first.request, first.begun), opened);
+            Either::Left(start) => {
+                self.clock.add_search_time(since.elapsed());
+                self.engine.hedges().refund();
+                self.queue.available.push_front(candidate);
+                return ((first.spec, first.started_at), start);
             }
             Either::Right(second) => second,
         };
         match second {
             Ok(second) => {
-                self.budget.candidate();
-                self.tell(Notice::Hedged(slow, other, after)).await;
+                self.budget.use_candidate();
+                self.notify(Notice::Hedged(slow, hedge, after)).await;
                 self.race(first, second).await
             }
             Err(error) => {
-                self.engine.hedges().give_back();
-                self.record(&request, Instant::now(), Head::default(), Some(&error));
-                let opened = self.awaited(&first.request.candidate.clone(), &mut first.opening).await;
-                ((first.request, first.begun), opened)
+                self.engine.hedges().refund();
+                self.record_attempt(&spec, Instant::now(), ResponseInfo::default(), Some(&error));
+                let start = self.await_start(&first.spec.candidate.clone(), &mut first.start).await;
+                ((first.spec, first.started_at), start)
             }
         }
     }
 
-    /// Whom to ask as well: somebody anybody may ask, if a second request is allowed.
-    fn second(&mut self) -> Option<Candidate> {
-        if !self.engine.hedges().take() {
+    /// Takes an available candidate for a hedged request, if the hedge budget allows one.
+    fn take_hedge_candidate(&mut self) -> Option<Candidate> {
+        if !self.engine.hedges().try_take() {
             return None;
         }
-        let second = self.take_free();
+        let second = self.take_available();
         if second.is_none() {
-            self.engine.hedges().give_back();
+            self.engine.hedges().refund();
         }
         second
     }
 
-    /// The first of two to say something; when one fails, the other.
-    async fn race(&mut self, first: Sent, second: Sent) -> ((Request, Instant), Opens) {
-        let ((request, begun), (other, other_begun)) = ((first.request, first.begun), (second.request, second.begun));
-        let won = self.clock.count(pin!(select(first.opening, second.opening))).await;
-        let (opened, mut rest, second_won) = match won {
-            Either::Left((opened, rest)) => (opened, rest, false),
-            Either::Right((opened, rest)) => (opened, rest, true),
+    /// Waits for the first of two requests to produce output; if one fails, for the other.
+    async fn race(&mut self, first: PendingAttempt, second: PendingAttempt) -> ((AttemptSpec, Instant), StartResult) {
+        let ((spec, begun), (hedge, hedge_begun)) = ((first.spec, first.started_at), (second.spec, second.started_at));
+        let won = self.clock.time_search(pin!(select(first.start, second.start))).await;
+        let (start, mut other_start, second_won) = match won {
+            Either::Left((start, other_start)) => (start, other_start, false),
+            Either::Right((start, other_start)) => (start, other_start, true),
         };
-        let (winner, loser) = if second_won {
-            ((other, other_begun), (request, begun))
-        } else {
-            ((request, begun), (other, other_begun))
-        };
-        match opened {
-            Ok(opened) => {
-                // Dropped, and so cancelled.
-                drop(rest);
+        let (winner, loser) =
+            if second_won { ((hedge, hedge_begun), (spec, begun)) } else { ((spec, begun), (hedge, hedge_begun)) };
+        match start {
+            Ok(started) => {
+                // Dropping the other request cancels it.
+                drop(other_start);
                 let message = format!("{} answered first", winner.0.candidate.target.id);
-                self.record(&loser.0, loser.1, Head::default(), Some(&ApiError::new(ErrorClass::Local, message)));
-                // Should the winner break off, the other one was never heard.
-                self.queue.usable.push_front(Candidate { probe: None, ..loser.0.candidate });
+                self.record_attempt(
+                    &loser.0,
+                    loser.1,
+                    ResponseInfo::default(),
+                    Some(&CallError::new(ErrorClass::LocalLimit, message)),
+                );
+                // If the answer of the winner is incomplete, the loser can still be tried: it had no output.
+                self.queue.available.push_front(Candidate { probe: None, ..loser.0.candidate });
                 if second_won {
-                    self.report.emit(EventKind::Started(Arc::clone(&winner.0.candidate.target))).await;
+                    self.reporter.emit(EventKind::Started(Arc::clone(&winner.0.candidate.target))).await;
                 }
-                (winner, Ok(opened))
+                (winner, Ok(started))
             }
-            Err(Unopened { error, head }) => {
-                self.record(&winner.0, winner.1, head, Some(&error));
-                self.failed(error, Next::Awaited(loser.0.candidate.target.id.clone())).await;
-                self.report.emit(EventKind::Started(Arc::clone(&loser.0.candidate.target))).await;
-                let opened = self.awaited(&loser.0.candidate, &mut rest).await;
-                (loser, opened)
+            Err(FailedStart { error, info }) => {
+                self.record_attempt(&winner.0, winner.1, info, Some(&error));
+                self.emit_failed(error, NextStep::AwaitHedge(loser.0.candidate.target.id.clone())).await;
+                self.reporter.emit(EventKind::Started(Arc::clone(&loser.0.candidate.target))).await;
+                let start = self.await_start(&loser.0.candidate, &mut other_start).await;
+                (loser, start)
             }
         }
     }
 
-    /// Awaits the first delta, and says every half minute that it is awaited when there is nobody else to ask.
-    async fn awaited(&mut self, candidate: &Candidate, opening: &mut Opening) -> Opens {
-        self.silence = Silence { since: Instant::now(), told: 0, tell: self.others() == 0 };
-        let waiting = self.report.while_waiting(&candidate.target, &mut self.silence, opening);
-        self.clock.count(pin!(waiting)).await
+    /// Awaits the first delta; sends a notice every 30 s if no other candidate is left.
+    async fn await_start(&mut self, candidate: &Candidate, opening: &mut StartFuture) -> StartResult {
+        self.first_token_wait =
+            FirstTokenWait { since: Instant::now(), notices_sent: 0, notify: self.remaining_candidates() == 0 };
+        let waiting = self.reporter.notify_while_waiting(&candidate.target, &mut self.first_token_wait, opening);
+        self.clock.time_search(pin!(waiting)).await
     }
 
-    /// Makes the request ready and sends it.
-    async fn sent(&mut self, request: Request) -> Result<Sent, ApiError> {
-        let (engine, others) = (Arc::clone(&self.engine), self.others());
-        let target = Arc::clone(&request.candidate.target);
+    /// Waits for the permit and the secrets of the request, and sends it.
+    async fn send(&mut self, spec: AttemptSpec) -> Result<PendingAttempt, CallError> {
+        let (engine, others) = (Arc::clone(&self.engine), self.remaining_candidates());
+        let target = Arc::clone(&spec.candidate.target);
         let begun = Instant::now();
-        engine.note_request(begun);
+        engine.count_request(begun);
         let ready = async {
-            let place = engine.gates.enter(&target.endpoint).await?;
-            let key = request.key.as_ref().map(|(_, source)| source);
-            Ok((place, resolve(&engine.keys, &target.endpoint, key).await?))
+            let permit = engine.limiters.acquire(&target.endpoint).await?;
+            let key = spec.key.as_ref().map(|(_, source)| source);
+            Ok((permit, resolve_credentials(&engine.keys, &target.endpoint, key).await?))
         };
-        let ready = self.clock.prepare(others, pin!(ready)).await;
-        let (place, credentials) = ready.unwrap_or_else(|| Err(not_ready()))?;
-        let model = request.candidate.places.model;
-        let (usual, busy) = (engine.usual_silence(model), Health::busy(&engine, model));
-        let patience = self.clock.patience(&target, others, request.call.streams(), usual);
-        let opening = Box::pin(open(engine, request.clone(), credentials, patience, (place, busy)));
-        Ok(Sent { request, begun, opening })
+        let ready = self.clock.time_preparation(others, pin!(ready)).await;
+        let (permit, credentials) = ready.unwrap_or_else(|| Err(preparation_timeout()))?;
+        let model = spec.candidate.health_keys.model;
+        let (p95, in_flight) = (engine.first_token_p95(model), Health::track_in_flight(&engine, model));
+        let timeouts = self.clock.attempt_timeouts(&target, others, spec.request.is_streaming(), p95);
+        let opening = Box::pin(start(engine, spec.clone(), credentials, timeouts, (permit, in_flight)));
+        Ok(PendingAttempt { spec, started_at: begun, start: opening })
     }
 
-    /// Hands out what is here and reads the rest.
-    async fn rest(
+    /// Emits the first deltas and reads the rest of the answer.
+    async fn read_answer(
         &mut self,
-        (request, begun): &(Request, Instant),
-        mut opened: Box<Opened>,
-    ) -> Result<Whole, ApiError> {
-        let (first, finished) = (std::mem::take(&mut opened.first), opened.finished.take());
-        let attempt = &mut opened.attempt;
-        let target = Arc::clone(&request.candidate.target);
-        let sent = attempt.sent();
-        // What is for the next candidate to answer is not told at all.
-        let spoke = first.iter().any(|delta| delta.kind.is_answer());
-        if !spoke && finished.as_ref().is_some_and(|finished| self.is_refused(finished)) {
-            return Err(withheld());
+        (spec, begun): &(AttemptSpec, Instant),
+        mut started: Box<StartedAttempt>,
+    ) -> Result<Completion, CallError> {
+        let (first, end) = (std::mem::take(&mut started.first), started.end.take());
+        let attempt = &mut started.attempt;
+        let target = Arc::clone(&spec.candidate.target);
+        let sent = attempt.sent_at();
+        // If the next candidate is to answer, nothing of this one is emitted.
+        let has_answer = first.iter().any(|delta| delta.kind.is_answer());
+        if !has_answer && end.as_ref().is_some_and(|end| self.fails_over_on_filter(end)) {
+            return Err(content_filtered());
         }
         if !first.is_empty() {
-            self.hand_out(first, sent).await;
+            self.emit_read(first, sent).await;
         }
-        let finished = if let Some(finished) = finished {
-            finished
+        let end = if let Some(end) = end {
+            end
         } else {
-            // Of a reply in one piece the time to its first delta is the time of all of it.
-            let ttft = self.spoken.ttft.filter(|_| request.call.streams());
+            // Without streaming, the first delta arrives only with the complete response.
+            let ttft = self.output.ttft.filter(|_| spec.request.is_streaming());
             let health = &self.engine.health;
-            health.began(request.sent(health.at(*begun)), ttft, &self.engine.keys);
-            self.read(attempt).await?
+            health.record_first_token(spec.attempt_ref(health.timestamp_of(*begun)), ttft, &self.engine.keys);
+            self.read_to_end(attempt).await?
         };
-        if self.is_refused(&finished) {
-            return Err(withheld());
+        if self.fails_over_on_filter(&end) {
+            return Err(content_filtered());
         }
-        if finished.reason.is_none() {
-            self.tell(Notice::NoReason(target.id.clone())).await;
+        if end.finish_reason.is_none() {
+            self.notify(Notice::NoFinishReason(target.id.clone())).await;
         }
-        if let Some(warning) = finished.warning {
-            self.tell(Notice::AfterEnd(target.id.clone(), warning)).await;
+        if let Some(warning) = end.warning {
+            self.notify(Notice::ErrorAfterEnd(target.id.clone(), warning)).await;
         }
-        Ok(Whole { reason: finished.reason })
+        Ok(Completion { finish_reason: end.finish_reason })
     }
 
-    /// An answer without a word, ended by a filter, is one for the next candidate where the route says so.
-    fn is_refused(&self, finished: &Finished) -> bool {
-        let filtered = finished.reason == Some(FinishReason::ContentFilter) && !self.spoken.answer;
-        filtered && self.lane.filter_goes_on && self.anybody_else()
+    /// Whether an empty answer that a content filter ended fails over to the next candidate (`on_filter = "next"`).
+    fn fails_over_on_filter(&self, end: &AttemptEnd) -> bool {
+        let filtered = end.finish_reason == Some(FinishReason::ContentFilter) && !self.output.has_answer;
+        filtered && self.call.failover_on_filter && self.has_more_candidates()
     }
 
-    /// Hands on what comes, until the answer is over.
-    async fn read(&mut self, attempt: &mut Attempt) -> Result<Finished, ApiError> {
+    /// Emits deltas until the answer ends.
+    async fn read_to_end(&mut self, attempt: &mut Attempt) -> Result<AttemptEnd, CallError> {
         loop {
-            let step = self.clock.count_answering(pin!(attempt.next())).await?;
+            let step = self.clock.time_output(pin!(attempt.next())).await?;
             match step {
-                Step::Done(finished) => return Ok(finished),
+                Step::Done(end) => return Ok(end),
                 Step::Read(read) if read.is_empty() => {}
-                Step::Read(read) => self.hand_out(read, attempt.sent()).await,
+                Step::Read(read) => self.emit_read(read, attempt.sent_at()).await,
             }
         }
     }
 
-    async fn hand_out(&mut self, read: Read, sent: Instant) {
-        let silent_so_far = self.spoken.first.is_none();
-        self.spoken.hear(&read, Instant::now());
-        // What was passed on as it came cannot be taken back, not even thinking.
-        self.spoken.answer |= self.lane.verbatim && self.spoken.first.is_some();
-        let ttft = self.spoken.first.filter(|_| silent_so_far).map(|first| first - sent);
-        self.spoken.ttft = self.spoken.ttft.or(ttft);
-        let held = self.lane.on_cut == OnCut::Buffer;
-        self.report.emit(if held { EventKind::Held(read) } else { EventKind::Deltas(read) }).await;
+    async fn emit_read(&mut self, read: DecodedBatch, sent: Instant) {
+        let is_first = self.output.first_at.is_none();
+        self.output.observe(&read, Instant::now());
+        // What was passed through cannot be discarded, not even reasoning.
+        self.output.has_answer |= self.call.passthrough && self.output.first_at.is_some();
+        let ttft = self.output.first_at.filter(|_| is_first).map(|first| first - sent);
+        self.output.ttft = self.output.ttft.or(ttft);
+        let buffered = self.call.on_incomplete == OnIncomplete::Buffer;
+        self.reporter.emit(if buffered { EventKind::BufferedDeltas(read) } else { EventKind::Deltas(read) }).await;
         if let Some(ttft) = ttft {
-            self.report.emit(EventKind::Ttft(ttft)).await;
+            self.reporter.emit(EventKind::FirstToken(ttft)).await;
         }
     }
 
-    /// Remembers how a request ended, and what that says of whom it asked.
-    fn record(&mut self, request: &Request, begun: Instant, head: Head, error: Option<&ApiError>) {
-        let (engine, target, key) = (&self.engine, &request.candidate.target, request.key_index());
-        let sent = request.sent(engine.health.at(begun));
+    /// Records how an attempt ended, in the attempts of the call and in the health of the target.
+    fn record_attempt(&mut self, spec: &AttemptSpec, begun: Instant, info: ResponseInfo, error: Option<&CallError>) {
+        let (engine, target, key) = (&self.engine, &spec.candidate.target, spec.key_index());
+        let attempt = spec.attempt_ref(engine.health.timestamp_of(begun));
         match error {
-            Some(error) if request.call.chat().is_none() && is_lacking(error) => {}
-            Some(error) => engine.health.failed(&sent, &engine.keys, error, engine.chance()),
-            None => engine.health.ended_well(sent, &engine.keys),
+            Some(error) if spec.request.as_chat().is_none() && is_unsupported_operation(error) => {}
+            Some(error) => engine.health.record_failure(&attempt, &engine.keys, error, engine.random_unit()),
+            None => engine.health.record_success(attempt, &engine.keys),
         }
         self.records.push(AttemptRecord {
             target: Arc::clone(target),
-            status: error.and_then(|error| error.status).or(head.answered.then_some(200)),
-            request_id: head.request_id.or_else(|| error.and_then(|error| error.request_id.clone())),
+            status: error.and_then(|error| error.status).or(info.is_success.then_some(200)),
+            request_id: info.request_id.or_else(|| error.and_then(|error| error.request_id.clone())),
             error: error.cloned(),
             took: begun.elapsed(),
-            at: engine.health.at(begun),
-            key,
-            ttft: self.spoken.ttft,
+            sent_at: engine.health.timestamp_of(begun),
+            key_index: key,
+            ttft: self.output.ttft,
         });
     }
 }
 
 /// Sends the request and reads up to its first delta.
-async fn open(
+async fn start(
     engine: Arc<Engine>,
-    request: Request,
+    spec: AttemptSpec,
     credentials: Credentials,
-    patience: Patience,
-    (place, busy): (limiter::Place, health::Busy),
-) -> Opens {
-    let Request { candidate, call, fresh, verbatim, .. } = &request;
-    let (fresh, verbatim) = (*fresh, *verbatim);
-    let start = Start { target: &candidate.target, credentials: &credentials, call, patience, fresh, verbatim };
+    timeouts: AttemptTimeouts,
+    (permit, in_flight): (limiter::Permit, health::InFlightGuard),
+) -> StartResult {
+    let start = StartOptions {
+        target: &spec.candidate.target,
+        credentials: &credentials,
+        request: &spec.request,
+        timeouts,
+        fresh_connection: spec.fresh_connection,
+        retain_frames: spec.retain_frames,
+    };
     let started = Attempt::start(&*engine.transport, start).await;
-    let mut attempt = started.map_err(|error| Unopened { error, head: Head::default() })?;
-    let head = Head { answered: true, request_id: attempt.request_id().map(str::to_owned) };
-    let mut first = Read::default();
-    let finished = loop {
+    let mut attempt = started.map_err(|error| FailedStart { error, info: ResponseInfo::default() })?;
+    let info = ResponseInfo { is_success: true, request_id: attempt.request_id().map(str::to_owned) };
+    let mut first = DecodedBatch::default();
+    let end = loop {
         match attempt.next().await {
-            Err(error) => return Err(Unopened { error, head }),
-            Ok(Step::Done(finished)) => break Some(finished),
+            Err(error) => return Err(FailedStart { error, info }),
+            Ok(Step::Done(end)) => break Some(end),
             Ok(Step::Read(read)) => {
-                let spoke = read.iter().any(|delta| delta.kind.is_output());
+                let has_output = read.iter().any(|delta| delta.kind.is_output());
                 first.extend(read);
-                if spoke {
+                if has_output {
                     break None;
                 }
             }
         }
     };
-    Ok(Box::new(Opened { attempt, first, finished, head, _place: place, _busy: busy }))
+    Ok(Box::new(StartedAttempt { attempt, first, end, info, _permit: permit, _in_flight: in_flight }))
 }
 
-/// Whether a service, or a model of it, lacks what was asked of it: that is no chat, and says nothing of its chats.
-fn is_lacking(error: &ApiError) -> bool {
+/// Whether the endpoint or model does not support the operation. For anything but a chat this says nothing about its
+/// health for chats.
+fn is_unsupported_operation(error: &CallError) -> bool {
     use ErrorClass as C;
     matches!(error.class, C::Path | C::Forbidden | C::Model | C::NoChannel) || matches!(error.status, Some(405 | 501))
 }
 
-fn withheld() -> ApiError {
-    ApiError::new(ErrorClass::Filter, "a content filter withheld the answer")
+fn content_filtered() -> CallError {
+    CallError::new(ErrorClass::Filter, "a content filter withheld the answer")
 }
 
-fn not_ready() -> ApiError {
-    let message = "the time was up before the request could be sent: a key or a place at the endpoint took too long";
-    ApiError::new(ErrorClass::Local, message)
+fn preparation_timeout() -> CallError {
+    let message = "timed out before the request was sent: waiting for a key or a request slot of the endpoint";
+    CallError::new(ErrorClass::LocalLimit, message)
 }

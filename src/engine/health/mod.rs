@@ -1,8 +1,8 @@
-//! What this process knows of failing services, and shares with others.
+//! Tracks the health of services in memory and shares it with other processes through a store.
 //!
-//! Owns the snapshot in memory, when it is read from the store and written back: a failure and a recovery at once, so
-//! that others know; what only makes figures better (how fast an answer began) when the command is over. A store that
-//! fails costs the memory, never the answer. Refuses the rules: those are `route::health`'s.
+//! Failures and recoveries are written at once, so that other processes see them; latencies are written when the
+//! command ends. If the store fails, health is not shared, but requests are not affected. The rules are in
+//! `routing::health`.
 
 use std::{
     collections::HashMap,
@@ -21,8 +21,11 @@ use crate::{
         ErrorClass,
         target::{Target, TargetId},
     },
-    protocol::ApiError,
-    routing::health::{Blame, ByPlace, HealthError, HealthSnapshot, HealthStore, KeyHash, PlaceId, Places, Standing},
+    protocol::CallError,
+    routing::health::{
+        AttemptInfo, Availability, HealthError, HealthKey, HealthMap, HealthSnapshot, HealthStore, KeyHash,
+        TargetHealthKeys,
+    },
     transport::keys::KeyRing,
 };
 
@@ -30,98 +33,98 @@ mod probe;
 
 pub(super) use probe::Probe;
 
-/// How often a verdict that another process awaits is looked for.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often the store is read while waiting for the result of another process's probe.
+const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
-/// One request, as far as it says something about whom it asked.
+/// An attempt, with what identifies the health entries it affects.
 #[derive(Clone)]
-pub(super) struct Sent {
+pub(super) struct AttemptRef {
     pub(super) target: Arc<Target>,
-    /// The key's place among its endpoint's; `None`: there was none.
-    pub(super) key: Option<usize>,
-    pub(super) at: Timestamp,
-    /// It is the probe.
+    /// The index of the key among those of the endpoint; `None`: sent without a key.
+    pub(super) key_index: Option<usize>,
+    pub(super) sent_at: Timestamp,
+    /// The owner id of the probe lease, if it is the probe.
     pub(super) probe: Option<u64>,
 }
 
-/// The snapshot, and what is to be added to it.
+/// The health snapshot and the updates that are not written yet.
 pub(super) struct Health {
-    known: Mutex<Known>,
+    cache: Mutex<HealthCache>,
     store: Option<Arc<dyn HealthStore>>,
-    /// For how long what services say is kept.
-    words: Duration,
-    /// This process lives on after one request.
-    resident: bool,
+    /// How long the error texts of services are kept.
+    error_text_retention: Duration,
+    /// The process serves many requests.
+    long_lived: bool,
     changed: Notify,
-    /// The wall clock when this was made, and the other clock at that time: within a process time never jumps.
+    /// Wall clock and monotonic clock at creation. Timestamps are derived from the latter, so they never jump.
     epoch: (Timestamp, Instant),
 }
 
 #[derive(Default)]
-struct Known {
+struct HealthCache {
     snapshot: HealthSnapshot,
-    read: bool,
-    /// Answers not yet written down.
-    learned: Vec<Learned>,
-    trouble: Option<HealthError>,
-    /// What was learned could not be written: what is in the store is not all that is known.
-    alone: bool,
-    /// Requests under way, by model.
-    busy: ByPlace<usize>,
-    /// The places of targets, by where those are in memory: a key's file is not read for every request.
-    placed: HashMap<usize, (Arc<Target>, Places)>,
-    /// How often each began to be left alone.
-    openings: HashMap<TargetId, u64>,
-    /// The salt that the keys of `placed` are hashed with.
-    salted: String,
+    is_loaded: bool,
+    /// Updates not yet written to the store.
+    pending: Vec<PendingUpdate>,
+    store_error: Option<HealthError>,
+    /// The last write failed, so the snapshot in memory has more than the store; it is not replaced by reads.
+    write_failed: bool,
+    /// Requests in flight, by model.
+    in_flight: HealthMap<usize>,
+    /// Health keys by target pointer, cached because hashing an API key may read a file.
+    keys_by_target: HashMap<usize, (Arc<Target>, TargetHealthKeys)>,
+    /// How often each target became unavailable.
+    breaker_open_counts: HashMap<TargetId, u64>,
+    /// The salt of the key hashes in the cached health keys.
+    cached_salt: String,
 }
 
-/// What is known of one candidate.
-pub(super) struct Seen {
-    pub(super) standing: Standing,
-    /// Requests of this process under way.
-    pub(super) busy: usize,
+/// The health of one candidate.
+pub(super) struct CandidateHealth {
+    pub(super) availability: Availability,
+    /// Requests of this process in flight.
+    pub(super) in_flight: usize,
     pub(super) latency: Option<f64>,
 }
 
-/// More targets than this are of configs that are gone.
-const MOST_PLACED: usize = 1024;
+/// The cache of health keys is cleared above this size; more targets can only come from replaced configs.
+const MAX_CACHED_TARGETS: usize = 1024;
 
-/// Something good, or nothing, that came of a request.
-struct Learned {
-    sent: Sent,
-    what: Good,
+/// An update that is not a failure.
+struct PendingUpdate {
+    attempt: AttemptRef,
+    outcome: Outcome,
     at: Timestamp,
 }
 
-enum Good {
-    Began(Option<Duration>),
-    Ended,
-    /// The lane was over before the probe had a verdict.
-    GaveBack,
+enum Outcome {
+    FirstToken(Option<Duration>),
+    Completed,
+    /// The call ended before the probe had a result.
+    ProbeReleased,
 }
 
-/// When somebody who is left alone is asked.
+/// When an unavailable candidate may be tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Turn {
-    /// It is not left alone any more.
-    Free,
-    /// Then, as the probe.
+pub(super) enum ProbeTurn {
+    /// Now: it is available again.
+    Available,
+    /// At this time, as the probe.
     Due(Timestamp),
-    /// Somebody else finds out, until then at most.
-    Probed(Timestamp),
+    /// Another request is probing it, until this time at most.
+    InProgress(Timestamp),
 }
 
-/// So many are written down while a process goes on.
-const MOST_LEARNED: usize = 256;
+/// A one-shot process writes pending updates at this number; a long-lived one drops the older half.
+const MAX_PENDING_UPDATES: usize = 256;
 
-/// A request under way; over when dropped.
-pub(super) struct Busy(Arc<super::Engine>, PlaceId);
+/// Counts a request in flight until dropped.
+pub(super) struct InFlightGuard(Arc<super::Engine>, HealthKey);
 
-impl Drop for Busy {
+impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.0.health.with(|known| {
-            if let Some(count) = known.busy.get_mut(&self.1) {
+        self.0.health.with_cache(|known| {
+            if let Some(count) = known.in_flight.get_mut(&self.1) {
                 *count = count.saturating_sub(1);
             }
         });
@@ -129,291 +132,301 @@ impl Drop for Busy {
 }
 
 impl Health {
-    pub(super) fn new(store: Option<Arc<dyn HealthStore>>, words: Duration) -> Self {
+    pub(super) fn new(store: Option<Arc<dyn HealthStore>>, error_text_retention: Duration) -> Self {
         let epoch = (Timestamp::now(), Instant::now());
-        Self { known: Mutex::default(), store, words, resident: false, changed: Notify::new(), epoch }
+        Self { cache: Mutex::default(), store, error_text_retention, long_lived: false, changed: Notify::new(), epoch }
     }
 
-    /// In a process that lives on.
-    pub(super) fn resident(self) -> Self {
-        Self { resident: true, ..self }
+    /// Marks the process as serving many requests.
+    pub(super) fn long_lived(self) -> Self {
+        Self { long_lived: true, ..self }
     }
 
-    /// The time, as the record has it.
+    /// The current time.
     pub(super) fn now(&self) -> Timestamp {
-        self.at(Instant::now())
+        self.timestamp_of(Instant::now())
     }
 
-    /// A moment of this process, as the record has it.
-    pub(super) fn at(&self, moment: Instant) -> Timestamp {
-        let passed = moment.saturating_duration_since(self.epoch.1);
-        self.epoch.0.checked_add(passed).unwrap_or(Timestamp::MAX)
+    /// The timestamp of a moment of this process.
+    pub(super) fn timestamp_of(&self, moment: Instant) -> Timestamp {
+        let elapsed = moment.saturating_duration_since(self.epoch.1);
+        self.epoch.0.checked_add(elapsed).unwrap_or(Timestamp::MAX)
     }
 
-    /// Reads what others have learned, the first time.
-    pub(super) fn read(&self, keys: &KeyRing) {
-        let unread = self.with(|known| !std::mem::replace(&mut known.read, true));
+    /// Reads the store, if it was not read yet.
+    pub(super) fn load(&self, keys: &KeyRing) {
+        let unread = self.with_cache(|known| !std::mem::replace(&mut known.is_loaded, true));
         if unread {
-            self.read_again(keys);
+            self.reload(keys);
         }
     }
 
-    fn read_again(&self, keys: &KeyRing) {
-        let Some(store) = self.store.as_ref().filter(|_| !self.with(|known| known.alone)) else { return };
+    fn reload(&self, keys: &KeyRing) {
+        let Some(store) = self.store.as_ref().filter(|_| !self.with_cache(|known| known.write_failed)) else { return };
         let read = store.read();
-        self.with(|known| match read {
+        self.with_cache(|known| match read {
             Ok(mut snapshot) => {
-                snapshot.tidy(self.now());
-                // What is not written down yet is no less known for that.
-                for learned in &known.learned {
-                    apply(&mut snapshot, learned, keys);
+                snapshot.prune(self.now());
+                // Keep the updates that are not written yet.
+                for update in &known.pending {
+                    apply(&mut snapshot, update, keys);
                 }
                 known.snapshot = snapshot;
             }
-            Err(error) => known.trouble = Some(error),
+            Err(error) => known.store_error = Some(error),
         });
     }
 
-    /// The places of candidates, in their order.
-    pub(super) fn places(&self, targets: &[Arc<Target>], keys: &KeyRing) -> Vec<Places> {
-        self.with(|known| {
-            if known.salted != known.snapshot.salt || known.placed.len() > MOST_PLACED {
-                known.placed.clear();
-                known.salted.clone_from(&known.snapshot.salt);
+    /// The health keys of candidates, in their order.
+    pub(super) fn health_keys(&self, targets: &[Arc<Target>], keys: &KeyRing) -> Vec<TargetHealthKeys> {
+        self.with_cache(|known| {
+            if known.cached_salt != known.snapshot.salt || known.keys_by_target.len() > MAX_CACHED_TARGETS {
+                known.keys_by_target.clear();
+                known.cached_salt.clone_from(&known.snapshot.salt);
             }
-            targets.iter().map(|target| known.places_of(target, keys)).collect()
+            targets.iter().map(|target| known.health_keys(target, keys)).collect()
         })
     }
 
-    /// What is known of candidates, in their order.
-    pub(super) fn seen<'p>(&self, candidates: impl Iterator<Item = &'p Places>) -> Vec<Seen> {
+    /// The health of candidates, in their order.
+    pub(super) fn candidate_health<'p>(
+        &self,
+        candidates: impl Iterator<Item = &'p TargetHealthKeys>,
+    ) -> Vec<CandidateHealth> {
         let now = self.now();
-        self.with(|known| {
-            let seen = |places: &Places| Seen {
-                standing: known.snapshot.standing(places, now),
-                busy: known.busy.get(&places.model).copied().unwrap_or_default(),
-                latency: known.snapshot.place(places.model).and_then(|place| place.latency.average()),
+        self.with_cache(|known| {
+            let health = |keys: &TargetHealthKeys| CandidateHealth {
+                availability: known.snapshot.availability(keys, now),
+                in_flight: known.in_flight.get(&keys.model).copied().unwrap_or_default(),
+                latency: known.snapshot.entry(keys.model).and_then(|entry| entry.latency.average()),
             };
-            candidates.map(seen).collect()
+            candidates.map(health).collect()
         })
     }
 
-    pub(super) fn standing(&self, places: &Places) -> Standing {
+    pub(super) fn availability(&self, keys: &TargetHealthKeys) -> Availability {
         let now = self.now();
-        self.with(|known| known.snapshot.standing(places, now))
+        self.with_cache(|known| known.snapshot.availability(keys, now))
     }
 
-    /// When a candidate that is left alone may be asked all the same: when its time is over, or `early` after its last failure.
-    pub(super) fn turn(&self, places: &Places, early: Duration) -> Turn {
+    /// When an unavailable candidate may be tried: when its cooldown is over, or `early_delay` after its last failure.
+    pub(super) fn probe_turn(&self, keys: &TargetHealthKeys, early_delay: Duration) -> ProbeTurn {
         let now = self.now();
-        self.with(|known| match (known.snapshot.standing(places, now), known.snapshot.probed(places, now)) {
-            (Standing::Free, _) => Turn::Free,
-            (_, Some(until)) => Turn::Probed(until),
-            (Standing::HalfOpen, None) => Turn::Due(now),
-            (Standing::Aside(until, place), None) => {
-                let failed = known.snapshot.place(place).and_then(|place| place.error.as_ref()).map(|error| error.at);
-                let early = failed.and_then(|failed| failed.checked_add(early).ok());
-                Turn::Due(early.map_or(until, |early| early.min(until)).max(now))
+        self.with_cache(|known| {
+            match (known.snapshot.availability(keys, now), known.snapshot.probe_expiry(keys, now)) {
+                (Availability::Closed, _) => ProbeTurn::Available,
+                (_, Some(until)) => ProbeTurn::InProgress(until),
+                (Availability::HalfOpen, None) => ProbeTurn::Due(now),
+                (Availability::Open(until, cause), None) => {
+                    let failed_at =
+                        known.snapshot.entry(cause).and_then(|entry| entry.error.as_ref()).map(|error| error.at);
+                    let early = failed_at.and_then(|failed_at| failed_at.checked_add(early_delay).ok());
+                    ProbeTurn::Due(early.map_or(until, |early| early.min(until)).max(now))
+                }
             }
         })
     }
 
-    /// How often `target` began to be left alone.
-    pub(super) fn openings(&self, target: &TargetId) -> u64 {
-        self.with(|known| known.openings.get(target).copied().unwrap_or_default())
+    /// How often `target` became unavailable.
+    pub(super) fn breaker_open_count(&self, target: &TargetId) -> u64 {
+        self.with_cache(|known| known.breaker_open_counts.get(target).copied().unwrap_or_default())
     }
 
-    /// How each key of a candidate stands.
-    pub(super) fn standing_of_keys(&self, places: &Places) -> Vec<Standing> {
+    /// The availability of each key of a candidate.
+    pub(super) fn key_availability(&self, health_keys: &TargetHealthKeys) -> Vec<Availability> {
         let now = self.now();
-        self.with(|known| places.keys.iter().map(|key| known.snapshot.standing_of_key(*key, now)).collect())
+        self.with_cache(|known| health_keys.keys.iter().map(|key| known.snapshot.key_availability(*key, now)).collect())
     }
 
-    /// Looks at the whole snapshot.
-    pub(super) fn look<T>(&self, look: impl FnOnce(&HealthSnapshot) -> T) -> T {
-        self.with(|known| look(&known.snapshot))
+    /// Calls `read` with the snapshot.
+    pub(super) fn with_snapshot<T>(&self, read: impl FnOnce(&HealthSnapshot) -> T) -> T {
+        self.with_cache(|known| read(&known.snapshot))
     }
 
-    /// Waits until something may have changed, here or in another process, and at most for `limit`.
-    pub(super) async fn news(&self, limit: Duration, keys: &KeyRing) {
+    /// Waits until the health may have changed, in this or another process, for at most `limit`.
+    pub(super) async fn wait_for_change(&self, limit: Duration, keys: &KeyRing) {
         tokio::select! {
             () = self.changed.notified() => {}
-            () = sleep(LOOK.min(limit)) => self.read_again(keys),
+            () = sleep(POLL_INTERVAL.min(limit)) => self.reload(keys),
         }
     }
 
-    /// An attempt failed.
-    pub(super) fn failed(&self, sent: &Sent, keys: &KeyRing, error: &ApiError, chance: f64) {
+    /// Records a failed attempt.
+    pub(super) fn record_failure(&self, attempt: &AttemptRef, keys: &KeyRing, error: &CallError, chance: f64) {
         let now = self.now();
-        // What is the caller's own fault says nothing of anybody, and is not worth a look at the file.
-        if !HealthSnapshot::heeds(error, now) {
+        // Errors caused by the request itself do not affect health, so the store need not be updated.
+        if !HealthSnapshot::affects_health(error, now) {
             return;
         }
-        // Where nobody was reached, the words are the system's.
-        let kept = !self.words.is_zero() || error.class == ErrorClass::Connect;
-        let wordless = (!kept).then(|| ApiError { message: String::new(), ..error.clone() });
-        let error = wordless.as_ref().unwrap_or(error);
-        let aside = |health: &Self| {
-            let places = health.places(std::slice::from_ref(&sent.target), keys);
-            matches!(health.standing(&places[0]), Standing::Aside(..))
+        // Texts of connection errors come from the operating system, not from the service.
+        let keeps_text = !self.error_text_retention.is_zero() || error.class == ErrorClass::Connect;
+        let without_text = (!keeps_text).then(|| CallError { message: String::new(), ..error.clone() });
+        let error = without_text.as_ref().unwrap_or(error);
+        let is_unavailable = |health: &Self| {
+            let health_keys = health.health_keys(std::slice::from_ref(&attempt.target), keys);
+            matches!(health.availability(&health_keys[0]), Availability::Open(..))
         };
-        let before = aside(self);
-        self.change(keys, |snapshot| {
-            let blame = blame(snapshot, sent, keys);
-            snapshot.failed(&blame, error, now, chance);
+        let was_unavailable = is_unavailable(self);
+        self.modify(keys, |snapshot| {
+            let failed = attempt_for_snapshot(snapshot, attempt, keys);
+            snapshot.record_failure(&failed, error, now, chance);
         });
-        if !before && aside(self) {
-            self.with(|known| {
-                // Clients may make up names.
-                if known.openings.len() < MOST_PLACED || known.openings.contains_key(&sent.target.id) {
-                    *known.openings.entry(sent.target.id.clone()).or_default() += 1;
+        if !was_unavailable && is_unavailable(self) {
+            self.with_cache(|known| {
+                // Limited, because clients can invent model names.
+                if known.breaker_open_counts.len() < MAX_CACHED_TARGETS
+                    || known.breaker_open_counts.contains_key(&attempt.target.id)
+                {
+                    *known.breaker_open_counts.entry(attempt.target.id.clone()).or_default() += 1;
                 }
             });
         }
     }
 
-    /// An answer began.
-    pub(super) fn began(&self, sent: Sent, ttft: Option<Duration>, keys: &KeyRing) {
-        self.learn(sent, keys, Good::Began(ttft));
+    /// Records the first token of an attempt.
+    pub(super) fn record_first_token(&self, attempt: AttemptRef, ttft: Option<Duration>, keys: &KeyRing) {
+        self.record_update(attempt, keys, Outcome::FirstToken(ttft));
     }
 
-    /// An answer is whole.
-    pub(super) fn ended_well(&self, sent: Sent, keys: &KeyRing) {
-        self.learn(sent, keys, Good::Ended);
+    /// Records a complete answer.
+    pub(super) fn record_success(&self, attempt: AttemptRef, keys: &KeyRing) {
+        self.record_update(attempt, keys, Outcome::Completed);
     }
 
-    fn learn(&self, sent: Sent, keys: &KeyRing, what: Good) {
-        let learned = Learned { at: self.now(), sent, what };
-        let news = self.with(|known| {
-            let news = match (&learned.what, learned.sent.probe) {
-                // With a verdict there is nothing left to give back.
-                (Good::GaveBack, Some(owner)) if !known.snapshot.is_held(&learned.sent.target, owner) => return false,
-                (Good::GaveBack, _) => true,
+    fn record_update(&self, attempt: AttemptRef, keys: &KeyRing, outcome: Outcome) {
+        let update = PendingUpdate { at: self.now(), attempt, outcome };
+        let write_now = self.with_cache(|known| {
+            let affects_others = match (&update.outcome, update.attempt.probe) {
+                // A probe with a result has already released its lease.
+                (Outcome::ProbeReleased, Some(owner)) if !known.snapshot.holds_probe(&update.attempt.target, owner) => {
+                    return false;
+                }
+                (Outcome::ProbeReleased, _) => true,
                 _ => {
-                    let blame = blame(&mut known.snapshot, &learned.sent, keys);
-                    known.snapshot.is_blamed(&blame)
+                    let succeeded = attempt_for_snapshot(&mut known.snapshot, &update.attempt, keys);
+                    known.snapshot.has_failures(&succeeded)
                 }
             };
-            apply(&mut known.snapshot, &learned, keys);
-            known.learned.push(learned);
-            let many = known.learned.len() >= MOST_LEARNED;
-            // Who lives on writes such things down by and by, where nobody waits for it.
-            if many && self.resident {
-                known.learned.drain(..MOST_LEARNED / 2);
+            apply(&mut known.snapshot, &update, keys);
+            known.pending.push(update);
+            let is_full = known.pending.len() >= MAX_PENDING_UPDATES;
+            // A long-lived process writes such updates periodically, so that no request waits for the write.
+            if is_full && self.long_lived {
+                known.pending.drain(..MAX_PENDING_UPDATES / 2);
             }
-            news || many && !self.resident
+            affects_others || is_full && !self.long_lived
         });
         self.changed.notify_waiters();
-        if news && let Some(trouble) = self.write(keys) {
-            self.with(|known| known.trouble = Some(trouble));
+        if write_now && let Some(error) = self.persist(keys) {
+            self.with_cache(|known| known.store_error = Some(error));
         }
     }
 
-    /// Writes down what was learned; what kept that from being done.
-    pub(super) fn write(&self, keys: &KeyRing) -> Option<HealthError> {
+    /// Writes pending updates to the store; returns the last error of the store, if any.
+    pub(super) fn persist(&self, keys: &KeyRing) -> Option<HealthError> {
         if let Some(store) = &self.store
-            && self.with(|known| !known.learned.is_empty())
+            && self.with_cache(|known| !known.pending.is_empty())
         {
-            self.update(&**store, keys, &mut |_| {});
+            self.write_through(&**store, keys, &mut |_| {});
         }
-        self.with(|known| known.trouble.take())
+        self.with_cache(|known| known.store_error.take())
     }
 
-    /// Changes the snapshot, here and in the store.
-    fn change<T>(&self, keys: &KeyRing, mut act: impl FnMut(&mut HealthSnapshot) -> T) -> T {
-        let mut done = None;
+    /// Changes the snapshot in the store and in memory; only in memory if the store fails.
+    fn modify<T>(&self, keys: &KeyRing, mut act: impl FnMut(&mut HealthSnapshot) -> T) -> T {
+        let mut output = None;
         let written = match &self.store {
-            Some(store) => self.update(&**store, keys, &mut |snapshot| done = Some(act(snapshot))),
+            Some(store) => self.write_through(&**store, keys, &mut |snapshot| output = Some(act(snapshot))),
             None => false,
         };
-        let done = match done {
-            Some(done) if written => done,
-            // Nobody else can know, but this process does.
-            _ => self.with(|known| act(&mut known.snapshot)),
+        let output = match output {
+            Some(output) if written => output,
+            _ => self.with_cache(|known| act(&mut known.snapshot)),
         };
         self.changed.notify_waiters();
-        done
+        output
     }
 
-    /// Writes what was learned, and after it what `act` changes; whether that went well.
-    fn update(&self, store: &dyn HealthStore, keys: &KeyRing, act: &mut dyn FnMut(&mut HealthSnapshot)) -> bool {
-        let (now, learned) = (self.now(), self.with(|known| std::mem::take(&mut known.learned)));
-        // What others keep is theirs to forget.
-        let oldest = Some(self.words).filter(|words| !words.is_zero()).and_then(|words| now.checked_sub(words).ok());
+    /// Writes pending updates and the change of `act` to the store; returns whether that succeeded.
+    fn write_through(&self, store: &dyn HealthStore, keys: &KeyRing, act: &mut dyn FnMut(&mut HealthSnapshot)) -> bool {
+        let (now, pending) = (self.now(), self.with_cache(|known| std::mem::take(&mut known.pending)));
+        // With no retention nothing is removed: this process keeps no texts, and others remove theirs.
+        let retention = Some(self.error_text_retention).filter(|retention| !retention.is_zero());
+        let oldest = retention.and_then(|retention| now.checked_sub(retention).ok());
         let written = store.update(&mut |snapshot| {
-            snapshot.tidy(now);
-            snapshot.forget_words(oldest.unwrap_or(Timestamp::MIN));
-            for learned in &learned {
-                apply(snapshot, learned, keys);
+            snapshot.prune(now);
+            snapshot.clear_messages_before(oldest.unwrap_or(Timestamp::MIN));
+            for update in &pending {
+                apply(snapshot, update, keys);
             }
             act(snapshot);
         });
-        let well = written.is_ok();
-        self.with(|known| {
-            known.alone = !well;
+        let succeeded = written.is_ok();
+        self.with_cache(|known| {
+            known.write_failed = !succeeded;
             match written {
-                Ok((snapshot, trouble)) => {
+                Ok((snapshot, error)) => {
                     known.snapshot = snapshot;
-                    known.trouble = trouble.or(known.trouble.take());
+                    known.store_error = error.or(known.store_error.take());
                 }
                 Err(error) => {
-                    // For the next time.
-                    known.learned.splice(0..0, learned);
-                    known.learned.truncate(MOST_LEARNED);
-                    known.trouble = Some(error);
+                    // Keep the updates for the next write.
+                    known.pending.splice(0..0, pending);
+                    known.pending.truncate(MAX_PENDING_UPDATES);
+                    known.store_error = Some(error);
                 }
             }
         });
         self.changed.notify_waiters();
-        well
+        succeeded
     }
 
-    /// Notes a request to the model.
-    pub(super) fn busy(engine: &Arc<super::Engine>, model: PlaceId) -> Busy {
-        engine.health.with(|known| *known.busy.entry(model).or_default() += 1);
-        Busy(Arc::clone(engine), model)
+    /// Counts a request in flight to the model.
+    pub(super) fn track_in_flight(engine: &Arc<super::Engine>, model: HealthKey) -> InFlightGuard {
+        engine.health.with_cache(|known| *known.in_flight.entry(model).or_default() += 1);
+        InFlightGuard(Arc::clone(engine), model)
     }
 
-    fn with<T>(&self, act: impl FnOnce(&mut Known) -> T) -> T {
-        act(&mut self.known.lock().expect("no code panics while it holds this lock"))
+    fn with_cache<T>(&self, act: impl FnOnce(&mut HealthCache) -> T) -> T {
+        act(&mut self.cache.lock().expect("no code panics while it holds this lock"))
     }
 }
 
-impl Known {
-    fn places_of(&mut self, target: &Arc<Target>, keys: &KeyRing) -> Places {
-        let at = Arc::as_ptr(target).addr();
-        if let Some((_, places)) = self.placed.get(&at) {
-            return places.clone();
+impl HealthCache {
+    fn health_keys(&mut self, target: &Arc<Target>, keys: &KeyRing) -> TargetHealthKeys {
+        let address = Arc::as_ptr(target).addr();
+        if let Some((_, cached)) = self.keys_by_target.get(&address) {
+            return cached.clone();
         }
         let hash = |key| keys.hash(key, &self.snapshot.salt).map_or(KeyHash::NONE, KeyHash);
         let hashes: Vec<KeyHash> = target.endpoint.keys.iter().map(hash).collect();
-        let places = Places::of(target, &hashes);
-        // Without a salt nothing is known of any key yet, and the hash is not the one that will be.
-        if !self.salted.is_empty() {
-            self.placed.insert(at, (Arc::clone(target), places.clone()));
+        let health_keys = TargetHealthKeys::new(target, &hashes);
+        // Without a salt there are no entries of keys yet, and the hashes will change when it is set.
+        if !self.cached_salt.is_empty() {
+            self.keys_by_target.insert(address, (Arc::clone(target), health_keys.clone()));
         }
-        places
+        health_keys
     }
 }
 
-fn blame<'t>(snapshot: &mut HealthSnapshot, sent: &'t Sent, keys: &KeyRing) -> Blame<'t> {
-    if snapshot.salt.is_empty() && sent.key.is_some() {
+fn attempt_for_snapshot<'t>(snapshot: &mut HealthSnapshot, attempt: &'t AttemptRef, keys: &KeyRing) -> AttemptInfo<'t> {
+    if snapshot.salt.is_empty() && attempt.key_index.is_some() {
         snapshot.salt = format!("{:032x}", fastrand::u128(..));
     }
-    let source = sent.key.and_then(|index| sent.target.endpoint.keys.get(index));
+    let source = attempt.key_index.and_then(|index| attempt.target.endpoint.keys.get(index));
     let hash = source.and_then(|key| keys.hash(key, &snapshot.salt));
     let key = hash.map_or(KeyHash::NONE, KeyHash);
-    Blame { target: &sent.target, key, index: sent.key, sent: sent.at, probe: sent.probe }
+    AttemptInfo { target: &attempt.target, key, index: attempt.key_index, sent: attempt.sent_at, probe: attempt.probe }
 }
 
-fn apply(snapshot: &mut HealthSnapshot, learned: &Learned, keys: &KeyRing) {
-    if let (Good::GaveBack, Some(owner)) = (&learned.what, learned.sent.probe) {
-        return snapshot.give_back(&learned.sent.target, owner);
+fn apply(snapshot: &mut HealthSnapshot, update: &PendingUpdate, keys: &KeyRing) {
+    if let (Outcome::ProbeReleased, Some(owner)) = (&update.outcome, update.attempt.probe) {
+        return snapshot.release_probe(&update.attempt.target, owner);
     }
-    let blame = blame(snapshot, &learned.sent, keys);
-    match learned.what {
-        Good::Began(ttft) => snapshot.began(&blame, ttft, learned.at),
-        Good::Ended => snapshot.ended_well(&blame, learned.at),
-        Good::GaveBack => {}
+    let attempt = attempt_for_snapshot(snapshot, &update.attempt, keys);
+    match update.outcome {
+        Outcome::FirstToken(ttft) => snapshot.record_first_delta(&attempt, ttft, update.at),
+        Outcome::Completed => snapshot.record_success(&attempt, update.at),
+        Outcome::ProbeReleased => {}
     }
 }

@@ -1,7 +1,7 @@
-//! The probe: the one request that finds out whether somebody who is left alone is back.
+//! Holds the lease of a half-open probe, the single request that tests whether an unavailable candidate has recovered.
 //!
-//! Owns the right to send it, as long as the request takes: it is renewed while it goes on, and given back when it is
-//! dropped. Refuses to say when a probe is due: that is `route::health`'s.
+//! The lease is renewed while the request runs and released when it is dropped. `routing::health` decides when a probe
+//! is due.
 
 use std::{
     sync::{Arc, Weak},
@@ -11,27 +11,27 @@ use std::{
 use jiff::Timestamp;
 use tokio::{task::JoinHandle, time::sleep};
 
-use super::{Good, Health, Sent};
+use super::{AttemptRef, Health, Outcome};
 use crate::{
     engine::Engine,
     model::target::Target,
-    routing::health::{LONGEST_PROBE, Places, Standing},
+    routing::health::{Availability, MAX_PROBE_LEASE, TargetHealthKeys},
 };
 
-/// The right to find out whether somebody is back; given back when dropped without a verdict.
+/// The lease of a probe; released when dropped without a result.
 pub(in crate::engine) struct Probe {
     engine: Arc<Engine>,
     target: Arc<Target>,
     owner: u64,
-    /// Says that it goes on, as long as it does.
-    renewing: JoinHandle<()>,
+    /// The task that renews the lease.
+    renewal: JoinHandle<()>,
 }
 
 impl Probe {
     fn new(engine: &Arc<Engine>, target: &Arc<Target>, owner: u64, lease: Duration) -> Self {
-        let lease = lease.min(LONGEST_PROBE);
-        let renewing = tokio::spawn(renew(Arc::downgrade(engine), Arc::clone(target), owner, lease));
-        Self { engine: Arc::clone(engine), target: Arc::clone(target), owner, renewing }
+        let lease = lease.min(MAX_PROBE_LEASE);
+        let renewal = tokio::spawn(renew(Arc::downgrade(engine), Arc::clone(target), owner, lease));
+        Self { engine: Arc::clone(engine), target: Arc::clone(target), owner, renewal }
     }
 
     pub(in crate::engine) fn owner(&self) -> u64 {
@@ -43,38 +43,43 @@ async fn renew(engine: Weak<Engine>, target: Arc<Target>, owner: u64, lease: Dur
     loop {
         sleep(lease / 2).await;
         let Some(engine) = engine.upgrade() else { return };
-        if !engine.health.look(|snapshot| snapshot.is_held(&target, owner)) {
+        if !engine.health.with_snapshot(|snapshot| snapshot.holds_probe(&target, owner)) {
             return;
         }
         let now = engine.health.now();
-        engine.health.change(&engine.keys, |snapshot| snapshot.renew(&target, now, (owner, lease)));
+        engine.health.modify(&engine.keys, |snapshot| snapshot.renew_probe(&target, now, (owner, lease)));
     }
 }
 
 impl Drop for Probe {
     fn drop(&mut self) {
-        self.renewing.abort();
-        let sent = Sent { target: Arc::clone(&self.target), key: None, at: Timestamp::MIN, probe: Some(self.owner) };
+        self.renewal.abort();
+        let attempt = AttemptRef {
+            target: Arc::clone(&self.target),
+            key_index: None,
+            sent_at: Timestamp::MIN,
+            probe: Some(self.owner),
+        };
         let engine = Arc::clone(&self.engine);
-        engine.health.learn(sent, &engine.keys, Good::GaveBack);
+        engine.health.record_update(attempt, &engine.keys, Outcome::ProbeReleased);
     }
 }
 
 impl Health {
-    /// Takes the probe of a candidate: the right to, if nobody else has it; `Ok(None)`: everybody may ask it.
-    pub(in crate::engine) fn probe(
+    /// Takes the probe of a candidate. `Ok(None)`: it is available and needs no probe; `Err`: another request has it.
+    pub(in crate::engine) fn take_probe(
         engine: &Arc<Engine>,
         target: &Arc<Target>,
-        places: &Places,
+        health_keys: &TargetHealthKeys,
         lease: Duration,
         early: bool,
     ) -> Result<Option<Probe>, ()> {
         let health = &engine.health;
         let (now, owner) = (health.now(), fastrand::u64(1..));
-        let (free, taken) = health.change(&engine.keys, |snapshot| {
-            let free = snapshot.standing(places, now) == Standing::Free;
-            (free, free || snapshot.probe(places, now, (owner, lease), early))
+        let (available, taken) = health.modify(&engine.keys, |snapshot| {
+            let available = snapshot.availability(health_keys, now) == Availability::Closed;
+            (available, available || snapshot.acquire_probe(health_keys, now, (owner, lease), early))
         });
-        if taken { Ok((!free).then(|| Probe::new(engine, target, owner, lease))) } else { Err(()) }
+        if taken { Ok((!available).then(|| Probe::new(engine, target, owner, lease))) } else { Err(()) }
     }
 }

@@ -1,118 +1,118 @@
-//! What a run may cost: `--max-cost`.
+//! Implements `--max-cost`: estimates the cost of a plan before anything is sent, and limits its answers accordingly.
 //!
-//! Owns the estimate before anything is sent, and the limit of each answer that follows from it. Refuses the record of what
-//! was spent: that is `[spend]`'s.
+//! Does not count what was spent; `[spend]` does.
 
-use super::{Lane, Plan};
+use super::{Call, Plan};
 use crate::model::target::Target;
 
-/// A sum of money.
+/// An amount of money.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Money {
-    /// How much.
+    /// The amount.
     pub amount: f64,
-    /// ISO 4217 code.
+    /// The ISO 4217 code.
     pub currency: String,
 }
 
 impl std::str::FromStr for Money {
     type Err = String;
 
-    /// Reads `0.05`, which is in US dollars, or `0.3 CNY`, with or without the space.
+    /// Parses `0.05` (US dollars) or `0.3 CNY`, with or without the space.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let wrong = || format!("`{text}` is no sum: write it like 0.05 or 0.3CNY");
+        let invalid = || format!("invalid amount \"{text}\": expected a number such as 0.05 or 0.3CNY");
         let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.trim().len());
         let (amount, currency) = text.trim().split_at(digits);
-        let amount: f64 = amount.parse().map_err(|_| wrong())?;
+        let amount: f64 = amount.parse().map_err(|_| invalid())?;
         let currency = currency.trim().to_uppercase();
         let is_code = currency.len() == 3 && currency.bytes().all(|c| c.is_ascii_uppercase());
         if !is_code && !currency.is_empty() {
-            return Err(wrong());
+            return Err(invalid());
         }
         Ok(Self { amount, currency: if currency.is_empty() { "USD".into() } else { currency } })
     }
 }
 
-/// What `--max-cost` made of a plan.
+/// The effect of `--max-cost` on a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Capped {
-    /// Models it says nothing about: they have no price, or one in other money.
+pub struct CapResult {
+    /// Models it does not cover: they have no price, or one in another currency.
     pub uncovered: Vec<String>,
-    /// The longest answer, in tokens, where one was limited.
-    pub longest: Option<u64>,
+    /// The lowest limit set on an answer, in tokens; `None`: no answer was limited.
+    pub max_output_tokens: Option<u64>,
 }
 
-/// What sums of floats may be off: the least that is told must be enough.
-const ROUNDING: f64 = 1e-9;
+/// Relative tolerance for rounding errors: the minimum that [`cap`] returns must be accepted as a limit.
+const ROUNDING_TOLERANCE: f64 = 1e-9;
 
-/// As long as answers get where nobody says so; many models write no more.
-const LONGEST: u64 = 16_384;
+/// The limit of an answer without another limit, in tokens; many models accept no more.
+const DEFAULT_MAX_OUTPUT_TOKENS: u64 = 16_384;
 
-/// Limits the answers of `plan` so that it costs no more than `most`, or says what it would cost at least. Each lane gets
-/// an equal share of what its prompts leave; a lane is as dear as its dearest candidate. Requests that fail and are billed
-/// all the same are not counted.
-pub fn cap(plan: &mut Plan, most: &Money) -> Result<Capped, f64> {
-    let mut capped = Capped::default();
-    // The prompts, and the dearest of the shortest answers there are.
+/// Limits the answers of `plan` so that it costs at most `max_cost`; `Err`: the minimum cost, which is higher.
+/// Each call gets an equal share of what is left after the prompts, at the price of its most expensive candidate.
+/// Failed requests that are billed are not counted.
+pub fn cap(plan: &mut Plan, max_cost: &Money) -> Result<CapResult, f64> {
+    let mut capped = CapResult::default();
+    // The cost of all prompts, the highest cost of a one-token answer, and the number of calls with a price.
     let (mut prompts, mut shortest, mut paid) = (0.0, 0.0f64, 0usize);
-    for lane in &plan.lanes {
-        let tokens = lane.prompt_tokens;
-        let costs = lane.candidates.iter().filter_map(|target| prices(target, most));
-        if let Some(dearest) = costs.map(|(input, _)| input).reduce(f64::max) {
+    for call in &plan.calls {
+        let tokens = call.prompt_tokens;
+        let costs = call.candidates.iter().filter_map(|target| prices(target, max_cost));
+        if let Some(highest) = costs.map(|(input, _)| input).reduce(f64::max) {
             #[expect(clippy::cast_precision_loss, reason = "a prompt has fewer than 2^52 tokens")]
-            let cost = dearest * tokens as f64;
+            let cost = highest * tokens as f64;
             prompts += cost;
             paid += 1;
         }
-        let costs = lane.candidates.iter().filter_map(|target| prices(target, most));
-        shortest = costs.map(|(_, output)| output * choices(lane)).fold(shortest, f64::max);
-        let uncovered = lane.candidates.iter().filter(|target| prices(target, most).is_none());
+        let costs = call.candidates.iter().filter_map(|target| prices(target, max_cost));
+        shortest = costs.map(|(_, output)| output * choices(call)).fold(shortest, f64::max);
+        let uncovered = call.candidates.iter().filter(|target| prices(target, max_cost).is_none());
         capped.uncovered.extend(uncovered.map(|target| target.id.to_string()));
     }
     if paid == 0 {
         return Ok(capped);
     }
-    #[expect(clippy::cast_precision_loss, reason = "few lanes")]
+    #[expect(clippy::cast_precision_loss, reason = "few calls")]
     let paid = paid as f64;
-    let (share, least) = ((most.amount - prompts) / paid, prompts + shortest * paid);
-    for lane in &mut plan.lanes {
-        let costs = lane.candidates.iter().filter_map(|target| prices(target, most));
-        let Some(dearest) = costs.map(|(_, output)| output).reduce(f64::max) else { continue };
+    let (share, minimum) = ((max_cost.amount - prompts) / paid, prompts + shortest * paid);
+    for call in &mut plan.calls {
+        let costs = call.candidates.iter().filter_map(|target| prices(target, max_cost));
+        let Some(highest) = costs.map(|(_, output)| output).reduce(f64::max) else { continue };
         if share <= 0.0 {
-            return Err(least);
+            return Err(minimum);
         }
-        if dearest <= 0.0 {
+        if highest <= 0.0 {
             continue;
         }
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float saturates")]
-        let affordable = (share / (dearest * choices(lane)) * (1.0 + ROUNDING)) as u64;
+        let affordable = (share / (highest * choices(call)) * (1.0 + ROUNDING_TOLERANCE)) as u64;
         if affordable == 0 {
-            return Err(least);
+            return Err(minimum);
         }
-        let limits = lane.candidates.iter().map(|target| lane.call.max_tokens().or(target.params.most_tokens()));
+        let limits =
+            call.candidates.iter().map(|target| call.request.max_tokens().or(target.params.max_output_tokens()));
         let limits: Vec<Option<u64>> = limits.collect();
         let longest = limits.iter().flatten().max().copied();
-        let wanted = longest.filter(|_| limits.iter().all(Option::is_some));
-        // A limit beyond what models write is refused by their services.
-        let limit = affordable.min(wanted.unwrap_or(LONGEST.max(longest.unwrap_or_default())));
-        lane.change(|call| call.cap(limit));
-        if wanted.is_none_or(|wanted| limit < wanted) {
-            capped.longest = Some(capped.longest.map_or(limit, |longest| longest.min(limit)));
+        let requested = longest.filter(|_| limits.iter().all(Option::is_some));
+        // Services reject a limit above what the model can write.
+        let limit = affordable.min(requested.unwrap_or(DEFAULT_MAX_OUTPUT_TOKENS.max(longest.unwrap_or_default())));
+        call.update_request(|request| request.limit_to_budget(limit));
+        if requested.is_none_or(|requested| limit < requested) {
+            capped.max_output_tokens = Some(capped.max_output_tokens.map_or(limit, |longest| longest.min(limit)));
         }
     }
     Ok(capped)
 }
 
-/// How many answers a lane may ask for at once.
+/// How many choices a call requests (`n`).
 #[expect(clippy::cast_precision_loss, reason = "few answers")]
-fn choices(lane: &Lane) -> f64 {
-    let own = lane.candidates.iter().filter_map(|target| target.params.choices()).max();
-    lane.call.choices().or(own).unwrap_or(1) as f64
+fn choices(call: &Call) -> f64 {
+    let own = call.candidates.iter().filter_map(|target| target.params.choice_count()).max();
+    call.request.choice_count().or(own).unwrap_or(1) as f64
 }
 
-/// What a token of input and of output costs, in the limit's money.
-fn prices(target: &Target, most: &Money) -> Option<(f64, f64)> {
-    let price = target.price.as_ref().filter(|price| price.currency == most.currency)?;
+/// The price of an input token and an output token, if it is in the currency of the limit.
+fn prices(target: &Target, max_cost: &Money) -> Option<(f64, f64)> {
+    let price = target.price.as_ref().filter(|price| price.currency == max_cost.currency)?;
     Some((price.input / 1e6, price.output / 1e6))
 }
 
@@ -122,89 +122,99 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        Call, ChatRequest, Message, Params, Role,
+        ChatRequest, Message, ModelRequest, Params, Role,
         target::{Price, testing},
     };
 
     fn plan(prices: &[Option<f64>]) -> Plan {
         let messages = vec![Message::text(Role::User, "four".repeat(1000))];
-        let lane = |price: &Option<f64>| {
+        let call = |price: &Option<f64>| {
             let price = price.map(|output| Price { input: 1.0, output, cached_input: None, currency: "USD".into() });
             let chat = ChatRequest { messages: messages.clone(), ..ChatRequest::default() };
             let target = Target { price, ..testing::target("a") };
-            Lane::alone("a", Arc::new(Call::Chat(chat)), Arc::new(target))
+            Call::single("a", Arc::new(ModelRequest::Chat(chat)), Arc::new(target))
         };
-        Plan { lanes: prices.iter().map(lane).collect(), at_once: None }
+        Plan { calls: prices.iter().map(call).collect(), max_concurrent: None }
     }
 
-    fn longest(plan: &Plan) -> Vec<Option<u64>> {
-        let limit = |lane: &Lane| lane.call.chat().and_then(|chat| chat.capped);
-        plan.lanes.iter().map(limit).collect()
+    fn token_limits(plan: &Plan) -> Vec<Option<u64>> {
+        let limit = |call: &Call| call.request.as_chat().and_then(|chat| chat.budget_max_tokens);
+        plan.calls.iter().map(limit).collect()
     }
 
     #[test]
-    fn whatever_else_limits_the_answer_is_held_to_it_too() {
+    fn requested_limits_above_the_cost_limit_are_lowered() {
         let usd = Money { amount: 0.002, currency: "USD".into() };
         let with = |name: &str, value: u64| {
             let mut plan = plan(&[Some(10.0)]);
-            let chat = Arc::make_mut(&mut plan.lanes[0].call).chat_mut().expect("a chat");
+            let chat = Arc::make_mut(&mut plan.calls[0].request).as_chat_mut().expect("the plan has chat requests");
             chat.params.extra.insert(name.into(), value.into());
-            cap(&mut plan, &usd).expect("enough");
-            longest(&plan)[0]
+            cap(&mut plan, &usd).expect("the prompt costs half of it");
+            token_limits(&plan)[0]
         };
         assert_eq!((with("max_tokens", 100_000), with("max_completion_tokens", 100_000)), (Some(100), Some(100)));
         assert_eq!((with("n", 10), with("max_tokens", 7)), (Some(10), Some(7)));
         let mut several = plan(&[Some(10.0)]);
         let own = Params { extra: [("n".into(), 5.into())].into_iter().collect(), ..Params::default() };
-        Arc::make_mut(&mut several.lanes[0].candidates[0]).params = own;
-        assert_eq!((cap(&mut several, &usd).is_ok(), longest(&several)), (true, vec![Some(20)]));
+        Arc::make_mut(&mut several.calls[0].candidates[0]).params = own;
+        assert_eq!((cap(&mut several, &usd).is_ok(), token_limits(&several)), (true, vec![Some(20)]));
         let tight = Money { amount: 0.00104, currency: "USD".into() };
-        assert!(cap(&mut several, &tight).is_err_and(|least| (least - 0.00105).abs() < 1e-9), "five tokens at least");
+        assert!(
+            cap(&mut several, &tight).is_err_and(|minimum| (minimum - 0.00105).abs() < 1e-9),
+            "at least five tokens"
+        );
     }
 
     #[test]
-    fn a_candidates_own_limit_is_not_the_others() {
+    fn limit_of_one_candidate_does_not_apply_to_the_others() {
         let mut plan = plan(&[Some(10.0)]);
         let own = Params { max_tokens: Some(7), ..Params::default() };
-        let short = Target { params: own, ..(*plan.lanes[0].candidates[0]).clone() };
-        plan.lanes[0].candidates.push(Arc::new(short.clone()));
-        let capped = cap(&mut plan, &Money { amount: 1000.0, currency: "USD".into() }).expect("enough");
-        assert_eq!((longest(&plan), capped.longest), (vec![Some(LONGEST)], Some(LONGEST)));
-        plan.lanes[0].candidates = vec![Arc::new(short)];
-        let capped = cap(&mut plan, &Money { amount: 1000.0, currency: "USD".into() }).expect("enough");
-        assert_eq!((longest(&plan), capped.longest), (vec![Some(7)], None));
+        let short = Target { params: own, ..(*plan.calls[0].candidates[0]).clone() };
+        plan.calls[0].candidates.push(Arc::new(short.clone()));
+        let capped = cap(&mut plan, &Money { amount: 1000.0, currency: "USD".into() }).expect("far above the cost");
+        assert_eq!(
+            (token_limits(&plan), capped.max_output_tokens),
+            (vec![Some(DEFAULT_MAX_OUTPUT_TOKENS)], Some(DEFAULT_MAX_OUTPUT_TOKENS))
+        );
+        plan.calls[0].candidates = vec![Arc::new(short)];
+        let capped = cap(&mut plan, &Money { amount: 1000.0, currency: "USD".into() }).expect("far above the cost");
+        assert_eq!((token_limits(&plan), capped.max_output_tokens), (vec![Some(7)], None));
     }
 
     #[test]
-    fn sums_are_read_with_their_currency() {
-        let read = |text: &str| text.parse::<Money>().map(|money| (money.amount, money.currency));
-        assert_eq!(read("0.05"), Ok((0.05, "USD".into())));
-        assert_eq!(read("3 cny"), Ok((3.0, "CNY".into())));
-        for wrong in ["", "-1", "1 dollar", "NaN", "x"] {
-            assert!(read(wrong).is_err(), "{wrong}");
+    fn amount_is_parsed_with_its_currency() {
+        let parse = |text: &str| text.parse::<Money>().map(|money| (money.amount, money.currency));
+        assert_eq!(parse("0.05"), Ok((0.05, "USD".into())));
+        assert_eq!(parse("3 cny"), Ok((3.0, "CNY".into())));
+        for invalid in ["", "-1", "1 dollar", "NaN", "x"] {
+            assert!(parse(invalid).is_err(), "{invalid}");
         }
     }
 
     #[test]
-    fn an_answer_is_as_long_as_the_money_lasts() {
+    fn answers_are_limited_to_what_the_budget_allows() {
         let usd = |amount| Money { amount, currency: "USD".into() };
         // The prompt of 1,000 tokens costs 0.001.
         let mut one = plan(&[Some(10.0)]);
-        assert_eq!(cap(&mut one, &usd(0.002)).map(|capped| capped.longest), Ok(Some(100)));
-        assert_eq!(longest(&one), [Some(100)]);
+        assert_eq!(cap(&mut one, &usd(0.002)).map(|capped| capped.max_output_tokens), Ok(Some(100)));
+        assert_eq!(token_limits(&one), [Some(100)]);
         let mut two = plan(&[Some(10.0), Some(5.0), None]);
-        let capped = cap(&mut two, &usd(0.004)).expect("enough");
-        assert_eq!((longest(&two), capped.uncovered.len()), (vec![Some(100), Some(200), None], 1));
+        let capped = cap(&mut two, &usd(0.004)).expect("the prompts cost half of it");
+        assert_eq!((token_limits(&two), capped.uncovered.len()), (vec![Some(100), Some(200), None], 1));
         let mut rich = plan(&[Some(10.0)]);
-        assert_eq!(cap(&mut rich, &usd(1000.0)).map(|capped| capped.longest), Ok(Some(LONGEST)));
+        assert_eq!(
+            cap(&mut rich, &usd(1000.0)).map(|capped| capped.max_output_tokens),
+            Ok(Some(DEFAULT_MAX_OUTPUT_TOKENS))
+        );
         assert_eq!(cap(&mut plan(&[Some(10.0)]), &usd(0.0009)), Err(0.001 + 0.000_01));
-        // What is told to be the least is enough, and nothing less is.
+        // The returned minimum is accepted, and anything less is not.
         for outputs in [&[Some(10.0), Some(100.0)][..], &[Some(0.3), None, Some(0.7)]] {
-            let least = cap(&mut plan(outputs), &usd(0.0)).expect_err("nothing");
+            let minimum = cap(&mut plan(outputs), &usd(0.0)).expect_err("prompts cost more than nothing");
             assert!(
-                cap(&mut plan(outputs), &usd(least)).is_ok() && cap(&mut plan(outputs), &usd(least * 0.999)).is_err()
+                cap(&mut plan(outputs), &usd(minimum)).is_ok()
+                    && cap(&mut plan(outputs), &usd(minimum * 0.999)).is_err()
             );
         }
-        assert_eq!(cap(&mut plan(&[None]), &usd(0.0)).map(|capped| capped.longest), Ok(None));
+        assert_eq!(cap(&mut plan(&[None]), &usd(0.0)).map(|capped| capped.max_output_tokens), Ok(None));
     }
 }

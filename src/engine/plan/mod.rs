@@ -1,88 +1,86 @@
-//! From the names a person asked for to what is run: lanes, each a call and the targets that may answer it.
-//!
-//! Owns the look-up of names. Refuses to know how lanes run or what they print.
+//! Resolves names of models, routes and sets to a plan: the calls to run, each with a request and its candidates.
 
 use std::{sync::Arc, time::Duration};
 
 pub mod cost;
 mod select;
 
-pub use select::{Selected, Selection};
+pub use select::{SelectedCalls, Selection};
 
 use crate::{
-    config::{Config, nearest, normalised, vendors},
-    model::{Call, ChatRequest, target::Target},
-    routing::{OnCut, Policy},
+    config::{Config, closest_name, normalize_name, vendors},
+    model::{ChatRequest, ModelRequest, target::Target},
+    routing::{OnIncomplete, Policy},
 };
 
-/// Everything one command asks for at once.
+/// All calls of one command.
 #[derive(Clone, Debug)]
 pub struct Plan {
-    /// One answer each.
-    pub lanes: Vec<Lane>,
-    /// How many of them are under way at once, at most; `None`: all.
-    pub at_once: Option<usize>,
+    /// The calls; each gives one answer.
+    pub calls: Vec<Call>,
+    /// How many calls run concurrently at most; `None`: all.
+    pub max_concurrent: Option<usize>,
 }
 
 impl Plan {
-    /// A plan of one answer.
+    /// A plan of one call.
     #[must_use]
-    pub fn of(lane: Lane) -> Self {
-        Self { lanes: vec![lane], at_once: None }
+    pub fn single(call: Call) -> Self {
+        Self { calls: vec![call], max_concurrent: None }
     }
 }
 
-/// More lanes under way at once would leave no file handles on some systems.
-pub const AT_ONCE: usize = 200;
+/// The largest number of concurrent calls; more would exhaust the file descriptors of some systems.
+pub const MAX_CONCURRENT_CALLS: usize = 200;
 
-/// One answer to be produced.
+/// One call: a request and the targets that may answer it.
 #[derive(Clone, Debug)]
-pub struct Lane {
-    /// What it was asked for as: a model, a route, or `endpoint/id`.
+pub struct Call {
+    /// The name it was requested by: a model, a route, or `endpoint/id`.
     pub name: String,
-    /// Which of several answers of the same it is, from 1; `None`: it is asked once.
+    /// The sample number, from 1; `None`: only one sample was requested.
     pub sample: Option<usize>,
-    /// The request; lanes that ask the same share it.
-    pub call: Arc<Call>,
-    /// The tokens of its prompt, roughly: reading a long one takes a while.
+    /// The request; shared by calls with the same request.
+    pub request: Arc<ModelRequest>,
+    /// Estimated tokens of the prompt; cached, because counting a long one takes time.
     pub prompt_tokens: u64,
-    /// The targets that may answer, in the config's order; never empty.
+    /// The targets that may answer, in the order of the config; never empty.
     pub candidates: Vec<Arc<Target>>,
-    /// How they are chosen among; `None`: it is the one that was named.
+    /// The policy that orders the candidates; `None`: a single model was requested.
     pub route: Option<Policy>,
-    /// What happens when an answer breaks off after it was shown.
-    pub on_cut: OnCut,
-    /// A filter's refusal goes on to the next candidate.
-    pub filter_goes_on: bool,
-    /// For the whole lane; only time spent waiting for the network counts.
+    /// What to do if an answer ends early after part of it was shown.
+    pub on_incomplete: OnIncomplete,
+    /// A response blocked by a content filter fails over to the next candidate.
+    pub failover_on_filter: bool,
+    /// Deadline of the whole call; only time spent waiting for the network counts.
     pub deadline: Option<Duration>,
-    /// Whoever asked gets the reply as it comes, frame by frame: the frames are kept, and thinking that was passed on is
-    /// not taken back.
-    pub verbatim: bool,
-    /// What a client calls the requests that belong together; `None`: the call itself tells.
-    pub session: Option<String>,
+    /// The client gets the response frame by frame as it arrives: raw frames are kept, and reasoning that was passed on
+    /// cannot be discarded.
+    pub passthrough: bool,
+    /// The session affinity key sent by the client; `None`: derived from the request.
+    pub affinity_key: Option<String>,
 }
 
-impl Lane {
-    /// The lane in which `target` alone answers `call`.
+impl Call {
+    /// A call of `request` with `target` as the only candidate.
     #[must_use]
-    pub fn alone(name: impl Into<String>, call: Arc<Call>, target: Arc<Target>) -> Self {
+    pub fn single(name: impl Into<String>, request: Arc<ModelRequest>, target: Arc<Target>) -> Self {
         Self {
             name: name.into(),
             sample: None,
-            prompt_tokens: call.estimated_tokens(),
-            call,
+            prompt_tokens: request.estimated_tokens(),
+            request,
             candidates: vec![target],
             route: None,
-            on_cut: OnCut::Error,
-            filter_goes_on: false,
+            on_incomplete: OnIncomplete::Error,
+            failover_on_filter: false,
             deadline: None,
-            verbatim: false,
-            session: None,
+            passthrough: false,
+            affinity_key: None,
         }
     }
 
-    /// What it is called among the others: `fast`, or `fast#2` of several samples.
+    /// Its unique name within the plan: `fast`, or `fast#2` with several samples.
     #[must_use]
     pub fn label(&self) -> String {
         match self.sample {
@@ -91,156 +89,171 @@ impl Lane {
         }
     }
 
-    /// Asks something else, or for something else.
-    pub fn change(&mut self, change: impl FnOnce(&mut Call)) {
-        change(Arc::make_mut(&mut self.call));
-        self.prompt_tokens = self.call.estimated_tokens();
+    /// Changes the request and recounts its tokens.
+    pub fn update_request(&mut self, change: impl FnOnce(&mut ModelRequest)) {
+        change(Arc::make_mut(&mut self.request));
+        self.prompt_tokens = self.request.estimated_tokens();
     }
 
-    /// So many lanes that ask the same.
-    pub fn sampled(self, samples: usize) -> impl Iterator<Item = Self> {
+    /// Repeats the call `samples` times.
+    pub fn into_samples(self, samples: usize) -> impl Iterator<Item = Self> {
         (1..=samples).map(move |sample| Self { sample: (samples > 1).then_some(sample), ..self.clone() })
     }
 }
 
-/// A name that leads to no answer.
+/// An error that prevents a plan.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PlanError {
-    /// Nothing is called so.
-    #[error("unknown {kind} `{name}`")]
+    /// The name does not exist.
+    #[error("unknown {kind} \"{name}\"")]
     Unknown {
-        /// What was asked for.
+        /// The requested name.
         name: String,
-        /// A model or a set.
+        /// `model` or `set`.
         kind: &'static str,
-        /// What to do.
+        /// What the user can do.
         hint: String,
     },
-    /// It is a set, which gives several answers.
-    #[error("`{0}` is a set: it gives several answers")]
+    /// The name is a set, where a single model is needed.
+    #[error("\"{0}\" is a set, not a single model")]
     IsSet(String),
-    /// It would have to look at pictures.
-    #[error("`{0}` does not look at pictures, says its entry in the config")]
-    Blind(String),
-    /// No model has this label.
-    #[error("no model has the tag `{tag}`")]
-    NoTag {
-        /// What was asked for.
+    /// The request has images, which no candidate accepts.
+    #[error("\"{0}\" does not accept images, according to its capabilities in the config")]
+    NoImageSupport(String),
+    /// No model has this tag.
+    #[error("no model has the tag \"{tag}\"")]
+    UnknownTag {
+        /// The requested tag.
         tag: String,
-        /// What to do.
+        /// What the user can do.
         hint: String,
     },
-    /// There is no config, no known key, and no server on this machine.
-    #[error("there is no config, no known key in the environment, and no server that answers on this machine")]
-    NoKey,
-    /// Nobody was chosen, and the config does not choose.
-    #[error("nobody was chosen to compare")]
-    Nobody {
-        /// What to do.
+    /// There is no config, no known key, and no local server.
+    #[error("no config, no known key in the environment, and no server running on this machine")]
+    NoEndpoints,
+    /// No models were selected, and the config has no default selection.
+    #[error("no models selected to compare")]
+    NoSelection {
+        /// What the user can do.
         hint: String,
     },
-    /// Nothing was asked for, and nothing is the default.
-    #[error("no model was named and the config has no default")]
-    Nothing {
-        /// What to do.
+    /// No model was given, and the config has no default.
+    #[error("no model given, and the config has no default")]
+    NoDefault {
+        /// What the user can do.
         hint: String,
     },
 }
 
 impl PlanError {
-    /// What the reader may do about it.
+    /// What the user can do about it.
     #[must_use]
     pub fn hint(&self) -> String {
         match self {
-            Self::Unknown { hint, .. } | Self::Nothing { hint } | Self::Nobody { hint } | Self::NoTag { hint, .. } => {
-                hint.clone()
+            Self::Unknown { hint, .. }
+            | Self::NoDefault { hint }
+            | Self::NoSelection { hint }
+            | Self::UnknownTag { hint, .. } => hint.clone(),
+            Self::NoImageSupport(_) => "choose another model, or add \"images\" to its capabilities".into(),
+            Self::NoEndpoints => {
+                "set a key such as OPENAI_API_KEY, or create a config: \"mmchat config path\" prints its location"
+                    .into()
             }
-            Self::Blind(_) => "ask another model, or add \"images\" to its capabilities".into(),
-            Self::NoKey => "set a key such as OPENAI_API_KEY, or write a config: mmchat config path says where".into(),
-            Self::IsSet(name) => format!("use compare: mmchat compare --set {name}, or name one of its models"),
+            Self::IsSet(name) => format!("run \"mmchat compare --set {name}\", or choose one of its models"),
         }
     }
 }
 
-/// The lane that answers `call` under `name`: a model, a route or `endpoint/id`; without a name, the only model there
-/// is. `on_cut` is what the command finds right where the route does not say.
-pub fn lane(config: &Config, name: Option<&str>, call: &Arc<Call>, on_cut: OnCut) -> Result<Lane, PlanError> {
+/// The call of `request` to `name`: a model, a route or `endpoint/id`; `None`: the only route or model of the config.
+/// `on_incomplete` is the default of the command, for a route that does not set it.
+pub fn resolve_call(
+    config: &Config,
+    name: Option<&str>,
+    request: &Arc<ModelRequest>,
+    on_incomplete: OnIncomplete,
+) -> Result<Call, PlanError> {
     let name = match name {
-        Some(name) => normalised(name),
-        None => only_choice(config)?,
+        Some(name) => normalize_name(name),
+        None => default_name(config)?,
     };
-    let lane = named(config, name, call, on_cut)?;
-    if call.has_images() && lane.candidates.iter().all(|target| target.images == Some(false)) {
-        return Err(PlanError::Blind(lane.name));
+    let call = resolve_name(config, name, request, on_incomplete)?;
+    if request.has_images() && call.candidates.iter().all(|target| target.supports_images == Some(false)) {
+        return Err(PlanError::NoImageSupport(call.name));
     }
-    Ok(lane)
+    Ok(call)
 }
 
-/// Whether `name` leads to an answer.
-pub fn check(config: &Config, name: &str) -> Result<(), PlanError> {
-    let call = Arc::new(Call::Chat(ChatRequest::default()));
-    named(config, normalised(name), &call, OnCut::Error).map(drop)
+/// Checks that `name` can be called.
+pub fn check_name(config: &Config, name: &str) -> Result<(), PlanError> {
+    let request = Arc::new(ModelRequest::Chat(ChatRequest::default()));
+    resolve_name(config, normalize_name(name), &request, OnIncomplete::Error).map(drop)
 }
 
-fn named(config: &Config, name: String, call: &Arc<Call>, on_cut: OnCut) -> Result<Lane, PlanError> {
-    let single = |target: Arc<Target>| Lane { on_cut, ..Lane::alone(name.clone(), Arc::clone(call), target) };
+fn resolve_name(
+    config: &Config,
+    name: String,
+    request: &Arc<ModelRequest>,
+    on_incomplete: OnIncomplete,
+) -> Result<Call, PlanError> {
+    let single =
+        |target: Arc<Target>| Call { on_incomplete, ..Call::single(name.clone(), Arc::clone(request), target) };
     if let Some(model) = config.model(&name) {
         return Ok(single(Arc::clone(model)));
     }
     if let Some(route) = config.route(&name) {
-        return Ok(Lane {
+        return Ok(Call {
             candidates: route.models.clone(),
             route: Some(route.policy.clone()),
-            on_cut: route.on_cut.unwrap_or(on_cut),
-            filter_goes_on: route.filter_goes_on,
+            on_incomplete: route.on_incomplete.unwrap_or(on_incomplete),
+            failover_on_filter: route.failover_on_filter,
             ..single(Arc::clone(&route.models[0]))
         });
     }
     if config.set(&name).is_some() {
         return Err(PlanError::IsSet(name));
     }
-    if let Some(target) = config.direct(&name) {
+    if let Some(target) = config.direct_model(&name) {
         return Ok(single(target));
     }
     let hint = unknown_hint(config, &name);
     Err(PlanError::Unknown { name, kind: "model", hint })
 }
 
-fn only_choice(config: &Config) -> Result<String, PlanError> {
+fn default_name(config: &Config) -> Result<String, PlanError> {
     match (config.routes.as_slice(), config.models.as_slice()) {
         ([route], _) => Ok(route.name.clone()),
         ([], [model]) => Ok(model.id.0.clone()),
-        _ if config.path.is_none() => Err(PlanError::NoKey),
+        _ if config.path.is_none() => Err(PlanError::NoEndpoints),
         _ => {
             let known: Vec<&str> = config.names().collect();
             let hint = if known.is_empty() {
-                "name one as endpoint/id with -m, or add a model to the config".to_owned()
+                "choose one with -m ENDPOINT/ID, or add a model to the config".to_owned()
             } else {
-                format!("name one with -m: {}; or set `default` in the config", known.join(", "))
+                format!("choose one with -m: {}; or set `default` in the config", known.join(", "))
             };
-            Err(PlanError::Nothing { hint })
+            Err(PlanError::NoDefault { hint })
         }
     }
 }
 
 fn unknown_hint(config: &Config, name: &str) -> String {
     if let Some((endpoint, _)) = name.split_once('/') {
-        if let (None, Some(vendor)) = (&config.path, vendors::named(endpoint)) {
+        if let (None, Some(vendor)) = (&config.path, vendors::by_name(endpoint)) {
             return format!("set {} to use {}", vendor.key_env.join(" or "), vendor.title);
         }
         let known: Vec<&str> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
-        return match nearest(endpoint, known.iter().copied()) {
-            Some(near) if near != endpoint => format!("no endpoint `{endpoint}`; did you mean `{near}`?"),
-            _ if known.is_empty() => format!("no endpoint `{endpoint}`: there is no config and no known key is set"),
-            _ => format!("no endpoint `{endpoint}`; there are: {}", known.join(", ")),
+        return match closest_name(endpoint, known.iter().copied()) {
+            Some(near) if near != endpoint => format!("unknown endpoint \"{endpoint}\"; did you mean \"{near}\"?"),
+            _ if known.is_empty() => format!("unknown endpoint \"{endpoint}\": no config and no known key is set"),
+            _ => format!("unknown endpoint \"{endpoint}\"; available: {}", known.join(", ")),
         };
     }
-    match nearest(name, config.names()) {
-        Some(near) => format!("did you mean `{near}`?"),
+    match closest_name(name, config.names()) {
+        Some(near) => format!("did you mean \"{near}\"?"),
         None => match config.names().collect::<Vec<_>>() {
-            known if known.is_empty() => "a model without an entry is named as endpoint/id".to_owned(),
-            known => format!("there are: {}", known.join(", ")),
+            known if known.is_empty() => "use ENDPOINT/ID for a model without an entry in the config".to_owned(),
+            known => format!("available: {}", known.join(", ")),
         },
     }
 }
@@ -266,13 +279,13 @@ on_cut = "buffer"
 panel = ["fast", "strong"]
 "#;
 
-    fn ask(name: Option<&str>) -> Result<Lane, PlanError> {
-        let config = crate::config::resolve(CONFIG, Path::new("c.toml")).expect("good");
-        lane(&config, name, &Arc::new(Call::Chat(ChatRequest::default())), OnCut::Error)
+    fn plan_call(name: Option<&str>) -> Result<Call, PlanError> {
+        let config = crate::config::resolve(CONFIG, Path::new("c.toml")).expect("valid config");
+        resolve_call(&config, name, &Arc::new(ModelRequest::Chat(ChatRequest::default())), OnIncomplete::Error)
     }
 
     fn upstreams(name: &str) -> Vec<String> {
-        ask(Some(name)).expect("known").candidates.iter().map(|target| target.upstream.clone()).collect()
+        plan_call(Some(name)).expect("known name").candidates.iter().map(|target| target.upstream_id.clone()).collect()
     }
 
     #[test]
@@ -280,17 +293,17 @@ panel = ["fast", "strong"]
         assert_eq!(upstreams("fast"), ["m1"]);
         assert_eq!(upstreams("chat"), ["m1", "m2"]);
         assert_eq!(upstreams("openai/gpt-9/x"), ["gpt-9/x"]);
-        assert_eq!(ask(Some("chat")).expect("known").on_cut, OnCut::Buffer);
-        assert_eq!(ask(Some("fast")).expect("known").on_cut, OnCut::Error);
+        assert_eq!(plan_call(Some("chat")).expect("known name").on_incomplete, OnIncomplete::Buffer);
+        assert_eq!(plan_call(Some("fast")).expect("known name").on_incomplete, OnIncomplete::Error);
     }
 
     #[test]
-    fn what_leads_nowhere_says_where_to_go() {
-        let hint = |name| ask(Some(name)).expect_err("unknown").hint();
-        assert!(hint("fats").contains("`fast`"));
-        assert!(hint("opnai/x").contains("`openai`"));
+    fn unknown_names_have_hints() {
+        let hint = |name| plan_call(Some(name)).expect_err("unknown name").hint();
+        assert!(hint("fats").contains("\"fast\""));
+        assert!(hint("opnai/x").contains("\"openai\""));
         assert!(hint("panel").contains("compare"));
         assert!(hint("zzz").contains("strong"));
-        assert_eq!(ask(None).expect("the only route").name, "chat");
+        assert_eq!(plan_call(None).expect("the only route").name, "chat");
     }
 }

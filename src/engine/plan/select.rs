@@ -1,97 +1,100 @@
-//! Several answers at once: from names, sets and tags to lanes.
-//!
-//! Owns the order (as asked for) and that nobody is asked twice. Refuses to know how many fit on a screen.
+//! Resolves a selection of several models (names, sets and tags) to calls, in the order given and each model once.
 
 use std::sync::Arc;
 
-use super::{Lane, PlanError, lane};
+use super::{Call, PlanError, resolve_call};
 use crate::{
-    config::{Config, normalised},
-    model::Call,
-    routing::OnCut,
+    config::{Config, normalize_name},
+    model::ModelRequest,
+    routing::OnIncomplete,
 };
 
-/// Whom a person wants to hear.
+/// The models that the user selected.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Selection {
-    /// Models, routes, `endpoint/id`s, and sets.
+    /// Names of models, routes, `endpoint/id`s and sets.
     pub models: Vec<String>,
-    /// Sets.
+    /// Names of sets.
     pub sets: Vec<String>,
-    /// Labels of models.
+    /// Tags of models.
     pub tags: Vec<String>,
-    /// Every model there is.
+    /// Select every model of the config.
     pub all: bool,
 }
 
-/// The lanes of a selection, and what should be known of it.
+/// The calls of a selection, with warnings.
 #[derive(Clone, Debug)]
-pub struct Selected {
-    /// One for each name, in the order asked for.
-    pub lanes: Vec<Lane>,
-    /// What was not done as it was written.
+pub struct SelectedCalls {
+    /// One for each name, in the order given.
+    pub calls: Vec<Call>,
+    /// Parts of the selection that were ignored.
     pub warnings: Vec<String>,
 }
 
 impl Selection {
-    /// Nothing was chosen.
+    /// Whether nothing is selected.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The lanes that answer `call`. Without a choice: the set named by `compare`, else the only set; without a config,
-    /// everybody whose key is known.
-    pub fn lanes(&self, config: &Config, call: &Arc<Call>, on_cut: OnCut) -> Result<Selected, PlanError> {
-        let (mut lanes, mut warnings) = (Vec::<Lane>::new(), Vec::new());
-        let names = if self.is_empty() { bare(config)? } else { self.names(config)? };
-        for (name, chosen) in names {
-            match lanes.iter().find(|known| known.name == name) {
-                Some(_) if chosen => warnings.push(format!("`{name}` is asked once, although it was named twice")),
+    /// The calls of `request` to the selected models. If nothing is selected: the set named by `compare`, else the only
+    /// set; without a config, all models with a known key.
+    pub fn resolve(
+        &self,
+        config: &Config,
+        request: &Arc<ModelRequest>,
+        on_incomplete: OnIncomplete,
+    ) -> Result<SelectedCalls, PlanError> {
+        let (mut calls, mut warnings) = (Vec::<Call>::new(), Vec::new());
+        let names = if self.is_empty() { default_selection(config)? } else { self.names(config)? };
+        for (name, explicit) in names {
+            match calls.iter().find(|known| known.name == name) {
+                Some(_) if explicit => warnings.push(format!("\"{name}\" was given twice; it is called once")),
                 Some(_) => {}
-                None => lanes.push(lane(config, Some(&name), call, on_cut)?),
+                None => calls.push(resolve_call(config, Some(&name), request, on_incomplete)?),
             }
         }
-        Ok(Selected { lanes, warnings })
+        Ok(SelectedCalls { calls, warnings })
     }
 
-    /// Every name, and whether a person wrote that very name.
+    /// All selected names, and whether the user gave that very name (not as part of a set or tag).
     fn names(&self, config: &Config) -> Result<Vec<(String, bool)>, PlanError> {
         let mut names = Vec::new();
-        for name in self.models.iter().map(|name| normalised(name)) {
+        for name in self.models.iter().map(|name| normalize_name(name)) {
             match config.set(&name) {
                 Some(set) => names.extend(set.members.iter().map(|member| (member.clone(), false))),
                 None => names.push((name, true)),
             }
         }
-        for name in self.sets.iter().map(|name| normalised(name)) {
-            names.extend(members(config, &name)?.iter().map(|member| (member.clone(), false)));
+        for name in self.sets.iter().map(|name| normalize_name(name)) {
+            names.extend(set_members(config, &name)?.iter().map(|member| (member.clone(), false)));
         }
         for tag in &self.tags {
-            names.extend(tagged(config, tag)?.into_iter().map(|name| (name, false)));
+            names.extend(models_with_tag(config, tag)?.into_iter().map(|name| (name, false)));
         }
         if self.all {
-            names.extend(everybody(config)?.into_iter().map(|name| (name, false)));
+            names.extend(all_models(config)?.into_iter().map(|name| (name, false)));
         }
         Ok(names)
     }
 }
 
-fn members<'a>(config: &'a Config, name: &str) -> Result<&'a [String], PlanError> {
+fn set_members<'a>(config: &'a Config, name: &str) -> Result<&'a [String], PlanError> {
     if let Some(set) = config.set(name) {
         return Ok(&set.members);
     }
     let sets: Vec<&str> = config.sets.iter().map(|set| set.name.as_str()).collect();
-    let hint = match crate::config::nearest(name, sets.iter().copied()) {
-        _ if config.model(name).is_some() || config.route(name).is_some() => format!("name it with -m {name}"),
-        Some(near) => format!("did you mean the set `{near}`?"),
+    let hint = match crate::config::closest_name(name, sets.iter().copied()) {
+        _ if config.model(name).is_some() || config.route(name).is_some() => format!("use -m {name}"),
+        Some(near) => format!("did you mean the set \"{near}\"?"),
         None if sets.is_empty() => "the config has no [sets]".to_owned(),
-        None => format!("there are: {}", sets.join(", ")),
+        None => format!("available: {}", sets.join(", ")),
     };
     Err(PlanError::Unknown { name: name.to_owned(), kind: "set", hint })
 }
 
-fn tagged(config: &Config, tag: &str) -> Result<Vec<String>, PlanError> {
+fn models_with_tag(config: &Config, tag: &str) -> Result<Vec<String>, PlanError> {
     let has = |wanted: &str| {
         let models = config.models.iter().filter(|model| model.tags.iter().any(|tag| tag == wanted));
         models.map(|model| model.id.0.clone()).collect::<Vec<_>>()
@@ -104,34 +107,34 @@ fn tagged(config: &Config, tag: &str) -> Result<Vec<String>, PlanError> {
     tags.sort_unstable();
     tags.dedup();
     let hint = if tags.is_empty() {
-        "the config gives no model `tags`".to_owned()
+        "no model in the config has `tags`".to_owned()
     } else {
-        format!("there are: {}", tags.join(", "))
+        format!("available: {}", tags.join(", "))
     };
-    Err(PlanError::NoTag { tag: tag.to_owned(), hint })
+    Err(PlanError::UnknownTag { tag: tag.to_owned(), hint })
 }
 
-fn everybody(config: &Config) -> Result<Vec<String>, PlanError> {
+fn all_models(config: &Config) -> Result<Vec<String>, PlanError> {
     if !config.models.is_empty() {
         return Ok(config.models.iter().map(|model| model.id.0.clone()).collect());
     }
     Err(match config.path {
-        None => PlanError::NoKey,
-        Some(_) => PlanError::Nobody { hint: "the config has no [models]; add one: mmchat model add".into() },
+        None => PlanError::NoEndpoints,
+        Some(_) => PlanError::NoSelection { hint: "the config has no [models]; run \"mmchat model add\"".into() },
     })
 }
 
-/// What a bare `compare` asks.
-fn bare(config: &Config) -> Result<Vec<(String, bool)>, PlanError> {
+/// The models of `compare` without a selection.
+fn default_selection(config: &Config) -> Result<Vec<(String, bool)>, PlanError> {
     let set = match (&config.compare, config.sets.as_slice()) {
-        (Some(name), _) => members(config, name)?,
+        (Some(name), _) => set_members(config, name)?,
         (None, [only]) => &only.members,
         (None, []) if config.path.is_none() => {
-            return Ok(everybody(config)?.into_iter().map(|name| (name, false)).collect());
+            return Ok(all_models(config)?.into_iter().map(|name| (name, false)).collect());
         }
         (None, []) => {
-            let hint = "choose with -m a,b, --tag or --all, or name a set in the config".to_owned();
-            return Err(PlanError::Nobody { hint });
+            let hint = "choose models with -m a,b, --tag or --all, or add a set to the config".to_owned();
+            return Err(PlanError::NoSelection { hint });
         }
         (None, sets) => {
             let names: Vec<&str> = sets.iter().map(|set| set.name.as_str()).collect();
@@ -139,7 +142,7 @@ fn bare(config: &Config) -> Result<Vec<(String, bool)>, PlanError> {
                 "choose one with --set: {}; or set `compare` in the config; or use -m a,b, --tag, --all",
                 names.join(", ")
             );
-            return Err(PlanError::Nobody { hint });
+            return Err(PlanError::NoSelection { hint });
         }
     };
     Ok(set.iter().map(|member| (member.clone(), false)).collect())
@@ -166,10 +169,10 @@ panel = ["b", "chat", "e/x"]
 "#;
 
     fn lanes(config: &str, selection: &Selection) -> Result<(Vec<String>, usize), PlanError> {
-        let config = crate::config::resolve(config, Path::new("c.toml")).expect("good");
-        let call = Arc::new(Call::Chat(ChatRequest::default()));
-        let selected = selection.lanes(&config, &call, OnCut::Buffer)?;
-        Ok((selected.lanes.into_iter().map(|lane| lane.name).collect(), selected.warnings.len()))
+        let config = crate::config::resolve(config, Path::new("c.toml")).expect("valid config");
+        let request = Arc::new(ModelRequest::Chat(ChatRequest::default()));
+        let selected = selection.resolve(&config, &request, OnIncomplete::Buffer)?;
+        Ok((selected.calls.into_iter().map(|call| call.name).collect(), selected.warnings.len()))
     }
 
     fn names(words: &[&str]) -> Vec<String> {
@@ -177,10 +180,10 @@ panel = ["b", "chat", "e/x"]
     }
 
     #[test]
-    fn names_sets_and_tags_are_joined_in_order_and_each_once() {
+    fn names_sets_and_tags_are_merged_in_order_without_duplicates() {
         let chosen = |models: &[&str], sets: &[&str], tags: &[&str], all| {
             let selection = Selection { models: names(models), sets: names(sets), tags: names(tags), all };
-            lanes(CONFIG, &selection).expect("good")
+            lanes(CONFIG, &selection).expect("valid selection")
         };
         assert_eq!(chosen(&["c", "chat", "e/y"], &[], &[], false), (names(&["c", "chat", "e/y"]), 0));
         assert_eq!(chosen(&["c", "c"], &[], &[], false), (names(&["c"]), 1));
@@ -190,36 +193,39 @@ panel = ["b", "chat", "e/x"]
     }
 
     #[test]
-    fn without_a_choice_the_config_decides() {
+    fn empty_selection_uses_the_default_set() {
         let bare = |more: &str| lanes(&format!("{more}{CONFIG}"), &Selection::default());
         assert_eq!(bare("").expect("the only set").0, ["b", "chat", "e/x"]);
         let two = format!("{CONFIG}other = [\"a\"]\n");
-        let error = lanes(&two, &Selection::default()).expect_err("which one?");
+        let error = lanes(&two, &Selection::default()).expect_err("two sets and no default");
         assert!(error.hint().contains("panel, other"), "{}", error.hint());
-        let named = lanes(&format!("compare = \"other\"\n{two}"), &Selection::default()).expect("named");
-        assert_eq!(named.0, ["a"]);
+        let default = lanes(&format!("compare = \"other\"\n{two}"), &Selection::default()).expect("a default set");
+        assert_eq!(default.0, ["a"]);
     }
 
     #[test]
-    fn what_is_not_there_is_told_with_what_is() {
-        let hint = |selection: Selection| lanes(CONFIG, &selection).expect_err("wrong").hint();
+    fn hints_list_the_available_names() {
+        let hint = |selection: Selection| lanes(CONFIG, &selection).expect_err("unknown name").hint();
         let set = |name: &str| hint(Selection { sets: names(&[name]), ..Selection::default() });
-        assert!(set("panle").contains("`panel`") && set("a").contains("-m a"));
+        assert!(set("panle").contains("\"panel\"") && set("a").contains("-m a"));
         assert!(hint(Selection { tags: names(&["none"]), ..Selection::default() }).contains("big, cheap"));
-        assert!(hint(Selection { models: names(&["d"]), ..Selection::default() }).contains("there are"));
-        let error = lanes("[endpoints.e]\nbase_url = \"http://h/v1\"\n", &Selection::default()).expect_err("nobody");
+        assert!(hint(Selection { models: names(&["d"]), ..Selection::default() }).contains("available"));
+        let error = lanes("[endpoints.e]\nbase_url = \"http://h/v1\"\n", &Selection::default()).expect_err("no models");
         assert!(error.hint().contains("-m a,b"));
     }
 
     #[test]
-    fn without_a_config_everybody_with_a_key_is_asked() {
+    fn without_a_config_all_models_with_a_known_key_are_selected() {
         let environment = [("OPENAI_API_KEY", "sk-1"), ("DEEPSEEK_API_KEY", "sk-2")];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned())).into_iter().collect();
-        let config = from_environment(&environment).expect("fine");
-        let call = Arc::new(Call::Chat(ChatRequest::default()));
-        let selected = Selection::default().lanes(&config, &call, OnCut::Error).expect("two");
-        assert_eq!(selected.lanes.len(), 2);
-        let none = from_environment(&crate::model::environment::Environment::default()).expect("fine");
-        assert!(matches!(Selection::default().lanes(&none, &call, OnCut::Error), Err(PlanError::NoKey)));
+        let config = from_environment(&environment).expect("valid environment");
+        let request = Arc::new(ModelRequest::Chat(ChatRequest::default()));
+        let selected = Selection::default().resolve(&config, &request, OnIncomplete::Error).expect("two keys are set");
+        assert_eq!(selected.calls.len(), 2);
+        let none = from_environment(&crate::model::environment::Environment::default()).expect("valid environment");
+        assert!(matches!(
+            Selection::default().resolve(&none, &request, OnIncomplete::Error),
+            Err(PlanError::NoEndpoints)
+        ));
     }
 }

@@ -1,58 +1,58 @@
-//! The engine on a scripted transport and a paused clock: what is asked, in which order, and what comes out.
+//! Tests of the engine with a scripted transport and a paused clock: the requests sent, their order, and the outcome.
 
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use tokio::time::{Instant, sleep};
 
-mod cut;
+mod calls;
 mod failover;
 mod health;
-mod lanes;
-mod time;
+mod incomplete;
+mod timeouts;
 
 use super::*;
 use crate::{
-    engine::plan::Lane,
+    engine::plan::Call,
     model::{
-        Answer, Call, ChatRequest, ErrorClass, FinishReason, Held, Message, Role,
+        Answer, ChatRequest, DeltaBuffer, ErrorClass, FinishReason, Message, ModelRequest, Role,
         api_key::{ApiKey, KeySource},
         endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
         target::{Target, testing},
     },
-    routing::{OnCut, Policy},
+    routing::{OnIncomplete, Policy},
     transport::{
         TransportErrorKind,
         keys::KeyRing,
-        mock::{Asked, Reply, Script},
+        mock::{MockResponse, MockTransport, RecordedRequest},
     },
 };
 
 const HELLO: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello\"}}]}\n\n";
-const THOUGHT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n";
+const REASONING: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n";
 const STOP: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
-/// Chance that is the same in every run.
+/// Seed of the random numbers, for reproducible tests.
 const SEED: u64 = 3;
 const SECOND: Duration = Duration::from_secs(1);
 
-fn answer() -> Reply {
-    Reply::Pieces(vec![(Duration::ZERO, HELLO), (Duration::ZERO, STOP)])
+fn answer() -> MockResponse {
+    MockResponse::Chunks(vec![(Duration::ZERO, HELLO), (Duration::ZERO, STOP)])
 }
 
-fn status(code: u16) -> Reply {
-    Reply::Status(code, vec![], "{\"error\":{\"message\":\"no\"}}")
+fn status(code: u16) -> MockResponse {
+    MockResponse::Status(code, vec![], "{\"error\":{\"message\":\"no\"}}")
 }
 
-fn lane(targets: Vec<Target>) -> Lane {
+fn call_to(targets: Vec<Target>) -> Call {
     let messages = vec![Message::text(Role::User, "hi")];
     let route = (targets.len() > 1).then(Policy::default);
-    let call = Arc::new(Call::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
+    let request = Arc::new(ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
     let candidates: Vec<Arc<Target>> = targets.into_iter().map(Arc::new).collect();
     let first = Arc::clone(&candidates[0]);
-    Lane { candidates, route, ..Lane::alone("route", call, first) }
+    Call { candidates, route, ..Call::single("route", request, first) }
 }
 
-fn two() -> Vec<Target> {
+fn two_targets() -> Vec<Target> {
     vec![testing::target("a"), testing::target("b")]
 }
 
@@ -61,33 +61,33 @@ fn with_endpoint(mut target: Target, change: impl FnOnce(&mut Endpoint)) -> Targ
     target
 }
 
-/// Everything a run told, and what was asked for it.
-struct Ran {
+/// The result of one call: its events and the requests sent.
+struct CallResult {
     events: Vec<Event>,
-    outcome: LaneOutcome,
+    outcome: CallOutcome,
     answer: Answer,
-    asked: Vec<Asked>,
+    requests: Vec<RecordedRequest>,
     took: Duration,
-    /// Scripted replies that nobody asked for.
-    left: usize,
+    /// The number of scripted replies not used.
+    unused_replies: usize,
 }
 
-impl Ran {
-    /// Checks that every scripted reply was asked for.
-    fn all_asked(self) -> Self {
-        assert_eq!(self.left, 0, "a scripted reply was never asked for");
+impl CallResult {
+    /// Asserts that every scripted reply was used.
+    fn assert_all_replies_used(self) -> Self {
+        assert_eq!(self.unused_replies, 0, "a scripted reply was not used");
         self
     }
 
     fn models(&self) -> Vec<&str> {
-        self.asked.iter().map(|asked| asked.model.as_str()).collect()
+        self.requests.iter().map(|request| request.model.as_str()).collect()
     }
 
     fn classes(&self) -> Vec<&str> {
         self.outcome.attempts.iter().map(|attempt| attempt.class().map_or("ok", ErrorClass::as_str)).collect()
     }
 
-    fn failovers(&self) -> Vec<Next> {
+    fn failovers(&self) -> Vec<NextStep> {
         let failed = |event: &Event| match &event.kind {
             EventKind::Failed { next, .. } => Some(next.clone()),
             _ => None,
@@ -104,61 +104,61 @@ impl Ran {
     }
 
     fn class(&self) -> ErrorClass {
-        self.outcome.result.as_ref().expect_err("a failure").class
+        self.outcome.result.as_ref().expect_err("the call failed").class
     }
 }
 
-async fn run(lane: Lane, replies: impl IntoIterator<Item = Reply>) -> Ran {
-    Process::new(replies).ask(lane).await.all_asked()
+async fn run(call: Call, replies: impl IntoIterator<Item = MockResponse>) -> CallResult {
+    TestEngine::new(replies).run(call).await.assert_all_replies_used()
 }
 
-/// An engine that lives on after one request, and what it is answered.
-struct Process {
-    script: Arc<Script>,
+/// A long-lived engine with a scripted transport.
+struct TestEngine {
+    transport: Arc<MockTransport>,
     engine: Arc<Engine>,
 }
 
-impl Process {
-    fn new(replies: impl IntoIterator<Item = Reply>) -> Self {
-        let script = Arc::new(Script::of(replies));
-        let transport = Arc::clone(&script) as Arc<dyn Transport>;
-        Self { engine: Arc::new(Engine::new(transport, KeyRing::default()).resident().seeded(SEED)), script }
+impl TestEngine {
+    fn new(replies: impl IntoIterator<Item = MockResponse>) -> Self {
+        let transport = Arc::new(MockTransport::new(replies));
+        let shared = Arc::clone(&transport) as Arc<dyn Transport>;
+        Self { engine: Arc::new(Engine::new(shared, KeyRing::default()).long_lived().with_seed(SEED)), transport }
     }
 
-    /// Further replies.
-    fn answers(&self, replies: impl IntoIterator<Item = Reply>) {
-        self.script.replies.lock().expect("one thread").extend(replies);
+    /// Adds scripted replies.
+    fn add_replies(&self, replies: impl IntoIterator<Item = MockResponse>) {
+        self.transport.responses.lock().expect("tests use one thread").extend(replies);
     }
 
-    async fn ask(&self, lane: Lane) -> Ran {
-        ran(&self.engine, &self.script, lane).await
+    async fn run(&self, call: Call) -> CallResult {
+        run_call(&self.engine, &self.transport, call).await
     }
 }
 
-async fn ran(engine: &Arc<Engine>, script: &Arc<Script>, lane: Lane) -> Ran {
-    let before = script.asked.lock().expect("one thread").len();
+async fn run_call(engine: &Arc<Engine>, script: &Arc<MockTransport>, call: Call) -> CallResult {
+    let before = script.requests.lock().expect("tests use one thread").len();
     let begun = Instant::now();
-    let events: Vec<Event> = engine.run(Plan::of(lane)).collect().await;
+    let events: Vec<Event> = engine.run(Plan::single(call)).collect().await;
     let took = begun.elapsed();
-    let (mut answer, mut held) = (Answer::default(), Held::default());
+    let (mut answer, mut buffer) = (Answer::default(), DeltaBuffer::default());
     for event in &events {
         match &event.kind {
             EventKind::Deltas(deltas) => deltas.iter().for_each(|delta| answer.add(delta)),
-            EventKind::Held(deltas) => deltas.iter().for_each(|delta| held.add(delta.clone())),
+            EventKind::BufferedDeltas(deltas) => deltas.iter().for_each(|delta| buffer.add(delta.clone())),
             EventKind::Failed { .. } => {
                 answer = Answer::default();
-                held.start_again();
+                buffer.restart();
             }
             _ => {}
         }
     }
     let failed =
         matches!(events.last(), Some(Event { kind: EventKind::Finished(outcome), .. }) if outcome.result.is_err());
-    held.take(failed).iter().for_each(|delta| answer.add(delta));
+    buffer.take(failed).iter().for_each(|delta| answer.add(delta));
     let Some(EventKind::Finished(outcome)) = events.last().map(|event| event.kind.clone()) else {
-        panic!("the last event is the end: {events:?}")
+        panic!("the last event is not `Finished`: {events:?}")
     };
-    let left = script.replies.lock().expect("one thread").len();
-    let asked = script.asked.lock().expect("one thread")[before..].to_vec();
-    Ran { events, outcome: *outcome, answer, asked, took, left }
+    let unused = script.responses.lock().expect("tests use one thread").len();
+    let requests = script.requests.lock().expect("tests use one thread")[before..].to_vec();
+    CallResult { events, outcome: *outcome, answer, requests, took, unused_replies: unused }
 }

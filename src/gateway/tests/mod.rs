@@ -1,4 +1,4 @@
-//! The gateway on a scripted upstream and a paused clock: what reaches the upstream, what the client gets.
+//! Tests of the gateway with a mock transport and a paused clock.
 
 use std::{
     path::Path,
@@ -14,15 +14,15 @@ use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
 mod failures;
-mod figures;
-mod life;
+mod lifecycle;
+mod metrics;
 mod origin_guard;
-mod passing;
+mod passthrough;
 
 use super::{
-    Gateway, Log, Outside, ServeError, check_open,
-    connection::{Arrived, Impatient, STALLED, speak},
-    reply::Body,
+    Gateway, GatewayDeps, Log, ServeError, check_exposure,
+    connection::{ConnInfo, WRITE_TIMEOUT, WriteTimeoutStream, serve_connection},
+    response::Body,
 };
 use crate::{
     config,
@@ -30,7 +30,7 @@ use crate::{
     model::environment::Environment,
     transport::{
         keys::KeyRing,
-        mock::{Reply, Script},
+        mock::{MockResponse, MockTransport},
     },
 };
 
@@ -50,7 +50,7 @@ endpoint = "b"
 model = "upstream-two"
 [routes.chat]
 models = ["one", "two"]
-[routes.whole]
+[routes.buffered]
 models = ["one", "two"]
 on_cut = "buffer"
 [sets]
@@ -67,37 +67,37 @@ api_key = "sk-of-the-rich"
 spend = 1.5
 "#;
 
-const NOW: Duration = Duration::ZERO;
+const NO_DELAY: Duration = Duration::ZERO;
 const SECOND: Duration = Duration::from_secs(1);
 const ROLE: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"}}]}\n\n";
 const HELLO: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello\"}}]}\n\n";
-const THOUGHT: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n";
+const REASONING: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hm\"}}]}\n\n";
 const STOP: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
 const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1000000,\"completion_tokens\":500000}}\n\n";
 const DONE: &str = "data: [DONE]\n\n";
 
-/// A gateway over a script.
-struct World {
-    script: Arc<Script>,
+/// A gateway on a mock transport.
+struct TestGateway {
+    transport: Arc<MockTransport>,
     gateway: Arc<Gateway>,
-    lines: Arc<Mutex<Vec<Value>>>,
+    log_lines: Arc<Mutex<Vec<Value>>>,
 }
 
-impl World {
-    async fn new(more: &str, replies: impl IntoIterator<Item = Reply>) -> Self {
-        Self::open(more, replies).await.expect("a good config")
+impl TestGateway {
+    async fn new(extra_config: &str, replies: impl IntoIterator<Item = MockResponse>) -> Self {
+        Self::try_new(extra_config, replies).await.expect("valid config")
     }
 
-    async fn open(more: &str, replies: impl IntoIterator<Item = Reply>) -> Result<Self, ServeError> {
-        let script = Arc::new(Script::of(replies));
-        let config = config::resolve(&format!("{CONFIG}{more}"), Path::new("c.toml")).expect("a good config");
+    async fn try_new(extra_config: &str, replies: impl IntoIterator<Item = MockResponse>) -> Result<Self, ServeError> {
+        let script = Arc::new(MockTransport::new(replies));
+        let config = config::resolve(&format!("{CONFIG}{extra_config}"), Path::new("c.toml")).expect("valid config");
         let engine = Engine::new(Arc::clone(&script) as Arc<_>, KeyRing::new(Environment::default()));
         let lines = Arc::new(Mutex::new(Vec::new()));
-        let kept = Arc::clone(&lines);
+        let sink = Arc::clone(&lines);
         let log =
-            Log::new(move |line| kept.lock().expect("one thread").push(serde_json::from_str(&line).expect("JSON")));
-        let outside = Outside { engine: Arc::new(engine.seeded(3).resident()), log, scribe: None, ledger: None };
-        Ok(Self { script, gateway: Gateway::new(config, outside).await?, lines })
+            Log::new(move |line| sink.lock().expect("unpoisoned").push(serde_json::from_str(&line).expect("JSON")));
+        let deps = GatewayDeps { engine: Arc::new(engine.with_seed(3).long_lived()), log, writer: None, ledger: None };
+        Ok(Self { transport: script, gateway: Gateway::new(config, deps).await?, log_lines: lines })
     }
 
     async fn post(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Body> {
@@ -105,7 +105,7 @@ impl World {
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        self.gateway.ask(request.body(Body::from(body.into())).expect("a request")).await
+        self.gateway.handle_local(request.body(Body::from(body.into())).expect("valid request")).await
     }
 
     async fn chat(&self, model: &str, stream: bool) -> Response<Body> {
@@ -113,18 +113,18 @@ impl World {
     }
 
     async fn get(&self, path: &str) -> (StatusCode, String) {
-        let request = Request::get(path).header("host", "localhost").body(Body::empty()).expect("a request");
-        let reply = self.gateway.ask(request).await;
-        (reply.status(), text(reply).await)
+        let request = Request::get(path).header("host", "localhost").body(Body::empty()).expect("valid request");
+        let response = self.gateway.handle_local(request).await;
+        (response.status(), read_text(response).await)
     }
 
-    /// What the upstreams were asked.
-    fn asked(&self) -> Vec<Request<Bytes>> {
-        self.script.asked.lock().expect("one thread").iter().map(|asked| asked.request.clone()).collect()
+    /// Requests sent to the upstreams.
+    fn upstream_requests(&self) -> Vec<Request<Bytes>> {
+        self.transport.requests.lock().expect("unpoisoned").iter().map(|sent| sent.request.clone()).collect()
     }
 
-    fn line(&self) -> Value {
-        self.lines.lock().expect("one thread").last().expect("a line").clone()
+    fn last_log_line(&self) -> Value {
+        self.log_lines.lock().expect("unpoisoned").last().expect("a request was logged").clone()
     }
 }
 
@@ -133,31 +133,31 @@ fn chat(model: &str, stream: bool) -> String {
         .to_string()
 }
 
-fn pieces(texts: &[&'static str]) -> Reply {
-    Reply::Pieces(texts.iter().map(|text| (NOW, *text)).collect())
+fn chunks(texts: &[&'static str]) -> MockResponse {
+    MockResponse::Chunks(texts.iter().map(|text| (NO_DELAY, *text)).collect())
 }
 
-fn whole(text: &'static str) -> Reply {
-    Reply::Status(200, vec![("content-type", "application/json")], text)
+fn json_reply(text: &'static str) -> MockResponse {
+    MockResponse::Status(200, vec![("content-type", "application/json")], text)
 }
 
-async fn text(reply: Response<Body>) -> String {
-    frames(reply).await.concat()
+async fn read_text(response: Response<Body>) -> String {
+    read_chunks(response).await.concat()
 }
 
-async fn json_of(reply: Response<Body>) -> Value {
-    serde_json::from_str(&text(reply).await).expect("JSON")
+async fn read_json(response: Response<Body>) -> Value {
+    serde_json::from_str(&read_text(response).await).expect("valid JSON")
 }
 
-/// The pieces of a body, as they are written. It breaks off where the last one is an error, and nowhere else.
-async fn frames(reply: Response<Body>) -> Vec<String> {
-    let (mut body, mut frames, mut broken) = (reply.into_body(), Vec::<String>::new(), false);
+/// Reads the chunks of a body. Checks that the body fails if and only if its last chunk is an error event.
+async fn read_chunks(response: Response<Body>) -> Vec<String> {
+    let (mut body, mut frames, mut aborted) = (response.into_body(), Vec::<String>::new(), false);
     while let Some(frame) = body.frame().await {
         match frame {
-            Ok(frame) => frames.push(String::from_utf8(frame.into_data().expect("data").to_vec()).expect("text")),
-            Err(_) => broken = true,
+            Ok(frame) => frames.push(String::from_utf8(frame.into_data().expect("data").to_vec()).expect("UTF-8")),
+            Err(_) => aborted = true,
         }
     }
-    assert_eq!(broken, frames.last().is_some_and(|last| last.starts_with("data: {\"error\"")), "{frames:?}");
+    assert_eq!(aborted, frames.last().is_some_and(|last| last.starts_with("data: {\"error\"")), "{frames:?}");
     frames
 }

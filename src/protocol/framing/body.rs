@@ -1,74 +1,76 @@
-//! Decides what a reply's body is by looking at it, and cuts it into frames.
+//! Detects the framing of a response body from its content and splits it into frames.
 //!
-//! Services answer a stream request with one JSON object, a plain request with a stream, and anything with an HTML
-//! page, under any content type; so the first byte that is not white space decides. Owns that decision and the size
-//! cap of whole bodies. Refuses to know what the JSON means.
+//! Services answer a stream request with one JSON object, a plain request with a stream, and any request with an HTML
+//! page, under any content type. So the first byte that is not whitespace decides.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::sse::{EventTooLarge, SseDecoder, valid_utf8};
+use super::sse::{EventTooLarge, SseDecoder, to_valid_utf8};
 use crate::protocol::{Frame, FrameKind};
 
-/// The largest body that is read whole, in bytes; streams have no such limit.
+/// Maximum size of a body that is not a stream, in bytes; streams have no such limit.
 pub const MAX_BODY: usize = 64 * 1024 * 1024;
 
-/// How much of a page or a text is kept for the message.
-const PAGE_KEPT: usize = 4096;
+/// Bytes of a page or text that are kept for the error message.
+const MAX_PAGE: usize = 4096;
 
-/// A body that does not fit.
+/// A body or event that exceeds its size limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum FrameError {
-    /// One event of a stream.
+    /// An event of a stream.
     #[error(transparent)]
     Event(#[from] EventTooLarge),
-    /// A body that has to be read whole.
-    #[error("a reply of more than 64 MiB in one piece")]
+    /// A body that is not a stream.
+    #[error("response body larger than 64 MiB")]
     Body,
 }
 
 #[derive(Debug)]
 enum State {
-    /// Only white space or a part of a byte-order mark so far.
+    /// Only whitespace or a prefix of a byte-order mark so far.
     Start(Vec<u8>),
     Stream(SseDecoder),
     Json(Vec<u8>),
     Page(Vec<u8>),
 }
 
-/// Cuts one reply's body into frames.
+/// Splits one response body into frames.
 #[derive(Debug)]
 pub struct BodyFramer {
     state: State,
-    /// The start of a stream that held no event yet: a text in place of an answer. `None`: an event has come.
-    head: Option<Vec<u8>>,
+    /// The start of a stream without an event so far, which may be plain text. `None`: an event has arrived.
+    start: Option<Vec<u8>>,
 }
 
 impl Default for BodyFramer {
     fn default() -> Self {
-        Self { state: State::Start(Vec::new()), head: Some(Vec::new()) }
+        Self { state: State::Start(Vec::new()), start: Some(Vec::new()) }
     }
 }
 
 impl BodyFramer {
-    /// Takes the next bytes and appends the frames they complete to `out`.
+    /// Adds the next bytes and appends the frames they complete to `out`.
     ///
     /// # Errors
-    /// When an event or a whole body is larger than its cap.
+    /// When an event or the body exceeds its size limit.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Frame>) -> Result<(), FrameError> {
         match &mut self.state {
-            State::Start(held) => {
-                // Most often all of it is here at once.
-                let so_far =
-                    if held.is_empty() { Cow::from(bytes) } else { Cow::from([held.as_slice(), bytes].concat()) };
-                let body = so_far.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&so_far).trim_ascii_start();
+            State::Start(buffered) => {
+                // Nearly always the first bytes suffice: avoid the copy.
+                let start = if buffered.is_empty() {
+                    Cow::from(bytes)
+                } else {
+                    Cow::from([buffered.as_slice(), bytes].concat())
+                };
+                let body = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).trim_ascii_start();
                 match body.first() {
-                    None => held.clear(),
-                    Some(_) if b"\xef\xbb\xbf".starts_with(body) => *held = body.to_vec(),
+                    None => buffered.clear(),
+                    Some(_) if b"\xef\xbb\xbf".starts_with(body) => *buffered = body.to_vec(),
                     Some(first) => {
-                        self.state = Self::decide(*first);
+                        self.state = Self::detect(*first);
                         return self.push(body, out);
                     }
                 }
@@ -76,12 +78,12 @@ impl BodyFramer {
             State::Stream(decoder) => {
                 decoder.push(bytes);
                 while let Some(frame) = decoder.next_frame()? {
-                    self.head = None;
+                    self.start = None;
                     out.push(frame);
                 }
-                if let Some(head) = &mut self.head {
-                    let room = PAGE_KEPT.saturating_sub(head.len());
-                    head.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                if let Some(head) = &mut self.start {
+                    let free = MAX_PAGE.saturating_sub(head.len());
+                    head.extend_from_slice(&bytes[..bytes.len().min(free)]);
                 }
             }
             State::Json(body) => {
@@ -91,31 +93,31 @@ impl BodyFramer {
                 body.extend_from_slice(bytes);
             }
             State::Page(page) => {
-                let room = PAGE_KEPT.saturating_sub(page.len());
-                page.extend_from_slice(&bytes[..bytes.len().min(room)]);
+                let free = MAX_PAGE.saturating_sub(page.len());
+                page.extend_from_slice(&bytes[..bytes.len().min(free)]);
             }
         }
         Ok(())
     }
 
-    /// The body is over: appends what was still open.
+    /// Ends the body: appends the unfinished frame to `out`.
     pub fn finish(&mut self, out: &mut Vec<Frame>) {
         match std::mem::replace(&mut self.state, State::Start(Vec::new())) {
             State::Start(_) => {}
             State::Stream(mut decoder) => match decoder.finish() {
                 Some(frame) => out.push(frame),
                 None => {
-                    if let Some(head) = self.head.take().filter(|head| is_plain_text(head)) {
-                        out.push(whole(head, FrameKind::Page));
+                    if let Some(head) = self.start.take().filter(|head| is_plain_text(head)) {
+                        out.push(body_frame(head, FrameKind::Page));
                     }
                 }
             },
-            State::Json(body) => out.push(whole(body, FrameKind::Body)),
-            State::Page(page) => out.push(whole(page, FrameKind::Page)),
+            State::Json(body) => out.push(body_frame(body, FrameKind::Body)),
+            State::Page(page) => out.push(body_frame(page, FrameKind::Page)),
         }
     }
 
-    fn decide(first: u8) -> State {
+    fn detect(first: u8) -> State {
         match first {
             b'{' | b'[' => State::Json(Vec::new()),
             b'<' => State::Page(Vec::new()),
@@ -124,12 +126,12 @@ impl BodyFramer {
     }
 }
 
-fn whole(body: Vec<u8>, kind: FrameKind) -> Frame {
+fn body_frame(body: Vec<u8>, kind: FrameKind) -> Frame {
     let raw = Bytes::from(body);
-    Frame { data: valid_utf8(raw.clone()), raw, event: Bytes::new(), kind }
+    Frame { data: to_valid_utf8(raw.clone()), raw, event: Bytes::new(), kind }
 }
 
-/// Whether a stream without events was none: its first line has no field name of an event stream.
+/// Whether a body without events is plain text: its first line does not start with an SSE field name.
 fn is_plain_text(head: &[u8]) -> bool {
     let line = head.split(|&byte| byte == b'\n' || byte == b'\r').next().unwrap_or_default();
     let field = line.split(|&byte| byte == b':').next().unwrap_or_default();
@@ -142,16 +144,16 @@ mod tests {
 
     fn kinds(body: &[u8], step: usize) -> Vec<(FrameKind, String)> {
         let (mut framer, mut out) = (BodyFramer::default(), Vec::new());
-        for piece in body.chunks(step) {
-            framer.push(piece, &mut out).expect("small");
+        for chunk in body.chunks(step) {
+            framer.push(chunk, &mut out).expect("below the size limit");
         }
         framer.finish(&mut out);
         out.iter().map(|frame| (frame.kind, String::from_utf8_lossy(&frame.data).into_owned())).collect()
     }
 
     #[test]
-    #[expect(clippy::type_complexity, reason = "a table")]
-    fn the_body_decides_and_not_its_label() {
+    #[expect(clippy::type_complexity, reason = "test table")]
+    fn framing_is_detected_from_the_body() {
         let cases: [(&[u8], &[(FrameKind, &str)]); 7] = [
             (b"\n\n \r\n{\"a\":1}", &[(FrameKind::Body, "{\"a\":1}")]),
             (b"\xef\xbb\xbf[1]", &[(FrameKind::Body, "[1]")]),
@@ -170,11 +172,11 @@ mod tests {
     }
 
     #[test]
-    fn a_body_over_the_cap_is_refused() {
+    fn body_over_the_limit_is_an_error() {
         let (mut framer, mut out) = (BodyFramer::default(), Vec::new());
-        framer.push(b"{", &mut out).expect("small");
+        framer.push(b"{", &mut out).expect("below the size limit");
         let block = vec![b' '; 1 << 24];
-        let refused = (0..5).any(|_| framer.push(&block, &mut out) == Err(FrameError::Body));
-        assert!(refused);
+        let is_error = (0..5).any(|_| framer.push(&block, &mut out) == Err(FrameError::Body));
+        assert!(is_error);
     }
 }

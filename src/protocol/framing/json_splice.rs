@@ -1,7 +1,7 @@
-//! Changes some fields of a JSON object and leaves every other byte of meaning as it was.
+//! Replaces top-level fields of a JSON object and copies all others as text.
 //!
-//! Owns the top-level splice: order, nulls, large numbers and unknown fields of the client's body stay. Refuses to
-//! look deeper: what lies inside a field that is not replaced is copied as text.
+//! Field order, nulls, large numbers and unknown fields of the client's body are preserved. Nested values are not
+//! parsed.
 
 use std::fmt;
 
@@ -12,7 +12,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 
-/// A JSON object whose values are kept as the text they came in.
+/// A JSON object whose values keep their original text.
 #[derive(Debug, Default)]
 pub(crate) struct RawObject(Vec<(String, Box<RawValue>)>);
 
@@ -25,7 +25,7 @@ impl RawObject {
         self.0.iter().find(|(key, _)| key == name).map(|(_, value)| &**value)
     }
 
-    /// Replaces the field in its place, or adds it at the end.
+    /// Replaces the field in place, or appends it.
     pub(crate) fn set(&mut self, name: &str, value: &impl Serialize) -> Result<(), serde_json::Error> {
         let value = serde_json::value::to_raw_value(value)?;
         match self.0.iter_mut().find(|(key, _)| key == name) {
@@ -35,7 +35,7 @@ impl RawObject {
         Ok(())
     }
 
-    /// The names of its fields.
+    /// The field names.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.iter().map(|(key, _)| key.as_str())
     }
@@ -48,8 +48,8 @@ impl RawObject {
         }
     }
 
-    /// Leaves out fields that are called so but for the case of letters: to some services they are the same.
-    pub(crate) fn remove_other_spellings(&mut self, name: &str) {
+    /// Removes fields whose name differs from `name` only in case: some services treat them as the same field.
+    pub(crate) fn remove_case_variants(&mut self, name: &str) {
         self.0.retain(|(key, _)| key == name || !key.eq_ignore_ascii_case(name));
     }
 
@@ -97,13 +97,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_not_named_stays_as_it_was() {
+    fn other_fields_are_preserved_byte_for_byte() {
         let body = br#"{"z":1e400,"model":"a","big":123456789012345678901234567890,"n":null,"deep":{"b":1,"a":2}}"#;
-        let mut object = RawObject::parse(body).expect("an object");
-        object.set("model", &"b").expect("a text");
-        object.set("new", &true).expect("a bool");
+        let mut object = RawObject::parse(body).expect("valid JSON object");
+        object.set("model", &"b").expect("strings serialize");
+        object.set("new", &true).expect("booleans serialize");
         assert_eq!(
-            serde_json::to_string(&object).expect("an object"),
+            serde_json::to_string(&object).expect("raw values serialize"),
             r#"{"z":1e400,"model":"b","big":123456789012345678901234567890,"n":null,"deep":{"b":1,"a":2},"new":true}"#
         );
     }

@@ -1,7 +1,7 @@
-//! Reads JSON the way services really send it: null for absent, numbers as text, an object where a list was due.
+//! Lenient serde field types for JSON as services really send it: null for absent, numbers as strings, an object in
+//! place of a list.
 //!
-//! Owns forgiving field readers for serde; what does not fit is passed over, never an error, so that one odd field
-//! cannot lose a whole chunk. Refuses to build trees: nothing is kept that is not asked for.
+//! A value of an unexpected type is ignored and never an error, so that one malformed field does not lose a chunk.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -10,11 +10,11 @@ use serde::{
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
 };
 
-/// A text; numbers and booleans are taken by their words, anything else as absent.
+/// A string; integers are converted, any other type counts as absent.
 #[derive(Debug, Default)]
-pub(crate) struct Text<'a>(pub(crate) Option<Cow<'a, str>>);
+pub(crate) struct LenientString<'a>(pub(crate) Option<Cow<'a, str>>);
 
-impl Text<'_> {
+impl LenientString<'_> {
     pub(crate) fn as_str(&self) -> &str {
         self.0.as_deref().unwrap_or_default()
     }
@@ -24,31 +24,31 @@ impl Text<'_> {
     }
 }
 
-/// A whole number; text that holds one counts, anything else is absent.
+/// An unsigned integer; strings are parsed, any other type counts as absent.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Number(pub(crate) Option<u64>);
+pub(crate) struct LenientNumber(pub(crate) Option<u64>);
 
-/// A list; null is an empty one, and a single object a list of one.
+/// A list; null is an empty list, a single object a list of one.
 #[derive(Debug)]
-pub(crate) struct List<T>(pub(crate) Vec<T>);
+pub(crate) struct LenientList<T>(pub(crate) Vec<T>);
 
-impl<T> Default for List<T> {
+impl<T> Default for LenientList<T> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-/// An object, or nothing where something else stood.
+/// An object; any other type counts as absent.
 #[derive(Debug)]
-pub(crate) struct Object<T>(pub(crate) Option<T>);
+pub(crate) struct LenientObject<T>(pub(crate) Option<T>);
 
-impl<T> Default for Object<T> {
+impl<T> Default for LenientObject<T> {
     fn default() -> Self {
         Self(None)
     }
 }
 
-/// Passes over whatever is left of a list or an object.
+/// Consumes the remaining items of a list.
 fn skip_seq<'de, A: SeqAccess<'de>>(mut seq: A) -> Result<(), A::Error> {
     while seq.next_element::<IgnoredAny>()?.is_some() {}
     Ok(())
@@ -59,7 +59,7 @@ fn skip_map<'de, A: MapAccess<'de>>(mut map: A) -> Result<(), A::Error> {
     Ok(())
 }
 
-/// The methods every visitor here shares: a value of a kind that does not fit is absent.
+/// The visitor methods for values of an unexpected type, which count as absent.
 macro_rules! absent {
     ($value:expr; $($method:ident: $type:ty),*) => {
         $(fn $method<E: Error>(self, _: $type) -> Result<Self::Value, E> { Ok($value) })*
@@ -70,40 +70,40 @@ macro_rules! absent {
 struct TextVisitor;
 
 impl<'de> Visitor<'de> for TextVisitor {
-    type Value = Text<'de>;
+    type Value = LenientString<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text")
+        f.write_str("a string")
     }
 
     fn visit_borrowed_str<E: Error>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(Text(Some(Cow::Borrowed(text))))
+        Ok(LenientString(Some(Cow::Borrowed(text))))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Text(Some(Cow::Owned(text.to_owned()))))
+        Ok(LenientString(Some(Cow::Owned(text.to_owned()))))
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
-        Ok(Text(Some(Cow::Owned(number.to_string()))))
+        Ok(LenientString(Some(Cow::Owned(number.to_string()))))
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
-        Ok(Text(Some(Cow::Owned(number.to_string()))))
+        Ok(LenientString(Some(Cow::Owned(number.to_string()))))
     }
 
-    absent!(Text(None); visit_f64: f64, visit_bool: bool);
+    absent!(LenientString(None); visit_f64: f64, visit_bool: bool);
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        skip_seq(seq).map(|()| Text(None))
+        skip_seq(seq).map(|()| LenientString(None))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        skip_map(map).map(|()| Text(None))
+        skip_map(map).map(|()| LenientString(None))
     }
 }
 
-impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
+impl<'de: 'a, 'a> Deserialize<'de> for LenientString<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(TextVisitor)
     }
@@ -112,42 +112,42 @@ impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
 struct NumberVisitor;
 
 impl<'de> Visitor<'de> for NumberVisitor {
-    type Value = Number;
+    type Value = LenientNumber;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a whole number")
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Self::Value, E> {
-        Ok(Number(Some(number)))
+        Ok(LenientNumber(Some(number)))
     }
 
     fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
-        Ok(Number(u64::try_from(number).ok()))
+        Ok(LenientNumber(u64::try_from(number).ok()))
     }
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
-        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "checked to be a whole count")]
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "range and fraction are checked")]
         let whole = ((0.0..1e15).contains(&number) && number.fract() == 0.0).then_some(number as u64);
-        Ok(Number(whole))
+        Ok(LenientNumber(whole))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(Number(text.trim().parse().ok()))
+        Ok(LenientNumber(text.trim().parse().ok()))
     }
 
-    absent!(Number(None); visit_bool: bool);
+    absent!(LenientNumber(None); visit_bool: bool);
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        skip_seq(seq).map(|()| Number(None))
+        skip_seq(seq).map(|()| LenientNumber(None))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        skip_map(map).map(|()| Number(None))
+        skip_map(map).map(|()| LenientNumber(None))
     }
 }
 
-impl<'de> Deserialize<'de> for Number {
+impl<'de> Deserialize<'de> for LenientNumber {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(NumberVisitor)
     }
@@ -156,7 +156,7 @@ impl<'de> Deserialize<'de> for Number {
 struct ListVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
-    type Value = List<T>;
+    type Value = LenientList<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a list")
@@ -164,20 +164,20 @@ impl<'de, T: Deserialize<'de>> Visitor<'de> for ListVisitor<T> {
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
         let mut items = Vec::new();
-        while let Some(item) = seq.next_element::<Object<T>>()? {
+        while let Some(item) = seq.next_element::<LenientObject<T>>()? {
             items.extend(item.0);
         }
-        Ok(List(items))
+        Ok(LenientList(items))
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        T::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(|item| List(vec![item]))
+        T::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(|item| LenientList(vec![item]))
     }
 
-    absent!(List(Vec::new()); visit_u64: u64, visit_i64: i64, visit_f64: f64, visit_bool: bool, visit_str: &str);
+    absent!(LenientList(Vec::new()); visit_u64: u64, visit_i64: i64, visit_f64: f64, visit_bool: bool, visit_str: &str);
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for LenientList<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ListVisitor(PhantomData))
     }
@@ -186,37 +186,37 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for List<T> {
 struct ObjectVisitor<T>(PhantomData<T>);
 
 impl<'de, T: Deserialize<'de>> Visitor<'de> for ObjectVisitor<T> {
-    type Value = Object<T>;
+    type Value = LenientObject<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object")
     }
 
     fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
-        T::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(|item| Object(Some(item)))
+        T::deserialize(serde::de::value::MapAccessDeserializer::new(map)).map(|item| LenientObject(Some(item)))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, seq: A) -> Result<Self::Value, A::Error> {
-        skip_seq(seq).map(|()| Object(None))
+        skip_seq(seq).map(|()| LenientObject(None))
     }
 
-    absent!(Object(None); visit_u64: u64, visit_i64: i64, visit_f64: f64, visit_bool: bool, visit_str: &str);
+    absent!(LenientObject(None); visit_u64: u64, visit_i64: i64, visit_f64: f64, visit_bool: bool, visit_str: &str);
 }
 
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for LenientObject<T> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(ObjectVisitor(PhantomData))
     }
 }
 
-/// `json` with every lone surrogate escape replaced: JSON parsers refuse them, and servers that cut text by UTF-16
-/// unit send them. `None` when there is none to replace.
-pub(crate) fn without_lone_surrogates(json: &str) -> Option<String> {
+/// Replaces lone surrogate escapes with U+FFFD: JSON parsers reject them, and servers that split text by UTF-16 code
+/// unit send them. `None` when there are none.
+pub(crate) fn replace_lone_surrogates(json: &str) -> Option<String> {
     let (mut out, mut rest, mut changed) = (String::with_capacity(json.len()), json, false);
     while let Some(at) = rest.find('\\') {
         out.push_str(&rest[..at]);
         let escape = &rest[at..];
-        let length = match (unit(escape), unit(escape.get(6..).unwrap_or_default())) {
+        let length = match (utf16_escape(escape), utf16_escape(escape.get(6..).unwrap_or_default())) {
             (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => {
                 out.push_str(&escape[..12]);
                 12
@@ -226,7 +226,7 @@ pub(crate) fn without_lone_surrogates(json: &str) -> Option<String> {
                 changed = true;
                 6
             }
-            // An escape of one character; it may be of several bytes when the JSON is broken.
+            // A one-character escape; the character may have several bytes if the JSON is invalid.
             _ => {
                 let length = escape.char_indices().nth(2).map_or(escape.len(), |(end, _)| end);
                 out.push_str(&escape[..length]);
@@ -239,8 +239,8 @@ pub(crate) fn without_lone_surrogates(json: &str) -> Option<String> {
     changed.then_some(out)
 }
 
-/// The UTF-16 unit of a `\uXXXX` at the start of `text`.
-fn unit(text: &str) -> Option<u16> {
+/// The UTF-16 code unit of a `\uXXXX` escape at the start of `text`.
+fn utf16_escape(text: &str) -> Option<u16> {
     let digits = text.strip_prefix("\\u")?.get(..4)?;
     u16::from_str_radix(digits, 16).ok()
 }
@@ -252,27 +252,27 @@ mod tests {
     #[derive(Debug, Deserialize)]
     struct Sample<'a> {
         #[serde(borrow, default)]
-        text: Text<'a>,
+        text: LenientString<'a>,
         #[serde(default)]
-        number: Number,
+        number: LenientNumber,
         #[serde(default)]
-        list: List<Inner>,
+        list: LenientList<Inner>,
     }
 
     #[derive(Debug, Deserialize)]
     struct Inner {
         #[serde(default)]
-        n: Number,
+        n: LenientNumber,
     }
 
     fn read(json: &str) -> (String, Option<u64>, Vec<Option<u64>>) {
-        let sample: Sample<'_> = serde_json::from_str(json).expect("loose");
+        let sample: Sample<'_> = serde_json::from_str(json).expect("lenient fields accept any type");
         let list = sample.list.0.into_iter().map(|inner| inner.n.0).collect();
         (sample.text.into_string(), sample.number.0, list)
     }
 
     #[test]
-    fn odd_types_are_absent_and_never_an_error() {
+    fn unexpected_type_is_absent_and_not_an_error() {
         assert_eq!(read(r#"{"text":"a","number":1,"list":[{"n":2}]}"#), ("a".into(), Some(1), vec![Some(2)]));
         assert_eq!(read(r#"{"text":7,"number":"8","list":{"n":2.0}}"#), ("7".into(), Some(8), vec![Some(2)]));
         assert_eq!(read(r#"{"text":null,"number":null,"list":null}"#), (String::new(), None, vec![]));
@@ -281,11 +281,11 @@ mod tests {
     }
 
     #[test]
-    fn lone_surrogates_are_replaced_and_pairs_stay() {
-        assert_eq!(without_lone_surrogates(r#""a\ud83d b""#).as_deref(), Some(r#""a\ufffd b""#));
-        assert_eq!(without_lone_surrogates(r#""\udc4b\ud83d\ude00""#).as_deref(), Some(r#""\ufffd\ud83d\ude00""#));
-        assert_eq!(without_lone_surrogates(r#""\\ud83d""#), None);
-        assert_eq!(without_lone_surrogates(r#""\ud83d\ude00""#), None);
-        assert_eq!(without_lone_surrogates("\\"), None);
+    fn lone_surrogates_are_replaced_and_pairs_preserved() {
+        assert_eq!(replace_lone_surrogates(r#""a\ud83d b""#).as_deref(), Some(r#""a\ufffd b""#));
+        assert_eq!(replace_lone_surrogates(r#""\udc4b\ud83d\ude00""#).as_deref(), Some(r#""\ufffd\ud83d\ude00""#));
+        assert_eq!(replace_lone_surrogates(r#""\\ud83d""#), None);
+        assert_eq!(replace_lone_surrogates(r#""\ud83d\ude00""#), None);
+        assert_eq!(replace_lone_surrogates("\\"), None);
     }
 }

@@ -1,71 +1,68 @@
-//! One of the answers in a reply, as far as it has come.
-//!
-//! Owns what later pieces depend on: whether thinking is over, the text that is repeated, and which call of a tool a
-//! piece belongs to.
+//! Decoder state of one choice: the `<think>` splitter, the text so far, and the tool calls that chunks belong to.
 
 use crate::{
     model::{FinishReason, target::DecodeOptions},
     protocol::think_tags::ThinkSplitter,
 };
 
-/// More calls of tools than this, and a service is not answering our request.
-pub(super) const MOST_TOOL_CALLS: u32 = 1024;
+/// Maximum tool calls per choice; a response with more is rejected as invalid.
+pub(super) const MAX_TOOL_CALLS: u32 = 1024;
 
 #[derive(Debug)]
 pub(super) struct ChoiceState {
     pub(super) index: u16,
     pub(super) think: ThinkSplitter,
-    /// The whole text so far, kept only when deltas repeat it.
-    so_far: String,
+    /// The text so far, kept only for cumulative deltas.
+    text: String,
     pub(super) finish: Option<FinishReason>,
-    /// The calls of tools so far, in their order.
-    calls: Vec<Call>,
+    /// The tool calls so far, in order.
+    tool_calls: Vec<ToolCallKey>,
 }
 
-/// What tells the pieces of one call of a tool from those of another.
+/// Identifies the tool call that a chunk belongs to.
 #[derive(Debug)]
-struct Call {
-    /// The service's own number for it, or its place in the message.
+struct ToolCallKey {
+    /// The `index` that the service sent, or the position in the message.
     index: u64,
     id: String,
     name: String,
 }
 
 impl ChoiceState {
-    /// A choice of which nothing has come yet.
+    /// The state before the first chunk.
     pub(super) fn new(index: u16, options: DecodeOptions) -> Self {
         let think = ThinkSplitter::new(options.think_prefilled);
-        Self { index, think, so_far: String::new(), finish: None, calls: Vec::new() }
+        Self { index, think, text: String::new(), finish: None, tool_calls: Vec::new() }
     }
 
-    /// What `text` adds to the text so far, where deltas repeat it.
-    pub(super) fn news(&mut self, text: String) -> String {
-        let news = text.strip_prefix(self.so_far.as_str()).unwrap_or(&text).to_owned();
-        self.so_far = text;
-        news
+    /// The part of a cumulative delta that extends the text so far.
+    pub(super) fn new_suffix(&mut self, text: String) -> String {
+        let suffix = text.strip_prefix(self.text.as_str()).unwrap_or(&text).to_owned();
+        self.text = text;
+        suffix
     }
 
-    /// The place of the call that a piece belongs to. Some services number every call 0, or none: another id or another
-    /// name is another call.
-    pub(super) fn call(&mut self, index: u64, id: &str, name: &str) -> usize {
+    /// The position of the tool call that a chunk belongs to. Some services send index 0 for every call, or no index,
+    /// so a different id or name starts a new call.
+    pub(super) fn tool_call_position(&mut self, index: u64, id: &str, name: &str) -> usize {
         let differs = |known: &str, new: &str| !known.is_empty() && !new.is_empty() && known != new;
-        let same = |call: &Call| call.index == index && !differs(&call.id, id) && !differs(&call.name, name);
-        // The latest first: pieces of a call mostly follow each other.
-        match self.calls.iter().rposition(same) {
-            Some(place) => {
-                let call = &mut self.calls[place];
+        let is_same = |call: &ToolCallKey| call.index == index && !differs(&call.id, id) && !differs(&call.name, name);
+        // Search from the end: chunks of a call are usually consecutive.
+        match self.tool_calls.iter().rposition(is_same) {
+            Some(position) => {
+                let call = &mut self.tool_calls[position];
                 if call.id.is_empty() {
                     id.clone_into(&mut call.id);
                 }
                 if call.name.is_empty() {
                     name.clone_into(&mut call.name);
                 }
-                place
+                position
             }
-            None if self.calls.len() > MOST_TOOL_CALLS as usize => self.calls.len(),
+            None if self.tool_calls.len() > MAX_TOOL_CALLS as usize => self.tool_calls.len(),
             None => {
-                self.calls.push(Call { index, id: id.to_owned(), name: name.to_owned() });
-                self.calls.len() - 1
+                self.tool_calls.push(ToolCallKey { index, id: id.to_owned(), name: name.to_owned() });
+                self.tool_calls.len() - 1
             }
         }
     }

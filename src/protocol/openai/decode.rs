@@ -1,55 +1,54 @@
-//! Frames to deltas.
+//! Decodes frames of a chat response into deltas, and detects its end and errors inside a 200.
 //!
-//! Owns what a chunk adds, what ends a reply and what is an error in a 200. Refuses to decide what follows from an
-//! ending. The rules, with the services that made them necessary, are in `docs/wire.md`.
+//! The rules are in `docs/wire.md`, with the services that require them.
 
 use serde_json::Value;
 
 use super::{
-    choice::{ChoiceState, MOST_TOOL_CALLS},
+    choice::{ChoiceState, MAX_TOOL_CALLS},
     error,
     wire::{Choice, Chunk, Content, Function, Message},
 };
 use crate::{
     model::{Delta, DeltaKind, ErrorClass, FinishReason, ToolCall, target::DecodeOptions},
     protocol::{
-        ApiError, Decoder, Ending, Flow, Frame, FrameKind, ServerKind, StreamEnd,
-        framing::lenient::without_lone_surrogates, think_tags::Piece,
+        CallError, Decoder, Flow, Frame, FrameKind, ServerKind, StreamEnd, StreamOutcome,
+        framing::lenient::replace_lone_surrogates, think_tags::Segment,
     },
 };
 
-/// Reads one chat reply, streamed or whole.
+/// Decodes one chat response, streamed or as one object.
 #[derive(Debug)]
 pub(super) struct ChatDecoder {
     options: DecodeOptions,
     server: ServerKind,
     choices: Vec<ChoiceState>,
-    /// The model's name was passed on.
-    model_sent: bool,
-    /// The service's own end mark was seen, or the body was one whole object.
+    /// The model name was emitted.
+    model_emitted: bool,
+    /// The end signal was seen, or the body was one complete object.
     done: bool,
-    /// How far the reply has come.
-    came: Came,
-    /// The reply has more of these than any answer.
-    too_many: Option<&'static str>,
-    /// The reply was one object, not a stream.
-    whole_body: bool,
-    /// That object broke off in the middle of its JSON.
-    broken_body: bool,
+    /// The output so far.
+    output_seen: OutputSeen,
+    /// What exceeded its limit (`choices`, `tool calls`), if anything.
+    exceeded_limit: Option<&'static str>,
+    /// The response was one object, not a stream.
+    single_body: bool,
+    /// The JSON of that object is truncated.
+    truncated_body: bool,
 }
 
-/// What has come of a reply, as far as it matters to an error after it.
+/// The output seen so far, which determines the class of an error that follows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Came {
+pub(super) enum OutputSeen {
     Nothing,
-    /// Thinking, which can be taken back.
-    Thoughts,
-    /// A piece of the answer.
+    /// Reasoning, which can be discarded.
+    Reasoning,
+    /// Part of the answer.
     Answer,
 }
 
-/// A service that sends more choices than this is not answering our request.
-const MOST_CHOICES: u64 = 128;
+/// Maximum choices; a response with more is rejected as invalid.
+const MAX_CHOICES: u64 = 128;
 
 impl ChatDecoder {
     pub(super) fn new(options: DecodeOptions, server: ServerKind) -> Self {
@@ -57,16 +56,16 @@ impl ChatDecoder {
             options,
             server,
             choices: Vec::new(),
-            model_sent: false,
+            model_emitted: false,
             done: false,
-            came: Came::Nothing,
-            too_many: None,
-            whole_body: false,
-            broken_body: false,
+            output_seen: OutputSeen::Nothing,
+            exceeded_limit: None,
+            single_body: false,
+            truncated_body: false,
         }
     }
 
-    fn choice(&mut self, index: u16) -> &mut ChoiceState {
+    fn choice_mut(&mut self, index: u16) -> &mut ChoiceState {
         let at = self.choices.iter().position(|choice| choice.index == index).unwrap_or_else(|| {
             self.choices.push(ChoiceState::new(index, self.options));
             self.choices.len() - 1
@@ -74,139 +73,140 @@ impl ChatDecoder {
         &mut self.choices[at]
     }
 
-    fn ended_softly(&self) -> bool {
+    fn all_finished(&self) -> bool {
         !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finish.is_some())
     }
 
-    /// One JSON object. `Ok(None)`: it could not be read.
-    fn object(&mut self, json: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Option<Flow>, ApiError> {
+    /// Decodes one JSON object; `Ok(None)` when it cannot be parsed.
+    fn decode_object(&mut self, json: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Option<Flow>, CallError> {
         let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(json) else { return Ok(None) };
         let suspicious = chunk.error.0
             || chunk.base_resp.0
             || event == b"error"
             || chunk.object.as_str() == "error"
             || (chunk.choices.0.is_empty() && chunk.usage.0.is_none());
-        let failure = if suspicious { error_in(json, event) } else { None };
-        self.chunk(chunk, out);
-        if let Some(is_error) = failure {
-            return Err(error::in_stream(&is_error, self.server, self.came));
+        let failure = if suspicious { find_error(json, event) } else { None };
+        self.decode_chunk(chunk, out);
+        if let Some(body) = failure {
+            return Err(error::from_stream(&body, self.server, self.output_seen));
         }
         if let Some(choice) = self.choices.iter().find(|choice| matches!(choice.finish, Some(FinishReason::Error(_)))) {
-            let word = choice.finish.as_ref().map_or("error", |finish| match finish {
-                FinishReason::Error(word) => word.as_str(),
+            let reason = choice.finish.as_ref().map_or("error", |finish| match finish {
+                FinishReason::Error(reason) => reason.as_str(),
                 _ => finish.as_str(),
             });
-            let class = if self.came == Came::Nothing { ErrorClass::InStream } else { ErrorClass::Cut };
-            let error = ApiError::new(class, format!("the service ended the answer with `{word}`"));
-            return Err(ApiError { status: Some(200), server: self.server, ..error });
+            let class =
+                if self.output_seen == OutputSeen::Nothing { ErrorClass::InStream } else { ErrorClass::Incomplete };
+            let error = CallError::new(class, format!("the service ended the answer with finish reason \"{reason}\""));
+            return Err(CallError { status: Some(200), server: self.server, ..error });
         }
-        if let Some(what) = self.too_many {
-            let message = format!("the reply has too many {what}");
-            return Err(ApiError { server: self.server, ..ApiError::new(ErrorClass::Garbled, message) });
+        if let Some(what) = self.exceeded_limit {
+            let message = format!("the response has too many {what}");
+            return Err(CallError { server: self.server, ..CallError::new(ErrorClass::InvalidChunk, message) });
         }
-        Ok(Some(if self.ended_softly() { Flow::SoftEnd } else { Flow::More }))
+        Ok(Some(if self.all_finished() { Flow::SoftEnd } else { Flow::More }))
     }
 
-    fn chunk(&mut self, chunk: Chunk<'_>, out: &mut Vec<Delta>) {
-        if !self.model_sent && !chunk.model.as_str().is_empty() {
-            self.model_sent = true;
+    fn decode_chunk(&mut self, chunk: Chunk<'_>, out: &mut Vec<Delta>) {
+        if !self.model_emitted && !chunk.model.as_str().is_empty() {
+            self.model_emitted = true;
             out.push(Delta { choice: 0, kind: DeltaKind::Model(chunk.model.into_string()) });
         }
         let mut usage = chunk.usage.0.or(chunk.x_groq.0.and_then(|groq| groq.usage.0));
         for mut choice in chunk.choices.0 {
             usage = usage.or(choice.usage.0.take());
-            self.one_choice(choice, out);
+            self.decode_choice(choice, out);
         }
-        if let Some(usage) = usage.and_then(|usage| usage.usage()) {
+        if let Some(usage) = usage.and_then(|usage| usage.to_usage()) {
             out.push(Delta { choice: 0, kind: DeltaKind::Usage(usage) });
         }
     }
 
-    fn one_choice(&mut self, choice: Choice<'_>, out: &mut Vec<Delta>) {
+    fn decode_choice(&mut self, choice: Choice<'_>, out: &mut Vec<Delta>) {
         let index = choice.index.0.unwrap_or(0);
-        if index >= MOST_CHOICES {
-            self.too_many = Some("choices");
+        if index >= MAX_CHOICES {
+            self.exceeded_limit = Some("choices");
             return;
         }
         #[expect(clippy::cast_possible_truncation, reason = "checked against MOST_CHOICES")]
         let index = index as u16;
         match choice.delta.0.or(choice.message.0) {
-            Some(message) => self.message(index, *message, out),
-            None => self.content(index, choice.text, out),
+            Some(message) => self.decode_message(index, *message, out),
+            None => self.decode_content(index, choice.text, out),
         }
-        if let Some(reason) = finish_reason(choice.finish_reason.as_str()) {
-            // A reason may come twice (usage chunks repeat it); the first one counts.
-            let state = self.choice(index);
+        if let Some(reason) = parse_finish_reason(choice.finish_reason.as_str()) {
+            // The reason may be repeated (in usage chunks); the first one counts.
+            let state = self.choice_mut(index);
             if state.finish.is_none() {
                 state.finish = Some(reason);
             }
         }
-        self.choice(index);
+        self.choice_mut(index);
     }
 
-    fn message(&mut self, index: u16, message: Message<'_>, out: &mut Vec<Delta>) {
-        // Services in the middle of a rename send both: they hold the same text.
+    fn decode_message(&mut self, index: u16, message: Message<'_>, out: &mut Vec<Delta>) {
+        // Services that are renaming the field send both, with the same text.
         let reasoning = match message.reasoning_content.into_text() {
             text if text.is_empty() => message.reasoning.into_text(),
             text => text,
         };
-        self.put(index, DeltaKind::Reasoning(reasoning), out);
-        self.content(index, message.content, out);
-        self.put(index, DeltaKind::Refusal(message.refusal.into_text()), out);
+        self.emit(index, DeltaKind::Reasoning(reasoning), out);
+        self.decode_content(index, message.content, out);
+        self.emit(index, DeltaKind::Refusal(message.refusal.into_text()), out);
         for (position, call) in (0..).zip(message.tool_calls.0) {
             let function = call.function.0.unwrap_or_default();
-            self.tool_call(index, call.index.0.unwrap_or(position), call.id.into_string(), function, out);
+            self.decode_tool_call(index, call.index.0.unwrap_or(position), call.id.into_string(), function, out);
         }
         if let Some(function) = message.function_call.0 {
-            self.tool_call(index, 0, String::new(), function, out);
+            self.decode_tool_call(index, 0, String::new(), function, out);
         }
     }
 
-    fn tool_call(&mut self, choice: u16, index: u64, id: String, function: Function<'_>, out: &mut Vec<Delta>) {
+    fn decode_tool_call(&mut self, choice: u16, index: u64, id: String, function: Function<'_>, out: &mut Vec<Delta>) {
         let (name, arguments) = (function.name.into_string(), function.arguments.into_string());
-        let index = self.choice(choice).call(index, &id, &name);
+        let index = self.choice_mut(choice).tool_call_position(index, &id, &name);
         match u32::try_from(index) {
-            Ok(index) if index < MOST_TOOL_CALLS => {
-                self.put(choice, DeltaKind::ToolCall(ToolCall { index, id, name, arguments }), out);
+            Ok(index) if index < MAX_TOOL_CALLS => {
+                self.emit(choice, DeltaKind::ToolCall(ToolCall { index, id, name, arguments }), out);
             }
-            _ => self.too_many = Some("calls of tools"),
+            _ => self.exceeded_limit = Some("tool calls"),
         }
     }
 
-    fn content(&mut self, index: u16, content: Content, out: &mut Vec<Delta>) {
+    fn decode_content(&mut self, index: u16, content: Content, out: &mut Vec<Delta>) {
         match content {
-            Content::Nothing => {}
+            Content::Empty => {}
             Content::Text(text) => {
-                let text = if self.options.cumulative_deltas { self.choice(index).news(text) } else { text };
-                if self.choice(index).think.is_past() {
-                    self.put(index, DeltaKind::Text(text), out);
+                let text = if self.options.cumulative_deltas { self.choice_mut(index).new_suffix(text) } else { text };
+                if self.choice_mut(index).think.is_text() {
+                    self.emit(index, DeltaKind::Text(text), out);
                     return;
                 }
-                let mut pieces = Vec::new();
-                self.choice(index).think.push(text, &mut pieces);
-                self.pieces(index, pieces, out);
+                let mut segments = Vec::new();
+                self.choice_mut(index).think.push(text, &mut segments);
+                self.emit_segments(index, segments, out);
             }
             Content::Parts(parts) => {
                 for part in parts {
-                    self.put(index, DeltaKind::Reasoning(part.thinking.into_text()), out);
-                    self.put(index, DeltaKind::Text(part.text.into_text()), out);
+                    self.emit(index, DeltaKind::Reasoning(part.thinking.into_text()), out);
+                    self.emit(index, DeltaKind::Text(part.text.into_text()), out);
                 }
             }
         }
     }
 
-    fn pieces(&mut self, index: u16, pieces: Vec<Piece>, out: &mut Vec<Delta>) {
-        for piece in pieces {
-            let kind = match piece {
-                Piece::Text(text) => DeltaKind::Text(text),
-                Piece::Reasoning(text) => DeltaKind::Reasoning(text),
+    fn emit_segments(&mut self, index: u16, segments: Vec<Segment>, out: &mut Vec<Delta>) {
+        for segment in segments {
+            let kind = match segment {
+                Segment::Text(text) => DeltaKind::Text(text),
+                Segment::Reasoning(text) => DeltaKind::Reasoning(text),
             };
-            self.put(index, kind, out);
+            self.emit(index, kind, out);
         }
     }
 
-    /// Passes a delta on, unless it adds nothing.
-    fn put(&mut self, choice: u16, kind: DeltaKind, out: &mut Vec<Delta>) {
+    /// Emits a delta unless it is empty.
+    fn emit(&mut self, choice: u16, kind: DeltaKind, out: &mut Vec<Delta>) {
         let empty = match &kind {
             DeltaKind::Text(text) | DeltaKind::Reasoning(text) | DeltaKind::Refusal(text) => text.is_empty(),
             DeltaKind::ToolCall(call) => *call == ToolCall { index: call.index, ..ToolCall::default() },
@@ -214,162 +214,163 @@ impl ChatDecoder {
         };
         if !empty {
             if kind.is_output() {
-                self.came = self.came.max(if kind.is_answer() { Came::Answer } else { Came::Thoughts });
+                self.output_seen =
+                    self.output_seen.max(if kind.is_answer() { OutputSeen::Answer } else { OutputSeen::Reasoning });
             }
             out.push(Delta { choice, kind });
         }
     }
 
-    /// What was lost on the way: the inner frame of two glued ones, escapes no parser takes, several objects in one
-    /// event.
-    fn rescued(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
-        if let Some(flow) = self.mended(data, event, out)? {
+    /// Recovers the payload of a malformed frame: lone surrogates, several objects in one event, or a second frame
+    /// glued to a truncated one.
+    fn recover(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Flow, CallError> {
+        if let Some(flow) = self.decode_repaired(data, event, out)? {
             return Ok(flow);
         }
         let (mut rest, mut lost, mut flow) = (data, false, None);
-        while let Some((frame, after)) = first_frame(rest) {
-            let read = match self.payload(frame, event, out)? {
-                None => self.mended(frame, event, out)?,
-                read => read,
+        while let Some((frame, after)) = split_first_frame(rest) {
+            let decoded = match self.decode_payload(frame, event, out)? {
+                None => self.decode_repaired(frame, event, out)?,
+                decoded => decoded,
             };
-            lost |= read.is_none();
-            flow = read.or(flow);
+            lost |= decoded.is_none();
+            flow = decoded.or(flow);
             rest = after;
             if flow == Some(Flow::End) {
                 break;
             }
         }
-        if let Some(flow) = flow.or(lost.then_some(Flow::Garbled)) {
-            let over = flow == Flow::End || rest.trim().is_empty();
-            return Ok(if lost || !over { Flow::Garbled } else { flow });
+        if let Some(flow) = flow.or(lost.then_some(Flow::InvalidChunk)) {
+            let is_complete = flow == Flow::End || rest.trim().is_empty();
+            return Ok(if lost || !is_complete { Flow::InvalidChunk } else { flow });
         }
         if let Some((_, inner)) = data.rsplit_once("data:")
-            && let Some(flow) = self.payload(inner.trim(), event, out)?
+            && let Some(flow) = self.decode_payload(inner.trim(), event, out)?
         {
             return Ok(flow);
         }
-        Ok(Flow::Garbled)
+        Ok(Flow::InvalidChunk)
     }
 
-    /// An object with escapes that stand for half a character.
-    fn mended(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Option<Flow>, ApiError> {
-        match without_lone_surrogates(data) {
-            Some(mended) => self.object(&mended, event, out),
+    /// Decodes an object after replacing lone surrogate escapes; `None` when it has none.
+    fn decode_repaired(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Option<Flow>, CallError> {
+        match replace_lone_surrogates(data) {
+            Some(repaired) => self.decode_object(&repaired, event, out),
             None => Ok(None),
         }
     }
 
-    /// One payload: the end mark or an object.
-    fn payload(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Option<Flow>, ApiError> {
-        if is_done(data) {
+    /// Decodes one payload: the end signal or an object.
+    fn decode_payload(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Option<Flow>, CallError> {
+        if is_end_signal(data) {
             self.done = true;
             return Ok(Some(Flow::End));
         }
-        self.object(data, event, out)
+        self.decode_object(data, event, out)
     }
 
-    fn body(&mut self, data: &str, out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
+    fn decode_body(&mut self, data: &str, out: &mut Vec<Delta>) -> Result<Flow, CallError> {
         if data.starts_with('[')
-            && let Some(Value::Array(items)) = tree(data)
-            && items.first().is_some_and(|item| error::is_error(item, b""))
+            && let Some(Value::Array(items)) = parse_tree(data)
+            && items.first().is_some_and(|item| error::is_error_body(item, b""))
         {
-            return Err(error::in_stream(&items[0], self.server, self.came));
+            return Err(error::from_stream(&items[0], self.server, self.output_seen));
         }
-        if self.object(data, b"", out)?.is_none() {
+        if self.decode_object(data, b"", out)?.is_none() {
             match serde_json::from_str::<serde::de::IgnoredAny>(data) {
-                Err(problem) if problem.is_eof() => self.broken_body = true,
-                _ => return self.rescued(data, b"", out),
+                Err(error) if error.is_eof() => self.truncated_body = true,
+                _ => return self.recover(data, b"", out),
             }
             return Ok(Flow::More);
         }
         self.done = true;
-        self.whole_body = true;
+        self.single_body = true;
         Ok(Flow::End)
     }
 }
 
 impl Decoder for ChatDecoder {
-    fn frame(&mut self, frame: &Frame, out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
+    fn decode_frame(&mut self, frame: &Frame, out: &mut Vec<Delta>) -> Result<Flow, CallError> {
         let data = std::str::from_utf8(&frame.data).expect("the framer delivers valid UTF-8").trim();
         match frame.kind {
-            FrameKind::Page => Err(error::page(&frame.data, self.server)),
-            FrameKind::Body => self.body(data, out),
+            FrameKind::Page => Err(error::page_error(&frame.data, self.server)),
+            FrameKind::Body => self.decode_body(data, out),
             FrameKind::Event if data.is_empty() || data == "null" => {
-                Ok(if self.ended_softly() { Flow::SoftEnd } else { Flow::More })
+                Ok(if self.all_finished() { Flow::SoftEnd } else { Flow::More })
             }
-            FrameKind::Event => match self.payload(data, &frame.event, out)? {
+            FrameKind::Event => match self.decode_payload(data, &frame.event, out)? {
                 Some(flow) => Ok(flow),
                 None if frame.event.as_ref() == b"error" => {
-                    Err(error::in_stream(&Value::from(data), self.server, self.came))
+                    Err(error::from_stream(&Value::from(data), self.server, self.output_seen))
                 }
-                None => self.rescued(data, &frame.event, out),
+                None => self.recover(data, &frame.event, out),
             },
         }
     }
 
-    fn finish(&mut self, _end: StreamEnd, out: &mut Vec<Delta>) -> Result<Ending, ApiError> {
+    fn finish(&mut self, _end: StreamEnd, out: &mut Vec<Delta>) -> Result<StreamOutcome, CallError> {
         let mut rest = Vec::new();
         for choice in &mut self.choices {
-            let mut pieces = Vec::new();
-            choice.think.finish(&mut pieces);
-            rest.push((choice.index, pieces));
+            let mut segments = Vec::new();
+            choice.think.finish(&mut segments);
+            rest.push((choice.index, segments));
         }
-        for (index, pieces) in rest {
-            self.pieces(index, pieces, out);
+        for (index, segments) in rest {
+            self.emit_segments(index, segments, out);
         }
         for choice in &self.choices {
             if let Some(reason) = &choice.finish {
                 out.push(Delta { choice: choice.index, kind: DeltaKind::Finish(reason.clone()) });
             }
         }
-        // One-API and new-api write `[DONE]` themselves when their upstream breaks off.
-        let forged = self.server == ServerKind::OneApi && !self.whole_body;
+        // One-API and new-api send their own `[DONE]` when their upstream stream breaks off.
+        let forged = self.server == ServerKind::OneApi && !self.single_body;
         let first = self.choices.iter().find(|choice| choice.index == 0).or(self.choices.first());
-        // Of several choices the first may have ended while another one broke off.
-        let all = self.ended_softly() || self.done && !forged;
-        if let Some(reason) = first.filter(|_| all).and_then(|choice| choice.finish.clone()) {
-            return Ok(Ending::Finished(reason));
+        // The first of several choices may be finished while another one is incomplete.
+        let is_complete = self.all_finished() || self.done && !forged;
+        if let Some(reason) = first.filter(|_| is_complete).and_then(|choice| choice.finish.clone()) {
+            return Ok(StreamOutcome::Finished(reason));
         }
-        Ok(match self.came {
-            Came::Nothing if self.broken_body => Ending::Cut,
-            Came::Nothing => Ending::Empty,
-            Came::Thoughts | Came::Answer if self.done && !forged => Ending::DoneOnly,
-            Came::Thoughts | Came::Answer => Ending::Cut,
+        Ok(match self.output_seen {
+            OutputSeen::Nothing if self.truncated_body => StreamOutcome::Incomplete,
+            OutputSeen::Nothing => StreamOutcome::Empty,
+            OutputSeen::Reasoning | OutputSeen::Answer if self.done && !forged => StreamOutcome::NoFinishReason,
+            OutputSeen::Reasoning | OutputSeen::Answer => StreamOutcome::Incomplete,
         })
     }
 }
 
-pub(super) fn error_in(json: &str, event: &[u8]) -> Option<Value> {
-    tree(json).filter(|value| error::is_error(value, event))
+pub(super) fn find_error(json: &str, event: &[u8]) -> Option<Value> {
+    parse_tree(json).filter(|value| error::is_error_body(value, event))
 }
 
-/// The whole of a small JSON text; errors are small, and a tree takes many times the room of its text.
-fn tree(json: &str) -> Option<Value> {
-    const LARGEST: usize = 1024 * 1024;
-    (json.len() <= LARGEST).then(|| serde_json::from_str(json).ok()).flatten()
+/// Parses JSON of up to 1 MiB into a tree, which takes many times the memory of its text. Errors are small.
+fn parse_tree(json: &str) -> Option<Value> {
+    const MAX_LEN: usize = 1024 * 1024;
+    (json.len() <= MAX_LEN).then(|| serde_json::from_str(json).ok()).flatten()
 }
 
-/// The whole object or the end mark that `data` begins with, and what follows it: frames that were glued into one.
-fn first_frame(data: &str) -> Option<(&str, &str)> {
+/// Splits off the complete object or end signal at the start of `data`, for several frames glued into one.
+fn split_first_frame(data: &str) -> Option<(&str, &str)> {
     let data = data.trim_start();
     let data = data.strip_prefix("data:").unwrap_or(data).trim_start();
     if data.starts_with(DONE) {
         return Some(data.split_at(DONE.len()));
     }
     let mut values = serde_json::Deserializer::from_str(data).into_iter::<serde::de::IgnoredAny>();
-    let whole = data.starts_with('{') && values.next().is_some_and(|value| value.is_ok());
-    whole.then(|| data.split_at(values.byte_offset()))
+    let is_complete = data.starts_with('{') && values.next().is_some_and(|value| value.is_ok());
+    is_complete.then(|| data.split_at(values.byte_offset()))
 }
 
 const DONE: &str = "[DONE]";
 
-pub(super) fn is_done(data: &str) -> bool {
+pub(super) fn is_end_signal(data: &str) -> bool {
     data.trim().trim_matches('"') == DONE
 }
 
-/// The common word for a service's own; `None` while there is none ("" and "null" are what some send meanwhile).
-fn finish_reason(word: &str) -> Option<FinishReason> {
-    Some(match word {
+/// Maps a service's finish reason; `None` for "" and "null", which some services send in unfinished chunks.
+fn parse_finish_reason(reason: &str) -> Option<FinishReason> {
+    Some(match reason {
         "" | "null" | "None" => return None,
         "stop" | "eos" | "end_turn" | "STOP" | "stop_sequence" | "eos_token" | "COMPLETE" | "complete" => {
             FinishReason::Stop
@@ -379,7 +380,7 @@ fn finish_reason(word: &str) -> Option<FinishReason> {
             FinishReason::ContentFilter
         }
         "tool_calls" | "function_call" | "tool_use" => FinishReason::ToolCalls,
-        "error" | "network_error" | "ERROR" => FinishReason::Error(word.to_owned()),
+        "error" | "network_error" | "ERROR" => FinishReason::Error(reason.to_owned()),
         other => FinishReason::Other(other.to_owned()),
     })
 }

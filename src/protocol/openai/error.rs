@@ -1,116 +1,118 @@
-//! Error bodies of every shape, through one extractor.
+//! Extracts errors from response bodies of all known forms.
 //!
 //! Seen in the wild: `{"error":{…}}`, `{"error":"text"}`, `[{"error":…}]`, flat `{"message":…,"code":…}`,
-//! `{"object":"error",…}`, FastAPI's `{"detail":"text"|[…]}`, `{"errors":[…]}`, MiniMax's `base_resp`, a page, a text,
-//! nothing. Works on a JSON tree: errors are rare and small.
+//! `{"object":"error",…}`, FastAPI's `{"detail":"text"|[…]}`, `{"errors":[…]}`, MiniMax's `base_resp`, an HTML page,
+//! plain text, an empty body. Works on a JSON tree: errors are rare and small.
 
 use serde_json::Value;
 
-use super::decode::Came;
+use super::decode::OutputSeen;
 use crate::{
     model::ErrorClass,
     protocol::{
-        ApiError, ResponseHead, ServerKind,
-        error::{Evidence, classify, page_message, shortened},
-        retry_after::{RetryAfter, from_delay, from_headers},
+        CallError, ResponseHead, ServerKind,
+        error::{ErrorSignals, classify, page_message, truncate_message},
+        retry_after::{RetryAfter, from_headers, parse_delay},
     },
 };
 
-/// What an error body says.
+/// The contents of an error body.
 #[derive(Debug, Default)]
-struct Said {
+struct ErrorBody {
     message: String,
-    /// `code` and `type` and `status` words, for classification.
-    words: String,
+    /// The `code`, `type`, `status` and `details` strings, joined for classification.
+    codes: String,
     code: Option<String>,
     param: Option<String>,
-    /// A code in the body that reads like an HTTP status.
+    /// A code in the body that looks like an HTTP error status.
     status: Option<u16>,
     retry_after: Option<RetryAfter>,
     request_id: Option<String>,
 }
 
-/// The error of a reply whose status was no success.
-pub(super) fn of_reply(head: &ResponseHead, body: &[u8]) -> ApiError {
+/// The error of a response with an error status.
+pub(super) fn from_response(head: &ResponseHead, body: &[u8]) -> CallError {
     let status = head.status;
     let json = serde_json::from_slice::<Value>(body.trim_ascii()).ok().or_else(|| first_event(body));
-    let said = json.as_ref().map(said).filter(|said| !said.message.is_empty());
-    let header_wait = from_headers(&head.headers);
-    let said = said.unwrap_or_else(|| Said { message: page_message(Some(status), body), ..Said::default() });
-    let server = ServerKind::of(&head.headers);
-    let retry_after = header_wait.or(said.retry_after);
-    let evidence = Evidence {
+    let error = json.as_ref().map(parse_error).filter(|error| !error.message.is_empty());
+    let header_delay = from_headers(&head.headers);
+    let error =
+        error.unwrap_or_else(|| ErrorBody { message: page_message(Some(status), body), ..ErrorBody::default() });
+    let server = ServerKind::from_headers(&head.headers);
+    let retry_after = header_delay.or(error.retry_after);
+    let evidence = ErrorSignals {
         status: Some(status.as_u16()),
-        code: &said.words,
-        message: &said.message,
+        code: &error.codes,
+        message: &error.message,
         retry_after: retry_after.is_some(),
     };
-    let class = classify(evidence).unwrap_or(ErrorClass::Garbage);
-    ApiError {
+    let class = classify(evidence).unwrap_or(ErrorClass::InvalidResponse);
+    CallError {
         class,
         status: Some(status.as_u16()),
-        code: said.code,
-        hint: hint(class, &said.message),
-        message: shortened(&said.message),
-        param: said.param,
+        code: error.code,
+        hint: hint(class, &error.message),
+        message: truncate_message(&error.message),
+        param: error.param,
         retry_after,
-        request_id: head.request_id().or(said.request_id),
+        request_id: head.request_id().or(error.request_id),
         server,
-        should_retry: head.header("x-should-retry").and_then(|word| word.parse().ok()),
+        should_retry: head.header("x-should-retry").and_then(|value| value.parse().ok()),
     }
 }
 
-/// The error inside a reply that claimed success, after what came before it.
-pub(super) fn in_stream(json: &Value, server: ServerKind, after: Came) -> ApiError {
-    let said = said(json);
-    let evidence = Evidence {
-        status: said.status,
-        code: &said.words,
-        message: &said.message,
-        retry_after: said.retry_after.is_some(),
+/// The error inside a response with a success status; `after` is the output before it.
+pub(super) fn from_stream(json: &Value, server: ServerKind, after: OutputSeen) -> CallError {
+    let error = parse_error(json);
+    let evidence = ErrorSignals {
+        status: error.status,
+        code: &error.codes,
+        message: &error.message,
+        retry_after: error.retry_after.is_some(),
     };
-    let coded = classify(evidence).unwrap_or(ErrorClass::InStream);
-    // What breaks off is cut, whatever the reason; but while nothing of the answer is out, a request that is itself at
-    // fault must not be taken to the next candidate.
-    let at_fault = matches!(coded, ErrorClass::Filter | ErrorClass::Context | ErrorClass::Request);
+    let classified = classify(evidence).unwrap_or(ErrorClass::InStream);
+    // An error after output makes the answer incomplete. But as long as there is no answer text, an error caused by the
+    // request itself keeps its class, so that the request is not sent to the next candidate.
+    let is_request_error = matches!(classified, ErrorClass::Filter | ErrorClass::Context | ErrorClass::Request);
     let class = match after {
-        Came::Nothing => coded,
-        Came::Thoughts if at_fault => coded,
-        Came::Thoughts | Came::Answer => ErrorClass::Cut,
+        OutputSeen::Nothing => classified,
+        OutputSeen::Reasoning if is_request_error => classified,
+        OutputSeen::Reasoning | OutputSeen::Answer => ErrorClass::Incomplete,
     };
-    let message = if said.message.is_empty() { "the server reported an error without a text" } else { &said.message };
-    ApiError {
+    let message =
+        if error.message.is_empty() { "the service reported an error without a message" } else { &error.message };
+    CallError {
         status: Some(200),
-        code: said.code,
-        hint: hint(class, &said.message),
-        param: said.param,
-        retry_after: said.retry_after,
-        request_id: said.request_id,
+        code: error.code,
+        hint: hint(class, &error.message),
+        param: error.param,
+        retry_after: error.retry_after,
+        request_id: error.request_id,
         server,
-        ..ApiError::new(class, message)
+        ..CallError::new(class, message)
     }
 }
 
 fn hint(class: ErrorClass, message: &str) -> Option<String> {
     let text = match class {
-        ErrorClass::Path => "check base_url: OpenAI-compatible services usually serve below /v1",
-        ErrorClass::NoChannel => "the gateway has no upstream for this model: enable one there, or ask another model",
+        ErrorClass::Path => "check base_url: OpenAI-compatible services usually serve the API under /v1",
+        ErrorClass::NoChannel => "enable an upstream for this model in the gateway, or use another model",
         ErrorClass::Request if message.contains("No connected db") => {
-            "LiteLLM without a database answers so when the key is wrong"
+            "check the key: LiteLLM without a database returns this error for an invalid key"
         }
         _ => return None,
     };
     Some(text.to_owned())
 }
 
-/// The JSON of an event stream that came with an error status.
+/// The JSON of the first event, for an event stream with an error status.
 fn first_event(body: &[u8]) -> Option<Value> {
     let text = std::str::from_utf8(body).ok()?;
     text.lines().filter_map(|line| line.strip_prefix("data:")).find_map(|data| serde_json::from_str(data.trim()).ok())
 }
 
-/// The parameters an error complains of; `None` when it is about something else.
-pub(super) fn refused_parameters(error: &ApiError) -> Option<Vec<String>> {
+/// The parameters that an error may reject (all words of its message); `None` when it is not about a parameter.
+pub(super) fn rejected_parameters(error: &CallError) -> Option<Vec<String>> {
     const CODES: [&str; 4] = ["unsupported_parameter", "unsupported_value", "unknown_parameter", "extra_forbidden"];
     const PHRASES: [&str; 8] = [
         "unsupported parameter",
@@ -123,57 +125,57 @@ pub(super) fn refused_parameters(error: &ApiError) -> Option<Vec<String>> {
         "extra fields not permitted",
     ];
     let message = error.message.to_lowercase();
-    let complains = error.code.as_deref().is_some_and(|code| CODES.contains(&code))
+    let is_parameter_error = error.code.as_deref().is_some_and(|code| CODES.contains(&code))
         || PHRASES.iter().any(|phrase| message.contains(phrase));
-    if error.class != ErrorClass::Request || !complains {
+    if error.class != ErrorClass::Request || !is_parameter_error {
         return None;
     }
     let words = error.message.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
     Some(error.param.iter().cloned().chain(words.filter(|word| word.len() > 2).map(str::to_owned)).collect())
 }
 
-fn said(json: &Value) -> Said {
+fn parse_error(json: &Value) -> ErrorBody {
     match json {
-        Value::Array(items) => items.first().map(said).unwrap_or_default(),
+        Value::Array(items) => items.first().map(parse_error).unwrap_or_default(),
         Value::Object(object) => match object.get("error").filter(|error| is_set(error)) {
-            Some(Value::String(text)) => Said { message: text.clone(), ..flat(json) },
+            Some(Value::String(text)) => ErrorBody { message: text.clone(), ..parse_fields(json) },
             Some(inner) => {
-                let outer = flat(json);
+                let outer = parse_fields(json);
                 let inner = if inner.is_object() {
-                    said(inner)
+                    parse_error(inner)
                 } else {
-                    Said { message: inner.to_string(), ..Said::default() }
+                    ErrorBody { message: inner.to_string(), ..ErrorBody::default() }
                 };
-                Said { request_id: inner.request_id.or(outer.request_id), ..inner }
+                ErrorBody { request_id: inner.request_id.or(outer.request_id), ..inner }
             }
-            None => flat(json),
+            None => parse_fields(json),
         },
-        Value::String(text) => Said { message: text.clone(), ..Said::default() },
-        _ => Said::default(),
+        Value::String(text) => ErrorBody { message: text.clone(), ..ErrorBody::default() },
+        _ => ErrorBody::default(),
     }
 }
 
-/// One level of an error object.
-fn flat(json: &Value) -> Said {
-    let text = |name: &str| json.get(name).and_then(word).filter(|text| !text.is_empty());
+/// Parses one level of an error object.
+fn parse_fields(json: &Value) -> ErrorBody {
+    let text = |name: &str| json.get(name).and_then(scalar_text).filter(|text| !text.is_empty());
     let minimax = json.get("base_resp");
     let message = ["message", "msg", "error_msg", "errorMessage", "html-message", "title"]
         .into_iter()
         .find_map(text)
-        .or_else(|| json.get("detail").map(detail).filter(|text| !text.is_empty()))
-        .or_else(|| json.get("errors").map(detail).filter(|text| !text.is_empty()))
-        .or_else(|| minimax.and_then(|resp| resp.get("status_msg")).and_then(word))
+        .or_else(|| json.get("detail").map(detail_text).filter(|text| !text.is_empty()))
+        .or_else(|| json.get("errors").map(detail_text).filter(|text| !text.is_empty()))
+        .or_else(|| minimax.and_then(|resp| resp.get("status_msg")).and_then(scalar_text))
         .unwrap_or_else(|| if has_known_key(json) { String::new() } else { json.to_string() });
-    let code = text("code").or_else(|| minimax.and_then(|resp| resp.get("status_code")).and_then(word));
+    let code = text("code").or_else(|| minimax.and_then(|resp| resp.get("status_code")).and_then(scalar_text));
     let words = [code.clone(), text("type"), text("status"), text("details")]
         .into_iter()
         .flatten()
         .collect::<Vec<_>>()
         .join(" ");
-    let as_status = |word: String| word.parse::<u16>().ok().filter(|status| (400..600).contains(status));
-    Said {
+    let as_status = |text: String| text.parse::<u16>().ok().filter(|status| (400..600).contains(status));
+    ErrorBody {
         message,
-        words,
+        codes: words,
         status: code.clone().and_then(as_status).or_else(|| text("status").and_then(as_status)),
         code,
         param: text("param"),
@@ -182,28 +184,30 @@ fn flat(json: &Value) -> Said {
     }
 }
 
-/// Gemini's RetryInfo and the plain fields of others.
+/// The retry delay in Gemini's `RetryInfo`, or in the plain fields of other services.
 fn retry_delay(json: &Value) -> Option<RetryAfter> {
     let details = json.get("details").and_then(Value::as_array).into_iter().flatten();
     details
         .filter_map(|detail| detail.get("retryDelay"))
         .chain(["retry_after", "retryAfter", "retryDelay"].iter().filter_map(|name| json.get(name)))
-        .find_map(|value| from_delay(&word(value)?))
+        .find_map(|value| parse_delay(&scalar_text(value)?))
 }
 
-/// FastAPI's `detail` and the `errors` of others: a text, an object, or a list of them.
-fn detail(value: &Value) -> String {
+/// The text of FastAPI's `detail` or the `errors` of other services: a string, an object, or a list of them.
+fn detail_text(value: &Value) -> String {
     match value {
         Value::String(text) => text.clone(),
-        Value::Array(items) => items.iter().map(detail).filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; "),
+        Value::Array(items) => {
+            items.iter().map(detail_text).filter(|text| !text.is_empty()).collect::<Vec<_>>().join("; ")
+        }
         Value::Object(object) => {
             let text = ["msg", "message", "error", "detail"].iter().find_map(|name| object.get(*name));
-            let place = object
+            let location = object
                 .get("loc")
                 .and_then(Value::as_array)
-                .map(|path| path.iter().filter_map(word).collect::<Vec<_>>().join("."));
-            match (text.map(detail), place) {
-                (Some(text), Some(place)) => format!("{text} ({place})"),
+                .map(|path| path.iter().filter_map(scalar_text).collect::<Vec<_>>().join("."));
+            match (text.map(detail_text), location) {
+                (Some(text), Some(location)) => format!("{text} ({location})"),
                 (Some(text), None) => text,
                 (None, _) => value.to_string(),
             }
@@ -212,7 +216,7 @@ fn detail(value: &Value) -> String {
     }
 }
 
-fn word(value: &Value) -> Option<String> {
+fn scalar_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
         Value::Number(number) => Some(number.to_string()),
@@ -235,8 +239,8 @@ fn has_known_key(json: &Value) -> bool {
         .any(|name| json.get(name).is_some_and(|v| !v.is_null()))
 }
 
-/// Whether a successful reply's object is an error all the same.
-pub(super) fn is_error(json: &Value, event: &[u8]) -> bool {
+/// Whether an object in a response with a success status is an error.
+pub(super) fn is_error_body(json: &Value, event: &[u8]) -> bool {
     let item = json.as_array().and_then(|items| items.first()).unwrap_or(json);
     let has = |name: &str| item.get(name).is_some_and(is_set);
     let minimax = item.pointer("/base_resp/status_code").and_then(Value::as_i64).is_some_and(|code| code != 0);
@@ -249,10 +253,11 @@ pub(super) fn is_error(json: &Value, event: &[u8]) -> bool {
         || (!is_answer && ["message", "msg", "detail", "errors"].into_iter().any(has))
 }
 
-/// A page where an answer should be: status 200, and nothing a client of this API could read.
-pub(super) fn page(data: &[u8], server: ServerKind) -> ApiError {
-    let error = ApiError::new(ErrorClass::Garbage, format!("no answer but: {}", page_message(None, data)));
-    ApiError { status: Some(200), server, hint: hint(ErrorClass::Path, ""), ..error }
+/// The error of a response with status 200 that is an HTML page or plain text.
+pub(super) fn page_error(data: &[u8], server: ServerKind) -> CallError {
+    let error =
+        CallError::new(ErrorClass::InvalidResponse, format!("expected an answer, got: {}", page_message(None, data)));
+    CallError { status: Some(200), server, hint: hint(ErrorClass::Path, ""), ..error }
 }
 
 #[cfg(test)]
@@ -262,7 +267,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_shape_gives_its_message() {
+    fn message_is_extracted_from_all_forms() {
         for body in [
             json!({"error": {"message": "boom", "code": 500}}),
             json!({"error": "boom"}),
@@ -275,20 +280,20 @@ mod tests {
             json!({"base_resp": {"status_code": 1004, "status_msg": "boom"}}),
             json!({"error": {"error": {"message": "boom"}}}),
         ] {
-            assert_eq!(said(&body).message, "boom", "{body}");
-            assert!(is_error(&body, b""), "{body}");
+            assert_eq!(parse_error(&body).message, "boom", "{body}");
+            assert!(is_error_body(&body, b""), "{body}");
         }
-        assert!(said(&json!({"odd": "shape"})).message.contains("shape"));
+        assert!(parse_error(&json!({"odd": "shape"})).message.contains("shape"));
     }
 
     #[test]
-    fn answers_are_no_errors() {
+    fn answers_are_not_errors() {
         for body in [
             json!({"choices": [], "error": null}),
             json!({"choices": [{"delta": {"content": "x"}}], "message": "hi"}),
             json!({"choices": [], "usage": {"prompt_tokens": 1}, "error": {}}),
         ] {
-            assert!(!is_error(&body, b""), "{body}");
+            assert!(!is_error_body(&body, b""), "{body}");
         }
     }
 }

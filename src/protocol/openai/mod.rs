@@ -1,8 +1,8 @@
-//! The OpenAI chat completions format, as OpenAI documents it and as everybody else speaks it.
+//! Implements the OpenAI chat completions format, including the deviations of compatible services.
 //!
-//! Owns the [`Protocol`] implementation; its parts are `encode` (requests), `wire` (the shape of a chunk), `decode`
-//! (frames to deltas), `opaque` (what is only passed on), `usage`, `error` and `models`. Refuses sockets, clocks and vendors' names: what differs by
-//! vendor is read off the reply or set in the config.
+//! `encode` writes requests, `wire` has the types of a chunk, `decode` maps frames to deltas, `opaque` decodes
+//! pass-through responses, and `server` is the server side. Vendor names are not compared: differences between vendors
+//! are detected from the response or set in the config.
 
 use bytes::Bytes;
 use http::{
@@ -11,10 +11,10 @@ use http::{
 };
 use url::Url;
 
-use super::{ApiError, Decoder, EncodeError, ModelList, Protocol, ResponseHead, ServerKind};
+use super::{CallError, Decoder, EncodeError, ModelList, Protocol, ResponseHead, ServerKind};
 use crate::model::{
-    Adjustment, Call, ChatRequest, ProtocolId, Service,
-    api_key::{ApiKey, masked_url},
+    ChatRequest, ModelRequest, Operation, ParamWorkaround, ProtocolId,
+    api_key::{ApiKey, redact_url},
     target::{DecodeOptions, Target},
 };
 
@@ -28,11 +28,11 @@ pub mod server;
 mod usage;
 mod wire;
 
-/// The protocol called `openai`.
+/// The `openai` protocol.
 #[derive(Clone, Copy, Debug)]
 pub struct OpenAiChat;
 
-/// The name of this protocol.
+/// The id of this protocol.
 pub const ID: ProtocolId = ProtocolId("openai");
 
 impl Protocol for OpenAiChat {
@@ -40,36 +40,41 @@ impl Protocol for OpenAiChat {
         ID
     }
 
-    fn encode(&self, target: &Target, key: Option<&ApiKey>, call: &Call) -> Result<http::Request<Bytes>, EncodeError> {
+    fn encode(
+        &self,
+        target: &Target,
+        key: Option<&ApiKey>,
+        call: &ModelRequest,
+    ) -> Result<http::Request<Bytes>, EncodeError> {
         match call {
-            Call::Chat(chat) => {
-                let body = encode::body(target, chat)?;
+            ModelRequest::Chat(chat) => {
+                let body = encode::encode_chat(target, chat)?;
                 let accept = if chat.stream { "text/event-stream" } else { "application/json" };
                 let url = target.endpoint.url("chat/completions");
-                request(target, key, &url, &Method::POST, accept, body)
+                build_request(target, key, &url, &Method::POST, accept, body)
             }
-            Call::Opaque(opaque) => {
-                let body = encode::opaque(target, opaque)?;
+            ModelRequest::Opaque(opaque) => {
+                let body = encode::encode_opaque(target, opaque)?;
                 let accept = if opaque.stream { "text/event-stream" } else { "application/json" };
-                let url = target.endpoint.url(opaque::path(opaque.service));
-                request(target, key, &url, &Method::POST, accept, body)
+                let url = target.endpoint.url(opaque::path(opaque.operation));
+                build_request(target, key, &url, &Method::POST, accept, body)
             }
         }
     }
 
-    fn decoder(&self, call: &Call, options: &DecodeOptions, head: &ResponseHead) -> Box<dyn Decoder> {
-        let server = ServerKind::of(&head.headers);
-        match call {
-            // A completion's choices have their text where a chat's have a message; all else is the same.
-            Call::Opaque(opaque) if opaque.service != Service::Completions => {
+    fn decoder(&self, request: &ModelRequest, options: &DecodeOptions, head: &ResponseHead) -> Box<dyn Decoder> {
+        let server = ServerKind::from_headers(&head.headers);
+        match request {
+            // A completion differs from a chat only in that its choices have a text in place of a message.
+            ModelRequest::Opaque(opaque) if opaque.operation != Operation::Completions => {
                 Box::new(opaque::OpaqueDecoder::new(server))
             }
-            Call::Chat(_) | Call::Opaque(_) => Box::new(decode::ChatDecoder::new(*options, server)),
+            ModelRequest::Chat(_) | ModelRequest::Opaque(_) => Box::new(decode::ChatDecoder::new(*options, server)),
         }
     }
 
-    fn error(&self, head: &ResponseHead, body: &[u8]) -> ApiError {
-        error::of_reply(head, body)
+    fn decode_error(&self, head: &ResponseHead, body: &[u8]) -> CallError {
+        error::from_response(head, body)
     }
 
     fn list_models(
@@ -80,22 +85,22 @@ impl Protocol for OpenAiChat {
     ) -> Result<http::Request<Bytes>, EncodeError> {
         let mut url = target.endpoint.url("models");
         if let Some(after) = after {
-            // The word of OpenAI's lists, and Anthropic's.
+            // `after` is OpenAI's parameter, `after_id` Anthropic's.
             url.query_pairs_mut().append_pair("after", after).append_pair("after_id", after);
         }
-        request(target, key, &url, &Method::GET, "application/json", Bytes::new())
+        build_request(target, key, &url, &Method::GET, "application/json", Bytes::new())
     }
 
-    fn parse_models(&self, body: &[u8]) -> Result<ModelList, ApiError> {
+    fn parse_models(&self, body: &[u8]) -> Result<ModelList, CallError> {
         models::parse(body)
     }
 
-    fn adjust(&self, error: &ApiError, target: &Target, chat: &ChatRequest) -> Option<Adjustment> {
-        encode::adjustment(error, target, chat)
+    fn workaround(&self, error: &CallError, target: &Target, chat: &ChatRequest) -> Option<ParamWorkaround> {
+        encode::workaround_for(error, target, chat)
     }
 }
 
-fn request(
+fn build_request(
     target: &Target,
     key: Option<&ApiKey>,
     url: &Url,
@@ -116,7 +121,7 @@ fn request(
         value.set_sensitive(true);
         builder = builder.header(AUTHORIZATION, value);
     }
-    builder.body(body).map_err(|source| EncodeError::Request { url: masked_url(url), source })
+    builder.body(body).map_err(|source| EncodeError::Request { url: redact_url(url), source })
 }
 
 #[cfg(test)]
@@ -125,19 +130,20 @@ mod tests {
     use crate::model::target::testing::target;
 
     #[test]
-    fn the_key_goes_into_the_header_and_nowhere_else() {
+    fn key_is_sent_in_the_authorization_header_only() {
         let key = ApiKey::new("sk-very-secret");
-        let call = Call::Chat(ChatRequest { stream: true, ..ChatRequest::default() });
-        let request = OpenAiChat.encode(&target("a"), Some(&key), &call).expect("encodes");
+        let chat = ModelRequest::Chat(ChatRequest { stream: true, ..ChatRequest::default() });
+        let request = OpenAiChat.encode(&target("a"), Some(&key), &chat).expect("valid request");
         assert_eq!(request.uri(), "https://a.example.com/v1/chat/completions");
         assert_eq!(request.headers()[AUTHORIZATION], "Bearer sk-very-secret");
         assert!(!format!("{request:?}").contains("very-secret"));
     }
 
     #[test]
-    fn a_key_with_a_line_break_is_refused_by_name() {
+    fn key_with_a_line_break_is_an_error_that_names_the_endpoint() {
         let key = ApiKey::new("sk-a\nsk-b");
-        let error = OpenAiChat.list_models(&target("a"), Some(&key), None).expect_err("no header can hold it");
+        let error =
+            OpenAiChat.list_models(&target("a"), Some(&key), None).expect_err("line breaks are invalid in headers");
         assert!(error.to_string().contains("a-endpoint") && !error.to_string().contains("sk-b"));
     }
 }

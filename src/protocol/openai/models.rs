@@ -1,32 +1,32 @@
-//! Model lists: `data`, `models`, both, a bare array, of objects or of names.
+//! Parses model lists: under `data`, `models` or both, or as a bare array; of objects or of names.
 
 use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{decode::Came, error};
+use super::{decode::OutputSeen, error};
 use crate::{
     model::ErrorClass,
-    protocol::{ApiError, ModelInfo, ModelList, ServerKind, error::page_message},
+    protocol::{CallError, ModelInfo, ModelList, ServerKind, error::page_message},
 };
 
-/// The models in `body`, in its order, each once.
-pub(super) fn parse(body: &[u8]) -> Result<ModelList, ApiError> {
+/// The models in `body`, in list order, without duplicates.
+pub(super) fn parse(body: &[u8]) -> Result<ModelList, CallError> {
     let Ok(json) = serde_json::from_slice::<Value>(body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body)) else {
-        let said = page_message(None, body);
-        return Err(ApiError::new(ErrorClass::Garbage, format!("no model list but: {said}")));
+        let text = page_message(None, body);
+        return Err(CallError::new(ErrorClass::InvalidResponse, format!("expected a model list, got: {text}")));
     };
     let lists: Vec<&Value> = match &json {
-        Value::Array(_) if error::is_error(&json, b"") => Vec::new(),
+        Value::Array(_) if error::is_error_body(&json, b"") => Vec::new(),
         Value::Array(_) => vec![&json],
         _ => ["data", "models"].iter().filter_map(|name| json.get(name)).collect(),
     };
     if lists.is_empty() {
-        return Err(error::in_stream(&json, ServerKind::Other, Came::Nothing));
+        return Err(error::from_stream(&json, ServerKind::Other, OutputSeen::Nothing));
     }
     let (mut models, mut known) = (Vec::<ModelInfo>::new(), HashSet::new());
     for item in lists.iter().filter_map(|list| list.as_array()).flatten() {
-        if let Some(model) = model(item)
+        if let Some(model) = parse_model(item)
             && known.insert(model.id.clone())
         {
             models.push(model);
@@ -35,10 +35,10 @@ pub(super) fn parse(body: &[u8]) -> Result<ModelList, ApiError> {
     let more = json.get("has_more").and_then(Value::as_bool) == Some(true);
     let last = json.get("last_id").and_then(Value::as_str).or(models.last().map(|model| model.id.as_str()));
     let more_after = last.filter(|_| more).map(str::to_owned);
-    Ok(ModelList { models, more_after })
+    Ok(ModelList { models, next_cursor: more_after })
 }
 
-fn model(item: &Value) -> Option<ModelInfo> {
+fn parse_model(item: &Value) -> Option<ModelInfo> {
     let id = match item {
         Value::String(id) => id.as_str(),
         _ => ["id", "model", "name"].iter().find_map(|name| item.get(name)?.as_str())?,
@@ -53,8 +53,8 @@ fn model(item: &Value) -> Option<ModelInfo> {
     ];
     let context = CONTEXTS.iter().find_map(|path| item.pointer(path)?.as_u64());
     let id = id.strip_prefix("models/").unwrap_or(id);
-    // An id is sent back and shown: one with control characters is no id.
     let owner = item.get("owned_by").and_then(Value::as_str).map(str::to_owned);
+    // An id is sent upstream and shown on the terminal: ids with control characters are ignored.
     (!id.is_empty() && !id.contains(char::is_control)).then(|| ModelInfo { id: id.to_owned(), context, owner })
 }
 
@@ -63,10 +63,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn contexts_are_read_where_they_are_given() {
+    fn context_window_is_read_where_listed() {
         let models =
             parse(br#"["x",{"id":"a","context_length":8192},{"name":"models/b","inputTokenLimit":5},{"id":"a"}]"#);
-        let models = models.expect("a list").models;
+        let models = models.expect("valid list").models;
         assert_eq!(
             models.iter().map(|model| (model.id.as_str(), model.context)).collect::<Vec<_>>(),
             [("x", None), ("a", Some(8192)), ("b", Some(5))]
@@ -74,16 +74,16 @@ mod tests {
     }
 
     #[test]
-    fn a_list_says_where_it_goes_on() {
-        let more = |body: &str| parse(body.as_bytes()).expect("a list").more_after;
-        assert_eq!(more(r#"{"data":[{"id":"a"}],"has_more":true,"last_id":"a"}"#).as_deref(), Some("a"));
-        assert_eq!(more(r#"{"data":[{"id":"b"}],"has_more":true}"#).as_deref(), Some("b"));
-        assert_eq!(more(r#"{"data":[{"id":"a"}],"has_more":false,"last_id":"a"}"#), None);
+    fn next_page_is_read_from_has_more_and_last_id() {
+        let next = |body: &str| parse(body.as_bytes()).expect("valid list").next_cursor;
+        assert_eq!(next(r#"{"data":[{"id":"a"}],"has_more":true,"last_id":"a"}"#).as_deref(), Some("a"));
+        assert_eq!(next(r#"{"data":[{"id":"b"}],"has_more":true}"#).as_deref(), Some("b"));
+        assert_eq!(next(r#"{"data":[{"id":"a"}],"has_more":false,"last_id":"a"}"#), None);
     }
 
     #[test]
-    fn an_error_is_no_empty_list() {
-        assert_eq!(parse(br#"{"error":{"message":"no","code":401}}"#).expect_err("an error").class, ErrorClass::Auth);
+    fn error_body_is_not_an_empty_list() {
+        assert_eq!(parse(br#"{"error":{"message":"no","code":401}}"#).expect_err("error body").class, ErrorClass::Auth);
         assert!(parse(b"<html>").is_err());
     }
 }

@@ -1,84 +1,84 @@
-//! Replies that are only passed on: vectors, rankings, pictures.
-//!
-//! Owns what can be told of them without knowing what they are: whether they are whole, whether they are an error, and
-//! what they used. Refuses to look at what they hold.
+//! Decodes pass-through responses (embeddings, rankings, images) only as far as completeness, errors and usage.
 
 use serde::Deserialize;
 
 use super::{
-    decode::{error_in, is_done},
+    decode::{find_error, is_end_signal},
     error,
     usage::WireUsage,
 };
 use crate::{
-    model::{Delta, DeltaKind, FinishReason, Service},
-    protocol::{ApiError, Decoder, Ending, Flow, Frame, FrameKind, ServerKind, StreamEnd, framing::lenient::Object},
+    model::{Delta, DeltaKind, FinishReason, Operation},
+    protocol::{
+        CallError, Decoder, Flow, Frame, FrameKind, ServerKind, StreamEnd, StreamOutcome,
+        framing::lenient::LenientObject,
+    },
 };
 
-/// Where it is asked for, below the base URL.
-pub(super) fn path(service: Service) -> &'static str {
+/// The path of a service below the base URL.
+pub(super) fn path(service: Operation) -> &'static str {
     match service {
-        Service::Completions => "completions",
-        Service::Embeddings => "embeddings",
-        Service::Rerank => "rerank",
-        Service::Images => "images/generations",
+        Operation::Completions => "completions",
+        Operation::Embeddings => "embeddings",
+        Operation::Rerank => "rerank",
+        Operation::Images => "images/generations",
     }
 }
 
-/// Reads one reply that is only passed on.
+/// Decodes one pass-through response.
 #[derive(Debug)]
 pub(super) struct OpaqueDecoder {
     server: ServerKind,
-    any: bool,
+    has_output: bool,
 }
 
 #[derive(Deserialize)]
-struct Used {
+struct UsageField {
     #[serde(default)]
-    usage: Object<WireUsage>,
+    usage: LenientObject<WireUsage>,
 }
 
 impl OpaqueDecoder {
     pub(super) fn new(server: ServerKind) -> Self {
-        Self { server, any: false }
+        Self { server, has_output: false }
     }
 
-    fn came(&self) -> super::decode::Came {
-        if self.any { super::decode::Came::Answer } else { super::decode::Came::Nothing }
+    fn output_seen(&self) -> super::decode::OutputSeen {
+        if self.has_output { super::decode::OutputSeen::Answer } else { super::decode::OutputSeen::Nothing }
     }
 
-    fn object(&mut self, json: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<(), ApiError> {
-        if let Some(is_error) = error_in(json, event) {
-            return Err(error::in_stream(&is_error, self.server, self.came()));
+    fn decode_object(&mut self, json: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<(), CallError> {
+        if let Some(body) = find_error(json, event) {
+            return Err(error::from_stream(&body, self.server, self.output_seen()));
         }
-        self.any = true;
+        self.has_output = true;
         out.push(Delta { choice: 0, kind: DeltaKind::Opaque(json.len()) });
-        let used = serde_json::from_str::<Used>(json).ok().and_then(|used| used.usage.0?.usage());
-        out.extend(used.map(|usage| Delta { choice: 0, kind: DeltaKind::Usage(usage) }));
+        let usage = serde_json::from_str::<UsageField>(json).ok().and_then(|body| body.usage.0?.to_usage());
+        out.extend(usage.map(|usage| Delta { choice: 0, kind: DeltaKind::Usage(usage) }));
         Ok(())
     }
 }
 
 impl Decoder for OpaqueDecoder {
-    fn frame(&mut self, frame: &Frame, out: &mut Vec<Delta>) -> Result<Flow, ApiError> {
+    fn decode_frame(&mut self, frame: &Frame, out: &mut Vec<Delta>) -> Result<Flow, CallError> {
         let data = std::str::from_utf8(&frame.data).expect("the framer delivers valid UTF-8").trim();
         match frame.kind {
-            FrameKind::Page => Err(error::page(&frame.data, self.server)),
-            FrameKind::Body if !is_json(data) => Ok(Flow::Garbled),
-            FrameKind::Body => self.object(data, b"", out).map(|()| Flow::End),
-            FrameKind::Event if is_done(data) => Ok(Flow::End),
+            FrameKind::Page => Err(error::page_error(&frame.data, self.server)),
+            FrameKind::Body if !is_json(data) => Ok(Flow::InvalidChunk),
+            FrameKind::Body => self.decode_object(data, b"", out).map(|()| Flow::End),
+            FrameKind::Event if is_end_signal(data) => Ok(Flow::End),
             FrameKind::Event if data.is_empty() => Ok(Flow::More),
-            FrameKind::Event if error_in(data, &frame.event).is_none() && !is_json(data) => Ok(Flow::Garbled),
-            FrameKind::Event => self.object(data, &frame.event, out).map(|()| Flow::More),
+            FrameKind::Event if find_error(data, &frame.event).is_none() && !is_json(data) => Ok(Flow::InvalidChunk),
+            FrameKind::Event => self.decode_object(data, &frame.event, out).map(|()| Flow::More),
         }
     }
 
-    fn finish(&mut self, end: StreamEnd, _out: &mut Vec<Delta>) -> Result<Ending, ApiError> {
+    fn finish(&mut self, end: StreamEnd, _out: &mut Vec<Delta>) -> Result<StreamOutcome, CallError> {
         Ok(match end {
-            _ if !self.any => Ending::Empty,
-            // Nothing says when such a stream is over but its end.
-            StreamEnd::Hard | StreamEnd::Eof => Ending::Finished(FinishReason::Stop),
-            StreamEnd::Broken => Ending::Cut,
+            _ if !self.has_output => StreamOutcome::Empty,
+            // Such a stream has no end signal.
+            StreamEnd::EndSignal | StreamEnd::Eof => StreamOutcome::Finished(FinishReason::Stop),
+            StreamEnd::Broken => StreamOutcome::Incomplete,
         })
     }
 }
@@ -92,31 +92,31 @@ mod tests {
     use super::*;
     use crate::{model::ErrorClass, protocol::reply_reader::ReplyReader};
 
-    fn read(body: &[u8], end: StreamEnd) -> Result<(Ending, Vec<DeltaKind>), ErrorClass> {
+    fn read(body: &[u8], end: StreamEnd) -> Result<(StreamOutcome, Vec<DeltaKind>), ErrorClass> {
         let mut reader = ReplyReader::new(Box::new(OpaqueDecoder::new(ServerKind::Other)));
         let mut out = Vec::new();
         reader.push(body, &mut out).map_err(|error| error.class)?;
-        let ending = reader.finish(end, &mut out).map_err(|error| error.class)?;
-        Ok((ending, out.into_iter().map(|delta| delta.kind).collect()))
+        let outcome = reader.finish(end, &mut out).map_err(|error| error.class)?;
+        Ok((outcome, out.into_iter().map(|delta| delta.kind).collect()))
     }
 
     #[test]
-    fn a_whole_body_is_whole_and_says_what_it_used() {
+    fn complete_body_is_finished_and_reports_usage() {
         let body = br#"{"data":[{"embedding":"AACAPw=="}],"usage":{"prompt_tokens":5,"total_tokens":5}}"#;
-        let (ending, kinds) = read(body, StreamEnd::Eof).expect("an answer");
-        assert_eq!(ending, Ending::Finished(FinishReason::Stop));
+        let (outcome, kinds) = read(body, StreamEnd::Eof).expect("valid response");
+        assert_eq!(outcome, StreamOutcome::Finished(FinishReason::Stop));
         assert_eq!(kinds[0], DeltaKind::Opaque(body.len()));
         assert!(matches!(kinds[1], DeltaKind::Usage(usage) if usage.input == Some(5)));
     }
 
     #[test]
-    fn what_is_no_answer_is_none() {
-        assert_eq!(read(br#"{"data":[{"embed"#, StreamEnd::Eof).expect_err("cut"), ErrorClass::Garbled);
-        assert_eq!(read(b"", StreamEnd::Eof).map(|(ending, _)| ending), Ok(Ending::Empty));
-        assert_eq!(read(b"<html>no</html>", StreamEnd::Eof), Err(ErrorClass::Garbage));
-        let refused = read(br#"{"error":{"message":"no","code":"rate_limit_exceeded"}}"#, StreamEnd::Eof);
-        assert!(refused.is_err(), "{refused:?}");
-        let broken = read(b"data: {\"b64_json\":\"A\"}\n\n", StreamEnd::Broken).map(|(ending, _)| ending);
-        assert_eq!(broken, Ok(Ending::Cut));
+    fn truncated_empty_html_and_error_bodies_are_not_answers() {
+        assert_eq!(read(br#"{"data":[{"embed"#, StreamEnd::Eof).expect_err("truncated JSON"), ErrorClass::InvalidChunk);
+        assert_eq!(read(b"", StreamEnd::Eof).map(|(outcome, _)| outcome), Ok(StreamOutcome::Empty));
+        assert_eq!(read(b"<html>no</html>", StreamEnd::Eof), Err(ErrorClass::InvalidResponse));
+        let rejected = read(br#"{"error":{"message":"no","code":"rate_limit_exceeded"}}"#, StreamEnd::Eof);
+        assert!(rejected.is_err(), "{rejected:?}");
+        let interrupted = read(b"data: {\"b64_json\":\"A\"}\n\n", StreamEnd::Broken).map(|(outcome, _)| outcome);
+        assert_eq!(interrupted, Ok(StreamOutcome::Incomplete));
     }
 }

@@ -1,80 +1,78 @@
-//! The server's side of the OpenAI chat format: a request is read, a reply or an error is written.
-//!
-//! Owns the shapes that clients rely on. Refuses sockets: whoever serves (the mock, the gateway) brings them.
+//! The server side of the OpenAI format: parses requests and writes responses and errors, for the gateway and the mock.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::model::{
-    Answer, Call, ChatRequest, DeltaKind, ErrorClass, FinishReason, Image, LIMITS, Message, OpaqueRequest, Original,
-    Params, Part, Role, Service, ToolCall, Usage,
+    Answer, ChatRequest, DeltaKind, ErrorClass, FinishReason, Image, MAX_TOKENS_FIELDS, Message, ModelRequest,
+    OpaqueRequest, Operation, Params, Part, RawRequest, Role, ToolCall, Usage,
 };
 use crate::protocol::{
-    error::shortened,
-    framing::lenient::{List, Number, Object, Text},
+    error::truncate_message,
+    framing::lenient::{LenientList, LenientNumber, LenientObject, LenientString},
     openai,
 };
 
-/// A request that was read.
+/// A parsed request.
 #[derive(Clone, Debug)]
-pub struct Asked {
-    /// The model's name.
+pub struct ParsedRequest {
+    /// The model name.
     pub model: String,
-    /// Whether a streamed reply is to end with its usage.
+    /// Whether a streamed response ends with a usage chunk.
     pub include_usage: bool,
-    /// What is asked, with the body it came in.
-    pub call: Call,
+    /// The request, with its raw body.
+    pub request: ModelRequest,
 }
 
-/// Why a body is no request.
+/// Why a body is not a valid request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
-pub struct Refusal {
-    /// What is wrong.
+pub struct ParseError {
+    /// The message.
     pub message: String,
-    /// The field that is.
+    /// The field at fault.
     pub param: Option<&'static str>,
 }
 
-impl Refusal {
+impl ParseError {
     fn new(message: impl Into<String>, param: Option<&'static str>) -> Self {
-        // It may quote what was sent, however long.
-        Self { message: shortened(&message.into()), param }
+        // The message may quote the body, at any length.
+        Self { message: truncate_message(&message.into()), param }
     }
 }
 
-impl Asked {
-    /// All that is said in a chat.
+impl ParsedRequest {
+    /// The text of all chat messages.
     #[must_use]
     pub fn prompt(&self) -> String {
-        let messages = self.call.chat().map(|chat| chat.messages.as_slice()).unwrap_or_default();
-        messages.iter().map(Message::words).collect::<Vec<_>>().join("\n")
+        let messages = self.request.as_chat().map(|chat| chat.messages.as_slice()).unwrap_or_default();
+        messages.iter().map(Message::joined_text).collect::<Vec<_>>().join("\n")
     }
 }
 
 #[derive(Deserialize)]
 struct WireRequest<'a> {
     #[serde(borrow, default)]
-    model: Text<'a>,
+    model: LenientString<'a>,
     #[serde(default)]
     stream: Option<bool>,
     #[serde(default)]
-    stream_options: Object<StreamOptions>,
+    stream_options: LenientObject<StreamOptions>,
     #[serde(default)]
-    max_tokens: Number,
+    max_tokens: LenientNumber,
     #[serde(default)]
-    max_completion_tokens: Number,
+    max_completion_tokens: LenientNumber,
     #[serde(default)]
-    n: Number,
+    n: LenientNumber,
     #[serde(borrow, default)]
-    user: Text<'a>,
+    user: LenientString<'a>,
     #[serde(borrow, default)]
-    prompt_cache_key: Text<'a>,
+    prompt_cache_key: LenientString<'a>,
     #[serde(default)]
     tools: Option<Value>,
     #[serde(default)]
-    messages: Option<List<WireMessage>>,
+    messages: Option<LenientList<WireMessage>>,
 }
 
 #[derive(Deserialize)]
@@ -91,81 +89,92 @@ struct WireMessage {
     content: Value,
 }
 
-/// Reads a chat request.
+/// Parses a chat request.
 ///
 /// # Errors
-/// Why the body is none.
-pub fn parse_chat(body: &Bytes) -> Result<Asked, Refusal> {
-    let request: WireRequest<'_> = read(body)?;
-    let Some(messages) = request.messages else { return Err(Refusal::new("`messages` is missing", Some("messages"))) };
+/// When the body is not a valid request.
+pub fn parse_chat(body: &Bytes) -> Result<ParsedRequest, ParseError> {
+    let request: WireRequest<'_> = deserialize(body)?;
+    let Some(messages) = request.messages else {
+        return Err(ParseError::new("missing field `messages`", Some("messages")));
+    };
     let mut params = Params { max_tokens: request.max_tokens.0, ..Params::default() };
-    let text = |text: Text<'_>| Some(text.into_string()).filter(|text| !text.is_empty()).map(Value::from);
+    let text = |text: LenientString<'_>| Some(text.into_string()).filter(|text| !text.is_empty()).map(Value::from);
     let extra = [
-        (LIMITS[1], request.max_completion_tokens.0.map(Value::from)),
+        (MAX_TOKENS_FIELDS[1], request.max_completion_tokens.0.map(Value::from)),
         ("n", request.n.0.map(Value::from)),
         ("user", text(request.user)),
         ("prompt_cache_key", text(request.prompt_cache_key)),
         ("tools", request.tools),
     ];
     params.extra = extra.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
-    let model = named(request.model)?;
+    let model = require_model(request.model)?;
     let chat = ChatRequest {
-        messages: messages.0.into_iter().map(message).collect(),
+        messages: messages.0.into_iter().map(parse_message).collect(),
         params,
         stream: request.stream.unwrap_or(false),
-        original: Some(Original { protocol: openai::ID, body: body.clone() }),
+        raw_request: Some(RawRequest { protocol: openai::ID, body: body.clone() }),
         ..ChatRequest::default()
     };
-    Ok(Asked { model, include_usage: wants_usage(request.stream_options), call: Call::Chat(chat) })
+    Ok(ParsedRequest {
+        model,
+        include_usage: includes_usage(request.stream_options),
+        request: ModelRequest::Chat(chat),
+    })
 }
 
-/// Reads a request that is only passed on.
+/// Parses a pass-through request.
 ///
 /// # Errors
-/// Why the body is none.
-pub fn parse_opaque(service: Service, body: &Bytes) -> Result<Asked, Refusal> {
+/// When the body is not a valid request.
+pub fn parse_opaque(service: Operation, body: &Bytes) -> Result<ParsedRequest, ParseError> {
     #[derive(Deserialize)]
     struct Named<'a> {
         #[serde(borrow, default)]
-        model: Text<'a>,
+        model: LenientString<'a>,
         #[serde(default)]
         stream: Option<bool>,
         #[serde(default)]
-        stream_options: Object<StreamOptions>,
+        stream_options: LenientObject<StreamOptions>,
     }
-    let request: Named<'_> = read(body)?;
-    let (model, stream) = (named(request.model)?, request.stream.unwrap_or(false));
-    let include_usage = wants_usage(request.stream_options);
-    let original = Original { protocol: openai::ID, body: body.clone() };
-    Ok(Asked { model, include_usage, call: Call::Opaque(OpaqueRequest { service, original, stream }) })
+    let request: Named<'_> = deserialize(body)?;
+    let (model, stream) = (require_model(request.model)?, request.stream.unwrap_or(false));
+    let include_usage = includes_usage(request.stream_options);
+    let original = RawRequest { protocol: openai::ID, body: body.clone() };
+    Ok(ParsedRequest {
+        model,
+        include_usage,
+        request: ModelRequest::Opaque(OpaqueRequest { operation: service, raw_request: original, stream }),
+    })
 }
 
-fn read<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, Refusal> {
+fn deserialize<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, ParseError> {
     if body
         .trim_ascii_start()
         .first()
         .is_some_and(|first| matches!(first, b'[' | b'"' | b'0'..=b'9' | b'-' | b'n' | b't' | b'f'))
     {
-        return Err(Refusal::new("the body is no JSON object", None));
+        return Err(ParseError::new("the body is not a JSON object", None));
     }
     serde_json::from_slice(body).map_err(|error| {
-        let what = if error.is_data() { "a field of the body has a wrong type" } else { "the body is not JSON" };
-        Refusal::new(format!("{what}: {error}"), None)
+        let what =
+            if error.is_data() { "a field in the body has the wrong type" } else { "the body is not valid JSON" };
+        ParseError::new(format!("{what}: {error}"), None)
     })
 }
 
-fn named(model: Text<'_>) -> Result<String, Refusal> {
+fn require_model(model: LenientString<'_>) -> Result<String, ParseError> {
     match model.into_string() {
-        model if model.is_empty() => Err(Refusal::new("`model` is missing", Some("model"))),
+        model if model.is_empty() => Err(ParseError::new("missing field `model`", Some("model"))),
         model => Ok(model),
     }
 }
 
-fn wants_usage(options: Object<StreamOptions>) -> bool {
+fn includes_usage(options: LenientObject<StreamOptions>) -> bool {
     options.0.and_then(|options| options.include_usage).unwrap_or(false)
 }
 
-fn message(message: WireMessage) -> Message {
+fn parse_message(message: WireMessage) -> Message {
     let role = match message.role.as_str() {
         Some("system" | "developer") => Role::System,
         Some("assistant") => Role::Assistant,
@@ -174,13 +183,13 @@ fn message(message: WireMessage) -> Message {
     };
     let parts = match message.content {
         Value::String(text) => vec![Part::Text(text)],
-        Value::Array(parts) => parts.into_iter().filter_map(part).collect(),
+        Value::Array(parts) => parts.into_iter().filter_map(parse_part).collect(),
         _ => Vec::new(),
     };
     Message { role, parts }
 }
 
-fn part(mut part: Value) -> Option<Part> {
+fn parse_part(mut part: Value) -> Option<Part> {
     if let Value::String(text) = part {
         return Some(Part::Text(text));
     }
@@ -195,7 +204,7 @@ fn part(mut part: Value) -> Option<Part> {
     }
 }
 
-/// Whether a chunk says what was used and nothing else: the one that only comes where it is asked for.
+/// Whether a chunk has only usage: it is sent only to clients that set `include_usage`.
 #[must_use]
 pub fn is_usage_only(chunk: &[u8]) -> bool {
     #[derive(Deserialize)]
@@ -209,15 +218,15 @@ pub fn is_usage_only(chunk: &[u8]) -> bool {
     peek.is_some_and(|peek| peek.usage.is_some() && peek.choices.is_some_and(|choices| choices.is_empty()))
 }
 
-/// Writes the events of one streamed reply.
+/// Writes the events of one streamed response.
 #[derive(Clone, Debug)]
 pub struct ChunkWriter {
-    /// Everything of a chunk before its choices, JSON text that is the same in each.
+    /// The JSON text before `choices`, which is the same in each chunk.
     prefix: String,
 }
 
 impl ChunkWriter {
-    /// For a reply with this id (any text), from this model.
+    /// A writer for a response with this id (any string) and model.
     #[must_use]
     pub fn new(id: &str, model: &str, created: i64) -> Self {
         let head = json!({"id": id, "object": "chat.completion.chunk", "created": created, "model": model});
@@ -225,28 +234,28 @@ impl ChunkWriter {
         Self { prefix: head.trim_end_matches('}').to_owned() }
     }
 
-    /// The first event, which names the role.
+    /// The first event, with the role.
     #[must_use]
     pub fn role(&self) -> Bytes {
         self.choice(0, &json!({"role": "assistant", "content": ""}), None)
     }
 
-    /// The event for one delta of a choice.
+    /// The event for a delta of a choice; empty when the format has none.
     #[must_use]
     pub fn delta(&self, choice: u16, kind: &DeltaKind) -> Bytes {
         match kind {
             DeltaKind::Text(text) => self.choice(choice, &json!({"content": text}), None),
             DeltaKind::Reasoning(text) => self.choice(choice, &json!({"reasoning_content": text}), None),
             DeltaKind::Refusal(text) => self.choice(choice, &json!({"refusal": text}), None),
-            DeltaKind::ToolCall(call) => self.choice(choice, &json!({"tool_calls": [tool_call(call)]}), None),
+            DeltaKind::ToolCall(call) => self.choice(choice, &json!({"tool_calls": [tool_call_json(call)]}), None),
             DeltaKind::Finish(reason) => self.choice(choice, &json!({}), Some(reason)),
             DeltaKind::Usage(usage) => self.event(&json!([]), Some(usage)),
-            // The name stands in every chunk already; what is only passed on is no chat.
+            // The model name is in every chunk already; pass-through data is not part of a chat.
             DeltaKind::Model(_) | DeltaKind::Opaque(_) => Bytes::new(),
         }
     }
 
-    /// The end of the stream.
+    /// The end signal of a stream.
     #[must_use]
     pub fn done() -> Bytes {
         Bytes::from_static(b"data: [DONE]\n\n")
@@ -271,10 +280,10 @@ impl ChunkWriter {
     }
 }
 
-/// A whole reply in one object, with the answer of each choice.
+/// A complete response, with the answer of each choice.
 #[must_use]
-pub fn reply(id: &str, model: &str, created: i64, choices: &[(u16, Answer)]) -> Value {
-    let written = choices.iter().map(|(index, answer)| {
+pub fn response_body(id: &str, model: &str, created: i64, choices: &[(u16, Answer)]) -> Value {
+    let encoded = choices.iter().map(|(index, answer)| {
         let mut message = json!({"role": "assistant", "content": answer.text});
         if !answer.refusal.is_empty() {
             message["refusal"] = answer.refusal.as_str().into();
@@ -283,9 +292,9 @@ pub fn reply(id: &str, model: &str, created: i64, choices: &[(u16, Answer)]) -> 
             message["reasoning_content"] = answer.reasoning.as_str().into();
         }
         if !answer.tool_calls.is_empty() {
-            message["tool_calls"] = answer.tool_calls.iter().map(tool_call).collect();
+            message["tool_calls"] = answer.tool_calls.iter().map(tool_call_json).collect();
         }
-        let finish = answer.finish.as_ref().map(FinishReason::as_str);
+        let finish = answer.finish_reason.as_ref().map(FinishReason::as_str);
         json!({"index": index, "message": message, "finish_reason": finish})
     });
     let mut reply = json!({
@@ -293,7 +302,7 @@ pub fn reply(id: &str, model: &str, created: i64, choices: &[(u16, Answer)]) -> 
         "object": "chat.completion",
         "created": created,
         "model": model,
-        "choices": written.collect::<Vec<_>>(),
+        "choices": encoded.collect::<Vec<_>>(),
     });
     if let Some(usage) = choices.iter().find_map(|(_, answer)| answer.usage.as_ref()) {
         reply["usage"] = usage_json(usage);
@@ -301,9 +310,9 @@ pub fn reply(id: &str, model: &str, created: i64, choices: &[(u16, Answer)]) -> 
     reply
 }
 
-/// An error as clients expect it.
+/// An error body.
 #[must_use]
-pub fn error(class: ErrorClass, code: &str, message: &str) -> Value {
+pub fn error_body(class: ErrorClass, code: &str, message: &str) -> Value {
     let kind = match class {
         ErrorClass::Auth => "authentication_error",
         ErrorClass::Forbidden => "permission_error",
@@ -316,20 +325,20 @@ pub fn error(class: ErrorClass, code: &str, message: &str) -> Value {
     json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
 }
 
-/// A list of models, each with its owner.
+/// A model list, from ids and owners.
 #[must_use]
-pub fn models<'a>(models: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
-    let data: Vec<_> = models.map(|(id, owner)| model(id, owner)).collect();
+pub fn model_list<'a>(models: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
+    let data: Vec<_> = models.map(|(id, owner)| model_entry(id, owner)).collect();
     json!({"object": "list", "data": data})
 }
 
-/// One model.
+/// An entry of a model list.
 #[must_use]
-pub fn model(id: &str, owner: &str) -> Value {
+pub fn model_entry(id: &str, owner: &str) -> Value {
     json!({"id": id, "object": "model", "created": 0, "owned_by": owner})
 }
 
-fn tool_call(call: &ToolCall) -> Value {
+fn tool_call_json(call: &ToolCall) -> Value {
     let function = json!({"name": call.name, "arguments": call.arguments});
     json!({"index": call.index, "id": call.id, "type": "function", "function": function})
 }
@@ -353,25 +362,28 @@ mod tests {
     use super::*;
     use crate::{
         model::{Delta, target::DecodeOptions},
-        protocol::{Ending, Protocol, ResponseHead, StreamEnd, openai::OpenAiChat, reply_reader::ReplyReader},
+        protocol::{Protocol, ResponseHead, StreamEnd, StreamOutcome, openai::OpenAiChat, reply_reader::ReplyReader},
     };
 
-    fn read(body: &[u8]) -> (Answer, Ending) {
+    fn read(body: &[u8]) -> (Answer, StreamOutcome) {
         let head = ResponseHead { status: http::StatusCode::OK, headers: Arc::default() };
-        let mut reader =
-            ReplyReader::new(OpenAiChat.decoder(&Call::Chat(ChatRequest::default()), &DecodeOptions::default(), &head));
+        let mut reader = ReplyReader::new(OpenAiChat.decoder(
+            &ModelRequest::Chat(ChatRequest::default()),
+            &DecodeOptions::default(),
+            &head,
+        ));
         let mut out: Vec<Delta> = Vec::new();
-        reader.push(body, &mut out).expect("an answer");
-        let ending = reader.finish(StreamEnd::Eof, &mut out).expect("an answer");
+        reader.push(body, &mut out).expect("valid response");
+        let outcome = reader.finish(StreamEnd::Eof, &mut out).expect("valid response");
         let mut answer = Answer::default();
         for delta in &out {
             answer.add(delta);
         }
-        (answer, ending)
+        (answer, outcome)
     }
 
     #[test]
-    fn what_is_written_is_read_back() {
+    fn written_responses_are_decoded_to_the_same_answer() {
         let usage = Usage { input: Some(3), output: Some(9), cached: Some(1), reasoning: Some(4), estimated: false };
         let call = ToolCall { index: 0, id: "c".into(), name: "f".into(), arguments: "{}".into() };
         let kinds = [
@@ -387,51 +399,51 @@ mod tests {
             stream.extend_from_slice(&writer.delta(0, kind));
         }
         stream.extend_from_slice(&ChunkWriter::done());
-        let (streamed, ending) = read(&stream);
-        assert_eq!(ending, Ending::Finished(FinishReason::Length));
+        let (streamed, outcome) = read(&stream);
+        assert_eq!(outcome, StreamOutcome::Finished(FinishReason::Length));
         assert_eq!((streamed.text.as_str(), streamed.reasoning.as_str()), ("a\"b\n", "hm"));
         assert_eq!((streamed.usage, streamed.tool_calls.len()), (Some(usage), 1));
-        let (whole, _) = read(reply("id", "m", 0, &[(0, streamed.clone())]).to_string().as_bytes());
-        assert_eq!((whole.text, whole.reasoning, whole.usage), (streamed.text, streamed.reasoning, streamed.usage));
+        let (single, _) = read(response_body("id", "m", 0, &[(0, streamed.clone())]).to_string().as_bytes());
+        assert_eq!((single.text, single.reasoning, single.usage), (streamed.text, streamed.reasoning, streamed.usage));
     }
 
     #[test]
-    fn requests_are_read_and_refused_with_words() {
+    fn valid_requests_are_parsed_and_invalid_ones_rejected_with_a_message() {
         let body = br#"{"model":"m","stream":true,"stream_options":{"include_usage":true},"max_tokens":5,
             "messages":[{"role":"user","content":[{"type":"text","text":"hi"},{"image_url":{"url":"data:x"}}]}],
             "unknown":{"big":1e400}}"#;
-        let asked = parse_chat(&Bytes::from_static(body)).expect("a request");
-        assert_eq!((asked.model.as_str(), asked.include_usage), ("m", true));
-        assert!(asked.call.streams() && asked.call.has_images() && !asked.call.has_tools());
-        assert_eq!(asked.call.max_tokens(), Some(5));
-        let chat = asked.call.chat().expect("a chat");
-        assert_eq!(chat.messages[0].words(), "hi");
-        assert_eq!(chat.original.as_ref().map(|original| &original.body[..]), Some(&body[..]));
-        for (body, word) in [
+        let parsed = parse_chat(&Bytes::from_static(body)).expect("valid request");
+        assert_eq!((parsed.model.as_str(), parsed.include_usage), ("m", true));
+        assert!(parsed.request.is_streaming() && parsed.request.has_images() && !parsed.request.has_tools());
+        assert_eq!(parsed.request.max_tokens(), Some(5));
+        let chat = parsed.request.as_chat().expect("chat request");
+        assert_eq!(chat.messages[0].joined_text(), "hi");
+        assert_eq!(chat.raw_request.as_ref().map(|original| &original.body[..]), Some(&body[..]));
+        for (body, part) in [
             ("{", "JSON"),
-            ("[]", "no JSON object"),
+            ("[]", "not a JSON object"),
             ("", "JSON"),
             ("{}", "messages"),
             (r#"{"messages":[]}"#, "model"),
             (r#"{"model":"m","messages":[],"stream":"yes"}"#, "type"),
         ] {
-            let refusal = parse_chat(&Bytes::from_static(body.as_bytes())).expect_err("refused");
-            assert!(refusal.message.contains(word), "{body}: {refusal}");
+            let error = parse_chat(&Bytes::from_static(body.as_bytes())).expect_err("invalid request");
+            assert!(error.message.contains(part), "{body}: {error}");
         }
         let deep = [r#"{"model":"m","messages":[],"tools":"#, &"[".repeat(100_000), &"]".repeat(100_000), "}"].concat();
         assert!(parse_chat(&deep.into()).is_err());
     }
 
     #[test]
-    fn other_requests_are_read_for_their_model_alone() {
+    fn pass_through_requests_are_parsed_for_their_model_only() {
         let body = Bytes::from_static(br#"{"input":[[1,2],[3]],"model":"e","encoding_format":"base64"}"#);
-        let asked = parse_opaque(Service::Embeddings, &body).expect("a request");
-        assert_eq!((asked.model.as_str(), asked.call.streams()), ("e", false));
-        assert!(matches!(asked.call, Call::Opaque(opaque) if opaque.original.body == body));
+        let parsed = parse_opaque(Operation::Embeddings, &body).expect("valid request");
+        assert_eq!((parsed.model.as_str(), parsed.request.is_streaming()), ("e", false));
+        assert!(matches!(parsed.request, ModelRequest::Opaque(opaque) if opaque.raw_request.body == body));
     }
 
     #[test]
-    fn a_chunk_of_usage_alone_is_told_from_others() {
+    fn usage_only_chunk_is_detected() {
         assert!(is_usage_only(br#"{"choices":[],"usage":{"prompt_tokens":1}}"#));
         for other in
             [r#"{"choices":[{"delta":{}}],"usage":{}}"#, r#"{"choices":[]}"#, r#"{"choices":[],"usage":null}"#, "x"]

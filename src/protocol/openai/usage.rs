@@ -1,56 +1,56 @@
-//! Token counts in all their places. One rule out of many habits: input includes cached tokens, output includes
-//! reasoning.
+//! Reads token counts from all known fields and normalizes them: input includes cached tokens, output includes
+//! reasoning tokens.
 
 use serde::Deserialize;
 
 use crate::{
     model::Usage,
-    protocol::framing::lenient::{Number, Object},
+    protocol::framing::lenient::{LenientNumber, LenientObject},
 };
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct WireUsage {
     #[serde(default)]
-    prompt_tokens: Number,
+    prompt_tokens: LenientNumber,
     #[serde(default)]
-    completion_tokens: Number,
+    completion_tokens: LenientNumber,
     #[serde(default)]
-    total_tokens: Number,
+    total_tokens: LenientNumber,
     #[serde(default)]
-    input_tokens: Number,
+    input_tokens: LenientNumber,
     #[serde(default)]
-    output_tokens: Number,
-    /// DeepSeek.
+    output_tokens: LenientNumber,
+    /// Sent by DeepSeek.
     #[serde(default)]
-    prompt_cache_hit_tokens: Number,
-    /// Moonshot.
+    prompt_cache_hit_tokens: LenientNumber,
+    /// Sent by Moonshot.
     #[serde(default)]
-    cached_tokens: Number,
+    cached_tokens: LenientNumber,
     #[serde(default)]
-    prompt_tokens_details: Object<PromptDetails>,
+    prompt_tokens_details: LenientObject<PromptDetails>,
     #[serde(default)]
-    input_tokens_details: Object<PromptDetails>,
+    input_tokens_details: LenientObject<PromptDetails>,
     #[serde(default)]
-    completion_tokens_details: Object<CompletionDetails>,
+    completion_tokens_details: LenientObject<CompletionDetails>,
     #[serde(default)]
-    output_tokens_details: Object<CompletionDetails>,
+    output_tokens_details: LenientObject<CompletionDetails>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct PromptDetails {
     #[serde(default)]
-    cached_tokens: Number,
+    cached_tokens: LenientNumber,
 }
 
 #[derive(Debug, Default, Deserialize)]
 struct CompletionDetails {
     #[serde(default)]
-    reasoning_tokens: Number,
+    reasoning_tokens: LenientNumber,
 }
 
 impl WireUsage {
-    /// The counts by our rule; `None` when there are none.
-    pub(super) fn usage(&self) -> Option<Usage> {
+    /// The normalized counts; `None` when neither input nor output is reported.
+    pub(super) fn to_usage(&self) -> Option<Usage> {
         let prompt_details = self.prompt_tokens_details.0.as_ref().or(self.input_tokens_details.0.as_ref());
         let completion_details = self.completion_tokens_details.0.as_ref().or(self.output_tokens_details.0.as_ref());
         let input = self.prompt_tokens.0.or(self.input_tokens.0);
@@ -65,15 +65,15 @@ impl WireUsage {
         }
         Some(Usage {
             input,
-            output: self.with_reasoning(input, output, reasoning),
+            output: self.output_with_reasoning(input, output, reasoning),
             cached,
             reasoning,
             estimated: false,
         })
     }
 
-    /// xAI counts reasoning beside the completion: the total tells.
-    fn with_reasoning(&self, input: Option<u64>, output: Option<u64>, reasoning: Option<u64>) -> Option<u64> {
+    /// xAI does not include reasoning tokens in the completion tokens, as the total shows.
+    fn output_with_reasoning(&self, input: Option<u64>, output: Option<u64>, reasoning: Option<u64>) -> Option<u64> {
         match (input, output, reasoning, self.total_tokens.0) {
             (Some(input), Some(output), Some(reasoning), Some(total))
                 if reasoning > 0 && input.saturating_add(output).saturating_add(reasoning) == total =>
@@ -90,11 +90,11 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> Option<Usage> {
-        serde_json::from_str::<WireUsage>(json).expect("loose").usage()
+        serde_json::from_str::<WireUsage>(json).expect("lenient fields accept any type").to_usage()
     }
 
     #[test]
-    fn the_variants_come_to_the_same() {
+    fn all_variants_give_the_same_usage() {
         let want = Usage { input: Some(11), output: Some(7), cached: Some(8), reasoning: Some(2), estimated: false };
         for json in [
             r#"{"prompt_tokens":11,"completion_tokens":7,"prompt_tokens_details":{"cached_tokens":8},"completion_tokens_details":{"reasoning_tokens":2}}"#,
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_reported_is_no_usage() {
+    fn missing_counts_are_no_usage() {
         assert_eq!(read("{}"), None);
         assert_eq!(read(r#"{"prompt_tokens":null,"prompt_tokens_details":null}"#), None);
     }

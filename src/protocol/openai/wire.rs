@@ -1,4 +1,4 @@
-//! The shape of a chunk or a whole reply, as loosely as services send it. Holds only the fields that are used.
+//! Deserializes a chunk or a complete response leniently, with only the fields that are used.
 
 use std::fmt;
 
@@ -8,23 +8,23 @@ use serde::{
 };
 
 use super::usage::WireUsage;
-use crate::protocol::framing::lenient::{List, Number, Object, Text};
+use crate::protocol::framing::lenient::{LenientList, LenientNumber, LenientObject, LenientString};
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Chunk<'a> {
     #[serde(borrow, default)]
-    pub(super) choices: List<Choice<'a>>,
+    pub(super) choices: LenientList<Choice<'a>>,
     #[serde(default)]
-    pub(super) usage: Object<Box<WireUsage>>,
+    pub(super) usage: LenientObject<Box<WireUsage>>,
     #[serde(default)]
-    pub(super) x_groq: Object<Groq>,
+    pub(super) x_groq: LenientObject<Groq>,
     #[serde(borrow, default)]
-    pub(super) model: Text<'a>,
-    /// Only whether it is there: the error itself is read from a tree.
+    pub(super) model: LenientString<'a>,
+    /// Only its presence: the error itself is parsed from a JSON tree.
     #[serde(default)]
     pub(super) error: Present,
     #[serde(borrow, default)]
-    pub(super) object: Text<'a>,
+    pub(super) object: LenientString<'a>,
     #[serde(default)]
     pub(super) base_resp: Present,
 }
@@ -32,26 +32,26 @@ pub(super) struct Chunk<'a> {
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Groq {
     #[serde(default)]
-    pub(super) usage: Object<Box<WireUsage>>,
+    pub(super) usage: LenientObject<Box<WireUsage>>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct Choice<'a> {
     #[serde(default)]
-    pub(super) index: Number,
-    /// Boxed, as other large and rare parts here: what holds them is moved several times while it is read.
+    pub(super) index: LenientNumber,
+    /// Boxed like the other large or rare parts: the enclosing value is moved several times during deserialization.
     #[serde(borrow, default)]
-    pub(super) delta: Object<Box<Message<'a>>>,
+    pub(super) delta: LenientObject<Box<Message<'a>>>,
     #[serde(borrow, default)]
-    pub(super) message: Object<Box<Message<'a>>>,
-    /// The older completions format.
+    pub(super) message: LenientObject<Box<Message<'a>>>,
+    /// The text of the legacy completions format.
     #[serde(default)]
     pub(super) text: Content,
     #[serde(borrow, default)]
-    pub(super) finish_reason: Text<'a>,
-    /// Moonshot.
+    pub(super) finish_reason: LenientString<'a>,
+    /// Moonshot sends the usage here.
     #[serde(default)]
-    pub(super) usage: Object<Box<WireUsage>>,
+    pub(super) usage: LenientObject<Box<WireUsage>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,30 +65,30 @@ pub(super) struct Message<'a> {
     #[serde(default)]
     pub(super) refusal: Content,
     #[serde(borrow, default)]
-    pub(super) tool_calls: List<WireToolCall<'a>>,
+    pub(super) tool_calls: LenientList<WireToolCall<'a>>,
     #[serde(borrow, default)]
-    pub(super) function_call: Object<Function<'a>>,
+    pub(super) function_call: LenientObject<Function<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
 pub(super) struct WireToolCall<'a> {
     #[serde(default)]
-    pub(super) index: Number,
+    pub(super) index: LenientNumber,
     #[serde(borrow, default)]
-    pub(super) id: Text<'a>,
+    pub(super) id: LenientString<'a>,
     #[serde(borrow, default)]
-    pub(super) function: Object<Function<'a>>,
+    pub(super) function: LenientObject<Function<'a>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct Function<'a> {
     #[serde(borrow, default)]
-    pub(super) name: Text<'a>,
+    pub(super) name: LenientString<'a>,
     #[serde(borrow, default)]
-    pub(super) arguments: Text<'a>,
+    pub(super) arguments: LenientString<'a>,
 }
 
-/// Whether a field holds anything but null.
+/// Whether a field is present and not null.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Present(pub(super) bool);
 
@@ -98,20 +98,20 @@ impl<'de> Deserialize<'de> for Present {
     }
 }
 
-/// Content: a text, or a list of parts of which some are thinking.
+/// Content: a string, or a list of text and thinking parts.
 #[derive(Debug, Default)]
 pub(super) enum Content {
     #[default]
-    Nothing,
+    Empty,
     Text(String),
     Parts(Vec<ContentPart>),
 }
 
 impl Content {
-    /// All its text that is not thinking.
+    /// The text without thinking parts.
     pub(super) fn into_text(self) -> String {
         match self {
-            Self::Nothing => String::new(),
+            Self::Empty => String::new(),
             Self::Text(text) => text,
             Self::Parts(parts) => parts.into_iter().map(|part| part.text.into_text()).collect(),
         }
@@ -122,7 +122,7 @@ impl Content {
 pub(super) struct ContentPart {
     #[serde(default)]
     pub(super) text: Content,
-    /// Mistral's thinking parts: a text or a list of text parts.
+    /// Thinking of a Mistral part: a string or a list of text parts.
     #[serde(default)]
     pub(super) thinking: Content,
 }
@@ -133,23 +133,23 @@ impl<'de> Visitor<'de> for ContentVisitor {
     type Value = Content;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a text or a list of parts")
+        f.write_str("a string or a list of parts")
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Content, E> {
-        Ok(if text.is_empty() { Content::Nothing } else { Content::Text(text.to_owned()) })
+        Ok(if text.is_empty() { Content::Empty } else { Content::Text(text.to_owned()) })
     }
 
     fn visit_string<E: Error>(self, text: String) -> Result<Content, E> {
-        Ok(if text.is_empty() { Content::Nothing } else { Content::Text(text) })
+        Ok(if text.is_empty() { Content::Empty } else { Content::Text(text) })
     }
 
     fn visit_unit<E: Error>(self) -> Result<Content, E> {
-        Ok(Content::Nothing)
+        Ok(Content::Empty)
     }
 
     fn visit_bool<E: Error>(self, _: bool) -> Result<Content, E> {
-        Ok(Content::Nothing)
+        Ok(Content::Empty)
     }
 
     fn visit_u64<E: Error>(self, number: u64) -> Result<Content, E> {
@@ -184,14 +184,14 @@ impl<'de> Deserialize<'de> for Content {
     }
 }
 
-/// An item of a list of parts, which some servers send as bare texts.
+/// An item of a list of parts, which some servers send as a bare string.
 struct PartOrText(ContentPart);
 
 impl<'de> Deserialize<'de> for PartOrText {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Ok(Self(match Content::deserialize(deserializer)? {
             Content::Parts(mut parts) if parts.len() == 1 => parts.remove(0),
-            text => ContentPart { text, thinking: Content::Nothing },
+            text => ContentPart { text, thinking: Content::Empty },
         }))
     }
 }

@@ -1,102 +1,102 @@
-//! Answers side by side, as they are left in the scrollback: nothing is cut.
+//! Lays out complete answers in columns, without truncating them.
 //!
-//! Owns when columns serve (they fit, nothing in them must stay wider, none is much longer than the others) and how
-//! they are laid out. Refuses to know where the texts come from.
+//! Also decides whether columns are suitable: they fit, no code or table is wider than its column, and the lengths are
+//! similar.
 
-use crate::render::wrap::{Row, cells, shortened, wrap};
+use crate::render::wrap::{WrappedRow, display_width, truncate_to_width, wrap};
 
-/// The narrowest column of text.
-const NARROWEST: usize = 36;
+/// Minimum width of a column of text.
+const MIN_COLUMN_WIDTH: usize = 36;
 const SEPARATOR: &str = " | ";
-/// A terminal narrower than this has one column.
-const ONE_COLUMN: usize = 75;
-/// An answer so many times as long as the shortest would leave a page of empty cells beside it.
-const MOST_UNEVEN: usize = 3;
+/// A narrower terminal gets one column.
+const MIN_MULTI_COLUMN_WIDTH: usize = 75;
+/// Maximum ratio of the longest answer to the shortest; above it, the space beside the longest would be empty.
+const MAX_LENGTH_RATIO: usize = 3;
 
-/// One answer, ready to be laid out.
+/// One answer to lay out.
 #[derive(Clone, Debug, Default)]
-pub struct Block {
-    /// Its number, name and state.
-    pub head: String,
-    /// Its text, which may carry styles.
+pub struct AnswerBlock {
+    /// Number, name and state.
+    pub heading: String,
+    /// The text, which may contain styles.
     pub text: String,
-    /// The cells of its widest line that must not be wrapped: of code, or of a table.
-    pub fixed: usize,
-    /// There is an answer; failures and empty ones do not count for how even the others are.
-    pub counts: bool,
+    /// Width of the widest line of code or of a table, which must not be wrapped.
+    pub fixed_width: usize,
+    /// Whether there is an answer. Failed and empty answers are ignored when lengths are compared.
+    pub has_answer: bool,
 }
 
-/// How many columns fit a terminal of `width` cells.
+/// The number of columns that fit a terminal of `width` cells.
 #[must_use]
-pub fn fit(width: usize) -> usize {
-    if width < ONE_COLUMN { 1 } else { (width + SEPARATOR.len()) / (NARROWEST + SEPARATOR.len()) }
+pub fn max_columns(width: usize) -> usize {
+    if width < MIN_MULTI_COLUMN_WIDTH { 1 } else { (width + SEPARATOR.len()) / (MIN_COLUMN_WIDTH + SEPARATOR.len()) }
 }
 
-/// The cells of each of `count` columns: one cell is free at either edge.
-pub(super) fn column(width: usize, count: usize) -> usize {
+/// The width of each of `count` columns; one cell is left free at each edge.
+pub(super) fn column_width(width: usize, count: usize) -> usize {
     width.saturating_sub(2 + SEPARATOR.len() * (count - 1)) / count
 }
 
-/// Whether these answers read well side by side.
+/// Whether these answers are suitable for columns.
 #[must_use]
-pub fn suit(blocks: &[Block], width: usize) -> bool {
-    if blocks.len() < 2 || blocks.len() > fit(width) {
+pub fn fits_side_by_side(blocks: &[AnswerBlock], width: usize) -> bool {
+    if blocks.len() < 2 || blocks.len() > max_columns(width) {
         return false;
     }
-    let column = column(width, blocks.len());
-    if blocks.iter().any(|block| block.fixed > column) {
+    let column = column_width(width, blocks.len());
+    if blocks.iter().any(|block| block.fixed_width > column) {
         return false;
     }
-    let lengths = || blocks.iter().filter(|block| block.counts).map(|block| wrap(&block.text, column).len());
+    let lengths = || blocks.iter().filter(|block| block.has_answer).map(|block| wrap(&block.text, column).len());
     let (shortest, longest) = (lengths().min().unwrap_or(0), lengths().max().unwrap_or(0));
-    longest <= shortest * MOST_UNEVEN
+    longest <= shortest * MAX_LENGTH_RATIO
 }
 
-/// The answers side by side; more than fit go into bands. `bold` marks the heads.
+/// The answers in columns, in several bands if needed. `bold` styles the headings.
 #[must_use]
-pub fn columns(blocks: &[Block], width: usize, bold: bool) -> String {
+pub fn render_columns(blocks: &[AnswerBlock], width: usize, bold: bool) -> String {
     let mut out = String::new();
-    for band in blocks.chunks(fit(width).min(blocks.len()).max(1)) {
+    for band in blocks.chunks(max_columns(width).min(blocks.len()).max(1)) {
         if !out.is_empty() {
             out.push('\n');
         }
-        lay_out(band, column(width, band.len()), bold, &mut out);
+        render_band(band, column_width(width, band.len()), bold, &mut out);
     }
     out
 }
 
-fn lay_out(band: &[Block], column: usize, bold: bool, out: &mut String) {
-    let heads: Vec<Row> = band.iter().map(|block| head(&block.head, column, bold)).collect();
+fn render_band(band: &[AnswerBlock], column: usize, bold: bool, out: &mut String) {
+    let heads: Vec<WrappedRow> = band.iter().map(|block| heading_row(&block.heading, column, bold)).collect();
     push_row(heads.iter().map(Some), column, out);
     let rules: Vec<String> = band.iter().map(|_| "-".repeat(column + 2)).collect();
     out.push_str(&rules.join("+"));
-    // The last cell of a row stays empty.
+    // The last cell of a row stays empty, so that the terminal does not wrap it.
     out.pop();
     out.push('\n');
-    let bodies: Vec<Vec<Row>> = band.iter().map(|block| wrap(block.text.trim_end(), column)).collect();
+    let bodies: Vec<Vec<WrappedRow>> = band.iter().map(|block| wrap(block.text.trim_end(), column)).collect();
     for index in 0..bodies.iter().map(Vec::len).max().unwrap_or(0) {
         push_row(bodies.iter().map(|body| body.get(index)), column, out);
     }
 }
 
-fn head(text: &str, column: usize, bold: bool) -> Row {
-    let text = shortened(text, column);
-    let cells = cells(&text);
-    Row { text: if bold { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text }, cells }
+fn heading_row(text: &str, column: usize, bold: bool) -> WrappedRow {
+    let text = truncate_to_width(text, column);
+    let cells = display_width(&text);
+    WrappedRow { text: if bold { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text }, cells }
 }
 
-fn push_row<'a>(cells: impl Iterator<Item = Option<&'a Row>>, column: usize, out: &mut String) {
+fn push_row<'a>(cells: impl Iterator<Item = Option<&'a WrappedRow>>, column: usize, out: &mut String) {
     out.push(' ');
-    let mut missing = 0;
-    for (place, row) in cells.enumerate() {
-        if place > 0 {
-            out.extend(std::iter::repeat_n(' ', missing));
+    let mut padding = 0;
+    for (index, row) in cells.enumerate() {
+        if index > 0 {
+            out.extend(std::iter::repeat_n(' ', padding));
             out.push_str(SEPARATOR);
         }
         if let Some(row) = row {
             out.push_str(&row.text);
         }
-        missing = column.saturating_sub(row.map_or(0, |row| row.cells));
+        padding = column.saturating_sub(row.map_or(0, |row| row.cells));
     }
     out.truncate(out.trim_end_matches(' ').len());
     out.push('\n');
@@ -111,20 +111,20 @@ mod tests {
     use super::*;
     use crate::render::wrap::widest_fixed_line;
 
-    fn block(head: &str, text: &str) -> Block {
-        Block { head: head.into(), fixed: widest_fixed_line(text), text: text.into(), counts: true }
+    fn block(head: &str, text: &str) -> AnswerBlock {
+        AnswerBlock { heading: head.into(), fixed_width: widest_fixed_line(text), text: text.into(), has_answer: true }
     }
 
     #[test]
-    fn as_many_columns_fit_as_the_width_allows() {
-        assert_eq!([40, 74, 80, 120, 200].map(fit), [1, 1, 2, 3, 5]);
-        assert_eq!((column(80, 2), column(120, 3), column(200, 5)), (37, 37, 37));
+    fn number_of_columns_follows_the_width() {
+        assert_eq!([40, 74, 80, 120, 200].map(max_columns), [1, 1, 2, 3, 5]);
+        assert_eq!((column_width(80, 2), column_width(120, 3), column_width(200, 5)), (37, 37, 37));
     }
 
     #[test]
-    fn answers_stand_side_by_side_whole() {
+    fn answers_are_complete_in_columns() {
         let blocks = [block("1 a  ok", "one\ntwo"), block("2 通义  ok", "借用检查器在编译期运行。")];
-        let text = columns(&blocks, 80, false);
+        let text = render_columns(&blocks, 80, false);
         let rows: Vec<&str> = text.lines().collect();
         assert_eq!(rows[0], format!(" {:37} | 2 通义  ok", "1 a  ok"));
         assert_eq!(rows[1], format!("{}+{}", "-".repeat(39), "-".repeat(38)));
@@ -133,34 +133,38 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_refused_where_they_would_not_read_well() {
+    fn columns_are_unsuitable_for_wide_code_uneven_lengths_or_a_narrow_terminal() {
         let short = || block("a", "words");
-        assert!(suit(&[short(), short()], 80));
-        assert!(!suit(&[short(), short()], 74) && !suit(&[short(), short(), short()], 80) && !suit(&[short()], 80));
-        assert!(!suit(&[short(), block("b", &format!("```\n{}\n```", "x".repeat(38)))], 80));
-        assert!(!suit(&[short(), block("b", &"line\n".repeat(9))], 80));
-        let failed = Block { counts: false, ..block("b", &"reason\n".repeat(9)) };
-        assert!(suit(&[short(), failed, short()], 120));
+        assert!(fits_side_by_side(&[short(), short()], 80));
+        assert!(
+            !fits_side_by_side(&[short(), short()], 74)
+                && !fits_side_by_side(&[short(), short(), short()], 80)
+                && !fits_side_by_side(&[short()], 80)
+        );
+        assert!(!fits_side_by_side(&[short(), block("b", &format!("```\n{}\n```", "x".repeat(38)))], 80));
+        assert!(!fits_side_by_side(&[short(), block("b", &"line\n".repeat(9))], 80));
+        let failed = AnswerBlock { has_answer: false, ..block("b", &"reason\n".repeat(9)) };
+        assert!(fits_side_by_side(&[short(), failed, short()], 120));
     }
 
     #[test]
-    fn more_than_fit_go_into_bands() {
-        let blocks: Vec<Block> = (1..=5).map(|n| block(&format!("{n} m"), "text")).collect();
-        let text = columns(&blocks, 80, false);
+    fn answers_that_do_not_fit_go_into_more_bands() {
+        let blocks: Vec<AnswerBlock> = (1..=5).map(|n| block(&format!("{n} m"), "text")).collect();
+        let text = render_columns(&blocks, 80, false);
         let heads: Vec<&str> = text.lines().filter(|line| line.contains(" m")).collect();
         assert_eq!(heads.len(), 3);
         assert!(heads[0].contains("1 m") && heads[0].contains("2 m") && heads[2].trim() == "5 m");
     }
 
-    /// The text of column `index` of `count`, read from the screen by its cells.
+    /// The text of column `index` of `count`, read from the screen by cell position.
     fn read_column(rows: &[&str], index: usize, count: usize, column: usize) -> String {
         let begin = 1 + index * (column + SEPARATOR.len());
-        let mut found = String::new();
+        let mut text = String::new();
         for row in rows {
             let mut at = 0;
             for cluster in row.graphemes(true) {
                 if at >= begin && at < begin + column {
-                    found.push_str(cluster);
+                    text.push_str(cluster);
                 } else if at > column && count > 1 {
                     let between = (at - 1) % (column + SEPARATOR.len()) >= column;
                     assert!(!between || matches!(cluster, " " | "|"), "{cluster:?} between the columns of {row:?}");
@@ -168,20 +172,20 @@ mod tests {
                 at += cluster.width();
             }
         }
-        found
+        text
     }
 
     proptest! {
         #[test]
-        fn every_row_fits_separators_stand_in_line_and_nothing_is_lost(
+        fn rows_fit_separators_are_aligned_and_no_text_is_lost(
             texts in prop::collection::vec(
                 "([a-z]{1,14}|[借用检查器。，]{1,8}|👋|👨‍👩‍👧|\\t| |\n|- ){0,40}", 1..7),
             width in prop::sample::select(vec![20usize, 40, 80, 120, 200]),
         ) {
-            let per_band = fit(width).min(texts.len());
+            let per_band = max_columns(width).min(texts.len());
             for band in texts.chunks(per_band) {
-                let blocks: Vec<Block> = band.iter().map(|text| block("head", text)).collect();
-                let out = columns(&blocks, width, false);
+                let blocks: Vec<AnswerBlock> = band.iter().map(|text| block("head", text)).collect();
+                let out = render_columns(&blocks, width, false);
                 prop_assert!(!out.contains('\u{1b}'), "{:?}", out);
                 for row in out.lines() {
                     prop_assert!(row.width() < width, "{row:?} in {width}");
@@ -189,8 +193,8 @@ mod tests {
                 let rows: Vec<&str> = out.lines().skip(2).collect();
                 let bare = |text: &str| text.split_whitespace().collect::<String>();
                 for (index, text) in band.iter().enumerate() {
-                    let found = read_column(&rows, index, band.len(), column(width, band.len()));
-                    prop_assert_eq!(bare(&found), bare(text));
+                    let shown = read_column(&rows, index, band.len(), column_width(width, band.len()));
+                    prop_assert_eq!(bare(&shown), bare(text));
                 }
             }
         }

@@ -1,348 +1,363 @@
-//! Several answers at once, as `compare` shows them.
+//! Renders the answers of several calls, for `compare`: columns, stack, tagged lines, table only, or a data format.
 //!
-//! Owns the arrangements: side by side, one below the other, line by line with the name in front, or the figures alone;
-//! and the data formats over several lanes. On a pipe answers come whole, in the order asked for, without an escape
-//! byte. Refuses to write and to draw: text goes into an [`Output`], rows of the live region to whoever draws them.
+//! On a pipe, answers are complete, in the requested order, and without escape bytes. Text is appended to an
+//! [`Output`]; rows of the live region are returned to the caller.
 
+mod call;
 mod columns;
-mod lane;
+mod final_view;
 mod live;
-mod page;
 mod settings;
 mod status;
 mod summary;
 mod tagged;
 #[cfg(test)]
 mod tests;
-mod timeline;
 
 use tokio::time::Instant;
 
-pub use columns::{Block, columns, fit, suit};
-use lane::{LaneView, Stage};
+use call::{CallView, Stage};
+pub use columns::{AnswerBlock, fits_side_by_side, max_columns, render_columns};
 use live::LiveView;
-pub use live::{Key, Wish};
-use settings::Arrangement;
-pub use settings::{Settings, VIEWS, View};
-use tagged::Tag;
-pub use timeline::Timeline;
+pub use live::{Action, Key};
+use settings::OutputMode;
+pub use settings::{CompareSettings, VIEWS, View};
+use tagged::TaggedLines;
 
-use super::{Format, Output, json, notice, report::ReportLane, wrap::wrap};
+use super::{Format, Output, json, notice, report::ReportCall, timeline::Timeline, wrap::wrap};
 use crate::{
-    engine::{Event, EventKind, LaneOutcome},
+    engine::{CallOutcome, Event, EventKind},
     model::target::TargetId,
 };
 
-/// A page without a terminal is as wide as this.
-const PAGE: usize = 80;
+/// Width of a page without a terminal.
+const DEFAULT_PAGE_WIDTH: usize = 80;
 
-/// Shows the lanes of a run.
+/// Renders the calls of a run.
 #[derive(Debug)]
 pub struct CompareView {
-    settings: Settings,
-    arrangement: Arrangement,
-    lanes: Vec<LaneView>,
-    /// What the arrangements that show text as it comes know of each lane.
-    tags: Vec<Tag>,
-    /// The lane whose turn it is.
-    turn: usize,
-    begun: Instant,
+    settings: CompareSettings,
+    mode: OutputMode,
+    calls: Vec<CallView>,
+    /// The streaming state of each call, for tagged lines and events.
+    tagged_lines: Vec<TaggedLines>,
+    /// The call whose answer is shown next.
+    next_index: usize,
+    started_at: Instant,
     live: LiveView,
-    /// What one more try costs was not counted.
-    is_capped: bool,
-    /// How each answer grew, where that is needed.
+    /// The cost is limited, without allowance for a restarted call.
+    has_cost_limit: bool,
+    /// Tokens over time of each answer, if needed.
     timelines: Vec<Timeline>,
 }
 
 impl CompareView {
-    /// A view of the lanes with these names, which begin at `now`.
+    /// A view of the calls with these names, which start at `now`.
     #[must_use]
-    pub fn new(settings: Settings, names: impl Iterator<Item = impl Into<String>>, now: Instant) -> Self {
-        let lanes: Vec<LaneView> = names.map(|name| LaneView::new(name.into(), settings.prompt_tokens)).collect();
-        let arrangement = settings.arrangement();
-        let (tags, live) = (vec![Tag::default(); lanes.len()], LiveView::new(lanes.len()));
-        let timelines = vec![Timeline::default(); lanes.len()];
-        Self { tags, settings, arrangement, lanes, turn: 0, begun: now, live, is_capped: false, timelines }
+    pub fn new(settings: CompareSettings, names: impl Iterator<Item = impl Into<String>>, now: Instant) -> Self {
+        let calls: Vec<CallView> = names.map(|name| CallView::new(name.into(), settings.prompt_tokens)).collect();
+        let mode = settings.output_mode();
+        let (tagged_lines, live) = (vec![TaggedLines::default(); calls.len()], LiveView::new(calls.len()));
+        let timelines = vec![Timeline::default(); calls.len()];
+        Self {
+            tagged_lines,
+            settings,
+            mode,
+            calls,
+            next_index: 0,
+            started_at: now,
+            live,
+            has_cost_limit: false,
+            timelines,
+        }
     }
 
-    /// What stands in front of everything.
-    pub fn begin(&mut self, to: &mut Output) {
+    /// Writes the start of the output.
+    pub fn start(&mut self, to: &mut Output) {
         match self.settings.format {
-            Format::Json => to.out().push_str(if self.settings.wrapped { "{\"answers\": [\n" } else { "[\n" }),
+            Format::Json => {
+                to.out().push_str(if self.settings.answers_in_object { "{\"answers\": [\n" } else { "[\n" })
+            }
             Format::Jsonl => {
-                let names: Vec<&str> = self.lanes.iter().map(|lane| lane.name.as_str()).collect();
-                json::lines(&[json::run(&names)], to);
+                let names: Vec<&str> = self.calls.iter().map(|call| call.name.as_str()).collect();
+                json::write_lines(&[json::run_started(&names)], to);
             }
             Format::Text | Format::Markdown => {}
         }
     }
 
-    /// What `event` adds to the two streams.
-    pub fn event(&mut self, event: &Event, to: &mut Output) {
-        if self.arrangement == Arrangement::Events {
-            json::lines(&json::event(event), to);
+    /// Appends the output for `event`.
+    pub fn on_event(&mut self, event: &Event, to: &mut Output) {
+        if self.mode == OutputMode::Events {
+            json::write_lines(&json::event(event), to);
         }
-        if let Some((line, of)) = self.told(event) {
-            self.say(event.lane, &line, &of.0, to);
+        if let Some((line, target)) = self.message_for(event) {
+            self.write_message(event.call, &line, &target.0, to);
         }
-        self.lanes[event.lane].event(event);
-        if self.settings.whole {
-            self.trace(event);
+        self.calls[event.call].on_event(event);
+        if self.settings.keep_answers {
+            self.record_timeline(event);
         }
-        if matches!(self.arrangement, Arrangement::Tagged | Arrangement::Events) {
-            self.as_it_comes(event, to);
+        if matches!(self.mode, OutputMode::Tagged | OutputMode::Events) {
+            self.stream_event(event, to);
         }
         if let EventKind::Finished(_) = &event.kind {
-            self.lane_over(event.lane, to);
+            self.on_call_ended(event.call, to);
         }
     }
 
-    /// What is told at once, in one line that names this target.
-    fn told(&self, event: &Event) -> Option<(String, TargetId)> {
+    /// The message to show immediately, and the target that it names.
+    fn message_for(&self, event: &Event) -> Option<(String, TargetId)> {
         match &event.kind {
             EventKind::Started(target) if self.settings.verbose => {
-                let (endpoint, upstream) = (&target.endpoint.name, &target.upstream);
-                Some((format!("asking {} ({endpoint}: {upstream})", target.id), target.id.clone()))
+                let (endpoint, upstream) = (&target.endpoint.name, &target.upstream_id);
+                Some((format!("trying {} ({endpoint}: {upstream})", target.id), target.id.clone()))
             }
             EventKind::Failed { record, next } => {
-                Some((notice::failed(record, next, self.settings.verbose)?, record.target.id.clone()))
+                Some((notice::attempt_failed(record, next, self.settings.verbose)?, record.target.id.clone()))
             }
-            EventKind::Notice(what) if notice::is_detail(what) && !self.settings.verbose => None,
-            EventKind::Notice(what) => Some((notice::notice(what), what.target().clone())),
+            EventKind::Notice(notice) if notice::is_verbose_only(notice) && !self.settings.verbose => None,
+            EventKind::Notice(notice) => Some((notice::notice(notice), notice.target().clone())),
             EventKind::Started(_)
             | EventKind::Deltas(_)
-            | EventKind::Held(_)
-            | EventKind::Ttft(_)
-            | EventKind::Again
+            | EventKind::BufferedDeltas(_)
+            | EventKind::FirstToken(_)
+            | EventKind::Restarted
             | EventKind::Finished(_) => None,
         }
     }
 
-    /// One line on stderr that names `named`; whose it is, unless that says it.
-    fn say(&self, lane: usize, line: &str, named: &str, to: &mut Output) {
-        let name = &self.lanes[lane].name;
+    /// Writes one line to stderr that names `subject`, prefixed with the name of the call unless they are equal.
+    fn write_message(&self, index: usize, line: &str, subject: &str, to: &mut Output) {
+        let name = &self.calls[index].name;
         let err = to.err();
-        if named != name {
+        if subject != name {
             err.extend([name.as_str(), ": "]);
         }
         err.extend([line, "\n"]);
     }
 
-    fn lane_over(&mut self, lane: usize, to: &mut Output) {
-        match self.arrangement {
-            Arrangement::InTurn => {
-                while self.lanes.get(self.turn).is_some_and(|lane| lane.outcome().is_some()) {
-                    self.whole(self.turn, to);
-                    self.turn += 1;
+    fn on_call_ended(&mut self, index: usize, to: &mut Output) {
+        match self.mode {
+            OutputMode::InOrder => {
+                while self.calls.get(self.next_index).is_some_and(|call| call.outcome().is_some()) {
+                    self.write_answer(self.next_index, to);
+                    self.next_index += 1;
                 }
             }
-            Arrangement::Tagged => {
-                self.show_held(lane, to);
-                self.end_tag(lane, to);
-                self.note_apart(lane, to);
-                self.shown(lane);
+            OutputMode::Tagged => {
+                self.show_buffered(index, to);
+                self.end_tagged_line(index, to);
+                self.write_note(index, to);
+                self.release_text(index);
             }
-            Arrangement::Events => {
-                self.show_held(lane, to);
-                let mut object = self.object(lane);
+            OutputMode::Events => {
+                self.show_buffered(index, to);
+                let mut object = self.answer_json(index);
                 object["event"] = "finished".into();
-                object["lane"] = lane.into();
-                json::lines(&[object], to);
+                object["lane"] = index.into();
+                json::write_lines(&[object], to);
             }
-            Arrangement::Figures => {
-                self.note_apart(lane, to);
-                self.shown(lane);
+            OutputMode::TableOnly => {
+                self.write_note(index, to);
+                self.release_text(index);
             }
-            Arrangement::AtEnd => {}
+            OutputMode::AtEnd => {}
         }
     }
 
-    /// A whole answer whose turn has come.
-    fn whole(&mut self, index: usize, to: &mut Output) {
+    /// Writes an answer whose turn in the order has come.
+    fn write_answer(&mut self, index: usize, to: &mut Output) {
         match self.settings.format {
             Format::Json | Format::Jsonl => {
-                let object = self.object(index);
-                let more = if index + 1 < self.lanes.len() { "," } else { "" };
+                let object = self.answer_json(index);
+                let more = if index + 1 < self.calls.len() { "," } else { "" };
                 to.out().extend([object.to_string().as_str(), more, "\n"]);
             }
             Format::Markdown => {
-                let lane = &self.lanes[index];
+                let call = &self.calls[index];
                 let gap = if index > 0 { "\n" } else { "" };
-                // The source is data on a pipe; a terminal would obey what is in it.
-                let source = if self.settings.look.out_width.is_some() { lane.text().into() } else { lane.source() };
-                let text = format!("{gap}# {}\n\n{}", lane.name, source.trim_end());
+                // On a pipe the source is data; on a terminal control sequences must be removed.
+                let source =
+                    if self.settings.terminal.stdout_width.is_some() { call.text().into() } else { call.raw_text() };
+                let text = format!("{gap}# {}\n\n{}", call.name, source.trim_end());
                 to.out().extend([text.trim_end(), "\n"]);
-                self.note_apart(index, to);
+                self.write_note(index, to);
             }
-            Format::Text => self.stacked(index, to),
+            Format::Text => self.write_stacked(index, to),
         }
-        self.shown(index);
+        self.release_text(index);
     }
 
-    /// The text of a lane was put out.
-    fn shown(&mut self, lane: usize) {
-        if !self.settings.whole {
-            self.lanes[lane].forget_text();
+    /// Drops the text of an answer that was shown, unless it is needed later.
+    fn release_text(&mut self, index: usize) {
+        if !self.settings.keep_answers {
+            self.calls[index].clear_text();
         }
     }
 
-    /// Notes how an answer grows.
-    fn trace(&mut self, event: &Event) {
-        let timeline = &mut self.timelines[event.lane];
+    /// Records the tokens of an answer over time.
+    fn record_timeline(&mut self, event: &Event) {
+        let timeline = &mut self.timelines[event.call];
         match &event.kind {
-            EventKind::Deltas(_) | EventKind::Held(_) => {
-                let at = event.at.saturating_duration_since(self.begun);
-                timeline.note(at, self.lanes[event.lane].kept.tokens.tokens());
+            EventKind::Deltas(_) | EventKind::BufferedDeltas(_) => {
+                let at = event.at.saturating_duration_since(self.started_at);
+                timeline.record(at, self.calls[event.call].accumulated.tokens.tokens());
             }
-            EventKind::Failed { .. } | EventKind::Again => *timeline = Timeline::default(),
-            EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) | EventKind::Finished(_) => {}
+            EventKind::Failed { .. } | EventKind::Restarted => *timeline = Timeline::default(),
+            EventKind::Started(_) | EventKind::FirstToken(_) | EventKind::Notice(_) | EventKind::Finished(_) => {}
         }
     }
 
-    fn object(&mut self, index: usize) -> serde_json::Value {
-        let lane = &mut self.lanes[index];
-        let (usage, cost) = (lane.usage(), lane.cost().map(|(cost, _)| cost));
-        let answer = if self.settings.whole { lane.kept.answer.clone() } else { std::mem::take(&mut lane.kept.answer) };
-        // The figures of the summary need what the answer's text does not.
-        lane.kept.answer.usage = answer.usage;
-        let outcome = lane.outcome().expect("only lanes that are over are told of");
-        json::answer(&lane.name, answer, (usage.as_ref(), cost), outcome)
+    fn answer_json(&mut self, index: usize) -> serde_json::Value {
+        let call = &mut self.calls[index];
+        let (usage, cost) = (call.usage(), call.cost().map(|(cost, _)| cost));
+        let answer = if self.settings.keep_answers {
+            call.accumulated.answer.clone()
+        } else {
+            std::mem::take(&mut call.accumulated.answer)
+        };
+        // The table still needs the usage.
+        call.accumulated.answer.usage = answer.usage;
+        let outcome = call.outcome().expect("the call has ended");
+        json::answer(&call.name, answer, (usage.as_ref(), cost), outcome)
     }
 
-    /// On a pipe stdout holds answers; what else there is to say of one goes to stderr.
-    fn note_apart(&self, index: usize, to: &mut Output) {
-        let lane = &self.lanes[index];
-        if let Some(note) = lane.note() {
-            self.say(index, &note, lane.named_in_note(), to);
+    /// Writes the note of an answer to stderr: on a pipe stdout holds only answers.
+    fn write_note(&self, index: usize, to: &mut Output) {
+        let call = &self.calls[index];
+        if let Some(note) = call.note() {
+            self.write_message(index, &note, call.note_subject(), to);
         }
     }
 
-    /// The terminal is so wide now.
-    pub fn widen(&mut self, width: usize) {
-        if let Some(known) = &mut self.settings.look.out_width {
+    /// Sets the width of the terminal, if there is one.
+    pub fn set_width(&mut self, width: usize) {
+        if let Some(known) = &mut self.settings.terminal.stdout_width {
             *known = width;
         }
     }
 
-    /// Ctrl-C at `now`: what arrived is shown, marked.
-    pub fn interrupted(&mut self, now: Instant, to: &mut Output) {
-        for index in 0..self.lanes.len() {
-            if self.lanes[index].outcome().is_none() {
-                self.lanes[index].interrupt(now);
-                self.lane_over(index, to);
+    /// Handles Ctrl-C at `now`: shows the partial answers, marked as interrupted.
+    pub fn interrupt(&mut self, now: Instant, to: &mut Output) {
+        for index in 0..self.calls.len() {
+            if self.calls[index].outcome().is_none() {
+                self.calls[index].interrupt(now);
+                self.on_call_ended(index, to);
             }
         }
     }
 
-    /// All lanes are over: what was kept for the end, and the figures.
-    pub fn end(&mut self, to: &mut Output) {
+    /// Writes the final view and the table after all calls have ended.
+    pub fn finish(&mut self, to: &mut Output) {
         if self.settings.format == Format::Json {
-            to.out().push_str(if self.settings.wrapped { "]" } else { "]\n" });
+            to.out().push_str(if self.settings.answers_in_object { "]" } else { "]\n" });
         }
-        if self.arrangement == Arrangement::AtEnd {
-            self.final_view(to);
+        if self.mode == OutputMode::AtEnd {
+            self.write_final_view(to);
         }
         if self.settings.format == Format::Text {
-            self.figures(to);
+            self.write_table(to);
         }
     }
 
-    /// Where the answers are kept, and what can be done with them: for people, below the table.
-    /// `numbers`: how each lane is numbered there.
+    /// The line below the table, for terminals: the number of the run, and commands for its answers.
+    /// `numbers`: the number of each answer in the record.
     #[must_use]
-    pub fn kept(&self, conversation: i64, numbers: &[Option<i64>]) -> String {
-        if self.settings.format != Format::Text || !self.settings.look.err_is_terminal {
+    pub fn record_hint(&self, conversation: i64, numbers: &[Option<i64>]) -> String {
+        if self.settings.format != Format::Text || !self.settings.terminal.stderr_is_terminal {
             return String::new();
         }
-        let whole = |lane: &LaneView| matches!(lane.stage(), Stage::Good | Stage::Odd);
-        let mut numbered = self.lanes.iter().zip(numbers).filter(|(lane, _)| whole(lane));
-        let text = match numbered.find_map(|(_, number)| *number) {
-            Some(lane) => format!(
-                "run {conversation}    one answer: mmchat history show @{lane}    go on with it: mmchat pick @{lane}"
-            ),
-            None => format!("run {conversation}    ask those that failed once more: mmchat retry"),
+        let is_complete = |call: &CallView| matches!(call.stage(), Stage::Complete | Stage::Warning);
+        let mut complete = self.calls.iter().zip(numbers).filter(|(call, _)| is_complete(call));
+        let text = match complete.find_map(|(_, number)| *number) {
+            Some(n) => {
+                format!("run {conversation}    show one answer: mmchat history show @{n}    continue: mmchat pick @{n}")
+            }
+            None => format!("run {conversation}    retry the failed calls: mmchat retry"),
         };
-        // Without a width a pipe takes the answers, and the terminal wraps as it likes.
-        let rows = wrap(&text, self.settings.look.out_width.map_or(text.len(), |width| width.saturating_sub(1)));
+        // Without a width stdout is a pipe; the terminal of stderr wraps the line itself.
+        let rows = wrap(&text, self.settings.terminal.stdout_width.map_or(text.len(), |width| width.saturating_sub(1)));
         rows.into_iter().fold(String::new(), |text, row| text + row.text.trim_end() + "\n")
     }
 
     /// The rows of the live region.
     #[must_use]
-    pub fn rows(&mut self, width: usize, height: usize, now: Instant) -> Vec<String> {
-        let screen = status::Screen { width, height, styled: self.settings.look.styled, now, begun: self.begun };
-        self.live.rows(&self.lanes, !self.settings.rendered, screen)
+    pub fn live_rows(&mut self, width: usize, height: usize, now: Instant) -> Vec<String> {
+        let screen =
+            status::Screen { width, height, styled: self.settings.terminal.styled, now, started_at: self.started_at };
+        self.live.rows(&self.calls, !self.settings.render_markdown, screen)
     }
 
-    /// Keys are listened to: the live region says which.
+    /// Shows the keys in the live region.
     #[must_use]
     pub fn with_keys(mut self) -> Self {
         self.live.with_keys();
         self
     }
 
-    /// A key was pressed: what is to be done. What was put out already cannot be had again.
-    pub fn key(&mut self, key: Key) -> Option<Wish> {
-        let wish = self.live.key(key, &self.lanes);
-        wish.filter(|wish| match wish {
-            Wish::Again(lane) => self.may_begin_again(*lane),
-            Wish::Stop(_) | Wish::Leave => true,
+    /// Handles a key and returns the action to perform. A call whose answer was written cannot be restarted.
+    pub fn on_key(&mut self, key: Key) -> Option<Action> {
+        let action = self.live.on_key(key, &self.calls);
+        action.filter(|action| match action {
+            Action::Restart(index) => self.can_restart(*index),
+            Action::Stop(_) | Action::Leave => true,
         })
     }
 
-    fn may_begin_again(&self, lane: usize) -> bool {
-        let is_put_out = match self.arrangement {
-            Arrangement::AtEnd | Arrangement::Figures => false,
-            Arrangement::InTurn => lane < self.turn,
-            Arrangement::Tagged | Arrangement::Events => true,
+    fn can_restart(&self, index: usize) -> bool {
+        let is_written = match self.mode {
+            OutputMode::AtEnd | OutputMode::TableOnly => false,
+            OutputMode::InOrder => index < self.next_index,
+            OutputMode::Tagged | OutputMode::Events => true,
         };
-        !is_put_out && !self.is_capped
+        !is_written && !self.has_cost_limit
     }
 
-    /// What the lanes may cost is limited, for one try each.
+    /// Sets that the cost of the calls is limited, so that they cannot be restarted.
     #[must_use]
-    pub fn capped(mut self) -> Self {
-        self.is_capped = true;
+    pub fn with_cost_limit(mut self) -> Self {
+        self.has_cost_limit = true;
         self
     }
 
-    /// Whether the person holds the live region as it is.
+    /// Whether the live region is on hold.
     #[must_use]
     pub fn is_held(&self) -> bool {
         self.live.is_held()
     }
 
-    /// Nobody holds it any more.
-    pub fn release(&mut self) {
-        self.live.release();
+    /// Ends the hold.
+    pub fn release_hold(&mut self) {
+        self.live.release_hold();
     }
 
-    /// The lane that the person picked to go on with, if there is an answer in it.
+    /// The index of the call that the user picked, if it has an answer.
     #[must_use]
     pub fn picked(&self) -> Option<usize> {
-        self.live.picked().filter(|lane| !self.lanes[*lane].kept.is_empty())
+        self.live.picked().filter(|index| !self.calls[*index].accumulated.is_empty())
     }
 
-    /// What the lanes are called.
+    /// The names of the calls.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        self.lanes.iter().map(|lane| lane.name.clone()).collect()
+        self.calls.iter().map(|call| call.name.clone()).collect()
     }
 
-    /// The answers; `None`: there is no whole one.
+    /// The complete answers; `None` for a call without one.
     #[must_use]
-    pub fn texts(&self) -> Vec<Option<String>> {
-        self.lanes.iter().map(LaneView::whole_text).collect()
+    pub fn complete_texts(&self) -> Vec<Option<String>> {
+        self.calls.iter().map(CallView::complete_text).collect()
     }
 
-    /// Everything there is to tell of each lane.
+    /// The data of each call for a report.
     #[must_use]
-    pub fn report(&self) -> Vec<ReportLane> {
-        self.lanes.iter().zip(&self.timelines).map(|(lane, timeline)| lane.report(timeline.clone())).collect()
+    pub fn report_calls(&self) -> Vec<ReportCall> {
+        self.calls.iter().zip(&self.timelines).map(|(call, timeline)| call.report(timeline.clone())).collect()
     }
 
-    /// How the lanes ended, those that have.
-    pub fn outcomes(&self) -> impl Iterator<Item = &LaneOutcome> {
-        self.lanes.iter().filter_map(LaneView::outcome)
+    /// The outcomes of the calls that have ended.
+    pub fn outcomes(&self) -> impl Iterator<Item = &CallOutcome> {
+        self.calls.iter().filter_map(CallView::outcome)
     }
 }

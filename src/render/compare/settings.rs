@@ -1,28 +1,26 @@
-//! What is shown of several answers, and when.
-//!
-//! Owns the views by their names and what each means on a terminal and on a pipe.
+//! Settings of a comparison: the views by name, and the output mode of each on a terminal and on a pipe.
 
-use crate::render::{Format, Look};
+use crate::render::{Format, TerminalInfo};
 
-/// How several answers are arranged as text.
+/// How several answers are laid out as text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum View {
-    /// On a terminal a live region and then what reads best; on a pipe `Stack`.
+    /// On a terminal a live region, then columns or a stack; on a pipe `Stack`.
     #[default]
     Auto,
-    /// As `Auto`, but an error where there is no terminal.
+    /// Like `Auto`, but an error without a terminal.
     Live,
     /// Side by side.
     Columns,
-    /// One below the other.
+    /// One below another.
     Stack,
-    /// Every line as it comes, with its name in front.
+    /// Each line as it arrives, with the name of its model in front.
     Tagged,
-    /// The figures alone.
+    /// Only the table of metrics.
     Quiet,
 }
 
-/// Every view, by its name.
+/// All views with their names.
 pub static VIEWS: &[(&str, View)] = &[
     ("auto", View::Auto),
     ("live", View::Live),
@@ -32,61 +30,61 @@ pub static VIEWS: &[(&str, View)] = &[
     ("quiet", View::Quiet),
 ];
 
-/// What is to be shown, and how.
+/// What to show, and how.
 #[derive(Clone, Debug)]
-pub struct Settings {
-    /// The format of the data.
+pub struct CompareSettings {
+    /// The format of the data on stdout.
     pub format: Format,
-    /// The arrangement of text.
+    /// The layout of text.
     pub view: View,
-    /// The two streams.
-    pub look: Look,
-    /// Rows can be drawn while answers come. Where not, an answer is shown when its turn comes, not at the end.
-    pub drawn: bool,
-    /// Markdown is rendered where it can be.
-    pub rendered: bool,
-    /// Every attempt is told.
+    /// The terminal properties of the two streams.
+    pub terminal: TerminalInfo,
+    /// Whether a live region can be drawn. If not, each answer is shown in order as it completes, not at the end.
+    pub has_live_region: bool,
+    /// Whether Markdown is rendered on a terminal.
+    pub render_markdown: bool,
+    /// Whether every attempt is reported.
     pub verbose: bool,
-    /// The tokens of the prompt, estimated, in case nobody reports them.
+    /// Estimated tokens of the prompt, used if the endpoint reports none.
     pub prompt_tokens: u64,
-    /// The answers are needed after they were shown, and how they came.
-    pub whole: bool,
-    /// More than the answers is told: a JSON document has them in a field of its own.
-    pub wrapped: bool,
+    /// Whether texts and timelines are kept after the answers are shown.
+    pub keep_answers: bool,
+    /// Whether the JSON document is an object with the answers in a field, because more fields follow.
+    pub answers_in_object: bool,
 }
 
-impl Settings {
-    /// Whether text is put out before its answer is whole, so that an answer that breaks off cannot be taken back.
+impl CompareSettings {
+    /// Whether text is written before its answer is complete, so that an incomplete answer cannot be replaced.
     #[must_use]
-    pub fn shows_as_it_comes(&self) -> bool {
-        matches!(self.arrangement(), Arrangement::Tagged | Arrangement::Events)
+    pub fn streams_output(&self) -> bool {
+        matches!(self.output_mode(), OutputMode::Tagged | OutputMode::Events)
     }
 
-    pub(super) fn arrangement(&self) -> Arrangement {
-        let watched = self.look.out_width.is_some() && self.drawn;
+    pub(super) fn output_mode(&self) -> OutputMode {
+        let is_live = self.terminal.stdout_width.is_some() && self.has_live_region;
         match (self.format, self.view) {
-            (Format::Jsonl, _) => Arrangement::Events,
-            (Format::Json | Format::Markdown, _) => Arrangement::InTurn,
-            (Format::Text, View::Columns) => Arrangement::AtEnd,
-            (Format::Text, View::Auto | View::Live) if watched => Arrangement::AtEnd,
-            (Format::Text, View::Auto | View::Live | View::Stack) => Arrangement::InTurn,
-            (Format::Text, View::Tagged) => Arrangement::Tagged,
-            (Format::Text, View::Quiet) => Arrangement::Figures,
+            (Format::Jsonl, _) => OutputMode::Events,
+            (Format::Json | Format::Markdown, _) => OutputMode::InOrder,
+            (Format::Text, View::Columns) => OutputMode::AtEnd,
+            (Format::Text, View::Auto | View::Live) if is_live => OutputMode::AtEnd,
+            (Format::Text, View::Auto | View::Live | View::Stack) => OutputMode::InOrder,
+            (Format::Text, View::Tagged) => OutputMode::Tagged,
+            (Format::Text, View::Quiet) => OutputMode::TableOnly,
         }
     }
 }
 
-/// When text is put out.
+/// When text is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Arrangement {
-    /// All of it when all lanes are over.
+pub(super) enum OutputMode {
+    /// All answers, after all calls have ended.
     AtEnd,
-    /// Each answer when it is whole and its turn has come.
-    InTurn,
-    /// Every line when it is there.
+    /// Each answer when it and all answers before it have ended.
+    InOrder,
+    /// Each line as it arrives.
     Tagged,
-    /// Every event when it happens.
+    /// Each event as it happens.
     Events,
     /// No text.
-    Figures,
+    TableOnly,
 }

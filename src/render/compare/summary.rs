@@ -1,56 +1,58 @@
-//! The table at the end: how each lane did.
+//! Renders the table of metrics at the end of a comparison.
 //!
-//! Owns the figures a person compares by. What was estimated carries a star, which is explained.
+//! Estimated values are marked with a star, which the last line explains.
 
 use super::{
-    lane::{LaneView, Stage},
-    status::costs,
+    call::{CallView, Stage},
+    status::total_costs,
 };
 use crate::render::{
-    stats::{self, COLUMNS},
+    metrics::{self, COLUMNS},
     table::Table,
-    wrap::{cells, wrap},
+    wrap::{display_width, wrap},
 };
 
-/// The table; on a terminal too narrow for it a line for each lane.
-pub(super) fn summary(lanes: &[LaneView], width: Option<usize>, styled: bool) -> String {
+/// The table; on a terminal too narrow for it, one line per call.
+pub(super) fn summary_table(calls: &[CallView], width: Option<usize>, styled: bool) -> String {
     let mut table = Table::new(&COLUMNS);
-    for (index, lane) in lanes.iter().enumerate() {
-        table.row(std::iter::once((index + 1).to_string()).chain(lane.figures().cells()).collect());
+    for (index, call) in calls.iter().enumerate() {
+        table.add_row(std::iter::once((index + 1).to_string()).chain(call.metrics().to_cells()).collect());
     }
     let mut lines = table.lines();
-    // The last cell of a row stays empty.
-    if let Some(width) = width.filter(|width| lines.iter().any(|line| cells(line) >= *width)) {
-        lines = lanes.iter().flat_map(|lane| narrow(lane, width.saturating_sub(1))).collect();
+    // The last cell of a row stays empty, so that the terminal does not wrap it.
+    if let Some(width) = width.filter(|width| lines.iter().any(|line| display_width(line) >= *width)) {
+        lines = calls.iter().flat_map(|call| narrow_lines(call, width.saturating_sub(1))).collect();
     } else if styled {
-        for (line, lane) in lines[1..].iter_mut().zip(lanes) {
-            if lane.stage() == Stage::Bad {
+        for (line, call) in lines[1..].iter_mut().zip(calls) {
+            if call.stage() == Stage::Failed {
                 *line = format!("\u{1b}[31m{line}\u{1b}[0m");
             }
         }
     }
-    lines.extend(foot(lanes));
+    lines.extend(footer(calls));
     lines.push(String::new());
     lines.join("\n")
 }
 
-fn narrow(lane: &LaneView, width: usize) -> Vec<String> {
-    let figures =
-        lane.outcome().map(|outcome| stats::line("", lane.usage().as_ref(), lane.cost(), outcome)).unwrap_or_default();
-    let text = format!("{}: {}, {}", lane.figures().who(), lane.state(), figures.trim().replace("  ", ", "));
+fn narrow_lines(call: &CallView, width: usize) -> Vec<String> {
+    let metrics = call
+        .outcome()
+        .map(|outcome| metrics::summary_line("", call.usage().as_ref(), call.cost(), outcome))
+        .unwrap_or_default();
+    let text = format!("{}: {}, {}", call.metrics().label(), call.state_label(), metrics.trim().replace("  ", ", "));
     wrap(&text, width).into_iter().map(|row| row.text).collect()
 }
 
-/// What the stars mean, and the sum of what was spent.
-fn foot(lanes: &[LaneView]) -> Option<String> {
-    let estimated = lanes.iter().any(|lane| lane.figures().is_estimated());
-    let sums = if lanes.len() > 1 { costs(lanes) } else { Vec::new() };
+/// The explanation of the stars, and the total cost.
+fn footer(calls: &[CallView]) -> Option<String> {
+    let estimated = calls.iter().any(|call| call.metrics().is_estimated());
+    let sums = if calls.len() > 1 { total_costs(calls) } else { Vec::new() };
     let mut parts = Vec::new();
     if estimated {
         parts.push("* estimated".to_owned());
     }
     if !sums.is_empty() {
-        parts.push(format!("together {}", sums.join(" + ")));
+        parts.push(format!("total {}", sums.join(" + ")));
     }
     (!parts.is_empty()).then(|| parts.join("    "))
 }

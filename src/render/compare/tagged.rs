@@ -1,79 +1,79 @@
-//! Answers line by line as they come, each line with its lane's name in front; and what is held back until it is whole.
+//! Writes answers line by line as they arrive, prefixed with the name of their call; buffered text only at the end.
 
-use super::{Arrangement, CompareView, Stage};
+use super::{CompareView, OutputMode, Stage};
 use crate::{
     engine::{Event, EventKind},
-    model::{Delta, DeltaKind, Held, sanitize::Sanitiser},
+    model::{Delta, DeltaBuffer, DeltaKind, sanitize::Sanitizer},
     render::{Output, json},
 };
 
-/// One lane whose text is shown as it comes.
+/// The streaming state of one call.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tag {
-    sanitiser: Sanitiser,
-    /// Its open line.
-    line: String,
-    /// What may not be shown before the answer is whole.
-    held: Held,
+pub(super) struct TaggedLines {
+    sanitizer: Sanitizer,
+    /// The incomplete last line.
+    open_line: String,
+    /// Deltas that must not be shown before the answer is complete.
+    buffered: DeltaBuffer,
 }
 
 impl CompareView {
-    pub(super) fn as_it_comes(&mut self, event: &Event, to: &mut Output) {
+    pub(super) fn stream_event(&mut self, event: &Event, to: &mut Output) {
         match &event.kind {
-            EventKind::Deltas(deltas) => self.tag_deltas(event.lane, deltas, to),
-            EventKind::Held(deltas) => {
+            EventKind::Deltas(deltas) => self.write_tagged_deltas(event.call, deltas, to),
+            EventKind::BufferedDeltas(deltas) => {
                 for delta in deltas {
-                    self.tags[event.lane].held.add(delta.clone());
+                    self.tagged_lines[event.call].buffered.add(delta.clone());
                 }
             }
-            // What broke off stays on its lines; the next attempt begins one of its own.
+            // The lines of a failed attempt stay; the next attempt begins on a new line.
             EventKind::Failed { .. } => {
-                self.end_tag(event.lane, to);
-                self.tags[event.lane].held.start_again();
+                self.end_tagged_line(event.call, to);
+                self.tagged_lines[event.call].buffered.restart();
             }
-            EventKind::Again => self.tags[event.lane].held = Held::default(),
-            EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) | EventKind::Finished(_) => {}
+            EventKind::Restarted => self.tagged_lines[event.call].buffered = DeltaBuffer::default(),
+            EventKind::Started(_) | EventKind::FirstToken(_) | EventKind::Notice(_) | EventKind::Finished(_) => {}
         }
     }
 
-    /// Shows what could not be shown before.
-    pub(super) fn show_held(&mut self, lane: usize, to: &mut Output) {
-        let failed = self.lanes[lane].stage() == Stage::Bad;
-        let deltas = self.tags[lane].held.take(failed);
-        if self.arrangement == Arrangement::Events {
-            json::lines(&json::deltas(lane, &deltas), to);
+    /// Shows the buffered deltas.
+    pub(super) fn show_buffered(&mut self, index: usize, to: &mut Output) {
+        let failed = self.calls[index].stage() == Stage::Failed;
+        let deltas = self.tagged_lines[index].buffered.take(failed);
+        if self.mode == OutputMode::Events {
+            json::write_lines(&json::deltas(index, &deltas), to);
         }
-        self.tag_deltas(lane, &deltas, to);
+        self.write_tagged_deltas(index, &deltas, to);
     }
 
-    fn tag_deltas(&mut self, lane: usize, deltas: &[Delta], to: &mut Output) {
-        if self.arrangement == Arrangement::Tagged {
+    fn write_tagged_deltas(&mut self, index: usize, deltas: &[Delta], to: &mut Output) {
+        if self.mode == OutputMode::Tagged {
             for delta in deltas {
-                self.tag_delta(lane, delta, to);
+                self.write_tagged_delta(index, delta, to);
             }
         }
     }
 
-    fn tag_delta(&mut self, lane: usize, delta: &Delta, to: &mut Output) {
+    fn write_tagged_delta(&mut self, index: usize, delta: &Delta, to: &mut Output) {
         let (0, DeltaKind::Text(text) | DeltaKind::Refusal(text)) = (delta.choice, &delta.kind) else { return };
-        let tag = &mut self.tags[lane];
-        // Only what is new is looked through: an open line may be long.
-        let known = tag.line.len();
-        tag.sanitiser.push(text, &mut tag.line);
-        let Some(end) = tag.line[known..].rfind('\n').map(|end| known + end) else { return };
-        let rest = tag.line.split_off(end + 1);
-        let lines = std::mem::replace(&mut tag.line, rest);
+        let tag = &mut self.tagged_lines[index];
+        // Only the new text is searched, since the open line may be long.
+        let searched = tag.open_line.len();
+        tag.sanitizer.push(text, &mut tag.open_line);
+        let Some(end) = tag.open_line[searched..].rfind('\n').map(|end| searched + end) else { return };
+        let rest = tag.open_line.split_off(end + 1);
+        let lines = std::mem::replace(&mut tag.open_line, rest);
         for line in lines.lines() {
-            to.out().extend([self.lanes[lane].name.as_str(), "| ", line, "\n"]);
+            to.out().extend([self.calls[index].name.as_str(), "| ", line, "\n"]);
         }
     }
 
-    pub(super) fn end_tag(&mut self, lane: usize, to: &mut Output) {
-        let tag = &mut self.tags[lane];
-        tag.sanitiser = Sanitiser::default();
-        let line = std::mem::take(&mut tag.line);
+    pub(super) fn end_tagged_line(&mut self, index: usize, to: &mut Output) {
+        let tag = &mut self.tagged_lines[index];
+        tag.sanitizer = Sanitizer::default();
+        let line = std::mem::take(&mut tag.open_line);
         if !line.is_empty() {
-            to.out().extend([self.lanes[lane].name.as_str(), "| ", line.as_str(), "\n"]);
+            to.out().extend([self.calls[index].name.as_str(), "| ", line.as_str(), "\n"]);
         }
     }
 }

@@ -1,26 +1,24 @@
-//! Words into rows of a terminal: wrapping, hanging indents and styles.
-//!
-//! Owns what is on the open row and the word that may not fit on it any more. Refuses to know what the text means.
+//! Writes words to the rows of a terminal: wrapping, hanging indents and styles.
 
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
-use crate::render::wrap::most_cells_of;
+use crate::render::wrap::max_cluster_width;
 
 const RESET: &str = "\u{1b}[0m";
-/// Fewer cells hold no text.
-const NARROWEST: usize = 8;
-/// A word that begins so near the end of a row waits until it is whole.
-const EDGE: usize = 12;
-/// No line begins with these: they may use the cells kept free at its end.
-const CLOSING: &str = "。，、．！？：；”’）》」』】〉…,.!?:;)]}";
+/// Minimum width of a row.
+const MIN_WIDTH: usize = 8;
+/// A word that ends within this many cells of the row end is held back until it is complete.
+const HOLD_BACK_WIDTH: usize = 12;
+/// Closing punctuation must not begin a row: it may use the cells kept free at the end.
+const CLOSING_PUNCTUATION: &str = "。，、．！？：；”’）》」』】〉…,.!?:;)]}";
 
-/// The marks in force.
+/// The active styles.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Style {
     pub(super) bold: bool,
     pub(super) italic: bool,
-    /// Backticks that opened the code span; 0: none.
+    /// Number of backticks that opened the code span; 0: none.
     pub(super) code: usize,
     pub(super) heading: bool,
     pub(super) dim: bool,
@@ -28,45 +26,45 @@ pub(super) struct Style {
 
 /// The open row.
 #[derive(Debug)]
-pub(super) struct Row {
+pub(super) struct RowWriter {
     pub(super) width: usize,
-    /// Nobody else breaks what is wider: not even code may be.
-    pub(super) is_hard: bool,
+    /// No row may exceed the width, not even code: the caller does not wrap rows.
+    pub(super) has_hard_width: bool,
     pub(super) style: Style,
-    shown: Style,
-    /// Cells used of it.
+    written_style: Style,
+    /// Cells used on the row.
     pub(super) column: usize,
-    /// What a wrapped row begins with.
+    /// The start of continuation rows.
     pub(super) indent: String,
-    /// A space that is put out only when a word follows it on the same row.
-    space: bool,
-    /// The open word and its cells, styles included.
+    /// A space to write if a word follows on the same row.
+    has_pending_space: bool,
+    /// The open word, including style codes.
     word: String,
     word_width: usize,
-    /// Some of the open word is on the row already.
-    word_begun: bool,
+    /// Part of the open word is already on the row.
+    is_word_started: bool,
 }
 
-impl Row {
-    /// Rows of a terminal of `width` cells.
+impl RowWriter {
+    /// An empty row of a terminal of `width` cells.
     pub(super) fn new(width: usize) -> Self {
         Self {
-            // The last cell of a row stays empty: terminals differ in what they do there.
-            width: width.saturating_sub(1).max(NARROWEST),
-            is_hard: false,
+            // The last cell of a row stays empty: terminals differ in how they wrap there.
+            width: width.saturating_sub(1).max(MIN_WIDTH),
+            has_hard_width: false,
             style: Style::default(),
-            shown: Style::default(),
+            written_style: Style::default(),
             column: 0,
             indent: String::new(),
-            space: false,
+            has_pending_space: false,
             word: String::new(),
             word_width: 0,
-            word_begun: false,
+            is_word_started: false,
         }
     }
 
-    /// Ends the row, if there is anything on it.
-    pub(super) fn close(&mut self, out: &mut String) {
+    /// Ends the row unless it is empty.
+    pub(super) fn end_if_not_empty(&mut self, out: &mut String) {
         if self.column > 0 {
             self.end(out);
         }
@@ -76,120 +74,120 @@ impl Row {
     pub(super) fn end(&mut self, out: &mut String) {
         out.push('\n');
         self.column = 0;
-        self.space = false;
+        self.has_pending_space = false;
     }
 
-    /// The cells that `piece`, a grapheme, takes. A column has room for what any terminal takes.
-    fn cells(&self, piece: &str) -> usize {
-        if self.is_hard { most_cells_of(piece) } else { piece.width() }
+    /// The width of a grapheme; in a column the largest width that any terminal uses.
+    fn grapheme_width(&self, grapheme: &str) -> usize {
+        if self.has_hard_width { max_cluster_width(grapheme) } else { grapheme.width() }
     }
 
-    pub(super) fn verbatim(&mut self, piece: &str, out: &mut String) {
-        self.restyle(out);
-        let shown = if piece == "\t" { "    " } else { piece };
-        let cells = self.cells(shown);
-        if self.is_hard && self.column + cells > self.width {
+    pub(super) fn push_verbatim(&mut self, grapheme: &str, out: &mut String) {
+        self.write_style(out);
+        let shown = if grapheme == "\t" { "    " } else { grapheme };
+        let cells = self.grapheme_width(shown);
+        if self.has_hard_width && self.column + cells > self.width {
             self.new_row(out);
         }
         out.push_str(shown);
         self.column += cells;
     }
 
-    /// What stands in front of a line's text, so long that some of the text has room beside it.
-    pub(super) fn prefix(&mut self, text: &str, out: &mut String) {
+    /// Writes the prefix of a line; in a column at most half the width, so that text fits beside it.
+    pub(super) fn push_prefix(&mut self, text: &str, out: &mut String) {
         let mut shown = String::new();
-        for piece in text.graphemes(true) {
-            if self.is_hard && shown.width() + piece.width() > self.width / 2 {
+        for grapheme in text.graphemes(true) {
+            if self.has_hard_width && shown.width() + grapheme.width() > self.width / 2 {
                 break;
             }
-            shown.push_str(piece);
+            shown.push_str(grapheme);
         }
         out.push_str(&shown);
         self.column = shown.width();
     }
 
-    /// Wrapped rows begin so far in.
-    pub(super) fn hang(&mut self, cells: usize) {
-        self.indent = " ".repeat(if self.is_hard { cells.min(self.width / 2) } else { cells });
+    /// Sets the indent of continuation rows.
+    pub(super) fn set_indent(&mut self, cells: usize) {
+        self.indent = " ".repeat(if self.has_hard_width { cells.min(self.width / 2) } else { cells });
     }
 
-    /// Whether the row has nothing on it, not even what a wrapped one begins with.
-    pub(super) fn is_unindented(&self) -> bool {
+    /// Whether the row is empty and has no indent.
+    pub(super) fn is_at_line_start(&self) -> bool {
         self.column == 0 && self.indent.is_empty() && self.word.is_empty()
     }
 
-    /// A space at the start of a line, which is kept.
-    pub(super) fn indentation(&mut self, out: &mut String) {
+    /// Writes a space of the indentation at the start of a line.
+    pub(super) fn push_indent(&mut self, out: &mut String) {
         out.push(' ');
         self.column += 1;
     }
 
-    /// A space between words: shown only when another follows on the same row.
-    pub(super) fn space(&mut self, out: &mut String) {
+    /// Processes a space between words; it is written if another word follows on the same row.
+    pub(super) fn push_space(&mut self, out: &mut String) {
         self.flush_word(out);
-        self.space = true;
+        self.has_pending_space = true;
     }
 
-    /// One grapheme of a word.
-    pub(super) fn put(&mut self, piece: &str, out: &mut String) {
-        let cells = self.cells(piece);
-        let closing = CLOSING.contains(piece);
-        if cells >= 2 || (closing && !piece.is_ascii()) {
+    /// Processes one grapheme of a word.
+    pub(super) fn push_grapheme(&mut self, grapheme: &str, out: &mut String) {
+        let cells = self.grapheme_width(grapheme);
+        let closing = CLOSING_PUNCTUATION.contains(grapheme);
+        if cells >= 2 || (closing && !grapheme.is_ascii()) {
             self.flush_word(out);
-            self.wide(piece, cells, closing, out);
+            self.push_wide(grapheme, cells, closing, out);
         } else {
-            self.style_into_word();
-            self.word.push_str(piece);
+            self.push_style_to_word();
+            self.word.push_str(grapheme);
             self.word_width += cells;
         }
     }
 
-    /// A wide character is a word of its own; closing ones may use the two cells that others leave free.
-    fn wide(&mut self, piece: &str, cells: usize, closing: bool, out: &mut String) {
+    /// Writes a wide character, which is a word of its own. Only closing punctuation may use the last two cells.
+    fn push_wide(&mut self, grapheme: &str, cells: usize, closing: bool, out: &mut String) {
         let room = if closing { self.width } else { self.width - 2 };
-        if self.column + usize::from(self.space) + cells > room && self.column > 0 {
+        if self.column + usize::from(self.has_pending_space) + cells > room && self.column > 0 {
             self.new_row(out);
         }
-        self.put_space(out);
-        self.restyle(out);
-        out.push_str(piece);
+        self.write_space(out);
+        self.write_style(out);
+        out.push_str(grapheme);
         self.column += cells;
-        self.word_begun = false;
+        self.is_word_started = false;
     }
 
-    /// Puts the open word out: it is whole.
+    /// Writes the open word, which is complete.
     pub(super) fn flush_word(&mut self, out: &mut String) {
         if !self.word.is_empty() {
-            let fits = self.column + usize::from(self.space) + self.word_width <= self.width;
-            if !fits && !self.word_begun && self.column > self.indent.width() {
+            let fits = self.column + usize::from(self.has_pending_space) + self.word_width <= self.width;
+            if !fits && !self.is_word_started && self.column > self.indent.width() {
                 self.new_row(out);
             }
-            self.put_word(out);
+            self.write_word(out);
         }
-        self.word_begun = false;
+        self.is_word_started = false;
     }
 
-    /// Puts out what there is of the open word, unless it may have to go to the next row as a whole.
+    /// Writes the open word so far, unless it may still have to move to the next row.
     pub(super) fn show_open_word(&mut self, out: &mut String) {
         if self.word.is_empty() {
             return;
         }
-        let end = self.column + usize::from(self.space) + self.word_width;
-        if !self.word_begun && self.column > 0 {
+        let end = self.column + usize::from(self.has_pending_space) + self.word_width;
+        if !self.is_word_started && self.column > 0 {
             if end > self.width {
                 self.new_row(out);
-            } else if end + EDGE > self.width {
+            } else if end + HOLD_BACK_WIDTH > self.width {
                 return;
             }
         }
-        self.put_word(out);
-        self.word_begun = true;
+        self.write_word(out);
+        self.is_word_started = true;
     }
 
-    fn put_word(&mut self, out: &mut String) {
-        self.put_space(out);
-        if self.word_begun && self.column + self.word_width > self.width {
-            // Longer than what was left of its row, and its head is shown: it is broken where the row ends.
+    fn write_word(&mut self, out: &mut String) {
+        self.write_space(out);
+        if self.is_word_started && self.column + self.word_width > self.width {
+            // The start of the word is already written, so the word is broken at the row end.
             self.new_row(out);
         }
         let (word, cells) = (std::mem::take(&mut self.word), std::mem::take(&mut self.word_width));
@@ -197,12 +195,12 @@ impl Row {
             out.push_str(&word);
             self.column += cells;
         } else {
-            self.break_apart(&word, out);
+            self.write_broken_word(&word, out);
         }
     }
 
-    /// A word longer than a row: as many clusters on each as fit. Styles take no cells.
-    fn break_apart(&mut self, word: &str, out: &mut String) {
+    /// Writes a word longer than a row, broken between clusters. Styles take no cells.
+    fn write_broken_word(&mut self, word: &str, out: &mut String) {
         let mut parts = word.split('\u{1b}');
         let plain = parts.next().map(|part| ("", part));
         let styled = parts.map(|part| part.split_at(part.find('m').map_or(0, |end| end + 1)));
@@ -211,7 +209,7 @@ impl Row {
                 out.extend(["\u{1b}", code]);
             }
             for cluster in text.graphemes(true) {
-                let cells = self.cells(cluster);
+                let cells = self.grapheme_width(cluster);
                 if self.column + cells > self.width && self.column > self.indent.width() {
                     self.new_row(out);
                 }
@@ -221,8 +219,8 @@ impl Row {
         }
     }
 
-    fn put_space(&mut self, out: &mut String) {
-        if std::mem::take(&mut self.space) && self.column < self.width {
+    fn write_space(&mut self, out: &mut String) {
+        if std::mem::take(&mut self.has_pending_space) && self.column < self.width {
             out.push(' ');
             self.column += 1;
         }
@@ -232,26 +230,26 @@ impl Row {
         out.push('\n');
         out.push_str(&self.indent);
         self.column = self.indent.width();
-        self.space = false;
+        self.has_pending_space = false;
     }
 
-    /// Makes the terminal's style the one in force, right here.
-    pub(super) fn restyle(&mut self, out: &mut String) {
-        if self.shown != self.style {
-            self.shown = self.style;
-            out.push_str(&codes(self.style));
+    /// Writes the codes of the active style if it changed.
+    pub(super) fn write_style(&mut self, out: &mut String) {
+        if self.written_style != self.style {
+            self.written_style = self.style;
+            out.push_str(&style_codes(self.style));
         }
     }
 
-    fn style_into_word(&mut self) {
-        if self.shown != self.style {
-            self.shown = self.style;
-            self.word.push_str(&codes(self.style));
+    fn push_style_to_word(&mut self) {
+        if self.written_style != self.style {
+            self.written_style = self.style;
+            self.word.push_str(&style_codes(self.style));
         }
     }
 }
 
-fn codes(style: Style) -> String {
+fn style_codes(style: Style) -> String {
     let mut out = RESET.to_owned();
     if style.bold || style.heading {
         out.push_str("\u{1b}[1m");

@@ -1,23 +1,23 @@
-//! Markdown as rows: blocks, marks, wrapping, and that it only ever grows.
+//! Tests Markdown rendering: blocks, marks, wrapping and streaming.
 
 use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr;
 
 use super::*;
-use crate::model::sanitize::sanitised;
+use crate::model::sanitize::sanitize;
 
 fn render(text: &str, width: usize, step: usize) -> String {
-    let (mut markdown, mut out) = (Markdown::new(width), String::new());
+    let (mut markdown, mut out) = (MarkdownRenderer::new(width), String::new());
     let characters: Vec<char> = text.chars().collect();
-    for piece in characters.chunks(step) {
-        markdown.push(&piece.iter().collect::<String>(), &mut out);
+    for chunk in characters.chunks(step) {
+        markdown.push(&chunk.iter().collect::<String>(), &mut out);
     }
     markdown.finish(&mut out);
     out
 }
 
 fn plain(text: &str, width: usize) -> String {
-    sanitised(&render(text, width, 1000))
+    sanitize(&render(text, width, 1000))
 }
 
 #[test]
@@ -34,23 +34,23 @@ fn blocks_and_marks_are_rendered() {
 }
 
 #[test]
-fn words_wrap_whole_and_lists_hang() {
+fn words_are_wrapped_and_lists_get_a_hanging_indent() {
     assert_eq!(plain("one two three four", 10), "one two\nthree\nfour\n");
     assert_eq!(plain("- one two three", 10), "• one two\n  three\n");
     assert_eq!(plain("借用检查器在编译期运行。它记录", 12), "借用检查\n器在编译\n期运行。\n它记录\n");
 }
 
 #[test]
-fn a_word_longer_than_its_row_is_broken() {
+fn word_longer_than_a_row_is_broken() {
     assert_eq!(plain("1. aaaaaaaaaaaaaaaaa", 20), "1. \n   aaaaaaaaaaaaaaaa\n   a\n");
     let bold = render("**aaaaaaaaaaaa** b", 11, 1000);
-    assert_eq!(sanitised(&bold), "aaaaaaaaaa\naa b\n");
+    assert_eq!(sanitize(&bold), "aaaaaaaaaa\naa b\n");
     assert_eq!(bold.matches('a').count(), 12);
 }
 
 #[test]
-fn the_first_word_is_shown_with_the_read_that_brought_it() {
-    let (mut markdown, mut out) = (Markdown::new(80), String::new());
+fn first_word_is_shown_as_soon_as_it_arrives() {
+    let (mut markdown, mut out) = (MarkdownRenderer::new(80), String::new());
     markdown.push("Hel", &mut out);
     assert_eq!(out, "Hel");
     markdown.push("lo", &mut out);
@@ -58,26 +58,26 @@ fn the_first_word_is_shown_with_the_read_that_brought_it() {
 }
 
 #[test]
-fn however_it_is_cut_the_words_are_the_same() {
+fn words_do_not_depend_on_how_the_text_was_split() {
     let text = "# T\n\nSome *text* with `code` and 中文，好。\n\n```\nlet x;\n```\n- a\n- b **c**\n\n---\nend";
-    let words = |step| sanitised(&render(text, 30, step)).split_whitespace().collect::<String>();
+    let words = |step| sanitize(&render(text, 30, step)).split_whitespace().collect::<String>();
     for step in 1..8 {
         assert_eq!(words(step), words(1000), "in steps of {step}");
     }
 }
 
 fn column(text: &str, cells: usize, is_plain: bool, step: usize) -> String {
-    let (mut markdown, mut out) = (Markdown::column(cells, is_plain), String::new());
-    let pieces: Vec<&str> = text.graphemes(true).collect();
-    for piece in pieces.chunks(step) {
-        markdown.push(&piece.concat(), &mut out);
+    let (mut markdown, mut out) = (MarkdownRenderer::for_column(cells, is_plain), String::new());
+    let graphemes: Vec<&str> = text.graphemes(true).collect();
+    for chunk in graphemes.chunks(step) {
+        markdown.push(&chunk.concat(), &mut out);
     }
     markdown.finish(&mut out);
-    sanitised(&out)
+    sanitize(&out)
 }
 
 #[test]
-fn a_column_lays_out_tables_that_fit_and_breaks_code() {
+fn column_lays_out_tables_that_fit_and_breaks_code() {
     assert_eq!(column("| a | b |\n|---|---|\n| 1 | 2 |\n\nend", 20, false, 3), "a │ b\n──┼──\n1 │ 2\n\nend\n");
     assert_eq!(column("x\n| a | b |\ny", 20, false, 2), "x\n| a | b |\ny\n");
     assert_eq!(column("```\nabcdefghijkl\n```\n", 10, false, 4), "```\nabcdefghij\nkl\n```\n");
@@ -87,14 +87,14 @@ fn a_column_lays_out_tables_that_fit_and_breaks_code() {
 
 proptest! {
     #[test]
-    fn no_row_is_wider_than_the_terminal_and_nothing_moves_the_cursor(
+    fn rows_fit_the_terminal_and_only_styles_are_escape_sequences(
         text in "([a-z]{1,12}|[借用检查器。，]{1,6}|[*_`#>|-]{1,4}|👋|\\t| |\n|1\\. ){0,60}",
         width in 20usize..100,
         step in 1usize..9,
     ) {
         let out = render(&text, width, step);
         for code in out.split('\u{1b}').skip(1) {
-            let end = code.find(|c: char| c.is_ascii_alphabetic()).expect("a sequence ends");
+            let end = code.find(|c: char| c.is_ascii_alphabetic()).expect("a final byte");
             prop_assert_eq!(&code[end..=end], "m", "only styles: {:?}", code);
         }
         for (is_plain, step) in [(false, step), (true, step), (false, 1000)] {
@@ -103,7 +103,7 @@ proptest! {
             }
         }
         let fenced = text.contains("```") || text.contains('|');
-        for row in sanitised(&out).lines().filter(|_| !fenced) {
+        for row in sanitize(&out).lines().filter(|_| !fenced) {
             prop_assert!(row.width() < width, "{row:?} in {width}");
         }
     }

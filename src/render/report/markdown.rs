@@ -1,4 +1,4 @@
-//! The report as Markdown.
+//! Formats the report as Markdown.
 
 use std::fmt::Write as _;
 
@@ -7,47 +7,47 @@ use crate::{
     model::sanitize::one_line,
     render::{
         diff,
-        stats::{COLUMNS, is_figure},
+        metrics::{COLUMNS, is_right_aligned},
     },
 };
 
 pub(super) fn page(report: &Report) -> String {
     let mut out = String::from("# Comparison\n\n");
-    if let Some(system) = &report.system {
+    if let Some(system) = &report.system_prompt {
         let _ = write!(out, "*{}*\n\n", one_line(system));
     }
     for line in report.prompt.lines() {
         let _ = writeln!(out, "> {line}");
     }
-    let (names, lines) = (COLUMNS.map(|name| name.trim_start_matches('>')), COLUMNS.map(line));
+    let (names, lines) = (COLUMNS.map(|name| name.trim_start_matches('>')), COLUMNS.map(column_delimiter));
     let _ = writeln!(out, "\n| {} |\n|{}|", names.join(" | "), lines.join("|"));
-    for (index, lane) in report.lanes.iter().enumerate() {
-        let cells = lane.figures.cells().map(|cell| cell.replace('|', "\\|"));
+    for (index, call) in report.calls.iter().enumerate() {
+        let cells = call.metrics.to_cells().map(|cell| cell.replace('|', "\\|"));
         let _ = writeln!(out, "| {} | {} |", index + 1, cells.join(" | "));
     }
-    if report.lanes.iter().any(|lane| lane.figures.is_estimated()) {
+    if report.calls.iter().any(|call| call.metrics.is_estimated()) {
         out.push_str("\n\\* estimated\n");
     }
-    let names: Vec<String> = report.lanes.iter().map(|lane| lane.figures.name.clone()).collect();
+    let names: Vec<String> = report.calls.iter().map(|call| call.metrics.name.clone()).collect();
     if let Some(vote) = &report.vote {
         let _ = write!(out, "\n```\n{}```\n", diff::vote(&names, vote));
     }
-    if let Some(known) = &report.difference {
-        let _ = write!(out, "\n```\n{}```\n", diff::difference(&names, known));
+    if let Some(difference) = &report.difference {
+        let _ = write!(out, "\n```\n{}```\n", diff::difference(&names, difference));
     }
-    for (index, lane) in report.lanes.iter().enumerate() {
-        let _ = write!(out, "\n## {} {} ({})\n\n", index + 1, lane.figures.name, lane.figures.state);
-        if !lane.text.trim().is_empty() {
-            let _ = writeln!(out, "{}", lane.text.trim_end());
+    for (index, call) in report.calls.iter().enumerate() {
+        let _ = write!(out, "\n## {} {} ({})\n\n", index + 1, call.metrics.name, call.metrics.state);
+        if !call.text.trim().is_empty() {
+            let _ = writeln!(out, "{}", call.text.trim_end());
         }
-        if let Some(note) = &lane.note {
+        if let Some(note) = &call.note {
             let _ = writeln!(out, "\n*{}*", one_line(note));
         }
     }
     out
 }
 
-/// What stands below a column's name, and says on which side its cells stand.
-fn line(column: &str) -> &'static str {
-    if is_figure(column) { "--:" } else { "---" }
+/// The delimiter below a column name, which sets the alignment.
+fn column_delimiter(column: &str) -> &'static str {
+    if is_right_aligned(column) { "--:" } else { "---" }
 }

@@ -1,9 +1,10 @@
-//! A comparison as a file to keep or to hand on: HTML, Markdown, JSON or CSV, by the file's ending.
+//! Formats a comparison as a file: HTML, Markdown, JSON or CSV, by its extension.
 //!
-//! Owns what a report says. The page runs nothing and loads nothing that a model said; the other formats hold answers as they
-//! are, without control sequences: what opens them may do more with Markdown and formulas.
+//! The HTML page executes and loads nothing from an answer. The other formats contain the answers unchanged except for
+//! control sequences: a program that opens them may interpret Markdown or formulas.
 
 mod chart;
+mod escape;
 mod html;
 mod markdown;
 #[cfg(test)]
@@ -14,126 +15,126 @@ use std::{path::Path, time::Duration};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::compare::Timeline;
+use super::timeline::Timeline;
 use crate::render::diff;
 use crate::{
-    analysis::{Difference, Vote},
-    render::stats::Figures,
+    analysis::{AnswerComparison, Vote},
+    render::metrics::CallMetrics,
 };
 
-/// Everything that is told of a run.
+/// The data of a report.
 #[derive(Clone, Debug)]
 pub struct Report {
-    /// When it was made.
-    pub at: Timestamp,
-    /// Its number in the record.
+    /// When the report was created.
+    pub created_at: Timestamp,
+    /// The number of the run in the record.
     pub run: Option<i64>,
-    /// The system text.
-    pub system: Option<String>,
-    /// What was asked.
+    /// The system prompt.
+    pub system_prompt: Option<String>,
+    /// The prompt.
     pub prompt: String,
-    /// The answers, in the order asked for.
-    pub lanes: Vec<ReportLane>,
-    /// What they have in common, where there are several.
-    pub difference: Option<Difference>,
-    /// How they voted, where that was asked for.
+    /// The answers, in the requested order.
+    pub calls: Vec<ReportCall>,
+    /// The comparison of the answers, if there are several.
+    pub difference: Option<AnswerComparison>,
+    /// The vote, if requested.
     pub vote: Option<Vote>,
 }
 
 /// One answer.
 #[derive(Clone, Debug, Default)]
-pub struct ReportLane {
-    /// How it went.
-    pub figures: Figures,
-    /// Its endpoint.
+pub struct ReportCall {
+    /// The metrics of the call.
+    pub metrics: CallMetrics,
+    /// The endpoint.
     pub endpoint: Option<String>,
-    /// The answer is whole.
-    pub is_whole: bool,
-    /// What there is to say about how it ended.
+    /// Whether the answer is complete.
+    pub is_complete: bool,
+    /// The message about how it ended.
     pub note: Option<String>,
     /// The answer, without control sequences.
     pub text: String,
-    /// What was thought.
+    /// The reasoning, without control sequences.
     pub reasoning: String,
-    /// To the first token, from the start: as the person felt it.
-    pub first: Option<Duration>,
-    /// Requests that were sent.
-    pub attempts: usize,
-    /// How it grew.
+    /// Time to first token from the start of the call, as the user perceives it.
+    pub first_output: Option<Duration>,
+    /// Number of upstream requests.
+    pub attempt_count: usize,
+    /// Tokens over time.
     pub timeline: Timeline,
 }
 
-/// A report as the text of a file.
+/// Formats a report as the text of a file.
 pub type ReportFormat = fn(&Report) -> String;
 
-/// Every format, by the ending of its files.
-pub static REPORTS: &[(&str, ReportFormat)] =
-    &[("html", html::page), ("md", markdown::page), ("json", document), ("csv", csv)];
+/// All formats by file extension.
+pub static REPORT_FORMATS: &[(&str, ReportFormat)] =
+    &[("html", html::page), ("md", markdown::page), ("json", to_json), ("csv", to_csv)];
 
-/// The format for this file.
+/// The format for the extension of `path`.
 #[must_use]
-pub fn report(path: &Path) -> Option<ReportFormat> {
-    let ending = path.extension()?.to_str()?.to_lowercase();
-    let ending = if ending == "htm" { "html" } else { ending.as_str() };
-    REPORTS.iter().find(|(known, _)| *known == ending).map(|&(_, format)| format)
+pub fn format_for_path(path: &Path) -> Option<ReportFormat> {
+    let extension = path.extension()?.to_str()?.to_lowercase();
+    let extension = if extension == "htm" { "html" } else { extension.as_str() };
+    REPORT_FORMATS.iter().find(|(known, _)| *known == extension).map(|&(_, format)| format)
 }
 
 fn milliseconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }
 
-fn document(report: &Report) -> String {
-    let lanes = report.lanes.iter().map(|lane| {
-        let usage = lane.figures.usage.map(|usage| {
+fn to_json(report: &Report) -> String {
+    let answers = report.calls.iter().map(|call| {
+        let usage = call.metrics.usage.map(|usage| {
             json!({"input": usage.input, "output": usage.output, "cached": usage.cached, "reasoning": usage.reasoning,
                    "estimated": usage.estimated})
         });
         json!({
-            "name": lane.figures.name, "model": lane.figures.model, "endpoint": lane.endpoint, "state": lane.figures.state,
-            "whole": lane.is_whole, "note": lane.note, "content": lane.text, "reasoning": lane.reasoning, "usage": usage,
-            "cost": lane.figures.cost.as_ref().map(|(cost, _)| cost), "currency": lane.figures.cost.as_ref().map(|(_, currency)| currency),
-            "ttft_ms": lane.figures.ttft.map(milliseconds), "total_ms": lane.figures.total.map(milliseconds),
-            "tokens_per_second": lane.figures.tokens_per_second, "attempts": lane.attempts,
-            "timeline": lane.timeline.points().map(|(at, tokens)| json!([milliseconds(at), tokens])).collect::<Vec<_>>(),
+            "name": call.metrics.name, "model": call.metrics.model, "endpoint": call.endpoint, "state": call.metrics.state,
+            "whole": call.is_complete, "note": call.note, "content": call.text, "reasoning": call.reasoning, "usage": usage,
+            "cost": call.metrics.cost.as_ref().map(|(cost, _)| cost), "currency": call.metrics.cost.as_ref().map(|(_, currency)| currency),
+            "ttft_ms": call.metrics.ttft.map(milliseconds), "total_ms": call.metrics.total.map(milliseconds),
+            "tokens_per_second": call.metrics.tokens_per_second, "attempts": call.attempt_count,
+            "timeline": call.timeline.points().map(|(at, tokens)| json!([milliseconds(at), tokens])).collect::<Vec<_>>(),
         })
     });
     let document = json!({
-        "at": report.at.to_string(), "run": report.run, "system": report.system, "prompt": report.prompt,
-        "answers": lanes.collect::<Vec<Value>>(),
-        "difference": report.difference.as_ref().map(diff::difference_object),
-        "vote": report.vote.as_ref().map(diff::vote_object),
+        "at": report.created_at.to_string(), "run": report.run, "system": report.system_prompt, "prompt": report.prompt,
+        "answers": answers.collect::<Vec<Value>>(),
+        "difference": report.difference.as_ref().map(diff::difference_json),
+        "vote": report.vote.as_ref().map(diff::vote_json),
     });
     format!("{document:#}\n")
 }
 
-/// One row for each answer, quoted as RFC 4180 has it.
-fn csv(report: &Report) -> String {
+/// One row per answer (RFC 4180).
+fn to_csv(report: &Report) -> String {
     let mut out = String::from(
         "number,name,model,endpoint,state,ttft_ms,total_ms,input_tokens,output_tokens,estimated,tokens_per_second,cost,\
          currency,attempts,answer\n",
     );
-    for (index, lane) in report.lanes.iter().enumerate() {
-        let figure = |count: Option<u64>| count.map(|count| count.to_string()).unwrap_or_default();
+    for (index, call) in report.calls.iter().enumerate() {
+        let number = |count: Option<u64>| count.map(|count| count.to_string()).unwrap_or_default();
         let time =
             |time: Option<Duration>| time.map(|time| format!("{:.3}", time.as_secs_f64() * 1e3)).unwrap_or_default();
         let fields = [
             (index + 1).to_string(),
-            lane.figures.name.clone(),
-            lane.figures.model.clone().unwrap_or_default(),
-            lane.endpoint.clone().unwrap_or_default(),
-            lane.figures.state.clone(),
-            time(lane.figures.ttft),
-            time(lane.figures.total),
-            figure(lane.figures.usage.and_then(|usage| usage.input)),
-            figure(lane.figures.usage.and_then(|usage| usage.output)),
-            lane.figures.usage.map(|usage| usage.estimated.to_string()).unwrap_or_default(),
-            lane.figures.tokens_per_second.map(|speed| format!("{speed:.1}")).unwrap_or_default(),
-            lane.figures.cost.as_ref().map(|(cost, _)| format!("{cost:.6}")).unwrap_or_default(),
-            lane.figures.cost.as_ref().map(|(_, currency)| currency.clone()).unwrap_or_default(),
-            lane.attempts.to_string(),
-            lane.text.clone(),
+            call.metrics.name.clone(),
+            call.metrics.model.clone().unwrap_or_default(),
+            call.endpoint.clone().unwrap_or_default(),
+            call.metrics.state.clone(),
+            time(call.metrics.ttft),
+            time(call.metrics.total),
+            number(call.metrics.usage.and_then(|usage| usage.input)),
+            number(call.metrics.usage.and_then(|usage| usage.output)),
+            call.metrics.usage.map(|usage| usage.estimated.to_string()).unwrap_or_default(),
+            call.metrics.tokens_per_second.map(|speed| format!("{speed:.1}")).unwrap_or_default(),
+            call.metrics.cost.as_ref().map(|(cost, _)| format!("{cost:.6}")).unwrap_or_default(),
+            call.metrics.cost.as_ref().map(|(_, currency)| currency.clone()).unwrap_or_default(),
+            call.attempt_count.to_string(),
+            call.text.clone(),
         ];
-        out.push_str(&fields.iter().map(|field| super::figures::quoted(field)).collect::<Vec<_>>().join(","));
+        out.push_str(&fields.iter().map(|field| super::record_stats::csv_field(field)).collect::<Vec<_>>().join(","));
         out.push('\n');
     }
     out

@@ -1,391 +1,397 @@
-//! What is known of every place that can be asked: who is left alone, why, and until when.
+//! Health of endpoints, models and API keys: circuit breakers, cooldowns, probes, last errors and latency.
 //!
-//! Owns the snapshot that outlives a process, how failures and answers change it, and the probe (one at a time). Pure:
-//! `now` and chance are passed in. Refuses I/O: [`HealthStore`] is what keeps a snapshot, on a floor above.
+//! The snapshot is shared by processes and kept in a [`HealthStore`], which `store` implements.
 //!
-//! Places are known by fingerprints of what they are (address, upstream id, a salted hash of the key), not by the names
-//! they have in a config: mending the config forgets the past. It only ever orders candidates; a name that has just one
-//! is asked whatever is known of it.
+//! Health keys are hashes of base URL, upstream id and the salted hash of the API key, not of config names: correcting
+//! the config starts with fresh health. Health only changes the order of candidates; a single model always gets its
+//! request.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use key::{Aside, Lease, key_name, key_places};
-pub use key::{ByPlace, KeyHash, LastError, Place, PlaceId, Places};
+use entry::{Cooldown, ProbeLease, api_key_health_keys, api_key_name};
+pub use entry::{HealthEntry, HealthKey, HealthMap, KeyHash, LastError, TargetHealthKeys};
 
 use super::{
-    breaker::{Rule, State, later},
-    classify::{Cooling, Scope, cooling},
+    breaker::{BreakerState, TripPolicy, saturating_add},
+    classify::{CooldownScope, HealthEffect, health_effect},
 };
-use crate::{model::target::Target, protocol::ApiError};
+use crate::{model::target::Target, protocol::CallError};
 
-mod key;
+mod entry;
 
-/// The longest anything is set aside.
-const LONGEST_ASIDE: Duration = Duration::from_secs(3600);
-/// The longest a probe may take without saying that it goes on: whoever has it may be ended.
-pub const LONGEST_PROBE: Duration = Duration::from_secs(60);
-/// A place nobody asked for so long is forgotten.
-const FORGOTTEN: Duration = Duration::from_secs(30 * 24 * 3600);
-/// More places than this are no person's config.
-const MOST_PLACES: usize = 256;
+/// Maximum duration of a cooldown.
+const MAX_COOLDOWN: Duration = Duration::from_secs(3600);
+/// Maximum time before a probe lease must be renewed, since its process may be killed.
+pub const MAX_PROBE_LEASE: Duration = Duration::from_secs(60);
+/// Entries not updated for this long are removed.
+const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Maximum entries; more than any real config has.
+const MAX_ENTRIES: usize = 256;
 
-/// Everything known, and the salt of the keys' hashes.
+/// All health entries, and the salt of the API key hashes.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct HealthSnapshot {
-    /// What the keys are hashed with; empty until the first is.
+    /// The salt of the API key hashes; empty until the first one is computed.
     pub salt: String,
-    places: ByPlace<Place>,
+    places: HealthMap<HealthEntry>,
 }
 
-/// Keeps a snapshot for the next process, and for those at work now.
+/// Stores the snapshot, shared with other and later processes.
 pub trait HealthStore: Send + Sync {
-    /// The snapshot as it is; an empty one when there is none.
+    /// Reads the snapshot; an empty one when there is none.
     ///
     /// # Errors
     /// When it cannot be read.
     fn read(&self) -> Result<HealthSnapshot, HealthError>;
 
-    /// Changes the snapshot while nobody else can; what it is afterwards, and what was wrong with the one before, if it had to
-    /// be begun anew.
+    /// Changes the snapshot under a lock. Returns the new one, and an error about the old one if it was discarded.
     ///
     /// # Errors
     /// When it cannot be read or written; `act` may have been called.
-    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<Updated, HealthError>;
+    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthUpdate, HealthError>;
 }
 
-/// A snapshot after a change, and what was wrong before.
-pub type Updated = (HealthSnapshot, Option<HealthError>);
+/// The snapshot after a change, and why the one before was discarded, if it was.
+pub type HealthUpdate = (HealthSnapshot, Option<HealthError>);
 
-/// A snapshot that could not be read or written.
+/// The snapshot could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("what is known of failing services could not be kept: {0}")]
+#[error("cannot use the saved health state: {0}")]
 pub struct HealthError(pub String);
 
-/// How a candidate stands.
+/// The availability of a candidate: the state of its breakers, cooldowns and probes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
-    /// It may be asked.
-    Free,
-    /// One request may ask it, as the probe.
+pub enum Availability {
+    /// Requests are sent.
+    Closed,
+    /// One request is sent, as the probe.
     HalfOpen,
-    /// It is left alone until then, because of that place.
-    Aside(Timestamp, PlaceId),
+    /// Unavailable until the given time, because of the entry with this key.
+    Open(Timestamp, HealthKey),
 }
 
-/// What a failure came of.
+/// The attempt that an outcome is recorded for.
 #[derive(Clone, Debug)]
-pub struct Blame<'a> {
-    /// What was asked.
+pub struct AttemptInfo<'a> {
+    /// The target it was sent to.
     pub target: &'a Target,
-    /// The key it was asked with.
+    /// The hash of the API key it was sent with.
     pub key: KeyHash,
-    /// Its place among the endpoint's keys; `None`: there was none.
+    /// The index of the key at the endpoint; `None` without a key.
     pub index: Option<usize>,
-    /// When it was sent.
+    /// The time it was sent.
     pub sent: Timestamp,
-    /// It was the probe, and this is its lease.
+    /// The owner id of its probe lease, if it is the probe.
     pub probe: Option<u64>,
 }
 
 impl HealthSnapshot {
-    /// The place known as `id`.
+    /// The entry with this key.
     #[must_use]
-    pub fn place(&self, id: PlaceId) -> Option<&Place> {
+    pub fn entry(&self, id: HealthKey) -> Option<&HealthEntry> {
         self.places.get(&id)
     }
 
-    /// Every place, in no order.
-    pub fn places(&self) -> impl Iterator<Item = (PlaceId, &Place)> {
-        self.places.iter().map(|(id, place)| (*id, place))
+    /// All entries, unordered.
+    pub fn entries(&self) -> impl Iterator<Item = (HealthKey, &HealthEntry)> {
+        self.places.iter().map(|(id, entry)| (*id, entry))
     }
 
-    /// How a candidate stands at `now`.
+    /// The availability of a candidate at `now`.
     #[must_use]
-    pub fn standing(&self, places: &Places, now: Timestamp) -> Standing {
-        let worst = self.standing_of_all(&[places.endpoint, places.model], now);
-        let keys = places.keys.iter().map(|key| self.standing_of_key(*key, now));
-        // One good key is enough.
-        match keys.min_by_key(|standing| rank(*standing)) {
-            Some(best) => worse(worst, best),
+    pub fn availability(&self, target: &TargetHealthKeys, now: Timestamp) -> Availability {
+        let worst = self.worst_availability(&[target.endpoint, target.model], now);
+        let keys = target.keys.iter().map(|key| self.key_availability(*key, now));
+        // One available API key is enough.
+        match keys.min_by_key(|availability| severity(*availability)) {
+            Some(best) => worst_of(worst, best),
             None => worst,
         }
     }
 
-    /// How one key stands, for one model.
+    /// The availability of one API key for one model.
     #[must_use]
-    pub fn standing_of_key(&self, (everywhere, here): (PlaceId, PlaceId), now: Timestamp) -> Standing {
-        self.standing_of_all(&[everywhere, here], now)
+    pub fn key_availability(&self, (any_model, this_model): (HealthKey, HealthKey), now: Timestamp) -> Availability {
+        self.worst_availability(&[any_model, this_model], now)
     }
 
-    /// How the one of these places stands that stands worst.
+    /// The worst availability of these entries.
     #[must_use]
-    pub fn standing_of_all(&self, ids: &[PlaceId], now: Timestamp) -> Standing {
-        ids.iter().fold(Standing::Free, |worst, id| worse(worst, self.standing_of(*id, now)))
+    pub fn worst_availability(&self, ids: &[HealthKey], now: Timestamp) -> Availability {
+        ids.iter().fold(Availability::Closed, |worst, id| worst_of(worst, self.entry_availability(*id, now)))
     }
 
-    /// How one place stands by itself.
+    /// The availability of a single entry.
     #[must_use]
-    pub fn standing_of(&self, id: PlaceId, now: Timestamp) -> Standing {
-        let Some(place) = self.places.get(&id) else { return Standing::Free };
-        let aside = place.aside.as_ref().map(|aside| aside.until).filter(|until| *until > now);
-        let open = match place.breaker.state(now) {
-            State::Closed => Standing::Free,
-            State::HalfOpen => match place.leased(now) {
-                Some(until) => Standing::Aside(until, id),
-                None => Standing::HalfOpen,
+    pub fn entry_availability(&self, id: HealthKey, now: Timestamp) -> Availability {
+        let Some(entry) = self.places.get(&id) else { return Availability::Closed };
+        let cooldown = entry.aside.as_ref().map(|cooldown| cooldown.until).filter(|until| *until > now);
+        let breaker = match entry.breaker.state(now) {
+            BreakerState::Closed => Availability::Closed,
+            BreakerState::HalfOpen => match entry.probe_expiry(now) {
+                Some(until) => Availability::Open(until, id),
+                None => Availability::HalfOpen,
             },
-            State::Open(until) => Standing::Aside(until, id),
+            BreakerState::Open(until) => Availability::Open(until, id),
         };
-        aside.map_or(open, |until| worse(open, Standing::Aside(until, id)))
+        cooldown.map_or(breaker, |until| worst_of(breaker, Availability::Open(until, id)))
     }
 
-    /// Takes the probe of a candidate for `lease`, so that nobody else does. `early`: although its time is not over. True
-    /// for one that may be asked by everybody, too.
-    pub fn probe(&mut self, places: &Places, now: Timestamp, (owner, lease): (u64, Duration), early: bool) -> bool {
-        let standing = self.standing(places, now);
-        if standing == Standing::Free {
+    /// Acquires the probe of a candidate for the time `lease`; with `early`, also before it is due. Returns whether the
+    /// request may be sent, which is always true for an available candidate.
+    pub fn acquire_probe(
+        &mut self,
+        target: &TargetHealthKeys,
+        now: Timestamp,
+        (owner, lease): (u64, Duration),
+        early: bool,
+    ) -> bool {
+        let availability = self.availability(target, now);
+        if availability == Availability::Closed {
             return true;
         }
-        if self.probed(places, now).is_some() || (matches!(standing, Standing::Aside(..)) && !early) {
+        if self.probe_expiry(target, now).is_some() || (matches!(availability, Availability::Open(..)) && !early) {
             return false;
         }
-        let until = later(now, lease.min(LONGEST_PROBE));
-        if let Some(endpoint) = self.places.get_mut(&places.endpoint)
-            && (endpoint.breaker.state(now) != State::Closed || endpoint.is_aside(now))
+        let until = saturating_add(now, lease.min(MAX_PROBE_LEASE));
+        if let Some(endpoint) = self.places.get_mut(&target.endpoint)
+            && (endpoint.breaker.state(now) != BreakerState::Closed || endpoint.is_cooling_down(now))
         {
-            endpoint.probe = Some(Lease { owner, until });
+            endpoint.probe = Some(ProbeLease { owner, until });
         }
-        // A key that is left alone has no probe of its own: its model stands for it.
-        let model = self.places.entry(places.model).or_default();
+        // An API key in a cooldown has no probe of its own; the lease is on its model.
+        let model = self.places.entry(target.model).or_default();
         model.seen = Some(now);
-        model.probe = Some(Lease { owner, until });
+        model.probe = Some(ProbeLease { owner, until });
         true
     }
 
-    /// Until when somebody has the right to find out whether a candidate is back.
+    /// When the lease of a candidate's current probe expires; `None` without a probe.
     #[must_use]
-    pub fn probed(&self, places: &Places, now: Timestamp) -> Option<Timestamp> {
-        let leased = |id: PlaceId| self.places.get(&id).and_then(|place| place.leased(now));
-        leased(places.endpoint).max(leased(places.model))
+    pub fn probe_expiry(&self, target: &TargetHealthKeys, now: Timestamp) -> Option<Timestamp> {
+        let leased = |id: HealthKey| self.places.get(&id).and_then(|entry| entry.probe_expiry(now));
+        leased(target.endpoint).max(leased(target.model))
     }
 
-    /// The probe of `owner` takes longer: nobody else is to begin one for another `lease`.
-    pub fn renew(&mut self, target: &Target, now: Timestamp, (owner, lease): (u64, Duration)) {
-        for id in [PlaceId::endpoint(&target.endpoint), PlaceId::model(target)] {
-            let held = self.places.get_mut(&id).and_then(|place| place.probe.as_mut());
-            if let Some(held) = held.filter(|held| held.owner == owner) {
-                held.until = later(now, lease.min(LONGEST_PROBE));
+    /// Renews the probe of `owner` for the time `lease`.
+    pub fn renew_probe(&mut self, target: &Target, now: Timestamp, (owner, lease): (u64, Duration)) {
+        for id in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target)] {
+            let probe = self.places.get_mut(&id).and_then(|entry| entry.probe.as_mut());
+            if let Some(probe) = probe.filter(|probe| probe.owner == owner) {
+                probe.until = saturating_add(now, lease.min(MAX_PROBE_LEASE));
             }
         }
     }
 
-    /// Whether the probe of `owner` has no verdict yet.
+    /// Whether `owner` still holds the probe of `target`.
     #[must_use]
-    pub fn is_held(&self, target: &Target, owner: u64) -> bool {
-        let held = |id| self.places.get(&id).and_then(|place| place.probe.as_ref());
-        let ids = [PlaceId::endpoint(&target.endpoint), PlaceId::model(target)];
-        ids.into_iter().filter_map(held).any(|lease| lease.owner == owner)
+    pub fn holds_probe(&self, target: &Target, owner: u64) -> bool {
+        let probe = |id| self.places.get(&id).and_then(|entry| entry.probe.as_ref());
+        let ids = [HealthKey::endpoint(&target.endpoint), HealthKey::model(target)];
+        ids.into_iter().filter_map(probe).any(|lease| lease.owner == owner)
     }
 
-    /// The probe has its verdict, or will never have one.
-    pub fn give_back(&mut self, target: &Target, owner: u64) {
-        for id in [PlaceId::endpoint(&target.endpoint), PlaceId::model(target)] {
-            if let Some(place) = self.places.get_mut(&id)
-                && place.probe.as_ref().is_some_and(|lease| lease.owner == owner)
+    /// Releases the probe of `owner`: it has a result, or was abandoned.
+    pub fn release_probe(&mut self, target: &Target, owner: u64) {
+        for id in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target)] {
+            if let Some(entry) = self.places.get_mut(&id)
+                && entry.probe.as_ref().is_some_and(|lease| lease.owner == owner)
             {
-                place.probe = None;
-                // Nothing but the probe was known of it.
-                if *place == (Place { seen: place.seen, ..Place::default() }) {
+                entry.probe = None;
+                // Remove an entry that held only the probe.
+                if *entry == (HealthEntry { seen: entry.seen, ..HealthEntry::default() }) {
                     self.places.remove(&id);
                 }
             }
         }
     }
 
-    /// Whether a failure says anything of whom was asked.
+    /// Whether a failure affects the health of the target.
     #[must_use]
-    pub fn heeds(error: &ApiError, now: Timestamp) -> bool {
-        cooling(error, now) != Cooling::Nothing
+    pub fn affects_health(error: &CallError, now: Timestamp) -> bool {
+        health_effect(error, now) != HealthEffect::Unaffected
     }
 
-    /// An attempt failed. `chance` is in 0..1. A probe keeps its right: another key may be the next it tries.
-    pub fn failed(&mut self, blame: &Blame<'_>, error: &ApiError, now: Timestamp, chance: f64) {
-        let target = blame.target;
-        let (endpoint, model) = (PlaceId::endpoint(&target.endpoint), PlaceId::model(target));
-        let cooling = cooling(error, now);
-        if cooling == Cooling::Nothing {
+    /// Records a failed attempt. `random` is in 0..1. A probe keeps its lease: it may continue with another key.
+    pub fn record_failure(&mut self, attempt: &AttemptInfo<'_>, error: &CallError, now: Timestamp, random: f64) {
+        let target = attempt.target;
+        let (endpoint, model) = (HealthKey::endpoint(&target.endpoint), HealthKey::model(target));
+        let effect = health_effect(error, now);
+        if effect == HealthEffect::Unaffected {
             return;
         }
-        let (id, name) = match cooling {
-            Cooling::Unreachable | Cooling::Aside { scope: Scope::Endpoint, .. } => {
+        let (id, name) = match effect {
+            HealthEffect::EndpointUnreachable | HealthEffect::Cooldown { scope: CooldownScope::Endpoint, .. } => {
                 (endpoint, target.endpoint.name.clone())
             }
-            Cooling::Aside { scope: Scope::Key, .. } => {
-                (PlaceId::key(&target.endpoint, blame.key), key_name(&target.endpoint, blame.index))
+            HealthEffect::Cooldown { scope: CooldownScope::Key, .. } => {
+                (HealthKey::key(&target.endpoint, attempt.key), api_key_name(&target.endpoint, attempt.index))
             }
-            Cooling::Aside { scope: Scope::KeyForModel, .. } => {
-                // So that the model is known, too.
-                self.at(model, target.id.to_string(), now);
-                let name = format!("{} with {}", target.id, key_name(&target.endpoint, blame.index));
-                (PlaceId::key_for_model(target, blame.key), name)
+            HealthEffect::Cooldown { scope: CooldownScope::KeyForModel, .. } => {
+                // Creates the entry of the model, by which `status` finds a model that is not in the config.
+                self.entry_mut(model, target.id.to_string(), now);
+                let name = format!("{} with {}", target.id, api_key_name(&target.endpoint, attempt.index));
+                (HealthKey::key_for_model(target, attempt.key), name)
             }
-            Cooling::Counts | Cooling::Aside { scope: Scope::Model, .. } | Cooling::Nothing => {
-                (model, target.id.to_string())
-            }
+            HealthEffect::ModelFailure
+            | HealthEffect::Cooldown { scope: CooldownScope::Model, .. }
+            | HealthEffect::Unaffected => (model, target.id.to_string()),
         };
-        let place = self.at(id, name, now);
-        place.error = Some(LastError::of(error, now));
-        match cooling {
-            Cooling::Unreachable => {
-                place.breaker.failed(Rule::ENDPOINT, blame.sent, now, chance);
+        let entry = self.entry_mut(id, name, now);
+        entry.error = Some(LastError::new(error, now));
+        match effect {
+            HealthEffect::EndpointUnreachable => {
+                entry.breaker.record_failure(TripPolicy::ENDPOINT, attempt.sent, now, random);
             }
-            Cooling::Aside { asked, first, longest, .. } => {
-                let before = place.aside.clone().unwrap_or(Aside { until: Timestamp::MIN, ms: 0, times: 0 });
-                let wait = asked.unwrap_or_else(|| (first * 2u32.saturating_pow(before.times.min(8))).min(longest));
-                // Requests that were under way together are one occasion.
+            HealthEffect::Cooldown { requested: asked, initial: first, max: longest, .. } => {
+                let before = entry.aside.clone().unwrap_or(Cooldown { until: Timestamp::MIN, ms: 0, times: 0 });
+                let duration = asked.unwrap_or_else(|| (first * 2u32.saturating_pow(before.times.min(8))).min(longest));
+                // Requests that were in flight at the same time count as one failure.
                 let times = before.times.saturating_add(u32::from(before.until <= now));
-                let until = later(now, wait);
-                let ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
-                let longer = before.until >= until;
-                place.aside = Some(if longer { Aside { times, ..before } } else { Aside { until, ms, times } });
+                let until = saturating_add(now, duration);
+                let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+                let is_longer = before.until >= until;
+                entry.aside =
+                    Some(if is_longer { Cooldown { times, ..before } } else { Cooldown { until, ms, times } });
             }
-            Cooling::Counts | Cooling::Nothing => {
-                place.breaker.failed(Rule::MODEL, blame.sent, now, chance);
+            HealthEffect::ModelFailure | HealthEffect::Unaffected => {
+                entry.breaker.record_failure(TripPolicy::MODEL, attempt.sent, now, random);
             }
         }
     }
 
-    /// The first delta came: the endpoint, the model and the key are back.
-    pub fn began(&mut self, blame: &Blame<'_>, ttft: Option<Duration>, now: Timestamp) {
-        let target = blame.target;
-        if let Some(owner) = blame.probe {
-            self.give_back(target, owner);
+    /// Records the first delta of an attempt: endpoint, model and key are available again.
+    pub fn record_first_delta(&mut self, attempt: &AttemptInfo<'_>, ttft: Option<Duration>, now: Timestamp) {
+        let target = attempt.target;
+        if let Some(owner) = attempt.probe {
+            self.release_probe(target, owner);
         }
-        if let Some(endpoint) = self.places.get_mut(&PlaceId::endpoint(&target.endpoint)) {
-            endpoint.breaker.ended_well(blame.sent, now);
+        if let Some(endpoint) = self.places.get_mut(&HealthKey::endpoint(&target.endpoint)) {
+            endpoint.breaker.record_success(attempt.sent, now);
         }
-        let model = self.at(PlaceId::model(target), target.id.to_string(), now);
-        model.breaker.began(blame.sent);
+        let model = self.entry_mut(HealthKey::model(target), target.id.to_string(), now);
+        model.breaker.record_first_delta(attempt.sent);
         if let Some(ttft) = ttft {
-            model.latency.add(ttft, now);
+            model.latency.record(ttft, now);
         }
-        let (everywhere, here) = key_places(target, blame.key);
-        for id in [PlaceId::endpoint(&target.endpoint), PlaceId::model(target), everywhere, here] {
-            if let Some(place) = self.places.get_mut(&id) {
-                place.answered(blame.sent, now);
+        let (any_model, this_model) = api_key_health_keys(target, attempt.key);
+        for id in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target), any_model, this_model] {
+            if let Some(entry) = self.places.get_mut(&id) {
+                entry.record_first_delta(attempt.sent, now);
             }
         }
     }
 
-    /// The answer is whole: what its places were blamed for is over.
-    pub fn ended_well(&mut self, blame: &Blame<'_>, now: Timestamp) {
-        let target = blame.target;
-        if let Some(owner) = blame.probe {
-            self.give_back(target, owner);
+    /// Records a complete answer: resets the failures of its endpoint, model and key.
+    pub fn record_success(&mut self, attempt: &AttemptInfo<'_>, now: Timestamp) {
+        let target = attempt.target;
+        if let Some(owner) = attempt.probe {
+            self.release_probe(target, owner);
         }
-        let model = self.at(PlaceId::model(target), target.id.to_string(), now);
-        model.well(blame.sent, now);
-        let (everywhere, here) = key_places(target, blame.key);
-        for id in [PlaceId::endpoint(&target.endpoint), everywhere, here] {
-            if let Some(place) = self.places.get_mut(&id) {
-                place.well(blame.sent, now);
+        let model = self.entry_mut(HealthKey::model(target), target.id.to_string(), now);
+        model.record_success(attempt.sent, now);
+        let (any_model, this_model) = api_key_health_keys(target, attempt.key);
+        for id in [HealthKey::endpoint(&target.endpoint), any_model, this_model] {
+            if let Some(entry) = self.places.get_mut(&id) {
+                entry.record_success(attempt.sent, now);
             }
         }
     }
 
-    /// Whether an answer would change what others do.
+    /// Whether endpoint, model or key have recorded failures, so that a success must be shared with other processes.
     #[must_use]
-    pub fn is_blamed(&self, blame: &Blame<'_>) -> bool {
-        let (everywhere, here) = key_places(blame.target, blame.key);
-        let ids = [PlaceId::endpoint(&blame.target.endpoint), PlaceId::model(blame.target), everywhere, here];
-        let blamed = |place: &Place| !place.breaker.is_clean() || place.aside.is_some();
-        ids.iter().filter_map(|id| self.places.get(id)).any(blamed)
+    pub fn has_failures(&self, attempt: &AttemptInfo<'_>) -> bool {
+        let (any_model, this_model) = api_key_health_keys(attempt.target, attempt.key);
+        let ids =
+            [HealthKey::endpoint(&attempt.target.endpoint), HealthKey::model(attempt.target), any_model, this_model];
+        let has_failed = |entry: &HealthEntry| !entry.breaker.is_clean() || entry.aside.is_some();
+        ids.iter().filter_map(|id| self.places.get(id)).any(has_failed)
     }
 
-    /// Forgets what is known of these places; how many there were.
-    pub fn forget(&mut self, ids: impl IntoIterator<Item = PlaceId>) -> usize {
+    /// Removes these entries; returns how many there were.
+    pub fn remove(&mut self, ids: impl IntoIterator<Item = HealthKey>) -> usize {
         ids.into_iter().filter_map(|id| self.places.remove(&id)).count()
     }
 
-    /// Forgets everything; how many places there were.
-    pub fn forget_all(&mut self) -> usize {
+    /// Removes all entries; returns how many there were.
+    pub fn clear(&mut self) -> usize {
         std::mem::take(&mut self.places).len()
     }
 
-    /// Forgets what services said before then, but not that they failed.
-    pub fn forget_words(&mut self, before: Timestamp) {
-        for error in self.places.values_mut().filter_map(|place| place.error.as_mut()) {
+    /// Clears error messages older than `before`, but keeps the failures.
+    pub fn clear_messages_before(&mut self, before: Timestamp) {
+        for error in self.places.values_mut().filter_map(|entry| entry.error.as_mut()) {
             if error.at < before {
                 error.message.clear();
             }
         }
     }
 
-    /// Makes it fit for keeping: after a jump of the clock nothing lies further ahead than it can, what nobody asked for
-    /// long is forgotten, and it stays small.
-    pub fn tidy(&mut self, now: Timestamp) {
-        for place in self.places.values_mut() {
-            place.breaker.clamp(now);
-            place.latency.mend();
-            if let Some(lease) = &mut place.probe {
-                lease.until = lease.until.min(later(now, LONGEST_PROBE));
+    /// Prepares the snapshot for storage: limits future times after a clock jump, and removes old and excess entries.
+    pub fn prune(&mut self, now: Timestamp) {
+        for entry in self.places.values_mut() {
+            entry.breaker.clamp(now);
+            entry.latency.clear_invalid();
+            if let Some(lease) = &mut entry.probe {
+                lease.until = lease.until.min(saturating_add(now, MAX_PROBE_LEASE));
             }
-            if let Some(aside) = &mut place.aside {
-                aside.until = aside.until.min(later(now, LONGEST_ASIDE.min(Duration::from_millis(aside.ms))));
+            if let Some(cooldown) = &mut entry.aside {
+                cooldown.until =
+                    cooldown.until.min(saturating_add(now, MAX_COOLDOWN.min(Duration::from_millis(cooldown.ms))));
             }
-            place.seen = place.seen.map(|seen| seen.min(now));
+            entry.seen = entry.seen.map(|seen| seen.min(now));
         }
-        let oldest = now.checked_sub(jiff::SignedDuration::try_from(FORGOTTEN).unwrap_or_default());
+        let oldest = now.checked_sub(jiff::SignedDuration::try_from(MAX_AGE).unwrap_or_default());
         let oldest = oldest.unwrap_or(Timestamp::MIN);
-        self.places.retain(|_, place| place.seen.is_some_and(|seen| seen >= oldest));
-        self.keep_latest(MOST_PLACES, now);
+        self.places.retain(|_, entry| entry.seen.is_some_and(|seen| seen >= oldest));
+        self.retain_latest(MAX_ENTRIES, now);
     }
 
-    /// Says less of why places failed, so that more of them can be kept.
-    pub fn shorten_words(&mut self, most: usize) {
-        for error in self.places.values_mut().filter_map(|place| place.error.as_mut()) {
-            if let Some((at, _)) = error.message.char_indices().nth(most) {
+    /// Truncates error messages to `max` characters, so that more entries fit into the file.
+    pub fn truncate_messages(&mut self, max: usize) {
+        for error in self.places.values_mut().filter_map(|entry| entry.error.as_mut()) {
+            if let Some((at, _)) = error.message.char_indices().nth(max) {
                 error.message.truncate(at);
             }
         }
     }
 
-    /// Forgets all but so many places: first those that nobody is kept from asking, and of them those that were not heard
-    /// of for longest; how many are left.
-    pub fn keep_latest(&mut self, most: usize, now: Timestamp) -> usize {
-        if self.places.len() > most {
-            let mut seen: Vec<(bool, Option<Timestamp>, PlaceId)> =
-                self.places.iter().map(|(id, place)| (place.keeps_off(now), place.seen, *id)).collect();
+    /// Removes entries until `max` are left: unrestricted ones first, and among those the oldest. Returns how many are
+    /// left.
+    pub fn retain_latest(&mut self, max: usize, now: Timestamp) -> usize {
+        if self.places.len() > max {
+            let mut seen: Vec<(bool, Option<Timestamp>, HealthKey)> =
+                self.places.iter().map(|(id, entry)| (entry.is_restricted(now), entry.seen, *id)).collect();
             seen.sort_unstable();
-            for (_, _, id) in &seen[..seen.len() - most] {
+            for (_, _, id) in &seen[..seen.len() - max] {
                 self.places.remove(id);
             }
         }
         self.places.len()
     }
 
-    fn at(&mut self, id: PlaceId, name: String, now: Timestamp) -> &mut Place {
-        let place = self.places.entry(id).or_default();
-        place.name = name;
-        place.seen = Some(now);
-        place
+    fn entry_mut(&mut self, id: HealthKey, name: String, now: Timestamp) -> &mut HealthEntry {
+        let entry = self.places.entry(id).or_default();
+        entry.name = name;
+        entry.seen = Some(now);
+        entry
     }
 }
 
-fn rank(standing: Standing) -> (u8, Timestamp) {
-    match standing {
-        Standing::Free => (0, Timestamp::MIN),
-        Standing::HalfOpen => (1, Timestamp::MIN),
-        Standing::Aside(until, _) => (2, until),
+fn severity(availability: Availability) -> (u8, Timestamp) {
+    match availability {
+        Availability::Closed => (0, Timestamp::MIN),
+        Availability::HalfOpen => (1, Timestamp::MIN),
+        Availability::Open(until, _) => (2, until),
     }
 }
 
-fn worse(a: Standing, b: Standing) -> Standing {
-    if rank(b) > rank(a) { b } else { a }
+fn worst_of(a: Availability, b: Availability) -> Availability {
+    if severity(b) > severity(a) { b } else { a }
 }
 
 #[cfg(test)]

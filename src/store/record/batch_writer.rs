@@ -1,7 +1,7 @@
-//! Writing calls down in a process that lives on and has many.
+//! Writes the calls of a server in batches on one background thread with one open database.
 //!
-//! Owns one thread with one open database, and that nobody ever waits for it: calls that come faster than the disk takes
-//! them, or while it takes none, are lost and counted. Refuses to know who asks.
+//! Requests never wait for it: calls that arrive faster than the disk can write them, or while writing fails, are
+//! dropped and counted.
 
 use std::{
     path::PathBuf,
@@ -18,68 +18,68 @@ use jiff::Zoned;
 
 use super::{CallRecord, Database, RecordError};
 
-/// As many calls as may wait for their turn: what some thousands a second make in as long as a disk may hesitate.
-const WAITING: usize = 8192;
-/// As many as are written in one transaction.
-const AT_ONCE: usize = 4096;
-/// How long a call waits for others to be written with: a thousand cost little more than one, and nobody has to wake the
-/// thread for each.
-const GATHERED: Duration = Duration::from_millis(100);
-/// A database that failed is left alone for so long.
-const AGAIN: Duration = Duration::from_secs(5);
+/// The capacity of the queue: a few seconds of some thousand calls per second, as long as a disk may stall.
+const QUEUE_CAPACITY: usize = 8192;
+/// The number of calls taken from the queue for one transaction.
+const MAX_BATCH: usize = 4096;
+/// How long to collect calls for a batch: writing a thousand costs little more than writing one, and the thread is not
+/// woken for each call.
+const BATCH_DELAY: Duration = Duration::from_millis(100);
+/// The time between attempts to write after the database failed.
+const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Takes calls and writes them down.
+/// Queues calls and writes them in the background.
 #[derive(Debug)]
-pub struct Scribe {
-    /// `None`: it is closed.
+pub struct BatchWriter {
+    /// `None` once closed.
     sender: Mutex<Option<SyncSender<Box<CallRecord>>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    lost: Arc<AtomicU64>,
-    place: PathBuf,
+    dropped: Arc<AtomicU64>,
+    path: PathBuf,
 }
 
-impl Scribe {
-    /// A scribe who writes to the record at `place`, and tells `trouble` what keeps that from being done.
+impl BatchWriter {
+    /// Starts the thread that writes to the database at `path` and reports errors to `on_error`.
     ///
     /// # Errors
-    /// When the system has no thread for it.
-    pub fn new(place: PathBuf, trouble: impl Fn(&RecordError) + Send + 'static) -> std::io::Result<Self> {
-        let (sender, calls) = sync_channel(WAITING);
+    /// If the thread cannot be started.
+    pub fn new(path: PathBuf, on_error: impl Fn(&RecordError) + Send + 'static) -> std::io::Result<Self> {
+        let (sender, calls) = sync_channel(QUEUE_CAPACITY);
         let lost = Arc::new(AtomicU64::new(0));
-        let work = Work {
-            place: place.clone(),
-            lost: Arc::clone(&lost),
+        let work = Worker {
+            path: path.clone(),
+            dropped: Arc::clone(&lost),
             database: None,
-            failed: None,
-            waiting: Vec::new(),
-            trouble,
+            failed_at: None,
+            pending: Vec::new(),
+            on_error,
         };
         let thread = std::thread::Builder::new().name("record".into()).spawn(move || work.run(&calls))?;
-        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), lost, place })
+        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), dropped: lost, path })
     }
 
-    /// Hands a call over, to be written when its turn comes. Boxed: the room for those that wait is made in advance.
-    pub fn write(&self, call: Box<CallRecord>) {
+    /// Queues a call. It is boxed because the queue is allocated in advance.
+    pub fn submit(&self, call: Box<CallRecord>) {
         let sender = self.sender.lock().expect("no code panics while it holds this lock");
-        let taken = sender.as_ref().is_some_and(|sender| sender.try_send(call).is_ok());
-        if !taken {
-            self.lost.fetch_add(1, Ordering::Relaxed);
+        let queued = sender.as_ref().is_some_and(|sender| sender.try_send(call).is_ok());
+        if !queued {
+            self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// How many calls could not be written so far.
+    /// The number of calls dropped so far.
     #[must_use]
-    pub fn lost(&self) -> u64 {
-        self.lost.load(Ordering::Relaxed)
+    pub fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Relaxed)
     }
 
-    /// What was spent today with the key of this name, by currency.
-    pub fn spent_with(&self, client: &str, now: &Zoned) -> Result<Vec<(String, f64)>, RecordError> {
-        let database = Database::open_existing(&self.place)?;
-        database.map_or(Ok(Vec::new()), |database| database.spent_with(client, now))
+    /// The spend of the client key `client` today, by currency.
+    pub fn client_spend(&self, client: &str, now: &Zoned) -> Result<Vec<(String, f64)>, RecordError> {
+        let database = Database::open_existing(&self.path)?;
+        database.map_or(Ok(Vec::new()), |database| database.client_spend(client, now))
     }
 
-    /// Writes what is still waiting, and takes no more.
+    /// Writes the queued calls and stops the thread.
     pub fn close(&self) {
         drop(self.sender.lock().expect("no code panics while it holds this lock").take());
         let thread = self.thread.lock().expect("no code panics while it holds this lock").take();
@@ -89,76 +89,76 @@ impl Scribe {
     }
 }
 
-struct Work<T> {
-    place: PathBuf,
-    lost: Arc<AtomicU64>,
+struct Worker<T> {
+    path: PathBuf,
+    dropped: Arc<AtomicU64>,
     database: Option<Database>,
-    /// When it last could not be used.
-    failed: Option<Instant>,
-    /// Calls that are still to be written.
-    #[expect(clippy::vec_box, reason = "they come in boxes")]
-    waiting: Vec<Box<CallRecord>>,
-    trouble: T,
+    /// The time of the last failure; `None` if the last write succeeded.
+    failed_at: Option<Instant>,
+    /// Calls to write.
+    #[expect(clippy::vec_box, reason = "the queue holds boxes")]
+    pending: Vec<Box<CallRecord>>,
+    on_error: T,
 }
 
-impl<T: Fn(&RecordError)> Work<T> {
-    #[expect(clippy::disallowed_methods, reason = "while it sleeps, nobody who hands something over has to wake it")]
+impl<T: Fn(&RecordError)> Worker<T> {
+    #[expect(clippy::disallowed_methods, reason = "senders do not wake the thread while it sleeps")]
     fn run(mut self, calls: &Receiver<Box<CallRecord>>) {
         loop {
-            // What could not be written is tried again, whether or not anything comes.
-            let next = if self.waiting.is_empty() {
+            // Calls that could not be written are retried even if no new call arrives.
+            let next = if self.pending.is_empty() {
                 calls.recv().map_err(|_| RecvTimeoutError::Disconnected)
             } else {
-                calls.recv_timeout(AGAIN)
+                calls.recv_timeout(RETRY_INTERVAL)
             };
             match next {
-                Ok(first) => self.waiting.push(first),
+                Ok(first) => self.pending.push(first),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => break,
             }
-            std::thread::sleep(GATHERED);
-            self.waiting.extend(calls.try_iter().take(AT_ONCE));
-            if self.failed.is_none_or(|failed| failed.elapsed() >= AGAIN) {
-                self.write();
+            std::thread::sleep(BATCH_DELAY);
+            self.pending.extend(calls.try_iter().take(MAX_BATCH));
+            if self.failed_at.is_none_or(|failed| failed.elapsed() >= RETRY_INTERVAL) {
+                self.write_pending();
             }
-            self.lose(self.waiting.len().saturating_sub(WAITING));
+            self.drop_oldest(self.pending.len().saturating_sub(QUEUE_CAPACITY));
         }
-        // The last chance there is.
-        if !self.waiting.is_empty() {
-            self.write();
-            self.lose(self.waiting.len());
+        // Final attempt before the thread ends.
+        if !self.pending.is_empty() {
+            self.write_pending();
+            self.drop_oldest(self.pending.len());
         }
         if let Some(database) = &self.database
-            && let Err(error) = database.settle()
+            && let Err(error) = database.checkpoint_if_large()
         {
-            (self.trouble)(&error);
+            (self.on_error)(&error);
         }
     }
 
-    /// Writes what waits; what cannot be written waits on.
-    fn write(&mut self) {
-        let waiting = std::mem::take(&mut self.waiting);
-        match self.open().and_then(|database| database.insert_all(waiting.iter().map(|call| &**call))) {
-            Ok(()) => self.failed = None,
+    /// Writes the pending calls; they stay pending if that fails.
+    fn write_pending(&mut self) {
+        let waiting = std::mem::take(&mut self.pending);
+        match self.open_database().and_then(|database| database.insert_calls(waiting.iter().map(|call| &**call))) {
+            Ok(()) => self.failed_at = None,
             Err(error) => {
-                (self.trouble)(&error);
-                (self.waiting, self.database, self.failed) = (waiting, None, Some(Instant::now()));
+                (self.on_error)(&error);
+                (self.pending, self.database, self.failed_at) = (waiting, None, Some(Instant::now()));
             }
         }
     }
 
-    /// Counts the oldest as lost.
-    fn lose(&mut self, count: usize) {
-        self.waiting.drain(..count);
-        self.lost.fetch_add(count as u64, Ordering::Relaxed);
+    /// Drops the oldest calls and counts them.
+    fn drop_oldest(&mut self, count: usize) {
+        self.pending.drain(..count);
+        self.dropped.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    fn open(&mut self) -> Result<&mut Database, RecordError> {
-        // What is written to a file without a name is lost.
-        if self.database.is_none() || !self.place.exists() {
+    fn open_database(&mut self) -> Result<&mut Database, RecordError> {
+        // Data written to a removed file is lost.
+        if self.database.is_none() || !self.path.exists() {
             self.database = None;
-            self.database = Some(Database::open(&self.place)?);
+            self.database = Some(Database::open(&self.path)?);
         }
-        Ok(self.database.as_mut().expect("it was just opened"))
+        Ok(self.database.as_mut().expect("just opened"))
     }
 }

@@ -1,123 +1,127 @@
-//! Listening to one lane: from its events to the record of its call.
+//! Accumulates the events of one call into its [`CallRecord`], also if the call is stopped early.
 //!
-//! Owns what each of a lane's requests used and what came of it, also when it is stopped in the middle. Refuses to write:
-//! whoever listens keeps the record, logs it or counts it, and all of them have the same figures.
+//! The writers of the record, the log and the metrics all use this record, so that their numbers agree.
 
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{CallRecord, Said};
+use super::{CallRecord, Transcript};
 use crate::{
-    engine::{Account, AttemptRecord, Event, EventKind, LaneOutcome, Progress, plan::Lane},
-    model::{Call, Message, Part, Role, Usage, target::TargetId},
+    engine::{AnswerAccumulator, AttemptRecord, CallOutcome, CallProgress, Event, EventKind, plan::Call},
+    model::{Message, ModelRequest, Part, Role, Usage, target::TargetId},
 };
 
-/// One lane, as far as it has come.
+/// The state of one call so far.
 #[derive(Debug)]
-pub struct Listener {
-    asked: String,
+pub struct CallListener {
+    requested: String,
     is_route: bool,
     prompt_tokens: u64,
-    /// What is asked; the answer is added when there is one. `None`: words are not kept.
-    said: Option<Said>,
-    account: Account,
-    /// What each request used that said anything, by when it was sent and to whom.
-    used: Vec<(Timestamp, TargetId, Usage)>,
-    /// How far it has come, in case it is stopped; `None`: it is over.
-    progress: Option<Progress>,
+    /// The prompt; the answer is added at the end. `None` if content is not stored.
+    transcript: Option<Transcript>,
+    accumulator: AnswerAccumulator,
+    /// The usage of each attempt with output, by its time and target.
+    attempt_usage: Vec<(Timestamp, TargetId, Usage)>,
+    /// The progress, in case the call is stopped; `None` once it is finished.
+    progress: Option<CallProgress>,
 }
 
-impl Listener {
-    /// A listener to `lane`; `words`: what is said is kept, too.
+impl CallListener {
+    /// A listener for `call`; `store_content` includes the prompt and the answer in the record.
     #[must_use]
-    pub fn new(lane: &Lane, words: bool) -> Self {
+    pub fn new(lane: &Call, store_content: bool) -> Self {
         Self {
-            asked: lane.name.clone(),
+            requested: lane.name.clone(),
             is_route: lane.route.is_some(),
             prompt_tokens: lane.prompt_tokens,
-            said: words.then(|| asked_of(&lane.call)),
-            account: Account::default(),
-            used: Vec::new(),
-            progress: Some(Progress::new(Instant::now())),
+            transcript: store_content.then(|| request_transcript(&lane.request)),
+            accumulator: AnswerAccumulator::default(),
+            attempt_usage: Vec::new(),
+            progress: Some(CallProgress::new(Instant::now())),
         }
     }
 
-    /// Takes notice of what happened. What came of the lane, when that is that it is over.
-    pub fn event(&mut self, event: &Event) -> Option<CallRecord> {
+    /// Handles an event. Returns the record when the call is finished.
+    pub fn on_event(&mut self, event: &Event) -> Option<CallRecord> {
         if let Some(progress) = &mut self.progress {
-            progress.event(event);
+            progress.apply(event);
         }
         match &event.kind {
-            EventKind::Deltas(deltas) | EventKind::Held(deltas) => {
+            EventKind::Deltas(deltas) | EventKind::BufferedDeltas(deltas) => {
                 for delta in deltas {
-                    self.account.add(delta, self.said.is_some());
+                    self.accumulator.add(delta, self.transcript.is_some());
                 }
             }
             EventKind::Failed { record, .. } => {
-                let used = self.account.used(self.prompt_tokens);
-                self.used.extend(used.map(|usage| (record.at, record.target.id.clone(), usage)));
-                self.account.begin_again(&record.target, self.prompt_tokens);
+                let used = self.accumulator.current_usage(self.prompt_tokens);
+                self.attempt_usage.extend(used.map(|usage| (record.sent_at, record.target.id.clone(), usage)));
+                self.accumulator.reset_after_failure(&record.target, self.prompt_tokens);
             }
-            EventKind::Finished(outcome) => return Some(self.over((**outcome).clone())),
-            EventKind::Again => {
-                (self.account, self.used) = Default::default();
-                self.progress = Some(Progress::new(event.at));
+            EventKind::Finished(outcome) => return Some(self.finish((**outcome).clone())),
+            EventKind::Restarted => {
+                (self.accumulator, self.attempt_usage) = Default::default();
+                self.progress = Some(CallProgress::new(event.at));
             }
-            EventKind::Started(_) | EventKind::Ttft(_) | EventKind::Notice(_) => {}
+            EventKind::Started(_) | EventKind::FirstToken(_) | EventKind::Notice(_) => {}
         }
         None
     }
 
-    /// Nobody wants more of it: what came of it is paid for all the same. `None`: it was over.
+    /// Stops the call. Returns its record, because its output so far is billed; `None` if it was finished.
     pub fn stop(&mut self) -> Option<CallRecord> {
         let progress = self.progress.take()?;
-        Some(self.over(progress.interrupted(Instant::now())))
+        Some(self.finish(progress.into_interrupted_outcome(Instant::now())))
     }
 
-    fn over(&mut self, outcome: LaneOutcome) -> CallRecord {
+    fn finish(&mut self, outcome: CallOutcome) -> CallRecord {
         self.progress = None;
-        let mut account = std::mem::take(&mut self.account);
+        let mut account = std::mem::take(&mut self.accumulator);
         let own = account.usage(&outcome, self.prompt_tokens).filter(|_| outcome.result.is_ok());
-        let own = own.or_else(|| account.used(self.prompt_tokens));
+        let own = own.or_else(|| account.current_usage(self.prompt_tokens));
         let last = outcome.attempts.last().zip(own);
-        self.used.extend(last.map(|(attempt, usage)| (attempt.at, attempt.target.id.clone(), usage)));
-        account.close(&outcome, self.prompt_tokens);
-        let said = self.said.clone().map(|asked| Said {
+        self.attempt_usage.extend(last.map(|(attempt, usage)| (attempt.sent_at, attempt.target.id.clone(), usage)));
+        account.finish(&outcome, self.prompt_tokens);
+        let said = self.transcript.clone().map(|prompt| Transcript {
             answer: [account.answer.text.as_str(), account.answer.refusal.as_str()].concat(),
             reasoning: account.answer.reasoning.clone(),
-            ..asked
+            ..prompt
         });
         CallRecord {
             at: Timestamp::now().checked_sub(outcome.total).unwrap_or_default(),
             command: "",
             client: None,
-            lane: 0,
-            asked: self.asked.clone(),
+            index: 0,
+            requested: self.requested.clone(),
             is_route: self.is_route,
             usage: account.usage(&outcome, self.prompt_tokens),
-            used: by_request(&outcome.attempts, std::mem::take(&mut self.used)),
+            attempt_usage: usage_by_attempt(&outcome.attempts, std::mem::take(&mut self.attempt_usage)),
             outcome,
-            said,
+            transcript: said,
         }
     }
 }
 
-/// What each request used: those that said nothing used nothing that is known.
-fn by_request(attempts: &[AttemptRecord], mut used: Vec<(Timestamp, TargetId, Usage)>) -> Vec<Option<Usage>> {
-    let of = |attempt: &AttemptRecord| {
-        let place = used.iter().position(|(at, target, _)| *at == attempt.at && *target == attempt.target.id)?;
-        Some(used.remove(place).2)
+/// The usage of each attempt; `None` for attempts without output.
+fn usage_by_attempt(attempts: &[AttemptRecord], mut used: Vec<(Timestamp, TargetId, Usage)>) -> Vec<Option<Usage>> {
+    let take = |attempt: &AttemptRecord| {
+        let index = used.iter().position(|(at, target, _)| *at == attempt.sent_at && *target == attempt.target.id)?;
+        Some(used.remove(index).2)
     };
-    attempts.iter().map(of).collect()
+    attempts.iter().map(take).collect()
 }
 
-/// What a call asks, for the record.
-fn asked_of(call: &Call) -> Said {
-    let Some(chat) = call.chat() else { return Said::default() };
-    let text = |role| chat.messages.iter().rfind(|message| message.role == role).map(Message::words);
+/// The prompt of a request, for the record.
+fn request_transcript(call: &ModelRequest) -> Transcript {
+    let Some(chat) = call.as_chat() else { return Transcript::default() };
+    let text = |role| chat.messages.iter().rfind(|message| message.role == role).map(Message::joined_text);
     let last = chat.messages.iter().rfind(|message| message.role == Role::User);
     let images = last.map_or(0, |message| message.parts.iter().filter(|part| matches!(part, Part::Image(_))).count());
-    Said { system: text(Role::System), prompt: text(Role::User).unwrap_or_default(), images, ..Said::default() }
+    Transcript {
+        system: text(Role::System),
+        prompt: text(Role::User).unwrap_or_default(),
+        image_count: images,
+        ..Transcript::default()
+    }
 }
 
 #[cfg(test)]
@@ -127,19 +131,19 @@ mod tests {
     use super::*;
     use crate::{
         model::{ErrorClass, target::testing},
-        protocol::ApiError,
+        protocol::CallError,
     };
 
     #[test]
-    fn what_was_used_is_the_requests_that_used_it() {
+    fn usage_is_assigned_to_its_attempt() {
         let (a, b) = (Arc::new(testing::target("a")), Arc::new(testing::target("b")));
-        let at = |second| Timestamp::from_second(second).expect("a date");
+        let at = |second| Timestamp::from_second(second).expect("valid time");
         let sent = |target: &Arc<_>, second| AttemptRecord::new(Arc::clone(target), at(second), Duration::ZERO);
-        // It was paid for although it said nothing.
-        let withheld = AttemptRecord { error: Some(ApiError::new(ErrorClass::Filter, "no")), ..sent(&a, 1) };
-        let attempts = [withheld, sent(&a, 2), sent(&b, 3)];
+        // A filtered request is billed although it has no output.
+        let filtered = AttemptRecord { error: Some(CallError::new(ErrorClass::Filter, "no")), ..sent(&a, 1) };
+        let attempts = [filtered, sent(&a, 2), sent(&b, 3)];
         let tokens = |output| Usage { output: Some(output), ..Usage::default() };
         let used = vec![(at(1), a.id.clone(), tokens(1)), (at(3), b.id.clone(), tokens(3))];
-        assert_eq!(by_request(&attempts, used), [Some(tokens(1)), None, Some(tokens(3))]);
+        assert_eq!(usage_by_attempt(&attempts, used), [Some(tokens(1)), None, Some(tokens(3))]);
     }
 }

@@ -1,8 +1,8 @@
-//! The database file: opening, what must be true of it, and its tables.
+//! Opens, checks and migrates the database file.
 //!
-//! Owns that sixteen first uses at once make one database (a lock beside it: switching to the write-ahead log does not
-//! wait for anybody), that a file which is not ours is never touched, and that closing does not copy the log back, which
-//! would take ten times as long as writing one call.
+//! A lock file serializes opening, because SQLite's switch to the write-ahead log (WAL) does not wait for other
+//! connections. A file of another program is never changed. Closing does not checkpoint the WAL, which would take ten
+//! times as long as writing one call.
 
 use std::{
     io,
@@ -12,272 +12,273 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
-use crate::store::{check_regular, lock_within};
+use crate::store::{check_regular, lock_with_timeout};
 
-/// "mmch", so that a database of somebody else's is told from ours.
-const APPLICATION: i32 = 0x6d6d_6368;
-/// The tables' version.
-const VERSION: i32 = 3;
+/// The `application_id` of our databases ("mmch"), which tells them from those of other programs.
+const APPLICATION_ID: i32 = 0x6d6d_6368;
+/// The schema version.
+const SCHEMA_VERSION: i32 = 3;
 /// How long a write waits for other processes' writes.
-const BUSY: Duration = Duration::from_secs(5);
-/// The same, once one was waited for in vain.
-const HURRY: Duration = Duration::from_millis(100);
-/// As long as this the log is cheap to read.
-const LONGEST_LOG: u64 = 512 * 1024;
+const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The same, after a write has timed out.
+const SHORT_BUSY_TIMEOUT: Duration = Duration::from_millis(100);
+/// The WAL size, in bytes, above which it is checkpointed: up to this, reading it is cheap.
+const MAX_WAL_SIZE: u64 = 512 * 1024;
 
-const TABLES: &str = include_str!("tables.sql");
-/// What brings each older version to the next.
-const STEPS: [&str; 2] = [include_str!("from_1.sql"), include_str!("from_2.sql")];
+const SCHEMA: &str = include_str!("tables.sql");
+/// Migrations from each schema version to the next.
+const MIGRATIONS: [&str; 2] = [include_str!("from_1.sql"), include_str!("from_2.sql")];
 
-/// A record that could not be read or written.
+/// An error while reading or writing the record database.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RecordError {
-    /// The folder or its lock.
-    #[error("the record {path} cannot be opened: {source}")]
-    Folder {
+    /// The file, its folder or its lock cannot be opened.
+    #[error("cannot open record database {path}: {source}")]
+    Open {
         /// The database.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: io::Error,
     },
-    /// Its place was deleted while it went on.
-    #[error("what was just said is not kept: its conversation was deleted meanwhile")]
-    Deleted,
-    /// The file is no database, or a broken one.
-    #[error("the record {path} is broken or no database: move it away, and a new one is begun")]
-    Broken {
+    /// The conversation was deleted during the run.
+    #[error("the answer was not stored: its conversation was deleted during the run")]
+    ConversationDeleted,
+    /// The file is corrupt or not a database.
+    #[error("record database {path} is corrupt or not a database: move it away to start a new one")]
+    Corrupt {
         /// The database.
         path: PathBuf,
     },
-    /// It is another program's.
-    #[error("{path} is another program's database; it was left as it is")]
-    Foreign {
+    /// The database belongs to another program.
+    #[error("{path} is the database of another program; it was not changed")]
+    OtherProgram {
         /// The database.
         path: PathBuf,
     },
-    /// It was made by a newer build.
-    #[error("the record {path} was written by a newer mmchat (its version is {found}, and this one knows {VERSION})")]
-    Newer {
+    /// The database was written by a newer version of mmchat.
+    #[error(
+        "record database {path} was written by a newer mmchat (schema version {found}, supported: {SCHEMA_VERSION})"
+    )]
+    NewerSchema {
         /// The database.
         path: PathBuf,
-        /// Its version.
+        /// Its schema version.
         found: i32,
     },
-    /// It was made by an older build, and nothing can be written to it.
+    /// The database has an older schema and cannot be migrated, because it is read-only.
+    #[error("record database {path} was written by an older mmchat and cannot be migrated: it is read-only")]
+    OlderSchema {
+        /// The database.
+        path: PathBuf,
+    },
+    /// The file was removed while it was being written.
+    #[error("record database {path} was removed while it was being written")]
+    Removed {
+        /// The database.
+        path: PathBuf,
+    },
+    /// Deleted content could not be removed from the WAL.
     #[error(
-        "the record {path} was written by an older mmchat, and cannot be brought up to date: it cannot be written to"
+        "deleted, but still in the log of {path}, which another process is reading: run \"mmchat history prune\" later"
     )]
-    Older {
+    StillInLog {
         /// The database.
         path: PathBuf,
     },
-    /// It was taken away while it was written to.
-    #[error("the record {path} is gone: something removed it while it was written to")]
-    Gone {
+    /// An SQL statement failed.
+    #[error("cannot use record database {path}: {source}")]
+    Sql {
         /// The database.
         path: PathBuf,
-    },
-    /// What was forgotten could not be taken out of the log.
-    #[error(
-        "it is forgotten, but stays in the log of {path} while another process reads it: run mmchat history prune once that is over"
-    )]
-    InLog {
-        /// The database.
-        path: PathBuf,
-    },
-    /// A statement failed.
-    #[error("the record {path} cannot be used: {source}")]
-    Statement {
-        /// The database.
-        path: PathBuf,
-        /// Why.
+        /// The cause.
         #[source]
         source: rusqlite::Error,
     },
 }
 
-/// The record, open.
+/// An open record database.
 #[derive(Debug)]
 pub struct Database {
     pub(super) connection: Connection,
     path: PathBuf,
-    /// What others write to it later is not seen.
-    pub(super) is_fixed: bool,
+    /// Opened as immutable: later changes by other processes are not seen.
+    pub(super) is_immutable: bool,
 }
 
 impl Database {
-    /// Where it is in this state folder.
+    /// The path of the database in the state folder `state`.
     #[must_use]
-    pub fn place(state: &Path) -> PathBuf {
+    pub fn path_in(state: &Path) -> PathBuf {
         state.join("record.db")
     }
 
-    /// Opens the database at `path`, and makes it if need be.
+    /// Opens the database at `path`, and creates it if needed.
     pub fn open(path: &Path) -> Result<Self, RecordError> {
-        Self::open_within(path, BUSY)
+        Self::open_with_timeout(path, BUSY_TIMEOUT)
     }
 
-    /// As [`Database::open`], but does not wait for longer than `limit` while another process opens it.
-    pub(super) fn open_within(path: &Path, limit: Duration) -> Result<Self, RecordError> {
-        let folder = |source| RecordError::Folder { path: path.to_owned(), source };
+    /// Like [`Database::open`], but waits at most `limit` while another process opens it.
+    pub(super) fn open_with_timeout(path: &Path, limit: Duration) -> Result<Self, RecordError> {
+        let folder = |source| RecordError::Open { path: path.to_owned(), source };
         check_regular(path).map_err(folder)?;
-        let _lock = lock_within(path, limit).map_err(folder)?;
-        make_private(path).map_err(folder)?;
+        let _lock = lock_with_timeout(path, limit).map_err(folder)?;
+        create_private_file(path).map_err(folder)?;
         let database = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
-        database.ready(limit)?;
+        database.prepare(limit)?;
         Ok(database)
     }
 
-    /// Opens it for reading; `None`: nothing was ever recorded. Where nothing can be written, it is read all the same.
+    /// Opens an existing database; `None` if there is none. A read-only one is opened for reading.
     pub fn open_existing(path: &Path) -> Result<Option<Self>, RecordError> {
-        Self::open_existing_within(path, BUSY)
+        Self::open_existing_with_timeout(path, BUSY_TIMEOUT)
     }
 
-    /// As [`Database::open_existing`], but does not wait for longer than `limit` while another process opens it.
-    pub(super) fn open_existing_within(path: &Path, limit: Duration) -> Result<Option<Self>, RecordError> {
-        check_regular(path).map_err(|source| RecordError::Folder { path: path.to_owned(), source })?;
+    /// Like [`Database::open_existing`], but waits at most `limit` while another process opens it.
+    pub(super) fn open_existing_with_timeout(path: &Path, limit: Duration) -> Result<Option<Self>, RecordError> {
+        check_regular(path).map_err(|source| RecordError::Open { path: path.to_owned(), source })?;
         match path.try_exists() {
-            Ok(true) => match Self::open_within(path, limit) {
-                Err(RecordError::Folder { .. } | RecordError::Statement { .. }) => Self::open_unwritable(path, limit),
+            Ok(true) => match Self::open_with_timeout(path, limit) {
+                Err(RecordError::Open { .. } | RecordError::Sql { .. }) => Self::open_read_only(path, limit),
                 opened => opened.map(Some),
             },
             Ok(false) => Ok(None),
-            Err(source) => Err(RecordError::Folder { path: path.to_owned(), source }),
+            Err(source) => Err(RecordError::Open { path: path.to_owned(), source }),
         }
     }
 
-    /// Where nothing can be written; `None`: there is nothing in it.
-    fn open_unwritable(path: &Path, limit: Duration) -> Result<Option<Self>, RecordError> {
+    /// Opens a database that cannot be written; `None` if it is empty.
+    fn open_read_only(path: &Path, limit: Duration) -> Result<Option<Self>, RecordError> {
         let read_only = OpenFlags::SQLITE_OPEN_READ_ONLY;
         let mut database = Self::connect(path, read_only)?;
-        database.told(database.connection.busy_timeout(limit))?;
-        let mut version = database.check();
-        // Without its log SQLite cannot tell whether anybody writes to it. Where the log cannot be made nobody does, and
-        // there is none to be missed.
-        if version.as_ref().is_err_and(cannot_open)
-            && let Some(alone) = immutable(path)
+        database.map_error(database.connection.busy_timeout(limit))?;
+        let mut version = database.check_version();
+        // Without a WAL, SQLite cannot tell whether another process writes. If the WAL cannot be created, no process
+        // writes and no WAL content is missed.
+        if version.as_ref().is_err_and(is_cannot_open)
+            && let Some(uri) = immutable_uri(path)
         {
-            database = Self::connect(&alone, read_only | OpenFlags::SQLITE_OPEN_URI)?;
+            database = Self::connect(&uri, read_only | OpenFlags::SQLITE_OPEN_URI)?;
             path.clone_into(&mut database.path);
-            database.is_fixed = true;
-            version = database.check();
+            database.is_immutable = true;
+            version = database.check_version();
         }
         match version? {
             0 => Ok(None),
-            VERSION => Ok(Some(database)),
-            _ => Err(RecordError::Older { path: path.to_owned() }),
+            SCHEMA_VERSION => Ok(Some(database)),
+            _ => Err(RecordError::OlderSchema { path: path.to_owned() }),
         }
     }
 
-    /// Whether the whole file is as it should be; reads all of it.
-    pub fn is_whole(&self) -> Result<bool, RecordError> {
-        let told: String = self.told(self.connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)))?;
-        Ok(told == "ok")
+    /// Checks the integrity of the database; reads the whole file.
+    pub fn check_integrity(&self) -> Result<bool, RecordError> {
+        let result: String =
+            self.map_error(self.connection.query_row("PRAGMA integrity_check", [], |row| row.get(0)))?;
+        Ok(result == "ok")
     }
 
-    /// Makes it look like one of another version, for tests.
+    /// Sets the schema version, for tests.
     #[doc(hidden)]
-    pub fn pretend_version(&self, version: i32) -> Result<(), RecordError> {
-        self.told(self.connection.pragma_update(None, "user_version", version))
+    pub fn set_version_for_tests(&self, version: i32) -> Result<(), RecordError> {
+        self.map_error(self.connection.pragma_update(None, "user_version", version))
     }
 
     fn connect(path: &Path, flags: OpenFlags) -> Result<Self, RecordError> {
         let flags = flags | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(|error| problem(path, error))?;
-        Ok(Self { connection, path: path.to_owned(), is_fixed: false })
+        let connection = Connection::open_with_flags(path, flags).map_err(|error| record_error(path, error))?;
+        Ok(Self { connection, path: path.to_owned(), is_immutable: false })
     }
 
-    /// Checks that it is ours, and brings it up to date.
-    fn ready(&self, limit: Duration) -> Result<(), RecordError> {
+    /// Checks that the database is ours, configures the connection and migrates the schema.
+    fn prepare(&self, limit: Duration) -> Result<(), RecordError> {
         let connection = &self.connection;
-        self.told(connection.busy_timeout(limit))?;
-        let version = self.check()?;
-        self.told(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true))?;
+        self.map_error(connection.busy_timeout(limit))?;
+        let version = self.check_version()?;
+        self.map_error(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true))?;
         if version == 0 {
-            self.told(connection.pragma_update(None, "journal_mode", "wal"))?;
+            self.map_error(connection.pragma_update(None, "journal_mode", "wal"))?;
         }
-        if version < VERSION {
-            let older = STEPS.iter().skip(usize::try_from(version - 1).unwrap_or(0)).copied();
-            let statements = if version == 0 { TABLES.to_owned() } else { older.collect() };
-            let make = format!(
-                "BEGIN IMMEDIATE;\n{statements}\nPRAGMA application_id = {APPLICATION};\nPRAGMA user_version = {VERSION};\nCOMMIT;"
+        if version < SCHEMA_VERSION {
+            let migrations = MIGRATIONS.iter().skip(usize::try_from(version - 1).unwrap_or(0)).copied();
+            let statements = if version == 0 { SCHEMA.to_owned() } else { migrations.collect() };
+            let script = format!(
+                "BEGIN IMMEDIATE;\n{statements}\nPRAGMA application_id = {APPLICATION_ID};\nPRAGMA user_version = {SCHEMA_VERSION};\nCOMMIT;"
             );
-            self.told(connection.execute_batch(&make))?;
+            self.map_error(connection.execute_batch(&script))?;
         }
-        // Whoever ends this process does not end the system: what was committed is in the log's file.
-        self.told(
+        // `normal` survives a crash of the process, not of the system: commits are in the WAL file.
+        self.map_error(
             connection
                 .execute_batch("PRAGMA synchronous = normal; PRAGMA foreign_keys = on; PRAGMA secure_delete = on;"),
         )
     }
 
-    /// Waits for other processes' writes no longer than is no trouble.
-    pub(super) fn hurry(&self) -> Result<(), RecordError> {
-        self.told(self.connection.busy_timeout(HURRY))
+    /// Waits only briefly for other processes' writes from now on.
+    pub(super) fn use_short_timeout(&self) -> Result<(), RecordError> {
+        self.map_error(self.connection.busy_timeout(SHORT_BUSY_TIMEOUT))
     }
 
-    /// Takes what is in the log into the database, once the log is long: who opens it next has to read all of that, and
-    /// between processes of one call each nobody else shortens it. Nobody is waited for any more after that.
-    pub(super) fn settle(&self) -> Result<(), RecordError> {
-        let long = |log: std::fs::Metadata| log.len() > LONGEST_LOG;
-        if std::fs::metadata(beside(&self.path, "-wal")).is_ok_and(long) {
-            // Where others are at work it can wait.
-            self.told(self.connection.busy_timeout(Duration::ZERO))?;
-            self.shorten()?;
+    /// Checkpoints the WAL if it is large: the next process to open the database reads all of it, and a sequence of
+    /// processes of one call each would never checkpoint it. Later statements do not wait for other processes.
+    pub(super) fn checkpoint_if_large(&self) -> Result<(), RecordError> {
+        let is_large = |wal: std::fs::Metadata| wal.len() > MAX_WAL_SIZE;
+        if std::fs::metadata(companion_path(&self.path, "-wal")).is_ok_and(is_large) {
+            // If another process is busy, the checkpoint can wait.
+            self.map_error(self.connection.busy_timeout(Duration::ZERO))?;
+            self.checkpoint()?;
         }
         Ok(())
     }
 
-    /// Leaves nothing in the log, so that what was forgotten is not there either.
-    pub fn clear_log(&self) -> Result<(), RecordError> {
-        if self.shorten()? { Ok(()) } else { Err(RecordError::InLog { path: self.path.clone() }) }
+    /// Empties the WAL, so that deleted content is removed from it.
+    pub fn truncate_wal(&self) -> Result<(), RecordError> {
+        if self.checkpoint()? { Ok(()) } else { Err(RecordError::StillInLog { path: self.path.clone() }) }
     }
 
-    /// Leaves nothing in the log, if nobody is reading; whether that was so.
-    fn shorten(&self) -> Result<bool, RecordError> {
+    /// Empties the WAL. Returns false if another process is reading.
+    fn checkpoint(&self) -> Result<bool, RecordError> {
         let busy = |row: &rusqlite::Row<'_>| row.get::<_, i32>(0);
-        Ok(self.told(self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], busy))? == 0)
+        Ok(self.map_error(self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], busy))? == 0)
     }
 
-    /// Its version, if it is ours; 0: there is nothing in it yet.
-    fn check(&self) -> Result<i32, RecordError> {
-        let number = |query| self.told(self.connection.query_row(query, [], |row| row.get::<_, i32>(0)));
+    /// Checks that the database is ours and returns its schema version; 0 if it is empty.
+    fn check_version(&self) -> Result<i32, RecordError> {
+        let number = |query| self.map_error(self.connection.query_row(query, [], |row| row.get::<_, i32>(0)));
         let (application, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
         let tables = number("SELECT count(*) FROM sqlite_schema")?;
-        if application != APPLICATION && (tables > 0 || application != 0 || version != 0) {
-            return Err(RecordError::Foreign { path: self.path.clone() });
+        if application != APPLICATION_ID && (tables > 0 || application != 0 || version != 0) {
+            return Err(RecordError::OtherProgram { path: self.path.clone() });
         }
-        if version > VERSION {
-            return Err(RecordError::Newer { path: self.path.clone(), found: version });
+        if version > SCHEMA_VERSION {
+            return Err(RecordError::NewerSchema { path: self.path.clone(), found: version });
         }
         Ok(version)
     }
 
-    /// A result of the database, with the file's name in its error.
-    pub(super) fn told<T>(&self, result: rusqlite::Result<T>) -> Result<T, RecordError> {
-        result.map_err(|error| problem(&self.path, error))
+    /// Adds the path of the database to the error.
+    pub(super) fn map_error<T>(&self, result: rusqlite::Result<T>) -> Result<T, RecordError> {
+        result.map_err(|error| record_error(&self.path, error))
     }
 }
 
-/// The file that SQLite has beside the database for this.
-fn beside(path: &Path, end: &str) -> PathBuf {
+/// The path of a file that SQLite keeps beside the database, such as `-wal`.
+fn companion_path(path: &Path, end: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(end);
     name.into()
 }
 
-/// A file could not be opened, or not be written to.
-fn cannot_open(error: &RecordError) -> bool {
-    let RecordError::Statement { source, .. } = error else { return false };
+/// Whether a file could not be opened or written.
+fn is_cannot_open(error: &RecordError) -> bool {
+    let RecordError::Sql { source, .. } = error else { return false };
     matches!(source.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
 }
 
-/// The name under which SQLite opens a database that has no log, and that nobody changes.
-fn immutable(path: &Path) -> Option<PathBuf> {
-    let holds_something = |end| std::fs::metadata(beside(path, end)).is_ok_and(|log| log.len() > 0);
-    if ["-wal", "-journal"].into_iter().any(holds_something) {
+/// The URI that opens the database as immutable; `None` if it has a log with content.
+fn immutable_uri(path: &Path) -> Option<PathBuf> {
+    let has_content = |end| std::fs::metadata(companion_path(path, end)).is_ok_and(|log| log.len() > 0);
+    if ["-wal", "-journal"].into_iter().any(has_content) {
         return None;
     }
     let mut url = url::Url::from_file_path(std::path::absolute(path).ok()?).ok()?;
@@ -285,27 +286,27 @@ fn immutable(path: &Path) -> Option<PathBuf> {
     Some(url.as_str().into())
 }
 
-fn problem(path: &Path, error: rusqlite::Error) -> RecordError {
+fn record_error(path: &Path, error: rusqlite::Error) -> RecordError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => RecordError::Broken { path: path.to_owned() },
-        _ => RecordError::Statement { path: path.to_owned(), source: error },
+        Some(ErrorCode::NotADatabase | ErrorCode::DatabaseCorrupt) => RecordError::Corrupt { path: path.to_owned() },
+        _ => RecordError::Sql { path: path.to_owned(), source: error },
     }
 }
 
-/// Makes the file, its owner's alone, if it is not there; the files SQLite makes beside it take after it. None that is
-/// there is opened: closing it would take away the locks that another connection of this process has on it.
-fn make_private(path: &Path) -> io::Result<()> {
+/// Creates the file, accessible to its owner only, if it is missing; SQLite gives its WAL the same mode. An existing
+/// file is not opened: closing it would release the locks that other connections of this process hold on it.
+fn create_private_file(path: &Path) -> io::Result<()> {
     let mut options = std::fs::OpenOptions::new();
     options.create_new(true).write(true);
-    crate::store::private(&mut options);
-    match options.open(crate::store::real(path)) {
+    crate::store::set_private_mode(&mut options);
+    match options.open(crate::store::resolve_links(path)) {
         Ok(_) => {}
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
         Err(error) => return Err(error),
     }
-    // One that was copied or restored may be open to others. Whose it is not, it is as its owner wants it.
+    // A copied or restored file may be readable by others. The mode of a file of another owner cannot be changed.
     for end in ["", "-wal", "-shm"] {
-        let _ = crate::store::close_to_others(&beside(path, end));
+        let _ = crate::store::restrict_to_owner(&companion_path(path, end));
     }
     Ok(())
 }
@@ -317,91 +318,95 @@ mod tests {
     use super::*;
 
     fn place() -> (tempfile::TempDir, PathBuf) {
-        let folder = tempfile::tempdir().expect("a folder");
-        let path = Database::place(folder.path());
+        let folder = tempfile::tempdir().expect("temp dir");
+        let path = Database::path_in(folder.path());
         (folder, path)
     }
 
     #[test]
-    fn it_is_made_once_and_only_its_owner_reads_it() {
+    fn database_is_created_private() {
         let (_folder, path) = place();
-        assert!(Database::open_existing(&path).expect("fine").is_none());
-        drop(Database::open(&path).expect("made"));
-        assert!(Database::open_existing(&path).expect("fine").is_some());
-        for file in fs::read_dir(path.parent().expect("one")).expect("there") {
-            let file = file.expect("there");
-            assert!(!crate::transport::keys::is_exposed(&file.metadata().expect("there")), "{:?}", file.file_name());
+        assert!(Database::open_existing(&path).expect("valid database").is_none());
+        drop(Database::open(&path).expect("new database"));
+        assert!(Database::open_existing(&path).expect("valid database").is_some());
+        for file in fs::read_dir(path.parent().expect("parent")).expect("folder") {
+            let file = file.expect("a file");
+            assert!(
+                !crate::transport::keys::is_readable_by_others(&file.metadata().expect("a file")),
+                "{:?}",
+                file.file_name()
+            );
         }
     }
 
     #[cfg(unix)]
     #[test]
-    fn a_copy_that_nothing_can_be_written_beside_is_read() {
+    fn copy_in_a_read_only_place_is_opened_as_immutable() {
         let (_folder, path) = place();
-        let database = Database::open(&path).expect("made");
-        database.clear_log().expect("nobody reads");
+        let database = Database::open(&path).expect("new database");
+        database.truncate_wal().expect("no reader");
         drop(database);
         for end in ["db-wal", "db-shm"] {
             let _ = fs::remove_file(path.with_extension(end));
         }
-        // Where this is, SQLite can make no file of its own.
-        std::os::unix::fs::symlink("nowhere/at/all", path.with_extension("db-shm")).expect("a link");
-        let database = Database::open_existing(&path).expect("opened").expect("there");
-        assert_eq!((database.is_fixed, database.is_whole().map_err(|e| e.to_string())), (true, Ok(true)));
-        fs::write(path.with_extension("db-wal"), "a log").expect("writable");
-        assert!(Database::open_existing(&path).is_err(), "what is in the log would be missed");
+        // SQLite cannot create its file here.
+        std::os::unix::fs::symlink("nowhere/at/all", path.with_extension("db-shm")).expect("new link");
+        let database = Database::open_existing(&path).expect("valid database").expect("a database");
+        assert_eq!((database.is_immutable, database.check_integrity().map_err(|e| e.to_string())), (true, Ok(true)));
+        fs::write(path.with_extension("db-wal"), "a log").expect("writable path");
+        assert!(Database::open_existing(&path).is_err(), "the content of the WAL would be missed");
     }
 
-    /// Two connections of one process: opening the second must not take away what the first has locked.
+    /// Two connections of one process: opening the second must not release the locks of the first.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_second_connection_leaves_the_firsts_locks_alone() {
+    fn second_connection_keeps_the_locks_of_the_first() {
         use std::os::unix::fs::MetadataExt;
         let (_folder, path) = place();
-        let first = Database::open(&path).expect("made");
-        first.connection.execute_batch("BEGIN IMMEDIATE").expect("free");
-        let shared = fs::metadata(path.with_extension("db-shm")).expect("there").ino().to_string();
+        let first = Database::open(&path).expect("new database");
+        first.connection.execute_batch("BEGIN IMMEDIATE").expect("unlocked database");
+        let shm_inode = fs::metadata(path.with_extension("db-shm")).expect("a file").ino().to_string();
         let locks = || {
-            let all = fs::read_to_string("/proc/locks").expect("there");
-            all.split([':', ' ']).filter(|word| *word == shared).count()
+            let all = fs::read_to_string("/proc/locks").expect("a file");
+            all.split([':', ' ']).filter(|word| *word == shm_inode).count()
         };
         let before = locks();
-        drop(Database::open(&path).expect("there"));
+        drop(Database::open(&path).expect("valid database"));
         assert!(before > 0 && locks() == before, "{before}, then {}", locks());
     }
 
     #[cfg(unix)]
     #[test]
-    fn what_is_no_file_is_left_alone() {
+    fn device_is_not_changed() {
         use std::os::unix::fs::{FileTypeExt, symlink};
         let (_folder, path) = place();
         let device = std::path::Path::new("/dev/null");
-        symlink(device, &path).expect("a link");
+        symlink(device, &path).expect("new link");
         for error in [Database::open(&path).err(), Database::open_existing(&path).err()] {
-            assert!(error.expect("no file").to_string().contains("no regular file"));
+            assert!(error.expect("an error").to_string().contains("not a regular file"));
         }
-        assert!(fs::metadata(device).expect("there").file_type().is_char_device());
-        assert!(crate::transport::keys::is_exposed(&fs::metadata(device).expect("there")));
+        assert!(fs::metadata(device).expect("a file").file_type().is_char_device());
+        assert!(crate::transport::keys::is_readable_by_others(&fs::metadata(device).expect("a file")));
     }
 
     #[test]
-    fn what_is_not_ours_is_left_as_it_is() {
+    fn other_files_and_databases_are_not_changed() {
         let (_folder, path) = place();
-        fs::write(&path, "not a database, but longer than a page's first bytes ".repeat(90)).expect("writable");
-        let before = fs::read(&path).expect("there");
-        assert!(matches!(Database::open(&path), Err(RecordError::Broken { .. })));
-        assert_eq!(fs::read(&path).expect("there"), before);
-        fs::remove_file(&path).expect("ours");
-        Connection::open(&path).expect("made").execute_batch("CREATE TABLE theirs (x)").expect("made");
-        assert!(matches!(Database::open(&path), Err(RecordError::Foreign { .. })));
+        fs::write(&path, "not a database, but longer than a page's first bytes ".repeat(90)).expect("writable path");
+        let before = fs::read(&path).expect("a file");
+        assert!(matches!(Database::open(&path), Err(RecordError::Corrupt { .. })));
+        assert_eq!(fs::read(&path).expect("a file"), before);
+        fs::remove_file(&path).expect("removable file");
+        Connection::open(&path).expect("new database").execute_batch("CREATE TABLE theirs (x)").expect("valid SQL");
+        assert!(matches!(Database::open(&path), Err(RecordError::OtherProgram { .. })));
     }
 
     #[test]
-    fn a_newer_one_is_told_from_a_broken_one() {
+    fn newer_schema_is_reported() {
         let (_folder, path) = place();
-        let database = Database::open(&path).expect("made");
-        database.connection.execute_batch("PRAGMA user_version = 99").expect("made");
-        let error = Database::open(&path).expect_err("newer").to_string();
+        let database = Database::open(&path).expect("new database");
+        database.connection.execute_batch("PRAGMA user_version = 99").expect("valid SQL");
+        let error = Database::open(&path).expect_err("newer schema").to_string();
         assert!(error.contains("newer") && error.contains("99"), "{error}");
     }
 }

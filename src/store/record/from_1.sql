@@ -1,5 +1,5 @@
--- From the first version of the tables to the second: exchanges get a round and a lane in place of one number. The answers of
--- a comparison stood side by side, those of any other conversation one after the other.
+-- Schema version 1 to 2: turns get a round and an answer number (`lane`) instead of one number. The answers of a
+-- comparison were parallel, those of any other conversation sequential.
 ALTER TABLE conversations ADD COLUMN used INTEGER NOT NULL DEFAULT 0;
 UPDATE conversations SET used = coalesce((SELECT max(id) FROM exchanges WHERE conversation = conversations.id), 0);
 CREATE INDEX conversations_used ON conversations (used);
@@ -9,8 +9,8 @@ CREATE TABLE exchanges_2 (
     conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
     round INTEGER NOT NULL,         -- from 1
     lane INTEGER NOT NULL,          -- from 1
-    after INTEGER,                  -- the exchange of an earlier round that this one goes on with
-    picked INTEGER,                 -- when the person chose it among those of its round
+    after INTEGER,                  -- parent: the turn of an earlier round that this one continues
+    picked INTEGER,                 -- when the user picked it among the answers of its round
     call INTEGER NOT NULL REFERENCES calls,
     at INTEGER NOT NULL,
     asked TEXT NOT NULL,
@@ -33,7 +33,7 @@ INSERT INTO exchanges_2
            ) END,
            NULL, call, e.at, asked, model, class, system, prompt, images, answer, reasoning
     FROM exchanges e JOIN conversations c ON c.id = e.conversation ORDER BY e.id;
--- No id is given twice, of those that were deleted neither.
+-- Ids are never reused, not even those of deleted turns.
 DELETE FROM sqlite_sequence WHERE name = 'exchanges_2';
 INSERT INTO sqlite_sequence (name, seq) SELECT 'exchanges_2', seq FROM sqlite_sequence WHERE name = 'exchanges';
 DROP TABLE exchanges;
@@ -42,7 +42,7 @@ CREATE INDEX exchanges_at ON exchanges (at);
 CREATE TRIGGER exchanges_delete AFTER DELETE ON exchanges WHEN old.id <= (SELECT up_to FROM indexed) BEGIN
     INSERT INTO words (words, rowid, prompt, answer) VALUES ('delete', old.id, old.prompt, old.answer);
 END;
--- Another try took the place of the first.
+-- A retry replaced the first answer.
 CREATE TRIGGER exchanges_update AFTER UPDATE OF prompt, answer ON exchanges WHEN old.id <= (SELECT up_to FROM indexed) BEGIN
     INSERT INTO words (words, rowid, prompt, answer) VALUES ('delete', old.id, old.prompt, old.answer);
     INSERT INTO words (rowid, prompt, answer) VALUES (new.id, new.prompt, new.answer);

@@ -1,2 +1,2 @@
--- From the second version of the tables to the third: programs ask, each with a key of its own.
+-- Schema version 2 to 3: the client key of calls through `serve`.
 ALTER TABLE calls ADD COLUMN client TEXT;

@@ -1,76 +1,76 @@
-//! Writing calls: their rows, their attempts, the hours' sums and what was said, in one transaction.
+//! Writes calls with their attempts, hourly totals and content in one transaction.
 
 use std::{borrow::Borrow, time::Duration};
 
 use rusqlite::{Transaction, TransactionBehavior, params};
 
-use super::{CallRecord, Database, RecordError, RunPlace};
-use crate::store::record::{placement, rollup::Hours};
+use super::{CallRecord, Database, RecordError, RunPlacement};
+use crate::store::record::{placement, rollup::HourlyRollup};
 use crate::{
     engine::AttemptRecord,
     model::{ErrorClass, FinishReason},
 };
 
 impl Database {
-    /// Writes one call, and what was said in it where that is kept: the calls of one run have one `place`.
-    pub fn insert(&mut self, call: &CallRecord, place: &mut RunPlace) -> Result<(), RecordError> {
-        let written = self.writing(|transaction| {
-            let mut hours = Hours::default();
-            let written = write(transaction, call, place, &mut hours)?;
+    /// Writes one call and its content, if stored. All calls of a run share one `run`.
+    pub fn insert_call(&mut self, call: &CallRecord, run: &mut RunPlacement) -> Result<(), RecordError> {
+        let written = self.write_transaction(|transaction| {
+            let mut hours = HourlyRollup::default();
+            let written = insert_rows(transaction, call, run, &mut hours)?;
             hours.write(transaction)?;
             Ok(written)
         })?;
         match written {
-            Some(written) => place.settle(written, call.lane),
-            None if call.said.is_some() => place.forget(),
+            Some(written) => run.add_turn(written, call.index),
+            None if call.transcript.is_some() => run.mark_deleted(),
             None => {}
         }
         Ok(())
     }
 
-    /// Writes many calls in one transaction, as fast as it goes.
-    pub fn insert_all(&mut self, calls: impl Iterator<Item = impl Borrow<CallRecord>>) -> Result<(), RecordError> {
-        self.writing(|transaction| {
-            let mut hours = Hours::default();
+    /// Writes many calls in one transaction. Each stored content starts its own conversation.
+    pub fn insert_calls(&mut self, calls: impl Iterator<Item = impl Borrow<CallRecord>>) -> Result<(), RecordError> {
+        self.write_transaction(|transaction| {
+            let mut hours = HourlyRollup::default();
             for call in calls {
-                write(transaction, call.borrow(), &RunPlace::default(), &mut hours)?;
+                insert_rows(transaction, call.borrow(), &RunPlacement::default(), &mut hours)?;
             }
             hours.write(transaction)
         })
     }
 
-    /// Writes in one transaction, which waits for its turn from the start: one that has read already could not.
-    pub(super) fn writing<T>(
+    /// Runs `act` in one immediate transaction: one that starts as a reader cannot wait for other writers.
+    pub(super) fn write_transaction<T>(
         &mut self,
         act: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, RecordError> {
-        let begun = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
-        let written = begun.and_then(|transaction| {
-            let done = act(&transaction)?;
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        let result = transaction.and_then(|transaction| {
+            let value = act(&transaction)?;
             transaction.commit()?;
-            Ok(done)
+            Ok(value)
         });
-        self.told(written)
+        self.map_error(result)
     }
 }
 
-fn write(
+fn insert_rows(
     transaction: &Transaction<'_>,
     call: &CallRecord,
-    place: &RunPlace,
-    hours: &mut Hours,
-) -> rusqlite::Result<Option<placement::Written>> {
+    run: &RunPlacement,
+    hours: &mut HourlyRollup,
+) -> rusqlite::Result<Option<placement::WrittenTurn>> {
     let id = write_call(transaction, call)?;
     write_attempts(transaction, id, call)?;
     hours.add(call);
-    match &call.said {
-        Some(said) => placement::write(transaction, id, (call, said), place),
+    match &call.transcript {
+        Some(said) => placement::write_turn(transaction, id, (call, said), run),
         None => Ok(None),
     }
 }
 
-/// The last request to whoever answered, or was cut, or was asked last.
-pub(super) fn telling(call: &CallRecord) -> Option<&AttemptRecord> {
+/// The last attempt of the call's target, which represents the call.
+pub(super) fn representative_attempt(call: &CallRecord) -> Option<&AttemptRecord> {
     let target = call.outcome.target.as_ref().map(|target| &target.id);
     call.outcome.attempts.iter().rfind(|attempt| Some(&attempt.target.id) == target)
 }
@@ -78,8 +78,9 @@ pub(super) fn telling(call: &CallRecord) -> Option<&AttemptRecord> {
 fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Result<i64> {
     let CallRecord { outcome, usage, .. } = call;
     let target = outcome.target.as_ref();
-    let telling = telling(call);
-    let finish = outcome.result.as_ref().ok().and_then(|whole| whole.reason.as_ref()).map(FinishReason::as_str);
+    let attempt = representative_attempt(call);
+    let finish =
+        outcome.result.as_ref().ok().and_then(|completion| completion.finish_reason.as_ref()).map(FinishReason::as_str);
     let cost = call.cost();
     let mut statement = transaction.prepare_cached(
         "INSERT INTO calls (at, command, asked, route, model, endpoint, upstream, class, status, finish, ttft_us, total_us,
@@ -89,25 +90,25 @@ fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Res
     statement.insert(params![
         call.at.as_millisecond(),
         call.command,
-        call.asked,
-        call.is_route.then_some(&call.asked),
+        call.requested,
+        call.is_route.then_some(&call.requested),
         target.map(|target| &target.id.0),
         target.map(|target| &target.endpoint.name),
-        target.map(|target| &target.upstream),
+        target.map(|target| &target.upstream_id),
         call.class().map(ErrorClass::as_str),
-        telling.and_then(|attempt| attempt.status),
+        attempt.and_then(|attempt| attempt.status),
         finish,
         outcome.ttft.map(micros),
         micros(outcome.total),
-        micros(outcome.generating),
-        usage.and_then(|usage| usage.input).map(signed),
-        usage.and_then(|usage| usage.output).map(signed),
-        usage.and_then(|usage| usage.cached).map(signed),
-        usage.and_then(|usage| usage.reasoning).map(signed),
+        micros(outcome.output_duration),
+        usage.and_then(|usage| usage.input).map(saturating_i64),
+        usage.and_then(|usage| usage.output).map(saturating_i64),
+        usage.and_then(|usage| usage.cached).map(saturating_i64),
+        usage.and_then(|usage| usage.reasoning).map(saturating_i64),
         usage.is_some_and(|usage| usage.estimated),
         cost.map(|(cost, _)| cost),
         cost.map(|(_, currency)| currency),
-        telling.and_then(|attempt| attempt.key),
+        attempt.and_then(|attempt| attempt.key_index),
         call.client,
     ])
 }
@@ -122,18 +123,18 @@ fn write_attempts(transaction: &Transaction<'_>, id: i64, call: &CallRecord) -> 
         statement.execute(params![
             id,
             number,
-            attempt.at.as_millisecond(),
+            attempt.sent_at.as_millisecond(),
             target.id.0,
             target.endpoint.name,
-            target.upstream,
+            target.upstream_id,
             attempt.class().map(ErrorClass::as_str),
             attempt.status,
             micros(attempt.took),
             attempt.ttft.map(micros),
-            attempt.key,
+            attempt.key_index,
             attempt.request_id,
-            // Services quote what they were asked.
-            error.as_ref().filter(|_| call.said.is_some()).map(|error| error.message.as_str()),
+            // Error messages may quote the prompt.
+            error.as_ref().filter(|_| call.transcript.is_some()).map(|error| error.message.as_str()),
         ])?;
     }
     Ok(())
@@ -143,7 +144,7 @@ pub(super) fn micros(time: Duration) -> i64 {
     i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
 }
 
-/// SQLite has no larger numbers.
-pub(super) fn signed(number: u64) -> i64 {
+/// SQLite integers are signed 64-bit.
+pub(super) fn saturating_i64(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }

@@ -1,9 +1,8 @@
-//! The record of every call: what was asked of whom, how it went, what it took and cost; and, where the person wants it,
-//! what was said.
+//! Records every call in SQLite: request, result, times, tokens and cost, and optionally the prompt and answer.
 //!
-//! The flow: a [`Recorder`] listens to a run's events and hands each answer that is over to a thread of its own, which
-//! opens the database ([`Database`]) and writes. `stats`, `history` and `spend` read it. Owns that a record which cannot be
-//! kept costs a warning and never an answer. Refuses rendering.
+//! A [`RunWriter`] receives the events of a run and sends each finished call to its own thread, which opens the
+//! [`Database`] and writes. `stats`, `history` and `spend` read it. A record that cannot be written causes a warning;
+//! it never fails an answer.
 
 mod batch_writer;
 mod call_accumulator;
@@ -18,74 +17,78 @@ mod stats;
 
 use jiff::Timestamp;
 
-pub use batch_writer::Scribe;
-pub use call_accumulator::Listener;
+pub use batch_writer::BatchWriter;
+pub use call_accumulator::CallListener;
 pub use database::{Database, RecordError};
-pub use history::{Conversation, Exchange, Found, Shape};
-pub use placement::{GoesOn, Kept, RunPlace};
-pub use run_writer::{RecordOptions, Recorder};
-pub use spend::Ledger;
-pub use stats::{By, Figures, Since, StatsRow};
+pub use history::{ConversationLayout, ConversationSummary, SearchHit, StoredTurn};
+pub use placement::{Continuation, RunPlacement, StoredRound};
+pub use run_writer::{RecordOptions, RunWriter};
+pub use spend::SqliteSpendLedger;
+pub use stats::{GroupBy, GroupMetrics, Since, StatsRow};
 
 use crate::{
-    engine::{AttemptRecord, LaneOutcome},
+    engine::{AttemptRecord, CallOutcome},
     model::{ErrorClass, Usage},
 };
 
-/// One answer, or what became of it.
+/// A finished call: its result, times, usage and, if stored, its content.
 #[derive(Clone, Debug)]
 pub struct CallRecord {
-    /// When the lane began.
+    /// When the call started.
     pub at: Timestamp,
-    /// Which command asked.
+    /// The command that made the call.
     pub command: &'static str,
-    /// The name of the key that was brought, where a program asked.
+    /// The name of the client key, for calls through `serve`.
     pub client: Option<String>,
-    /// Its place among those that were asked at once, from 0.
-    pub lane: usize,
-    /// The name that was asked for.
-    pub asked: String,
-    /// That name is a route's.
+    /// The index of the call in its plan, from 0.
+    pub index: usize,
+    /// The requested name: a model or a route.
+    pub requested: String,
+    /// Whether the requested name is a route.
     pub is_route: bool,
-    /// How it went.
-    pub outcome: LaneOutcome,
-    /// Its tokens.
+    /// How the call ended.
+    pub outcome: CallOutcome,
+    /// The usage of the answer.
     pub usage: Option<Usage>,
-    /// The tokens of each of its requests, in their order; those that broke off are paid for, too.
-    pub used: Vec<Option<Usage>>,
-    /// What was said; `None`: it is not kept, and neither is what services say of it.
-    pub said: Option<Said>,
+    /// The usage of each attempt, in order; incomplete ones are billed too.
+    pub attempt_usage: Vec<Option<Usage>>,
+    /// Prompt and answer; `None` if content is not stored, and then error messages are not stored either.
+    pub transcript: Option<Transcript>,
 }
 
 impl CallRecord {
-    /// The class of its failure.
+    /// The error class of a failed call.
     #[must_use]
     pub fn class(&self) -> Option<ErrorClass> {
         let error = self.outcome.result.as_ref().err()?;
-        // What we stopped ourselves was not cut by anybody.
-        Some(if self.outcome.cut && error.class != ErrorClass::Local { ErrorClass::Cut } else { error.class })
+        // An answer that mmchat itself stopped is not the endpoint's incomplete answer.
+        Some(if self.outcome.incomplete && error.class != ErrorClass::LocalLimit {
+            ErrorClass::Incomplete
+        } else {
+            error.class
+        })
     }
 
-    /// Whether one of its requests counts as a call of the service: what we stopped ourselves before it said anything is none.
+    /// Whether an attempt counts as a request to the endpoint. One canceled by mmchat before its first token does not.
     #[must_use]
-    pub fn counts(&self, attempt: &AttemptRecord) -> bool {
-        attempt.class() != Some(ErrorClass::Local) || attempt.ttft.is_some()
+    pub fn is_counted(&self, attempt: &AttemptRecord) -> bool {
+        attempt.class() != Some(ErrorClass::LocalLimit) || attempt.ttft.is_some()
     }
 
-    /// How often another model was asked because one failed. What was only stopped ourselves, as the slower of two, did not.
+    /// The number of failovers to another model. Attempts that mmchat canceled, such as the slower hedge, do not count.
     #[must_use]
     pub fn failovers(&self) -> u64 {
-        let failed = |attempt: &AttemptRecord| attempt.class().is_some_and(|class| class != ErrorClass::Local);
+        let failed = |attempt: &AttemptRecord| attempt.class().is_some_and(|class| class != ErrorClass::LocalLimit);
         let pairs = self.outcome.attempts.windows(2);
         let moved = pairs.filter(|pair| failed(&pair[0]) && pair[0].target.id != pair[1].target.id);
         moved.count() as u64
     }
 
-    /// What it cost with all its requests, in the money of the model that answered.
+    /// The cost of all attempts priced in the currency of the model that answered.
     #[must_use]
     pub fn cost(&self) -> Option<(f64, &str)> {
         let currency = &self.outcome.target.as_ref()?.price.as_ref()?.currency;
-        let costs = self.outcome.attempts.iter().zip(&self.used).filter_map(|(attempt, used)| {
+        let costs = self.outcome.attempts.iter().zip(&self.attempt_usage).filter_map(|(attempt, used)| {
             let price = attempt.target.price.as_ref().filter(|price| price.currency == *currency)?;
             price.cost(used.as_ref()?)
         });
@@ -93,18 +96,18 @@ impl CallRecord {
     }
 }
 
-/// What was said.
+/// The stored content of a call.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Said {
-    /// The system text.
+pub struct Transcript {
+    /// The system prompt.
     pub system: Option<String>,
-    /// What the person asked.
+    /// The last user message.
     pub prompt: String,
-    /// Pictures that were asked about.
-    pub images: usize,
+    /// The number of images in the user message.
+    pub image_count: usize,
     /// The answer.
     pub answer: String,
-    /// What the model thought.
+    /// The reasoning of the model.
     pub reasoning: String,
 }
 

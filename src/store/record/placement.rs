@@ -1,172 +1,171 @@
-//! Where in the record an answer belongs: in which conversation, in which of its rounds, in which lane.
+//! Determines the conversation, round and number of each stored answer.
 //!
-//! Owns what a run goes on with, and that two runs which go on with the same at once do not get into each other's way: the
-//! first has the next round, the other a conversation of its own, with what came before. What was deleted while its run
-//! went on stays so. Refuses what is read of it.
+//! If two runs continue the same round at once, the first gets the next round, the other a new conversation with a copy
+//! of the history. If a conversation is deleted during its run, later answers of the run are not stored.
 
 use std::collections::HashMap;
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::{CallRecord, Said};
+use super::{CallRecord, Transcript};
 
-/// What the answers of a run go on with.
+/// How a run continues a conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub enum GoesOn {
-    /// With nothing: they begin a conversation.
+pub enum Continuation {
+    /// Starts a new conversation.
     #[default]
-    Anew,
-    /// With exchanges of one conversation.
-    After {
-        /// Each lane's, by its place; `None`: that lane begins anew.
-        exchanges: Vec<Option<i64>>,
-        /// In a conversation of its own: what else is in theirs is not gone on with.
-        apart: bool,
+    New,
+    /// Appends a round to turns of one conversation.
+    Append {
+        /// The parent turn of each call; `None` starts without history.
+        turns: Vec<Option<i64>>,
+        /// Copies the history to a new conversation, without the other answers of the old one.
+        fork: bool,
     },
-    /// Each lane is one more try at an exchange, by its place.
-    Instead(Vec<i64>),
+    /// Each call retries the turn at its index.
+    Replace(Vec<i64>),
 }
 
-impl GoesOn {
-    fn after(&self, lane: usize) -> Option<i64> {
+impl Continuation {
+    fn parent(&self, lane: usize) -> Option<i64> {
         match self {
-            Self::After { exchanges, .. } => exchanges.get(lane).copied().flatten(),
-            Self::Anew | Self::Instead(_) => None,
+            Self::Append { turns: exchanges, .. } => exchanges.get(lane).copied().flatten(),
+            Self::New | Self::Replace(_) => None,
         }
     }
 }
 
-/// Where the answers of one run belong, which is settled when the first of them is written.
+/// The placement of the answers of one run, determined when the first of them is written.
 #[derive(Clone, Debug, Default)]
-pub struct RunPlace {
-    goes_on: GoesOn,
-    settled: Option<Settled>,
-    /// The exchange of each lane that was written, and which lane of its round that is.
-    exchanges: Vec<Option<(i64, i64)>>,
-    /// The person had it deleted while the run went on.
-    is_forgotten: bool,
+pub struct RunPlacement {
+    continuation: Continuation,
+    location: Option<RunLocation>,
+    /// The id and the answer number of the stored turn of each call.
+    turns: Vec<Option<(i64, i64)>>,
+    /// The conversation was deleted during the run.
+    was_deleted: bool,
 }
 
-/// Where a run's answers were kept.
+/// The stored answers of a run.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Kept {
-    /// In which conversation.
+pub struct StoredRound {
+    /// The id of the conversation.
     pub conversation: i64,
-    /// In which of its rounds, from 1.
+    /// The number of the round, from 1.
     pub round: i64,
-    /// The exchange of each lane, by its place; lanes of which nothing was kept may be missing at the end.
-    pub exchanges: Vec<Option<i64>>,
-    /// How each lane is numbered in its round, from 1: a second try has the number of the first.
-    pub lanes: Vec<Option<i64>>,
+    /// The id of the turn of each call; trailing calls without a stored turn may be missing.
+    pub turns: Vec<Option<i64>>,
+    /// The number of each answer in its round, from 1; a retry has the number of the answer it replaces.
+    pub answer_numbers: Vec<Option<i64>>,
 }
 
 #[derive(Clone, Debug)]
-struct Settled {
+struct RunLocation {
     conversation: i64,
     round: i64,
-    /// Where what came before was copied to.
-    copies: HashMap<i64, i64>,
+    /// The ids of copied turns, by the ids of the originals.
+    copied_turns: HashMap<i64, i64>,
 }
 
-/// What writing one answer came to.
-pub(super) struct Written {
-    settled: Settled,
-    exchange: i64,
-    /// The lane of its round, from 1.
-    lane: i64,
+/// A turn that was written.
+pub(super) struct WrittenTurn {
+    location: RunLocation,
+    turn: i64,
+    /// The number of the answer in its round, from 1.
+    answer_number: i64,
 }
 
-impl RunPlace {
-    /// The place of a run that goes on with this.
+impl RunPlacement {
+    /// The placement of a run that continues a conversation in this way.
     #[must_use]
-    pub fn new(goes_on: GoesOn) -> Self {
-        Self { goes_on, ..Self::default() }
+    pub fn new(continuation: Continuation) -> Self {
+        Self { continuation, ..Self::default() }
     }
 
-    /// Where its answers are; `None`: nothing was kept of them.
+    /// The stored answers; `None` if there are none.
     #[must_use]
-    pub fn kept(self) -> Option<Kept> {
-        let Settled { conversation, round, .. } = self.settled.filter(|_| !self.is_forgotten)?;
+    pub fn into_stored_round(self) -> Option<StoredRound> {
+        let RunLocation { conversation, round, .. } = self.location.filter(|_| !self.was_deleted)?;
         let (exchanges, lanes) =
-            self.exchanges.iter().map(|place| (place.map(|place| place.0), place.map(|place| place.1))).unzip();
-        Some(Kept { conversation, round, exchanges, lanes })
+            self.turns.iter().map(|turn| (turn.map(|turn| turn.0), turn.map(|turn| turn.1))).unzip();
+        Some(StoredRound { conversation, round, turns: exchanges, answer_numbers: lanes })
     }
 
-    pub(super) fn forget(&mut self) {
-        self.is_forgotten = true;
+    pub(super) fn mark_deleted(&mut self) {
+        self.was_deleted = true;
     }
 
-    /// Something of it was not kept: its place was deleted meanwhile.
-    pub(super) fn is_forgotten(&self) -> bool {
-        self.is_forgotten
+    /// Whether an answer was not stored because the conversation was deleted during the run.
+    pub(super) fn was_deleted(&self) -> bool {
+        self.was_deleted
     }
 
-    pub(super) fn settle(&mut self, written: Written, lane: usize) {
-        self.settled = Some(written.settled);
-        if self.exchanges.len() <= lane {
-            self.exchanges.resize(lane + 1, None);
+    pub(super) fn add_turn(&mut self, written: WrittenTurn, lane: usize) {
+        self.location = Some(written.location);
+        if self.turns.len() <= lane {
+            self.turns.resize(lane + 1, None);
         }
-        self.exchanges[lane] = Some((written.exchange, written.lane));
+        self.turns[lane] = Some((written.turn, written.answer_number));
     }
 }
 
-/// Writes what was said in call `id`; `None`: the person had its place deleted meanwhile, and nothing of it is kept.
-pub(super) fn write(
+/// Writes the turn of call `id`; `None` if its conversation was deleted during the run: then nothing is stored.
+pub(super) fn write_turn(
     transaction: &Transaction<'_>,
     id: i64,
-    (call, said): (&CallRecord, &Said),
-    place: &RunPlace,
-) -> rusqlite::Result<Option<Written>> {
-    if let GoesOn::Instead(exchanges) = &place.goes_on
-        && let Some(&exchange) = exchanges.get(call.lane)
+    (call, said): (&CallRecord, &Transcript),
+    run: &RunPlacement,
+) -> rusqlite::Result<Option<WrittenTurn>> {
+    if let Continuation::Replace(exchanges) = &run.continuation
+        && let Some(&exchange) = exchanges.get(call.index)
     {
-        let Some(settled) = settled_at(transaction, exchange)? else { return forget(transaction, id) };
-        replace(transaction, exchange, id, (call, said), true)?;
-        use_now(transaction, settled.conversation, call)?;
+        let Some(settled) = find_location(transaction, exchange)? else { return discard_messages(transaction, id) };
+        replace_turn(transaction, exchange, id, (call, said), true)?;
+        touch_conversation(transaction, settled.conversation, call)?;
         let lane = "SELECT lane FROM exchanges WHERE id = ?1";
         let lane = transaction.query_row(lane, [exchange], |row| row.get(0))?;
-        return Ok(Some(Written { settled, exchange, lane }));
+        return Ok(Some(WrittenTurn { location: settled, turn: exchange, answer_number: lane }));
     }
-    let settled = match &place.settled {
-        Some(settled) if exists(transaction, settled.conversation)? => settled.clone(),
-        Some(_) => return forget(transaction, id),
-        None => settle(transaction, call, &place.goes_on)?,
+    let settled = match &run.location {
+        Some(settled) if conversation_exists(transaction, settled.conversation)? => settled.clone(),
+        Some(_) => return discard_messages(transaction, id),
+        None => choose_location(transaction, call, &run.continuation)?,
     };
-    use_now(transaction, settled.conversation, call)?;
-    let before = transaction
+    touch_conversation(transaction, settled.conversation, call)?;
+    let existing = transaction
         .prepare_cached("SELECT id FROM exchanges WHERE conversation = ?1 AND round = ?2 AND lane = ?3")?
-        .query_row(params![settled.conversation, settled.round, lane(call)], |row| row.get(0))
+        .query_row(params![settled.conversation, settled.round, answer_number(call)], |row| row.get(0))
         .optional()?;
-    if let Some(exchange) = before {
-        // The same run says what the screen shows.
-        replace(transaction, exchange, id, (call, said), false)?;
-        return Ok(Some(Written { settled, exchange, lane: lane(call) }));
+    if let Some(exchange) = existing {
+        // A restart within the same run: store what the screen shows.
+        replace_turn(transaction, exchange, id, (call, said), false)?;
+        return Ok(Some(WrittenTurn { location: settled, turn: exchange, answer_number: answer_number(call) }));
     }
-    let after = place.goes_on.after(call.lane).map(|after| *settled.copies.get(&after).unwrap_or(&after));
-    let exchange = add(transaction, id, (call, said), (&settled, after))?;
-    Ok(Some(Written { settled, exchange, lane: lane(call) }))
+    let after = run.continuation.parent(call.index).map(|after| *settled.copied_turns.get(&after).unwrap_or(&after));
+    let exchange = insert_turn(transaction, id, (call, said), (&settled, after))?;
+    Ok(Some(WrittenTurn { location: settled, turn: exchange, answer_number: answer_number(call) }))
 }
 
-/// What services said of a call may quote what was said in it.
-fn forget(transaction: &Transaction<'_>, call: i64) -> rusqlite::Result<Option<Written>> {
+/// Clears the error messages of a call that is not stored, because they may quote its content.
+fn discard_messages(transaction: &Transaction<'_>, call: i64) -> rusqlite::Result<Option<WrittenTurn>> {
     transaction.prepare_cached("UPDATE attempts SET message = NULL WHERE call = ?1")?.execute([call])?;
     Ok(None)
 }
 
-/// How an answer ended that is not whole, in a word.
-fn ending(call: &CallRecord) -> Option<&'static str> {
+/// Why an answer is not complete: `stopped` or its error class.
+fn incomplete_reason(call: &CallRecord) -> Option<&'static str> {
     if call.outcome.stopped { Some("stopped") } else { call.class().map(crate::model::ErrorClass::as_str) }
 }
 
-fn lane(call: &CallRecord) -> i64 {
-    i64::try_from(call.lane + 1).unwrap_or(i64::MAX)
+fn answer_number(call: &CallRecord) -> i64 {
+    i64::try_from(call.index + 1).unwrap_or(i64::MAX)
 }
 
-fn add(
+fn insert_turn(
     transaction: &Transaction<'_>,
     id: i64,
-    (call, said): (&CallRecord, &Said),
-    (settled, after): (&Settled, Option<i64>),
+    (call, said): (&CallRecord, &Transcript),
+    (settled, after): (&RunLocation, Option<i64>),
 ) -> rusqlite::Result<i64> {
     transaction
         .prepare_cached(
@@ -176,39 +175,39 @@ fn add(
         .insert(params![
             settled.conversation,
             settled.round,
-            lane(call),
+            answer_number(call),
             after,
             id,
             call.at.as_millisecond(),
-            call.asked,
+            call.requested,
             call.outcome.target.as_ref().map(|target| &target.id.0),
-            ending(call),
+            incomplete_reason(call),
             said.system,
             said.prompt,
-            said.images,
+            said.image_count,
             said.answer,
             said.reasoning,
         ])
 }
 
-/// One more try takes the place of `exchange`; with `nothing_lost` unless it is whole and the new one is not, or says
-/// something and the new one nothing. What services said of the try that is in no exchange any more may quote it, and would
-/// not be forgotten with it.
-fn replace(
+/// Replaces a turn with a retry. With `keep_better`, a complete answer is not replaced by an incomplete one, nor a text
+/// by an empty one. The error messages of the discarded try are cleared: they may quote it, and deleting the turn would
+/// not delete them.
+fn replace_turn(
     transaction: &Transaction<'_>,
     exchange: i64,
     id: i64,
-    (call, said): (&CallRecord, &Said),
-    nothing_lost: bool,
+    (call, said): (&CallRecord, &Transcript),
+    keep_better: bool,
 ) -> rusqlite::Result<()> {
-    let (before, was_whole, said_something): (i64, bool, bool) = transaction
+    let (old_call, was_complete, had_text): (i64, bool, bool) = transaction
         .prepare_cached("SELECT call, class IS NULL, trim(answer) != '' FROM exchanges WHERE id = ?1")?
         .query_row([exchange], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
-    let class = ending(call);
-    let worse = (was_whole && class.is_some()) || (said_something && said.answer.trim().is_empty());
-    let outdated = if nothing_lost && worse { id } else { before };
-    transaction.prepare_cached("UPDATE attempts SET message = NULL WHERE call = ?1")?.execute([outdated])?;
-    if outdated == id {
+    let class = incomplete_reason(call);
+    let is_worse = (was_complete && class.is_some()) || (had_text && said.answer.trim().is_empty());
+    let discarded = if keep_better && is_worse { id } else { old_call };
+    transaction.prepare_cached("UPDATE attempts SET message = NULL WHERE call = ?1")?.execute([discarded])?;
+    if discarded == id {
         return Ok(());
     }
     transaction
@@ -220,61 +219,65 @@ fn replace(
             exchange,
             id,
             call.at.as_millisecond(),
-            call.asked,
+            call.requested,
             call.outcome.target.as_ref().map(|target| &target.id.0),
             class,
             said.system,
             said.prompt,
-            said.images,
+            said.image_count,
             said.answer,
             said.reasoning,
         ])?;
     Ok(())
 }
 
-/// The place of an exchange that is there already.
-fn settled_at(transaction: &Transaction<'_>, exchange: i64) -> rusqlite::Result<Option<Settled>> {
+/// The conversation and round of an existing turn.
+fn find_location(transaction: &Transaction<'_>, exchange: i64) -> rusqlite::Result<Option<RunLocation>> {
     transaction
         .prepare_cached("SELECT conversation, round FROM exchanges WHERE id = ?1")?
         .query_row([exchange], |row| {
-            Ok(Settled { conversation: row.get(0)?, round: row.get(1)?, copies: HashMap::new() })
+            Ok(RunLocation { conversation: row.get(0)?, round: row.get(1)?, copied_turns: HashMap::new() })
         })
         .optional()
 }
 
-/// The place of a run that begins to be written: the next round of what it goes on with, if nobody was sooner.
-fn settle(transaction: &Transaction<'_>, call: &CallRecord, goes_on: &GoesOn) -> rusqlite::Result<Settled> {
-    let anew = || {
-        let conversation = begun(transaction, call)?;
-        Ok(Settled { conversation, round: 1, copies: HashMap::new() })
+/// Places a run when its first answer is written: in the next round, unless another run has written that already.
+fn choose_location(
+    transaction: &Transaction<'_>,
+    call: &CallRecord,
+    goes_on: &Continuation,
+) -> rusqlite::Result<RunLocation> {
+    let new_conversation = || {
+        let conversation = insert_conversation(transaction, call)?;
+        Ok(RunLocation { conversation, round: 1, copied_turns: HashMap::new() })
     };
-    let GoesOn::After { exchanges, apart } = goes_on else { return anew() };
-    let mut before: Option<Settled> = None;
+    let Continuation::Append { turns: exchanges, fork: apart } = goes_on else { return new_conversation() };
+    let mut latest: Option<RunLocation> = None;
     for exchange in exchanges.iter().flatten() {
-        if let Some(found) = settled_at(transaction, *exchange)?
-            && before.as_ref().is_none_or(|before| before.round < found.round)
+        if let Some(found) = find_location(transaction, *exchange)?
+            && latest.as_ref().is_none_or(|latest| latest.round < found.round)
         {
-            before = Some(found);
+            latest = Some(found);
         }
     }
-    let Some(Settled { conversation, round, .. }) = before else { return anew() };
-    let last: i64 = transaction
+    let Some(RunLocation { conversation, round, .. }) = latest else { return new_conversation() };
+    let last_round: i64 = transaction
         .prepare_cached("SELECT max(round) FROM exchanges WHERE conversation = ?1")?
         .query_row([conversation], |row| row.get(0))?;
-    if last == round && !apart {
-        return Ok(Settled { conversation, round: round + 1, copies: HashMap::new() });
+    if last_round == round && !apart {
+        return Ok(RunLocation { conversation, round: round + 1, copied_turns: HashMap::new() });
     }
-    copy(transaction, call, exchanges.iter().flatten(), *apart)
+    copy_history(transaction, call, exchanges.iter().flatten(), *apart)
 }
 
-/// A new conversation with `exchanges` and everything that came before them. `apart`: one after the other, in one lane.
-fn copy<'e>(
+/// Copies turns and their history to a new conversation; for a fork, as a sequence of single answers.
+fn copy_history<'e>(
     transaction: &Transaction<'_>,
     call: &CallRecord,
     exchanges: impl Iterator<Item = &'e i64>,
     apart: bool,
-) -> rusqlite::Result<Settled> {
-    let conversation = begun(transaction, call)?;
+) -> rusqlite::Result<RunLocation> {
+    let conversation = insert_conversation(transaction, call)?;
     let ids = exchanges.map(i64::to_string).collect::<Vec<_>>().join(", ");
     let mut statement = transaction.prepare(&format!(
         "WITH RECURSIVE chain (id) AS (
@@ -299,23 +302,23 @@ fn copy<'e>(
             .insert(params![conversation, round, lane, after, id])?;
         copies.insert(id, copied);
     }
-    Ok(Settled { conversation, round: last + 1, copies })
+    Ok(RunLocation { conversation, round: last + 1, copied_turns: copies })
 }
 
-fn begun(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Result<i64> {
+fn insert_conversation(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Result<i64> {
     transaction
         .prepare_cached("INSERT INTO conversations (at, command, used) VALUES (?1, ?2, 0)")?
         .insert(params![call.at.as_millisecond(), call.command])
 }
 
-/// Makes the conversation the last one that was used.
-fn use_now(transaction: &Transaction<'_>, conversation: i64, call: &CallRecord) -> rusqlite::Result<()> {
-    let until = call.at.as_millisecond().saturating_add(i64::try_from(call.outcome.total.as_millis()).unwrap_or(0));
-    used(transaction, conversation, until)
+/// Makes the conversation the latest one.
+fn touch_conversation(transaction: &Transaction<'_>, conversation: i64, call: &CallRecord) -> rusqlite::Result<()> {
+    let end = call.at.as_millisecond().saturating_add(i64::try_from(call.outcome.total.as_millis()).unwrap_or(0));
+    set_last_used(transaction, conversation, end)
 }
 
-/// The same at this time, in milliseconds since 1970. The order is right whatever the clock does.
-pub(super) fn used(transaction: &Transaction<'_>, conversation: i64, at: i64) -> rusqlite::Result<()> {
+/// The same at time `at`, in milliseconds since 1970. The value always increases, even if the clock goes back.
+pub(super) fn set_last_used(transaction: &Transaction<'_>, conversation: i64, at: i64) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
             "UPDATE conversations SET used = max(?2, 1 + (SELECT max(used) FROM conversations)) WHERE id = ?1",
@@ -324,6 +327,6 @@ pub(super) fn used(transaction: &Transaction<'_>, conversation: i64, at: i64) ->
     Ok(())
 }
 
-fn exists(transaction: &Transaction<'_>, conversation: i64) -> rusqlite::Result<bool> {
+fn conversation_exists(transaction: &Transaction<'_>, conversation: i64) -> rusqlite::Result<bool> {
     transaction.prepare_cached("SELECT 1 FROM conversations WHERE id = ?1")?.exists([conversation])
 }

@@ -1,7 +1,7 @@
-//! The hours' sums: what calls add to them, put together before it is written.
+//! Aggregates calls into hourly totals by model, by route and by client key.
 //!
-//! Owns what of a call counts for whom: upstream requests for their models, what was asked for its route and for the key it
-//! was asked with. A thousand calls of one hour are one change of each of its rows. Refuses single calls.
+//! Upstream requests count for their models, calls for their route and client key. Rows are merged in memory and
+//! upserted once per transaction.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -9,103 +9,103 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{
     CallRecord,
-    insert::{micros, signed, telling},
+    insert::{micros, representative_attempt, saturating_i64},
 };
 use crate::{
     model::{ErrorClass, Usage},
-    store::histogram::Spread,
+    store::histogram::Histogram,
 };
 
-/// The hour's sums are by model, of upstream requests.
+/// The dimension of upstream requests by model.
 pub(super) const BY_MODEL: i64 = 0;
-/// The hour's sums are by route, of what was asked for.
+/// The dimension of calls by route.
 pub(super) const BY_ROUTE: i64 = 1;
-/// The hour's sums are by the name of the key that was brought, of what was asked for.
+/// The dimension of calls by client key.
 pub(super) const BY_CLIENT: i64 = 2;
 
-/// Beside the classes of failures: another model was asked because one failed.
+/// Counted in `failures` beside the error classes: a failover to another model.
 pub(super) const FAILOVER: &str = "failover";
-/// Beside the classes of failures: whoever asked had enough before the answer was whole.
+/// Counted in `failures` beside the error classes: a call stopped before its answer was complete.
 pub(super) const STOPPED: &str = "stopped";
 
-/// What calls add to their hours.
+/// Totals to add to the database.
 #[derive(Default)]
-pub(super) struct Hours(BTreeMap<Row, Sum>);
+pub(super) struct HourlyRollup(BTreeMap<RollupKey, Totals>);
 
-/// A row of the sums.
+/// The primary key of a row of `hours`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct Row {
+struct RollupKey {
     hour: i64,
-    lane: i64,
+    dimension: i64,
     name: String,
     endpoint: String,
     currency: String,
 }
 
-/// What is added to it.
+/// The values to add to a row.
 #[derive(Default)]
-struct Sum {
+struct Totals {
     calls: i64,
     failures: BTreeMap<&'static str, i64>,
-    /// What happened beside failures, by its word.
-    beside: BTreeMap<&'static str, i64>,
-    used: Used,
+    /// Counts of other events, by name.
+    other_counts: BTreeMap<&'static str, i64>,
+    usage: UsageTotals,
     estimated: i64,
-    ttft: Spread,
-    total: Spread,
+    ttft: Histogram,
+    total: Histogram,
 }
 
-/// What one call or one request adds.
-struct One {
+/// The values of one call or one upstream request.
+struct Sample {
     class: Option<&'static str>,
-    /// What we stopped ourselves before it said anything is no call of the service's.
-    counted: bool,
+    /// Whether it counts as a call; not if mmchat canceled it before its first token.
+    is_counted: bool,
     failovers: u64,
     stopped: bool,
-    /// Tokens and cost.
-    used: Option<Used>,
+    /// Tokens and cost, if known.
+    usage: Option<UsageTotals>,
     estimated: bool,
     ttft: Option<Duration>,
-    /// Of a whole answer.
+    /// The duration of a complete answer.
     total: Option<Duration>,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Used {
+struct UsageTotals {
     input: u64,
     output: u64,
     cost: f64,
-    spoken: u64,
-    speaking_us: i64,
+    output_tokens_timed: u64,
+    output_us: i64,
 }
 
-impl Hours {
+impl HourlyRollup {
     /// Adds a call.
     pub(super) fn add(&mut self, call: &CallRecord) {
-        let (outcome, answered) = (&call.outcome, telling(call));
-        for (attempt, used) in outcome.attempts.iter().zip(&call.used) {
+        let (outcome, representative) = (&call.outcome, representative_attempt(call));
+        for (attempt, used) in outcome.attempts.iter().zip(&call.attempt_usage) {
             let target = &attempt.target;
-            let speaking = if answered.is_some_and(|answered| std::ptr::eq(answered, attempt)) {
-                outcome.generating
+            let output_time = if representative.is_some_and(|other| std::ptr::eq(other, attempt)) {
+                outcome.output_duration
             } else {
                 Duration::ZERO
             };
             let cost = used.as_ref().and_then(|used| target.price.as_ref()?.cost(used)).unwrap_or_default();
-            let row = Row {
-                hour: hour(attempt.at),
-                lane: BY_MODEL,
+            let row = RollupKey {
+                hour: hour_since_epoch(attempt.sent_at),
+                dimension: BY_MODEL,
                 name: target.id.0.clone(),
                 endpoint: target.endpoint.name.clone(),
                 currency: target.price.as_ref().map(|price| price.currency.clone()).unwrap_or_default(),
             };
-            self.put(
+            self.add_sample(
                 row,
-                &One {
-                    class: attempt.class().filter(|class| *class != ErrorClass::Local).map(ErrorClass::as_str),
-                    counted: call.counts(attempt),
+                &Sample {
+                    class: attempt.class().filter(|class| *class != ErrorClass::LocalLimit).map(ErrorClass::as_str),
+                    is_counted: call.is_counted(attempt),
                     failovers: 0,
                     stopped: false,
-                    used: used.as_ref().map(|used| Used { cost, ..Used::of(used, speaking) }),
+                    usage: used.as_ref().map(|used| UsageTotals { cost, ..UsageTotals::from_usage(used, output_time) }),
                     estimated: used.is_some_and(|used| used.estimated),
                     ttft: attempt.ttft,
                     total: attempt.error.is_none().then_some(attempt.took),
@@ -115,96 +115,96 @@ impl Hours {
         if outcome.attempts.is_empty() {
             return;
         }
-        let route = call.is_route.then_some((BY_ROUTE, &call.asked));
+        let route = call.is_route.then_some((BY_ROUTE, &call.requested));
         let client = call.client.as_ref().map(|client| (BY_CLIENT, client));
         for (lane, name) in route.into_iter().chain(client) {
-            self.asked_for(call, lane, name);
+            self.add_call_sample(call, lane, name);
         }
     }
 
-    /// What was asked for, however many requests it took.
-    fn asked_for(&mut self, call: &CallRecord, lane: i64, name: &str) {
+    /// Adds the call as one sample, however many attempts it took.
+    fn add_call_sample(&mut self, call: &CallRecord, lane: i64, name: &str) {
         let (outcome, class, cost) = (&call.outcome, call.class(), call.cost());
-        let row = Row {
-            hour: hour(call.at),
-            lane,
+        let row = RollupKey {
+            hour: hour_since_epoch(call.at),
+            dimension: lane,
             name: name.to_owned(),
             endpoint: String::new(),
             currency: cost.map(|(_, currency)| currency.to_owned()).unwrap_or_default(),
         };
-        self.put(
+        self.add_sample(
             row,
-            &One {
-                class: class.filter(|class| *class != ErrorClass::Local).map(ErrorClass::as_str),
-                counted: class != Some(ErrorClass::Local) || outcome.first.is_some(),
+            &Sample {
+                class: class.filter(|class| *class != ErrorClass::LocalLimit).map(ErrorClass::as_str),
+                is_counted: class != Some(ErrorClass::LocalLimit) || outcome.first_output.is_some(),
                 failovers: call.failovers(),
                 stopped: outcome.stopped,
-                used: used_in_all(call)
-                    .map(|used| Used { cost: cost.map(|(cost, _)| cost).unwrap_or_default(), ..used }),
-                estimated: call.used.iter().flatten().any(|used| used.estimated),
-                // As the person felt it.
-                ttft: outcome.first,
+                usage: total_usage(call)
+                    .map(|used| UsageTotals { cost: cost.map(|(cost, _)| cost).unwrap_or_default(), ..used }),
+                estimated: call.attempt_usage.iter().flatten().any(|used| used.estimated),
+                // From the start of the call, as the user experiences it.
+                ttft: outcome.first_output,
                 total: outcome.result.is_ok().then_some(outcome.total),
             },
         );
     }
 
-    fn put(&mut self, row: Row, one: &One) {
-        if !one.counted && one.used.is_none() && one.failovers == 0 && !one.stopped {
+    fn add_sample(&mut self, row: RollupKey, sample: &Sample) {
+        if !sample.is_counted && sample.usage.is_none() && sample.failovers == 0 && !sample.stopped {
             return;
         }
         let sum = self.0.entry(row).or_default();
-        sum.calls += i64::from(one.counted);
-        if let Some(class) = one.class {
+        sum.calls += i64::from(sample.is_counted);
+        if let Some(class) = sample.class {
             *sum.failures.entry(class).or_default() += 1;
         }
-        for (word, count) in [(FAILOVER, signed(one.failovers)), (STOPPED, i64::from(one.stopped))] {
+        for (name, count) in [(FAILOVER, saturating_i64(sample.failovers)), (STOPPED, i64::from(sample.stopped))] {
             if count > 0 {
-                *sum.beside.entry(word).or_default() += count;
+                *sum.other_counts.entry(name).or_default() += count;
             }
         }
-        let used = one.used.unwrap_or_default();
-        sum.used = Used {
-            input: sum.used.input.saturating_add(used.input),
-            output: sum.used.output.saturating_add(used.output),
-            cost: sum.used.cost + used.cost,
-            spoken: sum.used.spoken.saturating_add(used.spoken),
-            speaking_us: sum.used.speaking_us.saturating_add(used.speaking_us),
+        let used = sample.usage.unwrap_or_default();
+        sum.usage = UsageTotals {
+            input: sum.usage.input.saturating_add(used.input),
+            output: sum.usage.output.saturating_add(used.output),
+            cost: sum.usage.cost + used.cost,
+            output_tokens_timed: sum.usage.output_tokens_timed.saturating_add(used.output_tokens_timed),
+            output_us: sum.usage.output_us.saturating_add(used.output_us),
         };
-        sum.estimated += i64::from(one.estimated);
-        if let Some(ttft) = one.ttft {
+        sum.estimated += i64::from(sample.estimated);
+        if let Some(ttft) = sample.ttft {
             sum.ttft.add(ttft);
         }
-        if let Some(total) = one.total {
+        if let Some(total) = sample.total {
             sum.total.add(total);
         }
     }
 
-    /// Adds all of it to what is in the database.
+    /// Adds the totals to the database.
     pub(super) fn write(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         for (row, sum) in &self.0 {
-            row.add(transaction, sum)?;
+            row.upsert(transaction, sum)?;
         }
         Ok(())
     }
 }
 
-impl Row {
-    fn add(&self, transaction: &Transaction<'_>, sum: &Sum) -> rusqlite::Result<()> {
-        let Self { hour, lane, name, endpoint, currency } = self;
-        let kept: Option<(Vec<u8>, Vec<u8>)> = transaction
+impl RollupKey {
+    fn upsert(&self, transaction: &Transaction<'_>, sum: &Totals) -> rusqlite::Result<()> {
+        let Self { hour, dimension: lane, name, endpoint, currency } = self;
+        let stored: Option<(Vec<u8>, Vec<u8>)> = transaction
             .prepare_cached(
                 "SELECT ttft, total FROM hours WHERE hour = ?1 AND lane = ?2 AND name = ?3 AND endpoint = ?4 AND currency = ?5",
             )?
             .query_row(params![hour, lane, name, endpoint, currency], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
-        let (ttft, total) = kept.unwrap_or_default();
-        let with = |packed: &[u8], more: &Spread| {
-            let mut spread = more.clone();
-            spread.add_packed(packed);
-            spread.packed()
+        let (ttft, total) = stored.unwrap_or_default();
+        let merged = |packed: &[u8], new: &Histogram| {
+            let mut spread = new.clone();
+            spread.merge_encoded(packed);
+            spread.encode()
         };
-        let used = sum.used;
+        let used = sum.usage;
         transaction
             .prepare_cached(
                 "INSERT INTO hours (hour, lane, name, endpoint, currency, calls, failed, input, output, estimated, cost, spoken,
@@ -220,17 +220,17 @@ impl Row {
                 endpoint,
                 currency,
                 sum.failures.values().sum::<i64>(),
-                signed(used.input),
-                signed(used.output),
+                saturating_i64(used.input),
+                saturating_i64(used.output),
                 sum.estimated,
                 used.cost,
-                signed(used.spoken),
-                used.speaking_us,
-                with(&ttft, &sum.ttft),
-                with(&total, &sum.total),
+                saturating_i64(used.output_tokens_timed),
+                used.output_us,
+                merged(&ttft, &sum.ttft),
+                merged(&total, &sum.total),
                 sum.calls,
             ])?;
-        for (class, count) in sum.failures.iter().chain(&sum.beside) {
+        for (class, count) in sum.failures.iter().chain(&sum.other_counts) {
             transaction
                 .prepare_cached(
                     "INSERT INTO failures (hour, lane, name, endpoint, class, count) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
@@ -242,33 +242,33 @@ impl Row {
     }
 }
 
-/// What all requests of a call used. Only the answer itself says how fast it came.
-fn used_in_all(call: &CallRecord) -> Option<Used> {
-    let own = call.usage.as_ref().map(|usage| Used::of(usage, call.outcome.generating));
-    let (spoken, speaking_us) = own.map_or((0, 0), |own| (own.spoken, own.speaking_us));
-    let each = call.used.iter().flatten().map(|usage| Used::of(usage, Duration::ZERO));
-    let all = each.reduce(|one, other| Used {
+/// The usage of all attempts of a call. The output speed is that of the answer only.
+fn total_usage(call: &CallRecord) -> Option<UsageTotals> {
+    let own = call.usage.as_ref().map(|usage| UsageTotals::from_usage(usage, call.outcome.output_duration));
+    let (spoken, speaking_us) = own.map_or((0, 0), |own| (own.output_tokens_timed, own.output_us));
+    let each = call.attempt_usage.iter().flatten().map(|usage| UsageTotals::from_usage(usage, Duration::ZERO));
+    let all = each.reduce(|one, other| UsageTotals {
         input: one.input.saturating_add(other.input),
         output: one.output.saturating_add(other.output),
         ..one
     })?;
-    Some(Used { spoken, speaking_us, ..all })
+    Some(UsageTotals { output_tokens_timed: spoken, output_us: speaking_us, ..all })
 }
 
-impl Used {
-    fn of(usage: &Usage, speaking: Duration) -> Self {
+impl UsageTotals {
+    fn from_usage(usage: &Usage, output_time: Duration) -> Self {
         let output = usage.output.unwrap_or_default();
         Self {
             input: usage.input.unwrap_or_default(),
             output,
             cost: 0.0,
-            spoken: if speaking.is_zero() { 0 } else { output.saturating_sub(1) },
-            speaking_us: micros(speaking),
+            output_tokens_timed: if output_time.is_zero() { 0 } else { output.saturating_sub(1) },
+            output_us: micros(output_time),
         }
     }
 }
 
-/// The hour a moment is in, since 1970.
-pub(super) fn hour(at: jiff::Timestamp) -> i64 {
+/// The hour that contains `at`, counted from 1970.
+pub(super) fn hour_since_epoch(at: jiff::Timestamp) -> i64 {
     at.as_second().div_euclid(3600)
 }

@@ -1,7 +1,7 @@
-//! Listening to a run and writing down what came of it, without keeping anybody waiting.
+//! Writes the calls of one run to the record on a background thread.
 //!
-//! Owns the thread that opens the database and writes: it is started by the first delta, so that nothing of it lies before
-//! the answer, and is waited for when the command is over. Refuses the events' meaning for people: that is the views'.
+//! The thread, which opens the database, is started by the first delta so that it does not delay the answer. It is
+//! joined when the command ends.
 
 use std::{
     path::PathBuf,
@@ -11,139 +11,139 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{CallRecord, Database, GoesOn, Kept, Listener, RecordError, RunPlace};
+use super::{CallListener, CallRecord, Continuation, Database, RecordError, RunPlacement, StoredRound};
 use crate::engine::{Event, EventKind, plan::Plan};
 
-/// As many answers as may wait for their turn to be written.
-const WAITING: usize = 64;
+/// The capacity of the queue of finished calls.
+const QUEUE_CAPACITY: usize = 64;
 
-/// What is recorded, and where.
+/// What to record, and where.
 #[derive(Clone, Debug)]
 pub struct RecordOptions {
-    /// The database; `None`: this system has no place for one.
-    pub place: Option<PathBuf>,
-    /// Which command it is.
+    /// The path of the database; `None` if the system has no state folder.
+    pub path: Option<PathBuf>,
+    /// The command.
     pub command: &'static str,
-    /// What was said is kept, too.
-    pub words: bool,
-    /// For how many days.
-    pub days: Option<u32>,
-    /// What is gone on with.
-    pub goes_on: GoesOn,
+    /// Store prompts and answers.
+    pub store_content: bool,
+    /// How many days to keep prompts and answers; `None` keeps them until they are deleted.
+    pub retention_days: Option<u32>,
+    /// How the run continues a conversation.
+    pub continuation: Continuation,
 }
 
-/// Listens to one run.
+/// Records one run.
 #[derive(Debug)]
-pub struct Recorder {
+pub struct RunWriter {
     options: RecordOptions,
-    lanes: Vec<Listener>,
-    writer: Option<Writer>,
-    trouble: Option<RecordError>,
+    calls: Vec<CallListener>,
+    writer: Option<WriterThread>,
+    error: Option<RecordError>,
 }
 
 #[derive(Debug)]
-struct Writer {
+struct WriterThread {
     sender: SyncSender<CallRecord>,
-    thread: JoinHandle<Result<Option<Kept>, RecordError>>,
+    thread: JoinHandle<Result<Option<StoredRound>, RecordError>>,
 }
 
-impl Recorder {
-    /// A recorder of `plan`.
+impl RunWriter {
+    /// A writer for the calls of `plan`.
     #[must_use]
     pub fn new(options: RecordOptions, plan: &Plan) -> Self {
-        let lanes = plan.lanes.iter().map(|lane| Listener::new(lane, options.words)).collect();
-        Self { lanes, options, writer: None, trouble: None }
+        let calls = plan.calls.iter().map(|lane| CallListener::new(lane, options.store_content)).collect();
+        Self { calls, options, writer: None, error: None }
     }
 
-    /// Takes notice of what happened.
-    pub fn event(&mut self, event: &Event) {
-        let Some(lane) = self.lanes.get_mut(event.lane) else { return };
-        if let Some(record) = lane.event(event) {
-            self.over(event.lane, record);
+    /// Handles an event.
+    pub fn on_event(&mut self, event: &Event) {
+        let Some(lane) = self.calls.get_mut(event.call) else { return };
+        if let Some(record) = lane.on_event(event) {
+            self.submit(event.call, record);
         }
-        if let EventKind::Deltas(_) | EventKind::Held(_) = &event.kind {
-            self.writer();
+        if let EventKind::Deltas(_) | EventKind::BufferedDeltas(_) = &event.kind {
+            self.ensure_writer();
         }
     }
 
-    /// The person has had enough, or nobody reads on: what came of the lanes that are not over is paid for all the same.
+    /// Ends the run early. Records the unfinished calls too, because their output so far is billed.
     pub fn stop(&mut self) {
-        for lane in 0..self.lanes.len() {
-            if let Some(record) = self.lanes[lane].stop() {
-                self.over(lane, record);
+        for lane in 0..self.calls.len() {
+            if let Some(record) = self.calls[lane].stop() {
+                self.submit(lane, record);
             }
         }
     }
 
-    fn over(&mut self, lane: usize, record: CallRecord) {
-        let beside_others = self.lanes.len() > 1;
-        // What was refused before anything was sent is no call; among several answers it has its place all the same.
-        if record.outcome.attempts.is_empty() && !(beside_others && self.options.words) {
+    fn submit(&mut self, lane: usize, record: CallRecord) {
+        let has_parallel_calls = self.calls.len() > 1;
+        // A call without an attempt is not recorded, unless it is one of several answers: it has a number in the round.
+        if record.outcome.attempts.is_empty() && !(has_parallel_calls && self.options.store_content) {
             return;
         }
-        let record = CallRecord { command: self.options.command, lane, ..record };
-        if let Some(writer) = self.writer() {
-            // When nobody takes it, the thread has failed, and says so at the end.
+        let record = CallRecord { command: self.options.command, index: lane, ..record };
+        if let Some(writer) = self.ensure_writer() {
+            // If sending fails, the thread has ended with an error, which `close` returns.
             let _ = writer.sender.send(record);
         }
     }
 
-    /// Waits until everything is written: where what was said is now, if it is kept; or why it could not be.
-    pub fn close(self) -> Result<Option<Kept>, RecordError> {
-        if let Some(trouble) = self.trouble {
-            return Err(trouble);
+    /// Waits until all calls are written. Returns where their content is stored, if it is, or the first error.
+    pub fn close(self) -> Result<Option<StoredRound>, RecordError> {
+        if let Some(error) = self.error {
+            return Err(error);
         }
-        let Some(Writer { sender, thread }) = self.writer else { return Ok(None) };
+        let Some(WriterThread { sender, thread }) = self.writer else { return Ok(None) };
         drop(sender);
         thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 
-    fn writer(&mut self) -> Option<&Writer> {
-        let place = self.options.place.as_ref()?;
-        if self.writer.is_none() && self.trouble.is_none() {
-            let (sender, records) = sync_channel(WAITING);
-            let (path, days) = (place.clone(), self.options.days);
-            let run = RunPlace::new(self.options.goes_on.clone());
-            match thread::Builder::new().spawn(move || write(&path, days, run, &records)) {
-                Ok(thread) => self.writer = Some(Writer { sender, thread }),
-                Err(source) => self.trouble = Some(RecordError::Folder { path: place.clone(), source }),
+    fn ensure_writer(&mut self) -> Option<&WriterThread> {
+        let path = self.options.path.as_ref()?;
+        if self.writer.is_none() && self.error.is_none() {
+            let (sender, records) = sync_channel(QUEUE_CAPACITY);
+            let (database, days) = (path.clone(), self.options.retention_days);
+            let run = RunPlacement::new(self.options.continuation.clone());
+            match thread::Builder::new().spawn(move || write_records(&database, days, run, &records)) {
+                Ok(thread) => self.writer = Some(WriterThread { sender, thread }),
+                Err(source) => self.error = Some(RecordError::Open { path: path.clone(), source }),
             }
         }
         self.writer.as_ref()
     }
 }
 
-/// Writes what comes, until nothing more does; the first that could not be written is told of then.
-pub(super) fn write(
-    place: &std::path::Path,
+/// Writes records until the channel is closed. Returns the first error.
+pub(super) fn write_records(
+    path: &std::path::Path,
     days: Option<u32>,
-    mut run: RunPlace,
+    mut run: RunPlacement,
     records: &Receiver<CallRecord>,
-) -> Result<Option<Kept>, RecordError> {
-    let mut database = Database::open(place)?;
-    let mut trouble = None;
+) -> Result<Option<StoredRound>, RecordError> {
+    let mut database = Database::open(path)?;
+    let mut first_error = None;
     for record in records {
-        if let Err(error) = database.insert(&record, &mut run) {
-            // The next one may be luckier, but is not to wait as long again.
-            trouble = trouble.or(Some(error));
-            database.hurry()?;
+        if let Err(error) = database.insert_call(&record, &mut run) {
+            // Try the next record, with a shorter timeout.
+            first_error = first_error.or(Some(error));
+            database.use_short_timeout()?;
         }
     }
-    if let Some(trouble) = trouble {
-        return Err(trouble);
+    if let Some(error) = first_error {
+        return Err(error);
     }
     if let Some(days) = days
         && database.prune(days, Timestamp::now())? > 0
-        && let Err(error) = database.clear_log()
-        // While somebody reads, it stays until the log has grown.
-        && !matches!(error, RecordError::InLog { .. })
+        && let Err(error) = database.truncate_wal()
+        // While another process reads, pruned content stays in the WAL until it is checkpointed.
+        && !matches!(error, RecordError::StillInLog { .. })
     {
         return Err(error);
     }
-    database.settle()?;
-    if run.is_forgotten() {
-        return Err(RecordError::Deleted);
+    database.checkpoint_if_large()?;
+    if run.was_deleted() {
+        return Err(RecordError::ConversationDeleted);
     }
-    // What was written to a file without a name is lost.
-    if place.exists() { Ok(run.kept()) } else { Err(RecordError::Gone { path: place.to_owned() }) }
+    // Data written to a removed file is lost.
+    if path.exists() { Ok(run.into_stored_round()) } else { Err(RecordError::Removed { path: path.to_owned() }) }
 }

@@ -1,4 +1,4 @@
-//! What was spent, from the record, against what may be.
+//! Checks spend limits against the costs in the record.
 
 use std::{
     path::PathBuf,
@@ -9,112 +9,112 @@ use std::{
 use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
 
 use super::{Database, RecordError};
-use crate::store::record::rollup::{BY_CLIENT, BY_MODEL, hour};
+use crate::store::record::rollup::{BY_CLIENT, BY_MODEL, hour_since_epoch};
 use crate::{
     model::target::Target,
-    routing::spend::{Period, Reached, SpendLedger, SpendLimit, SpendScope},
+    routing::spend::{Period, ReachedLimit, SpendLedger, SpendLimit, SpendScope},
 };
 
-/// How long a request waits for another process that opens the record.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// A record that could not be opened is left alone for so long.
-const AGAIN: Duration = Duration::from_secs(10);
+/// How long a request waits while another process opens the record.
+const OPEN_TIMEOUT: Duration = Duration::from_millis(500);
+/// The time between attempts to open a record that could not be opened.
+const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// The limits, and the record they are held against. The record is read for each request: other processes spend, too. A
-/// server, which has thousands a second, reads it a few times a second.
+/// Spend limits, checked against the record. It is read for each request, because other processes spend too. A server,
+/// which has thousands of requests a second, reads it a few times a second.
 #[derive(Debug)]
-pub struct Ledger {
+pub struct SqliteSpendLedger {
     limits: RwLock<Vec<SpendLimit>>,
-    place: PathBuf,
-    opened: Mutex<Opened>,
-    /// For how long what was read is good enough.
-    good_for: Duration,
-    /// What was spent of each limit, when it was last read.
-    known: Mutex<Vec<Option<(Instant, f64)>>>,
+    path: PathBuf,
+    connection: Mutex<LedgerConnection>,
+    /// How long a value that was read stays valid.
+    max_age: Duration,
+    /// The spend for each limit, and when it was read.
+    cache: Mutex<Vec<Option<(Instant, f64)>>>,
 }
 
-/// The record, as far as it was opened: it is not for each request anew.
+/// The connection to the record, which is kept open between requests.
 #[derive(Debug)]
-enum Opened {
-    /// There was none yet, or nobody looked.
-    No,
-    Yes(Database),
-    /// It could not be.
+enum LedgerConnection {
+    /// Not opened yet, or no record exists.
+    NotOpened,
+    Open(Database),
+    /// Opening failed, with time and error.
     Failed(Instant, String),
 }
 
-impl Ledger {
-    /// These limits against the record at `place`.
+impl SqliteSpendLedger {
+    /// Checks `limits` against the record at `path`.
     #[must_use]
-    pub fn new(limits: Vec<SpendLimit>, place: PathBuf) -> Self {
-        let (opened, known) = (Mutex::new(Opened::No), Mutex::default());
-        Self { limits: RwLock::new(limits), place, opened, good_for: Duration::ZERO, known }
+    pub fn new(limits: Vec<SpendLimit>, path: PathBuf) -> Self {
+        let (connection, cache) = (Mutex::new(LedgerConnection::NotOpened), Mutex::default());
+        Self { limits: RwLock::new(limits), path, connection, max_age: Duration::ZERO, cache }
     }
 
-    /// What was read is good enough for so long.
+    /// Reuses a value that was read for up to `max_age`.
     #[must_use]
-    pub fn good_for(self, time: Duration) -> Self {
-        Self { good_for: time, ..self }
+    pub fn with_max_age(self, max_age: Duration) -> Self {
+        Self { max_age, ..self }
     }
 
-    /// From now on, these limits.
-    pub fn replace(&self, limits: Vec<SpendLimit>) {
+    /// Replaces the limits.
+    pub fn set_limits(&self, limits: Vec<SpendLimit>) {
         *self.limits.write().expect("no code panics while it holds this lock") = limits;
-        self.known.lock().expect("no code panics while it holds this lock").clear();
+        self.cache.lock().expect("no code panics while it holds this lock").clear();
     }
 
-    /// What was spent of a limit, by its place among them, as far as that is known well enough.
-    fn known(&self, limit: usize) -> Option<f64> {
-        let known = self.known.lock().expect("no code panics while it holds this lock");
-        let (read, spent) = (*known.get(limit)?)?;
-        (read.elapsed() < self.good_for).then_some(spent)
+    /// The cached spend for the limit at this index, if it is still valid.
+    fn cached_spend(&self, limit: usize) -> Option<f64> {
+        let cache = self.cache.lock().expect("no code panics while it holds this lock");
+        let (read_at, spent) = (*cache.get(limit)?)?;
+        (read_at.elapsed() < self.max_age).then_some(spent)
     }
 
-    fn know(&self, limit: usize, spent: f64) {
-        let mut known = self.known.lock().expect("no code panics while it holds this lock");
-        if known.len() <= limit {
-            known.resize(limit + 1, None);
+    fn cache_spend(&self, limit: usize, spent: f64) {
+        let mut cache = self.cache.lock().expect("no code panics while it holds this lock");
+        if cache.len() <= limit {
+            cache.resize(limit + 1, None);
         }
-        known[limit] = Some((Instant::now(), spent));
+        cache[limit] = Some((Instant::now(), spent));
     }
 
-    /// What `read` reads of the record; `None`: there is none yet.
-    fn read<T>(&self, read: impl FnOnce(&Database) -> Result<T, RecordError>) -> Result<Option<T>, String> {
-        let mut opened = self.opened.lock().expect("no code panics while it holds this lock");
-        if let Opened::Failed(when, trouble) = &*opened
-            && when.elapsed() < AGAIN
+    /// Calls `read` with the open record; `None` if there is no record.
+    fn with_database<T>(&self, read: impl FnOnce(&Database) -> Result<T, RecordError>) -> Result<Option<T>, String> {
+        let mut opened = self.connection.lock().expect("no code panics while it holds this lock");
+        if let LedgerConnection::Failed(failed_at, error) = &*opened
+            && failed_at.elapsed() < RETRY_INTERVAL
         {
-            return Err(trouble.clone());
+            return Err(error.clone());
         }
-        if !matches!(&*opened, Opened::Yes(database) if !database.is_fixed) || !self.place.exists() {
-            *opened = match Database::open_existing_within(&self.place, PATIENCE) {
-                Ok(database) => database.map_or(Opened::No, Opened::Yes),
-                Err(error) => Opened::Failed(Instant::now(), error.to_string()),
+        if !matches!(&*opened, LedgerConnection::Open(database) if !database.is_immutable) || !self.path.exists() {
+            *opened = match Database::open_existing_with_timeout(&self.path, OPEN_TIMEOUT) {
+                Ok(database) => database.map_or(LedgerConnection::NotOpened, LedgerConnection::Open),
+                Err(error) => LedgerConnection::Failed(Instant::now(), error.to_string()),
             };
         }
         match &*opened {
-            Opened::No => Ok(None),
-            Opened::Yes(database) => read(database).map(Some).map_err(|error| error.to_string()),
-            Opened::Failed(_, trouble) => Err(trouble.clone()),
+            LedgerConnection::NotOpened => Ok(None),
+            LedgerConnection::Open(database) => read(database).map(Some).map_err(|error| error.to_string()),
+            LedgerConnection::Failed(_, error) => Err(error.clone()),
         }
     }
 }
 
-impl SpendLedger for Ledger {
-    fn reached(&self, target: &Target) -> Result<Option<Reached>, String> {
+impl SpendLedger for SqliteSpendLedger {
+    fn reached_limit(&self, target: &Target) -> Result<Option<ReachedLimit>, String> {
         let limits = self.limits.read().expect("no code panics while it holds this lock");
-        for (place, limit) in limits.iter().enumerate().filter(|(_, limit)| limit.covers(target)) {
-            let spent = if let Some(spent) = self.known(place) {
+        for (index, limit) in limits.iter().enumerate().filter(|(_, limit)| limit.covers(target)) {
+            let spent = if let Some(spent) = self.cached_spend(index) {
                 spent
             } else {
                 let now = Timestamp::now().to_zoned(TimeZone::system());
-                // Where there is no record nothing was spent yet; a limit of nothing is reached all the same.
-                let spent = self.read(|database| database.spent(limit, &now))?.unwrap_or(0.0);
-                self.know(place, spent);
+                // Without a record nothing was spent; a limit of 0 is still reached.
+                let spent = self.with_database(|database| database.spend_for_limit(limit, &now))?.unwrap_or(0.0);
+                self.cache_spend(index, spent);
                 spent
             };
             if spent >= limit.amount {
-                return Ok(Some(Reached { limit: limit.clone(), spent }));
+                return Ok(Some(ReachedLimit { limit: limit.clone(), spent }));
             }
         }
         Ok(None)
@@ -122,23 +122,28 @@ impl SpendLedger for Ledger {
 }
 
 impl Database {
-    /// What was spent with the key of this name on the day that `now` is in, by currency.
-    pub fn spent_with(&self, client: &str, now: &Zoned) -> Result<Vec<(String, f64)>, RecordError> {
+    /// The spend of the client key `client` on the day of `now`, by currency.
+    pub fn client_spend(&self, client: &str, now: &Zoned) -> Result<Vec<(String, f64)>, RecordError> {
         let midnight = now.start_of_day().unwrap_or_else(|_| now.clone());
         let query = "SELECT currency, sum(cost) FROM hours
                      WHERE hour BETWEEN ?1 AND ?2 AND lane = ?3 AND name = ?4 AND currency != '' GROUP BY currency";
-        let values = rusqlite::params![hour(midnight.timestamp()), hour(now.timestamp()), BY_CLIENT, client];
+        let parameters = rusqlite::params![
+            hour_since_epoch(midnight.timestamp()),
+            hour_since_epoch(now.timestamp()),
+            BY_CLIENT,
+            client
+        ];
         let read = || {
             let mut statement = self.connection.prepare(query)?;
-            let rows = statement.query_map(values, |row| Ok((row.get(0)?, row.get(1)?)))?;
+            let rows = statement.query_map(parameters, |row| Ok((row.get(0)?, row.get(1)?)))?;
             rows.collect()
         };
-        self.told(read())
+        self.map_error(read())
     }
 
-    /// What was spent of `limit` in the period that `now` is in. Where midnight is not on a full hour of UTC, the whole hour
-    /// it falls into counts. What a clock that was wrong once put into the future does not.
-    pub fn spent(&self, limit: &SpendLimit, now: &Zoned) -> Result<f64, RecordError> {
+    /// The spend in the period of `limit` that contains `now`. If local midnight is not on a full hour of UTC, the hour
+    /// that contains it counts. Costs dated in the future, from a clock that was wrong, do not count.
+    pub fn spend_for_limit(&self, limit: &SpendLimit, now: &Zoned) -> Result<f64, RecordError> {
         let midnight = now.start_of_day().unwrap_or_else(|_| now.clone());
         let start = match limit.period {
             Period::Day => midnight,
@@ -149,16 +154,16 @@ impl Database {
             SpendScope::Endpoint(name) => (Some(name), None),
             SpendScope::Model(name) => (None, Some(name)),
         };
-        self.told(self.connection.query_row(
+        self.map_error(self.connection.query_row(
             "SELECT coalesce(sum(cost), 0.0) FROM hours WHERE hour BETWEEN ?1 AND ?6 AND lane = ?2 AND currency = ?3
              AND (?4 IS NULL OR endpoint = ?4) AND (?5 IS NULL OR name = ?5)",
             rusqlite::params![
-                hour(start.timestamp()),
+                hour_since_epoch(start.timestamp()),
                 BY_MODEL,
                 limit.currency,
                 endpoint,
                 model,
-                hour(now.timestamp())
+                hour_since_epoch(now.timestamp())
             ],
             |row| row.get(0),
         ))

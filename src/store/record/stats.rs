@@ -1,6 +1,4 @@
-//! Reading the record's figures: calls, failures, times, tokens and cost, by model, route, endpoint or day.
-//!
-//! Owns the grouping of the hours' sums. Refuses to know how the figures are shown.
+//! Reads metrics from the hourly rollup: calls, failures, times, tokens and cost, by model, route, client key or day.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -8,172 +6,174 @@ use jiff::{Timestamp, ToSpan, civil::Date, tz::TimeZone};
 use rusqlite::Row;
 
 use super::{Database, RecordError};
-use crate::store::histogram::Spread;
-use crate::store::record::rollup::{BY_CLIENT, BY_MODEL, BY_ROUTE, FAILOVER, STOPPED, hour};
+use crate::store::histogram::Histogram;
+use crate::store::record::rollup::{BY_CLIENT, BY_MODEL, BY_ROUTE, FAILOVER, STOPPED, hour_since_epoch};
 
-/// What figures are summed by.
+/// What to group the metrics by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum By {
-    /// Each model: its upstream requests.
+pub enum GroupBy {
+    /// By model; counts upstream requests.
     Model,
-    /// Each endpoint: its upstream requests.
+    /// By endpoint; counts upstream requests.
     Endpoint,
-    /// Each route: what was asked of it.
+    /// By route; counts calls.
     Route,
-    /// Each key that programs brought: what was asked with it.
+    /// By client key; counts calls.
     Client,
-    /// Each day, in the person's time zone: upstream requests.
+    /// By day in the local time zone; counts upstream requests, or the calls of a route.
     Day,
 }
 
-/// From when on.
+/// The start of a period.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Since(pub Timestamp);
 
 impl Since {
-    /// Reads `24h`, `7d`, `2w`, a date, or a moment; `now` is what the first ones are before.
+    /// Parses a duration before `now` (`24h`, `7d`, `2w`), a date, or a timestamp.
     pub fn parse(text: &str, now: Timestamp) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no time: write it like 24h, 7d, 2w or 2026-01-31");
+        let invalid = || format!("invalid time \"{text}\": expected 24h, 7d, 2w or a date such as 2026-01-31");
         let text = text.trim();
         if let Ok(date) = text.parse::<Date>() {
-            let midnight = date.to_zoned(TimeZone::system()).map_err(|_| wrong())?;
+            let midnight = date.to_zoned(TimeZone::system()).map_err(|_| invalid())?;
             return Ok(Self(midnight.timestamp()));
         }
         if let Ok(moment) = text.parse::<Timestamp>() {
             return Ok(Self(moment));
         }
-        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(wrong)?);
-        let number: i64 = number.parse().map_err(|_| wrong())?;
+        let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).ok_or_else(invalid)?);
+        let number: i64 = number.parse().map_err(|_| invalid())?;
         let hours = match unit {
             "h" => number,
-            "d" => number.checked_mul(24).ok_or_else(wrong)?,
-            "w" => number.checked_mul(24 * 7).ok_or_else(wrong)?,
-            _ => return Err(wrong()),
+            "d" => number.checked_mul(24).ok_or_else(invalid)?,
+            "w" => number.checked_mul(24 * 7).ok_or_else(invalid)?,
+            _ => return Err(invalid()),
         };
-        let span = 1.hours().checked_mul(hours).map_err(|_| wrong())?;
-        now.checked_sub(span).map(Self).map_err(|_| wrong())
+        let span = 1.hours().checked_mul(hours).map_err(|_| invalid())?;
+        now.checked_sub(span).map(Self).map_err(|_| invalid())
     }
 }
 
-/// The figures of one thing.
+/// Aggregated metrics of one group.
 #[derive(Clone, Debug, Default)]
-pub struct Figures {
+pub struct GroupMetrics {
     /// Calls, or upstream requests.
     pub calls: u64,
-    /// Those that failed.
+    /// Failed calls or requests.
     pub failed: u64,
-    /// By class, the most frequent first.
-    pub classes: Vec<(String, u64)>,
-    /// How often another model was asked because one failed; of routes and keys.
+    /// Failures by error class, the most frequent first.
+    pub failures_by_class: Vec<(String, u64)>,
+    /// Failovers to another model; only for routes and client keys.
     pub failovers: u64,
-    /// Calls that whoever asked had enough of before they were whole; of routes and keys.
+    /// Calls stopped by the user or client before the answer was complete; only for routes and client keys.
     pub stopped: u64,
-    /// Tokens read.
+    /// Input tokens.
     pub input: u64,
-    /// Tokens written.
+    /// Output tokens.
     pub output: u64,
-    /// Calls whose tokens are our own estimate.
+    /// Calls whose token counts are estimated by mmchat.
     pub estimated: u64,
-    /// What it cost, by currency.
+    /// Cost by currency.
     pub cost: BTreeMap<String, f64>,
-    /// Times to the first token.
-    pub ttft: Spread,
-    /// Times of whole answers.
-    pub total: Spread,
-    /// Tokens after the first, and the microseconds they took.
-    pub spoken: (u64, u64),
-    /// Times to the first token over time, old to new: in twelve parts of all there is, or none when that is an hour.
-    pub course: Vec<Spread>,
+    /// Times to first token.
+    pub ttft: Histogram,
+    /// Durations of complete answers.
+    pub total: Histogram,
+    /// Output tokens after the first, and the microseconds they took.
+    pub timed_output: (u64, u64),
+    /// Times to first token over time, oldest first: the period in up to twelve parts; empty if it is one hour.
+    pub ttft_trend: Vec<Histogram>,
 }
 
-/// As many parts as a course has.
-pub(super) const PARTS: usize = 12;
+/// The maximum number of parts of the trend.
+pub(super) const TREND_PARTS: usize = 12;
 
-impl Figures {
-    /// The share of calls that went well; `None`: there were none.
+impl GroupMetrics {
+    /// The share of calls that succeeded; `None` without calls.
     #[must_use]
-    pub fn success(&self) -> Option<f64> {
+    pub fn success_rate(&self) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52 calls")]
         (self.calls > 0).then(|| 1.0 - self.failed as f64 / self.calls as f64)
     }
 
-    /// Tokens a second, after the first; `None`: too little is known.
+    /// Output tokens per second after the first token; `None` without tokens or below 10 ms.
     #[must_use]
     pub fn tokens_per_second(&self) -> Option<f64> {
-        let (tokens, micros) = self.spoken;
+        let (tokens, micros) = self.timed_output;
         #[expect(clippy::cast_precision_loss, reason = "fewer than 2^52")]
         (tokens > 0 && micros >= 10_000).then(|| tokens as f64 / (Duration::from_micros(micros).as_secs_f64()))
     }
 }
 
-/// One thing with its figures.
+/// A group and its metrics.
 #[derive(Clone, Debug)]
 pub struct StatsRow {
-    /// Its name.
+    /// The name of the model, route, endpoint, client key or day.
     pub name: String,
-    /// The endpoint of a model.
+    /// The endpoint, for a model.
     pub endpoint: Option<String>,
-    /// Its figures.
-    pub figures: Figures,
+    /// The metrics.
+    pub metrics: GroupMetrics,
 }
 
-/// Which row an hour's sums belong to.
-type Group = (String, Option<String>);
+/// Name and endpoint of a group.
+type GroupKey = (String, Option<String>);
 
 impl Database {
-    /// The figures since then (whole hours), the busiest first; days in order. Only of `name`, if one is given.
-    pub fn stats(&self, by: By, since: Option<Since>, name: Option<&str>) -> Result<Vec<StatsRow>, RecordError> {
-        let from = since.map_or(i64::MIN, |since| hour(since.0));
-        let lane = match by {
-            By::Client => BY_CLIENT,
-            By::Route => BY_ROUTE,
-            By::Day if self.is_route(name)? => BY_ROUTE,
-            By::Day | By::Model | By::Endpoint => BY_MODEL,
+    /// The metrics since the hour of `since`, most calls first, or days in order; if given, only those of `name`.
+    pub fn stats(&self, by: GroupBy, since: Option<Since>, name: Option<&str>) -> Result<Vec<StatsRow>, RecordError> {
+        let from = since.map_or(i64::MIN, |since| hour_since_epoch(since.0));
+        let dimension = match by {
+            GroupBy::Client => BY_CLIENT,
+            GroupBy::Route => BY_ROUTE,
+            GroupBy::Day if self.is_route(name)? => BY_ROUTE,
+            GroupBy::Day | GroupBy::Model | GroupBy::Endpoint => BY_MODEL,
         };
-        let mut groups: BTreeMap<Group, Figures> = BTreeMap::new();
-        self.told(self.hours(by, lane, from, name, &mut groups))?;
-        self.told(self.failures(by, lane, from, name, &mut groups))?;
-        let mut rows: Vec<StatsRow> =
-            groups.into_iter().map(|((name, endpoint), figures)| StatsRow { name, endpoint, figures }).collect();
-        if by != By::Day {
-            rows.sort_by_key(|row| std::cmp::Reverse(row.figures.calls));
+        let mut groups: BTreeMap<GroupKey, GroupMetrics> = BTreeMap::new();
+        self.map_error(self.read_totals(by, dimension, from, name, &mut groups))?;
+        self.map_error(self.read_failures(by, dimension, from, name, &mut groups))?;
+        let mut rows: Vec<StatsRow> = groups
+            .into_iter()
+            .map(|((name, endpoint), figures)| StatsRow { name, endpoint, metrics: figures })
+            .collect();
+        if by != GroupBy::Day {
+            rows.sort_by_key(|row| std::cmp::Reverse(row.metrics.calls));
         }
         for row in &mut rows {
-            row.figures.classes.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
+            row.metrics.failures_by_class.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
         }
         Ok(rows)
     }
 
-    /// Whether `name` is on the record as a route's alone.
+    /// Whether the record has `name` as a route, and not as a model or an endpoint.
     pub fn is_route(&self, name: Option<&str>) -> Result<bool, RecordError> {
         let query = "SELECT EXISTS (SELECT 1 FROM hours WHERE lane = ?2 AND name = ?1)
                      AND NOT EXISTS (SELECT 1 FROM hours WHERE lane = ?3 AND (name = ?1 OR endpoint = ?1))";
         let Some(name) = name else { return Ok(false) };
-        self.told(self.connection.query_row(query, rusqlite::params![name, BY_ROUTE, BY_MODEL], |row| row.get(0)))
+        self.map_error(self.connection.query_row(query, rusqlite::params![name, BY_ROUTE, BY_MODEL], |row| row.get(0)))
     }
 
-    fn hours(
+    fn read_totals(
         &self,
-        by: By,
-        lane: i64,
+        by: GroupBy,
+        dimension: i64,
         from: i64,
         name: Option<&str>,
-        groups: &mut BTreeMap<Group, Figures>,
+        groups: &mut BTreeMap<GroupKey, GroupMetrics>,
     ) -> rusqlite::Result<()> {
         let (first, last): (Option<i64>, Option<i64>) = self.connection.query_row(
             "SELECT min(hour), max(hour) FROM hours WHERE hour >= ?1 AND lane = ?2",
-            [from, lane],
+            [from, dimension],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
-        let hours = first.zip(last).map_or(0, |(first, last)| last - first + 1);
-        let parts = usize::try_from(hours).unwrap_or(0).min(PARTS);
+        let hour_count = first.zip(last).map_or(0, |(first, last)| last - first + 1);
+        let parts = usize::try_from(hour_count).unwrap_or(0).min(TREND_PARTS);
         let mut statement = self.connection.prepare(
             "SELECT hour, name, endpoint, currency, calls, failed, input, output, estimated, cost, spoken, speaking_us, ttft,
              total FROM hours WHERE hour >= ?1 AND lane = ?2 AND (?3 IS NULL OR name = ?3 OR endpoint = ?3)",
         )?;
-        let mut rows = statement.query(rusqlite::params![from, lane, name])?;
+        let mut rows = statement.query(rusqlite::params![from, dimension, name])?;
         while let Some(row) = rows.next()? {
-            let figures = groups.entry(group(by, row, 1, 2)?).or_default();
+            let figures = groups.entry(group_key(by, row, 1, 2)?).or_default();
             figures.calls += unsigned(row, 4)?;
             figures.failed += unsigned(row, 5)?;
             figures.input += unsigned(row, 6)?;
@@ -183,55 +183,55 @@ impl Database {
             if !currency.is_empty() {
                 *figures.cost.entry(currency).or_default() += cost;
             }
-            figures.spoken.0 += unsigned(row, 10)?;
-            figures.spoken.1 += unsigned(row, 11)?;
-            // A packed spread that is broken costs its figures, and nothing else.
+            figures.timed_output.0 += unsigned(row, 10)?;
+            figures.timed_output.1 += unsigned(row, 11)?;
+            // An invalid histogram only loses its own values.
             let ttft = row.get_ref(12)?.as_blob()?;
-            figures.ttft.add_packed(ttft);
-            figures.total.add_packed(row.get_ref(13)?.as_blob()?);
-            if by != By::Day && parts > 1 {
-                let since = usize::try_from(row.get::<_, i64>(0)? - first.unwrap_or(0)).unwrap_or(0);
-                figures.course.resize(parts, Spread::default());
-                let part = since * parts / usize::try_from(hours).unwrap_or(1);
-                figures.course[part.min(parts - 1)].add_packed(ttft);
+            figures.ttft.merge_encoded(ttft);
+            figures.total.merge_encoded(row.get_ref(13)?.as_blob()?);
+            if by != GroupBy::Day && parts > 1 {
+                let offset = usize::try_from(row.get::<_, i64>(0)? - first.unwrap_or(0)).unwrap_or(0);
+                figures.ttft_trend.resize(parts, Histogram::default());
+                let part = offset * parts / usize::try_from(hour_count).unwrap_or(1);
+                figures.ttft_trend[part.min(parts - 1)].merge_encoded(ttft);
             }
         }
         Ok(())
     }
 
-    fn failures(
+    fn read_failures(
         &self,
-        by: By,
-        lane: i64,
+        by: GroupBy,
+        dimension: i64,
         from: i64,
         name: Option<&str>,
-        groups: &mut BTreeMap<Group, Figures>,
+        groups: &mut BTreeMap<GroupKey, GroupMetrics>,
     ) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare(
             "SELECT hour, name, endpoint, class, count FROM failures
              WHERE hour >= ?1 AND lane = ?2 AND (?3 IS NULL OR name = ?3 OR endpoint = ?3)",
         )?;
-        let mut rows = statement.query(rusqlite::params![from, lane, name])?;
+        let mut rows = statement.query(rusqlite::params![from, dimension, name])?;
         while let Some(row) = rows.next()? {
             let (class, count): (String, u64) = (row.get(3)?, unsigned(row, 4)?);
-            let figures = groups.entry(group(by, row, 1, 2)?).or_default();
-            match (class.as_str(), figures.classes.iter_mut().find(|(known, _)| *known == class)) {
+            let figures = groups.entry(group_key(by, row, 1, 2)?).or_default();
+            match (class.as_str(), figures.failures_by_class.iter_mut().find(|(name, _)| *name == class)) {
                 (FAILOVER, _) => figures.failovers += count,
                 (STOPPED, _) => figures.stopped += count,
                 (_, Some((_, sum))) => *sum += count,
-                (_, None) => figures.classes.push((class, count)),
+                (_, None) => figures.failures_by_class.push((class, count)),
             }
         }
         Ok(())
     }
 }
 
-fn group(by: By, row: &Row<'_>, name: usize, endpoint: usize) -> rusqlite::Result<Group> {
+fn group_key(by: GroupBy, row: &Row<'_>, name: usize, endpoint: usize) -> rusqlite::Result<GroupKey> {
     Ok(match by {
-        By::Model => (row.get(name)?, Some(row.get(endpoint)?)),
-        By::Route | By::Client => (row.get(name)?, None),
-        By::Endpoint => (row.get(endpoint)?, None),
-        By::Day => {
+        GroupBy::Model => (row.get(name)?, Some(row.get(endpoint)?)),
+        GroupBy::Route | GroupBy::Client => (row.get(name)?, None),
+        GroupBy::Endpoint => (row.get(endpoint)?, None),
+        GroupBy::Day => {
             let hour: i64 = row.get(0)?;
             let moment = Timestamp::from_second(hour.saturating_mul(3600)).unwrap_or_default();
             (moment.to_zoned(TimeZone::system()).date().to_string(), None)

@@ -1,10 +1,10 @@
--- One row for each lane: what was asked for and what came of it. `class` is null when it went well.
+-- One row for each call: what was requested and how it ended. `class` is null if the call succeeded.
 CREATE TABLE calls (
     id INTEGER PRIMARY KEY,
     at INTEGER NOT NULL,            -- milliseconds since 1970
     command TEXT NOT NULL,
     asked TEXT NOT NULL,
-    route TEXT,                     -- the same, where it is a route
+    route TEXT,                     -- the same name, if it is a route
     model TEXT,
     endpoint TEXT,
     upstream TEXT,
@@ -21,8 +21,8 @@ CREATE TABLE calls (
     estimated INTEGER NOT NULL,
     cost REAL,
     currency TEXT,
-    key INTEGER,                    -- which of the endpoint's keys, from 0
-    client TEXT                     -- the name of the key that was brought, where a program asked
+    key INTEGER,                    -- index of the endpoint's key, from 0
+    client TEXT                     -- name of the client key, for calls through `serve`
 );
 
 -- One row for each upstream request.
@@ -39,13 +39,13 @@ CREATE TABLE attempts (
     ttft_us INTEGER,
     key INTEGER,
     request_id TEXT,
-    message TEXT,                   -- may quote what was asked
+    message TEXT,                   -- error message; may quote the prompt
     PRIMARY KEY (call, number)
 ) WITHOUT ROWID;
 CREATE INDEX attempts_quoting ON attempts (at) WHERE message IS NOT NULL;
 
--- Sums for each hour, kept up with every call, so that a million of them are read at once. `lane` 0: upstream requests, by
--- model; 1: what was asked for, by route; 2: what was asked for, by the name of the key that was brought.
+-- Hourly totals, updated with every call, so that a million calls can be read at once. `lane` is the dimension: 0 is
+-- upstream requests by model; 1 is calls by route; 2 is calls by client key.
 CREATE TABLE hours (
     hour INTEGER NOT NULL,          -- hours since 1970
     lane INTEGER NOT NULL,
@@ -56,9 +56,9 @@ CREATE TABLE hours (
     failed INTEGER NOT NULL,
     input INTEGER NOT NULL,
     output INTEGER NOT NULL,
-    estimated INTEGER NOT NULL,     -- calls whose tokens are our own estimate
+    estimated INTEGER NOT NULL,     -- calls whose token counts are estimated by mmchat
     cost REAL NOT NULL,
-    spoken INTEGER NOT NULL,        -- tokens after the first, of answers whose speed is known
+    spoken INTEGER NOT NULL,        -- output tokens after the first, of answers whose duration is known
     speaking_us INTEGER NOT NULL,
     ttft BLOB NOT NULL,
     total BLOB NOT NULL,
@@ -79,19 +79,19 @@ CREATE TABLE conversations (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     at INTEGER NOT NULL,
     command TEXT NOT NULL,
-    used INTEGER NOT NULL           -- grows whenever something is said in it or picked from it: the last one is gone on with
+    used INTEGER NOT NULL           -- increases with every turn or pick, whatever the clock; the highest is continued
 );
 CREATE INDEX conversations_used ON conversations (used);
 
--- What was asked and answered. A round has an answer of each model that was asked, numbered by its place among them. No id is
--- given twice: see `indexed`.
+-- Turns: a prompt and its answer. A round has one answer for each requested model, numbered in the requested order. Ids
+-- are never reused: see `indexed`.
 CREATE TABLE exchanges (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     conversation INTEGER NOT NULL REFERENCES conversations ON DELETE CASCADE,
     round INTEGER NOT NULL,         -- from 1
     lane INTEGER NOT NULL,          -- from 1
-    after INTEGER,                  -- the exchange of an earlier round that this one goes on with
-    picked INTEGER,                 -- when the person chose it among those of its round
+    after INTEGER,                  -- parent: the turn of an earlier round that this one continues
+    picked INTEGER,                 -- when the user picked it among the answers of its round
     call INTEGER NOT NULL REFERENCES calls,
     at INTEGER NOT NULL,
     asked TEXT NOT NULL,
@@ -106,17 +106,17 @@ CREATE TABLE exchanges (
 );
 CREATE INDEX exchanges_at ON exchanges (at);
 
--- Three letters at a time, so that languages without spaces between words are found, too.
+-- A trigram index, so that languages without spaces between words can be searched too.
 CREATE VIRTUAL TABLE words USING fts5 (prompt, answer, content = 'exchanges', content_rowid = 'id', tokenize = 'trigram');
--- What is deleted is to be gone from the index, too.
+-- Deleted text must be removed from the index too.
 INSERT INTO words (words, rank) VALUES ('secure-delete', 1);
--- Exchanges up to this id are in it. Whoever searches brings it up to date, so that nobody who asks waits for it.
+-- Turns up to this id are indexed. A search updates the index first, so that writing an answer never waits for it.
 CREATE TABLE indexed (up_to INTEGER NOT NULL);
 INSERT INTO indexed VALUES (0);
 CREATE TRIGGER exchanges_delete AFTER DELETE ON exchanges WHEN old.id <= (SELECT up_to FROM indexed) BEGIN
     INSERT INTO words (words, rowid, prompt, answer) VALUES ('delete', old.id, old.prompt, old.answer);
 END;
--- Another try took the place of the first.
+-- A retry replaced the first answer.
 CREATE TRIGGER exchanges_update AFTER UPDATE OF prompt, answer ON exchanges WHEN old.id <= (SELECT up_to FROM indexed) BEGIN
     INSERT INTO words (words, rowid, prompt, answer) VALUES ('delete', old.id, old.prompt, old.answer);
     INSERT INTO words (rowid, prompt, answer) VALUES (new.id, new.prompt, new.answer);

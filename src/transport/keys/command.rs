@@ -1,6 +1,6 @@
-//! A program that prints a key.
+//! Runs a command that prints an API key, with limits on its run time and output size.
 //!
-//! Owns running it, with a limit on its time and on what it prints. Refuses to show what it printed.
+//! The output of the command is never shown.
 
 use std::{
     pin::pin,
@@ -14,66 +14,66 @@ use tokio::{
     time::timeout,
 };
 
-use super::{COMMAND_LIMIT, KeyError, LONGEST_KEY};
+use super::{COMMAND_TIMEOUT, KeyError, MAX_KEY_LEN};
 use crate::model::api_key::ApiKey;
 
-/// How long its output is waited for once it has ended.
-const AFTER_EXIT: Duration = Duration::from_millis(100);
+/// How long to wait for the rest of the output after the command has exited.
+const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
 
-/// A line for the system's shell.
+/// Builds a command that runs `line` in the system's shell.
 #[cfg(unix)]
-pub(crate) fn shell(line: &str) -> tokio::process::Command {
+pub(crate) fn shell_command(line: &str) -> tokio::process::Command {
     let mut command = tokio::process::Command::new("sh");
     command.args(["-c", line]);
     command
 }
 
-/// A line for the system's shell.
+/// Builds a command that runs `line` in the system's shell.
 #[cfg(not(unix))]
-pub(crate) fn shell(line: &str) -> tokio::process::Command {
+pub(crate) fn shell_command(line: &str) -> tokio::process::Command {
     let mut command = tokio::process::Command::new("cmd");
     command.args(["/C", line]);
     command
 }
 
-/// Runs a command and takes the first line it prints, as password managers put the secret there.
+/// Runs a command and returns the first line of its output, where password managers print the secret.
 pub(crate) async fn run(mut command: tokio::process::Command, program: &str) -> Result<ApiKey, KeyError> {
     let program = program.to_owned();
-    let start = |error: std::io::Error| KeyError::Start { program: program.clone(), reason: error.to_string() };
+    let start = |error: std::io::Error| KeyError::CommandStart { program: program.clone(), reason: error.to_string() };
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(start)?;
-    let (mut printed, mut said) = (Vec::new(), Vec::new());
-    let ended = timeout(COMMAND_LIMIT, outcome(&mut child, &mut printed, &mut said)).await;
-    let status = ended.map_err(|_| KeyError::Slow(program.clone()))?.map_err(start)?;
-    let Some(status) = status else { return Err(KeyError::TooLong(format!("output of the key command `{program}`"))) };
-    let printed = String::from_utf8_lossy(&printed);
+    let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
+    let result = timeout(COMMAND_TIMEOUT, wait_and_read(&mut child, &mut stdout, &mut stderr)).await;
+    let status = result.map_err(|_| KeyError::CommandTimeout(program.clone()))?.map_err(start)?;
+    let Some(status) = status else { return Err(KeyError::TooLarge(format!("output of key command \"{program}\""))) };
+    let stdout = String::from_utf8_lossy(&stdout);
     if !status.success() {
-        let said = String::from_utf8_lossy(&said);
-        let said = said.lines().rev().find(|line| !line.trim().is_empty());
-        // A tool may echo the secret it failed with: one that was printed is masked.
-        let printed = ApiKey::new(&printed);
-        let said = said.map(|line| format!(": {}", printed.masked_in(&crate::model::sanitize::one_line(line))));
-        return Err(KeyError::Failed { program, status: status.to_string(), said: said.unwrap_or_default() });
+        let stderr = String::from_utf8_lossy(&stderr);
+        let last_line = stderr.lines().rev().find(|line| !line.trim().is_empty());
+        // A tool may echo the secret in its error message: redact it if it was printed.
+        let secret = ApiKey::new(&stdout);
+        let said = last_line.map(|line| format!(": {}", secret.redact_in(&crate::model::sanitize::one_line(line))));
+        return Err(KeyError::CommandFailed { program, status: status.to_string(), stderr: said.unwrap_or_default() });
     }
-    Ok(ApiKey::new(printed.lines().next().unwrap_or_default()))
+    Ok(ApiKey::new(stdout.lines().next().unwrap_or_default()))
 }
 
-/// How the command ended; `None` when it prints without end.
-async fn outcome(child: &mut Child, printed: &mut Vec<u8>, said: &mut Vec<u8>) -> std::io::Result<Option<ExitStatus>> {
+/// Waits for the command and reads its output; `None`: the output exceeds the limit.
+async fn wait_and_read(child: &mut Child, out: &mut Vec<u8>, err: &mut Vec<u8>) -> std::io::Result<Option<ExitStatus>> {
     let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
-    let mut reading = pin!(async { tokio::join!(bounded(stdout, printed), bounded(stderr, said)).0 });
+    let mut reading = pin!(async { tokio::join!(read_bounded(stdout, out), read_bounded(stderr, err)).0 });
     tokio::select! {
         fits = &mut reading => if fits? { child.wait().await.map(Some) } else { Ok(None) },
         status = child.wait() => {
-            // What it printed is in the pipe. A child of its own may hold that open for as long as it likes.
-            let fits = timeout(AFTER_EXIT, reading).await.unwrap_or(Ok(true))?;
+            // All output is in the pipe now, but a child of the command may keep the pipe open indefinitely.
+            let fits = timeout(DRAIN_TIMEOUT, reading).await.unwrap_or(Ok(true))?;
             status.map(|status| fits.then_some(status))
         }
     }
 }
 
-/// Reads to the end; false when there is more than any key.
-async fn bounded(from: impl AsyncRead + Unpin, into: &mut Vec<u8>) -> std::io::Result<bool> {
-    from.take(LONGEST_KEY as u64 + 1).read_to_end(into).await?;
-    Ok(into.len() <= LONGEST_KEY)
+/// Reads up to the size limit; returns false if there is more.
+async fn read_bounded(reader: impl AsyncRead + Unpin, buffer: &mut Vec<u8>) -> std::io::Result<bool> {
+    reader.take(MAX_KEY_LEN as u64 + 1).read_to_end(buffer).await?;
+    Ok(buffer.len() <= MAX_KEY_LEN)
 }

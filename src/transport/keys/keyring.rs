@@ -1,23 +1,21 @@
-//! The system's keyring, which is a cargo feature.
-//!
-//! Owns our entries in it. Refuses to know what they are for.
+//! Reads and writes entries in the system's keyring, if built with the `keyring` feature.
 
 use super::KeyError;
 use crate::model::api_key::{ApiKey, KeySource};
 
-/// What our entries in the system's keyring are filed under.
+/// Service name of mmchat's entries in the system's keyring.
 #[cfg(feature = "keyring")]
 const SERVICE: &str = "mmchat";
 
 #[cfg(feature = "keyring")]
-fn in_keyring<T: Send>(
+fn with_entry<T: Send>(
     name: &str,
-    act: impl FnOnce(&keyring::Entry) -> keyring::Result<T> + Send,
+    operation: impl FnOnce(&keyring::Entry) -> keyring::Result<T> + Send,
 ) -> Result<T, KeyError> {
-    let work = || keyring::Entry::new(SERVICE, name).and_then(|entry| act(&entry));
-    // On a thread of its own: the keyring's client waits for answers in a way a runtime's thread must not.
-    let done = std::thread::scope(|scope| scope.spawn(work).join());
-    done.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(|error| KeyError::Keyring {
+    let work = || keyring::Entry::new(SERVICE, name).and_then(|entry| operation(&entry));
+    // Runs in a separate thread, because the keyring client blocks in a way that is not allowed in a tokio thread.
+    let result = std::thread::scope(|scope| scope.spawn(work).join());
+    result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(|error| KeyError::Keyring {
         entry: KeySource::Keyring(name.to_owned()).to_string(),
         reason: error.to_string(),
     })
@@ -28,31 +26,31 @@ pub(crate) fn read(name: &str) -> Result<ApiKey, KeyError> {
     in_keyring(name, keyring::Entry::get_password).map(|key| ApiKey::new(&key))
 }
 
-/// Keeps a key in the system's keyring.
+/// Stores a key in the system's keyring.
 #[cfg(feature = "keyring")]
-pub fn keep(name: &str, key: &ApiKey) -> Result<(), KeyError> {
+pub fn store(name: &str, key: &ApiKey) -> Result<(), KeyError> {
     in_keyring(name, |entry| entry.set_password(key.expose()))
 }
 
-/// Takes a key out of the system's keyring.
+/// Deletes a key from the system's keyring.
 #[cfg(feature = "keyring")]
-pub fn remove(name: &str) -> Result<(), KeyError> {
+pub fn delete(name: &str) -> Result<(), KeyError> {
     in_keyring(name, keyring::Entry::delete_credential)
 }
 
 #[cfg(not(feature = "keyring"))]
 pub(crate) fn read(name: &str) -> Result<ApiKey, KeyError> {
-    Err(KeyError::Unsupported(KeySource::Keyring(name.to_owned()).to_string()))
+    Err(KeyError::KeyringUnsupported(KeySource::Keyring(name.to_owned()).to_string()))
 }
 
-/// This build has none.
+/// This build has no keyring support: always fails.
 #[cfg(not(feature = "keyring"))]
-pub fn keep(name: &str, _: &ApiKey) -> Result<(), KeyError> {
+pub fn store(name: &str, _: &ApiKey) -> Result<(), KeyError> {
     read(name).map(drop)
 }
 
-/// This build has none.
+/// This build has no keyring support: always fails.
 #[cfg(not(feature = "keyring"))]
-pub fn remove(name: &str) -> Result<(), KeyError> {
+pub fn delete(name: &str) -> Result<(), KeyError> {
     read(name).map(drop)
 }

@@ -1,4 +1,4 @@
-//! Sources that give a key, and those that give none.
+//! Tests of resolving key sources.
 
 use super::*;
 
@@ -7,11 +7,11 @@ fn ring(pairs: &[(&str, &str)]) -> KeyRing {
 }
 
 fn block_on<T>(future: impl Future<Output = T>) -> T {
-    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime").block_on(future)
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime starts").block_on(future)
 }
 
 #[test]
-fn variables_are_read_and_their_absence_is_named() {
+fn unset_and_empty_variables_are_errors_that_name_the_variable() {
     let ring = ring(&[("A", " sk-1 "), ("EMPTY", "")]);
     let key = block_on(ring.resolve(&KeySource::Env("A".into()))).expect("set");
     assert_eq!(key.expose(), "sk-1");
@@ -22,78 +22,81 @@ fn variables_are_read_and_their_absence_is_named() {
 }
 
 #[test]
-fn a_glance_runs_nothing() {
+fn check_does_not_run_commands() {
     let ring = ring(&[("A", "sk-1")]);
-    assert!(ring.glance(&KeySource::Env("A".into())).is_ok());
-    assert!(matches!(ring.glance(&KeySource::Env("B".into())), Err(KeyError::Unset(_))));
-    assert!(matches!(ring.glance(&KeySource::File("no/such/file".into())), Err(KeyError::File { .. })));
-    assert!(ring.glance(&KeySource::Command(vec!["mmchat-no-such-program".into()])).is_ok());
-    assert!(matches!(ring.glance(&KeySource::Keyring("k".into())), Err(KeyError::Unsupported(_))));
+    assert!(ring.check(&KeySource::Env("A".into())).is_ok());
+    assert!(matches!(ring.check(&KeySource::Env("B".into())), Err(KeyError::EnvNotSet(_))));
+    assert!(matches!(ring.check(&KeySource::File("no/such/file".into())), Err(KeyError::File { .. })));
+    assert!(ring.check(&KeySource::Command(vec!["mmchat-no-such-program".into()])).is_ok());
+    assert!(matches!(ring.check(&KeySource::Keyring("k".into())), Err(KeyError::KeyringUnsupported(_))));
 }
 
 #[cfg(unix)]
 #[test]
-fn a_file_that_others_can_read_is_refused() {
+fn key_file_readable_by_others_and_named_pipe_are_rejected() {
     use std::os::unix::fs::PermissionsExt;
-    let folder = tempfile::tempdir().expect("a folder");
+    let folder = tempfile::tempdir().expect("temporary directory");
     let path = folder.path().join("key");
-    std::fs::write(&path, "sk-file\n").expect("a file");
+    std::fs::write(&path, "sk-file\n").expect("file is written");
     let resolve = |mode| {
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("ours");
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).expect("file is owned by this user");
         block_on(KeyRing::default().resolve(&KeySource::File(path.clone())))
     };
-    assert_eq!(resolve(0o600).expect("private").expose(), "sk-file");
-    // A pipe that nobody writes to must not be waited for.
+    assert_eq!(resolve(0o600).expect("private file").expose(), "sk-file");
+    // A named pipe without a writer must not block.
     let pipe = folder.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().expect("mkfifo runs").success());
     assert!(matches!(block_on(KeyRing::default().resolve(&KeySource::File(pipe))), Err(KeyError::File { .. })));
-    let error = resolve(0o644).expect_err("exposed");
-    assert!(matches!(error, KeyError::Exposed(_)) && error.hint().is_some_and(|hint| hint.contains("chmod 600")));
+    let error = resolve(0o644).expect_err("readable by others");
+    assert!(
+        matches!(error, KeyError::InsecurePermissions(_))
+            && error.hint().is_some_and(|hint| hint.contains("chmod 600"))
+    );
 }
 
 #[cfg(unix)]
 #[test]
-fn a_command_runs_once_without_a_shell_and_its_failure_is_told() {
-    let folder = tempfile::tempdir().expect("a folder");
+fn command_runs_once_and_its_failure_is_reported() {
+    let folder = tempfile::tempdir().expect("temporary directory");
     let log = folder.path().join("runs");
     let line = format!("echo x >> {}; echo sk-cmd; echo more", log.display());
     let ring = KeyRing::default();
     let source = KeySource::Shell(line);
     let both = block_on(async { futures_util::future::join(ring.resolve(&source), ring.resolve(&source)).await });
     assert_eq!((both.0.expect("runs").expose(), both.1.expect("runs").expose()), ("sk-cmd", "sk-cmd"));
-    assert_eq!(std::fs::read_to_string(&log).expect("a log"), "x\n");
+    assert_eq!(std::fs::read_to_string(&log).expect("log exists"), "x\n");
 
-    let words = ["echo", "$HOME; echo y"].map(str::to_owned).to_vec();
-    let key = block_on(ring.resolve(&KeySource::Command(words))).expect("runs");
+    let argv = ["echo", "$HOME; echo y"].map(str::to_owned).to_vec();
+    let key = block_on(ring.resolve(&KeySource::Command(argv))).expect("runs");
     assert_eq!(key.expose(), "$HOME; echo y");
 
     let failing = KeySource::Shell("echo no such entry >&2; exit 3".into());
     let error = block_on(ring.resolve(&failing)).expect_err("fails").to_string();
     assert!(error.contains("exit status: 3") && error.contains("no such entry"), "{error}");
     let missing = KeySource::Command(vec!["mmchat-no-such-program".into()]);
-    assert!(matches!(block_on(ring.resolve(&missing)), Err(KeyError::Start { .. })));
+    assert!(matches!(block_on(ring.resolve(&missing)), Err(KeyError::CommandStart { .. })));
     assert!(matches!(block_on(ring.resolve(&KeySource::Command(vec!["true".into()]))), Err(KeyError::Empty(_))));
 }
 
 #[cfg(unix)]
 #[test]
-fn a_command_that_hangs_is_ended() {
+fn command_that_hangs_times_out() {
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("a runtime");
+        tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().expect("runtime starts");
     let ring = KeyRing::default();
     let source = KeySource::Command(vec!["sleep".into(), "1000".into()]);
-    assert!(matches!(runtime.block_on(ring.resolve(&source)), Err(KeyError::Slow(_))));
+    assert!(matches!(runtime.block_on(ring.resolve(&source)), Err(KeyError::CommandTimeout(_))));
 }
 
 #[cfg(unix)]
 #[test]
-fn a_command_holds_no_more_than_a_key_and_is_not_waited_for_by_its_children() {
-    let resolve = |words: &[&str]| {
-        let command = words.iter().map(|word| (*word).to_owned()).collect();
-        block_on(ring(&[]).resolve(&KeySource::Command(command)))
+fn command_output_is_limited_and_its_children_are_not_waited_for() {
+    let resolve = |argv: &[&str]| {
+        let argv = argv.iter().map(|argument| (*argument).to_owned()).collect();
+        block_on(ring(&[]).resolve(&KeySource::Command(argv)))
     };
-    assert!(matches!(resolve(&["yes"]), Err(KeyError::TooLong(_))));
-    // The child outlives the command and holds its output open.
-    let key = resolve(&["sh", "-c", "tail -f /dev/null & echo sk-abcdefgh; echo $! >&2"]).expect("it was printed");
+    assert!(matches!(resolve(&["yes"]), Err(KeyError::TooLarge(_))));
+    // The child outlives the command and keeps the pipe open.
+    let key = resolve(&["sh", "-c", "tail -f /dev/null & echo sk-abcdefgh; echo $! >&2"]).expect("key was printed");
     assert_eq!(key.expose(), "sk-abcdefgh");
 }

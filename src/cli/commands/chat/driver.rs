@@ -1,6 +1,6 @@
-//! Doing what a conversation wants done, and telling it what came of that.
+//! Runs the loop of a chat: reads input, performs the effects of the conversation, and returns their results to it.
 //!
-//! Owns the loop. Decides nothing: that is [`Conversation`]'s.
+//! Decisions are made by the state machine in `conversation`, not here.
 
 use std::{collections::VecDeque, io::IsTerminal, path::Path, sync::Arc};
 
@@ -15,147 +15,149 @@ use crate::{
         support::{
             exit::Exit,
             prompt,
-            recording::{KeepArgs, record},
-            request::HowArgs,
+            recording::{RecordingArgs, open_record},
+            request::OutputArgs,
         },
     },
-    config::{Config, Layers, in_folder},
-    conversation::{COMMANDS, Conversation, Effect, Event, Turn},
+    config::{Config, ResolvedSettings, resolve_path},
+    conversation::{COMMANDS, ChatSession, Effect, Event, Turn},
     engine::Engine,
     model::{Params, Part},
-    render::{notice::duration, stats::money, table::Table},
+    render::{metrics::format_money, notice::format_duration, table::Table},
     store,
     term::{
-        editor::{Editor, Read},
-        keyboard::Modes,
-        output::{WriteError, say},
-        signals::Interruption,
+        editor::{Editor, LineInput},
+        keyboard::TerminalModes,
+        output::{WriteError, write_stderr},
+        signals::InterruptHandler,
     },
 };
 
-/// More than terminals take.
-const LONGEST_COPY: usize = 70_000;
+/// Size above which some terminals ignore a clipboard request.
+const SAFE_CLIPBOARD_BYTES: usize = 70_000;
 
-/// Everything a conversation needs beside itself.
+/// The environment in which a conversation runs.
 pub(super) struct Driver<'a> {
     pub(super) context: &'a Context,
     pub(super) config: &'a Config,
-    pub(super) layers: &'a Layers,
-    /// One for all rounds: connections live in it.
+    pub(super) layers: &'a ResolvedSettings,
+    /// One runtime for all rounds, so that connections are reused.
     pub(super) runtime: &'a Runtime,
     pub(super) engine: &'a Arc<Engine>,
-    pub(super) keep: &'a KeepArgs,
-    pub(super) how: &'a HowArgs,
+    pub(super) recording: &'a RecordingArgs,
+    pub(super) output_args: &'a OutputArgs,
     pub(super) params: Params,
-    pub(super) modes: Option<Modes>,
-    pub(super) interruption: &'a Interruption,
+    pub(super) modes: Option<TerminalModes>,
+    pub(super) interruption: &'a InterruptHandler,
     pub(super) editor: Editor,
-    /// How each round ended.
+    /// The exit code of each round.
     pub(super) exits: Vec<Exit>,
-    /// The conversation in the record.
-    pub(super) kept: Option<i64>,
+    /// The id of the stored conversation.
+    pub(super) conversation_id: Option<i64>,
 }
 
 impl Driver<'_> {
-    /// Talks until the person leaves.
-    pub(super) fn run(&mut self, conversation: &mut Conversation, first: Vec<Event>) -> Result<Exit, CliError> {
+    /// Runs until the user leaves or the input ends.
+    pub(super) fn run(&mut self, conversation: &mut ChatSession, first: Vec<Event>) -> Result<Exit, CliError> {
         let mut events: VecDeque<Event> = first.into();
         loop {
             let event = match events.pop_front() {
                 Some(event) => event,
-                None => self.read(conversation)?,
+                None => self.read_event(conversation)?,
             };
             for effect in conversation.handle(event) {
                 match effect {
-                    Effect::Leave(interrupted) => return Ok(self.leave(interrupted)),
-                    Effect::Ask(round) => match round::ask(self, &round) {
+                    Effect::Quit(interrupted) => return Ok(self.exit_code(interrupted)),
+                    Effect::StartRound(round) => match round::run_round(self, &round) {
                         Ok(answered) => {
                             let stopped = self.exits.last() == Some(&Exit::Interrupted);
                             events.extend(answered);
-                            // Nobody is there to say something else, or the terminal is gone.
-                            if stopped && (!self.editor.is_interactive() || self.interruption.is_end()) {
-                                return Ok(self.leave(true));
+                            // There is no user to enter another prompt, or the terminal is gone.
+                            if stopped
+                                && (!self.editor.is_interactive() || self.interruption.is_termination_requested())
+                            {
+                                return Ok(self.exit_code(true));
                             }
                         }
-                        // Nobody reads what is said.
-                        Err(CliError::Write(WriteError::Closed)) => return Ok(self.leave(false)),
+                        // stdout is closed.
+                        Err(CliError::Write(WriteError::StdoutClosed)) => return Ok(self.exit_code(false)),
                         Err(error @ (CliError::Write(_) | CliError::System { .. })) => return Err(error),
                         Err(error) => {
                             self.exits.push(error.report());
-                            events.push_back(Event::Unasked);
+                            events.push_back(Event::RoundNotStarted);
                         }
                     },
-                    effect => events.extend(self.act(effect, conversation)?),
+                    effect => events.extend(self.perform(effect, conversation)?),
                 }
             }
         }
     }
 
-    fn read(&mut self, conversation: &Conversation) -> Result<Event, CliError> {
-        if self.interruption.waits() {
+    fn read_event(&mut self, conversation: &ChatSession) -> Result<Event, CliError> {
+        if self.interruption.enter_idle() {
             return Ok(Event::Interrupted);
         }
         let names: Vec<&str> = conversation.names().collect();
         let read = self.editor.read(&names.join(", "))?;
-        self.interruption.works();
+        self.interruption.enter_busy();
         Ok(match read {
-            Read::Line(line) => Event::Line(line),
-            Read::Interrupted => Event::Interrupted,
-            Read::Ended => Event::Ended,
+            LineInput::Line(line) => Event::Line(line),
+            LineInput::Interrupted => Event::Interrupted,
+            LineInput::Eof => Event::InputEnded,
         })
     }
 
-    /// The code of a person who leaves is that of how; that of a pipe tells how its questions went.
-    fn leave(&self, interrupted: bool) -> Exit {
-        if let (Some(kept), true) = (self.kept, self.editor.is_interactive()) {
-            say(&format!("conversation {kept}; go on with it: mmchat chat --continue\n"));
+    /// The exit code: of a user, whether the chat was interrupted; of a pipe, the combined result of its questions.
+    fn exit_code(&self, interrupted: bool) -> Exit {
+        if let (Some(id), true) = (self.conversation_id, self.editor.is_interactive()) {
+            write_stderr(&format!("conversation {id}; to continue it, run \"mmchat chat --continue\"\n"));
         }
         match (interrupted, self.editor.is_interactive()) {
             (true, _) => Exit::Interrupted,
             (false, true) => Exit::Ok,
-            (false, false) => Exit::shared(self.exits.iter().copied()),
+            (false, false) => Exit::combine(self.exits.iter().copied()),
         }
     }
 
-    /// Does what needs no model; what came of it, if the conversation is to know.
-    fn act(&mut self, effect: Effect, conversation: &Conversation) -> Result<Option<Event>, CliError> {
+    /// Performs an effect that sends no request; returns its result if the conversation needs it.
+    fn perform(&mut self, effect: Effect, conversation: &ChatSession) -> Result<Option<Event>, CliError> {
         match effect {
-            Effect::Tell(text) => say(&format!("{text}\n")),
-            Effect::Refuse(message, hint) => say(&format!("error: {message}\n  hint: {hint}\n")),
-            Effect::Attach(path) => match prompt::attached(&written(&path)) {
+            Effect::ShowMessage(text) => write_stderr(&format!("{text}\n")),
+            Effect::ShowError(message, hint) => write_stderr(&format!("error: {message}\n  hint: {hint}\n")),
+            Effect::Attach(path) => match prompt::read_attachment(&expand_home(&path)) {
                 Ok(part) => return Ok(Some(Event::Attached { name: path, part })),
                 Err(error) if self.editor.is_interactive() => drop(error.report()),
-                // Nobody is there to hear that the next question goes without it.
+                // On a pipe the next question would be sent without the attachment.
                 Err(error) => return Err(error),
             },
-            Effect::Save(path) => save(&written(&path), conversation),
-            Effect::Copy(text) => copy(&text),
+            Effect::Save(path) => save_conversation(&expand_home(&path), conversation),
+            Effect::Copy(text) => copy_to_clipboard(&text),
             Effect::Pick(exchange) => self.pick(exchange),
-            Effect::Stats => say(&stats(conversation)),
-            Effect::Help => say(&help()),
-            Effect::Names => {
+            Effect::ShowStats => write_stderr(&stats_table(conversation)),
+            Effect::ShowHelp => write_stderr(&help_text()),
+            Effect::ShowModels => {
                 let all: Vec<&str> = self.config.names().collect();
                 let names: Vec<&str> = conversation.names().collect();
-                say(&format!("talking with {}; there are: {}\n", names.join(", "), all.join(", ")));
+                write_stderr(&format!("current: {}; available: {}\n", names.join(", "), all.join(", ")));
             }
-            Effect::Ask(_) | Effect::Leave(_) => unreachable!("the loop does these"),
+            Effect::StartRound(_) | Effect::Quit(_) => unreachable!("handled by the loop"),
         }
         Ok(None)
     }
 
     fn pick(&self, exchange: i64) {
-        let picked = record(self.context).and_then(|database| match database {
+        let picked = open_record(self.context).and_then(|database| match database {
             Some(mut database) => Ok(database.pick(exchange, jiff::Timestamp::now())?),
             None => Ok(()),
         });
         match picked {
-            Ok(()) => say("all go on with this answer\n"),
+            Ok(()) => write_stderr("all models continue with this answer\n"),
             Err(error) => drop(error.report()),
         }
     }
 }
 
-fn help() -> String {
+fn help_text() -> String {
     let rows = COMMANDS.iter().map(|(name, argument, what)| {
         let usage = format!("/{name} {argument}");
         format!("  {usage:<16} {what}\n")
@@ -163,60 +165,60 @@ fn help() -> String {
     rows.collect()
 }
 
-fn stats(conversation: &Conversation) -> String {
+fn stats_table(conversation: &ChatSession) -> String {
     let mut table = Table::new(&["model", ">answers", ">failed", ">TTFT p50", ">in", ">out", ">cost"]);
-    for (name, sums) in conversation.sums() {
+    for (name, sums) in conversation.totals() {
         let mut ttft = sums.ttft.clone();
         ttft.sort_unstable();
-        let about = if sums.estimated { "~" } else { "" };
-        let cost: Vec<String> = sums.cost.iter().map(|(currency, cost)| money(*cost, currency)).collect();
-        table.row(vec![
+        let approx = if sums.estimated { "~" } else { "" };
+        let cost: Vec<String> = sums.cost.iter().map(|(currency, cost)| format_money(*cost, currency)).collect();
+        table.add_row(vec![
             name.clone(),
             sums.answers.to_string(),
             sums.failed.to_string(),
-            ttft.get(ttft.len() / 2).copied().map(duration).unwrap_or_default(),
-            format!("{about}{}", sums.input),
-            format!("{about}{}", sums.output),
+            ttft.get(ttft.len() / 2).copied().map(format_duration).unwrap_or_default(),
+            format!("{approx}{}", sums.input),
+            format!("{approx}{}", sums.output),
             cost.join(" + "),
         ]);
     }
-    if table.is_empty() { "nothing was answered yet\n".to_owned() } else { table.text(None, false) }
+    if table.is_empty() { "no answers yet\n".to_owned() } else { table.render(None, false) }
 }
 
-/// A path as a person writes it where no shell looks at it: `~` is the home folder. Addresses stay.
-fn written(path: &str) -> String {
-    if path.starts_with("~/") { in_folder(Path::new(""), path).display().to_string() } else { path.to_owned() }
+/// Expands a leading `~/`, because no shell has done it. URLs are unchanged.
+fn expand_home(path: &str) -> String {
+    if path.starts_with("~/") { resolve_path(Path::new(""), path).display().to_string() } else { path.to_owned() }
 }
 
-fn copy(text: &str) {
+fn copy_to_clipboard(text: &str) {
     if !std::io::stderr().is_terminal() {
-        return say("error: there is no terminal whose clipboard it could be put on\n  hint: use /save\n");
+        return write_stderr("error: cannot copy without a terminal\n  hint: use /save\n");
     }
-    let much = if text.len() > LONGEST_COPY { " (it is long: some terminals take less)" } else { "" };
-    // OSC 52: write-only, and over any connection.
-    say(&format!("\u{1b}]52;c;{}\u{7}", BASE64_STANDARD.encode(text)));
-    say(&format!("copied {} characters, if this terminal allows it{much}\n", text.chars().count()));
+    let note = if text.len() > SAFE_CLIPBOARD_BYTES { " (some terminals ignore a text of this size)" } else { "" };
+    // OSC 52 sets the clipboard of the terminal, also over SSH.
+    write_stderr(&format!("\u{1b}]52;c;{}\u{7}", BASE64_STANDARD.encode(text)));
+    write_stderr(&format!("copied {} characters, if the terminal allows it{note}\n", text.chars().count()));
 }
 
-fn save(path: &str, conversation: &Conversation) {
-    let is_json = Path::new(path).extension().is_some_and(|end| end.eq_ignore_ascii_case("json"));
-    let text = if is_json { document(conversation) } else { page(conversation) };
-    match store::replace(Path::new(path), &text) {
-        Ok(()) => say(&format!("saved to {path}\n")),
-        Err(error) => say(&format!("error: {path} could not be written: {error}\n  hint: choose another place\n")),
+fn save_conversation(path: &str, conversation: &ChatSession) {
+    let is_json = Path::new(path).extension().is_some_and(|extension| extension.eq_ignore_ascii_case("json"));
+    let text = if is_json { json_document(conversation) } else { markdown(conversation) };
+    match store::write_atomic(Path::new(path), &text) {
+        Ok(()) => write_stderr(&format!("saved to {path}\n")),
+        Err(error) => write_stderr(&format!("error: cannot write {path}: {error}\n  hint: choose another path\n")),
     }
 }
 
-fn question(turn: &Turn) -> String {
+fn question_text(turn: &Turn) -> String {
     let text = |part: &Part| match part {
         Part::Text(text) => text.clone(),
-        Part::Image(_) => "(a picture)".to_owned(),
+        Part::Image(_) => "(image)".to_owned(),
     };
     turn.question.parts.iter().map(text).collect::<Vec<_>>().join("\n\n")
 }
 
-/// Each model's conversation, to read.
-fn page(conversation: &Conversation) -> String {
+/// The conversation of each model as Markdown.
+fn markdown(conversation: &ChatSession) -> String {
     let mut out = String::new();
     for member in conversation.members() {
         out.extend(["# ", &member.name, "\n\n"]);
@@ -224,19 +226,19 @@ fn page(conversation: &Conversation) -> String {
             out.extend(["*", system, "*\n\n"]);
         }
         for turn in &member.turns {
-            for line in question(turn).lines() {
+            for line in question_text(turn).lines() {
                 out.extend(["> ", line, "\n"]);
             }
-            let whose = if turn.model == member.name { String::new() } else { format!("*{}*: ", turn.model) };
-            out.extend(["\n", &whose, turn.answer.trim_end(), "\n\n"]);
+            let label = if turn.model == member.name { String::new() } else { format!("*{}*: ", turn.model) };
+            out.extend(["\n", &label, turn.answer.trim_end(), "\n\n"]);
         }
     }
     out
 }
 
-/// The same for programs.
-fn document(conversation: &Conversation) -> String {
-    let turn = |turn: &Arc<Turn>| json!({"question": question(turn), "answer": turn.answer, "model": turn.model});
+/// The conversation of each model as JSON.
+fn json_document(conversation: &ChatSession) -> String {
+    let turn = |turn: &Arc<Turn>| json!({"question": question_text(turn), "answer": turn.answer, "model": turn.model});
     let members = conversation
         .members()
         .iter()

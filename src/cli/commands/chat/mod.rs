@@ -1,9 +1,9 @@
-//! `mmchat chat`: a conversation in the terminal, with one model or several at once.
+//! `mmchat chat`: a conversation in the terminal with one or several models.
 //!
-//! Owns the flags, whom it begins with and what it goes on with. What happens then is [`Driver`]'s.
+//! Defines the options and starts or resumes the conversation; [`Driver`] runs it.
 
+mod completion;
 mod driver;
-mod names;
 mod resume;
 mod round;
 
@@ -12,196 +12,221 @@ use std::sync::Arc;
 use clap::Args;
 
 use driver::Driver;
-use resume::Begun;
+use resume::ResumedConversation;
 
-use super::{ask::lane_for, compare::interruption};
+use super::{ask::build_call, compare::listen_for_interruption};
 use crate::cli::{
     CliError, Context,
     support::{
-        complete::Offer,
+        completion::CompletionKind,
         exit::Exit,
         prompt,
-        recording::{KeepArgs, record},
-        request::{HowArgs, ParamArgs},
+        recording::{RecordingArgs, open_record},
+        request::{OutputArgs, ParamArgs},
         turn_ref::LAST,
     },
 };
 use crate::{
-    config::{Config, Layers, normalised},
-    conversation::{Conversation, Event, Member, Resolve},
-    engine::plan::{PlanError, check},
-    model::{Call, ChatRequest, Part, sanitize::one_line},
-    render::wrap::shortened,
-    routing::OnCut,
-    term::{self, editor::Editor, keyboard::Modes, output::say},
+    config::{Config, ResolvedSettings, normalize_name},
+    conversation::{ChatSession, Event, Member, ModelResolver},
+    engine::plan::{PlanError, check_name},
+    model::{ChatRequest, ModelRequest, Part, sanitize::one_line},
+    render::wrap::truncate_to_width,
+    routing::OnIncomplete,
+    term::{self, editor::Editor, keyboard::TerminalModes, output::write_stderr},
 };
 
-/// As much of what was said last reminds a person of it.
-const LAST_WORDS: usize = 70;
-/// How many of the last prompts can be had again with the arrow keys.
-const PROMPTS: usize = 200;
+/// Maximum width of the last question and answers, which are printed when a conversation is resumed.
+const EXCERPT_WIDTH: usize = 70;
+/// Number of earlier prompts that the arrow keys recall.
+const MAX_RECENT_PROMPTS: usize = 200;
 
-/// Talk with one model, or with several at once; /help lists what can be done
+/// Chat with one or several models; /help lists the commands of a chat
 ///
-/// Where standard input is no terminal, each line is a question.
+/// If standard input is not a terminal, each line is a question.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Ctrl-C stops an answer and keeps what came; once more, it leaves. Alt-Enter, or \\ at the end, goes on to a\n\
-    further line.\n\n\
-    mmchat chat\n\
-    mmchat chat -m fast,strong\n\
+    after_help = "Ctrl-C stops an answer and keeps its text; a second Ctrl-C leaves. Alt-Enter, or \\ at the end of a \
+    line, continues on a new line.\n\n\
+    Examples:\n  \
+    mmchat chat\n  \
+    mmchat chat -m fast,strong\n  \
     mmchat chat --continue"
 )]
 pub(crate) struct ChatArgs {
     /// The first question; words are joined with spaces
     #[arg(value_name = "PROMPT")]
     words: Vec<String>,
-    /// Models, routes, endpoint/upstream-id or sets, joined with commas [env: MMCHAT_MODEL]
-    #[arg(short, long = "model", value_name = "MODEL", value_delimiter = ',', add = Offer::Comparable.completer())]
-    models: Vec<String>,
-    /// The system text
-    #[arg(short, long, value_name = "TEXT")]
-    system: Option<String>,
-    /// Attach a text file, or a picture, to the first question
-    #[arg(short, long = "file", value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    /// Continue the last conversation, or the one with this ID, such as 12 or 12@2
+    #[arg(
+        long = "continue",
+        value_name = "ID",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = LAST,
+        help_heading = "Prompt"
+    )]
+    continue_from: Option<String>,
+    /// Attach a text file or an image to the first question
+    #[arg(short, long = "file", value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Prompt")]
     files: Vec<String>,
-    /// Go on with the last conversation, or with this one: 12; or with one answer of it: 12@2
-    #[arg(long = "continue", value_name = "ID", num_args = 0..=1, require_equals = true, default_missing_value = LAST)]
-    goes_on: Option<String>,
+    /// Set the system prompt
+    #[arg(short, long, value_name = "TEXT", help_heading = "Prompt")]
+    system: Option<String>,
+    /// Use these models, routes, endpoint/upstream-ids or sets, joined with commas [env: MMCHAT_MODEL]
+    #[arg(
+        short,
+        long = "model",
+        value_name = "MODEL",
+        value_delimiter = ',',
+        add = CompletionKind::ModelsRoutesAndSets.completer(),
+        help_heading = "Models"
+    )]
+    models: Vec<String>,
+    #[command(flatten)]
+    output_args: OutputArgs,
     #[command(flatten)]
     params: ParamArgs,
     #[command(flatten)]
-    how: HowArgs,
-    #[command(flatten)]
-    keep: KeepArgs,
+    recording: RecordingArgs,
 }
 
 pub(crate) fn run(args: &ChatArgs, context: &Context) -> Result<Exit, CliError> {
-    let modes = Modes::save();
-    let interruption = interruption(modes.as_ref())?.going_on()?;
-    let (config, layers) = context.config(context.layers(args.how.flags())?)?;
-    HowArgs::check(&layers)?;
+    let modes = TerminalModes::save();
+    let interruption = listen_for_interruption(modes.as_ref())?.with_process_continuing()?;
+    let (config, layers) = context.config(context.layers(args.output_args.flags())?)?;
+    OutputArgs::check(&layers)?;
     let params = args.params.params()?;
-    if args.how.output.is_some() {
-        return Err(CliError::usage("a conversation has no --output", "use /save, or mmchat history export"));
+    if args.output_args.output.is_some() {
+        return Err(CliError::usage("chat does not support --output", "use /save, or \"mmchat history export\""));
     }
     let config = Arc::new(config);
-    let (runtime, engine) = (context.runtime()?, context.resident_engine_for(&config, args.keep.words(&config)));
-    let (mut conversation, first) = begun(args, context, (&config, &layers), |layers, call| {
-        runtime.block_on(lane_for(&config, layers, Some(&engine), call, OnCut::Error)).map(|lane| lane.name)
+    let (runtime, engine) =
+        (context.runtime()?, context.long_lived_engine_for(&config, args.recording.stores_content(&config)));
+    let (mut conversation, first) = start_conversation(args, context, (&config, &layers), |layers, request| {
+        runtime.block_on(build_call(&config, layers, Some(&engine), request, OnIncomplete::Error)).map(|call| call.name)
     })?;
     let look = context.look(&layers);
-    let choices = names::choices(&config);
-    let plain = layers.plain.value || !term::can_move(&context.environment);
-    let editor = Editor::new(look.styled, plain, prompts(context), Arc::new(choices));
+    let choices = completion::completer(&config);
+    let plain = layers.plain.value || !term::supports_cursor(&context.environment);
+    let editor = Editor::new(look.styled, plain, recent_prompts(context), Arc::new(choices));
     if editor.is_interactive() {
-        greet(&conversation, args.goes_on.is_some());
+        greet(&conversation, args.continue_from.is_some());
     }
-    let (keep, how, interruption) = (&args.keep, &args.how, &interruption);
+    let (keep, how, interruption) = (&args.recording, &args.output_args, &interruption);
     let mut driver = Driver {
         context,
         config: &config,
         layers: &layers,
         runtime: &runtime,
         engine: &engine,
-        keep,
-        how,
+        recording: keep,
+        output_args: how,
         params,
         modes,
         interruption,
         editor,
         exits: Vec::new(),
-        kept: None,
+        conversation_id: None,
     };
     driver.run(&mut conversation, first)
 }
 
-/// The conversation as it begins, and what is said in it first. `usual`: whom to talk with where nobody is named.
-fn begun(
+/// The new or resumed conversation, and its first events. `default` selects the model if none is named.
+fn start_conversation(
     args: &ChatArgs,
     context: &Context,
-    (config, layers): (&Arc<Config>, &Layers),
-    usual: impl Fn(&Layers, &Arc<Call>) -> Result<String, CliError>,
-) -> Result<(Conversation, Vec<Event>), CliError> {
-    let begun = match &args.goes_on {
-        Some(place) => Begun::again(context, place)?,
-        None => Begun::default(),
+    (config, layers): (&Arc<Config>, &ResolvedSettings),
+    default: impl Fn(&ResolvedSettings, &Arc<ModelRequest>) -> Result<String, CliError>,
+) -> Result<(ChatSession, Vec<Event>), CliError> {
+    let resumed = match &args.continue_from {
+        Some(reference) => ResumedConversation::load(context, reference)?,
+        None => ResumedConversation::default(),
     };
-    let resolve = resolver(Arc::clone(config));
-    let members = match (args.models.as_slice(), begun.members.as_slice()) {
+    let resolve = name_resolver(Arc::clone(config));
+    let members = match (args.models.as_slice(), resumed.members.as_slice()) {
         ([], []) => {
-            let call = Arc::new(Call::Chat(ChatRequest::default()));
-            vec![Member { name: usual(layers, &call)?, turns: Vec::new() }]
+            let request = Arc::new(ModelRequest::Chat(ChatRequest::default()));
+            vec![Member { name: default(layers, &request)?, turns: Vec::new() }]
         }
-        ([], _) => begun.members,
-        (names, before) => joined(&resolve, names, before)?,
+        ([], _) => resumed.members,
+        (names, before) => selected_members(&resolve, names, before)?,
     };
-    let system = args.system.clone().or(begun.system);
+    let system = args.system.clone().or(resumed.system);
     let mut first = Vec::new();
     for file in &args.files {
-        first.push(Event::Attached { name: file.clone(), part: prompt::attached(file)? });
+        first.push(Event::Attached { name: file.clone(), part: prompt::read_attachment(file)? });
     }
     let words = args.words.join(" ");
     if !words.trim().is_empty() {
-        // A word that is no command.
+        // A leading slash on the command line is text, not a chat command.
         first.push(Event::Line(if words.starts_with('/') { format!("/{words}") } else { words }));
     }
-    Ok((Conversation::new(members, system, begun.apart, resolve), first))
+    Ok((ChatSession::new(members, system, resumed.forks, resolve), first))
 }
 
-/// Whom names stand for, or why they lead nowhere.
-fn resolver(config: Arc<Config>) -> Arc<Resolve> {
-    let told = |error: PlanError| (error.to_string(), error.hint());
+/// Resolves names to models; a set is replaced by its members.
+fn name_resolver(config: Arc<Config>) -> Arc<ModelResolver> {
+    let describe = |error: PlanError| (error.to_string(), error.hint());
     Arc::new(move |names: &[&str]| {
         let mut all: Vec<String> = Vec::new();
-        for name in names.iter().map(|name| normalised(name)) {
+        for name in names.iter().map(|name| normalize_name(name)) {
             let members = config.set(&name).map_or_else(|| vec![name.clone()], |set| set.members.clone());
             for member in members {
-                check(&config, &member).map_err(told)?;
+                check_name(&config, &member).map_err(describe)?;
                 if !all.contains(&member) {
                     all.push(member);
                 }
             }
         }
-        if all.is_empty() { Err(("no model is named".into(), "write /models a,b".into())) } else { Ok(all) }
+        if all.is_empty() { Err(("missing model name".into(), "write /models a,b".into())) } else { Ok(all) }
     })
 }
 
-/// The models of the command line, with what they know of what is gone on with.
-fn joined(resolve: &Arc<Resolve>, names: &[String], before: &[Member]) -> Result<Vec<Member>, CliError> {
+/// The models of the command line, each with the history it continues: its own, else that of the first model.
+fn selected_members(
+    resolve: &Arc<ModelResolver>,
+    names: &[String],
+    before: &[Member],
+) -> Result<Vec<Member>, CliError> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let names = resolve(&names).map_err(|(message, hint)| CliError::usage(message, hint))?;
-    let known = |name: &String| before.iter().find(|member| member.name == *name).or(before.first());
-    let turns = |name: &String| known(name).map(|member| member.turns.clone()).unwrap_or_default();
+    let source = |name: &String| before.iter().find(|member| member.name == *name).or(before.first());
+    let turns = |name: &String| source(name).map(|member| member.turns.clone()).unwrap_or_default();
     Ok(names.into_iter().map(|name| Member { turns: turns(&name), name }).collect())
 }
 
-/// What was asked lately, the oldest first.
-fn prompts(context: &Context) -> Vec<String> {
-    // A record that cannot be read is told of when it is written.
-    let database = record(context).ok().flatten();
-    let mut prompts = database.and_then(|database| database.prompts(PROMPTS).ok()).unwrap_or_default();
+/// The last prompts, oldest first.
+fn recent_prompts(context: &Context) -> Vec<String> {
+    // If the database cannot be read, the write after the first round reports it.
+    let database = open_record(context).ok().flatten();
+    let mut prompts =
+        database.and_then(|database| database.recent_prompts(MAX_RECENT_PROMPTS).ok()).unwrap_or_default();
     prompts.reverse();
     prompts
 }
 
-/// Where the conversation stands.
-fn greet(conversation: &Conversation, goes_on: bool) {
+/// Prints the models and, for a resumed conversation, its last question and answers.
+fn greet(conversation: &ChatSession, goes_on: bool) {
     let names: Vec<&str> = conversation.names().collect();
-    say(&format!("chat with {}; /help lists what can be done, Ctrl-D leaves\n", names.join(", ")));
+    write_stderr(&format!("chat with {}; /help lists the commands, Ctrl-D leaves\n", names.join(", ")));
     let last = conversation.members().first().and_then(|member| member.turns.last());
     if let (true, Some(turn)) = (goes_on, last) {
         let count = conversation.members()[0].turns.len();
-        say(&format!("going on after {count} question(s); the last one:\n"));
+        write_stderr(&format!("continuing after {count} question(s); the last one:\n"));
         for member in conversation.members() {
             if let Some(turn) = member.turns.last() {
-                say(&format!("  {}: {}\n", member.name, shortened(&one_line(&turn.answer), LAST_WORDS)));
+                write_stderr(&format!(
+                    "  {}: {}\n",
+                    member.name,
+                    truncate_to_width(&one_line(&turn.answer), EXCERPT_WIDTH)
+                ));
             }
         }
-        let asked = turn.question.parts.iter().find_map(|part| match part {
-            Part::Text(text) => Some(shortened(&one_line(text), LAST_WORDS)),
+        let question = turn.question.parts.iter().find_map(|part| match part {
+            Part::Text(text) => Some(truncate_to_width(&one_line(text), EXCERPT_WIDTH)),
             Part::Image(_) => None,
         });
-        say(&format!("  > {}\n", asked.unwrap_or_default()));
+        write_stderr(&format!("  > {}\n", question.unwrap_or_default()));
     }
 }

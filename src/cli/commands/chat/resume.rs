@@ -1,62 +1,63 @@
-//! What a conversation goes on with, read from the record.
+//! Loads a stored conversation to resume it in a chat.
 //!
-//! Owns what each model knows of it: its own answers, or the one that was picked.
+//! Each model sees its own answers, unless one answer was picked or referenced.
 
 use std::sync::Arc;
 
 use crate::{
     cli::{
         CliError, Context,
-        support::turn_ref::{Conversation, Place, Thread},
+        support::turn_ref::{HistoryPrefix, StoredConversation, TurnRef},
     },
     conversation::{Member, Turn},
     model::{Message, Role},
-    store::record::Exchange,
-    term::output::say,
+    store::record::StoredTurn,
+    term::output::write_stderr,
 };
 
-/// It, or nothing.
+/// A resumed conversation; empty for a new one.
 #[derive(Debug, Default)]
-pub(super) struct Begun {
+pub(super) struct ResumedConversation {
     pub(super) members: Vec<Member>,
     pub(super) system: Option<String>,
-    /// It stands beside answers that are not gone on with.
-    pub(super) apart: bool,
+    /// Continuing forks the conversation: other answers of the round are not continued.
+    pub(super) forks: bool,
 }
 
-impl Begun {
-    /// The conversation at `place`: with everybody who answered last, or with one answer alone where one is named, or was
-    /// picked from a comparison.
-    pub(super) fn again(context: &Context, place: &str) -> Result<Self, CliError> {
-        let place: Place = place.parse()?;
-        let conversation = Conversation::get(context, place)?;
-        let answer = conversation.answer(place)?;
+impl ResumedConversation {
+    /// Loads the conversation `reference`: with all models of the last round, or with a single answer if one is
+    /// referenced or was picked from a comparison.
+    pub(super) fn load(context: &Context, reference: &str) -> Result<Self, CliError> {
+        let turn: TurnRef = reference.parse()?;
+        let conversation = StoredConversation::find_required(context, turn)?;
+        let answer = conversation.answer(turn)?;
         let round = match answer {
-            Some(answer) if place.number.is_some() || answer.shape.is_comparison => std::slice::from_ref(answer),
-            _ => conversation.round(place)?,
+            Some(answer) if turn.answer.is_some() || answer.layout.is_comparison => std::slice::from_ref(answer),
+            _ => conversation.round(turn)?,
         };
-        let alone = round.len() == 1;
-        if let Some(warning) =
-            round.iter().find_map(|exchange| Thread::new(&conversation, exchange).lacking().map(str::to_owned))
+        let single = round.len() == 1;
+        if let Some(warning) = round
+            .iter()
+            .find_map(|exchange| HistoryPrefix::new(&conversation, exchange).missing_warning().map(str::to_owned))
         {
-            say(&format!("warning: {warning}\n"));
+            write_stderr(&format!("warning: {warning}\n"));
         }
-        // All of a conversation go on with the one that was picked.
-        let known = |own: &Exchange| turns(&conversation, answer.filter(|_| !alone).unwrap_or(own));
-        let members = round.iter().map(|own| Member { name: own.asked.clone(), turns: known(own) });
+        // All models of a conversation continue with the picked answer.
+        let history = |own: &StoredTurn| turns(&conversation, answer.filter(|_| !single).unwrap_or(own));
+        let members = round.iter().map(|own| Member { name: own.requested.clone(), turns: history(own) });
         Ok(Self {
             members: members.collect(),
             system: round.first().and_then(|exchange| exchange.system.clone()),
-            apart: alone && conversation.is_wide(),
+            forks: single && conversation.has_parallel_answers(),
         })
     }
 }
 
-fn turns(conversation: &Conversation, last: &Exchange) -> Vec<Arc<Turn>> {
-    let turn = |exchange: Exchange| {
+fn turns(conversation: &StoredConversation, last: &StoredTurn) -> Vec<Arc<Turn>> {
+    let turn = |exchange: StoredTurn| {
         let question = Message::text(Role::User, exchange.prompt);
         let answer = (exchange.answer, exchange.class.is_none());
-        Arc::new(Turn::kept(question, answer, exchange.asked, exchange.id))
+        Arc::new(Turn::from_stored(question, answer, exchange.requested, exchange.id))
     };
-    conversation.up_to(last).into_iter().map(turn).collect()
+    conversation.chain_to(last).into_iter().map(turn).collect()
 }

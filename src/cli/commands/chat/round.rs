@@ -1,6 +1,6 @@
-//! One question of a conversation: asked, shown and kept.
+//! Runs one round of a chat: sends the question, shows the answers and records them.
 //!
-//! Owns which view it is shown with: one answer as `ask` shows it, several as `compare` does.
+//! A single answer is shown as by `ask`, several answers as by `compare`.
 
 use std::sync::Arc;
 
@@ -11,99 +11,113 @@ use crate::{
     cli::{
         CliError,
         commands::{
-            ask::stream,
-            compare::{Shown, Stage, live},
+            ask::stream_answer,
+            compare::{CompareDisplay, LiveRunner, live_region},
         },
         support::{
             exit::Exit,
-            recording::{Closed, Keeper},
+            recording::{RunRecorder, RunSummary},
         },
     },
     conversation::{Event, Round},
-    engine::plan::{self, Lane, Plan},
-    model::{Call, ChatRequest},
+    engine::plan::{self, Call, Plan},
+    model::{ChatRequest, ModelRequest},
     render::{
         Format, Output,
-        ask::{AskView, Settings},
+        ask::{AskSettings, AskView},
         compare::CompareView,
     },
-    routing::OnCut,
-    store::record::GoesOn,
+    routing::OnIncomplete,
+    store::record::Continuation,
     term::output::Streams,
 };
 
-/// Asks everybody at once: what came of it.
-pub(super) fn ask(driver: &mut Driver<'_>, round: &Round) -> Result<Vec<Event>, CliError> {
-    let shown = Shown::new(driver.context, driver.layers, driver.how, "auto")?;
-    let on_cut = match round.lanes.len() {
-        1 if shown.look.out_width.is_some() => OnCut::Restart,
-        1 => OnCut::Error,
-        _ => shown.on_cut(),
+/// Sends the question to all models of the round and returns the resulting events.
+pub(super) fn run_round(driver: &mut Driver<'_>, round: &Round) -> Result<Vec<Event>, CliError> {
+    let display = CompareDisplay::new(driver.context, driver.layers, driver.output_args, "auto")?;
+    let on_cut = match round.calls.len() {
+        1 if display.look.stdout_width.is_some() => OnIncomplete::Restart,
+        1 => OnIncomplete::Error,
+        _ => display.on_incomplete(),
     };
-    let lanes = round.lanes.iter().map(|(name, messages)| {
+    let calls = round.calls.iter().map(|(name, messages)| {
         let request = ChatRequest {
             messages: messages.clone(),
             params: driver.params.clone(),
-            stream: !driver.how.no_stream,
+            stream: !driver.output_args.no_stream,
             ..ChatRequest::default()
         };
-        let lane = plan::lane(driver.config, Some(name), &Arc::new(Call::Chat(request)), on_cut)?;
-        Ok(Lane { deadline: driver.layers.timeout.value, ..lane })
+        let call = plan::resolve_call(driver.config, Some(name), &Arc::new(ModelRequest::Chat(request)), on_cut)?;
+        Ok(Call { deadline: driver.layers.timeout.value, ..call })
     });
-    let mut plan = Plan { lanes: lanes.collect::<Result<_, CliError>>()?, at_once: Some(plan::AT_ONCE) };
-    driver.keep.cap(&mut plan)?;
-    let keeper = keeper(driver, &plan, round.goes_on.clone());
-    let (exit, closed, picked) = match plan.lanes.as_slice() {
-        [_] => one(driver, plan, &shown, keeper)?,
-        _ => several(driver, plan, &shown, keeper)?,
+    let mut plan =
+        Plan { calls: calls.collect::<Result<_, CliError>>()?, max_concurrent: Some(plan::MAX_CONCURRENT_CALLS) };
+    driver.recording.apply_cost_limit(&mut plan)?;
+    let recorder = recorder_for(driver, &plan, round.continuation.clone());
+    let (exit, summary, picked) = match plan.calls.as_slice() {
+        [_] => run_single(driver, plan, &display, recorder)?,
+        _ => run_comparison(driver, plan, &display, recorder)?,
     };
     driver.exits.push(exit);
-    let Closed { kept, answers } = closed;
-    driver.kept = kept.as_ref().map(|kept| kept.conversation).or(driver.kept);
-    let answered = Event::Answered { answers, interrupted: exit == Exit::Interrupted, kept };
-    let picked = picked.map(|lane| Event::Line(format!("/pick {}", lane + 1)));
+    let RunSummary { stored, answers } = summary;
+    driver.conversation_id = stored.as_ref().map(|stored| stored.conversation).or(driver.conversation_id);
+    let answered = Event::RoundFinished { answers, interrupted: exit == Exit::Interrupted, stored };
+    let picked = picked.map(|index| Event::Line(format!("/pick {}", index + 1)));
     Ok(std::iter::once(answered).chain(picked).collect())
 }
 
-/// How a round ended, what came of it, and which lane the person picked while it came.
-type Ended = (Exit, Closed, Option<usize>);
+/// The exit code of a round, its summary, and the index of the answer that was picked while answers streamed.
+type RoundEnd = (Exit, RunSummary, Option<usize>);
 
-fn keeper(driver: &Driver<'_>, plan: &Plan, goes_on: GoesOn) -> Keeper {
-    Keeper::new(driver.context, driver.config, driver.engine, "chat", (driver.keep, plan, goes_on)).listening(plan)
+fn recorder_for(driver: &Driver<'_>, plan: &Plan, continuation: Continuation) -> RunRecorder {
+    RunRecorder::new(driver.context, driver.config, driver.engine, "chat", (driver.recording, plan, continuation))
+        .collecting_answers(plan)
 }
 
-/// One answer, streamed.
-fn one(driver: &Driver<'_>, plan: Plan, shown: &Shown, mut keeper: Keeper) -> Result<Ended, CliError> {
-    let lane = &plan.lanes[0];
-    let view = AskView::new(Settings {
-        name: lane.name.clone(),
-        format: shown.format,
-        look: shown.look,
-        rendered: shown.look.styled && !driver.how.raw,
-        stats: false,
+/// Streams a single answer.
+fn run_single(
+    driver: &Driver<'_>,
+    plan: Plan,
+    display: &CompareDisplay,
+    mut recorder: RunRecorder,
+) -> Result<RoundEnd, CliError> {
+    let call = &plan.calls[0];
+    let view = AskView::new(AskSettings {
+        name: call.name.clone(),
+        format: display.format,
+        terminal: display.look,
+        render_markdown: display.look.styled && !driver.output_args.raw,
+        show_stats: false,
         verbose: driver.layers.log.value,
-        prompt_tokens: lane.prompt_tokens,
+        prompt_tokens: call.prompt_tokens,
     });
-    let streamed = stream(driver.engine, plan, (view, Streams::stdout()), &mut keeper, driver.interruption);
+    let streamed = stream_answer(driver.engine, plan, (view, Streams::stdout()), &mut recorder, driver.interruption);
     let exit = driver.runtime.block_on(streamed);
-    let closed = keeper.close();
-    // The next answer begins on a line of its own.
-    let text = closed.answers.first().map_or("", |answer| answer.text.as_str());
-    let open =
-        shown.look.out_width.is_none() && shown.format == Format::Text && !text.is_empty() && !text.ends_with('\n');
+    let summary = recorder.close();
+    // On a pipe the next answer starts on a new line.
+    let text = summary.answers.first().map_or("", |answer| answer.text.as_str());
+    let open = display.look.stdout_width.is_none()
+        && display.format == Format::Text
+        && !text.is_empty()
+        && !text.ends_with('\n');
     if open {
-        Streams::stdout().put(&mut Output::data("\n".to_owned()))?;
+        Streams::stdout().write(&mut Output::data("\n".to_owned()))?;
     }
-    Ok((exit?, closed, None))
+    Ok((exit?, summary, None))
 }
 
-/// Several answers, side by side.
-fn several(driver: &Driver<'_>, plan: Plan, shown: &Shown, keeper: Keeper) -> Result<Ended, CliError> {
-    let tokens = plan.lanes.first().map_or(0, |lane| lane.prompt_tokens);
-    let settings = shown.settings(tokens);
-    let live = live(driver.context, &settings, false);
-    let view = CompareView::new(settings, plan.lanes.iter().map(Lane::label), Instant::now());
-    let stage = Stage {
+/// Shows several answers side by side.
+fn run_comparison(
+    driver: &Driver<'_>,
+    plan: Plan,
+    display: &CompareDisplay,
+    recorder: RunRecorder,
+) -> Result<RoundEnd, CliError> {
+    let tokens = plan.calls.first().map_or(0, |call| call.prompt_tokens);
+    let settings = display.settings(tokens);
+    let live = live_region(driver.context, &settings, false);
+    let view = CompareView::new(settings, plan.calls.iter().map(Call::label), Instant::now());
+    let runner = LiveRunner {
         runtime: driver.runtime,
         engine: Arc::clone(driver.engine),
         plan,
@@ -112,10 +126,10 @@ fn several(driver: &Driver<'_>, plan: Plan, shown: &Shown, keeper: Keeper) -> Re
         interruption: driver.interruption,
         live,
         modes: driver.modes.clone(),
-        keeper: Some(keeper),
+        recorder: Some(recorder),
     };
-    let staged = stage.run(driver.context, std::future::pending())?;
-    let picked = staged.view.picked();
-    let (exit, closed) = staged.end()?;
-    Ok((exit, closed, picked))
+    let result = runner.run(driver.context, std::future::pending())?;
+    let picked = result.view.picked();
+    let (exit, summary) = result.close_streams()?;
+    Ok((exit, summary, picked))
 }

@@ -1,61 +1,61 @@
-//! `compare --continue`: one more round of a comparison.
+//! `compare --continue`: continues a stored comparison with another round.
 //!
-//! Owns what each lane goes on with: its own answers, or one that all of them see. Refuses to know how they are asked.
+//! Decides which history each call gets: its own answers, or one answer shared by all calls.
 
 use std::sync::Arc;
 
 use crate::{
     cli::{
         CliError, Context,
-        support::turn_ref::{Conversation, Place, Thread},
+        support::turn_ref::{HistoryPrefix, StoredConversation, TurnRef},
     },
     config::{Config, RoundContext},
-    engine::plan::{self, Lane},
-    model::Call,
-    routing::OnCut,
-    store::record::{Exchange, GoesOn},
+    engine::plan::{self, Call},
+    model::ModelRequest,
+    routing::OnIncomplete,
+    store::record::{Continuation, StoredTurn},
 };
 
-/// A conversation that goes on with several models.
-pub(super) struct Going {
-    conversation: Conversation,
-    /// The round that is gone on with.
-    round: Vec<Exchange>,
-    /// The answer that all see; `None`: each sees its own.
-    shared: Option<Exchange>,
+/// A stored conversation that is continued with several models.
+pub(super) struct ContinuedComparison {
+    conversation: StoredConversation,
+    /// The answers of the round that is continued.
+    round: Vec<StoredTurn>,
+    /// The answer that all calls continue; `None`: each call continues its own.
+    shared: Option<StoredTurn>,
 }
 
-impl Going {
-    /// The one at `place`. An answer that is named is seen by all, and so is the only one there is. What the flag says goes
-    /// before what is `usual`.
+impl ContinuedComparison {
+    /// Loads the conversation `reference`. A referenced answer is shared by all calls, and so is the only answer of a
+    /// round. `flag` takes precedence over `default`.
     pub(super) fn find(
         context: &Context,
-        place: &str,
-        (flag, usual): (Option<RoundContext>, RoundContext),
+        reference: &str,
+        (flag, default): (Option<RoundContext>, RoundContext),
     ) -> Result<Self, CliError> {
-        let place: Place = place.parse()?;
-        let conversation = Conversation::get(context, place)?;
-        let answer = conversation.answer(place)?.cloned();
+        let turn: TurnRef = reference.parse()?;
+        let conversation = StoredConversation::find_required(context, turn)?;
+        let answer = conversation.answer(turn)?.cloned();
         let round = match &answer {
             Some(answer) => conversation.exchanges().iter().filter(|one| one.round == answer.round).cloned().collect(),
-            None => conversation.round(place)?.to_vec(),
+            None => conversation.round(turn)?.to_vec(),
         };
-        let named = place.number.is_some();
+        let named = turn.answer.is_some();
         if named && flag == Some(RoundContext::Separate) {
             return Err(CliError::usage(
-                "an answer that is named is what all models go on with",
-                "leave out --context separate, or what stands behind @",
+                "--context separate does not apply to a single answer",
+                "remove --context separate, or the number after @",
             ));
         }
         let is_only = round.len() == 1 && flag.is_none();
-        let shared = match flag.unwrap_or(usual) {
+        let shared = match flag.unwrap_or(default) {
             RoundContext::Separate => answer.filter(|_| named || is_only),
             RoundContext::Shared if answer.is_none() => {
                 return Err(CliError::usage(
-                    format!("no answer of conversation {} was picked", conversation.number()),
+                    format!("no answer of conversation {} is picked", conversation.id()),
                     format!(
-                        "pick one: mmchat pick {}; name it after --continue; or say --context separate",
-                        round[0].place()
+                        "run \"mmchat pick {}\", name an answer after --continue, or add --context separate",
+                        round[0].reference()
                     ),
                 ));
             }
@@ -64,43 +64,48 @@ impl Going {
         Ok(Self { conversation, round, shared })
     }
 
-    /// The lanes of the round before, asked once more.
-    pub(super) fn lanes(&self, config: &Config, call: &Arc<Call>, on_cut: OnCut) -> Result<Vec<Lane>, CliError> {
-        let mut lanes: Vec<Lane> = Vec::new();
+    /// The calls to the models of the previous round.
+    pub(super) fn repeat_calls(
+        &self,
+        config: &Config,
+        request: &Arc<ModelRequest>,
+        on_cut: OnIncomplete,
+    ) -> Result<Vec<Call>, CliError> {
+        let mut calls: Vec<Call> = Vec::new();
         for exchange in &self.round {
-            let lane = plan::lane(config, Some(&exchange.asked), call, on_cut)?;
-            let twin = |other: &&Exchange| other.asked == exchange.asked;
-            let sample = 1 + lanes.iter().filter(|known| known.name == lane.name).count();
-            let several = self.round.iter().filter(twin).count() > 1;
-            lanes.push(Lane { sample: several.then_some(sample), ..lane });
+            let call = plan::resolve_call(config, Some(&exchange.requested), request, on_cut)?;
+            let same_model = |other: &&StoredTurn| other.requested == exchange.requested;
+            let sample = 1 + calls.iter().filter(|known| known.name == call.name).count();
+            let several = self.round.iter().filter(same_model).count() > 1;
+            calls.push(Call { sample: several.then_some(sample), ..call });
         }
-        Ok(lanes)
+        Ok(calls)
     }
 
-    /// Puts before each lane's call what it sees of the conversation, and tells who sees nothing of it.
-    pub(super) fn before(&self, lanes: &mut [Lane], warnings: &mut Vec<String>) -> GoesOn {
-        let mut left: Vec<&Exchange> = self.round.iter().collect();
-        let exchanges = lanes.iter_mut().map(|lane| {
+    /// Inserts the history into each call, and adds a warning for a call without history.
+    pub(super) fn prepend_history(&self, calls: &mut [Call], warnings: &mut Vec<String>) -> Continuation {
+        let mut left: Vec<&StoredTurn> = self.round.iter().collect();
+        let exchanges = calls.iter_mut().map(|call| {
             let own = || {
-                let place = left.iter().position(|exchange| exchange.asked == lane.name)?;
-                Some(left.remove(place))
+                let index = left.iter().position(|exchange| exchange.requested == call.name)?;
+                Some(left.remove(index))
             };
             let Some(exchange) = self.shared.as_ref().or_else(own) else {
-                let (label, id) = (lane.label(), self.conversation.number());
+                let (label, id) = (call.label(), self.conversation.id());
                 warnings.push(format!(
-                    "`{label}` has no answer in conversation {id} to go on with, and sees nothing of it"
+                    "\"{label}\" has no answer in conversation {id} to continue with, and gets no history"
                 ));
                 return None;
             };
-            let thread = Thread::new(&self.conversation, exchange);
-            lane.change(|call| thread.before(call));
-            if let Some(warning) = thread.lacking()
+            let history = HistoryPrefix::new(&self.conversation, exchange);
+            call.update_request(|request| history.prepend_to(request));
+            if let Some(warning) = history.missing_warning()
                 && !warnings.iter().any(|known| known == warning)
             {
                 warnings.push(warning.to_owned());
             }
             Some(exchange.id)
         });
-        GoesOn::After { exchanges: exchanges.collect(), apart: false }
+        Continuation::Append { turns: exchanges.collect(), fork: false }
     }
 }

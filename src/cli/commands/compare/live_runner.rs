@@ -1,8 +1,8 @@
-//! Lanes at work on one thread, the screen on another.
+//! Runs the calls of a plan on a network thread and draws the view on the calling thread.
 //!
-//! Owns the hand-over between them: the network's thread applies what happens to the view as it happens, and what a person
-//! wishes to the lanes; this one writes and draws what has come of it. Nobody waits for the screen: a reader that is slow
-//! slows neither a lane nor a clock. While rows are laid out, what happens is put by, and applied right after.
+//! The network thread applies events to the shared view and key presses to the calls; the screen thread writes and
+//! draws. The network thread never waits for the screen, so that slow output delays neither a call nor its measured
+//! times: while the screen thread holds the view to lay out rows, events are deferred and applied afterwards.
 
 use std::{
     io,
@@ -22,337 +22,345 @@ use crate::{
         CliError, Context,
         support::{
             exit::Exit,
-            recording::{Closed, Keeper},
+            recording::{RunRecorder, RunSummary},
         },
     },
     engine::{Engine, Event, Run, plan::Plan},
     render::{
         Output, Stream,
-        compare::{CompareView, Key, Wish},
+        compare::{Action, CompareView, Key},
     },
     term::{
         self,
-        keyboard::{Keyboard, Modes},
-        live::Live,
+        keyboard::{Keyboard, TerminalModes},
+        live::LiveRegion,
         output::{Streams, WriteError},
-        signals::{Interruption, Suspension, stop_for_a_while, suspended},
+        signals::{InterruptHandler, SuspendSignal, suspend_process, suspend_requested},
     },
 };
 
-/// Two drawings are at least so far apart.
-const BETWEEN_DRAWINGS: Duration = Duration::from_millis(33);
-/// Times that run are drawn so often although nothing happens.
-const TICK: Duration = Duration::from_millis(100);
+/// Minimum time between two drawings.
+const MIN_DRAW_INTERVAL: Duration = Duration::from_millis(33);
+/// Time between two drawings without events, for running times.
+const IDLE_DRAW_INTERVAL: Duration = Duration::from_millis(100);
 
-/// Everything a run needs.
-pub(crate) struct Stage<'a> {
+/// The inputs of a run.
+pub(crate) struct LiveRunner<'a> {
     pub(crate) runtime: &'a Runtime,
     pub(crate) engine: Arc<Engine>,
     pub(crate) plan: Plan,
     pub(crate) view: CompareView,
     pub(crate) streams: Streams,
-    pub(crate) interruption: &'a Interruption,
-    /// Rows that are drawn while answers come, if there is a screen for them.
-    pub(crate) live: Option<Live>,
-    /// The terminal's modes, where keys can be listened to.
-    pub(crate) modes: Option<Modes>,
-    /// Keeps what outlives the command, if anything does.
-    pub(crate) keeper: Option<Keeper>,
+    pub(crate) interruption: &'a InterruptHandler,
+    /// The live region, if there is a screen for it.
+    pub(crate) live: Option<LiveRegion>,
+    /// The terminal modes, if keys can be read.
+    pub(crate) modes: Option<TerminalModes>,
+    /// Records the run, unless it is the demo.
+    pub(crate) recorder: Option<RunRecorder>,
 }
 
-/// What the two threads share.
+/// The state shared by the two threads.
 struct Shared {
-    show: Mutex<Show>,
-    /// What happened while the other thread had the view, in its order. Whoever locks both locks the view first.
-    put_by: Mutex<Vec<Event>>,
-    /// Nobody wants the rest.
-    enough: Notify,
+    state: Mutex<SharedView>,
+    /// Events that arrived while the other thread held the view, in order. Lock order: first `state`, then this.
+    deferred: Mutex<Vec<Event>>,
+    /// The screen thread has ended; the remaining calls are not needed.
+    screen_ended: Notify,
 }
 
-struct Show {
+struct SharedView {
     view: CompareView,
     output: Output,
-    over: Option<Over>,
-    /// The person wants the process to stop for a while.
-    suspended: bool,
+    end_reason: Option<EndReason>,
+    /// The process is to be suspended (SIGTSTP).
+    suspend_requested: bool,
 }
 
-/// Why nothing more comes.
+/// Why the run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Over {
-    /// All lanes are over.
-    All,
+enum EndReason {
+    /// All calls have finished.
+    AllFinished,
     Interrupted,
 }
 
-impl Stage<'_> {
-    /// Runs the plan and shows it. `beside` works on the network's thread as long as the lanes do; its end is an error.
+impl LiveRunner<'_> {
+    /// Runs the plan and shows it. `background` runs on the network thread during the calls; it must not complete.
     pub(crate) fn run(
         self,
         context: &Context,
-        beside: impl Future<Output = io::Error> + Send,
-    ) -> Result<Staged, CliError> {
-        let Self { runtime, engine, plan, mut view, mut streams, interruption, live, modes, keeper } = self;
+        background: impl Future<Output = io::Error> + Send,
+    ) -> Result<RunResult, CliError> {
+        let Self { runtime, engine, plan, mut view, mut streams, interruption, live, modes, recorder: keeper } = self;
         let modes = modes.filter(|_| live.is_some());
         if modes.is_some() {
             view = view.with_keys();
         }
         let mut output = Output::default();
-        view.begin(&mut output);
-        let show = Show { view, output, over: None, suspended: false };
-        let shared = Shared::new(show);
-        let (wake, woken) = sync_channel(1);
+        view.start(&mut output);
+        let state = SharedView { view, output, end_reason: None, suspend_requested: false };
+        let shared = Shared::new(state);
+        let (wake, wakeups) = sync_channel(1);
         let (watched, listened) = (live.is_some(), modes.clone());
         let (written, worked, keeper) = thread::scope(|scope| {
             let shared = &shared;
             let network = scope.spawn(move || {
-                let mut network = Network { shared, interruption, wake, watched, keeper };
+                let mut network = NetworkTask { shared, interruption, wake, draws: watched, recorder: keeper };
                 let work = network.run(engine.run(plan), listened);
                 let worked = runtime.block_on(async {
                     tokio::select! {
                         worked = work => worked,
-                        failed = beside => Err(failed),
+                        failed = background => Err(failed),
                     }
                 });
-                // Its end is that of the screen's thread, which goes on until nobody can wake it any more.
-                (worked, network.keeper)
+                // Dropping `network.wake` here ends the loop of the screen thread.
+                (worked, network.recorder)
             });
             let width = || term::width(&context.environment);
-            let written = screen(shared, &woken, &mut streams, (live, modes.as_ref()), &width);
-            shared.enough.notify_one();
+            let written = run_screen(shared, &wakeups, &mut streams, (live, modes.as_ref()), &width);
+            shared.screen_ended.notify_one();
             let (worked, keeper) = network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
             (written, worked, keeper)
         });
         if let Some(modes) = &modes {
-            modes.leave();
+            modes.restore();
         }
-        let closed = keeper.map(Keeper::close).unwrap_or_default();
-        // Where writing failed, something may still be put by.
+        let summary = keeper.map(RunRecorder::close).unwrap_or_default();
+        // After a write error, events may still be deferred.
         shared.with(|_| ());
-        let Show { view, over, .. } = shared.show.into_inner().expect("a panic there was passed on");
-        let whole = Exit::of_lanes(view.outcomes());
-        let exit = if over == Some(Over::Interrupted) { Exit::Interrupted } else { whole };
-        let is_read = !matches!(written, Err(WriteError::Closed));
+        let SharedView { view, end_reason: over, .. } =
+            shared.state.into_inner().expect("a panic of the network thread was propagated");
+        let result = Exit::from_outcomes(view.outcomes());
+        let exit = if over == Some(EndReason::Interrupted) { Exit::Interrupted } else { result };
+        let is_read = !matches!(written, Err(WriteError::StdoutClosed));
         if is_read {
             written?;
             worked?;
         }
-        Ok(Staged { exit, closed, view, streams, is_read })
+        Ok(RunResult { exit, summary, view, streams, stdout_open: is_read })
     }
 }
 
-/// What came of a run.
-pub(crate) struct Staged {
+/// The result of a run.
+pub(crate) struct RunResult {
     pub(crate) exit: Exit,
-    pub(crate) closed: Closed,
+    pub(crate) summary: RunSummary,
     pub(crate) view: CompareView,
     pub(crate) streams: Streams,
-    /// Somebody still reads what is put out.
-    pub(crate) is_read: bool,
+    /// stdout is still open.
+    pub(crate) stdout_open: bool,
 }
 
-impl Staged {
-    /// Nothing more is put out.
-    pub(crate) fn end(mut self) -> Result<(Exit, Closed), CliError> {
-        if self.is_read {
-            self.streams.close(self.exit == Exit::Ok)?;
+impl RunResult {
+    /// Closes the streams.
+    pub(crate) fn close_streams(mut self) -> Result<(Exit, RunSummary), CliError> {
+        if self.stdout_open {
+            self.streams.finish(self.exit == Exit::Ok)?;
         }
-        Ok((self.exit, self.closed))
+        Ok((self.exit, self.summary))
     }
 }
 
 impl Shared {
-    fn new(show: Show) -> Self {
-        Self { show: Mutex::new(show), put_by: Mutex::default(), enough: Notify::new() }
+    fn new(state: SharedView) -> Self {
+        Self { state: Mutex::new(state), deferred: Mutex::default(), screen_ended: Notify::new() }
     }
 
-    /// Acts on a view that knows all that has happened.
-    fn with<T>(&self, act: impl FnOnce(&mut Show) -> T) -> T {
-        let mut show = self.show.lock().expect("no code panics while it holds this lock");
-        self.apply(&mut show);
-        act(&mut show)
+    /// Applies the deferred events, then runs `act` on the view.
+    fn with<T>(&self, act: impl FnOnce(&mut SharedView) -> T) -> T {
+        let mut state = self.state.lock().expect("no code panics while holding this lock");
+        self.apply_deferred(&mut state);
+        act(&mut state)
     }
 
-    /// Applies `event` to the view, at once or as soon as it is free.
-    fn event(&self, event: Event) {
-        self.waiting().push(event);
-        match self.show.try_lock() {
-            Ok(mut show) => self.apply(&mut show),
+    /// Applies `event` to the view, or defers it while the view is locked.
+    fn apply_or_defer(&self, event: Event) {
+        self.deferred_events().push(event);
+        match self.state.try_lock() {
+            Ok(mut state) => self.apply_deferred(&mut state),
             Err(TryLockError::WouldBlock) => {}
-            // As whoever waits for it would.
+            // Panics, as waiting for the lock would.
             Err(TryLockError::Poisoned(_)) => self.with(|_| ()),
         }
     }
 
-    fn apply(&self, show: &mut Show) {
-        let events = std::mem::take(&mut *self.waiting());
+    fn apply_deferred(&self, state: &mut SharedView) {
+        let events = std::mem::take(&mut *self.deferred_events());
         for event in &events {
-            show.view.event(event, &mut show.output);
+            state.view.on_event(event, &mut state.output);
         }
     }
 
-    fn waiting(&self) -> MutexGuard<'_, Vec<Event>> {
-        self.put_by.lock().expect("no code panics while it holds this lock")
+    fn deferred_events(&self) -> MutexGuard<'_, Vec<Event>> {
+        self.deferred.lock().expect("no code panics while holding this lock")
     }
 }
 
-/// The network's thread: what it has beside the lanes.
-struct Network<'a> {
+/// The state of the network thread.
+struct NetworkTask<'a> {
     shared: &'a Shared,
-    interruption: &'a Interruption,
+    interruption: &'a InterruptHandler,
     wake: SyncSender<()>,
-    /// Something is drawn: before the process stops for a while, that is taken away.
-    watched: bool,
-    keeper: Option<Keeper>,
+    /// A live region is drawn; it must be erased before the process is suspended.
+    draws: bool,
+    recorder: Option<RunRecorder>,
 }
 
-/// What the network's thread is woken by.
-enum Woken {
+/// What wakes the network thread.
+enum WakeReason {
     Event(Box<Event>),
     Key(Key),
-    /// Every lane is over.
-    Over,
+    /// All calls have finished.
+    AllFinished,
     Interrupted,
     Suspended,
-    /// Nobody wants the rest.
-    Enough,
+    /// The screen thread has ended.
+    ScreenEnded,
 }
 
-impl Network<'_> {
-    /// Applies what happens to the view, and what a person wishes to the lanes, until all are over or nobody wants more.
-    async fn run(&mut self, mut run: Run, modes: Option<Modes>) -> io::Result<()> {
-        let mut keyboard = modes.and_then(Keyboard::listen);
-        // Where nothing is drawn, a stopped process leaves nothing behind.
-        let mut suspension = if self.watched { Some(Suspension::listen()?) } else { None };
-        let mut interrupted = Box::pin(self.interruption.signalled());
+impl NetworkTask<'_> {
+    /// Applies events to the view and key presses to the calls, until all calls have finished or the run is stopped.
+    async fn run(&mut self, mut run: Run, modes: Option<TerminalModes>) -> io::Result<()> {
+        let mut keyboard = modes.and_then(Keyboard::start);
+        // Without a live region, nothing has to be erased before the process is suspended.
+        let mut suspension = if self.draws { Some(SuspendSignal::listen()?) } else { None };
+        let mut interrupted = Box::pin(self.interruption.received());
         let mut all_over = false;
         loop {
-            let woken = tokio::select! {
+            let reason = tokio::select! {
                 biased;
-                () = &mut interrupted => Woken::Interrupted,
-                () = self.shared.enough.notified() => Woken::Enough,
-                () = suspended(&mut suspension) => Woken::Suspended,
-                key = pressed(&mut keyboard) => Woken::Key(key),
-                event = run.next(), if !all_over => event.map_or(Woken::Over, |event| Woken::Event(Box::new(event))),
+                () = &mut interrupted => WakeReason::Interrupted,
+                () = self.shared.screen_ended.notified() => WakeReason::ScreenEnded,
+                () = suspend_requested(&mut suspension) => WakeReason::Suspended,
+                key = next_key(&mut keyboard) => WakeReason::Key(key),
+                event = run.next(), if !all_over => event.map_or(WakeReason::AllFinished, |event| WakeReason::Event(Box::new(event))),
             };
-            match woken {
-                Woken::Event(event) => {
-                    if let Some(keeper) = &mut self.keeper {
-                        keeper.event(&event);
+            match reason {
+                WakeReason::Event(event) => {
+                    if let Some(recorder) = &mut self.recorder {
+                        recorder.event(&event);
                     }
-                    self.shared.event(*event);
+                    self.shared.apply_or_defer(*event);
                 }
-                Woken::Key(key) => match self.shared.with(|show| show.view.key(key)) {
-                    Some(Wish::Stop(lane)) => run.stop(lane),
-                    Some(Wish::Again(lane)) => {
-                        run.again(lane);
+                WakeReason::Key(key) => match self.shared.with(|state| state.view.on_key(key)) {
+                    Some(Action::Stop(call)) => run.stop(call),
+                    Some(Action::Restart(call)) => {
+                        run.restart(call);
                         all_over = false;
                     }
-                    Some(Wish::Leave) => return self.leave(),
+                    Some(Action::Leave) => return self.interrupt(),
                     None => {}
                 },
-                Woken::Over => all_over = true,
-                Woken::Suspended => self.shared.with(|show| show.suspended = true),
-                Woken::Interrupted => return self.leave(),
-                Woken::Enough => {
-                    self.stop();
+                WakeReason::AllFinished => all_over = true,
+                WakeReason::Suspended => self.shared.with(|state| state.suspend_requested = true),
+                WakeReason::Interrupted => return self.interrupt(),
+                WakeReason::ScreenEnded => {
+                    self.stop_recording();
                     return Ok(());
                 }
             }
-            // What a person reads is not taken away.
-            if all_over && !self.shared.with(|show| show.view.is_held()) {
-                self.shared.with(|show| show.over = Some(Over::All));
+            // The view stays while the user reads it.
+            if all_over && !self.shared.with(|state| state.view.is_held()) {
+                self.shared.with(|state| state.end_reason = Some(EndReason::AllFinished));
                 return Ok(());
             }
-            // When it is awake already, that will do.
+            // A full channel means that the screen thread will wake up anyway.
             let _ = self.wake.try_send(());
         }
     }
 
-    /// The person has seen enough: what arrived is shown and kept.
-    #[expect(clippy::unnecessary_wraps, reason = "an end like the others")]
-    fn leave(&mut self) -> io::Result<()> {
-        self.shared.with(|show| {
-            show.view.release();
-            show.view.interrupted(Instant::now(), &mut show.output);
-            show.over = Some(Over::Interrupted);
+    /// Ends the run early: the text received so far is shown and recorded.
+    #[expect(clippy::unnecessary_wraps, reason = "same type as the other ends of the loop")]
+    fn interrupt(&mut self) -> io::Result<()> {
+        self.shared.with(|state| {
+            state.view.release_hold();
+            state.view.interrupt(Instant::now(), &mut state.output);
+            state.end_reason = Some(EndReason::Interrupted);
         });
-        self.stop();
+        self.stop_recording();
         Ok(())
     }
 
-    fn stop(&mut self) {
-        if let Some(keeper) = &mut self.keeper {
-            keeper.stop();
+    fn stop_recording(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.stop();
         }
     }
 }
 
-async fn pressed(keyboard: &mut Option<Keyboard>) -> Key {
+async fn next_key(keyboard: &mut Option<Keyboard>) -> Key {
     match keyboard {
-        Some(keyboard) => keyboard.pressed().await,
+        Some(keyboard) => keyboard.next_key().await,
         None => std::future::pending().await,
     }
 }
 
-/// What is kept for the end, as wide as the terminal is then.
-fn finish(shared: &Shared, streams: &mut Streams, width: &dyn Fn() -> usize) -> Result<(), WriteError> {
-    let mut output = shared.with(|show| {
-        show.view.widen(width());
-        if show.over.is_some() {
-            show.view.end(&mut show.output);
+/// Writes the final output, at the current width of the terminal.
+fn write_final_output(shared: &Shared, streams: &mut Streams, width: &dyn Fn() -> usize) -> Result<(), WriteError> {
+    let mut output = shared.with(|state| {
+        state.view.set_width(width());
+        if state.end_reason.is_some() {
+            state.view.finish(&mut state.output);
         }
-        std::mem::take(&mut show.output)
+        std::mem::take(&mut state.output)
     });
-    streams.put(&mut output)
+    streams.write(&mut output)
 }
 
-/// Writes and draws until the network's thread is done.
-fn screen(
+/// Writes and draws until the network thread has ended.
+fn run_screen(
     shared: &Shared,
-    woken: &Receiver<()>,
+    wakeups: &Receiver<()>,
     streams: &mut Streams,
-    (mut live, modes): (Option<Live>, Option<&Modes>),
+    (mut live, modes): (Option<LiveRegion>, Option<&TerminalModes>),
     width: &dyn Fn() -> usize,
 ) -> Result<(), WriteError> {
     let mut drawn: Option<Moment> = None;
     let mut done = false;
     loop {
-        let (mut output, over, suspended) = shared
-            .with(|show| (std::mem::take(&mut show.output), show.over.is_some(), std::mem::take(&mut show.suspended)));
+        let (mut output, over, suspended) = shared.with(|state| {
+            (
+                std::mem::take(&mut state.output),
+                state.end_reason.is_some(),
+                std::mem::take(&mut state.suspend_requested),
+            )
+        });
         if let Some(live) = &mut live {
-            let shown = !output.is_empty() && (streams.is_stdout() || output.has(Stream::Err));
-            if suspended || over || shown {
+            let writes = !output.is_empty() && (streams.is_stdout() || output.has_text(Stream::Err));
+            if suspended || over || writes {
                 live.erase();
                 drawn = None;
             }
             if suspended {
                 if let Some(modes) = modes {
-                    modes.leave();
+                    modes.restore();
                 }
-                stop_for_a_while();
-                // Whoever listens to keys makes them as before at the end, which may have come meanwhile.
-                shared.with(|show| modes.filter(|_| show.over.is_none()).into_iter().for_each(Modes::enter));
+                suspend_process();
+                // The modes are restored when the run ends, which may have happened during the suspension.
+                shared.with(|state| {
+                    modes.filter(|_| state.end_reason.is_none()).into_iter().for_each(TerminalModes::enable_key_input)
+                });
             }
         }
-        streams.put(&mut output)?;
+        streams.write(&mut output)?;
         if done {
-            return finish(shared, streams, width);
+            return write_final_output(shared, streams, width);
         }
         let Some(live) = live.as_mut().filter(|_| !over) else {
-            done = woken.recv().is_err();
+            done = wakeups.recv().is_err();
             continue;
         };
-        let due = drawn.is_none_or(|drawn| drawn.elapsed() >= BETWEEN_DRAWINGS);
+        let due = drawn.is_none_or(|drawn| drawn.elapsed() >= MIN_DRAW_INTERVAL);
         if due {
-            live.draw(|columns, rows| shared.with(|show| show.view.rows(columns, rows, Instant::now())));
+            live.draw(|columns, rows| shared.with(|state| state.view.live_rows(columns, rows, Instant::now())));
             drawn = Some(Moment::now());
         }
         let wait = match drawn {
-            Some(drawn) if !due => BETWEEN_DRAWINGS.saturating_sub(drawn.elapsed()),
-            _ => TICK,
+            Some(drawn) if !due => MIN_DRAW_INTERVAL.saturating_sub(drawn.elapsed()),
+            _ => IDLE_DRAW_INTERVAL,
         };
-        done = woken.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected);
+        done = wakeups.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected);
     }
 }
 
@@ -363,39 +371,40 @@ mod tests {
         engine::EventKind,
         model::{Delta, DeltaKind},
         render::{
-            Format, Look,
-            compare::{Settings, View},
+            Format, TerminalInfo,
+            compare::{CompareSettings, View},
         },
     };
 
-    fn says(lane: usize, text: &str) -> Event {
+    fn text_event(lane: usize, text: &str) -> Event {
         let delta = Delta { choice: 0, kind: DeltaKind::Text(text.into()) };
-        Event { lane, at: Instant::now(), kind: EventKind::Deltas(vec![delta].into()) }
+        Event { call: lane, at: Instant::now(), kind: EventKind::Deltas(vec![delta].into()) }
     }
 
     #[test]
-    fn what_happens_while_rows_are_laid_out_waits_for_nobody_and_keeps_its_order() {
-        let settings = Settings {
+    fn events_during_layout_are_deferred_in_order_without_blocking() {
+        let settings = CompareSettings {
             format: Format::Text,
             view: View::Tagged,
-            look: Look::default(),
-            drawn: false,
-            rendered: false,
+            terminal: TerminalInfo::default(),
+            has_live_region: false,
+            render_markdown: false,
             verbose: false,
             prompt_tokens: 0,
-            whole: false,
-            wrapped: false,
+            keep_answers: false,
+            answers_in_object: false,
         };
         let view = CompareView::new(settings, ["a", "b"].into_iter(), Instant::now());
-        let shared = Shared::new(Show { view, output: Output::default(), over: None, suspended: false });
-        let laid_out = shared.show.lock().expect("free");
-        // This would wait for ever if it waited at all.
+        let shared =
+            Shared::new(SharedView { view, output: Output::default(), end_reason: None, suspend_requested: false });
+        let laid_out = shared.state.lock().expect("lock is free");
+        // Would deadlock if `event` waited for the lock.
         for (lane, text) in [(0, "one\n"), (1, "two\n"), (0, "three\n")] {
-            shared.event(says(lane, text));
+            shared.apply_or_defer(text_event(lane, text));
         }
         drop(laid_out);
-        shared.event(says(1, "four\n"));
-        let out = shared.with(|show| std::mem::take(show.output.out()));
+        shared.apply_or_defer(text_event(1, "four\n"));
+        let out = shared.with(|state| std::mem::take(state.output.out()));
         assert_eq!(out, "a| one\nb| two\na| three\nb| four\n");
     }
 }

@@ -1,4 +1,4 @@
-//! `mmchat compare`: several answers to one prompt, at once.
+//! `mmchat compare`: sends one prompt to several models at once and shows their answers.
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -9,261 +9,339 @@ mod continuation;
 mod live_runner;
 mod post_processing;
 
-use continuation::Going;
-pub(crate) use live_runner::Stage;
-use post_processing::{Asked, ExtraArgs};
+use continuation::ContinuedComparison;
+pub(crate) use live_runner::LiveRunner;
+use post_processing::{PostProcessingArgs, PromptInfo};
 
-use super::pick::pick_at;
+use super::pick::pick_by_ref;
 use crate::cli::{
     CliError, Context,
     support::{
-        complete::Offer,
+        completion::CompletionKind,
         exit::Exit,
-        recording::{KeepArgs, Keeper},
-        request::{HowArgs, RequestArgs, unknown},
+        recording::{RecordingArgs, RunRecorder},
+        request::{OutputArgs, RequestArgs, unknown_value},
         turn_ref::LAST,
     },
 };
 use crate::{
-    config::{Config, Layers, Preset, RoundContext},
-    engine::plan::{AT_ONCE, Lane, Plan, Selection},
-    model::{Call, ChatRequest},
+    config::{Config, Preset, ResolvedSettings, RoundContext},
+    engine::plan::{Call, MAX_CONCURRENT_CALLS, Plan, Selection},
+    model::{ChatRequest, ModelRequest},
     render::{
-        Format, Look,
-        compare::{CompareView, Settings, VIEWS, View},
+        Format, TerminalInfo,
+        compare::{CompareSettings, CompareView, VIEWS, View},
     },
-    routing::OnCut,
-    store::record::GoesOn,
+    routing::OnIncomplete,
+    store::record::Continuation,
     term::{
         self,
-        keyboard::Modes,
-        live::Live,
-        output::{WriteError, say},
-        signals::Interruption,
+        keyboard::TerminalModes,
+        live::LiveRegion,
+        output::{WriteError, write_stderr},
+        signals::InterruptHandler,
     },
 };
 
-/// Ask several models the same at once, and see the answers side by side
+/// Ask several models the same prompt, and show the answers side by side
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without -m, --set, --tag or --all: the set that `compare` names in the config, else the only set.\n\
-    On a terminal each answer has a column while it comes, then the answers and a table are left; on a pipe whole\n\
-    answers in the order asked for, the table on stderr. Exit code 7: some failed.\n\n\
-    mmchat compare -m fast,strong \"Why is the sky blue?\"\n\
-    mmchat compare -m fast -n 5 --vote \"How many primes are below 100? Only the number.\"\n\
-    mmchat compare --set panel --diff --out report.html < question.txt\n\
-    mmchat compare --continue \"And in one sentence?\"\n\
+    after_help = "Without -m, --set, --tag or --all, the set named by compare in the config is used, else the only \
+    set. On a terminal each answer streams in its own column; at the end the complete answers and a table are printed. \
+    On a pipe the complete answers are printed in the requested order, and the table goes to stderr. The exit code is \
+    7 if some calls failed.\n\n\
+    Examples:\n  \
+    mmchat compare -m fast,strong \"Why is the sky blue?\"\n  \
+    mmchat compare -m fast -n 5 --vote \"How many primes are below 100? Only the number.\"\n  \
+    mmchat compare --set panel --diff --out report.html < question.txt\n  \
+    mmchat compare --continue \"And in one sentence?\"\n  \
     mmchat compare --all --format json < question.txt | jq '.[].content'"
 )]
 pub(crate) struct CompareArgs {
-    /// Models, routes, endpoint/upstream-id or sets, joined with commas
-    #[arg(short, long = "model", value_name = "MODEL", value_delimiter = ',', add = Offer::Comparable.completer())]
+    /// Continue the last comparison, or the one with this ID, such as 12; with 12@2, all models continue that answer
+    #[arg(
+        long = "continue",
+        value_name = "ID",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = LAST,
+        help_heading = "Prompt"
+    )]
+    continue_from: Option<String>,
+    /// Continue each model with its own answers (separate), or all with the picked answer (shared)
+    #[arg(
+        long,
+        value_name = "CONTEXT",
+        value_parser = RoundContext::NAMES.map(|(name, _)| name),
+        help_heading = "Prompt"
+    )]
+    context: Option<String>,
+    /// Use these models, routes, endpoint/upstream-ids or sets, joined with commas
+    #[arg(
+        short,
+        long = "model",
+        value_name = "MODEL",
+        value_delimiter = ',',
+        add = CompletionKind::ModelsRoutesAndSets.completer(),
+        help_heading = "Models"
+    )]
     models: Vec<String>,
-    /// Everybody in these sets
-    #[arg(long = "set", value_name = "SET", value_delimiter = ',', add = Offer::Sets.completer())]
+    /// Use all models of these sets
+    #[arg(
+        long = "set",
+        value_name = "SET",
+        value_delimiter = ',',
+        add = CompletionKind::Sets.completer(),
+        help_heading = "Models"
+    )]
     sets: Vec<String>,
-    /// Every model with this tag
-    #[arg(long = "tag", value_name = "TAG", value_delimiter = ',', add = Offer::Tags.completer())]
+    /// Use all models with one of these tags
+    #[arg(
+        long = "tag",
+        value_name = "TAG",
+        value_delimiter = ',',
+        add = CompletionKind::Tags.completer(),
+        help_heading = "Models"
+    )]
     tags: Vec<String>,
-    /// Every model of the config
-    #[arg(long)]
+    /// Use all models of the config
+    #[arg(long, help_heading = "Models")]
     all: bool,
+    /// Request this many answers of each model
+    #[arg(
+        short = 'n',
+        long,
+        value_name = "NUMBER",
+        default_value_t = 1,
+        value_parser = parse_samples,
+        help_heading = "Models"
+    )]
+    samples: usize,
+    /// Arrange text as auto, live, columns, stack, tagged (lines as they arrive) or quiet (only the table)
+    #[arg(long, value_name = "VIEW", default_value = "auto", add = CompletionKind::Views.completer(), help_heading = "Output")]
+    view: String,
+    #[command(flatten)]
+    post_processing: PostProcessingArgs,
     #[command(flatten)]
     request: RequestArgs,
-    /// How text is arranged: auto, live, columns, stack, tagged (lines as they come) or quiet (the table alone)
-    #[arg(long, value_name = "VIEW", default_value = "auto", add = Offer::Views.completer())]
-    view: String,
-    /// How many are asked at once
-    #[arg(long, value_name = "NUMBER")]
+    /// Limit the number of calls at the same time
+    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
     max_concurrency: Option<NonZeroUsize>,
-    /// So many answers of each model
-    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 1, value_parser = samples)]
-    samples: usize,
-    /// Go on with the last comparison, or with this one: 12; or all with one of its answers: 12@2
-    #[arg(long = "continue", value_name = "ID", num_args = 0..=1, require_equals = true, default_missing_value = LAST)]
-    goes_on: Option<String>,
-    /// What each model sees of what came before: its own answers, or the one that was picked
-    #[arg(long, value_name = "WHOSE", value_parser = RoundContext::NAMES.map(|(name, _)| name))]
-    context: Option<String>,
     #[command(flatten)]
-    extras: ExtraArgs,
-    #[command(flatten)]
-    keep: KeepArgs,
+    recording: RecordingArgs,
 }
 
 pub(crate) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliError> {
-    let modes = Modes::save();
-    let interruption = interruption(modes.as_ref())?;
+    let modes = TerminalModes::save();
+    let interruption = listen_for_interruption(modes.as_ref())?;
     let (config, layers) = context.config(context.layers(args.request.flags())?)?;
     args.request.check(&layers)?;
-    let shown = Shown::new(context, &layers, args.request.how(), &args.view)?.with(&args.extras);
+    let display = CompareDisplay::new(context, &layers, args.request.output_args(), &args.view)?
+        .with_post_processing(&args.post_processing);
     let preset = args.request.preset(context, &config, &layers)?;
-    let going = match &args.goes_on {
-        Some(place) => Some(Going::find(context, place, (args.context(), config.context))?),
+    let continued = match &args.continue_from {
+        Some(reference) => Some(ContinuedComparison::find(context, reference, (args.round_context(), config.context))?),
         None if args.context.is_some() => {
-            return Err(CliError::usage("--context is about a comparison that goes on", "add --continue"));
+            return Err(CliError::usage("--context requires --continue", "add --continue"));
         }
         None => None,
     };
-    // A wrong name is told before anything is read.
+    // Report an unknown name before reading any input.
     let selection = args.selection(preset.as_ref());
-    if going.is_some() && selection.is_empty() && args.samples > 1 {
-        return Err(CliError::usage("-n is about models that are named", "add -m, or leave out -n"));
+    if continued.is_some() && selection.is_empty() && args.samples > 1 {
+        return Err(CliError::usage("-n with --continue requires -m", "add -m, or remove -n"));
     }
-    let lanes = |call: &Arc<Call>, on_cut| match &going {
-        Some(going) if selection.is_empty() => Ok((going.lanes(&config, call, on_cut)?, Vec::new())),
+    let calls = |request: &Arc<ModelRequest>, on_cut| match &continued {
+        Some(continued) if selection.is_empty() => Ok((continued.repeat_calls(&config, request, on_cut)?, Vec::new())),
         _ => {
-            let selected = selection.lanes(&config, call, on_cut)?;
-            let lanes: Vec<Lane> = selected.lanes.into_iter().flat_map(|lane| lane.sampled(args.samples)).collect();
-            Ok::<_, CliError>((lanes, selected.warnings))
+            let selected = selection.resolve(&config, request, on_cut)?;
+            let calls: Vec<Call> =
+                selected.calls.into_iter().flat_map(|call| call.into_samples(args.samples)).collect();
+            Ok::<_, CliError>((calls, selected.warnings))
         }
     };
-    lanes(&Arc::new(Call::Chat(ChatRequest::default())), OnCut::Error)?;
-    let call = args.request.call(preset.as_ref(), &layers)?;
-    let (mut lanes, mut warnings) = lanes(&call, shown.on_cut())?;
-    let mut goes_on = GoesOn::Anew;
-    if let Some(going) = &going {
-        goes_on = going.before(&mut lanes, &mut warnings);
+    calls(&Arc::new(ModelRequest::Chat(ChatRequest::default())), OnIncomplete::Error)?;
+    let model_request = args.request.build_request(preset.as_ref(), &layers)?;
+    let (mut calls, mut warnings) = calls(&model_request, display.on_incomplete())?;
+    let mut continuation = Continuation::New;
+    if let Some(continued) = &continued {
+        continuation = continued.prepend_history(&mut calls, &mut warnings);
     }
     for warning in warnings {
-        say(&format!("warning: {warning}\n"));
+        write_stderr(&format!("warning: {warning}\n"));
     }
-    let at_once = args.max_concurrency.map_or(AT_ONCE, NonZeroUsize::get);
-    let (config, layers, request, keep) = (&config, &layers, &args.request, &args.keep);
-    let extras = Some(&args.extras);
-    let comparison = Comparison { context, config, layers, request, keep, shown, modes, extras };
-    comparison.run(Plan { lanes, at_once: Some(at_once) }, ("compare", goes_on), &interruption)
+    let at_once = args.max_concurrency.map_or(MAX_CONCURRENT_CALLS, NonZeroUsize::get);
+    let (config, layers, request, keep) = (&config, &layers, &args.request, &args.recording);
+    let extras = Some(&args.post_processing);
+    let comparison = CompareRun {
+        context,
+        config,
+        layers,
+        request_args: request,
+        recording: keep,
+        display,
+        modes,
+        post_processing: extras,
+    };
+    comparison.run(Plan { calls, max_concurrent: Some(at_once) }, ("compare", continuation), &interruption)
 }
 
-/// Listens for Ctrl-C and its kin; a process that must be ended leaves the terminal as it was.
-pub(crate) fn interruption(modes: Option<&Modes>) -> Result<Interruption, CliError> {
+/// Listens for Ctrl-C and the other termination signals; a process that is terminated by force restores the terminal.
+pub(crate) fn listen_for_interruption(modes: Option<&TerminalModes>) -> Result<InterruptHandler, CliError> {
     let modes = modes.cloned();
     let last = move || {
         if let Some(modes) = &modes {
-            modes.leave();
+            modes.restore();
         }
-        term::signals::in_time(|| {
-            term::live::end();
-            term::editor::leave();
+        term::signals::run_with_timeout(|| {
+            term::live::shut_down();
+            term::editor::disable_bracketed_paste();
         });
     };
-    Exit::on_interruption_then(last)
+    Exit::listen_for_interruption_with_cleanup(last)
 }
 
-/// How answers are to be shown, as the flags have it.
-pub(crate) struct Shown {
+/// How answers are shown, as chosen by the options.
+pub(crate) struct CompareDisplay {
     pub(crate) format: Format,
     view: View,
-    pub(crate) look: Look,
-    drawn: bool,
+    pub(crate) look: TerminalInfo,
+    can_draw: bool,
     raw: bool,
     verbose: bool,
-    /// The answers are needed after they were shown.
-    whole: bool,
-    /// More than they is told.
-    wrapped: bool,
+    /// The complete answers are needed after they were shown.
+    retain_answers: bool,
+    /// Results of post-processing are printed besides the answers.
+    has_extra_results: bool,
 }
 
-impl Shown {
-    /// Checked before anything is read or sent.
-    pub(crate) fn new(context: &Context, layers: &Layers, how: &HowArgs, word: &str) -> Result<Self, CliError> {
-        let format = HowArgs::check(layers)?;
+impl CompareDisplay {
+    /// Validates the options, before any input is read or any request is sent.
+    pub(crate) fn new(
+        context: &Context,
+        layers: &ResolvedSettings,
+        output: &OutputArgs,
+        view_name: &str,
+    ) -> Result<Self, CliError> {
+        let format = OutputArgs::check(layers)?;
         let look = context.look(layers);
-        let look = Look { out_width: look.out_width.filter(|_| how.file().is_none()), ..look };
-        let drawn = drawable(context, look, layers.plain.value);
-        let view = view(word, format, look, drawn)?;
+        let look = TerminalInfo { stdout_width: look.stdout_width.filter(|_| output.file().is_none()), ..look };
+        let drawn = can_draw(context, look, layers.plain.value);
+        let view = parse_view(view_name, format, look, drawn)?;
         let verbose = layers.log.value;
-        Ok(Self { format, view, look, drawn, raw: how.raw, verbose, whole: false, wrapped: false })
+        Ok(Self {
+            format,
+            view,
+            look,
+            can_draw: drawn,
+            raw: output.raw,
+            verbose,
+            retain_answers: false,
+            has_extra_results: false,
+        })
     }
 
-    /// With what is told beside the answers.
-    fn with(self, extras: &ExtraArgs) -> Self {
-        let (whole, wrapped) = extras.wants();
-        Self { whole, wrapped, ..self }
+    /// Adds the needs of post-processing.
+    fn with_post_processing(self, extras: &PostProcessingArgs) -> Self {
+        let (whole, wrapped) = extras.answer_needs();
+        Self { retain_answers: whole, has_extra_results: wrapped, ..self }
     }
 
-    /// Text that was shown before its answer is whole cannot be taken back.
-    pub(crate) fn on_cut(&self) -> OnCut {
-        if self.settings(0).shows_as_it_comes() { OnCut::Error } else { OnCut::Buffer }
+    /// What to do with an incomplete answer: text that was already printed cannot be retracted.
+    pub(crate) fn on_incomplete(&self) -> OnIncomplete {
+        if self.settings(0).streams_output() { OnIncomplete::Error } else { OnIncomplete::Buffer }
     }
 
-    pub(crate) fn settings(&self, prompt_tokens: u64) -> Settings {
-        Settings {
+    pub(crate) fn settings(&self, prompt_tokens: u64) -> CompareSettings {
+        CompareSettings {
             format: self.format,
             view: self.view,
-            look: self.look,
-            drawn: self.drawn,
-            rendered: self.look.styled && !self.raw,
+            terminal: self.look,
+            has_live_region: self.can_draw,
+            render_markdown: self.look.styled && !self.raw,
             verbose: self.verbose,
             prompt_tokens,
-            whole: self.whole,
-            wrapped: self.wrapped,
+            keep_answers: self.retain_answers,
+            answers_in_object: self.has_extra_results,
         }
     }
 }
 
-/// Several answers that are to be had at once, and shown.
-pub(crate) struct Comparison<'a> {
+/// A run of several calls.
+pub(crate) struct CompareRun<'a> {
     pub(crate) context: &'a Context,
     pub(crate) config: &'a Config,
-    pub(crate) layers: &'a Layers,
-    pub(crate) request: &'a RequestArgs,
-    pub(crate) keep: &'a KeepArgs,
-    pub(crate) shown: Shown,
-    /// The terminal's modes, where keys can be listened to.
-    pub(crate) modes: Option<Modes>,
-    /// What is told beside the answers.
-    pub(crate) extras: Option<&'a ExtraArgs>,
+    pub(crate) layers: &'a ResolvedSettings,
+    pub(crate) request_args: &'a RequestArgs,
+    pub(crate) recording: &'a RecordingArgs,
+    pub(crate) display: CompareDisplay,
+    /// The terminal modes, if keys can be read.
+    pub(crate) modes: Option<TerminalModes>,
+    /// The options for post-processing.
+    pub(crate) post_processing: Option<&'a PostProcessingArgs>,
 }
 
-impl Comparison<'_> {
-    /// Runs the plan, whose lanes go on with what they do.
+impl CompareRun<'_> {
+    /// Runs the plan as `command`; `continuation` is how its turns continue a conversation.
     pub(crate) fn run(
         self,
         mut plan: Plan,
-        (command, goes_on): (&'static str, GoesOn),
-        interruption: &Interruption,
+        (command, continuation): (&'static str, Continuation),
+        interruption: &InterruptHandler,
     ) -> Result<Exit, CliError> {
-        let Self { context, config, layers, request, keep, shown, modes, extras } = self;
-        // Checked before anything is sent.
-        let extras = extras.map(|extras| extras.checked(&plan, request.how().file())).transpose()?;
-        let asked = Asked::of(&plan);
-        let (format, styled) = (shown.format, shown.look.styled && shown.look.out_width.is_some());
-        for lane in &mut plan.lanes {
-            lane.deadline = layers.timeout.value;
+        let Self {
+            context,
+            config,
+            layers,
+            request_args: request,
+            recording: keep,
+            display,
+            modes,
+            post_processing: extras,
+        } = self;
+        // Validated before any request is sent.
+        let extras = extras.map(|extras| extras.validate(&plan, request.output_args().file())).transpose()?;
+        let prompt = PromptInfo::from_plan(&plan);
+        let (format, styled) = (display.format, display.look.styled && display.look.stdout_width.is_some());
+        for call in &mut plan.calls {
+            call.deadline = layers.timeout.value;
         }
-        keep.cap(&mut plan)?;
+        keep.apply_cost_limit(&mut plan)?;
         let streams = request.streams()?;
-        let tokens = plan.lanes.first().map_or(0, |lane| lane.prompt_tokens);
-        let settings = shown.settings(tokens);
-        let live = live(context, &settings, request.to_file());
-        let view = CompareView::new(settings, plan.lanes.iter().map(Lane::label), Instant::now());
-        let view = if keep.is_capped() { view.capped() } else { view };
-        let engine = context.engine_for(config, keep.words(config));
-        let keeper = Some(Keeper::new(context, config, &engine, command, (keep, &plan, goes_on)));
+        let tokens = plan.calls.first().map_or(0, |call| call.prompt_tokens);
+        let settings = display.settings(tokens);
+        let live = live_region(context, &settings, request.writes_to_file());
+        let view = CompareView::new(settings, plan.calls.iter().map(Call::label), Instant::now());
+        let view = if keep.has_cost_limit() { view.with_cost_limit() } else { view };
+        let engine = context.engine_for(config, keep.stores_content(config));
+        let recorder = Some(RunRecorder::new(context, config, &engine, command, (keep, &plan, continuation)));
         let runtime = &context.runtime()?;
-        let stage = Stage { runtime, engine, plan, view, streams, interruption, live, modes, keeper };
-        let mut staged = stage.run(context, std::future::pending())?;
-        let (kept, picked) = (staged.closed.kept.take(), staged.view.picked());
-        let run = kept.as_ref().map(|kept| kept.conversation);
+        let runner = LiveRunner { runtime, engine, plan, view, streams, interruption, live, modes, recorder };
+        let mut result = runner.run(context, std::future::pending())?;
+        let (stored, picked) = (result.summary.stored.take(), result.view.picked());
+        let run = stored.as_ref().map(|stored| stored.conversation);
         if let Some(extras) = extras {
-            let asked = Asked { run, ..asked };
-            let told = extras.tell(&staged.view, (format, styled), &mut staged.streams, (asked, staged.exit));
-            match told {
-                Ok(exit) => staged.exit = exit,
-                // Nobody reads on.
-                Err(CliError::Write(WriteError::Closed)) => {}
+            let prompt = PromptInfo { run, ..prompt };
+            let written =
+                extras.write_results(&result.view, (format, styled), &mut result.streams, (prompt, result.exit));
+            match written {
+                Ok(exit) => result.exit = exit,
+                // stdout is closed.
+                Err(CliError::Write(WriteError::StdoutClosed)) => {}
                 Err(error) => return Err(error),
             }
         }
-        if let Some(kept) = &kept {
-            say(&staged.view.kept(kept.conversation, &kept.lanes));
+        if let Some(stored) = &stored {
+            write_stderr(&result.view.record_hint(stored.conversation, &stored.answer_numbers));
         }
-        let (exit, _) = staged.end()?;
-        if let Some(lane) = picked {
-            match kept.as_ref().and_then(|kept| Some((kept, kept.lanes.get(lane).copied().flatten()?))) {
-                Some((kept, lane)) => pick_at(&format!("{}.{}@{lane}", kept.conversation, kept.round), context)?,
-                None => say("warning: this run is not kept, so that nothing of it can be picked\n"),
+        let (exit, _) = result.close_streams()?;
+        if let Some(call) = picked {
+            match stored.as_ref().and_then(|stored| Some((stored, stored.answer_numbers.get(call).copied().flatten()?)))
+            {
+                Some((stored, answer)) => {
+                    pick_by_ref(&format!("{}.{}@{answer}", stored.conversation, stored.round), context)?;
+                }
+                None => write_stderr("warning: cannot pick an answer: this run is not stored\n"),
             }
         }
         Ok(exit)
@@ -271,57 +349,56 @@ impl Comparison<'_> {
 }
 
 impl CompareArgs {
-    /// What `--context` says.
-    fn context(&self) -> Option<RoundContext> {
+    /// The value of `--context`.
+    fn round_context(&self) -> Option<RoundContext> {
         let wanted = self.context.as_deref()?;
         RoundContext::NAMES.into_iter().find(|(name, _)| *name == wanted).map(|(_, context)| context)
     }
 
-    /// Whom the flags choose; without a choice the preset's model.
+    /// The models selected by the options, else the model of the preset.
     fn selection(&self, preset: Option<&Preset>) -> Selection {
-        let chosen =
+        let selected =
             Selection { models: self.models.clone(), sets: self.sets.clone(), tags: self.tags.clone(), all: self.all };
         match preset.and_then(|preset| preset.model.clone()) {
-            Some(model) if chosen.is_empty() => Selection { models: vec![model], ..chosen },
-            _ => chosen,
+            Some(model) if selected.is_empty() => Selection { models: vec![model], ..selected },
+            _ => selected,
         }
     }
 }
 
-/// More than a hundred answers of one model tell nothing more.
-fn samples(text: &str) -> Result<usize, String> {
-    text.parse().ok().filter(|samples| (1..=100).contains(samples)).ok_or_else(|| "a number from 1 to 100".to_owned())
+/// Parses the number of samples, at most 100: more of one model add no information.
+fn parse_samples(text: &str) -> Result<usize, String> {
+    let samples = text.parse().ok().filter(|samples| (1..=100).contains(samples));
+    samples.ok_or_else(|| "expected a number from 1 to 100".to_owned())
 }
 
-fn view(word: &str, format: Format, look: Look, drawable: bool) -> Result<View, CliError> {
+fn parse_view(word: &str, format: Format, look: TerminalInfo, drawable: bool) -> Result<View, CliError> {
     let Some(&(_, view)) = VIEWS.iter().find(|(name, _)| *name == word) else {
-        return Err(unknown("view", word, &VIEWS.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
+        return Err(unknown_value("view", word, &VIEWS.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
     };
     if view != View::Auto && format != Format::Text {
-        return Err(CliError::usage(
-            "`--view` arranges text, and another format was asked for",
-            "leave one of them out",
-        ));
+        return Err(CliError::usage("--view applies only to --format text", "remove one of them"));
     }
-    if view == View::Live && (look.out_width.is_none() || !drawable) {
+    if view == View::Live && (look.stdout_width.is_none() || !drawable) {
         return Err(CliError::usage(
-            "`--view live` needs a terminal that may be drawn on",
-            "leave it out, or take stack or tagged",
+            "--view live requires an interactive terminal",
+            "remove it, or use stack or tagged",
         ));
     }
     Ok(view)
 }
 
-/// Whether rows can be drawn: there is a terminal for them, and nobody asked for plain text.
-pub(crate) fn drawable(context: &Context, look: Look, plain: bool) -> bool {
-    look.err_is_terminal && !plain && term::can_move(&context.environment)
+/// Whether a live region can be drawn: stderr is a terminal with cursor movement, and plain output is not requested.
+pub(crate) fn can_draw(context: &Context, look: TerminalInfo, plain: bool) -> bool {
+    look.stderr_is_terminal && !plain && term::supports_cursor(&context.environment)
 }
 
-/// A live region where there is a screen for one and the data is not piped on.
-pub(crate) fn live(context: &Context, settings: &Settings, to_file: bool) -> Option<Live> {
-    let seen = settings.look.out_width.is_some() || to_file;
-    // Data, or lines as they come, would be drawn over again and again on the same screen.
-    let scrolls = settings.shows_as_it_comes() && !to_file;
+/// The live region, if there is a screen for it and the data is not piped.
+pub(crate) fn live_region(context: &Context, settings: &CompareSettings, to_file: bool) -> Option<LiveRegion> {
+    let has_screen = settings.terminal.stdout_width.is_some() || to_file;
+    // Data, or lines as they arrive, would be overwritten by each drawing on the same screen.
+    let scrolls = settings.streams_output() && !to_file;
     let text = settings.format == Format::Text || to_file;
-    (settings.drawn && seen && !scrolls && text).then(|| Live::new(term::wanted_width(&context.environment)))
+    (settings.has_live_region && has_screen && !scrolls && text)
+        .then(|| LiveRegion::new(term::columns_override(&context.environment)))
 }

@@ -1,6 +1,6 @@
-//! What is told of several answers beside them: differences, a vote, a report in a file.
+//! Post-processes the answers of a comparison: differences, a vote, a report file.
 //!
-//! Owns the flags, that they are checked before anything is sent, and where each result goes: what was asked for is data.
+//! The options are validated before any request is sent. Results go to stdout, because they are requested data.
 
 use std::path::PathBuf;
 
@@ -9,62 +9,76 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::{
-    analysis::{Difference, Kind, Vote, changes, vote::KINDS},
+    analysis::{AnswerComparison, Vote, VoteKind, vote::VOTE_KINDS, word_diff},
     cli::{
         CliError,
-        support::{exit::Exit, request::unknown},
+        support::{exit::Exit, request::unknown_value},
     },
     engine::plan::Plan,
-    model::{Call, Message, Role},
+    model::{Message, ModelRequest, Role},
     render::{
         Format, Output,
         compare::CompareView,
         diff,
-        report::{REPORTS, Report, ReportFormat, report},
+        report::{REPORT_FORMATS, Report, ReportFormat, format_for_path},
     },
-    term::output::{Streams, WriteError, say},
+    term::output::{Streams, WriteError, write_stderr},
 };
 
-/// The flags.
+/// The options for post-processing.
 #[derive(Debug, Default, Args)]
-pub(in crate::cli) struct ExtraArgs {
-    /// Tell what is the same, how alike answers are, which numbers differ; and two of them word by word: 1,3
-    #[arg(long, value_name = "A,B", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+pub(in crate::cli) struct PostProcessingArgs {
+    /// Compare the answers: common text, similarity and different numbers, and a word diff of two of them, such as 1,3
+    #[arg(
+        long,
+        value_name = "A,B",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "",
+        help_heading = "Analysis"
+    )]
     diff: Option<String>,
-    /// Count what short answers come to, as auto, number, choice or text; exit code 9 without a majority
-    #[arg(long, value_name = "KIND", num_args = 0..=1, require_equals = true, default_missing_value = "auto")]
+    /// Count the votes of short answers, read as auto, number, choice or text; exit code 9 without a majority
+    #[arg(
+        long,
+        value_name = "KIND",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = "auto",
+        help_heading = "Analysis"
+    )]
     vote: Option<String>,
-    /// The answers are JSON, and this is what counts: verdict.ok
-    #[arg(long, value_name = "PATH", requires = "vote")]
+    /// Vote on this field of answers in JSON, such as verdict.ok
+    #[arg(long, value_name = "PATH", requires = "vote", help_heading = "Analysis")]
     field: Option<String>,
-    /// Write a report: .html, .md, .json or .csv
-    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath)]
+    /// Write a report as .html, .md, .json or .csv
+    #[arg(long, value_name = "FILE", value_hint = clap::ValueHint::FilePath, help_heading = "Analysis")]
     out: Option<PathBuf>,
 }
 
-/// What is wanted, checked.
-pub(super) struct Extras {
-    diff: Option<Pair>,
-    vote: Option<(Kind, Option<String>)>,
+/// The validated options.
+pub(super) struct PostProcessing {
+    diff: Option<DiffPair>,
+    vote: Option<(VoteKind, Option<String>)>,
     file: Option<ReportFile>,
 }
 
-/// Which two answers are looked at word by word.
+/// The two answers of the word diff.
 #[derive(Clone, Copy)]
-enum Pair {
-    /// The first two that are whole.
-    First,
-    These(usize, usize),
+enum DiffPair {
+    /// The first two complete answers.
+    FirstComplete,
+    Indices(usize, usize),
 }
 
-impl Pair {
-    fn among(self, texts: &[Option<&str>]) -> Option<(usize, usize)> {
+impl DiffPair {
+    fn resolve(self, texts: &[Option<&str>]) -> Option<(usize, usize)> {
         match self {
-            Self::First => {
-                let mut whole = (0..texts.len()).filter(|lane| texts[*lane].is_some());
-                Some((whole.next()?, whole.next()?))
+            Self::FirstComplete => {
+                let mut complete = (0..texts.len()).filter(|index| texts[*index].is_some());
+                Some((complete.next()?, complete.next()?))
             }
-            Self::These(old, new) => texts[old].and(texts[new]).map(|_| (old, new)),
+            Self::Indices(old, new) => texts[old].and(texts[new]).map(|_| (old, new)),
         }
     }
 }
@@ -75,61 +89,58 @@ struct ReportFile {
     streams: Streams,
 }
 
-impl ExtraArgs {
-    /// Whether the answers are needed after they were shown, and whether more than they is told.
-    pub(super) fn wants(&self) -> (bool, bool) {
-        let told = self.diff.is_some() || self.vote.is_some();
-        (told || self.out.is_some(), told)
+impl PostProcessingArgs {
+    /// Whether the answers are needed after they were shown, and whether results are printed besides them.
+    pub(super) fn answer_needs(&self) -> (bool, bool) {
+        let prints_results = self.diff.is_some() || self.vote.is_some();
+        (prints_results || self.out.is_some(), prints_results)
     }
 
-    /// Checks them against the lanes. A file that cannot be written is told now.
-    pub(super) fn checked(&self, plan: &Plan, output: Option<&PathBuf>) -> Result<Extras, CliError> {
+    /// Validates the options against the plan, and opens the report file.
+    pub(super) fn validate(&self, plan: &Plan, output: Option<&PathBuf>) -> Result<PostProcessing, CliError> {
         if self.out.is_some() && self.out.as_ref() == output {
-            return Err(CliError::usage("--out and --output name the same file", "choose two"));
+            return Err(CliError::usage("--out and --output are the same file", "use different files"));
         }
-        let names: Vec<String> = plan.lanes.iter().map(crate::engine::plan::Lane::label).collect();
-        let diff = self.diff.as_deref().map(|pair| pair_of(pair, &names)).transpose()?;
-        let vote = self.vote.as_deref().map(kind).transpose()?.map(|kind| (kind, self.field.clone()));
+        let names: Vec<String> = plan.calls.iter().map(crate::engine::plan::Call::label).collect();
+        let diff = self.diff.as_deref().map(|pair| parse_diff_pair(pair, &names)).transpose()?;
+        let vote = self.vote.as_deref().map(parse_vote_kind).transpose()?.map(|kind| (kind, self.field.clone()));
         let file = self.out.clone().map(ReportFile::open).transpose()?;
-        Ok(Extras { diff, vote, file })
+        Ok(PostProcessing { diff, vote, file })
     }
 }
 
-fn kind(word: &str) -> Result<Kind, CliError> {
-    let known: Vec<&str> = KINDS.iter().map(|(name, _)| *name).collect();
-    let found = KINDS.iter().find(|(name, _)| *name == word);
-    found.map(|&(_, kind)| kind).ok_or_else(|| unknown("kind of answers", word, &known))
+fn parse_vote_kind(word: &str) -> Result<VoteKind, CliError> {
+    let known: Vec<&str> = VOTE_KINDS.iter().map(|(name, _)| *name).collect();
+    let found = VOTE_KINDS.iter().find(|(name, _)| *name == word);
+    found.map(|&(_, kind)| kind).ok_or_else(|| unknown_value("kind of answers", word, &known))
 }
 
-/// The lanes that a pair names, by number or by name.
-fn pair_of(pair: &str, names: &[String]) -> Result<Pair, CliError> {
+/// Parses two answers, given by number or by name.
+fn parse_diff_pair(pair: &str, names: &[String]) -> Result<DiffPair, CliError> {
     if pair.is_empty() {
-        return Ok(Pair::First);
+        return Ok(DiffPair::FirstComplete);
     }
-    let place = |word: &str| {
+    let index = |word: &str| {
         let number =
             word.parse().ok().filter(|number| (1..=names.len()).contains(number)).map(|number: usize| number - 1);
         number.or_else(|| names.iter().position(|name| name == word)).ok_or_else(|| {
             let known: Vec<String> = names.iter().enumerate().map(|(at, name)| format!("{} {name}", at + 1)).collect();
-            CliError::usage(
-                format!("there is no answer `{word}` to look at"),
-                format!("there are: {}", known.join(", ")),
-            )
+            CliError::usage(format!("no answer \"{word}\""), format!("available: {}", known.join(", ")))
         })
     };
     match pair.split(',').map(str::trim).collect::<Vec<_>>().as_slice() {
-        [a, b] => Ok(Pair::These(place(a)?, place(b)?)),
-        _ => Err(CliError::usage(format!("`--diff={pair}` names no two answers"), "write --diff=1,2")),
+        [a, b] => Ok(DiffPair::Indices(index(a)?, index(b)?)),
+        _ => Err(CliError::usage(format!("invalid --diff \"{pair}\": expected two answers"), "write --diff=1,2")),
     }
 }
 
 impl ReportFile {
     fn open(path: PathBuf) -> Result<Self, CliError> {
-        let Some(format) = report(&path) else {
-            let endings: Vec<String> = REPORTS.iter().map(|(ending, _)| format!(".{ending}")).collect();
+        let Some(format) = format_for_path(&path) else {
+            let extensions: Vec<String> = REPORT_FORMATS.iter().map(|(extension, _)| format!(".{extension}")).collect();
             return Err(CliError::usage(
-                format!("the ending of {} is that of no report", path.display()),
-                format!("there are: {}", endings.join(", ")),
+                format!("unknown extension of the report {}", path.display()),
+                format!("available: {}", extensions.join(", ")),
             ));
         };
         let streams = Streams::file(&path)?;
@@ -137,64 +148,72 @@ impl ReportFile {
     }
 
     fn write(mut self, report: &Report) -> Result<(), WriteError> {
-        self.streams.put(&mut Output::data((self.format)(report)))?;
-        self.streams.close(true)?;
-        say(&format!("report: {}\n", self.path.display()));
+        self.streams.write(&mut Output::data((self.format)(report)))?;
+        self.streams.finish(true)?;
+        write_stderr(&format!("report: {}\n", self.path.display()));
         Ok(())
     }
 }
 
-/// What a report says of a run beside its lanes.
-pub(super) struct Asked {
+/// The context of a run in a report.
+pub(super) struct PromptInfo {
     pub(super) system: Option<String>,
     pub(super) prompt: String,
     pub(super) run: Option<i64>,
 }
 
-impl Asked {
-    /// What the lanes of a plan are asked: the same.
-    pub(super) fn of(plan: &Plan) -> Self {
-        let Some(Call::Chat(chat)) = plan.lanes.first().map(|lane| &*lane.call) else {
+impl PromptInfo {
+    /// The prompt of a plan, which is the same for all calls.
+    pub(super) fn from_plan(plan: &Plan) -> Self {
+        let Some(ModelRequest::Chat(chat)) = plan.calls.first().map(|call| &*call.request) else {
             return Self { system: None, prompt: String::new(), run: None };
         };
-        let last = |role| chat.messages.iter().rfind(|message| message.role == role).map(Message::words);
+        let last = |role| chat.messages.iter().rfind(|message| message.role == role).map(Message::joined_text);
         Self { system: last(Role::System), prompt: last(Role::User).unwrap_or_default(), run: None }
     }
 }
 
-impl Extras {
-    /// Tells all of it, and what it makes of the exit code.
-    pub(super) fn tell(
+impl PostProcessing {
+    /// Writes the results and the report; returns the exit code that follows from them.
+    pub(super) fn write_results(
         self,
         view: &CompareView,
         (format, styled): (Format, bool),
         streams: &mut Streams,
-        (asked, exit): (Asked, Exit),
+        (prompt, exit): (PromptInfo, Exit),
     ) -> Result<Exit, CliError> {
-        let texts = view.texts();
+        let texts = view.complete_texts();
         let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
         let wants_difference = self.diff.is_some() || self.file.is_some();
-        let found = Found {
+        let results = Results {
             names: view.names(),
-            vote: self.vote.map(|(kind, field)| Vote::of(&texts, kind, field.as_deref())),
-            difference: (texts.len() > 1 && wants_difference).then(|| Difference::of(&texts)),
-            differs: self.diff.is_some(),
-            pair: self.diff.and_then(|pair| pair.among(&texts)),
+            vote: self.vote.map(|(kind, field)| Vote::new(&texts, kind, field.as_deref())),
+            difference: (texts.len() > 1 && wants_difference).then(|| AnswerComparison::new(&texts)),
+            show_difference: self.diff.is_some(),
+            pair: self.diff.and_then(|pair| pair.resolve(&texts)),
         };
         let mut output = Output::default();
         match format {
-            Format::Text | Format::Markdown => found.text(&texts, styled, output.out()),
-            Format::Json => found.fields(&texts, output.out()),
-            Format::Jsonl => found.lines(&texts, output.out()),
+            Format::Text | Format::Markdown => results.write_text(&texts, styled, output.out()),
+            Format::Json => results.write_json(&texts, output.out()),
+            Format::Jsonl => results.write_jsonl(&texts, output.out()),
         }
-        let written = streams.put(&mut output);
-        // Where all failed, that is what there is to know.
-        let voted = found.vote.as_ref().filter(|vote| vote.count() > 0);
+        let written = streams.write(&mut output);
+        // If all calls failed, their exit code takes precedence.
+        let voted = results.vote.as_ref().filter(|vote| vote.total() > 0);
         let majority = voted.map(|vote| vote.majority().is_some());
         if let Some(file) = self.file {
-            let Asked { system, prompt, run } = asked;
-            let (difference, vote) = (found.difference, found.vote);
-            let report = Report { at: Timestamp::now(), run, system, prompt, lanes: view.report(), difference, vote };
+            let PromptInfo { system, prompt, run } = prompt;
+            let (difference, vote) = (results.difference, results.vote);
+            let report = Report {
+                created_at: Timestamp::now(),
+                run,
+                system_prompt: system,
+                prompt,
+                calls: view.report_calls(),
+                difference,
+                vote,
+            };
             file.write(&report)?;
         }
         written?;
@@ -202,62 +221,62 @@ impl Extras {
     }
 }
 
-/// What there is to tell.
-struct Found {
+/// The results.
+struct Results {
     names: Vec<String>,
     vote: Option<Vote>,
-    difference: Option<Difference>,
-    /// What they have in common is wanted.
-    differs: bool,
-    /// Two whole answers that are looked at word by word.
+    difference: Option<AnswerComparison>,
+    /// `--diff` was given.
+    show_difference: bool,
+    /// The two complete answers of the word diff.
     pair: Option<(usize, usize)>,
 }
 
-impl Found {
-    fn text(&self, texts: &[Option<&str>], styled: bool, out: &mut String) {
+impl Results {
+    fn write_text(&self, texts: &[Option<&str>], styled: bool, out: &mut String) {
         if let Some(vote) = &self.vote {
             out.extend(["\n", &diff::vote(&self.names, vote)]);
         }
-        if !self.differs {
+        if !self.show_difference {
             return;
         }
         if let Some(known) = &self.difference {
             out.extend(["\n", &diff::difference(&self.names, known)]);
         }
         let Some((old, new)) = self.pair else {
-            out.push_str("\nthere are no two whole answers to look at word by word\n");
+            out.push_str("\nno word diff: fewer than two complete answers\n");
             return;
         };
-        let named = [old, new].map(|lane| format!("{} {}", lane + 1, self.names[lane]));
-        let changed = changes(texts[old].unwrap_or_default().trim_end(), texts[new].unwrap_or_default().trim_end());
-        out.extend(["\n", &diff::words((&named[0], &named[1]), &changed, styled)]);
+        let named = [old, new].map(|index| format!("{} {}", index + 1, self.names[index]));
+        let changed = word_diff(texts[old].unwrap_or_default().trim_end(), texts[new].unwrap_or_default().trim_end());
+        out.extend(["\n", &diff::render_word_diff((&named[0], &named[1]), &changed, styled)]);
     }
 
-    /// Each result under its name.
-    fn results(&self, texts: &[Option<&str>]) -> Vec<(&'static str, Value)> {
-        let vote = self.vote.as_ref().map(|vote| ("vote", diff::vote_object(vote)));
-        let known = self.difference.as_ref().filter(|_| self.differs);
-        let known = known.map(|known| ("difference", diff::difference_object(known)));
+    /// The results as JSON, each with its name.
+    fn json_results(&self, texts: &[Option<&str>]) -> Vec<(&'static str, Value)> {
+        let vote = self.vote.as_ref().map(|vote| ("vote", diff::vote_json(vote)));
+        let known = self.difference.as_ref().filter(|_| self.show_difference);
+        let known = known.map(|known| ("difference", diff::difference_json(known)));
         let words = self.pair.map(|(old, new)| {
-            let changed = changes(texts[old].unwrap_or_default(), texts[new].unwrap_or_default());
-            ("words", diff::words_object((old, new), &changed))
+            let changed = word_diff(texts[old].unwrap_or_default(), texts[new].unwrap_or_default());
+            ("words", diff::word_diff_json((old, new), &changed))
         });
         [vote, known, words].into_iter().flatten().collect()
     }
 
-    /// The rest of the document that the answers are the first field of.
-    fn fields(&self, texts: &[Option<&str>], out: &mut String) {
-        let results = self.results(texts);
+    /// Writes the rest of the JSON document, whose first field holds the answers.
+    fn write_json(&self, texts: &[Option<&str>], out: &mut String) {
+        let results = self.json_results(texts);
         for (name, value) in &results {
             out.extend([",\n\"", name, "\": ", value.to_string().as_str()]);
         }
-        if self.differs || self.vote.is_some() {
+        if self.show_difference || self.vote.is_some() {
             out.push_str("}\n");
         }
     }
 
-    fn lines(&self, texts: &[Option<&str>], out: &mut String) {
-        for (name, mut value) in self.results(texts) {
+    fn write_jsonl(&self, texts: &[Option<&str>], out: &mut String) {
+        for (name, mut value) in self.json_results(texts) {
             value["event"] = name.into();
             out.extend([value.to_string().as_str(), "\n"]);
         }

@@ -1,6 +1,4 @@
-//! What a person is asked when a config is made or changed, one question a function.
-//!
-//! Owns the questions and which answers make sense. Refuses to write anything.
+//! Terminal questions for creating or changing a config, one per function. Nothing is written here.
 
 use std::sync::Arc;
 
@@ -8,95 +6,95 @@ use crate::{
     cli::{
         CliError,
         support::{
-            config_input::{new_address, variable_name},
+            config_input::{validate_base_url, validate_variable_name},
             exit::Exit,
         },
     },
     config::{
-        Config, base_url, is_name, normalised,
-        template::{DraftEndpoint, DraftKey, name_of},
+        Config, is_valid_new_name, normalize_name, parse_base_url,
+        template::{TemplateEndpoint, TemplateKey, name_from_upstream_id},
         vendors,
     },
     model::{endpoint::Endpoint, environment::Environment},
-    protocol::{ApiError, ModelInfo},
+    protocol::{CallError, ModelInfo},
     render::notice::reason,
     term::{
-        output::say,
+        output::write_stderr,
         prompt::{choose, confirm, secret, text},
-        signals::{Interruption, TerminalState},
+        signals::{InterruptHandler, TerminalState},
     },
 };
 
-/// Ctrl-C and its kin, from now on: the process ends, with the terminal as it was.
-pub(crate) struct Restored {
+/// While this exists, an interruption restores the terminal and ends the process.
+pub(crate) struct TerminalGuard {
     state: TerminalState,
-    _interruption: Interruption,
+    _interruption: InterruptHandler,
 }
 
-impl Restored {
-    pub(crate) fn when_interrupted() -> Result<Self, CliError> {
+impl TerminalGuard {
+    pub(crate) fn install() -> Result<Self, CliError> {
         let state = TerminalState::save();
         let before = state.clone();
-        let interruption = Exit::on_interruption_then(move || {
+        let interruption = Exit::listen_for_interruption_with_cleanup(move || {
             before.restore();
-            say("\ninterrupted; nothing was changed\n");
+            write_stderr("\ninterrupted; nothing was changed\n");
         })?;
         Ok(Self { state, _interruption: interruption })
     }
 }
 
-impl Drop for Restored {
+impl Drop for TerminalGuard {
     fn drop(&mut self) {
         self.state.restore();
     }
 }
 
-/// A service: a known one, or one at any address.
-pub(crate) fn endpoint(environment: &Environment, taken: &[&str]) -> Result<DraftEndpoint, CliError> {
+/// Prompts for an endpoint: a known vendor or any address.
+pub(crate) fn prompt_endpoint(environment: &Environment, taken: &[&str]) -> Result<TemplateEndpoint, CliError> {
     let free: Vec<_> = vendors::all().iter().filter(|vendor| !taken.contains(&vendor.name.as_str())).collect();
     let mut choices = vec!["another address".to_owned()];
     choices.extend(free.iter().map(|vendor| format!("{} ({})", vendor.title, vendor.name)));
-    let choice = choose("Which service", &choices, 0)?;
+    let choice = choose("Which vendor", &choices, 0)?;
     let vendor = choice.checked_sub(1).map(|index| free[index]);
     let (name, base_url) = if let Some(vendor) = vendor {
         (vendor.name.clone(), vendor.base_url.clone())
     } else {
-        let address = text("Where is it, up to and with /v1", None, |text| new_address(text).map(drop))?;
-        let guess = host_name(&address);
-        let name = text("Your name for it", Some(guess), |text| new_name(text, taken))?;
-        (normalised(&name), address)
+        let address = text("Base URL, including /v1", None, |text| validate_base_url(text).map(drop))?;
+        let guess = suggested_name(&address);
+        let name = text("Name for this endpoint", Some(guess), |text| check_new_name(text, taken))?;
+        (normalize_name(&name), address)
     };
     let variables = vendor.map(|vendor| vendor.key_env.as_slice()).unwrap_or_default();
-    Ok(DraftEndpoint { key: key(&name, variables, environment)?, name, base_url })
+    Ok(TemplateEndpoint { key: prompt_key(&name, variables, environment)?, name, base_url })
 }
 
-/// Where a service's key is.
-fn key(name: &str, variables: &[String], environment: &Environment) -> Result<DraftKey, CliError> {
+/// Prompts for the source of the key.
+fn prompt_key(name: &str, variables: &[String], environment: &Environment) -> Result<TemplateKey, CliError> {
     let set = variables.iter().find(|variable| environment.get(variable).is_some());
     if let Some(variable) = set
         && confirm(&format!("Use the key in {variable}"), true)?
     {
-        return Ok(DraftKey::Env(variable.clone()));
+        return Ok(TemplateKey::Env(variable.clone()));
     }
-    let choices = ["it wants none", "in a variable of the environment", "I type it now (it is not shown)"];
+    let choices = ["no key needed", "in an environment variable", "type it now (not shown)"];
     let usual = usize::from(!variables.is_empty());
-    Ok(match choose(&format!("The key of {name}"), &choices.map(str::to_owned), usual)? {
-        0 => DraftKey::None,
+    Ok(match choose(&format!("API key of {name}"), &choices.map(str::to_owned), usual)? {
+        0 => TemplateKey::None,
         1 => {
-            let name = text("Which variable", variables.first().cloned(), variable_name)?;
+            let name = text("Environment variable", variables.first().cloned(), validate_variable_name)?;
             if environment.get(&name).is_none() {
-                say(&format!("  {name} is not set now; the key is read from it whenever it is needed\n"));
+                write_stderr(&format!("  {name} is not set; it is read whenever the key is needed\n"));
             }
-            DraftKey::Env(name)
+            TemplateKey::Env(name)
         }
-        _ => DraftKey::Typed(secret("Type or paste it")?),
+        _ => TemplateKey::Typed(secret("Type or paste the key")?),
     })
 }
 
-/// One of the endpoints there are.
-pub(crate) fn one_endpoint(config: &Config) -> Result<&Arc<Endpoint>, CliError> {
+/// Prompts for one of the configured endpoints; the only one is used without a question.
+pub(crate) fn choose_endpoint(config: &Config) -> Result<&Arc<Endpoint>, CliError> {
     match config.endpoints.as_slice() {
-        [] => Err(CliError::usage("the config has no endpoints", "add one first: mmchat endpoint add")),
+        [] => Err(CliError::usage("no endpoints in the config", "run \"mmchat endpoint add\" first")),
         [only] => Ok(only),
         several => {
             let names: Vec<String> = several.iter().map(|endpoint| endpoint.name.clone()).collect();
@@ -105,45 +103,52 @@ pub(crate) fn one_endpoint(config: &Config) -> Result<&Arc<Endpoint>, CliError> 
     }
 }
 
-/// A model's id at its endpoint: one of its list, or typed where there is none.
-pub(crate) fn upstream_id(endpoint: &str, listed: Result<Vec<ModelInfo>, ApiError>) -> Result<String, CliError> {
+/// Prompts for a model id: one from the endpoint's list, or typed if there is no list.
+pub(crate) fn prompt_upstream_id(
+    endpoint: &str,
+    listed: Result<Vec<ModelInfo>, CallError>,
+) -> Result<String, CliError> {
     let models = listed.unwrap_or_else(|error| {
-        say(&format!("  {endpoint} gives no list: {}\n", reason(&error)));
+        write_stderr(&format!("  cannot list the models of {endpoint}: {}\n", reason(&error)));
         Vec::new()
     });
     if models.is_empty() {
-        let check = |text: &str| if text.is_empty() { Err("an id is not empty".to_owned()) } else { Ok(()) };
-        return Ok(text(&format!("What {endpoint} calls the model"), None, check)?);
+        let check = |text: &str| if text.is_empty() { Err("the id is empty".to_owned()) } else { Ok(()) };
+        return Ok(text(&format!("Model id at {endpoint}"), None, check)?);
     }
     let ids: Vec<String> = models.into_iter().map(|model| model.id).collect();
-    let chosen = choose("Which model (type to search)", &ids, 0)?;
+    let chosen = choose("Model (type to search)", &ids, 0)?;
     Ok(ids.into_iter().nth(chosen).unwrap_or_default())
 }
 
-/// A name for a model, none that there is.
-pub(crate) fn model_name(config: &Config, upstream: &str) -> Result<String, CliError> {
+/// Prompts for a model name that is not taken.
+pub(crate) fn prompt_model_name(config: &Config, upstream: &str) -> Result<String, CliError> {
     let taken: Vec<&str> = config.names().collect();
-    let guess = Some(name_of(upstream)).filter(|guess| !taken.contains(&guess.as_str()));
-    Ok(normalised(&text("Your name for it", guess, |text| new_name(text, &taken))?))
+    let guess = Some(name_from_upstream_id(upstream)).filter(|guess| !taken.contains(&guess.as_str()));
+    Ok(normalize_name(&text("Name for this model", guess, |text| check_new_name(text, &taken))?))
 }
 
-fn new_name(name: &str, taken: &[&str]) -> Result<(), String> {
-    if taken.contains(&normalised(name).as_str()) {
-        return Err(format!("there is a `{name}` already"));
+fn check_new_name(name: &str, taken: &[&str]) -> Result<(), String> {
+    if taken.contains(&normalize_name(name).as_str()) {
+        return Err(format!("\"{name}\" already exists"));
     }
-    if is_name(name) { Ok(()) } else { Err("a name is letters of any script, digits, `.`, `_` and `-`".to_owned()) }
+    if is_valid_new_name(name) {
+        Ok(())
+    } else {
+        Err("expected letters of any script, digits, `.`, `_` and `-`".to_owned())
+    }
 }
 
-/// A name that an address suggests: `api.example.com` is `example`.
-fn host_name(address: &str) -> String {
-    let url = base_url(address).ok();
+/// Suggests a name from an address: `example` for `api.example.com`.
+fn suggested_name(address: &str) -> String {
+    let url = parse_base_url(address).ok();
     let host = url.as_ref().and_then(|url| url.host_str()).unwrap_or_default();
     let local = host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[') || host == "localhost";
     let parts: Vec<&str> = host.split('.').collect();
     match parts.as_slice() {
         _ if local => "local".to_owned(),
         [.., name, _] => (*name).to_owned(),
-        _ => Some(host.to_owned()).filter(|host| is_name(host)).unwrap_or_else(|| "other".to_owned()),
+        _ => Some(host.to_owned()).filter(|host| is_valid_new_name(host)).unwrap_or_else(|| "other".to_owned()),
     }
 }
 
@@ -152,20 +157,24 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_suggests_a_name() {
+    fn suggested_name_comes_from_the_host() {
         for (address, name) in [
             ("https://api.example.com/v1", "example"),
             ("http://127.0.0.1:8080/v1", "local"),
             ("http://[::1]:1/v1", "local"),
             ("http://gpu-box:8000/v1", "gpu-box"),
         ] {
-            assert_eq!(host_name(address), name);
+            assert_eq!(suggested_name(address), name);
         }
     }
 
     #[test]
-    fn a_name_is_new_and_can_be_written() {
-        assert!(new_name("fast", &["slow"]).is_ok());
-        assert!(new_name("fast", &["fast"]).is_err() && new_name("a/b", &[]).is_err() && new_name("", &[]).is_err());
+    fn new_name_must_be_free_and_valid() {
+        assert!(check_new_name("fast", &["slow"]).is_ok());
+        assert!(
+            check_new_name("fast", &["fast"]).is_err()
+                && check_new_name("a/b", &[]).is_err()
+                && check_new_name("", &[]).is_err()
+        );
     }
 }

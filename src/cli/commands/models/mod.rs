@@ -1,4 +1,4 @@
-//! `mmchat models`: every model of the config and why one cannot be used; what an endpoint itself lists.
+//! `mmchat models`: lists the models of the config with the reason why one is unusable, and those of an endpoint.
 
 use std::{sync::Arc, time::Duration};
 
@@ -9,24 +9,28 @@ mod sync;
 
 use crate::cli::{
     CliError, Context,
-    support::{complete::Offer, exit::Exit, list_format::ListArgs, request::unknown},
+    support::{completion::CompletionKind, exit::Exit, list_format::ListArgs, request::unknown_value},
 };
 use crate::{
     config::{Config, Flags, direct_target, parse_duration},
-    model::{api_key::masked_url, endpoint::Endpoint, target::Target},
+    model::{api_key::redact_url, endpoint::Endpoint, target::Target},
     protocol::ModelInfo,
     render::{notice::reason, table::Table},
     store,
-    term::output::say,
+    term::output::write_stderr,
     transport::keys::KeyRing,
 };
 
-/// As many as are read at a glance.
-const PAGE: usize = 50;
+/// Models on a page of `models available`.
+const PAGE_SIZE: usize = 50;
 
 /// List the models of the config, and why one cannot be used
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
+#[command(after_help = "Examples:\n  \
+      mmchat models\n  \
+      mmchat models --format json\n  \
+      mmchat models available openai --filter mini")]
 pub(crate) struct ModelsArgs {
     #[command(flatten)]
     list: ListArgs,
@@ -40,20 +44,23 @@ enum ModelsCommand {
     Sync(sync::SyncArgs),
 }
 
-/// Ask an endpoint which models it has
+/// List the models that an endpoint offers
 #[derive(Debug, Args)]
-#[command(after_help = "The list is remembered, so that the shell can complete endpoint/id.")]
+#[command(after_help = "The list is cached, so that the shell can complete endpoint/id.\n\n\
+    Examples:\n  \
+      mmchat models available openai\n  \
+      mmchat models available openai --filter mini --format json")]
 struct AvailableArgs {
-    /// The endpoint, or a known service whose key is set
-    #[arg(value_name = "ENDPOINT", add = Offer::Endpoints.completer())]
+    /// Endpoint of the config, or a known vendor whose key is set
+    #[arg(value_name = "ENDPOINT", add = CompletionKind::Endpoints.completer())]
     endpoint: String,
-    /// Only ids with this text in them
+    /// List only ids that contain this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// A page of a long list; on a pipe all of it is printed unless a page is named
+    /// Print this page of a long list [default: 1 on a terminal, otherwise the complete list]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
     page: Option<u16>,
-    /// How long the endpoint may take
+    /// Limit the time of the request
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
     #[command(flatten)]
@@ -63,30 +70,32 @@ struct AvailableArgs {
 pub(crate) fn run(args: &ModelsArgs, context: &Context) -> Result<Exit, CliError> {
     let (config, _) = context.config(context.layers(Flags::default())?)?;
     match &args.command {
-        None => configured(args, &config, context),
-        Some(ModelsCommand::Available(args)) => available(args, &config, context),
+        None => list_configured(args, &config, context),
+        Some(ModelsCommand::Available(args)) => list_available(args, &config, context),
         Some(ModelsCommand::Sync(args)) => sync::run(args, &config, context),
     }
 }
 
-fn configured(args: &ModelsArgs, config: &Config, context: &Context) -> Result<Exit, CliError> {
+fn list_configured(args: &ModelsArgs, config: &Config, context: &Context) -> Result<Exit, CliError> {
     if config.models.is_empty() && args.list.is_text() {
-        say("there are no models; mmchat init makes a config, mmchat model add adds one\n");
+        write_stderr(
+            "no models configured; run \"mmchat init\" to create a config, or \"mmchat model add\" to add a model\n",
+        );
     }
     let ring = KeyRing::new(context.environment.clone());
     let mut models = Table::new(&["model", "endpoint", "upstream id", ">context", "price in/out", "tags", "usable"]);
     for model in &config.models {
-        models.row(row(model, &ring));
+        models.add_row(row(model, &ring));
     }
     let mut groups = Table::new(&["name", "kind", "models"]);
     for route in &config.routes {
         let names: Vec<&str> = route.models.iter().map(|model| model.id.0.as_str()).collect();
-        groups.row(vec![route.name.clone(), "route".into(), names.join(" > ")]);
+        groups.add_row(vec![route.name.clone(), "route".into(), names.join(" > ")]);
     }
     for set in &config.sets {
-        groups.row(vec![set.name.clone(), "set".into(), set.members.join(", ")]);
+        groups.add_row(vec![set.name.clone(), "set".into(), set.members.join(", ")]);
     }
-    args.list.print(context, &[models, groups], &document(config, &ring))?;
+    args.list.print(context, &[models, groups], &models_json(config, &ring))?;
     Ok(Exit::Ok)
 }
 
@@ -98,25 +107,25 @@ fn row(model: &Target, ring: &KeyRing) -> Vec<String> {
     vec![
         model.id.0.clone(),
         model.endpoint.name.clone(),
-        model.upstream.clone(),
-        model.context.map(|context| context.to_string()).unwrap_or_default(),
+        model.upstream_id.clone(),
+        model.context_window.map(|context| context.to_string()).unwrap_or_default(),
         price.unwrap_or_default(),
         model.tags.join(", "),
-        unusable(model, ring).unwrap_or_else(|| "yes".into()),
+        unusable_reason(model, ring).unwrap_or_else(|| "yes".into()),
     ]
 }
 
-/// Why a model cannot be asked, as far as that can be told without asking anybody.
-fn unusable(model: &Target, ring: &KeyRing) -> Option<String> {
+/// Why a model is unusable, as far as that is known without sending a request.
+fn unusable_reason(model: &Target, ring: &KeyRing) -> Option<String> {
     let Endpoint { keys, headers, .. } = &*model.endpoint;
-    let mut errors: Vec<_> = keys.iter().filter_map(|key| ring.glance(key).err()).collect();
-    // With several keys one good one is enough.
+    let mut errors: Vec<_> = keys.iter().filter_map(|key| ring.check(key).err()).collect();
+    // One usable key of several is enough.
     let key = errors.pop().filter(|_| errors.len() + 1 == keys.len());
-    let header = || headers.iter().find_map(|(_, source)| ring.glance(source).err());
+    let header = || headers.iter().find_map(|(_, source)| ring.check(source).err());
     key.or_else(header).map(|error| format!("no: {error}"))
 }
 
-fn document(config: &Config, ring: &KeyRing) -> Value {
+fn models_json(config: &Config, ring: &KeyRing) -> Value {
     let models = config.models.iter().map(|model| {
         let price = model.price.as_ref().map(|price| {
             json!({
@@ -126,13 +135,13 @@ fn document(config: &Config, ring: &KeyRing) -> Value {
                 "currency": price.currency,
             })
         });
-        let why = unusable(model, ring);
+        let why = unusable_reason(model, ring);
         json!({
             "model": model.id.0,
             "endpoint": model.endpoint.name,
-            "base_url": masked_url(&model.endpoint.base_url),
-            "upstream_model": model.upstream,
-            "context": model.context,
+            "base_url": redact_url(&model.endpoint.base_url),
+            "upstream_model": model.upstream_id,
+            "context": model.context_window,
             "price": price,
             "tags": model.tags,
             "usable": why.is_none(),
@@ -151,57 +160,57 @@ fn document(config: &Config, ring: &KeyRing) -> Value {
     })
 }
 
-fn available(args: &AvailableArgs, config: &Config, context: &Context) -> Result<Exit, CliError> {
-    let endpoint = named_endpoint(config, &args.endpoint)?;
-    let models = match listed(endpoint, args.timeout, context)? {
+fn list_available(args: &AvailableArgs, config: &Config, context: &Context) -> Result<Exit, CliError> {
+    let endpoint = find_endpoint(config, &args.endpoint)?;
+    let models = match fetch_model_list(endpoint, args.timeout, context)? {
         Ok(models) => models,
         Err(exit) => return Ok(exit),
     };
-    print(args, config, context, endpoint, models)?;
+    print_models(args, config, context, endpoint, models)?;
     Ok(Exit::Ok)
 }
 
-/// What the endpoint lists, which is remembered; when it lists nothing that is told, and this is the exit code for it.
-fn listed(
+/// Fetches the model list of the endpoint and caches it; prints a failure and returns the exit code for it.
+fn fetch_model_list(
     endpoint: &Arc<Endpoint>,
     limit: Duration,
     context: &Context,
 ) -> Result<Result<Vec<ModelInfo>, Exit>, CliError> {
     let target = direct_target(endpoint, "");
-    let listed = context.runtime()?.block_on(context.engine().list_models(&target, limit));
+    let listed = context.runtime()?.block_on(context.stateless_engine().list_models(&target, limit));
     Ok(match listed {
         Ok(models) => {
-            remember(context, endpoint, &models);
+            cache_model_list(context, endpoint, &models);
             Ok(models)
         }
         Err(error) => {
-            let at = masked_url(&endpoint.base_url);
-            say(&format!("error: {} ({at}) gives no list: {}\n", endpoint.name, reason(&error)));
+            let at = redact_url(&endpoint.base_url);
+            write_stderr(&format!("error: cannot list the models of {} ({at}): {}\n", endpoint.name, reason(&error)));
             if let Some(hint) = &error.hint {
-                say(&format!("  hint: {hint}\n"));
+                write_stderr(&format!("  hint: {hint}\n"));
             }
-            Err(Exit::of_class(error.class))
+            Err(Exit::from_class(error.class))
         }
     })
 }
 
 /// The endpoint called `name`.
-pub(crate) fn named_endpoint<'c>(config: &'c Config, name: &str) -> Result<&'c Arc<Endpoint>, CliError> {
+pub(crate) fn find_endpoint<'c>(config: &'c Config, name: &str) -> Result<&'c Arc<Endpoint>, CliError> {
     let known: Vec<&str> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
-    config.endpoint(name).ok_or_else(|| unknown("endpoint", name, &known))
+    config.endpoint(name).ok_or_else(|| unknown_value("endpoint", name, &known))
 }
 
-/// Keeps the list for the shell's completion. What cannot be kept is only missed there.
-pub(crate) fn remember(context: &Context, endpoint: &Endpoint, models: &[ModelInfo]) {
+/// Caches the list for shell completion. A failure is only a warning: nothing else reads the cache.
+pub(crate) fn cache_model_list(context: &Context, endpoint: &Endpoint, models: &[ModelInfo]) {
     let ids: Vec<&str> = models.iter().map(|model| model.id.as_str()).collect();
-    let kept = store::cache_folder(&context.environment)
+    let written = store::cache_folder(&context.environment)
         .map(|cache| store::list_cache::write(&cache, &endpoint.name, endpoint.base_url.as_str(), &ids));
-    if let Some(Err(error)) = kept {
-        say(&format!("warning: the list could not be kept for completion: {error}\n"));
+    if let Some(Err(error)) = written {
+        write_stderr(&format!("warning: cannot cache the model list for completion: {error}\n"));
     }
 }
 
-fn print(
+fn print_models(
     args: &AvailableArgs,
     config: &Config,
     context: &Context,
@@ -213,26 +222,27 @@ fn print(
         models.retain(|model| model.id.to_lowercase().contains(&text));
     }
     let total = models.len();
-    let terminal = context.look(&context.layers(Flags::default())?).out_width.is_some();
-    let page = args.page.map(usize::from).or((terminal && args.list.is_text() && total > PAGE).then_some(1));
+    let terminal = context.look(&context.layers(Flags::default())?).stdout_width.is_some();
+    let page = args.page.map(usize::from).or((terminal && args.list.is_text() && total > PAGE_SIZE).then_some(1));
     if let Some(page) = page {
-        models = models.into_iter().skip((page - 1) * PAGE).take(PAGE).collect();
-        let pages = total.div_ceil(PAGE).max(1);
+        models = models.into_iter().skip((page - 1) * PAGE_SIZE).take(PAGE_SIZE).collect();
+        let pages = total.div_ceil(PAGE_SIZE).max(1);
         if page > pages {
-            return Err(CliError::usage(format!("there is no page {page}"), format!("the last one is {pages}")));
+            return Err(CliError::usage(format!("no page {page}"), format!("the last page is {pages}")));
         }
-        say(&format!("page {page} of {pages}, {total} models (--page, --filter)\n"));
+        write_stderr(&format!("page {page} of {pages}, {total} models (--page, --filter)\n"));
     } else if total == 0 && args.list.is_text() {
-        say("there are none\n");
+        write_stderr("no models\n");
     }
     let ours = |id: &str| {
-        let models = config.models.iter().filter(|model| model.upstream == id && model.endpoint.name == endpoint.name);
+        let models =
+            config.models.iter().filter(|model| model.upstream_id == id && model.endpoint.name == endpoint.name);
         models.map(|model| model.id.0.as_str()).collect::<Vec<_>>()
     };
-    let mut table = Table::new(&["id", ">context", "your name"]);
+    let mut table = Table::new(&["id", ">context", "name"]);
     for model in &models {
         let context = model.context.map(|context| context.to_string()).unwrap_or_default();
-        table.row(vec![crate::model::sanitize::one_line(&model.id), context, ours(&model.id).join(", ")]);
+        table.add_row(vec![crate::model::sanitize::one_line(&model.id), context, ours(&model.id).join(", ")]);
     }
     let document: Vec<Value> = models
         .iter()

@@ -1,66 +1,70 @@
-//! `mmchat models sync`: an entry for each model that an endpoint lists.
+//! `mmchat models sync`: adds a config entry for each model that an endpoint lists.
 
 use std::time::Duration;
 
 use clap::Args;
 
-use super::{listed, named_endpoint};
+use super::{fetch_model_list, find_endpoint};
 use crate::{
     cli::{
         CliError, Context,
-        support::{complete::Offer, config_input::new_name, config_transaction::Change, exit::Exit},
+        support::{
+            completion::CompletionKind, config_input::validate_name, config_transaction::ConfigTransaction, exit::Exit,
+        },
     },
-    config::{Config, edit::NewModel, parse_duration, template::name_of},
-    import::free,
+    config::{Config, edit::NewModel, parse_duration, template::name_from_upstream_id},
+    import::unique_name,
     model::sanitize::one_line,
     protocol::ModelInfo,
-    term::output::say,
+    term::output::write_stderr,
 };
 
-/// Write an entry for each model that an endpoint lists; entries and names that are there stay as they are
+/// Add a config entry for each model that an endpoint lists
 #[derive(Debug, Args)]
 #[command(
-    after_help = "For gateways, whose models come and go. Comments stay; nothing is ever removed: models of the config that\n\
-    the endpoint no longer lists are told.\n\n\
-    mmchat models sync one-api --filter qwen --tag cheap"
+    after_help = "Intended for gateways, whose model lists change. Existing entries, names and comments are not \
+    changed, and nothing is removed: models of the config that the endpoint no longer lists are reported.\n\n\
+    Examples:\n  \
+      mmchat models sync one-api --dry-run\n  \
+      mmchat models sync one-api --filter qwen --tag cheap"
 )]
 pub(super) struct SyncArgs {
-    /// The endpoint
-    #[arg(value_name = "ENDPOINT", add = Offer::Endpoints.completer())]
+    /// Endpoint of the config
+    #[arg(value_name = "ENDPOINT", add = CompletionKind::Endpoints.completer())]
     endpoint: String,
-    /// Only ids with this text in them
+    /// Add only ids that contain this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// A label for each new entry
+    /// Add a tag to each new entry
     #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
     tags: Vec<String>,
-    /// Put this in front of each new name
+    /// Start each new name with this text
     #[arg(long, value_name = "TEXT", default_value = "")]
     prefix: String,
-    /// Tell what would be written, and write nothing
+    /// Print what would be added, and write nothing
     #[arg(long)]
     dry_run: bool,
-    /// How long the endpoint may take
+    /// Limit the time of the request
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
     timeout: Duration,
 }
 
 pub(super) fn run(args: &SyncArgs, config: &Config, context: &Context) -> Result<Exit, CliError> {
-    let endpoint = named_endpoint(config, &args.endpoint)?;
-    let listed = match listed(endpoint, args.timeout, context)? {
+    let endpoint = find_endpoint(config, &args.endpoint)?;
+    let listed = match fetch_model_list(endpoint, args.timeout, context)? {
         Ok(listed) => listed,
         Err(exit) => return Ok(exit),
     };
     if !args.prefix.is_empty() {
-        new_name(&format!("{}x", args.prefix))?;
+        validate_name(&format!("{}x", args.prefix))?;
     }
-    let change = Change::begin(context)?;
+    let change = ConfigTransaction::begin(context)?;
     let config = change.config()?;
-    // Another command may have taken it away since.
-    named_endpoint(&config, &endpoint.name)?;
+    // Another command may have removed the endpoint while its models were listed.
+    find_endpoint(&config, &endpoint.name)?;
     let new = new_entries(args, &config, &listed);
-    for gone in gone(&config, &endpoint.name, &listed) {
-        say(&format!("warning: {gone}\n"));
+    for warning in unlisted_warnings(&config, &endpoint.name, &listed) {
+        write_stderr(&format!("warning: {warning}\n"));
     }
     let known = listed.len() - new.len();
     if !args.dry_run && !new.is_empty() {
@@ -68,24 +72,24 @@ pub(super) fn run(args: &SyncArgs, config: &Config, context: &Context) -> Result
     }
     for model in &new {
         let verb = if args.dry_run { "would add" } else { "added" };
-        say(&format!("{verb} {}: {}\n", model.name, one_line(&model.upstream)));
+        write_stderr(&format!("{verb} {}: {}\n", model.name, one_line(&model.upstream)));
     }
-    say(&format!("{} new, {known} with an entry already or left out by --filter\n", new.len()));
+    write_stderr(&format!("{} new, {known} already in the config or excluded by --filter\n", new.len()));
     Ok(Exit::Ok)
 }
 
-/// The entries to be: those whose upstream id has none yet, each with a name nobody has.
+/// New entries for the listed ids that have none yet, each with a name that is not taken.
 fn new_entries(args: &SyncArgs, config: &Config, listed: &[ModelInfo]) -> Vec<NewModel> {
     let filter = args.filter.as_ref().map(|text| text.to_lowercase());
     let mut taken: Vec<String> = config.names().map(str::to_owned).collect();
     let mut new = Vec::new();
     for model in listed {
         let has_entry =
-            config.models.iter().any(|known| known.endpoint.name == args.endpoint && known.upstream == model.id);
+            config.models.iter().any(|known| known.endpoint.name == args.endpoint && known.upstream_id == model.id);
         if has_entry || filter.as_ref().is_some_and(|text| !model.id.to_lowercase().contains(text)) {
             continue;
         }
-        let name = free(&format!("{}{}", args.prefix, name_of(&model.id)), &taken);
+        let name = unique_name(&format!("{}{}", args.prefix, name_from_upstream_id(&model.id)), &taken);
         taken.push(name.clone());
         new.push(NewModel {
             name,
@@ -99,9 +103,9 @@ fn new_entries(args: &SyncArgs, config: &Config, listed: &[ModelInfo]) -> Vec<Ne
     new
 }
 
-/// Models of the config that the endpoint does not list.
-fn gone(config: &Config, endpoint: &str, listed: &[ModelInfo]) -> Vec<String> {
+/// Warnings about models of the config that the endpoint does not list.
+fn unlisted_warnings(config: &Config, endpoint: &str, listed: &[ModelInfo]) -> Vec<String> {
     let ours = config.models.iter().filter(|model| model.endpoint.name == endpoint);
-    let gone = ours.filter(|model| !listed.iter().any(|known| known.id == model.upstream));
-    gone.map(|model| format!("{} is not listed any more: {}", model.id, model.upstream)).collect()
+    let unlisted = ours.filter(|model| !listed.iter().any(|known| known.id == model.upstream_id));
+    unlisted.map(|model| format!("{} is no longer listed: {}", model.id, model.upstream_id)).collect()
 }

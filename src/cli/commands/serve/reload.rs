@@ -1,7 +1,4 @@
-//! The config of a server that goes on while the file changes.
-//!
-//! Owns when it is read again (the file is another, or the system says so) and that a bad one changes nothing. Refuses to
-//! know what is done with it.
+//! Reloads the config of a running server when the file changes or on SIGHUP. An invalid config changes nothing.
 
 use std::{
     io::{IsTerminal, stdin},
@@ -12,56 +9,61 @@ use tokio::time::sleep;
 
 use crate::{
     cli::Context,
-    config::{self, Config, ConfigError, Layers},
+    config::{self, Config, ConfigError, ResolvedSettings},
     gateway::{Gateway, Log},
     model::environment::Environment,
-    store::watch::Watch,
-    term::signals::{Wish, Wishes},
+    store::watch::FileWatcher,
+    term::signals::{ServerSignal, ServerSignals},
 };
 
-/// Whoever writes a file may not be done with it.
-const SETTLED: Duration = Duration::from_millis(100);
+/// Delay between a change and the reload: the file may still be being written.
+const SETTLE_DELAY: Duration = Duration::from_millis(100);
 
-/// Where the config comes from.
-pub(super) struct Source {
+/// The source of the config.
+pub(super) struct ConfigSource {
     environment: Environment,
-    layers: Layers,
-    /// Where to listen, whatever the file says.
-    listen: Option<String>,
-    /// There was a file to begin with.
+    layers: ResolvedSettings,
+    /// Overrides `listen` of the file.
+    listen_override: Option<String>,
+    /// Whether the first config was read from a file.
     from_file: bool,
-    /// It was started at a terminal.
+    /// Whether the server was started at a terminal.
     at_terminal: bool,
 }
 
-impl Source {
-    /// `from_file`: the config that is served first was read from it.
-    pub(super) fn new(environment: Environment, layers: Layers, listen: Option<String>, from_file: bool) -> Self {
-        Self { environment, layers, listen, from_file, at_terminal: stdin().is_terminal() }
+impl ConfigSource {
+    /// `from_file`: whether the first config was read from the file.
+    pub(super) fn new(
+        environment: Environment,
+        layers: ResolvedSettings,
+        listen_override: Option<String>,
+        from_file: bool,
+    ) -> Self {
+        Self { environment, layers, listen_override, from_file, at_terminal: stdin().is_terminal() }
     }
 
-    /// Keeps the gateway as the config is, until the system wants it to stop.
-    pub(super) async fn follow(&self, gateway: &Gateway, log: &Log, wishes: &mut Wishes) {
-        let mut known = self.text();
+    /// Keeps the gateway up to date with the config until a stop signal.
+    pub(super) async fn follow(&self, gateway: &Gateway, log: &Log, wishes: &mut ServerSignals) {
+        let mut known = self.read_text();
         let mut watch = self.watch(log);
         loop {
-            let asked = tokio::select! {
-                wish = wishes.next() => match wish {
-                    Wish::Stop => return,
-                    // The terminal it was started at is gone.
-                    Wish::Reload if self.at_terminal && !stdin().is_terminal() => return,
-                    Wish::Reload => true,
+            let requested = tokio::select! {
+                signal = wishes.next() => match signal {
+                    ServerSignal::Stop => return,
+                    // The terminal was closed: SIGHUP means stop.
+                    ServerSignal::Reload if self.at_terminal && !stdin().is_terminal() => return,
+                    ServerSignal::Reload => true,
                 },
-                () = changed(&mut watch) => false,
+                () = wait_for_change(&mut watch) => false,
             };
-            sleep(SETTLED).await;
-            let text = self.text();
-            // Whatever else is in its folder may have changed.
-            if asked || text != known {
-                // A key may take its time to be looked up.
+            sleep(SETTLE_DELAY).await;
+            let text = self.read_text();
+            // A notification may be about another file in the directory.
+            if requested || text != known {
+                // Resolving a key may run a slow command; a stop signal must not wait for it.
                 tokio::select! {
                     () = self.reload(gateway, log) => {}
-                    () = stopped(wishes) => return,
+                    () = wait_for_stop(wishes) => return,
                 }
                 known = text;
             }
@@ -69,82 +71,82 @@ impl Source {
     }
 
     async fn reload(&self, gateway: &Gateway, log: &Log) {
-        let before = gateway.listen_at();
+        let before = gateway.listen_address();
         let loaded = match self.load() {
             Ok(config) => {
                 let listen = config.serve.listen.clone();
                 let warnings = config.warnings.clone();
                 gateway.reload(config).await.map(|()| (listen, warnings)).map_err(|error| error.to_string())
             }
-            Err(error) => Err(in_words(&error)),
+            Err(error) => Err(error_text(&error)),
         };
         gateway.count_reload(loaded.is_ok());
         match loaded {
             Ok((listen, warnings)) => {
-                log.event("reloaded", "requests under way go on as they began");
+                log.event("reloaded", "requests in flight keep the previous config");
                 for warning in &warnings {
                     log.event("warning", warning);
                 }
                 if listen != before {
-                    log.event("warning", "`listen` has changed: that takes a restart");
+                    log.event("warning", "`listen` changed: restart to apply it");
                 }
             }
-            Err(why) => log.event("reload-refused", &format!("{why}; all goes on as before")),
+            Err(reason) => log.event("reload-refused", &format!("{reason}; the previous config stays active")),
         }
     }
 
     fn load(&self) -> Result<Config, ConfigError> {
-        let mut config = match Context::read(&self.layers)? {
+        let mut config = match Context::read_config(&self.layers)? {
             Some((path, text)) => config::resolve(&text, &path)?,
-            // Without its file a server would have no keys, and let everybody in.
+            // Without the file the server would have no client keys and accept every client.
             None if self.from_file => {
                 let path = self.layers.config.value.clone().unwrap_or_default();
-                return Err(ConfigError::Read { path, reason: "it is not there any more".into() });
+                return Err(ConfigError::Read { path, reason: "the file no longer exists".into() });
             }
             None => config::from_environment(&self.environment)?,
         };
-        if let Some(listen) = &self.listen {
+        if let Some(listen) = &self.listen_override {
             config.serve.listen.clone_from(listen);
         }
         Ok(config)
     }
 
-    /// The file's text; `None`: it is not there, or cannot be read.
-    fn text(&self) -> Option<String> {
-        Context::read(&self.layers).ok().flatten().map(|(_, text)| text)
+    /// The text of the file; `None` when it is missing or unreadable.
+    fn read_text(&self) -> Option<String> {
+        Context::read_config(&self.layers).ok().flatten().map(|(_, text)| text)
     }
 
-    fn watch(&self, log: &Log) -> Option<Watch> {
+    fn watch(&self, log: &Log) -> Option<FileWatcher> {
         let path = self.layers.config.value.as_ref()?;
-        match Watch::begin(path) {
+        match FileWatcher::new(path) {
             Ok(watch) => Some(watch),
             Err(_) if !self.from_file && !path.exists() => None,
-            Err(why) => {
-                log.event("warning", &format!("{} cannot be watched: {why}; SIGHUP reads it again", path.display()));
+            Err(reason) => {
+                log.event("warning", &format!("cannot watch {}: {reason}; send SIGHUP to reload it", path.display()));
                 None
             }
         }
     }
 }
 
-/// Resolves when the system wants the server to stop.
-async fn stopped(wishes: &mut Wishes) {
-    while wishes.next().await != Wish::Stop {}
+/// Resolves at a stop signal.
+async fn wait_for_stop(wishes: &mut ServerSignals) {
+    while wishes.next().await != ServerSignal::Stop {}
 }
 
-async fn changed(watch: &mut Option<Watch>) {
+async fn wait_for_change(watch: &mut Option<FileWatcher>) {
     match watch {
         Some(watch) => watch.changed().await,
         None => std::future::pending().await,
     }
 }
 
-/// Everything that is wrong, each with its line and column.
-fn in_words(error: &ConfigError) -> String {
+/// All problems of a config, each with its line and column.
+fn error_text(error: &ConfigError) -> String {
     let ConfigError::Invalid { path, problems } = error else { return error.to_string() };
-    let told = problems.iter().map(|problem| {
-        let (line, column) = problem.place();
+    let texts = problems.iter().map(|problem| {
+        let (line, column) = problem.line_column();
         format!("{}:{line}:{column}: {problem}", path.display())
     });
-    told.collect::<Vec<_>>().join("; ")
+    texts.collect::<Vec<_>>().join("; ")
 }

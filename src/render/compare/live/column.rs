@@ -1,223 +1,226 @@
-//! One answer as the rows of a column, while it comes.
+//! Lays out one streaming answer as the rows of a column.
 //!
-//! Owns that a drawing costs what is new since the last one, and never more than a screen or two can show, however long the
-//! answer is: where there is more, rows begin near its end, inside the fence of code that is open there. Rows are append-only
-//! and stand alone: a style that goes on is begun again on each. The last grapheme of an open stream is held back, since the
-//! next character may join it. Refuses to know where the rows are put.
+//! Each update processes only the new text, at most 32 KiB: of more, only the last 16 KiB are laid out, inside the code
+//! fence that is open there. Rows are append-only and self-contained: a style that continues is started again on each
+//! row. The last grapheme of a running stream is held back, since the next character may join it.
 
 use std::collections::VecDeque;
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::{model::sanitize::Sanitiser, render::markdown::Markdown};
+use crate::{model::sanitize::Sanitizer, render::markdown::MarkdownRenderer};
 
-/// More new text than this is not all laid out: nobody can read what would be gone with the next drawing.
-const AT_ONCE: usize = 32 * 1024;
-/// So much of the end is.
-const TAIL: usize = 16 * 1024;
-/// As many rows as the tallest screen shows.
-const ROWS: usize = 300;
+/// Maximum bytes of new text to lay out in one update; more could not be read before the next update.
+const MAX_NEW_BYTES: usize = 32 * 1024;
+/// Bytes at the end that are laid out if there are more.
+const TAIL_BYTES: usize = 16 * 1024;
+/// Maximum rows kept: no screen shows more.
+const MAX_ROWS: usize = 300;
 const RESET: &str = "\u{1b}[0m";
 
-/// The rows of one answer, in so many cells.
+/// The rows of one answer.
 #[derive(Debug)]
 pub(super) struct Column {
-    cells: usize,
+    width: usize,
     is_plain: bool,
-    /// Which text it is: another try begins another.
+    /// The generation of the text; a new one starts over.
     generation: u32,
-    /// Bytes of the text that were taken.
-    taken: usize,
-    sanitiser: Sanitiser,
-    /// Sanitised, and not laid out yet: the last grapheme.
-    held: String,
-    markdown: Markdown,
+    /// Bytes of the text already processed.
+    processed: usize,
+    sanitizer: Sanitizer,
+    /// The last grapheme: sanitized, but not laid out yet.
+    pending: String,
+    markdown: MarkdownRenderer,
     rows: Rows,
-    /// Rows were left out, so that nobody knows how many there are.
-    skipped: bool,
-    is_over: bool,
-    /// The first rows, once somebody wanted them.
-    head: Option<Vec<String>>,
+    /// Text was skipped, so that the number of rows is unknown.
+    has_skipped: bool,
+    has_ended: bool,
+    /// The first rows; computed on first use.
+    first_rows: Option<Vec<String>>,
     fences: Fences,
 }
 
-/// Fences of code in a text, looked for once however often it is skipped.
+/// Code fences in a text. Each line is scanned only once, however often text is skipped.
 #[derive(Clone, Copy, Debug, Default)]
 struct Fences {
-    /// Bytes that were looked at, up to a line's end.
-    seen: usize,
+    /// Bytes scanned, up to a line end.
+    scanned: usize,
     open: Option<(char, usize)>,
 }
 
-/// Rows in the making.
+/// A sequence of rows under construction.
 #[derive(Debug, Default)]
 struct Rows {
-    last: VecDeque<String>,
-    /// Rows that are whole, those that are not kept included.
+    stored: VecDeque<String>,
+    /// Number of complete rows, including those no longer kept.
     count: usize,
-    open: String,
-    /// The codes in force at its end.
-    style: String,
+    open_row: String,
+    /// The style codes active at its end.
+    active_style: String,
 }
 
-/// The text of a lane, for its column.
+/// The text of a call, for its column.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Source<'a> {
-    /// As it came.
+pub(super) struct ColumnSource<'a> {
+    /// As received.
     pub(super) text: &'a str,
-    /// Which try it is of.
+    /// Its generation.
     pub(super) generation: u32,
-    /// Nothing more comes.
-    pub(super) is_over: bool,
+    /// The call has ended.
+    pub(super) has_ended: bool,
 }
 
 impl Column {
-    pub(super) fn new(cells: usize, is_plain: bool) -> Self {
+    pub(super) fn new(width: usize, is_plain: bool) -> Self {
         Self {
-            cells,
+            width,
             is_plain,
             generation: 0,
-            taken: 0,
-            sanitiser: Sanitiser::default(),
-            held: String::new(),
-            markdown: Markdown::column(cells, is_plain),
+            processed: 0,
+            sanitizer: Sanitizer::default(),
+            pending: String::new(),
+            markdown: MarkdownRenderer::for_column(width, is_plain),
             rows: Rows::default(),
-            skipped: false,
-            is_over: false,
-            head: None,
+            has_skipped: false,
+            has_ended: false,
+            first_rows: None,
             fences: Fences::default(),
         }
     }
 
-    /// Whether it is for these cells.
-    pub(super) fn suits(&self, cells: usize, is_plain: bool) -> bool {
-        self.cells == cells && self.is_plain == is_plain
+    /// Whether it has this width and mode.
+    pub(super) fn matches(&self, cells: usize, is_plain: bool) -> bool {
+        self.width == cells && self.is_plain == is_plain
     }
 
-    /// Takes what is new.
-    pub(super) fn follow(&mut self, source: Source<'_>) {
-        if self.generation != source.generation || self.taken > source.text.len() || (self.is_over && !source.is_over) {
-            *self = Self { generation: source.generation, ..Self::new(self.cells, self.is_plain) };
+    /// Processes the new text of `source`.
+    pub(super) fn update(&mut self, source: ColumnSource<'_>) {
+        if self.generation != source.generation
+            || self.processed > source.text.len()
+            || (self.has_ended && !source.has_ended)
+        {
+            *self = Self { generation: source.generation, ..Self::new(self.width, self.is_plain) };
         }
-        if self.is_over {
+        if self.has_ended {
             return;
         }
-        if source.text.len() - self.taken > AT_ONCE {
-            self.skip_to_the_end(source.text);
+        if source.text.len() - self.processed > MAX_NEW_BYTES {
+            self.skip_to_tail(source.text);
         }
-        // A text that is another one after all has no such place.
-        let Some(new) = source.text.get(self.taken..) else { return };
-        self.push(new, source.is_over);
-        self.taken = source.text.len();
+        // Fails if the text was replaced and `taken` is not a character boundary.
+        let Some(new) = source.text.get(self.processed..) else { return };
+        self.push(new, source.has_ended);
+        self.processed = source.text.len();
     }
 
-    /// Begins anew where the last rows can be had from.
-    fn skip_to_the_end(&mut self, text: &str) {
-        let from = text.floor_char_boundary(text.len() - TAIL);
-        // A line's start, if one is near.
-        let near = &text[from..text.floor_char_boundary(from + TAIL / 4)];
+    /// Starts over near the end of the text.
+    fn skip_to_tail(&mut self, text: &str) {
+        let from = text.floor_char_boundary(text.len() - TAIL_BYTES);
+        // Prefer the start of a line.
+        let near = &text[from..text.floor_char_boundary(from + TAIL_BYTES / 4)];
         let from = near.find('\n').map_or(from, |end| from + end + 1);
-        let mut markdown = Markdown::column(self.cells, self.is_plain);
+        let mut markdown = MarkdownRenderer::for_column(self.width, self.is_plain);
         let mut fences = std::mem::take(&mut self.fences);
-        markdown.inside(fences.look_up_to(text, from));
-        let new = Self::new(self.cells, self.is_plain);
-        *self = Self { generation: self.generation, taken: from, markdown, fences, skipped: true, ..new };
+        markdown.set_fence(fences.scan_to(text, from));
+        let new = Self::new(self.width, self.is_plain);
+        *self = Self { generation: self.generation, processed: from, markdown, fences, has_skipped: true, ..new };
     }
 
     fn push(&mut self, text: &str, is_over: bool) {
-        let mut new = std::mem::take(&mut self.held);
-        self.sanitiser.push(text, &mut new);
-        let whole = if is_over { new.len() } else { new.grapheme_indices(true).next_back().map_or(0, |(at, _)| at) };
+        let mut new = std::mem::take(&mut self.pending);
+        self.sanitizer.push(text, &mut new);
+        let end = if is_over { new.len() } else { new.grapheme_indices(true).next_back().map_or(0, |(at, _)| at) };
         let mut out = String::new();
-        self.markdown.push(&new[..whole], &mut out);
-        self.held = new[whole..].to_owned();
+        self.markdown.push(&new[..end], &mut out);
+        self.pending = new[end..].to_owned();
         if is_over {
             self.markdown.finish(&mut out);
-            self.is_over = true;
+            self.has_ended = true;
         }
-        self.rows.add(&out);
+        self.rows.append(&out);
     }
 
-    /// The last `most` rows, and how many there are before them, if that is known.
-    pub(super) fn tail(&self, most: usize) -> (Vec<String>, Option<usize>) {
-        let open = Some(self.rows.closed_open()).filter(|row| !row.is_empty());
-        let (kept, count) = (self.rows.last.len(), self.rows.count + usize::from(open.is_some()));
-        let skipped = (kept + usize::from(open.is_some())).saturating_sub(most);
-        let rows: Vec<String> = self.rows.last.iter().skip(skipped).cloned().chain(open.filter(|_| most > 0)).collect();
+    /// The last `max` rows, and the number of rows before them, if known.
+    pub(super) fn tail(&self, max: usize) -> (Vec<String>, Option<usize>) {
+        let open = Some(self.rows.closed_open_row()).filter(|row| !row.is_empty());
+        let (stored, count) = (self.rows.stored.len(), self.rows.count + usize::from(open.is_some()));
+        let skipped = (stored + usize::from(open.is_some())).saturating_sub(max);
+        let rows: Vec<String> =
+            self.rows.stored.iter().skip(skipped).cloned().chain(open.filter(|_| max > 0)).collect();
         let before = count - rows.len();
-        (rows, (!self.skipped).then_some(before))
+        (rows, (!self.has_skipped).then_some(before))
     }
 
-    /// The first `most` rows of a text that is over, and how many there are after them, if that is known.
-    pub(super) fn head(&mut self, source: Source<'_>, most: usize) -> (Vec<String>, Option<usize>) {
-        if self.head.is_none() {
+    /// The first `max` rows of a finished text, and the number of rows after them, if known.
+    pub(super) fn head(&mut self, source: ColumnSource<'_>, max: usize) -> (Vec<String>, Option<usize>) {
+        if self.first_rows.is_none() {
             let (mut markdown, mut out, mut rows) =
-                (Markdown::column(self.cells, self.is_plain), String::new(), Rows::default());
-            let (mut sanitiser, mut text) = (Sanitiser::default(), String::new());
-            sanitiser.push(&source.text[..source.text.floor_char_boundary(AT_ONCE)], &mut text);
+                (MarkdownRenderer::for_column(self.width, self.is_plain), String::new(), Rows::default());
+            let (mut sanitiser, mut text) = (Sanitizer::default(), String::new());
+            sanitiser.push(&source.text[..source.text.floor_char_boundary(MAX_NEW_BYTES)], &mut text);
             markdown.push(&text, &mut out);
             markdown.finish(&mut out);
-            rows.first(&out);
-            self.head = Some(rows.last.into());
+            rows.append_keeping_first(&out);
+            self.first_rows = Some(rows.stored.into());
         }
-        let rows: Vec<String> = self.head.iter().flatten().take(most).cloned().collect();
+        let rows: Vec<String> = self.first_rows.iter().flatten().take(max).cloned().collect();
         let after = self.rows.count.saturating_sub(rows.len());
-        (rows, (!self.skipped).then_some(after))
+        (rows, (!self.has_skipped).then_some(after))
     }
 
-    /// Rows there are.
-    pub(super) fn count(&self) -> usize {
-        self.rows.count + usize::from(!self.rows.open.is_empty())
+    /// The number of rows, including the open one.
+    pub(super) fn row_count(&self) -> usize {
+        self.rows.count + usize::from(!self.rows.open_row.is_empty())
     }
 }
 
 impl Rows {
-    fn add(&mut self, text: &str) {
-        self.each(text, |rows, row| {
+    fn append(&mut self, text: &str) {
+        self.append_with(text, |rows, row| {
             rows.push_back(row);
-            if rows.len() > ROWS {
+            if rows.len() > MAX_ROWS {
                 rows.pop_front();
             }
         });
     }
 
-    /// As `add`, but those that are kept are the first.
-    fn first(&mut self, text: &str) {
-        self.each(text, |rows, row| {
-            if rows.len() < ROWS {
+    /// Like `add`, but keeps the first rows instead of the last.
+    fn append_keeping_first(&mut self, text: &str) {
+        self.append_with(text, |rows, row| {
+            if rows.len() < MAX_ROWS {
                 rows.push_back(row);
             }
         });
     }
 
-    fn each(&mut self, text: &str, keep: impl Fn(&mut VecDeque<String>, String)) {
+    fn append_with(&mut self, text: &str, keep: impl Fn(&mut VecDeque<String>, String)) {
         for part in text.split_inclusive('\n') {
             let line = part.strip_suffix('\n');
-            let piece = line.unwrap_or(part);
-            self.open.push_str(piece);
-            in_force(&mut self.style, piece);
+            let text = line.unwrap_or(part);
+            self.open_row.push_str(text);
+            update_active_style(&mut self.active_style, text);
             if line.is_some() {
-                let row = self.closed_open();
-                keep(&mut self.last, row);
+                let row = self.closed_open_row();
+                keep(&mut self.stored, row);
                 self.count += 1;
-                self.open = self.style.clone();
+                self.open_row = self.active_style.clone();
             }
         }
     }
 
-    /// The open row, as it can stand alone.
-    fn closed_open(&self) -> String {
-        // A style alone is nothing to see.
-        if self.open == self.style {
+    /// The open row with its styles closed.
+    fn closed_open_row(&self) -> String {
+        // Style codes without text.
+        if self.open_row == self.active_style {
             return String::new();
         }
-        let end = if self.style.is_empty() { "" } else { RESET };
-        format!("{}{end}", self.open)
+        let end = if self.active_style.is_empty() { "" } else { RESET };
+        format!("{}{end}", self.open_row)
     }
 }
 
-/// Keeps up `style`, the codes in force, over `text`.
-fn in_force(style: &mut String, text: &str) {
+/// Updates `style`, the active codes, with the codes in `text`.
+fn update_active_style(style: &mut String, text: &str) {
     for part in text.split('\u{1b}').skip(1) {
         let end = part.find('m').map_or(part.len(), |end| end + 1);
         match &part[..end] {
@@ -228,16 +231,16 @@ fn in_force(style: &mut String, text: &str) {
 }
 
 impl Fences {
-    /// The fence that is open at `end` of `text`, of which what was seen is the start.
-    fn look_up_to(&mut self, text: &str, end: usize) -> Option<(char, usize)> {
-        for line in text[self.seen.min(end)..end].split_inclusive('\n').filter(|line| line.ends_with('\n')) {
-            self.seen += line.len();
+    /// The fence that is open at byte `end` of `text`, which must start with the text scanned so far.
+    fn scan_to(&mut self, text: &str, end: usize) -> Option<(char, usize)> {
+        for line in text[self.scanned.min(end)..end].split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            self.scanned += line.len();
             let body = line.trim_start_matches(' ').trim_end();
             let Some(mark) = body.chars().next().filter(|mark| matches!(mark, '`' | '~')) else { continue };
             let run = body.chars().take_while(|c| *c == mark).count();
             match self.open {
                 None if run >= 3 => self.open = Some((mark, run)),
-                Some((known, length)) if known == mark && run >= length && body.len() == run => self.open = None,
+                Some((open, length)) if open == mark && run >= length && body.len() == run => self.open = None,
                 _ => {}
             }
         }
@@ -251,72 +254,72 @@ mod tests {
     use unicode_width::UnicodeWidthStr;
 
     use super::*;
-    use crate::model::sanitize::sanitised;
+    use crate::model::sanitize::sanitize;
 
-    fn source(text: &str, is_over: bool) -> Source<'_> {
-        Source { text, generation: 1, is_over }
+    fn source(text: &str, is_over: bool) -> ColumnSource<'_> {
+        ColumnSource { text, generation: 1, has_ended: is_over }
     }
 
     fn rows(text: &str, cells: usize) -> Vec<String> {
         let mut column = Column::new(cells, false);
-        column.follow(source(text, true));
-        column.tail(ROWS).0
+        column.update(source(text, true));
+        column.tail(MAX_ROWS).0
     }
 
     #[test]
-    fn a_style_goes_on_over_rows_that_stand_alone() {
+    fn a_style_is_continued_on_each_row() {
         let rows = rows("**one two three four** five", 10);
-        assert_eq!(sanitised(&rows.join("\n")), "one two\nthree four\nfive");
+        assert_eq!(sanitize(&rows.join("\n")), "one two\nthree four\nfive");
         assert!(rows[..2].iter().all(|row| row.contains("\u{1b}[1m") && row.ends_with(RESET)), "{rows:?}");
         assert!(rows[2].ends_with("\u{1b}[0mfive"), "{rows:?}");
     }
 
     #[test]
-    fn the_last_grapheme_waits_for_what_may_join_it() {
+    fn last_grapheme_is_held_back_until_the_next_one() {
         let mut column = Column::new(20, false);
-        column.follow(source("ab👨", false));
+        column.update(source("ab👨", false));
         assert_eq!(column.tail(9).0, ["ab"]);
-        column.follow(source("ab👨\u{200d}👩", false));
-        column.follow(source("ab👨\u{200d}👩c", false));
+        column.update(source("ab👨\u{200d}👩", false));
+        column.update(source("ab👨\u{200d}👩c", false));
         assert_eq!(column.tail(9).0, ["ab👨\u{200d}👩"]);
-        column.follow(source("ab👨\u{200d}👩c", true));
+        column.update(source("ab👨\u{200d}👩c", true));
         assert_eq!(column.tail(9).0, ["ab👨\u{200d}👩c"]);
     }
 
     #[test]
-    fn a_long_text_is_laid_out_from_near_its_end_inside_its_code() {
+    fn long_text_is_laid_out_near_its_end_inside_its_code_fence() {
         let text = format!("```\n{}", "let x = \"*a*\";\n".repeat(100_000));
         let mut column = Column::new(30, false);
-        column.follow(source(&text, false));
+        column.update(source(&text, false));
         let (rows, before) = column.tail(2);
-        assert_eq!((rows, before), (vec!["let x = \"*a*\";".to_owned(); 2], None), "marks in code mean themselves");
+        assert_eq!((rows, before), (vec!["let x = \"*a*\";".to_owned(); 2], None), "code is not rendered as Markdown");
         for joined in ["👨\u{200d}👩\u{200d}👧", "借", "é\u{301}", "\t"] {
             let mut column = Column::new(30, false);
-            // Cut at every place where a character may be in two.
+            // Lengths that split a character at every byte.
             for length in [40_000, 40_001, 40_002, 40_003, 90_000] {
                 let text = joined.repeat(length / joined.len() + 1) + &"x".repeat(length % 7);
-                column.follow(source(&text, false));
-                assert!(column.tail(5).0.iter().all(|row| sanitised(row).width() <= 30));
+                column.update(source(&text, false));
+                assert!(column.tail(5).0.iter().all(|row| sanitize(row).width() <= 30));
             }
         }
         let line = "x".repeat(10_000_000);
-        column.follow(Source { text: &line, generation: 2, is_over: true });
+        column.update(ColumnSource { text: &line, generation: 2, has_ended: true });
         assert_eq!(column.tail(1).0.len(), 1);
-        assert_eq!(column.head(Source { text: &line, generation: 2, is_over: true }, 1).0, ["x".repeat(30)]);
+        assert_eq!(column.head(ColumnSource { text: &line, generation: 2, has_ended: true }, 1).0, ["x".repeat(30)]);
     }
 
     #[test]
-    fn another_try_begins_with_nothing() {
+    fn new_generation_starts_with_no_rows() {
         let mut column = Column::new(20, false);
-        column.follow(source("the first", true));
-        column.follow(Source { text: "a", generation: 2, is_over: false });
-        column.follow(Source { text: "a second", generation: 2, is_over: true });
+        column.update(source("the first", true));
+        column.update(ColumnSource { text: "a", generation: 2, has_ended: false });
+        column.update(ColumnSource { text: "a second", generation: 2, has_ended: true });
         assert_eq!(column.tail(9), (vec!["a second".to_owned()], Some(0)));
     }
 
     proptest! {
         #[test]
-        fn rows_fit_and_are_the_same_however_the_text_came(
+        fn rows_fit_and_do_not_depend_on_how_the_text_was_split(
             text in "([a-z]{1,14}|[借用检查器。，]{1,8}|[*_`#>|-]{1,4}|👋|👨‍👩‍👧|e\u{301}|\\t|\u{1b}\\[31m| |\n|1\\. ){0,60}",
             cells in 8usize..80,
             cuts in prop::collection::vec(0usize..400, 0..12),
@@ -326,17 +329,17 @@ mod tests {
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| text.floor_char_boundary(cut.min(text.len()))).collect();
             cuts.sort_unstable();
             for cut in cuts {
-                column.follow(source(&text[..cut], false));
-                prop_assert!(column.count() >= shown, "rows are only ever added");
-                shown = column.count();
-                for row in column.tail(ROWS).0 {
-                    prop_assert!(sanitised(&row).width() <= cells, "{row:?} in {cells}");
+                column.update(source(&text[..cut], false));
+                prop_assert!(column.row_count() >= shown, "rows are append-only");
+                shown = column.row_count();
+                for row in column.tail(MAX_ROWS).0 {
+                    prop_assert!(sanitize(&row).width() <= cells, "{row:?} in {cells}");
                 }
             }
-            column.follow(source(&text, true));
-            // A quote's mark stands on each of its rows.
-            let bare = |text: &str| sanitised(text).replace('│', "").split_whitespace().collect::<String>();
-            prop_assert_eq!(bare(&column.tail(ROWS).0.concat()), bare(&rows(&text, cells).concat()));
+            column.update(source(&text, true));
+            // The mark of a quote is repeated on each of its rows.
+            let bare = |text: &str| sanitize(text).replace('│', "").split_whitespace().collect::<String>();
+            prop_assert_eq!(bare(&column.tail(MAX_ROWS).0.concat()), bare(&rows(&text, cells).concat()));
         }
     }
 }

@@ -1,87 +1,87 @@
-//! What a person does to the live view with keys.
+//! Handles the keys of the live view: focus, zoom, hold and pick.
 //!
-//! Owns which lane they mean, what they look at and what they wish. Refuses to do it: a wish is for whoever runs the lanes.
+//! Returns actions on calls instead of performing them.
 
-/// A key, as far as the view knows any.
+/// A key that the live view handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Key {
-    /// A letter, a digit, a space.
+    /// A letter, a digit or a space.
     Char(char),
-    /// Tab, or the arrow to the right.
+    /// Tab or right arrow.
     Next,
-    /// The arrow to the left.
+    /// Left arrow.
     Previous,
     /// Escape.
     Escape,
-    /// Ctrl-C, where it does not come as a signal.
+    /// Ctrl-C, if it does not arrive as a signal.
     Interrupt,
 }
 
-/// What is to be done.
+/// An action for the caller to perform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// This lane is stopped.
+pub enum Action {
+    /// Stop this call.
     Stop(usize),
-    /// This lane is asked once more.
-    Again(usize),
-    /// The person has seen enough.
+    /// Restart this call.
+    Restart(usize),
+    /// Leave the comparison.
     Leave,
 }
 
-/// What the person looks at.
+/// The state of the live view that keys change.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Desk {
+pub(super) struct LiveInput {
     pub(super) focus: usize,
-    /// The focus was never moved: it is not shown.
-    pub(super) untouched: bool,
-    pub(super) zoomed: bool,
-    pub(super) held: bool,
+    /// The focus was never moved, so it is not shown.
+    pub(super) is_untouched: bool,
+    pub(super) is_zoomed: bool,
+    pub(super) is_held: bool,
     pub(super) picked: Option<usize>,
 }
 
-impl Desk {
+impl LiveInput {
     pub(super) fn new() -> Self {
-        Self { untouched: true, ..Self::default() }
+        Self { is_untouched: true, ..Self::default() }
     }
 
-    /// What `key` does among so many lanes; `over` tells of each whether it is over.
-    pub(super) fn key(&mut self, key: Key, lanes: usize, over: impl Fn(usize) -> bool) -> Option<Wish> {
+    /// Handles `key`, with `count` calls. `has_ended` reports whether a call has ended.
+    pub(super) fn on_key(&mut self, key: Key, count: usize, has_ended: impl Fn(usize) -> bool) -> Option<Action> {
         match key {
             Key::Char(digit @ '1'..='9') => {
-                let lane = digit as usize - '1' as usize;
-                if lane < lanes {
-                    self.look_at(lane);
+                let index = digit as usize - '1' as usize;
+                if index < count {
+                    self.set_focus(index);
                 }
             }
-            Key::Next => self.look_at((self.focus + 1) % lanes.max(1)),
-            Key::Previous => self.look_at((self.focus + lanes.saturating_sub(1)) % lanes.max(1)),
+            Key::Next => self.set_focus((self.focus + 1) % count.max(1)),
+            Key::Previous => self.set_focus((self.focus + count.saturating_sub(1)) % count.max(1)),
             Key::Char('z') => {
-                self.look_at(self.focus);
-                self.zoomed = !self.zoomed;
+                self.set_focus(self.focus);
+                self.is_zoomed = !self.is_zoomed;
             }
-            Key::Escape => self.zoomed = false,
+            Key::Escape => self.is_zoomed = false,
             Key::Char('p') => {
-                self.look_at(self.focus);
+                self.set_focus(self.focus);
                 self.picked = if self.picked == Some(self.focus) { None } else { Some(self.focus) };
             }
-            Key::Char(' ') => self.held = !self.held,
+            Key::Char(' ') => self.is_held = !self.is_held,
             Key::Char('x') => {
-                self.look_at(self.focus);
-                return (!over(self.focus)).then_some(Wish::Stop(self.focus));
+                self.set_focus(self.focus);
+                return (!has_ended(self.focus)).then_some(Action::Stop(self.focus));
             }
             Key::Char('r') => {
-                self.look_at(self.focus);
-                return Some(Wish::Again(self.focus));
+                self.set_focus(self.focus);
+                return Some(Action::Restart(self.focus));
             }
-            Key::Char('q') | Key::Interrupt => return Some(Wish::Leave),
+            Key::Char('q') | Key::Interrupt => return Some(Action::Leave),
             Key::Char(_) => {}
         }
         None
     }
 
-    fn look_at(&mut self, lane: usize) {
-        self.focus = lane;
-        self.untouched = false;
+    fn set_focus(&mut self, index: usize) {
+        self.focus = index;
+        self.is_untouched = false;
     }
 }
 
@@ -89,30 +89,30 @@ impl Desk {
 mod tests {
     use super::*;
 
-    fn pressed(keys: &str, lanes: usize) -> (Desk, Vec<Wish>) {
-        let mut desk = Desk::new();
-        let wishes = keys.chars().filter_map(|key| {
+    fn pressed(keys: &str, count: usize) -> (LiveInput, Vec<Action>) {
+        let mut input = LiveInput::new();
+        let actions = keys.chars().filter_map(|key| {
             let key = match key {
                 '>' => Key::Next,
                 '<' => Key::Previous,
                 '!' => Key::Interrupt,
                 key => Key::Char(key),
             };
-            desk.key(key, lanes, |lane| lane == 0)
+            input.on_key(key, count, |index| index == 0)
         });
-        let wishes = wishes.collect();
-        (desk, wishes)
+        let actions = actions.collect();
+        (input, actions)
     }
 
     #[test]
-    fn keys_are_about_the_lane_that_is_looked_at() {
-        assert_eq!(pressed("2x", 3).1, [Wish::Stop(1)]);
-        assert_eq!(pressed("x", 3).1, [], "it is over");
-        assert_eq!(pressed("r>r<<r", 3).1, [Wish::Again(0), Wish::Again(1), Wish::Again(2)]);
-        assert_eq!(pressed("29r", 3).1, [Wish::Again(1)], "there is no ninth");
-        assert_eq!(pressed(" q!", 3).1, [Wish::Leave, Wish::Leave]);
-        let (desk, _) = pressed("3zp", 3);
-        assert!(desk.zoomed && desk.focus == 2 && desk.picked == Some(2) && !desk.untouched);
+    fn keys_apply_to_the_focused_call() {
+        assert_eq!(pressed("2x", 3).1, [Action::Stop(1)]);
+        assert_eq!(pressed("x", 3).1, [], "the call has ended");
+        assert_eq!(pressed("r>r<<r", 3).1, [Action::Restart(0), Action::Restart(1), Action::Restart(2)]);
+        assert_eq!(pressed("29r", 3).1, [Action::Restart(1)], "there is no ninth call");
+        assert_eq!(pressed(" q!", 3).1, [Action::Leave, Action::Leave]);
+        let (input, _) = pressed("3zp", 3);
+        assert!(input.is_zoomed && input.focus == 2 && input.picked == Some(2) && !input.is_untouched);
         assert_eq!(pressed("2pp", 3).0.picked, None);
     }
 }

@@ -1,5 +1,6 @@
-//! What the screen looks like, as pictures of text in `tests/fixtures/captures/`: a person can look at them, and a change of them
-//! is seen. `MMCHAT_BLESS=1 cargo test captures` makes them anew.
+//! Compares the screen of several runs with the text files in `tests/fixtures/captures/`.
+//!
+//! `MMCHAT_BLESS=1 cargo test captures` rewrites the files.
 
 use std::{fmt::Write as _, fs, path::Path};
 
@@ -12,88 +13,88 @@ const ENGLISH: &str = "# Borrowing\n\nRust's **borrow checker** enforces three r
 const CHINESE: &str = "借用检查器在编译期运行。它记录谁拥有一个值，并且拒绝悬垂引用，所以程序不会在运行时崩溃。\n\n\
     | 规则 | 例子 |\n|---|:-:|\n| 所有权 | `move` |\n| 借用 | `&x` |\n\n- 第一，每个值有一个所有者\n- 第二，读者可以很多 👩‍👩‍👧\n";
 
-/// A run whose clock is this file's.
-struct Scene {
+/// A run with a simulated clock.
+struct TestRun {
     view: CompareView,
     begun: Instant,
     out: Output,
 }
 
-impl Scene {
+impl TestRun {
     fn new(names: &[&str], width: Option<usize>) -> Self {
         let mut settings = settings(Format::Text, View::Auto, width);
-        (settings.rendered, settings.look.styled) = (width.is_some(), width.is_some());
-        Self::with(names, settings)
+        (settings.render_markdown, settings.terminal.styled) = (width.is_some(), width.is_some());
+        Self::with_settings(names, settings)
     }
 
-    fn with(names: &[&str], settings: Settings) -> Self {
+    fn with_settings(names: &[&str], settings: CompareSettings) -> Self {
         let begun = Instant::now();
         let view = CompareView::new(settings, names.iter().copied(), begun).with_keys();
         Self { view, begun, out: Output::default() }
     }
 
-    fn at(&mut self, ms: u64, lane: usize, kind: EventKind) {
+    fn send(&mut self, ms: u64, index: usize, kind: EventKind) {
         let at = self.begun + Duration::from_millis(ms);
-        self.view.event(&Event { lane, at, kind }, &mut self.out);
+        self.view.on_event(&Event { call: index, at, kind }, &mut self.out);
     }
 
-    fn asks(&mut self, lane: usize, name: &str) -> Arc<Target> {
+    fn start(&mut self, index: usize, name: &str) -> Arc<Target> {
         let price = Price { input: 1.0, output: 8.0, cached_input: None, currency: "USD".into() };
         let target = Arc::new(Target { price: Some(price), ..testing::target(name) });
-        self.at(1, lane, EventKind::Started(Arc::clone(&target)));
+        self.send(1, index, EventKind::Started(Arc::clone(&target)));
         target
     }
 
-    /// A lane that says this, all of it after 200 ms and more; whole after two seconds, if it is.
-    fn says(&mut self, lane: usize, name: &str, text: &str, end: Option<Result<FinishReason, ErrorClass>>) {
-        let target = self.asks(lane, name);
+    /// A call that outputs `text` between 200 ms and 2 s, and ends after 2 s if `end` is given.
+    fn answer(&mut self, index: usize, name: &str, text: &str, end: Option<Result<FinishReason, ErrorClass>>) {
+        let target = self.start(index, name);
         if !text.is_empty() {
-            self.at(212, lane, EventKind::Deltas(vec![delta(&text[..text.ceil_char_boundary(1)])].into()));
-            self.at(212, lane, EventKind::Ttft(Duration::from_millis(211)));
-            self.at(1900, lane, EventKind::Deltas(vec![delta(&text[text.ceil_char_boundary(1)..])].into()));
+            self.send(212, index, EventKind::Deltas(vec![delta(&text[..text.ceil_char_boundary(1)])].into()));
+            self.send(212, index, EventKind::FirstToken(Duration::from_millis(211)));
+            self.send(1900, index, EventKind::Deltas(vec![delta(&text[text.ceil_char_boundary(1)..])].into()));
         }
         let Some(end) = end else { return };
-        let mut outcome = told(name, if text.is_empty() { &[] } else { &["x"] }, end).pop().expect("an end");
+        let mut outcome = events(name, if text.is_empty() { &[] } else { &["x"] }, end).pop().expect("not empty");
         if let EventKind::Finished(outcome) = &mut outcome {
             outcome.target = Some(target);
         }
-        self.at(2001, lane, outcome);
+        self.send(2001, index, outcome);
     }
 
     fn three(width: Option<usize>) -> Self {
         let mut scene = Self::new(&["fast", "big", "通义"], width);
-        scene.says(0, "fast", ENGLISH, None);
-        scene.asks(1, "big");
-        scene.says(2, "通义", CHINESE, Some(Ok(FinishReason::Stop)));
+        scene.answer(0, "fast", ENGLISH, None);
+        scene.start(1, "big");
+        scene.answer(2, "通义", CHINESE, Some(Ok(FinishReason::Stop)));
         scene
     }
 
     fn failed(width: Option<usize>) -> Self {
-        Self::new(&["fast", "big", "通义"], width).with_a_failure()
+        Self::new(&["fast", "big", "通义"], width).with_failure()
     }
 
-    /// The same with `--plain`: nothing is drawn, nothing has a style.
+    /// The same with `--plain`: no live region, no styles.
     fn plain(width: usize) -> Self {
-        let settings = Settings { drawn: false, ..settings(Format::Text, View::Auto, Some(width)) };
-        Self::with(&["fast", "big", "通义"], settings).with_a_failure()
+        let settings = CompareSettings { has_live_region: false, ..settings(Format::Text, View::Auto, Some(width)) };
+        Self::with_settings(&["fast", "big", "通义"], settings).with_failure()
     }
 
-    fn with_a_failure(self) -> Self {
+    fn with_failure(self) -> Self {
         let mut scene = self;
-        scene.says(0, "fast", ENGLISH, Some(Ok(FinishReason::Length)));
-        scene.says(1, "big", "", Some(Err(ErrorClass::Rate)));
-        scene.says(2, "通义", CHINESE, Some(Ok(FinishReason::Stop)));
+        scene.answer(0, "fast", ENGLISH, Some(Ok(FinishReason::Length)));
+        scene.answer(1, "big", "", Some(Err(ErrorClass::Rate)));
+        scene.answer(2, "通义", CHINESE, Some(Ok(FinishReason::Stop)));
         scene
     }
 
     fn twelve(width: Option<usize>) -> Self {
         let names: Vec<String> = (1..=12).map(|n| format!("model-{n}")).collect();
         let mut scene = Self::new(&names.iter().map(String::as_str).collect::<Vec<_>>(), width);
-        for (lane, name) in names.iter().enumerate() {
-            match lane {
-                3 => scene.says(lane, name, "", Some(Err(ErrorClass::Rate))),
-                7 => drop(scene.asks(lane, name)),
-                _ => scene.says(lane, name, if lane % 2 == 0 { ENGLISH } else { CHINESE }, None),
+        for (index, name) in names.iter().enumerate() {
+            match index {
+                3 => scene.answer(index, name, "", Some(Err(ErrorClass::Rate))),
+                7 => drop(scene.start(index, name)),
+                _ => scene.answer(index, name, if index % 2 == 0 { ENGLISH } else { CHINESE }, None),
             }
         }
         scene
@@ -101,62 +102,62 @@ impl Scene {
 
     /// The live region on a terminal of this size.
     fn live(mut self, (width, height): (usize, usize)) -> String {
-        let rows = self.view.rows(width, height, self.begun + Duration::from_millis(2400));
+        let rows = self.view.live_rows(width, height, self.begun + Duration::from_millis(2400));
         let mut terminal = vt100::Parser::new(cells(height), cells(width), 0);
         terminal.process(rows.join("\r\n").as_bytes());
         let rows = terminal.screen().rows(0, cells(width).get());
         rows.fold(String::new(), |text, row| text + row.trim_end() + "\n").trim_end().to_owned() + "\n"
     }
 
-    /// What is left in the scrollback, or reached the two streams.
-    fn end(mut self, piped: bool) -> String {
-        self.view.end(&mut self.out);
+    /// The final view on a terminal, or the two streams of a pipe.
+    fn finish(mut self, piped: bool) -> String {
+        self.view.finish(&mut self.out);
         let (out, err) = streams(self.out);
         if piped {
             return format!("{out}----- stderr\n{err}");
         }
-        let shown = format!("{out}{err}{}", self.view.kept(12, &[Some(1), Some(2), Some(3)]));
-        // Styles would spoil the picture; where there are none, nothing is to be taken out.
-        if self.view.settings.look.styled { sanitised(&shown) } else { shown }
+        let shown = format!("{out}{err}{}", self.view.record_hint(12, &[Some(1), Some(2), Some(3)]));
+        // Only styles may be removed: without styles the output must be free of control sequences.
+        if self.view.settings.terminal.styled { sanitize(&shown) } else { shown }
     }
 }
 
 fn cells(count: usize) -> std::num::NonZero<u16> {
-    std::num::NonZero::new(u16::try_from(count).expect("few")).expect("some")
+    std::num::NonZero::new(u16::try_from(count).expect("fits u16")).expect("not zero")
 }
 
-/// Every picture by its name.
+/// All captures with their names.
 fn captures() -> Vec<(String, String)> {
     let mut all = Vec::new();
     for size @ (width, height) in SIZES {
         let mut add = |name: &str, text: String| all.push((format!("{name}-{width}x{height}"), text));
-        add("live", Scene::three(Some(width)).live(size));
-        add("failed", Scene::failed(Some(width)).live(size));
-        add("twelve", Scene::twelve(Some(width)).live(size));
-        let mut zoomed = Scene::three(Some(width));
+        add("live", TestRun::three(Some(width)).live(size));
+        add("failed", TestRun::failed(Some(width)).live(size));
+        add("twelve", TestRun::twelve(Some(width)).live(size));
+        let mut zoomed = TestRun::three(Some(width));
         for key in "3z".chars() {
-            zoomed.view.key(Key::Char(key));
+            zoomed.view.on_key(Key::Char(key));
         }
         add("zoom", zoomed.live(size));
-        add("final", Scene::failed(Some(width)).end(false));
-        add("plain", Scene::plain(width).end(false));
+        add("final", TestRun::failed(Some(width)).finish(false));
+        add("plain", TestRun::plain(width).finish(false));
     }
-    all.push(("piped".into(), Scene::failed(None).end(true)));
+    all.push(("piped".into(), TestRun::failed(None).finish(true)));
     all
 }
 
 #[test]
-fn the_screen_looks_as_it_did() {
+fn screens_match_the_stored_captures() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/captures");
     let bless = std::env::var_os("MMCHAT_BLESS").is_some();
     let mut changed = String::new();
     for (name, text) in captures() {
         let path = folder.join(format!("{name}.txt"));
         if bless {
-            fs::create_dir_all(&folder).and_then(|()| fs::write(&path, &text)).expect("writable");
+            fs::create_dir_all(&folder).and_then(|()| fs::write(&path, &text)).expect("the folder is writable");
         }
-        let known = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
-        if known != text {
+        let expected = fs::read_to_string(&path).unwrap_or_default().replace("\r\n", "\n");
+        if expected != text {
             let _ = writeln!(changed, "{name} is now:\n{text}");
         }
     }
@@ -164,12 +165,12 @@ fn the_screen_looks_as_it_did() {
 }
 
 #[test]
-fn what_can_be_done_next_is_wrapped_between_words() {
-    let mut scene = Scene::failed(Some(20));
-    scene.view.end(&mut scene.out);
-    let text = scene.view.kept(162, &[Some(1), Some(2), Some(3)]);
+fn record_hint_is_wrapped_between_words() {
+    let mut scene = TestRun::failed(Some(20));
+    scene.view.finish(&mut scene.out);
+    let text = scene.view.record_hint(162, &[Some(1), Some(2), Some(3)]);
     assert_eq!(
         text.lines().collect::<Vec<_>>(),
-        ["run 162    one", "answer: mmchat", "history show @1", "go on with it:", "mmchat pick @1"]
+        ["run 162    show one", "answer: mmchat", "history show @1", "continue: mmchat", "pick @1"]
     );
 }

@@ -1,69 +1,69 @@
-//! The live region on a virtual terminal: what fits, what stands where, what keys do.
+//! Tests the live region on a virtual terminal: layout, widths and keys.
 
 use std::num::NonZero;
 
 use super::*;
 
-const LANES: [&str; 5] = ["fast", "big", "通义千问", "local", "a-model-with-quite-a-long-name-of-its-own"];
+const NAMES: [&str; 5] = ["fast", "big", "通义千问", "local", "a-model-with-quite-a-long-name-of-its-own"];
 
 fn view(names: &[&str], width: usize, styled: bool) -> CompareView {
     let mut settings = settings(Format::Text, View::Auto, Some(width));
-    (settings.look.styled, settings.rendered) = (styled, styled);
+    (settings.terminal.styled, settings.render_markdown) = (styled, styled);
     CompareView::new(settings, names.iter().copied(), Instant::now())
 }
 
-fn tell(view: &mut CompareView, lane: usize, kinds: &[EventKind]) {
+fn send(view: &mut CompareView, index: usize, kinds: &[EventKind]) {
     for kind in kinds {
-        view.event(&Event { lane, at: Instant::now(), kind: kind.clone() }, &mut Output::default());
+        view.on_event(&Event { call: index, at: Instant::now(), kind: kind.clone() }, &mut Output::default());
     }
 }
 
 fn cells(count: usize) -> NonZero<u16> {
-    NonZero::new(u16::try_from(count).expect("few")).expect("some")
+    NonZero::new(u16::try_from(count).expect("fits u16")).expect("not zero")
 }
 
-/// What a terminal of this size shows of `rows`; panics where one of them is not a row of its own.
+/// What a terminal shows for `rows`; panics if one is too wide.
 fn shown(rows: &[String], width: usize) -> Vec<String> {
     let mut terminal = vt100::Parser::new(cells(rows.len().max(1)), cells(width), 0);
     terminal.process(rows.join("\r\n").as_bytes());
     let screen = terminal.screen();
-    for row in 0..u16::try_from(rows.len()).expect("few") {
-        let last = screen.cell(row, u16::try_from(width - 1).expect("few")).expect("there");
+    for row in 0..u16::try_from(rows.len()).expect("fits u16") {
+        let last = screen.cell(row, u16::try_from(width - 1).expect("fits u16")).expect("the cell exists");
         assert!(!last.has_contents() && !screen.row_wrapped(row), "row {row} is too wide: {rows:#?}");
     }
     screen.rows(0, cells(width).get()).map(|row| row.trim_end().to_owned()).collect()
 }
 
-fn pressed(view: &mut CompareView, keys: &str) -> Vec<Wish> {
-    keys.chars().filter_map(|key| view.key(Key::Char(key))).collect()
+fn pressed(view: &mut CompareView, keys: &str) -> Vec<Action> {
+    keys.chars().filter_map(|key| view.on_key(Key::Char(key))).collect()
 }
 
 #[test]
-fn answers_stand_side_by_side_with_their_figures_above() {
+fn answers_are_side_by_side_with_their_metrics_above() {
     let mut view = view(&["fast", "big", "local"], 120, false);
-    tell(
+    send(
         &mut view,
         0,
-        &told("fast", &["Rust's borrow checker enforces three rules at ", "compile time: "], Ok(FinishReason::Stop))
+        &events("fast", &["Rust's borrow checker enforces three rules at ", "compile time: "], Ok(FinishReason::Stop))
             [..4],
     );
-    tell(&mut view, 1, &told("big", &[], Err(ErrorClass::Rate)));
-    tell(
+    send(&mut view, 1, &events("big", &[], Err(ErrorClass::Rate)));
+    send(
         &mut view,
         2,
-        &told("local", &["借用检查器在编译期运行。它记录谁拥有一个值，并且拒绝悬垂引用。"], Ok(FinishReason::Length)),
+        &events("local", &["借用检查器在编译期运行。它记录谁拥有一个值，并且拒绝悬垂引用。"], Ok(FinishReason::Length)),
     );
-    let rows = shown(&view.rows(120, 40, Instant::now()), 120);
+    let rows = shown(&view.live_rows(120, 40, Instant::now()), 120);
     assert!(rows[0].starts_with(" 1 fast  .. 120 ms ") && rows[0].contains("| 2 big  ERR rate 2.0 s"), "{}", rows[0]);
     assert!(rows[0].contains("| 3 local  length 120 ms"), "{}", rows[0]);
     assert_eq!(rows[1], format!("{0}+{0}+{1}", "-".repeat(39), "-".repeat(38)));
     assert_eq!(rows[2].find(" | error: big: rate: "), Some(38), "{}", rows[2]);
     assert!(rows[2].starts_with(" Rust's borrow checker enforces three") && rows[2].ends_with("谁拥"), "{}", rows[2]);
-    assert!(rows.last().expect("one").starts_with(" 1/3 running  1 failed"), "{rows:#?}");
+    assert!(rows.last().expect("at least the footer").starts_with(" 1/3 running  1 failed"), "{rows:#?}");
 }
 
 #[test]
-fn more_models_than_fit_stand_in_bands_and_more_than_that_in_rows() {
+fn models_that_do_not_fit_get_bands_or_rows() {
     for (count, size, bands) in [
         (4, (80, 24), 2),
         (6, (80, 24), 3),
@@ -76,10 +76,10 @@ fn more_models_than_fit_stand_in_bands_and_more_than_that_in_rows() {
         let names: Vec<String> = (1..=count).map(|n| format!("m{n}")).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let mut view = view(&names, size.0, false);
-        for (lane, name) in names.iter().enumerate() {
-            tell(&mut view, lane, &told(name, &["word ".repeat(2000).as_str()], Ok(FinishReason::Stop))[..2]);
+        for (index, name) in names.iter().enumerate() {
+            send(&mut view, index, &events(name, &["word ".repeat(2000).as_str()], Ok(FinishReason::Stop))[..2]);
         }
-        let rows = shown(&view.rows(size.0, size.1, Instant::now()), size.0);
+        let rows = shown(&view.live_rows(size.0, size.1, Instant::now()), size.0);
         assert!(rows.len() <= size.1 - 2, "{} rows", rows.len());
         assert_eq!(rows.iter().filter(|row| row.starts_with("---")).count(), bands, "{count} at {size:?}: {rows:#?}");
         if bands > 0 {
@@ -90,199 +90,198 @@ fn more_models_than_fit_stand_in_bands_and_more_than_that_in_rows() {
 }
 
 #[test]
-fn many_lanes_show_those_under_way_and_say_how_many_are_not_shown() {
+fn running_calls_are_preferred_and_the_footer_counts_the_others() {
     let names: Vec<String> = (0..500).map(|n| format!("model-{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let mut view = view(&names, 80, false);
-    tell(&mut view, 321, &told("model-321", &["text"], Ok(FinishReason::Stop))[..2]);
-    let rows = shown(&view.rows(80, 24, Instant::now()), 80);
+    send(&mut view, 321, &events("model-321", &["text"], Ok(FinishReason::Stop))[..2]);
+    let rows = shown(&view.live_rows(80, 24, Instant::now()), 80);
     assert_eq!(rows.len(), 22);
     assert!(rows.iter().any(|row| row.contains("model-321") && row.contains("text")), "{rows:#?}");
     assert!(rows[21].contains("500/500 running") && rows[21].contains("479 not shown"), "{}", rows[21]);
 }
 
 #[test]
-fn the_tail_is_seen_while_it_comes_and_the_start_when_it_is_over() {
+fn streaming_answers_show_their_tail_and_finished_ones_their_start() {
     let text = (1..=60).map(|n| format!("line {n}")).collect::<Vec<_>>().join("\n") + "\n";
     let mut view = view(&["a", "b"], 80, false);
-    let kinds = told("a", &[&text], Ok(FinishReason::Stop));
-    tell(&mut view, 0, &kinds[..2]);
-    let rows = shown(&view.rows(80, 24, Instant::now()), 80).join("\n");
+    let kinds = events("a", &[&text], Ok(FinishReason::Stop));
+    send(&mut view, 0, &kinds[..2]);
+    let rows = shown(&view.live_rows(80, 24, Instant::now()), 80).join("\n");
     assert!(rows.contains("line 60") && !rows.contains("line 9 "), "{rows}");
-    tell(&mut view, 0, &kinds[2..]);
-    let rows = shown(&view.rows(80, 24, Instant::now()), 80);
+    send(&mut view, 0, &kinds[2..]);
+    let rows = shown(&view.live_rows(80, 24, Instant::now()), 80);
     assert!(rows[2].starts_with(" line 1 ") && rows[20].starts_with(" (42 more lines: 1 z)"), "{rows:#?}");
 }
 
 #[test]
 fn keys_zoom_hold_and_pick() {
     let mut view = view(&["a", "b", "c", "d"], 160, false).with_keys();
-    tell(&mut view, 1, &told("b", &["half an ans"], Ok(FinishReason::Stop))[..2]);
-    let seen = |view: &mut CompareView| shown(&view.rows(160, 30, Instant::now()), 160);
+    send(&mut view, 1, &events("b", &["a partial ans"], Ok(FinishReason::Stop))[..2]);
+    let rows_of = |view: &mut CompareView| shown(&view.live_rows(160, 30, Instant::now()), 160);
     assert_eq!(pressed(&mut view, "2z"), []);
-    let rows = seen(&mut view);
-    assert!(rows[0].starts_with(" 2 b  ..") && rows[2] == " half an an" && rows[3].contains("un[z]oom"), "{rows:#?}");
-    // It dies while it is looked at.
-    let mut dead = told("b", &[], Err(ErrorClass::Reset));
-    tell(&mut view, 1, &dead.split_off(1));
-    let rows = seen(&mut view);
+    let rows = rows_of(&mut view);
+    assert!(rows[0].starts_with(" 2 b  ..") && rows[2] == " a partial an" && rows[3].contains("un[z]oom"), "{rows:#?}");
+    // The call fails while it is zoomed.
+    let mut failed = events("b", &[], Err(ErrorClass::Reset));
+    send(&mut view, 1, &failed.split_off(1));
+    let rows = rows_of(&mut view);
     assert!(rows[0].starts_with(" 2 b  ERR reset") && rows[3].contains("the reason of the failure"), "{rows:#?}");
     assert_eq!(pressed(&mut view, " "), []);
-    tell(&mut view, 0, &told("a", &["more"], Ok(FinishReason::Stop)));
+    send(&mut view, 0, &events("a", &["more"], Ok(FinishReason::Stop)));
     pressed(&mut view, "z");
-    let before = seen(&mut view);
-    tell(&mut view, 2, &told("c", &["more"], Ok(FinishReason::Stop)));
-    assert_eq!(seen(&mut view)[..3], before[..3], "it is held");
-    assert!(view.is_held() && before.iter().any(|row| row.contains("go on (held)")));
+    let before = rows_of(&mut view);
+    send(&mut view, 2, &events("c", &["more"], Ok(FinishReason::Stop)));
+    assert_eq!(rows_of(&mut view)[..3], before[..3], "the view is on hold");
+    assert!(view.is_held() && before.iter().any(|row| row.contains("resume (held)")));
     assert_eq!(pressed(&mut view, " "), []);
-    assert!(seen(&mut view)[0].contains("3 c  ok"));
+    assert!(rows_of(&mut view)[0].contains("3 c  ok"));
     pressed(&mut view, "1p");
     assert_eq!(view.picked(), Some(0));
-    assert!(seen(&mut view)[0].starts_with(" 1* a  ok"), "{:?}", seen(&mut view)[0]);
+    assert!(rows_of(&mut view)[0].starts_with(" 1* a  ok"), "{:?}", rows_of(&mut view)[0]);
     pressed(&mut view, "4p");
-    assert_eq!(view.picked(), None, "there is no answer in it");
+    assert_eq!(view.picked(), None, "the call has no answer");
 }
 
 #[test]
-fn rows_of_joined_emoji_fit_wherever_they_are_apart() {
+fn rows_with_joined_emoji_fit_on_terminals_that_do_not_join_them() {
     let names: Vec<String> = (0..30).map(|n| format!("m{n}")).collect();
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     for width in [20, 41, 80] {
         let mut view = view(&names, width, false);
-        for (lane, name) in names.iter().enumerate() {
-            tell(&mut view, lane, &told(name, &[&"👨‍👩‍👧".repeat(lane * 3 + 1)], Ok(FinishReason::Stop))[..2]);
+        for (index, name) in names.iter().enumerate() {
+            send(&mut view, index, &events(name, &[&"👨‍👩‍👧".repeat(index * 3 + 1)], Ok(FinishReason::Stop))[..2]);
         }
-        shown(&view.rows(width, 40, Instant::now()), width);
+        shown(&view.live_rows(width, 40, Instant::now()), width);
     }
 }
 
 #[test]
-fn text_behind_a_refusal_takes_its_place() {
+fn text_after_a_refusal_replaces_it() {
     let mut view = view(&["a", "b"], 80, false);
     let deltas = |kind| EventKind::Deltas(vec![Delta { choice: 0, kind }].into());
-    let started = told("a", &[], Ok(FinishReason::Stop)).swap_remove(0);
-    tell(&mut view, 0, &[started, deltas(DeltaKind::Refusal("x no".into()))]);
-    assert!(shown(&view.rows(80, 24, Instant::now()), 80)[2].starts_with(" x n"));
-    tell(&mut view, 0, &[deltas(DeltaKind::Text("借用检查器。".into()))]);
-    assert!(shown(&view.rows(80, 24, Instant::now()), 80)[2].starts_with(" 借用检查器"));
+    let started = events("a", &[], Ok(FinishReason::Stop)).swap_remove(0);
+    send(&mut view, 0, &[started, deltas(DeltaKind::Refusal("x no".into()))]);
+    assert!(shown(&view.live_rows(80, 24, Instant::now()), 80)[2].starts_with(" x n"));
+    send(&mut view, 0, &[deltas(DeltaKind::Text("借用检查器。".into()))]);
+    assert!(shown(&view.live_rows(80, 24, Instant::now()), 80)[2].starts_with(" 借用检查器"));
 }
 
 #[test]
-fn what_is_put_out_already_is_not_had_again() {
+fn written_answers_cannot_be_restarted() {
     let names = ["a", "b"];
     let mut view = CompareView::new(settings(Format::Json, View::Auto, None), names.into_iter(), Instant::now());
-    tell(&mut view, 0, &told("a", &["x"], Ok(FinishReason::Stop)));
-    assert_eq!(pressed(&mut view, "1r2r"), [Wish::Again(1)]);
+    send(&mut view, 0, &events("a", &["x"], Ok(FinishReason::Stop)));
+    assert_eq!(pressed(&mut view, "1r2r"), [Action::Restart(1)]);
 }
 
-/// Random events of several lanes: text, failures over to another target, ends, and a person who stops lanes and asks them
-/// once more. Every piece of text has its lane and its try in it.
+/// A random event of a call: text, a failover, the end, or a restart by the user. Each text names its call and attempt.
 #[derive(Clone, Debug)]
-enum Turn {
+enum TestStep {
     Text(usize),
     Fail(usize),
     End(usize),
-    Again(usize),
+    Restart(usize),
 }
 
-fn turns(lanes: usize) -> impl Strategy<Value = Vec<Turn>> {
-    let lane = 0..lanes;
+fn steps(count: usize) -> impl Strategy<Value = Vec<TestStep>> {
+    let index = 0..count;
     let turn = prop_oneof![
-        6 => lane.clone().prop_map(Turn::Text),
-        1 => lane.clone().prop_map(Turn::Fail),
-        1 => lane.clone().prop_map(Turn::End),
-        1 => lane.prop_map(Turn::Again),
+        6 => index.clone().prop_map(TestStep::Text),
+        1 => index.clone().prop_map(TestStep::Fail),
+        1 => index.clone().prop_map(TestStep::End),
+        1 => index.prop_map(TestStep::Restart),
     ];
     prop::collection::vec(turn, 0..60)
 }
 
-/// What the lanes really said, as the engine would tell it.
-struct Lanes {
-    tries: Vec<usize>,
-    said: Vec<String>,
-    over: Vec<bool>,
+/// The expected text of each call, and the source of its events.
+struct ExpectedCalls {
+    attempts: Vec<usize>,
+    texts: Vec<String>,
+    has_ended: Vec<bool>,
 }
 
-impl Lanes {
+impl ExpectedCalls {
     fn new(count: usize) -> Self {
-        Self { tries: vec![0; count], said: vec![String::new(); count], over: vec![false; count] }
+        Self { attempts: vec![0; count], texts: vec![String::new(); count], has_ended: vec![false; count] }
     }
 
     /// The events of one turn.
-    fn take(&mut self, turn: &Turn) -> Vec<(usize, EventKind)> {
-        let (Turn::Text(lane) | Turn::Fail(lane) | Turn::End(lane) | Turn::Again(lane)) = *turn;
-        let target = Arc::new(testing::target(LANES[lane]));
-        let end = |result| told(LANES[lane], &[], result).pop().expect("an end");
+    fn events_of(&mut self, turn: &TestStep) -> Vec<(usize, EventKind)> {
+        let (TestStep::Text(index) | TestStep::Fail(index) | TestStep::End(index) | TestStep::Restart(index)) = *turn;
+        let target = Arc::new(testing::target(NAMES[index]));
+        let end = |result| events(NAMES[index], &[], result).pop().expect("Finished is last");
         match turn {
-            Turn::Again(_) => {
-                let stopped = (!self.over[lane]).then(|| end(Err(ErrorClass::Local)));
-                self.tries[lane] += 1;
-                self.said[lane].clear();
-                self.over[lane] = false;
-                let again = [EventKind::Again, EventKind::Started(target)];
-                stopped.into_iter().chain(again).map(|kind| (lane, kind)).collect()
+            TestStep::Restart(_) => {
+                let stopped = (!self.has_ended[index]).then(|| end(Err(ErrorClass::LocalLimit)));
+                self.attempts[index] += 1;
+                self.texts[index].clear();
+                self.has_ended[index] = false;
+                let again = [EventKind::Restarted, EventKind::Started(target)];
+                stopped.into_iter().chain(again).map(|kind| (index, kind)).collect()
             }
-            _ if self.over[lane] => Vec::new(),
-            Turn::Text(_) => {
-                let piece = format!("lane{lane}try{} 借用 ", self.tries[lane]);
-                self.said[lane].push_str(&piece);
-                vec![(lane, EventKind::Deltas(vec![delta(&piece)].into()))]
+            _ if self.has_ended[index] => Vec::new(),
+            TestStep::Text(_) => {
+                let chunk = format!("call{index}try{} 借用 ", self.attempts[index]);
+                self.texts[index].push_str(&chunk);
+                vec![(index, EventKind::Deltas(vec![delta(&chunk)].into()))]
             }
-            Turn::Fail(_) => {
-                self.tries[lane] += 1;
-                self.said[lane].clear();
-                let error = Some(ApiError::new(ErrorClass::Server, "no"));
+            TestStep::Fail(_) => {
+                self.attempts[index] += 1;
+                self.texts[index].clear();
+                let error = Some(CallError::new(ErrorClass::Server, "no"));
                 let sent = AttemptRecord::new(Arc::clone(&target), jiff::Timestamp::UNIX_EPOCH, Duration::ZERO);
-                let next = Next::Restart(TargetId("other".into()));
+                let next = NextStep::RestartOutput(TargetId("other".into()));
                 let failed = EventKind::Failed { record: AttemptRecord { error, ..sent }, next };
-                vec![(lane, failed), (lane, EventKind::Started(target))]
+                vec![(index, failed), (index, EventKind::Started(target))]
             }
-            Turn::End(_) => {
-                self.over[lane] = true;
-                vec![(lane, end(Ok(FinishReason::Stop)))]
+            TestStep::End(_) => {
+                self.has_ended[index] = true;
+                vec![(index, end(Ok(FinishReason::Stop)))]
             }
         }
     }
 }
 
 proptest! {
-    /// Whatever happens in whatever order, on whatever screen: rows fit, separators stand in their columns, and no lane's
-    /// text is ever under another's name, nor that of a try that is over.
+    /// With random events, keys and sizes, rows fit, separators are aligned, and each column shows only text of the
+    /// current attempt of its call.
     #[test]
-    fn no_text_is_ever_under_another_name(
-        turns in turns(5),
+    fn text_appears_only_under_the_name_of_its_call(
+        turns in steps(5),
         width in prop::sample::select(vec![20usize, 40, 80, 120, 200]),
         height in 5usize..50,
         keys in "[1-5zp <>]{0,6}",
         styled in any::<bool>(),
     ) {
-        let mut view = view(&LANES, width, styled);
-        let mut lanes = Lanes::new(LANES.len());
+        let mut view = view(&NAMES, width, styled);
+        let mut expected = ExpectedCalls::new(NAMES.len());
         let mut keys = keys.chars();
         for turn in &turns {
-            for (lane, kind) in lanes.take(turn) {
-                tell(&mut view, lane, &[kind]);
+            for (index, kind) in expected.events_of(turn) {
+                send(&mut view, index, &[kind]);
             }
             if let Some(key) = keys.next() {
-                view.key(Key::Char(key));
+                view.on_key(Key::Char(key));
             }
-            let rows = view.rows(width, height, Instant::now());
+            let rows = view.live_rows(width, height, Instant::now());
             prop_assert!(rows.len() <= height.saturating_sub(2).max(1));
             let shown = shown(&rows, width);
             for row in shown.iter().filter(|row| !row.is_empty()) {
                 prop_assert!(!row.contains('\u{fffd}'), "{row:?}");
             }
             if !view.is_held() {
-                check_owners(&view, &lanes, &shown)?;
+                check_owners(&view, &expected, &shown)?;
             }
         }
-        for (lane, said) in view.lanes.iter().zip(&lanes.said) {
-            prop_assert_eq!(lane.text(), sanitised(said));
+        for (call, text) in view.calls.iter().zip(&expected.texts) {
+            prop_assert_eq!(call.text(), sanitize(text));
         }
     }
 
     #[test]
-    fn hostile_text_moves_nothing(
+    fn hostile_text_does_not_move_the_cursor(
         text in "([a-z]{1,9} |借用|👋|👨‍👩‍👧|\n|\u{1b}\\[31m|\u{1b}\\[2J|\u{1b}\\]0;x\u{7}|\t|\0|שלום|\u{202e}|```\n|\\| a \\| b \\|\n){0,30}",
         width in 1usize..220,
         height in 1usize..50,
@@ -294,21 +293,21 @@ proptest! {
         if zoomed {
             pressed(&mut view, "1z");
         }
-        let said = match kind {
+        let output = match kind {
             0 => DeltaKind::Text(text.clone()),
             1 => DeltaKind::Reasoning(text.clone()),
             _ => DeltaKind::Refusal(text.clone()),
         };
         let deltas = |kind| EventKind::Deltas(vec![Delta { choice: 0, kind }].into());
-        let mut kinds = told(&name, &[], Ok(FinishReason::Stop));
-        // Text takes the place of a refusal that was shown.
-        kinds.splice(1..1, [deltas(said), deltas(DeltaKind::Text("借".into()))]);
+        let mut kinds = events(&name, &[], Ok(FinishReason::Stop));
+        // Text replaces a refusal that was shown.
+        kinds.splice(1..1, [deltas(output), deltas(DeltaKind::Text("借".into()))]);
         for kind in kinds {
-            tell(&mut view, 0, &[kind]);
-            let rows = view.rows(width, height, Instant::now());
+            send(&mut view, 0, &[kind]);
+            let rows = view.live_rows(width, height, Instant::now());
             for row in &rows {
                 for sequence in row.split('\u{1b}').skip(1) {
-                    let end = sequence.find(|c: char| c.is_ascii_alphabetic()).expect("a sequence ends");
+                    let end = sequence.find(|c: char| c.is_ascii_alphabetic()).expect("a final byte");
                     prop_assert!(sequence.starts_with('[') && matches!(&sequence[end..=end], "m" | "G"), "{sequence:?}");
                 }
                 prop_assert!(!row.contains(['\n', '\r', '\t', '\0']), "{row:?}");
@@ -318,8 +317,8 @@ proptest! {
     }
 }
 
-/// Every word on the screen is of the lane in whose column it stands, and of its last try.
-fn check_owners(view: &CompareView, lanes: &Lanes, rows: &[String]) -> Result<(), TestCaseError> {
+/// Checks that each word on the screen belongs to the call of its column, and to the current attempt.
+fn check_owners(view: &CompareView, expected: &ExpectedCalls, rows: &[String]) -> Result<(), TestCaseError> {
     let rule = |row: &String| row.starts_with("---");
     if view.live.is_zoomed() || !rows.iter().any(rule) {
         return Ok(());
@@ -338,19 +337,19 @@ fn check_owners(view: &CompareView, lanes: &Lanes, rows: &[String]) -> Result<()
                     Some((at, c))
                 })
                 .collect();
-            for lane in 0..columns {
-                let from = 1 + lane * (column + 3);
-                if lane > 0 && row.width() >= from {
+            for index in 0..columns {
+                let from = 1 + index * (column + 3);
+                if index > 0 && row.width() >= from {
                     prop_assert!(cells.contains(&(from - 2, '|')), "no separator at {from} in {row:?}");
                 }
                 let text: String =
                     cells.iter().filter(|(at, _)| (from..from + column).contains(at)).map(|(_, c)| *c).collect();
-                for word in text.split_whitespace().filter(|word| word.starts_with("lane")) {
-                    let wanted = format!("lane{}try{}", first + lane, lanes.tries[first + lane]);
+                for word in text.split_whitespace().filter(|word| word.starts_with("call")) {
+                    let wanted = format!("call{}try{}", first + index, expected.attempts[first + index]);
                     prop_assert!(
                         wanted.starts_with(word) || word.starts_with(&wanted),
-                        "{word} in lane {}",
-                        first + lane
+                        "{word} in call {}",
+                        first + index
                     );
                 }
             }

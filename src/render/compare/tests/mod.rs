@@ -1,4 +1,4 @@
-//! The laws of several answers at once, over random orders of events and widths.
+//! Tests of the comparison view, including random event orders and widths.
 
 use std::{sync::Arc, time::Duration};
 
@@ -11,49 +11,59 @@ mod live;
 
 use super::*;
 use crate::{
-    engine::{AttemptRecord, Next, Whole},
+    engine::{AttemptRecord, Completion, NextStep},
     model::{
         Delta, DeltaKind, ErrorClass, FinishReason, Usage,
-        sanitize::sanitised,
+        sanitize::sanitize,
         target::{TargetId, testing},
     },
-    protocol::ApiError,
-    render::{Look, Stream},
+    protocol::CallError,
+    render::{Stream, TerminalInfo},
 };
 
 const HOSTILE: &str = "a \u{1b}]0;title\u{7}b\u{1b}[2Jc\rd";
 
-fn settings(format: Format, view: View, width: Option<usize>) -> Settings {
-    let look = Look { out_width: width, err_is_terminal: width.is_some(), styled: false };
+fn settings(format: Format, view: View, width: Option<usize>) -> CompareSettings {
+    let look = TerminalInfo { stdout_width: width, stderr_is_terminal: width.is_some(), styled: false };
     let (whole, wrapped) = (false, false);
     let drawn = width.is_some();
-    Settings { format, view, look, drawn, rendered: false, verbose: false, prompt_tokens: 7, whole, wrapped }
+    CompareSettings {
+        format,
+        view,
+        terminal: look,
+        has_live_region: drawn,
+        render_markdown: false,
+        verbose: false,
+        prompt_tokens: 7,
+        keep_answers: whole,
+        answers_in_object: wrapped,
+    }
 }
 
-/// What one lane tells, in order.
-fn told(name: &str, text: &[&str], end: Result<FinishReason, ErrorClass>) -> Vec<EventKind> {
+/// The events of one call, in order.
+fn events(name: &str, text: &[&str], end: Result<FinishReason, ErrorClass>) -> Vec<EventKind> {
     let target = Arc::new(testing::target(name));
     let mut kinds = vec![EventKind::Started(Arc::clone(&target))];
-    for (index, piece) in text.iter().enumerate() {
-        kinds.push(EventKind::Deltas(vec![delta(piece)].into()));
+    for (index, chunk) in text.iter().enumerate() {
+        kinds.push(EventKind::Deltas(vec![delta(chunk)].into()));
         if index == 0 {
-            kinds.push(EventKind::Ttft(Duration::from_millis(120)));
+            kinds.push(EventKind::FirstToken(Duration::from_millis(120)));
         }
     }
-    let cut = !text.is_empty() && end.is_err();
-    kinds.push(EventKind::Finished(Box::new(LaneOutcome {
+    let incomplete = !text.is_empty() && end.is_err();
+    kinds.push(EventKind::Finished(Box::new(CallOutcome {
         result: end
-            .map(|reason| Whole { reason: Some(reason) })
-            .map_err(|class| ApiError::new(class, "the reason of the failure")),
-        cut,
+            .map(|reason| Completion { finish_reason: Some(reason) })
+            .map_err(|class| CallError::new(class, "the reason of the failure")),
+        incomplete,
         stopped: false,
         deadline_passed: false,
         target: Some(target),
         attempts: Vec::new(),
         ttft: (!text.is_empty()).then(|| Duration::from_millis(120)),
-        first: None,
+        first_output: None,
         total: Duration::from_secs(2),
-        generating: Duration::from_secs(1),
+        output_duration: Duration::from_secs(1),
     })));
     kinds
 }
@@ -62,27 +72,27 @@ fn delta(text: &str) -> Delta {
     Delta { choice: 0, kind: DeltaKind::Text(text.to_owned()) }
 }
 
-/// Runs lanes of these names whose events come in the order of `turns` (which lane speaks next).
-fn run(settings: Settings, lanes: &[(&str, Vec<EventKind>)], turns: &[usize]) -> (CompareView, Output) {
+/// Runs calls with these names and events, interleaved in the order of `turns` (indices of calls).
+fn run(settings: CompareSettings, calls: &[(&str, Vec<EventKind>)], turns: &[usize]) -> (CompareView, Output) {
     let now = Instant::now();
-    let mut view = CompareView::new(settings, lanes.iter().map(|(name, _)| *name), now);
-    let mut left: Vec<_> = lanes.iter().map(|(_, kinds)| kinds.iter()).collect();
+    let mut view = CompareView::new(settings, calls.iter().map(|(name, _)| *name), now);
+    let mut remaining: Vec<_> = calls.iter().map(|(_, kinds)| kinds.iter()).collect();
     let mut output = Output::default();
-    view.begin(&mut output);
-    let mut next = |lane: usize, view: &mut CompareView, output: &mut Output| {
-        if let Some(kind) = left[lane].next() {
-            view.event(&Event { lane, at: now, kind: kind.clone() }, output);
+    view.start(&mut output);
+    let mut next = |index: usize, view: &mut CompareView, output: &mut Output| {
+        if let Some(kind) = remaining[index].next() {
+            view.on_event(&Event { call: index, at: now, kind: kind.clone() }, output);
         }
     };
     for &turn in turns {
-        next(turn % lanes.len(), &mut view, &mut output);
+        next(turn % calls.len(), &mut view, &mut output);
     }
-    for (lane, (_, kinds)) in lanes.iter().enumerate() {
+    for (index, (_, kinds)) in calls.iter().enumerate() {
         for _ in kinds {
-            next(lane, &mut view, &mut output);
+            next(index, &mut view, &mut output);
         }
     }
-    view.end(&mut output);
+    view.finish(&mut output);
     (view, output)
 }
 
@@ -99,14 +109,14 @@ fn streams(mut output: Output) -> (String, String) {
 
 fn three() -> Vec<(&'static str, Vec<EventKind>)> {
     vec![
-        ("fast", told("fast", &["Hello ", "world\n", "end"], Ok(FinishReason::Stop))),
-        ("big", told("big", &[], Err(ErrorClass::Rate))),
-        ("本地", told("本地", &["借用", "检查器。"], Ok(FinishReason::Length))),
+        ("fast", events("fast", &["Hello ", "world\n", "end"], Ok(FinishReason::Stop))),
+        ("big", events("big", &[], Err(ErrorClass::Rate))),
+        ("本地", events("本地", &["借用", "检查器。"], Ok(FinishReason::Length))),
     ]
 }
 
 #[test]
-fn on_a_pipe_whole_answers_come_in_the_order_asked_for() {
+fn pipe_gets_complete_answers_in_the_requested_order() {
     let (_, output) = run(settings(Format::Text, View::Auto, None), &three(), &[2, 2, 2, 2, 2, 1, 1, 1]);
     let (out, err) = streams(output);
     assert_eq!(
@@ -118,14 +128,14 @@ fn on_a_pipe_whole_answers_come_in_the_order_asked_for() {
 }
 
 #[test]
-fn an_answer_is_printed_as_soon_as_its_turn_comes() {
+fn answer_is_printed_as_soon_as_it_and_all_before_it_are_complete() {
     let now = Instant::now();
-    let lanes = three();
-    let mut view = CompareView::new(settings(Format::Text, View::Stack, None), lanes.iter().map(|lane| lane.0), now);
-    let mut shown = |lane: usize| {
+    let calls = three();
+    let mut view = CompareView::new(settings(Format::Text, View::Stack, None), calls.iter().map(|call| call.0), now);
+    let mut shown = |index: usize| {
         let mut output = Output::default();
-        for kind in &lanes[lane].1 {
-            view.event(&Event { lane, at: now, kind: kind.clone() }, &mut output);
+        for kind in &calls[index].1 {
+            view.on_event(&Event { call: index, at: now, kind: kind.clone() }, &mut output);
         }
         streams(output).0
     };
@@ -136,62 +146,61 @@ fn an_answer_is_printed_as_soon_as_its_turn_comes() {
 }
 
 #[test]
-fn lines_come_tagged_and_control_sequences_go() {
-    let lanes = [("a", told("a", &["one\ntw", HOSTILE, "o\nthree"], Ok(FinishReason::Stop)))];
-    let (out, _) = streams(run(settings(Format::Text, View::Tagged, None), &lanes, &[]).1);
+fn lines_are_tagged_and_control_sequences_are_removed() {
+    let calls = [("a", events("a", &["one\ntw", HOSTILE, "o\nthree"], Ok(FinishReason::Stop)))];
+    let (out, _) = streams(run(settings(Format::Text, View::Tagged, None), &calls, &[]).1);
     assert_eq!(out, "a| one\na| twa bcdo\na| three\n");
 }
 
 #[test]
-fn a_terminal_gets_no_control_sequence_in_any_text() {
-    let lanes = [("a", told("a", &[HOSTILE], Ok(FinishReason::Stop)))];
+fn terminal_output_has_no_control_sequences_from_answers() {
+    let calls = [("a", events("a", &[HOSTILE], Ok(FinishReason::Stop)))];
     for (format, view) in [(Format::Markdown, View::Auto), (Format::Text, View::Stack), (Format::Text, View::Auto)] {
-        let (out, _) = streams(run(settings(format, view, Some(80)), &lanes, &[]).1);
+        let (out, _) = streams(run(settings(format, view, Some(80)), &calls, &[]).1);
         assert!(!out.contains(['\u{1b}', '\r', '\u{7}']), "{out:?}");
     }
 }
 
 #[test]
-fn whose_message_it_is_is_told_whatever_the_lanes_are_called() {
-    let lanes = [
-        ("a", told("a", &["x"], Ok(FinishReason::ContentFilter))),
-        ("the", told("elsewhere", &[], Err(ErrorClass::Rate))),
+fn messages_name_their_call_even_if_its_name_occurs_in_the_text() {
+    let calls = [
+        ("a", events("a", &["x"], Ok(FinishReason::ContentFilter))),
+        ("the", events("elsewhere", &[], Err(ErrorClass::Rate))),
     ];
-    let (_, err) = streams(run(settings(Format::Text, View::Stack, None), &lanes, &[]).1);
+    let (_, err) = streams(run(settings(Format::Text, View::Stack, None), &calls, &[]).1);
     assert!(err.contains("a: warning: a content filter") && err.contains("the: error: elsewhere"), "{err}");
 }
 
 #[test]
-fn the_end_is_as_wide_as_the_terminal_is_then() {
+fn final_view_uses_the_width_after_a_resize() {
     let now = Instant::now();
-    let lanes =
-        [("a", told("a", &["words"], Ok(FinishReason::Stop))), ("b", told("b", &["words"], Ok(FinishReason::Stop)))];
+    let calls = ["a", "b"].map(|name| (name, events(name, &["words"], Ok(FinishReason::Stop))));
     let mut view =
-        CompareView::new(settings(Format::Text, View::Columns, Some(200)), lanes.iter().map(|lane| lane.0), now);
+        CompareView::new(settings(Format::Text, View::Columns, Some(200)), calls.iter().map(|call| call.0), now);
     let mut output = Output::default();
-    for (lane, (_, kinds)) in lanes.iter().enumerate() {
+    for (index, (_, kinds)) in calls.iter().enumerate() {
         for kind in kinds {
-            view.event(&Event { lane, at: now, kind: kind.clone() }, &mut output);
+            view.on_event(&Event { call: index, at: now, kind: kind.clone() }, &mut output);
         }
     }
-    view.widen(80);
-    view.end(&mut output);
+    view.set_width(80);
+    view.finish(&mut output);
     let (out, _) = streams(output);
     assert!(out.contains(" | ") && out.lines().all(|row| row.width() < 80), "{out}");
 }
 
 #[test]
-fn json_is_one_document_and_json_lines_tell_whose_they_are() {
+fn json_is_one_document_and_jsonl_lines_have_the_index_of_their_call() {
     let (out, _) = streams(run(settings(Format::Json, View::Auto, None), &three(), &[1, 1, 2]).1);
-    let document: serde_json::Value = serde_json::from_str(&out).expect("one document");
-    let told: Vec<_> = document.as_array().expect("a list").iter().map(|lane| &lane["model"]).collect();
-    assert_eq!(told, ["fast", "big", "本地"]);
+    let document: serde_json::Value = serde_json::from_str(&out).expect("one JSON document");
+    let models: Vec<_> = document.as_array().expect("an array").iter().map(|answer| &answer["model"]).collect();
+    assert_eq!(models, ["fast", "big", "本地"]);
     assert_eq!((&document[0]["content"], &document[1]["error"]["class"]), (&"Hello world\nend".into(), &"rate".into()));
     let (out, _) = streams(run(settings(Format::Jsonl, View::Auto, None), &three(), &[0, 2, 1, 0, 2, 1]).1);
     let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(lines[0]["lanes"][2], "本地");
-    let text = |lane: usize| {
-        let own = lines.iter().filter(|line| line["lane"] == lane && line["event"] == "delta");
+    let text = |index: usize| {
+        let own = lines.iter().filter(|line| line["lane"] == index && line["event"] == "delta");
         own.filter_map(|line| line["content"].as_str()).collect::<String>()
     };
     assert_eq!((text(0), text(1), text(2)), ("Hello world\nend".into(), String::new(), "借用检查器。".into()));
@@ -199,45 +208,45 @@ fn json_is_one_document_and_json_lines_tell_whose_they_are() {
 }
 
 #[test]
-fn held_text_is_shown_only_when_it_is_whole() {
-    let mut kinds = told("a", &[], Ok(FinishReason::Stop));
-    let end = kinds.pop().expect("an end");
+fn buffered_text_is_shown_only_when_complete() {
+    let mut kinds = events("a", &[], Ok(FinishReason::Stop));
+    let end = kinds.pop().expect("Finished is last");
     let target = Arc::new(testing::target("a"));
-    let error = Some(ApiError::new(ErrorClass::Cut, "cut"));
+    let error = Some(CallError::new(ErrorClass::Incomplete, "no end signal"));
     let sent = AttemptRecord::new(target, jiff::Timestamp::UNIX_EPOCH, Duration::ZERO);
     let record = AttemptRecord { error, status: Some(200), ..sent };
-    kinds.push(EventKind::Held(vec![delta("half")].into()));
-    kinds.push(EventKind::Failed { record, next: Next::Restart(TargetId("b".into())) });
-    kinds.push(EventKind::Held(vec![delta("who")].into()));
-    kinds.push(EventKind::Held(vec![delta("le")].into()));
+    kinds.push(EventKind::BufferedDeltas(vec![delta("partial")].into()));
+    kinds.push(EventKind::Failed { record, next: NextStep::RestartOutput(TargetId("b".into())) });
+    kinds.push(EventKind::BufferedDeltas(vec![delta("comp")].into()));
+    kinds.push(EventKind::BufferedDeltas(vec![delta("lete")].into()));
     kinds.push(end);
     for view in [View::Stack, View::Tagged] {
         let (out, err) = streams(run(settings(Format::Text, view, None), &[("a", kinds.clone())], &[]).1);
-        assert!(out.contains("whole") && !out.contains("half"), "{out}");
+        assert!(out.contains("complete") && !out.contains("partial"), "{out}");
         assert!(err.contains("restarted on b"), "{err}");
     }
     let (out, _) = streams(run(settings(Format::Jsonl, View::Auto, None), &[("a", kinds)], &[]).1);
-    assert!(!out.contains("half") && out.contains("\"content\":\"whole\""), "{out}");
+    assert!(!out.contains("partial") && out.contains("\"content\":\"complete\""), "{out}");
 }
 
 #[test]
-fn what_arrived_is_kept_when_the_person_has_had_enough() {
+fn interrupted_calls_show_their_partial_answers() {
     let now = Instant::now();
     let mut view = CompareView::new(settings(Format::Text, View::Auto, None), ["a", "b"].into_iter(), now);
     let mut output = Output::default();
-    for kind in &told("a", &["half an ans"], Ok(FinishReason::Stop))[..2] {
-        view.event(&Event { lane: 0, at: now, kind: kind.clone() }, &mut output);
+    for kind in &events("a", &["a partial ans"], Ok(FinishReason::Stop))[..2] {
+        view.on_event(&Event { call: 0, at: now, kind: kind.clone() }, &mut output);
     }
-    view.interrupted(now, &mut output);
-    view.end(&mut output);
+    view.interrupt(now, &mut output);
+    view.finish(&mut output);
     let (out, err) = streams(output);
-    assert!(out.contains("--- 1 a  stopped\nhalf an ans\n") && out.contains("--- 2 b  stopped"), "{out}");
+    assert!(out.contains("--- 1 a  stopped\na partial ans\n") && out.contains("--- 2 b  stopped"), "{out}");
     assert!(err.contains("[interrupted]"), "{err}");
     assert_eq!(view.outcomes().count(), 2);
 }
 
 #[test]
-fn the_table_is_all_there_is_when_nothing_else_is_wanted() {
+fn quiet_view_prints_only_the_table() {
     let (out, _) = streams(run(settings(Format::Text, View::Quiet, None), &three(), &[]).1);
     assert!(out.starts_with("#  model  state") && !out.contains("Hello"), "{out}");
 }
@@ -249,47 +258,47 @@ fn costs_add_up_by_currency() {
             crate::model::target::Price { input: 1e6, output: 0.0, cached_input: None, currency: currency.into() };
         let target = Arc::new(crate::model::target::Target { price: Some(price), ..testing::target(name) });
         let usage = Usage { input: Some(2), output: Some(1), ..Usage::default() };
-        let mut kinds = told(name, &["x"], Ok(FinishReason::Stop));
+        let mut kinds = events(name, &["x"], Ok(FinishReason::Stop));
         kinds.insert(1, EventKind::Deltas(vec![Delta { choice: 0, kind: DeltaKind::Usage(usage) }].into()));
         if let Some(EventKind::Finished(outcome)) = kinds.last_mut() {
             outcome.target = Some(target);
         }
         kinds
     };
-    let lanes = [("a", priced("a", "USD")), ("b", priced("b", "CNY")), ("c", priced("c", "USD"))];
-    let (_, err) = streams(run(settings(Format::Text, View::Auto, None), &lanes, &[]).1);
-    assert!(err.contains("together $4.000000 + 2.000000 CNY"), "{err}");
+    let calls = [("a", priced("a", "USD")), ("b", priced("b", "CNY")), ("c", priced("c", "USD"))];
+    let (_, err) = streams(run(settings(Format::Text, View::Auto, None), &calls, &[]).1);
+    assert!(err.contains("total $4.000000 + 2.000000 CNY"), "{err}");
 }
 
 proptest! {
     #[test]
-    fn no_lane_changes_another_and_no_escape_byte_reaches_a_pipe(
+    fn calls_do_not_affect_each_other_and_output_has_no_escape_bytes(
         turns in prop::collection::vec(0usize..4, 0..40),
         texts in prop::collection::vec(prop::collection::vec("([a-z]{1,9} |借用|👋|\n|\u{1b}\\[31m|\t){0,6}", 0..5), 4),
         width in prop::sample::select(vec![None, Some(40), Some(80), Some(120), Some(200)]),
         view in prop::sample::select(vec![View::Auto, View::Columns, View::Stack, View::Tagged]),
     ) {
         let names = ["a", "b", "通义", "d"];
-        let lanes: Vec<_> = names.iter().zip(&texts).map(|(name, text)| {
-            let pieces: Vec<&str> = text.iter().map(String::as_str).collect();
-            (*name, told(name, &pieces, Ok(FinishReason::Stop)))
+        let calls: Vec<_> = names.iter().zip(&texts).map(|(name, text)| {
+            let chunks: Vec<&str> = text.iter().map(String::as_str).collect();
+            (*name, events(name, &chunks, Ok(FinishReason::Stop)))
         }).collect();
-        let (shown, output) = run(settings(Format::Text, view, width), &lanes, &turns);
+        let (shown, output) = run(settings(Format::Text, view, width), &calls, &turns);
         let (out, _) = streams(output);
         prop_assert!(!out.contains('\u{1b}'), "{:?}", out);
         if view == View::Columns {
-            let width = width.unwrap_or(PAGE);
+            let width = width.unwrap_or(DEFAULT_PAGE_WIDTH);
             prop_assert!(out.lines().all(|row| row.width() < width), "{}", out);
         }
-        for (lane, text) in shown.lanes.iter().zip(&texts) {
+        for (call, text) in shown.calls.iter().zip(&texts) {
             if view == View::Columns {
-                prop_assert_eq!(lane.text(), sanitised(&text.concat()));
+                prop_assert_eq!(call.text(), sanitize(&text.concat()));
             }
         }
         if view == View::Tagged {
             for (name, text) in names.iter().zip(&texts) {
                 let own: Vec<&str> = out.lines().filter_map(|line| line.strip_prefix(&format!("{name}| "))).collect();
-                let text = sanitised(&text.concat());
+                let text = sanitize(&text.concat());
                 prop_assert_eq!(own.join("\n"), text.strip_suffix('\n').unwrap_or(&text));
             }
         }

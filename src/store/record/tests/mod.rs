@@ -1,4 +1,4 @@
-//! What is written is what is read.
+//! Writing, reading, searching and deleting records.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -8,28 +8,28 @@ mod conversations;
 
 use super::*;
 use crate::{
-    engine::{AttemptRecord, Whole},
+    engine::{AttemptRecord, Completion},
     model::{
         ErrorClass, FinishReason,
         target::{Price, Target, testing},
     },
-    protocol::ApiError,
+    protocol::CallError,
     routing::spend::{Period, SpendLedger, SpendLimit, SpendScope},
 };
 
 const MS: Duration = Duration::from_millis(1);
 
-fn opened() -> (tempfile::TempDir, Database) {
-    let folder = tempfile::tempdir().expect("a folder");
-    let database = Database::open(&Database::place(folder.path())).expect("made");
+fn test_database() -> (tempfile::TempDir, Database) {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let database = Database::open(&Database::path_in(folder.path())).expect("new database");
     (folder, database)
 }
 
 fn now() -> Timestamp {
-    "2026-03-04T12:30:00Z".parse().expect("a date")
+    "2026-03-04T12:30:00Z".parse().expect("valid time")
 }
 
-fn priced(name: &str) -> Arc<Target> {
+fn priced_target(name: &str) -> Arc<Target> {
     let price = Price { input: 1.0, output: 2.0, cached_input: None, currency: "USD".into() };
     Arc::new(Target { price: Some(price), ..testing::target(name) })
 }
@@ -38,12 +38,16 @@ fn usage() -> Usage {
     Usage { input: Some(1_000_000), output: Some(11), ..Usage::default() }
 }
 
-/// An answer of `b` after `a` failed, asked for as the route `chat`.
-fn call(at: Timestamp, ttft: u32) -> CallRecord {
-    let (a, b) = (priced("a"), priced("b"));
-    let error = ApiError { status: Some(500), ..ApiError::new(ErrorClass::Server, "no") };
-    let failed =
-        AttemptRecord { error: Some(error), status: Some(500), key: Some(1), ..AttemptRecord::new(a, at, MS * 5) };
+/// A call to the route `chat`: `a` failed, then `b` answered.
+fn failover_call(at: Timestamp, ttft: u32) -> CallRecord {
+    let (a, b) = (priced_target("a"), priced_target("b"));
+    let error = CallError { status: Some(500), ..CallError::new(ErrorClass::Server, "no") };
+    let failed = AttemptRecord {
+        error: Some(error),
+        status: Some(500),
+        key_index: Some(1),
+        ..AttemptRecord::new(a, at, MS * 5)
+    };
     let answered = AttemptRecord {
         status: Some(200),
         ttft: Some(MS * ttft),
@@ -53,133 +57,140 @@ fn call(at: Timestamp, ttft: u32) -> CallRecord {
         at,
         command: "ask",
         client: None,
-        lane: 0,
-        asked: "chat".into(),
+        index: 0,
+        requested: "chat".into(),
         is_route: true,
-        outcome: LaneOutcome {
-            result: Ok(Whole { reason: Some(FinishReason::Stop) }),
-            cut: false,
+        outcome: CallOutcome {
+            result: Ok(Completion { finish_reason: Some(FinishReason::Stop) }),
+            incomplete: false,
             stopped: false,
             deadline_passed: false,
             target: Some(b),
             attempts: vec![failed, answered],
             ttft: Some(MS * ttft),
-            first: Some(MS * (ttft + 5)),
+            first_output: Some(MS * (ttft + 5)),
             total: MS * (ttft + 110),
-            generating: MS * 100,
+            output_duration: MS * 100,
         },
         usage: Some(usage()),
-        used: vec![None, Some(usage())],
-        said: None,
+        attempt_usage: vec![None, Some(usage())],
+        transcript: None,
     }
 }
 
-fn said(prompt: &str, answer: &str) -> CallRecord {
-    let said = Said { prompt: prompt.into(), answer: answer.into(), ..Said::default() };
-    CallRecord { said: Some(said), ..call(now(), 10) }
+fn call_with_content(prompt: &str, answer: &str) -> CallRecord {
+    let said = Transcript { prompt: prompt.into(), answer: answer.into(), ..Transcript::default() };
+    CallRecord { transcript: Some(said), ..failover_call(now(), 10) }
 }
 
-/// Writes `call`, which begins a conversation: that.
-fn keep(database: &mut Database, call: &CallRecord) -> i64 {
-    written(database, GoesOn::Anew, [call]).conversation
+/// Writes `call` as a new conversation and returns the conversation.
+fn store_conversation(database: &mut Database, call: &CallRecord) -> i64 {
+    store_run(database, Continuation::New, [call]).conversation
 }
 
-/// Writes the calls of one run: where they are.
-fn written<'c>(database: &mut Database, goes_on: GoesOn, calls: impl IntoIterator<Item = &'c CallRecord>) -> Kept {
-    let mut place = RunPlace::new(goes_on);
+/// Writes the calls of one run and returns where they are stored.
+fn store_run<'c>(
+    database: &mut Database,
+    goes_on: Continuation,
+    calls: impl IntoIterator<Item = &'c CallRecord>,
+) -> StoredRound {
+    let mut run = RunPlacement::new(goes_on);
     for call in calls {
-        database.insert(call, &mut place).expect("written");
+        database.insert_call(call, &mut run).expect("writable");
     }
-    place.kept().expect("what was said")
+    run.into_stored_round().expect("stored content")
 }
 
 #[test]
-fn requests_are_counted_by_model_and_what_was_asked_by_route() {
-    let (_folder, mut database) = opened();
+fn models_count_requests_and_routes_count_calls() {
+    let (_folder, mut database) = test_database();
     for ttft in 1..=100 {
-        database.insert(&call(now(), ttft), &mut RunPlace::default()).expect("written");
+        database.insert_call(&failover_call(now(), ttft), &mut RunPlacement::default()).expect("writable");
     }
-    let models = database.stats(By::Model, None, None).expect("read");
-    let of = |name: &str| models.iter().find(|row| row.name == name).expect("there").figures.clone();
-    let (a, b) = (of("a"), of("b"));
-    assert_eq!((a.calls, a.failed, a.success(), a.input), (100, 100, Some(0.0), 0));
-    assert_eq!(a.classes, [("server".to_owned(), 100)]);
+    let models = database.stats(GroupBy::Model, None, None).expect("readable");
+    let metrics = |name: &str| models.iter().find(|row| row.name == name).expect("a row").metrics.clone();
+    let (a, b) = (metrics("a"), metrics("b"));
+    assert_eq!((a.calls, a.failed, a.success_rate(), a.input), (100, 100, Some(0.0), 0));
+    assert_eq!(a.failures_by_class, [("server".to_owned(), 100)]);
     assert_eq!((b.calls, b.failed, b.input, b.output), (100, 0, 100_000_000, 1100));
     for (share, exact) in [(0.5, 50), (0.95, 95), (0.99, 99)] {
-        let (told, exact) = (b.ttft.quantile(share).expect("some"), MS * exact);
-        assert!(told.abs_diff(exact) <= exact / 100, "{told:?} for {exact:?}");
+        let (estimate, exact) = (b.ttft.quantile(share).expect("not empty"), MS * exact);
+        assert!(estimate.abs_diff(exact) <= exact / 100, "{estimate:?} for {exact:?}");
     }
     assert!(b.tokens_per_second().is_some_and(|speed| (speed - 100.0).abs() < 1e-6));
     assert!((b.cost["USD"] - 100.0 * (1.0 + 22e-6)).abs() < 1e-9);
-    let routes = database.stats(By::Route, None, None).expect("read");
+    let routes = database.stats(GroupBy::Route, None, None).expect("readable");
     let [chat] = routes.as_slice() else { panic!("{routes:?}") };
-    assert_eq!((chat.name.as_str(), chat.figures.calls, chat.figures.failed), ("chat", 100, 0));
-    assert_eq!((chat.figures.failovers, chat.figures.classes.len()), (100, 0), "{chat:?}");
-    assert_eq!(database.stats(By::Endpoint, None, Some("b-endpoint")).expect("read").len(), 1);
+    assert_eq!((chat.name.as_str(), chat.metrics.calls, chat.metrics.failed), ("chat", 100, 0));
+    assert_eq!((chat.metrics.failovers, chat.metrics.failures_by_class.len()), (100, 0), "{chat:?}");
+    assert_eq!(database.stats(GroupBy::Endpoint, None, Some("b-endpoint")).expect("readable").len(), 1);
     let counted: (i64, i64) = database
         .connection
         .query_row("SELECT (SELECT count(*) FROM calls), (SELECT count(*) FROM attempts)", [], |row| {
             Ok((row.get(0)?, row.get(1)?))
         })
-        .expect("read");
+        .expect("readable");
     assert_eq!(counted, (100, 200));
 }
 
 #[test]
-fn what_we_stopped_ourselves_is_no_failure_of_the_service() {
-    let (_folder, mut database) = opened();
-    let mut record = call(now(), 10);
-    let error = ApiError::new(ErrorClass::Local, "interrupted");
+fn canceled_attempts_are_not_failures() {
+    let (_folder, mut database) = test_database();
+    let mut record = failover_call(now(), 10);
+    let error = CallError::new(ErrorClass::LocalLimit, "interrupted");
     record.outcome.attempts[0].error = Some(error.clone());
     record.outcome.attempts[1].error = Some(error.clone());
     record.outcome.result = Err(error);
-    (record.outcome.cut, record.outcome.stopped) = (true, true);
-    database.insert(&record, &mut RunPlace::default()).expect("written");
-    let routes = database.stats(By::Route, None, None).expect("read");
-    assert_eq!(routes.iter().map(|row| row.figures.stopped).sum::<u64>(), 1, "{routes:?}");
-    for by in [By::Model, By::Route] {
-        let rows = database.stats(by, None, None).expect("read");
-        let calls: u64 = rows.iter().map(|row| row.figures.calls).sum();
-        assert!(rows.iter().all(|row| row.figures.failed == 0) && calls == 1, "one had begun: {rows:?}");
-        assert!(rows.iter().any(|row| row.figures.cost["USD"] > 1.0), "it is paid for all the same: {rows:?}");
+    (record.outcome.incomplete, record.outcome.stopped) = (true, true);
+    database.insert_call(&record, &mut RunPlacement::default()).expect("writable");
+    let routes = database.stats(GroupBy::Route, None, None).expect("readable");
+    assert_eq!(routes.iter().map(|row| row.metrics.stopped).sum::<u64>(), 1, "{routes:?}");
+    for by in [GroupBy::Model, GroupBy::Route] {
+        let rows = database.stats(by, None, None).expect("readable");
+        let calls: u64 = rows.iter().map(|row| row.metrics.calls).sum();
+        assert!(rows.iter().all(|row| row.metrics.failed == 0) && calls == 1, "one attempt had output: {rows:?}");
+        assert!(rows.iter().any(|row| row.metrics.cost["USD"] > 1.0), "its cost counts: {rows:?}");
     }
 }
 
 #[test]
-fn figures_are_cut_off_by_hour_and_summed_by_day() {
-    let (_folder, mut database) = opened();
-    let hours_ago = |hours: i64| now().checked_sub(hours.hours()).expect("a date");
+fn since_counts_whole_hours_and_days_are_summed() {
+    let (_folder, mut database) = test_database();
+    let hours_ago = |hours: i64| now().checked_sub(hours.hours()).expect("valid time");
     for hours in [0, 1, 30, 60] {
-        database.insert(&call(hours_ago(hours), 10), &mut RunPlace::default()).expect("written");
+        database.insert_call(&failover_call(hours_ago(hours), 10), &mut RunPlacement::default()).expect("writable");
     }
     let calls = |by, since: &str| {
-        let since = Since::parse(since, now()).expect("a time");
+        let since = Since::parse(since, now()).expect("valid time");
         database
             .stats(by, Some(since), Some("b"))
-            .expect("read")
+            .expect("readable")
             .iter()
-            .map(|row| row.figures.calls)
+            .map(|row| row.metrics.calls)
             .collect::<Vec<_>>()
     };
-    assert_eq!((calls(By::Model, "2h"), calls(By::Model, "2d"), calls(By::Model, "1w")), (vec![2], vec![3], vec![4]));
-    let days = database.stats(By::Day, None, Some("b")).expect("read");
+    assert_eq!(
+        (calls(GroupBy::Model, "2h"), calls(GroupBy::Model, "2d"), calls(GroupBy::Model, "1w")),
+        (vec![2], vec![3], vec![4])
+    );
+    let days = database.stats(GroupBy::Day, None, Some("b")).expect("readable");
     assert!(days.len() >= 3 && days.is_sorted_by_key(|row| row.name.clone()), "{days:?}");
     assert!(Since::parse("2026-03-04", now()).is_ok());
-    for wrong in ["", "d", "7", "7y", "yesterday", "99999999999999999999d"] {
-        assert!(Since::parse(wrong, now()).is_err(), "{wrong}");
+    for invalid in ["", "d", "7", "7y", "yesterday", "99999999999999999999d"] {
+        assert!(Since::parse(invalid, now()).is_err(), "{invalid}");
     }
 }
 
 #[test]
-fn what_was_spent_is_held_against_the_limits() {
-    let (folder, mut database) = opened();
+fn spend_is_checked_against_limits() {
+    let (folder, mut database) = test_database();
     let limit = |scope, period, amount| SpendLimit { scope, period, amount, currency: "USD".into() };
-    let long_ago = now().checked_sub((24 * 40).hours()).expect("a date");
+    let long_ago = now().checked_sub((24 * 40).hours()).expect("valid time");
     for at in [now(), long_ago] {
-        database.insert(&call(at, 10), &mut RunPlace::default()).expect("written");
+        database.insert_call(&failover_call(at, 10), &mut RunPlacement::default()).expect("writable");
     }
-    let here = now().to_zoned(TimeZone::UTC);
-    let spent = |limit: &SpendLimit| database.spent(limit, &here).expect("read");
+    let local_now = now().to_zoned(TimeZone::UTC);
+    let spent = |limit: &SpendLimit| database.spend_for_limit(limit, &local_now).expect("readable");
     for (scope, want) in [
         (SpendScope::All, 1.000_022),
         (SpendScope::Model("b".into()), 1.000_022),
@@ -191,38 +202,42 @@ fn what_was_spent_is_held_against_the_limits() {
             assert!((spent(&limit) - want).abs() < 1e-9, "{limit:?}: {}", spent(&limit));
         }
     }
-    let ledger = |limits| Ledger::new(limits, Database::place(folder.path()));
-    assert_eq!(ledger(vec![]).reached(&priced("b")), Ok(None));
-    let nothing = limit(SpendScope::All, Period::Day, 0.0);
-    assert!(ledger(vec![nothing.clone()]).reached(&priced("b")).is_ok_and(|reached| reached.is_some()));
-    assert_eq!(ledger(vec![nothing]).reached(&testing::target("b")), Ok(None), "it has no price");
+    let ledger = |limits| SqliteSpendLedger::new(limits, Database::path_in(folder.path()));
+    assert_eq!(ledger(vec![]).reached_limit(&priced_target("b")), Ok(None));
+    let zero = limit(SpendScope::All, Period::Day, 0.0);
+    assert!(ledger(vec![zero.clone()]).reached_limit(&priced_target("b")).is_ok_and(|reached| reached.is_some()));
+    assert_eq!(ledger(vec![zero]).reached_limit(&testing::target("b")), Ok(None), "the model has no price");
 }
 
 #[test]
-fn what_was_spent_is_read_again_when_it_is_due() {
-    let (folder, mut database) = opened();
+fn spend_is_reread_after_the_maximum_age() {
+    let (folder, mut database) = test_database();
     let limit = SpendLimit { scope: SpendScope::All, period: Period::Day, amount: 1e-9, currency: "USD".into() };
-    let ledger = |time| Ledger::new(vec![limit.clone()], Database::place(folder.path())).good_for(time);
-    let (forgetful, knowing) = (ledger(Duration::ZERO), ledger(Duration::from_secs(3600)));
-    let reached = |ledger: &Ledger| ledger.reached(&priced("b")).expect("readable").is_some();
-    assert!(!reached(&forgetful) && !reached(&knowing), "nothing was spent yet");
-    database.insert(&call(Timestamp::now(), 10), &mut RunPlace::default()).expect("written");
-    assert!(reached(&forgetful) && !reached(&knowing), "an hour is not over");
-    knowing.replace(vec![limit.clone()]);
-    assert!(reached(&knowing), "other limits, other sums");
+    let ledger =
+        |max_age| SqliteSpendLedger::new(vec![limit.clone()], Database::path_in(folder.path())).with_max_age(max_age);
+    let (uncached, cached) = (ledger(Duration::ZERO), ledger(Duration::from_secs(3600)));
+    let reached = |ledger: &SqliteSpendLedger| ledger.reached_limit(&priced_target("b")).expect("readable").is_some();
+    assert!(!reached(&uncached) && !reached(&cached), "nothing is spent");
+    database.insert_call(&failover_call(Timestamp::now(), 10), &mut RunPlacement::default()).expect("writable");
+    assert!(reached(&uncached) && !reached(&cached), "the cached value is valid for an hour");
+    cached.set_limits(vec![limit.clone()]);
+    assert!(reached(&cached), "new limits clear the cache");
 }
 
 #[test]
-fn words_are_found_in_every_script_and_gone_when_forgotten() {
-    let (_folder, mut database) = opened();
-    let first = keep(&mut database, &said("What is a borrow checker?", "It 借用检查器 says \"no\" 100% Öl. Да"));
-    let second = keep(&mut database, &said("另一个问题", "答案"));
-    let found = |database: &mut Database, words: &str| {
+fn search_works_in_any_script_and_deleted_turns_are_not_found() {
+    let (_folder, mut database) = test_database();
+    let first = store_conversation(
+        &mut database,
+        &call_with_content("What is a borrow checker?", "It 借用检查器 says \"no\" 100% Öl. Да"),
+    );
+    let second = store_conversation(&mut database, &call_with_content("另一个问题", "答案"));
+    let hits = |database: &mut Database, words: &str| {
         database
             .search(&words.split(", ").collect::<Vec<_>>(), 9)
-            .expect("read")
+            .expect("readable")
             .iter()
-            .map(|found| found.exchange.conversation)
+            .map(|hit| hit.turn.conversation)
             .collect::<Vec<_>>()
     };
     for (words, want) in [
@@ -245,142 +260,154 @@ fn words_are_found_in_every_script_and_gone_when_forgotten() {
         ("checker what", vec![]),
         ("\"", vec![1]),
     ] {
-        assert_eq!(found(&mut database, words), want, "{words}");
+        assert_eq!(hits(&mut database, words), want, "{words}");
     }
-    assert!(database.search(&["检查"], 1).expect("read")[0].excerpt.contains("借用检查器"));
-    assert!(database.delete(first).expect("written"));
-    assert!(!database.delete(77).expect("written"));
-    assert_eq!(found(&mut database, "borrow check"), Vec::<i64>::new());
-    assert_eq!(database.prune(1, now()).expect("written"), 0);
-    assert_eq!(database.prune(1, now().checked_add(48.hours()).expect("a date")).expect("written"), 1);
-    assert_eq!((database.exchanges(second).expect("read").len(), database.latest(None).expect("read")), (0, None));
-    assert_eq!(found(&mut database, "问题"), Vec::<i64>::new());
+    assert!(database.search(&["检查"], 1).expect("readable")[0].excerpt.contains("借用检查器"));
+    assert!(database.delete_conversation(first).expect("writable"));
+    assert!(!database.delete_conversation(77).expect("writable"));
+    assert_eq!(hits(&mut database, "borrow check"), Vec::<i64>::new());
+    assert_eq!(database.prune(1, now()).expect("writable"), 0);
+    assert_eq!(database.prune(1, now().checked_add(48.hours()).expect("valid time")).expect("writable"), 1);
+    assert_eq!(
+        (database.turns(second).expect("readable").len(), database.latest_conversation(None).expect("readable")),
+        (0, None)
+    );
+    assert_eq!(hits(&mut database, "问题"), Vec::<i64>::new());
 }
 
 #[test]
-fn what_is_forgotten_leaves_the_log_or_that_is_told() {
-    let (folder, mut database) = opened();
-    let path = Database::place(folder.path());
-    let id = keep(&mut database, &said("xyzzy", ""));
-    let reader = Database::open(&path).expect("there");
-    reader.connection.execute_batch("BEGIN; SELECT count(*) FROM exchanges").expect("reads");
-    assert!(database.delete(id).expect("written"));
-    database.connection.busy_timeout(std::time::Duration::ZERO).expect("set");
-    assert!(matches!(database.clear_log(), Err(RecordError::InLog { .. })));
+fn deleted_content_leaves_the_log_or_an_error_is_returned() {
+    let (folder, mut database) = test_database();
+    let path = Database::path_in(folder.path());
+    let id = store_conversation(&mut database, &call_with_content("xyzzy", ""));
+    let reader = Database::open(&path).expect("valid database");
+    reader.connection.execute_batch("BEGIN; SELECT count(*) FROM exchanges").expect("valid SQL");
+    assert!(database.delete_conversation(id).expect("writable"));
+    database.connection.busy_timeout(std::time::Duration::ZERO).expect("open connection");
+    assert!(matches!(database.truncate_wal(), Err(RecordError::StillInLog { .. })));
     drop(reader);
-    database.clear_log().expect("nobody reads");
-    let log = std::fs::metadata(path.with_extension("db-wal")).expect("there");
+    database.truncate_wal().expect("no reader");
+    let log = std::fs::metadata(path.with_extension("db-wal")).expect("a file");
     assert_eq!(log.len(), 0);
 }
 
 #[test]
-fn the_index_knows_what_was_said_once_somebody_searches_and_no_more() {
-    let (_folder, mut database) = opened();
-    let say = |database: &mut Database, words: &str| keep(database, &said(words, ""));
-    let found = |database: &mut Database, words: &str| database.search(&[words], 9).expect("read").len();
-    let whole = |database: &Database| {
+fn search_updates_the_index_and_deleting_keeps_it_consistent() {
+    let (_folder, mut database) = test_database();
+    let say = |database: &mut Database, words: &str| store_conversation(database, &call_with_content(words, ""));
+    let hits = |database: &mut Database, words: &str| database.search(&[words], 9).expect("readable").len();
+    let check_index = |database: &Database| {
         database
             .connection
             .execute("INSERT INTO words (words, rank) VALUES ('integrity-check', 1)", [])
-            .expect("whole");
+            .expect("consistent index");
     };
-    let early = say(&mut database, "apples");
-    database.delete(early).expect("written");
-    let kept = say(&mut database, "oranges");
-    assert_eq!((found(&mut database, "apples"), found(&mut database, "oranges")), (0, 1));
-    let late = say(&mut database, "lemons");
-    database.delete(late).expect("written");
-    database.delete(kept).expect("written");
-    whole(&database);
+    let apples = say(&mut database, "apples");
+    database.delete_conversation(apples).expect("writable");
+    let oranges = say(&mut database, "oranges");
+    assert_eq!((hits(&mut database, "apples"), hits(&mut database, "oranges")), (0, 1));
+    let lemons = say(&mut database, "lemons");
+    database.delete_conversation(lemons).expect("writable");
+    database.delete_conversation(oranges).expect("writable");
+    check_index(&database);
     say(&mut database, "cherries");
-    assert_eq!((found(&mut database, "lemons"), found(&mut database, "cherries")), (0, 1));
-    whole(&database);
+    assert_eq!((hits(&mut database, "lemons"), hits(&mut database, "cherries")), (0, 1));
+    check_index(&database);
 }
 
 #[test]
-fn more_than_is_indexed_at_once_is_found() {
-    let (_folder, mut database) = opened();
+fn index_is_updated_in_several_batches() {
+    let (_folder, mut database) = test_database();
     for number in 0..1100 {
-        database.insert(&said(&format!("number-{number}!"), ""), &mut RunPlace::default()).expect("written");
+        database
+            .insert_call(&call_with_content(&format!("number-{number}!"), ""), &mut RunPlacement::default())
+            .expect("writable");
     }
     for number in [0, 499, 500, 999, 1000, 1099] {
-        assert_eq!(database.search(&[&format!("number-{number}!")], 9).expect("read").len(), 1, "{number}");
+        assert_eq!(database.search(&[&format!("number-{number}!")], 9).expect("readable").len(), 1, "{number}");
     }
 }
 
 #[test]
-fn a_call_that_cannot_be_written_takes_no_other_with_it() {
-    let (folder, database) = opened();
-    let refuse = "CREATE TRIGGER refuse BEFORE INSERT ON calls WHEN new.asked = 'bad'
+fn failed_insert_does_not_affect_other_calls() {
+    let (folder, database) = test_database();
+    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON calls WHEN new.asked = 'bad'
                   BEGIN SELECT raise(ABORT, 'no'); END";
-    database.connection.execute_batch(refuse).expect("made");
+    database.connection.execute_batch(trigger).expect("valid SQL");
     let (sender, records) = std::sync::mpsc::sync_channel(9);
-    for asked in ["good", "bad", "good"] {
-        sender.send(CallRecord { asked: asked.into(), ..said("hello", "") }).expect("room");
+    for name in ["good", "bad", "good"] {
+        sender.send(CallRecord { requested: name.into(), ..call_with_content("hello", "") }).expect("free capacity");
     }
     drop(sender);
-    assert!(super::run_writer::write(&Database::place(folder.path()), None, RunPlace::default(), &records).is_err());
+    assert!(
+        super::run_writer::write_records(&Database::path_in(folder.path()), None, RunPlacement::default(), &records)
+            .is_err()
+    );
     let calls = database.connection.query_row("SELECT count(*) FROM calls", [], |row| row.get::<_, i64>(0));
-    assert_eq!(calls.expect("read"), 2);
+    assert_eq!(calls.expect("readable"), 2);
 }
 
 #[test]
-fn the_log_stays_short_between_processes_of_one_call() {
-    let (folder, database) = opened();
+fn log_stays_small_across_processes_of_one_call() {
+    let (folder, database) = test_database();
     drop(database);
     let log = folder.path().join("record.db-wal");
     let mut longest = 0;
     for _ in 0..60 {
-        let mut database = Database::open(&Database::place(folder.path())).expect("opened");
-        database.insert(&said(&"long ".repeat(4000), ""), &mut RunPlace::default()).expect("written");
-        database.settle().expect("settled");
+        let mut database = Database::open(&Database::path_in(folder.path())).expect("valid database");
+        database
+            .insert_call(&call_with_content(&"long ".repeat(4000), ""), &mut RunPlacement::default())
+            .expect("writable");
+        database.checkpoint_if_large().expect("idle database");
         longest = longest.max(std::fs::metadata(&log).map_or(0, |metadata| metadata.len()));
     }
     assert!(longest < 1024 * 1024, "{longest}");
 }
 
 #[test]
-fn many_at_once_are_all_written() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = Database::place(folder.path());
+fn concurrent_writers_lose_nothing() {
+    let folder = tempfile::tempdir().expect("temp dir");
+    let path = Database::path_in(folder.path());
     std::thread::scope(|scope| {
         for _ in 0..16 {
             scope.spawn(|| {
-                let mut database = Database::open(&path).expect("opened");
+                let mut database = Database::open(&path).expect("valid database");
                 for _ in 0..5 {
-                    database.insert(&said("at once", "yes"), &mut RunPlace::default()).expect("written");
+                    database
+                        .insert_call(&call_with_content("at once", "yes"), &mut RunPlacement::default())
+                        .expect("writable");
                 }
             });
         }
     });
-    let database = Database::open(&path).expect("opened");
-    let rows = database.stats(By::Route, None, None).expect("read");
-    assert_eq!((rows[0].figures.calls, database.conversations(999).expect("read").len()), (80, 80));
-    assert_eq!(rows[0].figures.ttft.len(), 80);
-    let costs: &BTreeMap<String, f64> = &rows[0].figures.cost;
+    let database = Database::open(&path).expect("valid database");
+    let rows = database.stats(GroupBy::Route, None, None).expect("readable");
+    assert_eq!((rows[0].metrics.calls, database.conversations(999).expect("readable").len()), (80, 80));
+    assert_eq!(rows[0].metrics.ttft.len(), 80);
+    let costs: &BTreeMap<String, f64> = &rows[0].metrics.cost;
     assert!((costs["USD"] - 80.0 * 1.000_022).abs() < 1e-6, "{costs:?}");
 }
 
 #[test]
-fn what_services_quoted_of_a_prompt_is_forgotten_with_it() {
-    let (_folder, mut database) = opened();
-    let quoted = |database: &Database| {
+fn error_messages_are_deleted_with_the_prompt() {
+    let (_folder, mut database) = test_database();
+    let messages = |database: &Database| {
         let query = "SELECT count(*) FROM attempts WHERE message IS NOT NULL";
-        database.connection.query_row(query, [], |row| row.get::<_, i64>(0)).expect("read")
+        database.connection.query_row(query, [], |row| row.get::<_, i64>(0)).expect("readable")
     };
-    let ids = [1, 2, 3].map(|_| keep(&mut database, &said("secret", "no")));
-    assert_eq!(quoted(&database), 3);
-    database.delete(ids[0]).expect("written");
-    assert_eq!(quoted(&database), 2);
-    database.prune(1, now().checked_add(48.hours()).expect("a date")).expect("written");
-    assert_eq!(quoted(&database), 0);
+    let ids = [1, 2, 3].map(|_| store_conversation(&mut database, &call_with_content("secret", "no")));
+    assert_eq!(messages(&database), 3);
+    database.delete_conversation(ids[0]).expect("writable");
+    assert_eq!(messages(&database), 2);
+    database.prune(1, now().checked_add(48.hours()).expect("valid time")).expect("writable");
+    assert_eq!(messages(&database), 0);
     let plan: Vec<String> = {
         let mut statement = database
             .connection
             .prepare("EXPLAIN QUERY PLAN UPDATE attempts SET message = NULL WHERE at < 1 AND message IS NOT NULL")
-            .expect("good");
-        let rows = statement.query_map([], |row| row.get(3)).expect("read");
+            .expect("valid SQL");
+        let rows = statement.query_map([], |row| row.get(3)).expect("readable");
         rows.collect::<Result<_, _>>().expect("text")
     };
-    assert!(plan.iter().all(|step| step.contains("attempts_quoting")), "not all of a million are looked at: {plan:?}");
+    assert!(plan.iter().all(|step| step.contains("attempts_quoting")), "uses the index, not a full scan: {plan:?}");
 }

@@ -1,0 +1,161 @@
+//! Completes names in the shell: from the config, and from the cached model lists of endpoints.
+//!
+//! Sends no requests, because a key press must not wait. Does not validate the config: names are completed even when
+//! references in it are broken.
+
+use std::{
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+};
+
+use clap_complete::{ArgValueCompleter, CompletionCandidate, engine::ValueCompleter};
+use url::Url;
+
+use super::context::{preset_file_names, preset_folder, read_text_file};
+use crate::{
+    config::{Flags, Names, ResolvedSettings, from_environment, vendors},
+    model::environment::Environment,
+    render::{FORMATS, compare::VIEWS},
+    store,
+};
+
+/// What the value of an option can be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum CompletionKind {
+    /// What `ask -m` accepts: models, routes, `endpoint/id`.
+    ModelsAndRoutes,
+    /// What `compare -m` accepts: also sets; several names joined with commas.
+    ModelsRoutesAndSets,
+    /// Models of the config.
+    Models,
+    /// Sets.
+    Sets,
+    /// Tags of models.
+    Tags,
+    /// Presets.
+    Presets,
+    /// Endpoints.
+    Endpoints,
+    /// Endpoints, models and routes.
+    EndpointsAndModels,
+    /// Services known to mmchat.
+    Vendors,
+    /// Output formats.
+    Formats,
+    /// Views of `compare`.
+    Views,
+}
+
+impl CompletionKind {
+    /// The completer for `#[arg(add = …)]`.
+    pub(crate) fn completer(self) -> ArgValueCompleter {
+        ArgValueCompleter::new(self)
+    }
+
+    fn candidates(self, prefix: &str) -> Vec<String> {
+        let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
+        match self {
+            Self::Vendors => return vendors::all().iter().map(|vendor| vendor.name.clone()).collect(),
+            Self::Formats => return owned(&FORMATS.iter().map(|(name, _)| *name).collect::<Vec<_>>()),
+            Self::Views => return owned(&VIEWS.iter().map(|(name, _)| *name).collect::<Vec<_>>()),
+            _ => {}
+        }
+        let Some(data) = CompletionData::load() else { return Vec::new() };
+        let chain = |mut names: Vec<String>, more: &[String]| {
+            names.extend_from_slice(more);
+            names
+        };
+        match self {
+            Self::ModelsAndRoutes => data.models_and_routes(prefix),
+            Self::ModelsRoutesAndSets => chain(data.models_and_routes(prefix), &data.names.sets),
+            Self::Models => data.names.models,
+            Self::Sets => data.names.sets,
+            Self::Tags => data.names.tags,
+            Self::Presets => {
+                let files = preset_folder(&data.layers).map(|folder| preset_file_names(&folder)).unwrap_or_default();
+                chain(data.names.presets, &files)
+            }
+            Self::Endpoints => data.endpoint_names(),
+            Self::EndpointsAndModels => chain(chain(data.endpoint_names(), &data.names.models), &data.names.routes),
+            Self::Vendors | Self::Formats | Self::Views => Vec::new(),
+        }
+    }
+}
+
+impl ValueCompleter for CompletionKind {
+    fn complete(&self, typed: &OsStr) -> Vec<CompletionCandidate> {
+        let typed = typed.to_str().unwrap_or_default();
+        let comma = matches!(self, Self::ModelsRoutesAndSets).then(|| typed.rfind(',')).flatten();
+        let (before, last) = comma.map_or(("", typed), |comma| typed.split_at(comma + 1));
+        let names = self.candidates(last).into_iter().filter(|name| name.starts_with(last));
+        names.map(|name| CompletionCandidate::new(format!("{before}{name}"))).collect()
+    }
+}
+
+/// The names that can be completed on this machine.
+struct CompletionData {
+    environment: Environment,
+    layers: ResolvedSettings,
+    names: Names,
+}
+
+impl CompletionData {
+    fn load() -> Option<Self> {
+        let environment = Environment::from_process();
+        let flags = Flags { config: config_argument(std::env::args_os()), ..Flags::default() };
+        let layers = ResolvedSettings::new(&environment, &flags).ok()?;
+        let text = layers.config.value.as_deref().and_then(|path| read_text_file(path).ok());
+        let names = text.map_or_else(|| names_from_environment(&environment), |text| Names::parse_lenient(&text));
+        Some(Self { environment, layers, names })
+    }
+
+    /// Models, routes and endpoints; after a slash, the cached model list of the endpoint.
+    fn models_and_routes(&self, prefix: &str) -> Vec<String> {
+        if let Some((endpoint, _)) = prefix.split_once('/') {
+            return self.listed_models(endpoint).into_iter().map(|id| format!("{endpoint}/{id}")).collect();
+        }
+        let endpoints = self.endpoint_names().into_iter().map(|name| format!("{name}/"));
+        self.names.models.iter().chain(&self.names.routes).cloned().chain(endpoints).collect()
+    }
+
+    fn endpoint_names(&self) -> Vec<String> {
+        self.names.endpoints.iter().map(|(name, _)| name.clone()).collect()
+    }
+
+    fn listed_models(&self, endpoint: &str) -> Vec<String> {
+        let address = self.names.endpoints.iter().find(|(name, _)| name == endpoint).and_then(|(_, at)| at.clone());
+        let known = || vendors::by_name(endpoint).map(|vendor| vendor.base_url.clone());
+        let address = address.or_else(known).and_then(|address| Url::parse(&address).ok());
+        match (store::cache_folder(&self.environment), address) {
+            (Some(cache), Some(address)) => store::list_cache::read(&cache, endpoint, address.as_str()),
+            _ => Vec::new(),
+        }
+    }
+}
+
+/// The value of `--config` on the command line that is being completed.
+fn config_argument(words: impl Iterator<Item = OsString>) -> Option<PathBuf> {
+    let mut words = words.skip_while(|word| word != "--");
+    while let Some(word) = words.next() {
+        match word.to_str() {
+            Some("--config") => return words.next().map(PathBuf::from),
+            Some(word) if word.starts_with("--config=") => return word.strip_prefix("--config=").map(PathBuf::from),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The names without a config file: the services whose key variables are set.
+fn names_from_environment(environment: &Environment) -> Names {
+    let config = from_environment(environment).unwrap_or_default();
+    Names {
+        endpoints: config
+            .endpoints
+            .iter()
+            .map(|known| (known.name.clone(), Some(known.base_url.to_string())))
+            .collect(),
+        models: config.models.iter().map(|model| model.id.0.clone()).collect(),
+        ..Names::default()
+    }
+}

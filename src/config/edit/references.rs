@@ -1,0 +1,115 @@
+//! Finds, renames and removes references to models in routes, sets, presets and `default`.
+
+use toml_edit::{Item, Value};
+
+use super::{ConfigEditor, entries, entries_mut, item_str};
+use crate::config::normalize_name;
+
+impl ConfigEditor {
+    /// Removes references to the models that match from routes, sets, `default`, `compare` and presets, and removes
+    /// routes and sets that are empty afterwards. Returns what was removed.
+    pub(super) fn remove_references(&mut self, matches: &dyn Fn(&str) -> bool) -> Vec<String> {
+        let is_match = |value: &Value| referenced_name(value).is_some_and(|text| matches(&normalize_name(text)));
+        let routes = remove_from_lists(self.document.get_mut("routes"), Some("models"), &is_match);
+        let is_removed = |value: &Value| {
+            is_match(value) || referenced_name(value).is_some_and(|text| routes.contains(&normalize_name(text)))
+        };
+        let sets = remove_from_lists(self.document.get_mut("sets"), None, &is_removed);
+        let mut removed: Vec<String> = routes.iter().map(|route| format!("route \"{route}\"")).collect();
+        removed.extend(sets.iter().map(|set| format!("set \"{set}\"")));
+        for (key, preset) in entries_mut(self.document.get_mut("presets")) {
+            if preset.get("model").and_then(Item::as_value).is_some_and(is_removed)
+                && let Some(preset) = preset.as_table_like_mut()
+            {
+                preset.remove("model");
+                removed.push(format!("the model of preset \"{key}\""));
+            }
+        }
+        let default = self.document.get("default").and_then(Item::as_value).is_some_and(is_removed);
+        let compare = item_str(self.document.get("compare")).is_some_and(|set| sets.contains(&normalize_name(set)));
+        for (setting, _) in [("default", default), ("compare", compare)].iter().filter(|(_, is_removed)| *is_removed) {
+            self.remove_top_level_key(setting);
+            removed.push(format!("`{setting}`"));
+        }
+        for (table, names) in [("routes", &routes), ("sets", &sets)] {
+            for name in names {
+                self.remove_entry(table, name);
+            }
+        }
+        removed
+    }
+
+    /// The settings that refer to the models that match.
+    pub(super) fn references_to(&self, matches: impl Fn(&str) -> bool) -> Vec<String> {
+        let is_match = |value: &Value| referenced_name(value).is_some_and(|name| matches(&normalize_name(name)));
+        let any = |item: Option<&Item>| item.and_then(Item::as_array).is_some_and(|array| array.iter().any(is_match));
+        let one = |item: Option<&Item>| item.and_then(Item::as_value).is_some_and(is_match);
+        let mut users = Vec::new();
+        if one(self.document.get("default")) {
+            users.push("`default`".to_owned());
+        }
+        let named = |kind: &str, key: &str| format!("{kind} \"{key}\"");
+        let routes = entries(self.document.get("routes")).filter(|(_, route)| any(route.get("models")));
+        users.extend(routes.map(|(key, _)| named("route", key)));
+        let sets = entries(self.document.get("sets")).filter(|(_, set)| any(Some(set)));
+        users.extend(sets.map(|(key, _)| named("set", key)));
+        let presets = entries(self.document.get("presets")).filter(|(_, preset)| one(preset.get("model")));
+        users.extend(presets.map(|(key, _)| named("preset", key)));
+        users
+    }
+
+    /// Calls `f` for every value that refers to a model.
+    pub(super) fn for_each_reference(&mut self, f: &mut dyn FnMut(&mut Value)) {
+        if let Some(value) = self.document.get_mut("default").and_then(Item::as_value_mut) {
+            f(value);
+        }
+        for (_, route) in entries_mut(self.document.get_mut("routes")) {
+            if let Some(models) = route.get_mut("models").and_then(Item::as_array_mut) {
+                models.iter_mut().for_each(&mut *f);
+            }
+        }
+        for (_, set) in entries_mut(self.document.get_mut("sets")) {
+            if let Some(members) = set.as_array_mut() {
+                members.iter_mut().for_each(&mut *f);
+            }
+        }
+        for (_, preset) in entries_mut(self.document.get_mut("presets")) {
+            if let Some(value) = preset.get_mut("model").and_then(Item::as_value_mut) {
+                f(value);
+            }
+        }
+    }
+}
+
+/// Removes values from the entries of a table, which are lists or contain one named `list`. Returns the names of the
+/// entries that are empty afterwards.
+fn remove_from_lists(table: Option<&mut Item>, list: Option<&str>, is_removed: &dyn Fn(&Value) -> bool) -> Vec<String> {
+    let mut empty = Vec::new();
+    for (key, entry) in entries_mut(table) {
+        let list = match list {
+            Some(list) => entry.get_mut(list),
+            None => Some(entry),
+        };
+        if let Some(names) = list.and_then(Item::as_array_mut) {
+            names.retain(|value| !is_removed(value));
+            if names.is_empty() {
+                empty.push(normalize_name(&key));
+            }
+        }
+    }
+    empty
+}
+
+/// The model name in a list entry, written as `"fast"` or `{ name = "fast", … }`.
+pub(super) fn referenced_name(value: &Value) -> Option<&str> {
+    value.as_str().or_else(|| value.as_inline_table()?.get("name")?.as_str())
+}
+
+pub(super) fn set_referenced_name(value: &mut Value, text: &str) {
+    if let Some(named) = value.as_inline_table_mut().and_then(|table| table.get_mut("name")) {
+        return set_referenced_name(named, text);
+    }
+    let decor = value.decor().clone();
+    *value = Value::from(text);
+    *value.decor_mut() = decor;
+}

@@ -1,0 +1,223 @@
+//! Runs the call of one client request and settles it exactly once: on an answer, a failure or a client disconnect.
+//!
+//! The log, the metrics and the record all get the same `CallRecord`.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use futures_util::Stream;
+use http::StatusCode;
+use prometheus_client::metrics::histogram::Histogram;
+use tokio::time::Instant;
+
+use super::{ConfigGeneration, Gateway, log};
+use crate::gateway::{auth::QuotaGuard, body_budget::BodyReservation};
+use crate::{
+    engine::{
+        Event, EventKind, Notice, Run,
+        plan::{Call, Plan},
+    },
+    model::{ErrorClass, target::Target},
+    protocol::CallError,
+    store::record::{CallListener, CallRecord},
+};
+
+/// Notices kept per request.
+const MAX_NOTICES: usize = 16;
+
+/// Context of a request for the log and the metrics.
+#[derive(Clone, Debug)]
+pub(super) struct RequestContext {
+    pub(super) request_id: String,
+    /// Path of the HTTP route, as documented.
+    pub(super) path: &'static str,
+    /// Name of the client key.
+    pub(super) client: Option<String>,
+    /// Requested model or route; `None` until the body is parsed and for paths without a model.
+    pub(super) requested_name: Option<String>,
+    pub(super) stream: bool,
+    pub(super) started_at: Instant,
+    /// Time this server added to the time to first token.
+    pub(super) overhead: Option<Duration>,
+    /// Notices of the call that are not failures.
+    pub(super) notices: Vec<String>,
+}
+
+impl RequestContext {
+    pub(super) fn new(path: &'static str) -> Self {
+        Self {
+            request_id: uuid::Uuid::now_v7().simple().to_string(),
+            path,
+            client: None,
+            requested_name: None,
+            stream: false,
+            started_at: Instant::now(),
+            overhead: None,
+            notices: Vec::new(),
+        }
+    }
+}
+
+/// A client request in flight.
+pub(super) struct InFlightRequest {
+    pub(super) context: RequestContext,
+    gateway: Arc<Gateway>,
+    /// Configuration in force when the request started.
+    current: Arc<ConfigGeneration>,
+    run: Run,
+    listener: CallListener,
+    quota_guard: QuotaGuard,
+    /// Memory of the request body, which is kept for retries.
+    _body: BodyReservation,
+    is_route: bool,
+    /// Target of the current attempt.
+    pub(super) target: Option<Arc<Target>>,
+    /// Upstream requests besides the current one: failed attempts and hedged ones.
+    other_attempts: usize,
+    /// Time until the first upstream request.
+    time_to_upstream: Option<Duration>,
+    /// Time of the first chunk of the current attempt.
+    first_chunk_at: Option<Instant>,
+    /// Time of the last chunk.
+    last_chunk_at: Option<Instant>,
+    /// Histogram of the time between chunks, for the current target.
+    chunk_gaps: Option<Histogram>,
+    /// Response status, once it is determined.
+    pub(super) status: Option<StatusCode>,
+}
+
+impl InFlightRequest {
+    /// Starts the call. Boxed because the value is moved several times.
+    pub(super) fn start(
+        gateway: &Arc<Gateway>,
+        current: Arc<ConfigGeneration>,
+        context: RequestContext,
+        call: Call,
+        quota_guard: QuotaGuard,
+        body: BodyReservation,
+    ) -> Box<Self> {
+        gateway.metrics.request_started();
+        Box::new(Self {
+            listener: CallListener::new(&call, false),
+            is_route: call.route.is_some(),
+            run: gateway.deps.engine.run(Plan::single(call)),
+            gateway: Arc::clone(gateway),
+            current,
+            context,
+            quota_guard,
+            _body: body,
+            target: None,
+            other_attempts: 0,
+            time_to_upstream: None,
+            first_chunk_at: None,
+            last_chunk_at: None,
+            chunk_gaps: None,
+            status: None,
+        })
+    }
+
+    /// Polls the next event; `None` after the end of the call.
+    pub(super) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
+        let event = ready!(Pin::new(&mut self.run).poll_next(context));
+        if let Some(event) = &event {
+            self.observe(event);
+        }
+        Poll::Ready(event)
+    }
+
+    /// Async version of [`InFlightRequest::poll_event`].
+    pub(super) async fn next_event(&mut self) -> Option<Event> {
+        std::future::poll_fn(|context| self.poll_event(context)).await
+    }
+
+    fn observe(&mut self, event: &Event) {
+        let metrics = &self.gateway.metrics;
+        match &event.kind {
+            EventKind::Started(target) => {
+                self.time_to_upstream.get_or_insert(event.at - self.context.started_at);
+                self.target = Some(Arc::clone(target));
+                self.chunk_gaps = Some(metrics.chunk_gap_histogram(&self.current.config, target));
+            }
+            EventKind::Deltas(_) | EventKind::BufferedDeltas(_) => {
+                match (self.last_chunk_at.replace(event.at), &self.chunk_gaps) {
+                    (Some(last), Some(gaps)) => gaps.observe((event.at - last).as_secs_f64()),
+                    // First chunk of this attempt: from here until it is forwarded, time counts as overhead.
+                    _ => self.first_chunk_at = Some(event.at),
+                }
+            }
+            EventKind::FirstToken(_) if self.context.overhead.is_none() => {
+                let after_first_chunk = self.first_chunk_at.map(|first| first.elapsed()).unwrap_or_default();
+                let overhead = self.time_to_upstream.unwrap_or_default() + after_first_chunk;
+                self.context.overhead = Some(overhead);
+                metrics.observe_overhead(overhead);
+            }
+            EventKind::FirstToken(_) => {}
+            EventKind::Failed { record, .. } => {
+                // A request rejected by a local limit was not sent.
+                self.other_attempts += usize::from(record.class() != Some(ErrorClass::LocalLimit));
+                self.last_chunk_at = None;
+            }
+            EventKind::Notice(notice) => {
+                self.other_attempts += usize::from(matches!(notice, Notice::Hedged(..)));
+                if self.context.notices.len() < MAX_NOTICES {
+                    self.context.notices.extend(log::notice_text(notice));
+                }
+            }
+            EventKind::Finished(_) | EventKind::Restarted => {}
+        }
+        if let Some(call) = self.listener.on_event(event) {
+            self.settle(call);
+        }
+    }
+
+    /// Number of upstream requests so far, including the current one.
+    pub(super) fn attempt_count(&self) -> usize {
+        self.other_attempts + 1
+    }
+
+    /// Requested route; `None` if a model was requested.
+    pub(super) fn requested_route(&self) -> Option<&str> {
+        self.context.requested_name.as_deref().filter(|_| self.is_route)
+    }
+
+    /// Charges, counts, logs and records the finished call. Called once, because the listener returns its record once.
+    fn settle(&self, call: CallRecord) {
+        let call = CallRecord { command: "serve", client: self.context.client.clone(), ..call };
+        self.quota_guard.charge(&call);
+        let status = self.final_status(&call);
+        self.gateway.metrics.observe_call(&self.context, &self.current.config, &call);
+        self.gateway.deps.log.finished(&self.context, status.as_u16(), &call);
+        if let Some(scribe) = &self.gateway.deps.writer
+            && !call.outcome.attempts.is_empty()
+        {
+            scribe.submit(Box::new(call));
+        }
+    }
+
+    /// Status sent to the client; 499, as in nginx, if the client disconnected before a status was sent.
+    fn final_status(&self, call: &CallRecord) -> StatusCode {
+        match (self.status, &call.outcome.result) {
+            (Some(sent), _) => sent,
+            (None, Ok(_)) => StatusCode::OK,
+            (None, Err(_)) if call.outcome.stopped => StatusCode::from_u16(499).expect("499 is a valid status"),
+            (None, Err(error)) => super::rejection::response_status(&call.outcome, error),
+        }
+    }
+}
+
+impl Drop for InFlightRequest {
+    fn drop(&mut self) {
+        if let Some(mut call) = self.listener.stop() {
+            if self.gateway.aborting.load(Ordering::Relaxed) {
+                call.outcome.stopped = false;
+                call.outcome.result = Err(CallError::new(ErrorClass::LocalLimit, "the server was stopped"));
+            }
+            self.settle(call);
+        }
+        self.gateway.metrics.request_ended();
+    }
+}

@@ -1,0 +1,217 @@
+//! Writes the events of a call as an HTTP response, streamed or as one body.
+//!
+//! The headers of a stream are held back until its first chunk, so that earlier failures fail over and a final failure
+//! has its own status. After `hold` the stream starts without a chunk. Upstream bytes are forwarded unchanged.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use serde_json::Value;
+use tokio::time::sleep_until;
+
+use super::{
+    connection::PendingWrite,
+    in_flight::InFlightRequest,
+    rejection,
+    stream::{self, EventStream, WriteOutcome},
+};
+use crate::{
+    engine::{CallOutcome, Event, EventKind},
+    model::{Answer, Delta, ModelRequest},
+    protocol::{
+        Frame, FrameKind,
+        openai::server::{self, ChunkWriter},
+    },
+};
+
+/// Body of a response.
+pub(super) type Body = axum::body::Body;
+
+pub(super) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+/// Bytes that are percent-encoded in header values; `%` is included so that the value can be decoded.
+const HEADER_ENCODE_SET: &AsciiSet = &CONTROLS.add(b'%');
+
+/// Options of a response.
+#[derive(Debug)]
+pub(super) struct ResponseOptions {
+    pub(super) stream: bool,
+    /// The client requested the usage of a stream (`stream_options.include_usage`).
+    pub(super) include_usage: bool,
+    /// A stream ends with `data: [DONE]`.
+    pub(super) sends_done: bool,
+    /// Time that the headers of a stream are held back for its first chunk.
+    pub(super) hold: Duration,
+    /// Whether written data still waits for the client to read it.
+    pub(super) pending_write: PendingWrite,
+}
+
+/// JSON response.
+pub(super) fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
+    response_with_body(status, JSON, Body::from(body.to_string()))
+}
+
+pub(super) fn response_with_body(status: StatusCode, content_type: HeaderValue, body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, content_type);
+    response
+}
+
+/// Runs a request to its response.
+pub(super) async fn respond(
+    in_flight: Box<InFlightRequest>,
+    request: Arc<ModelRequest>,
+    options: ResponseOptions,
+) -> Response<Body> {
+    if options.stream {
+        stream_response(in_flight, &request, options).await
+    } else {
+        buffered_response(in_flight, &request, &options).await
+    }
+}
+
+/// Streamed response. Returns after the first chunk, or when `hold` is over.
+async fn stream_response(
+    mut in_flight: Box<InFlightRequest>,
+    request: &ModelRequest,
+    options: ResponseOptions,
+) -> Response<Body> {
+    let hold_until = in_flight.context.started_at + options.hold;
+    let mut stream = EventStream::new(in_flight.context.request_id.clone(), request, &options);
+    let mut first = false;
+    loop {
+        let event = tokio::select! {
+            biased;
+            event = in_flight.next_event() => event,
+            () = sleep_until(hold_until) => break,
+        };
+        let Some(event) = event else { break };
+        match stream.handle_event(event) {
+            WriteOutcome::Nothing => {}
+            // The next event has the time to first token, from which the overhead header is computed.
+            WriteOutcome::Chunk if !first => {
+                first = true;
+                continue;
+            }
+            WriteOutcome::Chunk => {}
+            WriteOutcome::Failed(outcome) if !first => return failure_response(&mut in_flight, &outcome),
+            WriteOutcome::Complete | WriteOutcome::Failed(_) => break,
+        }
+        if first {
+            break;
+        }
+    }
+    in_flight.status = Some(StatusCode::OK);
+    let mut headers = HeaderMap::new();
+    if first || stream.is_ended() {
+        insert_target_headers(&in_flight, &mut headers);
+    }
+    let mut response = response_with_body(StatusCode::OK, EVENT_STREAM, Body::new(stream.into_body(in_flight)));
+    response.headers_mut().extend(headers);
+    let stream_headers = [
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
+        // Disables response buffering in nginx.
+        (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no")),
+    ];
+    response.headers_mut().extend(stream_headers);
+    response
+}
+
+/// Response in one body.
+async fn buffered_response(
+    mut in_flight: Box<InFlightRequest>,
+    request: &ModelRequest,
+    options: &ResponseOptions,
+) -> Response<Body> {
+    let (mut frames, mut deltas) = (Vec::<Frame>::new(), Vec::<Delta>::new());
+    loop {
+        let Event { kind, .. } = in_flight.next_event().await.expect("a call ends with Finished");
+        match kind {
+            EventKind::Deltas(read) | EventKind::BufferedDeltas(read) => {
+                deltas.extend(read.deltas);
+                frames.extend(read.frames);
+            }
+            EventKind::Failed { .. } | EventKind::Restarted => (frames, deltas) = Default::default(),
+            EventKind::Finished(outcome) if outcome.result.is_err() => {
+                return failure_response(&mut in_flight, &outcome);
+            }
+            EventKind::Finished(_) => break,
+            EventKind::Started(_) | EventKind::FirstToken(_) | EventKind::Notice(_) => {}
+        }
+    }
+    in_flight.status = Some(StatusCode::OK);
+    let (content_type, body) = match frames.first() {
+        Some(frame) if frame.kind == FrameKind::Body => (JSON, frame.raw.clone()),
+        // Only chat chunks can be merged into one object; other events are returned as they are.
+        Some(_) if request.as_chat().is_none() => {
+            let events = frames.into_iter().map(stream::to_sse_event);
+            let done = options.sends_done.then(ChunkWriter::done);
+            (EVENT_STREAM, events.chain(done).flatten().collect())
+        }
+        _ => (JSON, merge_deltas(&in_flight.context.request_id, &deltas).into()),
+    };
+    let mut response = response_with_body(StatusCode::OK, content_type, Body::from(body));
+    insert_target_headers(&in_flight, response.headers_mut());
+    response
+}
+
+/// Merges the deltas of a stream into one response object.
+fn merge_deltas(request_id: &str, deltas: &[Delta]) -> String {
+    let mut choices: Vec<(u16, Answer)> = Vec::new();
+    for Delta { choice, kind } in deltas {
+        let index = choices.iter().position(|(known, _)| known == choice).unwrap_or_else(|| {
+            choices.push((*choice, Answer::default()));
+            choices.len() - 1
+        });
+        // `Answer` accumulates choice 0 only.
+        choices[index].1.add(&Delta { choice: 0, kind: kind.clone() });
+    }
+    choices.sort_by_key(|(choice, _)| *choice);
+    let model = choices.iter().find_map(|(_, answer)| answer.model.clone()).unwrap_or_default();
+    server::response_body(&format!("chatcmpl-{request_id}"), &model, stream::unix_time(), &choices).to_string()
+}
+
+fn failure_response(in_flight: &mut InFlightRequest, outcome: &CallOutcome) -> Response<Body> {
+    let error = outcome.result.as_ref().expect_err("called for failed outcomes only");
+    let mut response = rejection::error_response(&in_flight.context.request_id, outcome, error);
+    in_flight.status = Some(response.status());
+    insert_target_headers(in_flight, response.headers_mut());
+    let attempts = HeaderValue::from(outcome.attempts.len());
+    response.headers_mut().insert("x-mmchat-attempts", attempts);
+    response
+}
+
+/// Adds the headers for endpoint, model, route, attempts and overhead.
+fn insert_target_headers(in_flight: &InFlightRequest, headers: &mut HeaderMap) {
+    let mut insert = |name: &'static str, value: &str| {
+        let value = utf8_percent_encode(value, HEADER_ENCODE_SET).to_string();
+        let value = HeaderValue::try_from(value).expect("percent-encoded values are valid in headers");
+        headers.insert(HeaderName::from_static(name), value);
+    };
+    if let Some(target) = &in_flight.target {
+        insert("x-mmchat-endpoint", &target.endpoint.name);
+        insert("x-mmchat-model", &target.id.0);
+    }
+    if let Some(route) = in_flight.requested_route() {
+        insert("x-mmchat-route", route);
+    }
+    insert("x-mmchat-attempts", &in_flight.attempt_count().to_string());
+    if let Some(overhead) = in_flight.context.overhead {
+        insert("x-mmchat-overhead-us", &overhead.as_micros().to_string());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn non_ascii_names_are_percent_encoded_in_headers() {
+        let encoded = utf8_percent_encode("通义 50%", HEADER_ENCODE_SET).to_string();
+        HeaderValue::try_from(&encoded).expect("valid header value");
+        assert_eq!(percent_encoding::percent_decode_str(&encoded).decode_utf8_lossy(), "通义 50%");
+    }
+}

@@ -1,0 +1,128 @@
+//! Tests of client disconnects, stalled clients, config reloads and body limits.
+
+use super::*;
+
+#[tokio::test(start_paused = true)]
+async fn client_disconnect_cancels_the_upstream_request() {
+    for (reply, stream) in [
+        (MockResponse::NoResponse, true),
+        (MockResponse::NoResponse, false),
+        (MockResponse::Chunks(vec![(NO_DELAY, HELLO), (3600 * SECOND, STOP)]), true),
+    ] {
+        let fixture = TestGateway::new("", [reply]).await;
+        let body = {
+            let mut pending = Box::pin(fixture.chat("one", stream));
+            // Polls until the response starts or the upstream blocks.
+            let mut response = None;
+            for _ in 0..50 {
+                response = response.or(pending.as_mut().now_or_never());
+                tokio::task::yield_now().await;
+                if response.is_some() {
+                    break;
+                }
+            }
+            response.map(Response::into_body)
+        };
+        drop(body);
+        assert_eq!(fixture.transport.open_responses.load(Ordering::Relaxed), 0, "no upstream body is open");
+        assert_eq!(fixture.last_log_line()["class"], "client-gone");
+        assert!(
+            fixture
+                .gateway
+                .metrics
+                .export(&fixture.gateway.current().config, &fixture.gateway.deps)
+                .contains("mmchat_client_disconnects_total 1")
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn reload_applies_to_new_requests_and_an_invalid_config_changes_nothing() {
+    let slow = MockResponse::Chunks(vec![(NO_DELAY, HELLO), (SECOND, STOP)]);
+    let fixture = TestGateway::new("", [slow, chunks(&[HELLO, STOP, DONE])]).await;
+    let in_flight = fixture.chat("one", true).await;
+    let renamed = CONFIG.replace("models.one]", "models.first]").replace("\"one\"", "\"first\"");
+    let resolve = |text: &str| config::resolve(text, Path::new("c.toml")).expect("valid config");
+    fixture.gateway.reload(resolve(&renamed)).await.expect("valid config");
+    assert_eq!(fixture.chat("one", true).await.status(), StatusCode::NOT_FOUND);
+    assert_eq!(read_text(fixture.chat("first", true).await).await, [HELLO, STOP, DONE].concat());
+    assert_eq!(read_text(in_flight).await, [HELLO, STOP, DONE].concat());
+    let invalid = resolve(&format!("{renamed}[serve.keys.x]\napi_key = {{ env = \"NOT_SET_ANYWHERE\" }}\n"));
+    assert!(fixture.gateway.reload(invalid).await.is_err());
+    assert_eq!(fixture.get("/v1/models/first").await.0, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_request_body_times_out_with_408() {
+    let fixture = TestGateway::new("", []).await;
+    let stuck = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+    let request = Request::post("/v1/chat/completions").header("host", "localhost").body(stuck).expect("valid request");
+    let response = fixture.gateway.handle_local(request).await;
+    assert_eq!(
+        (response.status(), &response.headers()["connection"]),
+        (StatusCode::REQUEST_TIMEOUT, &"close".parse().expect("valid header value"))
+    );
+    let large = chat("one", false).replace("a secret question", &"x".repeat(300 * 1024));
+    let fixture = TestGateway::new(
+        "",
+        [json_reply("{\"choices\":[{\"message\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}")],
+    )
+    .await;
+    assert_eq!(fixture.post("/v1/chat/completions", &[], large).await.status(), StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_client_is_disconnected_after_the_write_timeout_and_blocks_no_other() {
+    let endless = MockResponse::Chunks(std::iter::repeat_n((NO_DELAY, HELLO), 20_000).collect());
+    let fixture = TestGateway::new("", [endless, chunks(&[HELLO, STOP, DONE])]).await;
+    let (mut client, server) = tokio::io::duplex(4096);
+    let (_stopping, stopping) = tokio::sync::watch::channel(false);
+    let (gateway, router) = (Arc::clone(&fixture.gateway), fixture.gateway.router());
+    let conn_info = ConnInfo { loopback: true };
+    let server = WriteTimeoutStream::new(server);
+    let pending_write = server.pending_write();
+    let serving = tokio::spawn(serve_connection(gateway, (server, pending_write), router, conn_info, stopping));
+    let body = chat("one", true);
+    let length = body.len();
+    let request =
+        format!("POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}");
+    client.write_all(request.as_bytes()).await.expect("the server reads");
+    while fixture.upstream_requests().is_empty() {
+        tokio::task::yield_now().await;
+    }
+    // Other requests are not affected.
+    assert_eq!(read_text(fixture.chat("one", true).await).await, [HELLO, STOP, DONE].concat());
+    let start = tokio::time::Instant::now();
+    serving.await.expect("the connection task does not panic");
+    assert!(start.elapsed() >= WRITE_TIMEOUT, "{:?}", start.elapsed());
+    assert_eq!(fixture.transport.open_responses.load(Ordering::Relaxed), 0);
+    assert_eq!(fixture.last_log_line()["class"], "client-gone");
+}
+
+#[tokio::test(start_paused = true)]
+async fn compressed_body_is_415() {
+    let fixture = TestGateway::new("", []).await;
+    for header in [("content-encoding", "gzip"), ("transfer-encoding", "gzip, chunked")] {
+        let response = fixture.post("/v1/chat/completions", &[header], chat("one", false)).await;
+        assert_eq!(response.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert!(read_text(response).await.contains("gzip"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn large_bodies_share_a_memory_limit_and_small_ones_are_accepted() {
+    let fixture =
+        TestGateway::new("[serve]\nmax_body_mb = 1\n", std::iter::repeat_n(MockResponse::NoResponse, 20)).await;
+    let large = || chat("one", false).replace("a secret question", &"x".repeat(900 * 1024));
+    let mut in_flight: Vec<_> = (0..20).map(|_| Box::pin(fixture.post("/v1/chat/completions", &[], large()))).collect();
+    let mut rejected = 0;
+    for request in &mut in_flight {
+        // Large bodies are parsed on another thread.
+        let response = tokio::time::timeout(SECOND, request).await;
+        rejected += usize::from(response.is_ok_and(|response| response.status() == StatusCode::SERVICE_UNAVAILABLE));
+    }
+    // 256 KiB of each body are exempt; the rest shares 8 MiB.
+    assert_eq!(rejected, 8);
+    let mut small = Box::pin(fixture.chat("one", false));
+    assert!(tokio::time::timeout(SECOND, &mut small).await.is_err(), "the request is sent upstream");
+}

@@ -1,0 +1,257 @@
+//! Health entries and their keys: one for each endpoint, model, API key, and API key of a model.
+
+use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{endpoint::Endpoint, target::Target},
+    protocol::CallError,
+    routing::{
+        breaker::{Breaker, BreakerState},
+        latency::Latency,
+    },
+};
+
+/// Maximum length of a stored error message, in characters: it is shown in one line of a table.
+const MAX_MESSAGE_CHARS: usize = 120;
+
+/// The key of a health entry, a hash of its subject. It may differ between builds; the entry is then learned again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct HealthKey(u64);
+
+/// Uses a health key as its own hash, since it is a hash already.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdentityHasher(u64);
+
+impl Hasher for IdentityHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(byte);
+        }
+    }
+
+    fn write_u64(&mut self, number: u64) {
+        self.0 = number;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// A map by health key.
+pub type HealthMap<T> = std::collections::HashMap<HealthKey, T, BuildHasherDefault<IdentityHasher>>;
+
+impl From<HealthKey> for String {
+    fn from(id: HealthKey) -> Self {
+        format!("{:016x}", id.0)
+    }
+}
+
+impl TryFrom<String> for HealthKey {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        u64::from_str_radix(&text, 16).map(Self)
+    }
+}
+
+impl HealthKey {
+    /// The hash as a number.
+    #[must_use]
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    fn hash_of(parts: impl Hash) -> Self {
+        let mut hasher = DefaultHasher::new();
+        parts.hash(&mut hasher);
+        Self(hasher.finish())
+    }
+
+    /// The key of an endpoint, with all its models.
+    #[must_use]
+    pub fn endpoint(endpoint: &Endpoint) -> Self {
+        Self::hash_of(("endpoint", endpoint.base_url.as_str()))
+    }
+
+    /// The key of a model at its endpoint, with every API key.
+    #[must_use]
+    pub fn model(target: &Target) -> Self {
+        Self::hash_of(("model", target.endpoint.base_url.as_str(), target.upstream_id.as_str()))
+    }
+
+    /// The key of an API key at its endpoint, for every model.
+    #[must_use]
+    pub fn key(endpoint: &Endpoint, key: KeyHash) -> Self {
+        Self::hash_of(("key", endpoint.base_url.as_str(), key.0))
+    }
+
+    /// The key of an API key at its endpoint, for this model only.
+    #[must_use]
+    pub fn key_for_model(target: &Target, key: KeyHash) -> Self {
+        Self::hash_of(("key", target.endpoint.base_url.as_str(), key.0, target.upstream_id.as_str()))
+    }
+}
+
+/// The salted hash of an API key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct KeyHash(pub u64);
+
+impl KeyHash {
+    /// For a request without an API key, or with an unknown one.
+    pub const NONE: Self = Self(0);
+}
+
+/// The health of one endpoint, model or API key.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct HealthEntry {
+    /// The display name, as of the last update.
+    pub name: String,
+    #[serde(skip_serializing_if = "Breaker::has_no_failures")]
+    pub(super) breaker: Breaker,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) aside: Option<Cooldown>,
+    /// The lease of the current probe.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) probe: Option<ProbeLease>,
+    /// The last failure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<LastError>,
+    /// The time to first token.
+    #[serde(skip_serializing_if = "Latency::is_empty")]
+    pub latency: Latency,
+    /// When it was last updated.
+    pub(super) seen: Option<Timestamp>,
+}
+
+/// A cooldown.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Cooldown {
+    pub(super) until: Timestamp,
+    /// The duration in milliseconds.
+    pub(super) ms: u64,
+    /// The number of cooldowns in a row, for doubling.
+    pub(super) times: u32,
+}
+
+/// The exclusive right to send the probe. It expires, since its process may be killed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct ProbeLease {
+    pub(super) owner: u64,
+    pub(super) until: Timestamp,
+}
+
+/// The last failure of a health entry.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LastError {
+    /// The name of the error class.
+    pub class: String,
+    /// The HTTP status, if a response arrived.
+    pub status: Option<u16>,
+    /// The error message.
+    pub message: String,
+    /// The time of the failure.
+    pub at: Timestamp,
+}
+
+impl std::fmt::Display for LastError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let status = self.status.map(|status| format!(" {status}")).unwrap_or_default();
+        write!(f, "{}{status}", self.class)?;
+        if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
+    }
+}
+
+impl LastError {
+    pub(super) fn new(error: &CallError, at: Timestamp) -> Self {
+        let mut message: String = error.message.chars().take(MAX_MESSAGE_CHARS).collect();
+        if message.len() < error.message.len() {
+            message.push('…');
+        }
+        Self { class: error.class.as_str().to_owned(), status: error.status, message, at }
+    }
+}
+
+/// The health keys that the availability of a target depends on.
+#[derive(Clone, Debug)]
+pub struct TargetHealthKeys {
+    /// The endpoint.
+    pub endpoint: HealthKey,
+    /// The model.
+    pub model: HealthKey,
+    /// Each API key: for every model, and for this model.
+    pub keys: Vec<(HealthKey, HealthKey)>,
+}
+
+impl TargetHealthKeys {
+    /// The health keys of `target` with these API keys.
+    #[must_use]
+    pub fn new(target: &Target, keys: &[KeyHash]) -> Self {
+        let keys = if keys.is_empty() { &[KeyHash::NONE] } else { keys };
+        Self {
+            endpoint: HealthKey::endpoint(&target.endpoint),
+            model: HealthKey::model(target),
+            keys: keys.iter().map(|key| api_key_health_keys(target, *key)).collect(),
+        }
+    }
+}
+
+/// The health keys of an API key: for every model, and for this model.
+pub(super) fn api_key_health_keys(target: &Target, key: KeyHash) -> (HealthKey, HealthKey) {
+    (HealthKey::key(&target.endpoint, key), HealthKey::key_for_model(target, key))
+}
+
+impl HealthEntry {
+    /// When the lease of the current probe expires; `None` without a probe.
+    pub(super) fn probe_expiry(&self, now: Timestamp) -> Option<Timestamp> {
+        self.probe.as_ref().map(|lease| lease.until).filter(|until| *until > now)
+    }
+
+    /// Whether requests are restricted now. A half-open entry counts only if it was updated in the last hour.
+    pub(super) fn is_restricted(&self, now: Timestamp) -> bool {
+        let is_recent = || self.seen.is_some_and(|seen| now.duration_since(seen) < jiff::SignedDuration::from_hours(1));
+        let open = match self.breaker.state(now) {
+            BreakerState::Closed => false,
+            BreakerState::Open(_) => true,
+            BreakerState::HalfOpen => is_recent(),
+        };
+        open || self.is_cooling_down(now) || self.probe_expiry(now).is_some()
+    }
+
+    /// Whether it is in a cooldown.
+    pub(super) fn is_cooling_down(&self, now: Timestamp) -> bool {
+        self.aside.as_ref().is_some_and(|cooldown| cooldown.until > now)
+    }
+
+    /// Ends the cooldown, since a request sent at `sent` got its first delta. The count for doubling is reset only by a
+    /// complete answer.
+    pub(super) fn record_first_delta(&mut self, sent: Timestamp, now: Timestamp) {
+        if let Some(cooldown) = self.aside.as_mut().filter(|_| self.error.as_ref().is_none_or(|error| error.at <= sent))
+        {
+            cooldown.until = cooldown.until.min(now);
+        }
+    }
+
+    /// Records the complete answer of a request sent at `sent`.
+    pub(super) fn record_success(&mut self, sent: Timestamp, now: Timestamp) {
+        self.breaker.record_success(sent, now);
+        // An error after the request was sent is more recent.
+        if self.error.as_ref().is_none_or(|error| error.at <= sent) {
+            self.aside = None;
+        }
+    }
+}
+
+/// The display name of an API key, whose value is never shown.
+pub(super) fn api_key_name(endpoint: &Endpoint, index: Option<usize>) -> String {
+    match index {
+        None => format!("{} (no key)", endpoint.name),
+        Some(index) if endpoint.keys.len() > 1 => format!("{} key {}", endpoint.name, index + 1),
+        Some(_) => format!("{} key", endpoint.name),
+    }
+}

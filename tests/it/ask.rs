@@ -1,0 +1,523 @@
+//! `ask`, as the binary does it: wiring, texts and exit codes.
+
+use std::{io::Read, process::Stdio, sync::mpsc};
+
+use crate::common::{Home, Ran, STOP, STREAM, Server, Step, answer, event, reply};
+
+fn ask(server: &Server, arguments: &[&str]) -> Ran {
+    let mut all = vec!["ask", "-m", "m/x"];
+    all.extend_from_slice(arguments);
+    Home::with_server(server, "").run(&all)
+}
+
+#[test]
+fn content_passes_a_pipe_exactly_and_nothing_else_is_on_stdout() {
+    let server = Server::replying(&[&answer("a \u{1b}[31m* 你好\n\n  b")]);
+    let ran = ask(&server, &["hi"]).exits(0);
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("a \u{1b}[31m* 你好\n\n  b", ""));
+    let request = server.requests().remove(0);
+    assert!(request.head.starts_with("POST /v1/chat/completions HTTP/1.1"), "{}", request.head);
+    assert_eq!(request.json()["model"], "x");
+    assert_eq!(request.json()["messages"][0]["content"], "hi");
+}
+
+#[test]
+fn flags_reach_the_request() {
+    let server = Server::replying(&[&answer("ok")]);
+    let home = Home::with_server(&server, "");
+    std::fs::write(home.path("f.txt"), "in the file").expect("a file");
+    let file = home.path("f.txt").display().to_string();
+    let arguments = ["ask", "-m", "m/x", "-s", "be brief", "--temperature", "0.5", "--max-tokens", "7"];
+    let more = ["-o", "top_k=3", "-o", "mode=fast", "-f", &file, "what", "is", "this"];
+    home.run_with_input(&[&arguments[..], &more[..]].concat(), b"piped\n").exits(0);
+    let body = server.requests().remove(0).json();
+    assert_eq!(body["messages"][0], serde_json::json!({"role": "system", "content": "be brief"}));
+    let prompt = body["messages"][1]["content"].as_str().expect("text");
+    assert!(prompt.starts_with("what is this\n\n<file name=") && prompt.ends_with("</file>\n\npiped"), "{prompt}");
+    assert_eq!((&body["temperature"], &body["max_tokens"]), (&0.5.into(), &7.into()));
+    assert_eq!((&body["top_k"], &body["mode"]), (&3.into(), &"fast".into()));
+}
+
+#[test]
+fn the_second_candidate_answers_with_one_line_on_stderr() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let rate = reply("429 Too Many Requests", "retry-after: 30\r\n", "{\"error\":{\"message\":\"slow down\"}}");
+    let page = reply("200 OK", "content-type: text/html\r\n", "<html><title>Login</title></html>");
+    let error_first = format!("{STREAM}data: {{\"error\":{{\"message\":\"upstream died\",\"code\":503}}}}\n\n");
+    for (first, class) in [(rate, "rate"), (page, "garbage"), (error_first, "overloaded")] {
+        let server = Server::replying(&[&first, &answer("second")]);
+        let home = Home::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
+        let ran = home.run(&["ask", "-m", "chat", "hi"]).exits(0).says(&[class, "m/a", "trying m/b"]);
+        assert_eq!((ran.out.as_str(), ran.err.lines().count()), ("second", 1), "{ran:?}");
+    }
+    let server = Server::replying(&[&answer("second")]);
+    let more =
+        format!("[endpoints.down]\nbase_url = \"http://{closed}/v1\"\n[routes.chat]\nmodels = [\"down/a\", \"m/b\"]\n");
+    let home = Home::with_server(&server, &more);
+    let ran = home.run(&["ask", "-m", "chat", "--format", "json", "hi"]).exits(0);
+    let classes: Vec<_> =
+        ran.json()["attempts"].as_array().expect("a list").iter().map(|a| a["class"].clone()).collect();
+    assert_eq!(classes, ["connect", "connect", "ok"]);
+    assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
+}
+
+#[test]
+fn when_all_are_down_every_reason_is_told() {
+    let server = Server::replying(&[
+        &reply("401 Unauthorized", "", "{\"error\":{\"message\":\"wrong key\"}}"),
+        &reply("404 Not Found", "", "<html><title>nothing here</title></html>"),
+    ]);
+    let home = Home::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
+    home.run(&["ask", "-m", "chat", "hi"]).exits(5).says(&["m/a", "wrong key", "m/b", "nothing here", "base_url"]);
+}
+
+#[test]
+fn a_wrong_key_is_4_and_silence_6_and_a_cut_8() {
+    let server = Server::replying(&[&reply("401 Unauthorized", "", "{\"error\":{\"message\":\"no\"}}")]);
+    ask(&server, &["hi"]).exits(4).says(&["auth 401"]);
+    let server = Server::start(vec![vec![Step::Hold]]);
+    ask(&server, &["--timeout", "200ms", "hi"]).exits(6).says(&["no answer within"]);
+    let server = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
+    let ran = ask(&server, &["hi"]).exits(8).says(&["incomplete"]);
+    assert_eq!(ran.out, "half");
+}
+
+#[test]
+fn json_holds_the_whole_record() {
+    let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5}}\n\ndata: [DONE]\n\n";
+    let finish = STOP.replace("data: [DONE]\n\n", "");
+    let stream = format!("{STREAM}{}{finish}{usage}", event("hi\u{7}"));
+    let stream = stream.replace("content-type", "x-request-id: req-1\r\ncontent-type");
+    let server = Server::replying(&[&stream]);
+    let more = "[models.x]\nendpoint = \"m\"\nmodel = \"up\"\nprice = { input = 1.0, output = 2.0 }\n";
+    let ran = Home::with_server(&server, more).run(&["ask", "-m", "x", "--format", "json", "hi"]).exits(0);
+    let json = ran.json();
+    assert_eq!((&json["model"], &json["endpoint"], &json["upstream_model"]), (&"x".into(), &"m".into(), &"up".into()));
+    assert_eq!((&json["content"], &json["finish_reason"]), (&"hi\u{7}".into(), &"stop".into()));
+    assert_eq!(
+        json["usage"],
+        serde_json::json!({"input": 3, "output": 5, "cached": null, "reasoning": null, "estimated": false})
+    );
+    assert_eq!(
+        (&json["truncated"], &json["error"], &json["cost"]),
+        (&false.into(), &serde_json::Value::Null, &0.000_013.into())
+    );
+    assert_eq!(json["attempts"][0]["request_id"], "req-1");
+    assert!(json["timing"]["ttft_ms"].is_u64() && json["timing"]["total_ms"].is_u64());
+    assert!(!ran.out.contains('\u{7}'), "control bytes are escaped");
+}
+
+#[test]
+fn json_of_a_cut_answer_keeps_what_arrived() {
+    let server = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
+    let json = ask(&server, &["--format", "json", "hi"]).exits(8).json();
+    assert_eq!((&json["content"], &json["truncated"]), (&"half".into(), &true.into()));
+    assert_eq!((&json["error"]["class"], &json["usage"]["estimated"]), (&"cut".into(), &true.into()));
+}
+
+#[test]
+fn jsonl_and_markdown_are_what_they_say() {
+    let server = Server::replying(&[&answer("text"), &answer("text")]);
+    let home = Home::with_server(&server, "");
+    let ran = home.run(&["ask", "-m", "m/x", "--format", "jsonl", "hi"]).exits(0);
+    let lines: Vec<serde_json::Value> = ran.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().expect("an event")).collect();
+    assert_eq!(events, ["started", "delta", "delta", "ttft", "finished"]);
+    assert_eq!((&lines[1]["content"], &lines[4]["content"]), (&"text".into(), &"text".into()));
+    let ran = home.run(&["ask", "-m", "m/x", "--format", "markdown", "hi"]).exits(0);
+    assert_eq!(ran.out, "# m/x\n\ntext\n");
+}
+
+#[test]
+fn the_answer_is_there_before_it_is_whole() {
+    let (open, gate) = mpsc::channel();
+    let server = Server::start(vec![vec![
+        Step::Bytes(format!("{STREAM}{}", event("first")).into_bytes()),
+        Step::Gate(gate),
+        Step::Bytes(format!("{}{STOP}", event(" second")).into_bytes()),
+    ]]);
+    let home = Home::with_server(&server, "");
+    let mut child = home.command().args(["ask", "-m", "m/x", "hi"]).stdout(Stdio::piped()).spawn().expect("runs");
+    let mut stdout = child.stdout.take().expect("piped");
+    let mut first = [0; 5];
+    stdout.read_exact(&mut first).expect("the first text comes while the server waits");
+    assert_eq!(&first, b"first");
+    open.send(()).expect("the server waits");
+    let mut rest = String::new();
+    stdout.read_to_string(&mut rest).expect("the rest");
+    assert_eq!((rest.as_str(), child.wait().expect("ends").code()), (" second", Some(0)));
+}
+
+#[test]
+fn a_closed_stdout_ends_quietly() {
+    let server = Server::start(vec![vec![
+        Step::Bytes(STREAM.as_bytes().to_vec()),
+        Step::Endless(event(&"x".repeat(1000)).into_bytes()),
+    ]]);
+    let home = Home::with_server(&server, "");
+    let mut command = home.command();
+    let mut child =
+        command.args(["ask", "-m", "m/x", "hi"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let mut stdout = child.stdout.take().expect("piped");
+    stdout.read_exact(&mut [0; 100]).expect("text");
+    drop(stdout);
+    let ran = Ran::of(child.wait_with_output().expect("ends")).exits(0);
+    assert_eq!(ran.err, "");
+}
+
+#[test]
+fn reasoning_goes_to_stderr() {
+    let thought = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm \\u001b]0;x\\u0007so\"}}]}\n\n";
+    let server = Server::replying(&[&format!("{STREAM}{thought}{}{STOP}", event("42"))]);
+    let ran = ask(&server, &["hi"]).exits(0);
+    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("42", "hm so\n\n"));
+}
+
+#[test]
+fn how_an_answer_ended_is_told() {
+    let end = |reason: &str| STOP.replace("\"stop\"", &format!("\"{reason}\""));
+    let tool = "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"name\":\"get_weather\"}}]}}]}\n\n";
+    let thought = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hm\"}}]}\n\n";
+    for (body, words) in [
+        (format!("{}{}", event("x"), end("length")), "token limit"),
+        (format!("{thought}{}", end("length")), "used up by reasoning"),
+        (format!("{}{}", event("x"), end("content_filter")), "content filter"),
+        (end("content_filter"), "withheld"),
+        (format!("{tool}{}", end("tool_calls")), "get_weather"),
+        (format!("{}{}", event("x"), end("because")), "because"),
+        (end("stop"), "empty"),
+        (format!("{thought}{}", end("stop")), "only reasoning"),
+        (format!("data: null\n\n{}{}", event("x"), end("length")), "token limit"),
+        (
+            format!("{}{}", event("x").replace("\"index\":0", "\"index\":1"), event("y") + &end("stop")),
+            "several choices",
+        ),
+        // Several choices are no reason to keep silent about the end.
+        (
+            format!("{}{}", event("x").replace("\"index\":0", "\"index\":1"), event("y") + &end("length")),
+            "several choices; only the first is shown\nwarning: the answer stopped at the token limit",
+        ),
+        (format!("{}data: [DONE]\n\n", event("x")), "no finish reason"),
+    ] {
+        let server = Server::replying(&[&format!("{STREAM}{body}")]);
+        ask(&server, &["hi"]).exits(0).says(&["warning", words]);
+    }
+}
+
+#[test]
+fn an_answer_that_was_cut_stays_the_answer_when_nobody_says_more() {
+    let half = format!("{STREAM}{}", event("half"));
+    let models = "[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n[models.b]\nendpoint = \"m\"\nmodel = \"b\"\n";
+    for on_cut in ["restart", "buffer"] {
+        let refusal = reply("401 Unauthorized", "", "{\"error\":{\"message\":\"wrong key\"}}");
+        let server = Server::replying(&[&half, &refusal, &half, &refusal]);
+        let route = format!("{models}[routes.chat]\nmodels = [\"a\", \"b\"]\non_cut = \"{on_cut}\"\n");
+        let home = Home::with_server(&server, &route);
+        let ran = home.run(&["ask", "-m", "chat", "hi"]).exits(8);
+        assert_eq!(ran.out.trim_end(), "half", "{on_cut}");
+        let ran = ran.says(&[
+            "the answer of a is incomplete: the answer ended without an end signal",
+            "b (",
+            "auth 401: wrong key",
+        ]);
+        assert!(on_cut == "buffer" || ran.err.contains("[incomplete from a, restarted on b]"), "{ran:?}");
+        let json = home.run(&["ask", "-m", "chat", "--format", "json", "hi"]).exits(8).json();
+        assert_eq!((&json["content"], &json["upstream_model"]), (&"half".into(), &"a".into()), "{on_cut}");
+        assert_eq!((&json["error"]["class"], &json["attempts"][1]["class"]), (&"cut".into(), &"auth".into()));
+    }
+}
+
+#[test]
+fn calls_of_tools_are_told_apart_and_counted() {
+    let call = |words: &str| {
+        format!(
+            "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{{words}\"function\":{{\"name\":\"t\",\"arguments\":\"{{}}\"}}}}]}}}}]}}\n\n"
+        )
+    };
+    let end = STOP.replace("\"stop\"", "\"tool_calls\"");
+    let ids = |json: &serde_json::Value| {
+        let calls = json["tool_calls"].as_array().expect("calls");
+        calls.iter().map(|call| format!("{}{}", call["id"], call["arguments"])).collect::<Vec<_>>()
+    };
+    for index in ["\"index\":0,", "", "\"index\":-1,"] {
+        let two = call(&format!("{index}\"id\":\"a\",")) + &call(&format!("{index}\"id\":\"b\","));
+        let server = Server::replying(&[&format!("{STREAM}{two}{end}")]);
+        let json = ask(&server, &["--format", "json", "hi"]).exits(0).json();
+        assert_eq!(ids(&json), ["\"a\"\"{}\"", "\"b\"\"{}\""], "{index}");
+    }
+    let calls: String = (0..2000).map(|index| call(&format!("\"index\":{index},"))).collect();
+    let server = Server::replying(&[&format!("{STREAM}{calls}{end}")]);
+    let ran = ask(&server, &["--format", "json", "hi"]).exits(8).says(&["too many tool calls"]);
+    assert_eq!((ids(&ran.json()).len(), &ran.json()["error"]["class"]), (1024, &"garbled".into()));
+}
+
+#[test]
+fn glued_frames_lose_nothing() {
+    let (a, b) = (event("A"), event("B"));
+    for (body, out) in [
+        (format!("{}{b}{STOP}", a.trim_end()), "AB"),
+        (format!("{}data: [DONE]\n\n", event("A").trim_end().replace("}]}", ",\"finish_reason\":\"stop\"}]}")), "A"),
+    ] {
+        let server = Server::replying(&[&format!("{STREAM}{body}")]);
+        let ran = ask(&server, &["hi"]).exits(0);
+        assert_eq!((ran.out.as_str(), ran.err.as_str()), (out, ""), "{body}");
+    }
+    // A whole event of them takes no more than its length.
+    let many = format!("data: {}\n\n{}{STOP}", "{}".repeat(1 << 20), event("A"));
+    let server = Server::replying(&[&format!("{STREAM}{many}")]);
+    assert_eq!(ask(&server, &["hi"]).exits(0).out, "A");
+    // What was lost between two is not passed over.
+    let broken = format!("{}data: {{\"choices\n\n{STOP}", a.trim_end());
+    let server = Server::replying(&[&format!("{STREAM}{broken}")]);
+    assert_eq!(ask(&server, &["hi"]).exits(8).out, "A");
+}
+
+#[test]
+fn a_comment_in_two_pieces_is_no_page() {
+    let (open, gate) = mpsc::channel();
+    let server = Server::start(vec![vec![
+        Step::Bytes(format!("{STREAM}{}: pi", event("text")).into_bytes()),
+        Step::Gate(gate),
+        Step::Bytes(b"ng\n\n".to_vec()),
+    ]]);
+    let home = Home::with_server(&server, "");
+    let mut child = home.command();
+    let mut child =
+        child.args(["ask", "-m", "m/x", "hi"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    child.stdout.as_mut().expect("piped").read_exact(&mut [0; 4]).expect("text");
+    open.send(()).expect("the server waits");
+    let ran = Ran::of(child.wait_with_output().expect("ends")).exits(8).says(&["without an end signal"]);
+    assert!(!ran.err.contains("garbage"), "{ran:?}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_failure_that_nobody_reads_is_no_success() {
+    let server = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
+    let home = Home::with_server(&server, "");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    drop(reader);
+    let mut command = home.command();
+    command.args(["ask", "-m", "m/x", "--format", "json", "hi"]).stdout(writer);
+    assert_eq!(command.status().expect("runs").code(), Some(8));
+}
+
+#[test]
+fn output_goes_to_a_private_file_and_a_full_disk_is_told() {
+    let server = Server::replying(&[&answer("text"), &answer("text")]);
+    let home = Home::with_server(&server, "");
+    let path = home.path("answer.md").display().to_string();
+    let ran = home.run(&["ask", "-m", "m/x", "--output", &path, "hi"]).exits(0);
+    assert_eq!((ran.out.as_str(), std::fs::read_to_string(&path).expect("a file").as_str()), ("", "text"));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+    }
+    if std::path::Path::new("/dev/full").exists() {
+        home.run(&["ask", "-m", "m/x", "--output", "/dev/full", "hi"]).exits(1).says(&["/dev/full", "No space"]);
+    } else {
+        home.run(&["ask", "-m", "m/x", "hi"]).exits(0);
+    }
+    let down = Server::replying(&[&reply("401 Unauthorized", "", "{}")]);
+    let ran = Home::with_server(&down, "").run(&["ask", "-m", "m/x", "--output", &path, "hi"]).exits(4);
+    assert_eq!(std::fs::read_to_string(&path).expect("a file"), "text", "a failure leaves the file: {ran:?}");
+    home.run(&["ask", "-m", "m/x", "--output", "/no/such/folder/x", "hi"]).exits(1).says(&["/no/such/folder/x"]);
+}
+
+#[test]
+fn a_dry_run_is_a_curl_line_without_the_key_and_asks_nobody() {
+    let config = "[endpoints.m]\nbase_url = \"http://user:hunter22@h.invalid/v1\"\napi_key = \"sk-literal-secret\"\n\
+        headers = { X-Team = { env = \"TEAM_TOKEN\" } }\n[endpoints.n]\nbase_url = \"http://h.invalid/v1\"\napi_key = { env = \"N_KEY\" }\n";
+    let home = Home::with_config(config);
+    let ran = home.run(&["ask", "--dry-run", "-m", "m/x", "it's"]).exits(0);
+    assert!(
+        ran.out.starts_with("curl ") && ran.out.contains("Bearer $API_KEY") && ran.out.contains("$TEAM_TOKEN"),
+        "{}",
+        ran.out
+    );
+    assert!(ran.out.contains(r"it'\''s") && !format!("{ran:?}").contains("literal-secret"), "{ran:?}");
+    assert!(!format!("{ran:?}").contains("hunter22"), "{ran:?}");
+    let path = home.path("request.sh").display().to_string();
+    let to_file = home.run(&["ask", "--dry-run", "-m", "m/x", "--output", &path, "it's"]).exits(0);
+    assert_eq!((to_file.out.as_str(), std::fs::read_to_string(&path).expect("a file")), ("", ran.out));
+    let to_stdout = home.run(&["ask", "--dry-run", "-m", "m/x", "--output", "-", "it's"]).exits(0);
+    assert_eq!(to_stdout.out, std::fs::read_to_string(&path).expect("a file"));
+    Home::new().run(&["ask", "--dry-run", "hi"]).exits(4).says(&["no known key"]);
+    let ran = home.run(&["ask", "--dry-run", "-m", "n/x", "hi"]).exits(0);
+    assert!(ran.out.contains("Bearer $N_KEY"), "{}", ran.out);
+}
+
+#[test]
+fn stats_are_one_line_and_estimates_are_marked() {
+    let server = Server::replying(&[&answer("some text of a few words")]);
+    let ran = ask(&server, &["--stats", "hi"]).exits(0).says(&["m/x", "ttft", "estimated"]);
+    assert_eq!(ran.err.lines().count(), 1);
+}
+
+#[test]
+fn names_that_lead_nowhere_are_2() {
+    let home = Home::with_config(
+        "[endpoints.openai]\n[models.fast]\nendpoint = \"openai\"\nmodel = \"m\"\n[sets]\nall = [\"fast\"]\n",
+    );
+    home.run(&["ask", "-m", "fats", "hi"]).exits(2).says(&["fats", "did you mean \"fast\""]);
+    home.run(&["ask", "-m", "all", "hi"]).exits(2).says(&["is a set", "mmchat compare --set all"]);
+    home.run(&["ask", "-m", "opnai/x", "hi"]).exits(2).says(&["did you mean \"openai\""]);
+    home.run(&["ask", "--fromat", "json", "hi"]).exits(2).says(&["--format"]);
+    home.run(&["ask", "--format", "jsn", "hi"]).exits(2).says(&["did you mean \"json\""]);
+    home.run(&["ask", "-m", "fast"]).exits(2).says(&["the prompt is empty"]);
+    home.run(&["ask", "-m", "fast", "-o", "x", "hi"]).exits(2).says(&["key=value"]);
+    home.run(&["ask", "--timeout", "soon", "hi"]).exits(2).says(&["soon", "500ms"]);
+}
+
+#[test]
+fn keys_that_cannot_be_had_are_4() {
+    let home = Home::new();
+    let config = |key: &str| format!("[endpoints.m]\nbase_url = \"http://127.0.0.1:9/v1\"\napi_key = {key}\n");
+    home.write_config(&config("{ env = \"NOT_SET_KEY\" }"));
+    home.run(&["ask", "-m", "m/x", "hi"]).exits(4).says(&["NOT_SET_KEY is not set", "export NOT_SET_KEY"]);
+    if cfg!(unix) {
+        std::fs::write(home.path("key"), "sk-file-secret").expect("a file");
+        crate::common::set_mode(&home.path("key"), 0o644);
+        home.write_config(&config("{ file = \"key\" }"));
+        let ran = home.run(&["ask", "-m", "m/x", "hi"]).exits(4).says(&["other users", "chmod 600"]);
+        assert!(!format!("{ran:?}").contains("file-secret"));
+        home.write_config(&config("{ command = [\"sh\", \"-c\", \"echo no entry >&2; exit 1\"] }"));
+        home.run(&["ask", "-m", "m/x", "hi"]).exits(4).says(&["`sh`", "no entry"]);
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn a_key_in_a_config_that_others_can_read_is_warned_about() {
+    let server = Server::replying(&[&answer("ok")]);
+    let home = Home::with_server(&server, "api_key = \"sk-literal-secret\"\n");
+    crate::common::set_mode(&home.path("config.toml"), 0o644);
+    let ran = home.run(&["ask", "-m", "m/x", "hi"]).exits(0).says(&["warning", "chmod 600"]);
+    assert!(!ran.err.contains("literal-secret"));
+    assert!(server.requests()[0].head.contains("Bearer sk-literal-secret"));
+}
+
+#[test]
+fn a_key_in_the_environment_is_enough() {
+    let server = Server::replying(&[&answer("ok")]);
+    let home = Home::new();
+    let output = home
+        .command()
+        .env("DEEPSEEK_API_KEY", "sk-env-secret")
+        .env("DEEPSEEK_BASE_URL", server.url())
+        .args(["ask", "hi"])
+        .output()
+        .expect("runs");
+    let ran = Ran::of(output).exits(0).says(&["using deepseek/deepseek-flash (DEEPSEEK_API_KEY)"]);
+    assert_eq!(ran.out, "ok");
+    assert_eq!(server.requests()[0].json()["model"], "deepseek-flash");
+}
+
+#[test]
+fn without_any_key_it_says_which_one_to_set() {
+    let home = Home::new();
+    // Whatever serves on this machine is not asked: the address is moved to a port nobody has.
+    let run = |arguments: &[&str]| {
+        let mut command = home.command();
+        command.env("OLLAMA_BASE_URL", "http://127.0.0.1:9/v1").args(arguments);
+        Ran::of(command.output().expect("runs"))
+    };
+    run(&["ask", "hi"]).exits(4).says(&["no known key", "OPENAI_API_KEY"]);
+    run(&["ask", "-m", "moonshot/x", "hi"]).exits(2).says(&["set MOONSHOT_API_KEY"]);
+}
+
+#[test]
+fn standard_input_is_never_dropped_and_never_hangs_in_silence() {
+    let server = Server::replying(&[&answer("ok"), &answer("ok")]);
+    let home = Home::with_server(&server, "");
+    home.run_with_input(&["ask", "-m", "m/x"], b"only \xff piped").exits(0).says(&["not valid UTF-8"]);
+    home.run_with_input(&["ask", "-m", "m/x", "--no-stdin", "words"], b"not read").exits(0);
+    let prompts: Vec<_> =
+        server.requests().iter().map(|request| request.json()["messages"][0]["content"].clone()).collect();
+    assert_eq!(prompts, ["only \u{fffd} piped", "words"]);
+    let mut command = home.command();
+    command.args(["ask", "-m", "m/x", "--stdin-timeout", "100ms", "hi"]);
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let held_open = child.stdin.take();
+    let ran = Ran::of(child.wait_with_output().expect("ends"));
+    drop(held_open);
+    ran.exits(2).says(&["open pipe", "--no-stdin"]);
+}
+
+#[test]
+fn a_prompt_larger_than_any_model_reads_is_refused() {
+    let home = Home::with_config("[endpoints.m]\nbase_url = \"http://127.0.0.1:9/v1\"\n");
+    home.run_with_input(&["ask", "-m", "m/x"], &vec![b'x'; 50 << 20]).exits(2).says(&["32 MiB"]);
+}
+
+#[test]
+fn servers_that_mean_harm_are_given_up_on() {
+    let endless_line = vec![Step::Bytes(format!("{STREAM}data: ").into_bytes()), Step::Endless(vec![b'x'; 65536])];
+    let endless_json =
+        vec![Step::Bytes(b"HTTP/1.1 200 OK\r\n\r\n{\"a\":\"".to_vec()), Step::Endless(vec![b'x'; 65536])];
+    let huge_header = vec![Step::Bytes(format!("HTTP/1.1 200 OK\r\nx: {}\r\n\r\n", "y".repeat(1 << 20)).into_bytes())];
+    let comments = vec![Step::Bytes(STREAM.as_bytes().to_vec()), Step::Endless(b": ping\n\n".to_vec())];
+    for (steps, code, words) in [
+        (endless_line, 5, "16 MiB"),
+        (endless_json, 5, "64 MiB"),
+        (huge_header, 5, "invalid HTTP response"),
+        (comments, 6, "no answer within"),
+    ] {
+        let server = Server::start(vec![steps]);
+        let home = Home::with_server(&server, "timeouts = { first_token = \"5s\" }\ngateway = true\n");
+        if code == 6 {
+            home.write_config(&format!(
+                "[endpoints.m]\nbase_url = \"{}\"\ntimeouts = {{ first_token = \"300ms\" }}\n",
+                server.url()
+            ));
+        }
+        home.run(&["ask", "-m", "m/x", "hi"]).exits(code).says(&[words]);
+    }
+}
+
+#[test]
+fn a_gzip_bomb_is_stopped() {
+    use std::io::Write;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    encoder.write_all(STREAM.as_bytes()).expect("memory");
+    let piece = event(&"0".repeat(1 << 20));
+    for _ in 0..100 {
+        encoder.write_all(piece.as_bytes()).expect("memory");
+    }
+    let bomb = encoder.finish().expect("memory");
+    let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", bomb.len());
+    let server = Server::start(vec![vec![Step::Bytes(head.into_bytes()), Step::Bytes(bomb)]]);
+    let home = Home::with_server(&server, "");
+    let mut command = home.command();
+    let output = command.args(["ask", "-m", "m/x", "hi"]).output().expect("runs");
+    Ran::of(output).exits(8).says(&["expands more than 100 times"]);
+}
+
+#[test]
+fn a_proxy_that_refuses_and_a_name_without_address_are_told() {
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let config = format!("[endpoints.m]\nbase_url = \"https://h.invalid/v1\"\nproxy = \"http://{closed}\"\n");
+    Home::with_config(&config).run(&["ask", "-m", "m/x", "hi"]).exits(5).says(&["connect", "proxy"]);
+    let config = "[endpoints.m]\nbase_url = \"http://mmchat-no-such-host.invalid/v1\"\n";
+    Home::with_config(config).run(&["ask", "-m", "m/x", "hi"]).exits(5).says(&["connect", "cannot resolve host name"]);
+}
+
+#[test]
+fn loopback_is_never_reached_through_a_proxy_of_the_environment() {
+    let server = Server::replying(&[&answer("ok")]);
+    let home = Home::with_server(&server, "");
+    let output = home.command().env("http_proxy", "http://127.0.0.1:9").args(["ask", "-m", "m/x", "hi"]).output();
+    Ran::of(output.expect("runs")).exits(0);
+}
+
+#[test]
+fn config_problems_are_3_and_point_at_the_place() {
+    let home = Home::with_config("[endpoints.m]\nbase_ulr = \"http://h/v1\"\n");
+    for command in [&["ask", "-m", "m/x", "hi"][..], &["config", "check"], &["config", "show"]] {
+        home.run(command).exits(3).says(&["base_ulr", "config.toml:2:1", "did you mean \"base_url\""]);
+    }
+    home.run(&["config", "path"]).exits(0);
+    home.run(&["completions", "bash"]).exits(0);
+    home.run(&["--config", "/no/such.toml", "ask", "hi"]).exits(3).says(&["/no/such.toml"]);
+}

@@ -1,0 +1,358 @@
+//! `compare`: several answers at once through the binary: whose is whose, what a failure does, what reaches a pipe.
+
+use std::sync::mpsc;
+
+use crate::common::{Home, STOP, STREAM, Server, Step, answer, event, reply};
+
+const UNAUTHORIZED: &str = "{\"error\":{\"message\":\"Incorrect API key provided.\",\"code\":\"invalid_api_key\"}}";
+
+/// A home whose endpoints `a`, `b`, … are these servers; each model `a1` is `a/m`.
+fn home(servers: &[&Server], more: &str) -> Home {
+    let entry = |(name, server): (&&str, &&Server)| {
+        let url = server.url();
+        format!(
+            "[endpoints.{name}]\nbase_url = \"{url}\"\n\
+             [models.{name}1]\nendpoint = \"{name}\"\nmodel = \"m\"\ntags = [\"{name}\", \"any\"]\n"
+        )
+    };
+    let config: Vec<String> = ["a", "b", "c", "d"].iter().zip(servers).map(entry).collect();
+    let config = config.concat();
+    Home::with_config(&format!("{config}{more}"))
+}
+
+fn refusal() -> String {
+    reply("401 Unauthorized", "content-type: application/json\r\n", UNAUTHORIZED)
+}
+
+#[test]
+fn answers_come_whole_and_in_order_whoever_is_first() {
+    let (open, gate) = mpsc::channel();
+    let slow = Server::start(vec![vec![
+        Step::Bytes(format!("{STREAM}{}", event("slow ")).into_bytes()),
+        Step::Gate(gate),
+        Step::Bytes(format!("{}{STOP}", event("but first")).into_bytes()),
+    ]]);
+    let fast = Server::replying(&[&answer("fast \u{1b}[31m and \u{1b}]0;x\u{7}借用")]);
+    let home = home(&[&slow, &fast], "");
+    let mut command = home.command();
+    command.args(["compare", "-m", "a1,b1", "hi"]);
+    command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
+    let child = command.spawn().expect("runs");
+    // The second is asked although the first is not done.
+    while fast.requests().is_empty() {
+        std::thread::yield_now();
+    }
+    open.send(()).expect("the server waits");
+    let ran = crate::common::Ran::of(child.wait_with_output().expect("ends")).exits(0);
+    assert_eq!(ran.out, "--- 1 a1  ok\nslow but first\n\n--- 2 b1  ok\nfast  and 借用\n");
+    assert!(ran.err.contains("#  model  state") && !ran.err.contains('\u{1b}'), "{ran:#?}");
+}
+
+#[test]
+fn one_that_fails_or_is_cut_harms_no_other() {
+    let good = Server::replying(&[&answer("good")]);
+    let refused = Server::replying(&[&refusal()]);
+    let cut = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
+    let home = home(&[&good, &refused, &cut], "");
+    let ran = home.run(&["compare", "--all", "hi"]).exits(7).says(&["auth 401", "is incomplete", "ERR auth"]);
+    assert_eq!(ran.out, "--- 1 a1  ok\ngood\n\n--- 2 b1  ERR auth\n\n--- 3 c1  incomplete\nhalf\n");
+}
+
+#[test]
+fn when_all_fail_their_shared_code_tells_why() {
+    let (one, two) = (Server::replying(&[&refusal()]), Server::replying(&[&refusal()]));
+    home(&[&one, &two], "").run(&["compare", "--all", "hi"]).exits(4);
+    let (one, two) = (Server::replying(&[&refusal()]), Server::replying(&[&reply("400 Bad", "", "{}")]));
+    home(&[&one, &two], "").run(&["compare", "--all", "hi"]).exits(5);
+}
+
+#[test]
+fn a_cut_lane_of_a_route_starts_again_unseen() {
+    let cut = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
+    let good = Server::replying(&[&answer("whole")]);
+    let home = home(&[&cut, &good], "[routes.r]\nmodels = [\"a1\", \"b1\"]\n");
+    let ran = home.run(&["compare", "-m", "r", "hi"]).exits(0).says(&["r: a1: cut", "trying b1"]);
+    assert_eq!(ran.out, "--- 1 r  ok\nwhole\n");
+}
+
+#[test]
+fn formats_are_documents() {
+    let servers = || (Server::replying(&[&answer("one")]), Server::replying(&[&refusal()]));
+    let (one, two) = servers();
+    let json = home(&[&one, &two], "").run(&["compare", "--all", "--format", "json", "hi"]).exits(7).json();
+    assert_eq!((&json[0]["model"], &json[0]["content"]), (&"a1".into(), &"one".into()));
+    assert_eq!((&json[1]["model"], &json[1]["error"]["class"]), (&"b1".into(), &"auth".into()));
+    let (one, two) = servers();
+    let ran = home(&[&one, &two], "").run(&["compare", "--all", "--format", "jsonl", "hi"]).exits(7);
+    let lines: Vec<serde_json::Value> = ran.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines[0]["lanes"], serde_json::json!(["a1", "b1"]));
+    assert_eq!(lines.iter().filter(|line| line["event"] == "finished").count(), 2);
+    let (one, two) = servers();
+    let ran = home(&[&one, &two], "").run(&["compare", "--all", "--format", "markdown", "hi"]).exits(7);
+    assert_eq!(ran.out, "# a1\n\none\n\n# b1\n");
+}
+
+#[test]
+fn a_selection_is_checked_before_anything_is_read_or_sent() {
+    let nobody = Server::replying(&[]);
+    let home = home(&[&nobody], "[sets]\npanel = [\"a1\"]\nt = [\"a1\"]\n");
+    for (arguments, words) in [
+        (&["-m", "a1,panell"][..], "did you mean \"panel\"?"),
+        (&["--set", "u"], "panel, t"),
+        (&["--tag", "x"], "a, any"),
+        (&[], "choose one with --set: panel, t"),
+        (&["--all", "--view", "stak"], "did you mean \"stack\"?"),
+        (&["--all", "--view", "live"], "requires an interactive terminal"),
+        (&["--all", "--max-concurrency", "0"], "max-concurrency"),
+    ] {
+        // Standard input stays open and silent: it must not be waited for.
+        let arguments = [&["compare", "--stdin-timeout", "0"][..], arguments, &["-"]].concat();
+        let ran = home.run(&arguments).exits(2).says(&[words]);
+        assert_eq!(ran.out, "");
+    }
+    let dangling = Home::with_config("[endpoints.a]\nbase_url = \"http://h/v1\"\n[sets]\ns = [\"gone\"]\n");
+    dangling.run(&["compare", "hi"]).exits(3).says(&["unknown model \"gone\"", "set \"s\""]);
+    Home::new().run(&["compare", "hi"]).exits(4).says(&["no known key"]);
+}
+
+#[test]
+fn one_model_named_twice_is_asked_once() {
+    let server = Server::replying(&[&answer("once")]);
+    let ran = home(&[&server], "").run(&["compare", "-m", "a1", "-m", "a1", "hi"]).exits(0).says(&["asked once"]);
+    assert_eq!(ran.out, "--- 1 a1  ok\nonce\n");
+}
+
+#[test]
+fn others_wait_when_only_so_many_may_be_asked() {
+    let (open, gate) = mpsc::channel();
+    let first = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("first").into_bytes())]]);
+    let second = Server::replying(&[&answer("second")]);
+    let home = home(&[&first, &second], "");
+    let mut command = home.command();
+    command.args(["compare", "--all", "--max-concurrency", "1", "--view", "tagged", "hi"]);
+    let child =
+        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("runs");
+    while first.requests().is_empty() {
+        std::thread::yield_now();
+    }
+    assert!(second.requests().is_empty());
+    open.send(()).expect("the server waits");
+    let ran = crate::common::Ran::of(child.wait_with_output().expect("ends")).exits(0);
+    assert_eq!(ran.out, "a1| first\nb1| second\n");
+}
+
+#[test]
+fn a_reader_that_has_enough_ends_it_quietly() {
+    let server = Server::start(vec![vec![
+        Step::Bytes(format!("{STREAM}{}", event("line\n")).into_bytes()),
+        Step::Endless(event("more\n").into_bytes()),
+    ]]);
+    let home = home(&[&server], "");
+    let mut command = home.command();
+    command.args(["compare", "--all", "--view", "tagged", "hi"]).stdout(std::process::Stdio::piped());
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("runs");
+    let mut line = String::new();
+    let mut reader = std::io::BufReader::new(child.stdout.take().expect("piped"));
+    std::io::BufRead::read_line(&mut reader, &mut line).expect("a line");
+    drop(reader);
+    let ran = crate::common::Ran::of(child.wait_with_output().expect("ends")).exits(0);
+    assert_eq!((line.as_str(), ran.err.as_str()), ("a1| line\n", ""));
+}
+
+#[test]
+fn the_answers_of_a_file_are_in_it_and_the_table_is_not() {
+    let server = Server::replying(&[&answer("text")]);
+    let home = home(&[&server], "");
+    let path = home.path("answers.txt");
+    let ran = home.run(&["compare", "--all", "--output", path.to_str().expect("text"), "hi"]).exits(0);
+    assert_eq!(
+        (ran.out.as_str(), std::fs::read_to_string(path).expect("written").as_str()),
+        ("", "--- 1 a1  ok\ntext\n")
+    );
+    let nobody = Server::replying(&[]);
+    let wrong = self::home(&[&nobody], "").run(&["compare", "--all", "--output", "/no/such/folder/x", "hi"]).exits(1);
+    assert!(wrong.err.contains("/no/such/folder"), "{wrong:?}");
+}
+
+#[test]
+fn columns_can_be_had_on_a_page() {
+    let (one, two) = (Server::replying(&[&answer("left")]), Server::replying(&[&answer("借用")]));
+    let ran = home(&[&one, &two], "").run(&["compare", "--all", "--view", "columns", "hi"]).exits(0);
+    let rows: Vec<&str> = ran.out.lines().collect();
+    assert_eq!(rows[0], format!(" {:37} | 2 b1  ok", "1 a1  ok"));
+    assert_eq!(rows[2], format!(" {:37} | 借用", "left"));
+}
+
+#[cfg(unix)]
+mod on_a_terminal {
+    use std::os::unix::process::ExitStatusExt;
+
+    use rustix::{
+        process::{Pid, Signal, kill_process},
+        termios::{LocalModes, tcgetattr},
+    };
+
+    use super::*;
+    use crate::common::screen::Screen;
+
+    /// What is on a terminal of this size after all of `bytes`, scrollback included.
+    fn shown(bytes: &str, columns: u16, rows: u16) -> String {
+        let cells = |count| std::num::NonZero::new(count).expect("some");
+        let mut terminal = vt100::Parser::new(cells(rows), cells(columns), 1000);
+        terminal.process(bytes.replace('\n', "\r\n").as_bytes());
+        let mut text = String::new();
+        terminal.screen_mut().set_scrollback(1000);
+        let above = terminal.screen().scrollback();
+        for back in (1..=above).rev() {
+            terminal.screen_mut().set_scrollback(back);
+            text += terminal.screen().rows(0, columns).next().expect("a row").trim_end();
+            text.push('\n');
+        }
+        terminal.screen_mut().set_scrollback(0);
+        text + &terminal.screen().contents()
+    }
+
+    fn run(home: &Home, arguments: &[&str], size: (u16, u16)) -> (String, i32) {
+        let mut command = home.command();
+        command.env_remove("COLUMNS").args(arguments);
+        Screen::of(command, false, size).end()
+    }
+
+    #[test]
+    fn columns_are_left_in_the_scrollback_and_the_region_is_gone() {
+        let (one, two) =
+            (Server::replying(&[&answer("# Left\n\nwords")]), Server::replying(&[&answer("借用检查器。")]));
+        let (seen, code) = run(&home(&[&one, &two], ""), &["compare", "--all", "hi"], (80, 24));
+        assert_eq!(code, 0);
+        let text = shown(&seen, 80, 24);
+        let rows: Vec<&str> = text.lines().collect();
+        assert_eq!(rows[0], format!(" {:37} | 2 b1  ok", "1 a1  ok"), "{text}");
+        assert_eq!(rows[2], format!(" {:37} | 借用检查器。", "Left"), "{text}");
+        assert!(rows[6].starts_with("#  model  state") && !text.contains("running"), "{text}");
+        for query in ["\u{1b}[6n", "\u{1b}[c", "\u{1b}[5n", "\u{1b}[18t", "\u{1b}]10;?", "\u{1b}]11;?"] {
+            assert!(!seen.contains(query), "asks the terminal: {query:?}");
+        }
+    }
+
+    #[test]
+    fn a_row_for_each_model_is_there_while_the_servers_are_silent() {
+        let (open, gate) = mpsc::channel();
+        let slow = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("late").into_bytes())]]);
+        let fast = Server::replying(&[&answer("early")]);
+        let home = home(&[&slow, &fast], "");
+        let mut command = home.command();
+        command.env_remove("COLUMNS").args(["compare", "--all", "hi"]);
+        let mut screen = Screen::of(command, false, (80, 24));
+        screen.wait_for("2/2 running");
+        screen.wait_for("1/2 running");
+        let text = shown(&screen.seen.replace("\r\n", "\n"), 80, 24);
+        assert!(text.contains(" 1 a1  ..") && text.contains(" 2 b1  ok"), "{text}");
+        // A terminal that is resized all the time: what is left at the end is what belongs there.
+        for width in [20, 60, 33, 80, 41, 80] {
+            screen.resize(width, 10);
+        }
+        screen.resize(80, 24);
+        open.send(()).expect("the server waits");
+        let (seen, code) = screen.end();
+        assert_eq!(code, 0);
+        assert!(shown(&seen, 80, 24).contains("late"), "{seen:?}");
+    }
+
+    /// A run on a terminal whose keys it listens to, and the server's gate, while the one answer is there and the other is not.
+    fn begun() -> (Home, Screen, mpsc::Sender<()>, [Server; 2]) {
+        let (open, gate) = mpsc::channel();
+        let slow = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("late").into_bytes())]]);
+        let fast = Server::replying(&[&answer("early")]);
+        let home = home(&[&slow, &fast], "");
+        let mut command = home.command();
+        command.env_remove("COLUMNS").current_dir(home.folder.path()).args(["compare", "--all", "hi"]);
+        let mut screen = Screen::of(command, true, (80, 24));
+        screen.wait_for("1/2 running");
+        screen.wait_for_no_echo();
+        (home, screen, open, [slow, fast])
+    }
+
+    #[test]
+    fn a_process_that_is_made_to_quit_leaves_the_terminal_as_it_was() {
+        let (_home, mut screen, _open, _servers) = begun();
+        kill_process(Pid::from_child(&screen.child), Signal::QUIT).expect("it is there");
+        while screen.read() {}
+        assert_eq!(screen.child.wait().expect("ends").signal(), Some(Signal::QUIT.as_raw()));
+        assert!(tcgetattr(&screen.terminal).expect("a terminal").local_modes.contains(LocalModes::ECHO));
+        let text = shown(&screen.seen.replace("\r\n", "\n"), 80, 24);
+        assert_eq!(text.trim(), "", "what was drawn is gone");
+    }
+
+    #[test]
+    fn a_terminal_that_is_held_keeps_nobody_from_ending() {
+        let (_home, mut screen, _open, _servers) = begun();
+        screen.hold();
+        kill_process(Pid::from_child(&screen.child), Signal::TERM).expect("it is there");
+        assert_eq!(screen.child.wait().expect("ends").code(), Some(130));
+    }
+
+    /// Elsewhere the child holds the other end itself.
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_terminal_that_is_closed_is_no_failure_of_the_run() {
+        let (home, screen, open, _servers) = begun();
+        let Screen { mut child, terminal, .. } = screen;
+        drop(terminal);
+        open.send(()).expect("the server waits");
+        assert_eq!(child.wait().expect("ends").code(), Some(130));
+        assert_eq!(home.run(&["history", "show", "@1"]).exits(0).out, "late\n", "what came is kept");
+    }
+
+    #[test]
+    fn plain_text_moves_no_cursor_and_has_no_colour() {
+        for (more, environment) in
+            [(&["--plain"][..], &[][..]), (&[], &[("MMCHAT_PLAIN", "1")]), (&[], &[("TERM", "dumb")])]
+        {
+            let (one, two) = (Server::replying(&[&answer("**one**")]), Server::replying(&[&refusal()]));
+            let home = home(&[&one, &two], "");
+            let mut command = home.command();
+            command.args(["compare", "--all", "hi"]).args(more);
+            let mut screen = Screen::of_with(command, environment);
+            while screen.read() {}
+            assert!(!screen.seen.contains('\u{1b}') && screen.seen.contains("**one**"), "{:?}", screen.seen);
+        }
+    }
+
+    #[test]
+    fn no_colour_means_none_but_the_rows_still_move() {
+        let server = Server::replying(&[&answer("text")]);
+        let home = home(&[&server], "");
+        let mut command = home.command();
+        command.args(["compare", "--all", "hi"]);
+        let (seen, _) = Screen::of_with(command, &[("NO_COLOR", "1")]).end();
+        let styles = seen
+            .split('\u{1b}')
+            .skip(1)
+            .filter(|part| part[..=part.find(char::is_alphabetic).unwrap_or(0)].ends_with('m'));
+        assert_eq!(styles.count(), 0, "{seen:?}");
+        assert!(seen.contains("1/1 running"), "{seen:?}");
+    }
+
+    #[test]
+    fn the_smallest_and_the_widest_terminal_get_everything() {
+        for size in [(20, 5), (400, 50)] {
+            let text = "words and 借用检查器在编译期运行。 ".repeat(5);
+            let (one, two) = (Server::replying(&[&answer(&text)]), Server::replying(&[&refusal()]));
+            let (seen, code) = run(&home(&[&one, &two], ""), &["compare", "--all", "hi"], size);
+            assert_eq!(code, 7);
+            let bare = |text: &str| text.split(|c: char| c.is_whitespace() || "|-".contains(c)).collect::<String>();
+            let shown = bare(&shown(&seen, size.0, size.1));
+            assert!(shown.contains("Incorrect") && shown.contains("b1"), "{shown}");
+            assert!(size.0 > 20 || shown.contains(&bare(&text)), "{shown}");
+        }
+    }
+
+    #[test]
+    fn an_answer_of_one_endless_line_and_escape_sequences_stays_text() {
+        let long = format!("{}\u{1b}[2J\u{1b}]52;c;aGk=\u{7}end", "x".repeat(1_000_000));
+        let (one, two) = (Server::replying(&[&answer(&long)]), Server::replying(&[&answer("short")]));
+        let (seen, code) = run(&home(&[&one, &two], ""), &["compare", "--all", "hi"], (80, 24));
+        assert_eq!(code, 0);
+        assert!(seen.matches('x').count() >= 1_000_000 && !seen.contains("[2J") && !seen.contains("]52"));
+    }
+}

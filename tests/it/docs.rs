@@ -1,0 +1,123 @@
+//! The documentation says what is true: every config key, exit code and error class is in it, and the generated files
+//! are fresh.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use crate::common::Home;
+use mmchat::{cli::Exit, model::ErrorClass};
+use serde_json::Value;
+
+fn read(name: &str) -> String {
+    fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))
+        .unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// Every property name of a schema.
+fn properties(schema: &Value, found: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(object) => {
+            if let Some(Value::Object(properties)) = object.get("properties") {
+                found.extend(properties.keys().cloned());
+            }
+            object.values().for_each(|value| properties_of(value, found));
+        }
+        other => properties_of(other, found),
+    }
+}
+
+fn properties_of(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(_) => properties(value, found),
+        Value::Array(items) => items.iter().for_each(|item| properties_of(item, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_config_reference_has_every_key_of_the_schema_and_no_other() {
+    let schema = Home::new().run(&["config", "schema"]).exits(0).json();
+    let mut keys = BTreeSet::new();
+    properties(&schema, &mut keys);
+    assert!(keys.contains("base_url") && keys.contains("think_prefilled") && keys.len() > 40, "{keys:?}");
+    let text = read("docs/config.md");
+    // Keys stand in code, alone or in an inline table.
+    let code: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+    let words: BTreeSet<&str> =
+        code.iter().flat_map(|code| code.split(|c: char| !(c.is_alphanumeric() || c == '_'))).collect();
+    let missing: Vec<_> = keys.iter().filter(|key| !words.contains(key.as_str())).collect();
+    assert!(missing.is_empty(), "docs/config.md lacks {missing:?}");
+    let rows =
+        text.split("## Environment").next().expect("the keys").lines().filter_map(|line| line.strip_prefix("| `"));
+    let invented: Vec<_> = rows.filter_map(|row| row.split('`').next()).filter(|key| !keys.contains(*key)).collect();
+    assert!(invented.is_empty(), "docs/config.md invents {invented:?}");
+}
+
+#[test]
+fn the_exit_codes_are_documented_as_they_are() {
+    let text = read("docs/exit-codes.md");
+    let rows: Vec<&str> =
+        text.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()).collect();
+    let want: Vec<String> = Exit::ALL.iter().map(|(exit, words)| format!("| {} | {words} |", *exit as u8)).collect();
+    assert_eq!(rows, want);
+}
+
+#[test]
+fn every_error_class_is_documented() {
+    let text = read("docs/errors.md");
+    let rows: Vec<&str> =
+        text.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|line| line.split('`').next()).collect();
+    let want: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
+    assert_eq!(rows, want);
+}
+
+#[test]
+fn the_completions_are_fresh() {
+    let home = Home::new();
+    for (shell, file) in [
+        ("bash", "mmchat.bash"),
+        ("zsh", "_mmchat"),
+        ("fish", "mmchat.fish"),
+        ("powershell", "_mmchat.ps1"),
+        ("elvish", "mmchat.elv"),
+    ] {
+        let ran = home.run(&["completions", shell]).exits(0);
+        assert!(
+            ran.out == read(&format!("completions/{file}")),
+            "completions/{file} is stale: scripts/completions makes it anew"
+        );
+    }
+}
+
+#[test]
+fn both_readmes_have_the_same_commands() {
+    let commands = |name: &str| {
+        let text = read(name);
+        let blocks: Vec<String> = text.split("```").skip(1).step_by(2).map(str::to_owned).collect();
+        assert!(!blocks.is_empty());
+        blocks
+    };
+    // Comments are translated; what is typed and what is configured is the same.
+    let typed = |name: &str| -> Vec<String> {
+        let blocks = commands(name);
+        let lines = blocks.iter().flat_map(|block| block.lines());
+        lines
+            .map(|line| line.split(" # ").next().unwrap_or(line).trim_end().to_owned())
+            .filter(|line| !line.starts_with('#'))
+            .collect()
+    };
+    assert_eq!(typed("README.md"), typed("README.zh-CN.md"));
+}
+
+#[test]
+fn the_config_of_the_readme_is_valid() {
+    let text = read("README.md");
+    let config = text.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).expect("a config");
+    Home::with_config(config).run(&["config", "check"]).exits(0);
+}
+
+#[test]
+fn the_demo_runs_without_anything() {
+    let ran =
+        Home::new().run(&["demo"]).exits(0).says(&["scripted mocks", "overloaded", "trying backup", "mmchat init"]);
+    assert!(["1 fast  ok", "2 thinker  ok", "3 chat  ok"].iter().all(|head| ran.out.contains(head)), "{ran:?}");
+}

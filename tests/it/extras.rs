@@ -1,0 +1,78 @@
+//! What is told beside the answers: votes, differences, reports.
+
+use crate::common::{Home, Ran, Server, answer, reply};
+
+fn run(answers: &[&str], more: &[&str]) -> Ran {
+    let replies: Vec<String> = answers.iter().map(|text| answer(text)).collect();
+    let replies: Vec<&str> = replies.iter().map(String::as_str).collect();
+    let server = Server::replying(&replies);
+    let home = Home::with_server(&server, "");
+    let samples = answers.len().to_string();
+    // One at a time, so that each has the answer meant for it.
+    let fixed = ["compare", "-m", "m/x", "-n", &samples, "--max-concurrency", "1", "hi"];
+    home.run(&[&fixed[..], more].concat())
+}
+
+#[test]
+fn a_vote_has_a_majority_or_exit_code_9() {
+    let ran = run(&["It is 42.", "42", "41"], &["--vote", "--view", "quiet"]).exits(0);
+    assert!(
+        ran.out.ends_with(
+            "\nvote: 42  (2 of 3)\nvotes  answer  models\n    2  42      m/x#1, m/x#2\n    1  41      m/x#3\n"
+        )
+    );
+    run(&["yes", "no"], &["--vote=choice"]).exits(9);
+    let json = run(&["{\"n\": 1}", "{\"n\": 1.0}"], &["--vote", "--field", "n", "--format", "json"]).exits(0).json();
+    assert_eq!((&json["vote"]["majority"], json["answers"].as_array().map(Vec::len)), (&"1".into(), Some(2)));
+    Home::new().run(&["compare", "-m", "x", "--field", "a", "hi"]).exits(2).says(&["--vote"]);
+}
+
+#[test]
+fn differences_are_plain_on_a_pipe() {
+    let ran = run(&["The sky is blue.", "The sea is blue.", "the sky is blue"], &["--diff"]).exits(0);
+    assert!(ran.out.contains("\nidentical: 1 = 3\n#  similarity"), "{}", ran.out);
+    assert!(
+        ran.out.ends_with("\n--- 1 m/x#1\n+++ 2 m/x#2\nThe [-sky-]{+sea+} is blue.\n") && !ran.out.contains('\u{1b}')
+    );
+    let ran = run(&["a b", "a c", "a d"], &["--diff", "3", "1", "--format", "jsonl"]).exits(0);
+    let last: serde_json::Value = serde_json::from_str(ran.out.lines().last().expect("some")).expect("JSON");
+    assert_eq!(
+        (&last["event"], &last["from"], &last["changes"][1]["removed"]),
+        (&"words".into(), &2.into(), &"d".into())
+    );
+    let server = Server::replying(&[]);
+    let home = Home::with_server(&server, "");
+    home.run(&["compare", "-m", "m/x,m/y", "--diff=1,9", "hi"]).exits(2).says(&["no answer \"9\"", "2 m/y"]);
+    home.run(&["compare", "-m", "m/x", "--vote=odd", "hi"]).exits(2).says(&["unknown kind of answers \"odd\""]);
+}
+
+#[test]
+fn a_report_is_written_whatever_became_of_the_answers() {
+    let refusal =
+        reply("400 Bad Request", "content-type: application/json\r\n", "{\"error\":{\"message\":\"no such\"}}");
+    let server = Server::replying(&[&answer("**fine** <script>x</script>"), &refusal]);
+    let home = Home::with_server(&server, "");
+    let path = home.path("report.html");
+    let shown = path.display().to_string();
+    home.run(&["compare", "-m", "m/x,m/y", "--max-concurrency", "1", "--out", &shown, "hi"])
+        .exits(7)
+        .says(&["report: "]);
+    let page = std::fs::read_to_string(&path).expect("written");
+    assert!(
+        page.contains("<strong>fine</strong>") && page.contains("no such") && !page.contains("<script>x"),
+        "{page}"
+    );
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_told_before_anything_is_sent() {
+    let server = Server::replying(&[]);
+    let home = Home::with_server(&server, "");
+    let folder = home.folder.path().display().to_string();
+    home.run(&["compare", "-m", "m/x", "--out", &format!("{folder}/no/such/r.html"), "hi"])
+        .exits(1)
+        .says(&["no/such/r.html"]);
+    home.run(&["compare", "-m", "m/x", "--out", &folder, "hi"]).exits(2).says(&["extension"]);
+    home.run(&["compare", "-m", "m/x", "--out", "r.pdf", "hi"]).exits(2).says(&[".html, .md, .json, .csv"]);
+    assert_eq!(server.requests().len(), 0);
+}

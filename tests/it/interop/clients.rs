@@ -1,0 +1,138 @@
+//! Clients of `mmchat serve` that nobody here wrote: each script in `tests/interop_clients` checks what its client sees, and
+//! prints a line for each check.
+
+use std::{
+    net::TcpListener,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use crate::{
+    common::{Home, Mock, Serving},
+    interop::servers::{Running, aimock, installed, litellm, llama, python},
+};
+
+/// The gateway, in front of servers that nobody here wrote either.
+fn gateway(home: &Home) -> Serving {
+    let log = std::fs::File::create(home.path("serve.log")).expect("a log");
+    Serving::start(home.command().arg("serve").stderr(log))
+}
+
+/// What is served: aimock as `mock` and `embed`, with a wrong key as `badkey`; llama.cpp as `count`, and behind a dead service
+/// as `route`; LiteLLM as `gateway`.
+fn config(aimock: &Running, hello: &Running, count: &Running, litellm: Option<&Running>) -> String {
+    let endpoint =
+        |name: &str, key: &str, url: &str| format!("[endpoints.{name}]\nbase_url = \"{url}\"\napi_key = \"{key}\"\n");
+    let model = |name: &str, endpoint: &str, id: &str| {
+        format!("[models.{name}]\nendpoint = \"{endpoint}\"\nmodel = \"{id}\"\n")
+    };
+    let behind =
+        litellm.map(|litellm| endpoint("litellm", "sk-good", &litellm.url) + &model("gateway", "litellm", "up-openai"));
+    [
+        endpoint("aimock", "sk-good", &aimock.url),
+        endpoint("refused", "sk-wrong-key", &aimock.url),
+        endpoint("hello", "sk-good", &hello.url),
+        endpoint("count", "sk-good", &count.url),
+        endpoint("dead", "sk-good", "http://127.0.0.1:1/v1"),
+        model("mock", "aimock", "gpt-4o"),
+        model("embed", "aimock", "text-embedding-3-small"),
+        model("badkey", "refused", "gpt-4o"),
+        model("tiny", "hello", "hello"),
+        model("count", "count", "count"),
+        model("gone", "dead", "x"),
+        behind.unwrap_or_default(),
+        "[routes.route]\nmodels = [\"gone\", \"tiny\"]\n".into(),
+        "[serve]\nlisten = \"127.0.0.1:0\"\n[serve.keys.clients]\napi_key = \"sk-of-the-clients\"\n".into(),
+    ]
+    .concat()
+}
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop_clients")
+}
+
+/// Runs a client's checks and shows their table.
+#[expect(clippy::print_stdout, reason = "the table is what it is run for")]
+fn checked(mut command: Command, home: &Home) {
+    command.env("HOME", home.folder.path()).env("OPENAI_LOG", "").env_remove("OPENAI_API_KEY");
+    let ran = command.output().expect("it starts");
+    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+    println!("{out}");
+    assert!(ran.status.success(), "{out}\n{err}");
+    assert!(out.contains("| ok |"), "nothing was checked: {out}\n{err}");
+}
+
+#[test]
+#[ignore = "needs the servers and clients of scripts/interop"]
+fn sdks() {
+    let home = Home::new();
+    let mock = aimock();
+    let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let count = llama(&home, "count.gguf", &["--count", "1500", "--ctx", "4096"]);
+    home.write_config(&config(&mock, &hello, &count, None));
+    let serving = gateway(&home);
+    let mut sdk = python();
+    sdk.arg(scripts().join("openai_sdk.py")).arg(&serving.url);
+    checked(sdk, &home);
+    // Node looks for packages above the script: it is run where they are.
+    let script = installed().join("openai_sdk.mjs");
+    std::fs::copy(scripts().join("openai_sdk.mjs"), &script).expect("a copy");
+    let mut node = Command::new("node");
+    node.arg(script).arg(&serving.url);
+    checked(node, &home);
+}
+
+#[test]
+#[ignore = "needs the servers and clients of scripts/interop"]
+fn an_outage_is_seen_in_the_figures_and_not_by_the_client() {
+    let second = Mock::start(&["--tokens", "20", "--tps", "400", "--ttft", "5ms"]);
+    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let model = |name: &str, url: &str| {
+        format!(
+            "[endpoints.{name}]\nbase_url = \"{url}\"\n[models.{name}]\nendpoint = \"{name}\"\nmodel = \"fast\"\n\
+             price = {{ input = 1.0, output = 2.0 }}\n"
+        )
+    };
+    let home = Home::with_config(
+        &[
+            model("first", &format!("http://127.0.0.1:{port}/v1")),
+            model("second", &second.url),
+            "[routes.chat]\nmodels = [\"first\", \"second\"]\n".into(),
+            "[serve]\nlisten = \"127.0.0.1:0\"\n[serve.keys.clients]\napi_key = \"sk-of-the-clients\"\n".into(),
+        ]
+        .concat(),
+    );
+    let serving = gateway(&home);
+    let mut command = python();
+    command.arg(scripts().join("outage.py")).args([&serving.url, env!("CARGO_BIN_EXE_mmchat"), &port.to_string()]);
+    command.arg(home.path("serve.log")).env("MMCHAT_CONFIG", home.path("config.toml"));
+    for name in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
+        command.env_remove(name);
+    }
+    checked(command, &home);
+}
+
+#[test]
+#[ignore = "needs the servers and clients of scripts/interop"]
+fn langchain_chatchat() {
+    let home = Home::new();
+    let (mock, hello) = (aimock(), llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
+    home.write_config(&config(&mock, &hello, &hello, None));
+    let serving = gateway(&home);
+    let mut command = Command::new(installed().join("chatchat/bin/python"));
+    command.arg(scripts().join("calls_of_chatchat.py")).arg(&serving.url);
+    checked(command, &home);
+}
+
+#[test]
+#[ignore = "needs the servers and clients of scripts/interop"]
+fn tools_of_the_terminal() {
+    let home = Home::new();
+    let (mock, hello) = (aimock(), llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
+    let litellm = litellm(&home, &mock);
+    home.write_config(&config(&mock, &hello, &hello, Some(&litellm)));
+    let serving = gateway(&home);
+    let mut command = python();
+    command.arg(scripts().join("tools.py")).arg(&serving.url).arg(installed());
+    checked(command, &home);
+}

@@ -1,0 +1,270 @@
+//! The binary against servers, and clients against the binary, that nobody here wrote. Ignored unless `scripts/interop` has
+//! installed them.
+
+mod clients;
+mod servers;
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
+
+use crate::common::{Home, Ran};
+use servers::{Running, aimock, litellm, llama, scripts};
+
+const HELLO: &str = "Hello there, wörld! 你好 👋";
+
+/// Endpoints of these names at these servers, with the good key; `bad-NAME` has a wrong one.
+fn configure(home: &Home, servers: &[(&str, &Running)], more: &str) {
+    let endpoint = |name: &str, key: &str, server: &Running| {
+        format!("[endpoints.{name}]\nbase_url = \"{}\"\napi_key = \"{key}\"\n", server.url)
+    };
+    let both = servers.iter().flat_map(|(name, server)| {
+        [endpoint(name, "sk-good", server), endpoint(&format!("bad-{name}"), "sk-wrong-key", server)]
+    });
+    let config: String = both.collect();
+    home.write_config(&(config + more));
+}
+
+fn json(home: &Home, model: &str, more: &[&str], prompt: &str) -> Ran {
+    let mut arguments = vec!["ask", "--format", "json", "-m", model];
+    arguments.extend_from_slice(more);
+    arguments.push(prompt);
+    home.run(&arguments)
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn llama_cpp() {
+    let home = Home::new();
+    let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let think = ["--say", "<think> six times seven </think> The answer is 42", "--think-template"];
+    let think = llama(&home, "think.gguf", &think);
+    let count = llama(&home, "count.gguf", &["--count", "600", "--ctx", "2048"]);
+    configure(&home, &[("hello", &hello), ("think", &think), ("count", &count)], "");
+
+    for more in [&[][..], &["--no-stream"]] {
+        let answer = json(&home, "hello/tiny", more, "hi").exits(0).json();
+        assert_eq!(answer["content"], "Hello from a tiny llama . wörld 👋", "{answer}");
+        assert_eq!((&answer["finish_reason"], &answer["usage"]["estimated"]), (&"stop".into(), &false.into()));
+        assert!(answer["usage"]["output"].as_u64() > Some(10), "{answer}");
+        let thought = json(&home, "think/tiny", more, "hi").exits(0).json();
+        assert_eq!(thought["reasoning"].as_str().map(str::trim), Some("six times seven"), "{thought}");
+        assert_eq!(thought["content"].as_str().map(str::trim), Some("The answer is 42"), "{thought}");
+    }
+    json(&home, "bad-hello/tiny", &[], "hi").exits(4).says(&["auth 401", "Invalid API Key"]);
+    // In single-model mode any name is answered; the name that was served is told.
+    assert!(json(&home, "hello/no-such", &[], "hi").exits(0).json()["served_model"].is_string());
+    let long = home.run_with_input(&["ask", "-m", "hello/tiny"], "word ".repeat(9000).as_bytes()).exits(5);
+    long.says(&["context 400", "exceeds the available context"]);
+    let short = json(&home, "count/tiny", &["--max-tokens", "5"], "hi").exits(0).says(&["token limit"]).json();
+    assert_eq!((&short["finish_reason"], &short["truncated"]), (&"length".into(), &true.into()));
+    let counted = home.run(&["ask", "-m", "count/tiny", "hi"]).exits(0);
+    let numbers: Vec<String> = (1..=600).map(|n: u32| n.to_string()).collect();
+    assert_eq!(counted.out.split_whitespace().collect::<Vec<_>>(), numbers);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn aimock_and_its_faults() {
+    let home = Home::new();
+    let server = aimock();
+    configure(&home, &[("aimock", &server)], "[routes.chat]\nmodels = [\"bad-aimock/gpt-4o\", \"aimock/gpt-4o\"]\n");
+    let ask = |prompt: &str, more: &[&str]| json(&home, "aimock/gpt-4o", more, prompt);
+
+    for more in [&[][..], &["--no-stream"]] {
+        let answer = ask("hello", more).exits(0).json();
+        assert_eq!((&answer["content"], &answer["finish_reason"]), (&HELLO.into(), &"stop".into()));
+        assert_eq!((&answer["usage"]["input"], &answer["usage"]["output"]), (&11.into(), &7.into()));
+        let thought = json(&home, "aimock/deepseek-reasoner", more, "think").exits(0).json();
+        assert_eq!(
+            (&thought["reasoning"], &thought["content"]),
+            (&"Six times seven.".into(), &"The answer is 42.".into())
+        );
+        ask("toolong", more).exits(0).says(&["token limit"]);
+        ask("weather", more).exits(0).says(&["get_weather"]);
+    }
+    ask("boom", &[]).exits(5).says(&["server 500", "The server had an error"]);
+    ask("ctx", &[]).exits(5).says(&["context 400", "maximum context length"]);
+    let cut = ask("cutoff", &[]).exits(8).says(&["incomplete"]).json();
+    assert!(cut["content"].as_str().is_some_and(|text| text.starts_with("this ")), "{cut}");
+    // 429 with Retry-After: 2, then an answer: the only candidate is worth the wait.
+    let waited = ask("ratelimit", &[]).exits(0).says(&["retrying in 2.0 s"]).json();
+    assert_eq!(waited["content"], "ok after retry");
+    assert_eq!(waited["attempts"][0]["class"], "rate");
+    json(&home, "bad-aimock/gpt-4o", &[], "hello").exits(4).says(&["auth 401"]);
+    // The refused key is set aside: the route does not ask with it again until it is told to.
+    let aside = json(&home, "chat", &[], "hello").exits(0).json();
+    assert_eq!(aside["attempts"].as_array().map(Vec::len), Some(1), "{aside}");
+    home.run(&["reset", "chat"]).exits(0);
+    let second = json(&home, "chat", &[], "hello").exits(0).says(&["auth", "trying aimock/gpt-4o"]).json();
+    assert_eq!(second["content"], HELLO);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn litellm_in_front_of_aimock() {
+    let home = Home::new();
+    let upstream = aimock();
+    let server = litellm(&home, &upstream);
+    let routes = "[routes.chat]\nmodels = [\"litellm/mock-429\", \"litellm/mock-500\", \"aimock/gpt-4o\"]\n";
+    configure(&home, &[("litellm", &server), ("aimock", &upstream)], routes);
+    let ask = |model: &str, more: &[&str], prompt: &str| json(&home, &format!("litellm/{model}"), more, prompt);
+
+    for more in [&[][..], &["--no-stream"]] {
+        assert_eq!(ask("mock-ok", more, "hello").exits(0).json()["content"], HELLO);
+        // Really translated to and from four wire formats.
+        for model in ["up-openai", "up-deepseek", "up-claude", "up-gemini"] {
+            let answer = ask(model, more, "hello").exits(0).json();
+            assert_eq!((&answer["content"], &answer["finish_reason"]), (&HELLO.into(), &"stop".into()), "{model}");
+            assert_eq!(answer["usage"]["input"], 11, "{model}: {answer}");
+        }
+    }
+    let thought = ask("mock-think", &[], "hello").exits(0).json();
+    assert_eq!((&thought["content"], &thought["reasoning"]), (&"42".into(), &"six times seven".into()));
+    assert_eq!(ask("mock-fallback", &[], "hello").exits(0).json()["content"], HELLO);
+    assert_eq!(ask("mock-delay", &[], "hello").exits(0).json()["content"], "late");
+    ask("mock-429", &[], "hello").exits(5).says(&["rate 429", "mock rate limit"]);
+    ask("mock-500", &[], "hello").exits(5).says(&["server 500"]);
+    ask("mock-ctx", &[], "hello").exits(5).says(&["context 400"]);
+    ask("mock-timeout", &[], "hello").exits(5).says(&["gateway-timeout 408"]);
+    ask("dead-upstream", &[], "hello").exits(5).says(&["server 500", "Connection error"]);
+    ask("up-badkey", &[], "hello").exits(4).says(&["auth 401"]);
+    ask("up-openai", &[], "cutoff").exits(8);
+    ask("no-such", &[], "hello").exits(5).says(&["model 400", "Invalid model name"]);
+    let wrong = json(&home, "bad-litellm/mock-ok", &[], "hello");
+    wrong.says(&["No connected db", "LiteLLM without a database returns this error for an invalid key"]);
+    ask("rpm1", &[], "hello").exits(0);
+    ask("rpm1", &[], "hello").exits(5).says(&["rate 429"]);
+    // What was learned above is forgotten, so that the route has to find out by itself.
+    home.run(&["reset", "chat"]).exits(0);
+    let third = json(&home, "chat", &[], "hello").exits(0).json();
+    let classes: Vec<_> = third["attempts"].as_array().expect("a list").iter().map(|a| a["class"].clone()).collect();
+    assert_eq!((&third["content"], classes), (&HELLO.into(), vec!["rate".into(), "server".into(), "ok".into()]));
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn all_of_them_at_once() {
+    let home = Home::new();
+    let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let mut endless = llama(&home, "loop.gguf", &["--say", "never ending story", "--loop"]);
+    let upstream = aimock();
+    let gateway = litellm(&home, &upstream);
+    let models = "[models]\nllama = { endpoint = \"llama\", model = \"tiny\" }\nmock = { endpoint = \"aimock\", model = \"gpt-4o\" }\n\
+        gateway = { endpoint = \"litellm\", model = \"mock-ok\" }\nunheard = { endpoint = \"litellm\", model = \"no-such\" }\n";
+    let servers = [("llama", &hello), ("aimock", &upstream), ("litellm", &gateway), ("endless", &endless)];
+    configure(&home, &servers, models);
+
+    let three = home.run(&["compare", "-m", "llama,mock,gateway", "hello"]).exits(0);
+    let want = format!(
+        "--- 1 llama  ok\nHello from a tiny llama . wörld 👋\n\n--- 2 mock  ok\n{HELLO}\n\n--- 3 gateway  ok\n{HELLO}\n"
+    );
+    assert_eq!(three.out, want);
+    let all = home.run(&["compare", "--all", "--format", "json", "hello"]).exits(7).json();
+    let states: Vec<_> = all.as_array().expect("a list").iter().map(|lane| lane["error"]["class"].clone()).collect();
+    assert_eq!(states, [serde_json::Value::Null, serde_json::Value::Null, serde_json::Value::Null, "model".into()]);
+
+    let pinged = home.run(&["ping", "llama", "mock", "unheard", "bad-llama"]).exits(7);
+    let row = |name: &str| pinged.out.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    assert!(row("llama ").contains("ok") && row("bad-llama ").contains("ERR auth"), "{pinged:?}");
+    assert!(row("unheard ").contains("NO"), "{pinged:?}");
+    assert!(home.run(&["models", "available", "litellm"]).exits(0).out.contains("mock-ok"));
+
+    // One server ends in the middle of its answer: its lane is cut, the others are whole.
+    let mut command = home.command();
+    command.args(["compare", "-m", "endless/tiny,mock", "--format", "jsonl", "hello"]);
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
+    let mut lines = Vec::new();
+    for line in BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok) {
+        let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        if line["lane"] == 0 && line["content"].is_string() && line["event"] == "delta" {
+            let _ = endless.child.kill();
+        }
+        lines.push(line);
+    }
+    assert_eq!(child.wait().expect("ends").code(), Some(7));
+    let end =
+        |lane: usize| lines.iter().find(|line| line["event"] == "finished" && line["lane"] == lane).expect("an end");
+    assert_eq!((&end(0)["error"]["class"], &end(1)["content"]), (&"cut".into(), &HELLO.into()));
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn a_first_config_by_flags() {
+    let home = Home::new();
+    let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let upstream = aimock();
+    let run = |arguments: &[&str]| {
+        let mut command = home.command();
+        command.env("MMCHAT_CONFIG", home.path("first.toml")).env("GOOD_KEY", "sk-good").args(arguments);
+        Ran::of(command.output().expect("runs"))
+    };
+    let (llama, mock) = (format!("llama={}", hello.url), format!("aimock={}", upstream.url));
+    run(&[
+        "init",
+        "--yes",
+        "--no-discover",
+        "--endpoint",
+        &llama,
+        "--endpoint",
+        &mock,
+        "--key-env",
+        "llama=GOOD_KEY",
+        "--key-env",
+        "aimock=GOOD_KEY",
+        "--fast",
+        "llama/tiny",
+        "--strong",
+        "aimock/gpt-4o",
+        "--no-try",
+    ])
+    .exits(0)
+    .says(&["wrote"]);
+    assert_eq!(run(&["ask", "hello"]).exits(0).out.trim(), "Hello from a tiny llama . wörld 👋");
+    let both = run(&["compare", "hello"]).exits(0);
+    assert!(both.out.contains("tiny llama") && both.out.contains(HELLO), "{both:?}");
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn the_doctor_knows_who_is_who() {
+    let home = Home::new();
+    let llama = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let upstream = aimock();
+    let proxy = litellm(&home, &upstream);
+    let models = "[models.local]\nendpoint = \"llama\"\nmodel = \"tiny\"\n[models.gateway]\nendpoint = \"proxy\"\nmodel = \"up-openai\"\n";
+    configure(&home, &[("llama", &llama), ("proxy", &proxy)], models);
+    let seen = |name: &str, what: &str| {
+        let found = home.run(&["doctor", name, "--format", "json"]).json();
+        let findings = found[0]["findings"].as_array().expect("findings").clone();
+        let finding = findings.iter().find(|finding| finding["what"] == what);
+        finding.map_or_else(
+            || panic!("{what}: {found}"),
+            |finding| finding["seen"].as_str().unwrap_or_default().to_owned(),
+        )
+    };
+    assert!(seen("proxy", "kind").contains("LiteLLM"), "{}", seen("proxy", "kind"));
+    assert!(seen("llama", "kind").contains("llama.cpp"), "{}", seen("llama", "kind"));
+    assert!(seen("llama", "streaming").contains("chunks"), "{}", seen("llama", "streaming"));
+    assert!(seen("llama", "usage").contains("reported"));
+    home.run(&["doctor", "bad-llama/tiny"]).says(&["bad-llama"]);
+}
+
+#[test]
+#[ignore = "needs the servers of scripts/interop"]
+fn litellms_own_config_is_imported_and_works_without_it() {
+    let home = Home::new();
+    let upstream = aimock();
+    let config = fs::read_to_string(scripts().join("litellm.config.yaml")).expect("a config");
+    let config = config.replace("http://127.0.0.1:4010", upstream.url.trim_end_matches("/v1"));
+    fs::write(home.path("litellm.yaml"), config).expect("writable");
+    home.write_config("");
+    let path = home.path("litellm.yaml").display().to_string();
+    let ran = home.run(&["config", "import", &path]).exits(0).says(&["added model up-openai", "mock_response"]);
+    assert!(!format!("{ran:?}").contains("sk-good"), "{ran:#?}");
+    home.run(&["config", "check"]).exits(0);
+    let answer = json(&home, "up-openai", &[], "hello").exits(0).json();
+    assert_eq!((&answer["content"], &answer["finish_reason"]), (&HELLO.into(), &"stop".into()));
+}

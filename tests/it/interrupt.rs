@@ -1,0 +1,133 @@
+//! Ctrl-C, whatever the binary is busy with: what arrived is kept, the account is true, the code is 130.
+
+use std::{
+    io::Read,
+    process::{Child, Stdio},
+    thread,
+};
+
+use crate::common::{Home, Ran, STREAM, Server, Step, event, reply};
+use serde_json::Value;
+
+fn begin(text: &str) -> Step {
+    Step::Bytes(format!("{STREAM}{}", event(text)).into_bytes())
+}
+
+fn spawn(home: &Home, arguments: &[&str]) -> Child {
+    let mut command = home.command();
+    command.arg("ask").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.spawn().expect("runs")
+}
+
+fn interrupt(child: &Child) {
+    let pid = child.id().to_string();
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+}
+
+/// Reads until `word` has come.
+fn read_until(from: &mut impl Read, word: &str) -> Vec<u8> {
+    let mut seen = Vec::new();
+    while !seen.windows(word.len()).any(|part| part == word.as_bytes()) {
+        let mut byte = [0];
+        from.read_exact(&mut byte).unwrap_or_else(|_| panic!("no {word} in {}", String::from_utf8_lossy(&seen)));
+        seen.extend(byte);
+    }
+    seen
+}
+
+/// Interrupts a run once `word` is on stdout; gives all that it left.
+fn interrupted_after(word: &str, home: &Home, arguments: &[&str]) -> Ran {
+    let mut child = spawn(home, arguments);
+    let mut stdout = child.stdout.take().expect("piped");
+    let mut seen = read_until(&mut stdout, word);
+    interrupt(&child);
+    let reader = thread::spawn(move || {
+        stdout.read_to_end(&mut seen).expect("the rest");
+        seen
+    });
+    let ran = Ran::of(child.wait_with_output().expect("ends")).exits(130).says(&["[interrupted]"]);
+    let out = reader.join().expect("the reader ends");
+    Ran { out: String::from_utf8(out).expect("UTF-8"), ..ran }
+}
+
+fn last_object(ran: &Ran) -> Value {
+    serde_json::from_str(ran.out.lines().last().expect("a line")).expect("JSON")
+}
+
+#[test]
+fn what_arrived_stays() {
+    let server = Server::start(vec![vec![begin("half"), Step::Hold]]);
+    let ran = interrupted_after("half", &Home::with_server(&server, ""), &["-m", "m/x", "--stats", "hi"]);
+    assert_eq!(ran.out, "half");
+    assert!(ran.err.contains("m/x  ") && ran.err.contains("estimated"), "{ran:?}");
+}
+
+#[test]
+fn the_object_has_every_attempt_and_the_times() {
+    let server = Server::start(vec![
+        vec![Step::Bytes(reply("503 Busy", "", "{\"error\":{\"message\":\"busy\"}}").into_bytes())],
+        vec![begin("half"), Step::Hold],
+    ]);
+    let models = "[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n[models.b]\nendpoint = \"m\"\nmodel = \"b\"\n";
+    let home = Home::with_server(&server, &format!("{models}[routes.chat]\nmodels = [\"a\", \"b\"]\n"));
+    let object =
+        last_object(&interrupted_after("\"event\":\"ttft\"", &home, &["-m", "chat", "--format", "jsonl", "hi"]));
+    assert_eq!((&object["content"], &object["truncated"]), (&"half".into(), &true.into()));
+    assert_eq!((&object["endpoint"], &object["upstream_model"]), (&"m".into(), &"b".into()));
+    let attempts = object["attempts"].as_array().expect("attempts");
+    let told: Vec<_> = attempts.iter().map(|attempt| (&attempt["model"], &attempt["class"])).collect();
+    assert_eq!(told, [(&"a".into(), &"overloaded".into()), (&"b".into(), &"local".into())]);
+    assert!(object["timing"]["ttft_ms"].is_u64(), "{object}");
+    assert_eq!(object["error"]["message"], "interrupted");
+}
+
+#[test]
+fn a_buffered_answer_is_shown_as_far_as_it_came() {
+    let server = Server::start(vec![vec![begin("half"), Step::Hold]]);
+    let home = Home::with_server(&server, "");
+    let ran = interrupted_after("\"event\":\"ttft\"", &home, &["-m", "m/x", "--buffer", "--format", "jsonl", "hi"]);
+    assert_eq!(last_object(&ran)["content"], "half", "{ran:?}");
+    assert!(ran.out.contains("\"event\":\"delta\""), "{ran:?}");
+}
+
+#[test]
+fn a_stuck_stdout_does_not_keep_it_alive() {
+    let server = Server::start(vec![vec![
+        Step::Bytes(STREAM.as_bytes().to_vec()),
+        Step::Endless(event(&"x".repeat(1000)).into_bytes()),
+    ]]);
+    let home = Home::with_server(&server, "");
+    let mut child = spawn(&home, &["-m", "m/x", "hi"]);
+    let mut stdout = child.stdout.take().expect("piped");
+    read_until(&mut stdout, "xxx");
+    interrupt(&child);
+    assert_eq!(child.wait().expect("ends").code(), Some(130));
+    drop(stdout);
+}
+
+#[test]
+fn waiting_for_input_ends_too() {
+    let home = Home::with_config("[endpoints.m]\nbase_url = \"http://127.0.0.1:9/v1\"\n");
+    let mut command = home.command();
+    command.args(["ask", "-m", "m/x"]).stdin(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().expect("runs");
+    read_until(child.stderr.as_mut().expect("piped"), "waiting for standard input");
+    interrupt(&child);
+    let _stdin = child.stdin.take();
+    assert_eq!(child.wait().expect("ends").code(), Some(130));
+}
+
+#[test]
+fn an_interrupt_that_nobody_reads_is_130_too() {
+    let thought = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hmm\"}}]}\n\n";
+    let server = Server::start(vec![vec![Step::Bytes(format!("{STREAM}{thought}").into_bytes()), Step::Hold]]);
+    let home = Home::with_server(&server, "");
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let mut command = home.command();
+    command.args(["ask", "-m", "m/x", "--format", "json", "hi"]).stdout(writer).stderr(Stdio::piped());
+    drop(reader);
+    let mut child = command.spawn().expect("runs");
+    read_until(child.stderr.as_mut().expect("piped"), "hmm");
+    interrupt(&child);
+    assert_eq!(child.wait().expect("ends").code(), Some(130));
+}

@@ -1,0 +1,133 @@
+//! Keys while answers come: the binary on a terminal that it reads from, too.
+
+use std::sync::mpsc;
+
+use crate::common::{Home, STOP, STREAM, Server, Step, answer, event, screen::Screen};
+use rustix::termios::{LocalModes, tcgetattr};
+
+/// A server whose first answer stops in the middle until the gate is opened, and what its later ones are.
+fn halting(text: &str, later: &[&str]) -> (Server, mpsc::Sender<()>) {
+    let (open, gate) = mpsc::channel();
+    let first = vec![
+        Step::Bytes(format!("{STREAM}{}", event(text)).into_bytes()),
+        Step::Gate(gate),
+        Step::Bytes(STOP.as_bytes().to_vec()),
+    ];
+    let later = later.iter().map(|text| vec![Step::Bytes(answer(text).into_bytes())]);
+    (Server::start([first].into_iter().chain(later).collect()), open)
+}
+
+fn home(a: &Server, b: &Server) -> Home {
+    Home::with_models(&[("a", a), ("b", b)])
+}
+
+fn start(home: &Home) -> Screen {
+    let mut command = home.command();
+    command.env_remove("COLUMNS").args(["compare", "-m", "a,b", "hi"]);
+    let screen = Screen::of(command, true, (100, 30));
+    screen.wait_for_no_echo();
+    screen
+}
+
+fn is_as_before(screen: &Screen) -> bool {
+    let modes = tcgetattr(&screen.terminal).expect("a terminal").local_modes;
+    modes.contains(LocalModes::ECHO | LocalModes::ICANON | LocalModes::ISIG)
+}
+
+#[test]
+fn one_lane_is_cancelled_and_the_other_goes_on() {
+    let ((a, _shut), (b, open)) = (halting("half of a ", &[]), halting("all of b ", &[]));
+    let home = home(&a, &b);
+    let mut screen = start(&home);
+    screen.pass("half of a");
+    screen.pass("all of b");
+    screen.type_keys("1x");
+    screen.pass("stopped");
+    screen.pass("1/2 running");
+    open.send(()).expect("the server waits");
+    screen.pass("run 1");
+    assert!(is_as_before(&screen));
+    let (_, code) = screen.end();
+    assert_eq!(code, 7);
+    assert_eq!(home.run(&["history", "show", "@1"]).exits(0).says(&["incomplete: stopped"]).out, "half of a \n");
+    assert_eq!(home.run(&["history", "show", "@2"]).exits(0).out, "all of b \n");
+}
+
+#[test]
+fn a_lane_is_asked_once_more_and_picked() {
+    let ((a, _shut), (b, open)) = (halting("first try ", &["second try"]), halting("all of b ", &[]));
+    let home = home(&a, &b);
+    let mut screen = start(&home);
+    screen.pass("first try");
+    screen.pass("all of b");
+    screen.type_keys("1r");
+    screen.pass("second try");
+    screen.type_keys("p");
+    screen.pass("1* a");
+    open.send(()).expect("the server waits");
+    let (seen, code) = screen.end();
+    assert_eq!(code, 0, "{seen}");
+    assert!(seen.contains("picked 1@1 (a)") && !seen.contains("first try"), "{seen}");
+    assert_eq!(home.run(&["history", "show", "@1"]).exits(0).out, "second try\n");
+    assert_eq!(a.requests().len(), 2);
+    assert_eq!(home.run(&["history", "show", "last"]).exits(0).out.matches("(picked)").count(), 1);
+}
+
+#[test]
+fn what_is_held_stays_although_all_is_over() {
+    let ((a, open_a), (b, open_b)) = (halting("all of a ", &[]), halting("all of b ", &["b again"]));
+    let home = home(&a, &b);
+    let mut screen = start(&home);
+    screen.pass("all of b");
+    screen.type_keys("2z");
+    screen.pass("un[z]oom");
+    screen.type_keys(" ");
+    screen.pass("resume (held)");
+    open_a.send(()).expect("the server waits");
+    open_b.send(()).expect("the server waits");
+    screen.pass("0/2 running");
+    // All are over, and one can still be had again.
+    screen.type_keys("zr ");
+    let (seen, code) = screen.end();
+    assert_eq!(code, 0);
+    assert!(seen.contains("b again"), "{seen}");
+    assert_eq!(b.requests().len(), 2);
+}
+
+#[test]
+fn leaving_shows_what_came_and_leaves_the_terminal_as_it_was() {
+    use rustix::process::{Pid, Signal, kill_process};
+    for signal in [None, Some(Signal::INT), Some(Signal::TERM), Some(Signal::HUP)] {
+        let ((a, _shut_a), (b, _shut_b)) = (halting("half of a ", &[]), halting("half of b ", &[]));
+        let home = home(&a, &b);
+        let mut screen = start(&home);
+        screen.pass("half of b");
+        match signal {
+            None => screen.type_keys("q"),
+            Some(signal) => kill_process(Pid::from_child(&screen.child), signal).expect("it is there"),
+        }
+        screen.pass("run 1");
+        assert!(is_as_before(&screen));
+        let (_, code) = screen.end();
+        assert_eq!(code, 130);
+        assert_eq!(home.run(&["history", "show", "@2"]).exits(0).out, "half of b \n");
+    }
+}
+
+/// The window is closed: nobody sees the rest, but what came is paid for and kept.
+#[test]
+fn a_terminal_that_is_closed_costs_nothing_of_what_came() {
+    let ((a, _shut_a), (b, _shut_b)) = (halting("half of a ", &[]), halting("half of b ", &[]));
+    let home = home(&a, &b);
+    let mut screen = start(&home);
+    screen.wait_for("half of a");
+    screen.wait_for("half of b");
+    let Screen { mut child, terminal, .. } = screen;
+    drop(terminal);
+    let pid = rustix::process::Pid::from_child(&child);
+    rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("it is there");
+    assert_eq!(child.wait().expect("ends").code(), Some(130));
+    for (place, text) in [("@1", "half of a \n"), ("@2", "half of b \n")] {
+        assert_eq!(home.run(&["history", "show", place]).exits(0).out, text);
+    }
+}

@@ -1,0 +1,32 @@
+//! The tests of the binary and of the library as a whole, in one runner so that the library is linked once.
+
+#![allow(missing_docs, reason = "tests")]
+
+mod architecture;
+mod ask;
+mod chat;
+mod common;
+mod compare;
+#[cfg(unix)]
+mod completions;
+mod docs;
+mod edit;
+mod extras;
+mod faults;
+mod init;
+mod interop;
+#[cfg(unix)]
+mod interrupt;
+#[cfg(unix)]
+mod keys;
+mod lists;
+mod mock;
+mod record;
+mod rounds;
+#[cfg(unix)]
+mod serve;
+#[cfg(unix)]
+mod terminal;
+mod tls;
+mod wire;
+mod wire_binary;

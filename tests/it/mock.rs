@@ -1,0 +1,90 @@
+//! `mock`, as the binary does it: its address, its faults, and what `ask` makes of them.
+
+use crate::common::{Home, Mock};
+
+/// A home that asks this mock, impatiently and without repeats.
+fn home(mock: &Mock) -> Home {
+    let timeouts = "timeouts = { first_token = \"1s\", idle = \"300ms\" }";
+    Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\ngateway = true\n{timeouts}\n", mock.url))
+}
+
+#[test]
+fn every_fault_has_its_class_and_its_exit_code() {
+    let mock = Mock::start(&["--ttft", "0s", "--tps", "0", "--tokens", "12"]);
+    let home = home(&mock);
+    for (fault, class, code) in [
+        ("reset", "reset", 5),
+        ("silent", "silent", 6),
+        ("server", "server", 5),
+        ("overloaded", "overloaded", 5),
+        ("no-channel", "no-channel", 5),
+        ("gateway-timeout", "gateway-timeout", 5),
+        ("rate", "rate", 5),
+        ("quota", "quota", 4),
+        ("auth", "auth", 4),
+        ("forbidden", "forbidden", 4),
+        ("model", "model", 5),
+        ("path", "path", 5),
+        ("context", "context", 5),
+        ("filter", "filter", 5),
+        ("request", "request", 5),
+        ("conflict", "conflict", 5),
+        ("redirect", "redirect", 5),
+        ("garbage", "garbage", 5),
+        ("empty", "garbage", 5),
+        ("in-stream", "in-stream", 5),
+        ("cut", "cut", 8),
+        ("cut-clean", "cut", 8),
+        ("cut-forged", "cut", 8),
+        ("cut-error", "cut", 8),
+        ("stall", "cut", 8),
+        ("garbled", "garbled", 8),
+        ("done-only", "ok", 0),
+        ("lingering", "ok", 0),
+    ] {
+        let ran = home.run(&["ask", "-m", &format!("m/{fault}"), "--format", "json", "hi"]).exits(code);
+        let json = ran.json();
+        assert_eq!(json["attempts"][0]["class"], class, "{fault}: {ran:?}");
+        let some_text = json["content"].as_str().is_some_and(|text| text.starts_with("This is a scripted"));
+        assert_eq!(some_text, matches!(code, 0 | 8), "{fault}: {ran:?}");
+    }
+    let ran = home.run(&["ask", "-m", "m/max-tokens", "--max-tokens", "3", "hi"]).exits(0);
+    ran.says(&["max_completion_tokens"]);
+}
+
+#[test]
+fn speed_length_usage_reasoning_and_seed_are_as_asked() {
+    let mock = Mock::start(&[
+        "--tps",
+        "0",
+        "--model",
+        "mine=tokens=7+reasoning=3+ttft=0s",
+        "--seed",
+        "5",
+        "--key",
+        "sk-mock-key",
+    ]);
+    let home = Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\napi_key = \"sk-mock-key\"\n", mock.url));
+    let ask = |model: &str, more: &[&str]| {
+        home.run(&[&["ask", "--format", "json", "-m", model], more, &["hi"]].concat()).exits(0).json()
+    };
+    let (streamed, whole) = (ask("m/mine", &[]), ask("m/mine", &["--no-stream"]));
+    for answer in [&streamed, &whole] {
+        assert_eq!((&answer["usage"]["output"], &answer["usage"]["reasoning"]), (&10.into(), &3.into()));
+        assert_eq!(answer["usage"]["estimated"], false);
+    }
+    assert_eq!((&streamed["content"], &streamed["reasoning"]), (&whole["content"], &whole["reasoning"]));
+    assert_eq!(ask("m/mine+usage=off", &[])["usage"]["estimated"], true);
+    assert_eq!(ask("m/server+fail-first=1", &[])["attempts"].as_array().map(Vec::len), Some(2));
+    let wrong = Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\napi_key = \"sk-other-key\"\n", mock.url));
+    wrong.run(&["ask", "-m", "m/mine", "hi"]).exits(4).says(&["auth 401"]);
+    home.run(&["ask", "-m", "m/no-such-model", "hi"]).exits(5).says(&["model 404", "does not exist"]);
+}
+
+#[test]
+fn nonsense_is_refused() {
+    let home = Home::new();
+    home.run(&["mock", "--fault", "explode"]).exits(2).says(&["explode", "reset"]);
+    home.run(&["mock", "--model", "x=speed=1"]).exits(2).says(&["speed"]);
+    home.run(&["mock", "--tps=-3"]).exits(2).says(&["tps"]);
+}

@@ -1,0 +1,533 @@
+//! What outlives a command: the record, what is known of failing services, keys; and the commands that read them.
+
+use std::{fs, path::PathBuf};
+
+use crate::common::{Home, Mock, Ran, STREAM, Server, answer, reply};
+use mmchat::store::record::Database;
+
+/// A home whose route `chat` asks nobody at port 1 first, then the mock.
+fn home(mock: &Mock, more: &str) -> Home {
+    Home::with_config(&format!(
+        "default = \"chat\"\n[endpoints.dead]\nbase_url = \"http://127.0.0.1:1/v1\"\n[endpoints.m]\nbase_url = \"{}\"\n\
+         [models.primary]\nendpoint = \"dead\"\nmodel = \"x\"\n\
+         [models.backup]\nendpoint = \"m\"\nmodel = \"instant\"\nprice = {{ input = 1, output = 2 }}\n\
+         [routes.chat]\nmodels = [\"primary\", \"backup\"]\n{more}",
+        mock.url
+    ))
+}
+
+fn state(home: &Home, name: &str) -> PathBuf {
+    home.path(".local/state/mmchat").join(name)
+}
+
+fn instant() -> Mock {
+    Mock::start(&["--ttft", "0s", "--tps", "0", "--tokens", "9"])
+}
+
+/// How many calls are on the record.
+fn calls(home: &Home) -> u64 {
+    let rows = home.run(&["stats", "--by", "route", "--format", "json"]).exits(0).json();
+    rows.as_array().expect("rows").iter().filter_map(|row| row["calls"].as_u64()).sum()
+}
+
+#[test]
+fn the_next_process_knows_who_failed_and_can_be_told_to_forget() {
+    let mock = instant();
+    let home = home(&mock, "");
+    home.run(&["ask", "hello"]).exits(0).says(&["primary: connect", "trying backup"]);
+    let second = home.run(&["ask", "hello"]).exits(0);
+    assert_eq!(second.err, "", "it is left alone, and that is no news");
+    home.run(&["ask", "-v", "hello"]).exits(0).says(&["primary: unavailable for", "connect:"]);
+    let status = home.run(&["status", "--format", "json"]).exits(0).json();
+    let dead = status.as_array().expect("places").iter().find(|place| place["name"] == "dead").expect("told");
+    assert_eq!((dead["state"].as_str(), dead["last_error"]["class"].as_str()), (Some("left alone"), Some("connect")));
+    let explained = home.run(&["route", "explain", "chat", "--format", "json"]).exits(0).json();
+    let order: Vec<_> = explained["candidates"]
+        .as_array()
+        .expect("some")
+        .iter()
+        .map(|known| known["model"].as_str().expect("one"))
+        .collect();
+    assert_eq!(order, ["backup", "primary"]);
+    home.run(&["reset", "primary"]).exits(0).says(&["health record(s)"]);
+    home.run(&["ask", "hello"]).exits(0).says(&["trying backup"]);
+    home.run(&["reset", "primray"]).exits(2).says(&["did you mean \"primary\""]);
+    home.run(&["ask", "-m", "m/server", "hello"]).exits(5);
+    assert!(home.run(&["status"]).exits(0).out.contains("m/server"));
+    home.run(&["reset", "m/server"]).exits(0).says(&["health record(s)"]);
+    assert_eq!(home.run(&["status"]).exits(0).out.matches("m/server").count(), 0);
+    home.run(&["reset", "m/never-asked"]).exits(0).says(&["nothing to reset"]);
+    home.run(&["reset", "--all"]).exits(0);
+    assert_eq!(home.run(&["status"]).exits(0).out.matches("left alone").count(), 0);
+}
+
+#[test]
+fn every_request_is_on_the_record_by_model_and_route() {
+    let mock = instant();
+    let home = home(&mock, "");
+    home.run(&["ask", "hello"]).exits(0);
+    home.run(&["ask", "-m", "m/server", "hello"]).exits(5);
+    home.run(&["compare", "-m", "backup,m/rate", "hello"]).exits(7);
+    let rows = home.run(&["stats", "--format", "json"]).exits(0).json();
+    let of =
+        |name: &str| rows.as_array().expect("rows").iter().find(|row| row["model"] == name).expect("there").clone();
+    assert_eq!((of("backup")["calls"].as_u64(), of("backup")["success_rate"].as_f64()), (Some(2), Some(1.0)));
+    assert_eq!(of("primary")["failures"]["connect"], 2);
+    assert_eq!(
+        (of("m/server")["failures"]["server"].as_u64(), of("m/rate")["failures"]["rate"].as_u64()),
+        (Some(2), Some(2))
+    );
+    assert!(
+        of("backup")["ttft_ms"]["p50"].as_f64().is_some_and(|ms| ms > 0.0)
+            && of("backup")["cost"]["USD"].as_f64() > Some(0.0)
+    );
+    let csv = home.run(&["stats", "backup", "--format", "csv", "--since", "1d"]).exits(0).out;
+    assert!(csv.lines().count() == 2 && csv.contains("backup,m,2,0,"), "{csv}");
+    home.run(&["stats", "--since", "soon"]).exits(2).says(&["24h"]);
+    home.run(&["stats", "bakcup"]).exits(2).says(&["did you mean \"backup\""]);
+    home.run(&["stats", "m/never-asked"]).exits(0).says(&["nothing is recorded"]);
+    let table = home.run(&["stats"]).exits(0);
+    assert!(table.out.contains("TTFT p50") && table.out.contains("connect 2") && !table.out.contains('\u{1b}'));
+}
+
+#[test]
+fn a_reader_that_goes_leaves_its_call_on_the_record() {
+    let mock = Mock::start(&["--ttft", "0s", "--tps", "200", "--tokens", "2000"]);
+    let home = Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\n", mock.url));
+    let mut command = home.command();
+    command.args(["ask", "-m", "m/fast", "hello"]).stdout(std::process::Stdio::piped());
+    let mut child = command.spawn().expect("runs");
+    let mut first = [0; 1];
+    std::io::Read::read_exact(&mut child.stdout.take().expect("piped"), &mut first).expect("a word");
+    assert!(child.wait().expect("ends").success());
+    let rows = home.run(&["stats", "--format", "json"]).exits(0).json();
+    assert_eq!((rows[0]["calls"].as_u64(), rows[0]["failed"].as_u64()), (Some(1), Some(0)));
+    assert!(rows[0]["output_tokens"].as_u64() > Some(0));
+}
+
+#[test]
+fn sixteen_first_uses_at_once_lose_nothing_and_warn_of_nothing() {
+    let mock = instant();
+    let home = home(&mock, "");
+    let children: Vec<_> = (0..16)
+        .map(|_| {
+            let mut command = home.command();
+            command
+                .args(["ask", "-m", "backup", "hello"])
+                .stdout(std::process::Stdio::piped())
+                .stderr(std::process::Stdio::piped());
+            command.spawn().expect("runs")
+        })
+        .collect();
+    for child in children {
+        let ran = Ran::of(child.wait_with_output().expect("ends")).exits(0);
+        assert!(ran.out.contains("scripted mock") && ran.err.is_empty(), "{ran:#?}");
+    }
+    assert_eq!(
+        home.run(&["history", "-n", "99", "--format", "json"]).exits(0).json().as_array().map(Vec::len),
+        Some(16)
+    );
+}
+
+#[test]
+fn killing_processes_while_they_record_loses_nothing_that_was_acknowledged() {
+    let mock = instant();
+    let home = home(&mock, "");
+    let mut acknowledged = 0;
+    for round in 0..5 {
+        let mut children: Vec<_> = (0..40)
+            .map(|number| {
+                let mut command = home.command();
+                command.args(["ask", "-m", "backup", "hello"]).stdout(std::process::Stdio::null());
+                (number, command.spawn().expect("runs"))
+            })
+            .collect();
+        // Some are ended before they begin, some in the middle, some not at all.
+        for (number, child) in &mut children {
+            if (*number + round) % 3 == 0 {
+                child.kill().expect("ours");
+            }
+        }
+        for (_, mut child) in children {
+            acknowledged += usize::from(child.wait().expect("ends").success());
+        }
+    }
+    let database = Database::open(&state(&home, "record.db")).expect("it opens");
+    assert!(database.check_integrity().expect("read"), "the database is broken");
+    let kept = database.conversations(9999).expect("read").len();
+    assert!(acknowledged >= 100 && kept >= acknowledged, "{kept} of {acknowledged} are there");
+}
+
+#[test]
+fn a_record_that_cannot_be_kept_costs_a_warning_and_never_the_answer() {
+    let mock = instant();
+    let asked = |home: &Home, words: &[&str]| {
+        let ran = home.run(&["ask", "-m", "backup", "hello"]).exits(0).says(words);
+        assert!(ran.out.contains("scripted mock"), "{ran:#?}");
+    };
+    let database = |text: &[u8]| {
+        let home = home(&mock, "");
+        fs::create_dir_all(state(&home, "")).expect("a folder");
+        fs::write(state(&home, "record.db"), text).expect("writable");
+        home
+    };
+    let broken = database(&b"not a database at all, but longer than its head would be ".repeat(99));
+    asked(&broken, &["warning: record database", "record.db", "move it away"]);
+    broken.run(&["stats"]).exits(1).says(&["move it away"]);
+    let newer = database(b"");
+    newer.run(&["ask", "-m", "backup", "hello"]).exits(0);
+    Database::open(&state(&newer, "record.db")).expect("ours").set_version_for_tests(99).expect("written");
+    asked(&newer, &["newer mmchat"]);
+    let file = home(&mock, "");
+    fs::create_dir_all(file.path(".local")).expect("a folder");
+    fs::write(file.path(".local/state"), "in the way").expect("writable");
+    asked(&file, &["warning: cannot open record database"]);
+    let garbled = home(&mock, "");
+    fs::create_dir_all(state(&garbled, "")).expect("a folder");
+    fs::write(state(&garbled, "health.json"), "{\"places\": [").expect("writable");
+    garbled.run(&["ask", "hello"]).exits(0).says(&["reset invalid health file", "health.json"]);
+    garbled.run(&["ask", "hello"]).exits(0);
+}
+
+#[test]
+fn what_was_said_can_be_read_found_gone_on_with_and_forgotten() {
+    let server = Server::replying(&[
+        &answer("Six times seven is 42."),
+        &answer("Because of arithmetic."),
+        &answer("Of course \u{1b}]0;evil\u{7}it is."),
+    ]);
+    let home = Home::with_server(&server, "[models.other]\nendpoint = \"m\"\nmodel = \"y\"\n");
+    home.run(&["ask", "-m", "m/x", "-s", "Be brief.", "What is 6 times 7?"]).exits(0);
+    home.run(&["ask", "--continue", "And why?"]).exits(0);
+    let sent = server.requests()[1].json();
+    let said: Vec<_> = sent["messages"]
+        .as_array()
+        .expect("some")
+        .iter()
+        .map(|message| message["content"].as_str().expect("text"))
+        .collect();
+    assert_eq!(said, ["Be brief.", "What is 6 times 7?", "Six times seven is 42.", "And why?"]);
+    assert_eq!(sent["model"], "x");
+    home.run(&["again", "-m", "other", "1@1"]).exits(0);
+    let again = server.requests()[2].json();
+    assert_eq!((again["model"].as_str(), again["messages"].as_array().map(Vec::len)), (Some("y"), Some(2)));
+    assert_eq!(home.run(&["history", "show", "1@2"]).exits(0).out, "Because of arithmetic.\n");
+    let page = home.run(&["history", "show", "1"]).exits(0).out;
+    assert!(page.contains("> What is 6 times 7?") && page.contains("## 1@2: m/x"), "{page}");
+    assert_eq!(home.run(&["history", "search", "arithmetic", "--format", "json"]).exits(0).json()[0]["id"], 1);
+    assert_eq!(home.run(&["history", "export", "--format", "json"]).exits(0).json().as_array().map(Vec::len), Some(3));
+    assert!(!home.run(&["history"]).exits(0).out.contains('\u{1b}'));
+    home.run(&["history", "show", "9"]).exits(2).says(&["no conversation 9"]);
+    home.run(&["ask", "--continue", "9", "x"]).exits(2).says(&["no conversation 9"]);
+    home.run(&["history", "delete", "1"]).exits(0);
+    home.run(&["history", "delete", "--all"]).exits(2).says(&["--yes"]);
+    home.run(&["history", "delete", "--all", "--yes"]).exits(0).says(&["1 answer"]);
+    assert_eq!(home.run(&["history"]).exits(0).out, "");
+}
+
+#[test]
+fn what_broke_off_is_paid_for_wherever_a_cost_is_told() {
+    let mock = instant();
+    let home = home(
+        &mock,
+        "[models.breaks]\nendpoint = \"m\"\nmodel = \"cut\"\nprice = { input = 1000, output = 2000 }\n\
+         [routes.again]\nmodels = [\"breaks\", \"backup\"]\non_cut = \"restart\"\n",
+    );
+    let ran = home.run(&["ask", "-m", "again", "--format", "json", "--stats", "hello"]).exits(0);
+    let cost = ran.json()["cost"].as_f64().expect("priced");
+    let (models, routes) =
+        (home.run(&["stats", "--format", "json"]).json(), home.run(&["stats", "again", "--format", "json"]).json());
+    let sum = |rows: &serde_json::Value, of: &dyn Fn(&serde_json::Value) -> f64| -> f64 {
+        rows.as_array().expect("rows").iter().map(of).sum()
+    };
+    let usd = |row: &serde_json::Value| row["cost"]["USD"].as_f64().unwrap_or_default();
+    let output = |row: &serde_json::Value| row["output_tokens"].as_f64().unwrap_or_default();
+    assert!(cost > 0.001, "the broken answer was dear: {cost}");
+    assert!((sum(&models, &usd) - cost).abs() < 1e-9 && (sum(&routes, &usd) - cost).abs() < 1e-9, "{models} {routes}");
+    assert!((sum(&models, &output) - sum(&routes, &output)).abs() < 1e-9, "{models} {routes}");
+    assert!(ran.err.contains(&format!("${cost:.6}")), "{ran:#?}");
+    // Nobody says more after the cut, but somebody thinks and breaks off, too; and somebody does only that.
+    let thinks = "{\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hmm, let me think about it\"}}]}";
+    let speaks = "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half an answer\"}}]}";
+    let [thinks, speaks] = [thinks, speaks].map(|data| format!("{STREAM}data: {data}\n\n"));
+    let server = Server::replying(&[&speaks, &thinks, &thinks]);
+    let other = Home::with_config(&format!(
+        "[endpoints.s]\nbase_url = \"{}\"\n[models.one]\nendpoint = \"s\"\nmodel = \"x\"\nprice = {{ input = 1, output = 1000 }}\n\
+         [models.two]\nendpoint = \"s\"\nmodel = \"y\"\nprice = {{ input = 1, output = 1000 }}\n\
+         [routes.r]\nmodels = [\"one\", \"two\"]\non_cut = \"restart\"\n",
+        server.url()
+    ));
+    let told = [&["ask", "-m", "r", "--format", "json", "hello"], &["ask", "-m", "two", "--format", "json", "hello"]]
+        .map(|arguments| other.run(arguments).exits(8).json()["cost"].as_f64().expect("priced"));
+    let recorded = sum(&other.run(&["stats", "--format", "json"]).json(), &usd);
+    assert!((told[0] + told[1] - recorded).abs() < 1e-9 && told[1] > 0.0, "{told:?} {recorded}");
+    let compared = home.run(&["compare", "-m", "again,backup", "--format", "json", "hello"]).exits(0).json();
+    assert!((compared[0]["cost"].as_f64().expect("priced") - cost).abs() < 1e-9, "{compared}");
+}
+
+#[test]
+fn nothing_is_kept_of_what_is_said_where_nobody_wants_it() {
+    let quoting =
+        reply("500 Oops", "content-type: application/json\r\n", "{\"error\":{\"message\":\"no: a-secret-question\"}}");
+    let (said, failed) = (answer("a-secret-answer"), quoting.as_str());
+    let server = Server::replying(&[&said, &said, failed, failed, failed, failed]);
+    let home = Home::with_server(&server, "");
+    home.run(&["ask", "--no-log", "-m", "m/x", "a-secret-question"]).exits(0);
+    let text = fs::read_to_string(home.path("config.toml")).expect("there");
+    home.write_config(&format!("history = false\n{text}"));
+    home.run(&["ask", "-m", "m/x", "a-secret-question"]).exits(0);
+    home.run(&["ask", "-m", "m/x", "a-secret-question"]).exits(5).says(&["a-secret-question"]);
+    let unsaid = |what: &str| {
+        for (path, bytes) in home.files() {
+            assert!(!String::from_utf8_lossy(&bytes).contains("a-secret"), "{what}: {}", path.display());
+        }
+    };
+    unsaid("kept");
+    assert_eq!(home.run(&["stats", "--format", "json"]).exits(0).json()[0]["calls"], 4);
+    home.write_config(&text);
+    home.run(&["ask", "-m", "m/x", "a-secret-question"]).exits(5);
+    assert!(home.run(&["status"]).exits(0).out.contains("a-secret-question"));
+    home.run(&["history", "delete", "--all", "--yes"]).exits(0);
+    assert!(home.run(&["status"]).exits(0).out.contains("server 500"));
+    unsaid("forgotten");
+    home.run(&["ask", "--continue", "more"]).exits(2).says(&["no conversation"]);
+}
+
+#[test]
+fn a_limit_that_is_reached_refuses_before_anything_is_sent() {
+    let mock = instant();
+    let limited = home(&mock, "[spend]\nday = 0.00001\n");
+    limited.run(&["ask", "-m", "backup", "hello"]).exits(0);
+    limited.run(&["ask", "-m", "backup", "hello"]).exits(9).says(&[
+        "spend limit per day reached",
+        "0.00001 USD",
+        "[spend]",
+    ]);
+    // It costs the same under another name; what has no price does not count.
+    limited.run(&["ask", "-m", "m/instant", "hello"]).exits(9);
+    limited.run(&["ask", "-m", "m/instant+tokens=3", "hello"]).exits(0);
+    assert_eq!(calls(&limited), 0, "nothing was asked of the route");
+    let free = home(&mock, "");
+    free.run(&["ask", "-m", "backup", "--max-cost", "0.0000001", "hello"]).exits(9).says(&["at least", "--max-cost"]);
+    let short = free.run(&["ask", "-m", "backup", "--max-cost", "0.00001", "--format", "json", "hello"]).exits(0);
+    assert_eq!(short.json()["usage"]["output"], 4, "{short:#?}");
+    free.run(&["compare", "-m", "backup,m/instant+tokens=3", "--max-cost", "1", "hello"])
+        .exits(0)
+        .says(&["does not cover m/instant+tokens=3"]);
+    free.run(&["ask", "--max-cost", "much", "hello"]).exits(2);
+}
+
+/// Every kind of place a secret can be put in, and every command that comes near it: none shows it, none keeps it elsewhere.
+#[test]
+fn no_secret_is_anywhere_but_where_it_was_put() {
+    let secrets = [
+        "sk-literal-4711",
+        "header-4712",
+        "sk-env-4713",
+        "sk-file-4714",
+        "password-4715",
+        "query%2F4716",
+        "sk-imported-4717",
+    ];
+    // Services that tell all they were sent.
+    let telling = |told: &[&str]| {
+        let body = format!("{{\"error\":{{\"message\":\"refused: {}\"}}}}", told.join(" "));
+        let headers = format!("content-type: application/json\r\nx-request-id: {}\r\n", told[0]);
+        Server::replying(&[reply("401 Unauthorized", &headers, &body).as_str(); 99])
+    };
+    let servers = [telling(&secrets[..2]), telling(&secrets[2..3]), telling(&secrets[3..6])];
+    let mut home = Home::with_config(&format!(
+        "default = \"chat\"\n[endpoints.literal]\nbase_url = \"{}\"\napi_key = \"sk-literal-4711\"\n\
+         headers = {{ \"X-Team\" = \"header-4712\" }}\n\
+         [endpoints.variable]\nbase_url = \"{}\"\napi_key = {{ env = \"MY_KEY\" }}\n\
+         [endpoints.file]\nbase_url = \"{}?key=query%2F4716\"\n\
+         [models.a]\nendpoint = \"literal\"\nmodel = \"x\"\n[models.b]\nendpoint = \"variable\"\nmodel = \"x\"\n\
+         [models.c]\nendpoint = \"file\"\nmodel = \"x\"\n[routes.chat]\nmodels = [\"a\", \"b\", \"c\"]\n",
+        servers[0].url(),
+        servers[1].url(),
+        servers[2].url().replace("http://", "http://user:password-4715@"),
+    ));
+    home.variables.push(("MY_KEY", "sk-env-4713"));
+    let mut seen = Vec::new();
+    let mut run = |arguments: &[&str], input: &str| {
+        let ran = home.run_with_input(arguments, input.as_bytes());
+        seen.push(format!("{arguments:?}: {ran:#?}"));
+    };
+    run(&["key", "set", "file"], "sk-file-4714\n");
+    std::fs::write(home.path("other.env"), "DEEPSEEK_API_KEY=sk-imported-4717\n").expect("writable");
+    run(&["config", "import", home.path("other.env").to_str().expect("text")], "");
+    for arguments in [
+        &["ask", "hi"][..],
+        &["ask", "-v", "hi"],
+        &["ask", "--format", "json", "hi"],
+        &["ask", "--format", "jsonl", "hi"],
+        &["ask", "--dry-run", "hi"],
+        &["compare", "--all", "hi"],
+        &["ping"],
+        &["ping", "--deep", "--format", "json"],
+        &["doctor"],
+        &["models", "available", "literal"],
+        &["models", "sync", "literal"],
+        &["key", "list"],
+        &["config", "show"],
+        &["config", "check"],
+        &["status"],
+        &["status", "--format", "json"],
+        &["route", "explain", "chat"],
+        &["stats"],
+        &["history", "export"],
+        &["again", "-v"],
+    ] {
+        run(arguments, "");
+        // Nobody is to wait for somebody who is left alone.
+        run(&["reset", "--all"], "");
+    }
+    servers.iter().for_each(Server::enough);
+    for secret in secrets {
+        let shown = seen.iter().find(|ran| ran.contains(secret));
+        assert_eq!(shown, None, "{secret} is shown");
+    }
+    let put = ["config.toml", "config.toml.bak", "keys", "other.env"].map(|name| home.path(name));
+    for (path, bytes) in home.files() {
+        let text = String::from_utf8_lossy(&bytes);
+        if !put.iter().any(|put| path.starts_with(put)) {
+            assert!(!secrets.iter().any(|secret| text.contains(secret)), "{}", path.display());
+        }
+    }
+}
+
+#[test]
+fn keys_are_kept_beside_the_config_and_never_shown() {
+    let refused =
+        reply("401 Unauthorized", "content-type: application/json\r\n", "{\"error\":{\"message\":\"bad key\"}}");
+    let server = Server::replying(&[&refused, &answer("Hello"), &answer("Hello")]);
+    let home = Home::with_server(&server, "");
+    home.run_with_input(&["key", "set", "m"], b"sk-first-secret\n").exits(0).says(&["endpoint m now uses it"]);
+    home.run_with_input(&["key", "set", "second", "--endpoint", "m", "--add"], b"sk-second-secret")
+        .exits(0)
+        .says(&["in addition to"]);
+    let config = fs::read_to_string(home.path("config.toml")).expect("there");
+    assert!(config.contains("{ file = \"keys/m\" }, { file = \"keys/second\" }"), "{config}");
+    home.run_with_input(&["key", "set", "m", "--add"], b"sk-third-secret").exits(0).says(&["stored key m-2"]);
+    assert!(fs::read_to_string(home.path("keys/m")).expect("there").contains("first"), "none takes another's place");
+    home.run(&["key", "remove", "m-2", "--everywhere"]).exits(0);
+    let ran = home.run(&["ask", "-m", "m/x", "--format", "json", "hello"]).exits(0);
+    let mut keys: Vec<_> =
+        ran.json()["attempts"].as_array().expect("two").iter().map(|attempt| attempt["key"].as_u64()).collect();
+    // This server closes its connections: a request that meets that is sent once more, with the same key.
+    keys.dedup();
+    assert!(keys == [Some(0), Some(1)] || keys == [Some(1), Some(0)], "{keys:?}");
+    home.run(&["ask", "-m", "m/x", "hello"]).exits(0);
+    assert_eq!(
+        server.requests()[2].head.lines().find(|line| line.starts_with("authorization")),
+        server.requests()[1].head.lines().find(|line| line.starts_with("authorization"))
+    );
+    let listed = home.run(&["key", "list"]).exits(0);
+    assert!(listed.out.contains("keys/m") && listed.out.contains("ok"), "{listed:#?}");
+    home.run(&["key", "remove", "m"]).exits(2).says(&["used by m", "--everywhere"]);
+    home.run(&["key", "remove", "m", "--everywhere"]).exits(0);
+    home.run(&["config", "check"]).exits(0);
+    home.run_with_input(&["key", "set", "m"], b"two\nlines").exits(2).says(&["one line"]);
+    home.run_with_input(&["key", "set", "../m"], b"sk-x").exits(2);
+    for (path, bytes) in home.files() {
+        let text = String::from_utf8_lossy(&bytes);
+        let holds = text.contains("first-secret") || text.contains("second-secret");
+        assert!(!holds || path.components().any(|part| part.as_os_str() == "keys"), "{}", path.display());
+    }
+    for ran in [ran, listed] {
+        assert!(!format!("{ran:?}").contains("-secret"), "{ran:#?}");
+    }
+}
+
+#[test]
+fn other_tools_configs_are_added_and_work() {
+    let mock = Mock::start(&["--ttft", "0s", "--tps", "0", "--model", "gpt-4o=tokens=3"]);
+    let litellm = format!(
+        "model_list:\n  - model_name: smart\n    litellm_params: {{model: openai/gpt-4o, api_base: \"{0}\", api_key: sk-litellm-secret}}\n  - model_name: smart\n    litellm_params: {{model: openai/fast, api_base: \"{0}\"}}\n",
+        mock.url
+    );
+    let home = Home::new();
+    fs::write(home.path("litellm.yaml"), litellm).expect("writable");
+    let fixture = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/import/model_settings.yaml");
+    let chatchat = fs::read_to_string(fixture).expect("there").replace("http://127.0.0.1:3000/v1", &mock.url);
+    fs::write(home.path("model_settings.yaml"), chatchat.replace("chatglm_pro", "instant")).expect("writable");
+    home.write_config("# mine\n");
+    let path = |name: &str| home.path(name).display().to_string();
+    let dry = home
+        .run(&["config", "import", &path("litellm.yaml"), "--dry-run"])
+        .exits(0)
+        .says(&["would add", "nothing was written"]);
+    assert!(!format!("{dry:?}").contains("litellm-secret") && !home.path("keys").exists());
+    let ran =
+        home.run(&["config", "import", &path("litellm.yaml")]).exits(0).says(&["added route smart", "1 key file"]);
+    assert!(!format!("{ran:?}").contains("litellm-secret"));
+    home.run(&["config", "import", &path("model_settings.yaml")])
+        .exits(0)
+        .says(&["skipped", "mmchat models sync xinference"]);
+    home.run(&["config", "check"]).exits(0);
+    let config = fs::read_to_string(home.path("config.toml")).expect("there");
+    assert!(config.starts_with("# mine\n") && !config.contains("litellm-secret"), "{config}");
+    home.run(&["ask", "-m", "smart", "hello"]).exits(0);
+    home.run(&["ask", "-m", "instant", "hello"]).exits(0);
+    home.run(&["config", "import", &path("litellm.yaml")])
+        .exits(0)
+        .says(&["already exists", "0 endpoint(s), 0 model(s)"]);
+    fs::write(home.path("other.txt"), "just some words\n").expect("writable");
+    home.run(&["config", "import", &path("other.txt")]).exits(2).says(&["has no known format"]);
+    home.run(&["config", "import", &path("other.txt"), "--from", "litelm"])
+        .exits(2)
+        .says(&["did you mean \"litellm\""]);
+    home.run(&["config", "import", &path("nowhere.yaml")]).exits(2).says(&["nowhere.yaml"]);
+    assert_eq!(fs::read_to_string(home.path("config.toml")).expect("there"), config);
+}
+
+#[test]
+fn a_gateways_models_become_entries_and_stay_as_they_are() {
+    let mock = Mock::start(&[]);
+    let home = Home::with_config(&format!(
+        "[endpoints.m]\nbase_url = \"{}\"\n[models.quick] # mine\nendpoint = \"m\"\nmodel = \"fast\"\n[models.gone]\nendpoint = \"m\"\nmodel = \"no-more\"\n",
+        mock.url
+    ));
+    home.run(&["models", "sync", "m", "--filter", "strong", "--dry-run"])
+        .exits(0)
+        .says(&["would add strong", "gone is no longer listed"]);
+    home.run(&["models", "sync", "m", "--prefix", "mock-"]).exits(0).says(&["added mock-strong"]);
+    let config = fs::read_to_string(home.path("config.toml")).expect("there");
+    assert!(
+        config.contains("[models.quick] # mine")
+            && config.contains("[models.mock-strong]")
+            && !config.contains("mock-fast")
+    );
+    home.run(&["models", "sync", "m"]).exits(0).says(&["0 new"]);
+    home.run(&["models", "sync", "n"]).exits(2);
+}
+
+#[test]
+fn the_doctor_says_what_to_change() {
+    let mock = Mock::start(&["--key", "sk-right-key", "--ttft", "0s", "--tps", "0"]);
+    let root = mock.url.trim_end_matches("/v1").to_owned();
+    let home = Home::with_config(&format!(
+        "[endpoints.good]\nbase_url = \"{root}/v1\"\napi_key = \"sk-right-key\"\n[endpoints.path]\nbase_url = \"{root}/wrong\"\napi_key = \"sk-right-key\"\n\
+         [endpoints.key]\nbase_url = \"{root}/v1\"\napi_key = \"sk-wrong-key\"\n[endpoints.dead]\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+         [models.m]\nendpoint = \"good\"\nmodel = \"instant\"\n",
+    ));
+    let ran = home.run(&["doctor", "good"]).exits(0).says(&["nothing to change"]);
+    for what in ["reachable", "base_url", "key", "model", "answer", "streaming", "usage", "finish", "clock"] {
+        assert!(ran.out.lines().any(|line| line.contains(what) && line.contains(" ok ")), "{what}: {ran:#?}");
+    }
+    home.run(&["doctor", "path"]).exits(5).says(&[&format!("base_url = \"{root}/v1\"")]);
+    home.run(&["doctor", "key"]).exits(4).says(&["mmchat key set key"]);
+    for order in ["\"sk-right-key\", \"sk-wrong-key\"", "\"sk-wrong-key\", \"sk-right-key\""] {
+        let several =
+            Home::with_config(&format!("[endpoints.several]\nbase_url = \"{root}/v1\"\napi_keys = [{order}]\n"));
+        let place = if order.starts_with("\"sk-wrong") { "key 1" } else { "key 2" };
+        let told = several.run(&["doctor", "several", "--no-ask"]).exits(4);
+        assert!(told.out.contains(&format!("{place} of 2: auth 401")), "{told:#?}");
+        assert!(several.run(&["ping"]).exits(4).out.contains(&format!("{place}: auth 401")));
+    }
+    home.run(&["doctor", "dead"]).exits(5).says(&["check that it is running"]);
+    let all = home.run(&["doctor", "--no-ask", "--format", "json"]).exits(7);
+    for key in ["sk-right-key", "sk-wrong-key"] {
+        assert!(!all.out.contains(key) && !all.err.contains(key), "{all:#?}");
+    }
+}

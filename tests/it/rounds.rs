@@ -1,0 +1,163 @@
+//! Comparisons that are kept: gone on with, picked from, asked once more.
+
+use std::{process::Stdio, sync::mpsc};
+
+use crate::common::{Home, Ran, Server, Step, answer, models_of, reply};
+use serde_json::Value;
+
+/// A home with the models `a` and `b`, each on a server of its own.
+fn home(a: &Server, b: &Server) -> Home {
+    Home::with_models(&[("a", a), ("b", b)])
+}
+
+/// What the last request to `server` said, one text after the other.
+fn said(server: &Server) -> Vec<String> {
+    let sent: Value = server.requests().last().expect("asked").json();
+    let messages = sent["messages"].as_array().expect("some").iter();
+    messages.map(|message| message["content"].as_str().expect("text").to_owned()).collect()
+}
+
+fn failure() -> String {
+    reply("400 Bad Request", "content-type: application/json\r\n", "{\"error\":{\"message\":\"no such thing\"}}")
+}
+
+#[test]
+fn each_model_sees_its_own_answers_or_all_the_picked_one() {
+    let a = Server::replying(&[&answer("a1"), &answer("a2"), &answer("a3"), &answer("a4")]);
+    let b = Server::replying(&[&answer("b1"), &answer("b2"), &answer("b3")]);
+    let home = home(&a, &b);
+    home.run(&["compare", "-m", "a,b", "-s", "Brief.", "one"]).exits(0);
+    home.run(&["compare", "--continue", "two"]).exits(0);
+    assert_eq!((said(&a), said(&b)), (list(&["Brief.", "one", "a1", "two"]), list(&["Brief.", "one", "b1", "two"])));
+    home.run(&["compare", "--continue", "--context", "shared", "x"]).exits(2).says(&["no answer of conversation 1"]);
+    home.run(&["ask", "--continue", "x"]).exits(2).says(&["2 answers side by side", "mmchat pick 1@1"]);
+    home.run(&["pick", "@2"]).exits(0).says(&["picked 1@2 (b)"]);
+    home.run(&["compare", "--continue", "--context", "shared", "three"]).exits(0);
+    let seen = list(&["Brief.", "one", "b1", "two", "b2", "three"]);
+    assert_eq!((said(&a), said(&b)), (seen.clone(), seen));
+    // One alone goes on in a conversation of its own.
+    home.run(&["pick", "1.1@1"]).exits(0).says(&["picked 1.1@1 (a)"]);
+    home.run(&["ask", "--continue", "1@1", "four"]).exits(0);
+    assert_eq!(said(&a), list(&["Brief.", "one", "b1", "two", "b2", "three", "a3", "four"]));
+    for (place, text) in [("1@1", "a3"), ("1.1@2", "b1"), ("1.2@1", "a2"), ("2@4", "a4"), ("@1", "b1")] {
+        let shown = home.run(&["history", "show", place]).exits(0).out;
+        assert_eq!(shown, format!("{text}\n"), "{place}");
+    }
+    home.run(&["history", "show", "1.9@1"]).exits(2).says(&["no round 9"]);
+    let page = home.run(&["history", "show", "1"]).exits(0).out;
+    assert!(page.contains("## 1.2@2: b (picked)\n\nb2") && page.matches("> two").count() == 1, "{page}");
+}
+
+#[test]
+fn the_config_says_what_is_usual_and_the_flag_goes_before_it() {
+    let a = Server::replying(&[&answer("a1"), &answer("a2"), &answer("a3")]);
+    let b = Server::replying(&[&answer("b1"), &answer("b2"), &answer("b3")]);
+    let models = models_of(&[("a", &a), ("b", &b)]);
+    let home = Home::with_config(&format!("context = \"shared\"\n{models}"));
+    home.run(&["compare", "-m", "a,b", "one"]).exits(0);
+    home.run(&["compare", "--continue", "x"]).exits(2).says(&["no answer of conversation 1", "--context separate"]);
+    home.run(&["pick", "@2"]).exits(0);
+    home.run(&["compare", "--continue", "two"]).exits(0);
+    assert_eq!((said(&a), said(&b)), (list(&["one", "b1", "two"]), list(&["one", "b1", "two"])));
+    home.run(&["compare", "--continue", "--context", "separate", "three"]).exits(0);
+    assert_eq!((&said(&a)[3], &said(&b)[3]), (&"a2".to_owned(), &"b2".to_owned()));
+    home.run(&["compare", "--continue", "--context", "both", "x"]).exits(2).says(&["separate, shared"]);
+    home.write_config(&format!("context = \"both\"\n{models}"));
+    home.run(&["compare", "--continue", "x"]).exits(3).says(&["invalid context \"both\"", "separate, shared"]);
+}
+
+#[test]
+fn what_is_deleted_while_its_run_goes_on_stays_deleted_and_that_is_said() {
+    let (open, gate) = mpsc::channel();
+    let a = Server::replying(&[&answer("a1")]);
+    let b = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("b1").into_bytes())]]);
+    let home = home(&a, &b);
+    let mut command = home.command();
+    command.args(["compare", "-m", "a,b", "a secret"]).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().expect("runs");
+    while home.run(&["history", "show", "1@1"]).code != Some(0) {
+        std::thread::yield_now();
+    }
+    home.run(&["history", "delete", "1"]).exits(0);
+    open.send(()).expect("the server waits");
+    let ran = Ran::of(child.wait_with_output().expect("ends")).exits(0);
+    assert!(ran.out.contains("b1"), "the answer is there all the same: {}", ran.out);
+    ran.says(&["was not stored: its conversation was deleted"]);
+    assert!(!home.run(&["history"]).exits(0).out.contains("secret"));
+}
+
+fn list(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+#[test]
+fn what_failed_is_asked_once_more_in_its_place() {
+    let a = Server::replying(&[&answer("a1"), &answer("a1 again"), &failure()]);
+    let b = Server::replying(&[&failure(), &answer("b1")]);
+    let home = home(&a, &b);
+    home.run(&["compare", "-m", "a,b", "one"]).exits(7);
+    home.run(&["pick", "@2"]).exits(2).says(&["1@2 has no answer to continue with", "mmchat retry 1@2"]);
+    home.run(&["pick", "@3"]).exits(2).says(&["no answer 3"]);
+    home.run(&["pick"]).exits(2).says(&["1@1, 1@2"]);
+    assert_eq!(home.run(&["retry"]).exits(0).out, "b1");
+    assert_eq!(said(&b), list(&["one"]));
+    home.run(&["retry"]).exits(2).says(&["nothing failed"]);
+    assert_eq!(home.run(&["retry", "@1"]).exits(0).out, "a1 again");
+    home.run(&["retry", "1@1"]).exits(5);
+    assert_eq!(home.run(&["history", "show", "@1"]).exits(0).out, "a1 again\n", "what is whole is not lost");
+    assert_eq!(home.run(&["history", "show", "@2"]).exits(0).out, "b1\n");
+    assert_eq!(home.run(&["history", "export", "--format", "json"]).exits(0).json().as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_retried_lane_keeps_its_number() {
+    // A server each: lanes that are asked at once reach a shared one in any order.
+    let a = Server::replying(&[&answer("a1")]);
+    let b = Server::replying(&[&failure(), &answer("b1")]);
+    let c = Server::replying(&[&failure(), &answer("c1")]);
+    let home = Home::with_models(&[("a", &a), ("b", &b), ("c", &c)]);
+    home.run(&["compare", "-m", "a,b,c", "one"]).exits(7);
+    home.run(&["retry"]).exits(0);
+    for (place, text) in [("@1", "a1\n"), ("@2", "b1\n"), ("@3", "c1\n")] {
+        assert_eq!(home.run(&["history", "show", place]).exits(0).out, text);
+    }
+}
+
+#[test]
+fn several_failures_are_asked_once_more_side_by_side() {
+    let (a, b) = (Server::replying(&[&failure(), &answer("a1")]), Server::replying(&[&failure(), &answer("b1")]));
+    let home = home(&a, &b);
+    home.run(&["compare", "-m", "a,b", "one"]).exits(5);
+    assert_eq!(home.run(&["retry"]).exits(0).out, "--- 1 a  ok\na1\n\n--- 2 b  ok\nb1\n");
+    assert_eq!(home.run(&["history", "show", "1@2"]).exits(0).out, "b1\n");
+}
+
+#[test]
+fn whoever_was_not_asked_before_sees_nothing_and_that_is_told() {
+    let a = Server::replying(&[&answer("a1"), &answer("a2"), &answer("a3")]);
+    let b = Server::replying(&[&answer("b2"), &answer("b3")]);
+    let home = home(&a, &b);
+    home.run(&["ask", "-m", "a", "one"]).exits(0);
+    home.run(&["compare", "-m", "b,a", "--continue", "two"]).exits(0);
+    assert_eq!(
+        (said(&a), said(&b)),
+        (list(&["one", "a1", "two"]), list(&["one", "a1", "two"])),
+        "one answer is for all"
+    );
+    let ran = home.run(&["compare", "-m", "a,b", "--continue=1.1", "--context", "separate", "three"]).exits(0);
+    ran.says(&["`b` has no answer in conversation 1"]);
+    assert_eq!((said(&a), said(&b)), (list(&["one", "a1", "three"]), list(&["three"])));
+    home.run(&["compare", "-m", "a", "--context", "shared", "x"]).exits(2).says(&["add --continue"]);
+}
+
+#[test]
+fn samples_are_lanes_of_their_own() {
+    let a = Server::replying(&[&answer("s"), &answer("s"), &answer("s"), &answer("s")]);
+    let b = Server::replying(&[]);
+    let home = home(&a, &b);
+    let ran = home.run(&["compare", "-m", "a", "-n", "2", "one"]).exits(0);
+    assert_eq!(ran.out, "--- 1 a#1  ok\ns\n\n--- 2 a#2  ok\ns\n");
+    home.run(&["compare", "--continue", "two"]).exits(0).says(&["a#2"]);
+    assert_eq!(said(&a), list(&["one", "s", "two"]));
+    home.run(&["compare", "-m", "a", "-n", "0", "one"]).exits(2).says(&["from 1 to 100"]);
+}

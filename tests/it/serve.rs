@@ -1,0 +1,346 @@
+//! `serve`, as the binary does it: its address, its signals, its config as it changes, and what clients that mean no good
+//! get. What it answers is tested below, in `gateway`.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{Shutdown, SocketAddr, TcpListener, TcpStream},
+    path::Path,
+    process::{Command, Stdio},
+    sync::mpsc::{Receiver, channel},
+    thread,
+    time::Duration,
+};
+
+use crate::common::{Home, Mock, Ran, STREAM, Server, Serving, Step, answer, event};
+use serde_json::Value;
+
+/// A gateway and its log.
+struct Gateway {
+    serving: Serving,
+    events: Receiver<Value>,
+}
+
+impl Gateway {
+    fn start(home: &Home) -> Self {
+        Self::of(home.command())
+    }
+
+    fn of(mut command: Command) -> Self {
+        command.args(["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped());
+        let mut serving = Serving::start(&mut command);
+        let (tell, events) = channel();
+        let err = BufReader::new(serving.child.stderr.take().expect("piped"));
+        thread::spawn(move || {
+            for line in err.lines().map_while(Result::ok) {
+                let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
+                // The test may be over.
+                let _ = tell.send(event);
+            }
+        });
+        let mut gateway = Self { serving, events };
+        gateway.wait_for("listening");
+        gateway
+    }
+
+    /// Waits until the log tells of this, and gives the line.
+    fn wait_for(&mut self, event: &str) -> Value {
+        self.find(|line| line["event"] == event)
+    }
+
+    fn find(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
+        loop {
+            // Only a test that fails waits for so long.
+            let line = self.events.recv_timeout(Duration::from_secs(30)).expect("it is told");
+            if is_it(&line) {
+                return line;
+            }
+        }
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.serving.url.split("//").nth(1).expect("a URL").trim_end_matches("/v1").parse().expect("an address")
+    }
+
+    fn signal(&self, name: &str) {
+        let done = Command::new("kill").args([name, &self.serving.child.id().to_string()]).status();
+        assert!(done.expect("kill runs").success());
+    }
+
+    /// Waits until it has ended.
+    fn ends(&mut self) -> Option<i32> {
+        self.serving.child.wait().expect("ours").code()
+    }
+
+    /// Sends these bytes, breaks off there if so, and reads all that comes.
+    fn send(&self, bytes: &[u8], breaks_off: bool) -> String {
+        let mut socket = TcpStream::connect(self.address()).expect("it listens");
+        // It may have had enough before it has read everything.
+        let _ = socket.write_all(bytes);
+        if breaks_off {
+            let _ = socket.shutdown(Shutdown::Write);
+        }
+        let mut reply = Vec::new();
+        let _ = socket.read_to_end(&mut reply);
+        String::from_utf8_lossy(&reply).into_owned()
+    }
+
+    fn ask(&self, key: Option<&str>, model: &str) -> String {
+        self.send_open(&request(key, model))
+    }
+
+    /// Sends these bytes and reads until the other side closes.
+    fn send_open(&self, bytes: &str) -> String {
+        let mut socket = TcpStream::connect(self.address()).expect("it listens");
+        socket.write_all(bytes.as_bytes()).expect("it reads");
+        let mut reply = String::new();
+        socket.read_to_string(&mut reply).expect("text");
+        reply
+    }
+
+    fn get(&self, path: &str) -> String {
+        self.send_open(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
+    }
+}
+
+fn request(key: Option<&str>, model: &str) -> String {
+    asking(key, &format!("\"model\":\"{model}\""))
+}
+
+fn streamed(model: &str) -> String {
+    asking(None, &format!("\"stream\":true,\"model\":\"{model}\""))
+}
+
+fn asking(key: Option<&str>, fields: &str) -> String {
+    let body = format!("{{{fields},\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]}}");
+    let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
+    let length = body.len();
+    format!(
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n{key}content-length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// A home whose models are at this mock, of which the first one of the route is dead.
+fn home(mock: &Mock) -> Home {
+    Home::with_config(&config(mock, ""))
+}
+
+fn config(mock: &Mock, more: &str) -> String {
+    format!(
+        "[endpoints.m]\nbase_url = \"{}\"\n[endpoints.dead]\nbase_url = \"http://127.0.0.1:1/v1\"\n\
+         [models.fast]\nendpoint = \"m\"\nmodel = \"instant\"\nprice = {{ input = 1.0, output = 2.0 }}\n\
+         [models.gone]\nendpoint = \"dead\"\nmodel = \"x\"\n[routes.chat]\nmodels = [\"gone\", \"fast\"]\n{more}",
+        mock.url
+    )
+}
+
+#[expect(clippy::float_cmp, clippy::cast_precision_loss, reason = "counts")]
+#[test]
+fn what_clients_get_is_in_the_log_the_figures_and_the_record_alike() {
+    let mock = Mock::start(&["--tokens", "5"]);
+    let home = Home::with_config(&config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n"));
+    let mut gateway = Gateway::start(&home);
+    for _ in 0..3 {
+        let reply = gateway.ask(Some("sk-of-the-team"), "chat");
+        assert!(reply.starts_with("HTTP/1.1 200") && reply.contains("x-mmchat-model: fast"), "{reply}");
+    }
+    assert!(gateway.ask(None, "chat").starts_with("HTTP/1.1 401"));
+    let get =
+        "GET /metrics HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer sk-of-the-team\r\nconnection: close\r\n\r\n";
+    let metrics = gateway.send_open(get);
+    let figure = |start: &str| {
+        let lines = metrics.lines().filter(|line| line.starts_with(start));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
+    };
+    let logged: Vec<Value> =
+        (0..3).map(|_| gateway.find(|line| line["path"] == "/v1/chat/completions" && line["status"] == 200)).collect();
+    gateway.signal("-TERM");
+    assert_eq!(gateway.ends(), Some(0));
+    let stats = |by: &str, name: &str| {
+        let rows = home.run(&["stats", "--by", by, "--format", "json"]).exits(0).json();
+        let rows = rows.as_array().expect("rows").clone();
+        rows.into_iter().find(|row| row[by] == name).unwrap_or_else(|| panic!("no {name} by {by}"))
+    };
+    let (route, key, model) = (stats("route", "chat"), stats("key", "team"), stats("model", "fast"));
+    let tokens: f64 = logged.iter().filter_map(|line| line["output"].as_f64()).sum();
+    let cost: f64 = logged.iter().filter_map(|line| line["cost"].as_f64()).sum();
+    assert!(tokens > 0.0 && cost > 0.0, "{logged:?}");
+    for row in [&route, &key] {
+        assert_eq!((row["calls"].as_f64(), row["output_tokens"].as_f64()), (Some(3.0), Some(tokens)), "{row}");
+        assert!((row["cost"]["USD"].as_f64().expect("a cost") - cost).abs() < 1e-9, "{row}");
+    }
+    assert_eq!(figure("mmchat_requests_total{name=\"chat\",key=\"team\",class=\"ok\"}"), 3.0);
+    assert_eq!(figure("mmchat_attempts_total{endpoint=\"m\",model=\"fast\""), model["calls"].as_f64().expect("calls"));
+    assert_eq!(figure("mmchat_tokens_total{endpoint=\"m\",model=\"fast\",direction=\"output\"}"), tokens);
+    assert!((figure("mmchat_cost_total") - cost).abs() < 1e-9);
+    let attempts: usize = logged.iter().filter_map(|line| Some(line["attempts"].as_array()?.len())).sum();
+    assert_eq!(figure("mmchat_attempts_total"), attempts as f64);
+}
+
+#[test]
+fn a_config_that_changes_is_followed_and_a_bad_one_is_not() {
+    let mock = Mock::start(&["--tokens", "5"]);
+    let home = home(&mock);
+    let mut gateway = Gateway::start(&home);
+    home.write_config(&config(&mock, "[routes.new]\nmodels = [\"fast\"]\n"));
+    gateway.wait_for("reloaded");
+    assert!(gateway.ask(None, "new").starts_with("HTTP/1.1 200"));
+    home.write_config(&config(&mock, "[routes.worse]\nmodels = [\"fsat\"]\n"));
+    let refused = gateway.wait_for("reload-refused")["message"].as_str().expect("words").to_owned();
+    assert!(refused.contains("config.toml:15:") && refused.contains("fsat"), "{refused}");
+    assert!(gateway.ask(None, "new").starts_with("HTTP/1.1 200"));
+    fs::remove_file(home.path("config.toml")).expect("it is there");
+    gateway.wait_for("reload-refused");
+    home.write_config(&config(&mock, ""));
+    gateway.wait_for("reloaded");
+    gateway.signal("-HUP");
+    gateway.wait_for("reloaded");
+    assert!(gateway.ask(None, "new").starts_with("HTTP/1.1 404"));
+    assert!(gateway.get("/metrics").contains("mmchat_reloads_total{result=\"ok\"} 3"));
+}
+
+#[test]
+fn a_server_whose_config_is_gone_does_not_go_on_without_keys() {
+    let mock = Mock::start(&["--tokens", "5"]);
+    let home = Home::new();
+    let folder = home.path("xdg/mmchat");
+    fs::create_dir_all(&folder).expect("a folder");
+    let path = folder.join("config.toml");
+    fs::write(&path, config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n")).expect("writable");
+    let mut command = home.command();
+    command.env("XDG_CONFIG_HOME", home.path("xdg"));
+    let mut gateway = Gateway::of(command);
+    fs::remove_file(&path).expect("it is there");
+    assert!(gateway.wait_for("reload-refused")["message"].as_str().expect("words").contains("no longer exists"));
+    assert!(gateway.ask(None, "fast").starts_with("HTTP/1.1 401"));
+}
+
+#[test]
+fn what_is_under_way_ends_before_the_server_does() {
+    let (go, gate) = channel();
+    let (front, back) = (answer("all of it"), String::new());
+    let half = front.len() - 20;
+    let steps = vec![
+        Step::Bytes(front.as_bytes()[..half].to_vec()),
+        Step::Gate(gate),
+        Step::Bytes([&front.as_bytes()[half..], back.as_bytes()].concat()),
+    ];
+    let upstream = Server::start(vec![steps]);
+    let home = Home::with_server(&upstream, "");
+    let mut gateway = Gateway::start(&home);
+    let mut socket = TcpStream::connect(gateway.address()).expect("it listens");
+    socket.write_all(streamed("m/x").as_bytes()).expect("it reads");
+    let mut begun = [0; 15];
+    socket.read_exact(&mut begun).expect("it begins");
+    gateway.signal("-TERM");
+    gateway.wait_for("stopping");
+    go.send(()).expect("the upstream waits");
+    let mut rest = String::new();
+    socket.read_to_string(&mut rest).expect("text");
+    assert!(rest.contains("all of it") && rest.contains("[DONE]"), "{rest}");
+    assert_eq!(gateway.ends(), Some(0));
+    assert!(TcpStream::connect(gateway.address()).is_err());
+}
+
+#[test]
+fn the_transfer_of_half_an_answer_breaks_off_behind_its_error() {
+    let half = format!("{STREAM}{}", event("half"));
+    let upstream = Server::replying(&[&half, &answer("whole")]);
+    let gateway = Gateway::start(&Home::with_server(&upstream, ""));
+    let got = gateway.send_open(&streamed("m/x"));
+    assert!(got.contains("half") && got.contains("\"code\":\"cut\""), "{got}");
+    assert!(!got.ends_with("0\r\n\r\n") && !got.contains("[DONE]"), "{got}");
+    let got = gateway.send_open(&streamed("m/x"));
+    assert!(got.contains("whole") && got.ends_with("0\r\n\r\n"), "{got}");
+}
+
+#[test]
+fn a_second_signal_ends_what_is_under_way_too() {
+    let upstream = Server::start(vec![vec![Step::Hold]]);
+    let home = Home::with_server(&upstream, "");
+    let mut gateway = Gateway::start(&home);
+    let mut socket = TcpStream::connect(gateway.address()).expect("it listens");
+    socket.write_all(request(None, "m/x").as_bytes()).expect("it reads");
+    while upstream.requests().is_empty() {
+        thread::yield_now();
+    }
+    gateway.signal("-INT");
+    gateway.wait_for("stopping");
+    gateway.signal("-INT");
+    assert_eq!(gateway.ends(), Some(0));
+    drop(socket);
+}
+
+#[test]
+fn what_cannot_be_served_is_said_before_anything_is() {
+    let mock = Mock::start(&[]);
+    let home = home(&mock);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = taken.local_addr().expect("an address").to_string();
+    home.run(&["serve", "--listen", &address]).exits(1).says(&[&address, "in use"]);
+    home.run(&["serve", "--listen", "0.0.0.0:0"]).exits(3).says(&["other machines", "serve.keys"]);
+    home.run(&["serve", "--listen", "nonsense"]).exits(1).says(&["nonsense"]);
+    home.run(&["serve", "--check", "--listen", "127.0.0.1:0"]).exits(0).says(&["ok:", "2 model(s), 1 route(s)"]);
+    home.write_config(&config(&mock, "[serve.keys.x]\napi_key = { env = \"NOT_SET\" }\n"));
+    home.run(&["serve", "--check", "--listen", "127.0.0.1:0"]).exits(3).says(&["serve.keys.x", "NOT_SET"]);
+    home.write_config(&config(&mock, "[serve]\nlisten = \"here\"\ncert = \"x.pem\"\n[serve.keys.\"a b\"]\napi_key = \"sk-very-secret\"\nmodels = [\"fsat\"]\n"));
+    let ran = home.run(&["serve", "--check"]).exits(3).says(&[
+        "not an address",
+        "set together",
+        "cannot contain ' '",
+        "fsat",
+    ]);
+    assert!(!ran.err.contains("very-secret"), "{}", ran.err);
+}
+
+#[test]
+fn clients_that_mean_no_good_disturb_nobody() {
+    let mock = Mock::start(&["--tokens", "5"]);
+    let home = Home::with_config(&config(&mock, "[serve]\nmax_body_mb = 1\n"));
+    let gateway = Gateway::start(&home);
+    let post = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n";
+    let status = |reply: String| reply.lines().next().unwrap_or_default().to_owned();
+    for (bytes, want) in [
+        (format!("{post}{}\r\n", "x-a: b\r\n".repeat(200)), "431"),
+        (format!("{post}x-a: {}\r\n\r\n", "b".repeat(1 << 20)), "431"),
+        (format!("{post}content-length: 99999999999\r\n\r\n{{"), "413"),
+        (format!("{post}content-length: nonsense\r\n\r\n{{"), "400"),
+        (format!("{post}content-length: 100\r\n\r\n{{\"model\""), ""),
+        (format!("{post}transfer-encoding: chunked\r\n\r\n100000000\r\n{}", " ".repeat(2 << 20)), "413"),
+        ("\u{16}\u{3}\u{1} this is no HTTP\r\n\r\n".to_owned(), "400"),
+        ("GET / HTTP/9.9\r\n\r\n".to_owned(), "400"),
+        ("GET /v1/models HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n".to_owned(), "403"),
+        ("GET /v1/models HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(), "403"),
+    ] {
+        let got = status(gateway.send(bytes.as_bytes(), want.is_empty()));
+        // Of a body that breaks off nobody is left to hear.
+        assert!(
+            got.contains(want) && (!want.is_empty() || !got.contains("200")),
+            "{want} and not {got:?} for {bytes:.80}"
+        );
+        assert!(gateway.ask(None, "fast").starts_with("HTTP/1.1 200"));
+    }
+    // A body that breaks off is no request, whether or not somebody hears of it.
+    assert!(gateway.get("/metrics").contains("class=\"incomplete_body\""));
+    // Nobody is kept out by connections that say nothing.
+    let silent: Vec<TcpStream> = (0..200).filter_map(|_| TcpStream::connect(gateway.address()).ok()).collect();
+    assert_eq!(silent.len(), 200);
+    assert!(gateway.ask(None, "fast").starts_with("HTTP/1.1 200"));
+}
+
+#[test]
+fn it_speaks_https_with_certificates_of_its_own() {
+    let mock = Mock::start(&["--tokens", "5"]);
+    let fixture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name);
+    let (cert, key) = (fixture("localhost.pem"), fixture("localhost.key.pem"));
+    let tls = format!("[serve]\ncert = '{}'\nkey = '{}'\n", cert.display(), key.display());
+    let gateway = Gateway::start(&Home::with_config(&config(&mock, &tls)));
+    let base_url = gateway.serving.url.replace("127.0.0.1", "localhost");
+    let client =
+        Home::with_config(&format!("[endpoints.g]\nbase_url = \"{base_url}\"\nca_file = '{}'\n", cert.display()));
+    let ran: Ran = client.run(&["ask", "-m", "g/chat", "hi"]).exits(0);
+    assert!(ran.out.contains("scripted"), "{}", ran.out);
+    // Who speaks no TLS is not answered, and disturbs nobody.
+    assert!(!gateway.send(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n", true).contains("200"));
+    client.run(&["ask", "-m", "g/chat", "hi"]).exits(0);
+}

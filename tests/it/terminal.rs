@@ -1,0 +1,92 @@
+//! `ask` on a terminal that answers no query: what reaches the screen, and when.
+
+use std::sync::mpsc;
+
+use crate::common::{Home, STOP, STREAM, Server, Step, answer, event, screen::Screen};
+use unicode_width::UnicodeWidthStr;
+
+/// `text` without its styles; panics on any other sequence, since nothing else belongs on the answer's path.
+fn unstyled(text: &str) -> String {
+    let mut parts = text.split('\u{1b}');
+    let first = parts.next().expect("one part").to_owned();
+    parts.fold(first, |mut out, part| {
+        let end = part.find(|c: char| c.is_ascii_alphabetic()).expect("a sequence ends");
+        assert!(part.starts_with('[') && &part[end..=end] == "m", "not a style: {part:?} in {text:?}");
+        out.push_str(&part[end + 1..]);
+        out
+    })
+}
+
+#[test]
+fn markdown_is_rendered_with_nothing_but_styles() {
+    let source = "# Title\n\nSome **bold** words and `code`, long enough to be wrapped at the edge of eighty cells, whole.\n\n- one\n- 借用检查器在编译期运行。它记录谁拥有一个值，并且拒绝悬垂引用，所以程序不会在运行时崩溃。\n";
+    let pieces: Vec<String> = source.split_inclusive(' ').map(event).collect();
+    let server = Server::replying(&[&format!("{STREAM}{}{STOP}", pieces.concat())]);
+    let home = Home::with_server(&server, "");
+    let (seen, code) = Screen::start(&home, &["ask", "-m", "m/x", "hi"], &[]).end();
+    let text = unstyled(&seen);
+    assert_eq!(code, 0);
+    assert!(text.starts_with("Title\n\nSome bold words and code, long") && seen.contains("\u{1b}[1mbold"), "{seen:?}");
+    assert!(text.contains("• one\n• 借用"), "{text}");
+    assert!(text.lines().all(|line| line.width() < 80), "{text}");
+}
+
+#[test]
+fn the_first_token_is_on_the_screen_while_the_server_waits() {
+    let (open, gate) = mpsc::channel();
+    let server = Server::start(vec![vec![
+        Step::Bytes(format!("{STREAM}{}", event("Hel")).into_bytes()),
+        Step::Gate(gate),
+        Step::Bytes(format!("{}{STOP}", event("lo")).into_bytes()),
+    ]]);
+    let home = Home::with_server(&server, "");
+    let mut screen = Screen::start(&home, &["ask", "-m", "m/x", "hi"], &[]);
+    screen.wait_for("Hel");
+    open.send(()).expect("the server waits");
+    assert_eq!(screen.end(), ("Hello\n".to_owned(), 0));
+}
+
+#[test]
+fn without_colour_there_is_no_escape_byte() {
+    let hostile = answer("a **b** \u{1b}]0;title\u{7}\u{1b}[2Jc");
+    for (arguments, environment) in [(&["--plain"][..], &[][..]), (&[], &[("NO_COLOR", "1")]), (&["--raw"], &[])] {
+        let server = Server::replying(&[&hostile]);
+        let home = Home::with_server(&server, "");
+        let arguments = [&["ask", "-m", "m/x", "hi"], arguments].concat();
+        assert_eq!(Screen::start(&home, &arguments, environment).end(), ("a **b** c\n".to_owned(), 0));
+    }
+}
+
+#[test]
+fn a_cut_answer_starts_again_on_the_next_candidate() {
+    let server = Server::replying(&[&format!("{STREAM}{}", event("half an ans")), &answer("the whole answer")]);
+    let home = Home::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
+    let (seen, code) = Screen::start(&home, &["ask", "-m", "chat", "hi"], &[]).end();
+    let lines: Vec<String> = unstyled(&seen).lines().map(str::to_owned).collect();
+    assert_eq!(code, 0);
+    assert_eq!((lines[0].as_str(), lines.last().map(String::as_str)), ("half an ans", Some("the whole answer")));
+    assert!(lines[1].starts_with("[incomplete from m/a, restarted on m/b]"), "{lines:?}");
+}
+
+#[test]
+fn a_thought_in_the_middle_stands_on_rows_of_its_own() {
+    let thought = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hm\"}}]}\n\n";
+    let server = Server::replying(&[&format!("{STREAM}{}{thought}{}{STOP}", event("The answer "), event("is 42."))]);
+    let home = Home::with_server(&server, "");
+    let (seen, _) = Screen::start(&home, &["ask", "-m", "m/x", "hi"], &[]).end();
+    let text = unstyled(&seen);
+    let rows: Vec<&str> = text.lines().map(str::trim).filter(|row| !row.is_empty()).collect();
+    assert_eq!(rows, ["The answer", "hm", "is 42."], "{seen:?}");
+}
+
+#[test]
+fn messages_stand_on_rows_of_their_own() {
+    let thought = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"thinking\"}}]}\n\n";
+    let stop = STOP.replace("\"stop\"", "\"length\"");
+    let server = Server::replying(&[&format!("{STREAM}{thought}{}{stop}", event("text"))]);
+    let home = Home::with_server(&server, "");
+    let (seen, _) = Screen::start(&home, &["ask", "-m", "m/x", "--stats", "hi"], &[]).end();
+    let lines: Vec<String> = unstyled(&seen).lines().map(str::to_owned).collect();
+    assert_eq!(&lines[..3], ["thinking", "", "text"]);
+    assert!(lines[3].starts_with("warning:") && lines[4].starts_with("m/x  ttft"), "{lines:?}");
+}

@@ -1,0 +1,281 @@
+//! Conformance: raw replies of real services, and what a correct client makes of them.
+//!
+//! Every `tests/fixtures/wire/NAME.http` is read whole, byte by byte, cut in two at every byte and at random places;
+//! all ways must give what `NAME.expect.json` says. Any prefix of a reply must be a cut or an error unless the end
+//! signal was in it.
+
+use std::{fs, path::Path, sync::Arc};
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use jiff::Timestamp;
+use mmchat::{
+    model::{Answer, ChatRequest, ErrorClass, FinishReason, ModelRequest, target::DecodeOptions},
+    protocol::{
+        CallError, Flow, PROTOCOLS, Protocol, ResponseHead, StreamEnd, StreamOutcome, reply_reader::ReplyReader,
+    },
+    transport::decompress::Inflater,
+};
+use serde_json::Value;
+
+struct Case {
+    name: String,
+    expect: Value,
+    head: ResponseHead,
+    body: Vec<u8>,
+}
+
+fn cases() -> Vec<Case> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wire");
+    let mut names: Vec<_> = fs::read_dir(&folder)
+        .expect("the fixtures")
+        .filter_map(|entry| entry.expect("a file").file_name().to_str()?.strip_suffix(".http").map(str::to_owned))
+        .collect();
+    names.sort();
+    assert!(names.len() > 80, "only {} fixtures found", names.len());
+    names
+        .into_iter()
+        .map(|name| {
+            let raw = fs::read(folder.join(format!("{name}.http"))).expect("a reply");
+            let expect = fs::read_to_string(folder.join(format!("{name}.expect.json"))).expect("an expectation");
+            let expect = serde_json::from_str(&expect).unwrap_or_else(|error| panic!("{name}: {error}"));
+            let (head, body) = parse(&raw);
+            Case { name, expect, head, body }
+        })
+        .collect()
+}
+
+/// The head and the body of a raw reply, transfer and content encoding undone.
+fn parse(raw: &[u8]) -> (ResponseHead, Vec<u8>) {
+    let end = raw.windows(4).position(|four| four == b"\r\n\r\n").expect("a blank line");
+    let text = String::from_utf8_lossy(&raw[..end]).into_owned();
+    let mut lines = text.split("\r\n");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
+    let mut headers = HeaderMap::new();
+    for (name, value) in lines.filter_map(|line| line.split_once(':')) {
+        let name: HeaderName = name.trim().parse().expect("a header name");
+        headers.append(name, HeaderValue::from_str(value.trim()).expect("a header value"));
+    }
+    let mut body = raw[end + 4..].to_vec();
+    if headers.get("transfer-encoding").is_some_and(|value| value == "chunked") {
+        body = unchunked(&body);
+    }
+    if let Some(encoding) = headers.get("content-encoding") {
+        let mut inflater = Inflater::for_encoding(encoding.to_str().expect("text")).expect("a known encoding");
+        let mut plain = Vec::new();
+        inflater.push(&body, |bytes| plain.extend_from_slice(bytes)).expect("whole");
+        body = plain;
+    }
+    let status = StatusCode::from_bytes(status.as_bytes()).expect("a status");
+    (ResponseHead { status, headers: Arc::new(headers) }, body)
+}
+
+fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    while let Some(line) = bytes.windows(2).position(|two| two == b"\r\n") {
+        let size = std::str::from_utf8(&bytes[..line]).expect("a size");
+        let size = usize::from_str_radix(size.trim(), 16).expect("a size");
+        bytes = &bytes[line + 2..];
+        if size == 0 || size > bytes.len() {
+            break;
+        }
+        out.extend_from_slice(&bytes[..size]);
+        bytes = &bytes[(size + 2).min(bytes.len())..];
+    }
+    out
+}
+
+/// Whether the same request may succeed within an hour without anybody changing anything, as the fixtures mean it.
+fn may_pass(error: &CallError) -> bool {
+    use ErrorClass as C;
+    let fault_of_moment = matches!(
+        error.class,
+        C::Connect | C::Reset | C::Timeout | C::Server | C::Overloaded | C::GatewayTimeout | C::Rate | C::Conflict
+    );
+    let broken_off = matches!(error.class, C::InvalidResponse | C::InStream | C::Incomplete);
+    let now: Timestamp = "2026-11-23T00:00:00Z".parse().expect("a date");
+    let soon = error.retry_after.as_ref().is_none_or(|after| after.delay_from(now).as_secs() <= 3600);
+    (fault_of_moment || broken_off) && soon && error.should_retry != Some(false)
+}
+
+/// What a client makes of a reply.
+struct Outcome {
+    answer: Answer,
+    error: Option<CallError>,
+}
+
+fn options(case: &Case) -> DecodeOptions {
+    let option = case.expect["client_option"].as_str();
+    DecodeOptions {
+        think_prefilled: option == Some("think_prefilled"),
+        cumulative_deltas: option == Some("cumulative_deltas"),
+    }
+}
+
+fn read(protocol: &dyn Protocol, case: &Case, pieces: &[&[u8]]) -> Outcome {
+    if !case.head.status.is_success() {
+        return Outcome { answer: Answer::default(), error: Some(protocol.decode_error(&case.head, &case.body)) };
+    }
+    let mut reader =
+        ReplyReader::new(protocol.decoder(&ModelRequest::Chat(ChatRequest::default()), &options(case), &case.head));
+    let (mut out, mut end) = (Vec::new(), StreamEnd::Eof);
+    let mut error = None;
+    for piece in pieces {
+        match reader.push(piece, &mut out) {
+            Ok(Flow::End) => end = StreamEnd::EndSignal,
+            Ok(_) => continue,
+            Err(problem) => error = Some(problem),
+        }
+        break;
+    }
+    if error.is_none() {
+        error = match reader.finish(end, &mut out) {
+            Ok(StreamOutcome::Finished(_) | StreamOutcome::NoFinishReason) => None,
+            Ok(StreamOutcome::Incomplete) => Some(CallError::new(ErrorClass::Incomplete, "cut")),
+            Ok(StreamOutcome::Empty) => Some(CallError::new(ErrorClass::InvalidResponse, "empty")),
+            Err(problem) => Some(problem),
+        };
+    }
+    let mut answer = Answer::default();
+    for delta in &out {
+        answer.add(delta);
+    }
+    Outcome { answer, error }
+}
+
+/// The classes that a kind of the expectations stands for.
+fn is_kind(kind: &str, class: ErrorClass) -> bool {
+    use ErrorClass as C;
+    match kind {
+        "auth" => class == C::Auth,
+        "permission" => class == C::Forbidden,
+        "not_found" => matches!(class, C::Model | C::Path),
+        "rate_limit" => class == C::Rate,
+        "quota" => class == C::Quota,
+        "context_length" => class == C::Context,
+        "bad_request" | "unsupported_param" => class == C::Request,
+        "content_filter" => class == C::Filter,
+        "overloaded" => class == C::Overloaded,
+        "server" => class == C::Server,
+        "stream_error" => matches!(class, C::InStream | C::Incomplete),
+        "truncated" => class == C::Incomplete,
+        "empty" => class == C::InvalidResponse,
+        "protocol" => matches!(class, C::InvalidResponse | C::InvalidChunk),
+        other => panic!("unknown kind {other}"),
+    }
+}
+
+fn check(case: &Case, outcome: &Outcome, how: &str) {
+    let (name, expect) = (&case.name, &case.expect);
+    let trim = |text: &str| if expect["trim"] == true { text.trim().to_owned() } else { text.to_owned() };
+    let text = trim(&outcome.answer.text);
+    if let Some(any) = expect["text_any_of"].as_array() {
+        assert!(any.iter().any(|want| want == &text), "{name} ({how}): text {text:?}");
+    } else {
+        assert_eq!(text, expect["text"].as_str().expect("a text"), "{name} ({how}): text");
+    }
+    assert_eq!(trim(&outcome.answer.reasoning), trim(expect["reasoning"].as_str().unwrap_or("")), "{name} ({how})");
+    let finish = outcome.answer.finish_reason.as_ref().map(FinishReason::as_str);
+    assert_eq!(finish, expect["finish_reason"].as_str(), "{name} ({how}): finish reason");
+    let usage = outcome.answer.usage.map(|usage| [usage.input, usage.output, usage.cached, usage.reasoning]);
+    let want =
+        expect["usage"].as_object().map(|usage| ["input", "output", "cached", "reasoning"].map(|n| usage[n].as_u64()));
+    assert_eq!(usage, want, "{name} ({how}): usage");
+    check_error(case, outcome.error.as_ref(), how);
+}
+
+fn check_error(case: &Case, error: Option<&CallError>, how: &str) {
+    let name = &case.name;
+    let want = &case.expect["error"];
+    let Some(error) = error else {
+        assert!(want.is_null(), "{name} ({how}): no error, wanted {want}");
+        return;
+    };
+    assert!(!want.is_null(), "{name} ({how}): unexpected {error:?}");
+    let kinds = want["kind_any_of"].as_array().cloned().unwrap_or_else(|| vec![want["kind"].clone()]);
+    let fits = kinds.iter().any(|kind| is_kind(kind.as_str().expect("a kind"), error.class));
+    assert!(fits, "{name} ({how}): {:?}, wanted {kinds:?}", error.class);
+    let contains = want["message_contains"].as_str().unwrap_or("").to_lowercase();
+    assert!(error.message.to_lowercase().contains(&contains), "{name}: message {:?}", error.message);
+    if let Some(lacks) = want["message_lacks"].as_str() {
+        assert!(!error.message.contains(lacks), "{name}: message {:?}", error.message);
+    }
+    if let Some(most) = want["max_message"].as_u64() {
+        assert!(error.message.len() as u64 <= most, "{name}: message of {}", error.message.len());
+    }
+    if let Some(id) = want["request_id"].as_str() {
+        assert_eq!(error.request_id.as_deref(), Some(id), "{name}: request id");
+    }
+    if let Some(param) = want["param"].as_str() {
+        assert_eq!(error.param.as_deref(), Some(param), "{name}: param");
+    }
+    if want["kind"] != "protocol" && error.status.is_some() {
+        assert_eq!(Value::from(error.status), want["status"], "{name}: status");
+    }
+    assert_eq!(Value::from(may_pass(error)), want["retryable"], "{name} ({how}): retryable");
+    let now: Timestamp = "2026-11-23T00:00:00Z".parse().expect("a date");
+    let wait = error.retry_after.as_ref().map(|after| u64::try_from(after.delay_from(now).as_millis()).expect("short"));
+    match want["retry_after_ms_any_of"].as_array() {
+        Some(any) => assert!(any.contains(&Value::from(wait)), "{name}: retry after {wait:?}"),
+        None => assert_eq!(Value::from(wait), want["retry_after_ms"], "{name}: retry after"),
+    }
+}
+
+fn openai() -> &'static dyn Protocol {
+    PROTOCOLS.iter().copied().find(|protocol| protocol.id().0 == "openai").expect("registered")
+}
+
+#[test]
+fn every_reply_gives_the_same_answer_however_it_is_cut() {
+    for case in cases().iter().filter(|case| case.expect["api"] == "openai") {
+        let body = &case.body;
+        check(case, &read(openai(), case, &[body]), "whole");
+        check(case, &read(openai(), case, &body.chunks(1).collect::<Vec<_>>()), "byte by byte");
+        // Bodies of megabytes are cut at a few hundred places, not at every one.
+        let step = if body.len() < 20_000 { 1 } else { body.len() / 200 };
+        for cut in (0..body.len()).step_by(step) {
+            check(case, &read(openai(), case, &[&body[..cut], &body[cut..]]), &format!("cut at {cut}"));
+        }
+        let mut random = fastrand::Rng::with_seed(7);
+        for _ in 0..20 {
+            let mut cuts: Vec<usize> = (0..6).map(|_| random.usize(0..=body.len())).chain([0, body.len()]).collect();
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &body[pair[0]..pair[1]]).collect();
+            check(case, &read(openai(), case, &pieces), &format!("cut at {cuts:?}"));
+        }
+    }
+}
+
+#[test]
+fn no_prefix_is_a_success_unless_the_end_was_in_it() {
+    for case in cases().iter().filter(|case| case.expect["api"] == "openai" && case.head.status.is_success()) {
+        let step = if case.body.len() < 20_000 { 1 } else { case.body.len() / 200 };
+        for end in (0..case.body.len()).step_by(step) {
+            let prefix = &case.body[..end];
+            let outcome = read(openai(), case, &[prefix]);
+            let text = String::from_utf8_lossy(prefix);
+            let reason = text
+                .split("\"finish_reason\":\"")
+                .skip(1)
+                .any(|rest| !rest.starts_with('"') && !rest.starts_with("null\""));
+            let ended = text.contains("[DONE]") || reason;
+            assert!(outcome.error.is_some() || ended, "{}: the first {end} bytes pass for an answer", case.name);
+        }
+    }
+}
+
+#[test]
+fn model_lists_of_every_shape_are_read() {
+    for case in cases().iter().filter(|case| case.expect["api"] == "models") {
+        let listed = if case.head.status.is_success() {
+            openai().parse_models(&case.body).map(|list| list.models)
+        } else {
+            Err(openai().decode_error(&case.head, &case.body))
+        };
+        let want = case.expect["models"]
+            .as_array()
+            .map(|ids| ids.iter().map(|id| id.as_str().expect("an id").to_owned()).collect::<Vec<_>>());
+        let ids = listed.as_ref().ok().map(|models| models.iter().map(|model| model.id.clone()).collect::<Vec<_>>());
+        assert_eq!(ids, want, "{}", case.name);
+        check_error(case, listed.err().as_ref(), "whole");
+    }
+}

@@ -1,0 +1,55 @@
+//! Every raw reply of the fixtures, sent by a real server to the real binary: stdout, stderr and exit code.
+
+use std::{fs, path::Path};
+
+use crate::common::{Home, Server, Step};
+use serde_json::Value;
+
+/// The exit code that an expectation comes to.
+fn exit(expect: &Value) -> i32 {
+    let has_text = expect["text"].as_str().is_none_or(|text| !text.is_empty());
+    match expect["error"]["kind"].as_str() {
+        None => 0,
+        Some("auth" | "permission" | "quota") => 4,
+        Some(_) if has_text => 8,
+        Some(_) => 5,
+    }
+}
+
+#[test]
+fn every_reply_gives_its_text_and_its_exit_code() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wire");
+    let mut tried = 0;
+    for entry in fs::read_dir(&folder).expect("the fixtures") {
+        let path = entry.expect("a file").path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".http")) else { continue };
+        let expect = fs::read_to_string(folder.join(format!("{name}.expect.json"))).expect("an expectation");
+        let expect: Value = serde_json::from_str(&expect).expect("JSON");
+        if expect["api"] != "openai" {
+            continue;
+        }
+        tried += 1;
+        let server = Server::start(vec![vec![Step::Bytes(fs::read(&path).expect("a reply"))]]);
+        let option = expect["client_option"].as_str().map(|option| format!("{option} = true\n")).unwrap_or_default();
+        // A gateway is asked once, so that no repeat is waited for.
+        let more = format!("gateway = true\n[models.x]\nendpoint = \"m\"\nmodel = \"x\"\n{option}");
+        let mut arguments = vec!["ask", "-m", "x", "hi"];
+        if expect["asked_stream"] == false {
+            arguments.push("--no-stream");
+        }
+        let ran = Home::with_server(&server, &more).run(&arguments);
+        // A kind that allows several allows their codes.
+        let codes = [exit(&expect)].into_iter().chain(expect["error"]["kind_any_of"].is_array().then_some(4));
+        let code = ran.code.expect("a code");
+        assert!(codes.into_iter().any(|wanted| wanted == code), "{name}: {ran:?}");
+        let trim = |text: &str| if expect["trim"] == true { text.trim().to_owned() } else { text.to_owned() };
+        match expect["text_any_of"].as_array() {
+            Some(any) => assert!(any.iter().any(|text| *text == ran.out), "{name}: {ran:?}"),
+            None => assert_eq!(trim(&ran.out), expect["text"].as_str().expect("a text"), "{name}: {ran:?}"),
+        }
+        let said = expect["error"]["message_contains"].as_str().unwrap_or_default().to_lowercase();
+        assert!(ran.err.to_lowercase().contains(&said), "{name}: {ran:?}");
+        assert_eq!(code == 0, !ran.err.contains("error: "), "{name}: {ran:?}");
+    }
+    assert!(tried > 80, "only {tried} replies found");
+}
