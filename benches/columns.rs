@@ -1,5 +1,5 @@
-//! How long laying out long answers side by side takes.
-#![allow(missing_docs, reason = "criterion's macros make functions without docs")]
+//! Benchmark: column layout of long answers.
+#![allow(missing_docs, reason = "criterion's macros generate undocumented functions")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use mmchat::render::{
@@ -7,7 +7,7 @@ use mmchat::render::{
     wrap,
 };
 
-/// Prose of several scripts, with lists and code, `size` bytes of it.
+/// At least `size` bytes of text in several scripts, with lists and code.
 fn prose(size: usize) -> String {
     let page = "Rust's borrow checker enforces three rules at compile time: one owner, many readers or one writer.\n\
         借用检查器在编译期运行。它记录谁拥有一个值，并且拒绝悬垂引用。\n\n\

@@ -1,5 +1,7 @@
-//! Many calls through the engine: `engine ADDRESS MODEL CALLS AT_ONCE`, against a server that runs elsewhere, so that
-//! the time and the CPU of this process are the engine's alone. Prints what came of it; `scripts/bench` measures it.
+//! Benchmark: many calls through the engine, `engine URL MODEL CALLS CONCURRENCY`.
+//!
+//! The server runs in another process, so that time and CPU of this process are the engine's. Prints the number of
+//! successful and failed calls; `scripts/bench` runs and measures it.
 
 use std::{path::Path, sync::Arc};
 
@@ -17,28 +19,28 @@ use mmchat::{
 
 fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| !argument.starts_with("--")).collect();
-    // `cargo bench` and `cargo test` start every bench without arguments: there is nothing to measure then.
-    let [address, model, calls, at_once] = arguments.as_slice() else { return };
-    let (calls, at_once) = (calls.parse().expect("a number"), at_once.parse().expect("a number"));
-    let text = format!("[endpoints.e]\nbase_url = \"{address}\"\n");
-    let config = config::resolve(&text, Path::new("bench.toml")).expect("a config");
+    // `cargo bench` and `cargo test` start every benchmark without arguments: do nothing then.
+    let [url, model, calls, concurrency] = arguments.as_slice() else { return };
+    let (calls, concurrency) = (calls.parse().expect("number"), concurrency.parse().expect("number"));
+    let text = format!("[endpoints.e]\nbase_url = \"{url}\"\n");
+    let config = config::resolve(&text, Path::new("bench.toml")).expect("valid config");
     let messages = vec![Message::text(Role::User, "hi")];
-    let call = Arc::new(ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
-    let one = resolve_call(&config, Some(&format!("e/{model}")), &call, OnIncomplete::Error).expect("a lane");
-    let plan = Plan { calls: vec![one; calls], max_concurrent: Some(at_once) };
+    let request = Arc::new(ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
+    let call = resolve_call(&config, Some(&format!("e/{model}")), &request, OnIncomplete::Error).expect("configured endpoint");
+    let plan = Plan { calls: vec![call; calls], max_concurrent: Some(concurrency) };
     let engine = Arc::new(Engine::new(Arc::new(HttpTransport::new()), KeyRing::new(Environment::default())));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-    let (mut good, mut bad) = (0, 0);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio runtime");
+    let (mut succeeded, mut failed) = (0, 0);
     runtime.block_on(async {
         let mut events = Box::pin(engine.run(plan));
         while let Some(event) = events.next().await {
             if let EventKind::Finished(outcome) = event.kind {
-                *if outcome.result.is_ok() { &mut good } else { &mut bad } += 1;
+                *if outcome.result.is_ok() { &mut succeeded } else { &mut failed } += 1;
             }
         }
     });
-    #[expect(clippy::print_stdout, reason = "what a benchmark is for")]
+    #[expect(clippy::print_stdout, reason = "the result of the benchmark")]
     {
-        println!("{good} good, {bad} bad");
+        println!("{succeeded} succeeded, {failed} failed");
     }
 }

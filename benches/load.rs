@@ -1,11 +1,12 @@
-//! A load generator and a mock upstream for `scripts/bench serve`: hand-made bytes over plain sockets, so that what is
-//! measured is the server between the two and not its measuring.
+//! Load generator and mock upstream for `scripts/bench serve`.
 //!
-//! Open loop where a rate is given: requests begin when they are due, whether earlier ones are answered or not, and their
-//! time counts from when they were due. Every subcommand prints one line of JSON.
+//! Both send prepared bytes over plain sockets, so that their own cost is small compared with the measured server's.
+//!
+//! `rate` is an open loop: a request starts when it is due, even if earlier ones are unanswered, and its time counts from
+//! when it was due. Every subcommand prints one line of JSON, except `upstream`, which prints its port.
 
-#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "a tool of the benchmark")]
-#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "figures")]
+#![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "benchmark tool")]
+#![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "statistics")]
 
 use std::{
     collections::HashMap,
@@ -32,33 +33,33 @@ fn chunk(delta: &str, finish: &str) -> String {
     format!("{:x}\r\n{event}\r\n", event.len())
 }
 
-/// A word that was given as `--name value`.
+/// The value of a command line option `--name value`.
 fn given(name: &str) -> Option<String> {
-    let words: Vec<String> = std::env::args().collect();
-    words.iter().position(|word| word == name).and_then(|at| words.get(at + 1).cloned())
+    let args: Vec<String> = std::env::args().collect();
+    args.iter().position(|arg| arg == name).and_then(|index| args.get(index + 1).cloned())
 }
 
-fn number(name: &str, usual: f64) -> f64 {
-    given(name).map_or(usual, |text| text.parse().unwrap())
+fn number(name: &str, default: f64) -> f64 {
+    given(name).map_or(default, |text| text.parse().unwrap())
 }
 
 fn main() {
-    let what = std::env::args().nth(1).unwrap_or_default();
+    let subcommand = std::env::args().nth(1).unwrap_or_default();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
-        match what.as_str() {
+        match subcommand.as_str() {
             "upstream" => upstream().await,
             "rate" => rate().await,
             "streams" => streams().await,
             "saturate" => saturate().await,
-            // As `cargo bench` runs it.
+            // `cargo bench` and `cargo test` run it without a subcommand.
             _ => println!("subcommands: upstream, rate, streams, saturate"),
         }
     });
 }
 
-/// Answers every request at once: whole, or with `tokens` chunks at `tps` tokens a second, as the model's name says
-/// (`TOKENS-TPS`).
+/// Answers every request immediately: in one body, or as a stream of `TOKENS` chunks at `TPS` tokens per second, which the
+/// model name `TOKENS-TPS` gives.
 async fn upstream() {
     let listener = TcpListener::bind(("127.0.0.1", number("--port", 0.0) as u16)).await.unwrap();
     println!("{}", listener.local_addr().unwrap().port());
@@ -70,18 +71,18 @@ async fn upstream() {
 }
 
 async fn answer(mut socket: TcpStream) -> Option<()> {
-    let whole =
+    let response =
         format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{REPLY}", REPLY.len());
-    let mut held = Vec::new();
+    let mut buffer = Vec::new();
     loop {
-        let (head, length) = head(&mut socket, &mut held).await?;
-        while held.len() < head + length {
-            read(&mut socket, &mut held).await?;
+        let (head_len, body_len) = head(&mut socket, &mut buffer).await?;
+        while buffer.len() < head_len + body_len {
+            read(&mut socket, &mut buffer).await?;
         }
-        let body = String::from_utf8_lossy(&held[head..head + length]).into_owned();
-        held.drain(..head + length);
+        let body = String::from_utf8_lossy(&buffer[head_len..head_len + body_len]).into_owned();
+        buffer.drain(..head_len + body_len);
         if !body.contains("\"stream\":true") {
-            socket.write_all(whole.as_bytes()).await.ok()?;
+            socket.write_all(response.as_bytes()).await.ok()?;
             continue;
         }
         let model = body.split("\"model\":\"").nth(1)?.split('"').next()?;
@@ -92,7 +93,7 @@ async fn answer(mut socket: TcpStream) -> Option<()> {
 }
 
 async fn stream(socket: &mut TcpStream, tokens: u32, tps: f64) -> Option<()> {
-    let begun = Instant::now();
+    let started = Instant::now();
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     let word = chunk("{\"content\":\" word\"}", "null");
     let end = chunk("{}", "\"stop\"") + "e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n";
@@ -105,31 +106,32 @@ async fn stream(socket: &mut TcpStream, tokens: u32, tps: f64) -> Option<()> {
         socket.write_all(word.repeat((tokens % 64) as usize).as_bytes()).await.ok()?;
     } else {
         for token in 0..tokens {
-            sleep_until(begun + Duration::from_secs_f64(f64::from(token) / tps)).await;
+            sleep_until(started + Duration::from_secs_f64(f64::from(token) / tps)).await;
             socket.write_all(word.as_bytes()).await.ok()?;
         }
     }
     socket.write_all(end.as_bytes()).await.ok()
 }
 
-/// Reads up to the end of a head: its length, and that of the body.
-async fn head(socket: &mut TcpStream, held: &mut Vec<u8>) -> Option<(usize, usize)> {
+/// Reads a message head. Returns its length and the length of the body.
+async fn head(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(usize, usize)> {
     loop {
-        if let Some(end) = memchr::memmem::find(held, b"\r\n\r\n") {
-            let text = String::from_utf8_lossy(&held[..end]).to_ascii_lowercase();
+        if let Some(end) = memchr::memmem::find(buffer, b"\r\n\r\n") {
+            let text = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
             let length = text.split("content-length:").nth(1).and_then(|rest| rest.lines().next()?.trim().parse().ok());
             return Some((end + 4, length.unwrap_or(0)));
         }
-        read(socket, held).await?;
+        read(socket, buffer).await?;
     }
 }
 
-async fn read(socket: &mut TcpStream, held: &mut Vec<u8>) -> Option<()> {
-    held.reserve(16 * 1024);
-    socket.read_buf(held).await.ok().filter(|&count| count > 0).map(drop)
+/// Reads what is available; `None` if the connection is closed.
+async fn read(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
+    buffer.reserve(16 * 1024);
+    socket.read_buf(buffer).await.ok().filter(|&count| count > 0).map(drop)
 }
 
-/// What is asked, and where.
+/// A request and the server to send it to.
 #[derive(Clone)]
 struct Target {
     address: String,
@@ -145,9 +147,9 @@ impl Target {
         let body = format!(
             "{{\"model\":\"{model}\",\"stream\":{stream},\"messages\":[{{\"role\":\"system\",\"content\":\"Be brief.\"}},{{\"role\":\"user\",\"content\":\"{prompt}\"}}]}}"
         );
-        let more = given("--header").map(|header| format!("{header}\r\n")).unwrap_or_default();
+        let extra_header = given("--header").map(|header| format!("{header}\r\n")).unwrap_or_default();
         let request = format!(
-            "POST /{path}/chat/completions HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\nauthorization: Bearer sk-bench-key\r\n{more}content-length: {}\r\n\r\n{body}",
+            "POST /{path}/chat/completions HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\nauthorization: Bearer sk-bench-key\r\n{extra_header}content-length: {}\r\n\r\n{body}",
             body.len()
         );
         Self { address: address.to_owned(), request: Arc::new(request.into_bytes()) }
@@ -159,82 +161,82 @@ impl Target {
         Some(socket)
     }
 
-    /// Sends the request and reads the reply; `heard` is told when bytes came and how many events were in them.
-    async fn ask(&self, socket: &mut TcpStream, mut heard: impl FnMut(Instant, usize)) -> Option<bool> {
+    /// Sends the request and reads the response. Calls `on_data` with the time of each read and the number of events in it.
+    async fn ask(&self, socket: &mut TcpStream, mut on_data: impl FnMut(Instant, usize)) -> Option<bool> {
         socket.write_all(&self.request).await.ok()?;
-        let mut held = Vec::new();
-        let (start, length) = head(socket, &mut held).await?;
-        let good = held.starts_with(b"HTTP/1.1 200");
-        let chunked = String::from_utf8_lossy(&held[..start]).to_ascii_lowercase().contains("chunked");
-        held.drain(..start);
-        heard(Instant::now(), events(&held));
+        let mut buffer = Vec::new();
+        let (head_len, body_len) = head(socket, &mut buffer).await?;
+        let ok = buffer.starts_with(b"HTTP/1.1 200");
+        let chunked = String::from_utf8_lossy(&buffer[..head_len]).to_ascii_lowercase().contains("chunked");
+        buffer.drain(..head_len);
+        on_data(Instant::now(), events(&buffer));
         if !chunked {
-            while held.len() < length {
-                read(socket, &mut held).await?;
+            while buffer.len() < body_len {
+                read(socket, &mut buffer).await?;
             }
-            return Some(good);
+            return Some(ok);
         }
-        let mut whole = memchr::memmem::find(&held, b"[DONE]").is_some();
-        // The last chunk ends a reply; what is before it is looked at once.
-        while !held.ends_with(b"0\r\n\r\n") {
-            let keep = held.len().saturating_sub(8);
-            held.drain(..keep);
-            let from = held.len();
-            read(socket, &mut held).await?;
-            heard(Instant::now(), events(&held[from..]));
-            whole |= memchr::memmem::find(&held, b"[DONE]").is_some();
+        let mut done = memchr::memmem::find(&buffer, b"[DONE]").is_some();
+        // The last chunk ends the response. Only the last 8 bytes before each read are kept.
+        while !buffer.ends_with(b"0\r\n\r\n") {
+            let discard = buffer.len().saturating_sub(8);
+            buffer.drain(..discard);
+            let from = buffer.len();
+            read(socket, &mut buffer).await?;
+            on_data(Instant::now(), events(&buffer[from..]));
+            done |= memchr::memmem::find(&buffer, b"[DONE]").is_some();
         }
-        Some(good && (whole || events(&held) == 0))
+        Some(ok && (done || events(&buffer) == 0))
     }
 }
 
-/// How many events begin in these bytes.
+/// The number of events that start in these bytes.
 fn events(bytes: &[u8]) -> usize {
     memchr::memmem::find_iter(bytes, b"data: {").count()
 }
 
 fn percentiles(mut times: Vec<Duration>) -> serde_json::Value {
     times.sort_unstable();
-    let at = |share: f64| {
-        let place = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
-        times.get(place).map_or(0.0, |time| time.as_secs_f64() * 1e3)
+    let percentile = |share: f64| {
+        let index = ((times.len() as f64 * share) as usize).min(times.len().saturating_sub(1));
+        times.get(index).map_or(0.0, |time| time.as_secs_f64() * 1e3)
     };
-    serde_json::json!({"count": times.len(), "p50": at(0.5), "p90": at(0.9), "p99": at(0.99), "max": at(1.0)})
+    serde_json::json!({"count": times.len(), "p50": percentile(0.5), "p90": percentile(0.9), "p99": percentile(0.99), "max": percentile(1.0)})
 }
 
-/// Requests at a rate: the time of each from when it was due, to its first piece (`--stream`) or its end.
+/// Sends requests at a fixed rate. Measures each from when it was due to its first chunk (`--stream`) or its end.
 async fn rate() {
     let (rate, seconds) = (number("--rate", 200.0), number("--seconds", 5.0));
-    let stream = std::env::args().any(|word| word == "--stream");
+    let stream = std::env::args().any(|arg| arg == "--stream");
     let target = Target::of("1-0", stream);
     let idle: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-    let (mut asked, begun) = (JoinSet::new(), Instant::now() + Duration::from_millis(50));
-    // The first second warms both sides up.
-    let warm = rate as u64;
+    let (mut requests, start) = (JoinSet::new(), Instant::now() + Duration::from_millis(50));
+    // The first second warms up both sides and is not measured.
+    let warmup = rate as u64;
     for number in 0..(rate * (seconds + 1.0)) as u64 {
-        let due = begun + Duration::from_secs_f64(number as f64 / rate);
+        let due = start + Duration::from_secs_f64(number as f64 / rate);
         sleep_until(due).await;
         let (target, idle) = (target.clone(), Arc::clone(&idle));
-        asked.spawn(async move {
+        requests.spawn(async move {
             let pooled = idle.lock().unwrap().pop();
             let mut socket = match pooled {
                 Some(socket) => socket,
                 None => target.connect().await?,
             };
             let mut first = None;
-            let good = target.ask(&mut socket, |at, _| {
+            let ok = target.ask(&mut socket, |at, _| {
                 first.get_or_insert(at);
             });
-            let good = good.await?;
-            let took = if stream { first? } else { Instant::now() } - due;
+            let ok = ok.await?;
+            let elapsed = if stream { first? } else { Instant::now() } - due;
             idle.lock().unwrap().push(socket);
-            good.then_some((number, took))
+            ok.then_some((number, elapsed))
         });
     }
     let (mut times, mut failed) = (Vec::new(), 0);
-    while let Some(done) = asked.join_next().await {
+    while let Some(done) = requests.join_next().await {
         match done.unwrap() {
-            Some((number, took)) if number >= warm => times.push(took),
+            Some((number, elapsed)) if number >= warmup => times.push(elapsed),
             Some(_) => {}
             None => failed += 1,
         }
@@ -244,22 +246,22 @@ async fn rate() {
     println!("{line}");
 }
 
-/// Many streams at once: the gaps between events, and the time to the first one.
+/// Runs many concurrent streams. Measures the gaps between events and the time to the first event.
 async fn streams() {
     let (count, tps, seconds) = (number("--streams", 500.0) as u64, number("--tps", 50.0), number("--seconds", 5.0));
     let tokens = if tps > 0.0 { tps * seconds } else { number("--tokens", 20_000.0) };
     let target = Target::of(&format!("{}-{tps}", tokens as u64), true);
-    let mut asked = JoinSet::new();
-    let begun = Instant::now();
+    let mut requests = JoinSet::new();
+    let start = Instant::now();
     for number in 0..count {
         let target = target.clone();
-        // Spread over one period, so that not all speak at once.
-        let due = begun + Duration::from_secs_f64(if tps > 0.0 { number as f64 / count as f64 / tps } else { 0.0 });
-        asked.spawn(async move {
+        // Starts are spread over one token interval, so that the streams do not send in bursts.
+        let due = start + Duration::from_secs_f64(if tps > 0.0 { number as f64 / count as f64 / tps } else { 0.0 });
+        requests.spawn(async move {
             sleep_until(due).await;
             let mut socket = target.connect().await?;
             let (sent, mut last, mut gaps, mut first, mut events) = (Instant::now(), None, Vec::new(), None, 0);
-            let good = target.ask(&mut socket, |at, count| {
+            let ok = target.ask(&mut socket, |at, count| {
                 if count == 0 {
                     return;
                 }
@@ -268,42 +270,42 @@ async fn streams() {
                 gaps.extend((1..count).map(|_| Duration::ZERO));
                 events += count;
             });
-            good.await?.then_some(())?;
+            ok.await?.then_some(())?;
             Some((first? - sent, gaps, events))
         });
     }
     let (mut gaps, mut firsts, mut events, mut failed) = (Vec::new(), Vec::new(), 0, 0);
-    while let Some(done) = asked.join_next().await {
+    while let Some(done) = requests.join_next().await {
         match done.unwrap() {
-            Some((first, some, count)) => {
+            Some((first, stream_gaps, count)) => {
                 firsts.push(first);
-                gaps.extend(some);
+                gaps.extend(stream_gaps);
                 events += count;
             }
             None => failed += 1,
         }
     }
-    let (gaps, ttft, took) = (percentiles(gaps), percentiles(firsts), begun.elapsed().as_secs_f64());
+    let (gaps, ttft, elapsed) = (percentiles(gaps), percentiles(firsts), start.elapsed().as_secs_f64());
     println!(
         "{}",
-        serde_json::json!({"gaps": gaps, "ttft": ttft, "events": events, "failed": failed, "seconds": took})
+        serde_json::json!({"gaps": gaps, "ttft": ttft, "events": events, "failed": failed, "seconds": elapsed})
     );
 }
 
-/// As many requests as are answered, one after the other on each of some connections.
+/// Sends requests one after the other on each of `--connections` connections and counts the responses.
 async fn saturate() {
     let (connections, seconds) = (number("--connections", 64.0) as u64, number("--seconds", 5.0));
-    let most = number("--requests", f64::INFINITY);
+    let max_requests = number("--requests", f64::INFINITY);
     let target = Target::of("1-0", false);
-    let (answered, begun) = (Arc::new(AtomicU64::new(0)), Instant::now());
-    let until = begun + Duration::from_secs_f64(if most.is_finite() { 3600.0 } else { seconds });
-    let mut asked = JoinSet::new();
+    let (answered, start) = (Arc::new(AtomicU64::new(0)), Instant::now());
+    let deadline = start + Duration::from_secs_f64(if max_requests.is_finite() { 3600.0 } else { seconds });
+    let mut workers = JoinSet::new();
     for _ in 0..connections {
         let (target, answered) = (target.clone(), Arc::clone(&answered));
-        asked.spawn(async move {
+        workers.spawn(async move {
             let mut failures: HashMap<&str, u64> = HashMap::new();
             let mut socket = None;
-            while Instant::now() < until && (answered.load(Ordering::Relaxed) as f64) < most {
+            while Instant::now() < deadline && (answered.load(Ordering::Relaxed) as f64) < max_requests {
                 if socket.is_none() {
                     socket = target.connect().await;
                 }
@@ -313,7 +315,7 @@ async fn saturate() {
                 };
                 match target.ask(open, |_, _| {}).await {
                     Some(true) => drop(answered.fetch_add(1, Ordering::Relaxed)),
-                    Some(false) => *failures.entry("refused").or_default() += 1,
+                    Some(false) => *failures.entry("status").or_default() += 1,
                     None => {
                         *failures.entry("broken").or_default() += 1;
                         socket = None;
@@ -324,12 +326,12 @@ async fn saturate() {
         });
     }
     let mut failures: HashMap<&str, u64> = HashMap::new();
-    while let Some(done) = asked.join_next().await {
-        for (what, count) in done.unwrap() {
-            *failures.entry(what).or_default() += count;
+    while let Some(done) = workers.join_next().await {
+        for (kind, count) in done.unwrap() {
+            *failures.entry(kind).or_default() += count;
         }
     }
-    let (count, took) = (answered.load(Ordering::Relaxed), begun.elapsed().as_secs_f64());
-    let line = serde_json::json!({"count": count, "per_second": count as f64 / took, "failures": failures});
+    let (count, elapsed) = (answered.load(Ordering::Relaxed), start.elapsed().as_secs_f64());
+    let line = serde_json::json!({"count": count, "per_second": count as f64 / elapsed, "failures": failures});
     println!("{line}");
 }

@@ -1,8 +1,8 @@
-//! A million calls on the record: how long it takes to read their figures, and to write one more.
+//! Benchmark: the record with a million calls: statistics queries, and one more insert.
 //!
-//! Not criterion's: the million takes a while to write, and is written once. `RECORD_CALLS` changes how many.
+//! Does not use criterion, because writing the calls takes a while and happens once. `RECORD_CALLS` changes their number.
 
-#![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "it prints figures, and figures alone")]
+#![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "benchmark output")]
 
 use std::{
     sync::Arc,
@@ -18,41 +18,41 @@ use mmchat::{
 };
 
 const MODELS: u64 = 10;
-/// Calls are spread over so many hours.
+/// The hours over which the calls are spread.
 const HOURS: u64 = 24 * 30;
 
 fn main() {
     let calls = std::env::var("RECORD_CALLS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000_000);
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut database = Database::open(&Database::path_in(folder.path())).expect("made");
+    let folder = tempfile::tempdir().expect("temporary directory");
+    let mut database = Database::open(&Database::path_in(folder.path())).expect("new database");
     let models = models();
-    let begun = Instant::now();
+    let started = Instant::now();
     let now = Timestamp::now();
-    let written = (0..calls).map(|number| call(number, now, &models));
-    database.insert_calls(written).expect("written");
+    let records = (0..calls).map(|number| call(number, now, &models));
+    database.insert_calls(records).expect("writable database");
     println!(
         "{calls} calls written in {:.1} s, {:.1} µs each",
-        begun.elapsed().as_secs_f64(),
-        begun.elapsed().as_secs_f64() * 1e6 / calls as f64
+        started.elapsed().as_secs_f64(),
+        started.elapsed().as_secs_f64() * 1e6 / calls as f64
     );
     for (name, by) in
         [("model", GroupBy::Model), ("endpoint", GroupBy::Endpoint), ("route", GroupBy::Route), ("day", GroupBy::Day)]
     {
         let times: Vec<Duration> = (0..11)
             .map(|_| {
-                let begun = Instant::now();
-                let rows = database.stats(by, None, None).expect("read");
+                let started = Instant::now();
+                let rows = database.stats(by, None, None).expect("readable database");
                 assert!(!rows.is_empty());
-                begun.elapsed()
+                started.elapsed()
             })
             .collect();
         println!("stats --by {name}: {:.1} ms", median(times).as_secs_f64() * 1e3);
     }
-    let one = call(1, now, &models);
+    let record = call(1, now, &models);
     let times = (0..101).map(|_| {
-        let begun = Instant::now();
-        database.insert_call(&one, &mut RunPlacement::default()).expect("written");
-        begun.elapsed()
+        let started = Instant::now();
+        database.insert_call(&record, &mut RunPlacement::default()).expect("writable database");
+        started.elapsed()
     });
     println!("one more call: {:.3} ms", median(times.collect()).as_secs_f64() * 1e3);
 }
@@ -69,14 +69,14 @@ fn models() -> Vec<Arc<Target>> {
     let text: String = std::iter::once("[endpoints.e]\nbase_url = \"http://h/v1\"\n".to_owned())
         .chain((0..MODELS).map(entry))
         .collect();
-    config::resolve(&text, std::path::Path::new("bench.toml")).expect("good").models
+    config::resolve(&text, std::path::Path::new("bench.toml")).expect("valid config").models
 }
 
-/// One answer of one of the models, some time in the last month.
+/// A call of one of the models within the last month.
 fn call(number: u64, now: Timestamp, models: &[Arc<Target>]) -> CallRecord {
     let target = Arc::clone(&models[(number % MODELS) as usize]);
-    let at = now.checked_sub(Duration::from_secs((number * 7919) % (HOURS * 3600))).expect("this century");
-    // Times from 50 ms to some seconds.
+    let at = now.checked_sub(Duration::from_secs((number * 7919) % (HOURS * 3600))).expect("timestamp in range");
+    // From 50 ms to about 3 s.
     let ttft = Duration::from_micros(50_000 + (number * 2_654_435_761) % 3_000_000);
     let usage = Usage { input: Some(1000), output: Some(300), ..Usage::default() };
     let attempt =

@@ -1,4 +1,4 @@
-//! Who is asked first of a hundred candidates, with what is known of each: the whole decision, as a lane makes it.
+//! Benchmark: ordering the hundred candidates of a route, including their health lookup, as a call does it.
 
 use std::{hint::black_box, path::Path, sync::Arc};
 
@@ -17,7 +17,7 @@ use mmchat::{
     transport::{http::HttpTransport, keys::KeyRing},
 };
 
-/// A snapshot that is known already.
+/// A health store with a fixed snapshot.
 struct Known(HealthSnapshot);
 
 impl HealthStore for Known {
@@ -45,32 +45,32 @@ fn hundred(strategy: &str) -> Config {
         (0..100).map(|number| format!("{{ name = \"m{number}\", weight = {} }}", number + 1)).collect();
     let route = format!("[routes.all]\nstrategy = \"{strategy}\"\nmodels = [{}]\n", names.join(", "));
     let text = entries.concat() + &route;
-    config::resolve(&text, Path::new("hundred.toml")).expect("good")
+    config::resolve(&text, Path::new("hundred.toml")).expect("valid config")
 }
 
-fn lane(config: &Config) -> Call {
+fn route_call(config: &Config) -> Call {
     let messages = vec![Message::text(Role::User, "Why is the sky blue?")];
     let call = Arc::new(ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
-    plan::resolve_call(config, Some("all"), &call, OnIncomplete::Error).expect("there")
+    plan::resolve_call(config, Some("all"), &call, OnIncomplete::Error).expect("configured route")
 }
 
 fn routing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     for strategy in ["priority", "weighted", "least-busy", "fastest", "cheapest"] {
         let config = hundred(strategy);
-        let lane = lane(&config);
+        let call = route_call(&config);
         let now = jiff::Timestamp::now();
         let mut snapshot = HealthSnapshot::default();
-        snapshot.salt = "0123456789abcdef".into();
-        for (number, target) in (0u64..).zip(&lane.candidates) {
-            let blame = AttemptInfo { target, key: KeyHash(number), index: Some(0), sent: now, probe: None };
-            snapshot.record_first_delta(&blame, Some(std::time::Duration::from_millis(100 + number)), now);
+        snapshot.key_salt = "0123456789abcdef".into();
+        for (number, target) in (0u64..).zip(&call.candidates) {
+            let attempt = AttemptInfo { target, key: KeyHash(number), index: Some(0), sent: now, probe: None };
+            snapshot.record_first_delta(&attempt, Some(std::time::Duration::from_millis(100 + number)), now);
         }
         let engine = Engine::new(Arc::new(HttpTransport::new()), KeyRing::default());
         let engine = engine.with_health(Arc::new(Known(snapshot)), std::time::Duration::MAX).long_lived();
-        // The first one reads what is known, and hashes the keys.
-        assert_eq!(engine.candidate_order(&lane).len(), 100);
-        group.bench_function(strategy, |bench| bench.iter(|| black_box(engine.candidate_order(black_box(&lane)))));
+        // The first call reads the snapshot and hashes the keys, which is not measured.
+        assert_eq!(engine.candidate_order(&call).len(), 100);
+        group.bench_function(strategy, |bench| bench.iter(|| black_box(engine.candidate_order(black_box(&call)))));
     }
     group.finish();
 }

@@ -1,4 +1,4 @@
-//! The SSE decoder on reads of 64 KiB: bytes a second.
+//! Benchmark: throughput of the SSE decoder with reads of 64 KiB.
 #![allow(missing_docs, reason = "a benchmark")]
 
 use std::hint::black_box;
@@ -8,7 +8,7 @@ use mmchat::protocol::framing::sse::SseDecoder;
 
 const READ: usize = 64 * 1024;
 
-/// A stream of chunks as services send them, `size` bytes or a little more.
+/// A stream of typical chunks, `size` bytes or slightly more.
 fn stream(size: usize, line_end: &str) -> Vec<u8> {
     let mut out = Vec::new();
     let mut count = 0;
@@ -27,7 +27,7 @@ fn decode(bytes: &[u8]) -> usize {
     let (mut decoder, mut total) = (SseDecoder::default(), 0);
     for read in bytes.chunks(READ) {
         decoder.push(read);
-        while let Some(frame) = decoder.next_frame().expect("small events") {
+        while let Some(frame) = decoder.next_frame().expect("events within the size limit") {
             total += frame.data.len();
         }
     }

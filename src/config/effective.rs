@@ -177,13 +177,13 @@ fn route_toml(route: &Route) -> String {
     if let Some(hold) = route.hold {
         let _ = writeln!(out, "hold = \"{hold:?}\"");
     }
-    if let Some(on_cut) = route.on_incomplete {
-        let word = match on_cut {
+    if let Some(on_incomplete) = route.on_incomplete {
+        let word = match on_incomplete {
             OnIncomplete::Error => "error",
             OnIncomplete::Restart => "restart",
             OnIncomplete::Buffer => "buffer",
         };
-        let _ = writeln!(out, "on_cut = \"{word}\"");
+        let _ = writeln!(out, "on_incomplete = \"{word}\"");
     }
     if route.failover_on_filter {
         out.push_str("on_filter = \"next\"\n");
@@ -312,7 +312,7 @@ strategy = "weighted"
 models = [{ name = "e/a", weight = 3 }, "e/b"]
 sticky = true
 hedge_after = "2s"
-on_cut = "restart"
+on_incomplete = "restart"
 on_filter = "next"
 "#;
         let config = super::super::resolve(text, Path::new("c.toml")).expect("valid config");

@@ -243,8 +243,8 @@ pub struct RouteEntry {
     /// Models: names of models, or `endpoint/id`.
     pub models: Vec<Spanned<RouteMember>>,
     /// What to do when an answer is incomplete after part of it was shown: `error`, `restart` or `buffer`.
-    #[serde(default)]
-    pub on_cut: Option<Spanned<String>>,
+    #[serde(default, alias = "on_cut")]
+    pub on_incomplete: Option<Spanned<String>>,
     /// What to do when a content filter rejects the request: `stop` or `next`.
     #[serde(default)]
     pub on_filter: Option<Spanned<String>>,

@@ -11,6 +11,7 @@ pub mod file;
 mod names;
 pub mod preset;
 mod redact;
+pub mod renamed_keys;
 mod resolve;
 mod serve;
 pub mod settings;
@@ -60,6 +61,8 @@ pub struct Config {
     pub serve: ServeConfig,
     /// Whether prompts and answers are stored, and for how long.
     pub history: History,
+    /// Old spellings of renamed keys in the file.
+    pub renamed_keys: Vec<renamed_keys::RenamedKey>,
     /// Warnings: the configuration is valid, but part of it may not do what was intended.
     pub warnings: Vec<String>,
 }

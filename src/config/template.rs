@@ -159,10 +159,10 @@ fn push_endpoint(endpoint: &TemplateEndpoint, include_typed_keys: bool, out: &mu
         TemplateKey::Env(name) => push_line(out, &format!("api_key = {}", key_source_toml("env", name))),
         TemplateKey::File(path) => push_line(out, &format!("api_key = {}", key_source_toml("file", path))),
         TemplateKey::Typed(secret) if include_typed_keys => {
-            push_line(out, &format!("api_key = {}", toml_string(secret.expose())))
+            push_line(out, &format!("api_key = {}", toml_string(secret.expose())));
         }
         TemplateKey::Typed(_) => {
-            push_line(out, &format!("api_key = {}", key_source_toml("file", &key_file_path(&endpoint.name))))
+            push_line(out, &format!("api_key = {}", key_source_toml("file", &key_file_path(&endpoint.name))));
         }
     }
     out.push_str("# max_concurrency = 16   # concurrent requests; see also rpm, timeouts, headers, proxy\n\n");

@@ -45,37 +45,37 @@ impl AnswerCollector {
     /// A collector for calls that start at `now`, with the estimated number of tokens of each prompt.
     #[must_use]
     pub fn new(prompts: impl IntoIterator<Item = u64>, now: Instant) -> Self {
-        let lane = |prompt_tokens| CollectedCall {
+        let collected = |prompt_tokens| CollectedCall {
             prompt_tokens,
             accumulator: AnswerAccumulator::default(),
             progress: Some(CallProgress::new(now)),
             target: None,
             answer: Answer::default(),
         };
-        Self { calls: prompts.into_iter().map(lane).collect() }
+        Self { calls: prompts.into_iter().map(collected).collect() }
     }
 
     /// Handles an event.
     pub fn on_event(&mut self, event: &Event) {
-        let Some(lane) = self.calls.get_mut(event.call) else { return };
-        if let Some(progress) = &mut lane.progress {
+        let Some(collected) = self.calls.get_mut(event.call) else { return };
+        if let Some(progress) = &mut collected.progress {
             progress.apply(event);
         }
         match &event.kind {
             EventKind::Deltas(deltas) | EventKind::BufferedDeltas(deltas) => {
                 for delta in deltas {
-                    lane.accumulator.add(delta, true);
+                    collected.accumulator.add(delta, true);
                 }
             }
             EventKind::Failed { record, .. } => {
-                lane.accumulator.reset_after_failure(&record.target, lane.prompt_tokens)
+                collected.accumulator.reset_after_failure(&record.target, collected.prompt_tokens);
             }
             EventKind::Restarted => {
-                lane.accumulator.reset_after_restart(lane.target.as_deref(), lane.prompt_tokens);
-                lane.progress = Some(CallProgress::new(event.at));
+                collected.accumulator.reset_after_restart(collected.target.as_deref(), collected.prompt_tokens);
+                collected.progress = Some(CallProgress::new(event.at));
             }
-            EventKind::Finished(outcome) => lane.finish(outcome),
-            EventKind::Started(target) => lane.target = Some(Arc::clone(target)),
+            EventKind::Finished(outcome) => collected.finish(outcome),
+            EventKind::Started(target) => collected.target = Some(Arc::clone(target)),
             EventKind::FirstToken(_) | EventKind::Notice(_) => {}
         }
     }
@@ -83,11 +83,11 @@ impl AnswerCollector {
     /// Ends the round at `now` and returns the answers so far.
     #[must_use]
     pub fn into_answers(self, now: Instant) -> Vec<Answer> {
-        let finish = |mut lane: CollectedCall| {
-            if let Some(progress) = lane.progress.take() {
-                lane.finish(&progress.into_interrupted_outcome(now));
+        let finish = |mut collected: CollectedCall| {
+            if let Some(progress) = collected.progress.take() {
+                collected.finish(&progress.into_interrupted_outcome(now));
             }
-            lane.answer
+            collected.answer
         };
         self.calls.into_iter().map(finish).collect()
     }

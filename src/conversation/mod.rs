@@ -234,13 +234,13 @@ impl ChatSession {
         } else {
             Continuation::New
         };
-        let lanes = self
+        let calls = self
             .members
             .iter()
             .map(|member| (member.name.clone(), self.messages(&member.turns[..history_len(member)], question.clone())));
-        let lanes = lanes.collect();
+        let calls = calls.collect();
         self.pending = Some(PendingRound { question, is_repeat: again, rollback: before });
-        Effect::StartRound(Round { calls: lanes, continuation: goes_on })
+        Effect::StartRound(Round { calls, continuation: goes_on })
     }
 
     /// Restores the state before a round that could not be started.
@@ -268,8 +268,8 @@ impl ChatSession {
 
     fn finish_round(&mut self, answers: &[Answer], stored: Option<&StoredRound>) {
         let Some(PendingRound { question, is_repeat: again, .. }) = self.pending.take() else { return };
-        for (lane, (member, answer)) in self.members.iter_mut().zip(answers).enumerate() {
-            let exchange = stored.and_then(|stored| stored.turns.get(lane).copied().flatten());
+        for (index, (member, answer)) in self.members.iter_mut().zip(answers).enumerate() {
+            let exchange = stored.and_then(|stored| stored.turns.get(index).copied().flatten());
             let turn = Turn {
                 question: question.clone(),
                 answer: answer.text.clone(),

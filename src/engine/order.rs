@@ -10,7 +10,7 @@ use crate::{
     model::target::Target,
     routing::{
         Policy,
-        health::{Availability, HealthKey, TargetHealthKeys},
+        health::{Availability, HealthKey, HealthState, TargetHealthKeys},
         strategy::{CandidateState, OrderRequest},
     },
 };
@@ -22,7 +22,9 @@ pub struct ExplainedCandidate {
     pub target: Arc<Target>,
     /// The state that the strategy sees.
     pub state: CandidateState,
-    /// Why it is unavailable.
+    /// The state that is shown for it.
+    pub health_state: HealthState,
+    /// Its last error, unless it is available.
     pub last_error: Option<String>,
     /// The spend limit that it has reached.
     pub spend_limit_reached: Option<String>,
@@ -39,10 +41,16 @@ impl Engine {
             .into_iter()
             .map(|index| {
                 let (target, state) = (Arc::clone(&call.candidates[index]), states[index]);
-                let key =
-                    if let Availability::Open(_, key) = state.availability { key } else { health_keys[index].model };
-                let blame =
-                    self.health.with_snapshot(|snapshot| Some(snapshot.entry(key)?.error.as_ref()?.to_string()));
+                let key = if let Availability::Open { cause: key, .. } = state.availability {
+                    key
+                } else {
+                    health_keys[index].model
+                };
+                let (health_state, error) = self.health.with_snapshot(|snapshot| {
+                    let error =
+                        snapshot.entry(key).and_then(|entry| entry.last_error.as_ref()).map(ToString::to_string);
+                    (snapshot.state(state.availability, self.health.now()), error)
+                });
                 let reached = self.ledger.as_ref().map(|ledger| ledger.reached_limit(&target));
                 let (spent, unchecked) = match reached {
                     Some(Ok(Some(reached))) => (Some(reached.to_string()), None),
@@ -52,7 +60,8 @@ impl Engine {
                 ExplainedCandidate {
                     target,
                     state,
-                    last_error: blame.filter(|_| state.availability != Availability::Closed),
+                    health_state,
+                    last_error: error.filter(|_| state.availability != Availability::Closed),
                     spend_limit_reached: spent,
                     spend_check_error: unchecked,
                 }

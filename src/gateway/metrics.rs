@@ -282,7 +282,7 @@ impl Metrics {
             let state = match deps.engine.availability(target) {
                 Availability::Closed => 0,
                 Availability::HalfOpen => 1,
-                Availability::Open(..) => 2,
+                Availability::Open { .. } => 2,
             };
             let labels = model_labels(config, target);
             self.breaker_state.get_or_create(&labels).set(state);

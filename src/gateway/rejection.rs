@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn upstream_failures_are_never_401_403_or_success() {
-        for class in ErrorClass::ALL {
+        for &class in ErrorClass::ALL {
             let error = CallError { status: Some(401), ..CallError::new(class, "no") };
             let status = response_status(&outcome(&error), &error);
             assert!(status.is_client_error() || status.is_server_error(), "{class:?}: {status}");

@@ -56,18 +56,17 @@ pub(super) fn status_body(gateway: &Gateway, current: &ConfigGeneration) -> Valu
     let models = current.config.models.iter().map(|target| {
         let call = Call::single(target.id.0.clone(), Arc::clone(&request), Arc::clone(target));
         let explained = engine.explain(&call).pop().expect("a single-model call has one candidate");
-        let (state, until) = match explained.state.availability {
-            Availability::Closed => ("ok", None),
-            Availability::HalfOpen => ("probing", None),
-            Availability::Open(until, _) => ("left alone", Some(until.to_string())),
+        let until = match explained.state.availability {
+            Availability::Closed | Availability::HalfOpen => None,
+            Availability::Open { until, .. } => Some(until.to_string()),
         };
         json!({
             "model": target.id.0,
             "endpoint": target.endpoint.name,
             "upstream_model": target.upstream_id,
-            "state": state,
+            "state": explained.health_state.as_str(),
             "until": until,
-            "why": explained.last_error,
+            "cause": explained.last_error,
             "spend_limit": explained.spend_limit_reached,
             "in_flight": explained.state.in_flight,
             "ttft_ms": explained.state.latency_ms,

@@ -27,7 +27,7 @@ pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
             None => match wanted.split_once(':').filter(|(client, _)| has_endpoint(&imported, client)) {
                 Some((client, id)) => imported.default = Some(format!("{client}/{id}")),
                 None => {
-                    imported.skip(format!("model {wanted}"), "not listed by any client; run mmchat model default NAME")
+                    imported.skip(format!("model {wanted}"), "not listed by any client; run mmchat model default NAME");
                 }
             },
         }

@@ -140,7 +140,7 @@ pub(crate) fn parse_python(text: &str) -> Result<ImportedConfig, ImportError> {
         match imported.models.iter().find(|model| model.name == wanted) {
             Some(model) => imported.default = Some(model.name.clone()),
             None => {
-                imported.skip(format!("LLM_MODELS {wanted}"), "a local model of Langchain-Chatchat, or not imported")
+                imported.skip(format!("LLM_MODELS {wanted}"), "a local model of Langchain-Chatchat, or not imported");
             }
         }
     }

@@ -3,7 +3,20 @@
 //! `routing::classify` decides what a class means for retry, failover and cooldown.
 
 /// Class of an error. The names are documented in `docs/errors.md`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Hash,
+    PartialOrd,
+    Ord,
+    strum::IntoStaticStr,
+    strum::EnumString,
+    strum::VariantArray,
+)]
+#[strum(serialize_all = "kebab-case")]
 pub enum ErrorClass {
     /// Connection failed: refused, name resolution, TLS.
     Connect,
@@ -57,61 +70,24 @@ pub enum ErrorClass {
 
 impl ErrorClass {
     /// All classes, in the order of the documentation.
-    pub const ALL: [Self; 24] = [
-        Self::Connect,
-        Self::Reset,
-        Self::Timeout,
-        Self::Server,
-        Self::Overloaded,
-        Self::NoChannel,
-        Self::GatewayTimeout,
-        Self::Rate,
-        Self::Quota,
-        Self::Auth,
-        Self::Forbidden,
-        Self::Model,
-        Self::Path,
-        Self::Context,
-        Self::Filter,
-        Self::Request,
-        Self::Conflict,
-        Self::Redirect,
-        Self::InvalidResponse,
-        Self::InStream,
-        Self::Incomplete,
-        Self::InvalidChunk,
-        Self::Spend,
-        Self::LocalLimit,
-    ];
+    pub const ALL: &[Self] = <Self as strum::VariantArray>::VARIANTS;
 
     /// Name, as shown and recorded.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect",
-            Self::Reset => "reset",
-            Self::Timeout => "silent",
-            Self::Server => "server",
-            Self::Overloaded => "overloaded",
-            Self::NoChannel => "no-channel",
-            Self::GatewayTimeout => "gateway-timeout",
-            Self::Rate => "rate",
-            Self::Quota => "quota",
-            Self::Auth => "auth",
-            Self::Forbidden => "forbidden",
-            Self::Model => "model",
-            Self::Path => "path",
-            Self::Context => "context",
-            Self::Filter => "filter",
-            Self::Request => "request",
-            Self::Conflict => "conflict",
-            Self::Redirect => "redirect",
-            Self::InvalidResponse => "garbage",
-            Self::InStream => "in-stream",
-            Self::Incomplete => "cut",
-            Self::InvalidChunk => "garbled",
-            Self::Spend => "spend",
-            Self::LocalLimit => "local",
+        self.into()
+    }
+
+    /// The class whose name before 0.1.0 was `name`, if it has another name now.
+    #[must_use]
+    pub fn renamed(name: &str) -> Option<Self> {
+        match name {
+            "silent" => Some(Self::Timeout),
+            "garbage" => Some(Self::InvalidResponse),
+            "cut" => Some(Self::Incomplete),
+            "garbled" => Some(Self::InvalidChunk),
+            "local" => Some(Self::LocalLimit),
+            _ => None,
         }
     }
 
@@ -150,9 +126,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_are_unique() {
-        let names: std::collections::BTreeSet<_> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
-        assert_eq!(names.len(), ErrorClass::ALL.len());
+    fn names_are_kebab_case() {
+        let names: Vec<_> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
+        assert_eq!(names[..3], ["connect", "reset", "timeout"]);
+        assert_eq!(
+            names[18..],
+            ["invalid-response", "in-stream", "incomplete", "invalid-chunk", "spend", "local-limit"]
+        );
+        for name in names {
+            assert!(ErrorClass::renamed(name).is_none(), "{name}");
+        }
     }
 
     #[test]

@@ -258,7 +258,7 @@ impl AskView {
             json::answer(&self.settings.name, std::mem::take(&mut self.accumulated.answer), usage_cost, outcome);
         if self.settings.format == Format::Jsonl {
             object["event"] = "finished".into();
-            object["lane"] = CALL_INDEX.into();
+            object["call"] = CALL_INDEX.into();
         }
         json::write_lines(&[object], to);
     }

@@ -65,7 +65,7 @@ pub fn answer(
 pub fn event(event: &Event) -> Vec<Value> {
     let line = |kind: &str, mut body: Value| {
         body["event"] = kind.into();
-        body["lane"] = event.call.into();
+        body["call"] = event.call.into();
         body
     };
     match &event.kind {
@@ -95,7 +95,7 @@ pub fn event(event: &Event) -> Vec<Value> {
 /// The first line of a run of several calls: the requested names.
 #[must_use]
 pub fn run_started(names: &[&str]) -> Value {
-    json!({"event": "run", "lanes": names})
+    json!({"event": "run", "calls": names})
 }
 
 /// Writes each value on its own line.
@@ -112,7 +112,7 @@ pub fn deltas(index: usize, deltas: &[Delta]) -> Vec<Value> {
     let line = |delta| {
         let mut body = delta_json(delta);
         body["event"] = "delta".into();
-        body["lane"] = index.into();
+        body["call"] = index.into();
         body
     };
     deltas.iter().map(line).collect()

@@ -44,18 +44,18 @@ const MAX_RECENT: usize = 20;
 pub struct Breaker {
     /// Failures since the last complete answer.
     #[serde(skip_serializing_if = "is_zero")]
-    row: u32,
+    consecutive_failures: u32,
     /// How often it opened since the last complete answer.
     #[serde(skip_serializing_if = "is_zero")]
-    openings: u32,
+    open_count: u32,
     /// The end of recent calls, and whether they succeeded.
     #[serde(with = "recent", skip_serializing_if = "VecDeque::is_empty")]
-    recent: VecDeque<(Timestamp, bool)>,
+    recent_calls: VecDeque<(Timestamp, bool)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     open_until: Option<Timestamp>,
     /// When it last opened.
     #[serde(skip_serializing_if = "Option::is_none")]
-    opened: Option<Timestamp>,
+    opened_at: Option<Timestamp>,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
@@ -87,7 +87,7 @@ impl Breaker {
 
     /// Records the first delta of a request sent at `sent`: closes the breaker, unless it opened after `sent`.
     pub fn record_first_delta(&mut self, sent: Timestamp) {
-        if self.opened.is_none_or(|opened| sent >= opened) {
+        if self.opened_at.is_none_or(|opened| sent >= opened) {
             self.open_until = None;
         }
     }
@@ -95,8 +95,8 @@ impl Breaker {
     /// Records the complete answer of a request sent at `sent`: resets the breaker, unless it opened after `sent`.
     pub fn record_success(&mut self, sent: Timestamp, now: Timestamp) {
         self.record(now, true);
-        if self.opened.is_none_or(|opened| sent >= opened) {
-            *self = Self { recent: std::mem::take(&mut self.recent), ..Self::default() };
+        if self.opened_at.is_none_or(|opened| sent >= opened) {
+            *self = Self { recent_calls: std::mem::take(&mut self.recent_calls), ..Self::default() };
         }
     }
 
@@ -104,23 +104,23 @@ impl Breaker {
     pub fn record_failure(&mut self, rule: TripPolicy, sent: Timestamp, now: Timestamp, random: f64) -> bool {
         self.record(now, false);
         // Requests that were in flight when it opened are part of the same outage, and not a probe.
-        if self.opened.is_some_and(|opened| sent < opened) {
+        if self.opened_at.is_some_and(|opened| sent < opened) {
             return false;
         }
         let state = self.state(now);
-        self.row = self.row.saturating_add(1);
+        self.consecutive_failures = self.consecutive_failures.saturating_add(1);
         if let BreakerState::Open(until) = state {
             // A request was sent although the breaker was open: extend the time, so that no other one follows at once.
             self.open_until =
-                Some(until.max(saturating_add(now, Self::open_duration(self.openings.saturating_sub(1), random))));
+                Some(until.max(saturating_add(now, Self::open_duration(self.open_count.saturating_sub(1), random))));
             return false;
         }
         if state == BreakerState::Closed && !self.should_trip(rule, now) {
             return false;
         }
-        self.open_until = Some(saturating_add(now, Self::open_duration(self.openings, random)));
-        self.openings = self.openings.saturating_add(1);
-        self.opened = Some(now);
+        self.open_until = Some(saturating_add(now, Self::open_duration(self.open_count, random)));
+        self.open_count = self.open_count.saturating_add(1);
+        self.opened_at = Some(now);
         true
     }
 
@@ -133,38 +133,38 @@ impl Breaker {
     /// Whether there are no failures, so that the state need not be saved.
     #[must_use]
     pub fn has_no_failures(&self) -> bool {
-        self.is_clean() && self.recent.iter().all(|(_, ok)| *ok)
+        self.is_clean() && self.recent_calls.iter().all(|(_, ok)| *ok)
     }
 
     /// Whether there was no failure since the last complete answer.
     #[must_use]
     pub fn is_clean(&self) -> bool {
-        self.row == 0 && self.openings == 0 && self.open_until.is_none()
+        self.consecutive_failures == 0 && self.open_count == 0 && self.open_until.is_none()
     }
 
     /// Limits future times after a clock jump, and drops calls outside the window.
     pub fn clamp(&mut self, now: Timestamp) {
         self.open_until = self.open_until.map(|until| until.min(saturating_add(now, MAX_OPEN)));
-        self.opened = self.opened.map(|opened| opened.min(now));
-        self.recent.retain(|(at, _)| *at <= now && now.duration_since(*at) < as_signed(WINDOW));
+        self.opened_at = self.opened_at.map(|opened| opened.min(now));
+        self.recent_calls.retain(|(at, _)| *at <= now && now.duration_since(*at) < as_signed(WINDOW));
     }
 
     fn should_trip(&self, rule: TripPolicy, now: Timestamp) -> bool {
-        if self.row >= rule.consecutive_failures {
+        if self.consecutive_failures >= rule.consecutive_failures {
             return true;
         }
         let Some(min) = rule.window_failures else { return false };
-        let calls = self.recent.iter().filter(|(at, _)| now.duration_since(*at) < as_signed(WINDOW));
+        let calls = self.recent_calls.iter().filter(|(at, _)| now.duration_since(*at) < as_signed(WINDOW));
         let (total, failed) = calls.fold((0, 0), |(total, failed), (_, ok)| (total + 1, failed + u32::from(!ok)));
         failed >= min && failed * 2 >= total
     }
 
     fn record(&mut self, now: Timestamp, ok: bool) {
         let is_old = |(at, _): &(Timestamp, bool)| now.duration_since(*at) >= as_signed(WINDOW);
-        while self.recent.front().is_some_and(is_old) || self.recent.len() >= MAX_RECENT {
-            self.recent.pop_front();
+        while self.recent_calls.front().is_some_and(is_old) || self.recent_calls.len() >= MAX_RECENT {
+            self.recent_calls.pop_front();
         }
-        self.recent.push_back((now, ok));
+        self.recent_calls.push_back((now, ok));
     }
 }
 

@@ -212,7 +212,7 @@ mod tests {
         use Decision as D;
         use ErrorClass as C;
         let retry = |ms: u32, fresh| D::RetrySame { delay: ms * MS, new_connection: fresh };
-        for class in C::ALL {
+        for &class in C::ALL {
             let want = match class {
                 C::Connect => retry(100, true),
                 C::Reset => retry(0, true),
@@ -233,7 +233,7 @@ mod tests {
         let minutes = |minutes: u32| minutes * MINUTE;
         let cooldown =
             |scope, first, longest| HealthEffect::Cooldown { scope, requested: None, initial: first, max: longest };
-        for class in C::ALL {
+        for &class in C::ALL {
             let want = match class {
                 C::Connect => HealthEffect::EndpointUnreachable,
                 C::Overloaded => cooldown(CooldownScope::Model, 10 * SECOND, 10 * SECOND),

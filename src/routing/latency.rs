@@ -20,36 +20,37 @@ const MAX_MS: f64 = 1e9;
 #[serde(default)]
 pub struct Latency {
     /// The moving average, in milliseconds.
-    average: f64,
-    at: Option<Timestamp>,
+    average_ms: f64,
+    updated_at: Option<Timestamp>,
     /// The most recent samples in milliseconds, newest last.
-    last: VecDeque<u32>,
+    samples_ms: VecDeque<u32>,
 }
 
 impl Latency {
     /// Records a time to first token.
     pub fn record(&mut self, ttft: Duration, now: Timestamp) {
         let sample = (ttft.as_secs_f64() * 1e3).min(MAX_MS);
-        let elapsed = self.at.map_or(f64::INFINITY, |at| now.duration_since(at).as_secs_f64().max(0.0));
+        let elapsed = self.updated_at.map_or(f64::INFINITY, |at| now.duration_since(at).as_secs_f64().max(0.0));
         let weight = (-elapsed / DECAY_SECS).exp();
-        self.average = if sample > self.average { sample } else { self.average * weight + sample * (1.0 - weight) };
-        self.at = Some(now);
-        self.last.push_back(u32::try_from(ttft.as_millis()).unwrap_or(u32::MAX));
-        while self.last.len() > MAX_SAMPLES {
-            self.last.pop_front();
+        self.average_ms =
+            if sample > self.average_ms { sample } else { self.average_ms * weight + sample * (1.0 - weight) };
+        self.updated_at = Some(now);
+        self.samples_ms.push_back(u32::try_from(ttft.as_millis()).unwrap_or(u32::MAX));
+        while self.samples_ms.len() > MAX_SAMPLES {
+            self.samples_ms.pop_front();
         }
     }
 
     /// The moving average in milliseconds; `None` without samples.
     #[must_use]
     pub fn average(&self) -> Option<f64> {
-        self.at.map(|_| self.average)
+        self.updated_at.map(|_| self.average_ms)
     }
 
     /// The 95th percentile of the samples.
     #[must_use]
     pub fn p95(&self) -> Option<Duration> {
-        let mut sorted: Vec<u32> = self.last.iter().copied().collect();
+        let mut sorted: Vec<u32> = self.samples_ms.iter().copied().collect();
         sorted.sort_unstable();
         let index = (sorted.len() * 95).div_ceil(100).checked_sub(1)?;
         sorted.get(index).map(|&ms| Duration::from_millis(ms.into()))
@@ -57,7 +58,7 @@ impl Latency {
 
     /// Clears values from the health file that are out of range.
     pub fn clear_invalid(&mut self) {
-        if !(0.0..=MAX_MS).contains(&self.average) {
+        if !(0.0..=MAX_MS).contains(&self.average_ms) {
             *self = Self::default();
         }
     }
@@ -65,7 +66,7 @@ impl Latency {
     /// Whether there are no samples.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.at.is_none()
+        self.updated_at.is_none()
     }
 }
 
@@ -76,7 +77,7 @@ mod tests {
     #[test]
     fn out_of_range_average_is_cleared() {
         for average in ["-5.0", "1e30", "1e9"] {
-            let text = format!(r#"{{"average":{average},"at":"2026-01-01T00:00:00Z","last":[5]}}"#);
+            let text = format!(r#"{{"average_ms":{average},"updated_at":"2026-01-01T00:00:00Z","samples_ms":[5]}}"#);
             let mut latency: Latency = serde_json::from_str(&text).expect("valid JSON");
             latency.clear_invalid();
             assert_eq!(latency.average().is_some(), average == "1e9", "{average}");

@@ -84,10 +84,10 @@ impl OrderRequest<'_> {
     /// they become available.
     #[must_use]
     pub fn order(mut self, candidates: &[CandidateState]) -> Vec<usize> {
-        let (available, mut unavailable): (Vec<usize>, Vec<usize>) =
-            (0..candidates.len()).partition(|&index| !matches!(candidates[index].availability, Availability::Open(..)));
+        let (available, mut unavailable): (Vec<usize>, Vec<usize>) = (0..candidates.len())
+            .partition(|&index| !matches!(candidates[index].availability, Availability::Open { .. }));
         unavailable.sort_by_key(|&index| match candidates[index].availability {
-            Availability::Open(until, _) => until,
+            Availability::Open { until, .. } => until,
             _ => jiff::Timestamp::MIN,
         });
         let mut order = if let Some(key) = self.affinity_key {
@@ -234,7 +234,7 @@ mod tests {
 
     fn unavailable(until: &str) -> Availability {
         let id = HealthKey::try_from("1".to_owned()).expect("valid hex number");
-        Availability::Open(until.parse().expect("valid timestamp"), id)
+        Availability::Open { until: until.parse().expect("valid timestamp"), cause: id }
     }
 
     #[test]

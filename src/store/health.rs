@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use super::{check_regular, lock_with_timeout, write_atomic_unsynced};
+use super::{check_regular, health_migration::read_old_format, lock_with_timeout, write_atomic_unsynced};
 use crate::routing::health::{HealthError, HealthSnapshot, HealthStore, HealthUpdate};
 
 /// Larger files are rejected: mmchat never writes one.
@@ -18,7 +18,7 @@ const MAX_READ_SIZE: u64 = 1024 * 1024;
 /// How long to wait for another process's update, once, because the answer waits too. An update takes about 1 ms.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 /// The maximum size of a written file, in bytes.
-const MAX_WRITE_SIZE: usize = 64 * 1024;
+const MAX_WRITE_SIZE: usize = 96 * 1024;
 
 /// A [`HealthStore`] in a JSON file.
 #[derive(Debug)]
@@ -51,10 +51,15 @@ impl HealthFile {
     }
 }
 
+/// Parses a health file of this or an earlier version.
+fn parse(text: &str) -> Result<HealthSnapshot, serde_json::Error> {
+    serde_json::from_str(text).or_else(|error| read_old_format(text).ok_or(error))
+}
+
 impl HealthStore for HealthFile {
     fn read(&self) -> Result<HealthSnapshot, HealthError> {
         let text = self.read_text().map_err(|error| self.health_error("cannot read", error))?;
-        let read = text.map(|text| serde_json::from_str(&text)).transpose();
+        let read = text.as_deref().map(parse).transpose();
         read.map(Option::unwrap_or_default).map_err(|error| self.health_error("invalid health file", error))
     }
 
@@ -68,12 +73,16 @@ impl HealthStore for HealthFile {
         })?;
         self.lock_timed_out.store(false, Ordering::Relaxed);
         let text = self.read_text().map_err(|error| self.health_error("cannot read", error))?;
-        let read = text.map(|text| serde_json::from_str(&text)).transpose();
+        let read = text.as_deref().map(parse).transpose();
         let broken = read.as_ref().err().map(|error| self.health_error("reset invalid health file", error));
         let before: Option<HealthSnapshot> = read.unwrap_or_default();
         let mut snapshot = before.clone().unwrap_or_default();
         act(&mut snapshot);
         if before.as_ref() != Some(&snapshot) {
+            let copy = self.path.with_extension("old.json");
+            if let Some(old) = text.filter(|text| !copy.exists() && read_old_format(text).is_some()) {
+                write_atomic_unsynced(&copy, &old).map_err(unwritable)?;
+            }
             write_atomic_unsynced(&self.path, &self.serialize_within_limit(&mut snapshot)?).map_err(unwritable)?;
         }
         Ok((snapshot, broken))
@@ -123,7 +132,7 @@ mod tests {
         let snapshot = stores[0].read().expect("readable file");
         for target in &targets {
             assert!(
-                matches!(snapshot.availability(&TargetHealthKeys::new(target, &[]), now), Availability::Open(..)),
+                matches!(snapshot.availability(&TargetHealthKeys::new(target, &[]), now), Availability::Open { .. }),
                 "{}",
                 target.id
             );
@@ -138,12 +147,12 @@ mod tests {
         let folder = tempfile::tempdir().expect("temp dir");
         let store = HealthFile::new(folder.path());
         assert_eq!(store.read().expect("missing file"), HealthSnapshot::default());
-        for invalid in ["{\"places\": 7}", "{\"theirs\": 7}", "not json", ""] {
+        for invalid in ["{\"entries\": 7}", "{\"places\": 7}", "{\"theirs\": 7}", "not json", ""] {
             fs::write(folder.path().join("health.json"), invalid).expect("writable file");
             assert!(store.read().expect_err("invalid file").to_string().contains("health.json"));
-            let (_, error) = store.update(&mut |snapshot| snapshot.salt = "x".into()).expect("reset file");
+            let (_, error) = store.update(&mut |snapshot| snapshot.key_salt = "x".into()).expect("reset file");
             assert!(error.expect("invalid file").to_string().contains("reset"));
-            assert_eq!(store.read().expect("valid file").salt, "x");
+            assert_eq!(store.read().expect("valid file").key_salt, "x");
         }
     }
 
@@ -157,7 +166,7 @@ mod tests {
         assert!(store.lock_timed_out.load(Ordering::Relaxed), "the next update does not wait");
         assert_eq!(store.read().expect("missing file"), HealthSnapshot::default(), "reading needs no lock");
         drop(lock);
-        store.update(&mut |snapshot| snapshot.salt = "x".into()).expect("unlocked file");
+        store.update(&mut |snapshot| snapshot.key_salt = "x".into()).expect("unlocked file");
         assert!(!store.lock_timed_out.load(Ordering::Relaxed), "the next update waits again");
     }
 
@@ -180,13 +189,13 @@ mod tests {
         let snapshot = store.read().expect("readable file");
         for target in &targets {
             assert!(
-                matches!(snapshot.availability(&TargetHealthKeys::new(target, &[]), now), Availability::Open(..)),
+                matches!(snapshot.availability(&TargetHealthKeys::new(target, &[]), now), Availability::Open { .. }),
                 "{}",
                 target.id
             );
         }
         let size = fs::metadata(folder.path().join("health.json")).expect("existing file").len();
-        assert!(size <= 64 * 1024, "{size}");
+        assert!(size <= 96 * 1024, "{size}");
     }
 
     #[test]
@@ -213,6 +222,6 @@ mod tests {
             store.update(update).expect("writable file");
         }
         let size = fs::metadata(folder.path().join("health.json")).expect("existing file").len();
-        assert!(size > 1024 && size <= 64 * 1024, "{size}");
+        assert!(size > 1024 && size <= 96 * 1024, "{size}");
     }
 }

@@ -4,11 +4,11 @@
 //! empty.
 
 use std::{
-    fs,
-    hash::{DefaultHasher, Hash, Hasher},
-    io,
+    fs, io,
     path::{Path, PathBuf},
 };
+
+use super::fingerprint;
 
 /// The model ids that the endpoint `endpoint` at `address` last listed.
 #[must_use]
@@ -20,17 +20,11 @@ pub fn read(cache: &Path, endpoint: &str, address: &str) -> Vec<String> {
 
 /// Stores the model ids that the endpoint listed.
 pub fn write(cache: &Path, endpoint: &str, address: &str, ids: &[&str]) -> io::Result<()> {
+    // The address itself may contain a password or a key.
     let header = fingerprint(address);
     let fits = |id: &&&str| !id.contains(['\n', '\r']);
     let lines: Vec<&str> = std::iter::once(&&*header).chain(ids.iter().filter(fits)).copied().collect();
     super::write_atomic(&list_path(cache, endpoint), &(lines.join("\n") + "\n"))
-}
-
-/// A hash of the address, which itself may contain a password or a key.
-fn fingerprint(address: &str) -> String {
-    let mut hasher = DefaultHasher::new();
-    address.hash(&mut hasher);
-    format!("{:016x}", hasher.finish())
 }
 
 /// Endpoint names contain no path separators, but may be `..`, hence the suffix.

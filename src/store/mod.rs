@@ -3,14 +3,18 @@
 //! A reader of a replaced file sees the old text or the new text, never a mix. The submodules define what the files
 //! contain: the record of calls, the health of endpoints, the lists of models.
 
+pub mod daily;
 pub mod health;
+mod health_migration;
 pub mod histogram;
 pub mod list_cache;
 pub mod record;
 pub mod watch;
 
 use std::{
-    fs, io,
+    fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -129,6 +133,13 @@ fn restrict_to_owner(path: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn restrict_to_owner(_path: &Path) -> io::Result<()> {
     Ok(())
+}
+
+/// A short hash of `text`, for names of cache files.
+fn fingerprint(text: &str) -> String {
+    let mut hasher = DefaultHasher::new();
+    text.hash(&mut hasher);
+    format!("{:016x}", hasher.finish())
 }
 
 /// An exclusive lock on changes of a file, released on drop.

@@ -111,7 +111,7 @@ mod system {
         pub fn start(modes: TerminalModes) -> Option<Self> {
             let (stop, stopped) = UnixStream::pair().ok()?;
             let (sender, keys) = mpsc::channel(16);
-            let thread = thread::Builder::new().spawn(move || listen(&stopped, &sender)).ok()?;
+            let thread = thread::Builder::new().spawn(move || read_keys(&stopped, &sender)).ok()?;
             modes.enable_key_input();
             Some(Self { keys, modes, stop: Some(stop), thread: Some(thread) })
         }
@@ -126,7 +126,7 @@ mod system {
     }
 
     /// Reads keys until `stopped` is closed; keys pressed after that are left for the next reader.
-    fn listen(stopped: &UnixStream, keys: &mpsc::Sender<Key>) {
+    fn read_keys(stopped: &UnixStream, keys: &mpsc::Sender<Key>) {
         let stdin = io::stdin();
         loop {
             let mut fds = [PollFd::new(&stdin, PollFlags::IN), PollFd::new(stopped, PollFlags::IN)];
@@ -219,30 +219,30 @@ mod system {
     pub struct Keyboard {
         modes: TerminalModes,
         keys: mpsc::Receiver<Key>,
-        over: Arc<AtomicBool>,
+        stop: Arc<AtomicBool>,
     }
 
     impl Keyboard {
         /// Starts reading keys.
         #[must_use]
         pub fn start(modes: TerminalModes) -> Option<Self> {
-            modes.enter();
+            modes.enable_key_input();
             let (sender, keys) = mpsc::channel(16);
             let stop = Arc::new(AtomicBool::new(false));
             let stopped = Arc::clone(&stop);
             thread::spawn(move || {
                 while !stopped.load(Ordering::Relaxed) {
-                    if let Ok(true) = poll(LOOK)
+                    if let Ok(true) = poll(POLL_INTERVAL)
                         && let Ok(Event::Key(event)) = read()
                         && event.kind == KeyEventKind::Press
-                        && let Some(key) = key(event.code, event.modifiers)
+                        && let Some(key) = to_key(event.code, event.modifiers)
                         && sender.blocking_send(key).is_err()
                     {
                         return;
                     }
                 }
             });
-            Some(Self { modes, keys, over: stop })
+            Some(Self { modes, keys, stop })
         }
 
         /// Resolves with the next key; never, once the terminal is closed.
@@ -256,12 +256,12 @@ mod system {
 
     impl Drop for Keyboard {
         fn drop(&mut self) {
-            self.over.store(true, Ordering::Relaxed);
-            self.modes.leave();
+            self.stop.store(true, Ordering::Relaxed);
+            self.modes.restore();
         }
     }
 
-    fn key(code: KeyCode, modifiers: KeyModifiers) -> Option<Key> {
+    fn to_key(code: KeyCode, modifiers: KeyModifiers) -> Option<Key> {
         Some(match code {
             KeyCode::Char('c') if modifiers.contains(KeyModifiers::CONTROL) => Key::Interrupt,
             KeyCode::Char(c) => Key::Char(c),

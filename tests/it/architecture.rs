@@ -1,5 +1,5 @@
-//! The direction of imports, checked for every file of `src/`: a module uses only modules of lower layers, and files do not
-//! import each other in a circle. `docs/architecture.md` explains the layers.
+//! Checks the imports of every file in `src/`: a module uses only modules of lower layers, and there are no import cycles.
+//! `docs/architecture.md` explains the layers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -50,7 +50,7 @@ struct Collector<'a> {
 }
 
 impl Collector<'_> {
-    /// Notes a path whose first segments are `crate`, `self` or `super`, or a child module of the current one.
+    /// Records a path whose first segments are `crate`, `self` or `super`, or a child module of the current one.
     fn note(&mut self, segments: &[String], line: usize) {
         let mut module = self.module.clone();
         let mut rest = segments;
@@ -144,7 +144,9 @@ impl<'ast> Visit<'ast> for Collector<'_> {
         self.test_depth += test;
         if let Some((_, items)) = &item.content {
             self.module.push(item.ident.to_string());
-            items.iter().for_each(|item| self.visit_item(item));
+            for item in items {
+                self.visit_item(item);
+            }
             self.module.pop();
         }
         self.test_depth -= test;
@@ -253,8 +255,8 @@ fn every_form_of_an_upward_import_is_found() {
     assert!(upward("engine/mod.rs", "use crate::{model::X, config::Config};\n// crate::cli::x", &modules).is_empty());
 }
 
-/// The files that each file uses outside tests. A module's use of a module around it is not counted: `mod.rs` is the face
-/// of its folder.
+/// The files that each file uses outside tests. Uses of an enclosing module are not counted, because `mod.rs` reexports
+/// the items of its folder.
 fn graph(sources: &BTreeMap<String, String>) -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
     let modules: BTreeSet<ModulePath> = sources.keys().map(|file| module_of(file)).collect();
     let file_of =
@@ -270,7 +272,7 @@ fn graph(sources: &BTreeMap<String, String>) -> BTreeMap<ModulePath, BTreeSet<Mo
     graph
 }
 
-/// A circle of imports that can be reached from `module`, if there is one.
+/// An import cycle that can be reached from `module`, if there is one.
 fn circle(
     module: &ModulePath,
     graph: &BTreeMap<ModulePath, BTreeSet<ModulePath>>,
@@ -297,12 +299,12 @@ fn first_circle(sources: &BTreeMap<String, String>) -> Option<String> {
 }
 
 #[test]
-fn files_do_not_import_each_other_in_a_circle() {
+fn there_are_no_import_cycles() {
     assert_eq!(first_circle(&sources()), None);
 }
 
 #[test]
-fn a_circle_through_three_files_is_found() {
+fn import_cycle_of_three_files_is_found() {
     let mut sources: BTreeMap<String, String> = [
         ("a/mod.rs", "mod b; mod c; mod d; pub struct A;"),
         ("a/b.rs", "use super::{A, c::C}; pub struct B;"),

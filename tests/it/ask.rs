@@ -1,4 +1,4 @@
-//! `ask`, as the binary does it: wiring, texts and exit codes.
+//! `ask` through the binary: requests, output and exit codes.
 
 use std::{io::Read, process::Stdio, sync::mpsc};
 
@@ -11,7 +11,7 @@ fn ask(server: &Server, arguments: &[&str]) -> Ran {
 }
 
 #[test]
-fn content_passes_a_pipe_exactly_and_nothing_else_is_on_stdout() {
+fn piped_stdout_is_the_exact_content() {
     let server = Server::replying(&[&answer("a \u{1b}[31m* 你好\n\n  b")]);
     let ran = ask(&server, &["hi"]).exits(0);
     assert_eq!((ran.out.as_str(), ran.err.as_str()), ("a \u{1b}[31m* 你好\n\n  b", ""));
@@ -22,7 +22,7 @@ fn content_passes_a_pipe_exactly_and_nothing_else_is_on_stdout() {
 }
 
 #[test]
-fn flags_reach_the_request() {
+fn flags_set_request_fields() {
     let server = Server::replying(&[&answer("ok")]);
     let home = Home::with_server(&server, "");
     std::fs::write(home.path("f.txt"), "in the file").expect("a file");
@@ -39,12 +39,12 @@ fn flags_reach_the_request() {
 }
 
 #[test]
-fn the_second_candidate_answers_with_one_line_on_stderr() {
+fn failover_prints_one_line_on_stderr() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let rate = reply("429 Too Many Requests", "retry-after: 30\r\n", "{\"error\":{\"message\":\"slow down\"}}");
     let page = reply("200 OK", "content-type: text/html\r\n", "<html><title>Login</title></html>");
     let error_first = format!("{STREAM}data: {{\"error\":{{\"message\":\"upstream died\",\"code\":503}}}}\n\n");
-    for (first, class) in [(rate, "rate"), (page, "garbage"), (error_first, "overloaded")] {
+    for (first, class) in [(rate, "rate"), (page, "invalid-response"), (error_first, "overloaded")] {
         let server = Server::replying(&[&first, &answer("second")]);
         let home = Home::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
         let ran = home.run(&["ask", "-m", "chat", "hi"]).exits(0).says(&[class, "m/a", "trying m/b"]);
@@ -62,7 +62,7 @@ fn the_second_candidate_answers_with_one_line_on_stderr() {
 }
 
 #[test]
-fn when_all_are_down_every_reason_is_told() {
+fn failure_of_all_candidates_lists_each_error() {
     let server = Server::replying(&[
         &reply("401 Unauthorized", "", "{\"error\":{\"message\":\"wrong key\"}}"),
         &reply("404 Not Found", "", "<html><title>nothing here</title></html>"),
@@ -72,7 +72,7 @@ fn when_all_are_down_every_reason_is_told() {
 }
 
 #[test]
-fn a_wrong_key_is_4_and_silence_6_and_a_cut_8() {
+fn auth_exits_4_timeout_exits_6_incomplete_exits_8() {
     let server = Server::replying(&[&reply("401 Unauthorized", "", "{\"error\":{\"message\":\"no\"}}")]);
     ask(&server, &["hi"]).exits(4).says(&["auth 401"]);
     let server = Server::start(vec![vec![Step::Hold]]);
@@ -83,7 +83,7 @@ fn a_wrong_key_is_4_and_silence_6_and_a_cut_8() {
 }
 
 #[test]
-fn json_holds_the_whole_record() {
+fn json_format_has_all_fields() {
     let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":5}}\n\ndata: [DONE]\n\n";
     let finish = STOP.replace("data: [DONE]\n\n", "");
     let stream = format!("{STREAM}{}{finish}{usage}", event("hi\u{7}"));
@@ -104,19 +104,19 @@ fn json_holds_the_whole_record() {
     );
     assert_eq!(json["attempts"][0]["request_id"], "req-1");
     assert!(json["timing"]["ttft_ms"].is_u64() && json["timing"]["total_ms"].is_u64());
-    assert!(!ran.out.contains('\u{7}'), "control bytes are escaped");
+    assert!(!ran.out.contains('\u{7}'), "control bytes must be escaped");
 }
 
 #[test]
-fn json_of_a_cut_answer_keeps_what_arrived() {
+fn json_of_an_incomplete_answer_has_the_partial_content() {
     let server = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
     let json = ask(&server, &["--format", "json", "hi"]).exits(8).json();
     assert_eq!((&json["content"], &json["truncated"]), (&"half".into(), &true.into()));
-    assert_eq!((&json["error"]["class"], &json["usage"]["estimated"]), (&"cut".into(), &true.into()));
+    assert_eq!((&json["error"]["class"], &json["usage"]["estimated"]), (&"incomplete".into(), &true.into()));
 }
 
 #[test]
-fn jsonl_and_markdown_are_what_they_say() {
+fn jsonl_has_one_event_per_line_and_markdown_has_a_heading() {
     let server = Server::replying(&[&answer("text"), &answer("text")]);
     let home = Home::with_server(&server, "");
     let ran = home.run(&["ask", "-m", "m/x", "--format", "jsonl", "hi"]).exits(0);
@@ -129,7 +129,7 @@ fn jsonl_and_markdown_are_what_they_say() {
 }
 
 #[test]
-fn the_answer_is_there_before_it_is_whole() {
+fn first_chunk_is_printed_while_the_stream_is_open() {
     let (open, gate) = mpsc::channel();
     let server = Server::start(vec![vec![
         Step::Bytes(format!("{STREAM}{}", event("first")).into_bytes()),
@@ -140,7 +140,7 @@ fn the_answer_is_there_before_it_is_whole() {
     let mut child = home.command().args(["ask", "-m", "m/x", "hi"]).stdout(Stdio::piped()).spawn().expect("runs");
     let mut stdout = child.stdout.take().expect("piped");
     let mut first = [0; 5];
-    stdout.read_exact(&mut first).expect("the first text comes while the server waits");
+    stdout.read_exact(&mut first).expect("first chunk while the server waits");
     assert_eq!(&first, b"first");
     open.send(()).expect("the server waits");
     let mut rest = String::new();
@@ -149,7 +149,7 @@ fn the_answer_is_there_before_it_is_whole() {
 }
 
 #[test]
-fn a_closed_stdout_ends_quietly() {
+fn closed_stdout_exits_0_without_an_error() {
     let server = Server::start(vec![vec![
         Step::Bytes(STREAM.as_bytes().to_vec()),
         Step::Endless(event(&"x".repeat(1000)).into_bytes()),
@@ -174,7 +174,7 @@ fn reasoning_goes_to_stderr() {
 }
 
 #[test]
-fn how_an_answer_ended_is_told() {
+fn unusual_ends_of_an_answer_are_warned_about() {
     let end = |reason: &str| STOP.replace("\"stop\"", &format!("\"{reason}\""));
     let tool = "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"name\":\"get_weather\"}}]}}]}\n\n";
     let thought = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hm\"}}]}\n\n";
@@ -192,7 +192,7 @@ fn how_an_answer_ended_is_told() {
             format!("{}{}", event("x").replace("\"index\":0", "\"index\":1"), event("y") + &end("stop")),
             "several choices",
         ),
-        // Several choices are no reason to keep silent about the end.
+        // Both warnings are printed.
         (
             format!("{}{}", event("x").replace("\"index\":0", "\"index\":1"), event("y") + &end("length")),
             "several choices; only the first is shown\nwarning: the answer stopped at the token limit",
@@ -205,30 +205,30 @@ fn how_an_answer_ended_is_told() {
 }
 
 #[test]
-fn an_answer_that_was_cut_stays_the_answer_when_nobody_says_more() {
+fn incomplete_answer_is_kept_when_no_other_candidate_answers() {
     let half = format!("{STREAM}{}", event("half"));
     let models = "[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n[models.b]\nendpoint = \"m\"\nmodel = \"b\"\n";
-    for on_cut in ["restart", "buffer"] {
+    for on_incomplete in ["restart", "buffer"] {
         let refusal = reply("401 Unauthorized", "", "{\"error\":{\"message\":\"wrong key\"}}");
         let server = Server::replying(&[&half, &refusal, &half, &refusal]);
-        let route = format!("{models}[routes.chat]\nmodels = [\"a\", \"b\"]\non_cut = \"{on_cut}\"\n");
+        let route = format!("{models}[routes.chat]\nmodels = [\"a\", \"b\"]\non_cut = \"{on_incomplete}\"\n");
         let home = Home::with_server(&server, &route);
         let ran = home.run(&["ask", "-m", "chat", "hi"]).exits(8);
-        assert_eq!(ran.out.trim_end(), "half", "{on_cut}");
+        assert_eq!(ran.out.trim_end(), "half", "{on_incomplete}");
         let ran = ran.says(&[
             "the answer of a is incomplete: the answer ended without an end signal",
             "b (",
             "auth 401: wrong key",
         ]);
-        assert!(on_cut == "buffer" || ran.err.contains("[incomplete from a, restarted on b]"), "{ran:?}");
+        assert!(on_incomplete == "buffer" || ran.err.contains("[incomplete from a, restarted on b]"), "{ran:?}");
         let json = home.run(&["ask", "-m", "chat", "--format", "json", "hi"]).exits(8).json();
-        assert_eq!((&json["content"], &json["upstream_model"]), (&"half".into(), &"a".into()), "{on_cut}");
-        assert_eq!((&json["error"]["class"], &json["attempts"][1]["class"]), (&"cut".into(), &"auth".into()));
+        assert_eq!((&json["content"], &json["upstream_model"]), (&"half".into(), &"a".into()), "{on_incomplete}");
+        assert_eq!((&json["error"]["class"], &json["attempts"][1]["class"]), (&"incomplete".into(), &"auth".into()));
     }
 }
 
 #[test]
-fn calls_of_tools_are_told_apart_and_counted() {
+fn tool_calls_are_separated_by_id_and_limited() {
     let call = |words: &str| {
         format!(
             "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{{words}\"function\":{{\"name\":\"t\",\"arguments\":\"{{}}\"}}}}]}}}}]}}\n\n"
@@ -248,11 +248,11 @@ fn calls_of_tools_are_told_apart_and_counted() {
     let calls: String = (0..2000).map(|index| call(&format!("\"index\":{index},"))).collect();
     let server = Server::replying(&[&format!("{STREAM}{calls}{end}")]);
     let ran = ask(&server, &["--format", "json", "hi"]).exits(8).says(&["too many tool calls"]);
-    assert_eq!((ids(&ran.json()).len(), &ran.json()["error"]["class"]), (1024, &"garbled".into()));
+    assert_eq!((ids(&ran.json()).len(), &ran.json()["error"]["class"]), (1024, &"invalid-chunk".into()));
 }
 
 #[test]
-fn glued_frames_lose_nothing() {
+fn concatenated_json_objects_are_all_decoded() {
     let (a, b) = (event("A"), event("B"));
     for (body, out) in [
         (format!("{}{b}{STOP}", a.trim_end()), "AB"),
@@ -262,18 +262,18 @@ fn glued_frames_lose_nothing() {
         let ran = ask(&server, &["hi"]).exits(0);
         assert_eq!((ran.out.as_str(), ran.err.as_str()), (out, ""), "{body}");
     }
-    // A whole event of them takes no more than its length.
+    // Decoding a large event of concatenated objects takes linear time.
     let many = format!("data: {}\n\n{}{STOP}", "{}".repeat(1 << 20), event("A"));
     let server = Server::replying(&[&format!("{STREAM}{many}")]);
     assert_eq!(ask(&server, &["hi"]).exits(0).out, "A");
-    // What was lost between two is not passed over.
+    // A damaged object between two is an error.
     let broken = format!("{}data: {{\"choices\n\n{STOP}", a.trim_end());
     let server = Server::replying(&[&format!("{STREAM}{broken}")]);
     assert_eq!(ask(&server, &["hi"]).exits(8).out, "A");
 }
 
 #[test]
-fn a_comment_in_two_pieces_is_no_page() {
+fn sse_comment_split_across_chunks_is_not_an_invalid_response() {
     let (open, gate) = mpsc::channel();
     let server = Server::start(vec![vec![
         Step::Bytes(format!("{STREAM}{}: pi", event("text")).into_bytes()),
@@ -287,12 +287,12 @@ fn a_comment_in_two_pieces_is_no_page() {
     child.stdout.as_mut().expect("piped").read_exact(&mut [0; 4]).expect("text");
     open.send(()).expect("the server waits");
     let ran = Ran::of(child.wait_with_output().expect("ends")).exits(8).says(&["without an end signal"]);
-    assert!(!ran.err.contains("garbage"), "{ran:?}");
+    assert!(!ran.err.contains("invalid-response"), "{ran:?}");
 }
 
 #[cfg(unix)]
 #[test]
-fn a_failure_that_nobody_reads_is_no_success() {
+fn failure_exit_code_is_kept_when_stdout_is_closed() {
     let server = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
     let home = Home::with_server(&server, "");
     let (reader, writer) = std::io::pipe().expect("a pipe");
@@ -303,7 +303,7 @@ fn a_failure_that_nobody_reads_is_no_success() {
 }
 
 #[test]
-fn output_goes_to_a_private_file_and_a_full_disk_is_told() {
+fn output_file_is_private_and_write_errors_are_reported() {
     let server = Server::replying(&[&answer("text"), &answer("text")]);
     let home = Home::with_server(&server, "");
     let path = home.path("answer.md").display().to_string();
@@ -321,12 +321,12 @@ fn output_goes_to_a_private_file_and_a_full_disk_is_told() {
     }
     let down = Server::replying(&[&reply("401 Unauthorized", "", "{}")]);
     let ran = Home::with_server(&down, "").run(&["ask", "-m", "m/x", "--output", &path, "hi"]).exits(4);
-    assert_eq!(std::fs::read_to_string(&path).expect("a file"), "text", "a failure leaves the file: {ran:?}");
+    assert_eq!(std::fs::read_to_string(&path).expect("a file"), "text", "a failure must not change the file: {ran:?}");
     home.run(&["ask", "-m", "m/x", "--output", "/no/such/folder/x", "hi"]).exits(1).says(&["/no/such/folder/x"]);
 }
 
 #[test]
-fn a_dry_run_is_a_curl_line_without_the_key_and_asks_nobody() {
+fn dry_run_prints_a_curl_command_without_secrets() {
     let config = "[endpoints.m]\nbase_url = \"http://user:hunter22@h.invalid/v1\"\napi_key = \"sk-literal-secret\"\n\
         headers = { X-Team = { env = \"TEAM_TOKEN\" } }\n[endpoints.n]\nbase_url = \"http://h.invalid/v1\"\napi_key = { env = \"N_KEY\" }\n";
     let home = Home::with_config(config);
@@ -349,14 +349,14 @@ fn a_dry_run_is_a_curl_line_without_the_key_and_asks_nobody() {
 }
 
 #[test]
-fn stats_are_one_line_and_estimates_are_marked() {
+fn stats_is_one_line_that_marks_estimates() {
     let server = Server::replying(&[&answer("some text of a few words")]);
     let ran = ask(&server, &["--stats", "hi"]).exits(0).says(&["m/x", "ttft", "estimated"]);
     assert_eq!(ran.err.lines().count(), 1);
 }
 
 #[test]
-fn names_that_lead_nowhere_are_2() {
+fn unknown_names_and_invalid_arguments_exit_2() {
     let home = Home::with_config(
         "[endpoints.openai]\n[models.fast]\nendpoint = \"openai\"\nmodel = \"m\"\n[sets]\nall = [\"fast\"]\n",
     );
@@ -371,7 +371,7 @@ fn names_that_lead_nowhere_are_2() {
 }
 
 #[test]
-fn keys_that_cannot_be_had_are_4() {
+fn unavailable_keys_exit_4() {
     let home = Home::new();
     let config = |key: &str| format!("[endpoints.m]\nbase_url = \"http://127.0.0.1:9/v1\"\napi_key = {key}\n");
     home.write_config(&config("{ env = \"NOT_SET_KEY\" }"));
@@ -389,7 +389,7 @@ fn keys_that_cannot_be_had_are_4() {
 
 #[cfg(unix)]
 #[test]
-fn a_key_in_a_config_that_others_can_read_is_warned_about() {
+fn literal_key_in_a_readable_config_is_warned_about() {
     let server = Server::replying(&[&answer("ok")]);
     let home = Home::with_server(&server, "api_key = \"sk-literal-secret\"\n");
     crate::common::set_mode(&home.path("config.toml"), 0o644);
@@ -399,7 +399,7 @@ fn a_key_in_a_config_that_others_can_read_is_warned_about() {
 }
 
 #[test]
-fn a_key_in_the_environment_is_enough() {
+fn api_key_in_the_environment_needs_no_config() {
     let server = Server::replying(&[&answer("ok")]);
     let home = Home::new();
     let output = home
@@ -415,9 +415,9 @@ fn a_key_in_the_environment_is_enough() {
 }
 
 #[test]
-fn without_any_key_it_says_which_one_to_set() {
+fn missing_key_error_names_the_variables_to_set() {
     let home = Home::new();
-    // Whatever serves on this machine is not asked: the address is moved to a port nobody has.
+    // A local Ollama must not be detected: nothing listens on this port.
     let run = |arguments: &[&str]| {
         let mut command = home.command();
         command.env("OLLAMA_BASE_URL", "http://127.0.0.1:9/v1").args(arguments);
@@ -428,7 +428,7 @@ fn without_any_key_it_says_which_one_to_set() {
 }
 
 #[test]
-fn standard_input_is_never_dropped_and_never_hangs_in_silence() {
+fn stdin_is_sent_and_an_open_pipe_times_out() {
     let server = Server::replying(&[&answer("ok"), &answer("ok")]);
     let home = Home::with_server(&server, "");
     home.run_with_input(&["ask", "-m", "m/x"], b"only \xff piped").exits(0).says(&["not valid UTF-8"]);
@@ -446,13 +446,13 @@ fn standard_input_is_never_dropped_and_never_hangs_in_silence() {
 }
 
 #[test]
-fn a_prompt_larger_than_any_model_reads_is_refused() {
+fn prompt_over_32_mib_is_rejected() {
     let home = Home::with_config("[endpoints.m]\nbase_url = \"http://127.0.0.1:9/v1\"\n");
     home.run_with_input(&["ask", "-m", "m/x"], &vec![b'x'; 50 << 20]).exits(2).says(&["32 MiB"]);
 }
 
 #[test]
-fn servers_that_mean_harm_are_given_up_on() {
+fn endless_and_oversized_responses_are_rejected() {
     let endless_line = vec![Step::Bytes(format!("{STREAM}data: ").into_bytes()), Step::Endless(vec![b'x'; 65536])];
     let endless_json =
         vec![Step::Bytes(b"HTTP/1.1 200 OK\r\n\r\n{\"a\":\"".to_vec()), Step::Endless(vec![b'x'; 65536])];
@@ -477,13 +477,13 @@ fn servers_that_mean_harm_are_given_up_on() {
 }
 
 #[test]
-fn a_gzip_bomb_is_stopped() {
+fn gzip_bomb_is_rejected() {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(STREAM.as_bytes()).expect("memory");
-    let piece = event(&"0".repeat(1 << 20));
+    let chunk = event(&"0".repeat(1 << 20));
     for _ in 0..100 {
-        encoder.write_all(piece.as_bytes()).expect("memory");
+        encoder.write_all(chunk.as_bytes()).expect("memory");
     }
     let bomb = encoder.finish().expect("memory");
     let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", bomb.len());
@@ -495,7 +495,7 @@ fn a_gzip_bomb_is_stopped() {
 }
 
 #[test]
-fn a_proxy_that_refuses_and_a_name_without_address_are_told() {
+fn proxy_and_dns_failures_are_connect_errors() {
     let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
     let config = format!("[endpoints.m]\nbase_url = \"https://h.invalid/v1\"\nproxy = \"http://{closed}\"\n");
     Home::with_config(&config).run(&["ask", "-m", "m/x", "hi"]).exits(5).says(&["connect", "proxy"]);
@@ -504,7 +504,7 @@ fn a_proxy_that_refuses_and_a_name_without_address_are_told() {
 }
 
 #[test]
-fn loopback_is_never_reached_through_a_proxy_of_the_environment() {
+fn loopback_bypasses_the_environment_proxy() {
     let server = Server::replying(&[&answer("ok")]);
     let home = Home::with_server(&server, "");
     let output = home.command().env("http_proxy", "http://127.0.0.1:9").args(["ask", "-m", "m/x", "hi"]).output();
@@ -512,7 +512,7 @@ fn loopback_is_never_reached_through_a_proxy_of_the_environment() {
 }
 
 #[test]
-fn config_problems_are_3_and_point_at_the_place() {
+fn config_errors_exit_3_with_line_and_column() {
     let home = Home::with_config("[endpoints.m]\nbase_ulr = \"http://h/v1\"\n");
     for command in [&["ask", "-m", "m/x", "hi"][..], &["config", "check"], &["config", "show"]] {
         home.run(command).exits(3).says(&["base_ulr", "config.toml:2:1", "did you mean \"base_url\""]);

@@ -1,4 +1,4 @@
-//! `chat`: a conversation through the binary: from a pipe, and on a terminal.
+//! `chat` through the binary: with piped input and on a terminal.
 
 use std::{
     io::Write,
@@ -13,7 +13,7 @@ fn home(server: &Server) -> Home {
     Home::with_server(server, &format!("{}{}", entry("a"), entry("b")))
 }
 
-/// Runs `command`, to which these lines are typed without a terminal.
+/// Runs `command` with these lines as piped standard input.
 fn typed(mut command: Command, lines: &str) -> Ran {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("runs");
@@ -27,17 +27,17 @@ fn chat(home: &Home, arguments: &[&str], lines: &str) -> Ran {
     typed(command, lines)
 }
 
-/// What each request said.
+/// The message texts of each request.
 fn said(server: &Server) -> Vec<Vec<String>> {
-    let of = |sent: Value| {
+    let texts = |sent: Value| {
         let messages = sent["messages"].as_array().expect("some").clone();
         messages.iter().map(|message| message["content"].as_str().expect("text").to_owned()).collect()
     };
-    server.requests().iter().map(|request| of(request.json())).collect()
+    server.requests().iter().map(|request| texts(request.json())).collect()
 }
 
 #[test]
-fn each_line_of_a_pipe_is_a_question() {
+fn each_piped_line_is_a_prompt() {
     let server = Server::replying(&[&answer("1"), &answer("2\n"), &answer("3")]);
     let home = home(&server);
     let ran = chat(&home, &["-m", "a", "-s", "Brief.", "zero"], "one\n\n/nope\ntwo").exits(0);
@@ -45,7 +45,7 @@ fn each_line_of_a_pipe_is_a_question() {
     ran.says(&["no command /nope"]);
     let last = ["Brief.", "zero", "1", "one", "2\n", "two"];
     assert_eq!(said(&server)[2], last);
-    // It can be gone on with, by this command and by others.
+    // `chat` and `ask` can both continue the conversation.
     let more = Server::replying(&[&answer("4"), &answer("5")]);
     home.write_config(&format!(
         "[endpoints.m]\nbase_url = \"{}\"\n[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n",
@@ -58,21 +58,21 @@ fn each_line_of_a_pipe_is_a_question() {
 }
 
 #[test]
-fn a_failure_is_told_and_the_conversation_goes_on() {
+fn failed_turn_is_reported_and_left_out_of_the_history() {
     let refusal =
         reply("400 Bad Request", "content-type: application/json\r\n", "{\"error\":{\"message\":\"too odd\"}}");
     let server = Server::replying(&[&refusal, &answer("fine")]);
     let home = home(&server);
     let ran = chat(&home, &["-m", "a"], "one\ntwo\n").exits(7).says(&["too odd"]);
     assert_eq!(ran.out, "fine\n");
-    assert_eq!(said(&server)[1], ["two"], "what was not answered is not said again");
+    assert_eq!(said(&server)[1], ["two"], "a failed prompt must not be sent again");
     chat(&home, &["-m", "a,none"], "one\n").exits(2).says(&["unknown model \"none\""]);
     chat(&home, &["-m", "a", "--output", "x"], "").exits(2).says(&["/save"]);
     chat(&home, &["-m", "a"], "").exits(0);
 }
 
 #[test]
-fn two_models_are_asked_at_once_and_one_is_picked() {
+fn picked_answer_of_two_models_continues_the_conversation() {
     let server = Server::replying(&[&answer("x"), &answer("x"), &answer("y"), &answer("y")]);
     let home = home(&server);
     let path = home.path("talk.json").display().to_string();
@@ -87,7 +87,7 @@ fn two_models_are_asked_at_once_and_one_is_picked() {
 }
 
 #[test]
-fn a_conversation_is_saved_where_it_is_wanted() {
+fn save_writes_the_conversation_to_the_given_path() {
     let server = Server::replying(&[&answer("the answer")]);
     let home = home(&server);
     let path = home.path("talk.md").display().to_string();
@@ -97,7 +97,7 @@ fn a_conversation_is_saved_where_it_is_wanted() {
         "cannot write",
     ]);
     assert_eq!(std::fs::read_to_string(&path).expect("saved"), "# a\n\n> one\n\nthe answer\n\n");
-    // No shell looks at it.
+    // `~` is expanded without a shell.
     #[cfg(unix)]
     {
         let server = Server::replying(&[&answer("x")]);
@@ -108,14 +108,14 @@ fn a_conversation_is_saved_where_it_is_wanted() {
 }
 
 #[test]
-fn a_question_from_a_pipe_does_not_go_without_its_file() {
+fn missing_file_stops_piped_input_with_exit_2() {
     let server = Server::replying(&[]);
     let ran = chat(&home(&server), &["-m", "a"], "/file no-such-file\nwhat is in it?\n").exits(2);
     ran.says(&["no-such-file: ", "check the path"]);
 }
 
 #[test]
-fn what_is_no_text_is_told() {
+fn invalid_utf8_input_is_warned_about() {
     let server = Server::replying(&[&answer("1")]);
     let home = home(&server);
     let mut command = home.command();
@@ -127,7 +127,7 @@ fn what_is_no_text_is_told() {
 }
 
 #[test]
-fn nothing_is_kept_where_nobody_wants_it() {
+fn no_log_records_nothing() {
     let server = Server::replying(&[&answer("1"), &answer("2")]);
     let home = home(&server);
     chat(&home, &["-m", "a", "--no-log"], "one\ntwo\n").exits(0);
@@ -144,7 +144,7 @@ mod on_a_terminal {
     use super::*;
     use crate::common::{STOP, STREAM, Step, event, screen::Screen};
 
-    /// A terminal that answers where its cursor is, as they do.
+    /// Waits for `until` and answers cursor position queries, as a terminal does.
     fn answering(screen: &mut Screen, until: &str) {
         while !screen.seen.contains(until) {
             assert!(screen.read(), "ended without {until:?}: {:?}", screen.seen);
@@ -164,7 +164,7 @@ mod on_a_terminal {
     }
 
     #[test]
-    fn ctrl_c_stops_the_answer_keeps_what_came_and_then_leaves() {
+    fn ctrl_c_stops_the_answer_and_twice_at_the_prompt_exits() {
         let (_shut, gate) = mpsc::channel::<()>();
         let half = vec![
             Step::Bytes(format!("{STREAM}{}", event("half an answer ")).into_bytes()),
@@ -194,47 +194,47 @@ mod on_a_terminal {
 
     const TO_READ: &str = "# 第一\n\n借用检查器在编译期运行，并且**拒绝**悬垂引用。\n\n1. one owner\n2. many readers\n";
 
-    /// Three rounds with two models, the second stopped in the middle; left, and gone on with.
+    /// Three rounds with two models, the second one interrupted, then a fourth round after quitting and resuming.
     fn three_rounds(size: (u16, u16)) -> String {
-        let half = |text: &str| {
+        let partial = |text: &str| {
             let (open, gate) = mpsc::channel::<()>();
-            let begun = Step::Bytes(format!("{STREAM}{}", event(text)).into_bytes());
-            (vec![begun, Step::Gate(gate), Step::Bytes(STOP.as_bytes().to_vec())], open)
+            let first = Step::Bytes(format!("{STREAM}{}", event(text)).into_bytes());
+            (vec![first, Step::Gate(gate), Step::Bytes(STOP.as_bytes().to_vec())], open)
         };
-        let whole = |text: &str| vec![Step::Bytes(answer(text).into_bytes())];
-        let ((half_a, _a), (half_b, _b)) = (half("half of one "), half("half of two "));
-        let a = Server::start(vec![whole(TO_READ), half_a, whole("third"), whole("fourth")]);
-        let b = Server::start(vec![whole("short"), half_b, whole("the third"), whole("the fourth")]);
+        let complete = |text: &str| vec![Step::Bytes(answer(text).into_bytes())];
+        let ((half_a, _a), (half_b, _b)) = (partial("half of one "), partial("half of two "));
+        let a = Server::start(vec![complete(TO_READ), half_a, complete("third"), complete("fourth")]);
+        let b = Server::start(vec![complete("short"), half_b, complete("the third"), complete("the fourth")]);
         let home = Home::with_models(&[("a", &a), ("b", &b)]);
-        let mut talk = Talk::start(&home, &["-m", "a,b"], size);
+        let mut chat = Talk::start(&home, &["-m", "a,b"], size);
         for line in ["one", "two", "three"] {
-            talk.says(line);
+            chat.says(line);
             if line == "two" {
-                talk.until(|text| text.contains("half of one") && text.contains("half of two"));
-                kill_process(Pid::from_child(&talk.screen.child), Signal::INT).expect("it is there");
+                chat.until(|text| text.contains("half of one") && text.contains("half of two"));
+                kill_process(Pid::from_child(&chat.screen.child), Signal::INT).expect("it is there");
             }
-            talk.round_is_over();
+            chat.round_is_over();
         }
-        talk.says("/pick 2");
-        talk.says("/quit");
-        let left = talk.end();
-        let mut talk = Talk::start(&home, &["--continue"], size);
-        talk.says("four");
-        talk.round_is_over();
-        talk.says("/quit");
-        let resumed = talk.end();
+        chat.says("/pick 2");
+        chat.says("/quit");
+        let first_run = chat.end();
+        let mut chat = Talk::start(&home, &["--continue"], size);
+        chat.says("four");
+        chat.round_is_over();
+        chat.says("/quit");
+        let resumed = chat.end();
         for (server, own) in [(&a, "half of one "), (&b, "half of two ")] {
-            let said = said(server);
-            assert_eq!(said[2][3..], [own, "three"], "what came is kept");
-            let seen = ["one", "short", "two", "half of two ", "three", "the third", "four"];
-            assert_eq!(said[3], seen, "the picked one is what all go on with");
+            let sent = said(server);
+            assert_eq!(sent[2][3..], [own, "three"], "the partial answer must be kept");
+            let want = ["one", "short", "two", "half of two ", "three", "the third", "four"];
+            assert_eq!(sent[3], want, "all models must continue from the picked answer");
         }
         assert_eq!(home.run(&["history", "show", "1.2@1"]).exits(0).says(&["incomplete"]).out, "half of one \n");
-        format!("$ mmchat chat -m a,b\n{left}\n$ mmchat chat --continue\n{resumed}")
+        format!("$ mmchat chat -m a,b\n{first_run}\n$ mmchat chat --continue\n{resumed}")
     }
 
     #[test]
-    fn two_models_are_talked_with_stopped_left_and_gone_on_with() {
+    fn two_model_chat_matches_the_recorded_screens() {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/captures");
         for size in [(80, 24), (120, 40), (200, 50)] {
             let shown = three_rounds(size);
@@ -242,16 +242,16 @@ mod on_a_terminal {
             if std::env::var_os("MMCHAT_BLESS").is_some() {
                 std::fs::write(&path, &shown).expect("writable");
             }
-            let known = std::fs::read_to_string(&path).unwrap_or_default();
-            assert!(known == shown, "{} is now:\n{shown}", path.display());
+            let recorded = std::fs::read_to_string(&path).unwrap_or_default();
+            assert!(recorded == shown, "{} differs from:\n{shown}", path.display());
         }
     }
 
-    /// A terminal that is one: it knows where its cursor is, and says so when it is asked.
+    /// A `chat` process on an emulated terminal that answers cursor position queries.
     struct Talk {
         screen: Screen,
         terminal: vt100::Parser,
-        /// How often something was asked.
+        /// How many prompts were sent.
         rounds: usize,
     }
 
@@ -259,51 +259,54 @@ mod on_a_terminal {
         fn start(home: &Home, arguments: &[&str], size: (u16, u16)) -> Self {
             let mut command = home.command();
             command.env_remove("COLUMNS").env("NO_COLOR", "1").arg("chat").args(arguments);
-            let cells = |count| NonZero::new(count).expect("some");
+            let cells = |count| NonZero::new(count).expect("nonzero size");
             let terminal = vt100::Parser::new(cells(size.1), cells(size.0), 1000);
             Self { screen: Screen::of(command, true, size), terminal, rounds: 0 }
         }
 
-        /// Takes what comes next; `false`: nothing does any more.
+        /// Processes the next output; `false` at the end of the output.
         fn read(&mut self) -> bool {
-            const WHERE: &str = "\u{1b}[6n";
+            const CURSOR_QUERY: &str = "\u{1b}[6n";
             let more = self.screen.read();
-            while let Some(at) = self.screen.seen.find(WHERE) {
-                let before: String = self.screen.seen.drain(..at + WHERE.len()).collect();
+            while let Some(at) = self.screen.seen.find(CURSOR_QUERY) {
+                let before: String = self.screen.seen.drain(..at + CURSOR_QUERY.len()).collect();
                 self.terminal.process(before.as_bytes());
                 let (row, column) = self.terminal.screen().cursor_position();
                 self.screen.type_keys(&format!("\u{1b}[{};{}R", row + 1, column + 1));
             }
-            // The question may have come in part.
-            let held = (1..WHERE.len()).rev().find(|&part| self.screen.seen.ends_with(&WHERE[..part])).unwrap_or(0);
-            let shown: String = self.screen.seen.drain(..self.screen.seen.len() - held).collect();
+            // The output may end in the middle of a query.
+            let partial = (1..CURSOR_QUERY.len())
+                .rev()
+                .find(|&len| self.screen.seen.ends_with(&CURSOR_QUERY[..len]))
+                .unwrap_or(0);
+            let shown: String = self.screen.seen.drain(..self.screen.seen.len() - partial).collect();
             self.terminal.process(shown.as_bytes());
             more
         }
 
-        fn until(&mut self, is_there: impl Fn(&str) -> bool) {
-            while !is_there(&self.shown()) {
+        fn until(&mut self, condition: impl Fn(&str) -> bool) {
+            while !condition(&self.shown()) {
                 assert!(self.read(), "ended: {}", self.shown());
             }
         }
 
-        /// It is asked what to say, and says this.
+        /// Waits for the prompt, types `line` and waits until it is shown.
         fn says(&mut self, line: &str) {
-            let asks = |text: &str| text.trim_end().lines().last().is_some_and(|last| last.trim_end() == "a, b>");
-            self.until(asks);
+            let at_prompt = |text: &str| text.trim_end().lines().last().is_some_and(|last| last.trim_end() == "a, b>");
+            self.until(at_prompt);
             self.rounds += usize::from(!line.starts_with('/'));
             self.screen.type_keys(&format!("{line}\r"));
-            let said = format!("a, b> {line}");
-            self.until(|text| text.contains(&said));
+            let typed = format!("a, b> {line}");
+            self.until(|text| text.contains(&typed));
         }
 
-        /// The table of the round that was asked for last is there: what asks may have come with it at once.
+        /// Waits for the table of the last round. The next prompt may be shown already.
         fn round_is_over(&mut self) {
             let rounds = self.rounds;
             self.until(|text| text.matches("#  model  state").count() == rounds);
         }
 
-        /// All that stands in the scrollback and on the screen.
+        /// The text of the scrollback and the screen.
         fn shown(&mut self) -> String {
             let screen = self.terminal.screen_mut();
             let width = screen.size().1.get();
@@ -320,7 +323,7 @@ mod on_a_terminal {
             text.trim_end().to_owned() + "\n"
         }
 
-        /// What is left of it, without its times.
+        /// Waits for the process to exit and returns the text with its times masked.
         fn end(mut self) -> String {
             while self.read() {}
             assert_eq!(self.screen.child.wait().expect("ends").code(), Some(0));
@@ -328,7 +331,7 @@ mod on_a_terminal {
         }
     }
 
-    /// The rows of tables with a `.` for each time and what is computed from it.
+    /// Replaces the times in table rows, and the values computed from them, with `.`.
     fn timeless(text: &str) -> String {
         let mut in_table = false;
         let line = |line: &str| {
@@ -349,7 +352,7 @@ mod on_a_terminal {
     }
 
     #[test]
-    fn the_polite_request_to_end_is_no_ctrl_c() {
+    fn sigterm_ends_the_process_and_keeps_the_partial_answer() {
         let (_shut, gate) = mpsc::channel::<()>();
         let half = Step::Bytes(format!("{STREAM}{}", event("half an answer ")).into_bytes());
         let server = Server::start(vec![vec![half, Step::Gate(gate)]]);
@@ -364,19 +367,19 @@ mod on_a_terminal {
     }
 
     #[test]
-    fn a_process_that_ends_while_it_waits_leaves_the_terminal_as_it_was() {
+    fn sigterm_at_the_prompt_restores_the_terminal() {
         let home = home(&Server::replying(&[]));
-        let mut talk = Talk::start(&home, &["-m", "a,b"], (80, 24));
-        talk.until(|text| text.contains("a, b>"));
-        kill_process(Pid::from_child(&talk.screen.child), Signal::TERM).expect("it is there");
-        while talk.read() {}
-        assert_eq!(talk.screen.child.wait().expect("ends").code(), Some(130));
-        assert!(!talk.terminal.screen().bracketed_paste(), "what is pasted is marked for nobody");
-        assert_eq!(talk.terminal.screen().cursor_position().1, 0, "the shell begins on a line of its own");
+        let mut chat = Talk::start(&home, &["-m", "a,b"], (80, 24));
+        chat.until(|text| text.contains("a, b>"));
+        kill_process(Pid::from_child(&chat.screen.child), Signal::TERM).expect("it is there");
+        while chat.read() {}
+        assert_eq!(chat.screen.child.wait().expect("ends").code(), Some(130));
+        assert!(!chat.terminal.screen().bracketed_paste(), "bracketed paste must be off");
+        assert_eq!(chat.terminal.screen().cursor_position().1, 0, "the cursor must be at the start of a line");
     }
 
     #[test]
-    fn nothing_is_drawn_where_nothing_can_move() {
+    fn dumb_terminal_gets_no_escape_sequences() {
         let server = Server::replying(&[&answer("the answer")]);
         let home = home(&server);
         let mut command = home.command();
@@ -390,7 +393,7 @@ mod on_a_terminal {
     }
 
     #[test]
-    fn a_pipes_conversation_ends_with_ctrl_c() {
+    fn ctrl_c_ends_piped_chat_with_exit_130() {
         let (_shut, gate) = mpsc::channel::<()>();
         let half = Step::Bytes(format!("{STREAM}{}", event("half an answer ")).into_bytes());
         let server = Server::start(vec![vec![half, Step::Gate(gate)]]);
@@ -407,7 +410,7 @@ mod on_a_terminal {
     }
 
     #[test]
-    fn a_terminal_that_answers_nothing_can_be_talked_on() {
+    fn chat_works_on_a_terminal_without_cursor_reports() {
         let server = Server::replying(&[&answer("the answer")]);
         let home = home(&server);
         let mut screen = start(&home, &["-m", "a"]);
@@ -422,16 +425,16 @@ mod on_a_terminal {
     }
 }
 
-/// A server that takes one connection, and answers all that is asked on it.
+/// The server accepts one connection and answers three requests on it.
 #[test]
-fn the_connection_is_kept_from_turn_to_turn() {
+fn connection_is_reused_between_turns() {
     use std::io::{BufRead, BufReader, Read};
     let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address");
     let server = std::thread::spawn(move || {
         let (socket, _) = listener.accept().expect("one");
         drop(listener);
-        let mut input = BufReader::new(socket.try_clone().expect("the same"));
+        let mut input = BufReader::new(socket.try_clone().expect("clonable socket"));
         for turn in ["1", "2", "3"] {
             let mut length = 0;
             loop {
@@ -453,5 +456,5 @@ fn the_connection_is_kept_from_turn_to_turn() {
     let config = format!("[endpoints.m]\nbase_url = \"http://{address}/v1\"\n");
     let ran = chat(&Home::with_config(&config), &["-m", "m/x"], "one\ntwo\nthree\n").exits(0);
     assert_eq!(ran.out, "1\n2\n3\n");
-    server.join().expect("all of it was asked for");
+    server.join().expect("three requests on one connection");
 }

@@ -1,4 +1,4 @@
-//! `compare`: several answers at once through the binary: whose is whose, what a failure does, what reaches a pipe.
+//! `compare` through the binary: order of the answers, failures, and output on pipes and terminals.
 
 use std::sync::mpsc;
 
@@ -6,7 +6,7 @@ use crate::common::{Home, STOP, STREAM, Server, Step, answer, event, reply};
 
 const UNAUTHORIZED: &str = "{\"error\":{\"message\":\"Incorrect API key provided.\",\"code\":\"invalid_api_key\"}}";
 
-/// A home whose endpoints `a`, `b`, … are these servers; each model `a1` is `a/m`.
+/// An environment whose endpoints `a`, `b`, … are these servers, with a model `a1`, `b1`, … on each.
 fn home(servers: &[&Server], more: &str) -> Home {
     let entry = |(name, server): (&&str, &&Server)| {
         let url = server.url();
@@ -25,7 +25,7 @@ fn refusal() -> String {
 }
 
 #[test]
-fn answers_come_whole_and_in_order_whoever_is_first() {
+fn piped_answers_are_complete_and_in_model_order() {
     let (open, gate) = mpsc::channel();
     let slow = Server::start(vec![vec![
         Step::Bytes(format!("{STREAM}{}", event("slow ")).into_bytes()),
@@ -38,7 +38,7 @@ fn answers_come_whole_and_in_order_whoever_is_first() {
     command.args(["compare", "-m", "a1,b1", "hi"]);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
     let child = command.spawn().expect("runs");
-    // The second is asked although the first is not done.
+    // The second request is sent before the first one finishes.
     while fast.requests().is_empty() {
         std::thread::yield_now();
     }
@@ -49,7 +49,7 @@ fn answers_come_whole_and_in_order_whoever_is_first() {
 }
 
 #[test]
-fn one_that_fails_or_is_cut_harms_no_other() {
+fn failed_and_incomplete_calls_do_not_affect_others() {
     let good = Server::replying(&[&answer("good")]);
     let refused = Server::replying(&[&refusal()]);
     let cut = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
@@ -59,7 +59,7 @@ fn one_that_fails_or_is_cut_harms_no_other() {
 }
 
 #[test]
-fn when_all_fail_their_shared_code_tells_why() {
+fn common_failure_sets_the_exit_code() {
     let (one, two) = (Server::replying(&[&refusal()]), Server::replying(&[&refusal()]));
     home(&[&one, &two], "").run(&["compare", "--all", "hi"]).exits(4);
     let (one, two) = (Server::replying(&[&refusal()]), Server::replying(&[&reply("400 Bad", "", "{}")]));
@@ -67,7 +67,7 @@ fn when_all_fail_their_shared_code_tells_why() {
 }
 
 #[test]
-fn a_cut_lane_of_a_route_starts_again_unseen() {
+fn incomplete_answer_of_a_route_restarts_without_partial_output() {
     let cut = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
     let good = Server::replying(&[&answer("whole")]);
     let home = home(&[&cut, &good], "[routes.r]\nmodels = [\"a1\", \"b1\"]\n");
@@ -76,7 +76,7 @@ fn a_cut_lane_of_a_route_starts_again_unseen() {
 }
 
 #[test]
-fn formats_are_documents() {
+fn json_jsonl_and_markdown_contain_all_answers() {
     let servers = || (Server::replying(&[&answer("one")]), Server::replying(&[&refusal()]));
     let (one, two) = servers();
     let json = home(&[&one, &two], "").run(&["compare", "--all", "--format", "json", "hi"]).exits(7).json();
@@ -93,9 +93,9 @@ fn formats_are_documents() {
 }
 
 #[test]
-fn a_selection_is_checked_before_anything_is_read_or_sent() {
-    let nobody = Server::replying(&[]);
-    let home = home(&[&nobody], "[sets]\npanel = [\"a1\"]\nt = [\"a1\"]\n");
+fn selection_is_validated_before_stdin_is_read() {
+    let unused = Server::replying(&[]);
+    let home = home(&[&unused], "[sets]\npanel = [\"a1\"]\nt = [\"a1\"]\n");
     for (arguments, words) in [
         (&["-m", "a1,panell"][..], "did you mean \"panel\"?"),
         (&["--set", "u"], "panel, t"),
@@ -105,7 +105,7 @@ fn a_selection_is_checked_before_anything_is_read_or_sent() {
         (&["--all", "--view", "live"], "requires an interactive terminal"),
         (&["--all", "--max-concurrency", "0"], "max-concurrency"),
     ] {
-        // Standard input stays open and silent: it must not be waited for.
+        // `-` with `--stdin-timeout 0` waits for standard input without a timeout: validation must come first.
         let arguments = [&["compare", "--stdin-timeout", "0"][..], arguments, &["-"]].concat();
         let ran = home.run(&arguments).exits(2).says(&[words]);
         assert_eq!(ran.out, "");
@@ -116,14 +116,14 @@ fn a_selection_is_checked_before_anything_is_read_or_sent() {
 }
 
 #[test]
-fn one_model_named_twice_is_asked_once() {
+fn duplicate_model_gets_one_call() {
     let server = Server::replying(&[&answer("once")]);
     let ran = home(&[&server], "").run(&["compare", "-m", "a1", "-m", "a1", "hi"]).exits(0).says(&["asked once"]);
     assert_eq!(ran.out, "--- 1 a1  ok\nonce\n");
 }
 
 #[test]
-fn others_wait_when_only_so_many_may_be_asked() {
+fn max_concurrency_limits_concurrent_calls() {
     let (open, gate) = mpsc::channel();
     let first = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("first").into_bytes())]]);
     let second = Server::replying(&[&answer("second")]);
@@ -142,7 +142,7 @@ fn others_wait_when_only_so_many_may_be_asked() {
 }
 
 #[test]
-fn a_reader_that_has_enough_ends_it_quietly() {
+fn closed_stdout_exits_0_without_an_error() {
     let server = Server::start(vec![vec![
         Step::Bytes(format!("{STREAM}{}", event("line\n")).into_bytes()),
         Step::Endless(event("more\n").into_bytes()),
@@ -160,7 +160,7 @@ fn a_reader_that_has_enough_ends_it_quietly() {
 }
 
 #[test]
-fn the_answers_of_a_file_are_in_it_and_the_table_is_not() {
+fn output_file_has_the_answers_without_the_table() {
     let server = Server::replying(&[&answer("text")]);
     let home = home(&[&server], "");
     let path = home.path("answers.txt");
@@ -169,13 +169,13 @@ fn the_answers_of_a_file_are_in_it_and_the_table_is_not() {
         (ran.out.as_str(), std::fs::read_to_string(path).expect("written").as_str()),
         ("", "--- 1 a1  ok\ntext\n")
     );
-    let nobody = Server::replying(&[]);
-    let wrong = self::home(&[&nobody], "").run(&["compare", "--all", "--output", "/no/such/folder/x", "hi"]).exits(1);
+    let unused = Server::replying(&[]);
+    let wrong = self::home(&[&unused], "").run(&["compare", "--all", "--output", "/no/such/folder/x", "hi"]).exits(1);
     assert!(wrong.err.contains("/no/such/folder"), "{wrong:?}");
 }
 
 #[test]
-fn columns_can_be_had_on_a_page() {
+fn columns_view_works_on_a_pipe() {
     let (one, two) = (Server::replying(&[&answer("left")]), Server::replying(&[&answer("借用")]));
     let ran = home(&[&one, &two], "").run(&["compare", "--all", "--view", "columns", "hi"]).exits(0);
     let rows: Vec<&str> = ran.out.lines().collect();
@@ -195,9 +195,9 @@ mod on_a_terminal {
     use super::*;
     use crate::common::screen::Screen;
 
-    /// What is on a terminal of this size after all of `bytes`, scrollback included.
+    /// The text of a terminal of this size after `bytes`, including the scrollback.
     fn shown(bytes: &str, columns: u16, rows: u16) -> String {
-        let cells = |count| std::num::NonZero::new(count).expect("some");
+        let cells = |count| std::num::NonZero::new(count).expect("nonzero size");
         let mut terminal = vt100::Parser::new(cells(rows), cells(columns), 1000);
         terminal.process(bytes.replace('\n', "\r\n").as_bytes());
         let mut text = String::new();
@@ -219,7 +219,7 @@ mod on_a_terminal {
     }
 
     #[test]
-    fn columns_are_left_in_the_scrollback_and_the_region_is_gone() {
+    fn final_columns_stay_and_the_live_region_is_erased() {
         let (one, two) =
             (Server::replying(&[&answer("# Left\n\nwords")]), Server::replying(&[&answer("借用检查器。")]));
         let (seen, code) = run(&home(&[&one, &two], ""), &["compare", "--all", "hi"], (80, 24));
@@ -230,12 +230,12 @@ mod on_a_terminal {
         assert_eq!(rows[2], format!(" {:37} | 借用检查器。", "Left"), "{text}");
         assert!(rows[6].starts_with("#  model  state") && !text.contains("running"), "{text}");
         for query in ["\u{1b}[6n", "\u{1b}[c", "\u{1b}[5n", "\u{1b}[18t", "\u{1b}]10;?", "\u{1b}]11;?"] {
-            assert!(!seen.contains(query), "asks the terminal: {query:?}");
+            assert!(!seen.contains(query), "terminal query {query:?}");
         }
     }
 
     #[test]
-    fn a_row_for_each_model_is_there_while_the_servers_are_silent() {
+    fn running_rows_are_shown_before_the_first_token() {
         let (open, gate) = mpsc::channel();
         let slow = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("late").into_bytes())]]);
         let fast = Server::replying(&[&answer("early")]);
@@ -247,7 +247,7 @@ mod on_a_terminal {
         screen.wait_for("1/2 running");
         let text = shown(&screen.seen.replace("\r\n", "\n"), 80, 24);
         assert!(text.contains(" 1 a1  ..") && text.contains(" 2 b1  ok"), "{text}");
-        // A terminal that is resized all the time: what is left at the end is what belongs there.
+        // Repeated resizing must not damage the final view.
         for width in [20, 60, 33, 80, 41, 80] {
             screen.resize(width, 10);
         }
@@ -258,7 +258,7 @@ mod on_a_terminal {
         assert!(shown(&seen, 80, 24).contains("late"), "{seen:?}");
     }
 
-    /// A run on a terminal whose keys it listens to, and the server's gate, while the one answer is there and the other is not.
+    /// A run on a terminal with keyboard input, after one answer is complete and while the other one waits for its gate.
     fn begun() -> (Home, Screen, mpsc::Sender<()>, [Server; 2]) {
         let (open, gate) = mpsc::channel();
         let slow = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("late").into_bytes())]]);
@@ -273,38 +273,38 @@ mod on_a_terminal {
     }
 
     #[test]
-    fn a_process_that_is_made_to_quit_leaves_the_terminal_as_it_was() {
+    fn sigquit_restores_the_terminal() {
         let (_home, mut screen, _open, _servers) = begun();
         kill_process(Pid::from_child(&screen.child), Signal::QUIT).expect("it is there");
         while screen.read() {}
         assert_eq!(screen.child.wait().expect("ends").signal(), Some(Signal::QUIT.as_raw()));
         assert!(tcgetattr(&screen.terminal).expect("a terminal").local_modes.contains(LocalModes::ECHO));
         let text = shown(&screen.seen.replace("\r\n", "\n"), 80, 24);
-        assert_eq!(text.trim(), "", "what was drawn is gone");
+        assert_eq!(text.trim(), "", "the live region must be erased");
     }
 
     #[test]
-    fn a_terminal_that_is_held_keeps_nobody_from_ending() {
+    fn sigterm_ends_the_process_while_terminal_output_is_stopped() {
         let (_home, mut screen, _open, _servers) = begun();
         screen.hold();
         kill_process(Pid::from_child(&screen.child), Signal::TERM).expect("it is there");
         assert_eq!(screen.child.wait().expect("ends").code(), Some(130));
     }
 
-    /// Elsewhere the child holds the other end itself.
+    /// On other systems the child holds the controlling side open itself.
     #[cfg(target_os = "linux")]
     #[test]
-    fn a_terminal_that_is_closed_is_no_failure_of_the_run() {
+    fn closed_terminal_exits_130_and_the_answer_is_recorded() {
         let (home, screen, open, _servers) = begun();
         let Screen { mut child, terminal, .. } = screen;
         drop(terminal);
         open.send(()).expect("the server waits");
         assert_eq!(child.wait().expect("ends").code(), Some(130));
-        assert_eq!(home.run(&["history", "show", "@1"]).exits(0).out, "late\n", "what came is kept");
+        assert_eq!(home.run(&["history", "show", "@1"]).exits(0).out, "late\n", "the answer must be recorded");
     }
 
     #[test]
-    fn plain_text_moves_no_cursor_and_has_no_colour() {
+    fn plain_mode_has_no_escape_sequences() {
         for (more, environment) in
             [(&["--plain"][..], &[][..]), (&[], &[("MMCHAT_PLAIN", "1")]), (&[], &[("TERM", "dumb")])]
         {
@@ -319,7 +319,7 @@ mod on_a_terminal {
     }
 
     #[test]
-    fn no_colour_means_none_but_the_rows_still_move() {
+    fn no_color_disables_styles_but_not_live_rows() {
         let server = Server::replying(&[&answer("text")]);
         let home = home(&[&server], "");
         let mut command = home.command();
@@ -334,21 +334,21 @@ mod on_a_terminal {
     }
 
     #[test]
-    fn the_smallest_and_the_widest_terminal_get_everything() {
+    fn narrow_and_wide_terminals_show_all_text() {
         for size in [(20, 5), (400, 50)] {
             let text = "words and 借用检查器在编译期运行。 ".repeat(5);
             let (one, two) = (Server::replying(&[&answer(&text)]), Server::replying(&[&refusal()]));
             let (seen, code) = run(&home(&[&one, &two], ""), &["compare", "--all", "hi"], size);
             assert_eq!(code, 7);
-            let bare = |text: &str| text.split(|c: char| c.is_whitespace() || "|-".contains(c)).collect::<String>();
-            let shown = bare(&shown(&seen, size.0, size.1));
+            let letters = |text: &str| text.split(|c: char| c.is_whitespace() || "|-".contains(c)).collect::<String>();
+            let shown = letters(&shown(&seen, size.0, size.1));
             assert!(shown.contains("Incorrect") && shown.contains("b1"), "{shown}");
-            assert!(size.0 > 20 || shown.contains(&bare(&text)), "{shown}");
+            assert!(size.0 > 20 || shown.contains(&letters(&text)), "{shown}");
         }
     }
 
     #[test]
-    fn an_answer_of_one_endless_line_and_escape_sequences_stays_text() {
+    fn long_line_with_escape_sequences_is_sanitized() {
         let long = format!("{}\u{1b}[2J\u{1b}]52;c;aGk=\u{7}end", "x".repeat(1_000_000));
         let (one, two) = (Server::replying(&[&answer(&long)]), Server::replying(&[&answer("short")]));
         let (seen, code) = run(&home(&[&one, &two], ""), &["compare", "--all", "hi"], (80, 24));

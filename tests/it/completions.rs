@@ -1,6 +1,6 @@
-//! Completion in real shells: a key is pressed in an interactive one, and the name appears.
+//! Shell completion: the candidates that the binary prints, and completion in interactive shells.
 //!
-//! bash is everywhere; zsh and fish are not, and their tests are run where `scripts/interop` finds them.
+//! The tests of zsh and fish are ignored by default, because these shells may be missing; `scripts/interop` runs them.
 
 use std::{fs, path::Path, process::Command};
 
@@ -14,7 +14,7 @@ fn home() -> Home {
     Home::with_config(CONFIG)
 }
 
-/// What is offered for the last of these words.
+/// The candidates for the last of these words.
 fn offered(home: &Home, words: &[&str]) -> Vec<String> {
     let mut command = home.command();
     command.env("COMPLETE", "fish").args(["--", "mmchat"]).args(words);
@@ -23,12 +23,12 @@ fn offered(home: &Home, words: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn names_fit_the_flag() {
+fn candidates_match_the_flag() {
     let home = home();
     assert_eq!(offered(&home, &["ask", "-m", "z"]), ["zebra-model"]);
     assert_eq!(offered(&home, &["ask", "-m", "通"]), ["通义"]);
     assert_eq!(offered(&home, &["ask", "-m", "q"]), ["quick-route"]);
-    assert!(offered(&home, &["ask", "-m", "y"]).is_empty(), "a set gives several answers");
+    assert!(offered(&home, &["ask", "-m", "y"]).is_empty(), "a set is not a single model");
     assert_eq!(offered(&home, &["compare", "-m", "quick-route,y"]), ["quick-route,yonder-set"]);
     assert_eq!(offered(&home, &["compare", "--set", ""]), ["yonder-set"]);
     assert_eq!(offered(&home, &["ask", "-p", ""]), ["xylo"]);
@@ -39,7 +39,7 @@ fn names_fit_the_flag() {
 }
 
 #[test]
-fn the_config_that_is_named_counts_and_keys_without_one() {
+fn config_flag_is_honored_and_keys_complete_without_a_config() {
     let home = home();
     let other = home.path("other.toml");
     fs::write(&other, "[models.otter]\n").expect("a file");
@@ -52,12 +52,12 @@ fn the_config_that_is_named_counts_and_keys_without_one() {
 }
 
 #[test]
-fn a_broken_config_completes_nothing_and_says_nothing() {
+fn invalid_config_completes_nothing() {
     let home = Home::with_config("[broken");
     assert!(offered(&home, &["ask", "-m", "z"]).is_empty());
 }
 
-/// An interactive shell in the home, with the binary on its path.
+/// Starts an interactive shell in the home directory with the binary in its `PATH`.
 fn shell(home: &Home, program: &str, arguments: &[&str]) -> Screen {
     let binary = Path::new(env!("CARGO_BIN_EXE_mmchat")).parent().expect("a folder").display();
     let mut command = Command::new(program);
@@ -71,9 +71,9 @@ fn script(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("completions").join(name).display().to_string()
 }
 
-/// Types the start of a name and the completing key, and waits for the whole name; then ends the shell.
+/// Types the start of several names, each followed by Tab, waits for the full names, and ends the shell.
 fn completes(mut screen: Screen) {
-    for (typed, whole) in [
+    for (typed, name) in [
         ("mmchat ask -m zeb", "zebra-model"),
         ("mmchat compare --set yon", "yonder-set"),
         ("mmchat ask -m qui", "quick-route"),
@@ -81,8 +81,8 @@ fn completes(mut screen: Screen) {
         screen.type_keys(typed);
         screen.pass(typed);
         screen.type_keys("\t");
-        // The rest of the name may come with moves of the cursor around it: it is looked for by its end.
-        screen.pass(&whole[3..]);
+        // The shell may move the cursor before the rest of the name, so only the rest is expected.
+        screen.pass(&name[3..]);
         screen.type_keys("\u{15}");
     }
     screen.child.kill().expect("ours");
@@ -113,7 +113,7 @@ fn zsh_completes_names() {
 #[test]
 #[ignore = "needs fish; scripts/interop runs it"]
 fn fish_completes_names() {
-    // Fish asks its terminal questions before it goes on; a terminal that answers none of them is not for its prompt.
+    // Interactive fish waits for replies to terminal queries, which this terminal does not answer: use `complete -C`.
     let home = home();
     let run = |line: &str| {
         let mut command = Command::new("fish");

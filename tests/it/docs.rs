@@ -1,5 +1,5 @@
-//! The documentation says what is true: every config key, exit code and error class is in it, and the generated files
-//! are fresh.
+//! Compares the documentation with the code: config keys, exit codes, error classes, generated completions, and both
+//! READMEs.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
@@ -12,7 +12,7 @@ fn read(name: &str) -> String {
         .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Every property name of a schema.
+/// Collects every property name of a schema.
 fn properties(schema: &Value, found: &mut BTreeSet<String>) {
     match schema {
         Value::Object(object) => {
@@ -34,26 +34,26 @@ fn properties_of(value: &Value, found: &mut BTreeSet<String>) {
 }
 
 #[test]
-fn the_config_reference_has_every_key_of_the_schema_and_no_other() {
+fn config_reference_lists_exactly_the_schema_keys() {
     let schema = Home::new().run(&["config", "schema"]).exits(0).json();
     let mut keys = BTreeSet::new();
     properties(&schema, &mut keys);
     assert!(keys.contains("base_url") && keys.contains("think_prefilled") && keys.len() > 40, "{keys:?}");
     let text = read("docs/config.md");
-    // Keys stand in code, alone or in an inline table.
+    // Keys are code spans, or parts of an inline table in a code span.
     let code: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
     let words: BTreeSet<&str> =
         code.iter().flat_map(|code| code.split(|c: char| !(c.is_alphanumeric() || c == '_'))).collect();
     let missing: Vec<_> = keys.iter().filter(|key| !words.contains(key.as_str())).collect();
-    assert!(missing.is_empty(), "docs/config.md lacks {missing:?}");
+    assert!(missing.is_empty(), "docs/config.md does not document {missing:?}");
     let rows =
         text.split("## Environment").next().expect("the keys").lines().filter_map(|line| line.strip_prefix("| `"));
-    let invented: Vec<_> = rows.filter_map(|row| row.split('`').next()).filter(|key| !keys.contains(*key)).collect();
-    assert!(invented.is_empty(), "docs/config.md invents {invented:?}");
+    let unknown: Vec<_> = rows.filter_map(|row| row.split('`').next()).filter(|key| !keys.contains(*key)).collect();
+    assert!(unknown.is_empty(), "docs/config.md documents unknown keys {unknown:?}");
 }
 
 #[test]
-fn the_exit_codes_are_documented_as_they_are() {
+fn exit_code_table_matches_the_code() {
     let text = read("docs/exit-codes.md");
     let rows: Vec<&str> =
         text.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()).collect();
@@ -71,7 +71,7 @@ fn every_error_class_is_documented() {
 }
 
 #[test]
-fn the_completions_are_fresh() {
+fn completion_scripts_are_up_to_date() {
     let home = Home::new();
     for (shell, file) in [
         ("bash", "mmchat.bash"),
@@ -83,7 +83,7 @@ fn the_completions_are_fresh() {
         let ran = home.run(&["completions", shell]).exits(0);
         assert!(
             ran.out == read(&format!("completions/{file}")),
-            "completions/{file} is stale: scripts/completions makes it anew"
+            "completions/{file} is out of date: run scripts/completions"
         );
     }
 }
@@ -96,8 +96,8 @@ fn both_readmes_have_the_same_commands() {
         assert!(!blocks.is_empty());
         blocks
     };
-    // Comments are translated; what is typed and what is configured is the same.
-    let typed = |name: &str| -> Vec<String> {
+    // Comments are translated; commands and config are the same.
+    let without_comments = |name: &str| -> Vec<String> {
         let blocks = commands(name);
         let lines = blocks.iter().flat_map(|block| block.lines());
         lines
@@ -105,18 +105,18 @@ fn both_readmes_have_the_same_commands() {
             .filter(|line| !line.starts_with('#'))
             .collect()
     };
-    assert_eq!(typed("README.md"), typed("README.zh-CN.md"));
+    assert_eq!(without_comments("README.md"), without_comments("README.zh-CN.md"));
 }
 
 #[test]
-fn the_config_of_the_readme_is_valid() {
+fn readme_config_is_valid() {
     let text = read("README.md");
     let config = text.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).expect("a config");
     Home::with_config(config).run(&["config", "check"]).exits(0);
 }
 
 #[test]
-fn the_demo_runs_without_anything() {
+fn demo_runs_without_config_or_keys() {
     let ran =
         Home::new().run(&["demo"]).exits(0).says(&["scripted mocks", "overloaded", "trying backup", "mmchat init"]);
     assert!(["1 fast  ok", "2 thinker  ok", "3 chat  ok"].iter().all(|head| ran.out.contains(head)), "{ran:?}");

@@ -1,4 +1,4 @@
-//! `endpoint`, `model`, `presets`: the config is changed entry by entry, or not at all.
+//! `endpoint`, `model` and `presets`: edits of the config, and presets.
 
 use std::{fs, process::Stdio};
 
@@ -11,7 +11,7 @@ fn text(home: &Home) -> String {
 }
 
 #[test]
-fn entries_are_added_renamed_and_removed_and_the_rest_stays() {
+fn entries_are_added_renamed_and_removed_and_comments_kept() {
     let home = Home::with_config(CONFIG);
     home.run(&["endpoint", "add", "deepseek"]).exits(0).says(&["added deepseek"]);
     home.run(&["endpoint", "add", "box", "--url", "http://box:1/v1", "--key-env", "BOX"]).exits(0);
@@ -45,8 +45,8 @@ fn entries_are_added_renamed_and_removed_and_the_rest_stays() {
         assert!(changed.contains(line), "{line}\n{changed}");
     }
     home.run(&["config", "check"]).exits(0);
-    let ran = home.run(&["models", "--format", "json"]).exits(0).json();
-    assert_eq!((&ran["models"][1]["model"], &ran["models"][1]["price"]["output"]), (&"通义".into(), &2.0.into()));
+    let listed = home.run(&["models", "--format", "json"]).exits(0).json();
+    assert_eq!((&listed["models"][1]["model"], &listed["models"][1]["price"]["output"]), (&"通义".into(), &2.0.into()));
     home.run(&["model", "remove", "b"]).exits(2).says(&["route `r`", "--everywhere"]);
     home.run(&["model", "remove", "b", "--everywhere"]).exits(0).says(&["route `r`", "`default`"]);
     home.run(&["endpoint", "remove", "box", "--with-models"]).exits(0).says(&["通义"]);
@@ -55,7 +55,7 @@ fn entries_are_added_renamed_and_removed_and_the_rest_stays() {
 }
 
 #[test]
-fn what_would_break_the_config_is_not_written() {
+fn invalid_edit_leaves_the_config_unchanged() {
     let home = Home::with_config(CONFIG);
     for (arguments, words) in [
         (&["model", "add", "x", "-e", "none", "-m", "1"][..], "unknown endpoint \"none\""),
@@ -97,7 +97,7 @@ fn what_would_break_the_config_is_not_written() {
 }
 
 #[test]
-fn changes_at_the_same_time_lose_nothing() {
+fn concurrent_edits_are_all_written() {
     let home = Home::with_config(CONFIG);
     let started: Vec<_> = (0..8)
         .map(|n| {
@@ -113,7 +113,7 @@ fn changes_at_the_same_time_lose_nothing() {
 }
 
 #[test]
-fn a_key_from_standard_input_is_kept_apart_and_shown_nowhere() {
+fn key_from_stdin_is_stored_in_a_private_file() {
     let home = Home::with_config(CONFIG);
     let server = Server::replying(&[&answer("hi")]);
     let ran = home
@@ -134,7 +134,7 @@ fn a_key_from_standard_input_is_kept_apart_and_shown_nowhere() {
 }
 
 #[test]
-fn a_refused_endpoint_leaves_no_key_behind() {
+fn rejected_endpoint_stores_no_key() {
     let home = Home::with_config(CONFIG);
     let add = |name: &str, key: &[u8]| {
         home.run_with_input(&["endpoint", "add", name, "--url", "http://h/v1", "--key-stdin"], key).exits(2)
@@ -146,7 +146,7 @@ fn a_refused_endpoint_leaves_no_key_behind() {
 }
 
 #[test]
-fn line_ends_stay_what_they_were() {
+fn byte_order_mark_and_line_endings_are_preserved() {
     let home = Home::with_config(&format!("\u{feff}{}", CONFIG.replace('\n', "\r\n")));
     home.run(&["model", "rename", "a", "b"]).exits(0);
     let want = CONFIG.replace("models.a", "models.b").replace("[\"a\"]", "[\"b\"]").replace('\n', "\r\n");
@@ -155,7 +155,7 @@ fn line_ends_stay_what_they_were() {
 
 #[cfg(unix)]
 #[test]
-fn a_folder_that_cannot_be_written_is_named() {
+fn unwritable_directory_is_named_in_the_error() {
     let home = Home::new();
     let run = |arguments: &[&str]| {
         Ran::of(home.command().env("MMCHAT_CONFIG", "/dev/null/x/config.toml").args(arguments).output().expect("runs"))
@@ -165,7 +165,7 @@ fn a_folder_that_cannot_be_written_is_named() {
 }
 
 #[test]
-fn presets_are_filled_in_and_their_mistakes_told() {
+fn presets_are_rendered_and_invalid_ones_reported() {
     let server = Server::replying(&[&answer("ok"), &answer("ok"), &answer("ok")]);
     let more = "[models.m1]\nendpoint = \"m\"\nmodel = \"up\"\n[presets.review]\nmodel = \"m1\"\nsystem = \"You know {{ lang }}.\"\nprompt = \"Review:\\n{{ input }}\"\nparams = { temperature = 0.25 }\n";
     let home = Home::with_server(&server, more);
@@ -217,7 +217,7 @@ fn presets_are_filled_in_and_their_mistakes_told() {
 
 #[cfg(unix)]
 #[test]
-fn a_preset_is_edited_in_the_editor_and_checked() {
+fn presets_edit_opens_the_editor_and_validates() {
     let home = Home::with_config(CONFIG);
     let run = |editor: &str, name: &str| {
         Ran::of(home.command().env("EDITOR", editor).args(["presets", "edit", name]).output().expect("runs"))
@@ -233,7 +233,7 @@ fn a_preset_is_edited_in_the_editor_and_checked() {
 }
 
 #[test]
-fn pictures_go_to_models_that_look_at_them() {
+fn images_are_sent_only_to_models_that_accept_them() {
     let server = Server::replying(&[&answer("seen"), &answer("seen")]);
     let more = "[models.eyes]\nendpoint = \"m\"\nmodel = \"v\"\ncapabilities = [\"images\"]\n[models.blind]\nendpoint = \"m\"\nmodel = \"b\"\ncapabilities = [\"tools\"]\n[routes.r]\nmodels = [\"blind\", \"eyes\"]\n";
     let home = Home::with_server(&server, more);

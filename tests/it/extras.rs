@@ -1,4 +1,4 @@
-//! What is told beside the answers: votes, differences, reports.
+//! Votes, diffs and reports of `compare`.
 
 use crate::common::{Home, Ran, Server, answer, reply};
 
@@ -8,13 +8,13 @@ fn run(answers: &[&str], more: &[&str]) -> Ran {
     let server = Server::replying(&replies);
     let home = Home::with_server(&server, "");
     let samples = answers.len().to_string();
-    // One at a time, so that each has the answer meant for it.
+    // One call at a time, so that each call gets its answer from the list.
     let fixed = ["compare", "-m", "m/x", "-n", &samples, "--max-concurrency", "1", "hi"];
     home.run(&[&fixed[..], more].concat())
 }
 
 #[test]
-fn a_vote_has_a_majority_or_exit_code_9() {
+fn vote_without_a_majority_exits_9() {
     let ran = run(&["It is 42.", "42", "41"], &["--vote", "--view", "quiet"]).exits(0);
     assert!(
         ran.out.ends_with(
@@ -28,7 +28,7 @@ fn a_vote_has_a_majority_or_exit_code_9() {
 }
 
 #[test]
-fn differences_are_plain_on_a_pipe() {
+fn piped_diff_has_no_escape_sequences() {
     let ran = run(&["The sky is blue.", "The sea is blue.", "the sky is blue"], &["--diff"]).exits(0);
     assert!(ran.out.contains("\nidentical: 1 = 3\n#  similarity"), "{}", ran.out);
     assert!(
@@ -47,7 +47,7 @@ fn differences_are_plain_on_a_pipe() {
 }
 
 #[test]
-fn a_report_is_written_whatever_became_of_the_answers() {
+fn report_is_written_when_a_call_fails() {
     let refusal =
         reply("400 Bad Request", "content-type: application/json\r\n", "{\"error\":{\"message\":\"no such\"}}");
     let server = Server::replying(&[&answer("**fine** <script>x</script>"), &refusal]);
@@ -65,7 +65,7 @@ fn a_report_is_written_whatever_became_of_the_answers() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_told_before_anything_is_sent() {
+fn unwritable_report_is_rejected_before_any_request() {
     let server = Server::replying(&[]);
     let home = Home::with_server(&server, "");
     let folder = home.folder.path().display().to_string();

@@ -1,4 +1,4 @@
-//! `init`: a first config, by flags and by answers; interrupted at every question.
+//! `init` through the binary: with flags, with prompts on a terminal, and interrupted at each prompt.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ fn list(ids: &[&str]) -> String {
     reply("200 OK", "content-type: application/json\r\n", &serde_json::json!({"data": data}).to_string())
 }
 
-/// Runs with the config at `config.toml` of the home, whether it is there or not.
+/// A command whose config is `config.toml` in the home directory, which need not exist.
 fn command(home: &Home, arguments: &[&str]) -> std::process::Command {
     let mut command = home.command();
     command.env("MMCHAT_CONFIG", home.path("config.toml")).args(arguments);
@@ -25,7 +25,7 @@ fn text(home: &Home) -> String {
 }
 
 #[test]
-fn flags_alone_make_a_config_that_works() {
+fn flags_create_a_working_config() {
     let home = Home::new();
     let server = Server::replying(&[&list(&["small", "big"]), &answer("h"), &answer("h"), &answer("hello")]);
     let endpoint = format!("box={}", server.url());
@@ -59,7 +59,7 @@ fn flags_alone_make_a_config_that_works() {
 }
 
 #[test]
-fn keys_of_the_environment_are_found_and_what_does_not_answer_is_left_out() {
+fn environment_keys_are_detected_and_unreachable_services_omitted() {
     let home = Home::new();
     let server = Server::replying(&[&list(&["deepseek-flash", "other"]), &answer("h")]);
     let address = server.url();
@@ -67,13 +67,13 @@ fn keys_of_the_environment_are_found_and_what_does_not_answer_is_left_out() {
     let ran = run(&home, &["init", "--yes"], &variables).exits(0).says(&["deepseek (DEEPSEEK_API_KEY): 2 model(s)"]);
     assert!(!ran.err.contains("ollama"), "{ran:?}");
     assert!(text(&home).contains("model = \"deepseek-flash\"") && text(&home).contains(&address), "{}", text(&home));
-    let nothing = Home::new();
-    run(&nothing, &["init", "--yes"], &[]).exits(2).says(&["no API keys and no local servers found"]);
-    assert!(!nothing.path("config.toml").exists());
+    let empty = Home::new();
+    run(&empty, &["init", "--yes"], &[]).exits(2).says(&["no API keys and no local servers found"]);
+    assert!(!empty.path("config.toml").exists());
 }
 
 #[test]
-fn a_model_that_fails_is_told_and_the_config_written() {
+fn failing_model_is_reported_and_the_config_is_written() {
     let home = Home::new();
     let refusal = reply("401 Unauthorized", "", "{\"error\":{\"message\":\"no\"}}");
     let server = Server::replying(&[&list(&["m"]), &refusal]);
@@ -84,7 +84,7 @@ fn a_model_that_fails_is_told_and_the_config_written() {
 }
 
 #[test]
-fn nonsense_is_told_before_anything_is_asked_or_written() {
+fn invalid_arguments_are_rejected_before_any_request() {
     let home = Home::new();
     for (arguments, words) in [
         (&["--endpoint", "nowhere"][..], "unknown service \"nowhere\""),
@@ -103,7 +103,7 @@ fn nonsense_is_told_before_anything_is_asked_or_written() {
 }
 
 #[test]
-fn the_old_config_is_kept_when_it_is_replaced() {
+fn force_keeps_a_backup_of_the_old_config() {
     let home = Home::with_config("# old\n");
     let server = Server::replying(&[&list(&["m"])]);
     let endpoint = format!("box={}", server.url());
@@ -114,12 +114,16 @@ fn the_old_config_is_kept_when_it_is_replaced() {
     let server = Server::replying(&[&list(&["m"])]);
     let endpoint = format!("box={}", server.url());
     run(&home, &["init", "--yes", "--force", "--no-discover", "--no-try", "--endpoint", &endpoint], &[]).exits(0);
-    assert_eq!(fs::read_to_string(home.path("config.toml.bak")).expect("kept"), "# old\n", "the first one stays");
+    assert_eq!(
+        fs::read_to_string(home.path("config.toml.bak")).expect("kept"),
+        "# old\n",
+        "the first backup must be kept"
+    );
     assert!(home.path("config.toml.bak2").exists());
 }
 
 #[cfg(unix)]
-mod at_a_terminal {
+mod on_a_terminal {
     use super::*;
     use crate::common::screen::Screen;
 
@@ -127,7 +131,7 @@ mod at_a_terminal {
     const ENTER: &str = "\r";
     const DOWN: &str = "\u{1b}[B";
 
-    /// What is asked, and what is typed to go on from there.
+    /// Each prompt and the keys that answer it.
     fn conversation(url: &str) -> Vec<(&'static str, String)> {
         let typed = |keys: &[&str]| keys.concat();
         vec![
@@ -152,7 +156,7 @@ mod at_a_terminal {
     }
 
     #[test]
-    fn answers_make_a_config_and_no_key_is_shown() {
+    fn prompts_create_a_config_without_showing_the_key() {
         let home = Home::with_config("# old\n");
         let server = Server::replying(&[
             &list(&["small", "big", "third"]),
@@ -163,11 +167,11 @@ mod at_a_terminal {
         ]);
         let mut screen = start(&home);
         let mut seen = String::new();
-        for (question, keys) in conversation(&server.url()) {
-            screen.wait_for(question);
+        for (prompt, keys) in conversation(&server.url()) {
+            screen.wait_for(prompt);
             seen += &screen.seen;
-            screen.pass(question);
-            if question == SECRET {
+            screen.pass(prompt);
+            if prompt == SECRET {
                 screen.wait_for_no_echo();
             }
             screen.type_keys(&keys);
@@ -187,28 +191,28 @@ mod at_a_terminal {
     }
 
     #[test]
-    fn an_interruption_at_any_question_leaves_everything_as_it_was() {
-        let questions = conversation("").len();
-        for last in 0..questions {
+    fn interrupt_at_any_prompt_changes_nothing() {
+        let prompts = conversation("").len();
+        for last in 0..prompts {
             let home = Home::with_config("# old\n");
             let replies: Vec<String> = (last >= 8).then(|| list(&["small", "big", "third"])).into_iter().collect();
             let server = Server::replying(&replies.iter().map(String::as_str).collect::<Vec<_>>());
             let mut screen = start(&home);
-            for (question, keys) in conversation(&server.url()).into_iter().take(last) {
-                screen.pass(question);
-                if question == SECRET {
+            for (prompt, keys) in conversation(&server.url()).into_iter().take(last) {
+                screen.pass(prompt);
+                if prompt == SECRET {
                     screen.wait_for_no_echo();
                 }
                 screen.type_keys(&keys);
             }
-            let question = conversation("")[last].0;
-            screen.pass(question);
-            // A secret is read in the terminal's usual mode, with its echo off; the other questions read single keys.
-            let (seen, code) = screen.interrupt(question == SECRET);
-            assert_eq!(code, 130, "at question {last}: {seen:?}");
+            let prompt = conversation("")[last].0;
+            screen.pass(prompt);
+            // A secret is read in canonical mode without echo; the other prompts read single keys.
+            let (seen, code) = screen.interrupt(prompt == SECRET);
+            assert_eq!(code, 130, "at prompt {last}: {seen:?}");
             assert_eq!(text(&home), "# old\n");
-            assert!(!home.path("keys").exists() && !home.path("config.toml.bak").exists(), "at question {last}");
-            assert!(seen.contains("\u{1b}[?25h"), "the cursor is shown again");
+            assert!(!home.path("keys").exists() && !home.path("config.toml.bak").exists(), "at prompt {last}");
+            assert!(seen.contains("\u{1b}[?25h"), "the cursor must be shown again");
         }
     }
 }

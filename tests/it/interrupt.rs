@@ -1,4 +1,4 @@
-//! Ctrl-C, whatever the binary is busy with: what arrived is kept, the account is true, the code is 130.
+//! Ctrl-C during `ask`: the partial answer is kept, usage and attempts are reported, and the exit code is 130.
 
 use std::{
     io::Read,
@@ -24,22 +24,22 @@ fn interrupt(child: &Child) {
     assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
 }
 
-/// Reads until `word` has come.
-fn read_until(from: &mut impl Read, word: &str) -> Vec<u8> {
+/// Reads until `text` has arrived; returns everything read.
+fn read_until(from: &mut impl Read, text: &str) -> Vec<u8> {
     let mut seen = Vec::new();
-    while !seen.windows(word.len()).any(|part| part == word.as_bytes()) {
+    while !seen.windows(text.len()).any(|window| window == text.as_bytes()) {
         let mut byte = [0];
-        from.read_exact(&mut byte).unwrap_or_else(|_| panic!("no {word} in {}", String::from_utf8_lossy(&seen)));
+        from.read_exact(&mut byte).unwrap_or_else(|_| panic!("no {text} in {}", String::from_utf8_lossy(&seen)));
         seen.extend(byte);
     }
     seen
 }
 
-/// Interrupts a run once `word` is on stdout; gives all that it left.
-fn interrupted_after(word: &str, home: &Home, arguments: &[&str]) -> Ran {
+/// Interrupts a run when `text` is on stdout; returns its result.
+fn interrupted_after(text: &str, home: &Home, arguments: &[&str]) -> Ran {
     let mut child = spawn(home, arguments);
     let mut stdout = child.stdout.take().expect("piped");
-    let mut seen = read_until(&mut stdout, word);
+    let mut seen = read_until(&mut stdout, text);
     interrupt(&child);
     let reader = thread::spawn(move || {
         stdout.read_to_end(&mut seen).expect("the rest");
@@ -55,7 +55,7 @@ fn last_object(ran: &Ran) -> Value {
 }
 
 #[test]
-fn what_arrived_stays() {
+fn partial_answer_stays_on_stdout() {
     let server = Server::start(vec![vec![begin("half"), Step::Hold]]);
     let ran = interrupted_after("half", &Home::with_server(&server, ""), &["-m", "m/x", "--stats", "hi"]);
     assert_eq!(ran.out, "half");
@@ -63,7 +63,7 @@ fn what_arrived_stays() {
 }
 
 #[test]
-fn the_object_has_every_attempt_and_the_times() {
+fn json_has_every_attempt_and_the_timing() {
     let server = Server::start(vec![
         vec![Step::Bytes(reply("503 Busy", "", "{\"error\":{\"message\":\"busy\"}}").into_bytes())],
         vec![begin("half"), Step::Hold],
@@ -75,14 +75,14 @@ fn the_object_has_every_attempt_and_the_times() {
     assert_eq!((&object["content"], &object["truncated"]), (&"half".into(), &true.into()));
     assert_eq!((&object["endpoint"], &object["upstream_model"]), (&"m".into(), &"b".into()));
     let attempts = object["attempts"].as_array().expect("attempts");
-    let told: Vec<_> = attempts.iter().map(|attempt| (&attempt["model"], &attempt["class"])).collect();
-    assert_eq!(told, [(&"a".into(), &"overloaded".into()), (&"b".into(), &"local".into())]);
+    let classes: Vec<_> = attempts.iter().map(|attempt| (&attempt["model"], &attempt["class"])).collect();
+    assert_eq!(classes, [(&"a".into(), &"overloaded".into()), (&"b".into(), &"local-limit".into())]);
     assert!(object["timing"]["ttft_ms"].is_u64(), "{object}");
     assert_eq!(object["error"]["message"], "interrupted");
 }
 
 #[test]
-fn a_buffered_answer_is_shown_as_far_as_it_came() {
+fn buffered_partial_answer_is_printed() {
     let server = Server::start(vec![vec![begin("half"), Step::Hold]]);
     let home = Home::with_server(&server, "");
     let ran = interrupted_after("\"event\":\"ttft\"", &home, &["-m", "m/x", "--buffer", "--format", "jsonl", "hi"]);
@@ -91,7 +91,7 @@ fn a_buffered_answer_is_shown_as_far_as_it_came() {
 }
 
 #[test]
-fn a_stuck_stdout_does_not_keep_it_alive() {
+fn blocked_stdout_does_not_prevent_the_exit() {
     let server = Server::start(vec![vec![
         Step::Bytes(STREAM.as_bytes().to_vec()),
         Step::Endless(event(&"x".repeat(1000)).into_bytes()),
@@ -106,7 +106,7 @@ fn a_stuck_stdout_does_not_keep_it_alive() {
 }
 
 #[test]
-fn waiting_for_input_ends_too() {
+fn interrupt_while_waiting_for_stdin_exits_130() {
     let home = Home::with_config("[endpoints.m]\nbase_url = \"http://127.0.0.1:9/v1\"\n");
     let mut command = home.command();
     command.args(["ask", "-m", "m/x"]).stdin(Stdio::piped()).stderr(Stdio::piped());
@@ -118,7 +118,7 @@ fn waiting_for_input_ends_too() {
 }
 
 #[test]
-fn an_interrupt_that_nobody_reads_is_130_too() {
+fn interrupt_with_a_closed_stdout_exits_130() {
     let thought = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hmm\"}}]}\n\n";
     let server = Server::start(vec![vec![Step::Bytes(format!("{STREAM}{thought}").into_bytes()), Step::Hold]]);
     let home = Home::with_server(&server, "");

@@ -1,11 +1,11 @@
-//! Keys while answers come: the binary on a terminal that it reads from, too.
+//! Keyboard input of `compare` while answers are streamed.
 
 use std::sync::mpsc;
 
 use crate::common::{Home, STOP, STREAM, Server, Step, answer, event, screen::Screen};
 use rustix::termios::{LocalModes, tcgetattr};
 
-/// A server whose first answer stops in the middle until the gate is opened, and what its later ones are.
+/// A server whose first answer pauses after `text` until the gate opens; `later` are its next answers.
 fn halting(text: &str, later: &[&str]) -> (Server, mpsc::Sender<()>) {
     let (open, gate) = mpsc::channel();
     let first = vec![
@@ -35,7 +35,7 @@ fn is_as_before(screen: &Screen) -> bool {
 }
 
 #[test]
-fn one_lane_is_cancelled_and_the_other_goes_on() {
+fn one_call_is_canceled_and_the_other_continues() {
     let ((a, _shut), (b, open)) = (halting("half of a ", &[]), halting("all of b ", &[]));
     let home = home(&a, &b);
     let mut screen = start(&home);
@@ -54,7 +54,7 @@ fn one_lane_is_cancelled_and_the_other_goes_on() {
 }
 
 #[test]
-fn a_lane_is_asked_once_more_and_picked() {
+fn call_is_retried_and_picked() {
     let ((a, _shut), (b, open)) = (halting("first try ", &["second try"]), halting("all of b ", &[]));
     let home = home(&a, &b);
     let mut screen = start(&home);
@@ -74,7 +74,7 @@ fn a_lane_is_asked_once_more_and_picked() {
 }
 
 #[test]
-fn what_is_held_stays_although_all_is_over() {
+fn held_view_stays_open_after_all_calls_finish() {
     let ((a, open_a), (b, open_b)) = (halting("all of a ", &[]), halting("all of b ", &["b again"]));
     let home = home(&a, &b);
     let mut screen = start(&home);
@@ -86,7 +86,7 @@ fn what_is_held_stays_although_all_is_over() {
     open_a.send(()).expect("the server waits");
     open_b.send(()).expect("the server waits");
     screen.pass("0/2 running");
-    // All are over, and one can still be had again.
+    // All calls have finished, and one can still be retried.
     screen.type_keys("zr ");
     let (seen, code) = screen.end();
     assert_eq!(code, 0);
@@ -95,7 +95,7 @@ fn what_is_held_stays_although_all_is_over() {
 }
 
 #[test]
-fn leaving_shows_what_came_and_leaves_the_terminal_as_it_was() {
+fn quitting_shows_partial_answers_and_restores_the_terminal() {
     use rustix::process::{Pid, Signal, kill_process};
     for signal in [None, Some(Signal::INT), Some(Signal::TERM), Some(Signal::HUP)] {
         let ((a, _shut_a), (b, _shut_b)) = (halting("half of a ", &[]), halting("half of b ", &[]));
@@ -114,9 +114,9 @@ fn leaving_shows_what_came_and_leaves_the_terminal_as_it_was() {
     }
 }
 
-/// The window is closed: nobody sees the rest, but what came is paid for and kept.
+/// The terminal window is closed: the text that arrived has been paid for, so it is recorded.
 #[test]
-fn a_terminal_that_is_closed_costs_nothing_of_what_came() {
+fn closed_terminal_keeps_the_partial_answers() {
     let ((a, _shut_a), (b, _shut_b)) = (halting("half of a ", &[]), halting("half of b ", &[]));
     let home = home(&a, &b);
     let mut screen = start(&home);
@@ -127,7 +127,7 @@ fn a_terminal_that_is_closed_costs_nothing_of_what_came() {
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::HUP).expect("it is there");
     assert_eq!(child.wait().expect("ends").code(), Some(130));
-    for (place, text) in [("@1", "half of a \n"), ("@2", "half of b \n")] {
-        assert_eq!(home.run(&["history", "show", place]).exits(0).out, text);
+    for (turn, text) in [("@1", "half of a \n"), ("@2", "half of b \n")] {
+        assert_eq!(home.run(&["history", "show", turn]).exits(0).out, text);
     }
 }

@@ -1,4 +1,4 @@
-//! `models`, `ping`, `vendors`, `man`: what there is, what is reachable, and what is wrong with it.
+//! `models`, `ping`, `vendors` and `man`.
 
 use crate::common::{Home, Server, answer, reply};
 
@@ -10,7 +10,7 @@ fn list(ids: &[&str]) -> String {
 const NO: &str = "{\"error\":{\"message\":\"Incorrect API key provided.\",\"code\":\"invalid_api_key\"}}";
 
 #[test]
-fn models_say_why_they_cannot_be_used() {
+fn models_lists_why_a_model_is_unusable() {
     let home = Home::with_config(
         "[endpoints.good]\nbase_url = \"http://h/v1\"\n[endpoints.nokey]\nbase_url = \"http://h/v1\"\napi_key = { env = \"NOT_SET\" }\n\
          [endpoints.nofile]\nbase_url = \"http://h/v1\"\napi_key = { file = \"none\" }\n\
@@ -32,7 +32,7 @@ fn models_say_why_they_cannot_be_used() {
 }
 
 #[test]
-fn ping_tells_a_dead_endpoint_a_wrong_key_and_an_unknown_model_apart() {
+fn ping_distinguishes_dead_endpoint_wrong_key_and_unknown_model() {
     let good = Server::replying(&[&list(&["m1", "gpt-4o"])]);
     let locked = Server::replying(&[&reply("401 Unauthorized", "content-type: application/json\r\n", NO)]);
     let home = Home::with_config(&format!(
@@ -55,7 +55,7 @@ fn ping_tells_a_dead_endpoint_a_wrong_key_and_an_unknown_model_apart() {
 }
 
 #[test]
-fn a_deep_ping_asks_for_one_token_and_names_choose() {
+fn deep_ping_requests_one_token_from_the_named_model() {
     let server = Server::replying(&[&list(&["m1"]), &answer("h")]);
     let home = Home::with_server(&server, "[models.a]\nendpoint = \"m\"\nmodel = \"m1\"\n");
     let json = home.run(&["ping", "a", "--deep", "--format", "json"]).exits(0).json();
@@ -69,7 +69,7 @@ fn a_deep_ping_asks_for_one_token_and_names_choose() {
 }
 
 #[test]
-fn an_endpoint_is_asked_page_by_page_and_remembered_for_completion() {
+fn model_list_is_fetched_page_by_page_and_cached_for_completion() {
     let first = "{\"data\":[{\"id\":\"a/1\"},{\"id\":\"a/2\"}],\"has_more\":true,\"last_id\":\"a/2\"}";
     let second = "{\"data\":[{\"id\":\"b\"},{\"id\":\"c\\u001b[31m\"}],\"has_more\":false}";
     let json = "content-type: application/json\r\n";
@@ -95,7 +95,7 @@ fn an_endpoint_is_asked_page_by_page_and_remembered_for_completion() {
 }
 
 #[test]
-fn the_next_key_is_tried_when_one_is_refused() {
+fn rejected_key_rotates_to_the_next() {
     let refusal = reply("401 Unauthorized", "content-type: application/json\r\n", NO);
     let server = Server::replying(&[&refusal, &list(&["m1"])]);
     let config =
@@ -111,7 +111,7 @@ fn the_next_key_is_tried_when_one_is_refused() {
 }
 
 #[test]
-fn a_long_list_has_pages() {
+fn long_model_list_is_paginated() {
     let ids: Vec<String> = (0..120).map(|n| format!("model-{n}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let server = Server::replying(&[&list(&ids), &list(&ids), &list(&ids), &list(&ids)]);
@@ -125,7 +125,7 @@ fn a_long_list_has_pages() {
 }
 
 #[test]
-fn known_services_are_listed_with_their_keys() {
+fn vendors_lists_services_and_set_keys() {
     let home = Home::new();
     let ran = crate::common::Ran::of(
         home.command().env("DEEPSEEK_API_KEY", "sk-very-secret").arg("vendors").output().expect("runs"),

@@ -1,4 +1,4 @@
-//! The tests of the binary and of the library as a whole, in one runner so that the library is linked once.
+//! Integration tests of the binary and the library, in one test runner so that the library is linked once.
 
 #![allow(missing_docs, reason = "tests")]
 

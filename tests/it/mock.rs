@@ -1,20 +1,20 @@
-//! `mock`, as the binary does it: its address, its faults, and what `ask` makes of them.
+//! `mock` through the binary: its faults and settings, as `ask` sees them.
 
 use crate::common::{Home, Mock};
 
-/// A home that asks this mock, impatiently and without repeats.
+/// An environment with this mock as its endpoint, short timeouts and no retries.
 fn home(mock: &Mock) -> Home {
     let timeouts = "timeouts = { first_token = \"1s\", idle = \"300ms\" }";
     Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\ngateway = true\n{timeouts}\n", mock.url))
 }
 
 #[test]
-fn every_fault_has_its_class_and_its_exit_code() {
+fn each_fault_has_an_error_class_and_exit_code() {
     let mock = Mock::start(&["--ttft", "0s", "--tps", "0", "--tokens", "12"]);
     let home = home(&mock);
     for (fault, class, code) in [
         ("reset", "reset", 5),
-        ("silent", "silent", 6),
+        ("silent", "timeout", 6),
         ("server", "server", 5),
         ("overloaded", "overloaded", 5),
         ("no-channel", "no-channel", 5),
@@ -30,30 +30,30 @@ fn every_fault_has_its_class_and_its_exit_code() {
         ("request", "request", 5),
         ("conflict", "conflict", 5),
         ("redirect", "redirect", 5),
-        ("garbage", "garbage", 5),
-        ("empty", "garbage", 5),
+        ("garbage", "invalid-response", 5),
+        ("empty", "invalid-response", 5),
         ("in-stream", "in-stream", 5),
-        ("cut", "cut", 8),
-        ("cut-clean", "cut", 8),
-        ("cut-forged", "cut", 8),
-        ("cut-error", "cut", 8),
-        ("stall", "cut", 8),
-        ("garbled", "garbled", 8),
+        ("cut", "incomplete", 8),
+        ("cut-clean", "incomplete", 8),
+        ("cut-forged", "incomplete", 8),
+        ("cut-error", "incomplete", 8),
+        ("stall", "incomplete", 8),
+        ("garbled", "invalid-chunk", 8),
         ("done-only", "ok", 0),
         ("lingering", "ok", 0),
     ] {
         let ran = home.run(&["ask", "-m", &format!("m/{fault}"), "--format", "json", "hi"]).exits(code);
         let json = ran.json();
         assert_eq!(json["attempts"][0]["class"], class, "{fault}: {ran:?}");
-        let some_text = json["content"].as_str().is_some_and(|text| text.starts_with("This is a scripted"));
-        assert_eq!(some_text, matches!(code, 0 | 8), "{fault}: {ran:?}");
+        let has_text = json["content"].as_str().is_some_and(|text| text.starts_with("This is a scripted"));
+        assert_eq!(has_text, matches!(code, 0 | 8), "{fault}: {ran:?}");
     }
     let ran = home.run(&["ask", "-m", "m/max-tokens", "--max-tokens", "3", "hi"]).exits(0);
     ran.says(&["max_completion_tokens"]);
 }
 
 #[test]
-fn speed_length_usage_reasoning_and_seed_are_as_asked() {
+fn model_settings_control_tokens_usage_reasoning_and_failures() {
     let mock = Mock::start(&[
         "--tps",
         "0",
@@ -68,12 +68,12 @@ fn speed_length_usage_reasoning_and_seed_are_as_asked() {
     let ask = |model: &str, more: &[&str]| {
         home.run(&[&["ask", "--format", "json", "-m", model], more, &["hi"]].concat()).exits(0).json()
     };
-    let (streamed, whole) = (ask("m/mine", &[]), ask("m/mine", &["--no-stream"]));
-    for answer in [&streamed, &whole] {
+    let (streamed, complete) = (ask("m/mine", &[]), ask("m/mine", &["--no-stream"]));
+    for answer in [&streamed, &complete] {
         assert_eq!((&answer["usage"]["output"], &answer["usage"]["reasoning"]), (&10.into(), &3.into()));
         assert_eq!(answer["usage"]["estimated"], false);
     }
-    assert_eq!((&streamed["content"], &streamed["reasoning"]), (&whole["content"], &whole["reasoning"]));
+    assert_eq!((&streamed["content"], &streamed["reasoning"]), (&complete["content"], &complete["reasoning"]));
     assert_eq!(ask("m/mine+usage=off", &[])["usage"]["estimated"], true);
     assert_eq!(ask("m/server+fail-first=1", &[])["attempts"].as_array().map(Vec::len), Some(2));
     let wrong = Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\napi_key = \"sk-other-key\"\n", mock.url));
@@ -82,7 +82,7 @@ fn speed_length_usage_reasoning_and_seed_are_as_asked() {
 }
 
 #[test]
-fn nonsense_is_refused() {
+fn invalid_arguments_exit_2() {
     let home = Home::new();
     home.run(&["mock", "--fault", "explode"]).exits(2).says(&["explode", "reset"]);
     home.run(&["mock", "--model", "x=speed=1"]).exits(2).says(&["speed"]);

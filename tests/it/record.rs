@@ -1,11 +1,11 @@
-//! What outlives a command: the record, what is known of failing services, keys; and the commands that read them.
+//! State that persists across commands: the record, health and keys; and the commands that read it.
 
 use std::{fs, path::PathBuf};
 
 use crate::common::{Home, Mock, Ran, STREAM, Server, answer, reply};
 use mmchat::store::record::Database;
 
-/// A home whose route `chat` asks nobody at port 1 first, then the mock.
+/// An environment whose route `chat` tries a closed port first, then the mock.
 fn home(mock: &Mock, more: &str) -> Home {
     Home::with_config(&format!(
         "default = \"chat\"\n[endpoints.dead]\nbase_url = \"http://127.0.0.1:1/v1\"\n[endpoints.m]\nbase_url = \"{}\"\n\
@@ -24,29 +24,29 @@ fn instant() -> Mock {
     Mock::start(&["--ttft", "0s", "--tps", "0", "--tokens", "9"])
 }
 
-/// How many calls are on the record.
+/// The number of recorded calls.
 fn calls(home: &Home) -> u64 {
     let rows = home.run(&["stats", "--by", "route", "--format", "json"]).exits(0).json();
     rows.as_array().expect("rows").iter().filter_map(|row| row["calls"].as_u64()).sum()
 }
 
 #[test]
-fn the_next_process_knows_who_failed_and_can_be_told_to_forget() {
+fn health_persists_across_processes_until_reset() {
     let mock = instant();
     let home = home(&mock, "");
     home.run(&["ask", "hello"]).exits(0).says(&["primary: connect", "trying backup"]);
     let second = home.run(&["ask", "hello"]).exits(0);
-    assert_eq!(second.err, "", "it is left alone, and that is no news");
+    assert_eq!(second.err, "", "skipping an unavailable candidate must print nothing");
     home.run(&["ask", "-v", "hello"]).exits(0).says(&["primary: unavailable for", "connect:"]);
     let status = home.run(&["status", "--format", "json"]).exits(0).json();
-    let dead = status.as_array().expect("places").iter().find(|place| place["name"] == "dead").expect("told");
+    let dead = status.as_array().expect("places").iter().find(|entry| entry["name"] == "dead").expect("told");
     assert_eq!((dead["state"].as_str(), dead["last_error"]["class"].as_str()), (Some("left alone"), Some("connect")));
     let explained = home.run(&["route", "explain", "chat", "--format", "json"]).exits(0).json();
     let order: Vec<_> = explained["candidates"]
         .as_array()
         .expect("some")
         .iter()
-        .map(|known| known["model"].as_str().expect("one"))
+        .map(|candidate| candidate["model"].as_str().expect("one"))
         .collect();
     assert_eq!(order, ["backup", "primary"]);
     home.run(&["reset", "primary"]).exits(0).says(&["health record(s)"]);
@@ -62,24 +62,24 @@ fn the_next_process_knows_who_failed_and_can_be_told_to_forget() {
 }
 
 #[test]
-fn every_request_is_on_the_record_by_model_and_route() {
+fn stats_count_requests_by_model_and_route() {
     let mock = instant();
     let home = home(&mock, "");
     home.run(&["ask", "hello"]).exits(0);
     home.run(&["ask", "-m", "m/server", "hello"]).exits(5);
     home.run(&["compare", "-m", "backup,m/rate", "hello"]).exits(7);
     let rows = home.run(&["stats", "--format", "json"]).exits(0).json();
-    let of =
+    let row =
         |name: &str| rows.as_array().expect("rows").iter().find(|row| row["model"] == name).expect("there").clone();
-    assert_eq!((of("backup")["calls"].as_u64(), of("backup")["success_rate"].as_f64()), (Some(2), Some(1.0)));
-    assert_eq!(of("primary")["failures"]["connect"], 2);
+    assert_eq!((row("backup")["calls"].as_u64(), row("backup")["success_rate"].as_f64()), (Some(2), Some(1.0)));
+    assert_eq!(row("primary")["failures"]["connect"], 2);
     assert_eq!(
-        (of("m/server")["failures"]["server"].as_u64(), of("m/rate")["failures"]["rate"].as_u64()),
+        (row("m/server")["failures"]["server"].as_u64(), row("m/rate")["failures"]["rate"].as_u64()),
         (Some(2), Some(2))
     );
     assert!(
-        of("backup")["ttft_ms"]["p50"].as_f64().is_some_and(|ms| ms > 0.0)
-            && of("backup")["cost"]["USD"].as_f64() > Some(0.0)
+        row("backup")["ttft_ms"]["p50"].as_f64().is_some_and(|ms| ms > 0.0)
+            && row("backup")["cost"]["USD"].as_f64() > Some(0.0)
     );
     let csv = home.run(&["stats", "backup", "--format", "csv", "--since", "1d"]).exits(0).out;
     assert!(csv.lines().count() == 2 && csv.contains("backup,m,2,0,"), "{csv}");
@@ -91,7 +91,7 @@ fn every_request_is_on_the_record_by_model_and_route() {
 }
 
 #[test]
-fn a_reader_that_goes_leaves_its_call_on_the_record() {
+fn call_is_recorded_when_stdout_closes() {
     let mock = Mock::start(&["--ttft", "0s", "--tps", "200", "--tokens", "2000"]);
     let home = Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\n", mock.url));
     let mut command = home.command();
@@ -106,7 +106,7 @@ fn a_reader_that_goes_leaves_its_call_on_the_record() {
 }
 
 #[test]
-fn sixteen_first_uses_at_once_lose_nothing_and_warn_of_nothing() {
+fn sixteen_concurrent_first_runs_are_all_recorded() {
     let mock = instant();
     let home = home(&mock, "");
     let children: Vec<_> = (0..16)
@@ -130,7 +130,7 @@ fn sixteen_first_uses_at_once_lose_nothing_and_warn_of_nothing() {
 }
 
 #[test]
-fn killing_processes_while_they_record_loses_nothing_that_was_acknowledged() {
+fn killed_processes_lose_no_acknowledged_record() {
     let mock = instant();
     let home = home(&mock, "");
     let mut acknowledged = 0;
@@ -142,7 +142,7 @@ fn killing_processes_while_they_record_loses_nothing_that_was_acknowledged() {
                 (number, command.spawn().expect("runs"))
             })
             .collect();
-        // Some are ended before they begin, some in the middle, some not at all.
+        // Some are killed before they start, some while they run, and some not at all.
         for (number, child) in &mut children {
             if (*number + round) % 3 == 0 {
                 child.kill().expect("ours");
@@ -153,15 +153,15 @@ fn killing_processes_while_they_record_loses_nothing_that_was_acknowledged() {
         }
     }
     let database = Database::open(&state(&home, "record.db")).expect("it opens");
-    assert!(database.check_integrity().expect("read"), "the database is broken");
-    let kept = database.conversations(9999).expect("read").len();
-    assert!(acknowledged >= 100 && kept >= acknowledged, "{kept} of {acknowledged} are there");
+    assert!(database.check_integrity().expect("read"), "the database is corrupt");
+    let stored = database.conversations(9999).expect("readable record").len();
+    assert!(acknowledged >= 100 && stored >= acknowledged, "{stored} of {acknowledged} are stored");
 }
 
 #[test]
-fn a_record_that_cannot_be_kept_costs_a_warning_and_never_the_answer() {
+fn unusable_record_database_is_only_a_warning() {
     let mock = instant();
-    let asked = |home: &Home, words: &[&str]| {
+    let answers_with = |home: &Home, words: &[&str]| {
         let ran = home.run(&["ask", "-m", "backup", "hello"]).exits(0).says(words);
         assert!(ran.out.contains("scripted mock"), "{ran:#?}");
     };
@@ -172,25 +172,25 @@ fn a_record_that_cannot_be_kept_costs_a_warning_and_never_the_answer() {
         home
     };
     let broken = database(&b"not a database at all, but longer than its head would be ".repeat(99));
-    asked(&broken, &["warning: record database", "record.db", "move it away"]);
+    answers_with(&broken, &["warning: record database", "record.db", "move it away"]);
     broken.run(&["stats"]).exits(1).says(&["move it away"]);
     let newer = database(b"");
     newer.run(&["ask", "-m", "backup", "hello"]).exits(0);
     Database::open(&state(&newer, "record.db")).expect("ours").set_version_for_tests(99).expect("written");
-    asked(&newer, &["newer mmchat"]);
+    answers_with(&newer, &["newer mmchat"]);
     let file = home(&mock, "");
     fs::create_dir_all(file.path(".local")).expect("a folder");
     fs::write(file.path(".local/state"), "in the way").expect("writable");
-    asked(&file, &["warning: cannot open record database"]);
-    let garbled = home(&mock, "");
-    fs::create_dir_all(state(&garbled, "")).expect("a folder");
-    fs::write(state(&garbled, "health.json"), "{\"places\": [").expect("writable");
-    garbled.run(&["ask", "hello"]).exits(0).says(&["reset invalid health file", "health.json"]);
-    garbled.run(&["ask", "hello"]).exits(0);
+    answers_with(&file, &["warning: cannot open record database"]);
+    let invalid = home(&mock, "");
+    fs::create_dir_all(state(&invalid, "")).expect("a folder");
+    fs::write(state(&invalid, "health.json"), "{\"places\": [").expect("writable");
+    invalid.run(&["ask", "hello"]).exits(0).says(&["reset invalid health file", "health.json"]);
+    invalid.run(&["ask", "hello"]).exits(0);
 }
 
 #[test]
-fn what_was_said_can_be_read_found_gone_on_with_and_forgotten() {
+fn history_can_be_shown_searched_continued_and_deleted() {
     let server = Server::replying(&[
         &answer("Six times seven is 42."),
         &answer("Because of arithmetic."),
@@ -226,7 +226,7 @@ fn what_was_said_can_be_read_found_gone_on_with_and_forgotten() {
 }
 
 #[test]
-fn what_broke_off_is_paid_for_wherever_a_cost_is_told() {
+fn incomplete_attempts_count_in_every_reported_cost() {
     let mock = instant();
     let home = home(
         &mock,
@@ -242,11 +242,11 @@ fn what_broke_off_is_paid_for_wherever_a_cost_is_told() {
     };
     let usd = |row: &serde_json::Value| row["cost"]["USD"].as_f64().unwrap_or_default();
     let output = |row: &serde_json::Value| row["output_tokens"].as_f64().unwrap_or_default();
-    assert!(cost > 0.001, "the broken answer was dear: {cost}");
+    assert!(cost > 0.001, "the incomplete attempt must be expensive: {cost}");
     assert!((sum(&models, &usd) - cost).abs() < 1e-9 && (sum(&routes, &usd) - cost).abs() < 1e-9, "{models} {routes}");
     assert!((sum(&models, &output) - sum(&routes, &output)).abs() < 1e-9, "{models} {routes}");
     assert!(ran.err.contains(&format!("${cost:.6}")), "{ran:#?}");
-    // Nobody says more after the cut, but somebody thinks and breaks off, too; and somebody does only that.
+    // A candidate that breaks off after text, one that breaks off during reasoning, and the latter alone.
     let thinks = "{\"choices\":[{\"index\":0,\"delta\":{\"reasoning_content\":\"hmm, let me think about it\"}}]}";
     let speaks = "{\"choices\":[{\"index\":0,\"delta\":{\"content\":\"half an answer\"}}]}";
     let [thinks, speaks] = [thinks, speaks].map(|data| format!("{STREAM}data: {data}\n\n"));
@@ -257,16 +257,17 @@ fn what_broke_off_is_paid_for_wherever_a_cost_is_told() {
          [routes.r]\nmodels = [\"one\", \"two\"]\non_cut = \"restart\"\n",
         server.url()
     ));
-    let told = [&["ask", "-m", "r", "--format", "json", "hello"], &["ask", "-m", "two", "--format", "json", "hello"]]
-        .map(|arguments| other.run(arguments).exits(8).json()["cost"].as_f64().expect("priced"));
+    let reported =
+        [&["ask", "-m", "r", "--format", "json", "hello"], &["ask", "-m", "two", "--format", "json", "hello"]]
+            .map(|arguments| other.run(arguments).exits(8).json()["cost"].as_f64().expect("priced"));
     let recorded = sum(&other.run(&["stats", "--format", "json"]).json(), &usd);
-    assert!((told[0] + told[1] - recorded).abs() < 1e-9 && told[1] > 0.0, "{told:?} {recorded}");
+    assert!((reported[0] + reported[1] - recorded).abs() < 1e-9 && reported[1] > 0.0, "{reported:?} {recorded}");
     let compared = home.run(&["compare", "-m", "again,backup", "--format", "json", "hello"]).exits(0).json();
     assert!((compared[0]["cost"].as_f64().expect("priced") - cost).abs() < 1e-9, "{compared}");
 }
 
 #[test]
-fn nothing_is_kept_of_what_is_said_where_nobody_wants_it() {
+fn no_log_and_history_false_store_no_content() {
     let quoting =
         reply("500 Oops", "content-type: application/json\r\n", "{\"error\":{\"message\":\"no: a-secret-question\"}}");
     let (said, failed) = (answer("a-secret-answer"), quoting.as_str());
@@ -277,24 +278,24 @@ fn nothing_is_kept_of_what_is_said_where_nobody_wants_it() {
     home.write_config(&format!("history = false\n{text}"));
     home.run(&["ask", "-m", "m/x", "a-secret-question"]).exits(0);
     home.run(&["ask", "-m", "m/x", "a-secret-question"]).exits(5).says(&["a-secret-question"]);
-    let unsaid = |what: &str| {
+    let assert_no_content = |when: &str| {
         for (path, bytes) in home.files() {
-            assert!(!String::from_utf8_lossy(&bytes).contains("a-secret"), "{what}: {}", path.display());
+            assert!(!String::from_utf8_lossy(&bytes).contains("a-secret"), "{when}: {}", path.display());
         }
     };
-    unsaid("kept");
+    assert_no_content("after recording");
     assert_eq!(home.run(&["stats", "--format", "json"]).exits(0).json()[0]["calls"], 4);
     home.write_config(&text);
     home.run(&["ask", "-m", "m/x", "a-secret-question"]).exits(5);
     assert!(home.run(&["status"]).exits(0).out.contains("a-secret-question"));
     home.run(&["history", "delete", "--all", "--yes"]).exits(0);
     assert!(home.run(&["status"]).exits(0).out.contains("server 500"));
-    unsaid("forgotten");
+    assert_no_content("after deleting");
     home.run(&["ask", "--continue", "more"]).exits(2).says(&["no conversation"]);
 }
 
 #[test]
-fn a_limit_that_is_reached_refuses_before_anything_is_sent() {
+fn spend_limit_rejects_before_any_request() {
     let mock = instant();
     let limited = home(&mock, "[spend]\nday = 0.00001\n");
     limited.run(&["ask", "-m", "backup", "hello"]).exits(0);
@@ -303,10 +304,10 @@ fn a_limit_that_is_reached_refuses_before_anything_is_sent() {
         "0.00001 USD",
         "[spend]",
     ]);
-    // It costs the same under another name; what has no price does not count.
+    // The same price applies to another name of the model. A model without a price is not limited.
     limited.run(&["ask", "-m", "m/instant", "hello"]).exits(9);
     limited.run(&["ask", "-m", "m/instant+tokens=3", "hello"]).exits(0);
-    assert_eq!(calls(&limited), 0, "nothing was asked of the route");
+    assert_eq!(calls(&limited), 0, "the route must get no request");
     let free = home(&mock, "");
     free.run(&["ask", "-m", "backup", "--max-cost", "0.0000001", "hello"]).exits(9).says(&["at least", "--max-cost"]);
     let short = free.run(&["ask", "-m", "backup", "--max-cost", "0.00001", "--format", "json", "hello"]).exits(0);
@@ -317,9 +318,9 @@ fn a_limit_that_is_reached_refuses_before_anything_is_sent() {
     free.run(&["ask", "--max-cost", "much", "hello"]).exits(2);
 }
 
-/// Every kind of place a secret can be put in, and every command that comes near it: none shows it, none keeps it elsewhere.
+/// Puts a secret into every supported source and runs the commands that could print or store it.
 #[test]
-fn no_secret_is_anywhere_but_where_it_was_put() {
+fn secrets_are_neither_shown_nor_copied() {
     let secrets = [
         "sk-literal-4711",
         "header-4712",
@@ -329,13 +330,13 @@ fn no_secret_is_anywhere_but_where_it_was_put() {
         "query%2F4716",
         "sk-imported-4717",
     ];
-    // Services that tell all they were sent.
-    let telling = |told: &[&str]| {
-        let body = format!("{{\"error\":{{\"message\":\"refused: {}\"}}}}", told.join(" "));
-        let headers = format!("content-type: application/json\r\nx-request-id: {}\r\n", told[0]);
+    // Servers that repeat the secrets they get, in an error message and a request id.
+    let echoing = |secrets: &[&str]| {
+        let body = format!("{{\"error\":{{\"message\":\"refused: {}\"}}}}", secrets.join(" "));
+        let headers = format!("content-type: application/json\r\nx-request-id: {}\r\n", secrets[0]);
         Server::replying(&[reply("401 Unauthorized", &headers, &body).as_str(); 99])
     };
-    let servers = [telling(&secrets[..2]), telling(&secrets[2..3]), telling(&secrets[3..6])];
+    let servers = [echoing(&secrets[..2]), echoing(&secrets[2..3]), echoing(&secrets[3..6])];
     let mut home = Home::with_config(&format!(
         "default = \"chat\"\n[endpoints.literal]\nbase_url = \"{}\"\napi_key = \"sk-literal-4711\"\n\
          headers = {{ \"X-Team\" = \"header-4712\" }}\n\
@@ -379,7 +380,7 @@ fn no_secret_is_anywhere_but_where_it_was_put() {
         &["again", "-v"],
     ] {
         run(arguments, "");
-        // Nobody is to wait for somebody who is left alone.
+        // Close the breakers, so that the next command sends requests again.
         run(&["reset", "--all"], "");
     }
     servers.iter().for_each(Server::enough);
@@ -387,17 +388,17 @@ fn no_secret_is_anywhere_but_where_it_was_put() {
         let shown = seen.iter().find(|ran| ran.contains(secret));
         assert_eq!(shown, None, "{secret} is shown");
     }
-    let put = ["config.toml", "config.toml.bak", "keys", "other.env"].map(|name| home.path(name));
+    let allowed = ["config.toml", "config.toml.bak", "keys", "other.env"].map(|name| home.path(name));
     for (path, bytes) in home.files() {
         let text = String::from_utf8_lossy(&bytes);
-        if !put.iter().any(|put| path.starts_with(put)) {
+        if !allowed.iter().any(|allowed| path.starts_with(allowed)) {
             assert!(!secrets.iter().any(|secret| text.contains(secret)), "{}", path.display());
         }
     }
 }
 
 #[test]
-fn keys_are_kept_beside_the_config_and_never_shown() {
+fn key_files_are_stored_beside_the_config_and_never_shown() {
     let refused =
         reply("401 Unauthorized", "content-type: application/json\r\n", "{\"error\":{\"message\":\"bad key\"}}");
     let server = Server::replying(&[&refused, &answer("Hello"), &answer("Hello")]);
@@ -409,12 +410,15 @@ fn keys_are_kept_beside_the_config_and_never_shown() {
     let config = fs::read_to_string(home.path("config.toml")).expect("there");
     assert!(config.contains("{ file = \"keys/m\" }, { file = \"keys/second\" }"), "{config}");
     home.run_with_input(&["key", "set", "m", "--add"], b"sk-third-secret").exits(0).says(&["stored key m-2"]);
-    assert!(fs::read_to_string(home.path("keys/m")).expect("there").contains("first"), "none takes another's place");
+    assert!(
+        fs::read_to_string(home.path("keys/m")).expect("there").contains("first"),
+        "no key file may be overwritten"
+    );
     home.run(&["key", "remove", "m-2", "--everywhere"]).exits(0);
     let ran = home.run(&["ask", "-m", "m/x", "--format", "json", "hello"]).exits(0);
     let mut keys: Vec<_> =
         ran.json()["attempts"].as_array().expect("two").iter().map(|attempt| attempt["key"].as_u64()).collect();
-    // This server closes its connections: a request that meets that is sent once more, with the same key.
+    // This server closes its connections. A request on a closed one is sent again with the same key.
     keys.dedup();
     assert!(keys == [Some(0), Some(1)] || keys == [Some(1), Some(0)], "{keys:?}");
     home.run(&["ask", "-m", "m/x", "hello"]).exits(0);
@@ -440,7 +444,7 @@ fn keys_are_kept_beside_the_config_and_never_shown() {
 }
 
 #[test]
-fn other_tools_configs_are_added_and_work() {
+fn imported_configs_of_other_tools_work() {
     let mock = Mock::start(&["--ttft", "0s", "--tps", "0", "--model", "gpt-4o=tokens=3"]);
     let litellm = format!(
         "model_list:\n  - model_name: smart\n    litellm_params: {{model: openai/gpt-4o, api_base: \"{0}\", api_key: sk-litellm-secret}}\n  - model_name: smart\n    litellm_params: {{model: openai/fast, api_base: \"{0}\"}}\n",
@@ -482,7 +486,7 @@ fn other_tools_configs_are_added_and_work() {
 }
 
 #[test]
-fn a_gateways_models_become_entries_and_stay_as_they_are() {
+fn models_sync_adds_entries_and_keeps_existing_ones() {
     let mock = Mock::start(&[]);
     let home = Home::with_config(&format!(
         "[endpoints.m]\nbase_url = \"{}\"\n[models.quick] # mine\nendpoint = \"m\"\nmodel = \"fast\"\n[models.gone]\nendpoint = \"m\"\nmodel = \"no-more\"\n",
@@ -503,7 +507,7 @@ fn a_gateways_models_become_entries_and_stay_as_they_are() {
 }
 
 #[test]
-fn the_doctor_says_what_to_change() {
+fn doctor_reports_a_fix_for_each_failure() {
     let mock = Mock::start(&["--key", "sk-right-key", "--ttft", "0s", "--tps", "0"]);
     let root = mock.url.trim_end_matches("/v1").to_owned();
     let home = Home::with_config(&format!(
@@ -520,10 +524,10 @@ fn the_doctor_says_what_to_change() {
     for order in ["\"sk-right-key\", \"sk-wrong-key\"", "\"sk-wrong-key\", \"sk-right-key\""] {
         let several =
             Home::with_config(&format!("[endpoints.several]\nbase_url = \"{root}/v1\"\napi_keys = [{order}]\n"));
-        let place = if order.starts_with("\"sk-wrong") { "key 1" } else { "key 2" };
-        let told = several.run(&["doctor", "several", "--no-ask"]).exits(4);
-        assert!(told.out.contains(&format!("{place} of 2: auth 401")), "{told:#?}");
-        assert!(several.run(&["ping"]).exits(4).out.contains(&format!("{place}: auth 401")));
+        let wrong = if order.starts_with("\"sk-wrong") { "key 1" } else { "key 2" };
+        let diagnosed = several.run(&["doctor", "several", "--no-ask"]).exits(4);
+        assert!(diagnosed.out.contains(&format!("{wrong} of 2: auth 401")), "{diagnosed:#?}");
+        assert!(several.run(&["ping"]).exits(4).out.contains(&format!("{wrong}: auth 401")));
     }
     home.run(&["doctor", "dead"]).exits(5).says(&["check that it is running"]);
     let all = home.run(&["doctor", "--no-ask", "--format", "json"]).exits(7);

@@ -1,16 +1,16 @@
-//! Comparisons that are kept: gone on with, picked from, asked once more.
+//! Recorded comparisons: continuing, picking an answer and retrying.
 
 use std::{process::Stdio, sync::mpsc};
 
 use crate::common::{Home, Ran, Server, Step, answer, models_of, reply};
 use serde_json::Value;
 
-/// A home with the models `a` and `b`, each on a server of its own.
+/// An environment with the models `a` and `b`, each with its own server.
 fn home(a: &Server, b: &Server) -> Home {
     Home::with_models(&[("a", a), ("b", b)])
 }
 
-/// What the last request to `server` said, one text after the other.
+/// The message texts of the last request to `server`.
 fn said(server: &Server) -> Vec<String> {
     let sent: Value = server.requests().last().expect("asked").json();
     let messages = sent["messages"].as_array().expect("some").iter();
@@ -22,7 +22,7 @@ fn failure() -> String {
 }
 
 #[test]
-fn each_model_sees_its_own_answers_or_all_the_picked_one() {
+fn context_is_separate_per_model_or_shared_from_the_pick() {
     let a = Server::replying(&[&answer("a1"), &answer("a2"), &answer("a3"), &answer("a4")]);
     let b = Server::replying(&[&answer("b1"), &answer("b2"), &answer("b3")]);
     let home = home(&a, &b);
@@ -35,13 +35,13 @@ fn each_model_sees_its_own_answers_or_all_the_picked_one() {
     home.run(&["compare", "--continue", "--context", "shared", "three"]).exits(0);
     let seen = list(&["Brief.", "one", "b1", "two", "b2", "three"]);
     assert_eq!((said(&a), said(&b)), (seen.clone(), seen));
-    // One alone goes on in a conversation of its own.
+    // `ask --continue` with one answer starts a new conversation.
     home.run(&["pick", "1.1@1"]).exits(0).says(&["picked 1.1@1 (a)"]);
     home.run(&["ask", "--continue", "1@1", "four"]).exits(0);
     assert_eq!(said(&a), list(&["Brief.", "one", "b1", "two", "b2", "three", "a3", "four"]));
-    for (place, text) in [("1@1", "a3"), ("1.1@2", "b1"), ("1.2@1", "a2"), ("2@4", "a4"), ("@1", "b1")] {
-        let shown = home.run(&["history", "show", place]).exits(0).out;
-        assert_eq!(shown, format!("{text}\n"), "{place}");
+    for (turn, text) in [("1@1", "a3"), ("1.1@2", "b1"), ("1.2@1", "a2"), ("2@4", "a4"), ("@1", "b1")] {
+        let shown = home.run(&["history", "show", turn]).exits(0).out;
+        assert_eq!(shown, format!("{text}\n"), "{turn}");
     }
     home.run(&["history", "show", "1.9@1"]).exits(2).says(&["no round 9"]);
     let page = home.run(&["history", "show", "1"]).exits(0).out;
@@ -49,7 +49,7 @@ fn each_model_sees_its_own_answers_or_all_the_picked_one() {
 }
 
 #[test]
-fn the_config_says_what_is_usual_and_the_flag_goes_before_it() {
+fn context_flag_overrides_the_config() {
     let a = Server::replying(&[&answer("a1"), &answer("a2"), &answer("a3")]);
     let b = Server::replying(&[&answer("b1"), &answer("b2"), &answer("b3")]);
     let models = models_of(&[("a", &a), ("b", &b)]);
@@ -67,7 +67,7 @@ fn the_config_says_what_is_usual_and_the_flag_goes_before_it() {
 }
 
 #[test]
-fn what_is_deleted_while_its_run_goes_on_stays_deleted_and_that_is_said() {
+fn conversation_deleted_during_a_run_stays_deleted() {
     let (open, gate) = mpsc::channel();
     let a = Server::replying(&[&answer("a1")]);
     let b = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("b1").into_bytes())]]);
@@ -81,7 +81,7 @@ fn what_is_deleted_while_its_run_goes_on_stays_deleted_and_that_is_said() {
     home.run(&["history", "delete", "1"]).exits(0);
     open.send(()).expect("the server waits");
     let ran = Ran::of(child.wait_with_output().expect("ends")).exits(0);
-    assert!(ran.out.contains("b1"), "the answer is there all the same: {}", ran.out);
+    assert!(ran.out.contains("b1"), "the answer must still be printed: {}", ran.out);
     ran.says(&["was not stored: its conversation was deleted"]);
     assert!(!home.run(&["history"]).exits(0).out.contains("secret"));
 }
@@ -91,7 +91,7 @@ fn list(words: &[&str]) -> Vec<String> {
 }
 
 #[test]
-fn what_failed_is_asked_once_more_in_its_place() {
+fn retry_replaces_the_failed_answer() {
     let a = Server::replying(&[&answer("a1"), &answer("a1 again"), &failure()]);
     let b = Server::replying(&[&failure(), &answer("b1")]);
     let home = home(&a, &b);
@@ -104,27 +104,31 @@ fn what_failed_is_asked_once_more_in_its_place() {
     home.run(&["retry"]).exits(2).says(&["nothing failed"]);
     assert_eq!(home.run(&["retry", "@1"]).exits(0).out, "a1 again");
     home.run(&["retry", "1@1"]).exits(5);
-    assert_eq!(home.run(&["history", "show", "@1"]).exits(0).out, "a1 again\n", "what is whole is not lost");
+    assert_eq!(
+        home.run(&["history", "show", "@1"]).exits(0).out,
+        "a1 again\n",
+        "a failed retry must keep the complete answer"
+    );
     assert_eq!(home.run(&["history", "show", "@2"]).exits(0).out, "b1\n");
     assert_eq!(home.run(&["history", "export", "--format", "json"]).exits(0).json().as_array().map(Vec::len), Some(2));
 }
 
 #[test]
-fn a_retried_lane_keeps_its_number() {
-    // A server each: lanes that are asked at once reach a shared one in any order.
+fn retried_call_keeps_its_number() {
+    // One server per model: concurrent calls would reach a shared server in any order.
     let a = Server::replying(&[&answer("a1")]);
     let b = Server::replying(&[&failure(), &answer("b1")]);
     let c = Server::replying(&[&failure(), &answer("c1")]);
     let home = Home::with_models(&[("a", &a), ("b", &b), ("c", &c)]);
     home.run(&["compare", "-m", "a,b,c", "one"]).exits(7);
     home.run(&["retry"]).exits(0);
-    for (place, text) in [("@1", "a1\n"), ("@2", "b1\n"), ("@3", "c1\n")] {
-        assert_eq!(home.run(&["history", "show", place]).exits(0).out, text);
+    for (turn, text) in [("@1", "a1\n"), ("@2", "b1\n"), ("@3", "c1\n")] {
+        assert_eq!(home.run(&["history", "show", turn]).exits(0).out, text);
     }
 }
 
 #[test]
-fn several_failures_are_asked_once_more_side_by_side() {
+fn retry_runs_all_failed_calls() {
     let (a, b) = (Server::replying(&[&failure(), &answer("a1")]), Server::replying(&[&failure(), &answer("b1")]));
     let home = home(&a, &b);
     home.run(&["compare", "-m", "a,b", "one"]).exits(5);
@@ -133,7 +137,7 @@ fn several_failures_are_asked_once_more_side_by_side() {
 }
 
 #[test]
-fn whoever_was_not_asked_before_sees_nothing_and_that_is_told() {
+fn model_without_an_answer_starts_without_history() {
     let a = Server::replying(&[&answer("a1"), &answer("a2"), &answer("a3")]);
     let b = Server::replying(&[&answer("b2"), &answer("b3")]);
     let home = home(&a, &b);
@@ -142,7 +146,7 @@ fn whoever_was_not_asked_before_sees_nothing_and_that_is_told() {
     assert_eq!(
         (said(&a), said(&b)),
         (list(&["one", "a1", "two"]), list(&["one", "a1", "two"])),
-        "one answer is for all"
+        "all models must see the single answer"
     );
     let ran = home.run(&["compare", "-m", "a,b", "--continue=1.1", "--context", "separate", "three"]).exits(0);
     ran.says(&["`b` has no answer in conversation 1"]);
@@ -151,7 +155,7 @@ fn whoever_was_not_asked_before_sees_nothing_and_that_is_told() {
 }
 
 #[test]
-fn samples_are_lanes_of_their_own() {
+fn each_sample_is_a_separate_call() {
     let a = Server::replying(&[&answer("s"), &answer("s"), &answer("s"), &answer("s")]);
     let b = Server::replying(&[]);
     let home = home(&a, &b);

@@ -1,5 +1,6 @@
-//! `serve`, as the binary does it: its address, its signals, its config as it changes, and what clients that mean no good
-//! get. What it answers is tested below, in `gateway`.
+//! `serve` through the binary: startup, signals, config reload and malformed requests.
+//!
+//! Responses are tested in `src/gateway/tests`.
 
 use std::{
     fs,
@@ -15,7 +16,7 @@ use std::{
 use crate::common::{Home, Mock, Ran, STREAM, Server, Serving, Step, answer, event};
 use serde_json::Value;
 
-/// A gateway and its log.
+/// A `serve` process and its log.
 struct Gateway {
     serving: Serving,
     events: Receiver<Value>,
@@ -29,13 +30,13 @@ impl Gateway {
     fn of(mut command: Command) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped());
         let mut serving = Serving::start(&mut command);
-        let (tell, events) = channel();
+        let (sender, events) = channel();
         let err = BufReader::new(serving.child.stderr.take().expect("piped"));
         thread::spawn(move || {
             for line in err.lines().map_while(Result::ok) {
                 let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
-                // The test may be over.
-                let _ = tell.send(event);
+                // The test may have ended.
+                let _ = sender.send(event);
             }
         });
         let mut gateway = Self { serving, events };
@@ -43,16 +44,16 @@ impl Gateway {
         gateway
     }
 
-    /// Waits until the log tells of this, and gives the line.
+    /// Waits for a log line with this event.
     fn wait_for(&mut self, event: &str) -> Value {
         self.find(|line| line["event"] == event)
     }
 
-    fn find(&mut self, is_it: impl Fn(&Value) -> bool) -> Value {
+    fn find(&mut self, matches: impl Fn(&Value) -> bool) -> Value {
         loop {
-            // Only a test that fails waits for so long.
-            let line = self.events.recv_timeout(Duration::from_secs(30)).expect("it is told");
-            if is_it(&line) {
+            // Only a failing test waits that long.
+            let line = self.events.recv_timeout(Duration::from_secs(30)).expect("matching log line");
+            if matches(&line) {
                 return line;
             }
         }
@@ -67,17 +68,17 @@ impl Gateway {
         assert!(done.expect("kill runs").success());
     }
 
-    /// Waits until it has ended.
+    /// Waits for the process to exit.
     fn ends(&mut self) -> Option<i32> {
         self.serving.child.wait().expect("ours").code()
     }
 
-    /// Sends these bytes, breaks off there if so, and reads all that comes.
-    fn send(&self, bytes: &[u8], breaks_off: bool) -> String {
+    /// Sends these bytes, closes the sending side if `shut_down`, and reads everything until the server closes.
+    fn send(&self, bytes: &[u8], shut_down: bool) -> String {
         let mut socket = TcpStream::connect(self.address()).expect("it listens");
-        // It may have had enough before it has read everything.
+        // The server may close the connection before it has read everything.
         let _ = socket.write_all(bytes);
-        if breaks_off {
+        if shut_down {
             let _ = socket.shutdown(Shutdown::Write);
         }
         let mut reply = Vec::new();
@@ -89,7 +90,7 @@ impl Gateway {
         self.send_open(&request(key, model))
     }
 
-    /// Sends these bytes and reads until the other side closes.
+    /// Sends this text and reads until the server closes.
     fn send_open(&self, bytes: &str) -> String {
         let mut socket = TcpStream::connect(self.address()).expect("it listens");
         socket.write_all(bytes.as_bytes()).expect("it reads");
@@ -120,7 +121,7 @@ fn asking(key: Option<&str>, fields: &str) -> String {
     )
 }
 
-/// A home whose models are at this mock, of which the first one of the route is dead.
+/// An environment with this mock, whose route tries a closed port first.
 fn home(mock: &Mock) -> Home {
     Home::with_config(&config(mock, ""))
 }
@@ -136,7 +137,7 @@ fn config(mock: &Mock, more: &str) -> String {
 
 #[expect(clippy::float_cmp, clippy::cast_precision_loss, reason = "counts")]
 #[test]
-fn what_clients_get_is_in_the_log_the_figures_and_the_record_alike() {
+fn log_metrics_and_record_agree() {
     let mock = Mock::start(&["--tokens", "5"]);
     let home = Home::with_config(&config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n"));
     let mut gateway = Gateway::start(&home);
@@ -148,7 +149,7 @@ fn what_clients_get_is_in_the_log_the_figures_and_the_record_alike() {
     let get =
         "GET /metrics HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer sk-of-the-team\r\nconnection: close\r\n\r\n";
     let metrics = gateway.send_open(get);
-    let figure = |start: &str| {
+    let metric = |start: &str| {
         let lines = metrics.lines().filter(|line| line.starts_with(start));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
     };
@@ -169,16 +170,16 @@ fn what_clients_get_is_in_the_log_the_figures_and_the_record_alike() {
         assert_eq!((row["calls"].as_f64(), row["output_tokens"].as_f64()), (Some(3.0), Some(tokens)), "{row}");
         assert!((row["cost"]["USD"].as_f64().expect("a cost") - cost).abs() < 1e-9, "{row}");
     }
-    assert_eq!(figure("mmchat_requests_total{name=\"chat\",key=\"team\",class=\"ok\"}"), 3.0);
-    assert_eq!(figure("mmchat_attempts_total{endpoint=\"m\",model=\"fast\""), model["calls"].as_f64().expect("calls"));
-    assert_eq!(figure("mmchat_tokens_total{endpoint=\"m\",model=\"fast\",direction=\"output\"}"), tokens);
-    assert!((figure("mmchat_cost_total") - cost).abs() < 1e-9);
+    assert_eq!(metric("mmchat_requests_total{name=\"chat\",key=\"team\",class=\"ok\"}"), 3.0);
+    assert_eq!(metric("mmchat_attempts_total{endpoint=\"m\",model=\"fast\""), model["calls"].as_f64().expect("calls"));
+    assert_eq!(metric("mmchat_tokens_total{endpoint=\"m\",model=\"fast\",direction=\"output\"}"), tokens);
+    assert!((metric("mmchat_cost_total") - cost).abs() < 1e-9);
     let attempts: usize = logged.iter().filter_map(|line| Some(line["attempts"].as_array()?.len())).sum();
-    assert_eq!(figure("mmchat_attempts_total"), attempts as f64);
+    assert_eq!(metric("mmchat_attempts_total"), attempts as f64);
 }
 
 #[test]
-fn a_config_that_changes_is_followed_and_a_bad_one_is_not() {
+fn valid_config_is_reloaded_and_an_invalid_one_is_ignored() {
     let mock = Mock::start(&["--tokens", "5"]);
     let home = home(&mock);
     let mut gateway = Gateway::start(&home);
@@ -186,8 +187,8 @@ fn a_config_that_changes_is_followed_and_a_bad_one_is_not() {
     gateway.wait_for("reloaded");
     assert!(gateway.ask(None, "new").starts_with("HTTP/1.1 200"));
     home.write_config(&config(&mock, "[routes.worse]\nmodels = [\"fsat\"]\n"));
-    let refused = gateway.wait_for("reload-refused")["message"].as_str().expect("words").to_owned();
-    assert!(refused.contains("config.toml:15:") && refused.contains("fsat"), "{refused}");
+    let error = gateway.wait_for("reload-refused")["message"].as_str().expect("message text").to_owned();
+    assert!(error.contains("config.toml:15:") && error.contains("fsat"), "{error}");
     assert!(gateway.ask(None, "new").starts_with("HTTP/1.1 200"));
     fs::remove_file(home.path("config.toml")).expect("it is there");
     gateway.wait_for("reload-refused");
@@ -200,7 +201,7 @@ fn a_config_that_changes_is_followed_and_a_bad_one_is_not() {
 }
 
 #[test]
-fn a_server_whose_config_is_gone_does_not_go_on_without_keys() {
+fn deleted_config_keeps_the_client_keys() {
     let mock = Mock::start(&["--tokens", "5"]);
     let home = Home::new();
     let folder = home.path("xdg/mmchat");
@@ -211,13 +212,13 @@ fn a_server_whose_config_is_gone_does_not_go_on_without_keys() {
     command.env("XDG_CONFIG_HOME", home.path("xdg"));
     let mut gateway = Gateway::of(command);
     fs::remove_file(&path).expect("it is there");
-    assert!(gateway.wait_for("reload-refused")["message"].as_str().expect("words").contains("no longer exists"));
+    assert!(gateway.wait_for("reload-refused")["message"].as_str().expect("message text").contains("no longer exists"));
     assert!(gateway.ask(None, "fast").starts_with("HTTP/1.1 401"));
 }
 
 #[test]
-fn what_is_under_way_ends_before_the_server_does() {
-    let (go, gate) = channel();
+fn sigterm_waits_for_requests_in_flight() {
+    let (open, gate) = channel();
     let (front, back) = (answer("all of it"), String::new());
     let half = front.len() - 20;
     let steps = vec![
@@ -230,11 +231,11 @@ fn what_is_under_way_ends_before_the_server_does() {
     let mut gateway = Gateway::start(&home);
     let mut socket = TcpStream::connect(gateway.address()).expect("it listens");
     socket.write_all(streamed("m/x").as_bytes()).expect("it reads");
-    let mut begun = [0; 15];
-    socket.read_exact(&mut begun).expect("it begins");
+    let mut start = [0; 15];
+    socket.read_exact(&mut start).expect("start of the response");
     gateway.signal("-TERM");
     gateway.wait_for("stopping");
-    go.send(()).expect("the upstream waits");
+    open.send(()).expect("the upstream waits");
     let mut rest = String::new();
     socket.read_to_string(&mut rest).expect("text");
     assert!(rest.contains("all of it") && rest.contains("[DONE]"), "{rest}");
@@ -243,19 +244,19 @@ fn what_is_under_way_ends_before_the_server_does() {
 }
 
 #[test]
-fn the_transfer_of_half_an_answer_breaks_off_behind_its_error() {
+fn incomplete_stream_is_aborted_after_its_error_event() {
     let half = format!("{STREAM}{}", event("half"));
     let upstream = Server::replying(&[&half, &answer("whole")]);
     let gateway = Gateway::start(&Home::with_server(&upstream, ""));
-    let got = gateway.send_open(&streamed("m/x"));
-    assert!(got.contains("half") && got.contains("\"code\":\"cut\""), "{got}");
-    assert!(!got.ends_with("0\r\n\r\n") && !got.contains("[DONE]"), "{got}");
-    let got = gateway.send_open(&streamed("m/x"));
-    assert!(got.contains("whole") && got.ends_with("0\r\n\r\n"), "{got}");
+    let reply = gateway.send_open(&streamed("m/x"));
+    assert!(reply.contains("half") && reply.contains("\"code\":\"incomplete\""), "{reply}");
+    assert!(!reply.ends_with("0\r\n\r\n") && !reply.contains("[DONE]"), "{reply}");
+    let reply = gateway.send_open(&streamed("m/x"));
+    assert!(reply.contains("whole") && reply.ends_with("0\r\n\r\n"), "{reply}");
 }
 
 #[test]
-fn a_second_signal_ends_what_is_under_way_too() {
+fn second_signal_aborts_requests_in_flight() {
     let upstream = Server::start(vec![vec![Step::Hold]]);
     let home = Home::with_server(&upstream, "");
     let mut gateway = Gateway::start(&home);
@@ -272,7 +273,7 @@ fn a_second_signal_ends_what_is_under_way_too() {
 }
 
 #[test]
-fn what_cannot_be_served_is_said_before_anything_is() {
+fn invalid_settings_are_rejected_at_startup() {
     let mock = Mock::start(&[]);
     let home = home(&mock);
     let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
@@ -294,7 +295,7 @@ fn what_cannot_be_served_is_said_before_anything_is() {
 }
 
 #[test]
-fn clients_that_mean_no_good_disturb_nobody() {
+fn malformed_requests_do_not_affect_other_clients() {
     let mock = Mock::start(&["--tokens", "5"]);
     let home = Home::with_config(&config(&mock, "[serve]\nmax_body_mb = 1\n"));
     let gateway = Gateway::start(&home);
@@ -313,23 +314,23 @@ fn clients_that_mean_no_good_disturb_nobody() {
         ("GET /v1/models HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(), "403"),
     ] {
         let got = status(gateway.send(bytes.as_bytes(), want.is_empty()));
-        // Of a body that breaks off nobody is left to hear.
+        // After an incomplete body there may be no response, but never a 200.
         assert!(
             got.contains(want) && (!want.is_empty() || !got.contains("200")),
             "{want} and not {got:?} for {bytes:.80}"
         );
         assert!(gateway.ask(None, "fast").starts_with("HTTP/1.1 200"));
     }
-    // A body that breaks off is no request, whether or not somebody hears of it.
+    // An incomplete body is counted, whether or not a response was received.
     assert!(gateway.get("/metrics").contains("class=\"incomplete_body\""));
-    // Nobody is kept out by connections that say nothing.
-    let silent: Vec<TcpStream> = (0..200).filter_map(|_| TcpStream::connect(gateway.address()).ok()).collect();
-    assert_eq!(silent.len(), 200);
+    // Idle connections do not keep other clients out.
+    let idle: Vec<TcpStream> = (0..200).filter_map(|_| TcpStream::connect(gateway.address()).ok()).collect();
+    assert_eq!(idle.len(), 200);
     assert!(gateway.ask(None, "fast").starts_with("HTTP/1.1 200"));
 }
 
 #[test]
-fn it_speaks_https_with_certificates_of_its_own() {
+fn https_is_served_with_the_configured_certificate() {
     let mock = Mock::start(&["--tokens", "5"]);
     let fixture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name);
     let (cert, key) = (fixture("localhost.pem"), fixture("localhost.key.pem"));
@@ -340,7 +341,7 @@ fn it_speaks_https_with_certificates_of_its_own() {
         Home::with_config(&format!("[endpoints.g]\nbase_url = \"{base_url}\"\nca_file = '{}'\n", cert.display()));
     let ran: Ran = client.run(&["ask", "-m", "g/chat", "hi"]).exits(0);
     assert!(ran.out.contains("scripted"), "{}", ran.out);
-    // Who speaks no TLS is not answered, and disturbs nobody.
+    // A client without TLS gets no response and does not affect other clients.
     assert!(!gateway.send(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n", true).contains("200"));
     client.run(&["ask", "-m", "g/chat", "hi"]).exits(0);
 }

@@ -1,11 +1,11 @@
-//! `ask` on a terminal that answers no query: what reaches the screen, and when.
+//! `ask` on a terminal: what is shown, and when.
 
 use std::sync::mpsc;
 
 use crate::common::{Home, STOP, STREAM, Server, Step, answer, event, screen::Screen};
 use unicode_width::UnicodeWidthStr;
 
-/// `text` without its styles; panics on any other sequence, since nothing else belongs on the answer's path.
+/// Removes styles from `text`. Panics on any other escape sequence, because an answer may contain styles only.
 fn unstyled(text: &str) -> String {
     let mut parts = text.split('\u{1b}');
     let first = parts.next().expect("one part").to_owned();
@@ -18,10 +18,10 @@ fn unstyled(text: &str) -> String {
 }
 
 #[test]
-fn markdown_is_rendered_with_nothing_but_styles() {
+fn markdown_is_rendered_with_styles_only() {
     let source = "# Title\n\nSome **bold** words and `code`, long enough to be wrapped at the edge of eighty cells, whole.\n\n- one\n- 借用检查器在编译期运行。它记录谁拥有一个值，并且拒绝悬垂引用，所以程序不会在运行时崩溃。\n";
-    let pieces: Vec<String> = source.split_inclusive(' ').map(event).collect();
-    let server = Server::replying(&[&format!("{STREAM}{}{STOP}", pieces.concat())]);
+    let chunks: Vec<String> = source.split_inclusive(' ').map(event).collect();
+    let server = Server::replying(&[&format!("{STREAM}{}{STOP}", chunks.concat())]);
     let home = Home::with_server(&server, "");
     let (seen, code) = Screen::start(&home, &["ask", "-m", "m/x", "hi"], &[]).end();
     let text = unstyled(&seen);
@@ -32,7 +32,7 @@ fn markdown_is_rendered_with_nothing_but_styles() {
 }
 
 #[test]
-fn the_first_token_is_on_the_screen_while_the_server_waits() {
+fn first_token_is_shown_while_the_stream_is_open() {
     let (open, gate) = mpsc::channel();
     let server = Server::start(vec![vec![
         Step::Bytes(format!("{STREAM}{}", event("Hel")).into_bytes()),
@@ -47,7 +47,7 @@ fn the_first_token_is_on_the_screen_while_the_server_waits() {
 }
 
 #[test]
-fn without_colour_there_is_no_escape_byte() {
+fn output_without_color_has_no_escape_bytes() {
     let hostile = answer("a **b** \u{1b}]0;title\u{7}\u{1b}[2Jc");
     for (arguments, environment) in [(&["--plain"][..], &[][..]), (&[], &[("NO_COLOR", "1")]), (&["--raw"], &[])] {
         let server = Server::replying(&[&hostile]);
@@ -58,7 +58,7 @@ fn without_colour_there_is_no_escape_byte() {
 }
 
 #[test]
-fn a_cut_answer_starts_again_on_the_next_candidate() {
+fn incomplete_answer_restarts_on_the_next_candidate() {
     let server = Server::replying(&[&format!("{STREAM}{}", event("half an ans")), &answer("the whole answer")]);
     let home = Home::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
     let (seen, code) = Screen::start(&home, &["ask", "-m", "chat", "hi"], &[]).end();
@@ -69,9 +69,9 @@ fn a_cut_answer_starts_again_on_the_next_candidate() {
 }
 
 #[test]
-fn a_thought_in_the_middle_stands_on_rows_of_its_own() {
-    let thought = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hm\"}}]}\n\n";
-    let server = Server::replying(&[&format!("{STREAM}{}{thought}{}{STOP}", event("The answer "), event("is 42."))]);
+fn reasoning_between_text_has_separate_rows() {
+    let reasoning = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hm\"}}]}\n\n";
+    let server = Server::replying(&[&format!("{STREAM}{}{reasoning}{}{STOP}", event("The answer "), event("is 42."))]);
     let home = Home::with_server(&server, "");
     let (seen, _) = Screen::start(&home, &["ask", "-m", "m/x", "hi"], &[]).end();
     let text = unstyled(&seen);
@@ -80,10 +80,10 @@ fn a_thought_in_the_middle_stands_on_rows_of_its_own() {
 }
 
 #[test]
-fn messages_stand_on_rows_of_their_own() {
-    let thought = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"thinking\"}}]}\n\n";
+fn messages_have_separate_rows() {
+    let reasoning = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"thinking\"}}]}\n\n";
     let stop = STOP.replace("\"stop\"", "\"length\"");
-    let server = Server::replying(&[&format!("{STREAM}{thought}{}{stop}", event("text"))]);
+    let server = Server::replying(&[&format!("{STREAM}{reasoning}{}{stop}", event("text"))]);
     let home = Home::with_server(&server, "");
     let (seen, _) = Screen::start(&home, &["ask", "-m", "m/x", "--stats", "hi"], &[]).end();
     let lines: Vec<String> = unstyled(&seen).lines().map(str::to_owned).collect();

@@ -1,4 +1,4 @@
-//! Encrypted endpoints: certificates of the config's own, and hosts that are not who they say.
+//! HTTPS endpoints: `ca_file`, and certificates that must be rejected.
 
 use std::{
     io::{Read, Write},
@@ -15,24 +15,24 @@ fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name)
 }
 
-/// A server with the certificate of `host`, on loopback; answers one connection. Returns its port.
+/// Starts a server on loopback with the certificate of `host`, which answers one connection. Returns its port.
 fn serve(host: &str) -> (u16, thread::JoinHandle<()>) {
     let certificate = CertificateDer::from_pem_file(fixture(&format!("{host}.pem"))).expect("a certificate");
     let key = PrivateKeyDer::from_pem_file(fixture(&format!("{host}.key.pem"))).expect("a key");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .expect("the provider's own")
+        .expect("versions that the provider supports")
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
-        .expect("they belong together");
+        .expect("matching certificate and key");
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let server = thread::spawn(move || {
         let (socket, _) = listener.accept().expect("a connection");
         let session = rustls::ServerConnection::new(Arc::new(config)).expect("a session");
         let mut stream = rustls::StreamOwned::new(session, socket);
-        // A client that refuses the certificate ends the connection here.
+        // A client that rejects the certificate closes the connection here.
         if stream.read(&mut [0; 4096]).is_ok() {
             stream.write_all(answer("secret").as_bytes()).expect("the client reads");
             stream.conn.send_close_notify();
@@ -50,29 +50,29 @@ fn ask(port: u16, ca: Option<&str>) -> crate::common::Ran {
 }
 
 #[test]
-fn a_certificate_of_the_config_is_trusted() {
+fn ca_file_certificate_is_trusted() {
     let (port, server) = serve("localhost");
     assert_eq!(ask(port, Some("localhost.pem")).exits(0).out, "secret");
     server.join().expect("the server ends");
 }
 
 #[test]
-fn a_certificate_of_another_host_is_refused_and_named() {
+fn certificate_of_another_host_is_rejected_and_named() {
     let (port, server) = serve("other.invalid");
     ask(port, Some("other.invalid.pem")).exits(5).says(&["connect", "TLS error", "other.invalid"]);
     server.join().expect("the server ends");
 }
 
 #[test]
-fn a_certificate_that_nobody_knows_is_refused() {
+fn unknown_certificate_is_rejected() {
     let (port, server) = serve("localhost");
     ask(port, None).exits(5).says(&["connect", "TLS error"]);
     server.join().expect("the server ends");
 }
 
 #[test]
-fn a_ca_file_that_is_none_is_told() {
+fn invalid_ca_file_is_reported() {
     for (file, word) in [("nothing-here.pem", "cannot read file"), ("../../tls.rs", "no certificate")] {
-        ask(9, Some(file)).exits(5).says(&["local", "ca_file", word]);
+        ask(9, Some(file)).exits(5).says(&["local-limit", "ca_file", word]);
     }
 }

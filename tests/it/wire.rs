@@ -1,8 +1,8 @@
-//! Conformance: raw replies of real services, and what a correct client makes of them.
+//! Conformance: decodes raw responses of real services.
 //!
-//! Every `tests/fixtures/wire/NAME.http` is read whole, byte by byte, cut in two at every byte and at random places;
-//! all ways must give what `NAME.expect.json` says. Any prefix of a reply must be a cut or an error unless the end
-//! signal was in it.
+//! Every `tests/fixtures/wire/NAME.http` is decoded in one chunk, byte by byte, split in two at every byte, and split at
+//! random positions; each way must give what `NAME.expect.json` says. Any prefix of a response must be incomplete or an
+//! error unless it contains the end signal.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -44,9 +44,9 @@ fn cases() -> Vec<Case> {
         .collect()
 }
 
-/// The head and the body of a raw reply, transfer and content encoding undone.
+/// The head and the decoded body of a raw response.
 fn parse(raw: &[u8]) -> (ResponseHead, Vec<u8>) {
-    let end = raw.windows(4).position(|four| four == b"\r\n\r\n").expect("a blank line");
+    let end = raw.windows(4).position(|window| window == b"\r\n\r\n").expect("a blank line");
     let text = String::from_utf8_lossy(&raw[..end]).into_owned();
     let mut lines = text.split("\r\n");
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
@@ -62,7 +62,7 @@ fn parse(raw: &[u8]) -> (ResponseHead, Vec<u8>) {
     if let Some(encoding) = headers.get("content-encoding") {
         let mut inflater = Inflater::for_encoding(encoding.to_str().expect("text")).expect("a known encoding");
         let mut plain = Vec::new();
-        inflater.push(&body, |bytes| plain.extend_from_slice(bytes)).expect("whole");
+        inflater.push(&body, |bytes| plain.extend_from_slice(bytes)).expect("complete encoding");
         body = plain;
     }
     let status = StatusCode::from_bytes(status.as_bytes()).expect("a status");
@@ -71,7 +71,7 @@ fn parse(raw: &[u8]) -> (ResponseHead, Vec<u8>) {
 
 fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    while let Some(line) = bytes.windows(2).position(|two| two == b"\r\n") {
+    while let Some(line) = bytes.windows(2).position(|window| window == b"\r\n") {
         let size = std::str::from_utf8(&bytes[..line]).expect("a size");
         let size = usize::from_str_radix(size.trim(), 16).expect("a size");
         bytes = &bytes[line + 2..];
@@ -84,20 +84,20 @@ fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Whether the same request may succeed within an hour without anybody changing anything, as the fixtures mean it.
+/// Whether the same unchanged request may succeed within an hour, which is what the fixtures call retryable.
 fn may_pass(error: &CallError) -> bool {
     use ErrorClass as C;
-    let fault_of_moment = matches!(
+    let transient = matches!(
         error.class,
         C::Connect | C::Reset | C::Timeout | C::Server | C::Overloaded | C::GatewayTimeout | C::Rate | C::Conflict
     );
-    let broken_off = matches!(error.class, C::InvalidResponse | C::InStream | C::Incomplete);
+    let incomplete = matches!(error.class, C::InvalidResponse | C::InStream | C::Incomplete);
     let now: Timestamp = "2026-11-23T00:00:00Z".parse().expect("a date");
     let soon = error.retry_after.as_ref().is_none_or(|after| after.delay_from(now).as_secs() <= 3600);
-    (fault_of_moment || broken_off) && soon && error.should_retry != Some(false)
+    (transient || incomplete) && soon && error.should_retry != Some(false)
 }
 
-/// What a client makes of a reply.
+/// The decoded answer, and the error if there was one.
 struct Outcome {
     answer: Answer,
     error: Option<CallError>,
@@ -111,7 +111,7 @@ fn options(case: &Case) -> DecodeOptions {
     }
 }
 
-fn read(protocol: &dyn Protocol, case: &Case, pieces: &[&[u8]]) -> Outcome {
+fn read(protocol: &dyn Protocol, case: &Case, chunks: &[&[u8]]) -> Outcome {
     if !case.head.status.is_success() {
         return Outcome { answer: Answer::default(), error: Some(protocol.decode_error(&case.head, &case.body)) };
     }
@@ -119,8 +119,8 @@ fn read(protocol: &dyn Protocol, case: &Case, pieces: &[&[u8]]) -> Outcome {
         ReplyReader::new(protocol.decoder(&ModelRequest::Chat(ChatRequest::default()), &options(case), &case.head));
     let (mut out, mut end) = (Vec::new(), StreamEnd::Eof);
     let mut error = None;
-    for piece in pieces {
-        match reader.push(piece, &mut out) {
+    for chunk in chunks {
+        match reader.push(chunk, &mut out) {
             Ok(Flow::End) => end = StreamEnd::EndSignal,
             Ok(_) => continue,
             Err(problem) => error = Some(problem),
@@ -130,7 +130,7 @@ fn read(protocol: &dyn Protocol, case: &Case, pieces: &[&[u8]]) -> Outcome {
     if error.is_none() {
         error = match reader.finish(end, &mut out) {
             Ok(StreamOutcome::Finished(_) | StreamOutcome::NoFinishReason) => None,
-            Ok(StreamOutcome::Incomplete) => Some(CallError::new(ErrorClass::Incomplete, "cut")),
+            Ok(StreamOutcome::Incomplete) => Some(CallError::new(ErrorClass::Incomplete, "incomplete")),
             Ok(StreamOutcome::Empty) => Some(CallError::new(ErrorClass::InvalidResponse, "empty")),
             Err(problem) => Some(problem),
         };
@@ -142,7 +142,7 @@ fn read(protocol: &dyn Protocol, case: &Case, pieces: &[&[u8]]) -> Outcome {
     Outcome { answer, error }
 }
 
-/// The classes that a kind of the expectations stands for.
+/// Whether `class` is one of the classes that the expected kind stands for.
 fn is_kind(kind: &str, class: ErrorClass) -> bool {
     use ErrorClass as C;
     match kind {
@@ -192,15 +192,15 @@ fn check_error(case: &Case, error: Option<&CallError>, how: &str) {
     };
     assert!(!want.is_null(), "{name} ({how}): unexpected {error:?}");
     let kinds = want["kind_any_of"].as_array().cloned().unwrap_or_else(|| vec![want["kind"].clone()]);
-    let fits = kinds.iter().any(|kind| is_kind(kind.as_str().expect("a kind"), error.class));
-    assert!(fits, "{name} ({how}): {:?}, wanted {kinds:?}", error.class);
+    let matches = kinds.iter().any(|kind| is_kind(kind.as_str().expect("a kind"), error.class));
+    assert!(matches, "{name} ({how}): {:?}, wanted {kinds:?}", error.class);
     let contains = want["message_contains"].as_str().unwrap_or("").to_lowercase();
     assert!(error.message.to_lowercase().contains(&contains), "{name}: message {:?}", error.message);
     if let Some(lacks) = want["message_lacks"].as_str() {
         assert!(!error.message.contains(lacks), "{name}: message {:?}", error.message);
     }
-    if let Some(most) = want["max_message"].as_u64() {
-        assert!(error.message.len() as u64 <= most, "{name}: message of {}", error.message.len());
+    if let Some(max) = want["max_message"].as_u64() {
+        assert!(error.message.len() as u64 <= max, "{name}: message of {}", error.message.len());
     }
     if let Some(id) = want["request_id"].as_str() {
         assert_eq!(error.request_id.as_deref(), Some(id), "{name}: request id");
@@ -225,28 +225,28 @@ fn openai() -> &'static dyn Protocol {
 }
 
 #[test]
-fn every_reply_gives_the_same_answer_however_it_is_cut() {
+fn chunk_boundaries_do_not_change_the_answer() {
     for case in cases().iter().filter(|case| case.expect["api"] == "openai") {
         let body = &case.body;
-        check(case, &read(openai(), case, &[body]), "whole");
+        check(case, &read(openai(), case, &[body]), "one chunk");
         check(case, &read(openai(), case, &body.chunks(1).collect::<Vec<_>>()), "byte by byte");
-        // Bodies of megabytes are cut at a few hundred places, not at every one.
+        // Large bodies are split at about 200 positions instead of every byte.
         let step = if body.len() < 20_000 { 1 } else { body.len() / 200 };
-        for cut in (0..body.len()).step_by(step) {
-            check(case, &read(openai(), case, &[&body[..cut], &body[cut..]]), &format!("cut at {cut}"));
+        for split in (0..body.len()).step_by(step) {
+            check(case, &read(openai(), case, &[&body[..split], &body[split..]]), &format!("split at {split}"));
         }
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..20 {
-            let mut cuts: Vec<usize> = (0..6).map(|_| random.usize(0..=body.len())).chain([0, body.len()]).collect();
-            cuts.sort_unstable();
-            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &body[pair[0]..pair[1]]).collect();
-            check(case, &read(openai(), case, &pieces), &format!("cut at {cuts:?}"));
+            let mut splits: Vec<usize> = (0..6).map(|_| random.usize(0..=body.len())).chain([0, body.len()]).collect();
+            splits.sort_unstable();
+            let chunks: Vec<&[u8]> = splits.windows(2).map(|pair| &body[pair[0]..pair[1]]).collect();
+            check(case, &read(openai(), case, &chunks), &format!("split at {splits:?}"));
         }
     }
 }
 
 #[test]
-fn no_prefix_is_a_success_unless_the_end_was_in_it() {
+fn truncated_response_is_an_error() {
     for case in cases().iter().filter(|case| case.expect["api"] == "openai" && case.head.status.is_success()) {
         let step = if case.body.len() < 20_000 { 1 } else { case.body.len() / 200 };
         for end in (0..case.body.len()).step_by(step) {
@@ -258,13 +258,13 @@ fn no_prefix_is_a_success_unless_the_end_was_in_it() {
                 .skip(1)
                 .any(|rest| !rest.starts_with('"') && !rest.starts_with("null\""));
             let ended = text.contains("[DONE]") || reason;
-            assert!(outcome.error.is_some() || ended, "{}: the first {end} bytes pass for an answer", case.name);
+            assert!(outcome.error.is_some() || ended, "{}: the first {end} bytes are accepted as an answer", case.name);
         }
     }
 }
 
 #[test]
-fn model_lists_of_every_shape_are_read() {
+fn model_lists_of_all_services_are_parsed() {
     for case in cases().iter().filter(|case| case.expect["api"] == "models") {
         let listed = if case.head.status.is_success() {
             openai().parse_models(&case.body).map(|list| list.models)
@@ -276,6 +276,6 @@ fn model_lists_of_every_shape_are_read() {
             .map(|ids| ids.iter().map(|id| id.as_str().expect("an id").to_owned()).collect::<Vec<_>>());
         let ids = listed.as_ref().ok().map(|models| models.iter().map(|model| model.id.clone()).collect::<Vec<_>>());
         assert_eq!(ids, want, "{}", case.name);
-        check_error(case, listed.err().as_ref(), "whole");
+        check_error(case, listed.err().as_ref(), "one chunk");
     }
 }

@@ -1,11 +1,11 @@
-//! Every raw reply of the fixtures, sent by a real server to the real binary: stdout, stderr and exit code.
+//! Sends every response of `tests/fixtures/wire` to the binary and checks stdout, stderr and the exit code.
 
 use std::{fs, path::Path};
 
 use crate::common::{Home, Server, Step};
 use serde_json::Value;
 
-/// The exit code that an expectation comes to.
+/// The exit code that an expectation implies.
 fn exit(expect: &Value) -> i32 {
     let has_text = expect["text"].as_str().is_none_or(|text| !text.is_empty());
     match expect["error"]["kind"].as_str() {
@@ -17,7 +17,7 @@ fn exit(expect: &Value) -> i32 {
 }
 
 #[test]
-fn every_reply_gives_its_text_and_its_exit_code() {
+fn each_response_has_the_expected_text_and_exit_code() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wire");
     let mut tried = 0;
     for entry in fs::read_dir(&folder).expect("the fixtures") {
@@ -31,14 +31,14 @@ fn every_reply_gives_its_text_and_its_exit_code() {
         tried += 1;
         let server = Server::start(vec![vec![Step::Bytes(fs::read(&path).expect("a reply"))]]);
         let option = expect["client_option"].as_str().map(|option| format!("{option} = true\n")).unwrap_or_default();
-        // A gateway is asked once, so that no repeat is waited for.
+        // `gateway = true` disables retries, which would wait.
         let more = format!("gateway = true\n[models.x]\nendpoint = \"m\"\nmodel = \"x\"\n{option}");
         let mut arguments = vec!["ask", "-m", "x", "hi"];
         if expect["asked_stream"] == false {
             arguments.push("--no-stream");
         }
         let ran = Home::with_server(&server, &more).run(&arguments);
-        // A kind that allows several allows their codes.
+        // An expectation with several kinds also allows the exit code of an auth error.
         let codes = [exit(&expect)].into_iter().chain(expect["error"]["kind_any_of"].is_array().then_some(4));
         let code = ran.code.expect("a code");
         assert!(codes.into_iter().any(|wanted| wanted == code), "{name}: {ran:?}");
@@ -47,9 +47,9 @@ fn every_reply_gives_its_text_and_its_exit_code() {
             Some(any) => assert!(any.iter().any(|text| *text == ran.out), "{name}: {ran:?}"),
             None => assert_eq!(trim(&ran.out), expect["text"].as_str().expect("a text"), "{name}: {ran:?}"),
         }
-        let said = expect["error"]["message_contains"].as_str().unwrap_or_default().to_lowercase();
-        assert!(ran.err.to_lowercase().contains(&said), "{name}: {ran:?}");
+        let message = expect["error"]["message_contains"].as_str().unwrap_or_default().to_lowercase();
+        assert!(ran.err.to_lowercase().contains(&message), "{name}: {ran:?}");
         assert_eq!(code == 0, !ran.err.contains("error: "), "{name}: {ran:?}");
     }
-    assert!(tried > 80, "only {tried} replies found");
+    assert!(tried > 80, "only {tried} responses found");
 }

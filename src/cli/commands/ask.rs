@@ -151,7 +151,7 @@ impl AskRun<'_> {
         let (runtime, engine) =
             (context.runtime()?, context.engine_for(config, answer.recording.stores_content(config)));
         let to_file = request.writes_to_file();
-        let on_cut = if answer.buffer {
+        let on_incomplete = if answer.buffer {
             OnIncomplete::Buffer
         } else if look.stdout_width.is_some() && !to_file {
             OnIncomplete::Restart
@@ -160,7 +160,7 @@ impl AskRun<'_> {
         };
         let may_send = !answer.dry_run;
         let mut call =
-            runtime.block_on(build_call(config, layers, may_send.then_some(&*engine), model_request, on_cut))?;
+            runtime.block_on(build_call(config, layers, may_send.then_some(&*engine), model_request, on_incomplete))?;
         if answer.buffer {
             call.on_incomplete = OnIncomplete::Buffer;
         }
@@ -253,7 +253,7 @@ pub(crate) async fn build_call(
     layers: &ResolvedSettings,
     engine: Option<&Engine>,
     request: &Arc<ModelRequest>,
-    on_cut: OnIncomplete,
+    on_incomplete: OnIncomplete,
 ) -> Result<Call, CliError> {
     let mut name = layers.model.value.clone();
     if name.is_none() && config.path.is_none() {
@@ -268,7 +268,7 @@ pub(crate) async fn build_call(
             write_stderr(&format!("using {name}{}\n", key_source_suffix(config, name)));
         }
     }
-    let call = plan::resolve_call(config, name.as_deref(), request, on_cut)?;
+    let call = plan::resolve_call(config, name.as_deref(), request, on_incomplete)?;
     Ok(Call { deadline: layers.timeout.value, ..call })
 }
 

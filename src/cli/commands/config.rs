@@ -4,10 +4,15 @@ use clap::{Args, Subcommand};
 
 use crate::cli::{
     CliError, Context,
-    support::{config_transaction::no_config_path, exit::Exit},
+    support::{
+        config_transaction::{ConfigTransaction, no_config_path},
+        exit::Exit,
+    },
 };
 use crate::{
-    config::{self, ConfigError, Flags, effective::effective_toml, file::ConfigFile},
+    config::{
+        self, ConfigError, Flags, effective::effective_toml, file::ConfigFile, renamed_keys::replace_renamed_keys,
+    },
     render::Output,
     term::output::{Streams, write_stderr},
 };
@@ -46,7 +51,19 @@ enum ConfigCommand {
       mmchat config schema\n  \
       mmchat config schema > ~/.config/mmchat/schema.json")]
     Schema,
+    /// Replace the old names of renamed keys in the config file, and keep a copy of it
+    #[command(after_help = "Examples:\n  \
+      mmchat config migrate\n  \
+      mmchat config migrate --dry-run")]
+    Migrate(MigrateArgs),
     Import(super::import::ImportArgs),
+}
+
+#[derive(Debug, Args)]
+struct MigrateArgs {
+    /// Print the new text of the file without writing it
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(crate) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError> {
@@ -54,6 +71,7 @@ pub(crate) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError
     let out = match &args.command {
         ConfigCommand::Path => config_path_line(&layers()?)?,
         ConfigCommand::Check => return check(context, &layers()?),
+        ConfigCommand::Migrate(args) => return migrate(args, context),
         ConfigCommand::Import(args) => return super::import::run(args, context),
         ConfigCommand::Show => {
             let (config, layers) = context.config(layers()?)?;
@@ -89,6 +107,34 @@ fn check(context: &Context, layers: &config::ResolvedSettings) -> Result<Exit, C
         config.sets.len(),
         config.presets.len(),
     ));
+    Ok(Exit::Ok)
+}
+
+fn migrate(args: &MigrateArgs, context: &Context) -> Result<Exit, CliError> {
+    let transaction = ConfigTransaction::begin(context)?;
+    if !transaction.exists() {
+        let path = transaction.path().to_owned();
+        return Err(ConfigError::Read { path, reason: "no such file".into() }.into());
+    }
+    let found = transaction.config()?.renamed_keys;
+    let text = replace_renamed_keys(transaction.original(), &found);
+    if args.dry_run {
+        Streams::stdout().write(&mut Output::data(text))?;
+        return Ok(Exit::Ok);
+    }
+    if found.is_empty() {
+        write_stderr(&format!("{}: no renamed keys\n", transaction.path().display()));
+        return Ok(Exit::Ok);
+    }
+    transaction.check(&text)?;
+    let copy = transaction.back_up()?;
+    transaction.write(&text)?;
+    for key in &found {
+        write_stderr(&format!("{key}\n"));
+    }
+    if let Some(copy) = copy {
+        write_stderr(&format!("the old file was saved as {}\n", copy.display()));
+    }
     Ok(Exit::Ok)
 }
 

@@ -291,7 +291,7 @@ fn delete(args: &DeleteArgs, context: &Context) -> Result<(), CliError> {
 
 /// Removes the remaining traces of deleted content: error texts of services, which may quote it, and the log of SQLite.
 fn purge_traces(database: &Database, before: Timestamp, context: &Context) -> Result<(), CliError> {
-    let cleared = database.truncate_wal();
+    let cleared = database.purge_deleted();
     let error_texts = update_health(&health_file(context)?, &mut |snapshot| snapshot.clear_messages_before(before));
     if let (Err(error), Err(_)) = (&error_texts, &cleared) {
         write_stderr(&format!("warning: {error}\n"));
@@ -310,7 +310,7 @@ fn prune(args: &PruneArgs, context: &Context) -> Result<(), CliError> {
         return Ok(());
     };
     let Some(days) = days else {
-        database.truncate_wal()?;
+        database.purge_deleted()?;
         write_stderr(
             "nothing was deleted: add --days NUMBER, or set history_days in the config; the log was cleared\n",
         );
@@ -333,7 +333,7 @@ fn find_turns(database: &Database, turn: TurnRef) -> Result<Vec<StoredTurn>, Cli
     let nothing = || CliError::usage("no conversations are stored", "history may be off; ask something first");
     let conversation = StoredConversation::find(database, turn)?.ok_or_else(nothing)?;
     match turn.answer {
-        None => Ok(conversation.exchanges().to_vec()),
+        None => Ok(conversation.turns().to_vec()),
         Some(_) => Ok(conversation.answer(turn)?.into_iter().cloned().collect()),
     }
 }
@@ -385,7 +385,7 @@ fn turn_json(exchange: &StoredTurn) -> Value {
     json!({
         "id": exchange.conversation,
         "round": exchange.round,
-        "lane": exchange.answer_number,
+        "call": exchange.answer_number,
         "place": exchange.reference(),
         "picked": exchange.picked,
         "at": exchange.at.to_string(),

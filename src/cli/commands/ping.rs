@@ -189,8 +189,8 @@ pub(crate) fn one_token_plan(models: &[Arc<Target>], limit: Duration) -> Plan {
     let params = Params { max_tokens: Some(1), ..Params::default() };
     let call = Arc::new(ModelRequest::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() }));
     let alone = |model: &Arc<Target>| Call::single(model.id.0.clone(), Arc::clone(&call), Arc::clone(model));
-    let lanes = models.iter().map(|model| Call { deadline: Some(limit), ..alone(model) });
-    Plan { calls: lanes.collect(), max_concurrent: Some(MAX_CONCURRENT_CALLS) }
+    let calls = models.iter().map(|model| Call { deadline: Some(limit), ..alone(model) });
+    Plan { calls: calls.collect(), max_concurrent: Some(MAX_CONCURRENT_CALLS) }
 }
 
 /// Runs the plan and returns the outcome of each call in the order of the plan.
@@ -207,7 +207,7 @@ pub(crate) async fn collect_outcomes(
             outcomes.push((event.call, *outcome));
         }
     }
-    outcomes.sort_by_key(|(lane, _)| *lane);
+    outcomes.sort_by_key(|(index, _)| *index);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 

@@ -75,13 +75,15 @@ fn health_keys(config: &Config, name: &str, keys: &KeyRing, snapshot: &HealthSna
             continue;
         }
         ids.extend([HealthKey::model(&target), HealthKey::endpoint(&target.endpoint)]);
-        for hash in key_hashes(&target.endpoint, keys, &snapshot.salt) {
+        for hash in key_hashes(&target.endpoint, keys, &snapshot.key_salt) {
             ids.extend([HealthKey::key(&target.endpoint, hash), HealthKey::key_for_model(&target, hash)]);
         }
     }
     if let Some(endpoint) = config.endpoint(name) {
         ids.push(HealthKey::endpoint(endpoint));
-        ids.extend(key_hashes(endpoint, keys, &snapshot.salt).into_iter().map(|hash| HealthKey::key(endpoint, hash)));
+        ids.extend(
+            key_hashes(endpoint, keys, &snapshot.key_salt).into_iter().map(|hash| HealthKey::key(endpoint, hash)),
+        );
     }
     ids
 }

@@ -6,7 +6,7 @@ use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::status::{remaining_time, state_name};
+use super::status::remaining_time;
 use crate::cli::{
     CliError, Context,
     support::{completion::CompletionKind, exit::Exit, list_format::ListArgs},
@@ -57,11 +57,11 @@ pub(crate) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError>
     let (config, _) = context.config(context.layers(Flags::default())?)?;
     // The token estimate counts four letters as one token.
     let messages = vec![Message::text(Role::User, "four".repeat(args.tokens as usize))];
-    let call = Arc::new(ModelRequest::Chat(ChatRequest { messages, ..ChatRequest::default() }));
-    let lane = plan::resolve_call(&config, Some(&args.name), &call, OnIncomplete::Error)?;
+    let request = Arc::new(ModelRequest::Chat(ChatRequest { messages, ..ChatRequest::default() }));
+    let call = plan::resolve_call(&config, Some(&args.name), &request, OnIncomplete::Error)?;
     let engine = context.engine_for(&config, config.history.store_content);
-    let explained = engine.explain(&lane);
-    let policy = lane.route.clone().unwrap_or_default();
+    let explained = engine.explain(&call);
+    let policy = call.route.clone().unwrap_or_default();
     let now = Timestamp::now();
     let mut table = Table::new(&["order", "model", "endpoint", "state", "reason"]);
     let tokens = u64::from(args.tokens);
@@ -73,11 +73,11 @@ pub(crate) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError>
         let (standing, target) = (candidate.state.availability, &candidate.target);
         let exclusion = exclusion_of(candidate);
         let shown_state = match remaining_time(standing, now) {
-            Some(remaining) => format!("{} {}", state_name(standing), format_duration(remaining)),
-            None => state_name(standing).to_owned(),
+            Some(remaining) => format!("{} {}", candidate.health_state.as_str(), format_duration(remaining)),
+            None => candidate.health_state.as_str().to_owned(),
         };
         let position = if exclusion.is_some() { String::new() } else { positions.next().unwrap_or(0).to_string() };
-        let mut reason = exclusion.unwrap_or_else(|| order_reason(candidate, &policy, lane.candidates.len()));
+        let mut reason = exclusion.unwrap_or_else(|| order_reason(candidate, &policy, call.candidates.len()));
         if let Some(problem) = &candidate.spend_check_error {
             reason = format!("{reason}; its spend limits cannot be checked: {problem}");
         }
@@ -87,7 +87,7 @@ pub(crate) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError>
         }
     }
     let document = json!({
-        "name": lane.name,
+        "name": call.name,
         "strategy": policy.strategy.as_str(),
         "sticky": policy.sticky,
         "hedge_after_ms": policy.hedge_after.map(|after| after.as_secs_f64() * 1e3),
@@ -95,7 +95,7 @@ pub(crate) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError>
     });
     args.list.print(context, &[table], &document)?;
     if args.list.is_text() {
-        write_stderr(&format!("{}\n", describe_strategy(&policy, lane.candidates.len())));
+        write_stderr(&format!("{}\n", describe_strategy(&policy, call.candidates.len())));
     }
     Ok(Exit::Ok)
 }
@@ -153,10 +153,13 @@ fn describe_strategy(policy: &Policy, count: usize) -> String {
 
 fn candidate_json(candidate: &ExplainedCandidate, policy: &Policy, exclusion: Option<&str>, now: Timestamp) -> Value {
     let seat = &candidate.state;
+    let until = if let Availability::Open { until, .. } = seat.availability { Some(until.to_string()) } else { None };
     json!({
         "model": candidate.target.id.0,
         "endpoint": candidate.target.endpoint.name,
-        "state": state_name(seat.availability),
+        "state": candidate.health_state.as_str(),
+        "until": until,
+        "cause": candidate.last_error,
         "seconds_left": remaining_time(seat.availability, now).map(|remaining| remaining.as_secs_f64()),
         "weight": (policy.strategy == Strategy::Weighted).then_some(seat.weight),
         "ttft_ms": seat.latency_ms,

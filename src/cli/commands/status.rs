@@ -50,8 +50,8 @@ struct StatusLine {
 impl StatusLine {
     /// The last error of the entry that opened the breaker, or its own.
     fn last_error<'s>(&self, snapshot: &'s HealthSnapshot) -> Option<&'s LastError> {
-        let cause = if let Availability::Open(_, id) = self.availability { Some(id) } else { None };
-        cause.iter().chain(&self.health_keys).find_map(|id| snapshot.entry(*id)?.error.as_ref())
+        let cause = if let Availability::Open { cause: id, .. } = self.availability { Some(id) } else { None };
+        cause.iter().chain(&self.health_keys).find_map(|id| snapshot.entry(*id)?.last_error.as_ref())
     }
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError
         table.add_row(vec![
             line.name.clone(),
             line.kind.to_owned(),
-            state_name(standing).to_owned(),
+            snapshot.state(standing, now).as_str().to_owned(),
             remaining_time(standing, now).map(format_duration).unwrap_or_default(),
             latency.map(|ms| format_duration(Duration::from_secs_f64(ms / 1e3))).unwrap_or_default(),
             error.map(|error| one_line(&error.to_string())).unwrap_or_default(),
@@ -84,7 +84,7 @@ pub(crate) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError
         if standing != Availability::Closed {
             table.highlight_last_row();
         }
-        document.push(status_json(&line, error, latency, now));
+        document.push(status_json(&line, &snapshot, latency, now));
     }
     args.list.print(context, &[table], &document.into())?;
     Ok(Exit::Ok)
@@ -114,7 +114,7 @@ fn status_lines(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot, now:
         }
     };
     for endpoint in &config.endpoints {
-        let hashes = key_hashes(endpoint, keys, &snapshot.salt).into_iter();
+        let hashes = key_hashes(endpoint, keys, &snapshot.key_salt).into_iter();
         let key_ids: Vec<HealthKey> = hashes.map(|hash| HealthKey::key(endpoint, hash)).collect();
         let mut ids = vec![HealthKey::endpoint(endpoint)];
         ids.extend(key_ids.first().filter(|_| endpoint.keys.is_empty()));
@@ -131,7 +131,7 @@ fn status_lines(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot, now:
     let named = configured_targets(config);
     for (at, target) in all_targets(config, snapshot).iter().enumerate() {
         let (name, endpoint) = (target.id.to_string(), &target.endpoint);
-        let hashes = key_hashes(endpoint, keys, &snapshot.salt);
+        let hashes = key_hashes(endpoint, keys, &snapshot.key_salt);
         let key_ids: Vec<HealthKey> = hashes.iter().map(|hash| HealthKey::key_for_model(target, *hash)).collect();
         let mut ids = vec![HealthKey::model(target)];
         ids.extend(key_ids.first().filter(|_| endpoint.keys.is_empty()));
@@ -179,19 +179,10 @@ pub(crate) fn key_hashes(endpoint: &Endpoint, keys: &KeyRing, salt: &str) -> Vec
     if endpoint.keys.is_empty() { vec![KeyHash::NONE] } else { endpoint.keys.iter().map(hash).collect() }
 }
 
-/// The name of a state, for the table and for JSON.
-pub(crate) fn state_name(standing: Availability) -> &'static str {
-    match standing {
-        Availability::Closed => "ok",
-        Availability::HalfOpen => "to be tried",
-        Availability::Open(..) => "left alone",
-    }
-}
-
 /// The time until the state ends.
 pub(crate) fn remaining_time(standing: Availability, now: Timestamp) -> Option<Duration> {
     match standing {
-        Availability::Open(until, _) => Duration::try_from(until.duration_since(now)).ok(),
+        Availability::Open { until, .. } => Duration::try_from(until.duration_since(now)).ok(),
         Availability::Closed | Availability::HalfOpen => None,
     }
 }
@@ -206,17 +197,18 @@ fn ago(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-fn status_json(line: &StatusLine, error: Option<&LastError>, latency: Option<f64>, now: Timestamp) -> Value {
-    let until = if let Availability::Open(until, _) = line.availability { Some(until.to_string()) } else { None };
+fn status_json(line: &StatusLine, snapshot: &HealthSnapshot, latency: Option<f64>, now: Timestamp) -> Value {
+    let until = if let Availability::Open { until, .. } = line.availability { Some(until.to_string()) } else { None };
     json!({
         "name": line.name,
         "kind": line.kind,
-        "state": state_name(line.availability),
+        "state": snapshot.state(line.availability, now).as_str(),
         "until": until,
+        "cause": until.as_ref().and_then(|_| line.last_error(snapshot)).map(ToString::to_string),
         "seconds_left": remaining_time(line.availability, now).map(|remaining| remaining.as_secs_f64()),
         "ttft_ms": latency,
-        "last_error": error.map(|error| json!({
-            "class": error.class, "status": error.status, "message": error.message, "at": error.at.to_string(),
+        "last_error": line.last_error(snapshot).map(|error| json!({
+            "class": error.class, "status": error.http_status, "message": error.message, "at": error.at.to_string(),
         })),
     })
 }

@@ -111,6 +111,16 @@ impl ConfigTransaction {
         self.original.as_deref().unwrap_or_default().trim_start_matches(BOM)
     }
 
+    /// Whether the file exists.
+    pub(crate) fn exists(&self) -> bool {
+        self.original.is_some()
+    }
+
+    /// The text of the file, with its byte order mark; empty when there is no file.
+    pub(crate) fn original(&self) -> &str {
+        self.original.as_deref().unwrap_or_default()
+    }
+
     /// The path of the config file.
     pub(crate) fn path(&self) -> &Path {
         &self.path

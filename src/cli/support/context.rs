@@ -244,12 +244,25 @@ impl Context {
                 if let Some(warning) = exposed_secret_warning(&config, &path) {
                     write_stderr(&format!("warning: {warning}\n"));
                 }
+                self.warn_about_renamed_keys(&config);
                 config
             }
             None => config::from_environment(&self.environment)?,
         };
         let layers = layers.with_file_default(config.default.as_deref().filter(|_| config.path.is_some()));
         Ok((config, layers))
+    }
+
+    /// Warns about old spellings of config keys, once a day for each file.
+    fn warn_about_renamed_keys(&self, config: &Config) {
+        let (Some(first), Some(path)) = (config.renamed_keys.first(), &config.path) else { return };
+        let cache = store::cache_folder(&self.environment);
+        if cache.is_none_or(|cache| store::daily::is_first_today(&cache, "renamed-keys", &path.to_string_lossy())) {
+            write_stderr(&format!(
+                "warning: {}: {first}; the old name still works\nhint: run `mmchat config migrate`\n",
+                path.display()
+            ));
+        }
     }
 
     /// The path and text of the config file; `None` if it does not exist and was not named by the user.

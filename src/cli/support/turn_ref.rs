@@ -46,7 +46,7 @@ impl std::str::FromStr for TurnRef {
         };
         let is_last = conversation == LAST || (conversation.is_empty() && answer.is_some());
         let conversation = if is_last { None } else { number(conversation)? };
-        Ok(Self { conversation, round, answer: answer })
+        Ok(Self { conversation, round, answer })
     }
 }
 
@@ -87,7 +87,7 @@ impl StoredConversation {
     }
 
     /// All turns in order.
-    pub(crate) fn exchanges(&self) -> &[StoredTurn] {
+    pub(crate) fn turns(&self) -> &[StoredTurn] {
         &self.0
     }
 

@@ -25,6 +25,7 @@ use super::{
     file::ConfigFile,
     names::{first_invalid_char, normalize_name},
     preset,
+    renamed_keys::find_renamed_keys,
     values::{OrderedTable, Spanned},
     vendors,
 };
@@ -45,7 +46,7 @@ pub fn resolve(text: &str, path: &Path) -> Result<Config, ConfigError> {
         source,
         folder: path.parent().unwrap_or(Path::new("")).to_owned(),
         problems: Vec::new(),
-        config: Config { path: Some(path.to_owned()), ..Config::default() },
+        config: Config { path: Some(path.to_owned()), renamed_keys: find_renamed_keys(text), ..Config::default() },
     };
     resolver.resolve_file(&file);
     if resolver.problems.is_empty() { Ok(resolver.config) } else { Err(invalid(resolver.problems)) }

@@ -50,10 +50,10 @@ impl Resolver {
         if strategy == Strategy::Cheapest {
             self.check_prices(name, &models);
         }
-        let on_cut = entry.on_cut.as_ref().and_then(|word| {
+        let on_incomplete = entry.on_incomplete.as_ref().and_then(|word| {
             let known =
                 [("error", OnIncomplete::Error), ("restart", OnIncomplete::Restart), ("buffer", OnIncomplete::Buffer)];
-            self.parse_keyword("on_cut", word, &known)
+            self.parse_keyword("on_incomplete", word, &known)
         });
         let on_filter = entry.on_filter.as_ref();
         let filter_goes_on = on_filter
@@ -66,7 +66,7 @@ impl Resolver {
             name: normalize_name(&name.value),
             policy,
             models,
-            on_incomplete: on_cut,
+            on_incomplete,
             hold,
             failover_on_filter: filter_goes_on,
         });

@@ -236,7 +236,7 @@ impl CallTask {
         let order = self.engine.rotation.order(endpoint, self.engine.long_lived, || self.engine.random_unit());
         let availability = self.engine.health.key_availability(&candidate.health_keys);
         let (mut available, mut unavailable): (Vec<usize>, Vec<usize>) =
-            order.into_iter().partition(|&key| !matches!(availability.get(key), Some(Availability::Open(..))));
+            order.into_iter().partition(|&key| !matches!(availability.get(key), Some(Availability::Open { .. })));
         if available.is_empty() {
             available.append(&mut unavailable);
         }
@@ -271,7 +271,7 @@ impl CallTask {
     /// Whether the candidate became unavailable while others are left to try.
     fn breaker_opened(&self, candidate: &Candidate) -> bool {
         self.remaining_candidates() > 0
-            && matches!(self.engine.health.availability(&candidate.health_keys), Availability::Open(..))
+            && matches!(self.engine.health.availability(&candidate.health_keys), Availability::Open { .. })
     }
 
     /// Takes a repeat after a pause of `wait` from the budgets, if they and the remaining time allow one.

@@ -81,7 +81,7 @@ impl CallTask {
             let (target, keys) = (Arc::clone(&targets[index]), health_keys[index].clone());
             let candidate = Candidate { target, health_keys: keys, probe: None };
             match states[index].availability {
-                Availability::Open(until, cause) => {
+                Availability::Open { until, cause } => {
                     self.notify_unavailable(&candidate, until, cause).await;
                     self.queue.unavailable.push(candidate);
                 }
@@ -104,7 +104,7 @@ impl CallTask {
                     Err(candidate) => self.queue.unavailable.push(candidate),
                 },
                 // It became unavailable after the queue was built.
-                Availability::Open(..) => self.queue.unavailable.push(candidate),
+                Availability::Open { .. } => self.queue.unavailable.push(candidate),
             }
         }
         self.last_resort().await
@@ -294,7 +294,7 @@ impl CallTask {
 
     async fn notify_unavailable(&mut self, candidate: &Candidate, until: Timestamp, cause: HealthKey) {
         let error =
-            self.engine.health.with_snapshot(|snapshot| Some(snapshot.entry(cause)?.error.as_ref()?.to_string()));
+            self.engine.health.with_snapshot(|snapshot| Some(snapshot.entry(cause)?.last_error.as_ref()?.to_string()));
         let wait = Duration::try_from(until.duration_since(self.engine.health.now())).unwrap_or_default();
         self.notify(Notice::Unavailable(candidate.target.id.clone(), wait, error.unwrap_or_default())).await;
     }

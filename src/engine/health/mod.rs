@@ -180,9 +180,9 @@ impl Health {
     /// The health keys of candidates, in their order.
     pub(super) fn health_keys(&self, targets: &[Arc<Target>], keys: &KeyRing) -> Vec<TargetHealthKeys> {
         self.with_cache(|known| {
-            if known.cached_salt != known.snapshot.salt || known.keys_by_target.len() > MAX_CACHED_TARGETS {
+            if known.cached_salt != known.snapshot.key_salt || known.keys_by_target.len() > MAX_CACHED_TARGETS {
                 known.keys_by_target.clear();
-                known.cached_salt.clone_from(&known.snapshot.salt);
+                known.cached_salt.clone_from(&known.snapshot.key_salt);
             }
             targets.iter().map(|target| known.health_keys(target, keys)).collect()
         })
@@ -217,9 +217,9 @@ impl Health {
                 (Availability::Closed, _) => ProbeTurn::Available,
                 (_, Some(until)) => ProbeTurn::InProgress(until),
                 (Availability::HalfOpen, None) => ProbeTurn::Due(now),
-                (Availability::Open(until, cause), None) => {
+                (Availability::Open { until, cause }, None) => {
                     let failed_at =
-                        known.snapshot.entry(cause).and_then(|entry| entry.error.as_ref()).map(|error| error.at);
+                        known.snapshot.entry(cause).and_then(|entry| entry.last_error.as_ref()).map(|error| error.at);
                     let early = failed_at.and_then(|failed_at| failed_at.checked_add(early_delay).ok());
                     ProbeTurn::Due(early.map_or(until, |early| early.min(until)).max(now))
                 }
@@ -264,7 +264,7 @@ impl Health {
         let error = without_text.as_ref().unwrap_or(error);
         let is_unavailable = |health: &Self| {
             let health_keys = health.health_keys(std::slice::from_ref(&attempt.target), keys);
-            matches!(health.availability(&health_keys[0]), Availability::Open(..))
+            matches!(health.availability(&health_keys[0]), Availability::Open { .. })
         };
         let was_unavailable = is_unavailable(self);
         self.modify(keys, |snapshot| {
@@ -398,7 +398,7 @@ impl HealthCache {
         if let Some((_, cached)) = self.keys_by_target.get(&address) {
             return cached.clone();
         }
-        let hash = |key| keys.hash(key, &self.snapshot.salt).map_or(KeyHash::NONE, KeyHash);
+        let hash = |key| keys.hash(key, &self.snapshot.key_salt).map_or(KeyHash::NONE, KeyHash);
         let hashes: Vec<KeyHash> = target.endpoint.keys.iter().map(hash).collect();
         let health_keys = TargetHealthKeys::new(target, &hashes);
         // Without a salt there are no entries of keys yet, and the hashes will change when it is set.
@@ -410,11 +410,11 @@ impl HealthCache {
 }
 
 fn attempt_for_snapshot<'t>(snapshot: &mut HealthSnapshot, attempt: &'t AttemptRef, keys: &KeyRing) -> AttemptInfo<'t> {
-    if snapshot.salt.is_empty() && attempt.key_index.is_some() {
-        snapshot.salt = format!("{:032x}", fastrand::u128(..));
+    if snapshot.key_salt.is_empty() && attempt.key_index.is_some() {
+        snapshot.key_salt = format!("{:032x}", fastrand::u128(..));
     }
     let source = attempt.key_index.and_then(|index| attempt.target.endpoint.keys.get(index));
-    let hash = source.and_then(|key| keys.hash(key, &snapshot.salt));
+    let hash = source.and_then(|key| keys.hash(key, &snapshot.key_salt));
     let key = hash.map_or(KeyHash::NONE, KeyHash);
     AttemptInfo { target: &attempt.target, key, index: attempt.key_index, sent: attempt.sent_at, probe: attempt.probe }
 }

@@ -274,7 +274,7 @@ endpoint = "openai"
 model = "m2"
 [routes.chat]
 models = ["fast", "strong"]
-on_cut = "buffer"
+on_incomplete = "buffer"
 [sets]
 panel = ["fast", "strong"]
 "#;

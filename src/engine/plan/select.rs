@@ -168,7 +168,7 @@ models = ["a", "b"]
 panel = ["b", "chat", "e/x"]
 "#;
 
-    fn lanes(config: &str, selection: &Selection) -> Result<(Vec<String>, usize), PlanError> {
+    fn select(config: &str, selection: &Selection) -> Result<(Vec<String>, usize), PlanError> {
         let config = crate::config::resolve(config, Path::new("c.toml")).expect("valid config");
         let request = Arc::new(ModelRequest::Chat(ChatRequest::default()));
         let selected = selection.resolve(&config, &request, OnIncomplete::Buffer)?;
@@ -183,7 +183,7 @@ panel = ["b", "chat", "e/x"]
     fn names_sets_and_tags_are_merged_in_order_without_duplicates() {
         let chosen = |models: &[&str], sets: &[&str], tags: &[&str], all| {
             let selection = Selection { models: names(models), sets: names(sets), tags: names(tags), all };
-            lanes(CONFIG, &selection).expect("valid selection")
+            select(CONFIG, &selection).expect("valid selection")
         };
         assert_eq!(chosen(&["c", "chat", "e/y"], &[], &[], false), (names(&["c", "chat", "e/y"]), 0));
         assert_eq!(chosen(&["c", "c"], &[], &[], false), (names(&["c"]), 1));
@@ -194,23 +194,24 @@ panel = ["b", "chat", "e/x"]
 
     #[test]
     fn empty_selection_uses_the_default_set() {
-        let bare = |more: &str| lanes(&format!("{more}{CONFIG}"), &Selection::default());
+        let bare = |more: &str| select(&format!("{more}{CONFIG}"), &Selection::default());
         assert_eq!(bare("").expect("the only set").0, ["b", "chat", "e/x"]);
         let two = format!("{CONFIG}other = [\"a\"]\n");
-        let error = lanes(&two, &Selection::default()).expect_err("two sets and no default");
+        let error = select(&two, &Selection::default()).expect_err("two sets and no default");
         assert!(error.hint().contains("panel, other"), "{}", error.hint());
-        let default = lanes(&format!("compare = \"other\"\n{two}"), &Selection::default()).expect("a default set");
+        let default = select(&format!("compare = \"other\"\n{two}"), &Selection::default()).expect("a default set");
         assert_eq!(default.0, ["a"]);
     }
 
     #[test]
     fn hints_list_the_available_names() {
-        let hint = |selection: Selection| lanes(CONFIG, &selection).expect_err("unknown name").hint();
+        let hint = |selection: Selection| select(CONFIG, &selection).expect_err("unknown name").hint();
         let set = |name: &str| hint(Selection { sets: names(&[name]), ..Selection::default() });
         assert!(set("panle").contains("\"panel\"") && set("a").contains("-m a"));
         assert!(hint(Selection { tags: names(&["none"]), ..Selection::default() }).contains("big, cheap"));
         assert!(hint(Selection { models: names(&["d"]), ..Selection::default() }).contains("available"));
-        let error = lanes("[endpoints.e]\nbase_url = \"http://h/v1\"\n", &Selection::default()).expect_err("no models");
+        let error =
+            select("[endpoints.e]\nbase_url = \"http://h/v1\"\n", &Selection::default()).expect_err("no models");
         assert!(error.hint().contains("-m a,b"));
     }
 

@@ -112,7 +112,7 @@ async fn single_call_can_be_stopped_or_restarted() {
     let script = MockTransport::new(replies);
     let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
     let calls = ["a", "b"].map(|name| call_to(vec![testing::target(name)])).to_vec();
-    let mut run = engine.run(Plan { calls: calls, max_concurrent: None });
+    let mut run = engine.run(Plan { calls, max_concurrent: None });
     for _ in 0..2 {
         assert!(matches!(run.next().await.expect("two calls").kind, EventKind::Started(_)));
     }
@@ -144,7 +144,7 @@ async fn pending_call_can_be_stopped() {
     let script = MockTransport::new([answer(), answer()]);
     let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
     let calls = ["a", "b", "c"].map(|name| call_to(vec![testing::target(name)])).to_vec();
-    let mut run = engine.run(Plan { calls: calls, max_concurrent: Some(1) });
+    let mut run = engine.run(Plan { calls, max_concurrent: Some(1) });
     assert_eq!(run.next().await.expect("the first call").call, 0);
     run.stop(1);
     let ends: Vec<_> =

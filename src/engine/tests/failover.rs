@@ -19,7 +19,7 @@ async fn failure_of_the_first_candidate_fails_over_to_the_second() {
         (MockResponse::ConnectError(TransportErrorKind::Refused), true, "connect"),
         (MockResponse::ConnectError(TransportErrorKind::Dns), false, "connect"),
         (MockResponse::ConnectError(TransportErrorKind::Reset), true, "reset"),
-        (MockResponse::NoResponse, false, "silent"),
+        (MockResponse::NoResponse, false, "timeout"),
         (rate, false, "rate"),
         (status(500), true, "server"),
         (status(503), false, "overloaded"),
@@ -30,11 +30,11 @@ async fn failure_of_the_first_candidate_fails_over_to_the_second() {
         (status(409), true, "conflict"),
         (status(504), false, "gateway-timeout"),
         (status(302), false, "redirect"),
-        (page, false, "garbage"),
-        (MockResponse::Chunks(vec![]), true, "garbage"),
+        (page, false, "invalid-response"),
+        (MockResponse::Chunks(vec![]), true, "invalid-response"),
         (first_error, false, "rate"),
         (MockResponse::ChunksThenReset(vec![(Duration::ZERO, ": ping\n\n")]), true, "reset"),
-        (MockResponse::Chunks(vec![(Duration::ZERO, "data: {oops\n\n")]), false, "garbled"),
+        (MockResponse::Chunks(vec![(Duration::ZERO, "data: {oops\n\n")]), false, "invalid-chunk"),
         (MockResponse::Chunks(vec![(Duration::ZERO, "{\"choices\":[{\"mess")]), true, "reset"),
     ] {
         let times = if repeats { 2 } else { 1 };

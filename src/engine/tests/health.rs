@@ -220,7 +220,7 @@ async fn probe_tries_all_keys_with_one_lease() {
         answer(),
     ]);
     let calls = (0..2).map(|_| call_to(targets())).collect();
-    let events: Vec<Event> = test_engine.engine.run(Plan { calls: calls, max_concurrent: None }).collect().await;
+    let events: Vec<Event> = test_engine.engine.run(Plan { calls, max_concurrent: None }).collect().await;
     let tried: Vec<_> = events
         .iter()
         .filter_map(|event| match &event.kind {
@@ -284,7 +284,7 @@ async fn first_token_timeout_adapts_to_slow_models() {
     );
     test_engine.add_replies([MockResponse::NoResponse, answer()]);
     let result = test_engine.run(call_to(two_targets())).await;
-    assert_eq!((result.classes(), result.took), (vec!["silent", "ok"], SECOND * 42));
+    assert_eq!((result.classes(), result.took), (vec!["timeout", "ok"], SECOND * 42));
 }
 
 #[tokio::test(start_paused = true)]
@@ -296,7 +296,7 @@ async fn slow_request_is_hedged_and_the_first_to_answer_wins() {
     let late = |seconds| MockResponse::Chunks(vec![(SECOND * seconds, HELLO), (Duration::ZERO, STOP)]);
     let test_engine = TestEngine::new([late(9), answer()]);
     let result = test_engine.run(hedged(SECOND)).await;
-    assert_eq!((result.models(), result.classes()), (vec!["a-upstream", "b-upstream"], vec!["local", "ok"]));
+    assert_eq!((result.models(), result.classes()), (vec!["a-upstream", "b-upstream"], vec!["local-limit", "ok"]));
     assert_eq!((result.took, result.outcome.target.map(|target| target.id.0.clone())), (SECOND, Some("b".into())));
     test_engine.add_replies([late(2)]);
     let result = test_engine.run(hedged(SECOND)).await;
@@ -313,7 +313,7 @@ async fn slow_request_is_hedged_and_the_first_to_answer_wins() {
     let result = test_engine.run(Call { on_incomplete: OnIncomplete::Restart, ..hedged(SECOND) }).await;
     assert_eq!(
         (result.models(), result.classes()),
-        (vec!["a-upstream", "b-upstream", "a-upstream"], vec!["local", "cut", "ok"])
+        (vec!["a-upstream", "b-upstream", "a-upstream"], vec!["local-limit", "incomplete", "ok"])
     );
     assert_eq!((result.answer.text.as_str(), result.outcome.result.is_ok()), ("Hello", true));
 }

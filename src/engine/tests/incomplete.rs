@@ -21,7 +21,7 @@ async fn incomplete_reasoning_fails_over() {
     let result =
         run(call_to(two_targets()), [MockResponse::ChunksThenReset(vec![(Duration::ZERO, REASONING)]), answer()]).await;
     assert_eq!((result.answer.text.as_str(), result.answer.reasoning.as_str()), ("Hello", ""));
-    assert_eq!(result.classes(), ["cut", "ok"]);
+    assert_eq!(result.classes(), ["incomplete", "ok"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -92,10 +92,10 @@ async fn attempts_after_a_restart_follow_the_usual_rules() {
     assert_eq!((result.answer.text.as_str(), result.failovers().last()), ("Hello", Some(&NextStep::RotateKey)));
     let three = vec![testing::target("a"), testing::target("b"), testing::target("c")];
     let result = run(restart(three.clone()), [incomplete(), status(500), status(500), answer()]).await;
-    assert_eq!(result.classes(), ["cut", "server", "server", "ok"]);
+    assert_eq!(result.classes(), ["incomplete", "server", "server", "ok"]);
     assert_eq!(result.failovers()[2], NextStep::Failover(three[2].id.clone()), "nothing of b was shown");
     let result = run(restart(three), [incomplete(), status(400)]).await;
-    assert_eq!(result.classes(), ["cut", "request"], "an invalid request does not fail over");
+    assert_eq!(result.classes(), ["incomplete", "request"], "an invalid request does not fail over");
     assert!(result.outcome.incomplete && result.class() == ErrorClass::Incomplete);
     assert_eq!(
         result.outcome.target.map(|target| target.id.to_string()),

@@ -18,7 +18,7 @@ async fn first_token_timeout_depends_on_the_remaining_candidates() {
 async fn comments_count_for_the_idle_timeout_but_not_as_first_token() {
     let pings = vec![(4 * SECOND, ": ping\n\n"); 5];
     let result = run(call_to(two_targets()), [MockResponse::Chunks(pings), answer()]).await;
-    assert_eq!((result.classes(), result.took), (vec!["silent", "ok"], 10 * SECOND));
+    assert_eq!((result.classes(), result.took), (vec!["timeout", "ok"], 10 * SECOND));
     let mut slow = vec![(Duration::ZERO, HELLO)];
     slow.extend(vec![(50 * SECOND, ": ping\n\n"); 3]);
     slow.push((50 * SECOND, STOP));

@@ -28,13 +28,13 @@ async fn incomplete_stream_ends_with_an_error_event_and_no_end_mark() {
     let got = read_chunks(fixture.chat("chat", true).await).await;
     assert_eq!(got[..2], [ROLE, HELLO]);
     let error: Value = serde_json::from_str(got[2].trim().trim_start_matches("data: ")).expect("valid JSON");
-    assert_eq!(error["error"]["code"], "cut");
-    assert_eq!(error["error"]["mmchat"]["attempts"][0]["class"], "cut");
+    assert_eq!(error["error"]["code"], "incomplete");
+    assert_eq!(error["error"]["mmchat"]["attempts"][0]["class"], "incomplete");
     assert_eq!(got.len(), 3, "{got:?}");
     assert!(!got.concat().contains("[DONE]") && !got.concat().contains("finish_reason\":\"stop"));
     assert_eq!(
         (fixture.last_log_line()["status"].as_u64(), fixture.last_log_line()["class"].as_str()),
-        (Some(200), Some("cut"))
+        (Some(200), Some("incomplete"))
     );
     // Reasoning already sent cannot be retracted either.
     let fixture = TestGateway::new("", [chunks(&[REASONING])]).await;
@@ -181,7 +181,7 @@ async fn stream_with_an_invalid_chunk_never_ends_like_a_complete_answer() {
         let fixture = TestGateway::new("", [chunks(texts)]).await;
         let got = read_chunks(fixture.chat("one", true).await).await;
         assert_eq!((got.len(), got[0].as_str()), (2, HELLO), "{got:?}");
-        assert!(got[1].contains("\"garbled\"") && !got.concat().contains("finish_reason"), "{got:?}");
+        assert!(got[1].contains("\"invalid-chunk\"") && !got.concat().contains("finish_reason"), "{got:?}");
     }
 }
 
@@ -205,7 +205,7 @@ async fn truncated_event_of_an_opaque_request_is_an_invalid_chunk() {
     let body = "{\"model\":\"one\",\"prompt\":\"a cat\",\"stream\":true}";
     let got = read_chunks(fixture.post("/v1/images/generations", &[], body).await).await;
     assert_eq!((got.len(), got[0].as_str()), (2, picture), "{got:?}");
-    assert!(got[1].contains("\"garbled\""), "{got:?}");
+    assert!(got[1].contains("\"invalid-chunk\""), "{got:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -52,7 +52,7 @@ model = "upstream-two"
 models = ["one", "two"]
 [routes.buffered]
 models = ["one", "two"]
-on_cut = "buffer"
+on_incomplete = "buffer"
 [sets]
 both = ["one", "two"]
 "#;

@@ -76,7 +76,7 @@ impl CompareView {
     pub fn start(&mut self, to: &mut Output) {
         match self.settings.format {
             Format::Json => {
-                to.out().push_str(if self.settings.answers_in_object { "{\"answers\": [\n" } else { "[\n" })
+                to.out().push_str(if self.settings.answers_in_object { "{\"answers\": [\n" } else { "[\n" });
             }
             Format::Jsonl => {
                 let names: Vec<&str> = self.calls.iter().map(|call| call.name.as_str()).collect();
@@ -155,7 +155,7 @@ impl CompareView {
                 self.show_buffered(index, to);
                 let mut object = self.answer_json(index);
                 object["event"] = "finished".into();
-                object["lane"] = index.into();
+                object["call"] = index.into();
                 json::write_lines(&[object], to);
             }
             OutputMode::TableOnly => {

@@ -38,8 +38,8 @@ fn failed(name: &str) -> ReportCall {
     ReportCall { metrics: figures, note, attempt_count: 2, ..ReportCall::default() }
 }
 
-fn report_of(lanes: Vec<ReportCall>) -> Report {
-    let texts: Vec<Option<&str>> = lanes.iter().map(|call| call.is_complete.then_some(call.text.as_str())).collect();
+fn report_of(calls: Vec<ReportCall>) -> Report {
+    let texts: Vec<Option<&str>> = calls.iter().map(|call| call.is_complete.then_some(call.text.as_str())).collect();
     let difference = Some(AnswerComparison::new(&texts));
     let (at, prompt) = (Timestamp::UNIX_EPOCH, "Why <i>so</i>, \"then\"?".to_owned());
     Report {
@@ -47,7 +47,7 @@ fn report_of(lanes: Vec<ReportCall>) -> Report {
         run: Some(7),
         system_prompt: Some("Be & brief".into()),
         prompt,
-        calls: lanes,
+        calls,
         difference,
         vote: None,
     }

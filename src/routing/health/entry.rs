@@ -115,18 +115,18 @@ pub struct HealthEntry {
     #[serde(skip_serializing_if = "Breaker::has_no_failures")]
     pub(super) breaker: Breaker,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) aside: Option<Cooldown>,
+    pub(super) cooldown: Option<Cooldown>,
     /// The lease of the current probe.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) probe: Option<ProbeLease>,
+    pub(super) probe_lease: Option<ProbeLease>,
     /// The last failure.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<LastError>,
+    pub last_error: Option<LastError>,
     /// The time to first token.
     #[serde(skip_serializing_if = "Latency::is_empty")]
     pub latency: Latency,
     /// When it was last updated.
-    pub(super) seen: Option<Timestamp>,
+    pub(super) updated_at: Option<Timestamp>,
 }
 
 /// A cooldown.
@@ -134,9 +134,9 @@ pub struct HealthEntry {
 pub(super) struct Cooldown {
     pub(super) until: Timestamp,
     /// The duration in milliseconds.
-    pub(super) ms: u64,
+    pub(super) duration_ms: u64,
     /// The number of cooldowns in a row, for doubling.
-    pub(super) times: u32,
+    pub(super) consecutive: u32,
 }
 
 /// The exclusive right to send the probe. It expires, since its process may be killed.
@@ -152,7 +152,7 @@ pub struct LastError {
     /// The name of the error class.
     pub class: String,
     /// The HTTP status, if a response arrived.
-    pub status: Option<u16>,
+    pub http_status: Option<u16>,
     /// The error message.
     pub message: String,
     /// The time of the failure.
@@ -161,7 +161,7 @@ pub struct LastError {
 
 impl std::fmt::Display for LastError {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let status = self.status.map(|status| format!(" {status}")).unwrap_or_default();
+        let status = self.http_status.map(|status| format!(" {status}")).unwrap_or_default();
         write!(f, "{}{status}", self.class)?;
         if self.message.is_empty() { Ok(()) } else { write!(f, ": {}", self.message) }
     }
@@ -173,7 +173,7 @@ impl LastError {
         if message.len() < error.message.len() {
             message.push('…');
         }
-        Self { class: error.class.as_str().to_owned(), status: error.status, message, at }
+        Self { class: error.class.as_str().to_owned(), http_status: error.status, message, at }
     }
 }
 
@@ -209,12 +209,13 @@ pub(super) fn api_key_health_keys(target: &Target, key: KeyHash) -> (HealthKey, 
 impl HealthEntry {
     /// When the lease of the current probe expires; `None` without a probe.
     pub(super) fn probe_expiry(&self, now: Timestamp) -> Option<Timestamp> {
-        self.probe.as_ref().map(|lease| lease.until).filter(|until| *until > now)
+        self.probe_lease.as_ref().map(|lease| lease.until).filter(|until| *until > now)
     }
 
     /// Whether requests are restricted now. A half-open entry counts only if it was updated in the last hour.
     pub(super) fn is_restricted(&self, now: Timestamp) -> bool {
-        let is_recent = || self.seen.is_some_and(|seen| now.duration_since(seen) < jiff::SignedDuration::from_hours(1));
+        let is_recent =
+            || self.updated_at.is_some_and(|seen| now.duration_since(seen) < jiff::SignedDuration::from_hours(1));
         let open = match self.breaker.state(now) {
             BreakerState::Closed => false,
             BreakerState::Open(_) => true,
@@ -225,13 +226,14 @@ impl HealthEntry {
 
     /// Whether it is in a cooldown.
     pub(super) fn is_cooling_down(&self, now: Timestamp) -> bool {
-        self.aside.as_ref().is_some_and(|cooldown| cooldown.until > now)
+        self.cooldown.as_ref().is_some_and(|cooldown| cooldown.until > now)
     }
 
     /// Ends the cooldown, since a request sent at `sent` got its first delta. The count for doubling is reset only by a
     /// complete answer.
     pub(super) fn record_first_delta(&mut self, sent: Timestamp, now: Timestamp) {
-        if let Some(cooldown) = self.aside.as_mut().filter(|_| self.error.as_ref().is_none_or(|error| error.at <= sent))
+        if let Some(cooldown) =
+            self.cooldown.as_mut().filter(|_| self.last_error.as_ref().is_none_or(|error| error.at <= sent))
         {
             cooldown.until = cooldown.until.min(now);
         }
@@ -241,8 +243,8 @@ impl HealthEntry {
     pub(super) fn record_success(&mut self, sent: Timestamp, now: Timestamp) {
         self.breaker.record_success(sent, now);
         // An error after the request was sent is more recent.
-        if self.error.as_ref().is_none_or(|error| error.at <= sent) {
-            self.aside = None;
+        if self.last_error.as_ref().is_none_or(|error| error.at <= sent) {
+            self.cooldown = None;
         }
     }
 }

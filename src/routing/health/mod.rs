@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use entry::{Cooldown, ProbeLease, api_key_health_keys, api_key_name};
 pub use entry::{HealthEntry, HealthKey, HealthMap, KeyHash, LastError, TargetHealthKeys};
+pub use state::HealthState;
 
 use super::{
     breaker::{BreakerState, TripPolicy, saturating_add},
@@ -21,6 +22,7 @@ use super::{
 use crate::{model::target::Target, protocol::CallError};
 
 mod entry;
+mod state;
 
 /// Maximum duration of a cooldown.
 const MAX_COOLDOWN: Duration = Duration::from_secs(3600);
@@ -36,8 +38,8 @@ const MAX_ENTRIES: usize = 256;
 #[serde(default, deny_unknown_fields)]
 pub struct HealthSnapshot {
     /// The salt of the API key hashes; empty until the first one is computed.
-    pub salt: String,
-    places: HealthMap<HealthEntry>,
+    pub key_salt: String,
+    entries: HealthMap<HealthEntry>,
 }
 
 /// Stores the snapshot, shared with other and later processes.
@@ -71,7 +73,12 @@ pub enum Availability {
     /// One request is sent, as the probe.
     HalfOpen,
     /// Unavailable until the given time, because of the entry with this key.
-    Open(Timestamp, HealthKey),
+    Open {
+        /// When requests are sent again.
+        until: Timestamp,
+        /// The entry that restricts them.
+        cause: HealthKey,
+    },
 }
 
 /// The attempt that an outcome is recorded for.
@@ -93,12 +100,12 @@ impl HealthSnapshot {
     /// The entry with this key.
     #[must_use]
     pub fn entry(&self, id: HealthKey) -> Option<&HealthEntry> {
-        self.places.get(&id)
+        self.entries.get(&id)
     }
 
     /// All entries, unordered.
     pub fn entries(&self) -> impl Iterator<Item = (HealthKey, &HealthEntry)> {
-        self.places.iter().map(|(id, entry)| (*id, entry))
+        self.entries.iter().map(|(id, entry)| (*id, entry))
     }
 
     /// The availability of a candidate at `now`.
@@ -128,17 +135,17 @@ impl HealthSnapshot {
     /// The availability of a single entry.
     #[must_use]
     pub fn entry_availability(&self, id: HealthKey, now: Timestamp) -> Availability {
-        let Some(entry) = self.places.get(&id) else { return Availability::Closed };
-        let cooldown = entry.aside.as_ref().map(|cooldown| cooldown.until).filter(|until| *until > now);
+        let Some(entry) = self.entries.get(&id) else { return Availability::Closed };
+        let cooldown = entry.cooldown.as_ref().map(|cooldown| cooldown.until).filter(|until| *until > now);
         let breaker = match entry.breaker.state(now) {
             BreakerState::Closed => Availability::Closed,
             BreakerState::HalfOpen => match entry.probe_expiry(now) {
-                Some(until) => Availability::Open(until, id),
+                Some(until) => Availability::Open { until, cause: id },
                 None => Availability::HalfOpen,
             },
-            BreakerState::Open(until) => Availability::Open(until, id),
+            BreakerState::Open(until) => Availability::Open { until, cause: id },
         };
-        cooldown.map_or(breaker, |until| worst_of(breaker, Availability::Open(until, id)))
+        cooldown.map_or(breaker, |until| worst_of(breaker, Availability::Open { until, cause: id }))
     }
 
     /// Acquires the probe of a candidate for the time `lease`; with `early`, also before it is due. Returns whether the
@@ -154,33 +161,33 @@ impl HealthSnapshot {
         if availability == Availability::Closed {
             return true;
         }
-        if self.probe_expiry(target, now).is_some() || (matches!(availability, Availability::Open(..)) && !early) {
+        if self.probe_expiry(target, now).is_some() || (matches!(availability, Availability::Open { .. }) && !early) {
             return false;
         }
         let until = saturating_add(now, lease.min(MAX_PROBE_LEASE));
-        if let Some(endpoint) = self.places.get_mut(&target.endpoint)
+        if let Some(endpoint) = self.entries.get_mut(&target.endpoint)
             && (endpoint.breaker.state(now) != BreakerState::Closed || endpoint.is_cooling_down(now))
         {
-            endpoint.probe = Some(ProbeLease { owner, until });
+            endpoint.probe_lease = Some(ProbeLease { owner, until });
         }
         // An API key in a cooldown has no probe of its own; the lease is on its model.
-        let model = self.places.entry(target.model).or_default();
-        model.seen = Some(now);
-        model.probe = Some(ProbeLease { owner, until });
+        let model = self.entries.entry(target.model).or_default();
+        model.updated_at = Some(now);
+        model.probe_lease = Some(ProbeLease { owner, until });
         true
     }
 
     /// When the lease of a candidate's current probe expires; `None` without a probe.
     #[must_use]
     pub fn probe_expiry(&self, target: &TargetHealthKeys, now: Timestamp) -> Option<Timestamp> {
-        let leased = |id: HealthKey| self.places.get(&id).and_then(|entry| entry.probe_expiry(now));
+        let leased = |id: HealthKey| self.entries.get(&id).and_then(|entry| entry.probe_expiry(now));
         leased(target.endpoint).max(leased(target.model))
     }
 
     /// Renews the probe of `owner` for the time `lease`.
     pub fn renew_probe(&mut self, target: &Target, now: Timestamp, (owner, lease): (u64, Duration)) {
         for id in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target)] {
-            let probe = self.places.get_mut(&id).and_then(|entry| entry.probe.as_mut());
+            let probe = self.entries.get_mut(&id).and_then(|entry| entry.probe_lease.as_mut());
             if let Some(probe) = probe.filter(|probe| probe.owner == owner) {
                 probe.until = saturating_add(now, lease.min(MAX_PROBE_LEASE));
             }
@@ -190,7 +197,7 @@ impl HealthSnapshot {
     /// Whether `owner` still holds the probe of `target`.
     #[must_use]
     pub fn holds_probe(&self, target: &Target, owner: u64) -> bool {
-        let probe = |id| self.places.get(&id).and_then(|entry| entry.probe.as_ref());
+        let probe = |id| self.entries.get(&id).and_then(|entry| entry.probe_lease.as_ref());
         let ids = [HealthKey::endpoint(&target.endpoint), HealthKey::model(target)];
         ids.into_iter().filter_map(probe).any(|lease| lease.owner == owner)
     }
@@ -198,13 +205,13 @@ impl HealthSnapshot {
     /// Releases the probe of `owner`: it has a result, or was abandoned.
     pub fn release_probe(&mut self, target: &Target, owner: u64) {
         for id in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target)] {
-            if let Some(entry) = self.places.get_mut(&id)
-                && entry.probe.as_ref().is_some_and(|lease| lease.owner == owner)
+            if let Some(entry) = self.entries.get_mut(&id)
+                && entry.probe_lease.as_ref().is_some_and(|lease| lease.owner == owner)
             {
-                entry.probe = None;
+                entry.probe_lease = None;
                 // Remove an entry that held only the probe.
-                if *entry == (HealthEntry { seen: entry.seen, ..HealthEntry::default() }) {
-                    self.places.remove(&id);
+                if *entry == (HealthEntry { updated_at: entry.updated_at, ..HealthEntry::default() }) {
+                    self.entries.remove(&id);
                 }
             }
         }
@@ -242,21 +249,29 @@ impl HealthSnapshot {
             | HealthEffect::Unaffected => (model, target.id.to_string()),
         };
         let entry = self.entry_mut(id, name, now);
-        entry.error = Some(LastError::new(error, now));
+        entry.last_error = Some(LastError::new(error, now));
         match effect {
             HealthEffect::EndpointUnreachable => {
                 entry.breaker.record_failure(TripPolicy::ENDPOINT, attempt.sent, now, random);
             }
             HealthEffect::Cooldown { requested: asked, initial: first, max: longest, .. } => {
-                let before = entry.aside.clone().unwrap_or(Cooldown { until: Timestamp::MIN, ms: 0, times: 0 });
-                let duration = asked.unwrap_or_else(|| (first * 2u32.saturating_pow(before.times.min(8))).min(longest));
+                let before = entry.cooldown.clone().unwrap_or(Cooldown {
+                    until: Timestamp::MIN,
+                    duration_ms: 0,
+                    consecutive: 0,
+                });
+                let duration =
+                    asked.unwrap_or_else(|| (first * 2u32.saturating_pow(before.consecutive.min(8))).min(longest));
                 // Requests that were in flight at the same time count as one failure.
-                let times = before.times.saturating_add(u32::from(before.until <= now));
+                let times = before.consecutive.saturating_add(u32::from(before.until <= now));
                 let until = saturating_add(now, duration);
                 let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
                 let is_longer = before.until >= until;
-                entry.aside =
-                    Some(if is_longer { Cooldown { times, ..before } } else { Cooldown { until, ms, times } });
+                entry.cooldown = Some(if is_longer {
+                    Cooldown { consecutive: times, ..before }
+                } else {
+                    Cooldown { until, duration_ms: ms, consecutive: times }
+                });
             }
             HealthEffect::ModelFailure | HealthEffect::Unaffected => {
                 entry.breaker.record_failure(TripPolicy::MODEL, attempt.sent, now, random);
@@ -270,7 +285,7 @@ impl HealthSnapshot {
         if let Some(owner) = attempt.probe {
             self.release_probe(target, owner);
         }
-        if let Some(endpoint) = self.places.get_mut(&HealthKey::endpoint(&target.endpoint)) {
+        if let Some(endpoint) = self.entries.get_mut(&HealthKey::endpoint(&target.endpoint)) {
             endpoint.breaker.record_success(attempt.sent, now);
         }
         let model = self.entry_mut(HealthKey::model(target), target.id.to_string(), now);
@@ -280,7 +295,7 @@ impl HealthSnapshot {
         }
         let (any_model, this_model) = api_key_health_keys(target, attempt.key);
         for id in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target), any_model, this_model] {
-            if let Some(entry) = self.places.get_mut(&id) {
+            if let Some(entry) = self.entries.get_mut(&id) {
                 entry.record_first_delta(attempt.sent, now);
             }
         }
@@ -296,7 +311,7 @@ impl HealthSnapshot {
         model.record_success(attempt.sent, now);
         let (any_model, this_model) = api_key_health_keys(target, attempt.key);
         for id in [HealthKey::endpoint(&target.endpoint), any_model, this_model] {
-            if let Some(entry) = self.places.get_mut(&id) {
+            if let Some(entry) = self.entries.get_mut(&id) {
                 entry.record_success(attempt.sent, now);
             }
         }
@@ -308,23 +323,23 @@ impl HealthSnapshot {
         let (any_model, this_model) = api_key_health_keys(attempt.target, attempt.key);
         let ids =
             [HealthKey::endpoint(&attempt.target.endpoint), HealthKey::model(attempt.target), any_model, this_model];
-        let has_failed = |entry: &HealthEntry| !entry.breaker.is_clean() || entry.aside.is_some();
-        ids.iter().filter_map(|id| self.places.get(id)).any(has_failed)
+        let has_failed = |entry: &HealthEntry| !entry.breaker.is_clean() || entry.cooldown.is_some();
+        ids.iter().filter_map(|id| self.entries.get(id)).any(has_failed)
     }
 
     /// Removes these entries; returns how many there were.
     pub fn remove(&mut self, ids: impl IntoIterator<Item = HealthKey>) -> usize {
-        ids.into_iter().filter_map(|id| self.places.remove(&id)).count()
+        ids.into_iter().filter_map(|id| self.entries.remove(&id)).count()
     }
 
     /// Removes all entries; returns how many there were.
     pub fn clear(&mut self) -> usize {
-        std::mem::take(&mut self.places).len()
+        std::mem::take(&mut self.entries).len()
     }
 
     /// Clears error messages older than `before`, but keeps the failures.
     pub fn clear_messages_before(&mut self, before: Timestamp) {
-        for error in self.places.values_mut().filter_map(|entry| entry.error.as_mut()) {
+        for error in self.entries.values_mut().filter_map(|entry| entry.last_error.as_mut()) {
             if error.at < before {
                 error.message.clear();
             }
@@ -333,27 +348,28 @@ impl HealthSnapshot {
 
     /// Prepares the snapshot for storage: limits future times after a clock jump, and removes old and excess entries.
     pub fn prune(&mut self, now: Timestamp) {
-        for entry in self.places.values_mut() {
+        for entry in self.entries.values_mut() {
             entry.breaker.clamp(now);
             entry.latency.clear_invalid();
-            if let Some(lease) = &mut entry.probe {
+            if let Some(lease) = &mut entry.probe_lease {
                 lease.until = lease.until.min(saturating_add(now, MAX_PROBE_LEASE));
             }
-            if let Some(cooldown) = &mut entry.aside {
-                cooldown.until =
-                    cooldown.until.min(saturating_add(now, MAX_COOLDOWN.min(Duration::from_millis(cooldown.ms))));
+            if let Some(cooldown) = &mut entry.cooldown {
+                cooldown.until = cooldown
+                    .until
+                    .min(saturating_add(now, MAX_COOLDOWN.min(Duration::from_millis(cooldown.duration_ms))));
             }
-            entry.seen = entry.seen.map(|seen| seen.min(now));
+            entry.updated_at = entry.updated_at.map(|seen| seen.min(now));
         }
         let oldest = now.checked_sub(jiff::SignedDuration::try_from(MAX_AGE).unwrap_or_default());
         let oldest = oldest.unwrap_or(Timestamp::MIN);
-        self.places.retain(|_, entry| entry.seen.is_some_and(|seen| seen >= oldest));
+        self.entries.retain(|_, entry| entry.updated_at.is_some_and(|seen| seen >= oldest));
         self.retain_latest(MAX_ENTRIES, now);
     }
 
     /// Truncates error messages to `max` characters, so that more entries fit into the file.
     pub fn truncate_messages(&mut self, max: usize) {
-        for error in self.places.values_mut().filter_map(|entry| entry.error.as_mut()) {
+        for error in self.entries.values_mut().filter_map(|entry| entry.last_error.as_mut()) {
             if let Some((at, _)) = error.message.char_indices().nth(max) {
                 error.message.truncate(at);
             }
@@ -363,21 +379,21 @@ impl HealthSnapshot {
     /// Removes entries until `max` are left: unrestricted ones first, and among those the oldest. Returns how many are
     /// left.
     pub fn retain_latest(&mut self, max: usize, now: Timestamp) -> usize {
-        if self.places.len() > max {
+        if self.entries.len() > max {
             let mut seen: Vec<(bool, Option<Timestamp>, HealthKey)> =
-                self.places.iter().map(|(id, entry)| (entry.is_restricted(now), entry.seen, *id)).collect();
+                self.entries.iter().map(|(id, entry)| (entry.is_restricted(now), entry.updated_at, *id)).collect();
             seen.sort_unstable();
             for (_, _, id) in &seen[..seen.len() - max] {
-                self.places.remove(id);
+                self.entries.remove(id);
             }
         }
-        self.places.len()
+        self.entries.len()
     }
 
     fn entry_mut(&mut self, id: HealthKey, name: String, now: Timestamp) -> &mut HealthEntry {
-        let entry = self.places.entry(id).or_default();
+        let entry = self.entries.entry(id).or_default();
         entry.name = name;
-        entry.seen = Some(now);
+        entry.updated_at = Some(now);
         entry
     }
 }
@@ -386,7 +402,7 @@ fn severity(availability: Availability) -> (u8, Timestamp) {
     match availability {
         Availability::Closed => (0, Timestamp::MIN),
         Availability::HalfOpen => (1, Timestamp::MIN),
-        Availability::Open(until, _) => (2, until),
+        Availability::Open { until, .. } => (2, until),
     }
 }
 

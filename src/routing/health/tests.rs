@@ -28,7 +28,7 @@ const LEASE: Duration = Duration::from_secs(12);
 
 fn until(snapshot: &HealthSnapshot, target: &Target, now: u64) -> Option<u64> {
     match snapshot.availability(&target_keys(target), at(now)) {
-        Availability::Open(until, _) => {
+        Availability::Open { until, .. } => {
             Some(u64::try_from(until.duration_since(at(0)).as_secs()).expect("not before the start"))
         }
         _ => None,
@@ -57,7 +57,7 @@ fn rejected_key_opens_and_the_other_key_is_used() {
     snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Auth), at(0), 0.5);
     assert_eq!(until(&snapshot, &target, 0), None);
     let keys = target_keys(&target).keys;
-    assert!(matches!(snapshot.key_availability(keys[0], at(0)), Availability::Open(..)));
+    assert!(matches!(snapshot.key_availability(keys[0], at(0)), Availability::Open { .. }));
     assert_eq!(snapshot.key_availability(keys[1], at(0)), Availability::Closed);
     snapshot.record_failure(&attempt(&target, 1), &error(ErrorClass::Quota), at(10), 0.5);
     assert_eq!(until(&snapshot, &target, 10), Some(600), "until the first key is available again");
@@ -79,7 +79,7 @@ fn rate_limit_applies_to_one_key_and_model_and_doubles() {
     snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Rate), at(now), 0.5);
     let keys = target_keys(&target).keys;
     assert!(
-        matches!(snapshot.key_availability(keys[0], at(now)), Availability::Open(until, _) if until == at(now + 5))
+        matches!(snapshot.key_availability(keys[0], at(now)), Availability::Open { until, .. } if until == at(now + 5))
     );
 }
 
@@ -136,7 +136,7 @@ fn first_delta_ends_the_cooldown_but_keeps_the_doubling() {
     assert_eq!(until(&snapshot, &target, 3), None);
     snapshot.record_failure(&sent(2), &error(ErrorClass::Rate), at(4), 0.5);
     let keys = target_keys(&target).keys;
-    assert!(matches!(snapshot.key_availability(keys[0], at(4)), Availability::Open(until, _) if until == at(14)));
+    assert!(matches!(snapshot.key_availability(keys[0], at(4)), Availability::Open { until, .. } if until == at(14)));
 }
 
 #[test]
@@ -196,9 +196,9 @@ fn snapshot_round_trips_through_json_and_a_clock_jump_is_limited() {
     assert_eq!(read, snapshot);
     read.prune(at(0));
     let keys = target_keys(&target).keys;
-    assert!(matches!(read.key_availability(keys[0], at(0)), Availability::Open(until, _) if until == at(600)));
+    assert!(matches!(read.key_availability(keys[0], at(0)), Availability::Open { until, .. } if until == at(600)));
     read.prune(at(40 * 24 * 3600));
-    assert_eq!(read.places.len(), 0);
+    assert_eq!(read.entries.len(), 0);
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn snapshot_size_is_limited() {
         }
     }
     snapshot.prune(at(1000));
-    assert_eq!(snapshot.places.len(), MAX_ENTRIES);
+    assert_eq!(snapshot.entries.len(), MAX_ENTRIES);
     assert_eq!(snapshot.retain_latest(3, at(1000)), 3);
     assert!(
         snapshot.entry(HealthKey::model(&Target { upstream_id: "model-999".into(), ..testing::target("a") })).is_some()
@@ -232,7 +232,7 @@ fn restricted_entries_are_retained_before_available_ones() {
         snapshot.record_first_delta(&attempt(&target, 0), Some(Duration::from_secs(1)), at(1));
     }
     snapshot.prune(at(2));
-    assert!(matches!(snapshot.availability(&target_keys(&rejected), at(2)), Availability::Open(..)));
+    assert!(matches!(snapshot.availability(&target_keys(&rejected), at(2)), Availability::Open { .. }));
 }
 
 proptest::proptest! {

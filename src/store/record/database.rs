@@ -17,7 +17,7 @@ use crate::store::{check_regular, lock_with_timeout};
 /// The `application_id` of our databases ("mmch"), which tells them from those of other programs.
 const APPLICATION_ID: i32 = 0x6d6d_6368;
 /// The schema version.
-const SCHEMA_VERSION: i32 = 3;
+const SCHEMA_VERSION: i32 = 4;
 /// How long a write waits for other processes' writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// The same, after a write has timed out.
@@ -25,9 +25,13 @@ const SHORT_BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 /// The WAL size, in bytes, above which it is checkpointed: up to this, reading it is cheap.
 const MAX_WAL_SIZE: u64 = 512 * 1024;
 
-const SCHEMA: &str = include_str!("tables.sql");
+const SCHEMA: &str = include_str!("schema.sql");
 /// Migrations from each schema version to the next.
-const MIGRATIONS: [&str; 2] = [include_str!("from_1.sql"), include_str!("from_2.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("migrations/1_to_2.sql"),
+    include_str!("migrations/2_to_3.sql"),
+    include_str!("migrations/3_to_4.sql"),
+];
 
 /// An error while reading or writing the record database.
 #[derive(Debug, thiserror::Error)]
@@ -199,6 +203,11 @@ impl Database {
         if version == 0 {
             self.map_error(connection.pragma_update(None, "journal_mode", "wal"))?;
         }
+        // Before the migration, so that text in dropped tables is overwritten too.
+        self.map_error(connection.pragma_update(None, "secure_delete", true))?;
+        if (1..SCHEMA_VERSION).contains(&version) {
+            self.keep_copy(version)?;
+        }
         if version < SCHEMA_VERSION {
             let migrations = MIGRATIONS.iter().skip(usize::try_from(version - 1).unwrap_or(0)).copied();
             let statements = if version == 0 { SCHEMA.to_owned() } else { migrations.collect() };
@@ -208,10 +217,20 @@ impl Database {
             self.map_error(connection.execute_batch(&script))?;
         }
         // `normal` survives a crash of the process, not of the system: commits are in the WAL file.
-        self.map_error(
-            connection
-                .execute_batch("PRAGMA synchronous = normal; PRAGMA foreign_keys = on; PRAGMA secure_delete = on;"),
-        )
+        self.map_error(connection.execute_batch("PRAGMA synchronous = normal; PRAGMA foreign_keys = on;"))
+    }
+
+    /// Copies the database before its schema is migrated, so that an earlier mmchat can be used again.
+    fn keep_copy(&self, version: i32) -> Result<(), RecordError> {
+        let copy = copy_path(&self.path, version);
+        let open = |source| RecordError::Open { path: copy.clone(), source };
+        match std::fs::remove_file(&copy) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(open(error)),
+            _ => create_private_file(&copy).map_err(open)?,
+        }
+        // SQLite writes into an existing file only if it is empty.
+        let result = self.connection.execute("VACUUM INTO ?1", [copy.to_string_lossy()]);
+        result.map(drop).map_err(|error| record_error(&copy, error))
     }
 
     /// Waits only briefly for other processes' writes from now on.
@@ -231,8 +250,18 @@ impl Database {
         Ok(())
     }
 
-    /// Empties the WAL, so that deleted content is removed from it.
-    pub fn truncate_wal(&self) -> Result<(), RecordError> {
+    /// Removes deleted content from the disk: empties the WAL and removes the copies made before a migration, which still
+    /// contain it.
+    pub fn purge_deleted(&self) -> Result<(), RecordError> {
+        for version in 1..SCHEMA_VERSION {
+            let copy = copy_path(&self.path, version);
+            match std::fs::remove_file(&copy) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    return Err(RecordError::Open { path: copy, source });
+                }
+                _ => {}
+            }
+        }
         if self.checkpoint()? { Ok(()) } else { Err(RecordError::StillInLog { path: self.path.clone() }) }
     }
 
@@ -260,6 +289,11 @@ impl Database {
     pub(super) fn map_error<T>(&self, result: rusqlite::Result<T>) -> Result<T, RecordError> {
         result.map_err(|error| record_error(&self.path, error))
     }
+}
+
+/// The path of the copy of a database with schema version `version`: `record.v3.db`.
+fn copy_path(path: &Path, version: i32) -> PathBuf {
+    path.with_extension(format!("v{version}.db"))
 }
 
 /// The path of a file that SQLite keeps beside the database, such as `-wal`.
@@ -317,7 +351,7 @@ mod tests {
 
     use super::*;
 
-    fn place() -> (tempfile::TempDir, PathBuf) {
+    fn temp_path() -> (tempfile::TempDir, PathBuf) {
         let folder = tempfile::tempdir().expect("temp dir");
         let path = Database::path_in(folder.path());
         (folder, path)
@@ -325,7 +359,7 @@ mod tests {
 
     #[test]
     fn database_is_created_private() {
-        let (_folder, path) = place();
+        let (_folder, path) = temp_path();
         assert!(Database::open_existing(&path).expect("valid database").is_none());
         drop(Database::open(&path).expect("new database"));
         assert!(Database::open_existing(&path).expect("valid database").is_some());
@@ -342,9 +376,9 @@ mod tests {
     #[cfg(unix)]
     #[test]
     fn copy_in_a_read_only_place_is_opened_as_immutable() {
-        let (_folder, path) = place();
+        let (_folder, path) = temp_path();
         let database = Database::open(&path).expect("new database");
-        database.truncate_wal().expect("no reader");
+        database.purge_deleted().expect("no reader");
         drop(database);
         for end in ["db-wal", "db-shm"] {
             let _ = fs::remove_file(path.with_extension(end));
@@ -362,7 +396,7 @@ mod tests {
     #[test]
     fn second_connection_keeps_the_locks_of_the_first() {
         use std::os::unix::fs::MetadataExt;
-        let (_folder, path) = place();
+        let (_folder, path) = temp_path();
         let first = Database::open(&path).expect("new database");
         first.connection.execute_batch("BEGIN IMMEDIATE").expect("unlocked database");
         let shm_inode = fs::metadata(path.with_extension("db-shm")).expect("a file").ino().to_string();
@@ -379,7 +413,7 @@ mod tests {
     #[test]
     fn device_is_not_changed() {
         use std::os::unix::fs::{FileTypeExt, symlink};
-        let (_folder, path) = place();
+        let (_folder, path) = temp_path();
         let device = std::path::Path::new("/dev/null");
         symlink(device, &path).expect("new link");
         for error in [Database::open(&path).err(), Database::open_existing(&path).err()] {
@@ -391,7 +425,7 @@ mod tests {
 
     #[test]
     fn other_files_and_databases_are_not_changed() {
-        let (_folder, path) = place();
+        let (_folder, path) = temp_path();
         fs::write(&path, "not a database, but longer than a page's first bytes ".repeat(90)).expect("writable path");
         let before = fs::read(&path).expect("a file");
         assert!(matches!(Database::open(&path), Err(RecordError::Corrupt { .. })));
@@ -403,7 +437,7 @@ mod tests {
 
     #[test]
     fn newer_schema_is_reported() {
-        let (_folder, path) = place();
+        let (_folder, path) = temp_path();
         let database = Database::open(&path).expect("new database");
         database.connection.execute_batch("PRAGMA user_version = 99").expect("valid SQL");
         let error = Database::open(&path).expect_err("newer schema").to_string();

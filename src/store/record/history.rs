@@ -99,8 +99,8 @@ pub struct SearchHit {
     pub excerpt: String,
 }
 
-const TURN_COLUMNS: &str = "id, conversation, round, lane, after, picked IS NOT NULL, at, asked, model, class, system, prompt, \
-                       images, answer, reasoning";
+const TURN_COLUMNS: &str = "id, conversation_id, round, answer_no, parent_id, picked_at IS NOT NULL, at, requested, model, end_class, system_prompt, prompt, \
+                       image_count, answer, reasoning";
 /// The length of the shortest phrase that the trigram index can find, in characters.
 const MIN_INDEXED_CHARS: usize = 3;
 /// The number of turns to index in one transaction.
@@ -113,12 +113,12 @@ impl Database {
     pub fn conversations(&self, max: usize) -> Result<Vec<ConversationSummary>, RecordError> {
         let read = || {
             let mut statement = self.connection.prepare(
-                "SELECT c.id, c.at, c.command, (SELECT count(*) FROM exchanges WHERE conversation = c.id),
-                 (SELECT group_concat(asked, ', ' ORDER BY lane) FROM exchanges
-                  WHERE conversation = c.id AND round = first.round), first.prompt
-                 FROM conversations c JOIN exchanges first ON first.id =
-                 (SELECT id FROM exchanges WHERE conversation = c.id ORDER BY round, lane LIMIT 1)
-                 ORDER BY c.used DESC LIMIT ?1",
+                "SELECT c.id, c.at, c.command, (SELECT count(*) FROM turns WHERE conversation_id = c.id),
+                 (SELECT group_concat(requested, ', ' ORDER BY answer_no) FROM turns
+                  WHERE conversation_id = c.id AND round = first.round), first.prompt
+                 FROM conversations c JOIN turns first ON first.id =
+                 (SELECT id FROM turns WHERE conversation_id = c.id ORDER BY round, answer_no LIMIT 1)
+                 ORDER BY c.last_used DESC LIMIT ?1",
             )?;
             let rows = statement.query_map([sql_limit(max)], |row| {
                 Ok(ConversationSummary {
@@ -137,18 +137,18 @@ impl Database {
 
     /// The turns of a conversation, in order; empty if it does not exist.
     pub fn turns(&self, conversation: i64) -> Result<Vec<StoredTurn>, RecordError> {
-        self.map_error(self.read_turns("WHERE conversation = ?1 ORDER BY round, lane", params![conversation]))
+        self.map_error(self.read_turns("WHERE conversation_id = ?1 ORDER BY round, answer_no", params![conversation]))
     }
 
     /// All turns, in order.
     pub fn all_turns(&self) -> Result<Vec<StoredTurn>, RecordError> {
-        self.map_error(self.read_turns("ORDER BY conversation, round, lane", params![]))
+        self.map_error(self.read_turns("ORDER BY conversation_id, round, answer_no", params![]))
     }
 
     /// The conversation of the last turn or pick; if `command` is given, among those that it started.
     pub fn latest_conversation(&self, command: Option<&str>) -> Result<Option<i64>, RecordError> {
         let query = "SELECT id FROM conversations c WHERE (?1 IS NULL OR command = ?1)
-                     AND EXISTS (SELECT 1 FROM exchanges WHERE conversation = c.id) ORDER BY used DESC LIMIT 1";
+                     AND EXISTS (SELECT 1 FROM turns WHERE conversation_id = c.id) ORDER BY last_used DESC LIMIT 1";
         self.map_error(self.connection.query_row(query, [command], |row| row.get(0)).optional())
     }
 
@@ -157,7 +157,7 @@ impl Database {
         let read = || {
             // A prompt to several models is stored several times.
             let mut statement = self.connection.prepare(
-                "SELECT prompt FROM (SELECT id, prompt FROM exchanges ORDER BY id DESC LIMIT 4 * ?1)
+                "SELECT prompt FROM (SELECT id, prompt FROM turns ORDER BY id DESC LIMIT 4 * ?1)
                  GROUP BY prompt ORDER BY max(id) DESC LIMIT ?1",
             )?;
             let rows = statement.query_map([sql_limit(max)], |row| row.get(0))?;
@@ -170,11 +170,11 @@ impl Database {
     pub fn pick(&mut self, exchange: i64, now: Timestamp) -> Result<(), RecordError> {
         let now = now.as_millisecond();
         self.write_transaction(|transaction| {
-            let others = "UPDATE exchanges SET picked = NULL WHERE (conversation, round) =
-                          (SELECT conversation, round FROM exchanges WHERE id = ?1)";
+            let others = "UPDATE turns SET picked_at = NULL WHERE (conversation_id, round) =
+                          (SELECT conversation_id, round FROM turns WHERE id = ?1)";
             transaction.execute(others, [exchange])?;
-            transaction.execute("UPDATE exchanges SET picked = ?1 WHERE id = ?2", [now, exchange])?;
-            let parent = "SELECT conversation FROM exchanges WHERE id = ?1";
+            transaction.execute("UPDATE turns SET picked_at = ?1 WHERE id = ?2", [now, exchange])?;
+            let parent = "SELECT conversation_id FROM turns WHERE id = ?1";
             let conversation = transaction.query_row(parent, [exchange], |row| row.get(0)).optional()?;
             conversation.map_or(Ok(()), |conversation| placement::set_last_used(transaction, conversation, now))
         })
@@ -193,7 +193,7 @@ impl Database {
             // Quoted, so that FTS5 does not interpret the phrase as a query.
             let phrases = indexed.iter().map(|phrase| format!("\"{}\"", phrase.replace('"', "\"\"")));
             parameters.push(phrases.collect::<Vec<_>>().join(" AND "));
-            conditions.push("id IN (SELECT rowid FROM words WHERE words MATCH ?1)".to_owned());
+            conditions.push("id IN (SELECT rowid FROM turn_search WHERE turn_search MATCH ?1)".to_owned());
         }
         if !scanned.is_empty() {
             self.map_error(self.register_lower_case())?;
@@ -221,17 +221,17 @@ impl Database {
 
     /// Updates the search index in batches, so that other processes can write between them.
     fn update_search_index(&mut self) -> Result<(), RecordError> {
-        let last = "SELECT max(id) FROM (SELECT id FROM exchanges WHERE id > (SELECT up_to FROM indexed)
+        let last = "SELECT max(id) FROM (SELECT id FROM turns WHERE id > (SELECT last_turn_id FROM turn_search_state)
                     ORDER BY id LIMIT ?1)";
         while let Some(last) =
             self.map_error(self.connection.query_row(last, [INDEX_BATCH], |row| row.get::<_, Option<i64>>(0)))?
         {
             self.write_transaction(|transaction| {
                 let new =
-                    "SELECT id, prompt, answer FROM exchanges WHERE id > (SELECT up_to FROM indexed) AND id <= ?1";
-                transaction.execute(&format!("INSERT INTO words (rowid, prompt, answer) {new}"), [last])?;
+                    "SELECT id, prompt, answer FROM turns WHERE id > (SELECT last_turn_id FROM turn_search_state) AND id <= ?1";
+                transaction.execute(&format!("INSERT INTO turn_search (rowid, prompt, answer) {new}"), [last])?;
                 // Another process may have indexed further in the meantime.
-                transaction.execute("UPDATE indexed SET up_to = max(up_to, ?1)", [last])?;
+                transaction.execute("UPDATE turn_search_state SET last_turn_id = max(last_turn_id, ?1)", [last])?;
                 Ok(())
             })?;
         }
@@ -241,9 +241,11 @@ impl Database {
     /// Deletes a conversation; false if it does not exist. Its content stays in the WAL until that is truncated.
     pub fn delete_conversation(&mut self, conversation: i64) -> Result<bool, RecordError> {
         let deleted = self.write_transaction(|transaction| {
-            let calls = "SELECT call FROM exchanges WHERE conversation = ?1";
-            transaction
-                .execute(&format!("UPDATE attempts SET message = NULL WHERE call IN ({calls})"), [conversation])?;
+            let calls = "SELECT call_id FROM turns WHERE conversation_id = ?1";
+            transaction.execute(
+                &format!("UPDATE attempts SET error_message = NULL WHERE call_id IN ({calls})"),
+                [conversation],
+            )?;
             transaction.execute("DELETE FROM conversations WHERE id = ?1", [conversation])
         });
         Ok(deleted? > 0)
@@ -255,13 +257,13 @@ impl Database {
         let retention = Duration::from_secs(u64::from(days) * 24 * 3600);
         let oldest = now.checked_sub(retention).unwrap_or(Timestamp::MIN).as_millisecond();
         self.write_transaction(|transaction| {
-            let count = transaction.execute("DELETE FROM exchanges WHERE at < ?1", [oldest])?;
+            let count = transaction.execute("DELETE FROM turns WHERE at < ?1", [oldest])?;
             if count > 0 {
                 transaction
-                    .execute("DELETE FROM conversations WHERE id NOT IN (SELECT conversation FROM exchanges)", [])?;
+                    .execute("DELETE FROM conversations WHERE id NOT IN (SELECT conversation_id FROM turns)", [])?;
             }
             // Error messages may quote the prompt.
-            let messages = "UPDATE attempts SET message = NULL WHERE at < ?1 AND message IS NOT NULL";
+            let messages = "UPDATE attempts SET error_message = NULL WHERE at < ?1 AND error_message IS NOT NULL";
             transaction.execute(messages, [oldest])?;
             Ok(count)
         })
@@ -270,15 +272,15 @@ impl Database {
     /// Deletes all turns and returns their number. Their content stays in the WAL until that is truncated.
     pub fn delete_all(&mut self) -> Result<usize, RecordError> {
         self.write_transaction(|transaction| {
-            let count = transaction.execute("DELETE FROM exchanges", [])?;
+            let count = transaction.execute("DELETE FROM turns", [])?;
             transaction.execute("DELETE FROM conversations", [])?;
-            transaction.execute("UPDATE attempts SET message = NULL WHERE message IS NOT NULL", [])?;
+            transaction.execute("UPDATE attempts SET error_message = NULL WHERE error_message IS NOT NULL", [])?;
             Ok(count)
         })
     }
 
     fn read_turns(&self, rest: &str, parameters: impl Params) -> rusqlite::Result<Vec<StoredTurn>> {
-        let mut statement = self.connection.prepare(&format!("SELECT {TURN_COLUMNS} FROM exchanges {rest}"))?;
+        let mut statement = self.connection.prepare(&format!("SELECT {TURN_COLUMNS} FROM turns {rest}"))?;
         let rows = statement.query_map(parameters, |row| {
             Ok(StoredTurn {
                 id: row.get(0)?,
@@ -311,8 +313,8 @@ impl Database {
     }
 
     fn layout(&self, conversation: i64) -> rusqlite::Result<ConversationLayout> {
-        let query = "SELECT max(round), max(lane), (SELECT command = 'compare' FROM conversations WHERE id = ?1)
-                     FROM exchanges WHERE conversation = ?1";
+        let query = "SELECT max(round), max(answer_no), (SELECT command = 'compare' FROM conversations WHERE id = ?1)
+                     FROM turns WHERE conversation_id = ?1";
         let read = |row: &Row<'_>| {
             Ok(ConversationLayout { rounds: row.get(0)?, max_answers: row.get(1)?, is_comparison: row.get(2)? })
         };

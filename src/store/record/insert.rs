@@ -83,8 +83,8 @@ fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Res
         outcome.result.as_ref().ok().and_then(|completion| completion.finish_reason.as_ref()).map(FinishReason::as_str);
     let cost = call.cost();
     let mut statement = transaction.prepare_cached(
-        "INSERT INTO calls (at, command, asked, route, model, endpoint, upstream, class, status, finish, ttft_us, total_us,
-         generating_us, input, output, cached, reasoning, estimated, cost, currency, key, client)
+        "INSERT INTO calls (at, command, requested, route, model, endpoint, upstream, error_class, http_status, finish_reason, ttft_us, total_us,
+         output_us, input_tokens, output_tokens, cached_tokens, reasoning_tokens, is_estimated, cost, currency, key_index, client_key)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
     )?;
     statement.insert(params![
@@ -115,8 +115,8 @@ fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Res
 
 fn write_attempts(transaction: &Transaction<'_>, id: i64, call: &CallRecord) -> rusqlite::Result<()> {
     let mut statement = transaction.prepare_cached(
-        "INSERT INTO attempts (call, number, at, model, endpoint, upstream, class, status, took_us, ttft_us, key,
-         request_id, message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        "INSERT INTO attempts (call_id, attempt_no, at, model, endpoint, upstream, error_class, http_status, total_us, ttft_us, key_index,
+         request_id, error_message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?;
     for (number, attempt) in (1i64..).zip(&call.outcome.attempts) {
         let AttemptRecord { target, error, .. } = attempt;

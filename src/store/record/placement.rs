@@ -122,7 +122,7 @@ pub(super) fn write_turn(
         let Some(settled) = find_location(transaction, exchange)? else { return discard_messages(transaction, id) };
         replace_turn(transaction, exchange, id, (call, said), true)?;
         touch_conversation(transaction, settled.conversation, call)?;
-        let lane = "SELECT lane FROM exchanges WHERE id = ?1";
+        let lane = "SELECT answer_no FROM turns WHERE id = ?1";
         let lane = transaction.query_row(lane, [exchange], |row| row.get(0))?;
         return Ok(Some(WrittenTurn { location: settled, turn: exchange, answer_number: lane }));
     }
@@ -133,7 +133,7 @@ pub(super) fn write_turn(
     };
     touch_conversation(transaction, settled.conversation, call)?;
     let existing = transaction
-        .prepare_cached("SELECT id FROM exchanges WHERE conversation = ?1 AND round = ?2 AND lane = ?3")?
+        .prepare_cached("SELECT id FROM turns WHERE conversation_id = ?1 AND round = ?2 AND answer_no = ?3")?
         .query_row(params![settled.conversation, settled.round, answer_number(call)], |row| row.get(0))
         .optional()?;
     if let Some(exchange) = existing {
@@ -148,7 +148,7 @@ pub(super) fn write_turn(
 
 /// Clears the error messages of a call that is not stored, because they may quote its content.
 fn discard_messages(transaction: &Transaction<'_>, call: i64) -> rusqlite::Result<Option<WrittenTurn>> {
-    transaction.prepare_cached("UPDATE attempts SET message = NULL WHERE call = ?1")?.execute([call])?;
+    transaction.prepare_cached("UPDATE attempts SET error_message = NULL WHERE call_id = ?1")?.execute([call])?;
     Ok(None)
 }
 
@@ -169,7 +169,7 @@ fn insert_turn(
 ) -> rusqlite::Result<i64> {
     transaction
         .prepare_cached(
-            "INSERT INTO exchanges (conversation, round, lane, after, call, at, asked, model, class, system, prompt, images,
+            "INSERT INTO turns (conversation_id, round, answer_no, parent_id, call_id, at, requested, model, end_class, system_prompt, prompt, image_count,
              answer, reasoning) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .insert(params![
@@ -201,19 +201,19 @@ fn replace_turn(
     keep_better: bool,
 ) -> rusqlite::Result<()> {
     let (old_call, was_complete, had_text): (i64, bool, bool) = transaction
-        .prepare_cached("SELECT call, class IS NULL, trim(answer) != '' FROM exchanges WHERE id = ?1")?
+        .prepare_cached("SELECT call_id, end_class IS NULL, trim(answer) != '' FROM turns WHERE id = ?1")?
         .query_row([exchange], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let class = incomplete_reason(call);
     let is_worse = (was_complete && class.is_some()) || (had_text && said.answer.trim().is_empty());
     let discarded = if keep_better && is_worse { id } else { old_call };
-    transaction.prepare_cached("UPDATE attempts SET message = NULL WHERE call = ?1")?.execute([discarded])?;
+    transaction.prepare_cached("UPDATE attempts SET error_message = NULL WHERE call_id = ?1")?.execute([discarded])?;
     if discarded == id {
         return Ok(());
     }
     transaction
         .prepare_cached(
-            "UPDATE exchanges SET call = ?2, at = ?3, asked = ?4, model = ?5, class = ?6, system = ?7, prompt = ?8,
-             images = ?9, answer = ?10, reasoning = ?11 WHERE id = ?1",
+            "UPDATE turns SET call_id = ?2, at = ?3, requested = ?4, model = ?5, end_class = ?6, system_prompt = ?7, prompt = ?8,
+             image_count = ?9, answer = ?10, reasoning = ?11 WHERE id = ?1",
         )?
         .execute(params![
             exchange,
@@ -234,7 +234,7 @@ fn replace_turn(
 /// The conversation and round of an existing turn.
 fn find_location(transaction: &Transaction<'_>, exchange: i64) -> rusqlite::Result<Option<RunLocation>> {
     transaction
-        .prepare_cached("SELECT conversation, round FROM exchanges WHERE id = ?1")?
+        .prepare_cached("SELECT conversation_id, round FROM turns WHERE id = ?1")?
         .query_row([exchange], |row| {
             Ok(RunLocation { conversation: row.get(0)?, round: row.get(1)?, copied_turns: HashMap::new() })
         })
@@ -262,7 +262,7 @@ fn choose_location(
     }
     let Some(RunLocation { conversation, round, .. }) = latest else { return new_conversation() };
     let last_round: i64 = transaction
-        .prepare_cached("SELECT max(round) FROM exchanges WHERE conversation = ?1")?
+        .prepare_cached("SELECT max(round) FROM turns WHERE conversation_id = ?1")?
         .query_row([conversation], |row| row.get(0))?;
     if last_round == round && !apart {
         return Ok(RunLocation { conversation, round: round + 1, copied_turns: HashMap::new() });
@@ -281,10 +281,10 @@ fn copy_history<'e>(
     let ids = exchanges.map(i64::to_string).collect::<Vec<_>>().join(", ");
     let mut statement = transaction.prepare(&format!(
         "WITH RECURSIVE chain (id) AS (
-             SELECT id FROM exchanges WHERE id IN ({ids})
-             UNION SELECT after FROM exchanges JOIN chain USING (id) WHERE after IS NOT NULL
+             SELECT id FROM turns WHERE id IN ({ids})
+             UNION SELECT parent_id FROM turns JOIN chain USING (id) WHERE parent_id IS NOT NULL
          )
-         SELECT id, round, lane, after FROM exchanges JOIN chain USING (id) ORDER BY round, lane"
+         SELECT id, round, answer_no, parent_id FROM turns JOIN chain USING (id) ORDER BY round, answer_no"
     ))?;
     let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
     let chain: Vec<(i64, i64, i64, Option<i64>)> = statement.query_map([], read)?.collect::<Result<_, _>>()?;
@@ -295,9 +295,9 @@ fn copy_history<'e>(
         let after = after.and_then(|after| copies.get(&after).copied());
         let copied = transaction
             .prepare_cached(
-                "INSERT INTO exchanges (conversation, round, lane, after, call, at, asked, model, class, system, prompt,
-                 images, answer, reasoning) SELECT ?1, ?2, ?3, ?4, call, at, asked, model, class, system, prompt, images,
-                 answer, reasoning FROM exchanges WHERE id = ?5",
+                "INSERT INTO turns (conversation_id, round, answer_no, parent_id, call_id, at, requested, model, end_class, system_prompt, prompt,
+                 image_count, answer, reasoning) SELECT ?1, ?2, ?3, ?4, call_id, at, requested, model, end_class, system_prompt, prompt, image_count,
+                 answer, reasoning FROM turns WHERE id = ?5",
             )?
             .insert(params![conversation, round, lane, after, id])?;
         copies.insert(id, copied);
@@ -307,7 +307,7 @@ fn copy_history<'e>(
 
 fn insert_conversation(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Result<i64> {
     transaction
-        .prepare_cached("INSERT INTO conversations (at, command, used) VALUES (?1, ?2, 0)")?
+        .prepare_cached("INSERT INTO conversations (at, command, last_used) VALUES (?1, ?2, 0)")?
         .insert(params![call.at.as_millisecond(), call.command])
 }
 
@@ -321,7 +321,7 @@ fn touch_conversation(transaction: &Transaction<'_>, conversation: i64, call: &C
 pub(super) fn set_last_used(transaction: &Transaction<'_>, conversation: i64, at: i64) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(
-            "UPDATE conversations SET used = max(?2, 1 + (SELECT max(used) FROM conversations)) WHERE id = ?1",
+            "UPDATE conversations SET last_used = max(?2, 1 + (SELECT max(last_used) FROM conversations)) WHERE id = ?1",
         )?
         .execute(params![conversation, at])?;
     Ok(())

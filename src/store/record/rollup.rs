@@ -194,7 +194,7 @@ impl RollupKey {
         let Self { hour, dimension: lane, name, endpoint, currency } = self;
         let stored: Option<(Vec<u8>, Vec<u8>)> = transaction
             .prepare_cached(
-                "SELECT ttft, total FROM hours WHERE hour = ?1 AND lane = ?2 AND name = ?3 AND endpoint = ?4 AND currency = ?5",
+                "SELECT ttft_histogram, total_histogram FROM hourly_totals WHERE hour = ?1 AND dimension = ?2 AND name = ?3 AND endpoint = ?4 AND currency = ?5",
             )?
             .query_row(params![hour, lane, name, endpoint, currency], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
@@ -207,11 +207,11 @@ impl RollupKey {
         let used = sum.usage;
         transaction
             .prepare_cached(
-                "INSERT INTO hours (hour, lane, name, endpoint, currency, calls, failed, input, output, estimated, cost, spoken,
-                 speaking_us, ttft, total) VALUES (?1, ?2, ?3, ?4, ?5, ?15, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
-                 ON CONFLICT DO UPDATE SET calls = calls + ?15, failed = failed + ?6, input = input + ?7, output = output + ?8,
-                 estimated = estimated + ?9, cost = cost + ?10, spoken = spoken + ?11, speaking_us = speaking_us + ?12,
-                 ttft = ?13, total = ?14",
+                "INSERT INTO hourly_totals (hour, dimension, name, endpoint, currency, calls, failed, input_tokens, output_tokens, estimated_calls, cost, output_tokens_timed,
+                 output_us, ttft_histogram, total_histogram) VALUES (?1, ?2, ?3, ?4, ?5, ?15, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)
+                 ON CONFLICT DO UPDATE SET calls = calls + ?15, failed = failed + ?6, input_tokens = input_tokens + ?7, output_tokens = output_tokens + ?8,
+                 estimated_calls = estimated_calls + ?9, cost = cost + ?10, output_tokens_timed = output_tokens_timed + ?11, output_us = output_us + ?12,
+                 ttft_histogram = ?13, total_histogram = ?14",
             )?
             .execute(params![
                 hour,
@@ -233,7 +233,7 @@ impl RollupKey {
         for (class, count) in sum.failures.iter().chain(&sum.other_counts) {
             transaction
                 .prepare_cached(
-                    "INSERT INTO failures (hour, lane, name, endpoint, class, count) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
+                    "INSERT INTO hourly_events (hour, dimension, name, endpoint, event, count) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                      ON CONFLICT DO UPDATE SET count = count + ?6",
                 )?
                 .execute(params![hour, lane, name, endpoint, class, count])?;

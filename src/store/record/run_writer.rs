@@ -134,7 +134,7 @@ pub(super) fn write_records(
     }
     if let Some(days) = days
         && database.prune(days, Timestamp::now())? > 0
-        && let Err(error) = database.truncate_wal()
+        && let Err(error) = database.purge_deleted()
         // While another process reads, pruned content stays in the WAL until it is checkpointed.
         && !matches!(error, RecordError::StillInLog { .. })
     {

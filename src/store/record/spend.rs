@@ -125,8 +125,8 @@ impl Database {
     /// The spend of the client key `client` on the day of `now`, by currency.
     pub fn client_spend(&self, client: &str, now: &Zoned) -> Result<Vec<(String, f64)>, RecordError> {
         let midnight = now.start_of_day().unwrap_or_else(|_| now.clone());
-        let query = "SELECT currency, sum(cost) FROM hours
-                     WHERE hour BETWEEN ?1 AND ?2 AND lane = ?3 AND name = ?4 AND currency != '' GROUP BY currency";
+        let query = "SELECT currency, sum(cost) FROM hourly_totals
+                     WHERE hour BETWEEN ?1 AND ?2 AND dimension = ?3 AND name = ?4 AND currency != '' GROUP BY currency";
         let parameters = rusqlite::params![
             hour_since_epoch(midnight.timestamp()),
             hour_since_epoch(now.timestamp()),
@@ -155,7 +155,7 @@ impl Database {
             SpendScope::Model(name) => (None, Some(name)),
         };
         self.map_error(self.connection.query_row(
-            "SELECT coalesce(sum(cost), 0.0) FROM hours WHERE hour BETWEEN ?1 AND ?6 AND lane = ?2 AND currency = ?3
+            "SELECT coalesce(sum(cost), 0.0) FROM hourly_totals WHERE hour BETWEEN ?1 AND ?6 AND dimension = ?2 AND currency = ?3
              AND (?4 IS NULL OR endpoint = ?4) AND (?5 IS NULL OR name = ?5)",
             rusqlite::params![
                 hour_since_epoch(start.timestamp()),

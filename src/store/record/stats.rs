@@ -146,8 +146,8 @@ impl Database {
 
     /// Whether the record has `name` as a route, and not as a model or an endpoint.
     pub fn is_route(&self, name: Option<&str>) -> Result<bool, RecordError> {
-        let query = "SELECT EXISTS (SELECT 1 FROM hours WHERE lane = ?2 AND name = ?1)
-                     AND NOT EXISTS (SELECT 1 FROM hours WHERE lane = ?3 AND (name = ?1 OR endpoint = ?1))";
+        let query = "SELECT EXISTS (SELECT 1 FROM hourly_totals WHERE dimension = ?2 AND name = ?1)
+                     AND NOT EXISTS (SELECT 1 FROM hourly_totals WHERE dimension = ?3 AND (name = ?1 OR endpoint = ?1))";
         let Some(name) = name else { return Ok(false) };
         self.map_error(self.connection.query_row(query, rusqlite::params![name, BY_ROUTE, BY_MODEL], |row| row.get(0)))
     }
@@ -161,15 +161,15 @@ impl Database {
         groups: &mut BTreeMap<GroupKey, GroupMetrics>,
     ) -> rusqlite::Result<()> {
         let (first, last): (Option<i64>, Option<i64>) = self.connection.query_row(
-            "SELECT min(hour), max(hour) FROM hours WHERE hour >= ?1 AND lane = ?2",
+            "SELECT min(hour), max(hour) FROM hourly_totals WHERE hour >= ?1 AND dimension = ?2",
             [from, dimension],
             |row| Ok((row.get(0)?, row.get(1)?)),
         )?;
         let hour_count = first.zip(last).map_or(0, |(first, last)| last - first + 1);
         let parts = usize::try_from(hour_count).unwrap_or(0).min(TREND_PARTS);
         let mut statement = self.connection.prepare(
-            "SELECT hour, name, endpoint, currency, calls, failed, input, output, estimated, cost, spoken, speaking_us, ttft,
-             total FROM hours WHERE hour >= ?1 AND lane = ?2 AND (?3 IS NULL OR name = ?3 OR endpoint = ?3)",
+            "SELECT hour, name, endpoint, currency, calls, failed, input_tokens, output_tokens, estimated_calls, cost, output_tokens_timed, output_us, ttft_histogram,
+             total_histogram FROM hourly_totals WHERE hour >= ?1 AND dimension = ?2 AND (?3 IS NULL OR name = ?3 OR endpoint = ?3)",
         )?;
         let mut rows = statement.query(rusqlite::params![from, dimension, name])?;
         while let Some(row) = rows.next()? {
@@ -208,8 +208,8 @@ impl Database {
         groups: &mut BTreeMap<GroupKey, GroupMetrics>,
     ) -> rusqlite::Result<()> {
         let mut statement = self.connection.prepare(
-            "SELECT hour, name, endpoint, class, count FROM failures
-             WHERE hour >= ?1 AND lane = ?2 AND (?3 IS NULL OR name = ?3 OR endpoint = ?3)",
+            "SELECT hour, name, endpoint, event, count FROM hourly_events
+             WHERE hour >= ?1 AND dimension = ?2 AND (?3 IS NULL OR name = ?3 OR endpoint = ?3)",
         )?;
         let mut rows = statement.query(rusqlite::params![from, dimension, name])?;
         while let Some(row) = rows.next()? {

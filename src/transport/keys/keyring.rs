@@ -23,19 +23,19 @@ fn with_entry<T: Send>(
 
 #[cfg(feature = "keyring")]
 pub(crate) fn read(name: &str) -> Result<ApiKey, KeyError> {
-    in_keyring(name, keyring::Entry::get_password).map(|key| ApiKey::new(&key))
+    with_entry(name, keyring::Entry::get_password).map(|key| ApiKey::new(&key))
 }
 
 /// Stores a key in the system's keyring.
 #[cfg(feature = "keyring")]
 pub fn store(name: &str, key: &ApiKey) -> Result<(), KeyError> {
-    in_keyring(name, |entry| entry.set_password(key.expose()))
+    with_entry(name, |entry| entry.set_password(key.expose()))
 }
 
 /// Deletes a key from the system's keyring.
 #[cfg(feature = "keyring")]
 pub fn delete(name: &str) -> Result<(), KeyError> {
-    in_keyring(name, keyring::Entry::delete_credential)
+    with_entry(name, keyring::Entry::delete_credential)
 }
 
 #[cfg(not(feature = "keyring"))]

@@ -1,6 +1,6 @@
-//! What the tests of the binary share: a home of its own in a cleared environment, and a server of raw bytes.
+//! Fixtures: a temporary environment that runs the binary, mock servers, and a server that sends scripted bytes.
 
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, reason = "some items are used on Unix only")]
 #![allow(missing_docs, reason = "tests")]
 
 use std::{
@@ -18,7 +18,7 @@ use mmchat::config::vendors;
 #[cfg(unix)]
 pub(crate) mod screen;
 
-/// What a config says of these models, each at a server of its own.
+/// Config entries for these models, each with its own endpoint and server.
 pub(crate) fn models_of(models: &[(&str, &Server)]) -> String {
     let entry = |(name, server): &(&str, &Server)| {
         format!(
@@ -29,35 +29,35 @@ pub(crate) fn models_of(models: &[(&str, &Server)]) -> String {
     models.iter().map(entry).collect()
 }
 
-/// A home folder, and the binary run in it.
+/// A temporary home directory in which the binary runs.
 pub(crate) struct Home {
     pub(crate) folder: tempfile::TempDir,
     config: PathBuf,
-    /// What is set beside a home and a path.
+    /// Environment variables set in addition to those of [`TestEnv::command`].
     pub(crate) variables: Vec<(&'static str, &'static str)>,
 }
 
 impl Home {
-    /// A home without a config.
+    /// Creates an environment without a config file.
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let config = folder.path().join("config.toml");
         Self { folder, config, variables: Vec::new() }
     }
 
-    /// A home with this config.
+    /// Creates an environment with this config.
     pub(crate) fn with_config(text: &str) -> Self {
         let home = Self::new();
         home.write_config(text);
         home
     }
 
-    /// A config of one endpoint `m` at `server`, and more text below it.
+    /// Creates a config with one endpoint `m` at `server`, followed by `more`.
     pub(crate) fn with_server(server: &Server, more: &str) -> Self {
         Self::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\n{more}", server.url()))
     }
 
-    /// A config of these models, each at a server of its own.
+    /// Creates a config with these models, each with its own endpoint and server.
     pub(crate) fn with_models(models: &[(&str, &Server)]) -> Self {
         Self::with_config(&models_of(models))
     }
@@ -71,17 +71,17 @@ impl Home {
         self.folder.path().join(name)
     }
 
-    /// The binary with nothing of this process's environment; standard input is empty.
+    /// The binary with a cleared environment and empty standard input.
     pub(crate) fn command(&self) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_mmchat"));
         command.env_clear().env("HOME", self.folder.path()).env("COLUMNS", "80").stdin(Stdio::null());
-        // What a child needs to start at all: programs for key commands, and Windows' own.
+        // `PATH` is needed by key commands, the others by any process on Windows.
         for name in ["PATH", "SystemRoot", "TEMP", "USERPROFILE"] {
             if let Some(value) = std::env::var_os(name) {
                 command.env(name, value);
             }
         }
-        // What runs on this machine at the ports servers use by habit is none of a test's business: nobody is at port 1.
+        // Local servers at their default ports must not be detected: nothing listens on port 1.
         for vendor in vendors::all().iter().filter(|vendor| vendor.base_url.starts_with("http://127.0.0.1")) {
             command.env(&vendor.base_url_env[0], "http://127.0.0.1:1/v1");
         }
@@ -94,7 +94,7 @@ impl Home {
         command
     }
 
-    /// Every file below the home with what is in it.
+    /// Every file below the home directory with its contents.
     pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         fn walk(folder: &std::path::Path, out: &mut Vec<(PathBuf, Vec<u8>)>) {
             for entry in fs::read_dir(folder).expect("a folder") {
@@ -115,14 +115,14 @@ impl Home {
         Ran::of(self.command().args(arguments).output().expect("the binary runs"))
     }
 
-    /// Runs the binary with this on standard input.
+    /// Runs the binary with `input` on standard input.
     pub(crate) fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
         let mut command = self.command();
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("the binary runs");
         let mut stdin = child.stdin.take().expect("piped");
         let input = input.to_vec();
-        // A binary that reads no more closes its end: what it makes of that is for the test to see.
+        // A binary that stops reading closes the pipe. The result shows what it did, so the write error is ignored.
         let writer = thread::spawn(move || drop(stdin.write_all(&input)));
         let output = child.wait_with_output().expect("the binary ends");
         writer.join().expect("the writer ends");
@@ -130,7 +130,7 @@ impl Home {
     }
 }
 
-/// A server that says its address on standard output, and ends with its test.
+/// A server process that prints its URL on standard output. It is killed when dropped.
 pub(crate) struct Serving {
     pub(crate) child: Child,
     pub(crate) url: String,
@@ -147,13 +147,13 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// A mock server that ends with its test.
+/// A `mmchat mock` process. It is killed when dropped.
 pub(crate) struct Mock {
     pub(crate) url: String,
     _serving: Serving,
@@ -166,7 +166,7 @@ impl Mock {
     }
 }
 
-/// What a run of the binary left.
+/// Output and exit code of a run of the binary.
 #[derive(Debug)]
 pub(crate) struct Ran {
     pub(crate) out: String,
@@ -183,23 +183,23 @@ impl Ran {
         }
     }
 
-    /// Checks the exit code; shows everything when it is another.
+    /// Checks the exit code; a mismatch shows the whole result.
     #[track_caller]
     pub(crate) fn exits(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
         self
     }
 
-    /// Checks that stderr says each of these.
+    /// Checks that stderr contains each of these texts.
     #[track_caller]
     pub(crate) fn says(self, words: &[&str]) -> Self {
         for word in words {
-            assert!(self.err.contains(word), "stderr does not say {word:?}: {self:#?}");
+            assert!(self.err.contains(word), "stderr does not contain {word:?}: {self:#?}");
         }
         self
     }
 
-    /// Standard output as JSON.
+    /// Standard output parsed as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> serde_json::Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
@@ -219,16 +219,16 @@ pub(crate) fn set_mode(_: &std::path::Path, _: u32) {}
 pub(crate) enum Step {
     /// Send these bytes.
     Bytes(Vec<u8>),
-    /// Send these bytes over and over until the client goes.
+    /// Send these bytes repeatedly until the client disconnects.
     Endless(Vec<u8>),
-    /// Wait until the test says so.
+    /// Wait until the test sends a message or drops the sender.
     Gate(mpsc::Receiver<()>),
-    /// Keep the connection open until the client goes.
+    /// Keep the connection open until the client disconnects.
     Hold,
 }
 
-/// A server that answers each request with the next scripted reply, whatever was asked. It ends with the test, and
-/// fails it when a reply was never asked for.
+/// A server that answers each request with the next scripted reply. It stops when dropped, and fails the test if a reply
+/// is left over.
 pub(crate) struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -237,7 +237,7 @@ pub(crate) struct Server {
     thread: Option<thread::JoinHandle<()>>,
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug)]
 pub(crate) struct Request {
     pub(crate) head: String,
@@ -273,7 +273,7 @@ impl Server {
         Self { address, requests, left, stop, thread: Some(thread) }
     }
 
-    /// A server of whole replies.
+    /// Starts a server that sends each reply at once.
     pub(crate) fn replying(replies: &[&str]) -> Self {
         Self::start(replies.iter().map(|reply| vec![Step::Bytes(reply.as_bytes().to_vec())]).collect())
     }
@@ -282,7 +282,7 @@ impl Server {
         format!("http://{}/v1", self.address)
     }
 
-    /// There were more replies than anybody counted on.
+    /// Discards the remaining replies, for tests that script more than they need.
     pub(crate) fn enough(&self) {
         self.left.lock().expect("no poison").clear();
     }
@@ -299,19 +299,19 @@ impl Drop for Server {
         self.thread.take().expect("joined once").join().expect("the server ends");
         if !thread::panicking() {
             let left = self.left.lock().expect("no poison").len();
-            assert_eq!(left, 0, "{left} scripted replies were never asked for");
+            assert_eq!(left, 0, "{left} scripted replies were never requested");
         }
     }
 }
 
 fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<std::collections::VecDeque<Vec<Step>>>) {
     if let Some(request) = read_request(&mut socket) {
-        let lists = request.head.starts_with("GET");
+        let is_list = request.head.starts_with("GET");
         requests.lock().expect("no poison").push(request);
         let mut left = left.lock().expect("no poison");
-        // A list and an answer may be asked for at once: each gets the next reply of its kind, where there is one.
-        let unfit = if lists { &b"event-stream"[..] } else { b"\"data\":[" };
-        let next = left.iter().position(|reply| !begins_with(reply, unfit)).unwrap_or(0);
+        // A model list and an answer may be requested concurrently: each gets the next reply of its kind if there is one.
+        let other_kind = if is_list { &b"event-stream"[..] } else { b"\"data\":[" };
+        let next = left.iter().position(|reply| !begins_with(reply, other_kind)).unwrap_or(0);
         let reply = left.remove(next).unwrap_or_default();
         drop(left);
         for step in reply {
@@ -323,7 +323,7 @@ fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<st
                     }
                 },
                 Step::Gate(gate) => {
-                    // The test is over when its sender is gone.
+                    // An error means that the test has dropped the sender.
                     let _ = gate.recv();
                     Ok(())
                 }
@@ -334,56 +334,56 @@ fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<st
             }
         }
     }
-    // Every reply ends its connection, so that its end is seen whatever its headers say.
+    // Closing the connection ends the reply, whatever its headers say.
     let _ = socket.shutdown(Shutdown::Write);
-    // The client closes when it has read everything.
+    // The client closes the connection after reading everything.
     let _ = socket.read(&mut [0; 1]);
 }
 
-/// Whether the first bytes of a reply have this in them.
+/// Whether the first bytes of a reply contain `wanted`.
 fn begins_with(reply: &[Step], wanted: &[u8]) -> bool {
-    matches!(reply.first(), Some(Step::Bytes(bytes)) if bytes.windows(wanted.len()).any(|piece| piece == wanted))
+    matches!(reply.first(), Some(Step::Bytes(bytes)) if bytes.windows(wanted.len()).any(|window| window == wanted))
 }
 
 fn read_request(socket: &mut &TcpStream) -> Option<Request> {
-    let (mut bytes, mut piece) = (Vec::new(), vec![0; 65536]);
+    let (mut bytes, mut buffer) = (Vec::new(), vec![0; 65536]);
     loop {
-        if let Some(end) = bytes.windows(4).position(|four| four == b"\r\n\r\n") {
+        if let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") {
             let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
             let length = head
                 .lines()
                 .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(|n| n.trim().to_owned()))
                 .map_or(0, |n| n.parse().expect("a length"));
             while bytes.len() < end + 4 + length {
-                let count = socket.read(&mut piece).ok().filter(|&count| count > 0)?;
-                bytes.extend_from_slice(&piece[..count]);
+                let count = socket.read(&mut buffer).ok().filter(|&count| count > 0)?;
+                bytes.extend_from_slice(&buffer[..count]);
             }
             return Some(Request { head, body: bytes[end + 4..].to_vec() });
         }
-        let count = socket.read(&mut piece).ok().filter(|&count| count > 0)?;
-        bytes.extend_from_slice(&piece[..count]);
+        let count = socket.read(&mut buffer).ok().filter(|&count| count > 0)?;
+        bytes.extend_from_slice(&buffer[..count]);
     }
 }
 
-/// The head of an event stream that ends with its connection.
+/// The response head of an event stream that ends when the connection closes.
 pub(crate) const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
 
-/// One event with this text.
+/// An event with this text as content.
 pub(crate) fn event(text: &str) -> String {
     let text = serde_json::Value::from(text);
     format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{text}}}}}]}}\n\n")
 }
 
-/// The end of a good stream.
+/// The end of a complete stream.
 pub(crate) const STOP: &str =
     "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\ndata: [DONE]\n\n";
 
-/// A good stream of one text.
+/// A complete stream with this text in one event.
 pub(crate) fn answer(text: &str) -> String {
     format!("{STREAM}{}{STOP}", event(text))
 }
 
-/// A reply with a status and a body.
+/// A response with a status, headers and a body.
 pub(crate) fn reply(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
 }

@@ -1,4 +1,4 @@
-//! The binary on a terminal that answers no query: what reaches the screen, and what is typed.
+//! Runs the binary on a pseudoterminal that answers no terminal queries.
 
 use std::{
     fs::{File, OpenOptions},
@@ -14,12 +14,12 @@ use rustix::{
 
 use super::Home;
 
-/// A run with stdout and stderr on one terminal.
+/// A process with stdout and stderr on one pseudoterminal.
 pub(crate) struct Screen {
     pub(crate) child: Child,
     pub(crate) terminal: File,
     pub(crate) seen: String,
-    /// The first bytes of a character whose others are still to come.
+    /// The first bytes of a character that is not complete yet.
     begun: Vec<u8>,
 }
 
@@ -30,23 +30,23 @@ impl Screen {
         Self::of_with(command, environment)
     }
 
-    /// `command` with these variables.
+    /// Runs `command` with these environment variables.
     pub(crate) fn of_with(mut command: Command, environment: &[(&str, &str)]) -> Self {
         command.env("TERM", "xterm-256color").envs(environment.iter().copied());
         Self::spawned(command, false, (80, 24))
     }
 
-    /// `command` on a terminal of this size; `typed`: its standard input, too.
-    pub(crate) fn of(mut command: Command, typed: bool, size: (u16, u16)) -> Self {
+    /// Runs `command` on a terminal of this size; `with_stdin`: its standard input is the terminal, too.
+    pub(crate) fn of(mut command: Command, with_stdin: bool, size: (u16, u16)) -> Self {
         if !command.get_envs().any(|(name, _)| name == "TERM") {
             command.env("TERM", "xterm-256color");
         }
-        Self::spawned(command, typed, size)
+        Self::spawned(command, with_stdin, size)
     }
 
-    fn spawned(mut command: Command, typed: bool, (columns, rows): (u16, u16)) -> Self {
+    fn spawned(mut command: Command, with_stdin: bool, (columns, rows): (u16, u16)) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
-        // Where it can be said: a child that holds its own terminal's other end never sees it closed.
+        // Only Linux has this flag. Without it the child inherits the controlling side and never sees the terminal close.
         #[cfg(target_os = "linux")]
         let flags = flags | OpenptFlags::CLOEXEC;
         let terminal = openpt(flags).expect("a terminal");
@@ -54,50 +54,51 @@ impl Screen {
         unlockpt(&terminal).expect("ours");
         let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
         let name = ptsname(&terminal, Vec::new()).expect("a name").into_string().expect("text");
-        let side = || OpenOptions::new().read(true).write(true).open(&name).expect("the other side");
-        let other = side();
-        tcsetwinsize(&other, size).expect("a size");
-        if typed {
-            command.stdin(Stdio::from(side()));
+        let open_user_side = || OpenOptions::new().read(true).write(true).open(&name).expect("openable terminal");
+        let user_side = open_user_side();
+        tcsetwinsize(&user_side, size).expect("a size");
+        if with_stdin {
+            command.stdin(Stdio::from(open_user_side()));
         }
-        let child = command.stdout(Stdio::from(side())).stderr(Stdio::from(side())).spawn().expect("runs");
+        let child =
+            command.stdout(Stdio::from(open_user_side())).stderr(Stdio::from(open_user_side())).spawn().expect("runs");
         Self { child, terminal: File::from(terminal), seen: String::new(), begun: Vec::new() }
     }
 
-    /// Reads on until the screen shows `text` behind what was waited for before.
+    /// Reads until the unconsumed output contains `text`.
     pub(crate) fn wait_for(&mut self, text: &str) {
         while !self.seen.contains(text) {
             assert!(self.read(), "ended without {text:?}: {:?}", self.seen);
         }
     }
 
-    /// As `wait_for`, and forgets all that came up to it.
+    /// Waits for `text` and drops the output up to its end.
     pub(crate) fn pass(&mut self, text: &str) {
         self.wait_for(text);
-        let end = self.seen.find(text).expect("it was waited for") + text.len();
+        let end = self.seen.find(text).expect("waited for above") + text.len();
         self.seen.drain(..end);
     }
 
-    /// Waits until what is typed is not shown any more.
+    /// Waits until the terminal does not echo input.
     pub(crate) fn wait_for_no_echo(&self) {
-        let shows = || tcgetattr(&self.terminal).expect("a terminal").local_modes.contains(LocalModes::ECHO);
-        while shows() {
+        let echoes = || tcgetattr(&self.terminal).expect("a terminal").local_modes.contains(LocalModes::ECHO);
+        while echoes() {
             std::thread::yield_now();
         }
     }
 
-    /// Presses keys.
+    /// Types these keys.
     pub(crate) fn type_keys(&mut self, keys: &str) {
-        self.terminal.write_all(keys.as_bytes()).expect("somebody reads");
+        self.terminal.write_all(keys.as_bytes()).expect("open terminal");
     }
 
-    /// Presses Ctrl-C until the process is gone: one pressed between two questions may be nobody's. `signalled`: as a
-    /// terminal in its usual mode does it, by a signal.
-    pub(crate) fn interrupt(mut self, signalled: bool) -> (String, i32) {
+    /// Presses Ctrl-C until the process exits: a key pressed between two prompts may be discarded. `by_signal`: sends SIGINT,
+    /// as a terminal in canonical mode does.
+    pub(crate) fn interrupt(mut self, by_signal: bool) -> (String, i32) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let press = |screen: &mut Self| {
-            if signalled {
-                // It may have ended by itself.
+            if by_signal {
+                // The process may have exited already.
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
             } else {
                 screen.type_keys("\u{3}");
@@ -106,8 +107,8 @@ impl Screen {
         press(&mut self);
         loop {
             let mut ready = [PollFd::new(&self.terminal, PollFlags::IN)];
-            let again = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-            if poll(&mut ready, Some(&again)).expect("a terminal") == 0 {
+            let interval = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
+            if poll(&mut ready, Some(&interval)).expect("a terminal") == 0 {
                 press(&mut self);
             } else if !self.read() {
                 return self.end();
@@ -115,11 +116,11 @@ impl Screen {
         }
     }
 
-    /// Ctrl-S: the terminal takes nothing any more.
+    /// Stops terminal output, as Ctrl-S does.
     pub(crate) fn hold(&self) {
         let name = ptsname(&self.terminal, Vec::new()).expect("a name").into_string().expect("text");
-        let other = OpenOptions::new().read(true).write(true).open(name).expect("the other side");
-        tcflow(other, Action::OOff).expect("a terminal");
+        let user_side = OpenOptions::new().read(true).write(true).open(name).expect("openable terminal");
+        tcflow(user_side, Action::OOff).expect("a terminal");
     }
 
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
@@ -127,27 +128,28 @@ impl Screen {
         tcsetwinsize(&self.terminal, size).expect("a size");
     }
 
+    /// Reads what is available; `false` at the end of the output.
     pub(crate) fn read(&mut self) -> bool {
         let mut bytes = [0; 4096];
-        // A test that waits for what never comes ends with what did.
+        // A test that waits for output that never arrives fails with the output so far.
         let mut ready = [PollFd::new(&self.terminal, PollFlags::IN)];
         let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
-        assert_ne!(poll(&mut ready, Some(&limit)).expect("a terminal"), 0, "nothing more comes: {:?}", self.seen);
-        // A terminal whose other side is closed gives an error, not an end.
+        assert_ne!(poll(&mut ready, Some(&limit)).expect("a terminal"), 0, "no output for 30 s: {:?}", self.seen);
+        // Reading from a terminal whose other side is closed fails instead of returning 0 bytes.
         let count = self.terminal.read(&mut bytes).unwrap_or(0);
         self.begun.extend_from_slice(&bytes[..count]);
-        let whole = match std::str::from_utf8(&self.begun) {
+        let complete = match std::str::from_utf8(&self.begun) {
             Err(error) if error.error_len().is_none() && count > 0 => error.valid_up_to(),
             _ => self.begun.len(),
         };
-        let whole: Vec<u8> = self.begun.drain(..whole).collect();
-        self.seen.push_str(&String::from_utf8_lossy(&whole));
+        let complete: Vec<u8> = self.begun.drain(..complete).collect();
+        self.seen.push_str(&String::from_utf8_lossy(&complete));
         count > 0
     }
 
-    /// Everything that reached the screen since it was last passed, and the exit code.
+    /// Reads to the end. Returns the unconsumed output and the exit code.
     pub(crate) fn end(mut self) -> (String, i32) {
-        // The read ends only when nobody holds the other side: the child is the last.
+        // The output ends when the last process closes its side, which is the child.
         while self.read() {}
         let code = self.child.wait().expect("ends").code().expect("a code");
         (self.seen.replace("\r\n", "\n"), code)

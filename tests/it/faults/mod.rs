@@ -1,8 +1,8 @@
-//! What goes wrong with real services, and what a client sees of it: one table, asked twice.
+//! Fault injection: how failures of services reach a client.
 //!
-//! Each row is a route of a primary that fails in one way and a backup, with what reaches the client and how many requests
-//! each of the two got. `paused` runs it in this process on a clock that waits for nobody; `for_real` over sockets and
-//! with real time, which is left to whoever runs all checks.
+//! Each row of the table is a route with a primary that fails in one way and usually a backup, with the expected answer,
+//! attempts and number of requests to each. The tests run in this process on a paused clock; the ignored ones use sockets
+//! and real time.
 
 #![allow(missing_docs, reason = "tests")]
 
@@ -35,18 +35,18 @@ use mmchat::{
 };
 use tokio::{net::TcpListener, sync::watch};
 
-/// What the primary says when it is well, and what the backup says.
+/// The answers of the working primary and of the backup.
 const PRIMARY: &str = "from the primary, all of it";
 const BACKUP: &str = "from the backup";
 
-/// A mock, and whether it can be connected to.
+/// A mock server that can be made unreachable or failing.
 #[derive(Clone)]
 struct Service {
     mock: MockServer,
     up: watch::Sender<bool>,
-    /// Whether its port is open, where it has one.
+    /// Whether its port is open, when it runs over sockets.
     open: watch::Sender<bool>,
-    /// It answers 500 to everything.
+    /// Whether it answers every request with 500.
     failing: Arc<AtomicBool>,
 }
 
@@ -70,24 +70,24 @@ impl Service {
         *self.up.borrow()
     }
 
-    /// Waits until its port is as it is.
+    /// Waits until its port is open or closed as requested.
     async fn settled(&self) {
         let up = self.is_up();
-        self.open.subscribe().wait_for(|open| *open == up).await.expect("we have the sender");
+        self.open.subscribe().wait_for(|open| *open == up).await.expect("sender is in self");
     }
 }
 
-/// Both services, and how they are reached.
+/// An engine, and the two services that it reaches in this process or over sockets.
 struct World {
     primary: Service,
     backup: Service,
     addresses: [String; 2],
     engine: Arc<Engine>,
-    /// Ends the servers.
+    /// The server tasks, which end when this is dropped.
     servers: tokio::task::JoinSet<()>,
 }
 
-/// Hands requests to the mock that their address names.
+/// A transport that passes requests to the mock of their host.
 struct InProcess([Service; 2]);
 
 impl Transport for InProcess {
@@ -96,8 +96,8 @@ impl Transport for InProcess {
         _: &ConnectOptions,
         request: http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<http::Response<ByteStream>, TransportError>> {
-        let place = usize::from(request.uri().host() == Some("backup.test"));
-        let service = self.0[place].clone();
+        let index = usize::from(request.uri().host() == Some("backup.test"));
+        let service = self.0[index].clone();
         async move {
             if !service.is_up() {
                 return Err(TransportError::new(TransportErrorKind::Refused, "connection refused"));
@@ -114,7 +114,7 @@ impl Transport for InProcess {
 }
 
 impl World {
-    /// In this process: nothing takes time but what the scripts say.
+    /// Connects the engine to the mocks without sockets, so that only scripted delays take time.
     fn in_process() -> Self {
         let (primary, backup) = (Service::new(PRIMARY), Service::new(BACKUP));
         let transport = InProcess([primary.clone(), backup.clone()]);
@@ -123,7 +123,7 @@ impl World {
         Self { primary, backup, addresses, engine, servers: tokio::task::JoinSet::new() }
     }
 
-    /// Over sockets.
+    /// Runs the services on loopback sockets.
     async fn for_real() -> Self {
         let (primary, backup) = (Service::new(PRIMARY), Service::new(BACKUP));
         let mut servers = tokio::task::JoinSet::new();
@@ -135,49 +135,50 @@ impl World {
             servers.spawn(serve(service.clone(), address, Some(listener)));
         }
         let engine = Engine::new(Arc::new(mmchat::transport::http::HttpTransport::new()), KeyRing::default());
-        let addresses = addresses.try_into().expect("two");
+        let addresses = addresses.try_into().expect("two URLs");
         Self { primary, backup, addresses, engine: Arc::new(engine.with_seed(7)), servers }
     }
 
-    /// A config of a route over both; `more` goes below the primary's endpoint.
+    /// A config with a route over both services; `endpoint` and `route` are extra lines of the primary's endpoint and the
+    /// route.
     fn config(&self, primary: &str, backup: Option<&str>, endpoint: &str, route: &str) -> config::Config {
-        let [at, backup_at] = &self.addresses;
+        let [primary_url, backup_url] = &self.addresses;
         let backup_model =
             backup.map(|model| format!("[models.backup]\nendpoint = \"b\"\nmodel = \"{model}\"\n")).unwrap_or_default();
         let models = if backup.is_some() { "[\"primary\", \"backup\"]" } else { "[\"primary\"]" };
         let text = format!(
-            "[endpoints.p]\nbase_url = \"{at}\"\n{endpoint}\n[endpoints.b]\nbase_url = \"{backup_at}\"\n\
+            "[endpoints.p]\nbase_url = \"{primary_url}\"\n{endpoint}\n[endpoints.b]\nbase_url = \"{backup_url}\"\n\
              [models.primary]\nendpoint = \"p\"\nmodel = \"{primary}\"\n{backup_model}\
              [routes.chat]\nmodels = {models}\n{route}\n"
         );
         config::resolve(&text, Path::new("faults.toml")).unwrap_or_else(|error| panic!("{error:?}\n{text}"))
     }
 
-    /// Asks the route once.
-    async fn ask(&self, config: &config::Config, on_cut: OnIncomplete) -> Seen {
+    /// Sends one request to the route.
+    async fn ask(&self, config: &config::Config, on_incomplete: OnIncomplete) -> Seen {
         let messages = vec![Message::text(Role::User, "hello")];
-        let call = Arc::new(ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
-        let lane = plan::resolve_call(config, Some("chat"), &call, on_cut).expect("the route is there");
-        let mut events = std::pin::pin!(self.engine.run(Plan::single(lane)));
-        let (mut answer, mut held, mut outcome) = (Answer::default(), DeltaBuffer::default(), None);
+        let request = Arc::new(ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
+        let call = plan::resolve_call(config, Some("chat"), &request, on_incomplete).expect("configured route");
+        let mut events = std::pin::pin!(self.engine.run(Plan::single(call)));
+        let (mut answer, mut buffer, mut outcome) = (Answer::default(), DeltaBuffer::default(), None);
         while let Some(event) = events.next().await {
             match event.kind {
                 EventKind::Deltas(deltas) => deltas.iter().for_each(|delta| answer.add(delta)),
-                EventKind::BufferedDeltas(deltas) => deltas.iter().for_each(|delta| held.add(delta.clone())),
+                EventKind::BufferedDeltas(deltas) => deltas.iter().for_each(|delta| buffer.add(delta.clone())),
                 EventKind::Failed { .. } => {
                     answer = Answer::default();
-                    held.restart();
+                    buffer.restart();
                 }
                 EventKind::Finished(finished) => outcome = Some(*finished),
                 _ => {}
             }
         }
-        let outcome = outcome.expect("a lane ends");
-        held.take(outcome.result.is_err()).iter().for_each(|delta| answer.add(delta));
+        let outcome = outcome.expect("call ends with an outcome");
+        buffer.take(outcome.result.is_err()).iter().for_each(|delta| answer.add(delta));
         Seen { text: answer.text, outcome }
     }
 
-    /// Waits until the ports are as the services are.
+    /// Waits until the ports of both services are open or closed as requested.
     async fn settled(&self) {
         if !self.servers.is_empty() {
             self.primary.settled().await;
@@ -185,31 +186,31 @@ impl World {
         }
     }
 
-    /// How many requests each of the two got.
+    /// The number of requests to the primary and to the backup.
     fn requests(&self) -> (u64, u64) {
         (self.primary.mock.request_count(), self.backup.mock.request_count())
     }
 }
 
-/// Serves while the service is up, and closes the port while it is not.
+/// Serves while the service is up, and closes the port while it is down.
 async fn serve(service: Service, address: SocketAddr, mut listener: Option<TcpListener>) {
     let mut up = service.up.subscribe();
     loop {
-        let open = match listener.take() {
+        let bound = match listener.take() {
             Some(listener) => listener,
-            None => TcpListener::bind(address).await.expect("nobody else took the port"),
+            None => TcpListener::bind(address).await.expect("port is still free"),
         };
         service.open.send_replace(true);
         tokio::select! {
-            _ = service.mock.serve(open) => {}
+            _ = service.mock.serve(bound) => {}
             _ = up.wait_for(|up| !up) => {}
         }
         service.open.send_replace(false);
-        up.wait_for(|up| *up).await.expect("we have the sender");
+        up.wait_for(|up| *up).await.expect("sender is in self");
     }
 }
 
-/// What reached the client.
+/// The answer and outcome of one request.
 struct Seen {
     text: String,
     outcome: CallOutcome,

@@ -1,4 +1,4 @@
-//! A minute without the primary: who is asked meanwhile, and how soon it is back.
+//! A primary that is down for a minute: attempts during the outage, and recovery after it.
 
 use std::time::Duration;
 
@@ -9,28 +9,28 @@ use super::{BACKUP, PRIMARY, World};
 
 const OUTAGE: Duration = Duration::from_secs(60);
 const REQUESTS: u32 = 15;
-/// Requests that reached nobody are counted here: a closed port counts none.
+/// The limit for attempts at the primary during the outage. Attempts are counted, because a closed port sees no requests.
 const MOST_ATTEMPTS: usize = 6;
 
-/// Fifteen requests while the primary fails as `fail` makes it; then until it is asked again.
+/// Sends [`REQUESTS`] requests while `fail(true)` is in effect, then requests until the primary answers again.
 async fn outage(world: &World, fail: impl Fn(bool)) {
     let config = world.config("instant", Some("instant"), "", "");
     assert_eq!(world.ask(&config, OnIncomplete::Error).await.text, PRIMARY);
-    let begun = Instant::now();
+    let started = Instant::now();
     fail(true);
     world.settled().await;
     let mut attempts = 0;
     for number in 0..REQUESTS {
-        sleep_until(begun + OUTAGE / REQUESTS * number).await;
+        sleep_until(started + OUTAGE / REQUESTS * number).await;
         let seen = world.ask(&config, OnIncomplete::Error).await;
         assert_eq!(seen.text, BACKUP, "request {number}");
         attempts += seen.outcome.attempts.iter().filter(|attempt| attempt.target.id.0 == "primary").count();
     }
-    sleep_until(begun + OUTAGE).await;
+    sleep_until(started + OUTAGE).await;
     assert!(attempts <= MOST_ATTEMPTS, "{attempts} attempts at a primary that is down");
     fail(false);
     world.settled().await;
-    let back = Instant::now();
+    let restored = Instant::now();
     loop {
         let seen = world.ask(&config, OnIncomplete::Error).await;
         if seen.text == PRIMARY {
@@ -39,25 +39,25 @@ async fn outage(world: &World, fail: impl Fn(bool)) {
         assert_eq!(seen.text, BACKUP);
         sleep(Duration::from_millis(500)).await;
     }
-    assert!(back.elapsed() <= Duration::from_secs(20), "back only after {:?}", back.elapsed());
+    assert!(restored.elapsed() <= Duration::from_secs(20), "used again only after {:?}", restored.elapsed());
     assert_eq!(world.ask(&config, OnIncomplete::Error).await.text, PRIMARY);
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_primary_that_cannot_be_connected_to() {
+async fn unreachable_primary_is_avoided_and_used_again() {
     let world = World::in_process();
     outage(&world, |down| world.primary.set_up(!down)).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_a_primary_that_answers_500() {
+async fn failing_primary_is_avoided_and_used_again() {
     let world = World::in_process();
     outage(&world, |failing| world.primary.set_failing(failing)).await;
 }
 
 #[tokio::test]
-#[ignore = "takes more than a minute of real time; run with all checks"]
-async fn for_real() {
+#[ignore = "takes more than a minute of real time; .ci/run runs it"]
+async fn unreachable_primary_is_avoided_and_used_again_over_sockets() {
     let world = World::for_real().await;
     outage(&world, |down| world.primary.set_up(!down)).await;
 }

@@ -1,5 +1,5 @@
-//! Clients of `mmchat serve` that nobody here wrote: each script in `tests/interop_clients` checks what its client sees, and
-//! prints a line for each check.
+//! Third-party clients of `mmchat serve`: each script in `tests/interop_clients` runs checks with a client and prints a line
+//! for each.
 
 use std::{
     net::TcpListener,
@@ -12,21 +12,21 @@ use crate::{
     interop::servers::{Running, aimock, installed, litellm, llama, python},
 };
 
-/// The gateway, in front of servers that nobody here wrote either.
+/// Starts the gateway.
 fn gateway(home: &Home) -> Serving {
     let log = std::fs::File::create(home.path("serve.log")).expect("a log");
     Serving::start(home.command().arg("serve").stderr(log))
 }
 
-/// What is served: aimock as `mock` and `embed`, with a wrong key as `badkey`; llama.cpp as `count`, and behind a dead service
-/// as `route`; LiteLLM as `gateway`.
+/// The gateway's config. Models: `mock` and `embed` are aimock, `badkey` is aimock with an invalid key, `tiny` and `count` are
+/// llama.cpp, `gateway` is LiteLLM. The route `route` tries a closed port, then `tiny`.
 fn config(aimock: &Running, hello: &Running, count: &Running, litellm: Option<&Running>) -> String {
     let endpoint =
         |name: &str, key: &str, url: &str| format!("[endpoints.{name}]\nbase_url = \"{url}\"\napi_key = \"{key}\"\n");
     let model = |name: &str, endpoint: &str, id: &str| {
         format!("[models.{name}]\nendpoint = \"{endpoint}\"\nmodel = \"{id}\"\n")
     };
-    let behind =
+    let proxy =
         litellm.map(|litellm| endpoint("litellm", "sk-good", &litellm.url) + &model("gateway", "litellm", "up-openai"));
     [
         endpoint("aimock", "sk-good", &aimock.url),
@@ -40,7 +40,7 @@ fn config(aimock: &Running, hello: &Running, count: &Running, litellm: Option<&R
         model("tiny", "hello", "hello"),
         model("count", "count", "count"),
         model("gone", "dead", "x"),
-        behind.unwrap_or_default(),
+        proxy.unwrap_or_default(),
         "[routes.route]\nmodels = [\"gone\", \"tiny\"]\n".into(),
         "[serve]\nlisten = \"127.0.0.1:0\"\n[serve.keys.clients]\napi_key = \"sk-of-the-clients\"\n".into(),
     ]
@@ -51,20 +51,20 @@ fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop_clients")
 }
 
-/// Runs a client's checks and shows their table.
-#[expect(clippy::print_stdout, reason = "the table is what it is run for")]
+/// Runs a client's checks and prints their table.
+#[expect(clippy::print_stdout, reason = "the table is the result of the test")]
 fn checked(mut command: Command, home: &Home) {
     command.env("HOME", home.folder.path()).env("OPENAI_LOG", "").env_remove("OPENAI_API_KEY");
     let ran = command.output().expect("it starts");
     let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
     println!("{out}");
     assert!(ran.status.success(), "{out}\n{err}");
-    assert!(out.contains("| ok |"), "nothing was checked: {out}\n{err}");
+    assert!(out.contains("| ok |"), "no check ran: {out}\n{err}");
 }
 
 #[test]
 #[ignore = "needs the servers and clients of scripts/interop"]
-fn sdks() {
+fn openai_sdks_work() {
     let home = Home::new();
     let mock = aimock();
     let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
@@ -74,7 +74,7 @@ fn sdks() {
     let mut sdk = python();
     sdk.arg(scripts().join("openai_sdk.py")).arg(&serving.url);
     checked(sdk, &home);
-    // Node looks for packages above the script: it is run where they are.
+    // Node searches for packages in the directories above the script, so it is copied to where they are.
     let script = installed().join("openai_sdk.mjs");
     std::fs::copy(scripts().join("openai_sdk.mjs"), &script).expect("a copy");
     let mut node = Command::new("node");
@@ -84,7 +84,7 @@ fn sdks() {
 
 #[test]
 #[ignore = "needs the servers and clients of scripts/interop"]
-fn an_outage_is_seen_in_the_figures_and_not_by_the_client() {
+fn outage_is_visible_in_metrics_but_not_to_the_client() {
     let second = Mock::start(&["--tokens", "20", "--tps", "400", "--ttft", "5ms"]);
     let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
     let model = |name: &str, url: &str| {
@@ -114,7 +114,7 @@ fn an_outage_is_seen_in_the_figures_and_not_by_the_client() {
 
 #[test]
 #[ignore = "needs the servers and clients of scripts/interop"]
-fn langchain_chatchat() {
+fn langchain_chatchat_works() {
     let home = Home::new();
     let (mock, hello) = (aimock(), llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
     home.write_config(&config(&mock, &hello, &hello, None));
@@ -126,7 +126,7 @@ fn langchain_chatchat() {
 
 #[test]
 #[ignore = "needs the servers and clients of scripts/interop"]
-fn tools_of_the_terminal() {
+fn command_line_tools_work() {
     let home = Home::new();
     let (mock, hello) = (aimock(), llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
     let litellm = litellm(&home, &mock);

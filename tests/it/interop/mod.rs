@@ -1,5 +1,5 @@
-//! The binary against servers, and clients against the binary, that nobody here wrote. Ignored unless `scripts/interop` has
-//! installed them.
+//! Interoperability with third-party servers and clients. These tests are ignored; `scripts/interop` installs the software
+//! and runs them.
 
 mod clients;
 mod servers;
@@ -15,7 +15,7 @@ use servers::{Running, aimock, litellm, llama, scripts};
 
 const HELLO: &str = "Hello there, wörld! 你好 👋";
 
-/// Endpoints of these names at these servers, with the good key; `bad-NAME` has a wrong one.
+/// Writes a config with an endpoint for each server, with the valid key, and an endpoint `bad-NAME` with an invalid key.
 fn configure(home: &Home, servers: &[(&str, &Running)], more: &str) {
     let endpoint = |name: &str, key: &str, server: &Running| {
         format!("[endpoints.{name}]\nbase_url = \"{}\"\napi_key = \"{key}\"\n", server.url)
@@ -54,7 +54,7 @@ fn llama_cpp() {
         assert_eq!(thought["content"].as_str().map(str::trim), Some("The answer is 42"), "{thought}");
     }
     json(&home, "bad-hello/tiny", &[], "hi").exits(4).says(&["auth 401", "Invalid API Key"]);
-    // In single-model mode any name is answered; the name that was served is told.
+    // In single-model mode the server accepts any name and reports the one that it served.
     assert!(json(&home, "hello/no-such", &[], "hi").exits(0).json()["served_model"].is_string());
     let long = home.run_with_input(&["ask", "-m", "hello/tiny"], "word ".repeat(9000).as_bytes()).exits(5);
     long.says(&["context 400", "exceeds the available context"]);
@@ -67,7 +67,7 @@ fn llama_cpp() {
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
-fn aimock_and_its_faults() {
+fn aimock_faults_have_the_expected_classes() {
     let home = Home::new();
     let server = aimock();
     configure(&home, &[("aimock", &server)], "[routes.chat]\nmodels = [\"bad-aimock/gpt-4o\", \"aimock/gpt-4o\"]\n");
@@ -89,14 +89,14 @@ fn aimock_and_its_faults() {
     ask("ctx", &[]).exits(5).says(&["context 400", "maximum context length"]);
     let cut = ask("cutoff", &[]).exits(8).says(&["incomplete"]).json();
     assert!(cut["content"].as_str().is_some_and(|text| text.starts_with("this ")), "{cut}");
-    // 429 with Retry-After: 2, then an answer: the only candidate is worth the wait.
-    let waited = ask("ratelimit", &[]).exits(0).says(&["retrying in 2.0 s"]).json();
-    assert_eq!(waited["content"], "ok after retry");
-    assert_eq!(waited["attempts"][0]["class"], "rate");
+    // 429 with Retry-After: 2, then an answer: the request waits, because there is no other candidate.
+    let retried = ask("ratelimit", &[]).exits(0).says(&["retrying in 2.0 s"]).json();
+    assert_eq!(retried["content"], "ok after retry");
+    assert_eq!(retried["attempts"][0]["class"], "rate");
     json(&home, "bad-aimock/gpt-4o", &[], "hello").exits(4).says(&["auth 401"]);
-    // The refused key is set aside: the route does not ask with it again until it is told to.
-    let aside = json(&home, "chat", &[], "hello").exits(0).json();
-    assert_eq!(aside["attempts"].as_array().map(Vec::len), Some(1), "{aside}");
+    // The rejected key is unavailable until it is reset: the route skips its candidate.
+    let skipped = json(&home, "chat", &[], "hello").exits(0).json();
+    assert_eq!(skipped["attempts"].as_array().map(Vec::len), Some(1), "{skipped}");
     home.run(&["reset", "chat"]).exits(0);
     let second = json(&home, "chat", &[], "hello").exits(0).says(&["auth", "trying aimock/gpt-4o"]).json();
     assert_eq!(second["content"], HELLO);
@@ -114,15 +114,15 @@ fn litellm_in_front_of_aimock() {
 
     for more in [&[][..], &["--no-stream"]] {
         assert_eq!(ask("mock-ok", more, "hello").exits(0).json()["content"], HELLO);
-        // Really translated to and from four wire formats.
+        // LiteLLM translates these to and from four wire formats.
         for model in ["up-openai", "up-deepseek", "up-claude", "up-gemini"] {
             let answer = ask(model, more, "hello").exits(0).json();
             assert_eq!((&answer["content"], &answer["finish_reason"]), (&HELLO.into(), &"stop".into()), "{model}");
             assert_eq!(answer["usage"]["input"], 11, "{model}: {answer}");
         }
     }
-    let thought = ask("mock-think", &[], "hello").exits(0).json();
-    assert_eq!((&thought["content"], &thought["reasoning"]), (&"42".into(), &"six times seven".into()));
+    let reasoned = ask("mock-think", &[], "hello").exits(0).json();
+    assert_eq!((&reasoned["content"], &reasoned["reasoning"]), (&"42".into(), &"six times seven".into()));
     assert_eq!(ask("mock-fallback", &[], "hello").exits(0).json()["content"], HELLO);
     assert_eq!(ask("mock-delay", &[], "hello").exits(0).json()["content"], "late");
     ask("mock-429", &[], "hello").exits(5).says(&["rate 429", "mock rate limit"]);
@@ -137,7 +137,7 @@ fn litellm_in_front_of_aimock() {
     wrong.says(&["No connected db", "LiteLLM without a database returns this error for an invalid key"]);
     ask("rpm1", &[], "hello").exits(0);
     ask("rpm1", &[], "hello").exits(5).says(&["rate 429"]);
-    // What was learned above is forgotten, so that the route has to find out by itself.
+    // Reset the health recorded above, so that the route tries all its candidates.
     home.run(&["reset", "chat"]).exits(0);
     let third = json(&home, "chat", &[], "hello").exits(0).json();
     let classes: Vec<_> = third["attempts"].as_array().expect("a list").iter().map(|a| a["class"].clone()).collect();
@@ -146,7 +146,7 @@ fn litellm_in_front_of_aimock() {
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
-fn all_of_them_at_once() {
+fn compare_and_ping_work_across_all_servers() {
     let home = Home::new();
     let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
     let mut endless = llama(&home, "loop.gguf", &["--say", "never ending story", "--loop"]);
@@ -172,7 +172,7 @@ fn all_of_them_at_once() {
     assert!(row("unheard ").contains("NO"), "{pinged:?}");
     assert!(home.run(&["models", "available", "litellm"]).exits(0).out.contains("mock-ok"));
 
-    // One server ends in the middle of its answer: its lane is cut, the others are whole.
+    // One server is killed during its answer: its call is incomplete, the other one is complete.
     let mut command = home.command();
     command.args(["compare", "-m", "endless/tiny,mock", "--format", "jsonl", "hello"]);
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
@@ -187,12 +187,12 @@ fn all_of_them_at_once() {
     assert_eq!(child.wait().expect("ends").code(), Some(7));
     let end =
         |lane: usize| lines.iter().find(|line| line["event"] == "finished" && line["lane"] == lane).expect("an end");
-    assert_eq!((&end(0)["error"]["class"], &end(1)["content"]), (&"cut".into(), &HELLO.into()));
+    assert_eq!((&end(0)["error"]["class"], &end(1)["content"]), (&"incomplete".into(), &HELLO.into()));
 }
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
-fn a_first_config_by_flags() {
+fn init_flags_create_a_working_config() {
     let home = Home::new();
     let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
     let upstream = aimock();
@@ -229,7 +229,7 @@ fn a_first_config_by_flags() {
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
-fn the_doctor_knows_who_is_who() {
+fn doctor_recognizes_each_server() {
     let home = Home::new();
     let llama = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
     let upstream = aimock();
@@ -254,7 +254,7 @@ fn the_doctor_knows_who_is_who() {
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
-fn litellms_own_config_is_imported_and_works_without_it() {
+fn imported_litellm_config_works_without_litellm() {
     let home = Home::new();
     let upstream = aimock();
     let config = fs::read_to_string(scripts().join("litellm.config.yaml")).expect("a config");

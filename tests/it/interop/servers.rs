@@ -1,4 +1,4 @@
-//! Servers that nobody here wrote, as `scripts/interop` has installed them; each ends with its test.
+//! Starts the third-party servers that `scripts/interop` has installed.
 
 use std::{
     fs,
@@ -13,7 +13,7 @@ use std::{
 
 use crate::common::Home;
 
-/// Where `scripts/interop` has put the servers.
+/// The directory into which `scripts/interop` installs the servers.
 pub(crate) fn installed() -> PathBuf {
     PathBuf::from(std::env::var_os("MMCHAT_INTEROP").expect("run scripts/interop"))
 }
@@ -22,7 +22,7 @@ pub(crate) fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop_servers")
 }
 
-/// A server that ends with its test.
+/// A server process. It is killed when dropped.
 pub(crate) struct Running {
     pub(crate) child: Child,
     pub(crate) url: String,
@@ -30,38 +30,38 @@ pub(crate) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // It may have ended by itself.
+        // The process may have exited already.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// Starts a server and waits for a line with `marker`; its address is on that line, unless `url` is known.
+/// Starts a server and waits for a line with `marker`, which contains its URL unless `url` is given.
 pub(crate) fn start(mut command: Command, marker: &'static str, url: Option<String>) -> Running {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
-    let (lines, found) = mpsc::channel();
+    let (sender, lines) = mpsc::channel();
     let streams: [Box<dyn std::io::Read + Send>; 2] =
         [Box::new(child.stdout.take().expect("piped")), Box::new(child.stderr.take().expect("piped"))];
     for stream in streams {
-        let lines = lines.clone();
+        let sender = sender.clone();
         thread::spawn(move || {
             for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                // After the marker nobody listens; the pipe is read on so that the server never blocks.
-                let _ = lines.send(line);
+                // The receiver is gone after the marker. The pipe is still read, so that the server never blocks.
+                let _ = sender.send(line);
             }
         });
     }
-    drop(lines);
+    drop(sender);
     let mut running = Running { child, url: String::new() };
-    let mut said = Vec::new();
+    let mut output = Vec::new();
     loop {
-        let line = found.recv_timeout(Duration::from_secs(180)).unwrap_or_else(|_| panic!("never ready: {said:#?}"));
+        let line = lines.recv_timeout(Duration::from_secs(180)).unwrap_or_else(|_| panic!("not ready: {output:#?}"));
         if line.contains(marker) {
             let address = line.split_once("http://").map(|(_, address)| format!("http://{}/v1", address.trim()));
-            running.url = url.or(address).expect("an address on the line that says it is ready");
+            running.url = url.or(address).expect("URL in the marker line");
             return running;
         }
-        said.push(line);
+        output.push(line);
     }
 }
 
@@ -69,7 +69,7 @@ pub(crate) fn python() -> Command {
     Command::new(installed().join("venv/bin/python"))
 }
 
-/// llama.cpp's server on a tiny model that always says the same.
+/// llama.cpp's server with a tiny model that always gives the same answer.
 pub(crate) fn llama(home: &Home, name: &str, model: &[&str]) -> Running {
     let file = home.path(name);
     let made = python().arg(scripts().join("tinygguf.py")).arg("--out").arg(&file).args(model).output().expect("runs");
@@ -87,7 +87,7 @@ pub(crate) fn aimock() -> Running {
     start(command, "listening on ", None)
 }
 
-/// LiteLLM's proxy, some of its models in front of `upstream`.
+/// LiteLLM's proxy, with `upstream` behind some of its models.
 pub(crate) fn litellm(home: &Home, upstream: &Running) -> Running {
     let config = fs::read_to_string(scripts().join("litellm.config.yaml")).expect("a config");
     let address = upstream.url.trim_end_matches("/v1");

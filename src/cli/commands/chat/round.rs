@@ -35,7 +35,7 @@ use crate::{
 /// Sends the question to all models of the round and returns the resulting events.
 pub(super) fn run_round(driver: &mut Driver<'_>, round: &Round) -> Result<Vec<Event>, CliError> {
     let display = CompareDisplay::new(driver.context, driver.layers, driver.output_args, "auto")?;
-    let on_cut = match round.calls.len() {
+    let on_incomplete = match round.calls.len() {
         1 if display.look.stdout_width.is_some() => OnIncomplete::Restart,
         1 => OnIncomplete::Error,
         _ => display.on_incomplete(),
@@ -47,7 +47,8 @@ pub(super) fn run_round(driver: &mut Driver<'_>, round: &Round) -> Result<Vec<Ev
             stream: !driver.output_args.no_stream,
             ..ChatRequest::default()
         };
-        let call = plan::resolve_call(driver.config, Some(name), &Arc::new(ModelRequest::Chat(request)), on_cut)?;
+        let call =
+            plan::resolve_call(driver.config, Some(name), &Arc::new(ModelRequest::Chat(request)), on_incomplete)?;
         Ok(Call { deadline: driver.layers.timeout.value, ..call })
     });
     let mut plan =

@@ -37,7 +37,7 @@ impl ContinuedComparison {
         let conversation = StoredConversation::find_required(context, turn)?;
         let answer = conversation.answer(turn)?.cloned();
         let round = match &answer {
-            Some(answer) => conversation.exchanges().iter().filter(|one| one.round == answer.round).cloned().collect(),
+            Some(answer) => conversation.turns().iter().filter(|one| one.round == answer.round).cloned().collect(),
             None => conversation.round(turn)?.to_vec(),
         };
         let named = turn.answer.is_some();
@@ -69,11 +69,11 @@ impl ContinuedComparison {
         &self,
         config: &Config,
         request: &Arc<ModelRequest>,
-        on_cut: OnIncomplete,
+        on_incomplete: OnIncomplete,
     ) -> Result<Vec<Call>, CliError> {
         let mut calls: Vec<Call> = Vec::new();
         for exchange in &self.round {
-            let call = plan::resolve_call(config, Some(&exchange.requested), request, on_cut)?;
+            let call = plan::resolve_call(config, Some(&exchange.requested), request, on_incomplete)?;
             let same_model = |other: &&StoredTurn| other.requested == exchange.requested;
             let sample = 1 + calls.iter().filter(|known| known.name == call.name).count();
             let several = self.round.iter().filter(same_model).count() > 1;

@@ -339,7 +339,7 @@ fn run_screen(
                 suspend_process();
                 // The modes are restored when the run ends, which may have happened during the suspension.
                 shared.with(|state| {
-                    modes.filter(|_| state.end_reason.is_none()).into_iter().for_each(TerminalModes::enable_key_input)
+                    modes.filter(|_| state.end_reason.is_none()).into_iter().for_each(TerminalModes::enable_key_input);
                 });
             }
         }
@@ -376,9 +376,9 @@ mod tests {
         },
     };
 
-    fn text_event(lane: usize, text: &str) -> Event {
+    fn text_event(call: usize, text: &str) -> Event {
         let delta = Delta { choice: 0, kind: DeltaKind::Text(text.into()) };
-        Event { call: lane, at: Instant::now(), kind: EventKind::Deltas(vec![delta].into()) }
+        Event { call, at: Instant::now(), kind: EventKind::Deltas(vec![delta].into()) }
     }
 
     #[test]
@@ -399,8 +399,8 @@ mod tests {
             Shared::new(SharedView { view, output: Output::default(), end_reason: None, suspend_requested: false });
         let laid_out = shared.state.lock().expect("lock is free");
         // Would deadlock if `event` waited for the lock.
-        for (lane, text) in [(0, "one\n"), (1, "two\n"), (0, "three\n")] {
-            shared.apply_or_defer(text_event(lane, text));
+        for (call, text) in [(0, "one\n"), (1, "two\n"), (0, "three\n")] {
+            shared.apply_or_defer(text_event(call, text));
         }
         drop(laid_out);
         shared.apply_or_defer(text_event(1, "four\n"));

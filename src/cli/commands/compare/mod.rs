@@ -151,10 +151,12 @@ pub(crate) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
     if continued.is_some() && selection.is_empty() && args.samples > 1 {
         return Err(CliError::usage("-n with --continue requires -m", "add -m, or remove -n"));
     }
-    let calls = |request: &Arc<ModelRequest>, on_cut| match &continued {
-        Some(continued) if selection.is_empty() => Ok((continued.repeat_calls(&config, request, on_cut)?, Vec::new())),
+    let calls = |request: &Arc<ModelRequest>, on_incomplete| match &continued {
+        Some(continued) if selection.is_empty() => {
+            Ok((continued.repeat_calls(&config, request, on_incomplete)?, Vec::new()))
+        }
         _ => {
-            let selected = selection.resolve(&config, request, on_cut)?;
+            let selected = selection.resolve(&config, request, on_incomplete)?;
             let calls: Vec<Call> =
                 selected.calls.into_iter().flat_map(|call| call.into_samples(args.samples)).collect();
             Ok::<_, CliError>((calls, selected.warnings))

@@ -198,9 +198,9 @@ fn json_is_one_document_and_jsonl_lines_have_the_index_of_their_call() {
     assert_eq!((&document[0]["content"], &document[1]["error"]["class"]), (&"Hello world\nend".into(), &"rate".into()));
     let (out, _) = streams(run(settings(Format::Jsonl, View::Auto, None), &three(), &[0, 2, 1, 0, 2, 1]).1);
     let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(lines[0]["lanes"][2], "本地");
+    assert_eq!(lines[0]["calls"][2], "本地");
     let text = |index: usize| {
-        let own = lines.iter().filter(|line| line["lane"] == index && line["event"] == "delta");
+        let own = lines.iter().filter(|line| line["call"] == index && line["event"] == "delta");
         own.filter_map(|line| line["content"].as_str()).collect::<String>()
     };
     assert_eq!((text(0), text(1), text(2)), ("Hello world\nend".into(), String::new(), "借用检查器。".into()));

@@ -92,8 +92,7 @@ fn all_calls_can_continue_the_picked_answer() {
 fn retry_replaces_the_answer_unless_it_is_worse() {
     let (_folder, mut database) = test_database();
     let orphaned_messages = |database: &Database| {
-        let query =
-            "SELECT count(*) FROM attempts WHERE message IS NOT NULL AND call NOT IN (SELECT call FROM exchanges)";
+        let query = "SELECT count(*) FROM attempts WHERE error_message IS NOT NULL AND call_id NOT IN (SELECT call_id FROM turns)";
         database.connection.query_row(query, [], |row| row.get::<_, i64>(0)).expect("readable")
     };
     let answers = |database: &Database| {
@@ -135,7 +134,7 @@ fn conversation_deleted_during_its_run_stays_deleted() {
     let mut retry = RunPlacement::new(Continuation::Replace(vec![stored.turns[0].expect("stored turn")]));
     database.insert_call(&failed_answer(0, "secret"), &mut retry).expect("writable");
     assert_eq!((database.conversations(9).expect("readable").len(), retry.into_stored_round()), (0, None));
-    let query = "SELECT (SELECT count(*) FROM attempts WHERE message IS NOT NULL), (SELECT count(*) FROM calls)";
+    let query = "SELECT (SELECT count(*) FROM attempts WHERE error_message IS NOT NULL), (SELECT count(*) FROM calls)";
     let counts: (i64, i64) =
         database.connection.query_row(query, [], |row| Ok((row.get(0)?, row.get(1)?))).expect("readable");
     assert_eq!(counts, (0, 4), "error messages are deleted; calls stay");

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 
 mod conversations;
+mod migrations;
 
 use super::*;
 use crate::{
@@ -281,12 +282,12 @@ fn deleted_content_leaves_the_log_or_an_error_is_returned() {
     let path = Database::path_in(folder.path());
     let id = store_conversation(&mut database, &call_with_content("xyzzy", ""));
     let reader = Database::open(&path).expect("valid database");
-    reader.connection.execute_batch("BEGIN; SELECT count(*) FROM exchanges").expect("valid SQL");
+    reader.connection.execute_batch("BEGIN; SELECT count(*) FROM turns").expect("valid SQL");
     assert!(database.delete_conversation(id).expect("writable"));
     database.connection.busy_timeout(std::time::Duration::ZERO).expect("open connection");
-    assert!(matches!(database.truncate_wal(), Err(RecordError::StillInLog { .. })));
+    assert!(matches!(database.purge_deleted(), Err(RecordError::StillInLog { .. })));
     drop(reader);
-    database.truncate_wal().expect("no reader");
+    database.purge_deleted().expect("no reader");
     let log = std::fs::metadata(path.with_extension("db-wal")).expect("a file");
     assert_eq!(log.len(), 0);
 }
@@ -299,7 +300,7 @@ fn search_updates_the_index_and_deleting_keeps_it_consistent() {
     let check_index = |database: &Database| {
         database
             .connection
-            .execute("INSERT INTO words (words, rank) VALUES ('integrity-check', 1)", [])
+            .execute("INSERT INTO turn_search (turn_search, rank) VALUES ('integrity-check', 1)", [])
             .expect("consistent index");
     };
     let apples = say(&mut database, "apples");
@@ -331,7 +332,7 @@ fn index_is_updated_in_several_batches() {
 #[test]
 fn failed_insert_does_not_affect_other_calls() {
     let (folder, database) = test_database();
-    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON calls WHEN new.asked = 'bad'
+    let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON calls WHEN new.requested = 'bad'
                   BEGIN SELECT raise(ABORT, 'no'); END";
     database.connection.execute_batch(trigger).expect("valid SQL");
     let (sender, records) = std::sync::mpsc::sync_channel(9);
@@ -392,7 +393,7 @@ fn concurrent_writers_lose_nothing() {
 fn error_messages_are_deleted_with_the_prompt() {
     let (_folder, mut database) = test_database();
     let messages = |database: &Database| {
-        let query = "SELECT count(*) FROM attempts WHERE message IS NOT NULL";
+        let query = "SELECT count(*) FROM attempts WHERE error_message IS NOT NULL";
         database.connection.query_row(query, [], |row| row.get::<_, i64>(0)).expect("readable")
     };
     let ids = [1, 2, 3].map(|_| store_conversation(&mut database, &call_with_content("secret", "no")));
@@ -404,10 +405,13 @@ fn error_messages_are_deleted_with_the_prompt() {
     let plan: Vec<String> = {
         let mut statement = database
             .connection
-            .prepare("EXPLAIN QUERY PLAN UPDATE attempts SET message = NULL WHERE at < 1 AND message IS NOT NULL")
+            .prepare("EXPLAIN QUERY PLAN UPDATE attempts SET error_message = NULL WHERE at < 1 AND error_message IS NOT NULL")
             .expect("valid SQL");
         let rows = statement.query_map([], |row| row.get(3)).expect("readable");
         rows.collect::<Result<_, _>>().expect("text")
     };
-    assert!(plan.iter().all(|step| step.contains("attempts_quoting")), "uses the index, not a full scan: {plan:?}");
+    assert!(
+        plan.iter().all(|step| step.contains("attempts_with_message")),
+        "uses the index, not a full scan: {plan:?}"
+    );
 }
