@@ -26,7 +26,8 @@ fn main() {
     let config = config::resolve(&text, Path::new("bench.toml")).expect("valid config");
     let messages = vec![Message::text(Role::User, "hi")];
     let request = Arc::new(ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
-    let call = resolve_call(&config, Some(&format!("e/{model}")), &request, OnIncomplete::Error).expect("configured endpoint");
+    let call =
+        resolve_call(&config, Some(&format!("e/{model}")), &request, OnIncomplete::Error).expect("configured endpoint");
     let plan = Plan { calls: vec![call; calls], max_concurrent: Some(concurrency) };
     let engine = Arc::new(Engine::new(Arc::new(HttpTransport::new()), KeyRing::new(Environment::default())));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("tokio runtime");

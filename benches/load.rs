@@ -2,8 +2,8 @@
 //!
 //! Both send prepared bytes over plain sockets, so that their own cost is small compared with the measured server's.
 //!
-//! `rate` is an open loop: a request starts when it is due, even if earlier ones are unanswered, and its time counts from
-//! when it was due. Every subcommand prints one line of JSON, except `upstream`, which prints its port.
+//! `rate` is an open loop: a request starts when it is due, even if earlier ones are unanswered, and its time counts
+//! from when it was due. Every subcommand prints one line of JSON, except `upstream`, which prints its port.
 
 #![allow(missing_docs, clippy::print_stdout, clippy::unwrap_used, reason = "benchmark tool")]
 #![allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "statistics")]
@@ -58,8 +58,8 @@ fn main() {
     });
 }
 
-/// Answers every request immediately: in one body, or as a stream of `TOKENS` chunks at `TPS` tokens per second, which the
-/// model name `TOKENS-TPS` gives.
+/// Answers every request immediately: in one body, or as a stream of `TOKENS` chunks at `TPS` tokens per second, which
+/// the model name `TOKENS-TPS` gives.
 async fn upstream() {
     let listener = TcpListener::bind(("127.0.0.1", number("--port", 0.0) as u16)).await.unwrap();
     println!("{}", listener.local_addr().unwrap().port());
@@ -161,7 +161,8 @@ impl Target {
         Some(socket)
     }
 
-    /// Sends the request and reads the response. Calls `on_data` with the time of each read and the number of events in it.
+    /// Sends the request and reads the response. Calls `on_data` with the time of each read and the number of events in
+    /// it.
     async fn ask(&self, socket: &mut TcpStream, mut on_data: impl FnMut(Instant, usize)) -> Option<bool> {
         socket.write_all(&self.request).await.ok()?;
         let mut buffer = Vec::new();

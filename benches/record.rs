@@ -1,6 +1,7 @@
 //! Benchmark: the record with a million calls: statistics queries, and one more insert.
 //!
-//! Does not use criterion, because writing the calls takes a while and happens once. `RECORD_CALLS` changes their number.
+//! Does not use criterion, because writing the calls takes a while and happens once. `RECORD_CALLS` changes their
+//! number.
 
 #![expect(clippy::print_stdout, clippy::cast_precision_loss, reason = "benchmark output")]
 

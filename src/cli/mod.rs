@@ -6,12 +6,12 @@
 mod commands;
 mod support;
 
-use std::{ffi::OsString, process::ExitCode};
+use std::{ffi::OsString, io::Write, process::ExitCode};
 
 use clap::{ArgAction, Args, CommandFactory, Parser, error::ErrorKind};
 
-pub use support::context::{CliError, Context};
 pub use support::exit::Exit;
+pub use support::{context::Context, error::CliError};
 
 use crate::{model::environment::Environment, term::output::write_stderr};
 
@@ -129,7 +129,7 @@ fn run(cli: Cli, environment: Environment) -> Exit {
 
 /// Prints what clap has to say. Help and version are exit code 0; all else is a usage error.
 fn report_parse_error(error: &clap::Error) -> Exit {
-    let printed = error.print();
+    let printed = print_parse_result(error);
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match printed {
             Err(problem) if problem.kind() != std::io::ErrorKind::BrokenPipe => {
@@ -140,6 +140,15 @@ fn report_parse_error(error: &clap::Error) -> Exit {
         },
         _ => Exit::Usage,
     }
+}
+
+/// Prints help and version on stdout, and errors on stderr with hints in the style of every other error.
+fn print_parse_result(error: &clap::Error) -> std::io::Result<()> {
+    if !error.use_stderr() {
+        return error.print();
+    }
+    let text = error.render().ansi().to_string();
+    anstream::stderr().write_all(text.replace("  \u{1b}[32mtip:", "\u{1b}[32mhint:").as_bytes())
 }
 
 /// The definition of the command line, for completions and manual pages.

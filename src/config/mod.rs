@@ -4,6 +4,8 @@
 //! endpoints and targets of the lower layers. `settings` adds the values from the environment and the flags.
 //! `vendors` is the table of known services. Errors point at their position in the file.
 
+mod base_url;
+mod convert;
 pub mod edit;
 pub mod effective;
 mod error;
@@ -16,15 +18,17 @@ mod resolve;
 mod serve;
 pub mod settings;
 pub mod template;
+mod toml_problem;
 mod values;
 pub mod vendors;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+pub use base_url::parse_base_url;
 pub use error::{ConfigError, Problem, closest_name};
 pub use names::{Names, is_valid_new_name, normalize_name};
 pub use preset::Preset;
-pub use resolve::{direct_target, from_environment, parse_base_url, resolve, resolve_config_path, resolve_path};
+pub use resolve::{direct_target, from_environment, resolve, resolve_config_path, resolve_path};
 pub use serve::{ClientConfig, ServeConfig};
 pub use settings::{Flags, ResolvedSettings, SettingSource};
 pub use values::parse_duration;

@@ -13,11 +13,8 @@ use std::{
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
 use super::{
-    ConfigError, Problem, closest_name,
-    error::SourceFile,
-    file::PresetEntry,
-    resolve::{params, toml_problem},
-    values::Spanned,
+    ConfigError, Problem, closest_name, convert::params, error::SourceFile, file::PresetEntry,
+    toml_problem::toml_problem, values::Spanned,
 };
 use crate::model::Params;
 

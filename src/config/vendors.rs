@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use serde::Deserialize;
 use url::Url;
 
-use super::{error::ConfigError, redact::redact, resolve::parse_base_url, values::OrderedTable};
+use super::{base_url::parse_base_url, error::ConfigError, redact::redact, values::OrderedTable};
 use crate::model::environment::Environment;
 
 /// A known service.

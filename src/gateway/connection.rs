@@ -7,12 +7,8 @@ use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
-    pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll},
+    pin::pin,
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -20,19 +16,20 @@ use axum::Router;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream, lookup_host},
     sync::{Semaphore, watch},
     task::{JoinError, JoinSet},
-    time::{Instant, Sleep, sleep, timeout},
+    time::{sleep, timeout},
 };
 
-use super::{Gateway, Workers};
+use super::{
+    Gateway, Workers,
+    write_timeout::{PendingWrite, WriteTimeoutStream},
+};
 
 /// Time limit of a connection for being idle and for sending a request head.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-/// A connection is closed when the client accepts no data for this long.
-pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit of a request head and of the write buffer, in bytes.
 const MAX_BUFFER_BYTES: usize = 32 * 1024;
@@ -209,85 +206,6 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 
     }
     connection.as_mut().graceful_shutdown();
     let _ = connection.await;
-}
-
-/// Whether a write is pending because the client does not read.
-#[derive(Clone, Debug, Default)]
-pub(super) struct PendingWrite(Arc<AtomicBool>);
-
-impl PendingWrite {
-    pub(super) fn is_pending(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// A stream whose writes fail with `TimedOut` when they make no progress for [`WRITE_TIMEOUT`].
-pub(super) struct WriteTimeoutStream<S> {
-    inner: S,
-    pending_write: PendingWrite,
-    /// Deadline of the pending write.
-    write_deadline: Option<Pin<Box<Sleep>>>,
-}
-
-impl<S> WriteTimeoutStream<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner, pending_write: PendingWrite::default(), write_deadline: None }
-    }
-
-    pub(super) fn pending_write(&self) -> PendingWrite {
-        self.pending_write.clone()
-    }
-
-    fn poll_write_deadline<T>(&mut self, context: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.pending_write.0.store(done.is_pending(), Ordering::Relaxed);
-        if done.is_ready() {
-            self.write_deadline = None;
-            return done;
-        }
-        let stalled = self
-            .write_deadline
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_TIMEOUT)));
-        match stalled.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
-}
-
-impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeoutStream<S> {
-    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_read(context, buffer)
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
-    fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let done = Pin::new(&mut this.inner).poll_write(context, bytes);
-        this.poll_write_deadline(context, done)
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let this = self.get_mut();
-        let done = Pin::new(&mut this.inner).poll_write_vectored(context, buffers);
-        this.poll_write_deadline(context, done)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_flush(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.get_mut().inner).poll_shutdown(context)
-    }
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

@@ -14,13 +14,14 @@ use http::StatusCode;
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
-use super::{ConfigGeneration, Gateway, log};
-use crate::gateway::{auth::QuotaGuard, body_budget::BodyReservation};
+use super::{ConfigGeneration, Gateway, failure::response_status, log, request_context::RequestContext};
+
 use crate::{
     engine::{
         Event, EventKind, Notice, Run,
         plan::{Call, Plan},
     },
+    gateway::{body_budget::BodyReservation, quota::QuotaGuard},
     model::{ErrorClass, target::Target},
     protocol::CallError,
     store::record::{CallListener, CallRecord},
@@ -28,39 +29,6 @@ use crate::{
 
 /// Notices kept per request.
 const MAX_NOTICES: usize = 16;
-
-/// Context of a request for the log and the metrics.
-#[derive(Clone, Debug)]
-pub(super) struct RequestContext {
-    pub(super) request_id: String,
-    /// Path of the HTTP route, as documented.
-    pub(super) path: &'static str,
-    /// Name of the client key.
-    pub(super) client: Option<String>,
-    /// Requested model or route; `None` until the body is parsed and for paths without a model.
-    pub(super) requested_name: Option<String>,
-    pub(super) stream: bool,
-    pub(super) started_at: Instant,
-    /// Time this server added to the time to first token.
-    pub(super) overhead: Option<Duration>,
-    /// Notices of the call that are not failures.
-    pub(super) notices: Vec<String>,
-}
-
-impl RequestContext {
-    pub(super) fn new(path: &'static str) -> Self {
-        Self {
-            request_id: uuid::Uuid::now_v7().simple().to_string(),
-            path,
-            client: None,
-            requested_name: None,
-            stream: false,
-            started_at: Instant::now(),
-            overhead: None,
-            notices: Vec::new(),
-        }
-    }
-}
 
 /// A client request in flight.
 pub(super) struct InFlightRequest {
@@ -204,7 +172,7 @@ impl InFlightRequest {
             (Some(sent), _) => sent,
             (None, Ok(_)) => StatusCode::OK,
             (None, Err(_)) if call.outcome.stopped => StatusCode::from_u16(499).expect("499 is a valid status"),
-            (None, Err(error)) => super::rejection::response_status(&call.outcome, error),
+            (None, Err(error)) => response_status(&call.outcome, error),
         }
     }
 }

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::json;
 
-use super::in_flight::RequestContext;
+use super::request_context::RequestContext;
 use crate::{engine::Notice, model::ErrorClass, store::record::CallRecord};
 
 /// Sink of log lines.

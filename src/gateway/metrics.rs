@@ -20,7 +20,7 @@ use prometheus_client::{
     registry::Registry,
 };
 
-use super::{GatewayDeps, in_flight::RequestContext, log::result_class};
+use super::{GatewayDeps, log::result_class, request_context::RequestContext};
 use crate::{
     config::Config,
     model::{ErrorClass, target::Target},

@@ -28,11 +28,16 @@ use crate::{
 mod auth;
 mod body_budget;
 mod connection;
+mod cors;
+mod failure;
 mod in_flight;
 mod log;
 mod metrics;
 mod origin_guard;
+mod prepare;
+mod quota;
 mod rejection;
+mod request_context;
 mod response;
 mod routes;
 mod status;
@@ -41,15 +46,16 @@ mod stream;
 mod tests;
 mod tls;
 mod workers;
+mod write_timeout;
 
 pub use connection::listen;
 pub use log::Log;
 pub use tls::TlsError;
 pub use workers::Workers;
 
-use auth::ClientQuotas;
 use body_budget::BodyBudget;
 use metrics::Metrics;
+use quota::ClientQuotas;
 
 /// Dependencies of a gateway.
 pub struct GatewayDeps {

@@ -1,19 +1,11 @@
-//! Maps rejections and failed calls to HTTP statuses and OpenAI error bodies.
-//!
-//! Upstream auth failures become 502, not 401: the client's key is valid. Retryable failures carry `Retry-After`.
+//! Rejections: requests that are answered with an error before any upstream request, as data.
 
 use std::time::Duration;
 
-use http::{HeaderValue, Response, StatusCode, header};
-use jiff::Timestamp;
+use http::StatusCode;
 use serde_json::{Value, json};
 
-use super::response::{Body, json_response as json_reply};
-use crate::{
-    engine::CallOutcome,
-    model::ErrorClass,
-    protocol::{CallError, error::truncate_message, openai::server::ParseError},
-};
+use crate::protocol::{error::truncate_message, openai::server::ParseError};
 
 /// A request that was rejected before any upstream request.
 #[derive(Debug)]
@@ -179,7 +171,7 @@ impl Rejection {
     }
 
     /// `Retry-After`, if a retry can succeed.
-    fn retry_after(&self) -> Option<Duration> {
+    pub(super) fn retry_after(&self) -> Option<Duration> {
         match &self.kind {
             RejectionKind::ConcurrencyLimit { .. } | RejectionKind::TooManyLargeBodies => Some(Duration::from_secs(1)),
             RejectionKind::RateLimit { wait, .. } => Some(*wait),
@@ -188,220 +180,42 @@ impl Rejection {
         }
     }
 
-    pub(super) fn to_response(&self, request_id: &str) -> Response<Body> {
-        let param = if let RejectionKind::InvalidRequest(refusal) = &self.kind { refusal.param } else { None };
-        let (status, code, kind) = self.error_parts();
-        let body = json!({"error": {
+    /// `error.param`: the field of the request that is invalid.
+    fn param(&self) -> Option<&'static str> {
+        if let RejectionKind::InvalidRequest(error) = &self.kind { error.param } else { None }
+    }
+
+    /// `error` of the response, as OpenAI formats it.
+    pub(super) fn error_body(&self, request_id: &str) -> Value {
+        let (_, code, kind) = self.error_parts();
+        json!({"error": {
             "message": self.message(),
             "type": kind,
-            "param": param,
+            "param": self.param(),
             "code": code,
             "mmchat": {"request_id": request_id, "attempts": []},
-        }});
-        let mut response = json_reply(status, &body);
-        insert_request_id(&mut response, request_id);
-        let retry_after = self.retry_after();
-        if let Some(retry_after) = retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, retry_after_value(retry_after));
-        } else {
-            // The same request would be rejected again.
-            response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
-        }
-        if let RejectionKind::MissingKey | RejectionKind::UnknownKey = self.kind {
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
-        // The unread rest of the body would be parsed as the next request.
-        if let RejectionKind::BodyTooLarge(_)
-        | RejectionKind::UnsupportedEncoding(_)
-        | RejectionKind::TooManyLargeBodies
-        | RejectionKind::BodyTimeout
-        | RejectionKind::IncompleteBody = self.kind
-        {
-            response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        response
-    }
-}
-
-/// Adds the request ID headers.
-pub(super) fn insert_request_id(response: &mut Response<Body>, request_id: &str) {
-    let id = HeaderValue::try_from(request_id).expect("a request ID consists of hexadecimal digits");
-    for name in ["x-mmchat-request-id", "x-request-id"] {
-        response.headers_mut().insert(name, id.clone());
-    }
-}
-
-/// Response status of a failed call.
-pub(super) fn response_status(outcome: &CallOutcome, error: &CallError) -> StatusCode {
-    use ErrorClass as C;
-    let upstream_or = |default: StatusCode, range: std::ops::RangeInclusive<u16>| {
-        error
-            .status
-            .filter(|status| range.contains(status))
-            .and_then(|status| StatusCode::from_u16(status).ok())
-            .unwrap_or(default)
-    };
-    if outcome.deadline_passed {
-        return StatusCode::GATEWAY_TIMEOUT;
-    }
-    match error.class {
-        C::Request => match upstream_or(StatusCode::BAD_REQUEST, 400..=422) {
-            // These would refer to the client key or a path of this server.
-            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => StatusCode::BAD_REQUEST,
-            status => status,
-        },
-        C::Context | C::Filter => StatusCode::BAD_REQUEST,
-        C::Model => StatusCode::NOT_FOUND,
-        C::Rate | C::Spend => StatusCode::TOO_MANY_REQUESTS,
-        C::Overloaded | C::NoChannel | C::LocalLimit => StatusCode::SERVICE_UNAVAILABLE,
-        C::Timeout | C::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
-        C::Auth
-        | C::Forbidden
-        | C::Quota
-        | C::Connect
-        | C::Reset
-        | C::Server
-        | C::Path
-        | C::Conflict
-        | C::Redirect
-        | C::InvalidResponse
-        | C::InStream
-        | C::Incomplete
-        | C::InvalidChunk => StatusCode::BAD_GATEWAY,
-    }
-}
-
-/// `error.type`, as OpenAI names it.
-fn error_type(class: ErrorClass) -> &'static str {
-    use ErrorClass as C;
-    match class {
-        C::Request | C::Context | C::Filter | C::Model => "invalid_request_error",
-        C::Rate => "rate_limit_error",
-        C::Spend => "insufficient_quota",
-        C::Overloaded | C::NoChannel | C::LocalLimit => "overloaded_error",
-        C::Timeout | C::GatewayTimeout => "timeout_error",
-        _ => "upstream_error",
-    }
-}
-
-/// `error.code`: the endpoint's own code for errors that the client caused, otherwise ours.
-fn error_code(error: &CallError) -> &str {
-    use ErrorClass as C;
-    match (error.class, &error.code) {
-        (C::Context, _) => "context_length_exceeded",
-        (C::Model, _) => "model_not_found",
-        (C::Rate, _) => "rate_limit_exceeded",
-        (C::Request | C::Filter, Some(code)) => code,
-        (class, _) => class.as_str(),
-    }
-}
-
-/// Errors about this server's own API keys and accounts; the endpoint's messages about them are not sent to clients.
-fn is_server_credential_error(class: ErrorClass) -> bool {
-    matches!(class, ErrorClass::Auth | ErrorClass::Forbidden | ErrorClass::Quota)
-}
-
-fn server_credential_message(class: ErrorClass) -> &'static str {
-    match class {
-        ErrorClass::Quota => "the quota of this server's account at the endpoint is exhausted",
-        ErrorClass::Forbidden => "the endpoint does not allow this request with this server's API key",
-        _ => "the endpoint rejected this server's API key",
-    }
-}
-
-/// Error body of a failed call, sent as the response or as the last event of a stream.
-pub(super) fn error_body(request_id: &str, outcome: &CallOutcome, error: &CallError) -> Value {
-    let message =
-        if is_server_credential_error(error.class) { server_credential_message(error.class) } else { &error.message };
-    let attempts = outcome.attempts.iter().map(|attempt| {
-        let mut entry = attempt.to_json();
-        if attempt.class().is_some_and(is_server_credential_error) {
-            entry["message"] = Value::Null;
-        }
-        entry
-    });
-    json!({"error": {
-        "message": message,
-        "type": error_type(error.class),
-        "param": error.param,
-        "code": error_code(error),
-        "mmchat": {
-            "class": error.class.as_str(),
-            "request_id": request_id,
-            "attempts": attempts.collect::<Vec<_>>(),
-        },
-    }})
-}
-
-/// Error response of a failed call.
-pub(super) fn error_response(request_id: &str, outcome: &CallOutcome, error: &CallError) -> Response<Body> {
-    let status = response_status(outcome, error);
-    let mut response = json_reply(status, &error_body(request_id, outcome, error));
-    // All candidates were tried already; a retry by the client would repeat them.
-    response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
-    if let StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE = status
-        && error.class != ErrorClass::Spend
-    {
-        let retry_after = shortest_retry_after(outcome, error).unwrap_or(Duration::from_secs(1));
-        response.headers_mut().insert(header::RETRY_AFTER, retry_after_value(retry_after));
-    }
-    response
-}
-
-/// Shortest `Retry-After` of the tried candidates.
-fn shortest_retry_after(outcome: &CallOutcome, error: &CallError) -> Option<Duration> {
-    let errors = outcome.attempts.iter().filter_map(|attempt| attempt.error.as_ref()).chain([error]);
-    let now = Timestamp::now();
-    errors.filter_map(|error| Some(error.retry_after.as_ref()?.delay_from(now))).min()
-}
-
-/// Rounds up to whole seconds, at least 1, so that a client does not retry too early.
-fn retry_after_value(wait: Duration) -> HeaderValue {
-    let rounded = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
-    HeaderValue::from(rounded.max(1))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::protocol::{RetryAfter, RetryWhen};
-
-    fn outcome(error: &CallError) -> CallOutcome {
-        CallOutcome {
-            result: Err(error.clone()),
-            incomplete: false,
-            stopped: false,
-            deadline_passed: false,
-            target: None,
-            attempts: Vec::new(),
-            ttft: None,
-            first_output: None,
-            total: Duration::ZERO,
-            output_duration: Duration::ZERO,
-        }
+        }})
     }
 
-    #[test]
-    fn upstream_failures_are_never_401_403_or_success() {
-        for &class in ErrorClass::ALL {
-            let error = CallError { status: Some(401), ..CallError::new(class, "no") };
-            let status = response_status(&outcome(&error), &error);
-            assert!(status.is_client_error() || status.is_server_error(), "{class:?}: {status}");
-            assert!(!matches!(status.as_u16(), 401 | 403), "{class:?}: {status}");
-        }
+    /// The status of the response.
+    pub(super) fn status(&self) -> StatusCode {
+        self.error_parts().0
     }
 
-    #[test]
-    fn retryable_failures_have_retry_after() {
-        let retry_after = |class, wait: Option<u64>| {
-            let when = |wait| RetryAfter { raw: String::new(), when: RetryWhen::After(Duration::from_millis(wait)) };
-            let error = CallError { retry_after: wait.map(when), ..CallError::new(class, "no") };
-            let response = error_response("id", &outcome(&error), &error);
-            assert_eq!(response.headers()["x-should-retry"], "false");
-            response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().expect("ASCII header").to_owned())
-        };
-        assert_eq!(retry_after(ErrorClass::Rate, Some(1500)).as_deref(), Some("2"));
-        assert_eq!(retry_after(ErrorClass::Overloaded, None).as_deref(), Some("1"));
-        assert_eq!(retry_after(ErrorClass::Server, Some(1500)), None);
+    /// Whether the client is not authenticated.
+    pub(super) fn is_authentication(&self) -> bool {
+        matches!(self.kind, RejectionKind::MissingKey | RejectionKind::UnknownKey)
+    }
+
+    /// Whether the connection is closed: the unread rest of the body would be parsed as the next request.
+    pub(super) fn closes_connection(&self) -> bool {
+        matches!(
+            self.kind,
+            RejectionKind::BodyTooLarge(_)
+                | RejectionKind::UnsupportedEncoding(_)
+                | RejectionKind::TooManyLargeBodies
+                | RejectionKind::BodyTimeout
+                | RejectionKind::IncompleteBody
+        )
     }
 }

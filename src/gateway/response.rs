@@ -11,16 +11,18 @@ use serde_json::Value;
 use tokio::time::sleep_until;
 
 use super::{
-    connection::PendingWrite,
+    failure::{error_body, response_status, shortest_retry_after},
     in_flight::InFlightRequest,
-    rejection,
+    rejection::Rejection,
+    request_context::ResponseOptions,
     stream::{self, EventStream, WriteOutcome},
 };
+
 use crate::{
     engine::{CallOutcome, Event, EventKind},
-    model::{Answer, Delta, ModelRequest},
+    model::{Answer, Delta, ErrorClass, ModelRequest},
     protocol::{
-        Frame, FrameKind,
+        CallError, Frame, FrameKind,
         openai::server::{self, ChunkWriter},
     },
 };
@@ -33,20 +35,6 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Bytes that are percent-encoded in header values; `%` is included so that the value can be decoded.
 const HEADER_ENCODE_SET: &AsciiSet = &CONTROLS.add(b'%');
-
-/// Options of a response.
-#[derive(Debug)]
-pub(super) struct ResponseOptions {
-    pub(super) stream: bool,
-    /// The client requested the usage of a stream (`stream_options.include_usage`).
-    pub(super) include_usage: bool,
-    /// A stream ends with `data: [DONE]`.
-    pub(super) sends_done: bool,
-    /// Time that the headers of a stream are held back for its first chunk.
-    pub(super) hold: Duration,
-    /// Whether written data still waits for the client to read it.
-    pub(super) pending_write: PendingWrite,
-}
 
 /// JSON response.
 pub(super) fn json_response(status: StatusCode, body: &Value) -> Response<Body> {
@@ -176,7 +164,7 @@ fn merge_deltas(request_id: &str, deltas: &[Delta]) -> String {
 
 fn failure_response(in_flight: &mut InFlightRequest, outcome: &CallOutcome) -> Response<Body> {
     let error = outcome.result.as_ref().expect_err("called for failed outcomes only");
-    let mut response = rejection::error_response(&in_flight.context.request_id, outcome, error);
+    let mut response = error_response(&in_flight.context.request_id, outcome, error);
     in_flight.status = Some(response.status());
     insert_target_headers(in_flight, response.headers_mut());
     let attempts = HeaderValue::from(outcome.attempts.len());
@@ -204,14 +192,80 @@ fn insert_target_headers(in_flight: &InFlightRequest, headers: &mut HeaderMap) {
     }
 }
 
+/// Adds the request ID headers.
+pub(super) fn insert_request_id(response: &mut Response<Body>, request_id: &str) {
+    let id = HeaderValue::try_from(request_id).expect("a request ID consists of hexadecimal digits");
+    for name in ["x-mmchat-request-id", "x-request-id"] {
+        response.headers_mut().insert(name, id.clone());
+    }
+}
+
+/// Error response of a failed call.
+pub(super) fn error_response(request_id: &str, outcome: &CallOutcome, error: &CallError) -> Response<Body> {
+    let status = response_status(outcome, error);
+    let mut response = json_response(status, &error_body(request_id, outcome, error));
+    // All candidates were tried already; a retry by the client would repeat them.
+    response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+    if let StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE = status
+        && error.class != ErrorClass::Spend
+    {
+        let retry_after = shortest_retry_after(outcome, error).unwrap_or(Duration::from_secs(1));
+        response.headers_mut().insert(header::RETRY_AFTER, retry_after_value(retry_after));
+    }
+    response
+}
+
+/// Rounds up to whole seconds, at least 1, so that a client does not retry too early.
+pub(super) fn retry_after_value(wait: Duration) -> HeaderValue {
+    let rounded = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+    HeaderValue::from(rounded.max(1))
+}
+
+/// Response to a rejected request.
+pub(super) fn rejection_response(rejection: &Rejection, request_id: &str) -> Response<Body> {
+    let mut response = json_response(rejection.status(), &rejection.error_body(request_id));
+    insert_request_id(&mut response, request_id);
+    if let Some(retry_after) = rejection.retry_after() {
+        response.headers_mut().insert(header::RETRY_AFTER, retry_after_value(retry_after));
+    } else {
+        // The same request would be rejected again.
+        response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+    }
+    if rejection.is_authentication() {
+        response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    if rejection.closes_connection() {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        gateway::failure::failed_outcome,
+        protocol::{RetryAfter, RetryWhen},
+    };
 
     #[test]
     fn non_ascii_names_are_percent_encoded_in_headers() {
         let encoded = utf8_percent_encode("通义 50%", HEADER_ENCODE_SET).to_string();
         HeaderValue::try_from(&encoded).expect("valid header value");
         assert_eq!(percent_encoding::percent_decode_str(&encoded).decode_utf8_lossy(), "通义 50%");
+    }
+
+    #[test]
+    fn retryable_failures_have_retry_after() {
+        let retry_after = |class, wait: Option<u64>| {
+            let when = |wait| RetryAfter { raw: String::new(), when: RetryWhen::After(Duration::from_millis(wait)) };
+            let error = CallError { retry_after: wait.map(when), ..CallError::new(class, "no") };
+            let response = error_response("id", &failed_outcome(&error), &error);
+            assert_eq!(response.headers()["x-should-retry"], "false");
+            response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().expect("ASCII header").to_owned())
+        };
+        assert_eq!(retry_after(ErrorClass::Rate, Some(1500)).as_deref(), Some("2"));
+        assert_eq!(retry_after(ErrorClass::Overloaded, None).as_deref(), Some("1"));
+        assert_eq!(retry_after(ErrorClass::Server, Some(1500)), None);
     }
 }

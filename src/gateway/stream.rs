@@ -15,7 +15,10 @@ use bytes::Bytes;
 use http_body::Frame as BodyFrame;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{connection::PendingWrite, in_flight::InFlightRequest, rejection, response::ResponseOptions};
+use super::{
+    failure::error_body, in_flight::InFlightRequest, request_context::ResponseOptions, write_timeout::PendingWrite,
+};
+
 use crate::{
     engine::{CallOutcome, Event, EventKind},
     model::{DeltaKind, ModelRequest},
@@ -125,7 +128,7 @@ impl EventStream {
                 WriteOutcome::Complete
             }
             Err(call_error) => {
-                let event = format!("data: {}\n\n", rejection::error_body(&self.request_id, &outcome, call_error));
+                let event = format!("data: {}\n\n", error_body(&self.request_id, &outcome, call_error));
                 self.buffered.clear();
                 self.failed = true;
                 self.queue.push_back(event.into());

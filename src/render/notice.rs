@@ -120,7 +120,7 @@ pub fn call_failed(name: &str, error: &CallError, outcome: &CallOutcome) -> Stri
         lines.push(format!("  retry after: {}", one_line(&after.raw)));
     }
     let hints = failed.iter().filter_map(|record| record.error.as_ref()?.hint.as_ref()).chain(&error.hint);
-    for hint in hints.map(|hint| format!("  hint: {hint}")) {
+    for hint in hints.map(|hint| format!("hint: {hint}")) {
         if !lines.contains(&hint) {
             lines.push(hint);
         }

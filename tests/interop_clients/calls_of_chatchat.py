@@ -1,5 +1,5 @@
-"""Langchain-Chatchat's own client calls, set up as docs/serve.md says: what its agents, its chats and its knowledge bases
-call models with. Its package is installed without its user interface and its readers of files, which call no model.
+"""Checks the functions with which Langchain-Chatchat's agents, chats and knowledge bases call models, configured as in
+docs/serve.md. The package is installed without its user interface and file loaders, which call no model.
 
     calls_of_chatchat.py URL
 """
@@ -30,34 +30,34 @@ from chatchat.server.utils import get_ChatOpenAI, get_Embeddings, get_OpenAI, ge
 name = f"langchain-chatchat {importlib.metadata.version('langchain-chatchat')}"
 
 
-@check(name, "its default model is a route or model of mmchat's")
+@check(name, "the default model is a name that mmchat serves")
 def _():
     assert get_default_llm() == "mock"
 
 
-@check(name, "a chat, as it streams it")
+@check(name, "chat, streamed and not")
 def _():
     assert get_ChatOpenAI(model_name="mock").invoke("hello").content == HELLO
     assert "".join(chunk.content for chunk in get_ChatOpenAI(model_name="mock").stream("hello")) == HELLO
 
 
-@check(name, "a chat, as its server awaits it")
+@check(name, "chat, asynchronous stream")
 def _():
     async def ask():
         return [chunk.content async for chunk in get_ChatOpenAI(model_name="mock").astream("hello")]
     assert "".join(asyncio.run(ask())) == HELLO
 
 
-@check(name, "a chat that does not stream, of a route whose first service is dead")
+@check(name, "chat without streaming, through a route whose first endpoint is down")
 def _():
     reply = get_ChatOpenAI(model_name="route", streaming=False, max_tokens=40).invoke("say hello")
     assert "tiny llama" in reply.content, reply
 
 
-@check(name, "a completion of the older kind, from a real model")
+@check(name, "legacy completion, from llama.cpp")
 def _():
     reply = get_OpenAI(model_name="tiny", temperature=0.1, max_tokens=40, echo=False).invoke("say hello")
-    # Without a chat's template the tiny model goes on from wherever it thinks it is.
+    # Without a chat template the tiny model may start in the middle of its sentence.
     assert "rld" in reply, reply
 
 
@@ -67,12 +67,12 @@ def _():
     assert len(vectors) == 2 and all(vectors)
 
 
-@check(name, "an error of the model reaches it")
+@check(name, "an error of the model reaches the client")
 def _():
     try:
         get_ChatOpenAI(model_name="mock", streaming=False).invoke("ctx")
-        raise AssertionError("it was answered")
-    except Exception as error:  # noqa: BLE001: whichever class its version of the SDK has for it
+        raise AssertionError("the request succeeded")
+    except Exception as error:  # noqa: BLE001: the class depends on its version of the SDK
         assert "maximum context length" in str(error), error
 
 

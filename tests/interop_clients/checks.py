@@ -1,24 +1,25 @@
-"""What the clients' scripts share: each check is a line of a table, and any that fails is told at the end."""
+"""Runs the checks of a client script and prints a table with one line for each; the failures follow on stderr."""
 import sys, traceback
 
 done = []
 
 
-def check(client, what):
-    """Runs the function below it as one check."""
+def check(client, title):
+    """Decorator: runs the function as one check."""
     def run(function):
         try:
             function()
-            done.append((client, what, None))
-        except BaseException:  # noqa: BLE001: whatever it is, it is the check's result
-            done.append((client, what, traceback.format_exc()))
+            done.append((client, title, None))
+        except BaseException:  # noqa: BLE001: any exception is a failed check
+            done.append((client, title, traceback.format_exc()))
     return run
 
 
 def end():
-    for client, what, trouble in done:
-        print(f"| {client} | {what} | {'FAILED' if trouble else 'ok'} |")
-    failed = [(client, what, trouble) for client, what, trouble in done if trouble]
-    for client, what, trouble in failed:
-        print(f"\n{client}: {what}\n{trouble}", file=sys.stderr)
+    """Prints the table and exits with 1 if a check failed."""
+    for client, title, error in done:
+        print(f"| {client} | {title} | {'FAILED' if error else 'ok'} |")
+    failed = [(client, title, error) for client, title, error in done if error]
+    for client, title, error in failed:
+        print(f"\n{client}: {title}\n{error}", file=sys.stderr)
     sys.exit(1 if failed else 0)

@@ -1,4 +1,4 @@
-// OpenAI's SDK for Node against mmchat serve: openai_sdk.mjs URL
+// Checks OpenAI's SDK for Node with mmchat serve: openai_sdk.mjs URL
 import assert from "node:assert/strict";
 import OpenAI, { APIError, BadRequestError, InternalServerError, NotFoundError } from "openai";
 import { VERSION } from "openai/version";
@@ -12,14 +12,14 @@ const tool = { type: "function", function: { name: "get_weather", parameters: { 
 const lines = [];
 let failed = 0;
 
-async function check(what, act) {
+async function check(title, run) {
   try {
-    await act();
-    lines.push(`| ${name} | ${what} | ok |`);
+    await run();
+    lines.push(`| ${name} | ${title} | ok |`);
   } catch (error) {
     failed += 1;
-    lines.push(`| ${name} | ${what} | FAILED |`);
-    console.error(what, error);
+    lines.push(`| ${name} | ${title} | FAILED |`);
+    console.error(title, error);
   }
 }
 
@@ -35,7 +35,7 @@ await check("chat", async () => {
   assert.equal(response.headers.get("x-mmchat-model"), "mock");
 });
 
-await check("stream, and its usage where it is asked for", async () => {
+await check("stream, with usage if requested", async () => {
   const stream = await client.chat.completions.create({
     model: "mock", messages: user("hello"), stream: true, stream_options: { include_usage: true },
   });
@@ -54,13 +54,13 @@ await check("tools, streamed", async () => {
   assert.deepEqual(JSON.parse(final.choices[0].message.tool_calls[0].function.arguments), { city: "Paris" });
 });
 
-// As floats: this SDK asks for base64 otherwise, and aimock does not send that.
+// The SDK's default encoding is base64, which aimock does not send.
 await check("embeddings", async () => {
   const reply = await client.embeddings.create({ model: "embed", input: "embed me", encoding_format: "float" });
   assert.ok(reply.data[0].embedding.length > 0);
 });
 
-await check("errors by type, none of them tried again by the client", async () => {
+await check("errors by type, without client retries", async () => {
   for (const [prompt, model, kind, code] of [
     ["boom", "mock", InternalServerError, "server"],
     ["ctx", "mock", BadRequestError, "context_length_exceeded"],
@@ -72,11 +72,11 @@ await check("errors by type, none of them tried again by the client", async () =
       assert.equal(error.code, code);
       return true;
     });
-    assert.equal((await metric("mmchat_requests_total")) - before, 1, `${prompt}: asked more than once`);
+    assert.equal((await metric("mmchat_requests_total")) - before, 1, `${prompt}: requested more than once`);
   }
 });
 
-await check("an answer that breaks off is an error", async () => {
+await check("an incomplete answer is an error", async () => {
   let text = "";
   await assert.rejects(async () => {
     for await (const chunk of await client.chat.completions.create({ model: "mock", messages: user("cutoff"), stream: true })) {
@@ -86,7 +86,7 @@ await check("an answer that breaks off is an error", async () => {
   assert.ok(text.length > 0);
 });
 
-await check("a stream that is left ends upstream", async () => {
+await check("closing a stream cancels the upstream request", async () => {
   const before = await metric("mmchat_client_disconnects_total");
   const stream = await client.chat.completions.create({ model: "count", messages: user("count"), stream: true });
   for await (const _ of stream) break;

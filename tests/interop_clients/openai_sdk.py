@@ -1,4 +1,4 @@
-"""OpenAI's SDK for Python, LangChain's ChatOpenAI and LiteLLM as a client, against mmchat serve.
+"""Checks OpenAI's SDK for Python, LangChain's ChatOpenAI and LiteLLM as clients of mmchat serve.
 
     openai_sdk.py URL
 
@@ -34,7 +34,7 @@ def _():
     assert reply.headers["x-mmchat-endpoint"] == "aimock" and reply.headers["x-request-id"]
 
 
-@check(name, "stream, and its usage where it is asked for")
+@check(name, "stream, with usage if requested")
 def _():
     chunks = list(client.chat.completions.create(model="mock", messages=user("hello"), stream=True,
                                                  stream_options={"include_usage": True}))
@@ -44,7 +44,7 @@ def _():
     assert all(c.choices for c in plain) and plain[-1].choices[0].finish_reason == "stop"
 
 
-@check(name, "a real model, behind a route whose first service is dead")
+@check(name, "llama.cpp, through a route whose first endpoint is down")
 def _():
     reply = client.chat.completions.with_raw_response.create(model="route", messages=user("say hello"), max_tokens=40)
     assert "tiny llama" in reply.parse().choices[0].message.content, reply.text
@@ -71,24 +71,24 @@ def _():
 
 @check(name, "embeddings, as floats and as base64")
 def _():
-    for how in ("float", "base64"):
-        reply = client.embeddings.create(model="embed", input=["embed me"], encoding_format=how)
-        assert len(reply.data) == 1 and reply.data[0].embedding, how
+    for encoding in ("float", "base64"):
+        reply = client.embeddings.create(model="embed", input=["embed me"], encoding_format=encoding)
+        assert len(reply.data) == 1 and reply.data[0].embedding, encoding
 
 
-@check(name, "the list of models, one of them, and none")
+@check(name, "the model list, one model, and an unknown model")
 def _():
     ids = [model.id for model in client.models.list()]
     assert "mock" in ids and "route" in ids
     assert client.models.retrieve("route").id == "route"
     try:
         client.models.retrieve("nobody")
-        raise AssertionError("it was found")
+        raise AssertionError("the unknown model was found")
     except openai.NotFoundError:
         pass
 
 
-@check(name, "errors by type, none of them tried again by the client")
+@check(name, "errors by type, without client retries")
 def _():
     for prompt, model, kind, code in (
         ("boom", "mock", openai.InternalServerError, "server"),
@@ -103,32 +103,32 @@ def _():
         except kind as error:
             assert error.code == code, (prompt, error.code)
             assert error.body["mmchat"]["request_id"] == error.request_id
-        assert metric("mmchat_requests_total") - before == 1, f"{prompt}: asked more than once"
+        assert metric("mmchat_requests_total") - before == 1, f"{prompt}: requested more than once"
     try:
-        OpenAI(base_url=URL, api_key="sk-of-nobody").models.list()
-        raise AssertionError("a key of nobody's was let in")
+        OpenAI(base_url=URL, api_key="sk-unknown").models.list()
+        raise AssertionError("an unknown key was accepted")
     except openai.AuthenticationError as error:
         assert error.code == "invalid_api_key"
 
 
-@check(name, "an answer that breaks off is an error, streamed too")
+@check(name, "an incomplete stream is an error")
 def _():
     got = []
     try:
         for chunk in client.chat.completions.create(model="mock", messages=user("cutoff"), stream=True):
             got.append(chunk.choices[0].delta.content or "")
-        raise AssertionError(f"it looked whole: {got}")
+        raise AssertionError(f"the answer looked complete: {got}")
     except openai.APIError as error:
         assert "".join(got), error
 
 
-@check(name, "a limit that is over after its Retry-After")
+@check(name, "a rate limit with Retry-After")
 def _():
-    # aimock refuses the first and says when to come back: the gateway, which has nobody else to ask, waits.
+    # aimock rejects the first request with Retry-After: the gateway waits, because there is no other candidate.
     assert client.chat.completions.create(model="mock", messages=user("ratelimit")).choices[0].message.content == "ok after retry"
 
 
-@check(name, "a stream that is left ends upstream")
+@check(name, "closing a stream cancels the upstream request")
 def _():
     before = metric("mmchat_client_disconnects_total")
     stream = client.chat.completions.create(model="count", messages=user("count"), stream=True)
@@ -142,15 +142,15 @@ def _():
     assert metric("mmchat_requests_in_flight") == 0
 
 
-@check(name, "twenty at once")
+@check(name, "twenty concurrent requests")
 def _():
-    said = []
-    def one():
-        said.append(client.chat.completions.create(model="mock", messages=user("hello")).choices[0].message.content)
-    threads = [threading.Thread(target=one) for _ in range(20)]
+    answers = []
+    def request():
+        answers.append(client.chat.completions.create(model="mock", messages=user("hello")).choices[0].message.content)
+    threads = [threading.Thread(target=request) for _ in range(20)]
     [thread.start() for thread in threads]
     [thread.join() for thread in threads]
-    assert said == [HELLO] * 20
+    assert answers == [HELLO] * 20
 
 
 import langchain_openai
@@ -160,7 +160,7 @@ chain = f"langchain-openai {__import__('importlib.metadata').metadata.version('l
 lang = ChatOpenAI(base_url=URL, api_key=KEY, model="mock")
 
 
-@check(chain, "invoke, and its usage")
+@check(chain, "invoke, with usage")
 def _():
     reply = lang.invoke("hello")
     assert reply.content == HELLO and reply.usage_metadata["output_tokens"] == 7
@@ -176,7 +176,7 @@ def _():
     assert lang.bind_tools([TOOL]).invoke("weather").tool_calls[0]["args"] == {"city": "Paris"}
 
 
-@check(chain, "embeddings, as numbers of tokens")
+@check(chain, "embeddings")
 def _():
     vectors = OpenAIEmbeddings(base_url=URL, api_key=KEY, model="embed", check_embedding_ctx_length=False)
     assert vectors.embed_query("embed me")
@@ -189,18 +189,18 @@ lite = f"litellm {__import__('importlib.metadata').metadata.version('litellm')} 
 
 @check(lite, "completion, streamed and not")
 def _():
-    some = dict(model="openai/mock", api_base=URL, api_key=KEY, messages=user("hello"))
-    assert litellm.completion(**some).choices[0].message.content == HELLO
-    assert "".join(c.choices[0].delta.content or "" for c in litellm.completion(stream=True, **some)) == HELLO
+    options = dict(model="openai/mock", api_base=URL, api_key=KEY, messages=user("hello"))
+    assert litellm.completion(**options).choices[0].message.content == HELLO
+    assert "".join(c.choices[0].delta.content or "" for c in litellm.completion(stream=True, **options)) == HELLO
 
 
 @check(lite, "errors by type")
 def _():
-    some = dict(api_base=URL, api_key=KEY, num_retries=0, max_retries=0)
+    options = dict(api_base=URL, api_key=KEY, num_retries=0, max_retries=0)
     for prompt, model, kind in (("ctx", "openai/mock", litellm.ContextWindowExceededError),
                                 ("hello", "openai/nobody", litellm.NotFoundError)):
         try:
-            litellm.completion(model=model, messages=user(prompt), **some)
+            litellm.completion(model=model, messages=user(prompt), **options)
             raise AssertionError(f"{prompt} was answered")
         except kind:
             pass

@@ -1,10 +1,10 @@
-"""OpenAI's SDK streams through a route while its first service is killed and comes back; then the figures of /metrics, the
-log and the record are held against each other.
+"""Streams with OpenAI's SDK through a route while its first endpoint is killed and restarted; then compares /metrics, the
+log and the record.
 
     outage.py URL BINARY PORT LOG
 
-The first service of the route `chat` is the mock that is started here, at PORT; the second one is up all the time. `stats`
-is run with this process's environment, and LOG is where the server's lines go.
+The first endpoint of the route `chat` is the mock that this script starts at PORT; the second one is up all the time.
+`stats` runs with the environment of this process. LOG is the log file of the server.
 """
 import importlib.metadata, json, subprocess, sys, time, urllib.request
 
@@ -15,7 +15,7 @@ URL, BINARY, PORT, LOG = sys.argv[1:]
 KEY, ROUNDS = "sk-of-the-clients", 60
 name = f"openai {importlib.metadata.version('openai')} (Python)"
 client = OpenAI(base_url=URL, api_key=KEY, max_retries=0)
-served, whole = [], 0
+served, complete = [], 0
 
 
 def primary():
@@ -25,9 +25,9 @@ def primary():
     return mock
 
 
-@check(name, f"{ROUNDS} streams of a route whose first service dies and comes back: all whole")
+@check(name, f"{ROUNDS} complete streams through a route whose first endpoint is killed and restarted")
 def _():
-    global whole
+    global complete
     mock = primary()
     for number in range(ROUNDS):
         if number == 15:
@@ -35,7 +35,7 @@ def _():
             mock.wait()
         if number == 30:
             mock = primary()
-            # It is found out about by a request, once it was left alone for its time.
+            # Only a request after the cooldown detects that the endpoint is back.
             time.sleep(6)
         reply = client.chat.completions.with_raw_response.create(
             model="chat", messages=[{"role": "user", "content": f"number {number}"}], stream=True)
@@ -43,13 +43,13 @@ def _():
         assert chunks[-1].choices[0].finish_reason == "stop", number
         assert len("".join(c.choices[0].delta.content or "" for c in chunks).split()) >= 20, number
         served.append(reply.headers["x-mmchat-model"])
-        whole += 1
+        complete += 1
     mock.kill()
     mock.wait()
     assert set(served[:15]) == {"first"} and set(served[15:30]) == {"second"} and served[-1] == "first", served
 
 
-@check(name, "/metrics, the log and the record say the same")
+@check(name, "/metrics, the log and the record agree")
 def _():
     time.sleep(1)
     request = urllib.request.Request(URL.replace("/v1", "/metrics"), headers={"authorization": f"Bearer {KEY}"})
@@ -58,28 +58,28 @@ def _():
     def metric(start):
         return sum(float(line.rsplit(" ", 1)[1]) for line in lines if line.startswith(start))
 
-    def stats(by, what):
+    def stats(by, name):
         rows = json.loads(subprocess.run([BINARY, "stats", "--by", by, "--format", "json"], check=True,
                                          stdout=subprocess.PIPE, text=True).stdout)
-        return next(row for row in rows if row[by] == what)
+        return next(row for row in rows if row[by] == name)
 
     log = [json.loads(line) for line in open(LOG) if '"path":"/v1/chat/completions"' in line]
     attempts = [attempt for line in log for attempt in line["attempts"]]
     route, key = stats("route", "chat"), stats("key", "clients")
-    assert len(log) == route["calls"] == key["calls"] == metric('mmchat_requests_total{name="chat"') == whole
+    assert len(log) == route["calls"] == key["calls"] == metric('mmchat_requests_total{name="chat"') == complete
     for model in ("first", "second"):
         row = stats("model", model)
-        mine = [attempt for attempt in attempts if attempt["model"] == model]
-        assert len(mine) == row["calls"] == metric(f'mmchat_attempts_total{{endpoint="{model}",model="{model}"'), model
-        failed = [attempt for attempt in mine if attempt["class"] != "ok"]
+        logged = [attempt for attempt in attempts if attempt["model"] == model]
+        assert len(logged) == row["calls"] == metric(f'mmchat_attempts_total{{endpoint="{model}",model="{model}"'), model
+        failed = [attempt for attempt in logged if attempt["class"] != "ok"]
         assert len(failed) == row["failed"], model
         assert row["output_tokens"] == metric(
             f'mmchat_tokens_total{{endpoint="{model}",model="{model}",direction="output"'), model
     assert sum(line["output"] for line in log) == route["output_tokens"]
     assert abs(sum(line["cost"] for line in log) - route["cost"]["USD"]) < 1e-9
     assert abs(metric("mmchat_cost_total") - route["cost"]["USD"]) < 1e-9
-    moved = sum(len({a["model"] for a in line["attempts"]}) - 1 for line in log)
-    assert moved == metric("mmchat_failovers_total") == route["failovers"] == key["failovers"]
+    failovers = sum(len({a["model"] for a in line["attempts"]}) - 1 for line in log)
+    assert failovers == metric("mmchat_failovers_total") == route["failovers"] == key["failovers"]
     print(f"  {len(log)} requests, {len(attempts)} attempts, {int(metric('mmchat_failovers_total'))} failovers")
 
 

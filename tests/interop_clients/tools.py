@@ -1,4 +1,4 @@
-"""llm and aichat, as docs/serve.md says to set them up; and LiteLLM's proxy on the other side.
+"""Checks llm and aichat, configured as in docs/serve.md, as clients of mmchat serve, with LiteLLM's proxy as an endpoint.
 
     tools.py URL INSTALLED
 """
@@ -11,9 +11,9 @@ URL, INSTALLED = sys.argv[1], Path(sys.argv[2])
 HOME, KEY, HELLO = Path(os.environ["HOME"]), "sk-of-the-clients", "Hello there, wörld! 你好 👋"
 
 
-def run(*command, **more):
-    ran = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120, **more)
-    return ran.returncode, ran.stdout, ran.stderr
+def run(*command, **options):
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=120, **options)
+    return done.returncode, done.stdout, done.stderr
 
 
 llm_home = HOME / "llm"
@@ -41,13 +41,13 @@ def _():
         assert (code, out.strip()) == (0, HELLO), (out, err)
 
 
-@check(version, "an answer of LiteLLM's proxy, through mmchat")
+@check(version, "an answer from LiteLLM's proxy")
 def _():
     code, out, err = run(binary, "-m", "behind", "hello", env=environment)
     assert (code, out.strip()) == (0, HELLO), (out, err)
 
 
-@check(version, "an answer that breaks off is an error")
+@check(version, "an incomplete answer is an error")
 def _():
     code, out, err = run(binary, "-m", "mmchat", "cutoff", env=environment)
     assert code != 0 and "Error" in err, (code, out, err)
@@ -66,33 +66,33 @@ clients:
       - name: mock
       - name: route
 """)
-there = {**os.environ, "AICHAT_CONFIG_DIR": str(folder)}
+aichat_environment = {**os.environ, "AICHAT_CONFIG_DIR": str(folder)}
 version = run(aichat, "--version")[1].strip()
 
 
 @check(version, "an answer, streamed and not")
 def _():
     for flags in ((), ("-S",)):
-        code, out, err = run(aichat, *flags, "hello", env=there, stdin=subprocess.DEVNULL)
+        code, out, err = run(aichat, *flags, "hello", env=aichat_environment, stdin=subprocess.DEVNULL)
         assert (code, out.strip()) == (0, HELLO), (out, err)
 
 
-@check(version, "a route whose first service is gone")
+@check(version, "a route whose first endpoint is down")
 def _():
-    code, out, err = run(aichat, "-m", "mmchat:route", "hello", env=there, stdin=subprocess.DEVNULL)
+    code, out, err = run(aichat, "-m", "mmchat:route", "hello", env=aichat_environment, stdin=subprocess.DEVNULL)
     assert code == 0 and "Hello from a tiny llama" in out, (code, out, err)
 
 
-@check(version, "an error has mmchat's words")
+@check(version, "an error has mmchat's message")
 def _():
-    code, out, err = run(aichat, "boom", env=there, stdin=subprocess.DEVNULL)
+    code, out, err = run(aichat, "boom", env=aichat_environment, stdin=subprocess.DEVNULL)
     assert code != 0 and "The server had an error" in err, (code, out, err)
 
 
-@check(version, "an answer that breaks off is an error")
+@check(version, "an incomplete answer is an error")
 def _():
-    code, out, err = run(aichat, "cutoff", env=there, stdin=subprocess.DEVNULL)
-    # It reads over the error event, and sees that the transfer breaks off.
+    code, out, err = run(aichat, "cutoff", env=aichat_environment, stdin=subprocess.DEVNULL)
+    # aichat ignores the error event, but detects the aborted transfer.
     assert code != 0 and err.strip(), (code, out, err)
 
 

@@ -1,5 +1,5 @@
-//! Checks the imports of every file in `src/`: a module uses only modules of lower layers, and there are no import cycles.
-//! `docs/architecture.md` explains the layers.
+//! Checks the imports of every file in `src/`: a module uses only modules of lower layers, and there are no import
+//! cycles. `docs/architecture.md` explains the layers.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -13,8 +13,8 @@ fn ask(server: &Server, arguments: &[&str]) -> Ran {
 #[test]
 fn piped_stdout_is_the_exact_content() {
     let server = Server::replying(&[&answer("a \u{1b}[31m* 你好\n\n  b")]);
-    let ran = ask(&server, &["hi"]).exits(0);
-    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("a \u{1b}[31m* 你好\n\n  b", ""));
+    let result = ask(&server, &["hi"]).exits(0);
+    assert_eq!((result.out.as_str(), result.err.as_str()), ("a \u{1b}[31m* 你好\n\n  b", ""));
     let request = server.requests().remove(0);
     assert!(request.head.starts_with("POST /v1/chat/completions HTTP/1.1"), "{}", request.head);
     assert_eq!(request.json()["model"], "x");
@@ -24,15 +24,15 @@ fn piped_stdout_is_the_exact_content() {
 #[test]
 fn flags_set_request_fields() {
     let server = Server::replying(&[&answer("ok")]);
-    let home = Home::with_server(&server, "");
-    std::fs::write(home.path("f.txt"), "in the file").expect("a file");
-    let file = home.path("f.txt").display().to_string();
+    let env = Home::with_server(&server, "");
+    std::fs::write(env.path("f.txt"), "in the file").expect("writable file");
+    let file = env.path("f.txt").display().to_string();
     let arguments = ["ask", "-m", "m/x", "-s", "be brief", "--temperature", "0.5", "--max-tokens", "7"];
     let more = ["-o", "top_k=3", "-o", "mode=fast", "-f", &file, "what", "is", "this"];
-    home.run_with_input(&[&arguments[..], &more[..]].concat(), b"piped\n").exits(0);
+    env.run_with_input(&[&arguments[..], &more[..]].concat(), b"piped\n").exits(0);
     let body = server.requests().remove(0).json();
     assert_eq!(body["messages"][0], serde_json::json!({"role": "system", "content": "be brief"}));
-    let prompt = body["messages"][1]["content"].as_str().expect("text");
+    let prompt = body["messages"][1]["content"].as_str().expect("string");
     assert!(prompt.starts_with("what is this\n\n<file name=") && prompt.ends_with("</file>\n\npiped"), "{prompt}");
     assert_eq!((&body["temperature"], &body["max_tokens"]), (&0.5.into(), &7.into()));
     assert_eq!((&body["top_k"], &body["mode"]), (&3.into(), &"fast".into()));
@@ -40,25 +40,25 @@ fn flags_set_request_fields() {
 
 #[test]
 fn failover_prints_one_line_on_stderr() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("free port").local_addr().expect("bound address");
     let rate = reply("429 Too Many Requests", "retry-after: 30\r\n", "{\"error\":{\"message\":\"slow down\"}}");
     let page = reply("200 OK", "content-type: text/html\r\n", "<html><title>Login</title></html>");
     let error_first = format!("{STREAM}data: {{\"error\":{{\"message\":\"upstream died\",\"code\":503}}}}\n\n");
     for (first, class) in [(rate, "rate"), (page, "invalid-response"), (error_first, "overloaded")] {
         let server = Server::replying(&[&first, &answer("second")]);
-        let home = Home::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
-        let ran = home.run(&["ask", "-m", "chat", "hi"]).exits(0).says(&[class, "m/a", "trying m/b"]);
-        assert_eq!((ran.out.as_str(), ran.err.lines().count()), ("second", 1), "{ran:?}");
+        let env = Home::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
+        let result = env.run(&["ask", "-m", "chat", "hi"]).exits(0).says(&[class, "m/a", "trying m/b"]);
+        assert_eq!((result.out.as_str(), result.err.lines().count()), ("second", 1), "{result:?}");
     }
     let server = Server::replying(&[&answer("second")]);
     let more =
         format!("[endpoints.down]\nbase_url = \"http://{closed}/v1\"\n[routes.chat]\nmodels = [\"down/a\", \"m/b\"]\n");
-    let home = Home::with_server(&server, &more);
-    let ran = home.run(&["ask", "-m", "chat", "--format", "json", "hi"]).exits(0);
+    let env = Home::with_server(&server, &more);
+    let result = env.run(&["ask", "-m", "chat", "--format", "json", "hi"]).exits(0);
     let classes: Vec<_> =
-        ran.json()["attempts"].as_array().expect("a list").iter().map(|a| a["class"].clone()).collect();
+        result.json()["attempts"].as_array().expect("JSON array").iter().map(|a| a["class"].clone()).collect();
     assert_eq!(classes, ["connect", "connect", "ok"]);
-    assert_eq!(ran.err.lines().count(), 1, "{ran:?}");
+    assert_eq!(result.err.lines().count(), 1, "{result:?}");
 }
 
 #[test]
@@ -67,8 +67,8 @@ fn failure_of_all_candidates_lists_each_error() {
         &reply("401 Unauthorized", "", "{\"error\":{\"message\":\"wrong key\"}}"),
         &reply("404 Not Found", "", "<html><title>nothing here</title></html>"),
     ]);
-    let home = Home::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
-    home.run(&["ask", "-m", "chat", "hi"]).exits(5).says(&["m/a", "wrong key", "m/b", "nothing here", "base_url"]);
+    let env = Home::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
+    env.run(&["ask", "-m", "chat", "hi"]).exits(5).says(&["m/a", "wrong key", "m/b", "nothing here", "base_url"]);
 }
 
 #[test]
@@ -78,8 +78,8 @@ fn auth_exits_4_timeout_exits_6_incomplete_exits_8() {
     let server = Server::start(vec![vec![Step::Hold]]);
     ask(&server, &["--timeout", "200ms", "hi"]).exits(6).says(&["no answer within"]);
     let server = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
-    let ran = ask(&server, &["hi"]).exits(8).says(&["incomplete"]);
-    assert_eq!(ran.out, "half");
+    let result = ask(&server, &["hi"]).exits(8).says(&["incomplete"]);
+    assert_eq!(result.out, "half");
 }
 
 #[test]
@@ -90,8 +90,8 @@ fn json_format_has_all_fields() {
     let stream = stream.replace("content-type", "x-request-id: req-1\r\ncontent-type");
     let server = Server::replying(&[&stream]);
     let more = "[models.x]\nendpoint = \"m\"\nmodel = \"up\"\nprice = { input = 1.0, output = 2.0 }\n";
-    let ran = Home::with_server(&server, more).run(&["ask", "-m", "x", "--format", "json", "hi"]).exits(0);
-    let json = ran.json();
+    let result = Home::with_server(&server, more).run(&["ask", "-m", "x", "--format", "json", "hi"]).exits(0);
+    let json = result.json();
     assert_eq!((&json["model"], &json["endpoint"], &json["upstream_model"]), (&"x".into(), &"m".into(), &"up".into()));
     assert_eq!((&json["content"], &json["finish_reason"]), (&"hi\u{7}".into(), &"stop".into()));
     assert_eq!(
@@ -104,7 +104,7 @@ fn json_format_has_all_fields() {
     );
     assert_eq!(json["attempts"][0]["request_id"], "req-1");
     assert!(json["timing"]["ttft_ms"].is_u64() && json["timing"]["total_ms"].is_u64());
-    assert!(!ran.out.contains('\u{7}'), "control bytes must be escaped");
+    assert!(!result.out.contains('\u{7}'), "control bytes must be escaped");
 }
 
 #[test]
@@ -118,14 +118,15 @@ fn json_of_an_incomplete_answer_has_the_partial_content() {
 #[test]
 fn jsonl_has_one_event_per_line_and_markdown_has_a_heading() {
     let server = Server::replying(&[&answer("text"), &answer("text")]);
-    let home = Home::with_server(&server, "");
-    let ran = home.run(&["ask", "-m", "m/x", "--format", "jsonl", "hi"]).exits(0);
-    let lines: Vec<serde_json::Value> = ran.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().expect("an event")).collect();
+    let env = Home::with_server(&server, "");
+    let result = env.run(&["ask", "-m", "m/x", "--format", "jsonl", "hi"]).exits(0);
+    let lines: Vec<serde_json::Value> =
+        result.out.lines().map(|line| serde_json::from_str(line).expect("valid JSON")).collect();
+    let events: Vec<_> = lines.iter().map(|line| line["event"].as_str().expect("event name")).collect();
     assert_eq!(events, ["started", "delta", "delta", "ttft", "finished"]);
     assert_eq!((&lines[1]["content"], &lines[4]["content"]), (&"text".into(), &"text".into()));
-    let ran = home.run(&["ask", "-m", "m/x", "--format", "markdown", "hi"]).exits(0);
-    assert_eq!(ran.out, "# m/x\n\ntext\n");
+    let result = env.run(&["ask", "-m", "m/x", "--format", "markdown", "hi"]).exits(0);
+    assert_eq!(result.out, "# m/x\n\ntext\n");
 }
 
 #[test]
@@ -136,16 +137,17 @@ fn first_chunk_is_printed_while_the_stream_is_open() {
         Step::Gate(gate),
         Step::Bytes(format!("{}{STOP}", event(" second")).into_bytes()),
     ]]);
-    let home = Home::with_server(&server, "");
-    let mut child = home.command().args(["ask", "-m", "m/x", "hi"]).stdout(Stdio::piped()).spawn().expect("runs");
+    let env = Home::with_server(&server, "");
+    let mut child =
+        env.command().args(["ask", "-m", "m/x", "hi"]).stdout(Stdio::piped()).spawn().expect("program starts");
     let mut stdout = child.stdout.take().expect("piped");
     let mut first = [0; 5];
     stdout.read_exact(&mut first).expect("first chunk while the server waits");
     assert_eq!(&first, b"first");
-    open.send(()).expect("the server waits");
+    open.send(()).expect("server waits at the gate");
     let mut rest = String::new();
-    stdout.read_to_string(&mut rest).expect("the rest");
-    assert_eq!((rest.as_str(), child.wait().expect("ends").code()), (" second", Some(0)));
+    stdout.read_to_string(&mut rest).expect("rest of the output");
+    assert_eq!((rest.as_str(), child.wait().expect("child has been started").code()), (" second", Some(0)));
 }
 
 #[test]
@@ -154,39 +156,43 @@ fn closed_stdout_exits_0_without_an_error() {
         Step::Bytes(STREAM.as_bytes().to_vec()),
         Step::Endless(event(&"x".repeat(1000)).into_bytes()),
     ]]);
-    let home = Home::with_server(&server, "");
-    let mut command = home.command();
-    let mut child =
-        command.args(["ask", "-m", "m/x", "hi"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let env = Home::with_server(&server, "");
+    let mut command = env.command();
+    let mut child = command
+        .args(["ask", "-m", "m/x", "hi"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("program starts");
     let mut stdout = child.stdout.take().expect("piped");
-    stdout.read_exact(&mut [0; 100]).expect("text");
+    stdout.read_exact(&mut [0; 100]).expect("start of the output");
     drop(stdout);
-    let ran = Ran::of(child.wait_with_output().expect("ends")).exits(0);
-    assert_eq!(ran.err, "");
+    let result = Ran::of(child.wait_with_output().expect("child has been started")).exits(0);
+    assert_eq!(result.err, "");
 }
 
 #[test]
 fn reasoning_goes_to_stderr() {
-    let thought = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm \\u001b]0;x\\u0007so\"}}]}\n\n";
-    let server = Server::replying(&[&format!("{STREAM}{thought}{}{STOP}", event("42"))]);
-    let ran = ask(&server, &["hi"]).exits(0);
-    assert_eq!((ran.out.as_str(), ran.err.as_str()), ("42", "hm so\n\n"));
+    let reasoning = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"hm \\u001b]0;x\\u0007so\"}}]}\n\n";
+    let server = Server::replying(&[&format!("{STREAM}{reasoning}{}{STOP}", event("42"))]);
+    let result = ask(&server, &["hi"]).exits(0);
+    assert_eq!((result.out.as_str(), result.err.as_str()), ("42", "hm so\n\n"));
 }
 
 #[test]
 fn unusual_ends_of_an_answer_are_warned_about() {
     let end = |reason: &str| STOP.replace("\"stop\"", &format!("\"{reason}\""));
     let tool = "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"name\":\"get_weather\"}}]}}]}\n\n";
-    let thought = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hm\"}}]}\n\n";
+    let reasoning = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hm\"}}]}\n\n";
     for (body, words) in [
         (format!("{}{}", event("x"), end("length")), "token limit"),
-        (format!("{thought}{}", end("length")), "used up by reasoning"),
+        (format!("{reasoning}{}", end("length")), "used up by reasoning"),
         (format!("{}{}", event("x"), end("content_filter")), "content filter"),
         (end("content_filter"), "withheld"),
         (format!("{tool}{}", end("tool_calls")), "get_weather"),
         (format!("{}{}", event("x"), end("because")), "because"),
         (end("stop"), "empty"),
-        (format!("{thought}{}", end("stop")), "only reasoning"),
+        (format!("{reasoning}{}", end("stop")), "only reasoning"),
         (format!("data: null\n\n{}{}", event("x"), end("length")), "token limit"),
         (
             format!("{}{}", event("x").replace("\"index\":0", "\"index\":1"), event("y") + &end("stop")),
@@ -206,22 +212,22 @@ fn unusual_ends_of_an_answer_are_warned_about() {
 
 #[test]
 fn incomplete_answer_is_kept_when_no_other_candidate_answers() {
-    let half = format!("{STREAM}{}", event("half"));
+    let partial = format!("{STREAM}{}", event("half"));
     let models = "[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n[models.b]\nendpoint = \"m\"\nmodel = \"b\"\n";
     for on_incomplete in ["restart", "buffer"] {
         let refusal = reply("401 Unauthorized", "", "{\"error\":{\"message\":\"wrong key\"}}");
-        let server = Server::replying(&[&half, &refusal, &half, &refusal]);
+        let server = Server::replying(&[&partial, &refusal, &partial, &refusal]);
         let route = format!("{models}[routes.chat]\nmodels = [\"a\", \"b\"]\non_cut = \"{on_incomplete}\"\n");
-        let home = Home::with_server(&server, &route);
-        let ran = home.run(&["ask", "-m", "chat", "hi"]).exits(8);
-        assert_eq!(ran.out.trim_end(), "half", "{on_incomplete}");
-        let ran = ran.says(&[
+        let env = Home::with_server(&server, &route);
+        let result = env.run(&["ask", "-m", "chat", "hi"]).exits(8);
+        assert_eq!(result.out.trim_end(), "half", "{on_incomplete}");
+        let result = result.says(&[
             "the answer of a is incomplete: the answer ended without an end signal",
             "b (",
             "auth 401: wrong key",
         ]);
-        assert!(on_incomplete == "buffer" || ran.err.contains("[incomplete from a, restarted on b]"), "{ran:?}");
-        let json = home.run(&["ask", "-m", "chat", "--format", "json", "hi"]).exits(8).json();
+        assert!(on_incomplete == "buffer" || result.err.contains("[incomplete from a, restarted on b]"), "{result:?}");
+        let json = env.run(&["ask", "-m", "chat", "--format", "json", "hi"]).exits(8).json();
         assert_eq!((&json["content"], &json["upstream_model"]), (&"half".into(), &"a".into()), "{on_incomplete}");
         assert_eq!((&json["error"]["class"], &json["attempts"][1]["class"]), (&"incomplete".into(), &"auth".into()));
     }
@@ -236,7 +242,7 @@ fn tool_calls_are_separated_by_id_and_limited() {
     };
     let end = STOP.replace("\"stop\"", "\"tool_calls\"");
     let ids = |json: &serde_json::Value| {
-        let calls = json["tool_calls"].as_array().expect("calls");
+        let calls = json["tool_calls"].as_array().expect("JSON array");
         calls.iter().map(|call| format!("{}{}", call["id"], call["arguments"])).collect::<Vec<_>>()
     };
     for index in ["\"index\":0,", "", "\"index\":-1,"] {
@@ -247,8 +253,8 @@ fn tool_calls_are_separated_by_id_and_limited() {
     }
     let calls: String = (0..2000).map(|index| call(&format!("\"index\":{index},"))).collect();
     let server = Server::replying(&[&format!("{STREAM}{calls}{end}")]);
-    let ran = ask(&server, &["--format", "json", "hi"]).exits(8).says(&["too many tool calls"]);
-    assert_eq!((ids(&ran.json()).len(), &ran.json()["error"]["class"]), (1024, &"invalid-chunk".into()));
+    let result = ask(&server, &["--format", "json", "hi"]).exits(8).says(&["too many tool calls"]);
+    assert_eq!((ids(&result.json()).len(), &result.json()["error"]["class"]), (1024, &"invalid-chunk".into()));
 }
 
 #[test]
@@ -259,8 +265,8 @@ fn concatenated_json_objects_are_all_decoded() {
         (format!("{}data: [DONE]\n\n", event("A").trim_end().replace("}]}", ",\"finish_reason\":\"stop\"}]}")), "A"),
     ] {
         let server = Server::replying(&[&format!("{STREAM}{body}")]);
-        let ran = ask(&server, &["hi"]).exits(0);
-        assert_eq!((ran.out.as_str(), ran.err.as_str()), (out, ""), "{body}");
+        let result = ask(&server, &["hi"]).exits(0);
+        assert_eq!((result.out.as_str(), result.err.as_str()), (out, ""), "{body}");
     }
     // Decoding a large event of concatenated objects takes linear time.
     let many = format!("data: {}\n\n{}{STOP}", "{}".repeat(1 << 20), event("A"));
@@ -280,110 +286,119 @@ fn sse_comment_split_across_chunks_is_not_an_invalid_response() {
         Step::Gate(gate),
         Step::Bytes(b"ng\n\n".to_vec()),
     ]]);
-    let home = Home::with_server(&server, "");
-    let mut child = home.command();
-    let mut child =
-        child.args(["ask", "-m", "m/x", "hi"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
-    child.stdout.as_mut().expect("piped").read_exact(&mut [0; 4]).expect("text");
-    open.send(()).expect("the server waits");
-    let ran = Ran::of(child.wait_with_output().expect("ends")).exits(8).says(&["without an end signal"]);
-    assert!(!ran.err.contains("invalid-response"), "{ran:?}");
+    let env = Home::with_server(&server, "");
+    let mut child = env.command();
+    let mut child = child
+        .args(["ask", "-m", "m/x", "hi"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("program starts");
+    child.stdout.as_mut().expect("piped").read_exact(&mut [0; 4]).expect("start of the output");
+    open.send(()).expect("server waits at the gate");
+    let result =
+        Ran::of(child.wait_with_output().expect("child has been started")).exits(8).says(&["without an end signal"]);
+    assert!(!result.err.contains("invalid-response"), "{result:?}");
 }
 
 #[cfg(unix)]
 #[test]
 fn failure_exit_code_is_kept_when_stdout_is_closed() {
     let server = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
-    let home = Home::with_server(&server, "");
-    let (reader, writer) = std::io::pipe().expect("a pipe");
+    let env = Home::with_server(&server, "");
+    let (reader, writer) = std::io::pipe().expect("pipe");
     drop(reader);
-    let mut command = home.command();
+    let mut command = env.command();
     command.args(["ask", "-m", "m/x", "--format", "json", "hi"]).stdout(writer);
-    assert_eq!(command.status().expect("runs").code(), Some(8));
+    assert_eq!(command.status().expect("program starts").code(), Some(8));
 }
 
 #[test]
 fn output_file_is_private_and_write_errors_are_reported() {
     let server = Server::replying(&[&answer("text"), &answer("text")]);
-    let home = Home::with_server(&server, "");
-    let path = home.path("answer.md").display().to_string();
-    let ran = home.run(&["ask", "-m", "m/x", "--output", &path, "hi"]).exits(0);
-    assert_eq!((ran.out.as_str(), std::fs::read_to_string(&path).expect("a file").as_str()), ("", "text"));
+    let env = Home::with_server(&server, "");
+    let path = env.path("answer.md").display().to_string();
+    let result = env.run(&["ask", "-m", "m/x", "--output", &path, "hi"]).exits(0);
+    assert_eq!((result.out.as_str(), std::fs::read_to_string(&path).expect("readable file").as_str()), ("", "text"));
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        assert_eq!(std::fs::metadata(&path).expect("a file").permissions().mode() & 0o777, 0o600);
+        assert_eq!(std::fs::metadata(&path).expect("existing file").permissions().mode() & 0o777, 0o600);
     }
     if std::path::Path::new("/dev/full").exists() {
-        home.run(&["ask", "-m", "m/x", "--output", "/dev/full", "hi"]).exits(1).says(&["/dev/full", "No space"]);
+        env.run(&["ask", "-m", "m/x", "--output", "/dev/full", "hi"]).exits(1).says(&["/dev/full", "No space"]);
     } else {
-        home.run(&["ask", "-m", "m/x", "hi"]).exits(0);
+        env.run(&["ask", "-m", "m/x", "hi"]).exits(0);
     }
     let down = Server::replying(&[&reply("401 Unauthorized", "", "{}")]);
-    let ran = Home::with_server(&down, "").run(&["ask", "-m", "m/x", "--output", &path, "hi"]).exits(4);
-    assert_eq!(std::fs::read_to_string(&path).expect("a file"), "text", "a failure must not change the file: {ran:?}");
-    home.run(&["ask", "-m", "m/x", "--output", "/no/such/folder/x", "hi"]).exits(1).says(&["/no/such/folder/x"]);
+    let result = Home::with_server(&down, "").run(&["ask", "-m", "m/x", "--output", &path, "hi"]).exits(4);
+    assert_eq!(
+        std::fs::read_to_string(&path).expect("readable file"),
+        "text",
+        "a failure must not change the file: {result:?}"
+    );
+    env.run(&["ask", "-m", "m/x", "--output", "/no/such/folder/x", "hi"]).exits(1).says(&["/no/such/folder/x"]);
 }
 
 #[test]
 fn dry_run_prints_a_curl_command_without_secrets() {
     let config = "[endpoints.m]\nbase_url = \"http://user:hunter22@h.invalid/v1\"\napi_key = \"sk-literal-secret\"\n\
         headers = { X-Team = { env = \"TEAM_TOKEN\" } }\n[endpoints.n]\nbase_url = \"http://h.invalid/v1\"\napi_key = { env = \"N_KEY\" }\n";
-    let home = Home::with_config(config);
-    let ran = home.run(&["ask", "--dry-run", "-m", "m/x", "it's"]).exits(0);
+    let env = Home::with_config(config);
+    let result = env.run(&["ask", "--dry-run", "-m", "m/x", "it's"]).exits(0);
     assert!(
-        ran.out.starts_with("curl ") && ran.out.contains("Bearer $API_KEY") && ran.out.contains("$TEAM_TOKEN"),
+        result.out.starts_with("curl ") && result.out.contains("Bearer $API_KEY") && result.out.contains("$TEAM_TOKEN"),
         "{}",
-        ran.out
+        result.out
     );
-    assert!(ran.out.contains(r"it'\''s") && !format!("{ran:?}").contains("literal-secret"), "{ran:?}");
-    assert!(!format!("{ran:?}").contains("hunter22"), "{ran:?}");
-    let path = home.path("request.sh").display().to_string();
-    let to_file = home.run(&["ask", "--dry-run", "-m", "m/x", "--output", &path, "it's"]).exits(0);
-    assert_eq!((to_file.out.as_str(), std::fs::read_to_string(&path).expect("a file")), ("", ran.out));
-    let to_stdout = home.run(&["ask", "--dry-run", "-m", "m/x", "--output", "-", "it's"]).exits(0);
-    assert_eq!(to_stdout.out, std::fs::read_to_string(&path).expect("a file"));
+    assert!(result.out.contains(r"it'\''s") && !format!("{result:?}").contains("literal-secret"), "{result:?}");
+    assert!(!format!("{result:?}").contains("hunter22"), "{result:?}");
+    let path = env.path("request.sh").display().to_string();
+    let to_file = env.run(&["ask", "--dry-run", "-m", "m/x", "--output", &path, "it's"]).exits(0);
+    assert_eq!((to_file.out.as_str(), std::fs::read_to_string(&path).expect("readable file")), ("", result.out));
+    let to_stdout = env.run(&["ask", "--dry-run", "-m", "m/x", "--output", "-", "it's"]).exits(0);
+    assert_eq!(to_stdout.out, std::fs::read_to_string(&path).expect("readable file"));
     Home::new().run(&["ask", "--dry-run", "hi"]).exits(4).says(&["no known key"]);
-    let ran = home.run(&["ask", "--dry-run", "-m", "n/x", "hi"]).exits(0);
-    assert!(ran.out.contains("Bearer $N_KEY"), "{}", ran.out);
+    let result = env.run(&["ask", "--dry-run", "-m", "n/x", "hi"]).exits(0);
+    assert!(result.out.contains("Bearer $N_KEY"), "{}", result.out);
 }
 
 #[test]
 fn stats_is_one_line_that_marks_estimates() {
     let server = Server::replying(&[&answer("some text of a few words")]);
-    let ran = ask(&server, &["--stats", "hi"]).exits(0).says(&["m/x", "ttft", "estimated"]);
-    assert_eq!(ran.err.lines().count(), 1);
+    let result = ask(&server, &["--stats", "hi"]).exits(0).says(&["m/x", "ttft", "estimated"]);
+    assert_eq!(result.err.lines().count(), 1);
 }
 
 #[test]
 fn unknown_names_and_invalid_arguments_exit_2() {
-    let home = Home::with_config(
+    let env = Home::with_config(
         "[endpoints.openai]\n[models.fast]\nendpoint = \"openai\"\nmodel = \"m\"\n[sets]\nall = [\"fast\"]\n",
     );
-    home.run(&["ask", "-m", "fats", "hi"]).exits(2).says(&["fats", "did you mean \"fast\""]);
-    home.run(&["ask", "-m", "all", "hi"]).exits(2).says(&["is a set", "mmchat compare --set all"]);
-    home.run(&["ask", "-m", "opnai/x", "hi"]).exits(2).says(&["did you mean \"openai\""]);
-    home.run(&["ask", "--fromat", "json", "hi"]).exits(2).says(&["--format"]);
-    home.run(&["ask", "--format", "jsn", "hi"]).exits(2).says(&["did you mean \"json\""]);
-    home.run(&["ask", "-m", "fast"]).exits(2).says(&["the prompt is empty"]);
-    home.run(&["ask", "-m", "fast", "-o", "x", "hi"]).exits(2).says(&["key=value"]);
-    home.run(&["ask", "--timeout", "soon", "hi"]).exits(2).says(&["soon", "500ms"]);
+    env.run(&["ask", "-m", "fats", "hi"]).exits(2).says(&["fats", "did you mean \"fast\""]);
+    env.run(&["ask", "-m", "all", "hi"]).exits(2).says(&["is a set", "mmchat compare --set all"]);
+    env.run(&["ask", "-m", "opnai/x", "hi"]).exits(2).says(&["did you mean \"openai\""]);
+    env.run(&["ask", "--fromat", "json", "hi"]).exits(2).says(&["--format"]);
+    env.run(&["ask", "--format", "jsn", "hi"]).exits(2).says(&["did you mean \"json\""]);
+    env.run(&["ask", "-m", "fast"]).exits(2).says(&["the prompt is empty"]);
+    env.run(&["ask", "-m", "fast", "-o", "x", "hi"]).exits(2).says(&["key=value"]);
+    env.run(&["ask", "--timeout", "soon", "hi"]).exits(2).says(&["soon", "500ms"]);
 }
 
 #[test]
 fn unavailable_keys_exit_4() {
-    let home = Home::new();
+    let env = Home::new();
     let config = |key: &str| format!("[endpoints.m]\nbase_url = \"http://127.0.0.1:9/v1\"\napi_key = {key}\n");
-    home.write_config(&config("{ env = \"NOT_SET_KEY\" }"));
-    home.run(&["ask", "-m", "m/x", "hi"]).exits(4).says(&["NOT_SET_KEY is not set", "export NOT_SET_KEY"]);
+    env.write_config(&config("{ env = \"NOT_SET_KEY\" }"));
+    env.run(&["ask", "-m", "m/x", "hi"]).exits(4).says(&["NOT_SET_KEY is not set", "export NOT_SET_KEY"]);
     if cfg!(unix) {
-        std::fs::write(home.path("key"), "sk-file-secret").expect("a file");
-        crate::common::set_mode(&home.path("key"), 0o644);
-        home.write_config(&config("{ file = \"key\" }"));
-        let ran = home.run(&["ask", "-m", "m/x", "hi"]).exits(4).says(&["other users", "chmod 600"]);
-        assert!(!format!("{ran:?}").contains("file-secret"));
-        home.write_config(&config("{ command = [\"sh\", \"-c\", \"echo no entry >&2; exit 1\"] }"));
-        home.run(&["ask", "-m", "m/x", "hi"]).exits(4).says(&["`sh`", "no entry"]);
+        std::fs::write(env.path("key"), "sk-file-secret").expect("writable file");
+        crate::common::set_mode(&env.path("key"), 0o644);
+        env.write_config(&config("{ file = \"key\" }"));
+        let result = env.run(&["ask", "-m", "m/x", "hi"]).exits(4).says(&["other users", "chmod 600"]);
+        assert!(!format!("{result:?}").contains("file-secret"));
+        env.write_config(&config("{ command = [\"sh\", \"-c\", \"echo no entry >&2; exit 1\"] }"));
+        env.run(&["ask", "-m", "m/x", "hi"]).exits(4).says(&["key command \"sh\"", "no entry"]);
     }
 }
 
@@ -391,37 +406,37 @@ fn unavailable_keys_exit_4() {
 #[test]
 fn literal_key_in_a_readable_config_is_warned_about() {
     let server = Server::replying(&[&answer("ok")]);
-    let home = Home::with_server(&server, "api_key = \"sk-literal-secret\"\n");
-    crate::common::set_mode(&home.path("config.toml"), 0o644);
-    let ran = home.run(&["ask", "-m", "m/x", "hi"]).exits(0).says(&["warning", "chmod 600"]);
-    assert!(!ran.err.contains("literal-secret"));
+    let env = Home::with_server(&server, "api_key = \"sk-literal-secret\"\n");
+    crate::common::set_mode(&env.path("config.toml"), 0o644);
+    let result = env.run(&["ask", "-m", "m/x", "hi"]).exits(0).says(&["warning", "chmod 600"]);
+    assert!(!result.err.contains("literal-secret"));
     assert!(server.requests()[0].head.contains("Bearer sk-literal-secret"));
 }
 
 #[test]
 fn api_key_in_the_environment_needs_no_config() {
     let server = Server::replying(&[&answer("ok")]);
-    let home = Home::new();
-    let output = home
+    let env = Home::new();
+    let output = env
         .command()
         .env("DEEPSEEK_API_KEY", "sk-env-secret")
         .env("DEEPSEEK_BASE_URL", server.url())
         .args(["ask", "hi"])
         .output()
-        .expect("runs");
-    let ran = Ran::of(output).exits(0).says(&["using deepseek/deepseek-flash (DEEPSEEK_API_KEY)"]);
-    assert_eq!(ran.out, "ok");
+        .expect("program starts");
+    let result = Ran::of(output).exits(0).says(&["using deepseek/deepseek-flash (DEEPSEEK_API_KEY)"]);
+    assert_eq!(result.out, "ok");
     assert_eq!(server.requests()[0].json()["model"], "deepseek-flash");
 }
 
 #[test]
 fn missing_key_error_names_the_variables_to_set() {
-    let home = Home::new();
+    let env = Home::new();
     // A local Ollama must not be detected: nothing listens on this port.
     let run = |arguments: &[&str]| {
-        let mut command = home.command();
+        let mut command = env.command();
         command.env("OLLAMA_BASE_URL", "http://127.0.0.1:9/v1").args(arguments);
-        Ran::of(command.output().expect("runs"))
+        Ran::of(command.output().expect("program starts"))
     };
     run(&["ask", "hi"]).exits(4).says(&["no known key", "OPENAI_API_KEY"]);
     run(&["ask", "-m", "moonshot/x", "hi"]).exits(2).says(&["set MOONSHOT_API_KEY"]);
@@ -430,25 +445,26 @@ fn missing_key_error_names_the_variables_to_set() {
 #[test]
 fn stdin_is_sent_and_an_open_pipe_times_out() {
     let server = Server::replying(&[&answer("ok"), &answer("ok")]);
-    let home = Home::with_server(&server, "");
-    home.run_with_input(&["ask", "-m", "m/x"], b"only \xff piped").exits(0).says(&["not valid UTF-8"]);
-    home.run_with_input(&["ask", "-m", "m/x", "--no-stdin", "words"], b"not read").exits(0);
+    let env = Home::with_server(&server, "");
+    env.run_with_input(&["ask", "-m", "m/x"], b"only \xff piped").exits(0).says(&["not valid UTF-8"]);
+    env.run_with_input(&["ask", "-m", "m/x", "--no-stdin", "words"], b"not read").exits(0);
     let prompts: Vec<_> =
         server.requests().iter().map(|request| request.json()["messages"][0]["content"].clone()).collect();
     assert_eq!(prompts, ["only \u{fffd} piped", "words"]);
-    let mut command = home.command();
+    let mut command = env.command();
     command.args(["ask", "-m", "m/x", "--stdin-timeout", "100ms", "hi"]);
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("program starts");
     let held_open = child.stdin.take();
-    let ran = Ran::of(child.wait_with_output().expect("ends"));
+    let result = Ran::of(child.wait_with_output().expect("child has been started"));
     drop(held_open);
-    ran.exits(2).says(&["open pipe", "--no-stdin"]);
+    result.exits(2).says(&["open pipe", "--no-stdin"]);
 }
 
 #[test]
 fn prompt_over_32_mib_is_rejected() {
-    let home = Home::with_config("[endpoints.m]\nbase_url = \"http://127.0.0.1:9/v1\"\n");
-    home.run_with_input(&["ask", "-m", "m/x"], &vec![b'x'; 50 << 20]).exits(2).says(&["32 MiB"]);
+    let env = Home::with_config("[endpoints.m]\nbase_url = \"http://127.0.0.1:9/v1\"\n");
+    env.run_with_input(&["ask", "-m", "m/x"], &vec![b'x'; 50 << 20]).exits(2).says(&["32 MiB"]);
 }
 
 #[test]
@@ -465,14 +481,14 @@ fn endless_and_oversized_responses_are_rejected() {
         (comments, 6, "no answer within"),
     ] {
         let server = Server::start(vec![steps]);
-        let home = Home::with_server(&server, "timeouts = { first_token = \"5s\" }\ngateway = true\n");
+        let env = Home::with_server(&server, "timeouts = { first_token = \"5s\" }\ngateway = true\n");
         if code == 6 {
-            home.write_config(&format!(
+            env.write_config(&format!(
                 "[endpoints.m]\nbase_url = \"{}\"\ntimeouts = {{ first_token = \"300ms\" }}\n",
                 server.url()
             ));
         }
-        home.run(&["ask", "-m", "m/x", "hi"]).exits(code).says(&[words]);
+        env.run(&["ask", "-m", "m/x", "hi"]).exits(code).says(&[words]);
     }
 }
 
@@ -480,23 +496,23 @@ fn endless_and_oversized_responses_are_rejected() {
 fn gzip_bomb_is_rejected() {
     use std::io::Write;
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
-    encoder.write_all(STREAM.as_bytes()).expect("memory");
+    encoder.write_all(STREAM.as_bytes()).expect("writing to memory");
     let chunk = event(&"0".repeat(1 << 20));
     for _ in 0..100 {
-        encoder.write_all(chunk.as_bytes()).expect("memory");
+        encoder.write_all(chunk.as_bytes()).expect("writing to memory");
     }
-    let bomb = encoder.finish().expect("memory");
+    let bomb = encoder.finish().expect("writing to memory");
     let head = format!("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: {}\r\n\r\n", bomb.len());
     let server = Server::start(vec![vec![Step::Bytes(head.into_bytes()), Step::Bytes(bomb)]]);
-    let home = Home::with_server(&server, "");
-    let mut command = home.command();
-    let output = command.args(["ask", "-m", "m/x", "hi"]).output().expect("runs");
+    let env = Home::with_server(&server, "");
+    let mut command = env.command();
+    let output = command.args(["ask", "-m", "m/x", "hi"]).output().expect("program starts");
     Ran::of(output).exits(8).says(&["expands more than 100 times"]);
 }
 
 #[test]
 fn proxy_and_dns_failures_are_connect_errors() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address");
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("free port").local_addr().expect("bound address");
     let config = format!("[endpoints.m]\nbase_url = \"https://h.invalid/v1\"\nproxy = \"http://{closed}\"\n");
     Home::with_config(&config).run(&["ask", "-m", "m/x", "hi"]).exits(5).says(&["connect", "proxy"]);
     let config = "[endpoints.m]\nbase_url = \"http://mmchat-no-such-host.invalid/v1\"\n";
@@ -506,18 +522,18 @@ fn proxy_and_dns_failures_are_connect_errors() {
 #[test]
 fn loopback_bypasses_the_environment_proxy() {
     let server = Server::replying(&[&answer("ok")]);
-    let home = Home::with_server(&server, "");
-    let output = home.command().env("http_proxy", "http://127.0.0.1:9").args(["ask", "-m", "m/x", "hi"]).output();
-    Ran::of(output.expect("runs")).exits(0);
+    let env = Home::with_server(&server, "");
+    let output = env.command().env("http_proxy", "http://127.0.0.1:9").args(["ask", "-m", "m/x", "hi"]).output();
+    Ran::of(output.expect("program starts")).exits(0);
 }
 
 #[test]
 fn config_errors_exit_3_with_line_and_column() {
-    let home = Home::with_config("[endpoints.m]\nbase_ulr = \"http://h/v1\"\n");
+    let env = Home::with_config("[endpoints.m]\nbase_ulr = \"http://h/v1\"\n");
     for command in [&["ask", "-m", "m/x", "hi"][..], &["config", "check"], &["config", "show"]] {
-        home.run(command).exits(3).says(&["base_ulr", "config.toml:2:1", "did you mean \"base_url\""]);
+        env.run(command).exits(3).says(&["base_ulr", "config.toml:2:1", "did you mean \"base_url\""]);
     }
-    home.run(&["config", "path"]).exits(0);
-    home.run(&["completions", "bash"]).exits(0);
-    home.run(&["--config", "/no/such.toml", "ask", "hi"]).exits(3).says(&["/no/such.toml"]);
+    env.run(&["config", "path"]).exits(0);
+    env.run(&["completions", "bash"]).exits(0);
+    env.run(&["--config", "/no/such.toml", "ask", "hi"]).exits(3).says(&["/no/such.toml"]);
 }

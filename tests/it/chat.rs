@@ -16,13 +16,13 @@ fn home(server: &Server) -> Home {
 /// Runs `command` with these lines as piped standard input.
 fn typed(mut command: Command, lines: &str) -> Ran {
     command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("runs");
-    child.stdin.take().expect("a pipe").write_all(lines.as_bytes()).expect("it reads");
-    Ran::of(child.wait_with_output().expect("ends"))
+    let mut child = command.spawn().expect("program starts");
+    child.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("open input");
+    Ran::of(child.wait_with_output().expect("child has been started"))
 }
 
-fn chat(home: &Home, arguments: &[&str], lines: &str) -> Ran {
-    let mut command = home.command();
+fn chat(env: &Home, arguments: &[&str], lines: &str) -> Ran {
+    let mut command = env.command();
     command.arg("chat").args(arguments);
     typed(command, lines)
 }
@@ -30,8 +30,8 @@ fn chat(home: &Home, arguments: &[&str], lines: &str) -> Ran {
 /// The message texts of each request.
 fn said(server: &Server) -> Vec<Vec<String>> {
     let texts = |sent: Value| {
-        let messages = sent["messages"].as_array().expect("some").clone();
-        messages.iter().map(|message| message["content"].as_str().expect("text").to_owned()).collect()
+        let messages = sent["messages"].as_array().expect("JSON array").clone();
+        messages.iter().map(|message| message["content"].as_str().expect("string").to_owned()).collect()
     };
     server.requests().iter().map(|request| texts(request.json())).collect()
 }
@@ -39,22 +39,22 @@ fn said(server: &Server) -> Vec<Vec<String>> {
 #[test]
 fn each_piped_line_is_a_prompt() {
     let server = Server::replying(&[&answer("1"), &answer("2\n"), &answer("3")]);
-    let home = home(&server);
-    let ran = chat(&home, &["-m", "a", "-s", "Brief.", "zero"], "one\n\n/nope\ntwo").exits(0);
-    assert_eq!(ran.out, "1\n2\n3\n");
-    ran.says(&["no command /nope"]);
+    let env = home(&server);
+    let result = chat(&env, &["-m", "a", "-s", "Brief.", "zero"], "one\n\n/nope\ntwo").exits(0);
+    assert_eq!(result.out, "1\n2\n3\n");
+    result.says(&["unknown command \"/nope\""]);
     let last = ["Brief.", "zero", "1", "one", "2\n", "two"];
     assert_eq!(said(&server)[2], last);
     // `chat` and `ask` can both continue the conversation.
     let more = Server::replying(&[&answer("4"), &answer("5")]);
-    home.write_config(&format!(
+    env.write_config(&format!(
         "[endpoints.m]\nbase_url = \"{}\"\n[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n",
         more.url()
     ));
-    chat(&home, &["--continue"], "three\n").exits(0);
-    home.run(&["ask", "--continue", "four"]).exits(0);
+    chat(&env, &["--continue"], "three\n").exits(0);
+    env.run(&["ask", "--continue", "four"]).exits(0);
     assert_eq!(said(&more)[1], [&last[..5], &["two", "3", "three", "4", "four"]].concat());
-    assert_eq!(home.run(&["history", "show", "1@5"]).exits(0).out, "5\n");
+    assert_eq!(env.run(&["history", "show", "1@5"]).exits(0).out, "5\n");
 }
 
 #[test]
@@ -62,24 +62,24 @@ fn failed_turn_is_reported_and_left_out_of_the_history() {
     let refusal =
         reply("400 Bad Request", "content-type: application/json\r\n", "{\"error\":{\"message\":\"too odd\"}}");
     let server = Server::replying(&[&refusal, &answer("fine")]);
-    let home = home(&server);
-    let ran = chat(&home, &["-m", "a"], "one\ntwo\n").exits(7).says(&["too odd"]);
-    assert_eq!(ran.out, "fine\n");
+    let env = home(&server);
+    let result = chat(&env, &["-m", "a"], "one\ntwo\n").exits(7).says(&["too odd"]);
+    assert_eq!(result.out, "fine\n");
     assert_eq!(said(&server)[1], ["two"], "a failed prompt must not be sent again");
-    chat(&home, &["-m", "a,none"], "one\n").exits(2).says(&["unknown model \"none\""]);
-    chat(&home, &["-m", "a", "--output", "x"], "").exits(2).says(&["/save"]);
-    chat(&home, &["-m", "a"], "").exits(0);
+    chat(&env, &["-m", "a,none"], "one\n").exits(2).says(&["unknown model \"none\""]);
+    chat(&env, &["-m", "a", "--output", "x"], "").exits(2).says(&["/save"]);
+    chat(&env, &["-m", "a"], "").exits(0);
 }
 
 #[test]
 fn picked_answer_of_two_models_continues_the_conversation() {
     let server = Server::replying(&[&answer("x"), &answer("x"), &answer("y"), &answer("y")]);
-    let home = home(&server);
-    let path = home.path("talk.json").display().to_string();
-    let ran = chat(&home, &["-m", "a,b"], &format!("one\n/pick 2\ntwo\n/save {path}\n")).exits(0);
-    assert!(ran.out.starts_with("--- 1 a  ok\nx\n\n--- 2 b  ok\nx\n"), "{}", ran.out);
+    let env = home(&server);
+    let path = env.path("talk.json").display().to_string();
+    let result = chat(&env, &["-m", "a,b"], &format!("one\n/pick 2\ntwo\n/save {path}\n")).exits(0);
+    assert!(result.out.starts_with("--- 1 a  ok\nx\n\n--- 2 b  ok\nx\n"), "{}", result.out);
     assert_eq!(said(&server)[3], ["one", "x", "two"]);
-    let saved: Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("saved")).expect("JSON");
+    let saved: Value = serde_json::from_str(&std::fs::read_to_string(&path).expect("saved file")).expect("valid JSON");
     assert_eq!(
         saved["conversations"][0]["turns"][0],
         serde_json::json!({"question": "one", "answer": "x", "model": "b"})
@@ -89,14 +89,14 @@ fn picked_answer_of_two_models_continues_the_conversation() {
 #[test]
 fn save_writes_the_conversation_to_the_given_path() {
     let server = Server::replying(&[&answer("the answer")]);
-    let home = home(&server);
-    let path = home.path("talk.md").display().to_string();
-    chat(&home, &["-m", "a"], &format!("/save {path}\none\n/save {path}\n/save {path}/x.md\n")).exits(0).says(&[
+    let env = home(&server);
+    let path = env.path("talk.md").display().to_string();
+    chat(&env, &["-m", "a"], &format!("/save {path}\none\n/save {path}\n/save {path}/x.md\n")).exits(0).says(&[
         "the conversation is empty",
         "saved to",
         "cannot write",
     ]);
-    assert_eq!(std::fs::read_to_string(&path).expect("saved"), "# a\n\n> one\n\nthe answer\n\n");
+    assert_eq!(std::fs::read_to_string(&path).expect("saved file"), "# a\n\n> one\n\nthe answer\n\n");
     // `~` is expanded without a shell.
     #[cfg(unix)]
     {
@@ -110,29 +110,29 @@ fn save_writes_the_conversation_to_the_given_path() {
 #[test]
 fn missing_file_stops_piped_input_with_exit_2() {
     let server = Server::replying(&[]);
-    let ran = chat(&home(&server), &["-m", "a"], "/file no-such-file\nwhat is in it?\n").exits(2);
-    ran.says(&["no-such-file: ", "check the path"]);
+    let result = chat(&home(&server), &["-m", "a"], "/file no-such-file\nwhat is in it?\n").exits(2);
+    result.says(&["no-such-file: ", "check the path"]);
 }
 
 #[test]
 fn invalid_utf8_input_is_warned_about() {
     let server = Server::replying(&[&answer("1")]);
-    let home = home(&server);
-    let mut command = home.command();
+    let env = home(&server);
+    let mut command = env.command();
     command.args(["chat", "-m", "a"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("runs");
-    child.stdin.take().expect("a pipe").write_all(b"caf\xe9\n").expect("it reads");
-    Ran::of(child.wait_with_output().expect("ends")).exits(0).says(&["is not valid UTF-8"]);
+    let mut child = command.spawn().expect("program starts");
+    child.stdin.take().expect("piped").write_all(b"caf\xe9\n").expect("open input");
+    Ran::of(child.wait_with_output().expect("child has been started")).exits(0).says(&["is not valid UTF-8"]);
     assert_eq!(said(&server)[0], ["caf\u{fffd}"]);
 }
 
 #[test]
 fn no_log_records_nothing() {
     let server = Server::replying(&[&answer("1"), &answer("2")]);
-    let home = home(&server);
-    chat(&home, &["-m", "a", "--no-log"], "one\ntwo\n").exits(0);
+    let env = home(&server);
+    chat(&env, &["-m", "a", "--no-log"], "one\ntwo\n").exits(0);
     assert_eq!(said(&server)[1], ["one", "1", "two"]);
-    home.run(&["history", "show"]).exits(2);
+    env.run(&["history", "show"]).exits(2);
 }
 
 #[cfg(unix)]
@@ -153,31 +153,31 @@ mod on_a_terminal {
                 screen.type_keys("\u{1b}[1;1R");
             }
         }
-        let end = screen.seen.find(until).expect("it was waited for") + until.len();
+        let end = screen.seen.find(until).expect("waited for above") + until.len();
         screen.seen.drain(..end);
     }
 
-    fn start(home: &Home, arguments: &[&str]) -> Screen {
-        let mut command = home.command();
+    fn start(env: &Home, arguments: &[&str]) -> Screen {
+        let mut command = env.command();
         command.env_remove("COLUMNS").env("NO_COLOR", "1").arg("chat").args(arguments);
         Screen::of(command, true, (100, 30))
     }
 
     #[test]
     fn ctrl_c_stops_the_answer_and_twice_at_the_prompt_exits() {
-        let (_shut, gate) = mpsc::channel::<()>();
-        let half = vec![
+        let (_sender, gate) = mpsc::channel::<()>();
+        let partial = vec![
             Step::Bytes(format!("{STREAM}{}", event("half an answer ")).into_bytes()),
             Step::Gate(gate),
             Step::Bytes(STOP.as_bytes().to_vec()),
         ];
-        let server = Server::start(vec![half, vec![Step::Bytes(answer("the second one").into_bytes())]]);
-        let home = home(&server);
-        let mut screen = start(&home, &["-m", "a"]);
+        let server = Server::start(vec![partial, vec![Step::Bytes(answer("the second one").into_bytes())]]);
+        let env = home(&server);
+        let mut screen = start(&env, &["-m", "a"]);
         answering(&mut screen, "a> ");
         screen.type_keys("one\r");
         answering(&mut screen, "half an answer");
-        kill_process(Pid::from_child(&screen.child), Signal::INT).expect("it is there");
+        kill_process(Pid::from_child(&screen.child), Signal::INT).expect("running process");
         answering(&mut screen, "[interrupted]");
         answering(&mut screen, "a> ");
         screen.type_keys("two\r");
@@ -185,7 +185,7 @@ mod on_a_terminal {
         assert_eq!(said(&server)[1], ["one", "half an answer ", "two"]);
         answering(&mut screen, "a> ");
         screen.type_keys("\u{3}");
-        answering(&mut screen, "once more");
+        answering(&mut screen, "Ctrl-C again");
         answering(&mut screen, "a> ");
         screen.type_keys("\u{3}");
         answering(&mut screen, "chat --continue");
@@ -205,20 +205,20 @@ mod on_a_terminal {
         let ((half_a, _a), (half_b, _b)) = (partial("half of one "), partial("half of two "));
         let a = Server::start(vec![complete(TO_READ), half_a, complete("third"), complete("fourth")]);
         let b = Server::start(vec![complete("short"), half_b, complete("the third"), complete("the fourth")]);
-        let home = Home::with_models(&[("a", &a), ("b", &b)]);
-        let mut chat = Talk::start(&home, &["-m", "a,b"], size);
+        let env = Home::with_models(&[("a", &a), ("b", &b)]);
+        let mut chat = Talk::start(&env, &["-m", "a,b"], size);
         for line in ["one", "two", "three"] {
             chat.says(line);
             if line == "two" {
                 chat.until(|text| text.contains("half of one") && text.contains("half of two"));
-                kill_process(Pid::from_child(&chat.screen.child), Signal::INT).expect("it is there");
+                kill_process(Pid::from_child(&chat.screen.child), Signal::INT).expect("running process");
             }
             chat.round_is_over();
         }
         chat.says("/pick 2");
         chat.says("/quit");
         let first_run = chat.end();
-        let mut chat = Talk::start(&home, &["--continue"], size);
+        let mut chat = Talk::start(&env, &["--continue"], size);
         chat.says("four");
         chat.round_is_over();
         chat.says("/quit");
@@ -229,7 +229,7 @@ mod on_a_terminal {
             let want = ["one", "short", "two", "half of two ", "three", "the third", "four"];
             assert_eq!(sent[3], want, "all models must continue from the picked answer");
         }
-        assert_eq!(home.run(&["history", "show", "1.2@1"]).exits(0).says(&["incomplete"]).out, "half of one \n");
+        assert_eq!(env.run(&["history", "show", "1.2@1"]).exits(0).says(&["incomplete"]).out, "half of one \n");
         format!("$ mmchat chat -m a,b\n{first_run}\n$ mmchat chat --continue\n{resumed}")
     }
 
@@ -240,7 +240,7 @@ mod on_a_terminal {
             let shown = three_rounds(size);
             let path = folder.join(format!("chat-{}x{}.txt", size.0, size.1));
             if std::env::var_os("MMCHAT_BLESS").is_some() {
-                std::fs::write(&path, &shown).expect("writable");
+                std::fs::write(&path, &shown).expect("writable file");
             }
             let recorded = std::fs::read_to_string(&path).unwrap_or_default();
             assert!(recorded == shown, "{} differs from:\n{shown}", path.display());
@@ -256,8 +256,8 @@ mod on_a_terminal {
     }
 
     impl Talk {
-        fn start(home: &Home, arguments: &[&str], size: (u16, u16)) -> Self {
-            let mut command = home.command();
+        fn start(env: &Home, arguments: &[&str], size: (u16, u16)) -> Self {
+            let mut command = env.command();
             command.env_remove("COLUMNS").env("NO_COLOR", "1").arg("chat").args(arguments);
             let cells = |count| NonZero::new(count).expect("nonzero size");
             let terminal = vt100::Parser::new(cells(size.1), cells(size.0), 1000);
@@ -326,7 +326,7 @@ mod on_a_terminal {
         /// Waits for the process to exit and returns the text with its times masked.
         fn end(mut self) -> String {
             while self.read() {}
-            assert_eq!(self.screen.child.wait().expect("ends").code(), Some(0));
+            assert_eq!(self.screen.child.wait().expect("child has been started").code(), Some(0));
             timeless(&self.shown())
         }
     }
@@ -353,27 +353,27 @@ mod on_a_terminal {
 
     #[test]
     fn sigterm_ends_the_process_and_keeps_the_partial_answer() {
-        let (_shut, gate) = mpsc::channel::<()>();
-        let half = Step::Bytes(format!("{STREAM}{}", event("half an answer ")).into_bytes());
-        let server = Server::start(vec![vec![half, Step::Gate(gate)]]);
-        let home = home(&server);
-        let mut screen = start(&home, &["-m", "a"]);
+        let (_sender, gate) = mpsc::channel::<()>();
+        let partial = Step::Bytes(format!("{STREAM}{}", event("half an answer ")).into_bytes());
+        let server = Server::start(vec![vec![partial, Step::Gate(gate)]]);
+        let env = home(&server);
+        let mut screen = start(&env, &["-m", "a"]);
         answering(&mut screen, "a> ");
         screen.type_keys("one\r");
         answering(&mut screen, "half an answer");
-        kill_process(Pid::from_child(&screen.child), Signal::TERM).expect("it is there");
+        kill_process(Pid::from_child(&screen.child), Signal::TERM).expect("running process");
         assert_eq!(screen.end().1, 130);
-        assert_eq!(home.run(&["history", "show", "@1"]).exits(0).out, "half an answer \n");
+        assert_eq!(env.run(&["history", "show", "@1"]).exits(0).out, "half an answer \n");
     }
 
     #[test]
     fn sigterm_at_the_prompt_restores_the_terminal() {
-        let home = home(&Server::replying(&[]));
-        let mut chat = Talk::start(&home, &["-m", "a,b"], (80, 24));
+        let env = home(&Server::replying(&[]));
+        let mut chat = Talk::start(&env, &["-m", "a,b"], (80, 24));
         chat.until(|text| text.contains("a, b>"));
-        kill_process(Pid::from_child(&chat.screen.child), Signal::TERM).expect("it is there");
+        kill_process(Pid::from_child(&chat.screen.child), Signal::TERM).expect("running process");
         while chat.read() {}
-        assert_eq!(chat.screen.child.wait().expect("ends").code(), Some(130));
+        assert_eq!(chat.screen.child.wait().expect("child has been started").code(), Some(130));
         assert!(!chat.terminal.screen().bracketed_paste(), "bracketed paste must be off");
         assert_eq!(chat.terminal.screen().cursor_position().1, 0, "the cursor must be at the start of a line");
     }
@@ -381,39 +381,39 @@ mod on_a_terminal {
     #[test]
     fn dumb_terminal_gets_no_escape_sequences() {
         let server = Server::replying(&[&answer("the answer")]);
-        let home = home(&server);
-        let mut command = home.command();
+        let env = home(&server);
+        let mut command = env.command();
         command.env("TERM", "dumb").args(["chat", "-m", "a"]);
         let mut screen = Screen::of(command, true, (80, 24));
         screen.wait_for("a> ");
         screen.type_keys("one\n/quit\n");
-        let (seen, code) = screen.end();
+        let (output, code) = screen.end();
         assert_eq!(code, 0);
-        assert!(seen.contains("the answer") && !seen.contains('\u{1b}'), "{seen:?}");
+        assert!(output.contains("the answer") && !output.contains('\u{1b}'), "{output:?}");
     }
 
     #[test]
     fn ctrl_c_ends_piped_chat_with_exit_130() {
-        let (_shut, gate) = mpsc::channel::<()>();
-        let half = Step::Bytes(format!("{STREAM}{}", event("half an answer ")).into_bytes());
-        let server = Server::start(vec![vec![half, Step::Gate(gate)]]);
-        let home = home(&server);
-        let mut command = home.command();
+        let (_sender, gate) = mpsc::channel::<()>();
+        let partial = Step::Bytes(format!("{STREAM}{}", event("half an answer ")).into_bytes());
+        let server = Server::start(vec![vec![partial, Step::Gate(gate)]]);
+        let env = home(&server);
+        let mut command = env.command();
         command.args(["chat", "-m", "a"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("runs");
-        child.stdin.take().expect("a pipe").write_all(b"one\ntwo\nthree\n").expect("it reads");
+        let mut child = command.spawn().expect("program starts");
+        child.stdin.take().expect("piped").write_all(b"one\ntwo\nthree\n").expect("open input");
         let mut first = [0; 4];
-        std::io::Read::read_exact(child.stdout.as_mut().expect("a pipe"), &mut first).expect("an answer");
-        kill_process(Pid::from_child(&child), Signal::INT).expect("it is there");
-        assert_eq!(child.wait_with_output().expect("ends").status.code(), Some(130));
+        std::io::Read::read_exact(child.stdout.as_mut().expect("piped"), &mut first).expect("start of the answer");
+        kill_process(Pid::from_child(&child), Signal::INT).expect("running process");
+        assert_eq!(child.wait_with_output().expect("child has been started").status.code(), Some(130));
         assert_eq!(server.requests().len(), 1);
     }
 
     #[test]
     fn chat_works_on_a_terminal_without_cursor_reports() {
         let server = Server::replying(&[&answer("the answer")]);
-        let home = home(&server);
-        let mut screen = start(&home, &["-m", "a"]);
+        let env = home(&server);
+        let mut screen = start(&env, &["-m", "a"]);
         screen.pass("does not report its cursor position");
         screen.pass("a> ");
         screen.type_keys("one\n");
@@ -429,32 +429,32 @@ mod on_a_terminal {
 #[test]
 fn connection_is_reused_between_turns() {
     use std::io::{BufRead, BufReader, Read};
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address");
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("free port");
+    let address = listener.local_addr().expect("bound address");
     let server = std::thread::spawn(move || {
-        let (socket, _) = listener.accept().expect("one");
+        let (socket, _) = listener.accept().expect("incoming connection");
         drop(listener);
         let mut input = BufReader::new(socket.try_clone().expect("clonable socket"));
         for turn in ["1", "2", "3"] {
             let mut length = 0;
             loop {
                 let mut line = String::new();
-                input.read_line(&mut line).expect("a request");
+                input.read_line(&mut line).expect("request line");
                 if let Some(count) = line.to_ascii_lowercase().strip_prefix("content-length:") {
-                    length = count.trim().parse().expect("a number");
+                    length = count.trim().parse().expect("number");
                 }
                 if line == "\r\n" {
                     break;
                 }
             }
-            input.read_exact(&mut vec![0; length]).expect("a body");
+            input.read_exact(&mut vec![0; length]).expect("request body");
             let body = format!("{}{}", crate::common::event(turn), crate::common::STOP);
             let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
-            write!(&socket, "{head}content-length: {}\r\n\r\n{body}", body.len()).expect("it reads");
+            write!(&socket, "{head}content-length: {}\r\n\r\n{body}", body.len()).expect("open connection");
         }
     });
     let config = format!("[endpoints.m]\nbase_url = \"http://{address}/v1\"\n");
-    let ran = chat(&Home::with_config(&config), &["-m", "m/x"], "one\ntwo\nthree\n").exits(0);
-    assert_eq!(ran.out, "1\n2\n3\n");
+    let result = chat(&Home::with_config(&config), &["-m", "m/x"], "one\ntwo\nthree\n").exits(0);
+    assert_eq!(result.out, "1\n2\n3\n");
     server.join().expect("three requests on one connection");
 }

@@ -33,29 +33,29 @@ fn piped_answers_are_complete_and_in_model_order() {
         Step::Bytes(format!("{}{STOP}", event("but first")).into_bytes()),
     ]]);
     let fast = Server::replying(&[&answer("fast \u{1b}[31m and \u{1b}]0;x\u{7}借用")]);
-    let home = home(&[&slow, &fast], "");
-    let mut command = home.command();
+    let env = home(&[&slow, &fast], "");
+    let mut command = env.command();
     command.args(["compare", "-m", "a1,b1", "hi"]);
     command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
-    let child = command.spawn().expect("runs");
+    let child = command.spawn().expect("program starts");
     // The second request is sent before the first one finishes.
     while fast.requests().is_empty() {
         std::thread::yield_now();
     }
-    open.send(()).expect("the server waits");
-    let ran = crate::common::Ran::of(child.wait_with_output().expect("ends")).exits(0);
-    assert_eq!(ran.out, "--- 1 a1  ok\nslow but first\n\n--- 2 b1  ok\nfast  and 借用\n");
-    assert!(ran.err.contains("#  model  state") && !ran.err.contains('\u{1b}'), "{ran:#?}");
+    open.send(()).expect("server waits at the gate");
+    let result = crate::common::Ran::of(child.wait_with_output().expect("child has been started")).exits(0);
+    assert_eq!(result.out, "--- 1 a1  ok\nslow but first\n\n--- 2 b1  ok\nfast  and 借用\n");
+    assert!(result.err.contains("#  model  state") && !result.err.contains('\u{1b}'), "{result:#?}");
 }
 
 #[test]
 fn failed_and_incomplete_calls_do_not_affect_others() {
-    let good = Server::replying(&[&answer("good")]);
+    let complete = Server::replying(&[&answer("good")]);
     let refused = Server::replying(&[&refusal()]);
-    let cut = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
-    let home = home(&[&good, &refused, &cut], "");
-    let ran = home.run(&["compare", "--all", "hi"]).exits(7).says(&["auth 401", "is incomplete", "ERR auth"]);
-    assert_eq!(ran.out, "--- 1 a1  ok\ngood\n\n--- 2 b1  ERR auth\n\n--- 3 c1  incomplete\nhalf\n");
+    let incomplete = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
+    let env = home(&[&complete, &refused, &incomplete], "");
+    let result = env.run(&["compare", "--all", "hi"]).exits(7).says(&["auth 401", "is incomplete", "ERR auth"]);
+    assert_eq!(result.out, "--- 1 a1  ok\ngood\n\n--- 2 b1  ERR auth\n\n--- 3 c1  incomplete\nhalf\n");
 }
 
 #[test]
@@ -68,11 +68,11 @@ fn common_failure_sets_the_exit_code() {
 
 #[test]
 fn incomplete_answer_of_a_route_restarts_without_partial_output() {
-    let cut = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
-    let good = Server::replying(&[&answer("whole")]);
-    let home = home(&[&cut, &good], "[routes.r]\nmodels = [\"a1\", \"b1\"]\n");
-    let ran = home.run(&["compare", "-m", "r", "hi"]).exits(0).says(&["r: a1: cut", "trying b1"]);
-    assert_eq!(ran.out, "--- 1 r  ok\nwhole\n");
+    let incomplete = Server::replying(&[&format!("{STREAM}{}", event("half"))]);
+    let complete = Server::replying(&[&answer("whole")]);
+    let env = home(&[&incomplete, &complete], "[routes.r]\nmodels = [\"a1\", \"b1\"]\n");
+    let result = env.run(&["compare", "-m", "r", "hi"]).exits(0).says(&["r: a1: incomplete", "trying b1"]);
+    assert_eq!(result.out, "--- 1 r  ok\nwhole\n");
 }
 
 #[test]
@@ -83,19 +83,20 @@ fn json_jsonl_and_markdown_contain_all_answers() {
     assert_eq!((&json[0]["model"], &json[0]["content"]), (&"a1".into(), &"one".into()));
     assert_eq!((&json[1]["model"], &json[1]["error"]["class"]), (&"b1".into(), &"auth".into()));
     let (one, two) = servers();
-    let ran = home(&[&one, &two], "").run(&["compare", "--all", "--format", "jsonl", "hi"]).exits(7);
-    let lines: Vec<serde_json::Value> = ran.out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
-    assert_eq!(lines[0]["lanes"], serde_json::json!(["a1", "b1"]));
+    let result = home(&[&one, &two], "").run(&["compare", "--all", "--format", "jsonl", "hi"]).exits(7);
+    let lines: Vec<serde_json::Value> =
+        result.out.lines().map(|line| serde_json::from_str(line).expect("valid JSON")).collect();
+    assert_eq!(lines[0]["calls"], serde_json::json!(["a1", "b1"]));
     assert_eq!(lines.iter().filter(|line| line["event"] == "finished").count(), 2);
     let (one, two) = servers();
-    let ran = home(&[&one, &two], "").run(&["compare", "--all", "--format", "markdown", "hi"]).exits(7);
-    assert_eq!(ran.out, "# a1\n\none\n\n# b1\n");
+    let result = home(&[&one, &two], "").run(&["compare", "--all", "--format", "markdown", "hi"]).exits(7);
+    assert_eq!(result.out, "# a1\n\none\n\n# b1\n");
 }
 
 #[test]
 fn selection_is_validated_before_stdin_is_read() {
     let unused = Server::replying(&[]);
-    let home = home(&[&unused], "[sets]\npanel = [\"a1\"]\nt = [\"a1\"]\n");
+    let env = home(&[&unused], "[sets]\npanel = [\"a1\"]\nt = [\"a1\"]\n");
     for (arguments, words) in [
         (&["-m", "a1,panell"][..], "did you mean \"panel\"?"),
         (&["--set", "u"], "panel, t"),
@@ -107,8 +108,8 @@ fn selection_is_validated_before_stdin_is_read() {
     ] {
         // `-` with `--stdin-timeout 0` waits for standard input without a timeout: validation must come first.
         let arguments = [&["compare", "--stdin-timeout", "0"][..], arguments, &["-"]].concat();
-        let ran = home.run(&arguments).exits(2).says(&[words]);
-        assert_eq!(ran.out, "");
+        let result = env.run(&arguments).exits(2).says(&[words]);
+        assert_eq!(result.out, "");
     }
     let dangling = Home::with_config("[endpoints.a]\nbase_url = \"http://h/v1\"\n[sets]\ns = [\"gone\"]\n");
     dangling.run(&["compare", "hi"]).exits(3).says(&["unknown model \"gone\"", "set \"s\""]);
@@ -118,8 +119,8 @@ fn selection_is_validated_before_stdin_is_read() {
 #[test]
 fn duplicate_model_gets_one_call() {
     let server = Server::replying(&[&answer("once")]);
-    let ran = home(&[&server], "").run(&["compare", "-m", "a1", "-m", "a1", "hi"]).exits(0).says(&["asked once"]);
-    assert_eq!(ran.out, "--- 1 a1  ok\nonce\n");
+    let result = home(&[&server], "").run(&["compare", "-m", "a1", "-m", "a1", "hi"]).exits(0).says(&["called once"]);
+    assert_eq!(result.out, "--- 1 a1  ok\nonce\n");
 }
 
 #[test]
@@ -127,18 +128,21 @@ fn max_concurrency_limits_concurrent_calls() {
     let (open, gate) = mpsc::channel();
     let first = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("first").into_bytes())]]);
     let second = Server::replying(&[&answer("second")]);
-    let home = home(&[&first, &second], "");
-    let mut command = home.command();
+    let env = home(&[&first, &second], "");
+    let mut command = env.command();
     command.args(["compare", "--all", "--max-concurrency", "1", "--view", "tagged", "hi"]);
-    let child =
-        command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped()).spawn().expect("runs");
+    let child = command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .expect("program starts");
     while first.requests().is_empty() {
         std::thread::yield_now();
     }
     assert!(second.requests().is_empty());
-    open.send(()).expect("the server waits");
-    let ran = crate::common::Ran::of(child.wait_with_output().expect("ends")).exits(0);
-    assert_eq!(ran.out, "a1| first\nb1| second\n");
+    open.send(()).expect("server waits at the gate");
+    let result = crate::common::Ran::of(child.wait_with_output().expect("child has been started")).exits(0);
+    assert_eq!(result.out, "a1| first\nb1| second\n");
 }
 
 #[test]
@@ -147,26 +151,26 @@ fn closed_stdout_exits_0_without_an_error() {
         Step::Bytes(format!("{STREAM}{}", event("line\n")).into_bytes()),
         Step::Endless(event("more\n").into_bytes()),
     ]]);
-    let home = home(&[&server], "");
-    let mut command = home.command();
+    let env = home(&[&server], "");
+    let mut command = env.command();
     command.args(["compare", "--all", "--view", "tagged", "hi"]).stdout(std::process::Stdio::piped());
-    let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("runs");
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().expect("program starts");
     let mut line = String::new();
     let mut reader = std::io::BufReader::new(child.stdout.take().expect("piped"));
-    std::io::BufRead::read_line(&mut reader, &mut line).expect("a line");
+    std::io::BufRead::read_line(&mut reader, &mut line).expect("readable line");
     drop(reader);
-    let ran = crate::common::Ran::of(child.wait_with_output().expect("ends")).exits(0);
-    assert_eq!((line.as_str(), ran.err.as_str()), ("a1| line\n", ""));
+    let result = crate::common::Ran::of(child.wait_with_output().expect("child has been started")).exits(0);
+    assert_eq!((line.as_str(), result.err.as_str()), ("a1| line\n", ""));
 }
 
 #[test]
 fn output_file_has_the_answers_without_the_table() {
     let server = Server::replying(&[&answer("text")]);
-    let home = home(&[&server], "");
-    let path = home.path("answers.txt");
-    let ran = home.run(&["compare", "--all", "--output", path.to_str().expect("text"), "hi"]).exits(0);
+    let env = home(&[&server], "");
+    let path = env.path("answers.txt");
+    let result = env.run(&["compare", "--all", "--output", path.to_str().expect("UTF-8 path"), "hi"]).exits(0);
     assert_eq!(
-        (ran.out.as_str(), std::fs::read_to_string(path).expect("written").as_str()),
+        (result.out.as_str(), std::fs::read_to_string(path).expect("written file").as_str()),
         ("", "--- 1 a1  ok\ntext\n")
     );
     let unused = Server::replying(&[]);
@@ -177,8 +181,8 @@ fn output_file_has_the_answers_without_the_table() {
 #[test]
 fn columns_view_works_on_a_pipe() {
     let (one, two) = (Server::replying(&[&answer("left")]), Server::replying(&[&answer("借用")]));
-    let ran = home(&[&one, &two], "").run(&["compare", "--all", "--view", "columns", "hi"]).exits(0);
-    let rows: Vec<&str> = ran.out.lines().collect();
+    let result = home(&[&one, &two], "").run(&["compare", "--all", "--view", "columns", "hi"]).exits(0);
+    let rows: Vec<&str> = result.out.lines().collect();
     assert_eq!(rows[0], format!(" {:37} | 2 b1  ok", "1 a1  ok"));
     assert_eq!(rows[2], format!(" {:37} | 借用", "left"));
 }
@@ -205,15 +209,15 @@ mod on_a_terminal {
         let above = terminal.screen().scrollback();
         for back in (1..=above).rev() {
             terminal.screen_mut().set_scrollback(back);
-            text += terminal.screen().rows(0, columns).next().expect("a row").trim_end();
+            text += terminal.screen().rows(0, columns).next().expect("row").trim_end();
             text.push('\n');
         }
         terminal.screen_mut().set_scrollback(0);
         text + &terminal.screen().contents()
     }
 
-    fn run(home: &Home, arguments: &[&str], size: (u16, u16)) -> (String, i32) {
-        let mut command = home.command();
+    fn run(env: &Home, arguments: &[&str], size: (u16, u16)) -> (String, i32) {
+        let mut command = env.command();
         command.env_remove("COLUMNS").args(arguments);
         Screen::of(command, false, size).end()
     }
@@ -222,15 +226,15 @@ mod on_a_terminal {
     fn final_columns_stay_and_the_live_region_is_erased() {
         let (one, two) =
             (Server::replying(&[&answer("# Left\n\nwords")]), Server::replying(&[&answer("借用检查器。")]));
-        let (seen, code) = run(&home(&[&one, &two], ""), &["compare", "--all", "hi"], (80, 24));
+        let (output, code) = run(&home(&[&one, &two], ""), &["compare", "--all", "hi"], (80, 24));
         assert_eq!(code, 0);
-        let text = shown(&seen, 80, 24);
+        let text = shown(&output, 80, 24);
         let rows: Vec<&str> = text.lines().collect();
         assert_eq!(rows[0], format!(" {:37} | 2 b1  ok", "1 a1  ok"), "{text}");
         assert_eq!(rows[2], format!(" {:37} | 借用检查器。", "Left"), "{text}");
         assert!(rows[6].starts_with("#  model  state") && !text.contains("running"), "{text}");
         for query in ["\u{1b}[6n", "\u{1b}[c", "\u{1b}[5n", "\u{1b}[18t", "\u{1b}]10;?", "\u{1b}]11;?"] {
-            assert!(!seen.contains(query), "terminal query {query:?}");
+            assert!(!output.contains(query), "terminal query {query:?}");
         }
     }
 
@@ -239,8 +243,8 @@ mod on_a_terminal {
         let (open, gate) = mpsc::channel();
         let slow = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("late").into_bytes())]]);
         let fast = Server::replying(&[&answer("early")]);
-        let home = home(&[&slow, &fast], "");
-        let mut command = home.command();
+        let env = home(&[&slow, &fast], "");
+        let mut command = env.command();
         command.env_remove("COLUMNS").args(["compare", "--all", "hi"]);
         let mut screen = Screen::of(command, false, (80, 24));
         screen.wait_for("2/2 running");
@@ -252,33 +256,34 @@ mod on_a_terminal {
             screen.resize(width, 10);
         }
         screen.resize(80, 24);
-        open.send(()).expect("the server waits");
-        let (seen, code) = screen.end();
+        open.send(()).expect("server waits at the gate");
+        let (output, code) = screen.end();
         assert_eq!(code, 0);
-        assert!(shown(&seen, 80, 24).contains("late"), "{seen:?}");
+        assert!(shown(&output, 80, 24).contains("late"), "{output:?}");
     }
 
-    /// A run on a terminal with keyboard input, after one answer is complete and while the other one waits for its gate.
+    /// A run on a terminal with keyboard input, after one answer is complete and while the other one waits for its
+    /// gate.
     fn begun() -> (Home, Screen, mpsc::Sender<()>, [Server; 2]) {
         let (open, gate) = mpsc::channel();
         let slow = Server::start(vec![vec![Step::Gate(gate), Step::Bytes(answer("late").into_bytes())]]);
         let fast = Server::replying(&[&answer("early")]);
-        let home = home(&[&slow, &fast], "");
-        let mut command = home.command();
-        command.env_remove("COLUMNS").current_dir(home.folder.path()).args(["compare", "--all", "hi"]);
+        let env = home(&[&slow, &fast], "");
+        let mut command = env.command();
+        command.env_remove("COLUMNS").current_dir(env.folder.path()).args(["compare", "--all", "hi"]);
         let mut screen = Screen::of(command, true, (80, 24));
         screen.wait_for("1/2 running");
         screen.wait_for_no_echo();
-        (home, screen, open, [slow, fast])
+        (env, screen, open, [slow, fast])
     }
 
     #[test]
     fn sigquit_restores_the_terminal() {
         let (_home, mut screen, _open, _servers) = begun();
-        kill_process(Pid::from_child(&screen.child), Signal::QUIT).expect("it is there");
+        kill_process(Pid::from_child(&screen.child), Signal::QUIT).expect("running process");
         while screen.read() {}
-        assert_eq!(screen.child.wait().expect("ends").signal(), Some(Signal::QUIT.as_raw()));
-        assert!(tcgetattr(&screen.terminal).expect("a terminal").local_modes.contains(LocalModes::ECHO));
+        assert_eq!(screen.child.wait().expect("child has been started").signal(), Some(Signal::QUIT.as_raw()));
+        assert!(tcgetattr(&screen.terminal).expect("open terminal").local_modes.contains(LocalModes::ECHO));
         let text = shown(&screen.seen.replace("\r\n", "\n"), 80, 24);
         assert_eq!(text.trim(), "", "the live region must be erased");
     }
@@ -287,20 +292,20 @@ mod on_a_terminal {
     fn sigterm_ends_the_process_while_terminal_output_is_stopped() {
         let (_home, mut screen, _open, _servers) = begun();
         screen.hold();
-        kill_process(Pid::from_child(&screen.child), Signal::TERM).expect("it is there");
-        assert_eq!(screen.child.wait().expect("ends").code(), Some(130));
+        kill_process(Pid::from_child(&screen.child), Signal::TERM).expect("running process");
+        assert_eq!(screen.child.wait().expect("child has been started").code(), Some(130));
     }
 
     /// On other systems the child holds the controlling side open itself.
     #[cfg(target_os = "linux")]
     #[test]
     fn closed_terminal_exits_130_and_the_answer_is_recorded() {
-        let (home, screen, open, _servers) = begun();
+        let (env, screen, open, _servers) = begun();
         let Screen { mut child, terminal, .. } = screen;
         drop(terminal);
-        open.send(()).expect("the server waits");
-        assert_eq!(child.wait().expect("ends").code(), Some(130));
-        assert_eq!(home.run(&["history", "show", "@1"]).exits(0).out, "late\n", "the answer must be recorded");
+        open.send(()).expect("server waits at the gate");
+        assert_eq!(child.wait().expect("child has been started").code(), Some(130));
+        assert_eq!(env.run(&["history", "show", "@1"]).exits(0).out, "late\n", "the answer must be recorded");
     }
 
     #[test]
@@ -309,8 +314,8 @@ mod on_a_terminal {
             [(&["--plain"][..], &[][..]), (&[], &[("MMCHAT_PLAIN", "1")]), (&[], &[("TERM", "dumb")])]
         {
             let (one, two) = (Server::replying(&[&answer("**one**")]), Server::replying(&[&refusal()]));
-            let home = home(&[&one, &two], "");
-            let mut command = home.command();
+            let env = home(&[&one, &two], "");
+            let mut command = env.command();
             command.args(["compare", "--all", "hi"]).args(more);
             let mut screen = Screen::of_with(command, environment);
             while screen.read() {}
@@ -321,16 +326,16 @@ mod on_a_terminal {
     #[test]
     fn no_color_disables_styles_but_not_live_rows() {
         let server = Server::replying(&[&answer("text")]);
-        let home = home(&[&server], "");
-        let mut command = home.command();
+        let env = home(&[&server], "");
+        let mut command = env.command();
         command.args(["compare", "--all", "hi"]);
-        let (seen, _) = Screen::of_with(command, &[("NO_COLOR", "1")]).end();
-        let styles = seen
+        let (output, _) = Screen::of_with(command, &[("NO_COLOR", "1")]).end();
+        let styles = output
             .split('\u{1b}')
             .skip(1)
             .filter(|part| part[..=part.find(char::is_alphabetic).unwrap_or(0)].ends_with('m'));
-        assert_eq!(styles.count(), 0, "{seen:?}");
-        assert!(seen.contains("1/1 running"), "{seen:?}");
+        assert_eq!(styles.count(), 0, "{output:?}");
+        assert!(output.contains("1/1 running"), "{output:?}");
     }
 
     #[test]
@@ -338,10 +343,10 @@ mod on_a_terminal {
         for size in [(20, 5), (400, 50)] {
             let text = "words and 借用检查器在编译期运行。 ".repeat(5);
             let (one, two) = (Server::replying(&[&answer(&text)]), Server::replying(&[&refusal()]));
-            let (seen, code) = run(&home(&[&one, &two], ""), &["compare", "--all", "hi"], size);
+            let (output, code) = run(&home(&[&one, &two], ""), &["compare", "--all", "hi"], size);
             assert_eq!(code, 7);
             let letters = |text: &str| text.split(|c: char| c.is_whitespace() || "|-".contains(c)).collect::<String>();
-            let shown = letters(&shown(&seen, size.0, size.1));
+            let shown = letters(&shown(&output, size.0, size.1));
             assert!(shown.contains("Incorrect") && shown.contains("b1"), "{shown}");
             assert!(size.0 > 20 || shown.contains(&letters(&text)), "{shown}");
         }
@@ -351,8 +356,8 @@ mod on_a_terminal {
     fn long_line_with_escape_sequences_is_sanitized() {
         let long = format!("{}\u{1b}[2J\u{1b}]52;c;aGk=\u{7}end", "x".repeat(1_000_000));
         let (one, two) = (Server::replying(&[&answer(&long)]), Server::replying(&[&answer("short")]));
-        let (seen, code) = run(&home(&[&one, &two], ""), &["compare", "--all", "hi"], (80, 24));
+        let (output, code) = run(&home(&[&one, &two], ""), &["compare", "--all", "hi"], (80, 24));
         assert_eq!(code, 0);
-        assert!(seen.matches('x').count() >= 1_000_000 && !seen.contains("[2J") && !seen.contains("]52"));
+        assert!(output.matches('x').count() >= 1_000_000 && !output.contains("[2J") && !output.contains("]52"));
     }
 }

@@ -15,55 +15,55 @@ fn home() -> Home {
 }
 
 /// The candidates for the last of these words.
-fn offered(home: &Home, words: &[&str]) -> Vec<String> {
-    let mut command = home.command();
+fn offered(env: &Home, words: &[&str]) -> Vec<String> {
+    let mut command = env.command();
     command.env("COMPLETE", "fish").args(["--", "mmchat"]).args(words);
-    let ran = Ran::of(command.output().expect("runs")).exits(0);
-    ran.out.lines().map(|line| line.split('\t').next().expect("a name").to_owned()).collect()
+    let result = Ran::of(command.output().expect("program starts")).exits(0);
+    result.out.lines().map(|line| line.split('\t').next().expect("candidate name").to_owned()).collect()
 }
 
 #[test]
 fn candidates_match_the_flag() {
-    let home = home();
-    assert_eq!(offered(&home, &["ask", "-m", "z"]), ["zebra-model"]);
-    assert_eq!(offered(&home, &["ask", "-m", "通"]), ["通义"]);
-    assert_eq!(offered(&home, &["ask", "-m", "q"]), ["quick-route"]);
-    assert!(offered(&home, &["ask", "-m", "y"]).is_empty(), "a set is not a single model");
-    assert_eq!(offered(&home, &["compare", "-m", "quick-route,y"]), ["quick-route,yonder-set"]);
-    assert_eq!(offered(&home, &["compare", "--set", ""]), ["yonder-set"]);
-    assert_eq!(offered(&home, &["ask", "-p", ""]), ["xylo"]);
-    assert_eq!(offered(&home, &["models", "available", ""])[0], "e");
-    assert_eq!(offered(&home, &["endpoint", "add", "deeps"]), ["deepseek"]);
-    assert_eq!(offered(&home, &["ask", "--format", "js"]), ["json", "jsonl"]);
-    assert!(offered(&home, &["comp"]).contains(&"compare".to_owned()));
+    let env = home();
+    assert_eq!(offered(&env, &["ask", "-m", "z"]), ["zebra-model"]);
+    assert_eq!(offered(&env, &["ask", "-m", "通"]), ["通义"]);
+    assert_eq!(offered(&env, &["ask", "-m", "q"]), ["quick-route"]);
+    assert!(offered(&env, &["ask", "-m", "y"]).is_empty(), "a set is not a single model");
+    assert_eq!(offered(&env, &["compare", "-m", "quick-route,y"]), ["quick-route,yonder-set"]);
+    assert_eq!(offered(&env, &["compare", "--set", ""]), ["yonder-set"]);
+    assert_eq!(offered(&env, &["ask", "-p", ""]), ["xylo"]);
+    assert_eq!(offered(&env, &["models", "available", ""])[0], "e");
+    assert_eq!(offered(&env, &["endpoint", "add", "deeps"]), ["deepseek"]);
+    assert_eq!(offered(&env, &["ask", "--format", "js"]), ["json", "jsonl"]);
+    assert!(offered(&env, &["comp"]).contains(&"compare".to_owned()));
 }
 
 #[test]
 fn config_flag_is_honored_and_keys_complete_without_a_config() {
-    let home = home();
-    let other = home.path("other.toml");
-    fs::write(&other, "[models.otter]\n").expect("a file");
-    assert_eq!(offered(&home, &["--config", other.to_str().expect("text"), "ask", "-m", "o"]), ["otter"]);
+    let env = home();
+    let other = env.path("other.toml");
+    fs::write(&other, "[models.otter]\n").expect("writable file");
+    assert_eq!(offered(&env, &["--config", other.to_str().expect("UTF-8 path"), "ask", "-m", "o"]), ["otter"]);
     let bare = Home::new();
     let mut command = bare.command();
     command.env("COMPLETE", "fish").env("DEEPSEEK_API_KEY", "sk-1").args(["--", "mmchat", "ask", "-m", "deeps"]);
-    let ran = Ran::of(command.output().expect("runs")).exits(0);
-    assert!(ran.out.contains("deepseek/deepseek-flash"), "{ran:?}");
+    let result = Ran::of(command.output().expect("program starts")).exits(0);
+    assert!(result.out.contains("deepseek/deepseek-flash"), "{result:?}");
 }
 
 #[test]
 fn invalid_config_completes_nothing() {
-    let home = Home::with_config("[broken");
-    assert!(offered(&home, &["ask", "-m", "z"]).is_empty());
+    let env = Home::with_config("[broken");
+    assert!(offered(&env, &["ask", "-m", "z"]).is_empty());
 }
 
 /// Starts an interactive shell in the home directory with the binary in its `PATH`.
-fn shell(home: &Home, program: &str, arguments: &[&str]) -> Screen {
-    let binary = Path::new(env!("CARGO_BIN_EXE_mmchat")).parent().expect("a folder").display();
+fn shell(env: &Home, program: &str, arguments: &[&str]) -> Screen {
+    let binary = Path::new(env!("CARGO_BIN_EXE_mmchat")).parent().expect("parent directory").display();
     let mut command = Command::new(program);
-    command.args(arguments).env_clear().env("HOME", home.path("")).env("MMCHAT_CONFIG", home.path("config.toml"));
-    command.env("PATH", format!("{binary}:{}", std::env::var("PATH").expect("a path")));
-    command.current_dir(home.path(""));
+    command.args(arguments).env_clear().env("HOME", env.path("")).env("MMCHAT_CONFIG", env.path("config.toml"));
+    command.env("PATH", format!("{binary}:{}", std::env::var("PATH").expect("PATH is set")));
+    command.current_dir(env.path(""));
     Screen::of(command, true, (200, 24))
 }
 
@@ -85,16 +85,17 @@ fn completes(mut screen: Screen) {
         screen.pass(&name[3..]);
         screen.type_keys("\u{15}");
     }
-    screen.child.kill().expect("ours");
-    screen.child.wait().expect("ends");
+    screen.child.kill().expect("own child");
+    screen.child.wait().expect("child has been started");
 }
 
 #[test]
 fn bash_completes_names() {
-    let home = home();
+    let env = home();
     let rc = format!("PS1='ready> '\nsource {}\n", script("mmchat.bash"));
-    fs::write(home.path("rc"), rc).expect("a file");
-    let mut screen = shell(&home, "bash", &["--noprofile", "--rcfile", home.path("rc").to_str().expect("text"), "-i"]);
+    fs::write(env.path("rc"), rc).expect("writable file");
+    let mut screen =
+        shell(&env, "bash", &["--noprofile", "--rcfile", env.path("rc").to_str().expect("UTF-8 path"), "-i"]);
     screen.pass("ready> ");
     completes(screen);
 }
@@ -102,10 +103,10 @@ fn bash_completes_names() {
 #[test]
 #[ignore = "needs zsh; scripts/interop runs it"]
 fn zsh_completes_names() {
-    let home = home();
+    let env = home();
     let rc = format!("PS1='ready> '\nautoload -Uz compinit\ncompinit -D -u\nsource {}\n", script("_mmchat"));
-    fs::write(home.path(".zshrc"), rc).expect("a file");
-    let mut screen = shell(&home, "zsh", &["-i"]);
+    fs::write(env.path(".zshrc"), rc).expect("writable file");
+    let mut screen = shell(&env, "zsh", &["-i"]);
     screen.pass("ready> ");
     completes(screen);
 }
@@ -114,14 +115,14 @@ fn zsh_completes_names() {
 #[ignore = "needs fish; scripts/interop runs it"]
 fn fish_completes_names() {
     // Interactive fish waits for replies to terminal queries, which this terminal does not answer: use `complete -C`.
-    let home = home();
+    let env = home();
     let run = |line: &str| {
         let mut command = Command::new("fish");
-        let binary = Path::new(env!("CARGO_BIN_EXE_mmchat")).parent().expect("a folder").display();
-        command.env_clear().env("HOME", home.path("")).env("MMCHAT_CONFIG", home.path("config.toml"));
-        command.env("PATH", format!("{binary}:{}", std::env::var("PATH").expect("a path")));
+        let binary = Path::new(env!("CARGO_BIN_EXE_mmchat")).parent().expect("parent directory").display();
+        command.env_clear().env("HOME", env.path("")).env("MMCHAT_CONFIG", env.path("config.toml"));
+        command.env("PATH", format!("{binary}:{}", std::env::var("PATH").expect("PATH is set")));
         command.args(["--private", "-c", &format!("source {}; complete -C '{line}'", script("mmchat.fish"))]);
-        Ran::of(command.output().expect("runs")).exits(0).out
+        Ran::of(command.output().expect("program starts")).exits(0).out
     };
     assert_eq!(run("mmchat ask -m zeb"), "zebra-model\n");
     assert_eq!(run("mmchat compare --set yon"), "yonder-set\n");

@@ -46,8 +46,12 @@ fn config_reference_lists_exactly_the_schema_keys() {
         code.iter().flat_map(|code| code.split(|c: char| !(c.is_alphanumeric() || c == '_'))).collect();
     let missing: Vec<_> = keys.iter().filter(|key| !words.contains(key.as_str())).collect();
     assert!(missing.is_empty(), "docs/config.md does not document {missing:?}");
-    let rows =
-        text.split("## Environment").next().expect("the keys").lines().filter_map(|line| line.strip_prefix("| `"));
+    let rows = text
+        .split("## Environment")
+        .next()
+        .expect("text before the heading")
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `"));
     let unknown: Vec<_> = rows.filter_map(|row| row.split('`').next()).filter(|key| !keys.contains(*key)).collect();
     assert!(unknown.is_empty(), "docs/config.md documents unknown keys {unknown:?}");
 }
@@ -72,7 +76,7 @@ fn every_error_class_is_documented() {
 
 #[test]
 fn completion_scripts_are_up_to_date() {
-    let home = Home::new();
+    let env = Home::new();
     for (shell, file) in [
         ("bash", "mmchat.bash"),
         ("zsh", "_mmchat"),
@@ -80,9 +84,9 @@ fn completion_scripts_are_up_to_date() {
         ("powershell", "_mmchat.ps1"),
         ("elvish", "mmchat.elv"),
     ] {
-        let ran = home.run(&["completions", shell]).exits(0);
+        let result = env.run(&["completions", shell]).exits(0);
         assert!(
-            ran.out == read(&format!("completions/{file}")),
+            result.out == read(&format!("completions/{file}")),
             "completions/{file} is out of date: run scripts/completions"
         );
     }
@@ -111,13 +115,13 @@ fn both_readmes_have_the_same_commands() {
 #[test]
 fn readme_config_is_valid() {
     let text = read("README.md");
-    let config = text.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).expect("a config");
+    let config = text.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).expect("config block");
     Home::with_config(config).run(&["config", "check"]).exits(0);
 }
 
 #[test]
 fn demo_runs_without_config_or_keys() {
-    let ran =
+    let result =
         Home::new().run(&["demo"]).exits(0).says(&["scripted mocks", "overloaded", "trying backup", "mmchat init"]);
-    assert!(["1 fast  ok", "2 thinker  ok", "3 chat  ok"].iter().all(|head| ran.out.contains(head)), "{ran:?}");
+    assert!(["1 fast  ok", "2 thinker  ok", "3 chat  ok"].iter().all(|head| result.out.contains(head)), "{result:?}");
 }

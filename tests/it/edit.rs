@@ -6,16 +6,16 @@ use crate::common::{Home, Ran, Server, answer};
 
 const CONFIG: &str = "# mine\n[endpoints.e]\nbase_url = \"http://127.0.0.1:1/v1\"\n\n[models.a] # first\nendpoint = \"e\"\nmodel = \"1\"\n\n[routes.r]\nmodels = [\"a\"]\n";
 
-fn text(home: &Home) -> String {
-    fs::read_to_string(home.path("config.toml")).expect("a config")
+fn text(env: &Home) -> String {
+    fs::read_to_string(env.path("config.toml")).expect("readable config")
 }
 
 #[test]
 fn entries_are_added_renamed_and_removed_and_comments_kept() {
-    let home = Home::with_config(CONFIG);
-    home.run(&["endpoint", "add", "deepseek"]).exits(0).says(&["added deepseek"]);
-    home.run(&["endpoint", "add", "box", "--url", "http://box:1/v1", "--key-env", "BOX"]).exits(0);
-    home.run(&[
+    let env = Home::with_config(CONFIG);
+    env.run(&["endpoint", "add", "deepseek"]).exits(0).says(&["added deepseek"]);
+    env.run(&["endpoint", "add", "box", "--url", "http://box:1/v1", "--key-env", "BOX"]).exits(0);
+    env.run(&[
         "model",
         "add",
         "通义",
@@ -31,9 +31,9 @@ fn entries_are_added_renamed_and_removed_and_comments_kept() {
         "2",
     ])
     .exits(0);
-    home.run(&["model", "rename", "a", "b"]).exits(0);
-    home.run(&["model", "default", "r"]).exits(0);
-    let changed = text(&home);
+    env.run(&["model", "rename", "a", "b"]).exits(0);
+    env.run(&["model", "default", "r"]).exits(0);
+    let changed = text(&env);
     for line in [
         "# mine",
         "default = \"r\"",
@@ -44,19 +44,19 @@ fn entries_are_added_renamed_and_removed_and_comments_kept() {
     ] {
         assert!(changed.contains(line), "{line}\n{changed}");
     }
-    home.run(&["config", "check"]).exits(0);
-    let listed = home.run(&["models", "--format", "json"]).exits(0).json();
+    env.run(&["config", "check"]).exits(0);
+    let listed = env.run(&["models", "--format", "json"]).exits(0).json();
     assert_eq!((&listed["models"][1]["model"], &listed["models"][1]["price"]["output"]), (&"通义".into(), &2.0.into()));
-    home.run(&["model", "remove", "b"]).exits(2).says(&["route `r`", "--everywhere"]);
-    home.run(&["model", "remove", "b", "--everywhere"]).exits(0).says(&["route `r`", "`default`"]);
-    home.run(&["endpoint", "remove", "box", "--with-models"]).exits(0).says(&["通义"]);
-    home.run(&["endpoint", "remove", "e"]).exits(0);
-    assert!(!text(&home).contains("routes") && text(&home).contains("# mine"), "{}", text(&home));
+    env.run(&["model", "remove", "b"]).exits(2).says(&["route \"r\"", "--everywhere"]);
+    env.run(&["model", "remove", "b", "--everywhere"]).exits(0).says(&["route \"r\"", "`default`"]);
+    env.run(&["endpoint", "remove", "box", "--with-models"]).exits(0).says(&["通义"]);
+    env.run(&["endpoint", "remove", "e"]).exits(0);
+    assert!(!text(&env).contains("routes") && text(&env).contains("# mine"), "{}", text(&env));
 }
 
 #[test]
 fn invalid_edit_leaves_the_config_unchanged() {
-    let home = Home::with_config(CONFIG);
+    let env = Home::with_config(CONFIG);
     for (arguments, words) in [
         (&["model", "add", "x", "-e", "none", "-m", "1"][..], "unknown endpoint \"none\""),
         (&["model", "add", "r", "-e", "e", "-m", "1"], "a route \"r\" already exists"),
@@ -67,7 +67,7 @@ fn invalid_edit_leaves_the_config_unchanged() {
         (&["endpoint", "remove", "e"], "--with-models"),
         (&["endpoint", "add"], "missing endpoint name"),
     ] {
-        home.run(arguments).exits(2).says(&[words]);
+        env.run(arguments).exits(2).says(&[words]);
     }
     for arguments in [
         &["model", "add", "a b", "-e", "e", "-m", "1"][..],
@@ -75,7 +75,7 @@ fn invalid_edit_leaves_the_config_unchanged() {
         &["model", "rename", "a", ".."],
         &["endpoint", "add", "../../pwn", "--url", "http://h/v1"],
     ] {
-        home.run(arguments).exits(2).says(&["invalid name"]);
+        env.run(arguments).exits(2).says(&["invalid name"]);
     }
     let key = "sk-very-secret-key";
     let (address, named) = (format!("http://{key}:x@h/v1"), format!("x=http://{key}:x@h/v1"));
@@ -87,47 +87,47 @@ fn invalid_edit_leaves_the_config_unchanged() {
         &["init", "--yes", "--force", "--endpoint", &named],
         &["init", "--yes", "--force", "--endpoint", "x=http://h/v1", "--key-env", &variable],
     ] {
-        let ran = home.run(arguments).exits(2);
-        assert!(!format!("{ran:?}").contains(key), "{ran:?}");
+        let result = env.run(arguments).exits(2);
+        assert!(!format!("{result:?}").contains(key), "{result:?}");
     }
-    assert_eq!(text(&home), CONFIG);
-    home.write_config("[broken");
-    home.run(&["model", "add", "x", "-e", "e", "-m", "1"]).exits(3);
-    assert_eq!(text(&home), "[broken");
+    assert_eq!(text(&env), CONFIG);
+    env.write_config("[broken");
+    env.run(&["model", "add", "x", "-e", "e", "-m", "1"]).exits(3);
+    assert_eq!(text(&env), "[broken");
 }
 
 #[test]
 fn concurrent_edits_are_all_written() {
-    let home = Home::with_config(CONFIG);
+    let env = Home::with_config(CONFIG);
     let started: Vec<_> = (0..8)
         .map(|n| {
-            let mut command = home.command();
+            let mut command = env.command();
             command.args(["model", "add", &format!("m{n}"), "-e", "e", "-m", "1"]);
-            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("runs")
+            command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("program starts")
         })
         .collect();
     for child in started {
-        Ran::of(child.wait_with_output().expect("ends")).exits(0);
+        Ran::of(child.wait_with_output().expect("child has been started")).exits(0);
     }
-    assert_eq!((0..8).filter(|n| text(&home).contains(&format!("[models.m{n}]"))).count(), 8, "{}", text(&home));
+    assert_eq!((0..8).filter(|n| text(&env).contains(&format!("[models.m{n}]"))).count(), 8, "{}", text(&env));
 }
 
 #[test]
 fn key_from_stdin_is_stored_in_a_private_file() {
-    let home = Home::with_config(CONFIG);
+    let env = Home::with_config(CONFIG);
     let server = Server::replying(&[&answer("hi")]);
-    let ran = home
+    let result = env
         .run_with_input(&["endpoint", "add", "s", "--url", &server.url(), "--key-stdin"], b"sk-very-secret-key\n")
         .exits(0);
-    assert!(!format!("{ran:?}{}", text(&home)).contains("very-secret"), "{}", text(&home));
-    assert!(text(&home).contains("api_key = { file = \"keys/s\" }"), "{}", text(&home));
-    home.run(&["ask", "-m", "s/x", "hi"]).exits(0);
+    assert!(!format!("{result:?}{}", text(&env)).contains("very-secret"), "{}", text(&env));
+    assert!(text(&env).contains("api_key = { file = \"keys/s\" }"), "{}", text(&env));
+    env.run(&["ask", "-m", "s/x", "hi"]).exits(0);
     assert!(server.requests()[0].head.contains("Bearer sk-very-secret-key"));
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
         for file in ["keys/s", "config.toml", "config.toml.lock"] {
-            let mode = fs::metadata(home.path(file)).expect(file).permissions().mode();
+            let mode = fs::metadata(env.path(file)).expect(file).permissions().mode();
             assert_eq!(mode & 0o777, 0o600, "{file}");
         }
     }
@@ -135,30 +135,36 @@ fn key_from_stdin_is_stored_in_a_private_file() {
 
 #[test]
 fn rejected_endpoint_stores_no_key() {
-    let home = Home::with_config(CONFIG);
+    let env = Home::with_config(CONFIG);
     let add = |name: &str, key: &[u8]| {
-        home.run_with_input(&["endpoint", "add", name, "--url", "http://h/v1", "--key-stdin"], key).exits(2)
+        env.run_with_input(&["endpoint", "add", name, "--url", "http://h/v1", "--key-stdin"], key).exits(2)
     };
     add("../../pwn", b"sk-very-secret-key\n");
     add("e", b"sk-very-secret-key\n").says(&["already"]);
     add("two-lines", b"sk-very-secret-key\nmore\n").says(&["one line"]);
-    assert!(!home.path("keys").exists() && text(&home) == CONFIG);
+    assert!(!env.path("keys").exists() && text(&env) == CONFIG);
 }
 
 #[test]
 fn byte_order_mark_and_line_endings_are_preserved() {
-    let home = Home::with_config(&format!("\u{feff}{}", CONFIG.replace('\n', "\r\n")));
-    home.run(&["model", "rename", "a", "b"]).exits(0);
+    let env = Home::with_config(&format!("\u{feff}{}", CONFIG.replace('\n', "\r\n")));
+    env.run(&["model", "rename", "a", "b"]).exits(0);
     let want = CONFIG.replace("models.a", "models.b").replace("[\"a\"]", "[\"b\"]").replace('\n', "\r\n");
-    assert_eq!(text(&home), format!("\u{feff}{want}"));
+    assert_eq!(text(&env), format!("\u{feff}{want}"));
 }
 
 #[cfg(unix)]
 #[test]
 fn unwritable_directory_is_named_in_the_error() {
-    let home = Home::new();
+    let env = Home::new();
     let run = |arguments: &[&str]| {
-        Ran::of(home.command().env("MMCHAT_CONFIG", "/dev/null/x/config.toml").args(arguments).output().expect("runs"))
+        Ran::of(
+            env.command()
+                .env("MMCHAT_CONFIG", "/dev/null/x/config.toml")
+                .args(arguments)
+                .output()
+                .expect("program starts"),
+        )
     };
     run(&["endpoint", "add", "openai"]).exits(1).says(&["cannot write /dev/null/x/config.toml"]);
     run(&["init", "--yes"]).exits(1).says(&["cannot write /dev/null/x/config.toml"]);
@@ -168,27 +174,27 @@ fn unwritable_directory_is_named_in_the_error() {
 fn presets_are_rendered_and_invalid_ones_reported() {
     let server = Server::replying(&[&answer("ok"), &answer("ok"), &answer("ok")]);
     let more = "[models.m1]\nendpoint = \"m\"\nmodel = \"up\"\n[presets.review]\nmodel = \"m1\"\nsystem = \"You know {{ lang }}.\"\nprompt = \"Review:\\n{{ input }}\"\nparams = { temperature = 0.25 }\n";
-    let home = Home::with_server(&server, more);
-    home.run_with_input(&["ask", "-p", "review", "-P", "lang=Rust"], b"let x;").exits(0);
+    let env = Home::with_server(&server, more);
+    env.run_with_input(&["ask", "-p", "review", "-P", "lang=Rust"], b"let x;").exits(0);
     let sent = server.requests()[0].json();
     assert_eq!((&sent["model"], &sent["temperature"]), (&"up".into(), &0.25.into()));
     assert_eq!(
         (&sent["messages"][0]["content"], &sent["messages"][1]["content"]),
         (&"You know Rust.".into(), &"Review:\nlet x;".into())
     );
-    fs::create_dir(home.path("presets")).expect("a folder");
-    fs::write(home.path("presets/own.toml"), "prompt = \"Say {{ word | default('hi') }}.\"\n").expect("a file");
-    home.run(&["compare", "-m", "m1", "-p", "own"]).exits(0);
+    fs::create_dir(env.path("presets")).expect("writable directory");
+    fs::write(env.path("presets/own.toml"), "prompt = \"Say {{ word | default('hi') }}.\"\n").expect("writable file");
+    env.run(&["compare", "-m", "m1", "-p", "own"]).exits(0);
     assert_eq!(server.requests()[1].json()["messages"][0]["content"], "Say hi.");
-    home.run(&["ask", "-m", "m/z", "-s", "mine", "--temperature", "1", "-p", "review", "-P", "lang=C", "x"]).exits(0);
+    env.run(&["ask", "-m", "m/z", "-s", "mine", "--temperature", "1", "-p", "review", "-P", "lang=C", "x"]).exits(0);
     let sent = server.requests()[2].json();
     assert_eq!(
         (&sent["model"], &sent["temperature"], &sent["messages"][0]["content"]),
         (&"z".into(), &1.0.into(), &"mine".into())
     );
-    fs::write(home.path("presets/named.toml"), "model = \"m1\"\n").expect("a file");
-    home.run(&["model", "rename", "m1", "m2"]).exits(0).says(&["named.toml still names \"m1\""]);
-    home.run(&["model", "rename", "m2", "m1"]).exits(0);
+    fs::write(env.path("presets/named.toml"), "model = \"m1\"\n").expect("writable file");
+    env.run(&["model", "rename", "m1", "m2"]).exits(0).says(&["named.toml still names \"m1\""]);
+    env.run(&["model", "rename", "m2", "m1"]).exits(0);
     for (arguments, code, words) in [
         (&["compare", "-p", "named", "-P", "a=b", "x"][..], 2, "has no variable"),
         (&["ask", "-p", "review", "x"], 2, "preset \"review\" has no value for lang"),
@@ -197,38 +203,41 @@ fn presets_are_rendered_and_invalid_ones_reported() {
         (&["ask", "-p", "reveiw", "x"], 2, "did you mean \"review\"?"),
         (&["ask", "-m", "m1", "-P", "a=b", "x"], 2, "--preset"),
     ] {
-        home.run(arguments).exits(code).says(&[words]);
+        env.run(arguments).exits(code).says(&[words]);
     }
-    let ran = home.run(&["presets", "list"]).exits(0);
-    assert!(ran.out.contains("review") && ran.out.contains("input, lang") && ran.out.contains("own.toml"), "{ran:?}");
-    assert!(home.run(&["presets", "show", "review"]).exits(0).out.contains("[presets.review]"));
-    assert!(home.run(&["presets", "show", "own"]).exits(0).out.contains("default('hi')"));
+    let result = env.run(&["presets", "list"]).exits(0);
+    assert!(
+        result.out.contains("review") && result.out.contains("input, lang") && result.out.contains("own.toml"),
+        "{result:?}"
+    );
+    assert!(env.run(&["presets", "show", "review"]).exits(0).out.contains("[presets.review]"));
+    assert!(env.run(&["presets", "show", "own"]).exits(0).out.contains("default('hi')"));
     fs::write(
-        home.path("presets/loop.toml"),
+        env.path("presets/loop.toml"),
         "prompt = \"{% for a in range(90000) %}{% for b in range(90000) %}x{% endfor %}{% endfor %}\"\n",
     )
-    .expect("a file");
-    home.run(&["ask", "-m", "m1", "-p", "loop"]).exits(2).says(&["does not terminate"]);
-    fs::write(home.path("presets/bad.toml"), "prompt = \"{{ open\"\n").expect("a file");
-    home.run(&["ask", "-m", "m1", "-p", "bad"]).exits(3).says(&["bad.toml", "template"]);
-    let listed = home.run(&["presets", "list"]).exits(3).says(&["bad.toml"]);
+    .expect("writable file");
+    env.run(&["ask", "-m", "m1", "-p", "loop"]).exits(2).says(&["does not terminate"]);
+    fs::write(env.path("presets/bad.toml"), "prompt = \"{{ open\"\n").expect("writable file");
+    env.run(&["ask", "-m", "m1", "-p", "bad"]).exits(3).says(&["bad.toml", "template"]);
+    let listed = env.run(&["presets", "list"]).exits(3).says(&["bad.toml"]);
     assert!(listed.out.contains("invalid") && listed.out.contains("review"), "{listed:?}");
 }
 
 #[cfg(unix)]
 #[test]
 fn presets_edit_opens_the_editor_and_validates() {
-    let home = Home::with_config(CONFIG);
+    let env = Home::with_config(CONFIG);
     let run = |editor: &str, name: &str| {
-        Ran::of(home.command().env("EDITOR", editor).args(["presets", "edit", name]).output().expect("runs"))
+        Ran::of(env.command().env("EDITOR", editor).args(["presets", "edit", name]).output().expect("program starts"))
     };
     run("true", "new").exits(0).says(&["presets/new.toml is valid"]);
-    assert!(fs::read_to_string(home.path("presets/new.toml")).expect("made").contains("{{ input }}"));
-    fs::write(home.path("spoil"), "#!/bin/sh\necho 'prompt = 1' > \"$1\"\n").expect("a script");
-    crate::common::set_mode(&home.path("spoil"), 0o700);
-    run(home.path("spoil").to_str().expect("text"), "new").exits(3).says(&["invalid type"]);
+    assert!(fs::read_to_string(env.path("presets/new.toml")).expect("created file").contains("{{ input }}"));
+    fs::write(env.path("spoil"), "#!/bin/sh\necho 'prompt = 1' > \"$1\"\n").expect("writable script");
+    crate::common::set_mode(&env.path("spoil"), 0o700);
+    run(env.path("spoil").to_str().expect("UTF-8 path"), "new").exits(3).says(&["invalid type"]);
     run("false", "new").exits(2).says(&["ended with"]);
-    home.run(&["presets", "edit", "new"]).exits(2).says(&["VISUAL"]);
+    env.run(&["presets", "edit", "new"]).exits(2).says(&["VISUAL"]);
     run("true", "a/b").exits(2).says(&["invalid name"]);
 }
 
@@ -236,11 +245,11 @@ fn presets_edit_opens_the_editor_and_validates() {
 fn images_are_sent_only_to_models_that_accept_them() {
     let server = Server::replying(&[&answer("seen"), &answer("seen")]);
     let more = "[models.eyes]\nendpoint = \"m\"\nmodel = \"v\"\ncapabilities = [\"images\"]\n[models.blind]\nendpoint = \"m\"\nmodel = \"b\"\ncapabilities = [\"tools\"]\n[routes.r]\nmodels = [\"blind\", \"eyes\"]\n";
-    let home = Home::with_server(&server, more);
-    let path = home.path("p.bin");
-    fs::write(&path, b"\x89PNG\r\n\x1a\nrest").expect("a file");
-    let file = path.to_str().expect("text");
-    home.run(&["ask", "-m", "eyes", "-f", file, "-f", "https://h/x.webp", "what is it"]).exits(0);
+    let env = Home::with_server(&server, more);
+    let path = env.path("p.bin");
+    fs::write(&path, b"\x89PNG\r\n\x1a\nrest").expect("writable file");
+    let file = path.to_str().expect("UTF-8 path");
+    env.run(&["ask", "-m", "eyes", "-f", file, "-f", "https://h/x.webp", "what is it"]).exits(0);
     let parts = server.requests()[0].json()["messages"][0]["content"].clone();
     assert_eq!(parts[0]["text"], "what is it");
     assert!(
@@ -250,9 +259,9 @@ fn images_are_sent_only_to_models_that_accept_them() {
         "{parts}"
     );
     assert_eq!(parts[2]["image_url"]["url"], "https://h/x.webp");
-    home.run(&["ask", "-m", "r", "-f", file, "x"]).exits(0).says(&["blind: skipped: it does not accept images"]);
-    home.run(&["ask", "-m", "blind", "-f", file, "x"]).exits(2).says(&["\"blind\" does not accept images"]);
-    fs::write(home.path("fake.png"), "<html>").expect("a file");
-    let fake = home.path("fake.png");
-    home.run(&["ask", "-m", "eyes", "-f", fake.to_str().expect("text"), "x"]).exits(2).says(&["not an image"]);
+    env.run(&["ask", "-m", "r", "-f", file, "x"]).exits(0).says(&["blind: skipped: it does not accept images"]);
+    env.run(&["ask", "-m", "blind", "-f", file, "x"]).exits(2).says(&["\"blind\" does not accept images"]);
+    fs::write(env.path("fake.png"), "<html>").expect("writable file");
+    let fake = env.path("fake.png");
+    env.run(&["ask", "-m", "eyes", "-f", fake.to_str().expect("UTF-8 path"), "x"]).exits(2).says(&["not an image"]);
 }

@@ -6,18 +6,18 @@ fn run(answers: &[&str], more: &[&str]) -> Ran {
     let replies: Vec<String> = answers.iter().map(|text| answer(text)).collect();
     let replies: Vec<&str> = replies.iter().map(String::as_str).collect();
     let server = Server::replying(&replies);
-    let home = Home::with_server(&server, "");
+    let env = Home::with_server(&server, "");
     let samples = answers.len().to_string();
     // One call at a time, so that each call gets its answer from the list.
     let fixed = ["compare", "-m", "m/x", "-n", &samples, "--max-concurrency", "1", "hi"];
-    home.run(&[&fixed[..], more].concat())
+    env.run(&[&fixed[..], more].concat())
 }
 
 #[test]
 fn vote_without_a_majority_exits_9() {
-    let ran = run(&["It is 42.", "42", "41"], &["--vote", "--view", "quiet"]).exits(0);
+    let result = run(&["It is 42.", "42", "41"], &["--vote", "--view", "quiet"]).exits(0);
     assert!(
-        ran.out.ends_with(
+        result.out.ends_with(
             "\nvote: 42  (2 of 3)\nvotes  answer  models\n    2  42      m/x#1, m/x#2\n    1  41      m/x#3\n"
         )
     );
@@ -29,21 +29,23 @@ fn vote_without_a_majority_exits_9() {
 
 #[test]
 fn piped_diff_has_no_escape_sequences() {
-    let ran = run(&["The sky is blue.", "The sea is blue.", "the sky is blue"], &["--diff"]).exits(0);
-    assert!(ran.out.contains("\nidentical: 1 = 3\n#  similarity"), "{}", ran.out);
+    let result = run(&["The sky is blue.", "The sea is blue.", "the sky is blue"], &["--diff"]).exits(0);
+    assert!(result.out.contains("\nidentical: 1 = 3\n#  similarity"), "{}", result.out);
     assert!(
-        ran.out.ends_with("\n--- 1 m/x#1\n+++ 2 m/x#2\nThe [-sky-]{+sea+} is blue.\n") && !ran.out.contains('\u{1b}')
+        result.out.ends_with("\n--- 1 m/x#1\n+++ 2 m/x#2\nThe [-sky-]{+sea+} is blue.\n")
+            && !result.out.contains('\u{1b}')
     );
-    let ran = run(&["a b", "a c", "a d"], &["--diff", "3", "1", "--format", "jsonl"]).exits(0);
-    let last: serde_json::Value = serde_json::from_str(ran.out.lines().last().expect("some")).expect("JSON");
+    let result = run(&["a b", "a c", "a d"], &["--diff", "3", "1", "--format", "jsonl"]).exits(0);
+    let last: serde_json::Value =
+        serde_json::from_str(result.out.lines().last().expect("at least one line")).expect("valid JSON");
     assert_eq!(
         (&last["event"], &last["from"], &last["changes"][1]["removed"]),
         (&"words".into(), &2.into(), &"d".into())
     );
     let server = Server::replying(&[]);
-    let home = Home::with_server(&server, "");
-    home.run(&["compare", "-m", "m/x,m/y", "--diff=1,9", "hi"]).exits(2).says(&["no answer \"9\"", "2 m/y"]);
-    home.run(&["compare", "-m", "m/x", "--vote=odd", "hi"]).exits(2).says(&["unknown kind of answers \"odd\""]);
+    let env = Home::with_server(&server, "");
+    env.run(&["compare", "-m", "m/x,m/y", "--diff=1,9", "hi"]).exits(2).says(&["no answer \"9\"", "2 m/y"]);
+    env.run(&["compare", "-m", "m/x", "--vote=odd", "hi"]).exits(2).says(&["unknown kind of answers \"odd\""]);
 }
 
 #[test]
@@ -51,13 +53,13 @@ fn report_is_written_when_a_call_fails() {
     let refusal =
         reply("400 Bad Request", "content-type: application/json\r\n", "{\"error\":{\"message\":\"no such\"}}");
     let server = Server::replying(&[&answer("**fine** <script>x</script>"), &refusal]);
-    let home = Home::with_server(&server, "");
-    let path = home.path("report.html");
+    let env = Home::with_server(&server, "");
+    let path = env.path("report.html");
     let shown = path.display().to_string();
-    home.run(&["compare", "-m", "m/x,m/y", "--max-concurrency", "1", "--out", &shown, "hi"])
+    env.run(&["compare", "-m", "m/x,m/y", "--max-concurrency", "1", "--out", &shown, "hi"])
         .exits(7)
         .says(&["report: "]);
-    let page = std::fs::read_to_string(&path).expect("written");
+    let page = std::fs::read_to_string(&path).expect("written file");
     assert!(
         page.contains("<strong>fine</strong>") && page.contains("no such") && !page.contains("<script>x"),
         "{page}"
@@ -67,12 +69,12 @@ fn report_is_written_when_a_call_fails() {
 #[test]
 fn unwritable_report_is_rejected_before_any_request() {
     let server = Server::replying(&[]);
-    let home = Home::with_server(&server, "");
-    let folder = home.folder.path().display().to_string();
-    home.run(&["compare", "-m", "m/x", "--out", &format!("{folder}/no/such/r.html"), "hi"])
+    let env = Home::with_server(&server, "");
+    let folder = env.folder.path().display().to_string();
+    env.run(&["compare", "-m", "m/x", "--out", &format!("{folder}/no/such/r.html"), "hi"])
         .exits(1)
         .says(&["no/such/r.html"]);
-    home.run(&["compare", "-m", "m/x", "--out", &folder, "hi"]).exits(2).says(&["extension"]);
-    home.run(&["compare", "-m", "m/x", "--out", "r.pdf", "hi"]).exits(2).says(&[".html, .md, .json, .csv"]);
+    env.run(&["compare", "-m", "m/x", "--out", &folder, "hi"]).exits(2).says(&["extension"]);
+    env.run(&["compare", "-m", "m/x", "--out", "r.pdf", "hi"]).exits(2).says(&[".html, .md, .json, .csv"]);
     assert_eq!(server.requests().len(), 0);
 }

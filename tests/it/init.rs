@@ -10,23 +10,23 @@ fn list(ids: &[&str]) -> String {
 }
 
 /// A command whose config is `config.toml` in the home directory, which need not exist.
-fn command(home: &Home, arguments: &[&str]) -> std::process::Command {
-    let mut command = home.command();
-    command.env("MMCHAT_CONFIG", home.path("config.toml")).args(arguments);
+fn command(env: &Home, arguments: &[&str]) -> std::process::Command {
+    let mut command = env.command();
+    command.env("MMCHAT_CONFIG", env.path("config.toml")).args(arguments);
     command
 }
 
-fn run(home: &Home, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
-    Ran::of(command(home, arguments).envs(variables.iter().copied()).output().expect("runs"))
+fn run(env: &Home, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
+    Ran::of(command(env, arguments).envs(variables.iter().copied()).output().expect("program starts"))
 }
 
-fn text(home: &Home) -> String {
-    fs::read_to_string(home.path("config.toml")).expect("a config")
+fn text(env: &Home) -> String {
+    fs::read_to_string(env.path("config.toml")).expect("readable config")
 }
 
 #[test]
 fn flags_create_a_working_config() {
-    let home = Home::new();
+    let env = Home::new();
     let server = Server::replying(&[&list(&["small", "big"]), &answer("h"), &answer("h"), &answer("hello")]);
     let endpoint = format!("box={}", server.url());
     let key = ("BOX_KEY", "sk-very-secret-key");
@@ -43,30 +43,30 @@ fn flags_create_a_working_config() {
         "--strong",
         "box/big",
     ];
-    let ran = run(&home, &arguments, &[key]).exits(0).says(&["2 model(s)", "trying fast, strong", "wrote"]);
-    assert!(!format!("{ran:?}{}", text(&home)).contains("very-secret"));
+    let result = run(&env, &arguments, &[key]).exits(0).says(&["2 model(s)", "trying fast, strong", "wrote"]);
+    assert!(!format!("{result:?}{}", text(&env)).contains("very-secret"));
     for line in
         ["default = \"chat\"", "[models.fast]", "api_key = { env = \"BOX_KEY\" }", "all = [\"fast\", \"strong\"]"]
     {
-        assert!(text(&home).contains(line), "{line}\n{}", text(&home));
+        assert!(text(&env).contains(line), "{line}\n{}", text(&env));
     }
-    assert_eq!(run(&home, &["ask", "hello"], &[key]).exits(0).out, "hello");
+    assert_eq!(run(&env, &["ask", "hello"], &[key]).exits(0).out, "hello");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        assert_eq!(fs::metadata(home.path("config.toml")).expect("there").permissions().mode() & 0o777, 0o600);
+        assert_eq!(fs::metadata(env.path("config.toml")).expect("existing file").permissions().mode() & 0o777, 0o600);
     }
 }
 
 #[test]
 fn environment_keys_are_detected_and_unreachable_services_omitted() {
-    let home = Home::new();
+    let env = Home::new();
     let server = Server::replying(&[&list(&["deepseek-flash", "other"]), &answer("h")]);
     let address = server.url();
     let variables = [("DEEPSEEK_API_KEY", "sk-very-secret-key"), ("DEEPSEEK_BASE_URL", address.as_str())];
-    let ran = run(&home, &["init", "--yes"], &variables).exits(0).says(&["deepseek (DEEPSEEK_API_KEY): 2 model(s)"]);
-    assert!(!ran.err.contains("ollama"), "{ran:?}");
-    assert!(text(&home).contains("model = \"deepseek-flash\"") && text(&home).contains(&address), "{}", text(&home));
+    let result = run(&env, &["init", "--yes"], &variables).exits(0).says(&["deepseek (DEEPSEEK_API_KEY): 2 model(s)"]);
+    assert!(!result.err.contains("ollama"), "{result:?}");
+    assert!(text(&env).contains("model = \"deepseek-flash\"") && text(&env).contains(&address), "{}", text(&env));
     let empty = Home::new();
     run(&empty, &["init", "--yes"], &[]).exits(2).says(&["no API keys and no local servers found"]);
     assert!(!empty.path("config.toml").exists());
@@ -74,18 +74,18 @@ fn environment_keys_are_detected_and_unreachable_services_omitted() {
 
 #[test]
 fn failing_model_is_reported_and_the_config_is_written() {
-    let home = Home::new();
+    let env = Home::new();
     let refusal = reply("401 Unauthorized", "", "{\"error\":{\"message\":\"no\"}}");
     let server = Server::replying(&[&list(&["m"]), &refusal]);
     let endpoint = format!("box={}", server.url());
-    let ran = run(&home, &["init", "--yes", "--no-discover", "--endpoint", &endpoint], &[]);
-    ran.exits(4).says(&["ERR auth", "wrote"]);
-    assert!(text(&home).contains("model = \"m\""));
+    let result = run(&env, &["init", "--yes", "--no-discover", "--endpoint", &endpoint], &[]);
+    result.exits(4).says(&["ERR auth", "wrote"]);
+    assert!(text(&env).contains("model = \"m\""));
 }
 
 #[test]
 fn invalid_arguments_are_rejected_before_any_request() {
-    let home = Home::new();
+    let env = Home::new();
     for (arguments, words) in [
         (&["--endpoint", "nowhere"][..], "unknown service \"nowhere\""),
         (&["--endpoint", "x=nonsense"], "is not a valid URL"),
@@ -93,10 +93,10 @@ fn invalid_arguments_are_rejected_before_any_request() {
         (&["--key-env", "x"], "expected NAME="),
         (&["--no-discover"], "no API keys and no local servers"),
     ] {
-        run(&home, &[&["init", "--yes"], arguments].concat(), &[]).exits(2).says(&[words]);
+        run(&env, &[&["init", "--yes"], arguments].concat(), &[]).exits(2).says(&[words]);
     }
-    run(&home, &["init"], &[]).exits(2).says(&["not a terminal", "--yes"]);
-    assert!(!home.path("config.toml").exists());
+    run(&env, &["init"], &[]).exits(2).says(&["not a terminal", "--yes"]);
+    assert!(!env.path("config.toml").exists());
     let old = Home::with_config("# old\n");
     run(&old, &["init", "--yes"], &[]).exits(2).says(&["already exists", "--force"]);
     assert_eq!(text(&old), "# old\n");
@@ -104,22 +104,22 @@ fn invalid_arguments_are_rejected_before_any_request() {
 
 #[test]
 fn force_keeps_a_backup_of_the_old_config() {
-    let home = Home::with_config("# old\n");
+    let env = Home::with_config("# old\n");
     let server = Server::replying(&[&list(&["m"])]);
     let endpoint = format!("box={}", server.url());
-    run(&home, &["init", "--yes", "--force", "--no-discover", "--no-try", "--endpoint", &endpoint], &[])
+    run(&env, &["init", "--yes", "--force", "--no-discover", "--no-try", "--endpoint", &endpoint], &[])
         .exits(0)
         .says(&["config.toml.bak"]);
-    assert_eq!(fs::read_to_string(home.path("config.toml.bak")).expect("kept"), "# old\n");
+    assert_eq!(fs::read_to_string(env.path("config.toml.bak")).expect("readable file"), "# old\n");
     let server = Server::replying(&[&list(&["m"])]);
     let endpoint = format!("box={}", server.url());
-    run(&home, &["init", "--yes", "--force", "--no-discover", "--no-try", "--endpoint", &endpoint], &[]).exits(0);
+    run(&env, &["init", "--yes", "--force", "--no-discover", "--no-try", "--endpoint", &endpoint], &[]).exits(0);
     assert_eq!(
-        fs::read_to_string(home.path("config.toml.bak")).expect("kept"),
+        fs::read_to_string(env.path("config.toml.bak")).expect("readable file"),
         "# old\n",
         "the first backup must be kept"
     );
-    assert!(home.path("config.toml.bak2").exists());
+    assert!(env.path("config.toml.bak2").exists());
 }
 
 #[cfg(unix)]
@@ -151,13 +151,13 @@ mod on_a_terminal {
         ]
     }
 
-    fn start(home: &Home) -> Screen {
-        Screen::of(command(home, &["init"]), true, (100, 40))
+    fn start(env: &Home) -> Screen {
+        Screen::of(command(env, &["init"]), true, (100, 40))
     }
 
     #[test]
     fn prompts_create_a_config_without_showing_the_key() {
-        let home = Home::with_config("# old\n");
+        let env = Home::with_config("# old\n");
         let server = Server::replying(&[
             &list(&["small", "big", "third"]),
             &answer("h"),
@@ -165,11 +165,11 @@ mod on_a_terminal {
             &answer("h"),
             &answer("hello"),
         ]);
-        let mut screen = start(&home);
-        let mut seen = String::new();
+        let mut screen = start(&env);
+        let mut output = String::new();
         for (prompt, keys) in conversation(&server.url()) {
             screen.wait_for(prompt);
-            seen += &screen.seen;
+            output += &screen.seen;
             screen.pass(prompt);
             if prompt == SECRET {
                 screen.wait_for_no_echo();
@@ -177,27 +177,27 @@ mod on_a_terminal {
             screen.type_keys(&keys);
         }
         let (rest, code) = screen.end();
-        seen += &rest;
-        assert_eq!(code, 0, "{seen}");
-        assert!(!seen.contains("sk-typed") && seen.contains("wrote"), "{seen}");
+        output += &rest;
+        assert_eq!(code, 0, "{output}");
+        assert!(!output.contains("sk-typed") && output.contains("wrote"), "{output}");
         assert!(
-            text(&home).contains("api_key = { file = \"keys/box\" }") && !text(&home).contains("sk-typed"),
+            text(&env).contains("api_key = { file = \"keys/box\" }") && !text(&env).contains("sk-typed"),
             "{}",
-            text(&home)
+            text(&env)
         );
-        assert!(text(&home).contains("all = [\"fast\", \"strong\", \"third\"]"), "{}", text(&home));
-        assert_eq!(fs::read_to_string(home.path("keys/box")).expect("kept"), "sk-typed-secret-key\n");
-        assert_eq!(run(&home, &["ask", "hi"], &[]).exits(0).out, "hello");
+        assert!(text(&env).contains("all = [\"fast\", \"strong\", \"third\"]"), "{}", text(&env));
+        assert_eq!(fs::read_to_string(env.path("keys/box")).expect("readable file"), "sk-typed-secret-key\n");
+        assert_eq!(run(&env, &["ask", "hi"], &[]).exits(0).out, "hello");
     }
 
     #[test]
     fn interrupt_at_any_prompt_changes_nothing() {
         let prompts = conversation("").len();
         for last in 0..prompts {
-            let home = Home::with_config("# old\n");
+            let env = Home::with_config("# old\n");
             let replies: Vec<String> = (last >= 8).then(|| list(&["small", "big", "third"])).into_iter().collect();
             let server = Server::replying(&replies.iter().map(String::as_str).collect::<Vec<_>>());
-            let mut screen = start(&home);
+            let mut screen = start(&env);
             for (prompt, keys) in conversation(&server.url()).into_iter().take(last) {
                 screen.pass(prompt);
                 if prompt == SECRET {
@@ -208,11 +208,11 @@ mod on_a_terminal {
             let prompt = conversation("")[last].0;
             screen.pass(prompt);
             // A secret is read in canonical mode without echo; the other prompts read single keys.
-            let (seen, code) = screen.interrupt(prompt == SECRET);
-            assert_eq!(code, 130, "at prompt {last}: {seen:?}");
-            assert_eq!(text(&home), "# old\n");
-            assert!(!home.path("keys").exists() && !home.path("config.toml.bak").exists(), "at prompt {last}");
-            assert!(seen.contains("\u{1b}[?25h"), "the cursor must be shown again");
+            let (output, code) = screen.interrupt(prompt == SECRET);
+            assert_eq!(code, 130, "at prompt {last}: {output:?}");
+            assert_eq!(text(&env), "# old\n");
+            assert!(!env.path("keys").exists() && !env.path("config.toml.bak").exists(), "at prompt {last}");
+            assert!(output.contains("\u{1b}[?25h"), "the cursor must be shown again");
         }
     }
 }

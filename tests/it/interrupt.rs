@@ -13,53 +13,53 @@ fn begin(text: &str) -> Step {
     Step::Bytes(format!("{STREAM}{}", event(text)).into_bytes())
 }
 
-fn spawn(home: &Home, arguments: &[&str]) -> Child {
-    let mut command = home.command();
+fn spawn(env: &Home, arguments: &[&str]) -> Child {
+    let mut command = env.command();
     command.arg("ask").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command.spawn().expect("runs")
+    command.spawn().expect("program starts")
 }
 
 fn interrupt(child: &Child) {
     let pid = child.id().to_string();
-    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().expect("kill runs").success());
+    assert!(std::process::Command::new("kill").args(["-INT", &pid]).status().expect("kill starts").success());
 }
 
 /// Reads until `text` has arrived; returns everything read.
 fn read_until(from: &mut impl Read, text: &str) -> Vec<u8> {
-    let mut seen = Vec::new();
-    while !seen.windows(text.len()).any(|window| window == text.as_bytes()) {
+    let mut output = Vec::new();
+    while !output.windows(text.len()).any(|window| window == text.as_bytes()) {
         let mut byte = [0];
-        from.read_exact(&mut byte).unwrap_or_else(|_| panic!("no {text} in {}", String::from_utf8_lossy(&seen)));
-        seen.extend(byte);
+        from.read_exact(&mut byte).unwrap_or_else(|_| panic!("no {text} in {}", String::from_utf8_lossy(&output)));
+        output.extend(byte);
     }
-    seen
+    output
 }
 
 /// Interrupts a run when `text` is on stdout; returns its result.
-fn interrupted_after(text: &str, home: &Home, arguments: &[&str]) -> Ran {
-    let mut child = spawn(home, arguments);
+fn interrupted_after(text: &str, env: &Home, arguments: &[&str]) -> Ran {
+    let mut child = spawn(env, arguments);
     let mut stdout = child.stdout.take().expect("piped");
-    let mut seen = read_until(&mut stdout, text);
+    let mut output = read_until(&mut stdout, text);
     interrupt(&child);
     let reader = thread::spawn(move || {
-        stdout.read_to_end(&mut seen).expect("the rest");
-        seen
+        stdout.read_to_end(&mut output).expect("rest of the output");
+        output
     });
-    let ran = Ran::of(child.wait_with_output().expect("ends")).exits(130).says(&["[interrupted]"]);
-    let out = reader.join().expect("the reader ends");
-    Ran { out: String::from_utf8(out).expect("UTF-8"), ..ran }
+    let result = Ran::of(child.wait_with_output().expect("child has been started")).exits(130).says(&["[interrupted]"]);
+    let out = reader.join().expect("reader thread finishes");
+    Ran { out: String::from_utf8(out).expect("UTF-8 output"), ..result }
 }
 
-fn last_object(ran: &Ran) -> Value {
-    serde_json::from_str(ran.out.lines().last().expect("a line")).expect("JSON")
+fn last_object(result: &Ran) -> Value {
+    serde_json::from_str(result.out.lines().last().expect("last line")).expect("valid JSON")
 }
 
 #[test]
 fn partial_answer_stays_on_stdout() {
     let server = Server::start(vec![vec![begin("half"), Step::Hold]]);
-    let ran = interrupted_after("half", &Home::with_server(&server, ""), &["-m", "m/x", "--stats", "hi"]);
-    assert_eq!(ran.out, "half");
-    assert!(ran.err.contains("m/x  ") && ran.err.contains("estimated"), "{ran:?}");
+    let result = interrupted_after("half", &Home::with_server(&server, ""), &["-m", "m/x", "--stats", "hi"]);
+    assert_eq!(result.out, "half");
+    assert!(result.err.contains("m/x  ") && result.err.contains("estimated"), "{result:?}");
 }
 
 #[test]
@@ -69,12 +69,12 @@ fn json_has_every_attempt_and_the_timing() {
         vec![begin("half"), Step::Hold],
     ]);
     let models = "[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n[models.b]\nendpoint = \"m\"\nmodel = \"b\"\n";
-    let home = Home::with_server(&server, &format!("{models}[routes.chat]\nmodels = [\"a\", \"b\"]\n"));
+    let env = Home::with_server(&server, &format!("{models}[routes.chat]\nmodels = [\"a\", \"b\"]\n"));
     let object =
-        last_object(&interrupted_after("\"event\":\"ttft\"", &home, &["-m", "chat", "--format", "jsonl", "hi"]));
+        last_object(&interrupted_after("\"event\":\"ttft\"", &env, &["-m", "chat", "--format", "jsonl", "hi"]));
     assert_eq!((&object["content"], &object["truncated"]), (&"half".into(), &true.into()));
     assert_eq!((&object["endpoint"], &object["upstream_model"]), (&"m".into(), &"b".into()));
-    let attempts = object["attempts"].as_array().expect("attempts");
+    let attempts = object["attempts"].as_array().expect("JSON array");
     let classes: Vec<_> = attempts.iter().map(|attempt| (&attempt["model"], &attempt["class"])).collect();
     assert_eq!(classes, [(&"a".into(), &"overloaded".into()), (&"b".into(), &"local-limit".into())]);
     assert!(object["timing"]["ttft_ms"].is_u64(), "{object}");
@@ -84,10 +84,10 @@ fn json_has_every_attempt_and_the_timing() {
 #[test]
 fn buffered_partial_answer_is_printed() {
     let server = Server::start(vec![vec![begin("half"), Step::Hold]]);
-    let home = Home::with_server(&server, "");
-    let ran = interrupted_after("\"event\":\"ttft\"", &home, &["-m", "m/x", "--buffer", "--format", "jsonl", "hi"]);
-    assert_eq!(last_object(&ran)["content"], "half", "{ran:?}");
-    assert!(ran.out.contains("\"event\":\"delta\""), "{ran:?}");
+    let env = Home::with_server(&server, "");
+    let result = interrupted_after("\"event\":\"ttft\"", &env, &["-m", "m/x", "--buffer", "--format", "jsonl", "hi"]);
+    assert_eq!(last_object(&result)["content"], "half", "{result:?}");
+    assert!(result.out.contains("\"event\":\"delta\""), "{result:?}");
 }
 
 #[test]
@@ -96,38 +96,38 @@ fn blocked_stdout_does_not_prevent_the_exit() {
         Step::Bytes(STREAM.as_bytes().to_vec()),
         Step::Endless(event(&"x".repeat(1000)).into_bytes()),
     ]]);
-    let home = Home::with_server(&server, "");
-    let mut child = spawn(&home, &["-m", "m/x", "hi"]);
+    let env = Home::with_server(&server, "");
+    let mut child = spawn(&env, &["-m", "m/x", "hi"]);
     let mut stdout = child.stdout.take().expect("piped");
     read_until(&mut stdout, "xxx");
     interrupt(&child);
-    assert_eq!(child.wait().expect("ends").code(), Some(130));
+    assert_eq!(child.wait().expect("child has been started").code(), Some(130));
     drop(stdout);
 }
 
 #[test]
 fn interrupt_while_waiting_for_stdin_exits_130() {
-    let home = Home::with_config("[endpoints.m]\nbase_url = \"http://127.0.0.1:9/v1\"\n");
-    let mut command = home.command();
+    let env = Home::with_config("[endpoints.m]\nbase_url = \"http://127.0.0.1:9/v1\"\n");
+    let mut command = env.command();
     command.args(["ask", "-m", "m/x"]).stdin(Stdio::piped()).stderr(Stdio::piped());
-    let mut child = command.spawn().expect("runs");
+    let mut child = command.spawn().expect("program starts");
     read_until(child.stderr.as_mut().expect("piped"), "waiting for standard input");
     interrupt(&child);
     let _stdin = child.stdin.take();
-    assert_eq!(child.wait().expect("ends").code(), Some(130));
+    assert_eq!(child.wait().expect("child has been started").code(), Some(130));
 }
 
 #[test]
 fn interrupt_with_a_closed_stdout_exits_130() {
-    let thought = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hmm\"}}]}\n\n";
-    let server = Server::start(vec![vec![Step::Bytes(format!("{STREAM}{thought}").into_bytes()), Step::Hold]]);
-    let home = Home::with_server(&server, "");
-    let (reader, writer) = std::io::pipe().expect("a pipe");
-    let mut command = home.command();
+    let reasoning = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hmm\"}}]}\n\n";
+    let server = Server::start(vec![vec![Step::Bytes(format!("{STREAM}{reasoning}").into_bytes()), Step::Hold]]);
+    let env = Home::with_server(&server, "");
+    let (reader, writer) = std::io::pipe().expect("pipe");
+    let mut command = env.command();
     command.args(["ask", "-m", "m/x", "--format", "json", "hi"]).stdout(writer).stderr(Stdio::piped());
     drop(reader);
-    let mut child = command.spawn().expect("runs");
+    let mut child = command.spawn().expect("program starts");
     read_until(child.stderr.as_mut().expect("piped"), "hmm");
     interrupt(&child);
-    assert_eq!(child.wait().expect("ends").code(), Some(130));
+    assert_eq!(child.wait().expect("child has been started").code(), Some(130));
 }

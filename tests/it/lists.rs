@@ -11,22 +11,22 @@ const NO: &str = "{\"error\":{\"message\":\"Incorrect API key provided.\",\"code
 
 #[test]
 fn models_lists_why_a_model_is_unusable() {
-    let home = Home::with_config(
+    let env = Home::with_config(
         "[endpoints.good]\nbase_url = \"http://h/v1\"\n[endpoints.nokey]\nbase_url = \"http://h/v1\"\napi_key = { env = \"NOT_SET\" }\n\
          [endpoints.nofile]\nbase_url = \"http://h/v1\"\napi_key = { file = \"none\" }\n\
          [models]\na = { endpoint = \"good\", model = \"x/y\", context = 8192, tags = [\"t\"], price = { input = 1, output = 2 } }\n\
          b = { endpoint = \"nokey\", model = \"z\" }\nc = { endpoint = \"nofile\", model = \"z\" }\n\
          [routes.r]\nmodels = [\"a\", \"b\"]\n[sets]\ns = [\"a\"]\n",
     );
-    let ran = home.run(&["models"]).exits(0);
+    let result = env.run(&["models"]).exits(0);
     let row = |name: &str| {
-        ran.out.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{ran:?}")).to_owned()
+        result.out.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{result:?}")).to_owned()
     };
-    assert!(row("a ").contains("x/y") && row("a ").contains("8192") && row("a ").ends_with("yes"), "{ran:?}");
-    assert!(row("b ").contains("no: environment variable NOT_SET is not set"), "{ran:?}");
-    assert!(row("c ").contains("cannot read key file"), "{ran:?}");
-    assert!(row("r ").contains("a > b") && row("s ").contains("set"), "{ran:?}");
-    let json = home.run(&["models", "--format", "json"]).exits(0).json();
+    assert!(row("a ").contains("x/y") && row("a ").contains("8192") && row("a ").ends_with("yes"), "{result:?}");
+    assert!(row("b ").contains("no: environment variable NOT_SET is not set"), "{result:?}");
+    assert!(row("c ").contains("cannot read key file"), "{result:?}");
+    assert!(row("r ").contains("a > b") && row("s ").contains("set"), "{result:?}");
+    let json = env.run(&["models", "--format", "json"]).exits(0).json();
     assert_eq!((&json["models"][0]["usable"], &json["models"][1]["usable"]), (&true.into(), &false.into()));
     assert!(Home::new().run(&["models"]).exits(0).err.contains("mmchat init"));
 }
@@ -35,34 +35,35 @@ fn models_lists_why_a_model_is_unusable() {
 fn ping_distinguishes_dead_endpoint_wrong_key_and_unknown_model() {
     let good = Server::replying(&[&list(&["m1", "gpt-4o"])]);
     let locked = Server::replying(&[&reply("401 Unauthorized", "content-type: application/json\r\n", NO)]);
-    let home = Home::with_config(&format!(
+    let env = Home::with_config(&format!(
         "[endpoints.good]\nbase_url = \"{}\"\n[endpoints.locked]\nbase_url = \"{}\"\napi_key = \"sk-wrong-key\"\n[endpoints.dead]\nbase_url = \"http://127.0.0.1:1/v1\"\n\
          [models]\na = {{ endpoint = \"good\", model = \"m1\" }}\nb = {{ endpoint = \"good\", model = \"gpt-4\" }}\nc = {{ endpoint = \"dead\", model = \"x\" }}\n",
         good.url(),
         locked.url()
     ));
-    let ran = home.run(&["ping"]).exits(7);
+    let result = env.run(&["ping"]).exits(7);
     let row = |name: &str| {
-        ran.out.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{ran:?}")).to_owned()
+        result.out.lines().find(|line| line.starts_with(name)).unwrap_or_else(|| panic!("{result:?}")).to_owned()
     };
-    assert!(row("good ").contains("ok") && row("good ").contains('2'), "{ran:?}");
-    assert!(row("locked ").contains("ERR auth") && row("locked ").contains("Incorrect API key"), "{ran:?}");
-    assert!(row("dead ").contains("ERR connect") && row("dead ").contains("127.0.0.1:1"), "{ran:?}");
-    assert!(row("a ").contains("yes"), "{ran:?}");
-    assert!(row("b ").contains("NO") && row("b ").contains("did you mean \"gpt-4o\"?"), "{ran:?}");
-    assert!(row("c ").contains('?'), "{ran:?}");
-    assert!(!format!("{ran:?}").contains("sk-wrong"));
+    assert!(row("good ").contains("ok") && row("good ").contains('2'), "{result:?}");
+    assert!(row("locked ").contains("ERR auth") && row("locked ").contains("Incorrect API key"), "{result:?}");
+    assert!(row("dead ").contains("ERR connect") && row("dead ").contains("127.0.0.1:1"), "{result:?}");
+    assert!(row("a ").contains("yes"), "{result:?}");
+    assert!(row("b ").contains("NO") && row("b ").contains("did you mean \"gpt-4o\"?"), "{result:?}");
+    assert!(row("c ").contains('?'), "{result:?}");
+    assert!(!format!("{result:?}").contains("sk-wrong"));
 }
 
 #[test]
 fn deep_ping_requests_one_token_from_the_named_model() {
     let server = Server::replying(&[&list(&["m1"]), &answer("h")]);
-    let home = Home::with_server(&server, "[models.a]\nendpoint = \"m\"\nmodel = \"m1\"\n");
-    let json = home.run(&["ping", "a", "--deep", "--format", "json"]).exits(0).json();
+    let env = Home::with_server(&server, "[models.a]\nendpoint = \"m\"\nmodel = \"m1\"\n");
+    let json = env.run(&["ping", "a", "--deep", "--format", "json"]).exits(0).json();
     assert_eq!((&json["models"][0]["asked"]["ok"], &json["endpoints"][0]["models"]), (&true.into(), &1.into()));
-    let asked = server.requests().iter().find(|request| request.head.starts_with("POST")).expect("asked").json();
-    assert_eq!(asked["max_tokens"], 1);
-    home.run(&["ping", "nope"]).exits(2).says(&["unknown endpoint or model \"nope\""]);
+    let request =
+        server.requests().iter().find(|request| request.head.starts_with("POST")).expect("POST request").json();
+    assert_eq!(request["max_tokens"], 1);
+    env.run(&["ping", "nope"]).exits(2).says(&["unknown endpoint or model \"nope\""]);
     let dead = Home::with_config("[endpoints.d]\nbase_url = \"http://127.0.0.1:1/v1\"\n");
     dead.run(&["ping"]).exits(5);
     Home::new().run(&["ping"]).exits(4).says(&["no known key"]);
@@ -74,22 +75,25 @@ fn model_list_is_fetched_page_by_page_and_cached_for_completion() {
     let second = "{\"data\":[{\"id\":\"b\"},{\"id\":\"c\\u001b[31m\"}],\"has_more\":false}";
     let json = "content-type: application/json\r\n";
     let server = Server::replying(&[&reply("200 OK", json, first), &reply("200 OK", json, second)]);
-    let home = Home::with_server(&server, "[models.mine]\nendpoint = \"m\"\nmodel = \"a/2\"\n");
+    let env = Home::with_server(&server, "[models.mine]\nendpoint = \"m\"\nmodel = \"a/2\"\n");
     let run = |arguments: &[&str], variables: &[(&str, &str)]| {
-        let mut command = home.command();
-        command.env("XDG_CACHE_HOME", home.path("cache")).envs(variables.iter().copied()).args(arguments);
-        crate::common::Ran::of(command.output().expect("runs"))
+        let mut command = env.command();
+        command.env("XDG_CACHE_HOME", env.path("cache")).envs(variables.iter().copied()).args(arguments);
+        crate::common::Ran::of(command.output().expect("program starts"))
     };
-    let ran = run(&["models", "available", "m"], &[]).exits(0);
+    let result = run(&["models", "available", "m"], &[]).exits(0);
     assert_eq!(
-        ran.out.lines().skip(1).map(|line| line.split_whitespace().next().expect("an id")).collect::<Vec<_>>(),
+        result.out.lines().skip(1).map(|line| line.split_whitespace().next().expect("model id")).collect::<Vec<_>>(),
         ["a/1", "a/2", "b"]
     );
-    assert!(ran.out.lines().nth(2).expect("a/2").ends_with("mine") && !ran.out.contains('\u{1b}'), "{ran:?}");
+    assert!(
+        result.out.lines().nth(2).expect("row of a/2").ends_with("mine") && !result.out.contains('\u{1b}'),
+        "{result:?}"
+    );
     assert!(server.requests()[1].head.contains("after=a%2F2"), "{:?}", server.requests()[1]);
     let completed = run(&["--", "mmchat", "ask", "-m", "m/a"], &[("COMPLETE", "fish")]).exits(0);
     assert_eq!(completed.out, "m/a/1\nm/a/2\n");
-    home.run(&["models", "available", "n"]).exits(2).says(&["unknown endpoint \"n\""]);
+    env.run(&["models", "available", "n"]).exits(2).says(&["unknown endpoint \"n\""]);
     let dead = Home::with_config("[endpoints.d]\nbase_url = \"http://127.0.0.1:1/v1\"\n");
     dead.run(&["models", "available", "d"]).exits(5).says(&["cannot list the models", "127.0.0.1:1"]);
 }
@@ -100,8 +104,8 @@ fn rejected_key_rotates_to_the_next() {
     let server = Server::replying(&[&refusal, &list(&["m1"])]);
     let config =
         format!("[endpoints.m]\nbase_url = \"{}\"\napi_keys = [\"sk-dead-key\", \"sk-good-key\"]\n", server.url());
-    let home = Home::with_config(&config);
-    assert!(home.run(&["models", "available", "m"]).exits(0).out.contains("m1"));
+    let env = Home::with_config(&config);
+    assert!(env.run(&["models", "available", "m"]).exits(0).out.contains("m1"));
     assert!(server.requests()[1].head.contains("sk-good-key"));
     Home::with_config("default = \"x/y\"\n[endpoints.x]\nbase_url = \"http://h/v1\"\n")
         .run(&["compare", "hi"])
@@ -115,34 +119,38 @@ fn long_model_list_is_paginated() {
     let ids: Vec<String> = (0..120).map(|n| format!("model-{n}")).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let server = Server::replying(&[&list(&ids), &list(&ids), &list(&ids), &list(&ids)]);
-    let home = Home::with_server(&server, "");
-    assert_eq!(home.run(&["models", "available", "m"]).exits(0).out.lines().count(), 121);
-    let ran = home.run(&["models", "available", "m", "--page", "3"]).exits(0).says(&["page 3 of 3, 120 models"]);
-    assert_eq!((ran.out.lines().count(), ran.out.contains("model-119")), (21, true));
-    home.run(&["models", "available", "m", "--page", "4"]).exits(2).says(&["no page 4"]);
-    let json = home.run(&["models", "available", "m", "--filter", "MODEL-11", "--format", "json"]).exits(0).json();
+    let env = Home::with_server(&server, "");
+    assert_eq!(env.run(&["models", "available", "m"]).exits(0).out.lines().count(), 121);
+    let result = env.run(&["models", "available", "m", "--page", "3"]).exits(0).says(&["page 3 of 3, 120 models"]);
+    assert_eq!((result.out.lines().count(), result.out.contains("model-119")), (21, true));
+    env.run(&["models", "available", "m", "--page", "4"]).exits(2).says(&["no page 4"]);
+    let json = env.run(&["models", "available", "m", "--filter", "MODEL-11", "--format", "json"]).exits(0).json();
     assert_eq!((json.as_array().map(Vec::len), &json[0]["context"]), (Some(11), &8192.into()));
 }
 
 #[test]
 fn vendors_lists_services_and_set_keys() {
-    let home = Home::new();
-    let ran = crate::common::Ran::of(
-        home.command().env("DEEPSEEK_API_KEY", "sk-very-secret").arg("vendors").output().expect("runs"),
+    let env = Home::new();
+    let result = crate::common::Ran::of(
+        env.command().env("DEEPSEEK_API_KEY", "sk-very-secret").arg("vendors").output().expect("program starts"),
     )
     .exits(0);
-    assert!(ran.out.lines().count() > 25 && ran.out.contains("DEEPSEEK_API_KEY*") && !ran.out.contains("very-secret"));
-    let json = home.run(&["vendors", "--format", "json"]).exits(0).json();
+    assert!(
+        result.out.lines().count() > 25
+            && result.out.contains("DEEPSEEK_API_KEY*")
+            && !result.out.contains("very-secret")
+    );
+    let json = env.run(&["vendors", "--format", "json"]).exits(0).json();
     assert_eq!(json[0]["name"], "openai");
 }
 
 #[test]
 fn every_command_has_a_manual_page() {
-    let home = Home::new();
-    assert!(home.run(&["man"]).exits(0).out.contains(".TH mmchat 1"));
-    assert!(home.run(&["man", "models", "available"]).exits(0).out.contains("mmchat\\-models\\-available"));
-    home.run(&["man", "compaer"]).exits(2).says(&["did you mean \"compare\"?"]);
-    let folder = home.path("man1");
-    home.run(&["man", "--dir", folder.to_str().expect("text")]).exits(0);
+    let env = Home::new();
+    assert!(env.run(&["man"]).exits(0).out.contains(".TH mmchat 1"));
+    assert!(env.run(&["man", "models", "available"]).exits(0).out.contains("mmchat\\-models\\-available"));
+    env.run(&["man", "compaer"]).exits(2).says(&["did you mean \"compare\"?"]);
+    let folder = env.path("man1");
+    env.run(&["man", "--dir", folder.to_str().expect("UTF-8 path")]).exits(0);
     assert!(folder.join("mmchat-endpoint-add.1").exists());
 }

@@ -11,7 +11,7 @@ fn home(mock: &Mock) -> Home {
 #[test]
 fn each_fault_has_an_error_class_and_exit_code() {
     let mock = Mock::start(&["--ttft", "0s", "--tps", "0", "--tokens", "12"]);
-    let home = home(&mock);
+    let env = home(&mock);
     for (fault, class, code) in [
         ("reset", "reset", 5),
         ("silent", "timeout", 6),
@@ -42,14 +42,14 @@ fn each_fault_has_an_error_class_and_exit_code() {
         ("done-only", "ok", 0),
         ("lingering", "ok", 0),
     ] {
-        let ran = home.run(&["ask", "-m", &format!("m/{fault}"), "--format", "json", "hi"]).exits(code);
-        let json = ran.json();
-        assert_eq!(json["attempts"][0]["class"], class, "{fault}: {ran:?}");
+        let result = env.run(&["ask", "-m", &format!("m/{fault}"), "--format", "json", "hi"]).exits(code);
+        let json = result.json();
+        assert_eq!(json["attempts"][0]["class"], class, "{fault}: {result:?}");
         let has_text = json["content"].as_str().is_some_and(|text| text.starts_with("This is a scripted"));
-        assert_eq!(has_text, matches!(code, 0 | 8), "{fault}: {ran:?}");
+        assert_eq!(has_text, matches!(code, 0 | 8), "{fault}: {result:?}");
     }
-    let ran = home.run(&["ask", "-m", "m/max-tokens", "--max-tokens", "3", "hi"]).exits(0);
-    ran.says(&["max_completion_tokens"]);
+    let result = env.run(&["ask", "-m", "m/max-tokens", "--max-tokens", "3", "hi"]).exits(0);
+    result.says(&["max_completion_tokens"]);
 }
 
 #[test]
@@ -64,9 +64,9 @@ fn model_settings_control_tokens_usage_reasoning_and_failures() {
         "--key",
         "sk-mock-key",
     ]);
-    let home = Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\napi_key = \"sk-mock-key\"\n", mock.url));
+    let env = Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\napi_key = \"sk-mock-key\"\n", mock.url));
     let ask = |model: &str, more: &[&str]| {
-        home.run(&[&["ask", "--format", "json", "-m", model], more, &["hi"]].concat()).exits(0).json()
+        env.run(&[&["ask", "--format", "json", "-m", model], more, &["hi"]].concat()).exits(0).json()
     };
     let (streamed, complete) = (ask("m/mine", &[]), ask("m/mine", &["--no-stream"]));
     for answer in [&streamed, &complete] {
@@ -78,13 +78,13 @@ fn model_settings_control_tokens_usage_reasoning_and_failures() {
     assert_eq!(ask("m/server+fail-first=1", &[])["attempts"].as_array().map(Vec::len), Some(2));
     let wrong = Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\napi_key = \"sk-other-key\"\n", mock.url));
     wrong.run(&["ask", "-m", "m/mine", "hi"]).exits(4).says(&["auth 401"]);
-    home.run(&["ask", "-m", "m/no-such-model", "hi"]).exits(5).says(&["model 404", "does not exist"]);
+    env.run(&["ask", "-m", "m/no-such-model", "hi"]).exits(5).says(&["model 404", "does not exist"]);
 }
 
 #[test]
 fn invalid_arguments_exit_2() {
-    let home = Home::new();
-    home.run(&["mock", "--fault", "explode"]).exits(2).says(&["explode", "reset"]);
-    home.run(&["mock", "--model", "x=speed=1"]).exits(2).says(&["speed"]);
-    home.run(&["mock", "--tps=-3"]).exits(2).says(&["tps"]);
+    let env = Home::new();
+    env.run(&["mock", "--fault", "explode"]).exits(2).says(&["explode", "reset"]);
+    env.run(&["mock", "--model", "x=speed=1"]).exits(2).says(&["speed"]);
+    env.run(&["mock", "--tps=-3"]).exits(2).says(&["tps"]);
 }

@@ -23,8 +23,8 @@ struct Gateway {
 }
 
 impl Gateway {
-    fn start(home: &Home) -> Self {
-        Self::of(home.command())
+    fn start(env: &Home) -> Self {
+        Self::of(env.command())
     }
 
     fn of(mut command: Command) -> Self {
@@ -60,22 +60,22 @@ impl Gateway {
     }
 
     fn address(&self) -> SocketAddr {
-        self.serving.url.split("//").nth(1).expect("a URL").trim_end_matches("/v1").parse().expect("an address")
+        self.serving.url.split("//").nth(1).expect("URL").trim_end_matches("/v1").parse().expect("socket address")
     }
 
     fn signal(&self, name: &str) {
         let done = Command::new("kill").args([name, &self.serving.child.id().to_string()]).status();
-        assert!(done.expect("kill runs").success());
+        assert!(done.expect("kill starts").success());
     }
 
     /// Waits for the process to exit.
     fn ends(&mut self) -> Option<i32> {
-        self.serving.child.wait().expect("ours").code()
+        self.serving.child.wait().expect("own child").code()
     }
 
     /// Sends these bytes, closes the sending side if `shut_down`, and reads everything until the server closes.
     fn send(&self, bytes: &[u8], shut_down: bool) -> String {
-        let mut socket = TcpStream::connect(self.address()).expect("it listens");
+        let mut socket = TcpStream::connect(self.address()).expect("listening server");
         // The server may close the connection before it has read everything.
         let _ = socket.write_all(bytes);
         if shut_down {
@@ -92,10 +92,10 @@ impl Gateway {
 
     /// Sends this text and reads until the server closes.
     fn send_open(&self, bytes: &str) -> String {
-        let mut socket = TcpStream::connect(self.address()).expect("it listens");
-        socket.write_all(bytes.as_bytes()).expect("it reads");
+        let mut socket = TcpStream::connect(self.address()).expect("listening server");
+        socket.write_all(bytes.as_bytes()).expect("open connection");
         let mut reply = String::new();
-        socket.read_to_string(&mut reply).expect("text");
+        socket.read_to_string(&mut reply).expect("UTF-8 response");
         reply
     }
 
@@ -139,8 +139,8 @@ fn config(mock: &Mock, more: &str) -> String {
 #[test]
 fn log_metrics_and_record_agree() {
     let mock = Mock::start(&["--tokens", "5"]);
-    let home = Home::with_config(&config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n"));
-    let mut gateway = Gateway::start(&home);
+    let env = Home::with_config(&config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n"));
+    let mut gateway = Gateway::start(&env);
     for _ in 0..3 {
         let reply = gateway.ask(Some("sk-of-the-team"), "chat");
         assert!(reply.starts_with("HTTP/1.1 200") && reply.contains("x-mmchat-model: fast"), "{reply}");
@@ -158,8 +158,8 @@ fn log_metrics_and_record_agree() {
     gateway.signal("-TERM");
     assert_eq!(gateway.ends(), Some(0));
     let stats = |by: &str, name: &str| {
-        let rows = home.run(&["stats", "--by", by, "--format", "json"]).exits(0).json();
-        let rows = rows.as_array().expect("rows").clone();
+        let rows = env.run(&["stats", "--by", by, "--format", "json"]).exits(0).json();
+        let rows = rows.as_array().expect("JSON array").clone();
         rows.into_iter().find(|row| row[by] == name).unwrap_or_else(|| panic!("no {name} by {by}"))
     };
     let (route, key, model) = (stats("route", "chat"), stats("key", "team"), stats("model", "fast"));
@@ -168,10 +168,13 @@ fn log_metrics_and_record_agree() {
     assert!(tokens > 0.0 && cost > 0.0, "{logged:?}");
     for row in [&route, &key] {
         assert_eq!((row["calls"].as_f64(), row["output_tokens"].as_f64()), (Some(3.0), Some(tokens)), "{row}");
-        assert!((row["cost"]["USD"].as_f64().expect("a cost") - cost).abs() < 1e-9, "{row}");
+        assert!((row["cost"]["USD"].as_f64().expect("cost") - cost).abs() < 1e-9, "{row}");
     }
     assert_eq!(metric("mmchat_requests_total{name=\"chat\",key=\"team\",class=\"ok\"}"), 3.0);
-    assert_eq!(metric("mmchat_attempts_total{endpoint=\"m\",model=\"fast\""), model["calls"].as_f64().expect("calls"));
+    assert_eq!(
+        metric("mmchat_attempts_total{endpoint=\"m\",model=\"fast\""),
+        model["calls"].as_f64().expect("number of calls")
+    );
     assert_eq!(metric("mmchat_tokens_total{endpoint=\"m\",model=\"fast\",direction=\"output\"}"), tokens);
     assert!((metric("mmchat_cost_total") - cost).abs() < 1e-9);
     let attempts: usize = logged.iter().filter_map(|line| Some(line["attempts"].as_array()?.len())).sum();
@@ -181,18 +184,18 @@ fn log_metrics_and_record_agree() {
 #[test]
 fn valid_config_is_reloaded_and_an_invalid_one_is_ignored() {
     let mock = Mock::start(&["--tokens", "5"]);
-    let home = home(&mock);
-    let mut gateway = Gateway::start(&home);
-    home.write_config(&config(&mock, "[routes.new]\nmodels = [\"fast\"]\n"));
+    let env = home(&mock);
+    let mut gateway = Gateway::start(&env);
+    env.write_config(&config(&mock, "[routes.new]\nmodels = [\"fast\"]\n"));
     gateway.wait_for("reloaded");
     assert!(gateway.ask(None, "new").starts_with("HTTP/1.1 200"));
-    home.write_config(&config(&mock, "[routes.worse]\nmodels = [\"fsat\"]\n"));
+    env.write_config(&config(&mock, "[routes.worse]\nmodels = [\"fsat\"]\n"));
     let error = gateway.wait_for("reload-refused")["message"].as_str().expect("message text").to_owned();
     assert!(error.contains("config.toml:15:") && error.contains("fsat"), "{error}");
     assert!(gateway.ask(None, "new").starts_with("HTTP/1.1 200"));
-    fs::remove_file(home.path("config.toml")).expect("it is there");
+    fs::remove_file(env.path("config.toml")).expect("existing file");
     gateway.wait_for("reload-refused");
-    home.write_config(&config(&mock, ""));
+    env.write_config(&config(&mock, ""));
     gateway.wait_for("reloaded");
     gateway.signal("-HUP");
     gateway.wait_for("reloaded");
@@ -203,15 +206,15 @@ fn valid_config_is_reloaded_and_an_invalid_one_is_ignored() {
 #[test]
 fn deleted_config_keeps_the_client_keys() {
     let mock = Mock::start(&["--tokens", "5"]);
-    let home = Home::new();
-    let folder = home.path("xdg/mmchat");
-    fs::create_dir_all(&folder).expect("a folder");
+    let env = Home::new();
+    let folder = env.path("xdg/mmchat");
+    fs::create_dir_all(&folder).expect("writable directory");
     let path = folder.join("config.toml");
-    fs::write(&path, config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n")).expect("writable");
-    let mut command = home.command();
-    command.env("XDG_CONFIG_HOME", home.path("xdg"));
+    fs::write(&path, config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n")).expect("writable file");
+    let mut command = env.command();
+    command.env("XDG_CONFIG_HOME", env.path("xdg"));
     let mut gateway = Gateway::of(command);
-    fs::remove_file(&path).expect("it is there");
+    fs::remove_file(&path).expect("existing file");
     assert!(gateway.wait_for("reload-refused")["message"].as_str().expect("message text").contains("no longer exists"));
     assert!(gateway.ask(None, "fast").starts_with("HTTP/1.1 401"));
 }
@@ -220,24 +223,24 @@ fn deleted_config_keeps_the_client_keys() {
 fn sigterm_waits_for_requests_in_flight() {
     let (open, gate) = channel();
     let (front, back) = (answer("all of it"), String::new());
-    let half = front.len() - 20;
+    let split = front.len() - 20;
     let steps = vec![
-        Step::Bytes(front.as_bytes()[..half].to_vec()),
+        Step::Bytes(front.as_bytes()[..split].to_vec()),
         Step::Gate(gate),
-        Step::Bytes([&front.as_bytes()[half..], back.as_bytes()].concat()),
+        Step::Bytes([&front.as_bytes()[split..], back.as_bytes()].concat()),
     ];
     let upstream = Server::start(vec![steps]);
-    let home = Home::with_server(&upstream, "");
-    let mut gateway = Gateway::start(&home);
-    let mut socket = TcpStream::connect(gateway.address()).expect("it listens");
-    socket.write_all(streamed("m/x").as_bytes()).expect("it reads");
+    let env = Home::with_server(&upstream, "");
+    let mut gateway = Gateway::start(&env);
+    let mut socket = TcpStream::connect(gateway.address()).expect("listening server");
+    socket.write_all(streamed("m/x").as_bytes()).expect("open connection");
     let mut start = [0; 15];
     socket.read_exact(&mut start).expect("start of the response");
     gateway.signal("-TERM");
     gateway.wait_for("stopping");
-    open.send(()).expect("the upstream waits");
+    open.send(()).expect("server waits at the gate");
     let mut rest = String::new();
-    socket.read_to_string(&mut rest).expect("text");
+    socket.read_to_string(&mut rest).expect("UTF-8 response");
     assert!(rest.contains("all of it") && rest.contains("[DONE]"), "{rest}");
     assert_eq!(gateway.ends(), Some(0));
     assert!(TcpStream::connect(gateway.address()).is_err());
@@ -245,8 +248,8 @@ fn sigterm_waits_for_requests_in_flight() {
 
 #[test]
 fn incomplete_stream_is_aborted_after_its_error_event() {
-    let half = format!("{STREAM}{}", event("half"));
-    let upstream = Server::replying(&[&half, &answer("whole")]);
+    let partial = format!("{STREAM}{}", event("half"));
+    let upstream = Server::replying(&[&partial, &answer("whole")]);
     let gateway = Gateway::start(&Home::with_server(&upstream, ""));
     let reply = gateway.send_open(&streamed("m/x"));
     assert!(reply.contains("half") && reply.contains("\"code\":\"incomplete\""), "{reply}");
@@ -258,10 +261,10 @@ fn incomplete_stream_is_aborted_after_its_error_event() {
 #[test]
 fn second_signal_aborts_requests_in_flight() {
     let upstream = Server::start(vec![vec![Step::Hold]]);
-    let home = Home::with_server(&upstream, "");
-    let mut gateway = Gateway::start(&home);
-    let mut socket = TcpStream::connect(gateway.address()).expect("it listens");
-    socket.write_all(request(None, "m/x").as_bytes()).expect("it reads");
+    let env = Home::with_server(&upstream, "");
+    let mut gateway = Gateway::start(&env);
+    let mut socket = TcpStream::connect(gateway.address()).expect("listening server");
+    socket.write_all(request(None, "m/x").as_bytes()).expect("open connection");
     while upstream.requests().is_empty() {
         thread::yield_now();
     }
@@ -275,30 +278,26 @@ fn second_signal_aborts_requests_in_flight() {
 #[test]
 fn invalid_settings_are_rejected_at_startup() {
     let mock = Mock::start(&[]);
-    let home = home(&mock);
-    let taken = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = taken.local_addr().expect("an address").to_string();
-    home.run(&["serve", "--listen", &address]).exits(1).says(&[&address, "in use"]);
-    home.run(&["serve", "--listen", "0.0.0.0:0"]).exits(3).says(&["other machines", "serve.keys"]);
-    home.run(&["serve", "--listen", "nonsense"]).exits(1).says(&["nonsense"]);
-    home.run(&["serve", "--check", "--listen", "127.0.0.1:0"]).exits(0).says(&["ok:", "2 model(s), 1 route(s)"]);
-    home.write_config(&config(&mock, "[serve.keys.x]\napi_key = { env = \"NOT_SET\" }\n"));
-    home.run(&["serve", "--check", "--listen", "127.0.0.1:0"]).exits(3).says(&["serve.keys.x", "NOT_SET"]);
-    home.write_config(&config(&mock, "[serve]\nlisten = \"here\"\ncert = \"x.pem\"\n[serve.keys.\"a b\"]\napi_key = \"sk-very-secret\"\nmodels = [\"fsat\"]\n"));
-    let ran = home.run(&["serve", "--check"]).exits(3).says(&[
-        "not an address",
-        "set together",
-        "cannot contain ' '",
-        "fsat",
-    ]);
-    assert!(!ran.err.contains("very-secret"), "{}", ran.err);
+    let env = home(&mock);
+    let taken = TcpListener::bind("127.0.0.1:0").expect("free port");
+    let address = taken.local_addr().expect("bound address").to_string();
+    env.run(&["serve", "--listen", &address]).exits(1).says(&[&address, "in use"]);
+    env.run(&["serve", "--listen", "0.0.0.0:0"]).exits(3).says(&["other machines", "serve.keys"]);
+    env.run(&["serve", "--listen", "nonsense"]).exits(1).says(&["nonsense"]);
+    env.run(&["serve", "--check", "--listen", "127.0.0.1:0"]).exits(0).says(&["ok:", "2 model(s), 1 route(s)"]);
+    env.write_config(&config(&mock, "[serve.keys.x]\napi_key = { env = \"NOT_SET\" }\n"));
+    env.run(&["serve", "--check", "--listen", "127.0.0.1:0"]).exits(3).says(&["serve.keys.x", "NOT_SET"]);
+    env.write_config(&config(&mock, "[serve]\nlisten = \"here\"\ncert = \"x.pem\"\n[serve.keys.\"a b\"]\napi_key = \"sk-very-secret\"\nmodels = [\"fsat\"]\n"));
+    let result =
+        env.run(&["serve", "--check"]).exits(3).says(&["not an address", "set together", "cannot contain ' '", "fsat"]);
+    assert!(!result.err.contains("very-secret"), "{}", result.err);
 }
 
 #[test]
 fn malformed_requests_do_not_affect_other_clients() {
     let mock = Mock::start(&["--tokens", "5"]);
-    let home = Home::with_config(&config(&mock, "[serve]\nmax_body_mb = 1\n"));
-    let gateway = Gateway::start(&home);
+    let env = Home::with_config(&config(&mock, "[serve]\nmax_body_mb = 1\n"));
+    let gateway = Gateway::start(&env);
     let post = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n";
     let status = |reply: String| reply.lines().next().unwrap_or_default().to_owned();
     for (bytes, want) in [
@@ -313,11 +312,11 @@ fn malformed_requests_do_not_affect_other_clients() {
         ("GET /v1/models HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n".to_owned(), "403"),
         ("GET /v1/models HTTP/1.1\r\nconnection: close\r\n\r\n".to_owned(), "403"),
     ] {
-        let got = status(gateway.send(bytes.as_bytes(), want.is_empty()));
+        let status_line = status(gateway.send(bytes.as_bytes(), want.is_empty()));
         // After an incomplete body there may be no response, but never a 200.
         assert!(
-            got.contains(want) && (!want.is_empty() || !got.contains("200")),
-            "{want} and not {got:?} for {bytes:.80}"
+            status_line.contains(want) && (!want.is_empty() || !status_line.contains("200")),
+            "{want} and not {status_line:?} for {bytes:.80}"
         );
         assert!(gateway.ask(None, "fast").starts_with("HTTP/1.1 200"));
     }
@@ -339,8 +338,8 @@ fn https_is_served_with_the_configured_certificate() {
     let base_url = gateway.serving.url.replace("127.0.0.1", "localhost");
     let client =
         Home::with_config(&format!("[endpoints.g]\nbase_url = \"{base_url}\"\nca_file = '{}'\n", cert.display()));
-    let ran: Ran = client.run(&["ask", "-m", "g/chat", "hi"]).exits(0);
-    assert!(ran.out.contains("scripted"), "{}", ran.out);
+    let result: Ran = client.run(&["ask", "-m", "g/chat", "hi"]).exits(0);
+    assert!(result.out.contains("scripted"), "{}", result.out);
     // A client without TLS gets no response and does not affect other clients.
     assert!(!gateway.send(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n", true).contains("200"));
     client.run(&["ask", "-m", "g/chat", "hi"]).exits(0);

@@ -8,9 +8,9 @@ use unicode_width::UnicodeWidthStr;
 /// Removes styles from `text`. Panics on any other escape sequence, because an answer may contain styles only.
 fn unstyled(text: &str) -> String {
     let mut parts = text.split('\u{1b}');
-    let first = parts.next().expect("one part").to_owned();
+    let first = parts.next().expect("split yields a part").to_owned();
     parts.fold(first, |mut out, part| {
-        let end = part.find(|c: char| c.is_ascii_alphabetic()).expect("a sequence ends");
+        let end = part.find(|c: char| c.is_ascii_alphabetic()).expect("complete sequence");
         assert!(part.starts_with('[') && &part[end..=end] == "m", "not a style: {part:?} in {text:?}");
         out.push_str(&part[end + 1..]);
         out
@@ -22,11 +22,14 @@ fn markdown_is_rendered_with_styles_only() {
     let source = "# Title\n\nSome **bold** words and `code`, long enough to be wrapped at the edge of eighty cells, whole.\n\n- one\n- 借用检查器在编译期运行。它记录谁拥有一个值，并且拒绝悬垂引用，所以程序不会在运行时崩溃。\n";
     let chunks: Vec<String> = source.split_inclusive(' ').map(event).collect();
     let server = Server::replying(&[&format!("{STREAM}{}{STOP}", chunks.concat())]);
-    let home = Home::with_server(&server, "");
-    let (seen, code) = Screen::start(&home, &["ask", "-m", "m/x", "hi"], &[]).end();
-    let text = unstyled(&seen);
+    let env = Home::with_server(&server, "");
+    let (output, code) = Screen::start(&env, &["ask", "-m", "m/x", "hi"], &[]).end();
+    let text = unstyled(&output);
     assert_eq!(code, 0);
-    assert!(text.starts_with("Title\n\nSome bold words and code, long") && seen.contains("\u{1b}[1mbold"), "{seen:?}");
+    assert!(
+        text.starts_with("Title\n\nSome bold words and code, long") && output.contains("\u{1b}[1mbold"),
+        "{output:?}"
+    );
     assert!(text.contains("• one\n• 借用"), "{text}");
     assert!(text.lines().all(|line| line.width() < 80), "{text}");
 }
@@ -39,10 +42,10 @@ fn first_token_is_shown_while_the_stream_is_open() {
         Step::Gate(gate),
         Step::Bytes(format!("{}{STOP}", event("lo")).into_bytes()),
     ]]);
-    let home = Home::with_server(&server, "");
-    let mut screen = Screen::start(&home, &["ask", "-m", "m/x", "hi"], &[]);
+    let env = Home::with_server(&server, "");
+    let mut screen = Screen::start(&env, &["ask", "-m", "m/x", "hi"], &[]);
     screen.wait_for("Hel");
-    open.send(()).expect("the server waits");
+    open.send(()).expect("server waits at the gate");
     assert_eq!(screen.end(), ("Hello\n".to_owned(), 0));
 }
 
@@ -51,18 +54,18 @@ fn output_without_color_has_no_escape_bytes() {
     let hostile = answer("a **b** \u{1b}]0;title\u{7}\u{1b}[2Jc");
     for (arguments, environment) in [(&["--plain"][..], &[][..]), (&[], &[("NO_COLOR", "1")]), (&["--raw"], &[])] {
         let server = Server::replying(&[&hostile]);
-        let home = Home::with_server(&server, "");
+        let env = Home::with_server(&server, "");
         let arguments = [&["ask", "-m", "m/x", "hi"], arguments].concat();
-        assert_eq!(Screen::start(&home, &arguments, environment).end(), ("a **b** c\n".to_owned(), 0));
+        assert_eq!(Screen::start(&env, &arguments, environment).end(), ("a **b** c\n".to_owned(), 0));
     }
 }
 
 #[test]
 fn incomplete_answer_restarts_on_the_next_candidate() {
     let server = Server::replying(&[&format!("{STREAM}{}", event("half an ans")), &answer("the whole answer")]);
-    let home = Home::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
-    let (seen, code) = Screen::start(&home, &["ask", "-m", "chat", "hi"], &[]).end();
-    let lines: Vec<String> = unstyled(&seen).lines().map(str::to_owned).collect();
+    let env = Home::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
+    let (output, code) = Screen::start(&env, &["ask", "-m", "chat", "hi"], &[]).end();
+    let lines: Vec<String> = unstyled(&output).lines().map(str::to_owned).collect();
     assert_eq!(code, 0);
     assert_eq!((lines[0].as_str(), lines.last().map(String::as_str)), ("half an ans", Some("the whole answer")));
     assert!(lines[1].starts_with("[incomplete from m/a, restarted on m/b]"), "{lines:?}");
@@ -72,11 +75,11 @@ fn incomplete_answer_restarts_on_the_next_candidate() {
 fn reasoning_between_text_has_separate_rows() {
     let reasoning = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hm\"}}]}\n\n";
     let server = Server::replying(&[&format!("{STREAM}{}{reasoning}{}{STOP}", event("The answer "), event("is 42."))]);
-    let home = Home::with_server(&server, "");
-    let (seen, _) = Screen::start(&home, &["ask", "-m", "m/x", "hi"], &[]).end();
-    let text = unstyled(&seen);
+    let env = Home::with_server(&server, "");
+    let (output, _) = Screen::start(&env, &["ask", "-m", "m/x", "hi"], &[]).end();
+    let text = unstyled(&output);
     let rows: Vec<&str> = text.lines().map(str::trim).filter(|row| !row.is_empty()).collect();
-    assert_eq!(rows, ["The answer", "hm", "is 42."], "{seen:?}");
+    assert_eq!(rows, ["The answer", "hm", "is 42."], "{output:?}");
 }
 
 #[test]
@@ -84,9 +87,9 @@ fn messages_have_separate_rows() {
     let reasoning = "data: {\"choices\":[{\"delta\":{\"reasoning_content\":\"thinking\"}}]}\n\n";
     let stop = STOP.replace("\"stop\"", "\"length\"");
     let server = Server::replying(&[&format!("{STREAM}{reasoning}{}{stop}", event("text"))]);
-    let home = Home::with_server(&server, "");
-    let (seen, _) = Screen::start(&home, &["ask", "-m", "m/x", "--stats", "hi"], &[]).end();
-    let lines: Vec<String> = unstyled(&seen).lines().map(str::to_owned).collect();
+    let env = Home::with_server(&server, "");
+    let (output, _) = Screen::start(&env, &["ask", "-m", "m/x", "--stats", "hi"], &[]).end();
+    let lines: Vec<String> = unstyled(&output).lines().map(str::to_owned).collect();
     assert_eq!(&lines[..3], ["thinking", "", "text"]);
     assert!(lines[3].starts_with("warning:") && lines[4].starts_with("m/x  ttft"), "{lines:?}");
 }

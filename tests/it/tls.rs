@@ -17,8 +17,8 @@ fn fixture(name: &str) -> PathBuf {
 
 /// Starts a server on loopback with the certificate of `host`, which answers one connection. Returns its port.
 fn serve(host: &str) -> (u16, thread::JoinHandle<()>) {
-    let certificate = CertificateDer::from_pem_file(fixture(&format!("{host}.pem"))).expect("a certificate");
-    let key = PrivateKeyDer::from_pem_file(fixture(&format!("{host}.key.pem"))).expect("a key");
+    let certificate = CertificateDer::from_pem_file(fixture(&format!("{host}.pem"))).expect("certificate file");
+    let key = PrivateKeyDer::from_pem_file(fixture(&format!("{host}.key.pem"))).expect("key file");
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = rustls::ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
@@ -26,15 +26,15 @@ fn serve(host: &str) -> (u16, thread::JoinHandle<()>) {
         .with_no_client_auth()
         .with_single_cert(vec![certificate], key)
         .expect("matching certificate and key");
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let port = listener.local_addr().expect("an address").port();
+    let listener = TcpListener::bind("127.0.0.1:0").expect("free port");
+    let port = listener.local_addr().expect("bound address").port();
     let server = thread::spawn(move || {
-        let (socket, _) = listener.accept().expect("a connection");
-        let session = rustls::ServerConnection::new(Arc::new(config)).expect("a session");
+        let (socket, _) = listener.accept().expect("incoming connection");
+        let session = rustls::ServerConnection::new(Arc::new(config)).expect("TLS session");
         let mut stream = rustls::StreamOwned::new(session, socket);
         // A client that rejects the certificate closes the connection here.
         if stream.read(&mut [0; 4096]).is_ok() {
-            stream.write_all(answer("secret").as_bytes()).expect("the client reads");
+            stream.write_all(answer("secret").as_bytes()).expect("client is connected");
             stream.conn.send_close_notify();
             let _ = stream.flush();
             let _ = stream.read(&mut [0; 1]);
@@ -53,26 +53,26 @@ fn ask(port: u16, ca: Option<&str>) -> crate::common::Ran {
 fn ca_file_certificate_is_trusted() {
     let (port, server) = serve("localhost");
     assert_eq!(ask(port, Some("localhost.pem")).exits(0).out, "secret");
-    server.join().expect("the server ends");
+    server.join().expect("server thread finishes");
 }
 
 #[test]
 fn certificate_of_another_host_is_rejected_and_named() {
     let (port, server) = serve("other.invalid");
     ask(port, Some("other.invalid.pem")).exits(5).says(&["connect", "TLS error", "other.invalid"]);
-    server.join().expect("the server ends");
+    server.join().expect("server thread finishes");
 }
 
 #[test]
 fn unknown_certificate_is_rejected() {
     let (port, server) = serve("localhost");
     ask(port, None).exits(5).says(&["connect", "TLS error"]);
-    server.join().expect("the server ends");
+    server.join().expect("server thread finishes");
 }
 
 #[test]
 fn invalid_ca_file_is_reported() {
-    for (file, word) in [("nothing-here.pem", "cannot read file"), ("../../tls.rs", "no certificate")] {
+    for (file, word) in [("nothing-here.pem", "cannot read file"), ("../../../Cargo.toml", "no certificate")] {
         ask(9, Some(file)).exits(5).says(&["local-limit", "ca_file", word]);
     }
 }

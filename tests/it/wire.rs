@@ -1,8 +1,8 @@
 //! Conformance: decodes raw responses of real services.
 //!
-//! Every `tests/fixtures/wire/NAME.http` is decoded in one chunk, byte by byte, split in two at every byte, and split at
-//! random positions; each way must give what `NAME.expect.json` says. Any prefix of a response must be incomplete or an
-//! error unless it contains the end signal.
+//! Every `tests/fixtures/wire/NAME.http` is decoded in one chunk, byte by byte, split in two at every byte, and split
+//! at random positions; each way must give what `NAME.expect.json` says. Any prefix of a response must be incomplete or
+//! an error unless it contains the end signal.
 
 use std::{fs, path::Path, sync::Arc};
 
@@ -27,16 +27,18 @@ struct Case {
 fn cases() -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wire");
     let mut names: Vec<_> = fs::read_dir(&folder)
-        .expect("the fixtures")
-        .filter_map(|entry| entry.expect("a file").file_name().to_str()?.strip_suffix(".http").map(str::to_owned))
+        .expect("fixture directory")
+        .filter_map(|entry| {
+            entry.expect("readable entry").file_name().to_str()?.strip_suffix(".http").map(str::to_owned)
+        })
         .collect();
     names.sort();
     assert!(names.len() > 80, "only {} fixtures found", names.len());
     names
         .into_iter()
         .map(|name| {
-            let raw = fs::read(folder.join(format!("{name}.http"))).expect("a reply");
-            let expect = fs::read_to_string(folder.join(format!("{name}.expect.json"))).expect("an expectation");
+            let raw = fs::read(folder.join(format!("{name}.http"))).expect("readable fixture");
+            let expect = fs::read_to_string(folder.join(format!("{name}.expect.json"))).expect("readable expectation");
             let expect = serde_json::from_str(&expect).unwrap_or_else(|error| panic!("{name}: {error}"));
             let (head, body) = parse(&raw);
             Case { name, expect, head, body }
@@ -46,34 +48,34 @@ fn cases() -> Vec<Case> {
 
 /// The head and the decoded body of a raw response.
 fn parse(raw: &[u8]) -> (ResponseHead, Vec<u8>) {
-    let end = raw.windows(4).position(|window| window == b"\r\n\r\n").expect("a blank line");
+    let end = raw.windows(4).position(|window| window == b"\r\n\r\n").expect("blank line after the head");
     let text = String::from_utf8_lossy(&raw[..end]).into_owned();
     let mut lines = text.split("\r\n");
-    let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("a status line");
+    let status = lines.next().and_then(|line| line.split(' ').nth(1)).expect("status line");
     let mut headers = HeaderMap::new();
     for (name, value) in lines.filter_map(|line| line.split_once(':')) {
-        let name: HeaderName = name.trim().parse().expect("a header name");
-        headers.append(name, HeaderValue::from_str(value.trim()).expect("a header value"));
+        let name: HeaderName = name.trim().parse().expect("header name");
+        headers.append(name, HeaderValue::from_str(value.trim()).expect("header value"));
     }
     let mut body = raw[end + 4..].to_vec();
     if headers.get("transfer-encoding").is_some_and(|value| value == "chunked") {
         body = unchunked(&body);
     }
     if let Some(encoding) = headers.get("content-encoding") {
-        let mut inflater = Inflater::for_encoding(encoding.to_str().expect("text")).expect("a known encoding");
+        let mut inflater = Inflater::for_encoding(encoding.to_str().expect("UTF-8 path")).expect("known encoding");
         let mut plain = Vec::new();
         inflater.push(&body, |bytes| plain.extend_from_slice(bytes)).expect("complete encoding");
         body = plain;
     }
-    let status = StatusCode::from_bytes(status.as_bytes()).expect("a status");
+    let status = StatusCode::from_bytes(status.as_bytes()).expect("status code");
     (ResponseHead { status, headers: Arc::new(headers) }, body)
 }
 
 fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     while let Some(line) = bytes.windows(2).position(|window| window == b"\r\n") {
-        let size = std::str::from_utf8(&bytes[..line]).expect("a size");
-        let size = usize::from_str_radix(size.trim(), 16).expect("a size");
+        let size = std::str::from_utf8(&bytes[..line]).expect("chunk size");
+        let size = usize::from_str_radix(size.trim(), 16).expect("chunk size");
         bytes = &bytes[line + 2..];
         if size == 0 || size > bytes.len() {
             break;
@@ -92,7 +94,7 @@ fn may_pass(error: &CallError) -> bool {
         C::Connect | C::Reset | C::Timeout | C::Server | C::Overloaded | C::GatewayTimeout | C::Rate | C::Conflict
     );
     let incomplete = matches!(error.class, C::InvalidResponse | C::InStream | C::Incomplete);
-    let now: Timestamp = "2026-11-23T00:00:00Z".parse().expect("a date");
+    let now: Timestamp = "2026-11-23T00:00:00Z".parse().expect("valid timestamp");
     let soon = error.retry_after.as_ref().is_none_or(|after| after.delay_from(now).as_secs() <= 3600);
     (transient || incomplete) && soon && error.should_retry != Some(false)
 }
@@ -171,7 +173,7 @@ fn check(case: &Case, outcome: &Outcome, how: &str) {
     if let Some(any) = expect["text_any_of"].as_array() {
         assert!(any.iter().any(|want| want == &text), "{name} ({how}): text {text:?}");
     } else {
-        assert_eq!(text, expect["text"].as_str().expect("a text"), "{name} ({how}): text");
+        assert_eq!(text, expect["text"].as_str().expect("text"), "{name} ({how}): text");
     }
     assert_eq!(trim(&outcome.answer.reasoning), trim(expect["reasoning"].as_str().unwrap_or("")), "{name} ({how})");
     let finish = outcome.answer.finish_reason.as_ref().map(FinishReason::as_str);
@@ -192,7 +194,7 @@ fn check_error(case: &Case, error: Option<&CallError>, how: &str) {
     };
     assert!(!want.is_null(), "{name} ({how}): unexpected {error:?}");
     let kinds = want["kind_any_of"].as_array().cloned().unwrap_or_else(|| vec![want["kind"].clone()]);
-    let matches = kinds.iter().any(|kind| is_kind(kind.as_str().expect("a kind"), error.class));
+    let matches = kinds.iter().any(|kind| is_kind(kind.as_str().expect("kind"), error.class));
     assert!(matches, "{name} ({how}): {:?}, wanted {kinds:?}", error.class);
     let contains = want["message_contains"].as_str().unwrap_or("").to_lowercase();
     assert!(error.message.to_lowercase().contains(&contains), "{name}: message {:?}", error.message);
@@ -212,8 +214,9 @@ fn check_error(case: &Case, error: Option<&CallError>, how: &str) {
         assert_eq!(Value::from(error.status), want["status"], "{name}: status");
     }
     assert_eq!(Value::from(may_pass(error)), want["retryable"], "{name} ({how}): retryable");
-    let now: Timestamp = "2026-11-23T00:00:00Z".parse().expect("a date");
-    let wait = error.retry_after.as_ref().map(|after| u64::try_from(after.delay_from(now).as_millis()).expect("short"));
+    let now: Timestamp = "2026-11-23T00:00:00Z".parse().expect("valid timestamp");
+    let wait =
+        error.retry_after.as_ref().map(|after| u64::try_from(after.delay_from(now).as_millis()).expect("short delay"));
     match want["retry_after_ms_any_of"].as_array() {
         Some(any) => assert!(any.contains(&Value::from(wait)), "{name}: retry after {wait:?}"),
         None => assert_eq!(Value::from(wait), want["retry_after_ms"], "{name}: retry after"),
@@ -221,7 +224,7 @@ fn check_error(case: &Case, error: Option<&CallError>, how: &str) {
 }
 
 fn openai() -> &'static dyn Protocol {
-    PROTOCOLS.iter().copied().find(|protocol| protocol.id().0 == "openai").expect("registered")
+    PROTOCOLS.iter().copied().find(|protocol| protocol.id().0 == "openai").expect("registered protocol")
 }
 
 #[test]
@@ -273,7 +276,7 @@ fn model_lists_of_all_services_are_parsed() {
         };
         let want = case.expect["models"]
             .as_array()
-            .map(|ids| ids.iter().map(|id| id.as_str().expect("an id").to_owned()).collect::<Vec<_>>());
+            .map(|ids| ids.iter().map(|id| id.as_str().expect("model id").to_owned()).collect::<Vec<_>>());
         let ids = listed.as_ref().ok().map(|models| models.iter().map(|model| model.id.clone()).collect::<Vec<_>>());
         assert_eq!(ids, want, "{}", case.name);
         check_error(case, listed.err().as_ref(), "one chunk");

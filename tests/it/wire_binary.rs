@@ -20,16 +20,16 @@ fn exit(expect: &Value) -> i32 {
 fn each_response_has_the_expected_text_and_exit_code() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wire");
     let mut tried = 0;
-    for entry in fs::read_dir(&folder).expect("the fixtures") {
-        let path = entry.expect("a file").path();
+    for entry in fs::read_dir(&folder).expect("fixture directory") {
+        let path = entry.expect("readable entry").path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()?.strip_suffix(".http")) else { continue };
-        let expect = fs::read_to_string(folder.join(format!("{name}.expect.json"))).expect("an expectation");
-        let expect: Value = serde_json::from_str(&expect).expect("JSON");
+        let expect = fs::read_to_string(folder.join(format!("{name}.expect.json"))).expect("readable expectation");
+        let expect: Value = serde_json::from_str(&expect).expect("valid JSON");
         if expect["api"] != "openai" {
             continue;
         }
         tried += 1;
-        let server = Server::start(vec![vec![Step::Bytes(fs::read(&path).expect("a reply"))]]);
+        let server = Server::start(vec![vec![Step::Bytes(fs::read(&path).expect("readable fixture"))]]);
         let option = expect["client_option"].as_str().map(|option| format!("{option} = true\n")).unwrap_or_default();
         // `gateway = true` disables retries, which would wait.
         let more = format!("gateway = true\n[models.x]\nendpoint = \"m\"\nmodel = \"x\"\n{option}");
@@ -37,19 +37,19 @@ fn each_response_has_the_expected_text_and_exit_code() {
         if expect["asked_stream"] == false {
             arguments.push("--no-stream");
         }
-        let ran = Home::with_server(&server, &more).run(&arguments);
+        let result = Home::with_server(&server, &more).run(&arguments);
         // An expectation with several kinds also allows the exit code of an auth error.
         let codes = [exit(&expect)].into_iter().chain(expect["error"]["kind_any_of"].is_array().then_some(4));
-        let code = ran.code.expect("a code");
-        assert!(codes.into_iter().any(|wanted| wanted == code), "{name}: {ran:?}");
+        let code = result.code.expect("exit code");
+        assert!(codes.into_iter().any(|wanted| wanted == code), "{name}: {result:?}");
         let trim = |text: &str| if expect["trim"] == true { text.trim().to_owned() } else { text.to_owned() };
         match expect["text_any_of"].as_array() {
-            Some(any) => assert!(any.iter().any(|text| *text == ran.out), "{name}: {ran:?}"),
-            None => assert_eq!(trim(&ran.out), expect["text"].as_str().expect("a text"), "{name}: {ran:?}"),
+            Some(any) => assert!(any.iter().any(|text| *text == result.out), "{name}: {result:?}"),
+            None => assert_eq!(trim(&result.out), expect["text"].as_str().expect("text"), "{name}: {result:?}"),
         }
         let message = expect["error"]["message_contains"].as_str().unwrap_or_default().to_lowercase();
-        assert!(ran.err.to_lowercase().contains(&message), "{name}: {ran:?}");
-        assert_eq!(code == 0, !ran.err.contains("error: "), "{name}: {ran:?}");
+        assert!(result.err.to_lowercase().contains(&message), "{name}: {result:?}");
+        assert_eq!(code == 0, !result.err.contains("error: "), "{name}: {result:?}");
     }
     assert!(tried > 80, "only {tried} responses found");
 }

@@ -10,7 +10,7 @@ use clap_complete::{CompleteEnv, env::Shells};
 
 use crate::cli::{
     CliError, command,
-    support::{exit::Exit, request::unknown_value},
+    support::{error::unknown_value, exit::Exit},
 };
 use crate::{model::environment::Environment, render::Output, term::output::Streams};
 

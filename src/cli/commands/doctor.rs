@@ -15,10 +15,10 @@ use crate::cli::{
     CliError, Context,
     support::{
         completion::CompletionKind,
+        error::unknown_endpoint_or_model,
         exit::Exit,
         list_format::ListArgs,
         recording::{RecordingArgs, RunRecorder, close_all},
-        request::unknown_endpoint_or_model,
     },
 };
 use crate::{

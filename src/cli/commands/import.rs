@@ -12,7 +12,7 @@ use clap::Args;
 
 use crate::cli::{
     CliError, Context,
-    support::{config_transaction::ConfigTransaction, context::read_text_file, exit::Exit, request::unknown_value},
+    support::{config_transaction::ConfigTransaction, context::read_text_file, error::unknown_value, exit::Exit},
 };
 use crate::{
     config::{

@@ -6,7 +6,7 @@ use clap::{Args, Command};
 
 use crate::cli::{
     CliError, command,
-    support::{exit::Exit, request::unknown_value},
+    support::{error::unknown_value, exit::Exit},
 };
 use crate::{render::Output, store, term::output::Streams};
 

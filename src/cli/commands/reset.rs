@@ -5,7 +5,7 @@ use clap::Args;
 use super::status::{all_targets, configured_targets, health_file, key_hashes, update_health};
 use crate::cli::{
     CliError, Context,
-    support::{completion::CompletionKind, exit::Exit, request::unknown_value},
+    support::{completion::CompletionKind, error::unknown_value, exit::Exit},
 };
 use crate::{
     config::{Config, Flags, normalize_name},

@@ -9,29 +9,20 @@ use std::{
     time::Duration,
 };
 
-use miette::{GraphicalReportHandler, GraphicalTheme};
+use super::error::CliError;
 
-use super::exit::Exit;
-use crate::cli::GlobalArgs;
 use crate::{
-    config::{
-        self, Config, ConfigError, Flags, Preset, ResolvedSettings, SettingSource, closest_name, edit::EditError,
-        normalize_name, preset::PresetError,
-    },
-    engine::{Engine, plan::PlanError},
+    cli::GlobalArgs,
+    config::{self, Config, ConfigError, Flags, Preset, ResolvedSettings, SettingSource, normalize_name},
+    engine::Engine,
     model::{api_key::KeySource, environment::Environment},
     render::TerminalInfo,
     store::{
         self,
         health::HealthFile,
-        record::{Database, RecordError, SqliteSpendLedger},
+        record::{Database, SqliteSpendLedger},
     },
-    term::{
-        self,
-        input::InputError,
-        output::{WriteError, write_stderr},
-        prompt::PromptError,
-    },
+    term::{self, output::write_stderr},
     transport::{
         http::HttpTransport,
         keys::{KeyRing, is_readable_by_others},
@@ -47,131 +38,6 @@ pub struct Context {
     /// The environment variables.
     pub environment: Environment,
     global: GlobalArgs,
-}
-
-/// The error of a failed command.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum CliError {
-    /// The config cannot be read or is invalid.
-    #[error(transparent)]
-    Config(#[from] ConfigError),
-    /// A name on the command line cannot be resolved to models.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// Standard input cannot be read.
-    #[error(transparent)]
-    Input(#[from] InputError),
-    /// Standard output or the `--output` file cannot be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    /// A preset is invalid or cannot be rendered.
-    #[error(transparent)]
-    Preset(#[from] PresetError),
-    /// A config edit is invalid.
-    #[error(transparent)]
-    Edit(#[from] EditError),
-    /// An interactive question was interrupted or cannot be asked.
-    #[error(transparent)]
-    Prompt(#[from] PromptError),
-    /// The database of calls cannot be read or written.
-    #[error(transparent)]
-    Record(#[from] RecordError),
-    /// A condition was not met, such as a cost limit.
-    #[error("{message}")]
-    Condition {
-        /// Which condition, and why.
-        message: String,
-        /// The hint printed below it.
-        hint: String,
-    },
-    /// Arguments or input files are invalid.
-    #[error("{message}")]
-    Usage {
-        /// The error message.
-        message: String,
-        /// The hint printed below it.
-        hint: Option<String>,
-    },
-    /// The server cannot run as configured.
-    #[error("{message}")]
-    Serve {
-        /// The error message.
-        message: String,
-        /// The hint printed below it.
-        hint: Option<String>,
-    },
-    /// An operation of the operating system failed.
-    #[error("{what}: {source}")]
-    System {
-        /// What failed.
-        what: String,
-        /// The cause.
-        #[source]
-        source: io::Error,
-    },
-}
-
-impl From<io::Error> for CliError {
-    fn from(source: io::Error) -> Self {
-        Self::System { what: "I/O error".into(), source }
-    }
-}
-
-impl CliError {
-    /// A usage error with a hint.
-    pub(crate) fn usage(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self::Usage { message: message.into(), hint: Some(hint.into()) }
-    }
-
-    /// Prints the error and its hint to stderr, and returns the exit code.
-    pub(crate) fn report(self) -> Exit {
-        let hint = match &self {
-            Self::Plan(error) => Some(error.hint()),
-            Self::Preset(error) => Some(error.hint()),
-            Self::Edit(error) => edit_hint(error),
-            Self::Usage { hint, .. } | Self::Serve { hint, .. } => hint.clone(),
-            Self::Condition { hint, .. } => Some(hint.clone()),
-            Self::Input(InputError::Timeout(_)) => Some("use --no-stdin if nothing is piped in".into()),
-            _ => None,
-        };
-        match &self {
-            Self::Write(WriteError::StdoutClosed) => return Exit::Ok,
-            Self::Config(ConfigError::Invalid { problems, .. }) => {
-                for problem in problems {
-                    write_stderr(&format!("{}\n", render_problem(problem)));
-                }
-                write_stderr(&format!("error: {self}\n"));
-            }
-            _ => write_stderr(&format!("error: {self}\n")),
-        }
-        if let Some(hint) = hint {
-            write_stderr(&format!("  hint: {hint}\n"));
-        }
-        match self {
-            Self::Serve { .. } => Exit::Config,
-            Self::Config(_) | Self::Edit(EditError::Syntax(_) | EditError::NotATable(_)) => Exit::Config,
-            Self::Prompt(PromptError::Interrupted) | Self::Write(WriteError::TerminalClosed) => Exit::Interrupted,
-            Self::Edit(_) | Self::Prompt(_) => Exit::Usage,
-            Self::Plan(PlanError::NoEndpoints) => Exit::Key,
-            Self::Plan(_) | Self::Input(_) | Self::Preset(_) | Self::Usage { .. } => Exit::Usage,
-            Self::Condition { .. } => Exit::Condition,
-            Self::Record(_) | Self::Write(_) | Self::System { .. } => Exit::Internal,
-        }
-    }
-}
-
-fn edit_hint(error: &EditError) -> Option<String> {
-    Some(match error {
-        EditError::AlreadyExists { name, .. } => format!("choose another name, or remove \"{name}\" first"),
-        EditError::NotFound { known, .. } if known.is_empty() => "none are configured".into(),
-        EditError::NotFound { name, known, .. } => match closest_name(name, known.iter().map(String::as_str)) {
-            Some(near) => format!("did you mean \"{near}\"?"),
-            None => format!("available: {}", known.join(", ")),
-        },
-        EditError::InUse { flag, .. } => format!("use {flag} to do it anyway"),
-        _ => return None,
-    })
 }
 
 /// The folder of preset files: `presets` beside the config.
@@ -207,16 +73,6 @@ fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     std::fs::File::open(path)?.take(MAX_CONFIG_BYTES as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-/// Renders a config problem with its position in the file: line, column and caret.
-fn render_problem(problem: &config::Problem) -> String {
-    let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(100);
-    let mut text = String::new();
-    if handler.render_report(&mut text, problem).is_err() {
-        text = problem.to_string();
-    }
-    text.trim_matches('\n').to_owned()
 }
 
 impl Context {
@@ -292,7 +148,7 @@ impl Context {
             (None, None) => {
                 let known = self.preset_names(config, layers);
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
-                Err(super::request::unknown_value("preset", &name, &known))
+                Err(super::error::unknown_value("preset", &name, &known))
             }
         }
     }

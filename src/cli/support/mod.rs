@@ -4,6 +4,7 @@ pub(crate) mod completion;
 pub(crate) mod config_input;
 pub(crate) mod config_transaction;
 pub(crate) mod context;
+pub(crate) mod error;
 pub(crate) mod exit;
 pub(crate) mod list_format;
 pub(crate) mod prompt;

@@ -11,11 +11,12 @@ use std::{
 
 use clap::Args;
 
-use super::{completion::CompletionKind, prompt};
-use crate::cli::{CliError, Context};
+use super::{completion::CompletionKind, error::unknown_value, prompt};
+
 use crate::{
+    cli::{CliError, Context},
     config::{
-        Config, Flags, Preset, ResolvedSettings, closest_name, parse_duration,
+        Config, Flags, Preset, ResolvedSettings, parse_duration,
         preset::{PresetError, Rendered},
     },
     model::{ChatRequest, Message, ModelRequest, Params, Part, Role},
@@ -253,17 +254,4 @@ fn parse_format(name: &str) -> Result<Format, CliError> {
         let known: Vec<&str> = FORMATS.iter().map(|(name, _)| *name).collect();
         unknown_value("format", name, &known)
     })
-}
-
-/// The error for a name that is not an endpoint, model or route.
-pub(crate) fn unknown_endpoint_or_model(config: &Config, name: &str) -> CliError {
-    let endpoints = config.endpoints.iter().map(|endpoint| endpoint.name.as_str());
-    unknown_value("endpoint or model", name, &endpoints.chain(config.names()).collect::<Vec<_>>())
-}
-
-/// The error for a value that is not one of the known values.
-pub(crate) fn unknown_value(what: &str, word: &str, known: &[&str]) -> CliError {
-    let near = closest_name(word, known.iter().copied()).map(|near| format!("did you mean \"{near}\"? "));
-    let hint = format!("{}available: {}", near.unwrap_or_default(), known.join(", "));
-    CliError::usage(format!("unknown {what} \"{word}\""), hint)
 }

@@ -3,18 +3,16 @@
 use std::sync::Arc;
 
 use super::{Resolver, direct_target};
+
 use crate::{
     config::{
         Problem,
-        file::{ModelEntry, ParamsEntry, PriceEntry, TimeoutsEntry},
+        convert::{params, timeouts},
+        file::{ModelEntry, PriceEntry},
         names::normalize_name,
         values::Spanned,
     },
-    model::{
-        Params,
-        endpoint::Timeouts,
-        target::{DecodeOptions, Price, TargetId},
-    },
+    model::target::{DecodeOptions, Price, TargetId},
 };
 
 impl Resolver {
@@ -81,27 +79,5 @@ impl Resolver {
             cached_input: entry.cached_input.as_ref().map(|price| price.value),
             currency: entry.currency.as_ref().map_or_else(|| "USD".into(), |code| self.currency_code(code)),
         }
-    }
-}
-
-pub(super) fn timeouts(entry: Option<TimeoutsEntry>) -> Timeouts {
-    let entry = entry.unwrap_or_default();
-    Timeouts {
-        connect: entry.connect.map(|time| time.0),
-        first_token: entry.first_token.map(|time| time.0),
-        idle: entry.idle.map(|time| time.0),
-        total: entry.total.map(|time| time.0),
-    }
-}
-
-pub(in crate::config) fn params(entry: &ParamsEntry) -> Params {
-    Params {
-        temperature: entry.temperature,
-        top_p: entry.top_p,
-        max_tokens: entry.max_tokens,
-        seed: entry.seed,
-        stop: entry.stop.clone(),
-        reasoning_effort: entry.reasoning_effort.clone(),
-        extra: serde_json::Map::new(),
     }
 }

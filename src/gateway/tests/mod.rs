@@ -21,8 +21,9 @@ mod passthrough;
 
 use super::{
     Gateway, GatewayDeps, Log, ServeError, check_exposure,
-    connection::{ConnInfo, WRITE_TIMEOUT, WriteTimeoutStream, serve_connection},
+    connection::{ConnInfo, serve_connection},
     response::Body,
+    write_timeout::{WRITE_TIMEOUT, WriteTimeoutStream},
 };
 use crate::{
     config,

@@ -7,8 +7,10 @@ use serde_json::Value;
 use super::{
     choice::{ChoiceState, MAX_TOOL_CALLS},
     error,
+    output_seen::OutputSeen,
     wire::{Choice, Chunk, Content, Function, Message},
 };
+
 use crate::{
     model::{Delta, DeltaKind, ErrorClass, FinishReason, ToolCall, target::DecodeOptions},
     protocol::{
@@ -35,16 +37,6 @@ pub(super) struct ChatDecoder {
     single_body: bool,
     /// The JSON of that object is truncated.
     truncated_body: bool,
-}
-
-/// The output seen so far, which determines the class of an error that follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum OutputSeen {
-    Nothing,
-    /// Reasoning, which can be discarded.
-    Reasoning,
-    /// Part of the answer.
-    Answer,
 }
 
 /// Maximum choices; a response with more is rejected as invalid.

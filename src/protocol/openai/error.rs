@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::decode::OutputSeen;
+use super::output_seen::OutputSeen;
 use crate::{
     model::ErrorClass,
     protocol::{

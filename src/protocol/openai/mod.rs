@@ -24,6 +24,7 @@ mod encode;
 mod error;
 mod models;
 mod opaque;
+mod output_seen;
 pub mod server;
 mod usage;
 mod wire;

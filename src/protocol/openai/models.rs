@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 
-use super::{decode::OutputSeen, error};
+use super::{error, output_seen::OutputSeen};
 use crate::{
     model::ErrorClass,
     protocol::{CallError, ModelInfo, ModelList, ServerKind, error::page_message},

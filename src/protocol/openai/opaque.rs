@@ -43,8 +43,8 @@ impl OpaqueDecoder {
         Self { server, has_output: false }
     }
 
-    fn output_seen(&self) -> super::decode::OutputSeen {
-        if self.has_output { super::decode::OutputSeen::Answer } else { super::decode::OutputSeen::Nothing }
+    fn output_seen(&self) -> super::output_seen::OutputSeen {
+        if self.has_output { super::output_seen::OutputSeen::Answer } else { super::output_seen::OutputSeen::Nothing }
     }
 
     fn decode_object(&mut self, json: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<(), CallError> {

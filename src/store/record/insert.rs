@@ -1,14 +1,18 @@
 //! Writes calls with their attempts, hourly totals and content in one transaction.
 
-use std::{borrow::Borrow, time::Duration};
+use std::borrow::Borrow;
 
 use rusqlite::{Transaction, TransactionBehavior, params};
 
-use super::{CallRecord, Database, RecordError, RunPlacement};
-use crate::store::record::{placement, rollup::HourlyRollup};
+use super::{
+    CallRecord, Database, RecordError, RunPlacement,
+    convert::{micros, representative_attempt, saturating_i64},
+};
+
 use crate::{
     engine::AttemptRecord,
     model::{ErrorClass, FinishReason},
+    store::record::{placement, rollup::HourlyRollup},
 };
 
 impl Database {
@@ -67,12 +71,6 @@ fn insert_rows(
         Some(said) => placement::write_turn(transaction, id, (call, said), run),
         None => Ok(None),
     }
-}
-
-/// The last attempt of the call's target, which represents the call.
-pub(super) fn representative_attempt(call: &CallRecord) -> Option<&AttemptRecord> {
-    let target = call.outcome.target.as_ref().map(|target| &target.id);
-    call.outcome.attempts.iter().rfind(|attempt| Some(&attempt.target.id) == target)
 }
 
 fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Result<i64> {
@@ -138,13 +136,4 @@ fn write_attempts(transaction: &Transaction<'_>, id: i64, call: &CallRecord) -> 
         ])?;
     }
     Ok(())
-}
-
-pub(super) fn micros(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// SQLite integers are signed 64-bit.
-pub(super) fn saturating_i64(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
 }

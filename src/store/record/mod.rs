@@ -6,6 +6,7 @@
 
 mod batch_writer;
 mod call_accumulator;
+mod convert;
 mod database;
 mod history;
 mod insert;

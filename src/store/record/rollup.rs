@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{
     CallRecord,
-    insert::{micros, representative_attempt, saturating_i64},
+    convert::{micros, representative_attempt, saturating_i64},
 };
 use crate::{
     model::{ErrorClass, Usage},

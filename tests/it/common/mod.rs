@@ -40,16 +40,16 @@ pub(crate) struct Home {
 impl Home {
     /// Creates an environment without a config file.
     pub(crate) fn new() -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
+        let folder = tempfile::tempdir().expect("temporary directory");
         let config = folder.path().join("config.toml");
         Self { folder, config, variables: Vec::new() }
     }
 
     /// Creates an environment with this config.
     pub(crate) fn with_config(text: &str) -> Self {
-        let home = Self::new();
-        home.write_config(text);
-        home
+        let env = Self::new();
+        env.write_config(text);
+        env
     }
 
     /// Creates a config with one endpoint `m` at `server`, followed by `more`.
@@ -63,7 +63,7 @@ impl Home {
     }
 
     pub(crate) fn write_config(&self, text: &str) {
-        fs::write(&self.config, text).expect("a config");
+        fs::write(&self.config, text).expect("writable config");
         set_mode(&self.config, 0o600);
     }
 
@@ -97,8 +97,8 @@ impl Home {
     /// Every file below the home directory with its contents.
     pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         fn walk(folder: &std::path::Path, out: &mut Vec<(PathBuf, Vec<u8>)>) {
-            for entry in fs::read_dir(folder).expect("a folder") {
-                let path = entry.expect("an entry").path();
+            for entry in fs::read_dir(folder).expect("readable directory") {
+                let path = entry.expect("readable entry").path();
                 match fs::metadata(&path) {
                     Ok(metadata) if metadata.is_dir() => walk(&path, out),
                     _ => out.extend(fs::read(&path).ok().map(|bytes| (path, bytes))),
@@ -112,20 +112,20 @@ impl Home {
 
     /// Runs the binary.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
-        Ran::of(self.command().args(arguments).output().expect("the binary runs"))
+        Ran::of(self.command().args(arguments).output().expect("binary starts"))
     }
 
     /// Runs the binary with `input` on standard input.
     pub(crate) fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
         let mut command = self.command();
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().expect("the binary runs");
+        let mut child = command.spawn().expect("binary starts");
         let mut stdin = child.stdin.take().expect("piped");
         let input = input.to_vec();
         // A binary that stops reading closes the pipe. The result shows what it did, so the write error is ignored.
         let writer = thread::spawn(move || drop(stdin.write_all(&input)));
-        let output = child.wait_with_output().expect("the binary ends");
-        writer.join().expect("the writer ends");
+        let output = child.wait_with_output().expect("child has been started");
+        writer.join().expect("writer thread finishes");
         Ran::of(output)
     }
 }
@@ -138,9 +138,9 @@ pub(crate) struct Serving {
 
 impl Serving {
     pub(crate) fn start(command: &mut Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).spawn().expect("runs");
+        let mut child = command.stdout(Stdio::piped()).spawn().expect("program starts");
         let mut url = String::new();
-        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("its address");
+        BufReader::new(child.stdout.take().expect("piped")).read_line(&mut url).expect("URL line");
         Self { child, url: url.trim().to_owned() }
     }
 }
@@ -209,7 +209,7 @@ impl Ran {
 #[cfg(unix)]
 pub(crate) fn set_mode(path: &std::path::Path, mode: u32) {
     use std::os::unix::fs::PermissionsExt;
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("ours");
+    fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("own file");
 }
 
 #[cfg(not(unix))]
@@ -227,8 +227,8 @@ pub(crate) enum Step {
     Hold,
 }
 
-/// A server that answers each request with the next scripted reply. It stops when dropped, and fails the test if a reply
-/// is left over.
+/// A server that answers each request with the next scripted reply. It stops when dropped, and fails the test if a
+/// reply is left over.
 pub(crate) struct Server {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
@@ -246,14 +246,14 @@ pub(crate) struct Request {
 
 impl Request {
     pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_slice(&self.body).expect("a JSON body")
+        serde_json::from_slice(&self.body).expect("JSON body")
     }
 }
 
 impl Server {
     pub(crate) fn start(replies: Vec<Vec<Step>>) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let address = listener.local_addr().expect("an address");
+        let listener = TcpListener::bind("127.0.0.1:0").expect("free port");
+        let address = listener.local_addr().expect("bound address");
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
         let stop: Arc<Mutex<bool>> = Arc::default();
         let left = Arc::new(Mutex::new(replies.into_iter().collect()));
@@ -262,10 +262,10 @@ impl Server {
             let (requests, left, stop) = shared;
             let mut connections = Vec::new();
             for socket in listener.incoming() {
-                if *stop.lock().expect("no poison") {
+                if *stop.lock().expect("unpoisoned lock") {
                     return;
                 }
-                let socket = socket.expect("a connection");
+                let socket = socket.expect("incoming connection");
                 let (requests, left) = (Arc::clone(&requests), Arc::clone(&left));
                 connections.push(thread::spawn(move || serve(&socket, &requests, &left)));
             }
@@ -284,21 +284,21 @@ impl Server {
 
     /// Discards the remaining replies, for tests that script more than they need.
     pub(crate) fn enough(&self) {
-        self.left.lock().expect("no poison").clear();
+        self.left.lock().expect("unpoisoned lock").clear();
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.requests.lock().expect("no poison").clone()
+        self.requests.lock().expect("unpoisoned lock").clone()
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        *self.stop.lock().expect("no poison") = true;
+        *self.stop.lock().expect("unpoisoned lock") = true;
         drop(TcpStream::connect(self.address));
-        self.thread.take().expect("joined once").join().expect("the server ends");
+        self.thread.take().expect("joined only here").join().expect("server thread finishes");
         if !thread::panicking() {
-            let left = self.left.lock().expect("no poison").len();
+            let left = self.left.lock().expect("unpoisoned lock").len();
             assert_eq!(left, 0, "{left} scripted replies were never requested");
         }
     }
@@ -307,9 +307,10 @@ impl Drop for Server {
 fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<std::collections::VecDeque<Vec<Step>>>) {
     if let Some(request) = read_request(&mut socket) {
         let is_list = request.head.starts_with("GET");
-        requests.lock().expect("no poison").push(request);
-        let mut left = left.lock().expect("no poison");
-        // A model list and an answer may be requested concurrently: each gets the next reply of its kind if there is one.
+        requests.lock().expect("unpoisoned lock").push(request);
+        let mut left = left.lock().expect("unpoisoned lock");
+        // A model list and an answer may be requested concurrently: each gets the next reply of its kind if there is
+        // one.
         let other_kind = if is_list { &b"event-stream"[..] } else { b"\"data\":[" };
         let next = left.iter().position(|reply| !begins_with(reply, other_kind)).unwrap_or(0);
         let reply = left.remove(next).unwrap_or_default();
@@ -353,7 +354,7 @@ fn read_request(socket: &mut &TcpStream) -> Option<Request> {
             let length = head
                 .lines()
                 .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length:").map(|n| n.trim().to_owned()))
-                .map_or(0, |n| n.parse().expect("a length"));
+                .map_or(0, |n| n.parse().expect("content length"));
             while bytes.len() < end + 4 + length {
                 let count = socket.read(&mut buffer).ok().filter(|&count| count > 0)?;
                 bytes.extend_from_slice(&buffer[..count]);

@@ -24,8 +24,8 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    pub(crate) fn start(home: &Home, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
-        let mut command = home.command();
+    pub(crate) fn start(env: &Home, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+        let mut command = env.command();
         command.args(arguments);
         Self::of_with(command, environment)
     }
@@ -46,22 +46,26 @@ impl Screen {
 
     fn spawned(mut command: Command, with_stdin: bool, (columns, rows): (u16, u16)) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
-        // Only Linux has this flag. Without it the child inherits the controlling side and never sees the terminal close.
+        // Only Linux has this flag. Without it the child inherits the controlling side and never sees the terminal
+        // close.
         #[cfg(target_os = "linux")]
         let flags = flags | OpenptFlags::CLOEXEC;
-        let terminal = openpt(flags).expect("a terminal");
-        grantpt(&terminal).expect("ours");
-        unlockpt(&terminal).expect("ours");
+        let terminal = openpt(flags).expect("pseudoterminal");
+        grantpt(&terminal).expect("own terminal");
+        unlockpt(&terminal).expect("own terminal");
         let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
-        let name = ptsname(&terminal, Vec::new()).expect("a name").into_string().expect("text");
+        let name = ptsname(&terminal, Vec::new()).expect("terminal name").into_string().expect("UTF-8 name");
         let open_user_side = || OpenOptions::new().read(true).write(true).open(&name).expect("openable terminal");
         let user_side = open_user_side();
-        tcsetwinsize(&user_side, size).expect("a size");
+        tcsetwinsize(&user_side, size).expect("settable size");
         if with_stdin {
             command.stdin(Stdio::from(open_user_side()));
         }
-        let child =
-            command.stdout(Stdio::from(open_user_side())).stderr(Stdio::from(open_user_side())).spawn().expect("runs");
+        let child = command
+            .stdout(Stdio::from(open_user_side()))
+            .stderr(Stdio::from(open_user_side()))
+            .spawn()
+            .expect("program starts");
         Self { child, terminal: File::from(terminal), seen: String::new(), begun: Vec::new() }
     }
 
@@ -81,7 +85,7 @@ impl Screen {
 
     /// Waits until the terminal does not echo input.
     pub(crate) fn wait_for_no_echo(&self) {
-        let echoes = || tcgetattr(&self.terminal).expect("a terminal").local_modes.contains(LocalModes::ECHO);
+        let echoes = || tcgetattr(&self.terminal).expect("open terminal").local_modes.contains(LocalModes::ECHO);
         while echoes() {
             std::thread::yield_now();
         }
@@ -92,8 +96,8 @@ impl Screen {
         self.terminal.write_all(keys.as_bytes()).expect("open terminal");
     }
 
-    /// Presses Ctrl-C until the process exits: a key pressed between two prompts may be discarded. `by_signal`: sends SIGINT,
-    /// as a terminal in canonical mode does.
+    /// Presses Ctrl-C until the process exits: a key pressed between two prompts may be discarded. `by_signal`: sends
+    /// SIGINT, as a terminal in canonical mode does.
     pub(crate) fn interrupt(mut self, by_signal: bool) -> (String, i32) {
         let pid = rustix::process::Pid::from_child(&self.child);
         let press = |screen: &mut Self| {
@@ -108,7 +112,7 @@ impl Screen {
         loop {
             let mut ready = [PollFd::new(&self.terminal, PollFlags::IN)];
             let interval = Timespec { tv_sec: 0, tv_nsec: 200_000_000 };
-            if poll(&mut ready, Some(&interval)).expect("a terminal") == 0 {
+            if poll(&mut ready, Some(&interval)).expect("open terminal") == 0 {
                 press(&mut self);
             } else if !self.read() {
                 return self.end();
@@ -118,14 +122,14 @@ impl Screen {
 
     /// Stops terminal output, as Ctrl-S does.
     pub(crate) fn hold(&self) {
-        let name = ptsname(&self.terminal, Vec::new()).expect("a name").into_string().expect("text");
+        let name = ptsname(&self.terminal, Vec::new()).expect("terminal name").into_string().expect("UTF-8 name");
         let user_side = OpenOptions::new().read(true).write(true).open(name).expect("openable terminal");
-        tcflow(user_side, Action::OOff).expect("a terminal");
+        tcflow(user_side, Action::OOff).expect("open terminal");
     }
 
     pub(crate) fn resize(&self, columns: u16, rows: u16) {
         let size = Winsize { ws_col: columns, ws_row: rows, ws_xpixel: 0, ws_ypixel: 0 };
-        tcsetwinsize(&self.terminal, size).expect("a size");
+        tcsetwinsize(&self.terminal, size).expect("settable size");
     }
 
     /// Reads what is available; `false` at the end of the output.
@@ -134,7 +138,7 @@ impl Screen {
         // A test that waits for output that never arrives fails with the output so far.
         let mut ready = [PollFd::new(&self.terminal, PollFlags::IN)];
         let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
-        assert_ne!(poll(&mut ready, Some(&limit)).expect("a terminal"), 0, "no output for 30 s: {:?}", self.seen);
+        assert_ne!(poll(&mut ready, Some(&limit)).expect("open terminal"), 0, "no output for 30 s: {:?}", self.seen);
         // Reading from a terminal whose other side is closed fails instead of returning 0 bytes.
         let count = self.terminal.read(&mut bytes).unwrap_or(0);
         self.begun.extend_from_slice(&bytes[..count]);
@@ -151,7 +155,7 @@ impl Screen {
     pub(crate) fn end(mut self) -> (String, i32) {
         // The output ends when the last process closes its side, which is the child.
         while self.read() {}
-        let code = self.child.wait().expect("ends").code().expect("a code");
+        let code = self.child.wait().expect("child has been started").code().expect("exit code");
         (self.seen.replace("\r\n", "\n"), code)
     }
 }

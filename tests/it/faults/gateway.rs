@@ -1,7 +1,8 @@
-//! The same faults, as an HTTP client of the gateway sees them: with a stream, a buffered stream, and a response without
-//! streaming.
+//! The same faults, as an HTTP client of the gateway sees them: with a stream, a buffered stream, and a response
+//! without streaming.
 //!
-//! The code checks what must hold for every row. The exact results are in `gateway.md`, which `MMCHAT_BLESS=1` rewrites.
+//! The code checks what must hold for every row. The exact results are in `gateway.md`, which `MMCHAT_BLESS=1`
+//! rewrites.
 
 use std::{fmt::Write as _, fs, path::Path, pin::pin, sync::Arc};
 
@@ -37,22 +38,22 @@ struct Seen {
 /// The maximum duration of a row: its timeouts, a retry delay and a Retry-After, with some margin.
 const LONGEST: std::time::Duration = std::time::Duration::from_secs(12);
 
-async fn ask(world: &World, row: &Row, manner: Manner) -> Seen {
-    let config = world.config(row.primary, row.backup.then_some("instant"), row.endpoint, row.route);
-    let deps = GatewayDeps { engine: Arc::clone(&world.engine), log: Log::new(drop), writer: None, ledger: None };
+async fn ask(env: &World, row: &Row, mode: Manner) -> Seen {
+    let config = env.config(row.primary, row.backup.then_some("instant"), row.endpoint, row.route);
+    let deps = GatewayDeps { engine: Arc::clone(&env.engine), log: Log::new(drop), writer: None, ledger: None };
     let gateway = Gateway::new(config, deps).await.expect("valid config");
     let messages = json!([{"role": "user", "content": "hello"}]);
-    let body = json!({"model": "chat", "stream": manner != Manner::Whole, "messages": messages});
+    let body = json!({"model": "chat", "stream": mode != Manner::Whole, "messages": messages});
     let request = Request::post("/v1/chat/completions").header("host", "localhost");
-    let request = if manner == Manner::Held { request.header("x-mmchat-buffer", "1") } else { request };
-    let request = request.body(body.to_string().into()).expect("a request");
+    let request = if mode == Manner::Held { request.header("x-mmchat-buffer", "1") } else { request };
+    let request = request.body(body.to_string().into()).expect("valid request");
     let started = Instant::now();
-    let seen = read(gateway.handle_local(request).await, manner).await;
-    assert!(started.elapsed() < LONGEST, "{}, {manner:?}: {:?}", row.name, started.elapsed());
-    seen
+    let response = read(gateway.handle_local(request).await, mode).await;
+    assert!(started.elapsed() < LONGEST, "{}, {mode:?}: {:?}", row.name, started.elapsed());
+    response
 }
 
-async fn read<B>(reply: Response<B>, manner: Manner) -> Seen
+async fn read<B>(reply: Response<B>, mode: Manner) -> Seen
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: std::fmt::Debug,
@@ -65,14 +66,14 @@ where
             Err(_) => aborted = true,
         }
     }
-    let body = String::from_utf8(bytes).expect("text");
+    let body = String::from_utf8(bytes).expect("UTF-8 body");
     let code = |value: &Value| value["error"]["code"].as_str().map(str::to_owned);
-    if status != 200 || manner == Manner::Whole {
+    if status != 200 || mode == Manner::Whole {
         assert!(!aborted, "only a stream can be aborted: {body}");
         let value: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
         let text = value["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned();
-        let whole = value["choices"][0]["finish_reason"].is_string();
-        return Seen { status, text, whole, error: code(&value) };
+        let complete = value["choices"][0]["finish_reason"].is_string();
+        return Seen { status, text, whole: complete, error: code(&value) };
     }
     let (mut text, mut finished, mut done, mut error, mut roles) = (String::new(), false, false, None, 0);
     for event in body.split("\n\n").filter_map(|event| event.strip_prefix("data: ")) {
@@ -95,31 +96,31 @@ where
     Seen { status, text, whole: done && finished, error }
 }
 
-async fn line(row: &Row, manner: Manner, world: &World) -> String {
-    world.primary.set_up(!row.down);
-    world.settled().await;
-    let seen = ask(world, row, manner).await;
-    let case = format!("{}, {manner:?}", row.name);
+async fn line(row: &Row, mode: Manner, env: &World) -> String {
+    env.primary.set_up(!row.down);
+    env.settled().await;
+    let response = ask(env, row, mode).await;
+    let case = format!("{}, {mode:?}", row.name);
     // An incomplete answer must not look complete, and a failure must not look like an answer.
-    assert_eq!(seen.whole, seen.error.is_none(), "{case}: {:?}", seen.text);
-    assert_eq!(seen.status == 200, seen.whole || !seen.text.is_empty(), "{case}: {}", seen.status);
-    if seen.whole {
-        assert!([PRIMARY, BACKUP].contains(&seen.text.as_str()), "{case}: {:?}", seen.text);
+    assert_eq!(response.whole, response.error.is_none(), "{case}: {:?}", response.text);
+    assert_eq!(response.status == 200, response.whole || !response.text.is_empty(), "{case}: {}", response.status);
+    if response.whole {
+        assert!([PRIMARY, BACKUP].contains(&response.text.as_str()), "{case}: {:?}", response.text);
     }
-    let (primary, backup) = world.requests();
+    let (primary, backup) = env.requests();
     assert!(primary <= 2 && backup <= 1, "{case}: {primary} and {backup} requests");
     if row.want.classes.first() == Some(&"timeout") {
         assert_eq!(primary, 1, "{case}: a timeout must not be retried");
     }
-    let text = match seen.text.as_str() {
+    let text = match response.text.as_str() {
         PRIMARY => "the primary's",
         BACKUP => "the backup's",
         "" => "nothing",
         _ => "a part",
     };
-    let error = seen.error.map(|code| format!(" and error `{code}`")).unwrap_or_default();
-    let manner = format!("{manner:?}").to_lowercase();
-    format!("| {} | {manner} | {} | {text}{error} | {primary} + {backup} |", row.name, seen.status)
+    let error = response.error.map(|code| format!(" and error `{code}`")).unwrap_or_default();
+    let mode = format!("{mode:?}").to_lowercase();
+    format!("| {} | {mode} | {} | {text}{error} | {primary} + {backup} |", row.name, response.status)
 }
 
 #[tokio::test(start_paused = true)]
@@ -129,14 +130,14 @@ async fn gateway_reports_every_fault() {
     );
     // Rows with another `on_incomplete` are left out: here the client's mode decides about buffering.
     for row in rows().iter().filter(|row| row.on_incomplete == mmchat::routing::OnIncomplete::Error) {
-        for manner in [Manner::Stream, Manner::Held, Manner::Whole] {
-            let line = line(row, manner, &World::in_process()).await;
+        for mode in [Manner::Stream, Manner::Held, Manner::Whole] {
+            let line = line(row, mode, &World::in_process()).await;
             writeln!(table, "{line}").expect("writing to a String cannot fail");
         }
     }
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/gateway.md");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/faults/gateway.md");
     if std::env::var_os("MMCHAT_BLESS").is_some() {
-        fs::write(&path, &table).expect("writable");
+        fs::write(&path, &table).expect("writable file");
     }
     let recorded = fs::read_to_string(&path).expect("readable table");
     assert_eq!(recorded, table, "the results of faults have changed: MMCHAT_BLESS=1 rewrites the table");
@@ -146,8 +147,8 @@ async fn gateway_reports_every_fault() {
 #[ignore = "takes minutes of real time; .ci/run runs it"]
 async fn gateway_reports_every_fault_over_sockets() {
     for row in rows().iter().filter(|row| row.on_incomplete == mmchat::routing::OnIncomplete::Error) {
-        for manner in [Manner::Stream, Manner::Held, Manner::Whole] {
-            line(row, manner, &World::for_real().await).await;
+        for mode in [Manner::Stream, Manner::Held, Manner::Whole] {
+            line(row, mode, &World::for_real().await).await;
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Fault injection: how failures of services reach a client.
 //!
-//! Each row of the table is a route with a primary that fails in one way and usually a backup, with the expected answer,
-//! attempts and number of requests to each. The tests run in this process on a paused clock; the ignored ones use sockets
-//! and real time.
+//! Each row of the table is a route with a primary that fails in one way and usually a backup, with the expected
+//! answer, attempts and number of requests to each. The tests run in this process on a paused clock; the ignored ones
+//! use sockets and real time.
 
 #![allow(missing_docs, reason = "tests")]
 
@@ -129,8 +129,8 @@ impl World {
         let mut servers = tokio::task::JoinSet::new();
         let mut addresses = Vec::new();
         for service in [&primary, &backup] {
-            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-            let address = listener.local_addr().expect("an address");
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("free port");
+            let address = listener.local_addr().expect("bound address");
             addresses.push(format!("http://{address}/v1"));
             servers.spawn(serve(service.clone(), address, Some(listener)));
         }
@@ -139,8 +139,8 @@ impl World {
         Self { primary, backup, addresses, engine: Arc::new(engine.with_seed(7)), servers }
     }
 
-    /// A config with a route over both services; `endpoint` and `route` are extra lines of the primary's endpoint and the
-    /// route.
+    /// A config with a route over both services; `endpoint` and `route` are extra lines of the primary's endpoint and
+    /// the route.
     fn config(&self, primary: &str, backup: Option<&str>, endpoint: &str, route: &str) -> config::Config {
         let [primary_url, backup_url] = &self.addresses;
         let backup_model =

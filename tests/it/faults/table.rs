@@ -98,7 +98,10 @@ pub(super) fn rows() -> Vec<Row> {
         incomplete("cut in the middle, with a forged end", "cut-forged", &["incomplete"]),
         incomplete("cut in the middle, reset", "cut", &["incomplete"]),
         incomplete("an error event in the middle", "cut-error", &["incomplete"]),
-        recovered(short_timeouts(row("a stall, restarted", "stall", &["incomplete", "ok"], (1, 1))), OnIncomplete::Restart),
+        recovered(
+            short_timeouts(row("a stall, restarted", "stall", &["incomplete", "ok"], (1, 1))),
+            OnIncomplete::Restart,
+        ),
         recovered(row("cut, restarted", "cut", &["incomplete", "ok"], (1, 1)), OnIncomplete::Restart),
         recovered(row("cut, held back", "cut-clean", &["incomplete", "ok"], (1, 1)), OnIncomplete::Buffer),
         recovered(
@@ -141,12 +144,12 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-async fn check(row: &Row, world: &World) {
-    world.primary.set_up(!row.down);
-    world.settled().await;
-    let config = world.config(row.primary, row.backup.then_some("instant"), row.endpoint, row.route);
-    let seen = world.ask(&config, row.on_incomplete).await;
-    let text = match seen.text.as_str() {
+async fn check(row: &Row, env: &World) {
+    env.primary.set_up(!row.down);
+    env.settled().await;
+    let config = env.config(row.primary, row.backup.then_some("instant"), row.endpoint, row.route);
+    let result = env.ask(&config, row.on_incomplete).await;
+    let text = match result.text.as_str() {
         PRIMARY => Text::Primary,
         BACKUP => Text::Backup,
         "" => Text::None,
@@ -154,9 +157,9 @@ async fn check(row: &Row, world: &World) {
         other => panic!("{}: {other:?}", row.name),
     };
     let want = &row.want;
-    assert_eq!(seen.classes(), want.classes, "{}: classes of the attempts", row.name);
-    assert_eq!((text, seen.exit()), (want.text, want.exit), "{}: text and exit code", row.name);
-    assert_eq!(world.requests(), want.requests, "{}: requests to the primary and the backup", row.name);
+    assert_eq!(result.classes(), want.classes, "{}: classes of the attempts", row.name);
+    assert_eq!((text, result.exit()), (want.text, want.exit), "{}: text and exit code", row.name);
+    assert_eq!(env.requests(), want.requests, "{}: requests to the primary and the backup", row.name);
 }
 
 #[tokio::test(start_paused = true)]
@@ -176,20 +179,20 @@ async fn every_fault_has_the_expected_result_over_sockets() {
 
 #[tokio::test(start_paused = true)]
 async fn outage_of_all_candidates_fails_with_few_attempts() {
-    let world = World::in_process();
-    world.primary.set_up(false);
-    world.backup.set_up(false);
-    let config = world.config("fast", Some("instant"), "", "");
+    let env = World::in_process();
+    env.primary.set_up(false);
+    env.backup.set_up(false);
+    let config = env.config("fast", Some("instant"), "", "");
     let (mut attempts, started) = (0, tokio::time::Instant::now());
     for _ in 0..20 {
-        let seen = world.ask(&config, OnIncomplete::Error).await;
-        assert_eq!((seen.exit(), seen.text.as_str()), (Exit::Failed, ""));
-        attempts += seen.outcome.attempts.len();
+        let result = env.ask(&config, OnIncomplete::Error).await;
+        assert_eq!((result.exit(), result.text.as_str()), (Exit::Failed, ""));
+        attempts += result.outcome.attempts.len();
     }
-    // The first request makes two attempts at each candidate. After that each candidate is tried once per cooldown, which
-    // is 5 s and with jitter at least 4 s.
+    // The first request makes two attempts at each candidate. After that each candidate is tried once per cooldown,
+    // which is 5 s and with jitter at least 4 s.
     let due = started.elapsed().as_secs() / 4 + 1;
     assert!(attempts >= 20 && attempts as u64 <= 4 + 2 * due, "{attempts} attempts in {:?}", started.elapsed());
-    world.backup.set_up(true);
-    assert_eq!(world.ask(&config, OnIncomplete::Error).await.text, BACKUP);
+    env.backup.set_up(true);
+    assert_eq!(env.ask(&config, OnIncomplete::Error).await.text, BACKUP);
 }

@@ -1,5 +1,5 @@
-//! Third-party clients of `mmchat serve`: each script in `tests/interop_clients` runs checks with a client and prints a line
-//! for each.
+//! Third-party clients of `mmchat serve`: each script in `tests/interop_clients` runs checks with a client and prints a
+//! line for each.
 
 use std::{
     net::TcpListener,
@@ -13,13 +13,13 @@ use crate::{
 };
 
 /// Starts the gateway.
-fn gateway(home: &Home) -> Serving {
-    let log = std::fs::File::create(home.path("serve.log")).expect("a log");
-    Serving::start(home.command().arg("serve").stderr(log))
+fn gateway(env: &Home) -> Serving {
+    let log = std::fs::File::create(env.path("serve.log")).expect("writable log file");
+    Serving::start(env.command().arg("serve").stderr(log))
 }
 
-/// The gateway's config. Models: `mock` and `embed` are aimock, `badkey` is aimock with an invalid key, `tiny` and `count` are
-/// llama.cpp, `gateway` is LiteLLM. The route `route` tries a closed port, then `tiny`.
+/// The gateway's config. Models: `mock` and `embed` are aimock, `badkey` is aimock with an invalid key, `tiny` and
+/// `count` are llama.cpp, `gateway` is LiteLLM. The route `route` tries a closed port, then `tiny`.
 fn config(aimock: &Running, hello: &Running, count: &Running, litellm: Option<&Running>) -> String {
     let endpoint =
         |name: &str, key: &str, url: &str| format!("[endpoints.{name}]\nbase_url = \"{url}\"\napi_key = \"{key}\"\n");
@@ -53,47 +53,47 @@ fn scripts() -> PathBuf {
 
 /// Runs a client's checks and prints their table.
 #[expect(clippy::print_stdout, reason = "the table is the result of the test")]
-fn checked(mut command: Command, home: &Home) {
-    command.env("HOME", home.folder.path()).env("OPENAI_LOG", "").env_remove("OPENAI_API_KEY");
-    let ran = command.output().expect("it starts");
-    let (out, err) = (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+fn checked(mut command: Command, env: &Home) {
+    command.env("HOME", env.folder.path()).env("OPENAI_LOG", "").env_remove("OPENAI_API_KEY");
+    let result = command.output().expect("program starts");
+    let (out, err) = (String::from_utf8_lossy(&result.stdout), String::from_utf8_lossy(&result.stderr));
     println!("{out}");
-    assert!(ran.status.success(), "{out}\n{err}");
+    assert!(result.status.success(), "{out}\n{err}");
     assert!(out.contains("| ok |"), "no check ran: {out}\n{err}");
 }
 
 #[test]
 #[ignore = "needs the servers and clients of scripts/interop"]
 fn openai_sdks_work() {
-    let home = Home::new();
+    let env = Home::new();
     let mock = aimock();
-    let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
-    let count = llama(&home, "count.gguf", &["--count", "1500", "--ctx", "4096"]);
-    home.write_config(&config(&mock, &hello, &count, None));
-    let serving = gateway(&home);
+    let hello = llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let count = llama(&env, "count.gguf", &["--count", "1500", "--ctx", "4096"]);
+    env.write_config(&config(&mock, &hello, &count, None));
+    let serving = gateway(&env);
     let mut sdk = python();
     sdk.arg(scripts().join("openai_sdk.py")).arg(&serving.url);
-    checked(sdk, &home);
+    checked(sdk, &env);
     // Node searches for packages in the directories above the script, so it is copied to where they are.
     let script = installed().join("openai_sdk.mjs");
-    std::fs::copy(scripts().join("openai_sdk.mjs"), &script).expect("a copy");
+    std::fs::copy(scripts().join("openai_sdk.mjs"), &script).expect("writable copy");
     let mut node = Command::new("node");
     node.arg(script).arg(&serving.url);
-    checked(node, &home);
+    checked(node, &env);
 }
 
 #[test]
 #[ignore = "needs the servers and clients of scripts/interop"]
 fn outage_is_visible_in_metrics_but_not_to_the_client() {
     let second = Mock::start(&["--tokens", "20", "--tps", "400", "--ttft", "5ms"]);
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let port = TcpListener::bind("127.0.0.1:0").expect("free port").local_addr().expect("bound address").port();
     let model = |name: &str, url: &str| {
         format!(
             "[endpoints.{name}]\nbase_url = \"{url}\"\n[models.{name}]\nendpoint = \"{name}\"\nmodel = \"fast\"\n\
              price = {{ input = 1.0, output = 2.0 }}\n"
         )
     };
-    let home = Home::with_config(
+    let env = Home::with_config(
         &[
             model("first", &format!("http://127.0.0.1:{port}/v1")),
             model("second", &second.url),
@@ -102,37 +102,37 @@ fn outage_is_visible_in_metrics_but_not_to_the_client() {
         ]
         .concat(),
     );
-    let serving = gateway(&home);
+    let serving = gateway(&env);
     let mut command = python();
     command.arg(scripts().join("outage.py")).args([&serving.url, env!("CARGO_BIN_EXE_mmchat"), &port.to_string()]);
-    command.arg(home.path("serve.log")).env("MMCHAT_CONFIG", home.path("config.toml"));
+    command.arg(env.path("serve.log")).env("MMCHAT_CONFIG", env.path("config.toml"));
     for name in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
         command.env_remove(name);
     }
-    checked(command, &home);
+    checked(command, &env);
 }
 
 #[test]
 #[ignore = "needs the servers and clients of scripts/interop"]
 fn langchain_chatchat_works() {
-    let home = Home::new();
-    let (mock, hello) = (aimock(), llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
-    home.write_config(&config(&mock, &hello, &hello, None));
-    let serving = gateway(&home);
+    let env = Home::new();
+    let (mock, hello) = (aimock(), llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
+    env.write_config(&config(&mock, &hello, &hello, None));
+    let serving = gateway(&env);
     let mut command = Command::new(installed().join("chatchat/bin/python"));
     command.arg(scripts().join("calls_of_chatchat.py")).arg(&serving.url);
-    checked(command, &home);
+    checked(command, &env);
 }
 
 #[test]
 #[ignore = "needs the servers and clients of scripts/interop"]
 fn command_line_tools_work() {
-    let home = Home::new();
-    let (mock, hello) = (aimock(), llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
-    let litellm = litellm(&home, &mock);
-    home.write_config(&config(&mock, &hello, &hello, Some(&litellm)));
-    let serving = gateway(&home);
+    let env = Home::new();
+    let (mock, hello) = (aimock(), llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
+    let litellm = litellm(&env, &mock);
+    env.write_config(&config(&mock, &hello, &hello, Some(&litellm)));
+    let serving = gateway(&env);
     let mut command = python();
     command.arg(scripts().join("tools.py")).arg(&serving.url).arg(installed());
-    checked(command, &home);
+    checked(command, &env);
 }

@@ -1,5 +1,5 @@
-//! Interoperability with third-party servers and clients. These tests are ignored; `scripts/interop` installs the software
-//! and runs them.
+//! Interoperability with third-party servers and clients. These tests are ignored; `scripts/interop` installs the
+//! software and runs them.
 
 mod clients;
 mod servers;
@@ -15,8 +15,9 @@ use servers::{Running, aimock, litellm, llama, scripts};
 
 const HELLO: &str = "Hello there, wörld! 你好 👋";
 
-/// Writes a config with an endpoint for each server, with the valid key, and an endpoint `bad-NAME` with an invalid key.
-fn configure(home: &Home, servers: &[(&str, &Running)], more: &str) {
+/// Writes a config with an endpoint for each server, with the valid key, and an endpoint `bad-NAME` with an invalid
+/// key.
+fn configure(env: &Home, servers: &[(&str, &Running)], more: &str) {
     let endpoint = |name: &str, key: &str, server: &Running| {
         format!("[endpoints.{name}]\nbase_url = \"{}\"\napi_key = \"{key}\"\n", server.url)
     };
@@ -24,62 +25,62 @@ fn configure(home: &Home, servers: &[(&str, &Running)], more: &str) {
         [endpoint(name, "sk-good", server), endpoint(&format!("bad-{name}"), "sk-wrong-key", server)]
     });
     let config: String = both.collect();
-    home.write_config(&(config + more));
+    env.write_config(&(config + more));
 }
 
-fn json(home: &Home, model: &str, more: &[&str], prompt: &str) -> Ran {
+fn json(env: &Home, model: &str, more: &[&str], prompt: &str) -> Ran {
     let mut arguments = vec!["ask", "--format", "json", "-m", model];
     arguments.extend_from_slice(more);
     arguments.push(prompt);
-    home.run(&arguments)
+    env.run(&arguments)
 }
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
 fn llama_cpp() {
-    let home = Home::new();
-    let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let env = Home::new();
+    let hello = llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
     let think = ["--say", "<think> six times seven </think> The answer is 42", "--think-template"];
-    let think = llama(&home, "think.gguf", &think);
-    let count = llama(&home, "count.gguf", &["--count", "600", "--ctx", "2048"]);
-    configure(&home, &[("hello", &hello), ("think", &think), ("count", &count)], "");
+    let think = llama(&env, "think.gguf", &think);
+    let count = llama(&env, "count.gguf", &["--count", "600", "--ctx", "2048"]);
+    configure(&env, &[("hello", &hello), ("think", &think), ("count", &count)], "");
 
     for more in [&[][..], &["--no-stream"]] {
-        let answer = json(&home, "hello/tiny", more, "hi").exits(0).json();
+        let answer = json(&env, "hello/tiny", more, "hi").exits(0).json();
         assert_eq!(answer["content"], "Hello from a tiny llama . wörld 👋", "{answer}");
         assert_eq!((&answer["finish_reason"], &answer["usage"]["estimated"]), (&"stop".into(), &false.into()));
         assert!(answer["usage"]["output"].as_u64() > Some(10), "{answer}");
-        let thought = json(&home, "think/tiny", more, "hi").exits(0).json();
-        assert_eq!(thought["reasoning"].as_str().map(str::trim), Some("six times seven"), "{thought}");
-        assert_eq!(thought["content"].as_str().map(str::trim), Some("The answer is 42"), "{thought}");
+        let reasoned = json(&env, "think/tiny", more, "hi").exits(0).json();
+        assert_eq!(reasoned["reasoning"].as_str().map(str::trim), Some("six times seven"), "{reasoned}");
+        assert_eq!(reasoned["content"].as_str().map(str::trim), Some("The answer is 42"), "{reasoned}");
     }
-    json(&home, "bad-hello/tiny", &[], "hi").exits(4).says(&["auth 401", "Invalid API Key"]);
+    json(&env, "bad-hello/tiny", &[], "hi").exits(4).says(&["auth 401", "Invalid API Key"]);
     // In single-model mode the server accepts any name and reports the one that it served.
-    assert!(json(&home, "hello/no-such", &[], "hi").exits(0).json()["served_model"].is_string());
-    let long = home.run_with_input(&["ask", "-m", "hello/tiny"], "word ".repeat(9000).as_bytes()).exits(5);
+    assert!(json(&env, "hello/no-such", &[], "hi").exits(0).json()["served_model"].is_string());
+    let long = env.run_with_input(&["ask", "-m", "hello/tiny"], "word ".repeat(9000).as_bytes()).exits(5);
     long.says(&["context 400", "exceeds the available context"]);
-    let short = json(&home, "count/tiny", &["--max-tokens", "5"], "hi").exits(0).says(&["token limit"]).json();
+    let short = json(&env, "count/tiny", &["--max-tokens", "5"], "hi").exits(0).says(&["token limit"]).json();
     assert_eq!((&short["finish_reason"], &short["truncated"]), (&"length".into(), &true.into()));
-    let counted = home.run(&["ask", "-m", "count/tiny", "hi"]).exits(0);
+    let counted = env.run(&["ask", "-m", "count/tiny", "hi"]).exits(0);
     let numbers: Vec<String> = (1..=600).map(|n: u32| n.to_string()).collect();
     assert_eq!(counted.out.split_whitespace().collect::<Vec<_>>(), numbers);
 }
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
-fn aimock_faults_have_the_expected_classes() {
-    let home = Home::new();
+fn aimock_errors_have_the_expected_classes() {
+    let env = Home::new();
     let server = aimock();
-    configure(&home, &[("aimock", &server)], "[routes.chat]\nmodels = [\"bad-aimock/gpt-4o\", \"aimock/gpt-4o\"]\n");
-    let ask = |prompt: &str, more: &[&str]| json(&home, "aimock/gpt-4o", more, prompt);
+    configure(&env, &[("aimock", &server)], "[routes.chat]\nmodels = [\"bad-aimock/gpt-4o\", \"aimock/gpt-4o\"]\n");
+    let ask = |prompt: &str, more: &[&str]| json(&env, "aimock/gpt-4o", more, prompt);
 
     for more in [&[][..], &["--no-stream"]] {
         let answer = ask("hello", more).exits(0).json();
         assert_eq!((&answer["content"], &answer["finish_reason"]), (&HELLO.into(), &"stop".into()));
         assert_eq!((&answer["usage"]["input"], &answer["usage"]["output"]), (&11.into(), &7.into()));
-        let thought = json(&home, "aimock/deepseek-reasoner", more, "think").exits(0).json();
+        let reasoned = json(&env, "aimock/deepseek-reasoner", more, "think").exits(0).json();
         assert_eq!(
-            (&thought["reasoning"], &thought["content"]),
+            (&reasoned["reasoning"], &reasoned["content"]),
             (&"Six times seven.".into(), &"The answer is 42.".into())
         );
         ask("toolong", more).exits(0).says(&["token limit"]);
@@ -87,30 +88,30 @@ fn aimock_faults_have_the_expected_classes() {
     }
     ask("boom", &[]).exits(5).says(&["server 500", "The server had an error"]);
     ask("ctx", &[]).exits(5).says(&["context 400", "maximum context length"]);
-    let cut = ask("cutoff", &[]).exits(8).says(&["incomplete"]).json();
-    assert!(cut["content"].as_str().is_some_and(|text| text.starts_with("this ")), "{cut}");
+    let incomplete = ask("cutoff", &[]).exits(8).says(&["incomplete"]).json();
+    assert!(incomplete["content"].as_str().is_some_and(|text| text.starts_with("this ")), "{incomplete}");
     // 429 with Retry-After: 2, then an answer: the request waits, because there is no other candidate.
     let retried = ask("ratelimit", &[]).exits(0).says(&["retrying in 2.0 s"]).json();
     assert_eq!(retried["content"], "ok after retry");
     assert_eq!(retried["attempts"][0]["class"], "rate");
-    json(&home, "bad-aimock/gpt-4o", &[], "hello").exits(4).says(&["auth 401"]);
+    json(&env, "bad-aimock/gpt-4o", &[], "hello").exits(4).says(&["auth 401"]);
     // The rejected key is unavailable until it is reset: the route skips its candidate.
-    let skipped = json(&home, "chat", &[], "hello").exits(0).json();
+    let skipped = json(&env, "chat", &[], "hello").exits(0).json();
     assert_eq!(skipped["attempts"].as_array().map(Vec::len), Some(1), "{skipped}");
-    home.run(&["reset", "chat"]).exits(0);
-    let second = json(&home, "chat", &[], "hello").exits(0).says(&["auth", "trying aimock/gpt-4o"]).json();
+    env.run(&["reset", "chat"]).exits(0);
+    let second = json(&env, "chat", &[], "hello").exits(0).says(&["auth", "trying aimock/gpt-4o"]).json();
     assert_eq!(second["content"], HELLO);
 }
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
 fn litellm_in_front_of_aimock() {
-    let home = Home::new();
+    let env = Home::new();
     let upstream = aimock();
-    let server = litellm(&home, &upstream);
+    let server = litellm(&env, &upstream);
     let routes = "[routes.chat]\nmodels = [\"litellm/mock-429\", \"litellm/mock-500\", \"aimock/gpt-4o\"]\n";
-    configure(&home, &[("litellm", &server), ("aimock", &upstream)], routes);
-    let ask = |model: &str, more: &[&str], prompt: &str| json(&home, &format!("litellm/{model}"), more, prompt);
+    configure(&env, &[("litellm", &server), ("aimock", &upstream)], routes);
+    let ask = |model: &str, more: &[&str], prompt: &str| json(&env, &format!("litellm/{model}"), more, prompt);
 
     for more in [&[][..], &["--no-stream"]] {
         assert_eq!(ask("mock-ok", more, "hello").exits(0).json()["content"], HELLO);
@@ -133,73 +134,76 @@ fn litellm_in_front_of_aimock() {
     ask("up-badkey", &[], "hello").exits(4).says(&["auth 401"]);
     ask("up-openai", &[], "cutoff").exits(8);
     ask("no-such", &[], "hello").exits(5).says(&["model 400", "Invalid model name"]);
-    let wrong = json(&home, "bad-litellm/mock-ok", &[], "hello");
+    let wrong = json(&env, "bad-litellm/mock-ok", &[], "hello");
     wrong.says(&["No connected db", "LiteLLM without a database returns this error for an invalid key"]);
     ask("rpm1", &[], "hello").exits(0);
     ask("rpm1", &[], "hello").exits(5).says(&["rate 429"]);
     // Reset the health recorded above, so that the route tries all its candidates.
-    home.run(&["reset", "chat"]).exits(0);
-    let third = json(&home, "chat", &[], "hello").exits(0).json();
-    let classes: Vec<_> = third["attempts"].as_array().expect("a list").iter().map(|a| a["class"].clone()).collect();
+    env.run(&["reset", "chat"]).exits(0);
+    let third = json(&env, "chat", &[], "hello").exits(0).json();
+    let classes: Vec<_> =
+        third["attempts"].as_array().expect("JSON array").iter().map(|a| a["class"].clone()).collect();
     assert_eq!((&third["content"], classes), (&HELLO.into(), vec!["rate".into(), "server".into(), "ok".into()]));
 }
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
 fn compare_and_ping_work_across_all_servers() {
-    let home = Home::new();
-    let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
-    let mut endless = llama(&home, "loop.gguf", &["--say", "never ending story", "--loop"]);
+    let env = Home::new();
+    let hello = llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let mut endless = llama(&env, "loop.gguf", &["--say", "never ending story", "--loop"]);
     let upstream = aimock();
-    let gateway = litellm(&home, &upstream);
+    let gateway = litellm(&env, &upstream);
     let models = "[models]\nllama = { endpoint = \"llama\", model = \"tiny\" }\nmock = { endpoint = \"aimock\", model = \"gpt-4o\" }\n\
         gateway = { endpoint = \"litellm\", model = \"mock-ok\" }\nunheard = { endpoint = \"litellm\", model = \"no-such\" }\n";
     let servers = [("llama", &hello), ("aimock", &upstream), ("litellm", &gateway), ("endless", &endless)];
-    configure(&home, &servers, models);
+    configure(&env, &servers, models);
 
-    let three = home.run(&["compare", "-m", "llama,mock,gateway", "hello"]).exits(0);
+    let three = env.run(&["compare", "-m", "llama,mock,gateway", "hello"]).exits(0);
     let want = format!(
         "--- 1 llama  ok\nHello from a tiny llama . wörld 👋\n\n--- 2 mock  ok\n{HELLO}\n\n--- 3 gateway  ok\n{HELLO}\n"
     );
     assert_eq!(three.out, want);
-    let all = home.run(&["compare", "--all", "--format", "json", "hello"]).exits(7).json();
-    let states: Vec<_> = all.as_array().expect("a list").iter().map(|lane| lane["error"]["class"].clone()).collect();
+    let all = env.run(&["compare", "--all", "--format", "json", "hello"]).exits(7).json();
+    let states: Vec<_> =
+        all.as_array().expect("JSON array").iter().map(|call| call["error"]["class"].clone()).collect();
     assert_eq!(states, [serde_json::Value::Null, serde_json::Value::Null, serde_json::Value::Null, "model".into()]);
 
-    let pinged = home.run(&["ping", "llama", "mock", "unheard", "bad-llama"]).exits(7);
+    let pinged = env.run(&["ping", "llama", "mock", "unheard", "bad-llama"]).exits(7);
     let row = |name: &str| pinged.out.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
     assert!(row("llama ").contains("ok") && row("bad-llama ").contains("ERR auth"), "{pinged:?}");
     assert!(row("unheard ").contains("NO"), "{pinged:?}");
-    assert!(home.run(&["models", "available", "litellm"]).exits(0).out.contains("mock-ok"));
+    assert!(env.run(&["models", "available", "litellm"]).exits(0).out.contains("mock-ok"));
 
     // One server is killed during its answer: its call is incomplete, the other one is complete.
-    let mut command = home.command();
+    let mut command = env.command();
     command.args(["compare", "-m", "endless/tiny,mock", "--format", "jsonl", "hello"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("runs");
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("program starts");
     let mut lines = Vec::new();
     for line in BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok) {
-        let line: serde_json::Value = serde_json::from_str(&line).expect("JSON");
+        let line: serde_json::Value = serde_json::from_str(&line).expect("valid JSON");
         if line["lane"] == 0 && line["content"].is_string() && line["event"] == "delta" {
             let _ = endless.child.kill();
         }
         lines.push(line);
     }
-    assert_eq!(child.wait().expect("ends").code(), Some(7));
-    let end =
-        |lane: usize| lines.iter().find(|line| line["event"] == "finished" && line["lane"] == lane).expect("an end");
+    assert_eq!(child.wait().expect("child has been started").code(), Some(7));
+    let end = |call: usize| {
+        lines.iter().find(|line| line["event"] == "finished" && line["lane"] == call).expect("finished event")
+    };
     assert_eq!((&end(0)["error"]["class"], &end(1)["content"]), (&"incomplete".into(), &HELLO.into()));
 }
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
 fn init_flags_create_a_working_config() {
-    let home = Home::new();
-    let hello = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let env = Home::new();
+    let hello = llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
     let upstream = aimock();
     let run = |arguments: &[&str]| {
-        let mut command = home.command();
-        command.env("MMCHAT_CONFIG", home.path("first.toml")).env("GOOD_KEY", "sk-good").args(arguments);
-        Ran::of(command.output().expect("runs"))
+        let mut command = env.command();
+        command.env("MMCHAT_CONFIG", env.path("first.toml")).env("GOOD_KEY", "sk-good").args(arguments);
+        Ran::of(command.output().expect("program starts"))
     };
     let (llama, mock) = (format!("llama={}", hello.url), format!("aimock={}", upstream.url));
     run(&[
@@ -230,41 +234,41 @@ fn init_flags_create_a_working_config() {
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
 fn doctor_recognizes_each_server() {
-    let home = Home::new();
-    let llama = llama(&home, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
+    let env = Home::new();
+    let llama = llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
     let upstream = aimock();
-    let proxy = litellm(&home, &upstream);
+    let proxy = litellm(&env, &upstream);
     let models = "[models.local]\nendpoint = \"llama\"\nmodel = \"tiny\"\n[models.gateway]\nendpoint = \"proxy\"\nmodel = \"up-openai\"\n";
-    configure(&home, &[("llama", &llama), ("proxy", &proxy)], models);
-    let seen = |name: &str, what: &str| {
-        let found = home.run(&["doctor", name, "--format", "json"]).json();
-        let findings = found[0]["findings"].as_array().expect("findings").clone();
+    configure(&env, &[("llama", &llama), ("proxy", &proxy)], models);
+    let detail = |name: &str, what: &str| {
+        let found = env.run(&["doctor", name, "--format", "json"]).json();
+        let findings = found[0]["findings"].as_array().expect("JSON array").clone();
         let finding = findings.iter().find(|finding| finding["what"] == what);
         finding.map_or_else(
             || panic!("{what}: {found}"),
             |finding| finding["seen"].as_str().unwrap_or_default().to_owned(),
         )
     };
-    assert!(seen("proxy", "kind").contains("LiteLLM"), "{}", seen("proxy", "kind"));
-    assert!(seen("llama", "kind").contains("llama.cpp"), "{}", seen("llama", "kind"));
-    assert!(seen("llama", "streaming").contains("chunks"), "{}", seen("llama", "streaming"));
-    assert!(seen("llama", "usage").contains("reported"));
-    home.run(&["doctor", "bad-llama/tiny"]).says(&["bad-llama"]);
+    assert!(detail("proxy", "kind").contains("LiteLLM"), "{}", detail("proxy", "kind"));
+    assert!(detail("llama", "kind").contains("llama.cpp"), "{}", detail("llama", "kind"));
+    assert!(detail("llama", "streaming").contains("chunks"), "{}", detail("llama", "streaming"));
+    assert!(detail("llama", "usage").contains("reported"));
+    env.run(&["doctor", "bad-llama/tiny"]).says(&["bad-llama"]);
 }
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
 fn imported_litellm_config_works_without_litellm() {
-    let home = Home::new();
+    let env = Home::new();
     let upstream = aimock();
-    let config = fs::read_to_string(scripts().join("litellm.config.yaml")).expect("a config");
+    let config = fs::read_to_string(scripts().join("litellm.config.yaml")).expect("readable config");
     let config = config.replace("http://127.0.0.1:4010", upstream.url.trim_end_matches("/v1"));
-    fs::write(home.path("litellm.yaml"), config).expect("writable");
-    home.write_config("");
-    let path = home.path("litellm.yaml").display().to_string();
-    let ran = home.run(&["config", "import", &path]).exits(0).says(&["added model up-openai", "mock_response"]);
-    assert!(!format!("{ran:?}").contains("sk-good"), "{ran:#?}");
-    home.run(&["config", "check"]).exits(0);
-    let answer = json(&home, "up-openai", &[], "hello").exits(0).json();
+    fs::write(env.path("litellm.yaml"), config).expect("writable file");
+    env.write_config("");
+    let path = env.path("litellm.yaml").display().to_string();
+    let result = env.run(&["config", "import", &path]).exits(0).says(&["added model up-openai", "mock_response"]);
+    assert!(!format!("{result:?}").contains("sk-good"), "{result:#?}");
+    env.run(&["config", "check"]).exits(0);
+    let answer = json(&env, "up-openai", &[], "hello").exits(0).json();
     assert_eq!((&answer["content"], &answer["finish_reason"]), (&HELLO.into(), &"stop".into()));
 }

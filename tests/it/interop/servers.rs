@@ -38,7 +38,8 @@ impl Drop for Running {
 
 /// Starts a server and waits for a line with `marker`, which contains its URL unless `url` is given.
 pub(crate) fn start(mut command: Command, marker: &'static str, url: Option<String>) -> Running {
-    let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starts");
+    let mut child =
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("program starts");
     let (sender, lines) = mpsc::channel();
     let streams: [Box<dyn std::io::Read + Send>; 2] =
         [Box::new(child.stdout.take().expect("piped")), Box::new(child.stderr.take().expect("piped"))];
@@ -70,9 +71,15 @@ pub(crate) fn python() -> Command {
 }
 
 /// llama.cpp's server with a tiny model that always gives the same answer.
-pub(crate) fn llama(home: &Home, name: &str, model: &[&str]) -> Running {
-    let file = home.path(name);
-    let made = python().arg(scripts().join("tinygguf.py")).arg("--out").arg(&file).args(model).output().expect("runs");
+pub(crate) fn llama(env: &Home, name: &str, model: &[&str]) -> Running {
+    let file = env.path(name);
+    let made = python()
+        .arg(scripts().join("tinygguf.py"))
+        .arg("--out")
+        .arg(&file)
+        .args(model)
+        .output()
+        .expect("program starts");
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
     let mut command = python();
     command.arg(scripts().join("xl_serve.py")).arg(&file).args(["0", "sk-good"]);
@@ -88,12 +95,12 @@ pub(crate) fn aimock() -> Running {
 }
 
 /// LiteLLM's proxy, with `upstream` behind some of its models.
-pub(crate) fn litellm(home: &Home, upstream: &Running) -> Running {
-    let config = fs::read_to_string(scripts().join("litellm.config.yaml")).expect("a config");
+pub(crate) fn litellm(env: &Home, upstream: &Running) -> Running {
+    let config = fs::read_to_string(scripts().join("litellm.config.yaml")).expect("readable config");
     let address = upstream.url.trim_end_matches("/v1");
-    let path = home.path("litellm.yaml");
-    fs::write(&path, config.replace("http://127.0.0.1:4010", address)).expect("a config");
-    let port = TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
+    let path = env.path("litellm.yaml");
+    fs::write(&path, config.replace("http://127.0.0.1:4010", address)).expect("writable config");
+    let port = TcpListener::bind("127.0.0.1:0").expect("free port").local_addr().expect("bound address").port();
     let mut command = Command::new(installed().join("venv/bin/litellm"));
     command.arg("--config").arg(&path).args([
         "--host",

@@ -6,55 +6,27 @@ use std::{collections::VecDeque, io::IsTerminal, path::Path, sync::Arc};
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use serde_json::json;
-use tokio::runtime::Runtime;
 
-use super::round;
+use super::{Driver, round};
+
 use crate::{
     cli::{
-        CliError, Context,
-        support::{
-            exit::Exit,
-            prompt,
-            recording::{RecordingArgs, open_record},
-            request::OutputArgs,
-        },
+        CliError,
+        support::{exit::Exit, prompt, recording::open_record},
     },
-    config::{Config, ResolvedSettings, resolve_path},
+    config::resolve_path,
     conversation::{COMMANDS, ChatSession, Effect, Event, Turn},
-    engine::Engine,
-    model::{Params, Part},
+    model::Part,
     render::{metrics::format_money, notice::format_duration, table::Table},
     store,
     term::{
-        editor::{Editor, LineInput},
-        keyboard::TerminalModes,
+        editor::LineInput,
         output::{WriteError, write_stderr},
-        signals::InterruptHandler,
     },
 };
 
 /// Size above which some terminals ignore a clipboard request.
 const SAFE_CLIPBOARD_BYTES: usize = 70_000;
-
-/// The environment in which a conversation runs.
-pub(super) struct Driver<'a> {
-    pub(super) context: &'a Context,
-    pub(super) config: &'a Config,
-    pub(super) layers: &'a ResolvedSettings,
-    /// One runtime for all rounds, so that connections are reused.
-    pub(super) runtime: &'a Runtime,
-    pub(super) engine: &'a Arc<Engine>,
-    pub(super) recording: &'a RecordingArgs,
-    pub(super) output_args: &'a OutputArgs,
-    pub(super) params: Params,
-    pub(super) modes: Option<TerminalModes>,
-    pub(super) interruption: &'a InterruptHandler,
-    pub(super) editor: Editor,
-    /// The exit code of each round.
-    pub(super) exits: Vec<Exit>,
-    /// The id of the stored conversation.
-    pub(super) conversation_id: Option<i64>,
-}
 
 impl Driver<'_> {
     /// Runs until the user leaves or the input ends.
@@ -123,7 +95,7 @@ impl Driver<'_> {
     fn perform(&mut self, effect: Effect, conversation: &ChatSession) -> Result<Option<Event>, CliError> {
         match effect {
             Effect::ShowMessage(text) => write_stderr(&format!("{text}\n")),
-            Effect::ShowError(message, hint) => write_stderr(&format!("error: {message}\n  hint: {hint}\n")),
+            Effect::ShowError(message, hint) => write_stderr(&format!("error: {message}\nhint: {hint}\n")),
             Effect::Attach(path) => match prompt::read_attachment(&expand_home(&path)) {
                 Ok(part) => return Ok(Some(Event::Attached { name: path, part })),
                 Err(error) if self.editor.is_interactive() => drop(error.report()),
@@ -192,7 +164,7 @@ fn expand_home(path: &str) -> String {
 
 fn copy_to_clipboard(text: &str) {
     if !std::io::stderr().is_terminal() {
-        return write_stderr("error: cannot copy without a terminal\n  hint: use /save\n");
+        return write_stderr("error: cannot copy without a terminal\nhint: use /save\n");
     }
     let note = if text.len() > SAFE_CLIPBOARD_BYTES { " (some terminals ignore a text of this size)" } else { "" };
     // OSC 52 sets the clipboard of the terminal, also over SSH.
@@ -205,7 +177,7 @@ fn save_conversation(path: &str, conversation: &ChatSession) {
     let text = if is_json { json_document(conversation) } else { markdown(conversation) };
     match store::write_atomic(Path::new(path), &text) {
         Ok(()) => write_stderr(&format!("saved to {path}\n")),
-        Err(error) => write_stderr(&format!("error: cannot write {path}: {error}\n  hint: choose another path\n")),
+        Err(error) => write_stderr(&format!("error: cannot write {path}: {error}\nhint: choose another path\n")),
     }
 }
 

@@ -11,29 +11,33 @@ use std::sync::Arc;
 
 use clap::Args;
 
-use driver::Driver;
 use resume::ResumedConversation;
+use tokio::runtime::Runtime;
 
 use super::{ask::build_call, compare::listen_for_interruption};
-use crate::cli::{
-    CliError, Context,
-    support::{
-        completion::CompletionKind,
-        exit::Exit,
-        prompt,
-        recording::{RecordingArgs, open_record},
-        request::{OutputArgs, ParamArgs},
-        turn_ref::LAST,
-    },
-};
+
 use crate::{
+    cli::{
+        CliError, Context,
+        support::{
+            completion::CompletionKind,
+            exit::Exit,
+            prompt,
+            recording::{RecordingArgs, open_record},
+            request::{OutputArgs, ParamArgs},
+            turn_ref::LAST,
+        },
+    },
     config::{Config, ResolvedSettings, normalize_name},
     conversation::{ChatSession, Event, Member, ModelResolver},
-    engine::plan::{PlanError, check_name},
-    model::{ChatRequest, ModelRequest, Part, sanitize::one_line},
+    engine::{
+        Engine,
+        plan::{PlanError, check_name},
+    },
+    model::{ChatRequest, ModelRequest, Params, Part, sanitize::one_line},
     render::wrap::truncate_to_width,
     routing::OnIncomplete,
-    term::{self, editor::Editor, keyboard::TerminalModes, output::write_stderr},
+    term::{self, editor::Editor, keyboard::TerminalModes, output::write_stderr, signals::InterruptHandler},
 };
 
 /// Maximum width of the last question and answers, which are printed when a conversation is resumed.
@@ -229,4 +233,24 @@ fn greet(conversation: &ChatSession, goes_on: bool) {
         });
         write_stderr(&format!("  > {}\n", question.unwrap_or_default()));
     }
+}
+
+/// The environment in which a conversation runs.
+pub(super) struct Driver<'a> {
+    pub(super) context: &'a Context,
+    pub(super) config: &'a Config,
+    pub(super) layers: &'a ResolvedSettings,
+    /// One runtime for all rounds, so that connections are reused.
+    pub(super) runtime: &'a Runtime,
+    pub(super) engine: &'a Arc<Engine>,
+    pub(super) recording: &'a RecordingArgs,
+    pub(super) output_args: &'a OutputArgs,
+    pub(super) params: Params,
+    pub(super) modes: Option<TerminalModes>,
+    pub(super) interruption: &'a InterruptHandler,
+    pub(super) editor: Editor,
+    /// The exit code of each round.
+    pub(super) exits: Vec<Exit>,
+    /// The id of the stored conversation.
+    pub(super) conversation_id: Option<i64>,
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::driver::Driver;
+use super::Driver;
 use crate::{
     cli::{
         CliError,

@@ -18,9 +18,10 @@ use crate::cli::{
     CliError, Context,
     support::{
         completion::CompletionKind,
+        error::unknown_value,
         exit::Exit,
         recording::{RecordingArgs, RunRecorder},
-        request::{OutputArgs, RequestArgs, unknown_value},
+        request::{OutputArgs, RequestArgs},
         turn_ref::LAST,
     },
 };

@@ -12,7 +12,7 @@ use crate::{
     analysis::{AnswerComparison, Vote, VoteKind, vote::VOTE_KINDS, word_diff},
     cli::{
         CliError,
-        support::{exit::Exit, request::unknown_value},
+        support::{error::unknown_value, exit::Exit},
     },
     engine::plan::Plan,
     model::{Message, ModelRequest, Role},

@@ -9,7 +9,7 @@ mod sync;
 
 use crate::cli::{
     CliError, Context,
-    support::{completion::CompletionKind, exit::Exit, list_format::ListArgs, request::unknown_value},
+    support::{completion::CompletionKind, error::unknown_value, exit::Exit, list_format::ListArgs},
 };
 use crate::{
     config::{Config, Flags, direct_target, parse_duration},
@@ -187,7 +187,7 @@ fn fetch_model_list(
             let at = redact_url(&endpoint.base_url);
             write_stderr(&format!("error: cannot list the models of {} ({at}): {}\n", endpoint.name, reason(&error)));
             if let Some(hint) = &error.hint {
-                write_stderr(&format!("  hint: {hint}\n"));
+                write_stderr(&format!("hint: {hint}\n"));
             }
             Err(Exit::from_class(error.class))
         }

@@ -1,0 +1,152 @@
+//! Maps failed calls to HTTP statuses and OpenAI error bodies, as data.
+//!
+//! Upstream auth failures become 502, not 401: the client's key is valid.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::{engine::CallOutcome, model::ErrorClass, protocol::CallError};
+
+/// Response status of a failed call.
+pub(super) fn response_status(outcome: &CallOutcome, error: &CallError) -> StatusCode {
+    use ErrorClass as C;
+    let upstream_or = |default: StatusCode, range: std::ops::RangeInclusive<u16>| {
+        error
+            .status
+            .filter(|status| range.contains(status))
+            .and_then(|status| StatusCode::from_u16(status).ok())
+            .unwrap_or(default)
+    };
+    if outcome.deadline_passed {
+        return StatusCode::GATEWAY_TIMEOUT;
+    }
+    match error.class {
+        C::Request => match upstream_or(StatusCode::BAD_REQUEST, 400..=422) {
+            // These would refer to the client key or a path of this server.
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => StatusCode::BAD_REQUEST,
+            status => status,
+        },
+        C::Context | C::Filter => StatusCode::BAD_REQUEST,
+        C::Model => StatusCode::NOT_FOUND,
+        C::Rate | C::Spend => StatusCode::TOO_MANY_REQUESTS,
+        C::Overloaded | C::NoChannel | C::LocalLimit => StatusCode::SERVICE_UNAVAILABLE,
+        C::Timeout | C::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
+        C::Auth
+        | C::Forbidden
+        | C::Quota
+        | C::Connect
+        | C::Reset
+        | C::Server
+        | C::Path
+        | C::Conflict
+        | C::Redirect
+        | C::InvalidResponse
+        | C::InStream
+        | C::Incomplete
+        | C::InvalidChunk => StatusCode::BAD_GATEWAY,
+    }
+}
+
+/// `error.type`, as OpenAI names it.
+pub(super) fn error_type(class: ErrorClass) -> &'static str {
+    use ErrorClass as C;
+    match class {
+        C::Request | C::Context | C::Filter | C::Model => "invalid_request_error",
+        C::Rate => "rate_limit_error",
+        C::Spend => "insufficient_quota",
+        C::Overloaded | C::NoChannel | C::LocalLimit => "overloaded_error",
+        C::Timeout | C::GatewayTimeout => "timeout_error",
+        _ => "upstream_error",
+    }
+}
+
+/// `error.code`: the endpoint's own code for errors that the client caused, otherwise ours.
+pub(super) fn error_code(error: &CallError) -> &str {
+    use ErrorClass as C;
+    match (error.class, &error.code) {
+        (C::Context, _) => "context_length_exceeded",
+        (C::Model, _) => "model_not_found",
+        (C::Rate, _) => "rate_limit_exceeded",
+        (C::Request | C::Filter, Some(code)) => code,
+        (class, _) => class.as_str(),
+    }
+}
+
+/// Errors about this server's own API keys and accounts; the endpoint's messages about them are not sent to clients.
+pub(super) fn is_server_credential_error(class: ErrorClass) -> bool {
+    matches!(class, ErrorClass::Auth | ErrorClass::Forbidden | ErrorClass::Quota)
+}
+
+pub(super) fn server_credential_message(class: ErrorClass) -> &'static str {
+    match class {
+        ErrorClass::Quota => "the quota of this server's account at the endpoint is exhausted",
+        ErrorClass::Forbidden => "the endpoint does not allow this request with this server's API key",
+        _ => "the endpoint rejected this server's API key",
+    }
+}
+
+/// Error body of a failed call, sent as the response or as the last event of a stream.
+pub(super) fn error_body(request_id: &str, outcome: &CallOutcome, error: &CallError) -> Value {
+    let message =
+        if is_server_credential_error(error.class) { server_credential_message(error.class) } else { &error.message };
+    let attempts = outcome.attempts.iter().map(|attempt| {
+        let mut entry = attempt.to_json();
+        if attempt.class().is_some_and(is_server_credential_error) {
+            entry["message"] = Value::Null;
+        }
+        entry
+    });
+    json!({"error": {
+        "message": message,
+        "type": error_type(error.class),
+        "param": error.param,
+        "code": error_code(error),
+        "mmchat": {
+            "class": error.class.as_str(),
+            "request_id": request_id,
+            "attempts": attempts.collect::<Vec<_>>(),
+        },
+    }})
+}
+
+/// Shortest `Retry-After` of the tried candidates.
+pub(super) fn shortest_retry_after(outcome: &CallOutcome, error: &CallError) -> Option<Duration> {
+    let errors = outcome.attempts.iter().filter_map(|attempt| attempt.error.as_ref()).chain([error]);
+    let now = Timestamp::now();
+    errors.filter_map(|error| Some(error.retry_after.as_ref()?.delay_from(now))).min()
+}
+
+/// A failed call, for tests.
+#[cfg(test)]
+pub(super) fn failed_outcome(error: &CallError) -> CallOutcome {
+    CallOutcome {
+        result: Err(error.clone()),
+        incomplete: false,
+        stopped: false,
+        deadline_passed: false,
+        target: None,
+        attempts: Vec::new(),
+        ttft: None,
+        first_output: None,
+        total: Duration::ZERO,
+        output_duration: Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn upstream_failures_are_never_401_403_or_success() {
+        for &class in ErrorClass::ALL {
+            let error = CallError { status: Some(401), ..CallError::new(class, "no") };
+            let status = response_status(&failed_outcome(&error), &error);
+            assert!(status.is_client_error() || status.is_server_error(), "{class:?}: {status}");
+            assert!(!matches!(status.as_u16(), 401 | 403), "{class:?}: {status}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! Turns an HTTP request for a model into a call: authenticates the client, reads and parses the body, resolves the model.
+
+use super::{
+    ConfigGeneration, Gateway,
+    in_flight::InFlightRequest,
+    rejection::{Rejection, RejectionKind},
+    request_context::{RequestContext, ResponseOptions},
+    response::Body,
+    write_timeout::PendingWrite,
+};
+use crate::{
+    config::{ClientConfig, normalize_name},
+    engine::plan::{self, Call, PlanError},
+    gateway::{auth, body_budget::BodyReservation},
+    model::{ModelRequest, Operation},
+    protocol::{
+        error::truncate_message,
+        openai::server::{ParseError, ParsedRequest},
+    },
+    routing::OnIncomplete,
+};
+use axum::extract::Request;
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, HeaderValue, Version, request::Parts};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use std::{sync::Arc, time::Duration};
+use tokio::time::{Instant, timeout};
+
+/// Time limit between two chunks of a request body.
+pub(super) const BODY_CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Time limit of a whole request body: a slow one occupies the memory budget of other requests.
+pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Maximum length of a model name in bytes; longer names are unknown models.
+pub(super) const MAX_NAME_BYTES: usize = 512;
+
+/// Bodies larger than this are parsed on a blocking thread.
+pub(super) const BLOCKING_PARSE_BYTES: usize = 256 * 1024;
+
+/// Authenticates and parses a request, and starts its call.
+pub(super) async fn prepare(
+    gateway: &Arc<Gateway>,
+    context: &mut RequestContext,
+    request: Request,
+    parse: impl FnOnce(Bytes) -> Result<ParsedRequest, ParseError> + Send + 'static,
+) -> Result<(Box<InFlightRequest>, Arc<ModelRequest>, ResponseOptions), Rejection> {
+    if gateway.is_stopping() {
+        return Err(Rejection::new(RejectionKind::ShuttingDown));
+    }
+    let current = gateway.current();
+    let (parts, body) = request.into_parts();
+    let client = auth::authenticate(&current.client_keys, &parts.headers)?;
+    context.client = client.map(|client| client.name.clone());
+    // Checked before the body is read, so that the limits also bound the cost of reading bodies.
+    let quota_guard = gateway.quotas.admit(client)?;
+    let mut reservation = gateway.body_budget.new_reservation();
+    let body = read_body(body, &parts.headers, current.config.serve.max_body, &mut reservation).await?;
+    context.started_at = Instant::now();
+    let parsed_request = parse_body(body, parse).await?;
+    context.requested_name = Some(truncate_message(&parsed_request.model));
+    let request = Arc::new(parsed_request.request);
+    let call = resolve_call(&current, client, &parsed_request.model, &request, &parts)?;
+    context.requested_name = Some(call.name.clone());
+    context.stream = request.is_streaming();
+    let hold = current.config.route(&call.name).and_then(|route| route.hold).unwrap_or(current.config.serve.hold);
+    let ends_with_mark = match &*request {
+        ModelRequest::Chat(_) => true,
+        ModelRequest::Opaque(opaque) => opaque.operation == Operation::Completions,
+    };
+    let pending_write = parts.extensions.get::<PendingWrite>().cloned().unwrap_or_default();
+    let options = ResponseOptions {
+        stream: request.is_streaming(),
+        include_usage: parsed_request.include_usage,
+        sends_done: ends_with_mark,
+        hold,
+        pending_write,
+    };
+    Ok((InFlightRequest::start(gateway, current, context.clone(), call, quota_guard, reservation), request, options))
+}
+
+/// Parses a body; a large one on a blocking thread, so that it does not delay other requests of the worker.
+pub(super) async fn parse_body(
+    body: Bytes,
+    parse: impl FnOnce(Bytes) -> Result<ParsedRequest, ParseError> + Send + 'static,
+) -> Result<ParsedRequest, Rejection> {
+    let parsed = if body.len() > BLOCKING_PARSE_BYTES {
+        let parsing = tokio::task::spawn_blocking(move || parse(body));
+        parsing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    } else {
+        parse(body)
+    };
+    parsed.map_err(|error| Rejection::new(RejectionKind::InvalidRequest(error)))
+}
+
+/// Resolves `name` to the call that answers `request`.
+pub(super) fn resolve_call(
+    current: &ConfigGeneration,
+    client: Option<&ClientConfig>,
+    name: &str,
+    request: &Arc<ModelRequest>,
+    parts: &Parts,
+) -> Result<Call, Rejection> {
+    if name.len() > MAX_NAME_BYTES {
+        let hint = format!("names have at most {MAX_NAME_BYTES} bytes");
+        return Err(Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint }));
+    }
+    let limited = client.is_some_and(|client| client.models.is_some());
+    // Checked before the lookup, so that the error does not reveal whether the name exists.
+    if let Some(client) = client
+        && !auth::is_model_allowed(Some(client), &normalize_name(name))
+    {
+        return Err(Rejection::new(RejectionKind::ModelNotAllowed {
+            name: client.name.clone(),
+            model: name.to_owned(),
+        }));
+    }
+    let call = plan::resolve_call(&current.config, Some(name), request, OnIncomplete::Error)
+        .map_err(|error| plan_rejection(name, &error, limited))?;
+    if let Some(client) = client {
+        let (client_name, model) = (client.name.clone(), name.to_owned());
+        // An unpriced model without an entry would bypass the spend limit.
+        let has_entry = call.route.is_some() || current.config.model(&call.name).is_some();
+        if !client.spend.is_empty() && !has_entry && call.candidates.iter().any(|target| target.price.is_none()) {
+            return Err(Rejection::new(RejectionKind::PriceUnknown { name: client_name, model }));
+        }
+    }
+    let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
+    let buffer = !request.is_streaming()
+        || call.on_incomplete == OnIncomplete::Buffer
+        || header("x-mmchat-buffer").is_some_and(|value| value == "1")
+        // In HTTP/1.0 a client cannot tell an aborted transfer from a complete one.
+        || parts.version < Version::HTTP_11;
+    Ok(Call {
+        passthrough: true,
+        affinity_key: header("x-mmchat-session").map(str::to_owned),
+        // Chunks already sent to the client cannot be retracted, so an unbuffered stream is never restarted.
+        on_incomplete: if buffer { OnIncomplete::Buffer } else { OnIncomplete::Error },
+        ..call
+    })
+}
+
+/// Rejection for a failed lookup. `limited`: the client may use some models only, and must not learn the other names.
+pub(super) fn plan_rejection(name: &str, error: &PlanError, limited: bool) -> Rejection {
+    match error {
+        PlanError::NoImageSupport(_) => {
+            let message = error.to_string();
+            Rejection::new(RejectionKind::InvalidRequest(ParseError { message, param: Some("messages") }))
+        }
+        _ if limited => {
+            let hint = "GET /v1/models lists the available models".to_owned();
+            Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint })
+        }
+        PlanError::IsSet(_) => {
+            let hint = "it is a set, which gives several answers; request one of its models".to_owned();
+            Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint })
+        }
+        _ => Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint: error.hint() }),
+    }
+}
+
+/// Reads a body within the size limit, the time limits and the memory budget.
+pub(super) async fn read_body(
+    body: Body,
+    headers: &HeaderMap,
+    max_body: usize,
+    reservation: &mut BodyReservation,
+) -> Result<Bytes, Rejection> {
+    if let Some(encoding) = unsupported_encoding(headers) {
+        return Err(Rejection::new(RejectionKind::UnsupportedEncoding(encoding)));
+    }
+    let content_length =
+        headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if content_length.is_some_and(|length| length > max_body as u64) {
+        return Err(Rejection::new(RejectionKind::BodyTooLarge(max_body)));
+    }
+    let deadline = Instant::now() + BODY_TIMEOUT;
+    let mut body = Limited::new(body, max_body);
+    let mut received = BytesMut::new();
+    loop {
+        let limit = BODY_CHUNK_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
+        let frame = timeout(limit, body.frame()).await.map_err(|_| Rejection::new(RejectionKind::BodyTimeout))?;
+        match frame {
+            None => return Ok(received.freeze()),
+            // Copied into one buffer: many small frames would take many times their size.
+            Some(Ok(frame)) => {
+                received.extend_from_slice(&frame.into_data().unwrap_or_default());
+                reservation.grow_to(received.len(), max_body)?;
+            }
+            Some(Err(error)) if error.is::<LengthLimitError>() => {
+                return Err(Rejection::new(RejectionKind::BodyTooLarge(max_body)));
+            }
+            Some(Err(_)) => return Err(Rejection::new(RejectionKind::IncompleteBody)),
+        }
+    }
+}
+
+/// Content or transfer encoding of a body that is not supported, if any.
+pub(super) fn unsupported_encoding(headers: &HeaderMap) -> Option<String> {
+    let (content, transfer) =
+        (headers.get_all(http::header::CONTENT_ENCODING), headers.get_all(http::header::TRANSFER_ENCODING));
+    let unsupported = |value: &HeaderValue, plain: &str| {
+        let text = String::from_utf8_lossy(value.as_bytes());
+        text.split(',')
+            .map(str::trim)
+            .find(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case(plain))
+            .map(str::to_owned)
+    };
+    let content = content.iter().find_map(|value| unsupported(value, "identity"));
+    content.or_else(|| transfer.iter().find_map(|value| unsupported(value, "chunked")))
+}

@@ -1,0 +1,20 @@
+//! Converts values of calls for the database.
+
+use super::CallRecord;
+use crate::engine::AttemptRecord;
+use std::time::Duration;
+
+/// The last attempt of the call's target, which represents the call.
+pub(super) fn representative_attempt(call: &CallRecord) -> Option<&AttemptRecord> {
+    let target = call.outcome.target.as_ref().map(|target| &target.id);
+    call.outcome.attempts.iter().rfind(|attempt| Some(&attempt.target.id) == target)
+}
+
+pub(super) fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// SQLite integers are signed 64-bit.
+pub(super) fn saturating_i64(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
