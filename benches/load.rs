@@ -34,13 +34,13 @@ fn chunk(delta: &str, finish: &str) -> String {
 }
 
 /// The value of a command line option `--name value`.
-fn given(name: &str) -> Option<String> {
+fn arg_value(name: &str) -> Option<String> {
     let args: Vec<String> = std::env::args().collect();
     args.iter().position(|arg| arg == name).and_then(|index| args.get(index + 1).cloned())
 }
 
-fn number(name: &str, default: f64) -> f64 {
-    given(name).map_or(default, |text| text.parse().unwrap())
+fn numeric_arg(name: &str, default: f64) -> f64 {
+    arg_value(name).map_or(default, |text| text.parse().unwrap())
 }
 
 fn main() {
@@ -61,23 +61,23 @@ fn main() {
 /// Answers every request immediately: in one body, or as a stream of `TOKENS` chunks at `TPS` tokens per second, which
 /// the model name `TOKENS-TPS` gives.
 async fn upstream() {
-    let listener = TcpListener::bind(("127.0.0.1", number("--port", 0.0) as u16)).await.unwrap();
+    let listener = TcpListener::bind(("127.0.0.1", numeric_arg("--port", 0.0) as u16)).await.unwrap();
     println!("{}", listener.local_addr().unwrap().port());
     loop {
         let (socket, _) = listener.accept().await.unwrap();
         socket.set_nodelay(true).unwrap();
-        tokio::spawn(answer(socket));
+        tokio::spawn(serve_connection(socket));
     }
 }
 
-async fn answer(mut socket: TcpStream) -> Option<()> {
+async fn serve_connection(mut socket: TcpStream) -> Option<()> {
     let response =
         format!("HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{REPLY}", REPLY.len());
     let mut buffer = Vec::new();
     loop {
-        let (head_len, body_len) = head(&mut socket, &mut buffer).await?;
+        let (head_len, body_len) = read_head(&mut socket, &mut buffer).await?;
         while buffer.len() < head_len + body_len {
-            read(&mut socket, &mut buffer).await?;
+            read_more(&mut socket, &mut buffer).await?;
         }
         let body = String::from_utf8_lossy(&buffer[head_len..head_len + body_len]).into_owned();
         buffer.drain(..head_len + body_len);
@@ -88,11 +88,11 @@ async fn answer(mut socket: TcpStream) -> Option<()> {
         let model = body.split("\"model\":\"").nth(1)?.split('"').next()?;
         let (tokens, tps) = model.split_once('-')?;
         let (tokens, tps): (u32, f64) = (tokens.parse().ok()?, tps.parse().ok()?);
-        stream(&mut socket, tokens, tps).await?;
+        send_stream(&mut socket, tokens, tps).await?;
     }
 }
 
-async fn stream(socket: &mut TcpStream, tokens: u32, tps: f64) -> Option<()> {
+async fn send_stream(socket: &mut TcpStream, tokens: u32, tps: f64) -> Option<()> {
     let started = Instant::now();
     let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n";
     let word = chunk("{\"content\":\" word\"}", "null");
@@ -114,19 +114,19 @@ async fn stream(socket: &mut TcpStream, tokens: u32, tps: f64) -> Option<()> {
 }
 
 /// Reads a message head. Returns its length and the length of the body.
-async fn head(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(usize, usize)> {
+async fn read_head(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<(usize, usize)> {
     loop {
         if let Some(end) = memchr::memmem::find(buffer, b"\r\n\r\n") {
             let text = String::from_utf8_lossy(&buffer[..end]).to_ascii_lowercase();
             let length = text.split("content-length:").nth(1).and_then(|rest| rest.lines().next()?.trim().parse().ok());
             return Some((end + 4, length.unwrap_or(0)));
         }
-        read(socket, buffer).await?;
+        read_more(socket, buffer).await?;
     }
 }
 
 /// Reads what is available; `None` if the connection is closed.
-async fn read(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
+async fn read_more(socket: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<()> {
     buffer.reserve(16 * 1024);
     socket.read_buf(buffer).await.ok().filter(|&count| count > 0).map(drop)
 }
@@ -139,15 +139,15 @@ struct Target {
 }
 
 impl Target {
-    fn of(model: &str, stream: bool) -> Self {
-        let url = given("--url").unwrap();
+    fn from_args(model: &str, stream: bool) -> Self {
+        let url = arg_value("--url").unwrap();
         let (address, path) = url.trim_start_matches("http://").split_once('/').unwrap();
         let prompt = "Tell me about the fox and the dog, and what either of them thinks of it. ".repeat(4);
-        let model = given("--model").unwrap_or_else(|| model.to_owned());
+        let model = arg_value("--model").unwrap_or_else(|| model.to_owned());
         let body = format!(
             "{{\"model\":\"{model}\",\"stream\":{stream},\"messages\":[{{\"role\":\"system\",\"content\":\"Be brief.\"}},{{\"role\":\"user\",\"content\":\"{prompt}\"}}]}}"
         );
-        let extra_header = given("--header").map(|header| format!("{header}\r\n")).unwrap_or_default();
+        let extra_header = arg_value("--header").map(|header| format!("{header}\r\n")).unwrap_or_default();
         let request = format!(
             "POST /{path}/chat/completions HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\nauthorization: Bearer sk-bench-key\r\n{extra_header}content-length: {}\r\n\r\n{body}",
             body.len()
@@ -163,17 +163,17 @@ impl Target {
 
     /// Sends the request and reads the response. Calls `on_data` with the time of each read and the number of events in
     /// it.
-    async fn ask(&self, socket: &mut TcpStream, mut on_data: impl FnMut(Instant, usize)) -> Option<bool> {
+    async fn send(&self, socket: &mut TcpStream, mut on_data: impl FnMut(Instant, usize)) -> Option<bool> {
         socket.write_all(&self.request).await.ok()?;
         let mut buffer = Vec::new();
-        let (head_len, body_len) = head(socket, &mut buffer).await?;
+        let (head_len, body_len) = read_head(socket, &mut buffer).await?;
         let ok = buffer.starts_with(b"HTTP/1.1 200");
         let chunked = String::from_utf8_lossy(&buffer[..head_len]).to_ascii_lowercase().contains("chunked");
         buffer.drain(..head_len);
-        on_data(Instant::now(), events(&buffer));
+        on_data(Instant::now(), count_events(&buffer));
         if !chunked {
             while buffer.len() < body_len {
-                read(socket, &mut buffer).await?;
+                read_more(socket, &mut buffer).await?;
             }
             return Some(ok);
         }
@@ -183,16 +183,16 @@ impl Target {
             let discard = buffer.len().saturating_sub(8);
             buffer.drain(..discard);
             let from = buffer.len();
-            read(socket, &mut buffer).await?;
-            on_data(Instant::now(), events(&buffer[from..]));
+            read_more(socket, &mut buffer).await?;
+            on_data(Instant::now(), count_events(&buffer[from..]));
             done |= memchr::memmem::find(&buffer, b"[DONE]").is_some();
         }
-        Some(ok && (done || events(&buffer) == 0))
+        Some(ok && (done || count_events(&buffer) == 0))
     }
 }
 
 /// The number of events that start in these bytes.
-fn events(bytes: &[u8]) -> usize {
+fn count_events(bytes: &[u8]) -> usize {
     memchr::memmem::find_iter(bytes, b"data: {").count()
 }
 
@@ -207,9 +207,9 @@ fn percentiles(mut times: Vec<Duration>) -> serde_json::Value {
 
 /// Sends requests at a fixed rate. Measures each from when it was due to its first chunk (`--stream`) or its end.
 async fn rate() {
-    let (rate, seconds) = (number("--rate", 200.0), number("--seconds", 5.0));
+    let (rate, seconds) = (numeric_arg("--rate", 200.0), numeric_arg("--seconds", 5.0));
     let stream = std::env::args().any(|arg| arg == "--stream");
-    let target = Target::of("1-0", stream);
+    let target = Target::from_args("1-0", stream);
     let idle: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
     let (mut requests, start) = (JoinSet::new(), Instant::now() + Duration::from_millis(50));
     // The first second warms up both sides and is not measured.
@@ -225,7 +225,7 @@ async fn rate() {
                 None => target.connect().await?,
             };
             let mut first = None;
-            let ok = target.ask(&mut socket, |at, _| {
+            let ok = target.send(&mut socket, |at, _| {
                 first.get_or_insert(at);
             });
             let ok = ok.await?;
@@ -249,9 +249,10 @@ async fn rate() {
 
 /// Runs many concurrent streams. Measures the gaps between events and the time to the first event.
 async fn streams() {
-    let (count, tps, seconds) = (number("--streams", 500.0) as u64, number("--tps", 50.0), number("--seconds", 5.0));
-    let tokens = if tps > 0.0 { tps * seconds } else { number("--tokens", 20_000.0) };
-    let target = Target::of(&format!("{}-{tps}", tokens as u64), true);
+    let (count, tps, seconds) =
+        (numeric_arg("--streams", 500.0) as u64, numeric_arg("--tps", 50.0), numeric_arg("--seconds", 5.0));
+    let tokens = if tps > 0.0 { tps * seconds } else { numeric_arg("--tokens", 20_000.0) };
+    let target = Target::from_args(&format!("{}-{tps}", tokens as u64), true);
     let mut requests = JoinSet::new();
     let start = Instant::now();
     for number in 0..count {
@@ -262,7 +263,7 @@ async fn streams() {
             sleep_until(due).await;
             let mut socket = target.connect().await?;
             let (sent, mut last, mut gaps, mut first, mut events) = (Instant::now(), None, Vec::new(), None, 0);
-            let ok = target.ask(&mut socket, |at, count| {
+            let ok = target.send(&mut socket, |at, count| {
                 if count == 0 {
                     return;
                 }
@@ -295,9 +296,9 @@ async fn streams() {
 
 /// Sends requests one after the other on each of `--connections` connections and counts the responses.
 async fn saturate() {
-    let (connections, seconds) = (number("--connections", 64.0) as u64, number("--seconds", 5.0));
-    let max_requests = number("--requests", f64::INFINITY);
-    let target = Target::of("1-0", false);
+    let (connections, seconds) = (numeric_arg("--connections", 64.0) as u64, numeric_arg("--seconds", 5.0));
+    let max_requests = numeric_arg("--requests", f64::INFINITY);
+    let target = Target::from_args("1-0", false);
     let (answered, start) = (Arc::new(AtomicU64::new(0)), Instant::now());
     let deadline = start + Duration::from_secs_f64(if max_requests.is_finite() { 3600.0 } else { seconds });
     let mut workers = JoinSet::new();
@@ -314,7 +315,7 @@ async fn saturate() {
                     *failures.entry("connect").or_default() += 1;
                     continue;
                 };
-                match target.ask(open, |_, _| {}).await {
+                match target.send(open, |_, _| {}).await {
                     Some(true) => drop(answered.fetch_add(1, Ordering::Relaxed)),
                     Some(false) => *failures.entry("status").or_default() += 1,
                     None => {

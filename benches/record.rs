@@ -26,10 +26,10 @@ fn main() {
     let calls = std::env::var("RECORD_CALLS").ok().and_then(|count| count.parse().ok()).unwrap_or(1_000_000);
     let folder = tempfile::tempdir().expect("temporary directory");
     let mut database = Database::open(&Database::path_in(folder.path())).expect("new database");
-    let models = models();
+    let models = sample_models();
     let started = Instant::now();
     let now = Timestamp::now();
-    let records = (0..calls).map(|number| call(number, now, &models));
+    let records = (0..calls).map(|number| sample_call(number, now, &models));
     database.insert_calls(records).expect("writable database");
     println!(
         "{calls} calls written in {:.1} s, {:.1} µs each",
@@ -49,7 +49,7 @@ fn main() {
             .collect();
         println!("stats --by {name}: {:.1} ms", median(times).as_secs_f64() * 1e3);
     }
-    let record = call(1, now, &models);
+    let record = sample_call(1, now, &models);
     let times = (0..101).map(|_| {
         let started = Instant::now();
         database.insert_call(&record, &mut RunPlacement::default()).expect("writable database");
@@ -63,7 +63,7 @@ fn median(mut times: Vec<Duration>) -> Duration {
     times[times.len() / 2]
 }
 
-fn models() -> Vec<Arc<Target>> {
+fn sample_models() -> Vec<Arc<Target>> {
     let entry = |number: u64| {
         format!("[models.m{number}]\nendpoint = \"e\"\nmodel = \"x{number}\"\nprice = {{ input = 1, output = 2 }}\n")
     };
@@ -74,7 +74,7 @@ fn models() -> Vec<Arc<Target>> {
 }
 
 /// A call of one of the models within the last month.
-fn call(number: u64, now: Timestamp, models: &[Arc<Target>]) -> CallRecord {
+fn sample_call(number: u64, now: Timestamp, models: &[Arc<Target>]) -> CallRecord {
     let target = Arc::clone(&models[(number % MODELS) as usize]);
     let at = now.checked_sub(Duration::from_secs((number * 7919) % (HOURS * 3600))).expect("timestamp in range");
     // From 50 ms to about 3 s.

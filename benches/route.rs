@@ -18,9 +18,9 @@ use mmchat::{
 };
 
 /// A health store with a fixed snapshot.
-struct Known(HealthSnapshot);
+struct FixedHealthStore(HealthSnapshot);
 
-impl HealthStore for Known {
+impl HealthStore for FixedHealthStore {
     fn read(&self) -> Result<HealthSnapshot, HealthError> {
         Ok(self.0.clone())
     }
@@ -33,7 +33,7 @@ impl HealthStore for Known {
 }
 
 /// A route of a hundred models at as many endpoints, each with a key and a price.
-fn hundred(strategy: &str) -> Config {
+fn hundred_model_config(strategy: &str) -> Config {
     let entry = |number: u32| {
         format!(
             "[endpoints.e{number}]\nbase_url = \"https://e{number}.example.com/v1\"\napi_key = \"sk-secret-of-{number}\"\n\
@@ -57,7 +57,7 @@ fn route_call(config: &Config) -> Call {
 fn routing(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("route");
     for strategy in ["priority", "weighted", "least-busy", "fastest", "cheapest"] {
-        let config = hundred(strategy);
+        let config = hundred_model_config(strategy);
         let call = route_call(&config);
         let now = jiff::Timestamp::now();
         let mut snapshot = HealthSnapshot::default();
@@ -67,7 +67,7 @@ fn routing(criterion: &mut Criterion) {
             snapshot.record_first_delta(&attempt, Some(std::time::Duration::from_millis(100 + number)), now);
         }
         let engine = Engine::new(Arc::new(HttpTransport::new()), KeyRing::default());
-        let engine = engine.with_health(Arc::new(Known(snapshot)), std::time::Duration::MAX).long_lived();
+        let engine = engine.with_health(Arc::new(FixedHealthStore(snapshot)), std::time::Duration::MAX).long_lived();
         // The first call reads the snapshot and hashes the keys, which is not measured.
         assert_eq!(engine.candidate_order(&call).len(), 100);
         group.bench_function(strategy, |bench| bench.iter(|| black_box(engine.candidate_order(black_box(&call)))));

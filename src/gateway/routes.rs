@@ -209,7 +209,7 @@ async fn method_not_allowed(State(gateway): State<Arc<Gateway>>, request: Reques
 impl Gateway {
     /// Responds to a rejected request, and counts and logs it.
     fn reject(&self, context: &RequestContext, rejection: &Rejection) -> Response<Body> {
-        let response = response::rejection_response(&rejection, &context.request_id);
+        let response = response::rejection_response(rejection, &context.request_id);
         self.metrics.count_rejected(context, &self.current().config, rejection.code());
         self.deps.log.rejected(context, response.status().as_u16(), rejection.code());
         response

@@ -45,7 +45,7 @@ pub(super) fn read_old_format(text: &str) -> Option<HealthSnapshot> {
         if let Some(Value::String(class)) = entry.get_mut("last_error").and_then(|error| error.get_mut("class"))
             && let Some(renamed) = ErrorClass::renamed(class)
         {
-            *class = renamed.as_str().to_owned();
+            renamed.as_str().clone_into(class);
         }
     }
     serde_json::from_value(document.into()).ok()

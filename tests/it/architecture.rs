@@ -51,7 +51,7 @@ struct Collector<'a> {
 
 impl Collector<'_> {
     /// Records a path whose first segments are `crate`, `self` or `super`, or a child module of the current one.
-    fn note(&mut self, segments: &[String], line: usize) {
+    fn record(&mut self, segments: &[String], line: usize) {
         let mut module = self.module.clone();
         let mut rest = segments;
         match segments.first().map(String::as_str) {
@@ -89,10 +89,10 @@ impl Collector<'_> {
             UseTree::Group(group) => group.items.iter().for_each(|item| self.use_tree(prefix, item)),
             UseTree::Name(syn::UseName { ident }) | UseTree::Rename(syn::UseRename { ident, .. }) => {
                 prefix.push(ident.to_string());
-                self.note(prefix, ident.span().start().line);
+                self.record(prefix, ident.span().start().line);
                 prefix.pop();
             }
-            UseTree::Glob(glob) => self.note(prefix, glob.span().start().line),
+            UseTree::Glob(glob) => self.record(prefix, glob.span().start().line),
         }
     }
 
@@ -108,7 +108,7 @@ impl Collector<'_> {
                 }
                 TokenTree::Punct(punct) if punct.as_char() == ':' && !path.is_empty() => colons += 1,
                 other => {
-                    self.note_if_path(&std::mem::take(&mut path), line);
+                    self.record_if_path(&std::mem::take(&mut path), line);
                     colons = 0;
                     match other {
                         TokenTree::Group(group) => self.tokens(group.stream()),
@@ -121,12 +121,12 @@ impl Collector<'_> {
                 }
             }
         }
-        self.note_if_path(&path, line);
+        self.record_if_path(&path, line);
     }
 
-    fn note_if_path(&mut self, path: &[String], line: usize) {
+    fn record_if_path(&mut self, path: &[String], line: usize) {
         if path.len() > 1 {
-            self.note(path, line);
+            self.record(path, line);
         }
     }
 }
@@ -158,7 +158,7 @@ impl<'ast> Visit<'ast> for Collector<'_> {
 
     fn visit_path(&mut self, path: &'ast syn::Path) {
         let segments: Vec<String> = path.segments.iter().map(|segment| segment.ident.to_string()).collect();
-        self.note_if_path(&segments, path.span().start().line);
+        self.record_if_path(&segments, path.span().start().line);
         syn::visit::visit_path(self, path);
     }
 
@@ -211,7 +211,7 @@ fn layer(module: &[String]) -> Option<u8> {
 }
 
 /// The imports of `file` that do not go to a lower layer.
-fn upward(file: &str, text: &str, modules: &BTreeSet<ModulePath>) -> Vec<String> {
+fn upward_imports(file: &str, text: &str, modules: &BTreeSet<ModulePath>) -> Vec<String> {
     let module = module_of(file);
     let Some(own) = layer(&module) else { return Vec::new() };
     let mut found = Vec::new();
@@ -232,7 +232,7 @@ fn upward(file: &str, text: &str, modules: &BTreeSet<ModulePath>) -> Vec<String>
 fn imports_go_to_lower_layers_only() {
     let sources = sources();
     let modules = sources.keys().map(|file| module_of(file)).collect();
-    let found: Vec<String> = sources.iter().flat_map(|(file, text)| upward(file, text, &modules)).collect();
+    let found: Vec<String> = sources.iter().flat_map(|(file, text)| upward_imports(file, text, &modules)).collect();
     assert!(found.is_empty(), "upward imports:\n{}", found.join("\n"));
 }
 
@@ -250,14 +250,17 @@ fn every_form_of_an_upward_import_is_found() {
         ("transport/keys/mod.rs", "use crate::{\n    routing::X,\n};"),
         ("cli/support/prompt.rs", "use crate::cli::commands::ask;"),
     ] {
-        assert_eq!(upward(file, code, &modules).len(), 1, "{file}: {code}");
+        assert_eq!(upward_imports(file, code, &modules).len(), 1, "{file}: {code}");
     }
-    assert!(upward("engine/mod.rs", "use crate::{model::X, config::Config};\n// crate::cli::x", &modules).is_empty());
+    assert!(
+        upward_imports("engine/mod.rs", "use crate::{model::X, config::Config};\n// crate::cli::x", &modules)
+            .is_empty()
+    );
 }
 
 /// The files that each file uses outside tests. Uses of an enclosing module are not counted, because `mod.rs` reexports
 /// the items of its folder.
-fn graph(sources: &BTreeMap<String, String>) -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
+fn import_graph(sources: &BTreeMap<String, String>) -> BTreeMap<ModulePath, BTreeSet<ModulePath>> {
     let modules: BTreeSet<ModulePath> = sources.keys().map(|file| module_of(file)).collect();
     let file_of =
         |path: ModulePath| (1..=path.len()).rev().map(|n| path[..n].to_vec()).find(|part| modules.contains(part));
@@ -273,7 +276,7 @@ fn graph(sources: &BTreeMap<String, String>) -> BTreeMap<ModulePath, BTreeSet<Mo
 }
 
 /// An import cycle that can be reached from `module`, if there is one.
-fn circle(
+fn find_cycle(
     module: &ModulePath,
     graph: &BTreeMap<ModulePath, BTreeSet<ModulePath>>,
     trail: &mut Vec<ModulePath>,
@@ -286,21 +289,21 @@ fn circle(
         return None;
     }
     trail.push(module.clone());
-    let found = graph.get(module)?.iter().find_map(|other| circle(other, graph, trail, done));
+    let found = graph.get(module)?.iter().find_map(|other| find_cycle(other, graph, trail, done));
     trail.pop();
     found
 }
 
-fn first_circle(sources: &BTreeMap<String, String>) -> Option<String> {
-    let graph = graph(sources);
+fn first_cycle(sources: &BTreeMap<String, String>) -> Option<String> {
+    let graph = import_graph(sources);
     let mut done = BTreeSet::new();
-    let found = graph.keys().find_map(|module| circle(module, &graph, &mut Vec::new(), &mut done))?;
+    let found = graph.keys().find_map(|module| find_cycle(module, &graph, &mut Vec::new(), &mut done))?;
     Some(found.iter().map(|module| module.join("::")).collect::<Vec<_>>().join(" -> "))
 }
 
 #[test]
 fn there_are_no_import_cycles() {
-    assert_eq!(first_circle(&sources()), None);
+    assert_eq!(first_cycle(&sources()), None);
 }
 
 #[test]
@@ -313,9 +316,9 @@ fn import_cycle_of_three_files_is_found() {
     ]
     .map(|(file, text)| (file.to_owned(), text.to_owned()))
     .into();
-    assert_eq!(first_circle(&sources), None, "tests may use anything");
+    assert_eq!(first_cycle(&sources), None, "tests may use anything");
     sources.insert("a/d.rs".to_owned(), "use crate::a::b::B; pub struct D;".to_owned());
-    assert_eq!(first_circle(&sources).as_deref(), Some("a::b -> a::c -> a::d"));
+    assert_eq!(first_cycle(&sources).as_deref(), Some("a::b -> a::c -> a::d"));
 }
 
 #[test]

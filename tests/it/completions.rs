@@ -4,85 +4,85 @@
 
 use std::{fs, path::Path, process::Command};
 
-use crate::common::{Home, Ran, screen::Screen};
+use crate::common::{CommandResult, TestEnv, screen::TerminalProcess};
 
 const CONFIG: &str = "[endpoints.e]\nbase_url = \"http://127.0.0.1:1/v1\"\n[models.zebra-model]\nendpoint = \"e\"\nmodel = \"1\"\n\
     [models.\"通义\"]\nendpoint = \"e\"\nmodel = \"2\"\n[routes.quick-route]\nmodels = [\"zebra-model\"]\n[sets]\nyonder-set = [\"zebra-model\"]\n\
     [presets.xylo]\nprompt = \"x\"\n";
 
-fn home() -> Home {
-    Home::with_config(CONFIG)
+fn completion_env() -> TestEnv {
+    TestEnv::with_config(CONFIG)
 }
 
 /// The candidates for the last of these words.
-fn offered(env: &Home, words: &[&str]) -> Vec<String> {
+fn candidates(env: &TestEnv, words: &[&str]) -> Vec<String> {
     let mut command = env.command();
     command.env("COMPLETE", "fish").args(["--", "mmchat"]).args(words);
-    let result = Ran::of(command.output().expect("program starts")).exits(0);
-    result.out.lines().map(|line| line.split('\t').next().expect("candidate name").to_owned()).collect()
+    let result = CommandResult::from_output(command.output().expect("program starts")).expect_exit(0);
+    result.stdout.lines().map(|line| line.split('\t').next().expect("candidate name").to_owned()).collect()
 }
 
 #[test]
 fn candidates_match_the_flag() {
-    let env = home();
-    assert_eq!(offered(&env, &["ask", "-m", "z"]), ["zebra-model"]);
-    assert_eq!(offered(&env, &["ask", "-m", "通"]), ["通义"]);
-    assert_eq!(offered(&env, &["ask", "-m", "q"]), ["quick-route"]);
-    assert!(offered(&env, &["ask", "-m", "y"]).is_empty(), "a set is not a single model");
-    assert_eq!(offered(&env, &["compare", "-m", "quick-route,y"]), ["quick-route,yonder-set"]);
-    assert_eq!(offered(&env, &["compare", "--set", ""]), ["yonder-set"]);
-    assert_eq!(offered(&env, &["ask", "-p", ""]), ["xylo"]);
-    assert_eq!(offered(&env, &["models", "available", ""])[0], "e");
-    assert_eq!(offered(&env, &["endpoint", "add", "deeps"]), ["deepseek"]);
-    assert_eq!(offered(&env, &["ask", "--format", "js"]), ["json", "jsonl"]);
-    assert!(offered(&env, &["comp"]).contains(&"compare".to_owned()));
+    let env = completion_env();
+    assert_eq!(candidates(&env, &["ask", "-m", "z"]), ["zebra-model"]);
+    assert_eq!(candidates(&env, &["ask", "-m", "通"]), ["通义"]);
+    assert_eq!(candidates(&env, &["ask", "-m", "q"]), ["quick-route"]);
+    assert!(candidates(&env, &["ask", "-m", "y"]).is_empty(), "a set is not a single model");
+    assert_eq!(candidates(&env, &["compare", "-m", "quick-route,y"]), ["quick-route,yonder-set"]);
+    assert_eq!(candidates(&env, &["compare", "--set", ""]), ["yonder-set"]);
+    assert_eq!(candidates(&env, &["ask", "-p", ""]), ["xylo"]);
+    assert_eq!(candidates(&env, &["models", "available", ""])[0], "e");
+    assert_eq!(candidates(&env, &["endpoint", "add", "deeps"]), ["deepseek"]);
+    assert_eq!(candidates(&env, &["ask", "--format", "js"]), ["json", "jsonl"]);
+    assert!(candidates(&env, &["comp"]).contains(&"compare".to_owned()));
 }
 
 #[test]
 fn config_flag_is_honored_and_keys_complete_without_a_config() {
-    let env = home();
+    let env = completion_env();
     let other = env.path("other.toml");
     fs::write(&other, "[models.otter]\n").expect("writable file");
-    assert_eq!(offered(&env, &["--config", other.to_str().expect("UTF-8 path"), "ask", "-m", "o"]), ["otter"]);
-    let bare = Home::new();
+    assert_eq!(candidates(&env, &["--config", other.to_str().expect("UTF-8 path"), "ask", "-m", "o"]), ["otter"]);
+    let bare = TestEnv::new();
     let mut command = bare.command();
     command.env("COMPLETE", "fish").env("DEEPSEEK_API_KEY", "sk-1").args(["--", "mmchat", "ask", "-m", "deeps"]);
-    let result = Ran::of(command.output().expect("program starts")).exits(0);
-    assert!(result.out.contains("deepseek/deepseek-flash"), "{result:?}");
+    let result = CommandResult::from_output(command.output().expect("program starts")).expect_exit(0);
+    assert!(result.stdout.contains("deepseek/deepseek-flash"), "{result:?}");
 }
 
 #[test]
 fn invalid_config_completes_nothing() {
-    let env = Home::with_config("[broken");
-    assert!(offered(&env, &["ask", "-m", "z"]).is_empty());
+    let env = TestEnv::with_config("[broken");
+    assert!(candidates(&env, &["ask", "-m", "z"]).is_empty());
 }
 
 /// Starts an interactive shell in the home directory with the binary in its `PATH`.
-fn shell(env: &Home, program: &str, arguments: &[&str]) -> Screen {
+fn start_shell(env: &TestEnv, program: &str, arguments: &[&str]) -> TerminalProcess {
     let binary = Path::new(env!("CARGO_BIN_EXE_mmchat")).parent().expect("parent directory").display();
     let mut command = Command::new(program);
     command.args(arguments).env_clear().env("HOME", env.path("")).env("MMCHAT_CONFIG", env.path("config.toml"));
     command.env("PATH", format!("{binary}:{}", std::env::var("PATH").expect("PATH is set")));
     command.current_dir(env.path(""));
-    Screen::of(command, true, (200, 24))
+    TerminalProcess::spawn(command, true, (200, 24))
 }
 
-fn script(name: &str) -> String {
+fn completion_script(name: &str) -> String {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("completions").join(name).display().to_string()
 }
 
 /// Types the start of several names, each followed by Tab, waits for the full names, and ends the shell.
-fn completes(mut screen: Screen) {
+fn assert_completes(mut screen: TerminalProcess) {
     for (typed, name) in [
         ("mmchat ask -m zeb", "zebra-model"),
         ("mmchat compare --set yon", "yonder-set"),
         ("mmchat ask -m qui", "quick-route"),
     ] {
         screen.type_keys(typed);
-        screen.pass(typed);
+        screen.consume_until(typed);
         screen.type_keys("\t");
         // The shell may move the cursor before the rest of the name, so only the rest is expected.
-        screen.pass(&name[3..]);
+        screen.consume_until(&name[3..]);
         screen.type_keys("\u{15}");
     }
     screen.child.kill().expect("own child");
@@ -91,38 +91,42 @@ fn completes(mut screen: Screen) {
 
 #[test]
 fn bash_completes_names() {
-    let env = home();
-    let rc = format!("PS1='ready> '\nsource {}\n", script("mmchat.bash"));
+    let env = completion_env();
+    let rc = format!("PS1='ready> '\nsource {}\n", completion_script("mmchat.bash"));
     fs::write(env.path("rc"), rc).expect("writable file");
     let mut screen =
-        shell(&env, "bash", &["--noprofile", "--rcfile", env.path("rc").to_str().expect("UTF-8 path"), "-i"]);
-    screen.pass("ready> ");
-    completes(screen);
+        start_shell(&env, "bash", &["--noprofile", "--rcfile", env.path("rc").to_str().expect("UTF-8 path"), "-i"]);
+    screen.consume_until("ready> ");
+    assert_completes(screen);
 }
 
 #[test]
 #[ignore = "needs zsh; scripts/interop runs it"]
 fn zsh_completes_names() {
-    let env = home();
-    let rc = format!("PS1='ready> '\nautoload -Uz compinit\ncompinit -D -u\nsource {}\n", script("_mmchat"));
+    let env = completion_env();
+    let rc = format!("PS1='ready> '\nautoload -Uz compinit\ncompinit -D -u\nsource {}\n", completion_script("_mmchat"));
     fs::write(env.path(".zshrc"), rc).expect("writable file");
-    let mut screen = shell(&env, "zsh", &["-i"]);
-    screen.pass("ready> ");
-    completes(screen);
+    let mut screen = start_shell(&env, "zsh", &["-i"]);
+    screen.consume_until("ready> ");
+    assert_completes(screen);
 }
 
 #[test]
 #[ignore = "needs fish; scripts/interop runs it"]
 fn fish_completes_names() {
     // Interactive fish waits for replies to terminal queries, which this terminal does not answer: use `complete -C`.
-    let env = home();
+    let env = completion_env();
     let run = |line: &str| {
         let mut command = Command::new("fish");
         let binary = Path::new(env!("CARGO_BIN_EXE_mmchat")).parent().expect("parent directory").display();
         command.env_clear().env("HOME", env.path("")).env("MMCHAT_CONFIG", env.path("config.toml"));
         command.env("PATH", format!("{binary}:{}", std::env::var("PATH").expect("PATH is set")));
-        command.args(["--private", "-c", &format!("source {}; complete -C '{line}'", script("mmchat.fish"))]);
-        Ran::of(command.output().expect("program starts")).exits(0).out
+        command.args([
+            "--private",
+            "-c",
+            &format!("source {}; complete -C '{line}'", completion_script("mmchat.fish")),
+        ]);
+        CommandResult::from_output(command.output().expect("program starts")).expect_exit(0).stdout
     };
     assert_eq!(run("mmchat ask -m zeb"), "zebra-model\n");
     assert_eq!(run("mmchat compare --set yon"), "yonder-set\n");

@@ -3,43 +3,43 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use crate::common::Home;
+use crate::common::TestEnv;
 use mmchat::{cli::Exit, model::ErrorClass};
 use serde_json::Value;
 
-fn read(name: &str) -> String {
+fn read_file(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name))
         .unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
 /// Collects every property name of a schema.
-fn properties(schema: &Value, found: &mut BTreeSet<String>) {
+fn collect_properties(schema: &Value, found: &mut BTreeSet<String>) {
     match schema {
         Value::Object(object) => {
             if let Some(Value::Object(properties)) = object.get("properties") {
                 found.extend(properties.keys().cloned());
             }
-            object.values().for_each(|value| properties_of(value, found));
+            object.values().for_each(|value| collect_nested_properties(value, found));
         }
-        other => properties_of(other, found),
+        other => collect_nested_properties(other, found),
     }
 }
 
-fn properties_of(value: &Value, found: &mut BTreeSet<String>) {
+fn collect_nested_properties(value: &Value, found: &mut BTreeSet<String>) {
     match value {
-        Value::Object(_) => properties(value, found),
-        Value::Array(items) => items.iter().for_each(|item| properties_of(item, found)),
+        Value::Object(_) => collect_properties(value, found),
+        Value::Array(items) => items.iter().for_each(|item| collect_nested_properties(item, found)),
         _ => {}
     }
 }
 
 #[test]
 fn config_reference_lists_exactly_the_schema_keys() {
-    let schema = Home::new().run(&["config", "schema"]).exits(0).json();
+    let schema = TestEnv::new().run(&["config", "schema"]).expect_exit(0).json();
     let mut keys = BTreeSet::new();
-    properties(&schema, &mut keys);
+    collect_properties(&schema, &mut keys);
     assert!(keys.contains("base_url") && keys.contains("think_prefilled") && keys.len() > 40, "{keys:?}");
-    let text = read("docs/config.md");
+    let text = read_file("docs/config.md");
     // Keys are code spans, or parts of an inline table in a code span.
     let code: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
     let words: BTreeSet<&str> =
@@ -58,7 +58,7 @@ fn config_reference_lists_exactly_the_schema_keys() {
 
 #[test]
 fn exit_code_table_matches_the_code() {
-    let text = read("docs/exit-codes.md");
+    let text = read_file("docs/exit-codes.md");
     let rows: Vec<&str> =
         text.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()).collect();
     let want: Vec<String> = Exit::ALL.iter().map(|(exit, words)| format!("| {} | {words} |", *exit as u8)).collect();
@@ -67,7 +67,7 @@ fn exit_code_table_matches_the_code() {
 
 #[test]
 fn every_error_class_is_documented() {
-    let text = read("docs/errors.md");
+    let text = read_file("docs/errors.md");
     let rows: Vec<&str> =
         text.lines().filter_map(|line| line.strip_prefix("| `")).filter_map(|line| line.split('`').next()).collect();
     let want: Vec<&str> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
@@ -76,7 +76,7 @@ fn every_error_class_is_documented() {
 
 #[test]
 fn completion_scripts_are_up_to_date() {
-    let env = Home::new();
+    let env = TestEnv::new();
     for (shell, file) in [
         ("bash", "mmchat.bash"),
         ("zsh", "_mmchat"),
@@ -84,9 +84,9 @@ fn completion_scripts_are_up_to_date() {
         ("powershell", "_mmchat.ps1"),
         ("elvish", "mmchat.elv"),
     ] {
-        let result = env.run(&["completions", shell]).exits(0);
+        let result = env.run(&["completions", shell]).expect_exit(0);
         assert!(
-            result.out == read(&format!("completions/{file}")),
+            result.stdout == read_file(&format!("completions/{file}")),
             "completions/{file} is out of date: run scripts/completions"
         );
     }
@@ -95,7 +95,7 @@ fn completion_scripts_are_up_to_date() {
 #[test]
 fn both_readmes_have_the_same_commands() {
     let commands = |name: &str| {
-        let text = read(name);
+        let text = read_file(name);
         let blocks: Vec<String> = text.split("```").skip(1).step_by(2).map(str::to_owned).collect();
         assert!(!blocks.is_empty());
         blocks
@@ -114,14 +114,21 @@ fn both_readmes_have_the_same_commands() {
 
 #[test]
 fn readme_config_is_valid() {
-    let text = read("README.md");
+    let text = read_file("README.md");
     let config = text.split("```toml").nth(1).and_then(|rest| rest.split("```").next()).expect("config block");
-    Home::with_config(config).run(&["config", "check"]).exits(0);
+    TestEnv::with_config(config).run(&["config", "check"]).expect_exit(0);
 }
 
 #[test]
 fn demo_runs_without_config_or_keys() {
-    let result =
-        Home::new().run(&["demo"]).exits(0).says(&["scripted mocks", "overloaded", "trying backup", "mmchat init"]);
-    assert!(["1 fast  ok", "2 thinker  ok", "3 chat  ok"].iter().all(|head| result.out.contains(head)), "{result:?}");
+    let result = TestEnv::new().run(&["demo"]).expect_exit(0).expect_stderr(&[
+        "scripted mocks",
+        "overloaded",
+        "trying backup",
+        "mmchat init",
+    ]);
+    assert!(
+        ["1 fast  ok", "2 thinker  ok", "3 chat  ok"].iter().all(|head| result.stdout.contains(head)),
+        "{result:?}"
+    );
 }

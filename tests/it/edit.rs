@@ -2,19 +2,19 @@
 
 use std::{fs, process::Stdio};
 
-use crate::common::{Home, Ran, Server, answer};
+use crate::common::{CommandResult, ScriptedServer, TestEnv, answer};
 
 const CONFIG: &str = "# mine\n[endpoints.e]\nbase_url = \"http://127.0.0.1:1/v1\"\n\n[models.a] # first\nendpoint = \"e\"\nmodel = \"1\"\n\n[routes.r]\nmodels = [\"a\"]\n";
 
-fn text(env: &Home) -> String {
+fn config_text(env: &TestEnv) -> String {
     fs::read_to_string(env.path("config.toml")).expect("readable config")
 }
 
 #[test]
 fn entries_are_added_renamed_and_removed_and_comments_kept() {
-    let env = Home::with_config(CONFIG);
-    env.run(&["endpoint", "add", "deepseek"]).exits(0).says(&["added deepseek"]);
-    env.run(&["endpoint", "add", "box", "--url", "http://box:1/v1", "--key-env", "BOX"]).exits(0);
+    let env = TestEnv::with_config(CONFIG);
+    env.run(&["endpoint", "add", "deepseek"]).expect_exit(0).expect_stderr(&["added deepseek"]);
+    env.run(&["endpoint", "add", "box", "--url", "http://box:1/v1", "--key-env", "BOX"]).expect_exit(0);
     env.run(&[
         "model",
         "add",
@@ -30,10 +30,10 @@ fn entries_are_added_renamed_and_removed_and_comments_kept() {
         "--price-output",
         "2",
     ])
-    .exits(0);
-    env.run(&["model", "rename", "a", "b"]).exits(0);
-    env.run(&["model", "default", "r"]).exits(0);
-    let changed = text(&env);
+    .expect_exit(0);
+    env.run(&["model", "rename", "a", "b"]).expect_exit(0);
+    env.run(&["model", "default", "r"]).expect_exit(0);
+    let changed = config_text(&env);
     for line in [
         "# mine",
         "default = \"r\"",
@@ -44,19 +44,19 @@ fn entries_are_added_renamed_and_removed_and_comments_kept() {
     ] {
         assert!(changed.contains(line), "{line}\n{changed}");
     }
-    env.run(&["config", "check"]).exits(0);
-    let listed = env.run(&["models", "--format", "json"]).exits(0).json();
+    env.run(&["config", "check"]).expect_exit(0);
+    let listed = env.run(&["models", "--format", "json"]).expect_exit(0).json();
     assert_eq!((&listed["models"][1]["model"], &listed["models"][1]["price"]["output"]), (&"通义".into(), &2.0.into()));
-    env.run(&["model", "remove", "b"]).exits(2).says(&["route \"r\"", "--everywhere"]);
-    env.run(&["model", "remove", "b", "--everywhere"]).exits(0).says(&["route \"r\"", "`default`"]);
-    env.run(&["endpoint", "remove", "box", "--with-models"]).exits(0).says(&["通义"]);
-    env.run(&["endpoint", "remove", "e"]).exits(0);
-    assert!(!text(&env).contains("routes") && text(&env).contains("# mine"), "{}", text(&env));
+    env.run(&["model", "remove", "b"]).expect_exit(2).expect_stderr(&["route \"r\"", "--everywhere"]);
+    env.run(&["model", "remove", "b", "--everywhere"]).expect_exit(0).expect_stderr(&["route \"r\"", "`default`"]);
+    env.run(&["endpoint", "remove", "box", "--with-models"]).expect_exit(0).expect_stderr(&["通义"]);
+    env.run(&["endpoint", "remove", "e"]).expect_exit(0);
+    assert!(!config_text(&env).contains("routes") && config_text(&env).contains("# mine"), "{}", config_text(&env));
 }
 
 #[test]
 fn invalid_edit_leaves_the_config_unchanged() {
-    let env = Home::with_config(CONFIG);
+    let env = TestEnv::with_config(CONFIG);
     for (arguments, words) in [
         (&["model", "add", "x", "-e", "none", "-m", "1"][..], "unknown endpoint \"none\""),
         (&["model", "add", "r", "-e", "e", "-m", "1"], "a route \"r\" already exists"),
@@ -67,7 +67,7 @@ fn invalid_edit_leaves_the_config_unchanged() {
         (&["endpoint", "remove", "e"], "--with-models"),
         (&["endpoint", "add"], "missing endpoint name"),
     ] {
-        env.run(arguments).exits(2).says(&[words]);
+        env.run(arguments).expect_exit(2).expect_stderr(&[words]);
     }
     for arguments in [
         &["model", "add", "a b", "-e", "e", "-m", "1"][..],
@@ -75,7 +75,7 @@ fn invalid_edit_leaves_the_config_unchanged() {
         &["model", "rename", "a", ".."],
         &["endpoint", "add", "../../pwn", "--url", "http://h/v1"],
     ] {
-        env.run(arguments).exits(2).says(&["invalid name"]);
+        env.run(arguments).expect_exit(2).expect_stderr(&["invalid name"]);
     }
     let key = "sk-very-secret-key";
     let (address, named) = (format!("http://{key}:x@h/v1"), format!("x=http://{key}:x@h/v1"));
@@ -87,18 +87,18 @@ fn invalid_edit_leaves_the_config_unchanged() {
         &["init", "--yes", "--force", "--endpoint", &named],
         &["init", "--yes", "--force", "--endpoint", "x=http://h/v1", "--key-env", &variable],
     ] {
-        let result = env.run(arguments).exits(2);
+        let result = env.run(arguments).expect_exit(2);
         assert!(!format!("{result:?}").contains(key), "{result:?}");
     }
-    assert_eq!(text(&env), CONFIG);
+    assert_eq!(config_text(&env), CONFIG);
     env.write_config("[broken");
-    env.run(&["model", "add", "x", "-e", "e", "-m", "1"]).exits(3);
-    assert_eq!(text(&env), "[broken");
+    env.run(&["model", "add", "x", "-e", "e", "-m", "1"]).expect_exit(3);
+    assert_eq!(config_text(&env), "[broken");
 }
 
 #[test]
 fn concurrent_edits_are_all_written() {
-    let env = Home::with_config(CONFIG);
+    let env = TestEnv::with_config(CONFIG);
     let started: Vec<_> = (0..8)
         .map(|n| {
             let mut command = env.command();
@@ -107,21 +107,26 @@ fn concurrent_edits_are_all_written() {
         })
         .collect();
     for child in started {
-        Ran::of(child.wait_with_output().expect("child has been started")).exits(0);
+        CommandResult::from_output(child.wait_with_output().expect("child has been started")).expect_exit(0);
     }
-    assert_eq!((0..8).filter(|n| text(&env).contains(&format!("[models.m{n}]"))).count(), 8, "{}", text(&env));
+    assert_eq!(
+        (0..8).filter(|n| config_text(&env).contains(&format!("[models.m{n}]"))).count(),
+        8,
+        "{}",
+        config_text(&env)
+    );
 }
 
 #[test]
 fn key_from_stdin_is_stored_in_a_private_file() {
-    let env = Home::with_config(CONFIG);
-    let server = Server::replying(&[&answer("hi")]);
+    let env = TestEnv::with_config(CONFIG);
+    let server = ScriptedServer::with_replies(&[&answer("hi")]);
     let result = env
         .run_with_input(&["endpoint", "add", "s", "--url", &server.url(), "--key-stdin"], b"sk-very-secret-key\n")
-        .exits(0);
-    assert!(!format!("{result:?}{}", text(&env)).contains("very-secret"), "{}", text(&env));
-    assert!(text(&env).contains("api_key = { file = \"keys/s\" }"), "{}", text(&env));
-    env.run(&["ask", "-m", "s/x", "hi"]).exits(0);
+        .expect_exit(0);
+    assert!(!format!("{result:?}{}", config_text(&env)).contains("very-secret"), "{}", config_text(&env));
+    assert!(config_text(&env).contains("api_key = { file = \"keys/s\" }"), "{}", config_text(&env));
+    env.run(&["ask", "-m", "s/x", "hi"]).expect_exit(0);
     assert!(server.requests()[0].head.contains("Bearer sk-very-secret-key"));
     #[cfg(unix)]
     {
@@ -135,30 +140,30 @@ fn key_from_stdin_is_stored_in_a_private_file() {
 
 #[test]
 fn rejected_endpoint_stores_no_key() {
-    let env = Home::with_config(CONFIG);
+    let env = TestEnv::with_config(CONFIG);
     let add = |name: &str, key: &[u8]| {
-        env.run_with_input(&["endpoint", "add", name, "--url", "http://h/v1", "--key-stdin"], key).exits(2)
+        env.run_with_input(&["endpoint", "add", name, "--url", "http://h/v1", "--key-stdin"], key).expect_exit(2)
     };
     add("../../pwn", b"sk-very-secret-key\n");
-    add("e", b"sk-very-secret-key\n").says(&["already"]);
-    add("two-lines", b"sk-very-secret-key\nmore\n").says(&["one line"]);
-    assert!(!env.path("keys").exists() && text(&env) == CONFIG);
+    add("e", b"sk-very-secret-key\n").expect_stderr(&["already"]);
+    add("two-lines", b"sk-very-secret-key\nmore\n").expect_stderr(&["one line"]);
+    assert!(!env.path("keys").exists() && config_text(&env) == CONFIG);
 }
 
 #[test]
 fn byte_order_mark_and_line_endings_are_preserved() {
-    let env = Home::with_config(&format!("\u{feff}{}", CONFIG.replace('\n', "\r\n")));
-    env.run(&["model", "rename", "a", "b"]).exits(0);
+    let env = TestEnv::with_config(&format!("\u{feff}{}", CONFIG.replace('\n', "\r\n")));
+    env.run(&["model", "rename", "a", "b"]).expect_exit(0);
     let want = CONFIG.replace("models.a", "models.b").replace("[\"a\"]", "[\"b\"]").replace('\n', "\r\n");
-    assert_eq!(text(&env), format!("\u{feff}{want}"));
+    assert_eq!(config_text(&env), format!("\u{feff}{want}"));
 }
 
 #[cfg(unix)]
 #[test]
 fn unwritable_directory_is_named_in_the_error() {
-    let env = Home::new();
+    let env = TestEnv::new();
     let run = |arguments: &[&str]| {
-        Ran::of(
+        CommandResult::from_output(
             env.command()
                 .env("MMCHAT_CONFIG", "/dev/null/x/config.toml")
                 .args(arguments)
@@ -166,16 +171,16 @@ fn unwritable_directory_is_named_in_the_error() {
                 .expect("program starts"),
         )
     };
-    run(&["endpoint", "add", "openai"]).exits(1).says(&["cannot write /dev/null/x/config.toml"]);
-    run(&["init", "--yes"]).exits(1).says(&["cannot write /dev/null/x/config.toml"]);
+    run(&["endpoint", "add", "openai"]).expect_exit(1).expect_stderr(&["cannot write /dev/null/x/config.toml"]);
+    run(&["init", "--yes"]).expect_exit(1).expect_stderr(&["cannot write /dev/null/x/config.toml"]);
 }
 
 #[test]
 fn presets_are_rendered_and_invalid_ones_reported() {
-    let server = Server::replying(&[&answer("ok"), &answer("ok"), &answer("ok")]);
+    let server = ScriptedServer::with_replies(&[&answer("ok"), &answer("ok"), &answer("ok")]);
     let more = "[models.m1]\nendpoint = \"m\"\nmodel = \"up\"\n[presets.review]\nmodel = \"m1\"\nsystem = \"You know {{ lang }}.\"\nprompt = \"Review:\\n{{ input }}\"\nparams = { temperature = 0.25 }\n";
-    let env = Home::with_server(&server, more);
-    env.run_with_input(&["ask", "-p", "review", "-P", "lang=Rust"], b"let x;").exits(0);
+    let env = TestEnv::with_server(&server, more);
+    env.run_with_input(&["ask", "-p", "review", "-P", "lang=Rust"], b"let x;").expect_exit(0);
     let sent = server.requests()[0].json();
     assert_eq!((&sent["model"], &sent["temperature"]), (&"up".into(), &0.25.into()));
     assert_eq!(
@@ -184,17 +189,18 @@ fn presets_are_rendered_and_invalid_ones_reported() {
     );
     fs::create_dir(env.path("presets")).expect("writable directory");
     fs::write(env.path("presets/own.toml"), "prompt = \"Say {{ word | default('hi') }}.\"\n").expect("writable file");
-    env.run(&["compare", "-m", "m1", "-p", "own"]).exits(0);
+    env.run(&["compare", "-m", "m1", "-p", "own"]).expect_exit(0);
     assert_eq!(server.requests()[1].json()["messages"][0]["content"], "Say hi.");
-    env.run(&["ask", "-m", "m/z", "-s", "mine", "--temperature", "1", "-p", "review", "-P", "lang=C", "x"]).exits(0);
+    env.run(&["ask", "-m", "m/z", "-s", "mine", "--temperature", "1", "-p", "review", "-P", "lang=C", "x"])
+        .expect_exit(0);
     let sent = server.requests()[2].json();
     assert_eq!(
         (&sent["model"], &sent["temperature"], &sent["messages"][0]["content"]),
         (&"z".into(), &1.0.into(), &"mine".into())
     );
     fs::write(env.path("presets/named.toml"), "model = \"m1\"\n").expect("writable file");
-    env.run(&["model", "rename", "m1", "m2"]).exits(0).says(&["named.toml still names \"m1\""]);
-    env.run(&["model", "rename", "m2", "m1"]).exits(0);
+    env.run(&["model", "rename", "m1", "m2"]).expect_exit(0).expect_stderr(&["named.toml still names \"m1\""]);
+    env.run(&["model", "rename", "m2", "m1"]).expect_exit(0);
     for (arguments, code, words) in [
         (&["compare", "-p", "named", "-P", "a=b", "x"][..], 2, "has no variable"),
         (&["ask", "-p", "review", "x"], 2, "preset \"review\" has no value for lang"),
@@ -203,53 +209,55 @@ fn presets_are_rendered_and_invalid_ones_reported() {
         (&["ask", "-p", "reveiw", "x"], 2, "did you mean \"review\"?"),
         (&["ask", "-m", "m1", "-P", "a=b", "x"], 2, "--preset"),
     ] {
-        env.run(arguments).exits(code).says(&[words]);
+        env.run(arguments).expect_exit(code).expect_stderr(&[words]);
     }
-    let result = env.run(&["presets", "list"]).exits(0);
+    let result = env.run(&["presets", "list"]).expect_exit(0);
     assert!(
-        result.out.contains("review") && result.out.contains("input, lang") && result.out.contains("own.toml"),
+        result.stdout.contains("review") && result.stdout.contains("input, lang") && result.stdout.contains("own.toml"),
         "{result:?}"
     );
-    assert!(env.run(&["presets", "show", "review"]).exits(0).out.contains("[presets.review]"));
-    assert!(env.run(&["presets", "show", "own"]).exits(0).out.contains("default('hi')"));
+    assert!(env.run(&["presets", "show", "review"]).expect_exit(0).stdout.contains("[presets.review]"));
+    assert!(env.run(&["presets", "show", "own"]).expect_exit(0).stdout.contains("default('hi')"));
     fs::write(
         env.path("presets/loop.toml"),
         "prompt = \"{% for a in range(90000) %}{% for b in range(90000) %}x{% endfor %}{% endfor %}\"\n",
     )
     .expect("writable file");
-    env.run(&["ask", "-m", "m1", "-p", "loop"]).exits(2).says(&["does not terminate"]);
+    env.run(&["ask", "-m", "m1", "-p", "loop"]).expect_exit(2).expect_stderr(&["does not terminate"]);
     fs::write(env.path("presets/bad.toml"), "prompt = \"{{ open\"\n").expect("writable file");
-    env.run(&["ask", "-m", "m1", "-p", "bad"]).exits(3).says(&["bad.toml", "template"]);
-    let listed = env.run(&["presets", "list"]).exits(3).says(&["bad.toml"]);
-    assert!(listed.out.contains("invalid") && listed.out.contains("review"), "{listed:?}");
+    env.run(&["ask", "-m", "m1", "-p", "bad"]).expect_exit(3).expect_stderr(&["bad.toml", "template"]);
+    let listed = env.run(&["presets", "list"]).expect_exit(3).expect_stderr(&["bad.toml"]);
+    assert!(listed.stdout.contains("invalid") && listed.stdout.contains("review"), "{listed:?}");
 }
 
 #[cfg(unix)]
 #[test]
 fn presets_edit_opens_the_editor_and_validates() {
-    let env = Home::with_config(CONFIG);
+    let env = TestEnv::with_config(CONFIG);
     let run = |editor: &str, name: &str| {
-        Ran::of(env.command().env("EDITOR", editor).args(["presets", "edit", name]).output().expect("program starts"))
+        CommandResult::from_output(
+            env.command().env("EDITOR", editor).args(["presets", "edit", name]).output().expect("program starts"),
+        )
     };
-    run("true", "new").exits(0).says(&["presets/new.toml is valid"]);
+    run("true", "new").expect_exit(0).expect_stderr(&["presets/new.toml is valid"]);
     assert!(fs::read_to_string(env.path("presets/new.toml")).expect("created file").contains("{{ input }}"));
     fs::write(env.path("spoil"), "#!/bin/sh\necho 'prompt = 1' > \"$1\"\n").expect("writable script");
     crate::common::set_mode(&env.path("spoil"), 0o700);
-    run(env.path("spoil").to_str().expect("UTF-8 path"), "new").exits(3).says(&["invalid type"]);
-    run("false", "new").exits(2).says(&["ended with"]);
-    env.run(&["presets", "edit", "new"]).exits(2).says(&["VISUAL"]);
-    run("true", "a/b").exits(2).says(&["invalid name"]);
+    run(env.path("spoil").to_str().expect("UTF-8 path"), "new").expect_exit(3).expect_stderr(&["invalid type"]);
+    run("false", "new").expect_exit(2).expect_stderr(&["ended with"]);
+    env.run(&["presets", "edit", "new"]).expect_exit(2).expect_stderr(&["VISUAL"]);
+    run("true", "a/b").expect_exit(2).expect_stderr(&["invalid name"]);
 }
 
 #[test]
 fn images_are_sent_only_to_models_that_accept_them() {
-    let server = Server::replying(&[&answer("seen"), &answer("seen")]);
+    let server = ScriptedServer::with_replies(&[&answer("seen"), &answer("seen")]);
     let more = "[models.eyes]\nendpoint = \"m\"\nmodel = \"v\"\ncapabilities = [\"images\"]\n[models.blind]\nendpoint = \"m\"\nmodel = \"b\"\ncapabilities = [\"tools\"]\n[routes.r]\nmodels = [\"blind\", \"eyes\"]\n";
-    let env = Home::with_server(&server, more);
+    let env = TestEnv::with_server(&server, more);
     let path = env.path("p.bin");
     fs::write(&path, b"\x89PNG\r\n\x1a\nrest").expect("writable file");
     let file = path.to_str().expect("UTF-8 path");
-    env.run(&["ask", "-m", "eyes", "-f", file, "-f", "https://h/x.webp", "what is it"]).exits(0);
+    env.run(&["ask", "-m", "eyes", "-f", file, "-f", "https://h/x.webp", "what is it"]).expect_exit(0);
     let parts = server.requests()[0].json()["messages"][0]["content"].clone();
     assert_eq!(parts[0]["text"], "what is it");
     assert!(
@@ -259,9 +267,15 @@ fn images_are_sent_only_to_models_that_accept_them() {
         "{parts}"
     );
     assert_eq!(parts[2]["image_url"]["url"], "https://h/x.webp");
-    env.run(&["ask", "-m", "r", "-f", file, "x"]).exits(0).says(&["blind: skipped: it does not accept images"]);
-    env.run(&["ask", "-m", "blind", "-f", file, "x"]).exits(2).says(&["\"blind\" does not accept images"]);
+    env.run(&["ask", "-m", "r", "-f", file, "x"])
+        .expect_exit(0)
+        .expect_stderr(&["blind: skipped: it does not accept images"]);
+    env.run(&["ask", "-m", "blind", "-f", file, "x"])
+        .expect_exit(2)
+        .expect_stderr(&["\"blind\" does not accept images"]);
     fs::write(env.path("fake.png"), "<html>").expect("writable file");
     let fake = env.path("fake.png");
-    env.run(&["ask", "-m", "eyes", "-f", fake.to_str().expect("UTF-8 path"), "x"]).exits(2).says(&["not an image"]);
+    env.run(&["ask", "-m", "eyes", "-f", fake.to_str().expect("UTF-8 path"), "x"])
+        .expect_exit(2)
+        .expect_stderr(&["not an image"]);
 }

@@ -1,12 +1,12 @@
 //! Votes, diffs and reports of `compare`.
 
-use crate::common::{Home, Ran, Server, answer, reply};
+use crate::common::{CommandResult, ScriptedServer, TestEnv, answer, http_response};
 
-fn run(answers: &[&str], more: &[&str]) -> Ran {
+fn run_compare(answers: &[&str], more: &[&str]) -> CommandResult {
     let replies: Vec<String> = answers.iter().map(|text| answer(text)).collect();
     let replies: Vec<&str> = replies.iter().map(String::as_str).collect();
-    let server = Server::replying(&replies);
-    let env = Home::with_server(&server, "");
+    let server = ScriptedServer::with_replies(&replies);
+    let env = TestEnv::with_server(&server, "");
     let samples = answers.len().to_string();
     // One call at a time, so that each call gets its answer from the list.
     let fixed = ["compare", "-m", "m/x", "-n", &samples, "--max-concurrency", "1", "hi"];
@@ -15,50 +15,56 @@ fn run(answers: &[&str], more: &[&str]) -> Ran {
 
 #[test]
 fn vote_without_a_majority_exits_9() {
-    let result = run(&["It is 42.", "42", "41"], &["--vote", "--view", "quiet"]).exits(0);
+    let result = run_compare(&["It is 42.", "42", "41"], &["--vote", "--view", "quiet"]).expect_exit(0);
     assert!(
-        result.out.ends_with(
+        result.stdout.ends_with(
             "\nvote: 42  (2 of 3)\nvotes  answer  models\n    2  42      m/x#1, m/x#2\n    1  41      m/x#3\n"
         )
     );
-    run(&["yes", "no"], &["--vote=choice"]).exits(9);
-    let json = run(&["{\"n\": 1}", "{\"n\": 1.0}"], &["--vote", "--field", "n", "--format", "json"]).exits(0).json();
+    run_compare(&["yes", "no"], &["--vote=choice"]).expect_exit(9);
+    let json = run_compare(&["{\"n\": 1}", "{\"n\": 1.0}"], &["--vote", "--field", "n", "--format", "json"])
+        .expect_exit(0)
+        .json();
     assert_eq!((&json["vote"]["majority"], json["answers"].as_array().map(Vec::len)), (&"1".into(), Some(2)));
-    Home::new().run(&["compare", "-m", "x", "--field", "a", "hi"]).exits(2).says(&["--vote"]);
+    TestEnv::new().run(&["compare", "-m", "x", "--field", "a", "hi"]).expect_exit(2).expect_stderr(&["--vote"]);
 }
 
 #[test]
 fn piped_diff_has_no_escape_sequences() {
-    let result = run(&["The sky is blue.", "The sea is blue.", "the sky is blue"], &["--diff"]).exits(0);
-    assert!(result.out.contains("\nidentical: 1 = 3\n#  similarity"), "{}", result.out);
+    let result = run_compare(&["The sky is blue.", "The sea is blue.", "the sky is blue"], &["--diff"]).expect_exit(0);
+    assert!(result.stdout.contains("\nidentical: 1 = 3\n#  similarity"), "{}", result.stdout);
     assert!(
-        result.out.ends_with("\n--- 1 m/x#1\n+++ 2 m/x#2\nThe [-sky-]{+sea+} is blue.\n")
-            && !result.out.contains('\u{1b}')
+        result.stdout.ends_with("\n--- 1 m/x#1\n+++ 2 m/x#2\nThe [-sky-]{+sea+} is blue.\n")
+            && !result.stdout.contains('\u{1b}')
     );
-    let result = run(&["a b", "a c", "a d"], &["--diff", "3", "1", "--format", "jsonl"]).exits(0);
+    let result = run_compare(&["a b", "a c", "a d"], &["--diff", "3", "1", "--format", "jsonl"]).expect_exit(0);
     let last: serde_json::Value =
-        serde_json::from_str(result.out.lines().last().expect("at least one line")).expect("valid JSON");
+        serde_json::from_str(result.stdout.lines().last().expect("at least one line")).expect("valid JSON");
     assert_eq!(
         (&last["event"], &last["from"], &last["changes"][1]["removed"]),
         (&"words".into(), &2.into(), &"d".into())
     );
-    let server = Server::replying(&[]);
-    let env = Home::with_server(&server, "");
-    env.run(&["compare", "-m", "m/x,m/y", "--diff=1,9", "hi"]).exits(2).says(&["no answer \"9\"", "2 m/y"]);
-    env.run(&["compare", "-m", "m/x", "--vote=odd", "hi"]).exits(2).says(&["unknown kind of answers \"odd\""]);
+    let server = ScriptedServer::with_replies(&[]);
+    let env = TestEnv::with_server(&server, "");
+    env.run(&["compare", "-m", "m/x,m/y", "--diff=1,9", "hi"])
+        .expect_exit(2)
+        .expect_stderr(&["no answer \"9\"", "2 m/y"]);
+    env.run(&["compare", "-m", "m/x", "--vote=odd", "hi"])
+        .expect_exit(2)
+        .expect_stderr(&["unknown kind of answers \"odd\""]);
 }
 
 #[test]
 fn report_is_written_when_a_call_fails() {
     let refusal =
-        reply("400 Bad Request", "content-type: application/json\r\n", "{\"error\":{\"message\":\"no such\"}}");
-    let server = Server::replying(&[&answer("**fine** <script>x</script>"), &refusal]);
-    let env = Home::with_server(&server, "");
+        http_response("400 Bad Request", "content-type: application/json\r\n", "{\"error\":{\"message\":\"no such\"}}");
+    let server = ScriptedServer::with_replies(&[&answer("**fine** <script>x</script>"), &refusal]);
+    let env = TestEnv::with_server(&server, "");
     let path = env.path("report.html");
     let shown = path.display().to_string();
     env.run(&["compare", "-m", "m/x,m/y", "--max-concurrency", "1", "--out", &shown, "hi"])
-        .exits(7)
-        .says(&["report: "]);
+        .expect_exit(7)
+        .expect_stderr(&["report: "]);
     let page = std::fs::read_to_string(&path).expect("written file");
     assert!(
         page.contains("<strong>fine</strong>") && page.contains("no such") && !page.contains("<script>x"),
@@ -68,13 +74,15 @@ fn report_is_written_when_a_call_fails() {
 
 #[test]
 fn unwritable_report_is_rejected_before_any_request() {
-    let server = Server::replying(&[]);
-    let env = Home::with_server(&server, "");
+    let server = ScriptedServer::with_replies(&[]);
+    let env = TestEnv::with_server(&server, "");
     let folder = env.folder.path().display().to_string();
     env.run(&["compare", "-m", "m/x", "--out", &format!("{folder}/no/such/r.html"), "hi"])
-        .exits(1)
-        .says(&["no/such/r.html"]);
-    env.run(&["compare", "-m", "m/x", "--out", &folder, "hi"]).exits(2).says(&["extension"]);
-    env.run(&["compare", "-m", "m/x", "--out", "r.pdf", "hi"]).exits(2).says(&[".html, .md, .json, .csv"]);
+        .expect_exit(1)
+        .expect_stderr(&["no/such/r.html"]);
+    env.run(&["compare", "-m", "m/x", "--out", &folder, "hi"]).expect_exit(2).expect_stderr(&["extension"]);
+    env.run(&["compare", "-m", "m/x", "--out", "r.pdf", "hi"])
+        .expect_exit(2)
+        .expect_stderr(&[".html, .md, .json, .csv"]);
     assert_eq!(server.requests().len(), 0);
 }

@@ -2,32 +2,35 @@
 
 use std::fs;
 
-use crate::common::{Home, Ran, Server, answer, reply};
+use crate::common::{CommandResult, ScriptedServer, TestEnv, answer, http_response};
 
-fn list(ids: &[&str]) -> String {
+fn model_list(ids: &[&str]) -> String {
     let data: Vec<_> = ids.iter().map(|id| serde_json::json!({"id": id})).collect();
-    reply("200 OK", "content-type: application/json\r\n", &serde_json::json!({"data": data}).to_string())
+    http_response("200 OK", "content-type: application/json\r\n", &serde_json::json!({"data": data}).to_string())
 }
 
 /// A command whose config is `config.toml` in the home directory, which need not exist.
-fn command(env: &Home, arguments: &[&str]) -> std::process::Command {
+fn command(env: &TestEnv, arguments: &[&str]) -> std::process::Command {
     let mut command = env.command();
     command.env("MMCHAT_CONFIG", env.path("config.toml")).args(arguments);
     command
 }
 
-fn run(env: &Home, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
-    Ran::of(command(env, arguments).envs(variables.iter().copied()).output().expect("program starts"))
+fn run(env: &TestEnv, arguments: &[&str], variables: &[(&str, &str)]) -> CommandResult {
+    CommandResult::from_output(
+        command(env, arguments).envs(variables.iter().copied()).output().expect("program starts"),
+    )
 }
 
-fn text(env: &Home) -> String {
+fn config_text(env: &TestEnv) -> String {
     fs::read_to_string(env.path("config.toml")).expect("readable config")
 }
 
 #[test]
 fn flags_create_a_working_config() {
-    let env = Home::new();
-    let server = Server::replying(&[&list(&["small", "big"]), &answer("h"), &answer("h"), &answer("hello")]);
+    let env = TestEnv::new();
+    let server =
+        ScriptedServer::with_replies(&[&model_list(&["small", "big"]), &answer("h"), &answer("h"), &answer("hello")]);
     let endpoint = format!("box={}", server.url());
     let key = ("BOX_KEY", "sk-very-secret-key");
     let arguments = [
@@ -43,14 +46,15 @@ fn flags_create_a_working_config() {
         "--strong",
         "box/big",
     ];
-    let result = run(&env, &arguments, &[key]).exits(0).says(&["2 model(s)", "trying fast, strong", "wrote"]);
-    assert!(!format!("{result:?}{}", text(&env)).contains("very-secret"));
+    let result =
+        run(&env, &arguments, &[key]).expect_exit(0).expect_stderr(&["2 model(s)", "trying fast, strong", "wrote"]);
+    assert!(!format!("{result:?}{}", config_text(&env)).contains("very-secret"));
     for line in
         ["default = \"chat\"", "[models.fast]", "api_key = { env = \"BOX_KEY\" }", "all = [\"fast\", \"strong\"]"]
     {
-        assert!(text(&env).contains(line), "{line}\n{}", text(&env));
+        assert!(config_text(&env).contains(line), "{line}\n{}", config_text(&env));
     }
-    assert_eq!(run(&env, &["ask", "hello"], &[key]).exits(0).out, "hello");
+    assert_eq!(run(&env, &["ask", "hello"], &[key]).expect_exit(0).stdout, "hello");
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
@@ -60,32 +64,38 @@ fn flags_create_a_working_config() {
 
 #[test]
 fn environment_keys_are_detected_and_unreachable_services_omitted() {
-    let env = Home::new();
-    let server = Server::replying(&[&list(&["deepseek-flash", "other"]), &answer("h")]);
+    let env = TestEnv::new();
+    let server = ScriptedServer::with_replies(&[&model_list(&["deepseek-flash", "other"]), &answer("h")]);
     let address = server.url();
     let variables = [("DEEPSEEK_API_KEY", "sk-very-secret-key"), ("DEEPSEEK_BASE_URL", address.as_str())];
-    let result = run(&env, &["init", "--yes"], &variables).exits(0).says(&["deepseek (DEEPSEEK_API_KEY): 2 model(s)"]);
-    assert!(!result.err.contains("ollama"), "{result:?}");
-    assert!(text(&env).contains("model = \"deepseek-flash\"") && text(&env).contains(&address), "{}", text(&env));
-    let empty = Home::new();
-    run(&empty, &["init", "--yes"], &[]).exits(2).says(&["no API keys and no local servers found"]);
+    let result = run(&env, &["init", "--yes"], &variables)
+        .expect_exit(0)
+        .expect_stderr(&["deepseek (DEEPSEEK_API_KEY): 2 model(s)"]);
+    assert!(!result.stderr.contains("ollama"), "{result:?}");
+    assert!(
+        config_text(&env).contains("model = \"deepseek-flash\"") && config_text(&env).contains(&address),
+        "{}",
+        config_text(&env)
+    );
+    let empty = TestEnv::new();
+    run(&empty, &["init", "--yes"], &[]).expect_exit(2).expect_stderr(&["no API keys and no local servers found"]);
     assert!(!empty.path("config.toml").exists());
 }
 
 #[test]
 fn failing_model_is_reported_and_the_config_is_written() {
-    let env = Home::new();
-    let refusal = reply("401 Unauthorized", "", "{\"error\":{\"message\":\"no\"}}");
-    let server = Server::replying(&[&list(&["m"]), &refusal]);
+    let env = TestEnv::new();
+    let refusal = http_response("401 Unauthorized", "", "{\"error\":{\"message\":\"no\"}}");
+    let server = ScriptedServer::with_replies(&[&model_list(&["m"]), &refusal]);
     let endpoint = format!("box={}", server.url());
     let result = run(&env, &["init", "--yes", "--no-discover", "--endpoint", &endpoint], &[]);
-    result.exits(4).says(&["ERR auth", "wrote"]);
-    assert!(text(&env).contains("model = \"m\""));
+    result.expect_exit(4).expect_stderr(&["ERR auth", "wrote"]);
+    assert!(config_text(&env).contains("model = \"m\""));
 }
 
 #[test]
 fn invalid_arguments_are_rejected_before_any_request() {
-    let env = Home::new();
+    let env = TestEnv::new();
     for (arguments, words) in [
         (&["--endpoint", "nowhere"][..], "unknown service \"nowhere\""),
         (&["--endpoint", "x=nonsense"], "is not a valid URL"),
@@ -93,27 +103,27 @@ fn invalid_arguments_are_rejected_before_any_request() {
         (&["--key-env", "x"], "expected NAME="),
         (&["--no-discover"], "no API keys and no local servers"),
     ] {
-        run(&env, &[&["init", "--yes"], arguments].concat(), &[]).exits(2).says(&[words]);
+        run(&env, &[&["init", "--yes"], arguments].concat(), &[]).expect_exit(2).expect_stderr(&[words]);
     }
-    run(&env, &["init"], &[]).exits(2).says(&["not a terminal", "--yes"]);
+    run(&env, &["init"], &[]).expect_exit(2).expect_stderr(&["not a terminal", "--yes"]);
     assert!(!env.path("config.toml").exists());
-    let old = Home::with_config("# old\n");
-    run(&old, &["init", "--yes"], &[]).exits(2).says(&["already exists", "--force"]);
-    assert_eq!(text(&old), "# old\n");
+    let old = TestEnv::with_config("# old\n");
+    run(&old, &["init", "--yes"], &[]).expect_exit(2).expect_stderr(&["already exists", "--force"]);
+    assert_eq!(config_text(&old), "# old\n");
 }
 
 #[test]
 fn force_keeps_a_backup_of_the_old_config() {
-    let env = Home::with_config("# old\n");
-    let server = Server::replying(&[&list(&["m"])]);
+    let env = TestEnv::with_config("# old\n");
+    let server = ScriptedServer::with_replies(&[&model_list(&["m"])]);
     let endpoint = format!("box={}", server.url());
     run(&env, &["init", "--yes", "--force", "--no-discover", "--no-try", "--endpoint", &endpoint], &[])
-        .exits(0)
-        .says(&["config.toml.bak"]);
+        .expect_exit(0)
+        .expect_stderr(&["config.toml.bak"]);
     assert_eq!(fs::read_to_string(env.path("config.toml.bak")).expect("readable file"), "# old\n");
-    let server = Server::replying(&[&list(&["m"])]);
+    let server = ScriptedServer::with_replies(&[&model_list(&["m"])]);
     let endpoint = format!("box={}", server.url());
-    run(&env, &["init", "--yes", "--force", "--no-discover", "--no-try", "--endpoint", &endpoint], &[]).exits(0);
+    run(&env, &["init", "--yes", "--force", "--no-discover", "--no-try", "--endpoint", &endpoint], &[]).expect_exit(0);
     assert_eq!(
         fs::read_to_string(env.path("config.toml.bak")).expect("readable file"),
         "# old\n",
@@ -125,14 +135,14 @@ fn force_keeps_a_backup_of_the_old_config() {
 #[cfg(unix)]
 mod on_a_terminal {
     use super::*;
-    use crate::common::screen::Screen;
+    use crate::common::screen::TerminalProcess;
 
     const SECRET: &str = "Type or paste the key";
     const ENTER: &str = "\r";
     const DOWN: &str = "\u{1b}[B";
 
     /// Each prompt and the keys that answer it.
-    fn conversation(url: &str) -> Vec<(&'static str, String)> {
+    fn prompts_and_keys(url: &str) -> Vec<(&'static str, String)> {
         let typed = |keys: &[&str]| keys.concat();
         vec![
             ("Replace it", typed(&["y"])),
@@ -151,15 +161,15 @@ mod on_a_terminal {
         ]
     }
 
-    fn start(env: &Home) -> Screen {
-        Screen::of(command(env, &["init"]), true, (100, 40))
+    fn start(env: &TestEnv) -> TerminalProcess {
+        TerminalProcess::spawn(command(env, &["init"]), true, (100, 40))
     }
 
     #[test]
     fn prompts_create_a_config_without_showing_the_key() {
-        let env = Home::with_config("# old\n");
-        let server = Server::replying(&[
-            &list(&["small", "big", "third"]),
+        let env = TestEnv::with_config("# old\n");
+        let server = ScriptedServer::with_replies(&[
+            &model_list(&["small", "big", "third"]),
             &answer("h"),
             &answer("h"),
             &answer("h"),
@@ -167,50 +177,51 @@ mod on_a_terminal {
         ]);
         let mut screen = start(&env);
         let mut output = String::new();
-        for (prompt, keys) in conversation(&server.url()) {
+        for (prompt, keys) in prompts_and_keys(&server.url()) {
             screen.wait_for(prompt);
-            output += &screen.seen;
-            screen.pass(prompt);
+            output += &screen.output;
+            screen.consume_until(prompt);
             if prompt == SECRET {
                 screen.wait_for_no_echo();
             }
             screen.type_keys(&keys);
         }
-        let (rest, code) = screen.end();
+        let (rest, code) = screen.wait_for_exit();
         output += &rest;
         assert_eq!(code, 0, "{output}");
         assert!(!output.contains("sk-typed") && output.contains("wrote"), "{output}");
         assert!(
-            text(&env).contains("api_key = { file = \"keys/box\" }") && !text(&env).contains("sk-typed"),
+            config_text(&env).contains("api_key = { file = \"keys/box\" }") && !config_text(&env).contains("sk-typed"),
             "{}",
-            text(&env)
+            config_text(&env)
         );
-        assert!(text(&env).contains("all = [\"fast\", \"strong\", \"third\"]"), "{}", text(&env));
+        assert!(config_text(&env).contains("all = [\"fast\", \"strong\", \"third\"]"), "{}", config_text(&env));
         assert_eq!(fs::read_to_string(env.path("keys/box")).expect("readable file"), "sk-typed-secret-key\n");
-        assert_eq!(run(&env, &["ask", "hi"], &[]).exits(0).out, "hello");
+        assert_eq!(run(&env, &["ask", "hi"], &[]).expect_exit(0).stdout, "hello");
     }
 
     #[test]
     fn interrupt_at_any_prompt_changes_nothing() {
-        let prompts = conversation("").len();
+        let prompts = prompts_and_keys("").len();
         for last in 0..prompts {
-            let env = Home::with_config("# old\n");
-            let replies: Vec<String> = (last >= 8).then(|| list(&["small", "big", "third"])).into_iter().collect();
-            let server = Server::replying(&replies.iter().map(String::as_str).collect::<Vec<_>>());
+            let env = TestEnv::with_config("# old\n");
+            let replies: Vec<String> =
+                (last >= 8).then(|| model_list(&["small", "big", "third"])).into_iter().collect();
+            let server = ScriptedServer::with_replies(&replies.iter().map(String::as_str).collect::<Vec<_>>());
             let mut screen = start(&env);
-            for (prompt, keys) in conversation(&server.url()).into_iter().take(last) {
-                screen.pass(prompt);
+            for (prompt, keys) in prompts_and_keys(&server.url()).into_iter().take(last) {
+                screen.consume_until(prompt);
                 if prompt == SECRET {
                     screen.wait_for_no_echo();
                 }
                 screen.type_keys(&keys);
             }
-            let prompt = conversation("")[last].0;
-            screen.pass(prompt);
+            let prompt = prompts_and_keys("")[last].0;
+            screen.consume_until(prompt);
             // A secret is read in canonical mode without echo; the other prompts read single keys.
             let (output, code) = screen.interrupt(prompt == SECRET);
             assert_eq!(code, 130, "at prompt {last}: {output:?}");
-            assert_eq!(text(&env), "# old\n");
+            assert_eq!(config_text(&env), "# old\n");
             assert!(!env.path("keys").exists() && !env.path("config.toml.bak").exists(), "at prompt {last}");
             assert!(output.contains("\u{1b}[?25h"), "the cursor must be shown again");
         }

@@ -6,14 +6,14 @@ use std::{
     thread,
 };
 
-use crate::common::{Home, Ran, STREAM, Server, Step, event, reply};
+use crate::common::{CommandResult, STREAM, ScriptedServer, ServerStep, TestEnv, content_event, http_response};
 use serde_json::Value;
 
-fn begin(text: &str) -> Step {
-    Step::Bytes(format!("{STREAM}{}", event(text)).into_bytes())
+fn start_stream(text: &str) -> ServerStep {
+    ServerStep::Bytes(format!("{STREAM}{}", content_event(text)).into_bytes())
 }
 
-fn spawn(env: &Home, arguments: &[&str]) -> Child {
+fn spawn_ask(env: &TestEnv, arguments: &[&str]) -> Child {
     let mut command = env.command();
     command.arg("ask").args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().expect("program starts")
@@ -36,8 +36,8 @@ fn read_until(from: &mut impl Read, text: &str) -> Vec<u8> {
 }
 
 /// Interrupts a run when `text` is on stdout; returns its result.
-fn interrupted_after(text: &str, env: &Home, arguments: &[&str]) -> Ran {
-    let mut child = spawn(env, arguments);
+fn interrupt_after(text: &str, env: &TestEnv, arguments: &[&str]) -> CommandResult {
+    let mut child = spawn_ask(env, arguments);
     let mut stdout = child.stdout.take().expect("piped");
     let mut output = read_until(&mut stdout, text);
     interrupt(&child);
@@ -45,33 +45,35 @@ fn interrupted_after(text: &str, env: &Home, arguments: &[&str]) -> Ran {
         stdout.read_to_end(&mut output).expect("rest of the output");
         output
     });
-    let result = Ran::of(child.wait_with_output().expect("child has been started")).exits(130).says(&["[interrupted]"]);
+    let result = CommandResult::from_output(child.wait_with_output().expect("child has been started"))
+        .expect_exit(130)
+        .expect_stderr(&["[interrupted]"]);
     let out = reader.join().expect("reader thread finishes");
-    Ran { out: String::from_utf8(out).expect("UTF-8 output"), ..result }
+    CommandResult { stdout: String::from_utf8(out).expect("UTF-8 output"), ..result }
 }
 
-fn last_object(result: &Ran) -> Value {
-    serde_json::from_str(result.out.lines().last().expect("last line")).expect("valid JSON")
+fn last_json_line(result: &CommandResult) -> Value {
+    serde_json::from_str(result.stdout.lines().last().expect("last line")).expect("valid JSON")
 }
 
 #[test]
 fn partial_answer_stays_on_stdout() {
-    let server = Server::start(vec![vec![begin("half"), Step::Hold]]);
-    let result = interrupted_after("half", &Home::with_server(&server, ""), &["-m", "m/x", "--stats", "hi"]);
-    assert_eq!(result.out, "half");
-    assert!(result.err.contains("m/x  ") && result.err.contains("estimated"), "{result:?}");
+    let server = ScriptedServer::start(vec![vec![start_stream("half"), ServerStep::HoldOpen]]);
+    let result = interrupt_after("half", &TestEnv::with_server(&server, ""), &["-m", "m/x", "--stats", "hi"]);
+    assert_eq!(result.stdout, "half");
+    assert!(result.stderr.contains("m/x  ") && result.stderr.contains("estimated"), "{result:?}");
 }
 
 #[test]
 fn json_has_every_attempt_and_the_timing() {
-    let server = Server::start(vec![
-        vec![Step::Bytes(reply("503 Busy", "", "{\"error\":{\"message\":\"busy\"}}").into_bytes())],
-        vec![begin("half"), Step::Hold],
+    let server = ScriptedServer::start(vec![
+        vec![ServerStep::Bytes(http_response("503 Busy", "", "{\"error\":{\"message\":\"busy\"}}").into_bytes())],
+        vec![start_stream("half"), ServerStep::HoldOpen],
     ]);
     let models = "[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n[models.b]\nendpoint = \"m\"\nmodel = \"b\"\n";
-    let env = Home::with_server(&server, &format!("{models}[routes.chat]\nmodels = [\"a\", \"b\"]\n"));
+    let env = TestEnv::with_server(&server, &format!("{models}[routes.chat]\nmodels = [\"a\", \"b\"]\n"));
     let object =
-        last_object(&interrupted_after("\"event\":\"ttft\"", &env, &["-m", "chat", "--format", "jsonl", "hi"]));
+        last_json_line(&interrupt_after("\"event\":\"ttft\"", &env, &["-m", "chat", "--format", "jsonl", "hi"]));
     assert_eq!((&object["content"], &object["truncated"]), (&"half".into(), &true.into()));
     assert_eq!((&object["endpoint"], &object["upstream_model"]), (&"m".into(), &"b".into()));
     let attempts = object["attempts"].as_array().expect("JSON array");
@@ -83,21 +85,21 @@ fn json_has_every_attempt_and_the_timing() {
 
 #[test]
 fn buffered_partial_answer_is_printed() {
-    let server = Server::start(vec![vec![begin("half"), Step::Hold]]);
-    let env = Home::with_server(&server, "");
-    let result = interrupted_after("\"event\":\"ttft\"", &env, &["-m", "m/x", "--buffer", "--format", "jsonl", "hi"]);
-    assert_eq!(last_object(&result)["content"], "half", "{result:?}");
-    assert!(result.out.contains("\"event\":\"delta\""), "{result:?}");
+    let server = ScriptedServer::start(vec![vec![start_stream("half"), ServerStep::HoldOpen]]);
+    let env = TestEnv::with_server(&server, "");
+    let result = interrupt_after("\"event\":\"ttft\"", &env, &["-m", "m/x", "--buffer", "--format", "jsonl", "hi"]);
+    assert_eq!(last_json_line(&result)["content"], "half", "{result:?}");
+    assert!(result.stdout.contains("\"event\":\"delta\""), "{result:?}");
 }
 
 #[test]
 fn blocked_stdout_does_not_prevent_the_exit() {
-    let server = Server::start(vec![vec![
-        Step::Bytes(STREAM.as_bytes().to_vec()),
-        Step::Endless(event(&"x".repeat(1000)).into_bytes()),
+    let server = ScriptedServer::start(vec![vec![
+        ServerStep::Bytes(STREAM.as_bytes().to_vec()),
+        ServerStep::Repeat(content_event(&"x".repeat(1000)).into_bytes()),
     ]]);
-    let env = Home::with_server(&server, "");
-    let mut child = spawn(&env, &["-m", "m/x", "hi"]);
+    let env = TestEnv::with_server(&server, "");
+    let mut child = spawn_ask(&env, &["-m", "m/x", "hi"]);
     let mut stdout = child.stdout.take().expect("piped");
     read_until(&mut stdout, "xxx");
     interrupt(&child);
@@ -107,7 +109,7 @@ fn blocked_stdout_does_not_prevent_the_exit() {
 
 #[test]
 fn interrupt_while_waiting_for_stdin_exits_130() {
-    let env = Home::with_config("[endpoints.m]\nbase_url = \"http://127.0.0.1:9/v1\"\n");
+    let env = TestEnv::with_config("[endpoints.m]\nbase_url = \"http://127.0.0.1:9/v1\"\n");
     let mut command = env.command();
     command.args(["ask", "-m", "m/x"]).stdin(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().expect("program starts");
@@ -120,8 +122,11 @@ fn interrupt_while_waiting_for_stdin_exits_130() {
 #[test]
 fn interrupt_with_a_closed_stdout_exits_130() {
     let reasoning = "data: {\"choices\":[{\"delta\":{\"reasoning\":\"hmm\"}}]}\n\n";
-    let server = Server::start(vec![vec![Step::Bytes(format!("{STREAM}{reasoning}").into_bytes()), Step::Hold]]);
-    let env = Home::with_server(&server, "");
+    let server = ScriptedServer::start(vec![vec![
+        ServerStep::Bytes(format!("{STREAM}{reasoning}").into_bytes()),
+        ServerStep::HoldOpen,
+    ]]);
+    let env = TestEnv::with_server(&server, "");
     let (reader, writer) = std::io::pipe().expect("pipe");
     let mut command = env.command();
     command.args(["ask", "-m", "m/x", "--format", "json", "hi"]).stdout(writer).stderr(Stdio::piped());

@@ -1,17 +1,17 @@
 //! `mock` through the binary: its faults and settings, as `ask` sees them.
 
-use crate::common::{Home, Mock};
+use crate::common::{MockProcess, TestEnv};
 
 /// An environment with this mock as its endpoint, short timeouts and no retries.
-fn home(mock: &Mock) -> Home {
+fn mock_env(mock: &MockProcess) -> TestEnv {
     let timeouts = "timeouts = { first_token = \"1s\", idle = \"300ms\" }";
-    Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\ngateway = true\n{timeouts}\n", mock.url))
+    TestEnv::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\ngateway = true\n{timeouts}\n", mock.url))
 }
 
 #[test]
 fn each_fault_has_an_error_class_and_exit_code() {
-    let mock = Mock::start(&["--ttft", "0s", "--tps", "0", "--tokens", "12"]);
-    let env = home(&mock);
+    let mock = MockProcess::start(&["--ttft", "0s", "--tps", "0", "--tokens", "12"]);
+    let env = mock_env(&mock);
     for (fault, class, code) in [
         ("reset", "reset", 5),
         ("silent", "timeout", 6),
@@ -42,19 +42,19 @@ fn each_fault_has_an_error_class_and_exit_code() {
         ("done-only", "ok", 0),
         ("lingering", "ok", 0),
     ] {
-        let result = env.run(&["ask", "-m", &format!("m/{fault}"), "--format", "json", "hi"]).exits(code);
+        let result = env.run(&["ask", "-m", &format!("m/{fault}"), "--format", "json", "hi"]).expect_exit(code);
         let json = result.json();
         assert_eq!(json["attempts"][0]["class"], class, "{fault}: {result:?}");
         let has_text = json["content"].as_str().is_some_and(|text| text.starts_with("This is a scripted"));
         assert_eq!(has_text, matches!(code, 0 | 8), "{fault}: {result:?}");
     }
-    let result = env.run(&["ask", "-m", "m/max-tokens", "--max-tokens", "3", "hi"]).exits(0);
-    result.says(&["max_completion_tokens"]);
+    let result = env.run(&["ask", "-m", "m/max-tokens", "--max-tokens", "3", "hi"]).expect_exit(0);
+    result.expect_stderr(&["max_completion_tokens"]);
 }
 
 #[test]
 fn model_settings_control_tokens_usage_reasoning_and_failures() {
-    let mock = Mock::start(&[
+    let mock = MockProcess::start(&[
         "--tps",
         "0",
         "--model",
@@ -64,9 +64,9 @@ fn model_settings_control_tokens_usage_reasoning_and_failures() {
         "--key",
         "sk-mock-key",
     ]);
-    let env = Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\napi_key = \"sk-mock-key\"\n", mock.url));
+    let env = TestEnv::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\napi_key = \"sk-mock-key\"\n", mock.url));
     let ask = |model: &str, more: &[&str]| {
-        env.run(&[&["ask", "--format", "json", "-m", model], more, &["hi"]].concat()).exits(0).json()
+        env.run(&[&["ask", "--format", "json", "-m", model], more, &["hi"]].concat()).expect_exit(0).json()
     };
     let (streamed, complete) = (ask("m/mine", &[]), ask("m/mine", &["--no-stream"]));
     for answer in [&streamed, &complete] {
@@ -76,15 +76,16 @@ fn model_settings_control_tokens_usage_reasoning_and_failures() {
     assert_eq!((&streamed["content"], &streamed["reasoning"]), (&complete["content"], &complete["reasoning"]));
     assert_eq!(ask("m/mine+usage=off", &[])["usage"]["estimated"], true);
     assert_eq!(ask("m/server+fail-first=1", &[])["attempts"].as_array().map(Vec::len), Some(2));
-    let wrong = Home::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\napi_key = \"sk-other-key\"\n", mock.url));
-    wrong.run(&["ask", "-m", "m/mine", "hi"]).exits(4).says(&["auth 401"]);
-    env.run(&["ask", "-m", "m/no-such-model", "hi"]).exits(5).says(&["model 404", "does not exist"]);
+    let wrong =
+        TestEnv::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\napi_key = \"sk-other-key\"\n", mock.url));
+    wrong.run(&["ask", "-m", "m/mine", "hi"]).expect_exit(4).expect_stderr(&["auth 401"]);
+    env.run(&["ask", "-m", "m/no-such-model", "hi"]).expect_exit(5).expect_stderr(&["model 404", "does not exist"]);
 }
 
 #[test]
 fn invalid_arguments_exit_2() {
-    let env = Home::new();
-    env.run(&["mock", "--fault", "explode"]).exits(2).says(&["explode", "reset"]);
-    env.run(&["mock", "--model", "x=speed=1"]).exits(2).says(&["speed"]);
-    env.run(&["mock", "--tps=-3"]).exits(2).says(&["tps"]);
+    let env = TestEnv::new();
+    env.run(&["mock", "--fault", "explode"]).expect_exit(2).expect_stderr(&["explode", "reset"]);
+    env.run(&["mock", "--model", "x=speed=1"]).expect_exit(2).expect_stderr(&["speed"]);
+    env.run(&["mock", "--tps=-3"]).expect_exit(2).expect_stderr(&["tps"]);
 }

@@ -13,23 +13,25 @@ use std::{
     time::Duration,
 };
 
-use crate::common::{Home, Mock, Ran, STREAM, Server, Serving, Step, answer, event};
+use crate::common::{
+    CommandResult, MockProcess, STREAM, ScriptedServer, ServerProcess, ServerStep, TestEnv, answer, content_event,
+};
 use serde_json::Value;
 
 /// A `serve` process and its log.
-struct Gateway {
-    serving: Serving,
-    events: Receiver<Value>,
+struct GatewayProcess {
+    process: ServerProcess,
+    log_lines: Receiver<Value>,
 }
 
-impl Gateway {
-    fn start(env: &Home) -> Self {
-        Self::of(env.command())
+impl GatewayProcess {
+    fn start(env: &TestEnv) -> Self {
+        Self::spawn(env.command())
     }
 
-    fn of(mut command: Command) -> Self {
+    fn spawn(mut command: Command) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped());
-        let mut serving = Serving::start(&mut command);
+        let mut serving = ServerProcess::start(&mut command);
         let (sender, events) = channel();
         let err = BufReader::new(serving.child.stderr.take().expect("piped"));
         thread::spawn(move || {
@@ -39,20 +41,20 @@ impl Gateway {
                 let _ = sender.send(event);
             }
         });
-        let mut gateway = Self { serving, events };
-        gateway.wait_for("listening");
+        let mut gateway = Self { process: serving, log_lines: events };
+        gateway.wait_for_event("listening");
         gateway
     }
 
     /// Waits for a log line with this event.
-    fn wait_for(&mut self, event: &str) -> Value {
-        self.find(|line| line["event"] == event)
+    fn wait_for_event(&mut self, event: &str) -> Value {
+        self.wait_for_line(|line| line["event"] == event)
     }
 
-    fn find(&mut self, matches: impl Fn(&Value) -> bool) -> Value {
+    fn wait_for_line(&mut self, matches: impl Fn(&Value) -> bool) -> Value {
         loop {
             // Only a failing test waits that long.
-            let line = self.events.recv_timeout(Duration::from_secs(30)).expect("matching log line");
+            let line = self.log_lines.recv_timeout(Duration::from_secs(30)).expect("matching log line");
             if matches(&line) {
                 return line;
             }
@@ -60,17 +62,17 @@ impl Gateway {
     }
 
     fn address(&self) -> SocketAddr {
-        self.serving.url.split("//").nth(1).expect("URL").trim_end_matches("/v1").parse().expect("socket address")
+        self.process.url.split("//").nth(1).expect("URL").trim_end_matches("/v1").parse().expect("socket address")
     }
 
     fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([name, &self.serving.child.id().to_string()]).status();
+        let done = Command::new("kill").args([name, &self.process.child.id().to_string()]).status();
         assert!(done.expect("kill starts").success());
     }
 
     /// Waits for the process to exit.
-    fn ends(&mut self) -> Option<i32> {
-        self.serving.child.wait().expect("own child").code()
+    fn wait_for_exit(&mut self) -> Option<i32> {
+        self.process.child.wait().expect("own child").code()
     }
 
     /// Sends these bytes, closes the sending side if `shut_down`, and reads everything until the server closes.
@@ -87,11 +89,11 @@ impl Gateway {
     }
 
     fn ask(&self, key: Option<&str>, model: &str) -> String {
-        self.send_open(&request(key, model))
+        self.send_and_read(&chat_request(key, model))
     }
 
     /// Sends this text and reads until the server closes.
-    fn send_open(&self, bytes: &str) -> String {
+    fn send_and_read(&self, bytes: &str) -> String {
         let mut socket = TcpStream::connect(self.address()).expect("listening server");
         socket.write_all(bytes.as_bytes()).expect("open connection");
         let mut reply = String::new();
@@ -100,19 +102,19 @@ impl Gateway {
     }
 
     fn get(&self, path: &str) -> String {
-        self.send_open(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
+        self.send_and_read(&format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n"))
     }
 }
 
-fn request(key: Option<&str>, model: &str) -> String {
-    asking(key, &format!("\"model\":\"{model}\""))
+fn chat_request(key: Option<&str>, model: &str) -> String {
+    request_with_fields(key, &format!("\"model\":\"{model}\""))
 }
 
-fn streamed(model: &str) -> String {
-    asking(None, &format!("\"stream\":true,\"model\":\"{model}\""))
+fn stream_request(model: &str) -> String {
+    request_with_fields(None, &format!("\"stream\":true,\"model\":\"{model}\""))
 }
 
-fn asking(key: Option<&str>, fields: &str) -> String {
+fn request_with_fields(key: Option<&str>, fields: &str) -> String {
     let body = format!("{{{fields},\"messages\":[{{\"role\":\"user\",\"content\":\"hi\"}}]}}");
     let key = key.map(|key| format!("authorization: Bearer {key}\r\n")).unwrap_or_default();
     let length = body.len();
@@ -122,11 +124,11 @@ fn asking(key: Option<&str>, fields: &str) -> String {
 }
 
 /// An environment with this mock, whose route tries a closed port first.
-fn home(mock: &Mock) -> Home {
-    Home::with_config(&config(mock, ""))
+fn gateway_env(mock: &MockProcess) -> TestEnv {
+    TestEnv::with_config(&gateway_config(mock, ""))
 }
 
-fn config(mock: &Mock, more: &str) -> String {
+fn gateway_config(mock: &MockProcess, more: &str) -> String {
     format!(
         "[endpoints.m]\nbase_url = \"{}\"\n[endpoints.dead]\nbase_url = \"http://127.0.0.1:1/v1\"\n\
          [models.fast]\nendpoint = \"m\"\nmodel = \"instant\"\nprice = {{ input = 1.0, output = 2.0 }}\n\
@@ -138,9 +140,9 @@ fn config(mock: &Mock, more: &str) -> String {
 #[expect(clippy::float_cmp, clippy::cast_precision_loss, reason = "counts")]
 #[test]
 fn log_metrics_and_record_agree() {
-    let mock = Mock::start(&["--tokens", "5"]);
-    let env = Home::with_config(&config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n"));
-    let mut gateway = Gateway::start(&env);
+    let mock = MockProcess::start(&["--tokens", "5"]);
+    let env = TestEnv::with_config(&gateway_config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n"));
+    let mut gateway = GatewayProcess::start(&env);
     for _ in 0..3 {
         let reply = gateway.ask(Some("sk-of-the-team"), "chat");
         assert!(reply.starts_with("HTTP/1.1 200") && reply.contains("x-mmchat-model: fast"), "{reply}");
@@ -148,17 +150,18 @@ fn log_metrics_and_record_agree() {
     assert!(gateway.ask(None, "chat").starts_with("HTTP/1.1 401"));
     let get =
         "GET /metrics HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer sk-of-the-team\r\nconnection: close\r\n\r\n";
-    let metrics = gateway.send_open(get);
+    let metrics = gateway.send_and_read(get);
     let metric = |start: &str| {
         let lines = metrics.lines().filter(|line| line.starts_with(start));
         lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum::<f64>()
     };
-    let logged: Vec<Value> =
-        (0..3).map(|_| gateway.find(|line| line["path"] == "/v1/chat/completions" && line["status"] == 200)).collect();
+    let logged: Vec<Value> = (0..3)
+        .map(|_| gateway.wait_for_line(|line| line["path"] == "/v1/chat/completions" && line["status"] == 200))
+        .collect();
     gateway.signal("-TERM");
-    assert_eq!(gateway.ends(), Some(0));
+    assert_eq!(gateway.wait_for_exit(), Some(0));
     let stats = |by: &str, name: &str| {
-        let rows = env.run(&["stats", "--by", by, "--format", "json"]).exits(0).json();
+        let rows = env.run(&["stats", "--by", by, "--format", "json"]).expect_exit(0).json();
         let rows = rows.as_array().expect("JSON array").clone();
         rows.into_iter().find(|row| row[by] == name).unwrap_or_else(|| panic!("no {name} by {by}"))
     };
@@ -183,39 +186,45 @@ fn log_metrics_and_record_agree() {
 
 #[test]
 fn valid_config_is_reloaded_and_an_invalid_one_is_ignored() {
-    let mock = Mock::start(&["--tokens", "5"]);
-    let env = home(&mock);
-    let mut gateway = Gateway::start(&env);
-    env.write_config(&config(&mock, "[routes.new]\nmodels = [\"fast\"]\n"));
-    gateway.wait_for("reloaded");
+    let mock = MockProcess::start(&["--tokens", "5"]);
+    let env = gateway_env(&mock);
+    let mut gateway = GatewayProcess::start(&env);
+    env.write_config(&gateway_config(&mock, "[routes.new]\nmodels = [\"fast\"]\n"));
+    gateway.wait_for_event("reloaded");
     assert!(gateway.ask(None, "new").starts_with("HTTP/1.1 200"));
-    env.write_config(&config(&mock, "[routes.worse]\nmodels = [\"fsat\"]\n"));
-    let error = gateway.wait_for("reload-refused")["message"].as_str().expect("message text").to_owned();
+    env.write_config(&gateway_config(&mock, "[routes.worse]\nmodels = [\"fsat\"]\n"));
+    let error = gateway.wait_for_event("reload-refused")["message"].as_str().expect("message text").to_owned();
     assert!(error.contains("config.toml:15:") && error.contains("fsat"), "{error}");
     assert!(gateway.ask(None, "new").starts_with("HTTP/1.1 200"));
     fs::remove_file(env.path("config.toml")).expect("existing file");
-    gateway.wait_for("reload-refused");
-    env.write_config(&config(&mock, ""));
-    gateway.wait_for("reloaded");
+    gateway.wait_for_event("reload-refused");
+    env.write_config(&gateway_config(&mock, ""));
+    gateway.wait_for_event("reloaded");
     gateway.signal("-HUP");
-    gateway.wait_for("reloaded");
+    gateway.wait_for_event("reloaded");
     assert!(gateway.ask(None, "new").starts_with("HTTP/1.1 404"));
     assert!(gateway.get("/metrics").contains("mmchat_reloads_total{result=\"ok\"} 3"));
 }
 
 #[test]
 fn deleted_config_keeps_the_client_keys() {
-    let mock = Mock::start(&["--tokens", "5"]);
-    let env = Home::new();
+    let mock = MockProcess::start(&["--tokens", "5"]);
+    let env = TestEnv::new();
     let folder = env.path("xdg/mmchat");
     fs::create_dir_all(&folder).expect("writable directory");
     let path = folder.join("config.toml");
-    fs::write(&path, config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n")).expect("writable file");
+    fs::write(&path, gateway_config(&mock, "[serve.keys.team]\napi_key = \"sk-of-the-team\"\n"))
+        .expect("writable file");
     let mut command = env.command();
     command.env("XDG_CONFIG_HOME", env.path("xdg"));
-    let mut gateway = Gateway::of(command);
+    let mut gateway = GatewayProcess::spawn(command);
     fs::remove_file(&path).expect("existing file");
-    assert!(gateway.wait_for("reload-refused")["message"].as_str().expect("message text").contains("no longer exists"));
+    assert!(
+        gateway.wait_for_event("reload-refused")["message"]
+            .as_str()
+            .expect("message text")
+            .contains("no longer exists")
+    );
     assert!(gateway.ask(None, "fast").starts_with("HTTP/1.1 401"));
 }
 
@@ -225,79 +234,87 @@ fn sigterm_waits_for_requests_in_flight() {
     let (front, back) = (answer("all of it"), String::new());
     let split = front.len() - 20;
     let steps = vec![
-        Step::Bytes(front.as_bytes()[..split].to_vec()),
-        Step::Gate(gate),
-        Step::Bytes([&front.as_bytes()[split..], back.as_bytes()].concat()),
+        ServerStep::Bytes(front.as_bytes()[..split].to_vec()),
+        ServerStep::Gate(gate),
+        ServerStep::Bytes([&front.as_bytes()[split..], back.as_bytes()].concat()),
     ];
-    let upstream = Server::start(vec![steps]);
-    let env = Home::with_server(&upstream, "");
-    let mut gateway = Gateway::start(&env);
+    let upstream = ScriptedServer::start(vec![steps]);
+    let env = TestEnv::with_server(&upstream, "");
+    let mut gateway = GatewayProcess::start(&env);
     let mut socket = TcpStream::connect(gateway.address()).expect("listening server");
-    socket.write_all(streamed("m/x").as_bytes()).expect("open connection");
+    socket.write_all(stream_request("m/x").as_bytes()).expect("open connection");
     let mut start = [0; 15];
     socket.read_exact(&mut start).expect("start of the response");
     gateway.signal("-TERM");
-    gateway.wait_for("stopping");
+    gateway.wait_for_event("stopping");
     open.send(()).expect("server waits at the gate");
     let mut rest = String::new();
     socket.read_to_string(&mut rest).expect("UTF-8 response");
     assert!(rest.contains("all of it") && rest.contains("[DONE]"), "{rest}");
-    assert_eq!(gateway.ends(), Some(0));
+    assert_eq!(gateway.wait_for_exit(), Some(0));
     assert!(TcpStream::connect(gateway.address()).is_err());
 }
 
 #[test]
 fn incomplete_stream_is_aborted_after_its_error_event() {
-    let partial = format!("{STREAM}{}", event("half"));
-    let upstream = Server::replying(&[&partial, &answer("whole")]);
-    let gateway = Gateway::start(&Home::with_server(&upstream, ""));
-    let reply = gateway.send_open(&streamed("m/x"));
+    let partial = format!("{STREAM}{}", content_event("half"));
+    let upstream = ScriptedServer::with_replies(&[&partial, &answer("whole")]);
+    let gateway = GatewayProcess::start(&TestEnv::with_server(&upstream, ""));
+    let reply = gateway.send_and_read(&stream_request("m/x"));
     assert!(reply.contains("half") && reply.contains("\"code\":\"incomplete\""), "{reply}");
     assert!(!reply.ends_with("0\r\n\r\n") && !reply.contains("[DONE]"), "{reply}");
-    let reply = gateway.send_open(&streamed("m/x"));
+    let reply = gateway.send_and_read(&stream_request("m/x"));
     assert!(reply.contains("whole") && reply.ends_with("0\r\n\r\n"), "{reply}");
 }
 
 #[test]
 fn second_signal_aborts_requests_in_flight() {
-    let upstream = Server::start(vec![vec![Step::Hold]]);
-    let env = Home::with_server(&upstream, "");
-    let mut gateway = Gateway::start(&env);
+    let upstream = ScriptedServer::start(vec![vec![ServerStep::HoldOpen]]);
+    let env = TestEnv::with_server(&upstream, "");
+    let mut gateway = GatewayProcess::start(&env);
     let mut socket = TcpStream::connect(gateway.address()).expect("listening server");
-    socket.write_all(request(None, "m/x").as_bytes()).expect("open connection");
+    socket.write_all(chat_request(None, "m/x").as_bytes()).expect("open connection");
     while upstream.requests().is_empty() {
         thread::yield_now();
     }
     gateway.signal("-INT");
-    gateway.wait_for("stopping");
+    gateway.wait_for_event("stopping");
     gateway.signal("-INT");
-    assert_eq!(gateway.ends(), Some(0));
+    assert_eq!(gateway.wait_for_exit(), Some(0));
     drop(socket);
 }
 
 #[test]
 fn invalid_settings_are_rejected_at_startup() {
-    let mock = Mock::start(&[]);
-    let env = home(&mock);
+    let mock = MockProcess::start(&[]);
+    let env = gateway_env(&mock);
     let taken = TcpListener::bind("127.0.0.1:0").expect("free port");
     let address = taken.local_addr().expect("bound address").to_string();
-    env.run(&["serve", "--listen", &address]).exits(1).says(&[&address, "in use"]);
-    env.run(&["serve", "--listen", "0.0.0.0:0"]).exits(3).says(&["other machines", "serve.keys"]);
-    env.run(&["serve", "--listen", "nonsense"]).exits(1).says(&["nonsense"]);
-    env.run(&["serve", "--check", "--listen", "127.0.0.1:0"]).exits(0).says(&["ok:", "2 model(s), 1 route(s)"]);
-    env.write_config(&config(&mock, "[serve.keys.x]\napi_key = { env = \"NOT_SET\" }\n"));
-    env.run(&["serve", "--check", "--listen", "127.0.0.1:0"]).exits(3).says(&["serve.keys.x", "NOT_SET"]);
-    env.write_config(&config(&mock, "[serve]\nlisten = \"here\"\ncert = \"x.pem\"\n[serve.keys.\"a b\"]\napi_key = \"sk-very-secret\"\nmodels = [\"fsat\"]\n"));
-    let result =
-        env.run(&["serve", "--check"]).exits(3).says(&["not an address", "set together", "cannot contain ' '", "fsat"]);
-    assert!(!result.err.contains("very-secret"), "{}", result.err);
+    env.run(&["serve", "--listen", &address]).expect_exit(1).expect_stderr(&[&address, "in use"]);
+    env.run(&["serve", "--listen", "0.0.0.0:0"]).expect_exit(3).expect_stderr(&["other machines", "serve.keys"]);
+    env.run(&["serve", "--listen", "nonsense"]).expect_exit(1).expect_stderr(&["nonsense"]);
+    env.run(&["serve", "--check", "--listen", "127.0.0.1:0"])
+        .expect_exit(0)
+        .expect_stderr(&["ok:", "2 model(s), 1 route(s)"]);
+    env.write_config(&gateway_config(&mock, "[serve.keys.x]\napi_key = { env = \"NOT_SET\" }\n"));
+    env.run(&["serve", "--check", "--listen", "127.0.0.1:0"])
+        .expect_exit(3)
+        .expect_stderr(&["serve.keys.x", "NOT_SET"]);
+    env.write_config(&gateway_config(&mock, "[serve]\nlisten = \"here\"\ncert = \"x.pem\"\n[serve.keys.\"a b\"]\napi_key = \"sk-very-secret\"\nmodels = [\"fsat\"]\n"));
+    let result = env.run(&["serve", "--check"]).expect_exit(3).expect_stderr(&[
+        "not an address",
+        "set together",
+        "cannot contain ' '",
+        "fsat",
+    ]);
+    assert!(!result.stderr.contains("very-secret"), "{}", result.stderr);
 }
 
 #[test]
 fn malformed_requests_do_not_affect_other_clients() {
-    let mock = Mock::start(&["--tokens", "5"]);
-    let env = Home::with_config(&config(&mock, "[serve]\nmax_body_mb = 1\n"));
-    let gateway = Gateway::start(&env);
+    let mock = MockProcess::start(&["--tokens", "5"]);
+    let env = TestEnv::with_config(&gateway_config(&mock, "[serve]\nmax_body_mb = 1\n"));
+    let gateway = GatewayProcess::start(&env);
     let post = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\n";
     let status = |reply: String| reply.lines().next().unwrap_or_default().to_owned();
     for (bytes, want) in [
@@ -330,17 +347,17 @@ fn malformed_requests_do_not_affect_other_clients() {
 
 #[test]
 fn https_is_served_with_the_configured_certificate() {
-    let mock = Mock::start(&["--tokens", "5"]);
+    let mock = MockProcess::start(&["--tokens", "5"]);
     let fixture = |name: &str| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/tls").join(name);
     let (cert, key) = (fixture("localhost.pem"), fixture("localhost.key.pem"));
     let tls = format!("[serve]\ncert = '{}'\nkey = '{}'\n", cert.display(), key.display());
-    let gateway = Gateway::start(&Home::with_config(&config(&mock, &tls)));
-    let base_url = gateway.serving.url.replace("127.0.0.1", "localhost");
+    let gateway = GatewayProcess::start(&TestEnv::with_config(&gateway_config(&mock, &tls)));
+    let base_url = gateway.process.url.replace("127.0.0.1", "localhost");
     let client =
-        Home::with_config(&format!("[endpoints.g]\nbase_url = \"{base_url}\"\nca_file = '{}'\n", cert.display()));
-    let result: Ran = client.run(&["ask", "-m", "g/chat", "hi"]).exits(0);
-    assert!(result.out.contains("scripted"), "{}", result.out);
+        TestEnv::with_config(&format!("[endpoints.g]\nbase_url = \"{base_url}\"\nca_file = '{}'\n", cert.display()));
+    let result: CommandResult = client.run(&["ask", "-m", "g/chat", "hi"]).expect_exit(0);
+    assert!(result.stdout.contains("scripted"), "{}", result.stdout);
     // A client without TLS gets no response and does not affect other clients.
     assert!(!gateway.send(b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n", true).contains("200"));
-    client.run(&["ask", "-m", "g/chat", "hi"]).exits(0);
+    client.run(&["ask", "-m", "g/chat", "hi"]).expect_exit(0);
 }

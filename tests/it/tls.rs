@@ -8,7 +8,7 @@ use std::{
     thread,
 };
 
-use crate::common::{Home, answer};
+use crate::common::{TestEnv, answer};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject};
 
 fn fixture(name: &str) -> PathBuf {
@@ -43,36 +43,36 @@ fn serve(host: &str) -> (u16, thread::JoinHandle<()>) {
     (port, server)
 }
 
-fn ask(port: u16, ca: Option<&str>) -> crate::common::Ran {
+fn ask(port: u16, ca: Option<&str>) -> crate::common::CommandResult {
     let ca = ca.map(|name| format!("ca_file = '{}'\n", fixture(name).display())).unwrap_or_default();
     let config = format!("[endpoints.m]\nbase_url = \"https://localhost:{port}/v1\"\n{ca}");
-    Home::with_config(&config).run(&["ask", "-m", "m/x", "hi"])
+    TestEnv::with_config(&config).run(&["ask", "-m", "m/x", "hi"])
 }
 
 #[test]
 fn ca_file_certificate_is_trusted() {
     let (port, server) = serve("localhost");
-    assert_eq!(ask(port, Some("localhost.pem")).exits(0).out, "secret");
+    assert_eq!(ask(port, Some("localhost.pem")).expect_exit(0).stdout, "secret");
     server.join().expect("server thread finishes");
 }
 
 #[test]
 fn certificate_of_another_host_is_rejected_and_named() {
     let (port, server) = serve("other.invalid");
-    ask(port, Some("other.invalid.pem")).exits(5).says(&["connect", "TLS error", "other.invalid"]);
+    ask(port, Some("other.invalid.pem")).expect_exit(5).expect_stderr(&["connect", "TLS error", "other.invalid"]);
     server.join().expect("server thread finishes");
 }
 
 #[test]
 fn unknown_certificate_is_rejected() {
     let (port, server) = serve("localhost");
-    ask(port, None).exits(5).says(&["connect", "TLS error"]);
+    ask(port, None).expect_exit(5).expect_stderr(&["connect", "TLS error"]);
     server.join().expect("server thread finishes");
 }
 
 #[test]
 fn invalid_ca_file_is_reported() {
     for (file, word) in [("nothing-here.pem", "cannot read file"), ("../../../Cargo.toml", "no certificate")] {
-        ask(9, Some(file)).exits(5).says(&["local-limit", "ca_file", word]);
+        ask(9, Some(file)).expect_exit(5).expect_stderr(&["local-limit", "ca_file", word]);
     }
 }

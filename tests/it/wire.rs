@@ -24,7 +24,7 @@ struct Case {
     body: Vec<u8>,
 }
 
-fn cases() -> Vec<Case> {
+fn load_cases() -> Vec<Case> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/wire");
     let mut names: Vec<_> = fs::read_dir(&folder)
         .expect("fixture directory")
@@ -40,14 +40,14 @@ fn cases() -> Vec<Case> {
             let raw = fs::read(folder.join(format!("{name}.http"))).expect("readable fixture");
             let expect = fs::read_to_string(folder.join(format!("{name}.expect.json"))).expect("readable expectation");
             let expect = serde_json::from_str(&expect).unwrap_or_else(|error| panic!("{name}: {error}"));
-            let (head, body) = parse(&raw);
+            let (head, body) = parse_response(&raw);
             Case { name, expect, head, body }
         })
         .collect()
 }
 
 /// The head and the decoded body of a raw response.
-fn parse(raw: &[u8]) -> (ResponseHead, Vec<u8>) {
+fn parse_response(raw: &[u8]) -> (ResponseHead, Vec<u8>) {
     let end = raw.windows(4).position(|window| window == b"\r\n\r\n").expect("blank line after the head");
     let text = String::from_utf8_lossy(&raw[..end]).into_owned();
     let mut lines = text.split("\r\n");
@@ -59,7 +59,7 @@ fn parse(raw: &[u8]) -> (ResponseHead, Vec<u8>) {
     }
     let mut body = raw[end + 4..].to_vec();
     if headers.get("transfer-encoding").is_some_and(|value| value == "chunked") {
-        body = unchunked(&body);
+        body = decode_chunked(&body);
     }
     if let Some(encoding) = headers.get("content-encoding") {
         let mut inflater = Inflater::for_encoding(encoding.to_str().expect("UTF-8 path")).expect("known encoding");
@@ -71,7 +71,7 @@ fn parse(raw: &[u8]) -> (ResponseHead, Vec<u8>) {
     (ResponseHead { status, headers: Arc::new(headers) }, body)
 }
 
-fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
+fn decode_chunked(mut bytes: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     while let Some(line) = bytes.windows(2).position(|window| window == b"\r\n") {
         let size = std::str::from_utf8(&bytes[..line]).expect("chunk size");
@@ -87,7 +87,7 @@ fn unchunked(mut bytes: &[u8]) -> Vec<u8> {
 }
 
 /// Whether the same unchanged request may succeed within an hour, which is what the fixtures call retryable.
-fn may_pass(error: &CallError) -> bool {
+fn is_retryable(error: &CallError) -> bool {
     use ErrorClass as C;
     let transient = matches!(
         error.class,
@@ -105,7 +105,7 @@ struct Outcome {
     error: Option<CallError>,
 }
 
-fn options(case: &Case) -> DecodeOptions {
+fn decode_options(case: &Case) -> DecodeOptions {
     let option = case.expect["client_option"].as_str();
     DecodeOptions {
         think_prefilled: option == Some("think_prefilled"),
@@ -113,12 +113,15 @@ fn options(case: &Case) -> DecodeOptions {
     }
 }
 
-fn read(protocol: &dyn Protocol, case: &Case, chunks: &[&[u8]]) -> Outcome {
+fn decode(protocol: &dyn Protocol, case: &Case, chunks: &[&[u8]]) -> Outcome {
     if !case.head.status.is_success() {
         return Outcome { answer: Answer::default(), error: Some(protocol.decode_error(&case.head, &case.body)) };
     }
-    let mut reader =
-        ReplyReader::new(protocol.decoder(&ModelRequest::Chat(ChatRequest::default()), &options(case), &case.head));
+    let mut reader = ReplyReader::new(protocol.decoder(
+        &ModelRequest::Chat(ChatRequest::default()),
+        &decode_options(case),
+        &case.head,
+    ));
     let (mut out, mut end) = (Vec::new(), StreamEnd::Eof);
     let mut error = None;
     for chunk in chunks {
@@ -145,7 +148,7 @@ fn read(protocol: &dyn Protocol, case: &Case, chunks: &[&[u8]]) -> Outcome {
 }
 
 /// Whether `class` is one of the classes that the expected kind stands for.
-fn is_kind(kind: &str, class: ErrorClass) -> bool {
+fn kind_matches(kind: &str, class: ErrorClass) -> bool {
     use ErrorClass as C;
     match kind {
         "auth" => class == C::Auth,
@@ -166,7 +169,7 @@ fn is_kind(kind: &str, class: ErrorClass) -> bool {
     }
 }
 
-fn check(case: &Case, outcome: &Outcome, how: &str) {
+fn check_outcome(case: &Case, outcome: &Outcome, how: &str) {
     let (name, expect) = (&case.name, &case.expect);
     let trim = |text: &str| if expect["trim"] == true { text.trim().to_owned() } else { text.to_owned() };
     let text = trim(&outcome.answer.text);
@@ -194,7 +197,7 @@ fn check_error(case: &Case, error: Option<&CallError>, how: &str) {
     };
     assert!(!want.is_null(), "{name} ({how}): unexpected {error:?}");
     let kinds = want["kind_any_of"].as_array().cloned().unwrap_or_else(|| vec![want["kind"].clone()]);
-    let matches = kinds.iter().any(|kind| is_kind(kind.as_str().expect("kind"), error.class));
+    let matches = kinds.iter().any(|kind| kind_matches(kind.as_str().expect("kind"), error.class));
     assert!(matches, "{name} ({how}): {:?}, wanted {kinds:?}", error.class);
     let contains = want["message_contains"].as_str().unwrap_or("").to_lowercase();
     assert!(error.message.to_lowercase().contains(&contains), "{name}: message {:?}", error.message);
@@ -213,7 +216,7 @@ fn check_error(case: &Case, error: Option<&CallError>, how: &str) {
     if want["kind"] != "protocol" && error.status.is_some() {
         assert_eq!(Value::from(error.status), want["status"], "{name}: status");
     }
-    assert_eq!(Value::from(may_pass(error)), want["retryable"], "{name} ({how}): retryable");
+    assert_eq!(Value::from(is_retryable(error)), want["retryable"], "{name} ({how}): retryable");
     let now: Timestamp = "2026-11-23T00:00:00Z".parse().expect("valid timestamp");
     let wait =
         error.retry_after.as_ref().map(|after| u64::try_from(after.delay_from(now).as_millis()).expect("short delay"));
@@ -229,32 +232,36 @@ fn openai() -> &'static dyn Protocol {
 
 #[test]
 fn chunk_boundaries_do_not_change_the_answer() {
-    for case in cases().iter().filter(|case| case.expect["api"] == "openai") {
+    for case in load_cases().iter().filter(|case| case.expect["api"] == "openai") {
         let body = &case.body;
-        check(case, &read(openai(), case, &[body]), "one chunk");
-        check(case, &read(openai(), case, &body.chunks(1).collect::<Vec<_>>()), "byte by byte");
+        check_outcome(case, &decode(openai(), case, &[body]), "one chunk");
+        check_outcome(case, &decode(openai(), case, &body.chunks(1).collect::<Vec<_>>()), "byte by byte");
         // Large bodies are split at about 200 positions instead of every byte.
         let step = if body.len() < 20_000 { 1 } else { body.len() / 200 };
         for split in (0..body.len()).step_by(step) {
-            check(case, &read(openai(), case, &[&body[..split], &body[split..]]), &format!("split at {split}"));
+            check_outcome(
+                case,
+                &decode(openai(), case, &[&body[..split], &body[split..]]),
+                &format!("split at {split}"),
+            );
         }
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..20 {
             let mut splits: Vec<usize> = (0..6).map(|_| random.usize(0..=body.len())).chain([0, body.len()]).collect();
             splits.sort_unstable();
             let chunks: Vec<&[u8]> = splits.windows(2).map(|pair| &body[pair[0]..pair[1]]).collect();
-            check(case, &read(openai(), case, &chunks), &format!("split at {splits:?}"));
+            check_outcome(case, &decode(openai(), case, &chunks), &format!("split at {splits:?}"));
         }
     }
 }
 
 #[test]
 fn truncated_response_is_an_error() {
-    for case in cases().iter().filter(|case| case.expect["api"] == "openai" && case.head.status.is_success()) {
+    for case in load_cases().iter().filter(|case| case.expect["api"] == "openai" && case.head.status.is_success()) {
         let step = if case.body.len() < 20_000 { 1 } else { case.body.len() / 200 };
         for end in (0..case.body.len()).step_by(step) {
             let prefix = &case.body[..end];
-            let outcome = read(openai(), case, &[prefix]);
+            let outcome = decode(openai(), case, &[prefix]);
             let text = String::from_utf8_lossy(prefix);
             let reason = text
                 .split("\"finish_reason\":\"")
@@ -268,7 +275,7 @@ fn truncated_response_is_an_error() {
 
 #[test]
 fn model_lists_of_all_services_are_parsed() {
-    for case in cases().iter().filter(|case| case.expect["api"] == "models") {
+    for case in load_cases().iter().filter(|case| case.expect["api"] == "models") {
         let listed = if case.head.status.is_success() {
             openai().parse_models(&case.body).map(|list| list.models)
         } else {

@@ -2,11 +2,11 @@
 
 use std::{fs, path::Path};
 
-use crate::common::{Home, Server, Step};
+use crate::common::{ScriptedServer, ServerStep, TestEnv};
 use serde_json::Value;
 
 /// The exit code that an expectation implies.
-fn exit(expect: &Value) -> i32 {
+fn expected_exit_code(expect: &Value) -> i32 {
     let has_text = expect["text"].as_str().is_none_or(|text| !text.is_empty());
     match expect["error"]["kind"].as_str() {
         None => 0,
@@ -29,7 +29,7 @@ fn each_response_has_the_expected_text_and_exit_code() {
             continue;
         }
         tried += 1;
-        let server = Server::start(vec![vec![Step::Bytes(fs::read(&path).expect("readable fixture"))]]);
+        let server = ScriptedServer::start(vec![vec![ServerStep::Bytes(fs::read(&path).expect("readable fixture"))]]);
         let option = expect["client_option"].as_str().map(|option| format!("{option} = true\n")).unwrap_or_default();
         // `gateway = true` disables retries, which would wait.
         let more = format!("gateway = true\n[models.x]\nendpoint = \"m\"\nmodel = \"x\"\n{option}");
@@ -37,19 +37,20 @@ fn each_response_has_the_expected_text_and_exit_code() {
         if expect["asked_stream"] == false {
             arguments.push("--no-stream");
         }
-        let result = Home::with_server(&server, &more).run(&arguments);
+        let result = TestEnv::with_server(&server, &more).run(&arguments);
         // An expectation with several kinds also allows the exit code of an auth error.
-        let codes = [exit(&expect)].into_iter().chain(expect["error"]["kind_any_of"].is_array().then_some(4));
+        let codes =
+            [expected_exit_code(&expect)].into_iter().chain(expect["error"]["kind_any_of"].is_array().then_some(4));
         let code = result.code.expect("exit code");
         assert!(codes.into_iter().any(|wanted| wanted == code), "{name}: {result:?}");
         let trim = |text: &str| if expect["trim"] == true { text.trim().to_owned() } else { text.to_owned() };
         match expect["text_any_of"].as_array() {
-            Some(any) => assert!(any.iter().any(|text| *text == result.out), "{name}: {result:?}"),
-            None => assert_eq!(trim(&result.out), expect["text"].as_str().expect("text"), "{name}: {result:?}"),
+            Some(any) => assert!(any.iter().any(|text| *text == result.stdout), "{name}: {result:?}"),
+            None => assert_eq!(trim(&result.stdout), expect["text"].as_str().expect("text"), "{name}: {result:?}"),
         }
         let message = expect["error"]["message_contains"].as_str().unwrap_or_default().to_lowercase();
-        assert!(result.err.to_lowercase().contains(&message), "{name}: {result:?}");
-        assert_eq!(code == 0, !result.err.contains("error: "), "{name}: {result:?}");
+        assert!(result.stderr.to_lowercase().contains(&message), "{name}: {result:?}");
+        assert_eq!(code == 0, !result.stderr.contains("error: "), "{name}: {result:?}");
     }
     assert!(tried > 80, "only {tried} responses found");
 }

@@ -107,7 +107,7 @@ fn select_answers(conversation: &StoredConversation, turn: TurnRef) -> Result<Ve
     let failed: Vec<&StoredTurn> = round.iter().filter(|exchange| exchange.class.is_some()).collect();
     if failed.is_empty() {
         return Err(CliError::usage(
-            format!("nothing failed in conversation {}", conversation.id()),
+            format!("nothing failed in conversation {}", conversation.conversation_id()),
             format!("name the answer to repeat: mmchat retry {}", round[0].reference()),
         ));
     }

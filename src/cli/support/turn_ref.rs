@@ -82,7 +82,7 @@ impl StoredConversation {
     }
 
     /// The id of the conversation.
-    pub(crate) fn id(&self) -> i64 {
+    pub(crate) fn conversation_id(&self) -> i64 {
         self.0[0].conversation
     }
 
@@ -103,7 +103,7 @@ impl StoredConversation {
         let found = self.0.chunk_by(|a, b| a.round == b.round).find(|exchanges| exchanges[0].round == round);
         found.ok_or_else(|| {
             CliError::usage(
-                format!("conversation {} has no round {round}", self.id()),
+                format!("conversation {} has no round {round}", self.conversation_id()),
                 format!("it has {rounds} round(s)"),
             )
         })
@@ -124,7 +124,7 @@ impl StoredConversation {
         };
         one.map(Some).ok_or_else(|| {
             let known: Vec<String> = self.0.iter().map(StoredTurn::reference).collect();
-            let message = format!("conversation {} has no answer {number}", self.id());
+            let message = format!("conversation {} has no answer {number}", self.conversation_id());
             CliError::usage(message, format!("it has {}; an unfinished answer has no number yet", known.join(", ")))
         })
     }
@@ -161,7 +161,7 @@ impl HistoryPrefix {
             let round = conversation.round(turn)?;
             let names: Vec<String> = round.iter().map(StoredTurn::reference).collect();
             return Err(CliError::usage(
-                format!("conversation {} has {} answers side by side", conversation.id(), round.len()),
+                format!("conversation {} has {} answers side by side", conversation.conversation_id(), round.len()),
                 format!("name one of them: {}; or run \"mmchat pick {}\"", names.join(", "), names[0]),
             ));
         };

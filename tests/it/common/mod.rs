@@ -19,8 +19,8 @@ use mmchat::config::vendors;
 pub(crate) mod screen;
 
 /// Config entries for these models, each with its own endpoint and server.
-pub(crate) fn models_of(models: &[(&str, &Server)]) -> String {
-    let entry = |(name, server): &(&str, &Server)| {
+pub(crate) fn models_config(models: &[(&str, &ScriptedServer)]) -> String {
+    let entry = |(name, server): &(&str, &ScriptedServer)| {
         format!(
             "[endpoints.{name}e]\nbase_url = \"{}\"\n[models.{name}]\nendpoint = \"{name}e\"\nmodel = \"m\"\n",
             server.url()
@@ -30,14 +30,14 @@ pub(crate) fn models_of(models: &[(&str, &Server)]) -> String {
 }
 
 /// A temporary home directory in which the binary runs.
-pub(crate) struct Home {
+pub(crate) struct TestEnv {
     pub(crate) folder: tempfile::TempDir,
     config: PathBuf,
     /// Environment variables set in addition to those of [`TestEnv::command`].
     pub(crate) variables: Vec<(&'static str, &'static str)>,
 }
 
-impl Home {
+impl TestEnv {
     /// Creates an environment without a config file.
     pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().expect("temporary directory");
@@ -53,13 +53,13 @@ impl Home {
     }
 
     /// Creates a config with one endpoint `m` at `server`, followed by `more`.
-    pub(crate) fn with_server(server: &Server, more: &str) -> Self {
+    pub(crate) fn with_server(server: &ScriptedServer, more: &str) -> Self {
         Self::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\n{more}", server.url()))
     }
 
     /// Creates a config with these models, each with its own endpoint and server.
-    pub(crate) fn with_models(models: &[(&str, &Server)]) -> Self {
-        Self::with_config(&models_of(models))
+    pub(crate) fn with_models(models: &[(&str, &ScriptedServer)]) -> Self {
+        Self::with_config(&models_config(models))
     }
 
     pub(crate) fn write_config(&self, text: &str) {
@@ -95,7 +95,7 @@ impl Home {
     }
 
     /// Every file below the home directory with its contents.
-    pub(crate) fn files(&self) -> Vec<(PathBuf, Vec<u8>)> {
+    pub(crate) fn read_all_files(&self) -> Vec<(PathBuf, Vec<u8>)> {
         fn walk(folder: &std::path::Path, out: &mut Vec<(PathBuf, Vec<u8>)>) {
             for entry in fs::read_dir(folder).expect("readable directory") {
                 let path = entry.expect("readable entry").path();
@@ -111,12 +111,12 @@ impl Home {
     }
 
     /// Runs the binary.
-    pub(crate) fn run(&self, arguments: &[&str]) -> Ran {
-        Ran::of(self.command().args(arguments).output().expect("binary starts"))
+    pub(crate) fn run(&self, arguments: &[&str]) -> CommandResult {
+        CommandResult::from_output(self.command().args(arguments).output().expect("binary starts"))
     }
 
     /// Runs the binary with `input` on standard input.
-    pub(crate) fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> Ran {
+    pub(crate) fn run_with_input(&self, arguments: &[&str], input: &[u8]) -> CommandResult {
         let mut command = self.command();
         command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().expect("binary starts");
@@ -126,17 +126,17 @@ impl Home {
         let writer = thread::spawn(move || drop(stdin.write_all(&input)));
         let output = child.wait_with_output().expect("child has been started");
         writer.join().expect("writer thread finishes");
-        Ran::of(output)
+        CommandResult::from_output(output)
     }
 }
 
 /// A server process that prints its URL on standard output. It is killed when dropped.
-pub(crate) struct Serving {
+pub(crate) struct ServerProcess {
     pub(crate) child: Child,
     pub(crate) url: String,
 }
 
-impl Serving {
+impl ServerProcess {
     pub(crate) fn start(command: &mut Command) -> Self {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("program starts");
         let mut url = String::new();
@@ -145,7 +145,7 @@ impl Serving {
     }
 }
 
-impl Drop for Serving {
+impl Drop for ServerProcess {
     fn drop(&mut self) {
         // The process may have exited already.
         let _ = self.child.kill();
@@ -154,47 +154,47 @@ impl Drop for Serving {
 }
 
 /// A `mmchat mock` process. It is killed when dropped.
-pub(crate) struct Mock {
+pub(crate) struct MockProcess {
     pub(crate) url: String,
-    _serving: Serving,
+    _process: ServerProcess,
 }
 
-impl Mock {
+impl MockProcess {
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let serving = Serving::start(Home::new().command().arg("mock").args(arguments).stderr(Stdio::null()));
-        Self { url: serving.url.clone(), _serving: serving }
+        let serving = ServerProcess::start(TestEnv::new().command().arg("mock").args(arguments).stderr(Stdio::null()));
+        Self { url: serving.url.clone(), _process: serving }
     }
 }
 
 /// Output and exit code of a run of the binary.
 #[derive(Debug)]
-pub(crate) struct Ran {
-    pub(crate) out: String,
-    pub(crate) err: String,
+pub(crate) struct CommandResult {
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
     pub(crate) code: Option<i32>,
 }
 
-impl Ran {
-    pub(crate) fn of(output: Output) -> Self {
+impl CommandResult {
+    pub(crate) fn from_output(output: Output) -> Self {
         Self {
-            out: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
-            err: String::from_utf8(output.stderr).expect("stderr is UTF-8"),
+            stdout: String::from_utf8(output.stdout).expect("stdout is UTF-8"),
+            stderr: String::from_utf8(output.stderr).expect("stderr is UTF-8"),
             code: output.status.code(),
         }
     }
 
     /// Checks the exit code; a mismatch shows the whole result.
     #[track_caller]
-    pub(crate) fn exits(self, code: i32) -> Self {
+    pub(crate) fn expect_exit(self, code: i32) -> Self {
         assert_eq!(self.code, Some(code), "{self:#?}");
         self
     }
 
     /// Checks that stderr contains each of these texts.
     #[track_caller]
-    pub(crate) fn says(self, words: &[&str]) -> Self {
+    pub(crate) fn expect_stderr(self, words: &[&str]) -> Self {
         for word in words {
-            assert!(self.err.contains(word), "stderr does not contain {word:?}: {self:#?}");
+            assert!(self.stderr.contains(word), "stderr does not contain {word:?}: {self:#?}");
         }
         self
     }
@@ -202,7 +202,7 @@ impl Ran {
     /// Standard output parsed as JSON.
     #[track_caller]
     pub(crate) fn json(&self) -> serde_json::Value {
-        serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
+        serde_json::from_str(&self.stdout).unwrap_or_else(|error| panic!("{error}: {self:#?}"))
     }
 }
 
@@ -216,23 +216,23 @@ pub(crate) fn set_mode(path: &std::path::Path, mode: u32) {
 pub(crate) fn set_mode(_: &std::path::Path, _: u32) {}
 
 /// One step of a scripted reply.
-pub(crate) enum Step {
+pub(crate) enum ServerStep {
     /// Send these bytes.
     Bytes(Vec<u8>),
     /// Send these bytes repeatedly until the client disconnects.
-    Endless(Vec<u8>),
+    Repeat(Vec<u8>),
     /// Wait until the test sends a message or drops the sender.
     Gate(mpsc::Receiver<()>),
     /// Keep the connection open until the client disconnects.
-    Hold,
+    HoldOpen,
 }
 
 /// A server that answers each request with the next scripted reply. It stops when dropped, and fails the test if a
 /// reply is left over.
-pub(crate) struct Server {
+pub(crate) struct ScriptedServer {
     address: SocketAddr,
     requests: Arc<Mutex<Vec<Request>>>,
-    left: Arc<Mutex<std::collections::VecDeque<Vec<Step>>>>,
+    remaining: Arc<Mutex<std::collections::VecDeque<Vec<ServerStep>>>>,
     stop: Arc<Mutex<bool>>,
     thread: Option<thread::JoinHandle<()>>,
 }
@@ -250,14 +250,14 @@ impl Request {
     }
 }
 
-impl Server {
-    pub(crate) fn start(replies: Vec<Vec<Step>>) -> Self {
+impl ScriptedServer {
+    pub(crate) fn start(replies: Vec<Vec<ServerStep>>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").expect("free port");
         let address = listener.local_addr().expect("bound address");
         let requests: Arc<Mutex<Vec<Request>>> = Arc::default();
         let stop: Arc<Mutex<bool>> = Arc::default();
-        let left = Arc::new(Mutex::new(replies.into_iter().collect()));
-        let shared = (Arc::clone(&requests), Arc::clone(&left), Arc::clone(&stop));
+        let remaining = Arc::new(Mutex::new(replies.into_iter().collect()));
+        let shared = (Arc::clone(&requests), Arc::clone(&remaining), Arc::clone(&stop));
         let thread = thread::spawn(move || {
             let (requests, left, stop) = shared;
             let mut connections = Vec::new();
@@ -267,15 +267,15 @@ impl Server {
                 }
                 let socket = socket.expect("incoming connection");
                 let (requests, left) = (Arc::clone(&requests), Arc::clone(&left));
-                connections.push(thread::spawn(move || serve(&socket, &requests, &left)));
+                connections.push(thread::spawn(move || handle_connection(&socket, &requests, &left)));
             }
         });
-        Self { address, requests, left, stop, thread: Some(thread) }
+        Self { address, requests, remaining, stop, thread: Some(thread) }
     }
 
     /// Starts a server that sends each reply at once.
-    pub(crate) fn replying(replies: &[&str]) -> Self {
-        Self::start(replies.iter().map(|reply| vec![Step::Bytes(reply.as_bytes().to_vec())]).collect())
+    pub(crate) fn with_replies(replies: &[&str]) -> Self {
+        Self::start(replies.iter().map(|reply| vec![ServerStep::Bytes(reply.as_bytes().to_vec())]).collect())
     }
 
     pub(crate) fn url(&self) -> String {
@@ -283,8 +283,8 @@ impl Server {
     }
 
     /// Discards the remaining replies, for tests that script more than they need.
-    pub(crate) fn enough(&self) {
-        self.left.lock().expect("unpoisoned lock").clear();
+    pub(crate) fn discard_remaining(&self) {
+        self.remaining.lock().expect("unpoisoned lock").clear();
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
@@ -292,19 +292,23 @@ impl Server {
     }
 }
 
-impl Drop for Server {
+impl Drop for ScriptedServer {
     fn drop(&mut self) {
         *self.stop.lock().expect("unpoisoned lock") = true;
         drop(TcpStream::connect(self.address));
         self.thread.take().expect("joined only here").join().expect("server thread finishes");
         if !thread::panicking() {
-            let left = self.left.lock().expect("unpoisoned lock").len();
+            let left = self.remaining.lock().expect("unpoisoned lock").len();
             assert_eq!(left, 0, "{left} scripted replies were never requested");
         }
     }
 }
 
-fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<std::collections::VecDeque<Vec<Step>>>) {
+fn handle_connection(
+    mut socket: &TcpStream,
+    requests: &Mutex<Vec<Request>>,
+    left: &Mutex<std::collections::VecDeque<Vec<ServerStep>>>,
+) {
     if let Some(request) = read_request(&mut socket) {
         let is_list = request.head.starts_with("GET");
         requests.lock().expect("unpoisoned lock").push(request);
@@ -312,23 +316,23 @@ fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<st
         // A model list and an answer may be requested concurrently: each gets the next reply of its kind if there is
         // one.
         let other_kind = if is_list { &b"event-stream"[..] } else { b"\"data\":[" };
-        let next = left.iter().position(|reply| !begins_with(reply, other_kind)).unwrap_or(0);
+        let next = left.iter().position(|reply| !first_bytes_contain(reply, other_kind)).unwrap_or(0);
         let reply = left.remove(next).unwrap_or_default();
         drop(left);
         for step in reply {
             let sent = match step {
-                Step::Bytes(bytes) => socket.write_all(&bytes),
-                Step::Endless(bytes) => loop {
+                ServerStep::Bytes(bytes) => socket.write_all(&bytes),
+                ServerStep::Repeat(bytes) => loop {
                     if let Err(error) = socket.write_all(&bytes) {
                         break Err(error);
                     }
                 },
-                Step::Gate(gate) => {
+                ServerStep::Gate(gate) => {
                     // An error means that the test has dropped the sender.
                     let _ = gate.recv();
                     Ok(())
                 }
-                Step::Hold => socket.read(&mut [0; 1]).map(drop),
+                ServerStep::HoldOpen => socket.read(&mut [0; 1]).map(drop),
             };
             if sent.is_err() {
                 return;
@@ -342,8 +346,8 @@ fn serve(mut socket: &TcpStream, requests: &Mutex<Vec<Request>>, left: &Mutex<st
 }
 
 /// Whether the first bytes of a reply contain `wanted`.
-fn begins_with(reply: &[Step], wanted: &[u8]) -> bool {
-    matches!(reply.first(), Some(Step::Bytes(bytes)) if bytes.windows(wanted.len()).any(|window| window == wanted))
+fn first_bytes_contain(reply: &[ServerStep], wanted: &[u8]) -> bool {
+    matches!(reply.first(), Some(ServerStep::Bytes(bytes)) if bytes.windows(wanted.len()).any(|window| window == wanted))
 }
 
 fn read_request(socket: &mut &TcpStream) -> Option<Request> {
@@ -370,7 +374,7 @@ fn read_request(socket: &mut &TcpStream) -> Option<Request> {
 pub(crate) const STREAM: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n";
 
 /// An event with this text as content.
-pub(crate) fn event(text: &str) -> String {
+pub(crate) fn content_event(text: &str) -> String {
     let text = serde_json::Value::from(text);
     format!("data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":{text}}}}}]}}\n\n")
 }
@@ -381,10 +385,10 @@ pub(crate) const STOP: &str =
 
 /// A complete stream with this text in one event.
 pub(crate) fn answer(text: &str) -> String {
-    format!("{STREAM}{}{STOP}", event(text))
+    format!("{STREAM}{}{STOP}", content_event(text))
 }
 
 /// A response with a status, headers and a body.
-pub(crate) fn reply(status: &str, headers: &str, body: &str) -> String {
+pub(crate) fn http_response(status: &str, headers: &str, body: &str) -> String {
     format!("HTTP/1.1 {status}\r\n{headers}content-length: {}\r\n\r\n{body}", body.len())
 }

@@ -12,39 +12,39 @@ use rustix::{
     termios::{Action, LocalModes, Winsize, tcflow, tcgetattr, tcsetwinsize},
 };
 
-use super::Home;
+use super::TestEnv;
 
 /// A process with stdout and stderr on one pseudoterminal.
-pub(crate) struct Screen {
+pub(crate) struct TerminalProcess {
     pub(crate) child: Child,
     pub(crate) terminal: File,
-    pub(crate) seen: String,
+    pub(crate) output: String,
     /// The first bytes of a character that is not complete yet.
-    begun: Vec<u8>,
+    partial_char: Vec<u8>,
 }
 
-impl Screen {
-    pub(crate) fn start(env: &Home, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+impl TerminalProcess {
+    pub(crate) fn start(env: &TestEnv, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let mut command = env.command();
         command.args(arguments);
-        Self::of_with(command, environment)
+        Self::with_env(command, environment)
     }
 
     /// Runs `command` with these environment variables.
-    pub(crate) fn of_with(mut command: Command, environment: &[(&str, &str)]) -> Self {
+    pub(crate) fn with_env(mut command: Command, environment: &[(&str, &str)]) -> Self {
         command.env("TERM", "xterm-256color").envs(environment.iter().copied());
-        Self::spawned(command, false, (80, 24))
+        Self::spawn_on_terminal(command, false, (80, 24))
     }
 
     /// Runs `command` on a terminal of this size; `with_stdin`: its standard input is the terminal, too.
-    pub(crate) fn of(mut command: Command, with_stdin: bool, size: (u16, u16)) -> Self {
+    pub(crate) fn spawn(mut command: Command, with_stdin: bool, size: (u16, u16)) -> Self {
         if !command.get_envs().any(|(name, _)| name == "TERM") {
             command.env("TERM", "xterm-256color");
         }
-        Self::spawned(command, with_stdin, size)
+        Self::spawn_on_terminal(command, with_stdin, size)
     }
 
-    fn spawned(mut command: Command, with_stdin: bool, (columns, rows): (u16, u16)) -> Self {
+    fn spawn_on_terminal(mut command: Command, with_stdin: bool, (columns, rows): (u16, u16)) -> Self {
         let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
         // Only Linux has this flag. Without it the child inherits the controlling side and never sees the terminal
         // close.
@@ -66,21 +66,21 @@ impl Screen {
             .stderr(Stdio::from(open_user_side()))
             .spawn()
             .expect("program starts");
-        Self { child, terminal: File::from(terminal), seen: String::new(), begun: Vec::new() }
+        Self { child, terminal: File::from(terminal), output: String::new(), partial_char: Vec::new() }
     }
 
     /// Reads until the unconsumed output contains `text`.
     pub(crate) fn wait_for(&mut self, text: &str) {
-        while !self.seen.contains(text) {
-            assert!(self.read(), "ended without {text:?}: {:?}", self.seen);
+        while !self.output.contains(text) {
+            assert!(self.read(), "ended without {text:?}: {:?}", self.output);
         }
     }
 
     /// Waits for `text` and drops the output up to its end.
-    pub(crate) fn pass(&mut self, text: &str) {
+    pub(crate) fn consume_until(&mut self, text: &str) {
         self.wait_for(text);
-        let end = self.seen.find(text).expect("waited for above") + text.len();
-        self.seen.drain(..end);
+        let end = self.output.find(text).expect("waited for above") + text.len();
+        self.output.drain(..end);
     }
 
     /// Waits until the terminal does not echo input.
@@ -115,13 +115,13 @@ impl Screen {
             if poll(&mut ready, Some(&interval)).expect("open terminal") == 0 {
                 press(&mut self);
             } else if !self.read() {
-                return self.end();
+                return self.wait_for_exit();
             }
         }
     }
 
     /// Stops terminal output, as Ctrl-S does.
-    pub(crate) fn hold(&self) {
+    pub(crate) fn stop_output(&self) {
         let name = ptsname(&self.terminal, Vec::new()).expect("terminal name").into_string().expect("UTF-8 name");
         let user_side = OpenOptions::new().read(true).write(true).open(name).expect("openable terminal");
         tcflow(user_side, Action::OOff).expect("open terminal");
@@ -138,24 +138,24 @@ impl Screen {
         // A test that waits for output that never arrives fails with the output so far.
         let mut ready = [PollFd::new(&self.terminal, PollFlags::IN)];
         let limit = Timespec { tv_sec: 30, tv_nsec: 0 };
-        assert_ne!(poll(&mut ready, Some(&limit)).expect("open terminal"), 0, "no output for 30 s: {:?}", self.seen);
+        assert_ne!(poll(&mut ready, Some(&limit)).expect("open terminal"), 0, "no output for 30 s: {:?}", self.output);
         // Reading from a terminal whose other side is closed fails instead of returning 0 bytes.
         let count = self.terminal.read(&mut bytes).unwrap_or(0);
-        self.begun.extend_from_slice(&bytes[..count]);
-        let complete = match std::str::from_utf8(&self.begun) {
+        self.partial_char.extend_from_slice(&bytes[..count]);
+        let complete = match std::str::from_utf8(&self.partial_char) {
             Err(error) if error.error_len().is_none() && count > 0 => error.valid_up_to(),
-            _ => self.begun.len(),
+            _ => self.partial_char.len(),
         };
-        let complete: Vec<u8> = self.begun.drain(..complete).collect();
-        self.seen.push_str(&String::from_utf8_lossy(&complete));
+        let complete: Vec<u8> = self.partial_char.drain(..complete).collect();
+        self.output.push_str(&String::from_utf8_lossy(&complete));
         count > 0
     }
 
     /// Reads to the end. Returns the unconsumed output and the exit code.
-    pub(crate) fn end(mut self) -> (String, i32) {
+    pub(crate) fn wait_for_exit(mut self) -> (String, i32) {
         // The output ends when the last process closes its side, which is the child.
         while self.read() {}
         let code = self.child.wait().expect("child has been started").code().expect("exit code");
-        (self.seen.replace("\r\n", "\n"), code)
+        (self.output.replace("\r\n", "\n"), code)
     }
 }

@@ -14,46 +14,46 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::{
-    BACKUP, PRIMARY, World,
+    BACKUP, FaultEnv, PRIMARY,
     table::{Row, rows},
 };
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Manner {
+enum ResponseMode {
     Stream,
     Held,
     Whole,
 }
 
 /// A response as the client decodes it.
-struct Seen {
+struct ClientResponse {
     status: u16,
     text: String,
     /// Whether the answer has a finish reason, and `[DONE]` if it is a stream.
-    whole: bool,
+    complete: bool,
     /// The error code of the response body or of an event in the stream.
     error: Option<String>,
 }
 
 /// The maximum duration of a row: its timeouts, a retry delay and a Retry-After, with some margin.
-const LONGEST: std::time::Duration = std::time::Duration::from_secs(12);
+const MAX_ROW_DURATION: std::time::Duration = std::time::Duration::from_secs(12);
 
-async fn ask(env: &World, row: &Row, mode: Manner) -> Seen {
+async fn send_request(env: &FaultEnv, row: &Row, mode: ResponseMode) -> ClientResponse {
     let config = env.config(row.primary, row.backup.then_some("instant"), row.endpoint, row.route);
     let deps = GatewayDeps { engine: Arc::clone(&env.engine), log: Log::new(drop), writer: None, ledger: None };
     let gateway = Gateway::new(config, deps).await.expect("valid config");
     let messages = json!([{"role": "user", "content": "hello"}]);
-    let body = json!({"model": "chat", "stream": mode != Manner::Whole, "messages": messages});
+    let body = json!({"model": "chat", "stream": mode != ResponseMode::Whole, "messages": messages});
     let request = Request::post("/v1/chat/completions").header("host", "localhost");
-    let request = if mode == Manner::Held { request.header("x-mmchat-buffer", "1") } else { request };
+    let request = if mode == ResponseMode::Held { request.header("x-mmchat-buffer", "1") } else { request };
     let request = request.body(body.to_string().into()).expect("valid request");
     let started = Instant::now();
-    let response = read(gateway.handle_local(request).await, mode).await;
-    assert!(started.elapsed() < LONGEST, "{}, {mode:?}: {:?}", row.name, started.elapsed());
+    let response = read_response(gateway.handle_local(request).await, mode).await;
+    assert!(started.elapsed() < MAX_ROW_DURATION, "{}, {mode:?}: {:?}", row.name, started.elapsed());
     response
 }
 
-async fn read<B>(reply: Response<B>, mode: Manner) -> Seen
+async fn read_response<B>(reply: Response<B>, mode: ResponseMode) -> ClientResponse
 where
     B: http_body::Body<Data = Bytes>,
     B::Error: std::fmt::Debug,
@@ -68,12 +68,12 @@ where
     }
     let body = String::from_utf8(bytes).expect("UTF-8 body");
     let code = |value: &Value| value["error"]["code"].as_str().map(str::to_owned);
-    if status != 200 || mode == Manner::Whole {
+    if status != 200 || mode == ResponseMode::Whole {
         assert!(!aborted, "only a stream can be aborted: {body}");
         let value: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
         let text = value["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned();
         let complete = value["choices"][0]["finish_reason"].is_string();
-        return Seen { status, text, whole: complete, error: code(&value) };
+        return ClientResponse { status, text, complete, error: code(&value) };
     }
     let (mut text, mut finished, mut done, mut error, mut roles) = (String::new(), false, false, None, 0);
     for event in body.split("\n\n").filter_map(|event| event.strip_prefix("data: ")) {
@@ -93,23 +93,23 @@ where
     assert!(!(done && error.is_some()), "[DONE] after an error: {body}");
     // Clients that ignore error events detect the aborted transfer.
     assert_eq!(aborted, error.is_some(), "{body}");
-    Seen { status, text, whole: done && finished, error }
+    ClientResponse { status, text, complete: done && finished, error }
 }
 
-async fn line(row: &Row, mode: Manner, env: &World) -> String {
+async fn table_line(row: &Row, mode: ResponseMode, env: &FaultEnv) -> String {
     env.primary.set_up(!row.down);
-    env.settled().await;
-    let response = ask(env, row, mode).await;
+    env.wait_for_ports().await;
+    let response = send_request(env, row, mode).await;
     let case = format!("{}, {mode:?}", row.name);
     // An incomplete answer must not look complete, and a failure must not look like an answer.
-    assert_eq!(response.whole, response.error.is_none(), "{case}: {:?}", response.text);
-    assert_eq!(response.status == 200, response.whole || !response.text.is_empty(), "{case}: {}", response.status);
-    if response.whole {
+    assert_eq!(response.complete, response.error.is_none(), "{case}: {:?}", response.text);
+    assert_eq!(response.status == 200, response.complete || !response.text.is_empty(), "{case}: {}", response.status);
+    if response.complete {
         assert!([PRIMARY, BACKUP].contains(&response.text.as_str()), "{case}: {:?}", response.text);
     }
-    let (primary, backup) = env.requests();
+    let (primary, backup) = env.request_counts();
     assert!(primary <= 2 && backup <= 1, "{case}: {primary} and {backup} requests");
-    if row.want.classes.first() == Some(&"timeout") {
+    if row.expected.classes.first() == Some(&"timeout") {
         assert_eq!(primary, 1, "{case}: a timeout must not be retried");
     }
     let text = match response.text.as_str() {
@@ -130,8 +130,8 @@ async fn gateway_reports_every_fault() {
     );
     // Rows with another `on_incomplete` are left out: here the client's mode decides about buffering.
     for row in rows().iter().filter(|row| row.on_incomplete == mmchat::routing::OnIncomplete::Error) {
-        for mode in [Manner::Stream, Manner::Held, Manner::Whole] {
-            let line = line(row, mode, &World::in_process()).await;
+        for mode in [ResponseMode::Stream, ResponseMode::Held, ResponseMode::Whole] {
+            let line = table_line(row, mode, &FaultEnv::in_process()).await;
             writeln!(table, "{line}").expect("writing to a String cannot fail");
         }
     }
@@ -147,8 +147,8 @@ async fn gateway_reports_every_fault() {
 #[ignore = "takes minutes of real time; .ci/run runs it"]
 async fn gateway_reports_every_fault_over_sockets() {
     for row in rows().iter().filter(|row| row.on_incomplete == mmchat::routing::OnIncomplete::Error) {
-        for mode in [Manner::Stream, Manner::Held, Manner::Whole] {
-            line(row, mode, &World::for_real().await).await;
+        for mode in [ResponseMode::Stream, ResponseMode::Held, ResponseMode::Whole] {
+            table_line(row, mode, &FaultEnv::over_sockets().await).await;
         }
     }
 }

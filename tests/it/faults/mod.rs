@@ -45,7 +45,7 @@ struct Service {
     mock: MockServer,
     up: watch::Sender<bool>,
     /// Whether its port is open, when it runs over sockets.
-    open: watch::Sender<bool>,
+    listening: watch::Sender<bool>,
     /// Whether it answers every request with 500.
     failing: Arc<AtomicBool>,
 }
@@ -55,7 +55,7 @@ impl Service {
         let base =
             Script { text: Some(text.to_owned()), ttft: std::time::Duration::ZERO, tps: 0.0, ..Script::default() };
         let mock = MockServer::new(MockConfig { models: built_in_models(&base), ..MockConfig::default() });
-        Self { mock, up: watch::Sender::new(true), open: watch::Sender::new(false), failing: Arc::default() }
+        Self { mock, up: watch::Sender::new(true), listening: watch::Sender::new(false), failing: Arc::default() }
     }
 
     fn set_failing(&self, failing: bool) {
@@ -71,26 +71,26 @@ impl Service {
     }
 
     /// Waits until its port is open or closed as requested.
-    async fn settled(&self) {
+    async fn wait_for_port(&self) {
         let up = self.is_up();
-        self.open.subscribe().wait_for(|open| *open == up).await.expect("sender is in self");
+        self.listening.subscribe().wait_for(|open| *open == up).await.expect("sender is in self");
     }
 }
 
 /// An engine, and the two services that it reaches in this process or over sockets.
-struct World {
+struct FaultEnv {
     primary: Service,
     backup: Service,
-    addresses: [String; 2],
+    base_urls: [String; 2],
     engine: Arc<Engine>,
     /// The server tasks, which end when this is dropped.
     servers: tokio::task::JoinSet<()>,
 }
 
 /// A transport that passes requests to the mock of their host.
-struct InProcess([Service; 2]);
+struct InProcessTransport([Service; 2]);
 
-impl Transport for InProcess {
+impl Transport for InProcessTransport {
     fn send(
         &self,
         _: &ConnectOptions,
@@ -113,18 +113,18 @@ impl Transport for InProcess {
     }
 }
 
-impl World {
+impl FaultEnv {
     /// Connects the engine to the mocks without sockets, so that only scripted delays take time.
     fn in_process() -> Self {
         let (primary, backup) = (Service::new(PRIMARY), Service::new(BACKUP));
-        let transport = InProcess([primary.clone(), backup.clone()]);
+        let transport = InProcessTransport([primary.clone(), backup.clone()]);
         let engine = Arc::new(Engine::new(Arc::new(transport), KeyRing::default()).with_seed(7));
-        let addresses = ["http://primary.test/v1", "http://backup.test/v1"].map(str::to_owned);
-        Self { primary, backup, addresses, engine, servers: tokio::task::JoinSet::new() }
+        let base_urls = ["http://primary.test/v1", "http://backup.test/v1"].map(str::to_owned);
+        Self { primary, backup, base_urls, engine, servers: tokio::task::JoinSet::new() }
     }
 
     /// Runs the services on loopback sockets.
-    async fn for_real() -> Self {
+    async fn over_sockets() -> Self {
         let (primary, backup) = (Service::new(PRIMARY), Service::new(BACKUP));
         let mut servers = tokio::task::JoinSet::new();
         let mut addresses = Vec::new();
@@ -132,17 +132,17 @@ impl World {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("free port");
             let address = listener.local_addr().expect("bound address");
             addresses.push(format!("http://{address}/v1"));
-            servers.spawn(serve(service.clone(), address, Some(listener)));
+            servers.spawn(run_service(service.clone(), address, Some(listener)));
         }
         let engine = Engine::new(Arc::new(mmchat::transport::http::HttpTransport::new()), KeyRing::default());
         let addresses = addresses.try_into().expect("two URLs");
-        Self { primary, backup, addresses, engine: Arc::new(engine.with_seed(7)), servers }
+        Self { primary, backup, base_urls: addresses, engine: Arc::new(engine.with_seed(7)), servers }
     }
 
     /// A config with a route over both services; `endpoint` and `route` are extra lines of the primary's endpoint and
     /// the route.
     fn config(&self, primary: &str, backup: Option<&str>, endpoint: &str, route: &str) -> config::Config {
-        let [primary_url, backup_url] = &self.addresses;
+        let [primary_url, backup_url] = &self.base_urls;
         let backup_model =
             backup.map(|model| format!("[models.backup]\nendpoint = \"b\"\nmodel = \"{model}\"\n")).unwrap_or_default();
         let models = if backup.is_some() { "[\"primary\", \"backup\"]" } else { "[\"primary\"]" };
@@ -155,7 +155,7 @@ impl World {
     }
 
     /// Sends one request to the route.
-    async fn ask(&self, config: &config::Config, on_incomplete: OnIncomplete) -> Seen {
+    async fn send_request(&self, config: &config::Config, on_incomplete: OnIncomplete) -> RequestResult {
         let messages = vec![Message::text(Role::User, "hello")];
         let request = Arc::new(ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
         let call = plan::resolve_call(config, Some("chat"), &request, on_incomplete).expect("configured route");
@@ -175,48 +175,48 @@ impl World {
         }
         let outcome = outcome.expect("call ends with an outcome");
         buffer.take(outcome.result.is_err()).iter().for_each(|delta| answer.add(delta));
-        Seen { text: answer.text, outcome }
+        RequestResult { text: answer.text, outcome }
     }
 
     /// Waits until the ports of both services are open or closed as requested.
-    async fn settled(&self) {
+    async fn wait_for_ports(&self) {
         if !self.servers.is_empty() {
-            self.primary.settled().await;
-            self.backup.settled().await;
+            self.primary.wait_for_port().await;
+            self.backup.wait_for_port().await;
         }
     }
 
     /// The number of requests to the primary and to the backup.
-    fn requests(&self) -> (u64, u64) {
+    fn request_counts(&self) -> (u64, u64) {
         (self.primary.mock.request_count(), self.backup.mock.request_count())
     }
 }
 
 /// Serves while the service is up, and closes the port while it is down.
-async fn serve(service: Service, address: SocketAddr, mut listener: Option<TcpListener>) {
+async fn run_service(service: Service, address: SocketAddr, mut listener: Option<TcpListener>) {
     let mut up = service.up.subscribe();
     loop {
         let bound = match listener.take() {
             Some(listener) => listener,
             None => TcpListener::bind(address).await.expect("port is still free"),
         };
-        service.open.send_replace(true);
+        service.listening.send_replace(true);
         tokio::select! {
             _ = service.mock.serve(bound) => {}
             _ = up.wait_for(|up| !up) => {}
         }
-        service.open.send_replace(false);
+        service.listening.send_replace(false);
         up.wait_for(|up| *up).await.expect("sender is in self");
     }
 }
 
 /// The answer and outcome of one request.
-struct Seen {
+struct RequestResult {
     text: String,
     outcome: CallOutcome,
 }
 
-impl Seen {
+impl RequestResult {
     fn exit(&self) -> Exit {
         Exit::from_outcome(&self.outcome)
     }

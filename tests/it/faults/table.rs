@@ -2,7 +2,7 @@
 
 use mmchat::{cli::Exit, routing::OnIncomplete};
 
-use super::{BACKUP, PRIMARY, World};
+use super::{BACKUP, FaultEnv, PRIMARY};
 
 /// A fault of the primary and the expected result.
 pub(super) struct Row {
@@ -18,11 +18,11 @@ pub(super) struct Row {
     /// Whether the primary refuses connections.
     pub(super) down: bool,
     pub(super) on_incomplete: OnIncomplete,
-    pub(super) want: Want,
+    pub(super) expected: Expected,
 }
 
-pub(super) struct Want {
-    text: Text,
+pub(super) struct Expected {
+    text: AnswerText,
     exit: Exit,
     /// The class of each attempt.
     pub(super) classes: &'static [&'static str],
@@ -31,9 +31,9 @@ pub(super) struct Want {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-enum Text {
+enum AnswerText {
     Primary,
-    Half,
+    Partial,
     Backup,
     None,
 }
@@ -48,22 +48,23 @@ fn row(name: &'static str, primary: &'static str, classes: &'static [&'static st
         backup: true,
         down: false,
         on_incomplete: OnIncomplete::Error,
-        want: Want { text: Text::Backup, exit: Exit::Ok, classes, requests },
+        expected: Expected { text: AnswerText::Backup, exit: Exit::Ok, classes, requests },
     }
 }
 
 /// Timeouts after which missing output is a failure.
-const SHORT: &str = "timeouts = { first_token = \"300ms\", idle = \"300ms\", total = \"3s\" }";
+const SHORT_TIMEOUTS: &str = "timeouts = { first_token = \"300ms\", idle = \"300ms\", total = \"3s\" }";
 
 pub(super) fn rows() -> Vec<Row> {
-    let with_result = |row: Row, text, exit| Row { want: Want { text, exit, ..row.want }, ..row };
+    let with_result = |row: Row, text, exit| Row { expected: Expected { text, exit, ..row.expected }, ..row };
     let without_backup = |row: Row, text, exit| Row { backup: false, ..with_result(row, text, exit) };
-    let short_timeouts = |row: Row| Row { endpoint: SHORT, ..row };
-    let incomplete =
-        |name, fault, class| short_timeouts(with_result(row(name, fault, class, (1, 0)), Text::Half, Exit::Incomplete));
+    let short_timeouts = |row: Row| Row { endpoint: SHORT_TIMEOUTS, ..row };
+    let incomplete = |name, fault, class| {
+        short_timeouts(with_result(row(name, fault, class, (1, 0)), AnswerText::Partial, Exit::Incomplete))
+    };
     let recovered = |row: Row, on_incomplete| Row {
         on_incomplete,
-        want: Want { text: Text::Backup, exit: Exit::Ok, ..row.want },
+        expected: Expected { text: AnswerText::Backup, exit: Exit::Ok, ..row.expected },
         ..row
     };
     vec![
@@ -75,11 +76,11 @@ pub(super) fn rows() -> Vec<Row> {
                 &["rate", "ok"],
                 (2, 0),
             ),
-            Text::Primary,
+            AnswerText::Primary,
             Exit::Ok,
         ),
         row("500", "server", &["server", "server", "ok"], (2, 1)),
-        with_result(row("500 once", "server+fail-first=1", &["server", "ok"], (2, 0)), Text::Primary, Exit::Ok),
+        with_result(row("500 once", "server+fail-first=1", &["server", "ok"], (2, 0)), AnswerText::Primary, Exit::Ok),
         row("502 with a page", "bad-gateway", &["server", "server", "ok"], (2, 1)),
         row("503 overloaded", "overloaded+retry-after=30", &["overloaded", "ok"], (1, 1)),
         row("503 of a gateway without a channel", "no-channel", &["no-channel", "ok"], (1, 1)),
@@ -90,7 +91,7 @@ pub(super) fn rows() -> Vec<Row> {
         short_timeouts(row("a first token that comes too late", "fast+ttft=5s", &["timeout", "ok"], (1, 1))),
         short_timeouts(with_result(
             row("a first token that comes late", "fast+ttft=100ms", &["ok"], (1, 0)),
-            Text::Primary,
+            AnswerText::Primary,
             Exit::Ok,
         )),
         incomplete("a stall in the middle", "stall", &["incomplete"]),
@@ -112,17 +113,21 @@ pub(super) fn rows() -> Vec<Row> {
         row("200 with an error for a body", "error-body", &["server", "server", "ok"], (2, 1)),
         row("200 with a page", "garbage", &["invalid-response", "ok"], (1, 1)),
         row("200 with nothing", "empty", &["invalid-response", "invalid-response", "ok"], (2, 1)),
-        with_result(row("a malformed event", "garbled", &["invalid-chunk"], (1, 0)), Text::Primary, Exit::Incomplete),
+        with_result(
+            row("a malformed event", "garbled", &["invalid-chunk"], (1, 0)),
+            AnswerText::Primary,
+            Exit::Incomplete,
+        ),
         recovered(
             row("a malformed event, held back", "garbled", &["invalid-chunk", "ok"], (1, 1)),
             OnIncomplete::Buffer,
         ),
-        with_result(row("a content filter", "filter", &["filter"], (1, 0)), Text::None, Exit::Failed),
+        with_result(row("a content filter", "filter", &["filter"], (1, 0)), AnswerText::None, Exit::Failed),
         Row { route: "on_filter = \"next\"", ..row("a content filter, and on", "filter", &["filter", "ok"], (1, 1)) },
-        with_result(row("a context that is too long", "context", &["context"], (1, 0)), Text::None, Exit::Failed),
-        with_result(row("a request that is wrong", "request", &["request"], (1, 0)), Text::None, Exit::Failed),
+        with_result(row("a context that is too long", "context", &["context"], (1, 0)), AnswerText::None, Exit::Failed),
+        with_result(row("a request that is wrong", "request", &["request"], (1, 0)), AnswerText::None, Exit::Failed),
         row("a refused key", "auth", &["auth", "ok"], (1, 1)),
-        without_backup(row("a refused key, alone", "auth", &["auth"], (1, 0)), Text::None, Exit::Key),
+        without_backup(row("a refused key, alone", "auth", &["auth"], (1, 0)), AnswerText::None, Exit::Key),
         Row {
             endpoint: "api_keys = [\"sk-first-0000\", \"sk-second-0000\"]",
             ..row("two refused keys", "auth", &["auth", "auth", "ok"], (2, 1))
@@ -139,33 +144,37 @@ pub(super) fn rows() -> Vec<Row> {
         },
         Row {
             down: true,
-            ..without_backup(row("everything down", "fast", &["connect", "connect"], (0, 0)), Text::None, Exit::Failed)
+            ..without_backup(
+                row("everything down", "fast", &["connect", "connect"], (0, 0)),
+                AnswerText::None,
+                Exit::Failed,
+            )
         },
     ]
 }
 
-async fn check(row: &Row, env: &World) {
+async fn check_row(row: &Row, env: &FaultEnv) {
     env.primary.set_up(!row.down);
-    env.settled().await;
+    env.wait_for_ports().await;
     let config = env.config(row.primary, row.backup.then_some("instant"), row.endpoint, row.route);
-    let result = env.ask(&config, row.on_incomplete).await;
+    let result = env.send_request(&config, row.on_incomplete).await;
     let text = match result.text.as_str() {
-        PRIMARY => Text::Primary,
-        BACKUP => Text::Backup,
-        "" => Text::None,
-        text if PRIMARY.starts_with(text) => Text::Half,
+        PRIMARY => AnswerText::Primary,
+        BACKUP => AnswerText::Backup,
+        "" => AnswerText::None,
+        text if PRIMARY.starts_with(text) => AnswerText::Partial,
         other => panic!("{}: {other:?}", row.name),
     };
-    let want = &row.want;
+    let want = &row.expected;
     assert_eq!(result.classes(), want.classes, "{}: classes of the attempts", row.name);
     assert_eq!((text, result.exit()), (want.text, want.exit), "{}: text and exit code", row.name);
-    assert_eq!(env.requests(), want.requests, "{}: requests to the primary and the backup", row.name);
+    assert_eq!(env.request_counts(), want.requests, "{}: requests to the primary and the backup", row.name);
 }
 
 #[tokio::test(start_paused = true)]
 async fn every_fault_has_the_expected_result() {
     for row in rows() {
-        check(&row, &World::in_process()).await;
+        check_row(&row, &FaultEnv::in_process()).await;
     }
 }
 
@@ -173,19 +182,19 @@ async fn every_fault_has_the_expected_result() {
 #[ignore = "takes minutes of real time; .ci/run runs it"]
 async fn every_fault_has_the_expected_result_over_sockets() {
     for row in rows() {
-        check(&row, &World::for_real().await).await;
+        check_row(&row, &FaultEnv::over_sockets().await).await;
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn outage_of_all_candidates_fails_with_few_attempts() {
-    let env = World::in_process();
+    let env = FaultEnv::in_process();
     env.primary.set_up(false);
     env.backup.set_up(false);
     let config = env.config("fast", Some("instant"), "", "");
     let (mut attempts, started) = (0, tokio::time::Instant::now());
     for _ in 0..20 {
-        let result = env.ask(&config, OnIncomplete::Error).await;
+        let result = env.send_request(&config, OnIncomplete::Error).await;
         assert_eq!((result.exit(), result.text.as_str()), (Exit::Failed, ""));
         attempts += result.outcome.attempts.len();
     }
@@ -194,5 +203,5 @@ async fn outage_of_all_candidates_fails_with_few_attempts() {
     let due = started.elapsed().as_secs() / 4 + 1;
     assert!(attempts >= 20 && attempts as u64 <= 4 + 2 * due, "{attempts} attempts in {:?}", started.elapsed());
     env.backup.set_up(true);
-    assert_eq!(env.ask(&config, OnIncomplete::Error).await.text, BACKUP);
+    assert_eq!(env.send_request(&config, OnIncomplete::Error).await.text, BACKUP);
 }

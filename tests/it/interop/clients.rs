@@ -8,19 +8,24 @@ use std::{
 };
 
 use crate::{
-    common::{Home, Mock, Serving},
-    interop::servers::{Running, aimock, installed, litellm, llama, python},
+    common::{MockProcess, ServerProcess, TestEnv},
+    interop::servers::{InteropServer, aimock, install_dir, litellm, llama, python},
 };
 
 /// Starts the gateway.
-fn gateway(env: &Home) -> Serving {
+fn start_gateway(env: &TestEnv) -> ServerProcess {
     let log = std::fs::File::create(env.path("serve.log")).expect("writable log file");
-    Serving::start(env.command().arg("serve").stderr(log))
+    ServerProcess::start(env.command().arg("serve").stderr(log))
 }
 
 /// The gateway's config. Models: `mock` and `embed` are aimock, `badkey` is aimock with an invalid key, `tiny` and
 /// `count` are llama.cpp, `gateway` is LiteLLM. The route `route` tries a closed port, then `tiny`.
-fn config(aimock: &Running, hello: &Running, count: &Running, litellm: Option<&Running>) -> String {
+fn gateway_config(
+    aimock: &InteropServer,
+    hello: &InteropServer,
+    count: &InteropServer,
+    litellm: Option<&InteropServer>,
+) -> String {
     let endpoint =
         |name: &str, key: &str, url: &str| format!("[endpoints.{name}]\nbase_url = \"{url}\"\napi_key = \"{key}\"\n");
     let model = |name: &str, endpoint: &str, id: &str| {
@@ -47,13 +52,13 @@ fn config(aimock: &Running, hello: &Running, count: &Running, litellm: Option<&R
     .concat()
 }
 
-fn scripts() -> PathBuf {
+fn scripts_dir() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop_clients")
 }
 
 /// Runs a client's checks and prints their table.
 #[expect(clippy::print_stdout, reason = "the table is the result of the test")]
-fn checked(mut command: Command, env: &Home) {
+fn run_checks(mut command: Command, env: &TestEnv) {
     command.env("HOME", env.folder.path()).env("OPENAI_LOG", "").env_remove("OPENAI_API_KEY");
     let result = command.output().expect("program starts");
     let (out, err) = (String::from_utf8_lossy(&result.stdout), String::from_utf8_lossy(&result.stderr));
@@ -65,27 +70,27 @@ fn checked(mut command: Command, env: &Home) {
 #[test]
 #[ignore = "needs the servers and clients of scripts/interop"]
 fn openai_sdks_work() {
-    let env = Home::new();
+    let env = TestEnv::new();
     let mock = aimock();
     let hello = llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
     let count = llama(&env, "count.gguf", &["--count", "1500", "--ctx", "4096"]);
-    env.write_config(&config(&mock, &hello, &count, None));
-    let serving = gateway(&env);
+    env.write_config(&gateway_config(&mock, &hello, &count, None));
+    let serving = start_gateway(&env);
     let mut sdk = python();
-    sdk.arg(scripts().join("openai_sdk.py")).arg(&serving.url);
-    checked(sdk, &env);
+    sdk.arg(scripts_dir().join("openai_sdk.py")).arg(&serving.url);
+    run_checks(sdk, &env);
     // Node searches for packages in the directories above the script, so it is copied to where they are.
-    let script = installed().join("openai_sdk.mjs");
-    std::fs::copy(scripts().join("openai_sdk.mjs"), &script).expect("writable copy");
+    let script = install_dir().join("openai_sdk.mjs");
+    std::fs::copy(scripts_dir().join("openai_sdk.mjs"), &script).expect("writable copy");
     let mut node = Command::new("node");
     node.arg(script).arg(&serving.url);
-    checked(node, &env);
+    run_checks(node, &env);
 }
 
 #[test]
 #[ignore = "needs the servers and clients of scripts/interop"]
 fn outage_is_visible_in_metrics_but_not_to_the_client() {
-    let second = Mock::start(&["--tokens", "20", "--tps", "400", "--ttft", "5ms"]);
+    let second = MockProcess::start(&["--tokens", "20", "--tps", "400", "--ttft", "5ms"]);
     let port = TcpListener::bind("127.0.0.1:0").expect("free port").local_addr().expect("bound address").port();
     let model = |name: &str, url: &str| {
         format!(
@@ -93,7 +98,7 @@ fn outage_is_visible_in_metrics_but_not_to_the_client() {
              price = {{ input = 1.0, output = 2.0 }}\n"
         )
     };
-    let env = Home::with_config(
+    let env = TestEnv::with_config(
         &[
             model("first", &format!("http://127.0.0.1:{port}/v1")),
             model("second", &second.url),
@@ -102,37 +107,37 @@ fn outage_is_visible_in_metrics_but_not_to_the_client() {
         ]
         .concat(),
     );
-    let serving = gateway(&env);
+    let serving = start_gateway(&env);
     let mut command = python();
-    command.arg(scripts().join("outage.py")).args([&serving.url, env!("CARGO_BIN_EXE_mmchat"), &port.to_string()]);
+    command.arg(scripts_dir().join("outage.py")).args([&serving.url, env!("CARGO_BIN_EXE_mmchat"), &port.to_string()]);
     command.arg(env.path("serve.log")).env("MMCHAT_CONFIG", env.path("config.toml"));
     for name in ["XDG_STATE_HOME", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"] {
         command.env_remove(name);
     }
-    checked(command, &env);
+    run_checks(command, &env);
 }
 
 #[test]
 #[ignore = "needs the servers and clients of scripts/interop"]
 fn langchain_chatchat_works() {
-    let env = Home::new();
+    let env = TestEnv::new();
     let (mock, hello) = (aimock(), llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
-    env.write_config(&config(&mock, &hello, &hello, None));
-    let serving = gateway(&env);
-    let mut command = Command::new(installed().join("chatchat/bin/python"));
-    command.arg(scripts().join("calls_of_chatchat.py")).arg(&serving.url);
-    checked(command, &env);
+    env.write_config(&gateway_config(&mock, &hello, &hello, None));
+    let serving = start_gateway(&env);
+    let mut command = Command::new(install_dir().join("chatchat/bin/python"));
+    command.arg(scripts_dir().join("calls_of_chatchat.py")).arg(&serving.url);
+    run_checks(command, &env);
 }
 
 #[test]
 #[ignore = "needs the servers and clients of scripts/interop"]
 fn command_line_tools_work() {
-    let env = Home::new();
+    let env = TestEnv::new();
     let (mock, hello) = (aimock(), llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]));
     let litellm = litellm(&env, &mock);
-    env.write_config(&config(&mock, &hello, &hello, Some(&litellm)));
-    let serving = gateway(&env);
+    env.write_config(&gateway_config(&mock, &hello, &hello, Some(&litellm)));
+    let serving = start_gateway(&env);
     let mut command = python();
-    command.arg(scripts().join("tools.py")).arg(&serving.url).arg(installed());
-    checked(command, &env);
+    command.arg(scripts_dir().join("tools.py")).arg(&serving.url).arg(install_dir());
+    run_checks(command, &env);
 }

@@ -10,15 +10,15 @@ use std::{
     process::Stdio,
 };
 
-use crate::common::{Home, Ran};
-use servers::{Running, aimock, litellm, llama, scripts};
+use crate::common::{CommandResult, TestEnv};
+use servers::{InteropServer, aimock, litellm, llama, scripts_dir};
 
 const HELLO: &str = "Hello there, wörld! 你好 👋";
 
 /// Writes a config with an endpoint for each server, with the valid key, and an endpoint `bad-NAME` with an invalid
 /// key.
-fn configure(env: &Home, servers: &[(&str, &Running)], more: &str) {
-    let endpoint = |name: &str, key: &str, server: &Running| {
+fn configure(env: &TestEnv, servers: &[(&str, &InteropServer)], more: &str) {
+    let endpoint = |name: &str, key: &str, server: &InteropServer| {
         format!("[endpoints.{name}]\nbase_url = \"{}\"\napi_key = \"{key}\"\n", server.url)
     };
     let both = servers.iter().flat_map(|(name, server)| {
@@ -28,7 +28,7 @@ fn configure(env: &Home, servers: &[(&str, &Running)], more: &str) {
     env.write_config(&(config + more));
 }
 
-fn json(env: &Home, model: &str, more: &[&str], prompt: &str) -> Ran {
+fn ask_json(env: &TestEnv, model: &str, more: &[&str], prompt: &str) -> CommandResult {
     let mut arguments = vec!["ask", "--format", "json", "-m", model];
     arguments.extend_from_slice(more);
     arguments.push(prompt);
@@ -38,7 +38,7 @@ fn json(env: &Home, model: &str, more: &[&str], prompt: &str) -> Ran {
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
 fn llama_cpp() {
-    let env = Home::new();
+    let env = TestEnv::new();
     let hello = llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
     let think = ["--say", "<think> six times seven </think> The answer is 42", "--think-template"];
     let think = llama(&env, "think.gguf", &think);
@@ -46,101 +46,105 @@ fn llama_cpp() {
     configure(&env, &[("hello", &hello), ("think", &think), ("count", &count)], "");
 
     for more in [&[][..], &["--no-stream"]] {
-        let answer = json(&env, "hello/tiny", more, "hi").exits(0).json();
+        let answer = ask_json(&env, "hello/tiny", more, "hi").expect_exit(0).json();
         assert_eq!(answer["content"], "Hello from a tiny llama . wörld 👋", "{answer}");
         assert_eq!((&answer["finish_reason"], &answer["usage"]["estimated"]), (&"stop".into(), &false.into()));
         assert!(answer["usage"]["output"].as_u64() > Some(10), "{answer}");
-        let reasoned = json(&env, "think/tiny", more, "hi").exits(0).json();
+        let reasoned = ask_json(&env, "think/tiny", more, "hi").expect_exit(0).json();
         assert_eq!(reasoned["reasoning"].as_str().map(str::trim), Some("six times seven"), "{reasoned}");
         assert_eq!(reasoned["content"].as_str().map(str::trim), Some("The answer is 42"), "{reasoned}");
     }
-    json(&env, "bad-hello/tiny", &[], "hi").exits(4).says(&["auth 401", "Invalid API Key"]);
+    ask_json(&env, "bad-hello/tiny", &[], "hi").expect_exit(4).expect_stderr(&["auth 401", "Invalid API Key"]);
     // In single-model mode the server accepts any name and reports the one that it served.
-    assert!(json(&env, "hello/no-such", &[], "hi").exits(0).json()["served_model"].is_string());
-    let long = env.run_with_input(&["ask", "-m", "hello/tiny"], "word ".repeat(9000).as_bytes()).exits(5);
-    long.says(&["context 400", "exceeds the available context"]);
-    let short = json(&env, "count/tiny", &["--max-tokens", "5"], "hi").exits(0).says(&["token limit"]).json();
+    assert!(ask_json(&env, "hello/no-such", &[], "hi").expect_exit(0).json()["served_model"].is_string());
+    let long = env.run_with_input(&["ask", "-m", "hello/tiny"], "word ".repeat(9000).as_bytes()).expect_exit(5);
+    long.expect_stderr(&["context 400", "exceeds the available context"]);
+    let short = ask_json(&env, "count/tiny", &["--max-tokens", "5"], "hi")
+        .expect_exit(0)
+        .expect_stderr(&["token limit"])
+        .json();
     assert_eq!((&short["finish_reason"], &short["truncated"]), (&"length".into(), &true.into()));
-    let counted = env.run(&["ask", "-m", "count/tiny", "hi"]).exits(0);
+    let counted = env.run(&["ask", "-m", "count/tiny", "hi"]).expect_exit(0);
     let numbers: Vec<String> = (1..=600).map(|n: u32| n.to_string()).collect();
-    assert_eq!(counted.out.split_whitespace().collect::<Vec<_>>(), numbers);
+    assert_eq!(counted.stdout.split_whitespace().collect::<Vec<_>>(), numbers);
 }
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
 fn aimock_errors_have_the_expected_classes() {
-    let env = Home::new();
+    let env = TestEnv::new();
     let server = aimock();
     configure(&env, &[("aimock", &server)], "[routes.chat]\nmodels = [\"bad-aimock/gpt-4o\", \"aimock/gpt-4o\"]\n");
-    let ask = |prompt: &str, more: &[&str]| json(&env, "aimock/gpt-4o", more, prompt);
+    let ask = |prompt: &str, more: &[&str]| ask_json(&env, "aimock/gpt-4o", more, prompt);
 
     for more in [&[][..], &["--no-stream"]] {
-        let answer = ask("hello", more).exits(0).json();
+        let answer = ask("hello", more).expect_exit(0).json();
         assert_eq!((&answer["content"], &answer["finish_reason"]), (&HELLO.into(), &"stop".into()));
         assert_eq!((&answer["usage"]["input"], &answer["usage"]["output"]), (&11.into(), &7.into()));
-        let reasoned = json(&env, "aimock/deepseek-reasoner", more, "think").exits(0).json();
+        let reasoned = ask_json(&env, "aimock/deepseek-reasoner", more, "think").expect_exit(0).json();
         assert_eq!(
             (&reasoned["reasoning"], &reasoned["content"]),
             (&"Six times seven.".into(), &"The answer is 42.".into())
         );
-        ask("toolong", more).exits(0).says(&["token limit"]);
-        ask("weather", more).exits(0).says(&["get_weather"]);
+        ask("toolong", more).expect_exit(0).expect_stderr(&["token limit"]);
+        ask("weather", more).expect_exit(0).expect_stderr(&["get_weather"]);
     }
-    ask("boom", &[]).exits(5).says(&["server 500", "The server had an error"]);
-    ask("ctx", &[]).exits(5).says(&["context 400", "maximum context length"]);
-    let incomplete = ask("cutoff", &[]).exits(8).says(&["incomplete"]).json();
+    ask("boom", &[]).expect_exit(5).expect_stderr(&["server 500", "The server had an error"]);
+    ask("ctx", &[]).expect_exit(5).expect_stderr(&["context 400", "maximum context length"]);
+    let incomplete = ask("cutoff", &[]).expect_exit(8).expect_stderr(&["incomplete"]).json();
     assert!(incomplete["content"].as_str().is_some_and(|text| text.starts_with("this ")), "{incomplete}");
     // 429 with Retry-After: 2, then an answer: the request waits, because there is no other candidate.
-    let retried = ask("ratelimit", &[]).exits(0).says(&["retrying in 2.0 s"]).json();
+    let retried = ask("ratelimit", &[]).expect_exit(0).expect_stderr(&["retrying in 2.0 s"]).json();
     assert_eq!(retried["content"], "ok after retry");
     assert_eq!(retried["attempts"][0]["class"], "rate");
-    json(&env, "bad-aimock/gpt-4o", &[], "hello").exits(4).says(&["auth 401"]);
+    ask_json(&env, "bad-aimock/gpt-4o", &[], "hello").expect_exit(4).expect_stderr(&["auth 401"]);
     // The rejected key is unavailable until it is reset: the route skips its candidate.
-    let skipped = json(&env, "chat", &[], "hello").exits(0).json();
+    let skipped = ask_json(&env, "chat", &[], "hello").expect_exit(0).json();
     assert_eq!(skipped["attempts"].as_array().map(Vec::len), Some(1), "{skipped}");
-    env.run(&["reset", "chat"]).exits(0);
-    let second = json(&env, "chat", &[], "hello").exits(0).says(&["auth", "trying aimock/gpt-4o"]).json();
+    env.run(&["reset", "chat"]).expect_exit(0);
+    let second =
+        ask_json(&env, "chat", &[], "hello").expect_exit(0).expect_stderr(&["auth", "trying aimock/gpt-4o"]).json();
     assert_eq!(second["content"], HELLO);
 }
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
 fn litellm_in_front_of_aimock() {
-    let env = Home::new();
+    let env = TestEnv::new();
     let upstream = aimock();
     let server = litellm(&env, &upstream);
     let routes = "[routes.chat]\nmodels = [\"litellm/mock-429\", \"litellm/mock-500\", \"aimock/gpt-4o\"]\n";
     configure(&env, &[("litellm", &server), ("aimock", &upstream)], routes);
-    let ask = |model: &str, more: &[&str], prompt: &str| json(&env, &format!("litellm/{model}"), more, prompt);
+    let ask = |model: &str, more: &[&str], prompt: &str| ask_json(&env, &format!("litellm/{model}"), more, prompt);
 
     for more in [&[][..], &["--no-stream"]] {
-        assert_eq!(ask("mock-ok", more, "hello").exits(0).json()["content"], HELLO);
+        assert_eq!(ask("mock-ok", more, "hello").expect_exit(0).json()["content"], HELLO);
         // LiteLLM translates these to and from four wire formats.
         for model in ["up-openai", "up-deepseek", "up-claude", "up-gemini"] {
-            let answer = ask(model, more, "hello").exits(0).json();
+            let answer = ask(model, more, "hello").expect_exit(0).json();
             assert_eq!((&answer["content"], &answer["finish_reason"]), (&HELLO.into(), &"stop".into()), "{model}");
             assert_eq!(answer["usage"]["input"], 11, "{model}: {answer}");
         }
     }
-    let reasoned = ask("mock-think", &[], "hello").exits(0).json();
+    let reasoned = ask("mock-think", &[], "hello").expect_exit(0).json();
     assert_eq!((&reasoned["content"], &reasoned["reasoning"]), (&"42".into(), &"six times seven".into()));
-    assert_eq!(ask("mock-fallback", &[], "hello").exits(0).json()["content"], HELLO);
-    assert_eq!(ask("mock-delay", &[], "hello").exits(0).json()["content"], "late");
-    ask("mock-429", &[], "hello").exits(5).says(&["rate 429", "mock rate limit"]);
-    ask("mock-500", &[], "hello").exits(5).says(&["server 500"]);
-    ask("mock-ctx", &[], "hello").exits(5).says(&["context 400"]);
-    ask("mock-timeout", &[], "hello").exits(5).says(&["gateway-timeout 408"]);
-    ask("dead-upstream", &[], "hello").exits(5).says(&["server 500", "Connection error"]);
-    ask("up-badkey", &[], "hello").exits(4).says(&["auth 401"]);
-    ask("up-openai", &[], "cutoff").exits(8);
-    ask("no-such", &[], "hello").exits(5).says(&["model 400", "Invalid model name"]);
-    let wrong = json(&env, "bad-litellm/mock-ok", &[], "hello");
-    wrong.says(&["No connected db", "LiteLLM without a database returns this error for an invalid key"]);
-    ask("rpm1", &[], "hello").exits(0);
-    ask("rpm1", &[], "hello").exits(5).says(&["rate 429"]);
+    assert_eq!(ask("mock-fallback", &[], "hello").expect_exit(0).json()["content"], HELLO);
+    assert_eq!(ask("mock-delay", &[], "hello").expect_exit(0).json()["content"], "late");
+    ask("mock-429", &[], "hello").expect_exit(5).expect_stderr(&["rate 429", "mock rate limit"]);
+    ask("mock-500", &[], "hello").expect_exit(5).expect_stderr(&["server 500"]);
+    ask("mock-ctx", &[], "hello").expect_exit(5).expect_stderr(&["context 400"]);
+    ask("mock-timeout", &[], "hello").expect_exit(5).expect_stderr(&["gateway-timeout 408"]);
+    ask("dead-upstream", &[], "hello").expect_exit(5).expect_stderr(&["server 500", "Connection error"]);
+    ask("up-badkey", &[], "hello").expect_exit(4).expect_stderr(&["auth 401"]);
+    ask("up-openai", &[], "cutoff").expect_exit(8);
+    ask("no-such", &[], "hello").expect_exit(5).expect_stderr(&["model 400", "Invalid model name"]);
+    let wrong = ask_json(&env, "bad-litellm/mock-ok", &[], "hello");
+    wrong.expect_stderr(&["No connected db", "LiteLLM without a database returns this error for an invalid key"]);
+    ask("rpm1", &[], "hello").expect_exit(0);
+    ask("rpm1", &[], "hello").expect_exit(5).expect_stderr(&["rate 429"]);
     // Reset the health recorded above, so that the route tries all its candidates.
-    env.run(&["reset", "chat"]).exits(0);
-    let third = json(&env, "chat", &[], "hello").exits(0).json();
+    env.run(&["reset", "chat"]).expect_exit(0);
+    let third = ask_json(&env, "chat", &[], "hello").expect_exit(0).json();
     let classes: Vec<_> =
         third["attempts"].as_array().expect("JSON array").iter().map(|a| a["class"].clone()).collect();
     assert_eq!((&third["content"], classes), (&HELLO.into(), vec!["rate".into(), "server".into(), "ok".into()]));
@@ -149,7 +153,7 @@ fn litellm_in_front_of_aimock() {
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
 fn compare_and_ping_work_across_all_servers() {
-    let env = Home::new();
+    let env = TestEnv::new();
     let hello = llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
     let mut endless = llama(&env, "loop.gguf", &["--say", "never ending story", "--loop"]);
     let upstream = aimock();
@@ -159,21 +163,21 @@ fn compare_and_ping_work_across_all_servers() {
     let servers = [("llama", &hello), ("aimock", &upstream), ("litellm", &gateway), ("endless", &endless)];
     configure(&env, &servers, models);
 
-    let three = env.run(&["compare", "-m", "llama,mock,gateway", "hello"]).exits(0);
+    let three = env.run(&["compare", "-m", "llama,mock,gateway", "hello"]).expect_exit(0);
     let want = format!(
         "--- 1 llama  ok\nHello from a tiny llama . wörld 👋\n\n--- 2 mock  ok\n{HELLO}\n\n--- 3 gateway  ok\n{HELLO}\n"
     );
-    assert_eq!(three.out, want);
-    let all = env.run(&["compare", "--all", "--format", "json", "hello"]).exits(7).json();
+    assert_eq!(three.stdout, want);
+    let all = env.run(&["compare", "--all", "--format", "json", "hello"]).expect_exit(7).json();
     let states: Vec<_> =
         all.as_array().expect("JSON array").iter().map(|call| call["error"]["class"].clone()).collect();
     assert_eq!(states, [serde_json::Value::Null, serde_json::Value::Null, serde_json::Value::Null, "model".into()]);
 
-    let pinged = env.run(&["ping", "llama", "mock", "unheard", "bad-llama"]).exits(7);
-    let row = |name: &str| pinged.out.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
+    let pinged = env.run(&["ping", "llama", "mock", "unheard", "bad-llama"]).expect_exit(7);
+    let row = |name: &str| pinged.stdout.lines().find(|line| line.starts_with(name)).unwrap_or_default().to_owned();
     assert!(row("llama ").contains("ok") && row("bad-llama ").contains("ERR auth"), "{pinged:?}");
     assert!(row("unheard ").contains("NO"), "{pinged:?}");
-    assert!(env.run(&["models", "available", "litellm"]).exits(0).out.contains("mock-ok"));
+    assert!(env.run(&["models", "available", "litellm"]).expect_exit(0).stdout.contains("mock-ok"));
 
     // One server is killed during its answer: its call is incomplete, the other one is complete.
     let mut command = env.command();
@@ -197,13 +201,13 @@ fn compare_and_ping_work_across_all_servers() {
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
 fn init_flags_create_a_working_config() {
-    let env = Home::new();
+    let env = TestEnv::new();
     let hello = llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
     let upstream = aimock();
     let run = |arguments: &[&str]| {
         let mut command = env.command();
         command.env("MMCHAT_CONFIG", env.path("first.toml")).env("GOOD_KEY", "sk-good").args(arguments);
-        Ran::of(command.output().expect("program starts"))
+        CommandResult::from_output(command.output().expect("program starts"))
     };
     let (llama, mock) = (format!("llama={}", hello.url), format!("aimock={}", upstream.url));
     run(&[
@@ -224,17 +228,17 @@ fn init_flags_create_a_working_config() {
         "aimock/gpt-4o",
         "--no-try",
     ])
-    .exits(0)
-    .says(&["wrote"]);
-    assert_eq!(run(&["ask", "hello"]).exits(0).out.trim(), "Hello from a tiny llama . wörld 👋");
-    let both = run(&["compare", "hello"]).exits(0);
-    assert!(both.out.contains("tiny llama") && both.out.contains(HELLO), "{both:?}");
+    .expect_exit(0)
+    .expect_stderr(&["wrote"]);
+    assert_eq!(run(&["ask", "hello"]).expect_exit(0).stdout.trim(), "Hello from a tiny llama . wörld 👋");
+    let both = run(&["compare", "hello"]).expect_exit(0);
+    assert!(both.stdout.contains("tiny llama") && both.stdout.contains(HELLO), "{both:?}");
 }
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
 fn doctor_recognizes_each_server() {
-    let env = Home::new();
+    let env = TestEnv::new();
     let llama = llama(&env, "hello.gguf", &["--say", "Hello from a tiny llama . wörld 👋"]);
     let upstream = aimock();
     let proxy = litellm(&env, &upstream);
@@ -253,22 +257,23 @@ fn doctor_recognizes_each_server() {
     assert!(detail("llama", "kind").contains("llama.cpp"), "{}", detail("llama", "kind"));
     assert!(detail("llama", "streaming").contains("chunks"), "{}", detail("llama", "streaming"));
     assert!(detail("llama", "usage").contains("reported"));
-    env.run(&["doctor", "bad-llama/tiny"]).says(&["bad-llama"]);
+    env.run(&["doctor", "bad-llama/tiny"]).expect_stderr(&["bad-llama"]);
 }
 
 #[test]
 #[ignore = "needs the servers of scripts/interop"]
 fn imported_litellm_config_works_without_litellm() {
-    let env = Home::new();
+    let env = TestEnv::new();
     let upstream = aimock();
-    let config = fs::read_to_string(scripts().join("litellm.config.yaml")).expect("readable config");
+    let config = fs::read_to_string(scripts_dir().join("litellm.config.yaml")).expect("readable config");
     let config = config.replace("http://127.0.0.1:4010", upstream.url.trim_end_matches("/v1"));
     fs::write(env.path("litellm.yaml"), config).expect("writable file");
     env.write_config("");
     let path = env.path("litellm.yaml").display().to_string();
-    let result = env.run(&["config", "import", &path]).exits(0).says(&["added model up-openai", "mock_response"]);
+    let result =
+        env.run(&["config", "import", &path]).expect_exit(0).expect_stderr(&["added model up-openai", "mock_response"]);
     assert!(!format!("{result:?}").contains("sk-good"), "{result:#?}");
-    env.run(&["config", "check"]).exits(0);
-    let answer = json(&env, "up-openai", &[], "hello").exits(0).json();
+    env.run(&["config", "check"]).expect_exit(0);
+    let answer = ask_json(&env, "up-openai", &[], "hello").expect_exit(0).json();
     assert_eq!((&answer["content"], &answer["finish_reason"]), (&HELLO.into(), &"stop".into()));
 }

@@ -52,7 +52,7 @@ impl ContinuedComparison {
             RoundContext::Separate => answer.filter(|_| named || is_only),
             RoundContext::Shared if answer.is_none() => {
                 return Err(CliError::usage(
-                    format!("no answer of conversation {} is picked", conversation.id()),
+                    format!("no answer of conversation {} is picked", conversation.conversation_id()),
                     format!(
                         "run \"mmchat pick {}\", name an answer after --continue, or add --context separate",
                         round[0].reference()
@@ -91,7 +91,7 @@ impl ContinuedComparison {
                 Some(left.remove(index))
             };
             let Some(exchange) = self.shared.as_ref().or_else(own) else {
-                let (label, id) = (call.label(), self.conversation.id());
+                let (label, id) = (call.label(), self.conversation.conversation_id());
                 warnings.push(format!(
                     "\"{label}\" has no answer in conversation {id} to continue with, and gets no history"
                 ));
