@@ -13,9 +13,9 @@ use std::{
 use jiff::Timestamp;
 use mmchat::{
     config,
-    engine::{AttemptRecord, CallOutcome, Completion},
+    engine::{AttemptRecord, CallRecord, Completion},
     model::{FinishReason, Usage, target::Target},
-    store::record::{CallRecord, Database, GroupBy, RunPlacement},
+    store::record::{StoredCall, Database, GroupBy, RunPlacement},
 };
 
 const MODELS: u64 = 10;
@@ -74,7 +74,7 @@ fn sample_models() -> Vec<Arc<Target>> {
 }
 
 /// A call of one of the models within the last month.
-fn sample_call(number: u64, now: Timestamp, models: &[Arc<Target>]) -> CallRecord {
+fn sample_call(number: u64, now: Timestamp, models: &[Arc<Target>]) -> StoredCall {
     let target = Arc::clone(&models[(number % MODELS) as usize]);
     let at = now.checked_sub(Duration::from_secs((number * 7919) % (HOURS * 3600))).expect("timestamp in range");
     // From 50 ms to about 3 s.
@@ -82,14 +82,14 @@ fn sample_call(number: u64, now: Timestamp, models: &[Arc<Target>]) -> CallRecor
     let usage = Usage { input: Some(1000), output: Some(300), ..Usage::default() };
     let attempt =
         AttemptRecord { status: Some(200), ttft: Some(ttft), ..AttemptRecord::new(Arc::clone(&target), at, ttft * 3) };
-    CallRecord {
+    StoredCall {
         at,
         command: "ask",
         client: None,
         index: 0,
         requested: "chat".into(),
         is_route: true,
-        outcome: CallOutcome {
+        record: CallRecord {
             result: Ok(Completion { finish_reason: Some(FinishReason::Stop) }),
             incomplete: false,
             stopped: false,

@@ -5,7 +5,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    engine::{AnswerAccumulator, CallOutcome, CallProgress, Event, EventKind},
+    engine::{AccumulatedAnswer, CallRecord, CallProgress, Event, EventKind},
     model::{Usage, target::Target},
 };
 
@@ -33,7 +33,7 @@ pub struct AnswerCollector {
 #[derive(Debug)]
 struct CollectedCall {
     prompt_tokens: u64,
-    accumulator: AnswerAccumulator,
+    accumulator: AccumulatedAnswer,
     /// The current target.
     target: Option<Arc<Target>>,
     /// `None` once the call is finished.
@@ -47,7 +47,7 @@ impl AnswerCollector {
     pub fn new(prompts: impl IntoIterator<Item = u64>, now: Instant) -> Self {
         let collected = |prompt_tokens| CollectedCall {
             prompt_tokens,
-            accumulator: AnswerAccumulator::default(),
+            accumulator: AccumulatedAnswer::default(),
             progress: Some(CallProgress::new(now)),
             target: None,
             answer: Answer::default(),
@@ -94,7 +94,7 @@ impl AnswerCollector {
 }
 
 impl CollectedCall {
-    fn finish(&mut self, outcome: &CallOutcome) {
+    fn finish(&mut self, outcome: &CallRecord) {
         self.progress = None;
         self.accumulator.finish(outcome, self.prompt_tokens);
         let usage = self.accumulator.usage(outcome, self.prompt_tokens);

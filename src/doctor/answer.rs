@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{DoctorObserver, Finding, Verdict};
 use crate::{
     engine::{
-        AnswerAccumulator, CallOutcome, Engine, EventKind,
+        AccumulatedAnswer, CallRecord, Engine, EventKind,
         plan::{Call, Plan},
     },
     model::{ChatRequest, Message, ModelRequest, Params, Role, target::Target},
@@ -22,8 +22,8 @@ const MIN_CONCLUSIVE_WAIT: Duration = Duration::from_millis(400);
 
 /// Result of the test request.
 struct TestAnswer {
-    accumulated: AnswerAccumulator,
-    outcome: CallOutcome,
+    accumulated: AccumulatedAnswer,
+    outcome: CallRecord,
     /// Times of the reads that contained output.
     reads: Vec<Instant>,
     /// Number of output chunks.
@@ -46,7 +46,7 @@ pub(super) async fn check_answer(
     observer.on_start(&plan);
     let begun = Instant::now();
     let mut answered: Option<TestAnswer> = None;
-    let (mut account, mut reads, mut pieces) = (AnswerAccumulator::default(), Vec::new(), 0);
+    let (mut account, mut reads, mut pieces) = (AccumulatedAnswer::default(), Vec::new(), 0);
     let mut events = std::pin::pin!(engine.run(plan.clone()));
     while let Some(event) = events.next().await {
         observer.on_event(&plan, &event);

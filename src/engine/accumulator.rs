@@ -2,12 +2,12 @@
 //!
 //! Usage that the service did not report is estimated from the text and marked as estimated.
 
-use super::CallOutcome;
+use super::CallRecord;
 use crate::model::{Answer, Delta, DeltaKind, Usage, estimate::TokenCounter, target::Target};
 
 /// One answer, accumulated so far.
 #[derive(Clone, Debug, Default)]
-pub struct AnswerAccumulator {
+pub struct AccumulatedAnswer {
     /// The answer; its text only if `add` was called with `with_text`.
     pub answer: Answer,
     /// Estimate of the output tokens, reasoning included.
@@ -19,10 +19,10 @@ pub struct AnswerAccumulator {
     /// The cost of each earlier, failed request, with its currency.
     failed_costs: Vec<Option<(String, f64)>>,
     /// An earlier incomplete answer; it counts unless a later attempt has content.
-    incomplete_answer: Option<Box<AnswerAccumulator>>,
+    incomplete_answer: Option<Box<AccumulatedAnswer>>,
 }
 
-impl AnswerAccumulator {
+impl AccumulatedAnswer {
     /// Adds a delta; its text only if `with_text`.
     pub fn add(&mut self, delta: &Delta, with_text: bool) {
         if delta.choice != 0 && delta.kind.is_output() {
@@ -58,7 +58,7 @@ impl AnswerAccumulator {
     }
 
     /// Ends the answer. If the last request failed without output, the earlier incomplete answer takes its place.
-    pub fn finish(&mut self, outcome: &CallOutcome, prompt_tokens: u64) {
+    pub fn finish(&mut self, outcome: &CallRecord, prompt_tokens: u64) {
         if outcome.result.is_ok() || !self.is_empty() {
             return;
         }
@@ -85,7 +85,7 @@ impl AnswerAccumulator {
 
     /// The cost of `usage` plus that of earlier failed requests, in the currency of the target that answered.
     #[must_use]
-    pub fn cost<'o>(&self, usage: Option<&Usage>, outcome: &'o CallOutcome) -> Option<(f64, &'o str)> {
+    pub fn cost<'o>(&self, usage: Option<&Usage>, outcome: &'o CallRecord) -> Option<(f64, &'o str)> {
         let price = outcome.target.as_ref()?.price.as_ref()?;
         let own = usage.and_then(|usage| price.cost(usage));
         let wasted = self
@@ -100,7 +100,7 @@ impl AnswerAccumulator {
 
     /// The reported usage, else an estimate, marked as such; `None` if there was no output at all, not even reasoning.
     #[must_use]
-    pub fn usage(&self, outcome: &CallOutcome, prompt_tokens: u64) -> Option<Usage> {
+    pub fn usage(&self, outcome: &CallRecord, prompt_tokens: u64) -> Option<Usage> {
         let answered = outcome.result.is_ok() || outcome.incomplete;
         self.current_usage(prompt_tokens).or_else(|| answered.then(|| self.estimated_usage(prompt_tokens)))
     }

@@ -49,7 +49,7 @@ pub enum EventKind {
     /// The user restarted the call: its earlier output is not part of the answer.
     Restarted,
     /// The call ended; it may still be restarted.
-    Finished(Box<CallOutcome>),
+    Finished(Box<CallRecord>),
 }
 
 /// The next action after a failed attempt.
@@ -163,7 +163,7 @@ impl AttemptRecord {
 
 /// How a call ended.
 #[derive(Clone, Debug)]
-pub struct CallOutcome {
+pub struct CallRecord {
     /// The completion, or the error: that of the last incomplete answer, else the most representative one.
     pub result: Result<Completion, CallError>,
     /// The answer is incomplete, and no later attempt replaced it.

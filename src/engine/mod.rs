@@ -38,8 +38,8 @@ mod run;
 #[cfg(test)]
 mod tests;
 
-pub use accumulator::AnswerAccumulator;
-pub use event::{AttemptRecord, CallOutcome, Completion, Event, EventKind, NextStep, Notice};
+pub use accumulator::AccumulatedAnswer;
+pub use event::{AttemptRecord, CallRecord, Completion, Event, EventKind, NextStep, Notice};
 pub use fetch::FetchResponse;
 pub use order::ExplainedCandidate;
 pub use progress::CallProgress;

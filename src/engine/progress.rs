@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{AttemptRecord, CallOutcome, Event, EventKind};
+use super::{AttemptRecord, CallRecord, Event, EventKind};
 use crate::{
     model::{Delta, ErrorClass, target::Target},
     protocol::CallError,
@@ -85,7 +85,7 @@ impl CallProgress {
 
     /// The outcome of a call that the user stops at `now`.
     #[must_use]
-    pub fn into_interrupted_outcome(self, now: Instant) -> CallOutcome {
+    pub fn into_interrupted_outcome(self, now: Instant) -> CallRecord {
         let error = CallError::new(ErrorClass::LocalLimit, "interrupted");
         let current = self.current.as_ref().map(|(target, _)| (Arc::clone(target), self.output));
         let incomplete = self.output.has_answer || self.incomplete.is_some();
@@ -103,7 +103,7 @@ impl CallProgress {
                 ..AttemptRecord::new(target, at, took)
             }
         });
-        CallOutcome {
+        CallRecord {
             result: Err(error),
             incomplete,
             stopped: true,

@@ -8,10 +8,10 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{engine::CallOutcome, model::ErrorClass, protocol::CallError};
+use crate::{engine::CallRecord, model::ErrorClass, protocol::CallError};
 
 /// Response status of a failed call.
-pub(super) fn response_status(outcome: &CallOutcome, error: &CallError) -> StatusCode {
+pub(super) fn response_status(outcome: &CallRecord, error: &CallError) -> StatusCode {
     use ErrorClass as C;
     let upstream_or = |default: StatusCode, range: std::ops::RangeInclusive<u16>| {
         error
@@ -89,7 +89,7 @@ pub(super) fn server_credential_message(class: ErrorClass) -> &'static str {
 }
 
 /// Error body of a failed call, sent as the response or as the last event of a stream.
-pub(super) fn error_body(request_id: &str, outcome: &CallOutcome, error: &CallError) -> Value {
+pub(super) fn error_body(request_id: &str, outcome: &CallRecord, error: &CallError) -> Value {
     let message =
         if is_server_credential_error(error.class) { server_credential_message(error.class) } else { &error.message };
     let attempts = outcome.attempts.iter().map(|attempt| {
@@ -113,7 +113,7 @@ pub(super) fn error_body(request_id: &str, outcome: &CallOutcome, error: &CallEr
 }
 
 /// Shortest `Retry-After` of the tried candidates.
-pub(super) fn shortest_retry_after(outcome: &CallOutcome, error: &CallError) -> Option<Duration> {
+pub(super) fn shortest_retry_after(outcome: &CallRecord, error: &CallError) -> Option<Duration> {
     let errors = outcome.attempts.iter().filter_map(|attempt| attempt.error.as_ref()).chain([error]);
     let now = Timestamp::now();
     errors.filter_map(|error| Some(error.retry_after.as_ref()?.delay_from(now))).min()
@@ -121,8 +121,8 @@ pub(super) fn shortest_retry_after(outcome: &CallOutcome, error: &CallError) -> 
 
 /// A failed call, for tests.
 #[cfg(test)]
-pub(super) fn failed_outcome(error: &CallError) -> CallOutcome {
-    CallOutcome {
+pub(super) fn failed_outcome(error: &CallError) -> CallRecord {
+    CallRecord {
         result: Err(error.clone()),
         incomplete: false,
         stopped: false,

@@ -24,7 +24,7 @@ use crate::{
     gateway::{body_budget::BodyReservation, quota::QuotaGuard},
     model::{ErrorClass, target::Target},
     protocol::CallError,
-    store::record::{CallListener, CallRecord},
+    store::record::{CallListener, StoredCall},
 };
 
 /// Notices kept per request.
@@ -153,26 +153,26 @@ impl InFlightRequest {
     }
 
     /// Charges, counts, logs and records the finished call. Called once, because the listener returns its record once.
-    fn settle(&self, call: CallRecord) {
-        let call = CallRecord { command: "serve", client: self.context.client.clone(), ..call };
+    fn settle(&self, call: StoredCall) {
+        let call = StoredCall { command: "serve", client: self.context.client.clone(), ..call };
         self.quota_guard.charge(&call);
         let status = self.final_status(&call);
         self.gateway.metrics.observe_call(&self.context, &self.current.config, &call);
         self.gateway.deps.log.finished(&self.context, status.as_u16(), &call);
         if let Some(scribe) = &self.gateway.deps.writer
-            && !call.outcome.attempts.is_empty()
+            && !call.record.attempts.is_empty()
         {
             scribe.submit(Box::new(call));
         }
     }
 
     /// Status sent to the client; 499, as in nginx, if the client disconnected before a status was sent.
-    fn final_status(&self, call: &CallRecord) -> StatusCode {
-        match (self.status, &call.outcome.result) {
+    fn final_status(&self, call: &StoredCall) -> StatusCode {
+        match (self.status, &call.record.result) {
             (Some(sent), _) => sent,
             (None, Ok(_)) => StatusCode::OK,
-            (None, Err(_)) if call.outcome.stopped => StatusCode::from_u16(499).expect("499 is a valid status"),
-            (None, Err(error)) => response_status(&call.outcome, error),
+            (None, Err(_)) if call.record.stopped => StatusCode::from_u16(499).expect("499 is a valid status"),
+            (None, Err(error)) => response_status(&call.record, error),
         }
     }
 }
@@ -181,8 +181,8 @@ impl Drop for InFlightRequest {
     fn drop(&mut self) {
         if let Some(mut call) = self.listener.stop() {
             if self.gateway.aborting.load(Ordering::Relaxed) {
-                call.outcome.stopped = false;
-                call.outcome.result = Err(CallError::new(ErrorClass::LocalLimit, "the server was stopped"));
+                call.record.stopped = false;
+                call.record.result = Err(CallError::new(ErrorClass::LocalLimit, "the server was stopped"));
             }
             self.settle(call);
         }

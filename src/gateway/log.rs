@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::request_context::RequestContext;
-use crate::{engine::Notice, model::ErrorClass, store::record::CallRecord};
+use crate::{engine::Notice, model::ErrorClass, store::record::StoredCall};
 
 /// Sink of log lines.
 pub struct Log(Box<dyn Fn(String) + Send + Sync>);
@@ -89,10 +89,10 @@ pub(super) fn notice_text(notice: &Notice) -> Option<String> {
 }
 
 /// `class` of a call in the log and the metrics.
-pub(super) fn result_class(call: &CallRecord) -> &'static str {
+pub(super) fn result_class(call: &StoredCall) -> &'static str {
     match call.class() {
         None => "ok",
-        Some(_) if call.outcome.stopped => CLIENT_GONE,
+        Some(_) if call.record.stopped => CLIENT_GONE,
         Some(class) => class.as_str(),
     }
 }
@@ -112,8 +112,8 @@ impl Log {
     }
 
     /// Logs a finished call.
-    pub(super) fn finished(&self, context: &RequestContext, status: u16, call: &CallRecord) {
-        let (outcome, target) = (&call.outcome, call.outcome.target.as_ref());
+    pub(super) fn finished(&self, context: &RequestContext, status: u16, call: &StoredCall) {
+        let (outcome, target) = (&call.record, call.record.target.as_ref());
         let attempts = outcome.attempts.iter().map(|attempt| AttemptFields {
             endpoint: &attempt.target.endpoint.name,
             model: &attempt.target.id.0,

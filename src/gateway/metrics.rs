@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     model::{ErrorClass, target::Target},
     routing::health::Availability,
-    store::record::CallRecord,
+    store::record::StoredCall,
 };
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -228,21 +228,21 @@ impl Metrics {
     }
 
     /// Counts a finished call.
-    pub(super) fn observe_call(&self, context: &RequestContext, config: &Config, call: &CallRecord) {
+    pub(super) fn observe_call(&self, context: &RequestContext, config: &Config, call: &StoredCall) {
         let name = name_label(config, &call.requested);
         let key = context.client.clone().unwrap_or_default();
         self.requests.get_or_create(&RequestLabels { name, key, class: result_class(call).to_owned() }).inc();
         if call.is_route && call.failovers() > 0 {
             self.failovers.get_or_create(&RouteLabels { route: call.requested.clone() }).inc_by(call.failovers());
         }
-        if call.outcome.stopped {
+        if call.record.stopped {
             self.client_disconnects.inc();
-        } else if call.outcome.incomplete
-            && let Some(target) = &call.outcome.target
+        } else if call.record.incomplete
+            && let Some(target) = &call.record.target
         {
             self.incomplete.get_or_create(&model_labels(config, target)).inc();
         }
-        for (attempt, used) in call.outcome.attempts.iter().zip(&call.attempt_usage) {
+        for (attempt, used) in call.record.attempts.iter().zip(&call.attempt_usage) {
             let ModelLabels { endpoint, model } = model_labels(config, &attempt.target);
             if call.is_counted(attempt) {
                 let class = attempt.class().map_or("ok", ErrorClass::as_str);

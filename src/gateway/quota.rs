@@ -16,7 +16,7 @@ use super::{
 
 use crate::{
     config::ClientConfig,
-    store::record::{BatchWriter, CallRecord},
+    store::record::{BatchWriter, StoredCall},
 };
 
 pub(super) const RATE_WINDOW: Duration = Duration::from_secs(60);
@@ -54,9 +54,9 @@ impl Drop for QuotaGuard {
 
 impl QuotaGuard {
     /// Adds the cost of a call to the spend of its client, each attempt in its own currency.
-    pub(super) fn charge(&self, call: &CallRecord) {
+    pub(super) fn charge(&self, call: &StoredCall) {
         let Some(account) = &self.0 else { return };
-        let costs = call.outcome.attempts.iter().zip(&call.attempt_usage).filter_map(|(attempt, used)| {
+        let costs = call.record.attempts.iter().zip(&call.attempt_usage).filter_map(|(attempt, used)| {
             let price = attempt.target.price.as_ref()?;
             Some((price.currency.clone(), price.cost(used.as_ref()?)?))
         });

@@ -19,7 +19,7 @@ use super::{
 };
 
 use crate::{
-    engine::{CallOutcome, Event, EventKind},
+    engine::{CallRecord, Event, EventKind},
     model::{Answer, Delta, ErrorClass, ModelRequest},
     protocol::{
         CallError, Frame, FrameKind,
@@ -162,7 +162,7 @@ fn merge_deltas(request_id: &str, deltas: &[Delta]) -> String {
     server::response_body(&format!("chatcmpl-{request_id}"), &model, stream::unix_time(), &choices).to_string()
 }
 
-fn failure_response(in_flight: &mut InFlightRequest, outcome: &CallOutcome) -> Response<Body> {
+fn failure_response(in_flight: &mut InFlightRequest, outcome: &CallRecord) -> Response<Body> {
     let error = outcome.result.as_ref().expect_err("called for failed outcomes only");
     let mut response = error_response(&in_flight.context.request_id, outcome, error);
     in_flight.status = Some(response.status());
@@ -201,7 +201,7 @@ pub(super) fn insert_request_id(response: &mut Response<Body>, request_id: &str)
 }
 
 /// Error response of a failed call.
-pub(super) fn error_response(request_id: &str, outcome: &CallOutcome, error: &CallError) -> Response<Body> {
+pub(super) fn error_response(request_id: &str, outcome: &CallRecord, error: &CallError) -> Response<Body> {
     let status = response_status(outcome, error);
     let mut response = json_response(status, &error_body(request_id, outcome, error));
     // All candidates were tried already; a retry by the client would repeat them.

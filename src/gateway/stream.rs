@@ -20,7 +20,7 @@ use super::{
 };
 
 use crate::{
-    engine::{CallOutcome, Event, EventKind},
+    engine::{CallRecord, Event, EventKind},
     model::{DeltaKind, ModelRequest},
     protocol::{
         Frame, FrameKind,
@@ -54,7 +54,7 @@ pub(super) enum WriteOutcome {
     /// The end of a complete answer.
     Complete,
     /// The error event of a failed call.
-    Failed(Box<CallOutcome>),
+    Failed(Box<CallRecord>),
 }
 
 /// State of a response stream.
@@ -117,7 +117,7 @@ impl EventStream {
         }
     }
 
-    fn finish(&mut self, outcome: Box<CallOutcome>) -> WriteOutcome {
+    fn finish(&mut self, outcome: Box<CallRecord>) -> WriteOutcome {
         self.ended = true;
         match &outcome.result {
             Ok(_) => {

@@ -126,7 +126,7 @@ pub struct Usage {
     pub cached: Option<u64>,
     /// Part of `output` that was reasoning.
     pub reasoning: Option<u64>,
-    /// True when the service reported none and the counts are estimated.
+    /// Whether the counts are estimated, because the service reported none.
     pub estimated: bool,
 }
 
@@ -160,7 +160,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    /// Adds one delta. Choices other than the first are ignored.
+    /// Adds one delta. Output and finish reasons of choices other than the first are ignored.
     pub fn add(&mut self, delta: &Delta) {
         if delta.choice != 0 && delta.kind.is_output() {
             return;
@@ -197,10 +197,10 @@ mod tests {
     #[test]
     fn tool_call_fragments_are_joined_by_index() {
         let mut answer = Answer::default();
-        let first = ToolCall { index: 0, id: "a".into(), name: "get".into(), arguments: "{\"c".into() };
-        let second = ToolCall { index: 0, arguments: "\":1}".into(), ..ToolCall::default() };
-        answer.add(&delta(0, DeltaKind::ToolCall(first)));
-        answer.add(&delta(0, DeltaKind::ToolCall(second)));
+        let first_fragment = ToolCall { index: 0, id: "a".into(), name: "get".into(), arguments: "{\"c".into() };
+        let second_fragment = ToolCall { index: 0, arguments: "\":1}".into(), ..ToolCall::default() };
+        answer.add(&delta(0, DeltaKind::ToolCall(first_fragment)));
+        answer.add(&delta(0, DeltaKind::ToolCall(second_fragment)));
         assert_eq!(answer.tool_calls.len(), 1);
         assert_eq!(answer.tool_calls[0].arguments, "{\"c\":1}");
     }

@@ -14,13 +14,13 @@ pub struct ApiKey(Zeroizing<String>);
 const MIN_SECRET_LEN: usize = 8;
 
 impl ApiKey {
-    /// Wraps a secret, trimming surrounding whitespace as files and commands leave it.
+    /// Wraps a secret without surrounding whitespace, because files and command output end with a line break.
     #[must_use]
     pub fn new(value: &str) -> Self {
         Self(Zeroizing::new(value.trim().to_owned()))
     }
 
-    /// The secret itself. Use only to set a header.
+    /// The secret itself. Must not be printed or logged.
     #[must_use]
     pub fn expose(&self) -> &str {
         &self.0
@@ -29,10 +29,10 @@ impl ApiKey {
     /// The part after the scheme of a header value (`Bearer …`, `Basic …`), because services may quote only that part.
     #[must_use]
     pub fn without_scheme(&self) -> Option<Self> {
-        self.0.split_once(' ').map(|(_, rest)| Self::new(rest))
+        self.0.split_once(' ').map(|(_, credentials)| Self::new(credentials))
     }
 
-    /// Whether it is long enough to be a secret; shorter values (`none`, `ollama`) are placeholders.
+    /// Whether it is long enough to be a secret rather than a placeholder.
     #[must_use]
     pub fn is_secret(&self) -> bool {
         self.0.len() >= MIN_SECRET_LEN
@@ -51,16 +51,16 @@ impl ApiKey {
             return text.to_owned();
         }
         let masked = text.replace(self.0.as_str(), "[redacted]");
-        // A shortened text may end in a prefix of the secret.
-        let Some(body) = masked.strip_suffix('…') else { return masked };
+        // A truncated text may end in a prefix of the secret.
+        let Some(truncated) = masked.strip_suffix('…') else { return masked };
         let prefix = self
             .0
             .char_indices()
-            .map(|(at, _)| &self.0[..at])
+            .map(|(end, _)| &self.0[..end])
             .rev()
-            .find(|prefix| prefix.len() >= 3 && body.ends_with(prefix));
+            .find(|prefix| prefix.len() >= 3 && truncated.ends_with(prefix));
         match prefix {
-            Some(prefix) => format!("{}[redacted]…", &body[..body.len() - prefix.len()]),
+            Some(prefix) => format!("{}[redacted]…", &truncated[..truncated.len() - prefix.len()]),
             None => masked,
         }
     }
@@ -105,7 +105,7 @@ impl std::fmt::Display for KeySource {
             Self::Command(argv) => write!(f, "command \"{}\"", argv.first().map_or("", String::as_str)),
             Self::Shell(line) => write!(f, "command \"{}\"", line.split_whitespace().next().unwrap_or_default()),
             Self::Literal(_) => f.write_str("key in the config"),
-            Self::Keyring(name) => write!(f, "keyring entry {name}"),
+            Self::Keyring(name) => write!(f, "keyring entry \"{name}\""),
         }
     }
 }
@@ -114,11 +114,11 @@ impl std::fmt::Display for KeySource {
 #[must_use]
 pub fn redact_url(url: &url::Url) -> String {
     let mut redacted = url.clone();
-    let had_user = !url.username().is_empty() || url.password().is_some();
-    if had_user {
-        // Cannot fail for a URL that had a user; if it does, print nothing of the URL.
+    let has_userinfo = !url.username().is_empty() || url.password().is_some();
+    if has_userinfo {
+        // Cannot fail for a URL with userinfo; if it does, nothing of the URL is shown.
         if redacted.set_username("***").is_err() || redacted.set_password(None).is_err() {
-            return "[redacted url]".to_owned();
+            return "[redacted URL]".to_owned();
         }
     }
     if url.query().is_some() {
@@ -135,20 +135,20 @@ mod tests {
     fn key_is_never_printed() {
         let key = ApiKey::new(" sk-very-secret-key\n");
         assert_eq!(key.expose(), "sk-very-secret-key");
-        let shown = format!("{key} {key:?} {:?}", KeySource::Literal(key.clone()));
-        assert!(!shown.contains("secret-key"), "{shown}");
+        let printed = format!("{key} {key:?} {:?}", KeySource::Literal(key.clone()));
+        assert!(!printed.contains("secret-key"), "{printed}");
         assert_eq!(key.redact_in("refused: sk-very-secret-key"), "refused: [redacted]");
     }
 
     #[test]
     fn part_after_the_scheme_is_redacted_too() {
-        let rest = ApiKey::new("Bearer sk-very-secret-key").without_scheme().expect("value has a scheme");
-        assert_eq!(rest.redact_in("no: sk-very-secret-key"), "no: [redacted]");
+        let credentials = ApiKey::new("Bearer sk-very-secret-key").without_scheme().expect("value has a scheme");
+        assert_eq!(credentials.redact_in("no: sk-very-secret-key"), "no: [redacted]");
         assert_eq!(ApiKey::new("sk-very-secret-key").without_scheme(), None);
     }
 
     #[test]
-    fn key_truncated_by_shortening_is_redacted() {
+    fn prefix_of_a_key_at_the_end_of_a_truncated_text_is_redacted() {
         let key = ApiKey::new("sk-very-secret-key");
         assert_eq!(key.redact_in("refused: sk-very-sec…"), "refused: [redacted]…");
         assert_eq!(key.redact_in("refused…"), "refused…");

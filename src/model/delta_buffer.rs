@@ -16,7 +16,7 @@ pub struct DeltaBuffer {
     deltas: Vec<Delta>,
     /// Index in `deltas` by merge key.
     positions: HashMap<MergeKey, usize>,
-    /// Deltas of an earlier failed attempt, used if no later attempt produces answer content.
+    /// Deltas of the last failed attempt with answer content, used if no later attempt produces any.
     previous_attempt: Vec<Delta>,
 }
 
@@ -41,12 +41,12 @@ impl DeltaBuffer {
         }
     }
 
-    /// Takes the buffered deltas. If the last attempt also `failed`, without answer content, returns the partial answer
-    /// of an earlier attempt.
+    /// Takes the buffered deltas of the current attempt. If it `failed` without answer content, takes the partial answer
+    /// of an earlier attempt instead.
     pub fn take(&mut self, failed: bool) -> Vec<Delta> {
         self.positions.clear();
-        let (current, earlier) = (std::mem::take(&mut self.deltas), std::mem::take(&mut self.previous_attempt));
-        if !failed || has_answer_content(&current) || earlier.is_empty() { current } else { earlier }
+        let (current, previous) = (std::mem::take(&mut self.deltas), std::mem::take(&mut self.previous_attempt));
+        if !failed || has_answer_content(&current) || previous.is_empty() { current } else { previous }
     }
 }
 
@@ -58,8 +58,8 @@ fn has_answer_content(deltas: &[Delta]) -> bool {
 type MergeKey = (u16, Discriminant<DeltaKind>, u32);
 
 fn merge_key(delta: &Delta) -> MergeKey {
-    let call = if let DeltaKind::ToolCall(call) = &delta.kind { call.index } else { 0 };
-    (delta.choice, std::mem::discriminant(&delta.kind), call)
+    let call_index = if let DeltaKind::ToolCall(call) = &delta.kind { call.index } else { 0 };
+    (delta.choice, std::mem::discriminant(&delta.kind), call_index)
 }
 
 fn merge(buffered: &mut DeltaKind, delta: DeltaKind) {
@@ -69,7 +69,7 @@ fn merge(buffered: &mut DeltaKind, delta: DeltaKind) {
         | (K::Reasoning(buffered), K::Reasoning(text))
         | (K::Refusal(buffered), K::Refusal(text)) => buffered.push_str(&text),
         (K::ToolCall(buffered), K::ToolCall(fragment)) => buffered.append(&fragment),
-        (buffered, later) => *buffered = later,
+        (buffered, delta) => *buffered = delta,
     }
 }
 

@@ -9,7 +9,7 @@ use url::{Host, Url};
 
 use crate::model::{ProtocolId, api_key::KeySource};
 
-/// One service.
+/// One service at one base URL.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
     /// Name in the config.
@@ -41,8 +41,8 @@ impl Endpoint {
     #[must_use]
     pub fn url(&self, path: &str) -> Url {
         let mut url = self.base_url.clone();
-        let joined = format!("{}/{path}", self.base_url.path().trim_end_matches('/'));
-        url.set_path(&joined);
+        let full_path = format!("{}/{path}", self.base_url.path().trim_end_matches('/'));
+        url.set_path(&full_path);
         url
     }
 
@@ -76,7 +76,8 @@ pub struct ConnectOptions {
 pub struct Timeouts {
     /// To connect; default 10 s.
     pub connect: Option<Duration>,
-    /// From sending the request to the first content, reasoning or tool call delta.
+    /// From sending the request to the first content, reasoning or tool call delta; the default depends on the model and
+    /// the other candidates.
     pub first_token: Option<Duration>,
     /// Between two reads after the first delta; default 60 s.
     pub idle: Option<Duration>,

@@ -1,4 +1,4 @@
-//! Snapshot of the environment variables of this process, read once.
+//! A snapshot of the environment variables of this process, read once.
 //!
 //! The snapshot is passed as a value, so that tests can set variables without changing the process.
 
@@ -25,7 +25,7 @@ impl Environment {
 }
 
 impl FromIterator<(String, String)> for Environment {
-    fn from_iter<I: IntoIterator<Item = (String, String)>>(pairs: I) -> Self {
-        Self(Arc::new(pairs.into_iter().collect()))
+    fn from_iter<I: IntoIterator<Item = (String, String)>>(variables: I) -> Self {
+        Self(Arc::new(variables.into_iter().collect()))
     }
 }

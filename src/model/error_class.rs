@@ -78,7 +78,7 @@ impl ErrorClass {
         self.into()
     }
 
-    /// The class whose name before 0.1.0 was `name`, if it has another name now.
+    /// The class that was called `name` before version 0.1.0 and has another name now.
     #[must_use]
     pub fn renamed(name: &str) -> Option<Self> {
         match name {

@@ -3,7 +3,8 @@
 //! The estimate is within about 20 % of the common tokenizers and is always marked as estimated. A real tokenizer is
 //! specific to one model, megabytes in size, and still wrong for the next model.
 
-/// Counts the tokens of a streamed text. Rounding up each chunk separately would double the count of short chunks.
+/// Counts the tokens of a streamed text over all chunks: rounding up each chunk separately would double the count of
+/// short chunks.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TokenCounter {
     quarter_tokens: u64,

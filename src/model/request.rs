@@ -138,8 +138,8 @@ impl ModelRequest {
         if let Some(key) = key {
             return key.to_owned();
         }
-        let first = |role| chat.messages.iter().find(|message| message.role == role);
-        let parts = [Role::System, Role::User].into_iter().filter_map(first).flat_map(|message| &message.parts);
+        let first_message = |role| chat.messages.iter().find(|message| message.role == role);
+        let parts = [Role::System, Role::User].into_iter().filter_map(first_message).flat_map(|message| &message.parts);
         let texts = parts.filter_map(|part| match part {
             Part::Text(text) => Some(text.as_str()),
             Part::Image(_) => None,
@@ -278,14 +278,14 @@ impl Params {
     /// Maximum number of answer tokens: the smallest value of `max_tokens` and `max_completion_tokens`.
     #[must_use]
     pub fn max_output_tokens(&self) -> Option<u64> {
-        let extra = MAX_TOKENS_FIELDS.into_iter().filter_map(|name| self.extra.get(name)?.as_u64());
-        extra.chain(self.max_tokens).min()
+        let extra_limits = MAX_TOKENS_FIELDS.into_iter().filter_map(|name| self.extra.get(name)?.as_u64());
+        extra_limits.chain(self.max_tokens).min()
     }
 
     /// Number of requested choices (`n`).
     #[must_use]
     pub fn choice_count(&self) -> Option<u64> {
-        self.extra.get("n").and_then(Value::as_u64).filter(|&choices| choices > 0)
+        self.extra.get("n").and_then(Value::as_u64).filter(|&count| count > 0)
     }
 
     /// Returns these parameters with the set values of `overrides` replacing them.

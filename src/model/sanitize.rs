@@ -22,7 +22,8 @@ enum State {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sanitizer {
     state: State,
-    /// Length of the current string sequence, so that an unterminated one cannot swallow the rest of the answer.
+    /// Length of the current string sequence in characters; it is limited, because an unterminated sequence would
+    /// otherwise swallow the rest of the answer.
     sequence_len: usize,
 }
 
@@ -61,7 +62,7 @@ impl Sanitizer {
             (State::Escape, '\u{30}'..='\u{7e}') => State::Text,
             (State::Csi, '\u{20}'..='\u{3f}') => State::Csi,
             (State::Csi, '\u{40}'..='\u{7e}') => State::Text,
-            // Not a valid sequence (for example a line feed or a non-ASCII letter): the character is text.
+            // Not part of a valid sequence (for example a line feed or a non-ASCII letter): the character is text.
             (State::Escape | State::Csi, c) => {
                 if !is_control(c) {
                     out.push(c);
@@ -123,8 +124,8 @@ mod tests {
             ("over\u{202e}ride", "override"),
             ("借\u{0}用", "借用"),
         ];
-        for (raw, clean) in cases {
-            assert_eq!(sanitize(raw), clean, "{raw:?}");
+        for (raw, want) in cases {
+            assert_eq!(sanitize(raw), want, "{raw:?}");
         }
     }
 

@@ -52,7 +52,7 @@ impl Target {
     /// Whether a prompt of `estimated_tokens` may fit, allowing for an estimate that is up to a quarter too high.
     #[must_use]
     pub fn fits_context(&self, estimated_tokens: u64) -> bool {
-        self.context_window.is_none_or(|context| context >= estimated_tokens * 4 / 5)
+        self.context_window.is_none_or(|context_window| context_window >= estimated_tokens * 4 / 5)
     }
 
     /// Expected cost of a request, with an answer of typical length or `max_tokens` if that is less; `None`: the price
@@ -67,7 +67,7 @@ impl Target {
     }
 }
 
-/// Settings that cannot be detected from a response; never guessed.
+/// Decoding settings that cannot be detected from a response. They come from the config and are never guessed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DecodeOptions {
     /// The prompt template already contains `<think>`: text before `</think>` is reasoning.
@@ -96,10 +96,10 @@ impl Price {
         let cached = usage.cached.unwrap_or(0).min(usage.input?);
         let uncached = usage.input? - cached;
         #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
-        let price = uncached as f64 * self.input
+        let price_sum = uncached as f64 * self.input
             + cached as f64 * self.cached_input.unwrap_or(self.input)
             + usage.output? as f64 * self.output;
-        Some(price / 1e6)
+        Some(price_sum / 1e6)
     }
 }
 

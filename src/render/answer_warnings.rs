@@ -1,12 +1,12 @@
 //! Formats warnings about a complete answer, such as a reached token limit or an empty text.
 
 use crate::{
-    engine::AnswerAccumulator,
+    engine::AccumulatedAnswer,
     model::{FinishReason, sanitize::one_line},
 };
 
 /// The warnings about a complete answer, one per line.
-pub(super) fn warnings(account: &AnswerAccumulator, reason: Option<&FinishReason>) -> Option<String> {
+pub(super) fn warnings(account: &AccumulatedAnswer, reason: Option<&FinishReason>) -> Option<String> {
     let choices = "warning: the endpoint sent several choices; only the first is shown";
     let lines: Vec<_> = account
         .has_other_choices
@@ -18,7 +18,7 @@ pub(super) fn warnings(account: &AnswerAccumulator, reason: Option<&FinishReason
 }
 
 /// The warning about how the answer ended.
-fn finish_warning(account: &AnswerAccumulator, reason: Option<&FinishReason>) -> Option<String> {
+fn finish_warning(account: &AccumulatedAnswer, reason: Option<&FinishReason>) -> Option<String> {
     let any_content = account.has_content;
     let has_reasoning = account.tokens.tokens() > 0;
     Some(match reason {

@@ -6,7 +6,7 @@
 use super::{Format, Output, TerminalInfo, dim, json, markdown::MarkdownRenderer, metrics, notice};
 use crate::render::answer_warnings;
 use crate::{
-    engine::{AnswerAccumulator, CallOutcome, Event, EventKind, NextStep},
+    engine::{AccumulatedAnswer, CallRecord, Event, EventKind, NextStep},
     model::{Delta, DeltaBuffer, DeltaKind, Usage, sanitize::Sanitizer, target::Target},
 };
 
@@ -33,7 +33,7 @@ pub struct AskSettings {
 #[derive(Debug)]
 pub struct AskView {
     settings: AskSettings,
-    accumulated: AnswerAccumulator,
+    accumulated: AccumulatedAnswer,
     buffered: DeltaBuffer,
     /// The heading of the Markdown source was written.
     has_heading: bool,
@@ -55,7 +55,7 @@ impl AskView {
         Self {
             markdown: markdown.map(MarkdownRenderer::new),
             settings,
-            accumulated: AnswerAccumulator::default(),
+            accumulated: AccumulatedAnswer::default(),
             buffered: DeltaBuffer::default(),
             has_heading: false,
             sanitizer: Sanitizer::default(),
@@ -112,7 +112,7 @@ impl AskView {
     }
 
     /// Handles Ctrl-C: shows the partial answer, marked as interrupted.
-    pub fn on_interrupt(&mut self, outcome: &CallOutcome, to: &mut Output) {
+    pub fn on_interrupt(&mut self, outcome: &CallRecord, to: &mut Output) {
         self.show_buffered(outcome, to);
         self.finish(outcome, Some("[interrupted]".to_owned()), to);
     }
@@ -213,7 +213,7 @@ impl AskView {
         self.is_line_open = false;
     }
 
-    fn on_finished(&mut self, outcome: &CallOutcome, to: &mut Output) {
+    fn on_finished(&mut self, outcome: &CallRecord, to: &mut Output) {
         self.show_buffered(outcome, to);
         let message = match &outcome.result {
             Err(error) => Some(notice::call_failed(&self.settings.name, error, outcome)),
@@ -223,7 +223,7 @@ impl AskView {
     }
 
     /// Shows the buffered deltas.
-    fn show_buffered(&mut self, outcome: &CallOutcome, to: &mut Output) {
+    fn show_buffered(&mut self, outcome: &CallRecord, to: &mut Output) {
         let deltas = self.buffered.take(outcome.result.is_err());
         if self.settings.format == Format::Jsonl {
             json::write_lines(&json::deltas(CALL_INDEX, &deltas), to);
@@ -234,7 +234,7 @@ impl AskView {
     }
 
     /// Writes the end of the call: the last line of the answer, the JSON object, the message and the metrics.
-    fn finish(&mut self, outcome: &CallOutcome, message: Option<String>, to: &mut Output) {
+    fn finish(&mut self, outcome: &CallRecord, message: Option<String>, to: &mut Output) {
         self.end_reasoning(to);
         self.end_answer(to);
         self.accumulated.finish(outcome, self.settings.prompt_tokens);
@@ -253,7 +253,7 @@ impl AskView {
         }
     }
 
-    fn write_json(&mut self, outcome: &CallOutcome, usage_cost: (Option<&Usage>, Option<f64>), to: &mut Output) {
+    fn write_json(&mut self, outcome: &CallRecord, usage_cost: (Option<&Usage>, Option<f64>), to: &mut Output) {
         let mut object =
             json::answer(&self.settings.name, std::mem::take(&mut self.accumulated.answer), usage_cost, outcome);
         if self.settings.format == Format::Jsonl {

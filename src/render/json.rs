@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{Output, metrics::tokens_per_second};
 use crate::{
-    engine::{AttemptRecord, CallOutcome, Event, EventKind, NextStep},
+    engine::{AttemptRecord, CallRecord, Event, EventKind, NextStep},
     model::{Answer, Delta, DeltaKind, FinishReason, Usage},
     protocol::CallError,
 };
@@ -19,7 +19,7 @@ pub fn answer(
     name: &str,
     answer: Answer,
     (usage, cost): (Option<&Usage>, Option<f64>),
-    outcome: &CallOutcome,
+    outcome: &CallRecord,
 ) -> Value {
     let target = outcome.target.as_ref();
     let finish = match &outcome.result {

@@ -3,14 +3,14 @@
 use std::time::Duration;
 
 use super::notice::format_duration;
-use crate::{engine::CallOutcome, model::Usage};
+use crate::{engine::CallRecord, model::Usage};
 
 /// Minimum time between the first and the last delta: below it, speed reflects network chunks rather than the model.
 const MIN_OUTPUT_DURATION: Duration = Duration::from_millis(10);
 
 /// Tokens per second after the first; `None` with fewer than 2 tokens or less than 10 ms.
 #[must_use]
-pub fn tokens_per_second(usage: &Usage, outcome: &CallOutcome) -> Option<f64> {
+pub fn tokens_per_second(usage: &Usage, outcome: &CallRecord) -> Option<f64> {
     let seconds = outcome.output_duration.as_secs_f64();
     let output = usage.output.filter(|&output| output > 1)?;
     #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
@@ -20,7 +20,7 @@ pub fn tokens_per_second(usage: &Usage, outcome: &CallOutcome) -> Option<f64> {
 
 /// `fast  ttft 52 ms  total 1.2 s  14 in (8 cached) / 60 out  49 tok/s  $0.0004`
 #[must_use]
-pub fn summary_line(name: &str, usage: Option<&Usage>, cost: Option<(f64, &str)>, outcome: &CallOutcome) -> String {
+pub fn summary_line(name: &str, usage: Option<&Usage>, cost: Option<(f64, &str)>, outcome: &CallRecord) -> String {
     let mut parts = vec![name.to_owned()];
     if let Some(ttft) = outcome.ttft {
         parts.push(format!("ttft {}", format_duration(ttft)));

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use crate::{
-    engine::{AttemptRecord, CallOutcome, NextStep, Notice},
+    engine::{AttemptRecord, CallRecord, NextStep, Notice},
     model::{ErrorClass, api_key::redact_url, sanitize::one_line},
     protocol::CallError,
 };
@@ -97,7 +97,7 @@ pub fn notice(notice: &Notice) -> String {
 
 /// The full report of a failed call: the headline, the reason of each attempt, and hints.
 #[must_use]
-pub fn call_failed(name: &str, error: &CallError, outcome: &CallOutcome) -> String {
+pub fn call_failed(name: &str, error: &CallError, outcome: &CallRecord) -> String {
     let mut lines = Vec::new();
     let failed: Vec<&AttemptRecord> = outcome.attempts.iter().filter(|record| record.error.is_some()).collect();
     if outcome.incomplete {
@@ -133,7 +133,7 @@ fn attempt_line(record: &AttemptRecord) -> String {
     format!("  {} ({}) after {}: {cause}", record.target.id, endpoint_url(record), format_duration(record.took))
 }
 
-fn target_name(outcome: &CallOutcome, requested: &str) -> String {
+fn target_name(outcome: &CallRecord, requested: &str) -> String {
     outcome.target.as_ref().map_or_else(|| requested.to_owned(), |target| target.id.to_string())
 }
 

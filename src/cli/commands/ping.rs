@@ -24,7 +24,7 @@ use crate::cli::{
 use crate::{
     config::{Config, Flags, closest_name, direct_target, parse_duration},
     engine::{
-        CallOutcome, Engine, Event, EventKind,
+        CallRecord, Engine, Event, EventKind,
         plan::{Call, MAX_CONCURRENT_CALLS, Plan},
     },
     model::{
@@ -79,7 +79,7 @@ struct ModelCheck<'a> {
     /// The most similar listed id, when the model is not listed.
     nearest: Option<String>,
     /// The outcome of the `--deep` request.
-    outcome: Option<CallOutcome>,
+    outcome: Option<CallRecord>,
 }
 
 pub(crate) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> {
@@ -198,9 +198,9 @@ pub(crate) async fn collect_outcomes(
     engine: &Arc<Engine>,
     plan: Plan,
     mut on_event: impl FnMut(&Event),
-) -> Vec<CallOutcome> {
+) -> Vec<CallRecord> {
     let mut events = std::pin::pin!(engine.run(plan));
-    let mut outcomes: Vec<(usize, CallOutcome)> = Vec::new();
+    let mut outcomes: Vec<(usize, CallRecord)> = Vec::new();
     while let Some(event) = events.next().await {
         on_event(&event);
         if let EventKind::Finished(outcome) = event.kind {
@@ -273,7 +273,7 @@ fn model_table(checked: &[ModelCheck<'_>]) -> Table {
 }
 
 /// The outcome of a request, for a table: `ok` or `ERR` with the error class.
-pub(crate) fn outcome_state(outcome: &CallOutcome) -> String {
+pub(crate) fn outcome_state(outcome: &CallRecord) -> String {
     match &outcome.result {
         Ok(_) => "ok".to_owned(),
         Err(error) => format!("ERR {}", error.class),
@@ -282,7 +282,7 @@ pub(crate) fn outcome_state(outcome: &CallOutcome) -> String {
 
 fn note(check: &ModelCheck<'_>) -> String {
     match (&check.outcome, &check.nearest) {
-        (Some(CallOutcome { result: Err(error), .. }), _) => error_message(error),
+        (Some(CallRecord { result: Err(error), .. }), _) => error_message(error),
         (None, Some(near)) => format!("did you mean \"{near}\"?"),
         _ => String::new(),
     }

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use crate::cli::CliError;
 use crate::{
-    engine::{AttemptRecord, CallOutcome},
+    engine::{AttemptRecord, CallRecord},
     model::ErrorClass,
     term::signals::{InterruptHandler, on_sigquit},
 };
@@ -72,7 +72,7 @@ impl Exit {
 
     /// The exit code of several calls.
     #[must_use]
-    pub fn from_outcomes<'a>(outcomes: impl Iterator<Item = &'a CallOutcome>) -> Self {
+    pub fn from_outcomes<'a>(outcomes: impl Iterator<Item = &'a CallRecord>) -> Self {
         Self::combine(outcomes.map(Self::from_outcome))
     }
 
@@ -89,7 +89,7 @@ impl Exit {
 
     /// The exit code of one call.
     #[must_use]
-    pub fn from_outcome(outcome: &CallOutcome) -> Self {
+    pub fn from_outcome(outcome: &CallRecord) -> Self {
         let Err(error) = &outcome.result else { return Self::Ok };
         if outcome.incomplete || error.class == ErrorClass::Incomplete {
             return Self::Incomplete;

@@ -20,7 +20,7 @@ use report::{EventSlot, FirstTokenWait, Reporter};
 use send::AttemptSpec;
 
 use super::{
-    AttemptRecord, CallOutcome, Completion, Engine, Event, EventKind, NextStep, Notice, progress::OutputTiming,
+    AttemptRecord, CallRecord, Completion, Engine, Event, EventKind, NextStep, Notice, progress::OutputTiming,
 };
 use crate::{
     engine::plan::Call,
@@ -108,7 +108,7 @@ impl CallTask {
         let incomplete = self.incomplete.take().filter(|_| result.is_err());
         let timing = incomplete.as_ref().map_or(self.output, |incomplete| incomplete.1);
         let representative = incomplete.as_ref().map(|incomplete| &incomplete.0).or(self.records.last());
-        let outcome = CallOutcome {
+        let outcome = CallRecord {
             incomplete: incomplete.is_some(),
             stopped: false,
             deadline_passed: self.clock.deadline_passed(),

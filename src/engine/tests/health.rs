@@ -77,7 +77,7 @@ async fn engine_with_probe_due() -> TestEngine {
 }
 
 /// Runs three calls concurrently and returns their outcomes.
-async fn run_three_calls(test_engine: &TestEngine) -> Vec<CallOutcome> {
+async fn run_three_calls(test_engine: &TestEngine) -> Vec<CallRecord> {
     let calls = (0..3).map(|_| call_to(two_targets())).collect();
     let outcomes =
         test_engine.engine.run(Plan { calls, max_concurrent: None }).filter_map(async |event| match event.kind {

@@ -64,7 +64,7 @@ fn with_endpoint(mut target: Target, change: impl FnOnce(&mut Endpoint)) -> Targ
 /// The result of one call: its events and the requests sent.
 struct CallResult {
     events: Vec<Event>,
-    outcome: CallOutcome,
+    outcome: CallRecord,
     answer: Answer,
     requests: Vec<RecordedRequest>,
     took: Duration,

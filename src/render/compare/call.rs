@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    engine::{AnswerAccumulator, CallOutcome, CallProgress, Event, EventKind},
+    engine::{AccumulatedAnswer, CallRecord, CallProgress, Event, EventKind},
     model::{
         Delta, DeltaKind, FinishReason, Usage,
         sanitize::{Sanitizer, sanitize},
@@ -31,7 +31,7 @@ pub(super) struct CallView {
     /// The requested name.
     pub(super) name: String,
     pub(super) prompt_tokens: u64,
-    pub(super) accumulated: AnswerAccumulator,
+    pub(super) accumulated: AccumulatedAnswer,
     /// `None` until the call starts.
     progress: Option<CallProgress>,
     current_attempt: Option<(Arc<Target>, Instant)>,
@@ -39,7 +39,7 @@ pub(super) struct CallView {
     ttft: Option<Duration>,
     sanitizer: Sanitizer,
     tail: String,
-    outcome: Option<CallOutcome>,
+    outcome: Option<CallRecord>,
     /// Incremented whenever the text is replaced.
     generation: u32,
 }
@@ -66,7 +66,7 @@ impl CallView {
         Self {
             name,
             prompt_tokens,
-            accumulated: AnswerAccumulator::default(),
+            accumulated: AccumulatedAnswer::default(),
             progress: None,
             current_attempt: None,
             first_output_at: None,
@@ -146,7 +146,7 @@ impl CallView {
         self.ttft = None;
     }
 
-    fn finish(&mut self, outcome: CallOutcome) {
+    fn finish(&mut self, outcome: CallRecord) {
         let length = self.visible_text().len();
         self.accumulated.finish(&outcome, self.prompt_tokens);
         // An earlier incomplete answer may have become the answer.
@@ -156,7 +156,7 @@ impl CallView {
     }
 
     /// The outcome; `None` while the call runs.
-    pub(super) fn outcome(&self) -> Option<&CallOutcome> {
+    pub(super) fn outcome(&self) -> Option<&CallRecord> {
         self.outcome.as_ref()
     }
 

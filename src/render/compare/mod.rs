@@ -26,7 +26,7 @@ use tagged::TaggedLines;
 
 use super::{Format, Output, json, notice, report::ReportCall, timeline::Timeline, wrap::wrap};
 use crate::{
-    engine::{CallOutcome, Event, EventKind},
+    engine::{CallRecord, Event, EventKind},
     model::target::TargetId,
 };
 
@@ -357,7 +357,7 @@ impl CompareView {
     }
 
     /// The outcomes of the calls that have ended.
-    pub fn outcomes(&self) -> impl Iterator<Item = &CallOutcome> {
+    pub fn outcomes(&self) -> impl Iterator<Item = &CallRecord> {
         self.calls.iter().filter_map(CallView::outcome)
     }
 }

@@ -16,7 +16,7 @@ use std::{
 
 use jiff::Zoned;
 
-use super::{CallRecord, Database, RecordError};
+use super::{StoredCall, Database, RecordError};
 
 /// The capacity of the queue: a few seconds of some thousand calls per second, as long as a disk may stall.
 const QUEUE_CAPACITY: usize = 8192;
@@ -32,7 +32,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub struct BatchWriter {
     /// `None` once closed.
-    sender: Mutex<Option<SyncSender<Box<CallRecord>>>>,
+    sender: Mutex<Option<SyncSender<Box<StoredCall>>>>,
     thread: Mutex<Option<JoinHandle<()>>>,
     dropped: Arc<AtomicU64>,
     path: PathBuf,
@@ -59,7 +59,7 @@ impl BatchWriter {
     }
 
     /// Queues a call. It is boxed because the queue is allocated in advance.
-    pub fn submit(&self, call: Box<CallRecord>) {
+    pub fn submit(&self, call: Box<StoredCall>) {
         let sender = self.sender.lock().expect("no code panics while it holds this lock");
         let queued = sender.as_ref().is_some_and(|sender| sender.try_send(call).is_ok());
         if !queued {
@@ -97,13 +97,13 @@ struct Worker<T> {
     failed_at: Option<Instant>,
     /// Calls to write.
     #[expect(clippy::vec_box, reason = "the queue holds boxes")]
-    pending: Vec<Box<CallRecord>>,
+    pending: Vec<Box<StoredCall>>,
     on_error: T,
 }
 
 impl<T: Fn(&RecordError)> Worker<T> {
     #[expect(clippy::disallowed_methods, reason = "senders do not wake the thread while it sleeps")]
-    fn run(mut self, calls: &Receiver<Box<CallRecord>>) {
+    fn run(mut self, calls: &Receiver<Box<StoredCall>>) {
         loop {
             // Calls that could not be written are retried even if no new call arrives.
             let next = if self.pending.is_empty() {

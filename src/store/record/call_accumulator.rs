@@ -5,9 +5,9 @@
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use super::{CallRecord, Transcript};
+use super::{StoredCall, Transcript};
 use crate::{
-    engine::{AnswerAccumulator, AttemptRecord, CallOutcome, CallProgress, Event, EventKind, plan::Call},
+    engine::{AccumulatedAnswer, AttemptRecord, CallRecord, CallProgress, Event, EventKind, plan::Call},
     model::{Message, ModelRequest, Part, Role, Usage, target::TargetId},
 };
 
@@ -19,7 +19,7 @@ pub struct CallListener {
     prompt_tokens: u64,
     /// The prompt; the answer is added at the end. `None` if content is not stored.
     transcript: Option<Transcript>,
-    accumulator: AnswerAccumulator,
+    accumulator: AccumulatedAnswer,
     /// The usage of each attempt with output, by its time and target.
     attempt_usage: Vec<(Timestamp, TargetId, Usage)>,
     /// The progress, in case the call is stopped; `None` once it is finished.
@@ -35,14 +35,14 @@ impl CallListener {
             is_route: lane.route.is_some(),
             prompt_tokens: lane.prompt_tokens,
             transcript: store_content.then(|| request_transcript(&lane.request)),
-            accumulator: AnswerAccumulator::default(),
+            accumulator: AccumulatedAnswer::default(),
             attempt_usage: Vec::new(),
             progress: Some(CallProgress::new(Instant::now())),
         }
     }
 
     /// Handles an event. Returns the record when the call is finished.
-    pub fn on_event(&mut self, event: &Event) -> Option<CallRecord> {
+    pub fn on_event(&mut self, event: &Event) -> Option<StoredCall> {
         if let Some(progress) = &mut self.progress {
             progress.apply(event);
         }
@@ -68,12 +68,12 @@ impl CallListener {
     }
 
     /// Stops the call. Returns its record, because its output so far is billed; `None` if it was finished.
-    pub fn stop(&mut self) -> Option<CallRecord> {
+    pub fn stop(&mut self) -> Option<StoredCall> {
         let progress = self.progress.take()?;
         Some(self.finish(progress.into_interrupted_outcome(Instant::now())))
     }
 
-    fn finish(&mut self, outcome: CallOutcome) -> CallRecord {
+    fn finish(&mut self, outcome: CallRecord) -> StoredCall {
         self.progress = None;
         let mut account = std::mem::take(&mut self.accumulator);
         let own = account.usage(&outcome, self.prompt_tokens).filter(|_| outcome.result.is_ok());
@@ -86,7 +86,7 @@ impl CallListener {
             reasoning: account.answer.reasoning.clone(),
             ..prompt
         });
-        CallRecord {
+        StoredCall {
             at: Timestamp::now().checked_sub(outcome.total).unwrap_or_default(),
             command: "",
             client: None,
@@ -95,7 +95,7 @@ impl CallListener {
             is_route: self.is_route,
             usage: account.usage(&outcome, self.prompt_tokens),
             attempt_usage: usage_by_attempt(&outcome.attempts, std::mem::take(&mut self.attempt_usage)),
-            outcome,
+            record: outcome,
             transcript: said,
         }
     }

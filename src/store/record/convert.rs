@@ -1,13 +1,13 @@
 //! Converts values of calls for the database.
 
-use super::CallRecord;
+use super::StoredCall;
 use crate::engine::AttemptRecord;
 use std::time::Duration;
 
 /// The last attempt of the call's target, which represents the call.
-pub(super) fn representative_attempt(call: &CallRecord) -> Option<&AttemptRecord> {
-    let target = call.outcome.target.as_ref().map(|target| &target.id);
-    call.outcome.attempts.iter().rfind(|attempt| Some(&attempt.target.id) == target)
+pub(super) fn representative_attempt(call: &StoredCall) -> Option<&AttemptRecord> {
+    let target = call.record.target.as_ref().map(|target| &target.id);
+    call.record.attempts.iter().rfind(|attempt| Some(&attempt.target.id) == target)
 }
 
 pub(super) fn micros(time: Duration) -> i64 {

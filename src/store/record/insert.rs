@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 use rusqlite::{Transaction, TransactionBehavior, params};
 
 use super::{
-    CallRecord, Database, RecordError, RunPlacement,
+    StoredCall, Database, RecordError, RunPlacement,
     convert::{micros, representative_attempt, saturating_i64},
 };
 
@@ -17,7 +17,7 @@ use crate::{
 
 impl Database {
     /// Writes one call and its content, if stored. All calls of a run share one `run`.
-    pub fn insert_call(&mut self, call: &CallRecord, run: &mut RunPlacement) -> Result<(), RecordError> {
+    pub fn insert_call(&mut self, call: &StoredCall, run: &mut RunPlacement) -> Result<(), RecordError> {
         let written = self.write_transaction(|transaction| {
             let mut hours = HourlyRollup::default();
             let written = insert_rows(transaction, call, run, &mut hours)?;
@@ -33,7 +33,7 @@ impl Database {
     }
 
     /// Writes many calls in one transaction. Each stored content starts its own conversation.
-    pub fn insert_calls(&mut self, calls: impl Iterator<Item = impl Borrow<CallRecord>>) -> Result<(), RecordError> {
+    pub fn insert_calls(&mut self, calls: impl Iterator<Item = impl Borrow<StoredCall>>) -> Result<(), RecordError> {
         self.write_transaction(|transaction| {
             let mut hours = HourlyRollup::default();
             for call in calls {
@@ -60,7 +60,7 @@ impl Database {
 
 fn insert_rows(
     transaction: &Transaction<'_>,
-    call: &CallRecord,
+    call: &StoredCall,
     run: &RunPlacement,
     hours: &mut HourlyRollup,
 ) -> rusqlite::Result<Option<placement::WrittenTurn>> {
@@ -73,8 +73,8 @@ fn insert_rows(
     }
 }
 
-fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Result<i64> {
-    let CallRecord { outcome, usage, .. } = call;
+fn write_call(transaction: &Transaction<'_>, call: &StoredCall) -> rusqlite::Result<i64> {
+    let StoredCall { record: outcome, usage, .. } = call;
     let target = outcome.target.as_ref();
     let attempt = representative_attempt(call);
     let finish =
@@ -111,12 +111,12 @@ fn write_call(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Res
     ])
 }
 
-fn write_attempts(transaction: &Transaction<'_>, id: i64, call: &CallRecord) -> rusqlite::Result<()> {
+fn write_attempts(transaction: &Transaction<'_>, id: i64, call: &StoredCall) -> rusqlite::Result<()> {
     let mut statement = transaction.prepare_cached(
         "INSERT INTO attempts (call_id, attempt_no, at, model, endpoint, upstream, error_class, http_status, total_us, ttft_us, key_index,
          request_id, error_message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?;
-    for (number, attempt) in (1i64..).zip(&call.outcome.attempts) {
+    for (number, attempt) in (1i64..).zip(&call.record.attempts) {
         let AttemptRecord { target, error, .. } = attempt;
         statement.execute(params![
             id,

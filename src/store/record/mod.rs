@@ -28,13 +28,13 @@ pub use spend::SqliteSpendLedger;
 pub use stats::{GroupBy, GroupMetrics, Since, StatsRow};
 
 use crate::{
-    engine::{AttemptRecord, CallOutcome},
+    engine::{AttemptRecord, CallRecord},
     model::{ErrorClass, Usage},
 };
 
 /// A finished call: its result, times, usage and, if stored, its content.
 #[derive(Clone, Debug)]
-pub struct CallRecord {
+pub struct StoredCall {
     /// When the call started.
     pub at: Timestamp,
     /// The command that made the call.
@@ -48,7 +48,7 @@ pub struct CallRecord {
     /// Whether the requested name is a route.
     pub is_route: bool,
     /// How the call ended.
-    pub outcome: CallOutcome,
+    pub record: CallRecord,
     /// The usage of the answer.
     pub usage: Option<Usage>,
     /// The usage of each attempt, in order; incomplete ones are billed too.
@@ -57,13 +57,13 @@ pub struct CallRecord {
     pub transcript: Option<Transcript>,
 }
 
-impl CallRecord {
+impl StoredCall {
     /// The error class of a failed call.
     #[must_use]
     pub fn class(&self) -> Option<ErrorClass> {
-        let error = self.outcome.result.as_ref().err()?;
+        let error = self.record.result.as_ref().err()?;
         // An answer that mmchat itself stopped is not the endpoint's incomplete answer.
-        Some(if self.outcome.incomplete && error.class != ErrorClass::LocalLimit {
+        Some(if self.record.incomplete && error.class != ErrorClass::LocalLimit {
             ErrorClass::Incomplete
         } else {
             error.class
@@ -80,7 +80,7 @@ impl CallRecord {
     #[must_use]
     pub fn failovers(&self) -> u64 {
         let failed = |attempt: &AttemptRecord| attempt.class().is_some_and(|class| class != ErrorClass::LocalLimit);
-        let pairs = self.outcome.attempts.windows(2);
+        let pairs = self.record.attempts.windows(2);
         let moved = pairs.filter(|pair| failed(&pair[0]) && pair[0].target.id != pair[1].target.id);
         moved.count() as u64
     }
@@ -88,8 +88,8 @@ impl CallRecord {
     /// The cost of all attempts priced in the currency of the model that answered.
     #[must_use]
     pub fn cost(&self) -> Option<(f64, &str)> {
-        let currency = &self.outcome.target.as_ref()?.price.as_ref()?.currency;
-        let costs = self.outcome.attempts.iter().zip(&self.attempt_usage).filter_map(|(attempt, used)| {
+        let currency = &self.record.target.as_ref()?.price.as_ref()?.currency;
+        let costs = self.record.attempts.iter().zip(&self.attempt_usage).filter_map(|(attempt, used)| {
             let price = attempt.target.price.as_ref().filter(|price| price.currency == *currency)?;
             price.cost(used.as_ref()?)
         });

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use rusqlite::{OptionalExtension, Row, Transaction, params};
 
-use super::{CallRecord, Transcript};
+use super::{StoredCall, Transcript};
 
 /// How a run continues a conversation.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -113,7 +113,7 @@ impl RunPlacement {
 pub(super) fn write_turn(
     transaction: &Transaction<'_>,
     id: i64,
-    (call, said): (&CallRecord, &Transcript),
+    (call, said): (&StoredCall, &Transcript),
     run: &RunPlacement,
 ) -> rusqlite::Result<Option<WrittenTurn>> {
     if let Continuation::Replace(exchanges) = &run.continuation
@@ -153,18 +153,18 @@ fn discard_messages(transaction: &Transaction<'_>, call: i64) -> rusqlite::Resul
 }
 
 /// Why an answer is not complete: `stopped` or its error class.
-fn incomplete_reason(call: &CallRecord) -> Option<&'static str> {
-    if call.outcome.stopped { Some("stopped") } else { call.class().map(crate::model::ErrorClass::as_str) }
+fn incomplete_reason(call: &StoredCall) -> Option<&'static str> {
+    if call.record.stopped { Some("stopped") } else { call.class().map(crate::model::ErrorClass::as_str) }
 }
 
-fn answer_number(call: &CallRecord) -> i64 {
+fn answer_number(call: &StoredCall) -> i64 {
     i64::try_from(call.index + 1).unwrap_or(i64::MAX)
 }
 
 fn insert_turn(
     transaction: &Transaction<'_>,
     id: i64,
-    (call, said): (&CallRecord, &Transcript),
+    (call, said): (&StoredCall, &Transcript),
     (settled, after): (&RunLocation, Option<i64>),
 ) -> rusqlite::Result<i64> {
     transaction
@@ -180,7 +180,7 @@ fn insert_turn(
             id,
             call.at.as_millisecond(),
             call.requested,
-            call.outcome.target.as_ref().map(|target| &target.id.0),
+            call.record.target.as_ref().map(|target| &target.id.0),
             incomplete_reason(call),
             said.system,
             said.prompt,
@@ -197,7 +197,7 @@ fn replace_turn(
     transaction: &Transaction<'_>,
     exchange: i64,
     id: i64,
-    (call, said): (&CallRecord, &Transcript),
+    (call, said): (&StoredCall, &Transcript),
     keep_better: bool,
 ) -> rusqlite::Result<()> {
     let (old_call, was_complete, had_text): (i64, bool, bool) = transaction
@@ -220,7 +220,7 @@ fn replace_turn(
             id,
             call.at.as_millisecond(),
             call.requested,
-            call.outcome.target.as_ref().map(|target| &target.id.0),
+            call.record.target.as_ref().map(|target| &target.id.0),
             class,
             said.system,
             said.prompt,
@@ -244,7 +244,7 @@ fn find_location(transaction: &Transaction<'_>, exchange: i64) -> rusqlite::Resu
 /// Places a run when its first answer is written: in the next round, unless another run has written that already.
 fn choose_location(
     transaction: &Transaction<'_>,
-    call: &CallRecord,
+    call: &StoredCall,
     goes_on: &Continuation,
 ) -> rusqlite::Result<RunLocation> {
     let new_conversation = || {
@@ -273,7 +273,7 @@ fn choose_location(
 /// Copies turns and their history to a new conversation; for a fork, as a sequence of single answers.
 fn copy_history<'e>(
     transaction: &Transaction<'_>,
-    call: &CallRecord,
+    call: &StoredCall,
     exchanges: impl Iterator<Item = &'e i64>,
     apart: bool,
 ) -> rusqlite::Result<RunLocation> {
@@ -305,15 +305,15 @@ fn copy_history<'e>(
     Ok(RunLocation { conversation, round: last + 1, copied_turns: copies })
 }
 
-fn insert_conversation(transaction: &Transaction<'_>, call: &CallRecord) -> rusqlite::Result<i64> {
+fn insert_conversation(transaction: &Transaction<'_>, call: &StoredCall) -> rusqlite::Result<i64> {
     transaction
         .prepare_cached("INSERT INTO conversations (at, command, last_used) VALUES (?1, ?2, 0)")?
         .insert(params![call.at.as_millisecond(), call.command])
 }
 
 /// Makes the conversation the latest one.
-fn touch_conversation(transaction: &Transaction<'_>, conversation: i64, call: &CallRecord) -> rusqlite::Result<()> {
-    let end = call.at.as_millisecond().saturating_add(i64::try_from(call.outcome.total.as_millis()).unwrap_or(0));
+fn touch_conversation(transaction: &Transaction<'_>, conversation: i64, call: &StoredCall) -> rusqlite::Result<()> {
+    let end = call.at.as_millisecond().saturating_add(i64::try_from(call.record.total.as_millis()).unwrap_or(0));
     set_last_used(transaction, conversation, end)
 }
 

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, time::Duration};
 use rusqlite::{OptionalExtension, Transaction, params};
 
 use super::{
-    CallRecord,
+    StoredCall,
     convert::{micros, representative_attempt, saturating_i64},
 };
 use crate::{
@@ -81,8 +81,8 @@ struct UsageTotals {
 
 impl HourlyRollup {
     /// Adds a call.
-    pub(super) fn add(&mut self, call: &CallRecord) {
-        let (outcome, representative) = (&call.outcome, representative_attempt(call));
+    pub(super) fn add(&mut self, call: &StoredCall) {
+        let (outcome, representative) = (&call.record, representative_attempt(call));
         for (attempt, used) in outcome.attempts.iter().zip(&call.attempt_usage) {
             let target = &attempt.target;
             let output_time = if representative.is_some_and(|other| std::ptr::eq(other, attempt)) {
@@ -123,8 +123,8 @@ impl HourlyRollup {
     }
 
     /// Adds the call as one sample, however many attempts it took.
-    fn add_call_sample(&mut self, call: &CallRecord, lane: i64, name: &str) {
-        let (outcome, class, cost) = (&call.outcome, call.class(), call.cost());
+    fn add_call_sample(&mut self, call: &StoredCall, lane: i64, name: &str) {
+        let (outcome, class, cost) = (&call.record, call.class(), call.cost());
         let row = RollupKey {
             hour: hour_since_epoch(call.at),
             dimension: lane,
@@ -243,8 +243,8 @@ impl RollupKey {
 }
 
 /// The usage of all attempts of a call. The output speed is that of the answer only.
-fn total_usage(call: &CallRecord) -> Option<UsageTotals> {
-    let own = call.usage.as_ref().map(|usage| UsageTotals::from_usage(usage, call.outcome.output_duration));
+fn total_usage(call: &StoredCall) -> Option<UsageTotals> {
+    let own = call.usage.as_ref().map(|usage| UsageTotals::from_usage(usage, call.record.output_duration));
     let (spoken, speaking_us) = own.map_or((0, 0), |own| (own.output_tokens_timed, own.output_us));
     let each = call.attempt_usage.iter().flatten().map(|usage| UsageTotals::from_usage(usage, Duration::ZERO));
     let all = each.reduce(|one, other| UsageTotals {

@@ -11,7 +11,7 @@ use std::{
 
 use jiff::Timestamp;
 
-use super::{CallListener, CallRecord, Continuation, Database, RecordError, RunPlacement, StoredRound};
+use super::{CallListener, StoredCall, Continuation, Database, RecordError, RunPlacement, StoredRound};
 use crate::engine::{Event, EventKind, plan::Plan};
 
 /// The capacity of the queue of finished calls.
@@ -43,7 +43,7 @@ pub struct RunWriter {
 
 #[derive(Debug)]
 struct WriterThread {
-    sender: SyncSender<CallRecord>,
+    sender: SyncSender<StoredCall>,
     thread: JoinHandle<Result<Option<StoredRound>, RecordError>>,
 }
 
@@ -75,13 +75,13 @@ impl RunWriter {
         }
     }
 
-    fn submit(&mut self, lane: usize, record: CallRecord) {
+    fn submit(&mut self, lane: usize, record: StoredCall) {
         let has_parallel_calls = self.calls.len() > 1;
         // A call without an attempt is not recorded, unless it is one of several answers: it has a number in the round.
-        if record.outcome.attempts.is_empty() && !(has_parallel_calls && self.options.store_content) {
+        if record.record.attempts.is_empty() && !(has_parallel_calls && self.options.store_content) {
             return;
         }
-        let record = CallRecord { command: self.options.command, index: lane, ..record };
+        let record = StoredCall { command: self.options.command, index: lane, ..record };
         if let Some(writer) = self.ensure_writer() {
             // If sending fails, the thread has ended with an error, which `close` returns.
             let _ = writer.sender.send(record);
@@ -118,7 +118,7 @@ pub(super) fn write_records(
     path: &std::path::Path,
     days: Option<u32>,
     mut run: RunPlacement,
-    records: &Receiver<CallRecord>,
+    records: &Receiver<StoredCall>,
 ) -> Result<Option<StoredRound>, RecordError> {
     let mut database = Database::open(path)?;
     let mut first_error = None;

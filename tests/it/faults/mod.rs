@@ -25,7 +25,7 @@ use mmchat::{
     cli::Exit,
     config,
     engine::{
-        CallOutcome, Engine, EventKind,
+        CallRecord, Engine, EventKind,
         plan::{self, Plan},
     },
     mock::{MockConfig, MockServer, Script, built_in_models},
@@ -213,7 +213,7 @@ async fn run_service(service: Service, address: SocketAddr, mut listener: Option
 /// The answer and outcome of one request.
 struct RequestResult {
     text: String,
-    outcome: CallOutcome,
+    outcome: CallRecord,
 }
 
 impl RequestResult {

@@ -51,7 +51,7 @@ fn events(name: &str, text: &[&str], end: Result<FinishReason, ErrorClass>) -> V
         }
     }
     let incomplete = !text.is_empty() && end.is_err();
-    kinds.push(EventKind::Finished(Box::new(CallOutcome {
+    kinds.push(EventKind::Finished(Box::new(CallRecord {
         result: end
             .map(|reason| Completion { finish_reason: Some(reason) })
             .map_err(|class| CallError::new(class, "the reason of the failure")),

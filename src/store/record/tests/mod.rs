@@ -40,7 +40,7 @@ fn usage() -> Usage {
 }
 
 /// A call to the route `chat`: `a` failed, then `b` answered.
-fn failover_call(at: Timestamp, ttft: u32) -> CallRecord {
+fn failover_call(at: Timestamp, ttft: u32) -> StoredCall {
     let (a, b) = (priced_target("a"), priced_target("b"));
     let error = CallError { status: Some(500), ..CallError::new(ErrorClass::Server, "no") };
     let failed = AttemptRecord {
@@ -54,14 +54,14 @@ fn failover_call(at: Timestamp, ttft: u32) -> CallRecord {
         ttft: Some(MS * ttft),
         ..AttemptRecord::new(Arc::clone(&b), at, MS * (ttft + 100))
     };
-    CallRecord {
+    StoredCall {
         at,
         command: "ask",
         client: None,
         index: 0,
         requested: "chat".into(),
         is_route: true,
-        outcome: CallOutcome {
+        record: CallRecord {
             result: Ok(Completion { finish_reason: Some(FinishReason::Stop) }),
             incomplete: false,
             stopped: false,
@@ -79,13 +79,13 @@ fn failover_call(at: Timestamp, ttft: u32) -> CallRecord {
     }
 }
 
-fn call_with_content(prompt: &str, answer: &str) -> CallRecord {
+fn call_with_content(prompt: &str, answer: &str) -> StoredCall {
     let said = Transcript { prompt: prompt.into(), answer: answer.into(), ..Transcript::default() };
-    CallRecord { transcript: Some(said), ..failover_call(now(), 10) }
+    StoredCall { transcript: Some(said), ..failover_call(now(), 10) }
 }
 
 /// Writes `call` as a new conversation and returns the conversation.
-fn store_conversation(database: &mut Database, call: &CallRecord) -> i64 {
+fn store_conversation(database: &mut Database, call: &StoredCall) -> i64 {
     store_run(database, Continuation::New, [call]).conversation
 }
 
@@ -93,7 +93,7 @@ fn store_conversation(database: &mut Database, call: &CallRecord) -> i64 {
 fn store_run<'c>(
     database: &mut Database,
     goes_on: Continuation,
-    calls: impl IntoIterator<Item = &'c CallRecord>,
+    calls: impl IntoIterator<Item = &'c StoredCall>,
 ) -> StoredRound {
     let mut run = RunPlacement::new(goes_on);
     for call in calls {
@@ -139,10 +139,10 @@ fn canceled_attempts_are_not_failures() {
     let (_folder, mut database) = test_database();
     let mut record = failover_call(now(), 10);
     let error = CallError::new(ErrorClass::LocalLimit, "interrupted");
-    record.outcome.attempts[0].error = Some(error.clone());
-    record.outcome.attempts[1].error = Some(error.clone());
-    record.outcome.result = Err(error);
-    (record.outcome.incomplete, record.outcome.stopped) = (true, true);
+    record.record.attempts[0].error = Some(error.clone());
+    record.record.attempts[1].error = Some(error.clone());
+    record.record.result = Err(error);
+    (record.record.incomplete, record.record.stopped) = (true, true);
     database.insert_call(&record, &mut RunPlacement::default()).expect("writable");
     let routes = database.stats(GroupBy::Route, None, None).expect("readable");
     assert_eq!(routes.iter().map(|row| row.metrics.stopped).sum::<u64>(), 1, "{routes:?}");
@@ -337,7 +337,7 @@ fn failed_insert_does_not_affect_other_calls() {
     database.connection.execute_batch(trigger).expect("valid SQL");
     let (sender, records) = std::sync::mpsc::sync_channel(9);
     for name in ["good", "bad", "good"] {
-        sender.send(CallRecord { requested: name.into(), ..call_with_content("hello", "") }).expect("free capacity");
+        sender.send(StoredCall { requested: name.into(), ..call_with_content("hello", "") }).expect("free capacity");
     }
     drop(sender);
     assert!(
