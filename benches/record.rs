@@ -15,7 +15,7 @@ use mmchat::{
     config,
     engine::{AttemptRecord, CallRecord, Completion},
     model::{FinishReason, Usage, target::Target},
-    store::record::{StoredCall, Database, GroupBy, RunPlacement},
+    store::record::{Database, GroupBy, RunPlacement, StoredCall},
 };
 
 const MODELS: u64 = 10;
@@ -82,27 +82,18 @@ fn sample_call(number: u64, now: Timestamp, models: &[Arc<Target>]) -> StoredCal
     let usage = Usage { input: Some(1000), output: Some(300), ..Usage::default() };
     let attempt =
         AttemptRecord { status: Some(200), ttft: Some(ttft), ..AttemptRecord::new(Arc::clone(&target), at, ttft * 3) };
-    StoredCall {
-        at,
-        command: "ask",
-        client: None,
-        index: 0,
-        requested: "chat".into(),
+    let attempt = AttemptRecord { usage: Some(usage), ..attempt };
+    let record = CallRecord {
         is_route: true,
-        record: CallRecord {
-            result: Ok(Completion { finish_reason: Some(FinishReason::Stop) }),
-            incomplete: false,
-            stopped: false,
-            deadline_passed: false,
-            target: Some(target),
-            attempts: vec![attempt],
-            ttft: Some(ttft),
-            first_output: Some(ttft),
-            total: ttft * 3,
-            output_duration: ttft * 2,
-        },
+        started_at: at,
+        target: Some(target),
+        attempts: vec![attempt],
+        ttft: Some(ttft),
+        first_output: Some(ttft),
+        total: ttft * 3,
+        output_duration: ttft * 2,
         usage: Some(usage),
-        attempt_usage: vec![Some(usage)],
-        transcript: None,
-    }
+        ..CallRecord::new("chat", Ok(Completion { finish_reason: Some(FinishReason::Stop) }))
+    };
+    StoredCall { record: Arc::new(record), command: "ask", client: None, index: 0, transcript: None }
 }

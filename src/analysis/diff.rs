@@ -35,8 +35,9 @@ impl AnswerComparison {
     #[must_use]
     pub fn new(texts: &[Option<&str>]) -> Self {
         let grams: Vec<Option<HashSet<u64>>> = texts.iter().map(|text| text.map(ngram_hashes)).collect();
-        let pair = |a: &Option<HashSet<u64>>, b: &Option<HashSet<u64>>| Some(jaccard(a.as_ref()?, b.as_ref()?));
-        let similarity = grams.iter().map(|a| grams.iter().map(|b| pair(a, b)).collect()).collect();
+        let pair_similarity =
+            |a: &Option<HashSet<u64>>, b: &Option<HashSet<u64>>| Some(jaccard(a.as_ref()?, b.as_ref()?));
+        let similarity = grams.iter().map(|a| grams.iter().map(|b| pair_similarity(a, b)).collect()).collect();
         Self { groups: group_equal(texts), similarity, differing_numbers: differing_numbers(texts) }
     }
 }
@@ -113,33 +114,33 @@ mod tests {
 
     #[test]
     fn equal_answers_form_a_group_and_failed_answers_are_in_no_group() {
-        let difference = AnswerComparison::new(&[Some("Paris."), None, Some("**paris**"), Some("London")]);
-        assert_eq!(difference.groups, [vec![0, 2], vec![3]]);
-        assert_eq!((difference.similarity[0][2], difference.similarity[0][1]), (Some(1.0), None));
+        let comparison = AnswerComparison::new(&[Some("Paris."), None, Some("**paris**"), Some("London")]);
+        assert_eq!(comparison.groups, [vec![0, 2], vec![3]]);
+        assert_eq!((comparison.similarity[0][2], comparison.similarity[0][1]), (Some(1.0), None));
     }
 
     #[test]
     fn similarity_is_the_jaccard_index_of_word_3_grams() {
         let texts = ["the quick brown fox jumps", "the quick brown fox sleeps", "nothing at all like it"];
-        let difference = AnswerComparison::new(&texts.map(Some));
+        let comparison = AnswerComparison::new(&texts.map(Some));
         // 2 of 4 n-grams.
-        assert_eq!(difference.similarity[0][1], Some(0.5));
-        assert_eq!(difference.similarity[0][2], Some(0.0));
+        assert_eq!(comparison.similarity[0][1], Some(0.5));
+        assert_eq!(comparison.similarity[0][2], Some(0.0));
         assert_eq!(AnswerComparison::new(&[Some("借用检查器"), Some("借用检查员")]).similarity[0][1], Some(0.5));
     }
 
     #[test]
     fn texts_are_compared_word_by_word() {
-        let same = |text: &str| DiffSegment::Equal(text.into());
+        let equal = |text: &str| DiffSegment::Equal(text.into());
         assert_eq!(
             word_diff("The sky is blue.", "The sea is blue, too."),
             [
-                same("The "),
+                equal("The "),
                 DiffSegment::Removed("sky".into()),
                 DiffSegment::Added("sea".into()),
-                same(" is blue"),
+                equal(" is blue"),
                 DiffSegment::Added(", too".into()),
-                same(".")
+                equal(".")
             ]
         );
         assert_eq!(word_diff("", ""), []);
@@ -148,12 +149,12 @@ mod tests {
     proptest! {
         #[test]
         fn both_texts_can_be_rebuilt_from_the_diff(old in "([a-c]{1,3}|借|[.,]| |\n){0,40}", new in "([a-c]{1,3}|借|[.,]| |\n){0,40}") {
-            let all = word_diff(&old, &new);
-            let of = |keep: fn(&DiffSegment) -> bool| all.iter().filter(|change| keep(change)).map(|change| match change {
+            let changes = word_diff(&old, &new);
+            let joined = |keep: fn(&DiffSegment) -> bool| changes.iter().filter(|change| keep(change)).map(|change| match change {
                 DiffSegment::Equal(text) | DiffSegment::Removed(text) | DiffSegment::Added(text) => text.as_str(),
             }).collect::<String>();
-            prop_assert_eq!(of(|change| !matches!(change, DiffSegment::Added(_))), old);
-            prop_assert_eq!(of(|change| !matches!(change, DiffSegment::Removed(_))), new);
+            prop_assert_eq!(joined(|change| !matches!(change, DiffSegment::Added(_))), old);
+            prop_assert_eq!(joined(|change| !matches!(change, DiffSegment::Removed(_))), new);
         }
     }
 }

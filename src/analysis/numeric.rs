@@ -8,27 +8,28 @@ use std::collections::BTreeMap;
 #[must_use]
 pub fn extract_numbers(text: &str) -> Vec<String> {
     let characters: Vec<char> = text.chars().collect();
-    let (mut found, mut at) = (Vec::new(), 0);
-    while at < characters.len() {
-        let before = at.checked_sub(1).map(|before| characters[before]);
+    let (mut numbers, mut position) = (Vec::new(), 0);
+    while position < characters.len() {
+        let before = position.checked_sub(1).map(|before| characters[before]);
         // Digits after a letter are part of a name: `x2`, `v1.2`.
-        let is_start = characters[at].is_ascii_digit() && !before.is_some_and(|c| c.is_alphanumeric() || c == '_');
+        let is_start =
+            characters[position].is_ascii_digit() && !before.is_some_and(|c| c.is_alphanumeric() || c == '_');
         if !is_start {
-            at += 1;
+            position += 1;
             continue;
         }
-        let minus = matches!(before, Some('-' | '−'))
-            && !at.checked_sub(2).is_some_and(|index| characters[index].is_alphanumeric());
-        let end = end_of_number(&characters, at);
-        let literal: String = characters[at..end].iter().collect();
+        let is_negative = matches!(before, Some('-' | '−'))
+            && !position.checked_sub(2).is_some_and(|index| characters[index].is_alphanumeric());
+        let end = end_of_number(&characters, position);
+        let literal: String = characters[position..end].iter().collect();
         let has_suffix =
             characters.get(end).is_some_and(|c| c.is_alphabetic() && c.is_ascii() && !is_unit(&characters[end..]));
         if let Some(number) = normalize_number(&literal).filter(|_| !has_suffix) {
-            found.push(if minus && number != "0" { format!("-{number}") } else { number });
+            numbers.push(if is_negative && number != "0" { format!("-{number}") } else { number });
         }
-        at = end;
+        position = end;
     }
-    found
+    numbers
 }
 
 /// Up to three letters after a number are a unit (`5km`, `3s`, `3rd`); more are part of a name.
@@ -36,33 +37,33 @@ fn is_unit(rest: &[char]) -> bool {
     rest.iter().take_while(|c| c.is_alphanumeric()).count() <= 3
 }
 
-/// End of the number at `from`: digits and the separators between them.
-fn end_of_number(characters: &[char], from: usize) -> usize {
-    let mut at = from;
-    while at < characters.len() {
-        let next_is_digit = characters.get(at + 1).is_some_and(char::is_ascii_digit);
-        match characters[at] {
-            c if c.is_ascii_digit() => at += 1,
-            '.' | ',' | '_' if next_is_digit => at += 1,
+/// End of the number at `start`: digits and the separators between them.
+fn end_of_number(characters: &[char], start: usize) -> usize {
+    let mut end = start;
+    while end < characters.len() {
+        let next_is_digit = characters.get(end + 1).is_some_and(char::is_ascii_digit);
+        match characters[end] {
+            c if c.is_ascii_digit() => end += 1,
+            '.' | ',' | '_' if next_is_digit => end += 1,
             // Non-breaking spaces can be thousands separators.
-            '\u{a0}' | '\u{202f}' if next_is_digit => at += 1,
+            '\u{a0}' | '\u{202f}' if next_is_digit => end += 1,
             _ => break,
         }
     }
-    at
+    end
 }
 
 /// Normalizes a number; `None`: not a number (an IP address, a version).
 fn normalize_number(literal: &str) -> Option<String> {
     let bare: String = literal.chars().filter(|c| !matches!(c, '_' | '\u{a0}' | '\u{202f}')).collect();
-    let thousands = bare.contains(',')
+    let has_thousands_separators = bare.contains(',')
         && bare
             .split('.')
             .next()?
             .split(',')
             .enumerate()
             .all(|(index, group)| if index == 0 { (1..=3).contains(&group.len()) } else { group.len() == 3 });
-    let plain = if thousands { bare.replace(',', "") } else { bare };
+    let plain = if has_thousands_separators { bare.replace(',', "") } else { bare };
     let decimal = match (plain.matches('.').count(), plain.matches(',').count()) {
         (0 | 1, 0) => plain,
         (0, 1) => plain.replace(',', "."),
@@ -93,8 +94,8 @@ pub fn differing_numbers(texts: &[Option<&str>]) -> Vec<(String, Vec<usize>)> {
         }
     }
     let text_count = texts.iter().flatten().count();
-    let with = |number: String| holders.remove(&number).map(|holders| (number, holders));
-    order.into_iter().filter_map(with).filter(|(_, holders)| holders.len() < text_count).collect()
+    let with_indices = |number: String| holders.remove(&number).map(|holders| (number, holders));
+    order.into_iter().filter_map(with_indices).filter(|(_, holders)| holders.len() < text_count).collect()
 }
 
 #[cfg(test)]
@@ -103,7 +104,7 @@ mod tests {
 
     #[test]
     fn numbers_are_extracted_and_normalized() {
-        for (text, want) in [
+        for (text, expected) in [
             ("1,000 and 1000.0 and 1_000", &["1000", "1000", "1000"][..]),
             ("3,14 is 3.140", &["3.14", "3.14"]),
             ("-5 °C, from 3-5 to 7", &["-5", "3", "5", "7"]),
@@ -115,7 +116,7 @@ mod tests {
             ("-0", &["0"]),
             ("", &[]),
         ] {
-            assert_eq!(extract_numbers(text), want, "{text}");
+            assert_eq!(extract_numbers(text), expected, "{text}");
         }
     }
 

@@ -72,13 +72,13 @@ impl Vote {
 
 /// Detects the kind that unambiguously fits all complete answers.
 fn detect_kind(texts: &[Option<&str>]) -> VoteKind {
-    let all = |fits: fn(&str) -> bool| {
+    let all_fit = |fits: fn(&str) -> bool| {
         let mut nonempty = texts.iter().flatten().filter(|text| !text.trim().is_empty()).peekable();
         nonempty.peek().is_some() && nonempty.all(|text| fits(text))
     };
-    if all(|text| parse_choice(text).is_some()) {
+    if all_fit(|text| parse_choice(text).is_some()) {
         VoteKind::Choice
-    } else if all(|text| number_after_marker(text).is_some() || is_number(text)) {
+    } else if all_fit(|text| number_after_marker(text).is_some() || is_number(text)) {
         VoteKind::Number
     } else {
         VoteKind::Text
@@ -110,14 +110,14 @@ fn text_after_marker(text: &str) -> Option<&str> {
         &["answer is", "answer:", "####", "\\boxed{", "答案是", "答案为", "答案：", "答案:", "answer**:", "answer:**"];
     // Unicode lowercasing may change byte lengths and so shift the offsets.
     let lower = text.to_ascii_lowercase();
-    let end = MARKERS.iter().filter_map(|marker| lower.rfind(marker).map(|at| at + marker.len())).max()?;
+    let end = MARKERS.iter().filter_map(|marker| lower.rfind(marker).map(|start| start + marker.len())).max()?;
     text.get(end..)
 }
 
 /// Extracts a choice: `B`, `(b)`, `**B.** because`, `The answer is B`, `yes`.
 fn parse_choice(text: &str) -> Option<String> {
-    let marked = text_after_marker(text).and_then(parse_leading_choice);
-    marked.or_else(|| parse_leading_choice(text))
+    let marked_choice = text_after_marker(text).and_then(parse_leading_choice);
+    marked_choice.or_else(|| parse_leading_choice(text))
 }
 
 fn parse_leading_choice(text: &str) -> Option<String> {
@@ -133,8 +133,9 @@ fn parse_leading_choice(text: &str) -> Option<String> {
     let mut characters = letter.chars();
     let (initial, next) = (characters.next()?, characters.next());
     // `A` may also start a sentence: it is a choice only if it is the whole text or is marked as a choice.
-    let marked = words.next().is_none() || letter.len() < first.len() || text.trim_start().starts_with(['(', '*', '[']);
-    (next.is_none() && initial.is_ascii_alphabetic() && marked).then(|| initial.to_ascii_uppercase().to_string())
+    let is_marked =
+        words.next().is_none() || letter.len() < first.len() || text.trim_start().starts_with(['(', '*', '[']);
+    (next.is_none() && initial.is_ascii_alphabetic() && is_marked).then(|| initial.to_ascii_uppercase().to_string())
 }
 
 /// The value at `path` (`a.b.0`) of the JSON in an answer, which may be in a code fence or surrounded by text.
@@ -157,7 +158,7 @@ fn find_json(text: &str) -> Option<serde_json::Value> {
     let starts = text.char_indices().filter(|(_, c)| matches!(c, '{' | '['));
     // The first complete JSON value; text after it is ignored.
     starts
-        .map(|(at, _)| &text[at..])
+        .map(|(offset, _)| &text[offset..])
         .take(20)
         .find_map(|rest| serde_json::Deserializer::from_str(rest).into_iter::<serde_json::Value>().next()?.ok())
 }
@@ -185,31 +186,31 @@ mod tests {
         (vote.tally.into_iter().map(|(value, voters)| (value, voters.len())).collect(), majority)
     }
 
-    fn split(rows: &[(&str, usize)]) -> Vec<(String, usize)> {
+    fn tally(rows: &[(&str, usize)]) -> Vec<(String, usize)> {
         rows.iter().map(|(value, count)| ((*value).to_owned(), *count)).collect()
     }
 
     #[test]
     fn numbers_are_equal_in_any_notation() {
         let texts = ["42", "The answer is **42**.", "6 * 7 = 42.0\n\n#### 42", "41"];
-        assert_eq!(vote(&texts, VoteKind::Number), (split(&[("42", 3), ("41", 1)]), Some("42".into())));
-        assert_eq!(vote(&["42", "42 km", "1,042"], VoteKind::Auto).0, split(&[("42", 2), ("1042", 1)]));
+        assert_eq!(vote(&texts, VoteKind::Number), (tally(&[("42", 3), ("41", 1)]), Some("42".into())));
+        assert_eq!(vote(&["42", "42 km", "1,042"], VoteKind::Auto).0, tally(&[("42", 2), ("1042", 1)]));
         assert_eq!(vote(&["答案是 7。", "7"], VoteKind::Auto).1.as_deref(), Some("7"));
     }
 
     #[test]
     fn letters_and_yes_or_no_are_choices() {
         let texts = ["B", "(b)", "**B.** Because it is.", "The answer is: C", "Answer: B"];
-        assert_eq!(vote(&texts, VoteKind::Auto), (split(&[("B", 4), ("C", 1)]), Some("B".into())));
-        assert_eq!(vote(&["Yes, it is.", "yes", "No."], VoteKind::Auto).0, split(&[("yes", 2), ("no", 1)]));
-        assert_eq!(vote(&["A dog barks.", "B"], VoteKind::Choice).0, split(&[("B", 1)]), "a sentence is not a choice");
+        assert_eq!(vote(&texts, VoteKind::Auto), (tally(&[("B", 4), ("C", 1)]), Some("B".into())));
+        assert_eq!(vote(&["Yes, it is.", "yes", "No."], VoteKind::Auto).0, tally(&[("yes", 2), ("no", 1)]));
+        assert_eq!(vote(&["A dog barks.", "B"], VoteKind::Choice).0, tally(&[("B", 1)]), "a sentence is not a choice");
     }
 
     #[test]
     fn other_answers_are_compared_as_text() {
         assert_eq!(
             vote(&["Paris.", "  **paris**", "Lyon"], VoteKind::Auto),
-            (split(&[("paris", 2), ("lyon", 1)]), Some("paris".into()))
+            (tally(&[("paris", 2), ("lyon", 1)]), Some("paris".into()))
         );
     }
 

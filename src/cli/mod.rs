@@ -28,30 +28,30 @@ Ask:
   again        Ask the last prompt again, with the same or another model
   pick         Pick one of several answers to continue with
   retry        Repeat failed calls
+  demo         Compare three scripted models, without a key or a network
 
 Configure:
-  init         Find keys and services, and write a config
-  config       Show, check, import or locate the config
+  init         Find keys and servers, and write a config
   models       List models
-  model        Add, change or remove models
-  endpoint     Add or remove endpoints
+  model        Add, remove or rename models, or set the default one
+  endpoint     Add, remove or list endpoints
   key          Store, list or remove API keys
-  vendors      List known services
   presets      List, show or edit presets
+  config       Show, check or import the config, or print its path
+  vendors      List known vendors
 
 Inspect:
   ping         Test endpoints and models
   doctor       Diagnose endpoints
   status       Show the availability of endpoints and models
   reset        Clear cooldowns and open circuit breakers
-  route        Explain what a route does
+  route        Explain how a route chooses among its models
   stats        Show latency, reliability and cost
   history      List, search or export stored conversations
 
 Serve:
   serve        Serve the models over HTTP
   mock         Serve scripted models for tests
-  demo         Compare three scripted models, without a key or a network
 
 Shell:
   completions  Print a completion script
@@ -66,7 +66,6 @@ Global:
 #[command(
     name = "mmchat",
     version,
-    about,
     max_term_width = 100,
     subcommand_required = true,
     arg_required_else_help = true,
@@ -74,18 +73,18 @@ Global:
     disable_version_flag = true,
     help_template = HELP_TEMPLATE
 )]
-#[command(after_help = "Examples:\n  \
+#[command(after_help = "Exit codes:\n  \
+    0 ok, 1 internal error, 2 usage, 3 config, 4 no usable key, 5 all failed,\n  \
+    6 timed out, 7 some failed, 8 incomplete, 9 condition not met, 130 interrupted\n\n\
+    Examples:\n  \
     mmchat demo\n  \
     mmchat ask \"Why is the sky blue?\"\n  \
     git diff | mmchat ask \"Write a commit message\"\n  \
-    mmchat compare -m fast,strong \"Why is the sky blue?\"\n\n\
-    Exit codes:\n  \
-    0 ok, 1 internal error, 2 usage, 3 config, 4 no usable key, 5 all failed, 6 timed out,\n  \
-    7 some failed, 8 incomplete, 9 condition not met, 130 interrupted")]
+    mmchat compare -m fast,strong \"Why is the sky blue?\"")]
 pub struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
-    /// Print help (-h prints a summary)
+    /// Print help
     #[arg(short, long, global = true, action = ArgAction::Help, help_heading = "Global")]
     help: Option<bool>,
     /// Print the version
@@ -127,11 +126,11 @@ fn run(cli: Cli, environment: Environment) -> Exit {
     commands::run(&cli.command, &context).unwrap_or_else(CliError::report)
 }
 
-/// Prints what clap has to say. Help and version are exit code 0; all else is a usage error.
+/// Prints the help, the version or the error that clap returns. Help and version exit with code 0, errors with code 2.
 fn report_parse_error(error: &clap::Error) -> Exit {
-    let printed = print_parse_result(error);
+    let result = print_parse_result(error);
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match printed {
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match result {
             Err(problem) if problem.kind() != std::io::ErrorKind::BrokenPipe => {
                 write_stderr(&format!("error: cannot write to standard output: {problem}\n"));
                 Exit::Internal
@@ -142,7 +141,7 @@ fn report_parse_error(error: &clap::Error) -> Exit {
     }
 }
 
-/// Prints help and version on stdout, and errors on stderr with hints in the style of every other error.
+/// Prints help and version to stdout, and errors to stderr, with hints in the style of our other errors.
 fn print_parse_result(error: &clap::Error) -> std::io::Result<()> {
     if !error.use_stderr() {
         return error.print();

@@ -17,33 +17,33 @@ use crate::{
 
 /// The configuration in effect, with the source of each setting.
 #[must_use]
-pub fn effective_toml(config: &Config, layers: &ResolvedSettings) -> String {
+pub fn effective_toml(config: &Config, settings: &ResolvedSettings) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: String, source: &dyn std::fmt::Display| {
         // Writing to a String cannot fail.
         let _ = writeln!(out, "{name} = {value}  # {source}");
     };
     match &config.path {
-        Some(path) => line("config", toml_string(&path.display().to_string()), &layers.config.source),
+        Some(path) => line("config", toml_string(&path.display().to_string()), &settings.config.source),
         None => line("config", toml_string(""), &"no config file, keys from the environment"),
     }
-    match &layers.model.value {
-        Some(model) => line("model", toml_string(model), &layers.model.source),
+    match &settings.model.value {
+        Some(model) => line("model", toml_string(model), &settings.model.source),
         None => line("model", toml_string(""), &"not set"),
     }
-    line("format", toml_string(&layers.format.value), &layers.format.source);
-    if let Some(timeout) = layers.timeout.value {
-        line("timeout", toml_string(&format!("{timeout:?}")), &layers.timeout.source);
+    line("format", toml_string(&settings.format.value), &settings.format.source);
+    if let Some(timeout) = settings.timeout.value {
+        line("timeout", toml_string(&format!("{timeout:?}")), &settings.timeout.source);
     }
-    line("no_stdin", layers.no_stdin.value.to_string(), &layers.no_stdin.source);
-    line("plain", layers.plain.value.to_string(), &layers.plain.source);
-    line("log", layers.log.value.to_string(), &layers.log.source);
+    line("no_stdin", settings.no_stdin.value.to_string(), &settings.no_stdin.source);
+    line("plain", settings.plain.value.to_string(), &settings.plain.source);
+    line("log", settings.log.value.to_string(), &settings.log.source);
     if let Some(compare) = &config.compare {
         line("compare", toml_string(compare), &"config file");
     }
-    let stated = |is_default: bool| if is_default { "default" } else { "config file" };
-    line("context", toml_string(config.context.as_str()), &stated(config.context == RoundContext::default()));
-    line("history", config.history.store_content.to_string(), &stated(config.history.store_content));
+    let default_or_file = |is_default: bool| if is_default { "default" } else { "config file" };
+    line("context", toml_string(config.context.as_str()), &default_or_file(config.context == RoundContext::default()));
+    line("history", config.history.store_content.to_string(), &default_or_file(config.history.store_content));
     if let Some(days) = config.history.retention_days {
         line("history_days", days.to_string(), &"config file");
     }
@@ -114,8 +114,8 @@ fn endpoint_toml(endpoint: &Endpoint) -> String {
     if let Some(queue) = endpoint.limits.queue_timeout {
         let _ = writeln!(out, "queue = \"{queue:?}\"");
     }
-    for (name, on) in [("gateway", endpoint.gateway), ("gzip", endpoint.gzip)] {
-        if on {
+    for (name, enabled) in [("gateway", endpoint.gateway), ("gzip", endpoint.gzip)] {
+        if enabled {
             let _ = writeln!(out, "{name} = true");
         }
     }
@@ -143,11 +143,11 @@ fn model_toml(model: &Target) -> String {
         let tags: Vec<_> = model.tags.iter().map(|tag| toml_string(tag)).collect();
         let _ = writeln!(out, "tags = [{}]", tags.join(", "));
     }
-    for (name, on) in [
+    for (name, enabled) in [
         ("think_prefilled", model.decode_options.think_prefilled),
         ("cumulative_deltas", model.decode_options.cumulative_deltas),
     ] {
-        if on {
+        if enabled {
             let _ = writeln!(out, "{name} = true");
         }
     }
@@ -178,12 +178,12 @@ fn route_toml(route: &Route) -> String {
         let _ = writeln!(out, "hold = \"{hold:?}\"");
     }
     if let Some(on_incomplete) = route.on_incomplete {
-        let word = match on_incomplete {
+        let value = match on_incomplete {
             OnIncomplete::Error => "error",
             OnIncomplete::Restart => "restart",
             OnIncomplete::Buffer => "buffer",
         };
-        let _ = writeln!(out, "on_incomplete = \"{word}\"");
+        let _ = writeln!(out, "on_incomplete = \"{value}\"");
     }
     if route.failover_on_filter {
         out.push_str("on_filter = \"next\"\n");
@@ -225,42 +225,45 @@ fn serve_toml(serve: &ServeConfig) -> String {
             }
         }
         if !client.spend.is_empty() {
-            let sums = client.spend.iter().map(|(currency, amount)| format!("{currency} = {amount:?}"));
-            let _ = writeln!(out, "spend = {{ {} }}", sums.collect::<Vec<_>>().join(", "));
+            let amounts = client.spend.iter().map(|(currency, amount)| format!("{currency} = {amount:?}"));
+            let _ = writeln!(out, "spend = {{ {} }}", amounts.collect::<Vec<_>>().join(", "));
         }
     }
     out
 }
 
 fn params_toml(params: &Params) -> String {
-    let mut set = Vec::new();
-    let mut put = |name: &str, value: Option<String>| set.extend(value.map(|value| format!("{name} = {value}")));
-    put("temperature", params.temperature.map(|value| format!("{value:?}")));
-    put("top_p", params.top_p.map(|value| format!("{value:?}")));
-    put("max_tokens", params.max_tokens.map(|value| value.to_string()));
-    put("seed", params.seed.map(|value| value.to_string()));
+    let mut entries = Vec::new();
+    let mut add_entry =
+        |name: &str, value: Option<String>| entries.extend(value.map(|value| format!("{name} = {value}")));
+    add_entry("temperature", params.temperature.map(|value| format!("{value:?}")));
+    add_entry("top_p", params.top_p.map(|value| format!("{value:?}")));
+    add_entry("max_tokens", params.max_tokens.map(|value| value.to_string()));
+    add_entry("seed", params.seed.map(|value| value.to_string()));
     let stop: Vec<String> = params.stop.iter().map(|stop| toml_string(stop)).collect();
-    put("stop", (!stop.is_empty()).then(|| format!("[{}]", stop.join(", "))));
-    put("reasoning_effort", params.reasoning_effort.as_deref().map(toml_string));
-    let mut out = if set.is_empty() { String::new() } else { format!("params = {{ {} }}\n", set.join(", ")) };
+    add_entry("stop", (!stop.is_empty()).then(|| format!("[{}]", stop.join(", "))));
+    add_entry("reasoning_effort", params.reasoning_effort.as_deref().map(toml_string));
+    let mut out = if entries.is_empty() { String::new() } else { format!("params = {{ {} }}\n", entries.join(", ")) };
     for (name, value) in &params.extra {
         // A JSON value that TOML cannot represent (null) is shown as JSON.
-        let shown = toml::Value::try_from(value).map_or_else(|_| value.to_string(), |value| value.to_string());
-        let _ = writeln!(out, "extra.{} = {shown}", toml_key(name));
+        let toml = toml::Value::try_from(value).map_or_else(|_| value.to_string(), |value| value.to_string());
+        let _ = writeln!(out, "extra.{} = {toml}", toml_key(name));
     }
     out
 }
 
 fn timeouts_toml(timeouts: Timeouts) -> String {
-    let parts = [
+    let timeouts = [
         ("connect", timeouts.connect),
         ("first_token", timeouts.first_token),
         ("idle", timeouts.idle),
         ("total", timeouts.total),
     ];
-    let set: Vec<_> =
-        parts.iter().filter_map(|(name, time)| time.map(|time| format!("{name} = \"{time:?}\""))).collect();
-    if set.is_empty() { String::new() } else { format!("timeouts = {{ {} }}\n", set.join(", ")) }
+    let entries: Vec<_> = timeouts
+        .iter()
+        .filter_map(|(name, timeout)| timeout.map(|timeout| format!("{name} = \"{timeout:?}\"")))
+        .collect();
+    if entries.is_empty() { String::new() } else { format!("timeouts = {{ {} }}\n", entries.join(", ")) }
 }
 
 fn toml_string(text: &str) -> String {
@@ -292,13 +295,13 @@ api_key = "client-secret-value"
 rpm = 7
 "#;
         let config = super::super::resolve(text, Path::new("c.toml")).expect("valid config");
-        let layers = ResolvedSettings::new(&Environment::default(), &Flags::default()).expect("valid settings");
-        let shown = effective_toml(&config, &layers);
+        let settings = ResolvedSettings::new(&Environment::default(), &Flags::default()).expect("valid settings");
+        let toml = effective_toml(&config, &settings);
         for secret in ["hunter2", "topsecret", "literal-secret", "header-secret", "proxy-secret", "client-secret"] {
-            assert!(!shown.contains(secret), "{secret} in\n{shown}");
+            assert!(!toml.contains(secret), "{secret} in\n{toml}");
         }
-        assert!(shown.contains("[serve.keys.team]") && shown.contains("rpm = 7"), "{shown}");
-        assert!(shown.contains("environment variable A_KEY") && shown.contains("header x-token"), "{shown}");
+        assert!(toml.contains("[serve.keys.team]") && toml.contains("rpm = 7"), "{toml}");
+        assert!(toml.contains("environment variable A_KEY") && toml.contains("header x-token"), "{toml}");
     }
 
     #[test]
@@ -316,16 +319,16 @@ on_incomplete = "restart"
 on_filter = "next"
 "#;
         let config = super::super::resolve(text, Path::new("c.toml")).expect("valid config");
-        let layers = ResolvedSettings::new(&Environment::default(), &Flags::default()).expect("valid settings");
-        let shown = effective_toml(&config, &layers);
-        assert!(shown.contains("context = \"shared\"  # config file"), "{shown}");
-        let route = shown.find("[routes.r]").expect("the route is shown");
-        let text = format!("[endpoints.e]\nbase_url = \"http://h/v1\"\n{}", &shown[route..]);
+        let settings = ResolvedSettings::new(&Environment::default(), &Flags::default()).expect("valid settings");
+        let toml = effective_toml(&config, &settings);
+        assert!(toml.contains("context = \"shared\"  # config file"), "{toml}");
+        let route = toml.find("[routes.r]").expect("the route is shown");
+        let text = format!("[endpoints.e]\nbase_url = \"http://h/v1\"\n{}", &toml[route..]);
         let parsed = super::super::resolve(&text, Path::new("d.toml")).expect("valid config");
-        let settings = |config: &Config| {
+        let route_settings = |config: &Config| {
             let route = &config.routes[0];
             (route.policy.clone(), route.on_incomplete, route.failover_on_filter)
         };
-        assert_eq!(settings(&parsed), settings(&config));
+        assert_eq!(route_settings(&parsed), route_settings(&config));
     }
 }

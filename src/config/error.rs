@@ -24,9 +24,9 @@ pub struct Problem {
 
 impl Problem {
     /// A problem at one position.
-    pub(super) fn new(file: &SourceFile, message: impl Into<String>, at: Range<usize>) -> Self {
+    pub(super) fn new(file: &SourceFile, message: impl Into<String>, span: Range<usize>) -> Self {
         let message = file.secrets.iter().fold(message.into(), |message, secret| secret.redact_in(&message));
-        Self { message, labels: vec![(at, "here".into())], help: None, text: Arc::clone(&file.redacted) }
+        Self { message, labels: vec![(span, "here".into())], help: None, text: Arc::clone(&file.redacted) }
     }
 
     /// Sets the text of the first label.
@@ -36,8 +36,8 @@ impl Problem {
     }
 
     /// Adds a second label.
-    pub(super) fn with_secondary_label(mut self, at: Range<usize>, text: impl Into<String>) -> Self {
-        self.labels.push((at, text.into()));
+    pub(super) fn with_secondary_label(mut self, span: Range<usize>, text: impl Into<String>) -> Self {
+        self.labels.push((span, text.into()));
         self
     }
 
@@ -51,10 +51,10 @@ impl Problem {
     #[must_use]
     pub fn line_column(&self) -> (usize, usize) {
         let text = self.text.inner();
-        let at = self.labels.first().map_or(0, |(at, _)| at.start).min(text.len());
-        let before = &text.as_bytes()[..at];
-        let start = memchr::memrchr(b'\n', before).map_or(0, |end| end + 1);
-        let column = String::from_utf8_lossy(&before[start..]).chars().count() + 1;
+        let offset = self.labels.first().map_or(0, |(span, _)| span.start).min(text.len());
+        let before = &text.as_bytes()[..offset];
+        let line_start = memchr::memrchr(b'\n', before).map_or(0, |end| end + 1);
+        let column = String::from_utf8_lossy(&before[line_start..]).chars().count() + 1;
         (memchr::memchr_iter(b'\n', before).count() + 1, column)
     }
 
@@ -77,7 +77,9 @@ impl Diagnostic for Problem {
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
-        Some(Box::new(self.labels.iter().map(|(at, text)| LabeledSpan::new_with_span(Some(text.clone()), at.clone()))))
+        Some(Box::new(
+            self.labels.iter().map(|(span, label)| LabeledSpan::new_with_span(Some(label.clone()), span.clone())),
+        ))
     }
 }
 
@@ -94,9 +96,9 @@ impl SourceFile {
     }
 
     pub(super) fn new(name: &str, text: &str) -> Self {
-        let (shown, secrets) = redact(text);
+        let (redacted, secrets) = redact(text);
         Self {
-            redacted: Arc::new(NamedSource::new(name, shown).with_language("TOML")),
+            redacted: Arc::new(NamedSource::new(name, redacted).with_language("TOML")),
             secrets: secrets.iter().map(|secret| ApiKey::new(secret)).collect(),
         }
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::values::{DurationEntry, KeyEntry, MoneyEntry, OrderedTable, RouteMember, Spanned, nonzero_duration};
 
-/// The whole file.
+/// The config file.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(title = "mmchat configuration")]

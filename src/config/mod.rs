@@ -152,8 +152,8 @@ impl Config {
         let (endpoint, upstream) = name.split_once('/').filter(|(_, upstream)| !upstream.is_empty())?;
         let direct = direct_target(self.endpoint(endpoint)?, upstream);
         // The price of a model entry also applies when the model is requested as `endpoint/upstream-id`.
-        let same = |model: &&Arc<Target>| model.endpoint.name == endpoint && model.upstream_id == upstream;
-        let price = self.models.iter().find(same).and_then(|model| model.price.clone());
+        let is_same_model = |model: &&Arc<Target>| model.endpoint.name == endpoint && model.upstream_id == upstream;
+        let price = self.models.iter().find(is_same_model).and_then(|model| model.price.clone());
         Some(Arc::new(Target { price, ..direct }))
     }
 

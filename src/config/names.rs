@@ -84,7 +84,7 @@ impl Names {
                 .endpoints
                 .0
                 .into_iter()
-                .map(|(name, at)| (normalize_name(&name.value), at.base_url))
+                .map(|(name, entry)| (normalize_name(&name.value), entry.base_url))
                 .collect(),
             tags,
         }

@@ -126,14 +126,14 @@ impl Preset {
     }
 
     pub(super) fn new(name: &str, entry: &PresetEntry) -> Self {
-        let text = |at: &Option<Spanned<String>>| at.as_ref().map(|text| text.value.clone());
+        let value_of = |entry: &Option<Spanned<String>>| entry.as_ref().map(|text| text.value.clone());
         Self {
             name: name.to_owned(),
             file: None,
-            system: text(&entry.system),
-            model: text(&entry.model),
+            system: value_of(&entry.system),
+            model: value_of(&entry.model),
             params: params(&entry.params),
-            prompt: text(&entry.prompt),
+            prompt: value_of(&entry.prompt),
         }
     }
 
@@ -159,27 +159,27 @@ impl Preset {
         self.prompt.is_some() && !self.uses_input()
     }
 
-    /// Renders the templates with `input` and the variables `given`.
-    pub fn render(&self, input: &str, given: &[(String, String)]) -> Result<Rendered, PresetError> {
+    /// Renders the templates with `input` and `variables`.
+    pub fn render(&self, input: &str, variables: &[(String, String)]) -> Result<Rendered, PresetError> {
         let known = self.variables();
-        if let Some((name, _)) = given.iter().find(|(name, _)| !known.contains(name)) {
+        if let Some((name, _)) = variables.iter().find(|(name, _)| !known.contains(name)) {
             return Err(self.unknown_variable(name, &known));
         }
-        if !input.is_empty() && given.iter().any(|(name, _)| name == INPUT_VARIABLE) {
+        if !input.is_empty() && variables.iter().any(|(name, _)| name == INPUT_VARIABLE) {
             return Err(PresetError::DuplicateInput(self.name.clone()));
         }
         let mut values: BTreeMap<&str, &str> =
-            given.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            variables.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         if !input.is_empty() {
             values.entry(INPUT_VARIABLE).or_insert(input);
         }
-        let fill = |part, text: &Option<String>| {
+        let render_part = |part, text: &Option<String>| {
             text.as_ref()
                 .map(|text| render_template(text, &values))
                 .transpose()
                 .map_err(|error| self.render_error(part, &error, &known, &values))
         };
-        let (system, prompt) = (fill("system", &self.system)?, fill("prompt", &self.prompt)?);
+        let (system, prompt) = (render_part("system", &self.system)?, render_part("prompt", &self.prompt)?);
         let prompt = match prompt {
             Some(prompt) if self.uses_input() || input.is_empty() => prompt,
             Some(prompt) => format!("{}\n\n{input}", prompt.trim_end()),
@@ -190,9 +190,9 @@ impl Preset {
 
     fn unknown_variable(&self, name: &str, known: &[String]) -> PresetError {
         let hint = match closest_name(name, known.iter().map(String::as_str)) {
-            Some(near) => format!("did you mean \"{near}\"?"),
-            None if known.is_empty() => "the preset has no variables".to_owned(),
-            None => format!("known variables: {}", known.join(", ")),
+            Some(closest) => format!("did you mean \"{closest}\"?"),
+            None if known.is_empty() => "remove it; the preset has no variables".to_owned(),
+            None => format!("use one of: {}", known.join(", ")),
         };
         PresetError::UnknownVariable { preset: self.name.clone(), name: name.to_owned(), hint }
     }
@@ -213,7 +213,7 @@ impl Preset {
     }
 }
 
-/// The problems of the templates of an entry.
+/// The problems in the templates of a preset.
 pub(super) fn template_problems(source: &SourceFile, entry: &PresetEntry) -> Vec<Problem> {
     let texts = [&entry.system, &entry.prompt].into_iter().flatten();
     texts
@@ -253,15 +253,15 @@ fn render_template(text: &str, values: &BTreeMap<&str, &str>) -> Result<String, 
     Ok(String::from_utf8_lossy(&out.0).into_owned())
 }
 
-/// The error on one line, with its position and cause.
+/// The error as one line, with its position and cause.
 fn describe_error(error: &minijinja::Error) -> String {
     let line = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
-    let what = match error.kind() {
+    let reason = match error.kind() {
         ErrorKind::OutOfFuel => "it does not terminate".to_owned(),
         ErrorKind::WriteFailure => error.source().map_or_else(|| error.to_string(), ToString::to_string),
         _ => error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind())),
     };
-    format!("{line}{what}")
+    format!("{line}{reason}")
 }
 
 /// A writer that rejects more than the maximum output.
@@ -291,9 +291,10 @@ mod tests {
         Preset { name: "p".into(), system: text(system), prompt: text(prompt), ..Preset::default() }
     }
 
-    fn render(preset: &Preset, input: &str, given: &[(&str, &str)]) -> Result<Rendered, PresetError> {
-        let given: Vec<_> = given.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        preset.render(input, &given)
+    fn render(preset: &Preset, input: &str, variables: &[(&str, &str)]) -> Result<Rendered, PresetError> {
+        let variables: Vec<_> =
+            variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        preset.render(input, &variables)
     }
 
     #[test]

@@ -17,25 +17,25 @@ const KEY_PREFIXES: [&str; 2] = ["sk-", "sk_"];
 
 /// `text` with secrets replaced by asterisks, and the secrets.
 pub(super) fn redact(text: &str) -> (String, Vec<String>) {
-    let mut scan = SecretScanner { text, in_sensitive_table: false, open_brackets: 0, ranges: Vec::new() };
-    let mut at = 0;
+    let mut scanner = SecretScanner { text, in_sensitive_table: false, open_brackets: 0, ranges: Vec::new() };
+    let mut line_start = 0;
     for line in text.split_inclusive('\n') {
-        scan.scan_line(at..at + line.trim_end().len());
-        at += line.len();
+        scanner.scan_line(line_start..line_start + line.trim_end().len());
+        line_start += line.len();
     }
-    scan.scan_words();
-    let (mut shown, mut secrets) = (text.as_bytes().to_vec(), Vec::new());
-    for range in scan.ranges {
+    scanner.scan_words();
+    let (mut redacted, mut secrets) = (text.as_bytes().to_vec(), Vec::new());
+    for range in scanner.ranges {
         let secret = &text[range.clone()];
         let parts = secret.split(['"', '\'']).chain(secret.split(|c: char| c.is_whitespace() || "\"',".contains(c)));
         secrets.extend(parts.map(str::trim).filter(|part| !part.is_empty()).map(str::to_owned));
-        shown[range].iter_mut().filter(|byte| !byte.is_ascii_whitespace()).for_each(|byte| *byte = b'*');
+        redacted[range].iter_mut().filter(|byte| !byte.is_ascii_whitespace()).for_each(|byte| *byte = b'*');
     }
-    let shown = String::from_utf8(shown).expect("only complete characters were replaced");
+    let redacted = String::from_utf8(redacted).expect("only complete characters were replaced");
     // Longest first: masking a part of a secret must not prevent the complete secret from being found.
     secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
     secrets.dedup();
-    (shown, secrets)
+    (redacted, secrets)
 }
 
 struct SecretScanner<'a> {
@@ -51,37 +51,37 @@ impl SecretScanner<'_> {
     fn scan_line(&mut self, range: Range<usize>) {
         let line = &self.text[range.clone()];
         let body = line.trim_start_matches([' ', '\t', '#']);
-        let at = range.end - body.len();
-        if let Some(header) =
+        let start = range.end - body.len();
+        if let Some(header_len) =
             table_header_len(body).filter(|_| self.open_brackets == 0 || !body[1..].starts_with(['"', '\'', '{', '[']))
         {
             self.open_brackets = 0;
             // The settings of a client are not secret; its `api_key` is found by its own name.
             self.in_sensitive_table =
-                !body.starts_with("[serve.keys.") && sensitive_word_end(&body[..header]).is_some();
-            if header < body.len() {
-                self.scan_key_and_value(at + header..range.end);
+                !body.starts_with("[serve.keys.") && sensitive_word_end(&body[..header_len]).is_some();
+            if header_len < body.len() {
+                self.scan_key_and_value(start + header_len..range.end);
             }
         } else {
-            self.scan_key_and_value(at..range.end);
+            self.scan_key_and_value(start..range.end);
         }
     }
 
     /// Scans a line, or the rest of a line after a table header.
     fn scan_key_and_value(&mut self, range: Range<usize>) {
-        let (body, at) = (&self.text[range.clone()], range.start);
+        let (body, start) = (&self.text[range.clone()], range.start);
         if self.open_brackets > 0 {
-            self.scan_value(at..range.end);
+            self.scan_value(start..range.end);
         } else if body.split_once('=').is_some_and(|(key, _)| HARMLESS_KEYS.contains(&key.trim())) {
             // The source of a secret, or not a secret.
         } else if let Some(end) = sensitive_word_end(body) {
             // The value starts after the end of the key that contains the word.
             let rest = &body[end..];
-            let key = rest.find(|c: char| !(c.is_alphanumeric() || "_-.\"'".contains(c))).unwrap_or(0);
-            self.scan_value(at + end + key..range.end);
+            let key_len = rest.find(|c: char| !(c.is_alphanumeric() || "_-.\"'".contains(c))).unwrap_or(0);
+            self.scan_value(start + end + key_len..range.end);
         } else if self.in_sensitive_table {
-            let key = body.find(['=', ':', ' ', '\t']).unwrap_or(0);
-            self.scan_value(at + key..range.end);
+            let key_len = body.find(['=', ':', ' ', '\t']).unwrap_or(0);
+            self.scan_value(start + key_len..range.end);
         }
     }
 
@@ -91,33 +91,34 @@ impl SecretScanner<'_> {
         let (opened, closed) = (value.matches(['[', '{']).count(), value.matches([']', '}']).count());
         self.open_brackets = (self.open_brackets + opened).saturating_sub(closed);
         if !is_key_reference(value) {
-            let from = value.find(|c: char| !c.is_whitespace() && !"=:".contains(c)).unwrap_or(value.len());
-            self.ranges.push(range.start + from..range.end);
+            let value_start = value.find(|c: char| !c.is_whitespace() && !"=:".contains(c)).unwrap_or(value.len());
+            self.ranges.push(range.start + value_start..range.end);
         }
     }
 
     /// Finds secrets in any word: the user and query of a URL, and API keys.
     fn scan_words(&mut self) {
-        let (mut at, mut bearer) = (0, false);
-        for piece in self.text.split_inclusive(|c: char| c.is_whitespace() || "\"'".contains(c)) {
-            let word = piece.trim_end_matches(|c: char| c.is_whitespace() || "\"'".contains(c));
-            let end = at + word.len();
+        let (mut offset, mut after_bearer) = (0, false);
+        for segment in self.text.split_inclusive(|c: char| c.is_whitespace() || "\"'".contains(c)) {
+            let word = segment.trim_end_matches(|c: char| c.is_whitespace() || "\"'".contains(c));
+            let end = offset + word.len();
             // A URL without a scheme can have a user, too.
-            if let Some(user) = word.rfind('@').filter(|&user| word[..user].contains(':')) {
-                self.ranges.push(at + word.find("://").map_or(0, |scheme| scheme + 3).min(user)..at + user);
+            if let Some(at_sign) = word.rfind('@').filter(|&at_sign| word[..at_sign].contains(':')) {
+                self.ranges
+                    .push(offset + word.find("://").map_or(0, |scheme| scheme + 3).min(at_sign)..offset + at_sign);
             }
-            if let Some(query) = word.find('?').filter(|&query| word[..query].contains("://")) {
-                self.ranges.push(at + query + 1..end);
+            if let Some(question_mark) = word.find('?').filter(|&question_mark| word[..question_mark].contains("://")) {
+                self.ranges.push(offset + question_mark + 1..end);
             }
-            if bearer
+            if after_bearer
                 || KEY_PREFIXES
                     .iter()
                     .any(|prefix| word.trim_start_matches(|c: char| !c.is_alphanumeric()).starts_with(prefix))
             {
-                self.ranges.push(at..end);
+                self.ranges.push(offset..end);
             }
-            bearer = word == "Bearer";
-            at += piece.len();
+            after_bearer = word == "Bearer";
+            offset += segment.len();
         }
     }
 }
@@ -137,10 +138,10 @@ fn sensitive_word_end(line: &str) -> Option<usize> {
 
 /// Whether `value` only names the source of a secret: `= { env = "NAME" }`.
 fn is_key_reference(value: &str) -> bool {
-    let inside = value.trim_matches([' ', '\t', '=', ',']);
-    let inside = inside.strip_prefix('{').and_then(|inside| inside.strip_suffix('}')).unwrap_or_default();
-    let key = inside.split('=').next().unwrap_or_default().trim();
-    inside.matches('=').count() == 1 && HARMLESS_KEYS.contains(&key)
+    let table = value.trim_matches([' ', '\t', '=', ',']);
+    let table = table.strip_prefix('{').and_then(|table| table.strip_suffix('}')).unwrap_or_default();
+    let key = table.split('=').next().unwrap_or_default().trim();
+    table.matches('=').count() == 1 && HARMLESS_KEYS.contains(&key)
 }
 
 #[cfg(test)]
@@ -183,10 +184,10 @@ mod tests {
             "[endpoints.m.api_key]\nenw = \"hunter22\"",
             "api_key = { env = \"A\", x = \"hunter22\" }",
         ] {
-            let (shown, secrets) = redact(text);
-            assert!(!shown.contains("hunter22"), "{text} -> {shown}");
+            let (redacted, secrets) = redact(text);
+            assert!(!redacted.contains("hunter22"), "{text} -> {redacted}");
             assert!(
-                secrets.iter().any(|secret| secret.contains("hunter22")) && shown.len() == text.len(),
+                secrets.iter().any(|secret| secret.contains("hunter22")) && redacted.len() == text.len(),
                 "{text} -> {secrets:?}"
             );
         }
@@ -217,9 +218,9 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn length_and_line_count_are_unchanged(text in "([a-z你 =.,#\"'\\\\\\[\\]{}\r\n]|key|\"\"\"|://|@){0,60}") {
-            let (shown, secrets) = redact(&text);
+            let (redacted, secrets) = redact(&text);
             let size = |text: &str| (text.len(), text.matches('\n').count());
-            proptest::prop_assert_eq!(size(&shown), size(&text));
+            proptest::prop_assert_eq!(size(&redacted), size(&text));
             proptest::prop_assert!(secrets.iter().all(|secret| text.contains(secret.as_str())));
         }
     }

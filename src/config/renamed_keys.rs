@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use toml_edit::{Document, Item};
 
-/// Renamed keys of the entries of a table: the table, the old key and the new one. The new key has a `serde(alias)` of the
-/// old one in `file`.
+/// Renamed keys: the table of the entries, the old key and the new key. In `file`, the new key has a `serde(alias)` for
+/// the old one.
 const RENAMED_KEYS: [(&str, &str, &str); 1] = [("routes", "on_cut", "on_incomplete")];
 
 /// A use of an old key in a config file.
@@ -35,24 +35,24 @@ pub fn find_renamed_keys(text: &str) -> Vec<RenamedKey> {
         return Vec::new();
     }
     let Ok(document) = Document::parse(text) else { return Vec::new() };
-    let mut found = Vec::new();
+    let mut renamed = Vec::new();
     for (table, old, new) in RENAMED_KEYS {
         let entries = document.get(table).and_then(Item::as_table_like);
         for (name, entry) in entries.iter().flat_map(|entries| entries.iter()) {
             let Some(span) = entry.as_table_like().and_then(|entry| entry.get_key_value(old)?.0.span()) else {
                 continue;
             };
-            found.push(RenamedKey { entry: format!("[{table}.{name}]"), old, new, span });
+            renamed.push(RenamedKey { entry: format!("[{table}.{name}]"), old, new, span });
         }
     }
-    found
+    renamed
 }
 
 /// Replaces the old keys in `text`; every other byte stays.
 #[must_use]
-pub fn replace_renamed_keys(text: &str, found: &[RenamedKey]) -> String {
+pub fn replace_renamed_keys(text: &str, renamed: &[RenamedKey]) -> String {
     let mut out = text.to_owned();
-    let mut by_position: Vec<_> = found.iter().collect();
+    let mut by_position: Vec<_> = renamed.iter().collect();
     by_position.sort_by_key(|key| std::cmp::Reverse(key.span.start));
     for key in by_position {
         out.replace_range(key.span.clone(), key.new);
@@ -68,14 +68,14 @@ mod tests {
     fn old_keys_are_replaced_in_every_notation() {
         let text = "# on_cut\n[routes.a]\nmodels = [\"x\"]\non_cut = \"buffer\" # why\n[routes.\"b/c\"]\n\"on_cut\" = 'restart'\n\
                     [routes]\nd = { models = [], on_cut = \"error\" }\ne.on_cut = \"error\"\n[sets]\non_cut = []\n";
-        let found = find_renamed_keys(text);
-        let shown: Vec<_> = found.iter().map(ToString::to_string).collect();
+        let renamed = find_renamed_keys(text);
+        let messages: Vec<_> = renamed.iter().map(ToString::to_string).collect();
         assert_eq!(
-            shown[..2],
+            messages[..2],
             ["[routes.a]: on_cut is now on_incomplete", "[routes.b/c]: on_cut is now on_incomplete"]
         );
-        let replaced = replace_renamed_keys(text, &found);
-        assert_eq!(found.len(), 4);
+        let replaced = replace_renamed_keys(text, &renamed);
+        assert_eq!(renamed.len(), 4);
         let expected = text.replace("\non_cut = \"buffer\"", "\non_incomplete = \"buffer\"");
         let expected = expected.replace("\"on_cut\" =", "on_incomplete =").replace(", on_cut =", ", on_incomplete =");
         assert_eq!(replaced, expected.replace("e.on_cut", "e.on_incomplete"));

@@ -72,9 +72,9 @@ impl ConfigTemplate {
     pub fn named_models(&self) -> Vec<(String, &TemplateModel)> {
         let roles = [("fast", &self.fast), ("strong", &self.strong), ("cheap", &self.cheap)];
         let roles = roles.into_iter().filter_map(|(name, model)| Some((name.to_owned(), model.as_ref()?)));
-        let also = self.extra_models.iter().map(|model| (name_from_upstream_id(&model.upstream), model));
+        let extra = self.extra_models.iter().map(|model| (name_from_upstream_id(&model.upstream), model));
         let mut named: Vec<(String, &TemplateModel)> = Vec::new();
-        for (name, model) in roles.chain(also) {
+        for (name, model) in roles.chain(extra) {
             if named.iter().any(|(_, known)| *known == model) {
                 continue;
             }
@@ -118,11 +118,11 @@ impl ConfigTemplate {
         out.push_str(
             "# ---- Routes: one name, several models, one answer. When a model fails, the next one is tried ----\n\n",
         );
-        let name = |role: &Option<TemplateModel>| {
+        let name_of = |role: &Option<TemplateModel>| {
             let model = role.as_ref()?;
             models.iter().find(|(_, known)| *known == model).map(|(name, _)| name.clone())
         };
-        let (fast, strong, cheap) = (name(&self.fast), name(&self.strong), name(&self.cheap));
+        let (fast, strong, cheap) = (name_of(&self.fast), name_of(&self.strong), name_of(&self.cheap));
         for (route, comment, order) in [
             ("chat", "fast", [&fast, &cheap, &strong]),
             ("analysis", "strong", [&strong, &fast, &cheap]),
@@ -213,9 +213,9 @@ fn toml_array(names: Vec<&str>) -> String {
 /// A name derived from an upstream model ID: `Qwen2.5-7B-Instruct` for `Qwen/Qwen2.5-7B-Instruct`.
 #[must_use]
 pub fn name_from_upstream_id(upstream: &str) -> String {
-    let last = upstream.rsplit('/').find(|part| !part.is_empty()).unwrap_or("model");
+    let last_part = upstream.rsplit('/').find(|part| !part.is_empty()).unwrap_or("model");
     let name: String =
-        last.chars().map(|c| if first_invalid_char(&c.to_string()).is_some() { '-' } else { c }).collect();
+        last_part.chars().map(|c| if first_invalid_char(&c.to_string()).is_some() { '-' } else { c }).collect();
     // The name must not look like a flag or a folder.
     let name: String = normalize_name(&name).trim_start_matches(['-', '.']).chars().take(MAX_NAME_CHARS).collect();
     if name.is_empty() { "model".to_owned() } else { name }
@@ -231,7 +231,7 @@ mod tests {
         TemplateModel { endpoint: endpoint.into(), upstream: upstream.into(), context: None }
     }
 
-    fn draft() -> ConfigTemplate {
+    fn template() -> ConfigTemplate {
         let endpoint =
             |name: &str, base_url: &str, key| TemplateEndpoint { name: name.into(), base_url: base_url.into(), key };
         ConfigTemplate {
@@ -248,7 +248,7 @@ mod tests {
 
     #[test]
     fn template_is_a_valid_config_without_typed_keys() {
-        let text = draft().to_toml(false);
+        let text = template().to_toml(false);
         let config =
             crate::config::resolve(&text, Path::new("c.toml")).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
         assert!(!text.contains("sk-typed") && text.contains("{ file = \"keys/本地\" }"), "{text}");
@@ -263,12 +263,12 @@ mod tests {
         assert_eq!(route("simple"), ["fast", "strong"]);
         assert_eq!(config.set("all").expect("defined").members, ["fast", "strong", "chat-2", "x-1"]);
         assert_eq!((config.default.as_deref(), config.compare.as_deref()), (Some("chat"), Some("all")));
-        assert!(draft().to_toml(true).contains("sk-typed-secret"));
+        assert!(template().to_toml(true).contains("sk-typed-secret"));
     }
 
     #[test]
     fn template_without_models_is_valid() {
-        let text = ConfigTemplate { endpoints: draft().endpoints, ..ConfigTemplate::default() }.to_toml(false);
+        let text = ConfigTemplate { endpoints: template().endpoints, ..ConfigTemplate::default() }.to_toml(false);
         assert_eq!(crate::config::resolve(&text, Path::new("c.toml")).expect("valid config").endpoints.len(), 2);
     }
 

@@ -6,40 +6,40 @@ use std::ops::Range;
 /// The error of the TOML parser, with the most similar valid key.
 pub(super) fn toml_problem(source: &SourceFile, error: &toml::de::Error) -> Problem {
     let message = error.message().trim_end();
-    let at = error.span().unwrap_or(0..0);
-    let problem = Problem::new(source, message.lines().next().unwrap_or("invalid TOML"), at.clone());
+    let span = error.span().unwrap_or(0..0);
+    let problem = Problem::new(source, message.lines().next().unwrap_or("invalid TOML"), span.clone());
     if message.starts_with("duplicate key") {
-        return match first_definition(source.text(), at.start) {
-            Some(first) => problem
+        return match first_definition(source.text(), span.start) {
+            Some(first_span) => problem
                 .with_primary_label("defined again here")
-                .with_secondary_label(first, "first defined here")
+                .with_secondary_label(first_span, "first defined here")
                 .help("remove or rename one of them"),
             None => problem,
         };
     }
     let mut quoted = message.split('`').skip(1).step_by(2);
     match quoted.next() {
-        Some(wrong) if message.starts_with("unknown") => {
+        Some(unknown_key) if message.starts_with("unknown") => {
             let valid: Vec<&str> = quoted.collect();
-            problem.with_primary_label("unknown key").with_suggestion(wrong, valid.into_iter())
+            problem.with_primary_label("unknown key").with_suggestion(unknown_key, valid.into_iter())
         }
         _ => problem,
     }
 }
 
-/// The first line that defines the same table or key as the line at offset `at`.
-pub(super) fn first_definition(text: &str, at: usize) -> Option<Range<usize>> {
-    let defines = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
-    let start = text[..at].rfind('\n').map_or(0, |end| end + 1);
-    let duplicate = defines(text[start..].lines().next()?);
-    let mut from = 0;
+/// The first line that defines the same table or key as the line at `offset`.
+pub(super) fn first_definition(text: &str, offset: usize) -> Option<Range<usize>> {
+    let defined_name = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
+    let duplicate_start = text[..offset].rfind('\n').map_or(0, |end| end + 1);
+    let duplicate = defined_name(text[duplicate_start..].lines().next()?);
+    let mut search_start = 0;
     // A key belongs to the nearest table above it, so the search starts there.
     if !duplicate.starts_with('[') {
-        from = text[..start].rfind("\n[").map_or(0, |line| line + 1);
+        search_start = text[..duplicate_start].rfind("\n[").map_or(0, |line| line + 1);
     }
-    let mut line_start = from;
-    for line in text[from..start].split_inclusive('\n') {
-        if defines(line) == duplicate {
+    let mut line_start = search_start;
+    for line in text[search_start..duplicate_start].split_inclusive('\n') {
+        if defined_name(line) == duplicate {
             return Some(line_start..line_start + line.trim_end().len());
         }
         line_start += line.len();

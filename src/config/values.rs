@@ -99,8 +99,8 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.trim().parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|_| invalid());
     }
-    let span: jiff::SignedDuration = text.trim().parse().map_err(|_| invalid())?;
-    Duration::try_from(span).map_err(|_| invalid())
+    let duration: jiff::SignedDuration = text.trim().parse().map_err(|_| invalid())?;
+    Duration::try_from(duration).map_err(|_| invalid())
 }
 
 impl<'de> Deserialize<'de> for DurationEntry {
@@ -112,8 +112,8 @@ impl<'de> Deserialize<'de> for DurationEntry {
 
 /// Deserializes a duration that must not be zero.
 pub(super) fn nonzero_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DurationEntry>, D::Error> {
-    let time = DurationEntry::deserialize(deserializer)?;
-    if time.0.is_zero() { Err(D::Error::custom("the duration must be longer than 0")) } else { Ok(Some(time)) }
+    let duration = DurationEntry::deserialize(deserializer)?;
+    if duration.0.is_zero() { Err(D::Error::custom("the duration must be longer than 0")) } else { Ok(Some(duration)) }
 }
 
 impl JsonSchema for DurationEntry {
@@ -172,7 +172,7 @@ impl<'de> Visitor<'de> for KeyVisitor {
         Ok(match tagged {
             Tagged::Env(name) => KeyEntry::Env(name),
             Tagged::File(path) => KeyEntry::File(path),
-            Tagged::Command(CommandSpec::Args(words)) => KeyEntry::Command(words),
+            Tagged::Command(CommandSpec::Args(args)) => KeyEntry::Command(args),
             Tagged::Command(CommandSpec::Line(line)) => KeyEntry::Shell(line),
             Tagged::Keyring(name) => KeyEntry::Keyring(name),
         })
@@ -191,12 +191,12 @@ impl JsonSchema for KeyEntry {
     }
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
-        let one = |name: &str, schema: serde_json::Value| json_schema!({"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": false});
+        let source_schema = |name: &str, schema: serde_json::Value| json_schema!({"type": "object", "properties": {name: schema}, "required": [name], "additionalProperties": false});
         let text = serde_json::json!({"type": "string"});
         let command = serde_json::json!({"type": ["string", "array"], "items": {"type": "string"}});
         json_schema!({
             "description": "A secret: the value itself, or where to read it.",
-            "anyOf": [text.clone(), one("env", text.clone()), one("file", text.clone()), one("command", command), one("keyring", text)],
+            "anyOf": [text.clone(), source_schema("env", text.clone()), source_schema("file", text.clone()), source_schema("command", command), source_schema("keyring", text)],
         })
     }
 }
@@ -224,14 +224,14 @@ impl<'de> Visitor<'de> for CommandSpecVisitor {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<CommandSpec, A::Error> {
-        let mut words = Vec::new();
-        while let Some(word) = seq.next_element()? {
-            words.push(word);
+        let mut args = Vec::new();
+        while let Some(arg) = seq.next_element()? {
+            args.push(arg);
         }
-        if words.is_empty() {
+        if args.is_empty() {
             Err(A::Error::custom("the command is empty: expected at least a program"))
         } else {
-            Ok(CommandSpec::Args(words))
+            Ok(CommandSpec::Args(args))
         }
     }
 }
@@ -303,7 +303,7 @@ impl JsonSchema for MoneyEntry {
 pub struct RouteMember {
     /// The model.
     pub name: String,
-    /// Its share with the strategy `weighted`.
+    /// The weight for the strategy `weighted`; default 1.
     pub weight: Option<u32>,
 }
 
@@ -365,7 +365,7 @@ mod tests {
 
     #[test]
     fn durations_are_parsed_with_units() {
-        let ms = |text| parse_duration(text).map(|time| time.as_millis());
+        let ms = |text| parse_duration(text).map(|duration| duration.as_millis());
         assert_eq!(ms("500ms"), Ok(500));
         assert_eq!(ms("5s"), Ok(5000));
         assert_eq!(ms("1h30m"), Ok(5_400_000));

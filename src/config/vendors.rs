@@ -47,8 +47,9 @@ impl Vendor {
         let Some((name, value)) = variable else {
             return Ok(self.default_base_url());
         };
-        let reason = |reason| ConfigError::InvalidVariable { name: name.clone(), value: redact(value).0, reason };
-        let mut url = parse_base_url(value).map_err(reason)?;
+        let invalid_variable =
+            |reason| ConfigError::InvalidVariable { name: name.clone(), value: redact(value).0, reason };
+        let mut url = parse_base_url(value).map_err(invalid_variable)?;
         // Other programs expect some of these variables without a path.
         if url.path().trim_matches('/').is_empty() {
             url.set_path(self.default_base_url().path());
@@ -122,9 +123,9 @@ mod tests {
             let url = Url::parse(&vendor.base_url).expect("valid URL");
             assert!(!url.path().ends_with('/') && url.path().len() > 1, "{}: {url}", vendor.name);
             // Vendors with the same default port cannot be told apart by URL, so they must have the same properties.
-            let found = by_url(&url).expect("the URL of a vendor");
+            let recognized = by_url(&url).expect("the URL of a vendor");
             assert_eq!(
-                (found.gateway, found.no_stream_options),
+                (recognized.gateway, recognized.no_stream_options),
                 (vendor.gateway, vendor.no_stream_options),
                 "{}",
                 vendor.name
@@ -148,12 +149,12 @@ mod tests {
 
     #[test]
     fn base_url_variable_without_a_path_gets_the_default_path() {
-        let address = |value: &str| {
+        let base_url = |value: &str| {
             let environment = [("LITELLM_BASE_URL".to_owned(), value.to_owned())].into_iter().collect();
             by_name("litellm").expect("known vendor").effective_base_url(&environment).expect("valid URL").to_string()
         };
-        assert_eq!(address("http://gw:1"), "http://gw:1/v1");
-        assert_eq!(address("http://gw:1/proxy"), "http://gw:1/proxy");
+        assert_eq!(base_url("http://gw:1"), "http://gw:1/v1");
+        assert_eq!(base_url("http://gw:1/proxy"), "http://gw:1/proxy");
     }
 
     #[test]

@@ -1,12 +1,10 @@
 //! Collects the answers of a round, complete or partial, with their metrics.
 
-use std::{sync::Arc, time::Duration};
-
-use tokio::time::Instant;
+use std::time::Duration;
 
 use crate::{
-    engine::{AccumulatedAnswer, CallRecord, CallProgress, Event, EventKind},
-    model::{Usage, target::Target},
+    engine::{CallRecord, Event, EventKind},
+    model::Usage,
 };
 
 /// An answer, which may be partial.
@@ -27,80 +25,39 @@ pub struct Answer {
 /// Collects the answers of the calls of one round.
 #[derive(Debug)]
 pub struct AnswerCollector {
-    calls: Vec<CollectedCall>,
-}
-
-#[derive(Debug)]
-struct CollectedCall {
-    prompt_tokens: u64,
-    accumulator: AccumulatedAnswer,
-    /// The current target.
-    target: Option<Arc<Target>>,
-    /// `None` once the call is finished.
-    progress: Option<CallProgress>,
-    answer: Answer,
+    answers: Vec<Answer>,
 }
 
 impl AnswerCollector {
-    /// A collector for calls that start at `now`, with the estimated number of tokens of each prompt.
+    /// A collector for a round of `count` calls.
     #[must_use]
-    pub fn new(prompts: impl IntoIterator<Item = u64>, now: Instant) -> Self {
-        let collected = |prompt_tokens| CollectedCall {
-            prompt_tokens,
-            accumulator: AccumulatedAnswer::default(),
-            progress: Some(CallProgress::new(now)),
-            target: None,
-            answer: Answer::default(),
-        };
-        Self { calls: prompts.into_iter().map(collected).collect() }
+    pub fn new(count: usize) -> Self {
+        Self { answers: vec![Answer::default(); count] }
     }
 
-    /// Handles an event.
+    /// Handles an event: the answer of a call is that of its record. A restarted call has another one.
     pub fn on_event(&mut self, event: &Event) {
-        let Some(collected) = self.calls.get_mut(event.call) else { return };
-        if let Some(progress) = &mut collected.progress {
-            progress.apply(event);
-        }
-        match &event.kind {
-            EventKind::Deltas(deltas) | EventKind::BufferedDeltas(deltas) => {
-                for delta in deltas {
-                    collected.accumulator.add(delta, true);
-                }
-            }
-            EventKind::Failed { record, .. } => {
-                collected.accumulator.reset_after_failure(&record.target, collected.prompt_tokens);
-            }
-            EventKind::Restarted => {
-                collected.accumulator.reset_after_restart(collected.target.as_deref(), collected.prompt_tokens);
-                collected.progress = Some(CallProgress::new(event.at));
-            }
-            EventKind::Finished(outcome) => collected.finish(outcome),
-            EventKind::Started(target) => collected.target = Some(Arc::clone(target)),
-            EventKind::FirstToken(_) | EventKind::Notice(_) => {}
+        if let (Some(answer), EventKind::Finished(record)) = (self.answers.get_mut(event.call), &event.kind) {
+            *answer = Answer::from(&**record);
         }
     }
 
-    /// Ends the round at `now` and returns the answers so far.
+    /// The answers, in the order of the calls.
     #[must_use]
-    pub fn into_answers(self, now: Instant) -> Vec<Answer> {
-        let finish = |mut collected: CollectedCall| {
-            if let Some(progress) = collected.progress.take() {
-                collected.finish(&progress.into_interrupted_outcome(now));
-            }
-            collected.answer
-        };
-        self.calls.into_iter().map(finish).collect()
+    pub fn into_answers(self) -> Vec<Answer> {
+        self.answers
     }
 }
 
-impl CollectedCall {
-    fn finish(&mut self, outcome: &CallRecord) {
-        self.progress = None;
-        self.accumulator.finish(outcome, self.prompt_tokens);
-        let usage = self.accumulator.usage(outcome, self.prompt_tokens);
-        let cost = self.accumulator.cost(usage.as_ref(), outcome).map(|(cost, currency)| (cost, currency.to_owned()));
-        let answer = &self.accumulator.answer;
-        let text = if answer.text.is_empty() { &answer.refusal } else { &answer.text }.clone();
-        self.answer = Answer { text, is_complete: outcome.result.is_ok(), usage, cost, ttft: outcome.ttft };
+impl From<&CallRecord> for Answer {
+    fn from(record: &CallRecord) -> Self {
+        let answer = &record.answer.answer;
+        Self {
+            text: if answer.text.is_empty() { &answer.refusal } else { &answer.text }.clone(),
+            is_complete: record.result.is_ok(),
+            usage: record.usage,
+            cost: record.cost().map(|(cost, currency)| (cost, currency.to_owned())),
+            ttft: record.ttft,
+        }
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{DoctorObserver, Finding, Verdict};
 use crate::{
     engine::{
-        AccumulatedAnswer, CallRecord, Engine, EventKind,
+        CallRecord, Engine, EventKind,
         plan::{Call, Plan},
     },
     model::{ChatRequest, Message, ModelRequest, Params, Role, target::Target},
@@ -22,8 +22,7 @@ const MIN_CONCLUSIVE_WAIT: Duration = Duration::from_millis(400);
 
 /// Result of the test request.
 struct TestAnswer {
-    accumulated: AccumulatedAnswer,
-    outcome: CallRecord,
+    record: Arc<CallRecord>,
     /// Times of the reads that contained output.
     reads: Vec<Instant>,
     /// Number of output chunks.
@@ -34,63 +33,59 @@ struct TestAnswer {
 pub(super) async fn check_answer(
     engine: &Arc<Engine>,
     model: &Arc<Target>,
-    limit: Duration,
+    timeout: Duration,
     observer: &dyn DoctorObserver,
 ) -> Vec<Finding> {
     let messages = vec![Message::text(Role::User, QUESTION)];
     let params = Params { max_tokens: Some(MAX_TOKENS), ..Params::default() };
     let request = ModelRequest::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() });
     let call = Call::single(model.id.0.clone(), Arc::new(request), Arc::clone(model));
-    let call = Call { deadline: Some(limit), ..call };
+    let call = Call { deadline: Some(timeout), ..call };
     let plan = Plan::single(call);
     observer.on_start(&plan);
-    let begun = Instant::now();
-    let mut answered: Option<TestAnswer> = None;
-    let (mut account, mut reads, mut pieces) = (AccumulatedAnswer::default(), Vec::new(), 0);
+    let started = Instant::now();
+    let mut test_answer: Option<TestAnswer> = None;
+    let (mut reads, mut chunks) = (Vec::new(), 0);
     let mut events = std::pin::pin!(engine.run(plan.clone()));
     while let Some(event) = events.next().await {
         observer.on_event(&plan, &event);
         match event.kind {
             EventKind::Deltas(deltas) => {
-                let chunks = deltas.iter().filter(|delta| delta.kind.is_output()).count();
-                if chunks > 0 {
+                let new_chunks = deltas.iter().filter(|delta| delta.kind.is_output()).count();
+                if new_chunks > 0 {
                     reads.push(event.at);
-                    pieces += chunks;
-                }
-                for delta in &deltas {
-                    account.add(delta, false);
+                    chunks += new_chunks;
                 }
             }
-            EventKind::Finished(outcome) => {
-                let (account, reads) = (std::mem::take(&mut account), std::mem::take(&mut reads));
-                answered =
-                    Some(TestAnswer { accumulated: account, outcome: *outcome, reads, chunks: pieces, started: begun });
+            EventKind::Finished(record) => {
+                let reads = std::mem::take(&mut reads);
+                test_answer = Some(TestAnswer { record, reads, chunks, started });
             }
             _ => {}
         }
     }
-    answered.map(|answered| findings(&answered)).unwrap_or_default()
+    test_answer.map(|test_answer| findings(&test_answer)).unwrap_or_default()
 }
 
-fn findings(answered: &TestAnswer) -> Vec<Finding> {
-    let outcome = &answered.outcome;
+fn findings(test_answer: &TestAnswer) -> Vec<Finding> {
+    let record = &test_answer.record;
     let mut findings = Vec::new();
-    if let Err(error) = &outcome.result {
+    if let Err(error) = &record.result {
         findings.push(Finding::from_error("answer", error));
-        if !outcome.incomplete {
+        if !record.incomplete {
             return findings;
         }
     } else {
-        let ttft = outcome.ttft.map(|ttft| format!("first token after {} ms, ", ttft.as_millis())).unwrap_or_default();
-        let detail = format!("{ttft}complete after {} ms", outcome.total.as_millis());
+        let ttft = record.ttft.map(|ttft| format!("first token after {} ms, ", ttft.as_millis())).unwrap_or_default();
+        let detail = format!("{ttft}complete after {} ms", record.total.as_millis());
         findings.push(Finding::new("answer", Verdict::Pass, detail));
     }
-    findings.push(check_streaming(answered));
-    findings.push(match answered.accumulated.reported_usage() {
+    findings.push(check_streaming(test_answer));
+    findings.push(match record.answer.reported_usage() {
         Some(_) => Finding::new("usage", Verdict::Pass, "token usage is reported"),
         None => Finding::new("usage", Verdict::Note, "token usage is not reported; tokens and cost are estimated"),
     });
-    if let Ok(completion) = &outcome.result {
+    if let Ok(completion) = &record.result {
         findings.push(match &completion.finish_reason {
             Some(reason) => Finding::new("finish", Verdict::Pass, format!("finish_reason: {}", reason.as_str())),
             None => Finding::new("finish", Verdict::Note, "no finish_reason: an incomplete answer cannot be detected"),
@@ -100,22 +95,22 @@ fn findings(answered: &TestAnswer) -> Vec<Finding> {
 }
 
 /// Checks whether the answer arrived incrementally or all at once at the end.
-fn check_streaming(answered: &TestAnswer) -> Finding {
-    let TestAnswer { reads, chunks: pieces, started: begun, .. } = answered;
+fn check_streaming(test_answer: &TestAnswer) -> Finding {
+    let TestAnswer { reads, chunks, started, .. } = test_answer;
     let check = "streaming";
     let (Some(&first), Some(&last)) = (reads.first(), reads.last()) else {
         return Finding::new(check, Verdict::Unknown, "no output");
     };
-    let (waited, streamed) = (first - *begun, last - first);
-    if *pieces < 3 {
+    let (waited, streamed) = (first - *started, last - first);
+    if *chunks < 3 {
         return Finding::new(check, Verdict::Note, "the answer arrived in fewer than 3 chunks")
-            .with_hint("the service does not stream, or a proxy in between joins the chunks");
+            .with_hint("check for a proxy that joins the chunks; not every service streams");
     }
-    // Generating tokens takes time: if all arrive together with the first, they were buffered on the way.
-    if waited >= MIN_CONCLUSIVE_WAIT && streamed < waited / 10 && reads.len() < *pieces / 3 {
-        let detail = format!("{pieces} chunks arrived at once, after {} ms", waited.as_millis());
+    // Generating tokens takes time: if all of them arrive together with the first, a proxy buffered them.
+    if waited >= MIN_CONCLUSIVE_WAIT && streamed < waited / 10 && reads.len() < *chunks / 3 {
+        let detail = format!("{chunks} chunks arrived at once, after {} ms", waited.as_millis());
         return Finding::new(check, Verdict::Note, detail)
-            .with_hint("a proxy in between buffers the answer: turn buffering off (nginx: proxy_buffering off)");
+            .with_hint("turn off buffering in the proxy before the service (nginx: proxy_buffering off)");
     }
-    Finding::new(check, Verdict::Pass, format!("{pieces} chunks over {} ms", streamed.as_millis()))
+    Finding::new(check, Verdict::Pass, format!("{chunks} chunks over {} ms", streamed.as_millis()))
 }

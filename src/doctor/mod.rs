@@ -1,7 +1,7 @@
 //! Diagnoses an endpoint and suggests changes.
 //!
-//! The checks run in an order in which a failure makes the later ones pointless: reachability, server software, base
-//! URL, key, model, answer, streaming, completeness, clock. Each check returns a [`Finding`].
+//! The checks run in this order, because a failed check makes the later ones pointless: reachability, server software,
+//! base URL, key, model, answer, streaming, completeness, clock. Each check returns a [`Finding`].
 
 mod answer;
 mod quota;
@@ -21,8 +21,8 @@ use crate::{
     protocol::{CallError, ModelInfo},
 };
 
-/// Maximum difference between the local and the server's clock in seconds. A larger one makes dates of rate limits and
-/// signatures wrong.
+/// Maximum difference between the local and the server's clock, in seconds. With a larger one, Retry-After dates and
+/// request signatures are wrong.
 const MAX_CLOCK_SKEW_SECS: i64 = 30;
 
 /// Result of a check.
@@ -67,18 +67,18 @@ pub struct Finding {
 }
 
 impl Finding {
-    fn new(check: &'static str, verdict: Verdict, seen: impl Into<String>) -> Self {
-        Self { check, verdict, detail: seen.into(), hint: None, class: None }
+    fn new(check: &'static str, verdict: Verdict, detail: impl Into<String>) -> Self {
+        Self { check, verdict, detail: detail.into(), hint: None, class: None }
     }
 
-    fn from_error(what: &'static str, error: &CallError) -> Self {
+    fn from_error(check: &'static str, error: &CallError) -> Self {
         let status = error.status.map(|status| format!(" {status}")).unwrap_or_default();
         let detail = format!("{}{status}: {}", error.class, error.message);
-        Self { class: Some(error.class), hint: error.hint.clone(), ..Self::new(what, Verdict::Fail, detail) }
+        Self { class: Some(error.class), hint: error.hint.clone(), ..Self::new(check, Verdict::Fail, detail) }
     }
 
-    fn with_hint(self, advice: impl Into<String>) -> Self {
-        Self { hint: Some(advice.into()), ..self }
+    fn with_hint(self, hint: impl Into<String>) -> Self {
+        Self { hint: Some(hint.into()), ..self }
     }
 }
 
@@ -89,7 +89,7 @@ pub struct Diagnosis {
     pub endpoint: Arc<Endpoint>,
     /// Model to send a test request to; `None`: no test request.
     pub model: Option<Arc<Target>>,
-    /// Whether a test request is wanted.
+    /// Whether a test request is sent. Without a model, this is reported as unknown.
     pub sends_test_request: bool,
     /// Timeout of each step.
     pub step_timeout: Duration,
@@ -100,26 +100,26 @@ impl Diagnosis {
     pub async fn run(&self, engine: &Arc<Engine>, now: Timestamp, observer: &dyn DoctorObserver) -> Vec<Finding> {
         let mut findings = Vec::new();
         let probes = server_software::probe(engine, &self.endpoint, self.step_timeout).await;
-        let listed = engine.list_models(&direct_target(&self.endpoint, ""), self.step_timeout).await;
-        findings.push(self.check_reachability(&probes, &listed));
+        let model_list = engine.list_models(&direct_target(&self.endpoint, ""), self.step_timeout).await;
+        findings.push(self.check_reachability(&probes, &model_list));
         if findings.iter().any(|finding| finding.verdict == Verdict::Fail) && !probes.has_responses() {
             return findings;
         }
-        let kind = server_software::recognize(&probes, listed.as_deref().unwrap_or_default());
-        findings.push(self.check_server_software(kind.as_ref()));
-        findings.push(self.check_base_url(engine, &listed).await);
+        let server = server_software::recognize(&probes, model_list.as_deref().unwrap_or_default());
+        findings.push(self.check_server_software(server.as_ref()));
+        findings.push(self.check_base_url(engine, &model_list).await);
         let rejected =
-            if listed.is_ok() { engine.rejected_keys(&self.endpoint, self.step_timeout).await } else { Vec::new() };
+            if model_list.is_ok() { engine.rejected_keys(&self.endpoint, self.step_timeout).await } else { Vec::new() };
         if rejected.is_empty() {
-            findings.extend(self.check_key(&listed, kind.as_ref()));
+            findings.extend(self.check_key(&model_list, server.as_ref()));
         }
         findings.extend(rejected.iter().map(|(index, error)| self.rejected_key(*index, error)));
-        findings.extend(self.check_model(&listed));
+        findings.extend(self.check_model(&model_list));
         match &self.model {
             Some(model) => findings.extend(answer::check_answer(engine, model, self.step_timeout, observer).await),
             None if self.sends_test_request => {
-                let advice = format!("run \"mmchat doctor {}/ID\"", self.endpoint.name);
-                findings.push(Finding::new("answer", Verdict::Unknown, "no model configured").with_hint(advice));
+                let hint = format!("run \"mmchat doctor {}/ID\"", self.endpoint.name);
+                findings.push(Finding::new("answer", Verdict::Unknown, "no model configured").with_hint(hint));
             }
             None => {}
         }
@@ -128,8 +128,10 @@ impl Diagnosis {
             finding.hint = finding.class.map(|class| default_hint(class).to_owned());
         }
         findings.extend(probes.server_time().map(|date| check_clock(date, now)));
-        if let Some(kind) = kind.filter(|kind| matches!(kind.kind, ServerSoftware::OneApi | ServerSoftware::NewApi)) {
-            findings.push(quota::check_quota(engine, &self.endpoint, &kind, self.step_timeout).await);
+        if let Some(server) =
+            server.filter(|server| matches!(server.kind, ServerSoftware::OneApi | ServerSoftware::NewApi))
+        {
+            findings.push(quota::check_quota(engine, &self.endpoint, &server, self.step_timeout).await);
         }
         findings
     }
@@ -137,39 +139,40 @@ impl Diagnosis {
     fn check_reachability(
         &self,
         probes: &server_software::Seen,
-        listed: &Result<Vec<ModelInfo>, CallError>,
+        model_list: &Result<Vec<ModelInfo>, CallError>,
     ) -> Finding {
         let url = redact_url(&self.endpoint.base_url);
-        match listed {
+        match model_list {
             Err(error)
                 if matches!(error.class, ErrorClass::Connect | ErrorClass::Timeout | ErrorClass::Reset)
                     && !probes.has_responses() =>
             {
                 let finding = Finding::from_error("reachable", error);
-                let advice = finding.hint.clone().unwrap_or_else(|| {
+                let hint = finding.hint.clone().unwrap_or_else(|| {
                     format!("check that it is running at {url} and that no proxy or firewall blocks it")
                 });
-                finding.with_hint(advice)
+                finding.with_hint(hint)
             }
             _ => {
-                let took =
+                let timing =
                     probes.fastest_response().map(|took| format!(" in {} ms", took.as_millis())).unwrap_or_default();
-                Finding::new("reachable", Verdict::Pass, format!("{url} responded{took}"))
+                Finding::new("reachable", Verdict::Pass, format!("{url} responded{timing}"))
             }
         }
     }
 
-    fn check_server_software(&self, kind: Option<&RecognizedServer>) -> Finding {
-        let Some(kind) = kind else {
+    fn check_server_software(&self, server: Option<&RecognizedServer>) -> Finding {
+        let Some(server) = server else {
             let vendor = vendors::by_url(&self.endpoint.base_url);
             return match vendor.filter(|_| !self.endpoint.connect.loopback) {
                 Some(vendor) => Finding::new("kind", Verdict::Pass, vendor.title.clone()),
                 None => Finding::new("kind", Verdict::Unknown, "unknown server software"),
             };
         };
-        let finding = Finding::new("kind", Verdict::Pass, kind.to_string());
-        let gateway = matches!(kind.kind, ServerSoftware::OneApi | ServerSoftware::NewApi | ServerSoftware::LiteLlm);
-        if gateway && !self.endpoint.gateway {
+        let finding = Finding::new("kind", Verdict::Pass, server.to_string());
+        let is_gateway =
+            matches!(server.kind, ServerSoftware::OneApi | ServerSoftware::NewApi | ServerSoftware::LiteLlm);
+        if is_gateway && !self.endpoint.gateway {
             let reason = "it does its own retries, and its headers identify it only after the first response";
             return Finding { verdict: Verdict::Note, ..finding }
                 .with_hint(format!("set gateway = true in [endpoints.{}]: {reason}", self.endpoint.name));
@@ -178,25 +181,25 @@ impl Diagnosis {
     }
 
     /// Checks whether `base_url` is the base of the API; if not, finds the right one.
-    async fn check_base_url(&self, engine: &Arc<Engine>, listed: &Result<Vec<ModelInfo>, CallError>) -> Finding {
-        let what = "base_url";
+    async fn check_base_url(&self, engine: &Arc<Engine>, model_list: &Result<Vec<ModelInfo>, CallError>) -> Finding {
+        let check = "base_url";
         let base = &self.endpoint.base_url;
-        match listed {
+        match model_list {
             Ok(models) => {
                 return Finding::new(
-                    what,
+                    check,
                     Verdict::Pass,
                     format!("{} lists {} models", redact_url(base), models.len()),
                 );
             }
             // The key has a separate finding.
             Err(error) if error.class == ErrorClass::Auth => {
-                return Finding::new(what, Verdict::Pass, "the API responds");
+                return Finding::new(check, Verdict::Pass, "the API responds");
             }
             // The API is there; the key may permit requests but not listing models.
             Err(error) if proves_api_works(error.class) => {
                 return Finding::new(
-                    what,
+                    check,
                     Verdict::Note,
                     format!("the API responds, but does not list its models: {error}"),
                 );
@@ -204,76 +207,76 @@ impl Diagnosis {
             Err(error)
                 if !matches!(error.class, ErrorClass::Path | ErrorClass::InvalidResponse | ErrorClass::Redirect) =>
             {
-                return Finding::from_error(what, error);
+                return Finding::from_error(check, error);
             }
             Err(_) => {}
         }
         for path in ["/v1", "/api/v1", "/openai/v1", "/api", ""] {
-            let mut other = base.clone();
-            other.set_path(path);
-            if other.path() == base.path() {
+            let mut candidate = base.clone();
+            candidate.set_path(path);
+            if candidate.path() == base.path() {
                 continue;
             }
-            let endpoint = Arc::new(Endpoint { base_url: other.clone(), ..(*self.endpoint).clone() });
+            let endpoint = Arc::new(Endpoint { base_url: candidate.clone(), ..(*self.endpoint).clone() });
             let result = engine.list_models(&direct_target(&endpoint, ""), self.step_timeout).await;
             // A rejected key also proves that the API is there.
             if result.is_ok() || result.is_err_and(|error| error.class == ErrorClass::Auth) {
-                let finding = Finding::new(what, Verdict::Fail, format!("no API at {}", redact_url(base)));
+                let finding = Finding::new(check, Verdict::Fail, format!("no API at {}", redact_url(base)));
                 return Finding { class: Some(ErrorClass::Path), ..finding }
-                    .with_hint(format!("set base_url = \"{}\"", redact_url(&other)));
+                    .with_hint(format!("set base_url = \"{}\"", redact_url(&candidate)));
             }
         }
-        match listed {
+        match model_list {
             // An HTML page instead of JSON: a web server, not an API.
-            Err(error) if error.class == ErrorClass::InvalidResponse => Finding::from_error(what, error)
+            Err(error) if error.class == ErrorClass::InvalidResponse => Finding::from_error(check, error)
                 .with_hint("check host and port: the server at this address is not an API"),
-            _ => Finding::new(what, Verdict::Unknown, "no model list; not every service has one"),
+            _ => Finding::new(check, Verdict::Unknown, "no model list; not every service has one"),
         }
     }
 
     fn check_key(
         &self,
-        listed: &Result<Vec<ModelInfo>, CallError>,
-        kind: Option<&RecognizedServer>,
+        model_list: &Result<Vec<ModelInfo>, CallError>,
+        server: Option<&RecognizedServer>,
     ) -> Option<Finding> {
-        let what = "key";
+        let check = "key";
         let no_keys = self.endpoint.keys.is_empty();
-        match listed {
+        match model_list {
             Err(error) if error.class == ErrorClass::Auth => {
-                let advice = match (no_keys, error.status) {
+                let hint = match (no_keys, error.status) {
                     (true, _) => format!("set a key: run \"mmchat key set {}\"", self.endpoint.name),
                     (false, None) => error.hint.clone().unwrap_or_else(|| "run \"mmchat key list\"".into()),
                     (false, Some(_)) => format!("replace the key: run \"mmchat key set {}\"", self.endpoint.name),
                 };
-                Some(Finding::from_error(what, error).with_hint(advice))
+                Some(Finding::from_error(check, error).with_hint(hint))
             }
-            Ok(_) if no_keys => Some(Finding::new(what, Verdict::Pass, "listing models needs no key")),
+            Ok(_) if no_keys => Some(Finding::new(check, Verdict::Pass, "listing models needs no key")),
             // llama.cpp lists models without a key, so a list does not prove that the key is valid.
-            Ok(_) if kind.is_some_and(|kind| kind.kind == ServerSoftware::LlamaCpp) => None,
-            Ok(_) => Some(Finding::new(what, Verdict::Pass, "accepted")),
+            Ok(_) if server.is_some_and(|server| server.kind == ServerSoftware::LlamaCpp) => None,
+            Ok(_) => Some(Finding::new(check, Verdict::Pass, "accepted")),
             Err(_) => None,
         }
     }
 
-    /// One of several keys was rejected, which requests would discover only one by one.
+    /// The finding for one rejected key of several. A request uses only one key and would not discover the others.
     fn rejected_key(&self, index: usize, error: &CallError) -> Finding {
         let finding = Finding::from_error("key", error);
         let detail = format!("key {} of {}: {}", index + 1, self.endpoint.keys.len(), finding.detail);
-        let advice = finding.hint.clone();
-        let advice = advice.unwrap_or_else(|| "replace or remove it; \"mmchat key list\" shows its source".to_owned());
-        Finding { detail, ..finding }.with_hint(advice)
+        let hint = finding.hint.clone();
+        let hint = hint.unwrap_or_else(|| "replace or remove it; \"mmchat key list\" shows its source".to_owned());
+        Finding { detail, ..finding }.with_hint(hint)
     }
 
-    fn check_model(&self, listed: &Result<Vec<ModelInfo>, CallError>) -> Option<Finding> {
-        let (model, listed) = (self.model.as_ref()?, listed.as_ref().ok()?);
-        let what = "model";
-        if listed.iter().any(|known| known.id == model.upstream_id) {
-            return Some(Finding::new(what, Verdict::Pass, format!("\"{}\" is listed", model.upstream_id)));
+    fn check_model(&self, model_list: &Result<Vec<ModelInfo>, CallError>) -> Option<Finding> {
+        let (model, model_list) = (self.model.as_ref()?, model_list.as_ref().ok()?);
+        let check = "model";
+        if model_list.iter().any(|known| known.id == model.upstream_id) {
+            return Some(Finding::new(check, Verdict::Pass, format!("\"{}\" is listed", model.upstream_id)));
         }
-        let finding = Finding::new(what, Verdict::Note, format!("\"{}\" is not listed", model.upstream_id));
-        let near = closest_name(&model.upstream_id, listed.iter().map(|known| known.id.as_str()));
-        Some(match near {
-            Some(near) => finding.with_hint(format!("did you mean \"{near}\"?")),
+        let finding = Finding::new(check, Verdict::Note, format!("\"{}\" is not listed", model.upstream_id));
+        let closest = closest_name(&model.upstream_id, model_list.iter().map(|known| known.id.as_str()));
+        Some(match closest {
+            Some(closest) => finding.with_hint(format!("did you mean \"{closest}\"?")),
             None => finding.with_hint(format!("run \"mmchat models available {}\"", self.endpoint.name)),
         })
     }
@@ -323,8 +326,8 @@ fn root_url(endpoint: &Endpoint, path: &str) -> Url {
 }
 
 /// The body as JSON; `None`: not JSON, as servers return an HTML page for unknown paths.
-fn parse_json(fetched: &FetchResponse) -> Option<serde_json::Value> {
-    serde_json::from_str(&fetched.body).ok()
+fn parse_json(response: &FetchResponse) -> Option<serde_json::Value> {
+    serde_json::from_str(&response.body).ok()
 }
 
 /// Whether an error of this class proves that the API works.

@@ -21,17 +21,17 @@ const UNLIMITED_GRANT: f64 = 100_000_000.0;
 pub(super) async fn check_quota(
     engine: &Arc<Engine>,
     endpoint: &Arc<Endpoint>,
-    kind: &RecognizedServer,
-    limit: Duration,
+    server: &RecognizedServer,
+    timeout: Duration,
 ) -> Finding {
-    let page = async |path: &str| engine.fetch(endpoint, &root_url(endpoint, path), true, limit).await;
-    let granted = page("/v1/dashboard/billing/subscription").await;
-    let used = page("/v1/dashboard/billing/usage").await;
-    let number = |page: &FetchResponse, field: &str| parse_json(page)?.get(field)?.as_f64();
+    let fetch = async |path: &str| engine.fetch(endpoint, &root_url(endpoint, path), true, timeout).await;
+    let granted = fetch("/v1/dashboard/billing/subscription").await;
+    let used = fetch("/v1/dashboard/billing/usage").await;
+    let number = |response: &FetchResponse, field: &str| parse_json(response)?.get(field)?.as_f64();
     let reason = match (&granted, &used) {
         (Ok(granted), Ok(used)) => match (number(granted, "hard_limit_usd"), number(used, "total_usage")) {
             (Some(granted), Some(used)) => {
-                return quota_finding(granted, used / 100.0, quota_unit(kind.status.as_ref()));
+                return quota_finding(granted, used / 100.0, quota_unit(server.status.as_ref()));
             }
             _ if matches!(granted.status, 401 | 403) => "the key is not permitted to read its quota".to_owned(),
             _ => format!("no quota in the billing response (status {})", granted.status),

@@ -78,10 +78,10 @@ const PATHS: [&str; 6] =
 pub(super) struct Seen(Vec<(&'static str, FetchResponse)>);
 
 /// Probes all paths concurrently.
-pub(super) async fn probe(engine: &Arc<Engine>, endpoint: &Arc<Endpoint>, limit: Duration) -> Seen {
+pub(super) async fn probe(engine: &Arc<Engine>, endpoint: &Arc<Endpoint>, timeout: Duration) -> Seen {
     let probes = PATHS
         .iter()
-        .map(async |&path| Some((path, engine.fetch(endpoint, &root_url(endpoint, path), false, limit).await.ok()?)));
+        .map(async |&path| Some((path, engine.fetch(endpoint, &root_url(endpoint, path), false, timeout).await.ok()?)));
     Seen(join_all(probes).await.into_iter().flatten().collect())
 }
 
@@ -93,33 +93,33 @@ impl Seen {
 
     /// Response time of the fastest probe.
     pub(super) fn fastest_response(&self) -> Option<Duration> {
-        self.0.iter().map(|(_, fetched)| fetched.took).min()
+        self.0.iter().map(|(_, response)| response.took).min()
     }
 
     /// Time of the server's clock.
     pub(super) fn server_time(&self) -> Option<Timestamp> {
-        let text = self.0.iter().find_map(|(_, fetched)| fetched.headers.get("date")?.to_str().ok())?;
+        let text = self.0.iter().find_map(|(_, response)| response.headers.get("date")?.to_str().ok())?;
         jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text).ok()
     }
 
     fn json(&self, path: &str) -> Option<serde_json::Value> {
-        let (_, fetched) = self.0.iter().find(|(known, fetched)| *known == path && fetched.status == 200)?;
-        parse_json(fetched)
+        let (_, response) = self.0.iter().find(|(known, response)| *known == path && response.status == 200)?;
+        parse_json(response)
     }
 
     fn header(&self, name: &str) -> Option<String> {
-        self.0.iter().find_map(|(_, fetched)| Some(fetched.headers.get(name)?.to_str().ok()?.to_owned()))
+        self.0.iter().find_map(|(_, response)| Some(response.headers.get(name)?.to_str().ok()?.to_owned()))
     }
 }
 
 /// Recognizes the server; `None`: unknown.
-pub(super) fn recognize(probes: &Seen, listed: &[ModelInfo]) -> Option<RecognizedServer> {
-    let recognized = |kind, by, version| Some(RecognizedServer { kind, version, evidence: by, status: None });
+pub(super) fn recognize(probes: &Seen, models: &[ModelInfo]) -> Option<RecognizedServer> {
+    let recognized = |kind, evidence, version| Some(RecognizedServer { kind, version, evidence, status: None });
     let version = |path: &str| Some(probes.json(path)?.get("version")?.as_str()?.to_owned());
     recognize_one_api(probes)
         .or_else(|| {
-            let alive = probes.json("/health/liveliness")?;
-            (alive == "I'm alive!").then_some(())?;
+            let body = probes.json("/health/liveliness")?;
+            (body == "I'm alive!").then_some(())?;
             recognized(ServerSoftware::LiteLlm, "/health/liveliness", probes.header("x-litellm-version"))
         })
         .or_else(|| {
@@ -137,18 +137,18 @@ pub(super) fn recognize(probes: &Seen, listed: &[ModelInfo]) -> Option<Recognize
         })
         .or_else(|| {
             let version = version("/version")?;
-            listed.iter().any(|model| model.owner.as_deref() == Some("vllm")).then_some(())?;
+            models.iter().any(|model| model.owner.as_deref() == Some("vllm")).then_some(())?;
             recognized(ServerSoftware::Vllm, "/version and model list", Some(version))
         })
         .or_else(|| {
             // A proxy may hide all other evidence.
-            let owner = listed.first()?.owner.as_deref()?;
-            let kinds = [
+            let owner = models.first()?.owner.as_deref()?;
+            let owners = [
                 ("vllm", ServerSoftware::Vllm),
                 ("llamacpp", ServerSoftware::LlamaCpp),
                 ("xinference", ServerSoftware::Xinference),
             ];
-            let (_, kind) = kinds.into_iter().find(|(known, _)| *known == owner)?;
+            let (_, kind) = owners.into_iter().find(|(known, _)| *known == owner)?;
             recognized(kind, "owned_by in the model list", None)
         })
 }
@@ -157,20 +157,20 @@ pub(super) fn recognize(probes: &Seen, listed: &[ModelInfo]) -> Option<Recognize
 fn recognize_one_api(probes: &Seen) -> Option<RecognizedServer> {
     let status = probes.json("/api/status").filter(|status| status.get("success").is_some());
     let data = status.as_ref().and_then(|status| status.get("data")).cloned();
-    let has = |field: &str| data.as_ref().is_some_and(|data| data.get(field).is_some());
-    let header = probes.header("x-new-api-version");
-    let is_one_api = probes.header("x-oneapi-request-id").is_some() || has("quota_per_unit");
-    let kind = if header.is_some() || has("self_use_mode_enabled") || has("enable_data_export") {
+    let has_field = |field: &str| data.as_ref().is_some_and(|data| data.get(field).is_some());
+    let version_header = probes.header("x-new-api-version");
+    let is_one_api = probes.header("x-oneapi-request-id").is_some() || has_field("quota_per_unit");
+    let kind = if version_header.is_some() || has_field("self_use_mode_enabled") || has_field("enable_data_export") {
         ServerSoftware::NewApi
     } else if is_one_api {
         ServerSoftware::OneApi
     } else {
         return None;
     };
-    let version = header.or_else(|| Some(data.as_ref()?.get("version")?.as_str()?.to_owned()));
-    let by = if data.is_some() { "/api/status" } else { "headers" };
+    let version = version_header.or_else(|| Some(data.as_ref()?.get("version")?.as_str()?.to_owned()));
+    let evidence = if data.is_some() { "/api/status" } else { "headers" };
     // Custom builds report v0.0.0.
-    Some(RecognizedServer { kind, version: version.filter(|version| version != "v0.0.0"), evidence: by, status: data })
+    Some(RecognizedServer { kind, version: version.filter(|version| version != "v0.0.0"), evidence, status: data })
 }
 
 #[cfg(test)]
@@ -184,13 +184,13 @@ mod tests {
             .iter()
             .map(|(name, value)| (name.parse().expect("valid header name"), value.parse().expect("valid header value")))
             .collect();
-        let fetched = |body: &str| FetchResponse {
+        let response = |body: &str| FetchResponse {
             status: 200,
             headers: headers.clone(),
             body: body.to_owned(),
             took: Duration::from_millis(1),
         };
-        Seen(responses.iter().map(|(path, body)| (*path, fetched(body))).collect())
+        Seen(responses.iter().map(|(path, body)| (*path, response(body))).collect())
     }
 
     fn owned_by(owner: &str) -> Vec<ModelInfo> {
@@ -201,7 +201,7 @@ mod tests {
     fn servers_are_recognized() {
         let page = "<!doctype html><title>One API</title>";
         let request = ("x-oneapi-request-id", "2026");
-        for (results, listed, want) in [
+        for (probes, models, expected) in [
             (
                 probes(
                     &[
@@ -259,8 +259,8 @@ mod tests {
             ),
             (Seen::default(), owned_by("llamacpp"), (ServerSoftware::LlamaCpp, None)),
         ] {
-            let server = recognize(&results, &listed).expect("recognized");
-            assert_eq!((server.kind, server.version.as_deref()), want, "{server}");
+            let server = recognize(&probes, &models).expect("recognized");
+            assert_eq!((server.kind, server.version.as_deref()), expected, "{server}");
         }
     }
 

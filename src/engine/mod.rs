@@ -22,7 +22,7 @@ use crate::{
     transport::{Transport, keys::KeyRing},
 };
 
-mod accumulator;
+mod accumulated_answer;
 pub mod attempt;
 mod call;
 mod credentials;
@@ -33,16 +33,16 @@ mod limiter;
 mod models;
 mod order;
 pub mod plan;
-mod progress;
+pub mod record;
 mod run;
 #[cfg(test)]
 mod tests;
 
-pub use accumulator::AccumulatedAnswer;
-pub use event::{AttemptRecord, CallRecord, Completion, Event, EventKind, NextStep, Notice};
+pub use accumulated_answer::AccumulatedAnswer;
+pub use event::{Event, EventKind, NextStep, Notice};
 pub use fetch::FetchResponse;
 pub use order::ExplainedCandidate;
-pub use progress::CallProgress;
+pub use record::{AttemptRecord, CallRecord, Completion};
 pub use run::Run;
 
 /// Runs plans. One per process: it holds the connections, the resolved keys and the shared limits.

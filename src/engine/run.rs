@@ -15,9 +15,11 @@ use futures_util::{
 };
 use tokio::time::Instant;
 
-use super::{CallProgress, Engine, Event, EventKind};
-use crate::engine::call;
-use crate::engine::plan::{Call, Plan};
+use super::{Engine, Event, EventKind};
+use crate::engine::{
+    call::{self, CallAccumulator, CallState},
+    plan::{Call, Plan},
+};
 
 /// A running plan. Dropping it closes every connection below it.
 pub struct Run {
@@ -38,7 +40,7 @@ pub struct Run {
 struct CallHandle {
     /// `None`: it is the only call.
     abort: Option<AbortHandle>,
-    progress: CallProgress,
+    state: Arc<CallState>,
 }
 
 /// The event streams of the running calls.
@@ -99,21 +101,27 @@ impl Run {
         }
     }
 
-    /// Stops a call that has not ended; its outcome has what arrived so far.
+    /// Stops a call that has not ended: its record has what arrived so far.
     pub fn stop(&mut self, call: usize) {
         let now = Instant::now();
-        let progress = if let Some(CallHandle { abort, progress }) = self.handles.get_mut(call).and_then(Option::take) {
+        let record = if let Some(CallHandle { abort, state }) = self.handles.get_mut(call).and_then(Option::take) {
             self.active.stop(abort.as_ref());
             self.active_count -= 1;
-            progress
+            state.interrupt(now)
         } else if let Some(position) = self.pending.iter().position(|waiting| *waiting == call) {
             self.pending.remove(position);
-            CallProgress::new(now)
+            CallAccumulator::new(&self.calls[call], now).interrupt(now)
         } else {
             return;
         };
-        let kind = EventKind::Finished(Box::new(progress.into_interrupted_outcome(now)));
-        self.queued_events.push_back(Event { call, at: now, kind });
+        self.queued_events.push_back(Event { call, at: now, kind: EventKind::Finished(record) });
+    }
+
+    /// Stops all calls that have not ended and returns the events that were not taken yet, which end every call.
+    #[must_use]
+    pub fn stop_all(&mut self) -> Vec<Event> {
+        (0..self.calls.len()).for_each(|call| self.stop(call));
+        self.queued_events.drain(..).collect()
     }
 
     /// Restarts a call; its earlier output is not part of the answer.
@@ -130,9 +138,9 @@ impl Run {
         while self.active_count < self.max_concurrent
             && let Some(index) = self.pending.pop_front()
         {
-            let events = call::run(Arc::clone(&self.engine), index, self.calls[index].clone());
+            let (state, events) = call::run(Arc::clone(&self.engine), index, self.calls[index].clone());
             let abort = self.active.start(events.boxed());
-            self.handles[index] = Some(CallHandle { abort, progress: CallProgress::new(Instant::now()) });
+            self.handles[index] = Some(CallHandle { abort, state });
             self.active_count += 1;
         }
     }
@@ -149,14 +157,9 @@ impl Stream for Run {
             self.start_pending();
         }
         let event = std::task::ready!(self.active.poll_next(context));
-        if let Some(event) = &event
-            && let Some(handle) = &mut self.handles[event.call]
-        {
-            handle.progress.apply(event);
-            if let EventKind::Finished(_) = event.kind {
-                self.handles[event.call] = None;
-                self.active_count -= 1;
-            }
+        if let Some(Event { call, kind: EventKind::Finished(_), .. }) = event {
+            self.handles[call] = None;
+            self.active_count -= 1;
         }
         Poll::Ready(event)
     }

@@ -122,18 +122,7 @@ pub(super) fn shortest_retry_after(outcome: &CallRecord, error: &CallError) -> O
 /// A failed call, for tests.
 #[cfg(test)]
 pub(super) fn failed_outcome(error: &CallError) -> CallRecord {
-    CallRecord {
-        result: Err(error.clone()),
-        incomplete: false,
-        stopped: false,
-        deadline_passed: false,
-        target: None,
-        attempts: Vec::new(),
-        ttft: None,
-        first_output: None,
-        total: Duration::ZERO,
-        output_duration: Duration::ZERO,
-    }
+    CallRecord::new("m", Err(error.clone()))
 }
 
 #[cfg(test)]

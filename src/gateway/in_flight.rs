@@ -18,13 +18,13 @@ use super::{ConfigGeneration, Gateway, failure::response_status, log, request_co
 
 use crate::{
     engine::{
-        Event, EventKind, Notice, Run,
+        CallRecord, Event, EventKind, Notice, Run,
         plan::{Call, Plan},
     },
     gateway::{body_budget::BodyReservation, quota::QuotaGuard},
     model::{ErrorClass, target::Target},
     protocol::CallError,
-    store::record::{CallListener, StoredCall},
+    store::record::StoredCall,
 };
 
 /// Notices kept per request.
@@ -37,7 +37,8 @@ pub(super) struct InFlightRequest {
     /// Configuration in force when the request started.
     current: Arc<ConfigGeneration>,
     run: Run,
-    listener: CallListener,
+    /// The call is settled.
+    is_settled: bool,
     quota_guard: QuotaGuard,
     /// Memory of the request body, which is kept for retries.
     _body: BodyReservation,
@@ -70,7 +71,7 @@ impl InFlightRequest {
     ) -> Box<Self> {
         gateway.metrics.request_started();
         Box::new(Self {
-            listener: CallListener::new(&call, false),
+            is_settled: false,
             is_route: call.route.is_some(),
             run: gateway.deps.engine.run(Plan::single(call)),
             gateway: Arc::clone(gateway),
@@ -135,10 +136,8 @@ impl InFlightRequest {
                     self.context.notices.extend(log::notice_text(notice));
                 }
             }
-            EventKind::Finished(_) | EventKind::Restarted => {}
-        }
-        if let Some(call) = self.listener.on_event(event) {
-            self.settle(call);
+            EventKind::Finished(record) => self.settle(Arc::clone(record)),
+            EventKind::Restarted => {}
         }
     }
 
@@ -152,37 +151,43 @@ impl InFlightRequest {
         self.context.requested_name.as_deref().filter(|_| self.is_route)
     }
 
-    /// Charges, counts, logs and records the finished call. Called once, because the listener returns its record once.
-    fn settle(&self, call: StoredCall) {
-        let call = StoredCall { command: "serve", client: self.context.client.clone(), ..call };
+    /// Charges, counts, logs and records the finished call, once.
+    fn settle(&mut self, call: Arc<CallRecord>) {
+        if std::mem::replace(&mut self.is_settled, true) {
+            return;
+        }
         self.quota_guard.charge(&call);
         let status = self.final_status(&call);
         self.gateway.metrics.observe_call(&self.context, &self.current.config, &call);
         self.gateway.deps.log.finished(&self.context, status.as_u16(), &call);
-        if let Some(scribe) = &self.gateway.deps.writer
-            && !call.record.attempts.is_empty()
+        if let Some(writer) = &self.gateway.deps.writer
+            && !call.attempts.is_empty()
         {
-            scribe.submit(Box::new(call));
+            let client = self.context.client.clone();
+            writer.submit(Box::new(StoredCall { record: call, command: "serve", client, index: 0, transcript: None }));
         }
     }
 
     /// Status sent to the client; 499, as in nginx, if the client disconnected before a status was sent.
-    fn final_status(&self, call: &StoredCall) -> StatusCode {
-        match (self.status, &call.record.result) {
+    fn final_status(&self, call: &CallRecord) -> StatusCode {
+        match (self.status, &call.result) {
             (Some(sent), _) => sent,
             (None, Ok(_)) => StatusCode::OK,
-            (None, Err(_)) if call.record.stopped => StatusCode::from_u16(499).expect("499 is a valid status"),
-            (None, Err(error)) => response_status(&call.record, error),
+            (None, Err(_)) if call.stopped => StatusCode::from_u16(499).expect("499 is a valid status"),
+            (None, Err(error)) => response_status(call, error),
         }
     }
 }
 
 impl Drop for InFlightRequest {
     fn drop(&mut self) {
-        if let Some(mut call) = self.listener.stop() {
+        let ended = if self.is_settled { Vec::new() } else { self.run.stop_all() };
+        for event in ended {
+            let EventKind::Finished(mut call) = event.kind else { continue };
             if self.gateway.aborting.load(Ordering::Relaxed) {
-                call.record.stopped = false;
-                call.record.result = Err(CallError::new(ErrorClass::LocalLimit, "the server was stopped"));
+                let call = Arc::make_mut(&mut call);
+                call.stopped = false;
+                call.result = Err(CallError::new(ErrorClass::LocalLimit, "the server was stopped"));
             }
             self.settle(call);
         }

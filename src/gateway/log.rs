@@ -10,7 +10,10 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::request_context::RequestContext;
-use crate::{engine::Notice, model::ErrorClass, store::record::StoredCall};
+use crate::{
+    engine::{CallRecord, Notice},
+    model::ErrorClass,
+};
 
 /// Sink of log lines.
 pub struct Log(Box<dyn Fn(String) + Send + Sync>);
@@ -89,10 +92,10 @@ pub(super) fn notice_text(notice: &Notice) -> Option<String> {
 }
 
 /// `class` of a call in the log and the metrics.
-pub(super) fn result_class(call: &StoredCall) -> &'static str {
+pub(super) fn result_class(call: &CallRecord) -> &'static str {
     match call.class() {
         None => "ok",
-        Some(_) if call.record.stopped => CLIENT_GONE,
+        Some(_) if call.stopped => CLIENT_GONE,
         Some(class) => class.as_str(),
     }
 }
@@ -112,9 +115,9 @@ impl Log {
     }
 
     /// Logs a finished call.
-    pub(super) fn finished(&self, context: &RequestContext, status: u16, call: &StoredCall) {
-        let (outcome, target) = (&call.record, call.record.target.as_ref());
-        let attempts = outcome.attempts.iter().map(|attempt| AttemptFields {
+    pub(super) fn finished(&self, context: &RequestContext, status: u16, call: &CallRecord) {
+        let target = call.target.as_ref();
+        let attempts = call.attempts.iter().map(|attempt| AttemptFields {
             endpoint: &attempt.target.endpoint.name,
             model: &attempt.target.id.0,
             class: attempt.class().map_or("ok", ErrorClass::as_str),
@@ -128,8 +131,8 @@ impl Log {
             model: target.map(|target| target.id.0.as_str()),
             upstream_model: target.map(|target| target.upstream_id.as_str()),
             attempts: attempts.collect(),
-            ttft_ms: outcome.first_output.map(milliseconds),
-            total_ms: milliseconds(outcome.total),
+            ttft_ms: call.first_output.map(milliseconds),
+            total_ms: milliseconds(call.total),
             overhead_us: context.overhead.map(|overhead| u64::try_from(overhead.as_micros()).unwrap_or(u64::MAX)),
             input: call.usage.and_then(|usage| usage.input),
             output: call.usage.and_then(|usage| usage.output),

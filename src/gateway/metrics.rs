@@ -23,9 +23,9 @@ use prometheus_client::{
 use super::{GatewayDeps, log::result_class, request_context::RequestContext};
 use crate::{
     config::Config,
+    engine::CallRecord,
     model::{ErrorClass, target::Target},
     routing::health::Availability,
-    store::record::StoredCall,
 };
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -228,23 +228,23 @@ impl Metrics {
     }
 
     /// Counts a finished call.
-    pub(super) fn observe_call(&self, context: &RequestContext, config: &Config, call: &StoredCall) {
+    pub(super) fn observe_call(&self, context: &RequestContext, config: &Config, call: &CallRecord) {
         let name = name_label(config, &call.requested);
         let key = context.client.clone().unwrap_or_default();
         self.requests.get_or_create(&RequestLabels { name, key, class: result_class(call).to_owned() }).inc();
         if call.is_route && call.failovers() > 0 {
             self.failovers.get_or_create(&RouteLabels { route: call.requested.clone() }).inc_by(call.failovers());
         }
-        if call.record.stopped {
+        if call.stopped {
             self.client_disconnects.inc();
-        } else if call.record.incomplete
-            && let Some(target) = &call.record.target
+        } else if call.incomplete
+            && let Some(target) = &call.target
         {
             self.incomplete.get_or_create(&model_labels(config, target)).inc();
         }
-        for (attempt, used) in call.record.attempts.iter().zip(&call.attempt_usage) {
+        for attempt in &call.attempts {
             let ModelLabels { endpoint, model } = model_labels(config, &attempt.target);
-            if call.is_counted(attempt) {
+            if attempt.is_counted() {
                 let class = attempt.class().map_or("ok", ErrorClass::as_str);
                 self.attempts
                     .get_or_create(&AttemptLabels { endpoint: endpoint.clone(), model: model.clone(), class })
@@ -257,15 +257,13 @@ impl Metrics {
             if attempt.error.is_none() {
                 self.total.get_or_create(&labels).observe(attempt.took.as_secs_f64());
             }
-            let Some(used) = used else { continue };
+            let Some(used) = &attempt.usage else { continue };
             for (direction, count) in [("input", used.input), ("output", used.output)] {
                 let labels = TokenLabels { endpoint: endpoint.clone(), model: model.clone(), direction };
                 self.tokens.get_or_create(&labels).inc_by(count.unwrap_or_default());
             }
-            if let Some(price) = &attempt.target.price
-                && let Some(cost) = price.cost(used)
-            {
-                let currency = price.currency.clone();
+            if let Some((cost, currency)) = attempt.cost() {
+                let currency = currency.to_owned();
                 self.cost.get_or_create(&CostLabels { endpoint, model, currency }).inc_by(cost);
             }
         }

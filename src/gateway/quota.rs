@@ -16,7 +16,8 @@ use super::{
 
 use crate::{
     config::ClientConfig,
-    store::record::{BatchWriter, StoredCall},
+    engine::{AttemptRecord, CallRecord},
+    store::record::BatchWriter,
 };
 
 pub(super) const RATE_WINDOW: Duration = Duration::from_secs(60);
@@ -54,16 +55,13 @@ impl Drop for QuotaGuard {
 
 impl QuotaGuard {
     /// Adds the cost of a call to the spend of its client, each attempt in its own currency.
-    pub(super) fn charge(&self, call: &StoredCall) {
+    pub(super) fn charge(&self, call: &CallRecord) {
         let Some(account) = &self.0 else { return };
-        let costs = call.record.attempts.iter().zip(&call.attempt_usage).filter_map(|(attempt, used)| {
-            let price = attempt.target.price.as_ref()?;
-            Some((price.currency.clone(), price.cost(used.as_ref()?)?))
-        });
+        let costs = call.attempts.iter().filter_map(AttemptRecord::cost);
         account.update(|used| {
             used.roll_day(today().date());
-            for (currency, cost) in costs {
-                *used.spent.entry(currency).or_default() += cost;
+            for (cost, currency) in costs {
+                *used.spent.entry(currency.to_owned()).or_default() += cost;
             }
         });
     }

@@ -7,6 +7,7 @@
 use std::{
     collections::VecDeque,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -54,7 +55,7 @@ pub(super) enum WriteOutcome {
     /// The end of a complete answer.
     Complete,
     /// The error event of a failed call.
-    Failed(Box<CallRecord>),
+    Failed(Arc<CallRecord>),
 }
 
 /// State of a response stream.
@@ -117,7 +118,7 @@ impl EventStream {
         }
     }
 
-    fn finish(&mut self, outcome: Box<CallRecord>) -> WriteOutcome {
+    fn finish(&mut self, outcome: Arc<CallRecord>) -> WriteOutcome {
         self.ended = true;
         match &outcome.result {
             Ok(_) => {

@@ -20,14 +20,17 @@ pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
     for client in yaml::list(&document, "clients") {
         self::import_client(&mut imported, client, &mut names);
     }
-    if let Some(wanted) = yaml::nonempty_string(&document, "model") {
-        match names.iter().find(|(name, _)| *name == wanted) {
+    if let Some(default_model) = yaml::nonempty_string(&document, "model") {
+        match names.iter().find(|(name, _)| *name == default_model) {
             Some((_, model)) => imported.default = Some(model.clone()),
             // aichat has a built-in list of the models of known services.
-            None => match wanted.split_once(':').filter(|(client, _)| has_endpoint(&imported, client)) {
+            None => match default_model.split_once(':').filter(|(client, _)| has_endpoint(&imported, client)) {
                 Some((client, id)) => imported.default = Some(format!("{client}/{id}")),
                 None => {
-                    imported.skip(format!("model {wanted}"), "not listed by any client; run mmchat model default NAME");
+                    imported.skip(
+                        format!("model {default_model}"),
+                        "not listed by any client; run mmchat model default NAME",
+                    );
                 }
             },
         }
@@ -50,19 +53,19 @@ fn has_endpoint(imported: &ImportedConfig, name: &str) -> bool {
 fn import_client(imported: &mut ImportedConfig, client: &Value, names: &mut Vec<(String, String)>) {
     let kind = yaml::string(client, "type").unwrap_or_default();
     let name = yaml::nonempty_string(client, "name").unwrap_or_else(|| kind.clone());
-    let what = format!("client {name}");
-    let vendor = CLIENT_VENDORS.iter().find(|(known, _)| *known == kind).map_or(kind.as_str(), |(_, ours)| ours);
+    let item = format!("client {name}");
+    let vendor = CLIENT_VENDORS.iter().find(|(known, _)| *known == kind).map_or(kind.as_str(), |(_, vendor)| vendor);
     // An OpenAI-compatible client often has the name of its service.
     let vendor = vendors::by_name(vendor).or_else(|| vendors::by_name(&name));
-    let own = yaml::nonempty_string(client, "api_base");
-    if kind != "openai" && kind != "openai-compatible" && (own.is_some() || vendor.is_none()) {
-        return imported.skip(what, format!("{kind} has no known OpenAI-compatible API"));
+    let api_base = yaml::nonempty_string(client, "api_base");
+    if kind != "openai" && kind != "openai-compatible" && (api_base.is_some() || vendor.is_none()) {
+        return imported.skip(item, format!("{kind} has no known OpenAI-compatible API"));
     }
-    let Some(address) = own.or_else(|| vendor.map(|vendor| vendor.base_url.clone())) else {
-        return imported.skip(what, "no api_base");
+    let Some(base_url) = api_base.or_else(|| vendor.map(|vendor| vendor.base_url.clone())) else {
+        return imported.skip(item, "no api_base");
     };
     let keys = match yaml::string(client, "api_key") {
-        Some(string) => imported.parse_key(&what, &string).into_iter().collect(),
+        Some(key) => imported.parse_key(&item, &key).into_iter().collect(),
         // Without a key, aichat reads it from the environment variable `NAME_API_KEY`.
         None => vendor
             .and_then(|vendor| vendor.key_env.first())
@@ -70,7 +73,7 @@ fn import_client(imported: &mut ImportedConfig, client: &Value, names: &mut Vec<
             .into_iter()
             .collect(),
     };
-    let Some(endpoint) = imported.find_or_add_endpoint(&what, &name, &address, keys) else { return };
+    let Some(endpoint) = imported.find_or_add_endpoint(&item, &name, &base_url, keys) else { return };
     let models = yaml::list(client, "models");
     if models.is_empty() {
         imported.skip(format!("models of {name}"), format!("built into aichat; run mmchat models sync {endpoint}"));

@@ -28,8 +28,8 @@ fn parse_assignment(line: &str) -> Option<(String, String)> {
     }
     let value = value.trim();
     let quoted = |quote: char| {
-        let (inside, rest) = value.strip_prefix(quote)?.split_once(quote)?;
-        (rest.trim().is_empty() || rest.trim_start().starts_with('#')).then_some(inside)
+        let (inner, rest) = value.strip_prefix(quote)?.split_once(quote)?;
+        (rest.trim().is_empty() || rest.trim_start().starts_with('#')).then_some(inner)
     };
     let bare = value.split_once(" #").map_or(value, |(value, _)| value.trim_end());
     let value = quoted('"').or_else(|| quoted('\'')).unwrap_or(bare);
@@ -44,27 +44,30 @@ pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
     for vendor in vendors::all() {
         let prefix = vendor.name.to_uppercase().replace('-', "_");
         let variable = vendor.key_variable(&environment);
-        let other = || BASE_URL_SUFFIXES.iter().find_map(|suffix| environment.get(&format!("{prefix}_{suffix}")));
-        let own = vendor.base_url_env.iter().find_map(|name| environment.get(name)).or_else(other);
-        if variable.is_none() && own.is_none() {
+        let from_common_suffix =
+            || BASE_URL_SUFFIXES.iter().find_map(|suffix| environment.get(&format!("{prefix}_{suffix}")));
+        let configured_url =
+            vendor.base_url_env.iter().find_map(|name| environment.get(name)).or_else(from_common_suffix);
+        if variable.is_none() && configured_url.is_none() {
             continue;
         }
-        let address = match own {
+        let base_url = match configured_url {
             // Other programs expect the URL without a path.
-            Some(own) if url::Url::parse(own).is_ok_and(|url| url.path() == "/") => {
+            Some(configured_url) if url::Url::parse(configured_url).is_ok_and(|url| url.path() == "/") => {
                 let path = url::Url::parse(&vendor.base_url).map(|url| url.path().to_owned()).unwrap_or_default();
-                format!("{}{path}", own.trim_end_matches('/'))
+                format!("{}{path}", configured_url.trim_end_matches('/'))
             }
-            Some(own) => own.to_owned(),
+            Some(configured_url) => configured_url.to_owned(),
             None => vendor.base_url.clone(),
         };
         let value = variable.and_then(|name| environment.get(name));
         let keys = value.and_then(|value| imported.parse_key(&vendor.name, value)).into_iter().collect();
-        let Some(endpoint) = imported.find_or_add_endpoint(&vendor.name, &vendor.name, &address, keys) else {
+        let Some(endpoint) = imported.find_or_add_endpoint(&vendor.name, &vendor.name, &base_url, keys) else {
             continue;
         };
-        let named = MODEL_SUFFIXES.iter().find_map(|suffix| environment.get(&format!("{prefix}_{suffix}")));
-        match named.map(str::to_owned).or_else(|| vendor.model.clone().filter(|_| own.is_none())) {
+        let configured_model = MODEL_SUFFIXES.iter().find_map(|suffix| environment.get(&format!("{prefix}_{suffix}")));
+        match configured_model.map(str::to_owned).or_else(|| vendor.model.clone().filter(|_| configured_url.is_none()))
+        {
             Some(upstream) => {
                 let name = upstream.clone();
                 imported.models.push(ImportedModel { name, endpoint, upstream, ..ImportedModel::default() });

@@ -25,22 +25,24 @@ pub(crate) fn parse_yaml(text: &str) -> Result<ImportedConfig, ImportError> {
     }
     let mut imported = ImportedConfig::default();
     // Endpoints of platforms with `auto_detect_model`.
-    let mut detecting = Vec::new();
+    let mut auto_detecting = Vec::new();
     for platform in yaml::list(&document, "MODEL_PLATFORMS") {
         let name = yaml::nonempty_string(platform, "platform_name").unwrap_or_else(|| "platform".into());
-        detecting.extend(self::import_platform(&mut imported, &name, platform));
+        auto_detecting.extend(self::import_platform(&mut imported, &name, platform));
     }
-    if let Some(wanted) = yaml::nonempty_string(&document, "DEFAULT_LLM_MODEL") {
-        match imported.models.iter().find(|model| model.upstream == wanted) {
+    if let Some(default_model) = yaml::nonempty_string(&document, "DEFAULT_LLM_MODEL") {
+        match imported.models.iter().find(|model| model.upstream == default_model) {
             Some(model) => imported.default = Some(model.name.clone()),
-            None => match detecting.as_slice() {
+            None => match auto_detecting.as_slice() {
                 // Only this platform can have the model.
-                [endpoint] => imported.default = Some(format!("{endpoint}/{wanted}")),
-                _ => imported.skip(format!("DEFAULT_LLM_MODEL {wanted}"), "not in the llm_models of any platform"),
+                [endpoint] => imported.default = Some(format!("{endpoint}/{default_model}")),
+                _ => {
+                    imported.skip(format!("DEFAULT_LLM_MODEL {default_model}"), "not in the llm_models of any platform")
+                }
             },
         }
     }
-    for (setting, why) in [
+    for (setting, reason) in [
         ("DEFAULT_EMBEDDING_MODEL", "mmchat supports chat models only"),
         ("TEMPERATURE", "set it in the entry of a model: params = { temperature = … }"),
         ("MAX_TOKENS", "set it in the entry of a model: params = { max_tokens = … }"),
@@ -48,7 +50,7 @@ pub(crate) fn parse_yaml(text: &str) -> Result<ImportedConfig, ImportError> {
         ("Agent_MODEL", "mmchat has no agents"),
     ] {
         if let Some(value) = yaml::nonempty_string(&document, setting) {
-            imported.skip(format!("{setting} {value}"), why);
+            imported.skip(format!("{setting} {value}"), reason);
         }
     }
     Ok(imported)
@@ -58,24 +60,24 @@ pub(crate) fn parse_yaml(text: &str) -> Result<ImportedConfig, ImportError> {
 fn import_platform(imported: &mut ImportedConfig, name: &str, platform: &serde_yaml_ng::Value) -> Option<String> {
     let kind = yaml::string(platform, "platform_type").unwrap_or_default();
     if kind == "azure" {
-        let why = "Azure URLs contain a deployment and a version; add it manually";
-        imported.skip(format!("platform {name}"), why);
+        let reason = "Azure URLs contain a deployment and a version; add it manually";
+        imported.skip(format!("platform {name}"), reason);
         return None;
     }
-    let Some(address) = yaml::nonempty_string(platform, "api_base_url") else {
+    let Some(base_url) = yaml::nonempty_string(platform, "api_base_url") else {
         imported.skip(format!("platform {name}"), "no api_base_url");
         return None;
     };
     let keys: Vec<_> =
-        yaml::string(platform, "api_key").and_then(|string| imported.parse_key(name, &string)).into_iter().collect();
-    let lacks = keys.is_empty() && matches!(kind.as_str(), "openai" | "oneapi");
-    let endpoint = imported.find_or_add_endpoint(&format!("platform {name}"), name, &address, keys)?;
-    if lacks {
+        yaml::string(platform, "api_key").and_then(|key| imported.parse_key(name, &key)).into_iter().collect();
+    let is_key_missing = keys.is_empty() && matches!(kind.as_str(), "openai" | "oneapi");
+    let endpoint = imported.find_or_add_endpoint(&format!("platform {name}"), name, &base_url, keys)?;
+    if is_key_missing {
         imported.skip_missing_key(&endpoint);
     }
     if let Some(limit) = yaml::unsigned(platform, "api_concurrencies") {
-        let why = format!("add max_concurrency = {limit} to the endpoint if it needs a limit");
-        imported.skip(format!("api_concurrencies of {name}"), why);
+        let reason = format!("add max_concurrency = {limit} to the endpoint if it needs a limit");
+        imported.skip(format!("api_concurrencies of {name}"), reason);
     }
     set_gateway(imported, &endpoint, kind == "oneapi");
     if yaml::nonempty_string(platform, "api_proxy").is_some() {
@@ -83,9 +85,9 @@ fn import_platform(imported: &mut ImportedConfig, name: &str, platform: &serde_y
         imported.skip(format!("api_proxy of {name}"), "add proxy = \"…\" to the endpoint");
     }
     let models = yaml::strings(platform, "llm_models");
-    let detected = platform.get("auto_detect_model").and_then(serde_yaml_ng::Value::as_bool) == Some(true);
+    let auto_detects = platform.get("auto_detect_model").and_then(serde_yaml_ng::Value::as_bool) == Some(true);
     if models.is_empty() {
-        let reason = if detected { "detected at run time" } else { "llm_models is empty" };
+        let reason = if auto_detects { "detected at run time" } else { "llm_models is empty" };
         imported.skip(format!("models of {name}"), format!("{reason}; run mmchat models sync {endpoint}"));
     }
     for upstream in models {
@@ -102,7 +104,7 @@ fn import_platform(imported: &mut ImportedConfig, name: &str, platform: &serde_y
             imported.skip(format!("{kind} of {name}: {}", names.join(", ")), "mmchat supports chat models only");
         }
     }
-    detected.then_some(endpoint)
+    auto_detects.then_some(endpoint)
 }
 
 fn set_gateway(imported: &mut ImportedConfig, endpoint: &str, gateway: bool) {
@@ -134,13 +136,16 @@ pub(crate) fn parse_python(text: &str) -> Result<ImportedConfig, ImportError> {
     for (name, entry) in &online {
         self::import_online_model(&mut imported, name, entry);
     }
-    let wanted = python::parse_assignment(text, "LLM_MODELS").ok().flatten();
-    let wanted = wanted.as_ref().and_then(|names| names.as_array()?.first()?.as_str());
-    if let Some(wanted) = wanted {
-        match imported.models.iter().find(|model| model.name == wanted) {
+    let default_model = python::parse_assignment(text, "LLM_MODELS").ok().flatten();
+    let default_model = default_model.as_ref().and_then(|names| names.as_array()?.first()?.as_str());
+    if let Some(default_model) = default_model {
+        match imported.models.iter().find(|model| model.name == default_model) {
             Some(model) => imported.default = Some(model.name.clone()),
             None => {
-                imported.skip(format!("LLM_MODELS {wanted}"), "a local model of Langchain-Chatchat, or not imported");
+                imported.skip(
+                    format!("LLM_MODELS {default_model}"),
+                    "a local model of Langchain-Chatchat, or not imported",
+                );
             }
         }
     }
@@ -149,36 +154,36 @@ pub(crate) fn parse_python(text: &str) -> Result<ImportedConfig, ImportError> {
 
 fn import_online_model(imported: &mut ImportedConfig, name: &str, entry: &Value) {
     let text = |key: &str| entry.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
-    let what = format!("ONLINE_LLM_MODEL[\"{name}\"]");
+    let item = format!("ONLINE_LLM_MODEL[\"{name}\"]");
     let vendor = match text("provider") {
         None => None,
         Some(worker) => match WORKER_VENDORS.iter().find(|(known, _)| *known == worker) {
             Some((_, vendor)) => vendors::by_name(vendor),
             None if OUTDATED_WORKERS.contains(&worker) => {
-                return imported.skip(what, format!("{worker} uses keys of an old API of its service"));
+                return imported.skip(item, format!("{worker} uses keys of an old API of its service"));
             }
-            None => return imported.skip(what, format!("{worker} uses its own format")),
+            None => return imported.skip(item, format!("{worker} uses its own format")),
         },
     };
-    let Some(address) =
+    let Some(base_url) =
         text("api_base_url").map(str::to_owned).or_else(|| vendor.map(|vendor| vendor.base_url.clone()))
     else {
-        return imported.skip(what, "no api_base_url");
+        return imported.skip(item, "no api_base_url");
     };
-    let keys: Vec<_> = text("api_key").and_then(|text| imported.parse_key(name, text)).into_iter().collect();
-    let lacks = keys.is_empty();
+    let keys: Vec<_> = text("api_key").and_then(|key| imported.parse_key(name, key)).into_iter().collect();
+    let is_key_missing = keys.is_empty();
     if vendor.is_some() && keys.is_empty() {
-        return imported.skip(what, "no api_key");
+        return imported.skip(item, "no api_key");
     }
     // Anthropic's `version` is the version of the API, not a model.
     let version = text("version").filter(|_| vendor.is_none_or(|vendor| vendor.name != "anthropic"));
     let upstream = text("model_name").or(version).or(text("model")).map(str::to_owned);
     let Some(upstream) = upstream.or_else(|| vendor.and_then(|vendor| vendor.model.clone())) else {
-        return imported.skip(what, "no model name");
+        return imported.skip(item, "no model name");
     };
-    let named = vendor.map_or(name, |vendor| vendor.name.as_str());
-    let Some(endpoint) = imported.find_or_add_endpoint(&what, named, &address, keys) else { return };
-    if lacks {
+    let endpoint_name = vendor.map_or(name, |vendor| vendor.name.as_str());
+    let Some(endpoint) = imported.find_or_add_endpoint(&item, endpoint_name, &base_url, keys) else { return };
+    if is_key_missing {
         imported.skip_missing_key(&endpoint);
     }
     if text("openai_proxy").is_some() {

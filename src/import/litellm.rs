@@ -20,6 +20,7 @@ const PROVIDER_VENDORS: [(&str, &str); 12] = [
     ("openai_like", "openai"),
     ("text-completion-openai", "openai"),
 ];
+
 /// Imports each deployment as a model. Several deployments with one `model_name` become a route.
 pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
     let mut document = yaml::parse(text)?;
@@ -44,8 +45,8 @@ pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
         }
     }
     import_routes(&mut imported, &document, &mut groups);
-    for (alias, wanted) in aliases(&document) {
-        imported.skip(format!("model_group_alias {alias}"), format!("use the name {wanted}"));
+    for (alias, model_group) in aliases(&document) {
+        imported.skip(format!("model_group_alias {alias}"), format!("use the name {model_group}"));
     }
     for (section, known) in [
         ("router_settings", &["routing_strategy", "fallbacks", "model_group_alias"][..]),
@@ -61,12 +62,12 @@ pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
             imported.skip(format!("{} of {section}", others.join(", ")), "settings of the proxy");
         }
     }
-    for (section, why) in [
+    for (section, reason) in [
         ("general_settings", "keys and limits of the proxy"),
         ("environment_variables", "set these variables in the environment"),
     ] {
         if document.get(section).is_some_and(|section| !section.is_null()) {
-            imported.skip(section, why);
+            imported.skip(section, reason);
         }
     }
     Ok(imported)
@@ -76,7 +77,9 @@ pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
 fn aliases(document: &Value) -> Vec<(String, String)> {
     let aliases = document.get("router_settings").and_then(|router| router.get("model_group_alias"));
     let pairs = aliases.and_then(Value::as_mapping).into_iter().flatten();
-    pairs.filter_map(|(alias, wanted)| Some((alias.as_str()?.to_owned(), wanted.as_str()?.to_owned()))).collect()
+    pairs
+        .filter_map(|(alias, model_group)| Some((alias.as_str()?.to_owned(), model_group.as_str()?.to_owned())))
+        .collect()
 }
 
 /// The service of a deployment.
@@ -93,8 +96,8 @@ fn import_deployment(imported: &mut ImportedConfig, name: &str, entry: &Value) -
     let info = entry.get("model_info").unwrap_or(&Value::Null);
     let service = match resolve_service(imported, name, params, info) {
         Ok(service) => service,
-        Err(why) => {
-            imported.skip(format!("model_name {name}"), why);
+        Err(reason) => {
+            imported.skip(format!("model_name {name}"), reason);
             return None;
         }
     };
@@ -106,14 +109,14 @@ fn import_deployment(imported: &mut ImportedConfig, name: &str, entry: &Value) -
     )?;
     skip_unmapped_settings(imported, name, params);
     let price = |name: &str| {
-        let each = yaml::number(params, name).or_else(|| yaml::number(info, name));
-        each.map(|each| each * 1e6)
+        let per_token = yaml::number(params, name).or_else(|| yaml::number(info, name));
+        per_token.map(|per_token| per_token * 1e6)
     };
     let (input, output) = (price("input_cost_per_token"), price("output_cost_per_token"));
     if input.is_some() != output.is_some() {
         imported.skip(format!("the price of {name}"), "only one of input and output has a price");
     }
-    let own = |name: &'static str| Some((name, yaml::number(params, name)?));
+    let parameter = |name: &'static str| Some((name, yaml::number(params, name)?));
     let taken: Vec<String> = imported.models.iter().map(|known| known.name.clone()).collect();
     Some(ImportedModel {
         name: super::unique_name(&name_from_upstream_id(name), &taken),
@@ -121,7 +124,7 @@ fn import_deployment(imported: &mut ImportedConfig, name: &str, entry: &Value) -
         upstream: service.upstream,
         context: yaml::unsigned(info, "max_input_tokens").or_else(|| yaml::unsigned(info, "max_tokens")),
         price: input.zip(output),
-        params: ["temperature", "top_p", "max_tokens"].into_iter().filter_map(own).collect(),
+        params: ["temperature", "top_p", "max_tokens"].into_iter().filter_map(parameter).collect(),
     })
 }
 
@@ -143,13 +146,13 @@ fn resolve_service(
     if mode.is_some_and(|mode| !matches!(mode.as_str(), "chat" | "completion")) || super::is_non_chat_model(&model) {
         return Err("mmchat supports chat models only".into());
     }
-    let named = model.split_once('/').or_else(|| is_openai_model(&model).then_some(("openai", &*model)));
-    let Some((provider, upstream)) = named else {
+    let provider_and_model = model.split_once('/').or_else(|| is_openai_model(&model).then_some(("openai", &*model)));
+    let Some((provider, upstream)) = provider_and_model else {
         return Err(format!("no provider in the model name {model}; add it manually"));
     };
-    let vendor = PROVIDER_VENDORS.iter().find(|(known, _)| *known == provider).map_or(provider, |(_, ours)| ours);
-    let own = yaml::nonempty_string(params, "api_base").or_else(|| yaml::nonempty_string(params, "base_url"));
-    let address = deployment_base_url(provider, vendor, own)?;
+    let vendor = PROVIDER_VENDORS.iter().find(|(known, _)| *known == provider).map_or(provider, |(_, vendor)| vendor);
+    let api_base = yaml::nonempty_string(params, "api_base").or_else(|| yaml::nonempty_string(params, "base_url"));
+    let base_url = deployment_base_url(provider, vendor, api_base)?;
     let keys = match params.get("api_key").filter(|key| !key.is_null()) {
         Some(Value::String(text)) => imported.parse_key(name, text),
         Some(_) => {
@@ -160,28 +163,30 @@ fn resolve_service(
     };
     Ok(DeploymentService {
         vendor: vendor.to_owned(),
-        base_url: address,
+        base_url,
         keys: keys.into_iter().collect(),
         upstream: upstream.to_owned(),
     })
 }
 
 /// The base URL of a deployment.
-fn deployment_base_url(provider: &str, vendor: &str, own: Option<String>) -> Result<String, String> {
+fn deployment_base_url(provider: &str, vendor: &str, api_base: Option<String>) -> Result<String, String> {
     let Some(known) = vendors::by_name(vendor) else {
         return Err(format!("{provider} has no known OpenAI-compatible API"));
     };
-    match own {
+    match api_base {
         None => Ok(known.base_url.clone()),
-        Some(own) if own.starts_with("os.environ/") => {
+        Some(api_base) if api_base.starts_with("os.environ/") => {
             Err("its base URL is in an environment variable; add it manually".into())
         }
         Some(_) if super::NATIVE_FORMAT_VENDORS.contains(&vendor) => {
             Err(format!("{provider} with a custom base URL uses its native format"))
         }
         // LiteLLM uses Ollama's native API at the root; the OpenAI-compatible API is below /v1.
-        Some(own) if vendor == "ollama" => Ok(format!("{}/v1", own.trim_end_matches('/').trim_end_matches("/v1"))),
-        Some(own) => Ok(own),
+        Some(api_base) if vendor == "ollama" => {
+            Ok(format!("{}/v1", api_base.trim_end_matches('/').trim_end_matches("/v1")))
+        }
+        Some(api_base) => Ok(api_base),
     }
 }
 
@@ -206,8 +211,8 @@ fn skip_unmapped_settings(imported: &mut ImportedConfig, name: &str, params: &Va
     let keys = params.as_mapping().into_iter().flatten().filter_map(|(key, _)| key.as_str());
     let others: Vec<&str> = keys.filter(|key| !KNOWN.contains(key)).collect();
     if !others.is_empty() {
-        let why = "set rpm, timeouts and headers in the endpoint, other parameters in `extra` of the model";
-        imported.skip(format!("{} of {name}", others.join(", ")), why);
+        let reason = "set rpm, timeouts and headers in the endpoint, other parameters in `extra` of the model";
+        imported.skip(format!("{} of {name}", others.join(", ")), reason);
     }
 }
 
@@ -221,45 +226,47 @@ fn import_routes(imported: &mut ImportedConfig, document: &Value, groups: &mut [
         Some("cost-based-routing") => "cheapest",
         _ => "weighted",
     };
-    for other in ["default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"] {
-        if router.get(other).or_else(|| settings.get(other)).is_some_and(|value| !value.is_null()) {
+    for setting in ["default_fallbacks", "context_window_fallbacks", "content_policy_fallbacks"] {
+        if router.get(setting).or_else(|| settings.get(setting)).is_some_and(|value| !value.is_null()) {
             imported.skip(
-                other,
+                setting,
                 "a route fails over to its next model; set on_filter = \"next\" to include content filters",
             );
         }
     }
     let fallbacks: Vec<&Value> =
         yaml::list(router, "fallbacks").iter().chain(yaml::list(settings, "fallbacks")).collect();
-    let models_of = |groups: &[(String, Vec<String>)], name: &str| {
+    let group_models = |groups: &[(String, Vec<String>)], name: &str| {
         groups.iter().find(|(known, _)| known == name).map(|(_, models)| models.clone())
     };
-    let known = groups.to_vec();
+    let original_groups = groups.to_vec();
     for (name, models) in groups.iter_mut() {
-        let next = fallbacks.iter().find_map(|fallback| fallback.get(name.as_str())?.as_sequence());
-        let own = models.len();
-        for other in next.into_iter().flatten().filter_map(Value::as_str) {
-            match models_of(&known, other) {
-                Some(others) => models.extend(others),
-                None => imported.skip(format!("fallback of {name} to {other}"), "not imported, or not in model_list"),
+        let fallback_names = fallbacks.iter().find_map(|fallback| fallback.get(name.as_str())?.as_sequence());
+        let own_count = models.len();
+        for fallback in fallback_names.into_iter().flatten().filter_map(Value::as_str) {
+            match group_models(&original_groups, fallback) {
+                Some(fallback_models) => models.extend(fallback_models),
+                None => {
+                    imported.skip(format!("fallback of {name} to {fallback}"), "not imported, or not in model_list")
+                }
             }
         }
         if models.len() < 2 {
             continue;
         }
-        let fallbacks = models.len() > own;
+        let has_fallbacks = models.len() > own_count;
         // Fallbacks are tried after all others failed. Only `priority` and weights of 0 guarantee that.
         let strategy = match strategy {
-            _ if own == 1 => "priority",
+            _ if own_count == 1 => "priority",
             "weighted" => "weighted",
-            other if fallbacks => {
-                let why = "only the strategy priority tries fallbacks last";
-                imported.skip(format!("routing_strategy {other} of {name}"), why);
+            other if has_fallbacks => {
+                let reason = "only the strategy priority tries fallbacks last";
+                imported.skip(format!("routing_strategy {other} of {name}"), reason);
                 "priority"
             }
             other => other,
         };
-        let weight = |index| u32::from(index < own || strategy != "weighted");
+        let weight = |index| u32::from(index < own_count || strategy != "weighted");
         let models = models.iter().enumerate().map(|(index, model)| (model.clone(), weight(index))).collect();
         imported.routes.push(ImportedRoute { name: name_from_upstream_id(name), models, strategy });
     }

@@ -17,9 +17,9 @@ pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
             continue;
         }
         let upstream = yaml::nonempty_string(entry, "model_name").unwrap_or_else(|| id.clone());
-        let address = yaml::nonempty_string(entry, "api_base").unwrap_or_else(|| "https://api.openai.com/v1".into());
-        let name = endpoint_name(&address);
-        let Some(endpoint) = imported.find_or_add_endpoint(&format!("model {id}"), &name, &address, Vec::new()) else {
+        let base_url = yaml::nonempty_string(entry, "api_base").unwrap_or_else(|| "https://api.openai.com/v1".into());
+        let name = endpoint_name(&base_url);
+        let Some(endpoint) = imported.find_or_add_endpoint(&format!("model {id}"), &name, &base_url, Vec::new()) else {
             continue;
         };
         if let Some(key) = yaml::nonempty_string(entry, "api_key_name") {
@@ -38,8 +38,8 @@ pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
 }
 
 /// A name for the endpoint at `address`: the vendor's name, else the host.
-fn endpoint_name(address: &str) -> String {
-    let url = url::Url::parse(address).ok();
+fn endpoint_name(base_url: &str) -> String {
+    let url = url::Url::parse(base_url).ok();
     let vendor = url.as_ref().and_then(crate::config::vendors::by_url).map(|vendor| vendor.name.clone());
     let host = || url.as_ref().and_then(|url| url.host_str()).map(str::to_owned);
     vendor.or_else(host).unwrap_or_else(|| "endpoint".into())

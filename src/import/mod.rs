@@ -164,23 +164,25 @@ impl ImportFormat {
 
 impl ImportedConfig {
     /// The name of the service with this base URL and these keys. Adds a service named after `name` if there is none.
-    /// `None` if the URL is invalid; `what` is then reported as not imported.
+    /// `None` if the URL is invalid; `item` is then reported as skipped.
     fn find_or_add_endpoint(
         &mut self,
-        what: &str,
+        item: &str,
         name: &str,
         base_url: &str,
         keys: Vec<ImportedKey>,
     ) -> Option<String> {
         let base_url = base_url.trim().trim_end_matches('/');
         if let Err(reason) = crate::config::parse_base_url(base_url) {
-            self.skip(what, format!("its base URL {reason}"));
+            self.skip(item, format!("its base URL {reason}"));
             return None;
         }
-        if let Some(known) = self.endpoints.iter().find(|known| known.base_url == base_url && known.keys == keys) {
-            return Some(known.name.clone());
+        if let Some(endpoint) =
+            self.endpoints.iter().find(|endpoint| endpoint.base_url == base_url && endpoint.keys == keys)
+        {
+            return Some(endpoint.name.clone());
         }
-        let taken: Vec<String> = self.endpoints.iter().map(|known| known.name.clone()).collect();
+        let taken: Vec<String> = self.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
         let name = unique_name(&crate::config::template::name_from_upstream_id(name), &taken);
         self.endpoints.push(ImportedEndpoint {
             name: name.clone(),
@@ -191,8 +193,9 @@ impl ImportedConfig {
         Some(name)
     }
 
-    /// Parses the key of `what`. `None` for placeholders, and for keys that are not in the file, which are reported.
-    fn parse_key(&mut self, what: &str, text: &str) -> Option<ImportedKey> {
+    /// Parses the key of `item`. `None` for a placeholder, and for a reference that is not a variable name; the latter is
+    /// reported as skipped.
+    fn parse_key(&mut self, item: &str, text: &str) -> Option<ImportedKey> {
         // Placeholders in the templates of these tools.
         const PLACEHOLDERS: [&str; 8] = ["", "EMPTY", "sk-", "sk-proj-", "none", "null", "xxx", "your-api-key"];
         let text = text.trim();
@@ -202,19 +205,19 @@ impl ImportedConfig {
         let Some(expression) = text.strip_prefix("os.environ/").or_else(|| text.strip_prefix('$')) else {
             return Some(ImportedKey::Literal(ApiKey::new(text)));
         };
-        let inside = expression.strip_prefix('{').and_then(|inside| inside.strip_suffix('}'));
+        let braced = expression.strip_prefix('{').and_then(|braced| braced.strip_suffix('}'));
         // `${NAME:-default}`
-        let (variable, has_default) = match inside.unwrap_or(expression).split_once(":-") {
-            Some((variable, _)) if inside.is_some() => (variable, true),
-            _ => (inside.unwrap_or(expression), false),
+        let (variable, has_default) = match braced.unwrap_or(expression).split_once(":-") {
+            Some((variable, _)) if braced.is_some() => (variable, true),
+            _ => (braced.unwrap_or(expression), false),
         };
         if !environment::is_variable_name(variable) {
             // The text is not shown because it may be a key.
-            self.skip(format!("the key of {what}"), "not the name of an environment variable; set the key manually");
+            self.skip(format!("the key of {item}"), "not the name of an environment variable; set the key manually");
             return None;
         }
         if has_default {
-            self.skip(format!("the default key of {what} if {variable} is not set"), "set the variable");
+            self.skip(format!("the default key of {item} if {variable} is not set"), "set the variable");
         }
         Some(ImportedKey::Env(variable.to_owned()))
     }
@@ -224,8 +227,8 @@ impl ImportedConfig {
         self.skip(format!("the key of {endpoint}"), format!("not in the file; run mmchat key set {endpoint}"));
     }
 
-    fn skip(&mut self, what: impl Into<String>, why: impl Into<String>) {
-        self.skipped.push(SkippedItem { item: what.into(), reason: why.into() });
+    fn skip(&mut self, item: impl Into<String>, reason: impl Into<String>) {
+        self.skipped.push(SkippedItem { item: item.into(), reason: reason.into() });
     }
 
     /// Merges duplicate models and makes names unique; routes keep their names. Updates references to renamed models.
@@ -233,8 +236,8 @@ impl ImportedConfig {
         let routes: Vec<String> = self.routes.iter().map(|route| route.name.clone()).collect();
         let (mut taken, mut models, mut renamed) = (routes.clone(), Vec::<ImportedModel>::new(), Vec::new());
         for mut model in std::mem::take(&mut self.models) {
-            let same = |known: &&ImportedModel| known.endpoint == model.endpoint && known.upstream == model.upstream;
-            if let Some(known) = models.iter().find(same) {
+            let is_same = |known: &&ImportedModel| known.endpoint == model.endpoint && known.upstream == model.upstream;
+            if let Some(known) = models.iter().find(is_same) {
                 renamed.push((model.name, known.name.clone()));
                 continue;
             }
@@ -255,8 +258,8 @@ impl ImportedConfig {
         for route in &mut self.routes {
             let mut models: Vec<(String, u32)> = Vec::new();
             for (name, weight) in &route.models {
-                let named = new_name(name).filter(|name| models.iter().all(|(known, _)| known != name));
-                models.extend(named.map(|name| (name, *weight)));
+                let member = new_name(name).filter(|name| models.iter().all(|(known, _)| known != name));
+                models.extend(member.map(|name| (name, *weight)));
             }
             route.models = models;
         }
@@ -269,14 +272,14 @@ impl ImportedModel {
     /// Removes and returns invalid values, so that the rest of the file can still be imported.
     fn remove_invalid_values(&mut self) -> Vec<SkippedItem> {
         let mut invalid = Vec::new();
-        let why = "invalid value";
+        let reason = "invalid value";
         if self.price.is_some_and(|(input, output)| ![input, output].iter().all(|price| (0.0..1e12).contains(price))) {
             self.price = None;
-            invalid.push(SkippedItem { item: format!("the price of {}", self.name), reason: why.into() });
+            invalid.push(SkippedItem { item: format!("the price of {}", self.name), reason: reason.into() });
         }
         if self.context == Some(0) {
             self.context = None;
-            invalid.push(SkippedItem { item: format!("the context of {}", self.name), reason: why.into() });
+            invalid.push(SkippedItem { item: format!("the context of {}", self.name), reason: reason.into() });
         }
         let name = &self.name;
         self.params.retain(|(parameter, value)| {
@@ -285,7 +288,7 @@ impl ImportedModel {
                 _ => value.is_finite(),
             };
             if !is_valid {
-                invalid.push(SkippedItem { item: format!("{parameter} {value} of {name}"), reason: why.into() });
+                invalid.push(SkippedItem { item: format!("{parameter} {value} of {name}"), reason: reason.into() });
             }
             is_valid
         });

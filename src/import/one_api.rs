@@ -76,13 +76,13 @@ pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
     let is_new_api = data.get("items").is_some() || channels.iter().any(|channel| channel.get("auto_ban").is_some());
     let mut imported = ImportedConfig::default();
     // For each model name, the imported models of its channels.
-    let mut served: Vec<(String, Vec<String>)> = Vec::new();
-    let mut ordered: Vec<&Value> = channels.iter().collect();
-    ordered.sort_by_key(|channel| std::cmp::Reverse(channel.get("priority").and_then(Value::as_i64).unwrap_or(0)));
-    for channel in ordered {
-        self::import_channel(&mut imported, channel, is_new_api, &mut served);
+    let mut models_by_name: Vec<(String, Vec<String>)> = Vec::new();
+    let mut by_priority: Vec<&Value> = channels.iter().collect();
+    by_priority.sort_by_key(|channel| std::cmp::Reverse(channel.get("priority").and_then(Value::as_i64).unwrap_or(0)));
+    for channel in by_priority {
+        self::import_channel(&mut imported, channel, is_new_api, &mut models_by_name);
     }
-    for (name, models) in served.into_iter().filter(|(_, models)| models.len() > 1) {
+    for (name, models) in models_by_name.into_iter().filter(|(_, models)| models.len() > 1) {
         imported.routes.push(ImportedRoute {
             name: crate::config::template::name_from_upstream_id(&name),
             models: models.into_iter().map(|model| (model, 1)).collect(),
@@ -96,13 +96,13 @@ fn import_channel(
     imported: &mut ImportedConfig,
     channel: &Value,
     is_new_api: bool,
-    served: &mut Vec<(String, Vec<String>)>,
+    models_by_name: &mut Vec<(String, Vec<String>)>,
 ) {
     let text = |key: &str| channel.get(key).and_then(Value::as_str).filter(|text| !text.is_empty());
     let name = text("name").unwrap_or("channel");
-    let what = format!("channel {name}");
+    let item = format!("channel {name}");
     if channel.get("status").and_then(Value::as_u64).is_some_and(|status| status != STATUS_ENABLED) {
-        return imported.skip(what, "the channel is disabled");
+        return imported.skip(item, "the channel is disabled");
     }
     let kind = channel.get("type").and_then(Value::as_u64).unwrap_or(1);
     let (types, custom) = if is_new_api {
@@ -112,24 +112,24 @@ fn import_channel(
     };
     let vendor = types.iter().find(|(known, _)| *known == kind).and_then(|(_, vendor)| vendors::by_name(vendor));
     if vendor.is_none() && !custom.contains(&kind) {
-        return imported.skip(what, format!("type {kind} has no known OpenAI-compatible API"));
+        return imported.skip(item, format!("type {kind} has no known OpenAI-compatible API"));
     }
-    let own = match text("base_url") {
+    let configured_url = match text("base_url") {
         None => None,
-        Some(own) => match channel_base_url(own, BaseUrlKind::from_channel_type(kind, is_new_api), vendor) {
-            Ok(address) => Some(address),
-            Err(why) => return imported.skip(what, why),
+        Some(base_url) => match channel_base_url(base_url, BaseUrlKind::from_channel_type(kind, is_new_api), vendor) {
+            Ok(base_url) => Some(base_url),
+            Err(reason) => return imported.skip(item, reason),
         },
     };
-    let Some(address) = own.or_else(|| vendor.map(|vendor| vendor.base_url.clone())) else {
-        return imported.skip(what, "no base_url");
+    let Some(base_url) = configured_url.or_else(|| vendor.map(|vendor| vendor.base_url.clone())) else {
+        return imported.skip(item, "no base_url");
     };
     // Several keys are separated by line breaks. The list endpoint of the API omits the keys.
     let keys: Vec<_> =
-        text("key").into_iter().flat_map(str::lines).filter_map(|key| imported.parse_key(&what, key)).collect();
-    let missing = keys.is_empty();
-    let Some(endpoint) = imported.find_or_add_endpoint(&what, name, &address, keys) else { return };
-    if missing {
+        text("key").into_iter().flat_map(str::lines).filter_map(|key| imported.parse_key(&item, key)).collect();
+    let is_key_missing = keys.is_empty();
+    let Some(endpoint) = imported.find_or_add_endpoint(&item, name, &base_url, keys) else { return };
+    if is_key_missing {
         imported.skip_missing_key(&endpoint);
     }
     let mapping: Value = text("model_mapping").and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
@@ -143,9 +143,9 @@ fn import_channel(
         let upstream = mapping.get(model).and_then(Value::as_str).unwrap_or(model).to_owned();
         let taken: Vec<String> = imported.models.iter().map(|known| known.name.clone()).collect();
         let name = super::unique_name(&crate::config::template::name_from_upstream_id(model), &taken);
-        match served.iter_mut().find(|(known, _)| known == model) {
+        match models_by_name.iter_mut().find(|(known, _)| known == model) {
             Some((_, models)) => models.push(name.clone()),
-            None => served.push((model.to_owned(), vec![name.clone()])),
+            None => models_by_name.push((model.to_owned(), vec![name.clone()])),
         }
         imported.models.push(ImportedModel { name, endpoint: endpoint.clone(), upstream, ..ImportedModel::default() });
     }
@@ -173,21 +173,25 @@ impl BaseUrlKind {
 }
 
 /// The base URL of the API, or the reason why there is none. For a vendor's own host, the vendor's base URL is used.
-fn channel_base_url(own: &str, base: BaseUrlKind, vendor: Option<&vendors::Vendor>) -> Result<String, &'static str> {
-    let own = own.trim_end_matches('/');
-    let host = |text: &str| url::Url::parse(text).ok().and_then(|url| url.host_str().map(str::to_owned));
-    if let Some(vendor) = vendor.filter(|vendor| host(own) == host(&vendor.base_url)) {
+fn channel_base_url(
+    base_url: &str,
+    kind: BaseUrlKind,
+    vendor: Option<&vendors::Vendor>,
+) -> Result<String, &'static str> {
+    let base_url = base_url.trim_end_matches('/');
+    let host = |url: &str| url::Url::parse(url).ok().and_then(|url| url.host_str().map(str::to_owned));
+    if let Some(vendor) = vendor.filter(|vendor| host(base_url) == host(&vendor.base_url)) {
         return Ok(vendor.base_url.clone());
     }
     let has_native_format = |name: &str| super::NATIVE_FORMAT_VENDORS.contains(&name) || name == "dashscope";
     if vendor.is_some_and(|vendor| has_native_format(&vendor.name)) {
         return Err("with a custom base URL it uses its native format");
     }
-    match base {
-        BaseUrlKind::FullUrl if own.contains('{') => Err("its base_url contains the model"),
-        BaseUrlKind::FullUrl => Ok(own.trim_end_matches("/chat/completions").to_owned()),
-        BaseUrlKind::WithVersion => Ok(own.to_owned()),
-        BaseUrlKind::WithoutVersion if own.ends_with("/v1") => Ok(own.to_owned()),
-        BaseUrlKind::WithoutVersion => Ok(format!("{own}/v1")),
+    match kind {
+        BaseUrlKind::FullUrl if base_url.contains('{') => Err("its base_url contains the model"),
+        BaseUrlKind::FullUrl => Ok(base_url.trim_end_matches("/chat/completions").to_owned()),
+        BaseUrlKind::WithVersion => Ok(base_url.to_owned()),
+        BaseUrlKind::WithoutVersion if base_url.ends_with("/v1") => Ok(base_url.to_owned()),
+        BaseUrlKind::WithoutVersion => Ok(format!("{base_url}/v1")),
     }
 }

@@ -12,7 +12,7 @@ const MAX_DEPTH: usize = 64;
 
 /// The literal that is assigned to `name`; `None` if there is no assignment.
 pub(crate) fn parse_assignment(text: &str, name: &str) -> Result<Option<Value>, ImportError> {
-    let mut at = 0;
+    let mut line_start = 0;
     for line in text.split_inclusive('\n') {
         let rest = line
             .strip_prefix(name)
@@ -20,14 +20,14 @@ pub(crate) fn parse_assignment(text: &str, name: &str) -> Result<Option<Value>, 
             .filter(|rest| rest.starts_with([':', '=']) && !rest.starts_with("=="));
         // `NAME: dict = …` has a type annotation before the equals sign.
         if let Some(equals) = rest.and(line.find('=')) {
-            let start = at + equals + 1;
-            let mut reader = LiteralParser { text, offset: start };
-            return reader.value(0).map(Some).map_err(|what| {
-                let number = text[..reader.offset.min(text.len())].matches('\n').count() + 1;
-                ImportError(format!("cannot parse {name} as a literal: {what} in line {number}"))
+            let offset = line_start + equals + 1;
+            let mut parser = LiteralParser { text, offset };
+            return parser.value(0).map(Some).map_err(|problem| {
+                let line_number = text[..parser.offset.min(text.len())].matches('\n').count() + 1;
+                ImportError(format!("cannot parse {name} as a literal: {problem} in line {line_number}"))
             });
         }
-        at += line.len();
+        line_start += line.len();
     }
     Ok(None)
 }
@@ -48,10 +48,10 @@ impl LiteralParser<'_> {
         self.rest().chars().next()
     }
 
-    fn consume(&mut self, wanted: char) -> bool {
-        let is_next = self.peek() == Some(wanted);
+    fn consume(&mut self, expected: char) -> bool {
+        let is_next = self.peek() == Some(expected);
         if is_next {
-            self.offset += wanted.len_utf8();
+            self.offset += expected.len_utf8();
         }
         is_next
     }
@@ -60,8 +60,8 @@ impl LiteralParser<'_> {
     fn skip_blank(&mut self) {
         loop {
             let rest = self.rest();
-            let blank = rest.len() - rest.trim_start().len();
-            self.offset += blank;
+            let blank_len = rest.len() - rest.trim_start().len();
+            self.offset += blank_len;
             if !self.rest().starts_with('#') {
                 return;
             }
@@ -136,21 +136,21 @@ impl LiteralParser<'_> {
 
     /// Parses one string, or several adjacent strings.
     fn strings(&mut self) -> ParseResult<Value> {
-        let (mut joined, mut literal) = (String::new(), true);
+        let (mut joined, mut all_literal) = (String::new(), true);
         while self.is_at_string() {
             let (text, is_literal) = self.string()?;
             joined.push_str(&text);
-            literal &= is_literal;
+            all_literal &= is_literal;
             self.skip_blank();
         }
-        Ok(if literal { Value::String(joined) } else { Value::Null })
+        Ok(if all_literal { Value::String(joined) } else { Value::Null })
     }
 
     fn string(&mut self) -> ParseResult<(String, bool)> {
         let prefix: String = self.rest().chars().take_while(char::is_ascii_alphabetic).collect();
         self.offset += prefix.len();
         let prefix = prefix.to_lowercase();
-        let (raw, formatted) = (prefix.contains('r'), prefix.contains('f'));
+        let (is_raw, is_formatted) = (prefix.contains('r'), prefix.contains('f'));
         let quote = self.peek().ok_or("unexpected end")?;
         let triple: String = std::iter::repeat_n(quote, 3).collect();
         let end = if self.rest().starts_with(&triple) { triple } else { quote.to_string() };
@@ -159,7 +159,7 @@ impl LiteralParser<'_> {
         loop {
             if self.rest().starts_with(&end) {
                 self.offset += end.len();
-                return Ok((text, !formatted));
+                return Ok((text, !is_formatted));
             }
             let Some(c) = self.peek() else { return Err("unclosed string") };
             self.offset += c.len_utf8();
@@ -173,7 +173,7 @@ impl LiteralParser<'_> {
             let Some(escaped) = self.peek() else { return Err("unclosed string") };
             self.offset += escaped.len_utf8();
             match escaped {
-                _ if raw => text.extend(['\\', escaped]),
+                _ if is_raw => text.extend(['\\', escaped]),
                 '\n' => {}
                 'n' => text.push('\n'),
                 't' => text.push('\t'),
@@ -194,8 +194,8 @@ impl LiteralParser<'_> {
             "False" => Value::Bool(false),
             _ => {
                 let digits = word.replace('_', "");
-                let whole = digits.parse::<i64>().ok().map(Number::from);
-                whole.or_else(|| Number::from_f64(digits.parse().ok()?)).map_or(Value::Null, Value::Number)
+                let integer = digits.parse::<i64>().ok().map(Number::from);
+                integer.or_else(|| Number::from_f64(digits.parse().ok()?)).map_or(Value::Null, Value::Number)
             }
         }
     }

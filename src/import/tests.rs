@@ -14,7 +14,7 @@ fn members(route: &ImportedRoute) -> Vec<String> {
     route.models.iter().map(|(name, weight)| format!("{name} {weight}")).collect()
 }
 
-fn left_out(imported: &ImportedConfig) -> String {
+fn skipped(imported: &ImportedConfig) -> String {
     let lines: Vec<String> = imported.skipped.iter().map(|item| format!("{}: {}", item.item, item.reason)).collect();
     lines.join("\n")
 }
@@ -27,7 +27,7 @@ fn langchain_chatchat_model_settings() {
     assert!(imported.endpoints.iter().all(|endpoint| endpoint.keys.is_empty()), "its keys are placeholders");
     assert!(imported.endpoints[2].gateway && !imported.endpoints[3].gateway);
     assert!(models(&imported).contains(&"qwen-7b=ollama/qwen:7b".to_owned()), "{:?}", models(&imported));
-    assert!(left_out(&imported).contains("mmchat models sync xinference"));
+    assert!(skipped(&imported).contains("mmchat models sync xinference"));
     assert_eq!(imported.default.as_deref(), Some("xinference/glm4-chat"));
 }
 
@@ -37,7 +37,7 @@ fn langchain_chatchat_model_config_is_parsed_and_not_executed() {
     let imported = read(text);
     assert_eq!(models(&imported), ["openai-api=openai-api/gpt-4", "zhipu-api=zhipu/glm-4"]);
     assert_eq!(imported.default.as_deref(), Some("zhipu-api"));
-    assert!(left_out(&imported).contains("TianGongWorker") && left_out(&imported).contains("evil"));
+    assert!(skipped(&imported).contains("TianGongWorker") && skipped(&imported).contains("evil"));
     assert!(!format!("{imported:?}").contains("sk-in-the-file"));
 }
 
@@ -60,8 +60,11 @@ fn one_api_channels() {
     );
     assert_eq!(imported.endpoints[0].base_url, "https://mirror.example.com/v1");
     assert_eq!(imported.endpoints[1].keys.len(), 2);
-    let left = left_out(&imported);
-    assert!(left.contains("disabled") && left.contains("type 3") && left.contains("mmchat key set mirror"), "{left}");
+    let skipped = skipped(&imported);
+    assert!(
+        skipped.contains("disabled") && skipped.contains("type 3") && skipped.contains("mmchat key set mirror"),
+        "{skipped}"
+    );
 }
 
 #[test]
@@ -80,14 +83,17 @@ fn litellm_config() {
     assert_eq!(members(&weighted.routes[0]), ["gpt-openai 1", "gpt-2 1", "backup 0"]);
     assert_eq!(imported.endpoints[0].keys, [ImportedKey::Env("MY_KEY".into())]);
     assert_eq!(imported.endpoints[2].keys, [ImportedKey::Env("DEEPSEEK_API_KEY".into())]);
-    let first = &imported.models[0];
+    let model = &imported.models[0];
     assert_eq!(
-        (first.context, first.price, first.params.clone()),
+        (model.context, model.price, model.params.clone()),
         (Some(128_000), Some((1.0, 2.0)), vec![("temperature", 0.5)])
     );
-    let left = left_out(&imported);
-    assert!(left.contains("bedrock") && left.contains("mock_response") && left.contains("nowhere"), "{left}");
-    assert!(left.contains("no litellm_params.model"), "{left}");
+    let skipped = skipped(&imported);
+    assert!(
+        skipped.contains("bedrock") && skipped.contains("mock_response") && skipped.contains("nowhere"),
+        "{skipped}"
+    );
+    assert!(skipped.contains("no litellm_params.model"), "{skipped}");
 }
 
 #[test]
@@ -97,9 +103,9 @@ fn examples_of_the_projects() {
     assert!(names.contains(&"gpt-4o-openai=openai/gpt-4o".to_owned()), "{names:?}");
     assert!(names.contains(&"vllm-models=openai-2/facebook/opt-125m".to_owned()), "{names:?}");
     assert_eq!(members(&litellm.routes[0]), ["gpt-4o-openai 1", "anthropic-claude 1"]);
-    let left = left_out(&litellm);
+    let skipped = skipped(&litellm);
     for text in ["azure", "pattern of names", "model_group_alias gpt-4", "mistral-7b"] {
-        assert!(left.contains(text), "{text}: {left}");
+        assert!(skipped.contains(text), "{text}: {skipped}");
     }
     let one_api = read(include_str!("../../tests/fixtures/import/one-api.json"));
     assert!(models(&one_api).iter().any(|model| model.ends_with("/Qwen2.5-14B-Instruct")), "{:?}", models(&one_api));
@@ -118,8 +124,11 @@ fn aichat_config() {
     assert_eq!(models(&imported), ["qwen=local/qwen"]);
     assert_eq!(imported.default.as_deref(), Some("qwen"));
     assert_eq!(imported.models[0].price, Some((1.0, 2.0)));
-    let left = left_out(&imported);
-    assert!(left.contains("vertexai") && left.contains("bge") && left.contains("mmchat models sync openai"), "{left}");
+    let skipped = skipped(&imported);
+    assert!(
+        skipped.contains("vertexai") && skipped.contains("bge") && skipped.contains("mmchat models sync openai"),
+        "{skipped}"
+    );
 }
 
 #[test]
@@ -127,7 +136,7 @@ fn llm_extra_openai_models() {
     let text = "- model_id: orca\n  model_name: orca-mini\n  api_base: \"http://127.0.0.1:8080/v1\"\n- model_id: big\n  model_name: deepseek-chat\n  api_base: https://api.deepseek.com/v1\n  api_key_name: deepseek\n";
     let imported = read(text);
     assert_eq!(models(&imported), ["orca=llama-cpp/orca-mini", "big=deepseek/deepseek-chat"]);
-    assert!(left_out(&imported).contains("llm keys get deepseek | mmchat key set deepseek"));
+    assert!(skipped(&imported).contains("llm keys get deepseek | mmchat key set deepseek"));
 }
 
 #[test]
@@ -143,24 +152,24 @@ fn environment_variables() {
 
 #[test]
 fn key_reference_is_neither_shown_nor_used_as_a_key() {
-    let one = |value: &str| {
+    let import_key = |value: &str| {
         let imported = ImportFormat::Env.parse(&format!("OPENAI_API_KEY={value}\n")).expect("valid file");
-        let left = left_out(&imported);
-        assert!(!left.contains("secret"), "{left}");
-        (imported.endpoints[0].keys.clone(), !left.is_empty())
+        let skipped = skipped(&imported);
+        assert!(!skipped.contains("secret"), "{skipped}");
+        (imported.endpoints[0].keys.clone(), !skipped.is_empty())
     };
-    let named = |name: &str| vec![ImportedKey::Env(name.into())];
+    let env_key = |name: &str| vec![ImportedKey::Env(name.into())];
     for (value, keys, is_reported) in [
-        ("${OTHER}", named("OTHER"), false),
-        ("$OTHER", named("OTHER"), false),
-        ("os.environ/OTHER", named("OTHER"), false),
-        ("${OTHER:-sk-secret}", named("OTHER"), true),
+        ("${OTHER}", env_key("OTHER"), false),
+        ("$OTHER", env_key("OTHER"), false),
+        ("os.environ/OTHER", env_key("OTHER"), false),
+        ("${OTHER:-sk-secret}", env_key("OTHER"), true),
         ("$(pass show secret)", vec![], true),
         ("os.environ/sk-secret", vec![], true),
         ("${sk-secret}", vec![], true),
         ("$", vec![], true),
     ] {
-        assert_eq!(one(value), (keys, is_reported), "{value}");
+        assert_eq!(import_key(value), (keys, is_reported), "{value}");
     }
 }
 
@@ -170,19 +179,19 @@ fn invalid_value_is_skipped_and_the_rest_is_imported() {
     let imported = read(text);
     assert_eq!(models(&imported), ["a=openai/a", "b=openai-2/b"]);
     assert_eq!(imported.models[0].params, [("temperature", 0.5)]);
-    let left = left_out(&imported);
-    for what in ["max_tokens -1 of a", "max_tokens 1.5 of b", "price of a", "price of b", "key of b", "redis_password"]
+    let skipped = skipped(&imported);
+    for item in ["max_tokens -1 of a", "max_tokens 1.5 of b", "price of a", "price of b", "key of b", "redis_password"]
     {
-        assert!(left.contains(what), "{what}: {left}");
+        assert!(skipped.contains(item), "{item}: {skipped}");
     }
-    assert!(!left.contains("sk-secret"), "{left}");
+    assert!(!skipped.contains("sk-secret"), "{skipped}");
     assert!(imported.models.iter().all(|model| model.price.is_none()));
 }
 
 #[test]
 fn default_model_is_found_on_a_platform_with_a_shared_base_url() {
-    let platform = |name: &str, port: u16, more: &str| {
-        format!("  - platform_name: {name}\n    api_base_url: http://127.0.0.1:{port}/v1\n{more}")
+    let platform = |name: &str, port: u16, settings: &str| {
+        format!("  - platform_name: {name}\n    api_base_url: http://127.0.0.1:{port}/v1\n{settings}")
     };
     let detected = "    auto_detect_model: true\n";
     let text = format!(

@@ -45,9 +45,9 @@ impl ValueCounter<'_> {
 impl<'de> DeserializeSeed<'de> for ValueCounter<'_> {
     type Value = ();
 
-    fn deserialize<D: Deserializer<'de>>(self, from: D) -> Result<(), D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
         self.count_value()?;
-        from.deserialize_any(self)
+        deserializer.deserialize_any(self)
     }
 }
 
@@ -111,9 +111,9 @@ pub(crate) fn parse(text: &str) -> Result<Value, ImportError> {
         return Err(ImportError(format!("the document has more than {MAX_VALUES} values with its aliases expanded")));
     }
     counted.and_then(|()| serde_yaml_ng::from_str(text)).map_err(|error| {
-        let at = error.location().map(|at| format!(" (line {}, column {})", at.line(), at.column()));
+        let position = error.location().map(|at| format!(" (line {}, column {})", at.line(), at.column()));
         // The parser's message may quote the text at that position, which may be a key.
-        ImportError(format!("invalid YAML{}", at.unwrap_or_default()))
+        ImportError(format!("invalid YAML{}", position.unwrap_or_default()))
     })
 }
 

@@ -48,9 +48,9 @@ pub struct MockConfig {
     pub key: Option<String>,
 }
 
-/// Serves until dropped, which closes all connections.
-pub async fn serve(listener: TcpListener, settings: MockConfig) -> io::Result<Infallible> {
-    MockServer::new(settings).serve(listener).await
+/// Accepts connections until the future is dropped, which closes them.
+pub async fn serve(listener: TcpListener, config: MockConfig) -> io::Result<Infallible> {
+    MockServer::new(config).serve(listener).await
 }
 
 /// Mock server whose request count can be read while it serves.
@@ -62,8 +62,8 @@ pub struct MockServer {
 impl MockServer {
     /// Creates a mock server; call [`Self::serve`] to accept connections.
     #[must_use]
-    pub fn new(settings: MockConfig) -> Self {
-        Self { state: ServerState { config: Arc::new(settings), request_counts: Arc::default() } }
+    pub fn new(config: MockConfig) -> Self {
+        Self { state: ServerState { config: Arc::new(config), request_counts: Arc::default() } }
     }
 
     /// Total number of chat requests so far.
@@ -72,7 +72,7 @@ impl MockServer {
         self.state.request_counts.lock().expect("no code panics while it holds this lock").values().sum()
     }
 
-    /// Serves until dropped, which closes all connections.
+    /// Accepts connections until the future is dropped, which closes them.
     pub async fn serve(&self, listener: TcpListener) -> io::Result<Infallible> {
         let app = self.router();
         let mut connections = JoinSet::new();
@@ -130,16 +130,16 @@ struct ServerState {
     request_counts: Arc<Mutex<HashMap<String, u64>>>,
 }
 
-async fn models(State(server): State<ServerState>, headers: HeaderMap) -> Response<Body> {
-    if let Err(response) = server.check_key(&headers) {
+async fn models(State(state): State<ServerState>, headers: HeaderMap) -> Response<Body> {
+    if let Err(response) = state.check_key(&headers) {
         return response;
     }
-    let models = server.config.models.iter().map(|(name, _)| (name.as_str(), "mmchat-mock"));
+    let models = state.config.models.iter().map(|(name, _)| (name.as_str(), "mmchat-mock"));
     json_response(StatusCode::OK, &server::model_list(models))
 }
 
-async fn chat(State(server): State<ServerState>, headers: HeaderMap, body: Body) -> Response<Body> {
-    if let Err(response) = server.check_key(&headers) {
+async fn chat(State(state): State<ServerState>, headers: HeaderMap, body: Body) -> Response<Body> {
+    if let Err(response) = state.check_key(&headers) {
         return response;
     }
     let Ok(body) = axum::body::to_bytes(body, MAX_REQUEST_BODY).await else {
@@ -156,8 +156,8 @@ async fn chat(State(server): State<ServerState>, headers: HeaderMap, body: Body)
             return error_response(StatusCode::BAD_REQUEST, ErrorClass::Request, "invalid_json", &error.message);
         }
     };
-    match server.script_for(&request.model) {
-        Ok(script) => response::respond(&script, &request, &body, server.config.seed).await,
+    match state.script_for(&request.model) {
+        Ok(script) => response::respond(&script, &request, &body, state.config.seed).await,
         Err(message) => error_response(StatusCode::NOT_FOUND, ErrorClass::Model, "model_not_found", &message),
     }
 }
@@ -181,8 +181,8 @@ impl ServerState {
         let mut counts = self.request_counts.lock().expect("no code panics while it holds this lock");
         let count = counts.entry(name.to_owned()).or_default();
         *count += 1;
-        let recovered = script.fail_first.is_some_and(|first| *count > first);
-        Ok(if recovered { Script { fault: None, ..script } } else { script })
+        let is_recovered = script.fail_first.is_some_and(|limit| *count > limit);
+        Ok(if is_recovered { Script { fault: None, ..script } } else { script })
     }
 }
 

@@ -29,11 +29,11 @@ pub(super) async fn respond(script: &Script, request: &ParsedRequest, body: &[u8
     }
     let plan = AnswerPlan::new(script, request, request_seed(server_seed, &request.model, &request.prompt()));
     if request.request.is_streaming() {
-        let mut reply = mock_response(StatusCode::OK, "text/event-stream", Body::from_stream(plan.into_stream()));
+        let mut response = mock_response(StatusCode::OK, "text/event-stream", Body::from_stream(plan.into_stream()));
         if script.fault == Some(Fault::CutForged) {
-            reply.headers_mut().insert("x-oneapi-request-id", HeaderValue::from_static("mock"));
+            response.headers_mut().insert("x-oneapi-request-id", HeaderValue::from_static("mock"));
         }
-        reply
+        response
     } else {
         sleep(plan.duration()).await;
         plan.into_response()
@@ -45,10 +45,10 @@ async fn fault_response(fault: Fault, script: &Script, request: &ParsedRequest, 
     use ErrorClass as C;
     let status = |code: u16| StatusCode::from_u16(code).expect("valid status");
     let fail = |code, class, error_code: &str, message: &str| error_response(status(code), class, error_code, message);
-    let retry_after = |mut reply: Response<Body>| {
+    let retry_after = |mut response: Response<Body>| {
         let value = script.retry_after.as_deref().unwrap_or("2");
-        reply.headers_mut().extend(HeaderValue::from_str(value).ok().map(|value| (header::RETRY_AFTER, value)));
-        reply
+        response.headers_mut().extend(HeaderValue::from_str(value).ok().map(|value| (header::RETRY_AFTER, value)));
+        response
     };
     Some(match fault {
         Fault::Reset => abort_connection(),
@@ -58,9 +58,9 @@ async fn fault_response(fault: Fault, script: &Script, request: &ParsedRequest, 
         Fault::Overloaded => retry_after(fail(503, C::Overloaded, "overloaded", "The mock is overloaded.")),
         Fault::NoChannel => {
             let message = format!("no available channel for model {} under group default", request.model);
-            let mut reply = fail(503, C::NoChannel, "model_not_found", &message);
-            reply.headers_mut().insert("x-oneapi-request-id", HeaderValue::from_static("mock"));
-            reply
+            let mut response = fail(503, C::NoChannel, "model_not_found", &message);
+            response.headers_mut().insert("x-oneapi-request-id", HeaderValue::from_static("mock"));
+            response
         }
         Fault::GatewayTimeout => html_response(status(504), "504 Gateway Time-out"),
         Fault::Rate => retry_after(fail(429, C::Rate, "rate_limit_exceeded", "Rate limit reached for the mock.")),
@@ -75,12 +75,12 @@ async fn fault_response(fault: Fault, script: &Script, request: &ParsedRequest, 
         Fault::Filter => {
             fail(400, C::Filter, "content_policy_violation", "The prompt was refused by the mock's policy.")
         }
-        Fault::Request => fail(400, C::Request, "invalid_request", "The mock does not like this request."),
+        Fault::Request => fail(400, C::Request, "invalid_request", "The mock rejects this request."),
         Fault::Conflict => fail(409, C::Conflict, "conflict", "The mock is in conflict."),
         Fault::Redirect => {
-            let mut reply = mock_response(status(302), "text/plain", Body::empty());
-            reply.headers_mut().insert(header::LOCATION, HeaderValue::from_static("http://elsewhere.invalid/v1"));
-            reply
+            let mut response = mock_response(status(302), "text/plain", Body::empty());
+            response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("http://elsewhere.invalid/v1"));
+            response
         }
         Fault::Garbage => html_response(StatusCode::OK, "Welcome to the mock"),
         Fault::Empty => mock_response(StatusCode::OK, "text/event-stream", Body::empty()),
@@ -160,8 +160,8 @@ impl AnswerPlan {
         match self.script.fault {
             Some(Fault::Cut | Fault::CutClean | Fault::CutForged | Fault::CutError | Fault::Garbled) => {
                 let body = server::response_body(ID, &self.model, unix_now(), &[(0, answer)]).to_string();
-                let half = body.char_indices().nth(body.chars().count() / 2).map_or(0, |(at, _)| at);
-                return mock_response(StatusCode::OK, "application/json", Body::from(body[..half].to_owned()));
+                let middle = body.char_indices().nth(body.chars().count() / 2).map_or(0, |(offset, _)| offset);
+                return mock_response(StatusCode::OK, "application/json", Body::from(body[..middle].to_owned()));
             }
             Some(Fault::DoneOnly) => answer.finish_reason = None,
             _ => {}
@@ -175,14 +175,14 @@ impl AnswerPlan {
         let writer = ChunkWriter::new(ID, &self.model, unix_now());
         async_stream::stream! {
             let started = Instant::now();
-            let step = token_interval(self.script.tps);
+            let interval = token_interval(self.script.tps);
             let fault = self.script.fault;
             let midway = self.text.len() / 2;
             sleep_until(started + self.script.ttft).await;
             yield Ok(writer.role());
             let mut count = 0;
             for token in &self.reasoning {
-                sleep_until(started + self.script.ttft + step * count).await;
+                sleep_until(started + self.script.ttft + interval * count).await;
                 count += 1;
                 yield Ok(writer.delta(0, &DeltaKind::Reasoning(token.clone())));
             }
@@ -200,7 +200,7 @@ impl AnswerPlan {
                         Fault::CutClean => return,
                         Fault::CutForged => { yield Ok(ChunkWriter::done()); return }
                         Fault::CutError => {
-                            let error = server::error_body(ErrorClass::Server, "server_error", "The mock broke off.");
+                            let error = server::error_body(ErrorClass::Server, "server_error", "The mock's stream failed.");
                             yield Ok(Bytes::from(format!("event: error\ndata: {error}\n\n")));
                             return;
                         }
@@ -210,13 +210,13 @@ impl AnswerPlan {
                     }
                 }
                 let event = writer.delta(0, &DeltaKind::Text(token.clone()));
-                if step.is_zero() {
+                if interval.is_zero() {
                     joined.extend_from_slice(&event);
                     if joined.len() >= 8192 {
                         yield Ok(joined.split().freeze());
                     }
                 } else {
-                    sleep_until(started + self.script.ttft + step * count).await;
+                    sleep_until(started + self.script.ttft + interval * count).await;
                     yield Ok(event);
                 }
                 count += 1;

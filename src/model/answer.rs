@@ -96,7 +96,7 @@ pub enum FinishReason {
     ToolCalls,
     /// The service aborted the answer (`error`, `network_error`); the service's own value.
     Error(String),
-    /// An unknown value, kept unchanged. Not an error.
+    /// An unknown value, unchanged. Not an error.
     Other(String),
 }
 

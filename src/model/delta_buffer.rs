@@ -41,8 +41,8 @@ impl DeltaBuffer {
         }
     }
 
-    /// Takes the buffered deltas of the current attempt. If it `failed` without answer content, takes the partial answer
-    /// of an earlier attempt instead.
+    /// Takes the buffered deltas of the current attempt, or the partial answer of an earlier one if the current attempt
+    /// `failed` without answer content.
     pub fn take(&mut self, failed: bool) -> Vec<Delta> {
         self.positions.clear();
         let (current, previous) = (std::mem::take(&mut self.deltas), std::mem::take(&mut self.previous_attempt));

@@ -22,8 +22,8 @@ enum State {
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sanitizer {
     state: State,
-    /// Length of the current string sequence in characters; it is limited, because an unterminated sequence would
-    /// otherwise swallow the rest of the answer.
+    /// Length of the current string sequence in characters. It is limited, because an unterminated sequence would
+    /// remove all later text.
     sequence_len: usize,
 }
 

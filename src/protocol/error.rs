@@ -1,4 +1,4 @@
-//! The error of a call, in one form for all protocols, and the mapping of status and message to an [`ErrorClass`].
+//! Defines the error of a call for all protocols, and maps status, code and message to an [`ErrorClass`].
 
 use http::{HeaderMap, StatusCode};
 
@@ -21,16 +21,15 @@ pub struct CallError {
     pub message: String,
     /// The parameter that the service rejected.
     pub param: Option<String>,
-    /// When the service asks to retry.
+    /// The retry delay that the service requests.
     pub retry_after: Option<RetryAfter>,
     /// The request id that the service assigned.
     pub request_id: Option<String>,
     /// The server software that answered.
     pub server: ServerKind,
-    /// Whether to retry the same server, where the class does not decide: from the `x-should-retry` header, or set by
-    /// mmchat.
+    /// Whether a retry on the same endpoint can succeed, if known: from the `x-should-retry` header, or set by mmchat.
     pub should_retry: Option<bool>,
-    /// What the user can do about it.
+    /// A hint for the user.
     pub hint: Option<String>,
 }
 
@@ -78,12 +77,12 @@ impl ServerKind {
     /// Detects the server from response headers.
     #[must_use]
     pub fn from_headers(headers: &HeaderMap) -> Self {
-        let has = |prefix: &str| headers.keys().any(|name| name.as_str().starts_with(prefix));
-        if has("x-oneapi-") || has("x-new-api-") {
+        let has_header = |prefix: &str| headers.keys().any(|name| name.as_str().starts_with(prefix));
+        if has_header("x-oneapi-") || has_header("x-new-api-") {
             Self::OneApi
-        } else if has("x-litellm-") {
+        } else if has_header("x-litellm-") {
             Self::LiteLlm
-        } else if has("x-portkey-") {
+        } else if has_header("x-portkey-") {
             Self::Portkey
         } else {
             Self::Other
@@ -169,23 +168,23 @@ const KEY_PHRASES: &[&str] = &[
 const CHANNEL_PHRASES: &[&str] =
     &["no available channel", "no_available_channel", "model_not_found", "无可用渠道", "无可用的渠道", "no channel"];
 
-/// Maps an error to its class. Where status and text disagree, the text of the JSON body wins, since gateways forward
-/// errors under a status of their own.
+/// Maps an error to its class. Where status and text disagree, the text of the JSON body wins (except for 401 and 402),
+/// since gateways forward errors under a status of their own.
 #[must_use]
-pub fn classify(evidence: ErrorSignals<'_>) -> Option<ErrorClass> {
-    let code = evidence.code.to_lowercase();
-    let message = evidence.message.to_lowercase();
+pub fn classify(signals: ErrorSignals<'_>) -> Option<ErrorClass> {
+    let code = signals.code.to_lowercase();
+    let message = signals.message.to_lowercase();
     let contains = |phrases: &[&str]| phrases.iter().any(|phrase| code.contains(phrase) || message.contains(phrase));
-    let status = evidence.status.or_else(|| status_from_code(&code));
+    let status = signals.status.or_else(|| status_from_code(&code));
     // A quota error with a Retry-After is a rate limit.
-    let quota = contains(QUOTA_PHRASES) && !evidence.retry_after;
+    let is_quota = contains(QUOTA_PHRASES) && !signals.retry_after;
 
     Some(match status {
         Some(401) => ErrorClass::Auth,
         Some(402) => ErrorClass::Quota,
         Some(400 | 413 | 422 | 500..=599) | None if contains(CONTEXT_PHRASES) => ErrorClass::Context,
         Some(400 | 403 | 422 | 500..=502) | None if contains(FILTER_PHRASES) => ErrorClass::Filter,
-        Some(400 | 403 | 429 | 500..=503) | None if quota => ErrorClass::Quota,
+        Some(400 | 403 | 429 | 500..=503) | None if is_quota => ErrorClass::Quota,
         Some(400 | 403 | 500 | 502) | None if contains(KEY_PHRASES) => ErrorClass::Auth,
         Some(403) => ErrorClass::Forbidden,
         Some(404 | 405) if is_unknown_model(&code, &message) => ErrorClass::Model,
@@ -204,7 +203,7 @@ pub fn classify(evidence: ErrorSignals<'_>) -> Option<ErrorClass> {
     })
 }
 
-/// The status for an error code inside a stream, where there is no HTTP status.
+/// The HTTP status that an error code inside a stream corresponds to.
 fn status_from_code(code: &str) -> Option<u16> {
     const CODES: &[(&str, u16)] = &[
         ("rate_limit", 429),
@@ -243,7 +242,8 @@ pub fn truncate_message(text: &str) -> String {
     }
 }
 
-/// The message of a response without JSON: status and title, never the page itself (it may contain the user's IP).
+/// The message of a response without JSON: the status with plain text or the title of an HTML page. The rest of a page
+/// is not shown, because it may contain the user's IP address.
 #[must_use]
 pub fn page_message(status: Option<StatusCode>, body: &[u8]) -> String {
     let text = String::from_utf8_lossy(body);
@@ -254,9 +254,9 @@ pub fn page_message(status: Option<StatusCode>, body: &[u8]) -> String {
         Some(status) if summary.starts_with(status.as_str()) => truncate_message(&summary),
         Some(status) => {
             let reason = status.canonical_reason().unwrap_or_default();
-            let name = format!("{} {reason}", status.as_str());
+            let status_line = format!("{} {reason}", status.as_str());
             let is_redundant = summary.is_empty() || summary.eq_ignore_ascii_case(reason);
-            truncate_message(&if is_redundant { name } else { format!("{}: {summary}", name.trim()) })
+            truncate_message(&if is_redundant { status_line } else { format!("{}: {summary}", status_line.trim()) })
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Wire formats: encodes requests into HTTP bodies and decodes response bodies into deltas.
 //!
-//! No sockets and no clocks: all functions depend only on the bytes they are given, so they are tested on bytes.
+//! Uses no sockets and no clocks: all functions depend only on their arguments, so they are tested on bytes.
 //!
 //! The flow: [`Protocol::encode`] builds a request; [`framing::body::BodyFramer`] splits the response into [`Frame`]s
 //! by the content of the body, not by its content type; a [`Decoder`] turns frames into deltas and detects the end.
@@ -58,7 +58,8 @@ pub trait Protocol: Sync {
     /// Decodes the body of a response with an error status.
     fn decode_error(&self, head: &ResponseHead, body: &[u8]) -> CallError;
 
-    /// The request that lists the models of `target`'s endpoint; on paged lists, those after the id `after`.
+    /// The request that lists the models of `target`'s endpoint. With `after`, the page of the list that follows the
+    /// model with that id.
     ///
     /// # Errors
     /// When the key contains characters that are invalid in a header.
@@ -75,7 +76,7 @@ pub trait Protocol: Sync {
     /// When the body is an error or not a model list.
     fn parse_models(&self, body: &[u8]) -> Result<ModelList, CallError>;
 
-    /// The change to `chat` that may work around `error`, when the service rejected one of its parameters.
+    /// A change to `chat` that may avoid `error`, if the service rejected one of its parameters.
     fn workaround(&self, error: &CallError, target: &Target, chat: &ChatRequest) -> Option<ParamWorkaround>;
 }
 

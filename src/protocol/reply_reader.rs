@@ -12,7 +12,7 @@ use crate::protocol::framing::body::BodyFramer;
 /// The deltas and frames decoded from one network read.
 #[derive(Clone, Debug, Default)]
 pub struct DecodedBatch {
-    /// The deltas.
+    /// The deltas, in order.
     pub deltas: Vec<Delta>,
     /// The frames, when they are retained for pass-through. End signals, frames that cannot be parsed and errors are
     /// not included: the client learns from the final outcome whether the answer is complete.
@@ -71,7 +71,7 @@ pub struct ReplyReader {
 
 impl std::fmt::Debug for ReplyReader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ReplyReader").field("any_output", &self.has_output).finish_non_exhaustive()
+        f.debug_struct("ReplyReader").field("has_output", &self.has_output).finish_non_exhaustive()
     }
 }
 
@@ -120,10 +120,10 @@ impl ReplyReader {
     /// When the service reports an error, or the response cannot be parsed.
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Delta>) -> Result<Flow, CallError> {
         let mut frames = std::mem::take(&mut self.frames);
-        let framed = self.framer.push(bytes, &mut frames);
+        let framing_result = self.framer.push(bytes, &mut frames);
         let flow = self.decode(&mut frames, out);
         self.frames = frames;
-        match (flow?, framed) {
+        match (flow?, framing_result) {
             (Flow::End, _) => Ok(Flow::End),
             (flow, Ok(())) => Ok(flow),
             (_, Err(error)) => {
@@ -135,16 +135,16 @@ impl ReplyReader {
     /// Ends the response: appends buffered deltas to `out` and returns the outcome.
     ///
     /// # Errors
-    /// When the rest is an error, or a chunk was lost.
+    /// When the remaining data contains an error, or a chunk was lost.
     pub fn finish(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<StreamOutcome, CallError> {
         let mut frames = Vec::new();
         if end != StreamEnd::EndSignal {
             self.framer.finish(&mut frames);
         }
         self.decode(&mut frames, out)?;
-        let from = out.len();
+        let first_new = out.len();
         let outcome = self.decoder.finish(end, out)?;
-        self.has_output |= out[from..].iter().any(|delta| delta.kind.is_output());
+        self.has_output |= out[first_new..].iter().any(|delta| delta.kind.is_output());
         if self.chunk_lost {
             return Err(CallError::new(ErrorClass::InvalidChunk, "invalid chunk in the answer"));
         }
@@ -154,18 +154,18 @@ impl ReplyReader {
     fn decode(&mut self, frames: &mut Vec<Frame>, out: &mut Vec<Delta>) -> Result<Flow, CallError> {
         let mut flow = if self.soft_ended { Flow::SoftEnd } else { Flow::More };
         for frame in frames.drain(..) {
-            let from = out.len();
-            let step = self.decoder.decode_frame(&frame, out);
-            self.has_output |= out[from..].iter().any(|delta| delta.kind.is_output());
-            if let (Some(kept), Ok(flow)) = (&mut self.retained, &step)
+            let first_new = out.len();
+            let result = self.decoder.decode_frame(&frame, out);
+            self.has_output |= out[first_new..].iter().any(|delta| delta.kind.is_output());
+            if let (Some(retained), Ok(flow)) = (&mut self.retained, &result)
                 // After a lost chunk no frame is passed on: a later finish reason would make the answer look complete.
                 && *flow != Flow::InvalidChunk
                 && !self.chunk_lost
-                && (*flow != Flow::End || frame.kind == FrameKind::Body || out.len() > from)
+                && (*flow != Flow::End || frame.kind == FrameKind::Body || out.len() > first_new)
             {
-                kept.push(frame.clone());
+                retained.push(frame.clone());
             }
-            match step {
+            match result {
                 Ok(Flow::InvalidChunk) if self.soft_ended => {}
                 Ok(Flow::InvalidChunk) if self.has_output => self.chunk_lost = true,
                 Ok(Flow::InvalidChunk) => {
@@ -175,9 +175,9 @@ impl ReplyReader {
                     return self.fail(CallError::new(ErrorClass::InvalidChunk, message), out);
                 }
                 Ok(Flow::End) => return Ok(Flow::End),
-                Ok(next) => {
-                    self.soft_ended = next == Flow::SoftEnd;
-                    flow = next;
+                Ok(next_flow) => {
+                    self.soft_ended = next_flow == Flow::SoftEnd;
+                    flow = next_flow;
                 }
                 Err(error) if self.soft_ended => {
                     self.warning = Some(error);
@@ -196,7 +196,7 @@ impl ReplyReader {
         Err(error)
     }
 
-    fn error_class(&self, before: ErrorClass) -> ErrorClass {
-        if self.has_output { ErrorClass::Incomplete } else { before }
+    fn error_class(&self, class_before_output: ErrorClass) -> ErrorClass {
+        if self.has_output { ErrorClass::Incomplete } else { class_before_output }
     }
 }

@@ -1,13 +1,13 @@
-//! Parses the retry delay that a service asks for, from headers and error bodies.
+//! Parses the retry delay that a service requests in headers and error bodies.
 //!
-//! There is no clock here: a date stays a date until the caller passes `now`.
+//! Does not read a clock: a date becomes a delay only when the caller passes `now`.
 
 use std::time::Duration;
 
 use http::HeaderMap;
 use jiff::Timestamp;
 
-/// A retry delay asked for by a service.
+/// A retry delay requested by a service.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RetryAfter {
     /// The original value, for the record.
@@ -16,7 +16,7 @@ pub struct RetryAfter {
     pub when: RetryWhen,
 }
 
-/// The meaning of a Retry-After.
+/// When to retry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryWhen {
     /// This long after the response.
@@ -30,21 +30,21 @@ impl RetryAfter {
     #[must_use]
     pub fn delay_from(&self, now: Timestamp) -> Duration {
         match self.when {
-            RetryWhen::After(wait) => wait,
+            RetryWhen::After(delay) => delay,
             RetryWhen::At(time) => Duration::try_from(time.duration_since(now)).unwrap_or_default(),
         }
     }
 
-    /// The delay as far as it is known without a clock: zero for a date.
+    /// The delay that is known without a clock: zero for a date.
     pub(super) fn min_delay(&self) -> Duration {
         match self.when {
-            RetryWhen::After(wait) => wait,
+            RetryWhen::After(delay) => delay,
             RetryWhen::At(_) => Duration::ZERO,
         }
     }
 
-    fn with_delay(raw: &str, wait: Duration) -> Self {
-        Self { raw: raw.to_owned(), when: RetryWhen::After(wait) }
+    fn with_delay(raw: &str, delay: Duration) -> Self {
+        Self { raw: raw.to_owned(), when: RetryWhen::After(delay) }
     }
 }
 
@@ -52,29 +52,29 @@ impl RetryAfter {
 /// without a fraction, or an HTTP date), LiteLLM's forwarded copy, and the reset time of an exhausted limit.
 #[must_use]
 pub fn from_headers(headers: &HeaderMap) -> Option<RetryAfter> {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     for name in ["retry-after-ms", "x-ms-retry-after-ms"] {
-        if let Some(raw) = text(name)
-            && let Some(wait) = parse_seconds(raw, 1e-3)
+        if let Some(raw) = header(name)
+            && let Some(delay) = parse_seconds(raw, 1e-3)
         {
-            return Some(RetryAfter::with_delay(raw, wait));
+            return Some(RetryAfter::with_delay(raw, delay));
         }
     }
     ["retry-after", "llm_provider-retry-after"]
         .into_iter()
-        .find_map(|name| text(name).and_then(parse_value))
+        .find_map(|name| header(name).and_then(parse_value))
         .or_else(|| exhausted_limit_reset(headers))
 }
 
 /// Parses the value of `retryDelay` ("34s") or `retry_after` (seconds) in an error body.
 #[must_use]
 pub fn parse_delay(raw: &str) -> Option<RetryAfter> {
-    parse_duration(raw).or_else(|| parse_seconds(raw, 1.0)).map(|wait| RetryAfter::with_delay(raw, wait))
+    parse_duration(raw).or_else(|| parse_seconds(raw, 1.0)).map(|delay| RetryAfter::with_delay(raw, delay))
 }
 
 fn parse_value(raw: &str) -> Option<RetryAfter> {
-    if let Some(wait) = parse_seconds(raw, 1.0).or_else(|| parse_duration(raw)) {
-        return Some(RetryAfter::with_delay(raw, wait));
+    if let Some(delay) = parse_seconds(raw, 1.0).or_else(|| parse_duration(raw)) {
+        return Some(RetryAfter::with_delay(raw, delay));
     }
     let time = jiff::fmt::rfc2822::DateTimeParser::new()
         .parse_timestamp(raw)
@@ -85,30 +85,30 @@ fn parse_value(raw: &str) -> Option<RetryAfter> {
 
 /// The longest `x-ratelimit-reset-X` of the limits whose `x-ratelimit-remaining-X` is zero.
 fn exhausted_limit_reset(headers: &HeaderMap) -> Option<RetryAfter> {
-    let is_exhausted = |kind: &str| {
-        let left = headers.get(format!("x-ratelimit-remaining{kind}")).and_then(|value| value.to_str().ok());
-        left.is_some_and(|left| left.trim().parse::<f64>().is_ok_and(|left| left <= 0.0))
+    let is_exhausted = |suffix: &str| {
+        let remaining = headers.get(format!("x-ratelimit-remaining{suffix}")).and_then(|value| value.to_str().ok());
+        remaining.is_some_and(|value| value.trim().parse::<f64>().is_ok_and(|remaining| remaining <= 0.0))
     };
     headers
         .iter()
         .filter_map(|(name, reset)| {
-            let kind = name.as_str().strip_prefix("x-ratelimit-reset")?;
-            is_exhausted(kind).then(|| reset.to_str().ok()).flatten()
+            let suffix = name.as_str().strip_prefix("x-ratelimit-reset")?;
+            is_exhausted(suffix).then(|| reset.to_str().ok()).flatten()
         })
         .filter_map(parse_reset)
         .max_by_key(RetryAfter::min_delay)
 }
 
-/// A reset value is a duration, a date, seconds, or seconds (or milliseconds) since 1970.
+/// Parses a reset value: a duration, a date, a number of seconds, or a Unix time in seconds or milliseconds.
 fn parse_reset(raw: &str) -> Option<RetryAfter> {
     const EPOCH_SECONDS: f64 = 1e9;
     const EPOCH_MILLISECONDS: f64 = 1e12;
-    let at = |time| Some(RetryAfter { raw: raw.to_owned(), when: RetryWhen::At(time) });
+    let at_time = |time| Some(RetryAfter { raw: raw.to_owned(), when: RetryWhen::At(time) });
     match raw.trim().parse::<f64>() {
         #[expect(clippy::cast_possible_truncation, reason = "a time in this millennium")]
-        Ok(number) if number >= EPOCH_MILLISECONDS => at(Timestamp::from_millisecond(number as i64).ok()?),
+        Ok(number) if number >= EPOCH_MILLISECONDS => at_time(Timestamp::from_millisecond(number as i64).ok()?),
         #[expect(clippy::cast_possible_truncation, reason = "a time in this millennium")]
-        Ok(number) if number >= EPOCH_SECONDS => at(Timestamp::from_second(number as i64).ok()?),
+        Ok(number) if number >= EPOCH_SECONDS => at_time(Timestamp::from_second(number as i64).ok()?),
         _ => parse_value(raw.trim()),
     }
 }
@@ -120,17 +120,17 @@ fn parse_seconds(raw: &str, unit: f64) -> Option<Duration> {
 
 /// Parses a duration as Go prints it: `6m0s`, `21ms`, `1h2m`, `34s`.
 fn parse_duration(raw: &str) -> Option<Duration> {
-    let (mut rest, mut total) = (raw.trim(), 0.0);
-    if rest.is_empty() {
+    let (mut remaining, mut total) = (raw.trim(), 0.0);
+    if remaining.is_empty() {
         return None;
     }
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.')?;
-        let number: f64 = rest[..digits].parse().ok()?;
-        rest = &rest[digits..];
-        let unit = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+    while !remaining.is_empty() {
+        let number_len = remaining.find(|c: char| !c.is_ascii_digit() && c != '.')?;
+        let number: f64 = remaining[..number_len].parse().ok()?;
+        remaining = &remaining[number_len..];
+        let unit_len = remaining.find(|c: char| c.is_ascii_digit()).unwrap_or(remaining.len());
         total += number
-            * match &rest[..unit] {
+            * match &remaining[..unit_len] {
                 "ms" => 1e-3,
                 "s" => 1.0,
                 "m" => 60.0,
@@ -140,7 +140,7 @@ fn parse_duration(raw: &str) -> Option<Duration> {
                 "ns" => 1e-9,
                 _ => return None,
             };
-        rest = &rest[unit..];
+        remaining = &remaining[unit_len..];
     }
     Duration::try_from_secs_f64(total.min(1e9)).ok()
 }

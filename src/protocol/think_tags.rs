@@ -1,11 +1,11 @@
 //! Separates `<think>…</think>` reasoning from the answer text, also when a tag is split between deltas.
 //!
-//! Tags are recognized only at the start of a message; later ones are text about the tag. A missing opening tag is not
-//! guessed: the model's `think_prefilled` setting covers it.
+//! A tag is recognized only at the start of a message: a later one is part of the text. A missing opening tag is not
+//! guessed; the model's `think_prefilled` setting declares it.
 
 const OPEN: &str = "<think>";
 const CLOSE: &str = "</think>";
-/// Maximum whitespace before an opening tag, in bytes; more makes the content text.
+/// Maximum whitespace before an opening tag, in bytes; after more, the content is treated as text.
 const MAX_LEADING_WHITESPACE: usize = 1024;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,14 +51,14 @@ impl ThinkSplitter {
         }
         self.buffer.push_str(&text);
         loop {
-            let before = self.state;
+            let previous_state = self.state;
             match self.state {
                 State::Start => self.process_start(out),
                 State::Thinking => self.process_thinking(out),
                 State::AfterClose => self.process_after_close(),
                 State::Text => push_nonempty(out, Segment::Text, std::mem::take(&mut self.buffer)),
             }
-            if self.state == before {
+            if self.state == previous_state {
                 return;
             }
         }
@@ -66,44 +66,44 @@ impl ThinkSplitter {
 
     /// Ends the message: appends the buffered text to `out`, as reasoning if the tag is still open.
     pub(super) fn finish(&mut self, out: &mut Vec<Segment>) {
-        let rest = std::mem::take(&mut self.buffer);
+        let text = std::mem::take(&mut self.buffer);
         match self.state {
-            State::Thinking => push_nonempty(out, Segment::Reasoning, rest),
-            State::Start | State::Text => push_nonempty(out, Segment::Text, rest),
+            State::Thinking => push_nonempty(out, Segment::Reasoning, text),
+            State::Start | State::Text => push_nonempty(out, Segment::Text, text),
             State::AfterClose => {}
         }
     }
 
     fn process_start(&mut self, out: &mut Vec<Segment>) {
-        let body = self.buffer.trim_start();
-        if let Some(rest) = body.strip_prefix(OPEN) {
-            self.buffer = rest.to_owned();
+        let trimmed = self.buffer.trim_start();
+        if let Some(after_tag) = trimmed.strip_prefix(OPEN) {
+            self.buffer = after_tag.to_owned();
             self.state = State::Thinking;
-        } else if !OPEN.starts_with(body) || self.buffer.len() > MAX_LEADING_WHITESPACE {
+        } else if !OPEN.starts_with(trimmed) || self.buffer.len() > MAX_LEADING_WHITESPACE {
             self.state = State::Text;
             push_nonempty(out, Segment::Text, std::mem::take(&mut self.buffer));
         }
     }
 
     fn process_thinking(&mut self, out: &mut Vec<Segment>) {
-        if let Some(at) = self.buffer.find(CLOSE) {
-            let rest = self.buffer.split_off(at + CLOSE.len());
-            self.buffer.truncate(at);
-            push_nonempty(out, Segment::Reasoning, std::mem::replace(&mut self.buffer, rest));
+        if let Some(tag_start) = self.buffer.find(CLOSE) {
+            let after_tag = self.buffer.split_off(tag_start + CLOSE.len());
+            self.buffer.truncate(tag_start);
+            push_nonempty(out, Segment::Reasoning, std::mem::replace(&mut self.buffer, after_tag));
             self.state = State::AfterClose;
         } else {
-            let keep = (1..CLOSE.len()).rev().find(|&n| self.buffer.ends_with(&CLOSE[..n])).unwrap_or(0);
-            let rest = self.buffer.split_off(self.buffer.len() - keep);
-            push_nonempty(out, Segment::Reasoning, std::mem::replace(&mut self.buffer, rest));
+            let partial_len = (1..CLOSE.len()).rev().find(|&len| self.buffer.ends_with(&CLOSE[..len])).unwrap_or(0);
+            let partial_tag = self.buffer.split_off(self.buffer.len() - partial_len);
+            push_nonempty(out, Segment::Reasoning, std::mem::replace(&mut self.buffer, partial_tag));
         }
     }
 
     fn process_after_close(&mut self) {
-        let body = self.buffer.trim_start();
-        if body.is_empty() {
+        let trimmed = self.buffer.trim_start();
+        if trimmed.is_empty() {
             self.buffer.clear();
         } else {
-            self.buffer = body.to_owned();
+            self.buffer = trimmed.to_owned();
             self.state = State::Text;
         }
     }
@@ -158,8 +158,8 @@ mod tests {
             for at in 0..=content.len() {
                 assert_eq!(split(&[&content[..at], &content[at..]], prefilled), want, "{content:?} split at {at}");
             }
-            let single: Vec<String> = content.chars().map(String::from).collect();
-            assert_eq!(split(&single.iter().map(String::as_str).collect::<Vec<_>>(), prefilled), want, "{content:?}");
+            let chars: Vec<String> = content.chars().map(String::from).collect();
+            assert_eq!(split(&chars.iter().map(String::as_str).collect::<Vec<_>>(), prefilled), want, "{content:?}");
         }
     }
 }

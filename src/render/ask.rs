@@ -6,8 +6,8 @@
 use super::{Format, Output, TerminalInfo, dim, json, markdown::MarkdownRenderer, metrics, notice};
 use crate::render::answer_warnings;
 use crate::{
-    engine::{AccumulatedAnswer, CallRecord, Event, EventKind, NextStep},
-    model::{Delta, DeltaBuffer, DeltaKind, Usage, sanitize::Sanitizer, target::Target},
+    engine::{CallRecord, Event, EventKind, NextStep},
+    model::{Delta, DeltaBuffer, DeltaKind, sanitize::Sanitizer},
 };
 
 /// What to show, and how.
@@ -33,7 +33,8 @@ pub struct AskSettings {
 #[derive(Debug)]
 pub struct AskView {
     settings: AskSettings,
-    accumulated: AccumulatedAnswer,
+    /// The answer has text or a refusal.
+    has_content: bool,
     buffered: DeltaBuffer,
     /// The heading of the Markdown source was written.
     has_heading: bool,
@@ -55,7 +56,7 @@ impl AskView {
         Self {
             markdown: markdown.map(MarkdownRenderer::new),
             settings,
-            accumulated: AccumulatedAnswer::default(),
+            has_content: false,
             buffered: DeltaBuffer::default(),
             has_heading: false,
             sanitizer: Sanitizer::default(),
@@ -102,25 +103,19 @@ impl AskView {
                 if let Some(line) = notice::attempt_failed(record, next, self.settings.verbose) {
                     self.write_line(&line, to);
                 }
-                self.restart(&record.target, to);
+                self.restart(to);
             }
             EventKind::Notice(notice) if notice::is_verbose_only(notice) && !self.settings.verbose => {}
             EventKind::Notice(notice) => self.write_line(&notice::notice(notice), to),
-            EventKind::Restarted => (self.accumulated, self.buffered) = Default::default(),
-            EventKind::Finished(outcome) => self.on_finished(outcome, to),
+            EventKind::Restarted => (self.has_content, self.buffered) = Default::default(),
+            EventKind::Finished(record) => self.on_finished(record, to),
         }
     }
 
-    /// Handles Ctrl-C: shows the partial answer, marked as interrupted.
-    pub fn on_interrupt(&mut self, outcome: &CallRecord, to: &mut Output) {
-        self.show_buffered(outcome, to);
-        self.finish(outcome, Some("[interrupted]".to_owned()), to);
-    }
-
     /// Discards the output of a failed attempt before the next one starts.
-    fn restart(&mut self, failed: &Target, to: &mut Output) {
+    fn restart(&mut self, to: &mut Output) {
         self.end_reasoning(to);
-        self.accumulated.reset_after_failure(failed, self.settings.prompt_tokens);
+        self.has_content = false;
         self.buffered.restart();
         self.markdown = self.markdown.as_ref().and(self.settings.terminal.stdout_width).map(MarkdownRenderer::new);
         self.sanitizer = Sanitizer::default();
@@ -138,12 +133,10 @@ impl AskView {
             | DeltaKind::Model(_)
             | DeltaKind::Opaque(_) => {}
         }
-        // The text is kept only if it is part of the JSON output.
-        self.accumulated.add(delta, matches!(self.settings.format, Format::Json | Format::Jsonl));
     }
 
     fn write_content(&mut self, text: &str, to: &mut Output) {
-        let first = !self.accumulated.has_content;
+        let first = !std::mem::replace(&mut self.has_content, true);
         if matches!(self.settings.format, Format::Json | Format::Jsonl) {
             return;
         }
@@ -213,13 +206,14 @@ impl AskView {
         self.is_line_open = false;
     }
 
-    fn on_finished(&mut self, outcome: &CallRecord, to: &mut Output) {
-        self.show_buffered(outcome, to);
-        let message = match &outcome.result {
-            Err(error) => Some(notice::call_failed(&self.settings.name, error, outcome)),
-            Ok(completion) => answer_warnings::warnings(&self.accumulated, completion.finish_reason.as_ref()),
+    fn on_finished(&mut self, record: &CallRecord, to: &mut Output) {
+        self.show_buffered(record, to);
+        let message = match &record.result {
+            Err(_) if record.stopped => Some("[interrupted]".to_owned()),
+            Err(error) => Some(notice::call_failed(&self.settings.name, error, record)),
+            Ok(completion) => answer_warnings::warnings(&record.answer, completion.finish_reason.as_ref()),
         };
-        self.finish(outcome, message, to);
+        self.finish(record, message, to);
     }
 
     /// Shows the buffered deltas.
@@ -234,28 +228,25 @@ impl AskView {
     }
 
     /// Writes the end of the call: the last line of the answer, the JSON object, the message and the metrics.
-    fn finish(&mut self, outcome: &CallRecord, message: Option<String>, to: &mut Output) {
+    fn finish(&mut self, record: &CallRecord, message: Option<String>, to: &mut Output) {
         self.end_reasoning(to);
         self.end_answer(to);
-        self.accumulated.finish(outcome, self.settings.prompt_tokens);
-        let usage = self.accumulated.usage(outcome, self.settings.prompt_tokens);
-        let cost = self.accumulated.cost(usage.as_ref(), outcome);
         if matches!(self.settings.format, Format::Json | Format::Jsonl) {
-            self.write_json(outcome, (usage.as_ref(), cost.map(|(cost, _)| cost)), to);
+            self.write_json(record, to);
         }
         if let Some(message) = message {
             self.write_line(&message, to);
         }
         if self.settings.show_stats {
-            let name = outcome.target.as_ref().map_or(self.settings.name.as_str(), |target| target.id.0.as_str());
-            let line = metrics::summary_line(name, usage.as_ref(), cost, outcome);
+            let name = record.target.as_ref().map_or(self.settings.name.as_str(), |target| target.id.0.as_str());
+            let line = metrics::summary_line(name, record.usage.as_ref(), record.cost(), record);
             self.write_line(&line, to);
         }
     }
 
-    fn write_json(&mut self, outcome: &CallRecord, usage_cost: (Option<&Usage>, Option<f64>), to: &mut Output) {
-        let mut object =
-            json::answer(&self.settings.name, std::mem::take(&mut self.accumulated.answer), usage_cost, outcome);
+    fn write_json(&mut self, record: &CallRecord, to: &mut Output) {
+        let usage_cost = (record.usage.as_ref(), record.cost().map(|(cost, _)| cost));
+        let mut object = json::answer(&self.settings.name, record.answer.answer.clone(), usage_cost, record);
         if self.settings.format == Format::Jsonl {
             object["event"] = "finished".into();
             object["call"] = CALL_INDEX.into();

@@ -15,12 +15,7 @@ use crate::{
 
 /// One answer, complete or incomplete, with its usage and cost. The answer is moved because its text may be large.
 #[must_use]
-pub fn answer(
-    name: &str,
-    answer: Answer,
-    (usage, cost): (Option<&Usage>, Option<f64>),
-    outcome: &CallRecord,
-) -> Value {
+pub fn answer(name: &str, answer: Answer, (usage, cost): (Option<&Usage>, Option<f64>), outcome: &CallRecord) -> Value {
     let target = outcome.target.as_ref();
     let finish = match &outcome.result {
         Ok(completion) => completion.finish_reason.as_ref(),

@@ -25,7 +25,7 @@ impl AttemptBudget {
     /// Maximum candidates that one request tries.
     pub const MAX_CANDIDATES: usize = 8;
 
-    /// How many more candidates may be tried.
+    /// The number of candidates that may still be tried.
     #[must_use]
     pub fn candidates(&self) -> usize {
         self.candidates
@@ -36,7 +36,7 @@ impl AttemptBudget {
         self.candidates = self.candidates.saturating_sub(1);
     }
 
-    /// Whether a retry is left.
+    /// Whether another retry is allowed.
     #[must_use]
     pub fn may_retry(&self) -> bool {
         self.retries > 0
@@ -73,11 +73,11 @@ impl RetryBudget {
     /// Takes a retry if one is allowed now; returns whether it is.
     pub fn try_retry(&mut self, now: Instant) -> bool {
         self.expire(now);
-        let allowed = self.retries.len() < (self.requests.len() / REQUESTS_PER_RETRY).max(MIN_RETRIES);
-        if allowed {
+        let is_allowed = self.retries.len() < (self.requests.len() / REQUESTS_PER_RETRY).max(MIN_RETRIES);
+        if is_allowed {
             self.retries.push_back(now);
         }
-        allowed
+        is_allowed
     }
 
     fn expire(&mut self, now: Instant) {
@@ -95,13 +95,13 @@ mod tests {
 
     #[test]
     fn retries_are_limited_to_a_fifth_of_the_requests_but_at_least_three() {
-        let (mut limiter, now) = (RetryBudget::default(), Instant::now());
-        assert_eq!((0..10).filter(|_| limiter.try_retry(now)).count(), 3);
+        let (mut budget, now) = (RetryBudget::default(), Instant::now());
+        assert_eq!((0..10).filter(|_| budget.try_retry(now)).count(), 3);
         for _ in 0..50 {
-            limiter.record_request(now);
+            budget.record_request(now);
         }
-        assert_eq!((0..50).filter(|_| limiter.try_retry(now)).count(), 7, "ten in total");
-        assert!(limiter.try_retry(now + WINDOW));
+        assert_eq!((0..50).filter(|_| budget.try_retry(now)).count(), 7, "ten in total");
+        assert!(budget.try_retry(now + WINDOW));
     }
 
     proptest::proptest! {
@@ -109,20 +109,20 @@ mod tests {
         fn retries_never_exceed_the_ratio_for_any_sequence(
             steps in proptest::collection::vec((0u64..2000, proptest::bool::ANY), 1..400),
         ) {
-            let (mut limiter, start) = (RetryBudget::default(), Instant::now());
+            let (mut budget, start) = (RetryBudget::default(), Instant::now());
             let (mut now, mut requests, mut retries) = (start, Vec::new(), Vec::new());
             for (wait, is_retry) in steps {
                 now += Duration::from_millis(wait);
                 if !is_retry {
-                    limiter.record_request(now);
+                    budget.record_request(now);
                     requests.push(now);
                     continue;
                 }
                 let in_window = |times: &[Instant]| times.iter().filter(|time| now - **time < WINDOW).count();
                 let limit = (in_window(&requests) / REQUESTS_PER_RETRY).max(MIN_RETRIES);
-                let taken = limiter.try_retry(now);
-                proptest::prop_assert_eq!(taken, in_window(&retries) < limit);
-                if taken {
+                let is_allowed = budget.try_retry(now);
+                proptest::prop_assert_eq!(is_allowed, in_window(&retries) < limit);
+                if is_allowed {
                     retries.push(now);
                 }
             }
@@ -132,9 +132,9 @@ mod tests {
     #[test]
     fn request_tries_at_most_eight_candidates() {
         let mut budget = AttemptBudget::default();
-        for left in (0..8).rev() {
+        for remaining in (0..8).rev() {
             budget.use_candidate();
-            assert_eq!(budget.candidates(), left);
+            assert_eq!(budget.candidates(), remaining);
         }
         budget.use_candidate();
         assert_eq!(budget.candidates(), 0);

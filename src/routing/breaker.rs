@@ -4,7 +4,7 @@
 //! failures count and which request is the probe.
 //!
 //! It stays open for at most 20 s, so that a service that has recovered gets requests again within that time. A first
-//! delta closes it, not a connection: a service that accepts requests but sends nothing has not recovered.
+//! delta closes it, but a connection does not: a service that accepts requests but sends nothing has not recovered.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -31,9 +31,9 @@ impl TripPolicy {
 
 /// Calls older than this are not counted.
 pub const WINDOW: Duration = Duration::from_secs(30);
-/// How long it is open the first time; doubled each time, up to [`MAX_OPEN`].
+/// The first open time; doubled each time, up to [`MAX_OPEN`].
 const INITIAL_OPEN: Duration = Duration::from_secs(5);
-/// Maximum time it stays open, jitter included.
+/// Maximum open time, jitter included.
 pub const MAX_OPEN: Duration = Duration::from_secs(20);
 /// Maximum calls recorded to compute the failure ratio.
 const MAX_RECENT: usize = 20;
@@ -45,7 +45,7 @@ pub struct Breaker {
     /// Failures since the last complete answer.
     #[serde(skip_serializing_if = "is_zero")]
     consecutive_failures: u32,
-    /// How often it opened since the last complete answer.
+    /// Number of times it opened since the last complete answer.
     #[serde(skip_serializing_if = "is_zero")]
     open_count: u32,
     /// The end of recent calls, and whether they succeeded.
@@ -101,7 +101,7 @@ impl Breaker {
     }
 
     /// Records the failure of a request sent at `sent`; returns whether the breaker opened. `random` is in 0..1.
-    pub fn record_failure(&mut self, rule: TripPolicy, sent: Timestamp, now: Timestamp, random: f64) -> bool {
+    pub fn record_failure(&mut self, policy: TripPolicy, sent: Timestamp, now: Timestamp, random: f64) -> bool {
         self.record(now, false);
         // Requests that were in flight when it opened are part of the same outage, and not a probe.
         if self.opened_at.is_some_and(|opened| sent < opened) {
@@ -110,12 +110,13 @@ impl Breaker {
         let state = self.state(now);
         self.consecutive_failures = self.consecutive_failures.saturating_add(1);
         if let BreakerState::Open(until) = state {
-            // A request was sent although the breaker was open: extend the time, so that no other one follows at once.
+            // A request was sent although the breaker was open: extend the open time, so that no other request follows
+            // at once.
             self.open_until =
                 Some(until.max(saturating_add(now, Self::open_duration(self.open_count.saturating_sub(1), random))));
             return false;
         }
-        if state == BreakerState::Closed && !self.should_trip(rule, now) {
+        if state == BreakerState::Closed && !self.should_trip(policy, now) {
             return false;
         }
         self.open_until = Some(saturating_add(now, Self::open_duration(self.open_count, random)));
@@ -124,16 +125,16 @@ impl Breaker {
         true
     }
 
-    /// How long it stays open after the given number of openings.
-    fn open_duration(openings: u32, random: f64) -> Duration {
-        let open = (INITIAL_OPEN * 2u32.saturating_pow(openings.min(8))).min(MAX_OPEN);
-        jittered(open.mul_f64(0.8), open.mul_f64(1.2), random).min(MAX_OPEN)
+    /// The open time of a breaker that opened `open_count` times before.
+    fn open_duration(open_count: u32, random: f64) -> Duration {
+        let duration = (INITIAL_OPEN * 2u32.saturating_pow(open_count.min(8))).min(MAX_OPEN);
+        jittered(duration.mul_f64(0.8), duration.mul_f64(1.2), random).min(MAX_OPEN)
     }
 
     /// Whether there are no failures, so that the state need not be saved.
     #[must_use]
     pub fn has_no_failures(&self) -> bool {
-        self.is_clean() && self.recent_calls.iter().all(|(_, ok)| *ok)
+        self.is_clean() && self.recent_calls.iter().all(|(_, succeeded)| *succeeded)
     }
 
     /// Whether there was no failure since the last complete answer.
@@ -149,22 +150,23 @@ impl Breaker {
         self.recent_calls.retain(|(at, _)| *at <= now && now.duration_since(*at) < as_signed(WINDOW));
     }
 
-    fn should_trip(&self, rule: TripPolicy, now: Timestamp) -> bool {
-        if self.consecutive_failures >= rule.consecutive_failures {
+    fn should_trip(&self, policy: TripPolicy, now: Timestamp) -> bool {
+        if self.consecutive_failures >= policy.consecutive_failures {
             return true;
         }
-        let Some(min) = rule.window_failures else { return false };
+        let Some(min_failures) = policy.window_failures else { return false };
         let calls = self.recent_calls.iter().filter(|(at, _)| now.duration_since(*at) < as_signed(WINDOW));
-        let (total, failed) = calls.fold((0, 0), |(total, failed), (_, ok)| (total + 1, failed + u32::from(!ok)));
-        failed >= min && failed * 2 >= total
+        let (total, failed) =
+            calls.fold((0, 0), |(total, failed), (_, succeeded)| (total + 1, failed + u32::from(!succeeded)));
+        failed >= min_failures && failed * 2 >= total
     }
 
-    fn record(&mut self, now: Timestamp, ok: bool) {
+    fn record(&mut self, now: Timestamp, succeeded: bool) {
         let is_old = |(at, _): &(Timestamp, bool)| now.duration_since(*at) >= as_signed(WINDOW);
         while self.recent_calls.front().is_some_and(is_old) || self.recent_calls.len() >= MAX_RECENT {
             self.recent_calls.pop_front();
         }
-        self.recent_calls.push_back((now, ok));
+        self.recent_calls.push_back((now, succeeded));
     }
 }
 
@@ -175,26 +177,31 @@ mod recent {
     use jiff::Timestamp;
     use serde::{Deserialize, Deserializer, Serializer, de::Error};
 
-    pub(super) fn serialize<S: Serializer>(calls: &VecDeque<(Timestamp, bool)>, to: S) -> Result<S::Ok, S::Error> {
-        to.collect_seq(calls.iter().map(|(at, ok)| (at.as_millisecond(), *ok)))
+    pub(super) fn serialize<S: Serializer>(
+        calls: &VecDeque<(Timestamp, bool)>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(calls.iter().map(|(at, succeeded)| (at.as_millisecond(), *succeeded)))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<VecDeque<(Timestamp, bool)>, D::Error> {
-        let calls = Vec::<(i64, bool)>::deserialize(from)?;
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<VecDeque<(Timestamp, bool)>, D::Error> {
+        let calls = Vec::<(i64, bool)>::deserialize(deserializer)?;
         calls
             .into_iter()
-            .map(|(at, ok)| Timestamp::from_millisecond(at).map(|at| (at, ok)).map_err(D::Error::custom))
+            .map(|(at, succeeded)| Timestamp::from_millisecond(at).map(|at| (at, succeeded)).map_err(D::Error::custom))
             .collect()
     }
 }
 
-fn as_signed(time: Duration) -> jiff::SignedDuration {
-    jiff::SignedDuration::try_from(time).unwrap_or(jiff::SignedDuration::MAX)
+fn as_signed(duration: Duration) -> jiff::SignedDuration {
+    jiff::SignedDuration::try_from(duration).unwrap_or(jiff::SignedDuration::MAX)
 }
 
-/// `now + time`, saturating at [`Timestamp::MAX`].
-pub(super) fn saturating_add(now: Timestamp, time: Duration) -> Timestamp {
-    now.checked_add(as_signed(time)).unwrap_or(Timestamp::MAX)
+/// `now + duration`, saturating at [`Timestamp::MAX`].
+pub(super) fn saturating_add(now: Timestamp, duration: Duration) -> Timestamp {
+    now.checked_add(as_signed(duration)).unwrap_or(Timestamp::MAX)
 }
 
 #[cfg(test)]
@@ -225,9 +232,9 @@ mod tests {
         let mut breaker = Breaker::default();
         assert_eq!([0, 1, 2].map(|second| fail(&mut breaker, second)), [false, false, true]);
         let mut now = 2;
-        for open in [5, 10, 20, 20] {
-            assert_eq!(breaker.state(at(now)), BreakerState::Open(at(now + open)));
-            now += open;
+        for open_secs in [5, 10, 20, 20] {
+            assert_eq!(breaker.state(at(now)), BreakerState::Open(at(now + open_secs)));
+            now += open_secs;
             assert_eq!(breaker.state(at(now)), BreakerState::HalfOpen);
             assert!(fail(&mut breaker, now), "a failed probe reopens it");
         }
@@ -271,9 +278,9 @@ mod tests {
         for second in 0..3 {
             fail(&mut breaker, second);
         }
-        let open = breaker.state(at(3));
+        let open_state = breaker.state(at(3));
         assert!(!breaker.record_failure(TripPolicy::MODEL, at(1), at(3), 0.5));
-        assert_eq!(breaker.state(at(3)), open);
+        assert_eq!(breaker.state(at(3)), open_state);
         // A failure while the probe is in flight: only the probe decides.
         assert_eq!(breaker.state(at(8)), BreakerState::HalfOpen);
         assert!(!breaker.record_failure(TripPolicy::MODEL, at(0), at(8), 0.5));

@@ -39,17 +39,17 @@ pub enum Decision {
     Failover,
     /// Try the next candidate with a larger context window.
     FailoverLarger,
-    /// Stop: the request itself is at fault, so other candidates would fail too.
+    /// Stop: the error is in the request, so other candidates would fail too.
     GiveUp,
 }
 
 const MS: Duration = Duration::from_millis(1);
 const SECOND: Duration = Duration::from_secs(1);
-/// Assumed duration of a rate limit without Retry-After.
+/// Assumed duration of a rate limit without Retry-After; also the initial cooldown.
 const DEFAULT_RATE_DELAY: Duration = Duration::from_secs(5);
 /// Maximum delay before the last candidate is retried; above it the error is returned.
 const MAX_LAST_DELAY: Duration = Duration::from_secs(10);
-/// Maximum delay before a retry while other candidates are left.
+/// Maximum delay before a retry while there are other candidates.
 const MAX_SHORT_DELAY: Duration = Duration::from_secs(2);
 
 /// The next step after `error`. `random` is in 0..1.
@@ -59,9 +59,9 @@ pub fn decide(error: &CallError, context: RetryContext, now: Timestamp, random: 
         return Decision::RotateKey;
     }
     if may_retry(error, context)
-        && let Some((after, fresh)) = retry_delay(error, context, now, random)
+        && let Some((delay, new_connection)) = retry_delay(error, context, now, random)
     {
-        return Decision::RetrySame { delay: after, new_connection: fresh };
+        return Decision::RetrySame { delay, new_connection };
     }
     match error.class {
         ErrorClass::Context => Decision::FailoverLarger,
@@ -84,9 +84,9 @@ pub enum HealthEffect {
     Cooldown {
         /// What the cooldown applies to.
         scope: CooldownScope,
-        /// The duration that the service asks for.
+        /// The duration that the service requests.
         requested: Option<Duration>,
-        /// The initial duration when the service names none; doubled each time, up to `max`.
+        /// The initial duration if the service requests none; doubled each time, up to `max`.
         initial: Duration,
         /// The maximum duration.
         max: Duration,
@@ -107,7 +107,7 @@ pub enum CooldownScope {
 }
 
 const MINUTE: Duration = Duration::from_secs(60);
-/// Maximum cooldown that a service can ask for.
+/// Maximum cooldown that a service can request.
 const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
 /// Minimum cooldown: services that send `Retry-After: 0` do not accept an immediate retry either.
 const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -116,9 +116,11 @@ const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
 #[must_use]
 pub fn health_effect(error: &CallError, now: Timestamp) -> HealthEffect {
     use ErrorClass as C;
-    let fixed = |scope, first, longest| HealthEffect::Cooldown { scope, requested: None, initial: first, max: longest };
-    let requested =
-        error.retry_after.as_ref().map(|after| after.delay_from(now).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER));
+    let fixed = |scope, initial, max| HealthEffect::Cooldown { scope, requested: None, initial, max };
+    let requested = error
+        .retry_after
+        .as_ref()
+        .map(|retry_after| retry_after.delay_from(now).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER));
     match error.class {
         C::Connect => HealthEffect::EndpointUnreachable,
         C::Reset
@@ -157,7 +159,7 @@ fn may_retry(error: &CallError, context: RetryContext) -> bool {
 /// The delay before a retry on the same endpoint, and whether to use a new connection; `None`: no retry.
 fn retry_delay(error: &CallError, context: RetryContext, now: Timestamp, random: f64) -> Option<(Duration, bool)> {
     let jitter = jittered(300 * MS, 1000 * MS, random);
-    let retry_after = error.retry_after.as_ref().map(|after| after.delay_from(now));
+    let retry_after = error.retry_after.as_ref().map(|retry_after| retry_after.delay_from(now));
     match error.class {
         ErrorClass::Connect => Some((jittered(100 * MS, 300 * MS, random), true)),
         ErrorClass::Reset => Some((Duration::ZERO, true)),
@@ -174,7 +176,7 @@ fn retry_delay(error: &CallError, context: RetryContext, now: Timestamp, random:
             let delay = retry_after.unwrap_or(DEFAULT_RATE_DELAY).max(jitter);
             (delay <= MAX_LAST_DELAY).then_some((delay, false))
         }
-        // An empty response (`should_retry` is set) may be transient; an HTML page is what the address serves.
+        // An empty response (`should_retry` is true) may be transient; an HTML page means that the URL serves no API.
         ErrorClass::InvalidResponse if error.should_retry == Some(true) => Some((jitter, true)),
         _ => None,
     }
@@ -203,15 +205,15 @@ mod tests {
     }
 
     fn with_wait(class: ErrorClass, seconds: u64) -> CallError {
-        let after = RetryAfter { raw: String::new(), when: RetryWhen::After(Duration::from_secs(seconds)) };
-        CallError { retry_after: Some(after), ..CallError::new(class, "") }
+        let retry_after = RetryAfter { raw: String::new(), when: RetryWhen::After(Duration::from_secs(seconds)) };
+        CallError { retry_after: Some(retry_after), ..CallError::new(class, "") }
     }
 
     #[test]
     fn decision_for_each_class() {
         use Decision as D;
         use ErrorClass as C;
-        let retry = |ms: u32, fresh| D::RetrySame { delay: ms * MS, new_connection: fresh };
+        let retry = |ms: u32, new_connection| D::RetrySame { delay: ms * MS, new_connection };
         for &class in C::ALL {
             let want = match class {
                 C::Connect => retry(100, true),
@@ -231,8 +233,7 @@ mod tests {
     fn health_effect_for_each_class() {
         use ErrorClass as C;
         let minutes = |minutes: u32| minutes * MINUTE;
-        let cooldown =
-            |scope, first, longest| HealthEffect::Cooldown { scope, requested: None, initial: first, max: longest };
+        let cooldown = |scope, initial, max| HealthEffect::Cooldown { scope, requested: None, initial, max };
         for &class in C::ALL {
             let want = match class {
                 C::Connect => HealthEffect::EndpointUnreachable,
@@ -255,26 +256,26 @@ mod tests {
 
     #[test]
     fn cooldown_follows_retry_after_within_limits() {
-        let wait = |class, seconds| match health_effect(&with_wait(class, seconds), now()) {
-            HealthEffect::Cooldown { requested: Some(asked), .. } => asked.as_secs(),
+        let cooldown_secs = |class, seconds| match health_effect(&with_wait(class, seconds), now()) {
+            HealthEffect::Cooldown { requested: Some(requested), .. } => requested.as_secs(),
             other => panic!("{other:?}"),
         };
-        assert_eq!((wait(ErrorClass::Overloaded, 3), wait(ErrorClass::Rate, 42)), (3, 42));
-        assert_eq!((wait(ErrorClass::Rate, 86_400), wait(ErrorClass::Rate, 0)), (300, 1));
+        assert_eq!((cooldown_secs(ErrorClass::Overloaded, 3), cooldown_secs(ErrorClass::Rate, 42)), (3, 42));
+        assert_eq!((cooldown_secs(ErrorClass::Rate, 86_400), cooldown_secs(ErrorClass::Rate, 0)), (300, 1));
     }
 
     #[test]
     fn timeout_is_not_retried_on_the_same_endpoint() {
-        let last = RetryContext { has_more_candidates: false, ..all_left() };
-        assert_eq!(decision(ErrorClass::Timeout, last), Decision::Failover);
+        let last_candidate = RetryContext { has_more_candidates: false, ..all_left() };
+        assert_eq!(decision(ErrorClass::Timeout, last_candidate), Decision::Failover);
     }
 
     #[test]
     fn rate_limit_is_retried_only_on_the_last_candidate_and_after_a_short_delay() {
-        let last = RetryContext { has_more_candidates: false, ..all_left() };
-        let short = decide(&with_wait(ErrorClass::Rate, 2), last, now(), 0.0);
+        let last_candidate = RetryContext { has_more_candidates: false, ..all_left() };
+        let short = decide(&with_wait(ErrorClass::Rate, 2), last_candidate, now(), 0.0);
         assert_eq!(short, Decision::RetrySame { delay: Duration::from_secs(2), new_connection: false });
-        assert_eq!(decide(&with_wait(ErrorClass::Rate, 11), last, now(), 0.0), Decision::Failover);
+        assert_eq!(decide(&with_wait(ErrorClass::Rate, 11), last_candidate, now(), 0.0), Decision::Failover);
         assert_eq!(decide(&with_wait(ErrorClass::Rate, 2), all_left(), now(), 0.0), Decision::Failover);
     }
 
@@ -282,17 +283,17 @@ mod tests {
     fn server_error_with_long_retry_after_fails_over_unless_it_is_the_last_candidate() {
         let error = with_wait(ErrorClass::Server, 5);
         assert_eq!(decide(&error, all_left(), now(), 0.0), Decision::Failover);
-        let last = RetryContext { has_more_candidates: false, ..all_left() };
+        let last_candidate = RetryContext { has_more_candidates: false, ..all_left() };
         let retry = Decision::RetrySame { delay: Duration::from_secs(5), new_connection: false };
-        assert_eq!(decide(&error, last, now(), 0.0), retry);
+        assert_eq!(decide(&error, last_candidate, now(), 0.0), retry);
     }
 
     #[test]
     fn keys_are_rotated_before_failover_and_gateways_are_not_retried() {
-        let keys = RetryContext { has_more_keys: true, ..all_left() };
-        assert_eq!(decision(ErrorClass::Auth, keys), Decision::RotateKey);
-        assert_eq!(decision(ErrorClass::Quota, keys), Decision::RotateKey);
-        assert_eq!(decision(ErrorClass::Rate, keys), Decision::RotateKey);
+        let more_keys = RetryContext { has_more_keys: true, ..all_left() };
+        assert_eq!(decision(ErrorClass::Auth, more_keys), Decision::RotateKey);
+        assert_eq!(decision(ErrorClass::Quota, more_keys), Decision::RotateKey);
+        assert_eq!(decision(ErrorClass::Rate, more_keys), Decision::RotateKey);
         assert_eq!(decision(ErrorClass::Server, RetryContext { is_gateway: true, ..all_left() }), Decision::Failover);
         let from_gateway = CallError { server: ServerKind::OneApi, ..CallError::new(ErrorClass::Server, "") };
         assert_eq!(decide(&from_gateway, all_left(), now(), 0.0), Decision::Failover);

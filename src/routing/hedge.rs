@@ -2,12 +2,12 @@
 //!
 //! Without the limit, a service that is slow for all clients would get twice the load.
 
-/// What each request adds to the budget.
+/// The number of hedge requests that each request adds to the budget.
 const PER_REQUEST: f64 = 0.05;
-/// Maximum budget.
+/// Maximum budget, in hedge requests.
 const MAX_BUDGET: f64 = 1.0;
 
-/// The budget for hedge requests.
+/// The budget for hedge requests; sending one takes 1 from it.
 #[derive(Clone, Copy, Debug)]
 pub struct HedgeBudget(f64);
 
@@ -26,12 +26,12 @@ impl HedgeBudget {
     /// Takes a hedge request if the budget allows one; returns whether it does.
     #[must_use]
     pub fn try_take(&mut self) -> bool {
-        // Twenty times 0.05 is slightly less than 1 in floating point.
-        let allowed = self.0 >= MAX_BUDGET - 1e-9;
-        if allowed {
+        // In floating point, twenty times 0.05 is slightly less than 1.
+        let is_allowed = self.0 >= MAX_BUDGET - 1e-9;
+        if is_allowed {
             self.0 = (self.0 - MAX_BUDGET).max(0.0);
         }
-        allowed
+        is_allowed
     }
 
     /// Returns a hedge request that was taken but not sent.
@@ -46,15 +46,15 @@ mod tests {
 
     #[test]
     fn one_in_twenty_requests_is_hedged() {
-        let mut hedges = HedgeBudget::default();
-        let mut taken = 0;
+        let mut budget = HedgeBudget::default();
+        let mut hedge_count = 0;
         for _ in 0..200 {
-            hedges.record_request();
-            taken += u32::from(hedges.try_take());
+            budget.record_request();
+            hedge_count += u32::from(budget.try_take());
         }
-        assert_eq!(taken, 10);
-        assert!(!hedges.try_take());
-        hedges.refund();
-        assert!(hedges.try_take() && !hedges.try_take());
+        assert_eq!(hedge_count, 10);
+        assert!(!budget.try_take());
+        budget.refund();
+        assert!(budget.try_take() && !budget.try_take());
     }
 }

@@ -1,7 +1,7 @@
 //! Tracks a model's time to first token: a moving average and the most recent samples.
 //!
-//! The peak-sensitive average, which `fastest` compares, rises at once and falls gradually. The 95th percentile of the
-//! samples sets how long a first token may take.
+//! `fastest` compares the average, which rises to a peak at once and falls gradually. The 95th percentile of the
+//! samples raises the first-token timeout of slow models.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -56,7 +56,7 @@ impl Latency {
         sorted.get(index).map(|&ms| Duration::from_millis(ms.into()))
     }
 
-    /// Clears values from the health file that are out of range.
+    /// Resets the samples and the average if the average from the health file is out of range.
     pub fn clear_invalid(&mut self) {
         if !(0.0..=MAX_MS).contains(&self.average_ms) {
             *self = Self::default();

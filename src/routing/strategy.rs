@@ -63,7 +63,7 @@ pub struct CandidateState {
 #[derive(Clone, Debug, Default)]
 pub struct WrrState(HashMap<u64, i64>);
 
-/// The share of requests that go to a random candidate, so that one that was slow is tried again.
+/// The share of requests that go to a random candidate, so that a candidate that was slow is tried again.
 const EXPLORATION_RATE: f64 = 0.05;
 
 /// The input for ordering candidates.
@@ -131,7 +131,7 @@ fn smooth_weighted_rr(mut available: Vec<usize>, candidates: &[CandidateState], 
         *state.0.entry(candidates[index].id).or_default() += i64::from(candidates[index].weight);
     }
     let current = |index: usize| state.0.get(&candidates[index].id).copied().unwrap_or_default();
-    // Candidates with weight 0 come last. The sort is stable: among equals the first wins.
+    // Candidates with weight 0 come last. The sort is stable, so equal candidates keep their order.
     available.sort_by_cached_key(|&index| std::cmp::Reverse((candidates[index].weight > 0, current(index))));
     if let Some(&first) = available.first() {
         *state.0.entry(candidates[first].id).or_default() -= total;
@@ -160,23 +160,28 @@ fn weighted_random(
 
 /// Power of two choices: the better of two random candidates comes first, then the others, best first.
 fn power_of_two(available: Vec<usize>, metric: &dyn Fn(usize) -> f64, random: &mut dyn FnMut() -> f64) -> Vec<usize> {
-    let first = match available.len() {
+    let first_position = match available.len() {
         0 | 1 => 0,
         count => {
-            let one = random_index(count, random());
-            let other = (one + 1 + random_index(count - 1, random())) % count;
+            let first_choice = random_index(count, random());
+            let second_choice = (first_choice + 1 + random_index(count - 1, random())) % count;
             // Both are random, so either may win a tie.
-            if metric(available[other]) < metric(available[one]) { other } else { one }
+            if metric(available[second_choice]) < metric(available[first_choice]) {
+                second_choice
+            } else {
+                first_choice
+            }
         }
     };
-    first_then_best(available, first, metric)
+    first_then_best(available, first_position, metric)
 }
 
-fn first_then_best(mut available: Vec<usize>, first: usize, metric: &dyn Fn(usize) -> f64) -> Vec<usize> {
+/// Moves the candidate at `first_position` to the front and sorts the others by `metric`, lowest first.
+fn first_then_best(mut available: Vec<usize>, first_position: usize, metric: &dyn Fn(usize) -> f64) -> Vec<usize> {
     if available.is_empty() {
         return available;
     }
-    let first = available.remove(first);
+    let first = available.remove(first_position);
     available.sort_by(|&a, &b| metric(a).total_cmp(&metric(b)));
     available.insert(0, first);
     available
@@ -187,22 +192,22 @@ fn rank_by_latency(
     candidates: &[CandidateState],
     random: &mut dyn FnMut() -> f64,
 ) -> Vec<usize> {
-    let mut known: Vec<f64> = available.iter().filter_map(|&index| candidates[index].latency_ms).collect();
-    known.sort_by(f64::total_cmp);
-    // A candidate without samples counts with the median latency.
-    let median = known.get(known.len() / 2).copied().unwrap_or_default();
+    let mut latencies: Vec<f64> = available.iter().filter_map(|&index| candidates[index].latency_ms).collect();
+    latencies.sort_by(f64::total_cmp);
+    // A candidate without samples is ranked with the median latency.
+    let median = latencies.get(latencies.len() / 2).copied().unwrap_or_default();
     #[expect(clippy::cast_precision_loss, reason = "requests in flight are few")]
     let metric =
         |index: usize| candidates[index].latency_ms.unwrap_or(median) * (candidates[index].in_flight as f64 + 1.0);
     if available.len() > 1 && random() < EXPLORATION_RATE {
-        let first = random_index(available.len(), random());
-        return first_then_best(available, first, &metric);
+        let first_position = random_index(available.len(), random());
+        return first_then_best(available, first_position, &metric);
     }
     power_of_two(available, &metric, random)
 }
 
-/// Rendezvous hashing: the order depends only on the key and the candidates, so that one that becomes unavailable or
-/// available again does not move the requests of the others.
+/// Rendezvous hashing: the relative order of two candidates depends only on the key and on them. When a candidate
+/// becomes unavailable or available again, requests assigned to the others do not move.
 fn rendezvous(available: &[usize], candidates: &[CandidateState], key: &str, strategy: Strategy) -> Vec<usize> {
     let score = |index: usize| {
         let mut hasher = DefaultHasher::new();
@@ -233,8 +238,8 @@ mod tests {
     }
 
     fn unavailable(until: &str) -> Availability {
-        let id = HealthKey::try_from("1".to_owned()).expect("valid hex number");
-        Availability::Open { until: until.parse().expect("valid timestamp"), cause: id }
+        let cause = HealthKey::try_from("1".to_owned()).expect("valid hex number");
+        Availability::Open { until: until.parse().expect("valid timestamp"), cause }
     }
 
     #[test]
@@ -256,21 +261,24 @@ mod tests {
 
     #[test]
     fn faster_of_two_comes_first_and_sometimes_a_random_one() {
-        let times = [Some(300.0), Some(100.0), None];
+        let latencies = [Some(300.0), Some(100.0), None];
         let candidates: Vec<CandidateState> =
-            times.iter().map(|&latency| CandidateState { latency_ms: latency, ..candidate(0) }).collect();
+            latencies.iter().map(|&latency_ms| CandidateState { latency_ms, ..candidate(0) }).collect();
         let mut random = fastrand::Rng::with_seed(7);
-        let mut first = [0; 3];
+        let mut first_counts = [0; 3];
         for _ in 0..3000 {
-            first[order(Strategy::Fastest, &candidates, || random.f64())[0]] += 1;
+            first_counts[order(Strategy::Fastest, &candidates, || random.f64())[0]] += 1;
         }
-        assert!(first[1] > 1900 && first[0] > 20 && first[0] + first[2] > 900, "{first:?}");
+        assert!(
+            first_counts[1] > 1900 && first_counts[0] > 20 && first_counts[0] + first_counts[2] > 900,
+            "{first_counts:?}"
+        );
     }
 
     #[test]
     fn less_busy_of_two_comes_first_in_a_long_lived_process() {
         let candidates: Vec<CandidateState> =
-            [5, 0].map(|busy| CandidateState { in_flight: busy, ..candidate(busy as u64) }).to_vec();
+            [5, 0].map(|in_flight| CandidateState { in_flight, ..candidate(in_flight as u64) }).to_vec();
         let mut state = WrrState::default();
         let request = OrderRequest {
             strategy: Strategy::LeastBusy,
@@ -291,15 +299,15 @@ mod tests {
                 OrderRequest { strategy: Strategy::Priority, affinity_key: Some(key), wrr: None, random: &mut random };
             request.order(candidates)[0]
         };
-        let mut without = candidates.clone();
-        without[2].availability = unavailable("2026-01-01T00:00:09Z");
+        let mut one_unavailable = candidates.clone();
+        one_unavailable[2].availability = unavailable("2026-01-01T00:00:09Z");
         let mut shares = [0; 5];
         for number in 0..1000 {
             let key = format!("user {number}");
             let chosen = choose(&candidates, &key);
             shares[chosen] += 1;
             assert_eq!(choose(&candidates, &key), chosen);
-            assert!(chosen == 2 || choose(&without, &key) == chosen);
+            assert!(chosen == 2 || choose(&one_unavailable, &key) == chosen);
         }
         assert!(shares.iter().all(|&share| share > 140), "{shares:?}");
     }

@@ -26,7 +26,7 @@ use super::{
 const COMPLETION_MENU: &str = "names";
 /// Name of the host command that Ctrl-Z is bound to.
 const SUSPEND_COMMAND: &str = "suspend";
-/// Whether bracketed paste is enabled. Static because a process that is ended while it reads must disable it.
+/// Whether bracketed paste is enabled. Static because it must be disabled when the process ends while it reads.
 static BRACKETED_PASTE: AtomicBool = AtomicBool::new(false);
 /// Messages larger than this, in bytes, are not added to the history.
 const MAX_HISTORY_ENTRY_BYTES: usize = 64 * 1024;
@@ -73,7 +73,7 @@ impl std::fmt::Debug for Editor {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Terminal(_) => "Terminal",
-            Self::Plain { .. } => "Lines",
+            Self::Plain { .. } => "Plain",
         })
     }
 }
@@ -81,7 +81,7 @@ impl std::fmt::Debug for Editor {
 impl Editor {
     /// Creates an editor for standard input. `history`: previous messages, the oldest first.
     #[must_use]
-    pub fn new(styled: bool, plain: bool, history: Vec<String>, choices: Arc<CompletionFn>) -> Self {
+    pub fn new(styled: bool, plain: bool, history: Vec<String>, complete: Arc<CompletionFn>) -> Self {
         let terminal = io::stdin().is_terminal();
         // The editor draws on standard error and queries the cursor position on standard output.
         if !terminal || plain || !io::stdout().is_terminal() || !io::stderr().is_terminal() {
@@ -106,7 +106,7 @@ impl Editor {
         }
         let editor = Reedline::create()
             .with_edit_mode(Box::new(Emacs::new(keys)))
-            .with_completer(Box::new(PromptCompleter(choices)))
+            .with_completer(Box::new(PromptCompleter(complete)))
             .with_menu(ReedlineMenu::EngineCompleter(Box::new(ColumnarMenu::default().with_name(COMPLETION_MENU))))
             .with_validator(Box::new(CodeFenceValidator))
             .with_history(Box::new(history_from(history)))
@@ -115,16 +115,16 @@ impl Editor {
         Self::Terminal(Box::new(editor))
     }
 
-    /// Reads the next message. `name`: model name, shown as the prompt.
-    pub fn read(&mut self, name: &str) -> Result<LineInput, InputError> {
+    /// Reads the next message. `model`: the name shown in the prompt.
+    pub fn read(&mut self, model: &str) -> Result<LineInput, InputError> {
         match self {
-            Self::Plain { show_prompt: prompts } => {
-                if *prompts {
-                    write_stderr(&format!("{name}> "));
+            Self::Plain { show_prompt } => {
+                if *show_prompt {
+                    write_stderr(&format!("{model}> "));
                 }
                 read_plain_line(&mut io::stdin().lock())
             }
-            Self::Terminal(editor) => match read_edited_line(editor, name) {
+            Self::Terminal(editor) => match read_edited_line(editor, model) {
                 Ok(Signal::Success(text)) => Ok(LineInput::Line(text)),
                 Ok(Signal::CtrlC) => Ok(LineInput::Interrupted),
                 Ok(Signal::CtrlD) => Ok(LineInput::Eof),
@@ -133,7 +133,7 @@ impl Editor {
                 Err(error) => {
                     write_stderr(&format!("cannot edit lines on this terminal ({error}): each line is one message\n"));
                     *self = Self::Plain { show_prompt: true };
-                    self.read(name)
+                    self.read(model)
                 }
             },
         }
@@ -147,10 +147,10 @@ impl Editor {
 }
 
 /// Reads a message with the line editor. After a suspend, editing continues with the typed text.
-fn read_edited_line(editor: &mut Reedline, name: &str) -> io::Result<Signal> {
+fn read_edited_line(editor: &mut Reedline, model: &str) -> io::Result<Signal> {
     loop {
         BRACKETED_PASTE.store(true, Ordering::Relaxed);
-        let read = editor.read_line(&ModelPrompt(name.to_owned()));
+        let read = editor.read_line(&ModelPrompt(model.to_owned()));
         BRACKETED_PASTE.store(false, Ordering::Relaxed);
         match read? {
             Signal::HostCommand(command) if command == SUSPEND_COMMAND => suspend_process(),
@@ -228,13 +228,13 @@ impl Validator for CodeFenceValidator {
 struct PromptCompleter(Arc<CompletionFn>);
 
 impl Completer for PromptCompleter {
-    fn complete(&mut self, line: &str, at: usize) -> CompletionResult {
-        let choices = (self.0)(line.get(..at).unwrap_or_default()).into_iter();
-        let suggestions: Vec<Suggestion> = choices
-            .map(|CompletionItem { start: from, value, description: what }| Suggestion {
+    fn complete(&mut self, line: &str, cursor: usize) -> CompletionResult {
+        let items = (self.0)(line.get(..cursor).unwrap_or_default()).into_iter();
+        let suggestions: Vec<Suggestion> = items
+            .map(|CompletionItem { start, value, description }| Suggestion {
                 value,
-                description: what,
-                span: Span::new(from, at),
+                description,
+                span: Span::new(start, cursor),
                 append_whitespace: true,
                 ..Suggestion::default()
             })

@@ -56,12 +56,12 @@ pub fn read(timeout: Option<Duration>) -> Result<Vec<u8>, InputError> {
         let mut chunk = vec![0; 64 * 1024];
         loop {
             let read = io::stdin().lock().read(&mut chunk);
-            let (end, message) = match read {
+            let (at_end, message) = match read {
                 Ok(count) => (count == 0, Ok(chunk[..count].to_vec())),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => (true, Err(error)),
             };
-            if sender.send(message).is_err() || end {
+            if sender.send(message).is_err() || at_end {
                 return;
             }
         }

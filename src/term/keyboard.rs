@@ -63,7 +63,7 @@ mod system {
         /// Saves the current mode; `None` if standard input is not a terminal or this is a background process.
         #[must_use]
         pub fn save() -> Option<Self> {
-            tcgetattr(io::stdin()).ok().filter(|_| is_foreground()).map(|before| Self { saved: before })
+            tcgetattr(io::stdin()).ok().filter(|_| is_foreground()).map(|saved| Self { saved })
         }
 
         /// Enables reading keys: without line buffering, echo or blocking.

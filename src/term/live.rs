@@ -13,7 +13,7 @@ use super::{
     region::{ERASE_SEQUENCE, Region},
 };
 
-/// Whether a region is on the screen. Static because the panic hook, of which a process has one, reads it.
+/// Whether a region is on the screen. Static because the panic hook of the process reads it.
 static ON_SCREEN: AtomicBool = AtomicBool::new(false);
 /// Set when the process ends, so that the region is not drawn again.
 static DRAWING_DISABLED: AtomicBool = AtomicBool::new(false);

@@ -99,7 +99,7 @@ mod tests {
 
     use super::*;
 
-    /// A writer that blocks until `let_go` is closed.
+    /// A writer that blocks until the sender of `unblock` is dropped.
     struct BlockedWriter {
         unblock: Receiver<()>,
         written: Sender<Vec<u8>>,
@@ -107,7 +107,7 @@ mod tests {
 
     impl Write for BlockedWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            // Returns at once when the sender is dropped.
+            // An error means that the sender was dropped.
             let _ = self.unblock.recv();
             self.written.send(bytes.to_vec()).map_err(io::Error::other)?;
             Ok(bytes.len())
@@ -120,13 +120,13 @@ mod tests {
 
     #[test]
     fn logging_never_blocks_and_dropped_lines_are_reported() {
-        let ((unblock, let_go), (written, writes)) = (channel(), channel());
-        let lines = LogWriter::new(BlockedWriter { unblock: let_go, written }).expect("thread starts");
+        let ((release, unblock), (written, writes)) = (channel(), channel());
+        let log = LogWriter::new(BlockedWriter { unblock, written }).expect("thread starts");
         for number in 0..QUEUE_CAPACITY * 2 {
-            lines.write_line(number.to_string());
+            log.write_line(number.to_string());
         }
-        drop(unblock);
-        lines.close();
+        drop(release);
+        log.close();
         let text = writes.iter().flatten().collect::<Vec<_>>();
         let text = String::from_utf8(text).expect("valid UTF-8");
         assert!(text.starts_with("0\n1\n"), "{}", &text[..20]);

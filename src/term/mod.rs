@@ -1,4 +1,4 @@
-//! Terminal, output streams and signals, on all platforms.
+//! Controls the terminal, the output streams and the signals of the process, on all platforms.
 //!
 //! Sizes come from the operating system: no escape sequence that needs a reply of the terminal is sent while an answer
 //! is printed.

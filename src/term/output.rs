@@ -94,10 +94,13 @@ impl Streams {
                     _ => WriteError::Io { to: "standard output".into(), source },
                 })
             }
-            DataSink::File { file, path, truncated: begun } => {
-                let truncation =
-                    if *begun || !file.metadata().is_ok_and(|meta| meta.is_file()) { Ok(()) } else { file.set_len(0) };
-                *begun = true;
+            DataSink::File { file, path, truncated } => {
+                let truncation = if *truncated || !file.metadata().is_ok_and(|meta| meta.is_file()) {
+                    Ok(())
+                } else {
+                    file.set_len(0)
+                };
+                *truncated = true;
                 let written = truncation.and_then(|()| file.write_all(bytes)).and_then(|()| file.flush());
                 written.map_err(|source| WriteError::Io { to: path.display().to_string(), source })
             }

@@ -67,9 +67,9 @@ pub fn choose(question: &str, choices: &[String], default: usize) -> Result<usiz
     Ok(select.interact()?)
 }
 
-/// Prompts for any number of `choices`; `chosen`: those selected at first.
-pub fn choose_several(question: &str, choices: &[String], chosen: &[bool]) -> Result<Vec<usize>, PromptError> {
+/// Prompts for any number of `choices`; `selected`: the initial selection.
+pub fn choose_several(question: &str, choices: &[String], selected: &[bool]) -> Result<Vec<usize>, PromptError> {
     let select =
-        MultiSelect::with_theme(&SimpleTheme).with_prompt(question).items(choices).defaults(chosen).max_length(12);
+        MultiSelect::with_theme(&SimpleTheme).with_prompt(question).items(choices).defaults(selected).max_length(12);
     Ok(select.interact()?)
 }

@@ -50,16 +50,16 @@ impl Region {
     }
 
     fn draw_changed_rows(&self, rows: &[String], out: &mut String) {
-        let mut at = 0;
+        let mut current_row = 0;
         for (index, row) in rows.iter().enumerate().filter(|(index, row)| self.rows[*index] != **row) {
-            move_down(index - at, out);
-            at = index;
+            move_down(index - current_row, out);
+            current_row = index;
             // Cleared first, because a row may skip cells.
             out.push('\r');
             push_command(Clear(ClearType::UntilNewLine), out);
             out.push_str(row);
         }
-        move_up(at, out);
+        move_up(current_row, out);
         push_command(MoveToColumn(0), out);
     }
 }
@@ -107,7 +107,7 @@ mod tests {
         NonZero::new(count).expect("sizes are positive")
     }
 
-    fn shown(terminal: &vt100::Parser) -> Vec<String> {
+    fn screen_lines(terminal: &vt100::Parser) -> Vec<String> {
         terminal.screen().contents().lines().map(|line| line.trim_end().to_owned()).collect()
     }
 
@@ -117,7 +117,7 @@ mod tests {
         for state in [["1 a  queued", "2 b  queued"], ["1 a  ..", "2 b  queued"], ["1 a  ok", "2 b  通义"]] {
             let text = region.draw(rows(&state), (40, 10));
             terminal.process(text.as_bytes());
-            assert_eq!(shown(&terminal), [&["$ mmchat compare"], &state[..]].concat());
+            assert_eq!(screen_lines(&terminal), [&["$ mmchat compare"], &state[..]].concat());
             assert_eq!(terminal.screen().cursor_position(), (1, 0), "the cursor is on the first cell");
         }
         assert_eq!(region.draw(rows(&["1 a  ok", "2 b  通义"]), (40, 10)), "", "unchanged rows are not redrawn");
@@ -126,7 +126,7 @@ mod tests {
         terminal.process(text.as_bytes());
         terminal.process(region.erase().as_bytes());
         terminal.process(b"final\r\n");
-        assert_eq!(shown(&terminal), ["$ mmchat compare", "final"]);
+        assert_eq!(screen_lines(&terminal), ["$ mmchat compare", "final"]);
         assert_eq!(region.erase(), "", "an erased region has nothing to erase");
     }
 
@@ -137,10 +137,10 @@ mod tests {
         for count in [3, 1, 2] {
             let lines: Vec<String> = (0..count).map(|n| format!("row {n}")).collect();
             terminal.process(region.draw(lines.clone(), (20, 5)).as_bytes());
-            assert!(shown(&terminal).join("\n").ends_with(&lines.join("\n")), "{:?}", shown(&terminal));
+            assert!(screen_lines(&terminal).join("\n").ends_with(&lines.join("\n")), "{:?}", screen_lines(&terminal));
         }
         terminal.process(region.erase().as_bytes());
-        assert_eq!(shown(&terminal), ["3", "4"]);
+        assert_eq!(screen_lines(&terminal), ["3", "4"]);
         terminal.screen_mut().set_scrollback(10);
         assert!(terminal.screen().contents().starts_with("1\n2\n3\n4"));
     }
@@ -152,10 +152,10 @@ mod tests {
             terminal.screen_mut().set_size(cells(10), cells(width));
             let lines = vec![format!("{turn} a").repeat(2), "x".repeat(usize::from(width) - 1)];
             terminal.process(region.draw(lines.clone(), (usize::from(width), 10)).as_bytes());
-            assert_eq!(shown(&terminal)[1..], lines[..], "at {width}");
+            assert_eq!(screen_lines(&terminal)[1..], lines[..], "at {width}");
         }
         terminal.process(region.erase().as_bytes());
-        assert_eq!(shown(&terminal), ["$ mmchat compare"]);
+        assert_eq!(screen_lines(&terminal), ["$ mmchat compare"]);
     }
 
     #[test]

@@ -218,9 +218,9 @@ pub fn handle_file_size_signal() {
 pub fn handle_file_size_signal() {}
 
 /// Resolves on the next SIGTSTP; never without a handler.
-pub async fn suspend_requested(suspension: &mut Option<SuspendSignal>) {
-    match suspension {
-        Some(suspension) => suspension.received().await,
+pub async fn suspend_requested(signal: &mut Option<SuspendSignal>) {
+    match signal {
+        Some(signal) => signal.received().await,
         None => std::future::pending().await,
     }
 }

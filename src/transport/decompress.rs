@@ -4,9 +4,9 @@
 
 use flate2::{Decompress, FlushDecompress, Status};
 
-/// Output above which the expansion ratio is checked. More output at a higher ratio than the limit is an attack: real
-/// answers are not that repetitive.
+/// Output above which the expansion ratio is checked.
 const BOMB_MIN_OUTPUT: u64 = 64 * 1024 * 1024;
+/// Expansion ratio above which a response is treated as an attack: real answers are less repetitive.
 const BOMB_MIN_RATIO: u64 = 100;
 const MAX_GZIP_HEADER: usize = 64 * 1024;
 
@@ -29,7 +29,7 @@ pub enum InflateError {
 #[derive(Debug)]
 pub struct Inflater {
     stream: Decompress,
-    /// Incomplete gzip header; `None` once the header has been read.
+    /// The part of the gzip header read so far; `None`: the header is complete, or the format has none.
     header: Option<Vec<u8>>,
     done: bool,
 }
@@ -50,7 +50,7 @@ impl Inflater {
     /// # Errors
     /// When the data is corrupt or its expansion ratio is too high.
     pub fn push(&mut self, input: &[u8], mut sink: impl FnMut(&[u8])) -> Result<(), InflateError> {
-        let rest;
+        let after_header;
         let mut input = match &mut self.header {
             None => input,
             Some(header) => {
@@ -60,9 +60,9 @@ impl Inflater {
                     None if header.len() > MAX_GZIP_HEADER => return Err(InflateError::NotGzip),
                     None => return Ok(()),
                     Some(length) => {
-                        rest = header.split_off(length);
+                        after_header = header.split_off(length);
                         self.header = None;
-                        &rest
+                        &after_header
                     }
                 }
             }
@@ -78,7 +78,7 @@ impl Inflater {
             }
             sink(&chunk[..usize::try_from(written).expect("at most one chunk")]);
             input = &input[usize::try_from(read).expect("at most the input length")..];
-            // Only the checksum follows. It is not verified, because TCP and TLS protect the data.
+            // After the end only the checksum follows. It is not verified, because TCP and TLS protect the data.
             self.done = status == Status::StreamEnd;
             if read == 0 && written == 0 {
                 break;
@@ -103,21 +103,21 @@ fn gzip_header_len(bytes: &[u8]) -> Result<Option<usize>, InflateError> {
         return Err(InflateError::NotGzip);
     }
     let Some(&flags) = bytes.get(3) else { return Ok(None) };
-    let mut at = 10;
+    let mut offset = 10;
     if flags & EXTRA != 0 {
-        let (Some(&low), Some(&high)) = (bytes.get(at), bytes.get(at + 1)) else { return Ok(None) };
-        at += 2 + usize::from(u16::from_le_bytes([low, high]));
+        let (Some(&low), Some(&high)) = (bytes.get(offset), bytes.get(offset + 1)) else { return Ok(None) };
+        offset += 2 + usize::from(u16::from_le_bytes([low, high]));
     }
     for flag in [NAME, COMMENT] {
         if flags & flag != 0 {
-            let Some(end) = bytes.get(at..).and_then(|rest| memchr::memchr(0, rest)) else { return Ok(None) };
-            at += end + 1;
+            let Some(text_len) = bytes.get(offset..).and_then(|text| memchr::memchr(0, text)) else { return Ok(None) };
+            offset += text_len + 1;
         }
     }
     if flags & CHECKSUM != 0 {
-        at += 2;
+        offset += 2;
     }
-    Ok((bytes.len() >= at).then_some(at))
+    Ok((bytes.len() >= offset).then_some(offset))
 }
 
 #[cfg(test)]
@@ -134,10 +134,10 @@ mod tests {
 
     #[test]
     fn input_can_be_split_anywhere() {
-        let packed = gzip(b"data: hello hello hello\n\n");
-        for split in 0..=packed.len() {
+        let compressed = gzip(b"data: hello hello hello\n\n");
+        for split in 0..=compressed.len() {
             let (mut inflater, mut out) = (Inflater::for_encoding("gzip").expect("supported encoding"), Vec::new());
-            for part in [&packed[..split], &packed[split..]] {
+            for part in [&compressed[..split], &compressed[split..]] {
                 inflater.push(part, |bytes| out.extend_from_slice(bytes)).expect("valid gzip");
             }
             assert_eq!(out, b"data: hello hello hello\n\n", "split at {split}");

@@ -28,7 +28,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_REDIRECTS: usize = 3;
 /// Maximum number of cached clients: more than any config needs on the event loops of any machine.
 const MAX_CLIENTS: usize = 4096;
-/// Size above which a coalesced chunk is passed on.
+/// Size from which a coalesced chunk is passed on, in bytes.
 const COALESCE_LIMIT: usize = 16 * 1024;
 
 /// Transport over the network.
@@ -50,11 +50,11 @@ impl HttpTransport {
     fn client(&self, options: &ConnectOptions) -> Result<reqwest::Client, TransportError> {
         let mut clients = self.clients.lock().expect("no code panics while it holds this lock");
         let event_loop = runtime::Handle::current().id();
-        if let Some((.., client)) = clients.iter().find(|(id, known, _)| *id == event_loop && known == options) {
+        if let Some((.., client)) = clients.iter().find(|(id, cached, _)| *id == event_loop && cached == options) {
             return Ok(client.clone());
         }
         let client = self.build_client(options)?;
-        // The oldest clients belong to configs that are no longer in use.
+        // The oldest client most likely belongs to a config that is no longer in use.
         if clients.len() >= MAX_CLIENTS {
             clients.remove(0);
         }
@@ -101,8 +101,8 @@ impl HttpTransport {
         if let Some(cached) = self.tls.get() {
             return Ok(cached.clone());
         }
-        let created = tls_builder()?.with_platform_verifier().map_err(tls_setup_error)?.with_no_client_auth();
-        Ok(self.tls.get_or_init(|| created).clone())
+        let config = tls_builder()?.with_platform_verifier().map_err(tls_setup_error)?.with_no_client_auth();
+        Ok(self.tls.get_or_init(|| config).clone())
     }
 }
 
@@ -124,28 +124,34 @@ const MAX_CA_FILE: u64 = 16 * 1024 * 1024;
 fn load_ca_file(file: &std::path::Path) -> Result<rustls::RootCertStore, TransportError> {
     use io::Read;
     use rustls::pki_types::{CertificateDer, pem::PemObject};
-    let failed =
-        |what: String| TransportError::new(TransportErrorKind::Local, format!("ca_file {}: {what}", file.display()));
+    let local_error = |problem: String| {
+        TransportError::new(TransportErrorKind::Local, format!("ca_file {}: {problem}", file.display()))
+    };
     let mut bytes = Vec::new();
-    let read = std::fs::File::open(file).and_then(|file| io::Read::take(file, MAX_CA_FILE + 1).read_to_end(&mut bytes));
-    let read = read.map_err(|error| failed(format!("cannot read file: {error}")))?;
-    if read as u64 > MAX_CA_FILE {
-        return Err(failed("larger than 16 MiB".into()));
+    let result =
+        std::fs::File::open(file).and_then(|file| io::Read::take(file, MAX_CA_FILE + 1).read_to_end(&mut bytes));
+    let length = result.map_err(|error| local_error(format!("cannot read file: {error}")))?;
+    if length as u64 > MAX_CA_FILE {
+        return Err(local_error("larger than 16 MiB".into()));
     }
     let mut roots = rustls::RootCertStore::empty();
     for certificate in CertificateDer::pem_slice_iter(&bytes) {
-        let certificate = certificate.map_err(|error| failed(format!("invalid PEM file: {error}")))?;
-        roots.add(certificate).map_err(|error| failed(format!("invalid certificate: {error}")))?;
+        let certificate = certificate.map_err(|error| local_error(format!("invalid PEM file: {error}")))?;
+        roots.add(certificate).map_err(|error| local_error(format!("invalid certificate: {error}")))?;
     }
-    if roots.is_empty() { Err(failed("no certificate found".into())) } else { Ok(roots) }
+    if roots.is_empty() { Err(local_error("no certificate found".into())) } else { Ok(roots) }
 }
 
 /// Follows only 307 and 308 to the same scheme, host and port, which keep method and body. Any other redirect would
 /// send the prompt elsewhere or lose it, and is returned as the response.
 fn same_origin_redirect(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action {
     let keeps_body = matches!(attempt.status(), StatusCode::TEMPORARY_REDIRECT | StatusCode::PERMANENT_REDIRECT);
-    let same = attempt.previous().first().is_some_and(|from| from.origin() == attempt.url().origin());
-    if keeps_body && same && attempt.previous().len() <= MAX_REDIRECTS { attempt.follow() } else { attempt.stop() }
+    let is_same_origin = attempt.previous().first().is_some_and(|from| from.origin() == attempt.url().origin());
+    if keeps_body && is_same_origin && attempt.previous().len() <= MAX_REDIRECTS {
+        attempt.follow()
+    } else {
+        attempt.stop()
+    }
 }
 
 impl Transport for HttpTransport {
@@ -154,7 +160,7 @@ impl Transport for HttpTransport {
         options: &ConnectOptions,
         request: http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<http::Response<ByteStream>, TransportError>> {
-        let route = options.clone();
+        let connect_options = options.clone();
         let prepared = self.client(options).and_then(|client| {
             let request = reqwest::Request::try_from(request)
                 .map_err(|error| classify_error(error, TransportErrorKind::Local))?;
@@ -163,8 +169,9 @@ impl Transport for HttpTransport {
         Box::pin(async move {
             let (client, request) = prepared?;
             let response = client.execute(request).await;
-            let response = response
-                .map_err(|error| with_proxy_context(&route, classify_error(error, TransportErrorKind::Reset)))?;
+            let response = response.map_err(|error| {
+                with_proxy_context(&connect_options, classify_error(error, TransportErrorKind::Reset))
+            })?;
             into_response(response)
         })
     }
@@ -199,9 +206,9 @@ fn data_stream(body: reqwest::Body) -> impl Stream<Item = Result<Bytes, Transpor
 
 /// Streams the body and coalesces chunks that are available at the same time.
 ///
-/// hyper yields the events of a fast server one by one even if they arrived together; each of them would cost a poll of
-/// every layer above and a write below. A separate task coalesces them. It ends when the stream is dropped, and waits
-/// while the stream is not read.
+/// hyper yields the events of a fast server one by one even if they arrived together. Each of them would cost a poll in
+/// every layer above and a write to the client, so a separate task coalesces them. The task ends when the stream is
+/// dropped, and waits while the stream is not read.
 fn coalesced_stream(body: reqwest::Body) -> impl Stream<Item = Result<Bytes, TransportError>> + Send {
     let (sender, mut receiver) = mpsc::channel(1);
     let mut task = JoinSet::new();
@@ -256,8 +263,8 @@ async fn coalesce_available(body: &mut reqwest::Body, first: Bytes) -> (Bytes, O
     }
 }
 
-/// Returns the next data if it is available now or after the connection's task has been polled once; `None`: it is not
-/// available.
+/// Returns the next data if it is available now or after one poll of the connection's task. The outer `None`: not
+/// available; the inner `None`: end of the body.
 async fn poll_data(body: &mut reqwest::Body) -> Option<Option<Result<Bytes, TransportError>>> {
     let mut next = pin!(next_data(body));
     let mut yielded = false;
@@ -292,10 +299,10 @@ fn inflate_stream(
     // One compressed read may expand to many megabytes, so it is decompressed in bounded chunks.
     const CHUNK: usize = 4096;
     compressed
-        .flat_map(|read| {
-            let chunks: Vec<_> = match read {
-                Ok(read) => {
-                    (0..read.len()).step_by(CHUNK).map(|at| Ok(read.slice(at..read.len().min(at + CHUNK)))).collect()
+        .flat_map(|result| {
+            let chunks: Vec<_> = match result {
+                Ok(data) => {
+                    (0..data.len()).step_by(CHUNK).map(|at| Ok(data.slice(at..data.len().min(at + CHUNK)))).collect()
                 }
                 Err(error) => vec![Err(error)],
             };
@@ -318,13 +325,13 @@ fn inflate_stream(
 fn classify_error(error: reqwest::Error, default: TransportErrorKind) -> TransportError {
     let error = error.without_url();
     let mut kind = None;
-    let (mut innermost, mut chain) = (error.to_string(), String::new());
+    let (mut innermost, mut messages) = (error.to_string(), String::new());
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
-    while let Some(step) = cause {
-        innermost = step.to_string();
-        chain.push_str(&innermost);
-        kind = error_kind(step).or(kind);
-        cause = step.source();
+    while let Some(current) = cause {
+        innermost = current.to_string();
+        messages.push_str(&innermost);
+        kind = error_kind(current).or(kind);
+        cause = current.source();
     }
     let kind = kind.unwrap_or(if error.is_dns() {
         TransportErrorKind::Dns
@@ -338,7 +345,7 @@ fn classify_error(error: reqwest::Error, default: TransportErrorKind) -> Transpo
         TransportErrorKind::Tls => format!("TLS error: {innermost}"),
         TransportErrorKind::Connect if error.is_timeout() => "connection timed out".to_owned(),
         TransportErrorKind::Connect
-            if chain.contains("tunnel") || chain.contains("proxy") || chain.contains("socks") =>
+            if messages.contains("tunnel") || messages.contains("proxy") || messages.contains("socks") =>
         {
             format!("proxy connection failed: {innermost}")
         }
@@ -354,12 +361,12 @@ fn with_proxy_context(options: &ConnectOptions, error: TransportError) -> Transp
     if !matches!(error.kind, Kind::Refused | Kind::Connect | Kind::Dns) {
         return error;
     }
-    let names: &[&str] = if options.tls {
+    let variables: &[&str] = if options.tls {
         &["https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY"]
     } else {
         &["http_proxy", "all_proxy", "ALL_PROXY"]
     };
-    let variable = names.iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
+    let variable = variables.iter().find(|name| std::env::var_os(name).is_some_and(|value| !value.is_empty()));
     let message = match (&options.proxy, variable) {
         (Some(proxy), _) => format!("via proxy {}: {}", redact_url(proxy), error.message),
         (None, Some(name)) if !options.loopback => format!("{} (proxy set by {name})", error.message),
@@ -370,7 +377,7 @@ fn with_proxy_context(options: &ConnectOptions, error: TransportError) -> Transp
 
 fn error_kind(error: &(dyn Error + 'static)) -> Option<TransportErrorKind> {
     if let Some(error) = error.downcast_ref::<io::Error>() {
-        // An I/O error does not return the error it wraps as its source.
+        // `io::Error::source` skips the wrapped error itself, so it is checked here.
         if let Some(kind) = error.get_ref().and_then(|inner| error_kind(inner)) {
             return Some(kind);
         }

@@ -46,9 +46,9 @@ pub(crate) struct MockTransport {
 }
 
 impl MockTransport {
-    /// Creates a transport that returns `replies` in order.
-    pub(crate) fn new(replies: impl IntoIterator<Item = MockResponse>) -> Self {
-        Self { responses: Mutex::new(replies.into_iter().collect()), ..Self::default() }
+    /// Creates a transport that returns `responses` in order.
+    pub(crate) fn new(responses: impl IntoIterator<Item = MockResponse>) -> Self {
+        Self { responses: Mutex::new(responses.into_iter().collect()), ..Self::default() }
     }
 }
 
@@ -87,7 +87,7 @@ impl Transport for MockTransport {
         let body: serde_json::Value = serde_json::from_slice(request.body()).expect("JSON body");
         let key = request.headers().get("authorization").map(|value| value.to_str().expect("ASCII header").to_owned());
         let model = body["model"].as_str().expect("body has a model").into();
-        let asked = RecordedRequest {
+        let recorded = RecordedRequest {
             model,
             key,
             new_connection: options.new_connection,
@@ -95,13 +95,13 @@ impl Transport for MockTransport {
             body,
             request,
         };
-        self.requests.lock().expect("not poisoned").push(asked);
-        let reply = self.responses.lock().expect("not poisoned").pop_front().expect("a scripted response");
-        let open = OpenGuard::new(&self.open_responses);
+        self.requests.lock().expect("not poisoned").push(recorded);
+        let response = self.responses.lock().expect("not poisoned").pop_front().expect("a scripted response");
+        let open_guard = OpenGuard::new(&self.open_responses);
         async move {
-            let ok = |chunks: Vec<Result<(Duration, &'static str), ()>>| {
+            let streamed = |chunks: Vec<Result<(Duration, &'static str), ()>>| {
                 let body: ByteStream = Box::pin(stream::iter(chunks).then(move |chunk| {
-                    let _open = &open;
+                    let _dropped_with_body = &open_guard;
                     async move {
                         match chunk {
                             Ok((delay, text)) => {
@@ -114,31 +114,33 @@ impl Transport for MockTransport {
                 }));
                 Ok(::http::Response::new(body))
             };
-            match reply {
-                MockResponse::Chunks(chunks) => ok(chunks.into_iter().map(Ok).collect()),
-                MockResponse::ChunksThenReset(chunks) => ok(chunks.into_iter().map(Ok).chain([Err(())]).collect()),
+            match response {
+                MockResponse::Chunks(chunks) => streamed(chunks.into_iter().map(Ok).collect()),
+                MockResponse::ChunksThenReset(chunks) => {
+                    streamed(chunks.into_iter().map(Ok).chain([Err(())]).collect())
+                }
                 MockResponse::NoResponse => std::future::pending().await,
                 MockResponse::DelayedStatus(delay, status) => {
                     sleep(delay).await;
-                    let mut reply = ::http::Response::new(stream::empty().boxed());
-                    *reply.status_mut() = StatusCode::from_u16(status).expect("valid status");
-                    Ok(reply)
+                    let mut response = ::http::Response::new(stream::empty().boxed());
+                    *response.status_mut() = StatusCode::from_u16(status).expect("valid status");
+                    Ok(response)
                 }
                 MockResponse::EndlessBody(status) => {
-                    let mut reply = ::http::Response::new(stream::pending().boxed());
-                    *reply.status_mut() = StatusCode::from_u16(status).expect("valid status");
-                    Ok(reply)
+                    let mut response = ::http::Response::new(stream::pending().boxed());
+                    *response.status_mut() = StatusCode::from_u16(status).expect("valid status");
+                    Ok(response)
                 }
                 MockResponse::ConnectError(kind) => Err(TransportError::new(kind, "no connection")),
                 MockResponse::Status(status, headers, text) => {
                     let body: ByteStream =
                         Box::pin(stream::once(async move { Ok(Bytes::from_static(text.as_bytes())) }));
-                    let mut reply = ::http::Response::new(body);
-                    *reply.status_mut() = StatusCode::from_u16(status).expect("valid status");
+                    let mut response = ::http::Response::new(body);
+                    *response.status_mut() = StatusCode::from_u16(status).expect("valid status");
                     for (name, value) in headers {
-                        reply.headers_mut().insert(name, ::http::HeaderValue::from_static(value));
+                        response.headers_mut().insert(name, ::http::HeaderValue::from_static(value));
                     }
-                    Ok(reply)
+                    Ok(response)
                 }
             }
         }

@@ -527,7 +527,7 @@ fn models_sync_adds_entries_and_keeps_existing_ones() {
     ));
     env.run(&["models", "sync", "m", "--filter", "strong", "--dry-run"])
         .expect_exit(0)
-        .expect_stderr(&["would add strong", "gone is no longer listed"]);
+        .expect_stderr(&["would add strong", "model \"gone\" is no longer listed"]);
     env.run(&["models", "sync", "m", "--prefix", "mock-"]).expect_exit(0).expect_stderr(&["added mock-strong"]);
     let config = fs::read_to_string(env.path("config.toml")).expect("readable file");
     assert!(

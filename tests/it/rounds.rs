@@ -39,7 +39,7 @@ fn context_is_separate_per_model_or_shared_from_the_pick() {
     env.run(&["compare", "--continue", "--context", "shared", "x"])
         .expect_exit(2)
         .expect_stderr(&["no answer of conversation 1"]);
-    env.run(&["ask", "--continue", "x"]).expect_exit(2).expect_stderr(&["2 answers side by side", "mmchat pick 1@1"]);
+    env.run(&["ask", "--continue", "x"]).expect_exit(2).expect_stderr(&["2 parallel answers", "mmchat pick 1@1"]);
     env.run(&["pick", "@2"]).expect_exit(0).expect_stderr(&["picked 1@2 (b)"]);
     env.run(&["compare", "--continue", "--context", "shared", "three"]).expect_exit(0);
     let want = strings(&["Brief.", "one", "b1", "two", "b2", "three"]);

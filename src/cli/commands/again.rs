@@ -10,20 +10,22 @@ use crate::cli::{
     support::{
         completion::CompletionKind,
         exit::Exit,
-        request::RequestArgs,
+        request::{OutputArgs, RequestArgs},
         turn_ref::{HistoryPrefix, LAST},
     },
 };
 use crate::{config::Flags, engine::plan};
 
 /// Ask the last prompt, or an earlier one, again
-///
-/// The prompt, the system prompt and the history are the same, and so is the model unless -m is given. Parameters are
-/// those of the model and of this command.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
-    mmchat again -m strong         Ask the last prompt of another model\n  \
-    mmchat again -m strong 12@2    Ask the second prompt of conversation 12")]
+#[command(
+    after_help = "The prompt, the system prompt and the history are the same, and so is the model unless -m is given. \
+    The parameters are those of the model and of this command.\n\n\
+    Examples:\n  \
+    mmchat again                   Ask the last prompt again\n  \
+    mmchat again -m strong         Send the last prompt to another model\n  \
+    mmchat again -m strong 12@2    Send the second prompt of conversation 12 to it"
+)]
 pub(crate) struct AgainArgs {
     /// A conversation, or one turn of it, such as 12 or 12@2
     #[arg(value_name = "ID", default_value = LAST)]
@@ -32,28 +34,28 @@ pub(crate) struct AgainArgs {
     #[arg(short, long, add = CompletionKind::ModelsAndRoutes.completer(), help_heading = "Models")]
     model: Option<String>,
     #[command(flatten)]
-    output_args: crate::cli::support::request::OutputArgs,
+    output_args: OutputArgs,
     #[command(flatten)]
     answer: AnswerArgs,
 }
 
 pub(crate) fn run(args: &AgainArgs, context: &Context) -> Result<Exit, CliError> {
     let interruption = Exit::listen_for_interruption()?;
-    let request = RequestArgs::from_output_args(&args.output_args);
-    let flags = Flags { model: args.model.clone(), ..request.flags() };
-    let (config, mut layers) = context.config(context.layers(flags)?)?;
+    let request_args = RequestArgs::from_output_args(&args.output_args);
+    let flags = Flags { model: args.model.clone(), ..request_args.flags() };
+    let (config, mut settings) = context.config(context.layers(flags)?)?;
     let history = HistoryPrefix::find_any(context, &args.turn)?;
-    layers.model.value = args.model.clone().or_else(|| Some(history.requested_name().to_owned()));
-    if let Some(name) = &layers.model.value {
+    settings.model.value = args.model.clone().or_else(|| Some(history.requested_name().to_owned()));
+    if let Some(name) = &settings.model.value {
         plan::check_name(&config, name)?;
     }
     history.warn_missing();
-    let model_request = Arc::new(history.repeat_request(request.is_streaming()));
+    let model_request = Arc::new(history.repeat_request(request_args.is_streaming()));
     let run = AskRun {
         context,
         config: &config,
-        layers: &layers,
-        request_args: &request,
+        layers: &settings,
+        request_args: &request_args,
         answer_args: &args.answer,
         command: "again",
         continuation: history.continuation_before_last(),

@@ -4,28 +4,28 @@ use std::{sync::Arc, time::Duration};
 
 use clap::Args;
 use futures_util::StreamExt;
-use tokio::time::Instant;
 
 use super::ping::check_endpoints;
-use crate::cli::{
-    CliError, Context,
-    support::{
-        completion::CompletionKind,
-        exit::Exit,
-        recording::{RecordingArgs, RunRecorder},
-        request::RequestArgs,
-        turn_ref::{HistoryPrefix, LAST},
-    },
-};
+
 use crate::{
+    cli::{
+        CliError, Context,
+        support::{
+            completion::CompletionKind,
+            exit::Exit,
+            recording::{RecordingArgs, RunRecorder},
+            request::RequestArgs,
+            turn_ref::{HistoryPrefix, LAST},
+        },
+    },
     config::{Config, Flags, ResolvedSettings, SettingSource},
     engine::{
-        CallProgress, Engine, EventKind,
+        Engine, EventKind,
         plan::{self, Call, Plan},
     },
     model::ModelRequest,
     render::{
-        Output,
+        Format, Output, TerminalInfo,
         ask::{AskSettings, AskView},
     },
     routing::OnIncomplete,
@@ -75,23 +75,23 @@ pub(crate) struct AskArgs {
 pub(crate) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
     let interruption = Exit::listen_for_interruption()?;
     let flags = Flags { model: args.model.clone(), ..args.request.flags() };
-    let (config, mut layers) = context.config(context.layers(flags)?)?;
-    args.request.check(&layers)?;
-    let preset = args.request.preset(context, &config, &layers)?;
+    let (config, mut settings) = context.config(context.layers(flags)?)?;
+    args.request.check(&settings)?;
+    let preset = args.request.preset(context, &config, &settings)?;
     let history = args.continue_from.as_deref().map(|reference| HistoryPrefix::find(context, reference)).transpose()?;
     let model = preset
         .as_ref()
         .and_then(|preset| preset.model.clone())
         .or_else(|| Some(history.as_ref()?.requested_name().to_owned()));
     if let (Some(model), None) = (model, &args.model) {
-        layers.model.value = Some(model);
-        layers.model.source = SettingSource::Flag("--preset, --continue");
+        settings.model.value = Some(model);
+        settings.model.source = SettingSource::Flag("--preset, --continue");
     }
     // Report an unknown name before reading any input.
-    if let Some(name) = &layers.model.value {
+    if let Some(name) = &settings.model.value {
         plan::check_name(&config, name)?;
     }
-    let mut request = args.request.build_request(preset.as_ref(), &layers)?;
+    let mut request = args.request.build_request(preset.as_ref(), &settings)?;
     let mut continuation = Continuation::New;
     if let Some(history) = history {
         continuation = history.continuation();
@@ -101,7 +101,7 @@ pub(crate) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
     let run = AskRun {
         context,
         config: &config,
-        layers: &layers,
+        layers: &settings,
         request_args: &args.request,
         answer_args: &args.answer,
         command: "ask",
@@ -145,39 +145,46 @@ impl AskRun<'_> {
         model_request: &Arc<ModelRequest>,
         interruption: &InterruptHandler,
     ) -> Result<Exit, CliError> {
-        let Self { context, config, layers, request_args: request, answer_args: answer, .. } = self;
-        let format = request.check(layers)?;
-        let look = context.look(layers);
+        let Self { context, config, layers: settings, request_args, answer_args, .. } = self;
+        let format = request_args.check(settings)?;
+        let terminal = context.look(settings);
         let (runtime, engine) =
-            (context.runtime()?, context.engine_for(config, answer.recording.stores_content(config)));
-        let to_file = request.writes_to_file();
-        let on_incomplete = if answer.buffer {
+            (context.runtime()?, context.engine_for(config, answer_args.recording.stores_content(config)));
+        let writes_to_file = request_args.writes_to_file();
+        let on_incomplete = if answer_args.buffer {
             OnIncomplete::Buffer
-        } else if look.stdout_width.is_some() && !to_file {
+        } else if terminal.stdout_width.is_some() && !writes_to_file {
             OnIncomplete::Restart
         } else {
             OnIncomplete::Error
         };
-        let may_send = !answer.dry_run;
-        let mut call =
-            runtime.block_on(build_call(config, layers, may_send.then_some(&*engine), model_request, on_incomplete))?;
-        if answer.buffer {
+        let may_send = !answer_args.dry_run;
+        let mut call = runtime.block_on(build_call(
+            config,
+            settings,
+            may_send.then_some(&*engine),
+            model_request,
+            on_incomplete,
+        ))?;
+        if answer_args.buffer {
             call.on_incomplete = OnIncomplete::Buffer;
         }
+        call.retain_text =
+            answer_args.recording.stores_content(config) || matches!(format, Format::Json | Format::Jsonl);
         let mut plan = Plan::single(call);
-        answer.recording.apply_cost_limit(&mut plan)?;
+        answer_args.recording.apply_cost_limit(&mut plan)?;
         let call = &plan.calls[0];
-        let streams = request.streams()?;
-        if answer.dry_run {
+        let streams = request_args.streams()?;
+        if answer_args.dry_run {
             return dry_run::print(call, streams);
         }
         let view = AskView::new(AskSettings {
             name: call.name.clone(),
             format,
-            terminal: crate::render::TerminalInfo { stdout_width: look.stdout_width.filter(|_| !to_file), ..look },
-            render_markdown: look.styled && !request.raw(),
-            show_stats: answer.stats,
-            verbose: layers.log.value,
+            terminal: TerminalInfo { stdout_width: terminal.stdout_width.filter(|_| !writes_to_file), ..terminal },
+            render_markdown: terminal.styled && !request_args.raw(),
+            show_stats: answer_args.stats,
+            verbose: settings.log.value,
             prompt_tokens: call.prompt_tokens,
         });
         let mut recorder = RunRecorder::new(
@@ -185,7 +192,7 @@ impl AskRun<'_> {
             config,
             &engine,
             self.command,
-            (&answer.recording, &plan, self.continuation.clone()),
+            (&answer_args.recording, &plan, self.continuation.clone()),
         );
         let exit = runtime.block_on(stream_answer(&engine, plan, (view, streams), &mut recorder, interruption));
         recorder.close();
@@ -201,10 +208,9 @@ pub(crate) async fn stream_answer(
     recorder: &mut RunRecorder,
     interruption: &InterruptHandler,
 ) -> Result<Exit, CliError> {
-    let mut events = Box::pin(engine.run(plan));
+    let mut run = engine.run(plan);
     let mut interrupted = Box::pin(interruption.received());
     let mut output = Output::default();
-    let mut progress = CallProgress::new(Instant::now());
     let mut suspension = SuspendSignal::listen_if_handled();
     loop {
         let event = tokio::select! {
@@ -214,18 +220,17 @@ pub(crate) async fn stream_answer(
                 continue;
             }
             () = &mut interrupted => {
-                let outcome = progress.into_interrupted_outcome(Instant::now());
-                view.on_interrupt(&outcome, &mut output);
+                let ended = run.stop_all();
+                ended.iter().for_each(|event| view.on_event(event, &mut output));
                 let written = streams.write(&mut output);
-                recorder.stop();
+                ended.iter().for_each(|event| recorder.event(event));
                 return match written {
                     Ok(()) | Err(WriteError::StdoutClosed) => Ok(Exit::Interrupted),
                     Err(error) => Err(error.into()),
                 };
             }
-            event = events.next() => event.expect("a call ends with `Finished`"),
+            event = run.next() => event.expect("a call ends with `Finished`"),
         };
-        progress.apply(&event);
         view.on_event(&event, &mut output);
         let written = streams.write(&mut output);
         recorder.event(&event);
@@ -237,7 +242,7 @@ pub(crate) async fn stream_answer(
         }
         if let Err(error) = written {
             // stdout is closed or failed; the answer so far is recorded, because it is billed.
-            recorder.stop();
+            run.stop_all().iter().for_each(|event| recorder.event(event));
             return Err(error.into());
         }
         if let EventKind::Finished(outcome) = &event.kind {
@@ -247,15 +252,16 @@ pub(crate) async fn stream_answer(
     }
 }
 
-/// The call for the selected model. Without one, uses the default model or, through `engine`, a server on this machine.
+/// The call for the selected model. Without one and without a config, uses the default model, else through `engine` a
+/// server on this machine.
 pub(crate) async fn build_call(
     config: &Config,
-    layers: &ResolvedSettings,
+    settings: &ResolvedSettings,
     engine: Option<&Engine>,
     request: &Arc<ModelRequest>,
     on_incomplete: OnIncomplete,
 ) -> Result<Call, CliError> {
-    let mut name = layers.model.value.clone();
+    let mut name = settings.model.value.clone();
     if name.is_none() && config.path.is_none() {
         name = match &config.default {
             Some(default) => Some(default.clone()),
@@ -269,7 +275,7 @@ pub(crate) async fn build_call(
         }
     }
     let call = plan::resolve_call(config, name.as_deref(), request, on_incomplete)?;
-    Ok(Call { deadline: layers.timeout.value, ..call })
+    Ok(Call { deadline: settings.timeout.value, ..call })
 }
 
 /// ` (DEEPSEEK_API_KEY)`: the origin of the key of a model that was selected without a config.
@@ -283,10 +289,10 @@ fn key_source_suffix(config: &Config, name: &str) -> String {
 
 /// The first model of the first server on this machine that responds.
 async fn find_loopback_model(config: &Config, engine: &Engine) -> Option<String> {
-    let local = config.endpoints.iter().filter(|endpoint| endpoint.connect.loopback).cloned().collect();
-    let pinged = check_endpoints(engine, local, LOOPBACK_LIST_TIMEOUT).await;
-    pinged.into_iter().find_map(|pinged| {
-        let model = pinged.listed.ok()?.into_iter().next()?;
-        Some(format!("{}/{}", pinged.endpoint.name, model.id))
+    let endpoints = config.endpoints.iter().filter(|endpoint| endpoint.connect.loopback).cloned().collect();
+    let checks = check_endpoints(engine, endpoints, LOOPBACK_LIST_TIMEOUT).await;
+    checks.into_iter().find_map(|check| {
+        let model = check.listed.ok()?.into_iter().next()?;
+        Some(format!("{}/{}", check.endpoint.name, model.id))
     })
 }

@@ -20,13 +20,16 @@ const BINARY_NAME: &str = "mmchat";
 
 /// Print a shell completion script
 #[derive(Debug, Args)]
-#[command(after_help = "The script asks mmchat for every completion, so it offers the names of the current config. \
-    For zsh, save it as _mmchat in a directory of $fpath.\n\n\
+#[command(
+    after_help = "The script asks mmchat for every completion, so it offers the names of the current config. zsh \
+    reads it as _mmchat from a directory of $fpath.\n\n\
     Examples:\n  \
       mmchat completions bash > ~/.local/share/bash-completion/completions/mmchat\n  \
+      mmchat completions zsh > \"${fpath[1]}/_mmchat\"\n  \
       mmchat completions fish > ~/.config/fish/completions/mmchat.fish\n  \
       mmchat completions powershell >> $PROFILE\n  \
-      mmchat completions elvish >> ~/.config/elvish/rc.elv")]
+      mmchat completions elvish >> ~/.config/elvish/rc.elv"
+)]
 pub(crate) struct CompletionsArgs {
     /// Shell to print the script for: bash, zsh, fish, powershell or elvish
     #[arg(value_name = "SHELL", value_parser = clap::builder::NonEmptyStringValueParser::new())]
@@ -49,9 +52,9 @@ pub(crate) fn run(args: &CompletionsArgs) -> Result<Exit, CliError> {
 pub(crate) fn handle_completion_request(arguments: &[OsString], environment: &Environment) -> Option<Exit> {
     environment.get(COMPLETE_VARIABLE)?;
     let folder = std::env::current_dir().ok();
-    let done =
+    let completed =
         CompleteEnv::with_factory(command).try_complete(arguments.iter().cloned(), folder.as_deref().map(Path::new));
-    match done {
+    match completed {
         Ok(true) => Some(Exit::Ok),
         Ok(false) => None,
         Err(error) => {

@@ -17,7 +17,7 @@ use crate::{
     term::output::{Streams, write_stderr},
 };
 
-/// Show, check or import the configuration
+/// Show, check or import the config, or print its path
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
       mmchat config check\n  \
@@ -30,53 +30,53 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
+    /// Show the effective settings and where each one comes from, without secrets
+    #[command(after_help = "Examples:\n  \
+      mmchat config show\n  \
+      mmchat --config team.toml config show")]
+    Show,
     /// Check the config file and list every problem in it
     #[command(after_help = "Exit code 3: the config has problems.\n\n\
     Examples:\n  \
       mmchat config check\n  \
       mmchat --config team.toml config check")]
     Check,
-    /// Show the effective settings and where each one comes from, without secrets
-    #[command(after_help = "Examples:\n  \
-      mmchat config show\n  \
-      mmchat --config team.toml config show")]
-    Show,
     /// Print the path of the config file
     #[command(after_help = "Examples:\n  \
       mmchat config path\n  \
       $EDITOR \"$(mmchat config path)\"")]
     Path,
+    Import(super::import::ImportArgs),
+    /// Replace the old names of renamed keys in the config file, and keep a copy of it
+    #[command(after_help = "Examples:\n  \
+      mmchat config migrate --dry-run\n  \
+      mmchat config migrate")]
+    Migrate(MigrateArgs),
     /// Print the JSON schema of the config file
     #[command(after_help = "Examples:\n  \
       mmchat config schema\n  \
       mmchat config schema > ~/.config/mmchat/schema.json")]
     Schema,
-    /// Replace the old names of renamed keys in the config file, and keep a copy of it
-    #[command(after_help = "Examples:\n  \
-      mmchat config migrate\n  \
-      mmchat config migrate --dry-run")]
-    Migrate(MigrateArgs),
-    Import(super::import::ImportArgs),
 }
 
 #[derive(Debug, Args)]
 struct MigrateArgs {
-    /// Print the new text of the file without writing it
+    /// Print the new text of the file, and write nothing
     #[arg(long)]
     dry_run: bool,
 }
 
 pub(crate) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError> {
-    let layers = || context.layers(Flags::default());
+    let settings = || context.layers(Flags::default());
     let out = match &args.command {
-        ConfigCommand::Path => config_path_line(&layers()?)?,
-        ConfigCommand::Check => return check(context, &layers()?),
+        ConfigCommand::Path => config_path_line(&settings()?)?,
+        ConfigCommand::Check => return check(context, &settings()?),
         ConfigCommand::Migrate(args) => return migrate(args, context),
         ConfigCommand::Import(args) => return super::import::run(args, context),
         ConfigCommand::Show => {
-            let (config, layers) = context.config(layers()?)?;
+            let (config, settings) = context.config(settings()?)?;
             print_warnings(&config);
-            effective_toml(&config, &layers)
+            effective_toml(&config, &settings)
         }
         ConfigCommand::Schema => format!("{}\n", schema()),
     };
@@ -84,19 +84,19 @@ pub(crate) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError
     Ok(Exit::Ok)
 }
 
-fn config_path_line(layers: &config::ResolvedSettings) -> Result<String, CliError> {
-    match &layers.config.value {
+fn config_path_line(settings: &config::ResolvedSettings) -> Result<String, CliError> {
+    match &settings.config.value {
         Some(path) => Ok(format!("{}\n", path.display())),
         None => Err(no_config_path()),
     }
 }
 
-fn check(context: &Context, layers: &config::ResolvedSettings) -> Result<Exit, CliError> {
-    if Context::read_config(layers)?.is_none() {
-        let path = layers.config.value.clone().unwrap_or_default();
+fn check(context: &Context, settings: &config::ResolvedSettings) -> Result<Exit, CliError> {
+    if Context::read_config(settings)?.is_none() {
+        let path = settings.config.value.clone().unwrap_or_default();
         return Err(ConfigError::Read { path, reason: "no such file".into() }.into());
     }
-    let (config, _) = context.config(layers.clone())?;
+    let (config, _) = context.config(settings.clone())?;
     print_warnings(&config);
     write_stderr(&format!(
         "{}: {} endpoint(s), {} model(s), {} route(s), {} set(s), {} preset(s), no problems\n",
@@ -116,29 +116,29 @@ fn migrate(args: &MigrateArgs, context: &Context) -> Result<Exit, CliError> {
         let path = transaction.path().to_owned();
         return Err(ConfigError::Read { path, reason: "no such file".into() }.into());
     }
-    let found = transaction.config()?.renamed_keys;
-    let text = replace_renamed_keys(transaction.original(), &found);
+    let renamed_keys = transaction.config()?.renamed_keys;
+    let text = replace_renamed_keys(transaction.original(), &renamed_keys);
     if args.dry_run {
         Streams::stdout().write(&mut Output::data(text))?;
         return Ok(Exit::Ok);
     }
-    if found.is_empty() {
+    if renamed_keys.is_empty() {
         write_stderr(&format!("{}: no renamed keys\n", transaction.path().display()));
         return Ok(Exit::Ok);
     }
     transaction.check(&text)?;
-    let copy = transaction.back_up()?;
+    let backup = transaction.back_up()?;
     transaction.write(&text)?;
-    for key in &found {
+    for key in &renamed_keys {
         write_stderr(&format!("{key}\n"));
     }
-    if let Some(copy) = copy {
-        write_stderr(&format!("the old file was saved as {}\n", copy.display()));
+    if let Some(backup) = backup {
+        write_stderr(&format!("the old file was saved as {}\n", backup.display()));
     }
     Ok(Exit::Ok)
 }
 
-/// Prints the warnings of the config. Only `config` and `serve` print them, not every command that answers a prompt.
+/// Prints the warnings of the config. Only `config` and `serve` do so: repeated by every command, they would be noise.
 fn print_warnings(config: &config::Config) {
     for warning in &config.warnings {
         write_stderr(&format!("warning: {warning}\n"));

@@ -14,7 +14,7 @@ use crate::{
     model::{ChatRequest, Message, ModelRequest, Role},
     render::{
         Format,
-        compare::{CompareSettings as ViewSettings, CompareView, View},
+        compare::{CompareSettings, CompareView, View},
     },
     routing::OnIncomplete,
     term::{
@@ -56,8 +56,8 @@ pub(crate) struct DemoArgs {}
 pub(crate) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
     let modes = TerminalModes::save();
     let interruption = listen_for_interruption(modes.as_ref())?;
-    let layers = context.layers(Flags::default())?;
-    let look = context.look(&layers);
+    let settings = context.layers(Flags::default())?;
+    let terminal = context.look(&settings);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;
@@ -67,13 +67,13 @@ pub(crate) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
     let config = config::resolve(&config_text(&address.to_string()), std::path::Path::new("demo.toml"))?;
     let messages = vec![Message::text(Role::User, PROMPT)];
     let request = ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() });
-    let settings = ViewSettings {
+    let view_settings = CompareSettings {
         format: Format::Text,
         view: View::Auto,
-        terminal: look,
-        has_live_region: can_draw(context, look, layers.plain.value),
-        render_markdown: look.styled,
-        verbose: layers.log.value,
+        terminal,
+        has_live_region: can_draw(context, terminal, settings.plain.value),
+        render_markdown: terminal.styled,
+        verbose: settings.log.value,
         prompt_tokens: request.estimated_tokens(),
         keep_answers: false,
         answers_in_object: false,
@@ -81,8 +81,8 @@ pub(crate) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
     let models = ["fast", "thinker", "chat"].map(str::to_owned).to_vec();
     let selection = Selection { models, ..Selection::default() };
     let calls = selection.resolve(&config, &request.into(), OnIncomplete::Buffer)?.calls;
-    let live = live_region(context, &settings, false);
-    let view = CompareView::new(settings, calls.iter().map(|call| call.name.as_str()), Instant::now());
+    let live = live_region(context, &view_settings, false);
+    let view = CompareView::new(view_settings, calls.iter().map(|call| call.name.as_str()), Instant::now());
     let plan = Plan { calls, max_concurrent: None };
     let runner = LiveRunner {
         runtime: &context.runtime()?,
@@ -96,11 +96,11 @@ pub(crate) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
         recorder: None,
     };
     let mocks = async move {
-        let served = match tokio::net::TcpListener::from_std(listener) {
+        let result = match tokio::net::TcpListener::from_std(listener) {
             Ok(listener) => serve(listener, mock_settings()).await,
             Err(error) => Err(error),
         };
-        served.map_or_else(|error| error, |never| match never {})
+        result.map_or_else(|error| error, |never| match never {})
     };
     let (exit, _) = runner.run(context, mocks)?.close_streams()?;
     if exit == Exit::Ok {

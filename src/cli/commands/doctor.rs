@@ -47,14 +47,14 @@ pub(crate) struct DoctorArgs {
     /// Endpoints, models or routes to diagnose [default: all endpoints]
     #[arg(value_name = "NAME", add = CompletionKind::EndpointsAndModels.completer())]
     names: Vec<String>,
-    /// Send no request to a model, so that nothing is billed
+    /// Send no request to a model, which would be billed
     #[arg(long)]
     no_ask: bool,
-    /// Limit the time of each step
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
-    timeout: Duration,
     #[command(flatten)]
     list: ListArgs,
+    /// Limit the time of each step
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, help_heading = "Limits")]
+    timeout: Duration,
 }
 
 /// Records the requests of the diagnosis, because they are billed.
@@ -68,76 +68,76 @@ struct DiagnosisRecorder<'a> {
 
 impl DoctorObserver for DiagnosisRecorder<'_> {
     fn on_start(&self, plan: &Plan) {
-        let keeper = RunRecorder::new(
+        let recorder = RunRecorder::new(
             self.context,
             self.config,
             self.engine,
             "doctor",
             (&RecordingArgs::metadata_only(), plan, Continuation::New),
         );
-        let mut keepers = self.recorders.lock().expect("no code panics while holding this lock");
-        keepers.push((plan.calls[0].name.clone(), keeper));
+        let mut recorders = self.recorders.lock().expect("no code panics while holding this lock");
+        recorders.push((plan.calls[0].name.clone(), recorder));
     }
 
     fn on_event(&self, plan: &Plan, event: &Event) {
-        let mut keepers = self.recorders.lock().expect("no code panics while holding this lock");
-        let ours = keepers.iter_mut().find(|(name, _)| *name == plan.calls[0].name);
-        if let Some((_, keeper)) = ours {
-            keeper.event(event);
+        let mut recorders = self.recorders.lock().expect("no code panics while holding this lock");
+        let found = recorders.iter_mut().find(|(name, _)| *name == plan.calls[0].name);
+        if let Some((_, recorder)) = found {
+            recorder.event(event);
         }
     }
 }
 
 impl DiagnosisRecorder<'_> {
     fn close(self) {
-        let keepers = self.recorders.into_inner().expect("no code panics while holding this lock");
-        close_all(keepers.into_iter().map(|(_, keeper)| keeper));
+        let recorders = self.recorders.into_inner().expect("no code panics while holding this lock");
+        close_all(recorders.into_iter().map(|(_, recorder)| recorder));
     }
 }
 
 pub(crate) fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, CliError> {
     let (config, _) = context.config(context.layers(Flags::default())?)?;
-    let mut checkups = select_diagnoses(&config, args)?;
-    if checkups.is_empty() && config.path.is_none() {
+    let mut diagnoses = select_diagnoses(&config, args)?;
+    if diagnoses.is_empty() && config.path.is_none() {
         return Err(crate::engine::plan::PlanError::NoEndpoints.into());
     }
-    if checkups.is_empty() {
+    if diagnoses.is_empty() {
         return Err(CliError::usage("no endpoints in the config", "run \"mmchat endpoint add\""));
     }
     if args.no_ask {
-        for checkup in &mut checkups {
-            checkup.model = None;
-            checkup.sends_test_request = false;
+        for diagnosis in &mut diagnoses {
+            diagnosis.model = None;
+            diagnosis.sends_test_request = false;
         }
     }
     let engine = context.engine_for(&config, config.history.store_content);
-    let record = DiagnosisRecorder { context, config: &config, engine: &engine, recorders: Mutex::default() };
-    let work = join_all(checkups.iter().map(|checkup| checkup.run(&engine, Timestamp::now(), &record)));
-    let findings = context.runtime()?.block_on(work);
-    record.close();
+    let recorder = DiagnosisRecorder { context, config: &config, engine: &engine, recorders: Mutex::default() };
+    let running = join_all(diagnoses.iter().map(|diagnosis| diagnosis.run(&engine, Timestamp::now(), &recorder)));
+    let findings = context.runtime()?.block_on(running);
+    recorder.close();
     let mut table = Table::new(&["endpoint", "check", "verdict", "observed"]);
-    for (checkup, findings) in checkups.iter().zip(&findings) {
+    for (diagnosis, findings) in diagnoses.iter().zip(&findings) {
         for finding in findings {
             let observed = one_line(&finding.detail);
             let verdict = finding.verdict.as_str().to_owned();
-            table.add_row(vec![checkup.endpoint.name.clone(), finding.check.to_owned(), verdict, observed]);
+            table.add_row(vec![diagnosis.endpoint.name.clone(), finding.check.to_owned(), verdict, observed]);
             if finding.verdict == Verdict::Fail {
                 table.highlight_last_row();
             }
         }
     }
     let document: Vec<Value> =
-        checkups.iter().zip(&findings).map(|(checkup, findings)| diagnosis_json(checkup, findings)).collect();
+        diagnoses.iter().zip(&findings).map(|(diagnosis, findings)| diagnosis_json(diagnosis, findings)).collect();
     args.list.print(context, &[table], &document.into())?;
     if args.list.is_text() {
-        print_advice(&checkups, &findings);
+        print_advice(&diagnoses, &findings);
     }
     Ok(Exit::combine(findings.iter().map(|findings| exit_code(findings))))
 }
 
 /// The diagnoses to run: each endpoint once, with the model that gets the request.
 fn select_diagnoses(config: &Config, args: &DoctorArgs) -> Result<Vec<Diagnosis>, CliError> {
-    let checkup = |endpoint: &Arc<Endpoint>, model: Option<Arc<Target>>| Diagnosis {
+    let diagnosis = |endpoint: &Arc<Endpoint>, model: Option<Arc<Target>>| Diagnosis {
         endpoint: Arc::clone(endpoint),
         model: model.or_else(|| config.models.iter().find(|model| model.endpoint.name == endpoint.name).cloned()),
         sends_test_request: !args.no_ask,
@@ -148,50 +148,50 @@ fn select_diagnoses(config: &Config, args: &DoctorArgs) -> Result<Vec<Diagnosis>
         let is_guess =
             |endpoint: &&Arc<Endpoint>| config.path.is_none() && endpoint.connect.loopback && endpoint.keys.is_empty();
         let endpoints = config.endpoints.iter().filter(|endpoint| !is_guess(endpoint));
-        return Ok(endpoints.map(|endpoint| checkup(endpoint, None)).collect());
+        return Ok(endpoints.map(|endpoint| diagnosis(endpoint, None)).collect());
     }
-    let mut checkups: Vec<Diagnosis> = Vec::new();
+    let mut diagnoses: Vec<Diagnosis> = Vec::new();
     for name in &args.names {
         if let Some(endpoint) = config.endpoint(name) {
-            checkups.push(checkup(endpoint, None));
+            diagnoses.push(diagnosis(endpoint, None));
         } else if let Some(model) = config.model(name) {
-            checkups.push(checkup(&model.endpoint, Some(Arc::clone(model))));
+            diagnoses.push(diagnosis(&model.endpoint, Some(Arc::clone(model))));
         } else if let Some(route) = config.route(name) {
-            checkups.extend(route.models.iter().map(|model| checkup(&model.endpoint, Some(Arc::clone(model)))));
+            diagnoses.extend(route.models.iter().map(|model| diagnosis(&model.endpoint, Some(Arc::clone(model)))));
         } else if let Some(model) = config.direct_model(name) {
-            checkups.push(checkup(&Arc::clone(&model.endpoint), Some(model)));
+            diagnoses.push(diagnosis(&Arc::clone(&model.endpoint), Some(model)));
         } else {
             return Err(unknown_endpoint_or_model(config, name));
         }
     }
     // An endpoint and its first model are the same diagnosis: run it once when both are named.
-    let mut seen = HashSet::new();
-    checkups.retain(|checkup| {
-        seen.insert((checkup.endpoint.name.clone(), checkup.model.as_ref().map(|model| model.id.clone())))
+    let mut known = HashSet::new();
+    diagnoses.retain(|diagnosis| {
+        known.insert((diagnosis.endpoint.name.clone(), diagnosis.model.as_ref().map(|model| model.id.clone())))
     });
-    Ok(checkups)
+    Ok(diagnoses)
 }
 
 /// Prints each piece of advice once.
-fn print_advice(checkups: &[Diagnosis], findings: &[Vec<Finding>]) {
+fn print_advice(diagnoses: &[Diagnosis], findings: &[Vec<Finding>]) {
     let mut printed = Vec::new();
-    for (checkup, findings) in checkups.iter().zip(findings) {
+    for (diagnosis, findings) in diagnoses.iter().zip(findings) {
         for finding in findings {
             let Some(advice) = &finding.hint else { continue };
-            let line = format!("{} {}: {}\n", checkup.endpoint.name, finding.check, one_line(advice));
+            let line = format!("{} {}: {}\n", diagnosis.endpoint.name, finding.check, one_line(advice));
             if !printed.contains(&line) {
                 write_stderr(&line);
                 printed.push(line);
             }
         }
     }
-    let has_bad = findings.iter().flatten().any(|finding| finding.verdict == Verdict::Fail);
-    if printed.is_empty() && !has_bad {
+    let has_failed = findings.iter().flatten().any(|finding| finding.verdict == Verdict::Fail);
+    if printed.is_empty() && !has_failed {
         write_stderr("nothing to change\n");
     }
 }
 
-fn diagnosis_json(checkup: &Diagnosis, findings: &[Finding]) -> Value {
+fn diagnosis_json(diagnosis: &Diagnosis, findings: &[Finding]) -> Value {
     let finding = |finding: &Finding| {
         json!({
             "what": finding.check,
@@ -202,14 +202,14 @@ fn diagnosis_json(checkup: &Diagnosis, findings: &[Finding]) -> Value {
         })
     };
     json!({
-        "endpoint": checkup.endpoint.name,
-        "model": checkup.model.as_ref().map(|model| model.id.0.as_str()),
+        "endpoint": diagnosis.endpoint.name,
+        "model": diagnosis.model.as_ref().map(|model| model.id.0.as_str()),
         "findings": findings.iter().map(finding).collect::<Vec<_>>(),
     })
 }
 
-/// The exit code of the first bad finding.
+/// The exit code of the first failed check.
 fn exit_code(findings: &[Finding]) -> Exit {
-    let bad = findings.iter().find(|finding| finding.verdict == Verdict::Fail);
-    bad.map_or(Exit::Ok, |finding| finding.class.map_or(Exit::Failed, Exit::from_class))
+    let failed = findings.iter().find(|finding| finding.verdict == Verdict::Fail);
+    failed.map_or(Exit::Ok, |finding| finding.class.map_or(Exit::Failed, Exit::from_class))
 }

@@ -62,7 +62,7 @@ struct AddArgs {
     /// Name of the new endpoint
     #[arg(value_name = "NAME", add = CompletionKind::Vendors.completer())]
     name: Option<String>,
-    /// Base URL, including /v1
+    /// Set the base URL, including /v1
     #[arg(long, value_name = "URL", requires = "name")]
     url: Option<String>,
     /// Read the key from this environment variable
@@ -107,14 +107,14 @@ pub(crate) fn run(args: &EndpointArgs, context: &Context) -> Result<Exit, CliErr
     match &args.command {
         EndpointCommand::Add(args) => add(args, context)?,
         EndpointCommand::Remove(args) => {
-            let change = ConfigTransaction::begin(context)?;
-            let path = change.path().to_owned();
-            let removed = change.edit(|edit| edit.remove_endpoint(&args.name, args.with_models))?;
+            let transaction = ConfigTransaction::begin(context)?;
+            let path = transaction.path().to_owned();
+            let removed = transaction.edit(|editor| editor.remove_endpoint(&args.name, args.with_models))?;
             let with = if removed.is_empty() { String::new() } else { format!(" with {}", removed.join(", ")) };
             write_stderr(&format!("removed {}{with} from {}\n", args.name, path.display()));
-            let key = path.with_file_name(key_file_path(&args.name));
-            if key.is_file() {
-                write_stderr(&format!("  its key is still in {}\n", key.display()));
+            let key_file = path.with_file_name(key_file_path(&args.name));
+            if key_file.is_file() {
+                write_stderr(&format!("  its key is still in {}\n", key_file.display()));
             }
         }
         EndpointCommand::List(args) => list(args, context)?,
@@ -128,16 +128,16 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
         None if can_prompt() => {
             let config = ConfigTransaction::begin(context)?.config()?;
             let taken: Vec<&str> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
-            let _restored = questions::TerminalGuard::install()?;
+            let _guard = questions::TerminalGuard::install()?;
             questions::prompt_endpoint(&context.environment, &taken)?
         }
         None => {
             return Err(CliError::usage("missing endpoint name", "run \"mmchat endpoint add NAME --url URL\""));
         }
     };
-    let change = ConfigTransaction::begin(context)?;
+    let transaction = ConfigTransaction::begin(context)?;
     // Checked before the key is stored, so that a rejected endpoint leaves no key file behind.
-    let config = change.config()?;
+    let config = transaction.config()?;
     if config.endpoint(&endpoint.name).is_some() {
         return Err(CliError::usage(
             format!("endpoint \"{}\" already exists", endpoint.name),
@@ -150,15 +150,16 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
         TemplateKey::File(path) => Some(("file", path.clone())),
         TemplateKey::Typed(key) => {
             let name = unique_name(&endpoint.name, &key_file_names(&config));
-            Some(("file", change.write_key_file(&name, key)?))
+            Some(("file", transaction.write_key_file(&name, key)?))
         }
     };
-    let keys = key.or(args.key_command.clone().map(|line| ("command", line))).into_iter().collect();
-    let known = vendors::by_name(&endpoint.name).is_some_and(|vendor| vendor.base_url == endpoint.base_url);
-    let base_url = (!known).then_some(endpoint.base_url);
-    let path = change.path().to_owned();
-    change
-        .edit(|edit| edit.add_endpoint(&NewEndpoint { name: endpoint.name.clone(), base_url, keys, gateway: false }))?;
+    let keys = key.or(args.key_command.clone().map(|command| ("command", command))).into_iter().collect();
+    let is_vendor_default = vendors::by_name(&endpoint.name).is_some_and(|vendor| vendor.base_url == endpoint.base_url);
+    let base_url = (!is_vendor_default).then_some(endpoint.base_url);
+    let path = transaction.path().to_owned();
+    transaction.edit(|editor| {
+        editor.add_endpoint(&NewEndpoint { name: endpoint.name.clone(), base_url, keys, gateway: false })
+    })?;
     let name = &endpoint.name;
     write_stderr(&format!("added {name} to {}\n", path.display()));
     write_stderr(&format!(
@@ -183,7 +184,7 @@ fn endpoint_from_args(args: &AddArgs, name: &str, context: &Context) -> Result<T
     config_input::build_endpoint(name, args.url.as_deref(), key, &context.environment)
 }
 
-/// Longest accepted key, in bytes.
+/// Maximum length of a key, in bytes.
 const MAX_KEY_BYTES: usize = 8192;
 
 /// Reads a key from standard input.
@@ -191,11 +192,11 @@ pub(crate) fn read_key_from_stdin() -> Result<ApiKey, CliError> {
     let input = input::read(None)?;
     let text = String::from_utf8_lossy(&input);
     let key = ApiKey::new(&text);
-    let one_line = !key.expose().contains(char::is_control) && key.expose().len() <= MAX_KEY_BYTES;
-    if key.is_empty() || !one_line {
+    let is_one_line = !key.expose().contains(char::is_control) && key.expose().len() <= MAX_KEY_BYTES;
+    if key.is_empty() || !is_one_line {
         return Err(CliError::usage(
             "invalid key on standard input: expected one line",
-            "pipe the key: pass show openai | mmchat …",
+            "pipe in the key, such as with \"pass show openai | mmchat …\"",
         ));
     }
     Ok(key)

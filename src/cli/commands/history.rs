@@ -1,4 +1,4 @@
-//! `mmchat history`: lists, searches, prints, exports and deletes stored conversations.
+//! `mmchat history`: lists, searches, shows, exports and deletes stored conversations.
 
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
@@ -27,7 +27,7 @@ use crate::{
     },
 };
 
-/// List, search, print, export or delete stored conversations
+/// List, search, show, export or delete stored conversations
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -40,7 +40,7 @@ use crate::{
 )]
 pub(crate) struct HistoryArgs {
     /// Print at most this many, the newest first
-    #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
+    #[arg(short = 'n', long = "most", value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
     most: usize,
     #[command(flatten)]
     list: ListArgs,
@@ -50,13 +50,13 @@ pub(crate) struct HistoryArgs {
 
 #[derive(Debug, Subcommand)]
 enum HistoryCommand {
-    /// List conversations, the newest first
+    /// List the conversations, the newest first
     #[command(after_help = "Examples:\n  \
         mmchat history list -n 100\n  \
         mmchat history list --format json")]
     List {
         /// Print at most this many
-        #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
+        #[arg(short = 'n', long = "most", value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
         most: usize,
         #[command(flatten)]
         list: ListArgs,
@@ -70,7 +70,7 @@ enum HistoryCommand {
         #[arg(value_name = "WORDS", required = true)]
         words: Vec<String>,
         /// Print at most this many, the newest first
-        #[arg(short = 'n', long, value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
+        #[arg(short = 'n', long = "most", value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
         most: usize,
         #[command(flatten)]
         list: ListArgs,
@@ -81,13 +81,13 @@ enum HistoryCommand {
     Prune(PruneArgs),
 }
 
-/// Print a conversation, or the bare text of one answer
+/// Show a conversation, or print the bare text of one answer
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     mmchat history show\n  \
     mmchat history show 12@2 > answer.md")]
 struct ShowArgs {
-    /// The conversation, or one answer of it, such as 12, 12@2 or last@1
+    /// Conversation, or one answer of it, such as 12, 12@2 or last@1
     #[arg(value_name = "ID", default_value = LAST)]
     turn: String,
     #[command(flatten)]
@@ -100,7 +100,7 @@ struct ShowArgs {
     mmchat history export 12 --output conversation.md\n  \
     mmchat history export --format json > history.json")]
 struct ExportArgs {
-    /// Conversations or answers, such as 12 or 12@2; all if omitted
+    /// Conversations or answers, such as 12 or 12@2 [default: all]
     #[arg(value_name = "ID")]
     turns: Vec<String>,
     /// Write the conversations in this format
@@ -113,10 +113,8 @@ struct ExportArgs {
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 enum ExportFormat {
-    /// Markdown document
     #[default]
     Markdown,
-    /// JSON array with one object for each answer
     Json,
 }
 
@@ -126,7 +124,7 @@ enum ExportFormat {
     mmchat history delete 12 13\n  \
     mmchat history delete --all")]
 struct DeleteArgs {
-    /// The conversations
+    /// Conversations to delete
     #[arg(value_name = "ID", required_unless_present = "all")]
     ids: Vec<i64>,
     /// Delete all conversations
@@ -142,7 +140,7 @@ struct DeleteArgs {
 #[command(after_help = "Examples:\n  \
     mmchat history prune --days 30")]
 struct PruneArgs {
-    /// Delete what is older than this many days; by default history_days of the config
+    /// Delete what is older than this many days [default: history_days of the config]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     days: Option<u32>,
 }
@@ -150,8 +148,8 @@ struct PruneArgs {
 pub(crate) fn run(args: &HistoryArgs, context: &Context) -> Result<Exit, CliError> {
     match &args.command {
         None => list(args.most, &args.list, context)?,
-        Some(HistoryCommand::List { most, list: format }) => list(*most, format, context)?,
-        Some(HistoryCommand::Search { words, most, list }) => search(words, *most, list, context)?,
+        Some(HistoryCommand::List { most: limit, list: list_args }) => list(*limit, list_args, context)?,
+        Some(HistoryCommand::Search { words, most: limit, list }) => search(words, *limit, list, context)?,
         Some(HistoryCommand::Show(args)) => show(args, context)?,
         Some(HistoryCommand::Export(args)) => export(args, context)?,
         Some(HistoryCommand::Delete(args)) => delete(args, context)?,
@@ -160,8 +158,8 @@ pub(crate) fn run(args: &HistoryArgs, context: &Context) -> Result<Exit, CliErro
     Ok(Exit::Ok)
 }
 
-fn list(most: usize, format: &ListArgs, context: &Context) -> Result<(), CliError> {
-    let conversations = open_record(context)?.map_or(Ok(Vec::new()), |database| database.conversations(most))?;
+fn list(limit: usize, list_args: &ListArgs, context: &Context) -> Result<(), CliError> {
+    let conversations = open_record(context)?.map_or(Ok(Vec::new()), |database| database.conversations(limit))?;
     let mut table = Table::new(&[">id", "when", ">answers", "model", "prompt"]);
     let mut document = Vec::new();
     for conversation in &conversations {
@@ -182,58 +180,58 @@ fn list(most: usize, format: &ListArgs, context: &Context) -> Result<(), CliErro
             "prompt": conversation.prompt,
         }));
     }
-    if conversations.is_empty() && format.is_text() {
+    if conversations.is_empty() && list_args.is_text() {
         write_stderr("no conversations are stored\n");
     }
-    format.print(context, &[table], &document.into())
+    list_args.print(context, &[table], &document.into())
 }
 
-fn search(words: &[String], most: usize, format: &ListArgs, context: &Context) -> Result<(), CliError> {
+fn search(words: &[String], limit: usize, list_args: &ListArgs, context: &Context) -> Result<(), CliError> {
     // An empty search term matches nothing.
     let words: Vec<&str> = words.iter().map(|words| words.trim()).filter(|words| !words.is_empty()).collect();
     if words.is_empty() {
         let message = "missing search words".to_owned();
         return Err(CliError::Usage { message, hint: Some("run \"mmchat history search WORDS\"".to_owned()) });
     }
-    let hits = open_record(context)?.map_or(Ok(Vec::new()), |mut database| database.search(&words, most))?;
+    let hits = open_record(context)?.map_or(Ok(Vec::new()), |mut database| database.search(&words, limit))?;
     let mut table = Table::new(&["id", "when", "model", "match"]);
     let mut document = Vec::new();
     for hit in &hits {
-        let exchange = &hit.turn;
+        let turn = &hit.turn;
         table.add_row(vec![
-            exchange.reference(),
-            format_time(exchange.at),
-            exchange.requested.clone(),
+            turn.reference(),
+            format_time(turn.at),
+            turn.requested.clone(),
             hit.excerpt.clone(),
         ]);
-        let mut object = turn_json(exchange);
+        let mut object = turn_json(turn);
         object["excerpt"] = hit.excerpt.as_str().into();
         document.push(object);
     }
-    if hits.is_empty() && format.is_text() {
+    if hits.is_empty() && list_args.is_text() {
         write_stderr("no matches\n");
     }
-    format.print(context, &[table], &document.into())
+    list_args.print(context, &[table], &document.into())
 }
 
 fn show(args: &ShowArgs, context: &Context) -> Result<(), CliError> {
-    let turn: TurnRef = args.turn.parse()?;
-    let exchanges = find_turns(&open_required(context)?, turn)?;
+    let turn_ref: TurnRef = args.turn.parse()?;
+    let turns = find_turns(&open_required(context)?, turn_ref)?;
     if !args.list.is_text() {
-        let document: Vec<Value> = exchanges.iter().map(turn_json).collect();
+        let document: Vec<Value> = turns.iter().map(turn_json).collect();
         return args.list.print(context, &[], &document.into());
     }
-    let text = match (turn.answer, exchanges.as_slice()) {
-        (Some(_), [one]) => {
-            if let Some(class) = &one.class {
+    let text = match (turn_ref.answer, turns.as_slice()) {
+        (Some(_), [turn]) => {
+            if let Some(class) = &turn.class {
                 write_stderr(&format!("warning: this answer is incomplete: {class}\n"));
             }
-            format!("{}\n", one.answer.trim_end_matches('\n'))
+            format!("{}\n", turn.answer.trim_end_matches('\n'))
         }
-        _ => markdown(&exchanges),
+        _ => markdown(&turns),
     };
-    let terminal = context.look(&context.layers(Flags::default())?).stdout_width.is_some();
-    Ok(Streams::stdout().write(&mut Output::data(if terminal { strip_controls(&text) } else { text }))?)
+    let is_terminal = context.look(&context.layers(Flags::default())?).stdout_width.is_some();
+    Ok(Streams::stdout().write(&mut Output::data(if is_terminal { strip_controls(&text) } else { text }))?)
 }
 
 /// Removes control characters, for output on a terminal.
@@ -245,21 +243,21 @@ fn strip_controls(text: &str) -> String {
 
 fn export(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
     let database = open_required(context)?;
-    let exchanges = if args.turns.is_empty() {
+    let turns = if args.turns.is_empty() {
         database.all_turns()?
     } else {
-        let mut exchanges = Vec::new();
-        for turn in &args.turns {
-            exchanges.extend(find_turns(&database, turn.parse()?)?);
+        let mut turns = Vec::new();
+        for reference in &args.turns {
+            turns.extend(find_turns(&database, reference.parse()?)?);
         }
-        exchanges
+        turns
     };
     let text = match args.format {
-        ExportFormat::Json => format!("{:#}\n", exchanges.iter().map(turn_json).collect::<Value>()),
-        ExportFormat::Markdown => markdown(&exchanges),
+        ExportFormat::Json => format!("{:#}\n", turns.iter().map(turn_json).collect::<Value>()),
+        ExportFormat::Markdown => markdown(&turns),
     };
-    let terminal = context.look(&context.layers(Flags::default())?).stdout_width.is_some() && args.output.is_none();
-    let text = if terminal { strip_controls(&text) } else { text };
+    let is_terminal = context.look(&context.layers(Flags::default())?).stdout_width.is_some() && args.output.is_none();
+    let text = if is_terminal { strip_controls(&text) } else { text };
     let mut streams = args.output.as_deref().map_or_else(|| Ok(Streams::stdout()), Streams::file)?;
     streams.write(&mut Output::data(text))?;
     Ok(streams.finish(true)?)
@@ -289,15 +287,15 @@ fn delete(args: &DeleteArgs, context: &Context) -> Result<(), CliError> {
     purge_traces(&database, now, context)
 }
 
-/// Removes the remaining traces of deleted content: error texts of services, which may quote it, and the log of SQLite.
+/// Removes the remaining traces of deleted content: error texts of services, which may quote it, and SQLite's log.
 fn purge_traces(database: &Database, before: Timestamp, context: &Context) -> Result<(), CliError> {
-    let cleared = database.purge_deleted();
-    let error_texts = update_health(&health_file(context)?, &mut |snapshot| snapshot.clear_messages_before(before));
-    if let (Err(error), Err(_)) = (&error_texts, &cleared) {
+    let purged = database.purge_deleted();
+    let updated = update_health(&health_file(context)?, &mut |snapshot| snapshot.clear_messages_before(before));
+    if let (Err(error), Err(_)) = (&updated, &purged) {
         write_stderr(&format!("warning: {error}\n"));
     }
-    cleared?;
-    error_texts
+    purged?;
+    updated
 }
 
 fn prune(args: &PruneArgs, context: &Context) -> Result<(), CliError> {
@@ -328,13 +326,13 @@ fn open_required(context: &Context) -> Result<Database, CliError> {
         .ok_or_else(|| CliError::usage("no conversations are stored", "history may be off; ask something first"))
 }
 
-/// The turns that `turn` refers to: all of a conversation, or one answer.
-fn find_turns(database: &Database, turn: TurnRef) -> Result<Vec<StoredTurn>, CliError> {
+/// The turns that `turn_ref` refers to: all of a conversation, or one answer.
+fn find_turns(database: &Database, turn_ref: TurnRef) -> Result<Vec<StoredTurn>, CliError> {
     let nothing = || CliError::usage("no conversations are stored", "history may be off; ask something first");
-    let conversation = StoredConversation::find(database, turn)?.ok_or_else(nothing)?;
-    match turn.answer {
+    let conversation = StoredConversation::find(database, turn_ref)?.ok_or_else(nothing)?;
+    match turn_ref.answer {
         None => Ok(conversation.turns().to_vec()),
-        Some(_) => Ok(conversation.answer(turn)?.into_iter().cloned().collect()),
+        Some(_) => Ok(conversation.answer(turn_ref)?.into_iter().cloned().collect()),
     }
 }
 
@@ -353,9 +351,9 @@ fn excerpt(text: &str) -> String {
 }
 
 /// Formats conversations as Markdown: each prompt, and below it each answer under the name of its model.
-fn markdown(exchanges: &[StoredTurn]) -> String {
+fn markdown(turns: &[StoredTurn]) -> String {
     let mut out = String::new();
-    for conversation in exchanges.chunk_by(|a, b| a.conversation == b.conversation) {
+    for conversation in turns.chunk_by(|a, b| a.conversation == b.conversation) {
         let first = &conversation[0];
         let _ = write!(out, "# Conversation {}, {}\n\n", first.conversation, format_time(first.at));
         if let Some(system) = &first.system {
@@ -367,12 +365,12 @@ fn markdown(exchanges: &[StoredTurn]) -> String {
                 if first.image_count > 0 { format!("\n> ({} image(s))", first.image_count) } else { String::new() };
             let prompt: Vec<String> = first.prompt.lines().map(|line| format!("> {line}")).collect();
             let _ = write!(out, "{}{images}\n\n", prompt.join("\n"));
-            for exchange in round {
-                let model = exchange.model.as_deref().unwrap_or(&exchange.requested);
-                let failed = exchange.class.as_ref().map(|class| format!(" ({class})")).unwrap_or_default();
-                let picked = if exchange.picked { " (picked)" } else { "" };
-                let answer = exchange.answer.trim_end();
-                let _ = write!(out, "## {}: {model}{failed}{picked}\n\n{answer}\n\n", exchange.reference());
+            for turn in round {
+                let model = turn.model.as_deref().unwrap_or(&turn.requested);
+                let failed = turn.class.as_ref().map(|class| format!(" ({class})")).unwrap_or_default();
+                let picked = if turn.picked { " (picked)" } else { "" };
+                let answer = turn.answer.trim_end();
+                let _ = write!(out, "## {}: {model}{failed}{picked}\n\n{answer}\n\n", turn.reference());
             }
         }
     }
@@ -381,21 +379,21 @@ fn markdown(exchanges: &[StoredTurn]) -> String {
     out
 }
 
-fn turn_json(exchange: &StoredTurn) -> Value {
+fn turn_json(turn: &StoredTurn) -> Value {
     json!({
-        "id": exchange.conversation,
-        "round": exchange.round,
-        "call": exchange.answer_number,
-        "place": exchange.reference(),
-        "picked": exchange.picked,
-        "at": exchange.at.to_string(),
-        "asked": exchange.requested,
-        "model": exchange.model,
-        "class": exchange.class,
-        "system": exchange.system,
-        "prompt": exchange.prompt,
-        "images": exchange.image_count,
-        "answer": exchange.answer,
-        "reasoning": exchange.reasoning,
+        "id": turn.conversation,
+        "round": turn.round,
+        "call": turn.answer_number,
+        "place": turn.reference(),
+        "picked": turn.picked,
+        "at": turn.at.to_string(),
+        "asked": turn.requested,
+        "model": turn.model,
+        "class": turn.class,
+        "system": turn.system,
+        "prompt": turn.prompt,
+        "images": turn.image_count,
+        "answer": turn.answer,
+        "reasoning": turn.reasoning,
     })
 }

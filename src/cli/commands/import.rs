@@ -1,7 +1,7 @@
 //! `mmchat config import`: adds the endpoints, models, routes and keys of another tool's config to ours.
 //!
-//! Existing entries are kept, names that are taken get a number, and keys are stored in separate files. Either
-//! everything is written or nothing.
+//! Existing entries are kept, a name that is taken gets a number, and keys are stored in separate files. Either all
+//! additions are written or none.
 
 use std::{
     path::{Path, PathBuf},
@@ -75,7 +75,7 @@ pub(crate) fn key_file_names(config: &Config) -> Vec<String> {
 /// What the import adds.
 #[derive(Default)]
 struct Additions {
-    /// The names of the imported endpoints: in the file and here.
+    /// The name of each imported endpoint in the imported file, and in our config.
     endpoint_names: Vec<(String, String)>,
     endpoints: Vec<NewEndpoint>,
     models: Vec<NewModel>,
@@ -96,19 +96,19 @@ pub(crate) fn run(args: &ImportArgs, context: &Context) -> Result<Exit, CliError
             "nothing was changed; name the tool with --from",
         )
     })?;
-    let change = ConfigTransaction::begin(context)?;
+    let transaction = ConfigTransaction::begin(context)?;
     let ring = KeyRing::new(context.environment.clone());
-    let additions = plan_additions(&imported, &change.config()?, &ring);
-    let ((), text) = change.prepare(|edit| additions.apply(edit))?;
-    change.check(&text)?;
+    let additions = plan_additions(&imported, &transaction.config()?, &ring);
+    let ((), text) = transaction.prepare(|editor| additions.apply(editor))?;
+    transaction.check(&text)?;
     if !args.dry_run {
-        // Keys are stored first: an unused key file is harmless, a config that refers to a missing one is not.
+        // Keys are stored first: an unused key file is harmless, a reference to a missing one is not.
         for (name, key) in &additions.keys {
-            change.write_key_file(name, key)?;
+            transaction.write_key_file(name, key)?;
         }
-        change.write(&text)?;
+        transaction.write(&text)?;
     }
-    report(&imported, &additions, change.path(), args.dry_run);
+    report(&imported, &additions, transaction.path(), args.dry_run);
     Ok(Exit::Ok)
 }
 
@@ -135,9 +135,9 @@ fn without_bom(text: &str) -> String {
 fn select_format(args: &ImportArgs, text: &str) -> Result<ImportFormat, CliError> {
     let names = ImportFormat::NAMES.map(|(name, _)| name);
     match &args.from {
-        Some(wanted) => match ImportFormat::NAMES.iter().find(|(name, _)| name == wanted) {
+        Some(tool) => match ImportFormat::NAMES.iter().find(|(name, _)| name == tool) {
             Some((_, format)) => Ok(*format),
-            None => Err(unknown_value("tool", wanted, &names)),
+            None => Err(unknown_value("tool", tool, &names)),
         },
         None => ImportFormat::detect(text).ok_or_else(|| {
             CliError::usage(
@@ -151,14 +151,14 @@ fn select_format(args: &ImportArgs, text: &str) -> Result<ImportFormat, CliError
 /// The parts of `imported` that are not in `config` yet, with names that are free there.
 fn plan_additions(imported: &ImportedConfig, config: &Config, ring: &KeyRing) -> Additions {
     let mut additions = Additions::default();
-    let mut taken: Vec<String> = config.endpoints.iter().map(|known| known.name.clone()).collect();
+    let mut taken: Vec<String> = config.endpoints.iter().map(|existing| existing.name.clone()).collect();
     for endpoint in &imported.endpoints {
-        let ours = find_matching_endpoint(config, endpoint, ring).unwrap_or_else(|| {
+        let local_name = find_matching_endpoint(config, endpoint, ring).unwrap_or_else(|| {
             let name = unique_name(&endpoint.name, &taken);
             taken.push(name.clone());
             name
         });
-        additions.endpoint_names.push((endpoint.name.clone(), ours));
+        additions.endpoint_names.push((endpoint.name.clone(), local_name));
     }
     for endpoint in &imported.endpoints {
         let name = additions.local_endpoint_name(&endpoint.name);
@@ -176,31 +176,33 @@ fn plan_additions(imported: &ImportedConfig, config: &Config, ring: &KeyRing) ->
         let name = additions.add_route(route, config, &renamed, &mut taken);
         renamed.push((route.name.clone(), name));
     }
-    let named = |wanted: &String| match wanted.split_once('/') {
+    let local_default = |default: &String| match default.split_once('/') {
         Some((endpoint, upstream)) => Some(format!("{}/{upstream}", additions.local_endpoint_name(endpoint))),
-        None => renamed.iter().rev().find(|(theirs, _)| theirs == wanted).map(|(_, ours)| ours.clone()),
+        None => renamed.iter().rev().find(|(theirs, _)| theirs == default).map(|(_, ours)| ours.clone()),
     };
-    additions.default = imported.default.as_ref().filter(|_| config.default.is_none()).and_then(named);
+    additions.default = imported.default.as_ref().filter(|_| config.default.is_none()).and_then(local_default);
     additions
 }
 
 /// A configured endpoint with the same address that has all keys of the imported one.
 fn find_matching_endpoint(config: &Config, endpoint: &ImportedEndpoint, ring: &KeyRing) -> Option<String> {
     let url = crate::config::parse_base_url(&endpoint.base_url).ok()?;
-    let same = |known: &str| known.trim_end_matches('/') == url.as_str().trim_end_matches('/');
-    let has = |known: &KeySource, key: &ImportedKey| match key {
-        ImportedKey::Env(variable) => *known == KeySource::Env(variable.clone()),
-        ImportedKey::Literal(key) => ring.hash(known, "") == ring.hash(&KeySource::Literal(key.clone()), ""),
+    let is_same_url = |existing: &str| existing.trim_end_matches('/') == url.as_str().trim_end_matches('/');
+    let is_same_key = |source: &KeySource, key: &ImportedKey| match key {
+        ImportedKey::Env(variable) => *source == KeySource::Env(variable.clone()),
+        ImportedKey::Literal(key) => ring.hash(source, "") == ring.hash(&KeySource::Literal(key.clone()), ""),
     };
-    let has_all = |known: &Endpoint| endpoint.keys.iter().all(|key| known.keys.iter().any(|source| has(source, key)));
-    let matches = |known: &&Arc<Endpoint>| same(known.base_url.as_str()) && has_all(known);
-    config.endpoints.iter().find(matches).map(|known| known.name.clone())
+    let has_all_keys = |existing: &Endpoint| {
+        endpoint.keys.iter().all(|key| existing.keys.iter().any(|source| is_same_key(source, key)))
+    };
+    let matches = |existing: &&Arc<Endpoint>| is_same_url(existing.base_url.as_str()) && has_all_keys(existing);
+    config.endpoints.iter().find(matches).map(|existing| existing.name.clone())
 }
 
 impl Additions {
     fn local_endpoint_name(&self, theirs: &str) -> String {
-        let known = self.endpoint_names.iter().find(|(name, _)| name == theirs);
-        known.map_or(theirs, |(_, ours)| ours).to_owned()
+        let found = self.endpoint_names.iter().find(|(name, _)| name == theirs);
+        found.map_or(theirs, |(_, ours)| ours).to_owned()
     }
 
     fn add_endpoint(&mut self, name: &str, endpoint: &ImportedEndpoint, config: &Config, names: &[String]) {
@@ -226,15 +228,15 @@ impl Additions {
     /// Adds a model unless one with the same endpoint and upstream id exists; returns its name.
     fn add_model(&mut self, model: &ImportedModel, config: &Config, taken: &mut Vec<String>) -> String {
         let endpoint = self.local_endpoint_name(&model.endpoint);
-        let ours =
-            config.models.iter().find(|known| known.endpoint.name == endpoint && known.upstream_id == model.upstream);
-        if let Some(known) = ours {
-            self.already_present.push(format!("model {}", known.id));
-            return known.id.0.clone();
+        let existing =
+            config.models.iter().find(|other| other.endpoint.name == endpoint && other.upstream_id == model.upstream);
+        if let Some(existing) = existing {
+            self.already_present.push(format!("model {}", existing.id));
+            return existing.id.0.clone();
         }
-        let new = self.models.iter().find(|known| known.endpoint == endpoint && known.upstream == model.upstream);
-        if let Some(known) = new {
-            return known.name.clone();
+        let added = self.models.iter().find(|other| other.endpoint == endpoint && other.upstream == model.upstream);
+        if let Some(added) = added {
+            return added.name.clone();
         }
         let name = unique_name(&model.name, taken);
         taken.push(name.clone());
@@ -261,14 +263,14 @@ impl Additions {
         let mut models: Vec<(String, u32)> = Vec::new();
         for (theirs, weight) in &route.models {
             let ours = renamed.iter().find(|(name, _)| name == theirs).map(|(_, ours)| ours.clone());
-            let new = ours.filter(|name| models.iter().all(|(known, _)| known != name));
+            let new = ours.filter(|name| models.iter().all(|(other, _)| other != name));
             models.extend(new.map(|name| (name, *weight)));
         }
-        let same =
-            |known: &&Route| known.models.iter().map(|model| &model.id.0).eq(models.iter().map(|(name, _)| name));
-        if let Some(known) = config.routes.iter().find(same) {
-            self.already_present.push(format!("route {}", known.name));
-            return known.name.clone();
+        let has_same_models =
+            |route: &&Route| route.models.iter().map(|model| &model.id.0).eq(models.iter().map(|(name, _)| name));
+        if let Some(existing) = config.routes.iter().find(has_same_models) {
+            self.already_present.push(format!("route {}", existing.name));
+            return existing.name.clone();
         }
         let name = unique_name(&route.name, taken);
         taken.push(name.clone());
@@ -276,26 +278,26 @@ impl Additions {
         name
     }
 
-    fn apply(&self, edit: &mut ConfigEditor) -> Result<(), EditError> {
-        self.endpoints.iter().try_for_each(|endpoint| edit.add_endpoint(endpoint))?;
-        self.models.iter().try_for_each(|model| edit.add_model(model))?;
+    fn apply(&self, editor: &mut ConfigEditor) -> Result<(), EditError> {
+        self.endpoints.iter().try_for_each(|endpoint| editor.add_endpoint(endpoint))?;
+        self.models.iter().try_for_each(|model| editor.add_model(model))?;
         for ImportedRoute { name, models, strategy } in &self.routes {
-            edit.add_route(name, models, Some(*strategy).filter(|strategy| *strategy != "priority"))?;
+            editor.add_route(name, models, Some(*strategy).filter(|strategy| *strategy != "priority"))?;
         }
         if let Some(default) = &self.default {
-            edit.set_default(default);
+            editor.set_default(default);
         }
         Ok(())
     }
 }
 
-/// Replaces the endpoint name at the end of an advice by the name that the endpoint has here.
+/// Replaces the imported endpoint name at the end of an advice with the name of the endpoint in our config.
 fn localize_advice(advice: &str, additions: &Additions) -> String {
-    let renamed = additions.endpoint_names.iter().find_map(|(theirs, ours)| {
+    let localized = additions.endpoint_names.iter().find_map(|(theirs, ours)| {
         let start = advice.strip_suffix(theirs.as_str()).filter(|start| start.ends_with(' '))?;
         Some(format!("{start}{ours}"))
     });
-    renamed.unwrap_or_else(|| advice.to_owned())
+    localized.unwrap_or_else(|| advice.to_owned())
 }
 
 fn report(imported: &ImportedConfig, additions: &Additions, path: &Path, dry_run: bool) {
@@ -317,12 +319,12 @@ fn report(imported: &ImportedConfig, additions: &Additions, path: &Path, dry_run
     if let Some(default) = &additions.default {
         write_stderr(&format!("{verb} default: {default}\n"));
     }
-    for known in &additions.already_present {
-        write_stderr(&format!("{known} already exists\n"));
+    for existing in &additions.already_present {
+        write_stderr(&format!("{existing} already exists\n"));
     }
-    for left_out in &imported.skipped {
-        let reason = localize_advice(&left_out.reason, additions);
-        write_stderr(&format!("skipped: {}: {}\n", one_line(&left_out.item), one_line(&reason)));
+    for entry in &imported.skipped {
+        let reason = localize_advice(&entry.reason, additions);
+        write_stderr(&format!("skipped: {}: {}\n", one_line(&entry.item), one_line(&reason)));
     }
     let totals = format!(
         "{} endpoint(s), {} model(s), {} route(s), {} key file(s); {} skipped",

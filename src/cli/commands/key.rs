@@ -32,7 +32,7 @@ use crate::{
     transport::keys::KeyRing,
 };
 
-/// Store, list or remove keys outside the config
+/// Store, list or remove API keys outside the config
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
       mmchat key set openai\n  \
@@ -46,7 +46,7 @@ pub(crate) struct KeyArgs {
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
     Set(SetArgs),
-    /// List where the keys are stored and which endpoints use them; no key is shown
+    /// List the keys of each endpoint and where they are stored; no key is shown
     #[command(after_help = "Examples:\n  \
       mmchat key list\n  \
       mmchat key list --format json")]
@@ -105,66 +105,66 @@ pub(crate) fn run(args: &KeyArgs, context: &Context) -> Result<Exit, CliError> {
 fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
     let name = config_input::validate_name(&args.name)?;
     let config = ConfigTransaction::begin(context)?.config()?;
-    let user = match &args.endpoint {
+    let endpoint_name = match &args.endpoint {
         Some(endpoint) => Some(find_endpoint(&config, endpoint)?.name.clone()),
         None => config.endpoint(&name).map(|endpoint| endpoint.name.clone()),
     };
     let key = read_key(&name)?;
-    let change = ConfigTransaction::begin(context)?;
-    let config = change.config()?;
-    let name = if args.add { unused_key_name(&name, &config, &change, args.keyring) } else { name };
-    let place = key_ref(&name, args.keyring);
+    let transaction = ConfigTransaction::begin(context)?;
+    let config = transaction.config()?;
+    let name = if args.add { unused_key_name(&name, &config, &transaction, args.keyring) } else { name };
+    let reference = key_ref(&name, args.keyring);
     if args.keyring {
         update_keyring(&name, Some(&key))?;
     } else {
-        change.write_key_file(&name, &key)?;
+        transaction.write_key_file(&name, &key)?;
     }
-    write_stderr(&format!("stored key {name} in {}\n", key_location(&place, change.path())));
-    match user {
+    write_stderr(&format!("stored key {name} in {}\n", key_location(&reference, transaction.path())));
+    match endpoint_name {
         Some(endpoint) => {
-            let before = config.endpoint(&endpoint).map(|known| known.keys.clone()).unwrap_or_default();
+            let old_keys = config.endpoint(&endpoint).map(|endpoint| endpoint.keys.clone()).unwrap_or_default();
             // A key written in the config itself has no other copy, so the old config is saved first.
-            let literal = before.iter().any(|key| matches!(key, KeySource::Literal(_)));
-            if literal
+            let has_literal = old_keys.iter().any(|key| matches!(key, KeySource::Literal(_)));
+            if has_literal
                 && !args.add
-                && let Some(backup) = change.back_up()?
+                && let Some(backup) = transaction.back_up()?
             {
                 write_stderr(&format!("saved the old config, including its key, as {}\n", backup.display()));
             }
-            change.edit(|edit| edit.set_key(&endpoint, &place, args.add))?;
-            report_use(&endpoint, &before, args.add);
+            transaction.edit(|editor| editor.set_key(&endpoint, &reference, args.add))?;
+            report_use(&endpoint, &old_keys, args.add);
         }
         None => write_stderr(&format!(
             "  no endpoint uses it yet; add to one: api_key = {{ {} = \"{}\" }}\n",
-            place.0, place.1
+            reference.0, reference.1
         )),
     }
     Ok(())
 }
 
 /// A key name that is not in use, so that `--add` never replaces an existing key.
-fn unused_key_name(name: &str, config: &Config, change: &ConfigTransaction, keyring: bool) -> String {
-    let entry = |source: &KeySource| match source {
+fn unused_key_name(name: &str, config: &Config, transaction: &ConfigTransaction, keyring: bool) -> String {
+    let keyring_name = |source: &KeySource| match source {
         KeySource::Keyring(name) => Some(name.clone()),
         _ => None,
     };
     if keyring {
-        return unique_name(name, &key_sources(config).filter_map(entry).collect::<Vec<_>>());
+        return unique_name(name, &key_sources(config).filter_map(keyring_name).collect::<Vec<_>>());
     }
     // A key file that no endpoint refers to yet must not be overwritten either.
-    let folder = change.path().with_file_name(key_file_path(name));
-    let files = folder.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
+    let key_file = transaction.path().with_file_name(key_file_path(name));
+    let files = key_file.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
     let mut taken: Vec<String> = files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     taken.extend(key_file_names(config));
     unique_name(name, &taken)
 }
 
-fn report_use(endpoint: &str, before: &[KeySource], beside: bool) {
-    let before: Vec<String> = before.iter().map(ToString::to_string).collect();
-    write_stderr(&match (before.is_empty(), beside) {
+fn report_use(endpoint: &str, old_keys: &[KeySource], added: bool) {
+    let old_keys: Vec<String> = old_keys.iter().map(ToString::to_string).collect();
+    write_stderr(&match (old_keys.is_empty(), added) {
         (true, _) => format!("  endpoint {endpoint} now uses it\n"),
-        (false, true) => format!("  endpoint {endpoint} now uses it in addition to: {}\n", before.join(", ")),
-        (false, false) => format!("  endpoint {endpoint} now uses it instead of: {}\n", before.join(", ")),
+        (false, true) => format!("  endpoint {endpoint} now uses it in addition to: {}\n", old_keys.join(", ")),
+        (false, false) => format!("  endpoint {endpoint} now uses it instead of: {}\n", old_keys.join(", ")),
     });
 }
 
@@ -184,15 +184,15 @@ fn key_ref(name: &str, keyring: bool) -> KeyRef {
     if keyring { ("keyring", name.to_owned()) } else { ("file", key_file_path(name)) }
 }
 
-fn key_location((kind, place): &KeyRef, config: &Path) -> String {
+fn key_location((kind, value): &KeyRef, config: &Path) -> String {
     match *kind {
-        "file" => config.with_file_name(place).display().to_string(),
-        _ => format!("the system keyring as {place}"),
+        "file" => config.with_file_name(value).display().to_string(),
+        _ => format!("the system keyring as {value}"),
     }
 }
 
 fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {
-    let (config, layers) = context.config(context.layers(Flags::default())?)?;
+    let (config, settings) = context.config(context.layers(Flags::default())?)?;
     let ring = KeyRing::new(context.environment.clone());
     let mut table = Table::new(&["endpoint", ">key", "source", "state"]);
     let mut document = Vec::new();
@@ -208,10 +208,10 @@ fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {
             );
         }
     }
-    for path in unused_key_files(&config, layers.config.value.as_deref()) {
-        let shown = path.display().to_string();
-        document.push(json!({"endpoint": null, "key": null, "source": format!("file {shown}"), "state": "not used"}));
-        table.add_row(vec![String::new(), String::new(), format!("file {shown}"), "not used".into()]);
+    for path in unused_key_files(&config, settings.config.value.as_deref()) {
+        let source = format!("file {}", path.display());
+        document.push(json!({"endpoint": null, "key": null, "source": source, "state": "not used"}));
+        table.add_row(vec![String::new(), String::new(), source, "not used".into()]);
     }
     if document.is_empty() && args.is_text() {
         write_stderr("no keys configured; run \"mmchat key set NAME\" to store one\n");
@@ -219,29 +219,29 @@ fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {
     args.print(context, &[table], &document.into())
 }
 
-/// Key files that no endpoint refers to.
+/// The key files that no endpoint refers to.
 fn unused_key_files(config: &Config, path: Option<&Path>) -> Vec<PathBuf> {
     let Some(folder) = path.and_then(Path::parent).map(|folder| folder.join("keys")) else { return Vec::new() };
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let used =
-        |path: &PathBuf| config.endpoints.iter().any(|known| known.keys.contains(&KeySource::File(path.clone())));
-    let mut unused: Vec<PathBuf> = files.filter(|path| path.is_file() && !used(path)).collect();
+    let is_used =
+        |path: &PathBuf| config.endpoints.iter().any(|endpoint| endpoint.keys.contains(&KeySource::File(path.clone())));
+    let mut unused: Vec<PathBuf> = files.filter(|path| path.is_file() && !is_used(path)).collect();
     unused.sort();
     unused
 }
 
 fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
     let name = config_input::validate_name(&args.name)?;
-    let place = key_ref(&name, args.keyring);
-    let change = ConfigTransaction::begin(context)?;
-    let file = change.path().with_file_name(&place.1);
+    let reference = key_ref(&name, args.keyring);
+    let transaction = ConfigTransaction::begin(context)?;
+    let file = transaction.path().with_file_name(&reference.1);
     if !args.keyring && !file.is_file() {
         return Err(CliError::usage(
             format!("no key \"{name}\": {} does not exist", file.display()),
             "run \"mmchat key list\"",
         ));
     }
-    let config = change.config()?;
+    let config = transaction.config()?;
     let source = if args.keyring { KeySource::Keyring(name.clone()) } else { KeySource::File(file.clone()) };
     let users: Vec<&str> = config
         .endpoints
@@ -257,12 +257,12 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
     }
     // The config is changed first: an endpoint that refers to a removed key would fail.
     if !users.is_empty() {
-        let path = change.path().to_owned();
-        change.edit(|edit| {
-            let same_file = |written: &str| resolve_config_path(&path, written) == file;
-            edit.remove_key_refs(&|kind, written| match kind {
-                "file" => !args.keyring && same_file(written),
-                kind => kind == place.0 && written == place.1,
+        let path = transaction.path().to_owned();
+        transaction.edit(|editor| {
+            let is_same_file = |value: &str| resolve_config_path(&path, value) == file;
+            editor.remove_key_refs(&|kind, value| match kind {
+                "file" => !args.keyring && is_same_file(value),
+                kind => kind == reference.0 && value == reference.1,
             });
             Ok(())
         })?;
@@ -281,7 +281,7 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Backups of a key file, made when another key replaced it.
+/// The backups of a key file, which are made when another key replaces it.
 fn backups_of(file: &Path) -> Vec<PathBuf> {
     let prefix = format!("{}.bak", file.file_name().unwrap_or_default().to_string_lossy());
     let files = file.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
@@ -295,11 +295,11 @@ fn backups_of(file: &Path) -> Vec<PathBuf> {
 
 /// Stores a key in the system keyring, or removes it.
 fn update_keyring(name: &str, key: Option<&ApiKey>) -> Result<(), CliError> {
-    let done = match key {
+    let result = match key {
         Some(key) => crate::transport::keys::keyring::store(name, key),
         None => crate::transport::keys::keyring::delete(name),
     };
-    done.map_err(|error| {
+    result.map_err(|error| {
         CliError::usage(error.to_string(), "omit --keyring to store it in a file that only you can read")
     })
 }

@@ -28,7 +28,7 @@ pub(crate) struct MockArgs {
     /// Add a model; settings are joined with + as in a model name
     #[arg(long = "model", value_name = "NAME=SETTINGS", help_heading = "Models")]
     models: Vec<String>,
-    /// Let every answer fail with this fault
+    /// Make every answer fail with this fault
     #[arg(long, value_name = "FAULT", help_heading = "Answers")]
     fault: Option<String>,
     /// Set the time to the first token
@@ -47,7 +47,7 @@ pub(crate) struct MockArgs {
     #[arg(long, help_heading = "Answers")]
     no_usage: bool,
     /// Seed the generated texts with this number
-    #[arg(long, default_value_t = 0, help_heading = "Answers")]
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Answers")]
     seed: u64,
     /// Listen on this port; 0 selects a free one
     #[arg(long, default_value_t = 0, help_heading = "Server")]
@@ -71,7 +71,7 @@ pub(crate) fn run(args: &MockArgs, context: &Context) -> Result<Exit, CliError> 
         Streams::stdout().write(&mut Output::data(format!("http://{address}/v1\n")))?;
         tokio::select! {
             () = interruption.received() => Ok(Exit::Ok),
-            served = serve(listener, settings) => served.map(|never| match never {}).map_err(CliError::from),
+            result = serve(listener, settings) => result.map(|never| match never {}).map_err(CliError::from),
         }
     })
 }

@@ -51,7 +51,7 @@ enum ModelCommand {
       mmchat model default chat\n  \
       mmchat model default openai/gpt-4o-mini")]
     Default {
-        /// Model, route or endpoint/id
+        /// Model, route or endpoint/upstream-id
         #[arg(value_name = "NAME", add = CompletionKind::ModelsAndRoutes.completer())]
         name: String,
     },
@@ -62,15 +62,15 @@ enum ModelCommand {
 #[command(after_help = "Examples:\n  \
       mmchat model add\n  \
       mmchat model add fast --endpoint openai --model gpt-4o-mini --tag cheap\n  \
-      mmchat model add fast -e openai -m gpt-4o-mini --price-input 0.15 --price-output 0.6")]
+      mmchat model add fast -e openai -m gpt-4o-mini --context 128000")]
 struct AddArgs {
     /// Name of the new model
     #[arg(value_name = "NAME", requires_all = ["endpoint", "model"])]
     name: Option<String>,
-    /// Endpoint that serves it
+    /// Set the endpoint that serves the model
     #[arg(short, long, value_name = "ENDPOINT", add = CompletionKind::Endpoints.completer(), help_heading = "Models")]
     endpoint: Option<String>,
-    /// Id of the model at the endpoint
+    /// Set the id of the model at the endpoint
     #[arg(short, long, value_name = "ID", help_heading = "Models")]
     model: Option<String>,
     /// Add a tag, which `mmchat compare --tag` selects by
@@ -85,7 +85,7 @@ struct AddArgs {
     /// Set the price of a million output tokens
     #[arg(long, value_name = "AMOUNT", requires = "price_input", help_heading = "Models")]
     price_output: Option<f64>,
-    /// Limit the time to list the endpoint's models, for the question about the model
+    /// Limit the time to list the models of the endpoint, for the question which model to add
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration, help_heading = "Limits")]
     timeout: std::time::Duration,
 }
@@ -105,36 +105,36 @@ struct RemoveArgs {
 }
 
 pub(crate) fn run(args: &ModelArgs, context: &Context) -> Result<Exit, CliError> {
-    let done = match &args.command {
+    let message = match &args.command {
         ModelCommand::Add(args) => add(args, context)?,
         ModelCommand::Remove(args) => {
-            let change = ConfigTransaction::begin(context)?;
-            let removed = change.edit(|edit| edit.remove_model(&args.name, args.everywhere))?;
+            let transaction = ConfigTransaction::begin(context)?;
+            let removed = transaction.edit(|editor| editor.remove_model(&args.name, args.everywhere))?;
             warn_about_presets(&args.name, context)?;
             let with = if removed.is_empty() { String::new() } else { format!(" with {}", removed.join(", ")) };
             format!("removed {}{with}", args.name)
         }
         ModelCommand::Rename { from, to } => {
             let to = &validate_name(to)?;
-            ConfigTransaction::begin(context)?.edit(|edit| edit.rename_model(from, to))?;
+            ConfigTransaction::begin(context)?.edit(|editor| editor.rename_model(from, to))?;
             warn_about_presets(from, context)?;
             format!("renamed {from} to {to}")
         }
         ModelCommand::Default { name } => {
-            let change = ConfigTransaction::begin(context)?;
-            plan::check_name(&change.config()?, name)?;
-            change.edit(|edit| {
-                edit.set_default(name);
+            let transaction = ConfigTransaction::begin(context)?;
+            plan::check_name(&transaction.config()?, name)?;
+            transaction.edit(|editor| {
+                editor.set_default(name);
                 Ok(())
             })?;
             format!("mmchat ask now uses {name}")
         }
     };
-    write_stderr(&format!("{done}\n"));
+    write_stderr(&format!("{message}\n"));
     Ok(Exit::Ok)
 }
 
-/// Warns about presets in separate files that still name the model: only the config itself is edited.
+/// Warns about preset files that still name the model, because only the config itself is edited.
 fn warn_about_presets(model: &str, context: &Context) -> Result<(), CliError> {
     let folder = preset_folder(&context.layers(Flags::default())?).unwrap_or_default();
     for name in preset_file_names(&folder) {
@@ -165,17 +165,17 @@ fn add(args: &AddArgs, context: &Context) -> Result<String, CliError> {
         }
     };
     let price = args.price_input.zip(args.price_output);
-    let change = ConfigTransaction::begin(context)?;
-    find_endpoint(&change.config()?, &new.endpoint)?;
+    let transaction = ConfigTransaction::begin(context)?;
+    find_endpoint(&transaction.config()?, &new.endpoint)?;
     let new = NewModel { tags: args.tags.clone(), context: args.context, price, ..new };
-    change.edit(|edit| edit.add_model(&new))?;
+    transaction.edit(|editor| editor.add_model(&new))?;
     Ok(format!("added {}: {}/{}\n  try it: mmchat ask -m {} \"hello\"", new.name, new.endpoint, new.upstream, new.name))
 }
 
 /// Prompts for what the flags do not specify.
 fn prompt_for_model(args: &AddArgs, context: &Context) -> Result<NewModel, CliError> {
     let config = ConfigTransaction::begin(context)?.config()?;
-    let _restored = questions::TerminalGuard::install()?;
+    let _guard = questions::TerminalGuard::install()?;
     let endpoint = match &args.endpoint {
         Some(name) => find_endpoint(&config, name)?,
         None => questions::choose_endpoint(&config)?,

@@ -33,40 +33,41 @@ pub(crate) fn run(args: &PickArgs, context: &Context) -> Result<Exit, CliError> 
     Ok(Exit::Ok)
 }
 
-/// Picks the answer `reference`, and prints how to continue with it.
+/// Picks the answer that `reference` refers to, and prints how to continue with it.
 pub(crate) fn pick_by_ref(reference: &str, context: &Context) -> Result<(), CliError> {
-    let turn: TurnRef = reference.parse()?;
+    let turn_ref: TurnRef = reference.parse()?;
     let nothing = || CliError::usage("no stored answers to pick from", "history may be off; run a comparison first");
     let mut database = open_record(context)?.ok_or_else(nothing)?;
-    let conversation = StoredConversation::find(&database, turn)?.ok_or_else(nothing)?;
-    let Some(exchange) = conversation.answer(turn)? else {
-        let names: Vec<String> = conversation.round(turn)?.iter().map(StoredTurn::reference).collect();
+    let conversation = StoredConversation::find(&database, turn_ref)?.ok_or_else(nothing)?;
+    let Some(turn) = conversation.answer(turn_ref)? else {
+        let names: Vec<String> = conversation.round(turn_ref)?.iter().map(StoredTurn::reference).collect();
         return Err(CliError::usage(
-            "several answers can be picked",
+            format!("conversation {} has {} parallel answers", conversation.conversation_id(), names.len()),
             format!("name one of them: {}", names.join(", ")),
         ));
     };
-    store_pick(&mut database, exchange)?;
-    let model = exchange.model.as_ref().unwrap_or(&exchange.requested);
+    store_pick(&mut database, turn)?;
+    let model = turn.model.as_ref().unwrap_or(&turn.requested);
     write_stderr(&format!(
-        "picked {} ({model}); continue with mmchat ask, chat or compare --context shared, and --continue\n",
-        exchange.reference()
+        "picked {} ({model}); continue with \"mmchat ask --continue\", \"mmchat chat --continue\" or \"mmchat compare \
+         --continue --context shared\"\n",
+        turn.reference()
     ));
     Ok(())
 }
 
-/// Stores `exchange` as the picked answer, unless it failed without any text.
-pub(crate) fn store_pick(database: &mut Database, exchange: &StoredTurn) -> Result<(), CliError> {
-    let reference = exchange.reference();
-    match &exchange.class {
-        Some(class) if exchange.answer.trim().is_empty() => {
+/// Stores the answer of `turn` as the picked one, unless it failed without any text.
+pub(crate) fn store_pick(database: &mut Database, turn: &StoredTurn) -> Result<(), CliError> {
+    let reference = turn.reference();
+    match &turn.class {
+        Some(class) if turn.answer.trim().is_empty() => {
             return Err(CliError::usage(
-                format!("{reference} has no answer to continue with: {} failed ({class})", exchange.requested),
+                format!("{reference} has no answer to continue with: \"{}\" failed ({class})", turn.requested),
                 format!("pick another answer, or run \"mmchat retry {reference}\""),
             ));
         }
         Some(class) => write_stderr(&format!("warning: the answer {reference} is incomplete: {class}\n")),
         None => {}
     }
-    Ok(database.pick(exchange.id, Timestamp::now())?)
+    Ok(database.pick(turn.id, Timestamp::now())?)
 }

@@ -42,7 +42,7 @@ use crate::{
 
 /// Check that endpoints are reachable, accept their keys and list the models
 #[derive(Debug, Args)]
-#[command(after_help = "Free of charge, unless --deep is given.\n\n\
+#[command(after_help = "Listing models is free of charge; with --deep, the requests are billed.\n\n\
     Exit code 0: no problems; 7: some checks failed; otherwise the code of the failures, or 5 if they differ.\n\n\
     Examples:\n  \
       mmchat ping\n  \
@@ -55,11 +55,11 @@ pub(crate) struct PingArgs {
     /// Also request one token from each model, which is billed
     #[arg(long)]
     deep: bool,
-    /// Limit the time of each request
-    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration)]
-    timeout: Duration,
     #[command(flatten)]
     list: ListArgs,
+    /// Limit the time of each request
+    #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration, help_heading = "Limits")]
+    timeout: Duration,
 }
 
 /// The model list of one endpoint, or the error of the request.
@@ -79,7 +79,7 @@ struct ModelCheck<'a> {
     /// The most similar listed id, when the model is not listed.
     nearest: Option<String>,
     /// The outcome of the `--deep` request.
-    outcome: Option<CallRecord>,
+    outcome: Option<Arc<CallRecord>>,
 }
 
 pub(crate) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> {
@@ -88,52 +88,54 @@ pub(crate) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> 
     let engine = context.engine_for(&config, config.history.store_content);
     let runtime = context.runtime()?;
     let plan = one_token_plan(&models, args.timeout);
-    let mut keeper = RunRecorder::new(
+    let mut recorder = RunRecorder::new(
         context,
         &config,
         &engine,
         "ping",
         (&RecordingArgs::metadata_only(), &plan, Continuation::New),
     );
-    let (mut pinged, outcomes) = runtime.block_on(async {
+    let (mut endpoint_checks, outcomes) = runtime.block_on(async {
         let plan = args.deep.then_some(plan);
         let deep = async {
             match plan {
-                Some(plan) => collect_outcomes(&engine, plan, |event| keeper.event(event)).await,
+                Some(plan) => collect_outcomes(&engine, plan, |event| recorder.event(event)).await,
                 None => Vec::new(),
             }
         };
         tokio::join!(check_endpoints(&engine, endpoints, args.timeout), deep)
     });
-    keeper.close();
+    recorder.close();
     if config.path.is_none() && args.names.is_empty() {
         // Without a config, keyless loopback endpoints are only default ports where a server may run.
-        let is_guess = |pinged: &EndpointCheck| pinged.endpoint.keys.is_empty() && pinged.endpoint.connect.loopback;
-        pinged.retain(|pinged| pinged.listed.is_ok() || !is_guess(pinged));
+        let is_guess = |check: &EndpointCheck| check.endpoint.keys.is_empty() && check.endpoint.connect.loopback;
+        endpoint_checks.retain(|check| check.listed.is_ok() || !is_guess(check));
     }
-    if pinged.is_empty() && config.path.is_some() {
+    if endpoint_checks.is_empty() && config.path.is_some() {
         return Err(CliError::usage("no endpoints in the config", "run \"mmchat endpoint add\""));
     }
-    if pinged.is_empty() {
+    if endpoint_checks.is_empty() {
         return Err(crate::engine::plan::PlanError::NoEndpoints.into());
     }
-    for pinged in &pinged {
-        if let Ok(models) = &pinged.listed {
-            cache_model_list(context, &pinged.endpoint, models);
+    for check in &endpoint_checks {
+        if let Ok(models) = &check.listed {
+            cache_model_list(context, &check.endpoint, models);
         }
     }
     let mut outcomes = outcomes.into_iter();
-    let checked: Vec<ModelCheck<'_>> =
-        models.iter().map(|model| ModelCheck { outcome: outcomes.next(), ..check_model(model, &pinged) }).collect();
+    let model_checks: Vec<ModelCheck<'_>> = models
+        .iter()
+        .map(|model| ModelCheck { outcome: outcomes.next(), ..check_model(model, &endpoint_checks) })
+        .collect();
     let document = json!({
-        "endpoints": pinged.iter().map(endpoint_json).collect::<Vec<_>>(),
-        "models": checked.iter().map(model_json).collect::<Vec<_>>(),
+        "endpoints": endpoint_checks.iter().map(endpoint_json).collect::<Vec<_>>(),
+        "models": model_checks.iter().map(model_json).collect::<Vec<_>>(),
     });
-    args.list.print(context, &[endpoint_table(&pinged), model_table(&checked)], &document)?;
+    args.list.print(context, &[endpoint_table(&endpoint_checks), model_table(&model_checks)], &document)?;
     if args.list.is_text() {
-        print_hints(&pinged);
+        print_hints(&endpoint_checks);
     }
-    Ok(exit_code(&pinged, &checked))
+    Ok(exit_code(&endpoint_checks, &model_checks))
 }
 
 type Selection = (Vec<Arc<Endpoint>>, Vec<Arc<Target>>);
@@ -160,10 +162,10 @@ fn select(config: &Config, names: &[String]) -> Result<Selection, CliError> {
         endpoints.extend(found.iter().map(|model| Arc::clone(&model.endpoint)));
         models.extend(found);
     }
-    let mut names = HashSet::new();
-    endpoints.retain(|endpoint| names.insert(endpoint.name.clone()));
-    let mut ids = HashSet::new();
-    models.retain(|model| ids.insert(model.id.clone()));
+    let mut endpoint_names = HashSet::new();
+    endpoints.retain(|endpoint| endpoint_names.insert(endpoint.name.clone()));
+    let mut model_ids = HashSet::new();
+    models.retain(|model| model_ids.insert(model.id.clone()));
     Ok((endpoints, models))
 }
 
@@ -171,25 +173,26 @@ fn select(config: &Config, names: &[String]) -> Result<Selection, CliError> {
 pub(crate) async fn check_endpoints(
     engine: &Engine,
     endpoints: Vec<Arc<Endpoint>>,
-    limit: Duration,
+    timeout: Duration,
 ) -> Vec<EndpointCheck> {
     join_all(endpoints.into_iter().map(async |endpoint| {
         let started = Instant::now();
-        let listed = engine.list_models(&direct_target(&endpoint, ""), limit).await;
-        let took = started.elapsed();
-        let refused = if listed.is_ok() { engine.rejected_keys(&endpoint, limit).await } else { Vec::new() };
-        EndpointCheck { endpoint, listed, rejected_keys: refused, elapsed: took }
+        let listed = engine.list_models(&direct_target(&endpoint, ""), timeout).await;
+        let elapsed = started.elapsed();
+        let rejected_keys = if listed.is_ok() { engine.rejected_keys(&endpoint, timeout).await } else { Vec::new() };
+        EndpointCheck { endpoint, listed, rejected_keys, elapsed }
     }))
     .await
 }
 
 /// A plan that requests one token from every model.
-pub(crate) fn one_token_plan(models: &[Arc<Target>], limit: Duration) -> Plan {
+pub(crate) fn one_token_plan(models: &[Arc<Target>], timeout: Duration) -> Plan {
     let messages = vec![Message::text(Role::User, "hello")];
     let params = Params { max_tokens: Some(1), ..Params::default() };
-    let call = Arc::new(ModelRequest::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() }));
-    let alone = |model: &Arc<Target>| Call::single(model.id.0.clone(), Arc::clone(&call), Arc::clone(model));
-    let calls = models.iter().map(|model| Call { deadline: Some(limit), ..alone(model) });
+    let request =
+        Arc::new(ModelRequest::Chat(ChatRequest { messages, params, stream: true, ..ChatRequest::default() }));
+    let call = |model: &Arc<Target>| Call::single(model.id.0.clone(), Arc::clone(&request), Arc::clone(model));
+    let calls = models.iter().map(|model| Call { deadline: Some(timeout), ..call(model) });
     Plan { calls: calls.collect(), max_concurrent: Some(MAX_CONCURRENT_CALLS) }
 }
 
@@ -198,36 +201,36 @@ pub(crate) async fn collect_outcomes(
     engine: &Arc<Engine>,
     plan: Plan,
     mut on_event: impl FnMut(&Event),
-) -> Vec<CallRecord> {
+) -> Vec<Arc<CallRecord>> {
     let mut events = std::pin::pin!(engine.run(plan));
-    let mut outcomes: Vec<(usize, CallRecord)> = Vec::new();
+    let mut outcomes = Vec::new();
     while let Some(event) = events.next().await {
         on_event(&event);
         if let EventKind::Finished(outcome) = event.kind {
-            outcomes.push((event.call, *outcome));
+            outcomes.push((event.call, outcome));
         }
     }
     outcomes.sort_by_key(|(index, _)| *index);
     outcomes.into_iter().map(|(_, outcome)| outcome).collect()
 }
 
-fn check_model<'a>(model: &'a Target, pinged: &[EndpointCheck]) -> ModelCheck<'a> {
-    let list = pinged.iter().find(|pinged| pinged.endpoint.name == model.endpoint.name);
+fn check_model<'a>(model: &'a Target, endpoint_checks: &[EndpointCheck]) -> ModelCheck<'a> {
+    let check = endpoint_checks.iter().find(|check| check.endpoint.name == model.endpoint.name);
     let ids: Option<Vec<&str>> =
-        list.and_then(|pinged| Some(pinged.listed.as_ref().ok()?.iter().map(|model| model.id.as_str()).collect()));
+        check.and_then(|check| Some(check.listed.as_ref().ok()?.iter().map(|model| model.id.as_str()).collect()));
     let listed = ids.as_ref().map(|ids| ids.contains(&model.upstream_id.as_str()));
-    let near = ids
+    let nearest = ids
         .filter(|_| listed == Some(false))
         .and_then(|ids| closest_name(&model.upstream_id, ids.into_iter()).map(str::to_owned));
-    ModelCheck { model, listed, nearest: near, outcome: None }
+    ModelCheck { model, listed, nearest, outcome: None }
 }
 
-fn endpoint_table(pinged: &[EndpointCheck]) -> Table {
+fn endpoint_table(checks: &[EndpointCheck]) -> Table {
     let mut table = Table::new(&["endpoint", "state", ">time", ">models", "note"]);
-    for EndpointCheck { endpoint, listed, rejected_keys: refused, elapsed: took } in pinged {
+    for EndpointCheck { endpoint, listed, rejected_keys, elapsed } in checks {
         let (state, count, note) = match listed {
             Ok(models) => {
-                let keys = refused.iter().map(|(index, error)| format!("key {}: {}", index + 1, reason(error)));
+                let keys = rejected_keys.iter().map(|(index, error)| format!("key {}: {}", index + 1, reason(error)));
                 ("ok".to_owned(), models.len().to_string(), keys.collect::<Vec<_>>().join("; "))
             }
             Err(error) => {
@@ -235,7 +238,7 @@ fn endpoint_table(pinged: &[EndpointCheck]) -> Table {
                 (format!("ERR {}", error.class), String::new(), note)
             }
         };
-        table.add_row(vec![endpoint.name.clone(), state, format_duration(*took), count, note]);
+        table.add_row(vec![endpoint.name.clone(), state, format_duration(*elapsed), count, note]);
     }
     table
 }
@@ -246,11 +249,11 @@ fn error_message(error: &CallError) -> String {
     reason.split_once(": ").map_or(reason.as_str(), |(_, message)| message).to_owned()
 }
 
-fn model_table(checked: &[ModelCheck<'_>]) -> Table {
-    let deep = checked.iter().any(|check| check.outcome.is_some());
+fn model_table(checks: &[ModelCheck<'_>]) -> Table {
+    let has_outcomes = checks.iter().any(|check| check.outcome.is_some());
     let columns = ["model", "endpoint", "upstream id", "listed", "note", "state", ">TTFT"];
-    let mut table = Table::new(if deep { &columns } else { &columns[..5] });
-    for check in checked {
+    let mut table = Table::new(if has_outcomes { &columns } else { &columns[..5] });
+    for check in checks {
         let listed = match check.listed {
             Some(true) => "yes",
             Some(false) => "NO",
@@ -282,21 +285,21 @@ pub(crate) fn outcome_state(outcome: &CallRecord) -> String {
 
 fn note(check: &ModelCheck<'_>) -> String {
     match (&check.outcome, &check.nearest) {
-        (Some(CallRecord { result: Err(error), .. }), _) => error_message(error),
-        (None, Some(near)) => format!("did you mean \"{near}\"?"),
-        _ => String::new(),
+        (Some(record), _) => record.result.as_ref().err().map(error_message).unwrap_or_default(),
+        (None, Some(nearest)) => format!("did you mean \"{nearest}\"?"),
+        (None, None) => String::new(),
     }
 }
 
-fn endpoint_json(pinged: &EndpointCheck) -> Value {
+fn endpoint_json(check: &EndpointCheck) -> Value {
     json!({
-        "endpoint": pinged.endpoint.name,
-        "base_url": redact_url(&pinged.endpoint.base_url),
-        "ok": pinged.listed.is_ok(),
-        "ms": u64::try_from(pinged.elapsed.as_millis()).unwrap_or(u64::MAX),
-        "models": pinged.listed.as_ref().ok().map(Vec::len),
-        "error": pinged.listed.as_ref().err().map(crate::render::json::error),
-        "refused_keys": pinged.rejected_keys.iter()
+        "endpoint": check.endpoint.name,
+        "base_url": redact_url(&check.endpoint.base_url),
+        "ok": check.listed.is_ok(),
+        "ms": u64::try_from(check.elapsed.as_millis()).unwrap_or(u64::MAX),
+        "models": check.listed.as_ref().ok().map(Vec::len),
+        "error": check.listed.as_ref().err().map(crate::render::json::error),
+        "refused_keys": check.rejected_keys.iter()
             .map(|(index, error)| json!({"key": index + 1, "error": crate::render::json::error(error)}))
             .collect::<Vec<_>>(),
     })
@@ -321,9 +324,9 @@ fn model_json(check: &ModelCheck<'_>) -> Value {
 }
 
 /// Prints each hint once.
-fn print_hints(pinged: &[EndpointCheck]) {
+fn print_hints(checks: &[EndpointCheck]) {
     let mut printed = HashSet::new();
-    for hint in pinged.iter().filter_map(|pinged| pinged.listed.as_ref().err()?.hint.as_ref()) {
+    for hint in checks.iter().filter_map(|check| check.listed.as_ref().err()?.hint.as_ref()) {
         if printed.insert(hint) {
             write_stderr(&format!("hint: {hint}\n"));
         }
@@ -331,21 +334,21 @@ fn print_hints(pinged: &[EndpointCheck]) {
 }
 
 /// The exit code. A model passes when it answered, or without `--deep` when it is listed.
-fn exit_code(pinged: &[EndpointCheck], checked: &[ModelCheck<'_>]) -> Exit {
-    let endpoints = pinged.iter().map(|pinged| match (&pinged.listed, pinged.rejected_keys.first()) {
+fn exit_code(endpoint_checks: &[EndpointCheck], model_checks: &[ModelCheck<'_>]) -> Exit {
+    let endpoints = endpoint_checks.iter().map(|check| match (&check.listed, check.rejected_keys.first()) {
         (Err(error), _) | (Ok(_), Some((_, error))) => Exit::from_class(error.class),
         (Ok(_), None) => Exit::Ok,
     });
-    let models = checked.iter().map(|check| match (&check.outcome, check.listed) {
+    let models = model_checks.iter().map(|check| match (&check.outcome, check.listed) {
         (Some(outcome), _) => Exit::from_outcome(outcome),
         (None, Some(false)) => Exit::from_class(ErrorClass::Model),
         (None, Some(true)) => Exit::Ok,
         // Without a list, the failure of the endpoint counts for its models.
         (None, None) => Exit::from_class(
-            pinged
+            endpoint_checks
                 .iter()
-                .find(|pinged| pinged.endpoint.name == check.model.endpoint.name)
-                .and_then(|pinged| Some(pinged.listed.as_ref().err()?.class))
+                .find(|endpoint_check| endpoint_check.endpoint.name == check.model.endpoint.name)
+                .and_then(|endpoint_check| Some(endpoint_check.listed.as_ref().err()?.class))
                 .unwrap_or(ErrorClass::Model),
         ),
     });

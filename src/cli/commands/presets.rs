@@ -1,4 +1,4 @@
-//! `mmchat presets`: lists, prints and edits presets.
+//! `mmchat presets`: lists, shows and edits presets.
 
 use std::{path::Path, process::Command};
 
@@ -27,7 +27,7 @@ const NEW_PRESET: &str = "# Usage: mmchat ask -p NAME \"…\". Variables are wri
 # {{ input }} is the prompt of the command line, with the files of -f and standard input.\n\n\
 # model = \"chat\"\n# params = { temperature = 0.2 }\nsystem = \"You are brief.\"\nprompt = \"\"\"\n{{ input }}\n\"\"\"\n";
 
-/// List, print or edit presets, the reusable prompts of -p
+/// List, show or edit presets, the reusable prompts of -p
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     mmchat presets list\n  \
@@ -40,17 +40,25 @@ pub(crate) struct PresetsArgs {
 
 #[derive(Debug, Subcommand)]
 enum PresetsCommand {
-    /// List presets with their models and variables
+    /// List the presets with their models and variables
+    #[command(after_help = "Examples:\n  \
+        mmchat presets list\n  \
+        mmchat presets list --format json")]
     List(ListArgs),
-    /// Print a preset
+    /// Show a preset
+    #[command(after_help = "Examples:\n  \
+        mmchat presets show review")]
     Show {
-        /// The name of the preset
+        /// Preset to show
         #[arg(value_name = "NAME", add = CompletionKind::Presets.completer())]
         name: String,
     },
     /// Edit a preset in $VISUAL or $EDITOR; a new preset gets its own file
+    #[command(after_help = "Examples:\n  \
+        mmchat presets edit review\n  \
+        EDITOR=nano mmchat presets edit review")]
     Edit {
-        /// The name of the preset
+        /// Preset to edit
         #[arg(value_name = "NAME", add = CompletionKind::Presets.completer())]
         name: String,
     },
@@ -65,15 +73,15 @@ pub(crate) fn run(args: &PresetsArgs, context: &Context) -> Result<Exit, CliErro
 }
 
 fn list(args: &ListArgs, context: &Context) -> Result<Exit, CliError> {
-    let (config, layers) = context.config(context.layers(Flags::default())?)?;
-    let names = context.preset_names(&config, &layers);
+    let (config, settings) = context.config(context.layers(Flags::default())?)?;
+    let names = context.preset_names(&config, &settings);
     if names.is_empty() && args.is_text() {
         write_stderr("no presets; to create one, run \"mmchat presets edit NAME\"\n");
     }
     let mut table = Table::new(&["preset", "model", "variables", "location"]);
     let (mut document, mut exit) = (Vec::<Value>::new(), Exit::Ok);
     for name in names {
-        let preset = match context.preset(&config, &layers, &name) {
+        let preset = match context.preset(&config, &settings, &name) {
             Ok(preset) => preset,
             Err(error) => {
                 // Report an invalid preset and list the others.
@@ -93,8 +101,8 @@ fn list(args: &ListArgs, context: &Context) -> Result<Exit, CliError> {
 }
 
 fn show(name: &str, context: &Context) -> Result<Exit, CliError> {
-    let (config, layers) = context.config(context.layers(Flags::default())?)?;
-    let preset = context.preset(&config, &layers, name)?;
+    let (config, settings) = context.config(context.layers(Flags::default())?)?;
+    let preset = context.preset(&config, &settings, name)?;
     let text = match &preset.file {
         Some(path) => read_text_file(path)?,
         None => crate::config::effective::preset_toml(&preset),
@@ -105,7 +113,7 @@ fn show(name: &str, context: &Context) -> Result<Exit, CliError> {
 
 /// Opens the file of the preset in the editor and validates it afterwards. The file is kept even if it is invalid.
 fn edit(name: &str, context: &Context) -> Result<Exit, CliError> {
-    let (config, layers) = context.config(context.layers(Flags::default())?)?;
+    let (config, settings) = context.config(context.layers(Flags::default())?)?;
     let name = normalize_name(name);
     if !is_valid_new_name(&name) {
         return Err(CliError::usage(
@@ -114,7 +122,7 @@ fn edit(name: &str, context: &Context) -> Result<Exit, CliError> {
         ));
     }
     let in_config = config.preset(&name).and(config.path.clone());
-    let own_file = || preset_folder(&layers).map(|folder| folder.join(format!("{name}.toml")));
+    let own_file = || preset_folder(&settings).map(|folder| folder.join(format!("{name}.toml")));
     let path = in_config.clone().or_else(own_file).ok_or_else(no_config_path)?;
     let editor = editor_command(context, &path)?;
     if !path.exists() {

@@ -14,14 +14,14 @@ use crate::{
     transport::keys::KeyRing,
 };
 
-/// Reset circuit breakers and cooldowns, so that requests are sent again at once
+/// Clear cooldowns and open circuit breakers, so that requests are sent again at once
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
       mmchat reset chat\n  \
       mmchat reset openai fast\n  \
       mmchat reset --all")]
 pub(crate) struct ResetArgs {
-    /// Models, endpoints or routes; resetting a model also resets its endpoint and keys
+    /// Models, endpoints or routes to reset; a model includes its endpoint and keys
     #[arg(value_name = "NAME", required_unless_present = "all", add = CompletionKind::EndpointsAndModels.completer())]
     names: Vec<String>,
     /// Reset everything
@@ -40,13 +40,13 @@ pub(crate) fn run(args: &ResetArgs, context: &Context) -> Result<Exit, CliError>
         for name in &args.names {
             check_name(&config, &normalize_name(name))?;
         }
-        let forget = &mut |snapshot: &mut HealthSnapshot| {
+        let remove_records = &mut |snapshot: &mut HealthSnapshot| {
             for name in &args.names {
                 let ids = health_keys(&config, &normalize_name(name), &keys, snapshot);
                 count += snapshot.remove(ids);
             }
         };
-        update_health(&file, forget)?;
+        update_health(&file, remove_records)?;
     }
     write_stderr(&match count {
         0 => "nothing to reset\n".to_owned(),
@@ -68,10 +68,11 @@ pub(crate) fn check_name(config: &Config, name: &str) -> Result<(), CliError> {
 
 /// The health keys of everything called `name`.
 fn health_keys(config: &Config, name: &str, keys: &KeyRing, snapshot: &HealthSnapshot) -> Vec<HealthKey> {
-    let routed = |id: &str| config.route(name).is_some_and(|route| route.models.iter().any(|model| model.id.0 == id));
+    let is_in_route =
+        |id: &str| config.route(name).is_some_and(|route| route.models.iter().any(|model| model.id.0 == id));
     let mut ids = Vec::new();
     for target in all_targets(config, snapshot).into_iter().chain(config.direct_model(name)) {
-        if target.id.0 != name && target.endpoint.name != name && !routed(&target.id.0) {
+        if target.id.0 != name && target.endpoint.name != name && !is_in_route(&target.id.0) {
             continue;
         }
         ids.extend([HealthKey::model(&target), HealthKey::endpoint(&target.endpoint)]);

@@ -24,12 +24,14 @@ use crate::{
 };
 
 /// Repeat failed calls, and replace their answers in the history
-///
-/// The model, the prompt and the history are the same. Parameters are those of the model and of this command.
 #[derive(Debug, Args)]
-#[command(after_help = "Examples:\n  \
+#[command(
+    after_help = "The model, the prompt and the history are the same. The parameters are those of the model and of \
+    this command.\n\n\
+    Examples:\n  \
     mmchat retry         Repeat all failed calls of the last comparison\n  \
-    mmchat retry 12@2    Repeat the second answer of conversation 12, even if it is complete")]
+    mmchat retry 12@2    Repeat the second answer of conversation 12, even if complete"
+)]
 pub(crate) struct RetryArgs {
     /// A conversation, or one answer of it, such as 12, 12@2 or @2
     #[arg(value_name = "ID", default_value = LAST)]
@@ -43,31 +45,27 @@ pub(crate) struct RetryArgs {
 pub(crate) fn run(args: &RetryArgs, context: &Context) -> Result<Exit, CliError> {
     let modes = TerminalModes::save();
     let interruption = listen_for_interruption(modes.as_ref())?;
-    let request = RequestArgs::from_output_args(&args.output_args);
-    let (config, layers) = context.config(context.layers(request.flags())?)?;
-    let display = CompareDisplay::new(context, &layers, &args.output_args, "auto")?;
-    let turn: TurnRef = args.turn.parse()?;
-    let conversation = StoredConversation::find_required(context, turn)?;
-    let chosen = select_answers(&conversation, turn)?;
-    let histories: Vec<HistoryPrefix> =
-        chosen.iter().map(|exchange| HistoryPrefix::new(&conversation, exchange)).collect();
+    let request_args = RequestArgs::from_output_args(&args.output_args);
+    let (config, mut settings) = context.config(context.layers(request_args.flags())?)?;
+    let display = CompareDisplay::new(context, &settings, &args.output_args, "auto")?;
+    let turn_ref: TurnRef = args.turn.parse()?;
+    let conversation = StoredConversation::find_required(context, turn_ref)?;
+    let turns = select_answers(&conversation, turn_ref)?;
+    let histories: Vec<HistoryPrefix> = turns.iter().map(|turn| HistoryPrefix::new(&conversation, turn)).collect();
     if let Some(warning) = histories.iter().find_map(HistoryPrefix::missing_warning) {
         write_stderr(&format!("warning: {warning}\n"));
     }
     let model_requests: Vec<Arc<ModelRequest>> =
-        histories.iter().map(|history| Arc::new(history.repeat_request(request.is_streaming()))).collect();
-    let continuation = Continuation::Replace(chosen.iter().map(|exchange| exchange.id).collect());
-    if let ([exchange], [model_request]) = (chosen.as_slice(), model_requests.as_slice()) {
-        let mut layers = layers;
-        layers.model.value = Some(exchange.requested.clone());
-        let (context, config, layers, request) = (context, &config, &layers, &request);
-        let answer = &args.answer;
+        histories.iter().map(|history| Arc::new(history.repeat_request(request_args.is_streaming()))).collect();
+    let continuation = Continuation::Replace(turns.iter().map(|turn| turn.id).collect());
+    if let ([turn], [model_request]) = (turns.as_slice(), model_requests.as_slice()) {
+        settings.model.value = Some(turn.requested.clone());
         let run = AskRun {
             context,
-            config,
-            layers,
-            request_args: request,
-            answer_args: answer,
+            config: &config,
+            layers: &settings,
+            request_args: &request_args,
+            answer_args: &args.answer,
             command: "retry",
             continuation,
         };
@@ -76,20 +74,19 @@ pub(crate) fn run(args: &RetryArgs, context: &Context) -> Result<Exit, CliError>
     if args.answer.dry_run {
         return Err(CliError::usage(
             "--dry-run prints one request",
-            format!("name one answer: {}", chosen[0].reference()),
+            format!("name one answer: {}", turns[0].reference()),
         ));
     }
-    let calls = chosen.iter().zip(&model_requests).map(|(exchange, model_request)| {
-        plan::resolve_call(&config, Some(&exchange.requested), model_request, display.on_incomplete())
+    let calls = turns.iter().zip(&model_requests).map(|(turn, model_request)| {
+        plan::resolve_call(&config, Some(&turn.requested), model_request, display.on_incomplete())
             .map_err(CliError::from)
     });
     let plan = Plan { calls: calls.collect::<Result<_, _>>()?, max_concurrent: Some(plan::MAX_CONCURRENT_CALLS) };
-    let (config, layers, request) = (&config, &layers, &request);
     let comparison = CompareRun {
         context,
-        config,
-        layers,
-        request_args: request,
+        config: &config,
+        layers: &settings,
+        request_args: &request_args,
         recording: &args.answer.recording,
         display,
         modes,
@@ -99,16 +96,16 @@ pub(crate) fn run(args: &RetryArgs, context: &Context) -> Result<Exit, CliError>
 }
 
 /// The referenced answer, else the failed and incomplete answers of the round.
-fn select_answers(conversation: &StoredConversation, turn: TurnRef) -> Result<Vec<&StoredTurn>, CliError> {
-    if turn.answer.is_some() {
-        return Ok(conversation.answer(turn)?.into_iter().collect());
+fn select_answers(conversation: &StoredConversation, turn_ref: TurnRef) -> Result<Vec<&StoredTurn>, CliError> {
+    if turn_ref.answer.is_some() {
+        return Ok(conversation.answer(turn_ref)?.into_iter().collect());
     }
-    let round = conversation.round(turn)?;
-    let failed: Vec<&StoredTurn> = round.iter().filter(|exchange| exchange.class.is_some()).collect();
+    let round = conversation.round(turn_ref)?;
+    let failed: Vec<&StoredTurn> = round.iter().filter(|turn| turn.class.is_some()).collect();
     if failed.is_empty() {
         return Err(CliError::usage(
             format!("nothing failed in conversation {}", conversation.conversation_id()),
-            format!("name the answer to repeat: mmchat retry {}", round[0].reference()),
+            format!("name the answer to repeat: run \"mmchat retry {}\"", round[0].reference()),
         ));
     }
     Ok(failed)

@@ -67,22 +67,22 @@ pub(crate) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError>
     let tokens = u64::from(args.tokens);
     // A prompt that fits no candidate excludes none of them.
     let fits_any = explained.iter().any(|candidate| candidate.target.fits_context(tokens));
-    let (exclusion_of, mut positions) =
-        (|candidate: &ExplainedCandidate| exclusion_reason(candidate, tokens, fits_any), 1..);
+    let exclusion_of = |candidate: &ExplainedCandidate| exclusion_reason(candidate, tokens, fits_any);
+    let mut positions = 1..;
     for candidate in &explained {
-        let (standing, target) = (candidate.state.availability, &candidate.target);
+        let (availability, target) = (candidate.state.availability, &candidate.target);
         let exclusion = exclusion_of(candidate);
-        let shown_state = match remaining_time(standing, now) {
+        let state = match remaining_time(availability, now) {
             Some(remaining) => format!("{} {}", candidate.health_state.as_str(), format_duration(remaining)),
             None => candidate.health_state.as_str().to_owned(),
         };
         let position = if exclusion.is_some() { String::new() } else { positions.next().unwrap_or(0).to_string() };
         let mut reason = exclusion.unwrap_or_else(|| order_reason(candidate, &policy, call.candidates.len()));
-        if let Some(problem) = &candidate.spend_check_error {
-            reason = format!("{reason}; its spend limits cannot be checked: {problem}");
+        if let Some(error) = &candidate.spend_check_error {
+            reason = format!("{reason}; its spend limits cannot be checked: {error}");
         }
-        table.add_row(vec![position, target.id.to_string(), target.endpoint.name.clone(), shown_state, reason]);
-        if standing != Availability::Closed {
+        table.add_row(vec![position, target.id.to_string(), target.endpoint.name.clone(), state, reason]);
+        if availability != Availability::Closed {
             table.highlight_last_row();
         }
     }
@@ -109,17 +109,17 @@ fn exclusion_reason(candidate: &ExplainedCandidate, tokens: u64, fits_any: bool)
 }
 
 fn order_reason(candidate: &ExplainedCandidate, policy: &Policy, count: usize) -> String {
-    let seat = &candidate.state;
+    let state = &candidate.state;
     let rule = match policy.strategy {
         _ if count == 1 => "only candidate".to_owned(),
         _ if policy.sticky => "by hash of the affinity key".to_owned(),
         Strategy::Priority | Strategy::LeastBusy => "config order".to_owned(),
-        Strategy::Weighted => format!("weight {}", seat.weight),
-        Strategy::Fastest => match seat.latency_ms {
+        Strategy::Weighted => format!("weight {}", state.weight),
+        Strategy::Fastest => match state.latency_ms {
             Some(ms) => format!("recent TTFT {}", format_duration(Duration::from_secs_f64(ms / 1e3))),
             None => "no TTFT measured: ranked at the median".to_owned(),
         },
-        Strategy::Cheapest => match seat.cost {
+        Strategy::Cheapest => match state.cost {
             Some(cost) => format!("about {cost:.6} for this prompt and a typical answer"),
             None => "no price: after the candidates with one".to_owned(),
         },
@@ -152,18 +152,18 @@ fn describe_strategy(policy: &Policy, count: usize) -> String {
 }
 
 fn candidate_json(candidate: &ExplainedCandidate, policy: &Policy, exclusion: Option<&str>, now: Timestamp) -> Value {
-    let seat = &candidate.state;
-    let until = if let Availability::Open { until, .. } = seat.availability { Some(until.to_string()) } else { None };
+    let state = &candidate.state;
+    let until = if let Availability::Open { until, .. } = state.availability { Some(until.to_string()) } else { None };
     json!({
         "model": candidate.target.id.0,
         "endpoint": candidate.target.endpoint.name,
         "state": candidate.health_state.as_str(),
         "until": until,
         "cause": candidate.last_error,
-        "seconds_left": remaining_time(seat.availability, now).map(|remaining| remaining.as_secs_f64()),
-        "weight": (policy.strategy == Strategy::Weighted).then_some(seat.weight),
-        "ttft_ms": seat.latency_ms,
-        "expected_cost": seat.cost,
+        "seconds_left": remaining_time(state.availability, now).map(|remaining| remaining.as_secs_f64()),
+        "weight": (policy.strategy == Strategy::Weighted).then_some(state.weight),
+        "ttft_ms": state.latency_ms,
+        "expected_cost": state.cost,
         "blame": candidate.last_error,
         "not_asked": exclusion,
         "unchecked": candidate.spend_check_error,

@@ -20,7 +20,7 @@ use crate::{
 #[command(
     after_help = "For models, endpoints and days, every upstream request counts; for routes, every call counts once, \
     however many requests it took. Times are p50, p95 and p99, within 1 %. ~ marks sums with estimated tokens. \
-    Rows with more than 5 % failures are red.\n\n\
+    Rows with more than 5 % failures are red. --by key groups by the client keys of mmchat serve.\n\n\
     Examples:\n  \
       mmchat stats --since 7d\n  \
       mmchat stats --since 7d --by route\n  \
@@ -33,36 +33,28 @@ pub(crate) struct StatsArgs {
     /// Show only calls since then, in complete hours: 24h, 7d, 2w or a date [default: all]
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Group the totals by this [default: route if NAME is a route, otherwise model]
+    /// Group the totals by this [default: route if NAME is a route, else model]
     #[arg(long, value_enum, value_name = "GROUP")]
     by: Option<ByArg>,
-    /// Print the output in this format
-    #[arg(long, value_enum, value_name = "FORMAT", default_value_t)]
+    /// Print the totals in this format
+    #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
     format: StatsFormat,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum ByArg {
-    /// Each model
     Model,
-    /// Each route
     Route,
-    /// Each endpoint
     Endpoint,
-    /// Each client key of `mmchat serve`
     Key,
-    /// Each day
     Day,
 }
 
 #[derive(Clone, Copy, Debug, Default, ValueEnum)]
 enum StatsFormat {
-    /// A table
     #[default]
     Table,
-    /// One JSON document
     Json,
-    /// Comma-separated values, for a spreadsheet
     Csv,
 }
 
@@ -70,18 +62,18 @@ pub(crate) fn run(args: &StatsArgs, context: &Context) -> Result<Exit, CliError>
     let since = args.since.as_deref().map(|text| Since::parse(text, Timestamp::now()));
     let since = since.transpose().map_err(|message| CliError::Usage { message, hint: None })?;
     let (name, database) = (args.name.as_deref(), open_record(context)?);
-    let usual = match &database {
+    let default = match &database {
         Some(database) if database.is_route(name)? => ByArg::Route,
         _ => ByArg::Model,
     };
-    let (by, what) = match args.by.unwrap_or(usual) {
+    let (group_by, group_name) = match args.by.unwrap_or(default) {
         ByArg::Model => (GroupBy::Model, "model"),
         ByArg::Route => (GroupBy::Route, "route"),
         ByArg::Endpoint => (GroupBy::Endpoint, "endpoint"),
         ByArg::Key => (GroupBy::Client, "key"),
         ByArg::Day => (GroupBy::Day, "day"),
     };
-    let rows = database.map_or(Ok(Vec::new()), |database| database.stats(by, since, name))?;
+    let rows = database.map_or(Ok(Vec::new()), |database| database.stats(group_by, since, name))?;
     if rows.is_empty() {
         // Recorded names may be missing from the config; a name in neither is a typo.
         if let Some(name) = name {
@@ -90,13 +82,13 @@ pub(crate) fn run(args: &StatsArgs, context: &Context) -> Result<Exit, CliError>
         write_stderr("no matching records\n");
     }
     let text = match args.format {
-        StatsFormat::Json => format!("{:#}\n", record_stats::to_json(what, &rows)),
-        StatsFormat::Csv => record_stats::to_csv(what, &rows),
+        StatsFormat::Json => format!("{:#}\n", record_stats::to_json(group_name, &rows)),
+        StatsFormat::Csv => record_stats::to_csv(group_name, &rows),
         StatsFormat::Table if rows.is_empty() => String::new(),
         StatsFormat::Table => {
-            let look = context.look(&context.layers(Flags::default())?);
-            record_stats::table(what, &rows, look.stdout_width)
-                .render(look.stdout_width, look.styled && look.stdout_width.is_some())
+            let terminal = context.look(&context.layers(Flags::default())?);
+            record_stats::table(group_name, &rows, terminal.stdout_width)
+                .render(terminal.stdout_width, terminal.styled && terminal.stdout_width.is_some())
         }
     };
     Streams::stdout().write(&mut Output::data(text))?;

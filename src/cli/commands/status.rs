@@ -25,8 +25,8 @@ use crate::{
 /// Show which models are unavailable, why and until when, and their last errors
 #[derive(Debug, Args)]
 #[command(
-    after_help = "An unavailable model is tried last in its routes. When its time is over, one request finds out \
-    whether it works again; mmchat reset NAME makes it available at once.\n\n\
+    after_help = "An unavailable model is tried last in its routes. When its cooldown is over, one request tests it. \
+    mmchat reset NAME makes it available at once.\n\n\
     Examples:\n  \
       mmchat status\n  \
       mmchat status --format json"
@@ -41,17 +41,17 @@ struct StatusLine {
     name: String,
     kind: &'static str,
     availability: Availability,
-    /// Its health keys: its own and, for an endpoint without keys, that of requests without a key.
+    /// The health keys: its own and, for an endpoint without keys, that of requests without a key.
     health_keys: Vec<HealthKey>,
-    /// Whether it is shown even when it is available and never failed.
+    /// Whether the row is shown even if nothing has failed.
     always_shown: bool,
 }
 
 impl StatusLine {
     /// The last error of the entry that opened the breaker, or its own.
     fn last_error<'s>(&self, snapshot: &'s HealthSnapshot) -> Option<&'s LastError> {
-        let cause = if let Availability::Open { cause: id, .. } = self.availability { Some(id) } else { None };
-        cause.iter().chain(&self.health_keys).find_map(|id| snapshot.entry(*id)?.last_error.as_ref())
+        let cause = if let Availability::Open { cause, .. } = self.availability { Some(cause) } else { None };
+        cause.iter().chain(&self.health_keys).find_map(|key| snapshot.entry(*key)?.last_error.as_ref())
     }
 }
 
@@ -67,21 +67,21 @@ pub(crate) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError
     let mut table = Table::new(&["name", "kind", "state", "remaining", ">TTFT", "last error", "when"]);
     let mut document = Vec::new();
     for line in status_lines(&config, &keys, &snapshot, now) {
-        let (standing, error) = (line.availability, line.last_error(&snapshot));
-        if !line.always_shown && standing == Availability::Closed && error.is_none() {
+        let (availability, error) = (line.availability, line.last_error(&snapshot));
+        if !line.always_shown && availability == Availability::Closed && error.is_none() {
             continue;
         }
         let latency = snapshot.entry(line.health_keys[0]).and_then(|entry| entry.latency.average());
         table.add_row(vec![
             line.name.clone(),
             line.kind.to_owned(),
-            snapshot.state(standing, now).as_str().to_owned(),
-            remaining_time(standing, now).map(format_duration).unwrap_or_default(),
+            snapshot.state(availability, now).as_str().to_owned(),
+            remaining_time(availability, now).map(format_duration).unwrap_or_default(),
             latency.map(|ms| format_duration(Duration::from_secs_f64(ms / 1e3))).unwrap_or_default(),
             error.map(|error| one_line(&error.to_string())).unwrap_or_default(),
             error.map(|error| format!("{} ago", ago(error.at, now))).unwrap_or_default(),
         ]);
-        if standing != Availability::Closed {
+        if availability != Availability::Closed {
             table.highlight_last_row();
         }
         document.push(status_json(&line, &snapshot, latency, now));
@@ -103,11 +103,10 @@ fn status_lines(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot, now:
     // Requests without a key have only the line of their endpoint or model.
     let push_keys = |lines: &mut Vec<StatusLine>, name: &str, endpoint: &Endpoint, ids: Vec<HealthKey>| {
         for (number, id) in (1..).zip(ids).filter(|_| !endpoint.keys.is_empty()) {
-            let (name, standing) = (format!("{name} key {number}"), snapshot.entry_availability(id, now));
             lines.push(StatusLine {
-                name,
+                name: format!("{name} key {number}"),
                 kind: "key",
-                availability: standing,
+                availability: snapshot.entry_availability(id, now),
                 health_keys: vec![id],
                 always_shown: false,
             });
@@ -118,31 +117,30 @@ fn status_lines(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot, now:
         let key_ids: Vec<HealthKey> = hashes.map(|hash| HealthKey::key(endpoint, hash)).collect();
         let mut ids = vec![HealthKey::endpoint(endpoint)];
         ids.extend(key_ids.first().filter(|_| endpoint.keys.is_empty()));
-        let standing = snapshot.worst_availability(&ids, now);
         lines.push(StatusLine {
             name: endpoint.name.clone(),
             kind: "endpoint",
-            availability: standing,
+            availability: snapshot.worst_availability(&ids, now),
             health_keys: ids,
             always_shown: false,
         });
         push_keys(&mut lines, &endpoint.name, endpoint, key_ids);
     }
-    let named = configured_targets(config);
-    for (at, target) in all_targets(config, snapshot).iter().enumerate() {
+    let configured_count = configured_targets(config).len();
+    for (index, target) in all_targets(config, snapshot).iter().enumerate() {
         let (name, endpoint) = (target.id.to_string(), &target.endpoint);
         let hashes = key_hashes(endpoint, keys, &snapshot.key_salt);
         let key_ids: Vec<HealthKey> = hashes.iter().map(|hash| HealthKey::key_for_model(target, *hash)).collect();
         let mut ids = vec![HealthKey::model(target)];
         ids.extend(key_ids.first().filter(|_| endpoint.keys.is_empty()));
         // The availability that a route sees includes the endpoint and its keys.
-        let standing = snapshot.availability(&TargetHealthKeys::new(target, &hashes), now);
+        let availability = snapshot.availability(&TargetHealthKeys::new(target, &hashes), now);
         lines.push(StatusLine {
             name: name.clone(),
             kind: "model",
-            availability: standing,
+            availability,
             health_keys: ids,
-            always_shown: at < named.len(),
+            always_shown: index < configured_count,
         });
         push_keys(&mut lines, &name, endpoint, key_ids);
     }
@@ -153,11 +151,11 @@ fn status_lines(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot, now:
 pub(crate) fn all_targets(config: &Config, snapshot: &HealthSnapshot) -> Vec<Arc<Target>> {
     let mut targets = configured_targets(config);
     let known: Vec<HealthKey> = targets.iter().map(|target| HealthKey::model(target)).collect();
-    let unnamed = snapshot.entries().filter(|(id, _)| !known.contains(id));
-    let mut direct: Vec<Arc<Target>> = unnamed
+    let others = snapshot.entries().filter(|(id, _)| !known.contains(id));
+    let mut direct: Vec<Arc<Target>> = others
         .filter_map(|(id, entry)| config.direct_model(&entry.name).filter(|target| HealthKey::model(target) == id))
         .collect();
-    direct.sort_unstable_by(|one, other| one.id.cmp(&other.id));
+    direct.sort_unstable_by(|a, b| a.id.cmp(&b.id));
     targets.extend(direct);
     targets
 }
@@ -180,8 +178,8 @@ pub(crate) fn key_hashes(endpoint: &Endpoint, keys: &KeyRing, salt: &str) -> Vec
 }
 
 /// The time until the state ends.
-pub(crate) fn remaining_time(standing: Availability, now: Timestamp) -> Option<Duration> {
-    match standing {
+pub(crate) fn remaining_time(availability: Availability, now: Timestamp) -> Option<Duration> {
+    match availability {
         Availability::Open { until, .. } => Duration::try_from(until.duration_since(now)).ok(),
         Availability::Closed | Availability::HalfOpen => None,
     }
@@ -214,12 +212,12 @@ fn status_json(line: &StatusLine, snapshot: &HealthSnapshot, latency: Option<f64
 }
 
 /// Updates the health file; prints a warning when a damaged file had to be replaced.
-pub(crate) fn update_health(file: &HealthFile, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<(), CliError> {
+pub(crate) fn update_health(file: &HealthFile, change: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<(), CliError> {
     let failed = |error: HealthError| CliError::System {
         what: "cannot update the health file".into(),
         source: std::io::Error::other(error.to_string()),
     };
-    let (_, warning) = file.update(act).map_err(failed)?;
+    let (_, warning) = file.update(change).map_err(failed)?;
     if let Some(warning) = warning {
         write_stderr(&format!("warning: {warning}\n"));
     }

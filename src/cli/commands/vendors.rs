@@ -16,7 +16,7 @@ use crate::{
 /// List the vendors that need no base URL
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Add one as an endpoint, or set its key variable. An asterisk marks variables that are set.\n\n\
+    after_help = "To use a vendor, add it as an endpoint, or set its key variable. An asterisk marks variables that are set.\n\n\
     Examples:\n  \
       mmchat vendors\n  \
       mmchat vendors --format json\n  \
@@ -38,8 +38,8 @@ pub(crate) fn run(args: &VendorsArgs, context: &Context) -> Result<Exit, CliErro
 }
 
 fn row(vendor: &Vendor, environment: &Environment) -> Vec<String> {
-    let set = vendor.key_variable(environment);
-    let key = set.map(|name| format!("{name}*")).or(vendor.key_env.first().cloned()).unwrap_or_default();
+    let variable = vendor.key_variable(environment);
+    let key = variable.map(|name| format!("{name}*")).or(vendor.key_env.first().cloned()).unwrap_or_default();
     let model = vendor.model.clone().unwrap_or_default();
     vec![vendor.name.clone(), vendor.title.clone(), key, model, vendor.base_url.clone()]
 }

@@ -19,12 +19,12 @@ use crate::{
     store,
 };
 
-/// What the value of an option can be.
+/// The kind of names that an argument accepts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum CompletionKind {
-    /// What `ask -m` accepts: models, routes, `endpoint/id`.
+    /// Models, routes and `endpoint/id`, as in `ask -m`.
     ModelsAndRoutes,
-    /// What `compare -m` accepts: also sets; several names joined with commas.
+    /// The same and sets, several joined with commas, as in `compare -m`.
     ModelsRoutesAndSets,
     /// Models of the config.
     Models,
@@ -103,10 +103,10 @@ impl CompletionData {
     fn load() -> Option<Self> {
         let environment = Environment::from_process();
         let flags = Flags { config: config_argument(std::env::args_os()), ..Flags::default() };
-        let layers = ResolvedSettings::new(&environment, &flags).ok()?;
-        let text = layers.config.value.as_deref().and_then(|path| read_text_file(path).ok());
+        let settings = ResolvedSettings::new(&environment, &flags).ok()?;
+        let text = settings.config.value.as_deref().and_then(|path| read_text_file(path).ok());
         let names = text.map_or_else(|| names_from_environment(&environment), |text| Names::parse_lenient(&text));
-        Some(Self { environment, layers, names })
+        Some(Self { environment, layers: settings, names })
     }
 
     /// Models, routes and endpoints; after a slash, the cached model list of the endpoint.
@@ -123,19 +123,21 @@ impl CompletionData {
     }
 
     fn listed_models(&self, endpoint: &str) -> Vec<String> {
-        let address = self.names.endpoints.iter().find(|(name, _)| name == endpoint).and_then(|(_, at)| at.clone());
-        let known = || vendors::by_name(endpoint).map(|vendor| vendor.base_url.clone());
-        let address = address.or_else(known).and_then(|address| Url::parse(&address).ok());
-        match (store::cache_folder(&self.environment), address) {
-            (Some(cache), Some(address)) => store::list_cache::read(&cache, endpoint, address.as_str()),
+        let configured =
+            self.names.endpoints.iter().find(|(name, _)| name == endpoint).and_then(|(_, base_url)| base_url.clone());
+        let default = || vendors::by_name(endpoint).map(|vendor| vendor.base_url.clone());
+        let base_url = configured.or_else(default).and_then(|base_url| Url::parse(&base_url).ok());
+        match (store::cache_folder(&self.environment), base_url) {
+            (Some(cache), Some(base_url)) => store::list_cache::read(&cache, endpoint, base_url.as_str()),
             _ => Vec::new(),
         }
     }
 }
 
 /// The value of `--config` on the command line that is being completed.
-fn config_argument(words: impl Iterator<Item = OsString>) -> Option<PathBuf> {
-    let mut words = words.skip_while(|word| word != "--");
+fn config_argument(arguments: impl Iterator<Item = OsString>) -> Option<PathBuf> {
+    // The words of the command line follow the `--` of the shell's completion request.
+    let mut words = arguments.skip_while(|argument| argument != "--");
     while let Some(word) = words.next() {
         match word.to_str() {
             Some("--config") => return words.next().map(PathBuf::from),
@@ -153,7 +155,7 @@ fn names_from_environment(environment: &Environment) -> Names {
         endpoints: config
             .endpoints
             .iter()
-            .map(|known| (known.name.clone(), Some(known.base_url.to_string())))
+            .map(|endpoint| (endpoint.name.clone(), Some(endpoint.base_url.to_string())))
             .collect(),
         models: config.models.iter().map(|model| model.id.0.clone()).collect(),
         ..Names::default()

@@ -1,6 +1,6 @@
 //! Validates command-line values that go into the config: names, addresses, variables, and the endpoint they form.
 //!
-//! An error message omits the value where a key or a password may have been pasted in its place.
+//! Error messages omit a value in whose place the user may have pasted a key or a password.
 
 use crate::cli::CliError;
 use crate::{
@@ -37,8 +37,8 @@ pub(crate) fn validate_base_url(text: &str) -> Result<String, String> {
 
 /// Checks the name of an environment variable.
 pub(crate) fn validate_variable_name(text: &str) -> Result<(), String> {
-    let fits = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    let valid = text.chars().all(fits) && !text.starts_with(|c: char| c.is_ascii_digit()) && !text.is_empty();
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let valid = text.chars().all(is_allowed) && !text.starts_with(|c: char| c.is_ascii_digit()) && !text.is_empty();
     if valid {
         Ok(())
     } else {
@@ -53,8 +53,8 @@ pub(crate) fn key_from_variable(variable: &str) -> Result<TemplateKey, CliError>
     Ok(TemplateKey::Env(variable.to_owned()))
 }
 
-/// An endpoint for the config. Without `url`: the address of the known service called `name`. Without `key`: the key
-/// variable of the service that is set, else no key for a loopback address, else its first variable.
+/// An endpoint for the config. Without `url`, the base URL is that of the known vendor called `name`. Without `key`, it
+/// is the vendor's key variable that is set; if none is set, no key for a loopback address, else the first variable.
 pub(crate) fn build_endpoint(
     name: &str,
     url: Option<&str>,
@@ -69,18 +69,17 @@ pub(crate) fn build_endpoint(
         })?,
         (None, Some(vendor)) => vendor.effective_base_url(environment)?.to_string(),
         (None, None) => {
-            let hint =
-                "give its address, such as http://localhost:8000/v1, or run \"mmchat vendors\" for the known services";
+            let hint = "give its base URL, such as http://localhost:8000/v1, or run \"mmchat vendors\" to list the known services";
             return Err(CliError::usage(format!("unknown service \"{name}\""), hint));
         }
     };
     let loopback = parse_base_url(&address).is_ok_and(|url| is_loopback(&url));
-    let default = vendor.and_then(|vendor| {
+    let default_variable = vendor.and_then(|vendor| {
         let first = vendor.key_env.first().map(String::as_str).filter(|_| !loopback);
         vendor.key_variable(environment).or(first)
     });
-    let key =
-        key.unwrap_or_else(|| default.map_or(TemplateKey::None, |variable| TemplateKey::Env(variable.to_owned())));
+    let default_key = || default_variable.map_or(TemplateKey::None, |name| TemplateKey::Env(name.to_owned()));
+    let key = key.unwrap_or_else(default_key);
     Ok(TemplateEndpoint { name, base_url: address, key })
 }
 

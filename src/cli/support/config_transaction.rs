@@ -33,8 +33,8 @@ impl ConfigTransaction {
     pub(crate) fn begin(context: &Context) -> Result<Self, CliError> {
         let path = config_path(context)?;
         let lock = store::lock(&path).map_err(|source| write_error(&path, source))?;
-        let before = if matches!(path.try_exists(), Ok(false)) { None } else { Some(read_text_file(&path)?) };
-        Ok(Self { path, original: before, _lock: lock })
+        let original = if matches!(path.try_exists(), Ok(false)) { None } else { Some(read_text_file(&path)?) };
+        Ok(Self { path, original, _lock: lock })
     }
 
     /// The config as it is on disk.
@@ -42,32 +42,32 @@ impl ConfigTransaction {
         config::resolve(self.original.as_deref().unwrap_or_default(), &self.path)
     }
 
-    /// Applies `act`, writes the file, and returns the result of `act`.
-    pub(crate) fn edit<T>(self, act: impl FnOnce(&mut ConfigEditor) -> Result<T, EditError>) -> Result<T, CliError> {
-        let (done, text) = self.prepare(act)?;
+    /// Applies `change`, writes the file, and returns the result of `change`.
+    pub(crate) fn edit<T>(self, change: impl FnOnce(&mut ConfigEditor) -> Result<T, EditError>) -> Result<T, CliError> {
+        let (result, text) = self.prepare(change)?;
         self.write(&text)?;
-        Ok(done)
+        Ok(result)
     }
 
-    /// Applies `act` without writing; returns its result and the new text of the file.
+    /// Applies `change` without writing; returns its result and the new text of the file.
     pub(crate) fn prepare<T>(
         &self,
-        act: impl FnOnce(&mut ConfigEditor) -> Result<T, EditError>,
+        change: impl FnOnce(&mut ConfigEditor) -> Result<T, EditError>,
     ) -> Result<(T, String), CliError> {
-        let before = self.original.as_deref().unwrap_or_default();
+        let original = self.original.as_deref().unwrap_or_default();
         // An error that is already in the file is reported as such, not as a result of the change.
         self.config()?;
-        let mut edit = ConfigEditor::parse(self.text())?;
-        let done = act(&mut edit)?;
-        let mut text = edit.text();
+        let mut editor = ConfigEditor::parse(self.text())?;
+        let result = change(&mut editor)?;
+        let mut text = editor.text();
         // Keep the line endings and the byte order mark of the file.
-        if before.contains("\r\n") {
+        if original.contains("\r\n") {
             text = text.replace("\r\n", "\n").replace('\n', "\r\n");
         }
-        if before.starts_with(BOM) {
+        if original.starts_with(BOM) {
             text.insert(0, BOM);
         }
-        Ok((done, text))
+        Ok((result, text))
     }
 
     /// Checks that `text` is a valid config.
@@ -87,11 +87,11 @@ impl ConfigTransaction {
 
     /// Saves a copy of the old file beside it; returns the path of the copy, if there was a file.
     pub(crate) fn back_up(&self) -> Result<Option<PathBuf>, CliError> {
-        self.original.as_ref().map(|before| write_backup(&self.path, before)).transpose()
+        self.original.as_ref().map(|text| write_backup(&self.path, text)).transpose()
     }
 
     /// Writes a key to its own file beside the config; returns the path as the config refers to it. A different key in
-    /// that file is backed up, because a backed-up config still refers to it.
+    /// that file is backed up, because a backup of the config may refer to it.
     pub(crate) fn write_key_file(&self, endpoint: &str, key: &ApiKey) -> Result<String, CliError> {
         let file = key_file_path(endpoint);
         let (path, text) = (self.folder().join(&file), format!("{}\n", key.expose()));
@@ -142,13 +142,13 @@ pub(crate) fn no_config_path() -> CliError {
 
 /// Writes `text` to the first unused of `path` plus `.bak`, `.bak2`, `.bak3`, …
 fn write_backup(path: &Path, text: &str) -> Result<PathBuf, CliError> {
-    let beside = |suffix: &str| {
+    let with_suffix = |suffix: &str| {
         let mut name = path.file_name().unwrap_or_default().to_owned();
         name.push(suffix);
         path.with_file_name(name)
     };
     let numbered = (2..).map(|number| format!(".bak{number}"));
-    let mut paths = std::iter::once(".bak".to_owned()).chain(numbered).map(|suffix| beside(&suffix));
+    let mut paths = std::iter::once(".bak".to_owned()).chain(numbered).map(|suffix| with_suffix(&suffix));
     let backup = paths.find(|path| !path.exists()).expect("the sequence is infinite");
     store::write_atomic(&backup, text).map_err(|source| write_error(&backup, source))?;
     Ok(backup)

@@ -41,8 +41,8 @@ pub struct Context {
 }
 
 /// The folder of preset files: `presets` beside the config.
-pub(crate) fn preset_folder(layers: &ResolvedSettings) -> Option<PathBuf> {
-    Some(layers.config.value.as_ref()?.parent()?.join("presets"))
+pub(crate) fn preset_folder(settings: &ResolvedSettings) -> Option<PathBuf> {
+    Some(settings.config.value.as_ref()?.parent()?.join("presets"))
 }
 
 /// The sorted names of the presets in `folder`; empty if it does not exist.
@@ -84,17 +84,17 @@ impl Context {
     pub(crate) fn layers(&self, flags: Flags) -> Result<ResolvedSettings, ConfigError> {
         let config = self.global.config.clone().or(flags.config);
         let plain = self.global.plain || flags.plain;
-        let mut layers = ResolvedSettings::new(&self.environment, &Flags { config, plain, ..flags })?;
+        let mut settings = ResolvedSettings::new(&self.environment, &Flags { config, plain, ..flags })?;
         if self.global.verbose {
-            layers.log.value = true;
-            layers.log.source = SettingSource::Flag("--verbose");
+            settings.log.value = true;
+            settings.log.source = SettingSource::Flag("--verbose");
         }
-        Ok(layers)
+        Ok(settings)
     }
 
-    /// The config of the file, or that of the environment without one; and the settings with the defaults of the file.
-    pub(crate) fn config(&self, layers: ResolvedSettings) -> Result<(Config, ResolvedSettings), ConfigError> {
-        let config = match Self::read_config(&layers)? {
+    /// The config from the file, else from the environment; and the settings with the default model of the file.
+    pub(crate) fn config(&self, settings: ResolvedSettings) -> Result<(Config, ResolvedSettings), ConfigError> {
+        let config = match Self::read_config(&settings)? {
             Some((path, text)) => {
                 let config = config::resolve(&text, &path)?;
                 if let Some(warning) = exposed_secret_warning(&config, &path) {
@@ -105,8 +105,8 @@ impl Context {
             }
             None => config::from_environment(&self.environment)?,
         };
-        let layers = layers.with_file_default(config.default.as_deref().filter(|_| config.path.is_some()));
-        Ok((config, layers))
+        let settings = settings.with_file_default(config.default.as_deref().filter(|_| config.path.is_some()));
+        Ok((config, settings))
     }
 
     /// Warns about old spellings of config keys, once a day for each file.
@@ -115,18 +115,18 @@ impl Context {
         let cache = store::cache_folder(&self.environment);
         if cache.is_none_or(|cache| store::daily::is_first_today(&cache, "renamed-keys", &path.to_string_lossy())) {
             write_stderr(&format!(
-                "warning: {}: {first}; the old name still works\nhint: run `mmchat config migrate`\n",
+                "warning: {}: {first}; the old name still works\nhint: run \"mmchat config migrate\"\n",
                 path.display()
             ));
         }
     }
 
-    /// The path and text of the config file; `None` if it does not exist and was not named by the user.
-    pub(crate) fn read_config(layers: &ResolvedSettings) -> Result<Option<(PathBuf, String)>, ConfigError> {
-        let Some(path) = layers.config.value.clone() else { return Ok(None) };
-        let named =
-            matches!(layers.config.source, SettingSource::Flag(_) | SettingSource::Environment("MMCHAT_CONFIG"));
-        if !named && matches!(path.try_exists(), Ok(false)) {
+    /// The path and text of the config file; `None` if the default file does not exist.
+    pub(crate) fn read_config(settings: &ResolvedSettings) -> Result<Option<(PathBuf, String)>, ConfigError> {
+        let Some(path) = settings.config.value.clone() else { return Ok(None) };
+        let is_explicit =
+            matches!(settings.config.source, SettingSource::Flag(_) | SettingSource::Environment("MMCHAT_CONFIG"));
+        if !is_explicit && matches!(path.try_exists(), Ok(false)) {
             return Ok(None);
         }
         let text = read_text_file(&path)?;
@@ -134,10 +134,10 @@ impl Context {
     }
 
     /// The preset called `name`, from the config or from its own file beside it.
-    pub(crate) fn preset(&self, config: &Config, layers: &ResolvedSettings, name: &str) -> Result<Preset, CliError> {
+    pub(crate) fn preset(&self, config: &Config, settings: &ResolvedSettings, name: &str) -> Result<Preset, CliError> {
         let name = normalize_name(name);
         let file =
-            preset_folder(layers).map(|folder| folder.join(format!("{name}.toml"))).filter(|path| path.is_file());
+            preset_folder(settings).map(|folder| folder.join(format!("{name}.toml"))).filter(|path| path.is_file());
         match (config.preset(&name), file) {
             (Some(_), Some(file)) => Err(CliError::usage(
                 format!("preset \"{name}\" is defined both in the config and in {}", file.display()),
@@ -146,7 +146,7 @@ impl Context {
             (Some(preset), None) => Ok(preset.clone()),
             (None, Some(file)) => Ok(Preset::from_file(&name, &read_text_file(&file)?, &file)?),
             (None, None) => {
-                let known = self.preset_names(config, layers);
+                let known = self.preset_names(config, settings);
                 let known: Vec<&str> = known.iter().map(String::as_str).collect();
                 Err(super::error::unknown_value("preset", &name, &known))
             }
@@ -155,15 +155,15 @@ impl Context {
 
     /// The names of all presets.
     #[expect(clippy::unused_self, reason = "a method like the other accessors")]
-    pub(crate) fn preset_names(&self, config: &Config, layers: &ResolvedSettings) -> Vec<String> {
+    pub(crate) fn preset_names(&self, config: &Config, settings: &ResolvedSettings) -> Vec<String> {
         let mut names: Vec<String> = config.presets.iter().map(|preset| preset.name.clone()).collect();
-        names.extend(preset_folder(layers).map(|folder| preset_file_names(&folder)).unwrap_or_default());
+        names.extend(preset_folder(settings).map(|folder| preset_file_names(&folder)).unwrap_or_default());
         names
     }
 
     /// The terminal properties of stdout and stderr.
-    pub(crate) fn look(&self, layers: &ResolvedSettings) -> TerminalInfo {
-        term::detect_style(&self.environment, layers.plain.value)
+    pub(crate) fn look(&self, settings: &ResolvedSettings) -> TerminalInfo {
+        term::detect_style(&self.environment, settings.plain.value)
     }
 
     /// An engine without the health state and the spend limits of earlier runs.
@@ -214,32 +214,33 @@ impl Context {
         Engine::new(Arc::new(HttpTransport::new()), KeyRing::new(self.environment.clone()))
     }
 
-    /// A single-threaded runtime: a command waits for the network, and computes little.
+    /// A single-threaded runtime, because a command mostly waits for the network.
     #[expect(clippy::unused_self, reason = "created on first use, like the rest")]
     pub(crate) fn runtime(&self) -> Result<tokio::runtime::Runtime, CliError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|source| CliError::System { what: "cannot create the async runtime".into(), source })?;
-        let inside = runtime.enter();
+        let guard = runtime.enter();
         term::signals::handle_file_size_signal();
-        drop(inside);
+        drop(guard);
         Ok(runtime)
     }
 }
 
 /// A warning if the config contains a secret and other users can read it.
 fn exposed_secret_warning(config: &Config, path: &std::path::Path) -> Option<String> {
-    let literal = |source: &KeySource| matches!(source, KeySource::Literal(key) if key.is_secret());
-    let holder = config.endpoints.iter().find(|endpoint| {
-        endpoint.keys.iter().any(literal) || endpoint.headers.iter().any(|(_, value)| literal(value))
+    let is_literal_secret = |source: &KeySource| matches!(source, KeySource::Literal(key) if key.is_secret());
+    let endpoint = config.endpoints.iter().find(|endpoint| {
+        endpoint.keys.iter().any(is_literal_secret)
+            || endpoint.headers.iter().any(|(_, value)| is_literal_secret(value))
     })?;
     let exposed = std::fs::metadata(path).is_ok_and(|metadata| is_readable_by_others(&metadata));
     exposed.then(|| {
         let path = path.display();
         format!(
             "{path} contains a secret of endpoint \"{}\" and other users can read it: run \"chmod 600 {path}\"",
-            holder.name
+            endpoint.name
         )
     })
 }

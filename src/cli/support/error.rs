@@ -134,7 +134,7 @@ pub(super) fn edit_hint(error: &EditError) -> Option<String> {
         EditError::AlreadyExists { name, .. } => format!("choose another name, or remove \"{name}\" first"),
         EditError::NotFound { known, .. } if known.is_empty() => "none are configured".into(),
         EditError::NotFound { name, known, .. } => match closest_name(name, known.iter().map(String::as_str)) {
-            Some(near) => format!("did you mean \"{near}\"?"),
+            Some(closest) => format!("did you mean \"{closest}\"?"),
             None => format!("available: {}", known.join(", ")),
         },
         EditError::InUse { flag, .. } => format!("use {flag} to do it anyway"),
@@ -159,8 +159,8 @@ pub(crate) fn unknown_endpoint_or_model(config: &Config, name: &str) -> CliError
 }
 
 /// The error for a value that is not one of the known values.
-pub(crate) fn unknown_value(what: &str, word: &str, known: &[&str]) -> CliError {
-    let near = closest_name(word, known.iter().copied()).map(|near| format!("did you mean \"{near}\"? "));
-    let hint = format!("{}available: {}", near.unwrap_or_default(), known.join(", "));
-    CliError::usage(format!("unknown {what} \"{word}\""), hint)
+pub(crate) fn unknown_value(what: &str, value: &str, known: &[&str]) -> CliError {
+    let suggestion = closest_name(value, known.iter().copied()).map(|closest| format!("did you mean \"{closest}\"? "));
+    let hint = format!("{}available: {}", suggestion.unwrap_or_default(), known.join(", "));
+    CliError::usage(format!("unknown {what} \"{value}\""), hint)
 }

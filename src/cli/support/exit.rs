@@ -58,16 +58,16 @@ impl Exit {
         Self::listen(|| {})
     }
 
-    /// As above; runs `last` before the process is terminated by force or by SIGQUIT.
+    /// Like [`Exit::listen_for_interruption`]; runs `cleanup` before the process is terminated by force or by SIGQUIT.
     pub(crate) fn listen_for_interruption_with_cleanup(
-        last: impl Fn() + Clone + Send + 'static,
+        cleanup: impl Fn() + Clone + Send + 'static,
     ) -> Result<InterruptHandler, CliError> {
-        on_sigquit(last.clone()).map_err(signal_error)?;
-        Self::listen(last)
+        on_sigquit(cleanup.clone()).map_err(signal_error)?;
+        Self::listen(cleanup)
     }
 
-    fn listen(last: impl Fn() + Send + 'static) -> Result<InterruptHandler, CliError> {
-        InterruptHandler::listen(i32::from(Self::Interrupted as u8), last).map_err(signal_error)
+    fn listen(cleanup: impl Fn() + Send + 'static) -> Result<InterruptHandler, CliError> {
+        InterruptHandler::listen(i32::from(Self::Interrupted as u8), cleanup).map_err(signal_error)
     }
 
     /// The exit code of several calls.
@@ -110,12 +110,12 @@ impl Exit {
 
     /// The exit code of a call whose candidates failed with these classes.
     fn from_classes(classes: &[ErrorClass]) -> Self {
-        let all = |wanted: &[ErrorClass]| !classes.is_empty() && classes.iter().all(|class| wanted.contains(class));
-        if all(&[ErrorClass::Spend]) {
+        let all_in = |set: &[ErrorClass]| !classes.is_empty() && classes.iter().all(|class| set.contains(class));
+        if all_in(&[ErrorClass::Spend]) {
             Self::Condition
-        } else if all(&[ErrorClass::Auth, ErrorClass::Forbidden, ErrorClass::Quota]) {
+        } else if all_in(&[ErrorClass::Auth, ErrorClass::Forbidden, ErrorClass::Quota]) {
             Self::Key
-        } else if all(&[ErrorClass::Timeout]) {
+        } else if all_in(&[ErrorClass::Timeout]) {
             Self::Timeout
         } else {
             Self::Failed
@@ -127,7 +127,7 @@ fn signal_error(source: std::io::Error) -> CliError {
     CliError::System { what: "cannot listen for signals".into(), source }
 }
 
-/// The last error class of each candidate: a retry or a second key replaces the class of the attempt before.
+/// The last error class of each candidate: that of a retry or of a second key replaces the earlier one.
 fn final_classes(attempts: &[AttemptRecord]) -> Vec<ErrorClass> {
     let mut classes: Vec<(&crate::model::target::TargetId, ErrorClass)> = Vec::new();
     for record in attempts {

@@ -10,20 +10,18 @@ use crate::{
     term::output::Streams,
 };
 
-/// The output format of a list.
+/// The output format of a list. Variants have no doc comments: clap would use its long help format for them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
 pub(crate) enum ListFormat {
-    /// Table
     #[default]
     Text,
-    /// JSON document
     Json,
 }
 
 /// The `--format` option of a list.
 #[derive(Debug, Default, Args)]
 pub(crate) struct ListArgs {
-    /// Print the list in this format
+    /// Print text or JSON
     #[arg(long, value_enum, value_name = "FORMAT", default_value_t, help_heading = "Output")]
     format: ListFormat,
 }
@@ -34,8 +32,8 @@ impl ListArgs {
         let text = match self.format {
             ListFormat::Json => format!("{document:#}\n"),
             ListFormat::Text => {
-                let look = context.look(&context.layers(Flags::default())?);
-                let (width, styled) = (look.stdout_width, look.styled && look.stdout_width.is_some());
+                let terminal = context.look(&context.layers(Flags::default())?);
+                let (width, styled) = (terminal.stdout_width, terminal.styled && terminal.stdout_width.is_some());
                 let rendered: Vec<String> =
                     tables.iter().filter(|table| !table.is_empty()).map(|table| table.render(width, styled)).collect();
                 rendered.join("\n")

@@ -22,7 +22,7 @@ pub(crate) struct PromptArgs<'a> {
     pub(crate) files: &'a [String],
     /// Do not read standard input.
     pub(crate) no_stdin: bool,
-    /// How long standard input may send nothing.
+    /// Timeout for standard input that sends nothing; `None` for no timeout.
     pub(crate) stdin_timeout: Option<Duration>,
     /// The input may be empty, because a preset has its own prompt.
     pub(crate) allow_empty: bool,
@@ -39,8 +39,8 @@ pub(crate) struct Input {
 
 /// Reads the input from all sources.
 pub(crate) fn read(args: &PromptArgs<'_>) -> Result<Input, CliError> {
-    let wanted = args.words.iter().any(|word| word == "-");
-    if wanted && args.no_stdin {
+    let has_dash = args.words.iter().any(|word| word == "-");
+    if has_dash && args.no_stdin {
         return Err(CliError::usage("`-` and --no-stdin cannot be used together", "remove one of them"));
     }
     let words: Vec<&str> = args.words.iter().map(String::as_str).filter(|word| *word != "-").collect();
@@ -51,9 +51,9 @@ pub(crate) fn read(args: &PromptArgs<'_>) -> Result<Input, CliError> {
             Part::Image(image) => images.push(image),
         }
     }
-    if wanted || !(args.no_stdin || input::is_terminal()) {
-        let limit = if wanted { None } else { args.stdin_timeout };
-        let piped = input::decode_text(input::read(limit)?, "standard input");
+    if has_dash || !(args.no_stdin || input::is_terminal()) {
+        let timeout = if has_dash { None } else { args.stdin_timeout };
+        let piped = input::decode_text(input::read(timeout)?, "standard input");
         parts.push(piped.trim_end_matches(['\n', '\r']).to_owned());
     }
     let text = parts.iter().filter(|part| !part.trim().is_empty()).cloned().collect::<Vec<_>>().join("\n\n");
@@ -86,7 +86,7 @@ pub(crate) fn read_attachment(file: &str) -> Result<Part, CliError> {
     if bytes.len() > MAX_INPUT {
         return Err(CliError::usage(format!("{name} is larger than 32 MiB"), "shorten it: no model accepts that much"));
     }
-    let extension = path.extension().and_then(|end| end.to_str()).unwrap_or_default().to_lowercase();
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default().to_lowercase();
     if matches!(extension.as_str(), "png" | "jpg" | "jpeg" | "webp" | "gif") {
         return Err(CliError::usage(
             format!("{name} is not an image, despite its extension"),
@@ -109,7 +109,7 @@ fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
     let failed = |error: std::io::Error| CliError::usage(format!("cannot read {name}: {error}"), "check the path");
     let file = std::fs::File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
-        return Err(CliError::usage(format!("{name} is a folder"), "attach its files one by one"));
+        return Err(CliError::usage(format!("{name} is a directory"), "attach its files one by one"));
     }
     let mut bytes = Vec::new();
     file.take(MAX_INPUT as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
@@ -138,14 +138,14 @@ mod tests {
     #[test]
     fn images_are_detected_by_content_and_urls_are_passed_on() {
         let folder = tempfile::tempdir().expect("temporary folder");
-        let path = folder.path().join("no-ending");
+        let path = folder.path().join("no-extension");
         std::fs::write(&path, b"\xff\xd8\xff\xe0\0\0").expect("file is written");
-        let address = Path::new("https://h/a.png");
-        let input = read_prompt(&["look"], &[&path, address]).expect("valid prompt");
+        let url = Path::new("https://h/a.png");
+        let input = read_prompt(&["look"], &[&path, url]).expect("valid prompt");
         let bytes = Bytes::from_static(b"\xff\xd8\xff\xe0\0\0");
         let images = [Image::Data { media_type: "image/jpeg", bytes }, Image::Url("https://h/a.png".into())];
         assert_eq!((input.text.as_str(), input.images.as_slice()), ("look", &images[..]));
-        assert!(read_prompt(&[], &[address]).is_ok(), "an image without text is a valid prompt");
+        assert!(read_prompt(&[], &[url]).is_ok(), "an image without text is a valid prompt");
     }
 
     #[test]
@@ -158,9 +158,9 @@ mod tests {
         };
         let mut large = b"\x89PNG\r\n\x1a\n".to_vec();
         large.resize(MAX_IMAGE_BYTES + 1, 0);
-        for (files, word) in [
+        for (files, part) in [
             (vec![], "empty"),
-            (vec![folder.path().to_owned()], "folder"),
+            (vec![folder.path().to_owned()], "directory"),
             (vec![folder.path().join("none")], "cannot read"),
             (vec![file("b.bin", &[1, 0, 2])], "neither text nor an image"),
             (vec![file("c.png", b"<html>")], "not an image"),
@@ -168,7 +168,7 @@ mod tests {
         ] {
             let files: Vec<&Path> = files.iter().map(std::path::PathBuf::as_path).collect();
             let error = read_prompt(&[" "], &files).expect_err("invalid prompt").to_string();
-            assert!(error.contains(word), "{error}");
+            assert!(error.contains(part), "{error}");
         }
         assert!(read_prompt(&["-"], &[]).expect_err("conflicting options").to_string().contains("--no-stdin"));
     }

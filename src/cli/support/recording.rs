@@ -5,7 +5,6 @@
 use std::{collections::HashSet, sync::Arc};
 
 use clap::Args;
-use tokio::time::Instant;
 
 use crate::cli::{CliError, Context};
 use crate::{
@@ -57,11 +56,11 @@ impl RecordingArgs {
     pub(crate) fn apply_cost_limit(&self, plan: &mut Plan) -> Result<(), CliError> {
         let Some(limit) = &self.max_cost else { return Ok(()) };
         let Money { amount, currency } = limit;
-        let capped = cost::cap(plan, limit).map_err(|least| CliError::Condition {
+        let capped = cost::cap(plan, limit).map_err(|minimum| CliError::Condition {
             // Rounded up, so that this amount suffices as --max-cost.
             message: format!(
                 "this would cost at least {:.6} {currency}, but --max-cost is {amount} {currency}",
-                (least * 1e6 - 1e-3).ceil() / 1e6
+                (minimum * 1e6 - 1e-3).ceil() / 1e6
             ),
             hint: "shorten the prompt, choose cheaper models, or raise --max-cost".into(),
         })?;
@@ -71,8 +70,10 @@ impl RecordingArgs {
                 "warning: --max-cost does not cover {names}: the config has no price in {currency}\n"
             ));
         }
-        if let Some(longest) = capped.max_output_tokens {
-            write_stderr(&format!("--max-cost {amount} {currency}: answers are limited to {longest} tokens\n"));
+        if let Some(max_output_tokens) = capped.max_output_tokens {
+            write_stderr(&format!(
+                "--max-cost {amount} {currency}: answers are limited to {max_output_tokens} tokens\n"
+            ));
         }
         Ok(())
     }
@@ -116,7 +117,7 @@ impl RunRecorder {
 
     /// Also collects the answers.
     pub(crate) fn collecting_answers(mut self, plan: &Plan) -> Self {
-        self.collector = Some(AnswerCollector::new(plan.calls.iter().map(|call| call.prompt_tokens), Instant::now()));
+        self.collector = Some(AnswerCollector::new(plan.calls.len()));
         self
     }
 
@@ -128,11 +129,6 @@ impl RunRecorder {
         }
     }
 
-    /// Ends the record of a run that stops before all calls have finished.
-    pub(crate) fn stop(&mut self) {
-        self.writer.stop();
-    }
-
     /// Waits until everything is stored; failures are printed as warnings.
     pub(crate) fn close(self) -> RunSummary {
         close_all([self]).pop().unwrap_or_default()
@@ -141,24 +137,24 @@ impl RunRecorder {
 
 /// Closes the recorders of several runs; equal warnings are printed once.
 pub(crate) fn close_all(recorders: impl IntoIterator<Item = RunRecorder>) -> Vec<RunSummary> {
-    let (mut printed, mut all) = (HashSet::new(), Vec::new());
+    let (mut printed, mut summaries) = (HashSet::new(), Vec::new());
     let mut warn = |warning: String| {
         if printed.insert(warning.clone()) {
             write_stderr(&format!("warning: {warning}\n"));
         }
     };
-    for RunRecorder { engine, writer: recorder, collector } in recorders {
-        let stored = recorder.close().unwrap_or_else(|error| {
+    for RunRecorder { engine, writer, collector } in recorders {
+        let stored = writer.close().unwrap_or_else(|error| {
             warn(error.to_string());
             None
         });
         if let Some(error) = engine.persist_health() {
             warn(error.to_string());
         }
-        let answers = collector.map(|collector| collector.into_answers(Instant::now())).unwrap_or_default();
-        all.push(RunSummary { stored, answers });
+        let answers = collector.map(|collector| collector.into_answers()).unwrap_or_default();
+        summaries.push(RunSummary { stored, answers });
     }
-    all
+    summaries
 }
 
 /// The path of the record database.

@@ -61,7 +61,7 @@ pub(crate) struct ParamArgs {
     /// Set the sampling temperature
     #[arg(long, value_name = "NUMBER", help_heading = "Models")]
     temperature: Option<f64>,
-    /// Set any other parameter of the endpoint; the value is parsed as JSON, else sent as text
+    /// Set another parameter of the request; the value is sent as JSON if it is valid JSON, else as text
     #[arg(short, long = "option", value_name = "KEY=VALUE", help_heading = "Models")]
     options: Vec<String>,
     /// Limit the answer to this many tokens
@@ -91,14 +91,14 @@ pub(crate) struct OutputArgs {
 
 impl OutputArgs {
     /// Validates the resolved settings and returns the output format.
-    pub(crate) fn check(layers: &ResolvedSettings) -> Result<Format, CliError> {
-        if layers.timeout.value.is_some_and(|timeout| timeout.is_zero()) {
+    pub(crate) fn check(settings: &ResolvedSettings) -> Result<Format, CliError> {
+        if settings.timeout.value.is_some_and(|timeout| timeout.is_zero()) {
             return Err(CliError::usage(
                 "invalid timeout 0: expected a duration such as 90s or 5m",
                 "omit it for the default of 10 minutes",
             ));
         }
-        parse_format(&layers.format.value)
+        parse_format(&settings.format.value)
     }
 
     /// The output file; `None` for stdout.
@@ -114,8 +114,8 @@ impl OutputArgs {
 
 impl RequestArgs {
     /// For a request whose prompt is already known.
-    pub(crate) fn from_output_args(how: &OutputArgs) -> Self {
-        Self { output_args: how.clone(), ..Self::default() }
+    pub(crate) fn from_output_args(output_args: &OutputArgs) -> Self {
+        Self { output_args: output_args.clone(), ..Self::default() }
     }
 
     /// The output options.
@@ -139,9 +139,9 @@ impl RequestArgs {
     }
 
     /// Validates the options before any input is read or any request is sent.
-    pub(crate) fn check(&self, layers: &ResolvedSettings) -> Result<Format, CliError> {
+    pub(crate) fn check(&self, settings: &ResolvedSettings) -> Result<Format, CliError> {
         self.params.params()?;
-        OutputArgs::check(layers)
+        OutputArgs::check(settings)
     }
 
     /// The preset of `--preset`.
@@ -149,32 +149,32 @@ impl RequestArgs {
         &self,
         context: &Context,
         config: &Config,
-        layers: &ResolvedSettings,
+        settings: &ResolvedSettings,
     ) -> Result<Option<Preset>, CliError> {
-        self.preset.as_ref().map(|name| context.preset(config, layers, name)).transpose()
+        self.preset.as_ref().map(|name| context.preset(config, settings, name)).transpose()
     }
 
     /// Reads the prompt and builds the request.
     pub(crate) fn build_request(
         &self,
         preset: Option<&Preset>,
-        layers: &ResolvedSettings,
+        settings: &ResolvedSettings,
     ) -> Result<Arc<ModelRequest>, CliError> {
         let input = prompt::read(&prompt::PromptArgs {
             words: &self.words,
             files: &self.files,
-            no_stdin: layers.no_stdin.value,
+            no_stdin: settings.no_stdin.value,
             stdin_timeout: Some(self.stdin_timeout).filter(|limit| !limit.is_zero()),
-            // A preset that uses its input reports an empty one itself.
+            // The template of a preset that uses its input reports an empty input.
             allow_empty: preset.is_some_and(|preset| preset.is_complete_without_input() || preset.uses_input()),
         })?;
-        let own = self.params.params()?;
+        let overrides = self.params.params()?;
         let (system, text, params) = match preset {
             Some(preset) => {
                 let rendered = render_preset(preset, input.text, self.variables()?)?;
-                (rendered.system, rendered.prompt, preset.params.clone().with_overrides(own))
+                (rendered.system, rendered.prompt, preset.params.clone().with_overrides(overrides))
             }
-            None => (None, input.text, own),
+            None => (None, input.text, overrides),
         };
         let system = self.system.clone().or(system).map(|text| Message::text(Role::System, text));
         let text = Some(text).filter(|text| !text.is_empty()).map(Part::Text);
@@ -199,11 +199,11 @@ impl RequestArgs {
     }
 
     fn variables(&self) -> Result<Vec<(String, String)>, CliError> {
-        let pair = |text: &String| match text.split_once('=').filter(|(name, _)| !name.is_empty()) {
+        let parse_pair = |text: &String| match text.split_once('=').filter(|(name, _)| !name.is_empty()) {
             Some((name, value)) => Ok((name.to_owned(), value.to_owned())),
             None => Err(CliError::usage(format!("missing value in \"-P {text}\""), "write -P name=value")),
         };
-        self.variables.iter().map(pair).collect()
+        self.variables.iter().map(parse_pair).collect()
     }
 }
 
@@ -231,18 +231,18 @@ impl ParamArgs {
     }
 }
 
-/// Maximum time to render a template; one that takes longer is assumed never to end.
+/// Maximum time to render a template; one that takes longer is assumed not to terminate.
 const TEMPLATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Renders the templates of the preset on a separate thread. The fuel limit of the template engine counts instructions
 /// and cannot stop a single long one; after the timeout the thread is abandoned, and the process exits with an error.
 fn render_preset(preset: &Preset, input: String, variables: Vec<(String, String)>) -> Result<Rendered, CliError> {
-    let (done, result) = sync_channel(1);
+    let (sender, receiver) = sync_channel(1);
     let (name, preset) = (preset.name.clone(), preset.clone());
     // Sending fails only after the timeout, when the receiver is gone.
-    std::thread::spawn(move || drop(done.send(preset.render(&input, &variables))));
+    std::thread::spawn(move || drop(sender.send(preset.render(&input, &variables))));
     let timed_out = || PresetError::Template { preset: name, part: "text", reason: "it does not terminate".into() };
-    match result.recv_timeout(TEMPLATE_TIMEOUT) {
+    match receiver.recv_timeout(TEMPLATE_TIMEOUT) {
         Ok(rendered) => Ok(rendered?),
         Err(RecvTimeoutError::Timeout) => Err(timed_out().into()),
         Err(RecvTimeoutError::Disconnected) => panic!("the template thread panicked"),

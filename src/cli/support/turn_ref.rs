@@ -32,17 +32,17 @@ impl std::str::FromStr for TurnRef {
         let invalid = || {
             CliError::usage(
                 format!("invalid conversation \"{text}\""),
-                "write 12, 12@2 (its second answer), 12.1@2 (that of its first round), @2 or last",
+                "write 12, 12@2 (its second answer), 12.1@2 (the second answer of its first round), @2 or last",
             )
         };
         let number = |digits: &str| digits.parse().map(Some).map_err(|_| invalid());
-        let (turn, answer) = match text.split_once('@') {
-            Some((turn, answer)) => (turn, number(answer)?),
+        let (round_ref, answer) = match text.split_once('@') {
+            Some((round_ref, answer)) => (round_ref, number(answer)?),
             None => (text, None),
         };
-        let (conversation, round) = match turn.split_once('.') {
+        let (conversation, round) = match round_ref.split_once('.') {
             Some((conversation, round)) => (conversation, number(round)?),
-            None => (turn, None),
+            None => (round_ref, None),
         };
         let is_last = conversation == LAST || (conversation.is_empty() && answer.is_some());
         let conversation = if is_last { None } else { number(conversation)? };
@@ -56,29 +56,29 @@ pub(crate) struct StoredConversation(Vec<StoredTurn>);
 
 impl StoredConversation {
     /// Finds the conversation; `None` if nothing is stored.
-    pub(crate) fn find(database: &Database, turn: TurnRef) -> Result<Option<Self>, CliError> {
-        let id = match turn.conversation {
+    pub(crate) fn find(database: &Database, turn_ref: TurnRef) -> Result<Option<Self>, CliError> {
+        let id = match turn_ref.conversation {
             Some(id) => id,
             None => match database.latest_conversation(None)? {
                 Some(id) => id,
                 None => return Ok(None),
             },
         };
-        let exchanges = database.turns(id)?;
-        if exchanges.is_empty() && turn.conversation.is_some() {
+        let turns = database.turns(id)?;
+        if turns.is_empty() && turn_ref.conversation.is_some() {
             return Err(CliError::usage(
                 format!("no conversation {id}"),
                 "run \"mmchat history\" to list conversations",
             ));
         }
-        Ok(Some(Self(exchanges)).filter(|conversation| !conversation.0.is_empty()))
+        Ok(Some(Self(turns)).filter(|conversation| !conversation.0.is_empty()))
     }
 
-    /// As `find`, but an error if nothing is stored.
-    pub(crate) fn find_required(context: &Context, turn: TurnRef) -> Result<Self, CliError> {
+    /// Like [`StoredConversation::find`], but returns an error if nothing is stored.
+    pub(crate) fn find_required(context: &Context, turn_ref: TurnRef) -> Result<Self, CliError> {
         let nothing = || CliError::usage("no conversation to continue", "history may be off; ask something first");
         let database = open_record(context)?.ok_or_else(nothing)?;
-        Self::find(&database, turn)?.ok_or_else(nothing)
+        Self::find(&database, turn_ref)?.ok_or_else(nothing)
     }
 
     /// The id of the conversation.
@@ -97,10 +97,10 @@ impl StoredConversation {
     }
 
     /// The answers of the given round, by default of the last one.
-    pub(crate) fn round(&self, turn: TurnRef) -> Result<&[StoredTurn], CliError> {
+    pub(crate) fn round(&self, turn_ref: TurnRef) -> Result<&[StoredTurn], CliError> {
         let rounds = self.0[0].layout.rounds;
-        let round = turn.round.unwrap_or(rounds);
-        let found = self.0.chunk_by(|a, b| a.round == b.round).find(|exchanges| exchanges[0].round == round);
+        let round = turn_ref.round.unwrap_or(rounds);
+        let found = self.0.chunk_by(|a, b| a.round == b.round).find(|turns| turns[0].round == round);
         found.ok_or_else(|| {
             CliError::usage(
                 format!("conversation {} has no round {round}", self.conversation_id()),
@@ -109,33 +109,33 @@ impl StoredConversation {
         })
     }
 
-    /// The answer that `turn` refers to. If every round has one answer, the number of an answer is that of its round.
-    /// Without a number: the picked answer, else the only answer of the round; `None` if there are several.
-    pub(crate) fn answer(&self, turn: TurnRef) -> Result<Option<&StoredTurn>, CliError> {
-        let Some(number) = turn.answer else {
-            let round = self.round(turn)?;
-            let picked = round.iter().find(|exchange| exchange.picked);
+    /// The answer that `turn_ref` refers to. If every round has one answer, the number of an answer is that of its
+    /// round. Without a number: the picked answer, else the only answer of the round; `None` if there are several.
+    pub(crate) fn answer(&self, turn_ref: TurnRef) -> Result<Option<&StoredTurn>, CliError> {
+        let Some(number) = turn_ref.answer else {
+            let round = self.round(turn_ref)?;
+            let picked = round.iter().find(|turn| turn.picked);
             return Ok(picked.or(round.first().filter(|_| round.len() == 1)));
         };
-        let one = if self.has_parallel_answers() || turn.round.is_some() {
-            self.round(turn)?.iter().find(|exchange| exchange.answer_number == number)
+        let found = if self.has_parallel_answers() || turn_ref.round.is_some() {
+            self.round(turn_ref)?.iter().find(|turn| turn.answer_number == number)
         } else {
-            self.0.iter().find(|exchange| exchange.round == number)
+            self.0.iter().find(|turn| turn.round == number)
         };
-        one.map(Some).ok_or_else(|| {
+        found.map(Some).ok_or_else(|| {
             let known: Vec<String> = self.0.iter().map(StoredTurn::reference).collect();
             let message = format!("conversation {} has no answer {number}", self.conversation_id());
             CliError::usage(message, format!("it has {}; an unfinished answer has no number yet", known.join(", ")))
         })
     }
 
-    /// `exchange` and the turns before it that it continues, in order.
-    pub(crate) fn chain_to(&self, exchange: &StoredTurn) -> Vec<StoredTurn> {
+    /// `last` and the turns that it continues, oldest first.
+    pub(crate) fn chain_to(&self, last: &StoredTurn) -> Vec<StoredTurn> {
         // One pass is enough: a turn is stored after the one it continues.
-        let mut chain = vec![exchange.clone()];
-        for before in self.0.iter().rev() {
-            if chain[chain.len() - 1].parent == Some(before.id) {
-                chain.push(before.clone());
+        let mut chain = vec![last.clone()];
+        for earlier in self.0.iter().rev() {
+            if chain[chain.len() - 1].parent == Some(earlier.id) {
+                chain.push(earlier.clone());
             }
         }
         chain.reverse();
@@ -146,35 +146,35 @@ impl StoredConversation {
 /// The turns that a new request continues.
 #[derive(Clone, Debug)]
 pub(crate) struct HistoryPrefix {
-    /// Up to the turn that is continued; never empty.
+    /// The turns up to the one that is continued; never empty.
     exchanges: Vec<StoredTurn>,
     /// The last turn has parallel answers, so that continuing it forks the conversation.
     forks: bool,
 }
 
 impl HistoryPrefix {
-    /// The history up to the turn `reference`. Of several answers side by side, one must be referenced or picked.
+    /// The history up to the turn `reference`. Of several parallel answers, one must be referenced or picked.
     pub(crate) fn find(context: &Context, reference: &str) -> Result<Self, CliError> {
-        let turn = reference.parse()?;
-        let conversation = StoredConversation::find_required(context, turn)?;
-        let Some(last) = conversation.answer(turn)? else {
-            let round = conversation.round(turn)?;
+        let turn_ref = reference.parse()?;
+        let conversation = StoredConversation::find_required(context, turn_ref)?;
+        let Some(last) = conversation.answer(turn_ref)? else {
+            let round = conversation.round(turn_ref)?;
             let names: Vec<String> = round.iter().map(StoredTurn::reference).collect();
             return Err(CliError::usage(
-                format!("conversation {} has {} answers side by side", conversation.conversation_id(), round.len()),
+                format!("conversation {} has {} parallel answers", conversation.conversation_id(), round.len()),
                 format!("name one of them: {}; or run \"mmchat pick {}\"", names.join(", "), names[0]),
             ));
         };
         Ok(Self::new(&conversation, last))
     }
 
-    /// As `find`, but takes the first of several answers side by side: their prompt is the same.
+    /// Like [`HistoryPrefix::find`], but takes the first of several parallel answers: their prompt is the same.
     pub(crate) fn find_any(context: &Context, reference: &str) -> Result<Self, CliError> {
-        let turn = reference.parse()?;
-        let conversation = StoredConversation::find_required(context, turn)?;
-        let last = match conversation.answer(turn)? {
+        let turn_ref = reference.parse()?;
+        let conversation = StoredConversation::find_required(context, turn_ref)?;
+        let last = match conversation.answer(turn_ref)? {
             Some(last) => last,
-            None => &conversation.round(turn)?[0],
+            None => &conversation.round(turn_ref)?[0],
         };
         Ok(Self::new(&conversation, last))
     }
@@ -192,7 +192,7 @@ impl HistoryPrefix {
     /// The placement of a turn that continues the history before the last turn.
     pub(crate) fn continuation_before_last(&self) -> Continuation {
         match self.exchanges.len().checked_sub(2) {
-            Some(at) => Continuation::Append { turns: vec![Some(self.exchanges[at].id)], fork: self.forks },
+            Some(index) => Continuation::Append { turns: vec![Some(self.exchanges[index].id)], fork: self.forks },
             None => Continuation::New,
         }
     }
@@ -216,17 +216,17 @@ impl HistoryPrefix {
 
     /// A warning if a part of the history is missing.
     pub(crate) fn missing_warning(&self) -> Option<&'static str> {
-        let has_images = self.exchanges.iter().any(|exchange| exchange.image_count > 0);
+        let has_images = self.exchanges.iter().any(|turn| turn.image_count > 0);
         has_images.then_some("the images of this conversation are not stored and will not be sent again")
     }
 
     /// Inserts the history before the messages of the request, whose own system prompt takes precedence.
     pub(crate) fn prepend_to(&self, request: &mut ModelRequest) {
         let Some(chat) = request.as_chat_mut() else { return };
-        let own =
-            chat.messages.iter().position(|message| message.role == Role::System).map(|at| chat.messages.remove(at));
-        let before = self.messages(own, self.exchanges.len());
-        chat.messages.splice(0..0, before);
+        let index = chat.messages.iter().position(|message| message.role == Role::System);
+        let system = index.map(|index| chat.messages.remove(index));
+        let history = self.messages(system, self.exchanges.len());
+        chat.messages.splice(0..0, history);
     }
 
     /// A request that repeats the last prompt.
@@ -236,42 +236,42 @@ impl HistoryPrefix {
         ModelRequest::Chat(ChatRequest { messages, stream, ..ChatRequest::default() })
     }
 
-    /// The system prompt and the messages of the first `first` turns.
-    fn messages(&self, system: Option<Message>, first: usize) -> Vec<Message> {
-        let exchanges = &self.exchanges[..first];
-        let stored = || self.last().system.clone().map(|text| Message::text(Role::System, text));
-        let turns = exchanges.iter().filter(|exchange| !exchange.answer.is_empty()).flat_map(|exchange| {
-            let question = Message::text(Role::User, exchange.prompt.clone());
-            [question, Message::text(Role::Assistant, exchange.answer.clone())]
+    /// The messages of the first `count` turns, after the system prompt: `system`, else the stored one.
+    fn messages(&self, system: Option<Message>, count: usize) -> Vec<Message> {
+        let answered = self.exchanges[..count].iter().filter(|turn| !turn.answer.is_empty());
+        let stored_system = || self.last().system.clone().map(|text| Message::text(Role::System, text));
+        let messages = answered.flat_map(|turn| {
+            let question = Message::text(Role::User, turn.prompt.clone());
+            [question, Message::text(Role::Assistant, turn.answer.clone())]
         });
-        system.or_else(stored).into_iter().chain(turns).collect()
+        system.or_else(stored_system).into_iter().chain(messages).collect()
     }
 }
 
 /// Joins `--continue` with a following turn reference, and `--diff` with two following numbers. These values are
 /// optional, and clap would take them as part of the prompt.
 pub(crate) fn join_option_values(arguments: impl Iterator<Item = OsString>) -> Vec<OsString> {
-    let (mut out, mut options) = (Vec::<OsString>::new(), true);
+    let (mut joined, mut in_options) = (Vec::<OsString>::new(), true);
     let mut arguments = arguments.peekable();
     while let Some(argument) = arguments.next() {
         let text = argument.to_str().unwrap_or_default().to_owned();
-        options &= text != "--";
-        let last = out.last().and_then(|last| last.to_str()).filter(|_| options);
+        in_options &= text != "--";
+        let last = joined.last().and_then(|last| last.to_str()).filter(|_| in_options);
         let next = arguments.peek().and_then(|next| next.to_str()).unwrap_or_default();
         match last {
             Some("--continue") if is_turn_ref(&text) => {
-                out.pop();
-                out.push(format!("--continue={text}").into());
+                joined.pop();
+                joined.push(format!("--continue={text}").into());
             }
             Some("--diff") if is_number(&text) && is_number(next) => {
-                out.pop();
-                out.push(format!("--diff={text},{next}").into());
+                joined.pop();
+                joined.push(format!("--diff={text},{next}").into());
                 arguments.next();
             }
-            _ => out.push(argument),
+            _ => joined.push(argument),
         }
     }
-    out
+    joined
 }
 
 fn is_number(text: &str) -> bool {
@@ -302,12 +302,13 @@ mod tests {
 
     #[test]
     fn turn_references_are_parsed() {
-        let parse = |text: &str| text.parse::<TurnRef>().map(|turn| (turn.conversation, turn.answer)).ok();
+        let parse =
+            |text: &str| text.parse::<TurnRef>().map(|reference| (reference.conversation, reference.answer)).ok();
         assert_eq!(
             (parse("12"), parse("12@2"), parse("last@1"), parse("@3")),
             (Some((Some(12), None)), Some((Some(12), Some(2))), Some((None, Some(1))), Some((None, Some(3))))
         );
-        assert_eq!("12.1@2".parse::<TurnRef>().map(|turn| turn.round).ok(), Some(Some(1)));
+        assert_eq!("12.1@2".parse::<TurnRef>().map(|reference| reference.round).ok(), Some(Some(1)));
         assert_eq!((parse("x"), parse("12@"), parse(""), parse("@"), parse("1.@2")), (None, None, None, None, None));
     }
 }

@@ -14,10 +14,10 @@ impl ConfigEditor {
         let first = tables_with_header(root).into_iter().min_by_key(|table| table.position().unwrap_or(isize::MAX));
         let Some(decor) = first.map(Table::decor_mut) else { return String::new() };
         let above = decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default().to_owned();
-        let head = detached_comment(&above);
-        let rest = &above[head.len()..];
-        decor.set_prefix(if rest.starts_with('\n') { rest.to_owned() } else { format!("\n{rest}") });
-        head.to_owned()
+        let file_comment = detached_comment(&above);
+        let attached = &above[file_comment.len()..];
+        decor.set_prefix(if attached.starts_with('\n') { attached.to_owned() } else { format!("\n{attached}") });
+        file_comment.to_owned()
     }
 
     /// Removes an entry and the comment directly above it. Comments separated by a blank line are kept.
@@ -75,27 +75,28 @@ impl ConfigEditor {
             return;
         }
         let mut next: Option<&mut Table> = None;
-        let after = |table: &Table| table.position().filter(|at| position.is_some_and(|position| *at > position));
+        let position_after =
+            |table: &Table| table.position().filter(|other| position.is_some_and(|position| *other > position));
         for table in tables_with_header(self.document.as_table_mut()) {
-            let nearer = after(table)
+            let is_nearer = position_after(table)
                 .is_some_and(|at| next.as_ref().and_then(|next| next.position()).is_none_or(|next| at < next));
-            if nearer {
+            if is_nearer {
                 next = Some(table);
             }
         }
         if let Some(next) = next {
             prepend_comment(next.decor_mut(), comment);
         } else {
-            let own = self.document.trailing().as_str().unwrap_or_default().to_owned();
-            self.document.set_trailing(format!("{comment}{own}"));
+            let trailing = self.document.trailing().as_str().unwrap_or_default().to_owned();
+            self.document.set_trailing(format!("{comment}{trailing}"));
         }
     }
 }
 
 /// Puts `comment` above the item with this decor.
 fn prepend_comment(decor: &mut Decor, comment: &str) {
-    let own = decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
-    let joined = format!("{comment}{own}");
+    let existing = decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
+    let joined = format!("{comment}{existing}");
     decor.set_prefix(joined);
 }
 

@@ -45,9 +45,9 @@ impl ConfigEditor {
                     .filter_map(|(kind, value)| Some((kind, value.as_str()?)))
                     .any(|(kind, value)| matches(kind, value))
             };
-            let left: Vec<Value> = values.iter().filter(|value| !is_removed(value)).cloned().collect();
-            if left.len() < values.len() {
-                replace_keys(entry, left);
+            let remaining: Vec<Value> = values.iter().filter(|value| !is_removed(value)).cloned().collect();
+            if remaining.len() < values.len() {
+                replace_keys(entry, remaining);
             }
         }
     }
@@ -55,15 +55,15 @@ impl ConfigEditor {
 
 /// The values of `api_key` and `api_keys`, in any TOML notation.
 fn key_values(entry: &dyn TableLike) -> Vec<Value> {
-    let one = entry
+    let single = entry
         .get("api_key")
         .and_then(|item| item.as_value().cloned().or_else(|| to_inline_table(item.as_table_like()?)));
     let list = entry.get("api_keys");
-    let several = list.and_then(Item::as_array).into_iter().flatten().cloned();
+    let array_values = list.and_then(Item::as_array).into_iter().flatten().cloned();
     // `[[endpoints.a.api_keys]]`
-    let tables =
+    let table_values =
         list.and_then(Item::as_array_of_tables).into_iter().flatten().filter_map(|table| to_inline_table(table));
-    one.into_iter().chain(several).chain(tables).collect()
+    single.into_iter().chain(array_values).chain(table_values).collect()
 }
 
 /// Converts `api_key.env = "A"` and `[endpoints.a.api_key]` to an inline table.
@@ -153,21 +153,21 @@ mod tests {
         ("file", format!("keys/{name}"))
     }
 
-    fn edited(act: impl FnOnce(&mut ConfigEditor)) -> String {
-        let mut edit = ConfigEditor::parse(CONFIG).expect("valid TOML");
-        act(&mut edit);
-        edit.text()
+    fn edited(apply: impl FnOnce(&mut ConfigEditor)) -> String {
+        let mut editor = ConfigEditor::parse(CONFIG).expect("valid TOML");
+        apply(&mut editor);
+        editor.text()
     }
 
     #[test]
     fn key_replaces_or_extends_the_existing_keys() {
-        let text = edited(|edit| edit.set_key("a", &file("a"), false).expect("known endpoint"));
+        let text = edited(|editor| editor.set_key("a", &file("a"), false).expect("known endpoint"));
         assert!(text.contains("api_key = { file = \"keys/a\" } # mine"), "{text}");
-        let text = edited(|edit| edit.set_key("a", &file("a"), true).expect("known endpoint"));
+        let text = edited(|editor| editor.set_key("a", &file("a"), true).expect("known endpoint"));
         assert!(text.contains("api_keys = [{ env = \"A\" }, { file = \"keys/a\" }]"), "{text}");
-        let text = edited(|edit| edit.set_key("b", &file("b"), true).expect("known endpoint"));
+        let text = edited(|editor| editor.set_key("b", &file("b"), true).expect("known endpoint"));
         assert!(text.contains("api_key = { file = \"keys/b\" }"), "{text}");
-        assert!(edited(|edit| assert!(edit.set_key("c", &file("c"), true).is_err())) == CONFIG);
+        assert!(edited(|editor| assert!(editor.set_key("c", &file("c"), true).is_err())) == CONFIG);
     }
 
     #[test]
@@ -178,10 +178,10 @@ mod tests {
             "[endpoints.a.api_key]\nenv = \"A\"",
             "[[endpoints.a.api_keys]]\nenv = \"A\"",
         ] {
-            let mut edit = ConfigEditor::parse(&format!("[endpoints.a]\nbase_url = \"http://h/v1\"\n{old}\n"))
+            let mut editor = ConfigEditor::parse(&format!("[endpoints.a]\nbase_url = \"http://h/v1\"\n{old}\n"))
                 .expect("valid TOML");
-            edit.set_key("a", &file("a"), true).expect("known endpoint");
-            let text = edit.text();
+            editor.set_key("a", &file("a"), true).expect("known endpoint");
+            let text = editor.text();
             assert!(text.contains("api_keys = [{ env = \"A\" }, { file = \"keys/a\" }]"), "{text}");
             assert!(
                 !old.contains("rpm") || text.contains("# above\napi_keys") && text.ends_with("# mine\nrpm = 7\n"),
@@ -194,10 +194,10 @@ mod tests {
     fn appending_to_a_list_keeps_lines_and_comments() {
         for (end, last) in [(",", " # second is best"), (" # second is best", ""), (",", "")] {
             let list = format!("[\n  {{ env = \"A\" }}, # first\n  {{ env = \"B\" }}{end}{last}\n]");
-            let mut edit =
+            let mut editor =
                 ConfigEditor::parse(&format!("[endpoints.a]\napi_keys = {list} # both\n")).expect("valid TOML");
-            edit.set_key("a", &file("c"), true).expect("known endpoint");
-            let text = edit.text();
+            editor.set_key("a", &file("c"), true).expect("known endpoint");
+            let text = editor.text();
             assert!(text.contains("{ env = \"A\" }, # first\n  { env = \"B\" },"), "{text}");
             assert!(text.ends_with("\n  { file = \"keys/c\" },\n] # both\n"), "{text}");
             assert_eq!(text.contains("B\" }, # second is best\n"), end.len() + last.len() > 1, "{text}");
@@ -206,10 +206,10 @@ mod tests {
 
     #[test]
     fn removed_key_is_removed_from_all_endpoints() {
-        let text = edited(|edit| {
-            edit.set_key("a", &file("x"), true).expect("known endpoint");
-            edit.set_key("b", &file("x"), false).expect("known endpoint");
-            edit.remove_key_refs(&|kind, value| kind == "file" && value == "keys/x");
+        let text = edited(|editor| {
+            editor.set_key("a", &file("x"), true).expect("known endpoint");
+            editor.set_key("b", &file("x"), false).expect("known endpoint");
+            editor.remove_key_refs(&|kind, value| kind == "file" && value == "keys/x");
         });
         assert!(text.contains("api_key = { env = \"A\" }") && !text.contains("keys/x"), "{text}");
     }

@@ -17,7 +17,7 @@ use super::normalize_name;
 /// A config file being edited.
 #[derive(Clone, Debug)]
 pub struct ConfigEditor {
-    /// The text of a file that contains only comments; new entries are added below it.
+    /// The text of a file that contains only comments, else empty; new entries are added below it.
     comments: String,
     document: DocumentMut,
 }
@@ -89,7 +89,7 @@ pub enum EditError {
         /// The flag that removes those references, too.
         flag: &'static str,
     },
-    /// The table is written in a notation that cannot be edited.
+    /// The key has a value that is not a table.
     #[error("`{0}` is not a table")]
     NotATable(&'static str),
 }
@@ -99,8 +99,8 @@ impl ConfigEditor {
     pub fn parse(text: &str) -> Result<Self, EditError> {
         let document: DocumentMut = text.parse()?;
         if document.is_empty() {
-            let gap = if text.trim().is_empty() { "" } else { "\n" };
-            return Ok(Self { comments: format!("{}{gap}", text.trim_start()), document: DocumentMut::new() });
+            let separator = if text.trim().is_empty() { "" } else { "\n" };
+            return Ok(Self { comments: format!("{}{separator}", text.trim_start()), document: DocumentMut::new() });
         }
         Ok(Self { comments: String::new(), document })
     }
@@ -112,12 +112,12 @@ impl ConfigEditor {
     }
 
     /// Adds an endpoint.
-    pub fn add_endpoint(&mut self, new: &NewEndpoint) -> Result<(), EditError> {
+    pub fn add_endpoint(&mut self, endpoint: &NewEndpoint) -> Result<(), EditError> {
         let mut entry = Table::new();
-        if let Some(base_url) = &new.base_url {
+        if let Some(base_url) = &endpoint.base_url {
             entry.insert("base_url", base_url.as_str().into());
         }
-        match new.keys.as_slice() {
+        match endpoint.keys.as_slice() {
             [] => {}
             [key] => drop(entry.insert("api_key", Item::Value(keys::key_ref_value(key)))),
             several => {
@@ -125,37 +125,37 @@ impl ConfigEditor {
                 entry.insert("api_keys", Item::Value(sources.into()));
             }
         }
-        if new.gateway {
+        if endpoint.gateway {
             entry.insert("gateway", true.into());
         }
-        self.insert_entry("endpoints", "an endpoint", &new.name, entry)
+        self.insert_entry("endpoints", "an endpoint", &endpoint.name, entry)
     }
 
     /// Adds a model.
-    pub fn add_model(&mut self, new: &NewModel) -> Result<(), EditError> {
+    pub fn add_model(&mut self, model: &NewModel) -> Result<(), EditError> {
         for (table, kind) in [("routes", "a route"), ("sets", "a set")] {
-            if self.find_key(table, &new.name).is_some() {
-                return Err(EditError::AlreadyExists { kind, name: new.name.clone() });
+            if self.find_key(table, &model.name).is_some() {
+                return Err(EditError::AlreadyExists { kind, name: model.name.clone() });
             }
         }
         let mut entry = Table::new();
-        entry.insert("endpoint", new.endpoint.as_str().into());
-        entry.insert("model", new.upstream.as_str().into());
-        if let Some(context) = new.context.and_then(|context| i64::try_from(context).ok()) {
+        entry.insert("endpoint", model.endpoint.as_str().into());
+        entry.insert("model", model.upstream.as_str().into());
+        if let Some(context) = model.context.and_then(|context| i64::try_from(context).ok()) {
             entry.insert("context", context.into());
         }
-        if let Some((input, output)) = new.price {
+        if let Some((input, output)) = model.price {
             let price = InlineTable::from_iter([("input", input), ("output", output)]);
             entry.insert("price", Item::Value(price.into()));
         }
-        if !new.params.is_empty() {
-            let params = new.params.iter().map(|&(name, value)| (name, toml_number(value)));
+        if !model.params.is_empty() {
+            let params = model.params.iter().map(|&(name, value)| (name, toml_number(value)));
             entry.insert("params", Item::Value(params.collect::<InlineTable>().into()));
         }
-        if !new.tags.is_empty() {
-            entry.insert("tags", Item::Value(new.tags.iter().map(String::as_str).collect::<Array>().into()));
+        if !model.tags.is_empty() {
+            entry.insert("tags", Item::Value(model.tags.iter().map(String::as_str).collect::<Array>().into()));
         }
-        self.insert_entry("models", "a model", &new.name, entry)
+        self.insert_entry("models", "a model", &model.name, entry)
     }
 
     /// Adds a route.
@@ -180,8 +180,8 @@ impl ConfigEditor {
         self.insert_entry("routes", "a route", name, entry)
     }
 
-    /// Removes an endpoint and its models. Fails if it has models and `with_models` is false. Returns what else was
-    /// removed.
+    /// Removes an endpoint, its models and all references to them. If `with_models` is false, an endpoint with models or
+    /// references is an error. Returns what else was removed.
     pub fn remove_endpoint(&mut self, name: &str, with_models: bool) -> Result<Vec<String>, EditError> {
         let name = normalize_name(name);
         self.require_key("endpoints", "endpoint", &name)?;
@@ -190,15 +190,15 @@ impl ConfigEditor {
             .map(|(key, _)| key.to_owned())
             .collect();
         let prefix = format!("{name}/");
-        let named = |model: &String| format!("model \"{model}\"");
+        let describe = |model: &String| format!("model \"{model}\"");
         if !with_models {
             let by: Vec<String> =
-                models.iter().map(named).chain(self.references_to(|model| model.starts_with(&prefix))).collect();
+                models.iter().map(describe).chain(self.references_to(|model| model.starts_with(&prefix))).collect();
             if !by.is_empty() {
                 return Err(EditError::InUse { name, by, flag: "--with-models" });
             }
         }
-        let mut removed: Vec<String> = models.iter().map(named).collect();
+        let mut removed: Vec<String> = models.iter().map(describe).collect();
         for model in &models {
             removed.extend(self.remove_model(model, true)?);
         }
@@ -251,11 +251,11 @@ impl ConfigEditor {
         if let Some(value) = self.document.get_mut("default").and_then(Item::as_value_mut) {
             return set_referenced_name(value, name);
         }
-        let head = self.take_file_comment();
+        let file_comment = self.take_file_comment();
         // Top-level keys must come before the first table.
         self.document.insert("default", name.into());
         if let Some(mut key) = self.document.as_table_mut().key_mut("default") {
-            key.leaf_decor_mut().set_prefix(head);
+            key.leaf_decor_mut().set_prefix(file_comment);
         }
     }
 
@@ -332,9 +332,9 @@ fn renamed_key(key: &Key, name: &str) -> Key {
 
 fn insert_with_decor(table: &mut dyn TableLike, key: &Key, item: Item) {
     table.insert(key.get(), item);
-    if let Some(mut put) = table.key_mut(key.get()) {
-        *put.leaf_decor_mut() = key.leaf_decor().clone();
-        *put.dotted_decor_mut() = key.dotted_decor().clone();
+    if let Some(mut inserted) = table.key_mut(key.get()) {
+        *inserted.leaf_decor_mut() = key.leaf_decor().clone();
+        *inserted.dotted_decor_mut() = key.dotted_decor().clone();
     }
 }
 

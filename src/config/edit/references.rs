@@ -42,19 +42,20 @@ impl ConfigEditor {
     /// The settings that refer to the models that match.
     pub(super) fn references_to(&self, matches: impl Fn(&str) -> bool) -> Vec<String> {
         let is_match = |value: &Value| referenced_name(value).is_some_and(|name| matches(&normalize_name(name)));
-        let any = |item: Option<&Item>| item.and_then(Item::as_array).is_some_and(|array| array.iter().any(is_match));
-        let one = |item: Option<&Item>| item.and_then(Item::as_value).is_some_and(is_match);
+        let list_matches =
+            |item: Option<&Item>| item.and_then(Item::as_array).is_some_and(|array| array.iter().any(is_match));
+        let value_matches = |item: Option<&Item>| item.and_then(Item::as_value).is_some_and(is_match);
         let mut users = Vec::new();
-        if one(self.document.get("default")) {
+        if value_matches(self.document.get("default")) {
             users.push("`default`".to_owned());
         }
-        let named = |kind: &str, key: &str| format!("{kind} \"{key}\"");
-        let routes = entries(self.document.get("routes")).filter(|(_, route)| any(route.get("models")));
-        users.extend(routes.map(|(key, _)| named("route", key)));
-        let sets = entries(self.document.get("sets")).filter(|(_, set)| any(Some(set)));
-        users.extend(sets.map(|(key, _)| named("set", key)));
-        let presets = entries(self.document.get("presets")).filter(|(_, preset)| one(preset.get("model")));
-        users.extend(presets.map(|(key, _)| named("preset", key)));
+        let describe = |kind: &str, key: &str| format!("{kind} \"{key}\"");
+        let routes = entries(self.document.get("routes")).filter(|(_, route)| list_matches(route.get("models")));
+        users.extend(routes.map(|(key, _)| describe("route", key)));
+        let sets = entries(self.document.get("sets")).filter(|(_, set)| list_matches(Some(set)));
+        users.extend(sets.map(|(key, _)| describe("set", key)));
+        let presets = entries(self.document.get("presets")).filter(|(_, preset)| value_matches(preset.get("model")));
+        users.extend(presets.map(|(key, _)| describe("preset", key)));
         users
     }
 
@@ -105,11 +106,11 @@ pub(super) fn referenced_name(value: &Value) -> Option<&str> {
     value.as_str().or_else(|| value.as_inline_table()?.get("name")?.as_str())
 }
 
-pub(super) fn set_referenced_name(value: &mut Value, text: &str) {
+pub(super) fn set_referenced_name(value: &mut Value, name: &str) {
     if let Some(named) = value.as_inline_table_mut().and_then(|table| table.get_mut("name")) {
-        return set_referenced_name(named, text);
+        return set_referenced_name(named, name);
     }
     let decor = value.decor().clone();
-    *value = Value::from(text);
+    *value = Value::from(name);
     *value.decor_mut() = decor;
 }

@@ -33,10 +33,10 @@ only = ["fast"]
 model = "fast"
 "#;
 
-fn edited(text: &str, act: impl FnOnce(&mut ConfigEditor) -> Result<(), EditError>) -> String {
-    let mut edit = ConfigEditor::parse(text).expect("valid TOML");
-    act(&mut edit).expect("valid edit");
-    let text = edit.text();
+fn edited(text: &str, apply: impl FnOnce(&mut ConfigEditor) -> Result<(), EditError>) -> String {
+    let mut editor = ConfigEditor::parse(text).expect("valid TOML");
+    apply(&mut editor).expect("valid edit");
+    let text = editor.text();
     crate::config::resolve(&text, Path::new("c.toml")).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
     text
 }
@@ -47,22 +47,25 @@ fn model(name: &str) -> NewModel {
 
 #[test]
 fn adding_entries_changes_no_other_line() {
-    let text = edited(CONFIG, |edit| {
-        let key = vec![("env", "KEY".to_owned())];
+    let text = edited(CONFIG, |editor| {
+        let keys = vec![("env", "KEY".to_owned())];
         let base_url = Some("http://o/v1".to_owned());
-        edit.add_endpoint(&NewEndpoint { name: "other".into(), base_url, keys: key, gateway: false })?;
-        edit.add_model(&NewModel {
-            tags: vec!["x".into()], price: Some((1.0, 2.5)), context: Some(8), ..model("通义")
+        editor.add_endpoint(&NewEndpoint { name: "other".into(), base_url, keys, gateway: false })?;
+        editor.add_model(&NewModel {
+            tags: vec!["x".into()],
+            price: Some((1.0, 2.5)),
+            context: Some(8),
+            ..model("通义")
         })
     });
-    let mut rest = text.clone();
+    let mut compact = text.clone();
     for line in CONFIG.lines() {
-        assert!(rest.contains(line), "{line:?} is missing in\n{text}");
+        assert!(compact.contains(line), "{line:?} is missing in\n{text}");
     }
-    rest.retain(|c| c != ' ');
-    assert!(rest.contains("[endpoints.other]\nbase_url=\"http://o/v1\"\napi_key={env=\"KEY\"}\n"), "{text}");
+    compact.retain(|c| c != ' ');
+    assert!(compact.contains("[endpoints.other]\nbase_url=\"http://o/v1\"\napi_key={env=\"KEY\"}\n"), "{text}");
     assert!(
-        rest.contains(
+        compact.contains(
             "[models.\"通义\"]\nendpoint=\"e\"\nmodel=\"m3\"\ncontext=8\nprice={input=1.0,output=2.5}\ntags=[\"x\"]\n"
         ),
         "{text}"
@@ -71,10 +74,10 @@ fn adding_entries_changes_no_other_line() {
 
 #[test]
 fn empty_file_gets_the_added_entries() {
-    let text = edited("", |edit| {
-        edit.add_endpoint(&NewEndpoint { name: "openai".into(), ..NewEndpoint::default() })?;
-        edit.add_model(&NewModel { endpoint: "openai".into(), ..model("a") })?;
-        edit.set_default("a");
+    let text = edited("", |editor| {
+        editor.add_endpoint(&NewEndpoint { name: "openai".into(), ..NewEndpoint::default() })?;
+        editor.add_model(&NewModel { endpoint: "openai".into(), ..model("a") })?;
+        editor.set_default("a");
         Ok(())
     });
     assert!(text.starts_with("default = \"a\"\n\n[endpoints.openai]"), "{text}");
@@ -83,44 +86,44 @@ fn empty_file_gets_the_added_entries() {
 #[test]
 fn entry_is_added_inline_among_inline_tables() {
     let text = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[models]\na = { endpoint = \"e\", model = \"1\" }\n";
-    let text = edited(text, |edit| edit.add_model(&model("b")));
+    let text = edited(text, |editor| editor.add_model(&model("b")));
     assert!(text.ends_with("b = { endpoint = \"e\", model = \"m3\" }\n"), "{text}");
 }
 
 #[test]
 fn renaming_a_model_keeps_its_position_and_updates_references() {
-    let text = edited(CONFIG, |edit| edit.rename_model("fast", "quick"));
+    let text = edited(CONFIG, |editor| editor.rename_model("fast", "quick"));
     let expected = CONFIG
         .replace("models.fast", "models.quick")
         .replace("[\"fast\"", "[\"quick\"")
         .replace("model = \"fast\"", "model = \"quick\"");
     assert_eq!(text, expected);
-    let text = edited(CONFIG, |edit| edit.rename_model("strong", "better"));
+    let text = edited(CONFIG, |editor| editor.rename_model("strong", "better"));
     assert!(text.contains("{ name = \"better\", weight = 2 }]   # in order"), "{text}");
     let inline = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[models]\n# one\na = { endpoint = \"e\", model = \"1\" } # first\n# two\nb = { endpoint = \"e\", model = \"1\" }\n";
-    assert_eq!(edited(inline, |edit| edit.rename_model("a", "c")), inline.replace("\na = ", "\nc = "));
+    assert_eq!(edited(inline, |editor| editor.rename_model("a", "c")), inline.replace("\na = ", "\nc = "));
 }
 
 #[test]
 fn referenced_model_is_only_removed_with_everywhere() {
-    let mut edit = ConfigEditor::parse(CONFIG).expect("valid TOML");
-    let error = edit.remove_model("fast", false).expect_err("the model is referenced").to_string();
+    let mut editor = ConfigEditor::parse(CONFIG).expect("valid TOML");
+    let error = editor.remove_model("fast", false).expect_err("the model is referenced").to_string();
     assert_eq!(error, "\"fast\" is used by route \"chat\", set \"panel\", set \"only\", preset \"p\"");
-    let text = edited(CONFIG, |edit| edit.remove_model("fast", true).map(drop));
+    let text = edited(CONFIG, |editor| editor.remove_model("fast", true).map(drop));
     assert!(!text.contains("fast") && !text.contains("quick one") && !text.contains("only"), "{text}");
     for kept in ["# my models", "# ---- models ----", "# the routes", "# in order", "panel = ["] {
         assert!(text.contains(kept), "{kept} is missing in\n{text}");
     }
-    let text = edited(&text, |edit| edit.remove_model("strong", true).map(drop));
+    let text = edited(&text, |editor| editor.remove_model("strong", true).map(drop));
     assert!(!text.contains("routes.chat") && !text.contains("default") && text.contains("# my models"), "{text}");
 }
 
 #[test]
 fn endpoint_is_only_removed_together_with_its_models() {
-    let mut edit = ConfigEditor::parse(CONFIG).expect("valid TOML");
-    assert!(matches!(edit.remove_endpoint("e", false), Err(EditError::InUse { by, .. }) if by.len() == 2));
-    let text = edited(CONFIG, |edit| {
-        let removed = edit.remove_endpoint("e", true)?;
+    let mut editor = ConfigEditor::parse(CONFIG).expect("valid TOML");
+    assert!(matches!(editor.remove_endpoint("e", false), Err(EditError::InUse { by, .. }) if by.len() == 2));
+    let text = edited(CONFIG, |editor| {
+        let removed = editor.remove_endpoint("e", true)?;
         for item in ["model \"fast\"", "route \"chat\"", "set \"panel\"", "`default`", "the model of preset \"p\""] {
             assert!(removed.iter().any(|removed| removed == item), "{item}: {removed:?}");
         }
@@ -129,23 +132,23 @@ fn endpoint_is_only_removed_together_with_its_models() {
     assert!(!text.contains("[models") && text.contains("# my models"), "{text}");
     let direct = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[sets]\ns = [\"e/x\"]\n";
     assert!(ConfigEditor::parse(direct).expect("valid TOML").remove_endpoint("e", false).is_err());
-    assert!(!edited(direct, |edit| edit.remove_endpoint("e", true).map(drop)).contains("sets"));
+    assert!(!edited(direct, |editor| editor.remove_endpoint("e", true).map(drop)).contains("sets"));
 }
 
 #[test]
 fn duplicate_and_unknown_names_are_errors() {
-    let mut edit = ConfigEditor::parse(CONFIG).expect("valid TOML");
-    assert!(matches!(edit.add_model(&model("fast")), Err(EditError::AlreadyExists { kind: "a model", .. })));
-    assert!(matches!(edit.add_model(&model("panel")), Err(EditError::AlreadyExists { kind: "a set", .. })));
-    assert!(matches!(edit.rename_model("fast", "chat"), Err(EditError::AlreadyExists { kind: "a route", .. })));
-    assert!(matches!(edit.remove_model("none", true), Err(EditError::NotFound { .. })));
-    assert_eq!(edit.text(), CONFIG, "the text is unchanged");
+    let mut editor = ConfigEditor::parse(CONFIG).expect("valid TOML");
+    assert!(matches!(editor.add_model(&model("fast")), Err(EditError::AlreadyExists { kind: "a model", .. })));
+    assert!(matches!(editor.add_model(&model("panel")), Err(EditError::AlreadyExists { kind: "a set", .. })));
+    assert!(matches!(editor.rename_model("fast", "chat"), Err(EditError::AlreadyExists { kind: "a route", .. })));
+    assert!(matches!(editor.remove_model("none", true), Err(EditError::NotFound { .. })));
+    assert_eq!(editor.text(), CONFIG, "the text is unchanged");
 }
 
 #[test]
 fn setting_the_default_keeps_its_comment() {
-    let text = edited(CONFIG, |edit| {
-        edit.set_default("strong");
+    let text = edited(CONFIG, |editor| {
+        editor.set_default("strong");
         Ok(())
     });
     assert_eq!(text, CONFIG.replace("default = \"chat\"   #", "default = \"strong\"   #"));

@@ -59,10 +59,12 @@ impl Resolver {
             let ids: Vec<(&str, ProtocolId)> = PROTOCOLS.iter().map(|known| (known.id().0, known.id())).collect();
             endpoint.protocol = self.parse_keyword("protocol", protocol, &ids).unwrap_or(endpoint.protocol);
         }
-        if let (Some(one), Some(several)) = (&entry.api_key, entry.api_keys.as_ref().and_then(|keys| keys.first())) {
-            let problem = Problem::new(&self.source, "both `api_key` and `api_keys` are set", one.span.clone());
+        if let (Some(api_key), Some(first_of_api_keys)) =
+            (&entry.api_key, entry.api_keys.as_ref().and_then(|keys| keys.first()))
+        {
+            let problem = Problem::new(&self.source, "both `api_key` and `api_keys` are set", api_key.span.clone());
             self.push_problem(
-                problem.with_secondary_label(several.span.clone(), "and here").help("remove one of them"),
+                problem.with_secondary_label(first_of_api_keys.span.clone(), "and here").help("remove one of them"),
             );
         }
         let keys = entry.api_key.iter().chain(entry.api_keys.iter().flatten());
@@ -93,7 +95,7 @@ impl Resolver {
     }
 
     fn base_url(&mut self, name: &Spanned<String>, entry: &EndpointEntry) -> Option<Url> {
-        let Some(written) = &entry.base_url else {
+        let Some(base_url) = &entry.base_url else {
             let vendor = vendors::by_name(&name.value);
             if vendor.is_none() {
                 self.add_problem(format!("endpoint \"{}\" has no base_url", name.value), &name.span).help =
@@ -101,10 +103,10 @@ impl Resolver {
             }
             return vendor.and_then(|vendor| Url::parse(&vendor.base_url).ok());
         };
-        match parse_base_url(&written.value) {
+        match parse_base_url(&base_url.value) {
             Ok(url) => Some(self.warn_about_base_url(&name.value, url)),
             Err(reason) => {
-                let problem = self.add_problem(format!("base_url {reason}"), &written.span);
+                let problem = self.add_problem(format!("base_url {reason}"), &base_url.span);
                 problem.help = Some("use a URL such as \"https://api.example.com/v1\"".into());
                 None
             }
@@ -118,10 +120,10 @@ impl Resolver {
             ));
         }
         if url.path().trim_matches('/').is_empty() {
-            let shown = redact_url(&url);
-            let shown = shown.trim_end_matches('/');
+            let base = redact_url(&url);
+            let base = base.trim_end_matches('/');
             self.config.warnings.push(format!(
-                "endpoint \"{name}\": base_url {shown} has no path; OpenAI-compatible services usually use {shown}/v1"
+                "endpoint \"{name}\": base_url {base} has no path; OpenAI-compatible services usually use {base}/v1"
             ));
         }
         url
@@ -149,8 +151,9 @@ impl Resolver {
 
     fn proxy(&mut self, proxy: &Spanned<String>) -> Option<Url> {
         let url = Url::parse(&proxy.value).ok();
-        let known = |url: &Url| matches!(url.scheme(), "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h");
-        if !url.as_ref().is_some_and(known) {
+        let is_supported =
+            |url: &Url| matches!(url.scheme(), "http" | "https" | "socks4" | "socks4a" | "socks5" | "socks5h");
+        if !url.as_ref().is_some_and(is_supported) {
             self.add_problem("proxy is not a valid proxy URL", &proxy.span).help =
                 Some("use a URL such as \"http://host:port\" or \"socks5h://host:port\"".into());
             return None;
@@ -168,30 +171,30 @@ impl Resolver {
             KeyEntry::Literal(value) => KeySource::Literal(ApiKey::new(value)),
             KeyEntry::Env(name) => KeySource::Env(name.clone()),
             KeyEntry::File(path) => KeySource::File(self.resolve_path(path)),
-            KeyEntry::Command(words) => KeySource::Command(words.clone()),
+            KeyEntry::Command(args) => KeySource::Command(args.clone()),
             KeyEntry::Shell(line) => KeySource::Shell(line.clone()),
             KeyEntry::Keyring(name) => KeySource::Keyring(name.clone()),
         })
     }
 
     /// Expands `~` to the home folder; other relative paths are relative to the config's folder.
-    pub(super) fn resolve_path(&self, written: &str) -> PathBuf {
-        resolve_path(&self.folder, written)
+    pub(super) fn resolve_path(&self, path: &str) -> PathBuf {
+        resolve_path(&self.folder, path)
     }
 }
 
 /// Resolves a path relative to `folder`; `~` is the home folder.
 #[must_use]
-pub fn resolve_path(folder: &Path, written: &str) -> PathBuf {
+pub fn resolve_path(folder: &Path, path: &str) -> PathBuf {
     let home = || directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
-    match written.strip_prefix("~/").zip(home()) {
-        Some((rest, home)) => home.join(rest),
-        None => folder.join(written),
+    match path.strip_prefix("~/").zip(home()) {
+        Some((relative, home)) => home.join(relative),
+        None => folder.join(path),
     }
 }
 
 /// Resolves a path that is written in the config file at `config`.
 #[must_use]
-pub fn resolve_config_path(config: &Path, written: &str) -> PathBuf {
-    resolve_path(config.parent().unwrap_or(Path::new("")), written)
+pub fn resolve_config_path(config: &Path, path: &str) -> PathBuf {
+    resolve_path(config.parent().unwrap_or(Path::new("")), path)
 }

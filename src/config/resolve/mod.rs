@@ -1,6 +1,6 @@
 //! Validates the deserialized config file and builds a [`Config`] in which every name is defined.
 //!
-//! Collects all problems before it fails, so that a file can be fixed in one pass.
+//! Reports all problems at once, so that a file can be fixed in one pass.
 
 use std::{
     collections::HashMap,
@@ -125,13 +125,14 @@ impl Resolver {
         self.resolve_serve(&file.serve);
         self.config.default = file.default.as_ref().map(|name| self.check_model_or_route(name, "`default`"));
         let context = file.context.as_ref();
-        self.config.context =
-            context.and_then(|word| self.parse_keyword("context", word, &RoundContext::NAMES)).unwrap_or_default();
+        self.config.context = context
+            .and_then(|keyword| self.parse_keyword("context", keyword, &RoundContext::NAMES))
+            .unwrap_or_default();
         self.config.compare = file.compare.as_ref().map(|name| self.check_set(name));
     }
 
-    fn add_problem(&mut self, message: impl Into<String>, at: &Range<usize>) -> &mut Problem {
-        self.problems.push(Problem::new(&self.source, message, at.clone()));
+    fn add_problem(&mut self, message: impl Into<String>, span: &Range<usize>) -> &mut Problem {
+        self.problems.push(Problem::new(&self.source, message, span.clone()));
         self.problems.last_mut().expect("a problem was just pushed")
     }
 
@@ -144,22 +145,22 @@ impl Resolver {
         fn keys<T>(table: &OrderedTable<T>) -> impl Iterator<Item = &Spanned<String>> {
             table.0.iter().map(|(name, _)| name)
         }
-        let mut seen: HashMap<String, (&str, Range<usize>)> = HashMap::new();
-        let shared = [
+        let mut definitions: HashMap<String, (&str, Range<usize>)> = HashMap::new();
+        let shared_namespace = [
             ("model", keys(&file.models).collect::<Vec<_>>()),
             ("route", keys(&file.routes).collect()),
             ("set", keys(&file.sets).collect()),
         ];
-        for (kind, names) in &shared {
+        for (kind, names) in &shared_namespace {
             for name in names {
-                let first = seen.insert(normalize_name(&name.value), (kind, name.span.clone()));
-                if let Some((other, at)) = first {
-                    let message = format!("\"{}\" is the name of both a {other} and a {kind}", name.value);
+                let previous = definitions.insert(normalize_name(&name.value), (kind, name.span.clone()));
+                if let Some((other_kind, other_span)) = previous {
+                    let message = format!("\"{}\" is the name of both a {other_kind} and a {kind}", name.value);
                     let problem = Problem::new(&self.source, message, name.span.clone());
                     self.push_problem(
                         problem
                             .with_primary_label(format!("the {kind}"))
-                            .with_secondary_label(at, format!("the {other}"))
+                            .with_secondary_label(other_span, format!("the {other_kind}"))
                             .help("rename one of them"),
                     );
                 }
@@ -169,7 +170,7 @@ impl Resolver {
         let presets: Vec<_> = keys(&file.presets).collect();
         let clients: Vec<_> = keys(&file.serve.keys).collect();
         let others = endpoints.iter().chain(&presets).chain(&clients);
-        for name in shared.iter().flat_map(|(_, names)| names).chain(others) {
+        for name in shared_namespace.iter().flat_map(|(_, names)| names).chain(others) {
             let message = match first_invalid_char(&name.value) {
                 _ if name.value.is_empty() => "a name cannot be empty".to_owned(),
                 Some(c) => format!("a name cannot contain {c:?}"),
@@ -190,19 +191,19 @@ impl Resolver {
         upper
     }
 
-    fn parse_keyword<T: Copy>(&mut self, key: &str, word: &Spanned<String>, known: &[(&str, T)]) -> Option<T> {
-        let found = known.iter().find(|(name, _)| *name == word.value).map(|&(_, value)| value);
-        if found.is_none() {
+    fn parse_keyword<T: Copy>(&mut self, key: &str, keyword: &Spanned<String>, known: &[(&str, T)]) -> Option<T> {
+        let value = known.iter().find(|(name, _)| *name == keyword.value).map(|&(_, value)| value);
+        if value.is_none() {
             let names: Vec<&str> = known.iter().map(|&(name, _)| name).collect();
-            self.add_problem(format!("invalid {key} \"{}\"", word.value), &word.span).help =
+            self.add_problem(format!("invalid {key} \"{}\"", keyword.value), &keyword.span).help =
                 Some(format!("use one of: {}", names.join(", ")));
         }
-        found
+        value
     }
 
     /// The target of a model or of `endpoint/id`.
-    fn find_target(&mut self, wanted: &Spanned<String>, by: &str) -> Option<Arc<Target>> {
-        let name = normalize_name(&wanted.value);
+    fn find_target(&mut self, reference: &Spanned<String>, used_by: &str) -> Option<Arc<Target>> {
+        let name = normalize_name(&reference.value);
         if let Some(model) = self.config.model(&name) {
             return Some(Arc::clone(model));
         }
@@ -210,17 +211,17 @@ impl Resolver {
             return Some(target);
         }
         if self.config.route(&name).is_some() {
-            let problem = Problem::new(&self.source, format!("\"{name}\" is a route"), wanted.span.clone());
+            let problem = Problem::new(&self.source, format!("\"{name}\" is a route"), reference.span.clone());
             self.push_problem(
                 problem
-                    .with_primary_label(format!("used by {by}"))
+                    .with_primary_label(format!("used by {used_by}"))
                     .help("list its models instead; a route cannot contain routes"),
             );
             return None;
         }
-        let problem = Problem::new(&self.source, format!("unknown model \"{name}\""), wanted.span.clone());
+        let problem = Problem::new(&self.source, format!("unknown model \"{name}\""), reference.span.clone());
         let known = self.config.models.iter().map(|model| model.id.0.as_str());
-        self.problems.push(problem.with_primary_label(format!("used by {by}")).with_suggestion(&name, known));
+        self.problems.push(problem.with_primary_label(format!("used by {used_by}")).with_suggestion(&name, known));
         None
     }
 
@@ -228,31 +229,31 @@ impl Resolver {
         if members.is_empty() {
             self.add_problem(format!("set \"{}\" has no models", name.value), &name.span);
         }
-        let by = format!("set \"{}\"", name.value);
-        let members = members.iter().map(|member| self.check_model_or_route(member, &by)).collect();
+        let used_by = format!("set \"{}\"", name.value);
+        let members = members.iter().map(|member| self.check_model_or_route(member, &used_by)).collect();
         self.config.sets.push(Set { name: normalize_name(&name.value), members });
     }
 
     /// Checks a name that must give one answer: a model, a route or `endpoint/id`.
-    fn check_model_or_route(&mut self, wanted: &Spanned<String>, by: &str) -> String {
-        let name = normalize_name(&wanted.value);
+    fn check_model_or_route(&mut self, reference: &Spanned<String>, used_by: &str) -> String {
+        let name = normalize_name(&reference.value);
         if self.config.set(&name).is_some() {
             let problem = Problem::new(
                 &self.source,
                 format!("\"{name}\" is a set, which gives several answers"),
-                wanted.span.clone(),
+                reference.span.clone(),
             );
-            self.push_problem(problem.with_primary_label(format!("used by {by}")).help("use a model or a route"));
+            self.push_problem(problem.with_primary_label(format!("used by {used_by}")).help("use a model or a route"));
         } else if self.config.route(&name).is_none() {
-            self.find_target(wanted, by);
+            self.find_target(reference, used_by);
         }
         name
     }
 
-    fn check_set(&mut self, wanted: &Spanned<String>) -> String {
-        let name = normalize_name(&wanted.value);
+    fn check_set(&mut self, reference: &Spanned<String>) -> String {
+        let name = normalize_name(&reference.value);
         if self.config.set(&name).is_none() {
-            let problem = Problem::new(&self.source, format!("unknown set \"{name}\""), wanted.span.clone());
+            let problem = Problem::new(&self.source, format!("unknown set \"{name}\""), reference.span.clone());
             let problem = problem.with_primary_label("`compare` must name a set");
             let problem = problem.with_suggestion(&name, self.config.sets.iter().map(|set| set.name.as_str()));
             self.push_problem(problem);

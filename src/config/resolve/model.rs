@@ -60,17 +60,17 @@ impl Resolver {
                 self.push_problem(problem.help(format!("use one of: {}", KNOWN.join(", "))));
             }
         }
-        let has = |name: &str| entry.capabilities.iter().any(|capability| capability.value == name);
-        target.supports_images = (!entry.capabilities.is_empty()).then(|| has("images"));
-        target.supports_tools = (!entry.capabilities.is_empty()).then(|| has("tools"));
-        target.is_reasoning |= has("reasoning") || entry.tags.iter().any(|tag| tag == "reasoning");
+        let has_capability = |name: &str| entry.capabilities.iter().any(|capability| capability.value == name);
+        target.supports_images = (!entry.capabilities.is_empty()).then(|| has_capability("images"));
+        target.supports_tools = (!entry.capabilities.is_empty()).then(|| has_capability("tools"));
+        target.is_reasoning |= has_capability("reasoning") || entry.tags.iter().any(|tag| tag == "reasoning");
         self.config.models.push(Arc::new(target));
     }
 
     fn price(&mut self, entry: &PriceEntry) -> Price {
-        for part in [Some(&entry.input), Some(&entry.output), entry.cached_input.as_ref()].into_iter().flatten() {
-            if !(part.value.is_finite() && part.value >= 0.0) {
-                self.add_problem("a price must be a finite number, 0 or more", &part.span);
+        for amount in [Some(&entry.input), Some(&entry.output), entry.cached_input.as_ref()].into_iter().flatten() {
+            if !(amount.value.is_finite() && amount.value >= 0.0) {
+                self.add_problem("a price must be a finite number, 0 or more", &amount.span);
             }
         }
         Price {

@@ -11,19 +11,20 @@ use crate::{
 
 impl Resolver {
     pub(super) fn add_route(&mut self, name: &Spanned<String>, entry: &RouteEntry) {
-        let strategy = entry.strategy.as_ref().and_then(|word| self.parse_keyword("strategy", word, &Strategy::NAMES));
+        let strategy =
+            entry.strategy.as_ref().and_then(|keyword| self.parse_keyword("strategy", keyword, &Strategy::NAMES));
         let strategy = strategy.unwrap_or_default();
         if entry.models.is_empty() {
             self.add_problem(format!("route \"{}\" has no models", name.value), &name.span);
         }
         let (mut models, mut weights): (Vec<Arc<Target>>, Vec<u32>) = (Vec::new(), Vec::new());
         for member in &entry.models {
-            let wanted = Spanned { value: member.value.name.clone(), span: member.span.clone() };
-            let Some(target) = self.find_target(&wanted, &format!("route \"{}\"", name.value)) else { continue };
+            let reference = Spanned { value: member.value.name.clone(), span: member.span.clone() };
+            let Some(target) = self.find_target(&reference, &format!("route \"{}\"", name.value)) else { continue };
             if models.iter().any(|known| known.id == target.id) {
                 self.add_problem(
-                    format!("\"{}\" is listed twice in route \"{}\"", wanted.value, name.value),
-                    &wanted.span,
+                    format!("\"{}\" is listed twice in route \"{}\"", reference.value, name.value),
+                    &reference.span,
                 );
             }
             models.push(target);
@@ -50,25 +51,25 @@ impl Resolver {
         if strategy == Strategy::Cheapest {
             self.check_prices(name, &models);
         }
-        let on_incomplete = entry.on_incomplete.as_ref().and_then(|word| {
+        let on_incomplete = entry.on_incomplete.as_ref().and_then(|keyword| {
             let known =
                 [("error", OnIncomplete::Error), ("restart", OnIncomplete::Restart), ("buffer", OnIncomplete::Buffer)];
-            self.parse_keyword("on_incomplete", word, &known)
+            self.parse_keyword("on_incomplete", keyword, &known)
         });
         let on_filter = entry.on_filter.as_ref();
-        let filter_goes_on = on_filter
-            .and_then(|word| self.parse_keyword("on_filter", word, &[("stop", false), ("next", true)]))
+        let failover_on_filter = on_filter
+            .and_then(|keyword| self.parse_keyword("on_filter", keyword, &[("stop", false), ("next", true)]))
             .unwrap_or(false);
-        let hedge_after = entry.hedge_after.map(|time| time.0);
+        let hedge_after = entry.hedge_after.map(|duration| duration.0);
         let policy = Policy { strategy, weights, sticky: entry.sticky, hedge_after };
-        let hold = entry.hold.map(|time| time.0);
+        let hold = entry.hold.map(|duration| duration.0);
         self.config.routes.push(Route {
             name: normalize_name(&name.value),
             policy,
             models,
             on_incomplete,
             hold,
-            failover_on_filter: filter_goes_on,
+            failover_on_filter,
         });
     }
 

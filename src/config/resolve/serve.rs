@@ -18,8 +18,8 @@ impl Resolver {
         let max_body_mb = self.at_least_one("max_body_mb", entry.max_body_mb.as_ref());
         let serve = ServeConfig {
             listen: listen.unwrap_or(defaults.listen),
-            hold: entry.hold.map_or(defaults.hold, |time| time.0),
-            drain: entry.drain.map_or(defaults.drain, |time| time.0),
+            hold: entry.hold.map_or(defaults.hold, |duration| duration.0),
+            drain: entry.drain.map_or(defaults.drain, |duration| duration.0),
             max_body: max_body_mb.map_or(defaults.max_body, |megabytes| (megabytes as usize).saturating_mul(MEGABYTE)),
             hosts: entry.hosts.iter().map(|host| self.check_host(host)).collect(),
             cors: entry.cors.iter().filter_map(|origin| self.check_origin(origin)).collect(),
@@ -65,8 +65,8 @@ impl Resolver {
         match (&entry.cert, &entry.key) {
             (Some(cert), Some(key)) => Some((self.resolve_path(&cert.value), self.resolve_path(&key.value))),
             (None, None) => None,
-            (Some(one), None) | (None, Some(one)) => {
-                self.add_problem("`cert` and `key` must be set together", &one.span).help =
+            (Some(path), None) | (None, Some(path)) => {
+                self.add_problem("`cert` and `key` must be set together", &path.span).help =
                     Some("set both for https, or neither".into());
                 None
             }
@@ -74,13 +74,13 @@ impl Resolver {
     }
 
     fn resolve_client(&mut self, name: &Spanned<String>, entry: &ClientEntry) -> Option<ClientConfig> {
-        let by = format!("[serve.keys.{}]", name.value);
+        let label = format!("[serve.keys.{}]", name.value);
         let models = entry.models.as_ref();
         if models.is_some_and(Vec::is_empty) {
-            let problem = Problem::new(&self.source, format!("{by} allows no models"), name.span.clone());
+            let problem = Problem::new(&self.source, format!("{label} allows no models"), name.span.clone());
             self.push_problem(problem.help("remove `models` to allow all"));
         }
-        let models = models.map(|models| models.iter().map(|model| self.check_model_or_route(model, &by)).collect());
+        let models = models.map(|models| models.iter().map(|model| self.check_model_or_route(model, &label)).collect());
         Some(ClientConfig {
             name: normalize_name(&name.value),
             metrics: entry.metrics.unwrap_or(entry.models.is_none()),

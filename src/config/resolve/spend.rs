@@ -26,10 +26,10 @@ impl Resolver {
         }
         for (name, limits) in &entry.models.0 {
             let known: Vec<String> = self.config.models.iter().map(|model| model.id.0.clone()).collect();
-            let at = name.span.clone();
+            let span = name.span.clone();
             let Some(name) = self.check_known("model", name, &known) else { continue };
             if self.config.model(&name).is_some_and(|model| model.price.is_none()) {
-                self.add_problem(format!("model \"{name}\" has a spend limit but no price"), &at).help =
+                self.add_problem(format!("model \"{name}\" has a spend limit but no price"), &span).help =
                     Some(format!("add price = {{ input = …, output = … }} to [models.{name}]"));
             }
             self.push_spend_limits(&SpendScope::Model(name), limits.day.as_ref(), limits.month.as_ref());
@@ -49,13 +49,13 @@ impl Resolver {
     }
 
     fn check_known(&mut self, kind: &str, name: &Spanned<String>, known: &[String]) -> Option<String> {
-        let wanted = normalize_name(&name.value);
-        if known.contains(&wanted) {
-            return Some(wanted);
+        let normalized = normalize_name(&name.value);
+        if known.contains(&normalized) {
+            return Some(normalized);
         }
-        let problem = Problem::new(&self.source, format!("unknown {kind} \"{wanted}\""), name.span.clone());
+        let problem = Problem::new(&self.source, format!("unknown {kind} \"{normalized}\""), name.span.clone());
         self.push_problem(
-            problem.with_primary_label("in [spend]").with_suggestion(&wanted, known.iter().map(String::as_str)),
+            problem.with_primary_label("in [spend]").with_suggestion(&normalized, known.iter().map(String::as_str)),
         );
         None
     }
@@ -67,8 +67,8 @@ impl Resolver {
             if !(amount.is_finite() && *amount >= 0.0) {
                 self.add_problem("a spend limit must be a finite number, 0 or more", &entry.span);
             }
-            let written = Spanned { value: currency.clone(), span: entry.span.clone() };
-            amounts.push((self.currency_code(&written), *amount));
+            let code = Spanned { value: currency.clone(), span: entry.span.clone() };
+            amounts.push((self.currency_code(&code), *amount));
         }
         amounts
     }

@@ -39,7 +39,7 @@ fn problems(text: &str) -> Vec<Problem> {
 }
 
 /// The message, the labeled text and the help of the only problem of `text`.
-fn one(text: &str) -> (String, String, Option<String>) {
+fn only_problem(text: &str) -> (String, String, Option<String>) {
     let mut problems = problems(text);
     assert_eq!(problems.len(), 1, "{problems:?}");
     let problem = problems.remove(0);
@@ -63,16 +63,17 @@ fn valid_file_is_resolved_to_targets() {
 
 #[test]
 fn unknown_keys_and_wrong_types_are_labeled() {
-    let (message, at, help) = one("[endpoints.a]\nbase_url = \"http://h/v1\"\nbase_ulr = 1\n");
+    let (message, labeled, help) = only_problem("[endpoints.a]\nbase_url = \"http://h/v1\"\nbase_ulr = 1\n");
     assert!(message.contains("unknown field `base_ulr`"), "{message}");
-    assert_eq!((at.as_str(), help.as_deref()), ("base_ulr", Some("did you mean \"base_url\"?")));
-    let (message, at, _) = one("[endpoints.a]\nbase_url = \"http://h/v1\"\nrpm = \"many\"\n");
+    assert_eq!((labeled.as_str(), help.as_deref()), ("base_ulr", Some("did you mean \"base_url\"?")));
+    let (message, labeled, _) = only_problem("[endpoints.a]\nbase_url = \"http://h/v1\"\nrpm = \"many\"\n");
     assert!(message.contains("invalid type"), "{message}");
-    assert_eq!(at, "\"many\"");
-    let (message, at, _) = one("[endpoints.a]\nbase_url = \"http://h/v1\"\ntimeouts = { idle = \"soon\" }\n");
+    assert_eq!(labeled, "\"many\"");
+    let (message, labeled, _) =
+        only_problem("[endpoints.a]\nbase_url = \"http://h/v1\"\ntimeouts = { idle = \"soon\" }\n");
     assert!(message.contains("invalid duration"), "{message}");
-    assert_eq!(at, "\"soon\"");
-    let (message, ..) = one("[endpoints.a]\nbase_url = \"http://h/v1\"\napi_key = { evn = \"A\" }\n");
+    assert_eq!(labeled, "\"soon\"");
+    let (message, ..) = only_problem("[endpoints.a]\nbase_url = \"http://h/v1\"\napi_key = { evn = \"A\" }\n");
     assert!(message.contains("evn"), "{message}");
 }
 
@@ -84,11 +85,11 @@ fn unknown_names_suggest_the_most_similar() {
         ("[routes.r]\nmodels = [\"fats\"]\n", "\"fats\"", "fast"),
         ("[sets]\ns = [\"fsat\"]\n", "\"fsat\"", "fast"),
     ];
-    for (more, at, near) in cases {
-        let (_, found, help) = one(&format!("{base}{more}"));
-        assert_eq!((found.as_str(), help), (at, Some(format!("did you mean \"{near}\"?"))));
+    for (entry, labeled, suggestion) in cases {
+        let (_, label, help) = only_problem(&format!("{base}{entry}"));
+        assert_eq!((label.as_str(), help), (labeled, Some(format!("did you mean \"{suggestion}\"?"))));
     }
-    let (message, ..) = one(&format!("default = \"gone\"\n{base}"));
+    let (message, ..) = only_problem(&format!("default = \"gone\"\n{base}"));
     assert_eq!(message, "unknown model \"gone\"");
 }
 
@@ -101,7 +102,7 @@ fn duplicate_name_is_labeled_at_both_positions() {
         ["[endpoints.a]\n[endpoints.b]\n[endpoints.a]\n", "[endpoints.b]\nrpm = 1\n[endpoints.a]\nrpm = 1\nrpm = 2\n"]
     {
         let duplicate = problems(text).remove(0);
-        let labeled: Vec<&str> = duplicate.labels.iter().map(|(at, _)| &text[at.clone()]).collect();
+        let labeled: Vec<&str> = duplicate.labels.iter().map(|(span, _)| &text[span.clone()]).collect();
         assert!(duplicate.message.contains("duplicate") && labeled.len() == 2, "{duplicate:?}");
         assert!(text.find(labeled[1]).expect("a label") < duplicate.labels[0].0.start, "{duplicate:?}");
     }
@@ -155,8 +156,8 @@ fn problems_of_an_invalid_file_contain_no_secrets() {
     ] {
         let Err(ConfigError::Invalid { problems, .. }) = resolve(text, Path::new("c.toml")) else { panic!("{text}") };
         for problem in problems {
-            let shown = format!("{:?}", miette::Report::new(problem));
-            assert!(!shown.contains("literal-secret"), "{text}: {shown}");
+            let report = format!("{:?}", miette::Report::new(problem));
+            assert!(!report.contains("literal-secret"), "{text}: {report}");
         }
     }
 }

@@ -1,27 +1,34 @@
 //! Runs one call: tries its candidates in order, with repeats, key rotation and failover, until one answers.
 //!
 //! The decisions are made by `routing::classify`. The work is a plain `async` function that reports through an
-//! [`EventSlot`]; [`run`] turns it into a stream that is polled on the caller's task, so dropping the stream stops
+//! [`CallState`]; [`run`] turns it into a stream that is polled on the caller's task, so dropping the stream stops
 //! everything. The only spawned task renews the lease of a probe, and ends with the probe.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc, task::Poll, time::Duration};
+use std::{
+    collections::VecDeque,
+    pin::pin,
+    sync::{Arc, MutexGuard},
+    task::Poll,
+    time::Duration,
+};
 
 use futures_util::{Stream, stream::poll_fn};
 use tokio::time::{Instant, sleep};
 
+mod accumulator;
 mod clock;
 mod queue;
 mod report;
 mod send;
 
+pub(super) use accumulator::CallAccumulator;
 use clock::Clock;
 use queue::{Candidate, CandidateQueue};
-use report::{EventSlot, FirstTokenWait, Reporter};
+pub(super) use report::CallState;
+use report::{FirstTokenWait, Reporter};
 use send::AttemptSpec;
 
-use super::{
-    AttemptRecord, CallRecord, Completion, Engine, Event, EventKind, NextStep, Notice, progress::OutputTiming,
-};
+use super::{AttemptRecord, Completion, Engine, Event, EventKind, NextStep, Notice};
 use crate::{
     engine::plan::Call,
     model::{ErrorClass, ModelRequest, api_key::KeySource, target::Target},
@@ -34,23 +41,25 @@ use crate::{
     },
 };
 
-/// Runs one call as a stream of events. Each event is put in the slot and taken from it before the work continues.
-pub(super) fn run(engine: Arc<Engine>, index: usize, call: Call) -> impl Stream<Item = Event> + Send {
-    let slot = Arc::new(EventSlot::default());
-    let mut task = CallTask::new(engine, index, call, Arc::clone(&slot));
+/// Runs one call as a stream of events. Each event is put in the state and taken from it before the work continues.
+pub(super) fn run(engine: Arc<Engine>, index: usize, call: Call) -> (Arc<CallState>, impl Stream<Item = Event> + Send) {
+    let state = Arc::new(CallState::new(CallAccumulator::new(&call, Instant::now())));
+    let mut task = CallTask::new(engine, index, call, Arc::clone(&state));
     let mut work = Some(Box::pin(async move { task.execute().await }));
-    poll_fn(move |context| {
+    let shared = Arc::clone(&state);
+    let events = poll_fn(move |context| {
         if let Some(future) = &mut work
             && future.as_mut().poll(context).is_ready()
         {
             work = None;
         }
-        match slot.take() {
+        match shared.take_event() {
             Some(event) => Poll::Ready(Some(event)),
             None if work.is_some() => Poll::Pending,
             None => Poll::Ready(None),
         }
-    })
+    });
+    (state, events)
 }
 
 /// The state of a running call.
@@ -58,17 +67,11 @@ struct CallTask {
     engine: Arc<Engine>,
     call: Call,
     reporter: Reporter,
-    started_at: Instant,
     clock: Clock,
     /// Candidates not tried yet.
     queue: CandidateQueue,
     budget: AttemptBudget,
-    records: Vec<AttemptRecord>,
-    /// The output timing of the current attempt.
-    output: OutputTiming,
     first_token_wait: FirstTokenWait,
-    /// The last attempt with an incomplete answer, and its output timing.
-    incomplete: Option<Box<(AttemptRecord, OutputTiming)>>,
     /// The error if no candidate was tried.
     untried_error: Option<CallError>,
     /// There were several candidates, so their health decides which is tried.
@@ -85,19 +88,15 @@ enum CandidateResult {
 type IndexedKey = Option<(usize, KeySource)>;
 
 impl CallTask {
-    fn new(engine: Arc<Engine>, index: usize, call: Call, slot: Arc<EventSlot>) -> Self {
+    fn new(engine: Arc<Engine>, index: usize, call: Call, state: Arc<CallState>) -> Self {
         Self {
             queue: CandidateQueue::default(),
             clock: Clock::new(&call),
             engine,
             call,
-            reporter: Reporter { call: index, slot },
-            started_at: Instant::now(),
+            reporter: Reporter { call: index, state },
             budget: AttemptBudget::default(),
-            records: Vec::new(),
-            output: OutputTiming::default(),
             first_token_wait: FirstTokenWait { since: Instant::now(), notices_sent: 0, notify: false },
-            incomplete: None,
             untried_error: None,
             uses_health: false,
         }
@@ -105,22 +104,23 @@ impl CallTask {
 
     async fn execute(&mut self) {
         let result = self.try_candidates().await;
-        let incomplete = self.incomplete.take().filter(|_| result.is_err());
-        let timing = incomplete.as_ref().map_or(self.output, |incomplete| incomplete.1);
-        let representative = incomplete.as_ref().map(|incomplete| &incomplete.0).or(self.records.last());
-        let outcome = CallRecord {
-            incomplete: incomplete.is_some(),
-            stopped: false,
-            deadline_passed: self.clock.deadline_passed(),
-            target: representative.map(|record| Arc::clone(&record.target)),
-            result: incomplete.and_then(|incomplete| incomplete.0.error).map_or(result, Err),
-            attempts: std::mem::take(&mut self.records),
-            ttft: timing.ttft,
-            first_output: timing.first_at.map(|first| first - self.started_at),
-            total: self.started_at.elapsed(),
-            output_duration: timing.duration(),
-        };
-        self.reporter.emit(EventKind::Finished(Box::new(outcome))).await;
+        let record = self.accumulator().finish(result, self.clock.deadline_passed(), Instant::now());
+        self.reporter.emit(EventKind::Finished(record)).await;
+    }
+
+    fn accumulator(&self) -> MutexGuard<'_, CallAccumulator> {
+        self.reporter.state.accumulator()
+    }
+
+    /// Whether part of the answer of the current attempt arrived.
+    fn has_answer(&self) -> bool {
+        self.accumulator().output.has_answer
+    }
+
+    /// Emits that an attempt at `target` starts.
+    fn emit_started(&self, target: &Arc<Target>) -> impl Future<Output = ()> + Send + use<'_> {
+        self.accumulator().start_attempt(target, Instant::now());
+        self.reporter.emit(EventKind::Started(Arc::clone(target)))
     }
 
     /// Tries one candidate after the other.
@@ -137,7 +137,7 @@ impl CallTask {
                 CandidateResult::Complete(completion) => return Ok(completion),
                 CandidateResult::Failed(error, decision) => (error, decision),
             };
-            if self.output.has_answer && self.call.on_incomplete == OnIncomplete::Error {
+            if self.has_answer() && self.call.on_incomplete == OnIncomplete::Error {
                 return Err(error);
             }
             match decision {
@@ -157,18 +157,24 @@ impl CallTask {
     /// Announces that the next candidate is tried.
     fn announce_failover(&self, error: CallError, next: &Candidate) -> impl Future<Output = ()> + Send + use<'_> {
         let (shown, next) =
-            (self.output.has_answer && self.call.on_incomplete == OnIncomplete::Restart, next.target.id.clone());
+            (self.has_answer() && self.call.on_incomplete == OnIncomplete::Restart, next.target.id.clone());
         self.emit_failed(error, if shown { NextStep::RestartOutput(next) } else { NextStep::Failover(next) })
     }
 
     fn emit_failed(&self, error: CallError, next: NextStep) -> impl Future<Output = ()> + Send + use<'_> {
-        let record = self.records.last().expect("every failed attempt is recorded").clone();
+        let mut accumulator = self.accumulator();
+        let record = accumulator.attempts.last().expect("every failed attempt is recorded").clone();
+        // A repeat starts now; another candidate emits its own `Started`.
+        accumulator.start_attempt(&record.target, Instant::now());
+        drop(accumulator);
         self.reporter.emit(EventKind::Failed { record: AttemptRecord { error: Some(error), ..record }, next })
     }
 
     fn representative_error(&mut self) -> CallError {
-        let errors = self.records.iter().filter_map(|record| record.error.as_ref());
+        let accumulator = self.accumulator();
+        let errors = accumulator.attempts.iter().filter_map(|attempt| attempt.error.as_ref());
         let representative = errors.rev().max_by_key(|error| error.class.priority()).cloned();
+        drop(accumulator);
         representative
             .or_else(|| self.untried_error.take())
             .unwrap_or_else(|| CallError::new(ErrorClass::LocalLimit, "no candidate was available"))
@@ -177,13 +183,13 @@ impl CallTask {
     /// Tries one candidate with each of its keys, at most one repeat and at most one parameter workaround.
     async fn try_candidate(&mut self, candidate: &Candidate) -> CandidateResult {
         let target = &candidate.target;
-        self.reporter.emit(EventKind::Started(Arc::clone(target))).await;
+        self.emit_started(target).await;
         let mut keys = self.ordered_keys(candidate);
         let key = keys.pop_front().flatten();
         // A pooled connection to a server that just failed may be about to close.
         let same_server =
             |record: &AttemptRecord| record.target.endpoint.base_url.origin() == target.endpoint.base_url.origin();
-        let fresh = self.records.iter().any(same_server);
+        let fresh = self.accumulator().attempts.iter().any(same_server);
         let mut spec = AttemptSpec {
             candidate: candidate.clone(),
             key,
@@ -197,11 +203,11 @@ impl CallTask {
                 Ok(completion) => return CandidateResult::Complete(completion),
                 Err(error) => error,
             };
-            if self.output.has_answer {
+            if self.has_answer() {
                 return CandidateResult::Failed(error, Decision::Failover);
             }
             // The last failure is that of the hedged request, so this candidate is not repeated.
-            if self.records.last().is_some_and(|record| record.target.id != target.id) {
+            if self.accumulator().attempts.last().is_some_and(|attempt| attempt.target.id != target.id) {
                 let decision = self.decide(candidate, &error, false);
                 let next = !matches!(decision, Decision::GiveUp | Decision::FailoverLarger);
                 return CandidateResult::Failed(error, if next { Decision::Failover } else { decision });

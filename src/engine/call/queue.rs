@@ -274,7 +274,9 @@ impl CallTask {
 
     /// After a context error: keeps only candidates with a larger context than the one that failed.
     pub(super) async fn retain_larger_context(&mut self) {
-        let Some(failed) = self.records.last().map(|record| Arc::clone(&record.target)) else { return };
+        let Some(failed) = self.accumulator().attempts.last().map(|attempt| Arc::clone(&attempt.target)) else {
+            return;
+        };
         let larger = |candidate: &Candidate| {
             candidate
                 .target

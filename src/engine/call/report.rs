@@ -2,7 +2,7 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, MutexGuard},
     task::Poll,
     time::Duration,
 };
@@ -10,8 +10,9 @@ use std::{
 use futures_util::future::Either;
 use tokio::time::{Instant, sleep_until};
 
+use super::accumulator::CallAccumulator;
 use crate::{
-    engine::{Event, EventKind, Notice},
+    engine::{CallRecord, Event, EventKind, Notice},
     model::target::Target,
 };
 
@@ -21,24 +22,39 @@ const WAIT_NOTICE_INTERVAL: Duration = Duration::from_secs(30);
 /// Emits the events of one call.
 pub(super) struct Reporter {
     pub(super) call: usize,
-    pub(super) slot: Arc<EventSlot>,
+    pub(super) state: Arc<CallState>,
 }
 
-/// Holds one event until it is taken.
-#[derive(Default)]
-pub(super) struct EventSlot(Mutex<Option<Event>>);
+/// What a running call shares with the run that polls it: one event until it is taken, and the accumulator.
+pub(in crate::engine) struct CallState {
+    event: Mutex<Option<Event>>,
+    accumulator: Mutex<CallAccumulator>,
+}
 
-impl EventSlot {
-    pub(super) fn take(&self) -> Option<Event> {
-        self.0.lock().expect("no code panics while it holds this lock").take()
+impl CallState {
+    pub(super) fn new(accumulator: CallAccumulator) -> Self {
+        Self { event: Mutex::default(), accumulator: Mutex::new(accumulator) }
     }
 
-    fn put(&self, event: Event) {
-        *self.0.lock().expect("no code panics while it holds this lock") = Some(event);
+    /// Ends the call, which the user stops at `now`.
+    pub(in crate::engine) fn interrupt(&self, now: Instant) -> Arc<CallRecord> {
+        self.accumulator().interrupt(now)
     }
 
-    fn is_empty(&self) -> bool {
-        self.0.lock().expect("no code panics while it holds this lock").is_none()
+    pub(super) fn accumulator(&self) -> MutexGuard<'_, CallAccumulator> {
+        self.accumulator.lock().expect("no code panics while it holds this lock")
+    }
+
+    pub(super) fn take_event(&self) -> Option<Event> {
+        self.event.lock().expect("no code panics while it holds this lock").take()
+    }
+
+    fn put_event(&self, event: Event) {
+        *self.event.lock().expect("no code panics while it holds this lock") = Some(event);
+    }
+
+    fn has_event(&self) -> bool {
+        self.event.lock().expect("no code panics while it holds this lock").is_some()
     }
 }
 
@@ -79,9 +95,9 @@ impl Reporter {
 
     /// Emits an event at once; completes when the event was taken.
     pub(super) fn emit(&self, kind: EventKind) -> impl Future<Output = ()> + Send + use<'_> {
-        self.slot.put(Event { call: self.call, at: Instant::now(), kind });
+        self.state.put_event(Event { call: self.call, at: Instant::now(), kind });
         // Work continues only when the event was taken and the next one is requested, so that no network timer runs
         // while the consumer is busy. No waker is needed: the consumer polls again after taking the event.
-        std::future::poll_fn(|_| if self.slot.is_empty() { Poll::Ready(()) } else { Poll::Pending })
+        std::future::poll_fn(|_| if self.state.has_event() { Poll::Pending } else { Poll::Ready(()) })
     }
 }

@@ -20,7 +20,6 @@ use crate::{
         credentials::resolve_credentials,
         health::{self, Health},
         limiter,
-        progress::OutputTiming,
     },
     model::{ErrorClass, FinishReason, ModelRequest, api_key::KeySource},
     protocol::{CallError, reply_reader::DecodedBatch},
@@ -95,7 +94,7 @@ struct PendingAttempt {
 impl CallTask {
     /// Runs and records one attempt. If it was hedged, the answer may be that of the second request.
     pub(super) async fn run_attempt(&mut self, spec: AttemptSpec) -> Result<Completion, CallError> {
-        self.output = OutputTiming::default();
+        self.accumulator().reset_output();
         let (sent, start) = self.start_attempt(spec).await;
         let (result, info) = match start {
             Ok(started) => {
@@ -105,10 +104,11 @@ impl CallTask {
             Err(FailedStart { error, info }) => (Err(error), info),
         };
         self.record_attempt(&sent.0, sent.1, info, result.as_ref().err());
-        if result.is_err() && self.output.has_answer {
-            let record = self.records.last().expect("the attempt was just recorded").clone();
-            self.incomplete = Some(Box::new((record, self.output)));
+        let mut accumulator = self.accumulator();
+        if result.is_err() && accumulator.output.has_answer {
+            accumulator.keep_incomplete_answer();
         }
+        drop(accumulator);
         result
     }
 
@@ -219,14 +219,14 @@ impl CallTask {
                 // If the answer of the winner is incomplete, the loser can still be tried: it had no output.
                 self.queue.available.push_front(Candidate { probe: None, ..loser.0.candidate });
                 if second_won {
-                    self.reporter.emit(EventKind::Started(Arc::clone(&winner.0.candidate.target))).await;
+                    self.emit_started(&winner.0.candidate.target).await;
                 }
                 (winner, Ok(started))
             }
             Err(FailedStart { error, info }) => {
                 self.record_attempt(&winner.0, winner.1, info, Some(&error));
                 self.emit_failed(error, NextStep::AwaitHedge(loser.0.candidate.target.id.clone())).await;
-                self.reporter.emit(EventKind::Started(Arc::clone(&loser.0.candidate.target))).await;
+                self.emit_started(&loser.0.candidate.target).await;
                 let start = self.await_start(&loser.0.candidate, &mut other_start).await;
                 (loser, start)
             }
@@ -283,7 +283,7 @@ impl CallTask {
             end
         } else {
             // Without streaming, the first delta arrives only with the complete response.
-            let ttft = self.output.ttft.filter(|_| spec.request.is_streaming());
+            let ttft = self.accumulator().output.ttft.filter(|_| spec.request.is_streaming());
             let health = &self.engine.health;
             health.record_first_token(spec.attempt_ref(health.timestamp_of(*begun)), ttft, &self.engine.keys);
             self.read_to_end(attempt).await?
@@ -302,7 +302,7 @@ impl CallTask {
 
     /// Whether an empty answer that a content filter ended fails over to the next candidate (`on_filter = "next"`).
     fn fails_over_on_filter(&self, end: &AttemptEnd) -> bool {
-        let filtered = end.finish_reason == Some(FinishReason::ContentFilter) && !self.output.has_answer;
+        let filtered = end.finish_reason == Some(FinishReason::ContentFilter) && !self.has_answer();
         filtered && self.call.failover_on_filter && self.has_more_candidates()
     }
 
@@ -319,12 +319,13 @@ impl CallTask {
     }
 
     async fn emit_read(&mut self, read: DecodedBatch, sent: Instant) {
-        let is_first = self.output.first_at.is_none();
-        self.output.observe(&read, Instant::now());
-        // What was passed through cannot be discarded, not even reasoning.
-        self.output.has_answer |= self.call.passthrough && self.output.first_at.is_some();
-        let ttft = self.output.first_at.filter(|_| is_first).map(|first| first - sent);
-        self.output.ttft = self.output.ttft.or(ttft);
+        let ttft = {
+            let mut accumulator = self.accumulator();
+            let ttft = accumulator.add(&read, sent, Instant::now());
+            // What was passed through cannot be discarded, not even reasoning.
+            accumulator.output.has_answer |= self.call.passthrough && accumulator.output.first_at.is_some();
+            ttft
+        };
         let buffered = self.call.on_incomplete == OnIncomplete::Buffer;
         self.reporter.emit(if buffered { EventKind::BufferedDeltas(read) } else { EventKind::Deltas(read) }).await;
         if let Some(ttft) = ttft {
@@ -341,16 +342,14 @@ impl CallTask {
             Some(error) => engine.health.record_failure(&attempt, &engine.keys, error, engine.random_unit()),
             None => engine.health.record_success(attempt, &engine.keys),
         }
-        self.records.push(AttemptRecord {
-            target: Arc::clone(target),
+        let record = AttemptRecord {
             status: error.and_then(|error| error.status).or(info.is_success.then_some(200)),
             request_id: info.request_id.or_else(|| error.and_then(|error| error.request_id.clone())),
             error: error.cloned(),
-            took: begun.elapsed(),
-            sent_at: engine.health.timestamp_of(begun),
             key_index: key,
-            ttft: self.output.ttft,
-        });
+            ..AttemptRecord::new(Arc::clone(target), engine.health.timestamp_of(begun), begun.elapsed())
+        };
+        self.accumulator().record_attempt(record);
     }
 }
 

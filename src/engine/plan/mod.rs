@@ -28,6 +28,13 @@ impl Plan {
     pub fn single(call: Call) -> Self {
         Self { calls: vec![call], max_concurrent: None }
     }
+
+    /// Keeps the text of the answers for the records of the calls.
+    #[must_use]
+    pub fn retaining_text(mut self) -> Self {
+        self.calls.iter_mut().for_each(|call| call.retain_text = true);
+        self
+    }
 }
 
 /// The largest number of concurrent calls; more would exhaust the file descriptors of some systems.
@@ -57,6 +64,8 @@ pub struct Call {
     /// The client gets the response frame by frame as it arrives: raw frames are kept, and reasoning that was passed on
     /// cannot be discarded.
     pub passthrough: bool,
+    /// The text of the answer is kept for the record of the call.
+    pub retain_text: bool,
     /// The session affinity key sent by the client; `None`: derived from the request.
     pub affinity_key: Option<String>,
 }
@@ -76,6 +85,7 @@ impl Call {
             failover_on_filter: false,
             deadline: None,
             passthrough: false,
+            retain_text: false,
             affinity_key: None,
         }
     }

@@ -45,7 +45,7 @@ async fn failure_of_the_first_candidate_fails_over_to_the_second() {
         assert_eq!(result.classes()[0], class, "{reply:?}");
         assert_eq!(
             result.failovers().last(),
-            Some(&NextStep::Failover(result.outcome.target.expect("b answered").id.clone()))
+            Some(&NextStep::Failover(result.outcome.target.as_ref().expect("b answered").id.clone()))
         );
     }
 }

@@ -77,11 +77,11 @@ async fn engine_with_probe_due() -> TestEngine {
 }
 
 /// Runs three calls concurrently and returns their outcomes.
-async fn run_three_calls(test_engine: &TestEngine) -> Vec<CallRecord> {
+async fn run_three_calls(test_engine: &TestEngine) -> Vec<Arc<CallRecord>> {
     let calls = (0..3).map(|_| call_to(two_targets())).collect();
     let outcomes =
         test_engine.engine.run(Plan { calls, max_concurrent: None }).filter_map(async |event| match event.kind {
-            EventKind::Finished(outcome) => Some(*outcome),
+            EventKind::Finished(outcome) => Some(outcome),
             _ => None,
         });
     outcomes.collect().await
@@ -297,13 +297,19 @@ async fn slow_request_is_hedged_and_the_first_to_answer_wins() {
     let test_engine = TestEngine::new([late(9), answer()]);
     let result = test_engine.run(hedged(SECOND)).await;
     assert_eq!((result.models(), result.classes()), (vec!["a-upstream", "b-upstream"], vec!["local-limit", "ok"]));
-    assert_eq!((result.took, result.outcome.target.map(|target| target.id.0.clone())), (SECOND, Some("b".into())));
+    assert_eq!(
+        (result.took, result.outcome.target.as_ref().map(|target| target.id.0.clone())),
+        (SECOND, Some("b".into()))
+    );
     test_engine.add_replies([late(2)]);
     let result = test_engine.run(hedged(SECOND)).await;
     assert_eq!(result.models(), ["a-upstream"], "the hedge budget is used up");
     let test_engine = TestEngine::new([late(3), late(9)]);
     let result = test_engine.run(hedged(SECOND)).await;
-    assert_eq!((result.took, result.outcome.target.map(|target| target.id.0.clone())), (SECOND * 3, Some("a".into())));
+    assert_eq!(
+        (result.took, result.outcome.target.as_ref().map(|target| target.id.0.clone())),
+        (SECOND * 3, Some("a".into()))
+    );
     let test_engine = TestEngine::new([MockResponse::DelayedStatus(SECOND * 2, 500), late(3)]);
     let result = test_engine.run(hedged(SECOND)).await;
     assert_eq!((result.answer.text.as_str(), result.classes()), ("Hello", vec!["server", "ok"]));

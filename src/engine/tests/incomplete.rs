@@ -98,7 +98,7 @@ async fn attempts_after_a_restart_follow_the_usual_rules() {
     assert_eq!(result.classes(), ["incomplete", "request"], "an invalid request does not fail over");
     assert!(result.outcome.incomplete && result.class() == ErrorClass::Incomplete);
     assert_eq!(
-        result.outcome.target.map(|target| target.id.to_string()),
+        result.outcome.target.as_ref().map(|target| target.id.to_string()),
         Some("a".into()),
         "the target of the incomplete answer"
     );

@@ -64,7 +64,7 @@ fn with_endpoint(mut target: Target, change: impl FnOnce(&mut Endpoint)) -> Targ
 /// The result of one call: its events and the requests sent.
 struct CallResult {
     events: Vec<Event>,
-    outcome: CallRecord,
+    outcome: Arc<CallRecord>,
     answer: Answer,
     requests: Vec<RecordedRequest>,
     took: Duration,
@@ -160,5 +160,5 @@ async fn run_call(engine: &Arc<Engine>, script: &Arc<MockTransport>, call: Call)
     };
     let unused = script.responses.lock().expect("tests use one thread").len();
     let requests = script.requests.lock().expect("tests use one thread")[before..].to_vec();
-    CallResult { events, outcome: *outcome, answer, requests, took, unused_replies: unused }
+    CallResult { events, outcome, answer, requests, took, unused_replies: unused }
 }

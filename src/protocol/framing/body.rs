@@ -1,7 +1,7 @@
 //! Detects the framing of a response body from its content and splits it into frames.
 //!
-//! Services answer a stream request with one JSON object, a plain request with a stream, and any request with an HTML
-//! page, under any content type. So the first byte that is not whitespace decides.
+//! Services may answer a streaming request with one JSON object, a non-streaming request with a stream, and any request
+//! with an HTML page, all with any content type. The first byte that is not whitespace determines the framing.
 
 use std::borrow::Cow;
 
@@ -13,7 +13,7 @@ use crate::protocol::{Frame, FrameKind};
 /// Maximum size of a body that is not a stream, in bytes; streams have no such limit.
 pub const MAX_BODY: usize = 64 * 1024 * 1024;
 
-/// Bytes of a page or text that are kept for the error message.
+/// Maximum bytes of a page or text that are kept for the error message.
 const MAX_PAGE: usize = 4096;
 
 /// A body or event that exceeds its size limit.
@@ -41,7 +41,7 @@ enum State {
 #[derive(Debug)]
 pub struct BodyFramer {
     state: State,
-    /// The start of a stream without an event so far, which may be plain text. `None`: an event has arrived.
+    /// The first bytes of a stream that has no event yet, because it may be plain text. `None`: an event has arrived.
     start: Option<Vec<u8>>,
 }
 
@@ -59,19 +59,19 @@ impl BodyFramer {
     pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Frame>) -> Result<(), FrameError> {
         match &mut self.state {
             State::Start(buffered) => {
-                // Nearly always the first bytes suffice: avoid the copy.
-                let start = if buffered.is_empty() {
+                // The first read nearly always suffices, so it is not copied.
+                let input = if buffered.is_empty() {
                     Cow::from(bytes)
                 } else {
                     Cow::from([buffered.as_slice(), bytes].concat())
                 };
-                let body = start.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&start).trim_ascii_start();
-                match body.first() {
+                let content = input.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&input).trim_ascii_start();
+                match content.first() {
                     None => buffered.clear(),
-                    Some(_) if b"\xef\xbb\xbf".starts_with(body) => *buffered = body.to_vec(),
-                    Some(first) => {
-                        self.state = Self::detect(*first);
-                        return self.push(body, out);
+                    Some(_) if b"\xef\xbb\xbf".starts_with(content) => *buffered = content.to_vec(),
+                    Some(first_byte) => {
+                        self.state = Self::detect(*first_byte);
+                        return self.push(content, out);
                     }
                 }
             }
@@ -82,8 +82,8 @@ impl BodyFramer {
                     out.push(frame);
                 }
                 if let Some(head) = &mut self.start {
-                    let free = MAX_PAGE.saturating_sub(head.len());
-                    head.extend_from_slice(&bytes[..bytes.len().min(free)]);
+                    let remaining = MAX_PAGE.saturating_sub(head.len());
+                    head.extend_from_slice(&bytes[..bytes.len().min(remaining)]);
                 }
             }
             State::Json(body) => {
@@ -93,8 +93,8 @@ impl BodyFramer {
                 body.extend_from_slice(bytes);
             }
             State::Page(page) => {
-                let free = MAX_PAGE.saturating_sub(page.len());
-                page.extend_from_slice(&bytes[..bytes.len().min(free)]);
+                let remaining = MAX_PAGE.saturating_sub(page.len());
+                page.extend_from_slice(&bytes[..bytes.len().min(remaining)]);
             }
         }
         Ok(())
@@ -117,8 +117,8 @@ impl BodyFramer {
         }
     }
 
-    fn detect(first: u8) -> State {
-        match first {
+    fn detect(first_byte: u8) -> State {
+        match first_byte {
             b'{' | b'[' => State::Json(Vec::new()),
             b'<' => State::Page(Vec::new()),
             _ => State::Stream(SseDecoder::default()),
@@ -142,9 +142,9 @@ fn is_plain_text(head: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    fn kinds(body: &[u8], step: usize) -> Vec<(FrameKind, String)> {
+    fn kinds(body: &[u8], chunk_size: usize) -> Vec<(FrameKind, String)> {
         let (mut framer, mut out) = (BodyFramer::default(), Vec::new());
-        for chunk in body.chunks(step) {
+        for chunk in body.chunks(chunk_size) {
             framer.push(chunk, &mut out).expect("below the size limit");
         }
         framer.finish(&mut out);
@@ -165,8 +165,8 @@ mod tests {
         ];
         for (body, want) in cases {
             let want: Vec<_> = want.iter().map(|(kind, data)| (*kind, (*data).to_owned())).collect();
-            for step in [1, 2, 3, 1000] {
-                assert_eq!(kinds(body, step), want, "{} in steps of {step}", body.escape_ascii());
+            for chunk_size in [1, 2, 3, 1000] {
+                assert_eq!(kinds(body, chunk_size), want, "{} in chunks of {chunk_size}", body.escape_ascii());
             }
         }
     }

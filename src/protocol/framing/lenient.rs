@@ -1,7 +1,8 @@
-//! Lenient serde field types for JSON as services really send it: null for absent, numbers as strings, an object in
-//! place of a list.
+//! Lenient serde field types, for services that send null for absent fields, numbers as strings, or an object in place
+//! of a list.
 //!
-//! A value of an unexpected type is ignored and never an error, so that one malformed field does not lose a chunk.
+//! A value of an unexpected type counts as absent and is never an error, so that one malformed field does not lose a
+//! chunk.
 
 use std::{borrow::Cow, fmt, marker::PhantomData};
 
@@ -24,7 +25,7 @@ impl LenientString<'_> {
     }
 }
 
-/// An unsigned integer; strings are parsed, any other type counts as absent.
+/// An unsigned integer; strings and floats without a fraction are converted, anything else counts as absent.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LenientNumber(pub(crate) Option<u64>);
 
@@ -128,8 +129,8 @@ impl<'de> Visitor<'de> for NumberVisitor {
 
     fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "range and fraction are checked")]
-        let whole = ((0.0..1e15).contains(&number) && number.fract() == 0.0).then_some(number as u64);
-        Ok(LenientNumber(whole))
+        let integer = ((0.0..1e15).contains(&number) && number.fract() == 0.0).then_some(number as u64);
+        Ok(LenientNumber(integer))
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
@@ -209,13 +210,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for LenientObject<T> {
     }
 }
 
-/// Replaces lone surrogate escapes with U+FFFD: JSON parsers reject them, and servers that split text by UTF-16 code
-/// unit send them. `None` when there are none.
+/// Replaces lone surrogate escapes with U+FFFD; `None`: there are none. Servers that split text by UTF-16 code unit
+/// send them, and JSON parsers reject them.
 pub(crate) fn replace_lone_surrogates(json: &str) -> Option<String> {
-    let (mut out, mut rest, mut changed) = (String::with_capacity(json.len()), json, false);
-    while let Some(at) = rest.find('\\') {
-        out.push_str(&rest[..at]);
-        let escape = &rest[at..];
+    let (mut out, mut remaining, mut changed) = (String::with_capacity(json.len()), json, false);
+    while let Some(start) = remaining.find('\\') {
+        out.push_str(&remaining[..start]);
+        let escape = &remaining[start..];
         let length = match (utf16_escape(escape), utf16_escape(escape.get(6..).unwrap_or_default())) {
             (Some(0xd800..=0xdbff), Some(0xdc00..=0xdfff)) => {
                 out.push_str(&escape[..12]);
@@ -233,9 +234,9 @@ pub(crate) fn replace_lone_surrogates(json: &str) -> Option<String> {
                 length
             }
         };
-        rest = &escape[length..];
+        remaining = &escape[length..];
     }
-    out.push_str(rest);
+    out.push_str(remaining);
     changed.then_some(out)
 }
 

@@ -34,7 +34,7 @@ pub struct SseDecoder {
     data: Vec<(usize, usize)>,
     /// Range of the value of its `event` field.
     event: Option<(usize, usize)>,
-    /// The current event has an `id` or `retry` field, which is ignored here but kept in the raw bytes.
+    /// The current event has an `id` or `retry` field. The decoder ignores it, but it stays in the raw bytes.
     has_other_field: bool,
     /// The last line ended in CR; a following LF belongs to it.
     after_cr: bool,
@@ -70,24 +70,24 @@ impl SseDecoder {
             let Some(offset) = memchr::memchr2(b'\n', b'\r', &self.buffer[self.scanned..]) else {
                 return self.wait_for_line_end();
             };
-            let end = self.scanned + offset;
-            self.after_cr = self.buffer[end] == b'\r';
-            let next = end + 1;
+            let line_end = self.scanned + offset;
+            self.after_cr = self.buffer[line_end] == b'\r';
+            let next_line = line_end + 1;
             if std::mem::take(&mut self.in_comment) {
-                self.buffer.advance(next);
+                self.buffer.advance(next_line);
                 (self.line_start, self.scanned) = (0, 0);
                 continue;
             }
-            let blank = end == self.line_start;
-            if !blank {
-                self.parse_field(self.line_start, end);
+            let is_blank = line_end == self.line_start;
+            if !is_blank {
+                self.parse_field(self.line_start, line_end);
             }
-            (self.line_start, self.scanned) = (next, next);
-            if blank && !self.data.is_empty() {
-                return Ok(Some(self.dispatch_with_blank_line(next)));
+            (self.line_start, self.scanned) = (next_line, next_line);
+            if is_blank && !self.data.is_empty() {
+                return Ok(Some(self.dispatch_with_blank_line(next_line)));
             }
-            if blank || self.has_no_fields() {
-                self.discard(next);
+            if is_blank || self.has_no_fields() {
+                self.discard(next_line);
             }
         }
     }
@@ -111,7 +111,7 @@ impl SseDecoder {
         self.data.is_empty() && self.event.is_none() && !self.has_other_field
     }
 
-    /// Skips a byte-order mark; false while more bytes are needed to decide.
+    /// Skips a byte-order mark; returns false while more bytes are needed to detect it.
     fn skip_bom(&mut self) -> bool {
         let length = self.buffer.len().min(BOM.len());
         if self.buffer[..length] == BOM[..length] {
@@ -150,10 +150,10 @@ impl SseDecoder {
             return;
         }
         let colon = memchr::memchr(b':', line).unwrap_or(line.len());
-        let value = start + (colon + 1 + usize::from(line.get(colon + 1) == Some(&b' '))).min(line.len());
+        let value_start = start + (colon + 1 + usize::from(line.get(colon + 1) == Some(&b' '))).min(line.len());
         match &line[..colon] {
-            b"data" => self.data.push((value, end)),
-            b"event" => self.event = Some((value, end)),
+            b"data" => self.data.push((value_start, end)),
+            b"event" => self.event = Some((value_start, end)),
             b"id" | b"retry" => self.has_other_field = true,
             // Comments and unknown fields.
             _ => {}
@@ -248,8 +248,8 @@ mod tests {
             for at in 0..=bytes.len() {
                 assert_eq!(read(&[&bytes[..at], &bytes[at..]]), *want, "{} split at {at}", bytes.escape_ascii());
             }
-            let single: Vec<&[u8]> = bytes.chunks(1).collect();
-            assert_eq!(read(&single), *want, "{} byte by byte", bytes.escape_ascii());
+            let single_bytes: Vec<&[u8]> = bytes.chunks(1).collect();
+            assert_eq!(read(&single_bytes), *want, "{} byte by byte", bytes.escape_ascii());
         }
     }
 

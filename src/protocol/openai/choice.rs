@@ -1,4 +1,4 @@
-//! Decoder state of one choice: the `<think>` splitter, the text so far, and the tool calls that chunks belong to.
+//! Decoder state of one choice: the `<think>` splitter, the text so far, and the keys of its tool calls.
 
 use crate::{
     model::{FinishReason, target::DecodeOptions},
@@ -45,7 +45,7 @@ impl ChoiceState {
     /// The position of the tool call that a chunk belongs to. Some services send index 0 for every call, or no index,
     /// so a different id or name starts a new call.
     pub(super) fn tool_call_position(&mut self, index: u64, id: &str, name: &str) -> usize {
-        let differs = |known: &str, new: &str| !known.is_empty() && !new.is_empty() && known != new;
+        let differs = |current: &str, new: &str| !current.is_empty() && !new.is_empty() && current != new;
         let is_same = |call: &ToolCallKey| call.index == index && !differs(&call.id, id) && !differs(&call.name, name);
         // Search from the end: chunks of a call are usually consecutive.
         match self.tool_calls.iter().rposition(is_same) {

@@ -1,4 +1,4 @@
-//! Decodes frames of a chat response into deltas, and detects its end and errors inside a 200.
+//! Decodes frames of a chat response into deltas, and detects its end and errors in a response with status 200.
 //!
 //! The rules are in `docs/wire.md`, with the services that require them.
 
@@ -31,7 +31,7 @@ pub(super) struct ChatDecoder {
     done: bool,
     /// The output so far.
     output_seen: OutputSeen,
-    /// What exceeded its limit (`choices`, `tool calls`), if anything.
+    /// What the response has too many of (`choices` or `tool calls`), for the error message.
     exceeded_limit: Option<&'static str>,
     /// The response was one object, not a stream.
     single_body: bool,
@@ -58,29 +58,29 @@ impl ChatDecoder {
     }
 
     fn choice_mut(&mut self, index: u16) -> &mut ChoiceState {
-        let at = self.choices.iter().position(|choice| choice.index == index).unwrap_or_else(|| {
+        let position = self.choices.iter().position(|choice| choice.index == index).unwrap_or_else(|| {
             self.choices.push(ChoiceState::new(index, self.options));
             self.choices.len() - 1
         });
-        &mut self.choices[at]
+        &mut self.choices[position]
     }
 
     fn all_finished(&self) -> bool {
         !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finish.is_some())
     }
 
-    /// Decodes one JSON object; `Ok(None)` when it cannot be parsed.
+    /// Decodes one JSON object; `None`: it cannot be parsed.
     fn decode_object(&mut self, json: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Option<Flow>, CallError> {
         let Ok(chunk) = serde_json::from_str::<Chunk<'_>>(json) else { return Ok(None) };
-        let suspicious = chunk.error.0
+        let may_be_error = chunk.error.0
             || chunk.base_resp.0
             || event == b"error"
             || chunk.object.as_str() == "error"
             || (chunk.choices.0.is_empty() && chunk.usage.0.is_none());
-        let failure = if suspicious { find_error(json, event) } else { None };
+        let error_body = if may_be_error { find_error(json, event) } else { None };
         self.decode_chunk(chunk, out);
-        if let Some(body) = failure {
-            return Err(error::from_stream(&body, self.server, self.output_seen));
+        if let Some(error_body) = error_body {
+            return Err(error::from_stream(&error_body, self.server, self.output_seen));
         }
         if let Some(choice) = self.choices.iter().find(|choice| matches!(choice.finish, Some(FinishReason::Error(_)))) {
             let reason = choice.finish.as_ref().map_or("error", |finish| match finish {
@@ -92,8 +92,8 @@ impl ChatDecoder {
             let error = CallError::new(class, format!("the service ended the answer with finish reason \"{reason}\""));
             return Err(CallError { status: Some(200), server: self.server, ..error });
         }
-        if let Some(what) = self.exceeded_limit {
-            let message = format!("the response has too many {what}");
+        if let Some(items) = self.exceeded_limit {
+            let message = format!("the response has too many {items}");
             return Err(CallError { server: self.server, ..CallError::new(ErrorClass::InvalidChunk, message) });
         }
         Ok(Some(if self.all_finished() { Flow::SoftEnd } else { Flow::More }))
@@ -120,7 +120,7 @@ impl ChatDecoder {
             self.exceeded_limit = Some("choices");
             return;
         }
-        #[expect(clippy::cast_possible_truncation, reason = "checked against MOST_CHOICES")]
+        #[expect(clippy::cast_possible_truncation, reason = "checked against MAX_CHOICES")]
         let index = index as u16;
         match choice.delta.0.or(choice.message.0) {
             Some(message) => self.decode_message(index, *message, out),
@@ -199,12 +199,12 @@ impl ChatDecoder {
 
     /// Emits a delta unless it is empty.
     fn emit(&mut self, choice: u16, kind: DeltaKind, out: &mut Vec<Delta>) {
-        let empty = match &kind {
+        let is_empty = match &kind {
             DeltaKind::Text(text) | DeltaKind::Reasoning(text) | DeltaKind::Refusal(text) => text.is_empty(),
             DeltaKind::ToolCall(call) => *call == ToolCall { index: call.index, ..ToolCall::default() },
             DeltaKind::Usage(_) | DeltaKind::Finish(_) | DeltaKind::Model(_) | DeltaKind::Opaque(_) => false,
         };
-        if !empty {
+        if !is_empty {
             if kind.is_output() {
                 self.output_seen =
                     self.output_seen.max(if kind.is_answer() { OutputSeen::Answer } else { OutputSeen::Reasoning });
@@ -214,37 +214,37 @@ impl ChatDecoder {
     }
 
     /// Recovers the payload of a malformed frame: lone surrogates, several objects in one event, or a second frame
-    /// glued to a truncated one.
+    /// appended to a truncated one.
     fn recover(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Flow, CallError> {
         if let Some(flow) = self.decode_repaired(data, event, out)? {
             return Ok(flow);
         }
-        let (mut rest, mut lost, mut flow) = (data, false, None);
-        while let Some((frame, after)) = split_first_frame(rest) {
+        let (mut remaining, mut frame_lost, mut flow) = (data, false, None);
+        while let Some((frame, after_frame)) = split_first_frame(remaining) {
             let decoded = match self.decode_payload(frame, event, out)? {
                 None => self.decode_repaired(frame, event, out)?,
                 decoded => decoded,
             };
-            lost |= decoded.is_none();
+            frame_lost |= decoded.is_none();
             flow = decoded.or(flow);
-            rest = after;
+            remaining = after_frame;
             if flow == Some(Flow::End) {
                 break;
             }
         }
-        if let Some(flow) = flow.or(lost.then_some(Flow::InvalidChunk)) {
-            let is_complete = flow == Flow::End || rest.trim().is_empty();
-            return Ok(if lost || !is_complete { Flow::InvalidChunk } else { flow });
+        if let Some(flow) = flow.or(frame_lost.then_some(Flow::InvalidChunk)) {
+            let is_complete = flow == Flow::End || remaining.trim().is_empty();
+            return Ok(if frame_lost || !is_complete { Flow::InvalidChunk } else { flow });
         }
-        if let Some((_, inner)) = data.rsplit_once("data:")
-            && let Some(flow) = self.decode_payload(inner.trim(), event, out)?
+        if let Some((_, last_payload)) = data.rsplit_once("data:")
+            && let Some(flow) = self.decode_payload(last_payload.trim(), event, out)?
         {
             return Ok(flow);
         }
         Ok(Flow::InvalidChunk)
     }
 
-    /// Decodes an object after replacing lone surrogate escapes; `None` when it has none.
+    /// Decodes an object after replacing lone surrogate escapes; `None`: it has none, or cannot be parsed.
     fn decode_repaired(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Option<Flow>, CallError> {
         match replace_lone_surrogates(data) {
             Some(repaired) => self.decode_object(&repaired, event, out),
@@ -252,7 +252,7 @@ impl ChatDecoder {
         }
     }
 
-    /// Decodes one payload: the end signal or an object.
+    /// Decodes one payload: the end signal or an object; `None`: it cannot be parsed.
     fn decode_payload(&mut self, data: &str, event: &[u8], out: &mut Vec<Delta>) -> Result<Option<Flow>, CallError> {
         if is_end_signal(data) {
             self.done = true;
@@ -301,13 +301,13 @@ impl Decoder for ChatDecoder {
     }
 
     fn finish(&mut self, _end: StreamEnd, out: &mut Vec<Delta>) -> Result<StreamOutcome, CallError> {
-        let mut rest = Vec::new();
+        let mut buffered = Vec::new();
         for choice in &mut self.choices {
             let mut segments = Vec::new();
             choice.think.finish(&mut segments);
-            rest.push((choice.index, segments));
+            buffered.push((choice.index, segments));
         }
-        for (index, segments) in rest {
+        for (index, segments) in buffered {
             self.emit_segments(index, segments, out);
         }
         for choice in &self.choices {
@@ -316,17 +316,19 @@ impl Decoder for ChatDecoder {
             }
         }
         // One-API and new-api send their own `[DONE]` when their upstream stream breaks off.
-        let forged = self.server == ServerKind::OneApi && !self.single_body;
-        let first = self.choices.iter().find(|choice| choice.index == 0).or(self.choices.first());
+        let is_done_unreliable = self.server == ServerKind::OneApi && !self.single_body;
+        let first_choice = self.choices.iter().find(|choice| choice.index == 0).or(self.choices.first());
         // The first of several choices may be finished while another one is incomplete.
-        let is_complete = self.all_finished() || self.done && !forged;
-        if let Some(reason) = first.filter(|_| is_complete).and_then(|choice| choice.finish.clone()) {
+        let is_complete = self.all_finished() || self.done && !is_done_unreliable;
+        if let Some(reason) = first_choice.filter(|_| is_complete).and_then(|choice| choice.finish.clone()) {
             return Ok(StreamOutcome::Finished(reason));
         }
         Ok(match self.output_seen {
             OutputSeen::Nothing if self.truncated_body => StreamOutcome::Incomplete,
             OutputSeen::Nothing => StreamOutcome::Empty,
-            OutputSeen::Reasoning | OutputSeen::Answer if self.done && !forged => StreamOutcome::NoFinishReason,
+            OutputSeen::Reasoning | OutputSeen::Answer if self.done && !is_done_unreliable => {
+                StreamOutcome::NoFinishReason
+            }
             OutputSeen::Reasoning | OutputSeen::Answer => StreamOutcome::Incomplete,
         })
     }
@@ -336,13 +338,14 @@ pub(super) fn find_error(json: &str, event: &[u8]) -> Option<Value> {
     parse_tree(json).filter(|value| error::is_error_body(value, event))
 }
 
-/// Parses JSON of up to 1 MiB into a tree, which takes many times the memory of its text. Errors are small.
+/// Parses JSON into a tree. `None` for more than 1 MiB: errors are small, and a tree takes many times the memory of its
+/// text.
 fn parse_tree(json: &str) -> Option<Value> {
     const MAX_LEN: usize = 1024 * 1024;
     (json.len() <= MAX_LEN).then(|| serde_json::from_str(json).ok()).flatten()
 }
 
-/// Splits off the complete object or end signal at the start of `data`, for several frames glued into one.
+/// Splits off the complete object or end signal at the start of `data`, which may contain several frames.
 fn split_first_frame(data: &str) -> Option<(&str, &str)> {
     let data = data.trim_start();
     let data = data.strip_prefix("data:").unwrap_or(data).trim_start();

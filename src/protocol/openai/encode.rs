@@ -15,22 +15,22 @@ use crate::{
     protocol::{CallError, EncodeError, framing::json_splice::RawObject},
 };
 
-/// The body of a chat request. A client's raw body in this format is passed through; only the model, configured
-/// parameters that it does not set, and the option to report usage are added.
+/// The body of a chat request. A client's raw body in this format is passed through: only the model is replaced, and
+/// configured parameters that it does not set and the option to report usage are added.
 pub(super) fn encode_chat(target: &Target, chat: &ChatRequest) -> Result<Bytes, EncodeError> {
-    let mut object = match chat.raw_request.as_ref().filter(|original| original.protocol == ID) {
-        Some(original) => passthrough_fields(target, chat, &original.body).map_err(EncodeError::Body)?,
+    let mut object = match chat.raw_request.as_ref().filter(|raw_request| raw_request.protocol == ID) {
+        Some(raw_request) => passthrough_fields(target, chat, &raw_request.body).map_err(EncodeError::Body)?,
         None => neutral_fields(target, chat).map_err(EncodeError::Body)?,
     };
-    if let Some(max) = chat.budget_max_tokens {
-        cap_tokens(&mut object, target, chat, max).map_err(EncodeError::Body)?;
+    if let Some(max_tokens) = chat.budget_max_tokens {
+        cap_tokens(&mut object, target, chat, max_tokens).map_err(EncodeError::Body)?;
     }
-    for adjustment in &chat.workarounds {
-        match adjustment {
+    for workaround in &chat.workarounds {
+        match workaround {
             ParamWorkaround::Rename(from, to) => object.rename(from, to),
             ParamWorkaround::Omit(name) => object.remove(name),
-            ParamWorkaround::MaxTokens(max) => {
-                object.set(token_limit(&object).0, max).map_err(EncodeError::Body)?;
+            ParamWorkaround::MaxTokens(max_tokens) => {
+                object.set(token_limit(&object).0, max_tokens).map_err(EncodeError::Body)?;
             }
         }
     }
@@ -47,19 +47,19 @@ fn neutral_fields(target: &Target, chat: &ChatRequest) -> Result<RawObject, serd
             object.set("stream_options", &json!({"include_usage": true}))?;
         }
     }
-    let (mut defaults, mut own) = (parameter_fields(&target.params), parameter_fields(&chat.params));
-    // Both names mean the same limit: the value of the request replaces that of the model.
-    if MAX_TOKENS_FIELDS.iter().any(|name| own.contains_key(*name)) {
-        let [_, newer] = MAX_TOKENS_FIELDS.map(|name| defaults.remove(name));
-        // A model configured with the newer field is at a service that requires it.
+    let (mut model_params, mut request_params) = (parameter_fields(&target.params), parameter_fields(&chat.params));
+    // Both field names mean the same limit: the value of the request replaces that of the model.
+    if MAX_TOKENS_FIELDS.iter().any(|name| request_params.contains_key(*name)) {
+        let [_, newer] = MAX_TOKENS_FIELDS.map(|name| model_params.remove(name));
+        // The model is configured with the newer field, so its service requires that name.
         if newer.is_some()
-            && let Some(limit) = own.remove(MAX_TOKENS_FIELDS[0])
+            && let Some(limit) = request_params.remove(MAX_TOKENS_FIELDS[0])
         {
-            own.entry(MAX_TOKENS_FIELDS[1]).or_insert(limit);
+            request_params.entry(MAX_TOKENS_FIELDS[1]).or_insert(limit);
         }
     }
     // Parameters of the request override those of the model.
-    for (name, value) in defaults.into_iter().chain(own) {
+    for (name, value) in model_params.into_iter().chain(request_params) {
         object.set(&name, &value)?;
     }
     Ok(object)
@@ -67,16 +67,21 @@ fn neutral_fields(target: &Target, chat: &ChatRequest) -> Result<RawObject, serd
 
 /// The token limit of a request: its field name (`max_tokens` if absent) and the smallest value that is set.
 fn token_limit(object: &RawObject) -> (&'static str, Option<u64>) {
-    let read = |name: &str| object.get(name)?.get().parse().ok();
+    let limit = |name: &str| object.get(name)?.get().parse().ok();
     let name = if object.get(MAX_TOKENS_FIELDS[1]).is_some() { MAX_TOKENS_FIELDS[1] } else { MAX_TOKENS_FIELDS[0] };
-    (name, MAX_TOKENS_FIELDS.into_iter().filter_map(read).min())
+    (name, MAX_TOKENS_FIELDS.into_iter().filter_map(limit).min())
 }
 
-/// Limits the answer to `max` tokens and, when no other limit is set, to the rest of the model's context window.
-fn cap_tokens(object: &mut RawObject, target: &Target, chat: &ChatRequest, max: u64) -> Result<(), serde_json::Error> {
+/// Limits the answer to `max_tokens` and, when no other limit is set, to the rest of the model's context window.
+fn cap_tokens(
+    object: &mut RawObject,
+    target: &Target,
+    chat: &ChatRequest,
+    max_tokens: u64,
+) -> Result<(), serde_json::Error> {
     let (name, requested) = token_limit(object);
-    let free = || target.context_window.map(|context| context.saturating_sub(chat.estimated_tokens()).max(1));
-    let limit = requested.or_else(free).map_or(max, |limit| limit.min(max));
+    let free_context = || target.context_window.map(|window| window.saturating_sub(chat.estimated_tokens()).max(1));
+    let limit = requested.or_else(free_context).map_or(max_tokens, |limit| limit.min(max_tokens));
     for name in MAX_TOKENS_FIELDS {
         object.remove(name);
     }
@@ -87,9 +92,9 @@ fn passthrough_fields(target: &Target, chat: &ChatRequest, body: &[u8]) -> Resul
     let mut object = RawObject::parse(body)?;
     object.remove_case_variants("model");
     object.set("model", &target.upstream_id)?;
-    let limited = MAX_TOKENS_FIELDS.iter().any(|name| object.get(name).is_some());
+    let has_token_limit = MAX_TOKENS_FIELDS.iter().any(|name| object.get(name).is_some());
     for (name, value) in parameter_fields(&target.params) {
-        if object.get(&name).is_none() && !(limited && MAX_TOKENS_FIELDS.contains(&name.as_str())) {
+        if object.get(&name).is_none() && !(has_token_limit && MAX_TOKENS_FIELDS.contains(&name.as_str())) {
             object.set(&name, &value)?;
         }
     }
@@ -103,11 +108,11 @@ fn passthrough_fields(target: &Target, chat: &ChatRequest, body: &[u8]) -> Resul
 fn request_usage(object: &mut RawObject) -> Result<(), serde_json::Error> {
     const OPTIONS: &str = "stream_options";
     const USAGE: &str = "include_usage";
-    let given = object.get(OPTIONS).map(serde_json::value::RawValue::get).filter(|options| *options != "null");
-    let mut options = match given {
+    let client_options = object.get(OPTIONS).map(serde_json::value::RawValue::get).filter(|options| *options != "null");
+    let mut options = match client_options {
         None => RawObject::default(),
-        // A value that is not an object is passed on for the service to reject.
-        Some(given) => match RawObject::parse(given.as_bytes()) {
+        // A value that is not an object is passed on unchanged, so that the service rejects it.
+        Some(client_options) => match RawObject::parse(client_options.as_bytes()) {
             Ok(options) if options.get(USAGE).is_none() => options,
             _ => return Ok(()),
         },
@@ -124,11 +129,11 @@ pub(super) fn encode_opaque(target: &Target, opaque: &OpaqueRequest) -> Result<B
         object.remove_case_variants("model");
         object.set("model", &target.upstream_id)?;
         // Sampling parameters do not apply to embeddings, reranking and images.
-        let added = match opaque.operation {
+        let defaults = match opaque.operation {
             Operation::Completions => parameter_fields(&target.params),
             Operation::Embeddings | Operation::Rerank | Operation::Images => target.params.extra.clone(),
         };
-        for (name, value) in added.iter().filter(|(name, _)| object.get(name).is_none()).collect::<Vec<_>>() {
+        for (name, value) in defaults.iter().filter(|(name, _)| object.get(name).is_none()).collect::<Vec<_>>() {
             object.set(name, value)?;
         }
         if opaque.stream && opaque.operation == Operation::Completions && !target.endpoint.no_stream_options {
@@ -186,21 +191,22 @@ fn encode_part(part: &Part) -> Value {
 /// names. Only fields that were sent are omitted, never `model`, `messages` or `stream`.
 pub(super) fn workaround_for(error: &CallError, target: &Target, chat: &ChatRequest) -> Option<ParamWorkaround> {
     let mut sent = encode_chat(target, chat).ok().and_then(|body| RawObject::parse(&body).ok())?;
-    // Fields of the client's body are never changed, only fields that were added to it: the client gets the error.
-    if let Some(original) = chat.raw_request.as_ref().and_then(|original| RawObject::parse(&original.body).ok()) {
-        original.names().for_each(|name| sent.remove(name));
+    // Fields of the client's body are never changed: the client gets the error. Only added fields may be changed.
+    if let Some(client_body) = chat.raw_request.as_ref().and_then(|raw| RawObject::parse(&raw.body).ok()) {
+        client_body.names().for_each(|name| sent.remove(name));
     }
     let Some(rejected) = rejected_parameters(error) else {
         return lowered_limit(error, target, chat, &sent).map(ParamWorkaround::MaxTokens);
     };
-    let names = |field: &str| rejected.iter().any(|name| name == field);
-    if sent.get("max_tokens").is_some() && names("max_tokens") && error.message.contains("max_completion_tokens") {
+    let is_rejected = |field: &str| rejected.iter().any(|name| name == field);
+    if sent.get("max_tokens").is_some() && is_rejected("max_tokens") && error.message.contains("max_completion_tokens")
+    {
         return Some(ParamWorkaround::Rename("max_tokens", "max_completion_tokens"));
     }
     rejected
         .iter()
         .find(|name| !matches!(name.as_str(), "model" | "messages" | "stream") && sent.get(name).is_some())
-        // Without the limit the answer could exceed the cost limit.
+        // Without the token limit, the answer could exceed the cost limit.
         .filter(|name| !(chat.budget_max_tokens.is_some() && MAX_TOKENS_FIELDS.contains(&name.as_str())))
         .map(|name| ParamWorkaround::Omit(name.clone()))
 }
@@ -218,12 +224,13 @@ fn lowered_limit(error: &CallError, target: &Target, chat: &ChatRequest, sent: &
         ErrorClass::Request if MAX_TOKENS_FIELDS.iter().any(|name| error.message.contains(name)) => {
             numbers.filter(|number| (MIN_LIMIT..current).contains(number)).max()
         }
-        // The number is the context window, which holds prompt and answer.
+        // The number is the size of the context window, which holds prompt and answer.
         ErrorClass::Context => {
-            let context = numbers.find(|&number| number >= MIN_CONTEXT && number != current)?;
-            let prompt = chat.estimated_tokens();
-            let free = context.checked_sub(prompt + prompt / 8 + 16)?;
-            (free > 0).then(|| free.min(current - 1))
+            let context_window = numbers.find(|&number| number >= MIN_CONTEXT && number != current)?;
+            let prompt_tokens = chat.estimated_tokens();
+            // The estimate may be too low: reserve an eighth of it and 16 tokens.
+            let free_tokens = context_window.checked_sub(prompt_tokens + prompt_tokens / 8 + 16)?;
+            (free_tokens > 0).then(|| free_tokens.min(current - 1))
         }
         _ => None,
     }
@@ -312,8 +319,8 @@ mod tests {
     #[test]
     fn fields_of_the_client_body_are_not_removed_on_rejection() {
         let body = br#"{"model":"m","messages":[],"tools":[{"type":"function"}],"max_tokens":5}"#;
-        let original = Some(RawRequest { protocol: ID, body: Bytes::from_static(body) });
-        let chat = ChatRequest { stream: true, raw_request: original, ..ChatRequest::default() };
+        let raw_request = Some(RawRequest { protocol: ID, body: Bytes::from_static(body) });
+        let chat = ChatRequest { stream: true, raw_request, ..ChatRequest::default() };
         let workaround =
             |message: &str| workaround_for(&CallError::new(ErrorClass::Request, message), &target("a"), &chat);
         assert_eq!(workaround("Unsupported parameter: 'tools[0].function.foo'."), None);
@@ -324,13 +331,13 @@ mod tests {
 
     #[test]
     fn cost_limit_sets_one_token_limit_under_the_name_in_use() {
-        let limits = |own: &[(&str, u64)], defaults: &[(&str, u64)], context: Option<u64>| {
+        let limits = |request_limits: &[(&str, u64)], model_limits: &[(&str, u64)], context_window: Option<u64>| {
             let extra = |fields: &[(&str, u64)]| {
                 let extra = fields.iter().map(|(name, value)| ((*name).to_owned(), Value::from(*value))).collect();
                 Params { extra, ..Params::default() }
             };
-            let target = Target { params: extra(defaults), context_window: context, ..target("a") };
-            let chat = ChatRequest { params: extra(own), budget_max_tokens: Some(100), ..chat() };
+            let target = Target { params: extra(model_limits), context_window, ..target("a") };
+            let chat = ChatRequest { params: extra(request_limits), budget_max_tokens: Some(100), ..chat() };
             let sent = sent(&target, &chat);
             MAX_TOKENS_FIELDS.map(|name| sent.get(name).and_then(Value::as_u64))
         };
@@ -343,29 +350,29 @@ mod tests {
             [None, Some(50)],
             "the limit of the request overrides that of the model"
         );
-        for defaults in [&[][..], &[(newer, 7)]] {
-            assert_eq!(limits(&[(older, 500), (newer, 90)], defaults, None), [None, Some(90)]);
+        for model_limits in [&[][..], &[(newer, 7)]] {
+            assert_eq!(limits(&[(older, 500), (newer, 90)], model_limits, None), [None, Some(90)]);
         }
         assert!(limits(&[], &[], Some(60))[0].is_some_and(|limit| limit < 60), "limited by the context window");
     }
 
     #[test]
     fn limit_from_cost_is_lowered_to_the_number_in_the_error() {
-        let workaround = |class: ErrorClass, message: &str, capped: Option<u64>, own: Option<u64>| {
-            let params = Params { max_tokens: own, ..Params::default() };
+        let workaround = |class: ErrorClass, message: &str, budget_max_tokens: Option<u64>, max_tokens: Option<u64>| {
+            let params = Params { max_tokens, ..Params::default() };
             workaround_for(
                 &CallError::new(class, message),
                 &target("a"),
-                &ChatRequest { params, budget_max_tokens: capped, ..chat() },
+                &ChatRequest { params, budget_max_tokens, ..chat() },
             )
         };
         let text = "max_tokens is too large: 16384. This model supports at most 4096 completion tokens, whereas you provided 16384.";
-        let capped = Some(16_384);
-        assert_eq!(workaround(ErrorClass::Request, text, capped, None), Some(ParamWorkaround::MaxTokens(4096)));
-        assert_eq!(workaround(ErrorClass::Request, text, capped, Some(16_384)), None, "the limit was set explicitly");
+        let budget = Some(16_384);
+        assert_eq!(workaround(ErrorClass::Request, text, budget, None), Some(ParamWorkaround::MaxTokens(4096)));
+        assert_eq!(workaround(ErrorClass::Request, text, budget, Some(16_384)), None, "the limit was set explicitly");
         assert_eq!(workaround(ErrorClass::Request, text, None, None), None);
         let range = "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]";
-        assert_eq!(workaround(ErrorClass::Request, range, capped, None), Some(ParamWorkaround::MaxTokens(8192)));
+        assert_eq!(workaround(ErrorClass::Request, range, budget, None), Some(ParamWorkaround::MaxTokens(8192)));
         // The prompt has about 3 tokens, plus the reserve of 16.
         let free = |context: u64| Some(ParamWorkaround::MaxTokens((context - 19).min(16_383)));
         for (context, text) in [
@@ -379,16 +386,16 @@ mod tests {
             ),
             (32_768, "maximum context length is 32768 tokens, however you requested 36384"),
         ] {
-            assert_eq!(workaround(ErrorClass::Context, text, capped, None), free(context), "{text}");
+            assert_eq!(workaround(ErrorClass::Context, text, budget, None), free(context), "{text}");
         }
         let rename = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead. (request id: 20251124x4096Kq93z)";
         let renamed = Some(ParamWorkaround::Rename("max_tokens", "max_completion_tokens"));
-        assert_eq!(workaround(ErrorClass::Request, rename, capped, None), renamed);
+        assert_eq!(workaround(ErrorClass::Request, rename, budget, None), renamed);
         let vague = "max_tokens is too large for gpt-4o-2024-08-06 (request id: 2025 4096)";
-        assert_eq!(workaround(ErrorClass::Request, vague, capped, None), None);
-        let adjusted =
-            ChatRequest { budget_max_tokens: capped, workarounds: vec![ParamWorkaround::MaxTokens(4096)], ..chat() };
-        assert_eq!(sent(&target("a"), &adjusted)["max_tokens"], 4096);
+        assert_eq!(workaround(ErrorClass::Request, vague, budget, None), None);
+        let chat_with_workaround =
+            ChatRequest { budget_max_tokens: budget, workarounds: vec![ParamWorkaround::MaxTokens(4096)], ..chat() };
+        assert_eq!(sent(&target("a"), &chat_with_workaround)["max_tokens"], 4096);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Extracts errors from response bodies of all known forms.
 //!
-//! Seen in the wild: `{"error":{…}}`, `{"error":"text"}`, `[{"error":…}]`, flat `{"message":…,"code":…}`,
+//! The forms: `{"error":{…}}`, `{"error":"text"}`, `[{"error":…}]`, flat `{"message":…,"code":…}`,
 //! `{"object":"error",…}`, FastAPI's `{"detail":"text"|[…]}`, `{"errors":[…]}`, MiniMax's `base_resp`, an HTML page,
 //! plain text, an empty body. Works on a JSON tree: errors are rare and small.
 
@@ -40,13 +40,13 @@ pub(super) fn from_response(head: &ResponseHead, body: &[u8]) -> CallError {
         error.unwrap_or_else(|| ErrorBody { message: page_message(Some(status), body), ..ErrorBody::default() });
     let server = ServerKind::from_headers(&head.headers);
     let retry_after = header_delay.or(error.retry_after);
-    let evidence = ErrorSignals {
+    let signals = ErrorSignals {
         status: Some(status.as_u16()),
         code: &error.codes,
         message: &error.message,
         retry_after: retry_after.is_some(),
     };
-    let class = classify(evidence).unwrap_or(ErrorClass::InvalidResponse);
+    let class = classify(signals).unwrap_or(ErrorClass::InvalidResponse);
     CallError {
         class,
         status: Some(status.as_u16()),
@@ -61,22 +61,22 @@ pub(super) fn from_response(head: &ResponseHead, body: &[u8]) -> CallError {
     }
 }
 
-/// The error inside a response with a success status; `after` is the output before it.
-pub(super) fn from_stream(json: &Value, server: ServerKind, after: OutputSeen) -> CallError {
+/// The error inside a response with a success status; `output_seen` is the output before it.
+pub(super) fn from_stream(json: &Value, server: ServerKind, output_seen: OutputSeen) -> CallError {
     let error = parse_error(json);
-    let evidence = ErrorSignals {
+    let signals = ErrorSignals {
         status: error.status,
         code: &error.codes,
         message: &error.message,
         retry_after: error.retry_after.is_some(),
     };
-    let classified = classify(evidence).unwrap_or(ErrorClass::InStream);
-    // An error after output makes the answer incomplete. But as long as there is no answer text, an error caused by the
-    // request itself keeps its class, so that the request is not sent to the next candidate.
-    let is_request_error = matches!(classified, ErrorClass::Filter | ErrorClass::Context | ErrorClass::Request);
-    let class = match after {
-        OutputSeen::Nothing => classified,
-        OutputSeen::Reasoning if is_request_error => classified,
+    let error_class = classify(signals).unwrap_or(ErrorClass::InStream);
+    // An error after output makes the answer incomplete. But before any answer text, an error caused by the request
+    // itself keeps its class, so that the request is not sent to the next candidate.
+    let is_request_error = matches!(error_class, ErrorClass::Filter | ErrorClass::Context | ErrorClass::Request);
+    let class = match output_seen {
+        OutputSeen::Nothing => error_class,
+        OutputSeen::Reasoning if is_request_error => error_class,
         OutputSeen::Reasoning | OutputSeen::Answer => ErrorClass::Incomplete,
     };
     let message =
@@ -105,13 +105,14 @@ fn hint(class: ErrorClass, message: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// The JSON of the first event, for an event stream with an error status.
+/// The JSON of the first event that has any, for an event stream with an error status.
 fn first_event(body: &[u8]) -> Option<Value> {
     let text = std::str::from_utf8(body).ok()?;
     text.lines().filter_map(|line| line.strip_prefix("data:")).find_map(|data| serde_json::from_str(data.trim()).ok())
 }
 
-/// The parameters that an error may reject (all words of its message); `None` when it is not about a parameter.
+/// The parameters that an error may reject: its `param` and all words of its message. `None`: the error is not about a
+/// parameter.
 pub(super) fn rejected_parameters(error: &CallError) -> Option<Vec<String>> {
     const CODES: [&str; 4] = ["unsupported_parameter", "unsupported_value", "unknown_parameter", "extra_forbidden"];
     const PHRASES: [&str; 8] = [
@@ -157,17 +158,17 @@ fn parse_error(json: &Value) -> ErrorBody {
 
 /// Parses one level of an error object.
 fn parse_fields(json: &Value) -> ErrorBody {
-    let text = |name: &str| json.get(name).and_then(scalar_text).filter(|text| !text.is_empty());
-    let minimax = json.get("base_resp");
+    let field = |name: &str| json.get(name).and_then(scalar_text).filter(|text| !text.is_empty());
+    let base_resp = json.get("base_resp");
     let message = ["message", "msg", "error_msg", "errorMessage", "html-message", "title"]
         .into_iter()
-        .find_map(text)
+        .find_map(field)
         .or_else(|| json.get("detail").map(detail_text).filter(|text| !text.is_empty()))
         .or_else(|| json.get("errors").map(detail_text).filter(|text| !text.is_empty()))
-        .or_else(|| minimax.and_then(|resp| resp.get("status_msg")).and_then(scalar_text))
+        .or_else(|| base_resp.and_then(|resp| resp.get("status_msg")).and_then(scalar_text))
         .unwrap_or_else(|| if has_known_key(json) { String::new() } else { json.to_string() });
-    let code = text("code").or_else(|| minimax.and_then(|resp| resp.get("status_code")).and_then(scalar_text));
-    let words = [code.clone(), text("type"), text("status"), text("details")]
+    let code = field("code").or_else(|| base_resp.and_then(|resp| resp.get("status_code")).and_then(scalar_text));
+    let codes = [code.clone(), field("type"), field("status"), field("details")]
         .into_iter()
         .flatten()
         .collect::<Vec<_>>()
@@ -175,12 +176,12 @@ fn parse_fields(json: &Value) -> ErrorBody {
     let as_status = |text: String| text.parse::<u16>().ok().filter(|status| (400..600).contains(status));
     ErrorBody {
         message,
-        codes: words,
-        status: code.clone().and_then(as_status).or_else(|| text("status").and_then(as_status)),
+        codes,
+        status: code.clone().and_then(as_status).or_else(|| field("status").and_then(as_status)),
         code,
-        param: text("param"),
+        param: field("param"),
         retry_after: retry_delay(json),
-        request_id: text("request_id").or_else(|| text("requestId")),
+        request_id: field("request_id").or_else(|| field("requestId")),
     }
 }
 
@@ -236,20 +237,21 @@ fn is_set(value: &Value) -> bool {
 fn has_known_key(json: &Value) -> bool {
     ["message", "detail", "errors", "code", "type", "base_resp"]
         .iter()
-        .any(|name| json.get(name).is_some_and(|v| !v.is_null()))
+        .any(|name| json.get(name).is_some_and(|value| !value.is_null()))
 }
 
 /// Whether an object in a response with a success status is an error.
 pub(super) fn is_error_body(json: &Value, event: &[u8]) -> bool {
     let item = json.as_array().and_then(|items| items.first()).unwrap_or(json);
     let has = |name: &str| item.get(name).is_some_and(is_set);
-    let minimax = item.pointer("/base_resp/status_code").and_then(Value::as_i64).is_some_and(|code| code != 0);
+    let has_base_resp_error =
+        item.pointer("/base_resp/status_code").and_then(Value::as_i64).is_some_and(|code| code != 0);
     let is_answer =
         item.get("choices").is_some_and(|choices| !choices.is_null()) || item.get("usage").is_some_and(is_set);
     event == b"error"
         || has("error")
         || item.get("object").is_some_and(|object| object == "error")
-        || minimax
+        || has_base_resp_error
         || (!is_answer && ["message", "msg", "detail", "errors"].into_iter().any(has))
 }
 

@@ -1,8 +1,8 @@
 //! Implements the OpenAI chat completions format, including the deviations of compatible services.
 //!
 //! `encode` writes requests, `wire` has the types of a chunk, `decode` maps frames to deltas, `opaque` decodes
-//! pass-through responses, and `server` is the server side. Vendor names are not compared: differences between vendors
-//! are detected from the response or set in the config.
+//! pass-through responses, and `server` is the server side. Nothing depends on vendor names: differences between
+//! vendors are detected from the response or set in the config.
 
 use bytes::Bytes;
 use http::{
@@ -45,9 +45,9 @@ impl Protocol for OpenAiChat {
         &self,
         target: &Target,
         key: Option<&ApiKey>,
-        call: &ModelRequest,
+        request: &ModelRequest,
     ) -> Result<http::Request<Bytes>, EncodeError> {
-        match call {
+        match request {
             ModelRequest::Chat(chat) => {
                 let body = encode::encode_chat(target, chat)?;
                 let accept = if chat.stream { "text/event-stream" } else { "application/json" };
@@ -66,7 +66,7 @@ impl Protocol for OpenAiChat {
     fn decoder(&self, request: &ModelRequest, options: &DecodeOptions, head: &ResponseHead) -> Box<dyn Decoder> {
         let server = ServerKind::from_headers(&head.headers);
         match request {
-            // A completion differs from a chat only in that its choices have a text in place of a message.
+            // Completions are decoded like chats: their choices only have a text in place of a message.
             ModelRequest::Opaque(opaque) if opaque.operation != Operation::Completions => {
                 Box::new(opaque::OpaqueDecoder::new(server))
             }

@@ -1,4 +1,4 @@
-//! Parses model lists: under `data`, `models` or both, or as a bare array; of objects or of names.
+//! Parses model lists: arrays of objects or names under `data`, `models` or both, or a top-level array.
 
 use std::collections::HashSet;
 
@@ -24,18 +24,18 @@ pub(super) fn parse(body: &[u8]) -> Result<ModelList, CallError> {
     if lists.is_empty() {
         return Err(error::from_stream(&json, ServerKind::Other, OutputSeen::Nothing));
     }
-    let (mut models, mut known) = (Vec::<ModelInfo>::new(), HashSet::new());
+    let (mut models, mut known_ids) = (Vec::<ModelInfo>::new(), HashSet::new());
     for item in lists.iter().filter_map(|list| list.as_array()).flatten() {
         if let Some(model) = parse_model(item)
-            && known.insert(model.id.clone())
+            && known_ids.insert(model.id.clone())
         {
             models.push(model);
         }
     }
-    let more = json.get("has_more").and_then(Value::as_bool) == Some(true);
-    let last = json.get("last_id").and_then(Value::as_str).or(models.last().map(|model| model.id.as_str()));
-    let more_after = last.filter(|_| more).map(str::to_owned);
-    Ok(ModelList { models, next_cursor: more_after })
+    let has_more = json.get("has_more").and_then(Value::as_bool) == Some(true);
+    let last_id = json.get("last_id").and_then(Value::as_str).or(models.last().map(|model| model.id.as_str()));
+    let next_cursor = last_id.filter(|_| has_more).map(str::to_owned);
+    Ok(ModelList { models, next_cursor })
 }
 
 fn parse_model(item: &Value) -> Option<ModelInfo> {
@@ -43,7 +43,7 @@ fn parse_model(item: &Value) -> Option<ModelInfo> {
         Value::String(id) => id.as_str(),
         _ => ["id", "model", "name"].iter().find_map(|name| item.get(name)?.as_str())?,
     };
-    const CONTEXTS: [&str; 6] = [
+    const CONTEXT_PATHS: [&str; 6] = [
         "/context_length",
         "/context_window",
         "/max_model_len",
@@ -51,7 +51,7 @@ fn parse_model(item: &Value) -> Option<ModelInfo> {
         "/meta/n_ctx_train",
         "/max_context_length",
     ];
-    let context = CONTEXTS.iter().find_map(|path| item.pointer(path)?.as_u64());
+    let context = CONTEXT_PATHS.iter().find_map(|path| item.pointer(path)?.as_u64());
     let id = id.strip_prefix("models/").unwrap_or(id);
     let owner = item.get("owned_by").and_then(Value::as_str).map(str::to_owned);
     // An id is sent upstream and shown on the terminal: ids with control characters are ignored.

@@ -1,4 +1,4 @@
-//! Decodes pass-through responses (embeddings, rankings, images) only as far as completeness, errors and usage.
+//! Detects completeness, errors and usage of pass-through responses (embeddings, rankings, images).
 
 use serde::Deserialize;
 
@@ -15,9 +15,9 @@ use crate::{
     },
 };
 
-/// The path of a service below the base URL.
-pub(super) fn path(service: Operation) -> &'static str {
-    match service {
+/// The path of an operation below the base URL.
+pub(super) fn path(operation: Operation) -> &'static str {
+    match operation {
         Operation::Completions => "completions",
         Operation::Embeddings => "embeddings",
         Operation::Rerank => "rerank",
@@ -76,7 +76,7 @@ impl Decoder for OpaqueDecoder {
     fn finish(&mut self, end: StreamEnd, _out: &mut Vec<Delta>) -> Result<StreamOutcome, CallError> {
         Ok(match end {
             _ if !self.has_output => StreamOutcome::Empty,
-            // Such a stream has no end signal.
+            // The stream may have no end signal, so the regular end of the body is sufficient.
             StreamEnd::EndSignal | StreamEnd::Eof => StreamOutcome::Finished(FinishReason::Stop),
             StreamEnd::Broken => StreamOutcome::Incomplete,
         })

@@ -1,6 +1,6 @@
-//! How far an answer has progressed, which decides what an error in the stream means.
+//! Tracks which output a response has produced, which determines the class of an error that follows.
 
-/// The output seen so far, which determines the class of an error that follows.
+/// The most advanced output so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum OutputSeen {
     Nothing,

@@ -25,19 +25,19 @@ pub struct ParsedRequest {
     pub request: ModelRequest,
 }
 
-/// Why a body is not a valid request.
+/// The error for a body that is not a valid request.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
 pub struct ParseError {
     /// The message.
     pub message: String,
-    /// The field at fault.
+    /// The invalid or missing field.
     pub param: Option<&'static str>,
 }
 
 impl ParseError {
     fn new(message: impl Into<String>, param: Option<&'static str>) -> Self {
-        // The message may quote the body, at any length.
+        // The message may quote text of any length from the body.
         Self { message: truncate_message(&message.into()), param }
     }
 }
@@ -99,12 +99,12 @@ pub fn parse_chat(body: &Bytes) -> Result<ParsedRequest, ParseError> {
         return Err(ParseError::new("missing field `messages`", Some("messages")));
     };
     let mut params = Params { max_tokens: request.max_tokens.0, ..Params::default() };
-    let text = |text: LenientString<'_>| Some(text.into_string()).filter(|text| !text.is_empty()).map(Value::from);
+    let nonempty = |text: LenientString<'_>| Some(text.into_string()).filter(|text| !text.is_empty()).map(Value::from);
     let extra = [
         (MAX_TOKENS_FIELDS[1], request.max_completion_tokens.0.map(Value::from)),
         ("n", request.n.0.map(Value::from)),
-        ("user", text(request.user)),
-        ("prompt_cache_key", text(request.prompt_cache_key)),
+        ("user", nonempty(request.user)),
+        ("prompt_cache_key", nonempty(request.prompt_cache_key)),
         ("tools", request.tools),
     ];
     params.extra = extra.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
@@ -127,7 +127,7 @@ pub fn parse_chat(body: &Bytes) -> Result<ParsedRequest, ParseError> {
 ///
 /// # Errors
 /// When the body is not a valid request.
-pub fn parse_opaque(service: Operation, body: &Bytes) -> Result<ParsedRequest, ParseError> {
+pub fn parse_opaque(operation: Operation, body: &Bytes) -> Result<ParsedRequest, ParseError> {
     #[derive(Deserialize)]
     struct Named<'a> {
         #[serde(borrow, default)]
@@ -140,11 +140,11 @@ pub fn parse_opaque(service: Operation, body: &Bytes) -> Result<ParsedRequest, P
     let request: Named<'_> = deserialize(body)?;
     let (model, stream) = (require_model(request.model)?, request.stream.unwrap_or(false));
     let include_usage = includes_usage(request.stream_options);
-    let original = RawRequest { protocol: openai::ID, body: body.clone() };
+    let raw_request = RawRequest { protocol: openai::ID, body: body.clone() };
     Ok(ParsedRequest {
         model,
         include_usage,
-        request: ModelRequest::Opaque(OpaqueRequest { operation: service, raw_request: original, stream }),
+        request: ModelRequest::Opaque(OpaqueRequest { operation, raw_request, stream }),
     })
 }
 
@@ -152,14 +152,14 @@ fn deserialize<'b, T: Deserialize<'b>>(body: &'b [u8]) -> Result<T, ParseError> 
     if body
         .trim_ascii_start()
         .first()
-        .is_some_and(|first| matches!(first, b'[' | b'"' | b'0'..=b'9' | b'-' | b'n' | b't' | b'f'))
+        .is_some_and(|first_byte| matches!(first_byte, b'[' | b'"' | b'0'..=b'9' | b'-' | b'n' | b't' | b'f'))
     {
         return Err(ParseError::new("the body is not a JSON object", None));
     }
     serde_json::from_slice(body).map_err(|error| {
-        let what =
+        let problem =
             if error.is_data() { "a field in the body has the wrong type" } else { "the body is not valid JSON" };
-        ParseError::new(format!("{what}: {error}"), None)
+        ParseError::new(format!("{problem}: {error}"), None)
     })
 }
 
@@ -204,7 +204,7 @@ fn parse_part(mut part: Value) -> Option<Part> {
     }
 }
 
-/// Whether a chunk has only usage: it is sent only to clients that set `include_usage`.
+/// Whether a chunk has only usage, and is therefore sent only to clients that set `include_usage`.
 #[must_use]
 pub fn is_usage_only(chunk: &[u8]) -> bool {
     #[derive(Deserialize)]
@@ -229,9 +229,9 @@ impl ChunkWriter {
     /// A writer for a response with this id (any string) and model.
     #[must_use]
     pub fn new(id: &str, model: &str, created: i64) -> Self {
-        let head = json!({"id": id, "object": "chat.completion.chunk", "created": created, "model": model});
-        let head = head.to_string();
-        Self { prefix: head.trim_end_matches('}').to_owned() }
+        let fields = json!({"id": id, "object": "chat.completion.chunk", "created": created, "model": model});
+        let object = fields.to_string();
+        Self { prefix: object.trim_end_matches('}').to_owned() }
     }
 
     /// The first event, with the role.
@@ -240,7 +240,7 @@ impl ChunkWriter {
         self.choice(0, &json!({"role": "assistant", "content": ""}), None)
     }
 
-    /// The event for a delta of a choice; empty when the format has none.
+    /// The event for a delta of a choice; empty if the format has no event for it.
     #[must_use]
     pub fn delta(&self, choice: u16, kind: &DeltaKind) -> Bytes {
         match kind {
@@ -250,7 +250,7 @@ impl ChunkWriter {
             DeltaKind::ToolCall(call) => self.choice(choice, &json!({"tool_calls": [tool_call_json(call)]}), None),
             DeltaKind::Finish(reason) => self.choice(choice, &json!({}), Some(reason)),
             DeltaKind::Usage(usage) => self.event(&json!([]), Some(usage)),
-            // The model name is in every chunk already; pass-through data is not part of a chat.
+            // Every chunk has the model name already; pass-through data is not part of a chat.
             DeltaKind::Model(_) | DeltaKind::Opaque(_) => Bytes::new(),
         }
     }
@@ -261,8 +261,9 @@ impl ChunkWriter {
         Bytes::from_static(b"data: [DONE]\n\n")
     }
 
-    fn choice(&self, choice: u16, delta: &Value, finish: Option<&FinishReason>) -> Bytes {
-        self.event(&json!([{"index": choice, "delta": delta, "finish_reason": finish.map(FinishReason::as_str)}]), None)
+    fn choice(&self, choice: u16, delta: &Value, finish_reason: Option<&FinishReason>) -> Bytes {
+        let finish_reason = finish_reason.map(FinishReason::as_str);
+        self.event(&json!([{"index": choice, "delta": delta, "finish_reason": finish_reason}]), None)
     }
 
     fn event(&self, choices: &Value, usage: Option<&Usage>) -> Bytes {
@@ -283,7 +284,7 @@ impl ChunkWriter {
 /// A complete response, with the answer of each choice.
 #[must_use]
 pub fn response_body(id: &str, model: &str, created: i64, choices: &[(u16, Answer)]) -> Value {
-    let encoded = choices.iter().map(|(index, answer)| {
+    let encoded_choices = choices.iter().map(|(index, answer)| {
         let mut message = json!({"role": "assistant", "content": answer.text});
         if !answer.refusal.is_empty() {
             message["refusal"] = answer.refusal.as_str().into();
@@ -294,26 +295,26 @@ pub fn response_body(id: &str, model: &str, created: i64, choices: &[(u16, Answe
         if !answer.tool_calls.is_empty() {
             message["tool_calls"] = answer.tool_calls.iter().map(tool_call_json).collect();
         }
-        let finish = answer.finish_reason.as_ref().map(FinishReason::as_str);
-        json!({"index": index, "message": message, "finish_reason": finish})
+        let finish_reason = answer.finish_reason.as_ref().map(FinishReason::as_str);
+        json!({"index": index, "message": message, "finish_reason": finish_reason})
     });
-    let mut reply = json!({
+    let mut body = json!({
         "id": id,
         "object": "chat.completion",
         "created": created,
         "model": model,
-        "choices": encoded.collect::<Vec<_>>(),
+        "choices": encoded_choices.collect::<Vec<_>>(),
     });
     if let Some(usage) = choices.iter().find_map(|(_, answer)| answer.usage.as_ref()) {
-        reply["usage"] = usage_json(usage);
+        body["usage"] = usage_json(usage);
     }
-    reply
+    body
 }
 
 /// An error body.
 #[must_use]
 pub fn error_body(class: ErrorClass, code: &str, message: &str) -> Value {
-    let kind = match class {
+    let error_type = match class {
         ErrorClass::Auth => "authentication_error",
         ErrorClass::Forbidden => "permission_error",
         ErrorClass::Rate => "rate_limit_error",
@@ -322,7 +323,7 @@ pub fn error_body(class: ErrorClass, code: &str, message: &str) -> Value {
         ErrorClass::Overloaded => "overloaded_error",
         _ => "server_error",
     };
-    json!({"error": {"message": message, "type": kind, "param": null, "code": code}})
+    json!({"error": {"message": message, "type": error_type, "param": null, "code": code}})
 }
 
 /// A model list, from ids and owners.
@@ -418,8 +419,8 @@ mod tests {
         assert_eq!(parsed.request.max_tokens(), Some(5));
         let chat = parsed.request.as_chat().expect("chat request");
         assert_eq!(chat.messages[0].joined_text(), "hi");
-        assert_eq!(chat.raw_request.as_ref().map(|original| &original.body[..]), Some(&body[..]));
-        for (body, part) in [
+        assert_eq!(chat.raw_request.as_ref().map(|raw_request| &raw_request.body[..]), Some(&body[..]));
+        for (body, expected) in [
             ("{", "JSON"),
             ("[]", "not a JSON object"),
             ("", "JSON"),
@@ -428,10 +429,11 @@ mod tests {
             (r#"{"model":"m","messages":[],"stream":"yes"}"#, "type"),
         ] {
             let error = parse_chat(&Bytes::from_static(body.as_bytes())).expect_err("invalid request");
-            assert!(error.message.contains(part), "{body}: {error}");
+            assert!(error.message.contains(expected), "{body}: {error}");
         }
-        let deep = [r#"{"model":"m","messages":[],"tools":"#, &"[".repeat(100_000), &"]".repeat(100_000), "}"].concat();
-        assert!(parse_chat(&deep.into()).is_err());
+        let deeply_nested =
+            [r#"{"model":"m","messages":[],"tools":"#, &"[".repeat(100_000), &"]".repeat(100_000), "}"].concat();
+        assert!(parse_chat(&deeply_nested.into()).is_err());
     }
 
     #[test]

@@ -72,7 +72,7 @@ impl WireUsage {
         })
     }
 
-    /// xAI does not include reasoning tokens in the completion tokens, as the total shows.
+    /// Adds the reasoning tokens if the total shows that the completion tokens do not include them, as with xAI.
     fn output_with_reasoning(&self, input: Option<u64>, output: Option<u64>, reasoning: Option<u64>) -> Option<u64> {
         match (input, output, reasoning, self.total_tokens.0) {
             (Some(input), Some(output), Some(reasoning), Some(total))

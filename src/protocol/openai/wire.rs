@@ -20,7 +20,7 @@ pub(super) struct Chunk<'a> {
     pub(super) x_groq: LenientObject<Groq>,
     #[serde(borrow, default)]
     pub(super) model: LenientString<'a>,
-    /// Only its presence: the error itself is parsed from a JSON tree.
+    /// Only its presence is read here; the error itself is parsed from a JSON tree.
     #[serde(default)]
     pub(super) error: Present,
     #[serde(borrow, default)]
@@ -39,7 +39,7 @@ pub(super) struct Groq {
 pub(super) struct Choice<'a> {
     #[serde(default)]
     pub(super) index: LenientNumber,
-    /// Boxed like the other large or rare parts: the enclosing value is moved several times during deserialization.
+    /// Large or rare parts are boxed, because the enclosing value is moved several times during deserialization.
     #[serde(borrow, default)]
     pub(super) delta: LenientObject<Box<Message<'a>>>,
     #[serde(borrow, default)]
@@ -122,7 +122,7 @@ impl Content {
 pub(super) struct ContentPart {
     #[serde(default)]
     pub(super) text: Content,
-    /// Thinking of a Mistral part: a string or a list of text parts.
+    /// The reasoning in a Mistral part: a string or a list of text parts.
     #[serde(default)]
     pub(super) thinking: Content,
 }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    engine::{AccumulatedAnswer, CallRecord, CallProgress, Event, EventKind},
+    engine::{AccumulatedAnswer, CallRecord, Event, EventKind},
     model::{
         Delta, DeltaKind, FinishReason, Usage,
         sanitize::{Sanitizer, sanitize},
@@ -32,14 +32,14 @@ pub(super) struct CallView {
     pub(super) name: String,
     pub(super) prompt_tokens: u64,
     pub(super) accumulated: AccumulatedAnswer,
-    /// `None` until the call starts.
-    progress: Option<CallProgress>,
     current_attempt: Option<(Arc<Target>, Instant)>,
     first_output_at: Option<Instant>,
     ttft: Option<Duration>,
     sanitizer: Sanitizer,
     tail: String,
-    outcome: Option<CallRecord>,
+    record: Option<Arc<CallRecord>>,
+    /// The cost of the earlier runs of a restarted call, with its currency.
+    earlier_costs: Vec<(f64, String)>,
     /// Incremented whenever the text is replaced.
     generation: u32,
 }
@@ -67,20 +67,19 @@ impl CallView {
             name,
             prompt_tokens,
             accumulated: AccumulatedAnswer::default(),
-            progress: None,
             current_attempt: None,
             first_output_at: None,
             ttft: None,
             sanitizer: Sanitizer::default(),
             tail: String::new(),
-            outcome: None,
+            record: None,
+            earlier_costs: Vec::new(),
             generation: 0,
         }
     }
 
     /// Applies an event of this call.
     pub(super) fn on_event(&mut self, event: &Event) {
-        self.progress.get_or_insert_with(|| CallProgress::new(event.at)).apply(event);
         match &event.kind {
             EventKind::Started(target) => self.current_attempt = Some((Arc::clone(target), event.at)),
             EventKind::Deltas(deltas) | EventKind::BufferedDeltas(deltas) => {
@@ -94,28 +93,21 @@ impl CallView {
             EventKind::FirstToken(ttft) => self.ttft = Some(*ttft),
             EventKind::Failed { record, .. } => {
                 self.current_attempt = Some((Arc::clone(&record.target), event.at));
-                self.restart(&record.target);
+                self.restart();
             }
             EventKind::Notice(_) => {}
             EventKind::Restarted => self.reset(),
-            EventKind::Finished(outcome) => self.finish((**outcome).clone()),
-        }
-    }
-
-    /// Ends the call because the user interrupted it at `now`; has no effect if it has already ended.
-    pub(super) fn interrupt(&mut self, now: Instant) {
-        if self.outcome.is_none() {
-            let progress = self.progress.take().unwrap_or_else(|| CallProgress::new(now));
-            self.finish(progress.into_interrupted_outcome(now));
+            EventKind::Finished(record) => self.finish(record),
         }
     }
 
     /// Resets everything but the cost so far, because the user restarted the call.
     fn reset(&mut self) {
-        let mut kept = std::mem::take(&mut self.accumulated);
-        kept.reset_after_restart(self.target().map(|target| &**target), self.prompt_tokens);
+        let mut earlier_costs = std::mem::take(&mut self.earlier_costs);
+        let own = self.record.as_ref().and_then(|record| record.cost());
+        earlier_costs.extend(own.map(|(cost, currency)| (cost, currency.to_owned())));
         let (name, generation) = (std::mem::take(&mut self.name), self.generation + 1);
-        *self = Self { accumulated: kept, generation, ..Self::new(name, self.prompt_tokens) };
+        *self = Self { earlier_costs, generation, ..Self::new(name, self.prompt_tokens) };
     }
 
     fn on_delta(&mut self, delta: &Delta) {
@@ -137,32 +129,32 @@ impl CallView {
     }
 
     /// Discards the output of a failed attempt before the next one starts.
-    fn restart(&mut self, failed: &Target) {
+    fn restart(&mut self) {
         self.generation += 1;
-        self.accumulated.reset_after_failure(failed, self.prompt_tokens);
+        self.accumulated = AccumulatedAnswer::default();
         self.sanitizer = Sanitizer::default();
         self.tail.clear();
         self.first_output_at = None;
         self.ttft = None;
     }
 
-    fn finish(&mut self, outcome: CallRecord) {
+    fn finish(&mut self, record: &Arc<CallRecord>) {
         let length = self.visible_text().len();
-        self.accumulated.finish(&outcome, self.prompt_tokens);
+        self.accumulated = record.answer.clone();
         // An earlier incomplete answer may have become the answer.
         self.generation += u32::from(length != self.visible_text().len());
         self.tail = String::new();
-        self.outcome = Some(outcome);
+        self.record = Some(Arc::clone(record));
     }
 
-    /// The outcome; `None` while the call runs.
-    pub(super) fn outcome(&self) -> Option<&CallRecord> {
-        self.outcome.as_ref()
+    /// The record; `None` while the call runs.
+    pub(super) fn record(&self) -> Option<&CallRecord> {
+        self.record.as_deref()
     }
 
     /// The stage.
     pub(super) fn stage(&self) -> Stage {
-        match (&self.outcome, self.current_attempt.is_some()) {
+        match (&self.record, self.current_attempt.is_some()) {
             (None, false) => Stage::Queued,
             (None, true) if self.first_output_at.is_none() => Stage::Waiting,
             (None, true) => Stage::Streaming,
@@ -174,7 +166,7 @@ impl CallView {
 
     /// The state in a word.
     pub(super) fn state_label(&self) -> String {
-        let Some(outcome) = &self.outcome else {
+        let Some(outcome) = &self.record else {
             return if self.stage() == Stage::Queued { "queued" } else { ".." }.to_owned();
         };
         match &outcome.result {
@@ -187,7 +179,7 @@ impl CallView {
 
     /// Why a complete answer needs a warning.
     fn warning_label(&self) -> Option<&'static str> {
-        match self.outcome.as_ref()?.result.as_ref().ok()?.finish_reason {
+        match self.record.as_ref()?.result.as_ref().ok()?.finish_reason {
             Some(FinishReason::Length) => Some("length"),
             Some(FinishReason::ContentFilter) => Some("filter"),
             Some(FinishReason::ToolCalls) => Some("tools"),
@@ -229,7 +221,7 @@ impl CallView {
 
     /// The message about how it ended.
     pub(super) fn note(&self) -> Option<String> {
-        let outcome = self.outcome.as_ref()?;
+        let outcome = self.record.as_ref()?;
         match &outcome.result {
             Err(_) if outcome.stopped => Some("[interrupted]".to_owned()),
             Err(error) => Some(notice::call_failed(&self.name, error, outcome)),
@@ -239,7 +231,7 @@ impl CallView {
 
     /// The name in the note: the target of a failure, or the call if several attempts failed; empty for a warning.
     pub(super) fn note_subject(&self) -> &str {
-        match &self.outcome {
+        match &self.record {
             Some(outcome) if outcome.result.is_err() && !outcome.stopped => match &outcome.target {
                 Some(target) if outcome.incomplete || outcome.attempts.len() <= 1 => &target.id.0,
                 _ => &self.name,
@@ -261,7 +253,7 @@ impl CallView {
 
     /// The data for a report.
     pub(super) fn report(&self, timeline: Timeline) -> ReportCall {
-        let outcome = self.outcome();
+        let outcome = self.record();
         ReportCall {
             metrics: self.metrics(),
             endpoint: self.target().map(|target| target.endpoint.name.clone()),
@@ -277,7 +269,7 @@ impl CallView {
 
     /// The metrics for a table.
     pub(super) fn metrics(&self) -> CallMetrics {
-        let (outcome, usage) = (self.outcome(), self.usage());
+        let (outcome, usage) = (self.record(), self.usage());
         let speed = outcome.zip(usage).and_then(|(outcome, usage)| metrics::tokens_per_second(&usage, outcome));
         CallMetrics {
             name: self.name.clone(),
@@ -292,12 +284,12 @@ impl CallView {
     }
 
     pub(super) fn usage(&self) -> Option<Usage> {
-        self.accumulated.usage(self.outcome.as_ref()?, self.prompt_tokens)
+        self.record.as_ref()?.usage
     }
 
     /// Time to first token, as measured by the engine.
     pub(super) fn ttft(&self) -> Option<Duration> {
-        self.outcome.as_ref().map_or(self.ttft, |outcome| outcome.ttft)
+        self.record.as_ref().map_or(self.ttft, |outcome| outcome.ttft)
     }
 
     /// Time since the current attempt started.
@@ -317,7 +309,7 @@ impl CallView {
 
     /// Tokens per second so far.
     pub(super) fn tokens_per_second(&self, now: Instant) -> Option<f64> {
-        if let Some(outcome) = &self.outcome {
+        if let Some(outcome) = &self.record {
             return metrics::tokens_per_second(&self.usage()?, outcome);
         }
         let seconds = now.saturating_duration_since(self.first_output_at?).as_secs_f64();
@@ -333,12 +325,16 @@ impl CallView {
 
     /// The target that answered, else the current one.
     pub(super) fn target(&self) -> Option<&Arc<Target>> {
-        let answered = self.outcome.as_ref().and_then(|outcome| outcome.target.as_ref());
+        let answered = self.record.as_ref().and_then(|outcome| outcome.target.as_ref());
         answered.or(self.current_attempt.as_ref().map(|(target, _)| target))
     }
 
-    /// The cost, with the currency code.
+    /// The cost, that of its earlier runs included, with the currency code.
     pub(super) fn cost(&self) -> Option<(f64, &str)> {
-        self.accumulated.cost(self.usage().as_ref(), self.outcome.as_ref()?)
+        let record = self.record.as_ref()?;
+        let currency = &record.target.as_ref()?.price.as_ref()?.currency;
+        let earlier = self.earlier_costs.iter().filter(|(_, own)| own == currency).map(|(cost, _)| *cost);
+        let costs = earlier.chain(record.cost().map(|(cost, _)| cost));
+        costs.reduce(|sum, cost| sum + cost).map(|cost| (cost, currency.as_str()))
     }
 }

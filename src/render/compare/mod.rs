@@ -140,7 +140,7 @@ impl CompareView {
     fn on_call_ended(&mut self, index: usize, to: &mut Output) {
         match self.mode {
             OutputMode::InOrder => {
-                while self.calls.get(self.next_index).is_some_and(|call| call.outcome().is_some()) {
+                while self.calls.get(self.next_index).is_some_and(|call| call.record().is_some()) {
                     self.write_answer(self.next_index, to);
                     self.next_index += 1;
                 }
@@ -219,7 +219,7 @@ impl CompareView {
         };
         // The table still needs the usage.
         call.accumulated.answer.usage = answer.usage;
-        let outcome = call.outcome().expect("the call has ended");
+        let outcome = call.record().expect("the call has ended");
         json::answer(&call.name, answer, (usage.as_ref(), cost), outcome)
     }
 
@@ -235,16 +235,6 @@ impl CompareView {
     pub fn set_width(&mut self, width: usize) {
         if let Some(known) = &mut self.settings.terminal.stdout_width {
             *known = width;
-        }
-    }
-
-    /// Handles Ctrl-C at `now`: shows the partial answers, marked as interrupted.
-    pub fn interrupt(&mut self, now: Instant, to: &mut Output) {
-        for index in 0..self.calls.len() {
-            if self.calls[index].outcome().is_none() {
-                self.calls[index].interrupt(now);
-                self.on_call_ended(index, to);
-            }
         }
     }
 
@@ -358,6 +348,6 @@ impl CompareView {
 
     /// The outcomes of the calls that have ended.
     pub fn outcomes(&self) -> impl Iterator<Item = &CallRecord> {
-        self.calls.iter().filter_map(CallView::outcome)
+        self.calls.iter().filter_map(CallView::record)
     }
 }

@@ -85,7 +85,7 @@ pub(super) fn state_text(call: &CallView, now: Instant) -> String {
 
 /// Time to first token, speed, tokens and total time, as far as known, the most important first.
 pub(super) fn metrics(call: &CallView, now: Instant) -> impl Iterator<Item = String> {
-    let total = call.outcome().map(|outcome| format_duration(outcome.total));
+    let total = call.record().map(|outcome| format_duration(outcome.total));
     [call.ttft().map(format_duration), speed_text(call, now), token_text(call), total].into_iter().flatten()
 }
 
@@ -117,7 +117,7 @@ fn tail_text(call: &CallView) -> String {
 
 /// `2/3 running  $0.0004  4.2 s`
 pub(super) fn total_row(calls: &[CallView], hidden: usize, screen: Screen) -> String {
-    let running = calls.iter().filter(|call| call.outcome().is_none()).count();
+    let running = calls.iter().filter(|call| call.record().is_none()).count();
     let failed = calls.iter().filter(|call| call.stage() == Stage::Failed).count();
     let mut parts = vec![format!(" {running}/{} running", calls.len())];
     if failed > 0 {

@@ -36,7 +36,7 @@ pub(super) fn summary_table(calls: &[CallView], width: Option<usize>, styled: bo
 
 fn narrow_lines(call: &CallView, width: usize) -> Vec<String> {
     let metrics = call
-        .outcome()
+        .record()
         .map(|outcome| metrics::summary_line("", call.usage().as_ref(), call.cost(), outcome))
         .unwrap_or_default();
     let text = format!("{}: {}, {}", call.metrics().label(), call.state_label(), metrics.trim().replace("  ", ", "));

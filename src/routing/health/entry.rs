@@ -17,7 +17,7 @@ use crate::{
 /// Maximum length of a stored error message, in characters: it is shown in one line of a table.
 const MAX_MESSAGE_CHARS: usize = 120;
 
-/// The key of a health entry, a hash of its subject. It may differ between builds; the entry is then learned again.
+/// The key of a health entry, a hash of its subject. It may differ between builds; a new entry is then created.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HealthKey(u64);
@@ -46,8 +46,8 @@ impl Hasher for IdentityHasher {
 pub type HealthMap<T> = std::collections::HashMap<HealthKey, T, BuildHasherDefault<IdentityHasher>>;
 
 impl From<HealthKey> for String {
-    fn from(id: HealthKey) -> Self {
-        format!("{:016x}", id.0)
+    fn from(health_key: HealthKey) -> Self {
+        format!("{:016x}", health_key.0)
     }
 }
 
@@ -214,14 +214,16 @@ impl HealthEntry {
 
     /// Whether requests are restricted now. A half-open entry counts only if it was updated in the last hour.
     pub(super) fn is_restricted(&self, now: Timestamp) -> bool {
-        let is_recent =
-            || self.updated_at.is_some_and(|seen| now.duration_since(seen) < jiff::SignedDuration::from_hours(1));
-        let open = match self.breaker.state(now) {
+        let is_recent = || {
+            self.updated_at
+                .is_some_and(|updated_at| now.duration_since(updated_at) < jiff::SignedDuration::from_hours(1))
+        };
+        let breaker_restricts = match self.breaker.state(now) {
             BreakerState::Closed => false,
             BreakerState::Open(_) => true,
             BreakerState::HalfOpen => is_recent(),
         };
-        open || self.is_cooling_down(now) || self.probe_expiry(now).is_some()
+        breaker_restricts || self.is_cooling_down(now) || self.probe_expiry(now).is_some()
     }
 
     /// Whether it is in a cooldown.
@@ -242,7 +244,7 @@ impl HealthEntry {
     /// Records the complete answer of a request sent at `sent`.
     pub(super) fn record_success(&mut self, sent: Timestamp, now: Timestamp) {
         self.breaker.record_success(sent, now);
-        // An error after the request was sent is more recent.
+        // A later error is more recent than the request: its cooldown stays.
         if self.last_error.as_ref().is_none_or(|error| error.at <= sent) {
             self.cooldown = None;
         }

@@ -26,7 +26,7 @@ mod state;
 
 /// Maximum duration of a cooldown.
 const MAX_COOLDOWN: Duration = Duration::from_secs(3600);
-/// Maximum time before a probe lease must be renewed, since its process may be killed.
+/// Maximum duration of a probe lease before it must be renewed, since its process may be killed.
 pub const MAX_PROBE_LEASE: Duration = Duration::from_secs(60);
 /// Entries not updated for this long are removed.
 const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
@@ -50,14 +50,14 @@ pub trait HealthStore: Send + Sync {
     /// When it cannot be read.
     fn read(&self) -> Result<HealthSnapshot, HealthError>;
 
-    /// Changes the snapshot under a lock. Returns the new one, and an error about the old one if it was discarded.
+    /// Changes the snapshot under a lock.
     ///
     /// # Errors
-    /// When it cannot be read or written; `act` may have been called.
-    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthUpdate, HealthError>;
+    /// When it cannot be read or written; `change` may have been called.
+    fn update(&self, change: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthUpdate, HealthError>;
 }
 
-/// The snapshot after a change, and why the one before was discarded, if it was.
+/// The snapshot after a change, and an error about the old one if it was discarded.
 pub type HealthUpdate = (HealthSnapshot, Option<HealthError>);
 
 /// The snapshot could not be read or written.
@@ -76,7 +76,7 @@ pub enum Availability {
     Open {
         /// When requests are sent again.
         until: Timestamp,
-        /// The entry that restricts them.
+        /// The entry that makes it unavailable.
         cause: HealthKey,
     },
 }
@@ -99,13 +99,13 @@ pub struct AttemptInfo<'a> {
 impl HealthSnapshot {
     /// The entry with this key.
     #[must_use]
-    pub fn entry(&self, id: HealthKey) -> Option<&HealthEntry> {
-        self.entries.get(&id)
+    pub fn entry(&self, health_key: HealthKey) -> Option<&HealthEntry> {
+        self.entries.get(&health_key)
     }
 
     /// All entries, unordered.
     pub fn entries(&self) -> impl Iterator<Item = (HealthKey, &HealthEntry)> {
-        self.entries.iter().map(|(id, entry)| (*id, entry))
+        self.entries.iter().map(|(health_key, entry)| (*health_key, entry))
     }
 
     /// The availability of a candidate at `now`.
@@ -128,28 +128,30 @@ impl HealthSnapshot {
 
     /// The worst availability of these entries.
     #[must_use]
-    pub fn worst_availability(&self, ids: &[HealthKey], now: Timestamp) -> Availability {
-        ids.iter().fold(Availability::Closed, |worst, id| worst_of(worst, self.entry_availability(*id, now)))
+    pub fn worst_availability(&self, health_keys: &[HealthKey], now: Timestamp) -> Availability {
+        health_keys
+            .iter()
+            .fold(Availability::Closed, |worst, health_key| worst_of(worst, self.entry_availability(*health_key, now)))
     }
 
     /// The availability of a single entry.
     #[must_use]
-    pub fn entry_availability(&self, id: HealthKey, now: Timestamp) -> Availability {
-        let Some(entry) = self.entries.get(&id) else { return Availability::Closed };
+    pub fn entry_availability(&self, health_key: HealthKey, now: Timestamp) -> Availability {
+        let Some(entry) = self.entries.get(&health_key) else { return Availability::Closed };
         let cooldown = entry.cooldown.as_ref().map(|cooldown| cooldown.until).filter(|until| *until > now);
         let breaker = match entry.breaker.state(now) {
             BreakerState::Closed => Availability::Closed,
             BreakerState::HalfOpen => match entry.probe_expiry(now) {
-                Some(until) => Availability::Open { until, cause: id },
+                Some(until) => Availability::Open { until, cause: health_key },
                 None => Availability::HalfOpen,
             },
-            BreakerState::Open(until) => Availability::Open { until, cause: id },
+            BreakerState::Open(until) => Availability::Open { until, cause: health_key },
         };
-        cooldown.map_or(breaker, |until| worst_of(breaker, Availability::Open { until, cause: id }))
+        cooldown.map_or(breaker, |until| worst_of(breaker, Availability::Open { until, cause: health_key }))
     }
 
-    /// Acquires the probe of a candidate for the time `lease`; with `early`, also before it is due. Returns whether the
-    /// request may be sent, which is always true for an available candidate.
+    /// Acquires the probe of a candidate for the time `lease`; with `early`, also while the candidate is still open.
+    /// Returns whether the request may be sent, which is always true for an available candidate.
     pub fn acquire_probe(
         &mut self,
         target: &TargetHealthKeys,
@@ -180,14 +182,14 @@ impl HealthSnapshot {
     /// When the lease of a candidate's current probe expires; `None` without a probe.
     #[must_use]
     pub fn probe_expiry(&self, target: &TargetHealthKeys, now: Timestamp) -> Option<Timestamp> {
-        let leased = |id: HealthKey| self.entries.get(&id).and_then(|entry| entry.probe_expiry(now));
-        leased(target.endpoint).max(leased(target.model))
+        let expiry = |health_key: HealthKey| self.entries.get(&health_key).and_then(|entry| entry.probe_expiry(now));
+        expiry(target.endpoint).max(expiry(target.model))
     }
 
     /// Renews the probe of `owner` for the time `lease`.
     pub fn renew_probe(&mut self, target: &Target, now: Timestamp, (owner, lease): (u64, Duration)) {
-        for id in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target)] {
-            let probe = self.entries.get_mut(&id).and_then(|entry| entry.probe_lease.as_mut());
+        for health_key in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target)] {
+            let probe = self.entries.get_mut(&health_key).and_then(|entry| entry.probe_lease.as_mut());
             if let Some(probe) = probe.filter(|probe| probe.owner == owner) {
                 probe.until = saturating_add(now, lease.min(MAX_PROBE_LEASE));
             }
@@ -197,21 +199,21 @@ impl HealthSnapshot {
     /// Whether `owner` still holds the probe of `target`.
     #[must_use]
     pub fn holds_probe(&self, target: &Target, owner: u64) -> bool {
-        let probe = |id| self.entries.get(&id).and_then(|entry| entry.probe_lease.as_ref());
-        let ids = [HealthKey::endpoint(&target.endpoint), HealthKey::model(target)];
-        ids.into_iter().filter_map(probe).any(|lease| lease.owner == owner)
+        let probe = |health_key| self.entries.get(&health_key).and_then(|entry| entry.probe_lease.as_ref());
+        let health_keys = [HealthKey::endpoint(&target.endpoint), HealthKey::model(target)];
+        health_keys.into_iter().filter_map(probe).any(|lease| lease.owner == owner)
     }
 
-    /// Releases the probe of `owner`: it has a result, or was abandoned.
+    /// Releases the probe of `owner`, which has a result or was abandoned.
     pub fn release_probe(&mut self, target: &Target, owner: u64) {
-        for id in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target)] {
-            if let Some(entry) = self.entries.get_mut(&id)
+        for health_key in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target)] {
+            if let Some(entry) = self.entries.get_mut(&health_key)
                 && entry.probe_lease.as_ref().is_some_and(|lease| lease.owner == owner)
             {
                 entry.probe_lease = None;
                 // Remove an entry that held only the probe.
                 if *entry == (HealthEntry { updated_at: entry.updated_at, ..HealthEntry::default() }) {
-                    self.entries.remove(&id);
+                    self.entries.remove(&health_key);
                 }
             }
         }
@@ -231,7 +233,7 @@ impl HealthSnapshot {
         if effect == HealthEffect::Unaffected {
             return;
         }
-        let (id, name) = match effect {
+        let (health_key, name) = match effect {
             HealthEffect::EndpointUnreachable | HealthEffect::Cooldown { scope: CooldownScope::Endpoint, .. } => {
                 (endpoint, target.endpoint.name.clone())
             }
@@ -248,29 +250,29 @@ impl HealthSnapshot {
             | HealthEffect::Cooldown { scope: CooldownScope::Model, .. }
             | HealthEffect::Unaffected => (model, target.id.to_string()),
         };
-        let entry = self.entry_mut(id, name, now);
+        let entry = self.entry_mut(health_key, name, now);
         entry.last_error = Some(LastError::new(error, now));
         match effect {
             HealthEffect::EndpointUnreachable => {
                 entry.breaker.record_failure(TripPolicy::ENDPOINT, attempt.sent, now, random);
             }
-            HealthEffect::Cooldown { requested: asked, initial: first, max: longest, .. } => {
-                let before = entry.cooldown.clone().unwrap_or(Cooldown {
+            HealthEffect::Cooldown { requested, initial, max, .. } => {
+                let previous = entry.cooldown.clone().unwrap_or(Cooldown {
                     until: Timestamp::MIN,
                     duration_ms: 0,
                     consecutive: 0,
                 });
                 let duration =
-                    asked.unwrap_or_else(|| (first * 2u32.saturating_pow(before.consecutive.min(8))).min(longest));
+                    requested.unwrap_or_else(|| (initial * 2u32.saturating_pow(previous.consecutive.min(8))).min(max));
                 // Requests that were in flight at the same time count as one failure.
-                let times = before.consecutive.saturating_add(u32::from(before.until <= now));
+                let consecutive = previous.consecutive.saturating_add(u32::from(previous.until <= now));
                 let until = saturating_add(now, duration);
-                let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-                let is_longer = before.until >= until;
-                entry.cooldown = Some(if is_longer {
-                    Cooldown { consecutive: times, ..before }
+                let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+                let previous_is_longer = previous.until >= until;
+                entry.cooldown = Some(if previous_is_longer {
+                    Cooldown { consecutive, ..previous }
                 } else {
-                    Cooldown { until, duration_ms: ms, consecutive: times }
+                    Cooldown { until, duration_ms, consecutive }
                 });
             }
             HealthEffect::ModelFailure | HealthEffect::Unaffected => {
@@ -294,8 +296,8 @@ impl HealthSnapshot {
             model.latency.record(ttft, now);
         }
         let (any_model, this_model) = api_key_health_keys(target, attempt.key);
-        for id in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target), any_model, this_model] {
-            if let Some(entry) = self.entries.get_mut(&id) {
+        for health_key in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target), any_model, this_model] {
+            if let Some(entry) = self.entries.get_mut(&health_key) {
                 entry.record_first_delta(attempt.sent, now);
             }
         }
@@ -310,29 +312,29 @@ impl HealthSnapshot {
         let model = self.entry_mut(HealthKey::model(target), target.id.to_string(), now);
         model.record_success(attempt.sent, now);
         let (any_model, this_model) = api_key_health_keys(target, attempt.key);
-        for id in [HealthKey::endpoint(&target.endpoint), any_model, this_model] {
-            if let Some(entry) = self.entries.get_mut(&id) {
+        for health_key in [HealthKey::endpoint(&target.endpoint), any_model, this_model] {
+            if let Some(entry) = self.entries.get_mut(&health_key) {
                 entry.record_success(attempt.sent, now);
             }
         }
     }
 
-    /// Whether endpoint, model or key have recorded failures, so that a success must be shared with other processes.
+    /// Whether endpoint, model or key has recorded failures: a success must then be shared with other processes.
     #[must_use]
     pub fn has_failures(&self, attempt: &AttemptInfo<'_>) -> bool {
         let (any_model, this_model) = api_key_health_keys(attempt.target, attempt.key);
-        let ids =
+        let health_keys =
             [HealthKey::endpoint(&attempt.target.endpoint), HealthKey::model(attempt.target), any_model, this_model];
         let has_failed = |entry: &HealthEntry| !entry.breaker.is_clean() || entry.cooldown.is_some();
-        ids.iter().filter_map(|id| self.entries.get(id)).any(has_failed)
+        health_keys.iter().filter_map(|health_key| self.entries.get(health_key)).any(has_failed)
     }
 
-    /// Removes these entries; returns how many there were.
-    pub fn remove(&mut self, ids: impl IntoIterator<Item = HealthKey>) -> usize {
-        ids.into_iter().filter_map(|id| self.entries.remove(&id)).count()
+    /// Removes these entries; returns the number removed.
+    pub fn remove(&mut self, health_keys: impl IntoIterator<Item = HealthKey>) -> usize {
+        health_keys.into_iter().filter_map(|health_key| self.entries.remove(&health_key)).count()
     }
 
-    /// Removes all entries; returns how many there were.
+    /// Removes all entries; returns the number removed.
     pub fn clear(&mut self) -> usize {
         std::mem::take(&mut self.entries).len()
     }
@@ -359,39 +361,42 @@ impl HealthSnapshot {
                     .until
                     .min(saturating_add(now, MAX_COOLDOWN.min(Duration::from_millis(cooldown.duration_ms))));
             }
-            entry.updated_at = entry.updated_at.map(|seen| seen.min(now));
+            entry.updated_at = entry.updated_at.map(|updated_at| updated_at.min(now));
         }
         let oldest = now.checked_sub(jiff::SignedDuration::try_from(MAX_AGE).unwrap_or_default());
         let oldest = oldest.unwrap_or(Timestamp::MIN);
-        self.entries.retain(|_, entry| entry.updated_at.is_some_and(|seen| seen >= oldest));
+        self.entries.retain(|_, entry| entry.updated_at.is_some_and(|updated_at| updated_at >= oldest));
         self.retain_latest(MAX_ENTRIES, now);
     }
 
     /// Truncates error messages to `max` characters, so that more entries fit into the file.
     pub fn truncate_messages(&mut self, max: usize) {
         for error in self.entries.values_mut().filter_map(|entry| entry.last_error.as_mut()) {
-            if let Some((at, _)) = error.message.char_indices().nth(max) {
-                error.message.truncate(at);
+            if let Some((end, _)) = error.message.char_indices().nth(max) {
+                error.message.truncate(end);
             }
         }
     }
 
-    /// Removes entries until `max` are left: unrestricted ones first, and among those the oldest. Returns how many are
-    /// left.
+    /// Removes entries until `max` remain: unrestricted ones first, and among those the oldest. Returns the number that
+    /// remains.
     pub fn retain_latest(&mut self, max: usize, now: Timestamp) -> usize {
         if self.entries.len() > max {
-            let mut seen: Vec<(bool, Option<Timestamp>, HealthKey)> =
-                self.entries.iter().map(|(id, entry)| (entry.is_restricted(now), entry.updated_at, *id)).collect();
-            seen.sort_unstable();
-            for (_, _, id) in &seen[..seen.len() - max] {
-                self.entries.remove(id);
+            let mut by_priority: Vec<(bool, Option<Timestamp>, HealthKey)> = self
+                .entries
+                .iter()
+                .map(|(health_key, entry)| (entry.is_restricted(now), entry.updated_at, *health_key))
+                .collect();
+            by_priority.sort_unstable();
+            for (_, _, health_key) in &by_priority[..by_priority.len() - max] {
+                self.entries.remove(health_key);
             }
         }
         self.entries.len()
     }
 
-    fn entry_mut(&mut self, id: HealthKey, name: String, now: Timestamp) -> &mut HealthEntry {
-        let entry = self.entries.entry(id).or_default();
+    fn entry_mut(&mut self, health_key: HealthKey, name: String, now: Timestamp) -> &mut HealthEntry {
+        let entry = self.entries.entry(health_key).or_default();
         entry.name = name;
         entry.updated_at = Some(now);
         entry

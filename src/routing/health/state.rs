@@ -13,7 +13,7 @@ use crate::model::ErrorClass;
 pub enum HealthState {
     /// Requests are sent.
     Available,
-    /// The service asked for a pause: rate limit or overload.
+    /// The service reported a rate limit or an overload.
     Cooldown,
     /// The next request is the probe, or the probe is in flight.
     HalfOpen,
@@ -32,7 +32,7 @@ impl HealthState {
 }
 
 impl HealthSnapshot {
-    /// The state that `availability`, which was read from this snapshot at `now`, is shown as.
+    /// The state to show for `availability`, which was read from this snapshot at `now`.
     #[must_use]
     pub fn state(&self, availability: Availability, now: Timestamp) -> HealthState {
         let (until, cause) = match availability {

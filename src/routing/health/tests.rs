@@ -86,9 +86,9 @@ fn rate_limit_applies_to_one_key_and_model_and_doubles() {
 #[test]
 fn cooldown_follows_retry_after() {
     let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
-    let after = RetryAfter { raw: "30".into(), when: RetryWhen::After(Duration::from_secs(30)) };
-    let busy = CallError { retry_after: Some(after), ..error(ErrorClass::Overloaded) };
-    snapshot.record_failure(&attempt(&target, 0), &busy, at(0), 0.5);
+    let retry_after = RetryAfter { raw: "30".into(), when: RetryWhen::After(Duration::from_secs(30)) };
+    let overloaded = CallError { retry_after: Some(retry_after), ..error(ErrorClass::Overloaded) };
+    snapshot.record_failure(&attempt(&target, 0), &overloaded, at(0), 0.5);
     assert_eq!(until(&snapshot, &target, 0), Some(30));
     assert_eq!(until(&snapshot, &target, 30), None);
 }
@@ -109,8 +109,8 @@ fn request_errors_do_not_affect_health_or_release_a_probe() {
     assert!(probe(&mut snapshot, 1) && !probe(&mut snapshot, 2));
     snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Context), at(6), 0.5);
     assert!(!probe(&mut snapshot, 2), "a request without the lease does not release it");
-    let own = AttemptInfo { probe: Some(1), ..attempt(&target, 0) };
-    snapshot.record_failure(&own, &error(ErrorClass::Context), at(6), 0.5);
+    let probe_attempt = AttemptInfo { probe: Some(1), ..attempt(&target, 0) };
+    snapshot.record_failure(&probe_attempt, &error(ErrorClass::Context), at(6), 0.5);
     assert!(!probe(&mut snapshot, 2), "the probe continues with the next key");
     snapshot.release_probe(&target, 1);
     assert!(probe(&mut snapshot, 2));
@@ -162,11 +162,11 @@ fn early_probe_during_a_cooldown_is_exclusive() {
         snapshot.acquire_probe(&target_keys(&target), at(5), (owner, LEASE), true)
     };
     assert!(early(&mut snapshot, 1) && !early(&mut snapshot, 2));
-    let mut keys = HealthSnapshot::default();
+    let mut quota_snapshot = HealthSnapshot::default();
     for key in [0, 1] {
-        keys.record_failure(&attempt(&target, key), &error(ErrorClass::Quota), at(0), 0.5);
+        quota_snapshot.record_failure(&attempt(&target, key), &error(ErrorClass::Quota), at(0), 0.5);
     }
-    assert!(early(&mut keys, 1) && !early(&mut keys, 2));
+    assert!(early(&mut quota_snapshot, 1) && !early(&mut quota_snapshot, 2));
 }
 
 #[test]
@@ -177,13 +177,13 @@ fn concurrent_failures_count_once_and_the_longest_cooldown_wins() {
         snapshot.record_failure(&attempt(&target, 1), &error(ErrorClass::Rate), at(0), 0.5);
     }
     assert!(until(&snapshot, &target, 0).is_some_and(|until| until <= 10));
-    let mut model = HealthSnapshot::default();
+    let mut model_snapshot = HealthSnapshot::default();
     for key in [0, 1] {
-        assert_eq!(until(&model, &target, 0), None, "the other key is available");
-        model.record_failure(&attempt(&target, key), &error(ErrorClass::Forbidden), at(0), 0.5);
+        assert_eq!(until(&model_snapshot, &target, 0), None, "the other key is available");
+        model_snapshot.record_failure(&attempt(&target, key), &error(ErrorClass::Forbidden), at(0), 0.5);
     }
-    model.record_failure(&attempt(&target, 0), &error(ErrorClass::Overloaded), at(1), 0.5);
-    assert_eq!(until(&model, &target, 1), Some(600));
+    model_snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Overloaded), at(1), 0.5);
+    assert_eq!(until(&model_snapshot, &target, 1), Some(600));
 }
 
 #[test]
@@ -192,13 +192,13 @@ fn snapshot_round_trips_through_json_and_a_clock_jump_is_limited() {
     snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Quota), at(1_000_000), 0.5);
     snapshot.record_first_delta(&attempt(&target, 0), Some(Duration::from_millis(1234)), at(1_000_000));
     let text = serde_json::to_string(&snapshot).expect("serializable data");
-    let mut read: HealthSnapshot = serde_json::from_str(&text).expect("valid snapshot");
-    assert_eq!(read, snapshot);
-    read.prune(at(0));
+    let mut parsed: HealthSnapshot = serde_json::from_str(&text).expect("valid snapshot");
+    assert_eq!(parsed, snapshot);
+    parsed.prune(at(0));
     let keys = target_keys(&target).keys;
-    assert!(matches!(read.key_availability(keys[0], at(0)), Availability::Open { until, .. } if until == at(600)));
-    read.prune(at(40 * 24 * 3600));
-    assert_eq!(read.entries.len(), 0);
+    assert!(matches!(parsed.key_availability(keys[0], at(0)), Availability::Open { until, .. } if until == at(600)));
+    parsed.prune(at(40 * 24 * 3600));
+    assert_eq!(parsed.entries.len(), 0);
 }
 
 #[test]
@@ -208,8 +208,8 @@ fn snapshot_size_is_limited() {
         let target = Target { upstream_id: format!("model-{number}"), ..testing::target("a") };
         for _ in 0..20 {
             snapshot.record_first_delta(&attempt(&target, 0), Some(Duration::from_secs(100)), at(number));
-            let long = CallError::new(ErrorClass::Server, "x".repeat(10_000));
-            snapshot.record_failure(&attempt(&target, 0), &long, at(number), 0.5);
+            let long_error = CallError::new(ErrorClass::Server, "x".repeat(10_000));
+            snapshot.record_failure(&attempt(&target, 0), &long_error, at(number), 0.5);
         }
     }
     snapshot.prune(at(1000));
@@ -223,7 +223,7 @@ fn snapshot_size_is_limited() {
 #[test]
 fn restricted_entries_are_retained_before_available_ones() {
     let mut snapshot = HealthSnapshot::default();
-    let rejected = testing::target("refused");
+    let rejected = testing::target("rejected");
     for key in [0, 1] {
         snapshot.record_failure(&attempt(&rejected, key), &error(ErrorClass::Quota), at(0), 0.5);
     }
@@ -240,24 +240,24 @@ proptest::proptest! {
     fn at_most_one_probe_at_a_time(steps in proptest::collection::vec((0u64..8, 0u8..8, 0.0f64..1.0), 1..200)) {
         let (mut snapshot, target, mut now) = (HealthSnapshot::default(), testing::target("a"), 0);
         // The owner of the probe, and when its lease expires.
-        let mut held: Option<(u64, u64)> = None;
+        let mut held_lease: Option<(u64, u64)> = None;
         for (number, (wait, step, random)) in (1u64..).zip(steps) {
             now += wait;
-            held = held.filter(|(_, until)| *until > now);
-            let foreign = AttemptInfo { sent: at(now), ..attempt(&target, 0) };
+            held_lease = held_lease.filter(|(_, until)| *until > now);
+            let other_attempt = AttemptInfo { sent: at(now), ..attempt(&target, 0) };
             let class = [ErrorClass::Server, ErrorClass::Connect, ErrorClass::Request, ErrorClass::Rate][usize::from(step % 4)];
             match step {
-                0..4 => snapshot.record_failure(&foreign, &error(class), at(now), random),
-                4 => if let Some((owner, _)) = held.take() {
-                    let own = AttemptInfo { probe: Some(owner), ..foreign };
-                    snapshot.record_failure(&own, &error(class), at(now), random);
+                0..4 => snapshot.record_failure(&other_attempt, &error(class), at(now), random),
+                4 => if let Some((owner, _)) = held_lease.take() {
+                    let probe_attempt = AttemptInfo { probe: Some(owner), ..other_attempt };
+                    snapshot.record_failure(&probe_attempt, &error(class), at(now), random);
                     snapshot.release_probe(&target, owner);
                 },
                 _ => {
                     let is_available = snapshot.availability(&target_keys(&target), at(now)) == Availability::Closed;
                     if snapshot.acquire_probe(&target_keys(&target), at(now), (number, LEASE), step == 5) && !is_available {
-                        proptest::prop_assert!(held.is_none(), "a second probe");
-                        held = Some((number, now + 12));
+                        proptest::prop_assert!(held_lease.is_none(), "a second probe");
+                        held_lease = Some((number, now + 12));
                     }
                 }
             }

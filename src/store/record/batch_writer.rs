@@ -16,7 +16,7 @@ use std::{
 
 use jiff::Zoned;
 
-use super::{StoredCall, Database, RecordError};
+use super::{Database, RecordError, StoredCall};
 
 /// The capacity of the queue: a few seconds of some thousand calls per second, as long as a disk may stall.
 const QUEUE_CAPACITY: usize = 8192;

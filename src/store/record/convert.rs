@@ -1,13 +1,13 @@
 //! Converts values of calls for the database.
 
-use super::StoredCall;
-use crate::engine::AttemptRecord;
 use std::time::Duration;
 
+use crate::engine::{AttemptRecord, CallRecord};
+
 /// The last attempt of the call's target, which represents the call.
-pub(super) fn representative_attempt(call: &StoredCall) -> Option<&AttemptRecord> {
-    let target = call.record.target.as_ref().map(|target| &target.id);
-    call.record.attempts.iter().rfind(|attempt| Some(&attempt.target.id) == target)
+pub(super) fn representative_attempt(call: &CallRecord) -> Option<&AttemptRecord> {
+    let target = call.target.as_ref().map(|target| &target.id);
+    call.attempts.iter().rfind(|attempt| Some(&attempt.target.id) == target)
 }
 
 pub(super) fn micros(time: Duration) -> i64 {

@@ -5,7 +5,7 @@ use std::borrow::Borrow;
 use rusqlite::{Transaction, TransactionBehavior, params};
 
 use super::{
-    StoredCall, Database, RecordError, RunPlacement,
+    Database, RecordError, RunPlacement, StoredCall,
     convert::{micros, representative_attempt, saturating_i64},
 };
 
@@ -74,26 +74,27 @@ fn insert_rows(
 }
 
 fn write_call(transaction: &Transaction<'_>, call: &StoredCall) -> rusqlite::Result<i64> {
-    let StoredCall { record: outcome, usage, .. } = call;
+    let outcome = &call.record;
+    let usage = outcome.usage.as_ref();
     let target = outcome.target.as_ref();
-    let attempt = representative_attempt(call);
+    let attempt = representative_attempt(outcome);
     let finish =
         outcome.result.as_ref().ok().and_then(|completion| completion.finish_reason.as_ref()).map(FinishReason::as_str);
-    let cost = call.cost();
+    let cost = outcome.cost();
     let mut statement = transaction.prepare_cached(
         "INSERT INTO calls (at, command, requested, route, model, endpoint, upstream, error_class, http_status, finish_reason, ttft_us, total_us,
          output_us, input_tokens, output_tokens, cached_tokens, reasoning_tokens, is_estimated, cost, currency, key_index, client_key)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
     )?;
     statement.insert(params![
-        call.at.as_millisecond(),
+        outcome.started_at.as_millisecond(),
         call.command,
-        call.requested,
-        call.is_route.then_some(&call.requested),
+        outcome.requested,
+        outcome.is_route.then_some(&outcome.requested),
         target.map(|target| &target.id.0),
         target.map(|target| &target.endpoint.name),
         target.map(|target| &target.upstream_id),
-        call.class().map(ErrorClass::as_str),
+        outcome.class().map(ErrorClass::as_str),
         attempt.and_then(|attempt| attempt.status),
         finish,
         outcome.ttft.map(micros),

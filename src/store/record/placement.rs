@@ -154,7 +154,7 @@ fn discard_messages(transaction: &Transaction<'_>, call: i64) -> rusqlite::Resul
 
 /// Why an answer is not complete: `stopped` or its error class.
 fn incomplete_reason(call: &StoredCall) -> Option<&'static str> {
-    if call.record.stopped { Some("stopped") } else { call.class().map(crate::model::ErrorClass::as_str) }
+    if call.record.stopped { Some("stopped") } else { call.record.class().map(crate::model::ErrorClass::as_str) }
 }
 
 fn answer_number(call: &StoredCall) -> i64 {
@@ -178,8 +178,8 @@ fn insert_turn(
             answer_number(call),
             after,
             id,
-            call.at.as_millisecond(),
-            call.requested,
+            call.record.started_at.as_millisecond(),
+            call.record.requested,
             call.record.target.as_ref().map(|target| &target.id.0),
             incomplete_reason(call),
             said.system,
@@ -218,8 +218,8 @@ fn replace_turn(
         .execute(params![
             exchange,
             id,
-            call.at.as_millisecond(),
-            call.requested,
+            call.record.started_at.as_millisecond(),
+            call.record.requested,
             call.record.target.as_ref().map(|target| &target.id.0),
             class,
             said.system,
@@ -308,12 +308,16 @@ fn copy_history<'e>(
 fn insert_conversation(transaction: &Transaction<'_>, call: &StoredCall) -> rusqlite::Result<i64> {
     transaction
         .prepare_cached("INSERT INTO conversations (at, command, last_used) VALUES (?1, ?2, 0)")?
-        .insert(params![call.at.as_millisecond(), call.command])
+        .insert(params![call.record.started_at.as_millisecond(), call.command])
 }
 
 /// Makes the conversation the latest one.
 fn touch_conversation(transaction: &Transaction<'_>, conversation: i64, call: &StoredCall) -> rusqlite::Result<()> {
-    let end = call.at.as_millisecond().saturating_add(i64::try_from(call.record.total.as_millis()).unwrap_or(0));
+    let end = call
+        .record
+        .started_at
+        .as_millisecond()
+        .saturating_add(i64::try_from(call.record.total.as_millis()).unwrap_or(0));
     set_last_used(transaction, conversation, end)
 }
 

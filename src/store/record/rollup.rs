@@ -11,7 +11,9 @@ use super::{
     StoredCall,
     convert::{micros, representative_attempt, saturating_i64},
 };
+
 use crate::{
+    engine::CallRecord,
     model::{ErrorClass, Usage},
     store::histogram::Histogram,
 };
@@ -82,15 +84,16 @@ struct UsageTotals {
 impl HourlyRollup {
     /// Adds a call.
     pub(super) fn add(&mut self, call: &StoredCall) {
-        let (outcome, representative) = (&call.record, representative_attempt(call));
-        for (attempt, used) in outcome.attempts.iter().zip(&call.attempt_usage) {
+        let (outcome, representative) = (&*call.record, representative_attempt(&call.record));
+        for attempt in &outcome.attempts {
+            let used = attempt.usage.as_ref();
             let target = &attempt.target;
             let output_time = if representative.is_some_and(|other| std::ptr::eq(other, attempt)) {
                 outcome.output_duration
             } else {
                 Duration::ZERO
             };
-            let cost = used.as_ref().and_then(|used| target.price.as_ref()?.cost(used)).unwrap_or_default();
+            let cost = attempt.cost().map(|(cost, _)| cost).unwrap_or_default();
             let row = RollupKey {
                 hour: hour_since_epoch(attempt.sent_at),
                 dimension: BY_MODEL,
@@ -102,10 +105,10 @@ impl HourlyRollup {
                 row,
                 &Sample {
                     class: attempt.class().filter(|class| *class != ErrorClass::LocalLimit).map(ErrorClass::as_str),
-                    is_counted: call.is_counted(attempt),
+                    is_counted: attempt.is_counted(),
                     failovers: 0,
                     stopped: false,
-                    usage: used.as_ref().map(|used| UsageTotals { cost, ..UsageTotals::from_usage(used, output_time) }),
+                    usage: used.map(|used| UsageTotals { cost, ..UsageTotals::from_usage(used, output_time) }),
                     estimated: used.is_some_and(|used| used.estimated),
                     ttft: attempt.ttft,
                     total: attempt.error.is_none().then_some(attempt.took),
@@ -115,7 +118,7 @@ impl HourlyRollup {
         if outcome.attempts.is_empty() {
             return;
         }
-        let route = call.is_route.then_some((BY_ROUTE, &call.requested));
+        let route = outcome.is_route.then_some((BY_ROUTE, &outcome.requested));
         let client = call.client.as_ref().map(|client| (BY_CLIENT, client));
         for (lane, name) in route.into_iter().chain(client) {
             self.add_call_sample(call, lane, name);
@@ -124,9 +127,9 @@ impl HourlyRollup {
 
     /// Adds the call as one sample, however many attempts it took.
     fn add_call_sample(&mut self, call: &StoredCall, lane: i64, name: &str) {
-        let (outcome, class, cost) = (&call.record, call.class(), call.cost());
+        let (outcome, class, cost) = (&*call.record, call.record.class(), call.record.cost());
         let row = RollupKey {
-            hour: hour_since_epoch(call.at),
+            hour: hour_since_epoch(outcome.started_at),
             dimension: lane,
             name: name.to_owned(),
             endpoint: String::new(),
@@ -137,11 +140,15 @@ impl HourlyRollup {
             &Sample {
                 class: class.filter(|class| *class != ErrorClass::LocalLimit).map(ErrorClass::as_str),
                 is_counted: class != Some(ErrorClass::LocalLimit) || outcome.first_output.is_some(),
-                failovers: call.failovers(),
+                failovers: outcome.failovers(),
                 stopped: outcome.stopped,
-                usage: total_usage(call)
+                usage: total_usage(outcome)
                     .map(|used| UsageTotals { cost: cost.map(|(cost, _)| cost).unwrap_or_default(), ..used }),
-                estimated: call.attempt_usage.iter().flatten().any(|used| used.estimated),
+                estimated: outcome
+                    .attempts
+                    .iter()
+                    .filter_map(|attempt| attempt.usage.as_ref())
+                    .any(|used| used.estimated),
                 // From the start of the call, as the user experiences it.
                 ttft: outcome.first_output,
                 total: outcome.result.is_ok().then_some(outcome.total),
@@ -243,10 +250,14 @@ impl RollupKey {
 }
 
 /// The usage of all attempts of a call. The output speed is that of the answer only.
-fn total_usage(call: &StoredCall) -> Option<UsageTotals> {
-    let own = call.usage.as_ref().map(|usage| UsageTotals::from_usage(usage, call.record.output_duration));
+fn total_usage(call: &CallRecord) -> Option<UsageTotals> {
+    let own = call.usage.as_ref().map(|usage| UsageTotals::from_usage(usage, call.output_duration));
     let (spoken, speaking_us) = own.map_or((0, 0), |own| (own.output_tokens_timed, own.output_us));
-    let each = call.attempt_usage.iter().flatten().map(|usage| UsageTotals::from_usage(usage, Duration::ZERO));
+    let each = call
+        .attempts
+        .iter()
+        .filter_map(|attempt| attempt.usage.as_ref())
+        .map(|usage| UsageTotals::from_usage(usage, Duration::ZERO));
     let all = each.reduce(|one, other| UsageTotals {
         input: one.input.saturating_add(other.input),
         output: one.output.saturating_add(other.output),

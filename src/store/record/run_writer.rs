@@ -5,14 +5,20 @@
 
 use std::{
     path::PathBuf,
-    sync::mpsc::{Receiver, SyncSender, sync_channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, SyncSender, sync_channel},
+    },
     thread::{self, JoinHandle},
 };
 
 use jiff::Timestamp;
 
-use super::{CallListener, StoredCall, Continuation, Database, RecordError, RunPlacement, StoredRound};
-use crate::engine::{Event, EventKind, plan::Plan};
+use super::{Continuation, Database, RecordError, RunPlacement, StoredCall, StoredRound, Transcript};
+use crate::engine::{
+    CallRecord, Event, EventKind,
+    plan::{Call, Plan},
+};
 
 /// The capacity of the queue of finished calls.
 const QUEUE_CAPACITY: usize = 64;
@@ -36,7 +42,8 @@ pub struct RecordOptions {
 #[derive(Debug)]
 pub struct RunWriter {
     options: RecordOptions,
-    calls: Vec<CallListener>,
+    /// The prompt of each call, if content is stored.
+    calls: Vec<Option<Transcript>>,
     writer: Option<WriterThread>,
     error: Option<RecordError>,
 }
@@ -48,43 +55,40 @@ struct WriterThread {
 }
 
 impl RunWriter {
-    /// A writer for the calls of `plan`.
+    /// A writer for the calls of `plan`. They must retain their text if content is stored.
     #[must_use]
     pub fn new(options: RecordOptions, plan: &Plan) -> Self {
-        let calls = plan.calls.iter().map(|lane| CallListener::new(lane, options.store_content)).collect();
-        Self { calls, options, writer: None, error: None }
+        let transcript = |call: &Call| options.store_content.then(|| Transcript::of_request(&call.request));
+        Self { calls: plan.calls.iter().map(transcript).collect(), options, writer: None, error: None }
     }
 
     /// Handles an event.
     pub fn on_event(&mut self, event: &Event) {
-        let Some(lane) = self.calls.get_mut(event.call) else { return };
-        if let Some(record) = lane.on_event(event) {
-            self.submit(event.call, record);
-        }
-        if let EventKind::Deltas(_) | EventKind::BufferedDeltas(_) = &event.kind {
-            self.ensure_writer();
-        }
-    }
-
-    /// Ends the run early. Records the unfinished calls too, because their output so far is billed.
-    pub fn stop(&mut self) {
-        for lane in 0..self.calls.len() {
-            if let Some(record) = self.calls[lane].stop() {
-                self.submit(lane, record);
-            }
+        match &event.kind {
+            EventKind::Finished(record) => self.submit(event.call, record),
+            // Opening the database takes a while.
+            EventKind::Deltas(_) | EventKind::BufferedDeltas(_) => drop(self.ensure_writer()),
+            _ => {}
         }
     }
 
-    fn submit(&mut self, lane: usize, record: StoredCall) {
+    fn submit(&mut self, index: usize, record: &Arc<CallRecord>) {
+        let Some(prompt) = self.calls.get(index) else { return };
         let has_parallel_calls = self.calls.len() > 1;
         // A call without an attempt is not recorded, unless it is one of several answers: it has a number in the round.
-        if record.record.attempts.is_empty() && !(has_parallel_calls && self.options.store_content) {
+        if record.attempts.is_empty() && !(has_parallel_calls && self.options.store_content) {
             return;
         }
-        let record = StoredCall { command: self.options.command, index: lane, ..record };
+        let call = StoredCall {
+            record: Arc::clone(record),
+            command: self.options.command,
+            client: None,
+            index,
+            transcript: prompt.clone().map(|prompt| prompt.with_answer(record)),
+        };
         if let Some(writer) = self.ensure_writer() {
             // If sending fails, the thread has ended with an error, which `close` returns.
-            let _ = writer.sender.send(record);
+            let _ = writer.sender.send(call);
         }
     }
 

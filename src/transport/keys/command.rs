@@ -1,6 +1,6 @@
 //! Runs a command that prints an API key, with limits on its run time and output size.
 //!
-//! The output of the command is never shown.
+//! Error messages quote the last line of standard error with the key redacted. Standard output is never shown.
 
 use std::{
     pin::pin,
@@ -39,40 +39,50 @@ pub(crate) fn shell_command(line: &str) -> tokio::process::Command {
 /// Runs a command and returns the first line of its output, where password managers print the secret.
 pub(crate) async fn run(mut command: tokio::process::Command, program: &str) -> Result<ApiKey, KeyError> {
     let program = program.to_owned();
-    let start = |error: std::io::Error| KeyError::CommandStart { program: program.clone(), reason: error.to_string() };
+    let start_error =
+        |error: std::io::Error| KeyError::CommandStart { program: program.clone(), reason: error.to_string() };
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
-    let mut child = command.spawn().map_err(start)?;
+    let mut child = command.spawn().map_err(start_error)?;
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
     let result = timeout(COMMAND_TIMEOUT, wait_and_read(&mut child, &mut stdout, &mut stderr)).await;
-    let status = result.map_err(|_| KeyError::CommandTimeout(program.clone()))?.map_err(start)?;
+    let status = result.map_err(|_| KeyError::CommandTimeout(program.clone()))?.map_err(start_error)?;
     let Some(status) = status else { return Err(KeyError::TooLarge(format!("output of key command \"{program}\""))) };
     let stdout = String::from_utf8_lossy(&stdout);
     if !status.success() {
         let stderr = String::from_utf8_lossy(&stderr);
         let last_line = stderr.lines().rev().find(|line| !line.trim().is_empty());
-        // A tool may echo the secret in its error message: redact it if it was printed.
+        // The command may repeat the secret in its error message.
         let secret = ApiKey::new(&stdout);
-        let said = last_line.map(|line| format!(": {}", secret.redact_in(&crate::model::sanitize::one_line(line))));
-        return Err(KeyError::CommandFailed { program, status: status.to_string(), stderr: said.unwrap_or_default() });
+        let quoted = last_line.map(|line| format!(": {}", secret.redact_in(&crate::model::sanitize::one_line(line))));
+        return Err(KeyError::CommandFailed {
+            program,
+            status: status.to_string(),
+            stderr: quoted.unwrap_or_default(),
+        });
     }
     Ok(ApiKey::new(stdout.lines().next().unwrap_or_default()))
 }
 
 /// Waits for the command and reads its output; `None`: the output exceeds the limit.
-async fn wait_and_read(child: &mut Child, out: &mut Vec<u8>, err: &mut Vec<u8>) -> std::io::Result<Option<ExitStatus>> {
+async fn wait_and_read(
+    child: &mut Child,
+    stdout_bytes: &mut Vec<u8>,
+    stderr_bytes: &mut Vec<u8>,
+) -> std::io::Result<Option<ExitStatus>> {
     let (stdout, stderr) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));
-    let mut reading = pin!(async { tokio::join!(read_bounded(stdout, out), read_bounded(stderr, err)).0 });
+    let mut reading =
+        pin!(async { tokio::join!(read_bounded(stdout, stdout_bytes), read_bounded(stderr, stderr_bytes)).0 });
     tokio::select! {
-        fits = &mut reading => if fits? { child.wait().await.map(Some) } else { Ok(None) },
+        is_within_limit = &mut reading => if is_within_limit? { child.wait().await.map(Some) } else { Ok(None) },
         status = child.wait() => {
-            // All output is in the pipe now, but a child of the command may keep the pipe open indefinitely.
-            let fits = timeout(DRAIN_TIMEOUT, reading).await.unwrap_or(Ok(true))?;
-            status.map(|status| fits.then_some(status))
+            // All output of the command is in the pipe now, but its child may keep the pipe open indefinitely.
+            let is_within_limit = timeout(DRAIN_TIMEOUT, reading).await.unwrap_or(Ok(true))?;
+            status.map(|status| is_within_limit.then_some(status))
         }
     }
 }
 
-/// Reads up to the size limit; returns false if there is more.
+/// Reads up to the size limit; returns whether that was all.
 async fn read_bounded(reader: impl AsyncRead + Unpin, buffer: &mut Vec<u8>) -> std::io::Result<bool> {
     reader.take(MAX_KEY_LEN as u64 + 1).read_to_end(buffer).await?;
     Ok(buffer.len() <= MAX_KEY_LEN)

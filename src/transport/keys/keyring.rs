@@ -12,9 +12,9 @@ fn with_entry<T: Send>(
     name: &str,
     operation: impl FnOnce(&keyring::Entry) -> keyring::Result<T> + Send,
 ) -> Result<T, KeyError> {
-    let work = || keyring::Entry::new(SERVICE, name).and_then(|entry| operation(&entry));
+    let run = || keyring::Entry::new(SERVICE, name).and_then(|entry| operation(&entry));
     // Runs in a separate thread, because the keyring client blocks in a way that is not allowed in a tokio thread.
-    let result = std::thread::scope(|scope| scope.spawn(work).join());
+    let result = std::thread::scope(|scope| scope.spawn(run).join());
     result.unwrap_or_else(|panic| std::panic::resume_unwind(panic)).map_err(|error| KeyError::Keyring {
         entry: KeySource::Keyring(name.to_owned()).to_string(),
         reason: error.to_string(),
@@ -43,13 +43,13 @@ pub(crate) fn read(name: &str) -> Result<ApiKey, KeyError> {
     Err(KeyError::KeyringUnsupported(KeySource::Keyring(name.to_owned()).to_string()))
 }
 
-/// This build has no keyring support: always fails.
+/// Always fails, because this build has no keyring support.
 #[cfg(not(feature = "keyring"))]
 pub fn store(name: &str, _: &ApiKey) -> Result<(), KeyError> {
     read(name).map(drop)
 }
 
-/// This build has no keyring support: always fails.
+/// Always fails, because this build has no keyring support.
 #[cfg(not(feature = "keyring"))]
 pub fn delete(name: &str) -> Result<(), KeyError> {
     read(name).map(drop)

@@ -84,7 +84,7 @@ pub enum KeyError {
 }
 
 impl KeyError {
-    /// Hint for the user on how to fix it.
+    /// A hint for the user.
     #[must_use]
     pub fn hint(&self) -> Option<String> {
         match self {
@@ -102,7 +102,7 @@ type KeyCell = Arc<OnceCell<Result<ApiKey, KeyError>>>;
 pub struct KeyRing {
     environment: Environment,
     cells: Mutex<Vec<(KeySource, KeyCell)>>,
-    /// Salt, and the cached hashes of keys that cannot change until the cache is cleared.
+    /// The salt, and the cached hashes of sources whose key cannot change before the cache is cleared.
     hashes: Mutex<(String, Vec<(KeySource, u64)>)>,
 }
 
@@ -157,13 +157,13 @@ impl KeyRing {
         if hashes.0 != salt {
             *hashes = (salt.to_owned(), Vec::new());
         }
-        if let Some((_, hash)) = hashes.1.iter().find(|(known, _)| known == source) {
+        if let Some((_, hash)) = hashes.1.iter().find(|(cached, _)| cached == source) {
             return Some(*hash);
         }
         let hash = self.compute_hash(source, salt)?;
         // The content of a file may change until the key has been resolved and cached.
-        let is_final = !matches!(source, KeySource::File(_)) || matches!(self.cell(source).get(), Some(Ok(_)));
-        if is_final {
+        let can_be_cached = !matches!(source, KeySource::File(_)) || matches!(self.cell(source).get(), Some(Ok(_)));
+        if can_be_cached {
             hashes.1.push((source.clone(), hash));
         }
         Some(hash)
@@ -185,13 +185,13 @@ impl KeyRing {
         context.update(salt.as_bytes());
         context.update(value.expose().as_bytes());
         let digest = context.finish();
-        let start = digest.as_ref().first_chunk::<8>().expect("a SHA-256 digest has 32 bytes");
-        Some(u64::from_be_bytes(*start))
+        let prefix = digest.as_ref().first_chunk::<8>().expect("a SHA-256 digest has 32 bytes");
+        Some(u64::from_be_bytes(*prefix))
     }
 
     fn cell(&self, source: &KeySource) -> KeyCell {
         let mut cells = self.cells.lock().expect("no code panics while it holds this lock");
-        if let Some((_, cell)) = cells.iter().find(|(known, _)| known == source) {
+        if let Some((_, cell)) = cells.iter().find(|(cached, _)| cached == source) {
             return Arc::clone(cell);
         }
         let cell = KeyCell::default();
@@ -219,12 +219,13 @@ impl KeyRing {
                 let (entry, name) = (source.to_string(), name.clone());
                 let lookup = tokio::task::spawn_blocking(move || keyring::read(&name));
                 let result = timeout(COMMAND_TIMEOUT, lookup).await;
-                let slow = |_| KeyError::Keyring { entry: entry.clone(), reason: "no response within 10 s".into() };
+                let timed_out =
+                    |_| KeyError::Keyring { entry: entry.clone(), reason: "no response within 10 s".into() };
                 let panicked = |error: tokio::task::JoinError| KeyError::Keyring {
                     entry: entry.clone(),
                     reason: error.to_string(),
                 };
-                result.map_err(slow)?.map_err(panicked)??
+                result.map_err(timed_out)?.map_err(panicked)??
             }
         };
         if key.is_empty() { Err(KeyError::Empty(source.to_string())) } else { Ok(key) }
@@ -234,18 +235,18 @@ impl KeyRing {
 fn read_file(path: &Path) -> Result<ApiKey, KeyError> {
     use std::io::Read;
     let name = path.display().to_string();
-    let failed = |error: std::io::Error| KeyError::File { path: name.clone(), reason: error.to_string() };
+    let read_error = |error: std::io::Error| KeyError::File { path: name.clone(), reason: error.to_string() };
     // Checked before opening, because opening a named pipe without a writer would block forever.
-    let metadata = std::fs::metadata(path).map_err(failed)?;
+    let metadata = std::fs::metadata(path).map_err(read_error)?;
     if !metadata.is_file() {
         return Err(KeyError::File { path: name, reason: "not a regular file".into() });
     }
     if is_readable_by_others(&metadata) {
         return Err(KeyError::InsecurePermissions(name));
     }
-    let file = std::fs::File::open(path).map_err(failed)?;
+    let file = std::fs::File::open(path).map_err(read_error)?;
     let mut bytes = Vec::new();
-    file.take(MAX_KEY_LEN as u64 + 1).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(MAX_KEY_LEN as u64 + 1).read_to_end(&mut bytes).map_err(read_error)?;
     if bytes.len() > MAX_KEY_LEN {
         return Err(KeyError::TooLarge(format!("key file {name}")));
     }

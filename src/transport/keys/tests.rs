@@ -62,8 +62,9 @@ fn command_runs_once_and_its_failure_is_reported() {
     let line = format!("echo x >> {}; echo sk-cmd; echo more", log.display());
     let ring = KeyRing::default();
     let source = KeySource::Shell(line);
-    let both = block_on(async { futures_util::future::join(ring.resolve(&source), ring.resolve(&source)).await });
-    assert_eq!((both.0.expect("runs").expose(), both.1.expect("runs").expose()), ("sk-cmd", "sk-cmd"));
+    let (first, second) =
+        block_on(async { futures_util::future::join(ring.resolve(&source), ring.resolve(&source)).await });
+    assert_eq!((first.expect("runs").expose(), second.expect("runs").expose()), ("sk-cmd", "sk-cmd"));
     assert_eq!(std::fs::read_to_string(&log).expect("log exists"), "x\n");
 
     let argv = ["echo", "$HOME; echo y"].map(str::to_owned).to_vec();

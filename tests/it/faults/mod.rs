@@ -169,7 +169,7 @@ impl FaultEnv {
                     answer = Answer::default();
                     buffer.restart();
                 }
-                EventKind::Finished(finished) => outcome = Some(*finished),
+                EventKind::Finished(finished) => outcome = Some(finished),
                 _ => {}
             }
         }
@@ -213,7 +213,7 @@ async fn run_service(service: Service, address: SocketAddr, mut listener: Option
 /// The answer and outcome of one request.
 struct RequestResult {
     text: String,
-    outcome: CallRecord,
+    outcome: Arc<CallRecord>,
 }
 
 impl RequestResult {

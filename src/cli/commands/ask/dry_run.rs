@@ -17,8 +17,7 @@ use crate::{
 pub(super) fn print(call: &Call, mut streams: Streams) -> Result<Exit, CliError> {
     let mut targets = call.candidates.iter();
     let first = targets.next().expect("a call has at least one candidate");
-    let out = curl_command(first, call)?;
-    streams.write(&mut Output::data(out))?;
+    streams.write(&mut Output::data(curl_command(first, call)?))?;
     streams.finish(true)?;
     let others: Vec<_> = targets.map(|target| target.id.to_string()).collect();
     if !others.is_empty() {
@@ -42,7 +41,8 @@ fn curl_command(target: &Target, call: &Call) -> Result<String, CliError> {
         lines.push(format!("--cacert {}", shell_quote(&file.display().to_string())));
     }
     // Headers configured for the endpoint replace generated ones.
-    let is_generated = |name: &&http::HeaderName| !target.endpoint.headers.iter().any(|(set, _)| set == *name);
+    let is_generated =
+        |name: &&http::HeaderName| !target.endpoint.headers.iter().any(|(configured, _)| configured == *name);
     for name in request.headers().keys().filter(is_generated) {
         let value = &request.headers()[name];
         let value = value.to_str().unwrap_or_default();
@@ -60,7 +60,7 @@ fn curl_command(target: &Target, call: &Call) -> Result<String, CliError> {
     Ok(format!("{}\n", lines.join(" \\\n  ")))
 }
 
-/// The shell variable for a secret: its own environment variable, else `fallback` with a note on stderr.
+/// The shell variable for a secret: the environment variable of its source, else `fallback` with a note on stderr.
 fn shell_variable(source: &KeySource, fallback: &str) -> String {
     match source {
         KeySource::Env(name) => format!("${name}"),

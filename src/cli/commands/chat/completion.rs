@@ -10,19 +10,19 @@ use crate::{
 
 /// A function that returns the completions for the typed text.
 pub(super) fn completer(config: &Config) -> impl Fn(&str) -> Vec<CompletionItem> + Send + Sync + use<> {
-    let all: Vec<String> = config.names().map(str::to_owned).collect();
-    let askable: Vec<String> = all.iter().filter(|name| config.set(name).is_none()).cloned().collect();
+    let names: Vec<String> = config.names().map(str::to_owned).collect();
+    let names_without_sets: Vec<String> = names.iter().filter(|name| config.set(name).is_none()).cloned().collect();
     move |typed| {
         let Some(rest) = typed.strip_prefix('/') else { return Vec::new() };
         let Some((command, argument)) = rest.split_once(' ') else { return complete_commands(rest) };
-        let from = typed.len() - argument.len();
+        let start = typed.len() - argument.len();
         match command {
-            "model" => complete_names(&askable, argument, from),
+            "model" => complete_names(&names_without_sets, argument, start),
             "models" => {
                 let last = argument.rfind(',').map_or(0, |comma| comma + 1);
-                complete_names(&all, &argument[last..], from + last)
+                complete_names(&names, &argument[last..], start + last)
             }
-            "file" | "save" => complete_paths(argument, from),
+            "file" | "save" => complete_paths(argument, start),
             _ => Vec::new(),
         }
     }
@@ -30,24 +30,24 @@ pub(super) fn completer(config: &Config) -> impl Fn(&str) -> Vec<CompletionItem>
 
 fn complete_commands(prefix: &str) -> Vec<CompletionItem> {
     let matching = COMMANDS.iter().filter(|(name, ..)| name.starts_with(prefix));
-    let choice = |(name, argument, help): &(&str, &str, &str)| CompletionItem {
+    let item = |(name, argument, help): &(&str, &str, &str)| CompletionItem {
         start: 0,
         value: format!("/{name}"),
         description: Some(format!("{argument} {help}").trim().to_owned()),
     };
-    matching.map(choice).collect()
+    matching.map(item).collect()
 }
 
-fn complete_names(known: &[String], prefix: &str, from: usize) -> Vec<CompletionItem> {
-    let matching = known.iter().filter(|name| name.starts_with(prefix));
-    matching.map(|name| CompletionItem { start: from, value: name.clone(), description: None }).collect()
+fn complete_names(names: &[String], prefix: &str, start: usize) -> Vec<CompletionItem> {
+    let matching = names.iter().filter(|name| name.starts_with(prefix));
+    matching.map(|name| CompletionItem { start, value: name.clone(), description: None }).collect()
 }
 
 /// The matching entries of the folder; folders end with a slash.
-fn complete_paths(typed: &str, from: usize) -> Vec<CompletionItem> {
+fn complete_paths(typed: &str, start: usize) -> Vec<CompletionItem> {
     let (folder, name) = typed.rsplit_once('/').map_or(("", typed), |(folder, name)| (&typed[..=folder.len()], name));
     let entries = std::fs::read_dir(if folder.is_empty() { ".".into() } else { resolve_path(Path::new(""), folder) });
-    let mut choices: Vec<CompletionItem> = entries
+    let mut items: Vec<CompletionItem> = entries
         .into_iter()
         .flatten()
         .flatten()
@@ -56,14 +56,14 @@ fn complete_paths(typed: &str, from: usize) -> Vec<CompletionItem> {
             let hidden = file.starts_with('.') && !name.starts_with('.');
             let suffix = if entry.path().is_dir() { "/" } else { "" };
             (file.starts_with(name) && !hidden).then(|| CompletionItem {
-                start: from,
+                start,
                 value: format!("{folder}{file}{suffix}"),
                 description: None,
             })
         })
         .collect();
-    choices.sort_by(|a, b| a.value.cmp(&b.value));
-    choices
+    items.sort_by(|a, b| a.value.cmp(&b.value));
+    items
 }
 
 #[cfg(test)]
@@ -77,11 +77,11 @@ mod tests {
         let text = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[models]\nfast = { endpoint = \"e\", model = \"1\" }\n\
                     far = { endpoint = \"e\", model = \"2\" }\n[sets]\nfew = [\"far\"]\n";
         let config = crate::config::resolve(text, Path::new("c.toml")).expect("valid config");
-        let choices = completer(&config);
+        let complete = completer(&config);
         let found = |typed: &str| {
-            choices(typed)
+            complete(typed)
                 .into_iter()
-                .map(|choice| format!("{}{}", &typed[..choice.start], choice.value))
+                .map(|item| format!("{}{}", &typed[..item.start], item.value))
                 .collect::<Vec<_>>()
         };
         assert_eq!(found("/mo"), ["/model", "/models"]);

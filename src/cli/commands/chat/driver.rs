@@ -1,6 +1,6 @@
-//! Runs the loop of a chat: reads input, performs the effects of the conversation, and returns their results to it.
+//! Runs the loop of a chat: reads input, performs the effects of the conversation, and passes their results back to it.
 //!
-//! Decisions are made by the state machine in `conversation`, not here.
+//! The state machine in `conversation` makes the decisions.
 
 use std::{collections::VecDeque, io::IsTerminal, path::Path, sync::Arc};
 
@@ -29,9 +29,9 @@ use crate::{
 const SAFE_CLIPBOARD_BYTES: usize = 70_000;
 
 impl Driver<'_> {
-    /// Runs until the user leaves or the input ends.
-    pub(super) fn run(&mut self, conversation: &mut ChatSession, first: Vec<Event>) -> Result<Exit, CliError> {
-        let mut events: VecDeque<Event> = first.into();
+    /// Runs until the user quits or the input ends.
+    pub(super) fn run(&mut self, conversation: &mut ChatSession, events: Vec<Event>) -> Result<Exit, CliError> {
+        let mut events: VecDeque<Event> = events.into();
         loop {
             let event = match events.pop_front() {
                 Some(event) => event,
@@ -41,11 +41,11 @@ impl Driver<'_> {
                 match effect {
                     Effect::Quit(interrupted) => return Ok(self.exit_code(interrupted)),
                     Effect::StartRound(round) => match round::run_round(self, &round) {
-                        Ok(answered) => {
-                            let stopped = self.exits.last() == Some(&Exit::Interrupted);
-                            events.extend(answered);
+                        Ok(results) => {
+                            let was_interrupted = self.exits.last() == Some(&Exit::Interrupted);
+                            events.extend(results);
                             // There is no user to enter another prompt, or the terminal is gone.
-                            if stopped
+                            if was_interrupted
                                 && (!self.editor.is_interactive() || self.interruption.is_termination_requested())
                             {
                                 return Ok(self.exit_code(true));
@@ -70,16 +70,16 @@ impl Driver<'_> {
             return Ok(Event::Interrupted);
         }
         let names: Vec<&str> = conversation.names().collect();
-        let read = self.editor.read(&names.join(", "))?;
+        let input = self.editor.read(&names.join(", "))?;
         self.interruption.enter_busy();
-        Ok(match read {
+        Ok(match input {
             LineInput::Line(line) => Event::Line(line),
             LineInput::Interrupted => Event::Interrupted,
             LineInput::Eof => Event::InputEnded,
         })
     }
 
-    /// The exit code: of a user, whether the chat was interrupted; of a pipe, the combined result of its questions.
+    /// The exit code. On a terminal it depends only on the interruption; on a pipe it combines those of all rounds.
     fn exit_code(&self, interrupted: bool) -> Exit {
         if let (Some(id), true) = (self.conversation_id, self.editor.is_interactive()) {
             write_stderr(&format!("conversation {id}; to continue it, run \"mmchat chat --continue\"\n"));
@@ -104,25 +104,25 @@ impl Driver<'_> {
             },
             Effect::Save(path) => save_conversation(&expand_home(&path), conversation),
             Effect::Copy(text) => copy_to_clipboard(&text),
-            Effect::Pick(exchange) => self.pick(exchange),
+            Effect::Pick(turn_id) => self.pick(turn_id),
             Effect::ShowStats => write_stderr(&stats_table(conversation)),
             Effect::ShowHelp => write_stderr(&help_text()),
             Effect::ShowModels => {
-                let all: Vec<&str> = self.config.names().collect();
-                let names: Vec<&str> = conversation.names().collect();
-                write_stderr(&format!("current: {}; available: {}\n", names.join(", "), all.join(", ")));
+                let available: Vec<&str> = self.config.names().collect();
+                let current: Vec<&str> = conversation.names().collect();
+                write_stderr(&format!("current: {}; available: {}\n", current.join(", "), available.join(", ")));
             }
             Effect::StartRound(_) | Effect::Quit(_) => unreachable!("handled by the loop"),
         }
         Ok(None)
     }
 
-    fn pick(&self, exchange: i64) {
-        let picked = open_record(self.context).and_then(|database| match database {
-            Some(mut database) => Ok(database.pick(exchange, jiff::Timestamp::now())?),
+    fn pick(&self, turn_id: i64) {
+        let result = open_record(self.context).and_then(|database| match database {
+            Some(mut database) => Ok(database.pick(turn_id, jiff::Timestamp::now())?),
             None => Ok(()),
         });
-        match picked {
+        match result {
             Ok(()) => write_stderr("all models continue with this answer\n"),
             Err(error) => drop(error.report()),
         }
@@ -130,27 +130,27 @@ impl Driver<'_> {
 }
 
 fn help_text() -> String {
-    let rows = COMMANDS.iter().map(|(name, argument, what)| {
+    let rows = COMMANDS.iter().map(|(name, argument, description)| {
         let usage = format!("/{name} {argument}");
-        format!("  {usage:<16} {what}\n")
+        format!("  {usage:<16} {description}\n")
     });
     rows.collect()
 }
 
 fn stats_table(conversation: &ChatSession) -> String {
     let mut table = Table::new(&["model", ">answers", ">failed", ">TTFT p50", ">in", ">out", ">cost"]);
-    for (name, sums) in conversation.totals() {
-        let mut ttft = sums.ttft.clone();
+    for (name, totals) in conversation.totals() {
+        let mut ttft = totals.ttft.clone();
         ttft.sort_unstable();
-        let approx = if sums.estimated { "~" } else { "" };
-        let cost: Vec<String> = sums.cost.iter().map(|(currency, cost)| format_money(*cost, currency)).collect();
+        let approx = if totals.estimated { "~" } else { "" };
+        let cost: Vec<String> = totals.cost.iter().map(|(currency, cost)| format_money(*cost, currency)).collect();
         table.add_row(vec![
             name.clone(),
-            sums.answers.to_string(),
-            sums.failed.to_string(),
+            totals.answers.to_string(),
+            totals.failed.to_string(),
             ttft.get(ttft.len() / 2).copied().map(format_duration).unwrap_or_default(),
-            format!("{approx}{}", sums.input),
-            format!("{approx}{}", sums.output),
+            format!("{approx}{}", totals.input),
+            format!("{approx}{}", totals.output),
             cost.join(" + "),
         ]);
     }

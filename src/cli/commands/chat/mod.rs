@@ -46,12 +46,11 @@ const EXCERPT_WIDTH: usize = 70;
 const MAX_RECENT_PROMPTS: usize = 200;
 
 /// Chat with one or several models; /help lists the commands of a chat
-///
-/// If standard input is not a terminal, each line is a question.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Ctrl-C stops an answer and keeps its text; a second Ctrl-C leaves. Alt-Enter, or \\ at the end of a \
-    line, continues on a new line.\n\n\
+    mut_arg("output", |arg| arg.hide(true)),
+    after_help = "If standard input is not a terminal, each line is a question. Ctrl-C stops an answer and keeps its \
+    text; a second Ctrl-C exits. Alt-Enter, or \\ at the end of a line, continues on a new line.\n\n\
     Examples:\n  \
     mmchat chat\n  \
     mmchat chat -m fast,strong\n  \
@@ -98,8 +97,8 @@ pub(crate) struct ChatArgs {
 pub(crate) fn run(args: &ChatArgs, context: &Context) -> Result<Exit, CliError> {
     let modes = TerminalModes::save();
     let interruption = listen_for_interruption(modes.as_ref())?.with_process_continuing()?;
-    let (config, layers) = context.config(context.layers(args.output_args.flags())?)?;
-    OutputArgs::check(&layers)?;
+    let (config, settings) = context.config(context.layers(args.output_args.flags())?)?;
+    OutputArgs::check(&settings)?;
     let params = args.params.params()?;
     if args.output_args.output.is_some() {
         return Err(CliError::usage("chat does not support --output", "use /save, or \"mmchat history export\""));
@@ -107,41 +106,42 @@ pub(crate) fn run(args: &ChatArgs, context: &Context) -> Result<Exit, CliError> 
     let config = Arc::new(config);
     let (runtime, engine) =
         (context.runtime()?, context.long_lived_engine_for(&config, args.recording.stores_content(&config)));
-    let (mut conversation, first) = start_conversation(args, context, (&config, &layers), |layers, request| {
-        runtime.block_on(build_call(&config, layers, Some(&engine), request, OnIncomplete::Error)).map(|call| call.name)
+    let (mut conversation, events) = start_conversation(args, context, (&config, &settings), |settings, request| {
+        runtime
+            .block_on(build_call(&config, settings, Some(&engine), request, OnIncomplete::Error))
+            .map(|call| call.name)
     })?;
-    let look = context.look(&layers);
-    let choices = completion::completer(&config);
-    let plain = layers.plain.value || !term::supports_cursor(&context.environment);
-    let editor = Editor::new(look.styled, plain, recent_prompts(context), Arc::new(choices));
+    let terminal = context.look(&settings);
+    let completer = completion::completer(&config);
+    let plain = settings.plain.value || !term::supports_cursor(&context.environment);
+    let editor = Editor::new(terminal.styled, plain, recent_prompts(context), Arc::new(completer));
     if editor.is_interactive() {
         greet(&conversation, args.continue_from.is_some());
     }
-    let (keep, how, interruption) = (&args.recording, &args.output_args, &interruption);
     let mut driver = Driver {
         context,
         config: &config,
-        layers: &layers,
+        layers: &settings,
         runtime: &runtime,
         engine: &engine,
-        recording: keep,
-        output_args: how,
+        recording: &args.recording,
+        output_args: &args.output_args,
         params,
         modes,
-        interruption,
+        interruption: &interruption,
         editor,
         exits: Vec::new(),
         conversation_id: None,
     };
-    driver.run(&mut conversation, first)
+    driver.run(&mut conversation, events)
 }
 
-/// The new or resumed conversation, and its first events. `default` selects the model if none is named.
+/// The new or resumed conversation, and its first events. `default_model` returns the model to use if none is named.
 fn start_conversation(
     args: &ChatArgs,
     context: &Context,
-    (config, layers): (&Arc<Config>, &ResolvedSettings),
-    default: impl Fn(&ResolvedSettings, &Arc<ModelRequest>) -> Result<String, CliError>,
+    (config, settings): (&Arc<Config>, &ResolvedSettings),
+    default_model: impl Fn(&ResolvedSettings, &Arc<ModelRequest>) -> Result<String, CliError>,
 ) -> Result<(ChatSession, Vec<Event>), CliError> {
     let resumed = match &args.continue_from {
         Some(reference) => ResumedConversation::load(context, reference)?,
@@ -151,39 +151,39 @@ fn start_conversation(
     let members = match (args.models.as_slice(), resumed.members.as_slice()) {
         ([], []) => {
             let request = Arc::new(ModelRequest::Chat(ChatRequest::default()));
-            vec![Member { name: default(layers, &request)?, turns: Vec::new() }]
+            vec![Member { name: default_model(settings, &request)?, turns: Vec::new() }]
         }
         ([], _) => resumed.members,
-        (names, before) => selected_members(&resolve, names, before)?,
+        (names, resumed_members) => selected_members(&resolve, names, resumed_members)?,
     };
     let system = args.system.clone().or(resumed.system);
-    let mut first = Vec::new();
+    let mut events = Vec::new();
     for file in &args.files {
-        first.push(Event::Attached { name: file.clone(), part: prompt::read_attachment(file)? });
+        events.push(Event::Attached { name: file.clone(), part: prompt::read_attachment(file)? });
     }
     let words = args.words.join(" ");
     if !words.trim().is_empty() {
         // A leading slash on the command line is text, not a chat command.
-        first.push(Event::Line(if words.starts_with('/') { format!("/{words}") } else { words }));
+        events.push(Event::Line(if words.starts_with('/') { format!("/{words}") } else { words }));
     }
-    Ok((ChatSession::new(members, system, resumed.forks, resolve), first))
+    Ok((ChatSession::new(members, system, resumed.forks, resolve), events))
 }
 
 /// Resolves names to models; a set is replaced by its members.
 fn name_resolver(config: Arc<Config>) -> Arc<ModelResolver> {
     let describe = |error: PlanError| (error.to_string(), error.hint());
     Arc::new(move |names: &[&str]| {
-        let mut all: Vec<String> = Vec::new();
+        let mut resolved: Vec<String> = Vec::new();
         for name in names.iter().map(|name| normalize_name(name)) {
             let members = config.set(&name).map_or_else(|| vec![name.clone()], |set| set.members.clone());
             for member in members {
                 check_name(&config, &member).map_err(describe)?;
-                if !all.contains(&member) {
-                    all.push(member);
+                if !resolved.contains(&member) {
+                    resolved.push(member);
                 }
             }
         }
-        if all.is_empty() { Err(("missing model name".into(), "write /models a,b".into())) } else { Ok(all) }
+        if resolved.is_empty() { Err(("missing model name".into(), "write /models a,b".into())) } else { Ok(resolved) }
     })
 }
 
@@ -191,11 +191,11 @@ fn name_resolver(config: Arc<Config>) -> Arc<ModelResolver> {
 fn selected_members(
     resolve: &Arc<ModelResolver>,
     names: &[String],
-    before: &[Member],
+    resumed: &[Member],
 ) -> Result<Vec<Member>, CliError> {
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let names = resolve(&names).map_err(|(message, hint)| CliError::usage(message, hint))?;
-    let source = |name: &String| before.iter().find(|member| member.name == *name).or(before.first());
+    let source = |name: &String| resumed.iter().find(|member| member.name == *name).or(resumed.first());
     let turns = |name: &String| source(name).map(|member| member.turns.clone()).unwrap_or_default();
     Ok(names.into_iter().map(|name| Member { turns: turns(&name), name }).collect())
 }
@@ -211,11 +211,11 @@ fn recent_prompts(context: &Context) -> Vec<String> {
 }
 
 /// Prints the models and, for a resumed conversation, its last question and answers.
-fn greet(conversation: &ChatSession, goes_on: bool) {
+fn greet(conversation: &ChatSession, is_resumed: bool) {
     let names: Vec<&str> = conversation.names().collect();
     write_stderr(&format!("chat with {}; /help lists the commands, Ctrl-D leaves\n", names.join(", ")));
     let last = conversation.members().first().and_then(|member| member.turns.last());
-    if let (true, Some(turn)) = (goes_on, last) {
+    if let (true, Some(turn)) = (is_resumed, last) {
         let count = conversation.members()[0].turns.len();
         write_stderr(&format!("continuing after {count} question(s); the last one:\n"));
         for member in conversation.members() {

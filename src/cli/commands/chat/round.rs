@@ -62,9 +62,9 @@ pub(super) fn run_round(driver: &mut Driver<'_>, round: &Round) -> Result<Vec<Ev
     driver.exits.push(exit);
     let RunSummary { stored, answers } = summary;
     driver.conversation_id = stored.as_ref().map(|stored| stored.conversation).or(driver.conversation_id);
-    let answered = Event::RoundFinished { answers, interrupted: exit == Exit::Interrupted, stored };
+    let finished = Event::RoundFinished { answers, interrupted: exit == Exit::Interrupted, stored };
     let picked = picked.map(|index| Event::Line(format!("/pick {}", index + 1)));
-    Ok(std::iter::once(answered).chain(picked).collect())
+    Ok(std::iter::once(finished).chain(picked).collect())
 }
 
 /// The exit code of a round, its summary, and the index of the answer that was picked while answers streamed.
@@ -92,16 +92,22 @@ fn run_single(
         verbose: driver.layers.log.value,
         prompt_tokens: call.prompt_tokens,
     });
-    let streamed = stream_answer(driver.engine, plan, (view, Streams::stdout()), &mut recorder, driver.interruption);
-    let exit = driver.runtime.block_on(streamed);
+    let streaming = stream_answer(
+        driver.engine,
+        plan.retaining_text(),
+        (view, Streams::stdout()),
+        &mut recorder,
+        driver.interruption,
+    );
+    let exit = driver.runtime.block_on(streaming);
     let summary = recorder.close();
     // On a pipe the next answer starts on a new line.
     let text = summary.answers.first().map_or("", |answer| answer.text.as_str());
-    let open = display.look.stdout_width.is_none()
+    let lacks_newline = display.look.stdout_width.is_none()
         && display.format == Format::Text
         && !text.is_empty()
         && !text.ends_with('\n');
-    if open {
+    if lacks_newline {
         Streams::stdout().write(&mut Output::data("\n".to_owned()))?;
     }
     Ok((exit?, summary, None))

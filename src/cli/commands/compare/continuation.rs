@@ -33,15 +33,15 @@ impl ContinuedComparison {
         reference: &str,
         (flag, default): (Option<RoundContext>, RoundContext),
     ) -> Result<Self, CliError> {
-        let turn: TurnRef = reference.parse()?;
-        let conversation = StoredConversation::find_required(context, turn)?;
-        let answer = conversation.answer(turn)?.cloned();
+        let turn_ref: TurnRef = reference.parse()?;
+        let conversation = StoredConversation::find_required(context, turn_ref)?;
+        let answer = conversation.answer(turn_ref)?.cloned();
         let round = match &answer {
-            Some(answer) => conversation.turns().iter().filter(|one| one.round == answer.round).cloned().collect(),
-            None => conversation.round(turn)?.to_vec(),
+            Some(answer) => conversation.turns().iter().filter(|turn| turn.round == answer.round).cloned().collect(),
+            None => conversation.round(turn_ref)?.to_vec(),
         };
-        let named = turn.answer.is_some();
-        if named && flag == Some(RoundContext::Separate) {
+        let is_referenced = turn_ref.answer.is_some();
+        if is_referenced && flag == Some(RoundContext::Separate) {
             return Err(CliError::usage(
                 "--context separate does not apply to a single answer",
                 "remove --context separate, or the number after @",
@@ -49,7 +49,7 @@ impl ContinuedComparison {
         }
         let is_only = round.len() == 1 && flag.is_none();
         let shared = match flag.unwrap_or(default) {
-            RoundContext::Separate => answer.filter(|_| named || is_only),
+            RoundContext::Separate => answer.filter(|_| is_referenced || is_only),
             RoundContext::Shared if answer.is_none() => {
                 return Err(CliError::usage(
                     format!("no answer of conversation {} is picked", conversation.conversation_id()),
@@ -72,9 +72,9 @@ impl ContinuedComparison {
         on_incomplete: OnIncomplete,
     ) -> Result<Vec<Call>, CliError> {
         let mut calls: Vec<Call> = Vec::new();
-        for exchange in &self.round {
-            let call = plan::resolve_call(config, Some(&exchange.requested), request, on_incomplete)?;
-            let same_model = |other: &&StoredTurn| other.requested == exchange.requested;
+        for turn in &self.round {
+            let call = plan::resolve_call(config, Some(&turn.requested), request, on_incomplete)?;
+            let same_model = |other: &&StoredTurn| other.requested == turn.requested;
             let sample = 1 + calls.iter().filter(|known| known.name == call.name).count();
             let several = self.round.iter().filter(same_model).count() > 1;
             calls.push(Call { sample: several.then_some(sample), ..call });
@@ -84,28 +84,28 @@ impl ContinuedComparison {
 
     /// Inserts the history into each call, and adds a warning for a call without history.
     pub(super) fn prepend_history(&self, calls: &mut [Call], warnings: &mut Vec<String>) -> Continuation {
-        let mut left: Vec<&StoredTurn> = self.round.iter().collect();
-        let exchanges = calls.iter_mut().map(|call| {
+        let mut unassigned: Vec<&StoredTurn> = self.round.iter().collect();
+        let turns = calls.iter_mut().map(|call| {
             let own = || {
-                let index = left.iter().position(|exchange| exchange.requested == call.name)?;
-                Some(left.remove(index))
+                let index = unassigned.iter().position(|turn| turn.requested == call.name)?;
+                Some(unassigned.remove(index))
             };
-            let Some(exchange) = self.shared.as_ref().or_else(own) else {
+            let Some(turn) = self.shared.as_ref().or_else(own) else {
                 let (label, id) = (call.label(), self.conversation.conversation_id());
                 warnings.push(format!(
                     "\"{label}\" has no answer in conversation {id} to continue with, and gets no history"
                 ));
                 return None;
             };
-            let history = HistoryPrefix::new(&self.conversation, exchange);
+            let history = HistoryPrefix::new(&self.conversation, turn);
             call.update_request(|request| history.prepend_to(request));
             if let Some(warning) = history.missing_warning()
-                && !warnings.iter().any(|known| known == warning)
+                && !warnings.iter().any(|other| other == warning)
             {
                 warnings.push(warning.to_owned());
             }
-            Some(exchange.id)
+            Some(turn.id)
         });
-        Continuation::Append { turns: exchanges.collect(), fork: false }
+        Continuation::Append { turns: turns.collect(), fork: false }
     }
 }

@@ -92,7 +92,7 @@ impl LiveRunner<'_> {
         context: &Context,
         background: impl Future<Output = io::Error> + Send,
     ) -> Result<RunResult, CliError> {
-        let Self { runtime, engine, plan, mut view, mut streams, interruption, live, modes, recorder: keeper } = self;
+        let Self { runtime, engine, plan, mut view, mut streams, interruption, live, modes, recorder } = self;
         let modes = modes.filter(|_| live.is_some());
         if modes.is_some() {
             view = view.with_keys();
@@ -102,43 +102,45 @@ impl LiveRunner<'_> {
         let state = SharedView { view, output, end_reason: None, suspend_requested: false };
         let shared = Shared::new(state);
         let (wake, wakeups) = sync_channel(1);
-        let (watched, listened) = (live.is_some(), modes.clone());
-        let (written, worked, keeper) = thread::scope(|scope| {
+        let (draws, network_modes) = (live.is_some(), modes.clone());
+        let (screen_result, network_result, recorder) = thread::scope(|scope| {
             let shared = &shared;
             let network = scope.spawn(move || {
-                let mut network = NetworkTask { shared, interruption, wake, draws: watched, recorder: keeper };
-                let work = network.run(engine.run(plan), listened);
-                let worked = runtime.block_on(async {
+                let mut network = NetworkTask { shared, interruption, wake, draws, recorder };
+                let calls = network.run(engine.run(plan.retaining_text()), network_modes);
+                let result = runtime.block_on(async {
                     tokio::select! {
-                        worked = work => worked,
-                        failed = background => Err(failed),
+                        result = calls => result,
+                        error = background => Err(error),
                     }
                 });
                 // Dropping `network.wake` here ends the loop of the screen thread.
-                (worked, network.recorder)
+                (result, network.recorder)
             });
             let width = || term::width(&context.environment);
-            let written = run_screen(shared, &wakeups, &mut streams, (live, modes.as_ref()), &width);
+            let screen_result = run_screen(shared, &wakeups, &mut streams, (live, modes.as_ref()), &width);
             shared.screen_ended.notify_one();
-            let (worked, keeper) = network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            (written, worked, keeper)
+            let (network_result, recorder) = network.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            (screen_result, network_result, recorder)
         });
         if let Some(modes) = &modes {
             modes.restore();
         }
-        let summary = keeper.map(RunRecorder::close).unwrap_or_default();
+        let summary = recorder.map(RunRecorder::close).unwrap_or_default();
         // After a write error, events may still be deferred.
         shared.with(|_| ());
-        let SharedView { view, end_reason: over, .. } =
+        let SharedView { view, end_reason, .. } =
             shared.state.into_inner().expect("a panic of the network thread was propagated");
-        let result = Exit::from_outcomes(view.outcomes());
-        let exit = if over == Some(EndReason::Interrupted) { Exit::Interrupted } else { result };
-        let is_read = !matches!(written, Err(WriteError::StdoutClosed));
-        if is_read {
-            written?;
-            worked?;
+        let exit = match end_reason {
+            Some(EndReason::Interrupted) => Exit::Interrupted,
+            _ => Exit::from_outcomes(view.outcomes()),
+        };
+        let stdout_open = !matches!(screen_result, Err(WriteError::StdoutClosed));
+        if stdout_open {
+            screen_result?;
+            network_result?;
         }
-        Ok(RunResult { exit, summary, view, streams, stdout_open: is_read })
+        Ok(RunResult { exit, summary, view, streams, stdout_open })
     }
 }
 
@@ -167,11 +169,11 @@ impl Shared {
         Self { state: Mutex::new(state), deferred: Mutex::default(), screen_ended: Notify::new() }
     }
 
-    /// Applies the deferred events, then runs `act` on the view.
-    fn with<T>(&self, act: impl FnOnce(&mut SharedView) -> T) -> T {
+    /// Applies the deferred events, then runs `use_view` on the view.
+    fn with<T>(&self, use_view: impl FnOnce(&mut SharedView) -> T) -> T {
         let mut state = self.state.lock().expect("no code panics while holding this lock");
         self.apply_deferred(&mut state);
-        act(&mut state)
+        use_view(&mut state)
     }
 
     /// Applies `event` to the view, or defers it while the view is locked.
@@ -226,7 +228,7 @@ impl NetworkTask<'_> {
         // Without a live region, nothing has to be erased before the process is suspended.
         let mut suspension = if self.draws { Some(SuspendSignal::listen()?) } else { None };
         let mut interrupted = Box::pin(self.interruption.received());
-        let mut all_over = false;
+        let mut all_finished = false;
         loop {
             let reason = tokio::select! {
                 biased;
@@ -234,34 +236,34 @@ impl NetworkTask<'_> {
                 () = self.shared.screen_ended.notified() => WakeReason::ScreenEnded,
                 () = suspend_requested(&mut suspension) => WakeReason::Suspended,
                 key = next_key(&mut keyboard) => WakeReason::Key(key),
-                event = run.next(), if !all_over => event.map_or(WakeReason::AllFinished, |event| WakeReason::Event(Box::new(event))),
+                event = run.next(), if !all_finished => event.map_or(WakeReason::AllFinished, |event| WakeReason::Event(Box::new(event))),
             };
             match reason {
                 WakeReason::Event(event) => {
-                    if let Some(recorder) = &mut self.recorder {
-                        recorder.event(&event);
-                    }
+                    self.record(&event);
                     self.shared.apply_or_defer(*event);
                 }
                 WakeReason::Key(key) => match self.shared.with(|state| state.view.on_key(key)) {
                     Some(Action::Stop(call)) => run.stop(call),
                     Some(Action::Restart(call)) => {
                         run.restart(call);
-                        all_over = false;
+                        all_finished = false;
                     }
-                    Some(Action::Leave) => return self.interrupt(),
+                    Some(Action::Leave) => return self.interrupt(&mut run),
                     None => {}
                 },
-                WakeReason::AllFinished => all_over = true,
+                WakeReason::AllFinished => all_finished = true,
                 WakeReason::Suspended => self.shared.with(|state| state.suspend_requested = true),
-                WakeReason::Interrupted => return self.interrupt(),
+                WakeReason::Interrupted => return self.interrupt(&mut run),
                 WakeReason::ScreenEnded => {
-                    self.stop_recording();
+                    for event in run.stop_all() {
+                        self.record(&event);
+                    }
                     return Ok(());
                 }
             }
-            // The view stays while the user reads it.
-            if all_over && !self.shared.with(|state| state.view.is_held()) {
+            // A held view stays until the user releases it.
+            if all_finished && !self.shared.with(|state| state.view.is_held()) {
                 self.shared.with(|state| state.end_reason = Some(EndReason::AllFinished));
                 return Ok(());
             }
@@ -272,19 +274,24 @@ impl NetworkTask<'_> {
 
     /// Ends the run early: the text received so far is shown and recorded.
     #[expect(clippy::unnecessary_wraps, reason = "same type as the other ends of the loop")]
-    fn interrupt(&mut self) -> io::Result<()> {
+    fn interrupt(&mut self, run: &mut Run) -> io::Result<()> {
+        let ended = run.stop_all();
+        for event in &ended {
+            self.record(event);
+        }
         self.shared.with(|state| {
             state.view.release_hold();
-            state.view.interrupt(Instant::now(), &mut state.output);
+            for event in &ended {
+                state.view.on_event(event, &mut state.output);
+            }
             state.end_reason = Some(EndReason::Interrupted);
         });
-        self.stop_recording();
         Ok(())
     }
 
-    fn stop_recording(&mut self) {
+    fn record(&mut self, event: &Event) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.stop();
+            recorder.event(event);
         }
     }
 }
@@ -316,10 +323,10 @@ fn run_screen(
     (mut live, modes): (Option<LiveRegion>, Option<&TerminalModes>),
     width: &dyn Fn() -> usize,
 ) -> Result<(), WriteError> {
-    let mut drawn: Option<Moment> = None;
-    let mut done = false;
+    let mut last_drawn: Option<Moment> = None;
+    let mut network_ended = false;
     loop {
-        let (mut output, over, suspended) = shared.with(|state| {
+        let (mut output, run_ended, suspended) = shared.with(|state| {
             (
                 std::mem::take(&mut state.output),
                 state.end_reason.is_some(),
@@ -327,40 +334,40 @@ fn run_screen(
             )
         });
         if let Some(live) = &mut live {
-            let writes = !output.is_empty() && (streams.is_stdout() || output.has_text(Stream::Err));
-            if suspended || over || writes {
+            let writes_to_screen = !output.is_empty() && (streams.is_stdout() || output.has_text(Stream::Err));
+            if suspended || run_ended || writes_to_screen {
                 live.erase();
-                drawn = None;
+                last_drawn = None;
             }
             if suspended {
                 if let Some(modes) = modes {
                     modes.restore();
                 }
                 suspend_process();
-                // The modes are restored when the run ends, which may have happened during the suspension.
+                // After the end of the run, which may come during the suspension, keys are no longer read.
                 shared.with(|state| {
                     modes.filter(|_| state.end_reason.is_none()).into_iter().for_each(TerminalModes::enable_key_input);
                 });
             }
         }
         streams.write(&mut output)?;
-        if done {
+        if network_ended {
             return write_final_output(shared, streams, width);
         }
-        let Some(live) = live.as_mut().filter(|_| !over) else {
-            done = wakeups.recv().is_err();
+        let Some(live) = live.as_mut().filter(|_| !run_ended) else {
+            network_ended = wakeups.recv().is_err();
             continue;
         };
-        let due = drawn.is_none_or(|drawn| drawn.elapsed() >= MIN_DRAW_INTERVAL);
-        if due {
+        let is_due = last_drawn.is_none_or(|drawn| drawn.elapsed() >= MIN_DRAW_INTERVAL);
+        if is_due {
             live.draw(|columns, rows| shared.with(|state| state.view.live_rows(columns, rows, Instant::now())));
-            drawn = Some(Moment::now());
+            last_drawn = Some(Moment::now());
         }
-        let wait = match drawn {
-            Some(drawn) if !due => MIN_DRAW_INTERVAL.saturating_sub(drawn.elapsed()),
+        let timeout = match last_drawn {
+            Some(drawn) if !is_due => MIN_DRAW_INTERVAL.saturating_sub(drawn.elapsed()),
             _ => IDLE_DRAW_INTERVAL,
         };
-        done = wakeups.recv_timeout(wait) == Err(RecvTimeoutError::Disconnected);
+        network_ended = wakeups.recv_timeout(timeout) == Err(RecvTimeoutError::Disconnected);
     }
 }
 
@@ -397,12 +404,12 @@ mod tests {
         let view = CompareView::new(settings, ["a", "b"].into_iter(), Instant::now());
         let shared =
             Shared::new(SharedView { view, output: Output::default(), end_reason: None, suspend_requested: false });
-        let laid_out = shared.state.lock().expect("lock is free");
-        // Would deadlock if `event` waited for the lock.
+        let layout_lock = shared.state.lock().expect("lock is free");
+        // Would deadlock if `apply_or_defer` waited for the lock.
         for (call, text) in [(0, "one\n"), (1, "two\n"), (0, "three\n")] {
             shared.apply_or_defer(text_event(call, text));
         }
-        drop(laid_out);
+        drop(layout_lock);
         shared.apply_or_defer(text_event(1, "four\n"));
         let out = shared.with(|state| std::mem::take(state.output.out()));
         assert_eq!(out, "a| one\nb| two\na| three\nb| four\n");

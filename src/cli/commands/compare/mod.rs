@@ -49,11 +49,11 @@ use crate::{
 #[command(
     after_help = "Without -m, --set, --tag or --all, the set named by compare in the config is used, else the only \
     set. On a terminal each answer streams in its own column; at the end the complete answers and a table are printed. \
-    On a pipe the complete answers are printed in the requested order, and the table goes to stderr. The exit code is \
-    7 if some calls failed.\n\n\
+    On a pipe the complete answers are printed in the requested order, and the table goes to stderr.\n\n\
+    Exit code 7: some calls failed.\n\n\
     Examples:\n  \
     mmchat compare -m fast,strong \"Why is the sky blue?\"\n  \
-    mmchat compare -m fast -n 5 --vote \"How many primes are below 100? Only the number.\"\n  \
+    mmchat compare -m fast -n 5 --vote \"7 * 8? Answer with the number only.\"\n  \
     mmchat compare --set panel --diff --out report.html < question.txt\n  \
     mmchat compare --continue \"And in one sentence?\"\n  \
     mmchat compare --all --format json < question.txt | jq '.[].content'"
@@ -118,7 +118,7 @@ pub(crate) struct CompareArgs {
         help_heading = "Models"
     )]
     samples: usize,
-    /// Arrange text as auto, live, columns, stack, tagged (lines as they arrive) or quiet (only the table)
+    /// Arrange the answers as auto, live, columns, stack, tagged (lines as they arrive) or quiet (only the table)
     #[arg(long, value_name = "VIEW", default_value = "auto", add = CompletionKind::Views.completer(), help_heading = "Output")]
     view: String,
     #[command(flatten)]
@@ -135,11 +135,11 @@ pub(crate) struct CompareArgs {
 pub(crate) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliError> {
     let modes = TerminalModes::save();
     let interruption = listen_for_interruption(modes.as_ref())?;
-    let (config, layers) = context.config(context.layers(args.request.flags())?)?;
-    args.request.check(&layers)?;
-    let display = CompareDisplay::new(context, &layers, args.request.output_args(), &args.view)?
+    let (config, settings) = context.config(context.layers(args.request.flags())?)?;
+    args.request.check(&settings)?;
+    let display = CompareDisplay::new(context, &settings, args.request.output_args(), &args.view)?
         .with_post_processing(&args.post_processing);
-    let preset = args.request.preset(context, &config, &layers)?;
+    let preset = args.request.preset(context, &config, &settings)?;
     let continued = match &args.continue_from {
         Some(reference) => Some(ContinuedComparison::find(context, reference, (args.round_context(), config.context))?),
         None if args.context.is_some() => {
@@ -164,7 +164,7 @@ pub(crate) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
         }
     };
     calls(&Arc::new(ModelRequest::Chat(ChatRequest::default())), OnIncomplete::Error)?;
-    let model_request = args.request.build_request(preset.as_ref(), &layers)?;
+    let model_request = args.request.build_request(preset.as_ref(), &settings)?;
     let (mut calls, mut warnings) = calls(&model_request, display.on_incomplete())?;
     let mut continuation = Continuation::New;
     if let Some(continued) = &continued {
@@ -173,26 +173,24 @@ pub(crate) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
     for warning in warnings {
         write_stderr(&format!("warning: {warning}\n"));
     }
-    let at_once = args.max_concurrency.map_or(MAX_CONCURRENT_CALLS, NonZeroUsize::get);
-    let (config, layers, request, keep) = (&config, &layers, &args.request, &args.recording);
-    let extras = Some(&args.post_processing);
+    let max_concurrent = Some(args.max_concurrency.map_or(MAX_CONCURRENT_CALLS, NonZeroUsize::get));
     let comparison = CompareRun {
         context,
-        config,
-        layers,
-        request_args: request,
-        recording: keep,
+        config: &config,
+        layers: &settings,
+        request_args: &args.request,
+        recording: &args.recording,
         display,
         modes,
-        post_processing: extras,
+        post_processing: Some(&args.post_processing),
     };
-    comparison.run(Plan { calls, max_concurrent: Some(at_once) }, ("compare", continuation), &interruption)
+    comparison.run(Plan { calls, max_concurrent }, ("compare", continuation), &interruption)
 }
 
 /// Listens for Ctrl-C and the other termination signals; a process that is terminated by force restores the terminal.
 pub(crate) fn listen_for_interruption(modes: Option<&TerminalModes>) -> Result<InterruptHandler, CliError> {
     let modes = modes.cloned();
-    let last = move || {
+    let cleanup = move || {
         if let Some(modes) = &modes {
             modes.restore();
         }
@@ -201,7 +199,7 @@ pub(crate) fn listen_for_interruption(modes: Option<&TerminalModes>) -> Result<I
             term::editor::disable_bracketed_paste();
         });
     };
-    Exit::listen_for_interruption_with_cleanup(last)
+    Exit::listen_for_interruption_with_cleanup(cleanup)
 }
 
 /// How answers are shown, as chosen by the options.
@@ -222,35 +220,34 @@ impl CompareDisplay {
     /// Validates the options, before any input is read or any request is sent.
     pub(crate) fn new(
         context: &Context,
-        layers: &ResolvedSettings,
-        output: &OutputArgs,
+        settings: &ResolvedSettings,
+        output_args: &OutputArgs,
         view_name: &str,
     ) -> Result<Self, CliError> {
-        let format = OutputArgs::check(layers)?;
-        let look = context.look(layers);
-        let look = TerminalInfo { stdout_width: look.stdout_width.filter(|_| output.file().is_none()), ..look };
-        let drawn = can_draw(context, look, layers.plain.value);
-        let view = parse_view(view_name, format, look, drawn)?;
-        let verbose = layers.log.value;
+        let format = OutputArgs::check(settings)?;
+        let look = context.look(settings);
+        let look = TerminalInfo { stdout_width: look.stdout_width.filter(|_| output_args.file().is_none()), ..look };
+        let can_draw = can_draw(context, look, settings.plain.value);
+        let view = parse_view(view_name, format, look, can_draw)?;
         Ok(Self {
             format,
             view,
             look,
-            can_draw: drawn,
-            raw: output.raw,
-            verbose,
+            can_draw,
+            raw: output_args.raw,
+            verbose: settings.log.value,
             retain_answers: false,
             has_extra_results: false,
         })
     }
 
     /// Adds the needs of post-processing.
-    fn with_post_processing(self, extras: &PostProcessingArgs) -> Self {
-        let (whole, wrapped) = extras.answer_needs();
-        Self { retain_answers: whole, has_extra_results: wrapped, ..self }
+    fn with_post_processing(self, args: &PostProcessingArgs) -> Self {
+        let (retain_answers, has_extra_results) = args.answer_needs();
+        Self { retain_answers, has_extra_results, ..self }
     }
 
-    /// What to do with an incomplete answer: text that was already printed cannot be retracted.
+    /// What to do with an incomplete answer. Text that was already printed cannot be retracted.
     pub(crate) fn on_incomplete(&self) -> OnIncomplete {
         if self.settings(0).streams_output() { OnIncomplete::Error } else { OnIncomplete::Buffer }
     }
@@ -292,41 +289,33 @@ impl CompareRun<'_> {
         (command, continuation): (&'static str, Continuation),
         interruption: &InterruptHandler,
     ) -> Result<Exit, CliError> {
-        let Self {
-            context,
-            config,
-            layers,
-            request_args: request,
-            recording: keep,
-            display,
-            modes,
-            post_processing: extras,
-        } = self;
+        let Self { context, config, layers: settings, request_args, recording, display, modes, post_processing } = self;
         // Validated before any request is sent.
-        let extras = extras.map(|extras| extras.validate(&plan, request.output_args().file())).transpose()?;
+        let post_processing =
+            post_processing.map(|args| args.validate(&plan, request_args.output_args().file())).transpose()?;
         let prompt = PromptInfo::from_plan(&plan);
         let (format, styled) = (display.format, display.look.styled && display.look.stdout_width.is_some());
         for call in &mut plan.calls {
-            call.deadline = layers.timeout.value;
+            call.deadline = settings.timeout.value;
         }
-        keep.apply_cost_limit(&mut plan)?;
-        let streams = request.streams()?;
-        let tokens = plan.calls.first().map_or(0, |call| call.prompt_tokens);
-        let settings = display.settings(tokens);
-        let live = live_region(context, &settings, request.writes_to_file());
-        let view = CompareView::new(settings, plan.calls.iter().map(Call::label), Instant::now());
-        let view = if keep.has_cost_limit() { view.with_cost_limit() } else { view };
-        let engine = context.engine_for(config, keep.stores_content(config));
-        let recorder = Some(RunRecorder::new(context, config, &engine, command, (keep, &plan, continuation)));
+        recording.apply_cost_limit(&mut plan)?;
+        let streams = request_args.streams()?;
+        let prompt_tokens = plan.calls.first().map_or(0, |call| call.prompt_tokens);
+        let view_settings = display.settings(prompt_tokens);
+        let live = live_region(context, &view_settings, request_args.writes_to_file());
+        let view = CompareView::new(view_settings, plan.calls.iter().map(Call::label), Instant::now());
+        let view = if recording.has_cost_limit() { view.with_cost_limit() } else { view };
+        let engine = context.engine_for(config, recording.stores_content(config));
+        let recorder = Some(RunRecorder::new(context, config, &engine, command, (recording, &plan, continuation)));
         let runtime = &context.runtime()?;
         let runner = LiveRunner { runtime, engine, plan, view, streams, interruption, live, modes, recorder };
         let mut result = runner.run(context, std::future::pending())?;
         let (stored, picked) = (result.summary.stored.take(), result.view.picked());
         let run = stored.as_ref().map(|stored| stored.conversation);
-        if let Some(extras) = extras {
+        if let Some(post_processing) = post_processing {
             let prompt = PromptInfo { run, ..prompt };
             let written =
-                extras.write_results(&result.view, (format, styled), &mut result.streams, (prompt, result.exit));
+                post_processing.write_results(&result.view, (format, styled), &mut result.streams, (prompt, result.exit));
             match written {
                 Ok(exit) => result.exit = exit,
                 // stdout is closed.
@@ -354,8 +343,8 @@ impl CompareRun<'_> {
 impl CompareArgs {
     /// The value of `--context`.
     fn round_context(&self) -> Option<RoundContext> {
-        let wanted = self.context.as_deref()?;
-        RoundContext::NAMES.into_iter().find(|(name, _)| *name == wanted).map(|(_, context)| context)
+        let value = self.context.as_deref()?;
+        RoundContext::NAMES.into_iter().find(|(name, _)| *name == value).map(|(_, context)| context)
     }
 
     /// The models selected by the options, else the model of the preset.
@@ -369,20 +358,20 @@ impl CompareArgs {
     }
 }
 
-/// Parses the number of samples, at most 100: more of one model add no information.
+/// Parses the number of samples, at most 100: more answers of one model add no information.
 fn parse_samples(text: &str) -> Result<usize, String> {
     let samples = text.parse().ok().filter(|samples| (1..=100).contains(samples));
     samples.ok_or_else(|| "expected a number from 1 to 100".to_owned())
 }
 
-fn parse_view(word: &str, format: Format, look: TerminalInfo, drawable: bool) -> Result<View, CliError> {
-    let Some(&(_, view)) = VIEWS.iter().find(|(name, _)| *name == word) else {
-        return Err(unknown_value("view", word, &VIEWS.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
+fn parse_view(value: &str, format: Format, terminal: TerminalInfo, can_draw: bool) -> Result<View, CliError> {
+    let Some(&(_, view)) = VIEWS.iter().find(|(name, _)| *name == value) else {
+        return Err(unknown_value("view", value, &VIEWS.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
     };
     if view != View::Auto && format != Format::Text {
         return Err(CliError::usage("--view applies only to --format text", "remove one of them"));
     }
-    if view == View::Live && (look.stdout_width.is_none() || !drawable) {
+    if view == View::Live && (terminal.stdout_width.is_none() || !can_draw) {
         return Err(CliError::usage(
             "--view live requires an interactive terminal",
             "remove it, or use stack or tagged",
@@ -392,16 +381,16 @@ fn parse_view(word: &str, format: Format, look: TerminalInfo, drawable: bool) ->
 }
 
 /// Whether a live region can be drawn: stderr is a terminal with cursor movement, and plain output is not requested.
-pub(crate) fn can_draw(context: &Context, look: TerminalInfo, plain: bool) -> bool {
-    look.stderr_is_terminal && !plain && term::supports_cursor(&context.environment)
+pub(crate) fn can_draw(context: &Context, terminal: TerminalInfo, plain: bool) -> bool {
+    terminal.stderr_is_terminal && !plain && term::supports_cursor(&context.environment)
 }
 
-/// The live region, if there is a screen for it and the data is not piped.
-pub(crate) fn live_region(context: &Context, settings: &CompareSettings, to_file: bool) -> Option<LiveRegion> {
-    let has_screen = settings.terminal.stdout_width.is_some() || to_file;
-    // Data, or lines as they arrive, would be overwritten by each drawing on the same screen.
-    let scrolls = settings.streams_output() && !to_file;
-    let text = settings.format == Format::Text || to_file;
-    (settings.has_live_region && has_screen && !scrolls && text)
+/// The live region, if the output leaves a screen for it.
+pub(crate) fn live_region(context: &Context, settings: &CompareSettings, writes_to_file: bool) -> Option<LiveRegion> {
+    let has_screen = settings.terminal.stdout_width.is_some() || writes_to_file;
+    // A drawing would overwrite data, or lines that are printed as they arrive, on the same screen.
+    let scrolls = settings.streams_output() && !writes_to_file;
+    let is_text = settings.format == Format::Text || writes_to_file;
+    (settings.has_live_region && has_screen && !scrolls && is_text)
         .then(|| LiveRegion::new(term::columns_override(&context.environment)))
 }

@@ -1,6 +1,6 @@
 //! Post-processes the answers of a comparison: differences, a vote, a report file.
 //!
-//! The options are validated before any request is sent. Results go to stdout, because they are requested data.
+//! The options are validated before any request is sent. Results go to stdout, like the answers.
 
 use std::path::PathBuf;
 
@@ -28,7 +28,7 @@ use crate::{
 /// The options for post-processing.
 #[derive(Debug, Default, Args)]
 pub(in crate::cli) struct PostProcessingArgs {
-    /// Compare the answers: common text, similarity and different numbers, and a word diff of two of them, such as 1,3
+    /// Compare the answers: common text, similarity, different numbers, and a word diff of two answers, such as 1,3
     #[arg(
         long,
         value_name = "A,B",
@@ -109,10 +109,10 @@ impl PostProcessingArgs {
     }
 }
 
-fn parse_vote_kind(word: &str) -> Result<VoteKind, CliError> {
+fn parse_vote_kind(value: &str) -> Result<VoteKind, CliError> {
     let known: Vec<&str> = VOTE_KINDS.iter().map(|(name, _)| *name).collect();
-    let found = VOTE_KINDS.iter().find(|(name, _)| *name == word);
-    found.map(|&(_, kind)| kind).ok_or_else(|| unknown_value("kind of answers", word, &known))
+    let found = VOTE_KINDS.iter().find(|(name, _)| *name == value);
+    found.map(|&(_, kind)| kind).ok_or_else(|| unknown_value("kind of answers", value, &known))
 }
 
 /// Parses two answers, given by number or by name.
@@ -120,12 +120,12 @@ fn parse_diff_pair(pair: &str, names: &[String]) -> Result<DiffPair, CliError> {
     if pair.is_empty() {
         return Ok(DiffPair::FirstComplete);
     }
-    let index = |word: &str| {
-        let number =
-            word.parse().ok().filter(|number| (1..=names.len()).contains(number)).map(|number: usize| number - 1);
-        number.or_else(|| names.iter().position(|name| name == word)).ok_or_else(|| {
-            let known: Vec<String> = names.iter().enumerate().map(|(at, name)| format!("{} {name}", at + 1)).collect();
-            CliError::usage(format!("no answer \"{word}\""), format!("available: {}", known.join(", ")))
+    let index = |text: &str| {
+        let number: Option<usize> = text.parse().ok().filter(|number| (1..=names.len()).contains(number));
+        let index = number.map(|number| number - 1);
+        index.or_else(|| names.iter().position(|name| name == text)).ok_or_else(|| {
+            let known: Vec<String> = (1..).zip(names).map(|(number, name)| format!("{number} {name}")).collect();
+            CliError::usage(format!("no answer \"{text}\""), format!("available: {}", known.join(", ")))
         })
     };
     match pair.split(',').map(str::trim).collect::<Vec<_>>().as_slice() {
@@ -155,7 +155,7 @@ impl ReportFile {
     }
 }
 
-/// The context of a run in a report.
+/// The prompt of a run and its conversation, for a report.
 pub(super) struct PromptInfo {
     pub(super) system: Option<String>,
     pub(super) prompt: String,
@@ -184,11 +184,11 @@ impl PostProcessing {
     ) -> Result<Exit, CliError> {
         let texts = view.complete_texts();
         let texts: Vec<Option<&str>> = texts.iter().map(Option::as_deref).collect();
-        let wants_difference = self.diff.is_some() || self.file.is_some();
+        let needs_difference = self.diff.is_some() || self.file.is_some();
         let results = Results {
             names: view.names(),
             vote: self.vote.map(|(kind, field)| Vote::new(&texts, kind, field.as_deref())),
-            difference: (texts.len() > 1 && wants_difference).then(|| AnswerComparison::new(&texts)),
+            difference: (texts.len() > 1 && needs_difference).then(|| AnswerComparison::new(&texts)),
             show_difference: self.diff.is_some(),
             pair: self.diff.and_then(|pair| pair.resolve(&texts)),
         };
@@ -200,8 +200,8 @@ impl PostProcessing {
         }
         let written = streams.write(&mut output);
         // If all calls failed, their exit code takes precedence.
-        let voted = results.vote.as_ref().filter(|vote| vote.total() > 0);
-        let majority = voted.map(|vote| vote.majority().is_some());
+        let vote = results.vote.as_ref().filter(|vote| vote.total() > 0);
+        let has_majority = vote.map(|vote| vote.majority().is_some());
         if let Some(file) = self.file {
             let PromptInfo { system, prompt, run } = prompt;
             let (difference, vote) = (results.difference, results.vote);
@@ -217,7 +217,7 @@ impl PostProcessing {
             file.write(&report)?;
         }
         written?;
-        Ok(if majority == Some(false) && exit != Exit::Interrupted { Exit::Condition } else { exit })
+        Ok(if has_majority == Some(false) && exit != Exit::Interrupted { Exit::Condition } else { exit })
     }
 }
 
@@ -240,28 +240,28 @@ impl Results {
         if !self.show_difference {
             return;
         }
-        if let Some(known) = &self.difference {
-            out.extend(["\n", &diff::difference(&self.names, known)]);
+        if let Some(difference) = &self.difference {
+            out.extend(["\n", &diff::difference(&self.names, difference)]);
         }
         let Some((old, new)) = self.pair else {
             out.push_str("\nno word diff: fewer than two complete answers\n");
             return;
         };
-        let named = [old, new].map(|index| format!("{} {}", index + 1, self.names[index]));
-        let changed = word_diff(texts[old].unwrap_or_default().trim_end(), texts[new].unwrap_or_default().trim_end());
-        out.extend(["\n", &diff::render_word_diff((&named[0], &named[1]), &changed, styled)]);
+        let labels = [old, new].map(|index| format!("{} {}", index + 1, self.names[index]));
+        let changes = word_diff(texts[old].unwrap_or_default().trim_end(), texts[new].unwrap_or_default().trim_end());
+        out.extend(["\n", &diff::render_word_diff((&labels[0], &labels[1]), &changes, styled)]);
     }
 
     /// The results as JSON, each with its name.
     fn json_results(&self, texts: &[Option<&str>]) -> Vec<(&'static str, Value)> {
         let vote = self.vote.as_ref().map(|vote| ("vote", diff::vote_json(vote)));
-        let known = self.difference.as_ref().filter(|_| self.show_difference);
-        let known = known.map(|known| ("difference", diff::difference_json(known)));
+        let difference = self.difference.as_ref().filter(|_| self.show_difference);
+        let difference = difference.map(|difference| ("difference", diff::difference_json(difference)));
         let words = self.pair.map(|(old, new)| {
-            let changed = word_diff(texts[old].unwrap_or_default(), texts[new].unwrap_or_default());
-            ("words", diff::word_diff_json((old, new), &changed))
+            let changes = word_diff(texts[old].unwrap_or_default(), texts[new].unwrap_or_default());
+            ("words", diff::word_diff_json((old, new), &changes))
         });
-        [vote, known, words].into_iter().flatten().collect()
+        [vote, difference, words].into_iter().flatten().collect()
     }
 
     /// Writes the rest of the JSON document, whose first field holds the answers.

@@ -36,33 +36,33 @@ pub(super) enum ServiceStatus {
 
 /// Services to try: vendors whose key variable is set, and the default ports of servers on this machine.
 pub(super) fn detectable_endpoints(environment: &Environment) -> Result<Vec<TemplateEndpoint>, CliError> {
-    let mut found: Vec<TemplateEndpoint> = Vec::new();
+    let mut endpoints: Vec<TemplateEndpoint> = Vec::new();
     for vendor in vendors::all() {
         let address = vendor.effective_base_url(environment)?;
         let key = vendor.key_variable(environment);
-        let same = |known: &TemplateEndpoint| known.base_url == address.as_str();
-        if (key.is_some() || is_loopback(&address)) && !found.iter().any(same) {
+        let has_same_url = |endpoint: &TemplateEndpoint| endpoint.base_url == address.as_str();
+        if (key.is_some() || is_loopback(&address)) && !endpoints.iter().any(has_same_url) {
             let key = key.map_or(TemplateKey::None, |name| TemplateKey::Env(name.to_owned()));
-            found.push(TemplateEndpoint { name: vendor.name.clone(), base_url: address.to_string(), key });
+            endpoints.push(TemplateEndpoint { name: vendor.name.clone(), base_url: address.to_string(), key });
         }
     }
-    Ok(found)
+    Ok(endpoints)
 }
 
 /// Lists the models of all endpoints concurrently.
 pub(super) async fn list_models(
     context: &Context,
     endpoints: Vec<TemplateEndpoint>,
-    limit: Duration,
+    timeout: Duration,
 ) -> Result<Vec<DetectedService>, CliError> {
     // This text contains typed keys and is never written.
     let text = ConfigTemplate { endpoints: endpoints.clone(), ..ConfigTemplate::default() }.to_toml(true);
     let config = config::resolve(&text, Path::new("init"))?;
-    let pinged = check_endpoints(&context.stateless_engine(), config.endpoints, limit).await;
+    let checks = check_endpoints(&context.stateless_engine(), config.endpoints, timeout).await;
     Ok(endpoints
         .into_iter()
-        .zip(pinged)
-        .map(|(endpoint, pinged)| DetectedService { endpoint, model_list: pinged.listed })
+        .zip(checks)
+        .map(|(endpoint, check)| DetectedService { endpoint, model_list: check.listed })
         .collect())
 }
 
@@ -82,7 +82,7 @@ impl DetectedService {
         matches!(self.endpoint.key, TemplateKey::None) && is_loopback_address(&self.endpoint.base_url)
     }
 
-    /// `openai (OPENAI_API_KEY): 84 models`
+    /// Describes the service in one line, such as `openai (OPENAI_API_KEY): 84 model(s)`.
     pub(super) fn summary(&self) -> String {
         let result = match &self.model_list {
             Ok(models) => format!("{} model(s)", models.len()),
@@ -108,8 +108,8 @@ impl DetectedService {
 
     /// The default model of its vendor if it is listed, else the first one.
     pub(super) fn default_model(&self) -> Option<TemplateModel> {
-        let usual = vendors::by_name(&self.endpoint.name).and_then(|vendor| vendor.model.as_deref());
-        let listed = self.models().find(|model| Some(model.upstream.as_str()) == usual);
+        let default = vendors::by_name(&self.endpoint.name).and_then(|vendor| vendor.model.as_deref());
+        let listed = self.models().find(|model| Some(model.upstream.as_str()) == default);
         listed.or_else(|| self.models().next())
     }
 }
@@ -122,12 +122,12 @@ fn is_loopback_address(address: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn found(name: &str, listed: Result<&[&str], ErrorClass>) -> DetectedService {
+    fn service(name: &str, listed: Result<&[&str], ErrorClass>) -> DetectedService {
         let endpoint =
             TemplateEndpoint { name: name.into(), base_url: "http://127.0.0.1:1/v1".into(), key: TemplateKey::None };
         let info = |id: &&str| ModelInfo { id: (*id).to_owned(), context: None, owner: None };
-        let listed = listed.map(|ids| ids.iter().map(info).collect()).map_err(|class| CallError::new(class, "reason"));
-        DetectedService { endpoint, model_list: listed }
+        let model_list = listed.map(|ids| ids.iter().map(info).collect()).map_err(|class| CallError::new(class, "reason"));
+        DetectedService { endpoint, model_list }
     }
 
     #[test]
@@ -137,30 +137,31 @@ mod tests {
                 .map(|(name, value)| (name.to_owned(), value.to_owned()))
                 .into_iter()
                 .collect();
-        let found = detectable_endpoints(&environment).expect("valid addresses");
-        let at =
-            |name: &str| found.iter().find(|endpoint| endpoint.name == name).map(|endpoint| endpoint.base_url.as_str());
-        assert_eq!(at("openai"), Some("http://127.0.0.1:5/v1"));
-        assert!(at("deepseek").is_some() && at("ollama").is_some() && at("mistral").is_none());
-        let mut addresses: Vec<&str> = found.iter().map(|endpoint| endpoint.base_url.as_str()).collect();
-        let all = addresses.len();
-        addresses.sort_unstable();
-        addresses.dedup();
-        assert_eq!(addresses.len(), all);
+        let endpoints = detectable_endpoints(&environment).expect("valid addresses");
+        let url_of = |name: &str| {
+            endpoints.iter().find(|endpoint| endpoint.name == name).map(|endpoint| endpoint.base_url.as_str())
+        };
+        assert_eq!(url_of("openai"), Some("http://127.0.0.1:5/v1"));
+        assert!(url_of("deepseek").is_some() && url_of("ollama").is_some() && url_of("mistral").is_none());
+        let mut urls: Vec<&str> = endpoints.iter().map(|endpoint| endpoint.base_url.as_str()).collect();
+        let count = urls.len();
+        urls.sort_unstable();
+        urls.dedup();
+        assert_eq!(urls.len(), count);
     }
 
     #[test]
     fn default_model_is_the_vendors_if_it_is_listed() {
-        let usual = |name, ids| found(name, Ok(ids)).default_model().map(|model| model.upstream);
-        assert_eq!(usual("openai", &["gpt-9", "gpt-4o-mini"]).as_deref(), Some("gpt-4o-mini"));
-        assert_eq!(usual("openai", &["gpt-9"]).as_deref(), Some("gpt-9"));
-        assert_eq!(usual("local", &[]), None);
+        let default = |name, ids| service(name, Ok(ids)).default_model().map(|model| model.upstream);
+        assert_eq!(default("openai", &["gpt-9", "gpt-4o-mini"]).as_deref(), Some("gpt-4o-mini"));
+        assert_eq!(default("openai", &["gpt-9"]).as_deref(), Some("gpt-9"));
+        assert_eq!(default("local", &[]), None);
     }
 
     #[test]
     fn error_response_is_not_unreachable() {
-        assert_eq!(found("a", Ok(&["x"])).status(), ServiceStatus::ListsModels);
-        assert_eq!(found("a", Err(ErrorClass::Auth)).status(), ServiceStatus::Responds);
-        assert_eq!(found("a", Err(ErrorClass::Connect)).status(), ServiceStatus::Unreachable);
+        assert_eq!(service("a", Ok(&["x"])).status(), ServiceStatus::ListsModels);
+        assert_eq!(service("a", Err(ErrorClass::Auth)).status(), ServiceStatus::Responds);
+        assert_eq!(service("a", Err(ErrorClass::Connect)).status(), ServiceStatus::Unreachable);
     }
 }

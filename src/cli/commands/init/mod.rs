@@ -1,7 +1,7 @@
 //! `mmchat init`: creates the first config from the keys and servers it finds.
 //!
-//! It detects services, asks questions or takes the flags, tries the models, and writes. Nothing is written before the
-//! end, so an interruption at any question changes nothing.
+//! Detects services, asks questions or uses the flags, and tries the models. The config is written last, so an
+//! interruption at a question changes nothing.
 
 use std::time::Duration;
 
@@ -44,15 +44,16 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Create the first config: find keys and servers, choose models, try them
 #[derive(Debug, Args)]
 #[command(
-    after_help = "At a terminal, init asks for what the flags do not specify. With --yes it uses what it finds. Keys \
+    after_help = "On a terminal, init asks for what the flags do not specify. With --yes it uses what it finds. Keys \
     are never printed, and never written into the config.\n\n\
     Examples:\n  \
       mmchat init\n  \
-      mmchat init --yes --fast openai/gpt-4o-mini --strong deepseek/deepseek-reasoner\n  \
-      mmchat init -y --endpoint box=http://gpu-box:8000/v1 --key-env box=BOX_KEY --fast box/qwen3"
+      mmchat init --yes --fast openai/gpt-4o-mini --strong openai/gpt-4o\n  \
+      mmchat init -y --endpoint box=http://gpu-box:8000/v1 --fast box/qwen3\n  \
+      mmchat init -y --endpoint openai --key-env openai=WORK_OPENAI_KEY"
 )]
 pub(crate) struct InitArgs {
-    /// Use what is found and the flags without asking
+    /// Do not ask questions: use the flags and what is found
     #[arg(short, long)]
     yes: bool,
     /// Replace an existing config; the old file is kept beside it
@@ -82,7 +83,7 @@ pub(crate) struct InitArgs {
     /// Read the key of an endpoint from this file
     #[arg(long = "key-file", value_name = "NAME=FILE", help_heading = "Endpoints")]
     key_files: Vec<String>,
-    /// Do not look for keys in the environment and servers on this machine
+    /// Do not look for keys in the environment or for servers on this machine
     #[arg(long, help_heading = "Endpoints")]
     no_discover: bool,
 }
@@ -92,104 +93,105 @@ pub(crate) fn run(args: &InitArgs, context: &Context) -> Result<Exit, CliError> 
     // Checked before any question is asked.
     store::check_writable(&path)
         .map_err(|source| CliError::System { what: format!("cannot write {}", path.display()), source })?;
-    let asks = can_prompt() && !args.yes;
-    if path.exists() && !args.force && !asks {
+    let interactive = can_prompt() && !args.yes;
+    if path.exists() && !args.force && !interactive {
         return Err(CliError::usage(
             format!("{} already exists", path.display()),
             "use --force to replace it (the old file is kept), or extend it with \"mmchat endpoint add\"",
         ));
     }
-    if !asks && !args.yes && args.fast.is_none() {
+    if !interactive && !args.yes && args.fast.is_none() {
         return Err(CliError::usage(
             "cannot ask questions: not a terminal",
-            "use --yes to accept what is found, or give --endpoint, --key-env, --fast, --strong, --cheap",
+            "use --yes to accept what is found, or --endpoint, --key-env, --fast, --strong and --cheap",
         ));
     }
-    let _restored = if asks { Some(questions::TerminalGuard::install()?) } else { None };
-    if asks && path.exists() && !args.force {
+    let _guard = if interactive { Some(questions::TerminalGuard::install()?) } else { None };
+    if interactive && path.exists() && !args.force {
         let question = format!("{} already exists. Replace it (the old file is kept as .bak)", path.display());
         if !confirm(&question, false)? {
             write_stderr("nothing was changed\n");
             return Ok(Exit::Ok);
         }
     }
-    let found = select_services(args, context, asks)?;
-    let draft = default_models::build_template(args, found, asks)?;
-    let tried = if args.no_try { Exit::Ok } else { try_models(&draft, context)? };
-    if tried != Exit::Ok && asks && !confirm("Some models failed. Write the config anyway", true)? {
+    let services = select_services(args, context, interactive)?;
+    let template = default_models::build_template(args, services, interactive)?;
+    let exit = if args.no_try { Exit::Ok } else { try_models(&template, context)? };
+    if exit != Exit::Ok && interactive && !confirm("Some models failed. Write the config anyway", true)? {
         write_stderr("nothing was changed\n");
-        return Ok(tried);
+        return Ok(exit);
     }
-    write_config(&draft, context)?;
-    Ok(tried)
+    write_config(&template, context)?;
+    Ok(exit)
 }
 
 /// The services to use, each with the models it lists.
-fn select_services(args: &InitArgs, context: &Context, asks: bool) -> Result<Vec<DetectedService>, CliError> {
+fn select_services(args: &InitArgs, context: &Context, interactive: bool) -> Result<Vec<DetectedService>, CliError> {
     let named = endpoints_from_args(args, context)?;
     let runtime = context.runtime()?;
     let mut candidates = named.clone();
     if !args.no_discover {
         write_stderr("looking for keys in the environment and servers on this machine …\n");
-        let new = |endpoint: &TemplateEndpoint| !named.iter().any(|known| known.name == endpoint.name);
-        candidates.extend(detection::detectable_endpoints(&context.environment)?.into_iter().filter(new));
+        let is_unnamed = |endpoint: &TemplateEndpoint| !named.iter().any(|other| other.name == endpoint.name);
+        candidates.extend(detection::detectable_endpoints(&context.environment)?.into_iter().filter(is_unnamed));
     }
-    let mut found = runtime.block_on(detection::list_models(context, candidates, LIST_TIMEOUT))?;
-    let is_named = |found: &DetectedService| named.iter().any(|endpoint| endpoint.name == found.endpoint.name);
-    // Default ports without a server are not worth a message.
-    found.retain(|found| is_named(found) || found.status() != ServiceStatus::Unreachable || !found.is_guess());
-    for found in &found {
-        write_stderr(&format!("  {}\n", found.summary()));
+    let mut services = runtime.block_on(detection::list_models(context, candidates, LIST_TIMEOUT))?;
+    let is_named = |service: &DetectedService| named.iter().any(|endpoint| endpoint.name == service.endpoint.name);
+    // A default port without a server is not reported.
+    services
+        .retain(|service| is_named(service) || service.status() != ServiceStatus::Unreachable || !service.is_guess());
+    for service in &services {
+        write_stderr(&format!("  {}\n", service.summary()));
     }
-    let useful = |found: &DetectedService| is_named(found) || found.status() == ServiceStatus::ListsModels;
-    if !asks {
-        found.retain(useful);
-        if found.is_empty() {
+    let is_usable = |service: &DetectedService| is_named(service) || service.status() == ServiceStatus::ListsModels;
+    if !interactive {
+        services.retain(is_usable);
+        if services.is_empty() {
             return Err(CliError::usage(
                 "no API keys and no local servers found",
                 "set a key such as OPENAI_API_KEY (\"mmchat vendors\" lists them), or use --endpoint NAME=URL",
             ));
         }
-        return Ok(found);
+        return Ok(services);
     }
-    if !found.is_empty() {
-        let lines: Vec<String> = found.iter().map(DetectedService::summary).collect();
-        let chosen: Vec<bool> = found.iter().map(useful).collect();
-        let selected = choose_several("Endpoints to use (space selects, enter continues)", &lines, &chosen)?;
+    if !services.is_empty() {
+        let lines: Vec<String> = services.iter().map(DetectedService::summary).collect();
+        let preselected: Vec<bool> = services.iter().map(is_usable).collect();
+        let selected = choose_several("Endpoints to use (space selects, enter continues)", &lines, &preselected)?;
         let mut index = 0..;
-        found.retain(|_| index.next().is_some_and(|index| selected.contains(&index)));
+        services.retain(|_| index.next().is_some_and(|index| selected.contains(&index)));
     }
-    while confirm("Add another endpoint", found.is_empty())? {
-        let taken: Vec<&str> = found.iter().map(|found| found.endpoint.name.as_str()).collect();
+    while confirm("Add another endpoint", services.is_empty())? {
+        let taken: Vec<&str> = services.iter().map(|service| service.endpoint.name.as_str()).collect();
         let endpoint = questions::prompt_endpoint(&context.environment, &taken)?;
         let listed = runtime.block_on(detection::list_models(context, vec![endpoint], LIST_TIMEOUT))?;
-        for new in listed {
-            write_stderr(&format!("  {}\n", new.summary()));
-            if new.status() == ServiceStatus::ListsModels
+        for service in listed {
+            write_stderr(&format!("  {}\n", service.summary()));
+            if service.status() == ServiceStatus::ListsModels
                 || confirm("Its models cannot be listed. Use it anyway", true)?
             {
-                found.push(new);
+                services.push(service);
             }
         }
     }
-    if found.is_empty() {
+    if services.is_empty() {
         return Err(CliError::usage("no endpoints selected", "run \"mmchat demo\" to see mmchat without one"));
     }
-    Ok(found)
+    Ok(services)
 }
 
 /// The endpoints named by the flags.
 fn endpoints_from_args(args: &InitArgs, context: &Context) -> Result<Vec<TemplateEndpoint>, CliError> {
-    let pairs = |flag: &str, values: &[String]| -> Result<Vec<(String, String)>, CliError> {
-        let pair = |text: &String| {
+    let parse_pairs = |flag: &str, values: &[String]| -> Result<Vec<(String, String)>, CliError> {
+        let parse_pair = |text: &String| {
             let pair = text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
             pair.ok_or_else(|| {
                 CliError::usage(format!("invalid value of {flag}: expected NAME=…"), format!("write {flag} NAME=…"))
             })
         };
-        values.iter().map(pair).collect()
+        values.iter().map(parse_pair).collect()
     };
-    let (variables, files) = (pairs("--key-env", &args.key_env)?, pairs("--key-file", &args.key_files)?);
+    let (variables, files) = (parse_pairs("--key-env", &args.key_env)?, parse_pairs("--key-file", &args.key_files)?);
     let mut endpoints = Vec::<TemplateEndpoint>::new();
     for text in &args.endpoints {
         let (name, url) = text.split_once('=').map_or((text.as_str(), None), |(name, url)| (name, Some(url)));
@@ -203,7 +205,7 @@ fn endpoints_from_args(args: &InitArgs, context: &Context) -> Result<Vec<Templat
         endpoints.push(config_input::build_endpoint(name, url, key, &context.environment)?);
     }
     if let Some((name, _)) =
-        variables.iter().chain(&files).find(|(name, _)| !endpoints.iter().any(|known| known.name == *name))
+        variables.iter().chain(&files).find(|(name, _)| !endpoints.iter().any(|endpoint| endpoint.name == *name))
     {
         return Err(CliError::usage(format!("key for \"{name}\": no such endpoint"), format!("add --endpoint {name}")));
     }
@@ -211,23 +213,23 @@ fn endpoints_from_args(args: &InitArgs, context: &Context) -> Result<Vec<Templat
 }
 
 /// Requests one token from every model; returns the exit code.
-fn try_models(draft: &ConfigTemplate, context: &Context) -> Result<Exit, CliError> {
-    let config = config::resolve(&draft.to_toml(true), &config_path(context)?)?;
+fn try_models(template: &ConfigTemplate, context: &Context) -> Result<Exit, CliError> {
+    let config = config::resolve(&template.to_toml(true), &config_path(context)?)?;
     write_stderr(&format!(
         "trying {} …\n",
         config.models.iter().map(|model| model.id.0.as_str()).collect::<Vec<_>>().join(", ")
     ));
     let (engine, plan) = (context.stateless_engine(), one_token_plan(&config.models, TRY_TIMEOUT));
     // The requests are billed, so they are recorded like any call.
-    let mut keeper = RunRecorder::new(
+    let mut recorder = RunRecorder::new(
         context,
         &config,
         &engine,
         "init",
         (&RecordingArgs::metadata_only(), &plan, Continuation::New),
     );
-    let outcomes = context.runtime()?.block_on(collect_outcomes(&engine, plan, |event| keeper.event(event)));
-    keeper.close();
+    let outcomes = context.runtime()?.block_on(collect_outcomes(&engine, plan, |event| recorder.event(event)));
+    recorder.close();
     let mut table = Table::new(&["model", "endpoint/id", "state", ">TTFT", "note"]);
     for (model, outcome) in config.models.iter().zip(&outcomes) {
         let ttft = outcome.ttft.map(crate::render::notice::format_duration).unwrap_or_default();
@@ -236,20 +238,20 @@ fn try_models(draft: &ConfigTemplate, context: &Context) -> Result<Exit, CliErro
         table.add_row(vec![model.id.0.clone(), id, state, ttft, note]);
     }
     write_stderr(&table.render(context.look(&context.layers(config::Flags::default())?).stdout_width, false));
-    Ok(Exit::from_outcomes(outcomes.iter()))
+    Ok(Exit::from_outcomes(outcomes.iter().map(|outcome| &**outcome)))
 }
 
 /// Writes the typed keys and the config, after saving the old config.
-fn write_config(draft: &ConfigTemplate, context: &Context) -> Result<(), CliError> {
-    let change = ConfigTransaction::begin(context)?;
-    let text = draft.to_toml(false);
-    let backup = change.back_up()?;
-    for endpoint in &draft.endpoints {
+fn write_config(template: &ConfigTemplate, context: &Context) -> Result<(), CliError> {
+    let transaction = ConfigTransaction::begin(context)?;
+    let text = template.to_toml(false);
+    let backup = transaction.back_up()?;
+    for endpoint in &template.endpoints {
         if let TemplateKey::Typed(key) = &endpoint.key {
-            change.write_key_file(&endpoint.name, key)?;
+            transaction.write_key_file(&endpoint.name, key)?;
         }
     }
-    change.write(&text)?;
+    transaction.write(&text)?;
     if let Some(backup) = backup {
         write_stderr(&format!("saved the old config as {}\n", backup.display()));
     }
@@ -257,7 +259,7 @@ fn write_config(draft: &ConfigTemplate, context: &Context) -> Result<(), CliErro
         "wrote {}\n\n  mmchat ask \"hello\"            ask the route chat\n  \
          mmchat compare --all \"hello\"  ask all models at once\n  \
          mmchat models                 list models, routes and sets\n",
-        change.path().display()
+        transaction.path().display()
     ));
     Ok(())
 }

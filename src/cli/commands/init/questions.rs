@@ -1,4 +1,4 @@
-//! Terminal questions for creating or changing a config, one per function. Nothing is written here.
+//! Asks the questions for creating or changing a config, one per function. Does not write anything.
 
 use std::sync::Arc;
 
@@ -34,9 +34,9 @@ pub(crate) struct TerminalGuard {
 impl TerminalGuard {
     pub(crate) fn install() -> Result<Self, CliError> {
         let state = TerminalState::save();
-        let before = state.clone();
+        let saved = state.clone();
         let interruption = Exit::listen_for_interruption_with_cleanup(move || {
-            before.restore();
+            saved.restore();
             write_stderr("\ninterrupted; nothing was changed\n");
         })?;
         Ok(Self { state, _interruption: interruption })
@@ -49,19 +49,19 @@ impl Drop for TerminalGuard {
     }
 }
 
-/// Prompts for an endpoint: a known vendor or any address.
+/// Prompts for an endpoint: a known vendor, or any base URL.
 pub(crate) fn prompt_endpoint(environment: &Environment, taken: &[&str]) -> Result<TemplateEndpoint, CliError> {
-    let free: Vec<_> = vendors::all().iter().filter(|vendor| !taken.contains(&vendor.name.as_str())).collect();
+    let available: Vec<_> = vendors::all().iter().filter(|vendor| !taken.contains(&vendor.name.as_str())).collect();
     let mut choices = vec!["another address".to_owned()];
-    choices.extend(free.iter().map(|vendor| format!("{} ({})", vendor.title, vendor.name)));
+    choices.extend(available.iter().map(|vendor| format!("{} ({})", vendor.title, vendor.name)));
     let choice = choose("Which vendor", &choices, 0)?;
-    let vendor = choice.checked_sub(1).map(|index| free[index]);
+    let vendor = choice.checked_sub(1).map(|index| available[index]);
     let (name, base_url) = if let Some(vendor) = vendor {
         (vendor.name.clone(), vendor.base_url.clone())
     } else {
         let address = text("Base URL, including /v1", None, |text| validate_base_url(text).map(drop))?;
-        let guess = suggested_name(&address);
-        let name = text("Name for this endpoint", Some(guess), |text| check_new_name(text, taken))?;
+        let suggestion = suggested_name(&address);
+        let name = text("Name for this endpoint", Some(suggestion), |text| check_new_name(text, taken))?;
         (normalize_name(&name), address)
     };
     let variables = vendor.map(|vendor| vendor.key_env.as_slice()).unwrap_or_default();
@@ -70,15 +70,15 @@ pub(crate) fn prompt_endpoint(environment: &Environment, taken: &[&str]) -> Resu
 
 /// Prompts for the source of the key.
 fn prompt_key(name: &str, variables: &[String], environment: &Environment) -> Result<TemplateKey, CliError> {
-    let set = variables.iter().find(|variable| environment.get(variable).is_some());
-    if let Some(variable) = set
+    let set_variable = variables.iter().find(|variable| environment.get(variable).is_some());
+    if let Some(variable) = set_variable
         && confirm(&format!("Use the key in {variable}"), true)?
     {
         return Ok(TemplateKey::Env(variable.clone()));
     }
     let choices = ["no key needed", "in an environment variable", "type it now (not shown)"];
-    let usual = usize::from(!variables.is_empty());
-    Ok(match choose(&format!("API key of {name}"), &choices.map(str::to_owned), usual)? {
+    let default = usize::from(!variables.is_empty());
+    Ok(match choose(&format!("API key of {name}"), &choices.map(str::to_owned), default)? {
         0 => TemplateKey::None,
         1 => {
             let name = text("Environment variable", variables.first().cloned(), validate_variable_name)?;
@@ -109,7 +109,7 @@ pub(crate) fn prompt_upstream_id(
     listed: Result<Vec<ModelInfo>, CallError>,
 ) -> Result<String, CliError> {
     let models = listed.unwrap_or_else(|error| {
-        write_stderr(&format!("  cannot list the models of {endpoint}: {}\n", reason(&error)));
+        write_stderr(&format!("  cannot list the models of \"{endpoint}\": {}\n", reason(&error)));
         Vec::new()
     });
     if models.is_empty() {
@@ -124,8 +124,8 @@ pub(crate) fn prompt_upstream_id(
 /// Prompts for a model name that is not taken.
 pub(crate) fn prompt_model_name(config: &Config, upstream: &str) -> Result<String, CliError> {
     let taken: Vec<&str> = config.names().collect();
-    let guess = Some(name_from_upstream_id(upstream)).filter(|guess| !taken.contains(&guess.as_str()));
-    Ok(normalize_name(&text("Name for this model", guess, |text| check_new_name(text, &taken))?))
+    let suggestion = Some(name_from_upstream_id(upstream)).filter(|name| !taken.contains(&name.as_str()));
+    Ok(normalize_name(&text("Name for this model", suggestion, |text| check_new_name(text, &taken))?))
 }
 
 fn check_new_name(name: &str, taken: &[&str]) -> Result<(), String> {
@@ -143,10 +143,10 @@ fn check_new_name(name: &str, taken: &[&str]) -> Result<(), String> {
 fn suggested_name(address: &str) -> String {
     let url = parse_base_url(address).ok();
     let host = url.as_ref().and_then(|url| url.host_str()).unwrap_or_default();
-    let local = host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[') || host == "localhost";
+    let is_local = host.parse::<std::net::IpAddr>().is_ok() || host.starts_with('[') || host == "localhost";
     let parts: Vec<&str> = host.split('.').collect();
     match parts.as_slice() {
-        _ if local => "local".to_owned(),
+        _ if is_local => "local".to_owned(),
         [.., name, _] => (*name).to_owned(),
         _ => Some(host.to_owned()).filter(|host| is_valid_new_name(host)).unwrap_or_else(|| "other".to_owned()),
     }

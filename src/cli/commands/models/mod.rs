@@ -21,7 +21,7 @@ use crate::{
     transport::keys::KeyRing,
 };
 
-/// Models on a page of `models available`.
+/// Number of models on a page of `models available`.
 const PAGE_SIZE: usize = 50;
 
 /// List the models of the config, and why one cannot be used
@@ -57,14 +57,14 @@ struct AvailableArgs {
     /// List only ids that contain this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Print this page of a long list [default: 1 on a terminal, otherwise the complete list]
+    /// Print this page of a long list [default: 1 on a terminal, else the complete list]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
     page: Option<u16>,
-    /// Limit the time of the request
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
-    timeout: Duration,
     #[command(flatten)]
     list: ListArgs,
+    /// Limit the time of the request
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, help_heading = "Limits")]
+    timeout: Duration,
 }
 
 pub(crate) fn run(args: &ModelsArgs, context: &Context) -> Result<Exit, CliError> {
@@ -120,9 +120,9 @@ fn unusable_reason(model: &Target, ring: &KeyRing) -> Option<String> {
     let Endpoint { keys, headers, .. } = &*model.endpoint;
     let mut errors: Vec<_> = keys.iter().filter_map(|key| ring.check(key).err()).collect();
     // One usable key of several is enough.
-    let key = errors.pop().filter(|_| errors.len() + 1 == keys.len());
-    let header = || headers.iter().find_map(|(_, source)| ring.check(source).err());
-    key.or_else(header).map(|error| format!("no: {error}"))
+    let key_error = errors.pop().filter(|_| errors.len() + 1 == keys.len());
+    let header_error = || headers.iter().find_map(|(_, source)| ring.check(source).err());
+    key_error.or_else(header_error).map(|error| format!("no: {error}"))
 }
 
 fn models_json(config: &Config, ring: &KeyRing) -> Value {
@@ -135,7 +135,7 @@ fn models_json(config: &Config, ring: &KeyRing) -> Value {
                 "currency": price.currency,
             })
         });
-        let why = unusable_reason(model, ring);
+        let reason = unusable_reason(model, ring);
         json!({
             "model": model.id.0,
             "endpoint": model.endpoint.name,
@@ -144,8 +144,8 @@ fn models_json(config: &Config, ring: &KeyRing) -> Value {
             "context": model.context_window,
             "price": price,
             "tags": model.tags,
-            "usable": why.is_none(),
-            "why": why.map(|why| why.trim_start_matches("no: ").to_owned()),
+            "usable": reason.is_none(),
+            "why": reason.map(|reason| reason.trim_start_matches("no: ").to_owned()),
         })
     });
     let routes = config.routes.iter().map(|route| {
@@ -173,19 +173,23 @@ fn list_available(args: &AvailableArgs, config: &Config, context: &Context) -> R
 /// Fetches the model list of the endpoint and caches it; prints a failure and returns the exit code for it.
 fn fetch_model_list(
     endpoint: &Arc<Endpoint>,
-    limit: Duration,
+    timeout: Duration,
     context: &Context,
 ) -> Result<Result<Vec<ModelInfo>, Exit>, CliError> {
     let target = direct_target(endpoint, "");
-    let listed = context.runtime()?.block_on(context.stateless_engine().list_models(&target, limit));
+    let listed = context.runtime()?.block_on(context.stateless_engine().list_models(&target, timeout));
     Ok(match listed {
         Ok(models) => {
             cache_model_list(context, endpoint, &models);
             Ok(models)
         }
         Err(error) => {
-            let at = redact_url(&endpoint.base_url);
-            write_stderr(&format!("error: cannot list the models of {} ({at}): {}\n", endpoint.name, reason(&error)));
+            let url = redact_url(&endpoint.base_url);
+            write_stderr(&format!(
+                "error: cannot list the models of \"{}\" ({url}): {}\n",
+                endpoint.name,
+                reason(&error)
+            ));
             if let Some(hint) = &error.hint {
                 write_stderr(&format!("hint: {hint}\n"));
             }
@@ -222,8 +226,8 @@ fn print_models(
         models.retain(|model| model.id.to_lowercase().contains(&text));
     }
     let total = models.len();
-    let terminal = context.look(&context.layers(Flags::default())?).stdout_width.is_some();
-    let page = args.page.map(usize::from).or((terminal && args.list.is_text() && total > PAGE_SIZE).then_some(1));
+    let is_terminal = context.look(&context.layers(Flags::default())?).stdout_width.is_some();
+    let page = args.page.map(usize::from).or((is_terminal && args.list.is_text() && total > PAGE_SIZE).then_some(1));
     if let Some(page) = page {
         models = models.into_iter().skip((page - 1) * PAGE_SIZE).take(PAGE_SIZE).collect();
         let pages = total.div_ceil(PAGE_SIZE).max(1);
@@ -234,7 +238,7 @@ fn print_models(
     } else if total == 0 && args.list.is_text() {
         write_stderr("no models\n");
     }
-    let ours = |id: &str| {
+    let names_of = |id: &str| {
         let models =
             config.models.iter().filter(|model| model.upstream_id == id && model.endpoint.name == endpoint.name);
         models.map(|model| model.id.0.as_str()).collect::<Vec<_>>()
@@ -242,11 +246,11 @@ fn print_models(
     let mut table = Table::new(&["id", ">context", "name"]);
     for model in &models {
         let context = model.context.map(|context| context.to_string()).unwrap_or_default();
-        table.add_row(vec![crate::model::sanitize::one_line(&model.id), context, ours(&model.id).join(", ")]);
+        table.add_row(vec![crate::model::sanitize::one_line(&model.id), context, names_of(&model.id).join(", ")]);
     }
     let document: Vec<Value> = models
         .iter()
-        .map(|model| json!({"id": model.id, "context": model.context, "names": ours(&model.id)}))
+        .map(|model| json!({"id": model.id, "context": model.context, "names": names_of(&model.id)}))
         .collect();
     args.list.print(context, &[table], &document.into())
 }

@@ -22,8 +22,8 @@ use crate::{
 /// Add a config entry for each model that an endpoint lists
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Intended for gateways, whose model lists change. Existing entries, names and comments are not \
-    changed, and nothing is removed: models of the config that the endpoint no longer lists are reported.\n\n\
+    after_help = "For gateways, whose model lists change. Existing entries, names and comments are not changed, and \
+    nothing is removed: models of the config that the endpoint no longer lists are reported.\n\n\
     Examples:\n  \
       mmchat models sync one-api --dry-run\n  \
       mmchat models sync one-api --filter qwen --tag cheap"
@@ -38,14 +38,14 @@ pub(super) struct SyncArgs {
     /// Add a tag to each new entry
     #[arg(long = "tag", value_name = "TAG", value_delimiter = ',')]
     tags: Vec<String>,
-    /// Start each new name with this text
+    /// Prepend this text to each new name
     #[arg(long, value_name = "TEXT", default_value = "")]
     prefix: String,
     /// Print what would be added, and write nothing
     #[arg(long)]
     dry_run: bool,
     /// Limit the time of the request
-    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration)]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = parse_duration, help_heading = "Limits")]
     timeout: Duration,
 }
 
@@ -58,23 +58,23 @@ pub(super) fn run(args: &SyncArgs, config: &Config, context: &Context) -> Result
     if !args.prefix.is_empty() {
         validate_name(&format!("{}x", args.prefix))?;
     }
-    let change = ConfigTransaction::begin(context)?;
-    let config = change.config()?;
+    let transaction = ConfigTransaction::begin(context)?;
+    let config = transaction.config()?;
     // Another command may have removed the endpoint while its models were listed.
     find_endpoint(&config, &endpoint.name)?;
     let new = new_entries(args, &config, &listed);
     for warning in unlisted_warnings(&config, &endpoint.name, &listed) {
         write_stderr(&format!("warning: {warning}\n"));
     }
-    let known = listed.len() - new.len();
+    let skipped = listed.len() - new.len();
     if !args.dry_run && !new.is_empty() {
-        change.edit(|edit| new.iter().try_for_each(|model| edit.add_model(model)))?;
+        transaction.edit(|editor| new.iter().try_for_each(|model| editor.add_model(model)))?;
     }
     for model in &new {
         let verb = if args.dry_run { "would add" } else { "added" };
         write_stderr(&format!("{verb} {}: {}\n", model.name, one_line(&model.upstream)));
     }
-    write_stderr(&format!("{} new, {known} already in the config or excluded by --filter\n", new.len()));
+    write_stderr(&format!("{} new, {skipped} already in the config or excluded by --filter\n", new.len()));
     Ok(Exit::Ok)
 }
 
@@ -105,7 +105,7 @@ fn new_entries(args: &SyncArgs, config: &Config, listed: &[ModelInfo]) -> Vec<Ne
 
 /// Warnings about models of the config that the endpoint does not list.
 fn unlisted_warnings(config: &Config, endpoint: &str, listed: &[ModelInfo]) -> Vec<String> {
-    let ours = config.models.iter().filter(|model| model.endpoint.name == endpoint);
-    let unlisted = ours.filter(|model| !listed.iter().any(|known| known.id == model.upstream_id));
-    unlisted.map(|model| format!("{} is no longer listed: {}", model.id, model.upstream_id)).collect()
+    let configured = config.models.iter().filter(|model| model.endpoint.name == endpoint);
+    let unlisted = configured.filter(|model| !listed.iter().any(|known| known.id == model.upstream_id));
+    unlisted.map(|model| format!("model \"{}\" is no longer listed: {}", model.id, model.upstream_id)).collect()
 }

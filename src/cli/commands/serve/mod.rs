@@ -32,35 +32,34 @@ use reload::ConfigSource;
 const RESERVED_FILES: usize = 64;
 /// A client connection may need an upstream connection too.
 const FILES_PER_CLIENT: usize = 2;
-/// How long a read spend total is reused.
+/// How long a spend total is reused after it was read.
 const SPEND_CACHE_TTL: Duration = Duration::from_millis(250);
 /// Interval at which health records are saved.
 const HEALTH_SAVE_INTERVAL: Duration = Duration::from_secs(10);
-/// Upper bound of concurrent connections, as a protection against abuse.
+/// Maximum number of concurrent connections, whatever the limit of open files.
 const MAX_CONNECTIONS: usize = 100_000;
 
 /// Serve all configured models at one OpenAI-compatible address
 #[derive(Debug, Args)]
 #[command(after_help = "Clients use the base URL http://127.0.0.1:8484/v1, unless [serve] in the config sets another \
     address, and name a model or a route. The config is reloaded when the file changes and on SIGHUP. Ctrl-C or \
-    SIGTERM waits for requests in flight; a second one ends them. Each request is logged to stderr as one line of \
-    JSON. docs/serve.md has the settings of common clients.\n\n\
+    SIGTERM waits for requests in flight; a second signal ends them. Each request is logged to stderr as one line of \
+    JSON. docs/serve.md lists the settings of common clients.\n\n\
     Examples:\n  \
       mmchat serve\n  \
       mmchat serve --check\n  \
       mmchat serve --listen 127.0.0.1:9000")]
 pub(crate) struct ServeArgs {
-    /// Listen on this address instead of `listen` of [serve]; port 0 chooses a free port
+    /// Listen on this address instead of that in the config; port 0 selects a free port
     #[arg(long, value_name = "ADDRESS:PORT")]
     listen: Option<String>,
-    /// Check the address, config, keys and certificates, and exit without serving
+    /// Check the config, address, keys and certificates, and exit
     #[arg(long)]
     check: bool,
 }
 
 pub(crate) fn run(args: &ServeArgs, context: &Context) -> Result<Exit, CliError> {
-    let layers = context.layers(Flags::default())?;
-    let (mut config, layers) = context.config(layers)?;
+    let (mut config, settings) = context.config(context.layers(Flags::default())?)?;
     if let Some(listen) = &args.listen {
         config.serve.listen.clone_from(listen);
     }
@@ -70,15 +69,19 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> Result<Exit, CliError>
     if config.models.is_empty() && config.routes.is_empty() && config.endpoints.is_empty() {
         return Err(CliError::usage("nothing to serve: no endpoints in the config", "run \"mmchat init\""));
     }
-    let source = ConfigSource::new(context.environment.clone(), layers, args.listen.clone(), config.path.is_some());
-    let most = (raise_open_file_limit().saturating_sub(RESERVED_FILES) / FILES_PER_CLIENT).clamp(1, MAX_CONNECTIONS);
+    let source = ConfigSource::new(context.environment.clone(), settings, args.listen.clone(), config.path.is_some());
+    let max_connections = (raise_open_file_limit().saturating_sub(RESERVED_FILES) / FILES_PER_CLIENT).clamp(1, MAX_CONNECTIONS);
     let runtime = context.runtime()?;
-    let served = runtime.block_on(async {
-        if args.check { check(context, config).await } else { Box::pin(serve(context, config, source, most)).await }
+    let result = runtime.block_on(async {
+        if args.check {
+            check(context, config).await
+        } else {
+            Box::pin(serve(context, config, source, max_connections)).await
+        }
     });
     // Do not wait for key commands that are still running on blocking threads.
     runtime.shutdown_background();
-    served
+    result
 }
 
 /// Checks that the config can be served, without serving it.
@@ -88,8 +91,8 @@ async fn check(context: &Context, config: Config) -> Result<Exit, CliError> {
     let serve = config.serve.clone();
     let (models, routes) = (config.models.len(), config.routes.len());
     let engine = context.long_lived_engine_for(&config, false);
-    let outside = GatewayDeps { engine, log: Log::new(drop), writer: None, ledger: None };
-    Gateway::new(config, outside).await?;
+    let deps = GatewayDeps { engine, log: Log::new(drop), writer: None, ledger: None };
+    Gateway::new(config, deps).await?;
     let keys = match serve.clients.len() {
         0 => "no client keys: any local process may use it".to_owned(),
         count => format!("{count} client key(s)"),
@@ -102,80 +105,85 @@ async fn check(context: &Context, config: Config) -> Result<Exit, CliError> {
 /// Binds the address; an error when other machines could reach it without a client key.
 async fn bind(config: &Config) -> Result<(TcpListener, std::net::SocketAddr), CliError> {
     let listen = &config.serve.listen;
-    let unusable = |source| CliError::System { what: format!("cannot listen on {listen}"), source };
-    let (listener, address) = gateway::listen(listen).await.map_err(unusable)?;
+    let failed = |source| CliError::System { what: format!("cannot listen on {listen}"), source };
+    let (listener, address) = gateway::listen(listen).await.map_err(failed)?;
     gateway::check_exposure(&config.serve, address.ip())?;
     Ok((listener, address))
 }
 
-async fn serve(context: &Context, config: Config, source: ConfigSource, most: usize) -> Result<Exit, CliError> {
-    let mut wishes =
+async fn serve(
+    context: &Context,
+    config: Config,
+    source: ConfigSource,
+    max_connections: usize,
+) -> Result<Exit, CliError> {
+    let mut signals =
         ServerSignals::listen().map_err(|source| CliError::System { what: "cannot receive signals".into(), source })?;
     let (listener, address) = bind(&config).await?;
-    let lines = LogWriter::to_stderr()?;
-    let log = || {
-        let lines = lines.clone();
-        Log::new(move |line| lines.write_line(line))
+    let log_writer = LogWriter::to_stderr()?;
+    let new_log = || {
+        let log_writer = log_writer.clone();
+        Log::new(move |line| log_writer.write_line(line))
     };
-    let state = store::state_folder(&context.environment);
-    let place = state.as_deref().map(Database::path_in);
-    let trouble = log();
-    let told = move |error: &store::record::RecordError| trouble.event("record-failed", &error.to_string());
-    let scribe = place.clone().map(|place| BatchWriter::new(place, told)).transpose()?;
-    let ledger =
-        place.map(|place| Arc::new(SqliteSpendLedger::new(config.spend.clone(), place).with_max_age(SPEND_CACHE_TTL)));
+    let state_folder = store::state_folder(&context.environment);
+    let record_path = state_folder.as_deref().map(Database::path_in);
+    let record_log = new_log();
+    let on_error = move |error: &store::record::RecordError| record_log.event("record-failed", &error.to_string());
+    let writer = record_path.clone().map(|path| BatchWriter::new(path, on_error)).transpose()?;
+    let ledger = record_path
+        .map(|path| Arc::new(SqliteSpendLedger::new(config.spend.clone(), path).with_max_age(SPEND_CACHE_TTL)));
     let engine = context.server_engine(&config, ledger.clone());
     let scheme = if config.serve.tls.is_some() { "https" } else { "http" };
-    let outside = GatewayDeps { engine: Arc::clone(&engine), log: log(), writer: scribe, ledger };
-    let gateway = Gateway::new(config, outside).await?;
+    let deps = GatewayDeps { engine: Arc::clone(&engine), log: new_log(), writer, ledger };
+    let gateway = Gateway::new(config, deps).await?;
     Streams::stdout().write(&mut Output::data(format!("{scheme}://{address}/v1\n")))?;
-    let events = log();
-    events.event("listening", &format!("{scheme}://{address}/v1"));
+    let log = new_log();
+    log.event("listening", &format!("{scheme}://{address}/v1"));
     let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let workers = Workers::start(threads)?;
-    let stop = source.follow(&gateway, &events, &mut wishes);
-    let serving = gateway.serve(listener, &workers, most, async {
-        stop.await;
-        events.event("stopping", "waiting for requests in flight; a second signal ends them");
+    let stop_signal = source.follow(&gateway, &log, &mut signals);
+    let serving = gateway.serve(listener, &workers, max_connections, async {
+        stop_signal.await;
+        log.event("stopping", "waiting for requests in flight; a second signal ends them");
     });
-    let left = tokio::select! {
+    let unfinished = tokio::select! {
         // Both branches receive every signal. The second-signal branch is polled first, so that it sees the first
         // signal before that takes effect.
         biased;
         () = second_stop_signal(&gateway) => 0,
-        left = serving => left,
-        () = save_health_periodically(&engine, &events) => 0,
+        unfinished = serving => unfinished,
+        () = save_health_periodically(&engine, &log) => 0,
     };
-    if left > 0 {
-        events.event("cut-off", &format!("{left} connection(s) did not end in time"));
+    if unfinished > 0 {
+        log.event("cut-off", &format!("{unfinished} connection(s) did not end in time"));
     }
     // Limited in time, so that a blocked disk cannot prevent the exit.
     run_with_timeout(move || gateway.close());
-    save_health(&engine, &events);
-    events.event("stopped", "");
-    lines.close();
+    save_health(&engine, &log);
+    log.event("stopped", "");
+    log_writer.close();
     Ok(Exit::Ok)
 }
 
-/// Saves health records at intervals, for other processes and the next start; never returns.
-async fn save_health_periodically(engine: &Engine, events: &Log) {
+/// Saves the health records at intervals, for other processes and the next start; never returns.
+async fn save_health_periodically(engine: &Engine, log: &Log) {
     loop {
         tokio::time::sleep(HEALTH_SAVE_INTERVAL).await;
-        save_health(engine, events);
+        save_health(engine, log);
     }
 }
 
-fn save_health(engine: &Engine, events: &Log) {
+fn save_health(engine: &Engine, log: &Log) {
     if let Some(error) = engine.persist_health() {
-        events.event("health-failed", &error.to_string());
+        log.event("health-failed", &error.to_string());
     }
 }
 
 /// Resolves at the second stop signal, after closing the connections.
 async fn second_stop_signal(gateway: &Gateway) {
-    let Ok(mut wishes) = ServerSignals::listen() else { return std::future::pending().await };
+    let Ok(mut signals) = ServerSignals::listen() else { return std::future::pending().await };
     loop {
-        if wishes.next().await == ServerSignal::Stop && gateway.is_stopping() {
+        if signals.next().await == ServerSignal::Stop && gateway.is_stopping() {
             gateway.abort_remaining();
             return;
         }

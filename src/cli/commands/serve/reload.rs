@@ -35,44 +35,44 @@ impl ConfigSource {
     /// `from_file`: whether the first config was read from the file.
     pub(super) fn new(
         environment: Environment,
-        layers: ResolvedSettings,
+        settings: ResolvedSettings,
         listen_override: Option<String>,
         from_file: bool,
     ) -> Self {
-        Self { environment, layers, listen_override, from_file, at_terminal: stdin().is_terminal() }
+        Self { environment, layers: settings, listen_override, from_file, at_terminal: stdin().is_terminal() }
     }
 
     /// Keeps the gateway up to date with the config until a stop signal.
-    pub(super) async fn follow(&self, gateway: &Gateway, log: &Log, wishes: &mut ServerSignals) {
-        let mut known = self.read_text();
-        let mut watch = self.watch(log);
+    pub(super) async fn follow(&self, gateway: &Gateway, log: &Log, signals: &mut ServerSignals) {
+        let mut last_text = self.read_text();
+        let mut watcher = self.watch(log);
         loop {
-            let requested = tokio::select! {
-                signal = wishes.next() => match signal {
+            let is_requested = tokio::select! {
+                signal = signals.next() => match signal {
                     ServerSignal::Stop => return,
                     // The terminal was closed: SIGHUP means stop.
                     ServerSignal::Reload if self.at_terminal && !stdin().is_terminal() => return,
                     ServerSignal::Reload => true,
                 },
-                () = wait_for_change(&mut watch) => false,
+                () = wait_for_change(&mut watcher) => false,
             };
             sleep(SETTLE_DELAY).await;
             let text = self.read_text();
             // A notification may be about another file in the directory.
-            if requested || text != known {
+            if is_requested || text != last_text {
                 // Resolving a key may run a slow command; a stop signal must not wait for it.
                 tokio::select! {
                     () = self.reload(gateway, log) => {}
-                    () = wait_for_stop(wishes) => return,
+                    () = wait_for_stop(signals) => return,
                 }
-                known = text;
+                last_text = text;
             }
         }
     }
 
     async fn reload(&self, gateway: &Gateway, log: &Log) {
-        let before = gateway.listen_address();
-        let loaded = match self.load() {
+        let old_listen = gateway.listen_address();
+        let result = match self.load() {
             Ok(config) => {
                 let listen = config.serve.listen.clone();
                 let warnings = config.warnings.clone();
@@ -80,14 +80,14 @@ impl ConfigSource {
             }
             Err(error) => Err(error_text(&error)),
         };
-        gateway.count_reload(loaded.is_ok());
-        match loaded {
+        gateway.count_reload(result.is_ok());
+        match result {
             Ok((listen, warnings)) => {
                 log.event("reloaded", "requests in flight keep the previous config");
                 for warning in &warnings {
                     log.event("warning", warning);
                 }
-                if listen != before {
+                if listen != old_listen {
                     log.event("warning", "`listen` changed: restart to apply it");
                 }
             }
@@ -119,10 +119,10 @@ impl ConfigSource {
     fn watch(&self, log: &Log) -> Option<FileWatcher> {
         let path = self.layers.config.value.as_ref()?;
         match FileWatcher::new(path) {
-            Ok(watch) => Some(watch),
+            Ok(watcher) => Some(watcher),
             Err(_) if !self.from_file && !path.exists() => None,
-            Err(reason) => {
-                log.event("warning", &format!("cannot watch {}: {reason}; send SIGHUP to reload it", path.display()));
+            Err(error) => {
+                log.event("warning", &format!("cannot watch {}: {error}; send SIGHUP to reload it", path.display()));
                 None
             }
         }
@@ -130,13 +130,13 @@ impl ConfigSource {
 }
 
 /// Resolves at a stop signal.
-async fn wait_for_stop(wishes: &mut ServerSignals) {
-    while wishes.next().await != ServerSignal::Stop {}
+async fn wait_for_stop(signals: &mut ServerSignals) {
+    while signals.next().await != ServerSignal::Stop {}
 }
 
-async fn wait_for_change(watch: &mut Option<FileWatcher>) {
-    match watch {
-        Some(watch) => watch.changed().await,
+async fn wait_for_change(watcher: &mut Option<FileWatcher>) {
+    match watcher {
+        Some(watcher) => watcher.changed().await,
         None => std::future::pending().await,
     }
 }

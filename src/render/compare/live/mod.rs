@@ -63,7 +63,7 @@ impl LiveView {
 
     /// Handles a key.
     pub(super) fn on_key(&mut self, key: Key, calls: &[CallView]) -> Option<Action> {
-        let action = self.input.on_key(key, calls.len(), |index| calls[index].outcome().is_some());
+        let action = self.input.on_key(key, calls.len(), |index| calls[index].record().is_some());
         self.zoom_column = self.zoom_column.take().filter(|_| self.input.is_zoomed);
         // The effect of the key must be visible, also during a hold.
         self.frozen = None;
@@ -240,7 +240,7 @@ fn update_column<'c>(column: &'c mut Option<Column>, call: &CallView, cells: usi
 }
 
 fn column_source(call: &CallView) -> ColumnSource<'_> {
-    ColumnSource { text: call.visible_text(), generation: call.generation(), has_ended: call.outcome().is_some() }
+    ColumnSource { text: call.visible_text(), generation: call.generation(), has_ended: call.record().is_some() }
 }
 
 /// The rows of one column: the end of a streaming answer or the start of a finished one, then the notes.
@@ -253,7 +253,7 @@ fn column_body(
 ) -> Vec<String> {
     let notes = note_rows(call, cells, screen);
     let room = height.saturating_sub(notes.len());
-    if call.outcome().is_none() || column.row_count() <= room {
+    if call.record().is_none() || column.row_count() <= room {
         let mut rows = column.tail(room.max(1)).0;
         rows.extend(notes);
         let excess = rows.len().saturating_sub(height);

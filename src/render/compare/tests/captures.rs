@@ -54,11 +54,13 @@ impl TestRun {
             self.send(1900, index, EventKind::Deltas(vec![delta(&text[text.ceil_char_boundary(1)..])].into()));
         }
         let Some(end) = end else { return };
-        let mut outcome = events(name, if text.is_empty() { &[] } else { &["x"] }, end).pop().expect("not empty");
-        if let EventKind::Finished(outcome) = &mut outcome {
-            outcome.target = Some(target);
-        }
-        self.send(2001, index, outcome);
+        let mut kinds = events(name, if text.is_empty() { &[] } else { std::slice::from_ref(&text) }, end);
+        change_record(&mut kinds, |record| {
+            let attempt = AttemptRecord::new(Arc::clone(&target), jiff::Timestamp::UNIX_EPOCH, Duration::ZERO);
+            record.attempts = vec![AttemptRecord { usage: record.usage, ..attempt }];
+            record.target = Some(target);
+        });
+        self.send(2001, index, kinds.pop().expect("the last event"));
     }
 
     fn three(width: Option<usize>) -> Self {

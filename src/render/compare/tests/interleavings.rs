@@ -113,7 +113,7 @@ async fn run(
     let mut recorder = RunWriter::new(options, &plan);
     let names = plan.calls.iter().map(Call::label);
     let mut view = CompareView::new(settings(Format::Text, View::Auto, Some(120)), names, Instant::now());
-    let mut run = engine.run(plan);
+    let mut run = engine.run(plan.retaining_text());
     let (mut count, mut actions) = (0, VecDeque::from(actions));
     while let Some(event) = run.next().await {
         view.on_event(&event, &mut Output::default());
@@ -124,7 +124,6 @@ async fn run(
             if restart { run.restart(index) } else { run.stop(index) }
         }
     }
-    recorder.stop();
     let recorded = recorder.close().expect("the record is writable");
     let database = Database::open_existing(&Database::path_in(folder.path())).expect("the record is readable");
     let turns = match (database, recorded) {

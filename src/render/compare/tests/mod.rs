@@ -5,13 +5,10 @@ use std::{sync::Arc, time::Duration};
 use proptest::prelude::*;
 use unicode_width::UnicodeWidthStr;
 
-mod captures;
-mod interleavings;
-mod live;
-
 use super::*;
+
 use crate::{
-    engine::{AttemptRecord, Completion, NextStep},
+    engine::{AccumulatedAnswer, AttemptRecord, Completion, NextStep},
     model::{
         Delta, DeltaKind, ErrorClass, FinishReason, Usage,
         sanitize::sanitize,
@@ -20,6 +17,10 @@ use crate::{
     protocol::CallError,
     render::{Stream, TerminalInfo},
 };
+
+mod captures;
+mod interleavings;
+mod live;
 
 const HOSTILE: &str = "a \u{1b}]0;title\u{7}b\u{1b}[2Jc\rd";
 
@@ -51,21 +52,37 @@ fn events(name: &str, text: &[&str], end: Result<FinishReason, ErrorClass>) -> V
         }
     }
     let incomplete = !text.is_empty() && end.is_err();
-    kinds.push(EventKind::Finished(Box::new(CallRecord {
-        result: end
-            .map(|reason| Completion { finish_reason: Some(reason) })
-            .map_err(|class| CallError::new(class, "the reason of the failure")),
+    let result = end
+        .map(|reason| Completion { finish_reason: Some(reason) })
+        .map_err(|class| CallError::new(class, "the reason of the failure"));
+    let mut answer = AccumulatedAnswer::default();
+    text.iter().for_each(|chunk| answer.add(&delta(chunk), true));
+    kinds.push(EventKind::Finished(Arc::new(CallRecord {
         incomplete,
-        stopped: false,
-        deadline_passed: false,
         target: Some(target),
-        attempts: Vec::new(),
         ttft: (!text.is_empty()).then(|| Duration::from_millis(120)),
-        first_output: None,
         total: Duration::from_secs(2),
         output_duration: Duration::from_secs(1),
+        usage: (result.is_ok() || incomplete).then(|| answer.estimated_usage(7)),
+        answer,
+        ..CallRecord::new(name, result)
     })));
     kinds
+}
+
+/// Changes the record of the last event.
+fn change_record(kinds: &mut [EventKind], act: impl FnOnce(&mut CallRecord)) {
+    let Some(EventKind::Finished(record)) = kinds.last_mut() else { panic!("the last event is not `Finished`") };
+    act(Arc::make_mut(record));
+}
+
+/// The event that ends a call that the user stopped.
+fn stopped_event(call: usize, text: &str, now: Instant) -> Event {
+    let error = CallError::new(ErrorClass::LocalLimit, "interrupted");
+    let mut answer = AccumulatedAnswer::default();
+    answer.add(&delta(text), true);
+    let record = CallRecord { incomplete: true, stopped: true, answer, ..CallRecord::new("a", Err(error)) };
+    Event { call, at: now, kind: EventKind::Finished(Arc::new(record)) }
 }
 
 fn delta(text: &str) -> Delta {
@@ -220,6 +237,7 @@ fn buffered_text_is_shown_only_when_complete() {
     kinds.push(EventKind::BufferedDeltas(vec![delta("comp")].into()));
     kinds.push(EventKind::BufferedDeltas(vec![delta("lete")].into()));
     kinds.push(end);
+    change_record(&mut kinds, |record| record.answer.add(&delta("complete"), true));
     for view in [View::Stack, View::Tagged] {
         let (out, err) = streams(run(settings(Format::Text, view, None), &[("a", kinds.clone())], &[]).1);
         assert!(out.contains("complete") && !out.contains("partial"), "{out}");
@@ -237,7 +255,8 @@ fn interrupted_calls_show_their_partial_answers() {
     for kind in &events("a", &["a partial ans"], Ok(FinishReason::Stop))[..2] {
         view.on_event(&Event { call: 0, at: now, kind: kind.clone() }, &mut output);
     }
-    view.interrupt(now, &mut output);
+    view.on_event(&stopped_event(0, "a partial ans", now), &mut output);
+    view.on_event(&stopped_event(1, "", now), &mut output);
     view.finish(&mut output);
     let (out, err) = streams(output);
     assert!(out.contains("--- 1 a  stopped\na partial ans\n") && out.contains("--- 2 b  stopped"), "{out}");
@@ -260,9 +279,12 @@ fn costs_add_up_by_currency() {
         let usage = Usage { input: Some(2), output: Some(1), ..Usage::default() };
         let mut kinds = events(name, &["x"], Ok(FinishReason::Stop));
         kinds.insert(1, EventKind::Deltas(vec![Delta { choice: 0, kind: DeltaKind::Usage(usage) }].into()));
-        if let Some(EventKind::Finished(outcome)) = kinds.last_mut() {
-            outcome.target = Some(target);
-        }
+        change_record(&mut kinds, |record| {
+            let attempt = AttemptRecord::new(Arc::clone(&target), jiff::Timestamp::UNIX_EPOCH, Duration::ZERO);
+            record.attempts = vec![AttemptRecord { usage: Some(usage), ..attempt }];
+            record.target = Some(target);
+            record.usage = Some(usage);
+        });
         kinds
     };
     let calls = [("a", priced("a", "USD")), ("b", priced("b", "CNY")), ("c", priced("c", "USD"))];

@@ -6,13 +6,15 @@ fn continue_from(stored: &StoredRound) -> Continuation {
     Continuation::Append { turns: stored.turns.clone(), fork: false }
 }
 
-fn answer(lane: usize, prompt: &str, answer: &str) -> StoredCall {
-    StoredCall { index: lane, ..call_with_content(prompt, answer) }
+fn answer(index: usize, prompt: &str, answer: &str) -> StoredCall {
+    StoredCall { index, ..call_with_content(prompt, answer) }
 }
 
-fn failed_answer(lane: usize, prompt: &str) -> StoredCall {
-    let mut record = answer(lane, prompt, "");
-    record.record.result = Err(CallError::new(ErrorClass::Server, "it quotes the prompt"));
+fn failed_answer(index: usize, prompt: &str) -> StoredCall {
+    let mut record = answer(index, prompt, "");
+    change(&mut record, |record| {
+        record.result = Err(CallError::new(ErrorClass::Server, "it quotes the prompt"));
+    });
     record
 }
 
@@ -144,8 +146,10 @@ fn conversation_deleted_during_its_run_stays_deleted() {
 fn answer_stopped_by_the_user_has_class_stopped() {
     let (_folder, mut database) = test_database();
     let mut record = answer(0, "why", "partial");
-    record.record.result = Err(CallError::new(ErrorClass::LocalLimit, "interrupted"));
-    (record.record.incomplete, record.record.stopped) = (true, true);
+    change(&mut record, |record| {
+        record.result = Err(CallError::new(ErrorClass::LocalLimit, "interrupted"));
+        (record.incomplete, record.stopped) = (true, true);
+    });
     let stored = store_run(&mut database, Continuation::New, [&record]);
     assert_eq!(database.turns(stored.conversation).expect("readable")[0].class.as_deref(), Some("stopped"));
 }

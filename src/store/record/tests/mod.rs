@@ -4,19 +4,20 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use jiff::{Timestamp, ToSpan, tz::TimeZone};
 
-mod conversations;
-mod migrations;
-
 use super::*;
+
 use crate::{
     engine::{AttemptRecord, Completion},
     model::{
-        ErrorClass, FinishReason,
+        ErrorClass, FinishReason, Usage,
         target::{Price, Target, testing},
     },
     protocol::CallError,
     routing::spend::{Period, SpendLedger, SpendLimit, SpendScope},
 };
+
+mod conversations;
+mod migrations;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -54,29 +55,25 @@ fn failover_call(at: Timestamp, ttft: u32) -> StoredCall {
         ttft: Some(MS * ttft),
         ..AttemptRecord::new(Arc::clone(&b), at, MS * (ttft + 100))
     };
-    StoredCall {
-        at,
-        command: "ask",
-        client: None,
-        index: 0,
-        requested: "chat".into(),
+    let answered = AttemptRecord { usage: Some(usage()), ..answered };
+    let record = CallRecord {
         is_route: true,
-        record: CallRecord {
-            result: Ok(Completion { finish_reason: Some(FinishReason::Stop) }),
-            incomplete: false,
-            stopped: false,
-            deadline_passed: false,
-            target: Some(b),
-            attempts: vec![failed, answered],
-            ttft: Some(MS * ttft),
-            first_output: Some(MS * (ttft + 5)),
-            total: MS * (ttft + 110),
-            output_duration: MS * 100,
-        },
+        started_at: at,
+        target: Some(b),
+        attempts: vec![failed, answered],
+        ttft: Some(MS * ttft),
+        first_output: Some(MS * (ttft + 5)),
+        total: MS * (ttft + 110),
+        output_duration: MS * 100,
         usage: Some(usage()),
-        attempt_usage: vec![None, Some(usage())],
-        transcript: None,
-    }
+        ..CallRecord::new("chat", Ok(Completion { finish_reason: Some(FinishReason::Stop) }))
+    };
+    StoredCall { record: Arc::new(record), command: "ask", client: None, index: 0, transcript: None }
+}
+
+/// Changes the record of a call.
+fn change(call: &mut StoredCall, act: impl FnOnce(&mut CallRecord)) {
+    act(Arc::make_mut(&mut call.record));
 }
 
 fn call_with_content(prompt: &str, answer: &str) -> StoredCall {
@@ -139,10 +136,12 @@ fn canceled_attempts_are_not_failures() {
     let (_folder, mut database) = test_database();
     let mut record = failover_call(now(), 10);
     let error = CallError::new(ErrorClass::LocalLimit, "interrupted");
-    record.record.attempts[0].error = Some(error.clone());
-    record.record.attempts[1].error = Some(error.clone());
-    record.record.result = Err(error);
-    (record.record.incomplete, record.record.stopped) = (true, true);
+    change(&mut record, |record| {
+        record.attempts[0].error = Some(error.clone());
+        record.attempts[1].error = Some(error.clone());
+        record.result = Err(error);
+        (record.incomplete, record.stopped) = (true, true);
+    });
     database.insert_call(&record, &mut RunPlacement::default()).expect("writable");
     let routes = database.stats(GroupBy::Route, None, None).expect("readable");
     assert_eq!(routes.iter().map(|row| row.metrics.stopped).sum::<u64>(), 1, "{routes:?}");
@@ -337,7 +336,9 @@ fn failed_insert_does_not_affect_other_calls() {
     database.connection.execute_batch(trigger).expect("valid SQL");
     let (sender, records) = std::sync::mpsc::sync_channel(9);
     for name in ["good", "bad", "good"] {
-        sender.send(StoredCall { requested: name.into(), ..call_with_content("hello", "") }).expect("free capacity");
+        let mut call = call_with_content("hello", "");
+        change(&mut call, |record| record.requested = name.into());
+        sender.send(call).expect("free capacity");
     }
     drop(sender);
     assert!(
