@@ -63,7 +63,7 @@ fn routing(criterion: &mut Criterion) {
         let mut snapshot = HealthSnapshot::default();
         snapshot.key_salt = "0123456789abcdef".into();
         for (number, target) in (0u64..).zip(&call.candidates) {
-            let attempt = AttemptInfo { target, key: KeyHash(number), index: Some(0), sent: now, probe: None };
+            let attempt = AttemptInfo { target, key: KeyHash(number), key_index: Some(0), sent_at: now, probe: None };
             snapshot.record_first_delta(&attempt, Some(std::time::Duration::from_millis(100 + number)), now);
         }
         let engine = Engine::new(Arc::new(HttpTransport::new()), KeyRing::default());

@@ -44,7 +44,7 @@ pub struct Preset {
 
 /// The rendered texts of a preset.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Rendered {
+pub struct RenderedPreset {
     /// The system prompt.
     pub system: Option<String>,
     /// The prompt.
@@ -160,7 +160,7 @@ impl Preset {
     }
 
     /// Renders the templates with `input` and `variables`.
-    pub fn render(&self, input: &str, variables: &[(String, String)]) -> Result<Rendered, PresetError> {
+    pub fn render(&self, input: &str, variables: &[(String, String)]) -> Result<RenderedPreset, PresetError> {
         let known = self.variables();
         if let Some((name, _)) = variables.iter().find(|(name, _)| !known.contains(name)) {
             return Err(self.unknown_variable(name, &known));
@@ -185,7 +185,7 @@ impl Preset {
             Some(prompt) => format!("{}\n\n{input}", prompt.trim_end()),
             None => input.to_owned(),
         };
-        Ok(Rendered { system, prompt })
+        Ok(RenderedPreset { system, prompt })
     }
 
     fn unknown_variable(&self, name: &str, known: &[String]) -> PresetError {
@@ -291,7 +291,7 @@ mod tests {
         Preset { name: "p".into(), system: text(system), prompt: text(prompt), ..Preset::default() }
     }
 
-    fn render(preset: &Preset, input: &str, variables: &[(&str, &str)]) -> Result<Rendered, PresetError> {
+    fn render(preset: &Preset, input: &str, variables: &[(&str, &str)]) -> Result<RenderedPreset, PresetError> {
         let variables: Vec<_> =
             variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
         preset.render(input, &variables)

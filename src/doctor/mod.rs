@@ -129,7 +129,7 @@ impl Diagnosis {
         }
         findings.extend(probes.server_time().map(|date| check_clock(date, now)));
         if let Some(server) =
-            server.filter(|server| matches!(server.kind, ServerSoftware::OneApi | ServerSoftware::NewApi))
+            server.filter(|server| matches!(server.software, ServerSoftware::OneApi | ServerSoftware::NewApi))
         {
             findings.push(quota::check_quota(engine, &self.endpoint, &server, self.step_timeout).await);
         }
@@ -138,7 +138,7 @@ impl Diagnosis {
 
     fn check_reachability(
         &self,
-        probes: &server_software::Seen,
+        probes: &server_software::ProbeResponses,
         model_list: &Result<Vec<ModelInfo>, CallError>,
     ) -> Finding {
         let url = redact_url(&self.endpoint.base_url);
@@ -171,7 +171,7 @@ impl Diagnosis {
         };
         let finding = Finding::new("kind", Verdict::Pass, server.to_string());
         let is_gateway =
-            matches!(server.kind, ServerSoftware::OneApi | ServerSoftware::NewApi | ServerSoftware::LiteLlm);
+            matches!(server.software, ServerSoftware::OneApi | ServerSoftware::NewApi | ServerSoftware::LiteLlm);
         if is_gateway && !self.endpoint.gateway {
             let reason = "it does its own retries, and its headers identify it only after the first response";
             return Finding { verdict: Verdict::Note, ..finding }
@@ -252,7 +252,7 @@ impl Diagnosis {
             }
             Ok(_) if no_keys => Some(Finding::new(check, Verdict::Pass, "listing models needs no key")),
             // llama.cpp lists models without a key, so a list does not prove that the key is valid.
-            Ok(_) if server.is_some_and(|server| server.kind == ServerSoftware::LlamaCpp) => None,
+            Ok(_) if server.is_some_and(|server| server.software == ServerSoftware::LlamaCpp) => None,
             Ok(_) => Some(Finding::new(check, Verdict::Pass, "accepted")),
             Err(_) => None,
         }

@@ -53,7 +53,7 @@ impl ServerSoftware {
 #[derive(Clone, Debug, PartialEq)]
 pub struct RecognizedServer {
     /// Server software.
-    pub kind: ServerSoftware,
+    pub software: ServerSoftware,
     /// Version, if reported.
     pub version: Option<String>,
     /// Evidence: the path or header by which it was recognized.
@@ -65,7 +65,7 @@ pub struct RecognizedServer {
 impl std::fmt::Display for RecognizedServer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let version = self.version.as_ref().map(|version| format!(" {version}")).unwrap_or_default();
-        write!(f, "{}{version} (by {})", self.kind.title(), self.evidence)
+        write!(f, "{}{version} (by {})", self.software.title(), self.evidence)
     }
 }
 
@@ -75,17 +75,17 @@ const PATHS: [&str; 6] =
 
 /// Responses to the probes, by path.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Seen(Vec<(&'static str, FetchResponse)>);
+pub(super) struct ProbeResponses(Vec<(&'static str, FetchResponse)>);
 
 /// Probes all paths concurrently.
-pub(super) async fn probe(engine: &Arc<Engine>, endpoint: &Arc<Endpoint>, timeout: Duration) -> Seen {
+pub(super) async fn probe(engine: &Arc<Engine>, endpoint: &Arc<Endpoint>, timeout: Duration) -> ProbeResponses {
     let probes = PATHS
         .iter()
         .map(async |&path| Some((path, engine.fetch(endpoint, &root_url(endpoint, path), false, timeout).await.ok()?)));
-    Seen(join_all(probes).await.into_iter().flatten().collect())
+    ProbeResponses(join_all(probes).await.into_iter().flatten().collect())
 }
 
-impl Seen {
+impl ProbeResponses {
     /// Whether any probe got a response.
     pub(super) fn has_responses(&self) -> bool {
         !self.0.is_empty()
@@ -113,8 +113,9 @@ impl Seen {
 }
 
 /// Recognizes the server; `None`: unknown.
-pub(super) fn recognize(probes: &Seen, models: &[ModelInfo]) -> Option<RecognizedServer> {
-    let recognized = |kind, evidence, version| Some(RecognizedServer { kind, version, evidence, status: None });
+pub(super) fn recognize(probes: &ProbeResponses, models: &[ModelInfo]) -> Option<RecognizedServer> {
+    let recognized =
+        |kind, evidence, version| Some(RecognizedServer { software: kind, version, evidence, status: None });
     let version = |path: &str| Some(probes.json(path)?.get("version")?.as_str()?.to_owned());
     recognize_one_api(probes)
         .or_else(|| {
@@ -154,7 +155,7 @@ pub(super) fn recognize(probes: &Seen, models: &[ModelInfo]) -> Option<Recognize
 }
 
 /// Distinguishes One-API and new-api, which share a header and a status page, by fields that only one of them has.
-fn recognize_one_api(probes: &Seen) -> Option<RecognizedServer> {
+fn recognize_one_api(probes: &ProbeResponses) -> Option<RecognizedServer> {
     let status = probes.json("/api/status").filter(|status| status.get("success").is_some());
     let data = status.as_ref().and_then(|status| status.get("data")).cloned();
     let has_field = |field: &str| data.as_ref().is_some_and(|data| data.get(field).is_some());
@@ -170,7 +171,12 @@ fn recognize_one_api(probes: &Seen) -> Option<RecognizedServer> {
     let version = version_header.or_else(|| Some(data.as_ref()?.get("version")?.as_str()?.to_owned()));
     let evidence = if data.is_some() { "/api/status" } else { "headers" };
     // Custom builds report v0.0.0.
-    Some(RecognizedServer { kind, version: version.filter(|version| version != "v0.0.0"), evidence, status: data })
+    Some(RecognizedServer {
+        software: kind,
+        version: version.filter(|version| version != "v0.0.0"),
+        evidence,
+        status: data,
+    })
 }
 
 #[cfg(test)]
@@ -179,7 +185,7 @@ mod tests {
 
     use super::*;
 
-    fn probes(responses: &[(&'static str, &str)], headers: &[(&'static str, &'static str)]) -> Seen {
+    fn probes(responses: &[(&'static str, &str)], headers: &[(&'static str, &'static str)]) -> ProbeResponses {
         let headers: HeaderMap = headers
             .iter()
             .map(|(name, value)| (name.parse().expect("valid header name"), value.parse().expect("valid header value")))
@@ -190,11 +196,11 @@ mod tests {
             body: body.to_owned(),
             took: Duration::from_millis(1),
         };
-        Seen(responses.iter().map(|(path, body)| (*path, response(body))).collect())
+        ProbeResponses(responses.iter().map(|(path, body)| (*path, response(body))).collect())
     }
 
     fn owned_by(owner: &str) -> Vec<ModelInfo> {
-        vec![ModelInfo { id: "m".into(), context: None, owner: Some(owner.into()) }]
+        vec![ModelInfo { id: "m".into(), context_window: None, owner: Some(owner.into()) }]
     }
 
     #[test]
@@ -257,10 +263,10 @@ mod tests {
                 owned_by("llamacpp"),
                 (ServerSoftware::LlamaCpp, None),
             ),
-            (Seen::default(), owned_by("llamacpp"), (ServerSoftware::LlamaCpp, None)),
+            (ProbeResponses::default(), owned_by("llamacpp"), (ServerSoftware::LlamaCpp, None)),
         ] {
             let server = recognize(&probes, &models).expect("recognized");
-            assert_eq!((server.kind, server.version.as_deref()), expected, "{server}");
+            assert_eq!((server.software, server.version.as_deref()), expected, "{server}");
         }
     }
 

@@ -28,6 +28,8 @@ use super::{
     write_timeout::{PendingWrite, WriteTimeoutStream},
 };
 
+use crate::model::describe_error;
+
 /// Time limit of a connection for being idle and for sending a request head.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -82,7 +84,7 @@ impl Gateway {
                 // Registers the socket with the event loop of this worker.
                 match TcpStream::from_std(socket) {
                     Ok(socket) => gateway.handle_connection(socket, router, ConnInfo { loopback }, stopping).await,
-                    Err(error) => gateway.deps.log.event("accept-failed", &error.to_string()),
+                    Err(error) => gateway.deps.log.event("accept-failed", &describe_error(&error)),
                 }
                 drop((permit, guard));
             };
@@ -109,7 +111,7 @@ impl Gateway {
         if let Some(Err(error)) = ended
             && error.is_panic()
         {
-            self.deps.log.event("panicked", &error.to_string());
+            self.deps.log.event("panicked", &describe_error(&error));
         }
     }
 
@@ -160,14 +162,14 @@ async fn accept(listener: &TcpListener, gateway: &Gateway) -> std::net::TcpStrea
                 let _ = socket.set_nodelay(true);
                 match socket.into_std() {
                     Ok(socket) => return socket,
-                    Err(error) => gateway.deps.log.event("accept-failed", &error.to_string()),
+                    Err(error) => gateway.deps.log.event("accept-failed", &describe_error(&error)),
                 }
             }
             // The client disconnected before its connection was accepted.
             Err(error) if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) => {
             }
             Err(error) => {
-                gateway.deps.log.event("accept-failed", &error.to_string());
+                gateway.deps.log.event("accept-failed", &describe_error(&error));
                 sleep(ACCEPT_RETRY_DELAY).await;
             }
         }

@@ -11,6 +11,8 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
+use crate::model::describe_error;
+
 /// An unusable certificate or private key.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -48,7 +50,7 @@ pub enum TlsError {
 pub(super) fn load_acceptor((cert, key): &(PathBuf, PathBuf)) -> Result<TlsAcceptor, TlsError> {
     let certificates = load_certificates(cert)?;
     let private = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| TlsError::Key { path: key.clone(), reason: error.to_string() })?;
+        .map_err(|error| TlsError::Key { path: key.clone(), reason: describe_error(&error) })?;
     let pair = |source| TlsError::Unusable { cert: cert.clone(), key: key.clone(), source };
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -62,7 +64,7 @@ pub(super) fn load_acceptor((cert, key): &(PathBuf, PathBuf)) -> Result<TlsAccep
 
 fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |reason: String| TlsError::Certificates { path: path.to_owned(), reason };
-    let read = CertificateDer::pem_file_iter(path).map_err(|error| unreadable(error.to_string()))?;
-    let certificates = read.collect::<Result<Vec<_>, _>>().map_err(|error| unreadable(error.to_string()))?;
+    let read = CertificateDer::pem_file_iter(path).map_err(|error| unreadable(describe_error(&error)))?;
+    let certificates = read.collect::<Result<Vec<_>, _>>().map_err(|error| unreadable(describe_error(&error)))?;
     if certificates.is_empty() { Err(unreadable("the file contains no certificate".into())) } else { Ok(certificates) }
 }

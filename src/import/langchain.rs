@@ -37,7 +37,8 @@ pub(crate) fn parse_yaml(text: &str) -> Result<ImportedConfig, ImportError> {
                 // Only this platform can have the model.
                 [endpoint] => imported.default = Some(format!("{endpoint}/{default_model}")),
                 _ => {
-                    imported.skip(format!("DEFAULT_LLM_MODEL {default_model}"), "not in the llm_models of any platform")
+                    imported
+                        .skip(format!("DEFAULT_LLM_MODEL {default_model}"), "not in the llm_models of any platform");
                 }
             },
         }

@@ -247,7 +247,7 @@ fn import_routes(imported: &mut ImportedConfig, document: &Value, groups: &mut [
             match group_models(&original_groups, fallback) {
                 Some(fallback_models) => models.extend(fallback_models),
                 None => {
-                    imported.skip(format!("fallback of {name} to {fallback}"), "not imported, or not in model_list")
+                    imported.skip(format!("fallback of {name} to {fallback}"), "not imported, or not in model_list");
                 }
             }
         }

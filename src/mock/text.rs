@@ -50,7 +50,7 @@ pub(super) struct TokenGenerator {
     remaining: u64,
     /// Remaining words of the first sentence.
     opening: std::str::SplitInclusive<'static, char>,
-    sentence: u32,
+    words_in_sentence: u32,
 }
 
 const OPENING: &str = "This is a scripted mock, not a model. ";
@@ -58,7 +58,7 @@ const OPENING: &str = "This is a scripted mock, not a model. ";
 impl TokenGenerator {
     pub(super) fn new(seed: u64, count: u64) -> Self {
         let random = fastrand::Rng::with_seed(seed);
-        Self { random, remaining: count, opening: OPENING.split_inclusive(' '), sentence: 0 }
+        Self { random, remaining: count, opening: OPENING.split_inclusive(' '), words_in_sentence: 0 }
     }
 }
 
@@ -71,12 +71,12 @@ impl Iterator for TokenGenerator {
             return Some(word.to_owned());
         }
         let word = WORDS[self.random.usize(..WORDS.len())];
-        self.sentence += 1;
-        let end = match self.sentence {
+        self.words_in_sentence += 1;
+        let end = match self.words_in_sentence {
             0..8 => " ",
             8..14 if self.random.u8(..) > 40 => " ",
             _ => {
-                self.sentence = 0;
+                self.words_in_sentence = 0;
                 if self.random.u8(..4) == 0 { ".\n\n" } else { ". " }
             }
         };

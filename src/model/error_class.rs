@@ -80,7 +80,7 @@ impl ErrorClass {
 
     /// The class that was called `name` before version 0.1.0 and has another name now.
     #[must_use]
-    pub fn renamed(name: &str) -> Option<Self> {
+    pub fn from_old_name(name: &str) -> Option<Self> {
         match name {
             "silent" => Some(Self::Timeout),
             "garbage" => Some(Self::InvalidResponse),
@@ -134,7 +134,7 @@ mod tests {
             ["invalid-response", "in-stream", "incomplete", "invalid-chunk", "spend", "local-limit"]
         );
         for name in names {
-            assert!(ErrorClass::renamed(name).is_none(), "{name}");
+            assert!(ErrorClass::from_old_name(name).is_none(), "{name}");
         }
     }
 

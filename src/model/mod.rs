@@ -7,6 +7,7 @@
 mod answer;
 pub mod api_key;
 mod delta_buffer;
+mod describe;
 pub mod endpoint;
 pub mod environment;
 pub mod error_class;
@@ -18,6 +19,7 @@ pub mod target;
 
 pub use answer::{Answer, Delta, DeltaKind, FinishReason, ToolCall, Usage};
 pub use delta_buffer::DeltaBuffer;
+pub use describe::describe_error;
 pub use error_class::ErrorClass;
 pub use image::Image;
 pub use request::{

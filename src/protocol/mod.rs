@@ -202,7 +202,7 @@ pub struct ModelInfo {
     /// The upstream id.
     pub id: String,
     /// The context window in tokens, when the list has it.
-    pub context: Option<u64>,
+    pub context_window: Option<u64>,
     /// The `owned_by` value; some servers put their own name there.
     pub owner: Option<String>,
 }

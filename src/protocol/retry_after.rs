@@ -149,7 +149,7 @@ fn parse_duration(raw: &str) -> Option<Duration> {
 mod tests {
     use super::*;
 
-    fn wait(pairs: &[(&'static str, &'static str)]) -> Option<f64> {
+    fn delay_secs(pairs: &[(&'static str, &'static str)]) -> Option<f64> {
         let mut headers = HeaderMap::new();
         for (name, value) in pairs {
             headers.insert(*name, http::HeaderValue::from_static(value));
@@ -160,18 +160,18 @@ mod tests {
 
     #[test]
     fn all_header_forms_are_parsed() {
-        assert_eq!(wait(&[("retry-after", "2")]), Some(2.0));
-        assert_eq!(wait(&[("retry-after", "0.5")]), Some(0.5));
-        assert_eq!(wait(&[("retry-after-ms", "1500"), ("retry-after", "9")]), Some(1.5));
-        assert_eq!(wait(&[("x-ms-retry-after-ms", "250")]), Some(0.25));
-        assert_eq!(wait(&[("retry-after", "Thu, 01 Jan 2026 00:01:00 GMT")]), Some(60.0));
-        assert_eq!(wait(&[("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")]), Some(0.0));
-        assert_eq!(wait(&[("retry-after", "86400")]), Some(86400.0));
-        assert_eq!(wait(&[("llm_provider-retry-after", "60")]), Some(60.0));
-        assert_eq!(wait(&[("retry-after", "-1")]), Some(0.0));
-        assert_eq!(wait(&[("retry-after", "soon")]), None);
-        assert_eq!(wait(&[("retry-after", "NaN")]), None);
-        assert_eq!(wait(&[]), None);
+        assert_eq!(delay_secs(&[("retry-after", "2")]), Some(2.0));
+        assert_eq!(delay_secs(&[("retry-after", "0.5")]), Some(0.5));
+        assert_eq!(delay_secs(&[("retry-after-ms", "1500"), ("retry-after", "9")]), Some(1.5));
+        assert_eq!(delay_secs(&[("x-ms-retry-after-ms", "250")]), Some(0.25));
+        assert_eq!(delay_secs(&[("retry-after", "Thu, 01 Jan 2026 00:01:00 GMT")]), Some(60.0));
+        assert_eq!(delay_secs(&[("retry-after", "Wed, 21 Oct 2015 07:28:00 GMT")]), Some(0.0));
+        assert_eq!(delay_secs(&[("retry-after", "86400")]), Some(86400.0));
+        assert_eq!(delay_secs(&[("llm_provider-retry-after", "60")]), Some(60.0));
+        assert_eq!(delay_secs(&[("retry-after", "-1")]), Some(0.0));
+        assert_eq!(delay_secs(&[("retry-after", "soon")]), None);
+        assert_eq!(delay_secs(&[("retry-after", "NaN")]), None);
+        assert_eq!(delay_secs(&[]), None);
     }
 
     #[test]
@@ -179,10 +179,10 @@ mod tests {
         let requests = ("x-ratelimit-remaining-requests", "0");
         let tokens = ("x-ratelimit-remaining-tokens", "500");
         let resets = [("x-ratelimit-reset-requests", "6m0s"), ("x-ratelimit-reset-tokens", "21ms")];
-        assert_eq!(wait(&[requests, tokens, resets[0], resets[1]]), Some(360.0));
-        assert_eq!(wait(&[tokens, resets[0], resets[1]]), None);
-        assert_eq!(wait(&[requests, ("x-ratelimit-reset-requests", "2026-01-01T00:00:05Z")]), Some(5.0));
-        assert_eq!(wait(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1767225610")]), Some(10.0));
+        assert_eq!(delay_secs(&[requests, tokens, resets[0], resets[1]]), Some(360.0));
+        assert_eq!(delay_secs(&[tokens, resets[0], resets[1]]), None);
+        assert_eq!(delay_secs(&[requests, ("x-ratelimit-reset-requests", "2026-01-01T00:00:05Z")]), Some(5.0));
+        assert_eq!(delay_secs(&[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1767225610")]), Some(10.0));
     }
 
     #[test]

@@ -223,7 +223,7 @@ mod tests {
         breaker.record_failure(TripPolicy::MODEL, at(seconds), at(seconds), 0.5)
     }
 
-    fn end(breaker: &mut Breaker, second: u64) {
+    fn succeed(breaker: &mut Breaker, second: u64) {
         breaker.record_success(at(second), at(second));
     }
 
@@ -241,7 +241,7 @@ mod tests {
         breaker.record_first_delta(at(now + 20));
         assert_eq!(breaker.state(at(now + 20)), BreakerState::Closed);
         assert!(fail(&mut breaker, now + 21), "an incomplete answer does not reset it");
-        end(&mut breaker, now + 60);
+        succeed(&mut breaker, now + 60);
         assert!(breaker.is_clean());
     }
 
@@ -261,13 +261,13 @@ mod tests {
         let mut breaker = Breaker::default();
         let mut opened = Vec::new();
         for second in 0..5 {
-            end(&mut breaker, second * 2);
+            succeed(&mut breaker, second * 2);
             opened.push(fail(&mut breaker, second * 2 + 1));
         }
         assert_eq!(opened, [false, false, false, false, true]);
         let mut slow = Breaker::default();
         for second in 0..9 {
-            end(&mut slow, second * 10);
+            succeed(&mut slow, second * 10);
             assert!(!fail(&mut slow, second * 10 + 5), "five failures, but not within the window");
         }
     }
@@ -322,7 +322,7 @@ mod tests {
                 match step {
                     0 | 1 => { breaker.record_failure(TripPolicy::MODEL, at(now), at(now), random); }
                     2 => breaker.record_first_delta(at(now)),
-                    _ => end(&mut breaker, now),
+                    _ => succeed(&mut breaker, now),
                 }
                 prop_assert!(!matches!(breaker.state(at(now + 20)), BreakerState::Open(_)));
             }

@@ -187,7 +187,7 @@ mod tests {
     use super::*;
     use crate::protocol::{RetryAfter, RetryWhen, ServerKind};
 
-    fn all_left() -> RetryContext {
+    fn full_context() -> RetryContext {
         RetryContext {
             has_more_candidates: true,
             has_more_keys: false,
@@ -204,7 +204,7 @@ mod tests {
         decide(&CallError::new(class, ""), context, now(), 0.0)
     }
 
-    fn with_wait(class: ErrorClass, seconds: u64) -> CallError {
+    fn error_with_retry_after(class: ErrorClass, seconds: u64) -> CallError {
         let retry_after = RetryAfter { raw: String::new(), when: RetryWhen::After(Duration::from_secs(seconds)) };
         CallError { retry_after: Some(retry_after), ..CallError::new(class, "") }
     }
@@ -223,8 +223,8 @@ mod tests {
                 C::Filter | C::Request => D::GiveUp,
                 _ => D::Failover,
             };
-            assert_eq!(decision(class, all_left()), want, "{class}");
-            let exhausted = RetryContext { has_retry_budget: false, ..all_left() };
+            assert_eq!(decision(class, full_context()), want, "{class}");
+            let exhausted = RetryContext { has_retry_budget: false, ..full_context() };
             assert!(!matches!(decision(class, exhausted), D::RetrySame { .. }), "{class}");
         }
     }
@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn cooldown_follows_retry_after_within_limits() {
-        let cooldown_secs = |class, seconds| match health_effect(&with_wait(class, seconds), now()) {
+        let cooldown_secs = |class, seconds| match health_effect(&error_with_retry_after(class, seconds), now()) {
             HealthEffect::Cooldown { requested: Some(requested), .. } => requested.as_secs(),
             other => panic!("{other:?}"),
         };
@@ -266,50 +266,62 @@ mod tests {
 
     #[test]
     fn timeout_is_not_retried_on_the_same_endpoint() {
-        let last_candidate = RetryContext { has_more_candidates: false, ..all_left() };
+        let last_candidate = RetryContext { has_more_candidates: false, ..full_context() };
         assert_eq!(decision(ErrorClass::Timeout, last_candidate), Decision::Failover);
     }
 
     #[test]
     fn rate_limit_is_retried_only_on_the_last_candidate_and_after_a_short_delay() {
-        let last_candidate = RetryContext { has_more_candidates: false, ..all_left() };
-        let short = decide(&with_wait(ErrorClass::Rate, 2), last_candidate, now(), 0.0);
+        let last_candidate = RetryContext { has_more_candidates: false, ..full_context() };
+        let short = decide(&error_with_retry_after(ErrorClass::Rate, 2), last_candidate, now(), 0.0);
         assert_eq!(short, Decision::RetrySame { delay: Duration::from_secs(2), new_connection: false });
-        assert_eq!(decide(&with_wait(ErrorClass::Rate, 11), last_candidate, now(), 0.0), Decision::Failover);
-        assert_eq!(decide(&with_wait(ErrorClass::Rate, 2), all_left(), now(), 0.0), Decision::Failover);
+        assert_eq!(
+            decide(&error_with_retry_after(ErrorClass::Rate, 11), last_candidate, now(), 0.0),
+            Decision::Failover
+        );
+        assert_eq!(
+            decide(&error_with_retry_after(ErrorClass::Rate, 2), full_context(), now(), 0.0),
+            Decision::Failover
+        );
     }
 
     #[test]
     fn server_error_with_long_retry_after_fails_over_unless_it_is_the_last_candidate() {
-        let error = with_wait(ErrorClass::Server, 5);
-        assert_eq!(decide(&error, all_left(), now(), 0.0), Decision::Failover);
-        let last_candidate = RetryContext { has_more_candidates: false, ..all_left() };
+        let error = error_with_retry_after(ErrorClass::Server, 5);
+        assert_eq!(decide(&error, full_context(), now(), 0.0), Decision::Failover);
+        let last_candidate = RetryContext { has_more_candidates: false, ..full_context() };
         let retry = Decision::RetrySame { delay: Duration::from_secs(5), new_connection: false };
         assert_eq!(decide(&error, last_candidate, now(), 0.0), retry);
     }
 
     #[test]
     fn keys_are_rotated_before_failover_and_gateways_are_not_retried() {
-        let more_keys = RetryContext { has_more_keys: true, ..all_left() };
+        let more_keys = RetryContext { has_more_keys: true, ..full_context() };
         assert_eq!(decision(ErrorClass::Auth, more_keys), Decision::RotateKey);
         assert_eq!(decision(ErrorClass::Quota, more_keys), Decision::RotateKey);
         assert_eq!(decision(ErrorClass::Rate, more_keys), Decision::RotateKey);
-        assert_eq!(decision(ErrorClass::Server, RetryContext { is_gateway: true, ..all_left() }), Decision::Failover);
+        assert_eq!(
+            decision(ErrorClass::Server, RetryContext { is_gateway: true, ..full_context() }),
+            Decision::Failover
+        );
         let from_gateway = CallError { server: ServerKind::OneApi, ..CallError::new(ErrorClass::Server, "") };
-        assert_eq!(decide(&from_gateway, all_left(), now(), 0.0), Decision::Failover);
+        assert_eq!(decide(&from_gateway, full_context(), now(), 0.0), Decision::Failover);
     }
 
     #[test]
     fn overloaded_server_is_retried_only_with_a_short_retry_after() {
-        assert_eq!(decision(ErrorClass::Overloaded, all_left()), Decision::Failover);
-        let soon = decide(&with_wait(ErrorClass::Overloaded, 1), all_left(), now(), 0.0);
+        assert_eq!(decision(ErrorClass::Overloaded, full_context()), Decision::Failover);
+        let soon = decide(&error_with_retry_after(ErrorClass::Overloaded, 1), full_context(), now(), 0.0);
         assert_eq!(soon, Decision::RetrySame { delay: Duration::from_secs(1), new_connection: false });
-        assert_eq!(decide(&with_wait(ErrorClass::Overloaded, 3), all_left(), now(), 0.0), Decision::Failover);
+        assert_eq!(
+            decide(&error_with_retry_after(ErrorClass::Overloaded, 3), full_context(), now(), 0.0),
+            Decision::Failover
+        );
     }
 
     #[test]
     fn connect_error_with_should_retry_false_is_not_retried() {
         let error = CallError { should_retry: Some(false), ..CallError::new(ErrorClass::Connect, "") };
-        assert_eq!(decide(&error, all_left(), now(), 0.0), Decision::Failover);
+        assert_eq!(decide(&error, full_context(), now(), 0.0), Decision::Failover);
     }
 }

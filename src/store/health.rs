@@ -11,7 +11,11 @@ use std::{
 };
 
 use super::{check_regular, health_migration::read_old_format, lock_with_timeout, write_atomic_unsynced};
-use crate::routing::health::{HealthError, HealthSnapshot, HealthStore, HealthUpdate};
+
+use crate::{
+    model::describe_error,
+    routing::health::{HealthError, HealthSnapshot, HealthStore, HealthUpdate},
+};
 
 /// Larger files are rejected: mmchat never writes one.
 const MAX_READ_SIZE: u64 = 1024 * 1024;
@@ -47,7 +51,7 @@ impl HealthFile {
     }
 
     fn health_error(&self, what: &str, why: impl std::fmt::Display) -> HealthError {
-        HealthError(format!("{what} {}: {why}", self.path.display()))
+        HealthError(format!("{what} {}: {}", self.path.display(), describe_error(&why)))
     }
 }
 
@@ -126,7 +130,7 @@ mod tests {
         let targets = ["a", "b"].map(testing::target);
         for (store, target) in stores.iter().zip(&targets) {
             let error = CallError { status: Some(404), ..CallError::new(ErrorClass::Model, "no such model") };
-            let blame = AttemptInfo { target, key: KeyHash::NONE, index: None, sent: now, probe: None };
+            let blame = AttemptInfo { target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
             store.update(&mut |snapshot| snapshot.record_failure(&blame, &error, now, 0.5)).expect("writable file");
         }
         let snapshot = stores[0].read().expect("readable file");
@@ -178,7 +182,7 @@ mod tests {
         let targets: Vec<_> = (0..100).map(|number| testing::target(&format!("model-{number}"))).collect();
         let snapshot = store.update(&mut |snapshot| {
             for target in &targets {
-                let blame = AttemptInfo { target, key: KeyHash::NONE, index: None, sent: now, probe: None };
+                let blame = AttemptInfo { target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
                 for class in [ErrorClass::Server, ErrorClass::Server, ErrorClass::Server, ErrorClass::Connect] {
                     snapshot.record_failure(&blame, &CallError::new(class, "x".repeat(1000)), now, 0.5);
                 }
@@ -211,7 +215,7 @@ mod tests {
                         ..testing::target("a")
                     };
                     let blame =
-                        AttemptInfo { target: &target, key: KeyHash::NONE, index: None, sent: now, probe: None };
+                        AttemptInfo { target: &target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
                     for _ in 0..20 {
                         let error = CallError::new(ErrorClass::Server, "x".repeat(1000));
                         snapshot.record_failure(&blame, &error, now, 0.5);

@@ -43,7 +43,7 @@ pub(super) fn read_old_format(text: &str) -> Option<HealthSnapshot> {
             }
         }
         if let Some(Value::String(class)) = entry.get_mut("last_error").and_then(|error| error.get_mut("class"))
-            && let Some(renamed) = ErrorClass::renamed(class)
+            && let Some(renamed) = ErrorClass::from_old_name(class)
         {
             renamed.as_str().clone_into(class);
         }

@@ -9,6 +9,8 @@ use std::{
 
 use super::output::write_stderr;
 
+use crate::model::describe_error;
+
 /// Maximum size of a prompt in bytes, about eight million tokens; no model accepts more.
 pub const MAX_INPUT: usize = 32 * 1024 * 1024;
 
@@ -29,7 +31,7 @@ pub enum InputError {
     #[error("a line of standard input is larger than 32 MiB, more than any model accepts")]
     LineTooLong,
     /// Reading failed.
-    #[error("cannot read standard input: {0}")]
+    #[error("cannot read standard input: {}", describe_error(.0))]
     Io(#[source] io::Error),
 }
 

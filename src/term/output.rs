@@ -9,6 +9,7 @@ use std::{
 };
 
 use crate::{
+    model::describe_error,
     render::{Output, Stream},
     store::set_private_mode,
 };
@@ -24,7 +25,7 @@ pub enum WriteError {
     #[error("the terminal was closed")]
     TerminalClosed,
     /// The write failed.
-    #[error("cannot write to {to}: {source}")]
+    #[error("cannot write to {to}: {}", describe_error(source))]
     Io {
         /// Standard output or the path of the file.
         to: String,

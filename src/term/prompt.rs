@@ -4,7 +4,7 @@ use std::io::{self, IsTerminal};
 
 use dialoguer::{Confirm, FuzzySelect, Input, MultiSelect, Password, theme::SimpleTheme};
 
-use crate::model::api_key::ApiKey;
+use crate::model::{api_key::ApiKey, describe_error};
 
 /// A prompt without an answer.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum PromptError {
     #[error("interrupted; nothing was changed")]
     Interrupted,
     /// The terminal cannot be read or written.
-    #[error("cannot prompt on the terminal: {0}")]
+    #[error("cannot prompt on the terminal: {}", describe_error(.0))]
     Io(#[source] io::Error),
 }
 

@@ -61,7 +61,7 @@ impl InterruptHandler {
     }
 
     /// Lets the process continue after a handled signal, which then cancels only the current work.
-    pub fn with_process_continuing(self) -> io::Result<Self> {
+    pub fn keep_process_running(self) -> io::Result<Self> {
         self.shared.process_continues.store(true, Ordering::Relaxed);
         self.shared.handler_ready.store(true, Ordering::Relaxed);
         #[cfg(unix)]

@@ -19,7 +19,7 @@ pub enum InflateError {
     Corrupt(#[source] flate2::DecompressError),
     /// The gzip header is invalid.
     #[error("invalid gzip header in the response")]
-    NotGzip,
+    InvalidGzipHeader,
     /// The expansion ratio is too high.
     #[error("compressed response expands more than 100 times; stopped at 64 MiB")]
     Bomb,
@@ -57,7 +57,7 @@ impl Inflater {
                 header.extend_from_slice(input);
                 match gzip_header_len(header)? {
                     // File names and comments in a gzip header are short.
-                    None if header.len() > MAX_GZIP_HEADER => return Err(InflateError::NotGzip),
+                    None if header.len() > MAX_GZIP_HEADER => return Err(InflateError::InvalidGzipHeader),
                     None => return Ok(()),
                     Some(length) => {
                         after_header = header.split_off(length);
@@ -100,7 +100,7 @@ fn gzip_header_len(bytes: &[u8]) -> Result<Option<usize>, InflateError> {
     const COMMENT: u8 = 16;
     const CHECKSUM: u8 = 2;
     if !b"\x1f\x8b\x08".starts_with(&bytes[..bytes.len().min(3)]) {
-        return Err(InflateError::NotGzip);
+        return Err(InflateError::InvalidGzipHeader);
     }
     let Some(&flags) = bytes.get(3) else { return Ok(None) };
     let mut offset = 10;
@@ -154,11 +154,11 @@ mod tests {
         let mut inflater = Inflater::for_encoding("gzip").expect("supported encoding");
         assert!(matches!(inflater.push(&bomb, |_| {}), Err(InflateError::Bomb)));
         let mut inflater = Inflater::for_encoding("gzip").expect("supported encoding");
-        assert!(matches!(inflater.push(b"<html>", |_| {}), Err(InflateError::NotGzip)));
+        assert!(matches!(inflater.push(b"<html>", |_| {}), Err(InflateError::InvalidGzipHeader)));
         assert!(Inflater::for_encoding("br").is_none());
         let mut inflater = Inflater::for_encoding("gzip").expect("supported encoding");
         inflater.push(b"\x1f\x8b\x08\x08\0\0\0\0\0\0", |_| {}).expect("incomplete header");
         let long_name = vec![b'n'; MAX_GZIP_HEADER];
-        assert!(matches!(inflater.push(&long_name, |_| {}), Err(InflateError::NotGzip)));
+        assert!(matches!(inflater.push(&long_name, |_| {}), Err(InflateError::InvalidGzipHeader)));
     }
 }

@@ -21,8 +21,11 @@ use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::{runtime, sync::mpsc, task::JoinSet};
 
 use super::{ByteStream, Transport, TransportError, TransportErrorKind};
-use crate::model::{api_key::redact_url, endpoint::ConnectOptions};
-use crate::transport::decompress::Inflater;
+
+use crate::{
+    model::{api_key::redact_url, describe_error, endpoint::ConnectOptions},
+    transport::decompress::Inflater,
+};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const MAX_REDIRECTS: usize = 3;
@@ -130,7 +133,7 @@ fn load_ca_file(file: &std::path::Path) -> Result<rustls::RootCertStore, Transpo
     let mut bytes = Vec::new();
     let result =
         std::fs::File::open(file).and_then(|file| io::Read::take(file, MAX_CA_FILE + 1).read_to_end(&mut bytes));
-    let length = result.map_err(|error| local_error(format!("cannot read file: {error}")))?;
+    let length = result.map_err(|error| local_error(format!("cannot read file: {}", describe_error(&error))))?;
     if length as u64 > MAX_CA_FILE {
         return Err(local_error("larger than 16 MiB".into()));
     }
@@ -325,10 +328,10 @@ fn inflate_stream(
 fn classify_error(error: reqwest::Error, default: TransportErrorKind) -> TransportError {
     let error = error.without_url();
     let mut kind = None;
-    let (mut innermost, mut messages) = (error.to_string(), String::new());
+    let (mut innermost, mut messages) = (describe_error(&error), String::new());
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
     while let Some(current) = cause {
-        innermost = current.to_string();
+        innermost = describe_error(&current);
         messages.push_str(&innermost);
         kind = error_kind(current).or(kind);
         cause = current.source();

@@ -355,7 +355,7 @@ fn output_file_is_private_and_write_errors_are_reported() {
     if std::path::Path::new("/dev/full").exists() {
         env.run(&["ask", "-m", "m/x", "--output", "/dev/full", "hi"])
             .expect_exit(1)
-            .expect_stderr(&["/dev/full", "No space"]);
+            .expect_stderr(&["/dev/full", "no space"]);
     } else {
         env.run(&["ask", "-m", "m/x", "hi"]).expect_exit(0);
     }

@@ -13,7 +13,7 @@ fn config_text(env: &TestEnv) -> String {
 #[test]
 fn entries_are_added_renamed_and_removed_and_comments_kept() {
     let env = TestEnv::with_config(CONFIG);
-    env.run(&["endpoint", "add", "deepseek"]).expect_exit(0).expect_stderr(&["added deepseek"]);
+    env.run(&["endpoint", "add", "deepseek"]).expect_exit(0).expect_stderr(&["added \"deepseek\""]);
     env.run(&["endpoint", "add", "box", "--url", "http://box:1/v1", "--key-env", "BOX"]).expect_exit(0);
     env.run(&[
         "model",

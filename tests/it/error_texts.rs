@@ -320,7 +320,7 @@ const REQUEST: &[Case] = &[
     ("context without --continue", CONFIG, "mmchat compare --context shared hi"),
     ("diff of one answer", CONFIG, "mmchat compare --diff=1 hi"),
     ("diff of an unknown answer", CONFIG, "mmchat compare --diff=1,9 hi"),
-    ("unknown kind of vote", CONFIG, "mmchat compare --vote=colour hi"),
+    ("unknown kind of vote", CONFIG, "mmchat compare --vote=color hi"),
     ("unknown kind of report", CONFIG, "mmchat compare --out report.pdf hi"),
     ("report and answers in one file", CONFIG, "mmchat compare --out a.json --output a.json hi"),
     ("report cannot be created", CONFIG, "mmchat compare --out no/such/report.html hi"),
@@ -1037,8 +1037,8 @@ fn timeouts() {
     let begin = format!("{STREAM}{}", content_event("half an"));
     let silent = || vec![vec![ServerStep::HoldOpen]];
     let stalled = || vec![vec![ServerStep::Bytes(begin.clone().into_bytes()), ServerStep::HoldOpen]];
-    let (limit, ask) = ("mmchat ask -m m/x --timeout 200ms hi", "mmchat ask -m m/x hi");
-    let limit_of = |name: &str| format!("timeouts = {{ {name} = \"200ms\" }}\n");
+    let (limit, ask) = ("mmchat ask -m m/x --timeout 400ms hi", "mmchat ask -m m/x hi");
+    let limit_of = |name: &str| format!("timeouts = {{ {name} = \"400ms\" }}\n");
     let texts = [
         run_with_server("time of the command", "", limit, silent()),
         run_with_server("time of the command, with a partial answer", "", limit, stalled()),
@@ -1300,7 +1300,7 @@ fn unprovoked_errors() {
     let cause = || io::Error::other("the cause");
     let invalid_json = serde_json::from_str::<serde_json::Value>("{").expect_err("invalid JSON");
     let invalid_uri = http::Request::builder().uri("not a URI").body(()).expect_err("invalid URI");
-    let no_spend = || RecordError::Sql { path: path(), source: rusqlite::Error::InvalidQuery };
+    let sql_error = || RecordError::Sql { path: path(), source: rusqlite::Error::InvalidQuery };
     let errors: Vec<(&str, String)> = vec![
         ("EditError::Syntax", ConfigEditor::parse("a =").expect_err("invalid TOML").to_string()),
         ("EditError::NotATable", EditError::NotATable("models").to_string()),
@@ -1316,7 +1316,7 @@ fn unprovoked_errors() {
         ("RecordError::OlderSchema", RecordError::OlderSchema { path: path() }.to_string()),
         ("RecordError::Removed", RecordError::Removed { path: path() }.to_string()),
         ("RecordError::StillInLog", RecordError::StillInLog { path: path() }.to_string()),
-        ("RecordError::Sql", no_spend().to_string()),
+        ("RecordError::Sql", sql_error().to_string()),
         ("HealthError", HealthError("cannot write health.json: disk full".into()).to_string()),
         ("KeyError::CommandTimeout", KeyError::CommandTimeout("pass".into()).to_string()),
         ("KeyError::Keyring", KeyError::Keyring { entry: "keyring shop".into(), reason: "locked".into() }.to_string()),
@@ -1324,13 +1324,13 @@ fn unprovoked_errors() {
         ("ServeError::KeysRemoved", ServeError::KeysRemoved.to_string()),
         (
             "ServeError::SpendUnavailable",
-            ServeError::SpendUnavailable { name: "app".into(), source: no_spend() }.to_string(),
+            ServeError::SpendUnavailable { name: "app".into(), source: sql_error() }.to_string(),
         ),
         ("EncodeError::Body", EncodeError::Body(invalid_json).to_string()),
         ("EncodeError::Request", EncodeError::Request { url: "http://h/v1".into(), source: invalid_uri }.to_string()),
         ("FrameError::Event", FrameError::Event(EventTooLarge).to_string()),
         ("FrameError::Body", FrameError::Body.to_string()),
-        ("InflateError::NotGzip", InflateError::NotGzip.to_string()),
+        ("InflateError::NotGzip", InflateError::InvalidGzipHeader.to_string()),
         ("InflateError::Bomb", InflateError::Bomb.to_string()),
     ];
     assert_list("errors_unprovoked", &named(errors));

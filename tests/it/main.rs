@@ -11,8 +11,12 @@ mod compare;
 mod completions;
 mod docs;
 mod edit;
+#[cfg(unix)]
+mod error_texts;
 mod extras;
 mod faults;
+#[cfg(unix)]
+mod help_texts;
 mod init;
 mod interop;
 #[cfg(unix)]

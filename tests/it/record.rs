@@ -428,7 +428,7 @@ fn key_files_are_stored_beside_the_config_and_never_shown() {
     let env = TestEnv::with_server(&server, "");
     env.run_with_input(&["key", "set", "m"], b"sk-first-secret\n")
         .expect_exit(0)
-        .expect_stderr(&["endpoint m now uses it"]);
+        .expect_stderr(&["endpoint \"m\" now uses it"]);
     env.run_with_input(&["key", "set", "second", "--endpoint", "m", "--add"], b"sk-second-secret")
         .expect_exit(0)
         .expect_stderr(&["in addition to"]);
@@ -436,7 +436,7 @@ fn key_files_are_stored_beside_the_config_and_never_shown() {
     assert!(config.contains("{ file = \"keys/m\" }, { file = \"keys/second\" }"), "{config}");
     env.run_with_input(&["key", "set", "m", "--add"], b"sk-third-secret")
         .expect_exit(0)
-        .expect_stderr(&["stored key m-2"]);
+        .expect_stderr(&["stored key \"m-2\""]);
     assert!(
         fs::read_to_string(env.path("keys/m")).expect("readable file").contains("first"),
         "no key file may be overwritten"
@@ -496,7 +496,7 @@ fn imported_configs_of_other_tools_work() {
     let result = env
         .run(&["config", "import", &path("litellm.yaml")])
         .expect_exit(0)
-        .expect_stderr(&["added route smart", "1 key file"]);
+        .expect_stderr(&["added route \"smart\"", "1 key file"]);
     assert!(!format!("{result:?}").contains("litellm-secret"));
     env.run(&["config", "import", &path("model_settings.yaml")])
         .expect_exit(0)
@@ -527,8 +527,8 @@ fn models_sync_adds_entries_and_keeps_existing_ones() {
     ));
     env.run(&["models", "sync", "m", "--filter", "strong", "--dry-run"])
         .expect_exit(0)
-        .expect_stderr(&["would add strong", "model \"gone\" is no longer listed"]);
-    env.run(&["models", "sync", "m", "--prefix", "mock-"]).expect_exit(0).expect_stderr(&["added mock-strong"]);
+        .expect_stderr(&["would add \"strong\"", "model \"gone\" is no longer listed"]);
+    env.run(&["models", "sync", "m", "--prefix", "mock-"]).expect_exit(0).expect_stderr(&["added \"mock-strong\""]);
     let config = fs::read_to_string(env.path("config.toml")).expect("readable file");
     assert!(
         config.contains("[models.quick] # mine")

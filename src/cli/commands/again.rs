@@ -43,7 +43,7 @@ pub(crate) fn run(args: &AgainArgs, context: &Context) -> Result<Exit, CliError>
     let interruption = Exit::listen_for_interruption()?;
     let request_args = RequestArgs::from_output_args(&args.output_args);
     let flags = Flags { model: args.model.clone(), ..request_args.flags() };
-    let (config, mut settings) = context.config(context.layers(flags)?)?;
+    let (config, mut settings) = context.config(context.settings(flags)?)?;
     let history = HistoryPrefix::find_any(context, &args.turn)?;
     settings.model.value = args.model.clone().or_else(|| Some(history.requested_name().to_owned()));
     if let Some(name) = &settings.model.value {
@@ -54,7 +54,7 @@ pub(crate) fn run(args: &AgainArgs, context: &Context) -> Result<Exit, CliError>
     let run = AskRun {
         context,
         config: &config,
-        layers: &settings,
+        settings: &settings,
         request_args: &request_args,
         answer_args: &args.answer,
         command: "again",

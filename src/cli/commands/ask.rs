@@ -75,7 +75,7 @@ pub(crate) struct AskArgs {
 pub(crate) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
     let interruption = Exit::listen_for_interruption()?;
     let flags = Flags { model: args.model.clone(), ..args.request.flags() };
-    let (config, mut settings) = context.config(context.layers(flags)?)?;
+    let (config, mut settings) = context.config(context.settings(flags)?)?;
     args.request.check(&settings)?;
     let preset = args.request.preset(context, &config, &settings)?;
     let history = args.continue_from.as_deref().map(|reference| HistoryPrefix::find(context, reference)).transpose()?;
@@ -101,7 +101,7 @@ pub(crate) fn run(args: &AskArgs, context: &Context) -> Result<Exit, CliError> {
     let run = AskRun {
         context,
         config: &config,
-        layers: &settings,
+        settings: &settings,
         request_args: &args.request,
         answer_args: &args.answer,
         command: "ask",
@@ -130,7 +130,7 @@ pub(crate) struct AnswerArgs {
 pub(crate) struct AskRun<'a> {
     pub(crate) context: &'a Context,
     pub(crate) config: &'a Config,
-    pub(crate) layers: &'a ResolvedSettings,
+    pub(crate) settings: &'a ResolvedSettings,
     pub(crate) request_args: &'a RequestArgs,
     pub(crate) answer_args: &'a AnswerArgs,
     pub(crate) command: &'static str,
@@ -145,9 +145,9 @@ impl AskRun<'_> {
         model_request: &Arc<ModelRequest>,
         interruption: &InterruptHandler,
     ) -> Result<Exit, CliError> {
-        let Self { context, config, layers: settings, request_args, answer_args, .. } = self;
+        let Self { context, config, settings, request_args, answer_args, .. } = self;
         let format = request_args.check(settings)?;
-        let terminal = context.look(settings);
+        let terminal = context.terminal_info(settings);
         let (runtime, engine) =
             (context.runtime()?, context.engine_for(config, answer_args.recording.stores_content(config)));
         let writes_to_file = request_args.writes_to_file();
@@ -221,9 +221,13 @@ pub(crate) async fn stream_answer(
             }
             () = &mut interrupted => {
                 let ended = run.stop_all();
-                ended.iter().for_each(|event| view.on_event(event, &mut output));
+                for event in &ended {
+                    view.on_event(event, &mut output);
+                }
                 let written = streams.write(&mut output);
-                ended.iter().for_each(|event| recorder.event(event));
+                for event in &ended {
+                    recorder.on_event(event);
+                }
                 return match written {
                     Ok(()) | Err(WriteError::StdoutClosed) => Ok(Exit::Interrupted),
                     Err(error) => Err(error.into()),
@@ -233,7 +237,7 @@ pub(crate) async fn stream_answer(
         };
         view.on_event(&event, &mut output);
         let written = streams.write(&mut output);
-        recorder.event(&event);
+        recorder.on_event(&event);
         if let (EventKind::Finished(outcome), Err(WriteError::StdoutClosed)) = (&event.kind, &written)
             && outcome.result.is_err()
         {
@@ -242,7 +246,7 @@ pub(crate) async fn stream_answer(
         }
         if let Err(error) = written {
             // stdout is closed or failed; the answer so far is recorded, because it is billed.
-            run.stop_all().iter().for_each(|event| recorder.event(event));
+            run.stop_all().iter().for_each(|event| recorder.on_event(event));
             return Err(error.into());
         }
         if let EventKind::Finished(outcome) = &event.kind {
@@ -292,7 +296,7 @@ async fn find_loopback_model(config: &Config, engine: &Engine) -> Option<String>
     let endpoints = config.endpoints.iter().filter(|endpoint| endpoint.connect.loopback).cloned().collect();
     let checks = check_endpoints(engine, endpoints, LOOPBACK_LIST_TIMEOUT).await;
     checks.into_iter().find_map(|check| {
-        let model = check.listed.ok()?.into_iter().next()?;
+        let model = check.model_list.ok()?.into_iter().next()?;
         Some(format!("{}/{}", check.endpoint.name, model.id))
     })
 }

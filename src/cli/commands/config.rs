@@ -67,7 +67,7 @@ struct MigrateArgs {
 }
 
 pub(crate) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError> {
-    let settings = || context.layers(Flags::default());
+    let settings = || context.settings(Flags::default());
     let out = match &args.command {
         ConfigCommand::Path => config_path_line(&settings()?)?,
         ConfigCommand::Check => return check(context, &settings()?),

@@ -56,8 +56,8 @@ pub(crate) struct DemoArgs {}
 pub(crate) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
     let modes = TerminalModes::save();
     let interruption = listen_for_interruption(modes.as_ref())?;
-    let settings = context.layers(Flags::default())?;
-    let terminal = context.look(&settings);
+    let settings = context.settings(Flags::default())?;
+    let terminal = context.terminal_info(&settings);
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     listener.set_nonblocking(true)?;
     let address = listener.local_addr()?;

@@ -83,7 +83,7 @@ impl DoctorObserver for DiagnosisRecorder<'_> {
         let mut recorders = self.recorders.lock().expect("no code panics while holding this lock");
         let found = recorders.iter_mut().find(|(name, _)| *name == plan.calls[0].name);
         if let Some((_, recorder)) = found {
-            recorder.event(event);
+            recorder.on_event(event);
         }
     }
 }
@@ -96,7 +96,7 @@ impl DiagnosisRecorder<'_> {
 }
 
 pub(crate) fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, CliError> {
-    let (config, _) = context.config(context.layers(Flags::default())?)?;
+    let (config, _) = context.config(context.settings(Flags::default())?)?;
     let mut diagnoses = select_diagnoses(&config, args)?;
     if diagnoses.is_empty() && config.path.is_none() {
         return Err(crate::engine::plan::PlanError::NoEndpoints.into());

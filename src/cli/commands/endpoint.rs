@@ -111,7 +111,7 @@ pub(crate) fn run(args: &EndpointArgs, context: &Context) -> Result<Exit, CliErr
             let path = transaction.path().to_owned();
             let removed = transaction.edit(|editor| editor.remove_endpoint(&args.name, args.with_models))?;
             let with = if removed.is_empty() { String::new() } else { format!(" with {}", removed.join(", ")) };
-            write_stderr(&format!("removed {}{with} from {}\n", args.name, path.display()));
+            write_stderr(&format!("removed \"{}\"{with} from {}\n", args.name, path.display()));
             let key_file = path.with_file_name(key_file_path(&args.name));
             if key_file.is_file() {
                 write_stderr(&format!("  its key is still in {}\n", key_file.display()));
@@ -161,7 +161,7 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
         editor.add_endpoint(&NewEndpoint { name: endpoint.name.clone(), base_url, keys, gateway: false })
     })?;
     let name = &endpoint.name;
-    write_stderr(&format!("added {name} to {}\n", path.display()));
+    write_stderr(&format!("added \"{name}\" to {}\n", path.display()));
     write_stderr(&format!(
         "  list its models: mmchat models available {name}\n  \
          name one of them: mmchat model add NAME --endpoint {name} --model ID\n"
@@ -203,7 +203,7 @@ pub(crate) fn read_key_from_stdin() -> Result<ApiKey, CliError> {
 }
 
 fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {
-    let (config, _) = context.config(context.layers(Flags::default())?)?;
+    let (config, _) = context.config(context.settings(Flags::default())?)?;
     let mut table = Table::new(&["endpoint", "base_url", "key", ">models"]);
     let mut document = Vec::<Value>::new();
     for endpoint in &config.endpoints {

@@ -41,7 +41,7 @@ use crate::{
 pub(crate) struct HistoryArgs {
     /// Print at most this many, the newest first
     #[arg(short = 'n', long = "most", value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
-    most: usize,
+    limit: usize,
     #[command(flatten)]
     list: ListArgs,
     #[command(subcommand)]
@@ -57,7 +57,7 @@ enum HistoryCommand {
     List {
         /// Print at most this many
         #[arg(short = 'n', long = "most", value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
-        most: usize,
+        limit: usize,
         #[command(flatten)]
         list: ListArgs,
     },
@@ -71,7 +71,7 @@ enum HistoryCommand {
         words: Vec<String>,
         /// Print at most this many, the newest first
         #[arg(short = 'n', long = "most", value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
-        most: usize,
+        limit: usize,
         #[command(flatten)]
         list: ListArgs,
     },
@@ -147,9 +147,9 @@ struct PruneArgs {
 
 pub(crate) fn run(args: &HistoryArgs, context: &Context) -> Result<Exit, CliError> {
     match &args.command {
-        None => list(args.most, &args.list, context)?,
-        Some(HistoryCommand::List { most: limit, list: list_args }) => list(*limit, list_args, context)?,
-        Some(HistoryCommand::Search { words, most: limit, list }) => search(words, *limit, list, context)?,
+        None => list(args.limit, &args.list, context)?,
+        Some(HistoryCommand::List { limit, list: list_args }) => list(*limit, list_args, context)?,
+        Some(HistoryCommand::Search { words, limit, list }) => search(words, *limit, list, context)?,
         Some(HistoryCommand::Show(args)) => show(args, context)?,
         Some(HistoryCommand::Export(args)) => export(args, context)?,
         Some(HistoryCommand::Delete(args)) => delete(args, context)?,
@@ -198,12 +198,7 @@ fn search(words: &[String], limit: usize, list_args: &ListArgs, context: &Contex
     let mut document = Vec::new();
     for hit in &hits {
         let turn = &hit.turn;
-        table.add_row(vec![
-            turn.reference(),
-            format_time(turn.at),
-            turn.requested.clone(),
-            hit.excerpt.clone(),
-        ]);
+        table.add_row(vec![turn.reference(), format_time(turn.at), turn.requested.clone(), hit.excerpt.clone()]);
         let mut object = turn_json(turn);
         object["excerpt"] = hit.excerpt.as_str().into();
         document.push(object);
@@ -230,7 +225,7 @@ fn show(args: &ShowArgs, context: &Context) -> Result<(), CliError> {
         }
         _ => markdown(&turns),
     };
-    let is_terminal = context.look(&context.layers(Flags::default())?).stdout_width.is_some();
+    let is_terminal = context.terminal_info(&context.settings(Flags::default())?).stdout_width.is_some();
     Ok(Streams::stdout().write(&mut Output::data(if is_terminal { strip_controls(&text) } else { text }))?)
 }
 
@@ -256,7 +251,8 @@ fn export(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
         ExportFormat::Json => format!("{:#}\n", turns.iter().map(turn_json).collect::<Value>()),
         ExportFormat::Markdown => markdown(&turns),
     };
-    let is_terminal = context.look(&context.layers(Flags::default())?).stdout_width.is_some() && args.output.is_none();
+    let is_terminal =
+        context.terminal_info(&context.settings(Flags::default())?).stdout_width.is_some() && args.output.is_none();
     let text = if is_terminal { strip_controls(&text) } else { text };
     let mut streams = args.output.as_deref().map_or_else(|| Ok(Streams::stdout()), Streams::file)?;
     streams.write(&mut Output::data(text))?;
@@ -301,7 +297,7 @@ fn purge_traces(database: &Database, before: Timestamp, context: &Context) -> Re
 fn prune(args: &PruneArgs, context: &Context) -> Result<(), CliError> {
     let days = match args.days {
         Some(days) => Some(days),
-        None => context.config(context.layers(Flags::default())?)?.0.history.retention_days,
+        None => context.config(context.settings(Flags::default())?)?.0.history.retention_days,
     };
     let Some(mut database) = open_record(context)? else {
         write_stderr("no conversations are stored\n");

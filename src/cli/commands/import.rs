@@ -231,7 +231,7 @@ impl Additions {
         let existing =
             config.models.iter().find(|other| other.endpoint.name == endpoint && other.upstream_id == model.upstream);
         if let Some(existing) = existing {
-            self.already_present.push(format!("model {}", existing.id));
+            self.already_present.push(format!("model \"{}\"", existing.id));
             return existing.id.0.clone();
         }
         let added = self.models.iter().find(|other| other.endpoint == endpoint && other.upstream == model.upstream);
@@ -269,7 +269,7 @@ impl Additions {
         let has_same_models =
             |route: &&Route| route.models.iter().map(|model| &model.id.0).eq(models.iter().map(|(name, _)| name));
         if let Some(existing) = config.routes.iter().find(has_same_models) {
-            self.already_present.push(format!("route {}", existing.name));
+            self.already_present.push(format!("route \"{}\"", existing.name));
             return existing.name.clone();
         }
         let name = unique_name(&route.name, taken);
@@ -307,17 +307,17 @@ fn report(imported: &ImportedConfig, additions: &Additions, path: &Path, dry_run
         let keys = if keys.is_empty() { "no key".to_owned() } else { keys.join(", ") };
         let address = base_url.as_deref().and_then(|url| crate::config::parse_base_url(url).ok());
         let address = address.map(|url| crate::model::api_key::redact_url(&url)).unwrap_or_default();
-        write_stderr(&format!("{verb} endpoint {name}: {address} ({keys})\n"));
+        write_stderr(&format!("{verb} endpoint \"{name}\": {address} ({keys})\n"));
     }
     for model in &additions.models {
-        write_stderr(&format!("{verb} model {}: {}/{}\n", model.name, model.endpoint, one_line(&model.upstream)));
+        write_stderr(&format!("{verb} model \"{}\": {}/{}\n", model.name, model.endpoint, one_line(&model.upstream)));
     }
     for ImportedRoute { name, models, strategy } in &additions.routes {
         let models: Vec<&str> = models.iter().map(|(model, _)| model.as_str()).collect();
-        write_stderr(&format!("{verb} route {name} ({strategy}): {}\n", models.join(", ")));
+        write_stderr(&format!("{verb} route \"{name}\" ({strategy}): {}\n", models.join(", ")));
     }
     if let Some(default) = &additions.default {
-        write_stderr(&format!("{verb} default: {default}\n"));
+        write_stderr(&format!("{verb} default \"{default}\"\n"));
     }
     for existing in &additions.already_present {
         write_stderr(&format!("{existing} already exists\n"));

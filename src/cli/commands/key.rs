@@ -119,7 +119,7 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
     } else {
         transaction.write_key_file(&name, &key)?;
     }
-    write_stderr(&format!("stored key {name} in {}\n", key_location(&reference, transaction.path())));
+    write_stderr(&format!("stored key \"{name}\" in {}\n", key_location(&reference, transaction.path())));
     match endpoint_name {
         Some(endpoint) => {
             let old_keys = config.endpoint(&endpoint).map(|endpoint| endpoint.keys.clone()).unwrap_or_default();
@@ -162,9 +162,9 @@ fn unused_key_name(name: &str, config: &Config, transaction: &ConfigTransaction,
 fn report_use(endpoint: &str, old_keys: &[KeySource], added: bool) {
     let old_keys: Vec<String> = old_keys.iter().map(ToString::to_string).collect();
     write_stderr(&match (old_keys.is_empty(), added) {
-        (true, _) => format!("  endpoint {endpoint} now uses it\n"),
-        (false, true) => format!("  endpoint {endpoint} now uses it in addition to: {}\n", old_keys.join(", ")),
-        (false, false) => format!("  endpoint {endpoint} now uses it instead of: {}\n", old_keys.join(", ")),
+        (true, _) => format!("  endpoint \"{endpoint}\" now uses it\n"),
+        (false, true) => format!("  endpoint \"{endpoint}\" now uses it in addition to: {}\n", old_keys.join(", ")),
+        (false, false) => format!("  endpoint \"{endpoint}\" now uses it instead of: {}\n", old_keys.join(", ")),
     });
 }
 
@@ -192,7 +192,7 @@ fn key_location((kind, value): &KeyRef, config: &Path) -> String {
 }
 
 fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {
-    let (config, settings) = context.config(context.layers(Flags::default())?)?;
+    let (config, settings) = context.config(context.settings(Flags::default())?)?;
     let ring = KeyRing::new(context.environment.clone());
     let mut table = Table::new(&["endpoint", ">key", "source", "state"]);
     let mut document = Vec::new();
@@ -273,8 +273,8 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
         std::fs::remove_file(&file)
             .map_err(|source| CliError::System { what: format!("cannot remove {}", file.display()), source })?;
     }
-    let from = if users.is_empty() { String::new() } else { format!(", and from {}", users.join(", ")) };
-    write_stderr(&format!("removed key {name}{from}\n"));
+    let from = if users.is_empty() { String::new() } else { format!(", and from \"{}\"", users.join("\", \"")) };
+    write_stderr(&format!("removed key \"{name}\"{from}\n"));
     for backup in backups_of(&file) {
         write_stderr(&format!("  an older key is still in {}\n", backup.display()));
     }

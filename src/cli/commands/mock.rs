@@ -16,8 +16,8 @@ use crate::{
 /// Serve scripted models on loopback, with configurable speed, length and failures
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Built-in models are fast, strong, slow and instant, and one for each fault (rate, cut, silent, …). \
-    A model name can carry settings: fast+ttft=2s+tps=10+tokens=300+reasoning=20+usage=off+cut, or \
+    after_help = "Built-in models are fast, strong, slow and instant, and one for each fault: rate, cut, silent and \
+    others. A model name can carry settings: fast+ttft=2s+tps=10+tokens=300+reasoning=20+usage=off+cut, or \
     server+fail-first=1. The address is printed to stdout when the mock is ready.\n\n\
     Examples:\n  \
     mmchat mock --port 8999\n  \

@@ -73,7 +73,7 @@ struct AddArgs {
     /// Set the id of the model at the endpoint
     #[arg(short, long, value_name = "ID", help_heading = "Models")]
     model: Option<String>,
-    /// Add a tag, which `mmchat compare --tag` selects by
+    /// Add a tag, for `mmchat compare --tag`
     #[arg(long = "tag", value_name = "TAG", value_delimiter = ',', help_heading = "Models")]
     tags: Vec<String>,
     /// Set the context window: input and output tokens together
@@ -112,13 +112,13 @@ pub(crate) fn run(args: &ModelArgs, context: &Context) -> Result<Exit, CliError>
             let removed = transaction.edit(|editor| editor.remove_model(&args.name, args.everywhere))?;
             warn_about_presets(&args.name, context)?;
             let with = if removed.is_empty() { String::new() } else { format!(" with {}", removed.join(", ")) };
-            format!("removed {}{with}", args.name)
+            format!("removed \"{}\"{with}", args.name)
         }
         ModelCommand::Rename { from, to } => {
             let to = &validate_name(to)?;
             ConfigTransaction::begin(context)?.edit(|editor| editor.rename_model(from, to))?;
             warn_about_presets(from, context)?;
-            format!("renamed {from} to {to}")
+            format!("renamed \"{from}\" to \"{to}\"")
         }
         ModelCommand::Default { name } => {
             let transaction = ConfigTransaction::begin(context)?;
@@ -127,7 +127,7 @@ pub(crate) fn run(args: &ModelArgs, context: &Context) -> Result<Exit, CliError>
                 editor.set_default(name);
                 Ok(())
             })?;
-            format!("mmchat ask now uses {name}")
+            format!("mmchat ask now uses \"{name}\"")
         }
     };
     write_stderr(&format!("{message}\n"));
@@ -136,7 +136,7 @@ pub(crate) fn run(args: &ModelArgs, context: &Context) -> Result<Exit, CliError>
 
 /// Warns about preset files that still name the model, because only the config itself is edited.
 fn warn_about_presets(model: &str, context: &Context) -> Result<(), CliError> {
-    let folder = preset_folder(&context.layers(Flags::default())?).unwrap_or_default();
+    let folder = preset_folder(&context.settings(Flags::default())?).unwrap_or_default();
     for name in preset_file_names(&folder) {
         let path = folder.join(format!("{name}.toml"));
         let preset = read_text_file(&path).and_then(|text| Preset::from_file(&name, &text, &path));
@@ -169,7 +169,10 @@ fn add(args: &AddArgs, context: &Context) -> Result<String, CliError> {
     find_endpoint(&transaction.config()?, &new.endpoint)?;
     let new = NewModel { tags: args.tags.clone(), context: args.context, price, ..new };
     transaction.edit(|editor| editor.add_model(&new))?;
-    Ok(format!("added {}: {}/{}\n  try it: mmchat ask -m {} \"hello\"", new.name, new.endpoint, new.upstream, new.name))
+    Ok(format!(
+        "added \"{}\": {}/{}\n  try it: mmchat ask -m {} \"hello\"",
+        new.name, new.endpoint, new.upstream, new.name
+    ))
 }
 
 /// Prompts for what the flags do not specify.

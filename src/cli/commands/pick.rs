@@ -16,7 +16,7 @@ use crate::{
     term::output::write_stderr,
 };
 
-/// Pick one of several answers, with which the conversation continues
+/// Pick the answer with which the conversation continues
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     mmchat compare -m fast,strong \"Why is the sky blue?\"\n  \
@@ -56,7 +56,7 @@ pub(crate) fn pick_by_ref(reference: &str, context: &Context) -> Result<(), CliE
     Ok(())
 }
 
-/// Stores the answer of `turn` as the picked one, unless it failed without any text.
+/// Stores the answer of `turn` as the picked one; an error if it failed without any text.
 pub(crate) fn store_pick(database: &mut Database, turn: &StoredTurn) -> Result<(), CliError> {
     let reference = turn.reference();
     match &turn.class {

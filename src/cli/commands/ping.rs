@@ -1,4 +1,5 @@
-//! `mmchat ping`: checks that endpoints respond, accept their keys and list the configured models, and how fast.
+//! `mmchat ping`: checks whether endpoints respond, accept their keys and list the configured models, and the time it
+//! takes.
 //!
 //! Listing models is free; `--deep` requests one token from each model. All requests run concurrently, so an endpoint
 //! that times out does not delay the others.
@@ -65,7 +66,7 @@ pub(crate) struct PingArgs {
 /// The model list of one endpoint, or the error of the request.
 pub(crate) struct EndpointCheck {
     pub(crate) endpoint: Arc<Endpoint>,
-    pub(crate) listed: Result<Vec<ModelInfo>, CallError>,
+    pub(crate) model_list: Result<Vec<ModelInfo>, CallError>,
     /// Rejected keys, where another key is accepted, by index from 0.
     rejected_keys: Vec<(usize, CallError)>,
     elapsed: Duration,
@@ -75,7 +76,7 @@ pub(crate) struct EndpointCheck {
 struct ModelCheck<'a> {
     model: &'a Target,
     /// Whether its endpoint lists it; `None` when there is no list.
-    listed: Option<bool>,
+    is_listed: Option<bool>,
     /// The most similar listed id, when the model is not listed.
     nearest: Option<String>,
     /// The outcome of the `--deep` request.
@@ -83,7 +84,7 @@ struct ModelCheck<'a> {
 }
 
 pub(crate) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> {
-    let (config, _) = context.config(context.layers(Flags::default())?)?;
+    let (config, _) = context.config(context.settings(Flags::default())?)?;
     let (endpoints, models) = select(&config, &args.names)?;
     let engine = context.engine_for(&config, config.history.store_content);
     let runtime = context.runtime()?;
@@ -99,7 +100,7 @@ pub(crate) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> 
         let plan = args.deep.then_some(plan);
         let deep = async {
             match plan {
-                Some(plan) => collect_outcomes(&engine, plan, |event| recorder.event(event)).await,
+                Some(plan) => collect_outcomes(&engine, plan, |event| recorder.on_event(event)).await,
                 None => Vec::new(),
             }
         };
@@ -109,7 +110,7 @@ pub(crate) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> 
     if config.path.is_none() && args.names.is_empty() {
         // Without a config, keyless loopback endpoints are only default ports where a server may run.
         let is_guess = |check: &EndpointCheck| check.endpoint.keys.is_empty() && check.endpoint.connect.loopback;
-        endpoint_checks.retain(|check| check.listed.is_ok() || !is_guess(check));
+        endpoint_checks.retain(|check| check.model_list.is_ok() || !is_guess(check));
     }
     if endpoint_checks.is_empty() && config.path.is_some() {
         return Err(CliError::usage("no endpoints in the config", "run \"mmchat endpoint add\""));
@@ -118,7 +119,7 @@ pub(crate) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> 
         return Err(crate::engine::plan::PlanError::NoEndpoints.into());
     }
     for check in &endpoint_checks {
-        if let Ok(models) = &check.listed {
+        if let Ok(models) = &check.model_list {
             cache_model_list(context, &check.endpoint, models);
         }
     }
@@ -180,7 +181,7 @@ pub(crate) async fn check_endpoints(
         let listed = engine.list_models(&direct_target(&endpoint, ""), timeout).await;
         let elapsed = started.elapsed();
         let rejected_keys = if listed.is_ok() { engine.rejected_keys(&endpoint, timeout).await } else { Vec::new() };
-        EndpointCheck { endpoint, listed, rejected_keys, elapsed }
+        EndpointCheck { endpoint, model_list: listed, rejected_keys, elapsed }
     }))
     .await
 }
@@ -217,17 +218,17 @@ pub(crate) async fn collect_outcomes(
 fn check_model<'a>(model: &'a Target, endpoint_checks: &[EndpointCheck]) -> ModelCheck<'a> {
     let check = endpoint_checks.iter().find(|check| check.endpoint.name == model.endpoint.name);
     let ids: Option<Vec<&str>> =
-        check.and_then(|check| Some(check.listed.as_ref().ok()?.iter().map(|model| model.id.as_str()).collect()));
+        check.and_then(|check| Some(check.model_list.as_ref().ok()?.iter().map(|model| model.id.as_str()).collect()));
     let listed = ids.as_ref().map(|ids| ids.contains(&model.upstream_id.as_str()));
     let nearest = ids
         .filter(|_| listed == Some(false))
         .and_then(|ids| closest_name(&model.upstream_id, ids.into_iter()).map(str::to_owned));
-    ModelCheck { model, listed, nearest, outcome: None }
+    ModelCheck { model, is_listed: listed, nearest, outcome: None }
 }
 
 fn endpoint_table(checks: &[EndpointCheck]) -> Table {
     let mut table = Table::new(&["endpoint", "state", ">time", ">models", "note"]);
-    for EndpointCheck { endpoint, listed, rejected_keys, elapsed } in checks {
+    for EndpointCheck { endpoint, model_list: listed, rejected_keys, elapsed } in checks {
         let (state, count, note) = match listed {
             Ok(models) => {
                 let keys = rejected_keys.iter().map(|(index, error)| format!("key {}: {}", index + 1, reason(error)));
@@ -254,7 +255,7 @@ fn model_table(checks: &[ModelCheck<'_>]) -> Table {
     let columns = ["model", "endpoint", "upstream id", "listed", "note", "state", ">TTFT"];
     let mut table = Table::new(if has_outcomes { &columns } else { &columns[..5] });
     for check in checks {
-        let listed = match check.listed {
+        let listed = match check.is_listed {
             Some(true) => "yes",
             Some(false) => "NO",
             None => "?",
@@ -295,10 +296,10 @@ fn endpoint_json(check: &EndpointCheck) -> Value {
     json!({
         "endpoint": check.endpoint.name,
         "base_url": redact_url(&check.endpoint.base_url),
-        "ok": check.listed.is_ok(),
+        "ok": check.model_list.is_ok(),
         "ms": u64::try_from(check.elapsed.as_millis()).unwrap_or(u64::MAX),
-        "models": check.listed.as_ref().ok().map(Vec::len),
-        "error": check.listed.as_ref().err().map(crate::render::json::error),
+        "models": check.model_list.as_ref().ok().map(Vec::len),
+        "error": check.model_list.as_ref().err().map(crate::render::json::error),
         "refused_keys": check.rejected_keys.iter()
             .map(|(index, error)| json!({"key": index + 1, "error": crate::render::json::error(error)}))
             .collect::<Vec<_>>(),
@@ -317,7 +318,7 @@ fn model_json(check: &ModelCheck<'_>) -> Value {
         "model": check.model.id.0,
         "endpoint": check.model.endpoint.name,
         "upstream_model": check.model.upstream_id,
-        "listed": check.listed,
+        "listed": check.is_listed,
         "nearest": check.nearest,
         "asked": response,
     })
@@ -326,7 +327,7 @@ fn model_json(check: &ModelCheck<'_>) -> Value {
 /// Prints each hint once.
 fn print_hints(checks: &[EndpointCheck]) {
     let mut printed = HashSet::new();
-    for hint in checks.iter().filter_map(|check| check.listed.as_ref().err()?.hint.as_ref()) {
+    for hint in checks.iter().filter_map(|check| check.model_list.as_ref().err()?.hint.as_ref()) {
         if printed.insert(hint) {
             write_stderr(&format!("hint: {hint}\n"));
         }
@@ -335,11 +336,11 @@ fn print_hints(checks: &[EndpointCheck]) {
 
 /// The exit code. A model passes when it answered, or without `--deep` when it is listed.
 fn exit_code(endpoint_checks: &[EndpointCheck], model_checks: &[ModelCheck<'_>]) -> Exit {
-    let endpoints = endpoint_checks.iter().map(|check| match (&check.listed, check.rejected_keys.first()) {
+    let endpoints = endpoint_checks.iter().map(|check| match (&check.model_list, check.rejected_keys.first()) {
         (Err(error), _) | (Ok(_), Some((_, error))) => Exit::from_class(error.class),
         (Ok(_), None) => Exit::Ok,
     });
-    let models = model_checks.iter().map(|check| match (&check.outcome, check.listed) {
+    let models = model_checks.iter().map(|check| match (&check.outcome, check.is_listed) {
         (Some(outcome), _) => Exit::from_outcome(outcome),
         (None, Some(false)) => Exit::from_class(ErrorClass::Model),
         (None, Some(true)) => Exit::Ok,
@@ -348,7 +349,7 @@ fn exit_code(endpoint_checks: &[EndpointCheck], model_checks: &[ModelCheck<'_>])
             endpoint_checks
                 .iter()
                 .find(|endpoint_check| endpoint_check.endpoint.name == check.model.endpoint.name)
-                .and_then(|endpoint_check| Some(endpoint_check.listed.as_ref().err()?.class))
+                .and_then(|endpoint_check| Some(endpoint_check.model_list.as_ref().err()?.class))
                 .unwrap_or(ErrorClass::Model),
         ),
     });

@@ -73,7 +73,7 @@ pub(crate) fn run(args: &PresetsArgs, context: &Context) -> Result<Exit, CliErro
 }
 
 fn list(args: &ListArgs, context: &Context) -> Result<Exit, CliError> {
-    let (config, settings) = context.config(context.layers(Flags::default())?)?;
+    let (config, settings) = context.config(context.settings(Flags::default())?)?;
     let names = context.preset_names(&config, &settings);
     if names.is_empty() && args.is_text() {
         write_stderr("no presets; to create one, run \"mmchat presets edit NAME\"\n");
@@ -101,7 +101,7 @@ fn list(args: &ListArgs, context: &Context) -> Result<Exit, CliError> {
 }
 
 fn show(name: &str, context: &Context) -> Result<Exit, CliError> {
-    let (config, settings) = context.config(context.layers(Flags::default())?)?;
+    let (config, settings) = context.config(context.settings(Flags::default())?)?;
     let preset = context.preset(&config, &settings, name)?;
     let text = match &preset.file {
         Some(path) => read_text_file(path)?,
@@ -113,7 +113,7 @@ fn show(name: &str, context: &Context) -> Result<Exit, CliError> {
 
 /// Opens the file of the preset in the editor and validates it afterwards. The file is kept even if it is invalid.
 fn edit(name: &str, context: &Context) -> Result<Exit, CliError> {
-    let (config, settings) = context.config(context.layers(Flags::default())?)?;
+    let (config, settings) = context.config(context.settings(Flags::default())?)?;
     let name = normalize_name(name);
     if !is_valid_new_name(&name) {
         return Err(CliError::usage(
@@ -131,7 +131,7 @@ fn edit(name: &str, context: &Context) -> Result<Exit, CliError> {
     }
     open_in_editor(&editor, &path)?;
     if in_config.is_some() {
-        context.config(context.layers(Flags::default())?)?;
+        context.config(context.settings(Flags::default())?)?;
     } else {
         Preset::from_file(&name, &read_text_file(&path)?, &path)?;
     }

@@ -35,7 +35,7 @@ pub(crate) fn run(args: &ResetArgs, context: &Context) -> Result<Exit, CliError>
     if args.all {
         update_health(&file, &mut |snapshot| count = snapshot.clear())?;
     } else {
-        let (config, _) = context.config(context.layers(Flags::default())?)?;
+        let (config, _) = context.config(context.settings(Flags::default())?)?;
         let keys = KeyRing::new(context.environment.clone());
         for name in &args.names {
             check_name(&config, &normalize_name(name))?;

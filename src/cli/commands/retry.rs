@@ -30,7 +30,7 @@ use crate::{
     this command.\n\n\
     Examples:\n  \
     mmchat retry         Repeat all failed calls of the last comparison\n  \
-    mmchat retry 12@2    Repeat the second answer of conversation 12, even if complete"
+    mmchat retry 12@2    Repeat this answer, even if it is complete"
 )]
 pub(crate) struct RetryArgs {
     /// A conversation, or one answer of it, such as 12, 12@2 or @2
@@ -46,7 +46,7 @@ pub(crate) fn run(args: &RetryArgs, context: &Context) -> Result<Exit, CliError>
     let modes = TerminalModes::save();
     let interruption = listen_for_interruption(modes.as_ref())?;
     let request_args = RequestArgs::from_output_args(&args.output_args);
-    let (config, mut settings) = context.config(context.layers(request_args.flags())?)?;
+    let (config, mut settings) = context.config(context.settings(request_args.flags())?)?;
     let display = CompareDisplay::new(context, &settings, &args.output_args, "auto")?;
     let turn_ref: TurnRef = args.turn.parse()?;
     let conversation = StoredConversation::find_required(context, turn_ref)?;
@@ -63,7 +63,7 @@ pub(crate) fn run(args: &RetryArgs, context: &Context) -> Result<Exit, CliError>
         let run = AskRun {
             context,
             config: &config,
-            layers: &settings,
+            settings: &settings,
             request_args: &request_args,
             answer_args: &args.answer,
             command: "retry",
@@ -85,7 +85,7 @@ pub(crate) fn run(args: &RetryArgs, context: &Context) -> Result<Exit, CliError>
     let comparison = CompareRun {
         context,
         config: &config,
-        layers: &settings,
+        settings: &settings,
         request_args: &request_args,
         recording: &args.answer.recording,
         display,

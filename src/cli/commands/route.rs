@@ -54,7 +54,7 @@ struct ExplainArgs {
 
 pub(crate) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError> {
     let RouteCommand::Explain(args) = &args.command;
-    let (config, _) = context.config(context.layers(Flags::default())?)?;
+    let (config, _) = context.config(context.settings(Flags::default())?)?;
     // The token estimate counts four letters as one token.
     let messages = vec![Message::text(Role::User, "four".repeat(args.tokens as usize))];
     let request = Arc::new(ModelRequest::Chat(ChatRequest { messages, ..ChatRequest::default() }));

@@ -77,7 +77,7 @@ pub(crate) fn run(args: &StatsArgs, context: &Context) -> Result<Exit, CliError>
     if rows.is_empty() {
         // Recorded names may be missing from the config; a name in neither is a typo.
         if let Some(name) = name {
-            check_name(&context.config(context.layers(Flags::default())?)?.0, &normalize_name(name))?;
+            check_name(&context.config(context.settings(Flags::default())?)?.0, &normalize_name(name))?;
         }
         write_stderr("no matching records\n");
     }
@@ -86,7 +86,7 @@ pub(crate) fn run(args: &StatsArgs, context: &Context) -> Result<Exit, CliError>
         StatsFormat::Csv => record_stats::to_csv(group_name, &rows),
         StatsFormat::Table if rows.is_empty() => String::new(),
         StatsFormat::Table => {
-            let terminal = context.look(&context.layers(Flags::default())?);
+            let terminal = context.terminal_info(&context.settings(Flags::default())?);
             record_stats::table(group_name, &rows, terminal.stdout_width)
                 .render(terminal.stdout_width, terminal.styled && terminal.stdout_width.is_some())
         }

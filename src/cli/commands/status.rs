@@ -37,7 +37,7 @@ pub(crate) struct StatusArgs {
 }
 
 /// A row of the table: a model, an endpoint or a key.
-struct StatusLine {
+struct StatusRow {
     name: String,
     kind: &'static str,
     availability: Availability,
@@ -47,7 +47,7 @@ struct StatusLine {
     always_shown: bool,
 }
 
-impl StatusLine {
+impl StatusRow {
     /// The last error of the entry that opened the breaker, or its own.
     fn last_error<'s>(&self, snapshot: &'s HealthSnapshot) -> Option<&'s LastError> {
         let cause = if let Availability::Open { cause, .. } = self.availability { Some(cause) } else { None };
@@ -56,7 +56,7 @@ impl StatusLine {
 }
 
 pub(crate) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError> {
-    let (config, _) = context.config(context.layers(Flags::default())?)?;
+    let (config, _) = context.config(context.settings(Flags::default())?)?;
     let now = Timestamp::now();
     let mut snapshot = health_file(context)?.read().unwrap_or_else(|error| {
         write_stderr(&format!("warning: {error}\n"));
@@ -66,7 +66,7 @@ pub(crate) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError
     let keys = KeyRing::new(context.environment.clone());
     let mut table = Table::new(&["name", "kind", "state", "remaining", ">TTFT", "last error", "when"]);
     let mut document = Vec::new();
-    for line in status_lines(&config, &keys, &snapshot, now) {
+    for line in status_rows(&config, &keys, &snapshot, now) {
         let (availability, error) = (line.availability, line.last_error(&snapshot));
         if !line.always_shown && availability == Availability::Closed && error.is_none() {
             continue;
@@ -98,12 +98,12 @@ pub(crate) fn health_file(context: &Context) -> Result<HealthFile, CliError> {
 }
 
 /// A line for every endpoint, model and key of the config, and for the models used as `endpoint/id`.
-fn status_lines(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot, now: Timestamp) -> Vec<StatusLine> {
+fn status_rows(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot, now: Timestamp) -> Vec<StatusRow> {
     let mut lines = Vec::new();
     // Requests without a key have only the line of their endpoint or model.
-    let push_keys = |lines: &mut Vec<StatusLine>, name: &str, endpoint: &Endpoint, ids: Vec<HealthKey>| {
+    let push_keys = |lines: &mut Vec<StatusRow>, name: &str, endpoint: &Endpoint, ids: Vec<HealthKey>| {
         for (number, id) in (1..).zip(ids).filter(|_| !endpoint.keys.is_empty()) {
-            lines.push(StatusLine {
+            lines.push(StatusRow {
                 name: format!("{name} key {number}"),
                 kind: "key",
                 availability: snapshot.entry_availability(id, now),
@@ -117,7 +117,7 @@ fn status_lines(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot, now:
         let key_ids: Vec<HealthKey> = hashes.map(|hash| HealthKey::key(endpoint, hash)).collect();
         let mut ids = vec![HealthKey::endpoint(endpoint)];
         ids.extend(key_ids.first().filter(|_| endpoint.keys.is_empty()));
-        lines.push(StatusLine {
+        lines.push(StatusRow {
             name: endpoint.name.clone(),
             kind: "endpoint",
             availability: snapshot.worst_availability(&ids, now),
@@ -135,7 +135,7 @@ fn status_lines(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot, now:
         ids.extend(key_ids.first().filter(|_| endpoint.keys.is_empty()));
         // The availability that a route sees includes the endpoint and its keys.
         let availability = snapshot.availability(&TargetHealthKeys::new(target, &hashes), now);
-        lines.push(StatusLine {
+        lines.push(StatusRow {
             name: name.clone(),
             kind: "model",
             availability,
@@ -195,7 +195,7 @@ fn ago(at: Timestamp, now: Timestamp) -> String {
     }
 }
 
-fn status_json(line: &StatusLine, snapshot: &HealthSnapshot, latency: Option<f64>, now: Timestamp) -> Value {
+fn status_json(line: &StatusRow, snapshot: &HealthSnapshot, latency: Option<f64>, now: Timestamp) -> Value {
     let until = if let Availability::Open { until, .. } = line.availability { Some(until.to_string()) } else { None };
     json!({
         "name": line.name,

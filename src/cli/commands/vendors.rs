@@ -16,7 +16,8 @@ use crate::{
 /// List the vendors that need no base URL
 #[derive(Debug, Args)]
 #[command(
-    after_help = "To use a vendor, add it as an endpoint, or set its key variable. An asterisk marks variables that are set.\n\n\
+    after_help = "To use a vendor, add it as an endpoint, or set its key variable. An asterisk marks variables that \
+    are set.\n\n\
     Examples:\n  \
       mmchat vendors\n  \
       mmchat vendors --format json\n  \

@@ -24,7 +24,7 @@ use crate::{
 pub(crate) enum CompletionKind {
     /// Models, routes and `endpoint/id`, as in `ask -m`.
     ModelsAndRoutes,
-    /// The same and sets, several joined with commas, as in `compare -m`.
+    /// Models, routes, `endpoint/id` and sets, joined with commas, as in `compare -m`.
     ModelsRoutesAndSets,
     /// Models of the config.
     Models,
@@ -38,7 +38,7 @@ pub(crate) enum CompletionKind {
     Endpoints,
     /// Endpoints, models and routes.
     EndpointsAndModels,
-    /// Services known to mmchat.
+    /// Known vendors.
     Vendors,
     /// Output formats.
     Formats,
@@ -72,7 +72,7 @@ impl CompletionKind {
             Self::Sets => data.names.sets,
             Self::Tags => data.names.tags,
             Self::Presets => {
-                let files = preset_folder(&data.layers).map(|folder| preset_file_names(&folder)).unwrap_or_default();
+                let files = preset_folder(&data.settings).map(|folder| preset_file_names(&folder)).unwrap_or_default();
                 chain(data.names.presets, &files)
             }
             Self::Endpoints => data.endpoint_names(),
@@ -95,7 +95,7 @@ impl ValueCompleter for CompletionKind {
 /// The names that can be completed on this machine.
 struct CompletionData {
     environment: Environment,
-    layers: ResolvedSettings,
+    settings: ResolvedSettings,
     names: Names,
 }
 
@@ -106,7 +106,7 @@ impl CompletionData {
         let settings = ResolvedSettings::new(&environment, &flags).ok()?;
         let text = settings.config.value.as_deref().and_then(|path| read_text_file(path).ok());
         let names = text.map_or_else(|| names_from_environment(&environment), |text| Names::parse_lenient(&text));
-        Some(Self { environment, layers: settings, names })
+        Some(Self { environment, settings, names })
     }
 
     /// Models, routes and endpoints; after a slash, the cached model list of the endpoint.

@@ -133,7 +133,7 @@ impl ConfigTransaction {
 
 /// The path of the config file, which need not exist.
 pub(crate) fn config_path(context: &Context) -> Result<PathBuf, CliError> {
-    context.layers(Flags::default())?.config.value.ok_or_else(no_config_path)
+    context.settings(Flags::default())?.config.value.ok_or_else(no_config_path)
 }
 
 pub(crate) fn no_config_path() -> CliError {

@@ -15,7 +15,7 @@ use crate::{
     cli::GlobalArgs,
     config::{self, Config, ConfigError, Flags, Preset, ResolvedSettings, SettingSource, normalize_name},
     engine::Engine,
-    model::{api_key::KeySource, environment::Environment},
+    model::{api_key::KeySource, describe_error, environment::Environment},
     render::TerminalInfo,
     store::{
         self,
@@ -57,7 +57,7 @@ pub(crate) fn preset_file_names(folder: &Path) -> Vec<String> {
 /// Reads a text file of at most 4 MiB, such as the config.
 pub(crate) fn read_text_file(path: &Path) -> Result<String, ConfigError> {
     let failed = |reason: String| ConfigError::Read { path: path.to_owned(), reason };
-    let bytes = read_limited(path).map_err(|error| failed(error.to_string()))?;
+    let bytes = read_limited(path).map_err(|error| failed(describe_error(&error)))?;
     if bytes.len() > MAX_CONFIG_BYTES {
         return Err(failed("larger than 4 MiB".into()));
     }
@@ -81,7 +81,7 @@ impl Context {
     }
 
     /// The settings from the environment, the global options and `flags`.
-    pub(crate) fn layers(&self, flags: Flags) -> Result<ResolvedSettings, ConfigError> {
+    pub(crate) fn settings(&self, flags: Flags) -> Result<ResolvedSettings, ConfigError> {
         let config = self.global.config.clone().or(flags.config);
         let plain = self.global.plain || flags.plain;
         let mut settings = ResolvedSettings::new(&self.environment, &Flags { config, plain, ..flags })?;
@@ -162,7 +162,7 @@ impl Context {
     }
 
     /// The terminal properties of stdout and stderr.
-    pub(crate) fn look(&self, settings: &ResolvedSettings) -> TerminalInfo {
+    pub(crate) fn terminal_info(&self, settings: &ResolvedSettings) -> TerminalInfo {
         term::detect_style(&self.environment, settings.plain.value)
     }
 

@@ -9,6 +9,7 @@ use super::exit::Exit;
 use crate::{
     config::{self, Config, ConfigError, closest_name, edit::EditError, preset::PresetError},
     engine::plan::PlanError,
+    model::describe_error,
     store::record::RecordError,
     term::{
         input::InputError,
@@ -70,7 +71,7 @@ pub enum CliError {
         hint: Option<String>,
     },
     /// An operation of the operating system failed.
-    #[error("{what}: {source}")]
+    #[error("{what}: {}", describe_error(source))]
     System {
         /// What failed.
         what: String,

@@ -32,7 +32,7 @@ impl ListArgs {
         let text = match self.format {
             ListFormat::Json => format!("{document:#}\n"),
             ListFormat::Text => {
-                let terminal = context.look(&context.layers(Flags::default())?);
+                let terminal = context.terminal_info(&context.settings(Flags::default())?);
                 let (width, styled) = (terminal.stdout_width, terminal.styled && terminal.stdout_width.is_some());
                 let rendered: Vec<String> =
                     tables.iter().filter(|table| !table.is_empty()).map(|table| table.render(width, styled)).collect();

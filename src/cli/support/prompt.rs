@@ -4,9 +4,9 @@ use std::{io::Read, path::Path, time::Duration};
 
 use bytes::Bytes;
 
-use crate::cli::CliError;
 use crate::{
-    model::{Image, Part, image::detect_media_type},
+    cli::CliError,
+    model::{Image, Part, describe_error, image::detect_media_type},
     term::input::{self, MAX_INPUT},
 };
 
@@ -106,7 +106,9 @@ pub(crate) fn read_attachment(file: &str) -> Result<Part, CliError> {
 /// Reads the file, at most one byte beyond the limit.
 fn read_file(path: &Path) -> Result<Vec<u8>, CliError> {
     let name = path.display();
-    let failed = |error: std::io::Error| CliError::usage(format!("cannot read {name}: {error}"), "check the path");
+    let failed = |error: std::io::Error| {
+        CliError::usage(format!("cannot read {name}: {}", describe_error(&error)), "check the path")
+    };
     let file = std::fs::File::open(path).map_err(failed)?;
     if file.metadata().map_err(failed)?.is_dir() {
         return Err(CliError::usage(format!("{name} is a directory"), "attach its files one by one"));

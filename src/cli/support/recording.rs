@@ -122,7 +122,7 @@ impl RunRecorder {
     }
 
     /// Records an event.
-    pub(crate) fn event(&mut self, event: &Event) {
+    pub(crate) fn on_event(&mut self, event: &Event) {
         self.writer.on_event(event);
         if let Some(collector) = &mut self.collector {
             collector.on_event(event);
@@ -151,7 +151,7 @@ pub(crate) fn close_all(recorders: impl IntoIterator<Item = RunRecorder>) -> Vec
         if let Some(error) = engine.persist_health() {
             warn(error.to_string());
         }
-        let answers = collector.map(|collector| collector.into_answers()).unwrap_or_default();
+        let answers = collector.map(AnswerCollector::into_answers).unwrap_or_default();
         summaries.push(RunSummary { stored, answers });
     }
     summaries

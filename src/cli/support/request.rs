@@ -17,7 +17,7 @@ use crate::{
     cli::{CliError, Context},
     config::{
         Config, Flags, Preset, ResolvedSettings, parse_duration,
-        preset::{PresetError, Rendered},
+        preset::{PresetError, RenderedPreset},
     },
     model::{ChatRequest, Message, ModelRequest, Params, Part, Role},
     render::{FORMATS, Format, format_by_name},
@@ -236,7 +236,7 @@ const TEMPLATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Renders the templates of the preset on a separate thread. The fuel limit of the template engine counts instructions
 /// and cannot stop a single long one; after the timeout the thread is abandoned, and the process exits with an error.
-fn render_preset(preset: &Preset, input: String, variables: Vec<(String, String)>) -> Result<Rendered, CliError> {
+fn render_preset(preset: &Preset, input: String, variables: Vec<(String, String)>) -> Result<RenderedPreset, CliError> {
     let (sender, receiver) = sync_channel(1);
     let (name, preset) = (preset.name.clone(), preset.clone());
     // Sending fails only after the timeout, when the receiver is gone.

@@ -147,7 +147,7 @@ impl StoredConversation {
 #[derive(Clone, Debug)]
 pub(crate) struct HistoryPrefix {
     /// The turns up to the one that is continued; never empty.
-    exchanges: Vec<StoredTurn>,
+    turns: Vec<StoredTurn>,
     /// The last turn has parallel answers, so that continuing it forks the conversation.
     forks: bool,
 }
@@ -181,7 +181,7 @@ impl HistoryPrefix {
 
     /// The history of `conversation` up to `last`.
     pub(crate) fn new(conversation: &StoredConversation, last: &StoredTurn) -> Self {
-        Self { exchanges: conversation.chain_to(last), forks: conversation.has_parallel_answers() }
+        Self { turns: conversation.chain_to(last), forks: conversation.has_parallel_answers() }
     }
 
     /// The placement of a turn that continues this history.
@@ -191,8 +191,8 @@ impl HistoryPrefix {
 
     /// The placement of a turn that continues the history before the last turn.
     pub(crate) fn continuation_before_last(&self) -> Continuation {
-        match self.exchanges.len().checked_sub(2) {
-            Some(index) => Continuation::Append { turns: vec![Some(self.exchanges[index].id)], fork: self.forks },
+        match self.turns.len().checked_sub(2) {
+            Some(index) => Continuation::Append { turns: vec![Some(self.turns[index].id)], fork: self.forks },
             None => Continuation::New,
         }
     }
@@ -204,7 +204,7 @@ impl HistoryPrefix {
 
     /// The turn that is continued.
     pub(crate) fn last(&self) -> &StoredTurn {
-        self.exchanges.last().expect("a history has at least one turn")
+        self.turns.last().expect("a history has at least one turn")
     }
 
     /// Prints a warning if a part of the history is missing.
@@ -216,7 +216,7 @@ impl HistoryPrefix {
 
     /// A warning if a part of the history is missing.
     pub(crate) fn missing_warning(&self) -> Option<&'static str> {
-        let has_images = self.exchanges.iter().any(|turn| turn.image_count > 0);
+        let has_images = self.turns.iter().any(|turn| turn.image_count > 0);
         has_images.then_some("the images of this conversation are not stored and will not be sent again")
     }
 
@@ -225,20 +225,20 @@ impl HistoryPrefix {
         let Some(chat) = request.as_chat_mut() else { return };
         let index = chat.messages.iter().position(|message| message.role == Role::System);
         let system = index.map(|index| chat.messages.remove(index));
-        let history = self.messages(system, self.exchanges.len());
+        let history = self.messages(system, self.turns.len());
         chat.messages.splice(0..0, history);
     }
 
     /// A request that repeats the last prompt.
     pub(crate) fn repeat_request(&self, stream: bool) -> ModelRequest {
-        let mut messages = self.messages(None, self.exchanges.len() - 1);
+        let mut messages = self.messages(None, self.turns.len() - 1);
         messages.push(Message::text(Role::User, self.last().prompt.clone()));
         ModelRequest::Chat(ChatRequest { messages, stream, ..ChatRequest::default() })
     }
 
     /// The messages of the first `count` turns, after the system prompt: `system`, else the stored one.
     fn messages(&self, system: Option<Message>, count: usize) -> Vec<Message> {
-        let answered = self.exchanges[..count].iter().filter(|turn| !turn.answer.is_empty());
+        let answered = self.turns[..count].iter().filter(|turn| !turn.answer.is_empty());
         let stored_system = || self.last().system.clone().map(|text| Message::text(Role::System, text));
         let messages = answered.flat_map(|turn| {
             let question = Message::text(Role::User, turn.prompt.clone());

@@ -416,7 +416,13 @@ fn attempt_for_snapshot<'t>(snapshot: &mut HealthSnapshot, attempt: &'t AttemptR
     let source = attempt.key_index.and_then(|index| attempt.target.endpoint.keys.get(index));
     let hash = source.and_then(|key| keys.hash(key, &snapshot.key_salt));
     let key = hash.map_or(KeyHash::NONE, KeyHash);
-    AttemptInfo { target: &attempt.target, key, index: attempt.key_index, sent: attempt.sent_at, probe: attempt.probe }
+    AttemptInfo {
+        target: &attempt.target,
+        key,
+        key_index: attempt.key_index,
+        sent_at: attempt.sent_at,
+        probe: attempt.probe,
+    }
 }
 
 fn apply(snapshot: &mut HealthSnapshot, update: &PendingUpdate, keys: &KeyRing) {

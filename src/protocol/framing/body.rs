@@ -42,12 +42,12 @@ enum State {
 pub struct BodyFramer {
     state: State,
     /// The first bytes of a stream that has no event yet, because it may be plain text. `None`: an event has arrived.
-    start: Option<Vec<u8>>,
+    possible_text: Option<Vec<u8>>,
 }
 
 impl Default for BodyFramer {
     fn default() -> Self {
-        Self { state: State::Start(Vec::new()), start: Some(Vec::new()) }
+        Self { state: State::Start(Vec::new()), possible_text: Some(Vec::new()) }
     }
 }
 
@@ -78,10 +78,10 @@ impl BodyFramer {
             State::Stream(decoder) => {
                 decoder.push(bytes);
                 while let Some(frame) = decoder.next_frame()? {
-                    self.start = None;
+                    self.possible_text = None;
                     out.push(frame);
                 }
-                if let Some(head) = &mut self.start {
+                if let Some(head) = &mut self.possible_text {
                     let remaining = MAX_PAGE.saturating_sub(head.len());
                     head.extend_from_slice(&bytes[..bytes.len().min(remaining)]);
                 }
@@ -107,7 +107,7 @@ impl BodyFramer {
             State::Stream(mut decoder) => match decoder.finish() {
                 Some(frame) => out.push(frame),
                 None => {
-                    if let Some(head) = self.start.take().filter(|head| is_plain_text(head)) {
+                    if let Some(head) = self.possible_text.take().filter(|head| is_plain_text(head)) {
                         out.push(body_frame(head, FrameKind::Page));
                     }
                 }

@@ -210,7 +210,7 @@ mod tests {
 
     use super::*;
 
-    fn read(chunks: &[&[u8]]) -> Vec<String> {
+    fn decode(chunks: &[&[u8]]) -> Vec<String> {
         let (mut decoder, mut out) = (SseDecoder::default(), Vec::new());
         let mut collect = |frame: Frame| out.push(String::from_utf8(frame.data.to_vec()).expect("valid UTF-8"));
         for chunk in chunks {
@@ -244,12 +244,12 @@ mod tests {
     #[test]
     fn events_do_not_depend_on_chunk_boundaries() {
         for (bytes, want) in CASES {
-            assert_eq!(read(&[bytes]), *want, "{:?}", bytes.escape_ascii().to_string());
+            assert_eq!(decode(&[bytes]), *want, "{:?}", bytes.escape_ascii().to_string());
             for at in 0..=bytes.len() {
-                assert_eq!(read(&[&bytes[..at], &bytes[at..]]), *want, "{} split at {at}", bytes.escape_ascii());
+                assert_eq!(decode(&[&bytes[..at], &bytes[at..]]), *want, "{} split at {at}", bytes.escape_ascii());
             }
             let single_bytes: Vec<&[u8]> = bytes.chunks(1).collect();
-            assert_eq!(read(&single_bytes), *want, "{} byte by byte", bytes.escape_ascii());
+            assert_eq!(decode(&single_bytes), *want, "{} byte by byte", bytes.escape_ascii());
         }
     }
 
@@ -321,7 +321,7 @@ mod tests {
             splits.extend([0, input.len()]);
             splits.sort_unstable();
             let chunks: Vec<&[u8]> = splits.windows(2).map(|pair| &input[pair[0]..pair[1]]).collect();
-            prop_assert_eq!(read(&[&input]), read(&chunks));
+            prop_assert_eq!(decode(&[&input]), decode(&chunks));
         }
     }
 }

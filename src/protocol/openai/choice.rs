@@ -11,10 +11,10 @@ pub(super) const MAX_TOOL_CALLS: u32 = 1024;
 #[derive(Debug)]
 pub(super) struct ChoiceState {
     pub(super) index: u16,
-    pub(super) think: ThinkSplitter,
+    pub(super) think_splitter: ThinkSplitter,
     /// The text so far, kept only for cumulative deltas.
     text: String,
-    pub(super) finish: Option<FinishReason>,
+    pub(super) finish_reason: Option<FinishReason>,
     /// The tool calls so far, in order.
     tool_calls: Vec<ToolCallKey>,
 }
@@ -31,8 +31,8 @@ struct ToolCallKey {
 impl ChoiceState {
     /// The state before the first chunk.
     pub(super) fn new(index: u16, options: DecodeOptions) -> Self {
-        let think = ThinkSplitter::new(options.think_prefilled);
-        Self { index, think, text: String::new(), finish: None, tool_calls: Vec::new() }
+        let think_splitter = ThinkSplitter::new(options.think_prefilled);
+        Self { index, think_splitter, text: String::new(), finish_reason: None, tool_calls: Vec::new() }
     }
 
     /// The part of a cumulative delta that extends the text so far.

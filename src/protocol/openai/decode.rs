@@ -66,7 +66,7 @@ impl ChatDecoder {
     }
 
     fn all_finished(&self) -> bool {
-        !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finish.is_some())
+        !self.choices.is_empty() && self.choices.iter().all(|choice| choice.finish_reason.is_some())
     }
 
     /// Decodes one JSON object; `None`: it cannot be parsed.
@@ -82,8 +82,10 @@ impl ChatDecoder {
         if let Some(error_body) = error_body {
             return Err(error::from_stream(&error_body, self.server, self.output_seen));
         }
-        if let Some(choice) = self.choices.iter().find(|choice| matches!(choice.finish, Some(FinishReason::Error(_)))) {
-            let reason = choice.finish.as_ref().map_or("error", |finish| match finish {
+        if let Some(choice) =
+            self.choices.iter().find(|choice| matches!(choice.finish_reason, Some(FinishReason::Error(_))))
+        {
+            let reason = choice.finish_reason.as_ref().map_or("error", |finish| match finish {
                 FinishReason::Error(reason) => reason.as_str(),
                 _ => finish.as_str(),
             });
@@ -129,8 +131,8 @@ impl ChatDecoder {
         if let Some(reason) = parse_finish_reason(choice.finish_reason.as_str()) {
             // The reason may be repeated (in usage chunks); the first one counts.
             let state = self.choice_mut(index);
-            if state.finish.is_none() {
-                state.finish = Some(reason);
+            if state.finish_reason.is_none() {
+                state.finish_reason = Some(reason);
             }
         }
         self.choice_mut(index);
@@ -170,12 +172,12 @@ impl ChatDecoder {
             Content::Empty => {}
             Content::Text(text) => {
                 let text = if self.options.cumulative_deltas { self.choice_mut(index).new_suffix(text) } else { text };
-                if self.choice_mut(index).think.is_text() {
+                if self.choice_mut(index).think_splitter.is_text() {
                     self.emit(index, DeltaKind::Text(text), out);
                     return;
                 }
                 let mut segments = Vec::new();
-                self.choice_mut(index).think.push(text, &mut segments);
+                self.choice_mut(index).think_splitter.push(text, &mut segments);
                 self.emit_segments(index, segments, out);
             }
             Content::Parts(parts) => {
@@ -304,14 +306,14 @@ impl Decoder for ChatDecoder {
         let mut buffered = Vec::new();
         for choice in &mut self.choices {
             let mut segments = Vec::new();
-            choice.think.finish(&mut segments);
+            choice.think_splitter.finish(&mut segments);
             buffered.push((choice.index, segments));
         }
         for (index, segments) in buffered {
             self.emit_segments(index, segments, out);
         }
         for choice in &self.choices {
-            if let Some(reason) = &choice.finish {
+            if let Some(reason) = &choice.finish_reason {
                 out.push(Delta { choice: choice.index, kind: DeltaKind::Finish(reason.clone()) });
             }
         }
@@ -320,7 +322,7 @@ impl Decoder for ChatDecoder {
         let first_choice = self.choices.iter().find(|choice| choice.index == 0).or(self.choices.first());
         // The first of several choices may be finished while another one is incomplete.
         let is_complete = self.all_finished() || self.done && !is_done_unreliable;
-        if let Some(reason) = first_choice.filter(|_| is_complete).and_then(|choice| choice.finish.clone()) {
+        if let Some(reason) = first_choice.filter(|_| is_complete).and_then(|choice| choice.finish_reason.clone()) {
             return Ok(StreamOutcome::Finished(reason));
         }
         Ok(match self.output_seen {

@@ -20,7 +20,7 @@ use crate::{
 pub(super) fn encode_chat(target: &Target, chat: &ChatRequest) -> Result<Bytes, EncodeError> {
     let mut object = match chat.raw_request.as_ref().filter(|raw_request| raw_request.protocol == ID) {
         Some(raw_request) => passthrough_fields(target, chat, &raw_request.body).map_err(EncodeError::Body)?,
-        None => neutral_fields(target, chat).map_err(EncodeError::Body)?,
+        None => fields_from_chat(target, chat).map_err(EncodeError::Body)?,
     };
     if let Some(max_tokens) = chat.budget_max_tokens {
         cap_tokens(&mut object, target, chat, max_tokens).map_err(EncodeError::Body)?;
@@ -37,7 +37,7 @@ pub(super) fn encode_chat(target: &Target, chat: &ChatRequest) -> Result<Bytes, 
     serde_json::to_vec(&object).map(Bytes::from).map_err(EncodeError::Body)
 }
 
-fn neutral_fields(target: &Target, chat: &ChatRequest) -> Result<RawObject, serde_json::Error> {
+fn fields_from_chat(target: &Target, chat: &ChatRequest) -> Result<RawObject, serde_json::Error> {
     let mut object = RawObject::default();
     object.set("model", &target.upstream_id)?;
     object.set("messages", &chat.messages.iter().map(encode_message).collect::<Vec<_>>())?;

@@ -55,7 +55,11 @@ fn parse_model(item: &Value) -> Option<ModelInfo> {
     let id = id.strip_prefix("models/").unwrap_or(id);
     let owner = item.get("owned_by").and_then(Value::as_str).map(str::to_owned);
     // An id is sent upstream and shown on the terminal: ids with control characters are ignored.
-    (!id.is_empty() && !id.contains(char::is_control)).then(|| ModelInfo { id: id.to_owned(), context, owner })
+    (!id.is_empty() && !id.contains(char::is_control)).then(|| ModelInfo {
+        id: id.to_owned(),
+        context_window: context,
+        owner,
+    })
 }
 
 #[cfg(test)]
@@ -68,7 +72,7 @@ mod tests {
             parse(br#"["x",{"id":"a","context_length":8192},{"name":"models/b","inputTokenLimit":5},{"id":"a"}]"#);
         let models = models.expect("valid list").models;
         assert_eq!(
-            models.iter().map(|model| (model.id.as_str(), model.context)).collect::<Vec<_>>(),
+            models.iter().map(|model| (model.id.as_str(), model.context_window)).collect::<Vec<_>>(),
             [("x", None), ("a", Some(8192)), ("b", Some(5))]
         );
     }

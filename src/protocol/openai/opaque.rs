@@ -92,7 +92,7 @@ mod tests {
     use super::*;
     use crate::{model::ErrorClass, protocol::reply_reader::ReplyReader};
 
-    fn read(body: &[u8], end: StreamEnd) -> Result<(StreamOutcome, Vec<DeltaKind>), ErrorClass> {
+    fn decode(body: &[u8], end: StreamEnd) -> Result<(StreamOutcome, Vec<DeltaKind>), ErrorClass> {
         let mut reader = ReplyReader::new(Box::new(OpaqueDecoder::new(ServerKind::Other)));
         let mut out = Vec::new();
         reader.push(body, &mut out).map_err(|error| error.class)?;
@@ -103,7 +103,7 @@ mod tests {
     #[test]
     fn complete_body_is_finished_and_reports_usage() {
         let body = br#"{"data":[{"embedding":"AACAPw=="}],"usage":{"prompt_tokens":5,"total_tokens":5}}"#;
-        let (outcome, kinds) = read(body, StreamEnd::Eof).expect("valid response");
+        let (outcome, kinds) = decode(body, StreamEnd::Eof).expect("valid response");
         assert_eq!(outcome, StreamOutcome::Finished(FinishReason::Stop));
         assert_eq!(kinds[0], DeltaKind::Opaque(body.len()));
         assert!(matches!(kinds[1], DeltaKind::Usage(usage) if usage.input == Some(5)));
@@ -111,12 +111,15 @@ mod tests {
 
     #[test]
     fn truncated_empty_html_and_error_bodies_are_not_answers() {
-        assert_eq!(read(br#"{"data":[{"embed"#, StreamEnd::Eof).expect_err("truncated JSON"), ErrorClass::InvalidChunk);
-        assert_eq!(read(b"", StreamEnd::Eof).map(|(outcome, _)| outcome), Ok(StreamOutcome::Empty));
-        assert_eq!(read(b"<html>no</html>", StreamEnd::Eof), Err(ErrorClass::InvalidResponse));
-        let rejected = read(br#"{"error":{"message":"no","code":"rate_limit_exceeded"}}"#, StreamEnd::Eof);
+        assert_eq!(
+            decode(br#"{"data":[{"embed"#, StreamEnd::Eof).expect_err("truncated JSON"),
+            ErrorClass::InvalidChunk
+        );
+        assert_eq!(decode(b"", StreamEnd::Eof).map(|(outcome, _)| outcome), Ok(StreamOutcome::Empty));
+        assert_eq!(decode(b"<html>no</html>", StreamEnd::Eof), Err(ErrorClass::InvalidResponse));
+        let rejected = decode(br#"{"error":{"message":"no","code":"rate_limit_exceeded"}}"#, StreamEnd::Eof);
         assert!(rejected.is_err(), "{rejected:?}");
-        let interrupted = read(b"data: {\"b64_json\":\"A\"}\n\n", StreamEnd::Broken).map(|(outcome, _)| outcome);
+        let interrupted = decode(b"data: {\"b64_json\":\"A\"}\n\n", StreamEnd::Broken).map(|(outcome, _)| outcome);
         assert_eq!(interrupted, Ok(StreamOutcome::Incomplete));
     }
 }

@@ -129,7 +129,7 @@ pub fn parse_chat(body: &Bytes) -> Result<ParsedRequest, ParseError> {
 /// When the body is not a valid request.
 pub fn parse_opaque(operation: Operation, body: &Bytes) -> Result<ParsedRequest, ParseError> {
     #[derive(Deserialize)]
-    struct Named<'a> {
+    struct OpaqueFields<'a> {
         #[serde(borrow, default)]
         model: LenientString<'a>,
         #[serde(default)]
@@ -137,7 +137,7 @@ pub fn parse_opaque(operation: Operation, body: &Bytes) -> Result<ParsedRequest,
         #[serde(default)]
         stream_options: LenientObject<StreamOptions>,
     }
-    let request: Named<'_> = deserialize(body)?;
+    let request: OpaqueFields<'_> = deserialize(body)?;
     let (model, stream) = (require_model(request.model)?, request.stream.unwrap_or(false));
     let include_usage = includes_usage(request.stream_options);
     let raw_request = RawRequest { protocol: openai::ID, body: body.clone() };
@@ -366,7 +366,7 @@ mod tests {
         protocol::{Protocol, ResponseHead, StreamEnd, StreamOutcome, openai::OpenAiChat, reply_reader::ReplyReader},
     };
 
-    fn read(body: &[u8]) -> (Answer, StreamOutcome) {
+    fn decode(body: &[u8]) -> (Answer, StreamOutcome) {
         let head = ResponseHead { status: http::StatusCode::OK, headers: Arc::default() };
         let mut reader = ReplyReader::new(OpenAiChat.decoder(
             &ModelRequest::Chat(ChatRequest::default()),
@@ -400,11 +400,11 @@ mod tests {
             stream.extend_from_slice(&writer.delta(0, kind));
         }
         stream.extend_from_slice(&ChunkWriter::done());
-        let (streamed, outcome) = read(&stream);
+        let (streamed, outcome) = decode(&stream);
         assert_eq!(outcome, StreamOutcome::Finished(FinishReason::Length));
         assert_eq!((streamed.text.as_str(), streamed.reasoning.as_str()), ("a\"b\n", "hm"));
         assert_eq!((streamed.usage, streamed.tool_calls.len()), (Some(usage), 1));
-        let (single, _) = read(response_body("id", "m", 0, &[(0, streamed.clone())]).to_string().as_bytes());
+        let (single, _) = decode(response_body("id", "m", 0, &[(0, streamed.clone())]).to_string().as_bytes());
         assert_eq!((single.text, single.reasoning, single.usage), (streamed.text, streamed.reasoning, streamed.usage));
     }
 

@@ -89,7 +89,7 @@ impl WireUsage {
 mod tests {
     use super::*;
 
-    fn read(json: &str) -> Option<Usage> {
+    fn parse_usage(json: &str) -> Option<Usage> {
         serde_json::from_str::<WireUsage>(json).expect("lenient fields accept any type").to_usage()
     }
 
@@ -102,13 +102,13 @@ mod tests {
             r#"{"prompt_tokens":11,"completion_tokens":5,"total_tokens":18,"cached_tokens":8,"completion_tokens_details":{"reasoning_tokens":2}}"#,
             r#"{"input_tokens":11,"output_tokens":7,"input_tokens_details":{"cached_tokens":8},"output_tokens_details":{"reasoning_tokens":2}}"#,
         ] {
-            assert_eq!(read(json), Some(want), "{json}");
+            assert_eq!(parse_usage(json), Some(want), "{json}");
         }
     }
 
     #[test]
     fn missing_counts_are_no_usage() {
-        assert_eq!(read("{}"), None);
-        assert_eq!(read(r#"{"prompt_tokens":null,"prompt_tokens_details":null}"#), None);
+        assert_eq!(parse_usage("{}"), None);
+        assert_eq!(parse_usage(r#"{"prompt_tokens":null,"prompt_tokens_details":null}"#), None);
     }
 }

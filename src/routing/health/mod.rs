@@ -89,9 +89,9 @@ pub struct AttemptInfo<'a> {
     /// The hash of the API key it was sent with.
     pub key: KeyHash,
     /// The index of the key at the endpoint; `None` without a key.
-    pub index: Option<usize>,
+    pub key_index: Option<usize>,
     /// The time it was sent.
-    pub sent: Timestamp,
+    pub sent_at: Timestamp,
     /// The owner id of its probe lease, if it is the probe.
     pub probe: Option<u64>,
 }
@@ -238,12 +238,12 @@ impl HealthSnapshot {
                 (endpoint, target.endpoint.name.clone())
             }
             HealthEffect::Cooldown { scope: CooldownScope::Key, .. } => {
-                (HealthKey::key(&target.endpoint, attempt.key), api_key_name(&target.endpoint, attempt.index))
+                (HealthKey::key(&target.endpoint, attempt.key), api_key_name(&target.endpoint, attempt.key_index))
             }
             HealthEffect::Cooldown { scope: CooldownScope::KeyForModel, .. } => {
                 // Creates the entry of the model, by which `status` finds a model that is not in the config.
                 self.entry_mut(model, target.id.to_string(), now);
-                let name = format!("{} with {}", target.id, api_key_name(&target.endpoint, attempt.index));
+                let name = format!("{} with {}", target.id, api_key_name(&target.endpoint, attempt.key_index));
                 (HealthKey::key_for_model(target, attempt.key), name)
             }
             HealthEffect::ModelFailure
@@ -254,7 +254,7 @@ impl HealthSnapshot {
         entry.last_error = Some(LastError::new(error, now));
         match effect {
             HealthEffect::EndpointUnreachable => {
-                entry.breaker.record_failure(TripPolicy::ENDPOINT, attempt.sent, now, random);
+                entry.breaker.record_failure(TripPolicy::ENDPOINT, attempt.sent_at, now, random);
             }
             HealthEffect::Cooldown { requested, initial, max, .. } => {
                 let previous = entry.cooldown.clone().unwrap_or(Cooldown {
@@ -276,7 +276,7 @@ impl HealthSnapshot {
                 });
             }
             HealthEffect::ModelFailure | HealthEffect::Unaffected => {
-                entry.breaker.record_failure(TripPolicy::MODEL, attempt.sent, now, random);
+                entry.breaker.record_failure(TripPolicy::MODEL, attempt.sent_at, now, random);
             }
         }
     }
@@ -288,17 +288,17 @@ impl HealthSnapshot {
             self.release_probe(target, owner);
         }
         if let Some(endpoint) = self.entries.get_mut(&HealthKey::endpoint(&target.endpoint)) {
-            endpoint.breaker.record_success(attempt.sent, now);
+            endpoint.breaker.record_success(attempt.sent_at, now);
         }
         let model = self.entry_mut(HealthKey::model(target), target.id.to_string(), now);
-        model.breaker.record_first_delta(attempt.sent);
+        model.breaker.record_first_delta(attempt.sent_at);
         if let Some(ttft) = ttft {
             model.latency.record(ttft, now);
         }
         let (any_model, this_model) = api_key_health_keys(target, attempt.key);
         for health_key in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target), any_model, this_model] {
             if let Some(entry) = self.entries.get_mut(&health_key) {
-                entry.record_first_delta(attempt.sent, now);
+                entry.record_first_delta(attempt.sent_at, now);
             }
         }
     }
@@ -310,11 +310,11 @@ impl HealthSnapshot {
             self.release_probe(target, owner);
         }
         let model = self.entry_mut(HealthKey::model(target), target.id.to_string(), now);
-        model.record_success(attempt.sent, now);
+        model.record_success(attempt.sent_at, now);
         let (any_model, this_model) = api_key_health_keys(target, attempt.key);
         for health_key in [HealthKey::endpoint(&target.endpoint), any_model, this_model] {
             if let Some(entry) = self.entries.get_mut(&health_key) {
-                entry.record_success(attempt.sent, now);
+                entry.record_success(attempt.sent_at, now);
             }
         }
     }

@@ -21,7 +21,7 @@ fn target_keys(target: &Target) -> TargetHealthKeys {
 }
 
 fn attempt(target: &Target, key: usize) -> AttemptInfo<'_> {
-    AttemptInfo { target, key: KEYS[key], index: Some(key), sent: Timestamp::MAX, probe: None }
+    AttemptInfo { target, key: KEYS[key], key_index: Some(key), sent_at: Timestamp::MAX, probe: None }
 }
 
 const LEASE: Duration = Duration::from_secs(12);
@@ -124,10 +124,10 @@ fn first_delta_ends_the_cooldown_but_keeps_the_doubling() {
     for key in [0, 1] {
         snapshot.record_failure(&attempt(&target, key), &error(ErrorClass::Rate), at(0), 0.5);
     }
-    let sent = |second| AttemptInfo { sent: at(second), ..attempt(&target, 0) };
+    let sent = |second| AttemptInfo { sent_at: at(second), ..attempt(&target, 0) };
     assert!(snapshot.has_failures(&sent(6)), "the success must be shared");
     snapshot.record_first_delta(
-        &AttemptInfo { sent: at(0) - jiff::SignedDuration::from_secs(1), ..sent(0) },
+        &AttemptInfo { sent_at: at(0) - jiff::SignedDuration::from_secs(1), ..sent(0) },
         None,
         at(1),
     );
@@ -244,7 +244,7 @@ proptest::proptest! {
         for (number, (wait, step, random)) in (1u64..).zip(steps) {
             now += wait;
             held_lease = held_lease.filter(|(_, until)| *until > now);
-            let other_attempt = AttemptInfo { sent: at(now), ..attempt(&target, 0) };
+            let other_attempt = AttemptInfo { sent_at: at(now), ..attempt(&target, 0) };
             let class = [ErrorClass::Server, ErrorClass::Connect, ErrorClass::Request, ErrorClass::Rate][usize::from(step % 4)];
             match step {
                 0..4 => snapshot.record_failure(&other_attempt, &error(class), at(now), random),

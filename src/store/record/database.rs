@@ -12,7 +12,10 @@ use std::{
 
 use rusqlite::{Connection, ErrorCode, OpenFlags, config::DbConfig};
 
-use crate::store::{check_regular, lock_with_timeout};
+use crate::{
+    model::describe_error,
+    store::{check_regular, lock_with_timeout},
+};
 
 /// The `application_id` of our databases ("mmch"), which tells them from those of other programs.
 const APPLICATION_ID: i32 = 0x6d6d_6368;
@@ -38,7 +41,7 @@ const MIGRATIONS: [&str; 3] = [
 #[non_exhaustive]
 pub enum RecordError {
     /// The file, its folder or its lock cannot be opened.
-    #[error("cannot open record database {path}: {source}")]
+    #[error("cannot open record database {path}: {}", describe_error(source))]
     Open {
         /// The database.
         path: PathBuf,

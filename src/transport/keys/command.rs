@@ -15,7 +15,8 @@ use tokio::{
 };
 
 use super::{COMMAND_TIMEOUT, KeyError, MAX_KEY_LEN};
-use crate::model::api_key::ApiKey;
+
+use crate::model::{api_key::ApiKey, describe_error};
 
 /// How long to wait for the rest of the output after the command has exited.
 const DRAIN_TIMEOUT: Duration = Duration::from_millis(100);
@@ -40,7 +41,7 @@ pub(crate) fn shell_command(line: &str) -> tokio::process::Command {
 pub(crate) async fn run(mut command: tokio::process::Command, program: &str) -> Result<ApiKey, KeyError> {
     let program = program.to_owned();
     let start_error =
-        |error: std::io::Error| KeyError::CommandStart { program: program.clone(), reason: error.to_string() };
+        |error: std::io::Error| KeyError::CommandStart { program: program.clone(), reason: describe_error(&error) };
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let mut child = command.spawn().map_err(start_error)?;
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());

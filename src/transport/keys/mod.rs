@@ -13,6 +13,7 @@ use tokio::{sync::OnceCell, time::timeout};
 
 use crate::model::{
     api_key::{ApiKey, KeySource},
+    describe_error,
     environment::Environment,
 };
 
@@ -235,7 +236,7 @@ impl KeyRing {
 fn read_file(path: &Path) -> Result<ApiKey, KeyError> {
     use std::io::Read;
     let name = path.display().to_string();
-    let read_error = |error: std::io::Error| KeyError::File { path: name.clone(), reason: error.to_string() };
+    let read_error = |error: std::io::Error| KeyError::File { path: name.clone(), reason: describe_error(&error) };
     // Checked before opening, because opening a named pipe without a writer would block forever.
     let metadata = std::fs::metadata(path).map_err(read_error)?;
     if !metadata.is_file() {

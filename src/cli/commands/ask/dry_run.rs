@@ -28,7 +28,7 @@ pub(super) fn print(call: &Call, mut streams: Streams) -> Result<Exit, CliError>
 
 fn curl_command(target: &Target, call: &Call) -> Result<String, CliError> {
     let protocol = protocol(target.endpoint.protocol).expect("a resolved config has only known protocols");
-    // With a placeholder no key is read.
+    // With a placeholder, no key is read.
     let placeholder = target.endpoint.keys.first().map(|_| ApiKey::new("KEY"));
     let request = protocol
         .encode(target, placeholder.as_ref(), &call.request)

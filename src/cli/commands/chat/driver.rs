@@ -16,7 +16,7 @@ use crate::{
     },
     config::resolve_path,
     conversation::{COMMANDS, ChatSession, Effect, Event, Turn},
-    model::Part,
+    model::{Part, describe_error},
     render::{metrics::format_money, notice::format_duration, table::Table},
     store,
     term::{
@@ -42,7 +42,7 @@ impl Driver<'_> {
                     Effect::Quit(interrupted) => return Ok(self.exit_code(interrupted)),
                     Effect::StartRound(round) => match round::run_round(self, &round) {
                         Ok(results) => {
-                            let was_interrupted = self.exits.last() == Some(&Exit::Interrupted);
+                            let was_interrupted = self.exit_codes.last() == Some(&Exit::Interrupted);
                             events.extend(results);
                             // There is no user to enter another prompt, or the terminal is gone.
                             if was_interrupted
@@ -55,7 +55,7 @@ impl Driver<'_> {
                         Err(CliError::Write(WriteError::StdoutClosed)) => return Ok(self.exit_code(false)),
                         Err(error @ (CliError::Write(_) | CliError::System { .. })) => return Err(error),
                         Err(error) => {
-                            self.exits.push(error.report());
+                            self.exit_codes.push(error.report());
                             events.push_back(Event::RoundNotStarted);
                         }
                     },
@@ -87,7 +87,7 @@ impl Driver<'_> {
         match (interrupted, self.editor.is_interactive()) {
             (true, _) => Exit::Interrupted,
             (false, true) => Exit::Ok,
-            (false, false) => Exit::combine(self.exits.iter().copied()),
+            (false, false) => Exit::combine(self.exit_codes.iter().copied()),
         }
     }
 
@@ -177,7 +177,10 @@ fn save_conversation(path: &str, conversation: &ChatSession) {
     let text = if is_json { json_document(conversation) } else { markdown(conversation) };
     match store::write_atomic(Path::new(path), &text) {
         Ok(()) => write_stderr(&format!("saved to {path}\n")),
-        Err(error) => write_stderr(&format!("error: cannot write {path}: {error}\nhint: choose another path\n")),
+        Err(error) => {
+            let reason = describe_error(&error);
+            write_stderr(&format!("error: cannot write {path}: {reason}\nhint: choose another path\n"));
+        }
     }
 }
 

@@ -96,8 +96,8 @@ pub(crate) struct ChatArgs {
 
 pub(crate) fn run(args: &ChatArgs, context: &Context) -> Result<Exit, CliError> {
     let modes = TerminalModes::save();
-    let interruption = listen_for_interruption(modes.as_ref())?.with_process_continuing()?;
-    let (config, settings) = context.config(context.layers(args.output_args.flags())?)?;
+    let interruption = listen_for_interruption(modes.as_ref())?.keep_process_running()?;
+    let (config, settings) = context.config(context.settings(args.output_args.flags())?)?;
     OutputArgs::check(&settings)?;
     let params = args.params.params()?;
     if args.output_args.output.is_some() {
@@ -111,7 +111,7 @@ pub(crate) fn run(args: &ChatArgs, context: &Context) -> Result<Exit, CliError> 
             .block_on(build_call(&config, settings, Some(&engine), request, OnIncomplete::Error))
             .map(|call| call.name)
     })?;
-    let terminal = context.look(&settings);
+    let terminal = context.terminal_info(&settings);
     let completer = completion::completer(&config);
     let plain = settings.plain.value || !term::supports_cursor(&context.environment);
     let editor = Editor::new(terminal.styled, plain, recent_prompts(context), Arc::new(completer));
@@ -121,7 +121,7 @@ pub(crate) fn run(args: &ChatArgs, context: &Context) -> Result<Exit, CliError> 
     let mut driver = Driver {
         context,
         config: &config,
-        layers: &settings,
+        settings: &settings,
         runtime: &runtime,
         engine: &engine,
         recording: &args.recording,
@@ -130,7 +130,7 @@ pub(crate) fn run(args: &ChatArgs, context: &Context) -> Result<Exit, CliError> 
         modes,
         interruption: &interruption,
         editor,
-        exits: Vec::new(),
+        exit_codes: Vec::new(),
         conversation_id: None,
     };
     driver.run(&mut conversation, events)
@@ -239,7 +239,7 @@ fn greet(conversation: &ChatSession, is_resumed: bool) {
 pub(super) struct Driver<'a> {
     pub(super) context: &'a Context,
     pub(super) config: &'a Config,
-    pub(super) layers: &'a ResolvedSettings,
+    pub(super) settings: &'a ResolvedSettings,
     /// One runtime for all rounds, so that connections are reused.
     pub(super) runtime: &'a Runtime,
     pub(super) engine: &'a Arc<Engine>,
@@ -250,7 +250,7 @@ pub(super) struct Driver<'a> {
     pub(super) interruption: &'a InterruptHandler,
     pub(super) editor: Editor,
     /// The exit code of each round.
-    pub(super) exits: Vec<Exit>,
+    pub(super) exit_codes: Vec<Exit>,
     /// The id of the stored conversation.
     pub(super) conversation_id: Option<i64>,
 }

@@ -34,9 +34,9 @@ use crate::{
 
 /// Sends the question to all models of the round and returns the resulting events.
 pub(super) fn run_round(driver: &mut Driver<'_>, round: &Round) -> Result<Vec<Event>, CliError> {
-    let display = CompareDisplay::new(driver.context, driver.layers, driver.output_args, "auto")?;
+    let display = CompareDisplay::new(driver.context, driver.settings, driver.output_args, "auto")?;
     let on_incomplete = match round.calls.len() {
-        1 if display.look.stdout_width.is_some() => OnIncomplete::Restart,
+        1 if display.terminal.stdout_width.is_some() => OnIncomplete::Restart,
         1 => OnIncomplete::Error,
         _ => display.on_incomplete(),
     };
@@ -49,7 +49,7 @@ pub(super) fn run_round(driver: &mut Driver<'_>, round: &Round) -> Result<Vec<Ev
         };
         let call =
             plan::resolve_call(driver.config, Some(name), &Arc::new(ModelRequest::Chat(request)), on_incomplete)?;
-        Ok(Call { deadline: driver.layers.timeout.value, ..call })
+        Ok(Call { deadline: driver.settings.timeout.value, ..call })
     });
     let mut plan =
         Plan { calls: calls.collect::<Result<_, CliError>>()?, max_concurrent: Some(plan::MAX_CONCURRENT_CALLS) };
@@ -59,7 +59,7 @@ pub(super) fn run_round(driver: &mut Driver<'_>, round: &Round) -> Result<Vec<Ev
         [_] => run_single(driver, plan, &display, recorder)?,
         _ => run_comparison(driver, plan, &display, recorder)?,
     };
-    driver.exits.push(exit);
+    driver.exit_codes.push(exit);
     let RunSummary { stored, answers } = summary;
     driver.conversation_id = stored.as_ref().map(|stored| stored.conversation).or(driver.conversation_id);
     let finished = Event::RoundFinished { answers, interrupted: exit == Exit::Interrupted, stored };
@@ -86,10 +86,10 @@ fn run_single(
     let view = AskView::new(AskSettings {
         name: call.name.clone(),
         format: display.format,
-        terminal: display.look,
-        render_markdown: display.look.styled && !driver.output_args.raw,
+        terminal: display.terminal,
+        render_markdown: display.terminal.styled && !driver.output_args.raw,
         show_stats: false,
-        verbose: driver.layers.log.value,
+        verbose: driver.settings.log.value,
         prompt_tokens: call.prompt_tokens,
     });
     let streaming = stream_answer(
@@ -103,7 +103,7 @@ fn run_single(
     let summary = recorder.close();
     // On a pipe the next answer starts on a new line.
     let text = summary.answers.first().map_or("", |answer| answer.text.as_str());
-    let lacks_newline = display.look.stdout_width.is_none()
+    let lacks_newline = display.terminal.stdout_width.is_none()
         && display.format == Format::Text
         && !text.is_empty()
         && !text.ends_with('\n');

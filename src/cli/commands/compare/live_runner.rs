@@ -291,7 +291,7 @@ impl NetworkTask<'_> {
 
     fn record(&mut self, event: &Event) {
         if let Some(recorder) = &mut self.recorder {
-            recorder.event(event);
+            recorder.on_event(event);
         }
     }
 }
@@ -344,7 +344,7 @@ fn run_screen(
                     modes.restore();
                 }
                 suspend_process();
-                // After the end of the run, which may come during the suspension, keys are no longer read.
+                // The run may have ended during the suspension; then key input stays off.
                 shared.with(|state| {
                     modes.filter(|_| state.end_reason.is_none()).into_iter().for_each(TerminalModes::enable_key_input);
                 });

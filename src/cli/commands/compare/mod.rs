@@ -135,7 +135,7 @@ pub(crate) struct CompareArgs {
 pub(crate) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliError> {
     let modes = TerminalModes::save();
     let interruption = listen_for_interruption(modes.as_ref())?;
-    let (config, settings) = context.config(context.layers(args.request.flags())?)?;
+    let (config, settings) = context.config(context.settings(args.request.flags())?)?;
     args.request.check(&settings)?;
     let display = CompareDisplay::new(context, &settings, args.request.output_args(), &args.view)?
         .with_post_processing(&args.post_processing);
@@ -177,7 +177,7 @@ pub(crate) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
     let comparison = CompareRun {
         context,
         config: &config,
-        layers: &settings,
+        settings: &settings,
         request_args: &args.request,
         recording: &args.recording,
         display,
@@ -206,7 +206,7 @@ pub(crate) fn listen_for_interruption(modes: Option<&TerminalModes>) -> Result<I
 pub(crate) struct CompareDisplay {
     pub(crate) format: Format,
     view: View,
-    pub(crate) look: TerminalInfo,
+    pub(crate) terminal: TerminalInfo,
     can_draw: bool,
     raw: bool,
     verbose: bool,
@@ -225,14 +225,15 @@ impl CompareDisplay {
         view_name: &str,
     ) -> Result<Self, CliError> {
         let format = OutputArgs::check(settings)?;
-        let look = context.look(settings);
-        let look = TerminalInfo { stdout_width: look.stdout_width.filter(|_| output_args.file().is_none()), ..look };
-        let can_draw = can_draw(context, look, settings.plain.value);
-        let view = parse_view(view_name, format, look, can_draw)?;
+        let terminal = context.terminal_info(settings);
+        let stdout_width = terminal.stdout_width.filter(|_| output_args.file().is_none());
+        let terminal = TerminalInfo { stdout_width, ..terminal };
+        let can_draw = can_draw(context, terminal, settings.plain.value);
+        let view = parse_view(view_name, format, terminal, can_draw)?;
         Ok(Self {
             format,
             view,
-            look,
+            terminal,
             can_draw,
             raw: output_args.raw,
             verbose: settings.log.value,
@@ -241,7 +242,7 @@ impl CompareDisplay {
         })
     }
 
-    /// Adds the needs of post-processing.
+    /// Adds what post-processing needs.
     fn with_post_processing(self, args: &PostProcessingArgs) -> Self {
         let (retain_answers, has_extra_results) = args.answer_needs();
         Self { retain_answers, has_extra_results, ..self }
@@ -256,9 +257,9 @@ impl CompareDisplay {
         CompareSettings {
             format: self.format,
             view: self.view,
-            terminal: self.look,
+            terminal: self.terminal,
             has_live_region: self.can_draw,
-            render_markdown: self.look.styled && !self.raw,
+            render_markdown: self.terminal.styled && !self.raw,
             verbose: self.verbose,
             prompt_tokens,
             keep_answers: self.retain_answers,
@@ -271,7 +272,7 @@ impl CompareDisplay {
 pub(crate) struct CompareRun<'a> {
     pub(crate) context: &'a Context,
     pub(crate) config: &'a Config,
-    pub(crate) layers: &'a ResolvedSettings,
+    pub(crate) settings: &'a ResolvedSettings,
     pub(crate) request_args: &'a RequestArgs,
     pub(crate) recording: &'a RecordingArgs,
     pub(crate) display: CompareDisplay,
@@ -289,12 +290,12 @@ impl CompareRun<'_> {
         (command, continuation): (&'static str, Continuation),
         interruption: &InterruptHandler,
     ) -> Result<Exit, CliError> {
-        let Self { context, config, layers: settings, request_args, recording, display, modes, post_processing } = self;
+        let Self { context, config, settings, request_args, recording, display, modes, post_processing } = self;
         // Validated before any request is sent.
         let post_processing =
             post_processing.map(|args| args.validate(&plan, request_args.output_args().file())).transpose()?;
         let prompt = PromptInfo::from_plan(&plan);
-        let (format, styled) = (display.format, display.look.styled && display.look.stdout_width.is_some());
+        let (format, styled) = (display.format, display.terminal.styled && display.terminal.stdout_width.is_some());
         for call in &mut plan.calls {
             call.deadline = settings.timeout.value;
         }
@@ -314,8 +315,12 @@ impl CompareRun<'_> {
         let run = stored.as_ref().map(|stored| stored.conversation);
         if let Some(post_processing) = post_processing {
             let prompt = PromptInfo { run, ..prompt };
-            let written =
-                post_processing.write_results(&result.view, (format, styled), &mut result.streams, (prompt, result.exit));
+            let written = post_processing.write_results(
+                &result.view,
+                (format, styled),
+                &mut result.streams,
+                (prompt, result.exit),
+            );
             match written {
                 Ok(exit) => result.exit = exit,
                 // stdout is closed.

@@ -190,7 +190,7 @@ impl PostProcessing {
             vote: self.vote.map(|(kind, field)| Vote::new(&texts, kind, field.as_deref())),
             difference: (texts.len() > 1 && needs_difference).then(|| AnswerComparison::new(&texts)),
             show_difference: self.diff.is_some(),
-            pair: self.diff.and_then(|pair| pair.resolve(&texts)),
+            diff_pair: self.diff.and_then(|pair| pair.resolve(&texts)),
         };
         let mut output = Output::default();
         match format {
@@ -229,7 +229,7 @@ struct Results {
     /// `--diff` was given.
     show_difference: bool,
     /// The two complete answers of the word diff.
-    pair: Option<(usize, usize)>,
+    diff_pair: Option<(usize, usize)>,
 }
 
 impl Results {
@@ -243,7 +243,7 @@ impl Results {
         if let Some(difference) = &self.difference {
             out.extend(["\n", &diff::difference(&self.names, difference)]);
         }
-        let Some((old, new)) = self.pair else {
+        let Some((old, new)) = self.diff_pair else {
             out.push_str("\nno word diff: fewer than two complete answers\n");
             return;
         };
@@ -257,7 +257,7 @@ impl Results {
         let vote = self.vote.as_ref().map(|vote| ("vote", diff::vote_json(vote)));
         let difference = self.difference.as_ref().filter(|_| self.show_difference);
         let difference = difference.map(|difference| ("difference", diff::difference_json(difference)));
-        let words = self.pair.map(|(old, new)| {
+        let words = self.diff_pair.map(|(old, new)| {
             let changes = word_diff(texts[old].unwrap_or_default(), texts[new].unwrap_or_default());
             ("words", diff::word_diff_json((old, new), &changes))
         });

@@ -53,7 +53,8 @@ pub(super) fn build_template(
 fn find_model(text: &str, services: &[DetectedService]) -> Result<TemplateModel, CliError> {
     let (endpoint, upstream) = text.split_once('/').unwrap_or((text, ""));
     let known: Vec<&str> = services.iter().map(|service| service.endpoint.name.as_str()).collect();
-    let Some(service) = services.iter().find(|service| service.endpoint.name == endpoint && !upstream.is_empty()) else {
+    let Some(service) = services.iter().find(|service| service.endpoint.name == endpoint && !upstream.is_empty())
+    else {
         let hint = format!("write ENDPOINT/ID; endpoints: {}", known.join(", "));
         return Err(CliError::usage(format!("unknown model \"{text}\""), hint));
     };

@@ -62,7 +62,7 @@ pub(super) async fn list_models(
     Ok(endpoints
         .into_iter()
         .zip(checks)
-        .map(|(endpoint, check)| DetectedService { endpoint, model_list: check.listed })
+        .map(|(endpoint, check)| DetectedService { endpoint, model_list: check.model_list })
         .collect())
 }
 
@@ -102,7 +102,7 @@ impl DetectedService {
         models.map(|model| TemplateModel {
             endpoint: self.endpoint.name.clone(),
             upstream: model.id.clone(),
-            context: model.context,
+            context: model.context_window,
         })
     }
 
@@ -125,8 +125,9 @@ mod tests {
     fn service(name: &str, listed: Result<&[&str], ErrorClass>) -> DetectedService {
         let endpoint =
             TemplateEndpoint { name: name.into(), base_url: "http://127.0.0.1:1/v1".into(), key: TemplateKey::None };
-        let info = |id: &&str| ModelInfo { id: (*id).to_owned(), context: None, owner: None };
-        let model_list = listed.map(|ids| ids.iter().map(info).collect()).map_err(|class| CallError::new(class, "reason"));
+        let info = |id: &&str| ModelInfo { id: (*id).to_owned(), context_window: None, owner: None };
+        let model_list =
+            listed.map(|ids| ids.iter().map(info).collect()).map_err(|class| CallError::new(class, "reason"));
         DetectedService { endpoint, model_list }
     }
 

@@ -228,7 +228,7 @@ fn try_models(template: &ConfigTemplate, context: &Context) -> Result<Exit, CliE
         "init",
         (&RecordingArgs::metadata_only(), &plan, Continuation::New),
     );
-    let outcomes = context.runtime()?.block_on(collect_outcomes(&engine, plan, |event| recorder.event(event)));
+    let outcomes = context.runtime()?.block_on(collect_outcomes(&engine, plan, |event| recorder.on_event(event)));
     recorder.close();
     let mut table = Table::new(&["model", "endpoint/id", "state", ">TTFT", "note"]);
     for (model, outcome) in config.models.iter().zip(&outcomes) {
@@ -237,7 +237,9 @@ fn try_models(template: &ConfigTemplate, context: &Context) -> Result<Exit, CliE
         let id = format!("{}/{}", model.endpoint.name, model.upstream_id);
         table.add_row(vec![model.id.0.clone(), id, state, ttft, note]);
     }
-    write_stderr(&table.render(context.look(&context.layers(config::Flags::default())?).stdout_width, false));
+    write_stderr(
+        &table.render(context.terminal_info(&context.settings(config::Flags::default())?).stdout_width, false),
+    );
     Ok(Exit::from_outcomes(outcomes.iter().map(|outcome| &**outcome)))
 }
 

@@ -24,7 +24,7 @@ use crate::{
 /// Number of models on a page of `models available`.
 const PAGE_SIZE: usize = 50;
 
-/// List the models of the config, and why one cannot be used
+/// List the models of the config, with the reason if one cannot be used
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true)]
 #[command(after_help = "Examples:\n  \
@@ -68,7 +68,7 @@ struct AvailableArgs {
 }
 
 pub(crate) fn run(args: &ModelsArgs, context: &Context) -> Result<Exit, CliError> {
-    let (config, _) = context.config(context.layers(Flags::default())?)?;
+    let (config, _) = context.config(context.settings(Flags::default())?)?;
     match &args.command {
         None => list_configured(args, &config, context),
         Some(ModelsCommand::Available(args)) => list_available(args, &config, context),
@@ -226,7 +226,7 @@ fn print_models(
         models.retain(|model| model.id.to_lowercase().contains(&text));
     }
     let total = models.len();
-    let is_terminal = context.look(&context.layers(Flags::default())?).stdout_width.is_some();
+    let is_terminal = context.terminal_info(&context.settings(Flags::default())?).stdout_width.is_some();
     let page = args.page.map(usize::from).or((is_terminal && args.list.is_text() && total > PAGE_SIZE).then_some(1));
     if let Some(page) = page {
         models = models.into_iter().skip((page - 1) * PAGE_SIZE).take(PAGE_SIZE).collect();
@@ -245,12 +245,12 @@ fn print_models(
     };
     let mut table = Table::new(&["id", ">context", "name"]);
     for model in &models {
-        let context = model.context.map(|context| context.to_string()).unwrap_or_default();
+        let context = model.context_window.map(|context| context.to_string()).unwrap_or_default();
         table.add_row(vec![crate::model::sanitize::one_line(&model.id), context, names_of(&model.id).join(", ")]);
     }
     let document: Vec<Value> = models
         .iter()
-        .map(|model| json!({"id": model.id, "context": model.context, "names": names_of(&model.id)}))
+        .map(|model| json!({"id": model.id, "context": model.context_window, "names": names_of(&model.id)}))
         .collect();
     args.list.print(context, &[table], &document.into())
 }

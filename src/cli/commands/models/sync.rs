@@ -72,7 +72,7 @@ pub(super) fn run(args: &SyncArgs, config: &Config, context: &Context) -> Result
     }
     for model in &new {
         let verb = if args.dry_run { "would add" } else { "added" };
-        write_stderr(&format!("{verb} {}: {}\n", model.name, one_line(&model.upstream)));
+        write_stderr(&format!("{verb} \"{}\": {}\n", model.name, one_line(&model.upstream)));
     }
     write_stderr(&format!("{} new, {skipped} already in the config or excluded by --filter\n", new.len()));
     Ok(Exit::Ok)
@@ -96,7 +96,7 @@ fn new_entries(args: &SyncArgs, config: &Config, listed: &[ModelInfo]) -> Vec<Ne
             endpoint: args.endpoint.clone(),
             upstream: model.id.clone(),
             tags: args.tags.clone(),
-            context: model.context,
+            context: model.context_window,
             ..NewModel::default()
         });
     }

@@ -59,7 +59,7 @@ pub(crate) struct ServeArgs {
 }
 
 pub(crate) fn run(args: &ServeArgs, context: &Context) -> Result<Exit, CliError> {
-    let (mut config, settings) = context.config(context.layers(Flags::default())?)?;
+    let (mut config, settings) = context.config(context.settings(Flags::default())?)?;
     if let Some(listen) = &args.listen {
         config.serve.listen.clone_from(listen);
     }
@@ -70,7 +70,8 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> Result<Exit, CliError>
         return Err(CliError::usage("nothing to serve: no endpoints in the config", "run \"mmchat init\""));
     }
     let source = ConfigSource::new(context.environment.clone(), settings, args.listen.clone(), config.path.is_some());
-    let max_connections = (raise_open_file_limit().saturating_sub(RESERVED_FILES) / FILES_PER_CLIENT).clamp(1, MAX_CONNECTIONS);
+    let max_connections =
+        (raise_open_file_limit().saturating_sub(RESERVED_FILES) / FILES_PER_CLIENT).clamp(1, MAX_CONNECTIONS);
     let runtime = context.runtime()?;
     let result = runtime.block_on(async {
         if args.check {
@@ -179,7 +180,7 @@ fn save_health(engine: &Engine, log: &Log) {
     }
 }
 
-/// Resolves at the second stop signal, after closing the connections.
+/// Waits for the second stop signal, then closes the connections.
 async fn second_stop_signal(gateway: &Gateway) {
     let Ok(mut signals) = ServerSignals::listen() else { return std::future::pending().await };
     loop {

@@ -22,7 +22,7 @@ const SETTLE_DELAY: Duration = Duration::from_millis(100);
 /// The source of the config.
 pub(super) struct ConfigSource {
     environment: Environment,
-    layers: ResolvedSettings,
+    settings: ResolvedSettings,
     /// Overrides `listen` of the file.
     listen_override: Option<String>,
     /// Whether the first config was read from a file.
@@ -39,13 +39,13 @@ impl ConfigSource {
         listen_override: Option<String>,
         from_file: bool,
     ) -> Self {
-        Self { environment, layers: settings, listen_override, from_file, at_terminal: stdin().is_terminal() }
+        Self { environment, settings, listen_override, from_file, at_terminal: stdin().is_terminal() }
     }
 
     /// Keeps the gateway up to date with the config until a stop signal.
     pub(super) async fn follow(&self, gateway: &Gateway, log: &Log, signals: &mut ServerSignals) {
         let mut last_text = self.read_text();
-        let mut watcher = self.watch(log);
+        let mut watcher = self.start_watcher(log);
         loop {
             let is_requested = tokio::select! {
                 signal = signals.next() => match signal {
@@ -96,11 +96,11 @@ impl ConfigSource {
     }
 
     fn load(&self) -> Result<Config, ConfigError> {
-        let mut config = match Context::read_config(&self.layers)? {
+        let mut config = match Context::read_config(&self.settings)? {
             Some((path, text)) => config::resolve(&text, &path)?,
             // Without the file the server would have no client keys and accept every client.
             None if self.from_file => {
-                let path = self.layers.config.value.clone().unwrap_or_default();
+                let path = self.settings.config.value.clone().unwrap_or_default();
                 return Err(ConfigError::Read { path, reason: "the file no longer exists".into() });
             }
             None => config::from_environment(&self.environment)?,
@@ -113,11 +113,11 @@ impl ConfigSource {
 
     /// The text of the file; `None` when it is missing or unreadable.
     fn read_text(&self) -> Option<String> {
-        Context::read_config(&self.layers).ok().flatten().map(|(_, text)| text)
+        Context::read_config(&self.settings).ok().flatten().map(|(_, text)| text)
     }
 
-    fn watch(&self, log: &Log) -> Option<FileWatcher> {
-        let path = self.layers.config.value.as_ref()?;
+    fn start_watcher(&self, log: &Log) -> Option<FileWatcher> {
+        let path = self.settings.config.value.as_ref()?;
         match FileWatcher::new(path) {
             Ok(watcher) => Some(watcher),
             Err(_) if !self.from_file && !path.exists() => None,
@@ -129,7 +129,7 @@ impl ConfigSource {
     }
 }
 
-/// Resolves at a stop signal.
+/// Waits for a stop signal.
 async fn wait_for_stop(signals: &mut ServerSignals) {
     while signals.next().await != ServerSignal::Stop {}
 }

@@ -10,13 +10,18 @@ use tokio::time::sleep;
 
 use super::*;
 use crate::{
+    conversation::AnswerCollector,
     engine::{
         Engine,
         plan::{Call, Plan},
     },
-    model::{ChatRequest, Message, ModelRequest, Role, endpoint::ConnectOptions},
+    model::{
+        ChatRequest, Message, ModelRequest, Role,
+        endpoint::ConnectOptions,
+        target::{Price, Target},
+    },
     routing::{OnIncomplete, Policy},
-    store::record::{Continuation, Database, RecordOptions, RunWriter},
+    store::record::{Continuation, Database, GroupBy, RecordOptions, RunWriter, StatsRow},
     transport::{ByteStream, Transport, TransportError, TransportErrorKind, keys::KeyRing},
 };
 
@@ -83,7 +88,9 @@ impl Transport for ScriptedTransport {
 /// A call with two candidates, whose names begin with its own.
 fn call(index: usize, on_incomplete: OnIncomplete) -> Call {
     let messages = vec![Message::text(Role::User, "who are you?")];
-    let candidates = ["a", "b"].map(|end| Arc::new(testing::target(&format!("call{index}{end}"))));
+    let price = Price { input: 1e4, output: 1e6, cached_input: None, currency: "USD".into() };
+    let priced = |name: &str| Target { price: Some(price.clone()), ..testing::target(name) };
+    let candidates = ["a", "b"].map(|end| Arc::new(priced(&format!("call{index}{end}"))));
     let request = Arc::new(ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
     let single = Call::single(format!("call{index}"), request, Arc::clone(&candidates[0]));
     Call { candidates: candidates.to_vec(), route: Some(Policy::default()), on_incomplete, ..single }
@@ -92,13 +99,71 @@ fn call(index: usize, on_incomplete: OnIncomplete) -> Call {
 /// User actions: after this many events, stop this call, or restart it if true.
 type UserActions = Vec<(usize, usize, bool)>;
 
-/// Runs the calls and returns the texts of the view and of the record.
+/// What each consumer of a run's events has at its end.
+struct Consumers {
+    view: CompareView,
+    collected: Vec<crate::conversation::Answer>,
+    /// The records of each call, in order; a restarted call has several.
+    records: Vec<Vec<Arc<CallRecord>>>,
+    /// How often each call was restarted.
+    restarts: Vec<usize>,
+    /// The stored answers with their numbers.
+    turns: Vec<(i64, String)>,
+    /// The sums of the stored statistics of all models.
+    stored: Sums,
+}
+
+/// Sums over attempts.
+#[derive(Debug, Default, PartialEq)]
+struct Sums {
+    requests: u64,
+    failed: u64,
+    input: u64,
+    output: u64,
+    /// In millionths, because sums of floats depend on their order.
+    cost: i64,
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "costs of a test are small")]
+fn micro_units(cost: f64) -> i64 {
+    (cost * 1e6).round() as i64
+}
+
+impl Sums {
+    /// The sums that the records of a run imply.
+    fn of_records<'r>(records: impl Iterator<Item = &'r Arc<CallRecord>>) -> Self {
+        let mut sums = Self::default();
+        for attempt in records.flat_map(|record| &record.attempts) {
+            let usage = attempt.usage.unwrap_or_default();
+            sums.requests += u64::from(attempt.is_counted());
+            sums.failed += u64::from(attempt.class().is_some_and(|class| class != ErrorClass::LocalLimit));
+            sums.input += usage.input.unwrap_or_default();
+            sums.output += usage.output.unwrap_or_default();
+            sums.cost += micro_units(attempt.cost().map_or(0.0, |(cost, _)| cost));
+        }
+        sums
+    }
+
+    /// The sums of the stored statistics.
+    fn stored(database: &Database) -> Self {
+        let rows = database.stats(GroupBy::Model, None, None).expect("the record is readable");
+        rows.iter().fold(Self::default(), |sums, StatsRow { metrics, .. }| Self {
+            requests: sums.requests + metrics.calls,
+            failed: sums.failed + metrics.failed,
+            input: sums.input + metrics.input,
+            output: sums.output + metrics.output,
+            cost: sums.cost + micro_units(metrics.cost.get("USD").copied().unwrap_or_default()),
+        })
+    }
+}
+
+/// Runs the calls with all consumers of their events.
 async fn run(
     responses: Vec<ScriptedResponse>,
     actions: UserActions,
     on_incomplete: OnIncomplete,
     max_concurrent: Option<usize>,
-) -> (Vec<String>, Vec<(i64, String)>) {
+) -> Consumers {
     let folder = tempfile::tempdir().expect("temporary folder");
     let engine = Arc::new(Engine::new(Arc::new(ScriptedTransport(Mutex::new(responses.into()))), KeyRing::default()));
     let plan = Plan { calls: (0..CALL_COUNT).map(|index| call(index, on_incomplete)).collect(), max_concurrent };
@@ -113,11 +178,18 @@ async fn run(
     let mut recorder = RunWriter::new(options, &plan);
     let names = plan.calls.iter().map(Call::label);
     let mut view = CompareView::new(settings(Format::Text, View::Auto, Some(120)), names, Instant::now());
+    let mut collector = AnswerCollector::new(CALL_COUNT);
+    let (mut records, mut restarts) = (vec![Vec::new(); CALL_COUNT], vec![0; CALL_COUNT]);
     let mut run = engine.run(plan.retaining_text());
     let (mut count, mut actions) = (0, VecDeque::from(actions));
     while let Some(event) = run.next().await {
         view.on_event(&event, &mut Output::default());
         recorder.on_event(&event);
+        collector.on_event(&event);
+        if let EventKind::Finished(record) = &event.kind {
+            records[event.call].push(Arc::clone(record));
+        }
+        restarts[event.call] += usize::from(matches!(event.kind, EventKind::Restarted));
         let _ = view.live_rows(120, 40, Instant::now());
         count += 1;
         while let Some((_, index, restart)) = actions.pop_front_if(|(after, ..)| *after <= count) {
@@ -126,12 +198,25 @@ async fn run(
     }
     let recorded = recorder.close().expect("the record is writable");
     let database = Database::open_existing(&Database::path_in(folder.path())).expect("the record is readable");
+    let stored = database.as_ref().map(Sums::stored).unwrap_or_default();
     let turns = match (database, recorded) {
         (Some(database), Some(recorded)) => database.turns(recorded.conversation).expect("the turns are readable"),
         _ => Vec::new(),
     };
-    let recorded = turns.into_iter().map(|turn| (turn.answer_number, turn.answer)).collect();
-    (view.calls.iter().map(CallView::text).collect(), recorded)
+    let turns = turns.into_iter().map(|turn| (turn.answer_number, turn.answer)).collect();
+    Consumers { view, collected: collector.into_answers(), records, restarts, turns, stored }
+}
+
+/// Runs on a paused clock.
+fn run_paused(
+    responses: Vec<ScriptedResponse>,
+    mut actions: UserActions,
+    on_incomplete: OnIncomplete,
+    max_concurrent: Option<usize>,
+) -> Consumers {
+    actions.sort_unstable();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
+    runtime.expect("the runtime starts").block_on(run(responses, actions, on_incomplete, max_concurrent))
 }
 
 proptest! {
@@ -143,20 +228,44 @@ proptest! {
         on_incomplete in prop::sample::select(vec![OnIncomplete::Error, OnIncomplete::Buffer, OnIncomplete::Restart]),
         max_concurrent in prop::sample::select(vec![None, Some(1), Some(2)]),
     ) {
-        let mut actions: UserActions = actions;
-        actions.sort_unstable();
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build();
-        let runtime = runtime.expect("the runtime starts");
-        let (shown, recorded) = runtime.block_on(run(responses, actions, on_incomplete, max_concurrent));
-        for (index, text) in shown.iter().enumerate() {
+        let consumers = run_paused(responses, actions, on_incomplete, max_concurrent);
+        let texts: Vec<String> = consumers.view.calls.iter().map(CallView::text).collect();
+        for (index, text) in texts.iter().enumerate() {
             let own = [format!("call{index}a-upstream"), format!("call{index}b-upstream")];
             let words: Vec<&str> = text.split_whitespace().collect();
             prop_assert!(words.iter().all(|word| own.iter().any(|own| own == word)), "{text:?} in call {index}");
             prop_assert!(words.windows(2).all(|pair| pair[0] == pair[1]), "two models in one answer: {text:?}");
         }
-        for (number, text) in recorded {
+        for (number, text) in consumers.turns {
             let own = format!("call{}", number - 1);
             prop_assert!(text.split_whitespace().all(|word| word.starts_with(&own)), "{text:?} in answer {number}");
         }
+    }
+
+    /// Every start of a call ends in one record, and the view, the stored record and the conversation agree with it.
+    #[test]
+    fn every_consumer_has_the_numbers_of_the_record(
+        responses in prop::collection::vec(scripted_response(), 0..24),
+        actions in prop::collection::vec((0usize..40, 0usize..CALL_COUNT, any::<bool>()), 0..8),
+        on_incomplete in prop::sample::select(vec![OnIncomplete::Error, OnIncomplete::Buffer, OnIncomplete::Restart]),
+        max_concurrent in prop::sample::select(vec![None, Some(1), Some(2)]),
+    ) {
+        let consumers = run_paused(responses, actions, on_incomplete, max_concurrent);
+        for index in 0..CALL_COUNT {
+            let records = &consumers.records[index];
+            prop_assert_eq!(records.len(), 1 + consumers.restarts[index], "call {}", index);
+            let last = records.last().expect("at least one record");
+            let (view, collected) = (&consumers.view.calls[index], &consumers.collected[index]);
+            prop_assert_eq!((view.usage(), view.ttft()), (last.usage, last.ttft));
+            prop_assert_eq!((collected.usage, collected.ttft), (last.usage, last.ttft));
+            prop_assert_eq!(&collected.text, &last.answer.answer.text);
+            prop_assert_eq!(view.raw_text(), last.answer.answer.text.as_str());
+            // The view also counts the runs before a restart.
+            let costs = records.iter().filter_map(|record| record.cost()).map(|(cost, _)| cost);
+            let total = costs.reduce(|sum, cost| sum + cost).filter(|_| last.target.is_some());
+            prop_assert_eq!(view.cost().map(|(cost, _)| micro_units(cost)), total.map(micro_units));
+            prop_assert_eq!(collected.cost.as_ref().map(|(cost, _)| *cost), last.cost().map(|(cost, _)| cost));
+        }
+        prop_assert_eq!(consumers.stored, Sums::of_records(consumers.records.iter().flatten()));
     }
 }

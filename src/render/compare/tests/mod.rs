@@ -56,7 +56,9 @@ fn events(name: &str, text: &[&str], end: Result<FinishReason, ErrorClass>) -> V
         .map(|reason| Completion { finish_reason: Some(reason) })
         .map_err(|class| CallError::new(class, "the reason of the failure"));
     let mut answer = AccumulatedAnswer::default();
-    text.iter().for_each(|chunk| answer.add(&delta(chunk), true));
+    for chunk in text {
+        answer.add(&delta(chunk), true);
+    }
     kinds.push(EventKind::Finished(Arc::new(CallRecord {
         incomplete,
         target: Some(target),
