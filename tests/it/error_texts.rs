@@ -1060,10 +1060,11 @@ fn failover() {
     };
     let (answer, half) = (&answer("an answer"), &format!("{STREAM}{}", content_event("half an")));
     let rate = &error("429 Too Many Requests", "retry-after: 30\r\n", "slow down");
-    let auth = &error("401 Unauthorized", "", "wrong key");
+    // The script has one reply for each connection.
+    let auth = &error("401 Unauthorized", "connection: close\r\n", "wrong key");
     let server = &error("500 Internal Server Error", "", "boom");
     let context = &error("400 Bad Request", "", "prompt is too long");
-    let parameter = &error("400 Bad Request", "", "Unsupported parameter: 'max_tokens'");
+    let parameter = &error("400 Bad Request", "connection: close\r\n", "Unsupported parameter: 'max_tokens'");
     let path = &http_response("404 Not Found", "", "<html><title>nothing here</title></html>");
     let filter = &format!("{STREAM}{}", finish_event("content_filter"));
     let (chat, model) = ("mmchat ask -m chat hi", "mmchat ask -m m/x hi");

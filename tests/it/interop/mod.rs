@@ -186,14 +186,14 @@ fn compare_and_ping_work_across_all_servers() {
     let mut lines = Vec::new();
     for line in BufReader::new(child.stdout.take().expect("piped")).lines().map_while(Result::ok) {
         let line: serde_json::Value = serde_json::from_str(&line).expect("valid JSON");
-        if line["lane"] == 0 && line["content"].is_string() && line["event"] == "delta" {
+        if line["call"] == 0 && line["content"].is_string() && line["event"] == "delta" {
             let _ = endless.child.kill();
         }
         lines.push(line);
     }
     assert_eq!(child.wait().expect("child has been started").code(), Some(7));
     let end = |call: usize| {
-        lines.iter().find(|line| line["event"] == "finished" && line["lane"] == call).expect("finished event")
+        lines.iter().find(|line| line["event"] == "finished" && line["call"] == call).expect("finished event")
     };
     assert_eq!((&end(0)["error"]["class"], &end(1)["content"]), (&"incomplete".into(), &HELLO.into()));
 }
