@@ -25,9 +25,9 @@ impl HealthStore for FixedHealthStore {
         Ok(self.0.clone())
     }
 
-    fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthUpdate, HealthError> {
+    fn update(&self, change: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthUpdate, HealthError> {
         let mut snapshot = self.0.clone();
-        act(&mut snapshot);
+        change(&mut snapshot);
         Ok((snapshot, None))
     }
 }

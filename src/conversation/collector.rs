@@ -35,7 +35,7 @@ impl AnswerCollector {
         Self { answers: vec![Answer::default(); count] }
     }
 
-    /// Handles an event: the answer of a call is that of its record. A restarted call has another one.
+    /// Handles an event: takes the answer of a finished call from its record. A restarted call finishes again.
     pub fn on_event(&mut self, event: &Event) {
         if let (Some(answer), EventKind::Finished(record)) = (self.answers.get_mut(event.call), &event.kind) {
             *answer = Answer::from(&**record);

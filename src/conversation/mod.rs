@@ -35,11 +35,11 @@ pub struct ChatSession {
     attachments: Vec<(String, Part)>,
     /// The running round.
     pending: Option<PendingRound>,
-    /// The last event was an interruption: the next one quits.
+    /// The last event was an interruption, so that another one quits.
     interrupted: bool,
     totals: BTreeMap<String, ModelTotals>,
     resolve: Arc<ModelResolver>,
-    /// The next round forks the stored conversation, which has other answers.
+    /// The next round forks the stored conversation, because some of its answers are not continued.
     forks_next_round: bool,
 }
 
@@ -52,7 +52,7 @@ struct PendingRound {
     rollback: RollbackState,
 }
 
-/// The state that a round which could not be started must not change.
+/// State that is restored if a round cannot be started.
 #[derive(Default)]
 struct RollbackState {
     attachments: Vec<(String, Part)>,
@@ -62,12 +62,12 @@ struct RollbackState {
 
 impl std::fmt::Debug for ChatSession {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Conversation").field("members", &self.members).finish_non_exhaustive()
+        f.debug_struct("ChatSession").field("members", &self.members).finish_non_exhaustive()
     }
 }
 
 impl ChatSession {
-    /// A session with `members` and their history. `fork`: the stored conversation has other answers that are not
+    /// A session with `members` and their history. `fork`: some answers of the stored conversation are not
     /// continued, so that the first round forks it.
     #[must_use]
     pub fn new(members: Vec<Member>, system: Option<String>, fork: bool, resolve: Arc<ModelResolver>) -> Self {
@@ -125,9 +125,9 @@ impl ChatSession {
                 self.roll_back();
                 Vec::new()
             }
-            Event::RoundFinished { answers, interrupted, stored: kept } => {
+            Event::RoundFinished { answers, interrupted, stored } => {
                 self.interrupted = interrupted;
-                self.finish_round(&answers, kept.as_ref());
+                self.finish_round(&answers, stored.as_ref());
                 Vec::new()
             }
         }
@@ -136,7 +136,7 @@ impl ChatSession {
     fn handle_line(&mut self, line: &str) -> Vec<Effect> {
         match command::parse(line) {
             InputLine::Empty => Vec::new(),
-            InputLine::Text(words) => vec![self.ask(words)],
+            InputLine::Text(text) => vec![self.ask(text)],
             InputLine::UnknownCommand(word) => {
                 let suggestion = closest_name(word, COMMANDS.iter().map(|(name, ..)| *name));
                 let suggestion = suggestion.map(|name| format!("did you mean /{name}? ")).unwrap_or_default();
@@ -176,7 +176,7 @@ impl ChatSession {
             ("save", path) => Effect::Save(path.to_owned()),
             ("again", _) => self.repeat(),
             ("undo", _) => self.undo(),
-            ("pick", number) => self.parse_member(number).map_or_else(|refusal| refusal, |member| self.pick(member)),
+            ("pick", number) => self.parse_member(number).map_or_else(|effect| effect, |member| self.pick(member)),
             ("copy", number) => self.copy(number),
             ("stats", _) => Effect::ShowStats,
             ("help", _) => Effect::ShowHelp,
@@ -208,29 +208,29 @@ impl ChatSession {
     fn ask(&mut self, text: &str) -> Effect {
         let mut texts = vec![text.to_owned()];
         let mut images = Vec::new();
-        let attached = std::mem::take(&mut self.attachments);
-        for (_, part) in &attached {
+        let attachments = std::mem::take(&mut self.attachments);
+        for (_, part) in &attachments {
             match part {
                 Part::Text(text) => texts.push(text.clone()),
                 image @ Part::Image(_) => images.push(image.clone()),
             }
         }
         let parts = std::iter::once(Part::Text(texts.join("\n\n"))).chain(images).collect();
-        self.start_round(
-            Message { role: Role::User, parts },
-            false,
-            RollbackState { attachments: attached, histories: None },
-        )
+        self.start_round(Message { role: Role::User, parts }, false, RollbackState { attachments, histories: None })
     }
 
-    fn start_round(&mut self, question: Message, again: bool, before: RollbackState) -> Effect {
-        let history_len = |member: &Member| member.turns.len() - usize::from(again);
-        let last = |member: &Member| member.turns[..history_len(member)].iter().rev().find_map(|turn| turn.stored_id);
-        let replaced: Vec<i64> = self.members.iter().filter_map(|member| member.turns.last()?.stored_id).collect();
-        let goes_on = if again && replaced.len() == self.members.len() {
-            Continuation::Replace(replaced)
-        } else if self.members.iter().any(|member| last(member).is_some()) {
-            Continuation::Append { turns: self.members.iter().map(last).collect(), fork: self.forks_next_round }
+    fn start_round(&mut self, question: Message, is_repeat: bool, rollback: RollbackState) -> Effect {
+        let history_len = |member: &Member| member.turns.len() - usize::from(is_repeat);
+        let last_stored_id =
+            |member: &Member| member.turns[..history_len(member)].iter().rev().find_map(|turn| turn.stored_id);
+        let replaced_ids: Vec<i64> = self.members.iter().filter_map(|member| member.turns.last()?.stored_id).collect();
+        let continuation = if is_repeat && replaced_ids.len() == self.members.len() {
+            Continuation::Replace(replaced_ids)
+        } else if self.members.iter().any(|member| last_stored_id(member).is_some()) {
+            Continuation::Append {
+                turns: self.members.iter().map(last_stored_id).collect(),
+                fork: self.forks_next_round,
+            }
         } else {
             Continuation::New
         };
@@ -239,20 +239,19 @@ impl ChatSession {
             .iter()
             .map(|member| (member.name.clone(), self.messages(&member.turns[..history_len(member)], question.clone())));
         let calls = calls.collect();
-        self.pending = Some(PendingRound { question, is_repeat: again, rollback: before });
-        Effect::StartRound(Round { calls, continuation: goes_on })
+        self.pending = Some(PendingRound { question, is_repeat, rollback });
+        Effect::StartRound(Round { calls, continuation })
     }
 
     /// Restores the state before a round that could not be started.
     fn roll_back(&mut self) {
-        let Some(PendingRound { rollback: RollbackState { attachments: mut attached, histories: turns }, .. }) =
-            self.pending.take()
+        let Some(PendingRound { rollback: RollbackState { mut attachments, histories }, .. }) = self.pending.take()
         else {
             return;
         };
-        attached.append(&mut self.attachments);
-        self.attachments = attached;
-        for (member, turns) in self.members.iter_mut().zip(turns.into_iter().flatten()) {
+        attachments.append(&mut self.attachments);
+        self.attachments = attachments;
+        for (member, turns) in self.members.iter_mut().zip(histories.into_iter().flatten()) {
             member.turns = turns;
         }
     }
@@ -267,22 +266,23 @@ impl ChatSession {
     }
 
     fn finish_round(&mut self, answers: &[Answer], stored: Option<&StoredRound>) {
-        let Some(PendingRound { question, is_repeat: again, .. }) = self.pending.take() else { return };
+        let Some(PendingRound { question, is_repeat, .. }) = self.pending.take() else { return };
         for (index, (member, answer)) in self.members.iter_mut().zip(answers).enumerate() {
-            let exchange = stored.and_then(|stored| stored.turns.get(index).copied().flatten());
+            let stored_id = stored.and_then(|stored| stored.turns.get(index).copied().flatten());
             let turn = Turn {
                 question: question.clone(),
                 answer: answer.text.clone(),
                 is_complete: answer.is_complete,
                 model: member.name.clone(),
-                stored_id: exchange,
+                stored_id,
             };
-            let sums = self.totals.entry(member.name.clone()).or_default();
-            sums.add(answer);
-            if again && let Some(before) = member.turns.pop() {
+            let totals = self.totals.entry(member.name.clone()).or_default();
+            totals.add(answer);
+            if is_repeat && let Some(previous) = member.turns.pop() {
                 // As in the record: a complete answer is not replaced by an incomplete one, nor a text by an empty one.
-                let is_worse = (before.is_complete && !turn.is_complete) || (before.has_answer() && !turn.has_answer());
-                member.turns.push(if is_worse { before } else { Arc::new(turn) });
+                let is_worse =
+                    (previous.is_complete && !turn.is_complete) || (previous.has_answer() && !turn.has_answer());
+                member.turns.push(if is_worse { previous } else { Arc::new(turn) });
             } else {
                 member.turns.push(Arc::new(turn));
             }
@@ -300,15 +300,15 @@ impl ChatSession {
         // A member that joined later, or continues another model's answer, has no answer of its own to replace.
         let has_own_answer = |member: &Member| member.turns.last().is_some_and(|turn| turn.model == member.name);
         let is_stored = |member: &&Member| member.turns.last().is_some_and(|turn| turn.stored_id.is_some());
-        let count = self.members.iter().filter(is_stored).count();
+        let stored_count = self.members.iter().filter(is_stored).count();
         if self.members.iter().all(|member| has_question(member) && has_own_answer(member))
-            && [0, self.members.len()].contains(&count)
+            && [0, self.members.len()].contains(&stored_count)
         {
             return self.start_round(question, true, RollbackState::default());
         }
-        let before = self.members.iter().map(|member| member.turns.clone()).collect();
+        let histories = self.members.iter().map(|member| member.turns.clone()).collect();
         self.remove_question(&question);
-        self.start_round(question, false, RollbackState { histories: Some(before), ..RollbackState::default() })
+        self.start_round(question, false, RollbackState { histories: Some(histories), ..RollbackState::default() })
     }
 
     fn undo(&mut self) -> Effect {
@@ -351,12 +351,12 @@ impl ChatSession {
             let message = format!("\"{}\" has no answer to continue", chosen.name);
             return Effect::ShowError(message, "pick another answer, or repeat the question with /again".into());
         };
-        let (exchange, name, turns) = (last.stored_id, chosen.name.clone(), chosen.turns.clone());
+        let (stored_id, name, turns) = (last.stored_id, chosen.name.clone(), chosen.turns.clone());
         for other in &mut self.members {
             other.turns.clone_from(&turns);
         }
-        match exchange {
-            Some(exchange) => Effect::Pick(exchange),
+        match stored_id {
+            Some(stored_id) => Effect::Pick(stored_id),
             None => Effect::ShowMessage(format!("all models continue with the answer of \"{name}\"")),
         }
     }
@@ -368,7 +368,7 @@ impl ChatSession {
         };
         let member = match member {
             Ok(member) => member,
-            Err(refusal) => return refusal,
+            Err(effect) => return effect,
         };
         match self.members[member].turns.iter().rev().find(|turn| !turn.answer.is_empty()) {
             Some(turn) => Effect::Copy(turn.answer.clone()),

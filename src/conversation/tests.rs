@@ -1,4 +1,4 @@
-//! The history that each model receives after any sequence of commands.
+//! Tests the history that each model receives after any sequence of commands.
 
 use proptest::prelude::*;
 
@@ -27,27 +27,27 @@ fn sent(effects: &[Effect]) -> Vec<(String, Vec<String>)> {
     round.calls.iter().map(|(name, messages)| (name.clone(), messages.iter().map(text).collect())).collect()
 }
 
-fn say(conversation: &mut ChatSession, line: &str) -> Vec<Effect> {
-    conversation.handle(Event::Line(line.to_owned()))
+fn say(session: &mut ChatSession, line: &str) -> Vec<Effect> {
+    session.handle(Event::Line(line.to_owned()))
 }
 
-fn answer(conversation: &mut ChatSession, texts: &[&str]) {
+fn answer(session: &mut ChatSession, texts: &[&str]) {
     let answers =
         texts.iter().map(|text| Answer { text: (*text).into(), is_complete: !text.is_empty(), ..Answer::default() });
-    conversation.handle(Event::RoundFinished { answers: answers.collect(), interrupted: false, stored: None });
+    session.handle(Event::RoundFinished { answers: answers.collect(), interrupted: false, stored: None });
 }
 
-/// Like `answer`; the record stores them as these turns.
-fn answer_kept(conversation: &mut ChatSession, texts: &[&str], exchanges: &[i64]) {
+/// Like `answer`, with the answers stored as turns with these ids.
+fn answer_stored(session: &mut ChatSession, texts: &[&str], turn_ids: &[i64]) {
     let answers =
         texts.iter().map(|text| Answer { text: (*text).into(), is_complete: !text.is_empty(), ..Answer::default() });
     let stored = StoredRound {
         conversation: 1,
         round: 1,
-        turns: exchanges.iter().copied().map(Some).collect(),
+        turns: turn_ids.iter().copied().map(Some).collect(),
         answer_numbers: vec![],
     };
-    conversation.handle(Event::RoundFinished { answers: answers.collect(), interrupted: false, stored: Some(stored) });
+    session.handle(Event::RoundFinished { answers: answers.collect(), interrupted: false, stored: Some(stored) });
 }
 
 fn list(rows: &[(&str, &[&str])]) -> Vec<(String, Vec<String>)> {
@@ -89,20 +89,20 @@ fn removed_or_replaced_turns_are_not_sent() {
         is_error(&say(&mut one, "/undo")) && is_error(&say(&mut one, "/again")) && is_error(&say(&mut one, "/copy"))
     );
     say(&mut one, "one");
-    answer_kept(&mut one, &["first"], &[7]);
+    answer_stored(&mut one, &["first"], &[7]);
     let again = say(&mut one, "/again");
     assert_eq!(sent(&again), list(&[("a", &["one"])]));
     assert!(matches!(&again[..], [Effect::StartRound(round)] if round.continuation == Continuation::Replace(vec![7])));
     // A worse answer does not replace a complete one.
-    answer_kept(&mut one, &[""], &[7]);
+    answer_stored(&mut one, &[""], &[7]);
     assert_eq!(say(&mut one, "/copy"), [Effect::Copy("first".into())]);
     say(&mut one, "/again");
-    answer_kept(&mut one, &["second"], &[7]);
+    answer_stored(&mut one, &["second"], &[7]);
     let next = say(&mut one, "two");
     assert_eq!(sent(&next), list(&[("a", &["one", "second", "two"])]));
     let after = Continuation::Append { turns: vec![Some(7)], fork: false };
     assert!(matches!(&next[..], [Effect::StartRound(round)] if round.continuation == after));
-    answer_kept(&mut one, &["2"], &[8]);
+    answer_stored(&mut one, &["2"], &[8]);
     say(&mut one, "/undo");
     assert_eq!(sent(&say(&mut one, "other")), list(&[("a", &["one", "second", "other"])]));
 }
@@ -111,7 +111,7 @@ fn removed_or_replaced_turns_are_not_sent() {
 fn repeating_a_turn_that_is_not_stored_replaces_no_other_turn() {
     let mut one = chat_session(&["a"]);
     say(&mut one, "one");
-    answer_kept(&mut one, &["1"], &[7]);
+    answer_stored(&mut one, &["1"], &[7]);
     say(&mut one, "two");
     answer(&mut one, &[""]);
     let again = say(&mut one, "/again");
@@ -123,14 +123,14 @@ fn repeating_a_turn_that_is_not_stored_replaces_no_other_turn() {
 fn new_member_gets_the_history_of_the_first() {
     let mut chat = chat_session(&["a"]);
     say(&mut chat, "one");
-    answer_kept(&mut chat, &["a1"], &[1]);
+    answer_stored(&mut chat, &["a1"], &[1]);
     assert!(is_error(&say(&mut chat, "/models a,x")) && is_error(&say(&mut chat, "/model zz")));
     say(&mut chat, "/models a, b");
     assert_eq!(chat.names().collect::<Vec<_>>(), ["a", "b"]);
     // The new member has no answer that could be replaced.
     let again = say(&mut chat, "/again");
     assert_eq!(sent(&again), list(&[("a", &["one"]), ("b", &["one"])]));
-    answer_kept(&mut chat, &["a1", "b1"], &[2, 3]);
+    answer_stored(&mut chat, &["a1", "b1"], &[2, 3]);
     say(&mut chat, "/model b");
     let next = say(&mut chat, "two");
     assert_eq!(sent(&next), list(&[("b", &["one", "b1", "two"])]));

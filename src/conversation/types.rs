@@ -69,7 +69,7 @@ pub enum Effect {
 pub struct Round {
     /// The name of each model and the messages it receives.
     pub calls: Vec<(String, Vec<Message>)>,
-    /// Where the answers are stored in the record.
+    /// How the round continues the stored conversation.
     pub continuation: Continuation,
 }
 

@@ -4,7 +4,7 @@
 
 use crate::model::{Answer, Delta, DeltaKind, Usage, estimate::TokenCounter};
 
-/// One answer, accumulated so far.
+/// The answer accumulated so far.
 #[derive(Clone, Debug, Default)]
 pub struct AccumulatedAnswer {
     /// The answer; its text only if `add` was called with `with_text`.
@@ -36,7 +36,7 @@ impl AccumulatedAnswer {
         }
     }
 
-    /// The usage of a request that produced output, reasoning included: as reported, else estimated.
+    /// The reported usage, else an estimate from the output, reasoning included; `None` without either.
     #[must_use]
     pub fn current_usage(&self, prompt_tokens: u64) -> Option<Usage> {
         let has_output = self.tokens.tokens() > 0;

@@ -56,7 +56,7 @@ impl Credentials {
         let secrets = self.key.iter().chain(headers).chain(&self.url_secrets);
         secrets.fold(text.to_owned(), |text, secret| {
             let text = secret.redact_in(&text);
-            secret.without_scheme().map_or(text.clone(), |rest| rest.redact_in(&text))
+            secret.without_scheme().map_or(text.clone(), |bare_secret| bare_secret.redact_in(&text))
         })
     }
 }
@@ -151,27 +151,25 @@ pub struct StartOptions<'a> {
 impl Attempt {
     /// Sends the request and waits for the response head.
     pub async fn start(transport: &dyn Transport, start: StartOptions<'_>) -> Result<Self, CallError> {
-        let StartOptions {
-            target,
-            credentials,
-            request: model_request,
-            timeouts,
-            fresh_connection: fresh,
-            retain_frames,
-        } = start;
+        let StartOptions { target, credentials, request: model_request, timeouts, fresh_connection, retain_frames } =
+            start;
         let protocol = protocol(target.endpoint.protocol).expect("a resolved config has only known protocols");
         let mask = |error: CallError| mask_error(error, credentials);
         let request = build_request(protocol, target, credentials, model_request)?;
         let connect = target.endpoint.connect.clone();
-        let via =
-            ConnectOptions { new_connection: fresh, timeout: target.timeouts.connect.or(connect.timeout), ..connect };
-        let sent = Instant::now();
+        let connect = ConnectOptions {
+            new_connection: fresh_connection,
+            timeout: target.timeouts.connect.or(connect.timeout),
+            ..connect
+        };
+        let sent_at = Instant::now();
         let limit =
             timeouts.first_token.filter(|_| model_request.is_streaming()).unwrap_or(timeouts.total).min(timeouts.total);
-        let reply = timeout(limit, transport.send(&via, request)).await;
-        let waited = sent.elapsed();
-        let reply = reply.map_err(|_| timeout_error(limit))?.map_err(|error| mask(transport_error(&error, false)))?;
-        let (parts, mut body) = reply.into_parts();
+        let response = timeout(limit, transport.send(&connect, request)).await;
+        let waited = sent_at.elapsed();
+        let response =
+            response.map_err(|_| timeout_error(limit))?.map_err(|error| mask(transport_error(&error, false)))?;
+        let (parts, mut body) = response.into_parts();
         let head = ResponseHead { status: parts.status, headers: Arc::new(parts.headers) };
         if !head.status.is_success() {
             let bytes = read_error_body(&mut body, limit.saturating_sub(waited)).await;
@@ -187,7 +185,7 @@ impl Attempt {
             reader: if retain_frames && same_protocol(model_request, target) { reader.retain_frames() } else { reader },
             credentials: credentials.clone(),
             timeouts,
-            sent_at: sent,
+            sent_at,
             waited,
             streaming: model_request.is_streaming(),
             output_bytes: 0,
@@ -210,19 +208,19 @@ impl Attempt {
         self.request_id.as_deref()
     }
 
-    /// Reads on. Cancel safe: dropping the future loses no data.
+    /// Reads further. Cancel safe: dropping the future loses no data.
     pub async fn next(&mut self) -> Result<Step, CallError> {
-        if let Some(verdict) = self.pending_end.take() {
-            return verdict.map(Step::Done);
+        if let Some(end) = self.pending_end.take() {
+            return end.map(Step::Done);
         }
         let mut deltas = Vec::new();
-        let verdict = self.read(&mut deltas).await;
+        let end = self.read(&mut deltas).await;
         let read = DecodedBatch { deltas, frames: self.reader.take_frames() };
-        match verdict {
+        match end {
             None => Ok(Step::Read(read)),
-            Some(verdict) if read.is_empty() => verdict.map(Step::Done),
-            Some(verdict) => {
-                self.pending_end = Some(verdict);
+            Some(end) if read.is_empty() => end.map(Step::Done),
+            Some(end) => {
+                self.pending_end = Some(end);
                 Ok(Step::Read(read))
             }
         }
@@ -231,13 +229,13 @@ impl Attempt {
     /// Reads the network once and decodes what it returned.
     async fn read(&mut self, out: &mut Vec<Delta>) -> Option<Result<AttemptEnd, CallError>> {
         let limit = self.read_timeout();
-        let begun = Instant::now();
+        let started = Instant::now();
         // `timeout` polls the body before the timer, so data that has already arrived never times out. A server that
         // always has data ready (endless comments) is stopped when the limit reaches zero.
         let read = if limit.is_zero() { None } else { timeout(limit, self.body.next()).await.ok() };
-        self.waited += begun.elapsed();
-        let begun = Instant::now();
-        let verdict = match read {
+        self.waited += started.elapsed();
+        let started = Instant::now();
+        let end = match read {
             Some(Some(Ok(bytes))) => self.decode(&bytes, out),
             Some(None) => Some(self.finish(StreamEnd::Eof, out)),
             Some(Some(Err(error))) => Some(self.finish_broken(&error, out)),
@@ -245,20 +243,20 @@ impl Attempt {
             None => Some(Err(self.read_timeout_error(out))),
         };
         // Decoding counts too: otherwise a server that sends without pause would never reach a timeout.
-        self.waited += begun.elapsed();
-        verdict
+        self.waited += started.elapsed();
+        end
     }
 
     fn read_timeout(&self) -> Duration {
-        let left = |limit: Duration| limit.saturating_sub(self.waited);
-        let total = left(self.timeouts.total);
+        let remaining = |limit: Duration| limit.saturating_sub(self.waited);
+        let total = remaining(self.timeouts.total);
         if let Some(since) = self.complete_since {
-            left(since + SOFT_END_TIMEOUT).min(total)
+            remaining(since + SOFT_END_TIMEOUT).min(total)
         } else if self.reader.has_output() {
             self.timeouts.idle.min(total)
         } else {
-            let first = self.timeouts.first_token.filter(|_| self.streaming);
-            first.map_or(total, |first| left(first).min(total))
+            let first_token = self.timeouts.first_token.filter(|_| self.streaming);
+            first_token.map_or(total, |first_token| remaining(first_token).min(total))
         }
     }
 
@@ -282,30 +280,30 @@ impl Attempt {
     }
 
     fn finish(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<AttemptEnd, CallError> {
-        let ending = self.reader.finish(end, out).map_err(|error| mask_error(error, &self.credentials))?;
-        let error = |class, message: &str| CallError { server: self.server, ..CallError::new(class, message) };
+        let outcome = self.reader.finish(end, out).map_err(|error| mask_error(error, &self.credentials))?;
+        let new_error = |class, message: &str| CallError { server: self.server, ..CallError::new(class, message) };
         let warning = self.reader.take_warning().map(|error| mask_error(error, &self.credentials));
-        match ending {
+        match outcome {
             StreamOutcome::Finished(reason) => Ok(AttemptEnd { finish_reason: Some(reason), warning }),
             StreamOutcome::NoFinishReason => Ok(AttemptEnd { finish_reason: None, warning }),
             StreamOutcome::Incomplete if self.reader.has_output() => {
-                Err(error(ErrorClass::Incomplete, "the answer ended without an end signal"))
+                Err(new_error(ErrorClass::Incomplete, "the answer ended without an end signal"))
             }
-            StreamOutcome::Incomplete => Err(error(ErrorClass::Reset, "the response ended before any output")),
+            StreamOutcome::Incomplete => Err(new_error(ErrorClass::Reset, "the response ended before any output")),
             StreamOutcome::Empty => {
-                let empty = error(ErrorClass::InvalidResponse, "empty response");
+                let empty = new_error(ErrorClass::InvalidResponse, "empty response");
                 Err(CallError { should_retry: Some(true), ..empty })
             }
         }
     }
 
     /// Ends the response after a transport error. A complete answer stays complete.
-    fn finish_broken(&mut self, problem: &TransportError, out: &mut Vec<Delta>) -> Result<AttemptEnd, CallError> {
-        let ending = self.reader.finish(StreamEnd::Broken, out);
-        if let Ok(StreamOutcome::Finished(reason)) = ending {
-            return Ok(AttemptEnd { finish_reason: Some(reason), warning: Some(transport_error(problem, true)) });
+    fn finish_broken(&mut self, error: &TransportError, out: &mut Vec<Delta>) -> Result<AttemptEnd, CallError> {
+        let outcome = self.reader.finish(StreamEnd::Broken, out);
+        if let Ok(StreamOutcome::Finished(reason)) = outcome {
+            return Ok(AttemptEnd { finish_reason: Some(reason), warning: Some(transport_error(error, true)) });
         }
-        Err(mask_error(transport_error(problem, self.reader.has_output()), &self.credentials))
+        Err(mask_error(transport_error(error, self.reader.has_output()), &self.credentials))
     }
 
     fn read_timeout_error(&mut self, out: &mut Vec<Delta>) -> CallError {
@@ -327,7 +325,7 @@ impl Attempt {
 
 /// Whether client and target use the same protocol, so that frames can be passed through.
 fn same_protocol(request: &ModelRequest, target: &Target) -> bool {
-    request.raw_request().is_some_and(|original| original.protocol == target.endpoint.protocol)
+    request.raw_request().is_some_and(|raw_request| raw_request.protocol == target.endpoint.protocol)
 }
 
 fn build_request(
@@ -336,13 +334,13 @@ fn build_request(
     credentials: &Credentials,
     model_request: &ModelRequest,
 ) -> Result<http::Request<Bytes>, CallError> {
-    let local = |message: String| CallError::new(ErrorClass::LocalLimit, message);
+    let local_error = |message: String| CallError::new(ErrorClass::LocalLimit, message);
     let mut request =
         protocol.encode(target, credentials.key.as_ref(), model_request).map_err(|error| match error {
             EncodeError::Key { .. } => CallError::new(ErrorClass::Auth, error.to_string()),
-            _ => local(error.to_string()),
+            _ => local_error(error.to_string()),
         })?;
-    add_headers(&mut request, credentials).map_err(local)?;
+    add_headers(&mut request, credentials).map_err(local_error)?;
     Ok(request)
 }
 
@@ -372,16 +370,16 @@ pub(crate) fn mask_error(error: CallError, credentials: &Credentials) -> CallErr
     }
 }
 
-fn timeout_error(after: Duration) -> CallError {
-    CallError::new(ErrorClass::Timeout, format!("no answer within {:.1} s", after.as_secs_f64()))
+fn timeout_error(waited: Duration) -> CallError {
+    CallError::new(ErrorClass::Timeout, format!("no answer within {:.1} s", waited.as_secs_f64()))
 }
 
 fn redirect_error(error: CallError, head: &ResponseHead) -> CallError {
-    let to = head.header("location").and_then(|to| url::Url::parse(to).ok());
-    let to = to.map_or_else(|| "another address".to_owned(), |url| crate::model::api_key::redact_url(&url));
+    let location = head.header("location").and_then(|location| url::Url::parse(location).ok());
+    let location = location.map_or_else(|| "another address".to_owned(), |url| crate::model::api_key::redact_url(&url));
     let status = head.status;
     CallError {
-        message: format!("{status}: redirect to {to} not followed; the prompt was not sent there"),
+        message: format!("{status}: redirect to {location} not followed; the prompt was not sent there"),
         hint: Some("if you trust that address, set it as base_url".into()),
         ..error
     }
@@ -399,7 +397,7 @@ pub(crate) fn transport_error(error: &TransportError, after_output: bool) -> Cal
         TransportErrorKind::Malformed => ErrorClass::InvalidResponse,
         TransportErrorKind::Local => ErrorClass::LocalLimit,
     };
-    // A repeat helps after a short failure, but not with an unknown host name or an invalid certificate.
+    // A retry helps after a short failure, but not with an unknown host name or an invalid certificate.
     let should_retry =
         matches!(error.kind, TransportErrorKind::Dns | TransportErrorKind::Tls | TransportErrorKind::Connect)
             .then_some(false);
@@ -407,7 +405,7 @@ pub(crate) fn transport_error(error: &TransportError, after_output: bool) -> Cal
 }
 
 /// Reads the start of an error body, within the time limit.
-async fn read_error_body(body: &mut ByteStream, left: Duration) -> Vec<u8> {
+async fn read_error_body(body: &mut ByteStream, limit: Duration) -> Vec<u8> {
     let mut bytes = Vec::new();
     let read = async {
         while let Some(Ok(chunk)) = body.next().await {
@@ -419,7 +417,7 @@ async fn read_error_body(body: &mut ByteStream, left: Duration) -> Vec<u8> {
         }
     };
     // After a timeout, what was read so far is enough for a message.
-    let _ = timeout(ERROR_BODY_TIMEOUT.min(left), read).await;
+    let _ = timeout(ERROR_BODY_TIMEOUT.min(limit), read).await;
     bytes
 }
 

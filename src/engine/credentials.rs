@@ -25,17 +25,17 @@ pub(super) struct KeyRotation(Mutex<HashMap<String, usize>>);
 impl KeyRotation {
     /// The indices of the endpoint's keys in the order they are tried. The first one is the next in rotation in a
     /// long-lived process, else random.
-    pub(super) fn order(&self, endpoint: &Endpoint, resident: bool, chance: impl FnOnce() -> f64) -> Vec<usize> {
+    pub(super) fn order(&self, endpoint: &Endpoint, is_long_lived: bool, random: impl FnOnce() -> f64) -> Vec<usize> {
         let count = endpoint.keys.len();
         if count < 2 {
             return (0..count).collect();
         }
-        let first = if resident {
-            let mut turns = self.0.lock().expect("no code panics while it holds this lock");
-            let turn = turns.entry(endpoint.name.clone()).or_default();
-            std::mem::replace(turn, turn.wrapping_add(1)) % count
+        let first = if is_long_lived {
+            let mut positions = self.0.lock().expect("no code panics while it holds this lock");
+            let position = positions.entry(endpoint.name.clone()).or_default();
+            std::mem::replace(position, position.wrapping_add(1)) % count
         } else {
-            random_index(count, chance())
+            random_index(count, random())
         };
         (first..count).chain(0..first).collect()
     }
@@ -43,30 +43,29 @@ impl KeyRotation {
 
 /// Resolves the secrets of one request.
 pub(super) async fn resolve_credentials(
-    ring: &KeyRing,
+    keys: &KeyRing,
     endpoint: &Endpoint,
     key: Option<&KeySource>,
 ) -> Result<Credentials, CallError> {
     let mut credentials = Credentials { url_secrets: url_secrets(&endpoint.base_url), ..Credentials::default() };
     if let Some(source) = key {
-        credentials.key = Some(ring.resolve(source).await.map_err(|error| key_error(&error, endpoint))?);
+        credentials.key = Some(keys.resolve(source).await.map_err(|error| key_error(&error, endpoint))?);
     }
     for (name, source) in &endpoint.headers {
-        let value = ring.resolve(source).await.map_err(|error| key_error(&error, endpoint))?;
+        let value = keys.resolve(source).await.map_err(|error| key_error(&error, endpoint))?;
         credentials.headers.push((name.clone(), value));
     }
     Ok(credentials)
 }
 
 /// The secret parts of a URL: the password and the query values.
-fn url_secrets(address: &url::Url) -> Vec<ApiKey> {
-    let query = address.query().into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
+fn url_secrets(url: &url::Url) -> Vec<ApiKey> {
+    let query = url.query().into_iter().flat_map(|query| query.split('&')).filter_map(|pair| pair.split_once('='));
     // The API version is not secret, and error messages mention it.
     let values = query.filter(|(name, _)| *name != "api-version").map(|(_, value)| value);
     // Masked in both forms, percent-encoded and decoded.
     let decoded = |value: &str| percent_decode_str(value).decode_utf8_lossy().into_owned();
-    address
-        .password()
+    url.password()
         .into_iter()
         .chain(values)
         .flat_map(|value| [ApiKey::new(value), ApiKey::new(&decoded(value))])

@@ -19,7 +19,7 @@ use crate::{
 pub struct Event {
     /// The index of the call in the plan.
     pub call: usize,
-    /// When it happened; independent of when it is drawn.
+    /// When it happened, not when it is shown.
     pub at: Instant,
     /// What happened.
     pub kind: EventKind,
@@ -32,7 +32,7 @@ pub enum EventKind {
     Started(Arc<Target>),
     /// Everything that one read of the network added to the answer.
     Deltas(DecodedBatch),
-    /// Like `Deltas`, but not to be shown before the answer is complete: a failed attempt stays invisible.
+    /// Like `Deltas`, but not shown until the call ends, so that the output of a failed attempt is never shown.
     BufferedDeltas(DecodedBatch),
     /// Follows the first deltas of an attempt: the time from sending the request to the first of them.
     FirstToken(Duration),
@@ -44,7 +44,7 @@ pub enum EventKind {
         /// What is tried next.
         next: NextStep,
     },
-    /// Something to show to the user.
+    /// Information for the user.
     Notice(Notice),
     /// The user restarted the call: its earlier output is not part of the answer.
     Restarted,
@@ -67,26 +67,26 @@ pub enum NextStep {
     RestartOutput(TargetId),
 }
 
-/// Something to show to the user although nothing failed.
+/// Information for the user that is not a failed attempt.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Notice {
     /// The service rejected a parameter, and the request was changed.
     WorkaroundApplied(TargetId, ParamWorkaround),
-    /// No output yet after this time, and no other candidate is left.
+    /// There is no output after this time, and no other candidate is left.
     WaitingForFirstToken(TargetId, Duration),
     /// A wait before the next attempt.
     Backoff(TargetId, Duration),
     /// The answer ended without a finish reason.
     NoFinishReason(TargetId),
-    /// An error after the answer was complete.
+    /// The service sent an error after the answer was complete.
     ErrorAfterEnd(TargetId, CallError),
     /// A candidate was skipped, with the reason.
     Skipped(TargetId, String),
     /// A candidate is unavailable for this time, with the cause.
     Unavailable(TargetId, Duration, String),
-    /// All candidates are unavailable; this one is tried after this time.
+    /// All candidates are unavailable; this one is tried once this time has passed.
     AllUnavailable(TargetId, Duration),
-    /// The first had no output after this time; a hedged request was sent to the second.
+    /// The first target had no output after this time; a hedged request was sent to the second.
     Hedged(TargetId, TargetId, Duration),
     /// The spend limits of a model could not be checked.
     SpendUnchecked(TargetId, String),

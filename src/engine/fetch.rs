@@ -21,7 +21,7 @@ use crate::{
 /// Maximum number of bytes read of a body; the responses of interest are small, and longer ones are web pages.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// The response.
+/// The response to a fetched URL.
 #[derive(Clone, Debug)]
 pub struct FetchResponse {
     /// The HTTP status.
@@ -30,12 +30,13 @@ pub struct FetchResponse {
     pub headers: HeaderMap,
     /// The start of the body, with the secrets that were sent masked.
     pub body: String,
-    /// How long it took.
+    /// From sending the request to the last byte read.
     pub took: Duration,
 }
 
 impl Engine {
-    /// Fetches `url` like a request to `endpoint`, with its key if `with_key`. Redirects are not followed.
+    /// Fetches `url` with the connection options and headers of `endpoint`, and with its key if `with_key`. Does not
+    /// follow redirects.
     pub async fn fetch(
         &self,
         endpoint: &std::sync::Arc<Endpoint>,
@@ -54,7 +55,7 @@ impl Engine {
         url: &Url,
         with_key: bool,
     ) -> Result<FetchResponse, CallError> {
-        let local = |message: String| CallError::new(ErrorClass::LocalLimit, message);
+        let local_error = |message: String| CallError::new(ErrorClass::LocalLimit, message);
         let credentials = if with_key {
             resolve_credentials(&self.keys, endpoint, endpoint.keys.first()).await?
         } else {
@@ -62,14 +63,16 @@ impl Engine {
         };
         let protocol = protocol(endpoint.protocol).expect("a resolved config has only known protocols");
         let target = direct_target(endpoint, "");
-        let list = protocol.list_models(&target, credentials.key.as_ref(), None);
-        let mut request = list.map_err(|error| local(error.to_string()))?;
-        *request.uri_mut() = url.as_str().parse().map_err(|_| local("cannot build a request for this URL".into()))?;
-        add_headers(&mut request, &credentials).map_err(local)?;
-        let via = ConnectOptions { new_connection: true, ..endpoint.connect.clone() };
-        let sent = Instant::now();
-        let reply = self.transport.send(&via, request).await.map_err(|error| transport_error(&error, false))?;
-        let (parts, mut body) = reply.into_parts();
+        let request = protocol.list_models(&target, credentials.key.as_ref(), None);
+        let mut request = request.map_err(|error| local_error(error.to_string()))?;
+        *request.uri_mut() =
+            url.as_str().parse().map_err(|_| local_error("cannot build a request for this URL".into()))?;
+        add_headers(&mut request, &credentials).map_err(local_error)?;
+        let connect_options = ConnectOptions { new_connection: true, ..endpoint.connect.clone() };
+        let sent_at = Instant::now();
+        let response =
+            self.transport.send(&connect_options, request).await.map_err(|error| transport_error(&error, false))?;
+        let (parts, mut body) = response.into_parts();
         let mut bytes = Vec::new();
         while let Some(Ok(chunk)) = body.next().await {
             bytes.extend_from_slice(&chunk);
@@ -82,7 +85,7 @@ impl Engine {
             status: parts.status.as_u16(),
             headers: parts.headers,
             body: credentials.masked_in(&String::from_utf8_lossy(&bytes)),
-            took: sent.elapsed(),
+            took: sent_at.elapsed(),
         })
     }
 }

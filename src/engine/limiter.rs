@@ -67,11 +67,14 @@ impl EndpointLimiters {
         if endpoint.limits == Limits::default() {
             return Ok(Permit(None));
         }
-        let gate = self.limiter(endpoint);
-        let queue = gate.limits.queue_timeout.unwrap_or(DEFAULT_QUEUE_TIMEOUT);
-        timeout(queue, gate.acquire()).await.map_err(|_| {
-            let message =
-                format!("no free request slot at endpoint \"{}\" within {:.1} s", endpoint.name, queue.as_secs_f64());
+        let limiter = self.limiter(endpoint);
+        let queue_timeout = limiter.limits.queue_timeout.unwrap_or(DEFAULT_QUEUE_TIMEOUT);
+        timeout(queue_timeout, limiter.acquire()).await.map_err(|_| {
+            let message = format!(
+                "no free request slot at endpoint \"{}\" within {:.1} s",
+                endpoint.name,
+                queue_timeout.as_secs_f64()
+            );
             let hint = Some("raise max_concurrency, rpm or queue of the endpoint".into());
             CallError { hint, ..CallError::new(ErrorClass::LocalLimit, message) }
         })
@@ -79,34 +82,36 @@ impl EndpointLimiters {
 
     /// The number of queued requests, by endpoint.
     pub(super) fn queued_by_endpoint(&self) -> Vec<(String, usize)> {
-        let gates = self.0.lock().expect("no code panics while it holds this lock");
-        gates.iter().map(|(name, gate)| (name.clone(), gate.queued.load(Ordering::Relaxed))).collect()
+        let limiters = self.0.lock().expect("no code panics while it holds this lock");
+        limiters.iter().map(|(name, limiter)| (name.clone(), limiter.queued.load(Ordering::Relaxed))).collect()
     }
 
     fn limiter(&self, endpoint: &Endpoint) -> Arc<EndpointLimiter> {
-        let mut gates = self.0.lock().expect("no code panics while it holds this lock");
+        let mut limiters = self.0.lock().expect("no code panics while it holds this lock");
         let limits = endpoint.limits;
-        let known = gates.get(&endpoint.name).filter(|gate| gate.limits == limits);
-        known.cloned().unwrap_or_else(|| {
-            let places = limits.max_concurrency.map(|limit| Arc::new(Semaphore::new(limit)));
-            let gate = Arc::new(EndpointLimiter {
+        let existing = limiters.get(&endpoint.name).filter(|limiter| limiter.limits == limits);
+        existing.cloned().unwrap_or_else(|| {
+            let semaphore = limits.max_concurrency.map(|limit| Arc::new(Semaphore::new(limit)));
+            let limiter = Arc::new(EndpointLimiter {
                 limits,
-                semaphore: places,
+                semaphore,
                 recent_requests: Mutex::default(),
                 queued: AtomicUsize::new(0),
             });
             // Requests admitted under the previous limits release their permits to the previous limiter.
-            gates.insert(endpoint.name.clone(), Arc::clone(&gate));
-            gate
+            limiters.insert(endpoint.name.clone(), Arc::clone(&limiter));
+            limiter
         })
     }
 }
 
 impl EndpointLimiter {
     async fn acquire(&self) -> Permit {
-        let _waiting = QueuedGuard::new(&self.queued);
+        let _queued = QueuedGuard::new(&self.queued);
         let permit = match &self.semaphore {
-            Some(places) => Some(Arc::clone(places).acquire_owned().await.expect("the semaphore is never closed")),
+            Some(semaphore) => {
+                Some(Arc::clone(semaphore).acquire_owned().await.expect("the semaphore is never closed"))
+            }
             None => None,
         };
         while let Some(retry_at) = self.try_start_request() {
@@ -119,15 +124,15 @@ impl EndpointLimiter {
     fn try_start_request(&self) -> Option<Instant> {
         let limit = self.limits.rpm?;
         let now = Instant::now();
-        let mut begun = self.recent_requests.lock().expect("no code panics while it holds this lock");
-        while begun.front().is_some_and(|&time| now.duration_since(time) >= RPM_WINDOW) {
-            begun.pop_front();
+        let mut recent_requests = self.recent_requests.lock().expect("no code panics while it holds this lock");
+        while recent_requests.front().is_some_and(|&time| now.duration_since(time) >= RPM_WINDOW) {
+            recent_requests.pop_front();
         }
-        if begun.len() < limit as usize {
-            begun.push_back(now);
+        if recent_requests.len() < limit as usize {
+            recent_requests.push_back(now);
             return None;
         }
-        begun.front().map(|&oldest| oldest + RPM_WINDOW)
+        recent_requests.front().map(|&oldest| oldest + RPM_WINDOW)
     }
 }
 
@@ -142,21 +147,25 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn request_over_max_concurrency_waits_until_the_queue_timeout() {
-        let (gates, limits) = (EndpointLimiters::default(), Limits { max_concurrency: Some(1), ..Limits::default() });
+        let (limiters, limits) =
+            (EndpointLimiters::default(), Limits { max_concurrency: Some(1), ..Limits::default() });
         let endpoint = endpoint(limits);
-        let permit = gates.acquire(&endpoint).await.expect("no other request holds the permit");
-        assert_eq!(gates.acquire(&endpoint).await.expect_err("the only permit is taken").class, ErrorClass::LocalLimit);
+        let permit = limiters.acquire(&endpoint).await.expect("no other request holds the permit");
+        assert_eq!(
+            limiters.acquire(&endpoint).await.expect_err("the only permit is taken").class,
+            ErrorClass::LocalLimit
+        );
         drop(permit);
-        gates.acquire(&endpoint).await.expect("the permit was released");
+        limiters.acquire(&endpoint).await.expect("the permit was released");
     }
 
     #[tokio::test(start_paused = true)]
     async fn request_over_rpm_waits_for_the_next_minute() {
         let limits = Limits { rpm: Some(2), queue_timeout: Some(RPM_WINDOW * 2), ..Limits::default() };
-        let (gates, endpoint, begun) = (EndpointLimiters::default(), endpoint(limits), Instant::now());
+        let (limiters, endpoint, started) = (EndpointLimiters::default(), endpoint(limits), Instant::now());
         for _ in 0..3 {
-            gates.acquire(&endpoint).await.expect("the queue time is two minutes");
+            limiters.acquire(&endpoint).await.expect("the queue time is two minutes");
         }
-        assert_eq!(begun.elapsed(), RPM_WINDOW);
+        assert_eq!(started.elapsed(), RPM_WINDOW);
     }
 }

@@ -49,8 +49,8 @@ pub use run::Run;
 pub struct Engine {
     transport: Arc<dyn Transport>,
     keys: KeyRing,
-    repeats: Mutex<RetryBudget>,
-    hedges: Mutex<HedgeBudget>,
+    retry_budget: Mutex<RetryBudget>,
+    hedge_budget: Mutex<HedgeBudget>,
     limiters: limiter::EndpointLimiters,
     rng: Mutex<fastrand::Rng>,
     rotation: credentials::KeyRotation,
@@ -75,8 +75,8 @@ impl Engine {
         Self {
             transport,
             keys,
-            repeats: Mutex::default(),
-            hedges: Mutex::default(),
+            retry_budget: Mutex::default(),
+            hedge_budget: Mutex::default(),
             limiters: limiter::EndpointLimiters::default(),
             rng: Mutex::new(fastrand::Rng::new()),
             rotation: credentials::KeyRotation::default(),
@@ -131,8 +131,8 @@ impl Engine {
     /// The availability of `target`: whether requests are sent to it.
     #[must_use]
     pub fn availability(&self, target: &Arc<Target>) -> Availability {
-        let places = self.health.health_keys(std::slice::from_ref(target), &self.keys);
-        self.health.availability(&places[0])
+        let health_keys = self.health.health_keys(std::slice::from_ref(target), &self.keys);
+        self.health.availability(&health_keys[0])
     }
 
     /// How often `target` became unavailable since this engine was created.
@@ -157,23 +157,23 @@ impl Engine {
         self.rng.lock().expect("no code panics while it holds this lock").f64()
     }
 
-    /// Counts an upstream request; the limit of repeats is a share of these.
+    /// Counts an upstream request; the limit of retries is a share of these.
     fn count_request(&self, now: tokio::time::Instant) {
-        self.repeats.lock().expect("no code panics while it holds this lock").record_request(now.into_std());
+        self.retry_budget.lock().expect("no code panics while it holds this lock").record_request(now.into_std());
     }
 
     /// Counts a call; the limit of hedged requests is a share of these.
     fn count_call(&self) {
-        self.hedges().record_request();
+        self.hedge_budget().record_request();
     }
 
-    fn take_repeat(&self) -> bool {
+    fn take_retry(&self) -> bool {
         let now = tokio::time::Instant::now().into_std();
-        self.repeats.lock().expect("no code panics while it holds this lock").try_retry(now)
+        self.retry_budget.lock().expect("no code panics while it holds this lock").try_retry(now)
     }
 
     /// The budget of hedged requests.
-    fn hedges(&self) -> std::sync::MutexGuard<'_, HedgeBudget> {
-        self.hedges.lock().expect("no code panics while it holds this lock")
+    fn hedge_budget(&self) -> std::sync::MutexGuard<'_, HedgeBudget> {
+        self.hedge_budget.lock().expect("no code panics while it holds this lock")
     }
 }

@@ -1,4 +1,4 @@
-//! Lists the models of an endpoint. Retries only with the next key.
+//! Lists the models of an endpoint. Retries only with another key.
 
 use std::{collections::HashSet, sync::Arc, time::Duration};
 
@@ -38,39 +38,39 @@ impl Engine {
             return Vec::new();
         }
         let target = direct_target(endpoint, "");
-        let lists = endpoint.keys.iter().map(|key| timeout(limit, self.list_with_key(&target, Some(key))));
-        let listed = join_all(lists).await;
+        let requests = endpoint.keys.iter().map(|key| timeout(limit, self.list_with_key(&target, Some(key))));
+        let results = join_all(requests).await;
         let is_key_error = |error: &CallError| matches!(error.class, ErrorClass::Auth | ErrorClass::Quota);
-        let errors = listed.into_iter().enumerate().filter_map(|(index, listed)| Some((index, listed.ok()?.err()?)));
+        let errors = results.into_iter().enumerate().filter_map(|(index, result)| Some((index, result.ok()?.err()?)));
         errors.filter(|(_, error)| is_key_error(error)).collect()
     }
 
     async fn list_with_key_rotation(&self, target: &Target) -> Result<Vec<ModelInfo>, CallError> {
         let keys = &target.endpoint.keys;
-        let mut listed = self.list_with_key(target, keys.first()).await;
+        let mut result = self.list_with_key(target, keys.first()).await;
         // As for chat requests, the next key is tried when one is rejected or out of quota.
         for key in keys.iter().skip(1) {
-            match &listed {
+            match &result {
                 Err(error) if matches!(error.class, ErrorClass::Auth | ErrorClass::Quota) => {
-                    listed = self.list_with_key(target, Some(key)).await;
+                    result = self.list_with_key(target, Some(key)).await;
                 }
                 _ => break,
             }
         }
-        listed
+        result
     }
 
     async fn list_with_key(&self, target: &Target, key: Option<&KeySource>) -> Result<Vec<ModelInfo>, CallError> {
         let credentials = resolve_credentials(&self.keys, &target.endpoint, key).await?;
-        let (mut models, mut seen, mut after) = (Vec::<ModelInfo>::new(), HashSet::new(), None::<String>);
+        let (mut models, mut seen_ids, mut cursor) = (Vec::<ModelInfo>::new(), HashSet::new(), None::<String>);
         for _ in 0..MAX_PAGES {
-            let page = self.fetch_page(target, &credentials, after.as_deref()).await;
+            let page = self.fetch_page(target, &credentials, cursor.as_deref()).await;
             let page = page.map_err(|error| mask_error(error, &credentials))?;
-            let known = models.len();
-            models.extend(page.models.into_iter().filter(|model| seen.insert(model.id.clone())));
+            let previous_count = models.len();
+            models.extend(page.models.into_iter().filter(|model| seen_ids.insert(model.id.clone())));
             // A server that ignores the page parameter sends the first page again.
-            after = page.next_cursor.filter(|_| models.len() > known);
-            if after.is_none() {
+            cursor = page.next_cursor.filter(|_| models.len() > previous_count);
+            if cursor.is_none() {
                 break;
             }
         }
@@ -81,17 +81,18 @@ impl Engine {
         &self,
         target: &Target,
         credentials: &Credentials,
-        after: Option<&str>,
+        cursor: Option<&str>,
     ) -> Result<ModelList, CallError> {
         let protocol = protocol(target.endpoint.protocol).expect("a resolved config has only known protocols");
-        let local = |message: String| CallError::new(ErrorClass::LocalLimit, message);
-        let mut request =
-            protocol.list_models(target, credentials.key.as_ref(), after).map_err(|error| local(error.to_string()))?;
-        add_headers(&mut request, credentials).map_err(local)?;
-        // A pooled connection may be about to close, and requests are not repeated here.
-        let via = ConnectOptions { new_connection: true, ..target.endpoint.connect.clone() };
-        let sent = self.transport.send(&via, request).await;
-        let (parts, mut body) = sent.map_err(|error| transport_error(&error, false))?.into_parts();
+        let local_error = |message: String| CallError::new(ErrorClass::LocalLimit, message);
+        let mut request = protocol
+            .list_models(target, credentials.key.as_ref(), cursor)
+            .map_err(|error| local_error(error.to_string()))?;
+        add_headers(&mut request, credentials).map_err(local_error)?;
+        // A pooled connection may be about to close, and requests are not retried here.
+        let connect_options = ConnectOptions { new_connection: true, ..target.endpoint.connect.clone() };
+        let response = self.transport.send(&connect_options, request).await;
+        let (parts, mut body) = response.map_err(|error| transport_error(&error, false))?.into_parts();
         let head = ResponseHead { status: parts.status, headers: parts.headers.into() };
         let mut bytes = Vec::new();
         while let Some(chunk) = body.next().await {

@@ -18,7 +18,7 @@ use crate::{
 /// One candidate of a call, and what determines its position.
 #[derive(Clone, Debug)]
 pub struct ExplainedCandidate {
-    /// The candidate.
+    /// The target.
     pub target: Arc<Target>,
     /// The state that the strategy sees.
     pub state: CandidateState,
@@ -41,18 +41,18 @@ impl Engine {
             .into_iter()
             .map(|index| {
                 let (target, state) = (Arc::clone(&call.candidates[index]), states[index]);
-                let key = if let Availability::Open { cause: key, .. } = state.availability {
-                    key
+                let key = if let Availability::Open { cause, .. } = state.availability {
+                    cause
                 } else {
                     health_keys[index].model
                 };
-                let (health_state, error) = self.health.with_snapshot(|snapshot| {
-                    let error =
+                let (health_state, last_error) = self.health.with_snapshot(|snapshot| {
+                    let last_error =
                         snapshot.entry(key).and_then(|entry| entry.last_error.as_ref()).map(ToString::to_string);
-                    (snapshot.state(state.availability, self.health.now()), error)
+                    (snapshot.state(state.availability, self.health.now()), last_error)
                 });
-                let reached = self.ledger.as_ref().map(|ledger| ledger.reached_limit(&target));
-                let (spent, unchecked) = match reached {
+                let reached_limit = self.ledger.as_ref().map(|ledger| ledger.reached_limit(&target));
+                let (spend_limit_reached, spend_check_error) = match reached_limit {
                     Some(Ok(Some(reached))) => (Some(reached.to_string()), None),
                     Some(Err(error)) => (None, Some(error)),
                     _ => (None, None),
@@ -61,9 +61,9 @@ impl Engine {
                     target,
                     state,
                     health_state,
-                    last_error: error.filter(|_| state.availability != Availability::Closed),
-                    spend_limit_reached: spent,
-                    spend_check_error: unchecked,
+                    last_error: last_error.filter(|_| state.availability != Availability::Closed),
+                    spend_limit_reached,
+                    spend_check_error,
                 }
             })
             .collect();
@@ -97,7 +97,8 @@ impl Engine {
     ) -> Vec<CandidateState> {
         let (tokens, max_tokens) = (call.prompt_tokens, call.request.max_tokens());
         let mut weights = call.candidates.iter().zip(policy.weights.iter().copied().chain(std::iter::repeat(1)));
-        let mut weight = |target| weights.find(|(known, _)| Arc::ptr_eq(known, target)).map_or(1, |(_, weight)| weight);
+        let mut weight =
+            |target| weights.find(|(candidate, _)| Arc::ptr_eq(candidate, target)).map_or(1, |(_, weight)| weight);
         let health = self.health.candidate_health(health_keys.iter());
         let candidates = candidates.iter().zip(health_keys).zip(health);
         candidates
@@ -105,7 +106,7 @@ impl Engine {
                 availability: health.availability,
                 weight: weight(target),
                 in_flight: health.in_flight,
-                latency_ms: health.latency,
+                latency_ms: health.latency_ms,
                 cost: target.expected_cost(tokens, max_tokens),
                 id: keys.model.as_u64(),
             })
@@ -120,10 +121,10 @@ impl Engine {
         affinity_key: Option<&str>,
         states: &[CandidateState],
     ) -> Vec<usize> {
-        let mut chance = || self.random_unit();
-        let mut wheels = self.wrr_states.lock().expect("no code panics while it holds this lock");
-        let wheel = self.long_lived.then(|| wheels.entry(route.to_owned()).or_default());
-        OrderRequest { strategy: policy.strategy, affinity_key, wrr: wheel, random: &mut chance }.order(states)
+        let mut random = || self.random_unit();
+        let mut wrr_states = self.wrr_states.lock().expect("no code panics while it holds this lock");
+        let wrr = self.long_lived.then(|| wrr_states.entry(route.to_owned()).or_default());
+        OrderRequest { strategy: policy.strategy, affinity_key, wrr, random: &mut random }.order(states)
     }
 
     /// The 95th percentile of the time to first token of `model`.

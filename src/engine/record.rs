@@ -25,7 +25,7 @@ pub struct AttemptRecord {
     pub status: Option<u16>,
     /// When it was sent.
     pub sent_at: Timestamp,
-    /// How long it took.
+    /// From sending the request to its end.
     pub took: Duration,
     /// From sending to the first content, reasoning or tool delta, if any.
     pub ttft: Option<Duration>,
@@ -39,7 +39,7 @@ pub struct AttemptRecord {
 }
 
 impl AttemptRecord {
-    /// A request sent at `at` that took `took`, with all other fields empty.
+    /// A request sent at `sent_at` that took `took`, with all other fields empty.
     #[must_use]
     pub fn new(target: Arc<Target>, sent_at: Timestamp, took: Duration) -> Self {
         Self {
@@ -90,7 +90,7 @@ impl AttemptRecord {
     }
 }
 
-/// How a call ended. Each call ends in exactly one record, also one that is stopped or interrupted.
+/// How a call ended. Every call ends with exactly one record, including a stopped one.
 #[derive(Clone, Debug)]
 pub struct CallRecord {
     /// The requested name: a model or a route.
@@ -107,13 +107,13 @@ pub struct CallRecord {
     pub stopped: bool,
     /// The deadline of the call passed.
     pub deadline_passed: bool,
-    /// The target that answered, whose answer is incomplete, or that was tried last.
+    /// The target that answered or whose answer is incomplete; else the one tried last.
     pub target: Option<Arc<Target>>,
-    /// Every request sent, in order.
+    /// Every request, in order; also one that failed before it was sent.
     pub attempts: Vec<AttemptRecord>,
     /// From sending the request that produced the answer to its first content, reasoning or tool delta.
     pub ttft: Option<Duration>,
-    /// The same from the start of the call, as the user perceives it.
+    /// From the start of the call to the same delta, as the user perceives it.
     pub first_output: Option<Duration>,
     /// The duration of the call.
     pub total: Duration,
@@ -165,8 +165,8 @@ impl CallRecord {
     pub fn failovers(&self) -> u64 {
         let failed = |attempt: &AttemptRecord| attempt.class().is_some_and(|class| class != ErrorClass::LocalLimit);
         let pairs = self.attempts.windows(2);
-        let moved = pairs.filter(|pair| failed(&pair[0]) && pair[0].target.id != pair[1].target.id);
-        moved.count() as u64
+        let failovers = pairs.filter(|pair| failed(&pair[0]) && pair[0].target.id != pair[1].target.id);
+        failovers.count() as u64
     }
 
     /// The cost of all attempts that are priced in the currency of the model that answered.
@@ -174,7 +174,7 @@ impl CallRecord {
     pub fn cost(&self) -> Option<(f64, &str)> {
         let currency = &self.target.as_ref()?.price.as_ref()?.currency;
         let costs = self.attempts.iter().filter_map(AttemptRecord::cost);
-        let costs = costs.filter(|(_, own)| own == currency).map(|(cost, _)| cost);
+        let costs = costs.filter(|(_, cost_currency)| cost_currency == currency).map(|(cost, _)| cost);
         costs.reduce(|sum, cost| sum + cost).map(|cost| (cost, currency.as_str()))
     }
 }

@@ -33,7 +33,7 @@ pub struct Run {
     handles: Vec<Option<CallHandle>>,
     /// The number of running calls.
     active_count: usize,
-    /// Events of `stop` and `again` that are not emitted yet.
+    /// Events of `stop` and `restart` that are not emitted yet.
     queued_events: VecDeque<Event>,
 }
 
@@ -101,14 +101,14 @@ impl Run {
         }
     }
 
-    /// Stops a call that has not ended: its record has what arrived so far.
+    /// Stops a call, unless it has ended. Its record contains the output so far.
     pub fn stop(&mut self, call: usize) {
         let now = Instant::now();
         let record = if let Some(CallHandle { abort, state }) = self.handles.get_mut(call).and_then(Option::take) {
             self.active.stop(abort.as_ref());
             self.active_count -= 1;
             state.interrupt(now)
-        } else if let Some(position) = self.pending.iter().position(|waiting| *waiting == call) {
+        } else if let Some(position) = self.pending.iter().position(|pending| *pending == call) {
             self.pending.remove(position);
             CallAccumulator::new(&self.calls[call], now).interrupt(now)
         } else {
@@ -117,14 +117,14 @@ impl Run {
         self.queued_events.push_back(Event { call, at: now, kind: EventKind::Finished(record) });
     }
 
-    /// Stops all calls that have not ended and returns the events that were not taken yet, which end every call.
+    /// Stops all calls that have not ended. Returns the events not emitted yet, with the `Finished` of each stopped call.
     #[must_use]
     pub fn stop_all(&mut self) -> Vec<Event> {
         (0..self.calls.len()).for_each(|call| self.stop(call));
         self.queued_events.drain(..).collect()
     }
 
-    /// Restarts a call; its earlier output is not part of the answer.
+    /// Restarts a call, also one that has ended. Its earlier output is not part of the answer.
     pub fn restart(&mut self, call: usize) {
         if call >= self.calls.len() {
             return;

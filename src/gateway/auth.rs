@@ -1,4 +1,4 @@
-//! Authenticates clients and enforces their limits: allowed models, requests per minute, concurrency and daily spend.
+//! Authenticates clients by their key, and checks which models a client may use.
 
 use http::{HeaderMap, header::AUTHORIZATION};
 use subtle::ConstantTimeEq;
@@ -10,10 +10,11 @@ use super::{
 
 use crate::{config::ClientConfig, transport::keys::KeyRing};
 
-/// Shorter keys could be guessed.
+/// Minimum length of a client key in characters: a shorter key could be guessed.
 pub(super) const MIN_KEY_LENGTH: usize = 8;
 
-/// A client and the SHA-256 hash of its key. Hashes have one length, so that comparing them reveals nothing.
+/// A client and the SHA-256 hash of its key. All hashes have the same length, so that a comparison does not reveal the
+/// length of the key.
 #[derive(Debug)]
 pub(super) struct ClientKey {
     pub(super) client: ClientConfig,
@@ -46,14 +47,14 @@ pub(super) async fn resolve_client_keys(
     Ok(keys)
 }
 
-/// Key of a request: `Authorization: Bearer`, `x-api-key` or `api-key`.
+/// Key that a request presents: `Authorization: Bearer`, `x-api-key` or `api-key`.
 fn presented_key(headers: &HeaderMap) -> Option<&str> {
-    let text = |name: &str| headers.get(name)?.to_str().ok();
-    let bearer = text(AUTHORIZATION.as_str()).and_then(|value| {
+    let header = |name: &str| headers.get(name)?.to_str().ok();
+    let bearer = header(AUTHORIZATION.as_str()).and_then(|value| {
         let (scheme, key) = value.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
     });
-    bearer.or_else(|| text("x-api-key")).or_else(|| text("api-key"))
+    bearer.or_else(|| header("x-api-key")).or_else(|| header("api-key"))
 }
 
 /// Client whose key is in `headers`; `None` if no client keys are configured.
@@ -68,8 +69,8 @@ pub(super) fn authenticate<'k>(
     let hash = hash_key(key);
     // All keys are compared, so that the time does not depend on the position of the match.
     let matching =
-        keys.iter().fold(None, |found, key| if bool::from(key.hash.ct_eq(&hash)) { Some(key) } else { found });
-    matching.map(|key| Some(&key.client)).ok_or_else(|| Rejection::new(RejectionKind::UnknownKey))
+        keys.iter().fold(None, |found, known| if bool::from(known.hash.ct_eq(&hash)) { Some(known) } else { found });
+    matching.map(|known| Some(&known.client)).ok_or_else(|| Rejection::new(RejectionKind::UnknownKey))
 }
 
 /// Whether `client` may use the model or route `name`.

@@ -34,10 +34,10 @@ impl BodyBudget {
 impl BodyReservation {
     /// Reserves memory for a body of which `length` bytes have arrived. `max_body`: the largest allowed body.
     pub(super) fn grow_to(&mut self, length: usize, max_body: usize) -> Result<(), Rejection> {
-        let more = length.saturating_sub(EXEMPT_BYTES).saturating_sub(self.reserved);
-        let before = self.budget.0.fetch_add(more, Ordering::Relaxed);
-        self.reserved += more;
-        if more > 0 && before + more > max_body.saturating_mul(MAX_LARGE_BODIES) {
+        let additional = length.saturating_sub(EXEMPT_BYTES).saturating_sub(self.reserved);
+        let total_before = self.budget.0.fetch_add(additional, Ordering::Relaxed);
+        self.reserved += additional;
+        if additional > 0 && total_before + additional > max_body.saturating_mul(MAX_LARGE_BODIES) {
             return Err(Rejection::new(RejectionKind::TooManyLargeBodies));
         }
         Ok(())
@@ -60,10 +60,12 @@ mod tests {
         let budget = BodyBudget::default();
         let reservations: Vec<BodyReservation> =
             std::iter::repeat_with(|| budget.new_reservation()).take(MAX_LARGE_BODIES + 3).collect();
-        let grown = reservations.into_iter().map(|mut body| body.grow_to(MEGABYTE, MEGABYTE).map(|()| body));
+        let grown = reservations
+            .into_iter()
+            .map(|mut reservation| reservation.grow_to(MEGABYTE, MEGABYTE).map(|()| reservation));
         let grown: Vec<Result<BodyReservation, Rejection>> = grown.collect();
         // The first quarter of each body is exempt.
-        assert_eq!(grown.iter().filter(|body| body.is_ok()).count(), MAX_LARGE_BODIES + 2);
+        assert_eq!(grown.iter().filter(|reservation| reservation.is_ok()).count(), MAX_LARGE_BODIES + 2);
         budget.new_reservation().grow_to(EXEMPT_BYTES, MEGABYTE).expect("small bodies are exempt");
         drop(grown);
         budget.new_reservation().grow_to(MEGABYTE, MEGABYTE).expect("all reservations were released");

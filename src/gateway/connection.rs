@@ -30,7 +30,7 @@ use super::{
 
 use crate::model::describe_error;
 
-/// Time limit of a connection for being idle and for sending a request head.
+/// A connection is closed when it is idle, or has not sent a complete request head, for this long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Limit of a request head and of the write buffer, in bytes.
@@ -49,7 +49,8 @@ pub(super) struct ConnInfo {
 
 impl Gateway {
     /// Serves up to `max_connections` connections of `listener` on the threads of `workers` until `stop` resolves. Then
-    /// requests in flight have the configured `drain` time. Returns the number of connections closed after that time.
+    /// requests in flight get the configured `drain` time to finish. Returns the number of connections closed after
+    /// that time.
     pub async fn serve(
         self: &Arc<Self>,
         listener: TcpListener,
@@ -71,8 +72,8 @@ impl Gateway {
             let next = async { (permit.await.expect("the semaphore is never closed"), accept(&listener, self).await) };
             let (permit, socket) = tokio::select! {
                 () = &mut stop => break,
-                ended = connections.join_next(), if !connections.is_empty() => {
-                    self.log_panic(ended);
+                result = connections.join_next(), if !connections.is_empty() => {
+                    self.log_panic(result);
                     continue;
                 }
                 next = next => next,
@@ -93,22 +94,22 @@ impl Gateway {
         self.stopping.store(true, Ordering::Relaxed);
         drop(listener);
         stopping.send_replace(true);
-        let all = async {
-            while let Some(ended) = connections.join_next().await {
-                self.log_panic(Some(ended));
+        let all_ended = async {
+            while let Some(result) = connections.join_next().await {
+                self.log_panic(Some(result));
             }
         };
         // Requests that have not finished by then are aborted.
-        let _ = timeout(self.current().config.serve.drain, all).await;
+        let _ = timeout(self.current().config.serve.drain, all_ended).await;
         self.abort_remaining();
-        let left = connections.len();
+        let aborted_count = connections.len();
         connections.shutdown().await;
-        left
+        aborted_count
     }
 
     /// Logs a connection task that panicked.
-    fn log_panic(&self, ended: Option<Result<(), JoinError>>) {
-        if let Some(Err(error)) = ended
+    fn log_panic(&self, result: Option<Result<(), JoinError>>) {
+        if let Some(Err(error)) = result
             && error.is_panic()
         {
             self.deps.log.event("panicked", &describe_error(&error));
@@ -184,9 +185,9 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 
     conn_info: ConnInfo,
     mut stopping: watch::Receiver<bool>,
 ) {
-    let owner = Arc::clone(&gateway);
+    let service_gateway = Arc::clone(&gateway);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let (gateway, router) = (Arc::clone(&gateway), router.clone());
+        let (gateway, router) = (Arc::clone(&service_gateway), router.clone());
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(pending_write.clone());
         async move { Ok::<_, Infallible>(gateway.handle(router, conn_info, request).await) }
@@ -198,9 +199,9 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 
     let mut connection = pin!(server.serve_connection(TokioIo::new(socket), service));
     tokio::select! {
         // Disconnects are not errors; only invalid HTTP is counted.
-        ended = connection.as_mut() => {
-            if ended.is_err_and(|error| error.is_parse()) {
-                owner.metrics.count_malformed();
+        result = connection.as_mut() => {
+            if result.is_err_and(|error| error.is_parse()) {
+                gateway.metrics.count_malformed();
             }
             return;
         }

@@ -1,4 +1,4 @@
-//! Adds CORS headers for the origins that the config allows, and answers preflight requests.
+//! Builds the CORS response headers for the origins that the config allows, and recognizes preflight requests.
 
 use http::{HeaderMap, HeaderValue, Method, header};
 

@@ -1,4 +1,4 @@
-//! Maps failed calls to HTTP statuses and OpenAI error bodies, as data.
+//! Maps a failed call to the HTTP status and the OpenAI error body of its response.
 //!
 //! Upstream auth failures become 502, not 401: the client's key is valid.
 
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{engine::CallRecord, model::ErrorClass, protocol::CallError};
 
 /// Response status of a failed call.
-pub(super) fn response_status(outcome: &CallRecord, error: &CallError) -> StatusCode {
+pub(super) fn response_status(record: &CallRecord, error: &CallError) -> StatusCode {
     use ErrorClass as C;
     let upstream_or = |default: StatusCode, range: std::ops::RangeInclusive<u16>| {
         error
@@ -20,12 +20,12 @@ pub(super) fn response_status(outcome: &CallRecord, error: &CallError) -> Status
             .and_then(|status| StatusCode::from_u16(status).ok())
             .unwrap_or(default)
     };
-    if outcome.deadline_passed {
+    if record.deadline_passed {
         return StatusCode::GATEWAY_TIMEOUT;
     }
     match error.class {
         C::Request => match upstream_or(StatusCode::BAD_REQUEST, 400..=422) {
-            // These would refer to the client key or a path of this server.
+            // These statuses would tell the client that its own key or its URL is wrong.
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN | StatusCode::NOT_FOUND => StatusCode::BAD_REQUEST,
             status => status,
         },
@@ -75,7 +75,8 @@ pub(super) fn error_code(error: &CallError) -> &str {
     }
 }
 
-/// Errors about this server's own API keys and accounts; the endpoint's messages about them are not sent to clients.
+/// Whether the error is about this server's own API key or account. The endpoint's message about it is not sent to
+/// clients.
 pub(super) fn is_server_credential_error(class: ErrorClass) -> bool {
     matches!(class, ErrorClass::Auth | ErrorClass::Forbidden | ErrorClass::Quota)
 }
@@ -89,10 +90,10 @@ pub(super) fn server_credential_message(class: ErrorClass) -> &'static str {
 }
 
 /// Error body of a failed call, sent as the response or as the last event of a stream.
-pub(super) fn error_body(request_id: &str, outcome: &CallRecord, error: &CallError) -> Value {
+pub(super) fn error_body(request_id: &str, record: &CallRecord, error: &CallError) -> Value {
     let message =
         if is_server_credential_error(error.class) { server_credential_message(error.class) } else { &error.message };
-    let attempts = outcome.attempts.iter().map(|attempt| {
+    let attempts = record.attempts.iter().map(|attempt| {
         let mut entry = attempt.to_json();
         if attempt.class().is_some_and(is_server_credential_error) {
             entry["message"] = Value::Null;
@@ -113,15 +114,15 @@ pub(super) fn error_body(request_id: &str, outcome: &CallRecord, error: &CallErr
 }
 
 /// Shortest `Retry-After` of the tried candidates.
-pub(super) fn shortest_retry_after(outcome: &CallRecord, error: &CallError) -> Option<Duration> {
-    let errors = outcome.attempts.iter().filter_map(|attempt| attempt.error.as_ref()).chain([error]);
+pub(super) fn shortest_retry_after(record: &CallRecord, error: &CallError) -> Option<Duration> {
+    let errors = record.attempts.iter().filter_map(|attempt| attempt.error.as_ref()).chain([error]);
     let now = Timestamp::now();
     errors.filter_map(|error| Some(error.retry_after.as_ref()?.delay_from(now))).min()
 }
 
-/// A failed call, for tests.
+/// The record of a call that failed with `error`.
 #[cfg(test)]
-pub(super) fn failed_outcome(error: &CallError) -> CallRecord {
+pub(super) fn failed_record(error: &CallError) -> CallRecord {
     CallRecord::new("m", Err(error.clone()))
 }
 
@@ -133,7 +134,7 @@ mod tests {
     fn upstream_failures_are_never_401_403_or_success() {
         for &class in ErrorClass::ALL {
             let error = CallError { status: Some(401), ..CallError::new(class, "no") };
-            let status = response_status(&failed_outcome(&error), &error);
+            let status = response_status(&failed_record(&error), &error);
             assert!(status.is_client_error() || status.is_server_error(), "{class:?}: {status}");
             assert!(!matches!(status.as_u16(), 401 | 403), "{class:?}: {status}");
         }

@@ -41,7 +41,7 @@ pub(super) struct InFlightRequest {
     is_settled: bool,
     quota_guard: QuotaGuard,
     /// Memory of the request body, which is kept for retries.
-    _body: BodyReservation,
+    _body_reservation: BodyReservation,
     is_route: bool,
     /// Target of the current attempt.
     pub(super) target: Option<Arc<Target>>,
@@ -78,7 +78,7 @@ impl InFlightRequest {
             current,
             context,
             quota_guard,
-            _body: body,
+            _body_reservation: body,
             target: None,
             other_attempts: 0,
             time_to_upstream: None,
@@ -113,13 +113,13 @@ impl InFlightRequest {
             }
             EventKind::Deltas(_) | EventKind::BufferedDeltas(_) => {
                 match (self.last_chunk_at.replace(event.at), &self.chunk_gaps) {
-                    (Some(last), Some(gaps)) => gaps.observe((event.at - last).as_secs_f64()),
-                    // First chunk of this attempt: from here until it is forwarded, time counts as overhead.
+                    (Some(last_at), Some(histogram)) => histogram.observe((event.at - last_at).as_secs_f64()),
+                    // First chunk of this attempt: the time until it is forwarded counts as overhead.
                     _ => self.first_chunk_at = Some(event.at),
                 }
             }
             EventKind::FirstToken(_) if self.context.overhead.is_none() => {
-                let after_first_chunk = self.first_chunk_at.map(|first| first.elapsed()).unwrap_or_default();
+                let after_first_chunk = self.first_chunk_at.map(|first_at| first_at.elapsed()).unwrap_or_default();
                 let overhead = self.time_to_upstream.unwrap_or_default() + after_first_chunk;
                 self.context.overhead = Some(overhead);
                 metrics.observe_overhead(overhead);
@@ -152,44 +152,44 @@ impl InFlightRequest {
     }
 
     /// Charges, counts, logs and records the finished call, once.
-    fn settle(&mut self, call: Arc<CallRecord>) {
+    fn settle(&mut self, record: Arc<CallRecord>) {
         if std::mem::replace(&mut self.is_settled, true) {
             return;
         }
-        self.quota_guard.charge(&call);
-        let status = self.final_status(&call);
-        self.gateway.metrics.observe_call(&self.context, &self.current.config, &call);
-        self.gateway.deps.log.finished(&self.context, status.as_u16(), &call);
+        self.quota_guard.charge(&record);
+        let status = self.final_status(&record);
+        self.gateway.metrics.observe_call(&self.context, &self.current.config, &record);
+        self.gateway.deps.log.finished(&self.context, status.as_u16(), &record);
         if let Some(writer) = &self.gateway.deps.writer
-            && !call.attempts.is_empty()
+            && !record.attempts.is_empty()
         {
             let client = self.context.client.clone();
-            writer.submit(Box::new(StoredCall { record: call, command: "serve", client, index: 0, transcript: None }));
+            writer.submit(Box::new(StoredCall { record, command: "serve", client, index: 0, transcript: None }));
         }
     }
 
     /// Status sent to the client; 499, as in nginx, if the client disconnected before a status was sent.
-    fn final_status(&self, call: &CallRecord) -> StatusCode {
-        match (self.status, &call.result) {
+    fn final_status(&self, record: &CallRecord) -> StatusCode {
+        match (self.status, &record.result) {
             (Some(sent), _) => sent,
             (None, Ok(_)) => StatusCode::OK,
-            (None, Err(_)) if call.stopped => StatusCode::from_u16(499).expect("499 is a valid status"),
-            (None, Err(error)) => response_status(call, error),
+            (None, Err(_)) if record.stopped => StatusCode::from_u16(499).expect("499 is a valid status"),
+            (None, Err(error)) => response_status(record, error),
         }
     }
 }
 
 impl Drop for InFlightRequest {
     fn drop(&mut self) {
-        let ended = if self.is_settled { Vec::new() } else { self.run.stop_all() };
-        for event in ended {
-            let EventKind::Finished(mut call) = event.kind else { continue };
+        let events = if self.is_settled { Vec::new() } else { self.run.stop_all() };
+        for event in events {
+            let EventKind::Finished(mut record) = event.kind else { continue };
             if self.gateway.aborting.load(Ordering::Relaxed) {
-                let call = Arc::make_mut(&mut call);
-                call.stopped = false;
-                call.result = Err(CallError::new(ErrorClass::LocalLimit, "the server was stopped"));
+                let record = Arc::make_mut(&mut record);
+                record.stopped = false;
+                record.result = Err(CallError::new(ErrorClass::LocalLimit, "the server was stopped"));
             }
-            self.settle(call);
+            self.settle(record);
         }
         self.gateway.metrics.request_ended();
     }

@@ -75,27 +75,26 @@ struct AttemptFields<'l> {
 pub(super) fn notice_text(notice: &Notice) -> Option<String> {
     let model = notice.target();
     Some(match notice {
-        Notice::WorkaroundApplied(_, adjustment) => format!("{model}: {adjustment}"),
+        Notice::WorkaroundApplied(_, workaround) => format!("{model}: {workaround}"),
         Notice::NoFinishReason(_) => format!("{model}: the answer has no finish reason"),
         Notice::ErrorAfterEnd(_, error) => format!("{model}: {} error after the complete answer", error.class.as_str()),
-        Notice::Skipped(_, why) => format!("{model}: skipped: {why}"),
+        Notice::Skipped(_, cause) => format!("{model}: skipped: {cause}"),
         Notice::AllUnavailable(_, wait) => {
             format!("{model}: all candidates are unavailable; trying this one in {:.1} s", wait.as_secs_f64())
         }
         Notice::Hedged(slow, hedge, after) => {
             format!("{slow}: no output for {:.1} s; also trying {hedge}", after.as_secs_f64())
         }
-        Notice::SpendUnchecked(_, why) => format!("{model}: cannot check the spend limits: {why}"),
-        // The attempts of the line show these.
+        Notice::SpendUnchecked(_, cause) => format!("{model}: cannot check the spend limits: {cause}"),
         Notice::WaitingForFirstToken(..) | Notice::Backoff(..) | Notice::Unavailable(..) => return None,
     })
 }
 
 /// `class` of a call in the log and the metrics.
-pub(super) fn result_class(call: &CallRecord) -> &'static str {
-    match call.class() {
+pub(super) fn result_class(record: &CallRecord) -> &'static str {
+    match record.class() {
         None => "ok",
-        Some(_) if call.stopped => CLIENT_GONE,
+        Some(_) if record.stopped => CLIENT_GONE,
         Some(class) => class.as_str(),
     }
 }
@@ -115,9 +114,9 @@ impl Log {
     }
 
     /// Logs a finished call.
-    pub(super) fn finished(&self, context: &RequestContext, status: u16, call: &CallRecord) {
-        let target = call.target.as_ref();
-        let attempts = call.attempts.iter().map(|attempt| AttemptFields {
+    pub(super) fn finished(&self, context: &RequestContext, status: u16, record: &CallRecord) {
+        let target = record.target.as_ref();
+        let attempts = record.attempts.iter().map(|attempt| AttemptFields {
             endpoint: &attempt.target.endpoint.name,
             model: &attempt.target.id.0,
             class: attempt.class().map_or("ok", ErrorClass::as_str),
@@ -125,22 +124,22 @@ impl Log {
             ms: milliseconds(attempt.took),
             request_id: attempt.request_id.as_deref(),
         });
-        let cost = call.cost();
+        let cost = record.cost();
         let served = CallFields {
             endpoint: target.map(|target| target.endpoint.name.as_str()),
             model: target.map(|target| target.id.0.as_str()),
             upstream_model: target.map(|target| target.upstream_id.as_str()),
             attempts: attempts.collect(),
-            ttft_ms: call.first_output.map(milliseconds),
-            total_ms: milliseconds(call.total),
+            ttft_ms: record.first_output.map(milliseconds),
+            total_ms: milliseconds(record.total),
             overhead_us: context.overhead.map(|overhead| u64::try_from(overhead.as_micros()).unwrap_or(u64::MAX)),
-            input: call.usage.and_then(|usage| usage.input),
-            output: call.usage.and_then(|usage| usage.output),
-            estimated: call.usage.is_some_and(|usage| usage.estimated),
+            input: record.usage.and_then(|usage| usage.input),
+            output: record.usage.and_then(|usage| usage.output),
+            estimated: record.usage.is_some_and(|usage| usage.estimated),
             cost: cost.map(|(cost, _)| cost),
             currency: cost.map(|(_, currency)| currency),
         };
-        self.write_line(context, status, result_class(call), Some(served));
+        self.write_line(context, status, result_class(record), Some(served));
     }
 
     /// Logs a rejected request.

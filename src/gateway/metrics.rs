@@ -83,7 +83,7 @@ type HistogramFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 /// All metrics.
 pub(super) struct Metrics {
     registry: Registry,
-    /// Held while counters are updated from the engine: two threads would add the same difference twice.
+    /// Held while counters are updated from the engine: two concurrent exports would add the same difference twice.
     export_lock: Mutex<()>,
     requests: Family<RequestLabels, Counter>,
     attempts: Family<AttemptLabels, Counter>,
@@ -118,7 +118,7 @@ fn gap_histogram() -> Histogram {
 
 impl Metrics {
     pub(super) fn new() -> Self {
-        let mut new = Self {
+        let mut metrics = Self {
             registry: Registry::with_prefix("mmchat"),
             export_lock: Mutex::default(),
             requests: Family::default(),
@@ -142,48 +142,52 @@ impl Metrics {
             record_lost: Gauge::default(),
             malformed: Counter::default(),
         };
-        new.register();
-        new
+        metrics.register();
+        metrics
     }
 
     fn register(&mut self) {
-        let to = &mut self.registry;
-        to.register("build", "Version of mmchat", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
-        to.register("requests", "Client requests by requested name, client key and result", self.requests.clone());
-        to.register("attempts", "Upstream requests by result", self.attempts.clone());
-        to.register("failovers", "Failovers from one model to another", self.failovers.clone());
-        to.register("ttft_seconds", "Time to first token of upstream requests", self.ttft.clone());
-        to.register("total_seconds", "Duration of upstream requests with a complete answer", self.total.clone());
-        to.register("chunk_gap_seconds", "Time between two chunks of a streamed answer", self.chunk_gaps.clone());
-        to.register(
+        let registry = &mut self.registry;
+        registry.register("build", "Version of mmchat", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+        registry.register(
+            "requests",
+            "Client requests by requested name, client key and result",
+            self.requests.clone(),
+        );
+        registry.register("attempts", "Upstream requests by result", self.attempts.clone());
+        registry.register("failovers", "Failovers from one model to another", self.failovers.clone());
+        registry.register("ttft_seconds", "Time to first token of upstream requests", self.ttft.clone());
+        registry.register("total_seconds", "Duration of upstream requests with a complete answer", self.total.clone());
+        registry.register("chunk_gap_seconds", "Time between two chunks of a streamed answer", self.chunk_gaps.clone());
+        registry.register(
             "overhead_seconds",
             "Part of the time to first token not spent waiting for upstreams",
             self.overhead.clone(),
         );
-        to.register("requests_in_flight", "Client requests in flight", self.in_flight.clone());
-        to.register("connections", "Open client connections", self.connections.clone());
-        to.register("queue", "Requests waiting for an endpoint that is at its limits", self.queue.clone());
-        to.register(
+        registry.register("requests_in_flight", "Client requests in flight", self.in_flight.clone());
+        registry.register("connections", "Open client connections", self.connections.clone());
+        registry.register("queue", "Requests waiting for an endpoint that is at its limits", self.queue.clone());
+        registry.register(
             "breaker_state",
             "Circuit breaker state: 0 closed, 1 half-open, 2 open",
             self.breaker_state.clone(),
         );
-        to.register(
+        registry.register(
             "breaker_openings",
             "Times that the circuit breaker of a model opened",
             self.breaker_openings.clone(),
         );
-        to.register("tokens", "Input and output tokens", self.tokens.clone());
-        to.register("cost", "Cost of calls by currency", self.cost.clone());
-        to.register("cuts", "Incomplete answers", self.incomplete.clone());
-        to.register(
+        registry.register("tokens", "Input and output tokens", self.tokens.clone());
+        registry.register("cost", "Cost of calls by currency", self.cost.clone());
+        registry.register("cuts", "Incomplete answers", self.incomplete.clone());
+        registry.register(
             "client_disconnects",
             "Clients that disconnected before their answer was complete",
             self.client_disconnects.clone(),
         );
-        to.register("reloads", "Config reloads by result", self.reloads.clone());
-        to.register("malformed", "Connections with an invalid or too large HTTP head", self.malformed.clone());
-        to.register("record_lost", "Calls that could not be recorded", self.record_lost.clone());
+        registry.register("reloads", "Config reloads by result", self.reloads.clone());
+        registry.register("malformed", "Connections with an invalid or too large HTTP head", self.malformed.clone());
+        registry.register("record_lost", "Calls that could not be recorded", self.record_lost.clone());
     }
 
     /// Counts a connection with an invalid HTTP request.
@@ -228,21 +232,21 @@ impl Metrics {
     }
 
     /// Counts a finished call.
-    pub(super) fn observe_call(&self, context: &RequestContext, config: &Config, call: &CallRecord) {
-        let name = name_label(config, &call.requested);
+    pub(super) fn observe_call(&self, context: &RequestContext, config: &Config, record: &CallRecord) {
+        let name = name_label(config, &record.requested);
         let key = context.client.clone().unwrap_or_default();
-        self.requests.get_or_create(&RequestLabels { name, key, class: result_class(call).to_owned() }).inc();
-        if call.is_route && call.failovers() > 0 {
-            self.failovers.get_or_create(&RouteLabels { route: call.requested.clone() }).inc_by(call.failovers());
+        self.requests.get_or_create(&RequestLabels { name, key, class: result_class(record).to_owned() }).inc();
+        if record.is_route && record.failovers() > 0 {
+            self.failovers.get_or_create(&RouteLabels { route: record.requested.clone() }).inc_by(record.failovers());
         }
-        if call.stopped {
+        if record.stopped {
             self.client_disconnects.inc();
-        } else if call.incomplete
-            && let Some(target) = &call.target
+        } else if record.incomplete
+            && let Some(target) = &record.target
         {
             self.incomplete.get_or_create(&model_labels(config, target)).inc();
         }
-        for attempt in &call.attempts {
+        for attempt in &record.attempts {
             let ModelLabels { endpoint, model } = model_labels(config, &attempt.target);
             if attempt.is_counted() {
                 let class = attempt.class().map_or("ok", ErrorClass::as_str);
@@ -257,8 +261,8 @@ impl Metrics {
             if attempt.error.is_none() {
                 self.total.get_or_create(&labels).observe(attempt.took.as_secs_f64());
             }
-            let Some(used) = &attempt.usage else { continue };
-            for (direction, count) in [("input", used.input), ("output", used.output)] {
+            let Some(usage) = &attempt.usage else { continue };
+            for (direction, count) in [("input", usage.input), ("output", usage.output)] {
                 let labels = TokenLabels { endpoint: endpoint.clone(), model: model.clone(), direction };
                 self.tokens.get_or_create(&labels).inc_by(count.unwrap_or_default());
             }
@@ -272,9 +276,9 @@ impl Metrics {
     /// Exports all metrics as OpenMetrics text.
     pub(super) fn export(&self, config: &Config, deps: &GatewayDeps) -> String {
         let _guard = self.export_lock.lock().expect("no code panics while it holds this lock");
-        for (endpoint, waiting) in deps.engine.queued_by_endpoint() {
-            let waiting = i64::try_from(waiting).unwrap_or(i64::MAX);
-            self.queue.get_or_create(&EndpointLabels { endpoint }).set(waiting);
+        for (endpoint, queued) in deps.engine.queued_by_endpoint() {
+            let queued = i64::try_from(queued).unwrap_or(i64::MAX);
+            self.queue.get_or_create(&EndpointLabels { endpoint }).set(queued);
         }
         for target in &config.models {
             let state = match deps.engine.availability(target) {

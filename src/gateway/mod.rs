@@ -3,10 +3,10 @@
 //! Retry, failover and load balancing happen in the engine: a request becomes a [`crate::engine::plan::Plan`] of one
 //! call, and the events of that call become the response. The caller provides the log output and the stop signal.
 //!
-//! Flow: [`Gateway::serve`] accepts connections; `routes` parses a request; `auth` authenticates the client and checks
-//! its quotas; `in_flight` runs the call and observes its events; `response` writes them as HTTP, either as a stream
-//! (`stream`) or as one body. The log line, the metrics and the stored row of a request are all made from its one
-//! `CallRecord`, so that they agree.
+//! Flow: [`Gateway::serve`] accepts connections; `routes` dispatches a request; `prepare` authenticates the client
+//! (`auth`), checks its quotas (`quota`) and parses the body; `in_flight` runs the call and observes its events;
+//! `response` writes them as HTTP, either as a stream (`stream`) or as one body. The log line, the
+//! metrics and the stored row of a request are all made from its one `CallRecord`, so that they agree.
 
 use std::{
     net::IpAddr,
@@ -100,10 +100,10 @@ struct ConfigGeneration {
 }
 
 impl ConfigGeneration {
-    async fn new(config: Config, generation: u64, ring: &KeyRing) -> Result<Self, ServeError> {
-        let keys = auth::resolve_client_keys(&config.serve.clients, ring).await?;
+    async fn new(config: Config, number: u64, ring: &KeyRing) -> Result<Self, ServeError> {
+        let client_keys = auth::resolve_client_keys(&config.serve.clients, ring).await?;
         let tls = config.serve.tls.as_ref().map(tls::load_acceptor).transpose()?;
-        Ok(Self { config, client_keys: keys, tls, number: generation })
+        Ok(Self { config, client_keys, tls, number })
     }
 }
 
@@ -147,7 +147,7 @@ pub enum ServeError {
         name: String,
     },
     /// A reload would remove all client keys from a server that requires them.
-    #[error("the config has no [serve.keys] any more; restart the server to serve without client keys")]
+    #[error("the config no longer has [serve.keys]; restart the server to serve without client keys")]
     KeysRemoved,
     /// The listener is reachable from other machines, and no client key is configured.
     #[error(
@@ -161,16 +161,16 @@ pub enum ServeError {
 
 impl Gateway {
     /// Creates a gateway for `config`, which does not listen yet.
-    pub async fn new(config: Config, outside: GatewayDeps) -> Result<Arc<Self>, ServeError> {
-        let current = ConfigGeneration::new(config, 1, outside.engine.keys()).await?;
-        let clients = ClientQuotas::default();
-        clients.register(&current.config.serve.clients, outside.writer.as_ref())?;
+    pub async fn new(config: Config, deps: GatewayDeps) -> Result<Arc<Self>, ServeError> {
+        let current = ConfigGeneration::new(config, 1, deps.engine.keys()).await?;
+        let quotas = ClientQuotas::default();
+        quotas.register(&current.config.serve.clients, deps.writer.as_ref())?;
         Ok(Arc::new(Self {
             metrics: Metrics::new(),
             current: RwLock::new(Arc::new(current)),
-            quotas: clients,
+            quotas,
             body_budget: BodyBudget::default(),
-            deps: outside,
+            deps,
             stopping: AtomicBool::new(false),
             aborting: AtomicBool::new(false),
             listen_ip: OnceLock::new(),
@@ -180,12 +180,12 @@ impl Gateway {
 
     /// Replaces the configuration for new requests. On an error, the current configuration stays in force.
     pub async fn reload(&self, config: Config) -> Result<(), ServeError> {
-        // A partly written file looks the same.
+        // An empty or partly written config file also has no keys.
         if config.serve.clients.is_empty() && !self.current().client_keys.is_empty() {
             return Err(ServeError::KeysRemoved);
         }
-        if let Some(reach) = self.listen_ip.get() {
-            check_exposure(&config.serve, *reach)?;
+        if let Some(listen_ip) = self.listen_ip.get() {
+            check_exposure(&config.serve, *listen_ip)?;
         }
         // Key sources are read again, but cached keys are only dropped once the new configuration is valid.
         let keys = self.deps.engine.keys();
@@ -221,10 +221,10 @@ impl Gateway {
 
     /// Writes the pending records. Must be called last.
     pub fn close(&self) {
-        let Some(scribe) = &self.deps.writer else { return };
-        scribe.close();
-        if scribe.dropped() > 0 {
-            self.deps.log.event("record-lost", &format!("{} call(s) could not be recorded", scribe.dropped()));
+        let Some(writer) = &self.deps.writer else { return };
+        writer.close();
+        if writer.dropped() > 0 {
+            self.deps.log.event("record-lost", &format!("{} call(s) could not be recorded", writer.dropped()));
         }
     }
 

@@ -1,4 +1,4 @@
-//! Guards against requests of foreign web pages by `Host` and `Origin`, and answers CORS preflight requests.
+//! Rejects requests of foreign web pages, by their `Host` and `Origin` headers.
 //!
 //! Browsers on this machine can reach its loopback addresses. A web page must not use them, neither from its scripts
 //! (`Origin`) nor through a host name that resolves to this machine (DNS rebinding, `Host`).
@@ -21,14 +21,14 @@ pub(super) fn check(
     headers: &HeaderMap,
     authority: Option<&str>,
 ) -> Result<(), Rejection> {
-    let text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
-    let host = authority.map(str::to_owned).or_else(|| text(header::HOST)).unwrap_or_default();
+    let header_text = |name| headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let host = authority.map(str::to_owned).or_else(|| header_text(header::HOST)).unwrap_or_default();
     // With two `Host` headers, a proxy in front may have checked the other one.
     let duplicate_host = headers.get_all(header::HOST).iter().nth(1).is_some();
     if duplicate_host || loopback && !is_own_host(serve, &host) {
         return Err(Rejection::new(RejectionKind::HostNotAllowed(host)));
     }
-    let Some(origin) = text(header::ORIGIN) else { return Ok(()) };
+    let Some(origin) = header_text(header::ORIGIN) else { return Ok(()) };
     let same_origin = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(&host));
     if same_origin || is_allowed_origin(serve, &origin) {
         Ok(())

@@ -1,4 +1,5 @@
-//! Turns an HTTP request for a model into a call: authenticates the client, reads and parses the body, resolves the model.
+//! Turns an HTTP request for a model into a call: authenticates the client, reads and parses the body, and resolves the
+//! model.
 
 use super::{
     ConfigGeneration, Gateway,
@@ -29,7 +30,7 @@ use tokio::time::{Instant, timeout};
 /// Time limit between two chunks of a request body.
 pub(super) const BODY_CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Time limit of a whole request body: a slow one occupies the memory budget of other requests.
+/// Time limit of a whole request body: a slow body occupies memory that other requests need.
 pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Maximum length of a model name in bytes; longer names are unknown models.
@@ -64,7 +65,7 @@ pub(super) async fn prepare(
     context.requested_name = Some(call.name.clone());
     context.stream = request.is_streaming();
     let hold = current.config.route(&call.name).and_then(|route| route.hold).unwrap_or(current.config.serve.hold);
-    let ends_with_mark = match &*request {
+    let sends_done = match &*request {
         ModelRequest::Chat(_) => true,
         ModelRequest::Opaque(opaque) => opaque.operation == Operation::Completions,
     };
@@ -72,7 +73,7 @@ pub(super) async fn prepare(
     let options = ResponseOptions {
         stream: request.is_streaming(),
         include_usage: parsed_request.include_usage,
-        sends_done: ends_with_mark,
+        sends_done,
         hold,
         pending_write,
     };
@@ -86,7 +87,7 @@ pub(super) async fn parse_body(
 ) -> Result<ParsedRequest, Rejection> {
     let parsed = if body.len() > BLOCKING_PARSE_BYTES {
         let parsing = tokio::task::spawn_blocking(move || parse(body));
-        parsing.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        parsing.await.unwrap_or_else(|join_error| std::panic::resume_unwind(join_error.into_panic()))
     } else {
         parse(body)
     };
@@ -105,7 +106,7 @@ pub(super) fn resolve_call(
         let hint = format!("names have at most {MAX_NAME_BYTES} bytes");
         return Err(Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint }));
     }
-    let limited = client.is_some_and(|client| client.models.is_some());
+    let is_restricted = client.is_some_and(|client| client.models.is_some());
     // Checked before the lookup, so that the error does not reveal whether the name exists.
     if let Some(client) = client
         && !auth::is_model_allowed(Some(client), &normalize_name(name))
@@ -116,7 +117,7 @@ pub(super) fn resolve_call(
         }));
     }
     let call = plan::resolve_call(&current.config, Some(name), request, OnIncomplete::Error)
-        .map_err(|error| plan_rejection(name, &error, limited))?;
+        .map_err(|error| plan_rejection(name, &error, is_restricted))?;
     if let Some(client) = client {
         let (client_name, model) = (client.name.clone(), name.to_owned());
         // An unpriced model without an entry would bypass the spend limit.
@@ -140,14 +141,15 @@ pub(super) fn resolve_call(
     })
 }
 
-/// Rejection for a failed lookup. `limited`: the client may use some models only, and must not learn the other names.
-pub(super) fn plan_rejection(name: &str, error: &PlanError, limited: bool) -> Rejection {
+/// Rejection for a failed lookup. `is_restricted`: the client may use some models only, and must not learn the names of
+/// others.
+pub(super) fn plan_rejection(name: &str, error: &PlanError, is_restricted: bool) -> Rejection {
     match error {
         PlanError::NoImageSupport(_) => {
             let message = error.to_string();
             Rejection::new(RejectionKind::InvalidRequest(ParseError { message, param: Some("messages") }))
         }
-        _ if limited => {
+        _ if is_restricted => {
             let hint = "GET /v1/models lists the available models".to_owned();
             Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint })
         }
@@ -199,11 +201,11 @@ pub(super) async fn read_body(
 pub(super) fn unsupported_encoding(headers: &HeaderMap) -> Option<String> {
     let (content, transfer) =
         (headers.get_all(http::header::CONTENT_ENCODING), headers.get_all(http::header::TRANSFER_ENCODING));
-    let unsupported = |value: &HeaderValue, plain: &str| {
+    let unsupported = |value: &HeaderValue, supported: &str| {
         let text = String::from_utf8_lossy(value.as_bytes());
         text.split(',')
             .map(str::trim)
-            .find(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case(plain))
+            .find(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case(supported))
             .map(str::to_owned)
     };
     let content = content.iter().find_map(|value| unsupported(value, "identity"));

@@ -20,6 +20,7 @@ use crate::{
     store::record::BatchWriter,
 };
 
+/// Period to which a limit of requests per minute applies.
 pub(super) const RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// Usage of all clients, by client name.
@@ -47,29 +48,29 @@ pub(super) struct QuotaGuard(Option<Arc<SharedUsage>>);
 
 impl Drop for QuotaGuard {
     fn drop(&mut self) {
-        if let Some(account) = &self.0 {
-            account.update(|used| used.in_flight = used.in_flight.saturating_sub(1));
+        if let Some(shared_usage) = &self.0 {
+            shared_usage.update(|usage| usage.in_flight = usage.in_flight.saturating_sub(1));
         }
     }
 }
 
 impl QuotaGuard {
     /// Adds the cost of a call to the spend of its client, each attempt in its own currency.
-    pub(super) fn charge(&self, call: &CallRecord) {
-        let Some(account) = &self.0 else { return };
-        let costs = call.attempts.iter().filter_map(AttemptRecord::cost);
-        account.update(|used| {
-            used.roll_day(today().date());
+    pub(super) fn charge(&self, record: &CallRecord) {
+        let Some(shared_usage) = &self.0 else { return };
+        let costs = record.attempts.iter().filter_map(AttemptRecord::cost);
+        shared_usage.update(|usage| {
+            usage.roll_day(local_now().date());
             for (cost, currency) in costs {
-                *used.spent.entry(currency.to_owned()).or_default() += cost;
+                *usage.spent.entry(currency.to_owned()).or_default() += cost;
             }
         });
     }
 }
 
 impl SharedUsage {
-    fn update<T>(&self, act: impl FnOnce(&mut ClientUsage) -> T) -> T {
-        act(&mut self.0.lock().expect("no code panics while it holds this lock"))
+    fn update<T>(&self, change: impl FnOnce(&mut ClientUsage) -> T) -> T {
+        change(&mut self.0.lock().expect("no code panics while it holds this lock"))
     }
 }
 
@@ -84,7 +85,7 @@ impl ClientUsage {
 
     fn admit(&mut self, client: &ClientConfig, now: Instant, day: Date) -> Result<(), Rejection> {
         self.roll_day(day);
-        while self.recent_starts.front().is_some_and(|&begun| now.duration_since(begun) >= RATE_WINDOW) {
+        while self.recent_starts.front().is_some_and(|&started_at| now.duration_since(started_at) >= RATE_WINDOW) {
             self.recent_starts.pop_front();
         }
         let exceeded = client
@@ -115,13 +116,13 @@ impl ClientUsage {
 
 impl ClientQuotas {
     /// Registers new clients, with today's spend from the record.
-    pub(super) fn register(&self, clients: &[ClientConfig], scribe: Option<&BatchWriter>) -> Result<(), ServeError> {
+    pub(super) fn register(&self, clients: &[ClientConfig], writer: Option<&BatchWriter>) -> Result<(), ServeError> {
         for client in clients {
             if self.usage(&client.name).is_some() {
                 continue;
             }
-            let now = today();
-            let spent = match scribe.map(|scribe| scribe.client_spend(&client.name, &now)) {
+            let now = local_now();
+            let spent = match writer.map(|writer| writer.client_spend(&client.name, &now)) {
                 Some(Ok(spent)) => spent,
                 Some(Err(source)) if !client.spend.is_empty() => {
                     return Err(ServeError::SpendUnavailable { name: client.name.clone(), source });
@@ -130,10 +131,10 @@ impl ClientQuotas {
                 Some(Err(_)) | None => Vec::new(),
             };
             let (day, spent) = (now.date(), spent.into_iter().collect());
-            let account =
+            let usage =
                 SharedUsage(Mutex::new(ClientUsage { recent_starts: VecDeque::new(), in_flight: 0, day, spent }));
-            let mut accounts = self.0.lock().expect("no code panics while it holds this lock");
-            accounts.entry(client.name.clone()).or_insert(Arc::new(account));
+            let mut usages = self.0.lock().expect("no code panics while it holds this lock");
+            usages.entry(client.name.clone()).or_insert(Arc::new(usage));
         }
         Ok(())
     }
@@ -142,16 +143,16 @@ impl ClientQuotas {
         self.0.lock().expect("no code panics while it holds this lock").get(name).cloned()
     }
 
-    /// Counts a request of `client` if its limits allow one now.
+    /// Admits and counts a request of `client`, or rejects it if a limit is reached.
     pub(super) fn admit(&self, client: Option<&ClientConfig>) -> Result<QuotaGuard, Rejection> {
         let Some(client) = client else { return Ok(QuotaGuard(None)) };
-        let account = self.usage(&client.name).expect("all clients of the config are registered");
-        account.update(|used| used.admit(client, Instant::now(), today().date()))?;
-        Ok(QuotaGuard(Some(account)))
+        let shared_usage = self.usage(&client.name).expect("all clients of the config are registered");
+        shared_usage.update(|usage| usage.admit(client, Instant::now(), local_now().date()))?;
+        Ok(QuotaGuard(Some(shared_usage)))
     }
 }
 
-pub(super) fn today() -> Zoned {
+pub(super) fn local_now() -> Zoned {
     Timestamp::now().to_zoned(TimeZone::system())
 }
 
@@ -175,23 +176,23 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn rpm_and_concurrency_limits_are_enforced() {
         let limited = ClientConfig { rpm: Some(2), max_concurrency: Some(1), ..client() };
-        let clients = ClientQuotas::default();
-        clients.register(std::slice::from_ref(&limited), None).expect("no record to read");
-        let guard = clients.admit(Some(&limited)).expect("below both limits");
+        let quotas = ClientQuotas::default();
+        quotas.register(std::slice::from_ref(&limited), None).expect("no record to read");
+        let guard = quotas.admit(Some(&limited)).expect("below both limits");
         assert!(matches!(
-            clients.admit(Some(&limited)).expect_err("concurrency limit is reached").kind,
+            quotas.admit(Some(&limited)).expect_err("concurrency limit is reached").kind,
             RejectionKind::ConcurrencyLimit { limit: 1, .. }
         ));
         drop(guard);
-        drop(clients.admit(Some(&limited)).expect("second request of the minute"));
+        drop(quotas.admit(Some(&limited)).expect("second request of the minute"));
         let RejectionKind::RateLimit { wait, .. } =
-            clients.admit(Some(&limited)).expect_err("rpm limit is reached").kind
+            quotas.admit(Some(&limited)).expect_err("rpm limit is reached").kind
         else {
             panic!("wrong rejection kind")
         };
         assert_eq!(wait, RATE_WINDOW);
         tokio::time::advance(RATE_WINDOW).await;
-        drop(clients.admit(Some(&limited)).expect("the minute is over"));
+        drop(quotas.admit(Some(&limited)).expect("the minute is over"));
     }
 
     #[test]
@@ -199,9 +200,9 @@ mod tests {
         let limited = ClientConfig { spend: vec![("USD".into(), 1.0)], ..client() };
         let day = |day| Date::new(2026, 1, day).expect("valid date");
         let spent = HashMap::from([("USD".to_owned(), 1.0)]);
-        let mut used = ClientUsage { recent_starts: VecDeque::new(), in_flight: 0, day: day(1), spent };
-        let rejection = used.admit(&limited, Instant::now(), day(1)).expect_err("spend limit is reached");
+        let mut usage = ClientUsage { recent_starts: VecDeque::new(), in_flight: 0, day: day(1), spent };
+        let rejection = usage.admit(&limited, Instant::now(), day(1)).expect_err("spend limit is reached");
         assert!(matches!(rejection.kind, RejectionKind::SpendLimit { .. }));
-        used.admit(&limited, Instant::now(), day(2)).expect("spend was reset");
+        usage.admit(&limited, Instant::now(), day(2)).expect("spend was reset");
     }
 }

@@ -1,4 +1,4 @@
-//! Rejections: requests that are answered with an error before any upstream request, as data.
+//! Maps a rejected request, which fails before any upstream request, to the status and error body of its response.
 
 use std::time::Duration;
 
@@ -124,7 +124,7 @@ impl Rejection {
             RejectionKind::UnknownKey => "unknown client key".into(),
             RejectionKind::ModelNotAllowed { name, model } => {
                 format!(
-                    "client key \"{name}\" may not use \"{}\"; GET /v1/models lists what it may use",
+                    "client key \"{name}\" may not use \"{}\"; GET /v1/models lists the models it may use",
                     truncate_message(model)
                 )
             }
@@ -134,14 +134,14 @@ impl Rejection {
             RejectionKind::PriceUnknown { name, model } => {
                 format!("client key \"{name}\" has a spend limit, and \"{}\" has no price", truncate_message(model))
             }
-            RejectionKind::ConcurrencyLimit { name, limit: most } => {
-                format!("client key \"{name}\" has reached its limit of {most} concurrent request(s)")
+            RejectionKind::ConcurrencyLimit { name, limit } => {
+                format!("client key \"{name}\" has reached its limit of {limit} concurrent request(s)")
             }
-            RejectionKind::RateLimit { name, limit: most, .. } => {
-                format!("client key \"{name}\" has reached its limit of {most} request(s) per minute")
+            RejectionKind::RateLimit { name, limit, .. } => {
+                format!("client key \"{name}\" has reached its limit of {limit} request(s) per minute")
             }
-            RejectionKind::SpendLimit { name, limit: most } => {
-                format!("client key \"{name}\" has reached its spend limit of {most} per day")
+            RejectionKind::SpendLimit { name, limit } => {
+                format!("client key \"{name}\" has reached its spend limit of {limit} per day")
             }
             RejectionKind::HostNotAllowed(host) => {
                 format!("host \"{}\" is not allowed; add it to hosts under [serve]", truncate_message(host))
@@ -149,15 +149,15 @@ impl Rejection {
             RejectionKind::OriginNotAllowed(origin) => {
                 format!("origin \"{}\" is not allowed; add it to cors under [serve]", truncate_message(origin))
             }
-            RejectionKind::BodyTooLarge(most) => {
-                format!("the body is larger than {} MB; raise max_body_mb under [serve]", most / 1024 / 1024)
+            RejectionKind::BodyTooLarge(max_bytes) => {
+                format!("the body is larger than {} MB; raise max_body_mb under [serve]", max_bytes / 1024 / 1024)
             }
-            RejectionKind::UnsupportedEncoding(how) => {
-                format!("unsupported body encoding \"{}\"; send the body unencoded", truncate_message(how))
+            RejectionKind::UnsupportedEncoding(encoding) => {
+                format!("unsupported body encoding \"{}\"; send the body unencoded", truncate_message(encoding))
             }
             RejectionKind::BodyTimeout => "timed out waiting for the request body".into(),
             RejectionKind::IncompleteBody => "the request body is incomplete".into(),
-            RejectionKind::InvalidRequest(refusal) => refusal.message.clone(),
+            RejectionKind::InvalidRequest(error) => error.message.clone(),
             RejectionKind::UnknownModel { name, hint } => {
                 format!("unknown model \"{}\": {hint}", truncate_message(name))
             }
@@ -203,7 +203,7 @@ impl Rejection {
     }
 
     /// Whether the client is not authenticated.
-    pub(super) fn is_authentication(&self) -> bool {
+    pub(super) fn is_unauthenticated(&self) -> bool {
         matches!(self.kind, RejectionKind::MissingKey | RejectionKind::UnknownKey)
     }
 

@@ -1,4 +1,4 @@
-//! What is known about a request before it runs: its context for the log and the metrics, and the response options.
+//! Defines the context of a request, for the log and the metrics, and the options of its response.
 
 use std::time::Duration;
 

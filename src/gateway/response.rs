@@ -48,7 +48,7 @@ pub(super) fn response_with_body(status: StatusCode, content_type: HeaderValue, 
     response
 }
 
-/// Runs a request to its response.
+/// Runs a call and returns its response.
 pub(super) async fn respond(
     in_flight: Box<InFlightRequest>,
     request: Arc<ModelRequest>,
@@ -69,7 +69,7 @@ async fn stream_response(
 ) -> Response<Body> {
     let hold_until = in_flight.context.started_at + options.hold;
     let mut stream = EventStream::new(in_flight.context.request_id.clone(), request, &options);
-    let mut first = false;
+    let mut has_first_chunk = false;
     loop {
         let event = tokio::select! {
             biased;
@@ -80,21 +80,21 @@ async fn stream_response(
         match stream.handle_event(event) {
             WriteOutcome::Nothing => {}
             // The next event has the time to first token, from which the overhead header is computed.
-            WriteOutcome::Chunk if !first => {
-                first = true;
+            WriteOutcome::Chunk if !has_first_chunk => {
+                has_first_chunk = true;
                 continue;
             }
             WriteOutcome::Chunk => {}
-            WriteOutcome::Failed(outcome) if !first => return failure_response(&mut in_flight, &outcome),
+            WriteOutcome::Failed(record) if !has_first_chunk => return failure_response(&mut in_flight, &record),
             WriteOutcome::Complete | WriteOutcome::Failed(_) => break,
         }
-        if first {
+        if has_first_chunk {
             break;
         }
     }
     in_flight.status = Some(StatusCode::OK);
     let mut headers = HeaderMap::new();
-    if first || stream.is_ended() {
+    if has_first_chunk || stream.is_ended() {
         insert_target_headers(&in_flight, &mut headers);
     }
     let mut response = response_with_body(StatusCode::OK, EVENT_STREAM, Body::new(stream.into_body(in_flight)));
@@ -118,13 +118,13 @@ async fn buffered_response(
     loop {
         let Event { kind, .. } = in_flight.next_event().await.expect("a call ends with Finished");
         match kind {
-            EventKind::Deltas(read) | EventKind::BufferedDeltas(read) => {
-                deltas.extend(read.deltas);
-                frames.extend(read.frames);
+            EventKind::Deltas(batch) | EventKind::BufferedDeltas(batch) => {
+                deltas.extend(batch.deltas);
+                frames.extend(batch.frames);
             }
             EventKind::Failed { .. } | EventKind::Restarted => (frames, deltas) = Default::default(),
-            EventKind::Finished(outcome) if outcome.result.is_err() => {
-                return failure_response(&mut in_flight, &outcome);
+            EventKind::Finished(record) if record.result.is_err() => {
+                return failure_response(&mut in_flight, &record);
             }
             EventKind::Finished(_) => break,
             EventKind::Started(_) | EventKind::FirstToken(_) | EventKind::Notice(_) => {}
@@ -162,12 +162,12 @@ fn merge_deltas(request_id: &str, deltas: &[Delta]) -> String {
     server::response_body(&format!("chatcmpl-{request_id}"), &model, stream::unix_time(), &choices).to_string()
 }
 
-fn failure_response(in_flight: &mut InFlightRequest, outcome: &CallRecord) -> Response<Body> {
-    let error = outcome.result.as_ref().expect_err("called for failed outcomes only");
-    let mut response = error_response(&in_flight.context.request_id, outcome, error);
+fn failure_response(in_flight: &mut InFlightRequest, record: &CallRecord) -> Response<Body> {
+    let error = record.result.as_ref().expect_err("the call failed");
+    let mut response = error_response(&in_flight.context.request_id, record, error);
     in_flight.status = Some(response.status());
     insert_target_headers(in_flight, response.headers_mut());
-    let attempts = HeaderValue::from(outcome.attempts.len());
+    let attempts = HeaderValue::from(record.attempts.len());
     response.headers_mut().insert("x-mmchat-attempts", attempts);
     response
 }
@@ -201,15 +201,15 @@ pub(super) fn insert_request_id(response: &mut Response<Body>, request_id: &str)
 }
 
 /// Error response of a failed call.
-pub(super) fn error_response(request_id: &str, outcome: &CallRecord, error: &CallError) -> Response<Body> {
-    let status = response_status(outcome, error);
-    let mut response = json_response(status, &error_body(request_id, outcome, error));
+pub(super) fn error_response(request_id: &str, record: &CallRecord, error: &CallError) -> Response<Body> {
+    let status = response_status(record, error);
+    let mut response = json_response(status, &error_body(request_id, record, error));
     // All candidates were tried already; a retry by the client would repeat them.
     response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
     if let StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE = status
         && error.class != ErrorClass::Spend
     {
-        let retry_after = shortest_retry_after(outcome, error).unwrap_or(Duration::from_secs(1));
+        let retry_after = shortest_retry_after(record, error).unwrap_or(Duration::from_secs(1));
         response.headers_mut().insert(header::RETRY_AFTER, retry_after_value(retry_after));
     }
     response
@@ -231,7 +231,7 @@ pub(super) fn rejection_response(rejection: &Rejection, request_id: &str) -> Res
         // The same request would be rejected again.
         response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
     }
-    if rejection.is_authentication() {
+    if rejection.is_unauthenticated() {
         response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if rejection.closes_connection() {
@@ -244,7 +244,7 @@ pub(super) fn rejection_response(rejection: &Rejection, request_id: &str) -> Res
 mod tests {
     use super::*;
     use crate::{
-        gateway::failure::failed_outcome,
+        gateway::failure::failed_record,
         protocol::{RetryAfter, RetryWhen},
     };
 
@@ -257,10 +257,11 @@ mod tests {
 
     #[test]
     fn retryable_failures_have_retry_after() {
-        let retry_after = |class, wait: Option<u64>| {
-            let when = |wait| RetryAfter { raw: String::new(), when: RetryWhen::After(Duration::from_millis(wait)) };
-            let error = CallError { retry_after: wait.map(when), ..CallError::new(class, "no") };
-            let response = error_response("id", &failed_outcome(&error), &error);
+        let retry_after = |class, wait_ms: Option<u64>| {
+            let after =
+                |wait_ms| RetryAfter { raw: String::new(), when: RetryWhen::After(Duration::from_millis(wait_ms)) };
+            let error = CallError { retry_after: wait_ms.map(after), ..CallError::new(class, "no") };
+            let response = error_response("id", &failed_record(&error), &error);
             assert_eq!(response.headers()["x-should-retry"], "false");
             response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().expect("ASCII header").to_owned())
         };

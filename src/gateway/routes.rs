@@ -1,4 +1,4 @@
-//! Defines the HTTP routes and turns a request into a call of the engine or a rejection.
+//! Defines the HTTP routes, and checks, dispatches and rejects requests.
 
 use std::sync::Arc;
 
@@ -56,25 +56,25 @@ impl Gateway {
         if let Err(rejection) = origin_guard::check(serve, conn_info.loopback, request.headers(), authority) {
             return self.reject(&RequestContext::new("/"), &rejection);
         }
-        let allowed = cors::cors_headers(serve, request.headers());
-        if cors::is_preflight(request.method(), request.headers()) && !allowed.is_empty() {
+        let cors_headers = cors::cors_headers(serve, request.headers());
+        if cors::is_preflight(request.method(), request.headers()) && !cors_headers.is_empty() {
             let mut response = Response::new(Body::empty());
             *response.status_mut() = StatusCode::NO_CONTENT;
-            response.headers_mut().extend(allowed.into_iter().chain(cors::preflight_headers()));
+            response.headers_mut().extend(cors_headers.into_iter().chain(cors::preflight_headers()));
             return response;
         }
         drop(current);
         let response = TowerToHyperService::new(router).call(request).await;
         let mut response = response.unwrap_or_else(|never| match never {});
-        response.headers_mut().extend(allowed);
+        response.headers_mut().extend(cors_headers);
         response
     }
 
     /// All routes.
     pub(super) fn router(self: &Arc<Self>) -> Router {
-        let opaque = |path, service| {
+        let opaque = |path, operation| {
             post(move |State(gateway): State<Arc<Self>>, request: Request| async move {
-                handle_model_request(&gateway, path, request, move |body| server::parse_opaque(service, &body)).await
+                handle_model_request(&gateway, path, request, move |body| server::parse_opaque(operation, &body)).await
             })
         };
         Router::new()
@@ -99,7 +99,7 @@ async fn chat(State(gateway): State<Arc<Gateway>>, request: Request) -> Response
     handle_model_request(&gateway, CHAT, request, |body| server::parse_chat(&body)).await
 }
 
-/// Handles a model request.
+/// Prepares a request for a model, runs its call and responds.
 async fn handle_model_request(
     gateway: &Arc<Gateway>,
     path: &'static str,
@@ -164,11 +164,11 @@ async fn model(
     };
     // A path that is not valid UTF-8 matches no name.
     let id = id.map(|Path(id)| normalize_name(&id)).unwrap_or_default();
-    let found = (id.len() <= MAX_NAME_BYTES && auth::is_model_allowed(client.as_ref(), &id))
+    let entry = (id.len() <= MAX_NAME_BYTES && auth::is_model_allowed(client.as_ref(), &id))
         .then(|| status::model_entry(&current.config, &id))
         .flatten();
-    if let Some(model) = found {
-        return response::json_response(StatusCode::OK, &model);
+    if let Some(entry) = entry {
+        return response::json_response(StatusCode::OK, &entry);
     }
     let hint = "GET /v1/models lists the available models".to_owned();
     gateway.reject(&RequestContext::new(MODELS), &Rejection::new(RejectionKind::UnknownModel { name: id, hint }))

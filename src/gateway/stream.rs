@@ -32,12 +32,12 @@ use crate::{
 
 /// Interval of comments sent while no chunk arrives.
 const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
-/// Poll interval for a slow client to read the error event before the transfer is aborted.
+/// Interval of checks whether a slow client has read the error event, after which the transfer is aborted.
 const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(20);
 const KEEP_ALIVE_COMMENT: Bytes = Bytes::from_static(b": waiting\n\n");
 
 /// How upstream chunks are written to the client.
-enum Mode {
+enum WriteMode {
     /// No chunk has arrived yet.
     Undecided,
     /// Upstream events are forwarded unchanged.
@@ -61,7 +61,7 @@ pub(super) enum WriteOutcome {
 /// State of a response stream.
 pub(super) struct EventStream {
     request_id: String,
-    mode: Mode,
+    mode: WriteMode,
     is_chat: bool,
     include_usage: bool,
     sends_done: bool,
@@ -79,7 +79,7 @@ impl EventStream {
     pub(super) fn new(request_id: String, request: &ModelRequest, options: &ResponseOptions) -> Self {
         Self {
             request_id,
-            mode: Mode::Undecided,
+            mode: WriteMode::Undecided,
             is_chat: request.as_chat().is_some(),
             include_usage: options.include_usage,
             sends_done: options.sends_done,
@@ -110,17 +110,17 @@ impl EventStream {
             }
             EventKind::Failed { .. } | EventKind::Restarted => {
                 self.buffered.clear();
-                self.mode = Mode::Undecided;
+                self.mode = WriteMode::Undecided;
                 WriteOutcome::Nothing
             }
-            EventKind::Finished(outcome) => self.finish(outcome),
+            EventKind::Finished(record) => self.finish(record),
             EventKind::Started(_) | EventKind::FirstToken(_) | EventKind::Notice(_) => WriteOutcome::Nothing,
         }
     }
 
-    fn finish(&mut self, outcome: Arc<CallRecord>) -> WriteOutcome {
+    fn finish(&mut self, record: Arc<CallRecord>) -> WriteOutcome {
         self.ended = true;
-        match &outcome.result {
+        match &record.result {
             Ok(_) => {
                 self.queue.extend(self.buffered.drain(..));
                 if self.sends_done {
@@ -128,33 +128,33 @@ impl EventStream {
                 }
                 WriteOutcome::Complete
             }
-            Err(call_error) => {
-                let event = format!("data: {}\n\n", error_body(&self.request_id, &outcome, call_error));
+            Err(error) => {
+                let event = format!("data: {}\n\n", error_body(&self.request_id, &record, error));
                 self.buffered.clear();
                 self.failed = true;
                 self.queue.push_back(event.into());
-                WriteOutcome::Failed(outcome)
+                WriteOutcome::Failed(record)
             }
         }
     }
 
     /// Encodes one decoded batch.
     fn encode(&mut self, batch: DecodedBatch) -> Vec<Bytes> {
-        if let Mode::Undecided = self.mode
+        if let WriteMode::Undecided = self.mode
             && !batch.is_empty()
         {
             self.mode = match batch.frames.first() {
-                Some(frame) if frame.kind == FrameKind::Event => Mode::PassThrough,
+                Some(frame) if frame.kind == FrameKind::Event => WriteMode::PassThrough,
                 _ => self.translation_mode(&batch),
             };
-            if let Mode::Translate(writer) = &self.mode {
+            if let WriteMode::Translate(writer) = &self.mode {
                 return std::iter::once(writer.role()).chain(self.translate(writer, &batch)).collect();
             }
         }
         match &self.mode {
-            Mode::PassThrough => self.pass_through(batch),
-            Mode::Translate(writer) => self.translate(writer, &batch).collect(),
-            Mode::Undecided => Vec::new(),
+            WriteMode::PassThrough => self.pass_through(batch),
+            WriteMode::Translate(writer) => self.translate(writer, &batch).collect(),
+            WriteMode::Undecided => Vec::new(),
         }
     }
 
@@ -164,17 +164,17 @@ impl EventStream {
         deltas.map(|delta| writer.delta(delta.choice, &delta.kind)).filter(|chunk| !chunk.is_empty())
     }
 
-    fn translation_mode(&self, batch: &DecodedBatch) -> Mode {
+    fn translation_mode(&self, batch: &DecodedBatch) -> WriteMode {
         // Only chat answers can be converted to chunks; all others are forwarded unchanged.
         if !self.is_chat {
-            return Mode::PassThrough;
+            return WriteMode::PassThrough;
         }
         let model = batch.iter().find_map(|delta| match &delta.kind {
             DeltaKind::Model(model) => Some(model.as_str()),
             _ => None,
         });
         let id = format!("chatcmpl-{}", self.request_id);
-        Mode::Translate(ChunkWriter::new(&id, model.unwrap_or_default(), unix_time()))
+        WriteMode::Translate(ChunkWriter::new(&id, model.unwrap_or_default(), unix_time()))
     }
 
     fn pass_through(&self, batch: DecodedBatch) -> Vec<Bytes> {

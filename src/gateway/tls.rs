@@ -49,22 +49,22 @@ pub enum TlsError {
 /// TLS acceptor for the certificate file and the key file.
 pub(super) fn load_acceptor((cert, key): &(PathBuf, PathBuf)) -> Result<TlsAcceptor, TlsError> {
     let certificates = load_certificates(cert)?;
-    let private = PrivateKeyDer::from_pem_file(key)
+    let private_key = PrivateKeyDer::from_pem_file(key)
         .map_err(|error| TlsError::Key { path: key.clone(), reason: describe_error(&error) })?;
-    let pair = |source| TlsError::Unusable { cert: cert.clone(), key: key.clone(), source };
+    let unusable = |source| TlsError::Unusable { cert: cert.clone(), key: key.clone(), source };
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
-        .map_err(pair)?
+        .map_err(unusable)?
         .with_no_client_auth()
-        .with_single_cert(certificates, private)
-        .map_err(pair)?;
+        .with_single_cert(certificates, private_key)
+        .map_err(unusable)?;
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
 fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |reason: String| TlsError::Certificates { path: path.to_owned(), reason };
-    let read = CertificateDer::pem_file_iter(path).map_err(|error| unreadable(describe_error(&error)))?;
-    let certificates = read.collect::<Result<Vec<_>, _>>().map_err(|error| unreadable(describe_error(&error)))?;
+    let items = CertificateDer::pem_file_iter(path).map_err(|error| unreadable(describe_error(&error)))?;
+    let certificates = items.collect::<Result<Vec<_>, _>>().map_err(|error| unreadable(describe_error(&error)))?;
     if certificates.is_empty() { Err(unreadable("the file contains no certificate".into())) } else { Ok(certificates) }
 }

@@ -46,16 +46,21 @@ impl<S> WriteTimeoutStream<S> {
         self.pending_write.clone()
     }
 
-    fn poll_write_deadline<T>(&mut self, context: &mut Context<'_>, done: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        self.pending_write.0.store(done.is_pending(), Ordering::Relaxed);
-        if done.is_ready() {
+    /// Returns `result` of a write, or `TimedOut` when the write has been pending for [`WRITE_TIMEOUT`].
+    fn poll_write_deadline<T>(
+        &mut self,
+        context: &mut Context<'_>,
+        result: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        self.pending_write.0.store(result.is_pending(), Ordering::Relaxed);
+        if result.is_ready() {
             self.write_deadline = None;
-            return done;
+            return result;
         }
-        let stalled = self
+        let deadline = self
             .write_deadline
             .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_TIMEOUT)));
-        match stalled.as_mut().poll(context) {
+        match deadline.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
         }
@@ -71,8 +76,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for WriteTimeoutStream<S> {
 impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let done = Pin::new(&mut this.inner).poll_write(context, bytes);
-        this.poll_write_deadline(context, done)
+        let result = Pin::new(&mut this.inner).poll_write(context, bytes);
+        this.poll_write_deadline(context, result)
     }
 
     fn poll_write_vectored(
@@ -81,8 +86,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WriteTimeoutStream<S> {
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        let done = Pin::new(&mut this.inner).poll_write_vectored(context, buffers);
-        this.poll_write_deadline(context, done)
+        let result = Pin::new(&mut this.inner).poll_write_vectored(context, buffers);
+        this.poll_write_deadline(context, result)
     }
 
     fn is_write_vectored(&self) -> bool {

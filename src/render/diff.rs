@@ -13,35 +13,35 @@ const RESET: &str = "\u{1b}[0m";
 
 /// Groups of equal answers, the similarity of each pair, and the numbers that some answers lack.
 #[must_use]
-pub fn difference(names: &[String], difference: &AnswerComparison) -> String {
+pub fn render_difference(names: &[String], difference: &AnswerComparison) -> String {
     let mut out = String::new();
-    let several = difference.groups.iter().filter(|group| group.len() > 1);
-    let identical: Vec<String> = several.map(|group| answer_numbers(group).join(" = ")).collect();
+    let equal_groups = difference.groups.iter().filter(|group| group.len() > 1);
+    let identical: Vec<String> = equal_groups.map(|group| answer_numbers(group).join(" = ")).collect();
     let identical = if identical.is_empty() { "none".to_owned() } else { identical.join(", ") };
     out.extend(["identical: ", &identical, "\n"]);
     let columns: Vec<String> = (1..=names.len()).map(|number| format!(">{number}")).collect();
     let head: Vec<&str> = ["#", "similarity"].into_iter().chain(columns.iter().map(String::as_str)).collect();
     let mut table = Table::new(&head);
     for (index, name) in names.iter().enumerate() {
-        let share = |other: usize| match difference.similarity[index][other] {
-            Some(share) if other != index => format_percent(share),
+        let cell = |other: usize| match difference.similarity[index][other] {
+            Some(similarity) if other != index => format_percent(similarity),
             _ => String::new(),
         };
-        table.add_row([(index + 1).to_string(), name.clone()].into_iter().chain((0..names.len()).map(share)).collect());
+        table.add_row([(index + 1).to_string(), name.clone()].into_iter().chain((0..names.len()).map(cell)).collect());
     }
     out.push_str(&table.render(None, false));
     if !difference.differing_numbers.is_empty() {
         let numbers = difference
             .differing_numbers
             .iter()
-            .map(|(number, holders)| format!("{number} ({})", answer_numbers(holders).join(", ")));
+            .map(|(number, answers)| format!("{number} ({})", answer_numbers(answers).join(", ")));
         out.extend(["numbers missing in some answers: ", &numbers.collect::<Vec<_>>().join(", "), "\n"]);
     }
     out
 }
 
-fn format_percent(share: f64) -> String {
-    format!("{:.0} %", share * 100.0)
+fn format_percent(ratio: f64) -> String {
+    format!("{:.0} %", ratio * 100.0)
 }
 
 fn answer_numbers(indices: &[usize]) -> Vec<String> {
@@ -52,8 +52,8 @@ fn answer_numbers(indices: &[usize]) -> Vec<String> {
 #[must_use]
 pub fn render_word_diff((old, new): (&str, &str), changes: &[DiffSegment], styled: bool) -> String {
     let (removed, added) = if styled { ((RED, RESET), (GREEN, RESET)) } else { (("[-", "-]"), ("{+", "+}")) };
-    let ends = if styled { [RED, GREEN, RESET] } else { [""; 3] };
-    let mut out = [ends[0], "--- ", old, ends[2], "\n", ends[1], "+++ ", new, ends[2], "\n"].concat();
+    let [red, green, reset] = if styled { [RED, GREEN, RESET] } else { [""; 3] };
+    let mut out = [red, "--- ", old, reset, "\n", green, "+++ ", new, reset, "\n"].concat();
     for change in changes {
         match change {
             DiffSegment::Equal(text) => out.push_str(text),
@@ -80,7 +80,7 @@ fn mark_lines(text: &str, (on, off): (&str, &str), out: &mut String) {
 
 /// The majority, and the answers that gave each value.
 #[must_use]
-pub fn vote(names: &[String], vote: &Vote) -> String {
+pub fn render_vote(names: &[String], vote: &Vote) -> String {
     let count = vote.total();
     let head = match (vote.majority(), vote.tally.first()) {
         (Some(value), Some((_, voters))) => format!("vote: {value}  ({} of {count})\n", voters.len()),
@@ -101,7 +101,7 @@ pub fn vote(names: &[String], vote: &Vote) -> String {
 #[must_use]
 pub fn difference_json(difference: &AnswerComparison) -> Value {
     let numbers =
-        difference.differing_numbers.iter().map(|(number, holders)| json!({"number": number, "answers": holders}));
+        difference.differing_numbers.iter().map(|(number, answers)| json!({"number": number, "answers": answers}));
     json!({"groups": difference.groups, "similarity": difference.similarity, "numbers": numbers.collect::<Vec<_>>()})
 }
 
@@ -135,7 +135,7 @@ mod tests {
     #[test]
     fn comparison_refers_to_answers_by_number() {
         let texts = [Some("It is 42 or so."), Some("It is 41 or so."), Some("it is 42 or so")];
-        let text = difference(&names(), &AnswerComparison::new(&texts));
+        let text = render_difference(&names(), &AnswerComparison::new(&texts));
         assert!(text.starts_with("identical: 1 = 3\n#  similarity"), "{text}");
         assert!(text.contains("1  fast            -  0 %  100 %"), "{text}");
         assert!(text.ends_with("numbers missing in some answers: 42 (1, 3), 41 (2)\n"), "{text}");
@@ -152,9 +152,9 @@ mod tests {
     #[test]
     fn vote_lists_the_models_of_each_value() {
         let texts = [Some("42"), Some("41"), Some("42")];
-        let text = vote(&names(), &Vote::new(&texts, VoteKind::Number, None));
+        let text = render_vote(&names(), &Vote::new(&texts, VoteKind::Number, None));
         assert_eq!(text, "vote: 42  (2 of 3)\nvotes  answer  models\n    2  42      fast, local\n    1  41      big\n");
-        let text = vote(&names(), &Vote::new(&[Some("1"), Some("2"), None], VoteKind::Number, None));
+        let text = render_vote(&names(), &Vote::new(&[Some("1"), Some("2"), None], VoteKind::Number, None));
         assert!(text.starts_with("vote: no majority among 2\n"), "{text}");
     }
 }

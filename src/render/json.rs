@@ -15,13 +15,13 @@ use crate::{
 
 /// One answer, complete or incomplete, with its usage and cost. The answer is moved because its text may be large.
 #[must_use]
-pub fn answer(name: &str, answer: Answer, (usage, cost): (Option<&Usage>, Option<f64>), outcome: &CallRecord) -> Value {
-    let target = outcome.target.as_ref();
-    let finish = match &outcome.result {
+pub fn answer(name: &str, answer: Answer, (usage, cost): (Option<&Usage>, Option<f64>), record: &CallRecord) -> Value {
+    let target = record.target.as_ref();
+    let finish_reason = match &record.result {
         Ok(completion) => completion.finish_reason.as_ref(),
         Err(_) => answer.finish_reason.as_ref(),
     };
-    let finish = finish.map(|reason| reason.as_str().to_owned());
+    let finish_reason = finish_reason.map(|reason| reason.as_str().to_owned());
     let mut object = json!({
         "model": name,
         "endpoint": target.map(|target| target.endpoint.name.as_str()),
@@ -29,17 +29,17 @@ pub fn answer(name: &str, answer: Answer, (usage, cost): (Option<&Usage>, Option
         "served_model": answer.model,
         "content": null,
         "reasoning": null,
-        "truncated": outcome.result.is_err() || finish.as_deref() == Some(FinishReason::Length.as_str()),
-        "finish_reason": finish,
+        "truncated": record.result.is_err() || finish_reason.as_deref() == Some(FinishReason::Length.as_str()),
+        "finish_reason": finish_reason,
         "usage": usage.map(usage_json),
         "cost": cost,
         "timing": {
-            "ttft_ms": outcome.ttft.map(milliseconds),
-            "total_ms": milliseconds(outcome.total),
-            "tokens_per_second": usage.and_then(|usage| tokens_per_second(usage, outcome)),
+            "ttft_ms": record.ttft.map(milliseconds),
+            "total_ms": milliseconds(record.total),
+            "tokens_per_second": usage.and_then(|usage| tokens_per_second(usage, record)),
         },
-        "attempts": outcome.attempts.iter().map(AttemptRecord::to_json).collect::<Vec<_>>(),
-        "error": outcome.result.as_ref().err().map(error),
+        "attempts": record.attempts.iter().map(AttemptRecord::to_json).collect::<Vec<_>>(),
+        "error": record.result.as_ref().err().map(error),
     });
     // Moved, not cloned: these may be large.
     object["content"] = answer.text.into();
@@ -71,16 +71,19 @@ pub fn event(event: &Event) -> Vec<Value> {
         EventKind::FirstToken(ttft) => vec![line("ttft", json!({"ttft_ms": milliseconds(*ttft)}))],
         EventKind::Deltas(received) => deltas(event.call, received),
         EventKind::Failed { record, next } => {
-            let (word, to) = match next {
+            let (name, target) = match next {
                 NextStep::RetrySame => ("repeat", None),
                 NextStep::RotateKey => ("next-key", None),
-                NextStep::Failover(to) => ("failover", Some(to)),
-                NextStep::AwaitHedge(to) => ("awaited", Some(to)),
-                NextStep::RestartOutput(to) => ("restart", Some(to)),
+                NextStep::Failover(target) => ("failover", Some(target)),
+                NextStep::AwaitHedge(target) => ("awaited", Some(target)),
+                NextStep::RestartOutput(target) => ("restart", Some(target)),
             };
-            vec![line("failed", json!({"attempt": record.to_json(), "next": word, "to": to.map(|to| &to.0)}))]
+            vec![line(
+                "failed",
+                json!({"attempt": record.to_json(), "next": name, "to": target.map(|target| &target.0)}),
+            )]
         }
-        EventKind::Notice(notice) => vec![line("notice", json!({"message": super::notice::notice(notice)}))],
+        EventKind::Notice(notice) => vec![line("notice", json!({"message": super::notice::format_notice(notice)}))],
         EventKind::Restarted => vec![line("again", json!({}))],
         // Buffered deltas get their lines when they are shown.
         EventKind::BufferedDeltas(_) | EventKind::Finished(_) => Vec::new(),
@@ -94,10 +97,10 @@ pub fn run_started(names: &[&str]) -> Value {
 }
 
 /// Writes each value on its own line.
-pub fn write_lines(values: &[Value], to: &mut Output) {
+pub fn write_lines(values: &[Value], output: &mut Output) {
     for value in values {
         // Writing to a String cannot fail.
-        let _ = writeln!(to.out(), "{value}");
+        let _ = writeln!(output.out(), "{value}");
     }
 }
 
@@ -129,7 +132,7 @@ fn delta_json(delta: &Delta) -> Value {
     json!({"choice": delta.choice, key: value})
 }
 
-/// An error.
+/// An error as a JSON object.
 #[must_use]
 pub fn error(error: &CallError) -> Value {
     json!({

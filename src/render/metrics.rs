@@ -10,29 +10,29 @@ const MIN_OUTPUT_DURATION: Duration = Duration::from_millis(10);
 
 /// Tokens per second after the first; `None` with fewer than 2 tokens or less than 10 ms.
 #[must_use]
-pub fn tokens_per_second(usage: &Usage, outcome: &CallRecord) -> Option<f64> {
-    let seconds = outcome.output_duration.as_secs_f64();
+pub fn tokens_per_second(usage: &Usage, record: &CallRecord) -> Option<f64> {
+    let seconds = record.output_duration.as_secs_f64();
     let output = usage.output.filter(|&output| output > 1)?;
     #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
     let speed = (output - 1) as f64 / seconds;
-    (outcome.output_duration >= MIN_OUTPUT_DURATION).then_some(speed)
+    (record.output_duration >= MIN_OUTPUT_DURATION).then_some(speed)
 }
 
 /// `fast  ttft 52 ms  total 1.2 s  14 in (8 cached) / 60 out  49 tok/s  $0.0004`
 #[must_use]
-pub fn summary_line(name: &str, usage: Option<&Usage>, cost: Option<(f64, &str)>, outcome: &CallRecord) -> String {
+pub fn summary_line(name: &str, usage: Option<&Usage>, cost: Option<(f64, &str)>, record: &CallRecord) -> String {
     let mut parts = vec![name.to_owned()];
-    if let Some(ttft) = outcome.ttft {
+    if let Some(ttft) = record.ttft {
         parts.push(format!("ttft {}", format_duration(ttft)));
     }
-    parts.push(format!("total {}", format_duration(outcome.total)));
+    parts.push(format!("total {}", format_duration(record.total)));
     if let Some(usage) = usage {
         parts.push(format_tokens(usage));
-        parts.extend(tokens_per_second(usage, outcome).map(|speed| format!("{speed:.0} tok/s")));
+        parts.extend(tokens_per_second(usage, record).map(|speed| format!("{speed:.0} tok/s")));
     }
     parts.extend(cost.map(|(cost, currency)| format_money(cost, currency)));
-    if outcome.attempts.len() > 1 {
-        parts.push(format!("{} attempts", outcome.attempts.len()));
+    if record.attempts.len() > 1 {
+        parts.push(format!("{} attempts", record.attempts.len()));
     }
     parts.join("  ")
 }
@@ -59,7 +59,7 @@ pub struct CallMetrics {
     pub ttft: Option<Duration>,
     /// Duration of the call.
     pub total: Option<Duration>,
-    /// Its token counts.
+    /// Token counts.
     pub usage: Option<Usage>,
     /// Output speed after the first token.
     pub tokens_per_second: Option<f64>,
@@ -71,7 +71,7 @@ impl CallMetrics {
     /// The cells of [`COLUMNS`] after the number; `-` for unknown values.
     #[must_use]
     pub fn to_cells(&self) -> [String; 7] {
-        let or_none = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let tokens = self.usage.map(|usage| {
             let star = if usage.estimated { "*" } else { "" };
             format!("{} / {}{star}", format_count(usage.input), format_count(usage.output))
@@ -79,11 +79,11 @@ impl CallMetrics {
         [
             self.label(),
             self.state.clone(),
-            or_none(self.ttft.map(format_duration)),
-            or_none(self.total.map(format_duration)),
-            or_none(tokens),
-            or_none(self.tokens_per_second.map(|speed| format!("{speed:.0}"))),
-            or_none(self.cost.as_ref().map(|(cost, currency)| format_money(*cost, currency))),
+            or_dash(self.ttft.map(format_duration)),
+            or_dash(self.total.map(format_duration)),
+            or_dash(tokens),
+            or_dash(self.tokens_per_second.map(|speed| format!("{speed:.0}"))),
+            or_dash(self.cost.as_ref().map(|(cost, currency)| format_money(*cost, currency))),
         ]
     }
 

@@ -109,6 +109,6 @@ pub struct TerminalInfo {
 
 /// Dims text for standard error if styles are enabled.
 #[must_use]
-pub fn dim(text: &str, look: TerminalInfo) -> String {
-    if look.styled && look.stderr_is_terminal { format!("\u{1b}[2m{text}\u{1b}[0m") } else { text.to_owned() }
+pub fn dim(text: &str, terminal: TerminalInfo) -> String {
+    if terminal.styled && terminal.stderr_is_terminal { format!("\u{1b}[2m{text}\u{1b}[0m") } else { text.to_owned() }
 }

@@ -25,13 +25,13 @@ pub fn format_duration(time: Duration) -> String {
 
 /// A failed attempt and the next step; `None` for a retry of the same endpoint unless `verbose`.
 #[must_use]
-pub fn attempt_failed(record: &AttemptRecord, next: &NextStep, verbose: bool) -> Option<String> {
-    let name = &record.target.id;
-    let cause = record.error.as_ref().map(|error| shorten(&reason(error))).unwrap_or_default();
+pub fn format_attempt_failure(attempt: &AttemptRecord, next: &NextStep, verbose: bool) -> Option<String> {
+    let name = &attempt.target.id;
+    let cause = attempt.error.as_ref().map(|error| shorten(&format_reason(error))).unwrap_or_default();
     match next {
-        NextStep::Failover(next) => Some(format!("{name}: {cause}; trying {next}")),
-        NextStep::AwaitHedge(next) => Some(format!("{name}: {cause}; waiting for {next}")),
-        NextStep::RestartOutput(next) => Some(format!("[incomplete from {name}, restarted on {next}] {cause}")),
+        NextStep::Failover(target) => Some(format!("{name}: {cause}; trying {target}")),
+        NextStep::AwaitHedge(target) => Some(format!("{name}: {cause}; waiting for {target}")),
+        NextStep::RestartOutput(target) => Some(format!("[incomplete from {name}, restarted on {target}] {cause}")),
         NextStep::RotateKey => Some(format!("{name}: {cause}; trying the next key")),
         NextStep::RetrySame => verbose.then(|| format!("{name}: {cause}; retrying")),
     }
@@ -48,7 +48,7 @@ fn shorten(reason: &str) -> String {
 
 /// The error class, the HTTP status and the message, on one line.
 #[must_use]
-pub fn reason(error: &CallError) -> String {
+pub fn format_reason(error: &CallError) -> String {
     let message = one_line(&error.message);
     let status = error
         .status
@@ -66,7 +66,7 @@ pub fn is_verbose_only(notice: &Notice) -> bool {
 
 /// A notice about something other than a failure.
 #[must_use]
-pub fn notice(notice: &Notice) -> String {
+pub fn format_notice(notice: &Notice) -> String {
     match notice {
         Notice::WorkaroundApplied(target, workaround) => {
             format!("{target}: the endpoint rejected a parameter; {workaround}")
@@ -79,7 +79,7 @@ pub fn notice(notice: &Notice) -> String {
             format!("warning: {target} sent no finish reason; the answer is probably complete")
         }
         Notice::ErrorAfterEnd(target, error) => {
-            format!("warning: {target}: error after the answer was complete: {}", reason(error))
+            format!("warning: {target}: error after the answer was complete: {}", format_reason(error))
         }
         Notice::Skipped(target, reason) => format!("{target}: skipped: {reason}"),
         Notice::Unavailable(target, time, cause) => {
@@ -97,21 +97,21 @@ pub fn notice(notice: &Notice) -> String {
 
 /// The full report of a failed call: the headline, the reason of each attempt, and hints.
 #[must_use]
-pub fn call_failed(name: &str, error: &CallError, outcome: &CallRecord) -> String {
+pub fn format_call_failure(name: &str, error: &CallError, record: &CallRecord) -> String {
     let mut lines = Vec::new();
-    let failed: Vec<&AttemptRecord> = outcome.attempts.iter().filter(|record| record.error.is_some()).collect();
-    if outcome.incomplete {
-        let cause = if error.class == ErrorClass::Incomplete { one_line(&error.message) } else { reason(error) };
-        lines.push(format!("error: the answer of {} is incomplete: {cause}", target_name(outcome, name)));
+    let failed: Vec<&AttemptRecord> = record.attempts.iter().filter(|attempt| attempt.error.is_some()).collect();
+    if record.incomplete {
+        let cause = if error.class == ErrorClass::Incomplete { one_line(&error.message) } else { format_reason(error) };
+        lines.push(format!("error: the answer of {} is incomplete: {cause}", target_name(record, name)));
         lines.extend(
-            failed.iter().filter(|record| record.error.as_ref() != Some(error)).map(|record| attempt_line(record)),
+            failed.iter().filter(|attempt| attempt.error.as_ref() != Some(error)).map(|attempt| attempt_line(attempt)),
         );
     } else if failed.len() > 1 {
-        lines.push(format!("error: {name}: {}", reason(error)));
-        lines.extend(failed.iter().map(|record| attempt_line(record)));
+        lines.push(format!("error: {name}: {}", format_reason(error)));
+        lines.extend(failed.iter().map(|attempt| attempt_line(attempt)));
     } else {
-        let at = failed.first().map(|record| format!(" ({})", endpoint_url(record))).unwrap_or_default();
-        lines.push(format!("error: {}{at}: {}", target_name(outcome, name), reason(error)));
+        let url = failed.first().map(|attempt| format!(" ({})", endpoint_url(attempt))).unwrap_or_default();
+        lines.push(format!("error: {}{url}: {}", target_name(record, name), format_reason(error)));
     }
     if let Some(id) = &error.request_id {
         lines.push(format!("  request id: {}", one_line(id)));
@@ -119,7 +119,7 @@ pub fn call_failed(name: &str, error: &CallError, outcome: &CallRecord) -> Strin
     if let Some(after) = &error.retry_after {
         lines.push(format!("  retry after: {}", one_line(&after.raw)));
     }
-    let hints = failed.iter().filter_map(|record| record.error.as_ref()?.hint.as_ref()).chain(&error.hint);
+    let hints = failed.iter().filter_map(|attempt| attempt.error.as_ref()?.hint.as_ref()).chain(&error.hint);
     for hint in hints.map(|hint| format!("hint: {hint}")) {
         if !lines.contains(&hint) {
             lines.push(hint);
@@ -128,17 +128,17 @@ pub fn call_failed(name: &str, error: &CallError, outcome: &CallRecord) -> Strin
     lines.join("\n")
 }
 
-fn attempt_line(record: &AttemptRecord) -> String {
-    let cause = record.error.as_ref().map(reason).unwrap_or_default();
-    format!("  {} ({}) after {}: {cause}", record.target.id, endpoint_url(record), format_duration(record.took))
+fn attempt_line(attempt: &AttemptRecord) -> String {
+    let cause = attempt.error.as_ref().map(format_reason).unwrap_or_default();
+    format!("  {} ({}) after {}: {cause}", attempt.target.id, endpoint_url(attempt), format_duration(attempt.took))
 }
 
-fn target_name(outcome: &CallRecord, requested: &str) -> String {
-    outcome.target.as_ref().map_or_else(|| requested.to_owned(), |target| target.id.to_string())
+fn target_name(record: &CallRecord, requested: &str) -> String {
+    record.target.as_ref().map_or_else(|| requested.to_owned(), |target| target.id.to_string())
 }
 
-fn endpoint_url(record: &AttemptRecord) -> String {
-    redact_url(&record.target.endpoint.base_url)
+fn endpoint_url(attempt: &AttemptRecord) -> String {
+    redact_url(&attempt.target.endpoint.base_url)
 }
 
 #[cfg(test)]
@@ -154,8 +154,8 @@ mod tests {
     #[test]
     fn reason_is_one_line_and_shows_the_status_once() {
         let error = CallError { status: Some(429), ..CallError::new(ErrorClass::Rate, "slow\ndown") };
-        assert_eq!(reason(&error), "rate 429: slow down");
+        assert_eq!(format_reason(&error), "rate 429: slow down");
         let error = CallError { status: Some(502), ..CallError::new(ErrorClass::Server, "502 Bad Gateway") };
-        assert_eq!(reason(&error), "server: 502 Bad Gateway");
+        assert_eq!(format_reason(&error), "server: 502 Bad Gateway");
     }
 }

@@ -32,32 +32,32 @@ pub fn table(group: &'static str, rows: &[StatsRow], width: Option<usize>) -> Ta
     }
 }
 
-fn table_without(group: &'static str, rows: &[StatsRow], without: &[&str]) -> Table {
-    let with = |name: &str| !without.contains(&name);
-    let endpoint = with("endpoint") && rows.iter().any(|row| row.endpoint.is_some());
-    let trend = with("TTFT trend") && rows.iter().any(|row| !row.metrics.ttft_trend.is_empty());
-    let all = [
+fn table_without(group: &'static str, rows: &[StatsRow], omitted: &[&str]) -> Table {
+    let is_included = |name: &str| !omitted.contains(&name);
+    let has_endpoint = is_included("endpoint") && rows.iter().any(|row| row.endpoint.is_some());
+    let has_trend = is_included("TTFT trend") && rows.iter().any(|row| !row.metrics.ttft_trend.is_empty());
+    let all_columns = [
         (group, true),
-        ("endpoint", endpoint),
+        ("endpoint", has_endpoint),
         (">calls", true),
         (">ok", true),
         (">TTFT p50", true),
-        (">TTFT p95", with("TTFT p95")),
-        (">TTFT p99", with("TTFT p99")),
-        (">total p50", with("total p50")),
-        (">total p95", with("total p95")),
-        (">total p99", with("total p99")),
-        (">in", with("in")),
-        (">out", with("out")),
-        (">tok/s", with("tok/s")),
+        (">TTFT p95", is_included("TTFT p95")),
+        (">TTFT p99", is_included("TTFT p99")),
+        (">total p50", is_included("total p50")),
+        (">total p95", is_included("total p95")),
+        (">total p99", is_included("total p99")),
+        (">in", is_included("in")),
+        (">out", is_included("out")),
+        (">tok/s", is_included("tok/s")),
         (">cost", true),
-        ("TTFT trend", trend),
+        ("TTFT trend", has_trend),
         ("failures", true),
     ];
-    let columns: Vec<&'static str> = all.iter().filter(|(_, shown)| *shown).map(|(name, _)| *name).collect();
+    let columns: Vec<&'static str> = all_columns.iter().filter(|(_, shown)| *shown).map(|(name, _)| *name).collect();
     let mut table = Table::new(&columns);
     for row in rows {
-        let shown = row_cells(row).into_iter().zip(all).filter(|(_, (_, shown))| *shown);
+        let shown = row_cells(row).into_iter().zip(all_columns).filter(|(_, (_, shown))| *shown);
         table.add_row(shown.map(|(cell, _)| cell).collect());
         if row.metrics.success_rate().is_some_and(|success| success < SUCCESS_THRESHOLD) {
             table.highlight_last_row();
@@ -67,31 +67,31 @@ fn table_without(group: &'static str, rows: &[StatsRow], without: &[&str]) -> Ta
 }
 
 /// The cells of a row, in column order.
-fn row_cells(StatsRow { name, endpoint, metrics: figures }: &StatsRow) -> [String; 16] {
-    let [ttft50, ttft95, ttft99] = percentiles(&figures.ttft);
-    let [total50, total95, total99] = percentiles(&figures.total);
-    let about = if figures.estimated > 0 { "~" } else { "" };
+fn row_cells(StatsRow { name, endpoint, metrics }: &StatsRow) -> [String; 16] {
+    let [ttft50, ttft95, ttft99] = percentiles(&metrics.ttft);
+    let [total50, total95, total99] = percentiles(&metrics.total);
+    let estimate_mark = if metrics.estimated > 0 { "~" } else { "" };
     let other_counts =
-        [("failovers", figures.failovers), ("stopped", figures.stopped)].into_iter().filter(|(_, count)| *count > 0);
-    let classes = figures.failures_by_class.iter().map(|(class, count)| (class.as_str(), *count)).chain(other_counts);
-    let classes = classes.map(|(class, count)| format!("{class} {count}"));
+        [("failovers", metrics.failovers), ("stopped", metrics.stopped)].into_iter().filter(|(_, count)| *count > 0);
+    let failures = metrics.failures_by_class.iter().map(|(class, count)| (class.as_str(), *count)).chain(other_counts);
+    let failures = failures.map(|(class, count)| format!("{class} {count}"));
     [
         name.clone(),
         endpoint.clone().unwrap_or_default(),
-        figures.calls.to_string(),
-        figures.success_rate().map(format_percent).unwrap_or_default(),
+        metrics.calls.to_string(),
+        metrics.success_rate().map(format_percent).unwrap_or_default(),
         ttft50,
         ttft95,
         ttft99,
         total50,
         total95,
         total99,
-        format!("{about}{}", figures.input),
-        format!("{about}{}", figures.output),
-        figures.tokens_per_second().map(|speed| format!("{speed:.0}")).unwrap_or_default(),
-        format_cost(&figures.cost),
-        sparkline(&figures.ttft_trend),
-        classes.collect::<Vec<_>>().join(", "),
+        format!("{estimate_mark}{}", metrics.input),
+        format!("{estimate_mark}{}", metrics.output),
+        metrics.tokens_per_second().map(|speed| format!("{speed:.0}")).unwrap_or_default(),
+        format_cost(&metrics.cost),
+        sparkline(&metrics.ttft_trend),
+        failures.collect::<Vec<_>>().join(", "),
     ]
 }
 
@@ -112,16 +112,16 @@ fn format_cost(cost: &BTreeMap<String, f64>) -> String {
 }
 
 /// The median of each part of the period as a bar; a part without answers is a gap.
-fn sparkline(course: &[Histogram]) -> String {
-    bars(&course.iter().map(|histogram| histogram.quantile(0.5)).collect::<Vec<_>>())
+fn sparkline(trend: &[Histogram]) -> String {
+    bars(&trend.iter().map(|histogram| histogram.quantile(0.5)).collect::<Vec<_>>())
 }
 
 fn bars(times: &[Option<Duration>]) -> String {
-    let highest = times.iter().flatten().max().copied().unwrap_or_default().as_secs_f64();
+    let max_seconds = times.iter().flatten().max().copied().unwrap_or_default().as_secs_f64();
     let bar = |time: &Option<Duration>| {
         let Some(time) = time else { return ' ' };
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and 7")]
-        let level = (time.as_secs_f64() / highest.max(f64::MIN_POSITIVE) * 7.0).round() as usize;
+        let level = (time.as_secs_f64() / max_seconds.max(f64::MIN_POSITIVE) * 7.0).round() as usize;
         SPARKLINE_LEVELS[level.min(7)]
     };
     times.iter().map(bar).collect()
@@ -133,30 +133,30 @@ pub fn to_json(group: &str, rows: &[StatsRow]) -> Value {
     rows.iter().map(|row| row_to_json(group, row)).collect()
 }
 
-fn row_to_json(group: &str, StatsRow { name, endpoint, metrics: figures }: &StatsRow) -> Value {
-    let classes: serde_json::Map<String, Value> =
-        figures.failures_by_class.iter().map(|(class, count)| (class.clone(), (*count).into())).collect();
+fn row_to_json(group: &str, StatsRow { name, endpoint, metrics }: &StatsRow) -> Value {
+    let failures: serde_json::Map<String, Value> =
+        metrics.failures_by_class.iter().map(|(class, count)| (class.clone(), (*count).into())).collect();
     let mut object = json!({group: name});
     if let Some(endpoint) = endpoint {
         object["endpoint"] = endpoint.as_str().into();
     }
-    let rest = json!({
-        "calls": figures.calls,
-        "failed": figures.failed,
-        "success_rate": figures.success_rate(),
-        "failures": classes,
-        "failovers": figures.failovers,
-        "stopped": figures.stopped,
-        "ttft_ms": percentiles_json(&figures.ttft),
-        "total_ms": percentiles_json(&figures.total),
-        "input_tokens": figures.input,
-        "output_tokens": figures.output,
-        "estimated_calls": figures.estimated,
-        "tokens_per_second": figures.tokens_per_second(),
-        "cost": figures.cost,
+    let fields = json!({
+        "calls": metrics.calls,
+        "failed": metrics.failed,
+        "success_rate": metrics.success_rate(),
+        "failures": failures,
+        "failovers": metrics.failovers,
+        "stopped": metrics.stopped,
+        "ttft_ms": percentiles_json(&metrics.ttft),
+        "total_ms": percentiles_json(&metrics.total),
+        "input_tokens": metrics.input,
+        "output_tokens": metrics.output,
+        "estimated_calls": metrics.estimated,
+        "tokens_per_second": metrics.tokens_per_second(),
+        "cost": metrics.cost,
     });
-    if let (Some(object), Value::Object(rest)) = (object.as_object_mut(), rest) {
-        object.extend(rest);
+    if let (Some(object), Value::Object(fields)) = (object.as_object_mut(), fields) {
+        object.extend(fields);
     }
     object
 }
@@ -172,34 +172,34 @@ fn percentiles_json(histogram: &Histogram) -> Value {
 #[must_use]
 pub fn to_csv(group: &str, rows: &[StatsRow]) -> String {
     // When grouped by endpoint, the first column is the endpoint.
-    let extra = if group == "endpoint" { "" } else { ",endpoint" };
+    let endpoint_column = if group == "endpoint" { "" } else { ",endpoint" };
     let mut lines = vec![format!(
-        "{group}{extra},calls,failed,ttft_p50_ms,ttft_p95_ms,ttft_p99_ms,total_p50_ms,total_p95_ms,total_p99_ms,\
-         input_tokens,output_tokens,tokens_per_second,cost,currency,failures,failovers,stopped"
+        "{group}{endpoint_column},calls,failed,ttft_p50_ms,ttft_p95_ms,ttft_p99_ms,total_p50_ms,\
+         total_p95_ms,total_p99_ms,input_tokens,output_tokens,tokens_per_second,cost,currency,failures,failovers,stopped"
     )];
-    for StatsRow { name, endpoint, metrics: figures } in rows {
+    for StatsRow { name, endpoint, metrics } in rows {
         let mut fields = vec![name.clone()];
-        fields.extend((!extra.is_empty()).then(|| endpoint.clone().unwrap_or_default()));
-        fields.extend([figures.calls.to_string(), figures.failed.to_string()]);
-        for histogram in [&figures.ttft, &figures.total] {
+        fields.extend((!endpoint_column.is_empty()).then(|| endpoint.clone().unwrap_or_default()));
+        fields.extend([metrics.calls.to_string(), metrics.failed.to_string()]);
+        for histogram in [&metrics.ttft, &metrics.total] {
             fields.extend(PERCENTILES.map(|(_, share)| {
                 histogram.quantile(share).map(|time| format!("{:.3}", time.as_secs_f64() * 1e3)).unwrap_or_default()
             }));
         }
-        fields.extend([figures.input.to_string(), figures.output.to_string()]);
-        fields.push(figures.tokens_per_second().map(|speed| format!("{speed:.1}")).unwrap_or_default());
+        fields.extend([metrics.input.to_string(), metrics.output.to_string()]);
+        fields.push(metrics.tokens_per_second().map(|speed| format!("{speed:.1}")).unwrap_or_default());
         // Several currencies share a field, separated by spaces, as several classes do.
-        fields.push(figures.cost.values().map(|amount| format!("{amount:.6}")).collect::<Vec<_>>().join(" "));
-        fields.push(figures.cost.keys().cloned().collect::<Vec<_>>().join(" "));
+        fields.push(metrics.cost.values().map(|amount| format!("{amount:.6}")).collect::<Vec<_>>().join(" "));
+        fields.push(metrics.cost.keys().cloned().collect::<Vec<_>>().join(" "));
         fields.push(
-            figures
+            metrics
                 .failures_by_class
                 .iter()
                 .map(|(class, count)| format!("{class}:{count}"))
                 .collect::<Vec<_>>()
                 .join(" "),
         );
-        fields.extend([figures.failovers.to_string(), figures.stopped.to_string()]);
+        fields.extend([metrics.failovers.to_string(), metrics.stopped.to_string()]);
         lines.push(fields.iter().map(|field| csv_field(field)).collect::<Vec<_>>().join(","));
     }
     lines.join("\n") + "\n"
@@ -250,8 +250,8 @@ mod tests {
 
     #[test]
     fn csv_fields_with_commas_are_quoted() {
-        let figures = GroupMetrics { calls: 2, failures_by_class: vec![("rate".into(), 1)], ..GroupMetrics::default() };
-        let rows = [StatsRow { name: "a,\"b\"".into(), endpoint: None, metrics: figures }];
+        let metrics = GroupMetrics { calls: 2, failures_by_class: vec![("rate".into(), 1)], ..GroupMetrics::default() };
+        let rows = [StatsRow { name: "a,\"b\"".into(), endpoint: None, metrics }];
         let text = to_csv("model", &rows);
         assert!(to_csv("endpoint", &rows).starts_with("endpoint,calls,"), "the endpoint column appears once");
         assert!(text.lines().nth(1).is_some_and(|line| line.starts_with("\"a,\"\"b\"\"\",,2,0,")), "{text}");

@@ -29,9 +29,9 @@ impl Table {
 
     /// Adds a row; an empty cell is shown as `-`.
     pub fn add_row(&mut self, cells: Vec<String>) {
-        // Cells may hold text of services or clients, so control characters are removed.
-        let shown = |cell: String| if cell.is_empty() { "-".to_owned() } else { one_line(&cell) };
-        self.rows.push(cells.into_iter().map(shown).collect());
+        // Cells may hold text of endpoints or clients, so control characters are removed.
+        let cell_text = |cell: String| if cell.is_empty() { "-".to_owned() } else { one_line(&cell) };
+        self.rows.push(cells.into_iter().map(cell_text).collect());
     }
 
     /// Highlights the last row.
@@ -83,9 +83,9 @@ impl Table {
         for row in &self.rows {
             grid.add_row(row);
         }
-        for (column, right) in grid.column_iter_mut().zip(&self.right_aligned) {
+        for (column, is_right_aligned) in grid.column_iter_mut().zip(&self.right_aligned) {
             column.set_padding((0, 2));
-            if *right {
+            if *is_right_aligned {
                 // Numbers must not be wrapped.
                 column.set_cell_alignment(CellAlignment::Right);
                 column.set_constraint(ColumnConstraint::ContentWidth);

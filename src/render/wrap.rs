@@ -308,14 +308,14 @@ mod tests {
             width in 8usize..60,
         ) {
             let rows = wrap(&text, width);
-            let seen: String = rows.iter().map(|row| row.text.as_str()).collect();
+            let wrapped_text: String = rows.iter().map(|row| row.text.as_str()).collect();
             let bare = |text: &str| sanitize(text).split_whitespace().collect::<String>();
-            prop_assert_eq!(bare(&seen), bare(&text));
+            prop_assert_eq!(bare(&wrapped_text), bare(&text));
             for row in &rows {
                 let shown = sanitize(&row.text);
                 prop_assert!(row.cells <= width && shown.width() <= width, "{:?} in {}", row, width);
-                let last = row.text.rfind('\u{1b}').map(|at| &row.text[at..at + 4]);
-                prop_assert!(last.is_none_or(|code| code == RESET) , "{row:?} has an unclosed style");
+                let last_code = row.text.rfind('\u{1b}').map(|at| &row.text[at..at + 4]);
+                prop_assert!(last_code.is_none_or(|code| code == RESET) , "{row:?} has an unclosed style");
             }
         }
     }

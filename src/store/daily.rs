@@ -5,8 +5,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Whether the warning `name` about `subject` was not shown today, in UTC; records that it is shown now. True if the cache
-/// cannot be written, so that a warning is never lost.
+/// Whether the warning `name` about `subject` was not shown yet today, in UTC. Records that it is shown now; if the cache
+/// cannot be written, it is shown each time.
 #[must_use]
 pub fn is_first_today(cache: &Path, name: &str, subject: &str) -> bool {
     let path = warning_path(cache, name, subject);
@@ -14,7 +14,7 @@ pub fn is_first_today(cache: &Path, name: &str, subject: &str) -> bool {
     if fs::read_to_string(&path).is_ok_and(|day| day == today) {
         return false;
     }
-    // If it cannot be written, the warning is shown again by the next process.
+    // If the file cannot be written, the next process shows the warning again.
     let _ = super::write_atomic_unsynced(&path, &today);
     true
 }

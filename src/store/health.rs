@@ -28,7 +28,7 @@ const MAX_WRITE_SIZE: usize = 96 * 1024;
 #[derive(Debug)]
 pub struct HealthFile {
     path: PathBuf,
-    /// Waiting for the lock timed out. Later updates do not wait until the lock has been acquired once.
+    /// The last wait for the lock timed out; then updates try once without waiting, until one acquires the lock.
     lock_timed_out: AtomicBool,
 }
 
@@ -37,6 +37,21 @@ impl HealthFile {
     #[must_use]
     pub fn new(state: &std::path::Path) -> Self {
         Self { path: state.join("health.json"), lock_timed_out: AtomicBool::new(false) }
+    }
+
+    /// The copy of a file of an earlier version.
+    fn copy_path(&self) -> PathBuf {
+        self.path.with_extension("old.json")
+    }
+
+    /// Removes the copy that was made before the file was migrated: its error texts may quote prompts.
+    pub fn remove_copy(&self) -> Result<(), HealthError> {
+        match fs::remove_file(self.copy_path()) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(self.health_error("cannot remove the copy of", error))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The text of the file; `None` if it does not exist.
@@ -50,8 +65,8 @@ impl HealthFile {
         }
     }
 
-    fn health_error(&self, what: &str, why: impl std::fmt::Display) -> HealthError {
-        HealthError(format!("{what} {}: {}", self.path.display(), describe_error(&why)))
+    fn health_error(&self, action: &str, error: impl std::fmt::Display) -> HealthError {
+        HealthError(format!("{action} {}: {}", self.path.display(), describe_error(&error)))
     }
 }
 
@@ -68,28 +83,28 @@ impl HealthStore for HealthFile {
     }
 
     fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthUpdate, HealthError> {
-        let unwritable = |error| self.health_error("cannot write", error);
-        check_regular(&self.path).map_err(unwritable)?;
-        let patience = if self.lock_timed_out.load(Ordering::Relaxed) { Duration::ZERO } else { LOCK_TIMEOUT };
-        let _lock = lock_with_timeout(&self.path, patience).map_err(|error| {
+        let write_error = |error| self.health_error("cannot write", error);
+        check_regular(&self.path).map_err(write_error)?;
+        let timeout = if self.lock_timed_out.load(Ordering::Relaxed) { Duration::ZERO } else { LOCK_TIMEOUT };
+        let _lock = lock_with_timeout(&self.path, timeout).map_err(|error| {
             self.lock_timed_out.fetch_or(error.kind() == io::ErrorKind::TimedOut, Ordering::Relaxed);
-            unwritable(error)
+            write_error(error)
         })?;
         self.lock_timed_out.store(false, Ordering::Relaxed);
         let text = self.read_text().map_err(|error| self.health_error("cannot read", error))?;
         let read = text.as_deref().map(parse).transpose();
-        let broken = read.as_ref().err().map(|error| self.health_error("reset invalid health file", error));
-        let before: Option<HealthSnapshot> = read.unwrap_or_default();
-        let mut snapshot = before.clone().unwrap_or_default();
+        let parse_error = read.as_ref().err().map(|error| self.health_error("reset invalid health file", error));
+        let previous: Option<HealthSnapshot> = read.unwrap_or_default();
+        let mut snapshot = previous.clone().unwrap_or_default();
         act(&mut snapshot);
-        if before.as_ref() != Some(&snapshot) {
-            let copy = self.path.with_extension("old.json");
+        if previous.as_ref() != Some(&snapshot) {
+            let copy = self.copy_path();
             if let Some(old) = text.filter(|text| !copy.exists() && read_old_format(text).is_some()) {
-                write_atomic_unsynced(&copy, &old).map_err(unwritable)?;
+                write_atomic_unsynced(&copy, &old).map_err(write_error)?;
             }
-            write_atomic_unsynced(&self.path, &self.serialize_within_limit(&mut snapshot)?).map_err(unwritable)?;
+            write_atomic_unsynced(&self.path, &self.serialize_within_limit(&mut snapshot)?).map_err(write_error)?;
         }
-        Ok((snapshot, broken))
+        Ok((snapshot, parse_error))
     }
 }
 
@@ -130,8 +145,8 @@ mod tests {
         let targets = ["a", "b"].map(testing::target);
         for (store, target) in stores.iter().zip(&targets) {
             let error = CallError { status: Some(404), ..CallError::new(ErrorClass::Model, "no such model") };
-            let blame = AttemptInfo { target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
-            store.update(&mut |snapshot| snapshot.record_failure(&blame, &error, now, 0.5)).expect("writable file");
+            let attempt = AttemptInfo { target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
+            store.update(&mut |snapshot| snapshot.record_failure(&attempt, &error, now, 0.5)).expect("writable file");
         }
         let snapshot = stores[0].read().expect("readable file");
         for target in &targets {
@@ -161,6 +176,32 @@ mod tests {
     }
 
     #[test]
+    fn file_of_an_earlier_version_is_read_and_a_copy_is_kept() {
+        const OLD: &str = include_str!("../../tests/fixtures/record/health_v1.json");
+        let folder = tempfile::tempdir().expect("temp dir");
+        let path = folder.path().join("health.json");
+        fs::write(&path, OLD).expect("writable folder");
+        let store = HealthFile::new(folder.path());
+        let read = store.read().expect("readable old file");
+        let mut classes: Vec<_> = read.entries().filter_map(|(_, entry)| entry.last_error.as_ref()).collect();
+        classes.sort_by(|a, b| a.class.cmp(&b.class));
+        let classes: Vec<_> = classes.iter().map(|error| error.class.as_str()).collect();
+        assert_eq!(classes, ["connect", "incomplete", "invalid-chunk", "invalid-response", "rate", "timeout"]);
+        let fast = read.entries().find(|(_, entry)| entry.name == "fast").expect("entry of the model").1;
+        assert!(fast.latency.average().is_some_and(|average| average > 50.0) && fast.latency.p95().is_some());
+        store.update(&mut |snapshot| snapshot.key_salt = "x".into()).expect("writable file");
+        let copy = fs::read_to_string(folder.path().join("health.old.json")).expect("a copy");
+        assert_eq!(copy, OLD);
+        store.remove_copy().expect("removable");
+        assert!(!folder.path().join("health.old.json").exists());
+        let written = store.read().expect("readable new file");
+        let mut expected = read;
+        expected.key_salt = "x".into();
+        assert_eq!(written, expected);
+        assert!(!fs::read_to_string(&path).expect("readable").contains("places"));
+    }
+
+    #[test]
     fn held_lock_is_waited_for_once() {
         let folder = tempfile::tempdir().expect("temp dir");
         let store = HealthFile::new(folder.path());
@@ -182,9 +223,9 @@ mod tests {
         let targets: Vec<_> = (0..100).map(|number| testing::target(&format!("model-{number}"))).collect();
         let snapshot = store.update(&mut |snapshot| {
             for target in &targets {
-                let blame = AttemptInfo { target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
+                let attempt = AttemptInfo { target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
                 for class in [ErrorClass::Server, ErrorClass::Server, ErrorClass::Server, ErrorClass::Connect] {
-                    snapshot.record_failure(&blame, &CallError::new(class, "x".repeat(1000)), now, 0.5);
+                    snapshot.record_failure(&attempt, &CallError::new(class, "x".repeat(1000)), now, 0.5);
                 }
             }
         });
@@ -214,12 +255,12 @@ mod tests {
                         upstream_id: format!("{number}-{model}"),
                         ..testing::target("a")
                     };
-                    let blame =
+                    let attempt =
                         AttemptInfo { target: &target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
                     for _ in 0..20 {
                         let error = CallError::new(ErrorClass::Server, "x".repeat(1000));
-                        snapshot.record_failure(&blame, &error, now, 0.5);
-                        snapshot.record_first_delta(&blame, Some(std::time::Duration::from_secs(100)), now);
+                        snapshot.record_failure(&attempt, &error, now, 0.5);
+                        snapshot.record_first_delta(&attempt, Some(std::time::Duration::from_secs(100)), now);
                     }
                 }
             };

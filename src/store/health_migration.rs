@@ -1,13 +1,13 @@
-//! Reads `health.json` as written before 0.1.0, whose fields have other names, and keeps a copy of it.
+//! Reads `health.json` in the format from before 0.1.0, whose fields have other names.
 //!
-//! A running process of that version rejects the new names: it says so in a warning, starts with empty health and writes
-//! its own format again, which is read here in turn.
+//! A running process of an earlier version rejects the new names: it prints a warning, starts with empty health and
+//! writes the old format, which is then read here.
 
 use serde_json::{Map, Value};
 
 use crate::{model::ErrorClass, routing::health::HealthSnapshot};
 
-/// Renamed fields: the object they are in, the old name and the new one.
+/// The renamed fields: the object that has the field, its old name and its new name.
 const RENAMED: [(&str, &str, &str); 16] = [
     ("", "salt", "key_salt"),
     ("", "places", "entries"),
@@ -37,9 +37,9 @@ pub(super) fn read_old_format(text: &str) -> Option<HealthSnapshot> {
     for entry in document.get_mut("entries")?.as_object_mut()?.values_mut() {
         let entry = entry.as_object_mut()?;
         rename(entry, "entry");
-        for part in ["breaker", "cooldown", "last_error", "latency"] {
-            if let Some(Value::Object(fields)) = entry.get_mut(part) {
-                rename(fields, part);
+        for object in ["breaker", "cooldown", "last_error", "latency"] {
+            if let Some(Value::Object(fields)) = entry.get_mut(object) {
+                rename(fields, object);
             }
         }
         if let Some(Value::String(class)) = entry.get_mut("last_error").and_then(|error| error.get_mut("class"))
@@ -51,8 +51,8 @@ pub(super) fn read_old_format(text: &str) -> Option<HealthSnapshot> {
     serde_json::from_value(document.into()).ok()
 }
 
-fn rename(fields: &mut Map<String, Value>, part: &str) {
-    for (_, old, new) in RENAMED.iter().filter(|(object, ..)| *object == part) {
+fn rename(fields: &mut Map<String, Value>, object: &str) {
+    for (_, old, new) in RENAMED.iter().filter(|(owner, ..)| *owner == object) {
         if let Some(value) = fields.remove(*old) {
             fields.insert((*new).to_owned(), value);
         }

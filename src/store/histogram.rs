@@ -27,10 +27,12 @@ impl Histogram {
     }
 
     /// Adds an encoded histogram. Returns false if it is invalid; the buckets before the error have been added.
-    pub fn merge_encoded(&mut self, mut packed: &[u8]) -> bool {
+    pub fn merge_encoded(&mut self, mut encoded: &[u8]) -> bool {
         let mut bucket = 0usize;
-        while !packed.is_empty() {
-            let (Some(step), Some(count)) = (read_varint(&mut packed), read_varint(&mut packed)) else { return false };
+        while !encoded.is_empty() {
+            let (Some(step), Some(count)) = (read_varint(&mut encoded), read_varint(&mut encoded)) else {
+                return false;
+            };
             bucket = bucket.saturating_add(usize::try_from(step).unwrap_or(usize::MAX));
             if bucket >= MAX_BUCKETS {
                 return false;
@@ -121,11 +123,11 @@ fn write_varint(mut number: u64, out: &mut Vec<u8>) {
     out.push(u8::try_from(number).unwrap_or(0));
 }
 
-fn read_varint(packed: &mut &[u8]) -> Option<u64> {
+fn read_varint(encoded: &mut &[u8]) -> Option<u64> {
     let mut number = 0u64;
     for shift in (0..64).step_by(7) {
-        let (&byte, rest) = packed.split_first()?;
-        *packed = rest;
+        let (&byte, rest) = encoded.split_first()?;
+        *encoded = rest;
         number |= u64::from(byte & 0x7f) << shift;
         if byte < 0x80 {
             return Some(number);
@@ -141,18 +143,18 @@ mod tests {
     use super::*;
 
     fn histogram(times: &[u64]) -> Histogram {
-        let mut spread = Histogram::default();
+        let mut histogram = Histogram::default();
         for &micros in times {
-            spread.add(Duration::from_micros(micros));
+            histogram.add(Duration::from_micros(micros));
         }
-        spread
+        histogram
     }
 
     #[test]
     fn small_values_are_exact_and_invalid_encodings_are_rejected() {
         assert_eq!(Histogram::default().quantile(0.5), None);
-        let one = histogram(&[100]);
-        assert_eq!(one.quantile(0.99), Some(Duration::from_micros(100)));
+        let single = histogram(&[100]);
+        assert_eq!(single.quantile(0.99), Some(Duration::from_micros(100)));
         assert!(!Histogram::default().merge_encoded(&[0x80]));
         assert!(!Histogram::default().merge_encoded(&[0xff, 0xff, 0x7f, 1]));
     }
@@ -160,12 +162,12 @@ mod tests {
     proptest! {
         #[test]
         fn percentiles_are_within_one_percent(mut times in proptest::collection::vec(1u64..600_000_000, 1..300)) {
-            let spread = histogram(&times);
+            let histogram = histogram(&times);
             times.sort_unstable();
             for q in [0.5, 0.95, 0.99] {
                 #[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 300 values")]
                 let exact = times[((times.len() as f64 * q).ceil() as usize).max(1) - 1] as f64;
-                let estimate = spread.quantile(q).expect("not empty").as_secs_f64() * 1e6;
+                let estimate = histogram.quantile(q).expect("not empty").as_secs_f64() * 1e6;
                 prop_assert!((estimate - exact).abs() <= exact * 0.01 + 0.5, "{estimate} for {exact}");
             }
         }

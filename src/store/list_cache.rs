@@ -22,8 +22,8 @@ pub fn read(cache: &Path, endpoint: &str, address: &str) -> Vec<String> {
 pub fn write(cache: &Path, endpoint: &str, address: &str, ids: &[&str]) -> io::Result<()> {
     // The address itself may contain a password or a key.
     let header = fingerprint(address);
-    let fits = |id: &&&str| !id.contains(['\n', '\r']);
-    let lines: Vec<&str> = std::iter::once(&&*header).chain(ids.iter().filter(fits)).copied().collect();
+    let is_single_line = |id: &&&str| !id.contains(['\n', '\r']);
+    let lines: Vec<&str> = std::iter::once(&&*header).chain(ids.iter().filter(is_single_line)).copied().collect();
     super::write_atomic(&list_path(cache, endpoint), &(lines.join("\n") + "\n"))
 }
 

@@ -46,7 +46,7 @@ pub fn write_atomic(path: &Path, text: &str) -> io::Result<()> {
     write_file(path, text, true)
 }
 
-/// Like [`write_atomic`], without waiting until the data is on the disk: for data that can be learned again.
+/// Like [`write_atomic`], without waiting until the data is on the disk: for data that can be recreated.
 fn write_atomic_unsynced(path: &Path, text: &str) -> io::Result<()> {
     write_file(path, text, false)
 }
@@ -157,11 +157,11 @@ pub fn lock(path: &Path) -> io::Result<Lock> {
 fn lock_with_timeout(path: &Path, limit: Duration) -> io::Result<Lock> {
     /// The lock is usually held for less.
     const POLL_INTERVAL: Duration = Duration::from_millis(2);
-    let (file, start) = (lock_file(path)?, Instant::now());
+    let (file, started) = (lock_file(path)?, Instant::now());
     loop {
         match file.try_lock() {
             Ok(()) => return Ok(Lock(file)),
-            Err(fs::TryLockError::WouldBlock) if start.elapsed() < limit => std::thread::sleep(POLL_INTERVAL),
+            Err(fs::TryLockError::WouldBlock) if started.elapsed() < limit => std::thread::sleep(POLL_INTERVAL),
             Err(fs::TryLockError::WouldBlock) => {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "another process holds the lock"));
             }

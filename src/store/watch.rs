@@ -28,7 +28,7 @@ impl FileWatcher {
         let path = std::path::absolute(path).map_err(|error| error.to_string())?;
         // Watch the folder, because a replaced file is a new inode. Both the link and its target may change.
         let real = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
-        let folders = [path.parent(), real.parent()].map(|folder| folder.ok_or("it has no parent folder"));
+        let folders = [path.parent(), real.parent()].map(|folder| folder.ok_or("the path has no parent folder"));
         let (sender, changes) = channel(1);
         let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Reading is not a change. A full channel already holds a notification.
@@ -56,10 +56,10 @@ mod tests {
     use super::*;
 
     /// One change may cause several notifications: drains those of the previous change first.
-    async fn notified_after(watch: &mut FileWatcher, change: impl FnOnce()) {
-        while tokio::time::timeout(std::time::Duration::from_millis(50), watch.changed()).await.is_ok() {}
+    async fn notified_after(watcher: &mut FileWatcher, change: impl FnOnce()) {
+        while tokio::time::timeout(std::time::Duration::from_millis(50), watcher.changed()).await.is_ok() {}
         change();
-        watch.changed().await;
+        watcher.changed().await;
     }
 
     #[tokio::test]
@@ -68,9 +68,9 @@ mod tests {
         let (path, other) = (folder.path().join("config.toml"), elsewhere.path().join("other"));
         std::fs::write(&path, "a").expect("writable path");
         std::fs::write(&other, "b").expect("writable path");
-        let mut watch = FileWatcher::new(&path).expect("watchable file");
-        notified_after(&mut watch, || std::fs::write(&path, "c").expect("writable path")).await;
-        notified_after(&mut watch, || std::fs::rename(&other, &path).expect("replaceable file")).await;
+        let mut watcher = FileWatcher::new(&path).expect("watchable file");
+        notified_after(&mut watcher, || std::fs::write(&path, "c").expect("writable path")).await;
+        notified_after(&mut watcher, || std::fs::rename(&other, &path).expect("replaceable file")).await;
     }
 
     #[cfg(unix)]
@@ -80,7 +80,7 @@ mod tests {
         let (path, real) = (folder.path().join("config.toml"), elsewhere.path().join("real.toml"));
         std::fs::write(&real, "a").expect("writable path");
         std::os::unix::fs::symlink(&real, &path).expect("new link");
-        let mut watch = FileWatcher::new(&path).expect("watchable file");
-        notified_after(&mut watch, || std::fs::write(&real, "b").expect("writable path")).await;
+        let mut watcher = FileWatcher::new(&path).expect("watchable file");
+        notified_after(&mut watcher, || std::fs::write(&real, "b").expect("writable path")).await;
     }
 }

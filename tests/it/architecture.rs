@@ -33,7 +33,7 @@ const LAYERS: &[(&str, u8)] = &[
 /// A path of modules below the crate: `["engine", "plan"]`.
 type ModulePath = Vec<String>;
 
-/// A path that a file names, absolute, with its line.
+/// A module path that a file uses, made absolute, with its line.
 struct Import {
     path: ModulePath,
     line: usize,
@@ -174,13 +174,13 @@ fn root() -> PathBuf {
 /// Every source file, relative to `src/`, with its text.
 fn sources() -> BTreeMap<String, String> {
     fn walk(folder: &Path, out: &mut BTreeMap<String, String>) {
-        for entry in fs::read_dir(folder).expect("a readable folder") {
-            let path = entry.expect("a readable entry").path();
+        for entry in fs::read_dir(folder).expect("readable directory") {
+            let path = entry.expect("readable entry").path();
             if path.is_dir() {
                 walk(&path, out);
             } else if path.extension().is_some_and(|extension| extension == "rs") {
-                let name = path.strip_prefix(root()).expect("a path below src").to_string_lossy().replace('\\', "/");
-                out.insert(name, fs::read_to_string(&path).expect("a readable file"));
+                let name = path.strip_prefix(root()).expect("path below src").to_string_lossy().replace('\\', "/");
+                out.insert(name, fs::read_to_string(&path).expect("readable file"));
             }
         }
     }
@@ -213,12 +213,15 @@ fn layer(module: &[String]) -> Option<u8> {
 /// The imports of `file` that do not go to a lower layer.
 fn upward_imports(file: &str, text: &str, modules: &BTreeSet<ModulePath>) -> Vec<String> {
     let module = module_of(file);
-    let Some(own) = layer(&module) else { return Vec::new() };
+    let Some(own_layer) = layer(&module) else { return Vec::new() };
     let mut found = Vec::new();
     for Import { path, line, .. } in imports(file, text, modules) {
-        let Some(other) = layer(&path) else { continue };
-        if path[0] != module[0] && other >= own {
-            found.push(format!("{file}:{line}: {} (layer {own}) uses {} (layer {other})", module[0], path[0]));
+        let Some(other_layer) = layer(&path) else { continue };
+        if path[0] != module[0] && other_layer >= own_layer {
+            found.push(format!(
+                "{file}:{line}: {} (layer {own_layer}) uses {} (layer {other_layer})",
+                module[0], path[0]
+            ));
         }
         if file.starts_with("cli/support/") && path.starts_with(&["cli".to_owned(), "commands".to_owned()]) {
             found.push(format!("{file}:{line}: cli/support uses cli/commands"));
@@ -280,24 +283,24 @@ fn find_cycle(
     module: &ModulePath,
     graph: &BTreeMap<ModulePath, BTreeSet<ModulePath>>,
     trail: &mut Vec<ModulePath>,
-    done: &mut BTreeSet<ModulePath>,
+    visited: &mut BTreeSet<ModulePath>,
 ) -> Option<Vec<ModulePath>> {
     if let Some(start) = trail.iter().position(|step| step == module) {
         return Some(trail[start..].to_vec());
     }
-    if !done.insert(module.clone()) {
+    if !visited.insert(module.clone()) {
         return None;
     }
     trail.push(module.clone());
-    let found = graph.get(module)?.iter().find_map(|other| find_cycle(other, graph, trail, done));
+    let found = graph.get(module)?.iter().find_map(|other| find_cycle(other, graph, trail, visited));
     trail.pop();
     found
 }
 
 fn first_cycle(sources: &BTreeMap<String, String>) -> Option<String> {
     let graph = import_graph(sources);
-    let mut done = BTreeSet::new();
-    let found = graph.keys().find_map(|module| find_cycle(module, &graph, &mut Vec::new(), &mut done))?;
+    let mut visited = BTreeSet::new();
+    let found = graph.keys().find_map(|module| find_cycle(module, &graph, &mut Vec::new(), &mut visited))?;
     Some(found.iter().map(|module| module.join("::")).collect::<Vec<_>>().join(" -> "))
 }
 
@@ -330,10 +333,10 @@ fn every_module_has_a_layer() {
 }
 
 #[test]
-fn only_one_file_names_the_http_client() {
+fn only_one_file_uses_the_http_client() {
     for (file, text) in sources() {
-        let named = text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("reqwest"));
-        assert!(!named || file == "transport/http.rs", "{file} names the HTTP client");
+        let uses_client = text.lines().any(|line| !line.trim_start().starts_with("//") && line.contains("reqwest"));
+        assert!(!uses_client || file == "transport/http.rs", "{file} uses the HTTP client library");
     }
 }
 

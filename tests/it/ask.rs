@@ -42,19 +42,21 @@ fn flags_set_request_fields() {
 
 #[test]
 fn failover_prints_one_line_on_stderr() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("free port").local_addr().expect("bound address");
+    let closed_port =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("free port").local_addr().expect("bound address");
     let rate = http_response("429 Too Many Requests", "retry-after: 30\r\n", "{\"error\":{\"message\":\"slow down\"}}");
     let page = http_response("200 OK", "content-type: text/html\r\n", "<html><title>Login</title></html>");
     let error_first = format!("{STREAM}data: {{\"error\":{{\"message\":\"upstream died\",\"code\":503}}}}\n\n");
-    for (first, class) in [(rate, "rate"), (page, "invalid-response"), (error_first, "overloaded")] {
-        let server = ScriptedServer::with_replies(&[&first, &answer("second")]);
+    for (first_reply, class) in [(rate, "rate"), (page, "invalid-response"), (error_first, "overloaded")] {
+        let server = ScriptedServer::with_replies(&[&first_reply, &answer("second")]);
         let env = TestEnv::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
         let result = env.run(&["ask", "-m", "chat", "hi"]).expect_exit(0).expect_stderr(&[class, "m/a", "trying m/b"]);
         assert_eq!((result.stdout.as_str(), result.stderr.lines().count()), ("second", 1), "{result:?}");
     }
     let server = ScriptedServer::with_replies(&[&answer("second")]);
-    let more =
-        format!("[endpoints.down]\nbase_url = \"http://{closed}/v1\"\n[routes.chat]\nmodels = [\"down/a\", \"m/b\"]\n");
+    let more = format!(
+        "[endpoints.down]\nbase_url = \"http://{closed_port}/v1\"\n[routes.chat]\nmodels = [\"down/a\", \"m/b\"]\n"
+    );
     let env = TestEnv::with_server(&server, &more);
     let result = env.run(&["ask", "-m", "chat", "--format", "json", "hi"]).expect_exit(0);
     let classes: Vec<_> =
@@ -232,9 +234,9 @@ fn incomplete_answer_is_kept_when_no_other_candidate_answers() {
     let partial = format!("{STREAM}{}", content_event("half"));
     let models = "[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n[models.b]\nendpoint = \"m\"\nmodel = \"b\"\n";
     for on_incomplete in ["restart", "buffer"] {
-        let refusal = http_response("401 Unauthorized", "", "{\"error\":{\"message\":\"wrong key\"}}");
-        let server = ScriptedServer::with_replies(&[&partial, &refusal, &partial, &refusal]);
-        let route = format!("{models}[routes.chat]\nmodels = [\"a\", \"b\"]\non_cut = \"{on_incomplete}\"\n");
+        let unauthorized = http_response("401 Unauthorized", "", "{\"error\":{\"message\":\"wrong key\"}}");
+        let server = ScriptedServer::with_replies(&[&partial, &unauthorized, &partial, &unauthorized]);
+        let route = format!("{models}[routes.chat]\nmodels = [\"a\", \"b\"]\non_incomplete = \"{on_incomplete}\"\n");
         let env = TestEnv::with_server(&server, &route);
         let result = env.run(&["ask", "-m", "chat", "hi"]).expect_exit(8);
         assert_eq!(result.stdout.trim_end(), "half", "{on_incomplete}");
@@ -255,9 +257,9 @@ fn incomplete_answer_is_kept_when_no_other_candidate_answers() {
 
 #[test]
 fn tool_calls_are_separated_by_id_and_limited() {
-    let call = |words: &str| {
+    let call = |fields: &str| {
         format!(
-            "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{{words}\"function\":{{\"name\":\"t\",\"arguments\":\"{{}}\"}}}}]}}}}]}}\n\n"
+            "data: {{\"choices\":[{{\"delta\":{{\"tool_calls\":[{{{fields}\"function\":{{\"name\":\"t\",\"arguments\":\"{{}}\"}}}}]}}}}]}}\n\n"
         )
     };
     let end = STOP.replace("\"stop\"", "\"tool_calls\"");
@@ -280,7 +282,7 @@ fn tool_calls_are_separated_by_id_and_limited() {
 #[test]
 fn concatenated_json_objects_are_all_decoded() {
     let (a, b) = (content_event("A"), content_event("B"));
-    for (body, out) in [
+    for (body, text) in [
         (format!("{}{b}{STOP}", a.trim_end()), "AB"),
         (
             format!(
@@ -292,15 +294,15 @@ fn concatenated_json_objects_are_all_decoded() {
     ] {
         let server = ScriptedServer::with_replies(&[&format!("{STREAM}{body}")]);
         let result = ask(&server, &["hi"]).expect_exit(0);
-        assert_eq!((result.stdout.as_str(), result.stderr.as_str()), (out, ""), "{body}");
+        assert_eq!((result.stdout.as_str(), result.stderr.as_str()), (text, ""), "{body}");
     }
     // Decoding a large event of concatenated objects takes linear time.
-    let many = format!("data: {}\n\n{}{STOP}", "{}".repeat(1 << 20), content_event("A"));
-    let server = ScriptedServer::with_replies(&[&format!("{STREAM}{many}")]);
+    let large_event = format!("data: {}\n\n{}{STOP}", "{}".repeat(1 << 20), content_event("A"));
+    let server = ScriptedServer::with_replies(&[&format!("{STREAM}{large_event}")]);
     assert_eq!(ask(&server, &["hi"]).expect_exit(0).stdout, "A");
     // A damaged object between two is an error.
-    let broken = format!("{}data: {{\"choices\n\n{STOP}", a.trim_end());
-    let server = ScriptedServer::with_replies(&[&format!("{STREAM}{broken}")]);
+    let damaged = format!("{}data: {{\"choices\n\n{STOP}", a.trim_end());
+    let server = ScriptedServer::with_replies(&[&format!("{STREAM}{damaged}")]);
     assert_eq!(ask(&server, &["hi"]).expect_exit(8).stdout, "A");
 }
 
@@ -313,8 +315,8 @@ fn sse_comment_split_across_chunks_is_not_an_invalid_response() {
         ServerStep::Bytes(b"ng\n\n".to_vec()),
     ]]);
     let env = TestEnv::with_server(&server, "");
-    let mut child = env.command();
-    let mut child = child
+    let mut command = env.command();
+    let mut child = command
         .args(["ask", "-m", "m/x", "hi"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -551,8 +553,9 @@ fn gzip_bomb_is_rejected() {
 
 #[test]
 fn proxy_and_dns_failures_are_connect_errors() {
-    let closed = std::net::TcpListener::bind("127.0.0.1:0").expect("free port").local_addr().expect("bound address");
-    let config = format!("[endpoints.m]\nbase_url = \"https://h.invalid/v1\"\nproxy = \"http://{closed}\"\n");
+    let closed_port =
+        std::net::TcpListener::bind("127.0.0.1:0").expect("free port").local_addr().expect("bound address");
+    let config = format!("[endpoints.m]\nbase_url = \"https://h.invalid/v1\"\nproxy = \"http://{closed_port}\"\n");
     TestEnv::with_config(&config).run(&["ask", "-m", "m/x", "hi"]).expect_exit(5).expect_stderr(&["connect", "proxy"]);
     let config = "[endpoints.m]\nbase_url = \"http://mmchat-no-such-host.invalid/v1\"\n";
     TestEnv::with_config(config)

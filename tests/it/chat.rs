@@ -29,11 +29,11 @@ fn chat(env: &TestEnv, arguments: &[&str], lines: &str) -> CommandResult {
 
 /// The message texts of each request.
 fn sent_messages(server: &ScriptedServer) -> Vec<Vec<String>> {
-    let texts = |sent: Value| {
-        let messages = sent["messages"].as_array().expect("JSON array").clone();
+    let message_texts = |body: Value| {
+        let messages = body["messages"].as_array().expect("JSON array").clone();
         messages.iter().map(|message| message["content"].as_str().expect("string").to_owned()).collect()
     };
-    server.requests().iter().map(|request| texts(request.json())).collect()
+    server.requests().iter().map(|request| message_texts(request.json())).collect()
 }
 
 #[test]
@@ -46,14 +46,14 @@ fn each_piped_line_is_a_prompt() {
     let last = ["Brief.", "zero", "1", "one", "2\n", "two"];
     assert_eq!(sent_messages(&server)[2], last);
     // `chat` and `ask` can both continue the conversation.
-    let more = ScriptedServer::with_replies(&[&answer("4"), &answer("5")]);
+    let second_server = ScriptedServer::with_replies(&[&answer("4"), &answer("5")]);
     env.write_config(&format!(
         "[endpoints.m]\nbase_url = \"{}\"\n[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n",
-        more.url()
+        second_server.url()
     ));
     chat(&env, &["--continue"], "three\n").expect_exit(0);
     env.run(&["ask", "--continue", "four"]).expect_exit(0);
-    assert_eq!(sent_messages(&more)[1], [&last[..5], &["two", "3", "three", "4", "four"]].concat());
+    assert_eq!(sent_messages(&second_server)[1], [&last[..5], &["two", "3", "three", "4", "four"]].concat());
     assert_eq!(env.run(&["history", "show", "1@5"]).expect_exit(0).stdout, "5\n");
 }
 
@@ -145,15 +145,15 @@ mod on_a_terminal {
     use crate::common::{STOP, STREAM, ServerStep, content_event, screen::TerminalProcess};
 
     /// Waits for `until` and answers cursor position queries, as a terminal does.
-    fn answer_queries_until(screen: &mut TerminalProcess, until: &str) {
-        while !screen.output.contains(until) {
-            assert!(screen.read(), "ended without {until:?}: {:?}", screen.output);
+    fn answer_queries_until(screen: &mut TerminalProcess, text: &str) {
+        while !screen.output.contains(text) {
+            assert!(screen.read(), "ended without {text:?}: {:?}", screen.output);
             if screen.output.contains("\u{1b}[6n") {
                 screen.output = screen.output.replace("\u{1b}[6n", "");
                 screen.type_keys("\u{1b}[1;1R");
             }
         }
-        let end = screen.output.find(until).expect("waited for above") + until.len();
+        let end = screen.output.find(text).expect("waited for above") + text.len();
         screen.output.drain(..end);
     }
 
@@ -204,9 +204,11 @@ mod on_a_terminal {
             (vec![first, ServerStep::Gate(gate), ServerStep::Bytes(STOP.as_bytes().to_vec())], open)
         };
         let complete = |text: &str| vec![ServerStep::Bytes(answer(text).into_bytes())];
-        let ((half_a, _a), (half_b, _b)) = (partial("half of one "), partial("half of two "));
-        let a = ScriptedServer::start(vec![complete(MARKDOWN_ANSWER), half_a, complete("third"), complete("fourth")]);
-        let b = ScriptedServer::start(vec![complete("short"), half_b, complete("the third"), complete("the fourth")]);
+        let ((partial_a, _gate_a), (partial_b, _gate_b)) = (partial("half of one "), partial("half of two "));
+        let a =
+            ScriptedServer::start(vec![complete(MARKDOWN_ANSWER), partial_a, complete("third"), complete("fourth")]);
+        let b =
+            ScriptedServer::start(vec![complete("short"), partial_b, complete("the third"), complete("the fourth")]);
         let env = TestEnv::with_models(&[("a", &a), ("b", &b)]);
         let mut chat = EmulatedChat::start(&env, &["-m", "a,b"], size);
         for line in ["one", "two", "three"] {
@@ -225,9 +227,9 @@ mod on_a_terminal {
         chat.wait_for_round();
         chat.send_line("/quit");
         let resumed = chat.finish();
-        for (server, own) in [(&a, "half of one "), (&b, "half of two ")] {
+        for (server, partial_text) in [(&a, "half of one "), (&b, "half of two ")] {
             let sent = sent_messages(server);
-            assert_eq!(sent[2][3..], [own, "three"], "the partial answer must be kept");
+            assert_eq!(sent[2][3..], [partial_text, "three"], "the partial answer must be kept");
             let want = ["one", "short", "two", "half of two ", "three", "the third", "four"];
             assert_eq!(sent[3], want, "all models must continue from the picked answer");
         }
@@ -316,9 +318,9 @@ mod on_a_terminal {
             let screen = self.emulator.screen_mut();
             let width = screen.size().1.get();
             screen.set_scrollback(usize::MAX);
-            let above = screen.scrollback();
+            let scrollback_rows = screen.scrollback();
             let mut rows: Vec<String> = Vec::new();
-            for offset in (1..=above).rev() {
+            for offset in (1..=scrollback_rows).rev() {
                 screen.set_scrollback(offset);
                 rows.extend(screen.rows(0, width).next());
             }
@@ -340,15 +342,15 @@ mod on_a_terminal {
     fn mask_times(text: &str) -> String {
         let mut in_table = false;
         let line = |line: &str| {
-            let head = line.starts_with("#  model");
-            in_table = head || in_table && line.starts_with(|c: char| c.is_ascii_digit());
+            let is_header = line.starts_with("#  model");
+            in_table = is_header || in_table && line.starts_with(|c: char| c.is_ascii_digit());
             if !in_table {
                 return line.to_owned() + "\n";
             }
             let mut cells: Vec<&str> = line.split("  ").map(str::trim).filter(|cell| !cell.is_empty()).collect();
-            for timed in [3, 4, 6] {
-                if !head {
-                    cells[timed] = ".";
+            for column in [3, 4, 6] {
+                if !is_header {
+                    cells[column] = ".";
                 }
             }
             cells.join("  ") + "\n"

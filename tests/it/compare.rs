@@ -189,10 +189,9 @@ fn output_file_has_the_answers_without_the_table() {
         ("", "--- 1 a1  ok\ntext\n")
     );
     let unused = ScriptedServer::with_replies(&[]);
-    let wrong = self::compare_env(&[&unused], "")
-        .run(&["compare", "--all", "--output", "/no/such/folder/x", "hi"])
-        .expect_exit(1);
-    assert!(wrong.stderr.contains("/no/such/folder"), "{wrong:?}");
+    let failed =
+        compare_env(&[&unused], "").run(&["compare", "--all", "--output", "/no/such/folder/x", "hi"]).expect_exit(1);
+    assert!(failed.stderr.contains("/no/such/folder"), "{failed:?}");
 }
 
 #[test]
@@ -218,15 +217,15 @@ mod on_a_terminal {
     use crate::common::screen::TerminalProcess;
 
     /// The text of a terminal of this size after `bytes`, including the scrollback.
-    fn rendered_text(bytes: &str, columns: u16, rows: u16) -> String {
+    fn rendered_text(output: &str, columns: u16, rows: u16) -> String {
         let cells = |count| std::num::NonZero::new(count).expect("nonzero size");
         let mut terminal = vt100::Parser::new(cells(rows), cells(columns), 1000);
-        terminal.process(bytes.replace('\n', "\r\n").as_bytes());
+        terminal.process(output.replace('\n', "\r\n").as_bytes());
         let mut text = String::new();
         terminal.screen_mut().set_scrollback(1000);
-        let above = terminal.screen().scrollback();
-        for back in (1..=above).rev() {
-            terminal.screen_mut().set_scrollback(back);
+        let scrollback_rows = terminal.screen().scrollback();
+        for offset in (1..=scrollback_rows).rev() {
+            terminal.screen_mut().set_scrollback(offset);
             text += terminal.screen().rows(0, columns).next().expect("row").trim_end();
             text.push('\n');
         }
@@ -301,7 +300,7 @@ mod on_a_terminal {
 
     #[test]
     fn sigquit_restores_the_terminal() {
-        let (_home, mut screen, _open, _servers) = start_half_finished();
+        let (_env, mut screen, _open, _servers) = start_half_finished();
         kill_process(Pid::from_child(&screen.child), Signal::QUIT).expect("running process");
         while screen.read() {}
         assert_eq!(screen.child.wait().expect("child has been started").signal(), Some(Signal::QUIT.as_raw()));
@@ -312,7 +311,7 @@ mod on_a_terminal {
 
     #[test]
     fn sigterm_ends_the_process_while_terminal_output_is_stopped() {
-        let (_home, mut screen, _open, _servers) = start_half_finished();
+        let (_env, mut screen, _open, _servers) = start_half_finished();
         screen.stop_output();
         kill_process(Pid::from_child(&screen.child), Signal::TERM).expect("running process");
         assert_eq!(screen.child.wait().expect("child has been started").code(), Some(130));
@@ -332,14 +331,14 @@ mod on_a_terminal {
 
     #[test]
     fn plain_mode_has_no_escape_sequences() {
-        for (more, environment) in
+        for (flags, environment) in
             [(&["--plain"][..], &[][..]), (&[], &[("MMCHAT_PLAIN", "1")]), (&[], &[("TERM", "dumb")])]
         {
             let (one, two) =
                 (ScriptedServer::with_replies(&[&answer("**one**")]), ScriptedServer::with_replies(&[&unauthorized()]));
             let env = compare_env(&[&one, &two], "");
             let mut command = env.command();
-            command.args(["compare", "--all", "hi"]).args(more);
+            command.args(["compare", "--all", "hi"]).args(flags);
             let mut screen = TerminalProcess::with_env(command, environment);
             while screen.read() {}
             assert!(!screen.output.contains('\u{1b}') && screen.output.contains("**one**"), "{:?}", screen.output);

@@ -44,8 +44,8 @@ fn config_flag_is_honored_and_keys_complete_without_a_config() {
     let other = env.path("other.toml");
     fs::write(&other, "[models.otter]\n").expect("writable file");
     assert_eq!(candidates(&env, &["--config", other.to_str().expect("UTF-8 path"), "ask", "-m", "o"]), ["otter"]);
-    let bare = TestEnv::new();
-    let mut command = bare.command();
+    let env_without_config = TestEnv::new();
+    let mut command = env_without_config.command();
     command.env("COMPLETE", "fish").env("DEEPSEEK_API_KEY", "sk-1").args(["--", "mmchat", "ask", "-m", "deeps"]);
     let result = CommandResult::from_output(command.output().expect("program starts")).expect_exit(0);
     assert!(result.stdout.contains("deepseek/deepseek-flash"), "{result:?}");

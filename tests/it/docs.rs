@@ -61,7 +61,8 @@ fn exit_code_table_matches_the_code() {
     let text = read_file("docs/exit-codes.md");
     let rows: Vec<&str> =
         text.lines().filter(|line| line.starts_with("| ") && line.as_bytes()[2].is_ascii_digit()).collect();
-    let want: Vec<String> = Exit::ALL.iter().map(|(exit, words)| format!("| {} | {words} |", *exit as u8)).collect();
+    let want: Vec<String> =
+        Exit::ALL.iter().map(|(exit, meaning)| format!("| {} | {meaning} |", *exit as u8)).collect();
     assert_eq!(rows, want);
 }
 
@@ -94,7 +95,7 @@ fn completion_scripts_are_up_to_date() {
 
 #[test]
 fn both_readmes_have_the_same_commands() {
-    let commands = |name: &str| {
+    let code_blocks = |name: &str| {
         let text = read_file(name);
         let blocks: Vec<String> = text.split("```").skip(1).step_by(2).map(str::to_owned).collect();
         assert!(!blocks.is_empty());
@@ -102,7 +103,7 @@ fn both_readmes_have_the_same_commands() {
     };
     // Comments are translated; commands and config are the same.
     let without_comments = |name: &str| -> Vec<String> {
-        let blocks = commands(name);
+        let blocks = code_blocks(name);
         let lines = blocks.iter().flat_map(|block| block.lines());
         lines
             .map(|line| line.split(" # ").next().unwrap_or(line).trim_end().to_owned())

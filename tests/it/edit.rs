@@ -78,14 +78,14 @@ fn invalid_edit_leaves_the_config_unchanged() {
         env.run(arguments).expect_exit(2).expect_stderr(&["invalid name"]);
     }
     let key = "sk-very-secret-key";
-    let (address, named) = (format!("http://{key}:x@h/v1"), format!("x=http://{key}:x@h/v1"));
-    let variable = format!("x={key}");
+    let (address, endpoint) = (format!("http://{key}:x@h/v1"), format!("x=http://{key}:x@h/v1"));
+    let key_env = format!("x={key}");
     for arguments in [
         &["endpoint", "add", "x", "--url", "nonsense"][..],
         &["endpoint", "add", "x", "--url", &address],
         &["endpoint", "add", "x", "--url", "http://h/v1", "--key-env", key],
-        &["init", "--yes", "--force", "--endpoint", &named],
-        &["init", "--yes", "--force", "--endpoint", "x=http://h/v1", "--key-env", &variable],
+        &["init", "--yes", "--force", "--endpoint", &endpoint],
+        &["init", "--yes", "--force", "--endpoint", "x=http://h/v1", "--key-env", &key_env],
     ] {
         let result = env.run(arguments).expect_exit(2);
         assert!(!format!("{result:?}").contains(key), "{result:?}");

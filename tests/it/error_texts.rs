@@ -30,7 +30,7 @@ use mmchat::{
         CallError, EncodeError,
         framing::{body::FrameError, sse::EventTooLarge},
     },
-    render::notice::notice,
+    render::notice::format_notice,
     routing::health::HealthError,
     store::record::{Database, RecordError},
     term::{input::InputError, output::WriteError, prompt::PromptError},
@@ -1037,11 +1037,11 @@ fn timeouts() {
     let begin = format!("{STREAM}{}", content_event("half an"));
     let silent = || vec![vec![ServerStep::HoldOpen]];
     let stalled = || vec![vec![ServerStep::Bytes(begin.clone().into_bytes()), ServerStep::HoldOpen]];
-    let (limit, ask) = ("mmchat ask -m m/x --timeout 400ms hi", "mmchat ask -m m/x hi");
+    let (ask_with_timeout, ask) = ("mmchat ask -m m/x --timeout 400ms hi", "mmchat ask -m m/x hi");
     let limit_of = |name: &str| format!("timeouts = {{ {name} = \"400ms\" }}\n");
     let texts = [
-        run_with_server("time of the command", "", limit, silent()),
-        run_with_server("time of the command, with a partial answer", "", limit, stalled()),
+        run_with_server("time of the command", "", ask_with_timeout, silent()),
+        run_with_server("time of the command, with a partial answer", "", ask_with_timeout, stalled()),
         run_with_server("first token", &limit_of("first_token"), ask, silent()),
         run_with_server("complete answer", &limit_of("total"), ask, silent()),
         run_with_server("complete answer, with a partial answer", &limit_of("total"), ask, stalled()),
@@ -1151,17 +1151,17 @@ fn damaged_state() {
         fs::create_dir_all(env.path("state/mmchat").join(name)).expect("writable directory");
         env
     };
-    let of_other_program = damaged("record.db", b"");
-    let database = rusqlite::Connection::open(of_other_program.path("state/mmchat/record.db")).expect("writable file");
+    let foreign = damaged("record.db", b"");
+    let database = rusqlite::Connection::open(foreign.path("state/mmchat/record.db")).expect("writable file");
     database.execute_batch("CREATE TABLE notes (text)").expect("writable database");
     let newer = damaged("record.db", b"");
     Database::open(&newer.path("state/mmchat/record.db"))
         .and_then(|database| database.set_version_for_tests(99))
         .expect("writable database");
-    let garbage = b"not a database at all, but longer than its head would be ".repeat(99);
+    let not_a_database = b"not a database at all, but longer than its head would be ".repeat(99);
     let texts = [
-        run_lines(&damaged("record.db", &garbage), &["mmchat history", "mmchat stats", "mmchat pick"]),
-        run_lines(&of_other_program, &["mmchat history"]),
+        run_lines(&damaged("record.db", &not_a_database), &["mmchat history", "mmchat stats", "mmchat pick"]),
+        run_lines(&foreign, &["mmchat history"]),
         run_lines(&newer, &["mmchat history"]),
         run_lines(&folder("record.db"), &["mmchat history"]),
         run_lines(
@@ -1357,7 +1357,7 @@ fn unprovoked_notices() {
         ("omit", Notice::WorkaroundApplied(id("fast"), ParamWorkaround::Omit("temperature".into()))),
         ("limit", Notice::WorkaroundApplied(id("fast"), ParamWorkaround::MaxTokens(4096))),
     ];
-    assert_list("notices", &named(notices.iter().map(|(name, what)| (*name, notice(what))).collect()));
+    assert_list("notices", &named(notices.iter().map(|(name, what)| (*name, format_notice(what))).collect()));
 }
 
 /// Each text below its name.

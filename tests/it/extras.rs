@@ -9,8 +9,8 @@ fn run_compare(answers: &[&str], more: &[&str]) -> CommandResult {
     let env = TestEnv::with_server(&server, "");
     let samples = answers.len().to_string();
     // One call at a time, so that each call gets its answer from the list.
-    let fixed = ["compare", "-m", "m/x", "-n", &samples, "--max-concurrency", "1", "hi"];
-    env.run(&[&fixed[..], more].concat())
+    let arguments = ["compare", "-m", "m/x", "-n", &samples, "--max-concurrency", "1", "hi"];
+    env.run(&[&arguments[..], more].concat())
 }
 
 #[test]
@@ -61,8 +61,8 @@ fn report_is_written_when_a_call_fails() {
     let server = ScriptedServer::with_replies(&[&answer("**fine** <script>x</script>"), &refusal]);
     let env = TestEnv::with_server(&server, "");
     let path = env.path("report.html");
-    let shown = path.display().to_string();
-    env.run(&["compare", "-m", "m/x,m/y", "--max-concurrency", "1", "--out", &shown, "hi"])
+    let path_text = path.display().to_string();
+    env.run(&["compare", "-m", "m/x,m/y", "--max-concurrency", "1", "--out", &path_text, "hi"])
         .expect_exit(7)
         .expect_stderr(&["report: "]);
     let page = std::fs::read_to_string(&path).expect("written file");

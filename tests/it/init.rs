@@ -107,9 +107,9 @@ fn invalid_arguments_are_rejected_before_any_request() {
     }
     run(&env, &["init"], &[]).expect_exit(2).expect_stderr(&["not a terminal", "--yes"]);
     assert!(!env.path("config.toml").exists());
-    let old = TestEnv::with_config("# old\n");
-    run(&old, &["init", "--yes"], &[]).expect_exit(2).expect_stderr(&["already exists", "--force"]);
-    assert_eq!(config_text(&old), "# old\n");
+    let configured = TestEnv::with_config("# old\n");
+    run(&configured, &["init", "--yes"], &[]).expect_exit(2).expect_stderr(&["already exists", "--force"]);
+    assert_eq!(config_text(&configured), "# old\n");
 }
 
 #[test]
@@ -202,27 +202,27 @@ mod on_a_terminal {
 
     #[test]
     fn interrupt_at_any_prompt_changes_nothing() {
-        let prompts = prompts_and_keys("").len();
-        for last in 0..prompts {
+        let prompt_count = prompts_and_keys("").len();
+        for interrupted_at in 0..prompt_count {
             let env = TestEnv::with_config("# old\n");
             let replies: Vec<String> =
-                (last >= 8).then(|| model_list(&["small", "big", "third"])).into_iter().collect();
+                (interrupted_at >= 8).then(|| model_list(&["small", "big", "third"])).into_iter().collect();
             let server = ScriptedServer::with_replies(&replies.iter().map(String::as_str).collect::<Vec<_>>());
             let mut screen = start(&env);
-            for (prompt, keys) in prompts_and_keys(&server.url()).into_iter().take(last) {
+            for (prompt, keys) in prompts_and_keys(&server.url()).into_iter().take(interrupted_at) {
                 screen.consume_until(prompt);
                 if prompt == SECRET {
                     screen.wait_for_no_echo();
                 }
                 screen.type_keys(&keys);
             }
-            let prompt = prompts_and_keys("")[last].0;
+            let prompt = prompts_and_keys("")[interrupted_at].0;
             screen.consume_until(prompt);
             // A secret is read in canonical mode without echo; the other prompts read single keys.
             let (output, code) = screen.interrupt(prompt == SECRET);
-            assert_eq!(code, 130, "at prompt {last}: {output:?}");
+            assert_eq!(code, 130, "at prompt {interrupted_at}: {output:?}");
             assert_eq!(config_text(&env), "# old\n");
-            assert!(!env.path("keys").exists() && !env.path("config.toml.bak").exists(), "at prompt {last}");
+            assert!(!env.path("keys").exists() && !env.path("config.toml.bak").exists(), "at prompt {interrupted_at}");
             assert!(output.contains("\u{1b}[?25h"), "the cursor must be shown again");
         }
     }

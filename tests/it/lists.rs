@@ -77,9 +77,11 @@ fn deep_ping_requests_one_token_from_the_named_model() {
 fn model_list_is_fetched_page_by_page_and_cached_for_completion() {
     let first = "{\"data\":[{\"id\":\"a/1\"},{\"id\":\"a/2\"}],\"has_more\":true,\"last_id\":\"a/2\"}";
     let second = "{\"data\":[{\"id\":\"b\"},{\"id\":\"c\\u001b[31m\"}],\"has_more\":false}";
-    let json = "content-type: application/json\r\n";
-    let server =
-        ScriptedServer::with_replies(&[&http_response("200 OK", json, first), &http_response("200 OK", json, second)]);
+    let headers = "content-type: application/json\r\n";
+    let server = ScriptedServer::with_replies(&[
+        &http_response("200 OK", headers, first),
+        &http_response("200 OK", headers, second),
+    ]);
     let env = TestEnv::with_server(&server, "[models.mine]\nendpoint = \"m\"\nmodel = \"a/2\"\n");
     let run = |arguments: &[&str], variables: &[(&str, &str)]| {
         let mut command = env.command();

@@ -170,33 +170,33 @@ fn killed_processes_lose_no_acknowledged_record() {
 #[test]
 fn unusable_record_database_is_only_a_warning() {
     let mock = instant_mock();
-    let answers_with = |env: &TestEnv, words: &[&str]| {
+    let expect_answer_with_warning = |env: &TestEnv, words: &[&str]| {
         let result = env.run(&["ask", "-m", "backup", "hello"]).expect_exit(0).expect_stderr(words);
         assert!(result.stdout.contains("scripted mock"), "{result:#?}");
     };
-    let database = |text: &[u8]| {
+    let env_with_database = |text: &[u8]| {
         let env = record_env(&mock, "");
         fs::create_dir_all(state_path(&env, "")).expect("writable directory");
         fs::write(state_path(&env, "record.db"), text).expect("writable file");
         env
     };
-    let broken = database(&b"not a database at all, but longer than its head would be ".repeat(99));
-    answers_with(&broken, &["warning: record database", "record.db", "move it away"]);
-    broken.run(&["stats"]).expect_exit(1).expect_stderr(&["move it away"]);
-    let newer = database(b"");
+    let corrupt = env_with_database(&b"not a database at all, but longer than its head would be ".repeat(99));
+    expect_answer_with_warning(&corrupt, &["warning: record database", "record.db", "move it away"]);
+    corrupt.run(&["stats"]).expect_exit(1).expect_stderr(&["move it away"]);
+    let newer = env_with_database(b"");
     newer.run(&["ask", "-m", "backup", "hello"]).expect_exit(0);
     Database::open(&state_path(&newer, "record.db"))
         .expect("valid database")
         .set_version_for_tests(99)
         .expect("writable database");
-    answers_with(&newer, &["newer mmchat"]);
-    let file = record_env(&mock, "");
-    fs::create_dir_all(file.path(".local")).expect("writable directory");
-    fs::write(file.path(".local/state"), "in the way").expect("writable file");
-    answers_with(&file, &["warning: cannot open record database"]);
+    expect_answer_with_warning(&newer, &["newer mmchat"]);
+    let blocked = record_env(&mock, "");
+    fs::create_dir_all(blocked.path(".local")).expect("writable directory");
+    fs::write(blocked.path(".local/state"), "in the way").expect("writable file");
+    expect_answer_with_warning(&blocked, &["warning: cannot open record database"]);
     let invalid = record_env(&mock, "");
     fs::create_dir_all(state_path(&invalid, "")).expect("writable directory");
-    fs::write(state_path(&invalid, "health.json"), "{\"places\": [").expect("writable file");
+    fs::write(state_path(&invalid, "health.json"), "{\"entries\": [").expect("writable file");
     invalid.run(&["ask", "hello"]).expect_exit(0).expect_stderr(&["reset invalid health file", "health.json"]);
     invalid.run(&["ask", "hello"]).expect_exit(0);
 }
@@ -246,7 +246,7 @@ fn incomplete_attempts_count_in_every_reported_cost() {
     let env = record_env(
         &mock,
         "[models.breaks]\nendpoint = \"m\"\nmodel = \"cut\"\nprice = { input = 1000, output = 2000 }\n\
-         [routes.again]\nmodels = [\"breaks\", \"backup\"]\non_cut = \"restart\"\n",
+         [routes.again]\nmodels = [\"breaks\", \"backup\"]\non_incomplete = \"restart\"\n",
     );
     let result = env.run(&["ask", "-m", "again", "--format", "json", "--stats", "hello"]).expect_exit(0);
     let cost = result.json()["cost"].as_f64().expect("cost");
@@ -269,7 +269,7 @@ fn incomplete_attempts_count_in_every_reported_cost() {
     let other = TestEnv::with_config(&format!(
         "[endpoints.s]\nbase_url = \"{}\"\n[models.one]\nendpoint = \"s\"\nmodel = \"x\"\nprice = {{ input = 1, output = 1000 }}\n\
          [models.two]\nendpoint = \"s\"\nmodel = \"y\"\nprice = {{ input = 1, output = 1000 }}\n\
-         [routes.r]\nmodels = [\"one\", \"two\"]\non_cut = \"restart\"\n",
+         [routes.r]\nmodels = [\"one\", \"two\"]\non_incomplete = \"restart\"\n",
         server.url()
     ));
     let reported =
@@ -283,12 +283,12 @@ fn incomplete_attempts_count_in_every_reported_cost() {
 
 #[test]
 fn no_log_and_history_false_store_no_content() {
-    let quoting = http_response(
+    let error_with_prompt = http_response(
         "500 Oops",
         "content-type: application/json\r\n",
         "{\"error\":{\"message\":\"no: a-secret-question\"}}",
     );
-    let (succeeded, failed) = (answer("a-secret-answer"), quoting.as_str());
+    let (succeeded, failed) = (answer("a-secret-answer"), error_with_prompt.as_str());
     let server = ScriptedServer::with_replies(&[&succeeded, &succeeded, failed, failed, failed, failed]);
     let env = TestEnv::with_server(&server, "");
     env.run(&["ask", "--no-log", "-m", "m/x", "a-secret-question"]).expect_exit(0);
@@ -351,12 +351,12 @@ fn secrets_are_neither_shown_nor_copied() {
         "sk-imported-4717",
     ];
     // Servers that repeat the secrets they get, in an error message and a request id.
-    let echoing = |secrets: &[&str]| {
+    let echo_server = |secrets: &[&str]| {
         let body = format!("{{\"error\":{{\"message\":\"refused: {}\"}}}}", secrets.join(" "));
         let headers = format!("content-type: application/json\r\nx-request-id: {}\r\n", secrets[0]);
         ScriptedServer::with_replies(&[http_response("401 Unauthorized", &headers, &body).as_str(); 99])
     };
-    let servers = [echoing(&secrets[..2]), echoing(&secrets[2..3]), echoing(&secrets[3..6])];
+    let servers = [echo_server(&secrets[..2]), echo_server(&secrets[2..3]), echo_server(&secrets[3..6])];
     let mut env = TestEnv::with_config(&format!(
         "default = \"chat\"\n[endpoints.literal]\nbase_url = \"{}\"\napi_key = \"sk-literal-4711\"\n\
          headers = {{ \"X-Team\" = \"header-4712\" }}\n\
@@ -405,8 +405,8 @@ fn secrets_are_neither_shown_nor_copied() {
     }
     servers.iter().for_each(ScriptedServer::discard_remaining);
     for secret in secrets {
-        let shown = outputs.iter().find(|result| result.contains(secret));
-        assert_eq!(shown, None, "{secret} is shown");
+        let leak = outputs.iter().find(|result| result.contains(secret));
+        assert_eq!(leak, None, "{secret} is shown");
     }
     let allowed = ["config.toml", "config.toml.bak", "keys", "other.env"].map(|name| env.path(name));
     for (path, bytes) in env.read_all_files() {
@@ -466,8 +466,8 @@ fn key_files_are_stored_beside_the_config_and_never_shown() {
     env.run_with_input(&["key", "set", "../m"], b"sk-x").expect_exit(2);
     for (path, bytes) in env.read_all_files() {
         let text = String::from_utf8_lossy(&bytes);
-        let holds = text.contains("first-secret") || text.contains("second-secret");
-        assert!(!holds || path.components().any(|part| part.as_os_str() == "keys"), "{}", path.display());
+        let contains_key = text.contains("first-secret") || text.contains("second-secret");
+        assert!(!contains_key || path.components().any(|part| part.as_os_str() == "keys"), "{}", path.display());
     }
     for result in [result, listed] {
         assert!(!format!("{result:?}").contains("-secret"), "{result:#?}");
@@ -488,11 +488,11 @@ fn imported_configs_of_other_tools_work() {
     fs::write(env.path("model_settings.yaml"), chatchat.replace("chatglm_pro", "instant")).expect("writable file");
     env.write_config("# mine\n");
     let path = |name: &str| env.path(name).display().to_string();
-    let dry = env
+    let dry_run = env
         .run(&["config", "import", &path("litellm.yaml"), "--dry-run"])
         .expect_exit(0)
         .expect_stderr(&["would add", "nothing was written"]);
-    assert!(!format!("{dry:?}").contains("litellm-secret") && !env.path("keys").exists());
+    assert!(!format!("{dry_run:?}").contains("litellm-secret") && !env.path("keys").exists());
     let result = env
         .run(&["config", "import", &path("litellm.yaml")])
         .expect_exit(0)

@@ -102,8 +102,8 @@ fn conversation_deleted_during_a_run_stays_deleted() {
     assert!(!env.run(&["history"]).expect_exit(0).stdout.contains("secret"));
 }
 
-fn strings(words: &[&str]) -> Vec<String> {
-    words.iter().map(|&word| word.to_owned()).collect()
+fn strings(texts: &[&str]) -> Vec<String> {
+    texts.iter().map(|&text| text.to_owned()).collect()
 }
 
 #[test]

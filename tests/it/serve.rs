@@ -31,17 +31,17 @@ impl GatewayProcess {
 
     fn spawn(mut command: Command) -> Self {
         command.args(["serve", "--listen", "127.0.0.1:0"]).stderr(Stdio::piped());
-        let mut serving = ServerProcess::start(&mut command);
-        let (sender, events) = channel();
-        let err = BufReader::new(serving.child.stderr.take().expect("piped"));
+        let mut process = ServerProcess::start(&mut command);
+        let (sender, log_lines) = channel();
+        let stderr = BufReader::new(process.child.stderr.take().expect("piped"));
         thread::spawn(move || {
-            for line in err.lines().map_while(Result::ok) {
+            for line in stderr.lines().map_while(Result::ok) {
                 let event = serde_json::from_str(&line).unwrap_or(Value::String(line));
                 // The test may have ended.
                 let _ = sender.send(event);
             }
         });
-        let mut gateway = Self { process: serving, log_lines: events };
+        let mut gateway = Self { process, log_lines };
         gateway.wait_for_event("listening");
         gateway
     }
@@ -66,8 +66,8 @@ impl GatewayProcess {
     }
 
     fn signal(&self, name: &str) {
-        let done = Command::new("kill").args([name, &self.process.child.id().to_string()]).status();
-        assert!(done.expect("kill starts").success());
+        let status = Command::new("kill").args([name, &self.process.child.id().to_string()]).status();
+        assert!(status.expect("kill starts").success());
     }
 
     /// Waits for the process to exit.
@@ -231,12 +231,12 @@ fn deleted_config_keeps_the_client_keys() {
 #[test]
 fn sigterm_waits_for_requests_in_flight() {
     let (open, gate) = channel();
-    let (front, back) = (answer("all of it"), String::new());
-    let split = front.len() - 20;
+    let response = answer("all of it");
+    let split = response.len() - 20;
     let steps = vec![
-        ServerStep::Bytes(front.as_bytes()[..split].to_vec()),
+        ServerStep::Bytes(response.as_bytes()[..split].to_vec()),
         ServerStep::Gate(gate),
-        ServerStep::Bytes([&front.as_bytes()[split..], back.as_bytes()].concat()),
+        ServerStep::Bytes(response.as_bytes()[split..].to_vec()),
     ];
     let upstream = ScriptedServer::start(vec![steps]);
     let env = TestEnv::with_server(&upstream, "");

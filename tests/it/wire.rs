@@ -19,7 +19,7 @@ use serde_json::Value;
 
 struct Case {
     name: String,
-    expect: Value,
+    expected: Value,
     head: ResponseHead,
     body: Vec<u8>,
 }
@@ -41,7 +41,7 @@ fn load_cases() -> Vec<Case> {
             let expect = fs::read_to_string(folder.join(format!("{name}.expect.json"))).expect("readable expectation");
             let expect = serde_json::from_str(&expect).unwrap_or_else(|error| panic!("{name}: {error}"));
             let (head, body) = parse_response(&raw);
-            Case { name, expect, head, body }
+            Case { name, expected: expect, head, body }
         })
         .collect()
 }
@@ -62,7 +62,7 @@ fn parse_response(raw: &[u8]) -> (ResponseHead, Vec<u8>) {
         body = decode_chunked(&body);
     }
     if let Some(encoding) = headers.get("content-encoding") {
-        let mut inflater = Inflater::for_encoding(encoding.to_str().expect("UTF-8 path")).expect("known encoding");
+        let mut inflater = Inflater::for_encoding(encoding.to_str().expect("UTF-8 header")).expect("known encoding");
         let mut plain = Vec::new();
         inflater.push(&body, |bytes| plain.extend_from_slice(bytes)).expect("complete encoding");
         body = plain;
@@ -106,7 +106,7 @@ struct Outcome {
 }
 
 fn decode_options(case: &Case) -> DecodeOptions {
-    let option = case.expect["client_option"].as_str();
+    let option = case.expected["client_option"].as_str();
     DecodeOptions {
         think_prefilled: option == Some("think_prefilled"),
         cumulative_deltas: option == Some("cumulative_deltas"),
@@ -169,38 +169,42 @@ fn kind_matches(kind: &str, class: ErrorClass) -> bool {
     }
 }
 
-fn check_outcome(case: &Case, outcome: &Outcome, how: &str) {
-    let (name, expect) = (&case.name, &case.expect);
+fn check_outcome(case: &Case, outcome: &Outcome, chunking: &str) {
+    let (name, expect) = (&case.name, &case.expected);
     let trim = |text: &str| if expect["trim"] == true { text.trim().to_owned() } else { text.to_owned() };
     let text = trim(&outcome.answer.text);
     if let Some(any) = expect["text_any_of"].as_array() {
-        assert!(any.iter().any(|want| want == &text), "{name} ({how}): text {text:?}");
+        assert!(any.iter().any(|want| want == &text), "{name} ({chunking}): text {text:?}");
     } else {
-        assert_eq!(text, expect["text"].as_str().expect("text"), "{name} ({how}): text");
+        assert_eq!(text, expect["text"].as_str().expect("text"), "{name} ({chunking}): text");
     }
-    assert_eq!(trim(&outcome.answer.reasoning), trim(expect["reasoning"].as_str().unwrap_or("")), "{name} ({how})");
+    assert_eq!(
+        trim(&outcome.answer.reasoning),
+        trim(expect["reasoning"].as_str().unwrap_or("")),
+        "{name} ({chunking})"
+    );
     let finish = outcome.answer.finish_reason.as_ref().map(FinishReason::as_str);
-    assert_eq!(finish, expect["finish_reason"].as_str(), "{name} ({how}): finish reason");
+    assert_eq!(finish, expect["finish_reason"].as_str(), "{name} ({chunking}): finish reason");
     let usage = outcome.answer.usage.map(|usage| [usage.input, usage.output, usage.cached, usage.reasoning]);
     let want =
         expect["usage"].as_object().map(|usage| ["input", "output", "cached", "reasoning"].map(|n| usage[n].as_u64()));
-    assert_eq!(usage, want, "{name} ({how}): usage");
-    check_error(case, outcome.error.as_ref(), how);
+    assert_eq!(usage, want, "{name} ({chunking}): usage");
+    check_error(case, outcome.error.as_ref(), chunking);
 }
 
-fn check_error(case: &Case, error: Option<&CallError>, how: &str) {
+fn check_error(case: &Case, error: Option<&CallError>, chunking: &str) {
     let name = &case.name;
-    let want = &case.expect["error"];
+    let want = &case.expected["error"];
     let Some(error) = error else {
-        assert!(want.is_null(), "{name} ({how}): no error, wanted {want}");
+        assert!(want.is_null(), "{name} ({chunking}): no error, wanted {want}");
         return;
     };
-    assert!(!want.is_null(), "{name} ({how}): unexpected {error:?}");
+    assert!(!want.is_null(), "{name} ({chunking}): unexpected {error:?}");
     let kinds = want["kind_any_of"].as_array().cloned().unwrap_or_else(|| vec![want["kind"].clone()]);
     let matches = kinds.iter().any(|kind| kind_matches(kind.as_str().expect("kind"), error.class));
-    assert!(matches, "{name} ({how}): {:?}, wanted {kinds:?}", error.class);
-    let contains = want["message_contains"].as_str().unwrap_or("").to_lowercase();
-    assert!(error.message.to_lowercase().contains(&contains), "{name}: message {:?}", error.message);
+    assert!(matches, "{name} ({chunking}): {:?}, wanted {kinds:?}", error.class);
+    let wanted_message = want["message_contains"].as_str().unwrap_or("").to_lowercase();
+    assert!(error.message.to_lowercase().contains(&wanted_message), "{name}: message {:?}", error.message);
     if let Some(lacks) = want["message_lacks"].as_str() {
         assert!(!error.message.contains(lacks), "{name}: message {:?}", error.message);
     }
@@ -216,7 +220,7 @@ fn check_error(case: &Case, error: Option<&CallError>, how: &str) {
     if want["kind"] != "protocol" && error.status.is_some() {
         assert_eq!(Value::from(error.status), want["status"], "{name}: status");
     }
-    assert_eq!(Value::from(is_retryable(error)), want["retryable"], "{name} ({how}): retryable");
+    assert_eq!(Value::from(is_retryable(error)), want["retryable"], "{name} ({chunking}): retryable");
     let now: Timestamp = "2026-11-23T00:00:00Z".parse().expect("valid timestamp");
     let wait =
         error.retry_after.as_ref().map(|after| u64::try_from(after.delay_from(now).as_millis()).expect("short delay"));
@@ -232,7 +236,7 @@ fn openai() -> &'static dyn Protocol {
 
 #[test]
 fn chunk_boundaries_do_not_change_the_answer() {
-    for case in load_cases().iter().filter(|case| case.expect["api"] == "openai") {
+    for case in load_cases().iter().filter(|case| case.expected["api"] == "openai") {
         let body = &case.body;
         check_outcome(case, &decode(openai(), case, &[body]), "one chunk");
         check_outcome(case, &decode(openai(), case, &body.chunks(1).collect::<Vec<_>>()), "byte by byte");
@@ -257,7 +261,7 @@ fn chunk_boundaries_do_not_change_the_answer() {
 
 #[test]
 fn truncated_response_is_an_error() {
-    for case in load_cases().iter().filter(|case| case.expect["api"] == "openai" && case.head.status.is_success()) {
+    for case in load_cases().iter().filter(|case| case.expected["api"] == "openai" && case.head.status.is_success()) {
         let step = if case.body.len() < 20_000 { 1 } else { case.body.len() / 200 };
         for end in (0..case.body.len()).step_by(step) {
             let prefix = &case.body[..end];
@@ -275,13 +279,13 @@ fn truncated_response_is_an_error() {
 
 #[test]
 fn model_lists_of_all_services_are_parsed() {
-    for case in load_cases().iter().filter(|case| case.expect["api"] == "models") {
+    for case in load_cases().iter().filter(|case| case.expected["api"] == "models") {
         let listed = if case.head.status.is_success() {
             openai().parse_models(&case.body).map(|list| list.models)
         } else {
             Err(openai().decode_error(&case.head, &case.body))
         };
-        let want = case.expect["models"]
+        let want = case.expected["models"]
             .as_array()
             .map(|ids| ids.iter().map(|id| id.as_str().expect("model id").to_owned()).collect::<Vec<_>>());
         let ids = listed.as_ref().ok().map(|models| models.iter().map(|model| model.id.clone()).collect::<Vec<_>>());

@@ -286,7 +286,11 @@ fn delete(args: &DeleteArgs, context: &Context) -> Result<(), CliError> {
 /// Removes the remaining traces of deleted content: error texts of services, which may quote it, and SQLite's log.
 fn purge_traces(database: &Database, before: Timestamp, context: &Context) -> Result<(), CliError> {
     let purged = database.purge_deleted();
-    let updated = update_health(&health_file(context)?, &mut |snapshot| snapshot.clear_messages_before(before));
+    let health = health_file(context)?;
+    if let Err(error) = health.remove_copy() {
+        write_stderr(&format!("warning: {error}\n"));
+    }
+    let updated = update_health(&health, &mut |snapshot| snapshot.clear_messages_before(before));
     if let (Err(error), Err(_)) = (&updated, &purged) {
         write_stderr(&format!("warning: {error}\n"));
     }

@@ -34,7 +34,7 @@ use crate::{
     },
     protocol::{CallError, ModelInfo},
     render::{
-        notice::{format_duration, reason},
+        notice::{format_duration, format_reason},
         table::Table,
     },
     store::record::Continuation,
@@ -231,7 +231,8 @@ fn endpoint_table(checks: &[EndpointCheck]) -> Table {
     for EndpointCheck { endpoint, model_list: listed, rejected_keys, elapsed } in checks {
         let (state, count, note) = match listed {
             Ok(models) => {
-                let keys = rejected_keys.iter().map(|(index, error)| format!("key {}: {}", index + 1, reason(error)));
+                let keys =
+                    rejected_keys.iter().map(|(index, error)| format!("key {}: {}", index + 1, format_reason(error)));
                 ("ok".to_owned(), models.len().to_string(), keys.collect::<Vec<_>>().join("; "))
             }
             Err(error) => {
@@ -246,7 +247,7 @@ fn endpoint_table(checks: &[EndpointCheck]) -> Table {
 
 /// The error text without its class, which has its own column.
 fn error_message(error: &CallError) -> String {
-    let reason = reason(error);
+    let reason = format_reason(error);
     reason.split_once(": ").map_or(reason.as_str(), |(_, message)| message).to_owned()
 }
 

@@ -1,7 +1,7 @@
-//! The only accumulator of a call's events: its attempts, their times and usage, and the answer.
+//! Accumulates the attempts of a call, their times and usage, and the answer.
 //!
-//! The running call fills it; [`crate::engine::Run`] reads it to end a call that is stopped. Both end the call with one
-//! [`CallRecord`], from which every consumer takes its numbers.
+//! The running call fills the accumulator and ends it with a [`CallRecord`]; if the call is stopped,
+//! [`crate::engine::Run`] ends it. Every consumer takes its numbers from that record.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,7 +25,7 @@ pub(in crate::engine) struct CallAccumulator {
     started_timestamp: Timestamp,
     /// The target of the current attempt, and when the attempt started.
     current: Option<(Arc<Target>, Instant)>,
-    /// Every request sent, in order.
+    /// The requests that have ended, in order.
     pub(super) attempts: Vec<AttemptRecord>,
     /// The output of the current attempt.
     pub(super) output: OutputTiming,
@@ -55,9 +55,9 @@ struct IncompleteAnswer {
     answer: AccumulatedAnswer,
 }
 
-/// How a call ended, without what its events tell.
+/// What the record needs besides the accumulated state.
 #[derive(Debug)]
-struct Ending {
+struct CallEnd {
     result: Result<Completion, CallError>,
     stopped: bool,
     deadline_passed: bool,
@@ -80,7 +80,7 @@ impl OutputTiming {
 }
 
 impl CallAccumulator {
-    /// A call that starts at `now`.
+    /// The accumulator of a call that starts at `now`.
     pub(in crate::engine) fn new(call: &Call, now: Instant) -> Self {
         Self {
             requested: call.name.clone(),
@@ -98,15 +98,25 @@ impl CallAccumulator {
         }
     }
 
-    /// An attempt at `target` starts.
-    pub(super) fn start_attempt(&mut self, target: &Arc<Target>, now: Instant) {
-        self.current = Some((Arc::clone(target), now));
-    }
-
-    /// Discards the output of the attempt before.
-    pub(super) fn reset_output(&mut self) {
+    /// Starts an attempt at `target` and discards the output of the previous one.
+    pub(super) fn begin_attempt(&mut self, target: &Arc<Target>, now: Instant) {
+        self.switch_attempt(target, now);
         self.output = OutputTiming::default();
         self.answer = AccumulatedAnswer::default();
+    }
+
+    /// Makes the other request of a hedged attempt, sent at `started_at`, the current one.
+    pub(super) fn switch_attempt(&mut self, target: &Arc<Target>, started_at: Instant) {
+        self.current = Some((Arc::clone(target), started_at));
+    }
+
+    /// Ends the current attempt, which has been recorded. Its answer is kept if it is incomplete, in case no later answer
+    /// is complete.
+    pub(super) fn end_attempt(&mut self) {
+        self.current = None;
+        if self.output.has_answer && self.attempts.last().is_some_and(|attempt| attempt.error.is_some()) {
+            self.keep_incomplete_answer();
+        }
     }
 
     /// Adds deltas of the request sent at `sent_at`; returns the time to first token with the first of them.
@@ -121,16 +131,16 @@ impl CallAccumulator {
         ttft
     }
 
-    /// Adds the record of an attempt. Its usage is that of the output since [`CallAccumulator::reset_output`].
+    /// Adds the record of an attempt. Its usage is that of the output since [`CallAccumulator::begin_attempt`].
     pub(super) fn record_attempt(&mut self, attempt: AttemptRecord) {
-        let output = self.answer.current_usage(self.prompt_tokens);
-        // A complete answer is billed although it is empty.
-        let usage = output.or_else(|| attempt.error.is_none().then(|| self.answer.estimated_usage(self.prompt_tokens)));
+        let usage = self.answer.current_usage(self.prompt_tokens);
+        // A complete answer is billed even if it is empty, and so is an incomplete one that has only tool calls.
+        let is_billed = attempt.error.is_none() || self.output.has_answer;
+        let usage = usage.or_else(|| is_billed.then(|| self.answer.estimated_usage(self.prompt_tokens)));
         self.attempts.push(AttemptRecord { usage, ttft: self.output.ttft, ..attempt });
     }
 
-    /// Keeps the answer of the last attempt, which is incomplete, in case no later one is complete.
-    pub(super) fn keep_incomplete_answer(&mut self) {
+    fn keep_incomplete_answer(&mut self) {
         let Some(attempt) = self.attempts.last() else { return };
         self.incomplete = Some(Box::new(IncompleteAnswer {
             target: Arc::clone(&attempt.target),
@@ -149,46 +159,45 @@ impl CallAccumulator {
     ) -> Arc<CallRecord> {
         let incomplete = self.incomplete.take().filter(|_| result.is_err());
         let result = incomplete.as_ref().and_then(|incomplete| incomplete.error.clone()).map_or(result, Err);
-        let last = self.attempts.last().map(|attempt| Arc::clone(&attempt.target));
-        self.end(Ending { result, stopped: false, deadline_passed }, (incomplete, last), now)
+        let last_target = self.attempts.last().map(|attempt| Arc::clone(&attempt.target));
+        self.end(CallEnd { result, stopped: false, deadline_passed }, (incomplete, last_target), now)
     }
 
-    /// Ends a call that the user stops at `now`, unless it has ended.
+    /// Ends the call because the user stops it at `now`. If it has already ended, returns its record.
     pub(in crate::engine) fn interrupt(&mut self, now: Instant) -> Arc<CallRecord> {
         if let Some(record) = &self.record {
             return Arc::clone(record);
         }
         let error = CallError::new(ErrorClass::LocalLimit, "interrupted");
-        let current = self.current.take();
-        if let Some((target, since)) = &current {
-            let took = now.saturating_duration_since(*since);
-            let sent_at = Timestamp::now().checked_sub(took).unwrap_or_default();
-            self.attempts.push(AttemptRecord {
+        if let Some((target, attempt_start)) = self.current.take() {
+            let sent_at = self.started_timestamp.checked_add(attempt_start - self.started_at);
+            let sent_at = sent_at.unwrap_or(self.started_timestamp);
+            self.record_attempt(AttemptRecord {
                 error: Some(error.clone()),
                 status: self.output.ttft.map(|_| 200),
-                ttft: self.output.ttft,
-                usage: self.answer.current_usage(self.prompt_tokens),
-                ..AttemptRecord::new(Arc::clone(target), sent_at, took)
+                ..AttemptRecord::new(target, sent_at, now.saturating_duration_since(attempt_start))
             });
-        }
-        if self.output.has_answer {
-            self.keep_incomplete_answer();
+            self.end_attempt();
+        } else {
+            // Between two attempts: the output of the last one failed and is recorded.
+            self.output = OutputTiming::default();
+            self.answer = AccumulatedAnswer::default();
         }
         let incomplete = self.incomplete.take();
-        let ending = Ending { result: Err(error), stopped: true, deadline_passed: false };
-        self.end(ending, (incomplete, current.map(|(target, _)| target)), now)
+        let last_target = self.attempts.last().map(|attempt| Arc::clone(&attempt.target));
+        self.end(CallEnd { result: Err(error), stopped: true, deadline_passed: false }, (incomplete, last_target), now)
     }
 
     fn end(
         &mut self,
-        ending: Ending,
-        (incomplete, last): (Option<Box<IncompleteAnswer>>, Option<Arc<Target>>),
+        ending: CallEnd,
+        (incomplete, last_target): (Option<Box<IncompleteAnswer>>, Option<Arc<Target>>),
         now: Instant,
     ) -> Arc<CallRecord> {
         let is_incomplete = incomplete.is_some();
         let (target, timing, answer) = match incomplete {
             Some(incomplete) => (Some(incomplete.target), incomplete.timing, incomplete.answer),
-            None => (last, self.output, std::mem::take(&mut self.answer)),
+            None => (last_target, self.output, std::mem::take(&mut self.answer)),
         };
         let answered = ending.result.is_ok() || is_incomplete;
         let usage = answer.current_usage(self.prompt_tokens);

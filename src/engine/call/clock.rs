@@ -34,8 +34,8 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn new(call: &Call) -> Self {
-        let explicit = call.candidates.iter().filter_map(|target| target.timeouts.first_token).max();
-        let search_limit = explicit.map_or(SEARCH_LIMIT, |timeout| timeout.max(SEARCH_LIMIT));
+        let max_first_token = call.candidates.iter().filter_map(|target| target.timeouts.first_token).max();
+        let search_limit = max_first_token.map_or(SEARCH_LIMIT, |timeout| timeout.max(SEARCH_LIMIT));
         Self { spent: Duration::ZERO, deadline: call.deadline, search_time: Duration::ZERO, search_limit }
     }
 
@@ -67,19 +67,19 @@ impl Clock {
 
     /// Awaits `work`, more of an answer that has started, and counts the time.
     pub(super) async fn time_output<T>(&mut self, work: Pin<&mut impl Future<Output = T>>) -> T {
-        let begun = Instant::now();
+        let started = Instant::now();
         let output = work.await;
-        self.spent += begun.elapsed();
+        self.spent += started.elapsed();
         output
     }
 
-    /// Awaits preparations of a request, for at most this candidate's share of the time; `None`: timed out.
+    /// Awaits the preparation of a request, for at most this candidate's share of the time; `None`: timed out.
     pub(super) async fn time_preparation<T>(
         &mut self,
-        others: usize,
+        remaining_candidates: usize,
         work: Pin<&mut impl Future<Output = T>>,
     ) -> Option<T> {
-        match self.share(others) {
+        match self.share(remaining_candidates) {
             Some(share) => self.time_search(pin!(timeout(share, work))).await.ok(),
             None => Some(self.time_search(work).await),
         }
@@ -91,22 +91,22 @@ impl Clock {
     pub(super) fn attempt_timeouts(
         &self,
         target: &Target,
-        others: usize,
-        streams: bool,
+        remaining_candidates: usize,
+        is_streaming: bool,
         p95: Option<Duration>,
     ) -> AttemptTimeouts {
         let mut timeouts = AttemptTimeouts::from_timeouts(target.timeouts);
-        if timeouts.first_token.is_none() && others > 0 {
-            let slow = target.is_reasoning || is_private(&target.endpoint.base_url);
-            let first_token = if slow { SLOW_FIRST_TOKEN_TIMEOUT } else { FIRST_TOKEN_TIMEOUT };
+        if timeouts.first_token.is_none() && remaining_candidates > 0 {
+            let is_slow = target.is_reasoning || is_private(&target.endpoint.base_url);
+            let first_token = if is_slow { SLOW_FIRST_TOKEN_TIMEOUT } else { FIRST_TOKEN_TIMEOUT };
             let first_token = first_token.max(p95.unwrap_or_default() * 3);
-            let share = split(self.search_limit.saturating_sub(self.search_time), others);
+            let share = split(self.search_limit.saturating_sub(self.search_time), remaining_candidates);
             timeouts.first_token = Some(first_token.min(share));
         }
         timeouts.total = timeouts.total.min(self.remaining().unwrap_or(Duration::MAX));
-        if let Some(share) = self.share(others).filter(|_| others > 0) {
-            timeouts.first_token = timeouts.first_token.map(|first| first.min(share));
-            if !streams {
+        if let Some(share) = self.share(remaining_candidates).filter(|_| remaining_candidates > 0) {
+            timeouts.first_token = timeouts.first_token.map(|first_token| first_token.min(share));
+            if !is_streaming {
                 timeouts.total = timeouts.total.min(share);
             }
         }
@@ -118,12 +118,12 @@ impl Clock {
         self.deadline.map(|deadline| deadline.saturating_sub(self.spent))
     }
 
-    /// The share of the time left for one candidate if `others` are to follow.
-    fn share(&self, others: usize) -> Option<Duration> {
-        self.remaining().map(|left| split(left, others))
+    /// The share of the remaining time of one candidate if `remaining_candidates` may follow it.
+    fn share(&self, remaining_candidates: usize) -> Option<Duration> {
+        self.remaining().map(|remaining| split(remaining, remaining_candidates))
     }
 }
 
-fn split(time: Duration, others: usize) -> Duration {
-    time / u32::try_from(others + 1).unwrap_or(u32::MAX)
+fn split(time: Duration, remaining_candidates: usize) -> Duration {
+    time / u32::try_from(remaining_candidates + 1).unwrap_or(u32::MAX)
 }

@@ -1,6 +1,6 @@
-//! Runs one call: tries its candidates in order, with repeats, key rotation and failover, until one answers.
+//! Runs one call: tries its candidates in order, with retries, key rotation and failover, until one answers.
 //!
-//! The decisions are made by `routing::classify`. The work is a plain `async` function that reports through an
+//! `routing::classify` decides what follows a failure. The work is an `async` function that reports through a
 //! [`CallState`]; [`run`] turns it into a stream that is polled on the caller's task, so dropping the stream stops
 //! everything. The only spawned task renews the lease of a probe, and ends with the probe.
 
@@ -119,7 +119,6 @@ impl CallTask {
 
     /// Emits that an attempt at `target` starts.
     fn emit_started(&self, target: &Arc<Target>) -> impl Future<Output = ()> + Send + use<'_> {
-        self.accumulator().start_attempt(target, Instant::now());
         self.reporter.emit(EventKind::Started(Arc::clone(target)))
     }
 
@@ -156,17 +155,13 @@ impl CallTask {
 
     /// Announces that the next candidate is tried.
     fn announce_failover(&self, error: CallError, next: &Candidate) -> impl Future<Output = ()> + Send + use<'_> {
-        let (shown, next) =
-            (self.has_answer() && self.call.on_incomplete == OnIncomplete::Restart, next.target.id.clone());
-        self.emit_failed(error, if shown { NextStep::RestartOutput(next) } else { NextStep::Failover(next) })
+        let is_answer_shown = self.has_answer() && self.call.on_incomplete == OnIncomplete::Restart;
+        let next = next.target.id.clone();
+        self.emit_failed(error, if is_answer_shown { NextStep::RestartOutput(next) } else { NextStep::Failover(next) })
     }
 
     fn emit_failed(&self, error: CallError, next: NextStep) -> impl Future<Output = ()> + Send + use<'_> {
-        let mut accumulator = self.accumulator();
-        let record = accumulator.attempts.last().expect("every failed attempt is recorded").clone();
-        // A repeat starts now; another candidate emits its own `Started`.
-        accumulator.start_attempt(&record.target, Instant::now());
-        drop(accumulator);
+        let record = self.accumulator().attempts.last().cloned().expect("every failed attempt is recorded");
         self.reporter.emit(EventKind::Failed { record: AttemptRecord { error: Some(error), ..record }, next })
     }
 
@@ -180,7 +175,7 @@ impl CallTask {
             .unwrap_or_else(|| CallError::new(ErrorClass::LocalLimit, "no candidate was available"))
     }
 
-    /// Tries one candidate with each of its keys, at most one repeat and at most one parameter workaround.
+    /// Tries one candidate with each of its keys, at most one retry and at most one parameter workaround.
     async fn try_candidate(&mut self, candidate: &Candidate) -> CandidateResult {
         let target = &candidate.target;
         self.emit_started(target).await;
@@ -189,12 +184,12 @@ impl CallTask {
         // A pooled connection to a server that just failed may be about to close.
         let same_server =
             |record: &AttemptRecord| record.target.endpoint.base_url.origin() == target.endpoint.base_url.origin();
-        let fresh = self.accumulator().attempts.iter().any(same_server);
+        let fresh_connection = self.accumulator().attempts.iter().any(same_server);
         let mut spec = AttemptSpec {
             candidate: candidate.clone(),
             key,
             request: Arc::clone(&self.call.request),
-            fresh_connection: fresh,
+            fresh_connection,
             retain_frames: self.call.passthrough,
         };
         let mut workaround_applied = false;
@@ -206,11 +201,11 @@ impl CallTask {
             if self.has_answer() {
                 return CandidateResult::Failed(error, Decision::Failover);
             }
-            // The last failure is that of the hedged request, so this candidate is not repeated.
+            // The last failure is that of the hedged request, so this candidate is not retried.
             if self.accumulator().attempts.last().is_some_and(|attempt| attempt.target.id != target.id) {
                 let decision = self.decide(candidate, &error, false);
-                let next = !matches!(decision, Decision::GiveUp | Decision::FailoverLarger);
-                return CandidateResult::Failed(error, if next { Decision::Failover } else { decision });
+                let fails_over = !matches!(decision, Decision::GiveUp | Decision::FailoverLarger);
+                return CandidateResult::Failed(error, if fails_over { Decision::Failover } else { decision });
             }
             let in_time = self.clock.allows(Duration::ZERO);
             if in_time && !workaround_applied && self.apply_workaround(target, &error, &mut spec.request).await {
@@ -223,10 +218,10 @@ impl CallTask {
                     spec.key = keys.pop_front().flatten();
                     self.emit_failed(error, NextStep::RotateKey).await;
                 }
-                Decision::RetrySame { delay: after, new_connection: fresh } if self.take_repeat(after) => {
-                    spec.fresh_connection = fresh;
+                Decision::RetrySame { delay, new_connection } if self.take_retry(delay) => {
+                    spec.fresh_connection = new_connection;
                     self.emit_failed(error, NextStep::RetrySame).await;
-                    self.back_off(target, after).await;
+                    self.back_off(target, delay).await;
                 }
                 Decision::RotateKey | Decision::RetrySame { .. } => {
                     return CandidateResult::Failed(error, Decision::Failover);
@@ -242,12 +237,12 @@ impl CallTask {
         let order = self.engine.rotation.order(endpoint, self.engine.long_lived, || self.engine.random_unit());
         let availability = self.engine.health.key_availability(&candidate.health_keys);
         let (mut available, mut unavailable): (Vec<usize>, Vec<usize>) =
-            order.into_iter().partition(|&key| !matches!(availability.get(key), Some(Availability::Open { .. })));
+            order.into_iter().partition(|&index| !matches!(availability.get(index), Some(Availability::Open { .. })));
         if available.is_empty() {
             available.append(&mut unavailable);
         }
         let keys: VecDeque<IndexedKey> =
-            available.into_iter().map(|key| Some((key, endpoint.keys[key].clone()))).collect();
+            available.into_iter().map(|index| Some((index, endpoint.keys[index].clone()))).collect();
         if keys.is_empty() { VecDeque::from([None]) } else { keys }
     }
 
@@ -262,10 +257,10 @@ impl CallTask {
         true
     }
 
-    fn decide(&self, candidate: &Candidate, error: &CallError, keys_left: bool) -> Decision {
+    fn decide(&self, candidate: &Candidate, error: &CallError, has_more_keys: bool) -> Decision {
         let context = RetryContext {
             has_more_candidates: self.remaining_candidates() > 0,
-            has_more_keys: keys_left,
+            has_more_keys,
             // A probe is a single request.
             has_retry_budget: self.budget.may_retry() && candidate.probe.is_none() && !self.breaker_opened(candidate),
             is_gateway: candidate.target.endpoint.gateway,
@@ -280,9 +275,9 @@ impl CallTask {
             && matches!(self.engine.health.availability(&candidate.health_keys), Availability::Open { .. })
     }
 
-    /// Takes a repeat after a pause of `wait` from the budgets, if they and the remaining time allow one.
-    fn take_repeat(&mut self, wait: Duration) -> bool {
-        let allowed = self.clock.allows(wait) && self.engine.take_repeat();
+    /// Takes a retry after a pause of `wait` from the budgets, if they and the remaining time allow one.
+    fn take_retry(&mut self, wait: Duration) -> bool {
+        let allowed = self.clock.allows(wait) && self.engine.take_retry();
         if allowed {
             self.budget.use_retry();
         }

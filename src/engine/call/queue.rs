@@ -1,6 +1,6 @@
 //! Selects the next candidate of a call.
 //!
-//! Candidates that cannot serve the request are skipped with a notice; unavailable ones come last.
+//! Candidates that cannot serve the request are skipped with a notice; unavailable ones are tried last.
 
 use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
 
@@ -66,7 +66,7 @@ impl CallTask {
         } else {
             let candidates = targets.into_iter().zip(health_keys);
             self.queue.available =
-                candidates.map(|(target, keys)| Candidate { target, health_keys: keys, probe: None }).collect();
+                candidates.map(|(target, health_keys)| Candidate { target, health_keys, probe: None }).collect();
         }
         Ok(())
     }
@@ -78,8 +78,8 @@ impl CallTask {
             policy.sticky.then(|| self.call.affinity_key.clone().unwrap_or_else(|| self.call.request.affinity_key()));
         let order = engine.order_states(policy, &self.call.name, affinity_key.as_deref(), &states);
         for index in order {
-            let (target, keys) = (Arc::clone(&targets[index]), health_keys[index].clone());
-            let candidate = Candidate { target, health_keys: keys, probe: None };
+            let (target, health_keys) = (Arc::clone(&targets[index]), health_keys[index].clone());
+            let candidate = Candidate { target, health_keys, probe: None };
             match states[index].availability {
                 Availability::Open { until, cause } => {
                     self.notify_unavailable(&candidate, until, cause).await;
@@ -115,7 +115,7 @@ impl CallTask {
     /// are being probed by other requests, waits for their results.
     async fn last_resort(&mut self) -> Option<Candidate> {
         let engine = Arc::clone(&self.engine);
-        let (begun, mut notified) = (Instant::now(), false);
+        let (started, mut notified) = (Instant::now(), false);
         while !self.queue.unavailable.is_empty() && self.budget.candidates() > 0 && self.clock.allows(Duration::ZERO) {
             let turns = self
                 .queue
@@ -132,7 +132,7 @@ impl CallTask {
                         until,
                         engine.health.now(),
                     ));
-                    let limit = MAX_PROBE_WAIT.saturating_sub(begun.elapsed());
+                    let limit = MAX_PROBE_WAIT.saturating_sub(started.elapsed());
                     if limit.is_zero() {
                         return None;
                     }
@@ -162,7 +162,7 @@ impl CallTask {
         if self.clock.allows(wait) { wait } else { Duration::ZERO }
     }
 
-    /// The candidate with its probe, or without one if it is available to all; `Err`: another request has the probe.
+    /// The candidate with its probe, or without one if it needs none; `Err`: another request has the probe.
     fn take_probe(&self, candidate: Candidate, early: bool) -> Result<Candidate, Candidate> {
         let p95 = self.engine.first_token_p95(candidate.health_keys.model);
         let timeouts = self.clock.attempt_timeouts(
@@ -197,11 +197,11 @@ impl CallTask {
         self.budget.candidates() > 0 && !(self.queue.available.is_empty() && self.queue.unavailable.is_empty())
     }
 
-    /// Skips candidates that certainly cannot serve the request.
+    /// Skips candidates that are known not to support the request.
     async fn filter_capable(&mut self, targets: Vec<Arc<Target>>) -> Vec<Arc<Target>> {
         let tokens = self.call.prompt_tokens;
-        let too_small = || format!("the prompt of about {tokens} tokens does not fit its context");
-        let mut targets = self.filter_by(targets, |target| target.fits_context(tokens), too_small).await;
+        let too_small_reason = || format!("the prompt of about {tokens} tokens does not fit its context");
+        let mut targets = self.filter_by(targets, |target| target.fits_context(tokens), too_small_reason).await;
         if self.call.request.has_images() {
             let accepts = |target: &Target| target.supports_images != Some(false);
             targets = self.filter_by(targets, accepts, || "it does not accept images".to_owned()).await;
@@ -213,7 +213,7 @@ impl CallTask {
         targets
     }
 
-    /// The `capable` ones of `targets`, or all if none is; skips the others with a notice.
+    /// The `capable` targets, or all if none is capable; skips the others with a notice.
     async fn filter_by(
         &mut self,
         targets: Vec<Arc<Target>>,
@@ -224,11 +224,11 @@ impl CallTask {
         if count == 0 || count == targets.len() {
             return targets;
         }
-        let (remaining, skipped): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| capable(target));
+        let (capable_targets, skipped): (Vec<_>, Vec<_>) = targets.into_iter().partition(|target| capable(target));
         for target in skipped {
             self.notify(Notice::Skipped(target.id.clone(), reason())).await;
         }
-        remaining
+        capable_targets
     }
 
     /// The `targets` that have not reached a spend limit.
@@ -282,13 +282,13 @@ impl CallTask {
                 .target
                 .context_window
                 .zip(failed.context_window)
-                .is_some_and(|(context, too_small)| context > too_small)
+                .is_some_and(|(window, failed_window)| window > failed_window)
         };
-        let (retained, others) =
+        let (retained, skipped) =
             std::mem::take(&mut self.queue.available).into_iter().partition::<VecDeque<_>, _>(larger);
         self.queue.available = retained;
         self.queue.unavailable.retain(larger);
-        for candidate in others {
+        for candidate in skipped {
             let reason = "its context is not known to be larger".to_owned();
             self.notify(Notice::Skipped(candidate.target.id.clone(), reason)).await;
         }

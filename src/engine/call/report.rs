@@ -1,4 +1,4 @@
-//! Hands the events of a call to its consumer, one at a time: work continues only after the last event was taken.
+//! Passes the events of a call to its consumer one at a time: work continues only after the previous event was taken.
 
 use std::{
     pin::pin,
@@ -25,7 +25,7 @@ pub(super) struct Reporter {
     pub(super) state: Arc<CallState>,
 }
 
-/// What a running call shares with the run that polls it: one event until it is taken, and the accumulator.
+/// The state that a running call shares with the run that polls it: the event not taken yet, and the accumulator.
 pub(in crate::engine) struct CallState {
     event: Mutex<Option<Event>>,
     accumulator: Mutex<CallAccumulator>,
@@ -36,7 +36,7 @@ impl CallState {
         Self { event: Mutex::default(), accumulator: Mutex::new(accumulator) }
     }
 
-    /// Ends the call, which the user stops at `now`.
+    /// Ends the call because the user stops it at `now`.
     pub(in crate::engine) fn interrupt(&self, now: Instant) -> Arc<CallRecord> {
         self.accumulator().interrupt(now)
     }
@@ -93,7 +93,7 @@ impl Reporter {
         }
     }
 
-    /// Emits an event at once; completes when the event was taken.
+    /// Emits an event immediately; completes when the event has been taken.
     pub(super) fn emit(&self, kind: EventKind) -> impl Future<Output = ()> + Send + use<'_> {
         self.state.put_event(Event { call: self.call, at: Instant::now(), kind });
         // Work continues only when the event was taken and the next one is requested, so that no network timer runs

@@ -45,18 +45,13 @@ impl AttemptSpec {
     }
 
     /// The attempt as the health module records it.
-    fn attempt_ref(&self, at: jiff::Timestamp) -> health::AttemptRef {
+    fn attempt_ref(&self, sent_at: jiff::Timestamp) -> health::AttemptRef {
         let probe = self.candidate.probe.as_ref().map(|probe| probe.owner());
-        health::AttemptRef {
-            target: Arc::clone(&self.candidate.target),
-            key_index: self.key_index(),
-            sent_at: at,
-            probe,
-        }
+        health::AttemptRef { target: Arc::clone(&self.candidate.target), key_index: self.key_index(), sent_at, probe }
     }
 }
 
-/// What the record needs of the head of a successful response.
+/// The parts of a successful response head that are recorded.
 #[derive(Clone, Default)]
 struct ResponseInfo {
     is_success: bool,
@@ -67,7 +62,7 @@ struct ResponseInfo {
 struct StartedAttempt {
     attempt: Attempt,
     first: DecodedBatch,
-    /// The response also ended with it.
+    /// The end, if it arrived together with the first deltas.
     end: Option<AttemptEnd>,
     info: ResponseInfo,
     _permit: limiter::Permit,
@@ -94,75 +89,68 @@ struct PendingAttempt {
 impl CallTask {
     /// Runs and records one attempt. If it was hedged, the answer may be that of the second request.
     pub(super) async fn run_attempt(&mut self, spec: AttemptSpec) -> Result<Completion, CallError> {
-        self.accumulator().reset_output();
-        let (sent, start) = self.start_attempt(spec).await;
+        self.accumulator().begin_attempt(&spec.candidate.target, Instant::now());
+        let (attempt, start) = self.start_attempt(spec).await;
         let (result, info) = match start {
             Ok(started) => {
                 let info = started.info.clone();
-                (self.read_answer(&sent, started).await, info)
+                (self.read_answer(&attempt, started).await, info)
             }
             Err(FailedStart { error, info }) => (Err(error), info),
         };
-        self.record_attempt(&sent.0, sent.1, info, result.as_ref().err());
-        let mut accumulator = self.accumulator();
-        if result.is_err() && accumulator.output.has_answer {
-            accumulator.keep_incomplete_answer();
-        }
-        drop(accumulator);
+        self.record_attempt(&attempt.0, attempt.1, info, result.as_ref().err());
+        self.accumulator().end_attempt();
         result
     }
 
     /// Sends the request and waits for the first delta, with a hedged request if the route allows one.
     async fn start_attempt(&mut self, spec: AttemptSpec) -> ((AttemptSpec, Instant), StartResult) {
-        let begun = Instant::now();
-        let streams = spec.request.is_streaming();
+        let started_at = Instant::now();
+        let is_streaming = spec.request.is_streaming();
         let mut first = match self.send(spec.clone()).await {
-            Ok(sent) => sent,
-            Err(error) => return ((spec, begun), Err(FailedStart { error, info: ResponseInfo::default() })),
+            Ok(pending) => pending,
+            Err(error) => return ((spec, started_at), Err(FailedStart { error, info: ResponseInfo::default() })),
         };
-        let hedge = self.call.route.as_ref().and_then(|policy| policy.hedge_after);
-        let hedge =
-            hedge.filter(|_| streams && first.spec.candidate.probe.is_none() && self.remaining_candidates() > 0);
-        if let Some(after) = hedge {
-            let result = self.clock.time_search(pin!(tokio::time::timeout(after, &mut first.start))).await;
+        let hedge_after = self.call.route.as_ref().and_then(|policy| policy.hedge_after);
+        let hedge_after = hedge_after
+            .filter(|_| is_streaming && first.spec.candidate.probe.is_none() && self.remaining_candidates() > 0);
+        if let Some(hedge_after) = hedge_after {
+            let result = self.clock.time_search(pin!(tokio::time::timeout(hedge_after, &mut first.start))).await;
             if let Ok(start) = result {
                 return ((first.spec, first.started_at), start);
             }
             // Boxed: rare, and a large future otherwise.
-            return Box::pin(self.hedge(first, after)).await;
+            return Box::pin(self.hedge(first, hedge_after)).await;
         }
         let start = self.await_start(&first.spec.candidate.clone(), &mut first.start).await;
         ((first.spec, first.started_at), start)
     }
 
     /// Sends a hedged request, if the hedge budget allows one and another candidate is available.
-    async fn hedge(&mut self, mut first: PendingAttempt, after: Duration) -> ((AttemptSpec, Instant), StartResult) {
-        let second = self.take_hedge_candidate();
-        let Some(candidate) = second else {
+    async fn hedge(
+        &mut self,
+        mut first: PendingAttempt,
+        hedge_after: Duration,
+    ) -> ((AttemptSpec, Instant), StartResult) {
+        let Some(candidate) = self.take_hedge_candidate() else {
             let start = self.await_start(&first.spec.candidate.clone(), &mut first.start).await;
             return ((first.spec, first.started_at), start);
         };
         let key = self.ordered_keys(&candidate).into_iter().next().flatten();
-        let (slow, hedge) = (first.spec.candidate.target.id.clone(), candidate.target.id.clone());
+        let (slow_target, hedge_target) = (first.spec.candidate.target.id.clone(), candidate.target.id.clone());
         let request = Arc::clone(&self.call.request);
-        let verbatim = self.call.passthrough;
-        let spec = AttemptSpec {
-            candidate: candidate.clone(),
-            key,
-            request,
-            fresh_connection: false,
-            retain_frames: verbatim,
-        };
+        let retain_frames = self.call.passthrough;
+        let spec = AttemptSpec { candidate: candidate.clone(), key, request, fresh_connection: false, retain_frames };
         // Waiting for its key or permit must not delay the result of the first request.
-        let since = Instant::now();
-        let ready = match select(&mut first.start, Box::pin(self.send(spec.clone()))).await {
+        let select_started = Instant::now();
+        let finished = match select(&mut first.start, Box::pin(self.send(spec.clone()))).await {
             Either::Left((start, _)) => Either::Left(start),
             Either::Right((second, _)) => Either::Right(second),
         };
-        let second = match ready {
+        let second = match finished {
             Either::Left(start) => {
-                self.clock.add_search_time(since.elapsed());
-                self.engine.hedges().refund();
+                self.clock.add_search_time(select_started.elapsed());
+                self.engine.hedge_budget().refund();
                 self.queue.available.push_front(candidate);
                 return ((first.spec, first.started_at), start);
             }
@@ -171,11 +159,11 @@ impl CallTask {
         match second {
             Ok(second) => {
                 self.budget.use_candidate();
-                self.notify(Notice::Hedged(slow, hedge, after)).await;
+                self.notify(Notice::Hedged(slow_target, hedge_target, hedge_after)).await;
                 self.race(first, second).await
             }
             Err(error) => {
-                self.engine.hedges().refund();
+                self.engine.hedge_budget().refund();
                 self.record_attempt(&spec, Instant::now(), ResponseInfo::default(), Some(&error));
                 let start = self.await_start(&first.spec.candidate.clone(), &mut first.start).await;
                 ((first.spec, first.started_at), start)
@@ -185,26 +173,30 @@ impl CallTask {
 
     /// Takes an available candidate for a hedged request, if the hedge budget allows one.
     fn take_hedge_candidate(&mut self) -> Option<Candidate> {
-        if !self.engine.hedges().try_take() {
+        if !self.engine.hedge_budget().try_take() {
             return None;
         }
         let second = self.take_available();
         if second.is_none() {
-            self.engine.hedges().refund();
+            self.engine.hedge_budget().refund();
         }
         second
     }
 
     /// Waits for the first of two requests to produce output; if one fails, for the other.
     async fn race(&mut self, first: PendingAttempt, second: PendingAttempt) -> ((AttemptSpec, Instant), StartResult) {
-        let ((spec, begun), (hedge, hedge_begun)) = ((first.spec, first.started_at), (second.spec, second.started_at));
-        let won = self.clock.time_search(pin!(select(first.start, second.start))).await;
-        let (start, mut other_start, second_won) = match won {
+        let ((spec, started_at), (hedge_spec, hedge_started_at)) =
+            ((first.spec, first.started_at), (second.spec, second.started_at));
+        let finished = self.clock.time_search(pin!(select(first.start, second.start))).await;
+        let (start, mut other_start, second_won) = match finished {
             Either::Left((start, other_start)) => (start, other_start, false),
             Either::Right((start, other_start)) => (start, other_start, true),
         };
-        let (winner, loser) =
-            if second_won { ((hedge, hedge_begun), (spec, begun)) } else { ((spec, begun), (hedge, hedge_begun)) };
+        let (winner, loser) = if second_won {
+            ((hedge_spec, hedge_started_at), (spec, started_at))
+        } else {
+            ((spec, started_at), (hedge_spec, hedge_started_at))
+        };
         match start {
             Ok(started) => {
                 // Dropping the other request cancels it.
@@ -219,12 +211,14 @@ impl CallTask {
                 // If the answer of the winner is incomplete, the loser can still be tried: it had no output.
                 self.queue.available.push_front(Candidate { probe: None, ..loser.0.candidate });
                 if second_won {
+                    self.accumulator().switch_attempt(&winner.0.candidate.target, winner.1);
                     self.emit_started(&winner.0.candidate.target).await;
                 }
                 (winner, Ok(started))
             }
             Err(FailedStart { error, info }) => {
                 self.record_attempt(&winner.0, winner.1, info, Some(&error));
+                self.accumulator().switch_attempt(&loser.0.candidate.target, loser.1);
                 self.emit_failed(error, NextStep::AwaitHedge(loser.0.candidate.target.id.clone())).await;
                 self.emit_started(&loser.0.candidate.target).await;
                 let start = self.await_start(&loser.0.candidate, &mut other_start).await;
@@ -234,50 +228,50 @@ impl CallTask {
     }
 
     /// Awaits the first delta; sends a notice every 30 s if no other candidate is left.
-    async fn await_start(&mut self, candidate: &Candidate, opening: &mut StartFuture) -> StartResult {
+    async fn await_start(&mut self, candidate: &Candidate, start: &mut StartFuture) -> StartResult {
         self.first_token_wait =
             FirstTokenWait { since: Instant::now(), notices_sent: 0, notify: self.remaining_candidates() == 0 };
-        let waiting = self.reporter.notify_while_waiting(&candidate.target, &mut self.first_token_wait, opening);
+        let waiting = self.reporter.notify_while_waiting(&candidate.target, &mut self.first_token_wait, start);
         self.clock.time_search(pin!(waiting)).await
     }
 
     /// Waits for the permit and the secrets of the request, and sends it.
     async fn send(&mut self, spec: AttemptSpec) -> Result<PendingAttempt, CallError> {
-        let (engine, others) = (Arc::clone(&self.engine), self.remaining_candidates());
+        let (engine, remaining_candidates) = (Arc::clone(&self.engine), self.remaining_candidates());
         let target = Arc::clone(&spec.candidate.target);
-        let begun = Instant::now();
-        engine.count_request(begun);
-        let ready = async {
+        let started_at = Instant::now();
+        engine.count_request(started_at);
+        let preparation = async {
             let permit = engine.limiters.acquire(&target.endpoint).await?;
             let key = spec.key.as_ref().map(|(_, source)| source);
             Ok((permit, resolve_credentials(&engine.keys, &target.endpoint, key).await?))
         };
-        let ready = self.clock.time_preparation(others, pin!(ready)).await;
-        let (permit, credentials) = ready.unwrap_or_else(|| Err(preparation_timeout()))?;
+        let prepared = self.clock.time_preparation(remaining_candidates, pin!(preparation)).await;
+        let (permit, credentials) = prepared.unwrap_or_else(|| Err(preparation_timeout()))?;
         let model = spec.candidate.health_keys.model;
         let (p95, in_flight) = (engine.first_token_p95(model), Health::track_in_flight(&engine, model));
-        let timeouts = self.clock.attempt_timeouts(&target, others, spec.request.is_streaming(), p95);
-        let opening = Box::pin(start(engine, spec.clone(), credentials, timeouts, (permit, in_flight)));
-        Ok(PendingAttempt { spec, started_at: begun, start: opening })
+        let timeouts = self.clock.attempt_timeouts(&target, remaining_candidates, spec.request.is_streaming(), p95);
+        let start = Box::pin(start(engine, spec.clone(), credentials, timeouts, (permit, in_flight)));
+        Ok(PendingAttempt { spec, started_at, start })
     }
 
     /// Emits the first deltas and reads the rest of the answer.
     async fn read_answer(
         &mut self,
-        (spec, begun): &(AttemptSpec, Instant),
+        (spec, started_at): &(AttemptSpec, Instant),
         mut started: Box<StartedAttempt>,
     ) -> Result<Completion, CallError> {
         let (first, end) = (std::mem::take(&mut started.first), started.end.take());
         let attempt = &mut started.attempt;
         let target = Arc::clone(&spec.candidate.target);
-        let sent = attempt.sent_at();
+        let sent_at = attempt.sent_at();
         // If the next candidate is to answer, nothing of this one is emitted.
         let has_answer = first.iter().any(|delta| delta.kind.is_answer());
         if !has_answer && end.as_ref().is_some_and(|end| self.fails_over_on_filter(end)) {
             return Err(content_filtered());
         }
         if !first.is_empty() {
-            self.emit_read(first, sent).await;
+            self.emit_deltas(first, sent_at).await;
         }
         let end = if let Some(end) = end {
             end
@@ -285,7 +279,7 @@ impl CallTask {
             // Without streaming, the first delta arrives only with the complete response.
             let ttft = self.accumulator().output.ttft.filter(|_| spec.request.is_streaming());
             let health = &self.engine.health;
-            health.record_first_token(spec.attempt_ref(health.timestamp_of(*begun)), ttft, &self.engine.keys);
+            health.record_first_token(spec.attempt_ref(health.timestamp_of(*started_at)), ttft, &self.engine.keys);
             self.read_to_end(attempt).await?
         };
         if self.fails_over_on_filter(&end) {
@@ -313,15 +307,15 @@ impl CallTask {
             match step {
                 Step::Done(end) => return Ok(end),
                 Step::Read(read) if read.is_empty() => {}
-                Step::Read(read) => self.emit_read(read, attempt.sent_at()).await,
+                Step::Read(read) => self.emit_deltas(read, attempt.sent_at()).await,
             }
         }
     }
 
-    async fn emit_read(&mut self, read: DecodedBatch, sent: Instant) {
+    async fn emit_deltas(&mut self, read: DecodedBatch, sent_at: Instant) {
         let ttft = {
             let mut accumulator = self.accumulator();
-            let ttft = accumulator.add(&read, sent, Instant::now());
+            let ttft = accumulator.add(&read, sent_at, Instant::now());
             // What was passed through cannot be discarded, not even reasoning.
             accumulator.output.has_answer |= self.call.passthrough && accumulator.output.first_at.is_some();
             ttft
@@ -334,9 +328,15 @@ impl CallTask {
     }
 
     /// Records how an attempt ended, in the attempts of the call and in the health of the target.
-    fn record_attempt(&mut self, spec: &AttemptSpec, begun: Instant, info: ResponseInfo, error: Option<&CallError>) {
-        let (engine, target, key) = (&self.engine, &spec.candidate.target, spec.key_index());
-        let attempt = spec.attempt_ref(engine.health.timestamp_of(begun));
+    fn record_attempt(
+        &mut self,
+        spec: &AttemptSpec,
+        started_at: Instant,
+        info: ResponseInfo,
+        error: Option<&CallError>,
+    ) {
+        let (engine, target, key_index) = (&self.engine, &spec.candidate.target, spec.key_index());
+        let attempt = spec.attempt_ref(engine.health.timestamp_of(started_at));
         match error {
             Some(error) if spec.request.as_chat().is_none() && is_unsupported_operation(error) => {}
             Some(error) => engine.health.record_failure(&attempt, &engine.keys, error, engine.random_unit()),
@@ -346,8 +346,8 @@ impl CallTask {
             status: error.and_then(|error| error.status).or(info.is_success.then_some(200)),
             request_id: info.request_id.or_else(|| error.and_then(|error| error.request_id.clone())),
             error: error.cloned(),
-            key_index: key,
-            ..AttemptRecord::new(Arc::clone(target), engine.health.timestamp_of(begun), begun.elapsed())
+            key_index,
+            ..AttemptRecord::new(Arc::clone(target), engine.health.timestamp_of(started_at), started_at.elapsed())
         };
         self.accumulator().record_attempt(record);
     }
@@ -361,7 +361,7 @@ async fn start(
     timeouts: AttemptTimeouts,
     (permit, in_flight): (limiter::Permit, health::InFlightGuard),
 ) -> StartResult {
-    let start = StartOptions {
+    let options = StartOptions {
         target: &spec.candidate.target,
         credentials: &credentials,
         request: &spec.request,
@@ -369,8 +369,8 @@ async fn start(
         fresh_connection: spec.fresh_connection,
         retain_frames: spec.retain_frames,
     };
-    let started = Attempt::start(&*engine.transport, start).await;
-    let mut attempt = started.map_err(|error| FailedStart { error, info: ResponseInfo::default() })?;
+    let attempt = Attempt::start(&*engine.transport, options).await;
+    let mut attempt = attempt.map_err(|error| FailedStart { error, info: ResponseInfo::default() })?;
     let info = ResponseInfo { is_success: true, request_id: attempt.request_id().map(str::to_owned) };
     let mut first = DecodedBatch::default();
     let end = loop {
@@ -389,8 +389,8 @@ async fn start(
     Ok(Box::new(StartedAttempt { attempt, first, end, info, _permit: permit, _in_flight: in_flight }))
 }
 
-/// Whether the endpoint or model does not support the operation. For anything but a chat this says nothing about its
-/// health for chats.
+/// Whether the endpoint or model does not support the operation. If the request is not a chat, such an error says nothing
+/// about the health for chats.
 fn is_unsupported_operation(error: &CallError) -> bool {
     use ErrorClass as C;
     matches!(error.class, C::Path | C::Forbidden | C::Model | C::NoChannel) || matches!(error.status, Some(405 | 501))

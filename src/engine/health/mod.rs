@@ -67,7 +67,7 @@ struct HealthCache {
     /// Updates not yet written to the store.
     pending: Vec<PendingUpdate>,
     store_error: Option<HealthError>,
-    /// The last write failed, so the snapshot in memory has more than the store; it is not replaced by reads.
+    /// The last write failed: the snapshot in memory has updates that the store lacks, so reads do not replace it.
     write_failed: bool,
     /// Requests in flight, by model.
     in_flight: HealthMap<usize>,
@@ -84,7 +84,7 @@ pub(super) struct CandidateHealth {
     pub(super) availability: Availability,
     /// Requests of this process in flight.
     pub(super) in_flight: usize,
-    pub(super) latency: Option<f64>,
+    pub(super) latency_ms: Option<f64>,
 }
 
 /// The cache of health keys is cleared above this size; more targets can only come from replaced configs.
@@ -123,8 +123,8 @@ pub(super) struct InFlightGuard(Arc<super::Engine>, HealthKey);
 
 impl Drop for InFlightGuard {
     fn drop(&mut self) {
-        self.0.health.with_cache(|known| {
-            if let Some(count) = known.in_flight.get_mut(&self.1) {
+        self.0.health.with_cache(|cache| {
+            if let Some(count) = cache.in_flight.get_mut(&self.1) {
                 *count = count.saturating_sub(1);
             }
         });
@@ -155,36 +155,36 @@ impl Health {
 
     /// Reads the store, if it was not read yet.
     pub(super) fn load(&self, keys: &KeyRing) {
-        let unread = self.with_cache(|known| !std::mem::replace(&mut known.is_loaded, true));
-        if unread {
+        let needs_load = self.with_cache(|cache| !std::mem::replace(&mut cache.is_loaded, true));
+        if needs_load {
             self.reload(keys);
         }
     }
 
     fn reload(&self, keys: &KeyRing) {
-        let Some(store) = self.store.as_ref().filter(|_| !self.with_cache(|known| known.write_failed)) else { return };
+        let Some(store) = self.store.as_ref().filter(|_| !self.with_cache(|cache| cache.write_failed)) else { return };
         let read = store.read();
-        self.with_cache(|known| match read {
+        self.with_cache(|cache| match read {
             Ok(mut snapshot) => {
                 snapshot.prune(self.now());
                 // Keep the updates that are not written yet.
-                for update in &known.pending {
+                for update in &cache.pending {
                     apply(&mut snapshot, update, keys);
                 }
-                known.snapshot = snapshot;
+                cache.snapshot = snapshot;
             }
-            Err(error) => known.store_error = Some(error),
+            Err(error) => cache.store_error = Some(error),
         });
     }
 
     /// The health keys of candidates, in their order.
     pub(super) fn health_keys(&self, targets: &[Arc<Target>], keys: &KeyRing) -> Vec<TargetHealthKeys> {
-        self.with_cache(|known| {
-            if known.cached_salt != known.snapshot.key_salt || known.keys_by_target.len() > MAX_CACHED_TARGETS {
-                known.keys_by_target.clear();
-                known.cached_salt.clone_from(&known.snapshot.key_salt);
+        self.with_cache(|cache| {
+            if cache.cached_salt != cache.snapshot.key_salt || cache.keys_by_target.len() > MAX_CACHED_TARGETS {
+                cache.keys_by_target.clear();
+                cache.cached_salt.clone_from(&cache.snapshot.key_salt);
             }
-            targets.iter().map(|target| known.health_keys(target, keys)).collect()
+            targets.iter().map(|target| cache.health_keys(target, keys)).collect()
         })
     }
 
@@ -194,11 +194,11 @@ impl Health {
         candidates: impl Iterator<Item = &'p TargetHealthKeys>,
     ) -> Vec<CandidateHealth> {
         let now = self.now();
-        self.with_cache(|known| {
+        self.with_cache(|cache| {
             let health = |keys: &TargetHealthKeys| CandidateHealth {
-                availability: known.snapshot.availability(keys, now),
-                in_flight: known.in_flight.get(&keys.model).copied().unwrap_or_default(),
-                latency: known.snapshot.entry(keys.model).and_then(|entry| entry.latency.average()),
+                availability: cache.snapshot.availability(keys, now),
+                in_flight: cache.in_flight.get(&keys.model).copied().unwrap_or_default(),
+                latency_ms: cache.snapshot.entry(keys.model).and_then(|entry| entry.latency.average()),
             };
             candidates.map(health).collect()
         })
@@ -206,20 +206,20 @@ impl Health {
 
     pub(super) fn availability(&self, keys: &TargetHealthKeys) -> Availability {
         let now = self.now();
-        self.with_cache(|known| known.snapshot.availability(keys, now))
+        self.with_cache(|cache| cache.snapshot.availability(keys, now))
     }
 
     /// When an unavailable candidate may be tried: when its cooldown is over, or `early_delay` after its last failure.
     pub(super) fn probe_turn(&self, keys: &TargetHealthKeys, early_delay: Duration) -> ProbeTurn {
         let now = self.now();
-        self.with_cache(|known| {
-            match (known.snapshot.availability(keys, now), known.snapshot.probe_expiry(keys, now)) {
+        self.with_cache(|cache| {
+            match (cache.snapshot.availability(keys, now), cache.snapshot.probe_expiry(keys, now)) {
                 (Availability::Closed, _) => ProbeTurn::Available,
                 (_, Some(until)) => ProbeTurn::InProgress(until),
                 (Availability::HalfOpen, None) => ProbeTurn::Due(now),
                 (Availability::Open { until, cause }, None) => {
                     let failed_at =
-                        known.snapshot.entry(cause).and_then(|entry| entry.last_error.as_ref()).map(|error| error.at);
+                        cache.snapshot.entry(cause).and_then(|entry| entry.last_error.as_ref()).map(|error| error.at);
                     let early = failed_at.and_then(|failed_at| failed_at.checked_add(early_delay).ok());
                     ProbeTurn::Due(early.map_or(until, |early| early.min(until)).max(now))
                 }
@@ -229,18 +229,18 @@ impl Health {
 
     /// How often `target` became unavailable.
     pub(super) fn breaker_open_count(&self, target: &TargetId) -> u64 {
-        self.with_cache(|known| known.breaker_open_counts.get(target).copied().unwrap_or_default())
+        self.with_cache(|cache| cache.breaker_open_counts.get(target).copied().unwrap_or_default())
     }
 
     /// The availability of each key of a candidate.
     pub(super) fn key_availability(&self, health_keys: &TargetHealthKeys) -> Vec<Availability> {
         let now = self.now();
-        self.with_cache(|known| health_keys.keys.iter().map(|key| known.snapshot.key_availability(*key, now)).collect())
+        self.with_cache(|cache| health_keys.keys.iter().map(|key| cache.snapshot.key_availability(*key, now)).collect())
     }
 
     /// Calls `read` with the snapshot.
     pub(super) fn with_snapshot<T>(&self, read: impl FnOnce(&HealthSnapshot) -> T) -> T {
-        self.with_cache(|known| read(&known.snapshot))
+        self.with_cache(|cache| read(&cache.snapshot))
     }
 
     /// Waits until the health may have changed, in this or another process, for at most `limit`.
@@ -252,7 +252,7 @@ impl Health {
     }
 
     /// Records a failed attempt.
-    pub(super) fn record_failure(&self, attempt: &AttemptRef, keys: &KeyRing, error: &CallError, chance: f64) {
+    pub(super) fn record_failure(&self, attempt: &AttemptRef, keys: &KeyRing, error: &CallError, random: f64) {
         let now = self.now();
         // Errors caused by the request itself do not affect health, so the store need not be updated.
         if !HealthSnapshot::affects_health(error, now) {
@@ -260,24 +260,24 @@ impl Health {
         }
         // Texts of connection errors come from the operating system, not from the service.
         let keeps_text = !self.error_text_retention.is_zero() || error.class == ErrorClass::Connect;
-        let without_text = (!keeps_text).then(|| CallError { message: String::new(), ..error.clone() });
-        let error = without_text.as_ref().unwrap_or(error);
+        let error_without_text = (!keeps_text).then(|| CallError { message: String::new(), ..error.clone() });
+        let error = error_without_text.as_ref().unwrap_or(error);
         let is_unavailable = |health: &Self| {
             let health_keys = health.health_keys(std::slice::from_ref(&attempt.target), keys);
             matches!(health.availability(&health_keys[0]), Availability::Open { .. })
         };
         let was_unavailable = is_unavailable(self);
         self.modify(keys, |snapshot| {
-            let failed = attempt_for_snapshot(snapshot, attempt, keys);
-            snapshot.record_failure(&failed, error, now, chance);
+            let attempt = attempt_for_snapshot(snapshot, attempt, keys);
+            snapshot.record_failure(&attempt, error, now, random);
         });
         if !was_unavailable && is_unavailable(self) {
-            self.with_cache(|known| {
+            self.with_cache(|cache| {
                 // Limited, because clients can invent model names.
-                if known.breaker_open_counts.len() < MAX_CACHED_TARGETS
-                    || known.breaker_open_counts.contains_key(&attempt.target.id)
+                if cache.breaker_open_counts.len() < MAX_CACHED_TARGETS
+                    || cache.breaker_open_counts.contains_key(&attempt.target.id)
                 {
-                    *known.breaker_open_counts.entry(attempt.target.id.clone()).or_default() += 1;
+                    *cache.breaker_open_counts.entry(attempt.target.id.clone()).or_default() += 1;
                 }
             });
         }
@@ -295,41 +295,41 @@ impl Health {
 
     fn record_update(&self, attempt: AttemptRef, keys: &KeyRing, outcome: Outcome) {
         let update = PendingUpdate { at: self.now(), attempt, outcome };
-        let write_now = self.with_cache(|known| {
+        let write_now = self.with_cache(|cache| {
             let affects_others = match (&update.outcome, update.attempt.probe) {
                 // A probe with a result has already released its lease.
-                (Outcome::ProbeReleased, Some(owner)) if !known.snapshot.holds_probe(&update.attempt.target, owner) => {
+                (Outcome::ProbeReleased, Some(owner)) if !cache.snapshot.holds_probe(&update.attempt.target, owner) => {
                     return false;
                 }
                 (Outcome::ProbeReleased, _) => true,
                 _ => {
-                    let succeeded = attempt_for_snapshot(&mut known.snapshot, &update.attempt, keys);
-                    known.snapshot.has_failures(&succeeded)
+                    let attempt = attempt_for_snapshot(&mut cache.snapshot, &update.attempt, keys);
+                    cache.snapshot.has_failures(&attempt)
                 }
             };
-            apply(&mut known.snapshot, &update, keys);
-            known.pending.push(update);
-            let is_full = known.pending.len() >= MAX_PENDING_UPDATES;
+            apply(&mut cache.snapshot, &update, keys);
+            cache.pending.push(update);
+            let is_full = cache.pending.len() >= MAX_PENDING_UPDATES;
             // A long-lived process writes such updates periodically, so that no request waits for the write.
             if is_full && self.long_lived {
-                known.pending.drain(..MAX_PENDING_UPDATES / 2);
+                cache.pending.drain(..MAX_PENDING_UPDATES / 2);
             }
             affects_others || is_full && !self.long_lived
         });
         self.changed.notify_waiters();
         if write_now && let Some(error) = self.persist(keys) {
-            self.with_cache(|known| known.store_error = Some(error));
+            self.with_cache(|cache| cache.store_error = Some(error));
         }
     }
 
     /// Writes pending updates to the store; returns the last error of the store, if any.
     pub(super) fn persist(&self, keys: &KeyRing) -> Option<HealthError> {
         if let Some(store) = &self.store
-            && self.with_cache(|known| !known.pending.is_empty())
+            && self.with_cache(|cache| !cache.pending.is_empty())
         {
             self.write_through(&**store, keys, &mut |_| {});
         }
-        self.with_cache(|known| known.store_error.take())
+        self.with_cache(|cache| cache.store_error.take())
     }
 
     /// Changes the snapshot in the store and in memory; only in memory if the store fails.
@@ -341,7 +341,7 @@ impl Health {
         };
         let output = match output {
             Some(output) if written => output,
-            _ => self.with_cache(|known| act(&mut known.snapshot)),
+            _ => self.with_cache(|cache| act(&mut cache.snapshot)),
         };
         self.changed.notify_waiters();
         output
@@ -349,11 +349,11 @@ impl Health {
 
     /// Writes pending updates and the change of `act` to the store; returns whether that succeeded.
     fn write_through(&self, store: &dyn HealthStore, keys: &KeyRing, act: &mut dyn FnMut(&mut HealthSnapshot)) -> bool {
-        let (now, pending) = (self.now(), self.with_cache(|known| std::mem::take(&mut known.pending)));
-        // With no retention nothing is removed: this process keeps no texts, and others remove theirs.
+        let (now, pending) = (self.now(), self.with_cache(|cache| std::mem::take(&mut cache.pending)));
+        // Without a retention nothing is removed: this process stores no texts, and other processes remove theirs.
         let retention = Some(self.error_text_retention).filter(|retention| !retention.is_zero());
         let oldest = retention.and_then(|retention| now.checked_sub(retention).ok());
-        let written = store.update(&mut |snapshot| {
+        let result = store.update(&mut |snapshot| {
             snapshot.prune(now);
             snapshot.clear_messages_before(oldest.unwrap_or(Timestamp::MIN));
             for update in &pending {
@@ -361,19 +361,19 @@ impl Health {
             }
             act(snapshot);
         });
-        let succeeded = written.is_ok();
-        self.with_cache(|known| {
-            known.write_failed = !succeeded;
-            match written {
+        let succeeded = result.is_ok();
+        self.with_cache(|cache| {
+            cache.write_failed = !succeeded;
+            match result {
                 Ok((snapshot, error)) => {
-                    known.snapshot = snapshot;
-                    known.store_error = error.or(known.store_error.take());
+                    cache.snapshot = snapshot;
+                    cache.store_error = error.or(cache.store_error.take());
                 }
                 Err(error) => {
                     // Keep the updates for the next write.
-                    known.pending.splice(0..0, pending);
-                    known.pending.truncate(MAX_PENDING_UPDATES);
-                    known.store_error = Some(error);
+                    cache.pending.splice(0..0, pending);
+                    cache.pending.truncate(MAX_PENDING_UPDATES);
+                    cache.store_error = Some(error);
                 }
             }
         });
@@ -383,7 +383,7 @@ impl Health {
 
     /// Counts a request in flight to the model.
     pub(super) fn track_in_flight(engine: &Arc<super::Engine>, model: HealthKey) -> InFlightGuard {
-        engine.health.with_cache(|known| *known.in_flight.entry(model).or_default() += 1);
+        engine.health.with_cache(|cache| *cache.in_flight.entry(model).or_default() += 1);
         InFlightGuard(Arc::clone(engine), model)
     }
 

@@ -51,32 +51,33 @@ const DEFAULT_MAX_OUTPUT_TOKENS: u64 = 16_384;
 /// Each call gets an equal share of what is left after the prompts, at the price of its most expensive candidate.
 /// Failed requests that are billed are not counted.
 pub fn cap(plan: &mut Plan, max_cost: &Money) -> Result<CapResult, f64> {
-    let mut capped = CapResult::default();
+    let mut result = CapResult::default();
     // The cost of all prompts, the highest cost of a one-token answer, and the number of calls with a price.
-    let (mut prompts, mut shortest, mut paid) = (0.0, 0.0f64, 0usize);
+    let (mut prompt_cost, mut min_answer_cost, mut priced_calls) = (0.0, 0.0f64, 0usize);
     for call in &plan.calls {
         let tokens = call.prompt_tokens;
-        let costs = call.candidates.iter().filter_map(|target| prices(target, max_cost));
-        if let Some(highest) = costs.map(|(input, _)| input).reduce(f64::max) {
+        let candidate_prices = call.candidates.iter().filter_map(|target| prices(target, max_cost));
+        if let Some(highest) = candidate_prices.map(|(input, _)| input).reduce(f64::max) {
             #[expect(clippy::cast_precision_loss, reason = "a prompt has fewer than 2^52 tokens")]
             let cost = highest * tokens as f64;
-            prompts += cost;
-            paid += 1;
+            prompt_cost += cost;
+            priced_calls += 1;
         }
-        let costs = call.candidates.iter().filter_map(|target| prices(target, max_cost));
-        shortest = costs.map(|(_, output)| output * choices(call)).fold(shortest, f64::max);
+        let candidate_prices = call.candidates.iter().filter_map(|target| prices(target, max_cost));
+        min_answer_cost = candidate_prices.map(|(_, output)| output * choices(call)).fold(min_answer_cost, f64::max);
         let uncovered = call.candidates.iter().filter(|target| prices(target, max_cost).is_none());
-        capped.uncovered.extend(uncovered.map(|target| target.id.to_string()));
+        result.uncovered.extend(uncovered.map(|target| target.id.to_string()));
     }
-    if paid == 0 {
-        return Ok(capped);
+    if priced_calls == 0 {
+        return Ok(result);
     }
     #[expect(clippy::cast_precision_loss, reason = "few calls")]
-    let paid = paid as f64;
-    let (share, minimum) = ((max_cost.amount - prompts) / paid, prompts + shortest * paid);
+    let priced_calls = priced_calls as f64;
+    let (share, minimum) =
+        ((max_cost.amount - prompt_cost) / priced_calls, prompt_cost + min_answer_cost * priced_calls);
     for call in &mut plan.calls {
-        let costs = call.candidates.iter().filter_map(|target| prices(target, max_cost));
-        let Some(highest) = costs.map(|(_, output)| output).reduce(f64::max) else { continue };
+        let candidate_prices = call.candidates.iter().filter_map(|target| prices(target, max_cost));
+        let Some(highest) = candidate_prices.map(|(_, output)| output).reduce(f64::max) else { continue };
         if share <= 0.0 {
             return Err(minimum);
         }
@@ -91,23 +92,24 @@ pub fn cap(plan: &mut Plan, max_cost: &Money) -> Result<CapResult, f64> {
         let limits =
             call.candidates.iter().map(|target| call.request.max_tokens().or(target.params.max_output_tokens()));
         let limits: Vec<Option<u64>> = limits.collect();
-        let longest = limits.iter().flatten().max().copied();
-        let requested = longest.filter(|_| limits.iter().all(Option::is_some));
+        let max_limit = limits.iter().flatten().max().copied();
+        let requested_limit = max_limit.filter(|_| limits.iter().all(Option::is_some));
         // Services reject a limit above what the model can write.
-        let limit = affordable.min(requested.unwrap_or(DEFAULT_MAX_OUTPUT_TOKENS.max(longest.unwrap_or_default())));
+        let limit =
+            affordable.min(requested_limit.unwrap_or(DEFAULT_MAX_OUTPUT_TOKENS.max(max_limit.unwrap_or_default())));
         call.update_request(|request| request.limit_to_budget(limit));
-        if requested.is_none_or(|requested| limit < requested) {
-            capped.max_output_tokens = Some(capped.max_output_tokens.map_or(limit, |longest| longest.min(limit)));
+        if requested_limit.is_none_or(|requested_limit| limit < requested_limit) {
+            result.max_output_tokens = Some(result.max_output_tokens.map_or(limit, |lowest| lowest.min(limit)));
         }
     }
-    Ok(capped)
+    Ok(result)
 }
 
 /// How many choices a call requests (`n`).
 #[expect(clippy::cast_precision_loss, reason = "few answers")]
 fn choices(call: &Call) -> f64 {
-    let own = call.candidates.iter().filter_map(|target| target.params.choice_count()).max();
-    call.request.choice_count().or(own).unwrap_or(1) as f64
+    let configured = call.candidates.iter().filter_map(|target| target.params.choice_count()).max();
+    call.request.choice_count().or(configured).unwrap_or(1) as f64
 }
 
 /// The price of an input token and an output token, if it is in the currency of the limit.

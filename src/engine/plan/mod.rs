@@ -90,7 +90,7 @@ impl Call {
         }
     }
 
-    /// Its unique name within the plan: `fast`, or `fast#2` with several samples.
+    /// The unique name within the plan: `fast`, or `fast#2` with several samples.
     #[must_use]
     pub fn label(&self) -> String {
         match self.sample {
@@ -236,11 +236,11 @@ fn default_name(config: &Config) -> Result<String, PlanError> {
         ([], [model]) => Ok(model.id.0.clone()),
         _ if config.path.is_none() => Err(PlanError::NoEndpoints),
         _ => {
-            let known: Vec<&str> = config.names().collect();
-            let hint = if known.is_empty() {
+            let names: Vec<&str> = config.names().collect();
+            let hint = if names.is_empty() {
                 "choose one with -m ENDPOINT/ID, or add a model to the config".to_owned()
             } else {
-                format!("choose one with -m: {}; or set `default` in the config", known.join(", "))
+                format!("choose one with -m: {}; or set `default` in the config", names.join(", "))
             };
             Err(PlanError::NoDefault { hint })
         }
@@ -252,18 +252,20 @@ fn unknown_hint(config: &Config, name: &str) -> String {
         if let (None, Some(vendor)) = (&config.path, vendors::by_name(endpoint)) {
             return format!("set {} to use {}", vendor.key_env.join(" or "), vendor.title);
         }
-        let known: Vec<&str> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
-        return match closest_name(endpoint, known.iter().copied()) {
-            Some(near) if near != endpoint => format!("unknown endpoint \"{endpoint}\"; did you mean \"{near}\"?"),
-            _ if known.is_empty() => format!("unknown endpoint \"{endpoint}\": no config and no known key is set"),
-            _ => format!("unknown endpoint \"{endpoint}\"; available: {}", known.join(", ")),
+        let endpoints: Vec<&str> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
+        return match closest_name(endpoint, endpoints.iter().copied()) {
+            Some(suggestion) if suggestion != endpoint => {
+                format!("unknown endpoint \"{endpoint}\"; did you mean \"{suggestion}\"?")
+            }
+            _ if endpoints.is_empty() => format!("unknown endpoint \"{endpoint}\": no config and no known key is set"),
+            _ => format!("unknown endpoint \"{endpoint}\"; available: {}", endpoints.join(", ")),
         };
     }
     match closest_name(name, config.names()) {
-        Some(near) => format!("did you mean \"{near}\"?"),
+        Some(suggestion) => format!("did you mean \"{suggestion}\"?"),
         None => match config.names().collect::<Vec<_>>() {
-            known if known.is_empty() => "use ENDPOINT/ID for a model without an entry in the config".to_owned(),
-            known => format!("available: {}", known.join(", ")),
+            names if names.is_empty() => "use ENDPOINT/ID for a model without an entry in the config".to_owned(),
+            names => format!("available: {}", names.join(", ")),
         },
     }
 }

@@ -49,7 +49,7 @@ impl Selection {
         let (mut calls, mut warnings) = (Vec::<Call>::new(), Vec::new());
         let names = if self.is_empty() { default_selection(config)? } else { self.names(config)? };
         for (name, explicit) in names {
-            match calls.iter().find(|known| known.name == name) {
+            match calls.iter().find(|call| call.name == name) {
                 Some(_) if explicit => warnings.push(format!("\"{name}\" was given twice; it is called once")),
                 Some(_) => {}
                 None => calls.push(resolve_call(config, Some(&name), request, on_incomplete)?),
@@ -58,7 +58,7 @@ impl Selection {
         Ok(SelectedCalls { calls, warnings })
     }
 
-    /// All selected names, and whether the user gave that very name (not as part of a set or tag).
+    /// All selected names, each with whether the user gave the name itself (not a set or tag that contains it).
     fn names(&self, config: &Config) -> Result<Vec<(String, bool)>, PlanError> {
         let mut names = Vec::new();
         for name in self.models.iter().map(|name| normalize_name(name)) {
@@ -87,7 +87,7 @@ fn set_members<'a>(config: &'a Config, name: &str) -> Result<&'a [String], PlanE
     let sets: Vec<&str> = config.sets.iter().map(|set| set.name.as_str()).collect();
     let hint = match crate::config::closest_name(name, sets.iter().copied()) {
         _ if config.model(name).is_some() || config.route(name).is_some() => format!("use -m {name}"),
-        Some(near) => format!("did you mean the set \"{near}\"?"),
+        Some(suggestion) => format!("did you mean the set \"{suggestion}\"?"),
         None if sets.is_empty() => "the config has no [sets]".to_owned(),
         None => format!("available: {}", sets.join(", ")),
     };
@@ -95,13 +95,13 @@ fn set_members<'a>(config: &'a Config, name: &str) -> Result<&'a [String], PlanE
 }
 
 fn models_with_tag(config: &Config, tag: &str) -> Result<Vec<String>, PlanError> {
-    let has = |wanted: &str| {
+    let models_tagged = |wanted: &str| {
         let models = config.models.iter().filter(|model| model.tags.iter().any(|tag| tag == wanted));
         models.map(|model| model.id.0.clone()).collect::<Vec<_>>()
     };
-    let found = has(tag);
-    if !found.is_empty() {
-        return Ok(found);
+    let tagged = models_tagged(tag);
+    if !tagged.is_empty() {
+        return Ok(tagged);
     }
     let mut tags: Vec<&str> = config.models.iter().flat_map(|model| &model.tags).map(String::as_str).collect();
     tags.sort_unstable();
@@ -126,7 +126,7 @@ fn all_models(config: &Config) -> Result<Vec<String>, PlanError> {
 
 /// The models of `compare` without a selection.
 fn default_selection(config: &Config) -> Result<Vec<(String, bool)>, PlanError> {
-    let set = match (&config.compare, config.sets.as_slice()) {
+    let members = match (&config.compare, config.sets.as_slice()) {
         (Some(name), _) => set_members(config, name)?,
         (None, [only]) => &only.members,
         (None, []) if config.path.is_none() => {
@@ -145,7 +145,7 @@ fn default_selection(config: &Config) -> Result<Vec<(String, bool)>, PlanError> 
             return Err(PlanError::NoSelection { hint });
         }
     };
-    Ok(set.iter().map(|member| (member.clone(), false)).collect())
+    Ok(members.iter().map(|member| (member.clone(), false)).collect())
 }
 
 #[cfg(test)]
@@ -175,31 +175,32 @@ panel = ["b", "chat", "e/x"]
         Ok((selected.calls.into_iter().map(|call| call.name).collect(), selected.warnings.len()))
     }
 
-    fn names(words: &[&str]) -> Vec<String> {
-        words.iter().map(|&word| word.to_owned()).collect()
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|&name| name.to_owned()).collect()
     }
 
     #[test]
     fn names_sets_and_tags_are_merged_in_order_without_duplicates() {
-        let chosen = |models: &[&str], sets: &[&str], tags: &[&str], all| {
+        let selected = |models: &[&str], sets: &[&str], tags: &[&str], all| {
             let selection = Selection { models: names(models), sets: names(sets), tags: names(tags), all };
             select(CONFIG, &selection).expect("valid selection")
         };
-        assert_eq!(chosen(&["c", "chat", "e/y"], &[], &[], false), (names(&["c", "chat", "e/y"]), 0));
-        assert_eq!(chosen(&["c", "c"], &[], &[], false), (names(&["c"]), 1));
-        assert_eq!(chosen(&["panel", "a"], &[], &[], false), (names(&["b", "chat", "e/x", "a"]), 0));
-        assert_eq!(chosen(&["b"], &["panel"], &["cheap"], false), (names(&["b", "chat", "e/x", "a"]), 0));
-        assert_eq!(chosen(&[], &[], &[], true), (names(&["a", "b", "c"]), 0));
+        assert_eq!(selected(&["c", "chat", "e/y"], &[], &[], false), (names(&["c", "chat", "e/y"]), 0));
+        assert_eq!(selected(&["c", "c"], &[], &[], false), (names(&["c"]), 1));
+        assert_eq!(selected(&["panel", "a"], &[], &[], false), (names(&["b", "chat", "e/x", "a"]), 0));
+        assert_eq!(selected(&["b"], &["panel"], &["cheap"], false), (names(&["b", "chat", "e/x", "a"]), 0));
+        assert_eq!(selected(&[], &[], &[], true), (names(&["a", "b", "c"]), 0));
     }
 
     #[test]
     fn empty_selection_uses_the_default_set() {
-        let bare = |more: &str| select(&format!("{more}{CONFIG}"), &Selection::default());
-        assert_eq!(bare("").expect("the only set").0, ["b", "chat", "e/x"]);
-        let two = format!("{CONFIG}other = [\"a\"]\n");
-        let error = select(&two, &Selection::default()).expect_err("two sets and no default");
+        let select_default = |prefix: &str| select(&format!("{prefix}{CONFIG}"), &Selection::default());
+        assert_eq!(select_default("").expect("the only set").0, ["b", "chat", "e/x"]);
+        let two_sets = format!("{CONFIG}other = [\"a\"]\n");
+        let error = select(&two_sets, &Selection::default()).expect_err("two sets and no default");
         assert!(error.hint().contains("panel, other"), "{}", error.hint());
-        let default = select(&format!("compare = \"other\"\n{two}"), &Selection::default()).expect("a default set");
+        let default =
+            select(&format!("compare = \"other\"\n{two_sets}"), &Selection::default()).expect("a default set");
         assert_eq!(default.0, ["a"]);
     }
 
@@ -223,9 +224,10 @@ panel = ["b", "chat", "e/x"]
         let request = Arc::new(ModelRequest::Chat(ChatRequest::default()));
         let selected = Selection::default().resolve(&config, &request, OnIncomplete::Error).expect("two keys are set");
         assert_eq!(selected.calls.len(), 2);
-        let none = from_environment(&crate::model::environment::Environment::default()).expect("valid environment");
+        let without_keys =
+            from_environment(&crate::model::environment::Environment::default()).expect("valid environment");
         assert!(matches!(
-            Selection::default().resolve(&none, &request, OnIncomplete::Error),
+            Selection::default().resolve(&without_keys, &request, OnIncomplete::Error),
             Err(PlanError::NoEndpoints)
         ));
     }

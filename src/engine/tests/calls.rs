@@ -9,13 +9,13 @@ use crate::transport::{ByteStream, TransportError};
 #[tokio::test(start_paused = true)]
 async fn calls_run_concurrently_and_independently() {
     let replies = [MockResponse::NoResponse, answer()];
-    let script = MockTransport::new(replies);
-    let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
+    let transport = MockTransport::new(replies);
+    let engine = Arc::new(Engine::new(Arc::new(transport), KeyRing::default()));
     let plan = Plan {
         calls: vec![call_to(vec![testing::target("a")]), call_to(vec![testing::target("b")])],
         max_concurrent: None,
     };
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let mut events = Box::pin(engine.run(plan));
     let finished = async {
         loop {
@@ -25,7 +25,7 @@ async fn calls_run_concurrently_and_independently() {
             }
         }
     };
-    assert_eq!((finished.await, begun.elapsed()), (1, Duration::ZERO));
+    assert_eq!((finished.await, started_at.elapsed()), (1, Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,8 +64,8 @@ async fn dropping_the_stream_drops_the_connection() {
 
 #[tokio::test(start_paused = true)]
 async fn local_limit_fails_over_without_a_request() {
-    let script = MockTransport::new([MockResponse::NoResponse, answer()]);
-    let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
+    let transport = MockTransport::new([MockResponse::NoResponse, answer()]);
+    let engine = Arc::new(Engine::new(Arc::new(transport), KeyRing::default()));
     let full = with_endpoint(testing::target("a"), |endpoint| {
         endpoint.limits = Limits { max_concurrency: Some(1), queue_timeout: Some(SECOND), ..Limits::default() };
     });
@@ -74,43 +74,43 @@ async fn local_limit_fails_over_without_a_request() {
         max_concurrent: None,
     };
     let mut events = Box::pin(engine.run(plan));
-    let outcome = loop {
+    let record = loop {
         let event = events.next().await.expect("calls end");
-        if let EventKind::Finished(outcome) = event.kind {
-            break outcome;
+        if let EventKind::Finished(record) = event.kind {
+            break record;
         }
     };
-    let classes: Vec<_> = outcome.attempts.iter().map(AttemptRecord::class).collect();
+    let classes: Vec<_> = record.attempts.iter().map(AttemptRecord::class).collect();
     assert_eq!(classes, [Some(ErrorClass::LocalLimit), None]);
 }
 
-/// The remaining events of each call, until all have ended.
+/// The remaining events until all calls have ended, each with its call.
 async fn remaining_events(run: &mut Run) -> Vec<(usize, String)> {
     let mut events = Vec::new();
     while let Some(event) = run.next().await {
-        let word = match event.kind {
+        let description = match event.kind {
             EventKind::Started(target) => target.id.0.clone(),
             EventKind::Deltas(_) => "text".to_owned(),
-            EventKind::Restarted => "again".to_owned(),
-            EventKind::Finished(outcome) if outcome.stopped => format!("stopped after {}", outcome.attempts.len()),
-            EventKind::Finished(outcome) => format!("over {}", outcome.result.is_ok()),
+            EventKind::Restarted => "restarted".to_owned(),
+            EventKind::Finished(record) if record.stopped => format!("stopped after {}", record.attempts.len()),
+            EventKind::Finished(record) => format!("finished {}", record.result.is_ok()),
             _ => continue,
         };
-        events.push((event.call, word));
+        events.push((event.call, description));
     }
     events.dedup();
     events
 }
 
-fn expected_events(words: &[(usize, &str)]) -> Vec<(usize, String)> {
-    words.iter().map(|(call, word)| (*call, (*word).to_owned())).collect()
+fn expected_events(events: &[(usize, &str)]) -> Vec<(usize, String)> {
+    events.iter().map(|(call, description)| (*call, (*description).to_owned())).collect()
 }
 
 #[tokio::test(start_paused = true)]
 async fn single_call_can_be_stopped_or_restarted() {
     let replies = [MockResponse::NoResponse, MockResponse::NoResponse, answer(), answer()];
-    let script = MockTransport::new(replies);
-    let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
+    let transport = MockTransport::new(replies);
+    let engine = Arc::new(Engine::new(Arc::new(transport), KeyRing::default()));
     let calls = ["a", "b"].map(|name| call_to(vec![testing::target(name)])).to_vec();
     let mut run = engine.run(Plan { calls, max_concurrent: None });
     for _ in 0..2 {
@@ -123,10 +123,10 @@ async fn single_call_can_be_stopped_or_restarted() {
     let expected = expected_events(&[
         (0, "stopped after 1"),
         (1, "stopped after 1"),
-        (1, "again"),
+        (1, "restarted"),
         (1, "b"),
         (1, "text"),
-        (1, "over true"),
+        (1, "finished true"),
     ]);
     assert_eq!(events, expected);
     // A call that has ended can be restarted; an index out of range is ignored.
@@ -135,19 +135,78 @@ async fn single_call_can_be_stopped_or_restarted() {
     run.restart(2);
     assert_eq!(
         remaining_events(&mut run).await,
-        expected_events(&[(0, "again"), (0, "a"), (0, "text"), (0, "over true")])
+        expected_events(&[(0, "restarted"), (0, "a"), (0, "text"), (0, "finished true")])
     );
 }
 
 #[tokio::test(start_paused = true)]
 async fn pending_call_can_be_stopped() {
-    let script = MockTransport::new([answer(), answer()]);
-    let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
+    let transport = MockTransport::new([answer(), answer()]);
+    let engine = Arc::new(Engine::new(Arc::new(transport), KeyRing::default()));
     let calls = ["a", "b", "c"].map(|name| call_to(vec![testing::target(name)])).to_vec();
     let mut run = engine.run(Plan { calls, max_concurrent: Some(1) });
     assert_eq!(run.next().await.expect("the first call").call, 0);
     run.stop(1);
-    let ends: Vec<_> =
-        remaining_events(&mut run).await.into_iter().filter(|(_, word)| word.starts_with(['o', 's'])).collect();
-    assert_eq!(ends, expected_events(&[(1, "stopped after 0"), (0, "over true"), (2, "over true")]));
+    let ends: Vec<_> = remaining_events(&mut run)
+        .await
+        .into_iter()
+        .filter(|(_, description)| description.starts_with(['f', 's']))
+        .collect();
+    assert_eq!(ends, expected_events(&[(1, "stopped after 0"), (0, "finished true"), (2, "finished true")]));
+}
+
+/// Runs a call until `stop_at` accepts an event, then stops it.
+async fn record_of_stopped_call(
+    call: Call,
+    replies: impl IntoIterator<Item = MockResponse>,
+    mut stop_at: impl FnMut(&EventKind) -> bool,
+) -> Arc<CallRecord> {
+    let transport = Arc::new(MockTransport::new(replies)) as Arc<dyn Transport>;
+    let engine = Arc::new(Engine::new(transport, KeyRing::default()));
+    let mut run = engine.run(Plan::single(call).retaining_text());
+    while let Some(event) = run.next().await {
+        if stop_at(&event.kind) {
+            break;
+        }
+    }
+    let mut ended = run.stop_all();
+    let Some(EventKind::Finished(record)) = ended.pop().map(|event| event.kind) else { panic!("no record: {ended:?}") };
+    assert!(record.stopped && ended.is_empty());
+    record
+}
+
+fn partial_answer() -> MockResponse {
+    MockResponse::Chunks(vec![(Duration::ZERO, HELLO)])
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_stopped_after_a_partial_answer_failed_keeps_it() {
+    for on_incomplete in [OnIncomplete::Restart, OnIncomplete::Buffer] {
+        let call = Call { on_incomplete, ..call_to(two_targets()) };
+        let replies = [partial_answer(), MockResponse::NoResponse];
+        let record = record_of_stopped_call(call, replies, |kind| matches!(kind, EventKind::Failed { .. })).await;
+        assert_eq!((record.answer.answer.text.as_str(), record.incomplete), ("Hello", true), "{on_incomplete:?}");
+        assert_eq!(record.attempts.len(), 1, "the failed attempt is recorded once: {record:?}");
+        assert_eq!(record.target.as_ref().map(|target| target.id.0.as_str()), Some("a"));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_stopped_during_the_next_attempt_has_both_attempts_and_the_partial_answer() {
+    let call = Call { on_incomplete: OnIncomplete::Restart, ..call_to(two_targets()) };
+    let mut started = 0;
+    let record = record_of_stopped_call(call, [partial_answer(), partial_answer()], |kind| {
+        started += usize::from(matches!(kind, EventKind::Started(_)));
+        started == 2 && matches!(kind, EventKind::FirstToken(_))
+    });
+    let record = record.await;
+    let targets: Vec<_> = record.attempts.iter().map(|attempt| attempt.target.id.0.as_str()).collect();
+    assert_eq!((targets, record.answer.answer.text.as_str()), (vec!["a", "b"], "Hello"));
+    assert!(record.attempts.iter().all(|attempt| attempt.usage.is_some()), "{record:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn call_stopped_before_its_first_event_has_no_attempt() {
+    let record = record_of_stopped_call(call_to(two_targets()), [], |_| true).await;
+    assert!(record.attempts.is_empty() && record.usage.is_none() && !record.incomplete, "{record:?}");
 }

@@ -5,7 +5,7 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn complete_answer_is_returned() {
     let result = run(call_to(two_targets()), [answer()]).await;
-    assert_eq!(result.outcome.result, Ok(Completion { finish_reason: Some(FinishReason::Stop) }));
+    assert_eq!(result.record.result, Ok(Completion { finish_reason: Some(FinishReason::Stop) }));
     assert_eq!((result.answer.text.as_str(), result.models()), ("Hello", vec!["a-upstream"]));
 }
 
@@ -15,7 +15,7 @@ async fn failure_of_the_first_candidate_fails_over_to_the_second() {
     let first_error =
         MockResponse::Chunks(vec![(Duration::ZERO, "data: {\"error\":{\"message\":\"x\",\"code\":429}}\n\n")]);
     let rate = MockResponse::Status(429, vec![("retry-after", "30")], "{}");
-    for (reply, repeats, class) in [
+    for (reply, is_retried, class) in [
         (MockResponse::ConnectError(TransportErrorKind::Refused), true, "connect"),
         (MockResponse::ConnectError(TransportErrorKind::Dns), false, "connect"),
         (MockResponse::ConnectError(TransportErrorKind::Reset), true, "reset"),
@@ -37,15 +37,15 @@ async fn failure_of_the_first_candidate_fails_over_to_the_second() {
         (MockResponse::Chunks(vec![(Duration::ZERO, "data: {oops\n\n")]), false, "invalid-chunk"),
         (MockResponse::Chunks(vec![(Duration::ZERO, "{\"choices\":[{\"mess")]), true, "reset"),
     ] {
-        let times = if repeats { 2 } else { 1 };
+        let times = if is_retried { 2 } else { 1 };
         let replies = std::iter::repeat_n(reply.clone(), times).chain([answer()]);
         let result = run(call_to(two_targets()), replies).await;
         assert_eq!(result.answer.text, "Hello", "{reply:?}");
-        assert!(result.outcome.result.is_ok() && !result.outcome.incomplete, "{reply:?}");
+        assert!(result.record.result.is_ok() && !result.record.incomplete, "{reply:?}");
         assert_eq!(result.classes()[0], class, "{reply:?}");
         assert_eq!(
             result.failovers().last(),
-            Some(&NextStep::Failover(result.outcome.target.as_ref().expect("b answered").id.clone()))
+            Some(&NextStep::Failover(result.record.target.as_ref().expect("b answered").id.clone()))
         );
     }
 }
@@ -134,7 +134,7 @@ async fn all_keys_of_an_endpoint_are_tried_and_masked_in_events() {
     let reply = MockResponse::Chunks(vec![(Duration::ZERO, finish), (Duration::ZERO, late)]);
     let warned = run(call_to(vec![with_endpoint(testing::target("a"), keys)]), [reply]).await;
     assert!(warned.notices().len() == 1 && !format!("{:?}", warned.events).contains("first-key"));
-    assert_eq!(result.outcome.result, Ok(Completion { finish_reason: Some(FinishReason::Stop) }));
+    assert_eq!(result.record.result, Ok(Completion { finish_reason: Some(FinishReason::Stop) }));
 }
 
 #[tokio::test(start_paused = true)]

@@ -56,7 +56,7 @@ async fn first_due_candidate_is_tried_when_all_are_unavailable() {
         "{:?}",
         result.notices()
     );
-    assert!(result.outcome.result.is_ok() && result.took <= SECOND * 5, "{:?}", result.took);
+    assert!(result.record.result.is_ok() && result.took <= SECOND * 5, "{:?}", result.took);
 }
 
 #[tokio::test(start_paused = true)]
@@ -71,7 +71,7 @@ async fn slow_candidate_keeps_its_time_if_the_others_are_unavailable() {
 /// An engine for which `a` is unreachable and due for a probe, and `b` is unavailable after a 403.
 async fn engine_with_probe_due() -> TestEngine {
     let test_engine = TestEngine::new([connection_refused(), connection_refused(), status(403)]);
-    assert!(test_engine.run(call_to(two_targets())).await.outcome.result.is_err());
+    assert!(test_engine.run(call_to(two_targets())).await.record.result.is_err());
     sleep(SECOND * 6).await;
     test_engine
 }
@@ -161,7 +161,7 @@ async fn dropped_probe_releases_its_lease() {
     test_engine.engine = Arc::new(
         Arc::into_inner(test_engine.engine).expect("the only reference").with_health(Arc::clone(&store), Duration::MAX),
     );
-    assert!(test_engine.run(call_to(two_targets())).await.outcome.result.is_err());
+    assert!(test_engine.run(call_to(two_targets())).await.record.result.is_err());
     sleep(SECOND * 6).await;
     test_engine.add_replies([MockResponse::NoResponse, answer()]);
     {
@@ -201,7 +201,7 @@ async fn failures_count_in_memory_if_the_store_is_read_only() {
     let mut test_engine = TestEngine::new([connection_refused(), connection_refused(), status(403)]);
     let engine = Arc::into_inner(test_engine.engine).expect("the only reference");
     test_engine.engine = Arc::new(engine.with_health(Arc::new(ReadOnly), Duration::MAX));
-    assert!(test_engine.run(call_to(two_targets())).await.outcome.result.is_err());
+    assert!(test_engine.run(call_to(two_targets())).await.record.result.is_err());
     test_engine.add_replies([answer()]);
     let result = test_engine.run(call_to(two_targets())).await;
     assert!(result.took > SECOND * 3, "both are unavailable: {:?}", result.took);
@@ -211,7 +211,7 @@ async fn failures_count_in_memory_if_the_store_is_read_only() {
 async fn probe_tries_all_keys_with_one_lease() {
     let test_engine = TestEngine::new([connection_refused(), connection_refused(), connection_refused()]);
     let targets = || vec![target_with_keys("a"), testing::target("b")];
-    assert!(test_engine.run(call_to(targets())).await.outcome.result.is_err());
+    assert!(test_engine.run(call_to(targets())).await.record.result.is_err());
     sleep(SECOND * 6).await;
     // The first key is rejected and the second answers after 3 s: no other request probes in the meantime.
     test_engine.add_replies([
@@ -240,7 +240,7 @@ async fn rejected_key_is_not_used_by_the_next_request() {
         |result: &CallResult| result.requests.iter().filter_map(|request| request.key.clone()).collect::<Vec<_>>();
     let first = test_engine.run(call_to(vec![target_with_keys("a")])).await;
     assert_eq!(keys(&first), ["Bearer sk-first-key", "Bearer sk-second-key"]);
-    let recorded: Vec<_> = first.outcome.attempts.iter().map(|attempt| attempt.key_index).collect();
+    let recorded: Vec<_> = first.record.attempts.iter().map(|attempt| attempt.key_index).collect();
     assert_eq!(recorded, [Some(0), Some(1)]);
     for _ in 0..3 {
         test_engine.add_replies([answer()]);
@@ -262,7 +262,7 @@ async fn keys_rotate_between_requests() {
             test_engine
                 .run(call_to(vec![target_with_keys("a")]))
                 .await
-                .outcome
+                .record
                 .attempts
                 .iter()
                 .filter_map(|attempt| attempt.key_index),
@@ -275,7 +275,7 @@ async fn keys_rotate_between_requests() {
 async fn first_token_timeout_adapts_to_slow_models() {
     let slow = || MockResponse::Chunks(vec![(SECOND * 5, HELLO), (Duration::ZERO, STOP)]);
     let test_engine = TestEngine::new([slow()]);
-    assert_eq!(test_engine.run(call_to(vec![testing::target("a")])).await.outcome.ttft, Some(SECOND * 5));
+    assert_eq!(test_engine.run(call_to(vec![testing::target("a")])).await.record.ttft, Some(SECOND * 5));
     test_engine.add_replies([MockResponse::Chunks(vec![(SECOND * 14, HELLO), (Duration::ZERO, STOP)])]);
     assert_eq!(
         test_engine.run(call_to(two_targets())).await.models(),
@@ -298,7 +298,7 @@ async fn slow_request_is_hedged_and_the_first_to_answer_wins() {
     let result = test_engine.run(hedged(SECOND)).await;
     assert_eq!((result.models(), result.classes()), (vec!["a-upstream", "b-upstream"], vec!["local-limit", "ok"]));
     assert_eq!(
-        (result.took, result.outcome.target.as_ref().map(|target| target.id.0.clone())),
+        (result.took, result.record.target.as_ref().map(|target| target.id.0.clone())),
         (SECOND, Some("b".into()))
     );
     test_engine.add_replies([late(2)]);
@@ -307,7 +307,7 @@ async fn slow_request_is_hedged_and_the_first_to_answer_wins() {
     let test_engine = TestEngine::new([late(3), late(9)]);
     let result = test_engine.run(hedged(SECOND)).await;
     assert_eq!(
-        (result.took, result.outcome.target.as_ref().map(|target| target.id.0.clone())),
+        (result.took, result.record.target.as_ref().map(|target| target.id.0.clone())),
         (SECOND * 3, Some("a".into()))
     );
     let test_engine = TestEngine::new([MockResponse::DelayedStatus(SECOND * 2, 500), late(3)]);
@@ -321,7 +321,7 @@ async fn slow_request_is_hedged_and_the_first_to_answer_wins() {
         (result.models(), result.classes()),
         (vec!["a-upstream", "b-upstream", "a-upstream"], vec!["local-limit", "incomplete", "ok"])
     );
-    assert_eq!((result.answer.text.as_str(), result.outcome.result.is_ok()), ("Hello", true));
+    assert_eq!((result.answer.text.as_str(), result.record.result.is_ok()), ("Hello", true));
 }
 
 #[tokio::test(start_paused = true)]
@@ -336,13 +336,15 @@ async fn model_over_its_spend_limit_is_skipped() {
             Ok((target.id.0 == "a").then_some(ReachedLimit { limit, spent: 1.5 }))
         }
     }
-    let script = Arc::new(MockTransport::new([answer()]));
-    let engine = Engine::new(Arc::clone(&script) as Arc<dyn Transport>, KeyRing::default());
+    let transport = Arc::new(MockTransport::new([answer()]));
+    let engine = Engine::new(Arc::clone(&transport) as Arc<dyn Transport>, KeyRing::default());
     let engine = Arc::new(engine.with_ledger(Arc::new(SpentLedger)));
-    let result = run_call(&engine, &script, call_to(two_targets())).await;
+    let result = run_call(&engine, &transport, call_to(two_targets())).await;
     assert_eq!(result.models(), ["b-upstream"]);
-    assert!(matches!(result.notices().as_slice(), [Notice::Skipped(id, why)] if id.0 == "a" && why.contains("1.5")));
-    let rejected = run_call(&engine, &script, call_to(vec![testing::target("a")])).await;
+    assert!(
+        matches!(result.notices().as_slice(), [Notice::Skipped(id, reason)] if id.0 == "a" && reason.contains("1.5"))
+    );
+    let rejected = run_call(&engine, &transport, call_to(vec![testing::target("a")])).await;
     assert_eq!((rejected.class(), rejected.requests.len()), (ErrorClass::Spend, 0));
 }
 
@@ -390,7 +392,7 @@ proptest! {
                 tried.sort_unstable();
                 tried.dedup();
                 let tried = tried.len();
-                let complete = result.outcome.result.is_ok();
+                let complete = result.record.result.is_ok();
                 counts.push((result.requests.len(), tried, complete));
             }
             counts

@@ -11,7 +11,7 @@ async fn answer_without_an_end_is_incomplete() {
         MockResponse::Chunks(vec![(Duration::ZERO, HELLO), (Duration::ZERO, "data: {\"error\":\"x\"}\n\n")]),
     ] {
         let result = run(call_to(two_targets()), [reply]).await;
-        assert!(result.outcome.incomplete && result.answer.text == "Hello", "{:?}", result.outcome);
+        assert!(result.record.incomplete && result.answer.text == "Hello", "{:?}", result.record);
         assert_eq!(result.class(), ErrorClass::Incomplete);
     }
 }
@@ -45,20 +45,20 @@ async fn incomplete_answer_is_restarted_or_buffered_by_on_incomplete() {
     let result =
         run(Call { on_incomplete: OnIncomplete::Buffer, ..call_to(two_targets()) }, [incomplete, status(401)]).await;
     assert!(
-        result.outcome.incomplete && result.answer.text == "partial",
+        result.record.incomplete && result.answer.text == "partial",
         "the partial answer is kept: {:?}",
-        result.outcome
+        result.record
     );
     let empty = MockResponse::Chunks(vec![(Duration::ZERO, STOP)]);
     let partial = MockResponse::Chunks(vec![(Duration::ZERO, HELLO)]);
     let result = run(Call { on_incomplete: OnIncomplete::Buffer, ..call_to(two_targets()) }, [partial, empty]).await;
-    assert!(result.outcome.result.is_ok() && result.answer.text.is_empty(), "a complete answer without text counts");
+    assert!(result.record.result.is_ok() && result.answer.text.is_empty(), "a complete answer without text counts");
     let last = Call { on_incomplete: OnIncomplete::Buffer, ..call_to(vec![testing::target("a")]) };
     let result = run(last, [MockResponse::Chunks(vec![(Duration::ZERO, HELLO)])]).await;
     assert!(
-        result.outcome.incomplete && result.answer.text == "Hello",
+        result.record.incomplete && result.answer.text == "Hello",
         "the partial answer is kept: {:?}",
-        result.outcome
+        result.record
     );
 }
 
@@ -69,13 +69,13 @@ async fn complete_answer_stays_complete_whatever_follows() {
     let result = run(call_to(two_targets()), [lingering]).await;
     assert_eq!((result.answer.text.as_str(), result.took), ("Hello", SECOND));
     let blank = MockResponse::Chunks(vec![(Duration::ZERO, finish), (Duration::ZERO, "data:\n\n"), (100 * SECOND, "")]);
-    assert!(run(call_to(two_targets()), [blank]).await.outcome.result.is_ok(), "an empty event is ignored");
+    assert!(run(call_to(two_targets()), [blank]).await.record.result.is_ok(), "an empty event is ignored");
     let error =
         MockResponse::Chunks(vec![(Duration::ZERO, finish), (Duration::ZERO, "data: {\"error\":\"late\"}\n\n")]);
     let result = run(call_to(two_targets()), [error]).await;
-    assert!(result.outcome.result.is_ok() && matches!(result.notices()[0], Notice::ErrorAfterEnd(..)));
+    assert!(result.record.result.is_ok() && matches!(result.notices()[0], Notice::ErrorAfterEnd(..)));
     let result = run(call_to(two_targets()), [MockResponse::ChunksThenReset(vec![(Duration::ZERO, finish)])]).await;
-    assert!(result.outcome.result.is_ok(), "{:?}", result.outcome.result);
+    assert!(result.record.result.is_ok(), "{:?}", result.record.result);
     let after_done = MockResponse::Chunks(vec![(Duration::ZERO, HELLO), (Duration::ZERO, STOP), (100 * SECOND, "x")]);
     assert_eq!(run(call_to(two_targets()), [after_done]).await.took, Duration::ZERO);
 }
@@ -96,9 +96,9 @@ async fn attempts_after_a_restart_follow_the_usual_rules() {
     assert_eq!(result.failovers()[2], NextStep::Failover(three[2].id.clone()), "nothing of b was shown");
     let result = run(restart(three), [incomplete(), status(400)]).await;
     assert_eq!(result.classes(), ["incomplete", "request"], "an invalid request does not fail over");
-    assert!(result.outcome.incomplete && result.class() == ErrorClass::Incomplete);
+    assert!(result.record.incomplete && result.class() == ErrorClass::Incomplete);
     assert_eq!(
-        result.outcome.target.as_ref().map(|target| target.id.to_string()),
+        result.record.target.as_ref().map(|target| target.id.to_string()),
         Some("a".into()),
         "the target of the incomplete answer"
     );
@@ -133,7 +133,7 @@ async fn filtered_empty_answer_fails_over_only_with_on_filter_next() {
     let result = run(Call { failover_on_filter: true, ..call_to(two_targets()) }, [reply(), answer()]).await;
     assert_eq!((result.answer.text.as_str(), result.classes()), ("Hello", vec!["filter", "ok"]));
     let result = run(call_to(two_targets()), [reply()]).await;
-    assert_eq!(result.outcome.result, Ok(Completion { finish_reason: Some(FinishReason::ContentFilter) }));
+    assert_eq!(result.record.result, Ok(Completion { finish_reason: Some(FinishReason::ContentFilter) }));
 }
 
 #[tokio::test(start_paused = true)]
@@ -141,5 +141,5 @@ async fn answer_over_the_size_limit_is_incomplete() {
     static LONG: std::sync::LazyLock<String> =
         std::sync::LazyLock::new(|| HELLO.replace("Hello", &"x".repeat(1 << 20)));
     let result = run(call_to(two_targets()), [MockResponse::Chunks(vec![(Duration::ZERO, LONG.as_str()); 200])]).await;
-    assert!(result.outcome.incomplete && result.answer.text.len() < 140 << 20, "{:?}", result.outcome.result);
+    assert!(result.record.incomplete && result.answer.text.len() < 140 << 20, "{:?}", result.record.result);
 }

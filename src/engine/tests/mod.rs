@@ -64,7 +64,7 @@ fn with_endpoint(mut target: Target, change: impl FnOnce(&mut Endpoint)) -> Targ
 /// The result of one call: its events and the requests sent.
 struct CallResult {
     events: Vec<Event>,
-    outcome: Arc<CallRecord>,
+    record: Arc<CallRecord>,
     answer: Answer,
     requests: Vec<RecordedRequest>,
     took: Duration,
@@ -84,7 +84,7 @@ impl CallResult {
     }
 
     fn classes(&self) -> Vec<&str> {
-        self.outcome.attempts.iter().map(|attempt| attempt.class().map_or("ok", ErrorClass::as_str)).collect()
+        self.record.attempts.iter().map(|attempt| attempt.class().map_or("ok", ErrorClass::as_str)).collect()
     }
 
     fn failovers(&self) -> Vec<NextStep> {
@@ -104,7 +104,7 @@ impl CallResult {
     }
 
     fn class(&self) -> ErrorClass {
-        self.outcome.result.as_ref().expect_err("the call failed").class
+        self.record.result.as_ref().expect_err("the call failed").class
     }
 }
 
@@ -135,11 +135,11 @@ impl TestEngine {
     }
 }
 
-async fn run_call(engine: &Arc<Engine>, script: &Arc<MockTransport>, call: Call) -> CallResult {
-    let before = script.requests.lock().expect("tests use one thread").len();
-    let begun = Instant::now();
+async fn run_call(engine: &Arc<Engine>, transport: &Arc<MockTransport>, call: Call) -> CallResult {
+    let earlier_requests = transport.requests.lock().expect("tests use one thread").len();
+    let started_at = Instant::now();
     let events: Vec<Event> = engine.run(Plan::single(call)).collect().await;
-    let took = begun.elapsed();
+    let took = started_at.elapsed();
     let (mut answer, mut buffer) = (Answer::default(), DeltaBuffer::default());
     for event in &events {
         match &event.kind {
@@ -158,7 +158,7 @@ async fn run_call(engine: &Arc<Engine>, script: &Arc<MockTransport>, call: Call)
     let Some(EventKind::Finished(outcome)) = events.last().map(|event| event.kind.clone()) else {
         panic!("the last event is not `Finished`: {events:?}")
     };
-    let unused = script.responses.lock().expect("tests use one thread").len();
-    let requests = script.requests.lock().expect("tests use one thread")[before..].to_vec();
-    CallResult { events, outcome, answer, requests, took, unused_replies: unused }
+    let unused_replies = transport.responses.lock().expect("tests use one thread").len();
+    let requests = transport.requests.lock().expect("tests use one thread")[earlier_requests..].to_vec();
+    CallResult { events, record: outcome, answer, requests, took, unused_replies }
 }

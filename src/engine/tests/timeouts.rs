@@ -23,7 +23,7 @@ async fn comments_count_for_the_idle_timeout_but_not_as_first_token() {
     slow.extend(vec![(50 * SECOND, ": ping\n\n"); 3]);
     slow.push((50 * SECOND, STOP));
     let result = run(call_to(two_targets()), [MockResponse::Chunks(slow)]).await;
-    assert!(result.outcome.result.is_ok(), "{:?}", result.outcome.result);
+    assert!(result.record.result.is_ok(), "{:?}", result.record.result);
 }
 
 #[tokio::test(start_paused = true)]
@@ -42,7 +42,7 @@ async fn deadline_ends_the_call() {
     let result = run(with_deadline(two_targets()), [MockResponse::NoResponse, answer()]).await;
     assert_eq!((result.answer.text.as_str(), result.took), ("Hello", 3 * SECOND / 2));
     let result = run(with_deadline(two_targets()), [MockResponse::NoResponse, MockResponse::NoResponse]).await;
-    assert!(result.outcome.deadline_passed);
+    assert!(result.record.deadline_passed);
     assert_eq!((result.took, result.class()), (3 * SECOND, ErrorClass::Timeout));
 }
 
@@ -62,15 +62,15 @@ async fn slow_consumer_uses_up_no_timeout() {
     let timeouts = Timeouts { idle: Some(2 * SECOND), total: Some(5 * SECOND), ..Timeouts::default() };
     let target = Target { timeouts, ..testing::target("a") };
     let chunks = vec![(SECOND, HELLO), (SECOND, HELLO), (SECOND, STOP)];
-    let script = MockTransport::new([MockResponse::Chunks(chunks)]);
-    let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
+    let transport = MockTransport::new([MockResponse::Chunks(chunks)]);
+    let engine = Arc::new(Engine::new(Arc::new(transport), KeyRing::default()));
     let mut events = Box::pin(engine.run(Plan::single(call_to(vec![target]))));
     let mut last = None;
     while let Some(event) = events.next().await {
         sleep(10 * SECOND).await;
         last = Some(event.kind);
     }
-    assert!(matches!(last, Some(EventKind::Finished(outcome)) if outcome.result.is_ok()));
+    assert!(matches!(last, Some(EventKind::Finished(record)) if record.result.is_ok()));
 }
 
 #[tokio::test(start_paused = true)]
@@ -88,7 +88,7 @@ async fn no_request_or_wait_starts_beyond_the_deadline() {
     };
     let late = MockResponse::DelayedStatus(3 * SECOND, 401);
     let result = run(with_deadline(vec![with_endpoint(testing::target("a"), keys)]), [late]).await;
-    assert_eq!((result.took, result.requests.len(), result.outcome.deadline_passed), (3 * SECOND, 1, true));
+    assert_eq!((result.took, result.requests.len(), result.record.deadline_passed), (3 * SECOND, 1, true));
 }
 
 #[tokio::test(start_paused = true)]
@@ -96,21 +96,21 @@ async fn deadline_covers_permits_and_error_bodies() {
     let full = with_endpoint(testing::target("a"), |endpoint| {
         endpoint.limits = Limits { rpm: Some(1), ..Limits::default() };
     });
-    let script = MockTransport::new([MockResponse::NoResponse, answer()]);
-    let engine = Arc::new(Engine::new(Arc::new(script), KeyRing::default()));
+    let transport = MockTransport::new([MockResponse::NoResponse, answer()]);
+    let engine = Arc::new(Engine::new(Arc::new(transport), KeyRing::default()));
     let first = Call { deadline: Some(SECOND), ..call_to(vec![full.clone()]) };
     let second = Call { deadline: Some(4 * SECOND), ..call_to(vec![full, testing::target("b")]) };
-    let begun = Instant::now();
+    let started_at = Instant::now();
     let events: Vec<Event> = engine.run(Plan { calls: vec![first, second], max_concurrent: None }).collect().await;
-    assert_eq!(begun.elapsed(), 2 * SECOND, "half of the 4 s is left for the second candidate");
-    let Some(EventKind::Finished(outcome)) = events.last().map(|event| event.kind.clone()) else {
+    assert_eq!(started_at.elapsed(), 2 * SECOND, "half of the 4 s is left for the second candidate");
+    let Some(EventKind::Finished(record)) = events.last().map(|event| event.kind.clone()) else {
         panic!("the last event is not `Finished`")
     };
-    assert!(outcome.result.is_ok(), "{:?}", outcome.result);
+    assert!(record.result.is_ok(), "{:?}", record.result);
     let result =
         run(Call { deadline: Some(SECOND), ..call_to(vec![testing::target("a")]) }, [MockResponse::EndlessBody(500)])
             .await;
-    assert_eq!((result.took, result.outcome.deadline_passed), (SECOND, true));
+    assert_eq!((result.took, result.record.deadline_passed), (SECOND, true));
 }
 
 #[tokio::test(start_paused = true)]
@@ -127,15 +127,16 @@ async fn search_limit_leaves_every_candidate_a_share() {
         Call { on_incomplete: OnIncomplete::Restart, ..call_to(vec![slow("a"), slow("b")]) },
         [MockResponse::ChunksThenReset(long), answer()],
     );
-    assert!(result.await.outcome.result.is_ok(), "time with output does not count as search");
+    assert!(result.await.record.result.is_ok(), "time with output does not count as search");
 }
 
 #[tokio::test(start_paused = true)]
 async fn explicit_timeouts_are_limited_to_the_share_of_the_deadline() {
     let timeouts = Timeouts { first_token: Some(20 * SECOND), ..Timeouts::default() };
-    let patient = || Target { timeouts, ..testing::target("a") };
+    let slow_target = || Target { timeouts, ..testing::target("a") };
     let with_deadline = |targets| Call { deadline: Some(4 * SECOND), ..call_to(targets) };
-    let result = run(with_deadline(vec![patient(), testing::target("b")]), [MockResponse::NoResponse, answer()]).await;
+    let result =
+        run(with_deadline(vec![slow_target(), testing::target("b")]), [MockResponse::NoResponse, answer()]).await;
     assert_eq!((result.answer.text.as_str(), result.took), ("Hello", 2 * SECOND));
     let mut unstreamed = with_deadline(two_targets());
     let chat = Arc::make_mut(&mut unstreamed.request).as_chat_mut().expect("a chat request");

@@ -200,11 +200,11 @@ async fn missing_embeddings_path_does_not_open_the_breaker_for_chat() {
 
 #[tokio::test(start_paused = true)]
 async fn truncated_event_of_an_opaque_request_is_an_invalid_chunk() {
-    let picture = "data: {\"b64_json\":\"AAAA\"}\n\n";
-    let fixture = TestGateway::new("", [chunks(&[picture, "data: {\"b64_json\":\"AA"])]).await;
+    let image_event = "data: {\"b64_json\":\"AAAA\"}\n\n";
+    let fixture = TestGateway::new("", [chunks(&[image_event, "data: {\"b64_json\":\"AA"])]).await;
     let body = "{\"model\":\"one\",\"prompt\":\"a cat\",\"stream\":true}";
     let got = read_chunks(fixture.post("/v1/images/generations", &[], body).await).await;
-    assert_eq!((got.len(), got[0].as_str()), (2, picture), "{got:?}");
+    assert_eq!((got.len(), got[0].as_str()), (2, image_event), "{got:?}");
     assert!(got[1].contains("\"invalid-chunk\""), "{got:?}");
 }
 

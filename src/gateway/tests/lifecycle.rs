@@ -55,8 +55,9 @@ async fn reload_applies_to_new_requests_and_an_invalid_config_changes_nothing() 
 #[tokio::test(start_paused = true)]
 async fn stalled_request_body_times_out_with_408() {
     let fixture = TestGateway::new("", []).await;
-    let stuck = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
-    let request = Request::post("/v1/chat/completions").header("host", "localhost").body(stuck).expect("valid request");
+    let stalled = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+    let request =
+        Request::post("/v1/chat/completions").header("host", "localhost").body(stalled).expect("valid request");
     let response = fixture.gateway.handle_local(request).await;
     assert_eq!(
         (response.status(), &response.headers()["connection"]),

@@ -90,15 +90,15 @@ impl TestGateway {
     }
 
     async fn try_new(extra_config: &str, replies: impl IntoIterator<Item = MockResponse>) -> Result<Self, ServeError> {
-        let script = Arc::new(MockTransport::new(replies));
+        let transport = Arc::new(MockTransport::new(replies));
         let config = config::resolve(&format!("{CONFIG}{extra_config}"), Path::new("c.toml")).expect("valid config");
-        let engine = Engine::new(Arc::clone(&script) as Arc<_>, KeyRing::new(Environment::default()));
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let sink = Arc::clone(&lines);
+        let engine = Engine::new(Arc::clone(&transport) as Arc<_>, KeyRing::new(Environment::default()));
+        let log_lines = Arc::new(Mutex::new(Vec::new()));
+        let sink = Arc::clone(&log_lines);
         let log =
             Log::new(move |line| sink.lock().expect("unpoisoned").push(serde_json::from_str(&line).expect("JSON")));
         let deps = GatewayDeps { engine: Arc::new(engine.with_seed(3).long_lived()), log, writer: None, ledger: None };
-        Ok(Self { transport: script, gateway: Gateway::new(config, deps).await?, log_lines: lines })
+        Ok(Self { transport, gateway: Gateway::new(config, deps).await?, log_lines })
     }
 
     async fn post(&self, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Response<Body> {

@@ -4,21 +4,21 @@ use super::*;
 
 #[tokio::test(start_paused = true)]
 async fn stream_is_forwarded_byte_for_byte_and_event_by_event() {
-    let odd = [
+    let unusual = [
         "data:{\"id\":\"x\",\"choices\":[{\"index\":0,\"delta\":{\"content\":\"a\"},\"logprobs\":{\"content\":[]}}],\"own\":1e400}\r\n\r\n",
         "id: 7\nretry: 10\nevent: message\ndata: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"\\u00e9\"}}]}\n\n",
         "data: {\"choices\":[{\"index\":0,\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"c\",\"function\":{\"name\":\"f\",\"arguments\":\"{}\"}}]}}]}\n\n",
         "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"tool_calls\"},{\"index\":1,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n",
     ];
-    let all = [ROLE, odd[0], odd[1], odd[2], odd[3], DONE];
+    let events = [ROLE, unusual[0], unusual[1], unusual[2], unusual[3], DONE];
     // Event by event, in one read, and split in the middle.
-    let joined: &'static str = Box::leak(all.concat().into_boxed_str());
+    let joined: &'static str = Box::leak(events.concat().into_boxed_str());
     let (front, back) = joined.split_at(joined.len() / 2);
-    for reply in [chunks(&all), chunks(&[joined]), chunks(&[front, back])] {
+    for reply in [chunks(&events), chunks(&[joined]), chunks(&[front, back])] {
         let fixture = TestGateway::new("", [reply]).await;
         let response = fixture.chat("one", true).await;
         assert_eq!(response.headers()["content-type"], "text/event-stream");
-        assert_eq!(read_chunks(response).await, all);
+        assert_eq!(read_chunks(response).await, events);
     }
 }
 
@@ -173,12 +173,12 @@ async fn opaque_requests_are_routed_by_model() {
 
 #[tokio::test(start_paused = true)]
 async fn answer_with_one_incomplete_choice_is_incomplete() {
-    let second = "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"half\"}}]}\n\n";
-    let fixture = TestGateway::new("", [chunks(&[HELLO, second, STOP])]).await;
+    let second_choice = "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"half\"}}]}\n\n";
+    let fixture = TestGateway::new("", [chunks(&[HELLO, second_choice, STOP])]).await;
     let got = read_text(fixture.chat("one", true).await).await;
     assert!(got.contains("\"error\"") && !got.contains("[DONE]"), "{got}");
-    let both = "data: {\"choices\":[{\"index\":1,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
-    let fixture = TestGateway::new("", [chunks(&[HELLO, second, STOP, both, DONE])]).await;
+    let second_stop = "data: {\"choices\":[{\"index\":1,\"delta\":{},\"finish_reason\":\"stop\"}]}\n\n";
+    let fixture = TestGateway::new("", [chunks(&[HELLO, second_choice, STOP, second_stop, DONE])]).await;
     let body = read_json(fixture.chat("one", false).await).await;
     let contents: Vec<_> =
         body["choices"].as_array().expect("JSON array").iter().map(|choice| &choice["message"]["content"]).collect();
@@ -187,12 +187,12 @@ async fn answer_with_one_incomplete_choice_is_incomplete() {
 
 #[tokio::test(start_paused = true)]
 async fn sticky_session_keeps_its_model_and_a_slow_model_is_hedged() {
-    let extra_config = "[routes.kept]\nmodels = [\"one\", \"two\"]\nsticky = true\n[routes.hedged]\nmodels = [\"one\", \"two\"]\nhedge_after = \"1s\"\n";
+    let extra_config = "[routes.sticky]\nmodels = [\"one\", \"two\"]\nsticky = true\n[routes.hedged]\nmodels = [\"one\", \"two\"]\nhedge_after = \"1s\"\n";
     let fixture = TestGateway::new(extra_config, (0..6).map(|_| chunks(&[HELLO, STOP, DONE]))).await;
     for session in ["first", "second", "third"] {
         let served = async || {
             let response =
-                fixture.post("/v1/chat/completions", &[("x-mmchat-session", session)], chat("kept", true)).await;
+                fixture.post("/v1/chat/completions", &[("x-mmchat-session", session)], chat("sticky", true)).await;
             let model = response.headers()["x-mmchat-model"].clone();
             read_text(response).await;
             model
@@ -218,11 +218,11 @@ async fn other_spellings_of_the_model_field_are_removed() {
     let answer = || json_reply("{\"choices\":[{\"message\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}");
     for path in ["/v1/chat/completions", "/v1/completions"] {
         let fixture = TestGateway::new("", [answer()]).await;
-        let body = "{\"model\":\"one\",\"messages\":[],\"Model\":\"dear\",\"\\u004dODEL\":\"dear\"}";
+        let body = "{\"model\":\"one\",\"messages\":[],\"Model\":\"expensive\",\"\\u004dODEL\":\"expensive\"}";
         fixture.post(path, &[], body).await;
         let sent = String::from_utf8_lossy(fixture.upstream_requests().pop().expect("one upstream request").body())
             .into_owned();
-        assert!(sent.contains("\"upstream-one\"") && !sent.contains("dear"), "{sent}");
+        assert!(sent.contains("\"upstream-one\"") && !sent.contains("expensive"), "{sent}");
     }
 }
 

@@ -104,8 +104,8 @@ impl CallView {
     /// Resets everything but the cost so far, because the user restarted the call.
     fn reset(&mut self) {
         let mut earlier_costs = std::mem::take(&mut self.earlier_costs);
-        let own = self.record.as_ref().and_then(|record| record.cost());
-        earlier_costs.extend(own.map(|(cost, currency)| (cost, currency.to_owned())));
+        let cost = self.record.as_ref().and_then(|record| record.cost());
+        earlier_costs.extend(cost.map(|(cost, currency)| (cost, currency.to_owned())));
         let (name, generation) = (std::mem::take(&mut self.name), self.generation + 1);
         *self = Self { earlier_costs, generation, ..Self::new(name, self.prompt_tokens) };
     }
@@ -119,12 +119,12 @@ impl CallView {
             (delta.choice, &delta.kind)
         {
             self.sanitizer.push(text, &mut self.tail);
-            let line = self.tail.trim_end_matches('\n').rfind('\n').map_or(0, |end| end + 1);
-            let mut from = line.max(self.tail.len().saturating_sub(MAX_TAIL_BYTES));
-            while !self.tail.is_char_boundary(from) {
-                from += 1;
+            let line_start = self.tail.trim_end_matches('\n').rfind('\n').map_or(0, |end| end + 1);
+            let mut start = line_start.max(self.tail.len().saturating_sub(MAX_TAIL_BYTES));
+            while !self.tail.is_char_boundary(start) {
+                start += 1;
             }
-            self.tail.drain(..from);
+            self.tail.drain(..start);
         }
     }
 
@@ -139,10 +139,10 @@ impl CallView {
     }
 
     fn finish(&mut self, record: &Arc<CallRecord>) {
-        let length = self.visible_text().len();
+        let previous_length = self.visible_text().len();
         self.accumulated = record.answer.clone();
-        // An earlier incomplete answer may have become the answer.
-        self.generation += u32::from(length != self.visible_text().len());
+        // The record may hold the incomplete answer of an earlier attempt.
+        self.generation += u32::from(previous_length != self.visible_text().len());
         self.tail = String::new();
         self.record = Some(Arc::clone(record));
     }
@@ -152,13 +152,13 @@ impl CallView {
         self.record.as_deref()
     }
 
-    /// The stage.
+    /// The stage of the call, from its events so far.
     pub(super) fn stage(&self) -> Stage {
         match (&self.record, self.current_attempt.is_some()) {
             (None, false) => Stage::Queued,
             (None, true) if self.first_output_at.is_none() => Stage::Waiting,
             (None, true) => Stage::Streaming,
-            (Some(outcome), _) if outcome.result.is_err() => Stage::Failed,
+            (Some(record), _) if record.result.is_err() => Stage::Failed,
             (Some(_), _) if self.warning_label().is_some() => Stage::Warning,
             (Some(_), _) => Stage::Complete,
         }
@@ -166,12 +166,12 @@ impl CallView {
 
     /// The state in a word.
     pub(super) fn state_label(&self) -> String {
-        let Some(outcome) = &self.record else {
+        let Some(record) = &self.record else {
             return if self.stage() == Stage::Queued { "queued" } else { ".." }.to_owned();
         };
-        match &outcome.result {
-            Err(_) if outcome.stopped => "stopped".to_owned(),
-            Err(_) if outcome.incomplete => "incomplete".to_owned(),
+        match &record.result {
+            Err(_) if record.stopped => "stopped".to_owned(),
+            Err(_) if record.incomplete => "incomplete".to_owned(),
             Err(error) => format!("ERR {}", error.class),
             Ok(_) => self.warning_label().unwrap_or("ok").to_owned(),
         }
@@ -193,7 +193,7 @@ impl CallView {
         sanitize(&self.raw_text())
     }
 
-    /// The same as received.
+    /// Like `text`, but as received.
     pub(super) fn raw_text(&self) -> std::borrow::Cow<'_, str> {
         let answer = &self.accumulated.answer;
         match (answer.text.is_empty(), answer.refusal.is_empty()) {
@@ -219,12 +219,12 @@ impl CallView {
         Some(self.last_line().replace('\t', " ")).filter(|tail| !tail.is_empty() && self.visible_text().is_empty())
     }
 
-    /// The message about how it ended.
+    /// The message about how the call ended.
     pub(super) fn note(&self) -> Option<String> {
-        let outcome = self.record.as_ref()?;
-        match &outcome.result {
-            Err(_) if outcome.stopped => Some("[interrupted]".to_owned()),
-            Err(error) => Some(notice::call_failed(&self.name, error, outcome)),
+        let record = self.record.as_ref()?;
+        match &record.result {
+            Err(_) if record.stopped => Some("[interrupted]".to_owned()),
+            Err(error) => Some(notice::format_call_failure(&self.name, error, record)),
             Ok(completion) => answer_warnings::warnings(&self.accumulated, completion.finish_reason.as_ref()),
         }
     }
@@ -232,8 +232,8 @@ impl CallView {
     /// The name in the note: the target of a failure, or the call if several attempts failed; empty for a warning.
     pub(super) fn note_subject(&self) -> &str {
         match &self.record {
-            Some(outcome) if outcome.result.is_err() && !outcome.stopped => match &outcome.target {
-                Some(target) if outcome.incomplete || outcome.attempts.len() <= 1 => &target.id.0,
+            Some(record) if record.result.is_err() && !record.stopped => match &record.target {
+                Some(target) if record.incomplete || record.attempts.len() <= 1 => &target.id.0,
                 _ => &self.name,
             },
             _ => "",
@@ -253,7 +253,7 @@ impl CallView {
 
     /// The data for a report.
     pub(super) fn report(&self, timeline: Timeline) -> ReportCall {
-        let outcome = self.record();
+        let record = self.record();
         ReportCall {
             metrics: self.metrics(),
             endpoint: self.target().map(|target| target.endpoint.name.clone()),
@@ -261,22 +261,22 @@ impl CallView {
             note: self.note(),
             text: self.text(),
             reasoning: sanitize(&self.accumulated.answer.reasoning),
-            first_output: outcome.and_then(|outcome| outcome.first_output),
-            attempt_count: outcome.map_or(0, |outcome| outcome.attempts.len()),
+            first_output: record.and_then(|record| record.first_output),
+            attempt_count: record.map_or(0, |record| record.attempts.len()),
             timeline: timeline.scaled_to(self.tokens()),
         }
     }
 
     /// The metrics for a table.
     pub(super) fn metrics(&self) -> CallMetrics {
-        let (outcome, usage) = (self.record(), self.usage());
-        let speed = outcome.zip(usage).and_then(|(outcome, usage)| metrics::tokens_per_second(&usage, outcome));
+        let (record, usage) = (self.record(), self.usage());
+        let speed = record.zip(usage).and_then(|(record, usage)| metrics::tokens_per_second(&usage, record));
         CallMetrics {
             name: self.name.clone(),
             model: self.target().map(|target| target.id.0.clone()),
             state: self.state_label(),
             ttft: self.ttft(),
-            total: outcome.map(|outcome| outcome.total),
+            total: record.map(|record| record.total),
             usage,
             tokens_per_second: speed,
             cost: self.cost().map(|(cost, currency)| (cost, currency.to_owned())),
@@ -289,7 +289,7 @@ impl CallView {
 
     /// Time to first token, as measured by the engine.
     pub(super) fn ttft(&self) -> Option<Duration> {
-        self.record.as_ref().map_or(self.ttft, |outcome| outcome.ttft)
+        self.record.as_ref().map_or(self.ttft, |record| record.ttft)
     }
 
     /// Time since the current attempt started.
@@ -309,8 +309,8 @@ impl CallView {
 
     /// Tokens per second so far.
     pub(super) fn tokens_per_second(&self, now: Instant) -> Option<f64> {
-        if let Some(outcome) = &self.record {
-            return metrics::tokens_per_second(&self.usage()?, outcome);
+        if let Some(record) = &self.record {
+            return metrics::tokens_per_second(&self.usage()?, record);
         }
         let seconds = now.saturating_duration_since(self.first_output_at?).as_secs_f64();
         #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
@@ -325,7 +325,7 @@ impl CallView {
 
     /// The target that answered, else the current one.
     pub(super) fn target(&self) -> Option<&Arc<Target>> {
-        let answered = self.record.as_ref().and_then(|outcome| outcome.target.as_ref());
+        let answered = self.record.as_ref().and_then(|record| record.target.as_ref());
         answered.or(self.current_attempt.as_ref().map(|(target, _)| target))
     }
 

@@ -43,11 +43,11 @@ pub fn fits_side_by_side(blocks: &[AnswerBlock], width: usize) -> bool {
     if blocks.len() < 2 || blocks.len() > max_columns(width) {
         return false;
     }
-    let column = column_width(width, blocks.len());
-    if blocks.iter().any(|block| block.fixed_width > column) {
+    let column_width = column_width(width, blocks.len());
+    if blocks.iter().any(|block| block.fixed_width > column_width) {
         return false;
     }
-    let lengths = || blocks.iter().filter(|block| block.has_answer).map(|block| wrap(&block.text, column).len());
+    let lengths = || blocks.iter().filter(|block| block.has_answer).map(|block| wrap(&block.text, column_width).len());
     let (shortest, longest) = (lengths().min().unwrap_or(0), lengths().max().unwrap_or(0));
     longest <= shortest * MAX_LENGTH_RATIO
 }
@@ -65,27 +65,27 @@ pub fn render_columns(blocks: &[AnswerBlock], width: usize, bold: bool) -> Strin
     out
 }
 
-fn render_band(band: &[AnswerBlock], column: usize, bold: bool, out: &mut String) {
-    let heads: Vec<WrappedRow> = band.iter().map(|block| heading_row(&block.heading, column, bold)).collect();
-    push_row(heads.iter().map(Some), column, out);
-    let rules: Vec<String> = band.iter().map(|_| "-".repeat(column + 2)).collect();
+fn render_band(band: &[AnswerBlock], width: usize, bold: bool, out: &mut String) {
+    let heads: Vec<WrappedRow> = band.iter().map(|block| heading_row(&block.heading, width, bold)).collect();
+    push_row(heads.iter().map(Some), width, out);
+    let rules: Vec<String> = band.iter().map(|_| "-".repeat(width + 2)).collect();
     out.push_str(&rules.join("+"));
     // The last cell of a row stays empty, so that the terminal does not wrap it.
     out.pop();
     out.push('\n');
-    let bodies: Vec<Vec<WrappedRow>> = band.iter().map(|block| wrap(block.text.trim_end(), column)).collect();
+    let bodies: Vec<Vec<WrappedRow>> = band.iter().map(|block| wrap(block.text.trim_end(), width)).collect();
     for index in 0..bodies.iter().map(Vec::len).max().unwrap_or(0) {
-        push_row(bodies.iter().map(|body| body.get(index)), column, out);
+        push_row(bodies.iter().map(|body| body.get(index)), width, out);
     }
 }
 
-fn heading_row(text: &str, column: usize, bold: bool) -> WrappedRow {
-    let text = truncate_to_width(text, column);
+fn heading_row(text: &str, width: usize, bold: bool) -> WrappedRow {
+    let text = truncate_to_width(text, width);
     let cells = display_width(&text);
     WrappedRow { text: if bold { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text }, cells }
 }
 
-fn push_row<'a>(cells: impl Iterator<Item = Option<&'a WrappedRow>>, column: usize, out: &mut String) {
+fn push_row<'a>(cells: impl Iterator<Item = Option<&'a WrappedRow>>, width: usize, out: &mut String) {
     out.push(' ');
     let mut padding = 0;
     for (index, row) in cells.enumerate() {
@@ -96,7 +96,7 @@ fn push_row<'a>(cells: impl Iterator<Item = Option<&'a WrappedRow>>, column: usi
         if let Some(row) = row {
             out.push_str(&row.text);
         }
-        padding = column.saturating_sub(row.map_or(0, |row| row.cells));
+        padding = width.saturating_sub(row.map_or(0, |row| row.cells));
     }
     out.truncate(out.trim_end_matches(' ').len());
     out.push('\n');
@@ -157,16 +157,16 @@ mod tests {
     }
 
     /// The text of column `index` of `count`, read from the screen by cell position.
-    fn read_column(rows: &[&str], index: usize, count: usize, column: usize) -> String {
-        let begin = 1 + index * (column + SEPARATOR.len());
+    fn read_column(rows: &[&str], index: usize, count: usize, width: usize) -> String {
+        let start = 1 + index * (width + SEPARATOR.len());
         let mut text = String::new();
         for row in rows {
             let mut at = 0;
             for cluster in row.graphemes(true) {
-                if at >= begin && at < begin + column {
+                if at >= start && at < start + width {
                     text.push_str(cluster);
-                } else if at > column && count > 1 {
-                    let between = (at - 1) % (column + SEPARATOR.len()) >= column;
+                } else if at > width && count > 1 {
+                    let between = (at - 1) % (width + SEPARATOR.len()) >= width;
                     assert!(!between || matches!(cluster, " " | "|"), "{cluster:?} between the columns of {row:?}");
                 }
                 at += cluster.width();

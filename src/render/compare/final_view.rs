@@ -15,32 +15,32 @@ use crate::{
 
 impl CompareView {
     /// Writes one answer below the previous ones, with a heading.
-    pub(super) fn write_stacked(&self, index: usize, to: &mut Output) {
+    pub(super) fn write_stacked(&self, index: usize, output: &mut Output) {
         let call = &self.calls[index];
         let head = self.heading(index);
         let gap = if index > 0 { "\n" } else { "" };
         let Some(width) = self.settings.terminal.stdout_width else {
             let text = call.text();
-            to.out().extend([gap, "--- ", &head, "\n"]);
+            output.out().extend([gap, "--- ", &head, "\n"]);
             if !text.trim().is_empty() {
-                to.out().extend([text.trim_end(), "\n"]);
+                output.out().extend([text.trim_end(), "\n"]);
             }
-            return self.write_note(index, to);
+            return self.write_note(index, output);
         };
         let head = format!("--- {head} ");
         let rule = "-".repeat(width.saturating_sub(1 + display_width(&head)));
         let (on, off) = if self.settings.terminal.styled { ("\u{1b}[1m", "\u{1b}[0m") } else { ("", "") };
-        to.out().extend([gap, on, &head, &rule, off, "\n"]);
+        output.out().extend([gap, on, &head, &rule, off, "\n"]);
         let text = call.text();
         if self.settings.render_markdown {
             let mut markdown = MarkdownRenderer::new(width).with_tables();
-            markdown.push(text.trim_end(), to.out());
-            markdown.finish(to.out());
+            markdown.push(text.trim_end(), output.out());
+            markdown.finish(output.out());
         } else if !text.trim().is_empty() {
-            to.out().extend([text.trim_end(), "\n"]);
+            output.out().extend([text.trim_end(), "\n"]);
         }
         if let Some(note) = call.note() {
-            to.out().extend([self.style_note(&note, call.stage()).as_str(), "\n"]);
+            output.out().extend([self.style_note(&note, call.stage()).as_str(), "\n"]);
         }
     }
 
@@ -62,20 +62,20 @@ impl CompareView {
     }
 
     /// Writes the answers in columns if they are suitable or requested, else stacked.
-    pub(super) fn write_final_view(&self, to: &mut Output) {
+    pub(super) fn write_final_view(&self, output: &mut Output) {
         let width = self.settings.terminal.stdout_width.unwrap_or(DEFAULT_PAGE_WIDTH);
         let styled = self.settings.terminal.styled && self.settings.terminal.stdout_width.is_some();
         let blocks: Vec<AnswerBlock> = (0..self.calls.len()).map(|index| self.answer_block(index, width)).collect();
         if self.settings.view == View::Columns || fits_side_by_side(&blocks, width) {
-            to.out().push_str(&render_columns(&blocks, width, styled));
+            output.out().push_str(&render_columns(&blocks, width, styled));
             if self.settings.terminal.stdout_width.is_none() {
                 for index in 0..self.calls.len() {
-                    self.write_note(index, to);
+                    self.write_note(index, output);
                 }
             }
         } else {
             for index in 0..self.calls.len() {
-                self.write_stacked(index, to);
+                self.write_stacked(index, output);
             }
         }
     }
@@ -83,9 +83,9 @@ impl CompareView {
     fn answer_block(&self, index: usize, width: usize) -> AnswerBlock {
         let call = &self.calls[index];
         let source = call.text();
-        let terminal = self.settings.terminal.stdout_width.is_some();
+        let is_terminal = self.settings.terminal.stdout_width.is_some();
         let mut text = source.trim_end().to_owned();
-        if terminal && self.settings.render_markdown {
+        if is_terminal && self.settings.render_markdown {
             let mut markdown = MarkdownRenderer::unwrapped(super::columns::column_width(
                 width,
                 max_columns(width).min(self.calls.len()),
@@ -95,31 +95,26 @@ impl CompareView {
             markdown.finish(&mut out);
             out.trim_end().clone_into(&mut text);
         }
-        if let Some(note) = call.note().filter(|_| terminal) {
+        if let Some(note) = call.note().filter(|_| is_terminal) {
             if !text.is_empty() {
                 text.push_str("\n\n");
             }
             text.push_str(&self.style_note(&note, call.stage()));
         }
-        let counts = matches!(call.stage(), Stage::Complete | Stage::Warning) && !source.trim().is_empty();
-        AnswerBlock {
-            heading: self.heading(index),
-            fixed_width: widest_fixed_line(&sanitize(&text)),
-            text,
-            has_answer: counts,
-        }
+        let has_answer = matches!(call.stage(), Stage::Complete | Stage::Warning) && !source.trim().is_empty();
+        AnswerBlock { heading: self.heading(index), fixed_width: widest_fixed_line(&sanitize(&text)), text, has_answer }
     }
 
     /// Writes the table to stderr, or to stdout if it is the only output.
-    pub(super) fn write_table(&self, to: &mut Output) {
-        let look = self.settings.terminal;
+    pub(super) fn write_table(&self, output: &mut Output) {
+        let terminal = self.settings.terminal;
         let is_only_output = self.mode == OutputMode::TableOnly;
-        let width = look.stdout_width.filter(|_| is_only_output || look.stderr_is_terminal);
-        let table = summary::summary_table(&self.calls, width, look.styled && width.is_some());
-        let to = if is_only_output { to.out() } else { to.err() };
+        let width = terminal.stdout_width.filter(|_| is_only_output || terminal.stderr_is_terminal);
+        let table = summary::summary_table(&self.calls, width, terminal.styled && width.is_some());
+        let stream = if is_only_output { output.out() } else { output.err() };
         if !is_only_output {
-            to.push('\n');
+            stream.push('\n');
         }
-        to.push_str(&table);
+        stream.push_str(&table);
     }
 }

@@ -45,7 +45,7 @@ pub struct CompareView {
     next_index: usize,
     started_at: Instant,
     live: LiveView,
-    /// The cost is limited, without allowance for a restarted call.
+    /// The cost of the run is limited, and the limit does not allow for restarted calls.
     has_cost_limit: bool,
     /// Tokens over time of each answer, if needed.
     timelines: Vec<Timeline>,
@@ -73,36 +73,36 @@ impl CompareView {
     }
 
     /// Writes the start of the output.
-    pub fn start(&mut self, to: &mut Output) {
+    pub fn start(&mut self, output: &mut Output) {
         match self.settings.format {
             Format::Json => {
-                to.out().push_str(if self.settings.answers_in_object { "{\"answers\": [\n" } else { "[\n" });
+                output.out().push_str(if self.settings.answers_in_object { "{\"answers\": [\n" } else { "[\n" });
             }
             Format::Jsonl => {
                 let names: Vec<&str> = self.calls.iter().map(|call| call.name.as_str()).collect();
-                json::write_lines(&[json::run_started(&names)], to);
+                json::write_lines(&[json::run_started(&names)], output);
             }
             Format::Text | Format::Markdown => {}
         }
     }
 
     /// Appends the output for `event`.
-    pub fn on_event(&mut self, event: &Event, to: &mut Output) {
+    pub fn on_event(&mut self, event: &Event, output: &mut Output) {
         if self.mode == OutputMode::Events {
-            json::write_lines(&json::event(event), to);
+            json::write_lines(&json::event(event), output);
         }
         if let Some((line, target)) = self.message_for(event) {
-            self.write_message(event.call, &line, &target.0, to);
+            self.write_message(event.call, &line, &target.0, output);
         }
         self.calls[event.call].on_event(event);
         if self.settings.keep_answers {
             self.record_timeline(event);
         }
         if matches!(self.mode, OutputMode::Tagged | OutputMode::Events) {
-            self.stream_event(event, to);
+            self.stream_event(event, output);
         }
         if let EventKind::Finished(_) = &event.kind {
-            self.on_call_ended(event.call, to);
+            self.on_call_ended(event.call, output);
         }
     }
 
@@ -114,10 +114,10 @@ impl CompareView {
                 Some((format!("trying {} ({endpoint}: {upstream})", target.id), target.id.clone()))
             }
             EventKind::Failed { record, next } => {
-                Some((notice::attempt_failed(record, next, self.settings.verbose)?, record.target.id.clone()))
+                Some((notice::format_attempt_failure(record, next, self.settings.verbose)?, record.target.id.clone()))
             }
             EventKind::Notice(notice) if notice::is_verbose_only(notice) && !self.settings.verbose => None,
-            EventKind::Notice(notice) => Some((notice::notice(notice), notice.target().clone())),
+            EventKind::Notice(notice) => Some((notice::format_notice(notice), notice.target().clone())),
             EventKind::Started(_)
             | EventKind::Deltas(_)
             | EventKind::BufferedDeltas(_)
@@ -128,51 +128,51 @@ impl CompareView {
     }
 
     /// Writes one line to stderr that names `subject`, prefixed with the name of the call unless they are equal.
-    fn write_message(&self, index: usize, line: &str, subject: &str, to: &mut Output) {
+    fn write_message(&self, index: usize, line: &str, subject: &str, output: &mut Output) {
         let name = &self.calls[index].name;
-        let err = to.err();
+        let err = output.err();
         if subject != name {
             err.extend([name.as_str(), ": "]);
         }
         err.extend([line, "\n"]);
     }
 
-    fn on_call_ended(&mut self, index: usize, to: &mut Output) {
+    fn on_call_ended(&mut self, index: usize, output: &mut Output) {
         match self.mode {
             OutputMode::InOrder => {
                 while self.calls.get(self.next_index).is_some_and(|call| call.record().is_some()) {
-                    self.write_answer(self.next_index, to);
+                    self.write_answer(self.next_index, output);
                     self.next_index += 1;
                 }
             }
             OutputMode::Tagged => {
-                self.show_buffered(index, to);
-                self.end_tagged_line(index, to);
-                self.write_note(index, to);
+                self.show_buffered(index, output);
+                self.end_tagged_line(index, output);
+                self.write_note(index, output);
                 self.release_text(index);
             }
             OutputMode::Events => {
-                self.show_buffered(index, to);
+                self.show_buffered(index, output);
                 let mut object = self.answer_json(index);
                 object["event"] = "finished".into();
                 object["call"] = index.into();
-                json::write_lines(&[object], to);
+                json::write_lines(&[object], output);
             }
             OutputMode::TableOnly => {
-                self.write_note(index, to);
+                self.write_note(index, output);
                 self.release_text(index);
             }
             OutputMode::AtEnd => {}
         }
     }
 
-    /// Writes an answer whose turn in the order has come.
-    fn write_answer(&mut self, index: usize, to: &mut Output) {
+    /// Writes the answer that is next in the requested order.
+    fn write_answer(&mut self, index: usize, output: &mut Output) {
         match self.settings.format {
             Format::Json | Format::Jsonl => {
                 let object = self.answer_json(index);
-                let more = if index + 1 < self.calls.len() { "," } else { "" };
-                to.out().extend([object.to_string().as_str(), more, "\n"]);
+                let separator = if index + 1 < self.calls.len() { "," } else { "" };
+                output.out().extend([object.to_string().as_str(), separator, "\n"]);
             }
             Format::Markdown => {
                 let call = &self.calls[index];
@@ -181,10 +181,10 @@ impl CompareView {
                 let source =
                     if self.settings.terminal.stdout_width.is_some() { call.text().into() } else { call.raw_text() };
                 let text = format!("{gap}# {}\n\n{}", call.name, source.trim_end());
-                to.out().extend([text.trim_end(), "\n"]);
-                self.write_note(index, to);
+                output.out().extend([text.trim_end(), "\n"]);
+                self.write_note(index, output);
             }
-            Format::Text => self.write_stacked(index, to),
+            Format::Text => self.write_stacked(index, output),
         }
         self.release_text(index);
     }
@@ -219,35 +219,35 @@ impl CompareView {
         };
         // The table still needs the usage.
         call.accumulated.answer.usage = answer.usage;
-        let outcome = call.record().expect("the call has ended");
-        json::answer(&call.name, answer, (usage.as_ref(), cost), outcome)
+        let record = call.record().expect("the call has ended");
+        json::answer(&call.name, answer, (usage.as_ref(), cost), record)
     }
 
     /// Writes the note of an answer to stderr: on a pipe stdout holds only answers.
-    fn write_note(&self, index: usize, to: &mut Output) {
+    fn write_note(&self, index: usize, output: &mut Output) {
         let call = &self.calls[index];
         if let Some(note) = call.note() {
-            self.write_message(index, &note, call.note_subject(), to);
+            self.write_message(index, &note, call.note_subject(), output);
         }
     }
 
     /// Sets the width of the terminal, if there is one.
     pub fn set_width(&mut self, width: usize) {
-        if let Some(known) = &mut self.settings.terminal.stdout_width {
-            *known = width;
+        if let Some(current) = &mut self.settings.terminal.stdout_width {
+            *current = width;
         }
     }
 
     /// Writes the final view and the table after all calls have ended.
-    pub fn finish(&mut self, to: &mut Output) {
+    pub fn finish(&mut self, output: &mut Output) {
         if self.settings.format == Format::Json {
-            to.out().push_str(if self.settings.answers_in_object { "]" } else { "]\n" });
+            output.out().push_str(if self.settings.answers_in_object { "]" } else { "]\n" });
         }
         if self.mode == OutputMode::AtEnd {
-            self.write_final_view(to);
+            self.write_final_view(output);
         }
         if self.settings.format == Format::Text {
-            self.write_table(to);
+            self.write_table(output);
         }
     }
 
@@ -282,7 +282,7 @@ impl CompareView {
     /// Shows the keys in the live region.
     #[must_use]
     pub fn with_keys(mut self) -> Self {
-        self.live.with_keys();
+        self.live.show_keys();
         self
     }
 
@@ -346,8 +346,8 @@ impl CompareView {
         self.calls.iter().zip(&self.timelines).map(|(call, timeline)| call.report(timeline.clone())).collect()
     }
 
-    /// The outcomes of the calls that have ended.
-    pub fn outcomes(&self) -> impl Iterator<Item = &CallRecord> {
+    /// The records of the calls that have ended.
+    pub fn records(&self) -> impl Iterator<Item = &CallRecord> {
         self.calls.iter().filter_map(CallView::record)
     }
 }

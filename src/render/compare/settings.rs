@@ -30,7 +30,7 @@ pub static VIEWS: &[(&str, View)] = &[
     ("quiet", View::Quiet),
 ];
 
-/// What to show, and how.
+/// Settings of the view of a comparison.
 #[derive(Clone, Debug)]
 pub struct CompareSettings {
     /// The format of the data on stdout.

@@ -28,20 +28,20 @@ pub(super) struct Screen {
     pub(super) started_at: Instant,
 }
 
-/// One row per call, at most `room`; if there are more calls, running ones are preferred.
-pub(super) fn status_rows(calls: &[CallView], room: usize, screen: Screen) -> Vec<String> {
+/// One row per call, at most `max_rows`; if there are more calls, running ones are preferred.
+pub(super) fn status_rows(calls: &[CallView], max_rows: usize, screen: Screen) -> Vec<String> {
     let width = screen.width.saturating_sub(1);
-    let names =
+    let name_width =
         calls.iter().map(|call| display_width(&call.name)).max().unwrap_or(0).min(MAX_NAME_WIDTH).min(width / 3);
     let digits = calls.len().to_string().len();
-    let shown = visible_indices(calls, room).into_iter();
-    shown.map(|index| status_row(index + 1, digits, &calls[index], names, width, screen)).collect()
+    let indices = visible_indices(calls, max_rows).into_iter();
+    indices.map(|index| status_row(index + 1, digits, &calls[index], name_width, width, screen)).collect()
 }
 
 /// The indices of the calls that get a row, in order; running ones are preferred.
-fn visible_indices(calls: &[CallView], room: usize) -> Vec<usize> {
+fn visible_indices(calls: &[CallView], max_rows: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..calls.len()).collect();
-    if calls.len() > room {
+    if calls.len() > max_rows {
         order.sort_by_key(|&index| match calls[index].stage() {
             Stage::Streaming => 0,
             Stage::Waiting => 1,
@@ -50,26 +50,33 @@ fn visible_indices(calls: &[CallView], room: usize) -> Vec<usize> {
             Stage::Complete => 4,
             Stage::Queued => 5,
         });
-        order.truncate(room);
+        order.truncate(max_rows);
         order.sort_unstable();
     }
     order
 }
 
 /// ` 1 fast  ..   212 ms   88 tok   96 t/s  the end of the text`
-fn status_row(number: usize, digits: usize, call: &CallView, names: usize, width: usize, screen: Screen) -> String {
-    let name = truncate_to_width(&call.name, names);
-    let padding = " ".repeat(names - display_width(&name));
+fn status_row(
+    number: usize,
+    digits: usize,
+    call: &CallView,
+    name_width: usize,
+    width: usize,
+    screen: Screen,
+) -> String {
+    let name = truncate_to_width(&call.name, name_width);
+    let padding = " ".repeat(name_width - display_width(&name));
     let mut out = format!(" {number:digits$} {name}{padding}  ");
     out.push_str(&aligned_metrics(call, screen.now));
     let mut out = truncate_to_width(&out, width);
-    let left = width.saturating_sub(max_display_width(&out));
-    if left >= MIN_TAIL_WIDTH && call.stage() != Stage::Queued {
+    let free_width = width.saturating_sub(max_display_width(&out));
+    if free_width >= MIN_TAIL_WIDTH && call.stage() != Stage::Queued {
         let tail = tail_text(call);
         out.push_str("  ");
-        match tail_to_width(&tail, left - 2) {
+        match tail_to_width(&tail, free_width - 2) {
             complete if complete.len() == tail.len() => out.push_str(complete),
-            _ => out.extend(["…", tail_to_width(&tail, left - 3)]),
+            _ => out.extend(["…", tail_to_width(&tail, free_width - 3)]),
         }
     }
     apply_style(out, call.stage(), screen.styled)
@@ -85,7 +92,7 @@ pub(super) fn state_text(call: &CallView, now: Instant) -> String {
 
 /// Time to first token, speed, tokens and total time, as far as known, the most important first.
 pub(super) fn metrics(call: &CallView, now: Instant) -> impl Iterator<Item = String> {
-    let total = call.record().map(|outcome| format_duration(outcome.total));
+    let total = call.record().map(|record| format_duration(record.total));
     [call.ttft().map(format_duration), speed_text(call, now), token_text(call), total].into_iter().flatten()
 }
 

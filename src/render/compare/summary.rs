@@ -37,7 +37,7 @@ pub(super) fn summary_table(calls: &[CallView], width: Option<usize>, styled: bo
 fn narrow_lines(call: &CallView, width: usize) -> Vec<String> {
     let metrics = call
         .record()
-        .map(|outcome| metrics::summary_line("", call.usage().as_ref(), call.cost(), outcome))
+        .map(|record| metrics::summary_line("", call.usage().as_ref(), call.cost(), record))
         .unwrap_or_default();
     let text = format!("{}: {}, {}", call.metrics().label(), call.state_label(), metrics.trim().replace("  ", ", "));
     wrap(&text, width).into_iter().map(|row| row.text).collect()

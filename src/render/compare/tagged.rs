@@ -18,9 +18,9 @@ pub(super) struct TaggedLines {
 }
 
 impl CompareView {
-    pub(super) fn stream_event(&mut self, event: &Event, to: &mut Output) {
+    pub(super) fn stream_event(&mut self, event: &Event, output: &mut Output) {
         match &event.kind {
-            EventKind::Deltas(deltas) => self.write_tagged_deltas(event.call, deltas, to),
+            EventKind::Deltas(deltas) => self.write_tagged_deltas(event.call, deltas, output),
             EventKind::BufferedDeltas(deltas) => {
                 for delta in deltas {
                     self.tagged_lines[event.call].buffered.add(delta.clone());
@@ -28,7 +28,7 @@ impl CompareView {
             }
             // The lines of a failed attempt stay; the next attempt begins on a new line.
             EventKind::Failed { .. } => {
-                self.end_tagged_line(event.call, to);
+                self.end_tagged_line(event.call, output);
                 self.tagged_lines[event.call].buffered.restart();
             }
             EventKind::Restarted => self.tagged_lines[event.call].buffered = DeltaBuffer::default(),
@@ -37,43 +37,43 @@ impl CompareView {
     }
 
     /// Shows the buffered deltas.
-    pub(super) fn show_buffered(&mut self, index: usize, to: &mut Output) {
+    pub(super) fn show_buffered(&mut self, index: usize, output: &mut Output) {
         let failed = self.calls[index].stage() == Stage::Failed;
         let deltas = self.tagged_lines[index].buffered.take(failed);
         if self.mode == OutputMode::Events {
-            json::write_lines(&json::deltas(index, &deltas), to);
+            json::write_lines(&json::deltas(index, &deltas), output);
         }
-        self.write_tagged_deltas(index, &deltas, to);
+        self.write_tagged_deltas(index, &deltas, output);
     }
 
-    fn write_tagged_deltas(&mut self, index: usize, deltas: &[Delta], to: &mut Output) {
+    fn write_tagged_deltas(&mut self, index: usize, deltas: &[Delta], output: &mut Output) {
         if self.mode == OutputMode::Tagged {
             for delta in deltas {
-                self.write_tagged_delta(index, delta, to);
+                self.write_tagged_delta(index, delta, output);
             }
         }
     }
 
-    fn write_tagged_delta(&mut self, index: usize, delta: &Delta, to: &mut Output) {
+    fn write_tagged_delta(&mut self, index: usize, delta: &Delta, output: &mut Output) {
         let (0, DeltaKind::Text(text) | DeltaKind::Refusal(text)) = (delta.choice, &delta.kind) else { return };
-        let tag = &mut self.tagged_lines[index];
+        let tagged = &mut self.tagged_lines[index];
         // Only the new text is searched, since the open line may be long.
-        let searched = tag.open_line.len();
-        tag.sanitizer.push(text, &mut tag.open_line);
-        let Some(end) = tag.open_line[searched..].rfind('\n').map(|end| searched + end) else { return };
-        let rest = tag.open_line.split_off(end + 1);
-        let lines = std::mem::replace(&mut tag.open_line, rest);
+        let searched_len = tagged.open_line.len();
+        tagged.sanitizer.push(text, &mut tagged.open_line);
+        let Some(end) = tagged.open_line[searched_len..].rfind('\n').map(|end| searched_len + end) else { return };
+        let open_line = tagged.open_line.split_off(end + 1);
+        let lines = std::mem::replace(&mut tagged.open_line, open_line);
         for line in lines.lines() {
-            to.out().extend([self.calls[index].name.as_str(), "| ", line, "\n"]);
+            output.out().extend([self.calls[index].name.as_str(), "| ", line, "\n"]);
         }
     }
 
-    pub(super) fn end_tagged_line(&mut self, index: usize, to: &mut Output) {
-        let tag = &mut self.tagged_lines[index];
-        tag.sanitizer = Sanitizer::default();
-        let line = std::mem::take(&mut tag.open_line);
+    pub(super) fn end_tagged_line(&mut self, index: usize, output: &mut Output) {
+        let tagged = &mut self.tagged_lines[index];
+        tagged.sanitizer = Sanitizer::default();
+        let line = std::mem::take(&mut tagged.open_line);
         if !line.is_empty() {
-            to.out().extend([self.calls[index].name.as_str(), "| ", line.as_str(), "\n"]);
+            output.out().extend([self.calls[index].name.as_str(), "| ", line.as_str(), "\n"]);
         }
     }
 }

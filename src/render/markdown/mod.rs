@@ -256,8 +256,8 @@ impl MarkdownRenderer {
             return;
         }
         let marks: String = body.chars().filter(|c| *c != ' ').collect();
-        let rule = marks.len() >= 3 && ["-", "*", "_"].iter().any(|mark| marks.replace(mark, "").is_empty());
-        if rule {
+        let is_rule = marks.len() >= 3 && ["-", "*", "_"].iter().any(|mark| marks.replace(mark, "").is_empty());
+        if is_rule {
             self.end_table(out);
             self.line_start.clear();
             self.block = Block::Verbatim;
@@ -284,16 +284,16 @@ impl MarkdownRenderer {
             self.block = Block::Undecided;
             return;
         }
-        let blank = self.block == Block::Undecided && self.line_start.trim().is_empty();
-        if blank {
+        let is_blank = self.block == Block::Undecided && self.line_start.trim().is_empty();
+        if is_blank {
             self.end_table(out);
         }
-        if self.block == Block::Undecided && !blank {
+        if self.block == Block::Undecided && !is_blank {
             self.classify_at_line_end(out);
         }
         self.flush_marks('\n', out);
         self.row.flush_word(out);
-        if blank || matches!(self.block, Block::Heading | Block::Verbatim) {
+        if is_blank || matches!(self.block, Block::Heading | Block::Verbatim) {
             self.row.style = Style::default();
         }
         self.row.style.heading = false;

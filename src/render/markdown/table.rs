@@ -55,12 +55,13 @@ impl MarkdownTable {
             texts
         };
         let rows: Vec<Vec<String>> = std::iter::once(head).chain(rows).map(row).collect();
-        let widest =
-            |column: usize, of: fn(&str) -> usize| rows.iter().map(|row| of(&row[column])).max().unwrap_or(0).max(1);
+        let widest = |column: usize, measure: fn(&str) -> usize| {
+            rows.iter().map(|row| measure(&row[column])).max().unwrap_or(0).max(1)
+        };
         let widths: Vec<usize> = (0..count).map(|column| widest(column, text_width)).collect();
         // Must fit on any terminal.
-        let most: usize = (0..count).map(|column| widest(column, |text| max_display_width(&sanitize(text)))).sum();
-        if most + SEPARATOR.width() * (count - 1) > cells {
+        let max_width: usize = (0..count).map(|column| widest(column, |text| max_display_width(&sanitize(text)))).sum();
+        if max_width + SEPARATOR.width() * (count - 1) > cells {
             return None;
         }
         let mut out = String::new();
@@ -153,10 +154,10 @@ mod tests {
     #[test]
     fn column_width_follows_the_content() {
         let text = "| name | 价格 | x |\n|:--|--:|:-:|\n| **a** | 1 | `b|c` |\n| 借用检查 | 22 |\n| 3 | 4 | 5 | 6 |";
-        let shown = "name     │ 价格 │  x\n─────────┼──────┼────\na        │    1 │ b|c\n借用检查 │   22 │\n3        │    4 │  5\n";
+        let expected = "name     │ 价格 │  x\n─────────┼──────┼────\na        │    1 │ b|c\n借用检查 │   22 │\n3        │    4 │  5\n";
         let out = laid_out(text, 40).expect("the table fits");
         let rows: Vec<&str> = out.lines().map(str::trim_end).collect();
-        assert_eq!(rows, shown.lines().collect::<Vec<_>>());
+        assert_eq!(rows, expected.lines().collect::<Vec<_>>());
         assert_eq!(laid_out(text, 18), None, "the table does not fit");
     }
 

@@ -31,12 +31,12 @@ fn label(index: usize, name: &str) -> String {
 
 /// One bar per answer: the time to first token, then the output.
 pub(super) fn timing_chart(report: &Report) -> String {
-    let (longest, room) = (max_seconds(report), WIDTH - LEFT - RIGHT);
+    let (longest, plot_width) = (max_seconds(report), WIDTH - LEFT - RIGHT);
     let height = ROW * to_f64(report.calls.len()) + 24.0;
     let mut out = svg_start("Time to first token and total time", height);
     for (index, call) in report.calls.iter().enumerate() {
         let (y, color) = (ROW * to_f64(index) + 6.0, index % COLORS);
-        let x = |time: Duration| LEFT + time.as_secs_f64() / longest * room;
+        let x = |time: Duration| LEFT + time.as_secs_f64() / longest * plot_width;
         let _ = write!(
             out,
             "<text class=n x=\"{:.1}\" y=\"{:.1}\">{}</text>",
@@ -45,14 +45,14 @@ pub(super) fn timing_chart(report: &Report) -> String {
             label(index, &call.metrics.name)
         );
         let total = call.metrics.total.unwrap_or_default();
-        let first = call.first_output.unwrap_or(total).min(total);
+        let first_output = call.first_output.unwrap_or(total).min(total);
         let _ = write!(
             out,
             "<rect class=w x=\"{LEFT}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"16\"/>\
              <rect x=\"{:.1}\" y=\"{y:.1}\" width=\"{:.1}\" height=\"16\" fill=\"var(--c{color})\"/>",
-            x(first) - LEFT,
-            x(first),
-            (x(total) - x(first)).max(0.0),
+            x(first_output) - LEFT,
+            x(first_output),
+            (x(total) - x(first_output)).max(0.0),
         );
         let label = match call.metrics.ttft {
             Some(ttft) => format!("{} / {}", format_duration(ttft), format_duration(total)),
@@ -70,7 +70,7 @@ pub(super) fn timing_chart(report: &Report) -> String {
 
 /// Tokens over time, one line per answer.
 pub(super) fn token_chart(report: &Report) -> String {
-    let (longest, room) = (max_seconds(report), WIDTH - LEFT - RIGHT);
+    let (longest, plot_width) = (max_seconds(report), WIDTH - LEFT - RIGHT);
     let peak = report.calls.iter().flat_map(|call| call.timeline.points().map(|(_, tokens)| tokens)).max().unwrap_or(0);
     let (top, bottom) = (12.0, HEIGHT - 30.0);
     let mut out = svg_start("Tokens over time", HEIGHT);
@@ -79,17 +79,17 @@ pub(super) fn token_chart(report: &Report) -> String {
         "<path class=g d=\"M{LEFT} {top}V{bottom}H{:.1}\"/>\
          <text class=n x=\"{:.1}\" y=\"{:.1}\">{peak} tokens</text><text class=n x=\"{:.1}\" y=\"{bottom}\">0</text>\
          <text class=e x=\"{:.1}\" y=\"{:.1}\">{}</text>",
-        LEFT + room,
+        LEFT + plot_width,
         LEFT - 8.0,
         top + 6.0,
         LEFT - 8.0,
-        LEFT + room,
+        LEFT + plot_width,
         bottom + 16.0,
         format_duration(Duration::from_secs_f64(longest)),
     );
     for (index, call) in report.calls.iter().enumerate() {
         let position = |(at, tokens): (Duration, u64)| {
-            let x = LEFT + at.as_secs_f64() / longest * room;
+            let x = LEFT + at.as_secs_f64() / longest * plot_width;
             #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
             let y = bottom - tokens as f64 / peak.max(1) as f64 * (bottom - top);
             (x, y)

@@ -102,14 +102,14 @@ fn write_table(report: &Report, out: &mut String) {
             index + 1,
             state_class(call)
         );
-        let sorted = [
+        let sortable_cells = [
             (ttft, call.metrics.ttft.map(|time| time.as_secs_f64())),
             (total, call.metrics.total.map(|time| time.as_secs_f64())),
             (tokens, output),
             (speed, call.metrics.tokens_per_second),
             (cost, call.metrics.cost.as_ref().map(|(cost, _)| *cost)),
         ];
-        for (shown, value) in sorted {
+        for (shown, value) in sortable_cells {
             let _ = write!(out, "<td class=\"r\" data-v=\"{}\">{shown}</td>", number(value));
         }
         out.push_str("</tr>\n");
@@ -124,10 +124,11 @@ fn write_table(report: &Report, out: &mut String) {
 fn write_comparison(report: &Report, out: &mut String) {
     let names: Vec<String> = report.calls.iter().map(|call| call.metrics.name.clone()).collect();
     if let Some(vote) = &report.vote {
-        let _ = writeln!(out, "<pre class=\"plain\">{}</pre>", escape_html(&diff::vote(&names, vote)));
+        let _ = writeln!(out, "<pre class=\"plain\">{}</pre>", escape_html(&diff::render_vote(&names, vote)));
     }
     if let Some(difference) = &report.difference {
-        let _ = writeln!(out, "<pre class=\"plain\">{}</pre>", escape_html(&diff::difference(&names, difference)));
+        let _ =
+            writeln!(out, "<pre class=\"plain\">{}</pre>", escape_html(&diff::render_difference(&names, difference)));
     }
 }
 

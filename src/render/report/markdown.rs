@@ -19,8 +19,8 @@ pub(super) fn page(report: &Report) -> String {
     for line in report.prompt.lines() {
         let _ = writeln!(out, "> {line}");
     }
-    let (names, lines) = (COLUMNS.map(|name| name.trim_start_matches('>')), COLUMNS.map(column_delimiter));
-    let _ = writeln!(out, "\n| {} |\n|{}|", names.join(" | "), lines.join("|"));
+    let (names, delimiters) = (COLUMNS.map(|name| name.trim_start_matches('>')), COLUMNS.map(column_delimiter));
+    let _ = writeln!(out, "\n| {} |\n|{}|", names.join(" | "), delimiters.join("|"));
     for (index, call) in report.calls.iter().enumerate() {
         let cells = call.metrics.to_cells().map(|cell| cell.replace('|', "\\|"));
         let _ = writeln!(out, "| {} | {} |", index + 1, cells.join(" | "));
@@ -30,10 +30,10 @@ pub(super) fn page(report: &Report) -> String {
     }
     let names: Vec<String> = report.calls.iter().map(|call| call.metrics.name.clone()).collect();
     if let Some(vote) = &report.vote {
-        let _ = write!(out, "\n```\n{}```\n", diff::vote(&names, vote));
+        let _ = write!(out, "\n```\n{}```\n", diff::render_vote(&names, vote));
     }
     if let Some(difference) = &report.difference {
-        let _ = write!(out, "\n```\n{}```\n", diff::difference(&names, difference));
+        let _ = write!(out, "\n```\n{}```\n", diff::render_difference(&names, difference));
     }
     for (index, call) in report.calls.iter().enumerate() {
         let _ = write!(out, "\n## {} {} ({})\n\n", index + 1, call.metrics.name, call.metrics.state);

@@ -50,7 +50,7 @@ pub struct ReportCall {
     pub endpoint: Option<String>,
     /// Whether the answer is complete.
     pub is_complete: bool,
-    /// The message about how it ended.
+    /// The message about how the call ended.
     pub note: Option<String>,
     /// The answer, without control sequences.
     pub text: String,

@@ -34,23 +34,15 @@ fn complete(name: &str, text: &str) -> ReportCall {
 
 fn failed(name: &str) -> ReportCall {
     let note = Some("error: <b>no</b>, \"never\"".into());
-    let figures = CallMetrics { name: name.into(), state: "ERR rate".into(), ..CallMetrics::default() };
-    ReportCall { metrics: figures, note, attempt_count: 2, ..ReportCall::default() }
+    let metrics = CallMetrics { name: name.into(), state: "ERR rate".into(), ..CallMetrics::default() };
+    ReportCall { metrics, note, attempt_count: 2, ..ReportCall::default() }
 }
 
 fn report_of(calls: Vec<ReportCall>) -> Report {
     let texts: Vec<Option<&str>> = calls.iter().map(|call| call.is_complete.then_some(call.text.as_str())).collect();
     let difference = Some(AnswerComparison::new(&texts));
-    let (at, prompt) = (Timestamp::UNIX_EPOCH, "Why <i>so</i>, \"then\"?".to_owned());
-    Report {
-        created_at: at,
-        run: Some(7),
-        system_prompt: Some("Be & brief".into()),
-        prompt,
-        calls,
-        difference,
-        vote: None,
-    }
+    let (created_at, prompt) = (Timestamp::UNIX_EPOCH, "Why <i>so</i>, \"then\"?".to_owned());
+    Report { created_at, run: Some(7), system_prompt: Some("Be & brief".into()), prompt, calls, difference, vote: None }
 }
 
 #[test]

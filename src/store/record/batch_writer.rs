@@ -18,7 +18,7 @@ use jiff::Zoned;
 
 use super::{Database, RecordError, StoredCall};
 
-/// The capacity of the queue: a few seconds of some thousand calls per second, as long as a disk may stall.
+/// The capacity of the queue: enough for a disk that stalls for a few seconds at some thousand calls per second.
 const QUEUE_CAPACITY: usize = 8192;
 /// The number of calls taken from the queue for one transaction.
 const MAX_BATCH: usize = 4096;
@@ -45,17 +45,17 @@ impl BatchWriter {
     /// If the thread cannot be started.
     pub fn new(path: PathBuf, on_error: impl Fn(&RecordError) + Send + 'static) -> std::io::Result<Self> {
         let (sender, calls) = sync_channel(QUEUE_CAPACITY);
-        let lost = Arc::new(AtomicU64::new(0));
-        let work = Worker {
+        let dropped = Arc::new(AtomicU64::new(0));
+        let worker = Worker {
             path: path.clone(),
-            dropped: Arc::clone(&lost),
+            dropped: Arc::clone(&dropped),
             database: None,
             failed_at: None,
             pending: Vec::new(),
             on_error,
         };
-        let thread = std::thread::Builder::new().name("record".into()).spawn(move || work.run(&calls))?;
-        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), dropped: lost, path })
+        let thread = std::thread::Builder::new().name("record".into()).spawn(move || worker.run(&calls))?;
+        Ok(Self { sender: Mutex::new(Some(sender)), thread: Mutex::new(Some(thread)), dropped, path })
     }
 
     /// Queues a call. It is boxed because the queue is allocated in advance.
@@ -137,12 +137,12 @@ impl<T: Fn(&RecordError)> Worker<T> {
 
     /// Writes the pending calls; they stay pending if that fails.
     fn write_pending(&mut self) {
-        let waiting = std::mem::take(&mut self.pending);
-        match self.open_database().and_then(|database| database.insert_calls(waiting.iter().map(|call| &**call))) {
+        let pending = std::mem::take(&mut self.pending);
+        match self.open_database().and_then(|database| database.insert_calls(pending.iter().map(|call| &**call))) {
             Ok(()) => self.failed_at = None,
             Err(error) => {
                 (self.on_error)(&error);
-                (self.pending, self.database, self.failed_at) = (waiting, None, Some(Instant::now()));
+                (self.pending, self.database, self.failed_at) = (pending, None, Some(Instant::now()));
             }
         }
     }

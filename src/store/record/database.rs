@@ -128,10 +128,10 @@ impl Database {
 
     /// Like [`Database::open`], but waits at most `limit` while another process opens it.
     pub(super) fn open_with_timeout(path: &Path, limit: Duration) -> Result<Self, RecordError> {
-        let folder = |source| RecordError::Open { path: path.to_owned(), source };
-        check_regular(path).map_err(folder)?;
-        let _lock = lock_with_timeout(path, limit).map_err(folder)?;
-        create_private_file(path).map_err(folder)?;
+        let open_error = |source| RecordError::Open { path: path.to_owned(), source };
+        check_regular(path).map_err(open_error)?;
+        let _lock = lock_with_timeout(path, limit).map_err(open_error)?;
+        create_private_file(path).map_err(open_error)?;
         let database = Self::connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
         database.prepare(limit)?;
         Ok(database)
@@ -226,10 +226,10 @@ impl Database {
     /// Copies the database before its schema is migrated, so that an earlier mmchat can be used again.
     fn keep_copy(&self, version: i32) -> Result<(), RecordError> {
         let copy = copy_path(&self.path, version);
-        let open = |source| RecordError::Open { path: copy.clone(), source };
+        let open_error = |source| RecordError::Open { path: copy.clone(), source };
         match std::fs::remove_file(&copy) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(open(error)),
-            _ => create_private_file(&copy).map_err(open)?,
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(open_error(error)),
+            _ => create_private_file(&copy).map_err(open_error)?,
         }
         // SQLite writes into an existing file only if it is empty.
         let result = self.connection.execute("VACUUM INTO ?1", [copy.to_string_lossy()]);
@@ -270,15 +270,15 @@ impl Database {
 
     /// Empties the WAL. Returns false if another process is reading.
     fn checkpoint(&self) -> Result<bool, RecordError> {
-        let busy = |row: &rusqlite::Row<'_>| row.get::<_, i32>(0);
-        Ok(self.map_error(self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], busy))? == 0)
+        let read_busy = |row: &rusqlite::Row<'_>| row.get::<_, i32>(0);
+        Ok(self.map_error(self.connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], read_busy))? == 0)
     }
 
     /// Checks that the database is ours and returns its schema version; 0 if it is empty.
     fn check_version(&self) -> Result<i32, RecordError> {
-        let number = |query| self.map_error(self.connection.query_row(query, [], |row| row.get::<_, i32>(0)));
-        let (application, version) = (number("PRAGMA application_id")?, number("PRAGMA user_version")?);
-        let tables = number("SELECT count(*) FROM sqlite_schema")?;
+        let read_number = |query| self.map_error(self.connection.query_row(query, [], |row| row.get::<_, i32>(0)));
+        let (application, version) = (read_number("PRAGMA application_id")?, read_number("PRAGMA user_version")?);
+        let tables = read_number("SELECT count(*) FROM sqlite_schema")?;
         if application != APPLICATION_ID && (tables > 0 || application != 0 || version != 0) {
             return Err(RecordError::OtherProgram { path: self.path.clone() });
         }
@@ -300,9 +300,9 @@ fn copy_path(path: &Path, version: i32) -> PathBuf {
 }
 
 /// The path of a file that SQLite keeps beside the database, such as `-wal`.
-fn companion_path(path: &Path, end: &str) -> PathBuf {
+fn companion_path(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(end);
+    name.push(suffix);
     name.into()
 }
 
@@ -314,7 +314,7 @@ fn is_cannot_open(error: &RecordError) -> bool {
 
 /// The URI that opens the database as immutable; `None` if it has a log with content.
 fn immutable_uri(path: &Path) -> Option<PathBuf> {
-    let has_content = |end| std::fs::metadata(companion_path(path, end)).is_ok_and(|log| log.len() > 0);
+    let has_content = |suffix| std::fs::metadata(companion_path(path, suffix)).is_ok_and(|log| log.len() > 0);
     if ["-wal", "-journal"].into_iter().any(has_content) {
         return None;
     }
@@ -342,8 +342,8 @@ fn create_private_file(path: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     // A copied or restored file may be readable by others. The mode of a file of another owner cannot be changed.
-    for end in ["", "-wal", "-shm"] {
-        let _ = crate::store::restrict_to_owner(&companion_path(path, end));
+    for suffix in ["", "-wal", "-shm"] {
+        let _ = crate::store::restrict_to_owner(&companion_path(path, suffix));
     }
     Ok(())
 }
@@ -383,8 +383,8 @@ mod tests {
         let database = Database::open(&path).expect("new database");
         database.purge_deleted().expect("no reader");
         drop(database);
-        for end in ["db-wal", "db-shm"] {
-            let _ = fs::remove_file(path.with_extension(end));
+        for extension in ["db-wal", "db-shm"] {
+            let _ = fs::remove_file(path.with_extension(extension));
         }
         // SQLite cannot create its file here.
         std::os::unix::fs::symlink("nowhere/at/all", path.with_extension("db-shm")).expect("new link");

@@ -55,20 +55,20 @@ pub struct ConversationLayout {
     pub rounds: i64,
     /// The number of answers of the widest round.
     pub max_answers: i64,
-    /// Whether `compare` started it: then a picked answer is continued without the others.
+    /// Whether `compare` started the conversation: then a picked answer is continued without the others.
     pub is_comparison: bool,
 }
 
 impl StoredTurn {
-    /// The reference to the turn: `12@2` is its second answer (with several models, that of the last round), `12.1@2`
-    /// names the round.
+    /// The reference to the turn. In conversation 12, `12@2` is the second answer of the last round, or the answer of round
+    /// 2 if no round has several answers; `12.1@2` is the second answer of round 1.
     #[must_use]
     pub fn reference(&self) -> String {
-        let Self { conversation, round, answer_number: lane, layout: shape, .. } = self;
-        match shape {
+        let Self { conversation, round, answer_number, layout, .. } = self;
+        match layout {
             ConversationLayout { max_answers: 1, .. } => format!("{conversation}@{round}"),
-            ConversationLayout { rounds, .. } if rounds == round => format!("{conversation}@{lane}"),
-            _ => format!("{conversation}.{round}@{lane}"),
+            ConversationLayout { rounds, .. } if rounds == round => format!("{conversation}@{answer_number}"),
+            _ => format!("{conversation}.{round}@{answer_number}"),
         }
     }
 }
@@ -167,32 +167,32 @@ impl Database {
     }
 
     /// Picks a turn among the answers of its round, and makes its conversation the latest.
-    pub fn pick(&mut self, exchange: i64, now: Timestamp) -> Result<(), RecordError> {
+    pub fn pick(&mut self, turn: i64, now: Timestamp) -> Result<(), RecordError> {
         let now = now.as_millisecond();
         self.write_transaction(|transaction| {
-            let others = "UPDATE turns SET picked_at = NULL WHERE (conversation_id, round) =
+            let unpick = "UPDATE turns SET picked_at = NULL WHERE (conversation_id, round) =
                           (SELECT conversation_id, round FROM turns WHERE id = ?1)";
-            transaction.execute(others, [exchange])?;
-            transaction.execute("UPDATE turns SET picked_at = ?1 WHERE id = ?2", [now, exchange])?;
-            let parent = "SELECT conversation_id FROM turns WHERE id = ?1";
-            let conversation = transaction.query_row(parent, [exchange], |row| row.get(0)).optional()?;
+            transaction.execute(unpick, [turn])?;
+            transaction.execute("UPDATE turns SET picked_at = ?1 WHERE id = ?2", [now, turn])?;
+            let query = "SELECT conversation_id FROM turns WHERE id = ?1";
+            let conversation = transaction.query_row(query, [turn], |row| row.get(0)).optional()?;
             conversation.map_or(Ok(()), |conversation| placement::set_last_used(transaction, conversation, now))
         })
     }
 
-    /// The turns that contain all of these words or phrases, newest first.
-    pub fn search(&mut self, words: &[&str], max: usize) -> Result<Vec<SearchHit>, RecordError> {
+    /// The turns that contain all of these phrases, newest first.
+    pub fn search(&mut self, phrases: &[&str], max: usize) -> Result<Vec<SearchHit>, RecordError> {
         let is_indexed = |phrase: &&str| phrase.chars().count() >= MIN_INDEXED_CHARS;
         // If the index cannot be written, all turns are scanned.
-        let use_index = words.iter().any(is_indexed) && self.update_search_index().is_ok();
+        let use_index = phrases.iter().any(is_indexed) && self.update_search_index().is_ok();
         let (indexed, scanned): (Vec<&str>, Vec<&str>) =
-            words.iter().partition(|phrase| use_index && is_indexed(phrase));
+            phrases.iter().partition(|phrase| use_index && is_indexed(phrase));
         let mut parameters = Vec::new();
         let mut conditions = Vec::new();
         if !indexed.is_empty() {
             // Quoted, so that FTS5 does not interpret the phrase as a query.
-            let phrases = indexed.iter().map(|phrase| format!("\"{}\"", phrase.replace('"', "\"\"")));
-            parameters.push(phrases.collect::<Vec<_>>().join(" AND "));
+            let quoted = indexed.iter().map(|phrase| format!("\"{}\"", phrase.replace('"', "\"\"")));
+            parameters.push(quoted.collect::<Vec<_>>().join(" AND "));
             conditions.push("id IN (SELECT rowid FROM turn_search WHERE turn_search MATCH ?1)".to_owned());
         }
         if !scanned.is_empty() {
@@ -200,15 +200,12 @@ impl Database {
         }
         for phrase in scanned {
             parameters.push(phrase.to_lowercase());
-            let n = parameters.len();
-            conditions.push(format!("(instr(lower_case(prompt), ?{n}) OR instr(lower_case(answer), ?{n}))"));
+            let number = parameters.len();
+            conditions.push(format!("(instr(lower_case(prompt), ?{number}) OR instr(lower_case(answer), ?{number}))"));
         }
-        let rest = format!("WHERE {} ORDER BY at DESC LIMIT {}", conditions.join(" AND "), sql_limit(max));
-        let exchanges = self.map_error(self.read_turns(&rest, params_from_iter(parameters)))?;
-        Ok(exchanges
-            .into_iter()
-            .map(|exchange| SearchHit { excerpt: excerpt(&exchange, words), turn: exchange })
-            .collect())
+        let clauses = format!("WHERE {} ORDER BY at DESC LIMIT {}", conditions.join(" AND "), sql_limit(max));
+        let turns = self.map_error(self.read_turns(&clauses, params_from_iter(parameters)))?;
+        Ok(turns.into_iter().map(|turn| SearchHit { excerpt: excerpt(&turn, phrases), turn }).collect())
     }
 
     /// Registers `lower_case`: SQLite's own `lower` only changes ASCII letters.
@@ -279,8 +276,8 @@ impl Database {
         })
     }
 
-    fn read_turns(&self, rest: &str, parameters: impl Params) -> rusqlite::Result<Vec<StoredTurn>> {
-        let mut statement = self.connection.prepare(&format!("SELECT {TURN_COLUMNS} FROM turns {rest}"))?;
+    fn read_turns(&self, clauses: &str, parameters: impl Params) -> rusqlite::Result<Vec<StoredTurn>> {
+        let mut statement = self.connection.prepare(&format!("SELECT {TURN_COLUMNS} FROM turns {clauses}"))?;
         let rows = statement.query_map(parameters, |row| {
             Ok(StoredTurn {
                 id: row.get(0)?,
@@ -301,15 +298,15 @@ impl Database {
                 layout: ConversationLayout::default(),
             })
         })?;
-        let mut exchanges: Vec<StoredTurn> = rows.collect::<Result<_, _>>()?;
-        let mut shapes = HashMap::new();
-        for exchange in &mut exchanges {
-            exchange.layout = match shapes.entry(exchange.conversation) {
+        let mut turns: Vec<StoredTurn> = rows.collect::<Result<_, _>>()?;
+        let mut layouts = HashMap::new();
+        for turn in &mut turns {
+            turn.layout = match layouts.entry(turn.conversation) {
                 Entry::Occupied(entry) => *entry.get(),
-                Entry::Vacant(entry) => *entry.insert(self.layout(exchange.conversation)?),
+                Entry::Vacant(entry) => *entry.insert(self.layout(turn.conversation)?),
             };
         }
-        Ok(exchanges)
+        Ok(turns)
     }
 
     fn layout(&self, conversation: i64) -> rusqlite::Result<ConversationLayout> {
@@ -333,19 +330,19 @@ fn read_timestamp(row: &Row<'_>, column: usize) -> rusqlite::Result<Timestamp> {
 }
 
 /// The text around the first match of a phrase, on one line; else the start of the prompt.
-fn excerpt(exchange: &StoredTurn, words: &[&str]) -> String {
-    let texts = [&exchange.prompt, &exchange.answer];
-    for (text, phrase) in words.iter().flat_map(|phrase| texts.map(|text| (text, phrase))) {
+fn excerpt(turn: &StoredTurn, phrases: &[&str]) -> String {
+    let texts = [&turn.prompt, &turn.answer];
+    for (text, phrase) in phrases.iter().flat_map(|phrase| texts.map(|text| (text, phrase))) {
         let Some(at) = text.to_lowercase().find(&phrase.to_lowercase()) else { continue };
         // Lowercase letters may have another length, so the position is approximate.
-        let before = text.char_indices().take_while(|(index, _)| *index < at).count();
-        let from = before.saturating_sub(EXCERPT_CONTEXT);
-        let shown: String = text.chars().skip(from).take(EXCERPT_CONTEXT * 2 + phrase.chars().count()).collect();
-        let (start, end) = (
-            if from > 0 { "…" } else { "" },
-            if from + shown.chars().count() < text.chars().count() { "…" } else { "" },
+        let match_start = text.char_indices().take_while(|(index, _)| *index < at).count();
+        let start = match_start.saturating_sub(EXCERPT_CONTEXT);
+        let context: String = text.chars().skip(start).take(EXCERPT_CONTEXT * 2 + phrase.chars().count()).collect();
+        let (prefix, suffix) = (
+            if start > 0 { "…" } else { "" },
+            if start + context.chars().count() < text.chars().count() { "…" } else { "" },
         );
-        return format!("{start}{}{end}", crate::model::sanitize::one_line(&shown));
+        return format!("{prefix}{}{suffix}", crate::model::sanitize::one_line(&context));
     }
-    crate::model::sanitize::one_line(&exchange.prompt.chars().take(EXCERPT_CONTEXT * 2).collect::<String>())
+    crate::model::sanitize::one_line(&turn.prompt.chars().take(EXCERPT_CONTEXT * 2).collect::<String>())
 }

@@ -19,9 +19,9 @@ impl Database {
     /// Writes one call and its content, if stored. All calls of a run share one `run`.
     pub fn insert_call(&mut self, call: &StoredCall, run: &mut RunPlacement) -> Result<(), RecordError> {
         let written = self.write_transaction(|transaction| {
-            let mut hours = HourlyRollup::default();
-            let written = insert_rows(transaction, call, run, &mut hours)?;
-            hours.write(transaction)?;
+            let mut rollup = HourlyRollup::default();
+            let written = insert_rows(transaction, call, run, &mut rollup)?;
+            rollup.write(transaction)?;
             Ok(written)
         })?;
         match written {
@@ -35,11 +35,11 @@ impl Database {
     /// Writes many calls in one transaction. Each stored content starts its own conversation.
     pub fn insert_calls(&mut self, calls: impl Iterator<Item = impl Borrow<StoredCall>>) -> Result<(), RecordError> {
         self.write_transaction(|transaction| {
-            let mut hours = HourlyRollup::default();
+            let mut rollup = HourlyRollup::default();
             for call in calls {
-                insert_rows(transaction, call.borrow(), &RunPlacement::default(), &mut hours)?;
+                insert_rows(transaction, call.borrow(), &RunPlacement::default(), &mut rollup)?;
             }
-            hours.write(transaction)
+            rollup.write(transaction)
         })
     }
 
@@ -62,44 +62,44 @@ fn insert_rows(
     transaction: &Transaction<'_>,
     call: &StoredCall,
     run: &RunPlacement,
-    hours: &mut HourlyRollup,
+    rollup: &mut HourlyRollup,
 ) -> rusqlite::Result<Option<placement::WrittenTurn>> {
     let id = write_call(transaction, call)?;
     write_attempts(transaction, id, call)?;
-    hours.add(call);
+    rollup.add(call);
     match &call.transcript {
-        Some(said) => placement::write_turn(transaction, id, (call, said), run),
+        Some(transcript) => placement::write_turn(transaction, id, (call, transcript), run),
         None => Ok(None),
     }
 }
 
 fn write_call(transaction: &Transaction<'_>, call: &StoredCall) -> rusqlite::Result<i64> {
-    let outcome = &call.record;
-    let usage = outcome.usage.as_ref();
-    let target = outcome.target.as_ref();
-    let attempt = representative_attempt(outcome);
-    let finish =
-        outcome.result.as_ref().ok().and_then(|completion| completion.finish_reason.as_ref()).map(FinishReason::as_str);
-    let cost = outcome.cost();
+    let record = &call.record;
+    let usage = record.usage.as_ref();
+    let target = record.target.as_ref();
+    let attempt = representative_attempt(record);
+    let finish_reason =
+        record.result.as_ref().ok().and_then(|completion| completion.finish_reason.as_ref()).map(FinishReason::as_str);
+    let cost = record.cost();
     let mut statement = transaction.prepare_cached(
         "INSERT INTO calls (at, command, requested, route, model, endpoint, upstream, error_class, http_status, finish_reason, ttft_us, total_us,
          output_us, input_tokens, output_tokens, cached_tokens, reasoning_tokens, is_estimated, cost, currency, key_index, client_key)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21, ?22)",
     )?;
     statement.insert(params![
-        outcome.started_at.as_millisecond(),
+        record.started_at.as_millisecond(),
         call.command,
-        outcome.requested,
-        outcome.is_route.then_some(&outcome.requested),
+        record.requested,
+        record.is_route.then_some(&record.requested),
         target.map(|target| &target.id.0),
         target.map(|target| &target.endpoint.name),
         target.map(|target| &target.upstream_id),
-        outcome.class().map(ErrorClass::as_str),
+        record.class().map(ErrorClass::as_str),
         attempt.and_then(|attempt| attempt.status),
-        finish,
-        outcome.ttft.map(micros),
-        micros(outcome.total),
-        micros(outcome.output_duration),
+        finish_reason,
+        record.ttft.map(micros),
+        micros(record.total),
+        micros(record.output_duration),
         usage.and_then(|usage| usage.input).map(saturating_i64),
         usage.and_then(|usage| usage.output).map(saturating_i64),
         usage.and_then(|usage| usage.cached).map(saturating_i64),
@@ -117,11 +117,11 @@ fn write_attempts(transaction: &Transaction<'_>, id: i64, call: &StoredCall) -> 
         "INSERT INTO attempts (call_id, attempt_no, at, model, endpoint, upstream, error_class, http_status, total_us, ttft_us, key_index,
          request_id, error_message) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
     )?;
-    for (number, attempt) in (1i64..).zip(&call.record.attempts) {
+    for (attempt_no, attempt) in (1i64..).zip(&call.record.attempts) {
         let AttemptRecord { target, error, .. } = attempt;
         statement.execute(params![
             id,
-            number,
+            attempt_no,
             attempt.sent_at.as_millisecond(),
             target.id.0,
             target.endpoint.name,

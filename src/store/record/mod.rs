@@ -1,8 +1,8 @@
 //! Records every call in SQLite: request, result, times, tokens and cost, and optionally the prompt and answer.
 //!
-//! A [`RunWriter`] receives the events of a run and sends each finished call to its own thread, which opens the
-//! [`Database`] and writes. `stats`, `history` and `spend` read it. A record that cannot be written causes a warning;
-//! it never fails an answer.
+//! A [`RunWriter`] receives the events of a run and sends each finished call to a thread of its own, which opens the
+//! [`Database`] and writes the call. `stats`, `history` and `spend` read the database. A record that cannot be written
+//! causes a warning; it never fails an answer.
 
 mod batch_writer;
 mod convert;
@@ -66,12 +66,12 @@ impl Transcript {
     pub fn of_request(request: &ModelRequest) -> Self {
         let Some(chat) = request.as_chat() else { return Self::default() };
         let text = |role| chat.messages.iter().rfind(|message| message.role == role).map(Message::joined_text);
-        let last = chat.messages.iter().rfind(|message| message.role == Role::User);
+        let user_message = chat.messages.iter().rfind(|message| message.role == Role::User);
         let is_image = |part: &&Part| matches!(part, Part::Image(_));
         Self {
             system: text(Role::System),
             prompt: text(Role::User).unwrap_or_default(),
-            image_count: last.map_or(0, |message| message.parts.iter().filter(is_image).count()),
+            image_count: user_message.map_or(0, |message| message.parts.iter().filter(is_image).count()),
             ..Self::default()
         }
     }

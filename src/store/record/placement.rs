@@ -27,9 +27,9 @@ pub enum Continuation {
 }
 
 impl Continuation {
-    fn parent(&self, lane: usize) -> Option<i64> {
+    fn parent(&self, call: usize) -> Option<i64> {
         match self {
-            Self::Append { turns: exchanges, .. } => exchanges.get(lane).copied().flatten(),
+            Self::Append { turns, .. } => turns.get(call).copied().flatten(),
             Self::New | Self::Replace(_) => None,
         }
     }
@@ -70,7 +70,7 @@ struct RunLocation {
 /// A turn that was written.
 pub(super) struct WrittenTurn {
     location: RunLocation,
-    turn: i64,
+    turn_id: i64,
     /// The number of the answer in its round, from 1.
     answer_number: i64,
 }
@@ -86,9 +86,9 @@ impl RunPlacement {
     #[must_use]
     pub fn into_stored_round(self) -> Option<StoredRound> {
         let RunLocation { conversation, round, .. } = self.location.filter(|_| !self.was_deleted)?;
-        let (exchanges, lanes) =
-            self.turns.iter().map(|turn| (turn.map(|turn| turn.0), turn.map(|turn| turn.1))).unzip();
-        Some(StoredRound { conversation, round, turns: exchanges, answer_numbers: lanes })
+        let (turns, answer_numbers) =
+            self.turns.iter().map(|turn| (turn.map(|(id, _)| id), turn.map(|(_, number)| number))).unzip();
+        Some(StoredRound { conversation, round, turns, answer_numbers })
     }
 
     pub(super) fn mark_deleted(&mut self) {
@@ -100,55 +100,56 @@ impl RunPlacement {
         self.was_deleted
     }
 
-    pub(super) fn add_turn(&mut self, written: WrittenTurn, lane: usize) {
+    pub(super) fn add_turn(&mut self, written: WrittenTurn, call: usize) {
         self.location = Some(written.location);
-        if self.turns.len() <= lane {
-            self.turns.resize(lane + 1, None);
+        if self.turns.len() <= call {
+            self.turns.resize(call + 1, None);
         }
-        self.turns[lane] = Some((written.turn, written.answer_number));
+        self.turns[call] = Some((written.turn_id, written.answer_number));
     }
 }
 
-/// Writes the turn of call `id`; `None` if its conversation was deleted during the run: then nothing is stored.
+/// Writes the turn of call `call_id`; `None` if its conversation was deleted during the run: then nothing is stored.
 pub(super) fn write_turn(
     transaction: &Transaction<'_>,
-    id: i64,
-    (call, said): (&StoredCall, &Transcript),
+    call_id: i64,
+    (call, transcript): (&StoredCall, &Transcript),
     run: &RunPlacement,
 ) -> rusqlite::Result<Option<WrittenTurn>> {
-    if let Continuation::Replace(exchanges) = &run.continuation
-        && let Some(&exchange) = exchanges.get(call.index)
+    if let Continuation::Replace(turns) = &run.continuation
+        && let Some(&turn) = turns.get(call.index)
     {
-        let Some(settled) = find_location(transaction, exchange)? else { return discard_messages(transaction, id) };
-        replace_turn(transaction, exchange, id, (call, said), true)?;
-        touch_conversation(transaction, settled.conversation, call)?;
-        let lane = "SELECT answer_no FROM turns WHERE id = ?1";
-        let lane = transaction.query_row(lane, [exchange], |row| row.get(0))?;
-        return Ok(Some(WrittenTurn { location: settled, turn: exchange, answer_number: lane }));
+        let Some(location) = find_location(transaction, turn)? else { return discard_messages(transaction, call_id) };
+        replace_turn(transaction, turn, call_id, (call, transcript), true)?;
+        touch_conversation(transaction, location.conversation, call)?;
+        let query = "SELECT answer_no FROM turns WHERE id = ?1";
+        let answer_number = transaction.query_row(query, [turn], |row| row.get(0))?;
+        return Ok(Some(WrittenTurn { location, turn_id: turn, answer_number }));
     }
-    let settled = match &run.location {
-        Some(settled) if conversation_exists(transaction, settled.conversation)? => settled.clone(),
-        Some(_) => return discard_messages(transaction, id),
+    let location = match &run.location {
+        Some(location) if conversation_exists(transaction, location.conversation)? => location.clone(),
+        Some(_) => return discard_messages(transaction, call_id),
         None => choose_location(transaction, call, &run.continuation)?,
     };
-    touch_conversation(transaction, settled.conversation, call)?;
+    touch_conversation(transaction, location.conversation, call)?;
     let existing = transaction
         .prepare_cached("SELECT id FROM turns WHERE conversation_id = ?1 AND round = ?2 AND answer_no = ?3")?
-        .query_row(params![settled.conversation, settled.round, answer_number(call)], |row| row.get(0))
+        .query_row(params![location.conversation, location.round, answer_number(call)], |row| row.get(0))
         .optional()?;
-    if let Some(exchange) = existing {
-        // A restart within the same run: store what the screen shows.
-        replace_turn(transaction, exchange, id, (call, said), false)?;
-        return Ok(Some(WrittenTurn { location: settled, turn: exchange, answer_number: answer_number(call) }));
+    if let Some(turn) = existing {
+        // The call was restarted within the run: the latest answer replaces the earlier one, as on the screen.
+        replace_turn(transaction, turn, call_id, (call, transcript), false)?;
+        return Ok(Some(WrittenTurn { location, turn_id: turn, answer_number: answer_number(call) }));
     }
-    let after = run.continuation.parent(call.index).map(|after| *settled.copied_turns.get(&after).unwrap_or(&after));
-    let exchange = insert_turn(transaction, id, (call, said), (&settled, after))?;
-    Ok(Some(WrittenTurn { location: settled, turn: exchange, answer_number: answer_number(call) }))
+    let parent = run.continuation.parent(call.index);
+    let parent = parent.map(|parent| *location.copied_turns.get(&parent).unwrap_or(&parent));
+    let turn = insert_turn(transaction, call_id, (call, transcript), (&location, parent))?;
+    Ok(Some(WrittenTurn { location, turn_id: turn, answer_number: answer_number(call) }))
 }
 
 /// Clears the error messages of a call that is not stored, because they may quote its content.
-fn discard_messages(transaction: &Transaction<'_>, call: i64) -> rusqlite::Result<Option<WrittenTurn>> {
-    transaction.prepare_cached("UPDATE attempts SET error_message = NULL WHERE call_id = ?1")?.execute([call])?;
+fn discard_messages(transaction: &Transaction<'_>, call_id: i64) -> rusqlite::Result<Option<WrittenTurn>> {
+    transaction.prepare_cached("UPDATE attempts SET error_message = NULL WHERE call_id = ?1")?.execute([call_id])?;
     Ok(None)
 }
 
@@ -163,9 +164,9 @@ fn answer_number(call: &StoredCall) -> i64 {
 
 fn insert_turn(
     transaction: &Transaction<'_>,
-    id: i64,
-    (call, said): (&StoredCall, &Transcript),
-    (settled, after): (&RunLocation, Option<i64>),
+    call_id: i64,
+    (call, transcript): (&StoredCall, &Transcript),
+    (location, parent): (&RunLocation, Option<i64>),
 ) -> rusqlite::Result<i64> {
     transaction
         .prepare_cached(
@@ -173,41 +174,41 @@ fn insert_turn(
              answer, reasoning) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
         )?
         .insert(params![
-            settled.conversation,
-            settled.round,
+            location.conversation,
+            location.round,
             answer_number(call),
-            after,
-            id,
+            parent,
+            call_id,
             call.record.started_at.as_millisecond(),
             call.record.requested,
             call.record.target.as_ref().map(|target| &target.id.0),
             incomplete_reason(call),
-            said.system,
-            said.prompt,
-            said.image_count,
-            said.answer,
-            said.reasoning,
+            transcript.system,
+            transcript.prompt,
+            transcript.image_count,
+            transcript.answer,
+            transcript.reasoning,
         ])
 }
 
 /// Replaces a turn with a retry. With `keep_better`, a complete answer is not replaced by an incomplete one, nor a text
-/// by an empty one. The error messages of the discarded try are cleared: they may quote it, and deleting the turn would
-/// not delete them.
+/// by an empty one. The error messages of the discarded call are cleared: they may quote its content, and deleting the
+/// turn would not delete them.
 fn replace_turn(
     transaction: &Transaction<'_>,
-    exchange: i64,
-    id: i64,
-    (call, said): (&StoredCall, &Transcript),
+    turn: i64,
+    call_id: i64,
+    (call, transcript): (&StoredCall, &Transcript),
     keep_better: bool,
 ) -> rusqlite::Result<()> {
-    let (old_call, was_complete, had_text): (i64, bool, bool) = transaction
+    let (old_call_id, was_complete, had_text): (i64, bool, bool) = transaction
         .prepare_cached("SELECT call_id, end_class IS NULL, trim(answer) != '' FROM turns WHERE id = ?1")?
-        .query_row([exchange], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+        .query_row([turn], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
     let class = incomplete_reason(call);
-    let is_worse = (was_complete && class.is_some()) || (had_text && said.answer.trim().is_empty());
-    let discarded = if keep_better && is_worse { id } else { old_call };
+    let is_worse = (was_complete && class.is_some()) || (had_text && transcript.answer.trim().is_empty());
+    let discarded = if keep_better && is_worse { call_id } else { old_call_id };
     transaction.prepare_cached("UPDATE attempts SET error_message = NULL WHERE call_id = ?1")?.execute([discarded])?;
-    if discarded == id {
+    if discarded == call_id {
         return Ok(());
     }
     transaction
@@ -216,26 +217,26 @@ fn replace_turn(
              image_count = ?9, answer = ?10, reasoning = ?11 WHERE id = ?1",
         )?
         .execute(params![
-            exchange,
-            id,
+            turn,
+            call_id,
             call.record.started_at.as_millisecond(),
             call.record.requested,
             call.record.target.as_ref().map(|target| &target.id.0),
             class,
-            said.system,
-            said.prompt,
-            said.image_count,
-            said.answer,
-            said.reasoning,
+            transcript.system,
+            transcript.prompt,
+            transcript.image_count,
+            transcript.answer,
+            transcript.reasoning,
         ])?;
     Ok(())
 }
 
 /// The conversation and round of an existing turn.
-fn find_location(transaction: &Transaction<'_>, exchange: i64) -> rusqlite::Result<Option<RunLocation>> {
+fn find_location(transaction: &Transaction<'_>, turn: i64) -> rusqlite::Result<Option<RunLocation>> {
     transaction
         .prepare_cached("SELECT conversation_id, round FROM turns WHERE id = ?1")?
-        .query_row([exchange], |row| {
+        .query_row([turn], |row| {
             Ok(RunLocation { conversation: row.get(0)?, round: row.get(1)?, copied_turns: HashMap::new() })
         })
         .optional()
@@ -245,40 +246,40 @@ fn find_location(transaction: &Transaction<'_>, exchange: i64) -> rusqlite::Resu
 fn choose_location(
     transaction: &Transaction<'_>,
     call: &StoredCall,
-    goes_on: &Continuation,
+    continuation: &Continuation,
 ) -> rusqlite::Result<RunLocation> {
     let new_conversation = || {
         let conversation = insert_conversation(transaction, call)?;
         Ok(RunLocation { conversation, round: 1, copied_turns: HashMap::new() })
     };
-    let Continuation::Append { turns: exchanges, fork: apart } = goes_on else { return new_conversation() };
+    let Continuation::Append { turns, fork } = continuation else { return new_conversation() };
     let mut latest: Option<RunLocation> = None;
-    for exchange in exchanges.iter().flatten() {
-        if let Some(found) = find_location(transaction, *exchange)?
-            && latest.as_ref().is_none_or(|latest| latest.round < found.round)
+    for turn in turns.iter().flatten() {
+        if let Some(location) = find_location(transaction, *turn)?
+            && latest.as_ref().is_none_or(|latest| latest.round < location.round)
         {
-            latest = Some(found);
+            latest = Some(location);
         }
     }
     let Some(RunLocation { conversation, round, .. }) = latest else { return new_conversation() };
     let last_round: i64 = transaction
         .prepare_cached("SELECT max(round) FROM turns WHERE conversation_id = ?1")?
         .query_row([conversation], |row| row.get(0))?;
-    if last_round == round && !apart {
+    if last_round == round && !fork {
         return Ok(RunLocation { conversation, round: round + 1, copied_turns: HashMap::new() });
     }
-    copy_history(transaction, call, exchanges.iter().flatten(), *apart)
+    copy_history(transaction, call, turns.iter().flatten(), *fork)
 }
 
 /// Copies turns and their history to a new conversation; for a fork, as a sequence of single answers.
 fn copy_history<'e>(
     transaction: &Transaction<'_>,
     call: &StoredCall,
-    exchanges: impl Iterator<Item = &'e i64>,
-    apart: bool,
+    turns: impl Iterator<Item = &'e i64>,
+    fork: bool,
 ) -> rusqlite::Result<RunLocation> {
     let conversation = insert_conversation(transaction, call)?;
-    let ids = exchanges.map(i64::to_string).collect::<Vec<_>>().join(", ");
+    let ids = turns.map(i64::to_string).collect::<Vec<_>>().join(", ");
     let mut statement = transaction.prepare(&format!(
         "WITH RECURSIVE chain (id) AS (
              SELECT id FROM turns WHERE id IN ({ids})
@@ -288,21 +289,21 @@ fn copy_history<'e>(
     ))?;
     let read = |row: &Row<'_>| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?));
     let chain: Vec<(i64, i64, i64, Option<i64>)> = statement.query_map([], read)?.collect::<Result<_, _>>()?;
-    let (mut copies, mut last) = (HashMap::new(), 0);
-    for (id, round, lane, after) in chain {
-        let (round, lane) = if apart { (last + 1, 1) } else { (round, lane) };
-        last = round;
-        let after = after.and_then(|after| copies.get(&after).copied());
+    let (mut copied_turns, mut last_round) = (HashMap::new(), 0);
+    for (id, round, answer_number, parent) in chain {
+        let (round, answer_number) = if fork { (last_round + 1, 1) } else { (round, answer_number) };
+        last_round = round;
+        let parent = parent.and_then(|parent| copied_turns.get(&parent).copied());
         let copied = transaction
             .prepare_cached(
                 "INSERT INTO turns (conversation_id, round, answer_no, parent_id, call_id, at, requested, model, end_class, system_prompt, prompt,
                  image_count, answer, reasoning) SELECT ?1, ?2, ?3, ?4, call_id, at, requested, model, end_class, system_prompt, prompt, image_count,
                  answer, reasoning FROM turns WHERE id = ?5",
             )?
-            .insert(params![conversation, round, lane, after, id])?;
-        copies.insert(id, copied);
+            .insert(params![conversation, round, answer_number, parent, id])?;
+        copied_turns.insert(id, copied);
     }
-    Ok(RunLocation { conversation, round: last + 1, copied_turns: copies })
+    Ok(RunLocation { conversation, round: last_round + 1, copied_turns })
 }
 
 fn insert_conversation(transaction: &Transaction<'_>, call: &StoredCall) -> rusqlite::Result<i64> {
@@ -311,7 +312,7 @@ fn insert_conversation(transaction: &Transaction<'_>, call: &StoredCall) -> rusq
         .insert(params![call.record.started_at.as_millisecond(), call.command])
 }
 
-/// Makes the conversation the latest one.
+/// Makes the conversation the latest one, as of the end of `call`.
 fn touch_conversation(transaction: &Transaction<'_>, conversation: i64, call: &StoredCall) -> rusqlite::Result<()> {
     let end = call
         .record
@@ -321,7 +322,8 @@ fn touch_conversation(transaction: &Transaction<'_>, conversation: i64, call: &S
     set_last_used(transaction, conversation, end)
 }
 
-/// The same at time `at`, in milliseconds since 1970. The value always increases, even if the clock goes back.
+/// Makes the conversation the latest one, as of `at` in milliseconds since 1970. The stored value always increases, even
+/// if the clock goes back.
 pub(super) fn set_last_used(transaction: &Transaction<'_>, conversation: i64, at: i64) -> rusqlite::Result<()> {
     transaction
         .prepare_cached(

@@ -25,16 +25,16 @@ pub(super) const BY_ROUTE: i64 = 1;
 /// The dimension of calls by client key.
 pub(super) const BY_CLIENT: i64 = 2;
 
-/// Counted in `failures` beside the error classes: a failover to another model.
+/// An event counted beside the error classes: a failover to another model.
 pub(super) const FAILOVER: &str = "failover";
-/// Counted in `failures` beside the error classes: a call stopped before its answer was complete.
+/// An event counted beside the error classes: a call stopped before its answer was complete.
 pub(super) const STOPPED: &str = "stopped";
 
 /// Totals to add to the database.
 #[derive(Default)]
 pub(super) struct HourlyRollup(BTreeMap<RollupKey, Totals>);
 
-/// The primary key of a row of `hours`.
+/// The primary key of a row of `hourly_totals`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct RollupKey {
     hour: i64,
@@ -48,9 +48,9 @@ struct RollupKey {
 #[derive(Default)]
 struct Totals {
     calls: i64,
-    failures: BTreeMap<&'static str, i64>,
+    failures_by_class: BTreeMap<&'static str, i64>,
     /// Counts of other events, by name.
-    other_counts: BTreeMap<&'static str, i64>,
+    other_events: BTreeMap<&'static str, i64>,
     usage: UsageTotals,
     estimated: i64,
     ttft: Histogram,
@@ -84,17 +84,17 @@ struct UsageTotals {
 impl HourlyRollup {
     /// Adds a call.
     pub(super) fn add(&mut self, call: &StoredCall) {
-        let (outcome, representative) = (&*call.record, representative_attempt(&call.record));
-        for attempt in &outcome.attempts {
-            let used = attempt.usage.as_ref();
+        let (record, representative) = (&*call.record, representative_attempt(&call.record));
+        for attempt in &record.attempts {
+            let usage = attempt.usage.as_ref();
             let target = &attempt.target;
             let output_time = if representative.is_some_and(|other| std::ptr::eq(other, attempt)) {
-                outcome.output_duration
+                record.output_duration
             } else {
                 Duration::ZERO
             };
             let cost = attempt.cost().map(|(cost, _)| cost).unwrap_or_default();
-            let row = RollupKey {
+            let key = RollupKey {
                 hour: hour_since_epoch(attempt.sent_at),
                 dimension: BY_MODEL,
                 name: target.id.0.clone(),
@@ -102,116 +102,116 @@ impl HourlyRollup {
                 currency: target.price.as_ref().map(|price| price.currency.clone()).unwrap_or_default(),
             };
             self.add_sample(
-                row,
+                key,
                 &Sample {
                     class: attempt.class().filter(|class| *class != ErrorClass::LocalLimit).map(ErrorClass::as_str),
                     is_counted: attempt.is_counted(),
                     failovers: 0,
                     stopped: false,
-                    usage: used.map(|used| UsageTotals { cost, ..UsageTotals::from_usage(used, output_time) }),
-                    estimated: used.is_some_and(|used| used.estimated),
+                    usage: usage.map(|usage| UsageTotals { cost, ..UsageTotals::from_usage(usage, output_time) }),
+                    estimated: usage.is_some_and(|usage| usage.estimated),
                     ttft: attempt.ttft,
                     total: attempt.error.is_none().then_some(attempt.took),
                 },
             );
         }
-        if outcome.attempts.is_empty() {
+        if record.attempts.is_empty() {
             return;
         }
-        let route = outcome.is_route.then_some((BY_ROUTE, &outcome.requested));
+        let route = record.is_route.then_some((BY_ROUTE, &record.requested));
         let client = call.client.as_ref().map(|client| (BY_CLIENT, client));
-        for (lane, name) in route.into_iter().chain(client) {
-            self.add_call_sample(call, lane, name);
+        for (dimension, name) in route.into_iter().chain(client) {
+            self.add_call_sample(call, dimension, name);
         }
     }
 
     /// Adds the call as one sample, however many attempts it took.
-    fn add_call_sample(&mut self, call: &StoredCall, lane: i64, name: &str) {
-        let (outcome, class, cost) = (&*call.record, call.record.class(), call.record.cost());
-        let row = RollupKey {
-            hour: hour_since_epoch(outcome.started_at),
-            dimension: lane,
+    fn add_call_sample(&mut self, call: &StoredCall, dimension: i64, name: &str) {
+        let (record, class, cost) = (&*call.record, call.record.class(), call.record.cost());
+        let key = RollupKey {
+            hour: hour_since_epoch(record.started_at),
+            dimension,
             name: name.to_owned(),
             endpoint: String::new(),
             currency: cost.map(|(_, currency)| currency.to_owned()).unwrap_or_default(),
         };
         self.add_sample(
-            row,
+            key,
             &Sample {
                 class: class.filter(|class| *class != ErrorClass::LocalLimit).map(ErrorClass::as_str),
-                is_counted: class != Some(ErrorClass::LocalLimit) || outcome.first_output.is_some(),
-                failovers: outcome.failovers(),
-                stopped: outcome.stopped,
-                usage: total_usage(outcome)
-                    .map(|used| UsageTotals { cost: cost.map(|(cost, _)| cost).unwrap_or_default(), ..used }),
-                estimated: outcome
+                is_counted: class != Some(ErrorClass::LocalLimit) || record.first_output.is_some(),
+                failovers: record.failovers(),
+                stopped: record.stopped,
+                usage: total_usage(record)
+                    .map(|totals| UsageTotals { cost: cost.map(|(cost, _)| cost).unwrap_or_default(), ..totals }),
+                estimated: record
                     .attempts
                     .iter()
                     .filter_map(|attempt| attempt.usage.as_ref())
-                    .any(|used| used.estimated),
+                    .any(|usage| usage.estimated),
                 // From the start of the call, as the user experiences it.
-                ttft: outcome.first_output,
-                total: outcome.result.is_ok().then_some(outcome.total),
+                ttft: record.first_output,
+                total: record.result.is_ok().then_some(record.total),
             },
         );
     }
 
-    fn add_sample(&mut self, row: RollupKey, sample: &Sample) {
+    fn add_sample(&mut self, key: RollupKey, sample: &Sample) {
         if !sample.is_counted && sample.usage.is_none() && sample.failovers == 0 && !sample.stopped {
             return;
         }
-        let sum = self.0.entry(row).or_default();
-        sum.calls += i64::from(sample.is_counted);
+        let totals = self.0.entry(key).or_default();
+        totals.calls += i64::from(sample.is_counted);
         if let Some(class) = sample.class {
-            *sum.failures.entry(class).or_default() += 1;
+            *totals.failures_by_class.entry(class).or_default() += 1;
         }
         for (name, count) in [(FAILOVER, saturating_i64(sample.failovers)), (STOPPED, i64::from(sample.stopped))] {
             if count > 0 {
-                *sum.other_counts.entry(name).or_default() += count;
+                *totals.other_events.entry(name).or_default() += count;
             }
         }
-        let used = sample.usage.unwrap_or_default();
-        sum.usage = UsageTotals {
-            input: sum.usage.input.saturating_add(used.input),
-            output: sum.usage.output.saturating_add(used.output),
-            cost: sum.usage.cost + used.cost,
-            output_tokens_timed: sum.usage.output_tokens_timed.saturating_add(used.output_tokens_timed),
-            output_us: sum.usage.output_us.saturating_add(used.output_us),
+        let usage = sample.usage.unwrap_or_default();
+        totals.usage = UsageTotals {
+            input: totals.usage.input.saturating_add(usage.input),
+            output: totals.usage.output.saturating_add(usage.output),
+            cost: totals.usage.cost + usage.cost,
+            output_tokens_timed: totals.usage.output_tokens_timed.saturating_add(usage.output_tokens_timed),
+            output_us: totals.usage.output_us.saturating_add(usage.output_us),
         };
-        sum.estimated += i64::from(sample.estimated);
+        totals.estimated += i64::from(sample.estimated);
         if let Some(ttft) = sample.ttft {
-            sum.ttft.add(ttft);
+            totals.ttft.add(ttft);
         }
         if let Some(total) = sample.total {
-            sum.total.add(total);
+            totals.total.add(total);
         }
     }
 
     /// Adds the totals to the database.
     pub(super) fn write(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
-        for (row, sum) in &self.0 {
-            row.upsert(transaction, sum)?;
+        for (key, totals) in &self.0 {
+            key.upsert(transaction, totals)?;
         }
         Ok(())
     }
 }
 
 impl RollupKey {
-    fn upsert(&self, transaction: &Transaction<'_>, sum: &Totals) -> rusqlite::Result<()> {
-        let Self { hour, dimension: lane, name, endpoint, currency } = self;
+    fn upsert(&self, transaction: &Transaction<'_>, totals: &Totals) -> rusqlite::Result<()> {
+        let Self { hour, dimension, name, endpoint, currency } = self;
         let stored: Option<(Vec<u8>, Vec<u8>)> = transaction
             .prepare_cached(
                 "SELECT ttft_histogram, total_histogram FROM hourly_totals WHERE hour = ?1 AND dimension = ?2 AND name = ?3 AND endpoint = ?4 AND currency = ?5",
             )?
-            .query_row(params![hour, lane, name, endpoint, currency], |row| Ok((row.get(0)?, row.get(1)?)))
+            .query_row(params![hour, dimension, name, endpoint, currency], |row| Ok((row.get(0)?, row.get(1)?)))
             .optional()?;
         let (ttft, total) = stored.unwrap_or_default();
-        let merged = |packed: &[u8], new: &Histogram| {
-            let mut spread = new.clone();
-            spread.merge_encoded(packed);
-            spread.encode()
+        let merged = |encoded: &[u8], new: &Histogram| {
+            let mut histogram = new.clone();
+            histogram.merge_encoded(encoded);
+            histogram.encode()
         };
-        let used = sum.usage;
+        let usage = totals.usage;
         transaction
             .prepare_cached(
                 "INSERT INTO hourly_totals (hour, dimension, name, endpoint, currency, calls, failed, input_tokens, output_tokens, estimated_calls, cost, output_tokens_timed,
@@ -222,28 +222,28 @@ impl RollupKey {
             )?
             .execute(params![
                 hour,
-                lane,
+                dimension,
                 name,
                 endpoint,
                 currency,
-                sum.failures.values().sum::<i64>(),
-                saturating_i64(used.input),
-                saturating_i64(used.output),
-                sum.estimated,
-                used.cost,
-                saturating_i64(used.output_tokens_timed),
-                used.output_us,
-                merged(&ttft, &sum.ttft),
-                merged(&total, &sum.total),
-                sum.calls,
+                totals.failures_by_class.values().sum::<i64>(),
+                saturating_i64(usage.input),
+                saturating_i64(usage.output),
+                totals.estimated,
+                usage.cost,
+                saturating_i64(usage.output_tokens_timed),
+                usage.output_us,
+                merged(&ttft, &totals.ttft),
+                merged(&total, &totals.total),
+                totals.calls,
             ])?;
-        for (class, count) in sum.failures.iter().chain(&sum.other_counts) {
+        for (event, count) in totals.failures_by_class.iter().chain(&totals.other_events) {
             transaction
                 .prepare_cached(
                     "INSERT INTO hourly_events (hour, dimension, name, endpoint, event, count) VALUES (?1, ?2, ?3, ?4, ?5, ?6)
                      ON CONFLICT DO UPDATE SET count = count + ?6",
                 )?
-                .execute(params![hour, lane, name, endpoint, class, count])?;
+                .execute(params![hour, dimension, name, endpoint, event, count])?;
         }
         Ok(())
     }
@@ -252,7 +252,7 @@ impl RollupKey {
 /// The usage of all attempts of a call. The output speed is that of the answer only.
 fn total_usage(call: &CallRecord) -> Option<UsageTotals> {
     let own = call.usage.as_ref().map(|usage| UsageTotals::from_usage(usage, call.output_duration));
-    let (spoken, speaking_us) = own.map_or((0, 0), |own| (own.output_tokens_timed, own.output_us));
+    let (output_tokens_timed, output_us) = own.map_or((0, 0), |own| (own.output_tokens_timed, own.output_us));
     let each = call
         .attempts
         .iter()
@@ -263,7 +263,7 @@ fn total_usage(call: &CallRecord) -> Option<UsageTotals> {
         output: one.output.saturating_add(other.output),
         ..one
     })?;
-    Some(UsageTotals { output_tokens_timed: spoken, output_us: speaking_us, ..all })
+    Some(UsageTotals { output_tokens_timed, output_us, ..all })
 }
 
 impl UsageTotals {

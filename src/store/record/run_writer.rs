@@ -1,7 +1,7 @@
 //! Writes the calls of one run to the record on a background thread.
 //!
-//! The thread, which opens the database, is started by the first delta so that it does not delay the answer. It is
-//! joined when the command ends.
+//! The first delta starts the thread, which opens the database, so that neither delays the answer. The thread is joined
+//! when the command ends.
 
 use std::{
     path::PathBuf,
@@ -42,7 +42,7 @@ pub struct RecordOptions {
 #[derive(Debug)]
 pub struct RunWriter {
     options: RecordOptions,
-    /// The prompt of each call, if content is stored.
+    /// The transcript of each call without its answer; `None` if content is not stored.
     calls: Vec<Option<Transcript>>,
     writer: Option<WriterThread>,
     error: Option<RecordError>,
@@ -66,14 +66,14 @@ impl RunWriter {
     pub fn on_event(&mut self, event: &Event) {
         match &event.kind {
             EventKind::Finished(record) => self.submit(event.call, record),
-            // Opening the database takes a while.
+            // Opening the database takes time: it starts before there is something to write.
             EventKind::Deltas(_) | EventKind::BufferedDeltas(_) => drop(self.ensure_writer()),
             _ => {}
         }
     }
 
     fn submit(&mut self, index: usize, record: &Arc<CallRecord>) {
-        let Some(prompt) = self.calls.get(index) else { return };
+        let Some(transcript) = self.calls.get(index) else { return };
         let has_parallel_calls = self.calls.len() > 1;
         // A call without an attempt is not recorded, unless it is one of several answers: it has a number in the round.
         if record.attempts.is_empty() && !(has_parallel_calls && self.options.store_content) {
@@ -84,7 +84,7 @@ impl RunWriter {
             command: self.options.command,
             client: None,
             index,
-            transcript: prompt.clone().map(|prompt| prompt.with_answer(record)),
+            transcript: transcript.clone().map(|transcript| transcript.with_answer(record)),
         };
         if let Some(writer) = self.ensure_writer() {
             // If sending fails, the thread has ended with an error, which `close` returns.
@@ -92,7 +92,7 @@ impl RunWriter {
         }
     }
 
-    /// Waits until all calls are written. Returns where their content is stored, if it is, or the first error.
+    /// Waits until all calls are written. Returns where their content is stored, `None` if it is not, or the first error.
     pub fn close(self) -> Result<Option<StoredRound>, RecordError> {
         if let Some(error) = self.error {
             return Err(error);
@@ -105,10 +105,11 @@ impl RunWriter {
     fn ensure_writer(&mut self) -> Option<&WriterThread> {
         let path = self.options.path.as_ref()?;
         if self.writer.is_none() && self.error.is_none() {
-            let (sender, records) = sync_channel(QUEUE_CAPACITY);
-            let (database, days) = (path.clone(), self.options.retention_days);
-            let run = RunPlacement::new(self.options.continuation.clone());
-            match thread::Builder::new().spawn(move || write_records(&database, days, run, &records)) {
+            let (sender, calls) = sync_channel(QUEUE_CAPACITY);
+            let (database_path, retention_days) = (path.clone(), self.options.retention_days);
+            let placement = RunPlacement::new(self.options.continuation.clone());
+            match thread::Builder::new().spawn(move || write_records(&database_path, retention_days, placement, &calls))
+            {
                 Ok(thread) => self.writer = Some(WriterThread { sender, thread }),
                 Err(source) => self.error = Some(RecordError::Open { path: path.clone(), source }),
             }
@@ -117,18 +118,18 @@ impl RunWriter {
     }
 }
 
-/// Writes records until the channel is closed. Returns the first error.
+/// Writes calls until the channel is closed. Returns the first error.
 pub(super) fn write_records(
     path: &std::path::Path,
-    days: Option<u32>,
-    mut run: RunPlacement,
-    records: &Receiver<StoredCall>,
+    retention_days: Option<u32>,
+    mut placement: RunPlacement,
+    calls: &Receiver<StoredCall>,
 ) -> Result<Option<StoredRound>, RecordError> {
     let mut database = Database::open(path)?;
     let mut first_error = None;
-    for record in records {
-        if let Err(error) = database.insert_call(&record, &mut run) {
-            // Try the next record, with a shorter timeout.
+    for call in calls {
+        if let Err(error) = database.insert_call(&call, &mut placement) {
+            // Try the next call, with a shorter timeout.
             first_error = first_error.or(Some(error));
             database.use_short_timeout()?;
         }
@@ -136,7 +137,7 @@ pub(super) fn write_records(
     if let Some(error) = first_error {
         return Err(error);
     }
-    if let Some(days) = days
+    if let Some(days) = retention_days
         && database.prune(days, Timestamp::now())? > 0
         && let Err(error) = database.purge_deleted()
         // While another process reads, pruned content stays in the WAL until it is checkpointed.
@@ -145,9 +146,9 @@ pub(super) fn write_records(
         return Err(error);
     }
     database.checkpoint_if_large()?;
-    if run.was_deleted() {
+    if placement.was_deleted() {
         return Err(RecordError::ConversationDeleted);
     }
     // Data written to a removed file is lost.
-    if path.exists() { Ok(run.into_stored_round()) } else { Err(RecordError::Removed { path: path.to_owned() }) }
+    if path.exists() { Ok(placement.into_stored_round()) } else { Err(RecordError::Removed { path: path.to_owned() }) }
 }

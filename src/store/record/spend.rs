@@ -80,19 +80,19 @@ impl SqliteSpendLedger {
 
     /// Calls `read` with the open record; `None` if there is no record.
     fn with_database<T>(&self, read: impl FnOnce(&Database) -> Result<T, RecordError>) -> Result<Option<T>, String> {
-        let mut opened = self.connection.lock().expect("no code panics while it holds this lock");
-        if let LedgerConnection::Failed(failed_at, error) = &*opened
+        let mut connection = self.connection.lock().expect("no code panics while it holds this lock");
+        if let LedgerConnection::Failed(failed_at, error) = &*connection
             && failed_at.elapsed() < RETRY_INTERVAL
         {
             return Err(error.clone());
         }
-        if !matches!(&*opened, LedgerConnection::Open(database) if !database.is_immutable) || !self.path.exists() {
-            *opened = match Database::open_existing_with_timeout(&self.path, OPEN_TIMEOUT) {
+        if !matches!(&*connection, LedgerConnection::Open(database) if !database.is_immutable) || !self.path.exists() {
+            *connection = match Database::open_existing_with_timeout(&self.path, OPEN_TIMEOUT) {
                 Ok(database) => database.map_or(LedgerConnection::NotOpened, LedgerConnection::Open),
                 Err(error) => LedgerConnection::Failed(Instant::now(), error.to_string()),
             };
         }
-        match &*opened {
+        match &*connection {
             LedgerConnection::NotOpened => Ok(None),
             LedgerConnection::Open(database) => read(database).map(Some).map_err(|error| error.to_string()),
             LedgerConnection::Failed(_, error) => Err(error.clone()),

@@ -131,10 +131,8 @@ impl Database {
         let mut groups: BTreeMap<GroupKey, GroupMetrics> = BTreeMap::new();
         self.map_error(self.read_totals(by, dimension, from, name, &mut groups))?;
         self.map_error(self.read_failures(by, dimension, from, name, &mut groups))?;
-        let mut rows: Vec<StatsRow> = groups
-            .into_iter()
-            .map(|((name, endpoint), figures)| StatsRow { name, endpoint, metrics: figures })
-            .collect();
+        let mut rows: Vec<StatsRow> =
+            groups.into_iter().map(|((name, endpoint), metrics)| StatsRow { name, endpoint, metrics }).collect();
         if by != GroupBy::Day {
             rows.sort_by_key(|row| std::cmp::Reverse(row.metrics.calls));
         }
@@ -173,27 +171,27 @@ impl Database {
         )?;
         let mut rows = statement.query(rusqlite::params![from, dimension, name])?;
         while let Some(row) = rows.next()? {
-            let figures = groups.entry(group_key(by, row, 1, 2)?).or_default();
-            figures.calls += unsigned(row, 4)?;
-            figures.failed += unsigned(row, 5)?;
-            figures.input += unsigned(row, 6)?;
-            figures.output += unsigned(row, 7)?;
-            figures.estimated += unsigned(row, 8)?;
+            let metrics = groups.entry(group_key(by, row, 1, 2)?).or_default();
+            metrics.calls += unsigned(row, 4)?;
+            metrics.failed += unsigned(row, 5)?;
+            metrics.input += unsigned(row, 6)?;
+            metrics.output += unsigned(row, 7)?;
+            metrics.estimated += unsigned(row, 8)?;
             let (currency, cost): (String, f64) = (row.get(3)?, row.get(9)?);
             if !currency.is_empty() {
-                *figures.cost.entry(currency).or_default() += cost;
+                *metrics.cost.entry(currency).or_default() += cost;
             }
-            figures.timed_output.0 += unsigned(row, 10)?;
-            figures.timed_output.1 += unsigned(row, 11)?;
+            metrics.timed_output.0 += unsigned(row, 10)?;
+            metrics.timed_output.1 += unsigned(row, 11)?;
             // An invalid histogram only loses its own values.
             let ttft = row.get_ref(12)?.as_blob()?;
-            figures.ttft.merge_encoded(ttft);
-            figures.total.merge_encoded(row.get_ref(13)?.as_blob()?);
+            metrics.ttft.merge_encoded(ttft);
+            metrics.total.merge_encoded(row.get_ref(13)?.as_blob()?);
             if by != GroupBy::Day && parts > 1 {
                 let offset = usize::try_from(row.get::<_, i64>(0)? - first.unwrap_or(0)).unwrap_or(0);
-                figures.ttft_trend.resize(parts, Histogram::default());
+                metrics.ttft_trend.resize(parts, Histogram::default());
                 let part = offset * parts / usize::try_from(hour_count).unwrap_or(1);
-                figures.ttft_trend[part.min(parts - 1)].merge_encoded(ttft);
+                metrics.ttft_trend[part.min(parts - 1)].merge_encoded(ttft);
             }
         }
         Ok(())
@@ -213,24 +211,24 @@ impl Database {
         )?;
         let mut rows = statement.query(rusqlite::params![from, dimension, name])?;
         while let Some(row) = rows.next()? {
-            let (class, count): (String, u64) = (row.get(3)?, unsigned(row, 4)?);
-            let figures = groups.entry(group_key(by, row, 1, 2)?).or_default();
-            match (class.as_str(), figures.failures_by_class.iter_mut().find(|(name, _)| *name == class)) {
-                (FAILOVER, _) => figures.failovers += count,
-                (STOPPED, _) => figures.stopped += count,
+            let (event, count): (String, u64) = (row.get(3)?, unsigned(row, 4)?);
+            let metrics = groups.entry(group_key(by, row, 1, 2)?).or_default();
+            match (event.as_str(), metrics.failures_by_class.iter_mut().find(|(class, _)| *class == event)) {
+                (FAILOVER, _) => metrics.failovers += count,
+                (STOPPED, _) => metrics.stopped += count,
                 (_, Some((_, sum))) => *sum += count,
-                (_, None) => figures.failures_by_class.push((class, count)),
+                (_, None) => metrics.failures_by_class.push((event, count)),
             }
         }
         Ok(())
     }
 }
 
-fn group_key(by: GroupBy, row: &Row<'_>, name: usize, endpoint: usize) -> rusqlite::Result<GroupKey> {
+fn group_key(by: GroupBy, row: &Row<'_>, name_column: usize, endpoint_column: usize) -> rusqlite::Result<GroupKey> {
     Ok(match by {
-        GroupBy::Model => (row.get(name)?, Some(row.get(endpoint)?)),
-        GroupBy::Route | GroupBy::Client => (row.get(name)?, None),
-        GroupBy::Endpoint => (row.get(endpoint)?, None),
+        GroupBy::Model => (row.get(name_column)?, Some(row.get(endpoint_column)?)),
+        GroupBy::Route | GroupBy::Client => (row.get(name_column)?, None),
+        GroupBy::Endpoint => (row.get(endpoint_column)?, None),
         GroupBy::Day => {
             let hour: i64 = row.get(0)?;
             let moment = Timestamp::from_second(hour.saturating_mul(3600)).unwrap_or_default();

@@ -161,8 +161,8 @@ pub(crate) struct MockProcess {
 
 impl MockProcess {
     pub(crate) fn start(arguments: &[&str]) -> Self {
-        let serving = ServerProcess::start(TestEnv::new().command().arg("mock").args(arguments).stderr(Stdio::null()));
-        Self { url: serving.url.clone(), _process: serving }
+        let process = ServerProcess::start(TestEnv::new().command().arg("mock").args(arguments).stderr(Stdio::null()));
+        Self { url: process.url.clone(), _process: process }
     }
 }
 
@@ -192,9 +192,9 @@ impl CommandResult {
 
     /// Checks that stderr contains each of these texts.
     #[track_caller]
-    pub(crate) fn expect_stderr(self, words: &[&str]) -> Self {
-        for word in words {
-            assert!(self.stderr.contains(word), "stderr does not contain {word:?}: {self:#?}");
+    pub(crate) fn expect_stderr(self, texts: &[&str]) -> Self {
+        for text in texts {
+            assert!(self.stderr.contains(text), "stderr does not contain {text:?}: {self:#?}");
         }
         self
     }
@@ -259,15 +259,15 @@ impl ScriptedServer {
         let remaining = Arc::new(Mutex::new(replies.into_iter().collect()));
         let shared = (Arc::clone(&requests), Arc::clone(&remaining), Arc::clone(&stop));
         let thread = thread::spawn(move || {
-            let (requests, left, stop) = shared;
+            let (requests, remaining, stop) = shared;
             let mut connections = Vec::new();
             for socket in listener.incoming() {
                 if *stop.lock().expect("unpoisoned lock") {
                     return;
                 }
                 let socket = socket.expect("incoming connection");
-                let (requests, left) = (Arc::clone(&requests), Arc::clone(&left));
-                connections.push(thread::spawn(move || handle_connection(&socket, &requests, &left)));
+                let (requests, remaining) = (Arc::clone(&requests), Arc::clone(&remaining));
+                connections.push(thread::spawn(move || handle_connection(&socket, &requests, &remaining)));
             }
         });
         Self { address, requests, remaining, stop, thread: Some(thread) }
@@ -298,8 +298,8 @@ impl Drop for ScriptedServer {
         drop(TcpStream::connect(self.address));
         self.thread.take().expect("joined only here").join().expect("server thread finishes");
         if !thread::panicking() {
-            let left = self.remaining.lock().expect("unpoisoned lock").len();
-            assert_eq!(left, 0, "{left} scripted replies were never requested");
+            let count = self.remaining.lock().expect("unpoisoned lock").len();
+            assert_eq!(count, 0, "{count} scripted replies were never requested");
         }
     }
 }
@@ -307,18 +307,18 @@ impl Drop for ScriptedServer {
 fn handle_connection(
     mut socket: &TcpStream,
     requests: &Mutex<Vec<Request>>,
-    left: &Mutex<std::collections::VecDeque<Vec<ServerStep>>>,
+    remaining: &Mutex<std::collections::VecDeque<Vec<ServerStep>>>,
 ) {
     if let Some(request) = read_request(&mut socket) {
         let is_list = request.head.starts_with("GET");
         requests.lock().expect("unpoisoned lock").push(request);
-        let mut left = left.lock().expect("unpoisoned lock");
+        let mut remaining = remaining.lock().expect("unpoisoned lock");
         // A model list and an answer may be requested concurrently: each gets the next reply of its kind if there is
         // one.
         let other_kind = if is_list { &b"event-stream"[..] } else { b"\"data\":[" };
-        let next = left.iter().position(|reply| !first_bytes_contain(reply, other_kind)).unwrap_or(0);
-        let reply = left.remove(next).unwrap_or_default();
-        drop(left);
+        let next = remaining.iter().position(|reply| !first_bytes_contain(reply, other_kind)).unwrap_or(0);
+        let reply = remaining.remove(next).unwrap_or_default();
+        drop(remaining);
         for step in reply {
             let sent = match step {
                 ServerStep::Bytes(bytes) => socket.write_all(&bytes),

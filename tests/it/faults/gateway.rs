@@ -1,5 +1,5 @@
-//! The same faults, as an HTTP client of the gateway sees them: with a stream, a buffered stream, and a response
-//! without streaming.
+//! The same faults, as an HTTP client of the gateway sees them: with a stream, a stream that is held back, and a
+//! response in one piece.
 //!
 //! The code checks what must hold for every row. The exact results are in `gateway.md`, which `MMCHAT_BLESS=1`
 //! rewrites.
@@ -21,8 +21,8 @@ use super::{
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum ResponseMode {
     Stream,
-    Held,
-    Whole,
+    Buffered,
+    Complete,
 }
 
 /// A response as the client decodes it.
@@ -43,9 +43,9 @@ async fn send_request(env: &FaultEnv, row: &Row, mode: ResponseMode) -> ClientRe
     let deps = GatewayDeps { engine: Arc::clone(&env.engine), log: Log::new(drop), writer: None, ledger: None };
     let gateway = Gateway::new(config, deps).await.expect("valid config");
     let messages = json!([{"role": "user", "content": "hello"}]);
-    let body = json!({"model": "chat", "stream": mode != ResponseMode::Whole, "messages": messages});
+    let body = json!({"model": "chat", "stream": mode != ResponseMode::Complete, "messages": messages});
     let request = Request::post("/v1/chat/completions").header("host", "localhost");
-    let request = if mode == ResponseMode::Held { request.header("x-mmchat-buffer", "1") } else { request };
+    let request = if mode == ResponseMode::Buffered { request.header("x-mmchat-buffer", "1") } else { request };
     let request = request.body(body.to_string().into()).expect("valid request");
     let started = Instant::now();
     let response = read_response(gateway.handle_local(request).await, mode).await;
@@ -68,7 +68,7 @@ where
     }
     let body = String::from_utf8(bytes).expect("UTF-8 body");
     let code = |value: &Value| value["error"]["code"].as_str().map(str::to_owned);
-    if status != 200 || mode == ResponseMode::Whole {
+    if status != 200 || mode == ResponseMode::Complete {
         assert!(!aborted, "only a stream can be aborted: {body}");
         let value: Value = serde_json::from_str(&body).unwrap_or_else(|error| panic!("{error}: {body}"));
         let text = value["choices"][0]["message"]["content"].as_str().unwrap_or_default().to_owned();
@@ -113,24 +113,22 @@ async fn table_line(row: &Row, mode: ResponseMode, env: &FaultEnv) -> String {
         assert_eq!(primary, 1, "{case}: a timeout must not be retried");
     }
     let text = match response.text.as_str() {
-        PRIMARY => "the primary's",
-        BACKUP => "the backup's",
-        "" => "nothing",
-        _ => "a part",
+        PRIMARY => "primary",
+        BACKUP => "backup",
+        "" => "none",
+        _ => "partial",
     };
-    let error = response.error.map(|code| format!(" and error `{code}`")).unwrap_or_default();
+    let error = response.error.map(|code| format!(", error `{code}`")).unwrap_or_default();
     let mode = format!("{mode:?}").to_lowercase();
     format!("| {} | {mode} | {} | {text}{error} | {primary} + {backup} |", row.name, response.status)
 }
 
 #[tokio::test(start_paused = true)]
 async fn gateway_reports_every_fault() {
-    let mut table = String::from(
-        "| what goes wrong | asked for | status | what comes | requests |\n| --- | --- | --- | --- | --- |\n",
-    );
-    // Rows with another `on_incomplete` are left out: here the client's mode decides about buffering.
+    let mut table = String::from("| fault | mode | status | answer | requests |\n| --- | --- | --- | --- | --- |\n");
+    // Rows with another `on_incomplete` are left out: here the request decides whether the answer is buffered.
     for row in rows().iter().filter(|row| row.on_incomplete == mmchat::routing::OnIncomplete::Error) {
-        for mode in [ResponseMode::Stream, ResponseMode::Held, ResponseMode::Whole] {
+        for mode in [ResponseMode::Stream, ResponseMode::Buffered, ResponseMode::Complete] {
             let line = table_line(row, mode, &FaultEnv::in_process()).await;
             writeln!(table, "{line}").expect("writing to a String cannot fail");
         }
@@ -147,7 +145,7 @@ async fn gateway_reports_every_fault() {
 #[ignore = "takes minutes of real time; .ci/run runs it"]
 async fn gateway_reports_every_fault_over_sockets() {
     for row in rows().iter().filter(|row| row.on_incomplete == mmchat::routing::OnIncomplete::Error) {
-        for mode in [ResponseMode::Stream, ResponseMode::Held, ResponseMode::Whole] {
+        for mode in [ResponseMode::Stream, ResponseMode::Buffered, ResponseMode::Complete] {
             table_line(row, mode, &FaultEnv::over_sockets().await).await;
         }
     }

@@ -127,16 +127,16 @@ impl FaultEnv {
     async fn over_sockets() -> Self {
         let (primary, backup) = (Service::new(PRIMARY), Service::new(BACKUP));
         let mut servers = tokio::task::JoinSet::new();
-        let mut addresses = Vec::new();
+        let mut base_urls = Vec::new();
         for service in [&primary, &backup] {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("free port");
             let address = listener.local_addr().expect("bound address");
-            addresses.push(format!("http://{address}/v1"));
+            base_urls.push(format!("http://{address}/v1"));
             servers.spawn(run_service(service.clone(), address, Some(listener)));
         }
         let engine = Engine::new(Arc::new(mmchat::transport::http::HttpTransport::new()), KeyRing::default());
-        let addresses = addresses.try_into().expect("two URLs");
-        Self { primary, backup, base_urls: addresses, engine: Arc::new(engine.with_seed(7)), servers }
+        let base_urls = base_urls.try_into().expect("two URLs");
+        Self { primary, backup, base_urls, engine: Arc::new(engine.with_seed(7)), servers }
     }
 
     /// A config with a route over both services; `endpoint` and `route` are extra lines of the primary's endpoint and

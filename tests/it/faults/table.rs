@@ -9,9 +9,9 @@ pub(super) struct Row {
     pub(super) name: &'static str,
     /// The mock model of the primary.
     pub(super) primary: &'static str,
-    /// More config lines of the primary's endpoint.
+    /// Additional config lines of the primary's endpoint.
     pub(super) endpoint: &'static str,
-    /// More config lines of the route.
+    /// Additional config lines of the route.
     pub(super) route: &'static str,
     /// Whether the route has a backup.
     pub(super) backup: bool,
@@ -68,10 +68,10 @@ pub(super) fn rows() -> Vec<Row> {
         ..row
     };
     vec![
-        row("429 with Retry-After: the next one", "rate+retry-after=30", &["rate", "ok"], (1, 1)),
+        row("429 with Retry-After", "rate+retry-after=30", &["rate", "ok"], (1, 1)),
         without_backup(
             row(
-                "429 with Retry-After, alone, then success",
+                "429 with Retry-After, no backup, then success",
                 "rate+retry-after=1+fail-first=1",
                 &["rate", "ok"],
                 (2, 0),
@@ -81,71 +81,67 @@ pub(super) fn rows() -> Vec<Row> {
         ),
         row("500", "server", &["server", "server", "ok"], (2, 1)),
         with_result(row("500 once", "server+fail-first=1", &["server", "ok"], (2, 0)), AnswerText::Primary, Exit::Ok),
-        row("502 with a page", "bad-gateway", &["server", "server", "ok"], (2, 1)),
+        row("502 with an HTML page", "bad-gateway", &["server", "server", "ok"], (2, 1)),
         row("503 overloaded", "overloaded+retry-after=30", &["overloaded", "ok"], (1, 1)),
-        row("503 of a gateway without a channel", "no-channel", &["no-channel", "ok"], (1, 1)),
+        row("503 of a gateway that has no upstream", "no-channel", &["no-channel", "ok"], (1, 1)),
         row("504", "gateway-timeout", &["gateway-timeout", "ok"], (1, 1)),
         Row { down: true, ..row("connection refused", "fast", &["connect", "connect", "ok"], (0, 1)) },
-        row("closed before a word", "reset", &["reset", "reset", "ok"], (2, 1)),
-        short_timeouts(row("silence before the headers", "silent", &["timeout", "ok"], (1, 1))),
-        short_timeouts(row("a first token that comes too late", "fast+ttft=5s", &["timeout", "ok"], (1, 1))),
+        row("connection reset before the response", "reset", &["reset", "reset", "ok"], (2, 1)),
+        short_timeouts(row("no response headers", "silent", &["timeout", "ok"], (1, 1))),
+        short_timeouts(row("first token after the timeout", "fast+ttft=5s", &["timeout", "ok"], (1, 1))),
         short_timeouts(with_result(
-            row("a first token that comes late", "fast+ttft=100ms", &["ok"], (1, 0)),
+            row("slow first token within the timeout", "fast+ttft=100ms", &["ok"], (1, 0)),
             AnswerText::Primary,
             Exit::Ok,
         )),
-        incomplete("a stall in the middle", "stall", &["incomplete"]),
-        incomplete("cut in the middle, closed cleanly", "cut-clean", &["incomplete"]),
-        incomplete("cut in the middle, with a forged end", "cut-forged", &["incomplete"]),
-        incomplete("cut in the middle, reset", "cut", &["incomplete"]),
-        incomplete("an error event in the middle", "cut-error", &["incomplete"]),
+        incomplete("stall after the first chunk", "stall", &["incomplete"]),
+        incomplete("incomplete, closed cleanly", "cut-clean", &["incomplete"]),
+        incomplete("incomplete, with [DONE] of a gateway", "cut-forged", &["incomplete"]),
+        incomplete("incomplete, connection reset", "cut", &["incomplete"]),
+        incomplete("error event after the first chunk", "cut-error", &["incomplete"]),
         recovered(
-            short_timeouts(row("a stall, restarted", "stall", &["incomplete", "ok"], (1, 1))),
+            short_timeouts(row("stall, restarted", "stall", &["incomplete", "ok"], (1, 1))),
             OnIncomplete::Restart,
         ),
-        recovered(row("cut, restarted", "cut", &["incomplete", "ok"], (1, 1)), OnIncomplete::Restart),
-        recovered(row("cut, held back", "cut-clean", &["incomplete", "ok"], (1, 1)), OnIncomplete::Buffer),
+        recovered(row("incomplete, restarted", "cut", &["incomplete", "ok"], (1, 1)), OnIncomplete::Restart),
+        recovered(row("incomplete, buffered", "cut-clean", &["incomplete", "ok"], (1, 1)), OnIncomplete::Buffer),
         recovered(
-            row("an error event in the middle, held back", "cut-error", &["incomplete", "ok"], (1, 1)),
+            row("error event after the first chunk, buffered", "cut-error", &["incomplete", "ok"], (1, 1)),
             OnIncomplete::Buffer,
         ),
-        row("an error event first", "in-stream", &["in-stream", "in-stream", "ok"], (2, 1)),
-        row("200 with an error for a body", "error-body", &["server", "server", "ok"], (2, 1)),
-        row("200 with a page", "garbage", &["invalid-response", "ok"], (1, 1)),
-        row("200 with nothing", "empty", &["invalid-response", "invalid-response", "ok"], (2, 1)),
-        with_result(
-            row("a malformed event", "garbled", &["invalid-chunk"], (1, 0)),
-            AnswerText::Primary,
-            Exit::Incomplete,
-        ),
-        recovered(
-            row("a malformed event, held back", "garbled", &["invalid-chunk", "ok"], (1, 1)),
-            OnIncomplete::Buffer,
-        ),
-        with_result(row("a content filter", "filter", &["filter"], (1, 0)), AnswerText::None, Exit::Failed),
-        Row { route: "on_filter = \"next\"", ..row("a content filter, and on", "filter", &["filter", "ok"], (1, 1)) },
-        with_result(row("a context that is too long", "context", &["context"], (1, 0)), AnswerText::None, Exit::Failed),
-        with_result(row("a request that is wrong", "request", &["request"], (1, 0)), AnswerText::None, Exit::Failed),
-        row("a refused key", "auth", &["auth", "ok"], (1, 1)),
-        without_backup(row("a refused key, alone", "auth", &["auth"], (1, 0)), AnswerText::None, Exit::Key),
+        row("error event before the first chunk", "in-stream", &["in-stream", "in-stream", "ok"], (2, 1)),
+        row("200 with an error body", "error-body", &["server", "server", "ok"], (2, 1)),
+        row("200 with an HTML page", "garbage", &["invalid-response", "ok"], (1, 1)),
+        row("200 with an empty body", "empty", &["invalid-response", "invalid-response", "ok"], (2, 1)),
+        with_result(row("invalid chunk", "garbled", &["invalid-chunk"], (1, 0)), AnswerText::Primary, Exit::Incomplete),
+        recovered(row("invalid chunk, buffered", "garbled", &["invalid-chunk", "ok"], (1, 1)), OnIncomplete::Buffer),
+        with_result(row("content filter", "filter", &["filter"], (1, 0)), AnswerText::None, Exit::Failed),
+        Row {
+            route: "on_filter = \"next\"",
+            ..row("content filter, next candidate", "filter", &["filter", "ok"], (1, 1))
+        },
+        with_result(row("prompt is too long", "context", &["context"], (1, 0)), AnswerText::None, Exit::Failed),
+        with_result(row("invalid request", "request", &["request"], (1, 0)), AnswerText::None, Exit::Failed),
+        row("rejected key", "auth", &["auth", "ok"], (1, 1)),
+        without_backup(row("rejected key, no backup", "auth", &["auth"], (1, 0)), AnswerText::None, Exit::Key),
         Row {
             endpoint: "api_keys = [\"sk-first-0000\", \"sk-second-0000\"]",
-            ..row("two refused keys", "auth", &["auth", "auth", "ok"], (2, 1))
+            ..row("two rejected keys", "auth", &["auth", "auth", "ok"], (2, 1))
         },
-        row("a quota that is used up", "quota", &["quota", "ok"], (1, 1)),
+        row("quota exhausted", "quota", &["quota", "ok"], (1, 1)),
         row("forbidden", "forbidden", &["forbidden", "ok"], (1, 1)),
-        row("a model that is not there", "model", &["model", "ok"], (1, 1)),
-        row("no API at the address", "path", &["path", "ok"], (1, 1)),
-        row("sent elsewhere", "redirect", &["redirect", "ok"], (1, 1)),
+        row("unknown model", "model", &["model", "ok"], (1, 1)),
+        row("no API at this URL", "path", &["path", "ok"], (1, 1)),
+        row("redirect", "redirect", &["redirect", "ok"], (1, 1)),
         row("409", "conflict", &["conflict", "conflict", "ok"], (2, 1)),
         Row {
             route: "hedge_after = \"100ms\"",
-            ..row("slow, and hedged", "fast+ttft=5s", &["local-limit", "ok"], (1, 1))
+            ..row("slow first token, hedged", "fast+ttft=5s", &["local-limit", "ok"], (1, 1))
         },
         Row {
             down: true,
             ..without_backup(
-                row("everything down", "fast", &["connect", "connect"], (0, 0)),
+                row("all candidates down", "fast", &["connect", "connect"], (0, 0)),
                 AnswerText::None,
                 Exit::Failed,
             )

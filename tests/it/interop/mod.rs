@@ -270,8 +270,10 @@ fn imported_litellm_config_works_without_litellm() {
     fs::write(env.path("litellm.yaml"), config).expect("writable file");
     env.write_config("");
     let path = env.path("litellm.yaml").display().to_string();
-    let result =
-        env.run(&["config", "import", &path]).expect_exit(0).expect_stderr(&["added model up-openai", "mock_response"]);
+    let result = env
+        .run(&["config", "import", &path])
+        .expect_exit(0)
+        .expect_stderr(&["added model \"up-openai\"", "mock_response"]);
     assert!(!format!("{result:?}").contains("sk-good"), "{result:#?}");
     env.run(&["config", "check"]).expect_exit(0);
     let answer = ask_json(&env, "up-openai", &[], "hello").expect_exit(0).json();

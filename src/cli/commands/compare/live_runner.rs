@@ -133,7 +133,7 @@ impl LiveRunner<'_> {
             shared.state.into_inner().expect("a panic of the network thread was propagated");
         let exit = match end_reason {
             Some(EndReason::Interrupted) => Exit::Interrupted,
-            _ => Exit::from_outcomes(view.outcomes()),
+            _ => Exit::from_outcomes(view.records()),
         };
         let stdout_open = !matches!(screen_result, Err(WriteError::StdoutClosed));
         if stdout_open {

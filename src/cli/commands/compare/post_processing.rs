@@ -235,13 +235,13 @@ struct Results {
 impl Results {
     fn write_text(&self, texts: &[Option<&str>], styled: bool, out: &mut String) {
         if let Some(vote) = &self.vote {
-            out.extend(["\n", &diff::vote(&self.names, vote)]);
+            out.extend(["\n", &diff::render_vote(&self.names, vote)]);
         }
         if !self.show_difference {
             return;
         }
         if let Some(difference) = &self.difference {
-            out.extend(["\n", &diff::difference(&self.names, difference)]);
+            out.extend(["\n", &diff::render_difference(&self.names, difference)]);
         }
         let Some((old, new)) = self.diff_pair else {
             out.push_str("\nno word diff: fewer than two complete answers\n");

@@ -13,7 +13,7 @@ use crate::{
     },
     model::{ErrorClass, endpoint::is_loopback, environment::Environment},
     protocol::{CallError, ModelInfo},
-    render::notice::reason,
+    render::notice::format_reason,
 };
 
 /// A service and the result of listing its models.
@@ -86,7 +86,7 @@ impl DetectedService {
     pub(super) fn summary(&self) -> String {
         let result = match &self.model_list {
             Ok(models) => format!("{} model(s)", models.len()),
-            Err(error) => reason(error),
+            Err(error) => format_reason(error),
         };
         let key = match &self.endpoint.key {
             TemplateKey::Env(name) => format!(" ({name})"),

@@ -28,7 +28,7 @@ use crate::{
         self,
         template::{ConfigTemplate, TemplateEndpoint, TemplateKey},
     },
-    render::{notice::reason, table::Table},
+    render::{notice::format_reason, table::Table},
     store::{self, record::Continuation},
     term::{
         output::write_stderr,
@@ -233,7 +233,8 @@ fn try_models(template: &ConfigTemplate, context: &Context) -> Result<Exit, CliE
     let mut table = Table::new(&["model", "endpoint/id", "state", ">TTFT", "note"]);
     for (model, outcome) in config.models.iter().zip(&outcomes) {
         let ttft = outcome.ttft.map(crate::render::notice::format_duration).unwrap_or_default();
-        let (state, note) = (outcome_state(outcome), outcome.result.as_ref().err().map(reason).unwrap_or_default());
+        let (state, note) =
+            (outcome_state(outcome), outcome.result.as_ref().err().map(format_reason).unwrap_or_default());
         let id = format!("{}/{}", model.endpoint.name, model.upstream_id);
         table.add_row(vec![model.id.0.clone(), id, state, ttft, note]);
     }

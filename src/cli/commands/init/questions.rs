@@ -17,7 +17,7 @@ use crate::{
     },
     model::{endpoint::Endpoint, environment::Environment},
     protocol::{CallError, ModelInfo},
-    render::notice::reason,
+    render::notice::format_reason,
     term::{
         output::write_stderr,
         prompt::{choose, confirm, secret, text},
@@ -109,7 +109,7 @@ pub(crate) fn prompt_upstream_id(
     listed: Result<Vec<ModelInfo>, CallError>,
 ) -> Result<String, CliError> {
     let models = listed.unwrap_or_else(|error| {
-        write_stderr(&format!("  cannot list the models of \"{endpoint}\": {}\n", reason(&error)));
+        write_stderr(&format!("  cannot list the models of \"{endpoint}\": {}\n", format_reason(&error)));
         Vec::new()
     });
     if models.is_empty() {

@@ -15,7 +15,7 @@ use crate::{
     config::{Config, Flags, direct_target, parse_duration},
     model::{api_key::redact_url, endpoint::Endpoint, target::Target},
     protocol::ModelInfo,
-    render::{notice::reason, table::Table},
+    render::{notice::format_reason, table::Table},
     store,
     term::output::write_stderr,
     transport::keys::KeyRing,
@@ -188,7 +188,7 @@ fn fetch_model_list(
             write_stderr(&format!(
                 "error: cannot list the models of \"{}\" ({url}): {}\n",
                 endpoint.name,
-                reason(&error)
+                format_reason(&error)
             ));
             if let Some(hint) = &error.hint {
                 write_stderr(&format!("hint: {hint}\n"));

@@ -55,7 +55,7 @@ struct Rows {
     /// Number of complete rows, including those no longer kept.
     count: usize,
     open_row: String,
-    /// The style codes active at its end.
+    /// Style codes that are active at the end of the open row.
     active_style: String,
 }
 
@@ -89,8 +89,8 @@ impl Column {
     }
 
     /// Whether it has this width and mode.
-    pub(super) fn matches(&self, cells: usize, is_plain: bool) -> bool {
-        self.width == cells && self.is_plain == is_plain
+    pub(super) fn matches(&self, width: usize, is_plain: bool) -> bool {
+        self.width == width && self.is_plain == is_plain
     }
 
     /// Processes the new text of `source`.
@@ -107,7 +107,7 @@ impl Column {
         if source.text.len() - self.processed > MAX_NEW_BYTES {
             self.skip_to_tail(source.text);
         }
-        // Fails if the text was replaced and `taken` is not a character boundary.
+        // Fails if the text was replaced and `processed` is not a character boundary.
         let Some(new) = source.text.get(self.processed..) else { return };
         self.push(new, source.has_ended);
         self.processed = source.text.len();
@@ -117,23 +117,27 @@ impl Column {
     fn skip_to_tail(&mut self, text: &str) {
         let from = text.floor_char_boundary(text.len() - TAIL_BYTES);
         // Prefer the start of a line.
-        let near = &text[from..text.floor_char_boundary(from + TAIL_BYTES / 4)];
-        let from = near.find('\n').map_or(from, |end| from + end + 1);
+        let search_range = &text[from..text.floor_char_boundary(from + TAIL_BYTES / 4)];
+        let from = search_range.find('\n').map_or(from, |end| from + end + 1);
         let mut markdown = MarkdownRenderer::for_column(self.width, self.is_plain);
         let mut fences = std::mem::take(&mut self.fences);
         markdown.set_fence(fences.scan_to(text, from));
-        let new = Self::new(self.width, self.is_plain);
-        *self = Self { generation: self.generation, processed: from, markdown, fences, has_skipped: true, ..new };
+        let empty = Self::new(self.width, self.is_plain);
+        *self = Self { generation: self.generation, processed: from, markdown, fences, has_skipped: true, ..empty };
     }
 
-    fn push(&mut self, text: &str, is_over: bool) {
-        let mut new = std::mem::take(&mut self.pending);
-        self.sanitizer.push(text, &mut new);
-        let end = if is_over { new.len() } else { new.grapheme_indices(true).next_back().map_or(0, |(at, _)| at) };
+    fn push(&mut self, text: &str, has_ended: bool) {
+        let mut sanitized = std::mem::take(&mut self.pending);
+        self.sanitizer.push(text, &mut sanitized);
+        let end = if has_ended {
+            sanitized.len()
+        } else {
+            sanitized.grapheme_indices(true).next_back().map_or(0, |(at, _)| at)
+        };
         let mut out = String::new();
-        self.markdown.push(&new[..end], &mut out);
-        self.pending = new[end..].to_owned();
-        if is_over {
+        self.markdown.push(&sanitized[..end], &mut out);
+        self.pending = sanitized[end..].to_owned();
+        if has_ended {
             self.markdown.finish(&mut out);
             self.has_ended = true;
         }
@@ -142,13 +146,13 @@ impl Column {
 
     /// The last `max` rows, and the number of rows before them, if known.
     pub(super) fn tail(&self, max: usize) -> (Vec<String>, Option<usize>) {
-        let open = Some(self.rows.closed_open_row()).filter(|row| !row.is_empty());
-        let (stored, count) = (self.rows.stored.len(), self.rows.count + usize::from(open.is_some()));
-        let skipped = (stored + usize::from(open.is_some())).saturating_sub(max);
+        let open_row = Some(self.rows.closed_open_row()).filter(|row| !row.is_empty());
+        let (stored, count) = (self.rows.stored.len(), self.rows.count + usize::from(open_row.is_some()));
+        let skip_count = (stored + usize::from(open_row.is_some())).saturating_sub(max);
         let rows: Vec<String> =
-            self.rows.stored.iter().skip(skipped).cloned().chain(open.filter(|_| max > 0)).collect();
-        let before = count - rows.len();
-        (rows, (!self.has_skipped).then_some(before))
+            self.rows.stored.iter().skip(skip_count).cloned().chain(open_row.filter(|_| max > 0)).collect();
+        let rows_before = count - rows.len();
+        (rows, (!self.has_skipped).then_some(rows_before))
     }
 
     /// The first `max` rows of a finished text, and the number of rows after them, if known.
@@ -156,16 +160,16 @@ impl Column {
         if self.first_rows.is_none() {
             let (mut markdown, mut out, mut rows) =
                 (MarkdownRenderer::for_column(self.width, self.is_plain), String::new(), Rows::default());
-            let (mut sanitiser, mut text) = (Sanitizer::default(), String::new());
-            sanitiser.push(&source.text[..source.text.floor_char_boundary(MAX_NEW_BYTES)], &mut text);
+            let (mut sanitizer, mut text) = (Sanitizer::default(), String::new());
+            sanitizer.push(&source.text[..source.text.floor_char_boundary(MAX_NEW_BYTES)], &mut text);
             markdown.push(&text, &mut out);
             markdown.finish(&mut out);
             rows.append_keeping_first(&out);
             self.first_rows = Some(rows.stored.into());
         }
         let rows: Vec<String> = self.first_rows.iter().flatten().take(max).cloned().collect();
-        let after = self.rows.count.saturating_sub(rows.len());
-        (rows, (!self.has_skipped).then_some(after))
+        let rows_after = self.rows.count.saturating_sub(rows.len());
+        (rows, (!self.has_skipped).then_some(rows_after))
     }
 
     /// The number of rows, including the open one.
@@ -184,7 +188,7 @@ impl Rows {
         });
     }
 
-    /// Like `add`, but keeps the first rows instead of the last.
+    /// Like `append`, but keeps the first rows instead of the last.
     fn append_keeping_first(&mut self, text: &str) {
         self.append_with(text, |rows, row| {
             if rows.len() < MAX_ROWS {
@@ -256,8 +260,8 @@ mod tests {
     use super::*;
     use crate::model::sanitize::sanitize;
 
-    fn source(text: &str, is_over: bool) -> ColumnSource<'_> {
-        ColumnSource { text, generation: 1, has_ended: is_over }
+    fn source(text: &str, has_ended: bool) -> ColumnSource<'_> {
+        ColumnSource { text, generation: 1, has_ended }
     }
 
     fn rows(text: &str, cells: usize) -> Vec<String> {
@@ -325,13 +329,13 @@ mod tests {
             cuts in prop::collection::vec(0usize..400, 0..12),
         ) {
             let mut column = Column::new(cells, false);
-            let mut shown = 0;
+            let mut previous_count = 0;
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| text.floor_char_boundary(cut.min(text.len()))).collect();
             cuts.sort_unstable();
             for cut in cuts {
                 column.update(source(&text[..cut], false));
-                prop_assert!(column.row_count() >= shown, "rows are append-only");
-                shown = column.row_count();
+                prop_assert!(column.row_count() >= previous_count, "rows are append-only");
+                previous_count = column.row_count();
                 for row in column.tail(MAX_ROWS).0 {
                     prop_assert!(sanitize(&row).width() <= cells, "{row:?} in {cells}");
                 }

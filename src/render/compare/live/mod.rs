@@ -15,7 +15,7 @@ pub use input::{Action, Key};
 
 use super::{
     call::{CallView, Stage},
-    columns::{column_width as cells_of, max_columns},
+    columns::{column_width, max_columns},
     status::{self, Screen},
 };
 use crate::render::wrap::{display_width, max_display_width, truncate_to_width, wrap};
@@ -57,7 +57,7 @@ impl LiveView {
     }
 
     /// Shows the keys in the footer.
-    pub(super) fn with_keys(&mut self) {
+    pub(super) fn show_keys(&mut self) {
         self.has_keys = true;
     }
 
@@ -121,35 +121,35 @@ impl LiveView {
         rows
     }
 
-    /// Columns side by side, in bands of `per` columns and at most `height` rows.
+    /// Columns side by side, in bands of `per_band` columns and at most `max_height` rows.
     fn render_bands(
         &mut self,
         calls: &[CallView],
-        (per, height): (usize, usize),
+        (per_band, max_height): (usize, usize),
         is_plain: bool,
         screen: Screen,
     ) -> Vec<String> {
-        if self.band_shape != (screen.width, height) {
-            self.band_shape = (screen.width, height);
+        if self.band_shape != (screen.width, max_height) {
+            self.band_shape = (screen.width, max_height);
             self.band_heights.clear();
         }
         let mut rows = Vec::new();
-        for (band, first) in (0..calls.len()).step_by(per).enumerate() {
-            let range = first..(first + per).min(calls.len());
-            let cells = cells_of(screen.width, per);
+        for (band, first_index) in (0..calls.len()).step_by(per_band).enumerate() {
+            let range = first_index..(first_index + per_band).min(calls.len());
+            let cells = column_width(screen.width, per_band);
             for index in range.clone() {
                 let column = update_column(&mut self.columns[index], &calls[index], cells, is_plain);
                 let needed = (column.row_count() + note_rows(&calls[index], cells, screen).len()).max(1);
-                let height = needed.min(height - HEADER_ROWS);
+                let height = needed.min(max_height - HEADER_ROWS);
                 match self.band_heights.get_mut(band) {
                     Some(current) => *current = height.max(*current),
                     None => self.band_heights.push(height),
                 }
             }
             let height = self.band_heights[band];
-            let heads: Vec<String> =
+            let headings: Vec<String> =
                 range.clone().map(|index| self.heading(index, &calls[index], cells, screen)).collect();
-            rows.push(join_columns(heads.iter().map(String::as_str), cells));
+            rows.push(join_columns(headings.iter().map(String::as_str), cells));
             rows.push(header_rule(range.len(), cells));
             let bodies: Vec<Vec<String>> = range
                 .map(|index| {
@@ -166,7 +166,7 @@ impl LiveView {
 
     /// One answer, as wide as the screen.
     fn render_zoomed(&mut self, calls: &[CallView], room: usize, is_plain: bool, screen: Screen) -> Vec<String> {
-        let (index, cells) = (self.input.focus, cells_of(screen.width, 1));
+        let (index, cells) = (self.input.focus, column_width(screen.width, 1));
         let Some(call) = calls.get(index) else { return Vec::new() };
         let head = self.heading(index, call, cells, screen);
         let column = update_column(&mut self.zoom_column, call, cells, is_plain);
@@ -227,9 +227,9 @@ impl LiveView {
 fn band_layout(count: usize, room: usize, width: usize) -> Option<(usize, usize)> {
     let bands = count.div_ceil(max_columns(width).min(count).max(1)).max(1);
     // Columns are distributed evenly over the bands.
-    let per = count.div_ceil(bands).max(1);
+    let per_band = count.div_ceil(bands).max(1);
     let height = room / bands;
-    (height >= MIN_BAND_HEIGHT).then_some((per, height))
+    (height >= MIN_BAND_HEIGHT).then_some((per_band, height))
 }
 
 fn update_column<'c>(column: &'c mut Option<Column>, call: &CallView, cells: usize, is_plain: bool) -> &'c mut Column {
@@ -259,8 +259,8 @@ fn column_body(
         let excess = rows.len().saturating_sub(height);
         return rows.split_off(excess);
     }
-    let (mut rows, more) = column.head(column_source(call), room.saturating_sub(1));
-    let count = more.map(|count| format!("{count} ")).unwrap_or_default();
+    let (mut rows, rows_after) = column.head(column_source(call), room.saturating_sub(1));
+    let count = rows_after.map(|count| format!("{count} ")).unwrap_or_default();
     rows.push(truncate_to_width(&format!("({count}more lines: {} z)", index + 1), cells));
     rows.extend(notes);
     rows.truncate(height);
@@ -276,8 +276,8 @@ fn note_rows(call: &CallView, cells: usize, screen: Screen) -> Vec<String> {
         return rows.map(|row| if screen.styled { format!("\u{1b}[{code}m{row}{RESET}") } else { row }).collect();
     }
     match call.reasoning_line() {
-        Some(tail) if call.visible_text().is_empty() => {
-            vec![dim(truncate_to_width(&format!("thinking: {tail}"), cells))]
+        Some(line) if call.visible_text().is_empty() => {
+            vec![dim(truncate_to_width(&format!("thinking: {line}"), cells))]
         }
         _ => match call.target().filter(|target| target.id.0 != call.name && call.stage() == Stage::Waiting) {
             Some(target) => vec![dim(truncate_to_width(&format!("({})", target.id), cells))],

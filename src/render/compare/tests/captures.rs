@@ -16,7 +16,7 @@ const CHINESE: &str = "借用检查器在编译期运行。它记录谁拥有一
 /// A run with a simulated clock.
 struct TestRun {
     view: CompareView,
-    begun: Instant,
+    started_at: Instant,
     out: Output,
 }
 
@@ -28,13 +28,13 @@ impl TestRun {
     }
 
     fn with_settings(names: &[&str], settings: CompareSettings) -> Self {
-        let begun = Instant::now();
-        let view = CompareView::new(settings, names.iter().copied(), begun).with_keys();
-        Self { view, begun, out: Output::default() }
+        let started_at = Instant::now();
+        let view = CompareView::new(settings, names.iter().copied(), started_at).with_keys();
+        Self { view, started_at, out: Output::default() }
     }
 
     fn send(&mut self, ms: u64, index: usize, kind: EventKind) {
-        let at = self.begun + Duration::from_millis(ms);
+        let at = self.started_at + Duration::from_millis(ms);
         self.view.on_event(&Event { call: index, at, kind }, &mut self.out);
     }
 
@@ -64,11 +64,11 @@ impl TestRun {
     }
 
     fn three(width: Option<usize>) -> Self {
-        let mut scene = Self::new(&["fast", "big", "通义"], width);
-        scene.answer(0, "fast", ENGLISH, None);
-        scene.start(1, "big");
-        scene.answer(2, "通义", CHINESE, Some(Ok(FinishReason::Stop)));
-        scene
+        let mut test_run = Self::new(&["fast", "big", "通义"], width);
+        test_run.answer(0, "fast", ENGLISH, None);
+        test_run.start(1, "big");
+        test_run.answer(2, "通义", CHINESE, Some(Ok(FinishReason::Stop)));
+        test_run
     }
 
     fn failed(width: Option<usize>) -> Self {
@@ -82,29 +82,29 @@ impl TestRun {
     }
 
     fn with_failure(self) -> Self {
-        let mut scene = self;
-        scene.answer(0, "fast", ENGLISH, Some(Ok(FinishReason::Length)));
-        scene.answer(1, "big", "", Some(Err(ErrorClass::Rate)));
-        scene.answer(2, "通义", CHINESE, Some(Ok(FinishReason::Stop)));
-        scene
+        let mut test_run = self;
+        test_run.answer(0, "fast", ENGLISH, Some(Ok(FinishReason::Length)));
+        test_run.answer(1, "big", "", Some(Err(ErrorClass::Rate)));
+        test_run.answer(2, "通义", CHINESE, Some(Ok(FinishReason::Stop)));
+        test_run
     }
 
     fn twelve(width: Option<usize>) -> Self {
         let names: Vec<String> = (1..=12).map(|n| format!("model-{n}")).collect();
-        let mut scene = Self::new(&names.iter().map(String::as_str).collect::<Vec<_>>(), width);
+        let mut test_run = Self::new(&names.iter().map(String::as_str).collect::<Vec<_>>(), width);
         for (index, name) in names.iter().enumerate() {
             match index {
-                3 => scene.answer(index, name, "", Some(Err(ErrorClass::Rate))),
-                7 => drop(scene.start(index, name)),
-                _ => scene.answer(index, name, if index % 2 == 0 { ENGLISH } else { CHINESE }, None),
+                3 => test_run.answer(index, name, "", Some(Err(ErrorClass::Rate))),
+                7 => drop(test_run.start(index, name)),
+                _ => test_run.answer(index, name, if index % 2 == 0 { ENGLISH } else { CHINESE }, None),
             }
         }
-        scene
+        test_run
     }
 
     /// The live region on a terminal of this size.
     fn live(mut self, (width, height): (usize, usize)) -> String {
-        let rows = self.view.live_rows(width, height, self.begun + Duration::from_millis(2400));
+        let rows = self.view.live_rows(width, height, self.started_at + Duration::from_millis(2400));
         let mut terminal = vt100::Parser::new(cells(height), cells(width), 0);
         terminal.process(rows.join("\r\n").as_bytes());
         let rows = terminal.screen().rows(0, cells(width).get());
@@ -168,9 +168,9 @@ fn screens_match_the_stored_captures() {
 
 #[test]
 fn record_hint_is_wrapped_between_words() {
-    let mut scene = TestRun::failed(Some(20));
-    scene.view.finish(&mut scene.out);
-    let text = scene.view.record_hint(162, &[Some(1), Some(2), Some(3)]);
+    let mut test_run = TestRun::failed(Some(20));
+    test_run.view.finish(&mut test_run.out);
+    let text = test_run.view.record_hint(162, &[Some(1), Some(2), Some(3)]);
     assert_eq!(
         text.lines().collect::<Vec<_>>(),
         ["run 162    show one", "answer: mmchat", "history show @1", "continue: mmchat", "pick @1"]

@@ -57,9 +57,9 @@ impl Transport for ScriptedTransport {
     ) -> BoxFuture<'_, Result<http::Response<ByteStream>, TransportError>> {
         let body: serde_json::Value = serde_json::from_slice(request.body()).expect("valid JSON");
         let model = body["model"].as_str().expect("a string").to_owned();
-        let fate = self.0.lock().expect("not poisoned").pop_front().unwrap_or(ScriptedResponse::Complete(1, 0));
+        let scripted = self.0.lock().expect("not poisoned").pop_front().unwrap_or(ScriptedResponse::Complete(1, 0));
         async move {
-            let (count, wait, complete) = match fate {
+            let (count, wait, complete) = match scripted {
                 ScriptedResponse::Complete(count, wait) => (count, wait, true),
                 ScriptedResponse::Reset(count, wait) => (count, wait, false),
                 ScriptedResponse::ServerError(wait) => {
@@ -231,9 +231,10 @@ proptest! {
         let consumers = run_paused(responses, actions, on_incomplete, max_concurrent);
         let texts: Vec<String> = consumers.view.calls.iter().map(CallView::text).collect();
         for (index, text) in texts.iter().enumerate() {
-            let own = [format!("call{index}a-upstream"), format!("call{index}b-upstream")];
+            let own_models = [format!("call{index}a-upstream"), format!("call{index}b-upstream")];
             let words: Vec<&str> = text.split_whitespace().collect();
-            prop_assert!(words.iter().all(|word| own.iter().any(|own| own == word)), "{text:?} in call {index}");
+            let is_own = |word: &&str| own_models.iter().any(|model| model == word);
+            prop_assert!(words.iter().all(is_own), "{text:?} in call {index}");
             prop_assert!(words.windows(2).all(|pair| pair[0] == pair[1]), "two models in one answer: {text:?}");
         }
         for (number, text) in consumers.turns {
@@ -255,6 +256,11 @@ proptest! {
             let records = &consumers.records[index];
             prop_assert_eq!(records.len(), 1 + consumers.restarts[index], "call {}", index);
             let last = records.last().expect("at least one record");
+            for record in records {
+                let is_of_an_attempt = record.attempts.iter().any(|attempt| attempt.usage == record.usage);
+                prop_assert!(record.usage.is_none() || is_of_an_attempt, "{:?}", record);
+                prop_assert!(!record.incomplete || !record.answer.is_empty(), "the incomplete answer is lost: {:?}", record);
+            }
             let (view, collected) = (&consumers.view.calls[index], &consumers.collected[index]);
             prop_assert_eq!((view.usage(), view.ttft()), (last.usage, last.ttft));
             prop_assert_eq!((collected.usage, collected.ttft), (last.usage, last.ttft));

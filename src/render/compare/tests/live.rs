@@ -186,13 +186,13 @@ enum TestStep {
 
 fn steps(count: usize) -> impl Strategy<Value = Vec<TestStep>> {
     let index = 0..count;
-    let turn = prop_oneof![
+    let step = prop_oneof![
         6 => index.clone().prop_map(TestStep::Text),
         1 => index.clone().prop_map(TestStep::Fail),
         1 => index.clone().prop_map(TestStep::End),
         1 => index.prop_map(TestStep::Restart),
     ];
-    prop::collection::vec(turn, 0..60)
+    prop::collection::vec(step, 0..60)
 }
 
 /// The expected text of each call, and the source of its events.
@@ -207,13 +207,13 @@ impl ExpectedCalls {
         Self { attempts: vec![0; count], texts: vec![String::new(); count], has_ended: vec![false; count] }
     }
 
-    /// The events of one turn.
-    fn events_of(&mut self, turn: &TestStep) -> Vec<(usize, EventKind)> {
-        let (TestStep::Text(index) | TestStep::Fail(index) | TestStep::End(index) | TestStep::Restart(index)) = *turn;
+    /// The events of one step.
+    fn events_of(&mut self, step: &TestStep) -> Vec<(usize, EventKind)> {
+        let (TestStep::Text(index) | TestStep::Fail(index) | TestStep::End(index) | TestStep::Restart(index)) = *step;
         let target = Arc::new(testing::target(NAMES[index]));
         let text = self.texts[index].clone();
         let end = |result| events(NAMES[index], &[text.as_str()], result).pop().expect("Finished is last");
-        match turn {
+        match step {
             TestStep::Restart(_) => {
                 let stopped = (!self.has_ended[index]).then(|| end(Err(ErrorClass::LocalLimit)));
                 self.attempts[index] += 1;
@@ -250,7 +250,7 @@ proptest! {
     /// current attempt of its call.
     #[test]
     fn text_appears_only_under_the_name_of_its_call(
-        turns in steps(5),
+        sequence in steps(5),
         width in prop::sample::select(vec![20usize, 40, 80, 120, 200]),
         height in 5usize..50,
         keys in "[1-5zp <>]{0,6}",
@@ -259,8 +259,8 @@ proptest! {
         let mut view = view(&NAMES, width, styled);
         let mut expected = ExpectedCalls::new(NAMES.len());
         let mut keys = keys.chars();
-        for turn in &turns {
-            for (index, kind) in expected.events_of(turn) {
+        for step in &sequence {
+            for (index, kind) in expected.events_of(step) {
                 send(&mut view, index, &[kind]);
             }
             if let Some(key) = keys.next() {
@@ -324,7 +324,7 @@ fn check_owners(view: &CompareView, expected: &ExpectedCalls, rows: &[String]) -
     if view.live.is_zoomed() || !rows.iter().any(rule) {
         return Ok(());
     }
-    let mut first = 0;
+    let mut first_call = 0;
     for (at, row) in rows.iter().enumerate().filter(|(_, row)| rule(row)) {
         let columns = row.matches('+').count() + 1;
         let column = row.find('+').map_or(row.len() - 1, |end| end - 2);
@@ -346,16 +346,16 @@ fn check_owners(view: &CompareView, expected: &ExpectedCalls, rows: &[String]) -
                 let text: String =
                     cells.iter().filter(|(at, _)| (from..from + column).contains(at)).map(|(_, c)| *c).collect();
                 for word in text.split_whitespace().filter(|word| word.starts_with("call")) {
-                    let wanted = format!("call{}try{}", first + index, expected.attempts[first + index]);
+                    let wanted = format!("call{}try{}", first_call + index, expected.attempts[first_call + index]);
                     prop_assert!(
                         wanted.starts_with(word) || word.starts_with(&wanted),
                         "{word} in call {}",
-                        first + index
+                        first_call + index
                     );
                 }
             }
         }
-        first += columns;
+        first_call += columns;
     }
     Ok(())
 }

@@ -25,19 +25,17 @@ mod live;
 const HOSTILE: &str = "a \u{1b}]0;title\u{7}b\u{1b}[2Jc\rd";
 
 fn settings(format: Format, view: View, width: Option<usize>) -> CompareSettings {
-    let look = TerminalInfo { stdout_width: width, stderr_is_terminal: width.is_some(), styled: false };
-    let (whole, wrapped) = (false, false);
-    let drawn = width.is_some();
+    let terminal = TerminalInfo { stdout_width: width, stderr_is_terminal: width.is_some(), styled: false };
     CompareSettings {
         format,
         view,
-        terminal: look,
-        has_live_region: drawn,
+        terminal,
+        has_live_region: width.is_some(),
         render_markdown: false,
         verbose: false,
         prompt_tokens: 7,
-        keep_answers: whole,
-        answers_in_object: wrapped,
+        keep_answers: false,
+        answers_in_object: false,
     }
 }
 
@@ -126,7 +124,7 @@ fn streams(mut output: Output) -> (String, String) {
     (out, err)
 }
 
-fn three() -> Vec<(&'static str, Vec<EventKind>)> {
+fn three_calls() -> Vec<(&'static str, Vec<EventKind>)> {
     vec![
         ("fast", events("fast", &["Hello ", "world\n", "end"], Ok(FinishReason::Stop))),
         ("big", events("big", &[], Err(ErrorClass::Rate))),
@@ -136,7 +134,7 @@ fn three() -> Vec<(&'static str, Vec<EventKind>)> {
 
 #[test]
 fn pipe_gets_complete_answers_in_the_requested_order() {
-    let (_, output) = run(settings(Format::Text, View::Auto, None), &three(), &[2, 2, 2, 2, 2, 1, 1, 1]);
+    let (_, output) = run(settings(Format::Text, View::Auto, None), &three_calls(), &[2, 2, 2, 2, 2, 1, 1, 1]);
     let (out, err) = streams(output);
     assert_eq!(
         out,
@@ -149,7 +147,7 @@ fn pipe_gets_complete_answers_in_the_requested_order() {
 #[test]
 fn answer_is_printed_as_soon_as_it_and_all_before_it_are_complete() {
     let now = Instant::now();
-    let calls = three();
+    let calls = three_calls();
     let mut view = CompareView::new(settings(Format::Text, View::Stack, None), calls.iter().map(|call| call.0), now);
     let mut shown = |index: usize| {
         let mut output = Output::default();
@@ -210,12 +208,12 @@ fn final_view_uses_the_width_after_a_resize() {
 
 #[test]
 fn json_is_one_document_and_jsonl_lines_have_the_index_of_their_call() {
-    let (out, _) = streams(run(settings(Format::Json, View::Auto, None), &three(), &[1, 1, 2]).1);
+    let (out, _) = streams(run(settings(Format::Json, View::Auto, None), &three_calls(), &[1, 1, 2]).1);
     let document: serde_json::Value = serde_json::from_str(&out).expect("one JSON document");
     let models: Vec<_> = document.as_array().expect("an array").iter().map(|answer| &answer["model"]).collect();
     assert_eq!(models, ["fast", "big", "本地"]);
     assert_eq!((&document[0]["content"], &document[1]["error"]["class"]), (&"Hello world\nend".into(), &"rate".into()));
-    let (out, _) = streams(run(settings(Format::Jsonl, View::Auto, None), &three(), &[0, 2, 1, 0, 2, 1]).1);
+    let (out, _) = streams(run(settings(Format::Jsonl, View::Auto, None), &three_calls(), &[0, 2, 1, 0, 2, 1]).1);
     let lines: Vec<serde_json::Value> = out.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
     assert_eq!(lines[0]["calls"][2], "本地");
     let text = |index: usize| {
@@ -263,12 +261,12 @@ fn interrupted_calls_show_their_partial_answers() {
     let (out, err) = streams(output);
     assert!(out.contains("--- 1 a  stopped\na partial ans\n") && out.contains("--- 2 b  stopped"), "{out}");
     assert!(err.contains("[interrupted]"), "{err}");
-    assert_eq!(view.outcomes().count(), 2);
+    assert_eq!(view.records().count(), 2);
 }
 
 #[test]
 fn quiet_view_prints_only_the_table() {
-    let (out, _) = streams(run(settings(Format::Text, View::Quiet, None), &three(), &[]).1);
+    let (out, _) = streams(run(settings(Format::Text, View::Quiet, None), &three_calls(), &[]).1);
     assert!(out.starts_with("#  model  state") && !out.contains("Hello"), "{out}");
 }
 

@@ -20,14 +20,14 @@ fn failed_answer(index: usize, prompt: &str) -> StoredCall {
 
 /// Each turn of a conversation: its reference, its parent, its answer.
 fn turn_rows(database: &Database, conversation: i64) -> Vec<(String, Option<String>, String)> {
-    let exchanges = database.turns(conversation).expect("readable");
-    let name = |id: i64| exchanges.iter().find(|one| one.id == id).map(StoredTurn::reference);
-    exchanges.iter().map(|one| (one.reference(), one.parent.and_then(name), one.answer.clone())).collect()
+    let turns = database.turns(conversation).expect("readable");
+    let name = |id: i64| turns.iter().find(|turn| turn.id == id).map(StoredTurn::reference);
+    turns.iter().map(|turn| (turn.reference(), turn.parent.and_then(name), turn.answer.clone())).collect()
 }
 
 fn expected(rows: &[(&str, Option<&str>, &str)]) -> Vec<(String, Option<String>, String)> {
     rows.iter()
-        .map(|(reference, after, answer)| ((*reference).into(), after.map(Into::into), (*answer).into()))
+        .map(|(reference, parent, answer)| ((*reference).into(), parent.map(Into::into), (*answer).into()))
         .collect()
 }
 
@@ -43,7 +43,8 @@ fn single_answers_are_numbered_by_round_and_parallel_ones_within_it() {
     let rows = [("2.1@1", None, "a"), ("2.1@2", None, "b"), ("2@1", Some("2.1@1"), "a2"), ("2@2", Some("2.1@2"), "b2")];
     assert_eq!(turn_rows(&database, 2), expected(&rows));
     let listed = database.conversations(9).expect("readable");
-    let rows: Vec<_> = listed.iter().map(|one| (one.id, one.turn_count, one.requested.as_str())).collect();
+    let rows: Vec<_> =
+        listed.iter().map(|summary| (summary.id, summary.turn_count, summary.requested.as_str())).collect();
     assert_eq!(rows, [(2, 4, "chat, chat"), (1, 2, "chat")]);
 }
 
@@ -79,11 +80,11 @@ fn all_calls_can_continue_the_picked_answer() {
     let both = store_run(&mut database, Continuation::New, [&answer(0, "both", "a"), &answer(1, "both", "b")]);
     store_run(&mut database, Continuation::New, [&call_with_content("other", "")]);
     assert_eq!(database.latest_conversation(None).expect("readable"), Some(2));
-    for lane in [0, 1] {
-        let picked = database.turns(1).expect("readable").swap_remove(lane);
+    for index in [0, 1] {
+        let picked = database.turns(1).expect("readable").swap_remove(index);
         database.pick(picked.id, now()).expect("writable");
     }
-    let picked: Vec<bool> = database.turns(1).expect("readable").iter().map(|one| one.picked).collect();
+    let picked: Vec<bool> = database.turns(1).expect("readable").iter().map(|turn| turn.picked).collect();
     assert_eq!((picked, database.latest_conversation(None).expect("readable")), (vec![false, true], Some(1)));
     let shared = Continuation::Append { turns: vec![both.turns[1]; 2], fork: false };
     store_run(&mut database, shared, [&answer(0, "on", "a2"), &answer(1, "on", "b2")]);
@@ -157,11 +158,11 @@ fn answer_stopped_by_the_user_has_class_stopped() {
 /// A migration from schema version 1 keeps everything.
 #[test]
 fn older_record_is_migrated() {
-    const OLDER: &str = include_str!("../../../../tests/fixtures/record/v1.sql");
+    const SCHEMA_1: &str = include_str!("../../../../tests/fixtures/record/v1.sql");
     let folder = tempfile::tempdir().expect("temp dir");
     let path = Database::path_in(folder.path());
     let older = rusqlite::Connection::open(&path).expect("new database");
-    older.execute_batch(OLDER).expect("valid SQL");
+    older.execute_batch(SCHEMA_1).expect("valid SQL");
     let rows = "PRAGMA application_id = 0x6d6d6368; PRAGMA user_version = 1;
         INSERT INTO calls (id, at, command, asked, total_us, generating_us, estimated) VALUES (1, 0, 'ask', 'm', 0, 0, 0);
         INSERT INTO conversations (id, at, command) VALUES (1, 1, 'ask'), (2, 2, 'compare'), (3, 3, 'ask');

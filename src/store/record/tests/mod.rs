@@ -77,8 +77,8 @@ fn change(call: &mut StoredCall, act: impl FnOnce(&mut CallRecord)) {
 }
 
 fn call_with_content(prompt: &str, answer: &str) -> StoredCall {
-    let said = Transcript { prompt: prompt.into(), answer: answer.into(), ..Transcript::default() };
-    StoredCall { transcript: Some(said), ..failover_call(now(), 10) }
+    let transcript = Transcript { prompt: prompt.into(), answer: answer.into(), ..Transcript::default() };
+    StoredCall { transcript: Some(transcript), ..failover_call(now(), 10) }
 }
 
 /// Writes `call` as a new conversation and returns the conversation.
@@ -89,10 +89,10 @@ fn store_conversation(database: &mut Database, call: &StoredCall) -> i64 {
 /// Writes the calls of one run and returns where they are stored.
 fn store_run<'c>(
     database: &mut Database,
-    goes_on: Continuation,
+    continuation: Continuation,
     calls: impl IntoIterator<Item = &'c StoredCall>,
 ) -> StoredRound {
-    let mut run = RunPlacement::new(goes_on);
+    let mut run = RunPlacement::new(continuation);
     for call in calls {
         database.insert_call(call, &mut run).expect("writable");
     }
@@ -111,8 +111,8 @@ fn models_count_requests_and_routes_count_calls() {
     assert_eq!((a.calls, a.failed, a.success_rate(), a.input), (100, 100, Some(0.0), 0));
     assert_eq!(a.failures_by_class, [("server".to_owned(), 100)]);
     assert_eq!((b.calls, b.failed, b.input, b.output), (100, 0, 100_000_000, 1100));
-    for (share, exact) in [(0.5, 50), (0.95, 95), (0.99, 99)] {
-        let (estimate, exact) = (b.ttft.quantile(share).expect("not empty"), MS * exact);
+    for (quantile, exact) in [(0.5, 50), (0.95, 95), (0.99, 99)] {
+        let (estimate, exact) = (b.ttft.quantile(quantile).expect("not empty"), MS * exact);
         assert!(estimate.abs_diff(exact) <= exact / 100, "{estimate:?} for {exact:?}");
     }
     assert!(b.tokens_per_second().is_some_and(|speed| (speed - 100.0).abs() < 1e-6));
@@ -191,7 +191,7 @@ fn spend_is_checked_against_limits() {
     }
     let local_now = now().to_zoned(TimeZone::UTC);
     let spent = |limit: &SpendLimit| database.spend_for_limit(limit, &local_now).expect("readable");
-    for (scope, want) in [
+    for (scope, expected) in [
         (SpendScope::All, 1.000_022),
         (SpendScope::Model("b".into()), 1.000_022),
         (SpendScope::Endpoint("b-endpoint".into()), 1.000_022),
@@ -199,7 +199,7 @@ fn spend_is_checked_against_limits() {
     ] {
         for period in [Period::Day, Period::Month] {
             let limit = limit(scope.clone(), period, 1.0);
-            assert!((spent(&limit) - want).abs() < 1e-9, "{limit:?}: {}", spent(&limit));
+            assert!((spent(&limit) - expected).abs() < 1e-9, "{limit:?}: {}", spent(&limit));
         }
     }
     let ledger = |limits| SqliteSpendLedger::new(limits, Database::path_in(folder.path()));
@@ -232,15 +232,15 @@ fn search_works_in_any_script_and_deleted_turns_are_not_found() {
         &call_with_content("What is a borrow checker?", "It 借用检查器 says \"no\" 100% Öl. Да"),
     );
     let second = store_conversation(&mut database, &call_with_content("另一个问题", "答案"));
-    let hits = |database: &mut Database, words: &str| {
+    let hits = |database: &mut Database, phrases: &str| {
         database
-            .search(&words.split(", ").collect::<Vec<_>>(), 9)
+            .search(&phrases.split(", ").collect::<Vec<_>>(), 9)
             .expect("readable")
             .iter()
             .map(|hit| hit.turn.conversation)
             .collect::<Vec<_>>()
     };
-    for (words, want) in [
+    for (phrases, expected) in [
         ("BORROW check", vec![1]),
         ("检查", vec![1]),
         ("借用检查", vec![1]),
@@ -260,7 +260,7 @@ fn search_works_in_any_script_and_deleted_turns_are_not_found() {
         ("checker what", vec![]),
         ("\"", vec![1]),
     ] {
-        assert_eq!(hits(&mut database, words), want, "{words}");
+        assert_eq!(hits(&mut database, phrases), expected, "{phrases}");
     }
     assert!(database.search(&["检查"], 1).expect("readable")[0].excerpt.contains("借用检查器"));
     assert!(database.delete_conversation(first).expect("writable"));
@@ -294,23 +294,23 @@ fn deleted_content_leaves_the_log_or_an_error_is_returned() {
 #[test]
 fn search_updates_the_index_and_deleting_keeps_it_consistent() {
     let (_folder, mut database) = test_database();
-    let say = |database: &mut Database, words: &str| store_conversation(database, &call_with_content(words, ""));
-    let hits = |database: &mut Database, words: &str| database.search(&[words], 9).expect("readable").len();
+    let store = |database: &mut Database, prompt: &str| store_conversation(database, &call_with_content(prompt, ""));
+    let hits = |database: &mut Database, phrase: &str| database.search(&[phrase], 9).expect("readable").len();
     let check_index = |database: &Database| {
         database
             .connection
             .execute("INSERT INTO turn_search (turn_search, rank) VALUES ('integrity-check', 1)", [])
             .expect("consistent index");
     };
-    let apples = say(&mut database, "apples");
+    let apples = store(&mut database, "apples");
     database.delete_conversation(apples).expect("writable");
-    let oranges = say(&mut database, "oranges");
+    let oranges = store(&mut database, "oranges");
     assert_eq!((hits(&mut database, "apples"), hits(&mut database, "oranges")), (0, 1));
-    let lemons = say(&mut database, "lemons");
+    let lemons = store(&mut database, "lemons");
     database.delete_conversation(lemons).expect("writable");
     database.delete_conversation(oranges).expect("writable");
     check_index(&database);
-    say(&mut database, "cherries");
+    store(&mut database, "cherries");
     assert_eq!((hits(&mut database, "lemons"), hits(&mut database, "cherries")), (0, 1));
     check_index(&database);
 }
@@ -334,7 +334,7 @@ fn failed_insert_does_not_affect_other_calls() {
     let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON calls WHEN new.requested = 'bad'
                   BEGIN SELECT raise(ABORT, 'no'); END";
     database.connection.execute_batch(trigger).expect("valid SQL");
-    let (sender, records) = std::sync::mpsc::sync_channel(9);
+    let (sender, calls) = std::sync::mpsc::sync_channel(9);
     for name in ["good", "bad", "good"] {
         let mut call = call_with_content("hello", "");
         change(&mut call, |record| record.requested = name.into());
@@ -342,11 +342,11 @@ fn failed_insert_does_not_affect_other_calls() {
     }
     drop(sender);
     assert!(
-        super::run_writer::write_records(&Database::path_in(folder.path()), None, RunPlacement::default(), &records)
+        super::run_writer::write_records(&Database::path_in(folder.path()), None, RunPlacement::default(), &calls)
             .is_err()
     );
-    let calls = database.connection.query_row("SELECT count(*) FROM calls", [], |row| row.get::<_, i64>(0));
-    assert_eq!(calls.expect("readable"), 2);
+    let count = database.connection.query_row("SELECT count(*) FROM calls", [], |row| row.get::<_, i64>(0));
+    assert_eq!(count.expect("readable"), 2);
 }
 
 #[test]
@@ -354,16 +354,16 @@ fn log_stays_small_across_processes_of_one_call() {
     let (folder, database) = test_database();
     drop(database);
     let log = folder.path().join("record.db-wal");
-    let mut longest = 0;
+    let mut max_len = 0;
     for _ in 0..60 {
         let mut database = Database::open(&Database::path_in(folder.path())).expect("valid database");
         database
             .insert_call(&call_with_content(&"long ".repeat(4000), ""), &mut RunPlacement::default())
             .expect("writable");
         database.checkpoint_if_large().expect("idle database");
-        longest = longest.max(std::fs::metadata(&log).map_or(0, |metadata| metadata.len()));
+        max_len = max_len.max(std::fs::metadata(&log).map_or(0, |metadata| metadata.len()));
     }
-    assert!(longest < 1024 * 1024, "{longest}");
+    assert!(max_len < 1024 * 1024, "{max_len}");
 }
 
 #[test]
