@@ -1,4 +1,4 @@
-//! Texts of config files: every valid config shows effective settings that are a valid config again.
+//! Texts of config files: resolving them never panics, and replacing renamed keys leaves none.
 #![no_main]
 
 use std::path::Path;

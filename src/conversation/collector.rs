@@ -35,10 +35,16 @@ impl AnswerCollector {
         Self { answers: vec![Answer::default(); count] }
     }
 
-    /// Handles an event: takes the answer of a finished call from its record. A restarted call finishes again.
+    /// Handles an event: the answer of a call is that of its record. A restarted call has another record; what the earlier
+    /// one cost still counts.
     pub fn on_event(&mut self, event: &Event) {
         if let (Some(answer), EventKind::Finished(record)) = (self.answers.get_mut(event.call), &event.kind) {
+            let earlier = answer.cost.take();
             *answer = Answer::from(&**record);
+            answer.cost = match (answer.cost.take(), earlier) {
+                (Some((cost, currency)), Some((before, other))) if currency == other => Some((cost + before, currency)),
+                (own, earlier) => own.or(earlier),
+            };
         }
     }
 

@@ -126,6 +126,7 @@ pub(super) fn resolve_call(
             return Err(Rejection::new(RejectionKind::PriceUnknown { name: client_name, model }));
         }
     }
+    // The headers of the client are not passed on to the upstream: they may contain its key, and describe this connection.
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let buffer = !request.is_streaming()
         || call.on_incomplete == OnIncomplete::Buffer

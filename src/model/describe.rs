@@ -8,7 +8,6 @@ pub fn describe_error(error: &dyn Display) -> String {
     let text = error.to_string();
     let Some((reason, number)) = text.rsplit_once(" (os error ") else { return text };
     let Some(rest) = number.trim_start_matches(|c: char| c.is_ascii_digit()).strip_prefix(')') else { return text };
-    // Only the first of several capitals is one of a sentence.
     let start = reason.rfind(": ").map_or(0, |colon| colon + 2);
     let (context, reason) = reason.split_at(start);
     let mut letters = reason.chars();

@@ -1,7 +1,7 @@
 //! A circuit breaker: closed, open for a limited time, half-open until a probe closes or reopens it.
 //!
-//! It trips after N failures in a row, or when at least half of the recent calls failed. `health` decides which
-//! failures count and which request is the probe.
+//! It trips after N failures in a row, or when at least half of the recent calls failed. [`super::health`] decides which
+//! failures count, and its `acquire_probe` which request is the probe of a half-open breaker.
 //!
 //! It stays open for at most 20 s, so that a service that has recovered gets requests again within that time. A first
 //! delta closes it, but a connection does not: a service that accepts requests but sends nothing has not recovered.
@@ -119,6 +119,7 @@ impl Breaker {
         if state == BreakerState::Closed && !self.should_trip(policy, now) {
             return false;
         }
+        // A half-open breaker opens again on any failure.
         self.open_until = Some(saturating_add(now, Self::open_duration(self.open_count, random)));
         self.open_count = self.open_count.saturating_add(1);
         self.opened_at = Some(now);

@@ -309,6 +309,9 @@ fn prune(args: &PruneArgs, context: &Context) -> Result<(), CliError> {
     };
     let Some(days) = days else {
         database.purge_deleted()?;
+        health_file(context)?
+            .remove_copy()
+            .map_err(|error| CliError::usage(error.to_string(), "check its permissions"))?;
         write_stderr(
             "nothing was deleted: add --days NUMBER, or set history_days in the config; the log was cleared\n",
         );

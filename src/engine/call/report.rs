@@ -2,7 +2,7 @@
 
 use std::{
     pin::pin,
-    sync::{Arc, Mutex, MutexGuard},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     task::Poll,
     time::Duration,
 };
@@ -42,7 +42,8 @@ impl CallState {
     }
 
     pub(super) fn accumulator(&self) -> MutexGuard<'_, CallAccumulator> {
-        self.accumulator.lock().expect("no code panics while it holds this lock")
+        // A record is made even if a panic interrupted the call.
+        self.accumulator.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn take_event(&self) -> Option<Event> {

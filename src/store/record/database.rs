@@ -147,7 +147,13 @@ impl Database {
         check_regular(path).map_err(|source| RecordError::Open { path: path.to_owned(), source })?;
         match path.try_exists() {
             Ok(true) => match Self::open_with_timeout(path, limit) {
-                Err(RecordError::Open { .. } | RecordError::Sql { .. }) => Self::open_read_only(path, limit),
+                Err(error @ (RecordError::Open { .. } | RecordError::Sql { .. })) => {
+                    match Self::open_read_only(path, limit) {
+                        // The migration failed for another reason, such as a full disk.
+                        Err(RecordError::OlderSchema { .. }) if !is_read_only(&error) => Err(error),
+                        opened => opened,
+                    }
+                }
                 opened => opened.map(Some),
             },
             Ok(false) => Ok(None),
@@ -203,7 +209,8 @@ impl Database {
         self.map_error(connection.busy_timeout(limit))?;
         let version = self.check_version()?;
         self.map_error(connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true))?;
-        if version == 0 {
+        // The mode is stored in the file; a restored copy has another one.
+        if version < SCHEMA_VERSION {
             self.map_error(connection.pragma_update(None, "journal_mode", "wal"))?;
         }
         // Before the migration, so that text in dropped tables is overwritten too.
@@ -233,7 +240,11 @@ impl Database {
         }
         // SQLite writes into an existing file only if it is empty.
         let result = self.connection.execute("VACUUM INTO ?1", [copy.to_string_lossy()]);
-        result.map(drop).map_err(|error| record_error(&copy, error))
+        result.map(drop).map_err(|error| {
+            // A partial copy would only take space.
+            let _ = std::fs::remove_file(&copy);
+            record_error(&copy, error)
+        })
     }
 
     /// Waits only briefly for other processes' writes from now on.
@@ -310,6 +321,16 @@ fn companion_path(path: &Path, suffix: &str) -> PathBuf {
 fn is_cannot_open(error: &RecordError) -> bool {
     let RecordError::Sql { source, .. } = error else { return false };
     matches!(source.sqlite_error_code(), Some(ErrorCode::CannotOpen | ErrorCode::ReadOnly))
+}
+
+/// Whether the file or its folder cannot be written by this user.
+fn is_read_only(error: &RecordError) -> bool {
+    match error {
+        RecordError::Open { source, .. } => {
+            matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem)
+        }
+        error => is_cannot_open(error),
+    }
 }
 
 /// The URI that opens the database as immutable; `None` if it has a log with content.

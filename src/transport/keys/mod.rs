@@ -69,7 +69,7 @@ pub enum KeyError {
     #[error("key command \"{0}\" did not exit within 10 s")]
     CommandTimeout(String),
     /// The source is empty.
-    #[error("{0} contains no key")]
+    #[error("no key in the {0}")]
     Empty(String),
     /// This build does not support the source.
     #[error("cannot read {0}: this build has no keyring support; use `env`, `file` or `command`")]

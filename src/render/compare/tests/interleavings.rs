@@ -270,7 +270,9 @@ proptest! {
             let costs = records.iter().filter_map(|record| record.cost()).map(|(cost, _)| cost);
             let total = costs.reduce(|sum, cost| sum + cost).filter(|_| last.target.is_some());
             prop_assert_eq!(view.cost().map(|(cost, _)| micro_units(cost)), total.map(micro_units));
-            prop_assert_eq!(collected.cost.as_ref().map(|(cost, _)| *cost), last.cost().map(|(cost, _)| cost));
+            let costs = records.iter().filter_map(|record| record.cost()).map(|(cost, _)| cost);
+            let total = costs.reduce(|sum, cost| sum + cost);
+            prop_assert_eq!(collected.cost.as_ref().map(|(cost, _)| micro_units(*cost)), total.map(micro_units));
         }
         prop_assert_eq!(consumers.stored, Sums::of_records(consumers.records.iter().flatten()));
     }
