@@ -141,13 +141,25 @@ fn report_parse_error(error: &clap::Error) -> Exit {
     }
 }
 
+/// Texts of the argument parser and of the standard library, and those of mmchat's other messages.
+const PARSER_TEXTS: [(&str, &str); 5] = [
+    ("  \u{1b}[32mtip:", "\u{1b}[32mhint:"),
+    ("invalid float literal", "expected a number"),
+    ("invalid digit found in string", "expected a whole number"),
+    ("number would be zero for non-zero type", "expected 1 or more"),
+    ("cannot parse integer from empty string", "expected a whole number"),
+];
+
 /// Prints help and version to stdout, and errors to stderr, with hints in the style of our other errors.
 fn print_parse_result(error: &clap::Error) -> std::io::Result<()> {
     if !error.use_stderr() {
         return error.print();
     }
-    let text = error.render().ansi().to_string();
-    anstream::stderr().write_all(text.replace("  \u{1b}[32mtip:", "\u{1b}[32mhint:").as_bytes())
+    let mut text = error.render().ansi().to_string();
+    for (old, new) in PARSER_TEXTS {
+        text = text.replace(old, new);
+    }
+    anstream::stderr().write_all(text.as_bytes())
 }
 
 /// The definition of the command line, for completions and manual pages.

@@ -7,7 +7,8 @@ use std::ops::Range;
 pub(super) fn toml_problem(source: &SourceFile, error: &toml::de::Error) -> Problem {
     let message = error.message().trim_end();
     let span = error.span().unwrap_or(0..0);
-    let problem = Problem::new(source, message.lines().next().unwrap_or("invalid TOML"), span.clone());
+    let first_line = message.lines().next().unwrap_or("invalid TOML");
+    let problem = Problem::new(source, without_rust_types(first_line), span.clone());
     if message.starts_with("duplicate key") {
         return match first_definition(source.text(), span.start) {
             Some(first_span) => problem
@@ -25,6 +26,19 @@ pub(super) fn toml_problem(source: &SourceFile, error: &toml::de::Error) -> Prob
         }
         _ => problem,
     }
+}
+
+/// Replaces the names of Rust types in a message of the parser.
+fn without_rust_types(message: &str) -> String {
+    let Some((found, expected)) = message.rsplit_once(", expected ") else { return message.to_owned() };
+    let expected = match expected {
+        "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
+        "i8" | "i16" | "i32" | "i64" => "a whole number",
+        "f32" | "f64" => "a number",
+        "a boolean" => "true or false",
+        other => other,
+    };
+    format!("{found}, expected {expected}")
 }
 
 /// The first line that defines the same table or key as the line at `offset`.
