@@ -34,7 +34,7 @@ pub enum TlsError {
         reason: String,
     },
     /// The certificate does not match the key, or their type is not supported.
-    #[error("cannot use the certificates in {cert} with the private key in {key}: {source}")]
+    #[error("cannot use the certificates in {cert} with the private key in {key}: {}", describe_mismatch(source))]
     Unusable {
         /// Path of the certificate file.
         cert: PathBuf,
@@ -44,6 +44,14 @@ pub enum TlsError {
         #[source]
         source: rustls::Error,
     },
+}
+
+/// The reason why certificate and key cannot be used together.
+fn describe_mismatch(error: &rustls::Error) -> String {
+    match error {
+        rustls::Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_owned(),
+        other => other.to_string(),
+    }
 }
 
 /// TLS acceptor for the certificate file and the key file.
