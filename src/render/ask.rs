@@ -25,8 +25,6 @@ pub struct AskSettings {
     pub show_stats: bool,
     /// Whether every attempt is reported.
     pub verbose: bool,
-    /// Estimated tokens of the prompt, used if the endpoint reports none.
-    pub prompt_tokens: u64,
 }
 
 /// Renders one call.

@@ -185,7 +185,6 @@ impl AskRun<'_> {
             render_markdown: terminal.styled && !request_args.raw(),
             show_stats: answer_args.stats,
             verbose: settings.log.value,
-            prompt_tokens: call.prompt_tokens,
         });
         let mut recorder = RunRecorder::new(
             context,

@@ -74,7 +74,6 @@ pub(crate) fn run(_: &DemoArgs, context: &Context) -> Result<Exit, CliError> {
         has_live_region: can_draw(context, terminal, settings.plain.value),
         render_markdown: terminal.styled,
         verbose: settings.log.value,
-        prompt_tokens: request.estimated_tokens(),
         keep_answers: false,
         answers_in_object: false,
     };

@@ -30,7 +30,6 @@ const MAX_TAIL_BYTES: usize = 1024;
 pub(super) struct CallView {
     /// The requested name.
     pub(super) name: String,
-    pub(super) prompt_tokens: u64,
     pub(super) accumulated: AccumulatedAnswer,
     current_attempt: Option<(Arc<Target>, Instant)>,
     first_output_at: Option<Instant>,
@@ -62,10 +61,9 @@ pub(super) enum Stage {
 }
 
 impl CallView {
-    pub(super) fn new(name: String, prompt_tokens: u64) -> Self {
+    pub(super) fn new(name: String) -> Self {
         Self {
             name,
-            prompt_tokens,
             accumulated: AccumulatedAnswer::default(),
             current_attempt: None,
             first_output_at: None,
@@ -107,7 +105,7 @@ impl CallView {
         let cost = self.record.as_ref().and_then(|record| record.cost());
         earlier_costs.extend(cost.map(|(cost, currency)| (cost, currency.to_owned())));
         let (name, generation) = (std::mem::take(&mut self.name), self.generation + 1);
-        *self = Self { earlier_costs, generation, ..Self::new(name, self.prompt_tokens) };
+        *self = Self { earlier_costs, generation, ..Self::new(name) };
     }
 
     fn on_delta(&mut self, delta: &Delta) {

@@ -55,7 +55,7 @@ impl CompareView {
     /// A view of the calls with these names, which start at `now`.
     #[must_use]
     pub fn new(settings: CompareSettings, names: impl Iterator<Item = impl Into<String>>, now: Instant) -> Self {
-        let calls: Vec<CallView> = names.map(|name| CallView::new(name.into(), settings.prompt_tokens)).collect();
+        let calls: Vec<CallView> = names.map(|name| CallView::new(name.into())).collect();
         let mode = settings.output_mode();
         let (tagged_lines, live) = (vec![TaggedLines::default(); calls.len()], LiveView::new(calls.len()));
         let timelines = vec![Timeline::default(); calls.len()];

@@ -45,8 +45,6 @@ pub struct CompareSettings {
     pub render_markdown: bool,
     /// Whether every attempt is reported.
     pub verbose: bool,
-    /// Estimated tokens of the prompt, used if the endpoint reports none.
-    pub prompt_tokens: u64,
     /// Whether texts and timelines are kept after the answers are shown.
     pub keep_answers: bool,
     /// Whether the JSON document is an object with the answers in a field, because more fields follow.

@@ -90,7 +90,6 @@ fn run_single(
         render_markdown: display.terminal.styled && !driver.output_args.raw,
         show_stats: false,
         verbose: driver.settings.log.value,
-        prompt_tokens: call.prompt_tokens,
     });
     let streaming = stream_answer(
         driver.engine,
@@ -120,8 +119,7 @@ fn run_comparison(
     display: &CompareDisplay,
     recorder: RunRecorder,
 ) -> Result<RoundEnd, CliError> {
-    let tokens = plan.calls.first().map_or(0, |call| call.prompt_tokens);
-    let settings = display.settings(tokens);
+    let settings = display.settings();
     let live = live_region(driver.context, &settings, false);
     let view = CompareView::new(settings, plan.calls.iter().map(Call::label), Instant::now());
     let runner = LiveRunner {

@@ -397,7 +397,6 @@ mod tests {
             has_live_region: false,
             render_markdown: false,
             verbose: false,
-            prompt_tokens: 0,
             keep_answers: false,
             answers_in_object: false,
         };

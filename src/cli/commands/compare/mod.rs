@@ -250,10 +250,10 @@ impl CompareDisplay {
 
     /// What to do with an incomplete answer. Text that was already printed cannot be retracted.
     pub(crate) fn on_incomplete(&self) -> OnIncomplete {
-        if self.settings(0).streams_output() { OnIncomplete::Error } else { OnIncomplete::Buffer }
+        if self.settings().streams_output() { OnIncomplete::Error } else { OnIncomplete::Buffer }
     }
 
-    pub(crate) fn settings(&self, prompt_tokens: u64) -> CompareSettings {
+    pub(crate) fn settings(&self) -> CompareSettings {
         CompareSettings {
             format: self.format,
             view: self.view,
@@ -261,7 +261,6 @@ impl CompareDisplay {
             has_live_region: self.can_draw,
             render_markdown: self.terminal.styled && !self.raw,
             verbose: self.verbose,
-            prompt_tokens,
             keep_answers: self.retain_answers,
             answers_in_object: self.has_extra_results,
         }
@@ -301,8 +300,7 @@ impl CompareRun<'_> {
         }
         recording.apply_cost_limit(&mut plan)?;
         let streams = request_args.streams()?;
-        let prompt_tokens = plan.calls.first().map_or(0, |call| call.prompt_tokens);
-        let view_settings = display.settings(prompt_tokens);
+        let view_settings = display.settings();
         let live = live_region(context, &view_settings, request_args.writes_to_file());
         let view = CompareView::new(view_settings, plan.calls.iter().map(Call::label), Instant::now());
         let view = if recording.has_cost_limit() { view.with_cost_limit() } else { view };

@@ -33,7 +33,6 @@ fn settings(format: Format, view: View, width: Option<usize>) -> CompareSettings
         has_live_region: width.is_some(),
         render_markdown: false,
         verbose: false,
-        prompt_tokens: 7,
         keep_answers: false,
         answers_in_object: false,
     }
