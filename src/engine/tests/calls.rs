@@ -191,22 +191,26 @@ async fn call_stopped_after_a_partial_answer_failed_keeps_it() {
     }
 }
 
+const OTHER: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Bye\"}}]}\n\n";
+
 #[tokio::test(start_paused = true)]
 async fn call_stopped_during_the_next_attempt_has_both_attempts_and_the_partial_answer() {
     let call = Call { on_incomplete: OnIncomplete::Restart, ..call_to(two_targets()) };
     let mut started = 0;
-    let record = record_of_stopped_call(call, [partial_answer(), partial_answer()], |kind| {
+    let other_answer = MockResponse::Chunks(vec![(Duration::ZERO, OTHER)]);
+    let record = record_of_stopped_call(call, [partial_answer(), other_answer], |kind| {
         started += usize::from(matches!(kind, EventKind::Started(_)));
         started == 2 && matches!(kind, EventKind::FirstToken(_))
     });
     let record = record.await;
     let targets: Vec<_> = record.attempts.iter().map(|attempt| attempt.target.id.0.as_str()).collect();
-    assert_eq!((targets, record.answer.answer.text.as_str()), (vec!["a", "b"], "Hello"));
+    assert_eq!((targets, record.answer.answer.text.as_str()), (vec!["a", "b"], "Bye"));
+    assert_eq!(record.target.as_ref().map(|target| target.id.0.as_str()), Some("b"));
     assert!(record.attempts.iter().all(|attempt| attempt.usage.is_some()), "{record:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn call_stopped_before_its_first_event_has_no_attempt() {
-    let record = record_of_stopped_call(call_to(two_targets()), [], |_| true).await;
+async fn call_stopped_before_its_first_request_is_sent_has_no_attempt() {
+    let record = record_of_stopped_call(call_to(two_targets()), [], |kind| matches!(kind, EventKind::Started(_))).await;
     assert!(record.attempts.is_empty() && record.usage.is_none() && !record.incomplete, "{record:?}");
 }
