@@ -1,334 +1,310 @@
-//! Formats the effective configuration as TOML, without secrets.
+//! Converts the effective configuration back to the shape of the file, without secrets.
 //!
-//! Keys and headers are shown by their source, never by value; URLs lose their user and query.
+//! Every field is destructured and every key of the file is set, so that a new one cannot be left out. Keys and headers
+//! are shown by their source; URLs lose their user and query. Properties that follow from the table of known services
+//! have no key and are not shown.
 
-use std::fmt::Write as _;
+use std::time::Duration;
 
-use super::{Config, Preset, ResolvedSettings, RoundContext, Route, ServeConfig};
+use super::{
+    ClientConfig, Config, History, Preset, Route, ServeConfig, Set,
+    file::{
+        ClientEntry, ConfigFile, EndpointEntry, LimitsEntry, ModelEntry, ParamsEntry, PresetEntry, PriceEntry,
+        RouteEntry, ServeEntry, SpendEntry, TimeoutsEntry,
+    },
+    values::{DurationEntry, KeyEntry, MoneyEntry, OrderedTable, RouteMember, Spanned},
+};
 use crate::{
     model::{
         Params,
-        api_key::redact_url,
-        endpoint::{Endpoint, Timeouts},
-        target::Target,
+        api_key::{KeySource, redact_url},
+        endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
+        target::{DecodeOptions, Price, Target},
     },
-    routing::{OnIncomplete, strategy::Strategy},
+    routing::{
+        Policy,
+        spend::{Period, SpendLimit, SpendScope},
+        strategy::Strategy,
+    },
 };
 
-/// The configuration in effect, with the source of each setting.
-#[must_use]
-pub fn effective_toml(config: &Config, settings: &ResolvedSettings) -> String {
-    let mut out = String::new();
-    let mut line = |name: &str, value: String, source: &dyn std::fmt::Display| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(out, "{name} = {value}  # {source}");
-    };
-    match &config.path {
-        Some(path) => line("config", toml_string(&path.display().to_string()), &settings.config.source),
-        None => line("config", toml_string(""), &"no config file, keys from the environment"),
-    }
-    match &settings.model.value {
-        Some(model) => line("model", toml_string(model), &settings.model.source),
-        None => line("model", toml_string(""), &"not set"),
-    }
-    line("format", toml_string(&settings.format.value), &settings.format.source);
-    if let Some(timeout) = settings.timeout.value {
-        line("timeout", toml_string(&format!("{timeout:?}")), &settings.timeout.source);
-    }
-    line("no_stdin", settings.no_stdin.value.to_string(), &settings.no_stdin.source);
-    line("plain", settings.plain.value.to_string(), &settings.plain.source);
-    line("log", settings.log.value.to_string(), &settings.log.source);
-    if let Some(compare) = &config.compare {
-        line("compare", toml_string(compare), &"config file");
-    }
-    let default_or_file = |is_default: bool| if is_default { "default" } else { "config file" };
-    line("context", toml_string(config.context.as_str()), &default_or_file(config.context == RoundContext::default()));
-    line("history", config.history.store_content.to_string(), &default_or_file(config.history.store_content));
-    if let Some(days) = config.history.retention_days {
-        line("history_days", days.to_string(), &"config file");
-    }
-    for endpoint in &config.endpoints {
-        out.push_str(&endpoint_toml(endpoint));
-    }
-    for model in &config.models {
-        out.push_str(&model_toml(model));
-    }
-    for route in &config.routes {
-        out.push_str(&route_toml(route));
-    }
-    if config.serve != ServeConfig::default() {
-        out.push_str(&serve_toml(&config.serve));
-    }
-    if !config.sets.is_empty() {
-        out.push_str("\n[sets]\n");
-    }
-    for set in &config.sets {
-        let members: Vec<_> = set.members.iter().map(|member| toml_string(member)).collect();
-        let _ = writeln!(out, "{} = [{}]", toml_key(&set.name), members.join(", "));
-    }
-    for preset in &config.presets {
-        out.push('\n');
-        out.push_str(&preset_toml(preset));
-    }
-    out
-}
+/// Replaces a secret that is written in the config.
+const REDACTED: &str = "[redacted]";
 
-/// A preset as a TOML table.
-#[must_use]
-pub fn preset_toml(preset: &Preset) -> String {
-    let mut out = format!("[presets.{}]\n", toml_key(&preset.name));
-    for (name, value) in [("system", &preset.system), ("model", &preset.model), ("prompt", &preset.prompt)] {
-        if let Some(value) = value {
-            let _ = writeln!(out, "{name} = {}", toml_string(value));
+impl From<&Config> for ConfigFile {
+    fn from(config: &Config) -> Self {
+        let Config {
+            files: _,
+            default,
+            compare,
+            context,
+            endpoints,
+            models,
+            routes,
+            sets,
+            presets,
+            spend,
+            serve,
+            history: History { store_content, retention_days },
+            renamed_keys: _,
+            warnings: _,
+        } = config;
+        let set = |Set { name, members }: &Set| (name.clone(), strings(members));
+        Self {
+            default: default.clone().map(Into::into),
+            compare: compare.clone().map(Into::into),
+            context: Some(keyword(*context)),
+            endpoints: endpoints.iter().map(|endpoint| (endpoint.name.clone(), (&**endpoint).into())).collect(),
+            models: models.iter().map(|model| (model.id.0.clone(), (&**model).into())).collect(),
+            routes: routes.iter().map(|route| (route.name.clone(), route.into())).collect(),
+            sets: sets.iter().map(set).collect(),
+            presets: presets.iter().map(|preset| (preset.name.clone(), preset.into())).collect(),
+            spend: spend_entry(spend),
+            serve: serve.into(),
+            history: Some(*store_content),
+            history_days: retention_days.map(Into::into),
         }
     }
-    out.push_str(&params_toml(&preset.params));
-    out
 }
 
-fn endpoint_toml(endpoint: &Endpoint) -> String {
-    let mut out = format!(
-        "\n[endpoints.{}]\nbase_url = {}\n",
-        toml_key(&endpoint.name),
-        toml_string(&redact_url(&endpoint.base_url))
-    );
-    let _ = writeln!(out, "protocol = {}", toml_string(endpoint.protocol.0));
-    for source in &endpoint.keys {
-        let _ = writeln!(out, "# key: {source}");
-    }
-    for (name, source) in &endpoint.headers {
-        let _ = writeln!(out, "# header {name}: {source}");
-    }
-    if let Some(proxy) = &endpoint.connect.proxy {
-        let _ = writeln!(out, "proxy = {}", toml_string(&redact_url(proxy)));
-    }
-    if let Some(file) = &endpoint.connect.ca_file {
-        let _ = writeln!(out, "ca_file = {}", toml_string(&file.display().to_string()));
-    }
-    if let Some(limit) = endpoint.limits.max_concurrency {
-        let _ = writeln!(out, "max_concurrency = {limit}");
-    }
-    if let Some(rpm) = endpoint.limits.rpm {
-        let _ = writeln!(out, "rpm = {rpm}");
-    }
-    if let Some(queue) = endpoint.limits.queue_timeout {
-        let _ = writeln!(out, "queue = \"{queue:?}\"");
-    }
-    for (name, enabled) in [("gateway", endpoint.gateway), ("gzip", endpoint.gzip)] {
-        if enabled {
-            let _ = writeln!(out, "{name} = true");
+impl From<&Endpoint> for EndpointEntry {
+    fn from(endpoint: &Endpoint) -> Self {
+        let Endpoint {
+            name: _,
+            base_url,
+            protocol,
+            keys,
+            headers,
+            connect: ConnectOptions { proxy, ca_file, timeout: _, loopback: _, tls: _, new_connection: _ },
+            timeouts,
+            limits: Limits { max_concurrency, rpm, queue_timeout },
+            gateway,
+            no_stream_options: _,
+            gzip,
+        } = endpoint;
+        let header = |(name, value): &(http::HeaderName, KeySource)| (name.to_string(), key_entry(value).into());
+        Self {
+            base_url: Some(redact_url(base_url).into()),
+            protocol: Some(protocol.0.to_owned().into()),
+            api_key: None,
+            api_keys: Some(keys.iter().map(|key| key_entry(key).into()).collect()),
+            headers: headers.iter().map(header).collect(),
+            timeouts: timeouts_entry(timeouts),
+            max_concurrency: max_concurrency.map(Into::into),
+            rpm: rpm.map(Into::into),
+            queue: queue_timeout.map(DurationEntry),
+            proxy: proxy.as_ref().map(|proxy| redact_url(proxy).into()),
+            ca_file: ca_file.as_ref().map(|file| file.display().to_string().into()),
+            gateway: Some(*gateway),
+            gzip: Some(*gzip),
         }
     }
-    out.push_str(&timeouts_toml(endpoint.timeouts));
-    out
 }
 
-fn model_toml(model: &Target) -> String {
-    let mut out = format!(
-        "\n[models.{}]\nendpoint = {}\nmodel = {}\n",
-        toml_key(&model.id.0),
-        toml_string(&model.endpoint.name),
-        toml_string(&model.upstream_id)
-    );
-    out.push_str(&params_toml(&model.params));
-    if let Some(context) = model.context_window {
-        let _ = writeln!(out, "context = {context}");
-    }
-    if let Some(price) = &model.price {
-        let (input, output, currency) = (price.input, price.output, toml_string(&price.currency));
-        let cached = price.cached_input.map(|cached| format!(", cached_input = {cached:?}")).unwrap_or_default();
-        let _ = writeln!(out, "price = {{ input = {input:?}, output = {output:?}{cached}, currency = {currency} }}");
-    }
-    if !model.tags.is_empty() {
-        let tags: Vec<_> = model.tags.iter().map(|tag| toml_string(tag)).collect();
-        let _ = writeln!(out, "tags = [{}]", tags.join(", "));
-    }
-    for (name, enabled) in [
-        ("think_prefilled", model.decode_options.think_prefilled),
-        ("cumulative_deltas", model.decode_options.cumulative_deltas),
-    ] {
-        if enabled {
-            let _ = writeln!(out, "{name} = true");
+impl From<&Target> for ModelEntry {
+    fn from(target: &Target) -> Self {
+        let Target {
+            id: _,
+            endpoint,
+            upstream_id,
+            params,
+            price,
+            context_window,
+            tags,
+            decode_options: DecodeOptions { think_prefilled, cumulative_deltas },
+            timeouts,
+            is_reasoning,
+            supports_images,
+            supports_tools,
+        } = target;
+        // Without `capabilities` in the file, nothing is known about images and tools.
+        let is_declared = supports_images.is_some();
+        let capabilities = [
+            ("reasoning", *is_reasoning && is_declared),
+            ("images", supports_images.unwrap_or_default()),
+            ("tools", supports_tools.unwrap_or_default()),
+        ];
+        let extra = toml::Table::try_from(&params.extra).expect("the values of `extra` were read from TOML");
+        Self {
+            endpoint: endpoint.name.clone().into(),
+            model: upstream_id.clone().into(),
+            params: params.into(),
+            extra,
+            price: price.as_ref().map(Into::into),
+            context: *context_window,
+            tags: tags.clone(),
+            capabilities: capabilities
+                .iter()
+                .filter(|(_, has)| *has)
+                .map(|(name, _)| name.to_string().into())
+                .collect(),
+            timeouts: timeouts_entry(timeouts),
+            think_prefilled: *think_prefilled,
+            cumulative_deltas: *cumulative_deltas,
         }
     }
-    out.push_str(&timeouts_toml(model.timeouts));
-    out
 }
 
-fn route_toml(route: &Route) -> String {
-    let policy = &route.policy;
-    let weighted = policy.strategy == Strategy::Weighted;
-    let models = route.models.iter().zip(&policy.weights).map(|(model, weight)| match toml_string(&model.id.0) {
-        name if weighted => format!("{{ name = {name}, weight = {weight} }}"),
-        name => name,
+impl From<&Price> for PriceEntry {
+    fn from(price: &Price) -> Self {
+        let Price { input, output, cached_input, currency } = price;
+        Self {
+            input: (*input).into(),
+            output: (*output).into(),
+            cached_input: cached_input.map(Into::into),
+            currency: Some(currency.clone().into()),
+        }
+    }
+}
+
+impl From<&Params> for ParamsEntry {
+    fn from(params: &Params) -> Self {
+        let Params { temperature, top_p, max_tokens, seed, stop, reasoning_effort, extra: _ } = params;
+        Self {
+            temperature: *temperature,
+            top_p: *top_p,
+            max_tokens: *max_tokens,
+            seed: *seed,
+            stop: stop.clone(),
+            reasoning_effort: reasoning_effort.clone(),
+        }
+    }
+}
+
+impl From<&Route> for RouteEntry {
+    fn from(route: &Route) -> Self {
+        let Route {
+            name: _,
+            policy: Policy { strategy, weights, sticky, hedge_after },
+            models,
+            on_incomplete,
+            hold,
+            on_filter,
+        } = route;
+        let is_weighted = *strategy == Strategy::Weighted;
+        let members = models.iter().zip(weights).map(|(model, weight)| {
+            RouteMember { name: model.id.0.clone(), weight: is_weighted.then_some(*weight) }.into()
+        });
+        Self {
+            strategy: Some(keyword(*strategy)),
+            models: members.collect(),
+            on_incomplete: on_incomplete.map(keyword),
+            on_filter: Some(keyword(*on_filter)),
+            sticky: *sticky,
+            hedge_after: hedge_after.map(DurationEntry),
+            hold: hold.map(DurationEntry),
+        }
+    }
+}
+
+impl From<&Preset> for PresetEntry {
+    fn from(preset: &Preset) -> Self {
+        let Preset { name: _, file: _, system, model, params, prompt } = preset;
+        Self {
+            system: system.clone().map(Into::into),
+            model: model.clone().map(Into::into),
+            params: params.into(),
+            prompt: prompt.clone().map(Into::into),
+        }
+    }
+}
+
+impl From<&ServeConfig> for ServeEntry {
+    fn from(serve: &ServeConfig) -> Self {
+        let ServeConfig { listen, hold, drain, max_body, hosts, cors, tls, clients } = serve;
+        let file = |path: &std::path::Path| path.display().to_string().into();
+        Self {
+            listen: Some(listen.clone().into()),
+            hold: Some(DurationEntry(*hold)),
+            drain: Some(DurationEntry(*drain)),
+            max_body_mb: Some(u32::try_from(max_body / (1024 * 1024)).unwrap_or(u32::MAX).into()),
+            hosts: Some(strings(hosts)),
+            cors: Some(strings(cors)),
+            cert: tls.as_ref().map(|(cert, _)| file(cert)),
+            key: tls.as_ref().map(|(_, key)| file(key)),
+            keys: clients.iter().map(|client| (client.name.clone(), client.into())).collect(),
+        }
+    }
+}
+
+impl From<&ClientConfig> for ClientEntry {
+    fn from(client: &ClientConfig) -> Self {
+        let ClientConfig { name: _, key, models, rpm, max_concurrency, spend, metrics } = client;
+        Self {
+            api_key: key_entry(key).into(),
+            models: models.as_deref().map(strings),
+            rpm: rpm.map(Into::into),
+            max_concurrency: max_concurrency.map(Into::into),
+            spend: (!spend.is_empty()).then(|| MoneyEntry(spend.clone()).into()),
+            metrics: Some(*metrics),
+        }
+    }
+}
+
+fn spend_entry(limits: &[SpendLimit]) -> SpendEntry {
+    let mut entry = SpendEntry::default();
+    for SpendLimit { scope, period, amount, currency } in limits {
+        let (day, month) = match scope {
+            SpendScope::All => (&mut entry.day, &mut entry.month),
+            SpendScope::Endpoint(name) => limits_of(&mut entry.endpoints, name),
+            SpendScope::Model(name) => limits_of(&mut entry.models, name),
+        };
+        let money = match period {
+            Period::Day => day,
+            Period::Month => month,
+        };
+        money.get_or_insert_with(|| MoneyEntry(Vec::new()).into()).value.0.push((currency.clone(), *amount));
+    }
+    entry
+}
+
+type Money = Option<Spanned<MoneyEntry>>;
+
+/// The limits per day and per month of the entry `name`, which is added if it is missing.
+fn limits_of<'a>(table: &'a mut OrderedTable<LimitsEntry>, name: &str) -> (&'a mut Money, &'a mut Money) {
+    let position = table.0.iter().position(|(known, _)| known.value == name).unwrap_or_else(|| {
+        table.0.push((name.to_owned().into(), LimitsEntry::default()));
+        table.0.len() - 1
     });
-    let models = models.collect::<Vec<_>>().join(", ");
-    let mut out = format!(
-        "\n[routes.{}]\nstrategy = \"{}\"\nmodels = [{models}]\n",
-        toml_key(&route.name),
-        policy.strategy.as_str()
-    );
-    if policy.sticky {
-        out.push_str("sticky = true\n");
-    }
-    if let Some(after) = policy.hedge_after {
-        let _ = writeln!(out, "hedge_after = \"{after:?}\"");
-    }
-    if let Some(hold) = route.hold {
-        let _ = writeln!(out, "hold = \"{hold:?}\"");
-    }
-    if let Some(on_incomplete) = route.on_incomplete {
-        let value = match on_incomplete {
-            OnIncomplete::Error => "error",
-            OnIncomplete::Restart => "restart",
-            OnIncomplete::Buffer => "buffer",
-        };
-        let _ = writeln!(out, "on_incomplete = \"{value}\"");
-    }
-    if route.failover_on_filter {
-        out.push_str("on_filter = \"next\"\n");
-    }
-    out
+    let LimitsEntry { day, month } = &mut table.0[position].1;
+    (day, month)
 }
 
-fn serve_toml(serve: &ServeConfig) -> String {
-    let ServeConfig { listen, hold, drain, max_body, hosts, cors, tls, clients } = serve;
-    let megabytes = max_body / 1024 / 1024;
-    let mut out = format!(
-        "\n[serve]\nlisten = {}\nhold = \"{hold:?}\"\ndrain = \"{drain:?}\"\nmax_body_mb = {megabytes}\n",
-        toml_string(listen)
-    );
-    for (name, list) in [("hosts", hosts), ("cors", cors)] {
-        if !list.is_empty() {
-            let _ = writeln!(
-                out,
-                "{name} = [{}]",
-                list.iter().map(|item| toml_string(item)).collect::<Vec<_>>().join(", ")
-            );
-        }
-    }
-    if let Some((cert, key)) = tls {
-        for (name, path) in [("cert", cert), ("key", key)] {
-            let _ = writeln!(out, "{name} = {}", toml_string(&path.display().to_string()));
-        }
-    }
-    for client in clients {
-        let _ = writeln!(out, "\n[serve.keys.{}]\n# key: {}", toml_key(&client.name), client.key);
-        if let Some(models) = &client.models {
-            let models = models.iter().map(|model| toml_string(model)).collect::<Vec<_>>().join(", ");
-            let _ = writeln!(out, "models = [{models}]");
-        }
-        let _ = writeln!(out, "metrics = {}", client.metrics);
-        for (name, limit) in [("rpm", client.rpm), ("max_concurrency", client.max_concurrency)] {
-            if let Some(limit) = limit {
-                let _ = writeln!(out, "{name} = {limit}");
-            }
-        }
-        if !client.spend.is_empty() {
-            let amounts = client.spend.iter().map(|(currency, amount)| format!("{currency} = {amount:?}"));
-            let _ = writeln!(out, "spend = {{ {} }}", amounts.collect::<Vec<_>>().join(", "));
-        }
-    }
-    out
+fn timeouts_entry(timeouts: &Timeouts) -> Option<TimeoutsEntry> {
+    let Timeouts { connect, first_token, idle, total } = *timeouts;
+    let entry = |time: Option<Duration>| time.map(DurationEntry);
+    let is_set = *timeouts != Timeouts::default();
+    is_set.then(|| TimeoutsEntry {
+        connect: entry(connect),
+        first_token: entry(first_token),
+        idle: entry(idle),
+        total: entry(total),
+    })
 }
 
-fn params_toml(params: &Params) -> String {
-    let mut entries = Vec::new();
-    let mut add_entry =
-        |name: &str, value: Option<String>| entries.extend(value.map(|value| format!("{name} = {value}")));
-    add_entry("temperature", params.temperature.map(|value| format!("{value:?}")));
-    add_entry("top_p", params.top_p.map(|value| format!("{value:?}")));
-    add_entry("max_tokens", params.max_tokens.map(|value| value.to_string()));
-    add_entry("seed", params.seed.map(|value| value.to_string()));
-    let stop: Vec<String> = params.stop.iter().map(|stop| toml_string(stop)).collect();
-    add_entry("stop", (!stop.is_empty()).then(|| format!("[{}]", stop.join(", "))));
-    add_entry("reasoning_effort", params.reasoning_effort.as_deref().map(toml_string));
-    let mut out = if entries.is_empty() { String::new() } else { format!("params = {{ {} }}\n", entries.join(", ")) };
-    for (name, value) in &params.extra {
-        // A JSON value that TOML cannot represent (null) is shown as JSON.
-        let toml = toml::Value::try_from(value).map_or_else(|_| value.to_string(), |value| value.to_string());
-        let _ = writeln!(out, "extra.{} = {toml}", toml_key(name));
-    }
-    out
-}
-
-fn timeouts_toml(timeouts: Timeouts) -> String {
-    let timeouts = [
-        ("connect", timeouts.connect),
-        ("first_token", timeouts.first_token),
-        ("idle", timeouts.idle),
-        ("total", timeouts.total),
-    ];
-    let entries: Vec<_> = timeouts
-        .iter()
-        .filter_map(|(name, timeout)| timeout.map(|timeout| format!("{name} = \"{timeout:?}\"")))
-        .collect();
-    if entries.is_empty() { String::new() } else { format!("timeouts = {{ {} }}\n", entries.join(", ")) }
-}
-
-fn toml_string(text: &str) -> String {
-    toml::Value::String(text.to_owned()).to_string()
-}
-
-fn toml_key(name: &str) -> String {
-    let bare = name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '-'));
-    if bare { name.to_owned() } else { toml_string(name) }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-    use crate::{config::Flags, model::environment::Environment};
-
-    #[test]
-    fn secrets_are_shown_by_source_only() {
-        let text = r#"
-[endpoints.a]
-base_url = "https://user:hunter2@h/v1?key=topsecret"
-api_keys = ["sk-literal-secret", { env = "A_KEY" }]
-headers = { X-Token = "header-secret-value" }
-proxy = "http://me:proxy-secret@p:1"
-[serve.keys.team]
-api_key = "client-secret-value"
-rpm = 7
-"#;
-        let config = super::super::resolve(text, Path::new("c.toml")).expect("valid config");
-        let settings = ResolvedSettings::new(&Environment::default(), &Flags::default()).expect("valid settings");
-        let toml = effective_toml(&config, &settings);
-        for secret in ["hunter2", "topsecret", "literal-secret", "header-secret", "proxy-secret", "client-secret"] {
-            assert!(!toml.contains(secret), "{secret} in\n{toml}");
+/// The source of a secret. The arguments of a command may contain secrets; the program identifies it.
+fn key_entry(source: &KeySource) -> KeyEntry {
+    match source {
+        KeySource::Literal(_) => KeyEntry::Literal(REDACTED.to_owned()),
+        KeySource::Env(name) => KeyEntry::Env(name.clone()),
+        KeySource::File(path) => KeyEntry::File(path.display().to_string()),
+        KeySource::Keyring(name) => KeyEntry::Keyring(name.clone()),
+        KeySource::Command(args) => {
+            let redacted = args.iter().skip(1).map(|_| REDACTED.to_owned());
+            KeyEntry::Command(args.first().cloned().into_iter().chain(redacted).collect())
         }
-        assert!(toml.contains("[serve.keys.team]") && toml.contains("rpm = 7"), "{toml}");
-        assert!(toml.contains("environment variable A_KEY") && toml.contains("header x-token"), "{toml}");
+        KeySource::Shell(line) => match line.trim().split_once(char::is_whitespace) {
+            Some((program, _)) => KeyEntry::Shell(format!("{program} {REDACTED}")),
+            None => KeyEntry::Shell(line.clone()),
+        },
     }
+}
 
-    #[test]
-    fn shown_route_parses_to_the_same_route() {
-        let text = r#"
-context = "shared"
-[endpoints.e]
-base_url = "http://h/v1"
-[routes.r]
-strategy = "weighted"
-models = [{ name = "e/a", weight = 3 }, "e/b"]
-sticky = true
-hedge_after = "2s"
-on_incomplete = "restart"
-on_filter = "next"
-"#;
-        let config = super::super::resolve(text, Path::new("c.toml")).expect("valid config");
-        let settings = ResolvedSettings::new(&Environment::default(), &Flags::default()).expect("valid settings");
-        let toml = effective_toml(&config, &settings);
-        assert!(toml.contains("context = \"shared\"  # config file"), "{toml}");
-        let route = toml.find("[routes.r]").expect("the route is shown");
-        let text = format!("[endpoints.e]\nbase_url = \"http://h/v1\"\n{}", &toml[route..]);
-        let parsed = super::super::resolve(&text, Path::new("d.toml")).expect("valid config");
-        let route_settings = |config: &Config| {
-            let route = &config.routes[0];
-            (route.policy.clone(), route.on_incomplete, route.failover_on_filter)
-        };
-        assert_eq!(route_settings(&parsed), route_settings(&config));
-    }
+fn keyword(value: impl Into<&'static str>) -> Spanned<String> {
+    let name: &'static str = value.into();
+    name.to_owned().into()
+}
+
+fn strings(values: &[String]) -> Vec<Spanned<String>> {
+    values.iter().cloned().map(Into::into).collect()
 }

@@ -2,12 +2,15 @@
 //!
 //! All problems of a file are reported at once. Secrets in the file are masked in every message and excerpt.
 
-use std::{ops::Range, path::PathBuf, sync::Arc};
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use miette::{Diagnostic, LabeledSpan, NamedSource, SourceCode};
+use miette::{Diagnostic, LabeledSpan, SourceCode};
 
-use super::redact::redact;
-use crate::model::api_key::ApiKey;
+use super::source::{SourceFile, SourceMap};
 
 /// One problem in a config file.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -19,14 +22,16 @@ pub struct Problem {
     pub labels: Vec<(Range<usize>, String)>,
     /// How to fix it.
     pub help: Option<String>,
-    text: Arc<NamedSource<String>>,
+    file: Arc<SourceFile>,
 }
 
 impl Problem {
     /// A problem at one position.
-    pub(super) fn new(file: &SourceFile, message: impl Into<String>, span: Range<usize>) -> Self {
+    pub(super) fn new(source: &SourceMap, message: impl Into<String>, span: Range<usize>) -> Self {
+        let file = Arc::clone(source.file_at(span.start));
         let message = file.secrets.iter().fold(message.into(), |message, secret| secret.redact_in(&message));
-        Self { message, labels: vec![(span, "here".into())], help: None, text: Arc::clone(&file.redacted) }
+        let labels = vec![(file.local_span(span), "here".into())];
+        Self { message, labels, help: None, file }
     }
 
     /// Sets the text of the first label.
@@ -35,9 +40,9 @@ impl Problem {
         self
     }
 
-    /// Adds a second label.
+    /// Adds a second label, at a position in the same file.
     pub(super) fn with_secondary_label(mut self, span: Range<usize>, text: impl Into<String>) -> Self {
-        self.labels.push((span, text.into()));
+        self.labels.push((self.file.local_span(span), text.into()));
         self
     }
 
@@ -47,10 +52,16 @@ impl Problem {
         self
     }
 
+    /// The file.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.file.path
+    }
+
     /// The line and column, counted from 1.
     #[must_use]
     pub fn line_column(&self) -> (usize, usize) {
-        let text = self.text.inner();
+        let text = self.file.redacted.inner();
         let offset = self.labels.first().map_or(0, |(span, _)| span.start).min(text.len());
         let before = &text.as_bytes()[..offset];
         let line_start = memchr::memrchr(b'\n', before).map_or(0, |end| end + 1);
@@ -73,34 +84,13 @@ impl Diagnostic for Problem {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(&*self.text)
+        Some(&self.file.redacted)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
         Some(Box::new(
             self.labels.iter().map(|(span, label)| LabeledSpan::new_with_span(Some(label.clone()), span.clone())),
         ))
-    }
-}
-
-/// The redacted text of a file, with its name, for excerpts in problems.
-#[derive(Clone, Debug)]
-pub(super) struct SourceFile {
-    redacted: Arc<NamedSource<String>>,
-    secrets: Vec<ApiKey>,
-}
-
-impl SourceFile {
-    pub(super) fn text(&self) -> &str {
-        self.redacted.inner()
-    }
-
-    pub(super) fn new(name: &str, text: &str) -> Self {
-        let (redacted, secrets) = redact(text);
-        Self {
-            redacted: Arc::new(NamedSource::new(name, redacted).with_language("TOML")),
-            secrets: secrets.iter().map(|secret| ApiKey::new(secret)).collect(),
-        }
     }
 }
 
@@ -134,6 +124,14 @@ pub enum ConfigError {
         /// The reason.
         reason: String,
     },
+}
+
+impl ConfigError {
+    /// The error of a config with `problems`, of which there is at least one. Its path is that of the first.
+    pub(super) fn invalid(problems: Vec<Problem>) -> Self {
+        let path = problems.first().map(|problem| problem.path().to_owned()).unwrap_or_default();
+        Self::Invalid { path, problems }
+    }
 }
 
 /// The name among `valid` that is most similar to `wrong`, if any is similar enough.

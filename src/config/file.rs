@@ -4,12 +4,12 @@
 //! `resolve` does.
 
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::values::{DurationEntry, KeyEntry, MoneyEntry, OrderedTable, RouteMember, Spanned, nonzero_duration};
 
 /// The config file.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(title = "mmchat configuration")]
 pub struct ConfigFile {
@@ -40,7 +40,7 @@ pub struct ConfigFile {
 }
 
 /// Settings of `mmchat serve`.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServeEntry {
     /// Address and port to listen on; default `127.0.0.1:8484`.
@@ -53,9 +53,9 @@ pub struct ServeEntry {
     /// Maximum size of a request body, in megabytes; default 32.
     pub max_body_mb: Option<Spanned<u32>>,
     /// Additional host names that clients on this machine may use in URLs.
-    pub hosts: Vec<Spanned<String>>,
+    pub hosts: Option<Vec<Spanned<String>>>,
     /// Origins of web pages that may send requests from a browser, as `https://host`; none by default.
-    pub cors: Vec<Spanned<String>>,
+    pub cors: Option<Vec<Spanned<String>>>,
     /// PEM file with the server's certificates; enables https.
     pub cert: Option<Spanned<String>>,
     /// PEM file with the private key of `cert`.
@@ -65,7 +65,7 @@ pub struct ServeEntry {
 }
 
 /// A client key.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ClientEntry {
     /// The key, or its source.
@@ -88,7 +88,7 @@ pub struct ClientEntry {
 }
 
 /// Spend limits: in total, by endpoint and by model.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct SpendEntry {
     /// Limit per day, counted from midnight.
@@ -102,7 +102,7 @@ pub struct SpendEntry {
 }
 
 /// Spend limits of one endpoint or model.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsEntry {
     /// Limit per day, counted from midnight.
@@ -112,7 +112,7 @@ pub struct LimitsEntry {
 }
 
 /// An endpoint: a service that serves models.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct EndpointEntry {
     /// Base URL, including `/v1`. Optional when the endpoint has the name of a known vendor.
@@ -144,7 +144,7 @@ pub struct EndpointEntry {
 }
 
 /// Timeouts of a request.
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TimeoutsEntry {
     /// Time to connect.
@@ -162,7 +162,7 @@ pub struct TimeoutsEntry {
 }
 
 /// A model.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ModelEntry {
     /// The endpoint that serves it.
@@ -200,7 +200,7 @@ pub struct ModelEntry {
 }
 
 /// Parameters of a request.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ParamsEntry {
     /// Sampling temperature.
@@ -218,7 +218,7 @@ pub struct ParamsEntry {
 }
 
 /// Price per million tokens.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PriceEntry {
     /// Price of input.
@@ -234,7 +234,7 @@ pub struct PriceEntry {
 }
 
 /// A route.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RouteEntry {
     /// How a model is selected; default `priority` (in order).
@@ -261,7 +261,7 @@ pub struct RouteEntry {
 }
 
 /// A reusable prompt.
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct PresetEntry {
     /// System prompt, a template.

@@ -1,22 +1,27 @@
-//! Loads the configuration from a TOML file, the environment and the flags into a validated [`Config`].
+//! Loads the configuration from TOML files, the environment and the flags into a validated [`Config`].
 //!
-//! `file` defines the shape of the file, with a span on every value. `resolve` checks every name and builds the
-//! endpoints and targets of the lower layers. `settings` adds the values from the environment and the flags.
+//! `file` defines the shape of a file, with a span on every value. `parse` deserializes it and reports all errors,
+//! `layers` merges the files. `resolve` checks every name and builds the endpoints and targets of the lower layers. `settings` adds the values from the environment and the flags.
 //! `vendors` is the table of known services. Errors point at their position in the file.
 
 mod base_url;
 mod convert;
 pub mod edit;
-pub mod effective;
+mod effective;
 mod error;
 pub mod file;
+mod layers;
 mod names;
+mod origin;
+mod parse;
 pub mod preset;
 mod redact;
 pub mod renamed_keys;
 mod resolve;
 mod serve;
 pub mod settings;
+pub mod show;
+mod source;
 pub mod template;
 mod toml_problem;
 mod values;
@@ -24,25 +29,30 @@ pub mod vendors;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
+use strum::{EnumString, IntoStaticStr, VariantNames};
+
 pub use base_url::parse_base_url;
 pub use error::{ConfigError, Problem, closest_name};
+pub use layers::{ConfigLayers, resolve};
 pub use names::{Names, is_valid_new_name, normalize_name};
+pub use origin::Origins;
 pub use preset::Preset;
-pub use resolve::{direct_target, from_environment, resolve, resolve_config_path, resolve_path};
+pub use resolve::{direct_target, from_environment, resolve_config_path, resolve_path};
 pub use serve::{ClientConfig, ServeConfig};
 pub use settings::{Flags, ResolvedSettings, SettingSource};
+pub use source::ConfigText;
 pub use values::parse_duration;
 
 use crate::{
     model::{endpoint::Endpoint, target::Target},
-    routing::{OnIncomplete, Policy, spend::SpendLimit},
+    routing::{OnFilter, OnIncomplete, Policy, spend::SpendLimit},
 };
 
 /// A validated configuration: every name in it is defined.
 #[derive(Clone, Debug, Default)]
 pub struct Config {
-    /// The file it was read from; `None` when it was built from the environment.
-    pub path: Option<PathBuf>,
+    /// The files it was read from, the system's first; empty when it was built from the environment.
+    pub files: Vec<PathBuf>,
     /// The model or route that `ask` uses when none is given.
     pub default: Option<String>,
     /// The set that `compare` uses when no models are given.
@@ -72,24 +82,14 @@ pub struct Config {
 }
 
 /// Which answers of the earlier rounds each model sees when a comparison is continued.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub enum RoundContext {
     /// Its own answers.
     #[default]
     Separate,
     /// The picked answer, for all models.
     Shared,
-}
-
-impl RoundContext {
-    /// The values with their names.
-    pub const NAMES: [(&'static str, Self); 2] = [("separate", Self::Separate), ("shared", Self::Shared)];
-
-    /// The name in the config and on the command line.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        Self::NAMES.into_iter().find(|(_, context)| *context == self).map_or("", |(name, _)| name)
-    }
 }
 
 /// Whether prompts and answers are stored, and for how long.
@@ -120,8 +120,8 @@ pub struct Route {
     pub on_incomplete: Option<OnIncomplete>,
     /// How long the response headers of a stream are held back; `None`: the value of `[serve]`.
     pub hold: Option<Duration>,
-    /// Whether a content filter's rejection fails over to the next model.
-    pub failover_on_filter: bool,
+    /// What happens when a content filter rejects the request.
+    pub on_filter: OnFilter,
 }
 
 /// One name for several models that gives one answer from each.

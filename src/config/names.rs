@@ -46,6 +46,27 @@ pub struct Names {
 }
 
 impl Names {
+    /// The names of both, without duplicates.
+    #[must_use]
+    pub fn merge(mut self, other: Self) -> Self {
+        fn add(names: &mut Vec<String>, others: Vec<String>) {
+            for name in others {
+                if !names.contains(&name) {
+                    names.push(name);
+                }
+            }
+        }
+        let Self { endpoints, models, routes, sets, presets, tags } = other;
+        self.endpoints.retain(|(name, _)| !endpoints.iter().any(|(other, _)| other == name));
+        self.endpoints.extend(endpoints);
+        add(&mut self.models, models);
+        add(&mut self.routes, routes);
+        add(&mut self.sets, sets);
+        add(&mut self.presets, presets);
+        add(&mut self.tags, tags);
+        self
+    }
+
     /// The names in `text`; empty when it is not valid TOML.
     #[must_use]
     pub fn parse_lenient(text: &str) -> Self {

@@ -13,8 +13,12 @@ use std::{
 use minijinja::{Environment, ErrorKind, UndefinedBehavior, Value};
 
 use super::{
-    ConfigError, Problem, closest_name, convert::params, error::SourceFile, file::PresetEntry,
-    toml_problem::toml_problem, values::Spanned,
+    ConfigError, Problem, closest_name,
+    convert::params,
+    file::PresetEntry,
+    parse::{Parsed, parse},
+    source::{ConfigText, SourceMap},
+    values::Spanned,
 };
 use crate::model::Params;
 
@@ -114,14 +118,15 @@ impl PresetError {
 impl Preset {
     /// Parses a preset file.
     pub fn from_file(name: &str, text: &str, path: &Path) -> Result<Self, ConfigError> {
-        let source = SourceFile::new(&path.display().to_string(), text);
-        let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
-        let entry: PresetEntry = toml::from_str(text).map_err(|error| invalid(vec![toml_problem(&source, &error)]))?;
+        let file = ConfigText { path: path.to_owned(), text: text.to_owned() };
+        let source = SourceMap::new(std::slice::from_ref(&file));
+        let Parsed { value, problems, .. } = parse::<PresetEntry>(&source, text, 0);
+        let Some(entry) = value.filter(|_| problems.is_empty()) else { return Err(ConfigError::invalid(problems)) };
         let problems = template_problems(&source, &entry);
         if problems.is_empty() {
             Ok(Self { file: Some(path.to_owned()), ..Self::new(name, &entry) })
         } else {
-            Err(invalid(problems))
+            Err(ConfigError::invalid(problems))
         }
     }
 
@@ -214,7 +219,7 @@ impl Preset {
 }
 
 /// The problems in the templates of a preset.
-pub(super) fn template_problems(source: &SourceFile, entry: &PresetEntry) -> Vec<Problem> {
+pub(super) fn template_problems(source: &SourceMap, entry: &PresetEntry) -> Vec<Problem> {
     let texts = [&entry.system, &entry.prompt].into_iter().flatten();
     texts
         .filter_map(|text| {

@@ -8,6 +8,11 @@ use toml_edit::{Document, Item};
 /// the old one.
 const RENAMED_KEYS: [(&str, &str, &str); 1] = [("routes", "on_cut", "on_incomplete")];
 
+/// The old names of the key `new` of the entries in `table`.
+pub(super) fn old_names<'a>(table: &'a str, new: &'a str) -> impl Iterator<Item = &'static str> + 'a {
+    RENAMED_KEYS.iter().filter(move |(known, _, name)| *known == table && *name == new).map(|(_, old, _)| *old)
+}
+
 /// A use of an old key in a config file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RenamedKey {

@@ -1,6 +1,6 @@
 //! Resolves the settings that can also come from the environment or the flags, and the path of the config file.
 //!
-//! Precedence, lowest first: default, config file, environment, flag. Every value records its source.
+//! Precedence, lowest first: default, config files, environment, flag. Every value records its source.
 
 use std::{
     fmt,
@@ -8,7 +8,12 @@ use std::{
     time::Duration,
 };
 
-use super::{ConfigError, values::parse_duration};
+use serde::{Serialize, Serializer};
+
+use super::{
+    ConfigError,
+    values::{DurationEntry, parse_duration},
+};
 use crate::model::environment::Environment;
 
 /// Where a value came from.
@@ -35,11 +40,13 @@ impl fmt::Display for SettingSource {
 }
 
 /// A value and its source.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct Sourced<T> {
     /// The value.
     pub value: T,
     /// The source.
+    #[serde(skip)]
     pub source: SettingSource,
 }
 
@@ -72,15 +79,18 @@ pub struct Flags {
 }
 
 /// The settings in effect.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
 pub struct ResolvedSettings {
-    /// The config file.
+    /// The config file of the user.
     pub config: Sourced<Option<PathBuf>>,
+    /// The config file of the system.
+    pub system_config: Sourced<Option<PathBuf>>,
     /// The model, route or `endpoint/id` to use.
     pub model: Sourced<Option<String>>,
     /// The output format on stdout.
     pub format: Sourced<String>,
     /// The timeout of a complete answer.
+    #[serde(serialize_with = "serialize_timeout")]
     pub timeout: Sourced<Option<Duration>>,
     /// Do not read standard input.
     pub no_stdin: Sourced<bool>,
@@ -105,6 +115,7 @@ impl ResolvedSettings {
         let env = SettingSource::Environment;
         Ok(Self {
             config: config_path(environment, flags),
+            system_config: system_config_path(environment),
             model: Sourced::new(None, SettingSource::Default)
                 .or_override(text("MMCHAT_MODEL").map(Some), env("MMCHAT_MODEL"))
                 .or_override(flags.model.clone().map(Some), SettingSource::Flag("--model")),
@@ -125,6 +136,22 @@ impl ResolvedSettings {
         })
     }
 
+    /// The source of the setting called `name`.
+    pub(super) fn source_of(&self, name: &str) -> Option<SettingSource> {
+        let Self { config, system_config, model, format, timeout, no_stdin, plain, log } = self;
+        Some(match name {
+            "config" => config.source,
+            "system_config" => system_config.source,
+            "model" => model.source,
+            "format" => format.source,
+            "timeout" => timeout.source,
+            "no_stdin" => no_stdin.source,
+            "plain" => plain.source,
+            "log" => log.source,
+            _ => return None,
+        })
+    }
+
     /// Uses the file's `default` as the model if neither the environment nor the flags set one.
     #[must_use]
     pub fn with_file_default(mut self, default: Option<&str>) -> Self {
@@ -135,6 +162,11 @@ impl ResolvedSettings {
         }
         self
     }
+}
+
+/// The timeout as the config has it.
+fn serialize_timeout<S: Serializer>(timeout: &Sourced<Option<Duration>>, serializer: S) -> Result<S::Ok, S::Error> {
+    timeout.value.map(DurationEntry).serialize(serializer)
 }
 
 /// The boolean value of a variable.
@@ -165,6 +197,18 @@ fn config_path(environment: &Environment, flags: &Flags) -> Sourced<Option<PathB
             SettingSource::Environment("MMCHAT_CONFIG"),
         )
         .or_override(flags.config.clone().map(Some), SettingSource::Flag("--config"))
+}
+
+/// The path of the system's config file: in the first folder of `XDG_CONFIG_DIRS` that has one, else in the platform's
+/// folder for all users.
+fn system_config_path(environment: &Environment) -> Sourced<Option<PathBuf>> {
+    let in_folder = |folder: PathBuf| folder.join("mmchat").join("config.toml");
+    if let Some(folders) = environment.get("XDG_CONFIG_DIRS") {
+        let mut paths = std::env::split_paths(folders).filter(|folder| folder.is_absolute()).map(in_folder);
+        return Sourced::new(paths.find(|path| path.exists()), SettingSource::Environment("XDG_CONFIG_DIRS"));
+    }
+    let folder = if cfg!(windows) { environment.get("ProgramData") } else { Some("/etc/xdg") };
+    Sourced::new(folder.map(PathBuf::from).map(in_folder), SettingSource::Default)
 }
 
 #[cfg(test)]

@@ -1,19 +1,20 @@
 //! Turns errors of the TOML parser into problems with a position and a suggestion.
 
-use super::{Problem, error::SourceFile};
+use super::{Problem, source::SourceMap};
 use std::ops::Range;
 
 /// The error of the TOML parser, with the most similar valid key.
-pub(super) fn toml_problem(source: &SourceFile, error: &toml::de::Error) -> Problem {
+pub(super) fn toml_problem(source: &SourceMap, error: &toml::de::Error) -> Problem {
     let message = error.message().trim_end();
     let span = error.span().unwrap_or(0..0);
     let first_line = message.lines().next().unwrap_or("invalid TOML");
-    let problem = Problem::new(source, without_rust_types(first_line), span.clone());
+    let problem = Problem::new(source, in_terms_of_toml(first_line), span.clone());
     if message.starts_with("duplicate key") {
-        return match first_definition(source.text(), span.start) {
-            Some(first_span) => problem
+        let (text, start) = source.text_at(span.start);
+        return match first_definition(text, span.start - start) {
+            Some(first) => problem
                 .with_primary_label("defined again here")
-                .with_secondary_label(first_span, "first defined here")
+                .with_secondary_label(first.start + start..first.end + start, "first defined here")
                 .help("remove or rename one of them"),
             None => problem,
         };
@@ -28,14 +29,23 @@ pub(super) fn toml_problem(source: &SourceFile, error: &toml::de::Error) -> Prob
     }
 }
 
-/// Replaces the names of Rust types in a message of the parser.
-fn without_rust_types(message: &str) -> String {
+/// Replaces the terms of the parser by those of TOML.
+fn in_terms_of_toml(message: &str) -> String {
+    for (term, replacement) in [("unknown field", "unknown key"), ("missing field", "missing key")] {
+        if let Some(rest) = message.strip_prefix(term) {
+            return format!("{replacement}{rest}");
+        }
+    }
     let Some((found, expected)) = message.rsplit_once(", expected ") else { return message.to_owned() };
+    let found = found.replace("invalid type: map", "invalid type: table").replace("sequence", "list");
     let expected = match expected {
         "u8" | "u16" | "u32" | "u64" | "usize" => "a whole number, 0 or more",
         "i8" | "i16" | "i32" | "i64" => "a whole number",
         "f32" | "f64" => "a number",
         "a boolean" => "true or false",
+        "a sequence" => "a list",
+        // Only tables are deserialized into structs.
+        other if other.starts_with("struct ") => "a table",
         other => other,
     };
     format!("{found}, expected {expected}")

@@ -6,17 +6,26 @@ use std::{borrow::Cow, fmt, marker::PhantomData, ops::Range, time::Duration};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
-    Deserialize, Deserializer,
+    Deserialize, Deserializer, Serialize, Serializer,
     de::{Error, IgnoredAny, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer},
+    ser::SerializeStruct as _,
 };
 
 /// A value and its span in the file.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
 pub struct Spanned<T> {
     /// The value.
     pub value: T,
-    /// The span, in bytes.
+    /// The span, in bytes; empty for a value that is not in a file.
+    #[serde(skip)]
     pub span: Range<usize>,
+}
+
+impl<T> From<T> for Spanned<T> {
+    fn from(value: T) -> Self {
+        Self { value, span: 0..0 }
+    }
 }
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {
@@ -47,6 +56,25 @@ pub struct OrderedTable<T>(pub Vec<(Spanned<String>, T)>);
 impl<T> Default for OrderedTable<T> {
     fn default() -> Self {
         Self(Vec::new())
+    }
+}
+
+impl<T> OrderedTable<T> {
+    /// Whether it has no entry.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<T> FromIterator<(String, T)> for OrderedTable<T> {
+    fn from_iter<I: IntoIterator<Item = (String, T)>>(entries: I) -> Self {
+        Self(entries.into_iter().map(|(name, entry)| (name.into(), entry)).collect())
+    }
+}
+
+impl<T: Serialize> Serialize for OrderedTable<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(name, entry)| (&name.value, entry)))
     }
 }
 
@@ -110,6 +138,13 @@ impl<'de> Deserialize<'de> for DurationEntry {
     }
 }
 
+impl Serialize for DurationEntry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // The debug format is a number with one unit, such as 1.5s.
+        serializer.collect_str(&format_args!("{:?}", self.0))
+    }
+}
+
 /// Deserializes a duration that must not be zero.
 pub(super) fn nonzero_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<DurationEntry>, D::Error> {
     let duration = DurationEntry::deserialize(deserializer)?;
@@ -127,10 +162,9 @@ impl JsonSchema for DurationEntry {
 }
 
 /// A secret or its source, as written.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum KeyEntry {
-    /// The value itself.
-    Literal(String),
     /// `{ env = "NAME" }`
     Env(String),
     /// `{ file = "path" }`
@@ -138,9 +172,13 @@ pub enum KeyEntry {
     /// `{ command = ["pass", "show", "x"] }`
     Command(Vec<String>),
     /// `{ command = "shell command line" }`
+    #[serde(rename = "command")]
     Shell(String),
     /// `{ keyring = "name" }`
     Keyring(String),
+    /// The value itself.
+    #[serde(untagged)]
+    Literal(String),
 }
 
 struct KeyVisitor;
@@ -282,6 +320,12 @@ impl<'de> Deserialize<'de> for MoneyEntry {
     }
 }
 
+impl Serialize for MoneyEntry {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(self.0.iter().map(|(currency, amount)| (currency, amount)))
+    }
+}
+
 impl JsonSchema for MoneyEntry {
     fn schema_name() -> Cow<'static, str> {
         "Amount".into()
@@ -335,6 +379,17 @@ impl<'de> Visitor<'de> for RouteMemberVisitor {
 impl<'de> Deserialize<'de> for RouteMember {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(RouteMemberVisitor)
+    }
+}
+
+impl Serialize for RouteMember {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { name, weight } = self;
+        let Some(weight) = weight else { return serializer.serialize_str(name) };
+        let mut table = serializer.serialize_struct("RouteMember", 2)?;
+        table.serialize_field("name", name)?;
+        table.serialize_field("weight", weight)?;
+        table.end()
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Everything that cannot be imported is reported with a reason. No file is executed. Messages contain no keys.
 
+use strum::{EnumString, VariantNames};
+
 use crate::model::api_key::ApiKey;
 
 mod aichat;
@@ -94,15 +96,19 @@ pub struct SkippedItem {
 pub struct ImportError(pub String);
 
 /// The tool and format of a configuration file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub enum ImportFormat {
     /// Langchain-Chatchat's `model_settings.yaml`.
+    #[strum(serialize = "langchain-chatchat")]
     Langchain,
     /// The `model_config.py` of older versions of Langchain-Chatchat.
+    #[strum(serialize = "langchain-chatchat-python")]
     LangchainPython,
     /// The list of channels from the API of One-API or new-api.
     OneApi,
     /// LiteLLM's `config.yaml`.
+    #[strum(serialize = "litellm")]
     LiteLlm,
     /// aichat's `config.yaml`.
     Aichat,
@@ -113,17 +119,6 @@ pub enum ImportFormat {
 }
 
 impl ImportFormat {
-    /// Every format with its name.
-    pub const NAMES: [(&'static str, Self); 7] = [
-        ("langchain-chatchat", Self::Langchain),
-        ("langchain-chatchat-python", Self::LangchainPython),
-        ("one-api", Self::OneApi),
-        ("litellm", Self::LiteLlm),
-        ("aichat", Self::Aichat),
-        ("llm", Self::Llm),
-        ("env", Self::Env),
-    ];
-
     /// Detects the format of `text`.
     #[must_use]
     pub fn detect(text: &str) -> Option<Self> {

@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use strum::{EnumString, IntoStaticStr, VariantArray, VariantNames};
+
 use crate::config::parse_duration;
 
 /// Behavior of a scripted model.
@@ -47,7 +49,8 @@ impl Default for Script {
 }
 
 /// Faults: one for each class of `docs/errors.md` that a server can cause, and variants of them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Fault {
     /// The connection is closed before the response head.
     Reset,
@@ -114,47 +117,6 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// All faults with their names.
-    pub const NAMES: [(&'static str, Self); 31] = [
-        ("reset", Self::Reset),
-        ("silent", Self::Silent),
-        ("server", Self::Server),
-        ("bad-gateway", Self::BadGateway),
-        ("overloaded", Self::Overloaded),
-        ("no-channel", Self::NoChannel),
-        ("gateway-timeout", Self::GatewayTimeout),
-        ("rate", Self::Rate),
-        ("quota", Self::Quota),
-        ("auth", Self::Auth),
-        ("forbidden", Self::Forbidden),
-        ("model", Self::Model),
-        ("path", Self::Path),
-        ("context", Self::Context),
-        ("filter", Self::Filter),
-        ("request", Self::Request),
-        ("conflict", Self::Conflict),
-        ("redirect", Self::Redirect),
-        ("garbage", Self::Garbage),
-        ("empty", Self::Empty),
-        ("error-body", Self::ErrorBody),
-        ("in-stream", Self::InStream),
-        ("cut", Self::Cut),
-        ("cut-clean", Self::CutClean),
-        ("cut-forged", Self::CutForged),
-        ("cut-error", Self::CutError),
-        ("stall", Self::Stall),
-        ("garbled", Self::Garbled),
-        ("done-only", Self::DoneOnly),
-        ("lingering", Self::Lingering),
-        ("max-tokens", Self::MaxTokens),
-    ];
-
-    /// Returns the fault with this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        Self::NAMES.iter().find(|(known, _)| *known == name).map(|&(_, fault)| fault)
-    }
-
     /// Whether it occurs only after the answer has started.
     #[must_use]
     pub fn is_midway(self) -> bool {
@@ -228,9 +190,8 @@ impl Script {
 }
 
 fn parse_fault(name: &str) -> Result<Fault, String> {
-    Fault::from_name(name).ok_or_else(|| {
-        let known: Vec<_> = Fault::NAMES.iter().map(|(name, _)| *name).collect();
-        format!("unknown fault \"{name}\": expected one of {}", known.join(", "))
+    name.parse().map_err(|_| {
+        format!("unknown fault \"{name}\": expected one of {}", <Fault as VariantNames>::VARIANTS.join(", "))
     })
 }
 
@@ -246,8 +207,8 @@ pub fn built_in_models(base: &Script) -> Vec<(String, Script)> {
         ("slow".to_owned(), slow),
         ("instant".to_owned(), instant),
     ];
-    for (name, fault) in Fault::NAMES {
-        models.push((name.to_owned(), Script { fault: Some(fault), ..base.clone() }));
+    for fault in <Fault as VariantArray>::VARIANTS {
+        models.push((<&str>::from(fault).to_owned(), Script { fault: Some(*fault), ..base.clone() }));
     }
     models
 }
@@ -278,8 +239,8 @@ mod tests {
         let models = built_in_models(&Script::default());
         let names: std::collections::BTreeSet<_> = models.iter().map(|(name, _)| name).collect();
         assert_eq!(names.len(), models.len());
-        for (name, fault) in Fault::NAMES {
-            assert!(models.iter().any(|(model, script)| model == name && script.fault == Some(fault)));
+        for fault in <Fault as VariantArray>::VARIANTS {
+            assert!(models.iter().any(|(model, script)| model == <&str>::from(fault) && script.fault == Some(*fault)));
         }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::backoff::jittered;
+use super::{OnFilter, backoff::jittered};
 use crate::{model::ErrorClass, protocol::CallError};
 
 /// What else can be tried when an attempt failed.
@@ -20,7 +20,7 @@ pub struct RetryContext {
     /// The endpoint is a gateway, which has already retried.
     pub is_gateway: bool,
     /// A content filter error fails over to the next candidate (`on_filter = "next"`).
-    pub failover_on_filter: bool,
+    pub on_filter: OnFilter,
 }
 
 /// The next step after a failed attempt.
@@ -65,7 +65,7 @@ pub fn decide(error: &CallError, context: RetryContext, now: Timestamp, random: 
     }
     match error.class {
         ErrorClass::Context => Decision::FailoverLarger,
-        ErrorClass::Filter if !context.failover_on_filter => Decision::GiveUp,
+        ErrorClass::Filter if context.on_filter == OnFilter::Stop => Decision::GiveUp,
         ErrorClass::Request => Decision::GiveUp,
         _ => Decision::Failover,
     }

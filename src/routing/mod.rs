@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use strategy::Strategy;
+use strum::{EnumString, IntoStaticStr, VariantNames};
 
 pub mod attempt_budget;
 pub mod backoff;
@@ -30,8 +31,20 @@ pub struct Policy {
     pub hedge_after: Option<Duration>,
 }
 
+/// What happens when a content filter rejects the request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
+pub enum OnFilter {
+    /// The call fails.
+    #[default]
+    Stop,
+    /// The next candidate is tried.
+    Next,
+}
+
 /// What happens when an answer is incomplete after part of it was shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub enum OnIncomplete {
     /// The answer ends there, as a failure.
     #[default]

@@ -7,10 +7,13 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
 };
 
+use strum::{EnumString, IntoStaticStr, VariantArray, VariantNames};
+
 use super::{backoff::random_index, health::Availability};
 
 /// The strategy by which a route orders its models.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantArray, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Strategy {
     /// In config order.
     #[default]
@@ -26,19 +29,10 @@ pub enum Strategy {
 }
 
 impl Strategy {
-    /// All strategies with their names.
-    pub const NAMES: [(&'static str, Self); 5] = [
-        ("priority", Self::Priority),
-        ("weighted", Self::Weighted),
-        ("least-busy", Self::LeastBusy),
-        ("fastest", Self::Fastest),
-        ("cheapest", Self::Cheapest),
-    ];
-
     /// The name in the config.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        Self::NAMES.into_iter().find(|(_, strategy)| *strategy == self).map_or("", |(name, _)| name)
+        self.into()
     }
 }
 
@@ -339,7 +333,7 @@ mod tests {
             let (mut rng, mut state) = (fastrand::Rng::with_seed(seed), WrrState::default());
             let mut random = || rng.f64();
             let request = OrderRequest {
-                strategy: Strategy::NAMES[strategy].1, affinity_key: None,
+                strategy: <Strategy as VariantArray>::VARIANTS[strategy], affinity_key: None,
                 wrr: long_lived.then_some(&mut state), random: &mut random,
             };
             let mut order = request.order(&candidates);

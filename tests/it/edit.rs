@@ -279,3 +279,25 @@ fn images_are_sent_only_to_models_that_accept_them() {
         .expect_exit(2)
         .expect_stderr(&["not an image"]);
 }
+
+#[test]
+fn system_file_is_a_layer_below_the_user_file() {
+    let mut env = TestEnv::with_config("default = \"fast\"\nhistory = false\n");
+    let folder = env.path("xdg").join("mmchat");
+    fs::create_dir_all(&folder).expect("a writable directory");
+    let system = "[endpoints.company]\nbase_url = \"http://127.0.0.1:1/v1\"\n[models.fast]\nendpoint = \"company\"\nmodel = \"small\"\n";
+    fs::write(folder.join("config.toml"), system).expect("a writable file");
+    env.variables = vec![("XDG_CONFIG_DIRS", env.path("xdg").to_str().expect("UTF-8").to_owned().leak())];
+    let dry_run = env.run(&["ask", "--dry-run", "hi"]).expect_exit(0);
+    assert!(dry_run.stdout.contains("\"small\""), "{}", dry_run.stdout);
+    // An edit may refer to an entry of the system's file, but cannot change it.
+    env.run(&["model", "add", "big", "-e", "company", "-m", "large"]).expect_exit(0);
+    env.run(&["model", "remove", "fast"]).expect_exit(2).expect_stderr(&["fast"]);
+    assert_eq!(fs::read_to_string(folder.join("config.toml")).expect("readable"), system);
+    env.run(&["config", "check"]).expect_exit(0).expect_stderr(&["xdg/mmchat/config.toml, ", "2 model(s)"]);
+    let shown = env.run(&["config", "show", "--origin"]).expect_exit(0).stdout;
+    assert!(shown.contains("model = \"small\"  # ") && shown.contains("xdg/mmchat/config.toml:5\n"), "{shown}");
+    fs::write(folder.join("config.toml"), "[models.fast]\nendpoint = 1\n").expect("a writable file");
+    let broken = env.run(&["config", "check"]).expect_exit(3);
+    broken.expect_stderr(&["xdg/mmchat/config.toml:2:12", "missing key `model`"]);
+}

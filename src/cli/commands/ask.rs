@@ -265,7 +265,7 @@ pub(crate) async fn build_call(
     on_incomplete: OnIncomplete,
 ) -> Result<Call, CliError> {
     let mut name = settings.model.value.clone();
-    if name.is_none() && config.path.is_none() {
+    if name.is_none() && config.files.is_empty() {
         name = match &config.default {
             Some(default) => Some(default.clone()),
             None => match engine {

@@ -11,7 +11,7 @@ use crate::cli::{
 };
 use crate::{
     config::{
-        self, ConfigError, Flags, effective::effective_toml, file::ConfigFile, renamed_keys::replace_renamed_keys,
+        self, ConfigError, Flags, Origins, file::ConfigFile, renamed_keys::replace_renamed_keys, show::effective_toml,
     },
     render::Output,
     term::output::{Streams, write_stderr},
@@ -30,11 +30,14 @@ pub(crate) struct ConfigArgs {
 
 #[derive(Debug, Subcommand)]
 enum ConfigCommand {
-    /// Show the effective settings and where each one comes from, without secrets
-    #[command(after_help = "Examples:\n  \
-      mmchat config show\n  \
+    /// Show the effective settings and config, without secrets
+    #[command(after_help = "Layers, later ones win: defaults, the system's config file, the config file of the user, \
+    environment variables, options. An endpoint, model, route, set or preset of the user replaces the whole entry of \
+    the system.\n\n\
+    Examples:\n  \
+      mmchat config show --origin\n  \
       mmchat --config team.toml config show")]
-    Show,
+    Show(ShowArgs),
     /// Check the config file and list every problem in it
     #[command(after_help = "Exit code 3: the config has problems.\n\n\
     Examples:\n  \
@@ -60,6 +63,13 @@ enum ConfigCommand {
 }
 
 #[derive(Debug, Args)]
+struct ShowArgs {
+    /// Show the origin of each value: file and line, variable, option or default
+    #[arg(long)]
+    origin: bool,
+}
+
+#[derive(Debug, Args)]
 struct MigrateArgs {
     /// Print the new text of the file, and write nothing
     #[arg(long)]
@@ -73,10 +83,11 @@ pub(crate) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError
         ConfigCommand::Check => return check(context, &settings()?),
         ConfigCommand::Migrate(args) => return migrate(args, context),
         ConfigCommand::Import(args) => return super::import::run(args, context),
-        ConfigCommand::Show => {
+        ConfigCommand::Show(args) => {
             let (config, settings) = context.config(settings()?)?;
             print_warnings(&config);
-            effective_toml(&config, &settings)
+            let layers = Context::layers(&context.environment, &settings)?;
+            effective_toml(&config, &settings, args.origin.then(|| Origins::new(&layers)).as_ref())
         }
         ConfigCommand::Schema => format!("{}\n", schema()),
     };
@@ -92,15 +103,16 @@ fn config_path_line(settings: &config::ResolvedSettings) -> Result<String, CliEr
 }
 
 fn check(context: &Context, settings: &config::ResolvedSettings) -> Result<Exit, CliError> {
-    if Context::read_config(settings)?.is_none() {
+    let (config, _) = context.config(settings.clone())?;
+    if config.files.is_empty() {
         let path = settings.config.value.clone().unwrap_or_default();
         return Err(ConfigError::Read { path, reason: "no such file".into() }.into());
     }
-    let (config, _) = context.config(settings.clone())?;
     print_warnings(&config);
+    let files: Vec<_> = config.files.iter().map(|file| file.display().to_string()).collect();
     write_stderr(&format!(
         "{}: {} endpoint(s), {} model(s), {} route(s), {} set(s), {} preset(s), no problems\n",
-        config.path.as_deref().unwrap_or(std::path::Path::new("?")).display(),
+        files.join(", "),
         config.endpoints.len(),
         config.models.len(),
         config.routes.len(),

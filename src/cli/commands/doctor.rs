@@ -98,7 +98,7 @@ impl DiagnosisRecorder<'_> {
 pub(crate) fn run(args: &DoctorArgs, context: &Context) -> Result<Exit, CliError> {
     let (config, _) = context.config(context.settings(Flags::default())?)?;
     let mut diagnoses = select_diagnoses(&config, args)?;
-    if diagnoses.is_empty() && config.path.is_none() {
+    if diagnoses.is_empty() && config.files.is_empty() {
         return Err(crate::engine::plan::PlanError::NoEndpoints.into());
     }
     if diagnoses.is_empty() {
@@ -145,8 +145,9 @@ fn select_diagnoses(config: &Config, args: &DoctorArgs) -> Result<Vec<Diagnosis>
     };
     if args.names.is_empty() {
         // Without a config, keyless loopback endpoints are only default ports where a server may run.
-        let is_guess =
-            |endpoint: &&Arc<Endpoint>| config.path.is_none() && endpoint.connect.loopback && endpoint.keys.is_empty();
+        let is_guess = |endpoint: &&Arc<Endpoint>| {
+            config.files.is_empty() && endpoint.connect.loopback && endpoint.keys.is_empty()
+        };
         let endpoints = config.endpoints.iter().filter(|endpoint| !is_guess(endpoint));
         return Ok(endpoints.map(|endpoint| diagnosis(endpoint, None)).collect());
     }

@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::Args;
+use strum::VariantNames as _;
 
 use crate::cli::{
     CliError, Context,
@@ -133,12 +134,9 @@ fn without_bom(text: &str) -> String {
 }
 
 fn select_format(args: &ImportArgs, text: &str) -> Result<ImportFormat, CliError> {
-    let names = ImportFormat::NAMES.map(|(name, _)| name);
+    let names = ImportFormat::VARIANTS;
     match &args.from {
-        Some(tool) => match ImportFormat::NAMES.iter().find(|(name, _)| name == tool) {
-            Some((_, format)) => Ok(*format),
-            None => Err(unknown_value("tool", tool, &names)),
-        },
+        Some(tool) => tool.parse().map_err(|_| unknown_value("tool", tool, names)),
         None => ImportFormat::detect(text).ok_or_else(|| {
             CliError::usage(
                 format!("{} has no known format: expected one of {}", args.file.display(), names.join(", ")),

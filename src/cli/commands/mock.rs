@@ -3,6 +3,7 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use clap::Args;
+use strum::VariantNames as _;
 use tokio::net::TcpListener;
 
 use crate::cli::{CliError, Context, support::exit::Exit};
@@ -96,9 +97,9 @@ fn settings(args: &MockArgs) -> Result<MockConfig, CliError> {
         models.push((name.to_owned(), base.with_settings(settings).map_err(invalid)?));
     }
     if let Some(fault) = &args.fault {
-        let fault = Fault::from_name(fault).ok_or_else(|| {
-            let known: Vec<_> = Fault::NAMES.iter().map(|(name, _)| *name).collect();
-            CliError::usage(format!("unknown fault \"{fault}\""), format!("available: {}", known.join(", ")))
+        let fault = fault.parse().map_err(|_| {
+            let available = format!("available: {}", Fault::VARIANTS.join(", "));
+            CliError::usage(format!("unknown fault \"{fault}\""), available)
         })?;
         for (_, script) in &mut models {
             script.fault = Some(fault);

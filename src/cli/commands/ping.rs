@@ -107,12 +107,12 @@ pub(crate) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> 
         tokio::join!(check_endpoints(&engine, endpoints, args.timeout), deep)
     });
     recorder.close();
-    if config.path.is_none() && args.names.is_empty() {
+    if config.files.is_empty() && args.names.is_empty() {
         // Without a config, keyless loopback endpoints are only default ports where a server may run.
         let is_guess = |check: &EndpointCheck| check.endpoint.keys.is_empty() && check.endpoint.connect.loopback;
         endpoint_checks.retain(|check| check.model_list.is_ok() || !is_guess(check));
     }
-    if endpoint_checks.is_empty() && config.path.is_some() {
+    if endpoint_checks.is_empty() && !config.files.is_empty() {
         return Err(CliError::usage("no endpoints in the config", "run \"mmchat endpoint add\""));
     }
     if endpoint_checks.is_empty() {

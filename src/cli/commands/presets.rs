@@ -105,7 +105,7 @@ fn show(name: &str, context: &Context) -> Result<Exit, CliError> {
     let preset = context.preset(&config, &settings, name)?;
     let text = match &preset.file {
         Some(path) => read_text_file(path)?,
-        None => crate::config::effective::preset_toml(&preset),
+        None => crate::config::show::preset_toml(&preset),
     };
     Streams::stdout().write(&mut Output::data(text))?;
     Ok(Exit::Ok)
@@ -121,7 +121,7 @@ fn edit(name: &str, context: &Context) -> Result<Exit, CliError> {
             "use letters of any script, digits, \".\", \"_\" and \"-\"",
         ));
     }
-    let in_config = config.preset(&name).and(config.path.clone());
+    let in_config = config.preset(&name).and(config.files.last().cloned());
     let own_file = || preset_folder(&settings).map(|folder| folder.join(format!("{name}.toml")));
     let path = in_config.clone().or_else(own_file).ok_or_else(no_config_path)?;
     let editor = editor_command(context, &path)?;

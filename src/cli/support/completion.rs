@@ -104,8 +104,10 @@ impl CompletionData {
         let environment = Environment::from_process();
         let flags = Flags { config: config_argument(std::env::args_os()), ..Flags::default() };
         let settings = ResolvedSettings::new(&environment, &flags).ok()?;
-        let text = settings.config.value.as_deref().and_then(|path| read_text_file(path).ok());
-        let names = text.map_or_else(|| names_from_environment(&environment), |text| Names::parse_lenient(&text));
+        let paths = [&settings.system_config.value, &settings.config.value];
+        let texts = paths.into_iter().flatten().filter_map(|path| read_text_file(path).ok());
+        let names = texts.map(|text| Names::parse_lenient(&text)).reduce(Names::merge);
+        let names = names.unwrap_or_else(|| names_from_environment(&environment));
         Some(Self { environment, settings, names })
     }
 

@@ -4,11 +4,11 @@
 
 use std::path::{Path, PathBuf};
 
-use super::context::read_text_file;
+use super::context::{read_system_config, read_text_file};
 use crate::cli::{CliError, Context};
 use crate::{
     config::{
-        self, Config, ConfigError, Flags,
+        Config, ConfigError, ConfigLayers, ConfigText, Flags,
         edit::{ConfigEditor, EditError},
         template::key_file_path,
     },
@@ -25,21 +25,32 @@ pub(crate) struct ConfigTransaction {
     path: PathBuf,
     /// The text of the file; `None` when it does not exist.
     original: Option<String>,
+    /// The other layers of the config.
+    layers: ConfigLayers,
     _lock: store::Lock,
 }
 
 impl ConfigTransaction {
     /// Locks the config file and reads it.
     pub(crate) fn begin(context: &Context) -> Result<Self, CliError> {
-        let path = config_path(context)?;
+        let settings = context.settings(Flags::default())?;
+        let path = settings.config.value.clone().ok_or_else(no_config_path)?;
         let lock = store::lock(&path).map_err(|source| write_error(&path, source))?;
         let original = if matches!(path.try_exists(), Ok(false)) { None } else { Some(read_text_file(&path)?) };
-        Ok(Self { path, original, _lock: lock })
+        let system = read_system_config(&settings)?;
+        let layers = ConfigLayers { system, user: None, environment: context.environment.clone() };
+        Ok(Self { path, original, layers, _lock: lock })
     }
 
     /// The config as it is on disk.
     pub(crate) fn config(&self) -> Result<Config, ConfigError> {
-        config::resolve(self.original.as_deref().unwrap_or_default(), &self.path)
+        self.resolve(self.original())
+    }
+
+    /// The config with `text` as the file of the user.
+    fn resolve(&self, text: &str) -> Result<Config, ConfigError> {
+        let user = Some(ConfigText { path: self.path.clone(), text: text.to_owned() });
+        ConfigLayers { user, ..self.layers.clone() }.resolve()
     }
 
     /// Applies `change`, writes the file, and returns the result of `change`.
@@ -72,7 +83,7 @@ impl ConfigTransaction {
 
     /// Checks that `text` is a valid config.
     pub(crate) fn check(&self, text: &str) -> Result<(), CliError> {
-        if let Err(error) = config::resolve(text, &self.path) {
+        if let Err(error) = self.resolve(text) {
             write_stderr("the change would make the config invalid; nothing was written\n");
             return Err(error.into());
         }

@@ -13,9 +13,11 @@ use super::error::CliError;
 
 use crate::{
     cli::GlobalArgs,
-    config::{self, Config, ConfigError, Flags, Preset, ResolvedSettings, SettingSource, normalize_name},
+    config::{
+        Config, ConfigError, ConfigLayers, ConfigText, Flags, Preset, ResolvedSettings, SettingSource, normalize_name,
+    },
     engine::Engine,
-    model::{api_key::KeySource, describe_error, environment::Environment},
+    model::{api_key::KeySource, describe_error, endpoint::Endpoint, environment::Environment},
     render::TerminalInfo,
     store::{
         self,
@@ -75,6 +77,19 @@ fn read_limited(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
+/// The config file of the system, if it exists.
+pub(crate) fn read_system_config(settings: &ResolvedSettings) -> Result<Option<ConfigText>, ConfigError> {
+    read_config_text(settings.system_config.value.as_deref(), false)
+}
+
+fn read_config_text(path: Option<&Path>, must_exist: bool) -> Result<Option<ConfigText>, ConfigError> {
+    let Some(path) = path else { return Ok(None) };
+    if !must_exist && matches!(path.try_exists(), Ok(false)) {
+        return Ok(None);
+    }
+    Ok(Some(ConfigText { path: path.to_owned(), text: read_text_file(path)? }))
+}
+
 impl Context {
     pub(crate) fn new(environment: Environment, global: GlobalArgs) -> Self {
         Self { environment, global }
@@ -92,26 +107,30 @@ impl Context {
         Ok(settings)
     }
 
-    /// The config from the file, else from the environment; and the settings with the default model of the file.
+    /// The config from its layers, and the settings with the default model of the files.
     pub(crate) fn config(&self, settings: ResolvedSettings) -> Result<(Config, ResolvedSettings), ConfigError> {
-        let config = match Self::read_config(&settings)? {
-            Some((path, text)) => {
-                let config = config::resolve(&text, &path)?;
-                if let Some(warning) = exposed_secret_warning(&config, &path) {
-                    write_stderr(&format!("warning: {warning}\n"));
-                }
-                self.warn_about_renamed_keys(&config);
-                config
-            }
-            None => config::from_environment(&self.environment)?,
-        };
-        let settings = settings.with_file_default(config.default.as_deref().filter(|_| config.path.is_some()));
+        let layers = Self::layers(&self.environment, &settings)?;
+        let config = layers.resolve()?;
+        if let Some(warning) = exposed_secret_warning(&config, &layers) {
+            write_stderr(&format!("warning: {warning}\n"));
+        }
+        self.warn_about_renamed_keys(&config);
+        let settings = settings.with_file_default(config.default.as_deref().filter(|_| !config.files.is_empty()));
         Ok((config, settings))
+    }
+
+    /// The config files and the environment.
+    pub(crate) fn layers(environment: &Environment, settings: &ResolvedSettings) -> Result<ConfigLayers, ConfigError> {
+        Ok(ConfigLayers {
+            system: read_system_config(settings)?,
+            user: Self::read_config(settings)?,
+            environment: environment.clone(),
+        })
     }
 
     /// Warns about old spellings of config keys, once a day for each file.
     fn warn_about_renamed_keys(&self, config: &Config) {
-        let (Some(first), Some(path)) = (config.renamed_keys.first(), &config.path) else { return };
+        let (Some(first), Some(path)) = (config.renamed_keys.first(), config.files.last()) else { return };
         let cache = store::cache_folder(&self.environment);
         if cache.is_none_or(|cache| store::daily::is_first_today(&cache, "renamed-keys", &path.to_string_lossy())) {
             write_stderr(&format!(
@@ -121,16 +140,11 @@ impl Context {
         }
     }
 
-    /// The path and text of the config file; `None` if the default file does not exist.
-    pub(crate) fn read_config(settings: &ResolvedSettings) -> Result<Option<(PathBuf, String)>, ConfigError> {
-        let Some(path) = settings.config.value.clone() else { return Ok(None) };
+    /// The config file of the user; `None` if the default file does not exist.
+    fn read_config(settings: &ResolvedSettings) -> Result<Option<ConfigText>, ConfigError> {
         let is_explicit =
             matches!(settings.config.source, SettingSource::Flag(_) | SettingSource::Environment("MMCHAT_CONFIG"));
-        if !is_explicit && matches!(path.try_exists(), Ok(false)) {
-            return Ok(None);
-        }
-        let text = read_text_file(&path)?;
-        Ok(Some((path, text)))
+        read_config_text(settings.config.value.as_deref(), is_explicit)
     }
 
     /// The preset called `name`, from the config or from its own file beside it.
@@ -228,16 +242,18 @@ impl Context {
     }
 }
 
-/// A warning if the config contains a secret and other users can read it.
-fn exposed_secret_warning(config: &Config, path: &std::path::Path) -> Option<String> {
+/// A warning if the user's config file contains a secret and other users can read it.
+fn exposed_secret_warning(config: &Config, layers: &ConfigLayers) -> Option<String> {
+    let user = layers.user.as_ref()?;
     let is_literal_secret = |source: &KeySource| matches!(source, KeySource::Literal(key) if key.is_secret());
-    let endpoint = config.endpoints.iter().find(|endpoint| {
+    let has_secret = |endpoint: &&Arc<Endpoint>| {
         endpoint.keys.iter().any(is_literal_secret)
             || endpoint.headers.iter().any(|(_, value)| is_literal_secret(value))
-    })?;
-    let exposed = std::fs::metadata(path).is_ok_and(|metadata| is_readable_by_others(&metadata));
+    };
+    let endpoint = config.endpoints.iter().filter(has_secret).find(|endpoint| user.has_endpoint(&endpoint.name))?;
+    let exposed = std::fs::metadata(&user.path).is_ok_and(|metadata| is_readable_by_others(&metadata));
     exposed.then(|| {
-        let path = path.display();
+        let path = user.path.display();
         format!(
             "{path} contains a secret of endpoint \"{}\" and other users can read it: run \"chmod 600 {path}\"",
             endpoint.name

@@ -52,12 +52,18 @@ pub(super) fn default_endpoint(name: &str, base_url: Url) -> Endpoint {
 
 impl Resolver {
     pub(super) fn add_endpoint(&mut self, name: &Spanned<String>, entry: &EndpointEntry) {
-        let Some(base_url) = self.base_url(name, entry) else { return };
+        let Some(base_url) = self.base_url(name, entry) else {
+            return self.skipped_names.push(normalize_name(&name.value));
+        };
         let name = normalize_name(&name.value);
         let mut endpoint = default_endpoint(&name, base_url);
         if let Some(protocol) = &entry.protocol {
-            let ids: Vec<(&str, ProtocolId)> = PROTOCOLS.iter().map(|known| (known.id().0, known.id())).collect();
-            endpoint.protocol = self.parse_keyword("protocol", protocol, &ids).unwrap_or(endpoint.protocol);
+            if let Some(known) = PROTOCOLS.iter().find(|known| known.id().0 == protocol.value) {
+                endpoint.protocol = known.id();
+            } else {
+                let ids: Vec<&str> = PROTOCOLS.iter().map(|known| known.id().0).collect();
+                self.add_invalid_keyword("protocol", protocol, &ids);
+            }
         }
         if let (Some(api_key), Some(first_of_api_keys)) =
             (&entry.api_key, entry.api_keys.as_ref().and_then(|keys| keys.first()))
@@ -88,7 +94,7 @@ impl Resolver {
         endpoint.limits = self.limits(entry);
         endpoint.connect.timeout = endpoint.timeouts.connect;
         endpoint.connect.proxy = entry.proxy.as_ref().and_then(|proxy| self.proxy(proxy));
-        endpoint.connect.ca_file = entry.ca_file.as_ref().map(|path| self.resolve_path(&path.value));
+        endpoint.connect.ca_file = entry.ca_file.as_ref().map(|path| self.resolve_path(&path.value, path));
         endpoint.gateway = entry.gateway.unwrap_or(endpoint.gateway);
         endpoint.gzip = entry.gzip.unwrap_or(false);
         self.config.endpoints.push(Arc::new(endpoint));
@@ -96,12 +102,19 @@ impl Resolver {
 
     fn base_url(&mut self, name: &Spanned<String>, entry: &EndpointEntry) -> Option<Url> {
         let Some(base_url) = &entry.base_url else {
-            let vendor = vendors::by_name(&name.value);
-            if vendor.is_none() {
+            let Some(vendor) = vendors::by_name(&name.value) else {
                 self.add_problem(format!("endpoint \"{}\" has no base_url", name.value), &name.span).help =
                     Some("add base_url = \"https://…/v1\"".into());
-            }
-            return vendor.and_then(|vendor| Url::parse(&vendor.base_url).ok());
+                return None;
+            };
+            return match vendor.effective_base_url(&self.environment) {
+                Ok(url) => Some(url),
+                Err(error) => {
+                    let message = format!("endpoint \"{}\" has no valid base URL: {error}", name.value);
+                    self.add_problem(message, &name.span).help = Some("correct the variable, or set base_url".into());
+                    None
+                }
+            };
         };
         match parse_base_url(&base_url.value) {
             Ok(url) => Some(self.warn_about_base_url(&name.value, url)),
@@ -170,16 +183,16 @@ impl Resolver {
             }
             KeyEntry::Literal(value) => KeySource::Literal(ApiKey::new(value)),
             KeyEntry::Env(name) => KeySource::Env(name.clone()),
-            KeyEntry::File(path) => KeySource::File(self.resolve_path(path)),
+            KeyEntry::File(path) => KeySource::File(self.resolve_path(path, entry)),
             KeyEntry::Command(args) => KeySource::Command(args.clone()),
             KeyEntry::Shell(line) => KeySource::Shell(line.clone()),
             KeyEntry::Keyring(name) => KeySource::Keyring(name.clone()),
         })
     }
 
-    /// Expands `~` to the home folder; other relative paths are relative to the config's folder.
-    pub(super) fn resolve_path(&self, path: &str) -> PathBuf {
-        resolve_path(&self.folder, path)
+    /// Expands `~` to the home folder; other relative paths are relative to the folder of the file with `entry`.
+    pub(super) fn resolve_path<T>(&self, path: &str, entry: &Spanned<T>) -> PathBuf {
+        resolve_config_path(self.source.path_at(entry.span.start), path)
     }
 }
 

@@ -1,13 +1,10 @@
-//! Validates the deserialized config file and builds a [`Config`] in which every name is defined.
+//! Validates the deserialized config files and builds a [`Config`] in which every name is defined.
 //!
 //! Reports all problems at once, so that a file can be fixed in one pass.
 
-use std::{
-    collections::HashMap,
-    ops::Range,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::{collections::HashMap, ops::Range, str::FromStr, sync::Arc};
+
+use strum::VariantNames;
 
 mod endpoint;
 mod model;
@@ -19,13 +16,11 @@ use endpoint::default_endpoint;
 pub use endpoint::{resolve_config_path, resolve_path};
 
 use super::{
-    Config, ConfigError, Preset, Problem, RoundContext, Set,
-    error::SourceFile,
+    Config, ConfigError, Preset, Problem, Set,
     file::ConfigFile,
     names::{first_invalid_char, normalize_name},
     preset,
-    renamed_keys::find_renamed_keys,
-    toml_problem::toml_problem,
+    source::SourceMap,
     values::{OrderedTable, Spanned},
     vendors,
 };
@@ -37,19 +32,17 @@ use crate::model::{
     target::{DecodeOptions, Target, TargetId},
 };
 
-/// Parses and validates the text of the config file at `path`.
-pub fn resolve(text: &str, path: &Path) -> Result<Config, ConfigError> {
-    let source = SourceFile::new(&path.display().to_string(), text);
-    let invalid = |problems| ConfigError::Invalid { path: path.to_owned(), problems };
-    let file: ConfigFile = toml::from_str(text).map_err(|error| invalid(vec![toml_problem(&source, &error)]))?;
-    let mut resolver = Resolver {
-        source,
-        folder: path.parent().unwrap_or(Path::new("")).to_owned(),
-        problems: Vec::new(),
-        config: Config { path: Some(path.to_owned()), renamed_keys: find_renamed_keys(text), ..Config::default() },
-    };
-    resolver.resolve_file(&file);
-    if resolver.problems.is_empty() { Ok(resolver.config) } else { Err(invalid(resolver.problems)) }
+/// Validates `file`. `skipped_names`: names of entries that have errors and are missing in `file`.
+pub(super) fn resolve_file(
+    file: &ConfigFile,
+    source: SourceMap,
+    environment: &Environment,
+    skipped_names: Vec<String>,
+) -> (Config, Vec<Problem>) {
+    let environment = environment.clone();
+    let mut resolver = Resolver { source, environment, skipped_names, problems: Vec::new(), config: Config::default() };
+    resolver.resolve_file(file);
+    (resolver.config, resolver.problems)
 }
 
 /// The configuration without a file: the vendors with a key in the environment, with their default models, and the
@@ -94,8 +87,10 @@ pub fn direct_target(endpoint: &Arc<Endpoint>, upstream: &str) -> Target {
 }
 
 struct Resolver {
-    source: SourceFile,
-    folder: PathBuf,
+    source: SourceMap,
+    environment: Environment,
+    /// Names of entries with errors that are already reported: references to them are not reported.
+    skipped_names: Vec<String>,
     problems: Vec<Problem>,
     config: Config,
 }
@@ -125,9 +120,7 @@ impl Resolver {
         self.resolve_serve(&file.serve);
         self.config.default = file.default.as_ref().map(|name| self.check_model_or_route(name, "`default`"));
         let context = file.context.as_ref();
-        self.config.context = context
-            .and_then(|keyword| self.parse_keyword("context", keyword, &RoundContext::NAMES))
-            .unwrap_or_default();
+        self.config.context = context.and_then(|keyword| self.parse_keyword("context", keyword)).unwrap_or_default();
         self.config.compare = file.compare.as_ref().map(|name| self.check_set(name));
     }
 
@@ -138,6 +131,14 @@ impl Resolver {
 
     fn push_problem(&mut self, problem: Problem) {
         self.problems.push(problem);
+    }
+
+    /// Adds a problem with a reference to `name`, unless the entry with this name has errors of its own.
+    fn push_unknown_name(&mut self, name: &str, problem: Problem) {
+        let entry = name.split('/').next().unwrap_or(name);
+        if !self.skipped_names.iter().any(|skipped| skipped == name || skipped == entry) {
+            self.problems.push(problem);
+        }
     }
 
     /// Checks all names: models, routes and sets share one namespace, and every name must be valid.
@@ -191,14 +192,17 @@ impl Resolver {
         upper
     }
 
-    fn parse_keyword<T: Copy>(&mut self, key: &str, keyword: &Spanned<String>, known: &[(&str, T)]) -> Option<T> {
-        let value = known.iter().find(|(name, _)| *name == keyword.value).map(|&(_, value)| value);
+    fn parse_keyword<T: FromStr + VariantNames>(&mut self, key: &str, keyword: &Spanned<String>) -> Option<T> {
+        let value = keyword.value.parse().ok();
         if value.is_none() {
-            let names: Vec<&str> = known.iter().map(|&(name, _)| name).collect();
-            self.add_problem(format!("invalid {key} \"{}\"", keyword.value), &keyword.span).help =
-                Some(format!("use one of: {}", names.join(", ")));
+            self.add_invalid_keyword(key, keyword, T::VARIANTS);
         }
         value
+    }
+
+    fn add_invalid_keyword(&mut self, key: &str, keyword: &Spanned<String>, valid: &[&str]) {
+        self.add_problem(format!("invalid {key} \"{}\"", keyword.value), &keyword.span).help =
+            Some(format!("use one of: {}", valid.join(", ")));
     }
 
     /// The target of a model or of `endpoint/id`.
@@ -221,7 +225,8 @@ impl Resolver {
         }
         let problem = Problem::new(&self.source, format!("unknown model \"{name}\""), reference.span.clone());
         let known = self.config.models.iter().map(|model| model.id.0.as_str());
-        self.problems.push(problem.with_primary_label(format!("used by {used_by}")).with_suggestion(&name, known));
+        let problem = problem.with_primary_label(format!("used by {used_by}")).with_suggestion(&name, known);
+        self.push_unknown_name(&name, problem);
         None
     }
 
@@ -256,7 +261,7 @@ impl Resolver {
             let problem = Problem::new(&self.source, format!("unknown set \"{name}\""), reference.span.clone());
             let problem = problem.with_primary_label("`compare` must name a set");
             let problem = problem.with_suggestion(&name, self.config.sets.iter().map(|set| set.name.as_str()));
-            self.push_problem(problem);
+            self.push_unknown_name(&name, problem);
         }
         name
     }

@@ -28,7 +28,8 @@ impl Resolver {
             let problem = problem
                 .with_primary_label("no entry with this name in [endpoints]")
                 .with_suggestion(&endpoint_name, known);
-            return self.push_problem(problem);
+            self.push_unknown_name(&endpoint_name, problem);
+            return self.skipped_names.push(normalize_name(&name.value));
         };
         if entry.model.value.is_empty() {
             self.add_problem("the upstream model ID is empty", &entry.model.span);

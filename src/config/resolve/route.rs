@@ -6,13 +6,12 @@ use super::Resolver;
 use crate::{
     config::{Route, file::RouteEntry, names::normalize_name, values::Spanned},
     model::target::Target,
-    routing::{OnIncomplete, Policy, strategy::Strategy},
+    routing::{Policy, strategy::Strategy},
 };
 
 impl Resolver {
     pub(super) fn add_route(&mut self, name: &Spanned<String>, entry: &RouteEntry) {
-        let strategy =
-            entry.strategy.as_ref().and_then(|keyword| self.parse_keyword("strategy", keyword, &Strategy::NAMES));
+        let strategy = entry.strategy.as_ref().and_then(|keyword| self.parse_keyword::<Strategy>("strategy", keyword));
         let strategy = strategy.unwrap_or_default();
         if entry.models.is_empty() {
             self.add_problem(format!("route \"{}\" has no models", name.value), &name.span);
@@ -51,15 +50,10 @@ impl Resolver {
         if strategy == Strategy::Cheapest {
             self.check_prices(name, &models);
         }
-        let on_incomplete = entry.on_incomplete.as_ref().and_then(|keyword| {
-            let known =
-                [("error", OnIncomplete::Error), ("restart", OnIncomplete::Restart), ("buffer", OnIncomplete::Buffer)];
-            self.parse_keyword("on_incomplete", keyword, &known)
-        });
+        let on_incomplete =
+            entry.on_incomplete.as_ref().and_then(|keyword| self.parse_keyword("on_incomplete", keyword));
         let on_filter = entry.on_filter.as_ref();
-        let failover_on_filter = on_filter
-            .and_then(|keyword| self.parse_keyword("on_filter", keyword, &[("stop", false), ("next", true)]))
-            .unwrap_or(false);
+        let on_filter = on_filter.and_then(|keyword| self.parse_keyword("on_filter", keyword)).unwrap_or_default();
         let hedge_after = entry.hedge_after.map(|duration| duration.0);
         let policy = Policy { strategy, weights, sticky: entry.sticky, hedge_after };
         let hold = entry.hold.map(|duration| duration.0);
@@ -69,7 +63,7 @@ impl Resolver {
             models,
             on_incomplete,
             hold,
-            failover_on_filter,
+            on_filter,
         });
     }
 

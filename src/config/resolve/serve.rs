@@ -21,8 +21,8 @@ impl Resolver {
             hold: entry.hold.map_or(defaults.hold, |duration| duration.0),
             drain: entry.drain.map_or(defaults.drain, |duration| duration.0),
             max_body: max_body_mb.map_or(defaults.max_body, |megabytes| (megabytes as usize).saturating_mul(MEGABYTE)),
-            hosts: entry.hosts.iter().map(|host| self.check_host(host)).collect(),
-            cors: entry.cors.iter().filter_map(|origin| self.check_origin(origin)).collect(),
+            hosts: entry.hosts.iter().flatten().map(|host| self.check_host(host)).collect(),
+            cors: entry.cors.iter().flatten().filter_map(|origin| self.check_origin(origin)).collect(),
             tls: self.resolve_tls(entry),
             clients: entry.keys.0.iter().filter_map(|(name, entry)| self.resolve_client(name, entry)).collect(),
         };
@@ -63,7 +63,7 @@ impl Resolver {
 
     fn resolve_tls(&mut self, entry: &ServeEntry) -> Option<(std::path::PathBuf, std::path::PathBuf)> {
         match (&entry.cert, &entry.key) {
-            (Some(cert), Some(key)) => Some((self.resolve_path(&cert.value), self.resolve_path(&key.value))),
+            (Some(cert), Some(key)) => Some((self.resolve_path(&cert.value, cert), self.resolve_path(&key.value, key))),
             (None, None) => None,
             (Some(path), None) | (None, Some(path)) => {
                 self.add_problem("`cert` and `key` must be set together", &path.span).help =

@@ -54,9 +54,9 @@ impl Resolver {
             return Some(normalized);
         }
         let problem = Problem::new(&self.source, format!("unknown {kind} \"{normalized}\""), name.span.clone());
-        self.push_problem(
-            problem.with_primary_label("in [spend]").with_suggestion(&normalized, known.iter().map(String::as_str)),
-        );
+        let problem =
+            problem.with_primary_label("in [spend]").with_suggestion(&normalized, known.iter().map(String::as_str));
+        self.push_unknown_name(&normalized, problem);
         None
     }
 

@@ -1,6 +1,9 @@
 //! Tests of valid config files and of every kind of problem.
 
+use std::path::Path;
+
 use super::*;
+use crate::config::resolve;
 
 const GOOD: &str = r#"
 default = "chat"
@@ -64,7 +67,7 @@ fn valid_file_is_resolved_to_targets() {
 #[test]
 fn unknown_keys_and_wrong_types_are_labeled() {
     let (message, labeled, help) = only_problem("[endpoints.a]\nbase_url = \"http://h/v1\"\nbase_ulr = 1\n");
-    assert!(message.contains("unknown field `base_ulr`"), "{message}");
+    assert!(message.contains("unknown key `base_ulr`"), "{message}");
     assert_eq!((labeled.as_str(), help.as_deref()), ("base_ulr", Some("did you mean \"base_url\"?")));
     let (message, labeled, _) = only_problem("[endpoints.a]\nbase_url = \"http://h/v1\"\nrpm = \"many\"\n");
     assert!(message.contains("invalid type"), "{message}");

@@ -264,7 +264,7 @@ impl CallTask {
             // A probe is a single request.
             has_retry_budget: self.budget.may_retry() && candidate.probe.is_none() && !self.breaker_opened(candidate),
             is_gateway: candidate.target.endpoint.gateway,
-            failover_on_filter: self.call.failover_on_filter,
+            on_filter: self.call.on_filter,
         };
         decide(error, context, self.engine.health.now(), self.engine.random_unit())
     }

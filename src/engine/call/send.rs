@@ -23,7 +23,7 @@ use crate::{
     },
     model::{ErrorClass, FinishReason, ModelRequest, api_key::KeySource},
     protocol::{CallError, reply_reader::DecodedBatch},
-    routing::OnIncomplete,
+    routing::{OnFilter, OnIncomplete},
 };
 
 /// An attempt to be started.
@@ -297,7 +297,7 @@ impl CallTask {
     /// Whether an empty answer that a content filter ended fails over to the next candidate (`on_filter = "next"`).
     fn fails_over_on_filter(&self, end: &AttemptEnd) -> bool {
         let filtered = end.finish_reason == Some(FinishReason::ContentFilter) && !self.has_answer();
-        filtered && self.call.failover_on_filter && self.has_more_candidates()
+        filtered && self.call.on_filter == OnFilter::Next && self.has_more_candidates()
     }
 
     /// Emits deltas until the answer ends.

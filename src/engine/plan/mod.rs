@@ -10,7 +10,7 @@ pub use select::{SelectedCalls, Selection};
 use crate::{
     config::{Config, closest_name, normalize_name, vendors},
     model::{ChatRequest, ModelRequest, target::Target},
-    routing::{OnIncomplete, Policy},
+    routing::{OnFilter, OnIncomplete, Policy},
 };
 
 /// All calls of one command.
@@ -57,8 +57,8 @@ pub struct Call {
     pub route: Option<Policy>,
     /// What to do if an answer ends early after part of it was shown.
     pub on_incomplete: OnIncomplete,
-    /// A response blocked by a content filter fails over to the next candidate.
-    pub failover_on_filter: bool,
+    /// What happens when a content filter rejects the request.
+    pub on_filter: OnFilter,
     /// Deadline of the whole call; only time spent waiting for the network counts.
     pub deadline: Option<Duration>,
     /// The client gets the response frame by frame as it arrives: raw frames are kept, and reasoning that was passed on
@@ -82,7 +82,7 @@ impl Call {
             candidates: vec![target],
             route: None,
             on_incomplete: OnIncomplete::Error,
-            failover_on_filter: false,
+            on_filter: OnFilter::Stop,
             deadline: None,
             passthrough: false,
             retain_text: false,
@@ -216,7 +216,7 @@ fn resolve_name(
             candidates: route.models.clone(),
             route: Some(route.policy.clone()),
             on_incomplete: route.on_incomplete.unwrap_or(on_incomplete),
-            failover_on_filter: route.failover_on_filter,
+            on_filter: route.on_filter,
             ..single(Arc::clone(&route.models[0]))
         });
     }
@@ -234,7 +234,7 @@ fn default_name(config: &Config) -> Result<String, PlanError> {
     match (config.routes.as_slice(), config.models.as_slice()) {
         ([route], _) => Ok(route.name.clone()),
         ([], [model]) => Ok(model.id.0.clone()),
-        _ if config.path.is_none() => Err(PlanError::NoEndpoints),
+        _ if config.files.is_empty() => Err(PlanError::NoEndpoints),
         _ => {
             let names: Vec<&str> = config.names().collect();
             let hint = if names.is_empty() {
@@ -249,7 +249,7 @@ fn default_name(config: &Config) -> Result<String, PlanError> {
 
 fn unknown_hint(config: &Config, name: &str) -> String {
     if let Some((endpoint, _)) = name.split_once('/') {
-        if let (None, Some(vendor)) = (&config.path, vendors::by_name(endpoint)) {
+        if let (true, Some(vendor)) = (config.files.is_empty(), vendors::by_name(endpoint)) {
             return format!("set {} to use {}", vendor.key_env.join(" or "), vendor.title);
         }
         let endpoints: Vec<&str> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();

@@ -118,10 +118,10 @@ fn all_models(config: &Config) -> Result<Vec<String>, PlanError> {
     if !config.models.is_empty() {
         return Ok(config.models.iter().map(|model| model.id.0.clone()).collect());
     }
-    Err(match config.path {
-        None => PlanError::NoEndpoints,
-        Some(_) => PlanError::NoSelection { hint: "the config has no [models]; run \"mmchat model add\"".into() },
-    })
+    if config.files.is_empty() {
+        return Err(PlanError::NoEndpoints);
+    }
+    Err(PlanError::NoSelection { hint: "the config has no [models]; run \"mmchat model add\"".into() })
 }
 
 /// The models of `compare` without a selection.
@@ -129,7 +129,7 @@ fn default_selection(config: &Config) -> Result<Vec<(String, bool)>, PlanError> 
     let members = match (&config.compare, config.sets.as_slice()) {
         (Some(name), _) => set_members(config, name)?,
         (None, [only]) => &only.members,
-        (None, []) if config.path.is_none() => {
+        (None, []) if config.files.is_empty() => {
             return Ok(all_models(config)?.into_iter().map(|name| (name, false)).collect());
         }
         (None, []) => {

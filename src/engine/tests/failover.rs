@@ -1,6 +1,7 @@
 //! Tests of repeats, key rotation and failover, and of the errors that end a call.
 
 use super::*;
+use crate::routing::OnFilter;
 
 #[tokio::test(start_paused = true)]
 async fn complete_answer_is_returned() {
@@ -64,7 +65,7 @@ async fn invalid_request_does_not_fail_over() {
 #[tokio::test(start_paused = true)]
 async fn content_filter_fails_over_with_on_filter_next() {
     let refusal = MockResponse::Status(400, vec![], "{\"error\":{\"message\":\"content_filter\"}}");
-    let result = run(Call { failover_on_filter: true, ..call_to(two_targets()) }, [refusal, answer()]).await;
+    let result = run(Call { on_filter: OnFilter::Next, ..call_to(two_targets()) }, [refusal, answer()]).await;
     assert_eq!(result.answer.text, "Hello");
 }
 

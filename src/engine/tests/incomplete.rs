@@ -1,6 +1,7 @@
 //! Tests of incomplete answers, and of complete ones that look incomplete.
 
 use super::*;
+use crate::routing::OnFilter;
 
 #[tokio::test(start_paused = true)]
 async fn answer_without_an_end_is_incomplete() {
@@ -122,7 +123,7 @@ async fn filtered_reasoning_fails_over_only_with_on_filter_next() {
     let refusal = "data: {\"error\":{\"code\":\"content_filter\",\"message\":\"no\"}}\n\n";
     let reply = || MockResponse::Chunks(vec![(Duration::ZERO, REASONING), (Duration::ZERO, refusal)]);
     assert_eq!(run(call_to(two_targets()), [reply()]).await.class(), ErrorClass::Filter);
-    let result = run(Call { failover_on_filter: true, ..call_to(two_targets()) }, [reply(), answer()]).await;
+    let result = run(Call { on_filter: OnFilter::Next, ..call_to(two_targets()) }, [reply(), answer()]).await;
     assert_eq!(result.answer.text, "Hello");
 }
 
@@ -130,7 +131,7 @@ async fn filtered_reasoning_fails_over_only_with_on_filter_next() {
 async fn filtered_empty_answer_fails_over_only_with_on_filter_next() {
     let filtered = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"content_filter\"}]}\n\n";
     let reply = || MockResponse::Chunks(vec![(Duration::ZERO, filtered)]);
-    let result = run(Call { failover_on_filter: true, ..call_to(two_targets()) }, [reply(), answer()]).await;
+    let result = run(Call { on_filter: OnFilter::Next, ..call_to(two_targets()) }, [reply(), answer()]).await;
     assert_eq!((result.answer.text.as_str(), result.classes()), ("Hello", vec!["filter", "ok"]));
     let result = run(call_to(two_targets()), [reply()]).await;
     assert_eq!(result.record.result, Ok(Completion { finish_reason: Some(FinishReason::ContentFilter) }));

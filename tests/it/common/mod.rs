@@ -85,6 +85,7 @@ impl TestEnv {
         for vendor in vendors::all().iter().filter(|vendor| vendor.base_url.starts_with("http://127.0.0.1")) {
             command.env(&vendor.base_url_env[0], "http://127.0.0.1:1/v1");
         }
+        command.env("XDG_CONFIG_DIRS", self.folder.path().join("no-system-config"));
         command.envs(self.variables.iter().copied());
         if self.config.exists() {
             command.env("MMCHAT_CONFIG", &self.config);

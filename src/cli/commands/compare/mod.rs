@@ -2,7 +2,11 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use clap::Args;
+use clap::{
+    Args,
+    builder::{PossibleValuesParser, TypedValueParser as _},
+};
+use strum::VariantNames as _;
 use tokio::time::Instant;
 
 mod continuation;
@@ -73,10 +77,10 @@ pub(crate) struct CompareArgs {
     #[arg(
         long,
         value_name = "CONTEXT",
-        value_parser = RoundContext::NAMES.map(|(name, _)| name),
+        value_parser = PossibleValuesParser::new(RoundContext::VARIANTS).try_map(|name| name.parse::<RoundContext>()),
         help_heading = "Prompt"
     )]
-    context: Option<String>,
+    context: Option<RoundContext>,
     /// Use these models, routes, endpoint/upstream-ids or sets, joined with commas
     #[arg(
         short,
@@ -141,7 +145,7 @@ pub(crate) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
         .with_post_processing(&args.post_processing);
     let preset = args.request.preset(context, &config, &settings)?;
     let continued = match &args.continue_from {
-        Some(reference) => Some(ContinuedComparison::find(context, reference, (args.round_context(), config.context))?),
+        Some(reference) => Some(ContinuedComparison::find(context, reference, (args.context, config.context))?),
         None if args.context.is_some() => {
             return Err(CliError::usage("--context requires --continue", "add --continue"));
         }
@@ -344,12 +348,6 @@ impl CompareRun<'_> {
 }
 
 impl CompareArgs {
-    /// The value of `--context`.
-    fn round_context(&self) -> Option<RoundContext> {
-        let value = self.context.as_deref()?;
-        RoundContext::NAMES.into_iter().find(|(name, _)| *name == value).map(|(_, context)| context)
-    }
-
     /// The models selected by the options, else the model of the preset.
     fn selection(&self, preset: Option<&Preset>) -> Selection {
         let selected =

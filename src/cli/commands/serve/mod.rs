@@ -69,7 +69,8 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> Result<Exit, CliError>
     if config.models.is_empty() && config.routes.is_empty() && config.endpoints.is_empty() {
         return Err(CliError::usage("nothing to serve: no endpoints in the config", "run \"mmchat init\""));
     }
-    let source = ConfigSource::new(context.environment.clone(), settings, args.listen.clone(), config.path.is_some());
+    let paths = config.files.clone();
+    let source = ConfigSource::new(context.environment.clone(), settings, args.listen.clone(), paths);
     let max_connections =
         (raise_open_file_limit().saturating_sub(RESERVED_FILES) / FILES_PER_CLIENT).clamp(1, MAX_CONNECTIONS);
     let runtime = context.runtime()?;

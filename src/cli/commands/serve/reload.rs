@@ -2,6 +2,7 @@
 
 use std::{
     io::{IsTerminal, stdin},
+    path::PathBuf,
     time::Duration,
 };
 
@@ -9,7 +10,7 @@ use tokio::time::sleep;
 
 use crate::{
     cli::Context,
-    config::{self, Config, ConfigError, ResolvedSettings},
+    config::{Config, ConfigError, ConfigText, ResolvedSettings},
     gateway::{Gateway, Log},
     model::environment::Environment,
     store::watch::FileWatcher,
@@ -25,26 +26,26 @@ pub(super) struct ConfigSource {
     settings: ResolvedSettings,
     /// Overrides `listen` of the file.
     listen_override: Option<String>,
-    /// Whether the first config was read from a file.
-    from_file: bool,
+    /// The files of the first config.
+    paths: Vec<PathBuf>,
     /// Whether the server was started at a terminal.
     at_terminal: bool,
 }
 
 impl ConfigSource {
-    /// `from_file`: whether the first config was read from the file.
+    /// `paths`: the files that the first config was read from.
     pub(super) fn new(
         environment: Environment,
         settings: ResolvedSettings,
         listen_override: Option<String>,
-        from_file: bool,
+        paths: Vec<PathBuf>,
     ) -> Self {
-        Self { environment, settings, listen_override, from_file, at_terminal: stdin().is_terminal() }
+        Self { environment, settings, listen_override, paths, at_terminal: stdin().is_terminal() }
     }
 
     /// Keeps the gateway up to date with the config until a stop signal.
     pub(super) async fn follow(&self, gateway: &Gateway, log: &Log, signals: &mut ServerSignals) {
-        let mut last_text = self.read_text();
+        let mut last_texts = self.read_texts();
         let mut watcher = self.start_watcher(log);
         loop {
             let is_requested = tokio::select! {
@@ -57,15 +58,15 @@ impl ConfigSource {
                 () = wait_for_change(&mut watcher) => false,
             };
             sleep(SETTLE_DELAY).await;
-            let text = self.read_text();
+            let texts = self.read_texts();
             // A notification may be about another file in the directory.
-            if is_requested || text != last_text {
+            if is_requested || texts != last_texts {
                 // Resolving a key may run a slow command; a stop signal must not wait for it.
                 tokio::select! {
                     () = self.reload(gateway, log) => {}
                     () = wait_for_stop(signals) => return,
                 }
-                last_text = text;
+                last_texts = texts;
             }
         }
     }
@@ -96,31 +97,29 @@ impl ConfigSource {
     }
 
     fn load(&self) -> Result<Config, ConfigError> {
-        let mut config = match Context::read_config(&self.settings)? {
-            Some((path, text)) => config::resolve(&text, &path)?,
-            // Without the file the server would have no client keys and accept every client.
-            None if self.from_file => {
-                let path = self.settings.config.value.clone().unwrap_or_default();
-                return Err(ConfigError::Read { path, reason: "the file no longer exists".into() });
-            }
-            None => config::from_environment(&self.environment)?,
-        };
+        let layers = Context::layers(&self.environment, &self.settings)?;
+        // Without a file of the first config the server could have no client keys and accept every client.
+        if let Some(path) = self.paths.iter().find(|path| !layers.paths().contains(&path.as_path())) {
+            return Err(ConfigError::Read { path: path.clone(), reason: "the file no longer exists".into() });
+        }
+        let mut config = layers.resolve()?;
         if let Some(listen) = &self.listen_override {
             config.serve.listen.clone_from(listen);
         }
         Ok(config)
     }
 
-    /// The text of the file; `None` when it is missing or unreadable.
-    fn read_text(&self) -> Option<String> {
-        Context::read_config(&self.settings).ok().flatten().map(|(_, text)| text)
+    /// The texts of the files; `None` when one is unreadable.
+    fn read_texts(&self) -> Option<Vec<ConfigText>> {
+        let layers = Context::layers(&self.environment, &self.settings).ok()?;
+        Some(layers.system.into_iter().chain(layers.user).collect())
     }
 
     fn start_watcher(&self, log: &Log) -> Option<FileWatcher> {
         let path = self.settings.config.value.as_ref()?;
         match FileWatcher::new(path) {
             Ok(watcher) => Some(watcher),
-            Err(_) if !self.from_file && !path.exists() => None,
+            Err(_) if self.paths.is_empty() && !path.exists() => None,
             Err(error) => {
                 log.event("warning", &format!("cannot watch {}: {error}; send SIGHUP to reload it", path.display()));
                 None
@@ -143,10 +142,10 @@ async fn wait_for_change(watcher: &mut Option<FileWatcher>) {
 
 /// All problems of a config, each with its line and column.
 fn error_text(error: &ConfigError) -> String {
-    let ConfigError::Invalid { path, problems } = error else { return error.to_string() };
+    let ConfigError::Invalid { problems, .. } = error else { return error.to_string() };
     let texts = problems.iter().map(|problem| {
         let (line, column) = problem.line_column();
-        format!("{}:{line}:{column}: {problem}", path.display())
+        format!("{}:{line}:{column}: {problem}", problem.path().display())
     });
     texts.collect::<Vec<_>>().join("; ")
 }

@@ -1,0 +1,301 @@
+//! Formats the effective configuration as TOML, with the origin of each value if requested.
+
+use serde::Serialize;
+use toml_edit::{DocumentMut, Item, Table, Value};
+
+use super::{Config, Preset, ResolvedSettings, file::ConfigFile, file::PresetEntry, origin::Origins};
+
+/// The effective settings and configuration.
+#[derive(Serialize)]
+struct Effective<'a> {
+    #[serde(flatten)]
+    settings: &'a ResolvedSettings,
+    #[serde(flatten)]
+    config: ConfigFile,
+}
+
+/// The configuration in effect as TOML. With `origins`, a comment names the origin of each value.
+#[must_use]
+pub fn effective_toml(config: &Config, settings: &ResolvedSettings, origins: Option<&Origins>) -> String {
+    let mut document = document(&Effective { settings, config: config.into() });
+    if let Some(origins) = origins {
+        annotate(document.as_table_mut(), &mut Vec::new(), &|path| {
+            origins.of_setting(settings, path).unwrap_or_else(|| origins.of_key(path, config))
+        });
+    }
+    document.to_string()
+}
+
+/// A preset as a TOML table.
+#[must_use]
+pub fn preset_toml(preset: &Preset) -> String {
+    #[derive(Serialize)]
+    struct Presets {
+        presets: super::values::OrderedTable<PresetEntry>,
+    }
+    document(&Presets { presets: [(preset.name.clone(), preset.into())].into_iter().collect() }).to_string()
+}
+
+fn document(value: &impl Serialize) -> DocumentMut {
+    let mut document = toml_edit::ser::to_document(value).expect("all values of a config have a form in TOML");
+    lay_out(document.as_table_mut(), 0);
+    document
+}
+
+/// The tables whose keys are names of entries: each entry gets a header.
+const NAMED_TABLES: [&str; 5] = ["endpoints", "models", "routes", "presets", "keys"];
+
+/// Gives tables their headers, and removes empty ones. Tables inside an entry are written with dotted keys.
+fn lay_out(table: &mut Table, depth: usize) {
+    let names: Vec<String> = table.iter().map(|(name, _)| name.to_owned()).collect();
+    for name in names {
+        let Some(item) = table.get_mut(&name) else { continue };
+        if let Item::Value(Value::InlineTable(_)) = item {
+            *item = std::mem::take(item).into_table().map_or_else(|item| item, Item::Table);
+        }
+        let Some(inner) = item.as_table_mut() else { continue };
+        let holds_entries = NAMED_TABLES.contains(&name.as_str()) && (depth == 0 || name == "keys");
+        if holds_entries {
+            inner.set_implicit(true);
+            for (_, entry) in inner.iter_mut() {
+                if let Item::Value(Value::InlineTable(_)) = entry {
+                    *entry = std::mem::take(entry).into_table().map_or_else(|item| item, Item::Table);
+                }
+                if let Some(entry) = entry.as_table_mut() {
+                    lay_out(entry, 2);
+                }
+            }
+        } else {
+            inner.set_dotted(depth > 0);
+            lay_out(inner, depth + 1);
+        }
+        if inner.is_empty() {
+            table.remove(&name);
+        }
+    }
+}
+
+/// Adds a comment with the origin to every value.
+fn annotate(table: &mut Table, path: &mut Vec<String>, origin: &dyn Fn(&[String]) -> String) {
+    for (key, item) in table.iter_mut() {
+        path.push(key.get().to_owned());
+        match item {
+            Item::Table(inner) => annotate(inner, path, origin),
+            Item::Value(value) => value.decor_mut().set_suffix(format!("  # {}", origin(path))),
+            Item::None | Item::ArrayOfTables(_) => {}
+        }
+        path.pop();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, path::Path};
+
+    use super::*;
+    use crate::{
+        config::{ConfigLayers, ConfigText, Flags, resolve},
+        model::environment::Environment,
+    };
+
+    fn settings() -> ResolvedSettings {
+        ResolvedSettings::new(&Environment::default(), &Flags::default()).expect("valid settings")
+    }
+
+    /// A config that sets every key of the schema.
+    const FULL: &str = r#"
+default = "r"
+compare = "s"
+context = "shared"
+history = false
+history_days = 9
+
+[endpoints.e]
+base_url = "https://h.example.com/v1"
+protocol = "openai"
+api_keys = [{ env = "A_KEY" }, { file = "/k" }, { command = ["pass"] }, { command = "pass" }, { keyring = "k" }]
+headers.x-team = { env = "TEAM" }
+timeouts = { connect = "1s", first_token = "2s", idle = "3s", total = "4s" }
+max_concurrency = 3
+rpm = 4
+queue = "5s"
+proxy = "http://p.example.com:1/"
+ca_file = "/ca.pem"
+gateway = true
+gzip = true
+
+[models."m.1"]
+endpoint = "e"
+model = "upstream"
+params = { temperature = 0.5, top_p = 0.25, max_tokens = 6, seed = 7, stop = ["x"], reasoning_effort = "low" }
+extra = { a = { b = [1, { c = true }] }, "d e" = "f" }
+price = { input = 1.0, output = 2.0, cached_input = 0.5, currency = "CNY" }
+context = 1000
+tags = ["t"]
+capabilities = ["reasoning", "images", "tools"]
+timeouts = { idle = "9s" }
+think_prefilled = true
+cumulative_deltas = true
+
+[routes.r]
+strategy = "weighted"
+models = [{ name = "m.1", weight = 3 }, "e/b"]
+on_incomplete = "restart"
+on_filter = "next"
+sticky = true
+hedge_after = "1.5s"
+hold = "2s"
+
+[sets]
+s = ["r", "m.1"]
+
+[presets.p]
+system = "Be brief."
+model = "r"
+params = { temperature = 0.5, stop = ["y"] }
+prompt = "{{ input }}\n\"quoted\""
+
+[spend]
+day = { USD = 5.0, CNY = 30.0 }
+month = { USD = 50.0 }
+endpoints.e.day = { CNY = 1.0 }
+models."m.1".month = { CNY = 2.0 }
+
+[serve]
+listen = "127.0.0.1:9"
+hold = "1s"
+drain = "2s"
+max_body_mb = 3
+hosts = ["h"]
+cors = ["https://c.example.com"]
+cert = "/c.pem"
+key = "/k.pem"
+
+[serve.keys.team]
+api_key = { env = "TEAM_KEY" }
+models = ["r"]
+rpm = 7
+max_concurrency = 8
+spend = { USD = 1.0 }
+metrics = true
+"#;
+
+    fn leaf_paths(table: &toml::Table, prefix: &str, paths: &mut BTreeSet<String>) {
+        for (key, value) in table {
+            let path = format!("{prefix}/{key}");
+            match value {
+                toml::Value::Table(inner) => leaf_paths(inner, &path, paths),
+                value => _ = paths.insert(format!("{path} = {value}")),
+            }
+        }
+    }
+
+    #[test]
+    fn every_key_of_the_file_is_shown_and_parses_to_the_same_config() {
+        let config = resolve(FULL, Path::new("/c.toml")).expect("valid config");
+        let text = document(&ConfigFile::from(&config)).to_string();
+        let (mut written, mut shown) = (BTreeSet::new(), BTreeSet::new());
+        leaf_paths(&FULL.parse().expect("valid TOML"), "", &mut written);
+        leaf_paths(&text.parse().expect("valid TOML"), "", &mut shown);
+        // A member without a weight has weight 1; an effective timeout of a model may be that of its endpoint.
+        let missing: Vec<_> = written.difference(&shown).filter(|leaf| !leaf.starts_with("/routes/r/models")).collect();
+        assert!(missing.is_empty(), "{missing:#?}\n{text}");
+        let again = resolve(&text, Path::new("/c.toml")).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
+        assert_eq!(document(&ConfigFile::from(&again)).to_string(), text);
+    }
+
+    #[test]
+    fn full_config_sets_every_key_of_the_schema() {
+        let schema = serde_json::to_value(schemars::schema_for!(ConfigFile)).expect("a schema is JSON");
+        let mut keys = BTreeSet::new();
+        let mut pending = vec![&schema];
+        while let Some(value) = pending.pop() {
+            let properties = value.get("properties").and_then(serde_json::Value::as_object);
+            keys.extend(properties.into_iter().flatten().map(|(key, _)| key.as_str()));
+            match value {
+                serde_json::Value::Object(object) => pending.extend(object.values()),
+                serde_json::Value::Array(array) => pending.extend(array),
+                _ => {}
+            }
+        }
+        // `api_key` of an endpoint is shown as `api_keys`.
+        let unused: Vec<_> = keys.iter().filter(|key| !FULL.contains(*key)).collect();
+        assert!(keys.len() > 60 && unused.is_empty(), "{} keys, not in the test: {unused:?}", keys.len());
+    }
+
+    #[test]
+    fn secrets_are_shown_by_source_only() {
+        let text = r#"
+[endpoints.a]
+base_url = "https://user:hunter2@h/v1?key=topsecret"
+api_keys = ["sk-literal-secret", { env = "A_KEY" }, { command = ["pass", "argument-secret"] }, { command = "sh line-secret" }]
+headers = { X-Token = "header-secret-value" }
+proxy = "http://me:proxy-secret@p:1"
+[serve.keys.team]
+api_key = "client-secret-value"
+rpm = 7
+"#;
+        let config = resolve(text, Path::new("c.toml")).expect("valid config");
+        let toml = effective_toml(&config, &settings(), None);
+        for secret in [
+            "hunter2",
+            "topsecret",
+            "literal-secret",
+            "header-secret",
+            "proxy-secret",
+            "client-secret",
+            "argument-secret",
+            "line-secret",
+        ] {
+            assert!(!toml.contains(secret), "{secret} in\n{toml}");
+        }
+        assert!(toml.contains("[serve.keys.team]") && toml.contains("rpm = 7"), "{toml}");
+        assert!(toml.contains("{ env = \"A_KEY\" }") && toml.contains("headers.x-token"), "{toml}");
+    }
+
+    #[test]
+    fn origin_of_each_value_is_named() {
+        let file = |path: &str, text: &str| Some(ConfigText { path: path.into(), text: text.to_owned() });
+        let variables = [("OPENAI_BASE_URL", "http://127.0.0.1:9/v1"), ("MMCHAT_PLAIN", "1")];
+        let environment: Environment =
+            variables.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+        let layers = ConfigLayers {
+            system: file(
+                "/etc/mmchat.toml",
+                "history_days = 5\n[endpoints.e]\nbase_url = \"http://old/v1\"\nrpm = 3\n[endpoints.f]\nbase_url = \"http://f/v1\"\n",
+            ),
+            user: file(
+                "/home/c.toml",
+                "default = \"m\"\n[endpoints.e]\nbase_url = \"http://new/v1\"\napi_key = { env = \"K\" }\ntimeouts.idle = \"3s\"\n\
+                 [endpoints.openai]\n[endpoints.deepseek]\n[models.m]\nendpoint = \"e\"\nmodel = \"x\"\ntimeouts.total = \"9s\"\n\
+                 [routes.r]\nmodels = [\"m\"]\non_cut = \"buffer\"\n",
+            ),
+            environment: environment.clone(),
+        };
+        let config = layers.resolve().expect("valid layers");
+        let flags = Flags { format: Some("json".into()), ..Flags::default() };
+        let settings = ResolvedSettings::new(&environment, &flags).expect("valid settings");
+        let text = effective_toml(&config, &settings, Some(&Origins::new(&layers)));
+        for line in [
+            "format = \"json\"  # --format",
+            "plain = true  # MMCHAT_PLAIN",
+            "no_stdin = false  # default",
+            "default = \"m\"  # /home/c.toml:1",
+            "history_days = 5  # /etc/mmchat.toml:1",
+            "base_url = \"http://new/v1\"  # /home/c.toml:3",
+            "api_keys = [{ env = \"K\" }]  # /home/c.toml:4",
+            "timeouts.idle = \"3s\"  # /home/c.toml:5",
+            "base_url = \"http://f/v1\"  # /etc/mmchat.toml:6",
+            "base_url = \"http://127.0.0.1:9/v1\"  # OPENAI_BASE_URL",
+            "base_url = \"https://api.deepseek.com/v1\"  # known service \"deepseek\"",
+            "gzip = false  # default",
+            "timeouts.total = \"9s\"  # /home/c.toml:11",
+            "on_incomplete = \"buffer\"  # /home/c.toml:14",
+        ] {
+            assert!(text.lines().any(|shown| shown == line), "{line} not in\n{text}");
+        }
+        assert!(!text.contains("rpm"), "the key of the replaced entry is not shown\n{text}");
+        let unmarked = text.lines().filter(|line| line.contains(" = ") && !line.contains("  # "));
+        assert_eq!(unmarked.count(), 0, "{text}");
+    }
+}

@@ -1,0 +1,81 @@
+//! The texts of config files, and the excerpts of them in problems, without secrets.
+
+use std::{
+    ops::Range,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use miette::NamedSource;
+
+use super::{names::Names, redact::redact};
+use crate::model::api_key::ApiKey;
+
+/// The text of a config file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigText {
+    /// The path of the file.
+    pub path: PathBuf,
+    /// The text.
+    pub text: String,
+}
+
+impl ConfigText {
+    /// Whether the file has an endpoint called `name`.
+    #[must_use]
+    pub fn has_endpoint(&self, name: &str) -> bool {
+        Names::parse_lenient(&self.text).endpoints.iter().any(|(known, _)| known == name)
+    }
+}
+
+/// A file, for excerpts in problems.
+#[derive(Debug)]
+pub(super) struct SourceFile {
+    pub(super) path: PathBuf,
+    /// The position of its first byte in the [`SourceMap`].
+    start: usize,
+    /// The text without secrets.
+    pub(super) redacted: NamedSource<String>,
+    pub(super) secrets: Vec<ApiKey>,
+}
+
+impl SourceFile {
+    pub(super) fn local_span(&self, span: Range<usize>) -> Range<usize> {
+        span.start.saturating_sub(self.start)..span.end.saturating_sub(self.start)
+    }
+}
+
+/// The files of a configuration, one after the other, so that one offset denotes a file and a position in it.
+#[derive(Clone, Debug)]
+pub(super) struct SourceMap(Vec<Arc<SourceFile>>);
+
+impl SourceMap {
+    /// The map of `files`, the first one at offset 0.
+    pub(super) fn new(files: &[ConfigText]) -> Self {
+        let mut start = 0;
+        let files = files.iter().map(|ConfigText { path, text }| {
+            let (redacted, secrets) = redact(text);
+            let redacted = NamedSource::new(path.display().to_string(), redacted).with_language("TOML");
+            let secrets = secrets.iter().map(|secret| ApiKey::new(secret)).collect();
+            let file = SourceFile { path: path.clone(), start, redacted, secrets };
+            start += text.len() + 1;
+            Arc::new(file)
+        });
+        Self(files.collect())
+    }
+
+    /// The text of the file at `offset`, without secrets, and the position of its first byte.
+    pub(super) fn text_at(&self, offset: usize) -> (&str, usize) {
+        let file = self.file_at(offset);
+        (file.redacted.inner(), file.start)
+    }
+
+    /// The path of the file at `offset`.
+    pub(super) fn path_at(&self, offset: usize) -> &Path {
+        &self.file_at(offset).path
+    }
+
+    pub(super) fn file_at(&self, offset: usize) -> &Arc<SourceFile> {
+        self.0.iter().rev().find(|file| file.start <= offset).expect("the first file is at offset 0")
+    }
+}
