@@ -13,6 +13,7 @@ use mmchat::{
     routing::{
         OnIncomplete,
         health::{AttemptInfo, HealthError, HealthSnapshot, HealthStore, HealthUpdate, KeyHash},
+        policies::HealthPolicy,
     },
     transport::{http::HttpTransport, keys::KeyRing},
 };
@@ -64,7 +65,12 @@ fn routing(criterion: &mut Criterion) {
         snapshot.key_salt = "0123456789abcdef".into();
         for (number, target) in (0u64..).zip(&call.candidates) {
             let attempt = AttemptInfo { target, key: KeyHash(number), key_index: Some(0), sent_at: now, probe: None };
-            snapshot.record_first_delta(&attempt, Some(std::time::Duration::from_millis(100 + number)), now);
+            snapshot.record_first_delta(
+                &HealthPolicy::default(),
+                &attempt,
+                Some(std::time::Duration::from_millis(100 + number)),
+                now,
+            );
         }
         let engine = Engine::new(Arc::new(HttpTransport::new()), KeyRing::default());
         let engine = engine.with_health(Arc::new(FixedHealthStore(snapshot)), std::time::Duration::MAX).long_lived();

@@ -22,13 +22,10 @@ use crate::{
         protocol,
         reply_reader::{DecodedBatch, ReplyReader},
     },
+    routing::policies::TimeoutPolicy,
     transport::{ByteStream, Transport, TransportError, TransportErrorKind},
 };
 
-/// Default timeout between two reads of a stream that has output.
-const DEFAULT_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Default timeout of the complete answer.
-const DEFAULT_TOTAL_TIMEOUT: Duration = Duration::from_secs(600);
 /// How long to wait for further text or usage after the answer is complete; restarts whenever some arrives.
 const SOFT_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// The largest answer in bytes, reasoning included; about thirty million tokens.
@@ -73,13 +70,13 @@ pub struct AttemptTimeouts {
 }
 
 impl AttemptTimeouts {
-    /// The configured timeouts, with defaults for those that are not set.
+    /// The configured timeouts, with those of `policy` where none is set.
     #[must_use]
-    pub fn from_timeouts(timeouts: Timeouts) -> Self {
+    pub fn new(timeouts: Timeouts, policy: &TimeoutPolicy) -> Self {
         Self {
             first_token: timeouts.first_token,
-            idle: timeouts.idle.unwrap_or(DEFAULT_IDLE_TIMEOUT),
-            total: timeouts.total.unwrap_or(DEFAULT_TOTAL_TIMEOUT),
+            idle: timeouts.idle.unwrap_or(policy.idle),
+            total: timeouts.total.unwrap_or(policy.total),
         }
     }
 }

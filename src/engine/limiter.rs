@@ -24,7 +24,6 @@ use crate::{
     protocol::CallError,
 };
 
-const DEFAULT_QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
 const RPM_WINDOW: Duration = Duration::from_secs(60);
 
 /// One limiter per endpoint.
@@ -62,13 +61,13 @@ impl Drop for QueuedGuard<'_> {
 pub(super) struct Permit(#[expect(dead_code, reason = "releases the permit on drop")] Option<OwnedSemaphorePermit>);
 
 impl EndpointLimiters {
-    /// Waits for a permit, for at most the `queue` time of the endpoint.
-    pub(super) async fn acquire(&self, endpoint: &Endpoint) -> Result<Permit, CallError> {
+    /// Waits for a permit, for at most the `queue` time of the endpoint, or `default_timeout`.
+    pub(super) async fn acquire(&self, endpoint: &Endpoint, default_timeout: Duration) -> Result<Permit, CallError> {
         if endpoint.limits == Limits::default() {
             return Ok(Permit(None));
         }
         let limiter = self.limiter(endpoint);
-        let queue_timeout = limiter.limits.queue_timeout.unwrap_or(DEFAULT_QUEUE_TIMEOUT);
+        let queue_timeout = limiter.limits.queue_timeout.unwrap_or(default_timeout);
         timeout(queue_timeout, limiter.acquire()).await.map_err(|_| {
             let message = format!(
                 "no free request slot at endpoint \"{}\" within {:.1} s",
@@ -138,6 +137,8 @@ impl EndpointLimiter {
 
 #[cfg(test)]
 mod tests {
+    const QUEUE_TIMEOUT: Duration = Duration::from_secs(30);
+
     use super::*;
     use crate::model::endpoint::testing;
 
@@ -150,13 +151,13 @@ mod tests {
         let (limiters, limits) =
             (EndpointLimiters::default(), Limits { max_concurrency: Some(1), ..Limits::default() });
         let endpoint = endpoint(limits);
-        let permit = limiters.acquire(&endpoint).await.expect("no other request holds the permit");
+        let permit = limiters.acquire(&endpoint, QUEUE_TIMEOUT).await.expect("no other request holds the permit");
         assert_eq!(
-            limiters.acquire(&endpoint).await.expect_err("the only permit is taken").class,
+            limiters.acquire(&endpoint, QUEUE_TIMEOUT).await.expect_err("the only permit is taken").class,
             ErrorClass::LocalLimit
         );
         drop(permit);
-        limiters.acquire(&endpoint).await.expect("the permit was released");
+        limiters.acquire(&endpoint, QUEUE_TIMEOUT).await.expect("the permit was released");
     }
 
     #[tokio::test(start_paused = true)]
@@ -164,7 +165,7 @@ mod tests {
         let limits = Limits { rpm: Some(2), queue_timeout: Some(RPM_WINDOW * 2), ..Limits::default() };
         let (limiters, endpoint, started) = (EndpointLimiters::default(), endpoint(limits), Instant::now());
         for _ in 0..3 {
-            limiters.acquire(&endpoint).await.expect("the queue time is two minutes");
+            limiters.acquire(&endpoint, QUEUE_TIMEOUT).await.expect("the queue time is two minutes");
         }
         assert_eq!(started.elapsed(), RPM_WINDOW);
     }

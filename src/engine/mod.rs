@@ -16,6 +16,7 @@ use crate::{
         attempt_budget::RetryBudget,
         health::{Availability, HealthError, HealthStore},
         hedge::HedgeBudget,
+        policies::Policies,
         spend::SpendLedger,
         strategy::WrrState,
     },
@@ -49,6 +50,7 @@ pub use run::Run;
 pub struct Engine {
     transport: Arc<dyn Transport>,
     keys: KeyRing,
+    policies: Arc<Policies>,
     retry_budget: Mutex<RetryBudget>,
     hedge_budget: Mutex<HedgeBudget>,
     limiters: limiter::EndpointLimiters,
@@ -69,18 +71,26 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Creates an engine that sends through `transport` and resolves keys with `keys`.
+    /// Creates an engine with the default policies that sends through `transport` and resolves keys with `keys`.
     #[must_use]
     pub fn new(transport: Arc<dyn Transport>, keys: KeyRing) -> Self {
+        Self::with_policies(transport, keys, Policies::default())
+    }
+
+    /// Creates an engine that sends through `transport` and resolves keys with `keys`.
+    #[must_use]
+    pub fn with_policies(transport: Arc<dyn Transport>, keys: KeyRing, policies: Policies) -> Self {
+        let policies = Arc::new(policies);
         Self {
             transport,
             keys,
-            retry_budget: Mutex::default(),
-            hedge_budget: Mutex::default(),
+            retry_budget: Mutex::new(RetryBudget::new(policies.retry_budget)),
+            hedge_budget: Mutex::new(HedgeBudget::new(policies.hedge)),
             limiters: limiter::EndpointLimiters::default(),
             rng: Mutex::new(fastrand::Rng::new()),
             rotation: credentials::KeyRotation::default(),
-            health: health::Health::new(None, Duration::MAX),
+            health: health::Health::new(Arc::clone(&policies), None, Duration::MAX),
+            policies,
             ledger: None,
             wrr_states: Mutex::default(),
             long_lived: false,
@@ -91,7 +101,7 @@ impl Engine {
     /// `error_text_retention`, because they may quote the prompt.
     #[must_use]
     pub fn with_health(mut self, store: Arc<dyn HealthStore>, error_text_retention: Duration) -> Self {
-        let health = health::Health::new(Some(store), error_text_retention);
+        let health = health::Health::new(Arc::clone(&self.policies), Some(store), error_text_retention);
         self.health = if self.long_lived { health.long_lived() } else { health };
         self
     }

@@ -1,4 +1,4 @@
-//! Limits the total memory held by request bodies larger than 256 KiB to 8 × `max_body`.
+//! Limits the total memory held by large request bodies to a multiple of `max_body`.
 //!
 //! A request over the limit gets 503 `too_many_large_bodies`; small requests are never rejected.
 
@@ -7,16 +7,18 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::rejection::{Rejection, RejectionKind};
+use super::{
+    limits::GatewayLimits,
+    rejection::{Rejection, RejectionKind},
+};
 
-/// Bytes of each body that are exempt from the limit, so that ordinary requests are always accepted.
-const EXEMPT_BYTES: usize = 256 * 1024;
-/// Total limit, as a multiple of the largest allowed body.
-const MAX_LARGE_BODIES: usize = 8;
-
-/// Bytes reserved by all request bodies.
-#[derive(Clone, Debug, Default)]
-pub(super) struct BodyBudget(Arc<AtomicUsize>);
+/// The memory budget of all request bodies.
+#[derive(Clone, Debug)]
+pub(super) struct BodyBudget {
+    limits: GatewayLimits,
+    /// Bytes reserved by all request bodies.
+    reserved: Arc<AtomicUsize>,
+}
 
 /// Bytes reserved for one body, released when dropped.
 #[derive(Debug)]
@@ -26,18 +28,27 @@ pub(super) struct BodyReservation {
 }
 
 impl BodyBudget {
+    pub(super) fn new(limits: GatewayLimits) -> Self {
+        Self { limits, reserved: Arc::default() }
+    }
+
     pub(super) fn new_reservation(&self) -> BodyReservation {
         BodyReservation { budget: self.clone(), reserved: 0 }
     }
 }
 
 impl BodyReservation {
+    pub(super) fn limits(&self) -> GatewayLimits {
+        self.budget.limits
+    }
+
     /// Reserves memory for a body of which `length` bytes have arrived. `max_body`: the largest allowed body.
     pub(super) fn grow_to(&mut self, length: usize, max_body: usize) -> Result<(), Rejection> {
-        let additional = length.saturating_sub(EXEMPT_BYTES).saturating_sub(self.reserved);
-        let total_before = self.budget.0.fetch_add(additional, Ordering::Relaxed);
+        let limits = &self.budget.limits;
+        let additional = length.saturating_sub(limits.exempt_body_bytes).saturating_sub(self.reserved);
+        let total_before = self.budget.reserved.fetch_add(additional, Ordering::Relaxed);
         self.reserved += additional;
-        if additional > 0 && total_before + additional > max_body.saturating_mul(MAX_LARGE_BODIES) {
+        if additional > 0 && total_before + additional > max_body.saturating_mul(limits.max_large_bodies) {
             return Err(Rejection::new(RejectionKind::TooManyLargeBodies));
         }
         Ok(())
@@ -46,7 +57,7 @@ impl BodyReservation {
 
 impl Drop for BodyReservation {
     fn drop(&mut self) {
-        self.budget.0.fetch_sub(self.reserved, Ordering::Relaxed);
+        self.budget.reserved.fetch_sub(self.reserved, Ordering::Relaxed);
     }
 }
 
@@ -57,16 +68,17 @@ mod tests {
     #[test]
     fn large_bodies_over_the_limit_are_rejected_and_small_ones_never() {
         const MEGABYTE: usize = 1024 * 1024;
-        let budget = BodyBudget::default();
+        let limits = GatewayLimits::default();
+        let budget = BodyBudget::new(limits);
         let reservations: Vec<BodyReservation> =
-            std::iter::repeat_with(|| budget.new_reservation()).take(MAX_LARGE_BODIES + 3).collect();
+            std::iter::repeat_with(|| budget.new_reservation()).take(limits.max_large_bodies + 3).collect();
         let grown = reservations
             .into_iter()
             .map(|mut reservation| reservation.grow_to(MEGABYTE, MEGABYTE).map(|()| reservation));
         let grown: Vec<Result<BodyReservation, Rejection>> = grown.collect();
         // The first quarter of each body is exempt.
-        assert_eq!(grown.iter().filter(|reservation| reservation.is_ok()).count(), MAX_LARGE_BODIES + 2);
-        budget.new_reservation().grow_to(EXEMPT_BYTES, MEGABYTE).expect("small bodies are exempt");
+        assert_eq!(grown.iter().filter(|reservation| reservation.is_ok()).count(), limits.max_large_bodies + 2);
+        budget.new_reservation().grow_to(limits.exempt_body_bytes, MEGABYTE).expect("small bodies are exempt");
         drop(grown);
         budget.new_reservation().grow_to(MEGABYTE, MEGABYTE).expect("all reservations were released");
     }

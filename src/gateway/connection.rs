@@ -30,11 +30,6 @@ use super::{
 
 use crate::model::describe_error;
 
-/// A connection is closed when it is idle, or has not sent a complete request head, for this long.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
-const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Limit of a request head and of the write buffer, in bytes.
-const MAX_BUFFER_BYTES: usize = 32 * 1024;
 /// Connections that may wait to be accepted. A client over this limit retries its connection attempt after 1 s.
 const BACKLOG: u32 = 4096;
 /// Delay after a failed `accept`, such as when the process has no file descriptors left.
@@ -124,13 +119,13 @@ impl Gateway {
         stopping: watch::Receiver<bool>,
     ) {
         let tls = self.current().tls.clone();
-        let socket = WriteTimeoutStream::new(socket);
+        let socket = WriteTimeoutStream::new(socket, self.deps.limits.write_timeout);
         let pending_write = socket.pending_write();
         match tls {
             None => serve_connection(Arc::clone(self), (socket, pending_write), router, conn_info, stopping).await,
             // A client that fails the handshake could not read a response.
             Some(tls) => {
-                if let Ok(Ok(socket)) = timeout(TLS_HANDSHAKE_TIMEOUT, tls.accept(socket)).await {
+                if let Ok(Ok(socket)) = timeout(self.deps.limits.tls_handshake_timeout, tls.accept(socket)).await {
                     serve_connection(Arc::clone(self), (socket, pending_write), router, conn_info, stopping).await;
                 }
             }
@@ -193,7 +188,9 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 
         async move { Ok::<_, Infallible>(gateway.handle(router, conn_info, request).await) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
-    server.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).half_close(false).max_buf_size(MAX_BUFFER_BYTES);
+    let limits = gateway.deps.limits;
+    server.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout).max_buf_size(limits.max_buffer_bytes);
+    server.half_close(false);
     // Events are small: copying them into one buffer costs less than a vectored write.
     server.writev(false);
     let mut connection = pin!(server.serve_connection(TokioIo::new(socket), service));

@@ -89,6 +89,11 @@ impl InFlightRequest {
         })
     }
 
+    /// The interval of comments in a stream while no chunk arrives.
+    pub(super) fn keep_alive_interval(&self) -> Duration {
+        self.gateway.deps.limits.keep_alive_interval
+    }
+
     /// Polls the next event; `None` after the end of the call.
     pub(super) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
         let event = ready!(Pin::new(&mut self.run).poll_next(context));

@@ -31,6 +31,7 @@ mod connection;
 mod cors;
 mod failure;
 mod in_flight;
+mod limits;
 mod log;
 mod metrics;
 mod origin_guard;
@@ -49,6 +50,7 @@ mod workers;
 mod write_timeout;
 
 pub use connection::listen;
+pub use limits::GatewayLimits;
 pub use log::Log;
 pub use tls::TlsError;
 pub use workers::Workers;
@@ -65,6 +67,8 @@ pub struct GatewayDeps {
     pub log: Log,
     /// Records calls; `None`: calls are not recorded.
     pub writer: Option<BatchWriter>,
+    /// Limits of connections and request bodies.
+    pub limits: GatewayLimits,
     /// Spend limits; replaced when the config is reloaded.
     pub ledger: Option<Arc<SqliteSpendLedger>>,
 }
@@ -169,7 +173,7 @@ impl Gateway {
             metrics: Metrics::new(),
             current: RwLock::new(Arc::new(current)),
             quotas,
-            body_budget: BodyBudget::default(),
+            body_budget: BodyBudget::new(deps.limits),
             deps,
             stopping: AtomicBool::new(false),
             aborting: AtomicBool::new(false),

@@ -24,14 +24,8 @@ use axum::extract::Request;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Version, request::Parts};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 use tokio::time::{Instant, timeout};
-
-/// Time limit between two chunks of a request body.
-pub(super) const BODY_CHUNK_TIMEOUT: Duration = Duration::from_secs(30);
-
-/// Time limit of a whole request body: a slow body occupies memory that other requests need.
-pub(super) const BODY_TIMEOUT: Duration = Duration::from_secs(300);
 
 /// Maximum length of a model name in bytes; longer names are unknown models.
 pub(super) const MAX_NAME_BYTES: usize = 512;
@@ -177,11 +171,12 @@ pub(super) async fn read_body(
     if content_length.is_some_and(|length| length > max_body as u64) {
         return Err(Rejection::new(RejectionKind::BodyTooLarge(max_body)));
     }
-    let deadline = Instant::now() + BODY_TIMEOUT;
+    let limits = reservation.limits();
+    let deadline = Instant::now() + limits.body_timeout;
     let mut body = Limited::new(body, max_body);
     let mut received = BytesMut::new();
     loop {
-        let limit = BODY_CHUNK_TIMEOUT.min(deadline.saturating_duration_since(Instant::now()));
+        let limit = limits.body_chunk_timeout.min(deadline.saturating_duration_since(Instant::now()));
         let frame = timeout(limit, body.frame()).await.map_err(|_| Rejection::new(RejectionKind::BodyTimeout))?;
         match frame {
             None => return Ok(received.freeze()),

@@ -30,8 +30,6 @@ use crate::{
     },
 };
 
-/// Interval of comments sent while no chunk arrives.
-const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(15);
 /// Interval of checks whether a slow client has read the error event, after which the transfer is aborted.
 const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(20);
 const KEEP_ALIVE_COMMENT: Bytes = Bytes::from_static(b": waiting\n\n");
@@ -188,7 +186,7 @@ impl EventStream {
     /// Converts the stream into a response body that continues to poll the call.
     pub(super) fn into_body(self, in_flight: Box<InFlightRequest>) -> StreamBody {
         let now = Instant::now();
-        let timer = Box::pin(sleep_until(now + KEEP_ALIVE_INTERVAL));
+        let timer = Box::pin(sleep_until(now + in_flight.keep_alive_interval()));
         StreamBody { stream: self, in_flight, last_write: now, timer, yielded_after_error: false }
     }
 }
@@ -244,11 +242,11 @@ impl StreamBody {
                 // A call that ends without `Finished` gave no answer.
                 Poll::Ready(None) => (self.stream.ended, self.stream.failed) = (true, true),
                 Poll::Pending if self.timer.as_mut().poll(context).is_ready() => {
-                    if self.last_write.elapsed() >= KEEP_ALIVE_INTERVAL {
+                    if self.last_write.elapsed() >= self.in_flight.keep_alive_interval() {
                         self.last_write = Instant::now();
                         self.stream.queue.push_back(KEEP_ALIVE_COMMENT);
                     }
-                    let due = self.last_write + KEEP_ALIVE_INTERVAL;
+                    let due = self.last_write + self.in_flight.keep_alive_interval();
                     self.timer.as_mut().reset(due);
                 }
                 Poll::Pending => return Poll::Pending,

@@ -16,9 +16,6 @@ use tokio::{
     time::{Instant, Sleep},
 };
 
-/// A connection is closed when the client accepts no data for this long.
-pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(300);
-
 /// Whether a write is pending because the client does not read.
 #[derive(Clone, Debug, Default)]
 pub(super) struct PendingWrite(Arc<AtomicBool>);
@@ -29,24 +26,25 @@ impl PendingWrite {
     }
 }
 
-/// A stream whose writes fail with `TimedOut` when they make no progress for [`WRITE_TIMEOUT`].
+/// A stream whose writes fail with `TimedOut` when they make no progress for `timeout`.
 pub(super) struct WriteTimeoutStream<S> {
     inner: S,
+    timeout: Duration,
     pending_write: PendingWrite,
     /// Deadline of the pending write.
     write_deadline: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> WriteTimeoutStream<S> {
-    pub(super) fn new(inner: S) -> Self {
-        Self { inner, pending_write: PendingWrite::default(), write_deadline: None }
+    pub(super) fn new(inner: S, timeout: Duration) -> Self {
+        Self { inner, timeout, pending_write: PendingWrite::default(), write_deadline: None }
     }
 
     pub(super) fn pending_write(&self) -> PendingWrite {
         self.pending_write.clone()
     }
 
-    /// Returns `result` of a write, or `TimedOut` when the write has been pending for [`WRITE_TIMEOUT`].
+    /// Returns `result` of a write, or `TimedOut` when the write has been pending for the timeout.
     fn poll_write_deadline<T>(
         &mut self,
         context: &mut Context<'_>,
@@ -57,9 +55,9 @@ impl<S> WriteTimeoutStream<S> {
             self.write_deadline = None;
             return result;
         }
-        let deadline = self
-            .write_deadline
-            .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + WRITE_TIMEOUT)));
+        let timeout = self.timeout;
+        let deadline =
+            self.write_deadline.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(Instant::now() + timeout)));
         match deadline.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,

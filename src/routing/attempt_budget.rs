@@ -8,22 +8,34 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The attempts of one request: each candidate once, up to eight, and one retry on the same endpoint.
+/// The limits of the attempts of one request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AttemptPolicy {
+    /// Maximum candidates that one request tries, each once.
+    pub max_candidates: usize,
+    /// Retries on the same endpoint.
+    pub retries: usize,
+}
+
+impl Default for AttemptPolicy {
+    fn default() -> Self {
+        Self { max_candidates: 8, retries: 1 }
+    }
+}
+
+/// The attempts that one request has left.
 #[derive(Clone, Copy, Debug)]
 pub struct AttemptBudget {
     candidates: usize,
     retries: usize,
 }
 
-impl Default for AttemptBudget {
-    fn default() -> Self {
-        Self { candidates: Self::MAX_CANDIDATES, retries: 1 }
-    }
-}
-
 impl AttemptBudget {
-    /// Maximum candidates that one request tries.
-    pub const MAX_CANDIDATES: usize = 8;
+    /// The budget of a new request.
+    #[must_use]
+    pub fn new(policy: AttemptPolicy) -> Self {
+        Self { candidates: policy.max_candidates, retries: policy.retries }
+    }
 
     /// The number of candidates that may still be tried.
     #[must_use]
@@ -48,20 +60,41 @@ impl AttemptBudget {
     }
 }
 
-/// Limits retries on the same endpoint to a fifth of the requests in the last ten seconds, but at least three.
-#[derive(Debug, Default)]
+/// The limit of retries of all requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryBudgetPolicy {
+    /// Requests and retries older than this are not counted.
+    pub window: Duration,
+    /// Retries that are always allowed in a window.
+    pub min_retries: usize,
+    /// One retry is allowed for this many requests.
+    pub requests_per_retry: usize,
+}
+
+impl Default for RetryBudgetPolicy {
+    fn default() -> Self {
+        Self { window: Duration::from_secs(10), min_retries: 3, requests_per_retry: 5 }
+    }
+}
+
+/// Limits retries on the same endpoint to a share of the requests.
+#[derive(Debug)]
 pub struct RetryBudget {
+    policy: RetryBudgetPolicy,
     requests: VecDeque<Instant>,
     retries: VecDeque<Instant>,
 }
 
-const WINDOW: Duration = Duration::from_secs(10);
-const MIN_RETRIES: usize = 3;
-const REQUESTS_PER_RETRY: usize = 5;
 /// Maximum requests recorded per window; more would not change the ratio much.
 const MAX_RECORDED: usize = 10_000;
 
 impl RetryBudget {
+    /// The budget at the start of the process.
+    #[must_use]
+    pub fn new(policy: RetryBudgetPolicy) -> Self {
+        Self { policy, requests: VecDeque::new(), retries: VecDeque::new() }
+    }
+
     /// Records a request.
     pub fn record_request(&mut self, now: Instant) {
         self.expire(now);
@@ -73,7 +106,8 @@ impl RetryBudget {
     /// Takes a retry if one is allowed now; returns whether it is.
     pub fn try_retry(&mut self, now: Instant) -> bool {
         self.expire(now);
-        let is_allowed = self.retries.len() < (self.requests.len() / REQUESTS_PER_RETRY).max(MIN_RETRIES);
+        let share = self.requests.len() / self.policy.requests_per_retry.max(1);
+        let is_allowed = self.retries.len() < share.max(self.policy.min_retries);
         if is_allowed {
             self.retries.push_back(now);
         }
@@ -81,8 +115,9 @@ impl RetryBudget {
     }
 
     fn expire(&mut self, now: Instant) {
+        let window = self.policy.window;
         for times in [&mut self.requests, &mut self.retries] {
-            while times.front().is_some_and(|&time| now.saturating_duration_since(time) >= WINDOW) {
+            while times.front().is_some_and(|&time| now.saturating_duration_since(time) >= window) {
                 times.pop_front();
             }
         }
@@ -95,13 +130,14 @@ mod tests {
 
     #[test]
     fn retries_are_limited_to_a_fifth_of_the_requests_but_at_least_three() {
-        let (mut budget, now) = (RetryBudget::default(), Instant::now());
+        let policy = RetryBudgetPolicy::default();
+        let (mut budget, now) = (RetryBudget::new(policy), Instant::now());
         assert_eq!((0..10).filter(|_| budget.try_retry(now)).count(), 3);
         for _ in 0..50 {
             budget.record_request(now);
         }
         assert_eq!((0..50).filter(|_| budget.try_retry(now)).count(), 7, "ten in total");
-        assert!(budget.try_retry(now + WINDOW));
+        assert!(budget.try_retry(now + policy.window));
     }
 
     proptest::proptest! {
@@ -109,7 +145,8 @@ mod tests {
         fn retries_never_exceed_the_ratio_for_any_sequence(
             steps in proptest::collection::vec((0u64..2000, proptest::bool::ANY), 1..400),
         ) {
-            let (mut budget, start) = (RetryBudget::default(), Instant::now());
+            let policy = RetryBudgetPolicy { window: Duration::from_secs(7), min_retries: 2, requests_per_retry: 4 };
+            let (mut budget, start) = (RetryBudget::new(policy), Instant::now());
             let (mut now, mut requests, mut retries) = (start, Vec::new(), Vec::new());
             for (wait, is_retry) in steps {
                 now += Duration::from_millis(wait);
@@ -118,8 +155,8 @@ mod tests {
                     requests.push(now);
                     continue;
                 }
-                let in_window = |times: &[Instant]| times.iter().filter(|time| now - **time < WINDOW).count();
-                let limit = (in_window(&requests) / REQUESTS_PER_RETRY).max(MIN_RETRIES);
+                let in_window = |times: &[Instant]| times.iter().filter(|time| now - **time < policy.window).count();
+                let limit = (in_window(&requests) / policy.requests_per_retry).max(policy.min_retries);
                 let is_allowed = budget.try_retry(now);
                 proptest::prop_assert_eq!(is_allowed, in_window(&retries) < limit);
                 if is_allowed {
@@ -131,7 +168,7 @@ mod tests {
 
     #[test]
     fn request_tries_at_most_eight_candidates() {
-        let mut budget = AttemptBudget::default();
+        let mut budget = AttemptBudget::new(AttemptPolicy::default());
         for remaining in (0..8).rev() {
             budget.use_candidate();
             assert_eq!(budget.candidates(), remaining);

@@ -13,29 +13,43 @@ use serde::{Deserialize, Serialize};
 
 use super::backoff::jittered;
 
-/// The failures that trip the breaker.
+/// When breakers open, and for how long.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BreakerPolicy {
+    /// Connection failures of an endpoint.
+    pub endpoint: TripPolicy,
+    /// Failures of a model at an endpoint.
+    pub model: TripPolicy,
+    /// Calls older than this are not counted.
+    pub window: Duration,
+    /// The first open time; doubled each time, up to `max_open`.
+    pub initial_open: Duration,
+    /// Maximum open time, jitter included.
+    pub max_open: Duration,
+}
+
+impl Default for BreakerPolicy {
+    fn default() -> Self {
+        Self {
+            endpoint: TripPolicy { consecutive_failures: 2, window_failures: None },
+            model: TripPolicy { consecutive_failures: 3, window_failures: Some(5) },
+            window: Duration::from_secs(30),
+            initial_open: Duration::from_secs(5),
+            max_open: Duration::from_secs(20),
+        }
+    }
+}
+
+/// The failures that trip a breaker.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TripPolicy {
     /// Failures in a row.
     pub consecutive_failures: u32,
-    /// Or failures within [`WINDOW`], if they are at least half of the calls.
+    /// Or failures within the window, if they are at least half of the calls.
     pub window_failures: Option<u32>,
 }
 
-impl TripPolicy {
-    /// Connection failures of an endpoint.
-    pub const ENDPOINT: Self = Self { consecutive_failures: 2, window_failures: None };
-    /// Failures of a model at an endpoint.
-    pub const MODEL: Self = Self { consecutive_failures: 3, window_failures: Some(5) };
-}
-
-/// Calls older than this are not counted.
-pub const WINDOW: Duration = Duration::from_secs(30);
-/// The first open time; doubled each time, up to [`MAX_OPEN`].
-const INITIAL_OPEN: Duration = Duration::from_secs(5);
-/// Maximum open time, jitter included.
-pub const MAX_OPEN: Duration = Duration::from_secs(20);
-/// Maximum calls recorded to compute the failure ratio.
+/// Maximum calls recorded to compute the failure ratio; they are kept in the health file.
 const MAX_RECENT: usize = 20;
 
 /// A circuit breaker; closed by default.
@@ -74,6 +88,14 @@ pub enum BreakerState {
     HalfOpen,
 }
 
+impl BreakerPolicy {
+    /// The open time of a breaker that opened `open_count` times before.
+    fn open_duration(&self, open_count: u32, random: f64) -> Duration {
+        let duration = (self.initial_open * 2u32.saturating_pow(open_count.min(8))).min(self.max_open);
+        jittered(duration.mul_f64(0.8), duration.mul_f64(1.2), random).min(self.max_open)
+    }
+}
+
 impl Breaker {
     /// The state at `now`.
     #[must_use]
@@ -93,16 +115,23 @@ impl Breaker {
     }
 
     /// Records the complete answer of a request sent at `sent`: resets the breaker, unless it opened after `sent`.
-    pub fn record_success(&mut self, sent: Timestamp, now: Timestamp) {
-        self.record(now, true);
+    pub fn record_success(&mut self, policy: &BreakerPolicy, sent: Timestamp, now: Timestamp) {
+        self.record(policy, now, true);
         if self.opened_at.is_none_or(|opened| sent >= opened) {
             *self = Self { recent_calls: std::mem::take(&mut self.recent_calls), ..Self::default() };
         }
     }
 
     /// Records the failure of a request sent at `sent`; returns whether the breaker opened. `random` is in 0..1.
-    pub fn record_failure(&mut self, policy: TripPolicy, sent: Timestamp, now: Timestamp, random: f64) -> bool {
-        self.record(now, false);
+    pub fn record_failure(
+        &mut self,
+        policy: &BreakerPolicy,
+        trip: TripPolicy,
+        sent: Timestamp,
+        now: Timestamp,
+        random: f64,
+    ) -> bool {
+        self.record(policy, now, false);
         // Requests that were in flight when it opened are part of the same outage, and not a probe.
         if self.opened_at.is_some_and(|opened| sent < opened) {
             return false;
@@ -112,24 +141,18 @@ impl Breaker {
         if let BreakerState::Open(until) = state {
             // A request was sent although the breaker was open: extend the open time, so that no other request follows
             // at once.
-            self.open_until =
-                Some(until.max(saturating_add(now, Self::open_duration(self.open_count.saturating_sub(1), random))));
+            let duration = policy.open_duration(self.open_count.saturating_sub(1), random);
+            self.open_until = Some(until.max(saturating_add(now, duration)));
             return false;
         }
-        if state == BreakerState::Closed && !self.should_trip(policy, now) {
+        if state == BreakerState::Closed && !self.should_trip(policy, trip, now) {
             return false;
         }
         // A half-open breaker opens again on any failure.
-        self.open_until = Some(saturating_add(now, Self::open_duration(self.open_count, random)));
+        self.open_until = Some(saturating_add(now, policy.open_duration(self.open_count, random)));
         self.open_count = self.open_count.saturating_add(1);
         self.opened_at = Some(now);
         true
-    }
-
-    /// The open time of a breaker that opened `open_count` times before.
-    fn open_duration(open_count: u32, random: f64) -> Duration {
-        let duration = (INITIAL_OPEN * 2u32.saturating_pow(open_count.min(8))).min(MAX_OPEN);
-        jittered(duration.mul_f64(0.8), duration.mul_f64(1.2), random).min(MAX_OPEN)
     }
 
     /// Whether there are no failures, so that the state need not be saved.
@@ -145,25 +168,25 @@ impl Breaker {
     }
 
     /// Limits future times after a clock jump, and drops calls outside the window.
-    pub fn clamp(&mut self, now: Timestamp) {
-        self.open_until = self.open_until.map(|until| until.min(saturating_add(now, MAX_OPEN)));
+    pub fn clamp(&mut self, policy: &BreakerPolicy, now: Timestamp) {
+        self.open_until = self.open_until.map(|until| until.min(saturating_add(now, policy.max_open)));
         self.opened_at = self.opened_at.map(|opened| opened.min(now));
-        self.recent_calls.retain(|(at, _)| *at <= now && now.duration_since(*at) < as_signed(WINDOW));
+        self.recent_calls.retain(|(at, _)| *at <= now && now.duration_since(*at) < as_signed(policy.window));
     }
 
-    fn should_trip(&self, policy: TripPolicy, now: Timestamp) -> bool {
-        if self.consecutive_failures >= policy.consecutive_failures {
+    fn should_trip(&self, policy: &BreakerPolicy, trip: TripPolicy, now: Timestamp) -> bool {
+        if self.consecutive_failures >= trip.consecutive_failures {
             return true;
         }
-        let Some(min_failures) = policy.window_failures else { return false };
-        let calls = self.recent_calls.iter().filter(|(at, _)| now.duration_since(*at) < as_signed(WINDOW));
+        let Some(min_failures) = trip.window_failures else { return false };
+        let calls = self.recent_calls.iter().filter(|(at, _)| now.duration_since(*at) < as_signed(policy.window));
         let (total, failed) =
             calls.fold((0, 0), |(total, failed), (_, succeeded)| (total + 1, failed + u32::from(!succeeded)));
         failed >= min_failures && failed * 2 >= total
     }
 
-    fn record(&mut self, now: Timestamp, succeeded: bool) {
-        let is_old = |(at, _): &(Timestamp, bool)| now.duration_since(*at) >= as_signed(WINDOW);
+    fn record(&mut self, policy: &BreakerPolicy, now: Timestamp, succeeded: bool) {
+        let is_old = |(at, _): &(Timestamp, bool)| now.duration_since(*at) >= as_signed(policy.window);
         while self.recent_calls.front().is_some_and(is_old) || self.recent_calls.len() >= MAX_RECENT {
             self.recent_calls.pop_front();
         }
@@ -221,11 +244,16 @@ mod tests {
     }
 
     fn fail(breaker: &mut Breaker, seconds: u64) -> bool {
-        breaker.record_failure(TripPolicy::MODEL, at(seconds), at(seconds), 0.5)
+        fail_request_sent_at(breaker, seconds, seconds, 0.5)
+    }
+
+    fn fail_request_sent_at(breaker: &mut Breaker, sent: u64, now: u64, random: f64) -> bool {
+        let policy = BreakerPolicy::default();
+        breaker.record_failure(&policy, policy.model, at(sent), at(now), random)
     }
 
     fn succeed(breaker: &mut Breaker, second: u64) {
-        breaker.record_success(at(second), at(second));
+        breaker.record_success(&BreakerPolicy::default(), at(second), at(second));
     }
 
     #[test]
@@ -253,7 +281,7 @@ mod tests {
             fail(&mut breaker, second);
         }
         breaker.record_first_delta(at(0));
-        breaker.record_success(at(0), at(4));
+        breaker.record_success(&BreakerPolicy::default(), at(0), at(4));
         assert!(matches!(breaker.state(at(4)), BreakerState::Open(_)), "sent before the outage");
     }
 
@@ -280,11 +308,11 @@ mod tests {
             fail(&mut breaker, second);
         }
         let open_state = breaker.state(at(3));
-        assert!(!breaker.record_failure(TripPolicy::MODEL, at(1), at(3), 0.5));
+        assert!(!fail_request_sent_at(&mut breaker, 1, 3, 0.5));
         assert_eq!(breaker.state(at(3)), open_state);
         // A failure while the probe is in flight: only the probe decides.
         assert_eq!(breaker.state(at(8)), BreakerState::HalfOpen);
-        assert!(!breaker.record_failure(TripPolicy::MODEL, at(0), at(8), 0.5));
+        assert!(!fail_request_sent_at(&mut breaker, 0, 8, 0.5));
         assert_eq!(breaker.state(at(8)), BreakerState::HalfOpen);
         breaker.record_first_delta(at(7));
         assert_eq!(breaker.state(at(9)), BreakerState::Closed);
@@ -307,9 +335,21 @@ mod tests {
         for second in 0..3 {
             fail(&mut breaker, 1_000_000 + second);
         }
-        breaker.clamp(at(0));
+        breaker.clamp(&BreakerPolicy::default(), at(0));
         assert_eq!(breaker.state(at(0)), BreakerState::Open(at(20)));
         assert_eq!(breaker.state(at(20)), BreakerState::HalfOpen);
+    }
+
+    #[test]
+    fn policy_decides_when_it_opens_and_for_how_long() {
+        let trip = TripPolicy { consecutive_failures: 1, window_failures: None };
+        let policy =
+            BreakerPolicy { model: trip, initial_open: 60 * SECOND, max_open: 90 * SECOND, ..Default::default() };
+        let mut breaker = Breaker::default();
+        assert!(breaker.record_failure(&policy, policy.model, at(0), at(0), 0.5), "the first failure opens it");
+        assert_eq!(breaker.state(at(0)), BreakerState::Open(at(60)));
+        breaker.record_failure(&policy, policy.model, at(60), at(60), 0.5);
+        assert_eq!(breaker.state(at(60)), BreakerState::Open(at(150)));
     }
 
     proptest! {
@@ -321,7 +361,7 @@ mod tests {
             for (wait, step, random) in steps {
                 now += wait;
                 match step {
-                    0 | 1 => { breaker.record_failure(TripPolicy::MODEL, at(now), at(now), random); }
+                    0 | 1 => { fail_request_sent_at(&mut breaker, now, now, random); }
                     2 => breaker.record_first_delta(at(now)),
                     _ => succeed(&mut breaker, now),
                 }

@@ -43,23 +43,42 @@ pub enum Decision {
     GiveUp,
 }
 
-const MS: Duration = Duration::from_millis(1);
-const SECOND: Duration = Duration::from_secs(1);
-/// Assumed duration of a rate limit without Retry-After; also the initial cooldown.
-const DEFAULT_RATE_DELAY: Duration = Duration::from_secs(5);
-/// Maximum delay before the last candidate is retried; above it the error is returned.
-const MAX_LAST_DELAY: Duration = Duration::from_secs(10);
-/// Maximum delay before a retry while there are other candidates.
-const MAX_SHORT_DELAY: Duration = Duration::from_secs(2);
+/// The delays of retries on the same endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RetryPolicy {
+    /// The shortest and the longest delay; the delay is random in between.
+    pub delay: (Duration, Duration),
+    /// The same after a failed connection.
+    pub connect_delay: (Duration, Duration),
+    /// Assumed duration of a rate limit without Retry-After.
+    pub rate_delay: Duration,
+    /// Maximum delay before a retry while there are other candidates.
+    pub max_short_delay: Duration,
+    /// Maximum delay before the last candidate is retried; above it the error is returned.
+    pub max_last_delay: Duration,
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        const MS: Duration = Duration::from_millis(1);
+        Self {
+            delay: (300 * MS, 1000 * MS),
+            connect_delay: (100 * MS, 300 * MS),
+            rate_delay: 5000 * MS,
+            max_short_delay: 2000 * MS,
+            max_last_delay: 10_000 * MS,
+        }
+    }
+}
 
 /// The next step after `error`. `random` is in 0..1.
 #[must_use]
-pub fn decide(error: &CallError, context: RetryContext, now: Timestamp, random: f64) -> Decision {
+pub fn decide(policy: &RetryPolicy, error: &CallError, context: RetryContext, now: Timestamp, random: f64) -> Decision {
     if context.has_more_keys && matches!(error.class, ErrorClass::Auth | ErrorClass::Quota | ErrorClass::Rate) {
         return Decision::RotateKey;
     }
     if may_retry(error, context)
-        && let Some((delay, new_connection)) = retry_delay(error, context, now, random)
+        && let Some((delay, new_connection)) = retry_delay(policy, error, context, now, random)
     {
         return Decision::RetrySame { delay, new_connection };
     }
@@ -86,10 +105,8 @@ pub enum HealthEffect {
         scope: CooldownScope,
         /// The duration that the service requests.
         requested: Option<Duration>,
-        /// The initial duration if the service requests none; doubled each time, up to `max`.
-        initial: Duration,
-        /// The maximum duration.
-        max: Duration,
+        /// The duration if the service requests none.
+        time: CooldownTime,
     },
 }
 
@@ -106,21 +123,72 @@ pub enum CooldownScope {
     KeyForModel,
 }
 
-const MINUTE: Duration = Duration::from_secs(60);
-/// Maximum cooldown that a service can request.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(300);
-/// Minimum cooldown: services that send `Retry-After: 0` do not accept an immediate retry either.
-const MIN_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// The duration of a cooldown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CooldownTime {
+    /// The first duration; doubled each time, up to `max`.
+    pub initial: Duration,
+    /// The maximum duration.
+    pub max: Duration,
+}
+
+impl CooldownTime {
+    const fn fixed(time: Duration) -> Self {
+        Self { initial: time, max: time }
+    }
+}
+
+/// The durations of cooldowns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CooldownPolicy {
+    /// After class `overloaded`.
+    pub overloaded: CooldownTime,
+    /// After class `rate`.
+    pub rate: CooldownTime,
+    /// After class `quota`.
+    pub quota: CooldownTime,
+    /// After class `auth`.
+    pub auth: CooldownTime,
+    /// After classes `no-channel`, `forbidden` and `model`.
+    pub access: CooldownTime,
+    /// After classes `path` and `redirect`.
+    pub path: CooldownTime,
+    /// Minimum cooldown that a service can request: services that send `Retry-After: 0` do not accept an immediate
+    /// retry either.
+    pub min_retry_after: Duration,
+    /// Maximum cooldown that a service can request.
+    pub max_retry_after: Duration,
+    /// Maximum duration of any cooldown.
+    pub max: Duration,
+}
+
+impl Default for CooldownPolicy {
+    fn default() -> Self {
+        const SECOND: Duration = Duration::from_secs(1);
+        const MINUTE: Duration = Duration::from_secs(60);
+        Self {
+            overloaded: CooldownTime::fixed(10 * SECOND),
+            rate: CooldownTime { initial: 5 * SECOND, max: MINUTE },
+            quota: CooldownTime { initial: 10 * MINUTE, max: 60 * MINUTE },
+            auth: CooldownTime::fixed(10 * MINUTE),
+            access: CooldownTime::fixed(10 * MINUTE),
+            path: CooldownTime::fixed(10 * MINUTE),
+            min_retry_after: SECOND,
+            max_retry_after: 300 * SECOND,
+            max: 60 * MINUTE,
+        }
+    }
+}
 
 /// The effect of `error` on the health of endpoint, model and key.
 #[must_use]
-pub fn health_effect(error: &CallError, now: Timestamp) -> HealthEffect {
+pub fn health_effect(policy: &CooldownPolicy, error: &CallError, now: Timestamp) -> HealthEffect {
     use ErrorClass as C;
-    let fixed = |scope, initial, max| HealthEffect::Cooldown { scope, requested: None, initial, max };
+    let fixed = |scope, time| HealthEffect::Cooldown { scope, requested: None, time };
     let requested = error
         .retry_after
         .as_ref()
-        .map(|retry_after| retry_after.delay_from(now).clamp(MIN_RETRY_AFTER, MAX_RETRY_AFTER));
+        .map(|retry_after| retry_after.delay_from(now).clamp(policy.min_retry_after, policy.max_retry_after));
     match error.class {
         C::Connect => HealthEffect::EndpointUnreachable,
         C::Reset
@@ -132,22 +200,15 @@ pub fn health_effect(error: &CallError, now: Timestamp) -> HealthEffect {
         | C::InStream
         | C::Incomplete
         | C::InvalidChunk => HealthEffect::ModelFailure,
-        C::Overloaded => {
-            HealthEffect::Cooldown { scope: CooldownScope::Model, requested, initial: 10 * SECOND, max: 10 * SECOND }
-        }
-        C::Rate => HealthEffect::Cooldown {
-            scope: CooldownScope::KeyForModel,
-            requested,
-            initial: DEFAULT_RATE_DELAY,
-            max: MINUTE,
-        },
-        C::Quota => fixed(CooldownScope::Key, 10 * MINUTE, 60 * MINUTE),
+        C::Overloaded => HealthEffect::Cooldown { scope: CooldownScope::Model, requested, time: policy.overloaded },
+        C::Rate => HealthEffect::Cooldown { scope: CooldownScope::KeyForModel, requested, time: policy.rate },
+        C::Quota => fixed(CooldownScope::Key, policy.quota),
         // A key that could not be read was not rejected by the service: the next request reads it again.
         C::Auth if error.status.is_none() => HealthEffect::Unaffected,
-        C::Auth => fixed(CooldownScope::Key, 10 * MINUTE, 10 * MINUTE),
+        C::Auth => fixed(CooldownScope::Key, policy.auth),
         // Another key may have access.
-        C::NoChannel | C::Forbidden | C::Model => fixed(CooldownScope::KeyForModel, 10 * MINUTE, 10 * MINUTE),
-        C::Path | C::Redirect => fixed(CooldownScope::Endpoint, 10 * MINUTE, 10 * MINUTE),
+        C::NoChannel | C::Forbidden | C::Model => fixed(CooldownScope::KeyForModel, policy.access),
+        C::Path | C::Redirect => fixed(CooldownScope::Endpoint, policy.path),
         C::Context | C::Filter | C::Request | C::Spend | C::LocalLimit => HealthEffect::Unaffected,
     }
 }
@@ -157,24 +218,30 @@ fn may_retry(error: &CallError, context: RetryContext) -> bool {
 }
 
 /// The delay before a retry on the same endpoint, and whether to use a new connection; `None`: no retry.
-fn retry_delay(error: &CallError, context: RetryContext, now: Timestamp, random: f64) -> Option<(Duration, bool)> {
-    let jitter = jittered(300 * MS, 1000 * MS, random);
+fn retry_delay(
+    policy: &RetryPolicy,
+    error: &CallError,
+    context: RetryContext,
+    now: Timestamp,
+    random: f64,
+) -> Option<(Duration, bool)> {
+    let jitter = jittered(policy.delay.0, policy.delay.1, random);
     let retry_after = error.retry_after.as_ref().map(|retry_after| retry_after.delay_from(now));
     match error.class {
-        ErrorClass::Connect => Some((jittered(100 * MS, 300 * MS, random), true)),
+        ErrorClass::Connect => Some((jittered(policy.connect_delay.0, policy.connect_delay.1, random), true)),
         ErrorClass::Reset => Some((Duration::ZERO, true)),
         ErrorClass::Server | ErrorClass::InStream | ErrorClass::Conflict => {
             let delay = retry_after.unwrap_or_default().max(jitter);
             // Another candidate answers sooner than an endpoint with a long Retry-After.
-            let max = if context.has_more_candidates { MAX_SHORT_DELAY } else { MAX_LAST_DELAY };
+            let max = if context.has_more_candidates { policy.max_short_delay } else { policy.max_last_delay };
             (delay <= max).then_some((delay, false))
         }
         ErrorClass::Overloaded => {
-            retry_after.filter(|delay| *delay <= MAX_SHORT_DELAY).map(|delay| (delay.max(jitter), false))
+            retry_after.filter(|delay| *delay <= policy.max_short_delay).map(|delay| (delay.max(jitter), false))
         }
         ErrorClass::Rate if !context.has_more_candidates => {
-            let delay = retry_after.unwrap_or(DEFAULT_RATE_DELAY).max(jitter);
-            (delay <= MAX_LAST_DELAY).then_some((delay, false))
+            let delay = retry_after.unwrap_or(policy.rate_delay).max(jitter);
+            (delay <= policy.max_last_delay).then_some((delay, false))
         }
         // An empty response (`should_retry` is true) may be transient; an HTML page means that the URL serves no API.
         ErrorClass::InvalidResponse if error.should_retry == Some(true) => Some((jitter, true)),
@@ -201,7 +268,7 @@ mod tests {
     }
 
     fn decision(class: ErrorClass, context: RetryContext) -> Decision {
-        decide(&CallError::new(class, ""), context, now(), 0.0)
+        decide(&RetryPolicy::default(), &CallError::new(class, ""), context, now(), 0.0)
     }
 
     fn error_with_retry_after(class: ErrorClass, seconds: u64) -> CallError {
@@ -213,7 +280,7 @@ mod tests {
     fn decision_for_each_class() {
         use Decision as D;
         use ErrorClass as C;
-        let retry = |ms: u32, new_connection| D::RetrySame { delay: ms * MS, new_connection };
+        let retry = |ms, new_connection| D::RetrySame { delay: Duration::from_millis(ms), new_connection };
         for &class in C::ALL {
             let want = match class {
                 C::Connect => retry(100, true),
@@ -232,13 +299,18 @@ mod tests {
     #[test]
     fn health_effect_for_each_class() {
         use ErrorClass as C;
-        let minutes = |minutes: u32| minutes * MINUTE;
-        let cooldown = |scope, initial, max| HealthEffect::Cooldown { scope, requested: None, initial, max };
+        let seconds = Duration::from_secs;
+        let minutes = |minutes: u64| seconds(minutes * 60);
+        let cooldown = |scope, initial, max| HealthEffect::Cooldown {
+            scope,
+            requested: None,
+            time: CooldownTime { initial, max },
+        };
         for &class in C::ALL {
             let want = match class {
                 C::Connect => HealthEffect::EndpointUnreachable,
-                C::Overloaded => cooldown(CooldownScope::Model, 10 * SECOND, 10 * SECOND),
-                C::Rate => cooldown(CooldownScope::KeyForModel, 5 * SECOND, MINUTE),
+                C::Overloaded => cooldown(CooldownScope::Model, seconds(10), seconds(10)),
+                C::Rate => cooldown(CooldownScope::KeyForModel, seconds(5), minutes(1)),
                 C::Quota => cooldown(CooldownScope::Key, minutes(10), minutes(60)),
                 C::Auth => cooldown(CooldownScope::Key, minutes(10), minutes(10)),
                 C::NoChannel | C::Forbidden | C::Model => {
@@ -249,14 +321,21 @@ mod tests {
                 _ => HealthEffect::ModelFailure,
             };
             let error = CallError { status: Some(401), ..CallError::new(class, "") };
-            assert_eq!(health_effect(&error, now()), want, "{class}");
+            assert_eq!(health_effect(&CooldownPolicy::default(), &error, now()), want, "{class}");
         }
-        assert_eq!(health_effect(&CallError::new(C::Auth, "not set"), now()), HealthEffect::Unaffected);
+        assert_eq!(
+            health_effect(&CooldownPolicy::default(), &CallError::new(C::Auth, "not set"), now()),
+            HealthEffect::Unaffected
+        );
     }
 
     #[test]
     fn cooldown_follows_retry_after_within_limits() {
-        let cooldown_secs = |class, seconds| match health_effect(&error_with_retry_after(class, seconds), now()) {
+        let cooldown_secs = |class, seconds| match health_effect(
+            &CooldownPolicy::default(),
+            &error_with_retry_after(class, seconds),
+            now(),
+        ) {
             HealthEffect::Cooldown { requested: Some(requested), .. } => requested.as_secs(),
             other => panic!("{other:?}"),
         };
@@ -273,14 +352,15 @@ mod tests {
     #[test]
     fn rate_limit_is_retried_only_on_the_last_candidate_and_after_a_short_delay() {
         let last_candidate = RetryContext { has_more_candidates: false, ..full_context() };
-        let short = decide(&error_with_retry_after(ErrorClass::Rate, 2), last_candidate, now(), 0.0);
+        let short =
+            decide(&RetryPolicy::default(), &error_with_retry_after(ErrorClass::Rate, 2), last_candidate, now(), 0.0);
         assert_eq!(short, Decision::RetrySame { delay: Duration::from_secs(2), new_connection: false });
         assert_eq!(
-            decide(&error_with_retry_after(ErrorClass::Rate, 11), last_candidate, now(), 0.0),
+            decide(&RetryPolicy::default(), &error_with_retry_after(ErrorClass::Rate, 11), last_candidate, now(), 0.0),
             Decision::Failover
         );
         assert_eq!(
-            decide(&error_with_retry_after(ErrorClass::Rate, 2), full_context(), now(), 0.0),
+            decide(&RetryPolicy::default(), &error_with_retry_after(ErrorClass::Rate, 2), full_context(), now(), 0.0),
             Decision::Failover
         );
     }
@@ -288,10 +368,10 @@ mod tests {
     #[test]
     fn server_error_with_long_retry_after_fails_over_unless_it_is_the_last_candidate() {
         let error = error_with_retry_after(ErrorClass::Server, 5);
-        assert_eq!(decide(&error, full_context(), now(), 0.0), Decision::Failover);
+        assert_eq!(decide(&RetryPolicy::default(), &error, full_context(), now(), 0.0), Decision::Failover);
         let last_candidate = RetryContext { has_more_candidates: false, ..full_context() };
         let retry = Decision::RetrySame { delay: Duration::from_secs(5), new_connection: false };
-        assert_eq!(decide(&error, last_candidate, now(), 0.0), retry);
+        assert_eq!(decide(&RetryPolicy::default(), &error, last_candidate, now(), 0.0), retry);
     }
 
     #[test]
@@ -305,16 +385,28 @@ mod tests {
             Decision::Failover
         );
         let from_gateway = CallError { server: ServerKind::OneApi, ..CallError::new(ErrorClass::Server, "") };
-        assert_eq!(decide(&from_gateway, full_context(), now(), 0.0), Decision::Failover);
+        assert_eq!(decide(&RetryPolicy::default(), &from_gateway, full_context(), now(), 0.0), Decision::Failover);
     }
 
     #[test]
     fn overloaded_server_is_retried_only_with_a_short_retry_after() {
         assert_eq!(decision(ErrorClass::Overloaded, full_context()), Decision::Failover);
-        let soon = decide(&error_with_retry_after(ErrorClass::Overloaded, 1), full_context(), now(), 0.0);
+        let soon = decide(
+            &RetryPolicy::default(),
+            &error_with_retry_after(ErrorClass::Overloaded, 1),
+            full_context(),
+            now(),
+            0.0,
+        );
         assert_eq!(soon, Decision::RetrySame { delay: Duration::from_secs(1), new_connection: false });
         assert_eq!(
-            decide(&error_with_retry_after(ErrorClass::Overloaded, 3), full_context(), now(), 0.0),
+            decide(
+                &RetryPolicy::default(),
+                &error_with_retry_after(ErrorClass::Overloaded, 3),
+                full_context(),
+                now(),
+                0.0
+            ),
             Decision::Failover
         );
     }
@@ -322,6 +414,6 @@ mod tests {
     #[test]
     fn connect_error_with_should_retry_false_is_not_retried() {
         let error = CallError { should_retry: Some(false), ..CallError::new(ErrorClass::Connect, "") };
-        assert_eq!(decide(&error, full_context(), now(), 0.0), Decision::Failover);
+        assert_eq!(decide(&RetryPolicy::default(), &error, full_context(), now(), 0.0), Decision::Failover);
     }
 }

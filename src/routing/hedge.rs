@@ -2,41 +2,54 @@
 //!
 //! Without the limit, a service that is slow for all clients would get twice the load.
 
-/// The number of hedge requests that each request adds to the budget.
-const PER_REQUEST: f64 = 0.05;
-/// Maximum budget, in hedge requests.
-const MAX_BUDGET: f64 = 1.0;
+/// The limit of hedge requests.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HedgePolicy {
+    /// The number of hedge requests that each request adds to the budget.
+    pub per_request: f64,
+    /// Maximum budget, in hedge requests; also the budget at the start of the process.
+    pub max_budget: f64,
+}
 
-/// The budget for hedge requests; sending one takes 1 from it.
-#[derive(Clone, Copy, Debug)]
-pub struct HedgeBudget(f64);
-
-impl Default for HedgeBudget {
+impl Default for HedgePolicy {
     fn default() -> Self {
-        Self(MAX_BUDGET)
+        Self { per_request: 0.05, max_budget: 1.0 }
     }
 }
 
+/// The budget for hedge requests; sending one takes 1 from it.
+#[derive(Clone, Copy, Debug)]
+pub struct HedgeBudget {
+    policy: HedgePolicy,
+    available: f64,
+}
+
 impl HedgeBudget {
+    /// The budget at the start of the process.
+    #[must_use]
+    pub fn new(policy: HedgePolicy) -> Self {
+        Self { policy, available: policy.max_budget }
+    }
+
     /// Records a request.
     pub fn record_request(&mut self) {
-        self.0 = (self.0 + PER_REQUEST).min(MAX_BUDGET);
+        self.available = (self.available + self.policy.per_request).min(self.policy.max_budget);
     }
 
     /// Takes a hedge request if the budget allows one; returns whether it does.
     #[must_use]
     pub fn try_take(&mut self) -> bool {
         // In floating point, twenty times 0.05 is slightly less than 1.
-        let is_allowed = self.0 >= MAX_BUDGET - 1e-9;
+        let is_allowed = self.available >= 1.0 - 1e-9;
         if is_allowed {
-            self.0 = (self.0 - MAX_BUDGET).max(0.0);
+            self.available = (self.available - 1.0).max(0.0);
         }
         is_allowed
     }
 
     /// Returns a hedge request that was taken but not sent.
     pub fn refund(&mut self) {
-        self.0 = (self.0 + MAX_BUDGET).min(MAX_BUDGET);
+        self.available = (self.available + 1.0).min(self.policy.max_budget);
     }
 }
 
@@ -46,7 +59,7 @@ mod tests {
 
     #[test]
     fn one_in_twenty_requests_is_hedged() {
-        let mut budget = HedgeBudget::default();
+        let mut budget = HedgeBudget::new(HedgePolicy::default());
         let mut hedge_count = 0;
         for _ in 0..200 {
             budget.record_request();
@@ -56,5 +69,15 @@ mod tests {
         assert!(!budget.try_take());
         budget.refund();
         assert!(budget.try_take() && !budget.try_take());
+    }
+
+    #[test]
+    fn larger_budget_allows_several_hedges_at_once() {
+        let mut budget = HedgeBudget::new(HedgePolicy { per_request: 0.5, max_budget: 2.0 });
+        assert!(budget.try_take() && budget.try_take() && !budget.try_take());
+        budget.record_request();
+        assert!(!budget.try_take());
+        budget.record_request();
+        assert!(budget.try_take());
     }
 }

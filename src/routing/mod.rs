@@ -15,6 +15,7 @@ pub mod classify;
 pub mod health;
 pub mod hedge;
 pub mod latency;
+pub mod policies;
 pub mod spend;
 pub mod strategy;
 

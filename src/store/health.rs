@@ -131,6 +131,7 @@ impl HealthFile {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::routing::policies::HealthPolicy;
     use crate::{
         model::{ErrorClass, target::testing},
         protocol::CallError,
@@ -146,7 +147,9 @@ mod tests {
         for (store, target) in stores.iter().zip(&targets) {
             let error = CallError { status: Some(404), ..CallError::new(ErrorClass::Model, "no such model") };
             let attempt = AttemptInfo { target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
-            store.update(&mut |snapshot| snapshot.record_failure(&attempt, &error, now, 0.5)).expect("writable file");
+            store
+                .update(&mut |snapshot| snapshot.record_failure(&HealthPolicy::default(), &attempt, &error, now, 0.5))
+                .expect("writable file");
         }
         let snapshot = stores[0].read().expect("readable file");
         for target in &targets {
@@ -225,7 +228,13 @@ mod tests {
             for target in &targets {
                 let attempt = AttemptInfo { target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
                 for class in [ErrorClass::Server, ErrorClass::Server, ErrorClass::Server, ErrorClass::Connect] {
-                    snapshot.record_failure(&attempt, &CallError::new(class, "x".repeat(1000)), now, 0.5);
+                    snapshot.record_failure(
+                        &HealthPolicy::default(),
+                        &attempt,
+                        &CallError::new(class, "x".repeat(1000)),
+                        now,
+                        0.5,
+                    );
                 }
             }
         });
@@ -259,8 +268,13 @@ mod tests {
                         AttemptInfo { target: &target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
                     for _ in 0..20 {
                         let error = CallError::new(ErrorClass::Server, "x".repeat(1000));
-                        snapshot.record_failure(&attempt, &error, now, 0.5);
-                        snapshot.record_first_delta(&attempt, Some(std::time::Duration::from_secs(100)), now);
+                        snapshot.record_failure(&HealthPolicy::default(), &attempt, &error, now, 0.5);
+                        snapshot.record_first_delta(
+                            &HealthPolicy::default(),
+                            &attempt,
+                            Some(std::time::Duration::from_secs(100)),
+                            now,
+                        );
                     }
                 }
             };

@@ -14,8 +14,11 @@ use crate::{
     config::{Config, Flags},
     model::{endpoint::Endpoint, sanitize::one_line, target::Target},
     render::{notice::format_duration, table::Table},
-    routing::health::{
-        Availability, HealthError, HealthKey, HealthSnapshot, HealthStore, KeyHash, LastError, TargetHealthKeys,
+    routing::{
+        health::{
+            Availability, HealthError, HealthKey, HealthSnapshot, HealthStore, KeyHash, LastError, TargetHealthKeys,
+        },
+        policies::HealthPolicy,
     },
     store::{self, health::HealthFile},
     term::output::write_stderr,
@@ -62,7 +65,7 @@ pub(crate) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError
         write_stderr(&format!("warning: {error}\n"));
         HealthSnapshot::default()
     });
-    snapshot.prune(now);
+    snapshot.prune(&HealthPolicy::default(), now);
     let keys = KeyRing::new(context.environment.clone());
     let mut table = Table::new(&["name", "kind", "state", "remaining", ">TTFT", "last error", "when"]);
     let mut document = Vec::new();

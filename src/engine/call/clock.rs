@@ -13,17 +13,13 @@ use tokio::time::{Instant, timeout};
 use crate::{
     engine::{attempt::AttemptTimeouts, plan::Call},
     model::{endpoint::is_private, target::Target},
+    routing::policies::TimeoutPolicy,
 };
-
-/// First-token timeout while other candidates are left; the longer one is for reasoning models and private addresses.
-const FIRST_TOKEN_TIMEOUT: Duration = Duration::from_secs(10);
-const SLOW_FIRST_TOKEN_TIMEOUT: Duration = Duration::from_secs(60);
-/// Limit of the time to the first delta, over all attempts: after it no attempt is started.
-const SEARCH_LIMIT: Duration = Duration::from_secs(120);
 
 /// The time spent and its limits.
 #[derive(Debug)]
 pub(super) struct Clock {
+    policy: TimeoutPolicy,
     spent: Duration,
     deadline: Option<Duration>,
     /// The time spent without an answer.
@@ -33,10 +29,10 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn new(call: &Call) -> Self {
+    pub(super) fn new(policy: TimeoutPolicy, call: &Call) -> Self {
         let max_first_token = call.candidates.iter().filter_map(|target| target.timeouts.first_token).max();
-        let search_limit = max_first_token.map_or(SEARCH_LIMIT, |timeout| timeout.max(SEARCH_LIMIT));
-        Self { spent: Duration::ZERO, deadline: call.deadline, search_time: Duration::ZERO, search_limit }
+        let search_limit = max_first_token.map_or(policy.search, |timeout| timeout.max(policy.search));
+        Self { policy, spent: Duration::ZERO, deadline: call.deadline, search_time: Duration::ZERO, search_limit }
     }
 
     /// Whether the deadline of the call has passed.
@@ -86,7 +82,7 @@ impl Clock {
     }
 
     /// The timeouts of an attempt at `target`. An explicit first-token timeout wins; otherwise there is one only if
-    /// other candidates are left, at least three times `p95`, the 95th percentile of the target's time to first token.
+    /// other candidates are left, at least a multiple of `p95`, the 95th percentile of the target's time to first token.
     /// In any case the other candidates keep their share of the time.
     pub(super) fn attempt_timeouts(
         &self,
@@ -95,11 +91,12 @@ impl Clock {
         is_streaming: bool,
         p95: Option<Duration>,
     ) -> AttemptTimeouts {
-        let mut timeouts = AttemptTimeouts::from_timeouts(target.timeouts);
+        let mut timeouts = AttemptTimeouts::new(target.timeouts, &self.policy);
         if timeouts.first_token.is_none() && remaining_candidates > 0 {
             let is_slow = target.is_reasoning || is_private(&target.endpoint.base_url);
-            let first_token = if is_slow { SLOW_FIRST_TOKEN_TIMEOUT } else { FIRST_TOKEN_TIMEOUT };
-            let first_token = first_token.max(p95.unwrap_or_default() * 3);
+            let policy = &self.policy;
+            let first_token = if is_slow { policy.slow_first_token } else { policy.first_token };
+            let first_token = first_token.max(p95.unwrap_or_default() * policy.first_token_p95_factor);
             let share = split(self.search_limit.saturating_sub(self.search_time), remaining_candidates);
             timeouts.first_token = Some(first_token.min(share));
         }

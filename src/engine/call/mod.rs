@@ -91,11 +91,11 @@ impl CallTask {
     fn new(engine: Arc<Engine>, index: usize, call: Call, state: Arc<CallState>) -> Self {
         Self {
             queue: CandidateQueue::default(),
-            clock: Clock::new(&call),
+            clock: Clock::new(engine.policies.timeouts, &call),
+            budget: AttemptBudget::new(engine.policies.attempts),
             engine,
             call,
             reporter: Reporter { call: index, state },
-            budget: AttemptBudget::default(),
             first_token_wait: FirstTokenWait { since: Instant::now(), notices_sent: 0, notify: false },
             untried_error: None,
             uses_health: false,
@@ -266,7 +266,7 @@ impl CallTask {
             is_gateway: candidate.target.endpoint.gateway,
             on_filter: self.call.on_filter,
         };
-        decide(error, context, self.engine.health.now(), self.engine.random_unit())
+        decide(&self.engine.policies.retry, error, context, self.engine.health.now(), self.engine.random_unit())
     }
 
     /// Whether the candidate became unavailable while others are left to try.

@@ -17,20 +17,12 @@ use crate::{
     protocol::{CallError, RetryAfter, RetryWhen},
     routing::{
         Policy,
-        attempt_budget::AttemptBudget,
         health::{Availability, HealthKey, TargetHealthKeys},
     },
 };
 
-/// The longest wait for the result of the probe of another request.
-const MAX_PROBE_WAIT: Duration = Duration::from_secs(10);
-/// If all candidates are unavailable, one is probed this long after its last failure, before its cooldown is over:
-/// without an alternative, a service that has recovered must not stay unused for minutes.
-const EARLY_PROBE_DELAY: Duration = Duration::from_secs(5);
 /// A wait at least this long is shown to the user.
 const NOTICE_THRESHOLD: Duration = Duration::from_secs(1);
-/// Added to the first-token timeout for the lease of a probe: time before its request is sent and after its timeout.
-const LEASE_MARGIN: Duration = Duration::from_secs(5);
 
 /// A candidate and its health keys.
 #[derive(Clone)]
@@ -115,13 +107,14 @@ impl CallTask {
     /// are being probed by other requests, waits for their results.
     async fn last_resort(&mut self) -> Option<Candidate> {
         let engine = Arc::clone(&self.engine);
+        let policy = engine.policies.health.probe;
         let (started, mut notified) = (Instant::now(), false);
         while !self.queue.unavailable.is_empty() && self.budget.candidates() > 0 && self.clock.allows(Duration::ZERO) {
             let turns = self
                 .queue
                 .unavailable
                 .iter()
-                .map(|candidate| engine.health.probe_turn(&candidate.health_keys, EARLY_PROBE_DELAY));
+                .map(|candidate| engine.health.probe_turn(&candidate.health_keys, policy.early_delay));
             let (index, turn) = turns.enumerate().min_by_key(|(_, turn)| *turn).expect("the queue is not empty");
             let wait = match turn {
                 ProbeTurn::Available => return Some(self.queue.unavailable.remove(index)),
@@ -132,7 +125,7 @@ impl CallTask {
                         until,
                         engine.health.now(),
                     ));
-                    let limit = MAX_PROBE_WAIT.saturating_sub(started.elapsed());
+                    let limit = policy.max_wait.saturating_sub(started.elapsed());
                     if limit.is_zero() {
                         return None;
                     }
@@ -150,7 +143,7 @@ impl CallTask {
                 notified = true;
                 self.notify(Notice::AllUnavailable(self.queue.unavailable[index].target.id.clone(), wait)).await;
             }
-            let wait = if wait.is_zero() { MAX_PROBE_WAIT } else { wait };
+            let wait = if wait.is_zero() { policy.max_wait } else { wait };
             self.clock.time_search(pin!(engine.health.wait_for_change(wait, &engine.keys))).await;
         }
         None
@@ -171,7 +164,10 @@ impl CallTask {
             self.call.request.is_streaming(),
             p95,
         );
-        let lease = timeouts.first_token.unwrap_or(timeouts.total).saturating_add(LEASE_MARGIN);
+        let lease = timeouts
+            .first_token
+            .unwrap_or(timeouts.total)
+            .saturating_add(self.engine.policies.health.probe.lease_margin);
         match Health::take_probe(&self.engine, &candidate.target, &candidate.health_keys, lease, early) {
             Ok(probe) => Ok(Candidate { probe: probe.map(Arc::new), ..candidate }),
             Err(()) => Err(candidate),
@@ -262,7 +258,7 @@ impl CallTask {
         let reason = if !self.clock.allows(Duration::ZERO) {
             "no time is left".to_owned()
         } else if self.budget.candidates() == 0 {
-            format!("a request tries at most {} models", AttemptBudget::MAX_CANDIDATES)
+            format!("a request tries at most {} models", self.engine.policies.attempts.max_candidates)
         } else {
             return;
         };

@@ -242,7 +242,7 @@ impl CallTask {
         let started_at = Instant::now();
         engine.count_request(started_at);
         let preparation = async {
-            let permit = engine.limiters.acquire(&target.endpoint).await?;
+            let permit = engine.limiters.acquire(&target.endpoint, engine.policies.timeouts.queue).await?;
             let key = spec.key.as_ref().map(|(_, source)| source);
             Ok((permit, resolve_credentials(&engine.keys, &target.endpoint, key).await?))
         };

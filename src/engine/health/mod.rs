@@ -22,9 +22,12 @@ use crate::{
         target::{Target, TargetId},
     },
     protocol::CallError,
-    routing::health::{
-        AttemptInfo, Availability, HealthError, HealthKey, HealthMap, HealthSnapshot, HealthStore, KeyHash,
-        TargetHealthKeys,
+    routing::{
+        health::{
+            AttemptInfo, Availability, HealthError, HealthKey, HealthMap, HealthSnapshot, HealthStore, KeyHash,
+            TargetHealthKeys,
+        },
+        policies::Policies,
     },
     transport::keys::KeyRing,
 };
@@ -49,6 +52,7 @@ pub(super) struct AttemptRef {
 
 /// The health snapshot and the updates that are not written yet.
 pub(super) struct Health {
+    policies: Arc<Policies>,
     cache: Mutex<HealthCache>,
     store: Option<Arc<dyn HealthStore>>,
     /// How long the error texts of services are kept.
@@ -132,9 +136,13 @@ impl Drop for InFlightGuard {
 }
 
 impl Health {
-    pub(super) fn new(store: Option<Arc<dyn HealthStore>>, error_text_retention: Duration) -> Self {
-        let epoch = (Timestamp::now(), Instant::now());
-        Self { cache: Mutex::default(), store, error_text_retention, long_lived: false, changed: Notify::new(), epoch }
+    pub(super) fn new(
+        policies: Arc<Policies>,
+        store: Option<Arc<dyn HealthStore>>,
+        error_text_retention: Duration,
+    ) -> Self {
+        let (cache, changed, epoch) = (Mutex::default(), Notify::new(), (Timestamp::now(), Instant::now()));
+        Self { policies, cache, store, error_text_retention, long_lived: false, changed, epoch }
     }
 
     /// Marks the process as serving many requests.
@@ -166,10 +174,10 @@ impl Health {
         let read = store.read();
         self.with_cache(|cache| match read {
             Ok(mut snapshot) => {
-                snapshot.prune(self.now());
+                snapshot.prune(&self.policies.health, self.now());
                 // Keep the updates that are not written yet.
                 for update in &cache.pending {
-                    apply(&mut snapshot, update, keys);
+                    self.apply(&mut snapshot, update, keys);
                 }
                 cache.snapshot = snapshot;
             }
@@ -255,7 +263,7 @@ impl Health {
     pub(super) fn record_failure(&self, attempt: &AttemptRef, keys: &KeyRing, error: &CallError, random: f64) {
         let now = self.now();
         // Errors caused by the request itself do not affect health, so the store need not be updated.
-        if !HealthSnapshot::affects_health(error, now) {
+        if !HealthSnapshot::affects_health(&self.policies.health, error, now) {
             return;
         }
         // Texts of connection errors come from the operating system, not from the service.
@@ -269,7 +277,7 @@ impl Health {
         let was_unavailable = is_unavailable(self);
         self.modify(keys, |snapshot| {
             let attempt = attempt_for_snapshot(snapshot, attempt, keys);
-            snapshot.record_failure(&attempt, error, now, random);
+            snapshot.record_failure(&self.policies.health, &attempt, error, now, random);
         });
         if !was_unavailable && is_unavailable(self) {
             self.with_cache(|cache| {
@@ -307,7 +315,7 @@ impl Health {
                     cache.snapshot.has_failures(&attempt)
                 }
             };
-            apply(&mut cache.snapshot, &update, keys);
+            self.apply(&mut cache.snapshot, &update, keys);
             cache.pending.push(update);
             let is_full = cache.pending.len() >= MAX_PENDING_UPDATES;
             // A long-lived process writes such updates periodically, so that no request waits for the write.
@@ -354,10 +362,10 @@ impl Health {
         let retention = Some(self.error_text_retention).filter(|retention| !retention.is_zero());
         let oldest = retention.and_then(|retention| now.checked_sub(retention).ok());
         let result = store.update(&mut |snapshot| {
-            snapshot.prune(now);
+            snapshot.prune(&self.policies.health, now);
             snapshot.clear_messages_before(oldest.unwrap_or(Timestamp::MIN));
             for update in &pending {
-                apply(snapshot, update, keys);
+                self.apply(snapshot, update, keys);
             }
             act(snapshot);
         });
@@ -385,6 +393,18 @@ impl Health {
     pub(super) fn track_in_flight(engine: &Arc<super::Engine>, model: HealthKey) -> InFlightGuard {
         engine.health.with_cache(|cache| *cache.in_flight.entry(model).or_default() += 1);
         InFlightGuard(Arc::clone(engine), model)
+    }
+
+    fn apply(&self, snapshot: &mut HealthSnapshot, update: &PendingUpdate, keys: &KeyRing) {
+        if let (Outcome::ProbeReleased, Some(owner)) = (&update.outcome, update.attempt.probe) {
+            return snapshot.release_probe(&update.attempt.target, owner);
+        }
+        let attempt = attempt_for_snapshot(snapshot, &update.attempt, keys);
+        match update.outcome {
+            Outcome::FirstToken(ttft) => snapshot.record_first_delta(&self.policies.health, &attempt, ttft, update.at),
+            Outcome::Completed => snapshot.record_success(&self.policies.health, &attempt, update.at),
+            Outcome::ProbeReleased => {}
+        }
     }
 
     fn with_cache<T>(&self, act: impl FnOnce(&mut HealthCache) -> T) -> T {
@@ -422,17 +442,5 @@ fn attempt_for_snapshot<'t>(snapshot: &mut HealthSnapshot, attempt: &'t AttemptR
         key_index: attempt.key_index,
         sent_at: attempt.sent_at,
         probe: attempt.probe,
-    }
-}
-
-fn apply(snapshot: &mut HealthSnapshot, update: &PendingUpdate, keys: &KeyRing) {
-    if let (Outcome::ProbeReleased, Some(owner)) = (&update.outcome, update.attempt.probe) {
-        return snapshot.release_probe(&update.attempt.target, owner);
-    }
-    let attempt = attempt_for_snapshot(snapshot, &update.attempt, keys);
-    match update.outcome {
-        Outcome::FirstToken(ttft) => snapshot.record_first_delta(&attempt, ttft, update.at),
-        Outcome::Completed => snapshot.record_success(&attempt, update.at),
-        Outcome::ProbeReleased => {}
     }
 }

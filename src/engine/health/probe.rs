@@ -15,7 +15,7 @@ use super::{AttemptRef, Health, Outcome};
 use crate::{
     engine::Engine,
     model::target::Target,
-    routing::health::{Availability, MAX_PROBE_LEASE, TargetHealthKeys},
+    routing::health::{Availability, TargetHealthKeys},
 };
 
 /// The lease of a probe; released when dropped without a result.
@@ -29,7 +29,6 @@ pub(in crate::engine) struct Probe {
 
 impl Probe {
     fn new(engine: &Arc<Engine>, target: &Arc<Target>, owner: u64, lease: Duration) -> Self {
-        let lease = lease.min(MAX_PROBE_LEASE);
         let renewal = tokio::spawn(renew(Arc::downgrade(engine), Arc::clone(target), owner, lease));
         Self { engine: Arc::clone(engine), target: Arc::clone(target), owner, renewal }
     }
@@ -76,6 +75,7 @@ impl Health {
     ) -> Result<Option<Probe>, ()> {
         let health = &engine.health;
         let (now, owner) = (health.now(), fastrand::u64(1..));
+        let lease = lease.min(health.policies.health.probe.max_lease);
         let (available, taken) = health.modify(&engine.keys, |snapshot| {
             let available = snapshot.availability(health_keys, now) == Availability::Closed;
             (available, available || snapshot.acquire_probe(health_keys, now, (owner, lease), early))

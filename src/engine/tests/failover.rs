@@ -1,7 +1,10 @@
 //! Tests of repeats, key rotation and failover, and of the errors that end a call.
 
 use super::*;
-use crate::routing::OnFilter;
+use crate::routing::{
+    OnFilter,
+    policies::{AttemptPolicy, BreakerPolicy, HealthPolicy, TimeoutPolicy, TripPolicy},
+};
 
 #[tokio::test(start_paused = true)]
 async fn complete_answer_is_returned() {
@@ -181,4 +184,28 @@ async fn connect_timeout_of_a_model_is_used() {
     let timeouts = Timeouts { connect: Some(SECOND), ..Timeouts::default() };
     let result = run(call_to(vec![Target { timeouts, ..testing::target("a") }]), [answer()]).await;
     assert_eq!(result.requests[0].connect_timeout, Some(SECOND));
+}
+
+#[tokio::test(start_paused = true)]
+async fn policies_of_the_engine_limit_attempts_retries_and_waiting() {
+    let attempts = AttemptPolicy { max_candidates: 1, retries: 0 };
+    let engine = TestEngine::with_policies([status(500)], Policies { attempts, ..Policies::default() });
+    let result = engine.run(call_to(two_targets())).await.assert_all_replies_used();
+    assert_eq!((result.models().len(), result.class()), (1, ErrorClass::Server), "one candidate, no retry");
+
+    let timeouts = TimeoutPolicy { first_token: 2 * SECOND, ..TimeoutPolicy::default() };
+    let silent = || MockResponse::Chunks(vec![(600 * SECOND, HELLO)]);
+    let engine = TestEngine::with_policies([silent(), answer()], Policies { timeouts, ..Policies::default() });
+    let result = engine.run(call_to(two_targets())).await.assert_all_replies_used();
+    assert_eq!((result.took, result.classes()), (2 * SECOND, vec!["timeout", "ok"]));
+
+    let trip = TripPolicy { consecutive_failures: 1, window_failures: None };
+    let breaker = BreakerPolicy { model: trip, ..BreakerPolicy::default() };
+    let health = HealthPolicy { breaker, ..HealthPolicy::default() };
+    let policies =
+        Policies { health, attempts: AttemptPolicy { retries: 0, ..AttemptPolicy::default() }, ..Policies::default() };
+    let engine = TestEngine::with_policies([status(500), answer(), answer()], policies);
+    engine.run(call_to(two_targets())).await;
+    let result = engine.run(call_to(two_targets())).await.assert_all_replies_used();
+    assert_eq!(result.models(), ["b-upstream"], "one failure made the first model unavailable");
 }

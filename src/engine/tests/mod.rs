@@ -120,9 +120,14 @@ struct TestEngine {
 
 impl TestEngine {
     fn new(replies: impl IntoIterator<Item = MockResponse>) -> Self {
+        Self::with_policies(replies, Policies::default())
+    }
+
+    fn with_policies(replies: impl IntoIterator<Item = MockResponse>, policies: Policies) -> Self {
         let transport = Arc::new(MockTransport::new(replies));
         let shared = Arc::clone(&transport) as Arc<dyn Transport>;
-        Self { engine: Arc::new(Engine::new(shared, KeyRing::default()).long_lived().with_seed(SEED)), transport }
+        let engine = Engine::with_policies(shared, KeyRing::default(), policies).long_lived().with_seed(SEED);
+        Self { engine: Arc::new(engine), transport }
     }
 
     /// Adds scripted replies.

@@ -77,10 +77,11 @@ async fn stalled_client_is_disconnected_after_the_write_timeout_and_blocks_no_ot
     let endless = MockResponse::Chunks(std::iter::repeat_n((NO_DELAY, HELLO), 20_000).collect());
     let fixture = TestGateway::new("", [endless, chunks(&[HELLO, STOP, DONE])]).await;
     let (mut client, server) = tokio::io::duplex(4096);
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(7);
     let (_stopping, stopping) = tokio::sync::watch::channel(false);
     let (gateway, router) = (Arc::clone(&fixture.gateway), fixture.gateway.router());
     let conn_info = ConnInfo { loopback: true };
-    let server = WriteTimeoutStream::new(server);
+    let server = WriteTimeoutStream::new(server, WRITE_TIMEOUT);
     let pending_write = server.pending_write();
     let serving = tokio::spawn(serve_connection(gateway, (server, pending_write), router, conn_info, stopping));
     let body = chat("one", true);

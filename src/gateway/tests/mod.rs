@@ -20,10 +20,10 @@ mod origin_guard;
 mod passthrough;
 
 use super::{
-    Gateway, GatewayDeps, Log, ServeError, check_exposure,
+    Gateway, GatewayDeps, GatewayLimits, Log, ServeError, check_exposure,
     connection::{ConnInfo, serve_connection},
     response::Body,
-    write_timeout::{WRITE_TIMEOUT, WriteTimeoutStream},
+    write_timeout::WriteTimeoutStream,
 };
 use crate::{
     config,
@@ -97,7 +97,13 @@ impl TestGateway {
         let sink = Arc::clone(&log_lines);
         let log =
             Log::new(move |line| sink.lock().expect("unpoisoned").push(serde_json::from_str(&line).expect("JSON")));
-        let deps = GatewayDeps { engine: Arc::new(engine.with_seed(3).long_lived()), log, writer: None, ledger: None };
+        let deps = GatewayDeps {
+            engine: Arc::new(engine.with_seed(3).long_lived()),
+            log,
+            writer: None,
+            limits: GatewayLimits::default(),
+            ledger: None,
+        };
         Ok(Self { transport, gateway: Gateway::new(config, deps).await?, log_lines })
     }
 

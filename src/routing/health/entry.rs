@@ -9,7 +9,7 @@ use crate::{
     model::{endpoint::Endpoint, target::Target},
     protocol::CallError,
     routing::{
-        breaker::{Breaker, BreakerState},
+        breaker::{Breaker, BreakerPolicy, BreakerState},
         latency::Latency,
     },
 };
@@ -242,8 +242,8 @@ impl HealthEntry {
     }
 
     /// Records the complete answer of a request sent at `sent`.
-    pub(super) fn record_success(&mut self, sent: Timestamp, now: Timestamp) {
-        self.breaker.record_success(sent, now);
+    pub(super) fn record_success(&mut self, policy: &BreakerPolicy, sent: Timestamp, now: Timestamp) {
+        self.breaker.record_success(policy, sent, now);
         // A later error is more recent than the request: its cooldown stays.
         if self.last_error.as_ref().is_none_or(|error| error.at <= sent) {
             self.cooldown = None;

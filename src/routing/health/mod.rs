@@ -16,18 +16,15 @@ pub use entry::{HealthEntry, HealthKey, HealthMap, KeyHash, LastError, TargetHea
 pub use state::HealthState;
 
 use super::{
-    breaker::{BreakerState, TripPolicy, saturating_add},
+    breaker::{BreakerState, saturating_add},
     classify::{CooldownScope, HealthEffect, health_effect},
+    policies::HealthPolicy,
 };
 use crate::{model::target::Target, protocol::CallError};
 
 mod entry;
 mod state;
 
-/// Maximum duration of a cooldown.
-const MAX_COOLDOWN: Duration = Duration::from_secs(3600);
-/// Maximum duration of a probe lease before it must be renewed, since its process may be killed.
-pub const MAX_PROBE_LEASE: Duration = Duration::from_secs(60);
 /// Entries not updated for this long are removed.
 const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Maximum entries; more than any real config has.
@@ -166,7 +163,7 @@ impl HealthSnapshot {
         if self.probe_expiry(target, now).is_some() || (matches!(availability, Availability::Open { .. }) && !early) {
             return false;
         }
-        let until = saturating_add(now, lease.min(MAX_PROBE_LEASE));
+        let until = saturating_add(now, lease);
         if let Some(endpoint) = self.entries.get_mut(&target.endpoint)
             && (endpoint.breaker.state(now) != BreakerState::Closed || endpoint.is_cooling_down(now))
         {
@@ -191,7 +188,7 @@ impl HealthSnapshot {
         for health_key in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target)] {
             let probe = self.entries.get_mut(&health_key).and_then(|entry| entry.probe_lease.as_mut());
             if let Some(probe) = probe.filter(|probe| probe.owner == owner) {
-                probe.until = saturating_add(now, lease.min(MAX_PROBE_LEASE));
+                probe.until = saturating_add(now, lease);
             }
         }
     }
@@ -221,15 +218,22 @@ impl HealthSnapshot {
 
     /// Whether a failure affects the health of the target.
     #[must_use]
-    pub fn affects_health(error: &CallError, now: Timestamp) -> bool {
-        health_effect(error, now) != HealthEffect::Unaffected
+    pub fn affects_health(policy: &HealthPolicy, error: &CallError, now: Timestamp) -> bool {
+        health_effect(&policy.cooldown, error, now) != HealthEffect::Unaffected
     }
 
     /// Records a failed attempt. `random` is in 0..1. A probe keeps its lease: it may continue with another key.
-    pub fn record_failure(&mut self, attempt: &AttemptInfo<'_>, error: &CallError, now: Timestamp, random: f64) {
+    pub fn record_failure(
+        &mut self,
+        policy: &HealthPolicy,
+        attempt: &AttemptInfo<'_>,
+        error: &CallError,
+        now: Timestamp,
+        random: f64,
+    ) {
         let target = attempt.target;
         let (endpoint, model) = (HealthKey::endpoint(&target.endpoint), HealthKey::model(target));
-        let effect = health_effect(error, now);
+        let effect = health_effect(&policy.cooldown, error, now);
         if effect == HealthEffect::Unaffected {
             return;
         }
@@ -254,16 +258,16 @@ impl HealthSnapshot {
         entry.last_error = Some(LastError::new(error, now));
         match effect {
             HealthEffect::EndpointUnreachable => {
-                entry.breaker.record_failure(TripPolicy::ENDPOINT, attempt.sent_at, now, random);
+                entry.breaker.record_failure(&policy.breaker, policy.breaker.endpoint, attempt.sent_at, now, random);
             }
-            HealthEffect::Cooldown { requested, initial, max, .. } => {
+            HealthEffect::Cooldown { requested, time, .. } => {
                 let previous = entry.cooldown.clone().unwrap_or(Cooldown {
                     until: Timestamp::MIN,
                     duration_ms: 0,
                     consecutive: 0,
                 });
-                let duration =
-                    requested.unwrap_or_else(|| (initial * 2u32.saturating_pow(previous.consecutive.min(8))).min(max));
+                let doubled = || time.initial * 2u32.saturating_pow(previous.consecutive.min(8));
+                let duration = requested.unwrap_or_else(|| doubled().min(time.max)).min(policy.cooldown.max);
                 // Requests that were in flight at the same time count as one failure.
                 let consecutive = previous.consecutive.saturating_add(u32::from(previous.until <= now));
                 let until = saturating_add(now, duration);
@@ -276,19 +280,25 @@ impl HealthSnapshot {
                 });
             }
             HealthEffect::ModelFailure | HealthEffect::Unaffected => {
-                entry.breaker.record_failure(TripPolicy::MODEL, attempt.sent_at, now, random);
+                entry.breaker.record_failure(&policy.breaker, policy.breaker.model, attempt.sent_at, now, random);
             }
         }
     }
 
     /// Records the first delta of an attempt: endpoint, model and key are available again.
-    pub fn record_first_delta(&mut self, attempt: &AttemptInfo<'_>, ttft: Option<Duration>, now: Timestamp) {
+    pub fn record_first_delta(
+        &mut self,
+        policy: &HealthPolicy,
+        attempt: &AttemptInfo<'_>,
+        ttft: Option<Duration>,
+        now: Timestamp,
+    ) {
         let target = attempt.target;
         if let Some(owner) = attempt.probe {
             self.release_probe(target, owner);
         }
         if let Some(endpoint) = self.entries.get_mut(&HealthKey::endpoint(&target.endpoint)) {
-            endpoint.breaker.record_success(attempt.sent_at, now);
+            endpoint.breaker.record_success(&policy.breaker, attempt.sent_at, now);
         }
         let model = self.entry_mut(HealthKey::model(target), target.id.to_string(), now);
         model.breaker.record_first_delta(attempt.sent_at);
@@ -304,17 +314,17 @@ impl HealthSnapshot {
     }
 
     /// Records a complete answer: resets the failures of its endpoint, model and key.
-    pub fn record_success(&mut self, attempt: &AttemptInfo<'_>, now: Timestamp) {
+    pub fn record_success(&mut self, policy: &HealthPolicy, attempt: &AttemptInfo<'_>, now: Timestamp) {
         let target = attempt.target;
         if let Some(owner) = attempt.probe {
             self.release_probe(target, owner);
         }
         let model = self.entry_mut(HealthKey::model(target), target.id.to_string(), now);
-        model.record_success(attempt.sent_at, now);
+        model.record_success(&policy.breaker, attempt.sent_at, now);
         let (any_model, this_model) = api_key_health_keys(target, attempt.key);
         for health_key in [HealthKey::endpoint(&target.endpoint), any_model, this_model] {
             if let Some(entry) = self.entries.get_mut(&health_key) {
-                entry.record_success(attempt.sent_at, now);
+                entry.record_success(&policy.breaker, attempt.sent_at, now);
             }
         }
     }
@@ -349,17 +359,17 @@ impl HealthSnapshot {
     }
 
     /// Prepares the snapshot for storage: limits future times after a clock jump, and removes old and excess entries.
-    pub fn prune(&mut self, now: Timestamp) {
+    pub fn prune(&mut self, policy: &HealthPolicy, now: Timestamp) {
         for entry in self.entries.values_mut() {
-            entry.breaker.clamp(now);
+            entry.breaker.clamp(&policy.breaker, now);
             entry.latency.clear_invalid();
             if let Some(lease) = &mut entry.probe_lease {
-                lease.until = lease.until.min(saturating_add(now, MAX_PROBE_LEASE));
+                lease.until = lease.until.min(saturating_add(now, policy.probe.max_lease));
             }
             if let Some(cooldown) = &mut entry.cooldown {
                 cooldown.until = cooldown
                     .until
-                    .min(saturating_add(now, MAX_COOLDOWN.min(Duration::from_millis(cooldown.duration_ms))));
+                    .min(saturating_add(now, policy.cooldown.max.min(Duration::from_millis(cooldown.duration_ms))));
             }
             entry.updated_at = entry.updated_at.map(|updated_at| updated_at.min(now));
         }

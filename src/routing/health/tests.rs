@@ -39,27 +39,27 @@ fn until(snapshot: &HealthSnapshot, target: &Target, now: u64) -> Option<u64> {
 fn unreachable_endpoint_opens_for_all_its_models() {
     let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
     let other = Target { upstream_id: "another".into(), ..target.clone() };
-    snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Connect), at(0), 0.5);
+    snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Connect), at(0), 0.5);
     assert_eq!(until(&snapshot, &target, 0), None);
-    snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Connect), at(0), 0.5);
+    snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Connect), at(0), 0.5);
     assert_eq!((until(&snapshot, &target, 0), until(&snapshot, &other, 0)), (Some(5), Some(5)));
     assert_eq!(snapshot.availability(&target_keys(&other), at(5)), Availability::HalfOpen);
     assert!(snapshot.acquire_probe(&target_keys(&target), at(5), (1, LEASE), false));
     assert!(!snapshot.acquire_probe(&target_keys(&other), at(6), (2, LEASE), true), "one probe at a time");
     assert_eq!(until(&snapshot, &other, 6), Some(17), "open until the probe lease expires");
-    snapshot.record_first_delta(&attempt(&target, 0), Some(Duration::from_millis(5)), at(7));
+    snapshot.record_first_delta(&HealthPolicy::default(), &attempt(&target, 0), Some(Duration::from_millis(5)), at(7));
     assert_eq!(snapshot.availability(&target_keys(&other), at(7)), Availability::Closed);
 }
 
 #[test]
 fn rejected_key_opens_and_the_other_key_is_used() {
     let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
-    snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Auth), at(0), 0.5);
+    snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Auth), at(0), 0.5);
     assert_eq!(until(&snapshot, &target, 0), None);
     let keys = target_keys(&target).keys;
     assert!(matches!(snapshot.key_availability(keys[0], at(0)), Availability::Open { .. }));
     assert_eq!(snapshot.key_availability(keys[1], at(0)), Availability::Closed);
-    snapshot.record_failure(&attempt(&target, 1), &error(ErrorClass::Quota), at(10), 0.5);
+    snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 1), &error(ErrorClass::Quota), at(10), 0.5);
     assert_eq!(until(&snapshot, &target, 10), Some(600), "until the first key is available again");
 }
 
@@ -70,13 +70,19 @@ fn rate_limit_applies_to_one_key_and_model_and_doubles() {
     let mut now = 0;
     for wait in [5, 10, 20, 40, 60, 60] {
         for key in [0, 1] {
-            snapshot.record_failure(&attempt(&target, key), &error(ErrorClass::Rate), at(now), 0.5);
+            snapshot.record_failure(
+                &HealthPolicy::default(),
+                &attempt(&target, key),
+                &error(ErrorClass::Rate),
+                at(now),
+                0.5,
+            );
         }
         assert_eq!((until(&snapshot, &target, now), until(&snapshot, &other, now)), (Some(now + wait), None));
         now += wait;
     }
-    snapshot.record_success(&attempt(&target, 0), at(now));
-    snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Rate), at(now), 0.5);
+    snapshot.record_success(&HealthPolicy::default(), &attempt(&target, 0), at(now));
+    snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Rate), at(now), 0.5);
     let keys = target_keys(&target).keys;
     assert!(
         matches!(snapshot.key_availability(keys[0], at(now)), Availability::Open { until, .. } if until == at(now + 5))
@@ -88,7 +94,7 @@ fn cooldown_follows_retry_after() {
     let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
     let retry_after = RetryAfter { raw: "30".into(), when: RetryWhen::After(Duration::from_secs(30)) };
     let overloaded = CallError { retry_after: Some(retry_after), ..error(ErrorClass::Overloaded) };
-    snapshot.record_failure(&attempt(&target, 0), &overloaded, at(0), 0.5);
+    snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &overloaded, at(0), 0.5);
     assert_eq!(until(&snapshot, &target, 0), Some(30));
     assert_eq!(until(&snapshot, &target, 30), None);
 }
@@ -97,20 +103,26 @@ fn cooldown_follows_retry_after() {
 fn request_errors_do_not_affect_health_or_release_a_probe() {
     let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
     for _ in 0..9 {
-        snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Request), at(0), 0.5);
+        snapshot.record_failure(
+            &HealthPolicy::default(),
+            &attempt(&target, 0),
+            &error(ErrorClass::Request),
+            at(0),
+            0.5,
+        );
     }
     assert_eq!(snapshot, HealthSnapshot::default());
     for _ in 0..3 {
-        snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Server), at(0), 0.5);
+        snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Server), at(0), 0.5);
     }
     let probe = |snapshot: &mut HealthSnapshot, owner| {
         snapshot.acquire_probe(&target_keys(&target), at(6), (owner, LEASE), false)
     };
     assert!(probe(&mut snapshot, 1) && !probe(&mut snapshot, 2));
-    snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Context), at(6), 0.5);
+    snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Context), at(6), 0.5);
     assert!(!probe(&mut snapshot, 2), "a request without the lease does not release it");
     let probe_attempt = AttemptInfo { probe: Some(1), ..attempt(&target, 0) };
-    snapshot.record_failure(&probe_attempt, &error(ErrorClass::Context), at(6), 0.5);
+    snapshot.record_failure(&HealthPolicy::default(), &probe_attempt, &error(ErrorClass::Context), at(6), 0.5);
     assert!(!probe(&mut snapshot, 2), "the probe continues with the next key");
     snapshot.release_probe(&target, 1);
     assert!(probe(&mut snapshot, 2));
@@ -122,19 +134,20 @@ fn request_errors_do_not_affect_health_or_release_a_probe() {
 fn first_delta_ends_the_cooldown_but_keeps_the_doubling() {
     let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
     for key in [0, 1] {
-        snapshot.record_failure(&attempt(&target, key), &error(ErrorClass::Rate), at(0), 0.5);
+        snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, key), &error(ErrorClass::Rate), at(0), 0.5);
     }
     let sent = |second| AttemptInfo { sent_at: at(second), ..attempt(&target, 0) };
     assert!(snapshot.has_failures(&sent(6)), "the success must be shared");
     snapshot.record_first_delta(
+        &HealthPolicy::default(),
         &AttemptInfo { sent_at: at(0) - jiff::SignedDuration::from_secs(1), ..sent(0) },
         None,
         at(1),
     );
     assert_eq!(until(&snapshot, &target, 1), Some(5), "sent before the failure");
-    snapshot.record_first_delta(&sent(2), None, at(3));
+    snapshot.record_first_delta(&HealthPolicy::default(), &sent(2), None, at(3));
     assert_eq!(until(&snapshot, &target, 3), None);
-    snapshot.record_failure(&sent(2), &error(ErrorClass::Rate), at(4), 0.5);
+    snapshot.record_failure(&HealthPolicy::default(), &sent(2), &error(ErrorClass::Rate), at(4), 0.5);
     let keys = target_keys(&target).keys;
     assert!(matches!(snapshot.key_availability(keys[0], at(4)), Availability::Open { until, .. } if until == at(14)));
 }
@@ -143,10 +156,16 @@ fn first_delta_ends_the_cooldown_but_keeps_the_doubling() {
 fn expired_cooldown_of_an_endpoint_does_not_block_probes_of_other_models() {
     let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
     let other = Target { upstream_id: "another".into(), ..target.clone() };
-    snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Path), at(0), 0.5);
+    snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Path), at(0), 0.5);
     for model in [&target, &other] {
         for _ in 0..3 {
-            snapshot.record_failure(&attempt(model, 0), &error(ErrorClass::Server), at(700), 0.5);
+            snapshot.record_failure(
+                &HealthPolicy::default(),
+                &attempt(model, 0),
+                &error(ErrorClass::Server),
+                at(700),
+                0.5,
+            );
         }
     }
     assert!(snapshot.acquire_probe(&target_keys(&target), at(706), (1, LEASE), false));
@@ -157,14 +176,20 @@ fn expired_cooldown_of_an_endpoint_does_not_block_probes_of_other_models() {
 #[test]
 fn early_probe_during_a_cooldown_is_exclusive() {
     let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
-    snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Overloaded), at(0), 0.5);
+    snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Overloaded), at(0), 0.5);
     let early = |snapshot: &mut HealthSnapshot, owner| {
         snapshot.acquire_probe(&target_keys(&target), at(5), (owner, LEASE), true)
     };
     assert!(early(&mut snapshot, 1) && !early(&mut snapshot, 2));
     let mut quota_snapshot = HealthSnapshot::default();
     for key in [0, 1] {
-        quota_snapshot.record_failure(&attempt(&target, key), &error(ErrorClass::Quota), at(0), 0.5);
+        quota_snapshot.record_failure(
+            &HealthPolicy::default(),
+            &attempt(&target, key),
+            &error(ErrorClass::Quota),
+            at(0),
+            0.5,
+        );
     }
     assert!(early(&mut quota_snapshot, 1) && !early(&mut quota_snapshot, 2));
 }
@@ -173,31 +198,54 @@ fn early_probe_during_a_cooldown_is_exclusive() {
 fn concurrent_failures_count_once_and_the_longest_cooldown_wins() {
     let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
     for _ in 0..3 {
-        snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Rate), at(0), 0.5);
-        snapshot.record_failure(&attempt(&target, 1), &error(ErrorClass::Rate), at(0), 0.5);
+        snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Rate), at(0), 0.5);
+        snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 1), &error(ErrorClass::Rate), at(0), 0.5);
     }
     assert!(until(&snapshot, &target, 0).is_some_and(|until| until <= 10));
     let mut model_snapshot = HealthSnapshot::default();
     for key in [0, 1] {
         assert_eq!(until(&model_snapshot, &target, 0), None, "the other key is available");
-        model_snapshot.record_failure(&attempt(&target, key), &error(ErrorClass::Forbidden), at(0), 0.5);
+        model_snapshot.record_failure(
+            &HealthPolicy::default(),
+            &attempt(&target, key),
+            &error(ErrorClass::Forbidden),
+            at(0),
+            0.5,
+        );
     }
-    model_snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Overloaded), at(1), 0.5);
+    model_snapshot.record_failure(
+        &HealthPolicy::default(),
+        &attempt(&target, 0),
+        &error(ErrorClass::Overloaded),
+        at(1),
+        0.5,
+    );
     assert_eq!(until(&model_snapshot, &target, 1), Some(600));
 }
 
 #[test]
 fn snapshot_round_trips_through_json_and_a_clock_jump_is_limited() {
     let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
-    snapshot.record_failure(&attempt(&target, 0), &error(ErrorClass::Quota), at(1_000_000), 0.5);
-    snapshot.record_first_delta(&attempt(&target, 0), Some(Duration::from_millis(1234)), at(1_000_000));
+    snapshot.record_failure(
+        &HealthPolicy::default(),
+        &attempt(&target, 0),
+        &error(ErrorClass::Quota),
+        at(1_000_000),
+        0.5,
+    );
+    snapshot.record_first_delta(
+        &HealthPolicy::default(),
+        &attempt(&target, 0),
+        Some(Duration::from_millis(1234)),
+        at(1_000_000),
+    );
     let text = serde_json::to_string(&snapshot).expect("serializable data");
     let mut parsed: HealthSnapshot = serde_json::from_str(&text).expect("valid snapshot");
     assert_eq!(parsed, snapshot);
-    parsed.prune(at(0));
+    parsed.prune(&HealthPolicy::default(), at(0));
     let keys = target_keys(&target).keys;
     assert!(matches!(parsed.key_availability(keys[0], at(0)), Availability::Open { until, .. } if until == at(600)));
-    parsed.prune(at(40 * 24 * 3600));
+    parsed.prune(&HealthPolicy::default(), at(40 * 24 * 3600));
     assert_eq!(parsed.entries.len(), 0);
 }
 
@@ -207,12 +255,17 @@ fn snapshot_size_is_limited() {
     for number in 0..1000 {
         let target = Target { upstream_id: format!("model-{number}"), ..testing::target("a") };
         for _ in 0..20 {
-            snapshot.record_first_delta(&attempt(&target, 0), Some(Duration::from_secs(100)), at(number));
+            snapshot.record_first_delta(
+                &HealthPolicy::default(),
+                &attempt(&target, 0),
+                Some(Duration::from_secs(100)),
+                at(number),
+            );
             let long_error = CallError::new(ErrorClass::Server, "x".repeat(10_000));
-            snapshot.record_failure(&attempt(&target, 0), &long_error, at(number), 0.5);
+            snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &long_error, at(number), 0.5);
         }
     }
-    snapshot.prune(at(1000));
+    snapshot.prune(&HealthPolicy::default(), at(1000));
     assert_eq!(snapshot.entries.len(), MAX_ENTRIES);
     assert_eq!(snapshot.retain_latest(3, at(1000)), 3);
     assert!(
@@ -225,13 +278,24 @@ fn restricted_entries_are_retained_before_available_ones() {
     let mut snapshot = HealthSnapshot::default();
     let rejected = testing::target("rejected");
     for key in [0, 1] {
-        snapshot.record_failure(&attempt(&rejected, key), &error(ErrorClass::Quota), at(0), 0.5);
+        snapshot.record_failure(
+            &HealthPolicy::default(),
+            &attempt(&rejected, key),
+            &error(ErrorClass::Quota),
+            at(0),
+            0.5,
+        );
     }
     for number in 0..1000 {
         let target = Target { upstream_id: format!("model-{number}"), ..testing::target("a") };
-        snapshot.record_first_delta(&attempt(&target, 0), Some(Duration::from_secs(1)), at(1));
+        snapshot.record_first_delta(
+            &HealthPolicy::default(),
+            &attempt(&target, 0),
+            Some(Duration::from_secs(1)),
+            at(1),
+        );
     }
-    snapshot.prune(at(2));
+    snapshot.prune(&HealthPolicy::default(), at(2));
     assert!(matches!(snapshot.availability(&target_keys(&rejected), at(2)), Availability::Open { .. }));
 }
 
@@ -247,10 +311,10 @@ proptest::proptest! {
             let other_attempt = AttemptInfo { sent_at: at(now), ..attempt(&target, 0) };
             let class = [ErrorClass::Server, ErrorClass::Connect, ErrorClass::Request, ErrorClass::Rate][usize::from(step % 4)];
             match step {
-                0..4 => snapshot.record_failure(&other_attempt, &error(class), at(now), random),
+                0..4 => snapshot.record_failure(&HealthPolicy::default(), &other_attempt, &error(class), at(now), random),
                 4 => if let Some((owner, _)) = held_lease.take() {
                     let probe_attempt = AttemptInfo { probe: Some(owner), ..other_attempt };
-                    snapshot.record_failure(&probe_attempt, &error(class), at(now), random);
+                    snapshot.record_failure(&HealthPolicy::default(), &probe_attempt, &error(class), at(now), random);
                     snapshot.release_probe(&target, owner);
                 },
                 _ => {

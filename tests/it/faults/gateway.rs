@@ -9,7 +9,7 @@ use std::{fmt::Write as _, fs, path::Path, pin::pin, sync::Arc};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use mmchat::gateway::{Gateway, GatewayDeps, Log};
+use mmchat::gateway::{Gateway, GatewayDeps, GatewayLimits, Log};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -40,7 +40,13 @@ const MAX_ROW_DURATION: std::time::Duration = std::time::Duration::from_secs(12)
 
 async fn send_request(env: &FaultEnv, row: &Row, mode: ResponseMode) -> ClientResponse {
     let config = env.config(row.primary, row.backup.then_some("instant"), row.endpoint, row.route);
-    let deps = GatewayDeps { engine: Arc::clone(&env.engine), log: Log::new(drop), writer: None, ledger: None };
+    let deps = GatewayDeps {
+        engine: Arc::clone(&env.engine),
+        log: Log::new(drop),
+        writer: None,
+        limits: GatewayLimits::default(),
+        ledger: None,
+    };
     let gateway = Gateway::new(config, deps).await.expect("valid config");
     let messages = json!([{"role": "user", "content": "hello"}]);
     let body = json!({"model": "chat", "stream": mode != ResponseMode::Complete, "messages": messages});

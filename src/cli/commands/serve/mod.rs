@@ -13,7 +13,7 @@ use crate::cli::{CliError, Context, support::exit::Exit};
 use crate::{
     config::{Config, Flags},
     engine::Engine,
-    gateway::{self, Gateway, GatewayDeps, Log, ServeError, Workers},
+    gateway::{self, Gateway, GatewayDeps, GatewayLimits, Log, ServeError, Workers},
     render::Output,
     store::{
         self,
@@ -93,7 +93,8 @@ async fn check(context: &Context, config: Config) -> Result<Exit, CliError> {
     let serve = config.serve.clone();
     let (models, routes) = (config.models.len(), config.routes.len());
     let engine = context.long_lived_engine_for(&config, false);
-    let deps = GatewayDeps { engine, log: Log::new(drop), writer: None, ledger: None };
+    let deps =
+        GatewayDeps { engine, log: Log::new(drop), writer: None, limits: GatewayLimits::default(), ledger: None };
     Gateway::new(config, deps).await?;
     let keys = match serve.clients.len() {
         0 => "no client keys: any local process may use it".to_owned(),
@@ -136,7 +137,8 @@ async fn serve(
         .map(|path| Arc::new(SqliteSpendLedger::new(config.spend.clone(), path).with_max_age(SPEND_CACHE_TTL)));
     let engine = context.server_engine(&config, ledger.clone());
     let scheme = if config.serve.tls.is_some() { "https" } else { "http" };
-    let deps = GatewayDeps { engine: Arc::clone(&engine), log: new_log(), writer, ledger };
+    let deps =
+        GatewayDeps { engine: Arc::clone(&engine), log: new_log(), writer, limits: GatewayLimits::default(), ledger };
     let gateway = Gateway::new(config, deps).await?;
     Streams::stdout().write(&mut Output::data(format!("{scheme}://{address}/v1\n")))?;
     let log = new_log();

@@ -1,0 +1,42 @@
+//! The limits of connections and request bodies, as data with defaults.
+
+use std::time::Duration;
+
+/// Limits of a gateway that protect it from slow, idle and large clients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewayLimits {
+    /// A connection is closed when it is idle, or has not sent a complete request head, for this long.
+    pub idle_timeout: Duration,
+    /// Time for the TLS handshake.
+    pub tls_handshake_timeout: Duration,
+    /// A connection is closed when the client accepts no data for this long.
+    pub write_timeout: Duration,
+    /// Limit of a request head and of the write buffer, in bytes.
+    pub max_buffer_bytes: usize,
+    /// Time between two chunks of a request body.
+    pub body_chunk_timeout: Duration,
+    /// Time for a whole request body: a slow body occupies memory that other requests need.
+    pub body_timeout: Duration,
+    /// Bytes of each body that are exempt from the memory limit, so that ordinary requests are always accepted.
+    pub exempt_body_bytes: usize,
+    /// The memory limit of all bodies, as a multiple of the largest allowed body.
+    pub max_large_bodies: usize,
+    /// Interval of comments in a stream while no chunk arrives.
+    pub keep_alive_interval: Duration,
+}
+
+impl Default for GatewayLimits {
+    fn default() -> Self {
+        Self {
+            idle_timeout: Duration::from_secs(75),
+            tls_handshake_timeout: Duration::from_secs(10),
+            write_timeout: Duration::from_secs(300),
+            max_buffer_bytes: 32 * 1024,
+            body_chunk_timeout: Duration::from_secs(30),
+            body_timeout: Duration::from_secs(300),
+            exempt_body_bytes: 256 * 1024,
+            max_large_bodies: 8,
+            keep_alive_interval: Duration::from_secs(15),
+        }
+    }
+}
