@@ -165,7 +165,7 @@ impl Attempt {
         let response = timeout(limit, transport.send(&connect, request)).await;
         let waited = sent_at.elapsed();
         let response =
-            response.map_err(|_| timeout_error(limit))?.map_err(|error| mask(transport_error(&error, false)))?;
+            response.map_err(|_| timeout_error(limit))?.map_err(|error| mask(transport_error(error, false)))?;
         let (parts, mut body) = response.into_parts();
         let head = ResponseHead { status: parts.status, headers: Arc::new(parts.headers) };
         if !head.status.is_success() {
@@ -235,7 +235,7 @@ impl Attempt {
         let end = match read {
             Some(Some(Ok(bytes))) => self.decode(&bytes, out),
             Some(None) => Some(self.finish(StreamEnd::Eof, out)),
-            Some(Some(Err(error))) => Some(self.finish_broken(&error, out)),
+            Some(Some(Err(error))) => Some(self.finish_broken(error, out)),
             None if self.complete_since.is_some() => Some(self.finish(StreamEnd::Eof, out)),
             None => Some(Err(self.read_timeout_error(out))),
         };
@@ -295,7 +295,7 @@ impl Attempt {
     }
 
     /// Ends the response after a transport error. A complete answer stays complete.
-    fn finish_broken(&mut self, error: &TransportError, out: &mut Vec<Delta>) -> Result<AttemptEnd, CallError> {
+    fn finish_broken(&mut self, error: TransportError, out: &mut Vec<Delta>) -> Result<AttemptEnd, CallError> {
         let outcome = self.reader.finish(StreamEnd::Broken, out);
         if let Ok(StreamOutcome::Finished(reason)) = outcome {
             return Ok(AttemptEnd { finish_reason: Some(reason), warning: Some(transport_error(error, true)) });
@@ -331,21 +331,24 @@ fn build_request(
     credentials: &Credentials,
     model_request: &ModelRequest,
 ) -> Result<http::Request<Bytes>, CallError> {
-    let local_error = |message: String| CallError::new(ErrorClass::LocalLimit, message);
-    let mut request =
-        protocol.encode(target, credentials.key.as_ref(), model_request).map_err(|error| match error {
-            EncodeError::Key { .. } => CallError::new(ErrorClass::Auth, error.to_string()),
-            _ => local_error(error.to_string()),
-        })?;
-    add_headers(&mut request, credentials).map_err(local_error)?;
+    let encoded = protocol.encode(target, credentials.key.as_ref(), model_request);
+    let mut request = encoded.map_err(encode_error)?;
+    add_headers(&mut request, credentials)?;
     Ok(request)
 }
 
+/// Converts the error of a request that cannot be encoded.
+pub(crate) fn encode_error(error: EncodeError) -> CallError {
+    let class = if matches!(error, EncodeError::Key { .. }) { ErrorClass::Auth } else { ErrorClass::LocalLimit };
+    CallError::from_source(class, error)
+}
+
 /// Adds the headers configured for the endpoint, which override ours.
-pub fn add_headers(request: &mut http::Request<Bytes>, credentials: &Credentials) -> Result<(), String> {
+pub fn add_headers(request: &mut http::Request<Bytes>, credentials: &Credentials) -> Result<(), CallError> {
     for (name, value) in &credentials.headers {
         let mut value = http::HeaderValue::try_from(value.expose()).map_err(|_| {
-            format!("the value of header \"{name}\" contains a line break or another character that cannot be sent")
+            let reason = "contains a line break or another character that cannot be sent";
+            CallError::new(ErrorClass::LocalLimit, format!("the value of header \"{name}\" {reason}"))
         })?;
         value.set_sensitive(true);
         request.headers_mut().insert(name.clone(), value);
@@ -383,7 +386,7 @@ fn redirect_error(error: CallError, head: &ResponseHead) -> CallError {
 }
 
 /// Converts a transport error to the error of a call.
-pub(crate) fn transport_error(error: &TransportError, after_output: bool) -> CallError {
+pub(crate) fn transport_error(error: TransportError, after_output: bool) -> CallError {
     let class = match error.kind {
         _ if after_output => ErrorClass::Incomplete,
         TransportErrorKind::Refused
@@ -398,7 +401,7 @@ pub(crate) fn transport_error(error: &TransportError, after_output: bool) -> Cal
     let should_retry =
         matches!(error.kind, TransportErrorKind::Dns | TransportErrorKind::Tls | TransportErrorKind::Connect)
             .then_some(false);
-    CallError { should_retry, ..CallError::new(class, &error.message) }
+    CallError { should_retry, ..CallError::from_source(class, error) }
 }
 
 /// Reads the start of an error body, within the time limit.

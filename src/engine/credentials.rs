@@ -49,10 +49,10 @@ pub(super) async fn resolve_credentials(
 ) -> Result<Credentials, CallError> {
     let mut credentials = Credentials { url_secrets: url_secrets(&endpoint.base_url), ..Credentials::default() };
     if let Some(source) = key {
-        credentials.key = Some(keys.resolve(source).await.map_err(|error| key_error(&error, endpoint))?);
+        credentials.key = Some(keys.resolve(source).await.map_err(|error| key_error(error, endpoint))?);
     }
     for (name, source) in &endpoint.headers {
-        let value = keys.resolve(source).await.map_err(|error| key_error(&error, endpoint))?;
+        let value = keys.resolve(source).await.map_err(|error| key_error(error, endpoint))?;
         credentials.headers.push((name.clone(), value));
     }
     Ok(credentials)
@@ -72,7 +72,7 @@ fn url_secrets(url: &url::Url) -> Vec<ApiKey> {
         .collect()
 }
 
-fn key_error(error: &KeyError, endpoint: &Endpoint) -> CallError {
-    let message = format!("no key for endpoint \"{}\": {error}", endpoint.name);
-    CallError { hint: error.hint(), ..CallError::new(ErrorClass::Auth, message) }
+fn key_error(error: KeyError, endpoint: &Endpoint) -> CallError {
+    let (message, hint) = (format!("no key for endpoint \"{}\": {error}", endpoint.name), error.hint());
+    CallError { hint, ..CallError::new(ErrorClass::Auth, message).caused_by(error) }
 }

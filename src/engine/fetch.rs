@@ -10,7 +10,7 @@ use url::Url;
 use super::{Engine, credentials::resolve_credentials};
 use crate::{
     config::direct_target,
-    engine::attempt::{Credentials, add_headers, transport_error},
+    engine::attempt::{Credentials, add_headers, encode_error, transport_error},
     model::{
         ErrorClass,
         endpoint::{ConnectOptions, Endpoint},
@@ -55,7 +55,6 @@ impl Engine {
         url: &Url,
         with_key: bool,
     ) -> Result<FetchResponse, CallError> {
-        let local_error = |message: String| CallError::new(ErrorClass::LocalLimit, message);
         let credentials = if with_key {
             resolve_credentials(&self.keys, endpoint, endpoint.keys.first()).await?
         } else {
@@ -64,14 +63,16 @@ impl Engine {
         let protocol = protocol(endpoint.protocol).expect("a resolved config has only known protocols");
         let target = direct_target(endpoint, "");
         let request = protocol.list_models(&target, credentials.key.as_ref(), None);
-        let mut request = request.map_err(|error| local_error(error.to_string()))?;
-        *request.uri_mut() =
-            url.as_str().parse().map_err(|_| local_error("cannot build a request for this URL".into()))?;
-        add_headers(&mut request, &credentials).map_err(local_error)?;
+        let mut request = request.map_err(encode_error)?;
+        *request.uri_mut() = url
+            .as_str()
+            .parse()
+            .map_err(|_| CallError::new(ErrorClass::LocalLimit, "cannot build a request for this URL"))?;
+        add_headers(&mut request, &credentials)?;
         let connect_options = ConnectOptions { new_connection: true, ..endpoint.connect.clone() };
         let sent_at = Instant::now();
         let response =
-            self.transport.send(&connect_options, request).await.map_err(|error| transport_error(&error, false))?;
+            self.transport.send(&connect_options, request).await.map_err(|error| transport_error(error, false))?;
         let (parts, mut body) = response.into_parts();
         let mut bytes = Vec::new();
         while let Some(Ok(chunk)) = body.next().await {

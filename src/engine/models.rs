@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use super::{Engine, credentials::resolve_credentials};
 use crate::{
     config::direct_target,
-    engine::attempt::{Credentials, add_headers, mask_error, transport_error},
+    engine::attempt::{Credentials, add_headers, encode_error, mask_error, transport_error},
     model::{
         ErrorClass,
         api_key::KeySource,
@@ -84,19 +84,16 @@ impl Engine {
         cursor: Option<&str>,
     ) -> Result<ModelList, CallError> {
         let protocol = protocol(target.endpoint.protocol).expect("a resolved config has only known protocols");
-        let local_error = |message: String| CallError::new(ErrorClass::LocalLimit, message);
-        let mut request = protocol
-            .list_models(target, credentials.key.as_ref(), cursor)
-            .map_err(|error| local_error(error.to_string()))?;
-        add_headers(&mut request, credentials).map_err(local_error)?;
+        let mut request = protocol.list_models(target, credentials.key.as_ref(), cursor).map_err(encode_error)?;
+        add_headers(&mut request, credentials)?;
         // A pooled connection may be about to close, and requests are not retried here.
         let connect_options = ConnectOptions { new_connection: true, ..target.endpoint.connect.clone() };
         let response = self.transport.send(&connect_options, request).await;
-        let (parts, mut body) = response.map_err(|error| transport_error(&error, false))?.into_parts();
+        let (parts, mut body) = response.map_err(|error| transport_error(error, false))?.into_parts();
         let head = ResponseHead { status: parts.status, headers: parts.headers.into() };
         let mut bytes = Vec::new();
         while let Some(chunk) = body.next().await {
-            bytes.extend_from_slice(&chunk.map_err(|error| transport_error(&error, false))?);
+            bytes.extend_from_slice(&chunk.map_err(|error| transport_error(error, false))?);
             if bytes.len() > MAX_LIST_BYTES {
                 return Err(CallError::new(ErrorClass::InvalidResponse, "the model list is larger than 16 MiB"));
             }

@@ -291,7 +291,7 @@ impl Metrics {
             let openings = self.breaker_openings.get_or_create(&labels);
             openings.inc_by(deps.engine.breaker_open_count(&target.id).saturating_sub(openings.get()));
         }
-        let lost = deps.writer.as_ref().map_or(0, crate::store::record::BatchWriter::dropped);
+        let lost = deps.writer.as_ref().map_or(0, crate::store::record::RecordWriter::dropped);
         self.record_lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
         let mut text = String::new();
         encode(&mut text, &self.registry).expect("writing to a String cannot fail");

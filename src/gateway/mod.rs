@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::{
     config::{Config, ServeConfig},
     engine::Engine,
-    store::record::{BatchWriter, RecordError, SqliteSpendLedger},
+    store::record::{RecordError, RecordWriter, SqliteSpendLedger},
     transport::keys::{KeyError, KeyRing},
 };
 
@@ -66,7 +66,7 @@ pub struct GatewayDeps {
     /// Receives the request log and server events.
     pub log: Log,
     /// Records calls; `None`: calls are not recorded.
-    pub writer: Option<BatchWriter>,
+    pub writer: Option<RecordWriter>,
     /// Limits of connections and request bodies.
     pub limits: GatewayLimits,
     /// Spend limits; replaced when the config is reloaded.
@@ -226,7 +226,9 @@ impl Gateway {
     /// Writes the pending records. Must be called last.
     pub fn close(&self) {
         let Some(writer) = &self.deps.writer else { return };
-        writer.close();
+        if let Err(error) = writer.close() {
+            self.deps.log.event("record-failed", &error.to_string());
+        }
         if writer.dropped() > 0 {
             self.deps.log.event("record-lost", &format!("{} call(s) could not be recorded", writer.dropped()));
         }

@@ -17,7 +17,7 @@ use super::{
 use crate::{
     config::ClientConfig,
     engine::{AttemptRecord, CallRecord},
-    store::record::BatchWriter,
+    store::record::RecordWriter,
 };
 
 /// Period to which a limit of requests per minute applies.
@@ -116,7 +116,7 @@ impl ClientUsage {
 
 impl ClientQuotas {
     /// Registers new clients, with today's spend from the record.
-    pub(super) fn register(&self, clients: &[ClientConfig], writer: Option<&BatchWriter>) -> Result<(), ServeError> {
+    pub(super) fn register(&self, clients: &[ClientConfig], writer: Option<&RecordWriter>) -> Result<(), ServeError> {
         for client in clients {
             if self.usage(&client.name).is_some() {
                 continue;

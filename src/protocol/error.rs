@@ -1,5 +1,7 @@
 //! Defines the error of a call for all protocols, and maps status, code and message to an [`ErrorClass`].
 
+use std::{error::Error, fmt, sync::Arc};
+
 use http::{HeaderMap, StatusCode};
 
 use super::retry_after::RetryAfter;
@@ -9,7 +11,8 @@ use crate::model::{ErrorClass, sanitize::one_line};
 const MAX_MESSAGE_CHARS: usize = 280;
 
 /// The error of a call.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("{message}")]
 pub struct CallError {
     /// The error class.
     pub class: ErrorClass,
@@ -31,6 +34,31 @@ pub struct CallError {
     pub should_retry: Option<bool>,
     /// A hint for the user.
     pub hint: Option<String>,
+    /// The error of a lower layer that caused it. The message says what matters of it, without secrets.
+    #[source]
+    pub source: Option<ErrorSource>,
+}
+
+/// The cause of a [`CallError`], shared by its clones.
+#[derive(Clone, Debug)]
+pub struct ErrorSource(Arc<dyn Error + Send + Sync>);
+
+impl PartialEq for ErrorSource {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.to_string() == other.0.to_string()
+    }
+}
+
+impl fmt::Display for ErrorSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for ErrorSource {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
 }
 
 impl CallError {
@@ -47,17 +75,21 @@ impl CallError {
             server: ServerKind::Other,
             should_retry: None,
             hint: None,
+            source: None,
         }
     }
-}
 
-impl std::fmt::Display for CallError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.message)
+    /// An error with the message of `source`, which caused it.
+    pub fn from_source(class: ErrorClass, source: impl Error + Send + Sync + 'static) -> Self {
+        Self::new(class, source.to_string()).caused_by(source)
+    }
+
+    /// This error with the error that caused it.
+    #[must_use]
+    pub fn caused_by(self, source: impl Error + Send + Sync + 'static) -> Self {
+        Self { source: Some(ErrorSource(Arc::new(source))), ..self }
     }
 }
-
-impl std::error::Error for CallError {}
 
 /// The server software, as recognized by its response headers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

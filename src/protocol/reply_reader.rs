@@ -127,7 +127,7 @@ impl ReplyReader {
             (Flow::End, _) => Ok(Flow::End),
             (flow, Ok(())) => Ok(flow),
             (_, Err(error)) => {
-                self.fail(CallError::new(self.error_class(ErrorClass::InvalidResponse), error.to_string()), out)
+                self.fail(CallError::from_source(self.error_class(ErrorClass::InvalidResponse), error), out)
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::{
     config::Config,
     conversation::{Answer, AnswerCollector},
     engine::{
-        Engine, Event,
+        Engine, Event, EventKind,
         plan::{
             Plan,
             cost::{self, Money},
@@ -19,7 +19,7 @@ use crate::{
     },
     store::{
         self,
-        record::{Continuation, Database, RecordOptions, RunWriter, StoredRound},
+        record::{Continuation, Database, RecordWriter, RunCalls, RunPlacement, StoredRound},
     },
     term::output::write_stderr,
 };
@@ -82,7 +82,9 @@ impl RecordingArgs {
 /// Records one run.
 pub(crate) struct RunRecorder {
     engine: Arc<Engine>,
-    writer: RunWriter,
+    calls: RunCalls,
+    /// `None` if the system has no state folder.
+    writer: Option<RecordWriter>,
     /// Collects the answers, if they are needed after the run.
     collector: Option<AnswerCollector>,
 }
@@ -105,14 +107,14 @@ impl RunRecorder {
         command: &'static str,
         (args, plan, continuation): (&RecordingArgs, &Plan, Continuation),
     ) -> Self {
-        let options = RecordOptions {
-            path: record_path(context),
-            command,
-            store_content: args.stores_content(config),
-            retention_days: config.history.retention_days,
-            continuation,
-        };
-        Self { engine: Arc::clone(engine), writer: RunWriter::new(options, plan), collector: None }
+        let placement = RunPlacement::new(continuation);
+        let retention_days = config.history.retention_days;
+        Self {
+            engine: Arc::clone(engine),
+            calls: RunCalls::new(command, args.stores_content(config), plan),
+            writer: record_path(context).map(|path| RecordWriter::for_command(path, placement, retention_days)),
+            collector: None,
+        }
     }
 
     /// Also collects the answers.
@@ -123,7 +125,13 @@ impl RunRecorder {
 
     /// Records an event.
     pub(crate) fn on_event(&mut self, event: &Event) {
-        self.writer.on_event(event);
+        if let Some(writer) = &self.writer {
+            match &event.kind {
+                // Opening the database takes time: it starts before there is something to write.
+                EventKind::Deltas(_) | EventKind::BufferedDeltas(_) => writer.start(),
+                _ => self.calls.stored_call(event).into_iter().for_each(|call| writer.submit(call)),
+            }
+        }
         if let Some(collector) = &mut self.collector {
             collector.on_event(event);
         }
@@ -143,8 +151,8 @@ pub(crate) fn close_all(recorders: impl IntoIterator<Item = RunRecorder>) -> Vec
             write_stderr(&format!("warning: {warning}\n"));
         }
     };
-    for RunRecorder { engine, writer, collector } in recorders {
-        let stored = writer.close().unwrap_or_else(|error| {
+    for RunRecorder { engine, calls: _, writer, collector } in recorders {
+        let stored = writer.map_or(Ok(None), |writer| writer.close()).unwrap_or_else(|error| {
             warn(error.to_string());
             None
         });

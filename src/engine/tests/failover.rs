@@ -209,3 +209,11 @@ async fn policies_of_the_engine_limit_attempts_retries_and_waiting() {
     let result = engine.run(call_to(two_targets())).await.assert_all_replies_used();
     assert_eq!(result.models(), ["b-upstream"], "one failure made the first model unavailable");
 }
+
+#[tokio::test(start_paused = true)]
+async fn error_of_a_call_keeps_its_cause() {
+    let result = run(call_to(vec![testing::target("a")]), [MockResponse::ConnectError(TransportErrorKind::Dns)]).await;
+    let error = result.record.result.as_ref().expect_err("no connection");
+    let cause = std::error::Error::source(error).expect("the transport error");
+    assert_eq!(cause.to_string(), "no connection");
+}

@@ -58,6 +58,7 @@ pub(super) fn from_response(head: &ResponseHead, body: &[u8]) -> CallError {
         request_id: head.request_id().or(error.request_id),
         server,
         should_retry: head.header("x-should-retry").and_then(|value| value.parse().ok()),
+        source: None,
     }
 }
 

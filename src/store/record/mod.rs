@@ -1,29 +1,29 @@
 //! Records every call in SQLite: request, result, times, tokens and cost, and optionally the prompt and answer.
 //!
-//! A [`RunWriter`] receives the events of a run and sends each finished call to a thread of its own, which opens the
-//! [`Database`] and writes the call. `stats`, `history` and `spend` read the database. A record that cannot be written
-//! causes a warning; it never fails an answer.
+//! A [`RecordWriter`] sends each finished call to a thread of its own, which opens the [`Database`] and writes the call.
+//! `stats`, `history` and `spend` read the database. A record that cannot be written causes a warning; it never fails an
+//! answer.
 
-mod batch_writer;
 mod convert;
 mod database;
 mod history;
 mod insert;
 mod placement;
 mod rollup;
-mod run_writer;
+mod run_calls;
 mod spend;
 mod stats;
+mod writer;
 
 use std::sync::Arc;
 
-pub use batch_writer::BatchWriter;
 pub use database::{Database, RecordError};
 pub use history::{ConversationLayout, ConversationSummary, SearchHit, StoredTurn};
 pub use placement::{Continuation, RunPlacement, StoredRound};
-pub use run_writer::{RecordOptions, RunWriter};
+pub use run_calls::RunCalls;
 pub use spend::SqliteSpendLedger;
 pub use stats::{GroupBy, GroupMetrics, Since, StatsRow};
+pub use writer::{RecordWriter, WhenFull, WritePolicy};
 
 use crate::{
     engine::CallRecord,

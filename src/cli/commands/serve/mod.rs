@@ -17,7 +17,7 @@ use crate::{
     render::Output,
     store::{
         self,
-        record::{BatchWriter, Database, SqliteSpendLedger},
+        record::{Database, RecordWriter, SqliteSpendLedger},
     },
     term::{
         file_limit::raise_open_file_limit,
@@ -132,7 +132,8 @@ async fn serve(
     let record_path = state_folder.as_deref().map(Database::path_in);
     let record_log = new_log();
     let on_error = move |error: &store::record::RecordError| record_log.event("record-failed", &error.to_string());
-    let writer = record_path.clone().map(|path| BatchWriter::new(path, on_error)).transpose()?;
+    let writer = record_path.clone().map(|path| RecordWriter::for_server(path, on_error));
+    writer.iter().for_each(RecordWriter::start);
     let ledger = record_path
         .map(|path| Arc::new(SqliteSpendLedger::new(config.spend.clone(), path).with_max_age(SPEND_CACHE_TTL)));
     let engine = context.server_engine(&config, ledger.clone());

@@ -21,7 +21,7 @@ use crate::{
         target::{Price, Target},
     },
     routing::{OnIncomplete, Policy},
-    store::record::{Continuation, Database, GroupBy, RecordOptions, RunWriter, StatsRow},
+    store::record::{Database, GroupBy, RecordWriter, RunCalls, RunPlacement, StatsRow},
     transport::{ByteStream, Transport, TransportError, TransportErrorKind, keys::KeyRing},
 };
 
@@ -167,15 +167,9 @@ async fn run(
     let folder = tempfile::tempdir().expect("temporary folder");
     let engine = Arc::new(Engine::new(Arc::new(ScriptedTransport(Mutex::new(responses.into()))), KeyRing::default()));
     let plan = Plan { calls: (0..CALL_COUNT).map(|index| call(index, on_incomplete)).collect(), max_concurrent };
-    let path = Some(Database::path_in(folder.path()));
-    let options = RecordOptions {
-        path,
-        command: "compare",
-        store_content: true,
-        retention_days: None,
-        continuation: Continuation::New,
-    };
-    let mut recorder = RunWriter::new(options, &plan);
+    let path = Database::path_in(folder.path());
+    let (calls, writer) =
+        (RunCalls::new("compare", true, &plan), RecordWriter::for_command(path, RunPlacement::default(), None));
     let names = plan.calls.iter().map(Call::label);
     let mut view = CompareView::new(settings(Format::Text, View::Auto, Some(120)), names, Instant::now());
     let mut collector = AnswerCollector::new(CALL_COUNT);
@@ -184,7 +178,7 @@ async fn run(
     let (mut count, mut actions) = (0, VecDeque::from(actions));
     while let Some(event) = run.next().await {
         view.on_event(&event, &mut Output::default());
-        recorder.on_event(&event);
+        calls.stored_call(&event).into_iter().for_each(|call| writer.submit(call));
         collector.on_event(&event);
         if let EventKind::Finished(record) = &event.kind {
             records[event.call].push(Arc::clone(record));
@@ -196,7 +190,7 @@ async fn run(
             if restart { run.restart(index) } else { run.stop(index) }
         }
     }
-    let recorded = recorder.close().expect("the record is writable");
+    let recorded = writer.close().expect("the record is writable");
     let database = Database::open_existing(&Database::path_in(folder.path())).expect("the record is readable");
     let stored = database.as_ref().map(Sums::stored).unwrap_or_default();
     let turns = match (database, recorded) {

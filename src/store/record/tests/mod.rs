@@ -329,22 +329,49 @@ fn index_is_updated_in_several_batches() {
 }
 
 #[test]
+fn writer_of_a_server_writes_all_queued_calls_before_it_closes() {
+    let (folder, database) = test_database();
+    let writer = RecordWriter::for_server(Database::path_in(folder.path()), |error| panic!("{error}"));
+    for _ in 0..5 {
+        writer.submit(Box::new(call_with_content("hello", "")));
+    }
+    assert_eq!(writer.close().expect("writable"), None);
+    let count = database.connection.query_row("SELECT count(*) FROM calls", [], |row| row.get::<_, i64>(0));
+    assert_eq!((count.expect("readable"), writer.dropped()), (5, 0));
+    writer.submit(Box::new(call_with_content("too late", "")));
+    assert_eq!(writer.dropped(), 1);
+}
+
+#[test]
+fn writer_of_a_server_reports_errors_and_counts_lost_calls() {
+    let folder = tempfile::tempdir().expect("temporary folder");
+    let (sender, errors) = std::sync::mpsc::channel();
+    // A folder cannot be opened as a database.
+    let on_error = move |error: &RecordError| sender.send(error.to_string()).expect("the test receives");
+    let writer = RecordWriter::for_server(folder.path().to_owned(), on_error);
+    for _ in 0..3 {
+        writer.submit(Box::new(call_with_content("hello", "")));
+    }
+    assert!(writer.close().is_ok(), "a server goes on without a record");
+    assert_eq!(writer.dropped(), 3);
+    let errors: Vec<String> = errors.try_iter().collect();
+    assert!(!errors.is_empty() && errors.iter().all(|error| error.contains("cannot open")), "{errors:?}");
+}
+
+#[test]
 fn failed_insert_does_not_affect_other_calls() {
     let (folder, database) = test_database();
     let trigger = "CREATE TRIGGER refuse BEFORE INSERT ON calls WHEN new.requested = 'bad'
                   BEGIN SELECT raise(ABORT, 'no'); END";
     database.connection.execute_batch(trigger).expect("valid SQL");
-    let (sender, calls) = std::sync::mpsc::sync_channel(9);
+    let writer = RecordWriter::for_command(Database::path_in(folder.path()), RunPlacement::default(), None);
     for name in ["good", "bad", "good"] {
         let mut call = call_with_content("hello", "");
         change(&mut call, |record| record.requested = name.into());
-        sender.send(call).expect("free capacity");
+        writer.submit(Box::new(call));
     }
-    drop(sender);
-    assert!(
-        super::run_writer::write_records(&Database::path_in(folder.path()), None, RunPlacement::default(), &calls)
-            .is_err()
-    );
+    assert!(writer.close().is_err());
+    assert_eq!(writer.dropped(), 1);
     let count = database.connection.query_row("SELECT count(*) FROM calls", [], |row| row.get::<_, i64>(0));
     assert_eq!(count.expect("readable"), 2);
 }
