@@ -11,12 +11,13 @@
 use std::{
     collections::HashMap,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -219,7 +220,7 @@ async fn rate() {
         sleep_until(due).await;
         let (target, idle) = (target.clone(), Arc::clone(&idle));
         requests.spawn(async move {
-            let pooled = idle.lock().unwrap().pop();
+            let pooled = idle.lock().pop();
             let mut socket = match pooled {
                 Some(socket) => socket,
                 None => target.connect().await?,
@@ -230,7 +231,7 @@ async fn rate() {
             });
             let ok = ok.await?;
             let elapsed = if stream { first? } else { Instant::now() } - due;
-            idle.lock().unwrap().push(socket);
+            idle.lock().push(socket);
             ok.then_some((number, elapsed))
         });
     }

@@ -2,8 +2,9 @@
 //!
 //! In a long-lived process each request starts with the endpoint's next key, so that the keys share the load.
 
-use std::{collections::HashMap, sync::Mutex};
+use std::collections::HashMap;
 
+use parking_lot::Mutex;
 use percent_encoding::percent_decode_str;
 
 use crate::{
@@ -31,7 +32,7 @@ impl KeyRotation {
             return (0..count).collect();
         }
         let first = if is_long_lived {
-            let mut positions = self.0.lock().expect("no code panics while it holds this lock");
+            let mut positions = self.0.lock();
             let position = positions.entry(endpoint.name.clone()).or_default();
             std::mem::replace(position, position.wrapping_add(1)) % count
         } else {

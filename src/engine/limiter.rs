@@ -5,12 +5,13 @@
 use std::{
     collections::{HashMap, VecDeque},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
+use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep_until, timeout},
@@ -81,12 +82,12 @@ impl EndpointLimiters {
 
     /// The number of queued requests, by endpoint.
     pub(super) fn queued_by_endpoint(&self) -> Vec<(String, usize)> {
-        let limiters = self.0.lock().expect("no code panics while it holds this lock");
+        let limiters = self.0.lock();
         limiters.iter().map(|(name, limiter)| (name.clone(), limiter.queued.load(Ordering::Relaxed))).collect()
     }
 
     fn limiter(&self, endpoint: &Endpoint) -> Arc<EndpointLimiter> {
-        let mut limiters = self.0.lock().expect("no code panics while it holds this lock");
+        let mut limiters = self.0.lock();
         let limits = endpoint.limits;
         let existing = limiters.get(&endpoint.name).filter(|limiter| limiter.limits == limits);
         existing.cloned().unwrap_or_else(|| {
@@ -123,7 +124,7 @@ impl EndpointLimiter {
     fn try_start_request(&self) -> Option<Instant> {
         let limit = self.limits.rpm?;
         let now = Instant::now();
-        let mut recent_requests = self.recent_requests.lock().expect("no code panics while it holds this lock");
+        let mut recent_requests = self.recent_requests.lock();
         while recent_requests.front().is_some_and(|&time| now.duration_since(time) >= RPM_WINDOW) {
             recent_requests.pop_front();
         }

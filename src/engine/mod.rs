@@ -3,11 +3,7 @@
 //! Does not print: everything that happens is reported as an [`Event`]. All calls are polled on the task that polls the
 //! stream; dropping the stream closes every connection below it.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use crate::{
     engine::plan::Plan,
@@ -22,6 +18,7 @@ use crate::{
     },
     transport::{Transport, keys::KeyRing},
 };
+use parking_lot::Mutex;
 
 mod accumulated_answer;
 pub mod attempt;
@@ -164,12 +161,12 @@ impl Engine {
     }
 
     fn random_unit(&self) -> f64 {
-        self.rng.lock().expect("no code panics while it holds this lock").f64()
+        self.rng.lock().f64()
     }
 
     /// Counts an upstream request; the limit of retries is a share of these.
     fn count_request(&self, now: tokio::time::Instant) {
-        self.retry_budget.lock().expect("no code panics while it holds this lock").record_request(now.into_std());
+        self.retry_budget.lock().record_request(now.into_std());
     }
 
     /// Counts a call; the limit of hedged requests is a share of these.
@@ -179,11 +176,11 @@ impl Engine {
 
     fn take_retry(&self) -> bool {
         let now = tokio::time::Instant::now().into_std();
-        self.retry_budget.lock().expect("no code panics while it holds this lock").try_retry(now)
+        self.retry_budget.lock().try_retry(now)
     }
 
     /// The budget of hedged requests.
-    fn hedge_budget(&self) -> std::sync::MutexGuard<'_, HedgeBudget> {
-        self.hedge_budget.lock().expect("no code panics while it holds this lock")
+    fn hedge_budget(&self) -> parking_lot::MutexGuard<'_, HedgeBudget> {
+        self.hedge_budget.lock()
     }
 }

@@ -122,7 +122,7 @@ impl Engine {
         states: &[CandidateState],
     ) -> Vec<usize> {
         let mut random = || self.random_unit();
-        let mut wrr_states = self.wrr_states.lock().expect("no code panics while it holds this lock");
+        let mut wrr_states = self.wrr_states.lock();
         let wrr = self.long_lived.then(|| wrr_states.entry(route.to_owned()).or_default());
         OrderRequest { strategy: policy.strategy, affinity_key, wrr, random: &mut random }.order(states)
     }

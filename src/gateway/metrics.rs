@@ -3,11 +3,9 @@
 //! Label values come from the config only, so that clients cannot create series: a model requested as `endpoint/id`
 //! without an entry is counted as `endpoint/*`. Calls are counted from their `CallRecord`, as in `mmchat stats`.
 
-use std::{
-    sync::{Mutex, atomic::AtomicU64},
-    time::Duration,
-};
+use std::{sync::atomic::AtomicU64, time::Duration};
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{
@@ -275,7 +273,7 @@ impl Metrics {
 
     /// Exports all metrics as OpenMetrics text.
     pub(super) fn export(&self, config: &Config, deps: &GatewayDeps) -> String {
-        let _guard = self.export_lock.lock().expect("no code panics while it holds this lock");
+        let _guard = self.export_lock.lock();
         for (endpoint, queued) in deps.engine.queued_by_endpoint() {
             let queued = i64::try_from(queued).unwrap_or(i64::MAX);
             self.queue.get_or_create(&EndpointLabels { endpoint }).set(queued);

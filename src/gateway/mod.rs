@@ -11,11 +11,12 @@
 use std::{
     net::IpAddr,
     sync::{
-        Arc, OnceLock, RwLock,
+        Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
 };
 
+use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use crate::{
@@ -199,7 +200,7 @@ impl Gateway {
         if let Some(ledger) = &self.deps.ledger {
             ledger.set_limits(next.config.spend.clone());
         }
-        *self.current.write().expect("no code panics while it holds this lock") = Arc::new(next);
+        *self.current.write() = Arc::new(next);
         Ok(())
     }
 
@@ -215,7 +216,7 @@ impl Gateway {
     }
 
     fn current(&self) -> Arc<ConfigGeneration> {
-        Arc::clone(&self.current.read().expect("no code panics while it holds this lock"))
+        Arc::clone(&self.current.read())
     }
 
     /// Marks the remaining requests as aborted by the server, so that they are not recorded as client disconnects.

@@ -2,11 +2,12 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::Duration,
 };
 
 use jiff::{Timestamp, Zoned, civil::Date, tz::TimeZone};
+use parking_lot::Mutex;
 use tokio::time::Instant;
 
 use super::{
@@ -70,7 +71,7 @@ impl QuotaGuard {
 
 impl SharedUsage {
     fn update<T>(&self, change: impl FnOnce(&mut ClientUsage) -> T) -> T {
-        change(&mut self.0.lock().expect("no code panics while it holds this lock"))
+        change(&mut self.0.lock())
     }
 }
 
@@ -133,14 +134,14 @@ impl ClientQuotas {
             let (day, spent) = (now.date(), spent.into_iter().collect());
             let usage =
                 SharedUsage(Mutex::new(ClientUsage { recent_starts: VecDeque::new(), in_flight: 0, day, spent }));
-            let mut usages = self.0.lock().expect("no code panics while it holds this lock");
+            let mut usages = self.0.lock();
             usages.entry(client.name.clone()).or_insert(Arc::new(usage));
         }
         Ok(())
     }
 
     fn usage(&self, name: &str) -> Option<Arc<SharedUsage>> {
-        self.0.lock().expect("no code panics while it holds this lock").get(name).cloned()
+        self.0.lock().get(name).cloned()
     }
 
     /// Admits and counts a request of `client`, or rejects it if a limit is reached.

@@ -3,12 +3,7 @@
 //! The models fail on demand. Every regular response has an `x-mmchat-mock` header and the text says that it is a mock,
 //! so that it cannot be mistaken for a real model.
 
-use std::{
-    collections::HashMap,
-    convert::Infallible,
-    io,
-    sync::{Arc, Mutex},
-};
+use std::{collections::HashMap, convert::Infallible, io, sync::Arc};
 
 use axum::{
     Router,
@@ -20,6 +15,7 @@ use axum::{
 use bytes::Bytes;
 use futures_util::StreamExt;
 use hyper_util::{rt::TokioIo, service::TowerToHyperService};
+use parking_lot::Mutex;
 use tokio::{net::TcpListener, task::JoinSet};
 
 mod response;
@@ -69,7 +65,7 @@ impl MockServer {
     /// Total number of chat requests so far.
     #[must_use]
     pub fn request_count(&self) -> u64 {
-        self.state.request_counts.lock().expect("no code panics while it holds this lock").values().sum()
+        self.state.request_counts.lock().values().sum()
     }
 
     /// Accepts connections until the future is dropped, which closes them.
@@ -178,7 +174,7 @@ impl ServerState {
         let (base, modifiers) = name.split_once('+').unwrap_or((name, ""));
         let known = self.config.models.iter().find(|(model, _)| model == base);
         let script = known.ok_or_else(|| format!("The model `{name}` does not exist."))?.1.with_settings(modifiers)?;
-        let mut counts = self.request_counts.lock().expect("no code panics while it holds this lock");
+        let mut counts = self.request_counts.lock();
         let count = counts.entry(name.to_owned()).or_default();
         *count += 1;
         let is_recovered = script.fail_first.is_some_and(|limit| *count > limit);

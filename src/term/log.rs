@@ -5,7 +5,7 @@
 use std::{
     io::{self, Write},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, SyncSender, sync_channel},
     },
@@ -14,6 +14,7 @@ use std::{
 };
 
 use super::signals::run_with_timeout;
+use parking_lot::Mutex;
 
 /// Capacity of the line queue.
 const QUEUE_CAPACITY: usize = 8192;
@@ -55,7 +56,7 @@ impl LogWriter {
 
     /// Queues a line; drops and counts it if the queue is full.
     pub fn write_line(&self, line: String) {
-        let sender = self.0.sender.lock().expect("no code panics while it holds this lock");
+        let sender = self.0.sender.lock();
         let queued = sender.as_ref().is_some_and(|sender| sender.try_send(line).is_ok());
         if !queued {
             self.0.lost.fetch_add(1, Ordering::Relaxed);
@@ -64,8 +65,8 @@ impl LogWriter {
 
     /// Writes the queued lines, waiting up to 1 s for a slow reader, and drops all later ones.
     pub fn close(&self) {
-        drop(self.0.sender.lock().expect("no code panics while it holds this lock").take());
-        let thread = self.0.thread.lock().expect("no code panics while it holds this lock").take();
+        drop(self.0.sender.lock().take());
+        let thread = self.0.thread.lock().take();
         if let Some(thread) = thread {
             run_with_timeout(move || drop(thread.join()));
         }

@@ -38,7 +38,7 @@ struct Shared {
     /// A signal has not been handled yet.
     pending: AtomicBool,
     /// SIGTERM or SIGHUP was received: the process itself must end.
-    termination_requested: Arc<AtomicBool>,
+    termination_requested: AtomicBool,
 }
 
 impl InterruptHandler {
@@ -46,8 +46,8 @@ impl InterruptHandler {
     pub fn listen(code: i32, cleanup: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (shared, (ack, acked)) = (Arc::new(Shared::default()), mpsc::channel());
         let state = Arc::clone(&shared);
-        // Runs on a separate thread, because the main thread may be blocked.
-        let installed = ctrlc::set_handler(move || {
+        on_signals(EndSignals::listen, move |is_termination| {
+            state.termination_requested.fetch_or(is_termination, Ordering::Relaxed);
             state.pending.store(true, Ordering::Relaxed);
             state.signal.notify_one();
             let limit = if state.handler_ready.load(Ordering::Relaxed) { EXIT_TIMEOUT } else { Duration::ZERO };
@@ -55,20 +55,16 @@ impl InterruptHandler {
                 cleanup();
                 exit_process(code);
             }
-        });
-        installed.map_err(io::Error::other)?;
+        })?;
         Ok(Self { shared, ack })
     }
 
     /// Lets the process continue after a handled signal, which then cancels only the current work.
-    pub fn keep_process_running(self) -> io::Result<Self> {
+    #[must_use]
+    pub fn keep_process_running(self) -> Self {
         self.shared.process_continues.store(true, Ordering::Relaxed);
         self.shared.handler_ready.store(true, Ordering::Relaxed);
-        #[cfg(unix)]
-        for signal in [signal_hook::consts::SIGTERM, signal_hook::consts::SIGHUP] {
-            signal_hook::flag::register(signal, Arc::clone(&self.shared.termination_requested))?;
-        }
-        Ok(self)
+        self
     }
 
     /// Whether SIGTERM or SIGHUP was received, so that the process itself must end.
@@ -126,19 +122,108 @@ pub fn run_with_timeout(action: impl FnOnce() + Send + 'static) {
     }
 }
 
-/// Calls `cleanup` on SIGQUIT (Ctrl-\\), before its default action ends the process.
+/// Calls `handle` for each signal of `listen`, on a thread of its own, because the main thread may be blocked.
+fn on_signals<S: SignalStream>(
+    listen: impl FnOnce() -> io::Result<S>,
+    handle: impl Fn(S::Signal) + Send + 'static,
+) -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let mut signals = {
+        let _runtime = runtime.enter();
+        listen()?
+    };
+    let run = move || {
+        runtime.block_on(async {
+            loop {
+                handle(signals.next().await);
+            }
+        });
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(run)?;
+    Ok(())
+}
+
+/// A stream of signals that never ends.
+trait SignalStream: Send + 'static {
+    /// What is known of a signal.
+    type Signal;
+
+    /// Resolves with the next signal.
+    fn next(&mut self) -> impl Future<Output = Self::Signal>;
+}
+
+/// The signals that end a process: Ctrl-C, and SIGTERM and SIGHUP on Unix.
+struct EndSignals {
+    #[cfg(unix)]
+    signals: [tokio::signal::unix::Signal; 3],
+    #[cfg(windows)]
+    signals: (tokio::signal::windows::CtrlC, tokio::signal::windows::CtrlBreak, tokio::signal::windows::CtrlClose),
+}
+
+#[cfg(unix)]
+impl EndSignals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (interrupt, terminate, hangup) = (SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup());
+        Ok(Self { signals: [signal(interrupt)?, signal(terminate)?, signal(hangup)?] })
+    }
+}
+
+#[cfg(windows)]
+impl EndSignals {
+    fn listen() -> io::Result<Self> {
+        use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close};
+        Ok(Self { signals: (ctrl_c()?, ctrl_break()?, ctrl_close()?) })
+    }
+}
+
+impl SignalStream for EndSignals {
+    /// Whether the process itself must end.
+    type Signal = bool;
+
+    #[cfg(unix)]
+    async fn next(&mut self) -> bool {
+        let [interrupt, terminate, hangup] = &mut self.signals;
+        tokio::select! {
+            _ = interrupt.recv() => false,
+            _ = terminate.recv() => true,
+            _ = hangup.recv() => true,
+        }
+    }
+
+    #[cfg(windows)]
+    async fn next(&mut self) -> bool {
+        let (interrupt, ctrl_break, close) = &mut self.signals;
+        tokio::select! {
+            _ = interrupt.recv() => false,
+            _ = ctrl_break.recv() => false,
+            _ = close.recv() => true,
+        }
+    }
+}
+
+/// Calls `cleanup` on SIGQUIT (Ctrl-\\), and ends the process with the exit code that a shell reports for this signal.
 #[cfg(unix)]
 pub fn on_sigquit(cleanup: impl Fn() + Send + 'static) -> io::Result<()> {
-    use signal_hook::{consts::SIGQUIT, iterator::Signals, low_level::emulate_default_handler};
-    let mut signals = Signals::new([SIGQUIT])?;
-    std::thread::Builder::new().spawn(move || {
-        for signal in signals.forever() {
+    const SHELL_SIGNAL_BASE: i32 = 128;
+    let kind = tokio::signal::unix::SignalKind::quit();
+    on_signals(
+        || tokio::signal::unix::signal(kind),
+        move |()| {
             cleanup();
-            // Does not return.
-            let _ = emulate_default_handler(signal);
-        }
-    })?;
-    Ok(())
+            exit_process(SHELL_SIGNAL_BASE + kind.as_raw_value());
+        },
+    )
+}
+
+#[cfg(unix)]
+impl SignalStream for tokio::signal::unix::Signal {
+    type Signal = ();
+
+    async fn next(&mut self) {
+        // `None` is never returned.
+        self.recv().await;
+    }
 }
 
 /// There is no SIGQUIT on other platforms.

@@ -2,127 +2,99 @@
 //!
 //! Some proxies compress responses even if the request did not accept it.
 
-use flate2::{Decompress, FlushDecompress, Status};
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use async_compression::tokio::bufread::{GzipDecoder, ZlibDecoder};
+use bytes::Bytes;
+use futures_util::{Stream, StreamExt as _, TryStreamExt as _};
+use tokio::io::AsyncRead;
+use tokio_util::io::{ReaderStream, StreamReader};
+
+use super::{ByteStream, TransportError, TransportErrorKind};
 
 /// Output above which the expansion ratio is checked.
 const BOMB_MIN_OUTPUT: u64 = 64 * 1024 * 1024;
 /// Expansion ratio above which a response is treated as an attack: real answers are less repetitive.
 const BOMB_MIN_RATIO: u64 = 100;
-const MAX_GZIP_HEADER: usize = 64 * 1024;
+/// The largest piece of output, in bytes.
+const CHUNK_BYTES: usize = 16 * 1024;
 
-/// Invalid compressed data.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum InflateError {
-    /// The data is corrupt.
-    #[error("corrupt compressed response")]
-    Corrupt(#[source] flate2::DecompressError),
-    /// The gzip header is invalid.
-    #[error("invalid gzip header in the response")]
-    InvalidGzipHeader,
-    /// The expansion ratio is too high.
-    #[error("compressed response expands more than 100 times; stopped at 64 MiB")]
-    Bomb,
+/// The decompressed body of a response with this `content-encoding`. Data is passed on as soon as it can be
+/// decompressed.
+///
+/// # Errors
+/// When the encoding is not supported.
+pub(super) fn decompress(encoding: &str, compressed: ByteStream) -> Result<ByteStream, TransportError> {
+    let read_bytes = Arc::new(AtomicU64::new(0));
+    let reader = StreamReader::new(count_bytes(compressed, Arc::clone(&read_bytes)));
+    Ok(match encoding.to_ascii_lowercase().as_str() {
+        "gzip" | "x-gzip" => Box::pin(read_limited(GzipDecoder::new(reader), read_bytes)),
+        "deflate" => Box::pin(read_limited(ZlibDecoder::new(reader), read_bytes)),
+        _ => {
+            let message = format!("unsupported content-encoding \"{encoding}\" in the response");
+            return Err(TransportError::new(TransportErrorKind::Malformed, message));
+        }
+    })
 }
 
-/// Decompresses one response body.
-#[derive(Debug)]
-pub struct Inflater {
-    stream: Decompress,
-    /// The part of the gzip header read so far; `None`: the header is complete, or the format has none.
-    header: Option<Vec<u8>>,
-    done: bool,
+fn count_bytes(compressed: ByteStream, count: Arc<AtomicU64>) -> impl Stream<Item = io::Result<Bytes>> + Send {
+    compressed
+        .inspect_ok(move |data| _ = count.fetch_add(data.len() as u64, Ordering::Relaxed))
+        .map_err(io::Error::other)
 }
 
-impl Inflater {
-    /// Creates a decompressor for a `content-encoding`; `None`: unsupported encoding.
-    #[must_use]
-    pub fn for_encoding(encoding: &str) -> Option<Self> {
-        match encoding.trim().to_ascii_lowercase().as_str() {
-            "gzip" | "x-gzip" => Some(Self { stream: Decompress::new(false), header: Some(Vec::new()), done: false }),
-            "deflate" => Some(Self { stream: Decompress::new(true), header: None, done: false }),
-            _ => None,
-        }
-    }
-
-    /// Decompresses `input` and passes the output to `sink` in chunks of at most 16 KiB.
-    ///
-    /// # Errors
-    /// When the data is corrupt or its expansion ratio is too high.
-    pub fn push(&mut self, input: &[u8], mut sink: impl FnMut(&[u8])) -> Result<(), InflateError> {
-        let after_header;
-        let mut input = match &mut self.header {
-            None => input,
-            Some(header) => {
-                header.extend_from_slice(input);
-                match gzip_header_len(header)? {
-                    // File names and comments in a gzip header are short.
-                    None if header.len() > MAX_GZIP_HEADER => return Err(InflateError::InvalidGzipHeader),
-                    None => return Ok(()),
-                    Some(length) => {
-                        after_header = header.split_off(length);
-                        self.header = None;
-                        &after_header
-                    }
-                }
+/// Reads the output of `decoder` until it ends, is corrupt, or is too large for the compressed bytes read so far.
+fn read_limited(
+    decoder: impl AsyncRead + Send,
+    read_bytes: Arc<AtomicU64>,
+) -> impl Stream<Item = Result<Bytes, TransportError>> + Send {
+    let mut written_bytes = 0;
+    let mut ended = false;
+    ReaderStream::with_capacity(decoder, CHUNK_BYTES)
+        .map(move |chunk| {
+            let chunk = chunk.map_err(transport_error)?;
+            written_bytes += chunk.len() as u64;
+            let ratio_limit = read_bytes.load(Ordering::Relaxed).saturating_mul(BOMB_MIN_RATIO);
+            if written_bytes > BOMB_MIN_OUTPUT && written_bytes > ratio_limit {
+                let message = "compressed response expands more than 100 times; stopped at 64 MiB";
+                return Err(Some(TransportError::new(TransportErrorKind::Malformed, message)));
             }
-        };
-        let mut chunk = vec![0; 16 * 1024];
-        while !self.done {
-            let (read_before, written_before) = (self.stream.total_in(), self.stream.total_out());
-            let status =
-                self.stream.decompress(input, &mut chunk, FlushDecompress::Sync).map_err(InflateError::Corrupt)?;
-            let (read, written) = (self.stream.total_in() - read_before, self.stream.total_out() - written_before);
-            if self.is_bomb() {
-                return Err(InflateError::Bomb);
-            }
-            sink(&chunk[..usize::try_from(written).expect("at most one chunk")]);
-            input = &input[usize::try_from(read).expect("at most the input length")..];
-            // After the end only the checksum follows. It is not verified, because TCP and TLS protect the data.
-            self.done = status == Status::StreamEnd;
-            if read == 0 && written == 0 {
-                break;
-            }
-        }
-        Ok(())
-    }
-
-    fn is_bomb(&self) -> bool {
-        let output = self.stream.total_out();
-        output > BOMB_MIN_OUTPUT && output / BOMB_MIN_RATIO > self.stream.total_in()
-    }
+            Ok(chunk)
+        })
+        .filter_map(async |chunk| match chunk {
+            Ok(chunk) => Some(Ok(chunk)),
+            Err(error) => error.map(Err),
+        })
+        .take_while(move |chunk| {
+            let is_first_error = !std::mem::replace(&mut ended, chunk.is_err());
+            std::future::ready(is_first_error)
+        })
 }
 
-/// Length of the gzip header (RFC 1952, 2.3); `None` while it is incomplete.
-fn gzip_header_len(bytes: &[u8]) -> Result<Option<usize>, InflateError> {
-    const EXTRA: u8 = 4;
-    const NAME: u8 = 8;
-    const COMMENT: u8 = 16;
-    const CHECKSUM: u8 = 2;
-    if !b"\x1f\x8b\x08".starts_with(&bytes[..bytes.len().min(3)]) {
-        return Err(InflateError::InvalidGzipHeader);
+/// The error of a failed read; `None` if the compressed data only ends too early: whether the answer is complete is
+/// decided by its content.
+fn transport_error(error: io::Error) -> Option<TransportError> {
+    if error.kind() == io::ErrorKind::UnexpectedEof {
+        return None;
     }
-    let Some(&flags) = bytes.get(3) else { return Ok(None) };
-    let mut offset = 10;
-    if flags & EXTRA != 0 {
-        let (Some(&low), Some(&high)) = (bytes.get(offset), bytes.get(offset + 1)) else { return Ok(None) };
-        offset += 2 + usize::from(u16::from_le_bytes([low, high]));
-    }
-    for flag in [NAME, COMMENT] {
-        if flags & flag != 0 {
-            let Some(text_len) = bytes.get(offset..).and_then(|text| memchr::memchr(0, text)) else { return Ok(None) };
-            offset += text_len + 1;
-        }
-    }
-    if flags & CHECKSUM != 0 {
-        offset += 2;
-    }
-    Ok((bytes.len() >= offset).then_some(offset))
+    Some(match error.downcast::<TransportError>() {
+        Ok(error) => error,
+        Err(error) => TransportError {
+            source: Some(Box::new(error)),
+            ..TransportError::new(TransportErrorKind::Malformed, "corrupt compressed response")
+        },
+    })
 }
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::{io::Write, pin::Pin};
 
     use super::*;
 
@@ -132,33 +104,72 @@ mod tests {
         encoder.finish().expect("writing to memory")
     }
 
-    #[test]
-    fn input_can_be_split_anywhere() {
+    /// The output for compressed data that arrives in these parts, and whether it ends with an error.
+    async fn output(encoding: &str, parts: &[&[u8]]) -> (Vec<u8>, Option<String>) {
+        let parts: Vec<_> = parts.iter().map(|part| Ok(Bytes::copy_from_slice(part))).collect();
+        let mut stream = decompress(encoding, Box::pin(futures_util::stream::iter(parts))).expect("supported encoding");
+        let mut out = Vec::new();
+        while let Some(chunk) = stream.next().await {
+            match chunk {
+                Ok(chunk) => out.extend_from_slice(&chunk),
+                Err(error) => {
+                    assert!(stream.next().await.is_none(), "nothing follows an error");
+                    return (out, Some(error.to_string()));
+                }
+            }
+        }
+        (out, None)
+    }
+
+    #[tokio::test]
+    async fn input_can_be_split_anywhere() {
         let compressed = gzip(b"data: hello hello hello\n\n");
         for split in 0..=compressed.len() {
-            let (mut inflater, mut out) = (Inflater::for_encoding("gzip").expect("supported encoding"), Vec::new());
-            for part in [&compressed[..split], &compressed[split..]] {
-                inflater.push(part, |bytes| out.extend_from_slice(bytes)).expect("valid gzip");
-            }
-            assert_eq!(out, b"data: hello hello hello\n\n", "split at {split}");
+            let (out, error) = output("GZip", &[&compressed[..split], &compressed[split..]]).await;
+            assert_eq!((&out[..], error), (&b"data: hello hello hello\n\n"[..], None), "split at {split}");
         }
     }
 
-    #[test]
-    fn decompression_bomb_and_invalid_gzip_header_are_rejected() {
+    #[tokio::test]
+    async fn flushed_data_is_passed_on_while_the_stream_is_open() {
+        let mut encoder = flate2::write::ZlibEncoder::new(Vec::new(), flate2::Compression::fast());
+        encoder.write_all(b"data: 1\n\n").and_then(|()| encoder.flush()).expect("writing to memory");
+        let flushed = Bytes::from(encoder.get_ref().clone());
+        let open_stream = futures_util::stream::iter([Ok(flushed)]).chain(futures_util::stream::pending());
+        let mut stream = decompress("deflate", Box::pin(open_stream)).expect("supported encoding");
+        let first = stream.next().await.expect("the stream is open").expect("valid data");
+        assert_eq!(&first[..], b"data: 1\n\n");
+        let next = futures_util::poll!(Pin::new(&mut stream).next());
+        assert!(next.is_pending(), "{next:?}");
+    }
+
+    #[tokio::test]
+    async fn truncated_data_ends_without_an_error_and_errors_of_the_connection_are_kept() {
+        let compressed = gzip(b"data: hello hello hello\n\n");
+        let (out, error) = output("gzip", &[&compressed[..compressed.len() - 9]]).await;
+        assert!(error.is_none() && b"data: hello hello hello\n\n".starts_with(&out), "{error:?}");
+        let broken: ByteStream =
+            Box::pin(futures_util::stream::iter([Err(TransportError::new(TransportErrorKind::Reset, "lost"))]));
+        let mut stream = decompress("gzip", broken).expect("supported encoding");
+        let error = stream.next().await.expect("an item").expect_err("the connection is lost");
+        assert_eq!((error.kind, error.to_string()), (TransportErrorKind::Reset, "lost".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn decompression_bomb_and_invalid_data_are_rejected() {
         let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         for _ in 0..80 {
             encoder.write_all(&vec![b'x'; 1 << 20]).expect("writing to memory");
         }
         let bomb = encoder.finish().expect("writing to memory");
-        let mut inflater = Inflater::for_encoding("gzip").expect("supported encoding");
-        assert!(matches!(inflater.push(&bomb, |_| {}), Err(InflateError::Bomb)));
-        let mut inflater = Inflater::for_encoding("gzip").expect("supported encoding");
-        assert!(matches!(inflater.push(b"<html>", |_| {}), Err(InflateError::InvalidGzipHeader)));
-        assert!(Inflater::for_encoding("br").is_none());
-        let mut inflater = Inflater::for_encoding("gzip").expect("supported encoding");
-        inflater.push(b"\x1f\x8b\x08\x08\0\0\0\0\0\0", |_| {}).expect("incomplete header");
-        let long_name = vec![b'n'; MAX_GZIP_HEADER];
-        assert!(matches!(inflater.push(&long_name, |_| {}), Err(InflateError::InvalidGzipHeader)));
+        let (out, error) = output("gzip", &[&bomb]).await;
+        assert!(out.len() <= 65 << 20, "{}", out.len());
+        assert!(error.is_some_and(|error| error.contains("expands more than 100 times")));
+        for corrupt in [&b"<html><body>"[..], b"\x1f\x8b\x08\0\0\0\0\0\0\0<html>"] {
+            assert_eq!(output("gzip", &[corrupt]).await.1.as_deref(), Some("corrupt compressed response"));
+        }
+        let empty: ByteStream = Box::pin(futures_util::stream::empty());
+        let error = decompress("br", empty).err().expect("unsupported encoding");
+        assert!(error.to_string().contains("\"br\""), "{error}");
     }
 }

@@ -8,15 +8,16 @@ use std::{
     error::Error,
     io,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{Arc, OnceLock},
     task::Poll,
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
-use futures_util::{Stream, StreamExt, future::BoxFuture, stream::poll_fn};
+use futures_util::{Stream, future::BoxFuture, stream::poll_fn};
 use http::StatusCode;
 use http_body::{Body as _, Frame};
+use parking_lot::Mutex;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::{runtime, sync::mpsc, task::JoinSet};
 
@@ -24,7 +25,7 @@ use super::{ByteStream, Transport, TransportError, TransportErrorKind};
 
 use crate::{
     model::{api_key::redact_url, describe_error, endpoint::ConnectOptions},
-    transport::decompress::Inflater,
+    transport::decompress::decompress,
 };
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -51,7 +52,7 @@ impl HttpTransport {
     }
 
     fn client(&self, options: &ConnectOptions) -> Result<reqwest::Client, TransportError> {
-        let mut clients = self.clients.lock().expect("no code panics while it holds this lock");
+        let mut clients = self.clients.lock();
         let event_loop = runtime::Handle::current().id();
         if let Some((.., client)) = clients.iter().find(|(id, cached, _)| *id == event_loop && cached == options) {
             return Ok(client.clone());
@@ -183,21 +184,15 @@ impl Transport for HttpTransport {
 fn into_response(response: reqwest::Response) -> Result<http::Response<ByteStream>, TransportError> {
     let (parts, body) = http::Response::<reqwest::Body>::from(response).into_parts();
     let encoding = parts.headers.get(http::header::CONTENT_ENCODING).and_then(|value| value.to_str().ok());
-    let inflater = match encoding.map(str::trim) {
-        None | Some("" | "identity") => None,
-        Some(name) => Some(Inflater::for_encoding(name).ok_or_else(|| {
-            let message = format!("unsupported content-encoding \"{name}\" in the response");
-            TransportError::new(TransportErrorKind::Malformed, message)
-        })?),
-    };
+    let encoding = encoding.map(str::trim).filter(|name| !matches!(*name, "" | "identity"));
     // A body of known length is not a stream of many small chunks: coalescing would cost more than it saves.
     let raw: ByteStream = match body.size_hint().exact() {
         Some(_) => Box::pin(data_stream(body)),
         None => Box::pin(coalesced_stream(body)),
     };
-    let stream: ByteStream = match inflater {
+    let stream = match encoding {
         None => raw,
-        Some(inflater) => Box::pin(inflate_stream(raw, inflater)),
+        Some(encoding) => decompress(encoding, raw)?,
     };
     Ok(http::Response::from_parts(parts, stream))
 }
@@ -293,35 +288,6 @@ async fn next_data(body: &mut reqwest::Body) -> Option<Result<Bytes, TransportEr
             Err(error) => return Some(Err(error)),
         }
     }
-}
-
-fn inflate_stream(
-    compressed: impl Stream<Item = Result<Bytes, TransportError>> + Send,
-    mut inflater: Inflater,
-) -> impl Stream<Item = Result<Bytes, TransportError>> + Send {
-    // One compressed read may expand to many megabytes, so it is decompressed in bounded chunks.
-    const CHUNK: usize = 4096;
-    compressed
-        .flat_map(|result| {
-            let chunks: Vec<_> = match result {
-                Ok(data) => {
-                    (0..data.len()).step_by(CHUNK).map(|at| Ok(data.slice(at..data.len().min(at + CHUNK)))).collect()
-                }
-                Err(error) => vec![Err(error)],
-            };
-            futures_util::stream::iter(chunks)
-        })
-        .map(move |chunk| {
-            let mut out = Vec::new();
-            inflater.push(&chunk?, |bytes| out.extend_from_slice(bytes)).map_err(|error| {
-                let message = error.to_string();
-                TransportError {
-                    source: Some(Box::new(error)),
-                    ..TransportError::new(TransportErrorKind::Malformed, message)
-                }
-            })?;
-            Ok(Bytes::from(out))
-        })
 }
 
 /// Classifies an error of the client by its causes, innermost first; `default` if no cause determines the kind.

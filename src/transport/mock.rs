@@ -3,7 +3,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -12,6 +12,7 @@ use std::{
 use ::http::StatusCode;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::{ByteStream, Transport, TransportError, TransportErrorKind};
@@ -95,8 +96,8 @@ impl Transport for MockTransport {
             body,
             request,
         };
-        self.requests.lock().expect("not poisoned").push(recorded);
-        let response = self.responses.lock().expect("not poisoned").pop_front().expect("a scripted response");
+        self.requests.lock().push(recorded);
+        let response = self.responses.lock().pop_front().expect("a scripted response");
         let open_guard = OpenGuard::new(&self.open_responses);
         async move {
             let streamed = |chunks: Vec<Result<(Duration, &'static str), ()>>| {

@@ -10,7 +10,7 @@ use futures_util::{Stream, future::BoxFuture};
 
 use crate::model::endpoint::ConnectOptions;
 
-pub mod decompress;
+mod decompress;
 pub mod http;
 pub mod keys;
 #[cfg(test)]

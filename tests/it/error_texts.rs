@@ -34,7 +34,7 @@ use mmchat::{
     routing::health::HealthError,
     store::record::{Database, RecordError},
     term::{input::InputError, output::WriteError, prompt::PromptError},
-    transport::{decompress::InflateError, keys::KeyError},
+    transport::keys::KeyError,
 };
 
 /// What a case shows, the text of the config file (`""`: no config file), and the command line.
@@ -1331,8 +1331,6 @@ fn unprovoked_errors() {
         ("EncodeError::Request", EncodeError::Request { url: "http://h/v1".into(), source: invalid_uri }.to_string()),
         ("FrameError::Event", FrameError::Event(EventTooLarge).to_string()),
         ("FrameError::Body", FrameError::Body.to_string()),
-        ("InflateError::NotGzip", InflateError::InvalidGzipHeader.to_string()),
-        ("InflateError::Bomb", InflateError::Bomb.to_string()),
     ];
     assert_list("errors_unprovoked", &named(errors));
 }

@@ -1,14 +1,11 @@
 //! `mmchat doctor`: diagnoses endpoints and prints what to change.
 
-use std::{
-    collections::HashSet,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashSet, sync::Arc, time::Duration};
 
 use clap::Args;
 use futures_util::future::join_all;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::cli::{
@@ -75,12 +72,12 @@ impl DoctorObserver for DiagnosisRecorder<'_> {
             "doctor",
             (&RecordingArgs::metadata_only(), plan, Continuation::New),
         );
-        let mut recorders = self.recorders.lock().expect("no code panics while holding this lock");
+        let mut recorders = self.recorders.lock();
         recorders.push((plan.calls[0].name.clone(), recorder));
     }
 
     fn on_event(&self, plan: &Plan, event: &Event) {
-        let mut recorders = self.recorders.lock().expect("no code panics while holding this lock");
+        let mut recorders = self.recorders.lock();
         let found = recorders.iter_mut().find(|(name, _)| *name == plan.calls[0].name);
         if let Some((_, recorder)) = found {
             recorder.on_event(event);
@@ -90,7 +87,7 @@ impl DoctorObserver for DiagnosisRecorder<'_> {
 
 impl DiagnosisRecorder<'_> {
     fn close(self) {
-        let recorders = self.recorders.into_inner().expect("no code panics while holding this lock");
+        let recorders = self.recorders.into_inner();
         close_all(recorders.into_iter().map(|(_, recorder)| recorder));
     }
 }

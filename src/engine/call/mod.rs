@@ -4,15 +4,10 @@
 //! [`CallState`]; [`run`] turns it into a stream that is polled on the caller's task, so dropping the stream stops
 //! everything. The only spawned task renews the lease of a probe, and ends with the probe.
 
-use std::{
-    collections::VecDeque,
-    pin::pin,
-    sync::{Arc, MutexGuard},
-    task::Poll,
-    time::Duration,
-};
+use std::{collections::VecDeque, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::{Stream, stream::poll_fn};
+use parking_lot::MutexGuard;
 use tokio::time::{Instant, sleep};
 
 mod accumulator;

@@ -1,13 +1,9 @@
 //! Passes the events of a call to its consumer one at a time: work continues only after the previous event was taken.
 
-use std::{
-    pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::Poll,
-    time::Duration,
-};
+use std::{pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::future::Either;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::time::{Instant, sleep_until};
 
 use super::accumulator::CallAccumulator;
@@ -42,20 +38,19 @@ impl CallState {
     }
 
     pub(super) fn accumulator(&self) -> MutexGuard<'_, CallAccumulator> {
-        // A record is made even if a panic interrupted the call.
-        self.accumulator.lock().unwrap_or_else(PoisonError::into_inner)
+        self.accumulator.lock()
     }
 
     pub(super) fn take_event(&self) -> Option<Event> {
-        self.event.lock().expect("no code panics while it holds this lock").take()
+        self.event.lock().take()
     }
 
     fn put_event(&self, event: Event) {
-        *self.event.lock().expect("no code panics while it holds this lock") = Some(event);
+        *self.event.lock() = Some(event);
     }
 
     fn has_event(&self) -> bool {
-        self.event.lock().expect("no code panics while it holds this lock").is_some()
+        self.event.lock().is_some()
     }
 }
 

@@ -4,13 +4,10 @@
 //! command ends. If the store fails, health is not shared, but requests are not affected. The rules are in
 //! `routing::health`.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use tokio::{
     sync::Notify,
     time::{Instant, sleep},
@@ -408,7 +405,7 @@ impl Health {
     }
 
     fn with_cache<T>(&self, act: impl FnOnce(&mut HealthCache) -> T) -> T {
-        act(&mut self.cache.lock().expect("no code panics while it holds this lock"))
+        act(&mut self.cache.lock())
     }
 }
 

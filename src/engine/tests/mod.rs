@@ -132,7 +132,7 @@ impl TestEngine {
 
     /// Adds scripted replies.
     fn add_replies(&self, replies: impl IntoIterator<Item = MockResponse>) {
-        self.transport.responses.lock().expect("tests use one thread").extend(replies);
+        self.transport.responses.lock().extend(replies);
     }
 
     async fn run(&self, call: Call) -> CallResult {
@@ -141,7 +141,7 @@ impl TestEngine {
 }
 
 async fn run_call(engine: &Arc<Engine>, transport: &Arc<MockTransport>, call: Call) -> CallResult {
-    let earlier_requests = transport.requests.lock().expect("tests use one thread").len();
+    let earlier_requests = transport.requests.lock().len();
     let started_at = Instant::now();
     let events: Vec<Event> = engine.run(Plan::single(call)).collect().await;
     let took = started_at.elapsed();
@@ -163,7 +163,7 @@ async fn run_call(engine: &Arc<Engine>, transport: &Arc<MockTransport>, call: Ca
     let Some(EventKind::Finished(outcome)) = events.last().map(|event| event.kind.clone()) else {
         panic!("the last event is not `Finished`: {events:?}")
     };
-    let unused_replies = transport.responses.lock().expect("tests use one thread").len();
-    let requests = transport.requests.lock().expect("tests use one thread")[earlier_requests..].to_vec();
+    let unused_replies = transport.responses.lock().len();
+    let requests = transport.requests.lock()[earlier_requests..].to_vec();
     CallResult { events, record: outcome, answer, requests, took, unused_replies }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     path::Path,
-    sync::{Arc, Mutex, atomic::Ordering},
+    sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
@@ -10,6 +10,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
 
@@ -95,8 +96,7 @@ impl TestGateway {
         let engine = Engine::new(Arc::clone(&transport) as Arc<_>, KeyRing::new(Environment::default()));
         let log_lines = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&log_lines);
-        let log =
-            Log::new(move |line| sink.lock().expect("unpoisoned").push(serde_json::from_str(&line).expect("JSON")));
+        let log = Log::new(move |line| sink.lock().push(serde_json::from_str(&line).expect("JSON")));
         let deps = GatewayDeps {
             engine: Arc::new(engine.with_seed(3).long_lived()),
             log,
@@ -127,11 +127,11 @@ impl TestGateway {
 
     /// Requests sent to the upstreams.
     fn upstream_requests(&self) -> Vec<Request<Bytes>> {
-        self.transport.requests.lock().expect("unpoisoned").iter().map(|sent| sent.request.clone()).collect()
+        self.transport.requests.lock().iter().map(|sent| sent.request.clone()).collect()
     }
 
     fn last_log_line(&self) -> Value {
-        self.log_lines.lock().expect("unpoisoned").last().expect("a request was logged").clone()
+        self.log_lines.lock().last().expect("a request was logged").clone()
     }
 }
 

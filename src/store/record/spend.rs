@@ -2,11 +2,11 @@
 
 use std::{
     path::PathBuf,
-    sync::{Mutex, RwLock},
     time::{Duration, Instant},
 };
 
 use jiff::{Timestamp, ToSpan, Zoned, tz::TimeZone};
+use parking_lot::{Mutex, RwLock};
 
 use super::{Database, RecordError};
 use crate::store::record::rollup::{BY_CLIENT, BY_MODEL, hour_since_epoch};
@@ -59,19 +59,19 @@ impl SqliteSpendLedger {
 
     /// Replaces the limits.
     pub fn set_limits(&self, limits: Vec<SpendLimit>) {
-        *self.limits.write().expect("no code panics while it holds this lock") = limits;
-        self.cache.lock().expect("no code panics while it holds this lock").clear();
+        *self.limits.write() = limits;
+        self.cache.lock().clear();
     }
 
     /// The cached spend for the limit at this index, if it is still valid.
     fn cached_spend(&self, limit: usize) -> Option<f64> {
-        let cache = self.cache.lock().expect("no code panics while it holds this lock");
+        let cache = self.cache.lock();
         let (read_at, spent) = (*cache.get(limit)?)?;
         (read_at.elapsed() < self.max_age).then_some(spent)
     }
 
     fn cache_spend(&self, limit: usize, spent: f64) {
-        let mut cache = self.cache.lock().expect("no code panics while it holds this lock");
+        let mut cache = self.cache.lock();
         if cache.len() <= limit {
             cache.resize(limit + 1, None);
         }
@@ -80,7 +80,7 @@ impl SqliteSpendLedger {
 
     /// Calls `read` with the open record; `None` if there is no record.
     fn with_database<T>(&self, read: impl FnOnce(&Database) -> Result<T, RecordError>) -> Result<Option<T>, String> {
-        let mut connection = self.connection.lock().expect("no code panics while it holds this lock");
+        let mut connection = self.connection.lock();
         if let LedgerConnection::Failed(failed_at, error) = &*connection
             && failed_at.elapsed() < RETRY_INTERVAL
         {
@@ -102,7 +102,7 @@ impl SqliteSpendLedger {
 
 impl SpendLedger for SqliteSpendLedger {
     fn reached_limit(&self, target: &Target) -> Result<Option<ReachedLimit>, String> {
-        let limits = self.limits.read().expect("no code panics while it holds this lock");
+        let limits = self.limits.read();
         for (index, limit) in limits.iter().enumerate().filter(|(_, limit)| limit.covers(target)) {
             let spent = if let Some(spent) = self.cached_spend(index) {
                 spent

@@ -7,7 +7,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex, MutexGuard,
+        Arc,
         atomic::{AtomicU64, Ordering},
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
@@ -16,6 +16,7 @@ use std::{
 };
 
 use jiff::{Timestamp, Zoned};
+use parking_lot::{Mutex, MutexGuard};
 
 use super::{Database, RecordError, RunPlacement, StoredCall, StoredRound};
 
@@ -130,7 +131,7 @@ impl RecordWriter {
     }
 
     fn started_state(&self) -> MutexGuard<'_, State> {
-        let mut state = self.state.lock().expect("no code panics while it holds this lock");
+        let mut state = self.state.lock();
         if matches!(*state, State::NotStarted(_))
             && let State::NotStarted(worker) = std::mem::replace(&mut *state, State::Closed)
         {
@@ -176,7 +177,7 @@ impl RecordWriter {
     /// not, or the first error.
     pub fn close(&self) -> Result<Option<StoredRound>, RecordError> {
         let state = {
-            let mut state = self.state.lock().expect("no code panics while it holds this lock");
+            let mut state = self.state.lock();
             std::mem::replace(&mut *state, State::Closed)
         };
         match state {

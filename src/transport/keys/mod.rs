@@ -3,12 +3,9 @@
 //! Each variable, file or command is read once per process and cached, so that a password manager does not prompt once
 //! per call. Keys are never printed.
 
-use std::{
-    path::Path,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{path::Path, sync::Arc, time::Duration};
 
+use parking_lot::Mutex;
 use tokio::{sync::OnceCell, time::timeout};
 
 use crate::model::{
@@ -128,8 +125,8 @@ impl KeyRing {
 
     /// Clears the cache, so that every key is resolved again.
     pub fn clear_cache(&self) {
-        self.cells.lock().expect("no code panics while it holds this lock").clear();
-        self.hashes.lock().expect("no code panics while it holds this lock").1.clear();
+        self.cells.lock().clear();
+        self.hashes.lock().1.clear();
     }
 
     /// Checks whether `source` can be resolved, as far as possible without running a command or accessing the keyring.
@@ -154,7 +151,7 @@ impl KeyRing {
     /// Returns a salted hash of the key, cached if the key cannot change. For commands and keyring entries, hashes the
     /// command line or entry name instead of resolving the key. `None`: there is no key.
     pub fn hash(&self, source: &KeySource, salt: &str) -> Option<u64> {
-        let mut hashes = self.hashes.lock().expect("no code panics while it holds this lock");
+        let mut hashes = self.hashes.lock();
         if hashes.0 != salt {
             *hashes = (salt.to_owned(), Vec::new());
         }
@@ -191,7 +188,7 @@ impl KeyRing {
     }
 
     fn cell(&self, source: &KeySource) -> KeyCell {
-        let mut cells = self.cells.lock().expect("no code panics while it holds this lock");
+        let mut cells = self.cells.lock();
         if let Some((_, cell)) = cells.iter().find(|(cached, _)| cached == source) {
             return Arc::clone(cell);
         }

@@ -9,11 +9,12 @@ use std::{
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     path::PathBuf,
     process::{Child, Command, Output, Stdio},
-    sync::{Arc, Mutex, mpsc},
+    sync::{Arc, mpsc},
     thread,
 };
 
 use mmchat::config::vendors;
+use parking_lot::Mutex;
 
 #[cfg(unix)]
 pub(crate) mod screen;
@@ -263,7 +264,7 @@ impl ScriptedServer {
             let (requests, remaining, stop) = shared;
             let mut connections = Vec::new();
             for socket in listener.incoming() {
-                if *stop.lock().expect("unpoisoned lock") {
+                if *stop.lock() {
                     return;
                 }
                 let socket = socket.expect("incoming connection");
@@ -285,21 +286,21 @@ impl ScriptedServer {
 
     /// Discards the remaining replies, for tests that script more than they need.
     pub(crate) fn discard_remaining(&self) {
-        self.remaining.lock().expect("unpoisoned lock").clear();
+        self.remaining.lock().clear();
     }
 
     pub(crate) fn requests(&self) -> Vec<Request> {
-        self.requests.lock().expect("unpoisoned lock").clone()
+        self.requests.lock().clone()
     }
 }
 
 impl Drop for ScriptedServer {
     fn drop(&mut self) {
-        *self.stop.lock().expect("unpoisoned lock") = true;
+        *self.stop.lock() = true;
         drop(TcpStream::connect(self.address));
         self.thread.take().expect("joined only here").join().expect("server thread finishes");
         if !thread::panicking() {
-            let count = self.remaining.lock().expect("unpoisoned lock").len();
+            let count = self.remaining.lock().len();
             assert_eq!(count, 0, "{count} scripted replies were never requested");
         }
     }
@@ -312,8 +313,8 @@ fn handle_connection(
 ) {
     if let Some(request) = read_request(&mut socket) {
         let is_list = request.head.starts_with("GET");
-        requests.lock().expect("unpoisoned lock").push(request);
-        let mut remaining = remaining.lock().expect("unpoisoned lock");
+        requests.lock().push(request);
+        let mut remaining = remaining.lock();
         // A model list and an answer may be requested concurrently: each gets the next reply of its kind if there is
         // one.
         let other_kind = if is_list { &b"event-stream"[..] } else { b"\"data\":[" };

@@ -96,7 +96,7 @@ pub(crate) struct ChatArgs {
 
 pub(crate) fn run(args: &ChatArgs, context: &Context) -> Result<Exit, CliError> {
     let modes = TerminalModes::save();
-    let interruption = listen_for_interruption(modes.as_ref())?.keep_process_running()?;
+    let interruption = listen_for_interruption(modes.as_ref())?.keep_process_running();
     let (config, settings) = context.config(context.settings(args.output_args.flags())?)?;
     OutputArgs::check(&settings)?;
     let params = args.params.params()?;

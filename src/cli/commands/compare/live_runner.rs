@@ -7,7 +7,7 @@
 use std::{
     io,
     sync::{
-        Arc, Mutex, MutexGuard, TryLockError,
+        Arc,
         mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
     },
     thread,
@@ -15,6 +15,7 @@ use std::{
 };
 
 use futures_util::StreamExt;
+use parking_lot::{Mutex, MutexGuard};
 use tokio::{runtime::Runtime, sync::Notify, time::Instant};
 
 use crate::{
@@ -129,8 +130,7 @@ impl LiveRunner<'_> {
         let summary = recorder.map(RunRecorder::close).unwrap_or_default();
         // After a write error, events may still be deferred.
         shared.with(|_| ());
-        let SharedView { view, end_reason, .. } =
-            shared.state.into_inner().expect("a panic of the network thread was propagated");
+        let SharedView { view, end_reason, .. } = shared.state.into_inner();
         let exit = match end_reason {
             Some(EndReason::Interrupted) => Exit::Interrupted,
             _ => Exit::from_outcomes(view.records()),
@@ -171,7 +171,7 @@ impl Shared {
 
     /// Applies the deferred events, then runs `use_view` on the view.
     fn with<T>(&self, use_view: impl FnOnce(&mut SharedView) -> T) -> T {
-        let mut state = self.state.lock().expect("no code panics while holding this lock");
+        let mut state = self.state.lock();
         self.apply_deferred(&mut state);
         use_view(&mut state)
     }
@@ -179,11 +179,8 @@ impl Shared {
     /// Applies `event` to the view, or defers it while the view is locked.
     fn apply_or_defer(&self, event: Event) {
         self.deferred_events().push(event);
-        match self.state.try_lock() {
-            Ok(mut state) => self.apply_deferred(&mut state),
-            Err(TryLockError::WouldBlock) => {}
-            // Panics, as waiting for the lock would.
-            Err(TryLockError::Poisoned(_)) => self.with(|_| ()),
+        if let Some(mut state) = self.state.try_lock() {
+            self.apply_deferred(&mut state);
         }
     }
 
@@ -195,7 +192,7 @@ impl Shared {
     }
 
     fn deferred_events(&self) -> MutexGuard<'_, Vec<Event>> {
-        self.deferred.lock().expect("no code panics while holding this lock")
+        self.deferred.lock()
     }
 }
 
@@ -403,7 +400,7 @@ mod tests {
         let view = CompareView::new(settings, ["a", "b"].into_iter(), Instant::now());
         let shared =
             Shared::new(SharedView { view, output: Output::default(), end_reason: None, suspend_requested: false });
-        let layout_lock = shared.state.lock().expect("lock is free");
+        let layout_lock = shared.state.lock();
         // Would deadlock if `apply_or_defer` waited for the lock.
         for (call, text) in [(0, "one\n"), (1, "two\n"), (0, "three\n")] {
             shared.apply_or_defer(text_event(call, text));

@@ -2,10 +2,11 @@
 //!
 //! The output of a model must appear under the name of its own call, on the screen and in the record.
 
-use std::{collections::VecDeque, sync::Mutex};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use super::*;
@@ -57,7 +58,7 @@ impl Transport for ScriptedTransport {
     ) -> BoxFuture<'_, Result<http::Response<ByteStream>, TransportError>> {
         let body: serde_json::Value = serde_json::from_slice(request.body()).expect("valid JSON");
         let model = body["model"].as_str().expect("a string").to_owned();
-        let scripted = self.0.lock().expect("not poisoned").pop_front().unwrap_or(ScriptedResponse::Complete(1, 0));
+        let scripted = self.0.lock().pop_front().unwrap_or(ScriptedResponse::Complete(1, 0));
         async move {
             let (count, wait, complete) = match scripted {
                 ScriptedResponse::Complete(count, wait) => (count, wait, true),
