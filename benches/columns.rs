@@ -2,10 +2,7 @@
 #![allow(missing_docs, reason = "criterion's macros generate undocumented functions")]
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mmchat::render::{
-    compare::{AnswerBlock, render_columns},
-    wrap,
-};
+use mmchat::internals::render::{AnswerBlock, render_columns, wrap};
 
 /// At least `size` bytes of text in several scripts, with lists and code.
 fn prose(size: usize) -> String {

@@ -6,7 +6,7 @@
 use std::{path::Path, sync::Arc};
 
 use futures_util::StreamExt;
-use mmchat::{
+use mmchat::internals::{
     config,
     engine::{
         Engine, EventKind,

@@ -11,7 +11,7 @@ use std::{
 };
 
 use jiff::Timestamp;
-use mmchat::{
+use mmchat::internals::{
     config,
     engine::{AttemptRecord, CallRecord, Completion},
     model::{FinishReason, Usage, target::Target},

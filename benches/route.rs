@@ -3,7 +3,7 @@
 use std::{hint::black_box, path::Path, sync::Arc};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use mmchat::{
+use mmchat::internals::{
     config::{self, Config},
     engine::{
         Engine,

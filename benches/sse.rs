@@ -4,7 +4,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use mmchat::protocol::framing::sse::SseDecoder;
+use mmchat::internals::protocol::framing::sse::SseDecoder;
 
 const READ: usize = 64 * 1024;
 

@@ -1,17 +1,11 @@
 //! Asks one model through the library: `cargo run --example ask -- http://127.0.0.1:8080/v1 MODEL "prompt"`.
 
-use std::{error::Error, io::Write, path::Path, sync::Arc};
+use std::{error::Error, io::Write, sync::Arc};
 
 use futures_util::StreamExt;
 use mmchat::{
-    config,
-    engine::{
-        Engine, EventKind,
-        plan::{Plan, resolve_call},
-    },
-    model::{ChatRequest, DeltaKind, Message, ModelRequest, Role, environment::Environment},
-    routing::OnIncomplete,
-    transport::{http::HttpTransport, keys::KeyRing},
+    ChatRequest, ConfigLayers, ConfigText, DeltaKind, Engine, Environment, EventKind, HttpTransport, KeyRing, Message,
+    ModelRequest, OnIncomplete, Plan, Role, resolve_call,
 };
 
 #[tokio::main(flavor = "current_thread")]
@@ -20,11 +14,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let [base_url, model, prompt] = arguments.as_slice() else { return Err("usage: ask BASE_URL MODEL PROMPT".into()) };
     // A config can also be read from a file; names are resolved as on the command line.
     let text = format!("[endpoints.e]\nbase_url = {base_url:?}\n");
-    let config = config::resolve(&text, Path::new("example.toml"))?;
+    let environment = Environment::from_process();
+    let user = Some(ConfigText { path: "example.toml".into(), text });
+    let layers = ConfigLayers { user, environment: environment.clone(), ..ConfigLayers::default() };
+    let config = layers.resolve()?;
     let messages = vec![Message::text(Role::User, prompt)];
     let request = ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() });
     let call = resolve_call(&config, Some(&format!("e/{model}")), &Arc::new(request), OnIncomplete::Error)?;
-    let keys = KeyRing::new(Environment::from_process());
+    let keys = KeyRing::new(environment);
     let engine = Arc::new(Engine::new(Arc::new(HttpTransport::new()), keys));
     let mut run = engine.run(Plan::single(call));
     let mut stdout = std::io::stdout();

@@ -3,5 +3,8 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    mmchat::cli::main(std::env::args_os(), mmchat::model::environment::Environment::from_process())
+    mmchat::internals::cli::main(
+        std::env::args_os(),
+        mmchat::internals::model::environment::Environment::from_process(),
+    )
 }

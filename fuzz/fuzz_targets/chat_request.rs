@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use libfuzzer_sys::fuzz_target;
-use mmchat::protocol::openai::server::parse_chat;
+use mmchat::internals::protocol::openai::server::parse_chat;
 
 fuzz_target!(|body: &[u8]| {
     if parse_chat(&Bytes::copy_from_slice(body)).is_ok() {

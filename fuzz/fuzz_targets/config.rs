@@ -4,7 +4,7 @@
 use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
-use mmchat::config;
+use mmchat::internals::config;
 
 fuzz_target!(|text: &str| {
     let _ = config::resolve(text, Path::new("fuzz.toml"));

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mmchat::protocol::framing::sse::SseDecoder;
+use mmchat::internals::protocol::framing::sse::SseDecoder;
 
 /// The data of all frames, and whether an event was too large.
 fn decode(reads: &[&[u8]]) -> (Vec<Vec<u8>>, bool) {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mmchat::routing::health::HealthSnapshot;
+use mmchat::internals::routing::health::HealthSnapshot;
 
 fuzz_target!(|text: &str| {
     if let Ok(snapshot) = serde_json::from_str::<HealthSnapshot>(text) {

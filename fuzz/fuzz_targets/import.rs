@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use mmchat::import::ImportFormat;
+use mmchat::internals::import::ImportFormat;
 
 fuzz_target!(|text: &str| {
     if let Some(format) = ImportFormat::detect(text) {

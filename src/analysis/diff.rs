@@ -21,7 +21,7 @@ const DIFF_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Result of comparing several answers. Answers are identified by their index.
 #[derive(Clone, Debug, PartialEq)]
-pub struct AnswerComparison {
+pub(crate) struct AnswerComparison {
     /// Groups of equal answers; a unique answer is a group of one. Failed answers are in no group.
     pub groups: Vec<Vec<usize>>,
     /// Pairwise similarity from 0 to 1; `None`: one of the two failed.
@@ -33,7 +33,7 @@ pub struct AnswerComparison {
 impl AnswerComparison {
     /// Compares `texts`; `None` is a failed answer.
     #[must_use]
-    pub fn new(texts: &[Option<&str>]) -> Self {
+    pub(crate) fn new(texts: &[Option<&str>]) -> Self {
         let grams: Vec<Option<HashSet<u64>>> = texts.iter().map(|text| text.map(ngram_hashes)).collect();
         let pair_similarity =
             |a: &Option<HashSet<u64>>, b: &Option<HashSet<u64>>| Some(jaccard(a.as_ref()?, b.as_ref()?));
@@ -77,7 +77,7 @@ fn jaccard(a: &HashSet<u64>, b: &HashSet<u64>) -> f64 {
 
 /// Segment of a word diff.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum DiffSegment {
+pub(crate) enum DiffSegment {
     /// In both texts.
     Equal(String),
     /// Only in the first text.
@@ -88,7 +88,7 @@ pub enum DiffSegment {
 
 /// Word diff from `old` to `new`. Joining all segments except `Added` yields `old`, all except `Removed` yields `new`.
 #[must_use]
-pub fn word_diff(old: &str, new: &str) -> Vec<DiffSegment> {
+pub(crate) fn word_diff(old: &str, new: &str) -> Vec<DiffSegment> {
     let (old, new): (Vec<&str>, Vec<&str>) = (old.split_word_bounds().collect(), new.split_word_bounds().collect());
     let diff = TextDiff::configure().timeout(DIFF_TIMEOUT).diff_slices(&old, &new);
     let mut changes: Vec<DiffSegment> = Vec::new();

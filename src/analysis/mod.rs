@@ -2,10 +2,10 @@
 //!
 //! Pure functions of the texts.
 
-pub mod diff;
-pub mod numeric;
+pub(crate) mod diff;
+pub(crate) mod numeric;
 mod tokenize;
-pub mod vote;
+pub(crate) mod vote;
 
-pub use diff::{AnswerComparison, DiffSegment, word_diff};
-pub use vote::{Vote, VoteKind};
+pub(crate) use diff::{AnswerComparison, DiffSegment, word_diff};
+pub(crate) use vote::{Vote, VoteKind};

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 /// Normalized numbers in `text`, in order.
 #[must_use]
-pub fn extract_numbers(text: &str) -> Vec<String> {
+pub(crate) fn extract_numbers(text: &str) -> Vec<String> {
     let characters: Vec<char> = text.chars().collect();
     let (mut numbers, mut position) = (Vec::new(), 0);
     while position < characters.len() {
@@ -79,7 +79,7 @@ fn normalize_number(literal: &str) -> Option<String> {
 /// Numbers that some texts contain and others lack, in order of first occurrence, each with the indices of the texts
 /// that contain it.
 #[must_use]
-pub fn differing_numbers(texts: &[Option<&str>]) -> Vec<(String, Vec<usize>)> {
+pub(crate) fn differing_numbers(texts: &[Option<&str>]) -> Vec<(String, Vec<usize>)> {
     let mut holders: BTreeMap<String, Vec<usize>> = BTreeMap::new();
     let mut order = Vec::new();
     for (index, text) in texts.iter().enumerate() {

@@ -7,7 +7,7 @@ use crate::analysis::{numeric::extract_numbers, tokenize::normalize_text};
 
 /// Kind of value extracted from an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum VoteKind {
+pub(crate) enum VoteKind {
     /// Detect the kind that fits all answers.
     #[default]
     Auto,
@@ -20,12 +20,12 @@ pub enum VoteKind {
 }
 
 /// All kinds with their names.
-pub static VOTE_KINDS: &[(&str, VoteKind)] =
+pub(crate) static VOTE_KINDS: &[(&str, VoteKind)] =
     &[("auto", VoteKind::Auto), ("number", VoteKind::Number), ("choice", VoteKind::Choice), ("text", VoteKind::Text)];
 
 /// Result of a vote. Answers are identified by their index.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Vote {
+pub(crate) struct Vote {
     /// Values with the answers that gave them, the most frequent first, ties in order of first occurrence.
     pub tally: Vec<(String, Vec<usize>)>,
     /// Complete answers without a value.
@@ -36,7 +36,7 @@ impl Vote {
     /// Counts the votes in `texts`; `None` is a failed answer. With `field`, each answer is JSON and the value is that
     /// field.
     #[must_use]
-    pub fn new(texts: &[Option<&str>], kind: VoteKind, field: Option<&str>) -> Self {
+    pub(crate) fn new(texts: &[Option<&str>], kind: VoteKind, field: Option<&str>) -> Self {
         let kind = if kind == VoteKind::Auto { detect_kind(texts) } else { kind };
         let mut vote = Self { tally: Vec::new(), unparsed: Vec::new() };
         for (index, text) in texts.iter().enumerate() {
@@ -59,13 +59,13 @@ impl Vote {
 
     /// Number of complete answers.
     #[must_use]
-    pub fn total(&self) -> usize {
+    pub(crate) fn total(&self) -> usize {
         self.unparsed.len() + self.tally.iter().map(|(_, voters)| voters.len()).sum::<usize>()
     }
 
     /// The value given by more than half of the complete answers.
     #[must_use]
-    pub fn majority(&self) -> Option<&str> {
+    pub(crate) fn majority(&self) -> Option<&str> {
         self.tally.first().filter(|(_, voters)| voters.len() * 2 > self.total()).map(|(value, _)| value.as_str())
     }
 }

@@ -10,8 +10,9 @@ use std::{ffi::OsString, io::Write, process::ExitCode};
 
 use clap::{ArgAction, Args, CommandFactory, Parser, error::ErrorKind};
 
+pub(crate) use support::context::Context;
+pub use support::error::CliError;
 pub use support::exit::Exit;
-pub use support::{context::Context, error::CliError};
 
 use crate::{model::environment::Environment, term::output::write_stderr};
 
@@ -81,7 +82,7 @@ Global:
     mmchat ask \"Why is the sky blue?\"\n  \
     git diff | mmchat ask \"Write a commit message\"\n  \
     mmchat compare -m fast,strong \"Why is the sky blue?\"")]
-pub struct Cli {
+pub(crate) struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
     /// Print help

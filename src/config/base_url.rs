@@ -3,7 +3,7 @@
 use url::Url;
 
 /// Parses a base URL. The error continues a sentence that starts with its name: `base_url has no host`.
-pub fn parse_base_url(text: &str) -> Result<Url, String> {
+pub(crate) fn parse_base_url(text: &str) -> Result<Url, String> {
     match Url::parse(text) {
         Ok(url) if !matches!(url.scheme(), "http" | "https") => {
             Err("does not start with http:// or https://".to_owned())

@@ -135,7 +135,7 @@ impl ConfigError {
 }
 
 /// The name among `valid` that is most similar to `wrong`, if any is similar enough.
-pub fn closest_name<'n>(wrong: &str, valid: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn closest_name<'n>(wrong: &str, valid: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     const MIN_SIMILARITY: f64 = 0.75;
     valid
         .map(|name| (strsim::jaro_winkler(wrong, name), name))

@@ -12,7 +12,7 @@ use super::values::{DurationEntry, KeyEntry, MoneyEntry, OrderedTable, RouteMemb
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schemars(title = "mmchat configuration")]
-pub struct ConfigFile {
+pub(crate) struct ConfigFile {
     /// What `ask` uses when no model is given: a model, a route or `endpoint/id`.
     pub default: Option<Spanned<String>>,
     /// The set that `compare` uses when no models are given.
@@ -42,7 +42,7 @@ pub struct ConfigFile {
 /// Settings of `mmchat serve`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct ServeEntry {
+pub(crate) struct ServeEntry {
     /// Address and port to listen on; default `127.0.0.1:8484`.
     pub listen: Option<Spanned<String>>,
     /// How long the response headers of a stream are held back until the first chunk of an answer; default 15 s.
@@ -67,7 +67,7 @@ pub struct ServeEntry {
 /// A client key.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ClientEntry {
+pub(crate) struct ClientEntry {
     /// The key, or its source.
     pub api_key: Spanned<KeyEntry>,
     /// The models and routes the client may use; all by default.
@@ -90,7 +90,7 @@ pub struct ClientEntry {
 /// Spend limits: in total, by endpoint and by model.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct SpendEntry {
+pub(crate) struct SpendEntry {
     /// Limit per day, counted from midnight.
     pub day: Option<Spanned<MoneyEntry>>,
     /// Limit per calendar month.
@@ -104,7 +104,7 @@ pub struct SpendEntry {
 /// Spend limits of one endpoint or model.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct LimitsEntry {
+pub(crate) struct LimitsEntry {
     /// Limit per day, counted from midnight.
     pub day: Option<Spanned<MoneyEntry>>,
     /// Limit per calendar month.
@@ -114,7 +114,7 @@ pub struct LimitsEntry {
 /// An endpoint: a service that serves models.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct EndpointEntry {
+pub(crate) struct EndpointEntry {
     /// Base URL, including `/v1`. Optional when the endpoint has the name of a known vendor.
     pub base_url: Option<Spanned<String>>,
     /// Wire format.
@@ -146,7 +146,7 @@ pub struct EndpointEntry {
 /// Timeouts of a request.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct TimeoutsEntry {
+pub(crate) struct TimeoutsEntry {
     /// Time to connect.
     #[serde(default, deserialize_with = "nonzero_duration")]
     pub connect: Option<DurationEntry>,
@@ -164,7 +164,7 @@ pub struct TimeoutsEntry {
 /// A model.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct ModelEntry {
+pub(crate) struct ModelEntry {
     /// The endpoint that serves it.
     pub endpoint: Spanned<String>,
     /// The model ID used by the endpoint.
@@ -202,7 +202,7 @@ pub struct ModelEntry {
 /// Parameters of a request.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct ParamsEntry {
+pub(crate) struct ParamsEntry {
     /// Sampling temperature.
     pub temperature: Option<f64>,
     /// Nucleus sampling mass.
@@ -220,7 +220,7 @@ pub struct ParamsEntry {
 /// Price per million tokens.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct PriceEntry {
+pub(crate) struct PriceEntry {
     /// Price of input.
     pub input: Spanned<f64>,
     /// Price of output.
@@ -236,7 +236,7 @@ pub struct PriceEntry {
 /// A route.
 #[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub struct RouteEntry {
+pub(crate) struct RouteEntry {
     /// How a model is selected; default `priority` (in order).
     #[serde(default)]
     pub strategy: Option<Spanned<String>>,
@@ -263,7 +263,7 @@ pub struct RouteEntry {
 /// A reusable prompt.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
-pub struct PresetEntry {
+pub(crate) struct PresetEntry {
     /// System prompt, a template.
     pub system: Option<Spanned<String>>,
     /// The model or route to use.

@@ -9,20 +9,20 @@ mod convert;
 pub mod edit;
 mod effective;
 mod error;
-pub mod file;
+pub(crate) mod file;
 mod layers;
 mod names;
 mod origin;
 mod parse;
-pub mod preset;
+pub(crate) mod preset;
 mod redact;
-pub mod renamed_keys;
+pub(crate) mod renamed_keys;
 mod resolve;
 mod serve;
-pub mod settings;
-pub mod show;
+pub(crate) mod settings;
+pub(crate) mod show;
 mod source;
-pub mod template;
+pub(crate) mod template;
 mod toml_problem;
 mod values;
 pub mod vendors;
@@ -31,17 +31,18 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use strum::{EnumString, IntoStaticStr, VariantNames};
 
-pub use base_url::parse_base_url;
-pub use error::{ConfigError, Problem, closest_name};
+pub(crate) use base_url::parse_base_url;
+pub(crate) use error::closest_name;
+pub use error::{ConfigError, Problem};
 pub use layers::{ConfigLayers, resolve};
-pub use names::{Names, is_valid_new_name, normalize_name};
-pub use origin::Origins;
-pub use preset::Preset;
-pub use resolve::{direct_target, from_environment, resolve_config_path, resolve_path};
-pub use serve::{ClientConfig, ServeConfig};
-pub use settings::{Flags, ResolvedSettings, SettingSource};
+pub(crate) use names::{Names, is_valid_new_name, normalize_name};
+pub(crate) use origin::Origins;
+pub(crate) use preset::Preset;
+pub(crate) use resolve::{direct_target, from_environment, resolve_config_path, resolve_path};
+pub(crate) use serve::{ClientConfig, ServeConfig};
+pub(crate) use settings::{Flags, ResolvedSettings, SettingSource};
 pub use source::ConfigText;
-pub use values::parse_duration;
+pub(crate) use values::parse_duration;
 
 use crate::{
     model::{endpoint::Endpoint, target::Target},

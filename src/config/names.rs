@@ -9,7 +9,7 @@ use super::values::OrderedTable;
 
 /// `name` in NFC, the form in which names are compared.
 #[must_use]
-pub fn normalize_name(name: &str) -> String {
+pub(crate) fn normalize_name(name: &str) -> String {
     name.nfc().collect()
 }
 
@@ -18,7 +18,7 @@ pub(super) const MAX_NAME_CHARS: usize = 64;
 
 /// Whether `name` is valid for a new entry. Stricter than for existing ones: it must not look like a flag or a folder.
 #[must_use]
-pub fn is_valid_new_name(name: &str) -> bool {
+pub(crate) fn is_valid_new_name(name: &str) -> bool {
     let plain = !name.starts_with('-') && !name.chars().all(|c| c == '.');
     plain && first_invalid_char(name).is_none() && name.chars().count() <= MAX_NAME_CHARS
 }
@@ -30,7 +30,7 @@ pub(super) fn first_invalid_char(name: &str) -> Option<char> {
 
 /// The names in a config file, read without validation, so that shell completion works while the file is being edited.
 #[derive(Clone, Debug, Default)]
-pub struct Names {
+pub(crate) struct Names {
     /// Endpoints, with their `base_url` as written.
     pub endpoints: Vec<(String, Option<String>)>,
     /// Models.
@@ -48,7 +48,7 @@ pub struct Names {
 impl Names {
     /// The names of both, without duplicates.
     #[must_use]
-    pub fn merge(mut self, other: Self) -> Self {
+    pub(crate) fn merge(mut self, other: Self) -> Self {
         fn add(names: &mut Vec<String>, others: Vec<String>) {
             for name in others {
                 if !names.contains(&name) {
@@ -69,7 +69,7 @@ impl Names {
 
     /// The names in `text`; empty when it is not valid TOML.
     #[must_use]
-    pub fn parse_lenient(text: &str) -> Self {
+    pub(crate) fn parse_lenient(text: &str) -> Self {
         #[derive(Default, Deserialize)]
         #[serde(default)]
         struct LenientConfig {

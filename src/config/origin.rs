@@ -12,7 +12,7 @@ use crate::model::environment::Environment;
 
 /// The layers of a configuration, for finding the origin of its values.
 #[derive(Debug)]
-pub struct Origins {
+pub(crate) struct Origins {
     /// The user's file, then the system's.
     files: Vec<ParsedFile>,
     environment: Environment,
@@ -27,7 +27,7 @@ struct ParsedFile {
 impl Origins {
     /// The origins in `layers`, whose files are valid TOML.
     #[must_use]
-    pub fn new(layers: &ConfigLayers) -> Self {
+    pub(crate) fn new(layers: &ConfigLayers) -> Self {
         let parse = |file: &ConfigText| Some(ParsedFile { file: file.clone(), document: file.text.parse().ok()? });
         Self {
             files: layers.user.iter().chain(&layers.system).filter_map(parse).collect(),

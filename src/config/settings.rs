@@ -18,7 +18,7 @@ use crate::model::environment::Environment;
 
 /// Where a value came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SettingSource {
+pub(crate) enum SettingSource {
     /// The built-in default.
     Default,
     /// The config file.
@@ -42,7 +42,7 @@ impl fmt::Display for SettingSource {
 /// A value and its source.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
-pub struct Sourced<T> {
+pub(crate) struct Sourced<T> {
     /// The value.
     pub value: T,
     /// The source.
@@ -63,7 +63,7 @@ impl<T> Sourced<T> {
 
 /// The values of these settings on the command line.
 #[derive(Clone, Debug, Default)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// `--config`
     pub config: Option<PathBuf>,
     /// `--model`
@@ -80,7 +80,7 @@ pub struct Flags {
 
 /// The settings in effect.
 #[derive(Clone, Debug, Serialize)]
-pub struct ResolvedSettings {
+pub(crate) struct ResolvedSettings {
     /// The config file of the user.
     pub config: Sourced<Option<PathBuf>>,
     /// The config file of the system.
@@ -102,7 +102,7 @@ pub struct ResolvedSettings {
 
 impl ResolvedSettings {
     /// The settings from `environment` and `flags`. [`ResolvedSettings::with_file_default`] adds those of the file.
-    pub fn new(environment: &Environment, flags: &Flags) -> Result<Self, ConfigError> {
+    pub(crate) fn new(environment: &Environment, flags: &Flags) -> Result<Self, ConfigError> {
         let text = |name: &'static str| environment.get(name).map(str::to_owned);
         let timeout = match text("MMCHAT_TIMEOUT") {
             None => None,
@@ -154,7 +154,7 @@ impl ResolvedSettings {
 
     /// Uses the file's `default` as the model if neither the environment nor the flags set one.
     #[must_use]
-    pub fn with_file_default(mut self, default: Option<&str>) -> Self {
+    pub(crate) fn with_file_default(mut self, default: Option<&str>) -> Self {
         if self.model.source == SettingSource::Default
             && let Some(default) = default
         {

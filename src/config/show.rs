@@ -16,7 +16,7 @@ struct Effective<'a> {
 
 /// The configuration in effect as TOML. With `origins`, a comment names the origin of each value.
 #[must_use]
-pub fn effective_toml(config: &Config, settings: &ResolvedSettings, origins: Option<&Origins>) -> String {
+pub(crate) fn effective_toml(config: &Config, settings: &ResolvedSettings, origins: Option<&Origins>) -> String {
     let mut document = document(&Effective { settings, config: config.into() });
     if let Some(origins) = origins {
         annotate(document.as_table_mut(), &mut Vec::new(), &|path| {
@@ -28,7 +28,7 @@ pub fn effective_toml(config: &Config, settings: &ResolvedSettings, origins: Opt
 
 /// A preset as a TOML table.
 #[must_use]
-pub fn preset_toml(preset: &Preset) -> String {
+pub(crate) fn preset_toml(preset: &Preset) -> String {
     #[derive(Serialize)]
     struct Presets {
         presets: super::values::OrderedTable<PresetEntry>,

@@ -12,7 +12,7 @@ use crate::model::api_key::ApiKey;
 
 /// The contents of a new config file.
 #[derive(Clone, Debug, Default)]
-pub struct ConfigTemplate {
+pub(crate) struct ConfigTemplate {
     /// The endpoints.
     pub endpoints: Vec<TemplateEndpoint>,
     /// The model named `fast`.
@@ -27,7 +27,7 @@ pub struct ConfigTemplate {
 
 /// An endpoint.
 #[derive(Clone, Debug)]
-pub struct TemplateEndpoint {
+pub(crate) struct TemplateEndpoint {
     /// The name.
     pub name: String,
     /// The base URL.
@@ -38,7 +38,7 @@ pub struct TemplateEndpoint {
 
 /// The API key of an endpoint, or its source.
 #[derive(Clone, Debug)]
-pub enum TemplateKey {
+pub(crate) enum TemplateKey {
     /// The service needs no key.
     None,
     /// An environment variable.
@@ -51,7 +51,7 @@ pub enum TemplateKey {
 
 /// A model.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TemplateModel {
+pub(crate) struct TemplateModel {
     /// The name of the endpoint.
     pub endpoint: String,
     /// The model ID used by the endpoint.
@@ -62,14 +62,14 @@ pub struct TemplateModel {
 
 /// The path of the file for an endpoint's typed key, relative to the config's folder.
 #[must_use]
-pub fn key_file_path(endpoint: &str) -> String {
+pub(crate) fn key_file_path(endpoint: &str) -> String {
     format!("keys/{endpoint}")
 }
 
 impl ConfigTemplate {
     /// The models with their names, without duplicates. A model with a role has the name of its first role.
     #[must_use]
-    pub fn named_models(&self) -> Vec<(String, &TemplateModel)> {
+    pub(crate) fn named_models(&self) -> Vec<(String, &TemplateModel)> {
         let roles = [("fast", &self.fast), ("strong", &self.strong), ("cheap", &self.cheap)];
         let roles = roles.into_iter().filter_map(|(name, model)| Some((name.to_owned(), model.as_ref()?)));
         let extra = self.extra_models.iter().map(|model| (name_from_upstream_id(&model.upstream), model));
@@ -92,7 +92,7 @@ impl ConfigTemplate {
     /// The text of the file. `include_typed_keys` puts typed keys into the text, to test them before anything is
     /// written; such a text must stay in memory.
     #[must_use]
-    pub fn to_toml(&self, include_typed_keys: bool) -> String {
+    pub(crate) fn to_toml(&self, include_typed_keys: bool) -> String {
         let models = self.named_models();
         let mut out = String::from(HEADER);
         if !models.is_empty() {
@@ -212,7 +212,7 @@ fn toml_array(names: Vec<&str>) -> String {
 
 /// A name derived from an upstream model ID: `Qwen2.5-7B-Instruct` for `Qwen/Qwen2.5-7B-Instruct`.
 #[must_use]
-pub fn name_from_upstream_id(upstream: &str) -> String {
+pub(crate) fn name_from_upstream_id(upstream: &str) -> String {
     let last_part = upstream.rsplit('/').find(|part| !part.is_empty()).unwrap_or("model");
     let name: String =
         last_part.chars().map(|c| if first_invalid_char(&c.to_string()).is_some() { '-' } else { c }).collect();

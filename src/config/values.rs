@@ -14,7 +14,7 @@ use serde::{
 /// A value and its span in the file.
 #[derive(Clone, Debug, Serialize)]
 #[serde(transparent)]
-pub struct Spanned<T> {
+pub(crate) struct Spanned<T> {
     /// The value.
     pub value: T,
     /// The span, in bytes; empty for a value that is not in a file.
@@ -51,18 +51,11 @@ impl<T: JsonSchema> JsonSchema for Spanned<T> {
 
 /// A table of named entries, in the order of the file.
 #[derive(Clone, Debug)]
-pub struct OrderedTable<T>(pub Vec<(Spanned<String>, T)>);
+pub(crate) struct OrderedTable<T>(pub Vec<(Spanned<String>, T)>);
 
 impl<T> Default for OrderedTable<T> {
     fn default() -> Self {
         Self(Vec::new())
-    }
-}
-
-impl<T> OrderedTable<T> {
-    /// Whether it has no entry.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
     }
 }
 
@@ -119,10 +112,10 @@ impl<T: JsonSchema> JsonSchema for OrderedTable<T> {
 
 /// A duration such as `500ms`, `5s`, `2m` or `1h30m`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct DurationEntry(pub Duration);
+pub(crate) struct DurationEntry(pub Duration);
 
 /// Parses a duration: numbers with units (`ms`, `s`, `m`, `h`). A number without a unit is seconds.
-pub fn parse_duration(text: &str) -> Result<Duration, String> {
+pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let invalid = || format!("invalid duration \"{text}\": expected a duration such as 500ms, 5s, 2m or 1h30m");
     if let Ok(seconds) = text.trim().parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|_| invalid());
@@ -164,7 +157,7 @@ impl JsonSchema for DurationEntry {
 /// A secret or its source, as written.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum KeyEntry {
+pub(crate) enum KeyEntry {
     /// `{ env = "NAME" }`
     Env(String),
     /// `{ file = "path" }`
@@ -282,7 +275,7 @@ impl<'de> Deserialize<'de> for CommandSpec {
 
 /// Amounts of money by currency, written as a number of US dollars or as a table.
 #[derive(Clone, Debug)]
-pub struct MoneyEntry(pub Vec<(String, f64)>);
+pub(crate) struct MoneyEntry(pub Vec<(String, f64)>);
 
 /// The currency of an amount without one.
 pub(super) const DEFAULT_CURRENCY: &str = "USD";
@@ -344,7 +337,7 @@ impl JsonSchema for MoneyEntry {
 
 /// A model of a route, with an optional weight.
 #[derive(Clone, Debug)]
-pub struct RouteMember {
+pub(crate) struct RouteMember {
     /// The model.
     pub name: String,
     /// The weight for the strategy `weighted`; default 1.

@@ -9,7 +9,7 @@ use crate::{
 
 /// An answer, which may be partial.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Answer {
+pub(crate) struct Answer {
     /// The text, or the refusal.
     pub text: String,
     /// Whether the answer is complete.
@@ -24,20 +24,20 @@ pub struct Answer {
 
 /// Collects the answers of the calls of one round.
 #[derive(Debug)]
-pub struct AnswerCollector {
+pub(crate) struct AnswerCollector {
     answers: Vec<Answer>,
 }
 
 impl AnswerCollector {
     /// A collector for a round of `count` calls.
     #[must_use]
-    pub fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         Self { answers: vec![Answer::default(); count] }
     }
 
     /// Handles an event: the answer of a call is that of its record. A restarted call has another record; what the earlier
     /// one cost still counts.
-    pub fn on_event(&mut self, event: &Event) {
+    pub(crate) fn on_event(&mut self, event: &Event) {
         if let (Some(answer), EventKind::Finished(record)) = (self.answers.get_mut(event.call), &event.kind) {
             let earlier = answer.cost.take();
             *answer = Answer::from(&**record);
@@ -50,7 +50,7 @@ impl AnswerCollector {
 
     /// The answers, in the order of the calls.
     #[must_use]
-    pub fn into_answers(self) -> Vec<Answer> {
+    pub(crate) fn into_answers(self) -> Vec<Answer> {
         self.answers
     }
 }

@@ -3,7 +3,7 @@
 //! Defines the list of commands, shared by help, completion and parsing.
 
 /// The name, argument and description of each command.
-pub static COMMANDS: &[(&str, &str, &str)] = &[
+pub(crate) static COMMANDS: &[(&str, &str, &str)] = &[
     ("model", "[NAME]", "switch to a model or route; without a name, list them"),
     ("models", "[A,B]", "switch to several models, or to a set"),
     ("system", "[TEXT]", "set the system prompt; without text, show it; - removes it"),

@@ -14,9 +14,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use command::InputLine;
 
-pub use collector::{Answer, AnswerCollector};
-pub use command::COMMANDS;
-pub use types::{Effect, Event, Member, ModelTotals, Round, Turn};
+pub(crate) use collector::{Answer, AnswerCollector};
+pub(crate) use command::COMMANDS;
+pub(crate) use types::{Effect, Event, Member, ModelTotals, Round, Turn};
 
 use crate::{
     config::closest_name,
@@ -25,10 +25,10 @@ use crate::{
 };
 
 /// Resolves names to models (a set is several), or returns an error message and a hint.
-pub type ModelResolver = dyn Fn(&[&str]) -> Result<Vec<String>, (String, String)> + Send + Sync;
+pub(crate) type ModelResolver = dyn Fn(&[&str]) -> Result<Vec<String>, (String, String)> + Send + Sync;
 
 /// A chat session.
-pub struct ChatSession {
+pub(crate) struct ChatSession {
     members: Vec<Member>,
     system: Option<String>,
     /// Attachments of the next question, with their names.
@@ -70,7 +70,7 @@ impl ChatSession {
     /// A session with `members` and their history. `fork`: some answers of the stored conversation are not
     /// continued, so that the first round forks it.
     #[must_use]
-    pub fn new(members: Vec<Member>, system: Option<String>, fork: bool, resolve: Arc<ModelResolver>) -> Self {
+    pub(crate) fn new(members: Vec<Member>, system: Option<String>, fork: bool, resolve: Arc<ModelResolver>) -> Self {
         Self {
             members,
             system,
@@ -84,30 +84,30 @@ impl ChatSession {
     }
 
     /// The names of the models that the next question is sent to.
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.members.iter().map(|member| member.name.as_str())
     }
 
     /// The models and their histories.
     #[must_use]
-    pub fn members(&self) -> &[Member] {
+    pub(crate) fn members(&self) -> &[Member] {
         &self.members
     }
 
     /// The system prompt.
     #[must_use]
-    pub fn system(&self) -> Option<&str> {
+    pub(crate) fn system(&self) -> Option<&str> {
         self.system.as_deref()
     }
 
     /// The totals of each model, by name.
     #[must_use]
-    pub fn totals(&self) -> &BTreeMap<String, ModelTotals> {
+    pub(crate) fn totals(&self) -> &BTreeMap<String, ModelTotals> {
         &self.totals
     }
 
     /// Handles an event and returns the effects, in order.
-    pub fn handle(&mut self, event: Event) -> Vec<Effect> {
+    pub(crate) fn handle(&mut self, event: Event) -> Vec<Effect> {
         match event {
             Event::Interrupted if std::mem::replace(&mut self.interrupted, true) => vec![Effect::Quit(true)],
             Event::Interrupted => vec![Effect::ShowMessage("press Ctrl-C again to quit (also Ctrl-D or /quit)".into())],

@@ -10,7 +10,7 @@ use crate::{
 
 /// An input of the state machine.
 #[derive(Clone, Debug)]
-pub enum Event {
+pub(crate) enum Event {
     /// An input line.
     Line(String),
     /// Ctrl-C while no round is running.
@@ -39,7 +39,7 @@ pub enum Event {
 
 /// An action for the driver of the state machine.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Effect {
+pub(crate) enum Effect {
     /// Start a round.
     StartRound(Round),
     /// Show a message.
@@ -66,7 +66,7 @@ pub enum Effect {
 
 /// One question to all models of the conversation.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Round {
+pub(crate) struct Round {
     /// The name of each model and the messages it receives.
     pub calls: Vec<(String, Vec<Message>)>,
     /// How the round continues the stored conversation.
@@ -75,7 +75,7 @@ pub struct Round {
 
 /// A question and its answer, in the history of one model.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Turn {
+pub(crate) struct Turn {
     /// The question.
     pub question: Message,
     /// The answer; empty if it failed.
@@ -91,7 +91,7 @@ pub struct Turn {
 impl Turn {
     /// A turn that is stored in the record as `stored_id`.
     #[must_use]
-    pub fn from_stored(
+    pub(crate) fn from_stored(
         question: Message,
         (answer, is_complete): (String, bool),
         model: String,
@@ -102,14 +102,14 @@ impl Turn {
 
     /// Whether the answer has text.
     #[must_use]
-    pub fn has_answer(&self) -> bool {
+    pub(crate) fn has_answer(&self) -> bool {
         !self.answer.trim().is_empty()
     }
 }
 
 /// A model in the conversation.
 #[derive(Clone, Debug, Default)]
-pub struct Member {
+pub(crate) struct Member {
     /// The name of the model or route.
     pub name: String,
     /// Its history.
@@ -118,7 +118,7 @@ pub struct Member {
 
 /// Totals of the answers of one model.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct ModelTotals {
+pub(crate) struct ModelTotals {
     /// Answers, failed ones included.
     pub answers: u64,
     /// Answers that failed or are incomplete.

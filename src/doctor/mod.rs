@@ -12,7 +12,7 @@ use std::{sync::Arc, time::Duration};
 use jiff::Timestamp;
 use url::Url;
 
-pub use server_software::{RecognizedServer, ServerSoftware};
+pub(crate) use server_software::{RecognizedServer, ServerSoftware};
 
 use crate::{
     config::{closest_name, direct_target, vendors},
@@ -27,7 +27,7 @@ const MAX_CLOCK_SKEW_SECS: i64 = 30;
 
 /// Result of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// Passed.
     Pass,
     /// Works, but the user should know about it.
@@ -41,7 +41,7 @@ pub enum Verdict {
 impl Verdict {
     /// Name, as shown.
     #[must_use]
-    pub fn as_str(self) -> &'static str {
+    pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::Pass => "ok",
             Self::Note => "note",
@@ -53,7 +53,7 @@ impl Verdict {
 
 /// Result of one check, with details.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Finding {
+pub(crate) struct Finding {
     /// Name of the check.
     pub check: &'static str,
     /// Result.
@@ -84,7 +84,7 @@ impl Finding {
 
 /// Checks for one endpoint.
 #[derive(Clone, Debug)]
-pub struct Diagnosis {
+pub(crate) struct Diagnosis {
     /// The endpoint.
     pub endpoint: Arc<Endpoint>,
     /// Model to send a test request to; `None`: no test request.
@@ -97,7 +97,12 @@ pub struct Diagnosis {
 
 impl Diagnosis {
     /// Runs all checks. `now` is the time of the local clock; `observer` receives the events of test requests.
-    pub async fn run(&self, engine: &Arc<Engine>, now: Timestamp, observer: &dyn DoctorObserver) -> Vec<Finding> {
+    pub(crate) async fn run(
+        &self,
+        engine: &Arc<Engine>,
+        now: Timestamp,
+        observer: &dyn DoctorObserver,
+    ) -> Vec<Finding> {
         let mut findings = Vec::new();
         let probes = server_software::probe(engine, &self.endpoint, self.step_timeout).await;
         let model_list = engine.list_models(&direct_target(&self.endpoint, ""), self.step_timeout).await;
@@ -283,7 +288,7 @@ impl Diagnosis {
 }
 
 /// Receives the events of test requests, so that their cost can be recorded.
-pub trait DoctorObserver: Sync {
+pub(crate) trait DoctorObserver: Sync {
     /// A test request is about to be sent.
     fn on_start(&self, plan: &Plan);
     /// An event of the test request.

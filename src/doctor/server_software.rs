@@ -18,7 +18,7 @@ use crate::{
 
 /// Server software.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerSoftware {
+pub(crate) enum ServerSoftware {
     /// One-API.
     OneApi,
     /// new-api, a fork of One-API.
@@ -51,7 +51,7 @@ impl ServerSoftware {
 
 /// A recognized server.
 #[derive(Clone, Debug, PartialEq)]
-pub struct RecognizedServer {
+pub(crate) struct RecognizedServer {
     /// Server software.
     pub software: ServerSoftware,
     /// Version, if reported.

@@ -12,7 +12,6 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -25,6 +24,7 @@ use tokio::{
 
 use super::{
     Gateway, Workers,
+    routes::Routers,
     write_timeout::{PendingWrite, WriteTimeoutStream},
 };
 
@@ -58,7 +58,7 @@ impl Gateway {
         if let Ok(listen_ip) = listen_ip {
             self.listen_ip.get_or_init(|| listen_ip);
         }
-        let (permits, router) = (Arc::new(Semaphore::new(max_connections)), self.router());
+        let (permits, routers) = (Arc::new(Semaphore::new(max_connections)), self.routers());
         let (stopping, _) = watch::channel(false);
         let mut connections = JoinSet::new();
         let mut stop = pin!(stop);
@@ -73,13 +73,13 @@ impl Gateway {
                 }
                 next = next => next,
             };
-            let (gateway, router, stopping) = (Arc::clone(self), router.clone(), stopping.subscribe());
+            let (gateway, routers, stopping) = (Arc::clone(self), routers.clone(), stopping.subscribe());
             let (worker, guard) = workers.least_busy();
             let connection = async move {
                 let _gauge = ConnectionGauge::new(&gateway);
                 // Registers the socket with the event loop of this worker.
                 match TcpStream::from_std(socket) {
-                    Ok(socket) => gateway.handle_connection(socket, router, ConnInfo { loopback }, stopping).await,
+                    Ok(socket) => gateway.handle_connection(socket, routers, ConnInfo { loopback }, stopping).await,
                     Err(error) => gateway.deps.log.event("accept-failed", &describe_error(&error)),
                 }
                 drop((permit, guard));
@@ -114,7 +114,7 @@ impl Gateway {
     async fn handle_connection(
         self: &Arc<Self>,
         socket: TcpStream,
-        router: Router,
+        routers: Routers,
         conn_info: ConnInfo,
         stopping: watch::Receiver<bool>,
     ) {
@@ -122,11 +122,11 @@ impl Gateway {
         let socket = WriteTimeoutStream::new(socket, self.deps.limits.write_timeout);
         let pending_write = socket.pending_write();
         match tls {
-            None => serve_connection(Arc::clone(self), (socket, pending_write), router, conn_info, stopping).await,
+            None => serve_connection(Arc::clone(self), (socket, pending_write), routers, conn_info, stopping).await,
             // A client that fails the handshake could not read a response.
             Some(tls) => {
                 if let Ok(Ok(socket)) = timeout(self.deps.limits.tls_handshake_timeout, tls.accept(socket)).await {
-                    serve_connection(Arc::clone(self), (socket, pending_write), router, conn_info, stopping).await;
+                    serve_connection(Arc::clone(self), (socket, pending_write), routers, conn_info, stopping).await;
                 }
             }
         }
@@ -176,16 +176,16 @@ async fn accept(listener: &TcpListener, gateway: &Gateway) -> std::net::TcpStrea
 pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     gateway: Arc<Gateway>,
     (socket, pending_write): (S, PendingWrite),
-    router: Router,
+    routers: Routers,
     conn_info: ConnInfo,
     mut stopping: watch::Receiver<bool>,
 ) {
     let service_gateway = Arc::clone(&gateway);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-        let (gateway, router) = (Arc::clone(&service_gateway), router.clone());
+        let (gateway, routers) = (Arc::clone(&service_gateway), routers.clone());
         let mut request = request.map(axum::body::Body::new);
         request.extensions_mut().insert(pending_write.clone());
-        async move { Ok::<_, Infallible>(gateway.handle(router, conn_info, request).await) }
+        async move { Ok::<_, Infallible>(gateway.handle(routers, conn_info, request).await) }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
     let limits = gateway.deps.limits;
@@ -218,7 +218,7 @@ fn bind(address: SocketAddr) -> io::Result<TcpListener> {
 }
 
 /// Binds the address `listen` (`HOST:PORT`); an address in use is an error.
-pub async fn listen(listen: &str) -> io::Result<(TcpListener, SocketAddr)> {
+pub(crate) async fn listen(listen: &str) -> io::Result<(TcpListener, SocketAddr)> {
     let mut last_error = io::Error::new(io::ErrorKind::InvalidInput, "the host name has no address");
     for address in lookup_host(listen).await? {
         match bind(address) {

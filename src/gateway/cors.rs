@@ -1,42 +1,49 @@
-//! Builds the CORS response headers for the origins that the config allows, and recognizes preflight requests.
+//! Allows web pages of the origins in the config to use the gateway (CORS).
 
-use http::{HeaderMap, HeaderValue, Method, header};
+use std::{sync::Arc, time::Duration};
 
+use http::{HeaderName, Method, header};
+use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+
+use super::Gateway;
 use crate::config::ServeConfig;
+
+/// Request headers that a page may set: those of clients, of this gateway and of OpenAI's SDK.
+const ALLOWED_HEADERS: [HeaderName; 14] = [
+    header::AUTHORIZATION,
+    header::CONTENT_TYPE,
+    HeaderName::from_static("api-key"),
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("x-mmchat-buffer"),
+    HeaderName::from_static("x-mmchat-session"),
+    HeaderName::from_static("x-stainless-arch"),
+    HeaderName::from_static("x-stainless-lang"),
+    HeaderName::from_static("x-stainless-os"),
+    HeaderName::from_static("x-stainless-package-version"),
+    HeaderName::from_static("x-stainless-retry-count"),
+    HeaderName::from_static("x-stainless-runtime"),
+    HeaderName::from_static("x-stainless-runtime-version"),
+    HeaderName::from_static("x-stainless-timeout"),
+];
 
 pub(super) fn is_allowed_origin(serve: &ServeConfig, origin: &str) -> bool {
     serve.cors.iter().any(|allowed| allowed.eq_ignore_ascii_case(origin))
 }
 
-/// CORS response headers for an allowed origin; empty for any other request.
-pub(super) fn cors_headers(serve: &ServeConfig, headers: &HeaderMap) -> Vec<(http::HeaderName, HeaderValue)> {
-    let origin =
-        headers.get(header::ORIGIN).filter(|origin| origin.to_str().is_ok_and(|text| is_allowed_origin(serve, text)));
-    let Some(origin) = origin else { return Vec::new() };
-    vec![
-        (header::ACCESS_CONTROL_ALLOW_ORIGIN, origin.clone()),
-        (header::VARY, HeaderValue::from_static("origin")),
-        (header::ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static("*")),
-    ]
-}
-
-/// Whether a request is a CORS preflight request.
-pub(super) fn is_preflight(method: &Method, headers: &HeaderMap) -> bool {
-    *method == Method::OPTIONS && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
-}
-
-/// Response headers of a preflight request of an allowed origin.
-pub(super) fn preflight_headers() -> [(http::HeaderName, HeaderValue); 4] {
-    [
-        (header::ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST")),
-        (
-            header::ACCESS_CONTROL_ALLOW_HEADERS,
-            HeaderValue::from_static(
-                "authorization, content-type, api-key, x-api-key, x-mmchat-buffer, x-mmchat-session, x-stainless-arch, x-stainless-lang, x-stainless-os, x-stainless-package-version, x-stainless-retry-count, x-stainless-runtime, x-stainless-runtime-version, x-stainless-timeout",
-            ),
-        ),
-        (header::ACCESS_CONTROL_MAX_AGE, HeaderValue::from_static("600")),
-        // Private Network Access: lets an allowed public page call a private address.
-        (http::HeaderName::from_static("access-control-allow-private-network"), HeaderValue::from_static("true")),
-    ]
+/// Adds the CORS headers to responses to the origins of the current config, and answers preflight requests.
+pub(super) fn layer(gateway: &Arc<Gateway>) -> CorsLayer {
+    let gateway = Arc::downgrade(gateway);
+    let allowed_origin = AllowOrigin::predicate(move |origin, _| {
+        let serve = gateway.upgrade().map(|gateway| gateway.current());
+        let origin = origin.to_str().ok();
+        serve.zip(origin).is_some_and(|(current, origin)| is_allowed_origin(&current.config.serve, origin))
+    });
+    CorsLayer::new()
+        .allow_origin(allowed_origin)
+        .allow_methods([Method::GET, Method::POST])
+        .allow_headers(ALLOWED_HEADERS)
+        .expose_headers(Any)
+        .max_age(Duration::from_secs(600))
+        // An allowed public page may call a private address (Private Network Access).
+        .allow_private_network(true)
 }

@@ -50,11 +50,11 @@ mod tls;
 mod workers;
 mod write_timeout;
 
-pub use connection::listen;
+pub(crate) use connection::listen;
 pub use limits::GatewayLimits;
 pub use log::Log;
-pub use tls::TlsError;
-pub use workers::Workers;
+pub(crate) use tls::TlsError;
+pub(crate) use workers::Workers;
 
 use body_budget::BodyBudget;
 use metrics::Metrics;
@@ -243,7 +243,7 @@ impl Gateway {
 }
 
 /// Rejects a listener that other machines can reach while no client key is configured.
-pub fn check_exposure(serve: &ServeConfig, address: IpAddr) -> Result<(), ServeError> {
+pub(crate) fn check_exposure(serve: &ServeConfig, address: IpAddr) -> Result<(), ServeError> {
     if address.is_loopback() || !serve.clients.is_empty() {
         return Ok(());
     }

@@ -36,16 +36,24 @@ const RERANK: &str = "/v1/rerank";
 const IMAGES: &str = "/v1/images/generations";
 const MODELS: &str = "/v1/models";
 
+/// The routers of all requests.
+#[derive(Clone)]
+pub(super) struct Routers {
+    plain: Router,
+    /// For requests of web pages, which have an `Origin`.
+    cross_origin: Router,
+}
+
 impl Gateway {
     /// Handles a request in process, as if it came over loopback.
     pub async fn handle_local(self: &Arc<Self>, request: http::Request<Body>) -> Response<Body> {
-        self.handle(self.router(), ConnInfo { loopback: true }, request).await
+        self.handle(self.routers(), ConnInfo { loopback: true }, request).await
     }
 
     /// Checks the origin of a request and routes it.
     pub(super) async fn handle(
         &self,
-        router: Router,
+        routers: Routers,
         conn_info: ConnInfo,
         request: http::Request<Body>,
     ) -> Response<Body> {
@@ -56,22 +64,20 @@ impl Gateway {
         if let Err(rejection) = origin_guard::check(serve, conn_info.loopback, request.headers(), authority) {
             return self.reject(&RequestContext::new("/"), &rejection);
         }
-        let cors_headers = cors::cors_headers(serve, request.headers());
-        if cors::is_preflight(request.method(), request.headers()) && !cors_headers.is_empty() {
-            let mut response = Response::new(Body::empty());
-            *response.status_mut() = StatusCode::NO_CONTENT;
-            response.headers_mut().extend(cors_headers.into_iter().chain(cors::preflight_headers()));
-            return response;
-        }
         drop(current);
+        let is_cross_origin = request.headers().contains_key(http::header::ORIGIN);
+        let router = if is_cross_origin { routers.cross_origin } else { routers.plain };
         let response = TowerToHyperService::new(router).call(request).await;
-        let mut response = response.unwrap_or_else(|never| match never {});
-        response.headers_mut().extend(cors_headers);
-        response
+        response.unwrap_or_else(|never| match never {})
     }
 
-    /// All routes.
-    pub(super) fn router(self: &Arc<Self>) -> Router {
+    /// All routes, without and with CORS.
+    pub(super) fn routers(self: &Arc<Self>) -> Routers {
+        let plain = self.router();
+        Routers { cross_origin: plain.clone().layer(cors::layer(self)), plain }
+    }
+
+    fn router(self: &Arc<Self>) -> Router {
         let opaque = |path, operation| {
             post(move |State(gateway): State<Arc<Self>>, request: Request| async move {
                 handle_model_request(&gateway, path, request, move |body| server::parse_opaque(operation, &body)).await

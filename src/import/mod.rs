@@ -296,7 +296,7 @@ const NATIVE_FORMAT_VENDORS: [&str; 3] = ["anthropic", "cohere", "gemini"];
 
 /// `name`, with a number appended if it is taken.
 #[must_use]
-pub fn unique_name(name: &str, taken: &[String]) -> String {
+pub(crate) fn unique_name(name: &str, taken: &[String]) -> String {
     let numbered = (2..).map(|number| format!("{name}-{number}"));
     let mut names = std::iter::once(name.to_owned()).chain(numbered);
     names.find(|name| !taken.contains(name)).expect("the number range is unbounded")

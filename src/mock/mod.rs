@@ -22,7 +22,8 @@ mod response;
 mod script;
 mod text;
 
-pub use script::{Fault, Script, built_in_models};
+pub(crate) use script::Fault;
+pub use script::{Script, built_in_models};
 
 use crate::{
     model::ErrorClass,
@@ -45,7 +46,7 @@ pub struct MockConfig {
 }
 
 /// Accepts connections until the future is dropped, which closes them.
-pub async fn serve(listener: TcpListener, config: MockConfig) -> io::Result<Infallible> {
+pub(crate) async fn serve(listener: TcpListener, config: MockConfig) -> io::Result<Infallible> {
     MockServer::new(config).serve(listener).await
 }
 

@@ -12,7 +12,7 @@ use crate::{
 
 /// Settings of the view of one answer.
 #[derive(Clone, Debug)]
-pub struct AskSettings {
+pub(crate) struct AskSettings {
     /// The requested name.
     pub name: String,
     /// The format of the data on stdout.
@@ -29,7 +29,7 @@ pub struct AskSettings {
 
 /// Renders one call.
 #[derive(Debug)]
-pub struct AskView {
+pub(crate) struct AskView {
     settings: AskSettings,
     /// The answer has text or a refusal.
     has_content: bool,
@@ -48,7 +48,7 @@ pub struct AskView {
 impl AskView {
     /// A view with these settings.
     #[must_use]
-    pub fn new(settings: AskSettings) -> Self {
+    pub(crate) fn new(settings: AskSettings) -> Self {
         let markdown =
             settings.terminal.stdout_width.filter(|_| settings.render_markdown && settings.format == Format::Text);
         Self {
@@ -65,7 +65,7 @@ impl AskView {
     }
 
     /// Appends the output for `event`.
-    pub fn on_event(&mut self, event: &Event, output: &mut Output) {
+    pub(crate) fn on_event(&mut self, event: &Event, output: &mut Output) {
         if self.settings.format == Format::Jsonl {
             json::write_lines(&json::event(event), output);
         }

@@ -13,7 +13,7 @@ const RESET: &str = "\u{1b}[0m";
 
 /// Groups of equal answers, the similarity of each pair, and the numbers that some answers lack.
 #[must_use]
-pub fn render_difference(names: &[String], difference: &AnswerComparison) -> String {
+pub(crate) fn render_difference(names: &[String], difference: &AnswerComparison) -> String {
     let mut out = String::new();
     let equal_groups = difference.groups.iter().filter(|group| group.len() > 1);
     let identical: Vec<String> = equal_groups.map(|group| answer_numbers(group).join(" = ")).collect();
@@ -50,7 +50,7 @@ fn answer_numbers(indices: &[usize]) -> Vec<String> {
 
 /// Word diff of two answers: removed words are red or in `[-…-]`, added words are green or in `{+…+}`.
 #[must_use]
-pub fn render_word_diff((old, new): (&str, &str), changes: &[DiffSegment], styled: bool) -> String {
+pub(crate) fn render_word_diff((old, new): (&str, &str), changes: &[DiffSegment], styled: bool) -> String {
     let (removed, added) = if styled { ((RED, RESET), (GREEN, RESET)) } else { (("[-", "-]"), ("{+", "+}")) };
     let [red, green, reset] = if styled { [RED, GREEN, RESET] } else { [""; 3] };
     let mut out = [red, "--- ", old, reset, "\n", green, "+++ ", new, reset, "\n"].concat();
@@ -80,7 +80,7 @@ fn mark_lines(text: &str, (on, off): (&str, &str), out: &mut String) {
 
 /// The majority, and the answers that gave each value.
 #[must_use]
-pub fn render_vote(names: &[String], vote: &Vote) -> String {
+pub(crate) fn render_vote(names: &[String], vote: &Vote) -> String {
     let count = vote.total();
     let head = match (vote.majority(), vote.tally.first()) {
         (Some(value), Some((_, voters))) => format!("vote: {value}  ({} of {count})\n", voters.len()),
@@ -99,7 +99,7 @@ pub fn render_vote(names: &[String], vote: &Vote) -> String {
 
 /// A comparison as JSON; answers are identified by their index, from 0.
 #[must_use]
-pub fn difference_json(difference: &AnswerComparison) -> Value {
+pub(crate) fn difference_json(difference: &AnswerComparison) -> Value {
     let numbers =
         difference.differing_numbers.iter().map(|(number, answers)| json!({"number": number, "answers": answers}));
     json!({"groups": difference.groups, "similarity": difference.similarity, "numbers": numbers.collect::<Vec<_>>()})
@@ -107,14 +107,14 @@ pub fn difference_json(difference: &AnswerComparison) -> Value {
 
 /// A vote as JSON.
 #[must_use]
-pub fn vote_json(vote: &Vote) -> Value {
+pub(crate) fn vote_json(vote: &Vote) -> Value {
     let split = vote.tally.iter().map(|(value, voters)| json!({"answer": value, "answers": voters}));
     json!({"majority": vote.majority(), "counted": vote.total(), "split": split.collect::<Vec<_>>(), "unread": vote.unparsed})
 }
 
 /// A word diff as JSON.
 #[must_use]
-pub fn word_diff_json((old, new): (usize, usize), changes: &[DiffSegment]) -> Value {
+pub(crate) fn word_diff_json((old, new): (usize, usize), changes: &[DiffSegment]) -> Value {
     let parts = changes.iter().map(|change| match change {
         DiffSegment::Equal(text) => json!({"same": text}),
         DiffSegment::Removed(text) => json!({"removed": text}),

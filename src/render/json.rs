@@ -15,7 +15,12 @@ use crate::{
 
 /// One answer, complete or incomplete, with its usage and cost. The answer is moved because its text may be large.
 #[must_use]
-pub fn answer(name: &str, answer: Answer, (usage, cost): (Option<&Usage>, Option<f64>), record: &CallRecord) -> Value {
+pub(crate) fn answer(
+    name: &str,
+    answer: Answer,
+    (usage, cost): (Option<&Usage>, Option<f64>),
+    record: &CallRecord,
+) -> Value {
     let target = record.target.as_ref();
     let finish_reason = match &record.result {
         Ok(completion) => completion.finish_reason.as_ref(),
@@ -57,7 +62,7 @@ pub fn answer(name: &str, answer: Answer, (usage, cost): (Option<&Usage>, Option
 
 /// The lines of one event; empty for events without a line (the end of a call is [`answer`]).
 #[must_use]
-pub fn event(event: &Event) -> Vec<Value> {
+pub(crate) fn event(event: &Event) -> Vec<Value> {
     let line = |kind: &str, mut body: Value| {
         body["event"] = kind.into();
         body["call"] = event.call.into();
@@ -92,12 +97,12 @@ pub fn event(event: &Event) -> Vec<Value> {
 
 /// The first line of a run of several calls: the requested names.
 #[must_use]
-pub fn run_started(names: &[&str]) -> Value {
+pub(crate) fn run_started(names: &[&str]) -> Value {
     json!({"event": "run", "calls": names})
 }
 
 /// Writes each value on its own line.
-pub fn write_lines(values: &[Value], output: &mut Output) {
+pub(crate) fn write_lines(values: &[Value], output: &mut Output) {
     for value in values {
         // Writing to a String cannot fail.
         let _ = writeln!(output.out(), "{value}");
@@ -106,7 +111,7 @@ pub fn write_lines(values: &[Value], output: &mut Output) {
 
 /// One line per delta. `index`: the index of the call.
 #[must_use]
-pub fn deltas(index: usize, deltas: &[Delta]) -> Vec<Value> {
+pub(crate) fn deltas(index: usize, deltas: &[Delta]) -> Vec<Value> {
     let line = |delta| {
         let mut body = delta_json(delta);
         body["event"] = "delta".into();
@@ -134,7 +139,7 @@ fn delta_json(delta: &Delta) -> Value {
 
 /// An error as a JSON object.
 #[must_use]
-pub fn error(error: &CallError) -> Value {
+pub(crate) fn error(error: &CallError) -> Value {
     json!({
         "class": error.class.as_str(),
         "status": error.status,

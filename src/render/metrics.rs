@@ -10,7 +10,7 @@ const MIN_OUTPUT_DURATION: Duration = Duration::from_millis(10);
 
 /// Tokens per second after the first; `None` with fewer than 2 tokens or less than 10 ms.
 #[must_use]
-pub fn tokens_per_second(usage: &Usage, record: &CallRecord) -> Option<f64> {
+pub(crate) fn tokens_per_second(usage: &Usage, record: &CallRecord) -> Option<f64> {
     let seconds = record.output_duration.as_secs_f64();
     let output = usage.output.filter(|&output| output > 1)?;
     #[expect(clippy::cast_precision_loss, reason = "token counts are far below 2^52")]
@@ -20,7 +20,12 @@ pub fn tokens_per_second(usage: &Usage, record: &CallRecord) -> Option<f64> {
 
 /// `fast  ttft 52 ms  total 1.2 s  14 in (8 cached) / 60 out  49 tok/s  $0.0004`
 #[must_use]
-pub fn summary_line(name: &str, usage: Option<&Usage>, cost: Option<(f64, &str)>, record: &CallRecord) -> String {
+pub(crate) fn summary_line(
+    name: &str,
+    usage: Option<&Usage>,
+    cost: Option<(f64, &str)>,
+    record: &CallRecord,
+) -> String {
     let mut parts = vec![name.to_owned()];
     if let Some(ttft) = record.ttft {
         parts.push(format!("ttft {}", format_duration(ttft)));
@@ -38,17 +43,17 @@ pub fn summary_line(name: &str, usage: Option<&Usage>, cost: Option<(f64, &str)>
 }
 
 /// The columns of a comparison; a leading `>` marks numbers, which are right-aligned.
-pub const COLUMNS: [&str; 8] = ["#", "model", "state", ">TTFT", ">total", ">in / out", ">tok/s", ">cost"];
+pub(crate) const COLUMNS: [&str; 8] = ["#", "model", "state", ">TTFT", ">total", ">in / out", ">tok/s", ">cost"];
 
 /// Whether a column is right-aligned in HTML and Markdown reports; includes the number of the answer.
 #[must_use]
-pub fn is_right_aligned(column: &str) -> bool {
+pub(crate) fn is_right_aligned(column: &str) -> bool {
     column.starts_with(['#', '>'])
 }
 
 /// The metrics of one call of a comparison.
 #[derive(Clone, Debug, Default)]
-pub struct CallMetrics {
+pub(crate) struct CallMetrics {
     /// The requested name.
     pub name: String,
     /// The model that answered.
@@ -70,7 +75,7 @@ pub struct CallMetrics {
 impl CallMetrics {
     /// The cells of [`COLUMNS`] after the number; `-` for unknown values.
     #[must_use]
-    pub fn to_cells(&self) -> [String; 7] {
+    pub(crate) fn to_cells(&self) -> [String; 7] {
         let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
         let tokens = self.usage.map(|usage| {
             let star = if usage.estimated { "*" } else { "" };
@@ -89,7 +94,7 @@ impl CallMetrics {
 
     /// The requested name; for a route also the model that answered.
     #[must_use]
-    pub fn label(&self) -> String {
+    pub(crate) fn label(&self) -> String {
         match &self.model {
             Some(model) if *model != self.name => format!("{} ({model})", self.name),
             _ => self.name.clone(),
@@ -98,7 +103,7 @@ impl CallMetrics {
 
     /// Whether its tokens are estimated; they are marked with a star.
     #[must_use]
-    pub fn is_estimated(&self) -> bool {
+    pub(crate) fn is_estimated(&self) -> bool {
         self.usage.is_some_and(|usage| usage.estimated)
     }
 }
@@ -123,7 +128,7 @@ fn format_tokens(usage: &Usage) -> String {
 
 /// `$0.000400`, `0.012000 CNY`.
 #[must_use]
-pub fn format_money(amount: f64, currency: &str) -> String {
+pub(crate) fn format_money(amount: f64, currency: &str) -> String {
     match currency {
         "USD" => format!("${amount:.6}"),
         currency => format!("{amount:.6} {currency}"),

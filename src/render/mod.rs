@@ -3,22 +3,22 @@
 //! Pure: output goes into buffers that `term` writes, so every view is tested as text.
 
 mod answer_warnings;
-pub mod ask;
-pub mod compare;
-pub mod diff;
-pub mod json;
-pub mod markdown;
-pub mod metrics;
+pub(crate) mod ask;
+pub(crate) mod compare;
+pub(crate) mod diff;
+pub(crate) mod json;
+pub(crate) mod markdown;
+pub(crate) mod metrics;
 pub mod notice;
-pub mod record_stats;
-pub mod report;
-pub mod table;
-pub mod timeline;
+pub(crate) mod record_stats;
+pub(crate) mod report;
+pub(crate) mod table;
+pub(crate) mod timeline;
 pub mod wrap;
 
 /// Format of the data on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Format {
+pub(crate) enum Format {
     /// The text of the answer.
     Text,
     /// The Markdown source of the answer, under a heading.
@@ -30,24 +30,24 @@ pub enum Format {
 }
 
 /// All formats with their names.
-pub static FORMATS: &[(&str, Format)] =
+pub(crate) static FORMATS: &[(&str, Format)] =
     &[("text", Format::Text), ("markdown", Format::Markdown), ("json", Format::Json), ("jsonl", Format::Jsonl)];
 
 /// The format with this name.
 #[must_use]
-pub fn format_by_name(name: &str) -> Option<Format> {
+pub(crate) fn format_by_name(name: &str) -> Option<Format> {
     FORMATS.iter().find(|(known, _)| *known == name).map(|&(_, format)| format)
 }
 
 /// Text to write to the two streams. The order between them is kept: both may be the same terminal.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Output {
+pub(crate) struct Output {
     chunks: Vec<(Stream, String)>,
 }
 
 /// Destination of output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// Standard output: the answer or the data.
     Out,
     /// Standard error: everything else.
@@ -57,34 +57,34 @@ pub enum Stream {
 impl Output {
     /// Output with this text on stdout only.
     #[must_use]
-    pub fn data(text: String) -> Self {
+    pub(crate) fn data(text: String) -> Self {
         Self { chunks: vec![(Stream::Out, text)] }
     }
 
     /// The buffer to append to for standard output.
-    pub fn out(&mut self) -> &mut String {
+    pub(crate) fn out(&mut self) -> &mut String {
         self.buffer(Stream::Out)
     }
 
     /// The buffer to append to for standard error.
-    pub fn err(&mut self) -> &mut String {
+    pub(crate) fn err(&mut self) -> &mut String {
         self.buffer(Stream::Err)
     }
 
     /// Takes all chunks, in order.
-    pub fn take(&mut self) -> Vec<(Stream, String)> {
+    pub(crate) fn take(&mut self) -> Vec<(Stream, String)> {
         std::mem::take(&mut self.chunks)
     }
 
     /// Whether there is no text.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.chunks.iter().all(|(_, text)| text.is_empty())
     }
 
     /// Whether there is text for `stream`.
     #[must_use]
-    pub fn has_text(&self, stream: Stream) -> bool {
+    pub(crate) fn has_text(&self, stream: Stream) -> bool {
         self.chunks.iter().any(|(to, text)| *to == stream && !text.is_empty())
     }
 
@@ -98,7 +98,7 @@ impl Output {
 
 /// Terminal properties of the two streams.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct TerminalInfo {
+pub(crate) struct TerminalInfo {
     /// Width in cells if standard output is a terminal.
     pub stdout_width: Option<usize>,
     /// Whether standard error is a terminal.
@@ -109,6 +109,6 @@ pub struct TerminalInfo {
 
 /// Dims text for standard error if styles are enabled.
 #[must_use]
-pub fn dim(text: &str, terminal: TerminalInfo) -> String {
+pub(crate) fn dim(text: &str, terminal: TerminalInfo) -> String {
     if terminal.styled && terminal.stderr_is_terminal { format!("\u{1b}[2m{text}\u{1b}[0m") } else { text.to_owned() }
 }

@@ -20,7 +20,7 @@ const OPTIONAL_COLUMNS: [&str; 9] =
 
 /// The table for a terminal of `width` cells. `group` is the name of the first column.
 #[must_use]
-pub fn table(group: &'static str, rows: &[StatsRow], width: Option<usize>) -> Table {
+pub(crate) fn table(group: &'static str, rows: &[StatsRow], width: Option<usize>) -> Table {
     let mut omitted = 0;
     loop {
         let table = table_without(group, rows, &OPTIONAL_COLUMNS[..omitted]);
@@ -129,7 +129,7 @@ fn bars(times: &[Option<Duration>]) -> String {
 
 /// The metrics as JSON objects; times in milliseconds.
 #[must_use]
-pub fn to_json(group: &str, rows: &[StatsRow]) -> Value {
+pub(crate) fn to_json(group: &str, rows: &[StatsRow]) -> Value {
     rows.iter().map(|row| row_to_json(group, row)).collect()
 }
 
@@ -170,7 +170,7 @@ fn percentiles_json(histogram: &Histogram) -> Value {
 
 /// The metrics as CSV.
 #[must_use]
-pub fn to_csv(group: &str, rows: &[StatsRow]) -> String {
+pub(crate) fn to_csv(group: &str, rows: &[StatsRow]) -> String {
     // When grouped by endpoint, the first column is the endpoint.
     let endpoint_column = if group == "endpoint" { "" } else { ",endpoint" };
     let mut lines = vec![format!(
@@ -216,7 +216,7 @@ pub(super) fn csv_field(field: &str) -> String {
 
 /// The totals of all rows, for the line below the table.
 #[must_use]
-pub fn totals(rows: &[StatsRow]) -> String {
+pub(crate) fn totals(rows: &[StatsRow]) -> String {
     let (mut calls, mut failed, mut sums) = (0, 0, BTreeMap::<String, f64>::new());
     for GroupMetrics { calls: row_calls, failed: row_failed, cost, .. } in rows.iter().map(|row| &row.metrics) {
         calls += row_calls;

@@ -7,7 +7,7 @@ use crate::model::sanitize::one_line;
 
 /// A table.
 #[derive(Clone, Debug, Default)]
-pub struct Table {
+pub(crate) struct Table {
     header: Vec<String>,
     right_aligned: Vec<bool>,
     rows: Vec<Vec<String>>,
@@ -18,7 +18,7 @@ pub struct Table {
 impl Table {
     /// A table with these columns; a leading `>` right-aligns a column, for numbers.
     #[must_use]
-    pub fn new(columns: &[&str]) -> Self {
+    pub(crate) fn new(columns: &[&str]) -> Self {
         Self {
             header: columns.iter().map(|name| name.trim_start_matches('>').to_owned()).collect(),
             right_aligned: columns.iter().map(|name| name.starts_with('>')).collect(),
@@ -28,26 +28,26 @@ impl Table {
     }
 
     /// Adds a row; an empty cell is shown as `-`.
-    pub fn add_row(&mut self, cells: Vec<String>) {
+    pub(crate) fn add_row(&mut self, cells: Vec<String>) {
         // Cells may hold text of endpoints or clients, so control characters are removed.
         let cell_text = |cell: String| if cell.is_empty() { "-".to_owned() } else { one_line(&cell) };
         self.rows.push(cells.into_iter().map(cell_text).collect());
     }
 
     /// Highlights the last row.
-    pub fn highlight_last_row(&mut self) {
+    pub(crate) fn highlight_last_row(&mut self) {
         self.highlighted.extend(self.rows.len().checked_sub(1));
     }
 
     /// Whether it has no rows.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.rows.is_empty()
     }
 
     /// The header and one line per row, not wrapped.
     #[must_use]
-    pub fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         let grid = self.grid(ContentArrangement::Disabled, None);
         grid.lines().map(|line| line.trim_end().to_owned()).collect()
     }
@@ -55,7 +55,7 @@ impl Table {
     /// The text for a terminal of `width` cells, with long cells wrapped; without a width, one line per row.
     /// Highlighted rows are red if `styled`, unless cells are wrapped.
     #[must_use]
-    pub fn render(&self, width: Option<usize>, styled: bool) -> String {
+    pub(crate) fn render(&self, width: Option<usize>, styled: bool) -> String {
         let mut lines = self.lines();
         let fits = width.is_none_or(|width| lines.iter().all(|line| display_width(line) <= width));
         let wrapped = || {

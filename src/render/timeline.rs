@@ -7,7 +7,7 @@ const MAX_POINTS: usize = 400;
 
 /// Tokens over the time since the start of the run.
 #[derive(Clone, Debug)]
-pub struct Timeline {
+pub(crate) struct Timeline {
     points: Vec<(Duration, u64)>,
     /// Only one sample in this many is stored.
     stride: u32,
@@ -52,7 +52,7 @@ impl Timeline {
     }
 
     /// The points, always including the last sample.
-    pub fn points(&self) -> impl Iterator<Item = (Duration, u64)> {
+    pub(crate) fn points(&self) -> impl Iterator<Item = (Duration, u64)> {
         let last = self.last.filter(|last| self.points.last() != Some(last));
         self.points.iter().copied().chain(last)
     }

@@ -8,7 +8,7 @@ use std::{
 /// Whether the warning `name` about `subject` was not shown yet today, in UTC. Records that it is shown now; if the cache
 /// cannot be written, it is shown each time.
 #[must_use]
-pub fn is_first_today(cache: &Path, name: &str, subject: &str) -> bool {
+pub(crate) fn is_first_today(cache: &Path, name: &str, subject: &str) -> bool {
     let path = warning_path(cache, name, subject);
     let today = jiff::Timestamp::now().strftime("%F").to_string();
     if fs::read_to_string(&path).is_ok_and(|day| day == today) {

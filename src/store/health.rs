@@ -26,7 +26,7 @@ const MAX_WRITE_SIZE: usize = 96 * 1024;
 
 /// A [`HealthStore`] in a JSON file.
 #[derive(Debug)]
-pub struct HealthFile {
+pub(crate) struct HealthFile {
     path: PathBuf,
     /// The last wait for the lock timed out; then updates try once without waiting, until one acquires the lock.
     lock_timed_out: AtomicBool,
@@ -35,7 +35,7 @@ pub struct HealthFile {
 impl HealthFile {
     /// Uses `health.json` in the state folder `state`.
     #[must_use]
-    pub fn new(state: &std::path::Path) -> Self {
+    pub(crate) fn new(state: &std::path::Path) -> Self {
         Self { path: state.join("health.json"), lock_timed_out: AtomicBool::new(false) }
     }
 
@@ -45,7 +45,7 @@ impl HealthFile {
     }
 
     /// Removes the copy that was made before the file was migrated: its error texts may quote prompts.
-    pub fn remove_copy(&self) -> Result<(), HealthError> {
+    pub(crate) fn remove_copy(&self) -> Result<(), HealthError> {
         match fs::remove_file(self.copy_path()) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
                 Err(self.health_error("cannot remove the copy of", error))

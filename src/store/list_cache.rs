@@ -12,14 +12,14 @@ use super::fingerprint;
 
 /// The model ids that the endpoint `endpoint` at `address` last listed.
 #[must_use]
-pub fn read(cache: &Path, endpoint: &str, address: &str) -> Vec<String> {
+pub(crate) fn read(cache: &Path, endpoint: &str, address: &str) -> Vec<String> {
     let text = fs::read_to_string(list_path(cache, endpoint)).unwrap_or_default();
     let mut lines = text.lines();
     if lines.next() == Some(&*fingerprint(address)) { lines.map(str::to_owned).collect() } else { Vec::new() }
 }
 
 /// Stores the model ids that the endpoint listed.
-pub fn write(cache: &Path, endpoint: &str, address: &str, ids: &[&str]) -> io::Result<()> {
+pub(crate) fn write(cache: &Path, endpoint: &str, address: &str, ids: &[&str]) -> io::Result<()> {
     // The address itself may contain a password or a key.
     let header = fingerprint(address);
     let is_single_line = |id: &&&str| !id.contains(['\n', '\r']);

@@ -3,13 +3,13 @@
 //! A reader of a replaced file sees the old text or the new text, never a mix. The submodules define what the files
 //! contain: the record of calls, the health of endpoints, the lists of models.
 
-pub mod daily;
-pub mod health;
+pub(crate) mod daily;
+pub(crate) mod health;
 mod health_migration;
-pub mod histogram;
-pub mod list_cache;
+pub(crate) mod histogram;
+pub(crate) mod list_cache;
 pub mod record;
-pub mod watch;
+pub(crate) mod watch;
 
 use std::{
     fs,
@@ -23,7 +23,7 @@ use crate::model::environment::Environment;
 
 /// The folder for files that can be recreated: `$XDG_CACHE_HOME/mmchat`, else the platform's cache folder.
 #[must_use]
-pub fn cache_folder(environment: &Environment) -> Option<PathBuf> {
+pub(crate) fn cache_folder(environment: &Environment) -> Option<PathBuf> {
     let xdg = environment.get("XDG_CACHE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let platform = || directories::ProjectDirs::from("", "", "mmchat").map(|dirs| dirs.cache_dir().to_owned());
     xdg.map(|base| base.join("mmchat")).or_else(platform)
@@ -31,7 +31,7 @@ pub fn cache_folder(environment: &Environment) -> Option<PathBuf> {
 
 /// The folder for files that grow with use: `$XDG_STATE_HOME/mmchat`, else the platform's state folder.
 #[must_use]
-pub fn state_folder(environment: &Environment) -> Option<PathBuf> {
+pub(crate) fn state_folder(environment: &Environment) -> Option<PathBuf> {
     let xdg = environment.get("XDG_STATE_HOME").map(PathBuf::from).filter(|path| path.is_absolute());
     let platform = || {
         let dirs = directories::ProjectDirs::from("", "", "mmchat")?;
@@ -42,7 +42,7 @@ pub fn state_folder(environment: &Environment) -> Option<PathBuf> {
 
 /// Replaces the file at `path` atomically and creates its folder if needed. A symbolic link is kept and its target is
 /// replaced. Only the owner can read the new file.
-pub fn write_atomic(path: &Path, text: &str) -> io::Result<()> {
+pub(crate) fn write_atomic(path: &Path, text: &str) -> io::Result<()> {
     write_file(path, text, true)
 }
 
@@ -87,7 +87,7 @@ fn resolve_links(path: &Path) -> PathBuf {
 }
 
 /// Checks that the file at `path` could be replaced: its folder exists or can be created, and is writable.
-pub fn check_writable(path: &Path) -> io::Result<()> {
+pub(crate) fn check_writable(path: &Path) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     if path.is_dir() {
         return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder"));
@@ -110,7 +110,7 @@ fn create_private_folder(folder: &Path) -> io::Result<()> {
 
 /// Makes files created with these options accessible to their owner only.
 #[cfg(unix)]
-pub fn set_private_mode(options: &mut fs::OpenOptions) {
+pub(crate) fn set_private_mode(options: &mut fs::OpenOptions) {
     use std::os::unix::fs::OpenOptionsExt;
     options.mode(0o600);
 }
@@ -144,11 +144,11 @@ fn fingerprint(text: &str) -> String {
 
 /// An exclusive lock on changes of a file, released on drop.
 #[derive(Debug)]
-pub struct Lock(#[expect(dead_code, reason = "held for its drop")] fs::File);
+pub(crate) struct Lock(#[expect(dead_code, reason = "held for its drop")] fs::File);
 
 /// Locks `path` for changes with a lock file beside it, because the file itself is replaced. Symbolic links to one file
 /// share its lock. Waits up to 10 s: a suspended process may hold the lock.
-pub fn lock(path: &Path) -> io::Result<Lock> {
+pub(crate) fn lock(path: &Path) -> io::Result<Lock> {
     lock_with_timeout(path, Duration::from_secs(10))
 }
 

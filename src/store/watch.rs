@@ -8,7 +8,7 @@ use notify::{RecursiveMode, Watcher};
 use tokio::sync::mpsc::{Receiver, channel};
 
 /// Watches one file until it is dropped.
-pub struct FileWatcher {
+pub(crate) struct FileWatcher {
     changes: Receiver<()>,
     _watcher: notify::RecommendedWatcher,
 }
@@ -24,7 +24,7 @@ impl FileWatcher {
     ///
     /// # Errors
     /// A message, if the system cannot watch the file.
-    pub fn new(path: &Path) -> Result<Self, String> {
+    pub(crate) fn new(path: &Path) -> Result<Self, String> {
         let path = std::path::absolute(path).map_err(|error| error.to_string())?;
         // Watch the folder, because a replaced file is a new inode. Both the link and its target may change.
         let real = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
@@ -44,7 +44,7 @@ impl FileWatcher {
     }
 
     /// Resolves when the file may have changed since the last call.
-    pub async fn changed(&mut self) {
+    pub(crate) async fn changed(&mut self) {
         if self.changes.recv().await.is_none() {
             std::future::pending::<()>().await;
         }

@@ -35,7 +35,7 @@ const MAX_HISTORY_ENTRIES: usize = 1000;
 
 /// Result of reading a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LineInput {
+pub(crate) enum LineInput {
     /// A message.
     Line(String),
     /// Ctrl-C.
@@ -46,7 +46,7 @@ pub enum LineInput {
 
 /// A completion for the end of the typed text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CompletionItem {
+pub(crate) struct CompletionItem {
     /// Start of the completed word in the typed text, in bytes.
     pub start: usize,
     /// Text that replaces the word.
@@ -56,10 +56,10 @@ pub struct CompletionItem {
 }
 
 /// Returns the completions for the text typed so far.
-pub type CompletionFn = dyn Fn(&str) -> Vec<CompletionItem> + Send + Sync;
+pub(crate) type CompletionFn = dyn Fn(&str) -> Vec<CompletionItem> + Send + Sync;
 
 /// Reads messages from the user.
-pub enum Editor {
+pub(crate) enum Editor {
     /// Line editor on a terminal.
     Terminal(Box<Reedline>),
     /// Lines of a pipe, or of a terminal that does not report its cursor position.
@@ -81,7 +81,7 @@ impl std::fmt::Debug for Editor {
 impl Editor {
     /// Creates an editor for standard input. `history`: previous messages, the oldest first.
     #[must_use]
-    pub fn new(styled: bool, plain: bool, history: Vec<String>, complete: Arc<CompletionFn>) -> Self {
+    pub(crate) fn new(styled: bool, plain: bool, history: Vec<String>, complete: Arc<CompletionFn>) -> Self {
         let terminal = io::stdin().is_terminal();
         // The editor draws on standard error and queries the cursor position on standard output.
         if !terminal || plain || !io::stdout().is_terminal() || !io::stderr().is_terminal() {
@@ -116,7 +116,7 @@ impl Editor {
     }
 
     /// Reads the next message. `model`: the name shown in the prompt.
-    pub fn read(&mut self, model: &str) -> Result<LineInput, InputError> {
+    pub(crate) fn read(&mut self, model: &str) -> Result<LineInput, InputError> {
         match self {
             Self::Plain { show_prompt } => {
                 if *show_prompt {
@@ -141,7 +141,7 @@ impl Editor {
 
     /// Whether messages are typed at a terminal.
     #[must_use]
-    pub fn is_interactive(&self) -> bool {
+    pub(crate) fn is_interactive(&self) -> bool {
         !matches!(self, Self::Plain { show_prompt: false })
     }
 }
@@ -160,7 +160,7 @@ fn read_edited_line(editor: &mut Reedline, model: &str) -> io::Result<Signal> {
 }
 
 /// Disables bracketed paste and starts a new line, before a process ends while it reads a message.
-pub fn disable_bracketed_paste() {
+pub(crate) fn disable_bracketed_paste() {
     if BRACKETED_PASTE.swap(false, Ordering::Relaxed) {
         write_stderr("\u{1b}[?2004l\r\n");
     }

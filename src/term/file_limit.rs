@@ -3,7 +3,7 @@
 /// Raises the limit of open files to its maximum and returns the resulting limit.
 #[cfg(unix)]
 #[must_use]
-pub fn raise_open_file_limit() -> usize {
+pub(crate) fn raise_open_file_limit() -> usize {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limits = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limits.maximum, maximum: limits.maximum };

@@ -12,7 +12,7 @@ use super::output::write_stderr;
 use crate::model::describe_error;
 
 /// Maximum size of a prompt in bytes, about eight million tokens; no model accepts more.
-pub const MAX_INPUT: usize = 32 * 1024 * 1024;
+pub(crate) const MAX_INPUT: usize = 32 * 1024 * 1024;
 
 /// Time without data after which the notice is shown.
 const NOTICE_DELAY: Duration = Duration::from_secs(1);
@@ -37,13 +37,13 @@ pub enum InputError {
 
 /// Whether standard input is a terminal; a terminal is only read on request.
 #[must_use]
-pub fn is_terminal() -> bool {
+pub(crate) fn is_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
 /// Decodes UTF-8; invalid bytes become U+FFFD, with a warning that names `source`.
 #[must_use]
-pub fn decode_text(bytes: Vec<u8>, source: &str) -> String {
+pub(crate) fn decode_text(bytes: Vec<u8>, source: &str) -> String {
     String::from_utf8(bytes).unwrap_or_else(|error| {
         write_stderr(&format!("warning: {source} is not valid UTF-8; invalid bytes were replaced with \u{fffd}\n"));
         String::from_utf8_lossy(error.as_bytes()).into_owned()
@@ -51,7 +51,7 @@ pub fn decode_text(bytes: Vec<u8>, source: &str) -> String {
 }
 
 /// Reads standard input to its end. `timeout`: maximum time without data; `None`: unlimited.
-pub fn read(timeout: Option<Duration>) -> Result<Vec<u8>, InputError> {
+pub(crate) fn read(timeout: Option<Duration>) -> Result<Vec<u8>, InputError> {
     let (sender, chunks) = sync_channel(4);
     // The thread ends with the input or the process: a blocking read of standard input cannot be interrupted.
     thread::spawn(move || {

@@ -5,7 +5,7 @@
 
 use crate::render::compare::Key;
 
-pub use system::{Keyboard, TerminalModes};
+pub(crate) use system::{Keyboard, TerminalModes};
 
 /// Parses the keys in the bytes of one read.
 #[cfg_attr(not(unix), expect(dead_code, reason = "crossterm returns keys as events"))]
@@ -55,19 +55,19 @@ mod system {
 
     /// Saved terminal mode, and the mode for reading keys.
     #[derive(Clone, Debug)]
-    pub struct TerminalModes {
+    pub(crate) struct TerminalModes {
         saved: Termios,
     }
 
     impl TerminalModes {
         /// Saves the current mode; `None` if standard input is not a terminal or this is a background process.
         #[must_use]
-        pub fn save() -> Option<Self> {
+        pub(crate) fn save() -> Option<Self> {
             tcgetattr(io::stdin()).ok().filter(|_| is_foreground()).map(|saved| Self { saved })
         }
 
         /// Enables reading keys: without line buffering, echo or blocking.
-        pub fn enable_key_input(&self) {
+        pub(crate) fn enable_key_input(&self) {
             let mut modes = self.saved.clone();
             modes.local_modes &= !(LocalModes::ICANON | LocalModes::ECHO);
             modes.special_codes[SpecialCodeIndex::VMIN] = 0;
@@ -76,7 +76,7 @@ mod system {
         }
 
         /// Restores the saved mode. Errors are ignored: the terminal may be closed.
-        pub fn restore(&self) {
+        pub(crate) fn restore(&self) {
             Self::set(&self.saved);
         }
 
@@ -97,7 +97,7 @@ mod system {
 
     /// Reads keys until dropped.
     #[derive(Debug)]
-    pub struct Keyboard {
+    pub(crate) struct Keyboard {
         keys: mpsc::Receiver<Key>,
         modes: TerminalModes,
         /// Closing this end stops the thread.
@@ -108,7 +108,7 @@ mod system {
     impl Keyboard {
         /// Starts reading keys; `None` if no socket pair or thread can be created.
         #[must_use]
-        pub fn start(modes: TerminalModes) -> Option<Self> {
+        pub(crate) fn start(modes: TerminalModes) -> Option<Self> {
             let (stop, stopped) = UnixStream::pair().ok()?;
             let (sender, keys) = mpsc::channel(16);
             let thread = thread::Builder::new().spawn(move || read_keys(&stopped, &sender)).ok()?;
@@ -117,7 +117,7 @@ mod system {
         }
 
         /// Resolves with the next key; never, once the terminal is closed.
-        pub async fn next_key(&mut self) -> Key {
+        pub(crate) async fn next_key(&mut self) -> Key {
             match self.keys.recv().await {
                 Some(key) => key,
                 None => std::future::pending().await,

@@ -21,7 +21,7 @@ static PANIC_HOOK: Once = Once::new();
 
 /// A live region on stderr, erased on drop.
 #[derive(Debug)]
-pub struct LiveRegion {
+pub(crate) struct LiveRegion {
     region: Region,
     width: Option<usize>,
 }
@@ -29,7 +29,7 @@ pub struct LiveRegion {
 impl LiveRegion {
     /// Creates a region that is not shown yet. The terminal width is queried on each draw; `width` limits it further.
     #[must_use]
-    pub fn new(width: Option<usize>) -> Self {
+    pub(crate) fn new(width: Option<usize>) -> Self {
         PANIC_HOOK.call_once(|| {
             let previous = std::panic::take_hook();
             std::panic::set_hook(Box::new(move |panic| {
@@ -42,7 +42,7 @@ impl LiveRegion {
 
     /// Draws the rows that `render` returns for a number of columns and rows. A row wider than the terminal would wrap
     /// and could not be erased, so the requested width can only make rows narrower.
-    pub fn draw(&mut self, render: impl FnOnce(usize, usize) -> Vec<String>) {
+    pub(crate) fn draw(&mut self, render: impl FnOnce(usize, usize) -> Vec<String>) {
         let size = super::size();
         let columns = self.width.map_or(size.0, |requested| requested.min(size.0));
         let text = self.region.draw(render(columns, size.1), size);
@@ -55,7 +55,7 @@ impl LiveRegion {
     }
 
     /// Erases the region, so that other text can be printed.
-    pub fn erase(&mut self) {
+    pub(crate) fn erase(&mut self) {
         let text = self.region.erase();
         if !text.is_empty() {
             write_stderr(text);
@@ -65,7 +65,7 @@ impl LiveRegion {
 }
 
 /// Erases the region and disables further drawing, before the process is ended from another thread.
-pub fn shut_down() {
+pub(crate) fn shut_down() {
     DRAWING_DISABLED.store(true, Ordering::Relaxed);
     erase_if_shown();
 }

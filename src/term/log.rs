@@ -25,7 +25,7 @@ const BATCH_DELAY: Duration = Duration::from_millis(10);
 
 /// Handle of the log thread.
 #[derive(Clone, Debug)]
-pub struct LogWriter(Arc<Shared>);
+pub(crate) struct LogWriter(Arc<Shared>);
 
 #[derive(Debug)]
 struct Shared {
@@ -40,7 +40,7 @@ impl LogWriter {
     ///
     /// # Errors
     /// If the thread cannot be created.
-    pub fn to_stderr() -> io::Result<Self> {
+    pub(crate) fn to_stderr() -> io::Result<Self> {
         Self::new(io::stderr())
     }
 
@@ -55,7 +55,7 @@ impl LogWriter {
     }
 
     /// Queues a line; drops and counts it if the queue is full.
-    pub fn write_line(&self, line: String) {
+    pub(crate) fn write_line(&self, line: String) {
         let sender = self.0.sender.lock();
         let queued = sender.as_ref().is_some_and(|sender| sender.try_send(line).is_ok());
         if !queued {
@@ -64,7 +64,7 @@ impl LogWriter {
     }
 
     /// Writes the queued lines, waiting up to 1 s for a slow reader, and drops all later ones.
-    pub fn close(&self) {
+    pub(crate) fn close(&self) {
         drop(self.0.sender.lock().take());
         let thread = self.0.thread.lock().take();
         if let Some(thread) = thread {

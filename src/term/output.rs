@@ -41,20 +41,20 @@ enum DataSink {
 }
 
 /// Output streams of a command.
-pub struct Streams {
+pub(crate) struct Streams {
     data: DataSink,
 }
 
 impl Streams {
     /// Writes data to stdout.
     #[must_use]
-    pub fn stdout() -> Self {
+    pub(crate) fn stdout() -> Self {
         Self { data: DataSink::Stdout { is_terminal: io::stdout().is_terminal() } }
     }
 
     /// Writes data to a file. The file is created now, so that an invalid path is reported before a request is sent,
     /// and truncated at the first write.
-    pub fn file(path: &Path) -> Result<Self, WriteError> {
+    pub(crate) fn file(path: &Path) -> Result<Self, WriteError> {
         let mut options = OpenOptions::new();
         options.write(true).create(true).truncate(false);
         // Answers are private: other users must not read them.
@@ -66,12 +66,12 @@ impl Streams {
 
     /// Whether data is written to stdout.
     #[must_use]
-    pub fn is_stdout(&self) -> bool {
+    pub(crate) fn is_stdout(&self) -> bool {
         matches!(self.data, DataSink::Stdout { .. })
     }
 
     /// Writes and flushes both streams in order. Messages are written even if writing data fails.
-    pub fn write(&mut self, output: &mut Output) -> Result<(), WriteError> {
+    pub(crate) fn write(&mut self, output: &mut Output) -> Result<(), WriteError> {
         let mut result = Ok(());
         for (stream, text) in output.take() {
             match stream {
@@ -110,7 +110,7 @@ impl Streams {
 
     /// Ends the output and syncs the file. An empty answer truncates the file if it is `complete`; a failure without
     /// output keeps the previous content.
-    pub fn finish(&mut self, complete: bool) -> Result<(), WriteError> {
+    pub(crate) fn finish(&mut self, complete: bool) -> Result<(), WriteError> {
         match &self.data {
             DataSink::Stdout { .. } => Ok(()),
             DataSink::File { truncated: false, .. } if complete => self.write_data(b""),
@@ -139,7 +139,7 @@ fn is_hang_up(_: &io::Error) -> bool {
 }
 
 /// Writes to stderr. Errors are ignored, because there is no other stream to report them on.
-pub fn write_stderr(text: &str) {
+pub(crate) fn write_stderr(text: &str) {
     let mut stderr = io::stderr().lock();
     let _ = stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush());
 }

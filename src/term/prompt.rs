@@ -30,12 +30,12 @@ impl From<dialoguer::Error> for PromptError {
 
 /// Whether the user can be prompted: stdin and stderr are terminals.
 #[must_use]
-pub fn can_prompt() -> bool {
+pub(crate) fn can_prompt() -> bool {
     io::stdin().is_terminal() && io::stderr().is_terminal()
 }
 
 /// Prompts for a line of text until `check` accepts it.
-pub fn text(
+pub(crate) fn text(
     question: &str,
     default: Option<String>,
     check: impl Fn(&str) -> Result<(), String>,
@@ -51,24 +51,24 @@ pub fn text(
 }
 
 /// Prompts for a secret, without echo.
-pub fn secret(question: &str) -> Result<ApiKey, PromptError> {
+pub(crate) fn secret(question: &str) -> Result<ApiKey, PromptError> {
     Ok(ApiKey::new(&Password::with_theme(&SimpleTheme).with_prompt(question).interact()?))
 }
 
 /// Prompts for yes or no.
-pub fn confirm(question: &str, default: bool) -> Result<bool, PromptError> {
+pub(crate) fn confirm(question: &str, default: bool) -> Result<bool, PromptError> {
     Ok(Confirm::with_theme(&SimpleTheme).with_prompt(question).default(default).interact()?)
 }
 
 /// Prompts for one of `choices`, with fuzzy search.
-pub fn choose(question: &str, choices: &[String], default: usize) -> Result<usize, PromptError> {
+pub(crate) fn choose(question: &str, choices: &[String], default: usize) -> Result<usize, PromptError> {
     let select =
         FuzzySelect::with_theme(&SimpleTheme).with_prompt(question).items(choices).default(default).max_length(12);
     Ok(select.interact()?)
 }
 
 /// Prompts for any number of `choices`; `selected`: the initial selection.
-pub fn choose_several(question: &str, choices: &[String], selected: &[bool]) -> Result<Vec<usize>, PromptError> {
+pub(crate) fn choose_several(question: &str, choices: &[String], selected: &[bool]) -> Result<Vec<usize>, PromptError> {
     let select =
         MultiSelect::with_theme(&SimpleTheme).with_prompt(question).items(choices).defaults(selected).max_length(12);
     Ok(select.interact()?)

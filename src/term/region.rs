@@ -15,7 +15,7 @@ pub(super) const ERASE_SEQUENCE: &str = "\r\u{1b}[K\u{1b}[C\u{1b}[J\r";
 
 /// The rows on the screen.
 #[derive(Debug, Default)]
-pub struct Region {
+pub(crate) struct Region {
     rows: Vec<String>,
     /// Columns and rows of the terminal at the last draw.
     size: (usize, usize),
@@ -24,7 +24,7 @@ pub struct Region {
 impl Region {
     /// Returns the text that shows `rows` on a terminal of `size`. Only changed rows are redrawn. Rows must be at least
     /// one cell narrower than the terminal.
-    pub fn draw(&mut self, rows: Vec<String>, size: (usize, usize)) -> String {
+    pub(crate) fn draw(&mut self, rows: Vec<String>, size: (usize, usize)) -> String {
         let same_shape = self.size == size && self.rows.len() == rows.len() && !rows.is_empty();
         if same_shape && self.rows == rows {
             return String::new();
@@ -45,7 +45,7 @@ impl Region {
     }
 
     /// Returns the text that erases the region.
-    pub fn erase(&mut self) -> &'static str {
+    pub(crate) fn erase(&mut self) -> &'static str {
         if std::mem::take(&mut self.rows).is_empty() { "" } else { ERASE_SEQUENCE }
     }
 

@@ -21,7 +21,7 @@ const EXIT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Signal handler, active until dropped. Must be dropped last: a process that hangs after that cannot be interrupted.
 #[derive(Debug)]
-pub struct InterruptHandler {
+pub(crate) struct InterruptHandler {
     shared: Arc<Shared>,
     /// Dropping the sender tells the signal thread that the command finished; a message tells it that one of several
     /// signals was handled.
@@ -43,7 +43,7 @@ struct Shared {
 
 impl InterruptHandler {
     /// Installs the handler. A process that does not finish in time calls `cleanup` and exits with `code`.
-    pub fn listen(code: i32, cleanup: impl Fn() + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn listen(code: i32, cleanup: impl Fn() + Send + 'static) -> io::Result<Self> {
         let (shared, (ack, acked)) = (Arc::new(Shared::default()), mpsc::channel());
         let state = Arc::clone(&shared);
         on_signals(EndSignals::listen, move |is_termination| {
@@ -61,7 +61,7 @@ impl InterruptHandler {
 
     /// Lets the process continue after a handled signal, which then cancels only the current work.
     #[must_use]
-    pub fn keep_process_running(self) -> Self {
+    pub(crate) fn keep_process_running(self) -> Self {
         self.shared.process_continues.store(true, Ordering::Relaxed);
         self.shared.handler_ready.store(true, Ordering::Relaxed);
         self
@@ -69,14 +69,14 @@ impl InterruptHandler {
 
     /// Whether SIGTERM or SIGHUP was received, so that the process itself must end.
     #[must_use]
-    pub fn is_termination_requested(&self) -> bool {
+    pub(crate) fn is_termination_requested(&self) -> bool {
         self.shared.termination_requested.load(Ordering::Relaxed)
     }
 
     /// Marks the process as waiting for user input, so that the next signal ends it. Returns whether an unhandled
     /// signal was pending.
     #[must_use]
-    pub fn enter_idle(&self) -> bool {
+    pub(crate) fn enter_idle(&self) -> bool {
         self.shared.handler_ready.store(false, Ordering::Relaxed);
         if !self.shared.pending.load(Ordering::Relaxed) {
             return false;
@@ -88,12 +88,12 @@ impl InterruptHandler {
     }
 
     /// Marks the process as busy and about to await signals.
-    pub fn enter_busy(&self) {
+    pub(crate) fn enter_busy(&self) {
         self.shared.handler_ready.store(true, Ordering::Relaxed);
     }
 
     /// Resolves on the next signal.
-    pub async fn received(&self) {
+    pub(crate) async fn received(&self) {
         self.enter_busy();
         self.shared.signal.notified().await;
         self.acknowledge();
@@ -110,7 +110,7 @@ impl InterruptHandler {
 
 /// Runs `action` on another thread and waits for it up to 1 s: a terminal paused with Ctrl-S blocks writes and must
 /// not keep a process from ending.
-pub fn run_with_timeout(action: impl FnOnce() + Send + 'static) {
+pub(crate) fn run_with_timeout(action: impl FnOnce() + Send + 'static) {
     let (sender, done) = mpsc::channel();
     let spawned = std::thread::Builder::new().spawn(move || {
         action();
@@ -204,7 +204,7 @@ impl SignalStream for EndSignals {
 
 /// Calls `cleanup` on SIGQUIT (Ctrl-\\), and ends the process with the exit code that a shell reports for this signal.
 #[cfg(unix)]
-pub fn on_sigquit(cleanup: impl Fn() + Send + 'static) -> io::Result<()> {
+pub(crate) fn on_sigquit(cleanup: impl Fn() + Send + 'static) -> io::Result<()> {
     const SHELL_SIGNAL_BASE: i32 = 128;
     let kind = tokio::signal::unix::SignalKind::quit();
     on_signals(
@@ -234,7 +234,7 @@ pub fn on_sigquit(_: impl Fn() + Send + 'static) -> io::Result<()> {
 
 /// Saved terminal mode. Interactive prompts disable the echo and hide the cursor.
 #[derive(Clone, Debug)]
-pub struct TerminalState {
+pub(crate) struct TerminalState {
     #[cfg(unix)]
     modes: Option<rustix::termios::Termios>,
 }
@@ -242,7 +242,7 @@ pub struct TerminalState {
 impl TerminalState {
     /// Saves the current mode.
     #[must_use]
-    pub fn save() -> Self {
+    pub(crate) fn save() -> Self {
         Self {
             #[cfg(unix)]
             modes: rustix::termios::tcgetattr(io::stdin()).ok(),
@@ -250,7 +250,7 @@ impl TerminalState {
     }
 
     /// Restores the saved mode and shows the cursor. Errors are ignored: the terminal may be closed.
-    pub fn restore(&self) {
+    pub(crate) fn restore(&self) {
         #[cfg(unix)]
         if let Some(modes) = &self.modes {
             let _ = rustix::termios::tcsetattr(io::stdin(), rustix::termios::OptionalActions::Now, modes);
@@ -262,7 +262,7 @@ impl TerminalState {
 /// Receives SIGTSTP (Ctrl-Z), so that the live region can be erased before the process is suspended.
 #[cfg(unix)]
 #[derive(Debug)]
-pub struct SuspendSignal(tokio::signal::unix::Signal);
+pub(crate) struct SuspendSignal(tokio::signal::unix::Signal);
 
 /// Whether a SIGTSTP handler was ever installed: from then on the signal no longer suspends the process by default.
 #[cfg(unix)]
@@ -272,19 +272,19 @@ static SUSPEND_HANDLER_INSTALLED: AtomicBool = AtomicBool::new(false);
 impl SuspendSignal {
     /// Listens if SIGTSTP was handled before in this process, because its default action is then disabled.
     #[must_use]
-    pub fn listen_if_handled() -> Option<Self> {
+    pub(crate) fn listen_if_handled() -> Option<Self> {
         SUSPEND_HANDLER_INSTALLED.load(Ordering::Relaxed).then(|| Self::listen().ok())?
     }
 
     /// Installs the handler. Must be called in a tokio runtime.
-    pub fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         SUSPEND_HANDLER_INSTALLED.store(true, Ordering::Relaxed);
         let kind = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::TSTP.as_raw());
         tokio::signal::unix::signal(kind).map(Self)
     }
 
     /// Resolves on the next SIGTSTP.
-    pub async fn received(&mut self) {
+    pub(crate) async fn received(&mut self) {
         self.0.recv().await;
     }
 }
@@ -292,7 +292,7 @@ impl SuspendSignal {
 /// Handles SIGXFSZ, so that a write over the file size limit (`ulimit -f`) is an I/O error and does not end the
 /// process. Must be called in a tokio runtime; lasts until the process ends.
 #[cfg(unix)]
-pub fn handle_file_size_signal() {
+pub(crate) fn handle_file_size_signal() {
     let kind = tokio::signal::unix::SignalKind::from_raw(rustix::process::Signal::XFSZ.as_raw());
     // On an error, the signal keeps its default action.
     drop(tokio::signal::unix::signal(kind));
@@ -303,7 +303,7 @@ pub fn handle_file_size_signal() {
 pub fn handle_file_size_signal() {}
 
 /// Resolves on the next SIGTSTP; never without a handler.
-pub async fn suspend_requested(signal: &mut Option<SuspendSignal>) {
+pub(crate) async fn suspend_requested(signal: &mut Option<SuspendSignal>) {
     match signal {
         Some(signal) => signal.received().await,
         None => std::future::pending().await,
@@ -312,7 +312,7 @@ pub async fn suspend_requested(signal: &mut Option<SuspendSignal>) {
 
 /// Suspends this process until SIGCONT.
 #[cfg(unix)]
-pub fn suspend_process() {
+pub(crate) fn suspend_process() {
     // On an error, the process continues.
     let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::STOP);
 }
@@ -352,7 +352,7 @@ fn exit_process(code: i32) {
 
 /// Signal to a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ServerSignal {
+pub(crate) enum ServerSignal {
     /// Shut down.
     Stop,
     /// Reload the config.
@@ -361,7 +361,7 @@ pub enum ServerSignal {
 
 /// Receives the signals of a server: SIGINT, SIGTERM and SIGHUP.
 #[derive(Debug)]
-pub struct ServerSignals {
+pub(crate) struct ServerSignals {
     #[cfg(unix)]
     signals: [tokio::signal::unix::Signal; 3],
 }
@@ -372,14 +372,14 @@ impl ServerSignals {
     ///
     /// # Errors
     /// If a handler cannot be installed.
-    pub fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let (interrupt, terminate, hangup) = (SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup());
         Ok(Self { signals: [signal(interrupt)?, signal(terminate)?, signal(hangup)?] })
     }
 
     /// Resolves with the next signal.
-    pub async fn next(&mut self) -> ServerSignal {
+    pub(crate) async fn next(&mut self) -> ServerSignal {
         let [interrupt, terminate, hangup] = &mut self.signals;
         tokio::select! {
             _ = interrupt.recv() => ServerSignal::Stop,

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::common::TestEnv;
-use mmchat::{cli::Exit, model::ErrorClass};
+use mmchat::internals::{cli::Exit, model::ErrorClass};
 use serde_json::Value;
 
 fn read_file(name: &str) -> String {

@@ -20,7 +20,7 @@ use crate::{
     },
     help_texts::snapshot_settings,
 };
-use mmchat::{
+use mmchat::internals::{
     cli::CliError,
     config::edit::{ConfigEditor, EditError},
     engine::Notice,
@@ -33,7 +33,7 @@ use mmchat::{
     render::notice::format_notice,
     routing::health::HealthError,
     store::record::{Database, RecordError},
-    term::{input::InputError, output::WriteError, prompt::PromptError},
+    term::{InputError, PromptError, WriteError},
     transport::keys::KeyError,
 };
 

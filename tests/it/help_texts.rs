@@ -39,7 +39,7 @@ fn assert_printed(name: &str, arguments: &[&str]) {
 
 #[test]
 fn help_of_every_command() {
-    for path in command_paths(&mmchat::cli::command()) {
+    for path in command_paths(&mmchat::internals::cli::command()) {
         let arguments: Vec<&str> = path.iter().map(String::as_str).chain(["--help"]).collect();
         let name = format!("help_{}", path.join("_"));
         assert_printed(name.trim_end_matches('_'), &arguments);

@@ -3,7 +3,7 @@
 use std::{fs, path::PathBuf};
 
 use crate::common::{CommandResult, MockProcess, STREAM, ScriptedServer, TestEnv, answer, http_response};
-use mmchat::store::record::Database;
+use mmchat::internals::store::record::Database;
 
 /// An environment whose route `chat` tries a closed port first, then the mock.
 fn record_env(mock: &MockProcess, more: &str) -> TestEnv {

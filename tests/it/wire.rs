@@ -8,7 +8,7 @@ use std::{fs, io::Read as _, path::Path, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use jiff::Timestamp;
-use mmchat::{
+use mmchat::internals::{
     model::{Answer, ChatRequest, ErrorClass, FinishReason, ModelRequest, target::DecodeOptions},
     protocol::{
         CallError, Flow, PROTOCOLS, Protocol, ResponseHead, StreamEnd, StreamOutcome, reply_reader::ReplyReader,

@@ -36,7 +36,7 @@ const MAX_CONFIG_BYTES: usize = 4 * 1024 * 1024;
 
 /// The environment and the global options of a command.
 #[derive(Debug)]
-pub struct Context {
+pub(crate) struct Context {
     /// The environment variables.
     pub environment: Environment,
     global: GlobalArgs,

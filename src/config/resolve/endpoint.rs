@@ -198,7 +198,7 @@ impl Resolver {
 
 /// Resolves a path relative to `folder`; `~` is the home folder.
 #[must_use]
-pub fn resolve_path(folder: &Path, path: &str) -> PathBuf {
+pub(crate) fn resolve_path(folder: &Path, path: &str) -> PathBuf {
     let home = || directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
     match path.strip_prefix("~/").zip(home()) {
         Some((relative, home)) => home.join(relative),
@@ -208,6 +208,6 @@ pub fn resolve_path(folder: &Path, path: &str) -> PathBuf {
 
 /// Resolves a path that is written in the config file at `config`.
 #[must_use]
-pub fn resolve_config_path(config: &Path, path: &str) -> PathBuf {
+pub(crate) fn resolve_config_path(config: &Path, path: &str) -> PathBuf {
     resolve_path(config.parent().unwrap_or(Path::new("")), path)
 }

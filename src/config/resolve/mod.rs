@@ -13,7 +13,7 @@ mod serve;
 mod spend;
 
 use endpoint::default_endpoint;
-pub use endpoint::{resolve_config_path, resolve_path};
+pub(crate) use endpoint::{resolve_config_path, resolve_path};
 
 use super::{
     Config, ConfigError, Preset, Problem, Set,
@@ -47,7 +47,7 @@ pub(super) fn resolve_file(
 
 /// The configuration without a file: the vendors with a key in the environment, with their default models, and the
 /// vendors that need no key. The first vendor with a key is the default.
-pub fn from_environment(environment: &Environment) -> Result<Config, ConfigError> {
+pub(crate) fn from_environment(environment: &Environment) -> Result<Config, ConfigError> {
     let mut config = Config::default();
     for vendor in vendors::all() {
         let key = vendor.key_variable(environment);
@@ -69,7 +69,7 @@ pub fn from_environment(environment: &Environment) -> Result<Config, ConfigError
 
 /// The target of `endpoint/upstream-id`, for a model without an entry.
 #[must_use]
-pub fn direct_target(endpoint: &Arc<Endpoint>, upstream: &str) -> Target {
+pub(crate) fn direct_target(endpoint: &Arc<Endpoint>, upstream: &str) -> Target {
     Target {
         id: TargetId(format!("{}/{upstream}", endpoint.name)),
         is_reasoning: vendors::by_url(&endpoint.base_url).is_some_and(|vendor| vendor.is_reasoning_model(upstream)),

@@ -79,7 +79,7 @@ async fn stalled_client_is_disconnected_after_the_write_timeout_and_blocks_no_ot
     let (mut client, server) = tokio::io::duplex(4096);
     const WRITE_TIMEOUT: Duration = Duration::from_secs(7);
     let (_stopping, stopping) = tokio::sync::watch::channel(false);
-    let (gateway, router) = (Arc::clone(&fixture.gateway), fixture.gateway.router());
+    let (gateway, router) = (Arc::clone(&fixture.gateway), fixture.gateway.routers());
     let conn_info = ConnInfo { loopback: true };
     let server = WriteTimeoutStream::new(server, WRITE_TIMEOUT);
     let pending_write = server.pending_write();

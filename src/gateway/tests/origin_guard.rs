@@ -69,9 +69,23 @@ async fn foreign_origins_are_403_and_listed_ones_get_cors_headers() {
     assert_eq!(from("https://evil.example", "OPTIONS").await.status(), StatusCode::FORBIDDEN);
     assert_eq!(fixture.upstream_requests().len(), 0);
     let preflight = from("https://chat.example.com", "OPTIONS").await;
-    assert_eq!(preflight.status(), StatusCode::NO_CONTENT);
+    let header = |response: &Response<Body>, name: &str| {
+        response.headers().get(name).map(|value| value.to_str().expect("text").to_owned())
+    };
+    assert_eq!(preflight.status(), StatusCode::OK);
+    for (name, part) in [
+        ("access-control-allow-origin", "https://chat.example.com"),
+        ("access-control-allow-methods", "POST"),
+        ("access-control-allow-headers", "x-stainless-retry-count"),
+        ("access-control-max-age", "600"),
+    ] {
+        assert!(header(&preflight, name).is_some_and(|value| value.contains(part)), "{name}: {preflight:?}");
+    }
     let response = from("https://chat.example.com", "POST").await;
-    assert_eq!(response.headers()["access-control-allow-origin"], "https://chat.example.com");
+    assert_eq!(header(&response, "access-control-allow-origin").as_deref(), Some("https://chat.example.com"));
+    assert!(header(&response, "vary").is_some_and(|vary| vary.contains("origin")), "{response:?}");
+    let own_page = from("http://localhost:8484", "GET").await;
+    assert_eq!(header(&own_page, "access-control-allow-origin"), None, "it needs no permission");
     let two_hosts = Request::get("/v1/models").header("host", "localhost").header("host", "evil.example");
     let two_hosts = two_hosts.body(Body::empty()).expect("valid request");
     assert_eq!(fixture.gateway.handle_local(two_hosts).await.status(), StatusCode::FORBIDDEN);

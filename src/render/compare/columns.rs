@@ -28,7 +28,7 @@ pub struct AnswerBlock {
 
 /// The number of columns that fit a terminal of `width` cells.
 #[must_use]
-pub fn max_columns(width: usize) -> usize {
+pub(crate) fn max_columns(width: usize) -> usize {
     if width < MIN_MULTI_COLUMN_WIDTH { 1 } else { (width + SEPARATOR.len()) / (MIN_COLUMN_WIDTH + SEPARATOR.len()) }
 }
 
@@ -39,7 +39,7 @@ pub(super) fn column_width(width: usize, count: usize) -> usize {
 
 /// Whether these answers are suitable for columns.
 #[must_use]
-pub fn fits_side_by_side(blocks: &[AnswerBlock], width: usize) -> bool {
+pub(crate) fn fits_side_by_side(blocks: &[AnswerBlock], width: usize) -> bool {
     if blocks.len() < 2 || blocks.len() > max_columns(width) {
         return false;
     }

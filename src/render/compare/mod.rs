@@ -17,11 +17,12 @@ mod tests;
 use tokio::time::Instant;
 
 use call::{CallView, Stage};
-pub use columns::{AnswerBlock, fits_side_by_side, max_columns, render_columns};
+pub use columns::{AnswerBlock, render_columns};
+pub(crate) use columns::{fits_side_by_side, max_columns};
 use live::LiveView;
-pub use live::{Action, Key};
+pub(crate) use live::{Action, Key};
 use settings::OutputMode;
-pub use settings::{CompareSettings, VIEWS, View};
+pub(crate) use settings::{CompareSettings, VIEWS, View};
 use tagged::TaggedLines;
 
 use super::{Format, Output, json, notice, report::ReportCall, timeline::Timeline, wrap::wrap};
@@ -35,7 +36,7 @@ const DEFAULT_PAGE_WIDTH: usize = 80;
 
 /// Renders the calls of a run.
 #[derive(Debug)]
-pub struct CompareView {
+pub(crate) struct CompareView {
     settings: CompareSettings,
     mode: OutputMode,
     calls: Vec<CallView>,
@@ -54,7 +55,7 @@ pub struct CompareView {
 impl CompareView {
     /// A view of the calls with these names, which start at `now`.
     #[must_use]
-    pub fn new(settings: CompareSettings, names: impl Iterator<Item = impl Into<String>>, now: Instant) -> Self {
+    pub(crate) fn new(settings: CompareSettings, names: impl Iterator<Item = impl Into<String>>, now: Instant) -> Self {
         let calls: Vec<CallView> = names.map(|name| CallView::new(name.into())).collect();
         let mode = settings.output_mode();
         let (tagged_lines, live) = (vec![TaggedLines::default(); calls.len()], LiveView::new(calls.len()));
@@ -73,7 +74,7 @@ impl CompareView {
     }
 
     /// Writes the start of the output.
-    pub fn start(&mut self, output: &mut Output) {
+    pub(crate) fn start(&mut self, output: &mut Output) {
         match self.settings.format {
             Format::Json => {
                 output.out().push_str(if self.settings.answers_in_object { "{\"answers\": [\n" } else { "[\n" });
@@ -87,7 +88,7 @@ impl CompareView {
     }
 
     /// Appends the output for `event`.
-    pub fn on_event(&mut self, event: &Event, output: &mut Output) {
+    pub(crate) fn on_event(&mut self, event: &Event, output: &mut Output) {
         if self.mode == OutputMode::Events {
             json::write_lines(&json::event(event), output);
         }
@@ -232,14 +233,14 @@ impl CompareView {
     }
 
     /// Sets the width of the terminal, if there is one.
-    pub fn set_width(&mut self, width: usize) {
+    pub(crate) fn set_width(&mut self, width: usize) {
         if let Some(current) = &mut self.settings.terminal.stdout_width {
             *current = width;
         }
     }
 
     /// Writes the final view and the table after all calls have ended.
-    pub fn finish(&mut self, output: &mut Output) {
+    pub(crate) fn finish(&mut self, output: &mut Output) {
         if self.settings.format == Format::Json {
             output.out().push_str(if self.settings.answers_in_object { "]" } else { "]\n" });
         }
@@ -254,7 +255,7 @@ impl CompareView {
     /// The line below the table, for terminals: the number of the run, and commands for its answers.
     /// `numbers`: the number of each answer in the record.
     #[must_use]
-    pub fn record_hint(&self, conversation: i64, numbers: &[Option<i64>]) -> String {
+    pub(crate) fn record_hint(&self, conversation: i64, numbers: &[Option<i64>]) -> String {
         if self.settings.format != Format::Text || !self.settings.terminal.stderr_is_terminal {
             return String::new();
         }
@@ -273,7 +274,7 @@ impl CompareView {
 
     /// The rows of the live region.
     #[must_use]
-    pub fn live_rows(&mut self, width: usize, height: usize, now: Instant) -> Vec<String> {
+    pub(crate) fn live_rows(&mut self, width: usize, height: usize, now: Instant) -> Vec<String> {
         let screen =
             status::Screen { width, height, styled: self.settings.terminal.styled, now, started_at: self.started_at };
         self.live.rows(&self.calls, !self.settings.render_markdown, screen)
@@ -281,13 +282,13 @@ impl CompareView {
 
     /// Shows the keys in the live region.
     #[must_use]
-    pub fn with_keys(mut self) -> Self {
+    pub(crate) fn with_keys(mut self) -> Self {
         self.live.show_keys();
         self
     }
 
     /// Handles a key and returns the action to perform. A call whose answer was written cannot be restarted.
-    pub fn on_key(&mut self, key: Key) -> Option<Action> {
+    pub(crate) fn on_key(&mut self, key: Key) -> Option<Action> {
         let action = self.live.on_key(key, &self.calls);
         action.filter(|action| match action {
             Action::Restart(index) => self.can_restart(*index),
@@ -306,48 +307,48 @@ impl CompareView {
 
     /// Sets that the cost of the calls is limited, so that they cannot be restarted.
     #[must_use]
-    pub fn with_cost_limit(mut self) -> Self {
+    pub(crate) fn with_cost_limit(mut self) -> Self {
         self.has_cost_limit = true;
         self
     }
 
     /// Whether the live region is on hold.
     #[must_use]
-    pub fn is_held(&self) -> bool {
+    pub(crate) fn is_held(&self) -> bool {
         self.live.is_held()
     }
 
     /// Ends the hold.
-    pub fn release_hold(&mut self) {
+    pub(crate) fn release_hold(&mut self) {
         self.live.release_hold();
     }
 
     /// The index of the call that the user picked, if it has an answer.
     #[must_use]
-    pub fn picked(&self) -> Option<usize> {
+    pub(crate) fn picked(&self) -> Option<usize> {
         self.live.picked().filter(|index| !self.calls[*index].accumulated.is_empty())
     }
 
     /// The names of the calls.
     #[must_use]
-    pub fn names(&self) -> Vec<String> {
+    pub(crate) fn names(&self) -> Vec<String> {
         self.calls.iter().map(|call| call.name.clone()).collect()
     }
 
     /// The complete answers; `None` for a call without one.
     #[must_use]
-    pub fn complete_texts(&self) -> Vec<Option<String>> {
+    pub(crate) fn complete_texts(&self) -> Vec<Option<String>> {
         self.calls.iter().map(CallView::complete_text).collect()
     }
 
     /// The data of each call for a report.
     #[must_use]
-    pub fn report_calls(&self) -> Vec<ReportCall> {
+    pub(crate) fn report_calls(&self) -> Vec<ReportCall> {
         self.calls.iter().zip(&self.timelines).map(|(call, timeline)| call.report(timeline.clone())).collect()
     }
 
     /// The records of the calls that have ended.
-    pub fn records(&self) -> impl Iterator<Item = &CallRecord> {
+    pub(crate) fn records(&self) -> impl Iterator<Item = &CallRecord> {
         self.calls.iter().filter_map(CallView::record)
     }
 }

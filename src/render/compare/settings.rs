@@ -4,7 +4,7 @@ use crate::render::{Format, TerminalInfo};
 
 /// How several answers are laid out as text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum View {
+pub(crate) enum View {
     /// On a terminal a live region, then columns or a stack; on a pipe `Stack`.
     #[default]
     Auto,
@@ -21,7 +21,7 @@ pub enum View {
 }
 
 /// All views with their names.
-pub static VIEWS: &[(&str, View)] = &[
+pub(crate) static VIEWS: &[(&str, View)] = &[
     ("auto", View::Auto),
     ("live", View::Live),
     ("columns", View::Columns),
@@ -32,7 +32,7 @@ pub static VIEWS: &[(&str, View)] = &[
 
 /// Settings of the view of a comparison.
 #[derive(Clone, Debug)]
-pub struct CompareSettings {
+pub(crate) struct CompareSettings {
     /// The format of the data on stdout.
     pub format: Format,
     /// The layout of text.
@@ -54,7 +54,7 @@ pub struct CompareSettings {
 impl CompareSettings {
     /// Whether text is written before its answer is complete, so that an incomplete answer cannot be replaced.
     #[must_use]
-    pub fn streams_output(&self) -> bool {
+    pub(crate) fn streams_output(&self) -> bool {
         matches!(self.output_mode(), OutputMode::Tagged | OutputMode::Events)
     }
 

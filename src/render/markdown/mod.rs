@@ -38,7 +38,7 @@ enum Block {
 
 /// Renders one answer.
 #[derive(Debug)]
-pub struct MarkdownRenderer {
+pub(crate) struct MarkdownRenderer {
     row: RowWriter,
     /// Width of a rule.
     rule_width: usize,
@@ -62,7 +62,7 @@ pub struct MarkdownRenderer {
 impl MarkdownRenderer {
     /// A renderer for a terminal of `width` cells.
     #[must_use]
-    pub fn new(width: usize) -> Self {
+    pub(crate) fn new(width: usize) -> Self {
         Self {
             row: RowWriter::new(width),
             rule_width: RowWriter::new(width).width,
@@ -80,7 +80,7 @@ impl MarkdownRenderer {
 
     /// A renderer that does not wrap lines, for wrapping later; rules and tables take at most `cells` cells.
     #[must_use]
-    pub fn unwrapped(cells: usize) -> Self {
+    pub(crate) fn unwrapped(cells: usize) -> Self {
         let mut markdown = Self::new(usize::MAX);
         markdown.rule_width = cells;
         markdown.max_table_width = Some(cells);
@@ -89,7 +89,7 @@ impl MarkdownRenderer {
 
     /// A renderer for a column of `cells` cells, which no row exceeds. `is_plain`: Markdown is not interpreted.
     #[must_use]
-    pub fn for_column(cells: usize, is_plain: bool) -> Self {
+    pub(crate) fn for_column(cells: usize, is_plain: bool) -> Self {
         let mut markdown = Self::new(cells + 1);
         markdown.row.has_hard_width = true;
         markdown.is_plain = is_plain;
@@ -99,7 +99,7 @@ impl MarkdownRenderer {
 
     /// Enables the layout of tables that fit.
     #[must_use]
-    pub fn with_tables(mut self) -> Self {
+    pub(crate) fn with_tables(mut self) -> Self {
         self.max_table_width = Some(self.row.width);
         self
     }
@@ -110,7 +110,7 @@ impl MarkdownRenderer {
     }
 
     /// Processes the next text and appends what can be shown to `out`.
-    pub fn push(&mut self, text: &str, out: &mut String) {
+    pub(crate) fn push(&mut self, text: &str, out: &mut String) {
         for grapheme in text.graphemes(true) {
             self.push_grapheme(grapheme, out);
         }
@@ -118,7 +118,7 @@ impl MarkdownRenderer {
     }
 
     /// Ends the answer: writes the text held back, ends styles and closes the line.
-    pub fn finish(&mut self, out: &mut String) {
+    pub(crate) fn finish(&mut self, out: &mut String) {
         if self.block == Block::Undecided && !self.line_start.is_empty() {
             self.classify_at_line_end(out);
         }
@@ -134,7 +134,7 @@ impl MarkdownRenderer {
     }
 
     /// Ends the open row, because other output follows.
-    pub fn start_new_row(&mut self, out: &mut String) {
+    pub(crate) fn start_new_row(&mut self, out: &mut String) {
         self.row.flush_word(out);
         self.row.end_if_not_empty(out);
     }

@@ -24,7 +24,7 @@ use crate::{
 
 /// The data of a report.
 #[derive(Clone, Debug)]
-pub struct Report {
+pub(crate) struct Report {
     /// When the report was created.
     pub created_at: Timestamp,
     /// The number of the run in the record.
@@ -43,7 +43,7 @@ pub struct Report {
 
 /// One answer.
 #[derive(Clone, Debug, Default)]
-pub struct ReportCall {
+pub(crate) struct ReportCall {
     /// The metrics of the call.
     pub metrics: CallMetrics,
     /// The endpoint.
@@ -65,15 +65,15 @@ pub struct ReportCall {
 }
 
 /// Formats a report as the text of a file.
-pub type ReportFormat = fn(&Report) -> String;
+pub(crate) type ReportFormat = fn(&Report) -> String;
 
 /// All formats by file extension.
-pub static REPORT_FORMATS: &[(&str, ReportFormat)] =
+pub(crate) static REPORT_FORMATS: &[(&str, ReportFormat)] =
     &[("html", html::page), ("md", markdown::page), ("json", to_json), ("csv", to_csv)];
 
 /// The format for the extension of `path`.
 #[must_use]
-pub fn format_for_path(path: &Path) -> Option<ReportFormat> {
+pub(crate) fn format_for_path(path: &Path) -> Option<ReportFormat> {
     let extension = path.extension()?.to_str()?.to_lowercase();
     let extension = if extension == "htm" { "html" } else { extension.as_str() };
     REPORT_FORMATS.iter().find(|(known, _)| *known == extension).map(|&(_, format)| format)

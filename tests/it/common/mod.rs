@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use mmchat::config::vendors;
+use mmchat::internals::config::vendors;
 use parking_lot::Mutex;
 
 #[cfg(unix)]

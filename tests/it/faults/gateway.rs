@@ -9,7 +9,7 @@ use std::{fmt::Write as _, fs, path::Path, pin::pin, sync::Arc};
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use mmchat::gateway::{Gateway, GatewayDeps, GatewayLimits, Log};
+use mmchat::internals::gateway::{Gateway, GatewayDeps, GatewayLimits, Log};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -133,7 +133,7 @@ async fn table_line(row: &Row, mode: ResponseMode, env: &FaultEnv) -> String {
 async fn gateway_reports_every_fault() {
     let mut table = String::from("| fault | mode | status | answer | requests |\n| --- | --- | --- | --- | --- |\n");
     // Rows with another `on_incomplete` are left out: here the request decides whether the answer is buffered.
-    for row in rows().iter().filter(|row| row.on_incomplete == mmchat::routing::OnIncomplete::Error) {
+    for row in rows().iter().filter(|row| row.on_incomplete == mmchat::internals::routing::OnIncomplete::Error) {
         for mode in [ResponseMode::Stream, ResponseMode::Buffered, ResponseMode::Complete] {
             let line = table_line(row, mode, &FaultEnv::in_process()).await;
             writeln!(table, "{line}").expect("writing to a String cannot fail");
@@ -150,7 +150,7 @@ async fn gateway_reports_every_fault() {
 #[tokio::test]
 #[ignore = "takes minutes of real time; .ci/run runs it"]
 async fn gateway_reports_every_fault_over_sockets() {
-    for row in rows().iter().filter(|row| row.on_incomplete == mmchat::routing::OnIncomplete::Error) {
+    for row in rows().iter().filter(|row| row.on_incomplete == mmchat::internals::routing::OnIncomplete::Error) {
         for mode in [ResponseMode::Stream, ResponseMode::Buffered, ResponseMode::Complete] {
             table_line(row, mode, &FaultEnv::over_sockets().await).await;
         }

@@ -21,7 +21,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, future::BoxFuture};
-use mmchat::{
+use mmchat::internals::{
     cli::Exit,
     config,
     engine::{
@@ -134,7 +134,8 @@ impl FaultEnv {
             base_urls.push(format!("http://{address}/v1"));
             servers.spawn(run_service(service.clone(), address, Some(listener)));
         }
-        let engine = Engine::new(Arc::new(mmchat::transport::http::HttpTransport::new()), KeyRing::default());
+        let engine =
+            Engine::new(Arc::new(mmchat::internals::transport::http::HttpTransport::new()), KeyRing::default());
         let base_urls = base_urls.try_into().expect("two URLs");
         Self { primary, backup, base_urls, engine: Arc::new(engine.with_seed(7)), servers }
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mmchat::routing::OnIncomplete;
+use mmchat::internals::routing::OnIncomplete;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{BACKUP, FaultEnv, PRIMARY};

@@ -1,6 +1,6 @@
 //! The table of faults.
 
-use mmchat::{cli::Exit, routing::OnIncomplete};
+use mmchat::internals::{cli::Exit, routing::OnIncomplete};
 
 use super::{BACKUP, FaultEnv, PRIMARY};
 

@@ -4,7 +4,7 @@
 
 /// A key that the live view handles.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Key {
+pub(crate) enum Key {
     /// A letter, a digit or a space.
     Char(char),
     /// Tab or right arrow.
@@ -19,7 +19,7 @@ pub enum Key {
 
 /// An action for the caller to perform.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Action {
+pub(crate) enum Action {
     /// Stop this call.
     Stop(usize),
     /// Restart this call.

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 
 use column::{Column, ColumnSource};
 use input::LiveInput;
-pub use input::{Action, Key};
+pub(crate) use input::{Action, Key};
 
 use super::{
     call::{CallView, Stage},
