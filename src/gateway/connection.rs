@@ -24,6 +24,7 @@ use tokio::{
 
 use super::{
     Gateway, Workers,
+    request_context::ConnInfo,
     routes::Routers,
     write_timeout::{PendingWrite, WriteTimeoutStream},
 };
@@ -34,13 +35,6 @@ use crate::model::describe_error;
 const BACKLOG: u32 = 4096;
 /// Delay after a failed `accept`, such as when the process has no file descriptors left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
-
-/// Properties of the connection of a request.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct ConnInfo {
-    /// The listener is on a loopback address, which only this machine can reach.
-    pub(super) loopback: bool,
-}
 
 impl Gateway {
     /// Serves up to `max_connections` connections of `listener` on the threads of `workers` until `stop` resolves. Then

@@ -6,6 +6,13 @@ use tokio::time::Instant;
 
 use super::write_timeout::PendingWrite;
 
+/// Properties of the connection of a request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ConnInfo {
+    /// The listener is on a loopback address, which only this machine can reach.
+    pub(super) loopback: bool,
+}
+
 /// Options of a response.
 #[derive(Debug)]
 pub(super) struct ResponseOptions {

@@ -12,12 +12,10 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use hyper_util::service::TowerToHyperService;
 
 use super::{
-    ConfigGeneration, Gateway,
-    connection::ConnInfo,
-    cors,
+    ConfigGeneration, Gateway, cors,
     prepare::{MAX_NAME_BYTES, prepare},
     rejection::{Rejection, RejectionKind},
-    request_context::RequestContext,
+    request_context::{ConnInfo, RequestContext},
     response::{self, Body, insert_request_id},
     status,
 };

@@ -24,10 +24,10 @@ pub enum InputError {
     /// No data arrived for this long.
     #[error("timed out reading standard input: an open pipe sent no data for {} s", .0.as_secs_f64())]
     Timeout(Duration),
-    /// The input is larger than [`MAX_INPUT`].
+    /// The input is larger than `MAX_INPUT`.
     #[error("standard input is larger than 32 MiB, more than any model accepts")]
     TooLong,
-    /// A line is larger than [`MAX_INPUT`].
+    /// A line is larger than `MAX_INPUT`.
     #[error("a line of standard input is larger than 32 MiB, more than any model accepts")]
     LineTooLong,
     /// Reading failed.

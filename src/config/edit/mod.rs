@@ -1,7 +1,7 @@
 //! Edits the text of a config file: adds, removes and renames entries, and keeps comments and formatting.
 //!
 //! References follow a change: the routes and sets of a renamed model name it by its new name. The result is not
-//! validated; check it with [`super::resolve`] before writing it.
+//! validated; check it with `config::resolve` before writing it.
 
 mod comments;
 mod keys;

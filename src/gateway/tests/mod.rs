@@ -21,10 +21,8 @@ mod origin_guard;
 mod passthrough;
 
 use super::{
-    Gateway, GatewayDeps, GatewayLimits, Log, ServeError, check_exposure,
-    connection::{ConnInfo, serve_connection},
-    response::Body,
-    write_timeout::WriteTimeoutStream,
+    Gateway, GatewayDeps, GatewayLimits, Log, ServeError, check_exposure, connection::serve_connection,
+    request_context::ConnInfo, response::Body, write_timeout::WriteTimeoutStream,
 };
 use crate::{
     config,
