@@ -67,11 +67,15 @@
 mod analysis;
 mod cli;
 mod config;
+#[cfg_attr(not(feature = "chat"), allow(dead_code, reason = "without `chat` only answers are collected"))]
 mod conversation;
 mod doctor;
 mod engine;
+#[cfg(feature = "serve")]
 mod gateway;
+#[cfg(feature = "import")]
 mod import;
+#[cfg(feature = "serve")]
 mod mock;
 mod model;
 mod protocol;
@@ -105,17 +109,20 @@ pub mod internals {
         pub use crate::cli::{CliError, Exit, command, main};
     }
     pub mod config {
-        pub use crate::config::{Config, edit, resolve, vendors};
+        pub use crate::config::{Config, edit, renamed_keys, resolve, vendors};
     }
     pub mod engine {
         pub use crate::engine::*;
     }
+    #[cfg(feature = "serve")]
     pub mod gateway {
         pub use crate::gateway::{Gateway, GatewayDeps, GatewayLimits, Log, ServeError};
     }
+    #[cfg(feature = "import")]
     pub mod import {
         pub use crate::import::ImportFormat;
     }
+    #[cfg(feature = "serve")]
     pub mod mock {
         pub use crate::mock::{MockConfig, MockServer, Script, built_in_models};
     }

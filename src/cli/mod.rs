@@ -62,6 +62,29 @@ Shell:
 Global:
 {options}{after-help}";
 
+/// The commands that this build leaves out.
+fn omitted_commands() -> Vec<&'static str> {
+    let mut omitted = Vec::new();
+    if cfg!(not(feature = "chat")) {
+        omitted.push("chat");
+    }
+    if cfg!(not(feature = "serve")) {
+        omitted.extend(["demo", "serve", "mock"]);
+    }
+    omitted
+}
+
+/// [`HELP_TEMPLATE`] without the commands that this build leaves out.
+fn help_template() -> String {
+    let omitted = omitted_commands();
+    let is_omitted = |line: &&str| {
+        line.split_whitespace().next().is_some_and(|name| line.starts_with("  ") && omitted.contains(&name))
+    };
+    let text: Vec<&str> = HELP_TEMPLATE.lines().filter(|line| !is_omitted(line)).collect();
+    // A heading without commands.
+    text.join("\n").replace("Serve:\n\n", "")
+}
+
 /// Ask, compare and serve all your models from one binary
 #[derive(Debug, Parser)]
 #[command(
@@ -72,7 +95,7 @@ Global:
     arg_required_else_help = true,
     disable_help_flag = true,
     disable_version_flag = true,
-    help_template = HELP_TEMPLATE
+    help_template = help_template()
 )]
 #[command(after_help = "Exit codes:\n  \
     0 ok, 1 internal error, 2 usage, 3 config, 4 no usable key, 5 all failed,\n  \
@@ -175,7 +198,8 @@ mod tests {
 
     #[test]
     fn top_level_help_lists_every_command_once() {
-        let listed = HELP_TEMPLATE.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
+        let template = help_template();
+        let listed = template.lines().filter_map(|line| line.strip_prefix("  ")?.split_whitespace().next());
         let mut listed: Vec<&str> = listed.collect();
         let command = command();
         let mut known: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).chain(["help"]).collect();

@@ -3,15 +3,17 @@
 //! The types and their doc comments are also the published JSON schema (`mmchat config schema`). Does not check names;
 //! `resolve` does.
 
+#[cfg(feature = "schema")]
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::values::{DurationEntry, KeyEntry, MoneyEntry, OrderedTable, RouteMember, Spanned, nonzero_duration};
 
 /// The config file.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
-#[schemars(title = "mmchat configuration")]
+#[cfg_attr(feature = "schema", schemars(title = "mmchat configuration"))]
 pub(crate) struct ConfigFile {
     /// What `ask` uses when no model is given: a model, a route or `endpoint/id`.
     pub default: Option<Spanned<String>>,
@@ -40,7 +42,8 @@ pub(crate) struct ConfigFile {
 }
 
 /// Settings of `mmchat serve`.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ServeEntry {
     /// Address and port to listen on; default `127.0.0.1:8484`.
@@ -65,7 +68,8 @@ pub(crate) struct ServeEntry {
 }
 
 /// A client key.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ClientEntry {
     /// The key, or its source.
@@ -88,7 +92,8 @@ pub(crate) struct ClientEntry {
 }
 
 /// Spend limits: in total, by endpoint and by model.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct SpendEntry {
     /// Limit per day, counted from midnight.
@@ -102,7 +107,8 @@ pub(crate) struct SpendEntry {
 }
 
 /// Spend limits of one endpoint or model.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct LimitsEntry {
     /// Limit per day, counted from midnight.
@@ -112,7 +118,8 @@ pub(crate) struct LimitsEntry {
 }
 
 /// An endpoint: a service that serves models.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct EndpointEntry {
     /// Base URL, including `/v1`. Optional when the endpoint has the name of a known vendor.
@@ -144,7 +151,8 @@ pub(crate) struct EndpointEntry {
 }
 
 /// Timeouts of a request.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TimeoutsEntry {
     /// Time to connect.
@@ -162,7 +170,8 @@ pub(crate) struct TimeoutsEntry {
 }
 
 /// A model.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModelEntry {
     /// The endpoint that serves it.
@@ -174,7 +183,7 @@ pub(crate) struct ModelEntry {
     pub params: ParamsEntry,
     /// Additional request fields, sent unchanged.
     #[serde(default)]
-    #[schemars(with = "std::collections::BTreeMap<String, serde_json::Value>")]
+    #[cfg_attr(feature = "schema", schemars(with = "std::collections::BTreeMap<String, serde_json::Value>"))]
     pub extra: toml::Table,
     /// Price.
     #[serde(default)]
@@ -200,7 +209,8 @@ pub(crate) struct ModelEntry {
 }
 
 /// Parameters of a request.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct ParamsEntry {
     /// Sampling temperature.
@@ -218,7 +228,8 @@ pub(crate) struct ParamsEntry {
 }
 
 /// Price per million tokens.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PriceEntry {
     /// Price of input.
@@ -234,7 +245,8 @@ pub(crate) struct PriceEntry {
 }
 
 /// A route.
-#[derive(Clone, Debug, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RouteEntry {
     /// How a model is selected; default `priority` (in order).
@@ -261,7 +273,8 @@ pub(crate) struct RouteEntry {
 }
 
 /// A reusable prompt.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "schema", derive(JsonSchema))]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct PresetEntry {
     /// System prompt, a template.

@@ -13,6 +13,14 @@ pub(crate) fn normalize_name(name: &str) -> String {
     name.nfc().collect()
 }
 
+/// `name`, with a number appended if it is taken.
+#[must_use]
+pub(crate) fn unique_name(name: &str, taken: &[String]) -> String {
+    let numbered = (2..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.to_owned()).chain(numbered);
+    names.find(|name| !taken.contains(name)).expect("the number range is unbounded")
+}
+
 /// Maximum length of a new name, in characters, so that it fits into messages and tables.
 pub(super) const MAX_NAME_CHARS: usize = 64;
 

@@ -2,8 +2,9 @@
 //!
 //! Does not use serde's `untagged` and `flatten`: both lose the position of an error.
 
-use std::{borrow::Cow, fmt, marker::PhantomData, ops::Range, time::Duration};
+use std::{fmt, marker::PhantomData, ops::Range, time::Duration};
 
+#[cfg(feature = "schema")]
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -35,12 +36,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Spanned<T> {
     }
 }
 
+#[cfg(feature = "schema")]
 impl<T: JsonSchema> JsonSchema for Spanned<T> {
     fn inline_schema() -> bool {
         T::inline_schema()
     }
 
-    fn schema_name() -> Cow<'static, str> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
         T::schema_name()
     }
 
@@ -95,12 +97,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OrderedTable<T> {
     }
 }
 
+#[cfg(feature = "schema")]
 impl<T: JsonSchema> JsonSchema for OrderedTable<T> {
     fn inline_schema() -> bool {
         true
     }
 
-    fn schema_name() -> Cow<'static, str> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
         "Table".into()
     }
 
@@ -144,8 +147,9 @@ pub(super) fn nonzero_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Re
     if duration.0.is_zero() { Err(D::Error::custom("the duration must be longer than 0")) } else { Ok(Some(duration)) }
 }
 
+#[cfg(feature = "schema")]
 impl JsonSchema for DurationEntry {
-    fn schema_name() -> Cow<'static, str> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
         "Duration".into()
     }
 
@@ -216,8 +220,9 @@ impl<'de> Deserialize<'de> for KeyEntry {
     }
 }
 
+#[cfg(feature = "schema")]
 impl JsonSchema for KeyEntry {
-    fn schema_name() -> Cow<'static, str> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
         "KeySource".into()
     }
 
@@ -319,8 +324,9 @@ impl Serialize for MoneyEntry {
     }
 }
 
+#[cfg(feature = "schema")]
 impl JsonSchema for MoneyEntry {
-    fn schema_name() -> Cow<'static, str> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
         "Amount".into()
     }
 
@@ -386,8 +392,9 @@ impl Serialize for RouteMember {
     }
 }
 
+#[cfg(feature = "schema")]
 impl JsonSchema for RouteMember {
-    fn schema_name() -> Cow<'static, str> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
         "RouteMember".into()
     }
 

@@ -87,7 +87,7 @@ fn import_client(imported: &mut ImportedConfig, client: &Value, names: &mut Vec<
         let upstream = yaml::nonempty_string(model, "real_name").unwrap_or_else(|| id.clone());
         let price = |key: &str| yaml::number(model, key);
         let taken: Vec<String> = imported.models.iter().map(|known| known.name.clone()).collect();
-        let new_name = super::unique_name(&crate::config::template::name_from_upstream_id(&id), &taken);
+        let new_name = crate::config::unique_name(&crate::config::template::name_from_upstream_id(&id), &taken);
         names.push((format!("{name}:{id}"), new_name.clone()));
         imported.models.push(ImportedModel {
             name: new_name,

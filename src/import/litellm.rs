@@ -119,7 +119,7 @@ fn import_deployment(imported: &mut ImportedConfig, name: &str, entry: &Value) -
     let parameter = |name: &'static str| Some((name, yaml::number(params, name)?));
     let taken: Vec<String> = imported.models.iter().map(|known| known.name.clone()).collect();
     Some(ImportedModel {
-        name: super::unique_name(&name_from_upstream_id(name), &taken),
+        name: crate::config::unique_name(&name_from_upstream_id(name), &taken),
         endpoint,
         upstream: service.upstream,
         context: yaml::unsigned(info, "max_input_tokens").or_else(|| yaml::unsigned(info, "max_tokens")),

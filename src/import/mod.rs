@@ -178,7 +178,7 @@ impl ImportedConfig {
             return Some(endpoint.name.clone());
         }
         let taken: Vec<String> = self.endpoints.iter().map(|endpoint| endpoint.name.clone()).collect();
-        let name = unique_name(&crate::config::template::name_from_upstream_id(name), &taken);
+        let name = crate::config::unique_name(&crate::config::template::name_from_upstream_id(name), &taken);
         self.endpoints.push(ImportedEndpoint {
             name: name.clone(),
             base_url: base_url.to_owned(),
@@ -240,7 +240,7 @@ impl ImportedConfig {
             if routes.contains(&name) {
                 name = format!("{name}-{}", model.endpoint);
             }
-            name = unique_name(&name, &taken);
+            name = crate::config::unique_name(&name, &taken);
             renamed.push((std::mem::replace(&mut model.name, name.clone()), name.clone()));
             taken.push(name);
             models.push(model);
@@ -293,14 +293,6 @@ impl ImportedModel {
 
 /// Vendors with a native format. Only their default base URLs also support the OpenAI format.
 const NATIVE_FORMAT_VENDORS: [&str; 3] = ["anthropic", "cohere", "gemini"];
-
-/// `name`, with a number appended if it is taken.
-#[must_use]
-pub(crate) fn unique_name(name: &str, taken: &[String]) -> String {
-    let numbered = (2..).map(|number| format!("{name}-{number}"));
-    let mut names = std::iter::once(name.to_owned()).chain(numbered);
-    names.find(|name| !taken.contains(name)).expect("the number range is unbounded")
-}
 
 /// Whether the name of a model suggests that it is not a chat model.
 fn is_non_chat_model(id: &str) -> bool {

@@ -142,7 +142,7 @@ fn import_channel(
         }
         let upstream = mapping.get(model).and_then(Value::as_str).unwrap_or(model).to_owned();
         let taken: Vec<String> = imported.models.iter().map(|known| known.name.clone()).collect();
-        let name = super::unique_name(&crate::config::template::name_from_upstream_id(model), &taken);
+        let name = crate::config::unique_name(&crate::config::template::name_from_upstream_id(model), &taken);
         match models_by_name.iter_mut().find(|(known, _)| known == model) {
             Some((_, models)) => models.push(name.clone()),
             None => models_by_name.push((model.to_owned(), vec![name.clone()])),

@@ -9,6 +9,7 @@ mod health_migration;
 pub(crate) mod histogram;
 pub(crate) mod list_cache;
 pub mod record;
+#[cfg(feature = "serve")]
 pub(crate) mod watch;
 
 use std::{

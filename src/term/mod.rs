@@ -3,15 +3,20 @@
 //! Sizes come from the operating system: no escape sequence that needs a reply of the terminal is sent while an answer
 //! is printed.
 
+#[cfg(feature = "chat")]
 pub(crate) mod editor;
+#[cfg(feature = "serve")]
 pub(crate) mod file_limit;
 pub(crate) mod input;
 pub(crate) mod keyboard;
 pub(crate) mod live;
+#[cfg(feature = "serve")]
 pub(crate) mod log;
 pub(crate) mod output;
 pub(crate) mod prompt;
 pub(crate) mod region;
+#[cfg(feature = "serve")]
+pub(crate) mod server_signals;
 pub(crate) mod signals;
 
 use std::io::IsTerminal;

@@ -13,7 +13,6 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
 use tokio::sync::Notify;
 
 /// Time limit for a command to print its partial answer, and for a process to restore the terminal before it is ended.
@@ -60,6 +59,7 @@ impl InterruptHandler {
     }
 
     /// Lets the process continue after a handled signal, which then cancels only the current work.
+    #[cfg(feature = "chat")]
     #[must_use]
     pub(crate) fn keep_process_running(self) -> Self {
         self.shared.process_continues.store(true, Ordering::Relaxed);
@@ -68,6 +68,7 @@ impl InterruptHandler {
     }
 
     /// Whether SIGTERM or SIGHUP was received, so that the process itself must end.
+    #[cfg(feature = "chat")]
     #[must_use]
     pub(crate) fn is_termination_requested(&self) -> bool {
         self.shared.termination_requested.load(Ordering::Relaxed)
@@ -75,6 +76,7 @@ impl InterruptHandler {
 
     /// Marks the process as waiting for user input, so that the next signal ends it. Returns whether an unhandled
     /// signal was pending.
+    #[cfg(feature = "chat")]
     #[must_use]
     pub(crate) fn enter_idle(&self) -> bool {
         self.shared.handler_ready.store(false, Ordering::Relaxed);
@@ -83,7 +85,7 @@ impl InterruptHandler {
         }
         self.acknowledge();
         // Discards the stored notification of the pending signal.
-        let _ = self.shared.signal.notified().now_or_never();
+        let _ = futures_util::FutureExt::now_or_never(self.shared.signal.notified());
         true
     }
 
@@ -348,59 +350,4 @@ pub fn suspend_process() {}
 #[expect(clippy::disallowed_methods, reason = "the main thread is blocked and cannot return an exit code")]
 fn exit_process(code: i32) {
     std::process::exit(code);
-}
-
-/// Signal to a server.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum ServerSignal {
-    /// Shut down.
-    Stop,
-    /// Reload the config.
-    Reload,
-}
-
-/// Receives the signals of a server: SIGINT, SIGTERM and SIGHUP.
-#[derive(Debug)]
-pub(crate) struct ServerSignals {
-    #[cfg(unix)]
-    signals: [tokio::signal::unix::Signal; 3],
-}
-
-#[cfg(unix)]
-impl ServerSignals {
-    /// Installs the handlers. Must be called in a tokio runtime.
-    ///
-    /// # Errors
-    /// If a handler cannot be installed.
-    pub(crate) fn listen() -> io::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let (interrupt, terminate, hangup) = (SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup());
-        Ok(Self { signals: [signal(interrupt)?, signal(terminate)?, signal(hangup)?] })
-    }
-
-    /// Resolves with the next signal.
-    pub(crate) async fn next(&mut self) -> ServerSignal {
-        let [interrupt, terminate, hangup] = &mut self.signals;
-        tokio::select! {
-            _ = interrupt.recv() => ServerSignal::Stop,
-            _ = terminate.recv() => ServerSignal::Stop,
-            _ = hangup.recv() => ServerSignal::Reload,
-        }
-    }
-}
-
-#[cfg(not(unix))]
-impl ServerSignals {
-    /// Never fails.
-    pub fn listen() -> io::Result<Self> {
-        Ok(Self {})
-    }
-
-    /// Resolves on Ctrl-C, the only signal on this platform.
-    pub async fn next(&mut self) -> ServerSignal {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
-        ServerSignal::Stop
-    }
 }

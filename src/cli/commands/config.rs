@@ -10,9 +10,7 @@ use crate::cli::{
     },
 };
 use crate::{
-    config::{
-        self, ConfigError, Flags, Origins, file::ConfigFile, renamed_keys::replace_renamed_keys, show::effective_toml,
-    },
+    config::{self, ConfigError, Flags, Origins, renamed_keys::replace_renamed_keys, show::effective_toml},
     render::Output,
     term::output::{Streams, write_stderr},
 };
@@ -49,6 +47,7 @@ enum ConfigCommand {
       mmchat config path\n  \
       $EDITOR \"$(mmchat config path)\"")]
     Path,
+    #[cfg(feature = "import")]
     Import(super::import::ImportArgs),
     /// Replace the old names of renamed keys in the config file, and keep a copy of it
     #[command(after_help = "Examples:\n  \
@@ -56,6 +55,7 @@ enum ConfigCommand {
       mmchat config migrate")]
     Migrate(MigrateArgs),
     /// Print the JSON schema of the config file
+    #[cfg(feature = "schema")]
     #[command(after_help = "Examples:\n  \
       mmchat config schema\n  \
       mmchat config schema > ~/.config/mmchat/schema.json")]
@@ -82,6 +82,7 @@ pub(crate) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError
         ConfigCommand::Path => config_path_line(&settings()?)?,
         ConfigCommand::Check => return check(context, &settings()?),
         ConfigCommand::Migrate(args) => return migrate(args, context),
+        #[cfg(feature = "import")]
         ConfigCommand::Import(args) => return super::import::run(args, context),
         ConfigCommand::Show(args) => {
             let (config, settings) = context.config(settings()?)?;
@@ -89,6 +90,7 @@ pub(crate) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError
             let layers = Context::layers(&context.environment, &settings)?;
             effective_toml(&config, &settings, args.origin.then(|| Origins::new(&layers)).as_ref())
         }
+        #[cfg(feature = "schema")]
         ConfigCommand::Schema => format!("{}\n", schema()),
     };
     Streams::stdout().write(&mut Output::data(out))?;
@@ -158,7 +160,8 @@ fn print_warnings(config: &config::Config) {
 }
 
 /// The JSON schema of the config file.
+#[cfg(feature = "schema")]
 fn schema() -> String {
-    let schema = schemars::schema_for!(ConfigFile);
+    let schema = schemars::schema_for!(config::file::ConfigFile);
     serde_json::to_string_pretty(&schema).expect("a schema serializes to JSON")
 }

@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
 
-use super::{import::key_file_names, init::questions, models::find_endpoint};
+use super::{init::questions, models::find_endpoint};
 use crate::cli::{
     CliError, Context,
     support::{
         completion::CompletionKind, config_input, config_transaction::ConfigTransaction, exit::Exit,
-        list_format::ListArgs,
+        key_files::key_file_names, list_format::ListArgs,
     },
 };
 use crate::{
@@ -18,9 +18,8 @@ use crate::{
         Flags,
         edit::NewEndpoint,
         template::{TemplateEndpoint, TemplateKey, key_file_path},
-        vendors,
+        unique_name, vendors,
     },
-    import::unique_name,
     model::api_key::{ApiKey, redact_url},
     render::table::Table,
     term::{input, output::write_stderr, prompt::can_prompt},

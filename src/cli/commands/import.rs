@@ -13,15 +13,19 @@ use strum::VariantNames as _;
 
 use crate::cli::{
     CliError, Context,
-    support::{config_transaction::ConfigTransaction, context::read_text_file, error::unknown_value, exit::Exit},
+    support::{
+        config_transaction::ConfigTransaction, context::read_text_file, error::unknown_value, exit::Exit,
+        key_files::key_file_names,
+    },
 };
 use crate::{
     config::{
         Config, Route,
         edit::{ConfigEditor, EditError, KeyRef, NewEndpoint, NewModel},
         template::key_file_path,
+        unique_name,
     },
-    import::{ImportFormat, ImportedConfig, ImportedEndpoint, ImportedKey, ImportedModel, ImportedRoute, unique_name},
+    import::{ImportFormat, ImportedConfig, ImportedEndpoint, ImportedKey, ImportedModel, ImportedRoute},
     model::{
         api_key::{ApiKey, KeySource},
         endpoint::Endpoint,
@@ -54,23 +58,6 @@ pub(crate) struct ImportArgs {
     /// Print what would be added, and write nothing
     #[arg(long)]
     dry_run: bool,
-}
-
-/// The sources of all keys and header values.
-pub(crate) fn key_sources(config: &Config) -> impl Iterator<Item = &KeySource> {
-    config
-        .endpoints
-        .iter()
-        .flat_map(|endpoint| endpoint.keys.iter().chain(endpoint.headers.iter().map(|(_, source)| source)))
-}
-
-/// The names of the files that hold keys of the config's endpoints.
-pub(crate) fn key_file_names(config: &Config) -> Vec<String> {
-    let name = |source: &KeySource| match source {
-        KeySource::File(path) => path.file_name().map(|name| name.to_string_lossy().into_owned()),
-        _ => None,
-    };
-    key_sources(config).filter_map(name).collect()
 }
 
 /// What the import adds.

@@ -8,21 +8,20 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use super::{
-    endpoint::read_key_from_stdin,
-    import::{key_file_names, key_sources},
-    models::find_endpoint,
-};
+use super::{endpoint::read_key_from_stdin, models::find_endpoint};
 use crate::cli::{
     CliError, Context,
     support::{
-        completion::CompletionKind, config_input, config_transaction::ConfigTransaction, exit::Exit,
+        completion::CompletionKind,
+        config_input,
+        config_transaction::ConfigTransaction,
+        exit::Exit,
+        key_files::{key_file_names, key_sources},
         list_format::ListArgs,
     },
 };
 use crate::{
-    config::{Config, Flags, edit::KeyRef, resolve_config_path, template::key_file_path},
-    import::unique_name,
+    config::{Config, Flags, edit::KeyRef, resolve_config_path, template::key_file_path, unique_name},
     model::api_key::{ApiKey, KeySource},
     render::table::Table,
     term::{

@@ -2,18 +2,22 @@
 
 mod again;
 mod ask;
+#[cfg(feature = "chat")]
 mod chat;
 mod compare;
 pub(super) mod completions;
 mod config;
+#[cfg(feature = "serve")]
 mod demo;
 mod doctor;
 mod endpoint;
 mod history;
+#[cfg(feature = "import")]
 mod import;
 mod init;
 mod key;
 mod man;
+#[cfg(feature = "serve")]
 mod mock;
 mod model;
 mod models;
@@ -23,6 +27,7 @@ mod presets;
 mod reset;
 mod retry;
 mod route;
+#[cfg(feature = "serve")]
 mod serve;
 mod stats;
 mod status;
@@ -37,10 +42,12 @@ use super::{CliError, Context, support::exit::Exit};
 pub(crate) enum Command {
     Ask(Box<ask::AskArgs>),
     Compare(Box<compare::CompareArgs>),
+    #[cfg(feature = "chat")]
     Chat(Box<chat::ChatArgs>),
     Again(Box<again::AgainArgs>),
     Pick(pick::PickArgs),
     Retry(Box<retry::RetryArgs>),
+    #[cfg(feature = "serve")]
     Demo(demo::DemoArgs),
     Init(init::InitArgs),
     Models(models::ModelsArgs),
@@ -57,7 +64,9 @@ pub(crate) enum Command {
     Route(route::RouteArgs),
     Stats(stats::StatsArgs),
     History(history::HistoryArgs),
+    #[cfg(feature = "serve")]
     Serve(serve::ServeArgs),
+    #[cfg(feature = "serve")]
     Mock(mock::MockArgs),
     Completions(completions::CompletionsArgs),
     Man(man::ManArgs),
@@ -68,10 +77,12 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, CliError
     match command {
         Command::Ask(args) => ask::run(args, context),
         Command::Compare(args) => compare::run(args, context),
+        #[cfg(feature = "chat")]
         Command::Chat(args) => chat::run(args, context),
         Command::Again(args) => again::run(args, context),
         Command::Pick(args) => pick::run(args, context),
         Command::Retry(args) => retry::run(args, context),
+        #[cfg(feature = "serve")]
         Command::Demo(args) => demo::run(args, context),
         Command::Init(args) => init::run(args, context),
         Command::Models(args) => models::run(args, context),
@@ -88,7 +99,9 @@ pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, CliError
         Command::Route(args) => route::run(args, context),
         Command::Stats(args) => stats::run(args, context),
         Command::History(args) => history::run(args, context),
+        #[cfg(feature = "serve")]
         Command::Serve(args) => serve::run(args, context),
+        #[cfg(feature = "serve")]
         Command::Mock(args) => mock::run(args, context),
         Command::Completions(args) => completions::run(args),
         Command::Man(args) => man::run(args),

@@ -192,12 +192,14 @@ impl Context {
     }
 
     /// The same for a command that sends requests repeatedly.
+    #[cfg(any(feature = "chat", feature = "serve"))]
     pub(crate) fn long_lived_engine_for(&self, config: &Config, store_content: bool) -> Arc<Engine> {
         Arc::new(self.stateful_engine(config, store_content).long_lived())
     }
 
     /// The same for a server. Its spend limits are in `ledger`, because they change with its config; the content of its
     /// clients' requests is never stored.
+    #[cfg(feature = "serve")]
     pub(crate) fn server_engine(&self, config: &Config, ledger: Option<Arc<SqliteSpendLedger>>) -> Arc<Engine> {
         let unlimited = Config { spend: Vec::new(), ..config.clone() };
         let engine = self.stateful_engine(&unlimited, false).long_lived();

@@ -95,6 +95,7 @@ pub(crate) struct RunSummary {
     /// The ids of the stored prompts and answers, if they are stored.
     pub(crate) stored: Option<StoredRound>,
     /// The answers, if they were collected.
+    #[cfg_attr(not(feature = "chat"), expect(dead_code, reason = "only `chat` needs them"))]
     pub(crate) answers: Vec<Answer>,
 }
 
@@ -118,6 +119,7 @@ impl RunRecorder {
     }
 
     /// Also collects the answers.
+    #[cfg(feature = "chat")]
     pub(crate) fn collecting_answers(mut self, plan: &Plan) -> Self {
         self.collector = Some(AnswerCollector::new(plan.calls.len()));
         self

@@ -198,7 +198,7 @@ impl Resolver {
 
 /// Resolves a path relative to `folder`; `~` is the home folder.
 #[must_use]
-pub(crate) fn resolve_path(folder: &Path, path: &str) -> PathBuf {
+fn resolve_path(folder: &Path, path: &str) -> PathBuf {
     let home = || directories::BaseDirs::new().map(|dirs| dirs.home_dir().to_owned());
     match path.strip_prefix("~/").zip(home()) {
         Some((relative, home)) => home.join(relative),

@@ -13,7 +13,7 @@ mod serve;
 mod spend;
 
 use endpoint::default_endpoint;
-pub(crate) use endpoint::{resolve_config_path, resolve_path};
+pub(crate) use endpoint::resolve_config_path;
 
 use super::{
     Config, ConfigError, Preset, Problem, Set,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use crate::{
-    config::{Config, resolve_path},
+    config::{Config, resolve_config_path},
     conversation::COMMANDS,
     term::editor::CompletionItem,
 };
@@ -46,7 +46,8 @@ fn complete_names(names: &[String], prefix: &str, start: usize) -> Vec<Completio
 /// The matching entries of the folder; folders end with a slash.
 fn complete_paths(typed: &str, start: usize) -> Vec<CompletionItem> {
     let (folder, name) = typed.rsplit_once('/').map_or(("", typed), |(folder, name)| (&typed[..=folder.len()], name));
-    let entries = std::fs::read_dir(if folder.is_empty() { ".".into() } else { resolve_path(Path::new(""), folder) });
+    let entries =
+        std::fs::read_dir(if folder.is_empty() { ".".into() } else { resolve_config_path(Path::new(""), folder) });
     let mut items: Vec<CompletionItem> = entries
         .into_iter()
         .flatten()

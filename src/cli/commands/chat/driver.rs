@@ -14,7 +14,7 @@ use crate::{
         CliError,
         support::{exit::Exit, prompt, recording::open_record},
     },
-    config::resolve_path,
+    config::resolve_config_path,
     conversation::{COMMANDS, ChatSession, Effect, Event, Turn},
     model::{Part, describe_error},
     render::{metrics::format_money, notice::format_duration, table::Table},
@@ -159,7 +159,11 @@ fn stats_table(conversation: &ChatSession) -> String {
 
 /// Expands a leading `~/`, because no shell has done it. URLs are unchanged.
 fn expand_home(path: &str) -> String {
-    if path.starts_with("~/") { resolve_path(Path::new(""), path).display().to_string() } else { path.to_owned() }
+    if path.starts_with("~/") {
+        resolve_config_path(Path::new(""), path).display().to_string()
+    } else {
+        path.to_owned()
+    }
 }
 
 fn copy_to_clipboard(text: &str) {

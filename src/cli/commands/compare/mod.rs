@@ -200,6 +200,7 @@ pub(crate) fn listen_for_interruption(modes: Option<&TerminalModes>) -> Result<I
         }
         term::signals::run_with_timeout(|| {
             term::live::shut_down();
+            #[cfg(feature = "chat")]
             term::editor::disable_bracketed_paste();
         });
     };

@@ -23,7 +23,8 @@ use crate::{
         file_limit::raise_open_file_limit,
         log::LogWriter,
         output::{Streams, write_stderr},
-        signals::{ServerSignal, ServerSignals, run_with_timeout},
+        server_signals::{ServerSignal, ServerSignals},
+        signals::run_with_timeout,
     },
 };
 use reload::ConfigSource;

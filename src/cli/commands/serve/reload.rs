@@ -14,7 +14,7 @@ use crate::{
     gateway::{Gateway, Log},
     model::environment::Environment,
     store::watch::FileWatcher,
-    term::signals::{ServerSignal, ServerSignals},
+    term::server_signals::{ServerSignal, ServerSignals},
 };
 
 /// Delay between a change and the reload: the file may still be being written.
