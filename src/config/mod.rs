@@ -16,7 +16,7 @@ mod origin;
 mod parse;
 pub(crate) mod preset;
 mod redact;
-pub(crate) mod renamed_keys;
+pub mod renamed_keys;
 mod resolve;
 mod serve;
 pub(crate) mod settings;

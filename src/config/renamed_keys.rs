@@ -34,7 +34,7 @@ impl std::fmt::Display for RenamedKey {
 
 /// The old keys that the config file `text` uses; none if it is not valid TOML.
 #[must_use]
-pub(crate) fn find_renamed_keys(text: &str) -> Vec<RenamedKey> {
+pub fn find_renamed_keys(text: &str) -> Vec<RenamedKey> {
     // Parsing the file a second time is only necessary if it contains an old key at all.
     if !RENAMED_KEYS.iter().any(|(_, old, _)| text.contains(old)) {
         return Vec::new();
@@ -55,7 +55,7 @@ pub(crate) fn find_renamed_keys(text: &str) -> Vec<RenamedKey> {
 
 /// Replaces the old keys in `text`; every other byte stays.
 #[must_use]
-pub(crate) fn replace_renamed_keys(text: &str, renamed: &[RenamedKey]) -> String {
+pub fn replace_renamed_keys(text: &str, renamed: &[RenamedKey]) -> String {
     let mut out = text.to_owned();
     let mut by_position: Vec<_> = renamed.iter().collect();
     by_position.sort_by_key(|key| std::cmp::Reverse(key.span.start));
