@@ -17,6 +17,7 @@ pub(crate) fn parse_base_url(text: &str) -> Result<Url, String> {
             }
             Ok(url)
         }
+        Err(url::ParseError::RelativeUrlWithoutBase) => Err("does not start with http:// or https://".to_owned()),
         Err(error) => Err(format!("is not a valid URL: {error}")),
     }
 }

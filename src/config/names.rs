@@ -75,6 +75,12 @@ impl Names {
         self
     }
 
+    /// Whether an entry of any kind has this name.
+    pub(crate) fn contains(&self, name: &str) -> bool {
+        let lists = [&self.models, &self.routes, &self.sets, &self.presets];
+        lists.into_iter().flatten().any(|known| known == name) || self.endpoints.iter().any(|(known, _)| known == name)
+    }
+
     /// The names in `text`; empty when it is not valid TOML.
     #[must_use]
     pub(crate) fn parse_lenient(text: &str) -> Self {

@@ -66,7 +66,7 @@ impl HealthFile {
     }
 
     fn health_error(&self, action: &str, error: impl std::fmt::Display) -> HealthError {
-        HealthError(format!("{action} {}: {}", self.path.display(), describe_error(&error)))
+        HealthError(format!("{action} the health file {}: {}", self.path.display(), describe_error(&error)))
     }
 }
 
@@ -79,7 +79,7 @@ impl HealthStore for HealthFile {
     fn read(&self) -> Result<HealthSnapshot, HealthError> {
         let text = self.read_text().map_err(|error| self.health_error("cannot read", error))?;
         let read = text.as_deref().map(parse).transpose();
-        read.map(Option::unwrap_or_default).map_err(|error| self.health_error("invalid health file", error))
+        read.map(Option::unwrap_or_default).map_err(|error| self.health_error("cannot parse", error))
     }
 
     fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthUpdate, HealthError> {
@@ -93,7 +93,7 @@ impl HealthStore for HealthFile {
         self.lock_timed_out.store(false, Ordering::Relaxed);
         let text = self.read_text().map_err(|error| self.health_error("cannot read", error))?;
         let read = text.as_deref().map(parse).transpose();
-        let parse_error = read.as_ref().err().map(|error| self.health_error("reset invalid health file", error));
+        let parse_error = read.as_ref().err().map(|error| self.health_error("ignored the contents of", error));
         let previous: Option<HealthSnapshot> = read.unwrap_or_default();
         let mut snapshot = previous.clone().unwrap_or_default();
         act(&mut snapshot);

@@ -294,10 +294,10 @@ async fn next_data(body: &mut reqwest::Body) -> Option<Result<Bytes, TransportEr
 fn classify_error(error: reqwest::Error, default: TransportErrorKind) -> TransportError {
     let error = error.without_url();
     let mut kind = None;
-    let (mut innermost, mut messages) = (describe_error(&error), String::new());
+    let (mut innermost, mut messages) = (describe_cause(&error), String::new());
     let mut cause: Option<&(dyn Error + 'static)> = Some(&error);
     while let Some(current) = cause {
-        innermost = describe_error(&current);
+        innermost = describe_cause(&current);
         messages.push_str(&innermost);
         kind = error_kind(current).or(kind);
         cause = current.source();
@@ -342,6 +342,19 @@ fn with_proxy_context(options: &ConnectOptions, error: TransportError) -> Transp
         _ => return error,
     };
     TransportError { message, ..error }
+}
+
+/// Descriptions of errors of the HTTP client that name its internals.
+const CLIENT_TEXTS: [(&str, &str); 3] = [
+    ("unexpected EOF during chunk size line", "the connection was closed in the middle of the response"),
+    ("unexpected EOF during chunk", "the connection was closed in the middle of the response"),
+    ("end of file before message length reached", "the connection was closed in the middle of the response"),
+];
+
+/// The text of a cause in the words of a user.
+fn describe_cause(cause: &dyn std::fmt::Display) -> String {
+    let text = describe_error(cause);
+    CLIENT_TEXTS.iter().find(|(known, _)| text == *known).map_or(text, |(_, replacement)| (*replacement).to_owned())
 }
 
 fn error_kind(error: &(dyn Error + 'static)) -> Option<TransportErrorKind> {

@@ -292,7 +292,7 @@ fn system_file_is_a_layer_below_the_user_file() {
     assert!(dry_run.stdout.contains("\"small\""), "{}", dry_run.stdout);
     // An edit may refer to an entry of the system's file, but cannot change it.
     env.run(&["model", "add", "big", "-e", "company", "-m", "large"]).expect_exit(0);
-    env.run(&["model", "remove", "fast"]).expect_exit(2).expect_stderr(&["fast"]);
+    env.run(&["model", "remove", "fast"]).expect_exit(2).expect_stderr(&["\"fast\" is defined in", "administrator"]);
     assert_eq!(fs::read_to_string(folder.join("config.toml")).expect("readable"), system);
     env.run(&["config", "check"]).expect_exit(0).expect_stderr(&["xdg/mmchat/config.toml, ", "2 model(s)"]);
     let shown = env.run(&["config", "show", "--origin"]).expect_exit(0).stdout;

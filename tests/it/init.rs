@@ -98,7 +98,7 @@ fn invalid_arguments_are_rejected_before_any_request() {
     let env = TestEnv::new();
     for (arguments, words) in [
         (&["--endpoint", "nowhere"][..], "unknown service \"nowhere\""),
-        (&["--endpoint", "x=nonsense"], "is not a valid URL"),
+        (&["--endpoint", "x=nonsense"], "does not start with http"),
         (&["--key-env", "x=Y"], "no such endpoint"),
         (&["--key-env", "x"], "expected NAME="),
         (&["--no-discover"], "no API keys and no local servers"),
@@ -149,7 +149,7 @@ mod on_a_terminal {
             ("Add another endpoint", typed(&["y"])),
             ("Which vendor", typed(&[ENTER])),
             ("Base URL", typed(&["nonsense", ENTER])),
-            ("is not a valid URL", typed(&["\u{15}", url, ENTER])),
+            ("the base URL does not start with http", typed(&["\u{15}", url, ENTER])),
             ("Name for this endpoint", typed(&["\u{15}", "box", ENTER])),
             ("API key of box", typed(&["type it", ENTER])),
             (SECRET, typed(&["sk-typed-secret-key", ENTER])),

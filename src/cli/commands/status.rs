@@ -15,9 +15,7 @@ use crate::{
     model::{endpoint::Endpoint, sanitize::one_line, target::Target},
     render::{notice::format_duration, table::Table},
     routing::{
-        health::{
-            Availability, HealthError, HealthKey, HealthSnapshot, HealthStore, KeyHash, LastError, TargetHealthKeys,
-        },
+        health::{Availability, HealthKey, HealthSnapshot, HealthStore, KeyHash, LastError, TargetHealthKeys},
         policies::HealthPolicy,
     },
     store::{self, health::HealthFile},
@@ -216,11 +214,7 @@ fn status_json(line: &StatusRow, snapshot: &HealthSnapshot, latency: Option<f64>
 
 /// Updates the health file; prints a warning when a damaged file had to be replaced.
 pub(crate) fn update_health(file: &HealthFile, change: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<(), CliError> {
-    let failed = |error: HealthError| CliError::System {
-        what: "cannot update the health file".into(),
-        source: std::io::Error::other(error.to_string()),
-    };
-    let (_, warning) = file.update(change).map_err(failed)?;
+    let (_, warning) = file.update(change)?;
     if let Some(warning) = warning {
         write_stderr(&format!("warning: {warning}\n"));
     }

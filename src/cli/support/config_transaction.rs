@@ -8,7 +8,7 @@ use super::context::{read_system_config, read_text_file};
 use crate::cli::{CliError, Context};
 use crate::{
     config::{
-        Config, ConfigError, ConfigLayers, ConfigText, Flags,
+        Config, ConfigError, ConfigLayers, ConfigText, Flags, Names,
         edit::{ConfigEditor, EditError},
         template::key_file_path,
     },
@@ -69,7 +69,7 @@ impl ConfigTransaction {
         // An error that is already in the file is reported as such, not as a result of the change.
         self.config()?;
         let mut editor = ConfigEditor::parse(self.text())?;
-        let result = change(&mut editor)?;
+        let result = change(&mut editor).map_err(|error| self.explain(error))?;
         let mut text = editor.text();
         // Keep the line endings and the byte order mark of the file.
         if original.contains("\r\n") {
@@ -79,6 +79,19 @@ impl ConfigTransaction {
             text.insert(0, BOM);
         }
         Ok((result, text))
+    }
+
+    /// Names the system's file in the error of an edit that looks for one of its entries.
+    fn explain(&self, error: EditError) -> CliError {
+        if let (EditError::NotFound { kind, name, .. }, Some(system)) = (&error, &self.layers.system)
+            && Names::parse_lenient(&system.text).contains(name)
+        {
+            return CliError::usage(
+                format!("{kind} \"{name}\" is defined in {}", system.path.display()),
+                "only an administrator can change that file; an entry with the same name in your config replaces it",
+            );
+        }
+        error.into()
     }
 
     /// Checks that `text` is a valid config.

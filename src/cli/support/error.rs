@@ -10,6 +10,7 @@ use crate::{
     config::{self, Config, ConfigError, closest_name, edit::EditError, preset::PresetError},
     engine::plan::PlanError,
     model::describe_error,
+    routing::health::HealthError,
     store::record::RecordError,
     term::{
         input::InputError,
@@ -46,6 +47,9 @@ pub enum CliError {
     /// The database of calls cannot be read or written.
     #[error(transparent)]
     Record(#[from] RecordError),
+    /// The health file cannot be read or written.
+    #[error(transparent)]
+    Health(#[from] HealthError),
     /// A condition was not met, such as a cost limit.
     #[error("{message}")]
     Condition {
@@ -125,7 +129,7 @@ impl CliError {
             Self::Plan(PlanError::NoEndpoints) => Exit::Key,
             Self::Plan(_) | Self::Input(_) | Self::Preset(_) | Self::Usage { .. } => Exit::Usage,
             Self::Condition { .. } => Exit::Condition,
-            Self::Record(_) | Self::Write(_) | Self::System { .. } => Exit::Internal,
+            Self::Record(_) | Self::Health(_) | Self::Write(_) | Self::System { .. } => Exit::Internal,
         }
     }
 }

@@ -59,7 +59,7 @@ pub type HealthUpdate = (HealthSnapshot, Option<HealthError>);
 
 /// The snapshot could not be read or written.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("cannot use the saved health state: {0}")]
+#[error("{0}")]
 pub struct HealthError(pub String);
 
 /// The availability of a candidate: the state of its breakers, cooldowns and probes.

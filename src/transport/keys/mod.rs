@@ -69,7 +69,7 @@ pub enum KeyError {
     #[error("no key in the {0}")]
     Empty(String),
     /// This build does not support the source.
-    #[error("cannot read {0}: this build has no keyring support; use `env`, `file` or `command`")]
+    #[error("cannot read {0}: this build has no keyring support")]
     KeyringUnsupported(String),
     /// The system's keyring returned an error.
     #[error("cannot access {entry}: {reason}")]
@@ -87,6 +87,9 @@ impl KeyError {
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::EnvNotSet(name) => Some(format!("run \"export {name}=…\"")),
+            Self::KeyringUnsupported(_) => {
+                Some("use a variable, a file or a command instead: { env = \"NAME\" }".to_owned())
+            }
             Self::InsecurePermissions(path) => Some(format!("run \"chmod 600 {path}\"")),
             _ => None,
         }

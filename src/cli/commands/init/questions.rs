@@ -59,7 +59,9 @@ pub(crate) fn prompt_endpoint(environment: &Environment, taken: &[&str]) -> Resu
     let (name, base_url) = if let Some(vendor) = vendor {
         (vendor.name.clone(), vendor.base_url.clone())
     } else {
-        let address = text("Base URL, including /v1", None, |text| validate_base_url(text).map(drop))?;
+        let is_valid =
+            |text: &str| validate_base_url(text).map(drop).map_err(|reason| format!("the base URL {reason}"));
+        let address = text("Base URL, including /v1", None, is_valid)?;
         let suggestion = suggested_name(&address);
         let name = text("Name for this endpoint", Some(suggestion), |text| check_new_name(text, taken))?;
         (normalize_name(&name), address)
