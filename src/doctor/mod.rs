@@ -26,15 +26,19 @@ use crate::{
 const MAX_CLOCK_SKEW_SECS: i64 = 30;
 
 /// Result of a check.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
 pub(crate) enum Verdict {
     /// Passed.
+    #[strum(serialize = "ok")]
     Pass,
     /// Works, but the user should know about it.
+    #[strum(serialize = "note")]
     Note,
     /// Failed.
+    #[strum(serialize = "BAD")]
     Fail,
     /// Could not be determined.
+    #[strum(serialize = "?")]
     Unknown,
 }
 
@@ -42,12 +46,7 @@ impl Verdict {
     /// Name, as shown.
     #[must_use]
     pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Pass => "ok",
-            Self::Note => "note",
-            Self::Fail => "BAD",
-            Self::Unknown => "?",
-        }
+        self.into()
     }
 }
 

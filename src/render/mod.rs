@@ -16,8 +16,11 @@ pub(crate) mod table;
 pub(crate) mod timeline;
 pub mod wrap;
 
+use strum::{EnumString, VariantNames};
+
 /// Format of the data on stdout.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub(crate) enum Format {
     /// The text of the answer.
     Text,
@@ -27,16 +30,6 @@ pub(crate) enum Format {
     Json,
     /// One JSON object per event, as it happens.
     Jsonl,
-}
-
-/// All formats with their names.
-pub(crate) static FORMATS: &[(&str, Format)] =
-    &[("text", Format::Text), ("markdown", Format::Markdown), ("json", Format::Json), ("jsonl", Format::Jsonl)];
-
-/// The format with this name.
-#[must_use]
-pub(crate) fn format_by_name(name: &str) -> Option<Format> {
-    FORMATS.iter().find(|(known, _)| *known == name).map(|&(_, format)| format)
 }
 
 /// Text to write to the two streams. The order between them is kept: both may be the same terminal.

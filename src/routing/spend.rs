@@ -17,7 +17,8 @@ pub enum SpendScope {
 }
 
 /// The period of a limit, in the user's time zone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Period {
     /// Starts at midnight.
     Day,
@@ -29,10 +30,7 @@ impl Period {
     /// The name in the config.
     #[must_use]
     pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Day => "day",
-            Self::Month => "month",
-        }
+        self.into()
     }
 }
 

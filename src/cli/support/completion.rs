@@ -9,13 +9,14 @@ use std::{
 };
 
 use clap_complete::{ArgValueCompleter, CompletionCandidate, engine::ValueCompleter};
+use strum::VariantNames as _;
 use url::Url;
 
 use super::context::{preset_file_names, preset_folder, read_text_file};
 use crate::{
     config::{Flags, Names, ResolvedSettings, from_environment, vendors},
     model::environment::Environment,
-    render::{FORMATS, compare::VIEWS},
+    render::{Format, compare::View},
     store,
 };
 
@@ -56,8 +57,8 @@ impl CompletionKind {
         let owned = |names: &[&str]| names.iter().map(|&name| name.to_owned()).collect();
         match self {
             Self::Vendors => return vendors::all().iter().map(|vendor| vendor.name.clone()).collect(),
-            Self::Formats => return owned(&FORMATS.iter().map(|(name, _)| *name).collect::<Vec<_>>()),
-            Self::Views => return owned(&VIEWS.iter().map(|(name, _)| *name).collect::<Vec<_>>()),
+            Self::Formats => return owned(Format::VARIANTS),
+            Self::Views => return owned(View::VARIANTS),
             _ => {}
         }
         let Some(data) = CompletionData::load() else { return Vec::new() };

@@ -10,6 +10,7 @@ use std::{
 };
 
 use clap::Args;
+use strum::VariantNames as _;
 
 use super::{completion::CompletionKind, error::unknown_value, prompt};
 
@@ -20,7 +21,7 @@ use crate::{
         preset::{PresetError, RenderedPreset},
     },
     model::{ChatRequest, Message, ModelRequest, Params, Part, Role},
-    render::{FORMATS, Format, format_by_name},
+    render::Format,
     term::output::{Streams, WriteError},
 };
 
@@ -250,8 +251,5 @@ fn render_preset(preset: &Preset, input: String, variables: Vec<(String, String)
 }
 
 fn parse_format(name: &str) -> Result<Format, CliError> {
-    format_by_name(name).ok_or_else(|| {
-        let known: Vec<&str> = FORMATS.iter().map(|(name, _)| *name).collect();
-        unknown_value("format", name, &known)
-    })
+    name.parse().map_err(|_| unknown_value("format", name, Format::VARIANTS))
 }

@@ -22,7 +22,7 @@ pub(crate) use columns::{fits_side_by_side, max_columns};
 use live::LiveView;
 pub(crate) use live::{Action, Key};
 use settings::OutputMode;
-pub(crate) use settings::{CompareSettings, VIEWS, View};
+pub(crate) use settings::{CompareSettings, View};
 use tagged::TaggedLines;
 
 use super::{Format, Output, json, notice, report::ReportCall, timeline::Timeline, wrap::wrap};

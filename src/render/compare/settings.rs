@@ -1,9 +1,12 @@
 //! Settings of a comparison: the views by name, and the output mode of each on a terminal and on a pipe.
 
+use strum::{EnumString, VariantNames};
+
 use crate::render::{Format, TerminalInfo};
 
 /// How several answers are laid out as text.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, VariantNames)]
+#[strum(serialize_all = "kebab-case")]
 pub(crate) enum View {
     /// On a terminal a live region, then columns or a stack; on a pipe `Stack`.
     #[default]
@@ -19,16 +22,6 @@ pub(crate) enum View {
     /// Only the table of metrics.
     Quiet,
 }
-
-/// All views with their names.
-pub(crate) static VIEWS: &[(&str, View)] = &[
-    ("auto", View::Auto),
-    ("live", View::Live),
-    ("columns", View::Columns),
-    ("stack", View::Stack),
-    ("tagged", View::Tagged),
-    ("quiet", View::Quiet),
-];
 
 /// Settings of the view of a comparison.
 #[derive(Clone, Debug)]

@@ -35,7 +35,7 @@ use crate::{
     model::{ChatRequest, ModelRequest},
     render::{
         Format, TerminalInfo,
-        compare::{CompareSettings, CompareView, VIEWS, View},
+        compare::{CompareSettings, CompareView, View},
     },
     routing::OnIncomplete,
     store::record::Continuation,
@@ -367,9 +367,7 @@ fn parse_samples(text: &str) -> Result<usize, String> {
 }
 
 fn parse_view(value: &str, format: Format, terminal: TerminalInfo, can_draw: bool) -> Result<View, CliError> {
-    let Some(&(_, view)) = VIEWS.iter().find(|(name, _)| *name == value) else {
-        return Err(unknown_value("view", value, &VIEWS.iter().map(|(name, _)| *name).collect::<Vec<_>>()));
-    };
+    let view = value.parse().map_err(|_| unknown_value("view", value, View::VARIANTS))?;
     if view != View::Auto && format != Format::Text {
         return Err(CliError::usage("--view applies only to --format text", "remove one of them"));
     }
