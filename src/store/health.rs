@@ -173,7 +173,7 @@ mod tests {
             fs::write(folder.path().join("health.json"), invalid).expect("writable file");
             assert!(store.read().expect_err("invalid file").to_string().contains("health.json"));
             let (_, error) = store.update(&mut |snapshot| snapshot.key_salt = "x".into()).expect("reset file");
-            assert!(error.expect("invalid file").to_string().contains("reset"));
+            assert!(error.expect("invalid file").to_string().contains("ignored the contents"));
             assert_eq!(store.read().expect("valid file").key_salt, "x");
         }
     }
