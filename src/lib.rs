@@ -85,7 +85,7 @@ mod store;
 mod term;
 mod transport;
 
-pub use config::{Config, ConfigError, ConfigLayers, ConfigText, Problem, Route};
+pub use config::{Config, ConfigError, ConfigLayers, ConfigText, Problem, RoundContext, Route};
 pub use engine::{
     AttemptRecord, CallRecord, Completion, Engine, Event, EventKind, NextStep, Notice, Run,
     plan::{Call, Plan, PlanError, resolve_call},
@@ -93,12 +93,12 @@ pub use engine::{
 pub use model::{
     Answer, ChatRequest, Delta, DeltaKind, ErrorClass, FinishReason, Message, ModelRequest, Params, Part, Role, Usage,
     api_key::{ApiKey, KeySource},
-    endpoint::Endpoint,
+    endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
     environment::Environment,
     target::{Price, Target, TargetId},
 };
-pub use protocol::CallError;
-pub use routing::{OnFilter, OnIncomplete, Policy, policies};
+pub use protocol::{CallError, error::ErrorSource};
+pub use routing::{OnFilter, OnIncomplete, Policy, policies, strategy::Strategy};
 pub use transport::{ByteStream, Transport, TransportError, TransportErrorKind, http::HttpTransport, keys::KeyRing};
 
 /// What the binary, the tests, the benchmarks and the fuzz targets of this package need beyond the API. It changes without

@@ -124,7 +124,7 @@ impl From<&Target> for ModelEntry {
             ("images", supports_images.unwrap_or_default()),
             ("tools", supports_tools.unwrap_or_default()),
         ];
-        let extra = toml::Table::try_from(&params.extra).expect("the values of `extra` were read from TOML");
+        let extra = toml::Table::try_from(&params.extra).expect("`parse` rejects values that TOML or JSON lacks");
         Self {
             endpoint: endpoint.name.clone().into(),
             model: upstream_id.clone().into(),
@@ -293,9 +293,10 @@ fn key_entry(source: &KeySource) -> KeyEntry {
             let redacted = args.iter().skip(1).map(|_| REDACTED.to_owned());
             KeyEntry::Command(args.first().cloned().into_iter().chain(redacted).collect())
         }
-        KeySource::Shell(line) => match line.trim().split_once(char::is_whitespace) {
-            Some((program, _)) => KeyEntry::Shell(format!("{program} {REDACTED}")),
-            None => KeyEntry::Shell(line.clone()),
+        KeySource::Shell(line) => match source.program() {
+            Some(program) if program == line.trim() => KeyEntry::Shell(program.to_owned()),
+            Some(program) => KeyEntry::Shell(format!("{program} {REDACTED}")),
+            None => KeyEntry::Shell(REDACTED.to_owned()),
         },
     }
 }

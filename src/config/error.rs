@@ -107,9 +107,9 @@ pub enum ConfigError {
         reason: String,
     },
     /// The file has problems.
-    #[error("invalid configuration in {path}: {} problem(s)", problems.len())]
+    #[error("invalid configuration in {}: {} problem(s)", paths_of(problems), problems.len())]
     Invalid {
-        /// The file.
+        /// The file of the first problem.
         path: PathBuf,
         /// All problems.
         problems: Vec<Problem>,
@@ -124,6 +124,13 @@ pub enum ConfigError {
         /// The reason.
         reason: String,
     },
+}
+
+/// The paths of the files with `problems`.
+fn paths_of(problems: &[Problem]) -> String {
+    let mut paths: Vec<String> = problems.iter().map(|problem| problem.path().display().to_string()).collect();
+    paths.dedup();
+    paths.join(" and ")
 }
 
 impl ConfigError {

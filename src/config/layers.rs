@@ -8,7 +8,7 @@ use std::path::Path;
 use super::{
     Config, ConfigError,
     file::{ConfigFile, ServeEntry, SpendEntry},
-    names::normalize_name,
+    names::{Names, normalize_name},
     parse::{Parsed, parse},
     resolve::{from_environment, resolve_file},
     source::{ConfigText, SourceMap},
@@ -36,30 +36,35 @@ impl ConfigLayers {
             return from_environment(&self.environment);
         }
         let source = SourceMap::new(&files);
-        let (mut merged, mut problems, mut skipped_names) = (None, Vec::new(), Vec::new());
+        let (mut values, mut problems, mut skipped_names) = (Vec::new(), Vec::new(), Vec::new());
         let mut start = 0;
         for file in &files {
             let parsed: Parsed<ConfigFile> = parse(&source, &file.text, start);
             start += file.text.len() + 1;
             problems.extend(parsed.problems);
             skipped_names.extend(parsed.skipped_names);
-            let Some(value) = parsed.value else { return Err(ConfigError::invalid(problems)) };
-            merged = Some(match merged {
-                None => value,
-                Some(user) => merge(value, user),
-            });
+            values.extend(parsed.value);
         }
-        let file = merged.unwrap_or_default();
-        let (config, more_problems) = resolve_file(&file, source, &self.environment, skipped_names);
-        problems.extend(more_problems);
+        // Without one of the files, every reference to its entries would be unknown.
+        if values.len() == files.len() {
+            let file = values.into_iter().reduce(|user, system| merge(system, user)).unwrap_or_default();
+            let (config, more_problems) = resolve_file(&file, source, &self.environment, skipped_names);
+            problems.extend(more_problems);
+            if problems.is_empty() {
+                let renamed_keys = self.user.as_ref().map(|user| super::renamed_keys::find_renamed_keys(&user.text));
+                let files = self.paths().into_iter().map(Path::to_owned).collect();
+                return Ok(Config { files, renamed_keys: renamed_keys.unwrap_or_default(), ..config });
+            }
+        }
         problems.sort_by(|a, b| (a.path(), a.line_column()).cmp(&(b.path(), b.line_column())));
-        if problems.is_empty() {
-            let renamed_keys = self.user.as_ref().map(|user| super::renamed_keys::find_renamed_keys(&user.text));
-            let files = self.paths().into_iter().map(Path::to_owned).collect();
-            Ok(Config { files, renamed_keys: renamed_keys.unwrap_or_default(), ..config })
-        } else {
-            Err(ConfigError::invalid(problems))
-        }
+        Err(ConfigError::invalid(problems))
+    }
+
+    /// The file with the preset `name`.
+    #[must_use]
+    pub(crate) fn file_of_preset(&self, name: &str) -> Option<&Path> {
+        let has_preset = |file: &&ConfigText| Names::parse_lenient(&file.text).contains("preset", name);
+        self.user.iter().chain(&self.system).find(has_preset).map(|file| file.path.as_path())
     }
 
     /// The paths of the files that exist, the system's first.
@@ -80,6 +85,8 @@ fn merge(system: ConfigFile, user: ConfigFile) -> ConfigFile {
     let mut system = system;
     // Models, routes and sets share a namespace: an entry replaces those of all three kinds.
     let names: Vec<String> = [names(&user.models), names(&user.routes), names(&user.sets)].concat();
+    // A limit needs the price of the model that it was written for.
+    system.spend.models.0.retain(|(name, _)| !names.contains(&normalize_name(&name.value)));
     system.models.0.retain(|(name, _)| !is_replaced(name, &names, &user.models));
     system.routes.0.retain(|(name, _)| !is_replaced(name, &names, &user.routes));
     system.sets.0.retain(|(name, _)| !is_replaced(name, &names, &user.sets));
@@ -124,9 +131,11 @@ fn merge_serve(system: ServeEntry, user: ServeEntry) -> ServeEntry {
 /// The entries of `system`, each replaced by the one of `user` with its name, then the other entries of `user`.
 fn merge_tables<T>(system: OrderedTable<T>, user: OrderedTable<T>) -> OrderedTable<T> {
     let mut entries: Vec<(Spanned<String>, T)> = system.0;
+    let system_count = entries.len();
     for (name, entry) in user.0 {
         let same_name = |(known, _): &(Spanned<String>, T)| normalize_name(&known.value) == normalize_name(&name.value);
-        match entries.iter().position(same_name) {
+        // A name that is twice in the user's file is an error, which `resolve` reports.
+        match entries[..system_count].iter().position(same_name) {
             Some(position) => entries[position] = (name, entry),
             None => entries.push((name, entry)),
         }

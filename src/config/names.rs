@@ -75,10 +75,17 @@ impl Names {
         self
     }
 
-    /// Whether an entry of any kind has this name.
-    pub(crate) fn contains(&self, name: &str) -> bool {
-        let lists = [&self.models, &self.routes, &self.sets, &self.presets];
-        lists.into_iter().flatten().any(|known| known == name) || self.endpoints.iter().any(|(known, _)| known == name)
+    /// Whether an entry of this kind has this name.
+    pub(crate) fn contains(&self, kind: &str, name: &str) -> bool {
+        let names = match kind {
+            "endpoint" => return self.endpoints.iter().any(|(known, _)| known == name),
+            "model" => &self.models,
+            "route" => &self.routes,
+            "set" => &self.sets,
+            "preset" => &self.presets,
+            _ => return false,
+        };
+        names.iter().any(|known| known == name)
     }
 
     /// The names in `text`; empty when it is not valid TOML.

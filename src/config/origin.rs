@@ -5,7 +5,7 @@ use std::path::Path;
 use toml_edit::{Document, Item, TableLike};
 
 use super::{
-    Config, ConfigLayers, ResolvedSettings, names::normalize_name, parse::entry_path, renamed_keys::old_names,
+    Config, ConfigLayers, ResolvedSettings, names::normalize_name, parse::entry_len, renamed_keys::old_names,
     source::ConfigText, vendors,
 };
 use crate::model::environment::Environment;
@@ -47,29 +47,38 @@ impl Origins {
 
     /// The origin of the config key at `path`.
     pub(super) fn of_key(&self, path: &[String], config: &Config) -> String {
-        let own = self.in_files(path).or_else(|| self.of_base_url(path));
+        let own = self.in_files(path).or_else(|| self.of_known_service(path, config));
         own.or_else(|| self.of_endpoint_timeout(path, config)).unwrap_or_else(|| "default".to_owned())
     }
 
     /// The file and line of the key at `path`. Only the layer that has the entry is searched, because it replaces the
     /// entry of the other layer.
     fn in_files(&self, path: &[String]) -> Option<String> {
-        let entry = if path.first().is_some_and(|table| table == "serve") && path.get(1).is_none_or(|key| key != "keys")
-        {
-            path
-        } else {
-            entry_path(path)
-        };
+        let names: Vec<&str> = path.iter().map(String::as_str).take(3).collect();
+        // The settings of the server are replaced one by one.
+        let is_setting = matches!(names[..], ["serve", name, ..] if name != "keys");
+        let entry = if is_setting { path } else { &path[..entry_len(&names).min(path.len())] };
         let file = self.files.iter().find(|file| file.line(entry).is_some())?;
         Some(format!("{}:{}", file.path().display(), file.line(path)?))
     }
 
-    /// The variable or the known service that a base URL comes from.
-    fn of_base_url(&self, path: &[String]) -> Option<String> {
+    /// The variable or the known service that a property of an endpoint comes from.
+    fn of_known_service(&self, path: &[String], config: &Config) -> Option<String> {
         let [table, name, key] = path else { return None };
-        let vendor = vendors::by_name(name).filter(|_| table == "endpoints" && key == "base_url")?;
-        let variable = vendor.base_url_env.iter().find(|name| self.environment.get(name).is_some());
-        Some(variable.cloned().unwrap_or_else(|| format!("known service \"{name}\"")))
+        let endpoint = config.endpoint(name).filter(|_| table == "endpoints")?;
+        let vendor = vendors::by_name(name);
+        match key.as_str() {
+            "base_url" => {
+                let variable = vendor?.base_url_env.iter().find(|name| self.environment.get(name).is_some());
+                Some(variable.cloned().unwrap_or_else(|| format!("known service \"{name}\"")))
+            }
+            "gateway" if endpoint.gateway => {
+                let vendor = vendors::by_url(&endpoint.base_url)?;
+                Some(format!("known service \"{}\"", vendor.name))
+            }
+            "api_keys" if self.files.is_empty() => vendor?.key_variable(&self.environment).map(str::to_owned),
+            _ => None,
+        }
     }
 
     /// The origin of a timeout that a model takes from its endpoint.
@@ -85,17 +94,26 @@ impl ParsedFile {
         &self.file.path
     }
 
-    /// The line of the key at `path`, counted from 1.
+    /// The line of the key at `path`, counted from 1. If a parent has a value that is not a table, such as an amount of
+    /// money in the default currency, the line of that parent.
     fn line(&self, path: &[String]) -> Option<usize> {
         let mut table: &dyn TableLike = self.document.as_table();
-        let (last, parents) = path.split_last()?;
-        for (depth, name) in parents.iter().enumerate() {
-            table = find(table, name, &path[..depth])?.1.as_table_like()?;
+        let mut position = None;
+        for (depth, name) in path.iter().enumerate() {
+            let (offset, item) = find(table, name, &path[..depth])?;
+            position = Some(offset);
+            match item.as_table_like() {
+                Some(inner) => table = inner,
+                None => break,
+            }
         }
-        let (offset, _) = find(table, last, parents)?;
-        Some(memchr::memchr_iter(b'\n', &self.file.text.as_bytes()[..offset]).count() + 1)
+        let before = &self.file.text.as_bytes()[..position?];
+        Some(memchr::memchr_iter(b'\n', before).count() + 1)
     }
 }
+
+/// Tables whose keys are compared without case: header names and currencies.
+const CASELESS_TABLES: [&str; 4] = ["headers", "day", "month", "spend"];
 
 /// The position and the value of the key `name` of the table at `path`, also under an older or a singular name.
 fn find<'t>(table: &'t dyn TableLike, name: &str, path: &[String]) -> Option<(usize, &'t Item)> {
@@ -103,7 +121,8 @@ fn find<'t>(table: &'t dyn TableLike, name: &str, path: &[String]) -> Option<(us
         let is_singular = name == "api_keys" && key == "api_key";
         normalize_name(key) == name
             || is_singular
-            || name.eq_ignore_ascii_case(key) && path.last().is_some_and(|table| table == "headers")
+            || name.eq_ignore_ascii_case(key)
+                && path.last().is_some_and(|table| CASELESS_TABLES.contains(&table.as_str()))
             || path.first().is_some_and(|table| old_names(table, name).any(|old| old == key))
     };
     let (key, _) = table.iter().find(|(key, _)| is_same(key))?;

@@ -1,8 +1,8 @@
 //! Deserializes a TOML file and reports every error in it, not only the first.
 //!
 //! serde stops at the first error. So the value with the error is removed from the parsed table, or the missing key is
-//! added, and the table is deserialized again, until nothing is wrong. A named entry with an error is left out of the result; its name is kept,
-//! so that references to it are not reported as unknown.
+//! added, and the table is deserialized again, until nothing is wrong. A named entry with an error is left out of the
+//! result; its name is kept, so that references to it are not reported as unknown.
 
 use std::{borrow::Cow, collections::HashMap, ops::Range};
 
@@ -24,6 +24,13 @@ pub(super) struct Parsed<T> {
     pub(super) skipped_names: Vec<String>,
 }
 
+/// A step from a table to a key, or from an array to an element.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Step {
+    Key(String),
+    Index(usize),
+}
+
 /// Deserializes `text`, the file at offset `start` of `source`.
 pub(super) fn parse<T: DeserializeOwned>(source: &SourceMap, text: &str, start: usize) -> Parsed<T> {
     let text = with_offset(text, start);
@@ -40,9 +47,14 @@ pub(super) fn parse<T: DeserializeOwned>(source: &SourceMap, text: &str, start: 
         removed: Vec::new(),
         placeholders: HashMap::new(),
     };
+    let mut problems: Vec<Problem> = parser.remove_unsupported_values(source);
     let (value, errors) = parser.parse();
-    let problems = errors.iter().map(|error| toml_problem(source, error)).collect();
-    let names = parser.skipped.iter().filter_map(|path| path.get(1)).map(|name| normalize_name(name));
+    problems.extend(errors.iter().map(|error| toml_problem(source, error)));
+    problems.truncate(MAX_ERRORS);
+    let names = parser.skipped.iter().filter_map(|path| match path.get(1) {
+        Some(Step::Key(name)) => Some(normalize_name(name)),
+        _ => None,
+    });
     Parsed { value, problems, skipped_names: names.collect() }
 }
 
@@ -63,16 +75,31 @@ struct TableParser<'t> {
     table: DeTable<'t>,
     span: Range<usize>,
     /// The paths of the entries with errors.
-    skipped: Vec<Vec<String>>,
+    skipped: Vec<Vec<Step>>,
     /// The paths of removed keys and values.
-    removed: Vec<Vec<String>>,
+    removed: Vec<Vec<Step>>,
     /// The paths of values that stand in for missing keys, with the index of their kind.
-    placeholders: HashMap<Vec<String>, usize>,
+    placeholders: HashMap<Vec<Step>, usize>,
 }
 
 impl TableParser<'_> {
+    /// Removes the values that no key accepts and that JSON cannot represent: dates, `nan`, `inf`, too large integers.
+    fn remove_unsupported_values(&mut self, source: &SourceMap) -> Vec<Problem> {
+        let mut found = Vec::new();
+        find_unsupported(&self.table, &mut Vec::new(), &mut found);
+        let mut problems = Vec::new();
+        // From the end, so that the indices of earlier elements stay valid.
+        for (path, span, message) in found.into_iter().rev() {
+            problems.push(Problem::new(source, message, span));
+            self.skipped.push(entry_path(&path).to_vec());
+            self.remove(path);
+        }
+        problems.reverse();
+        problems
+    }
+
     fn parse<T: DeserializeOwned>(&mut self) -> (Option<T>, Vec<Error>) {
-        let mut errors = Vec::new();
+        let mut errors: Vec<Error> = Vec::new();
         loop {
             let error = match self.deserialize() {
                 Ok(value) if self.skipped.is_empty() => return (Some(value), errors),
@@ -84,7 +111,7 @@ impl TableParser<'_> {
                 return (None, errors);
             };
             self.skipped.push(entry_path(&path).to_vec());
-            let is_new_error = self.work_around(&error, &path);
+            let is_new_error = self.work_around(&error, path);
             if is_new_error {
                 errors.push(error);
                 if errors.len() == MAX_ERRORS {
@@ -93,7 +120,7 @@ impl TableParser<'_> {
             }
         }
         for path in &self.skipped {
-            remove(&mut self.table, path);
+            remove_at(&mut self.table, path);
         }
         (self.deserialize().ok(), errors)
     }
@@ -104,40 +131,47 @@ impl TableParser<'_> {
 
     /// Changes the table so that the next error is found: removes the value at `path`, or adds a missing key. Returns
     /// whether `error` is one of the file, not a result of an earlier change.
-    fn work_around(&mut self, error: &Error, path: &[String]) -> bool {
-        if let Some(kind) = self.placeholders.get(path) {
+    fn work_around(&mut self, error: &Error, path: Vec<Step>) -> bool {
+        if let Some(kind) = self.placeholders.get(&path) {
             // The placeholder has the wrong type.
-            self.set_placeholder(path.to_vec(), kind + 1);
+            let kind = kind + 1;
+            self.set_placeholder(path, kind);
             return false;
         }
         if let Some(key) = missing_key(error) {
-            let path = [path, &[key.to_owned()]].concat();
+            let path = [&path[..], &[Step::Key(key.to_owned())]].concat();
             let is_new_error = !self.removed.contains(&path);
             self.set_placeholder(path, 0);
             return is_new_error;
         }
         let has_removed_part =
-            self.removed.iter().any(|removed| removed.len() > path.len() && removed.starts_with(path));
-        remove(&mut self.table, path);
-        self.removed.push(path.to_vec());
+            self.removed.iter().any(|removed| removed.len() > path.len() && removed.starts_with(&path));
+        self.remove(path);
         !has_removed_part
     }
 
+    fn remove(&mut self, path: Vec<Step>) {
+        remove_at(&mut self.table, &path);
+        self.removed.push(path);
+    }
+
     /// Sets the missing key at `path` to an empty value; removes its table if no kind of value fits.
-    fn set_placeholder(&mut self, path: Vec<String>, kind: usize) {
+    fn set_placeholder(&mut self, path: Vec<Step>, kind: usize) {
         let (key, parent) = path.split_last().expect("a placeholder has a key");
         let value = match kind {
             0 => DeValue::String(Cow::Borrowed("")),
             1 => DeValue::Integer(DeInteger::default()),
             2 => DeValue::Array(DeArray::new()),
-            _ => return remove(&mut self.table, parent),
+            _ => return remove_at(&mut self.table, parent),
         };
         // Behind all positions of the text, and different for each placeholder.
         let position = self.placeholders.len() + usize::MAX / 2;
         let spanned = toml::Spanned::new(position..position + 1, value);
-        if let Some(table) = table_at(&mut self.table, parent) {
+        if let (Some(table), Step::Key(key)) = (table_at(&mut self.table, parent), key) {
             table.remove(key.as_str());
             table.insert(toml::Spanned::new(0..0, Cow::Owned(key.clone())), spanned);
+        } else {
+            remove_at(&mut self.table, parent);
         }
         self.placeholders.insert(path, kind);
     }
@@ -148,49 +182,130 @@ fn missing_key(error: &Error) -> Option<&str> {
     error.message().strip_prefix("missing field `")?.split('`').next()
 }
 
-/// The path of the innermost key or value that contains `span`; a key comes before a value.
-fn path_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<String>> {
-    let contains = |outer: Range<usize>| outer.start <= span.start && span.end <= outer.end;
-    let mut paths: Vec<(usize, bool, Vec<String>)> = Vec::new();
+type UnsupportedValue = (Vec<Step>, Range<usize>, &'static str);
+
+fn find_unsupported(table: &DeTable<'_>, path: &mut Vec<Step>, found: &mut Vec<UnsupportedValue>) {
     for (key, value) in table {
-        let name = key.get_ref().to_string();
-        if contains(key.span()) {
-            paths.push((key.span().len(), false, vec![name.clone()]));
-        }
-        if contains(value.span()) {
-            paths.push((value.span().len(), true, vec![name.clone()]));
-        }
-        let inner = if let DeValue::Table(inner) = value.get_ref() { path_at(inner, span) } else { None };
-        if let Some(mut inner) = inner {
-            inner.insert(0, name);
-            return Some(inner);
-        }
-    }
-    paths.into_iter().min().map(|(_, _, path)| path)
-}
-
-fn remove(table: &mut DeTable<'_>, path: &[String]) {
-    let Some((name, parent)) = path.split_last() else { return };
-    if let Some(table) = table_at(table, parent) {
-        table.remove(name.as_str());
+        path.push(Step::Key(key.get_ref().to_string()));
+        find_unsupported_in(value, path, found);
+        path.pop();
     }
 }
 
-fn table_at<'a, 't>(table: &'a mut DeTable<'t>, path: &[String]) -> Option<&'a mut DeTable<'t>> {
-    let Some((name, rest)) = path.split_first() else { return Some(table) };
+fn find_unsupported_in(value: &toml::Spanned<DeValue<'_>>, path: &mut Vec<Step>, found: &mut Vec<UnsupportedValue>) {
+    let message = match value.get_ref() {
+        DeValue::Table(inner) => return find_unsupported(inner, path, found),
+        DeValue::Array(elements) => {
+            for (index, element) in elements.iter().enumerate() {
+                path.push(Step::Index(index));
+                find_unsupported_in(element, path, found);
+                path.pop();
+            }
+            return;
+        }
+        DeValue::Integer(number) if i64::from_str_radix(number.as_str(), number.radix()).is_err() => {
+            "the number is too large"
+        }
+        DeValue::Float(number) if !number.as_str().parse::<f64>().is_ok_and(f64::is_finite) => {
+            "expected a finite number"
+        }
+        DeValue::Datetime(_) => "a date is not supported here; write it as text",
+        _ => return,
+    };
+    found.push((path.clone(), value.span(), message));
+}
+
+/// The path of the innermost key or value that contains `span`; a key comes before a value.
+fn path_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<Step>> {
+    let mut paths: Vec<(usize, bool, Vec<Step>)> = Vec::new();
+    for (key, value) in table {
+        let step = Step::Key(key.get_ref().to_string());
+        if contains(&key.span(), span) {
+            paths.push((key.span().len(), false, vec![step.clone()]));
+        }
+        if contains(&value.span(), span) {
+            paths.push((value.span().len(), true, vec![step.clone()]));
+        }
+        if let Some(inner) = path_in_value(value, span) {
+            return Some([&[step], &inner[..]].concat());
+        }
+    }
+    paths.into_iter().min_by_key(|(len, is_value, _)| (*len, *is_value)).map(|(_, _, path)| path)
+}
+
+/// The path from `value` to something inside it that contains `span`.
+fn path_in_value(value: &toml::Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Vec<Step>> {
+    match value.get_ref() {
+        DeValue::Table(inner) => path_at(inner, span),
+        DeValue::Array(elements) => elements.iter().enumerate().find_map(|(index, element)| {
+            let inner = path_in_value(element, span).or_else(|| contains(&element.span(), span).then(Vec::new))?;
+            Some([&[Step::Index(index)], &inner[..]].concat())
+        }),
+        _ => None,
+    }
+}
+
+fn contains(outer: &Range<usize>, span: &Range<usize>) -> bool {
+    outer.start <= span.start && span.end <= outer.end
+}
+
+fn remove_at(table: &mut DeTable<'_>, path: &[Step]) {
+    match path {
+        [] => {}
+        [parent @ .., Step::Key(name)] => {
+            if let Some(table) = table_at(table, parent) {
+                table.remove(name.as_str());
+            }
+        }
+        [parent @ .., Step::Index(index)] => {
+            if let Some(DeValue::Array(elements)) = value_at(table, parent) {
+                let rest = elements.iter().enumerate().filter(|(at, _)| at != index);
+                *elements = rest.map(|(_, element)| element.clone()).collect();
+            }
+        }
+    }
+}
+
+fn table_at<'a, 't>(table: &'a mut DeTable<'t>, path: &[Step]) -> Option<&'a mut DeTable<'t>> {
+    if path.is_empty() {
+        return Some(table);
+    }
+    if let DeValue::Table(inner) = value_at(table, path)? { Some(inner) } else { None }
+}
+
+fn value_at<'a, 't>(table: &'a mut DeTable<'t>, path: &[Step]) -> Option<&'a mut DeValue<'t>> {
+    let (first, rest) = path.split_first()?;
+    let Step::Key(name) = first else { return None };
     let (_, value) = table.iter_mut().find(|(key, _)| *key.get_ref() == name.as_str())?;
-    if let DeValue::Table(inner) = value.get_mut() { table_at(inner, rest) } else { None }
+    rest.iter().try_fold(value.get_mut(), |value, step| match (value, step) {
+        (DeValue::Table(inner), Step::Key(name)) => {
+            let (_, value) = inner.iter_mut().find(|(key, _)| *key.get_ref() == name.as_str())?;
+            Some(value.get_mut())
+        }
+        (DeValue::Array(elements), Step::Index(index)) => elements.get_mut(*index).map(toml::Spanned::get_mut),
+        _ => None,
+    })
 }
 
 /// The part of `path` that names the entry it belongs to: all of an entry is left out when part of it has an error.
-pub(super) fn entry_path(path: &[String]) -> &[String] {
-    let len = match path.first().map(String::as_str) {
-        Some("endpoints" | "models" | "routes" | "sets" | "presets") => 2,
-        Some("serve") if path.len() >= 3 && path[1] == "keys" => 3,
-        Some("serve") => 1,
-        _ => path.len(),
-    };
-    &path[..len.min(path.len())]
+fn entry_path(path: &[Step]) -> &[Step] {
+    let names: Vec<&str> = path
+        .iter()
+        .map_while(|step| if let Step::Key(name) = step { Some(name.as_str()) } else { None })
+        .take(3)
+        .collect();
+    // An element of an array has no entry of its own.
+    &path[..entry_len(&names).min(names.len())]
+}
+
+/// The number of leading names of a path that name an entry: all of `serve` but its client keys is one.
+pub(super) fn entry_len(names: &[&str]) -> usize {
+    match names {
+        ["endpoints" | "models" | "routes" | "sets" | "presets", ..] => 2,
+        ["serve", "keys", _, ..] => 3,
+        ["serve", ..] => 1,
+        _ => names.len(),
+    }
 }
 
 #[cfg(test)]
@@ -241,6 +356,23 @@ mod tests {
              [sets]\ns = [\"m\"]\n[serve.keys.k]\napi_key = \"kkkkkkkk\"\nmodels = [\"m\"]\n",
         );
         assert_eq!(found.len(), 1, "{found:?}");
+    }
+
+    #[test]
+    fn errors_in_lists_are_all_listed() {
+        let text = "[sets]\ns = [1, 2]\n[serve]\nhosts = [1, true]\n[endpoints.e]\nbase_url = \"http://h/v1\"\n\
+                    api_keys = [5, { enw = \"x\" }]\n[routes.r]\nmodels = [{ weight = 1 }, { name = \"e/x\", weight = -1 }]\n";
+        let lines: Vec<usize> = problems(text).into_iter().map(|(line, _)| line).collect();
+        assert_eq!(lines, [2, 2, 4, 4, 7, 7, 9, 9], "{:#?}", problems(text));
+    }
+
+    #[test]
+    fn values_that_json_cannot_represent_are_reported_wherever_they_are() {
+        let text = "history_days = 9223372036854775808\n[endpoints.e]\nbase_url = \"http://h/v1\"\n[models.m]\nendpoint = \"e\"\n\
+                    model = \"x\"\nextra = { a = [1.0, nan], b = { c = 2026-01-01 } }\nparams = { temperature = inf }\n";
+        let found = problems(text);
+        let lines: Vec<usize> = found.iter().map(|(line, _)| *line).collect();
+        assert_eq!(lines, [1, 7, 7, 8], "{found:#?}");
     }
 
     #[test]

@@ -82,8 +82,10 @@ pub(crate) struct Flags {
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct ResolvedSettings {
     /// The config file of the user.
+    #[serde(serialize_with = "serialize_path")]
     pub config: Sourced<Option<PathBuf>>,
     /// The config file of the system.
+    #[serde(serialize_with = "serialize_path")]
     pub system_config: Sourced<Option<PathBuf>>,
     /// The model, route or `endpoint/id` to use.
     pub model: Sourced<Option<String>>,
@@ -164,6 +166,11 @@ impl ResolvedSettings {
     }
 }
 
+/// A path as text, which may not be UTF-8.
+fn serialize_path<S: Serializer>(path: &Sourced<Option<PathBuf>>, serializer: S) -> Result<S::Ok, S::Error> {
+    path.value.as_ref().map(|path| path.display().to_string()).serialize(serializer)
+}
+
 /// The timeout as the config has it.
 fn serialize_timeout<S: Serializer>(timeout: &Sourced<Option<Duration>>, serializer: S) -> Result<S::Ok, S::Error> {
     timeout.value.map(DurationEntry).serialize(serializer)
@@ -205,7 +212,10 @@ fn system_config_path(environment: &Environment) -> Sourced<Option<PathBuf>> {
     let in_folder = |folder: PathBuf| folder.join("mmchat").join("config.toml");
     if let Some(folders) = environment.get("XDG_CONFIG_DIRS") {
         let mut paths = std::env::split_paths(folders).filter(|folder| folder.is_absolute()).map(in_folder);
-        return Sourced::new(paths.find(|path| path.exists()), SettingSource::Environment("XDG_CONFIG_DIRS"));
+        return Sourced::new(
+            paths.find(|path| !matches!(path.try_exists(), Ok(false))),
+            SettingSource::Environment("XDG_CONFIG_DIRS"),
+        );
     }
     let folder = if cfg!(windows) { environment.get("ProgramData") } else { Some("/etc/xdg") };
     Sourced::new(folder.map(PathBuf::from).map(in_folder), SettingSource::Default)

@@ -10,6 +10,8 @@ use super::{Config, Preset, ResolvedSettings, file::ConfigFile, file::PresetEntr
 struct Effective<'a> {
     #[serde(flatten)]
     settings: &'a ResolvedSettings,
+    /// The config files that were read.
+    files: Vec<String>,
     #[serde(flatten)]
     config: ConfigFile,
 }
@@ -17,10 +19,16 @@ struct Effective<'a> {
 /// The configuration in effect as TOML. With `origins`, a comment names the origin of each value.
 #[must_use]
 pub(crate) fn effective_toml(config: &Config, settings: &ResolvedSettings, origins: Option<&Origins>) -> String {
-    let mut document = document(&Effective { settings, config: config.into() });
+    let mut document = document(&Effective {
+        settings,
+        files: config.files.iter().map(|file| file.display().to_string()).collect(),
+        config: config.into(),
+    });
     if let Some(origins) = origins {
-        annotate(document.as_table_mut(), &mut Vec::new(), &|path| {
-            origins.of_setting(settings, path).unwrap_or_else(|| origins.of_key(path, config))
+        annotate(document.as_table_mut(), &mut Vec::new(), &|path| match origins.of_setting(settings, path) {
+            Some(origin) => origin,
+            None if path == ["files"] => "read".to_owned(),
+            None => origins.of_key(path, config),
         });
     }
     document.to_string()
@@ -43,36 +51,54 @@ fn document(value: &impl Serialize) -> DocumentMut {
 }
 
 /// The tables whose keys are names of entries: each entry gets a header.
-const NAMED_TABLES: [&str; 5] = ["endpoints", "models", "routes", "presets", "keys"];
+const NAMED_TABLES: [&str; 4] = ["endpoints", "models", "routes", "presets"];
 
 /// Gives tables their headers, and removes empty ones. Tables inside an entry are written with dotted keys.
 fn lay_out(table: &mut Table, depth: usize) {
     let names: Vec<String> = table.iter().map(|(name, _)| name.to_owned()).collect();
     for name in names {
-        let Some(item) = table.get_mut(&name) else { continue };
-        if let Item::Value(Value::InlineTable(_)) = item {
-            *item = std::mem::take(item).into_table().map_or_else(|item| item, Item::Table);
-        }
-        let Some(inner) = item.as_table_mut() else { continue };
-        let holds_entries = NAMED_TABLES.contains(&name.as_str()) && (depth == 0 || name == "keys");
-        if holds_entries {
-            inner.set_implicit(true);
-            for (_, entry) in inner.iter_mut() {
-                if let Item::Value(Value::InlineTable(_)) = entry {
-                    *entry = std::mem::take(entry).into_table().map_or_else(|item| item, Item::Table);
-                }
-                if let Some(entry) = entry.as_table_mut() {
-                    lay_out(entry, 2);
-                }
+        let Some(inner) = table.get_mut(&name).and_then(to_table) else { continue };
+        // The values of `extra` are the user's: an empty table among them is sent.
+        if inner.is_empty() || name == "extra" && depth > 0 {
+            if inner.is_empty() {
+                table.remove(&name);
+            } else {
+                inner.set_dotted(true);
             }
+            continue;
+        }
+        if depth == 0 && NAMED_TABLES.contains(&name.as_str()) {
+            lay_out_entries(inner);
         } else {
             inner.set_dotted(depth > 0);
             lay_out(inner, depth + 1);
+            if let Some(clients) = inner.get_mut("keys").filter(|_| depth == 0 && name == "serve").and_then(to_table) {
+                clients.set_dotted(false);
+                lay_out_entries(clients);
+            }
         }
         if inner.is_empty() {
             table.remove(&name);
         }
     }
+}
+
+fn lay_out_entries(table: &mut Table) {
+    table.set_implicit(true);
+    for (_, entry) in table.iter_mut() {
+        if let Some(entry) = to_table(entry) {
+            entry.set_dotted(false);
+            lay_out(entry, 2);
+        }
+    }
+}
+
+/// Turns an inline table into a table; `None` if `item` is not a table.
+fn to_table(item: &mut Item) -> Option<&mut Table> {
+    if let Item::Value(Value::InlineTable(_)) = item {
+        *item = std::mem::take(item).into_table().map_or_else(|item| item, Item::Table);
+    }
+    item.as_table_mut()
 }
 
 /// Adds a comment with the origin to every value.
@@ -128,7 +154,7 @@ gzip = true
 endpoint = "e"
 model = "upstream"
 params = { temperature = 0.5, top_p = 0.25, max_tokens = 6, seed = 7, stop = ["x"], reasoning_effort = "low" }
-extra = { a = { b = [1, { c = true }] }, "d e" = "f" }
+extra = { a = { b = [1, { c = true }], keys = {} }, "d e" = "f" }
 price = { input = 1.0, output = 2.0, cached_input = 0.5, currency = "CNY" }
 context = 1000
 tags = ["t"]
@@ -204,6 +230,7 @@ metrics = true
         assert_eq!(document(&ConfigFile::from(&again)).to_string(), text);
     }
 
+    #[cfg(feature = "schema")]
     #[test]
     fn full_config_sets_every_key_of_the_schema() {
         let schema = serde_json::to_value(schemars::schema_for!(ConfigFile)).expect("a schema is JSON");
@@ -218,8 +245,13 @@ metrics = true
                 _ => {}
             }
         }
-        // `api_key` of an endpoint is shown as `api_keys`.
-        let unused: Vec<_> = keys.iter().filter(|key| !FULL.contains(*key)).collect();
+        let mut paths = BTreeSet::new();
+        leaf_paths(&FULL.parse().expect("valid TOML"), "", &mut paths);
+        let set_keys: BTreeSet<&str> =
+            paths.iter().flat_map(|path| path.split(" = ").next().unwrap_or_default().split('/')).collect();
+        // Forms of a key source and of a member are tables in lists.
+        let in_lists = ["env", "file", "command", "keyring", "name", "weight"];
+        let unused: Vec<_> = keys.iter().filter(|key| !set_keys.contains(*key) && !in_lists.contains(key)).collect();
         assert!(keys.len() > 60 && unused.is_empty(), "{} keys, not in the test: {unused:?}", keys.len());
     }
 
@@ -268,7 +300,7 @@ rpm = 7
                 "/home/c.toml",
                 "default = \"m\"\n[endpoints.e]\nbase_url = \"http://new/v1\"\napi_key = { env = \"K\" }\ntimeouts.idle = \"3s\"\n\
                  [endpoints.openai]\n[endpoints.deepseek]\n[models.m]\nendpoint = \"e\"\nmodel = \"x\"\ntimeouts.total = \"9s\"\n\
-                 [routes.r]\nmodels = [\"m\"]\non_cut = \"buffer\"\n",
+                 [routes.r]\nmodels = [\"m\"]\non_cut = \"buffer\"\n[spend]\nday = 5\nmonth = { cny = 9 }\n[endpoints.openrouter]\n",
             ),
             environment: environment.clone(),
         };
@@ -291,6 +323,10 @@ rpm = 7
             "gzip = false  # default",
             "timeouts.total = \"9s\"  # /home/c.toml:11",
             "on_incomplete = \"buffer\"  # /home/c.toml:14",
+            "day.USD = 5.0  # /home/c.toml:16",
+            "month.CNY = 9.0  # /home/c.toml:17",
+            "gateway = true  # known service \"openrouter\"",
+            "files = [\"/etc/mmchat.toml\", \"/home/c.toml\"]  # read",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} not in\n{text}");
         }

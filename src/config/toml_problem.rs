@@ -31,7 +31,9 @@ pub(super) fn toml_problem(source: &SourceMap, error: &toml::de::Error) -> Probl
 
 /// Replaces the terms of the parser by those of TOML.
 fn in_terms_of_toml(message: &str) -> String {
-    for (term, replacement) in [("unknown field", "unknown key"), ("missing field", "missing key")] {
+    for (term, replacement) in
+        [("unknown field", "unknown key"), ("missing field", "missing key"), ("unknown variant", "unknown key source")]
+    {
         if let Some(rest) = message.strip_prefix(term) {
             return format!("{replacement}{rest}");
         }
@@ -46,6 +48,8 @@ fn in_terms_of_toml(message: &str) -> String {
         "a sequence" => "a list",
         // Only tables are deserialized into structs.
         other if other.starts_with("struct ") => "a table",
+        // The only enums are key sources.
+        "enum" => "one of env, file, command and keyring",
         other => other,
     };
     format!("{found}, expected {expected}")

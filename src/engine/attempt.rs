@@ -365,6 +365,7 @@ pub(crate) fn mask_error(error: CallError, credentials: &Credentials) -> CallErr
         param: mask(error.param),
         hint: mask(error.hint),
         request_id: mask(error.request_id),
+        source: error.source.map(|source| source.masked(|text| credentials.masked_in(text))),
         retry_after: error.retry_after.map(|after| RetryAfter { raw: credentials.masked_in(&after.raw), ..after }),
         ..error
     }
@@ -424,6 +425,18 @@ async fn read_error_body(body: &mut ByteStream, limit: Duration) -> Vec<u8> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn cause_that_quotes_a_secret_is_masked() {
+        let credentials = Credentials { key: Some(ApiKey::new("sk-the-key")), ..Credentials::default() };
+        let cause = |text: &str| {
+            let error = transport_error(TransportError::new(TransportErrorKind::Reset, text), false);
+            mask_error(error, &credentials).source.expect("a cause")
+        };
+        let masked = cause("bad header sk-the-key");
+        assert!(!format!("{masked} {masked:?}").contains("sk-the-key"), "{masked:?}");
+        assert!(cause("connection reset").downcast_ref::<TransportError>().is_some(), "nothing to mask");
+    }
 
     #[test]
     fn header_value_quoted_without_its_scheme_is_masked() {

@@ -31,6 +31,8 @@ use super::{
 
 use crate::model::describe_error;
 
+/// The smallest buffer that hyper accepts.
+const MIN_BUFFER_BYTES: usize = 8192;
 /// Connections that may wait to be accepted. A client over this limit retries its connection attempt after 1 s.
 const BACKLOG: u32 = 4096;
 /// Delay after a failed `accept`, such as when the process has no file descriptors left.
@@ -183,7 +185,10 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 
     });
     let mut server = hyper::server::conn::http1::Builder::new();
     let limits = gateway.deps.limits;
-    server.timer(TokioTimer::new()).header_read_timeout(limits.idle_timeout).max_buf_size(limits.max_buffer_bytes);
+    server
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.idle_timeout)
+        .max_buf_size(limits.max_buffer_bytes.max(MIN_BUFFER_BYTES));
     server.half_close(false);
     // Events are small: copying them into one buffer costs less than a vectored write.
     server.writev(false);

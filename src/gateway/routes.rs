@@ -63,7 +63,11 @@ impl Gateway {
             return self.reject(&RequestContext::new("/"), &rejection);
         }
         drop(current);
-        let is_cross_origin = request.headers().contains_key(http::header::ORIGIN);
+        let headers = request.headers();
+        // The layer takes every OPTIONS request for a preflight request.
+        let is_other_options = *request.method() == http::Method::OPTIONS
+            && !headers.contains_key(http::header::ACCESS_CONTROL_REQUEST_METHOD);
+        let is_cross_origin = headers.contains_key(http::header::ORIGIN) && !is_other_options;
         let router = if is_cross_origin { routers.cross_origin } else { routers.plain };
         let response = TowerToHyperService::new(router).call(request).await;
         response.unwrap_or_else(|never| match never {})

@@ -95,15 +95,27 @@ pub enum KeySource {
     Keyring(String),
 }
 
+impl KeySource {
+    /// The program of a command, if it can be shown: arguments and assignments may contain secrets.
+    #[must_use]
+    pub fn program(&self) -> Option<&str> {
+        match self {
+            Self::Command(argv) => argv.first().map(String::as_str),
+            Self::Shell(line) => {
+                line.split_whitespace().next().filter(|word| !word.contains(['=', '$', '`', '\'', '"']))
+            }
+            Self::Env(_) | Self::File(_) | Self::Literal(_) | Self::Keyring(_) => None,
+        }
+    }
+}
+
 impl std::fmt::Display for KeySource {
     /// The source without its secret, as messages and `config show` print it.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Env(name) => write!(f, "environment variable {name}"),
             Self::File(path) => write!(f, "file {}", path.display()),
-            // Arguments may contain secrets; the program name suffices to identify the entry.
-            Self::Command(argv) => write!(f, "command \"{}\"", argv.first().map_or("", String::as_str)),
-            Self::Shell(line) => write!(f, "command \"{}\"", line.split_whitespace().next().unwrap_or_default()),
+            Self::Command(_) | Self::Shell(_) => write!(f, "command \"{}\"", self.program().unwrap_or("…")),
             Self::Literal(_) => f.write_str("key in the config"),
             Self::Keyring(name) => write!(f, "keyring entry \"{name}\""),
         }

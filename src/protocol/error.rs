@@ -43,6 +43,32 @@ pub struct CallError {
 #[derive(Clone, Debug)]
 pub struct ErrorSource(Arc<dyn Error + Send + Sync>);
 
+impl ErrorSource {
+    /// The cause as a type of a lower layer, such as `TransportError`.
+    #[must_use]
+    pub fn downcast_ref<T: Error + 'static>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+
+    /// This cause, or only its masked text if `mask` changes the text of it or of one of its own causes.
+    #[must_use]
+    pub(crate) fn masked(self, mask: impl Fn(&str) -> String) -> Self {
+        #[derive(Debug, thiserror::Error)]
+        #[error("{0}")]
+        struct MaskedCause(String);
+
+        let text = format!("{:?}", self.0);
+        let (own_text, mut causes) = (self.0.to_string(), Vec::new());
+        let mut cause = self.0.source();
+        while let Some(current) = cause {
+            causes.push(current.to_string());
+            cause = current.source();
+        }
+        let has_secret = causes.iter().chain([&text, &own_text]).any(|text| mask(text) != *text);
+        if has_secret { Self(Arc::new(MaskedCause(mask(&own_text)))) } else { self }
+    }
+}
+
 impl PartialEq for ErrorSource {
     fn eq(&self, other: &Self) -> bool {
         self.0.to_string() == other.0.to_string()

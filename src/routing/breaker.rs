@@ -91,7 +91,10 @@ pub enum BreakerState {
 impl BreakerPolicy {
     /// The open time of a breaker that opened `open_count` times before.
     fn open_duration(&self, open_count: u32, random: f64) -> Duration {
-        let duration = (self.initial_open * 2u32.saturating_pow(open_count.min(8))).min(self.max_open);
+        /// Keeps the arithmetic below in range, whatever the policy says.
+        const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+        let doubled = self.initial_open.saturating_mul(2u32.saturating_pow(open_count.min(8)));
+        let duration = doubled.min(self.max_open).min(LONGEST);
         jittered(duration.mul_f64(0.8), duration.mul_f64(1.2), random).min(self.max_open)
     }
 }

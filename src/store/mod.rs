@@ -118,7 +118,7 @@ pub(crate) fn set_private_mode(options: &mut fs::OpenOptions) {
 
 /// Does nothing: outside Unix, a user's own folders are not accessible to others.
 #[cfg(not(unix))]
-pub fn set_private_mode(_options: &mut fs::OpenOptions) {}
+pub(crate) fn set_private_mode(_options: &mut fs::OpenOptions) {}
 
 /// Makes an existing file accessible to its owner only, without opening it.
 #[cfg(unix)]

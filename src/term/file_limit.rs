@@ -15,6 +15,6 @@ pub(crate) fn raise_open_file_limit() -> usize {
 /// There is no such limit on other platforms.
 #[cfg(not(unix))]
 #[must_use]
-pub fn raise_open_file_limit() -> usize {
+pub(crate) fn raise_open_file_limit() -> usize {
     usize::MAX
 }

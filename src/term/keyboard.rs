@@ -194,29 +194,29 @@ mod system {
 
     /// Terminal mode; crossterm saves the previous one.
     #[derive(Clone, Debug)]
-    pub struct TerminalModes;
+    pub(crate) struct TerminalModes;
 
     impl TerminalModes {
         /// `None` if standard input is not a terminal.
         #[must_use]
-        pub fn save() -> Option<Self> {
+        pub(crate) fn save() -> Option<Self> {
             crate::term::input::is_terminal().then_some(Self)
         }
 
         /// Enables reading keys.
-        pub fn enable_key_input(&self) {
+        pub(crate) fn enable_key_input(&self) {
             let _ = enable_raw_mode();
         }
 
         /// Restores the previous mode. Errors are ignored: the terminal may be closed.
-        pub fn restore(&self) {
+        pub(crate) fn restore(&self) {
             let _ = disable_raw_mode();
         }
     }
 
     /// Reads keys until dropped.
     #[derive(Debug)]
-    pub struct Keyboard {
+    pub(crate) struct Keyboard {
         modes: TerminalModes,
         keys: mpsc::Receiver<Key>,
         stop: Arc<AtomicBool>,
@@ -225,7 +225,7 @@ mod system {
     impl Keyboard {
         /// Starts reading keys.
         #[must_use]
-        pub fn start(modes: TerminalModes) -> Option<Self> {
+        pub(crate) fn start(modes: TerminalModes) -> Option<Self> {
             modes.enable_key_input();
             let (sender, keys) = mpsc::channel(16);
             let stop = Arc::new(AtomicBool::new(false));
@@ -246,7 +246,7 @@ mod system {
         }
 
         /// Resolves with the next key; never, once the terminal is closed.
-        pub async fn next_key(&mut self) -> Key {
+        pub(crate) async fn next_key(&mut self) -> Key {
             match self.keys.recv().await {
                 Some(key) => key,
                 None => std::future::pending().await,

@@ -11,11 +11,12 @@ pub(crate) enum ServerSignal {
     Reload,
 }
 
-/// Receives the signals of a server: SIGINT, SIGTERM and SIGHUP.
-#[derive(Debug)]
+/// Receives the signals of a server: SIGINT, SIGTERM and SIGHUP; on Windows Ctrl-C, Ctrl-Break and a closed console.
 pub(crate) struct ServerSignals {
     #[cfg(unix)]
     signals: [tokio::signal::unix::Signal; 3],
+    #[cfg(windows)]
+    signals: super::signals::EndSignals,
 }
 
 #[cfg(unix)]
@@ -41,18 +42,19 @@ impl ServerSignals {
     }
 }
 
-#[cfg(not(unix))]
+#[cfg(windows)]
 impl ServerSignals {
-    /// Never fails.
-    pub fn listen() -> io::Result<Self> {
-        Ok(Self {})
+    /// Installs the handlers. Must be called in a tokio runtime.
+    ///
+    /// # Errors
+    /// If a handler cannot be installed.
+    pub(crate) fn listen() -> io::Result<Self> {
+        super::signals::EndSignals::listen().map(|signals| Self { signals })
     }
 
-    /// Resolves on Ctrl-C, the only signal on this platform.
-    pub async fn next(&mut self) -> ServerSignal {
-        if tokio::signal::ctrl_c().await.is_err() {
-            std::future::pending().await
-        }
+    /// Resolves with the next signal; there is none to reload the config.
+    pub(crate) async fn next(&mut self) -> ServerSignal {
+        super::signals::SignalStream::next(&mut self.signals).await;
         ServerSignal::Stop
     }
 }

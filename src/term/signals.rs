@@ -146,7 +146,7 @@ fn on_signals<S: SignalStream>(
 }
 
 /// A stream of signals that never ends.
-trait SignalStream: Send + 'static {
+pub(super) trait SignalStream: Send + 'static {
     /// What is known of a signal.
     type Signal;
 
@@ -155,7 +155,7 @@ trait SignalStream: Send + 'static {
 }
 
 /// The signals that end a process: Ctrl-C, and SIGTERM and SIGHUP on Unix.
-struct EndSignals {
+pub(super) struct EndSignals {
     #[cfg(unix)]
     signals: [tokio::signal::unix::Signal; 3],
     #[cfg(windows)]
@@ -164,7 +164,7 @@ struct EndSignals {
 
 #[cfg(unix)]
 impl EndSignals {
-    fn listen() -> io::Result<Self> {
+    pub(super) fn listen() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let (interrupt, terminate, hangup) = (SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup());
         Ok(Self { signals: [signal(interrupt)?, signal(terminate)?, signal(hangup)?] })
@@ -173,7 +173,7 @@ impl EndSignals {
 
 #[cfg(windows)]
 impl EndSignals {
-    fn listen() -> io::Result<Self> {
+    pub(super) fn listen() -> io::Result<Self> {
         use tokio::signal::windows::{ctrl_break, ctrl_c, ctrl_close};
         Ok(Self { signals: (ctrl_c()?, ctrl_break()?, ctrl_close()?) })
     }
@@ -230,7 +230,7 @@ impl SignalStream for tokio::signal::unix::Signal {
 
 /// There is no SIGQUIT on other platforms.
 #[cfg(not(unix))]
-pub fn on_sigquit(_: impl Fn() + Send + 'static) -> io::Result<()> {
+pub(crate) fn on_sigquit(_: impl Fn() + Send + 'static) -> io::Result<()> {
     Ok(())
 }
 
@@ -302,7 +302,7 @@ pub(crate) fn handle_file_size_signal() {
 
 /// There is no SIGXFSZ on other platforms.
 #[cfg(not(unix))]
-pub fn handle_file_size_signal() {}
+pub(crate) fn handle_file_size_signal() {}
 
 /// Resolves on the next SIGTSTP; never without a handler.
 pub(crate) async fn suspend_requested(signal: &mut Option<SuspendSignal>) {
@@ -322,30 +322,30 @@ pub(crate) fn suspend_process() {
 /// There is no SIGTSTP on other platforms.
 #[cfg(not(unix))]
 #[derive(Debug)]
-pub struct SuspendSignal;
+pub(crate) struct SuspendSignal;
 
 #[cfg(not(unix))]
 impl SuspendSignal {
     /// Always `None`.
     #[must_use]
-    pub fn listen_if_handled() -> Option<Self> {
+    pub(crate) fn listen_if_handled() -> Option<Self> {
         None
     }
 
     /// Never fails.
-    pub fn listen() -> io::Result<Self> {
+    pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self)
     }
 
     /// Never resolves.
-    pub async fn received(&mut self) {
+    pub(crate) async fn received(&mut self) {
         std::future::pending().await
     }
 }
 
 /// Does nothing.
 #[cfg(not(unix))]
-pub fn suspend_process() {}
+pub(crate) fn suspend_process() {}
 
 #[expect(clippy::disallowed_methods, reason = "the main thread is blocked and cannot return an exit code")]
 fn exit_process(code: i32) {

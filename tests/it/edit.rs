@@ -280,6 +280,7 @@ fn images_are_sent_only_to_models_that_accept_them() {
         .expect_stderr(&["not an image"]);
 }
 
+#[cfg(unix)]
 #[test]
 fn system_file_is_a_layer_below_the_user_file() {
     let mut env = TestEnv::with_config("default = \"fast\"\nhistory = false\n");

@@ -85,9 +85,8 @@ pub(crate) fn run(args: &ConfigArgs, context: &Context) -> Result<Exit, CliError
         #[cfg(feature = "import")]
         ConfigCommand::Import(args) => return super::import::run(args, context),
         ConfigCommand::Show(args) => {
-            let (config, settings) = context.config(settings()?)?;
+            let (config, layers, settings) = context.config_with_layers(settings()?)?;
             print_warnings(&config);
-            let layers = Context::layers(&context.environment, &settings)?;
             effective_toml(&config, &settings, args.origin.then(|| Origins::new(&layers)).as_ref())
         }
         #[cfg(feature = "schema")]

@@ -137,7 +137,8 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
     let transaction = ConfigTransaction::begin(context)?;
     // Checked before the key is stored, so that a rejected endpoint leaves no key file behind.
     let config = transaction.config()?;
-    if config.endpoint(&endpoint.name).is_some() {
+    // An endpoint of the system's file can be replaced.
+    if transaction.own_names().contains("endpoint", &endpoint.name) {
         return Err(CliError::usage(
             format!("endpoint \"{}\" already exists", endpoint.name),
             format!("run \"mmchat endpoint remove {}\" first", endpoint.name),

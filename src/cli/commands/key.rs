@@ -108,6 +108,12 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
         Some(endpoint) => Some(find_endpoint(&config, endpoint)?.name.clone()),
         None => config.endpoint(&name).map(|endpoint| endpoint.name.clone()),
     };
+    let transaction = ConfigTransaction::begin(context)?;
+    if let Some(endpoint) = &endpoint_name {
+        // Checked before the key is stored, so that a rejected edit leaves no key behind.
+        transaction.prepare(|editor| editor.set_key(endpoint, &key_ref(&name, args.keyring), args.add))?;
+    }
+    drop(transaction);
     let key = read_key(&name)?;
     let transaction = ConfigTransaction::begin(context)?;
     let config = transaction.config()?;
@@ -248,6 +254,13 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
         .filter(|endpoint| endpoint.keys.contains(&source))
         .map(|endpoint| endpoint.name.as_str())
         .collect();
+    let own_names = transaction.own_names();
+    if let Some(endpoint) = users.iter().find(|name| !own_names.contains("endpoint", name)) {
+        return Err(CliError::usage(
+            format!("key \"{name}\" is used by endpoint \"{endpoint}\" of the system's config file"),
+            "ask an administrator to change that file first",
+        ));
+    }
     if !users.is_empty() && !args.everywhere {
         return Err(CliError::usage(
             format!("key \"{name}\" is used by {}", users.join(", ")),

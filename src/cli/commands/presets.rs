@@ -121,7 +121,10 @@ fn edit(name: &str, context: &Context) -> Result<Exit, CliError> {
             "use letters of any script, digits, \".\", \"_\" and \"-\"",
         ));
     }
-    let in_config = config.preset(&name).and(config.files.last().cloned());
+    let in_config = config.preset(&name).and_then(|_| {
+        let layers = Context::layers(&context.environment, &settings).ok()?;
+        layers.file_of_preset(&name).map(Path::to_owned)
+    });
     let own_file = || preset_folder(&settings).map(|folder| folder.join(format!("{name}.toml")));
     let path = in_config.clone().or_else(own_file).ok_or_else(no_config_path)?;
     let editor = editor_command(context, &path)?;

@@ -128,8 +128,9 @@ impl CompletionData {
     fn listed_models(&self, endpoint: &str) -> Vec<String> {
         let configured =
             self.names.endpoints.iter().find(|(name, _)| name == endpoint).and_then(|(_, base_url)| base_url.clone());
-        let default = || vendors::by_name(endpoint).map(|vendor| vendor.base_url.clone());
-        let base_url = configured.or_else(default).and_then(|base_url| Url::parse(&base_url).ok());
+        let configured = configured.and_then(|base_url| Url::parse(&base_url).ok());
+        let default = || vendors::by_name(endpoint)?.effective_base_url(&self.environment).ok();
+        let base_url = configured.or_else(default);
         match (store::cache_folder(&self.environment), base_url) {
             (Some(cache), Some(base_url)) => store::list_cache::read(&cache, endpoint, base_url.as_str()),
             _ => Vec::new(),

@@ -81,10 +81,15 @@ impl ConfigTransaction {
         Ok((result, text))
     }
 
+    /// The names of the entries in the user's file.
+    pub(crate) fn own_names(&self) -> Names {
+        Names::parse_lenient(self.text())
+    }
+
     /// Names the system's file in the error of an edit that looks for one of its entries.
     fn explain(&self, error: EditError) -> CliError {
         if let (EditError::NotFound { kind, name, .. }, Some(system)) = (&error, &self.layers.system)
-            && Names::parse_lenient(&system.text).contains(name)
+            && Names::parse_lenient(&system.text).contains(kind, name)
         {
             return CliError::usage(
                 format!("{kind} \"{name}\" is defined in {}", system.path.display()),

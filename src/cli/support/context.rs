@@ -109,6 +109,15 @@ impl Context {
 
     /// The config from its layers, and the settings with the default model of the files.
     pub(crate) fn config(&self, settings: ResolvedSettings) -> Result<(Config, ResolvedSettings), ConfigError> {
+        let (config, _, settings) = self.config_with_layers(settings)?;
+        Ok((config, settings))
+    }
+
+    /// The same, with the layers.
+    pub(crate) fn config_with_layers(
+        &self,
+        settings: ResolvedSettings,
+    ) -> Result<(Config, ConfigLayers, ResolvedSettings), ConfigError> {
         let layers = Self::layers(&self.environment, &settings)?;
         let config = layers.resolve()?;
         if let Some(warning) = exposed_secret_warning(&config, &layers) {
@@ -116,7 +125,7 @@ impl Context {
         }
         self.warn_about_renamed_keys(&config);
         let settings = settings.with_file_default(config.default.as_deref().filter(|_| !config.files.is_empty()));
-        Ok((config, settings))
+        Ok((config, layers, settings))
     }
 
     /// The config files and the environment.

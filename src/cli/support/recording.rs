@@ -130,7 +130,8 @@ impl RunRecorder {
         if let Some(writer) = &self.writer {
             match &event.kind {
                 // Opening the database takes time: it starts before there is something to write.
-                EventKind::Deltas(_) | EventKind::BufferedDeltas(_) => writer.start(),
+                // An error is returned when the writer is closed.
+                EventKind::Deltas(_) | EventKind::BufferedDeltas(_) => drop(writer.start()),
                 _ => self.calls.stored_call(event).into_iter().for_each(|call| writer.submit(call)),
             }
         }

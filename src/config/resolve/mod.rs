@@ -2,7 +2,12 @@
 //!
 //! Reports all problems at once, so that a file can be fixed in one pass.
 
-use std::{collections::HashMap, ops::Range, str::FromStr, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    ops::Range,
+    str::FromStr,
+    sync::Arc,
+};
 
 use strum::VariantNames;
 
@@ -165,6 +170,17 @@ impl Resolver {
                             .help("rename one of them"),
                     );
                 }
+            }
+        }
+        for (kind, names) in [
+            ("endpoint", keys(&file.endpoints).collect::<Vec<_>>()),
+            ("preset", keys(&file.presets).collect()),
+            ("client key", keys(&file.serve.keys).collect()),
+        ] {
+            let mut known = HashSet::new();
+            for name in names.into_iter().filter(|name| !known.insert(normalize_name(&name.value))) {
+                self.add_problem(format!("there are two of {kind} \"{}\"", name.value), &name.span).help =
+                    Some("rename one of them".into());
             }
         }
         let endpoints: Vec<_> = keys(&file.endpoints).collect();

@@ -96,7 +96,7 @@ impl Clock {
             let is_slow = target.is_reasoning || is_private(&target.endpoint.base_url);
             let policy = &self.policy;
             let first_token = if is_slow { policy.slow_first_token } else { policy.first_token };
-            let first_token = first_token.max(p95.unwrap_or_default() * policy.first_token_p95_factor);
+            let first_token = first_token.max(p95.unwrap_or_default().saturating_mul(policy.first_token_p95_factor));
             let share = split(self.search_limit.saturating_sub(self.search_time), remaining_candidates);
             timeouts.first_token = Some(first_token.min(share));
         }

@@ -40,7 +40,8 @@ impl Probe {
 
 async fn renew(engine: Weak<Engine>, target: Arc<Target>, owner: u64, lease: Duration) {
     loop {
-        sleep(lease / 2).await;
+        // At least a moment, so that a lease of 0 does not make this task busy.
+        sleep((lease / 2).max(Duration::from_millis(10))).await;
         let Some(engine) = engine.upgrade() else { return };
         if !engine.health.with_snapshot(|snapshot| snapshot.holds_probe(&target, owner)) {
             return;

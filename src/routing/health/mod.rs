@@ -266,7 +266,7 @@ impl HealthSnapshot {
                     duration_ms: 0,
                     consecutive: 0,
                 });
-                let doubled = || time.initial * 2u32.saturating_pow(previous.consecutive.min(8));
+                let doubled = || time.initial.saturating_mul(2u32.saturating_pow(previous.consecutive.min(8)));
                 let duration = requested.unwrap_or_else(|| doubled().min(time.max)).min(policy.cooldown.max);
                 // Requests that were in flight at the same time count as one failure.
                 let consecutive = previous.consecutive.saturating_add(u32::from(previous.until <= now));

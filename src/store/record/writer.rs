@@ -5,6 +5,7 @@
 //! while writing fails, are dropped and counted.
 
 use std::{
+    io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -126,8 +127,14 @@ impl RecordWriter {
     }
 
     /// Starts the thread if it does not run yet. The thread of a command opens the database at once.
-    pub fn start(&self) {
-        drop(self.started_state());
+    ///
+    /// # Errors
+    /// If the thread cannot be started; then `close` returns the error too.
+    pub fn start(&self) -> io::Result<()> {
+        match &*self.started_state() {
+            State::Failed(RecordError::Open { source, .. }) => Err(io::Error::new(source.kind(), source.to_string())),
+            _ => Ok(()),
+        }
     }
 
     fn started_state(&self) -> MutexGuard<'_, State> {
@@ -264,12 +271,10 @@ impl Worker {
     /// Writes the pending calls. If that fails, they stay pending, or are given up if the policy has no retries.
     fn write_pending(&mut self) {
         let pending = std::mem::take(&mut self.pending);
-        let mut placement = self.placement.take();
-        let result = self.open_database().and_then(|database| match &mut placement {
+        let result = self.open_database().and_then(|(database, placement)| match placement {
             Some(placement) => pending.iter().try_for_each(|call| database.insert_call(call, placement)),
             None => database.insert_calls(pending.iter().map(|call| &**call)),
         });
-        self.placement = placement;
         let Err(error) = result else {
             self.failed_at = None;
             return;
@@ -283,9 +288,10 @@ impl Worker {
         }
         self.dropped.fetch_add(pending.len() as u64, Ordering::Relaxed);
         self.first_error.get_or_insert(error);
-        // Try the next call, with a shorter timeout.
-        let shortened = self.database.as_ref().map_or(Ok(()), Database::use_short_timeout);
-        self.first_error = self.first_error.take().or(shortened.err());
+        if let Some(database) = &self.database {
+            // The next call is tried with a shorter timeout; with the old one if that cannot be set.
+            let _ = database.use_short_timeout();
+        }
     }
 
     /// Drops the oldest calls and counts them.
@@ -294,14 +300,14 @@ impl Worker {
         self.dropped.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    fn open_database(&mut self) -> Result<&mut Database, RecordError> {
+    fn open_database(&mut self) -> Result<(&mut Database, Option<&mut RunPlacement>), RecordError> {
         // Data written to a removed file is lost. A run does not go on in a new file: it reports the loss at its end.
         let was_removed = self.placement.is_none() && self.database.is_some() && !self.path.exists();
         if self.database.is_none() || was_removed {
             self.database = None;
             self.database = Some(Database::open(&self.path)?);
         }
-        Ok(self.database.as_mut().expect("just opened"))
+        Ok((self.database.as_mut().expect("just opened"), self.placement.as_mut()))
     }
 
     fn finish(&mut self) -> WriteResult {

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::sleep;
 
 use crate::{
@@ -46,7 +47,7 @@ impl ConfigSource {
     /// Keeps the gateway up to date with the config until a stop signal.
     pub(super) async fn follow(&self, gateway: &Gateway, log: &Log, signals: &mut ServerSignals) {
         let mut last_texts = self.read_texts();
-        let mut watcher = self.start_watcher(log);
+        let mut watchers = self.start_watchers(log);
         loop {
             let is_requested = tokio::select! {
                 signal = signals.next() => match signal {
@@ -55,7 +56,7 @@ impl ConfigSource {
                     ServerSignal::Reload if self.at_terminal && !stdin().is_terminal() => return,
                     ServerSignal::Reload => true,
                 },
-                () = wait_for_change(&mut watcher) => false,
+                () = wait_for_change(&mut watchers) => false,
             };
             sleep(SETTLE_DELAY).await;
             let texts = self.read_texts();
@@ -115,16 +116,19 @@ impl ConfigSource {
         Some(layers.system.into_iter().chain(layers.user).collect())
     }
 
-    fn start_watcher(&self, log: &Log) -> Option<FileWatcher> {
-        let path = self.settings.config.value.as_ref()?;
-        match FileWatcher::new(path) {
+    /// Watches the files of the first config, and the file of the user, which may be created later.
+    fn start_watchers(&self, log: &Log) -> Vec<FileWatcher> {
+        let user = self.settings.config.value.iter();
+        let others = self.paths.iter().filter(|path| Some(*path) != self.settings.config.value.as_ref());
+        let start = |path: &PathBuf| match FileWatcher::new(path) {
             Ok(watcher) => Some(watcher),
-            Err(_) if self.paths.is_empty() && !path.exists() => None,
+            Err(_) if !self.paths.contains(path) && !path.exists() => None,
             Err(error) => {
                 log.event("warning", &format!("cannot watch {}: {error}; send SIGHUP to reload it", path.display()));
                 None
             }
-        }
+        };
+        user.chain(others).filter_map(start).collect()
     }
 }
 
@@ -133,10 +137,11 @@ async fn wait_for_stop(signals: &mut ServerSignals) {
     while signals.next().await != ServerSignal::Stop {}
 }
 
-async fn wait_for_change(watcher: &mut Option<FileWatcher>) {
-    match watcher {
-        Some(watcher) => watcher.changed().await,
-        None => std::future::pending().await,
+/// Waits for a change of any of the files; never returns without a watcher.
+async fn wait_for_change(watchers: &mut [FileWatcher]) {
+    let mut changes: FuturesUnordered<_> = watchers.iter_mut().map(FileWatcher::changed).collect();
+    if changes.next().await.is_none() {
+        std::future::pending::<()>().await;
     }
 }
 

@@ -343,6 +343,26 @@ fn writer_of_a_server_writes_all_queued_calls_before_it_closes() {
 }
 
 #[test]
+fn writer_of_a_command_reports_that_the_record_was_removed() {
+    let (folder, _database) = test_database();
+    let path = Database::path_in(folder.path());
+    let writer = RecordWriter::for_command(path.clone(), RunPlacement::default(), None);
+    writer.submit(Box::new(call_with_content("first", "")));
+    let count = || {
+        let database = Database::open_existing(&path).expect("readable").expect("existing");
+        database.connection.query_row("SELECT count(*) FROM calls", [], |row| row.get::<_, i64>(0)).expect("readable")
+    };
+    while count() == 0 {
+        std::thread::yield_now();
+    }
+    std::fs::remove_file(&path).expect("the file exists");
+    writer.submit(Box::new(call_with_content("second", "")));
+    let error = writer.close().expect_err("the first call is lost");
+    assert!(matches!(error, RecordError::Removed { .. }), "{error}");
+    assert!(!path.exists(), "the run does not go on in a new file");
+}
+
+#[test]
 fn writer_of_a_server_reports_errors_and_counts_lost_calls() {
     let folder = tempfile::tempdir().expect("temporary folder");
     let (sender, errors) = std::sync::mpsc::channel();
