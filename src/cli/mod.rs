@@ -174,12 +174,23 @@ const PARSER_TEXTS: [(&str, &str); 5] = [
     ("cannot parse integer from empty string", "expected a whole number"),
 ];
 
+/// `text` with a range of Rust, as in `9 is not in 1..=5`, in words.
+fn in_words(text: &str) -> String {
+    let Some((before, after)) = text.split_once(" is not in ") else { return text.to_owned() };
+    let (range, rest) = after.split_at(after.find(char::is_whitespace).unwrap_or(after.len()));
+    let message_start = before.rfind(": ").map_or(0, |colon| colon + 2);
+    match range.split_once("..=") {
+        Some((low, high)) => format!("{}expected a number from {low} to {high}{rest}", &before[..message_start]),
+        None => text.to_owned(),
+    }
+}
+
 /// Prints help and version to stdout, and errors to stderr, with hints in the style of our other errors.
 fn print_parse_result(error: &clap::Error) -> std::io::Result<()> {
     if !error.use_stderr() {
         return error.print();
     }
-    let mut text = error.render().ansi().to_string();
+    let mut text = in_words(&error.render().ansi().to_string());
     for (old, new) in PARSER_TEXTS {
         text = text.replace(old, new);
     }

@@ -115,7 +115,7 @@ pub enum ConfigError {
         problems: Vec<Problem>,
     },
     /// An environment variable has an invalid value.
-    #[error("{name}={value}: {reason}")]
+    #[error("invalid {name} \"{value}\": {reason}")]
     InvalidVariable {
         /// The name of the variable.
         name: String,

@@ -12,7 +12,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     ConfigError,
-    values::{DurationEntry, parse_duration},
+    values::{DURATION_FORM, DurationEntry, parse_duration},
 };
 use crate::model::environment::Environment;
 
@@ -108,10 +108,10 @@ impl ResolvedSettings {
         let text = |name: &'static str| environment.get(name).map(str::to_owned);
         let timeout = match text("MMCHAT_TIMEOUT") {
             None => None,
-            Some(value) => Some(parse_duration(&value).map_err(|reason| ConfigError::InvalidVariable {
+            Some(value) => Some(parse_duration(&value).map_err(|_| ConfigError::InvalidVariable {
                 name: "MMCHAT_TIMEOUT".to_owned(),
                 value,
-                reason,
+                reason: DURATION_FORM.to_owned(),
             })?),
         };
         let env = SettingSource::Environment;

@@ -117,9 +117,12 @@ impl<T: JsonSchema> JsonSchema for OrderedTable<T> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DurationEntry(pub Duration);
 
+/// What a duration looks like.
+pub(super) const DURATION_FORM: &str = "expected a duration such as 500ms, 5s, 2m or 1h30m";
+
 /// Parses a duration: numbers with units (`ms`, `s`, `m`, `h`). A number without a unit is seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("invalid duration \"{text}\": expected a duration such as 500ms, 5s, 2m or 1h30m");
+    let invalid = || format!("invalid duration \"{text}\": {DURATION_FORM}");
     if let Ok(seconds) = text.trim().parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).map_err(|_| invalid());
     }
@@ -127,10 +130,23 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Duration::try_from(duration).map_err(|_| invalid())
 }
 
+struct DurationVisitor;
+
+impl Visitor<'_> for DurationVisitor {
+    type Value = DurationEntry;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("text such as \"5s\"")
+    }
+
+    fn visit_str<E: Error>(self, text: &str) -> Result<DurationEntry, E> {
+        parse_duration(text).map(DurationEntry).map_err(E::custom)
+    }
+}
+
 impl<'de> Deserialize<'de> for DurationEntry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        parse_duration(&text).map(Self).map_err(D::Error::custom)
+        deserializer.deserialize_str(DurationVisitor)
     }
 }
 

@@ -47,8 +47,11 @@ impl Vendor {
         let Some((name, value)) = variable else {
             return Ok(self.default_base_url());
         };
-        let invalid_variable =
-            |reason| ConfigError::InvalidVariable { name: name.clone(), value: redact(value).0, reason };
+        let invalid_variable = |reason| ConfigError::InvalidVariable {
+            name: name.clone(),
+            value: redact(value).0,
+            reason: format!("it {reason}; expected a URL such as {}", self.base_url),
+        };
         let mut url = parse_base_url(value).map_err(invalid_variable)?;
         // Other programs expect some of these variables without a path.
         if url.path().trim_matches('/').is_empty() {

@@ -177,7 +177,7 @@ impl Metrics {
         );
         registry.register("tokens", "Input and output tokens", self.tokens.clone());
         registry.register("cost", "Cost of calls by currency", self.cost.clone());
-        registry.register("cuts", "Incomplete answers", self.incomplete.clone());
+        registry.register("incomplete", "Incomplete answers", self.incomplete.clone());
         registry.register(
             "client_disconnects",
             "Clients that disconnected before their answer was complete",

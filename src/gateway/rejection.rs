@@ -92,7 +92,7 @@ impl Rejection {
             RejectionKind::ModelNotAllowed { .. } | RejectionKind::PriceUnknown { .. } => {
                 (S::FORBIDDEN, "model_not_allowed", "permission_error")
             }
-            RejectionKind::MetricsNotAllowed { .. } => (S::FORBIDDEN, "figures_not_allowed", "permission_error"),
+            RejectionKind::MetricsNotAllowed { .. } => (S::FORBIDDEN, "metrics_not_allowed", "permission_error"),
             RejectionKind::HostNotAllowed(_) => (S::FORBIDDEN, "host_not_allowed", "permission_error"),
             RejectionKind::OriginNotAllowed(_) => (S::FORBIDDEN, "origin_not_allowed", "permission_error"),
             RejectionKind::ConcurrencyLimit { .. } => {

@@ -7,7 +7,10 @@ use std::{
 
 use rustls::{
     ServerConfig,
-    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    pki_types::{
+        CertificateDer, PrivateKeyDer,
+        pem::{self, PemObject},
+    },
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -58,7 +61,7 @@ fn describe_mismatch(error: &rustls::Error) -> String {
 pub(super) fn load_acceptor((cert, key): &(PathBuf, PathBuf)) -> Result<TlsAcceptor, TlsError> {
     let certificates = load_certificates(cert)?;
     let private_key = PrivateKeyDer::from_pem_file(key)
-        .map_err(|error| TlsError::Key { path: key.clone(), reason: describe_error(&error) })?;
+        .map_err(|error| TlsError::Key { path: key.clone(), reason: pem_reason(&error) })?;
     let unusable = |source| TlsError::Unusable { cert: cert.clone(), key: key.clone(), source };
     let mut config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -70,9 +73,18 @@ pub(super) fn load_acceptor((cert, key): &(PathBuf, PathBuf)) -> Result<TlsAccep
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
+/// Why a PEM file cannot be used.
+fn pem_reason(error: &pem::Error) -> String {
+    match error {
+        pem::Error::Io(error) => describe_error(error),
+        pem::Error::NoItemsFound => "the file contains no private key".to_owned(),
+        error => describe_error(error),
+    }
+}
+
 fn load_certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unreadable = |reason: String| TlsError::Certificates { path: path.to_owned(), reason };
-    let items = CertificateDer::pem_file_iter(path).map_err(|error| unreadable(describe_error(&error)))?;
-    let certificates = items.collect::<Result<Vec<_>, _>>().map_err(|error| unreadable(describe_error(&error)))?;
+    let items = CertificateDer::pem_file_iter(path).map_err(|error| unreadable(pem_reason(&error)))?;
+    let certificates = items.collect::<Result<Vec<_>, _>>().map_err(|error| unreadable(pem_reason(&error)))?;
     if certificates.is_empty() { Err(unreadable("the file contains no certificate".into())) } else { Ok(certificates) }
 }

@@ -15,6 +15,11 @@ pub fn describe_error(error: &dyn Display) -> String {
     format!("{context}{first}{}{rest}", letters.as_str())
 }
 
+/// How a process ended, as in `ended with exit code 1`.
+pub fn describe_status(status: std::process::ExitStatus) -> String {
+    status.code().map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -19,7 +19,7 @@ pub mod target;
 
 pub use answer::{Answer, Delta, DeltaKind, FinishReason, ToolCall, Usage};
 pub use delta_buffer::DeltaBuffer;
-pub use describe::describe_error;
+pub use describe::{describe_error, describe_status};
 pub use error_class::ErrorClass;
 pub use image::Image;
 pub use request::{

@@ -31,7 +31,7 @@ pub fn format_attempt_failure(attempt: &AttemptRecord, next: &NextStep, verbose:
     match next {
         NextStep::Failover(target) => Some(format!("{name}: {cause}; trying {target}")),
         NextStep::AwaitHedge(target) => Some(format!("{name}: {cause}; waiting for {target}")),
-        NextStep::RestartOutput(target) => Some(format!("[incomplete from {name}, restarted on {target}] {cause}")),
+        NextStep::RestartOutput(target) => Some(format!("{name}: {cause}; restarting on {target}")),
         NextStep::RotateKey => Some(format!("{name}: {cause}; trying the next key")),
         NextStep::RetrySame => verbose.then(|| format!("{name}: {cause}; retrying")),
     }

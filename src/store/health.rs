@@ -19,7 +19,8 @@ use crate::{
 
 /// Larger files are rejected: mmchat never writes one.
 const MAX_READ_SIZE: u64 = 1024 * 1024;
-/// How long to wait for another process's update, once, because the answer waits too. An update takes about 1 ms.
+/// Maximum wait for the lock of the file. The user's answer is delayed meanwhile, so after one timeout further updates do
+/// not wait. An update takes about 1 ms.
 const LOCK_TIMEOUT: Duration = Duration::from_millis(500);
 /// The maximum size of a written file, in bytes.
 const MAX_WRITE_SIZE: usize = 96 * 1024;
@@ -65,6 +66,11 @@ impl HealthFile {
         }
     }
 
+    /// The error of a file that is not valid, without the terms of the parser.
+    fn parse_error(&self, action: &str, error: &serde_json::Error) -> HealthError {
+        self.health_error(action, format_args!("invalid contents at line {}, column {}", error.line(), error.column()))
+    }
+
     fn health_error(&self, action: &str, error: impl std::fmt::Display) -> HealthError {
         HealthError(format!("{action} the health file {}: {}", self.path.display(), describe_error(&error)))
     }
@@ -79,7 +85,7 @@ impl HealthStore for HealthFile {
     fn read(&self) -> Result<HealthSnapshot, HealthError> {
         let text = self.read_text().map_err(|error| self.health_error("cannot read", error))?;
         let read = text.as_deref().map(parse).transpose();
-        read.map(Option::unwrap_or_default).map_err(|error| self.health_error("cannot parse", error))
+        read.map(Option::unwrap_or_default).map_err(|error| self.parse_error("cannot use", &error))
     }
 
     fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthUpdate, HealthError> {
@@ -93,7 +99,7 @@ impl HealthStore for HealthFile {
         self.lock_timed_out.store(false, Ordering::Relaxed);
         let text = self.read_text().map_err(|error| self.health_error("cannot read", error))?;
         let read = text.as_deref().map(parse).transpose();
-        let parse_error = read.as_ref().err().map(|error| self.health_error("ignored the contents of", error));
+        let parse_error = read.as_ref().err().map(|error| self.parse_error("replaced", error));
         let previous: Option<HealthSnapshot> = read.unwrap_or_default();
         let mut snapshot = previous.clone().unwrap_or_default();
         act(&mut snapshot);
@@ -173,7 +179,7 @@ mod tests {
             fs::write(folder.path().join("health.json"), invalid).expect("writable file");
             assert!(store.read().expect_err("invalid file").to_string().contains("health.json"));
             let (_, error) = store.update(&mut |snapshot| snapshot.key_salt = "x".into()).expect("reset file");
-            assert!(error.expect("invalid file").to_string().contains("ignored the contents"));
+            assert!(error.expect("invalid file").to_string().contains("replaced the health file"));
             assert_eq!(store.read().expect("valid file").key_salt, "x");
         }
     }

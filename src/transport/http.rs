@@ -345,7 +345,9 @@ fn with_proxy_context(options: &ConnectOptions, error: TransportError) -> Transp
 }
 
 /// Descriptions of errors of the HTTP client that name its internals.
-const CLIENT_TEXTS: [(&str, &str); 3] = [
+const CLIENT_TEXTS: [(&str, &str); 5] = [
+    ("connection closed before message completed", "the connection was closed before the response"),
+    ("invalid HTTP version parsed", "the server does not speak HTTP"),
     ("unexpected EOF during chunk size line", "the connection was closed in the middle of the response"),
     ("unexpected EOF during chunk", "the connection was closed in the middle of the response"),
     ("end of file before message length reached", "the connection was closed in the middle of the response"),

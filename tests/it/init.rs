@@ -99,7 +99,7 @@ fn invalid_arguments_are_rejected_before_any_request() {
     for (arguments, words) in [
         (&["--endpoint", "nowhere"][..], "unknown service \"nowhere\""),
         (&["--endpoint", "x=nonsense"], "does not start with http"),
-        (&["--key-env", "x=Y"], "no such endpoint"),
+        (&["--key-env", "x=Y"], "unknown endpoint"),
         (&["--key-env", "x"], "expected NAME="),
         (&["--no-discover"], "no API keys and no local servers"),
     ] {

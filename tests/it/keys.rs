@@ -52,7 +52,7 @@ fn one_call_is_canceled_and_the_other_continues() {
     let (_, code) = screen.wait_for_exit();
     assert_eq!(code, 7);
     assert_eq!(
-        env.run(&["history", "show", "@1"]).expect_exit(0).expect_stderr(&["incomplete: stopped"]).stdout,
+        env.run(&["history", "show", "@1"]).expect_exit(0).expect_stderr(&["incomplete or missing: stopped"]).stdout,
         "half of a \n"
     );
     assert_eq!(env.run(&["history", "show", "@2"]).expect_exit(0).stdout, "all of b \n");

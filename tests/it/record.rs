@@ -197,10 +197,7 @@ fn unusable_record_database_is_only_a_warning() {
     let invalid = record_env(&mock, "");
     fs::create_dir_all(state_path(&invalid, "")).expect("writable directory");
     fs::write(state_path(&invalid, "health.json"), "{\"entries\": [").expect("writable file");
-    invalid
-        .run(&["ask", "hello"])
-        .expect_exit(0)
-        .expect_stderr(&["ignored the contents of the health file", "health.json"]);
+    invalid.run(&["ask", "hello"]).expect_exit(0).expect_stderr(&["replaced the health file", "health.json"]);
     invalid.run(&["ask", "hello"]).expect_exit(0);
 }
 

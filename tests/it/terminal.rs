@@ -76,7 +76,7 @@ fn incomplete_answer_restarts_on_the_next_candidate() {
     let lines: Vec<String> = strip_styles(&output).lines().map(str::to_owned).collect();
     assert_eq!(code, 0);
     assert_eq!((lines[0].as_str(), lines.last().map(String::as_str)), ("half an ans", Some("the whole answer")));
-    assert!(lines[1].starts_with("[incomplete from m/a, restarted on m/b]"), "{lines:?}");
+    assert!(lines[1].starts_with("m/a: incomplete: ") && lines[1].ends_with("restarting on m/b"), "{lines:?}");
 }
 
 #[test]

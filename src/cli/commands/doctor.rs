@@ -44,7 +44,7 @@ pub(crate) struct DoctorArgs {
     /// Endpoints, models or routes to diagnose [default: all endpoints]
     #[arg(value_name = "NAME", add = CompletionKind::EndpointsAndModels.completer())]
     names: Vec<String>,
-    /// Send no request to a model, which would be billed
+    /// Skip the test request to a model, which is billed
     #[arg(long)]
     no_ask: bool,
     #[command(flatten)]

@@ -219,7 +219,7 @@ fn show(args: &ShowArgs, context: &Context) -> Result<(), CliError> {
     let text = match (turn_ref.answer, turns.as_slice()) {
         (Some(_), [turn]) => {
             if let Some(class) = &turn.class {
-                write_stderr(&format!("warning: this answer is incomplete: {class}\n"));
+                write_stderr(&format!("warning: this answer is incomplete or missing: {class}\n"));
             }
             format!("{}\n", turn.answer.trim_end_matches('\n'))
         }
@@ -309,11 +309,10 @@ fn prune(args: &PruneArgs, context: &Context) -> Result<(), CliError> {
     };
     let Some(days) = days else {
         database.purge_deleted()?;
-        health_file(context)?
-            .remove_copy()
-            .map_err(|error| CliError::usage(error.to_string(), "check its permissions"))?;
+        health_file(context)?.remove_copy()?;
         write_stderr(
-            "nothing was deleted: add --days NUMBER, or set history_days in the config; the log was cleared\n",
+            "no answers were deleted, because neither --days nor history_days is set; removed the traces of earlier \
+             deletions\nhint: add --days NUMBER\n",
         );
         return Ok(());
     };
@@ -325,13 +324,22 @@ fn prune(args: &PruneArgs, context: &Context) -> Result<(), CliError> {
 }
 
 fn open_required(context: &Context) -> Result<Database, CliError> {
-    open_record(context)?
-        .ok_or_else(|| CliError::usage("no conversations are stored", "history may be off; ask something first"))
+    open_record(context)?.ok_or_else(|| {
+        CliError::usage(
+            "no conversations are stored",
+            "ask a question first; with history = false in the config, nothing is stored",
+        )
+    })
 }
 
 /// The turns that `turn_ref` refers to: all of a conversation, or one answer.
 fn find_turns(database: &Database, turn_ref: TurnRef) -> Result<Vec<StoredTurn>, CliError> {
-    let nothing = || CliError::usage("no conversations are stored", "history may be off; ask something first");
+    let nothing = || {
+        CliError::usage(
+            "no conversations are stored",
+            "ask a question first; with history = false in the config, nothing is stored",
+        )
+    };
     let conversation = StoredConversation::find(database, turn_ref)?.ok_or_else(nothing)?;
     match turn_ref.answer {
         None => Ok(conversation.turns().to_vec()),

@@ -79,10 +79,11 @@ pub(crate) fn run(args: &ImportArgs, context: &Context) -> Result<Exit, CliError
     let text = read_input(&args.file)?;
     let format = select_format(args, &text)?;
     let imported = format.parse(&text).map_err(|error| {
-        CliError::usage(
-            format!("cannot import {}: {error}", args.file.display()),
-            "nothing was changed; name the tool with --from",
-        )
+        let hint = match &args.from {
+            Some(tool) => format!("check that the file is one of {tool}; the config was not changed"),
+            None => "name the tool with --from, such as --from litellm; the config was not changed".to_owned(),
+        };
+        CliError::usage(format!("cannot import {}: {error}", args.file.display()), hint)
     })?;
     let transaction = ConfigTransaction::begin(context)?;
     let ring = KeyRing::new(context.environment.clone());

@@ -36,7 +36,12 @@ pub(crate) fn run(args: &PickArgs, context: &Context) -> Result<Exit, CliError> 
 /// Picks the answer that `reference` refers to, and prints how to continue with it.
 pub(crate) fn pick_by_ref(reference: &str, context: &Context) -> Result<(), CliError> {
     let turn_ref: TurnRef = reference.parse()?;
-    let nothing = || CliError::usage("no stored answers to pick from", "history may be off; run a comparison first");
+    let nothing = || {
+        CliError::usage(
+            "no stored answers to pick from",
+            "run a comparison first; with history = false in the config, nothing is stored",
+        )
+    };
     let mut database = open_record(context)?.ok_or_else(nothing)?;
     let conversation = StoredConversation::find(&database, turn_ref)?.ok_or_else(nothing)?;
     let Some(turn) = conversation.answer(turn_ref)? else {

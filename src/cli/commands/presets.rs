@@ -156,9 +156,13 @@ fn open_in_editor(editor: &str, path: &Path) -> Result<(), CliError> {
     let status = Command::new(program).args(words).arg(path).status();
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => {
-            Err(CliError::usage(format!("the editor \"{program}\" ended with {status}"), "the file was not checked"))
-        }
+        Ok(status) => Err(CliError::usage(
+            format!(
+                "the editor \"{program}\" ended with {}, so the file was not checked",
+                crate::model::describe_status(status)
+            ),
+            "run \"mmchat config check\"",
+        )),
         Err(source) => Err(CliError::System { what: format!("cannot run the editor \"{program}\""), source }),
     }
 }

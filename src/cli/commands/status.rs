@@ -26,8 +26,8 @@ use crate::{
 /// Show which models are unavailable, why and until when, and their last errors
 #[derive(Debug, Args)]
 #[command(
-    after_help = "An unavailable model is tried last in its routes. When its cooldown is over, one request tests it. \
-    mmchat reset NAME makes it available at once.\n\n\
+    after_help = "A route tries an unavailable model last. When the open time of its circuit breaker is over, one request \
+    probes it; after a cooldown it gets requests as usual. mmchat reset NAME makes it available at once.\n\n\
     Examples:\n  \
       mmchat status\n  \
       mmchat status --format json"

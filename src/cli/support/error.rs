@@ -142,7 +142,7 @@ pub(super) fn edit_hint(error: &EditError) -> Option<String> {
             Some(closest) => format!("did you mean \"{closest}\"?"),
             None => format!("available: {}", known.join(", ")),
         },
-        EditError::InUse { flag, .. } => format!("use {flag} to do it anyway"),
+        EditError::InUse { flag, .. } => format!("add {flag} to remove them too"),
         _ => return None,
     })
 }
@@ -154,7 +154,8 @@ pub(super) fn render_problem(problem: &config::Problem) -> String {
     if handler.render_report(&mut text, problem).is_err() {
         text = problem.to_string();
     }
-    text.trim_matches('\n').to_owned()
+    // The word for a hint in all other messages.
+    text.trim_matches('\n').replace("\n  help: ", "\n  hint: ")
 }
 
 /// The error for a name that is not an endpoint, model or route.

@@ -213,10 +213,7 @@ impl ParamArgs {
     pub(crate) fn params(&self) -> Result<Params, CliError> {
         let mut params = Params { temperature: self.temperature, max_tokens: self.max_tokens, ..Params::default() };
         if self.temperature.is_some_and(|temperature| !temperature.is_finite() || temperature < 0.0) {
-            return Err(CliError::usage(
-                "invalid --temperature: expected a number from 0 up",
-                "most services accept 0 to 2",
-            ));
+            return Err(CliError::usage("invalid --temperature: expected 0 or more", "most services accept 0 to 2"));
         }
         for option in &self.options {
             let Some((key, value)) = option.split_once('=').filter(|(key, _)| !key.is_empty()) else {

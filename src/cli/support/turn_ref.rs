@@ -76,7 +76,12 @@ impl StoredConversation {
 
     /// Like [`StoredConversation::find`], but returns an error if nothing is stored.
     pub(crate) fn find_required(context: &Context, turn_ref: TurnRef) -> Result<Self, CliError> {
-        let nothing = || CliError::usage("no conversation to continue", "history may be off; ask something first");
+        let nothing = || {
+            CliError::usage(
+                "no conversation to continue",
+                "ask a question first; with history = false in the config, nothing is stored",
+            )
+        };
         let database = open_record(context)?.ok_or_else(nothing)?;
         Self::find(&database, turn_ref)?.ok_or_else(nothing)
     }

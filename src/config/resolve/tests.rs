@@ -145,7 +145,7 @@ fn config_is_built_from_keys_in_the_environment() {
     let invalid =
         [("DEEPSEEK_API_KEY", "sk-d"), ("DEEPSEEK_BASE_URL", "localhost:1/v1")].map(|(n, v)| (n.into(), v.into()));
     let error = from_environment(&invalid.into_iter().collect()).expect_err("invalid URL").to_string();
-    assert!(error.contains("DEEPSEEK_BASE_URL=localhost:1/v1") && error.contains("http://"), "{error}");
+    assert!(error.contains("invalid DEEPSEEK_BASE_URL") && error.contains("http://"), "{error}");
 }
 
 #[test]

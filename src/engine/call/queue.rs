@@ -285,7 +285,7 @@ impl CallTask {
         self.queue.available = retained;
         self.queue.unavailable.retain(larger);
         for candidate in skipped {
-            let reason = "its context is not known to be larger".to_owned();
+            let reason = "its context window is unknown or not larger".to_owned();
             self.notify(Notice::Skipped(candidate.target.id.clone(), reason)).await;
         }
     }

@@ -91,7 +91,7 @@ fn to_json(report: &Report) -> String {
         });
         json!({
             "name": call.metrics.name, "model": call.metrics.model, "endpoint": call.endpoint, "state": call.metrics.state,
-            "whole": call.is_complete, "note": call.note, "content": call.text, "reasoning": call.reasoning, "usage": usage,
+            "complete": call.is_complete, "note": call.note, "content": call.text, "reasoning": call.reasoning, "usage": usage,
             "cost": call.metrics.cost.as_ref().map(|(cost, _)| cost), "currency": call.metrics.cost.as_ref().map(|(_, currency)| currency),
             "ttft_ms": call.metrics.ttft.map(milliseconds), "total_ms": call.metrics.total.map(milliseconds),
             "tokens_per_second": call.metrics.tokens_per_second, "attempts": call.attempt_count,

@@ -88,7 +88,8 @@ pub enum RecordError {
     },
     /// Deleted content could not be removed from the WAL.
     #[error(
-        "deleted, but still in the log of {path}, which another process is reading: run \"mmchat history prune\" later"
+        "the deleted text is still on the disk, because another process is reading {path}: run \"mmchat history prune\" \
+         when it has ended"
     )]
     StillInLog {
         /// The database.

@@ -57,7 +57,7 @@ pub(crate) async fn run(mut command: tokio::process::Command, program: &str) -> 
         let quoted = last_line.map(|line| format!(": {}", secret.redact_in(&crate::model::sanitize::one_line(line))));
         return Err(KeyError::CommandFailed {
             program,
-            status: status.to_string(),
+            status: crate::model::describe_status(status),
             stderr: quoted.unwrap_or_default(),
         });
     }

@@ -69,7 +69,7 @@ pub enum KeyError {
     #[error("no key in the {0}")]
     Empty(String),
     /// This build does not support the source.
-    #[error("cannot read {0}: this build has no keyring support")]
+    #[error("cannot use {0}: this build has no keyring support")]
     KeyringUnsupported(String),
     /// The system's keyring returned an error.
     #[error("cannot access {entry}: {reason}")]

@@ -73,7 +73,7 @@ fn command_runs_once_and_its_failure_is_reported() {
 
     let failing = KeySource::Shell("echo no such entry >&2; exit 3".into());
     let error = block_on(ring.resolve(&failing)).expect_err("fails").to_string();
-    assert!(error.contains("exit status: 3") && error.contains("no such entry"), "{error}");
+    assert!(error.contains("failed with exit code 3") && error.contains("no such entry"), "{error}");
     let missing = KeySource::Command(vec!["mmchat-no-such-program".into()]);
     assert!(matches!(block_on(ring.resolve(&missing)), Err(KeyError::CommandStart { .. })));
     assert!(matches!(block_on(ring.resolve(&KeySource::Command(vec!["true".into()]))), Err(KeyError::Empty(_))));

@@ -207,7 +207,10 @@ fn endpoints_from_args(args: &InitArgs, context: &Context) -> Result<Vec<Templat
     if let Some((name, _)) =
         variables.iter().chain(&files).find(|(name, _)| !endpoints.iter().any(|endpoint| endpoint.name == *name))
     {
-        return Err(CliError::usage(format!("key for \"{name}\": no such endpoint"), format!("add --endpoint {name}")));
+        return Err(CliError::usage(
+            format!("unknown endpoint \"{name}\" in --key-env"),
+            format!("add --endpoint {name}"),
+        ));
     }
     Ok(endpoints)
 }

@@ -42,14 +42,16 @@ const MAX_CONNECTIONS: usize = 100_000;
 
 /// Serve all configured models at one OpenAI-compatible address
 #[derive(Debug, Args)]
-#[command(after_help = "Clients use the base URL http://127.0.0.1:8484/v1, unless [serve] in the config sets another \
-    address, and name a model or a route. The config is reloaded when the file changes and on SIGHUP. Ctrl-C or \
+#[command(
+    after_help = "The base URL is http://127.0.0.1:8484/v1, or the address set by listen under [serve]. Clients request a \
+    model or a route by its name. The config is reloaded when the file changes and on SIGHUP. Ctrl-C or \
     SIGTERM waits for requests in flight; a second signal ends them. Each request is logged to stderr as one line of \
     JSON. docs/serve.md lists the settings of common clients.\n\n\
     Examples:\n  \
       mmchat serve\n  \
       mmchat serve --check\n  \
-      mmchat serve --listen 127.0.0.1:9000")]
+      mmchat serve --listen 127.0.0.1:9000"
+)]
 pub(crate) struct ServeArgs {
     /// Listen on this address instead of that in the config; port 0 selects a free port
     #[arg(long, value_name = "ADDRESS:PORT")]

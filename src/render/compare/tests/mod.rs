@@ -240,7 +240,7 @@ fn buffered_text_is_shown_only_when_complete() {
     for view in [View::Stack, View::Tagged] {
         let (out, err) = streams(run(settings(Format::Text, view, None), &[("a", kinds.clone())], &[]).1);
         assert!(out.contains("complete") && !out.contains("partial"), "{out}");
-        assert!(err.contains("restarted on b"), "{err}");
+        assert!(err.contains("restarting on b"), "{err}");
     }
     let (out, _) = streams(run(settings(Format::Jsonl, View::Auto, None), &[("a", kinds)], &[]).1);
     assert!(!out.contains("partial") && out.contains("\"content\":\"complete\""), "{out}");
