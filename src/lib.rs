@@ -109,7 +109,7 @@ pub mod internals {
         pub use crate::cli::{CliError, Exit, command, main};
     }
     pub mod config {
-        pub use crate::config::{Config, edit, renamed_keys, resolve, vendors};
+        pub use crate::config::{Config, config_toml, config_toml_with_origins, edit, renamed_keys, resolve, vendors};
     }
     pub mod engine {
         pub use crate::engine::*;

@@ -3,7 +3,7 @@
 //! A named entry of the user's file replaces the complete entry of the system's file with the same name, so that a key
 //! never reaches the address of another layer. All other keys are replaced one by one.
 
-use std::path::Path;
+use std::{collections::HashSet, path::Path};
 
 use super::{
     Config, ConfigError,
@@ -56,6 +56,11 @@ impl ConfigLayers {
                 return Ok(Config { files, renamed_keys: renamed_keys.unwrap_or_default(), ..config });
             }
         }
+        // After a syntax error the parser may find the same error again.
+        let mut reported = HashSet::new();
+        problems.retain(|problem| {
+            reported.insert((problem.path().to_owned(), problem.labels.clone(), problem.message.clone()))
+        });
         problems.sort_by(|a, b| (a.path(), a.line_column()).cmp(&(b.path(), b.line_column())));
         Err(ConfigError::invalid(problems))
     }

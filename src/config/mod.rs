@@ -41,6 +41,7 @@ pub(crate) use preset::Preset;
 pub(crate) use resolve::{direct_target, from_environment, resolve_config_path};
 pub(crate) use serve::{ClientConfig, ServeConfig};
 pub(crate) use settings::{Flags, ResolvedSettings, SettingSource};
+pub use show::{config_toml, config_toml_with_origins};
 pub use source::ConfigText;
 pub(crate) use values::parse_duration;
 

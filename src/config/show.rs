@@ -3,7 +3,7 @@
 use serde::Serialize;
 use toml_edit::{DocumentMut, Item, Table, Value};
 
-use super::{Config, Preset, ResolvedSettings, file::ConfigFile, file::PresetEntry, origin::Origins};
+use super::{Config, ConfigLayers, Preset, ResolvedSettings, file::ConfigFile, file::PresetEntry, origin::Origins};
 
 /// The effective settings and configuration.
 #[derive(Serialize)]
@@ -31,6 +31,21 @@ pub(crate) fn effective_toml(config: &Config, settings: &ResolvedSettings, origi
             None => origins.of_key(path, config),
         });
     }
+    document.to_string()
+}
+
+/// The config in effect as TOML, without the settings of the command.
+#[must_use]
+pub fn config_toml(config: &Config) -> String {
+    document(&ConfigFile::from(config)).to_string()
+}
+
+/// The same with the origin of each value.
+#[must_use]
+pub fn config_toml_with_origins(config: &Config, layers: &ConfigLayers) -> String {
+    let origins = Origins::new(layers);
+    let mut document = document(&ConfigFile::from(config));
+    annotate(document.as_table_mut(), &mut Vec::new(), &|path| origins.of_key(path, config));
     document.to_string()
 }
 
@@ -129,82 +144,7 @@ mod tests {
     }
 
     /// A config that sets every key of the schema.
-    const FULL: &str = r#"
-default = "r"
-compare = "s"
-context = "shared"
-history = false
-history_days = 9
-
-[endpoints.e]
-base_url = "https://h.example.com/v1"
-protocol = "openai"
-api_keys = [{ env = "A_KEY" }, { file = "/k" }, { command = ["pass"] }, { command = "pass" }, { keyring = "k" }]
-headers.x-team = { env = "TEAM" }
-timeouts = { connect = "1s", first_token = "2s", idle = "3s", total = "4s" }
-max_concurrency = 3
-rpm = 4
-queue = "5s"
-proxy = "http://p.example.com:1/"
-ca_file = "/ca.pem"
-gateway = true
-gzip = true
-
-[models."m.1"]
-endpoint = "e"
-model = "upstream"
-params = { temperature = 0.5, top_p = 0.25, max_tokens = 6, seed = 7, stop = ["x"], reasoning_effort = "low" }
-extra = { a = { b = [1, { c = true }], keys = {} }, "d e" = "f" }
-price = { input = 1.0, output = 2.0, cached_input = 0.5, currency = "CNY" }
-context = 1000
-tags = ["t"]
-capabilities = ["reasoning", "images", "tools"]
-timeouts = { idle = "9s" }
-think_prefilled = true
-cumulative_deltas = true
-
-[routes.r]
-strategy = "weighted"
-models = [{ name = "m.1", weight = 3 }, "e/b"]
-on_incomplete = "restart"
-on_filter = "next"
-sticky = true
-hedge_after = "1.5s"
-hold = "2s"
-
-[sets]
-s = ["r", "m.1"]
-
-[presets.p]
-system = "Be brief."
-model = "r"
-params = { temperature = 0.5, stop = ["y"] }
-prompt = "{{ input }}\n\"quoted\""
-
-[spend]
-day = { USD = 5.0, CNY = 30.0 }
-month = { USD = 50.0 }
-endpoints.e.day = { CNY = 1.0 }
-models."m.1".month = { CNY = 2.0 }
-
-[serve]
-listen = "127.0.0.1:9"
-hold = "1s"
-drain = "2s"
-max_body_mb = 3
-hosts = ["h"]
-cors = ["https://c.example.com"]
-cert = "/c.pem"
-key = "/k.pem"
-
-[serve.keys.team]
-api_key = { env = "TEAM_KEY" }
-models = ["r"]
-rpm = 7
-max_concurrency = 8
-spend = { USD = 1.0 }
-metrics = true
-"#;
+    const FULL: &str = include_str!("../../tests/fixtures/config/full.toml");
 
     fn leaf_paths(table: &toml::Table, prefix: &str, paths: &mut BTreeSet<String>) {
         for (key, value) in table {
@@ -219,7 +159,7 @@ metrics = true
     #[test]
     fn every_key_of_the_file_is_shown_and_parses_to_the_same_config() {
         let config = resolve(FULL, Path::new("/c.toml")).expect("valid config");
-        let text = document(&ConfigFile::from(&config)).to_string();
+        let text = config_toml(&config);
         let (mut written, mut shown) = (BTreeSet::new(), BTreeSet::new());
         leaf_paths(&FULL.parse().expect("valid TOML"), "", &mut written);
         leaf_paths(&text.parse().expect("valid TOML"), "", &mut shown);
@@ -227,7 +167,7 @@ metrics = true
         let missing: Vec<_> = written.difference(&shown).filter(|leaf| !leaf.starts_with("/routes/r/models")).collect();
         assert!(missing.is_empty(), "{missing:#?}\n{text}");
         let again = resolve(&text, Path::new("/c.toml")).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
-        assert_eq!(document(&ConfigFile::from(&again)).to_string(), text);
+        assert_eq!(config_toml(&again), text);
     }
 
     #[cfg(feature = "schema")]

@@ -2,7 +2,7 @@
 //!
 //! Everything that cannot be imported is reported with a reason. No file is executed. Messages contain no keys.
 
-use strum::{EnumString, VariantNames};
+use strum::{EnumString, VariantArray, VariantNames};
 
 use crate::model::api_key::ApiKey;
 
@@ -96,7 +96,7 @@ pub struct SkippedItem {
 pub struct ImportError(pub String);
 
 /// The tool and format of a configuration file.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantArray, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub enum ImportFormat {
     /// Langchain-Chatchat's `model_settings.yaml`.
@@ -119,6 +119,9 @@ pub enum ImportFormat {
 }
 
 impl ImportFormat {
+    /// All formats.
+    pub const ALL: &[Self] = <Self as VariantArray>::VARIANTS;
+
     /// Detects the format of `text`.
     #[must_use]
     pub fn detect(text: &str) -> Option<Self> {

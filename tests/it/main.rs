@@ -9,6 +9,7 @@ mod common;
 mod compare;
 #[cfg(unix)]
 mod completions;
+mod damaged_input;
 mod docs;
 mod edit;
 #[cfg(unix)]
