@@ -1,7 +1,7 @@
 //! Converts the effective configuration back to the shape of the file, without secrets.
 //!
 //! Every field is destructured and every key of the file is set, so that a new one cannot be left out. Keys and headers
-//! are shown by their source; URLs lose their user and query. Properties that follow from the table of known services
+//! are shown by their source; URLs lose their user and query. Properties that follow from the table of vendors
 //! have no key and are not shown.
 
 use std::time::Duration;

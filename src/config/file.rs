@@ -53,7 +53,7 @@ pub(crate) struct ServeEntry {
     pub hold: Option<DurationEntry>,
     /// How long running requests may take to finish when the server stops; default 30 s.
     pub drain: Option<DurationEntry>,
-    /// Maximum size of a request body, in megabytes; default 32.
+    /// Maximum size of a request body, in MiB; default 32.
     pub max_body_mb: Option<Spanned<u32>>,
     /// Additional host names that clients on this machine may use in URLs.
     pub hosts: Option<Vec<Spanned<String>>>,
@@ -140,7 +140,7 @@ pub(crate) struct EndpointEntry {
     pub rpm: Option<Spanned<u32>>,
     /// How long a request may wait for `rpm` and `max_concurrency`.
     pub queue: Option<DurationEntry>,
-    /// Proxy for this endpoint only: `http://`, `https://`, `socks5://` or `socks5h://`.
+    /// Proxy for this endpoint only: `http://`, `https://`, `socks4://`, `socks4a://`, `socks5://` or `socks5h://`.
     pub proxy: Option<Spanned<String>>,
     /// PEM file of certificates to trust instead of the system's.
     pub ca_file: Option<Spanned<String>>,
@@ -257,7 +257,7 @@ pub(crate) struct RouteEntry {
     /// What to do when an answer is incomplete after part of it was shown: `error`, `restart` or `buffer`.
     #[serde(default, alias = "on_cut")]
     pub on_incomplete: Option<Spanned<String>>,
-    /// What to do when a content filter rejects the request: `stop` or `next`.
+    /// What to do when a content filter rejects the request or ends its answer: `stop` or `next`.
     #[serde(default)]
     pub on_filter: Option<Spanned<String>>,
     /// Session affinity: requests of one `user` or conversation go to the same model while it is available.

@@ -23,7 +23,7 @@ pub struct ConfigLayers {
     pub system: Option<ConfigText>,
     /// The file of the user.
     pub user: Option<ConfigText>,
-    /// The environment: base URLs of known services, and the whole configuration if there is no file.
+    /// The environment: base URLs of vendors, and the whole configuration if there is no file.
     pub environment: Environment,
 }
 

@@ -2,7 +2,7 @@
 //!
 //! `file` defines the shape of a file, with a span on every value. `parse` deserializes it and reports all errors,
 //! `layers` merges the files. `resolve` checks every name and builds the endpoints and targets of the lower layers. `settings` adds the values from the environment and the flags.
-//! `vendors` is the table of known services. Errors point at their position in the file.
+//! `vendors` is the table of vendors. Errors point at their position in the file.
 
 mod base_url;
 mod convert;

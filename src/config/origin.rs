@@ -62,7 +62,7 @@ impl Origins {
         Some(format!("{}:{}", file.path().display(), file.line(path)?))
     }
 
-    /// The variable or the known service that a property of an endpoint comes from.
+    /// The variable or the vendor that a property of an endpoint comes from.
     fn of_known_service(&self, path: &[String], config: &Config) -> Option<String> {
         let [table, name, key] = path else { return None };
         let endpoint = config.endpoint(name).filter(|_| table == "endpoints")?;
@@ -70,11 +70,11 @@ impl Origins {
         match key.as_str() {
             "base_url" => {
                 let variable = vendor?.base_url_env.iter().find(|name| self.environment.get(name).is_some());
-                Some(variable.cloned().unwrap_or_else(|| format!("known service \"{name}\"")))
+                Some(variable.cloned().unwrap_or_else(|| format!("vendor \"{name}\"")))
             }
             "gateway" if endpoint.gateway => {
                 let vendor = vendors::by_url(&endpoint.base_url)?;
-                Some(format!("known service \"{}\"", vendor.name))
+                Some(format!("vendor \"{}\"", vendor.name))
             }
             "api_keys" if self.files.is_empty() => vendor?.key_variable(&self.environment).map(str::to_owned),
             _ => None,

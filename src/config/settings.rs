@@ -190,7 +190,7 @@ fn bool_variable(environment: &Environment, name: &'static str) -> Result<Option
 }
 
 /// The path of the config file, the first of: `--config`, `MMCHAT_CONFIG`, `$XDG_CONFIG_HOME/mmchat/config.toml`, the
-/// platform's config directory.
+/// platform's config folder.
 fn config_path(environment: &Environment, flags: &Flags) -> Sourced<Option<PathBuf>> {
     let xdg = environment.get("XDG_CONFIG_HOME").map(Path::new).filter(|path| path.is_absolute());
     let platform = directories::ProjectDirs::from("", "", "mmchat").map(|dirs| dirs.config_dir().join("config.toml"));

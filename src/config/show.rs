@@ -259,13 +259,13 @@ rpm = 7
             "timeouts.idle = \"3s\"  # /home/c.toml:5",
             "base_url = \"http://f/v1\"  # /etc/mmchat.toml:6",
             "base_url = \"http://127.0.0.1:9/v1\"  # OPENAI_BASE_URL",
-            "base_url = \"https://api.deepseek.com/v1\"  # known service \"deepseek\"",
+            "base_url = \"https://api.deepseek.com/v1\"  # vendor \"deepseek\"",
             "gzip = false  # default",
             "timeouts.total = \"9s\"  # /home/c.toml:11",
             "on_incomplete = \"buffer\"  # /home/c.toml:14",
             "day.USD = 5.0  # /home/c.toml:16",
             "month.CNY = 9.0  # /home/c.toml:17",
-            "gateway = true  # known service \"openrouter\"",
+            "gateway = true  # vendor \"openrouter\"",
             "files = [\"/etc/mmchat.toml\", \"/home/c.toml\"]  # read",
         ] {
             assert!(text.lines().any(|shown| shown == line), "{line} not in\n{text}");

@@ -252,7 +252,7 @@ mod tests {
         let config =
             crate::config::resolve(&text, Path::new("c.toml")).unwrap_or_else(|error| panic!("{error:?}\n{text}"));
         assert!(!text.contains("sk-typed") && text.contains("{ file = \"keys/本地\" }"), "{text}");
-        assert!(!text.contains("api.openai.com"), "a known service needs no base_url: {text}");
+        assert!(!text.contains("api.openai.com"), "a vendor needs no base_url: {text}");
         let names: Vec<&str> = config.models.iter().map(|model| model.id.0.as_str()).collect();
         assert_eq!(names, ["fast", "strong", "chat-2", "x-1"]);
         let route = |name: &str| {

@@ -1,4 +1,4 @@
-//! The table of known services: base URLs, key variables and deviations, from `vendors.toml`.
+//! The table of vendors, the services that mmchat knows: base URLs, key variables and deviations, from `vendors.toml`.
 //!
 //! Endpoints that are not in the table work too.
 

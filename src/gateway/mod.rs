@@ -6,7 +6,7 @@
 //! Flow: [`Gateway::serve`] accepts connections; `routes` dispatches a request; `prepare` authenticates the client
 //! (`auth`), checks its quotas (`quota`) and parses the body; `in_flight` runs the call and observes its events;
 //! `response` writes them as HTTP, either as a stream (`stream`) or as one body. The log line, the
-//! metrics and the stored row of a request are all made from its one `CallRecord`, so that they agree.
+//! metrics and the stored row of a request are all made from its one `CallRecord`.
 
 use std::{
     net::IpAddr,

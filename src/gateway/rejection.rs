@@ -150,7 +150,7 @@ impl Rejection {
                 format!("origin \"{}\" is not allowed; add it to cors under [serve]", truncate_message(origin))
             }
             RejectionKind::BodyTooLarge(max_bytes) => {
-                format!("the body is larger than {} MB; raise max_body_mb under [serve]", max_bytes / 1024 / 1024)
+                format!("the body is larger than {} MiB; raise max_body_mb under [serve]", max_bytes / 1024 / 1024)
             }
             RejectionKind::UnsupportedEncoding(encoding) => {
                 format!("unsupported body encoding \"{}\"; send the body unencoded", truncate_message(encoding))

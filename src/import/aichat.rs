@@ -23,7 +23,7 @@ pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
     if let Some(default_model) = yaml::nonempty_string(&document, "model") {
         match names.iter().find(|(name, _)| *name == default_model) {
             Some((_, model)) => imported.default = Some(model.clone()),
-            // aichat has a built-in list of the models of known services.
+            // aichat has a built-in list of the models of vendors.
             None => match default_model.split_once(':').filter(|(client, _)| has_endpoint(&imported, client)) {
                 Some((client, id)) => imported.default = Some(format!("{client}/{id}")),
                 None => {

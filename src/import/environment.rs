@@ -1,4 +1,4 @@
-//! Imports `NAME=VALUE` lines of `.env` files and shells: the keys and base URLs of known services.
+//! Imports `NAME=VALUE` lines of `.env` files and shells: the keys and base URLs of vendors.
 
 use super::{ImportError, ImportedConfig, ImportedModel};
 use crate::{config::vendors, model::environment::Environment};
@@ -36,7 +36,7 @@ fn parse_assignment(line: &str) -> Option<(String, String)> {
     Some((name.to_owned(), value.to_owned()))
 }
 
-/// Imports every known service whose key or base URL is set.
+/// Imports every vendor whose key or base URL is set.
 pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
     let pairs: Vec<(String, String)> = text.lines().filter_map(parse_assignment).collect();
     let environment: Environment = pairs.iter().cloned().collect();
@@ -78,8 +78,7 @@ pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
     }
     if imported.endpoints.is_empty() {
         return Err(ImportError(
-            "no variable sets the key or base URL of a known service; run \"mmchat vendors\" to list the variables"
-                .into(),
+            "no variable sets the key or base URL of a vendor; run \"mmchat vendors\" to list the variables".into(),
         ));
     }
     Ok(imported)

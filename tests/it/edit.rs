@@ -62,7 +62,7 @@ fn invalid_edit_leaves_the_config_unchanged() {
         (&["model", "add", "r", "-e", "e", "-m", "1"], "a route \"r\" already exists"),
         (&["model", "rename", "zzz", "b"], "unknown model \"zzz\""),
         (&["model", "default", "zzz"], "unknown model \"zzz\""),
-        (&["endpoint", "add", "unheard-of"], "unknown service \"unheard-of\""),
+        (&["endpoint", "add", "unheard-of"], "unknown vendor \"unheard-of\""),
         (&["endpoint", "add", "e", "--url", "http://h/v1"], "already"),
         (&["endpoint", "remove", "e"], "--with-models"),
         (&["endpoint", "add"], "missing endpoint name"),

@@ -97,7 +97,7 @@ fn failing_model_is_reported_and_the_config_is_written() {
 fn invalid_arguments_are_rejected_before_any_request() {
     let env = TestEnv::new();
     for (arguments, words) in [
-        (&["--endpoint", "nowhere"][..], "unknown service \"nowhere\""),
+        (&["--endpoint", "nowhere"][..], "unknown vendor \"nowhere\""),
         (&["--endpoint", "x=nonsense"], "does not start with http"),
         (&["--key-env", "x=Y"], "unknown endpoint"),
         (&["--key-env", "x"], "expected NAME="),

@@ -69,9 +69,8 @@ pub(crate) fn build_endpoint(
         })?,
         (None, Some(vendor)) => vendor.effective_base_url(environment)?.to_string(),
         (None, None) => {
-            let hint =
-                "give its base URL, such as http://localhost:8000/v1; \"mmchat vendors\" lists the known services";
-            return Err(CliError::usage(format!("unknown service \"{name}\""), hint));
+            let hint = "give its base URL, such as http://localhost:8000/v1; \"mmchat vendors\" lists the vendors";
+            return Err(CliError::usage(format!("unknown vendor \"{name}\""), hint));
         }
     };
     let loopback = parse_base_url(&address).is_ok_and(|url| is_loopback(&url));

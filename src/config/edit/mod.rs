@@ -27,7 +27,7 @@ pub struct ConfigEditor {
 pub struct NewEndpoint {
     /// The name.
     pub name: String,
-    /// The base URL; `None`: that of the known service with this name.
+    /// The base URL; `None`: that of the vendor with this name.
     pub base_url: Option<String>,
     /// The references to the keys.
     pub keys: Vec<KeyRef>,

@@ -2,7 +2,7 @@
 //!
 //! `routing::classify` decides what follows a failure. The work is an `async` function that reports through a
 //! [`CallState`]; [`run`] turns it into a stream that is polled on the caller's task, so dropping the stream stops
-//! everything. The only spawned task renews the lease of a probe, and ends with the probe.
+//! everything. The only task that it spawns renews the lease of a probe, and ends with the probe.
 
 use std::{collections::VecDeque, pin::pin, sync::Arc, task::Poll, time::Duration};
 

@@ -60,7 +60,7 @@ impl ConfigSource {
             };
             sleep(SETTLE_DELAY).await;
             let texts = self.read_texts();
-            // A notification may be about another file in the directory.
+            // A notification may be about another file in the folder.
             if is_requested || texts != last_texts {
                 // Resolving a key may run a slow command; a stop signal must not wait for it.
                 tokio::select! {
