@@ -3,7 +3,7 @@
 //! A named entry of the user's file replaces the complete entry of the system's file with the same name, so that a key
 //! never reaches the address of another layer. All other keys are replaced one by one.
 
-use std::{collections::HashSet, path::Path};
+use std::path::Path;
 
 use super::{
     Config, ConfigError,
@@ -56,11 +56,6 @@ impl ConfigLayers {
                 return Ok(Config { files, renamed_keys: renamed_keys.unwrap_or_default(), ..config });
             }
         }
-        // After a syntax error the parser may find the same error again.
-        let mut reported = HashSet::new();
-        problems.retain(|problem| {
-            reported.insert((problem.path().to_owned(), problem.labels.clone(), problem.message.clone()))
-        });
         problems.sort_by(|a, b| (a.path(), a.line_column()).cmp(&(b.path(), b.line_column())));
         Err(ConfigError::invalid(problems))
     }
@@ -136,13 +131,16 @@ fn merge_serve(system: ServeEntry, user: ServeEntry) -> ServeEntry {
 /// The entries of `system`, each replaced by the one of `user` with its name, then the other entries of `user`.
 fn merge_tables<T>(system: OrderedTable<T>, user: OrderedTable<T>) -> OrderedTable<T> {
     let mut entries: Vec<(Spanned<String>, T)> = system.0;
-    let system_count = entries.len();
+    let mut is_replaced = vec![false; entries.len()];
     for (name, entry) in user.0 {
         let same_name = |(known, _): &(Spanned<String>, T)| normalize_name(&known.value) == normalize_name(&name.value);
         // A name that is twice in the user's file is an error, which `resolve` reports.
-        match entries[..system_count].iter().position(same_name) {
-            Some(position) => entries[position] = (name, entry),
-            None => entries.push((name, entry)),
+        match entries[..is_replaced.len()].iter().position(same_name) {
+            Some(position) if !is_replaced[position] => {
+                entries[position] = (name, entry);
+                is_replaced[position] = true;
+            }
+            _ => entries.push((name, entry)),
         }
     }
     OrderedTable(entries)
@@ -201,6 +199,17 @@ key = "k.pem"
         assert_eq!((config.serve.max_body >> 20, config.serve.drain.as_secs()), (7, 1));
         let (cert, _) = config.serve.tls.expect("set by the system's file");
         assert_eq!(cert, Path::new("/etc/xdg/mmchat/c.pem"), "paths are relative to their own file");
+    }
+
+    #[test]
+    fn name_twice_in_the_user_file_is_an_error_with_and_without_a_system_file() {
+        let user = "[endpoints.\"\u{e9}\"]\nbase_url = \"http://a/v1\"\n[endpoints.\"e\u{301}\"]\nbase_url = \"http://b/v1\"\n";
+        for system in ["", "[endpoints.\"\u{e9}\"]\nbase_url = \"http://c/v1\"\n"] {
+            let Err(ConfigError::Invalid { problems, .. }) = layers(system, user).resolve() else {
+                panic!("expected a problem with {system:?}");
+            };
+            assert_eq!(problems[0].path(), Path::new("/home/me/config.toml"));
+        }
     }
 
     #[test]

@@ -4,7 +4,11 @@
 //! added, and the table is deserialized again, until nothing is wrong. A named entry with an error is left out of the
 //! result; its name is kept, so that references to it are not reported as unknown.
 
-use std::{borrow::Cow, collections::HashMap, ops::Range};
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+    ops::Range,
+};
 
 use serde::de::DeserializeOwned;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue, Deserializer, Error};
@@ -13,6 +17,10 @@ use super::{Problem, names::normalize_name, source::SourceMap, toml_problem::tom
 
 /// Reports at most this many errors of a file.
 const MAX_ERRORS: usize = 100;
+/// Deserializes a table at most this many times.
+const MAX_ATTEMPTS: usize = 4 * MAX_ERRORS;
+/// The position of the first value that is not in the text.
+const FIRST_PLACEHOLDER: usize = usize::MAX / 2;
 
 /// The result of [`parse`].
 pub(super) struct Parsed<T> {
@@ -24,11 +32,12 @@ pub(super) struct Parsed<T> {
     pub(super) skipped_names: Vec<String>,
 }
 
-/// A step from a table to a key, or from an array to an element.
+/// A step from a table to a key, or from an array to the element at a position in the text. Unlike an index, the position
+/// stays the same when another element is removed.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum Step {
     Key(String),
-    Index(usize),
+    Element(usize),
 }
 
 /// Deserializes `text`, the file at offset `start` of `source`.
@@ -36,7 +45,10 @@ pub(super) fn parse<T: DeserializeOwned>(source: &SourceMap, text: &str, start: 
     let text = with_offset(text, start);
     let (table, errors) = DeTable::parse_recoverable(&text);
     if !errors.is_empty() {
-        let problems = errors.iter().take(MAX_ERRORS).map(|error| toml_problem(source, error)).collect();
+        let mut problems: Vec<_> = errors.iter().take(MAX_ERRORS).map(|error| toml_problem(source, error)).collect();
+        // After an error the parser may find the same error again.
+        let mut reported = HashSet::new();
+        problems.retain(|problem| reported.insert((problem.labels.clone(), problem.message.clone())));
         return Parsed { value: None, problems, skipped_names: Vec::new() };
     }
     let span = table.span();
@@ -46,6 +58,7 @@ pub(super) fn parse<T: DeserializeOwned>(source: &SourceMap, text: &str, start: 
         skipped: Vec::new(),
         removed: Vec::new(),
         placeholders: HashMap::new(),
+        placeholder_count: 0,
     };
     let mut problems: Vec<Problem> = parser.remove_unsupported_values(source);
     let (value, errors) = parser.parse();
@@ -80,6 +93,8 @@ struct TableParser<'t> {
     removed: Vec<Vec<Step>>,
     /// The paths of values that stand in for missing keys, with the index of their kind.
     placeholders: HashMap<Vec<Step>, usize>,
+    /// The number of placeholders set so far, for their positions.
+    placeholder_count: usize,
 }
 
 impl TableParser<'_> {
@@ -88,19 +103,21 @@ impl TableParser<'_> {
         let mut found = Vec::new();
         find_unsupported(&self.table, &mut Vec::new(), &mut found);
         let mut problems = Vec::new();
-        // From the end, so that the indices of earlier elements stay valid.
-        for (path, span, message) in found.into_iter().rev() {
+        for (path, span, message) in found {
             problems.push(Problem::new(source, message, span));
             self.skipped.push(entry_path(&path).to_vec());
             self.remove(path);
         }
-        problems.reverse();
         problems
     }
 
     fn parse<T: DeserializeOwned>(&mut self) -> (Option<T>, Vec<Error>) {
         let mut errors: Vec<Error> = Vec::new();
+        let mut attempts = 0..MAX_ATTEMPTS;
         loop {
+            if attempts.next().is_none() {
+                return (None, errors);
+            }
             let error = match self.deserialize() {
                 Ok(value) if self.skipped.is_empty() => return (Some(value), errors),
                 Ok(_) => break,
@@ -144,8 +161,8 @@ impl TableParser<'_> {
             self.set_placeholder(path, 0);
             return is_new_error;
         }
-        let has_removed_part =
-            self.removed.iter().any(|removed| removed.len() > path.len() && removed.starts_with(&path));
+        let has_removed_part = can_result_from_removal(error)
+            && self.removed.iter().any(|removed| removed.len() > path.len() && removed.starts_with(&path));
         self.remove(path);
         !has_removed_part
     }
@@ -164,12 +181,12 @@ impl TableParser<'_> {
             2 => DeValue::Array(DeArray::new()),
             _ => return remove_at(&mut self.table, parent),
         };
-        // Behind all positions of the text, and different for each placeholder.
-        let position = self.placeholders.len() + usize::MAX / 2;
+        let position = FIRST_PLACEHOLDER + self.placeholder_count;
+        self.placeholder_count += 1;
         let spanned = toml::Spanned::new(position..position + 1, value);
         if let (Some(table), Step::Key(key)) = (table_at(&mut self.table, parent), key) {
             table.remove(key.as_str());
-            table.insert(toml::Spanned::new(0..0, Cow::Owned(key.clone())), spanned);
+            table.insert(toml::Spanned::new(position..position + 1, Cow::Owned(key.clone())), spanned);
         } else {
             remove_at(&mut self.table, parent);
         }
@@ -182,10 +199,18 @@ fn missing_key(error: &Error) -> Option<&str> {
     error.message().strip_prefix("missing field `")?.split('`').next()
 }
 
+/// Whether a table or list can have this error because parts of it were removed. It cannot have too many keys.
+fn can_result_from_removal(error: &Error) -> bool {
+    !["duplicate field", "unknown field"].iter().any(|start| error.message().starts_with(start))
+}
+
 type UnsupportedValue = (Vec<Step>, Range<usize>, &'static str);
 
 fn find_unsupported(table: &DeTable<'_>, path: &mut Vec<Step>, found: &mut Vec<UnsupportedValue>) {
     for (key, value) in table {
+        if found.len() == MAX_ERRORS {
+            return;
+        }
         path.push(Step::Key(key.get_ref().to_string()));
         find_unsupported_in(value, path, found);
         path.pop();
@@ -196,8 +221,11 @@ fn find_unsupported_in(value: &toml::Spanned<DeValue<'_>>, path: &mut Vec<Step>,
     let message = match value.get_ref() {
         DeValue::Table(inner) => return find_unsupported(inner, path, found),
         DeValue::Array(elements) => {
-            for (index, element) in elements.iter().enumerate() {
-                path.push(Step::Index(index));
+            for element in elements {
+                if found.len() == MAX_ERRORS {
+                    return;
+                }
+                path.push(Step::Element(element.span().start));
                 find_unsupported_in(element, path, found);
                 path.pop();
             }
@@ -220,6 +248,10 @@ fn path_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<Step>> {
     let mut paths: Vec<(usize, bool, Vec<Step>)> = Vec::new();
     for (key, value) in table {
         let step = Step::Key(key.get_ref().to_string());
+        // A table that only a header of one of its own tables defines has the position of its name in that header.
+        if key.span() == *span || value.span() == *span {
+            return Some(vec![step]);
+        }
         if contains(&key.span(), span) {
             paths.push((key.span().len(), false, vec![step.clone()]));
         }
@@ -237,9 +269,9 @@ fn path_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<Step>> {
 fn path_in_value(value: &toml::Spanned<DeValue<'_>>, span: &Range<usize>) -> Option<Vec<Step>> {
     match value.get_ref() {
         DeValue::Table(inner) => path_at(inner, span),
-        DeValue::Array(elements) => elements.iter().enumerate().find_map(|(index, element)| {
+        DeValue::Array(elements) => elements.iter().find_map(|element| {
             let inner = path_in_value(element, span).or_else(|| contains(&element.span(), span).then(Vec::new))?;
-            Some([&[Step::Index(index)], &inner[..]].concat())
+            Some([&[Step::Element(element.span().start)], &inner[..]].concat())
         }),
         _ => None,
     }
@@ -257,10 +289,9 @@ fn remove_at(table: &mut DeTable<'_>, path: &[Step]) {
                 table.remove(name.as_str());
             }
         }
-        [parent @ .., Step::Index(index)] => {
+        [parent @ .., Step::Element(start)] => {
             if let Some(DeValue::Array(elements)) = value_at(table, parent) {
-                let rest = elements.iter().enumerate().filter(|(at, _)| at != index);
-                *elements = rest.map(|(_, element)| element.clone()).collect();
+                *elements = elements.iter().filter(|element| element.span().start != *start).cloned().collect();
             }
         }
     }
@@ -282,7 +313,9 @@ fn value_at<'a, 't>(table: &'a mut DeTable<'t>, path: &[Step]) -> Option<&'a mut
             let (_, value) = inner.iter_mut().find(|(key, _)| *key.get_ref() == name.as_str())?;
             Some(value.get_mut())
         }
-        (DeValue::Array(elements), Step::Index(index)) => elements.get_mut(*index).map(toml::Spanned::get_mut),
+        (DeValue::Array(elements), Step::Element(start)) => {
+            elements.iter_mut().find(|element| element.span().start == *start).map(toml::Spanned::get_mut)
+        }
         _ => None,
     })
 }
@@ -364,6 +397,38 @@ mod tests {
                     api_keys = [5, { enw = \"x\" }]\n[routes.r]\nmodels = [{ weight = 1 }, { name = \"e/x\", weight = -1 }]\n";
         let lines: Vec<usize> = problems(text).into_iter().map(|(line, _)| line).collect();
         assert_eq!(lines, [2, 2, 4, 4, 7, 7, 9, 9], "{:#?}", problems(text));
+    }
+
+    #[test]
+    fn removed_elements_neither_hide_nor_cause_errors() {
+        let endpoint = "[endpoints.e]\nbase_url = \"http://h/v1\"\n";
+        for (keys, count) in [
+            ("api_keys = [{ enw = \"x\" }, { env = \"A\", file = \"b\" }]", 2),
+            ("api_keys = [{ env = 5 }, {}]", 2),
+            ("api_keys = [nan, { env = nan }]", 2),
+            (
+                "nonsense = 1\ngzip = true\n[routes.r]\nmodels = [\"e/x\"]\nfoo = 1\non_cut = \"error\"\non_incomplete = \"error\"",
+                3,
+            ),
+        ] {
+            let found = problems(&format!("{endpoint}{keys}\n"));
+            assert_eq!(found.len(), count, "{keys}: {found:#?}");
+        }
+        let dates = problems("[routes.r]\nmodels = [2026-01-01, { name = 2026-01-02 }]\n");
+        assert_eq!(dates.len(), 2, "{dates:#?}");
+    }
+
+    #[test]
+    fn missing_keys_of_a_table_without_a_header_are_its_own() {
+        let found = problems("[endpoints.e]\nbase_url = \"http://h/v1\"\n[models.m.price]\ninput = 1\noutput = 2\n");
+        let messages: Vec<&str> = found.iter().map(|(_, message)| message.as_str()).collect();
+        assert_eq!(messages, ["missing key `endpoint`", "missing key `model`"], "{found:#?}");
+    }
+
+    #[test]
+    fn many_errors_are_limited() {
+        let text = format!("x = [{}]\n[sets]\ns = [{}]\n", "nan, ".repeat(3000), "1, ".repeat(3000));
+        assert!((50..=200).contains(&problems(&text).len()));
     }
 
     #[test]

@@ -212,10 +212,7 @@ fn system_config_path(environment: &Environment) -> Sourced<Option<PathBuf>> {
     let in_folder = |folder: PathBuf| folder.join("mmchat").join("config.toml");
     if let Some(folders) = environment.get("XDG_CONFIG_DIRS") {
         let mut paths = std::env::split_paths(folders).filter(|folder| folder.is_absolute()).map(in_folder);
-        return Sourced::new(
-            paths.find(|path| !matches!(path.try_exists(), Ok(false))),
-            SettingSource::Environment("XDG_CONFIG_DIRS"),
-        );
+        return Sourced::new(paths.find(|path| path.exists()), SettingSource::Environment("XDG_CONFIG_DIRS"));
     }
     let folder = if cfg!(windows) { environment.get("ProgramData") } else { Some("/etc/xdg") };
     Sourced::new(folder.map(PathBuf::from).map(in_folder), SettingSource::Default)

@@ -298,7 +298,10 @@ impl Attempt {
     fn finish_broken(&mut self, error: TransportError, out: &mut Vec<Delta>) -> Result<AttemptEnd, CallError> {
         let outcome = self.reader.finish(StreamEnd::Broken, out);
         if let Ok(StreamOutcome::Finished(reason)) = outcome {
-            return Ok(AttemptEnd { finish_reason: Some(reason), warning: Some(transport_error(error, true)) });
+            return Ok(AttemptEnd {
+                finish_reason: Some(reason),
+                warning: Some(mask_error(transport_error(error, true), &self.credentials)),
+            });
         }
         Err(mask_error(transport_error(error, self.reader.has_output()), &self.credentials))
     }

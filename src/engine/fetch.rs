@@ -10,7 +10,7 @@ use url::Url;
 use super::{Engine, credentials::resolve_credentials};
 use crate::{
     config::direct_target,
-    engine::attempt::{Credentials, add_headers, encode_error, transport_error},
+    engine::attempt::{Credentials, add_headers, encode_error, mask_error, transport_error},
     model::{
         ErrorClass,
         endpoint::{ConnectOptions, Endpoint},
@@ -71,8 +71,11 @@ impl Engine {
         add_headers(&mut request, &credentials)?;
         let connect_options = ConnectOptions { new_connection: true, ..endpoint.connect.clone() };
         let sent_at = Instant::now();
-        let response =
-            self.transport.send(&connect_options, request).await.map_err(|error| transport_error(error, false))?;
+        let response = self
+            .transport
+            .send(&connect_options, request)
+            .await
+            .map_err(|error| mask_error(transport_error(error, false), &credentials))?;
         let (parts, mut body) = response.into_parts();
         let mut bytes = Vec::new();
         while let Some(Ok(chunk)) = body.next().await {

@@ -77,6 +77,9 @@ pub(super) fn load_acceptor((cert, key): &(PathBuf, PathBuf)) -> Result<TlsAccep
 fn pem_reason(error: &pem::Error) -> String {
     match error {
         pem::Error::Io(error) => describe_error(error),
+        pem::Error::MissingSectionEnd { .. } => "a section has no END line".to_owned(),
+        pem::Error::IllegalSectionStart { .. } => "a BEGIN line is not valid".to_owned(),
+        pem::Error::Base64Decode(_) => "a section is not valid Base64".to_owned(),
         pem::Error::NoItemsFound => "the file contains no private key".to_owned(),
         error => describe_error(error),
     }

@@ -17,7 +17,11 @@ pub fn describe_error(error: &dyn Display) -> String {
 
 /// How a process ended, as in `ended with exit code 1`.
 pub fn describe_status(status: std::process::ExitStatus) -> String {
-    status.code().map_or_else(|| "a signal".to_owned(), |code| format!("exit code {code}"))
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return format!("signal {signal}");
+    }
+    status.code().map_or_else(|| "an unknown status".to_owned(), |code| format!("exit code {code}"))
 }
 
 #[cfg(test)]

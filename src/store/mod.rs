@@ -132,6 +132,7 @@ fn restrict_to_owner(path: &Path) -> io::Result<()> {
 
 /// Does nothing: outside Unix, a user's own folders are not accessible to others.
 #[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
 fn restrict_to_owner(_path: &Path) -> io::Result<()> {
     Ok(())
 }

@@ -8,7 +8,7 @@ use crate::render::compare::Key;
 pub(crate) use system::{Keyboard, TerminalModes};
 
 /// Parses the keys in the bytes of one read.
-#[cfg_attr(not(unix), expect(dead_code, reason = "crossterm returns keys as events"))]
+#[cfg_attr(not(unix), allow(dead_code, reason = "crossterm returns keys as events"))]
 fn parse_keys(bytes: &[u8]) -> Vec<Key> {
     let (mut keys, mut rest) = (Vec::new(), bytes);
     while let [first, after @ ..] = rest {
@@ -204,11 +204,13 @@ mod system {
         }
 
         /// Enables reading keys.
+        #[allow(clippy::unused_self, reason = "the same signature as on Unix")]
         pub(crate) fn enable_key_input(&self) {
             let _ = enable_raw_mode();
         }
 
         /// Restores the previous mode. Errors are ignored: the terminal may be closed.
+        #[allow(clippy::unused_self, reason = "the same signature as on Unix")]
         pub(crate) fn restore(&self) {
             let _ = disable_raw_mode();
         }

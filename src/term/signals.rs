@@ -230,6 +230,7 @@ impl SignalStream for tokio::signal::unix::Signal {
 
 /// There is no SIGQUIT on other platforms.
 #[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
 pub(crate) fn on_sigquit(_: impl Fn() + Send + 'static) -> io::Result<()> {
     Ok(())
 }
@@ -333,11 +334,13 @@ impl SuspendSignal {
     }
 
     /// Never fails.
+    #[allow(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
     pub(crate) fn listen() -> io::Result<Self> {
         Ok(Self)
     }
 
     /// Never resolves.
+    #[allow(clippy::unused_self, reason = "the same signature as on Unix")]
     pub(crate) async fn received(&mut self) {
         std::future::pending().await
     }

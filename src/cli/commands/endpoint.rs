@@ -125,8 +125,8 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
     let endpoint = match &args.name {
         Some(name) => endpoint_from_args(args, name, context)?,
         None if can_prompt() => {
-            let config = ConfigTransaction::begin(context)?.config()?;
-            let taken: Vec<&str> = config.endpoints.iter().map(|endpoint| endpoint.name.as_str()).collect();
+            let names = ConfigTransaction::begin(context)?.own_names();
+            let taken: Vec<&str> = names.endpoints.iter().map(|(name, _)| name.as_str()).collect();
             let _guard = questions::TerminalGuard::install()?;
             questions::prompt_endpoint(&context.environment, &taken)?
         }

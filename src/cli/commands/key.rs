@@ -109,6 +109,9 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
         None => config.endpoint(&name).map(|endpoint| endpoint.name.clone()),
     };
     let transaction = ConfigTransaction::begin(context)?;
+    let own_names = transaction.own_names();
+    // The system's file may refer to a key of each user, but only its administrator can change it.
+    let endpoint_name = endpoint_name.filter(|name| args.endpoint.is_some() || own_names.contains("endpoint", name));
     if let Some(endpoint) = &endpoint_name {
         // Checked before the key is stored, so that a rejected edit leaves no key behind.
         transaction.prepare(|editor| editor.set_key(endpoint, &key_ref(&name, args.keyring), args.add))?;
@@ -139,6 +142,7 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
             transaction.edit(|editor| editor.set_key(&endpoint, &reference, args.add))?;
             report_use(&endpoint, &old_keys, args.add);
         }
+        None if is_used(&config, &reference, transaction.path()) => {}
         None => write_stderr(&format!(
             "  no endpoint uses it yet; add to one: api_key = {{ {} = \"{}\" }}\n",
             reference.0, reference.1
@@ -256,11 +260,13 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
         .collect();
     let own_names = transaction.own_names();
     if let Some(endpoint) = users.iter().find(|name| !own_names.contains("endpoint", name)) {
-        return Err(CliError::usage(
-            format!("key \"{name}\" is used by endpoint \"{endpoint}\" of the system's config file"),
-            "ask an administrator to change that file first",
-        ));
+        let message = format!("endpoint \"{endpoint}\" of the system's config file uses key \"{name}\"");
+        if !args.everywhere {
+            return Err(CliError::usage(message, "use --everywhere to remove it nevertheless"));
+        }
+        write_stderr(&format!("warning: {message}, and will fail without it\n"));
     }
+    let users: Vec<&str> = users.into_iter().filter(|name| own_names.contains("endpoint", name)).collect();
     if !users.is_empty() && !args.everywhere {
         return Err(CliError::usage(
             format!("key \"{name}\" is used by {}", users.join(", ")),
@@ -291,6 +297,15 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
         write_stderr(&format!("  an older key is still in {}\n", backup.display()));
     }
     Ok(())
+}
+
+/// Whether an endpoint refers to this key.
+fn is_used(config: &Config, reference: &KeyRef, config_path: &Path) -> bool {
+    let source = match reference.0 {
+        "keyring" => KeySource::Keyring(reference.1.clone()),
+        _ => KeySource::File(resolve_config_path(config_path, &reference.1)),
+    };
+    key_sources(config).any(|used| *used == source)
 }
 
 /// The backups of a key file, which are made when another key replaces it.

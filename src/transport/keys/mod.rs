@@ -213,7 +213,7 @@ impl KeyRing {
                 command::run(command, program).await?
             }
             KeySource::Shell(line) => {
-                command::run(command::shell_command(line), line.split_whitespace().next().unwrap_or("sh")).await?
+                command::run(command::shell_command(line), source.program().unwrap_or("sh")).await?
             }
             KeySource::Literal(key) => key.clone(),
             KeySource::Keyring(name) => {

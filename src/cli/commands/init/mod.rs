@@ -204,13 +204,12 @@ fn endpoints_from_args(args: &InitArgs, context: &Context) -> Result<Vec<Templat
         };
         endpoints.push(config_input::build_endpoint(name, url, key, &context.environment)?);
     }
-    if let Some((name, _)) =
-        variables.iter().chain(&files).find(|(name, _)| !endpoints.iter().any(|endpoint| endpoint.name == *name))
-    {
-        return Err(CliError::usage(
-            format!("unknown endpoint \"{name}\" in --key-env"),
-            format!("add --endpoint {name}"),
-        ));
+    for (option, pairs) in [("--key-env", &variables), ("--key-file", &files)] {
+        if let Some((name, _)) = pairs.iter().find(|(name, _)| !endpoints.iter().any(|endpoint| endpoint.name == *name))
+        {
+            let message = format!("unknown endpoint \"{name}\" in {option}");
+            return Err(CliError::usage(message, format!("add --endpoint {name}")));
+        }
     }
     Ok(endpoints)
 }

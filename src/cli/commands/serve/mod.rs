@@ -136,7 +136,10 @@ async fn serve(
     let record_log = new_log();
     let on_error = move |error: &store::record::RecordError| record_log.event("record-failed", &error.to_string());
     let writer = record_path.clone().map(|path| RecordWriter::for_server(path, on_error));
-    writer.as_ref().map_or(Ok(()), RecordWriter::start)?;
+    writer
+        .as_ref()
+        .map_or(Ok(()), RecordWriter::start)
+        .map_err(|source| CliError::System { what: "cannot start the thread of the record".into(), source })?;
     let ledger = record_path
         .map(|path| Arc::new(SqliteSpendLedger::new(config.spend.clone(), path).with_max_age(SPEND_CACHE_TTL)));
     let engine = context.server_engine(&config, ledger.clone());
