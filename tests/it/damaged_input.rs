@@ -48,9 +48,9 @@ fn texts(inputs: &[Vec<u8>]) -> impl Iterator<Item = String> + '_ {
 
 #[test]
 fn frames_do_not_depend_on_the_reads() {
-    for form in fixtures("tests/fixtures/wire", ".http").iter().flat_map(|input| forms(&input[..input.len().min(4096)]))
+    for form in fixtures("tests/fixtures/wire", ".http").iter().flat_map(|input| forms(&input[..input.len().min(1024)]))
     {
-        for read_size in [1, 7, 64] {
+        for read_size in [1, 64] {
             checks::framing(read_size, &form);
         }
     }
