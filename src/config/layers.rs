@@ -56,7 +56,7 @@ impl ConfigLayers {
                 return Ok(Config { files, renamed_keys: renamed_keys.unwrap_or_default(), ..config });
             }
         }
-        problems.sort_by(|a, b| (a.path(), a.line_column()).cmp(&(b.path(), b.line_column())));
+        problems.sort_by_cached_key(|problem| (problem.path().to_owned(), problem.line_column()));
         Err(ConfigError::invalid(problems))
     }
 

@@ -13,10 +13,12 @@ use std::{
 use serde::de::DeserializeOwned;
 use toml::de::{DeArray, DeInteger, DeTable, DeValue, Deserializer, Error};
 
-use super::{Problem, names::normalize_name, source::SourceMap, toml_problem::toml_problem};
+use super::{
+    Problem, names::normalize_name, renamed_keys::RENAMED_KEYS, source::SourceMap, toml_problem::toml_problem,
+};
 
 /// Reports at most this many errors of a file.
-const MAX_ERRORS: usize = 100;
+pub(super) const MAX_ERRORS: usize = 100;
 /// Deserializes a table at most this many times.
 const MAX_ATTEMPTS: usize = 4 * MAX_ERRORS;
 /// The position of the first value that is not in the text.
@@ -61,6 +63,7 @@ pub(super) fn parse<T: DeserializeOwned>(source: &SourceMap, text: &str, start: 
         placeholder_count: 0,
     };
     let mut problems: Vec<Problem> = parser.remove_unsupported_values(source);
+    problems.extend(parser.remove_old_names(source));
     let (value, errors) = parser.parse();
     problems.extend(errors.iter().map(|error| toml_problem(source, error)));
     problems.truncate(MAX_ERRORS);
@@ -107,6 +110,26 @@ impl TableParser<'_> {
             problems.push(Problem::new(source, message, span));
             self.skipped.push(entry_path(&path).to_vec());
             self.remove(path);
+        }
+        problems
+    }
+
+    /// Removes the old name of a key whose new name is set too.
+    fn remove_old_names(&mut self, source: &SourceMap) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for (table, old, new) in RENAMED_KEYS {
+            let entries = self.table.get(table).and_then(|table| table.get_ref().as_table());
+            let duplicates = entries.into_iter().flatten().filter_map(|(name, entry)| {
+                let entry = entry.get_ref().as_table()?;
+                let (key, _) = entry.get_key_value(old).filter(|_| entry.contains_key(new))?;
+                Some(([table, name.get_ref(), old].map(|key| Step::Key(key.to_owned())).to_vec(), key.span()))
+            });
+            for (path, span) in duplicates.take(MAX_ERRORS).collect::<Vec<_>>() {
+                let message = format!("`{old}` is the old name of `{new}`, which is set too");
+                problems.push(Problem::new(source, message, span).help("remove it"));
+                self.skipped.push(entry_path(&path).to_vec());
+                self.remove(path);
+            }
         }
         problems
     }
@@ -179,7 +202,10 @@ impl TableParser<'_> {
             0 => DeValue::String(Cow::Borrowed("")),
             1 => DeValue::Integer(DeInteger::default()),
             2 => DeValue::Array(DeArray::new()),
-            _ => return remove_at(&mut self.table, parent),
+            _ => {
+                let parent = parent.to_vec();
+                return self.remove(parent);
+            }
         };
         let position = FIRST_PLACEHOLDER + self.placeholder_count;
         self.placeholder_count += 1;
@@ -188,7 +214,8 @@ impl TableParser<'_> {
             table.remove(key.as_str());
             table.insert(toml::Spanned::new(position..position + 1, Cow::Owned(key.clone())), spanned);
         } else {
-            remove_at(&mut self.table, parent);
+            let parent = parent.to_vec();
+            self.remove(parent);
         }
         self.placeholders.insert(path, kind);
     }
@@ -201,7 +228,7 @@ fn missing_key(error: &Error) -> Option<&str> {
 
 /// Whether a table or list can have this error because parts of it were removed. It cannot have too many keys.
 fn can_result_from_removal(error: &Error) -> bool {
-    !["duplicate field", "unknown field"].iter().any(|start| error.message().starts_with(start))
+    !["unknown field", "a key source has exactly one"].iter().any(|start| error.message().starts_with(start))
 }
 
 type UnsupportedValue = (Vec<Step>, Range<usize>, &'static str);
@@ -249,7 +276,8 @@ fn path_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<Step>> {
     for (key, value) in table {
         let step = Step::Key(key.get_ref().to_string());
         // A table that only a header of one of its own tables defines has the position of its name in that header.
-        if key.span() == *span || value.span() == *span {
+        let is_table = matches!(value.get_ref(), DeValue::Table(_));
+        if key.span() == *span || is_table && value.span() == *span {
             return Some(vec![step]);
         }
         if contains(&key.span(), span) {
@@ -414,6 +442,10 @@ mod tests {
             let found = problems(&format!("{endpoint}{keys}\n"));
             assert_eq!(found.len(), count, "{keys}: {found:#?}");
         }
+        let tables = problems(&format!("{endpoint}[[routes.r.models]]\nweight = 1\n"));
+        assert_eq!(tables.iter().map(|(_, message)| message.as_str()).collect::<Vec<_>>(), ["missing key `name`"]);
+        let lost = problems("[[endpoints.ollama.api_keys]]\nenv = 5\n[[endpoints.ollama.api_keys]]\nenw = \"x\"\n");
+        assert_eq!(lost.len(), 2, "{lost:#?}");
         let dates = problems("[routes.r]\nmodels = [2026-01-01, { name = 2026-01-02 }]\n");
         assert_eq!(dates.len(), 2, "{dates:#?}");
     }

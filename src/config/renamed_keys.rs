@@ -6,7 +6,7 @@ use toml_edit::{Document, Item};
 
 /// Renamed keys: the table of the entries, the old key and the new key. In `file`, the new key has a `serde(alias)` for
 /// the old one.
-const RENAMED_KEYS: [(&str, &str, &str); 1] = [("routes", "on_cut", "on_incomplete")];
+pub(super) const RENAMED_KEYS: [(&str, &str, &str); 1] = [("routes", "on_cut", "on_incomplete")];
 
 /// The old names of the key `new` of the entries in `table`.
 pub(super) fn old_names<'a>(table: &'a str, new: &'a str) -> impl Iterator<Item = &'static str> + 'a {

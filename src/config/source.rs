@@ -8,7 +8,7 @@ use std::{
 
 use miette::NamedSource;
 
-use super::{names::Names, redact::redact};
+use super::redact::redact;
 use crate::model::api_key::ApiKey;
 
 /// The text of a config file.
@@ -18,14 +18,6 @@ pub struct ConfigText {
     pub path: PathBuf,
     /// The text.
     pub text: String,
-}
-
-impl ConfigText {
-    /// Whether the file has an endpoint called `name`.
-    #[must_use]
-    pub fn has_endpoint(&self, name: &str) -> bool {
-        Names::parse_lenient(&self.text).endpoints.iter().any(|(known, _)| known == name)
-    }
 }
 
 /// A file, for excerpts in problems.

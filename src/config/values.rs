@@ -120,14 +120,19 @@ pub(crate) struct DurationEntry(pub Duration);
 /// What a duration looks like.
 pub(super) const DURATION_FORM: &str = "expected a duration such as 500ms, 5s, 2m or 1h30m";
 
+/// The longest duration; a time plus a longer one may be out of range.
+const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
+
 /// Parses a duration: numbers with units (`ms`, `s`, `m`, `h`). A number without a unit is seconds.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     let invalid = || format!("invalid duration \"{text}\": {DURATION_FORM}");
-    if let Ok(seconds) = text.trim().parse::<f64>() {
-        return Duration::try_from_secs_f64(seconds).map_err(|_| invalid());
-    }
-    let duration: jiff::SignedDuration = text.trim().parse().map_err(|_| invalid())?;
-    Duration::try_from(duration).map_err(|_| invalid())
+    let duration = if let Ok(seconds) = text.trim().parse::<f64>() {
+        Duration::try_from_secs_f64(seconds).map_err(|_| invalid())?
+    } else {
+        let duration: jiff::SignedDuration = text.trim().parse().map_err(|_| invalid())?;
+        Duration::try_from(duration).map_err(|_| invalid())?
+    };
+    if duration > MAX_DURATION { Err(format!("duration \"{text}\" is longer than a year")) } else { Ok(duration) }
 }
 
 struct DurationVisitor;
@@ -442,7 +447,7 @@ mod tests {
         assert_eq!(ms("1h30m"), Ok(5_400_000));
         assert_eq!(ms("30"), Ok(30_000));
         assert_eq!(ms("0.5"), Ok(500));
-        for invalid in ["", "-5s", "5 parsecs", "-1"] {
+        for invalid in ["", "-5s", "5 parsecs", "-1", "1e19", "9000h"] {
             assert!(parse_duration(invalid).is_err(), "{invalid:?}");
         }
     }

@@ -38,15 +38,20 @@ impl AccumulatedAnswer {
 
     /// The reported usage, else an estimate from the output, reasoning included; `None` without either.
     #[must_use]
-    pub fn current_usage(&self, prompt_tokens: u64) -> Option<Usage> {
+    pub fn current_usage(&self, estimated_prompt_tokens: u64) -> Option<Usage> {
         let has_output = self.tokens.tokens() > 0;
-        self.reported_usage().or_else(|| has_output.then(|| self.estimated_usage(prompt_tokens)))
+        self.reported_usage().or_else(|| has_output.then(|| self.estimated_usage(estimated_prompt_tokens)))
     }
 
     /// An estimate of the usage, marked as such.
     #[must_use]
-    pub fn estimated_usage(&self, prompt_tokens: u64) -> Usage {
-        Usage { input: Some(prompt_tokens), output: Some(self.tokens.tokens()), estimated: true, ..Usage::default() }
+    pub fn estimated_usage(&self, estimated_prompt_tokens: u64) -> Usage {
+        Usage {
+            input: Some(estimated_prompt_tokens),
+            output: Some(self.tokens.tokens()),
+            estimated: true,
+            ..Usage::default()
+        }
     }
 
     /// The reported usage, if it is plausible.

@@ -95,7 +95,7 @@ impl Engine {
         candidates: &[Arc<Target>],
         health_keys: &[TargetHealthKeys],
     ) -> Vec<CandidateState> {
-        let (tokens, max_tokens) = (call.prompt_tokens, call.request.max_tokens());
+        let (tokens, max_tokens) = (call.estimated_prompt_tokens, call.request.max_tokens());
         let mut weights = call.candidates.iter().zip(policy.weights.iter().copied().chain(std::iter::repeat(1)));
         let mut weight =
             |target| weights.find(|(candidate, _)| Arc::ptr_eq(candidate, target)).map_or(1, |(_, weight)| weight);

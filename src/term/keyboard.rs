@@ -227,6 +227,7 @@ mod system {
     impl Keyboard {
         /// Starts reading keys.
         #[must_use]
+        #[allow(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
         pub(crate) fn start(modes: TerminalModes) -> Option<Self> {
             modes.enable_key_input();
             let (sender, keys) = mpsc::channel(16);

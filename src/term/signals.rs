@@ -253,6 +253,7 @@ impl TerminalState {
     }
 
     /// Restores the saved mode and shows the cursor. Errors are ignored: the terminal may be closed.
+    #[cfg_attr(not(unix), allow(clippy::unused_self, reason = "only Unix has modes to restore"))]
     pub(crate) fn restore(&self) {
         #[cfg(unix)]
         if let Some(modes) = &self.modes {

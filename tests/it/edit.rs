@@ -298,6 +298,18 @@ fn system_file_is_a_layer_below_the_user_file() {
     env.run(&["config", "check"]).expect_exit(0).expect_stderr(&["xdg/mmchat/config.toml, ", "2 model(s)"]);
     let shown = env.run(&["config", "show", "--origin"]).expect_exit(0).stdout;
     assert!(shown.contains("model = \"small\"  # ") && shown.contains("xdg/mmchat/config.toml:5\n"), "{shown}");
+    // The system's file may name a key file that each user stores.
+    let with_key = format!(
+        "[endpoints.company]\nbase_url = \"http://127.0.0.1:1/v1\"\napi_key = {{ file = \"{}\" }}\n[models.fast]\nendpoint = \"company\"\nmodel = \"small\"\n",
+        env.path("keys/company").display()
+    );
+    fs::write(folder.join("config.toml"), with_key).expect("a writable file");
+    let stored = env.run_with_input(&["key", "set", "company"], b"sk-very-secret-key\n").expect_exit(0);
+    assert!(!stored.stderr.contains("no endpoint uses it"), "{}", stored.stderr);
+    env.run(&["key", "remove", "company"]).expect_exit(2).expect_stderr(&["endpoint \"company\" uses key"]);
+    env.run_with_input(&["key", "set", "company", "--add"], b"sk-other-secret\n")
+        .expect_exit(2)
+        .expect_stderr(&["\"company\" is defined in", "administrator"]);
     fs::write(folder.join("config.toml"), "[models.fast]\nendpoint = 1\n").expect("a writable file");
     let broken = env.run(&["config", "check"]).expect_exit(3);
     broken.expect_stderr(&["xdg/mmchat/config.toml:2:12", "missing key `model`"]);

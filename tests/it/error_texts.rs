@@ -441,6 +441,9 @@ const EDITS: &[Case] = &[
     ("key without an endpoint", CONFIG, "mmchat key set new < good.key"),
     ("unknown key to remove", CONFIG, "mmchat key remove zebra"),
     ("key in use", KEY_IN_USE, "mmchat key remove spare"),
+    ("key in use by a header", KEY_OF_HEADER, "mmchat key remove spare"),
+    ("key of a client to remove everywhere", KEY_OF_CLIENT, "mmchat key remove spare --everywhere"),
+    ("keys of headers and clients", KEY_OF_CLIENT, "mmchat key list"),
     ("preset with an invalid name", CONFIG, "mmchat presets edit a/b"),
     ("no editor", CONFIG, "mmchat presets edit new"),
     ("editor fails", CONFIG, "EDITOR=false mmchat presets edit new"),
@@ -474,6 +477,14 @@ const EDITS: &[Case] = &[
 /// An endpoint with a stored key.
 const KEY_IN_USE: &str =
     "[endpoints.shop]\nbase_url = \"http://127.0.0.1:1/v1\"\napi_key = { file = \"keys/spare\" }\n";
+
+/// A stored key that is sent as a header.
+const KEY_OF_HEADER: &str =
+    "[endpoints.shop]\nbase_url = \"http://127.0.0.1:1/v1\"\nheaders = { x-team = { file = \"keys/spare\" } }\n";
+
+/// A stored key that clients of the server use, beside a header.
+const KEY_OF_CLIENT: &str = "[endpoints.shop]\nbase_url = \"http://127.0.0.1:1/v1\"\nheaders = { x-org = \"blue\" }\n\
+    [serve.keys.app]\napi_key = { file = \"keys/spare\" }\n";
 
 /// Errors of presets.
 const PRESETS: &[Case] = &[
@@ -691,6 +702,11 @@ const PROBLEMS: &[(&str, &str, &str)] = &[
     ("model twice in a route", IN_ROUTE, "models = [\"openai/x\", \"openai/x\"]\n"),
     ("unknown strategy", IN_ROUTE, "strategy = \"random\"\nmodels = [\"openai/x\"]\n"),
     ("unknown on_incomplete", IN_ROUTE, "on_incomplete = \"retry\"\nmodels = [\"openai/x\"]\n"),
+    (
+        "old and new name of a key",
+        IN_ROUTE,
+        "models = [\"openai/x\"]\non_cut = \"error\"\non_incomplete = \"error\"\nstrategy = 5\n",
+    ),
     ("unknown on_filter", IN_ROUTE, "on_filter = \"skip\"\nmodels = [\"openai/x\"]\n"),
     ("weights 0", IN_ROUTE, "strategy = \"weighted\"\nmodels = [{ name = \"openai/x\", weight = 0 }]\n"),
     ("invalid member", IN_ROUTE, "models = [{ model = \"openai/x\" }]\n"),
@@ -719,6 +735,7 @@ const PROBLEMS: &[(&str, &str, &str)] = &[
     ("spend limit without a price", IN_MODEL, "[spend.models.fast]\nday = 1\n"),
     ("negative spend limit", "", "[spend]\nday = -1\n"),
     ("spend limit in an unknown currency", "", "[spend]\nday = { dollar = 1.0 }\n"),
+    ("two spend limits in a currency", "", "[spend]\nday = { EUR = 1.0, eur = 2.0 }\n"),
     ("spend limit that is text", "", "[spend]\nday = \"1\"\n"),
     ("listen without a port", "", "[serve]\nlisten = \"localhost\"\n"),
     ("host with a port", "", "[serve]\nhosts = [\"models.local:8484\"]\n"),

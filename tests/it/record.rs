@@ -459,7 +459,7 @@ fn key_files_are_stored_beside_the_config_and_never_shown() {
     );
     let listed = env.run(&["key", "list"]).expect_exit(0);
     assert!(listed.stdout.contains("keys/m") && listed.stdout.contains("ok"), "{listed:#?}");
-    env.run(&["key", "remove", "m"]).expect_exit(2).expect_stderr(&["used by m", "--everywhere"]);
+    env.run(&["key", "remove", "m"]).expect_exit(2).expect_stderr(&["used by endpoint \"m\"", "--everywhere"]);
     env.run(&["key", "remove", "m", "--everywhere"]).expect_exit(0);
     env.run(&["config", "check"]).expect_exit(0);
     env.run_with_input(&["key", "set", "m"], b"two\nlines").expect_exit(2).expect_stderr(&["one line"]);

@@ -10,7 +10,7 @@ use crate::cli::{
     CliError, Context,
     support::{
         completion::CompletionKind, config_input, config_transaction::ConfigTransaction, exit::Exit,
-        key_files::key_file_names, list_format::ListArgs,
+        key_uses::key_file_names, list_format::ListArgs,
     },
 };
 use crate::{
@@ -125,7 +125,11 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
     let endpoint = match &args.name {
         Some(name) => endpoint_from_args(args, name, context)?,
         None if can_prompt() => {
-            let names = ConfigTransaction::begin(context)?.own_names();
+            let transaction = ConfigTransaction::begin(context)?;
+            // An invalid config is reported before the first question.
+            transaction.config()?;
+            let names = transaction.own_names();
+            drop(transaction);
             let taken: Vec<&str> = names.endpoints.iter().map(|(name, _)| name.as_str()).collect();
             let _guard = questions::TerminalGuard::install()?;
             questions::prompt_endpoint(&context.environment, &taken)?

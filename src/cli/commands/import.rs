@@ -15,7 +15,7 @@ use crate::cli::{
     CliError, Context,
     support::{
         config_transaction::ConfigTransaction, context::read_text_file, error::unknown_value, exit::Exit,
-        key_files::key_file_names,
+        key_uses::key_file_names,
     },
 };
 use crate::{

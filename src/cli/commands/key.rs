@@ -16,12 +16,12 @@ use crate::cli::{
         config_input,
         config_transaction::ConfigTransaction,
         exit::Exit,
-        key_files::{key_file_names, key_sources},
+        key_uses::{KeyUse, KeyUser, key_file_names, key_uses},
         list_format::ListArgs,
     },
 };
 use crate::{
-    config::{Config, Flags, edit::KeyRef, resolve_config_path, template::key_file_path, unique_name},
+    config::{Config, Flags, Names, edit::KeyRef, resolve_config_path, template::key_file_path, unique_name},
     model::api_key::{ApiKey, KeySource},
     render::table::Table,
     term::{
@@ -111,7 +111,9 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
     let transaction = ConfigTransaction::begin(context)?;
     let own_names = transaction.own_names();
     // The system's file may refer to a key of each user, but only its administrator can change it.
-    let endpoint_name = endpoint_name.filter(|name| args.endpoint.is_some() || own_names.contains("endpoint", name));
+    let is_in_use = !args.add && is_used(&config, &key_ref(&name, args.keyring), transaction.path());
+    let endpoint_name =
+        endpoint_name.filter(|name| args.endpoint.is_some() || own_names.contains("endpoint", name) || !is_in_use);
     if let Some(endpoint) = &endpoint_name {
         // Checked before the key is stored, so that a rejected edit leaves no key behind.
         transaction.prepare(|editor| editor.set_key(endpoint, &key_ref(&name, args.keyring), args.add))?;
@@ -153,12 +155,12 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
 
 /// A key name that is not in use, so that `--add` never replaces an existing key.
 fn unused_key_name(name: &str, config: &Config, transaction: &ConfigTransaction, keyring: bool) -> String {
-    let keyring_name = |source: &KeySource| match source {
+    let keyring_name = |key: KeyUse| match key.source {
         KeySource::Keyring(name) => Some(name.clone()),
         _ => None,
     };
     if keyring {
-        return unique_name(name, &key_sources(config).filter_map(keyring_name).collect::<Vec<_>>());
+        return unique_name(name, &key_uses(config).filter_map(keyring_name).collect::<Vec<_>>());
     }
     // A key file that no endpoint refers to yet must not be overwritten either.
     let key_file = transaction.path().with_file_name(key_file_path(name));
@@ -203,18 +205,27 @@ fn key_location((kind, value): &KeyRef, config: &Path) -> String {
 fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {
     let (config, settings) = context.config(context.settings(Flags::default())?)?;
     let ring = KeyRing::new(context.environment.clone());
-    let mut table = Table::new(&["endpoint", ">key", "source", "state"]);
+    let mut table = Table::new(&["endpoint", "key", "source", "state"]);
     let mut document = Vec::new();
-    for endpoint in &config.endpoints {
-        for (number, source) in (1..).zip(&endpoint.keys) {
-            let state = ring.check(source).map_or_else(|error| error.to_string(), |()| "ok".to_owned());
-            table.add_row(vec![endpoint.name.clone(), format!("{number}"), source.to_string(), state.clone()]);
-            if state != "ok" {
-                table.highlight_last_row();
+    for KeyUse { user, source } in key_uses(&config) {
+        let state = ring.check(source).map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+        let (endpoint, key, mut entry) = match user {
+            KeyUser::Endpoint { endpoint, index } => {
+                (endpoint, (index + 1).to_string(), json!({"endpoint": endpoint, "key": index}))
             }
-            document.push(
-                json!({"endpoint": endpoint.name, "key": number - 1, "source": source.to_string(), "state": state}),
-            );
+            KeyUser::Header { endpoint, header } => {
+                (endpoint, header.to_owned(), json!({"endpoint": endpoint, "key": null, "header": header}))
+            }
+            KeyUser::Client(name) => {
+                ("", format!("serve.keys.{name}"), json!({"endpoint": null, "key": null, "client": name}))
+            }
+        };
+        entry["source"] = source.to_string().into();
+        entry["state"] = state.clone().into();
+        document.push(entry);
+        table.add_row(vec![endpoint.to_owned(), key, source.to_string(), state.clone()]);
+        if state != "ok" {
+            table.highlight_last_row();
         }
     }
     for path in unused_key_files(&config, settings.config.value.as_deref()) {
@@ -228,12 +239,11 @@ fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {
     args.print(context, &[table], &document.into())
 }
 
-/// The key files that no endpoint refers to.
+/// The key files that the config does not refer to.
 fn unused_key_files(config: &Config, path: Option<&Path>) -> Vec<PathBuf> {
     let Some(folder) = path.and_then(Path::parent).map(|folder| folder.join("keys")) else { return Vec::new() };
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let is_used =
-        |path: &PathBuf| config.endpoints.iter().any(|endpoint| endpoint.keys.contains(&KeySource::File(path.clone())));
+    let is_used = |path: &Path| key_uses(config).any(|key| matches!(key.source, KeySource::File(used) if used == path));
     let mut unused: Vec<PathBuf> = files.filter(|path| path.is_file() && !is_used(path)).collect();
     unused.sort();
     unused
@@ -252,27 +262,7 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
     }
     let config = transaction.config()?;
     let source = if args.keyring { KeySource::Keyring(name.clone()) } else { KeySource::File(file.clone()) };
-    let users: Vec<&str> = config
-        .endpoints
-        .iter()
-        .filter(|endpoint| endpoint.keys.contains(&source))
-        .map(|endpoint| endpoint.name.as_str())
-        .collect();
-    let own_names = transaction.own_names();
-    if let Some(endpoint) = users.iter().find(|name| !own_names.contains("endpoint", name)) {
-        let message = format!("endpoint \"{endpoint}\" of the system's config file uses key \"{name}\"");
-        if !args.everywhere {
-            return Err(CliError::usage(message, "use --everywhere to remove it nevertheless"));
-        }
-        write_stderr(&format!("warning: {message}, and will fail without it\n"));
-    }
-    let users: Vec<&str> = users.into_iter().filter(|name| own_names.contains("endpoint", name)).collect();
-    if !users.is_empty() && !args.everywhere {
-        return Err(CliError::usage(
-            format!("key \"{name}\" is used by {}", users.join(", ")),
-            "use --everywhere to remove it from the config too",
-        ));
-    }
+    let users = removable_uses(args, &name, &source, &config, &transaction.own_names())?;
     // The config is changed first: an endpoint that refers to a removed key would fail.
     if !users.is_empty() {
         let path = transaction.path().to_owned();
@@ -291,7 +281,7 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
         std::fs::remove_file(&file)
             .map_err(|source| CliError::System { what: format!("cannot remove {}", file.display()), source })?;
     }
-    let from = if users.is_empty() { String::new() } else { format!(", and from \"{}\"", users.join("\", \"")) };
+    let from = if users.is_empty() { String::new() } else { format!(", and from {}", users.join(", ")) };
     write_stderr(&format!("removed key \"{name}\"{from}\n"));
     for backup in backups_of(&file) {
         write_stderr(&format!("  an older key is still in {}\n", backup.display()));
@@ -299,13 +289,46 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
     Ok(())
 }
 
-/// Whether an endpoint refers to this key.
+/// The users of a key that can be edited, without duplicates. Warns of the others.
+fn removable_uses(
+    args: &RemoveArgs,
+    name: &str,
+    source: &KeySource,
+    config: &Config,
+    own_names: &Names,
+) -> Result<Vec<String>, CliError> {
+    let is_removable =
+        |user: &KeyUser| matches!(user, KeyUser::Endpoint { endpoint, .. } if own_names.contains("endpoint", endpoint));
+    let users = key_uses(config).filter(|key| key.source == source).map(|key| key.user);
+    let (users, other_users): (Vec<KeyUser>, Vec<KeyUser>) = users.partition(is_removable);
+    // Neither headers, client keys nor endpoints of the system's file are changed.
+    for user in &other_users {
+        if !args.everywhere {
+            return Err(CliError::usage(
+                format!("{user} uses key \"{name}\""),
+                "change the config first, or use --everywhere to remove the key nevertheless",
+            ));
+        }
+        write_stderr(&format!("warning: {user} uses key \"{name}\", and will fail without it\n"));
+    }
+    let mut users: Vec<String> = users.iter().map(ToString::to_string).collect();
+    users.dedup();
+    if !users.is_empty() && !args.everywhere {
+        return Err(CliError::usage(
+            format!("key \"{name}\" is used by {}", users.join(", ")),
+            "use --everywhere to remove it from the config too",
+        ));
+    }
+    Ok(users)
+}
+
+/// Whether the config refers to this key.
 fn is_used(config: &Config, reference: &KeyRef, config_path: &Path) -> bool {
     let source = match reference.0 {
         "keyring" => KeySource::Keyring(reference.1.clone()),
         _ => KeySource::File(resolve_config_path(config_path, &reference.1)),
     };
-    key_sources(config).any(|used| *used == source)
+    key_uses(config).any(|key| *key.source == source)
 }
 
 /// The backups of a key file, which are made when another key replaces it.

@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use super::error::CliError;
+use super::{
+    error::CliError,
+    key_uses::{KeyUse, key_uses},
+};
 
 use crate::{
     cli::GlobalArgs,
@@ -17,7 +20,7 @@ use crate::{
         Config, ConfigError, ConfigLayers, ConfigText, Flags, Preset, ResolvedSettings, SettingSource, normalize_name,
     },
     engine::Engine,
-    model::{api_key::KeySource, describe_error, endpoint::Endpoint, environment::Environment},
+    model::{api_key::KeySource, describe_error, environment::Environment},
     render::TerminalInfo,
     store::{
         self,
@@ -256,18 +259,12 @@ impl Context {
 /// A warning if the user's config file contains a secret and other users can read it.
 fn exposed_secret_warning(config: &Config, layers: &ConfigLayers) -> Option<String> {
     let user = layers.user.as_ref()?;
-    let is_literal_secret = |source: &KeySource| matches!(source, KeySource::Literal(key) if key.is_secret());
-    let has_secret = |endpoint: &&Arc<Endpoint>| {
-        endpoint.keys.iter().any(is_literal_secret)
-            || endpoint.headers.iter().any(|(_, value)| is_literal_secret(value))
-    };
-    let endpoint = config.endpoints.iter().filter(has_secret).find(|endpoint| user.has_endpoint(&endpoint.name))?;
+    // A secret of the system's file is not in the text of the user's file.
+    let is_secret = |key: &KeyUse| matches!(key.source, KeySource::Literal(key) if key.is_secret() && user.text.contains(key.expose()));
+    let secret = key_uses(config).find(is_secret)?;
     let exposed = std::fs::metadata(&user.path).is_ok_and(|metadata| is_readable_by_others(&metadata));
     exposed.then(|| {
         let path = user.path.display();
-        format!(
-            "{path} contains a secret of endpoint \"{}\" and other users can read it: run \"chmod 600 {path}\"",
-            endpoint.name
-        )
+        format!("{path} contains a secret of {} and other users can read it: run \"chmod 600 {path}\"", secret.user)
     })
 }

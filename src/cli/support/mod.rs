@@ -6,7 +6,7 @@ pub(crate) mod config_transaction;
 pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod exit;
-pub(crate) mod key_files;
+pub(crate) mod key_uses;
 pub(crate) mod list_format;
 pub(crate) mod prompt;
 pub(crate) mod recording;

@@ -24,6 +24,7 @@ use super::{
     Config, ConfigError, Preset, Problem, Set,
     file::ConfigFile,
     names::{first_invalid_char, normalize_name},
+    parse::MAX_ERRORS,
     preset,
     source::SourceMap,
     values::{OrderedTable, Spanned},
@@ -130,19 +131,24 @@ impl Resolver {
     }
 
     fn add_problem(&mut self, message: impl Into<String>, span: &Range<usize>) -> &mut Problem {
+        // Beyond the limit, the last problem is replaced.
+        self.problems.truncate(MAX_ERRORS - 1);
         self.problems.push(Problem::new(&self.source, message, span.clone()));
         self.problems.last_mut().expect("a problem was just pushed")
     }
 
     fn push_problem(&mut self, problem: Problem) {
-        self.problems.push(problem);
+        // Rendering a problem reads the file, so a file with many problems would take long.
+        if self.problems.len() < MAX_ERRORS {
+            self.problems.push(problem);
+        }
     }
 
     /// Adds a problem with a reference to `name`, unless the entry with this name has errors of its own.
     fn push_unknown_name(&mut self, name: &str, problem: Problem) {
         let entry = name.split('/').next().unwrap_or(name);
         if !self.skipped_names.iter().any(|skipped| skipped == name || skipped == entry) {
-            self.problems.push(problem);
+            self.push_problem(problem);
         }
     }
 

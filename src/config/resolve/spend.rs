@@ -62,13 +62,17 @@ impl Resolver {
 
     /// Checks amounts of money, by currency.
     pub(super) fn check_amounts(&mut self, entry: &Spanned<MoneyEntry>) -> Vec<(String, f64)> {
-        let mut amounts = Vec::new();
+        let mut amounts: Vec<(String, f64)> = Vec::new();
         for (currency, amount) in &entry.value.0 {
             if !(amount.is_finite() && *amount >= 0.0) {
                 self.add_problem("a spend limit must be a finite number, 0 or more", &entry.span);
             }
             let code = Spanned { value: currency.clone(), span: entry.span.clone() };
-            amounts.push((self.currency_code(&code), *amount));
+            let code = self.currency_code(&code);
+            if amounts.iter().any(|(known, _)| *known == code) {
+                self.add_problem(format!("two amounts in {code}"), &entry.span);
+            }
+            amounts.push((code, *amount));
         }
         amounts
     }

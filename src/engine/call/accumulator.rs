@@ -19,7 +19,7 @@ use crate::{
 pub(in crate::engine) struct CallAccumulator {
     requested: String,
     is_route: bool,
-    prompt_tokens: u64,
+    estimated_prompt_tokens: u64,
     retain_text: bool,
     started_at: Instant,
     started_timestamp: Timestamp,
@@ -85,7 +85,7 @@ impl CallAccumulator {
         Self {
             requested: call.name.clone(),
             is_route: call.route.is_some(),
-            prompt_tokens: call.prompt_tokens,
+            estimated_prompt_tokens: call.estimated_prompt_tokens,
             retain_text: call.retain_text,
             started_at: now,
             started_timestamp: Timestamp::now(),
@@ -133,10 +133,10 @@ impl CallAccumulator {
 
     /// Adds the record of an attempt. Its usage is that of the output since [`CallAccumulator::begin_attempt`].
     pub(super) fn record_attempt(&mut self, attempt: AttemptRecord) {
-        let usage = self.answer.current_usage(self.prompt_tokens);
+        let usage = self.answer.current_usage(self.estimated_prompt_tokens);
         // A complete answer is billed even if it is empty, and so is an incomplete one that has only tool calls.
         let is_billed = attempt.error.is_none() || self.output.has_answer;
-        let usage = usage.or_else(|| is_billed.then(|| self.answer.estimated_usage(self.prompt_tokens)));
+        let usage = usage.or_else(|| is_billed.then(|| self.answer.estimated_usage(self.estimated_prompt_tokens)));
         self.attempts.push(AttemptRecord { usage, ttft: self.output.ttft, ..attempt });
     }
 
@@ -200,7 +200,7 @@ impl CallAccumulator {
             None => (last_target, self.output, std::mem::take(&mut self.answer)),
         };
         let answered = ending.result.is_ok() || is_incomplete;
-        let usage = answer.current_usage(self.prompt_tokens);
+        let usage = answer.current_usage(self.estimated_prompt_tokens);
         let record = Arc::new(CallRecord {
             requested: std::mem::take(&mut self.requested),
             is_route: self.is_route,
@@ -215,7 +215,7 @@ impl CallAccumulator {
             first_output: timing.first_at.map(|first| first - self.started_at),
             total: now.saturating_duration_since(self.started_at),
             output_duration: timing.duration(),
-            usage: usage.or_else(|| answered.then(|| answer.estimated_usage(self.prompt_tokens))),
+            usage: usage.or_else(|| answered.then(|| answer.estimated_usage(self.estimated_prompt_tokens))),
             answer,
         });
         self.record = Some(Arc::clone(&record));

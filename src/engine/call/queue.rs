@@ -195,7 +195,7 @@ impl CallTask {
 
     /// Skips candidates that are known not to support the request.
     async fn filter_capable(&mut self, targets: Vec<Arc<Target>>) -> Vec<Arc<Target>> {
-        let tokens = self.call.prompt_tokens;
+        let tokens = self.call.estimated_prompt_tokens;
         let too_small_reason = || format!("the prompt of about {tokens} tokens does not fit its context");
         let mut targets = self.filter_by(targets, |target| target.fits_context(tokens), too_small_reason).await;
         if self.call.request.has_images() {

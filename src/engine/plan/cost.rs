@@ -55,7 +55,7 @@ pub fn cap(plan: &mut Plan, max_cost: &Money) -> Result<CapResult, f64> {
     // The cost of all prompts, the highest cost of a one-token answer, and the number of calls with a price.
     let (mut prompt_cost, mut min_answer_cost, mut priced_calls) = (0.0, 0.0f64, 0usize);
     for call in &plan.calls {
-        let tokens = call.prompt_tokens;
+        let tokens = call.estimated_prompt_tokens;
         let candidate_prices = call.candidates.iter().filter_map(|target| prices(target, max_cost));
         if let Some(highest) = candidate_prices.map(|(input, _)| input).reduce(f64::max) {
             #[expect(clippy::cast_precision_loss, reason = "a prompt has fewer than 2^52 tokens")]

@@ -50,7 +50,7 @@ pub struct Call {
     /// The request; shared by calls with the same request.
     pub request: Arc<ModelRequest>,
     /// Estimated tokens of the prompt; cached, because counting a long one takes time.
-    pub prompt_tokens: u64,
+    pub estimated_prompt_tokens: u64,
     /// The targets that may answer, in the order of the config; never empty.
     pub candidates: Vec<Arc<Target>>,
     /// The policy that orders the candidates; `None`: a single model was requested.
@@ -77,7 +77,7 @@ impl Call {
         Self {
             name: name.into(),
             sample: None,
-            prompt_tokens: request.estimated_tokens(),
+            estimated_prompt_tokens: request.estimated_tokens(),
             request,
             candidates: vec![target],
             route: None,
@@ -102,7 +102,7 @@ impl Call {
     /// Changes the request and recounts its tokens.
     pub fn update_request(&mut self, change: impl FnOnce(&mut ModelRequest)) {
         change(Arc::make_mut(&mut self.request));
-        self.prompt_tokens = self.request.estimated_tokens();
+        self.estimated_prompt_tokens = self.request.estimated_tokens();
     }
 
     /// Repeats the call `samples` times.
