@@ -6,9 +6,9 @@
 mod commands;
 mod support;
 
-use std::{ffi::OsString, io::Write, process::ExitCode};
+use std::{ffi::OsString, io::Write, mem::ManuallyDrop, process::ExitCode};
 
-use clap::{ArgAction, Args, CommandFactory, Parser, error::ErrorKind};
+use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, error::ErrorKind};
 
 pub(crate) use support::context::Context;
 pub use support::error::CliError;
@@ -138,11 +138,24 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Environm
     if let Some(exit) = commands::completions::handle_completion_request(&arguments, &environment) {
         return exit.into();
     }
-    let exit = match Cli::try_parse_from(arguments) {
+    let exit = match parse(arguments) {
         Ok(cli) => run(cli, environment),
         Err(error) => report_parse_error(&error),
     };
     exit.into()
+}
+
+/// Parses the arguments. The definition of all commands is dropped only by commands that run long, whose memory matters:
+/// dropping it takes longer than the parsing.
+fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
+    let mut definition = ManuallyDrop::new(Cli::command());
+    let cli = definition.try_get_matches_from_mut(arguments).and_then(|mut matches| {
+        Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut definition))
+    })?;
+    if cli.command.is_long_running() {
+        ManuallyDrop::into_inner(definition);
+    }
+    Ok(cli)
 }
 
 fn run(cli: Cli, environment: Environment) -> Exit {

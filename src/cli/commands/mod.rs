@@ -72,6 +72,19 @@ pub(crate) enum Command {
     Man(man::ManArgs),
 }
 
+impl Command {
+    /// Whether the command runs until the user or a signal ends it.
+    pub(crate) fn is_long_running(&self) -> bool {
+        match self {
+            #[cfg(feature = "chat")]
+            Self::Chat(_) => true,
+            #[cfg(feature = "serve")]
+            Self::Serve(_) | Self::Mock(_) => true,
+            _ => false,
+        }
+    }
+}
+
 /// Runs the parsed subcommand.
 pub(crate) fn run(command: &Command, context: &Context) -> Result<Exit, CliError> {
     match command {
