@@ -73,7 +73,9 @@ fn routing(criterion: &mut Criterion) {
             );
         }
         let engine = Engine::new(Arc::new(HttpTransport::new()), KeyRing::default());
-        let engine = engine.with_health(Arc::new(FixedHealthStore(snapshot)), std::time::Duration::MAX).long_lived();
+        let engine = engine
+            .with_health(Arc::new(FixedHealthStore(snapshot)), std::time::Duration::MAX)
+            .with_long_lived_process();
         // The first call reads the snapshot and hashes the keys, which is not measured.
         assert_eq!(engine.candidate_order(&call).len(), 100);
         group.bench_function(strategy, |bench| bench.iter(|| black_box(engine.candidate_order(black_box(&call)))));

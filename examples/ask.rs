@@ -27,8 +27,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let mut stdout = std::io::stdout();
     while let Some(event) = run.next().await {
         match event.kind {
-            EventKind::Deltas(deltas) => {
-                for delta in &deltas {
+            EventKind::Deltas(batch) => {
+                for delta in &batch.deltas {
                     if let DeltaKind::Text(text) = &delta.kind {
                         stdout.write_all(text.as_bytes())?;
                         stdout.flush()?;

@@ -20,13 +20,13 @@
 //! let config = layers.resolve()?;
 //! let messages = vec![Message::text(Role::User, "Why is the sky blue?")];
 //! let request = ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() });
-//! // A model, a route or `endpoint/id`; `None`: the default of the config.
+//! // A model, a route or `endpoint/id`; `None`: `default` of the config, else its only route or model.
 //! let call = resolve_call(&config, Some("fast"), &Arc::new(request), OnIncomplete::Error)?;
 //! let engine = Arc::new(Engine::new(Arc::new(HttpTransport::new()), KeyRing::new(environment)));
 //! let mut run = engine.run(Plan::single(call));
 //! while let Some(event) = run.next().await {
 //!     if let EventKind::Finished(record) = event.kind {
-//!         println!("{} after {:?}", record.answer.answer.text, record.total);
+//!         println!("{} after {:?}", record.answer.content.text, record.total);
 //!     }
 //! }
 //! # Ok(())
@@ -58,11 +58,11 @@
 //!
 //! `cli/commands/ask.rs` reads arguments, files and standard input into a `model::ModelRequest`. `engine::plan`
 //! resolves the requested name to a call with its candidates. `engine::Engine::run` tries one candidate after the
-//! other, as `routing::classify` decides. Each try is an `engine::attempt::Attempt`: it encodes the request with a
+//! other, as `routing::decision` decides. Each try is an `engine::attempt::Attempt`: it encodes the request with a
 //! `protocol::Protocol` and sends it through a `transport::Transport`. The response bytes are framed and decoded
 //! by a `protocol::reply_reader::ReplyReader` and leave the engine as `engine::Event`s. A view in `render` turns
-//! the events into text, which `term::output` writes. The only signal in the other direction is dropping the stream,
-//! which cancels everything below it.
+//! the events into text, which `term::output` writes. In the other direction there are only `Run::stop`, `Run::stop_all`
+//! and `Run::restart`; dropping the `Run` closes every connection below it.
 
 mod analysis;
 mod cli;
@@ -87,19 +87,24 @@ mod transport;
 
 pub use config::{Config, ConfigError, ConfigLayers, ConfigText, Problem, RoundContext, Route};
 pub use engine::{
-    AttemptRecord, CallRecord, Completion, Engine, Event, EventKind, NextStep, Notice, Run,
+    AccumulatedAnswer, AttemptRecord, CallRecord, Completion, Engine, Event, EventKind, NextStep, Notice, Run,
     plan::{Call, Plan, PlanError, resolve_call},
 };
 pub use model::{
-    Answer, ChatRequest, Delta, DeltaKind, ErrorClass, FinishReason, Message, ModelRequest, Params, Part, Role, Usage,
+    Answer, ChatRequest, Delta, DeltaKind, ErrorClass, FinishReason, Message, ModelRequest, ParamWorkaround, Params,
+    Part, Role, Usage,
     api_key::{ApiKey, KeySource},
     endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
     environment::Environment,
     target::{Price, Target, TargetId},
 };
-pub use protocol::{CallError, error::ErrorSource};
-pub use routing::{OnFilter, OnIncomplete, Policy, policies, strategy::Strategy};
-pub use transport::{ByteStream, Transport, TransportError, TransportErrorKind, http::HttpTransport, keys::KeyRing};
+pub use protocol::{CallError, error::ErrorSource, reply_reader::DecodedBatch};
+pub use routing::{OnFilter, OnIncomplete, RoutePolicy, policies, strategy::Strategy};
+pub use transport::{
+    ByteStream, Transport, TransportError, TransportErrorKind,
+    http::HttpTransport,
+    keys::{KeyError, KeyRing},
+};
 
 /// What the binary, the tests, the benchmarks and the fuzz targets of this package need beyond the API. It changes without
 /// notice.

@@ -8,13 +8,19 @@ mod support;
 
 use std::{ffi::OsString, io::Write, mem::ManuallyDrop, process::ExitCode};
 
-use clap::{ArgAction, Args, CommandFactory, FromArgMatches, Parser, error::ErrorKind};
+use clap::{
+    ArgAction, Args, CommandFactory, FromArgMatches, Parser,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 pub(crate) use support::context::Context;
 pub use support::error::CliError;
 pub use support::exit::Exit;
 
-use crate::{model::environment::Environment, term::output::write_stderr};
+use crate::{
+    model::{describe_error, environment::Environment},
+    term::output::write_stderr,
+};
 
 /// Help of `mmchat` itself: clap cannot group subcommands under headings. A test compares the names with the commands.
 const HELP_TEMPLATE: &str = "\
@@ -38,7 +44,7 @@ Configure:
   endpoint     Add, remove or list endpoints
   key          Store, list or remove API keys
   presets      List, show or edit presets
-  config       Show, check or import the config, or print its path
+  config       Show, check, import or migrate the config
   vendors      List known vendors
 
 Inspect:
@@ -48,7 +54,7 @@ Inspect:
   reset        Clear cooldowns and open circuit breakers
   route        Explain how a route chooses among its models
   stats        Show latency, reliability and cost
-  history      List, search or export stored conversations
+  history      List, search, show, export or delete conversations
 
 Serve:
   serve        Serve the models over HTTP
@@ -127,7 +133,7 @@ pub(crate) struct GlobalArgs {
     /// Print every attempt to stderr [env: MMCHAT_LOG]
     #[arg(short, long, global = true, help_heading = "Global")]
     verbose: bool,
-    /// Disable color, Markdown rendering and redrawing [env: MMCHAT_PLAIN, NO_COLOR]
+    /// Disable color, Markdown rendering and redrawing [env: MMCHAT_PLAIN]; NO_COLOR keeps redrawing
     #[arg(long, global = true, help_heading = "Global")]
     plain: bool,
 }
@@ -140,7 +146,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Environm
     }
     let exit = match parse(arguments) {
         Ok(cli) => run(cli, environment),
-        Err(error) => report_parse_error(&error),
+        Err(error) => report_parse_error(&with_suggestions(error)),
     };
     exit.into()
 }
@@ -169,7 +175,7 @@ fn report_parse_error(error: &clap::Error) -> Exit {
     match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => match result {
             Err(problem) if problem.kind() != std::io::ErrorKind::BrokenPipe => {
-                write_stderr(&format!("error: cannot write to standard output: {problem}\n"));
+                write_stderr(&format!("error: cannot write to standard output: {}\n", describe_error(&problem)));
                 Exit::Internal
             }
             _ => Exit::Ok,
@@ -179,13 +185,32 @@ fn report_parse_error(error: &clap::Error) -> Exit {
 }
 
 /// Texts of the argument parser and of the standard library, and those of mmchat's other messages.
-const PARSER_TEXTS: [(&str, &str); 5] = [
+const PARSER_TEXTS: [(&str, &str); 7] = [
     ("  \u{1b}[32mtip:", "\u{1b}[32mhint:"),
+    (" found; no more were expected", ": it takes no value"),
     ("invalid float literal", "expected a number"),
-    ("invalid digit found in string", "expected a whole number"),
-    ("number would be zero for non-zero type", "expected 1 or more"),
-    ("cannot parse integer from empty string", "expected a whole number"),
+    ("cannot parse float from empty string", "expected a number"),
+    ("invalid digit found in string", "expected a whole number, 0 or more"),
+    ("cannot parse integer from empty string", "expected a whole number, 0 or more"),
+    ("number too large to fit in target type", "the number is too large"),
 ];
+
+/// Replaces suggestions of the argument parser that do not help, and adds one for an option before a subcommand.
+fn with_suggestions(mut error: clap::Error) -> clap::Error {
+    if let Some(ContextValue::StyledStrs(mut suggestions)) = error.remove(ContextKind::Suggested) {
+        // `-- --view` sends an unknown option as text; it is more often a typo, or an option of another command.
+        suggestions.retain(|suggestion| !suggestion.to_string().starts_with("to pass "));
+        if !suggestions.is_empty() {
+            error.insert(ContextKind::Suggested, ContextValue::StyledStrs(suggestions));
+        }
+    }
+    let conflict = (error.get(ContextKind::InvalidSubcommand), error.get(ContextKind::PriorArg));
+    if let (Some(ContextValue::String(subcommand)), Some(ContextValue::String(option))) = conflict {
+        let suggestion = format!("write the option after the subcommand: {subcommand} {option}");
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![suggestion.into()]));
+    }
+    error
+}
 
 /// `text` with a range of Rust, as in `9 is not in 1..=5`, in words.
 fn in_words(text: &str) -> String {

@@ -22,7 +22,7 @@ use crate::{
         target::{DecodeOptions, Price, Target},
     },
     routing::{
-        Policy,
+        RoutePolicy,
         spend::{Period, SpendLimit, SpendScope},
         strategy::Strategy,
     },
@@ -175,7 +175,7 @@ impl From<&Route> for RouteEntry {
     fn from(route: &Route) -> Self {
         let Route {
             name: _,
-            policy: Policy { strategy, weights, sticky, hedge_after },
+            policy: RoutePolicy { strategy, weights, sticky, hedge_after },
             models,
             on_incomplete,
             hold,

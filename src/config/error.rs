@@ -10,7 +10,11 @@ use std::{
 
 use miette::{Diagnostic, LabeledSpan, SourceCode};
 
-use super::source::{SourceFile, SourceMap};
+use super::{
+    parse::MAX_ERRORS,
+    source::{SourceFile, SourceMap},
+};
+use crate::model::plural;
 
 /// One problem in a config file.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -29,7 +33,7 @@ impl Problem {
     /// A problem at one position.
     pub(super) fn new(source: &SourceMap, message: impl Into<String>, span: Range<usize>) -> Self {
         let file = Arc::clone(source.file_at(span.start));
-        let message = file.secrets.iter().fold(message.into(), |message, secret| secret.redact_in(&message));
+        let message = file.redacted().1.iter().fold(message.into(), |message, secret| secret.redact_in(&message));
         let labels = vec![(file.local_span(span), "here".into())];
         Self { message, labels, help: None, file }
     }
@@ -61,7 +65,7 @@ impl Problem {
     /// The line and column, counted from 1.
     #[must_use]
     pub fn line_column(&self) -> (usize, usize) {
-        let text = self.file.redacted.inner();
+        let text = self.file.redacted().0.inner();
         let offset = self.labels.first().map_or(0, |(span, _)| span.start).min(text.len());
         let before = &text.as_bytes()[..offset];
         let line_start = memchr::memrchr(b'\n', before).map_or(0, |end| end + 1);
@@ -84,7 +88,7 @@ impl Diagnostic for Problem {
     }
 
     fn source_code(&self) -> Option<&dyn SourceCode> {
-        Some(&self.file.redacted)
+        Some(&self.file.redacted().0)
     }
 
     fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
@@ -107,7 +111,7 @@ pub enum ConfigError {
         reason: String,
     },
     /// The file has problems.
-    #[error("invalid configuration in {}: {} problem(s)", paths_of(problems), problems.len())]
+    #[error("invalid configuration in {}: {}", paths_of(problems), count_of(problems))]
     Invalid {
         /// The file of the first problem.
         path: PathBuf,
@@ -124,6 +128,12 @@ pub enum ConfigError {
         /// The reason.
         reason: String,
     },
+}
+
+/// The number of `problems`; at the limit, there may be more.
+fn count_of(problems: &[Problem]) -> String {
+    let more = if problems.len() == MAX_ERRORS { ", and maybe more" } else { "" };
+    format!("{}{more}", plural(problems.len(), "problem"))
 }
 
 /// The paths of the files with `problems`.

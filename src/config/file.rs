@@ -19,7 +19,7 @@ pub(crate) struct ConfigFile {
     pub default: Option<Spanned<String>>,
     /// The set that `compare` uses when no models are given.
     pub compare: Option<Spanned<String>>,
-    /// Which earlier answers each model sees when a comparison is continued: `separate` or `shared`.
+    /// Which earlier answers each model gets when a comparison is continued: `separate` or `shared`.
     pub context: Option<Spanned<String>>,
     /// Endpoints, by name.
     pub endpoints: OrderedTable<EndpointEntry>,

@@ -29,6 +29,9 @@ pub struct ConfigLayers {
 
 impl ConfigLayers {
     /// The validated configuration.
+    ///
+    /// # Errors
+    /// All problems of the files, or an invalid variable.
     pub fn resolve(&self) -> Result<Config, ConfigError> {
         // The user's file is at offset 0: its text need not be moved.
         let files: Vec<_> = self.user.iter().chain(&self.system).cloned().collect();

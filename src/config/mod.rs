@@ -1,8 +1,9 @@
 //! Loads the configuration from TOML files, the environment and the flags into a validated [`Config`].
 //!
 //! `file` defines the shape of a file, with a span on every value. `parse` deserializes it and reports all errors,
-//! `layers` merges the files. `resolve` checks every name and builds the endpoints and targets of the lower layers. `settings` adds the values from the environment and the flags.
-//! `vendors` is the table of vendors. Errors point at their position in the file.
+//! `layers` merges the files. `resolve` checks every name and builds the endpoints and targets of the lower layers.
+//! `settings` adds the values from the environment and the flags. `vendors` is the table of vendors. Errors have their
+//! position in the file.
 
 mod base_url;
 mod convert;
@@ -47,7 +48,7 @@ pub(crate) use values::parse_duration;
 
 use crate::{
     model::{endpoint::Endpoint, target::Target},
-    routing::{OnFilter, OnIncomplete, Policy, spend::SpendLimit},
+    routing::{OnFilter, OnIncomplete, RoutePolicy, spend::SpendLimit},
 };
 
 /// A validated configuration: every name in it is defined.
@@ -59,7 +60,7 @@ pub struct Config {
     pub default: Option<String>,
     /// The set that `compare` uses when no models are given.
     pub compare: Option<String>,
-    /// Which earlier answers each model sees when a comparison is continued.
+    /// Which earlier answers each model gets when a comparison is continued.
     pub context: RoundContext,
     /// The endpoints, in the file's order.
     pub endpoints: Vec<Arc<Endpoint>>,
@@ -83,7 +84,7 @@ pub struct Config {
     pub warnings: Vec<String>,
 }
 
-/// Which answers of the earlier rounds each model sees when a comparison is continued.
+/// Which answers of the earlier rounds each model gets when a comparison is continued.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub enum RoundContext {
@@ -115,14 +116,14 @@ pub struct Route {
     /// The name.
     pub name: String,
     /// How a model is selected.
-    pub policy: Policy,
+    pub policy: RoutePolicy,
     /// The models, in order.
     pub models: Vec<Arc<Target>>,
     /// What happens when an answer is incomplete; `None`: the default of the command.
     pub on_incomplete: Option<OnIncomplete>,
     /// How long the response headers of a stream are held back; `None`: the value of `[serve]`.
     pub hold: Option<Duration>,
-    /// What happens when a content filter rejects the request.
+    /// What happens when a content filter rejects the request or ends its answer.
     pub on_filter: OnFilter,
 }
 

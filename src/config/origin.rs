@@ -8,7 +8,7 @@ use super::{
     Config, ConfigLayers, ResolvedSettings, names::normalize_name, parse::entry_len, renamed_keys::old_names,
     source::ConfigText, vendors,
 };
-use crate::model::environment::Environment;
+use crate::model::{environment::Environment, sanitize::one_line};
 
 /// The layers of a configuration, for finding the origin of its values.
 #[derive(Debug)]
@@ -59,7 +59,8 @@ impl Origins {
         let is_setting = matches!(names[..], ["serve", name, ..] if name != "keys");
         let entry = if is_setting { path } else { &path[..entry_len(&names).min(path.len())] };
         let file = self.files.iter().find(|file| file.line(entry).is_some())?;
-        Some(format!("{}:{}", file.path().display(), file.line(path)?))
+        // A line break in the path would end the comment.
+        Some(format!("{}:{}", one_line(&file.path().display().to_string()), file.line(path)?))
     }
 
     /// The variable or the vendor that a property of an endpoint comes from.

@@ -101,7 +101,7 @@ struct TableParser<'t> {
 }
 
 impl TableParser<'_> {
-    /// Removes the values that no key accepts and that JSON cannot represent: dates, `nan`, `inf`, too large integers.
+    /// Removes the values that no key accepts: dates, `nan`, `inf`, too large integers, and lists instead of tables.
     fn remove_unsupported_values(&mut self, source: &SourceMap) -> Vec<Problem> {
         let mut found = Vec::new();
         find_unsupported(&self.table, &mut Vec::new(), &mut found);
@@ -247,6 +247,7 @@ fn find_unsupported(table: &DeTable<'_>, path: &mut Vec<Step>, found: &mut Vec<U
 fn find_unsupported_in(value: &toml::Spanned<DeValue<'_>>, path: &mut Vec<Step>, found: &mut Vec<UnsupportedValue>) {
     let message = match value.get_ref() {
         DeValue::Table(inner) => return find_unsupported(inner, path, found),
+        DeValue::Array(_) if is_table_path(path) => "invalid type: list, expected a table",
         DeValue::Array(elements) => {
             for element in elements {
                 if found.len() == MAX_ERRORS {
@@ -268,6 +269,24 @@ fn find_unsupported_in(value: &toml::Spanned<DeValue<'_>>, path: &mut Vec<Step>,
         _ => return,
     };
     found.push((path.clone(), value.span(), message));
+}
+
+/// Whether the value at `path` is a table with a fixed set of keys. serde would also accept a list of their values.
+fn is_table_path(path: &[Step]) -> bool {
+    let keys = path.iter().map(|step| match step {
+        Step::Key(key) => key.as_str(),
+        Step::Element(_) => "",
+    });
+    matches!(
+        keys.collect::<Vec<_>>()[..],
+        ["serve" | "spend"]
+            | ["endpoints" | "models" | "routes" | "presets", _]
+            | ["endpoints" | "models", _, "timeouts"]
+            | ["models", _, "price" | "params"]
+            | ["presets", _, "params"]
+            | ["serve", "keys", _]
+            | ["spend", "endpoints" | "models", _]
+    )
 }
 
 /// The path of the innermost key or value that contains `span`; a key comes before a value.
@@ -446,6 +465,10 @@ mod tests {
         assert_eq!(tables.iter().map(|(_, message)| message.as_str()).collect::<Vec<_>>(), ["missing key `name`"]);
         let lost = problems("[[endpoints.ollama.api_keys]]\nenv = 5\n[[endpoints.ollama.api_keys]]\nenw = \"x\"\n");
         assert_eq!(lost.len(), 2, "{lost:#?}");
+        let lists = "serve = [\"127.0.0.1:1\"]\nspend = [5]\n[endpoints]\ne = [\"http://h/v1\"]\nf.timeouts = [\"1s\"]\n\
+            [models]\nm = [\"e\", \"x\"]\nn = { endpoint = \"f\", model = \"x\", price = [1, 2] }\n";
+        let lists: Vec<String> = problems(lists).into_iter().map(|(_, message)| message).collect();
+        assert_eq!(lists, ["invalid type: list, expected a table"; 6]);
         let dates = problems("[routes.r]\nmodels = [2026-01-01, { name = 2026-01-02 }]\n");
         assert_eq!(dates.len(), 2, "{dates:#?}");
     }

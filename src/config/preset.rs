@@ -106,7 +106,10 @@ impl PresetError {
                     // Writing to a String cannot fail.
                     let _ = write!(flags, " -P {name}=…");
                 }
-                format!("add{flags}")
+                let needs_input = names.iter().any(|name| name == INPUT_VARIABLE);
+                let input =
+                    if needs_input { ", and pass the prompt as arguments, with -f or on standard input" } else { "" };
+                format!("add{flags}{input}")
             }
             Self::DuplicateInput(_) => "remove one of them".into(),
             Self::UnknownVariable { hint, .. } => hint.clone(),
@@ -197,7 +200,7 @@ impl Preset {
         let hint = match closest_name(name, known.iter().map(String::as_str)) {
             Some(closest) => format!("did you mean \"{closest}\"?"),
             None if known.is_empty() => "remove it; the preset has no variables".to_owned(),
-            None => format!("use one of: {}", known.join(", ")),
+            None => format!("available: {}", known.join(", ")),
         };
         PresetError::UnknownVariable { preset: self.name.clone(), name: name.to_owned(), hint }
     }
@@ -262,7 +265,7 @@ fn render_template(text: &str, values: &BTreeMap<&str, &str>) -> Result<String, 
 fn describe_error(error: &minijinja::Error) -> String {
     let line = error.line().map(|line| format!("line {line}: ")).unwrap_or_default();
     let reason = match error.kind() {
-        ErrorKind::OutOfFuel => "it does not terminate".to_owned(),
+        ErrorKind::OutOfFuel => format!("it takes more than {MAX_STEPS} steps"),
         ErrorKind::WriteFailure => error.source().map_or_else(|| error.to_string(), ToString::to_string),
         _ => error.detail().map_or_else(|| error.kind().to_string(), |detail| format!("{}: {detail}", error.kind())),
     };
@@ -343,7 +346,7 @@ mod tests {
     fn steps_and_output_of_a_template_are_limited() {
         let endless = "{% for a in range(90000) %}{% for b in range(90000) %}x{% endfor %}{% endfor %}";
         let error = render(&preset(None, Some(endless)), "", &[]).expect_err("endless loop").to_string();
-        assert!(error.contains("does not terminate"), "{error}");
+        assert!(error.contains("steps"), "{error}");
         let large = "{% for a in range(90000) %}{{ input }}{% endfor %}";
         let error = render(&preset(None, Some(large)), &"x".repeat(100_000), &[]).expect_err("too large").to_string();
         assert!(error.contains("32 MiB"), "{error}");

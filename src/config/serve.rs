@@ -45,6 +45,8 @@ pub struct ClientConfig {
 }
 
 impl ServeConfig {
+    /// Minimum length of a client key, in characters: a shorter one can be guessed.
+    pub const MIN_KEY_CHARS: usize = 8;
     /// The default port.
     pub const DEFAULT_PORT: u16 = 8484;
 }

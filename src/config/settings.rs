@@ -105,6 +105,10 @@ pub(crate) struct ResolvedSettings {
 impl ResolvedSettings {
     /// The settings from `environment` and `flags`. [`ResolvedSettings::with_file_default`] adds those of the file.
     pub(crate) fn new(environment: &Environment, flags: &Flags) -> Result<Self, ConfigError> {
+        if let Some(name) = environment.invalid_variable() {
+            let (name, reason) = (name.to_owned(), "it is not valid UTF-8".to_owned());
+            return Err(ConfigError::InvalidVariable { name, value: "�".to_owned(), reason });
+        }
         let text = |name: &'static str| environment.get(name).map(str::to_owned);
         let timeout = match text("MMCHAT_TIMEOUT") {
             None => None,

@@ -40,7 +40,7 @@ pub fn config_toml(config: &Config) -> String {
     document(&ConfigFile::from(config)).to_string()
 }
 
-/// The same with the origin of each value.
+/// The effective config as TOML, with the origin of each value in a comment.
 #[must_use]
 pub fn config_toml_with_origins(config: &Config, layers: &ConfigLayers) -> String {
     let origins = Origins::new(layers);

@@ -1,9 +1,10 @@
 //! The texts of config files, and the excerpts of them in problems, without secrets.
 
 use std::{
+    fmt,
     ops::Range,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use miette::NamedSource;
@@ -21,19 +22,34 @@ pub struct ConfigText {
 }
 
 /// A file, for excerpts in problems.
-#[derive(Debug)]
 pub(super) struct SourceFile {
     pub(super) path: PathBuf,
+    text: String,
     /// The position of its first byte in the [`SourceMap`].
     start: usize,
-    /// The text without secrets.
-    pub(super) redacted: NamedSource<String>,
-    pub(super) secrets: Vec<ApiKey>,
+    /// The text without secrets, and the secrets; computed for the first problem.
+    redacted: OnceLock<(NamedSource<String>, Vec<ApiKey>)>,
+}
+
+impl fmt::Debug for SourceFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The text may contain secrets.
+        f.debug_struct("SourceFile").field("path", &self.path).finish_non_exhaustive()
+    }
 }
 
 impl SourceFile {
     pub(super) fn local_span(&self, span: Range<usize>) -> Range<usize> {
         span.start.saturating_sub(self.start)..span.end.saturating_sub(self.start)
+    }
+
+    /// The text without secrets, and the secrets in it.
+    pub(super) fn redacted(&self) -> &(NamedSource<String>, Vec<ApiKey>) {
+        self.redacted.get_or_init(|| {
+            let (redacted, secrets) = redact(&self.text);
+            let redacted = NamedSource::new(self.path.display().to_string(), redacted).with_language("TOML");
+            (redacted, secrets.iter().map(|secret| ApiKey::new(secret)).collect())
+        })
     }
 }
 
@@ -46,10 +62,7 @@ impl SourceMap {
     pub(super) fn new(files: &[ConfigText]) -> Self {
         let mut start = 0;
         let files = files.iter().map(|ConfigText { path, text }| {
-            let (redacted, secrets) = redact(text);
-            let redacted = NamedSource::new(path.display().to_string(), redacted).with_language("TOML");
-            let secrets = secrets.iter().map(|secret| ApiKey::new(secret)).collect();
-            let file = SourceFile { path: path.clone(), start, redacted, secrets };
+            let file = SourceFile { path: path.clone(), text: text.clone(), start, redacted: OnceLock::new() };
             start += text.len() + 1;
             Arc::new(file)
         });
@@ -59,7 +72,7 @@ impl SourceMap {
     /// The text of the file at `offset`, without secrets, and the position of its first byte.
     pub(super) fn text_at(&self, offset: usize) -> (&str, usize) {
         let file = self.file_at(offset);
-        (file.redacted.inner(), file.start)
+        (file.redacted().0.inner(), file.start)
     }
 
     /// The path of the file at `offset`.

@@ -56,7 +56,7 @@ fn in_terms_of_toml(message: &str) -> String {
 }
 
 /// The first line that defines the same table or key as the line at `offset`.
-pub(super) fn first_definition(text: &str, offset: usize) -> Option<Range<usize>> {
+fn first_definition(text: &str, offset: usize) -> Option<Range<usize>> {
     let defined_name = |line: &str| line.split('=').next().unwrap_or_default().trim().to_owned();
     let duplicate_start = text[..offset].rfind('\n').map_or(0, |end| end + 1);
     let duplicate = defined_name(text[duplicate_start..].lines().next()?);

@@ -304,7 +304,7 @@ impl<'de> Deserialize<'de> for CommandSpec {
 pub(crate) struct MoneyEntry(pub Vec<(String, f64)>);
 
 /// The currency of an amount without one.
-pub(super) const DEFAULT_CURRENCY: &str = "USD";
+const DEFAULT_CURRENCY: &str = "USD";
 
 struct MoneyVisitor;
 

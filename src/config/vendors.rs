@@ -1,4 +1,4 @@
-//! The table of vendors, the services that mmchat knows: base URLs, key variables and deviations, from `vendors.toml`.
+//! The table of vendors, which are known services: base URLs, key variables and deviations, from `vendors.toml`.
 //!
 //! Endpoints that are not in the table work too.
 
@@ -138,13 +138,15 @@ mod tests {
             let local = crate::model::endpoint::is_loopback(&url);
             assert!(local || url.scheme() == "https", "{} would send keys unencrypted", vendor.name);
             assert!(local || !vendor.key_env.is_empty(), "{} has no key variable", vendor.name);
+            assert!(!local || !vendor.base_url_env.is_empty(), "{} has no variable for its base URL", vendor.name);
             assert!(
                 vendor.model.is_some() || vendor.key_env.is_empty(),
                 "{} has a key variable but no model",
                 vendor.name
             );
             for variable in vendor.key_env.iter().chain(&vendor.base_url_env) {
-                assert!(variable.chars().all(|c| c.is_ascii_uppercase() || c == '_'), "{variable}");
+                let is_valid = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+                assert!(variable.chars().all(is_valid), "{variable} has a character other than A-Z, 0-9 and _");
                 assert!(variables.insert(variable), "{variable} is used by two vendors");
             }
         }

@@ -57,7 +57,7 @@ impl AnswerCollector {
 
 impl From<&CallRecord> for Answer {
     fn from(record: &CallRecord) -> Self {
-        let answer = &record.answer.answer;
+        let answer = &record.answer.content;
         Self {
             text: if answer.text.is_empty() { &answer.refusal } else { &answer.text }.clone(),
             is_complete: record.result.is_ok(),

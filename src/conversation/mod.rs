@@ -341,7 +341,7 @@ impl ChatSession {
             } else {
                 format!("unknown answer \"{number}\"")
             };
-            Effect::ShowError(message, format!("available answers: {}", names.join(", ")))
+            Effect::ShowError(message, format!("available: {}", names.join(", ")))
         })
     }
 

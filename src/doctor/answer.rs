@@ -50,8 +50,8 @@ pub(super) async fn check_answer(
     while let Some(event) = events.next().await {
         observer.on_event(&plan, &event);
         match event.kind {
-            EventKind::Deltas(deltas) => {
-                let new_chunks = deltas.iter().filter(|delta| delta.kind.is_output()).count();
+            EventKind::Deltas(batch) => {
+                let new_chunks = batch.deltas.iter().filter(|delta| delta.kind.is_output()).count();
                 if new_chunks > 0 {
                     reads.push(event.at);
                     chunks += new_chunks;

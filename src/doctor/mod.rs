@@ -129,7 +129,7 @@ impl Diagnosis {
         }
         for finding in findings.iter_mut().filter(|finding| finding.verdict == Verdict::Fail && finding.hint.is_none())
         {
-            finding.hint = finding.class.map(|class| default_hint(class).to_owned());
+            finding.hint = finding.class.map(|class| default_hint(class, &self.endpoint.name));
         }
         findings.extend(probes.server_time().map(|date| check_clock(date, now)));
         if let Some(server) =
@@ -233,7 +233,7 @@ impl Diagnosis {
         match model_list {
             // An HTML page instead of JSON: a web server, not an API.
             Err(error) if error.class == ErrorClass::InvalidResponse => Finding::from_error(check, error)
-                .with_hint("check host and port: the server at this address is not an API"),
+                .with_hint("the response is not from an API; check host, port and path of base_url"),
             _ => Finding::new(check, Verdict::Unknown, "no model list; not every service has one"),
         }
     }
@@ -248,9 +248,12 @@ impl Diagnosis {
         match model_list {
             Err(error) if error.class == ErrorClass::Auth => {
                 let hint = match (no_keys, error.status) {
-                    (true, _) => format!("set a key: run \"mmchat key set {}\"", self.endpoint.name),
+                    (true, _) => format!("no key is configured; run \"mmchat key set {}\"", self.endpoint.name),
                     (false, None) => error.hint.clone().unwrap_or_else(|| "run \"mmchat key list\"".into()),
-                    (false, Some(_)) => format!("replace the key: run \"mmchat key set {}\"", self.endpoint.name),
+                    (false, Some(_)) => {
+                        let name = &self.endpoint.name;
+                        format!("the service rejected this key; run \"mmchat key set {name}\" to replace it")
+                    }
                 };
                 Some(Finding::from_error(check, error).with_hint(hint))
             }
@@ -295,20 +298,24 @@ pub(crate) trait DoctorObserver: Sync {
 }
 
 /// Default hint for an error that has no specific one.
-fn default_hint(class: ErrorClass) -> &'static str {
-    match class {
+fn default_hint(class: ErrorClass, endpoint: &str) -> String {
+    let hint = match class {
         ErrorClass::Quota => "check the account's balance and quota in the service's console",
         ErrorClass::Rate => "wait, or request a higher rate limit",
         ErrorClass::Forbidden => "check the key's permissions in the service's console",
         ErrorClass::Timeout => "raise --timeout, or check whether the server is overloaded",
-        ErrorClass::Auth => "run \"mmchat key set\", or check the key's permissions in the service's console",
-        ErrorClass::Model => "run \"mmchat models available\" and choose a listed model",
+        ErrorClass::Auth => {
+            let console = "check the key's permissions in the service's console";
+            return format!("run \"mmchat key set {endpoint}\", or {console}");
+        }
+        ErrorClass::Model => return format!("run \"mmchat models available {endpoint}\" and choose a listed model"),
         ErrorClass::Incomplete => "check the timeouts of proxies in between, and the server's log",
         ErrorClass::Overloaded | ErrorClass::NoChannel => {
             "try again later: the service is overloaded or has no upstream for the model"
         }
         _ => "check the server's log",
-    }
+    };
+    hint.to_owned()
 }
 
 fn check_clock(date: Timestamp, now: Timestamp) -> Finding {

@@ -7,10 +7,10 @@ use crate::model::{Answer, Delta, DeltaKind, Usage, estimate::TokenCounter};
 /// The answer accumulated so far.
 #[derive(Clone, Debug, Default)]
 pub struct AccumulatedAnswer {
-    /// The answer; its text only if `add` was called with `with_text`.
-    pub answer: Answer,
+    /// What arrived; its text only if `add` was called with `with_text`.
+    pub content: Answer,
     /// Estimate of the output tokens, reasoning included.
-    pub tokens: TokenCounter,
+    pub output_counter: TokenCounter,
     /// The answer has text or a refusal, not only reasoning.
     pub has_content: bool,
     /// There was more than one choice; only the first is accumulated.
@@ -27,19 +27,19 @@ impl AccumulatedAnswer {
         self.has_content |= matches!(delta.kind, DeltaKind::Text(_) | DeltaKind::Refusal(_));
         match &delta.kind {
             DeltaKind::Text(text) | DeltaKind::Refusal(text) | DeltaKind::Reasoning(text) => {
-                self.tokens.add(text);
+                self.output_counter.add(text);
                 if with_text {
-                    self.answer.add(delta);
+                    self.content.add(delta);
                 }
             }
-            _ => self.answer.add(delta),
+            _ => self.content.add(delta),
         }
     }
 
     /// The reported usage, else an estimate from the output, reasoning included; `None` without either.
     #[must_use]
     pub fn current_usage(&self, estimated_prompt_tokens: u64) -> Option<Usage> {
-        let has_output = self.tokens.tokens() > 0;
+        let has_output = self.output_counter.tokens() > 0;
         self.reported_usage().or_else(|| has_output.then(|| self.estimated_usage(estimated_prompt_tokens)))
     }
 
@@ -48,7 +48,7 @@ impl AccumulatedAnswer {
     pub fn estimated_usage(&self, estimated_prompt_tokens: u64) -> Usage {
         Usage {
             input: Some(estimated_prompt_tokens),
-            output: Some(self.tokens.tokens()),
+            output: Some(self.output_counter.tokens()),
             estimated: true,
             ..Usage::default()
         }
@@ -57,12 +57,12 @@ impl AccumulatedAnswer {
     /// The reported usage, if it is plausible.
     #[must_use]
     pub fn reported_usage(&self) -> Option<Usage> {
-        self.answer.usage.filter(Usage::is_plausible)
+        self.content.usage.filter(Usage::is_plausible)
     }
 
     /// Whether there is neither content nor a tool call.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        !self.has_content && self.answer.tool_calls.is_empty()
+        !self.has_content && self.content.tool_calls.is_empty()
     }
 }

@@ -19,7 +19,7 @@ use crate::{
     },
     protocol::{
         CallError, EncodeError, Flow, Protocol, ResponseHead, RetryAfter, ServerKind, StreamEnd, StreamOutcome,
-        protocol,
+        protocol_of,
         reply_reader::{DecodedBatch, ReplyReader},
     },
     routing::policies::TimeoutPolicy,
@@ -30,8 +30,9 @@ use crate::{
 const SOFT_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// The largest answer in bytes, reasoning included; about thirty million tokens.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
-/// Limits on reading an error body.
+/// The part of an error body that is read, in bytes.
 const MAX_ERROR_BODY_BYTES: usize = 64 * 1024;
+/// How long to read an error body.
 const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The resolved secrets of one request.
@@ -99,7 +100,7 @@ pub struct AttemptEnd {
     pub warning: Option<CallError>,
 }
 
-/// A response that is being read.
+/// A started attempt, whose response is being read.
 pub struct Attempt {
     body: ByteStream,
     reader: ReplyReader,
@@ -150,7 +151,7 @@ impl Attempt {
     pub async fn start(transport: &dyn Transport, start: StartOptions<'_>) -> Result<Self, CallError> {
         let StartOptions { target, credentials, request: model_request, timeouts, fresh_connection, retain_frames } =
             start;
-        let protocol = protocol(target.endpoint.protocol).expect("a resolved config has only known protocols");
+        let protocol = protocol_of(&target.endpoint);
         let mask = |error: CallError| mask_error(error, credentials);
         let request = build_request(protocol, target, credentials, model_request)?;
         let connect = target.endpoint.connect.clone();
@@ -167,6 +168,7 @@ impl Attempt {
         let response =
             response.map_err(|_| timeout_error(limit))?.map_err(|error| mask(transport_error(error, false)))?;
         let (parts, mut body) = response.into_parts();
+        // Of a success, only the request ID and the kind of server are kept: no header reaches a client of the gateway.
         let head = ResponseHead { status: parts.status, headers: Arc::new(parts.headers) };
         if !head.status.is_success() {
             let bytes = read_error_body(&mut body, limit.saturating_sub(waited)).await;
@@ -380,11 +382,15 @@ fn timeout_error(waited: Duration) -> CallError {
 
 fn redirect_error(error: CallError, head: &ResponseHead) -> CallError {
     let location = head.header("location").and_then(|location| url::Url::parse(location).ok());
-    let location = location.map_or_else(|| "another address".to_owned(), |url| crate::model::api_key::redact_url(&url));
-    let status = head.status;
+    let location = location.map(|url| crate::model::api_key::redact_url(&url));
+    let hint = match location {
+        Some(_) => "if you trust that address, set it as base_url",
+        None => "the service named no address; check base_url",
+    };
+    let (status, location) = (head.status, location.as_deref().unwrap_or("another address"));
     CallError {
         message: format!("{status}: redirect to {location} not followed; the prompt was not sent there"),
-        hint: Some("if you trust that address, set it as base_url".into()),
+        hint: Some(hint.into()),
         ..error
     }
 }

@@ -61,7 +61,7 @@ pub enum NextStep {
     RotateKey,
     /// Another candidate; no part of the answer was shown.
     Failover(TargetId),
-    /// The candidate of the hedged request, which is already running.
+    /// The candidate of the hedge request, which is already running.
     AwaitHedge(TargetId),
     /// Another candidate, although part of an answer was shown.
     RestartOutput(TargetId),
@@ -86,7 +86,7 @@ pub enum Notice {
     Unavailable(TargetId, Duration, String),
     /// All candidates are unavailable; this one is tried once this time has passed.
     AllUnavailable(TargetId, Duration),
-    /// The first target had no output after this time; a hedged request was sent to the second.
+    /// The first target had no output after this time; a hedge request was sent to the second.
     Hedged(TargetId, TargetId, Duration),
     /// The spend limits of a model could not be checked.
     SpendUnchecked(TargetId, String),

@@ -15,7 +15,7 @@ use crate::{
         ErrorClass,
         endpoint::{ConnectOptions, Endpoint},
     },
-    protocol::{CallError, protocol},
+    protocol::{CallError, protocol_of},
 };
 
 /// Maximum number of bytes read of a body; the responses of interest are small, and longer ones are web pages.
@@ -60,7 +60,7 @@ impl Engine {
         } else {
             Credentials::default()
         };
-        let protocol = protocol(endpoint.protocol).expect("a resolved config has only known protocols");
+        let protocol = protocol_of(endpoint);
         let target = direct_target(endpoint, "");
         let request = protocol.list_models(&target, credentials.key.as_ref(), None);
         let mut request = request.map_err(encode_error)?;

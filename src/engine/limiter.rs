@@ -25,7 +25,7 @@ use crate::{
     protocol::CallError,
 };
 
-const RPM_WINDOW: Duration = Duration::from_secs(60);
+const RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// One limiter per endpoint.
 #[derive(Debug, Default)]
@@ -125,14 +125,14 @@ impl EndpointLimiter {
         let limit = self.limits.rpm?;
         let now = Instant::now();
         let mut recent_requests = self.recent_requests.lock();
-        while recent_requests.front().is_some_and(|&time| now.duration_since(time) >= RPM_WINDOW) {
+        while recent_requests.front().is_some_and(|&time| now.duration_since(time) >= RATE_WINDOW) {
             recent_requests.pop_front();
         }
         if recent_requests.len() < limit as usize {
             recent_requests.push_back(now);
             return None;
         }
-        recent_requests.front().map(|&oldest| oldest + RPM_WINDOW)
+        recent_requests.front().map(|&oldest| oldest + RATE_WINDOW)
     }
 }
 
@@ -163,11 +163,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn request_over_rpm_waits_for_the_next_minute() {
-        let limits = Limits { rpm: Some(2), queue_timeout: Some(RPM_WINDOW * 2), ..Limits::default() };
+        let limits = Limits { rpm: Some(2), queue_timeout: Some(RATE_WINDOW * 2), ..Limits::default() };
         let (limiters, endpoint, started) = (EndpointLimiters::default(), endpoint(limits), Instant::now());
         for _ in 0..3 {
             limiters.acquire(&endpoint, QUEUE_TIMEOUT).await.expect("the queue time is two minutes");
         }
-        assert_eq!(started.elapsed(), RPM_WINDOW);
+        assert_eq!(started.elapsed(), RATE_WINDOW);
     }
 }

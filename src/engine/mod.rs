@@ -57,7 +57,7 @@ pub struct Engine {
     ledger: Option<Arc<dyn SpendLedger>>,
     /// State of the smooth weighted round robin, by route.
     wrr_states: Mutex<HashMap<String, WrrState>>,
-    /// The process serves many requests: keys and weighted candidates rotate instead of being drawn at random.
+    /// The process runs long (`serve`, `chat`): keys and weighted candidates rotate instead of being drawn at random.
     long_lived: bool,
 }
 
@@ -94,12 +94,12 @@ impl Engine {
         }
     }
 
-    /// Shares the health of services with other processes through `store`. Error texts of services are kept for
+    /// Shares the health of services with other processes through `store`. Error texts of services are removed after
     /// `error_text_retention`, because they may quote the prompt.
     #[must_use]
     pub fn with_health(mut self, store: Arc<dyn HealthStore>, error_text_retention: Duration) -> Self {
         let health = health::Health::new(Arc::clone(&self.policies), Some(store), error_text_retention);
-        self.health = if self.long_lived { health.long_lived() } else { health };
+        self.health = if self.long_lived { health.with_long_lived_process() } else { health };
         self
     }
 
@@ -110,11 +110,11 @@ impl Engine {
         self
     }
 
-    /// Marks the process as serving many requests.
+    /// Keys and weighted candidates rotate instead of being drawn at random, for a process that runs long.
     #[must_use]
-    pub fn long_lived(mut self) -> Self {
+    pub fn with_long_lived_process(mut self) -> Self {
         self.long_lived = true;
-        self.health = self.health.long_lived();
+        self.health = self.health.with_long_lived_process();
         self
     }
 
@@ -154,8 +154,8 @@ impl Engine {
         self.limiters.queued_by_endpoint()
     }
 
-    /// Runs `plan`. Each call ends with exactly one [`EventKind::Finished`]. A call over the concurrency limit emits no
-    /// events until it is started.
+    /// Runs `plan`. Each call ends with one [`EventKind::Finished`]; a restarted call ends once more. A call over the
+    /// concurrency limit emits no events until it is started.
     pub fn run(self: &Arc<Self>, plan: Plan) -> Run {
         Run::new(Arc::clone(self), plan)
     }
@@ -169,9 +169,9 @@ impl Engine {
         self.retry_budget.lock().record_request(now.into_std());
     }
 
-    /// Counts a call; the limit of hedged requests is a share of these.
+    /// Counts a call; the limit of hedge requests is a share of these.
     fn count_call(&self) {
-        self.hedge_budget().record_request();
+        self.hedge_budget().record_call();
     }
 
     fn take_retry(&self) -> bool {
@@ -179,7 +179,7 @@ impl Engine {
         self.retry_budget.lock().try_retry(now)
     }
 
-    /// The budget of hedged requests.
+    /// The budget of hedge requests.
     fn hedge_budget(&self) -> parking_lot::MutexGuard<'_, HedgeBudget> {
         self.hedge_budget.lock()
     }

@@ -15,7 +15,7 @@ use crate::{
         endpoint::{ConnectOptions, Endpoint},
         target::Target,
     },
-    protocol::{CallError, ModelInfo, ModelList, ResponseHead, protocol},
+    protocol::{CallError, ModelInfo, ModelList, ResponseHead, protocol_of},
 };
 
 /// Maximum size of a page in bytes.
@@ -83,7 +83,7 @@ impl Engine {
         credentials: &Credentials,
         cursor: Option<&str>,
     ) -> Result<ModelList, CallError> {
-        let protocol = protocol(target.endpoint.protocol).expect("a resolved config has only known protocols");
+        let protocol = protocol_of(&target.endpoint);
         let mut request = protocol.list_models(target, credentials.key.as_ref(), cursor).map_err(encode_error)?;
         add_headers(&mut request, credentials)?;
         // A pooled connection may be about to close, and requests are not retried here.

@@ -9,7 +9,7 @@ use crate::{
     engine::plan::Call,
     model::target::Target,
     routing::{
-        Policy,
+        RoutePolicy,
         health::{Availability, HealthKey, HealthState, TargetHealthKeys},
         strategy::{CandidateState, OrderRequest},
     },
@@ -20,7 +20,7 @@ use crate::{
 pub struct ExplainedCandidate {
     /// The target.
     pub target: Arc<Target>,
-    /// The state that the strategy sees.
+    /// The state that the strategy uses.
     pub state: CandidateState,
     /// The state that is shown for it.
     pub health_state: HealthState,
@@ -91,7 +91,7 @@ impl Engine {
     pub(super) fn candidate_states(
         &self,
         call: &Call,
-        policy: &Policy,
+        policy: &RoutePolicy,
         candidates: &[Arc<Target>],
         health_keys: &[TargetHealthKeys],
     ) -> Vec<CandidateState> {
@@ -116,7 +116,7 @@ impl Engine {
     /// The order in which the candidates with these states are tried.
     pub(super) fn order_states(
         &self,
-        policy: &Policy,
+        policy: &RoutePolicy,
         route: &str,
         affinity_key: Option<&str>,
         states: &[CandidateState],

@@ -14,7 +14,7 @@ use crate::{
     protocol::CallError,
 };
 
-/// One upstream request and its result.
+/// One attempt at a target and its result: an upstream request, or one that failed before it was sent.
 #[derive(Clone, Debug)]
 pub struct AttemptRecord {
     /// The target.
@@ -90,7 +90,7 @@ impl AttemptRecord {
     }
 }
 
-/// How a call ended. Every call ends with exactly one record, including a stopped one.
+/// How a call ended. Every call ends with exactly one record, also a stopped one; a restarted call has another.
 #[derive(Clone, Debug)]
 pub struct CallRecord {
     /// The requested name: a model or a route.
@@ -109,7 +109,7 @@ pub struct CallRecord {
     pub deadline_passed: bool,
     /// The target that answered or whose answer is incomplete; else the one tried last.
     pub target: Option<Arc<Target>>,
-    /// Every request, in order; also one that failed before it was sent.
+    /// All attempts, in the order in which they ended.
     pub attempts: Vec<AttemptRecord>,
     /// From sending the request that produced the answer to its first content, reasoning or tool delta.
     pub ttft: Option<Duration>,

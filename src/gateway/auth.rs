@@ -3,15 +3,11 @@
 use http::{HeaderMap, header::AUTHORIZATION};
 use subtle::ConstantTimeEq;
 
-use super::{
-    ServeError,
-    rejection::{Rejection, RejectionKind},
+use super::{ServeError, rejection::Rejection};
+use crate::{
+    config::{ClientConfig, ServeConfig},
+    transport::keys::KeyRing,
 };
-
-use crate::{config::ClientConfig, transport::keys::KeyRing};
-
-/// Minimum length of a client key in characters: a shorter key could be guessed.
-pub(super) const MIN_KEY_LENGTH: usize = 8;
 
 /// A client and the SHA-256 hash of its key. All hashes have the same length, so that a comparison does not reveal the
 /// length of the key.
@@ -29,13 +25,14 @@ fn hash_key(key: &str) -> [u8; 32] {
 /// Resolves the keys of all clients.
 pub(super) async fn resolve_client_keys(
     clients: &[ClientConfig],
-    ring: &KeyRing,
+    key_ring: &KeyRing,
 ) -> Result<Vec<ClientKey>, ServeError> {
     let mut keys: Vec<ClientKey> = Vec::new();
     for client in clients {
         let name = client.name.clone();
-        let key = ring.resolve(&client.key).await.map_err(|source| ServeError::Key { name: name.clone(), source })?;
-        if key.expose().chars().count() < MIN_KEY_LENGTH {
+        let key =
+            key_ring.resolve(&client.key).await.map_err(|source| ServeError::Key { name: name.clone(), source })?;
+        if key.expose().chars().count() < ServeConfig::MIN_KEY_CHARS {
             return Err(ServeError::ShortKey { name });
         }
         let hash = hash_key(key.expose());
@@ -65,12 +62,12 @@ pub(super) fn authenticate<'k>(
     if keys.is_empty() {
         return Ok(None);
     }
-    let Some(key) = presented_key(headers) else { return Err(Rejection::new(RejectionKind::MissingKey)) };
+    let Some(key) = presented_key(headers) else { return Err(Rejection::MissingKey) };
     let hash = hash_key(key);
     // All keys are compared, so that the time does not depend on the position of the match.
     let matching =
         keys.iter().fold(None, |found, known| if bool::from(known.hash.ct_eq(&hash)) { Some(known) } else { found });
-    matching.map(|known| Some(&known.client)).ok_or_else(|| Rejection::new(RejectionKind::UnknownKey))
+    matching.map(|known| Some(&known.client)).ok_or(Rejection::UnknownKey)
 }
 
 /// Whether `client` may use the model or route `name`.

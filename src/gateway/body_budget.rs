@@ -7,10 +7,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use super::{
-    limits::GatewayLimits,
-    rejection::{Rejection, RejectionKind},
-};
+use super::{limits::GatewayLimits, rejection::Rejection};
 
 /// The memory budget of all request bodies.
 #[derive(Clone, Debug)]
@@ -48,8 +45,8 @@ impl BodyReservation {
         let additional = length.saturating_sub(limits.exempt_body_bytes).saturating_sub(self.reserved);
         let total_before = self.budget.reserved.fetch_add(additional, Ordering::Relaxed);
         self.reserved += additional;
-        if additional > 0 && total_before + additional > max_body.saturating_mul(limits.max_large_bodies) {
-            return Err(Rejection::new(RejectionKind::TooManyLargeBodies));
+        if additional > 0 && total_before + additional > max_body.saturating_mul(limits.body_memory_factor) {
+            return Err(Rejection::TooManyLargeBodies);
         }
         Ok(())
     }
@@ -67,19 +64,17 @@ mod tests {
 
     #[test]
     fn large_bodies_over_the_limit_are_rejected_and_small_ones_never() {
-        const MEGABYTE: usize = 1024 * 1024;
+        const MIB: usize = 1024 * 1024;
         let limits = GatewayLimits::default();
         let budget = BodyBudget::new(limits);
         let reservations: Vec<BodyReservation> =
-            std::iter::repeat_with(|| budget.new_reservation()).take(limits.max_large_bodies + 3).collect();
-        let grown = reservations
-            .into_iter()
-            .map(|mut reservation| reservation.grow_to(MEGABYTE, MEGABYTE).map(|()| reservation));
+            std::iter::repeat_with(|| budget.new_reservation()).take(limits.body_memory_factor + 3).collect();
+        let grown = reservations.into_iter().map(|mut reservation| reservation.grow_to(MIB, MIB).map(|()| reservation));
         let grown: Vec<Result<BodyReservation, Rejection>> = grown.collect();
         // The first quarter of each body is exempt.
-        assert_eq!(grown.iter().filter(|reservation| reservation.is_ok()).count(), limits.max_large_bodies + 2);
-        budget.new_reservation().grow_to(limits.exempt_body_bytes, MEGABYTE).expect("small bodies are exempt");
+        assert_eq!(grown.iter().filter(|reservation| reservation.is_ok()).count(), limits.body_memory_factor + 2);
+        budget.new_reservation().grow_to(limits.exempt_body_bytes, MIB).expect("small bodies are exempt");
         drop(grown);
-        budget.new_reservation().grow_to(MEGABYTE, MEGABYTE).expect("all reservations were released");
+        budget.new_reservation().grow_to(MIB, MIB).expect("all reservations were released");
     }
 }

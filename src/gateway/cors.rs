@@ -8,8 +8,9 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use super::Gateway;
 use crate::config::ServeConfig;
 
-/// Request headers that a page may set: those of clients, of this gateway and of OpenAI's SDK.
-const ALLOWED_HEADERS: [HeaderName; 14] = [
+/// Request headers that a page may send to the gateway: those of clients, of mmchat and of OpenAI's SDK. None of them is
+/// passed on to a service, see `prepare::resolve_call`.
+const PAGE_HEADERS: [HeaderName; 14] = [
     header::AUTHORIZATION,
     header::CONTENT_TYPE,
     HeaderName::from_static("api-key"),
@@ -41,7 +42,7 @@ pub(super) fn layer(gateway: &Arc<Gateway>) -> CorsLayer {
     CorsLayer::new()
         .allow_origin(allowed_origin)
         .allow_methods([Method::GET, Method::POST])
-        .allow_headers(ALLOWED_HEADERS)
+        .allow_headers(PAGE_HEADERS)
         .expose_headers(Any)
         .max_age(Duration::from_secs(600))
         // An allowed public page may call a private address (Private Network Access).

@@ -77,11 +77,11 @@ pub(super) fn error_code(error: &CallError) -> &str {
 
 /// Whether the error is about this server's own API key or account. The endpoint's message about it is not sent to
 /// clients.
-pub(super) fn is_server_credential_error(class: ErrorClass) -> bool {
+fn is_server_credential_error(class: ErrorClass) -> bool {
     matches!(class, ErrorClass::Auth | ErrorClass::Forbidden | ErrorClass::Quota)
 }
 
-pub(super) fn server_credential_message(class: ErrorClass) -> &'static str {
+fn server_credential_message(class: ErrorClass) -> &'static str {
     match class {
         ErrorClass::Quota => "the quota of this server's account at the endpoint is exhausted",
         ErrorClass::Forbidden => "the endpoint does not allow this request with this server's API key",

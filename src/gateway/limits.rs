@@ -19,8 +19,8 @@ pub struct GatewayLimits {
     pub body_timeout: Duration,
     /// Bytes of each body that are exempt from the memory limit, so that ordinary requests are always accepted.
     pub exempt_body_bytes: usize,
-    /// The memory limit of all bodies, as a multiple of the largest allowed body.
-    pub max_large_bodies: usize,
+    /// Memory limit of all bodies together, in multiples of the largest allowed body.
+    pub body_memory_factor: usize,
     /// Interval of comments in a stream while no chunk arrives.
     pub keep_alive_interval: Duration,
 }
@@ -35,7 +35,7 @@ impl Default for GatewayLimits {
             body_chunk_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(300),
             exempt_body_bytes: 256 * 1024,
-            max_large_bodies: 8,
+            body_memory_factor: 8,
             keep_alive_interval: Duration::from_secs(15),
         }
     }

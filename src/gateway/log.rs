@@ -32,14 +32,14 @@ struct LogLine<'l> {
     path: &'l str,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<&'l str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    asked: Option<&'l str>,
+    #[serde(rename = "asked", skip_serializing_if = "Option::is_none")]
+    requested: Option<&'l str>,
     stream: bool,
     status: u16,
     /// `ok`, `client-gone`, an error class or a rejection code.
     class: &'l str,
     #[serde(flatten)]
-    served: Option<CallFields<'l>>,
+    call: Option<CallFields<'l>>,
     #[serde(skip_serializing_if = "<[String]>::is_empty")]
     notices: &'l [String],
 }
@@ -100,7 +100,7 @@ pub(super) fn result_class(record: &CallRecord) -> &'static str {
 }
 
 /// Class of a call whose client disconnected before the answer was complete.
-pub(super) const CLIENT_GONE: &str = "client-gone";
+const CLIENT_GONE: &str = "client-gone";
 
 impl Log {
     /// Creates a log that passes lines to `sink`, which must not block.
@@ -125,7 +125,7 @@ impl Log {
             request_id: attempt.request_id.as_deref(),
         });
         let cost = record.cost();
-        let served = CallFields {
+        let call = CallFields {
             endpoint: target.map(|target| target.endpoint.name.as_str()),
             model: target.map(|target| target.id.0.as_str()),
             upstream_model: target.map(|target| target.upstream_id.as_str()),
@@ -139,7 +139,7 @@ impl Log {
             cost: cost.map(|(cost, _)| cost),
             currency: cost.map(|(_, currency)| currency),
         };
-        self.write_line(context, status, result_class(record), Some(served));
+        self.write_line(context, status, result_class(record), Some(call));
     }
 
     /// Logs a rejected request.
@@ -147,17 +147,17 @@ impl Log {
         self.write_line(context, status, code, None);
     }
 
-    fn write_line(&self, context: &RequestContext, status: u16, class: &str, served: Option<CallFields<'_>>) {
+    fn write_line(&self, context: &RequestContext, status: u16, class: &str, call: Option<CallFields<'_>>) {
         let line = LogLine {
             at: now(),
             request_id: &context.request_id,
             path: context.path,
             client: context.client.as_deref(),
-            asked: context.requested_name.as_deref(),
+            requested: context.requested_name.as_deref(),
             stream: context.stream,
             status,
             class,
-            served,
+            call,
             notices: &context.notices,
         };
         self.0(serde_json::to_string(&line).expect("strings and numbers are valid JSON"));

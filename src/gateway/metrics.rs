@@ -94,7 +94,7 @@ pub(super) struct Metrics {
     connections: Gauge,
     queue: Family<EndpointLabels, Gauge>,
     breaker_state: Family<ModelLabels, Gauge>,
-    breaker_openings: Family<ModelLabels, Counter>,
+    breaker_open_count: Family<ModelLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
     cost: Family<CostLabels, Counter<f64, AtomicU64>>,
     incomplete: Family<ModelLabels, Counter>,
@@ -131,7 +131,7 @@ impl Metrics {
             connections: Gauge::default(),
             queue: Family::default(),
             breaker_state: Family::default(),
-            breaker_openings: Family::default(),
+            breaker_open_count: Family::default(),
             tokens: Family::default(),
             cost: Family::default(),
             incomplete: Family::default(),
@@ -173,7 +173,7 @@ impl Metrics {
         registry.register(
             "breaker_openings",
             "Times that the circuit breaker of a model opened",
-            self.breaker_openings.clone(),
+            self.breaker_open_count.clone(),
         );
         registry.register("tokens", "Input and output tokens", self.tokens.clone());
         registry.register("cost", "Cost of calls by currency", self.cost.clone());
@@ -286,7 +286,7 @@ impl Metrics {
             };
             let labels = model_labels(config, target);
             self.breaker_state.get_or_create(&labels).set(state);
-            let openings = self.breaker_openings.get_or_create(&labels);
+            let openings = self.breaker_open_count.get_or_create(&labels);
             openings.inc_by(deps.engine.breaker_open_count(&target.id).saturating_sub(openings.get()));
         }
         let lost = deps.writer.as_ref().map_or(0, crate::store::record::RecordWriter::dropped);

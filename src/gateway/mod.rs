@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::{
     config::{Config, ServeConfig},
     engine::Engine,
+    model::plural,
     store::record::{RecordError, RecordWriter, SqliteSpendLedger},
     transport::keys::{KeyError, KeyRing},
 };
@@ -146,7 +147,7 @@ pub enum ServeError {
         source: RecordError,
     },
     /// A client key that is short enough to be guessed.
-    #[error("the key of [serve.keys.{name}] is shorter than {} characters", auth::MIN_KEY_LENGTH)]
+    #[error("the key of [serve.keys.{name}] is shorter than {} characters", ServeConfig::MIN_KEY_CHARS)]
     ShortKey {
         /// The key's name.
         name: String,
@@ -230,8 +231,9 @@ impl Gateway {
         if let Err(error) = writer.close() {
             self.deps.log.event("record-failed", &error.to_string());
         }
-        if writer.dropped() > 0 {
-            self.deps.log.event("record-lost", &format!("{} call(s) could not be recorded", writer.dropped()));
+        let dropped = usize::try_from(writer.dropped()).unwrap_or(usize::MAX);
+        if dropped > 0 {
+            self.deps.log.event("record-lost", &format!("{} could not be recorded", plural(dropped, "call")));
         }
     }
 

@@ -7,10 +7,7 @@ use std::net::IpAddr;
 
 use http::{HeaderMap, header};
 
-use super::{
-    cors::is_allowed_origin,
-    rejection::{Rejection, RejectionKind},
-};
+use super::{cors::is_allowed_origin, rejection::Rejection};
 
 use crate::config::ServeConfig;
 
@@ -26,15 +23,11 @@ pub(super) fn check(
     // With two `Host` headers, a proxy in front may have checked the other one.
     let duplicate_host = headers.get_all(header::HOST).iter().nth(1).is_some();
     if duplicate_host || loopback && !is_own_host(serve, &host) {
-        return Err(Rejection::new(RejectionKind::HostNotAllowed(host)));
+        return Err(Rejection::HostNotAllowed(host));
     }
     let Some(origin) = header_text(header::ORIGIN) else { return Ok(()) };
     let same_origin = origin.split_once("://").is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(&host));
-    if same_origin || is_allowed_origin(serve, &origin) {
-        Ok(())
-    } else {
-        Err(Rejection::new(RejectionKind::OriginNotAllowed(origin)))
-    }
+    if same_origin || is_allowed_origin(serve, &origin) { Ok(()) } else { Err(Rejection::OriginNotAllowed(origin)) }
 }
 
 /// Whether `host`, with or without a port, is a name of this machine.

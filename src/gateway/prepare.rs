@@ -4,7 +4,7 @@
 use super::{
     ConfigGeneration, Gateway,
     in_flight::InFlightRequest,
-    rejection::{Rejection, RejectionKind},
+    rejection::Rejection,
     request_context::{RequestContext, ResponseOptions},
     response::Body,
     write_timeout::PendingWrite,
@@ -31,7 +31,7 @@ use tokio::time::{Instant, timeout};
 pub(super) const MAX_NAME_BYTES: usize = 512;
 
 /// Bodies larger than this are parsed on a blocking thread.
-pub(super) const BLOCKING_PARSE_BYTES: usize = 256 * 1024;
+const BLOCKING_PARSE_BYTES: usize = 256 * 1024;
 
 /// Authenticates and parses a request, and starts its call.
 pub(super) async fn prepare(
@@ -41,7 +41,7 @@ pub(super) async fn prepare(
     parse: impl FnOnce(Bytes) -> Result<ParsedRequest, ParseError> + Send + 'static,
 ) -> Result<(Box<InFlightRequest>, Arc<ModelRequest>, ResponseOptions), Rejection> {
     if gateway.is_stopping() {
-        return Err(Rejection::new(RejectionKind::ShuttingDown));
+        return Err(Rejection::ShuttingDown);
     }
     let current = gateway.current();
     let (parts, body) = request.into_parts();
@@ -75,7 +75,7 @@ pub(super) async fn prepare(
 }
 
 /// Parses a body; a large one on a blocking thread, so that it does not delay other requests of the worker.
-pub(super) async fn parse_body(
+async fn parse_body(
     body: Bytes,
     parse: impl FnOnce(Bytes) -> Result<ParsedRequest, ParseError> + Send + 'static,
 ) -> Result<ParsedRequest, Rejection> {
@@ -85,10 +85,11 @@ pub(super) async fn parse_body(
     } else {
         parse(body)
     };
-    parsed.map_err(|error| Rejection::new(RejectionKind::InvalidRequest(error)))
+    parsed.map_err(Rejection::InvalidRequest)
 }
 
-/// Resolves `name` to the call that answers `request`.
+/// Resolves `name` to the call that answers `request`. Of the client's headers, only those of mmchat have an effect: they
+/// are not passed on to the service, since they may contain the client's key and describe its connection.
 pub(super) fn resolve_call(
     current: &ConfigGeneration,
     client: Option<&ClientConfig>,
@@ -98,17 +99,14 @@ pub(super) fn resolve_call(
 ) -> Result<Call, Rejection> {
     if name.len() > MAX_NAME_BYTES {
         let hint = format!("names have at most {MAX_NAME_BYTES} bytes");
-        return Err(Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint }));
+        return Err(Rejection::UnknownModel { model: name.to_owned(), hint });
     }
     let is_restricted = client.is_some_and(|client| client.models.is_some());
     // Checked before the lookup, so that the error does not reveal whether the name exists.
     if let Some(client) = client
         && !auth::is_model_allowed(Some(client), &normalize_name(name))
     {
-        return Err(Rejection::new(RejectionKind::ModelNotAllowed {
-            name: client.name.clone(),
-            model: name.to_owned(),
-        }));
+        return Err(Rejection::ModelNotAllowed { client: client.name.clone(), model: name.to_owned() });
     }
     let call = plan::resolve_call(&current.config, Some(name), request, OnIncomplete::Error)
         .map_err(|error| plan_rejection(name, &error, is_restricted))?;
@@ -117,10 +115,9 @@ pub(super) fn resolve_call(
         // An unpriced model without an entry would bypass the spend limit.
         let has_entry = call.route.is_some() || current.config.model(&call.name).is_some();
         if !client.spend.is_empty() && !has_entry && call.candidates.iter().any(|target| target.price.is_none()) {
-            return Err(Rejection::new(RejectionKind::PriceUnknown { name: client_name, model }));
+            return Err(Rejection::PriceUnknown { client: client_name, model });
         }
     }
-    // The headers of the client are not passed on to the upstream: they may contain its key, and describe this connection.
     let header = |name| parts.headers.get(name).and_then(|value| value.to_str().ok());
     let buffer = !request.is_streaming()
         || call.on_incomplete == OnIncomplete::Buffer
@@ -136,40 +133,40 @@ pub(super) fn resolve_call(
     })
 }
 
-/// Rejection for a failed lookup. `is_restricted`: the client may use some models only, and must not learn the names of
-/// others.
-pub(super) fn plan_rejection(name: &str, error: &PlanError, is_restricted: bool) -> Rejection {
+/// Rejection for a failed lookup. `is_restricted`: the client may use some models only, so the names of others are not
+/// shown.
+fn plan_rejection(name: &str, error: &PlanError, is_restricted: bool) -> Rejection {
     match error {
         PlanError::NoImageSupport(_) => {
             let message = error.to_string();
-            Rejection::new(RejectionKind::InvalidRequest(ParseError { message, param: Some("messages") }))
+            Rejection::InvalidRequest(ParseError { message, param: Some("messages") })
         }
         _ if is_restricted => {
             let hint = "GET /v1/models lists the available models".to_owned();
-            Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint })
+            Rejection::UnknownModel { model: name.to_owned(), hint }
         }
         PlanError::IsSet(_) => {
             let hint = "it is a set, which gives several answers; request one of its models".to_owned();
-            Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint })
+            Rejection::UnknownModel { model: name.to_owned(), hint }
         }
-        _ => Rejection::new(RejectionKind::UnknownModel { name: name.to_owned(), hint: error.hint() }),
+        _ => Rejection::UnknownModel { model: name.to_owned(), hint: error.hint() },
     }
 }
 
 /// Reads a body within the size limit, the time limits and the memory budget.
-pub(super) async fn read_body(
+async fn read_body(
     body: Body,
     headers: &HeaderMap,
     max_body: usize,
     reservation: &mut BodyReservation,
 ) -> Result<Bytes, Rejection> {
     if let Some(encoding) = unsupported_encoding(headers) {
-        return Err(Rejection::new(RejectionKind::UnsupportedEncoding(encoding)));
+        return Err(Rejection::UnsupportedEncoding(encoding));
     }
     let content_length =
         headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
     if content_length.is_some_and(|length| length > max_body as u64) {
-        return Err(Rejection::new(RejectionKind::BodyTooLarge(max_body)));
+        return Err(Rejection::BodyTooLarge(max_body));
     }
     let limits = reservation.limits();
     let deadline = Instant::now() + limits.body_timeout;
@@ -177,7 +174,7 @@ pub(super) async fn read_body(
     let mut received = BytesMut::new();
     loop {
         let limit = limits.body_chunk_timeout.min(deadline.saturating_duration_since(Instant::now()));
-        let frame = timeout(limit, body.frame()).await.map_err(|_| Rejection::new(RejectionKind::BodyTimeout))?;
+        let frame = timeout(limit, body.frame()).await.map_err(|_| Rejection::BodyTimeout)?;
         match frame {
             None => return Ok(received.freeze()),
             // Copied into one buffer: many small frames would take many times their size.
@@ -186,9 +183,9 @@ pub(super) async fn read_body(
                 reservation.grow_to(received.len(), max_body)?;
             }
             Some(Err(error)) if error.is::<LengthLimitError>() => {
-                return Err(Rejection::new(RejectionKind::BodyTooLarge(max_body)));
+                return Err(Rejection::BodyTooLarge(max_body));
             }
-            Some(Err(_)) => return Err(Rejection::new(RejectionKind::IncompleteBody)),
+            Some(Err(_)) => return Err(Rejection::IncompleteBody),
         }
     }
 }

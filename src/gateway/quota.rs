@@ -10,10 +10,7 @@ use jiff::{Timestamp, Zoned, civil::Date, tz::TimeZone};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use super::{
-    ServeError,
-    rejection::{Rejection, RejectionKind},
-};
+use super::{ServeError, rejection::Rejection};
 
 use crate::{
     config::ClientConfig,
@@ -22,7 +19,7 @@ use crate::{
 };
 
 /// Period to which a limit of requests per minute applies.
-pub(super) const RATE_WINDOW: Duration = Duration::from_secs(60);
+const RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// Usage of all clients, by client name.
 #[derive(Debug, Default)]
@@ -94,18 +91,15 @@ impl ClientUsage {
             .iter()
             .find(|(currency, limit)| self.spent.get(currency).copied().unwrap_or_default() >= *limit);
         if let Some((currency, limit)) = exceeded {
-            return Err(Rejection::new(RejectionKind::SpendLimit {
-                name: client.name.clone(),
-                limit: format!("{limit} {currency}"),
-            }));
+            return Err(Rejection::SpendLimit { client: client.name.clone(), limit: format!("{limit} {currency}") });
         }
         if let Some(limit) = client.max_concurrency.filter(|&limit| self.in_flight >= limit) {
-            return Err(Rejection::new(RejectionKind::ConcurrencyLimit { name: client.name.clone(), limit }));
+            return Err(Rejection::ConcurrencyLimit { client: client.name.clone(), limit });
         }
         if let Some(limit) = client.rpm.filter(|&limit| self.recent_starts.len() >= limit as usize) {
             let oldest = self.recent_starts.front().copied().unwrap_or(now);
             let wait = RATE_WINDOW.saturating_sub(now.duration_since(oldest));
-            return Err(Rejection::new(RejectionKind::RateLimit { name: client.name.clone(), limit, wait }));
+            return Err(Rejection::RateLimit { client: client.name.clone(), limit, wait });
         }
         if client.rpm.is_some() {
             self.recent_starts.push_back(now);
@@ -181,14 +175,12 @@ mod tests {
         quotas.register(std::slice::from_ref(&limited), None).expect("no record to read");
         let guard = quotas.admit(Some(&limited)).expect("below both limits");
         assert!(matches!(
-            quotas.admit(Some(&limited)).expect_err("concurrency limit is reached").kind,
-            RejectionKind::ConcurrencyLimit { limit: 1, .. }
+            quotas.admit(Some(&limited)).expect_err("concurrency limit is reached"),
+            Rejection::ConcurrencyLimit { limit: 1, .. }
         ));
         drop(guard);
         drop(quotas.admit(Some(&limited)).expect("second request of the minute"));
-        let RejectionKind::RateLimit { wait, .. } =
-            quotas.admit(Some(&limited)).expect_err("rpm limit is reached").kind
-        else {
+        let Rejection::RateLimit { wait, .. } = quotas.admit(Some(&limited)).expect_err("rpm limit is reached") else {
             panic!("wrong rejection kind")
         };
         assert_eq!(wait, RATE_WINDOW);
@@ -203,7 +195,7 @@ mod tests {
         let spent = HashMap::from([("USD".to_owned(), 1.0)]);
         let mut usage = ClientUsage { recent_starts: VecDeque::new(), in_flight: 0, day: day(1), spent };
         let rejection = usage.admit(&limited, Instant::now(), day(1)).expect_err("spend limit is reached");
-        assert!(matches!(rejection.kind, RejectionKind::SpendLimit { .. }));
+        assert!(matches!(rejection, Rejection::SpendLimit { .. }));
         usage.admit(&limited, Instant::now(), day(2)).expect("spend was reset");
     }
 }

@@ -1,7 +1,8 @@
 //! Writes the events of a call as an HTTP response, streamed or as one body.
 //!
-//! The headers of a stream are held back until its first chunk, so that earlier failures fail over and a final failure
-//! has its own status. After `hold` the stream starts without a chunk. Upstream bytes are forwarded unchanged.
+//! The headers of a stream wait for its first chunk, so that a failure before it still has its own status. After
+//! `hold` they are sent without a chunk, and a later failure is an event of the stream. Upstream bytes are forwarded
+//! unchanged.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,7 +31,7 @@ use crate::{
 /// Body of a response.
 pub(super) type Body = axum::body::Body;
 
-pub(super) const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
+const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
 /// Bytes that are percent-encoded in header values; `%` is included so that the value can be decoded.
@@ -216,7 +217,7 @@ pub(super) fn error_response(request_id: &str, record: &CallRecord, error: &Call
 }
 
 /// Rounds up to whole seconds, at least 1, so that a client does not retry too early.
-pub(super) fn retry_after_value(wait: Duration) -> HeaderValue {
+fn retry_after_value(wait: Duration) -> HeaderValue {
     let rounded = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
     HeaderValue::from(rounded.max(1))
 }

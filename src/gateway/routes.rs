@@ -14,7 +14,7 @@ use hyper_util::service::TowerToHyperService;
 use super::{
     ConfigGeneration, Gateway, cors,
     prepare::{MAX_NAME_BYTES, prepare},
-    rejection::{Rejection, RejectionKind},
+    rejection::Rejection,
     request_context::{ConnInfo, RequestContext},
     response::{self, Body, insert_request_id},
     status,
@@ -123,8 +123,8 @@ async fn handle_model_request(
     response
 }
 
-/// Like [`authenticate`], but rejects clients that may not read metrics.
-fn authenticate_for_metrics(
+/// Like [`authenticate`], but rejects clients that may not read `/metrics` and `/status`.
+fn authenticate_for_monitoring(
     gateway: &Gateway,
     path: &'static str,
     headers: &HeaderMap,
@@ -132,7 +132,7 @@ fn authenticate_for_metrics(
     match authenticate(gateway, path, headers)? {
         (_, Some(client)) if !client.metrics => {
             let context = RequestContext { client: Some(client.name.clone()), ..RequestContext::new(path) };
-            Err(gateway.reject(&context, &Rejection::new(RejectionKind::MetricsNotAllowed { name: client.name })))
+            Err(gateway.reject(&context, &Rejection::MetricsNotAllowed { client: client.name }))
         }
         (current, _) => Ok(current),
     }
@@ -179,7 +179,7 @@ async fn model(
         return response::json_response(StatusCode::OK, &entry);
     }
     let hint = "GET /v1/models lists the available models".to_owned();
-    gateway.reject(&RequestContext::new(MODELS), &Rejection::new(RejectionKind::UnknownModel { name: id, hint }))
+    gateway.reject(&RequestContext::new(MODELS), &Rejection::UnknownModel { model: id, hint })
 }
 
 async fn ready(State(gateway): State<Arc<Gateway>>) -> Response<Body> {
@@ -187,7 +187,7 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response<Body> {
 }
 
 async fn metrics(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
-    match authenticate_for_metrics(&gateway, "/metrics", &headers) {
+    match authenticate_for_monitoring(&gateway, "/metrics", &headers) {
         Ok(current) => {
             let text = gateway.metrics.export(&current.config, &gateway.deps);
             let content_type = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -198,7 +198,7 @@ async fn metrics(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Res
 }
 
 async fn status_page(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
-    match authenticate_for_metrics(&gateway, "/status", &headers) {
+    match authenticate_for_monitoring(&gateway, "/status", &headers) {
         Ok(current) => response::json_response(StatusCode::OK, &status::status_body(&gateway, &current)),
         Err(response) => response,
     }
@@ -206,12 +206,12 @@ async fn status_page(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) ->
 
 async fn unknown_path(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    gateway.reject(&RequestContext::new("/"), &Rejection::new(RejectionKind::UnknownPath { path }))
+    gateway.reject(&RequestContext::new("/"), &Rejection::UnknownPath { path })
 }
 
 async fn method_not_allowed(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    gateway.reject(&RequestContext::new("/"), &Rejection::new(RejectionKind::MethodNotAllowed { path }))
+    gateway.reject(&RequestContext::new("/"), &Rejection::MethodNotAllowed { path })
 }
 
 impl Gateway {

@@ -2,7 +2,7 @@
 //!
 //! Upstream events are forwarded unchanged, except for usage that only the gateway requested; a response that is not a
 //! stream is converted to chunks. A complete answer ends with `data: [DONE]`, an incomplete one with an error event and
-//! an aborted transfer, so that no client takes it for complete. Nothing is read ahead for a slow client.
+//! an aborted transfer, so that it does not look complete to any client. Nothing is read ahead for a slow client.
 
 use std::{
     collections::VecDeque,
@@ -158,7 +158,7 @@ impl EventStream {
 
     fn translate<'r>(&'r self, writer: &'r ChunkWriter, batch: &'r DecodedBatch) -> impl Iterator<Item = Bytes> + 'r {
         let is_included = |kind: &DeltaKind| self.include_usage || !matches!(kind, DeltaKind::Usage(_));
-        let deltas = batch.iter().filter(move |delta| is_included(&delta.kind));
+        let deltas = batch.deltas.iter().filter(move |delta| is_included(&delta.kind));
         deltas.map(|delta| writer.delta(delta.choice, &delta.kind)).filter(|chunk| !chunk.is_empty())
     }
 
@@ -167,7 +167,7 @@ impl EventStream {
         if !self.is_chat {
             return WriteMode::PassThrough;
         }
-        let model = batch.iter().find_map(|delta| match &delta.kind {
+        let model = batch.deltas.iter().find_map(|delta| match &delta.kind {
             DeltaKind::Model(model) => Some(model.as_str()),
             _ => None,
         });
@@ -176,7 +176,7 @@ impl EventStream {
     }
 
     fn pass_through(&self, batch: DecodedBatch) -> Vec<Bytes> {
-        let has_usage = batch.iter().any(|delta| matches!(delta.kind, DeltaKind::Usage(_)));
+        let has_usage = batch.deltas.iter().any(|delta| matches!(delta.kind, DeltaKind::Usage(_)));
         // Usage that the gateway requested and the client did not.
         let is_unrequested = |frame: &Frame| has_usage && !self.include_usage && is_usage_only(&frame.data);
         let DecodedBatch { frames, .. } = batch;
@@ -239,7 +239,7 @@ impl StreamBody {
             }
             match self.in_flight.poll_event(context) {
                 Poll::Ready(Some(event)) => drop(self.stream.handle_event(event)),
-                // A call that ends without `Finished` gave no answer.
+                // A call ends with `Finished`; without it, the answer counts as incomplete.
                 Poll::Ready(None) => (self.stream.ended, self.stream.failed) = (true, true),
                 Poll::Pending if self.timer.as_mut().poll(context).is_ready() => {
                     if self.last_write.elapsed() >= self.in_flight.keep_alive_interval() {

@@ -12,7 +12,7 @@ const CLIENT_VENDORS: [(&str, &str); 3] = [("claude", "anthropic"), ("qianwen", 
 pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
     let document = yaml::parse(text)?;
     if document.get("clients").and_then(Value::as_sequence).is_none() {
-        return Err(ImportError("no list `clients`; expected the config.yaml of aichat".into()));
+        return Err(ImportError::Content("no list `clients`".into()));
     }
     let mut imported = ImportedConfig::default();
     // The names of the models in aichat (`client:model`) and here.

@@ -77,9 +77,7 @@ pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
         }
     }
     if imported.endpoints.is_empty() {
-        return Err(ImportError(
-            "no variable sets the key or base URL of a vendor; run \"mmchat vendors\" to list the variables".into(),
-        ));
+        return Err(ImportError::Content("no variable sets the key or base URL of a vendor".into()));
     }
     Ok(imported)
 }

@@ -19,9 +19,7 @@ const NON_CHAT_LISTS: [&str; 6] = [
 pub(crate) fn parse_yaml(text: &str) -> Result<ImportedConfig, ImportError> {
     let document = yaml::parse(text)?;
     if document.get("MODEL_PLATFORMS").and_then(|platforms| platforms.as_sequence()).is_none() {
-        return Err(ImportError(
-            "no list `MODEL_PLATFORMS`; expected the model_settings.yaml of Langchain-Chatchat".into(),
-        ));
+        return Err(ImportError::Content("no list `MODEL_PLATFORMS`".into()));
     }
     let mut imported = ImportedConfig::default();
     // Endpoints of platforms with `auto_detect_model`.
@@ -129,9 +127,7 @@ const OUTDATED_WORKERS: [&str; 3] = ["XingHuoWorker", "QianFanWorker", "FangZhou
 /// Imports `ONLINE_LLM_MODEL` of `model_config.py`.
 pub(crate) fn parse_python(text: &str) -> Result<ImportedConfig, ImportError> {
     let Some(Value::Object(online)) = python::parse_assignment(text, "ONLINE_LLM_MODEL")? else {
-        return Err(ImportError(
-            "no dictionary `ONLINE_LLM_MODEL`; expected the model_config.py of Langchain-Chatchat".into(),
-        ));
+        return Err(ImportError::Content("no dictionary `ONLINE_LLM_MODEL`".into()));
     };
     let mut imported = ImportedConfig::default();
     for (name, entry) in &online {

@@ -25,9 +25,9 @@ const PROVIDER_VENDORS: [(&str, &str); 12] = [
 pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
     let mut document = yaml::parse(text)?;
     // `<<: *defaults`
-    document.apply_merge().map_err(|_| ImportError("invalid merge keys (<<)".into()))?;
+    document.apply_merge().map_err(|_| ImportError::Content("invalid merge keys (<<)".into()))?;
     if document.get("model_list").and_then(Value::as_sequence).is_none() {
-        return Err(ImportError("no list `model_list`; expected the config.yaml of LiteLLM".into()));
+        return Err(ImportError::Content("no list `model_list`".into()));
     }
     let mut imported = ImportedConfig::default();
     let mut groups: Vec<(String, Vec<String>)> = Vec::new();

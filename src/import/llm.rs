@@ -6,9 +6,7 @@ use super::{ImportError, ImportedConfig, ImportedModel, yaml};
 pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
     let document = yaml::parse(text)?;
     let entries = document.as_sequence().filter(|entries| entries.iter().all(|entry| entry.get("model_id").is_some()));
-    let entries = entries.ok_or_else(|| {
-        ImportError("not a list of entries with a `model_id`; expected the extra-openai-models.yaml of llm".into())
-    })?;
+    let entries = entries.ok_or_else(|| ImportError::Content("not a list of entries with a `model_id`".into()))?;
     let mut imported = ImportedConfig::default();
     for entry in entries {
         let Some(id) = yaml::nonempty_string(entry, "model_id") else { continue };

@@ -92,8 +92,14 @@ pub struct SkippedItem {
 
 /// A file that is not in the expected format.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{0}")]
-pub struct ImportError(pub String);
+pub enum ImportError {
+    /// The text is not valid YAML, JSON or Python. The message names the position.
+    #[error("{0}")]
+    Syntax(String),
+    /// The text is valid, but its content is not that of the format.
+    #[error("{0}")]
+    Content(String),
+}
 
 /// The tool and format of a configuration file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantArray, VariantNames)]
@@ -141,6 +147,20 @@ impl ImportFormat {
             Some(Self::OneApi)
         } else {
             text.lines().any(environment::is_assignment).then_some(Self::Env)
+        }
+    }
+
+    /// What a file of this format is or has; follows the name of the file in a message.
+    #[must_use]
+    pub fn requirement(self) -> &'static str {
+        match self {
+            Self::Langchain => "is the model_settings.yaml of Langchain-Chatchat",
+            Self::LangchainPython => "is the model_config.py of Langchain-Chatchat",
+            Self::OneApi => "is a list of channels, from GET /api/channel/ with an access token",
+            Self::LiteLlm => "is the config.yaml of LiteLLM",
+            Self::Aichat => "is the config.yaml of aichat",
+            Self::Llm => "is the extra-openai-models.yaml of llm",
+            Self::Env => "has NAME=VALUE lines with names that \"mmchat vendors\" lists",
         }
     }
 

@@ -62,17 +62,16 @@ const STATUS_ENABLED: u64 = 1;
 
 /// Imports each channel as an endpoint. A model of several channels becomes a route with its name.
 pub(crate) fn parse(text: &str) -> Result<ImportedConfig, ImportError> {
-    let document: Value = serde_json::from_str(text)
-        .map_err(|error| ImportError(format!("invalid JSON (line {}, column {})", error.line(), error.column())))?;
+    let document: Value = serde_json::from_str(text).map_err(|error| {
+        ImportError::Syntax(format!("invalid JSON (line {}, column {})", error.line(), error.column()))
+    })?;
     let data = document.get("data").unwrap_or(&document);
     let channels = data
         .get("items")
         .unwrap_or(data)
         .as_array()
         .filter(|channels| channels.iter().all(|channel| channel.get("models").is_some()));
-    let channels = channels.ok_or_else(|| {
-        ImportError("not a list of channels; get it with GET /api/channel/ and an access token".into())
-    })?;
+    let channels = channels.ok_or_else(|| ImportError::Content("not a list of channels".into()))?;
     let is_new_api = data.get("items").is_some() || channels.iter().any(|channel| channel.get("auto_ban").is_some());
     let mut imported = ImportedConfig::default();
     // For each model name, the imported models of its channels.

@@ -24,7 +24,7 @@ pub(crate) fn parse_assignment(text: &str, name: &str) -> Result<Option<Value>, 
             let mut parser = LiteralParser { text, offset };
             return parser.value(0).map(Some).map_err(|problem| {
                 let line_number = text[..parser.offset.min(text.len())].matches('\n').count() + 1;
-                ImportError(format!("cannot parse {name} as a literal: {problem} in line {line_number}"))
+                ImportError::Syntax(format!("cannot parse {name} as a literal: {problem} in line {line_number}"))
             });
         }
         line_start += line.len();

@@ -30,7 +30,7 @@ pub(super) async fn respond(script: &Script, request: &ParsedRequest, body: &[u8
     let plan = AnswerPlan::new(script, request, request_seed(server_seed, &request.model, &request.prompt()));
     if request.request.is_streaming() {
         let mut response = mock_response(StatusCode::OK, "text/event-stream", Body::from_stream(plan.into_stream()));
-        if script.fault == Some(Fault::CutForged) {
+        if script.fault == Some(Fault::FalseDone) {
             response.headers_mut().insert("x-oneapi-request-id", HeaderValue::from_static("mock"));
         }
         response
@@ -52,7 +52,7 @@ async fn fault_response(fault: Fault, script: &Script, request: &ParsedRequest, 
     };
     Some(match fault {
         Fault::Reset => abort_connection(),
-        Fault::Silent => std::future::pending::<Response<Body>>().await,
+        Fault::NoResponse => std::future::pending::<Response<Body>>().await,
         Fault::Server => fail(500, C::Server, "server_error", "The mock had an error."),
         Fault::BadGateway => html_response(status(502), "502 Bad Gateway"),
         Fault::Overloaded => retry_after(fail(503, C::Overloaded, "overloaded", "The mock is overloaded.")),
@@ -82,7 +82,7 @@ async fn fault_response(fault: Fault, script: &Script, request: &ParsedRequest, 
             response.headers_mut().insert(header::LOCATION, HeaderValue::from_static("http://elsewhere.invalid/v1"));
             response
         }
-        Fault::Garbage => html_response(StatusCode::OK, "Welcome to the mock"),
+        Fault::HtmlPage => html_response(StatusCode::OK, "Welcome to the mock"),
         Fault::Empty => mock_response(StatusCode::OK, "text/event-stream", Body::empty()),
         Fault::ErrorBody => {
             let error = server::error_body(C::Server, "server_error", "The mock's upstream failed.");
@@ -158,7 +158,13 @@ impl AnswerPlan {
             ..Answer::default()
         };
         match self.script.fault {
-            Some(Fault::Cut | Fault::CutClean | Fault::CutForged | Fault::CutError | Fault::Garbled) => {
+            Some(
+                Fault::BrokenConnection
+                | Fault::MissingEnd
+                | Fault::FalseDone
+                | Fault::ErrorEvent
+                | Fault::InvalidChunk,
+            ) => {
                 let body = server::response_body(ID, &self.model, unix_now(), &[(0, answer)]).to_string();
                 let middle = body.char_indices().nth(body.chars().count() / 2).map_or(0, |(offset, _)| offset);
                 return mock_response(StatusCode::OK, "application/json", Body::from(body[..middle].to_owned()));
@@ -191,21 +197,21 @@ impl AnswerPlan {
                 if position == midway && let Some(fault) = fault {
                     yield Ok(joined.split().freeze());
                     match fault {
-                        Fault::Cut => {
+                        Fault::BrokenConnection => {
                             // Yield so that everything written so far is sent before the connection breaks.
                             tokio::task::yield_now().await;
                             yield Err(ConnectionAborted);
                             return;
                         }
-                        Fault::CutClean => return,
-                        Fault::CutForged => { yield Ok(ChunkWriter::done()); return }
-                        Fault::CutError => {
+                        Fault::MissingEnd => return,
+                        Fault::FalseDone => { yield Ok(ChunkWriter::done()); return }
+                        Fault::ErrorEvent => {
                             let error = server::error_body(ErrorClass::Server, "server_error", "The mock's stream failed.");
                             yield Ok(Bytes::from(format!("event: error\ndata: {error}\n\n")));
                             return;
                         }
                         Fault::Stall => std::future::pending::<()>().await,
-                        Fault::Garbled => yield Ok(Bytes::from_static(b"data: {\"choices\":[{\"delta\":{\"content\":\"lost\n\n")),
+                        Fault::InvalidChunk => yield Ok(Bytes::from_static(b"data: {\"choices\":[{\"delta\":{\"content\":\"lost\n\n")),
                         _ => {}
                     }
                 }

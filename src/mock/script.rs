@@ -55,7 +55,8 @@ pub enum Fault {
     /// The connection is closed before the response head.
     Reset,
     /// The server never responds.
-    Silent,
+    #[strum(serialize = "silent")]
+    NoResponse,
     /// 500.
     Server,
     /// 502 with an HTML page.
@@ -89,7 +90,8 @@ pub enum Fault {
     /// 302 to another host.
     Redirect,
     /// 200 with an HTML page.
-    Garbage,
+    #[strum(serialize = "garbage")]
+    HtmlPage,
     /// 200 with an empty body.
     Empty,
     /// 200 whose body is an error.
@@ -97,17 +99,22 @@ pub enum Fault {
     /// 200 whose first event is an error.
     InStream,
     /// The connection breaks in the middle of the answer.
-    Cut,
+    #[strum(serialize = "cut")]
+    BrokenConnection,
     /// The stream ends cleanly in the middle of the answer, without an end signal.
-    CutClean,
+    #[strum(serialize = "cut-clean")]
+    MissingEnd,
     /// Like `cut-clean`, but with a `[DONE]` that a One-API gateway adds to an incomplete answer.
-    CutForged,
+    #[strum(serialize = "cut-forged")]
+    FalseDone,
     /// An error event in the middle of the answer.
-    CutError,
+    #[strum(serialize = "cut-error")]
+    ErrorEvent,
     /// The answer stops in the middle and the connection stays open.
     Stall,
     /// A frame in the middle is not JSON.
-    Garbled,
+    #[strum(serialize = "garbled")]
+    InvalidChunk,
     /// The answer is complete, with `[DONE]` but no finish reason.
     DoneOnly,
     /// The answer is complete and the connection stays open after `[DONE]`.
@@ -122,12 +129,12 @@ impl Fault {
     pub fn is_midway(self) -> bool {
         matches!(
             self,
-            Self::Cut
-                | Self::CutClean
-                | Self::CutForged
-                | Self::CutError
+            Self::BrokenConnection
+                | Self::MissingEnd
+                | Self::FalseDone
+                | Self::ErrorEvent
                 | Self::Stall
-                | Self::Garbled
+                | Self::InvalidChunk
                 | Self::DoneOnly
                 | Self::Lingering
         )
@@ -190,9 +197,8 @@ impl Script {
 }
 
 fn parse_fault(name: &str) -> Result<Fault, String> {
-    name.parse().map_err(|_| {
-        format!("unknown fault \"{name}\": expected one of {}", <Fault as VariantNames>::VARIANTS.join(", "))
-    })
+    name.parse()
+        .map_err(|_| format!("unknown fault \"{name}\": available: {}", <Fault as VariantNames>::VARIANTS.join(", ")))
 }
 
 /// Built-in models: their names and scripts.
@@ -223,7 +229,7 @@ mod tests {
             .with_settings("ttft=2s+tps=0+tokens=5+usage=off+cut+fail-first=1")
             .expect("valid settings");
         assert_eq!((script.ttft, script.tokens, script.usage), (Duration::from_secs(2), 5, false));
-        assert_eq!((script.fault, script.fail_first), (Some(Fault::Cut), Some(1)));
+        assert_eq!((script.fault, script.fail_first), (Some(Fault::BrokenConnection), Some(1)));
     }
 
     #[test]

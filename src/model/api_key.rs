@@ -122,7 +122,7 @@ impl std::fmt::Display for KeySource {
     }
 }
 
-/// `url` with its userinfo and query redacted, because both may carry a key.
+/// `url` with its userinfo, query and fragment redacted, because each may contain a key.
 #[must_use]
 pub fn redact_url(url: &url::Url) -> String {
     let mut redacted = url.clone();
@@ -135,6 +135,9 @@ pub fn redact_url(url: &url::Url) -> String {
     }
     if url.query().is_some() {
         redacted.set_query(Some("***"));
+    }
+    if url.fragment().is_some() {
+        redacted.set_fragment(Some("***"));
     }
     redacted.to_string()
 }

@@ -1,4 +1,4 @@
-//! Describes errors of the operating system in messages.
+//! Describes errors of the operating system, and counts, in messages.
 
 use std::fmt::Display;
 
@@ -22,6 +22,12 @@ pub fn describe_status(status: std::process::ExitStatus) -> String {
         return format!("signal {signal}");
     }
     status.code().map_or_else(|| "an unknown status".to_owned(), |code| format!("exit code {code}"))
+}
+
+/// `count` and a noun with a regular plural: `1 problem`, `2 problems`.
+pub fn plural(count: usize, noun: &str) -> String {
+    let ending = if count == 1 { "" } else { "s" };
+    format!("{count} {noun}{ending}")
 }
 
 #[cfg(test)]

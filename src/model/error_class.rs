@@ -1,6 +1,6 @@
 //! Error classes, shared by retries, messages, exit codes and records.
 //!
-//! `routing::classify` decides what a class means for retry, failover and cooldown.
+//! `routing::decision` decides what a class means for retry and failover, `routing::cooldown` what it means for health.
 
 /// Class of an error. The names are documented in `docs/errors.md`.
 #[derive(
@@ -64,7 +64,8 @@ pub enum ErrorClass {
     InvalidChunk,
     /// Local spend limit reached.
     Spend,
-    /// Local limit (concurrency, rate, size) or an unusable local file (certificate, key).
+    /// A limit of this machine (`max_concurrency`, `rpm`), an unusable local file or setting, or a request that mmchat
+    /// itself canceled: stopped by the user, or slower than its hedge request.
     LocalLimit,
 }
 
@@ -92,8 +93,6 @@ impl ErrorClass {
     }
 
     /// Reporting priority: when several candidates failed, the error with the highest value is reported.
-    /// The order is request, context, filter > auth > quota > rate > model, path > server > connect > timeout >
-    /// incomplete.
     #[must_use]
     pub fn priority(self) -> u8 {
         match self {

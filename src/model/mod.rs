@@ -1,7 +1,7 @@
 //! Vendor-neutral types shared by all layers: requests ([`ModelRequest`]), responses ([`Delta`], [`Answer`]), error
 //! classes, API keys, endpoints and targets.
 //!
-//! Does not know any wire format: no type here is serialized into a request, and no field is named after one vendor's
+//! Independent of wire formats: no type here is serialized into a request, and no field is named after one vendor's
 //! JSON.
 
 mod answer;
@@ -19,7 +19,7 @@ pub mod target;
 
 pub use answer::{Answer, Delta, DeltaKind, FinishReason, ToolCall, Usage};
 pub use delta_buffer::DeltaBuffer;
-pub use describe::{describe_error, describe_status};
+pub use describe::{describe_error, describe_status, plural};
 pub use error_class::ErrorClass;
 pub use image::Image;
 pub use request::{

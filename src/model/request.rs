@@ -120,9 +120,9 @@ impl ModelRequest {
     }
 
     /// Limits the answer to `max_tokens`, in addition to any limit in the parameters.
-    pub fn limit_to_budget(&mut self, max_tokens: u64) {
+    pub fn limit_answer_tokens(&mut self, max_tokens: u64) {
         if let Some(chat) = self.as_chat_mut() {
-            chat.budget_max_tokens = Some(max_tokens);
+            chat.cost_max_tokens = Some(max_tokens);
         }
     }
 
@@ -170,8 +170,8 @@ pub struct ChatRequest {
     pub raw_request: Option<RawRequest>,
     /// Workarounds applied after a service rejected a parameter.
     pub workarounds: Vec<ParamWorkaround>,
-    /// Maximum number of answer tokens allowed by a spend limit, sent under the field name the service accepts.
-    pub budget_max_tokens: Option<u64>,
+    /// Maximum number of answer tokens that `--max-cost` allows, sent under the field name that the service accepts.
+    pub cost_max_tokens: Option<u64>,
 }
 
 impl ChatRequest {

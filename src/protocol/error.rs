@@ -5,7 +5,10 @@ use std::{error::Error, fmt, sync::Arc};
 use http::{HeaderMap, StatusCode};
 
 use super::retry_after::RetryAfter;
-use crate::model::{ErrorClass, sanitize::one_line};
+use crate::model::{
+    ErrorClass,
+    sanitize::{one_line, truncate_chars},
+};
 
 /// Maximum length of a service's message when shown, in characters.
 const MAX_MESSAGE_CHARS: usize = 280;
@@ -293,11 +296,7 @@ fn is_unknown_model(code: &str, message: &str) -> bool {
 /// A service's text as one line, truncated to a length that fits a terminal.
 #[must_use]
 pub fn truncate_message(text: &str) -> String {
-    let line = one_line(text);
-    match line.char_indices().nth(MAX_MESSAGE_CHARS) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+    truncate_chars(&one_line(text), MAX_MESSAGE_CHARS)
 }
 
 /// The message of a response without JSON: the status with plain text or the title of an HTML page. The rest of a page

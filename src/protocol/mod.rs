@@ -13,6 +13,7 @@ use http::{HeaderMap, StatusCode};
 use crate::model::{
     ChatRequest, Delta, FinishReason, ModelRequest, ParamWorkaround, ProtocolId,
     api_key::ApiKey,
+    endpoint::Endpoint,
     target::{DecodeOptions, Target},
 };
 
@@ -30,10 +31,11 @@ pub use retry_after::{RetryAfter, RetryWhen};
 /// All supported protocols. A new protocol is a module and one line here.
 pub static PROTOCOLS: &[&dyn Protocol] = &[&openai::OpenAiChat];
 
-/// The protocol with this id.
+/// The protocol of an endpoint of a resolved config.
 #[must_use]
-pub fn protocol(id: ProtocolId) -> Option<&'static dyn Protocol> {
-    PROTOCOLS.iter().copied().find(|protocol| protocol.id() == id)
+pub fn protocol_of(endpoint: &Endpoint) -> &'static dyn Protocol {
+    let protocol = PROTOCOLS.iter().copied().find(|protocol| protocol.id() == endpoint.protocol);
+    protocol.expect("a resolved config has only known protocols")
 }
 
 /// A wire format: stateless, without I/O.

@@ -3,8 +3,6 @@
 //! Applies the two rules that depend on several frames: a frame that cannot be parsed makes the answer invalid, and an
 //! error after the answer was complete is only a warning.
 
-use std::ops::Deref;
-
 use super::{CallError, Decoder, Flow, Frame, FrameKind, StreamEnd, StreamOutcome};
 use crate::model::{Delta, ErrorClass};
 use crate::protocol::framing::body::BodyFramer;
@@ -15,7 +13,7 @@ pub struct DecodedBatch {
     /// The deltas, in order.
     pub deltas: Vec<Delta>,
     /// The frames, when they are retained for pass-through. End signals, frames that cannot be parsed and errors are
-    /// not included: the client learns from the final outcome whether the answer is complete.
+    /// not included: only the final outcome says whether the answer is complete.
     pub frames: Vec<Frame>,
 }
 
@@ -30,23 +28,6 @@ impl DecodedBatch {
     pub fn extend(&mut self, next: Self) {
         self.deltas.extend(next.deltas);
         self.frames.extend(next.frames);
-    }
-}
-
-impl Deref for DecodedBatch {
-    type Target = [Delta];
-
-    fn deref(&self) -> &[Delta] {
-        &self.deltas
-    }
-}
-
-impl<'r> IntoIterator for &'r DecodedBatch {
-    type Item = &'r Delta;
-    type IntoIter = std::slice::Iter<'r, Delta>;
-
-    fn into_iter(self) -> Self::IntoIter {
-        self.deltas.iter()
     }
 }
 

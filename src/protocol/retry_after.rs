@@ -36,7 +36,7 @@ impl RetryAfter {
     }
 
     /// The delay that is known without a clock: zero for a date.
-    pub(super) fn min_delay(&self) -> Duration {
+    fn min_delay(&self) -> Duration {
         match self.when {
             RetryWhen::After(delay) => delay,
             RetryWhen::At(_) => Duration::ZERO,

@@ -20,7 +20,7 @@ pub(super) fn warnings(accumulated: &AccumulatedAnswer, reason: Option<&FinishRe
 /// The warning about how the answer ended.
 fn finish_warning(accumulated: &AccumulatedAnswer, reason: Option<&FinishReason>) -> Option<String> {
     let has_content = accumulated.has_content;
-    let has_reasoning = accumulated.tokens.tokens() > 0;
+    let has_reasoning = accumulated.output_counter.tokens() > 0;
     Some(match reason {
         Some(FinishReason::Length) if !has_content && has_reasoning => {
             "warning: the answer is empty: the token limit was used up by reasoning (raise --max-tokens)".to_owned()
@@ -35,7 +35,7 @@ fn finish_warning(accumulated: &AccumulatedAnswer, reason: Option<&FinishReason>
             "warning: a content filter ended the answer (finish_reason: content_filter)".to_owned()
         }
         Some(FinishReason::ToolCalls) => {
-            let names: Vec<_> = accumulated.answer.tool_calls.iter().map(|call| one_line(&call.name)).collect();
+            let names: Vec<_> = accumulated.content.tool_calls.iter().map(|call| one_line(&call.name)).collect();
             format!("warning: the model requested tool calls ({}), which are not executed", names.join(", "))
         }
         Some(FinishReason::Other(other)) => {

@@ -76,13 +76,13 @@ impl AskView {
                     self.write_line(&format!("trying {} ({endpoint}: {upstream})", target.id), output);
                 }
             }
-            EventKind::Deltas(deltas) => {
-                for delta in deltas {
+            EventKind::Deltas(batch) => {
+                for delta in &batch.deltas {
                     self.on_delta(delta, output);
                 }
             }
-            EventKind::BufferedDeltas(deltas) => {
-                for delta in deltas {
+            EventKind::BufferedDeltas(batch) => {
+                for delta in &batch.deltas {
                     self.buffered.add(delta.clone());
                 }
             }
@@ -244,7 +244,7 @@ impl AskView {
 
     fn write_json(&mut self, record: &CallRecord, output: &mut Output) {
         let usage_cost = (record.usage.as_ref(), record.cost().map(|(cost, _)| cost));
-        let mut object = json::answer(&self.settings.name, record.answer.answer.clone(), usage_cost, record);
+        let mut object = json::answer(&self.settings.name, record.answer.content.clone(), usage_cost, record);
         if self.settings.format == Format::Jsonl {
             object["event"] = "finished".into();
             object["call"] = CALL_INDEX.into();

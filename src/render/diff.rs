@@ -4,12 +4,11 @@
 
 use serde_json::{Value, json};
 
-use super::table::Table;
+use super::{RESET, table::Table};
 use crate::analysis::{AnswerComparison, DiffSegment, Vote};
 
 const RED: &str = "\u{1b}[31m";
 const GREEN: &str = "\u{1b}[32m";
-const RESET: &str = "\u{1b}[0m";
 
 /// Groups of equal answers, the similarity of each pair, and the numbers that some answers lack.
 #[must_use]

@@ -74,7 +74,7 @@ pub(crate) fn event(event: &Event) -> Vec<Value> {
             vec![line("started", json!({"model": target.id.0, "endpoint": endpoint, "upstream_model": upstream}))]
         }
         EventKind::FirstToken(ttft) => vec![line("ttft", json!({"ttft_ms": milliseconds(*ttft)}))],
-        EventKind::Deltas(received) => deltas(event.call, received),
+        EventKind::Deltas(batch) => deltas(event.call, &batch.deltas),
         EventKind::Failed { record, next } => {
             let (name, target) = match next {
                 NextStep::RetrySame => ("repeat", None),

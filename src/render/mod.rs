@@ -18,6 +18,9 @@ pub mod wrap;
 
 use strum::{EnumString, VariantNames};
 
+/// The control sequence that ends colors and other styles.
+const RESET: &str = "\u{1b}[0m";
+
 /// Format of the data on stdout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, EnumString, VariantNames)]
 #[strum(serialize_all = "kebab-case")]

@@ -6,8 +6,12 @@ use std::time::Duration;
 
 use crate::{
     engine::{AttemptRecord, CallRecord, NextStep, Notice},
-    model::{ErrorClass, api_key::redact_url, sanitize::one_line},
-    protocol::CallError,
+    model::{
+        ErrorClass,
+        api_key::redact_url,
+        sanitize::{one_line, truncate_chars},
+    },
+    protocol::{CallError, RetryWhen},
 };
 
 /// `250 ms`, `1.4 s`, `12 s`.
@@ -40,10 +44,7 @@ pub fn format_attempt_failure(attempt: &AttemptRecord, next: &NextStep, verbose:
 /// The start of a long reason. The full text is in `attempts`, and below the error if all attempts failed.
 fn shorten(reason: &str) -> String {
     const MAX_CHARS: usize = 120;
-    match reason.char_indices().nth(MAX_CHARS) {
-        Some((end, _)) => format!("{}…", &reason[..end]),
-        None => reason.to_owned(),
-    }
+    truncate_chars(reason, MAX_CHARS)
 }
 
 /// The error class, the HTTP status and the message, on one line.
@@ -79,7 +80,8 @@ pub fn format_notice(notice: &Notice) -> String {
             format!("warning: {target} sent no finish reason; the answer is probably complete")
         }
         Notice::ErrorAfterEnd(target, error) => {
-            format!("warning: {target}: error after the answer was complete: {}", format_reason(error))
+            let message = one_line(&error.message);
+            format!("warning: {target}: the answer is complete, but the service then sent an error: {message}")
         }
         Notice::Skipped(target, reason) => format!("{target}: skipped: {reason}"),
         Notice::Unavailable(target, time, cause) => {
@@ -117,7 +119,11 @@ pub fn format_call_failure(name: &str, error: &CallError, record: &CallRecord) -
         lines.push(format!("  request id: {}", one_line(id)));
     }
     if let Some(after) = &error.retry_after {
-        lines.push(format!("  retry after: {}", one_line(&after.raw)));
+        let time = match after.when {
+            RetryWhen::After(delay) => format_duration(delay),
+            RetryWhen::At(_) => one_line(&after.raw),
+        };
+        lines.push(format!("  retry after {time}"));
     }
     let hints = failed.iter().filter_map(|attempt| attempt.error.as_ref()?.hint.as_ref()).chain(&error.hint);
     for hint in hints.map(|hint| format!("hint: {hint}")) {

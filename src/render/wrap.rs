@@ -9,7 +9,8 @@ use unicode_linebreak::BreakOpportunity;
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
-const RESET: &str = "\u{1b}[0m";
+use super::RESET;
+
 const TAB: &str = "    ";
 
 /// One row: its text and its width in cells.

@@ -1,4 +1,4 @@
-//! Limits the candidates and retries of one request, and the retries of all requests together.
+//! Limits the candidates and retries of one call, and the retries of all calls together.
 //!
 //! A failing service must not receive several times the load of a healthy one; the shared limit keeps a short outage
 //! from multiplying the load.
@@ -8,10 +8,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The limits of the attempts of one request.
+/// The limits of the attempts of one call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttemptPolicy {
-    /// Maximum candidates that one request tries, each once.
+    /// Maximum candidates that one call tries, each once.
     pub max_candidates: usize,
     /// Retries on the same endpoint.
     pub retries: usize,
@@ -23,7 +23,7 @@ impl Default for AttemptPolicy {
     }
 }
 
-/// The attempts that one request has left.
+/// The attempts that one call has left.
 #[derive(Clone, Copy, Debug)]
 pub struct AttemptBudget {
     candidates: usize,
@@ -31,7 +31,7 @@ pub struct AttemptBudget {
 }
 
 impl AttemptBudget {
-    /// The budget of a new request.
+    /// The budget of a new call.
     #[must_use]
     pub fn new(policy: AttemptPolicy) -> Self {
         Self { candidates: policy.max_candidates, retries: policy.retries }

@@ -3,8 +3,9 @@
 //! It trips after N failures in a row, or when at least half of the recent calls failed. [`super::health`] decides which
 //! failures count, and its `acquire_probe` which request is the probe of a half-open breaker.
 //!
-//! It stays open for at most 20 s, so that a service that has recovered gets requests again within that time. A first
-//! delta closes it, but a connection does not: a service that accepts requests but sends nothing has not recovered.
+//! Each failure opens it for at most `max_open`, so that a service that has recovered gets a request again within that
+//! time. A first delta closes it, but a connection does not: a service that accepts requests but sends nothing has not
+//! recovered.
 
 use std::{collections::VecDeque, time::Duration};
 
@@ -91,10 +92,10 @@ pub enum BreakerState {
 impl BreakerPolicy {
     /// The open time of a breaker that opened `open_count` times before.
     fn open_duration(&self, open_count: u32, random: f64) -> Duration {
-        /// Keeps the arithmetic below in range, whatever the policy says.
-        const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
+        /// Keeps the arithmetic below in range, for any policy.
+        const MAX: Duration = Duration::from_secs(365 * 24 * 3600);
         let doubled = self.initial_open.saturating_mul(2u32.saturating_pow(open_count.min(8)));
-        let duration = doubled.min(self.max_open).min(LONGEST);
+        let duration = doubled.min(self.max_open).min(MAX);
         jittered(duration.mul_f64(0.8), duration.mul_f64(1.2), random).min(self.max_open)
     }
 }

@@ -1,19 +1,19 @@
-//! Limits hedge requests to one in twenty requests, plus one at the start of the process.
+//! Limits hedge requests to a share of the calls, by default one in twenty, plus one at the start of the process.
 //!
 //! Without the limit, a service that is slow for all clients would get twice the load.
 
 /// The limit of hedge requests.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HedgePolicy {
-    /// The number of hedge requests that each request adds to the budget.
-    pub per_request: f64,
+    /// The number of hedge requests that each call adds to the budget.
+    pub per_call: f64,
     /// Maximum budget, in hedge requests; also the budget at the start of the process.
     pub max_budget: f64,
 }
 
 impl Default for HedgePolicy {
     fn default() -> Self {
-        Self { per_request: 0.05, max_budget: 1.0 }
+        Self { per_call: 0.05, max_budget: 1.0 }
     }
 }
 
@@ -31,9 +31,9 @@ impl HedgeBudget {
         Self { policy, available: policy.max_budget }
     }
 
-    /// Records a request.
-    pub fn record_request(&mut self) {
-        self.available = (self.available + self.policy.per_request).min(self.policy.max_budget);
+    /// Adds the share of one call to the budget.
+    pub fn record_call(&mut self) {
+        self.available = (self.available + self.policy.per_call).min(self.policy.max_budget);
     }
 
     /// Takes a hedge request if the budget allows one; returns whether it does.
@@ -58,11 +58,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_in_twenty_requests_is_hedged() {
+    fn one_in_twenty_calls_is_hedged() {
         let mut budget = HedgeBudget::new(HedgePolicy::default());
         let mut hedge_count = 0;
         for _ in 0..200 {
-            budget.record_request();
+            budget.record_call();
             hedge_count += u32::from(budget.try_take());
         }
         assert_eq!(hedge_count, 10);
@@ -73,11 +73,11 @@ mod tests {
 
     #[test]
     fn larger_budget_allows_several_hedges_at_once() {
-        let mut budget = HedgeBudget::new(HedgePolicy { per_request: 0.5, max_budget: 2.0 });
+        let mut budget = HedgeBudget::new(HedgePolicy { per_call: 0.5, max_budget: 2.0 });
         assert!(budget.try_take() && budget.try_take() && !budget.try_take());
-        budget.record_request();
+        budget.record_call();
         assert!(!budget.try_take());
-        budget.record_request();
+        budget.record_call();
         assert!(budget.try_take());
     }
 }

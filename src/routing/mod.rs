@@ -11,7 +11,8 @@ use strum::{EnumString, IntoStaticStr, VariantNames};
 pub mod attempt_budget;
 pub mod backoff;
 pub mod breaker;
-pub mod classify;
+pub mod cooldown;
+pub mod decision;
 pub mod health;
 pub mod hedge;
 pub mod latency;
@@ -21,7 +22,7 @@ pub mod strategy;
 
 /// How a route chooses among its models.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Policy {
+pub struct RoutePolicy {
     /// The strategy that orders the models.
     pub strategy: Strategy,
     /// The weights of the models under `weighted`, in the order of the models.
@@ -32,7 +33,7 @@ pub struct Policy {
     pub hedge_after: Option<Duration>,
 }
 
-/// What happens when a content filter rejects the request.
+/// What happens when a content filter rejects the request or ends its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, EnumString, IntoStaticStr, VariantNames)]
 #[strum(serialize_all = "kebab-case")]
 pub enum OnFilter {

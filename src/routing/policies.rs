@@ -1,4 +1,4 @@
-//! The policies of retries, failover, circuit breakers, cooldowns and hedged requests, as data with defaults.
+//! The policies of retries, failover, circuit breakers, cooldowns and hedge requests, as data with defaults.
 //!
 //! The functions of this layer get them as parameters; `engine` holds one [`Policies`].
 
@@ -7,7 +7,8 @@ use std::time::Duration;
 pub use super::{
     attempt_budget::{AttemptPolicy, RetryBudgetPolicy},
     breaker::{BreakerPolicy, TripPolicy},
-    classify::{CooldownPolicy, CooldownTime, RetryPolicy},
+    cooldown::{CooldownDuration, CooldownPolicy},
+    decision::RetryPolicy,
     hedge::HedgePolicy,
 };
 
@@ -18,11 +19,11 @@ pub struct Policies {
     pub health: HealthPolicy,
     /// Retries on the same endpoint.
     pub retry: RetryPolicy,
-    /// The attempts of one request.
+    /// The attempts of one call.
     pub attempts: AttemptPolicy,
-    /// The retries of all requests together.
+    /// The retries of all calls together.
     pub retry_budget: RetryBudgetPolicy,
-    /// Hedged requests.
+    /// Hedge requests.
     pub hedge: HedgePolicy,
     /// Timeouts that the config does not set.
     pub timeouts: TimeoutPolicy,
@@ -69,9 +70,9 @@ impl Default for ProbePolicy {
 pub struct TimeoutPolicy {
     /// Time to the first token while other candidates are left.
     pub first_token: Duration,
-    /// The same for reasoning models and private addresses.
+    /// Time to the first token of reasoning models and at private addresses, while other candidates are left.
     pub slow_first_token: Duration,
-    /// Never less than this many times the 95th percentile of the model's own time to first token.
+    /// Lower bound of these two, as a multiple of the 95th percentile of the model's time to first token.
     pub first_token_p95_factor: u32,
     /// Limit of the time to the first delta, over all attempts: after it no attempt is started.
     pub search: Duration,

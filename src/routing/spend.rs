@@ -41,7 +41,7 @@ pub struct SpendLimit {
     pub scope: SpendScope,
     /// The period.
     pub period: Period,
-    /// The amount.
+    /// The amount, in units of `currency`.
     pub amount: f64,
     /// The ISO 4217 currency code.
     pub currency: String,
@@ -66,7 +66,7 @@ impl SpendLimit {
 pub struct ReachedLimit {
     /// The limit.
     pub limit: SpendLimit,
-    /// The amount spent in its period.
+    /// The amount spent in its period, in the currency of the limit.
     pub spent: f64,
 }
 

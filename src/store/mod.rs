@@ -3,7 +3,7 @@
 //! A reader of a replaced file sees the old text or the new text, never a mix. The submodules define what the files
 //! contain: the record of calls, the health of endpoints, the lists of models.
 
-pub(crate) mod daily;
+pub(crate) mod daily_warning;
 pub(crate) mod health;
 mod health_migration;
 pub(crate) mod histogram;
@@ -20,7 +20,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::model::environment::Environment;
+use crate::model::{describe_error, environment::Environment};
 
 /// The folder for files that can be recreated: `$XDG_CACHE_HOME/mmchat`, else the platform's cache folder.
 #[must_use]
@@ -44,15 +44,21 @@ pub(crate) fn state_folder(environment: &Environment) -> Option<PathBuf> {
 /// Replaces the file at `path` atomically and creates its folder if needed. A symbolic link is kept and its target is
 /// replaced. Only the owner can read the new file.
 pub(crate) fn write_atomic(path: &Path, text: &str) -> io::Result<()> {
-    write_file(path, text, true)
+    write_file(path, text, true, false)
+}
+
+/// Like [`write_atomic`], but an existing file keeps its mode, and its owner and group if this user may set them: a config
+/// may be readable by a service.
+pub(crate) fn replace_atomic(path: &Path, text: &str) -> io::Result<()> {
+    write_file(path, text, true, true)
 }
 
 /// Like [`write_atomic`], without waiting until the data is on the disk: for data that can be recreated.
 fn write_atomic_unsynced(path: &Path, text: &str) -> io::Result<()> {
-    write_file(path, text, false)
+    write_file(path, text, false, false)
 }
 
-fn write_file(path: &Path, text: &str, sync: bool) -> io::Result<()> {
+fn write_file(path: &Path, text: &str, sync: bool, keep_access: bool) -> io::Result<()> {
     use io::Write;
     let path = resolve_links(path);
     check_regular(&path)?;
@@ -61,10 +67,30 @@ fn write_file(path: &Path, text: &str, sync: bool) -> io::Result<()> {
     // In the same folder, because a rename is atomic only within one file system. The mode is 600 on Unix.
     let mut file = tempfile::NamedTempFile::new_in(folder)?;
     file.write_all(text.as_bytes())?;
+    if keep_access && let Ok(metadata) = fs::metadata(&path) {
+        copy_access(&metadata, file.as_file())?;
+    }
     if sync {
         file.as_file().sync_all()?;
     }
     file.persist(&path).map_err(|error| error.error)?;
+    Ok(())
+}
+
+/// Gives `file` the mode of another file, and its owner and group if this user may set them.
+#[cfg(unix)]
+fn copy_access(from: &fs::Metadata, file: &fs::File) -> io::Result<()> {
+    use std::os::unix::fs::{MetadataExt, fchown};
+    // Without the group, its permissions would go to another group.
+    let keeps_group =
+        fchown(file, Some(from.uid()), Some(from.gid())).is_ok() || fchown(file, None, Some(from.gid())).is_ok();
+    if keeps_group { file.set_permissions(from.permissions()) } else { Ok(()) }
+}
+
+/// On other systems, a new file gets the permissions of its folder.
+#[cfg(not(unix))]
+#[allow(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
+fn copy_access(_: &fs::Metadata, _: &fs::File) -> io::Result<()> {
     Ok(())
 }
 
@@ -178,10 +204,13 @@ fn lock_file(path: &Path) -> io::Result<fs::File> {
     create_private_folder(folder)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".lock");
+    let lock = folder.join(name);
     let mut options = fs::OpenOptions::new();
     options.create(true).truncate(false).write(true);
     set_private_mode(&mut options);
-    options.open(folder.join(name))
+    // Opening a pipe would block.
+    let file = check_regular(&lock).and_then(|()| options.open(&lock));
+    file.map_err(|error| io::Error::new(error.kind(), format!("{}: {}", lock.display(), describe_error(&error))))
 }
 
 #[cfg(test)]
@@ -198,6 +227,21 @@ mod tests {
         }
         assert!(!crate::transport::keys::is_readable_by_others(&fs::metadata(&path).expect("existing file")));
         assert_eq!(fs::read_dir(path.parent().expect("parent")).expect("folder").count(), 1, "no temporary files");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn replaced_file_keeps_its_mode_only_on_request() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().expect("temp dir");
+        let path = folder.path().join("config.toml");
+        let mode = || fs::metadata(&path).expect("existing file").permissions().mode() & 0o777;
+        write_atomic(&path, "first").expect("writable path");
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).expect("own file");
+        replace_atomic(&path, "second").expect("writable path");
+        assert_eq!((mode(), fs::read_to_string(&path).expect("existing file").as_str()), (0o640, "second"));
+        write_atomic(&path, "third").expect("writable path");
+        assert_eq!(mode(), 0o600);
     }
 
     #[test]

@@ -53,13 +53,17 @@ impl FileWatcher {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use tokio::time::timeout;
+
     use super::*;
 
     /// One change may cause several notifications: drains those of the previous change first.
-    async fn notified_after(watcher: &mut FileWatcher, change: impl FnOnce()) {
-        while tokio::time::timeout(std::time::Duration::from_millis(50), watcher.changed()).await.is_ok() {}
+    async fn is_notified_after(watcher: &mut FileWatcher, change: impl FnOnce()) -> bool {
+        while timeout(Duration::from_millis(50), watcher.changed()).await.is_ok() {}
         change();
-        watcher.changed().await;
+        timeout(Duration::from_secs(60), watcher.changed()).await.is_ok()
     }
 
     #[tokio::test]
@@ -69,8 +73,8 @@ mod tests {
         std::fs::write(&path, "a").expect("writable path");
         std::fs::write(&other, "b").expect("writable path");
         let mut watcher = FileWatcher::new(&path).expect("watchable file");
-        notified_after(&mut watcher, || std::fs::write(&path, "c").expect("writable path")).await;
-        notified_after(&mut watcher, || std::fs::rename(&other, &path).expect("replaceable file")).await;
+        assert!(is_notified_after(&mut watcher, || std::fs::write(&path, "c").expect("writable path")).await);
+        assert!(is_notified_after(&mut watcher, || std::fs::rename(&other, &path).expect("replaceable file")).await);
     }
 
     #[cfg(unix)]
@@ -81,6 +85,6 @@ mod tests {
         std::fs::write(&real, "a").expect("writable path");
         std::os::unix::fs::symlink(&real, &path).expect("new link");
         let mut watcher = FileWatcher::new(&path).expect("watchable file");
-        notified_after(&mut watcher, || std::fs::write(&real, "b").expect("writable path")).await;
+        assert!(is_notified_after(&mut watcher, || std::fs::write(&real, "b").expect("writable path")).await);
     }
 }

@@ -189,7 +189,7 @@ mod system {
 
     use super::Key;
 
-    /// Poll interval, after which the thread notices that the keyboard was dropped.
+    /// Poll interval, after which the thread checks whether the keyboard was dropped.
     const POLL_INTERVAL: Duration = Duration::from_millis(50);
 
     /// Terminal mode; crossterm saves the previous one.

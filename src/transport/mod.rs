@@ -22,6 +22,10 @@ pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> +
 /// Sends requests.
 pub trait Transport: Send + Sync {
     /// Sends `request` over a connection with `options`; resolves when the response head has arrived.
+    ///
+    /// # Errors
+    /// When no response head arrives. A status such as 500 is not an error; a failure after the head is an item of the
+    /// stream.
     fn send(
         &self,
         options: &ConnectOptions,

@@ -295,7 +295,7 @@ fn concatenated_json_objects_are_all_decoded() {
         let result = ask(&server, &["hi"]).expect_exit(0);
         assert_eq!((result.stdout.as_str(), result.stderr.as_str()), (text, ""), "{body}");
     }
-    // Decoding a large event of concatenated objects takes linear time.
+    // A large event of concatenated objects.
     let large_event = format!("data: {}\n\n{}{STOP}", "{}".repeat(1 << 20), content_event("A"));
     let server = ScriptedServer::with_replies(&[&format!("{STREAM}{large_event}")]);
     assert_eq!(ask(&server, &["hi"]).expect_exit(0).stdout, "A");
@@ -392,7 +392,7 @@ fn dry_run_prints_a_curl_command_without_secrets() {
     assert_eq!((to_file.stdout.as_str(), std::fs::read_to_string(&path).expect("readable file")), ("", result.stdout));
     let to_stdout = env.run(&["ask", "--dry-run", "-m", "m/x", "--output", "-", "it's"]).expect_exit(0);
     assert_eq!(to_stdout.stdout, std::fs::read_to_string(&path).expect("readable file"));
-    TestEnv::new().run(&["ask", "--dry-run", "hi"]).expect_exit(4).expect_stderr(&["no known key"]);
+    TestEnv::new().run(&["ask", "--dry-run", "hi"]).expect_exit(4).expect_stderr(&["no API key in the environment"]);
     let result = env.run(&["ask", "--dry-run", "-m", "n/x", "hi"]).expect_exit(0);
     assert!(result.stdout.contains("Bearer $N_KEY"), "{}", result.stdout);
 }
@@ -476,7 +476,7 @@ fn missing_key_error_names_the_variables_to_set() {
         command.env("OLLAMA_BASE_URL", "http://127.0.0.1:9/v1").args(arguments);
         CommandResult::from_output(command.output().expect("program starts"))
     };
-    run(&["ask", "hi"]).expect_exit(4).expect_stderr(&["no known key", "OPENAI_API_KEY"]);
+    run(&["ask", "hi"]).expect_exit(4).expect_stderr(&["no API key in the environment", "OPENAI_API_KEY"]);
     run(&["ask", "-m", "moonshot/x", "hi"]).expect_exit(2).expect_stderr(&["set MOONSHOT_API_KEY"]);
 }
 

@@ -122,7 +122,7 @@ fn selection_is_validated_before_stdin_is_read() {
     }
     let dangling = TestEnv::with_config("[endpoints.a]\nbase_url = \"http://h/v1\"\n[sets]\ns = [\"gone\"]\n");
     dangling.run(&["compare", "hi"]).expect_exit(3).expect_stderr(&["unknown model \"gone\"", "set \"s\""]);
-    TestEnv::new().run(&["compare", "hi"]).expect_exit(4).expect_stderr(&["no known key"]);
+    TestEnv::new().run(&["compare", "hi"]).expect_exit(4).expect_stderr(&["no API key in the environment"]);
 }
 
 #[test]

@@ -1,10 +1,10 @@
-//! Compares the documentation with the code: config keys, exit codes, error classes, generated completions, and both
-//! READMEs.
+//! Compares the documentation with the code: config keys, exit codes, error classes, names in the code, vendors, generated
+//! completions, and both READMEs.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::common::TestEnv;
-use mmchat::internals::{cli::Exit, model::ErrorClass};
+use mmchat::internals::{cli::Exit, config::vendors, model::ErrorClass};
 use serde_json::Value;
 
 fn read_file(name: &str) -> String {
@@ -54,6 +54,67 @@ fn config_reference_lists_exactly_the_schema_keys() {
         .filter_map(|line| line.strip_prefix("| `"));
     let unknown: Vec<_> = rows.filter_map(|row| row.split('`').next()).filter(|key| !keys.contains(*key)).collect();
     assert!(unknown.is_empty(), "docs/config.md documents unknown keys {unknown:?}");
+}
+
+/// The contents of all Rust files below `folder`.
+fn read_sources(folder: &Path, out: &mut String) {
+    for entry in fs::read_dir(folder).expect("readable folder") {
+        let path = entry.expect("readable entry").path();
+        if path.is_dir() {
+            read_sources(&path, out);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            out.push_str(&fs::read_to_string(&path).expect("readable file"));
+        }
+    }
+}
+
+#[test]
+fn names_in_the_description_of_the_code_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_name_char = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let mut sources = String::new();
+    for folder in ["src", "tests", "benches", "fuzz/fuzz_targets"] {
+        read_sources(&root.join(folder), &mut sources);
+    }
+    let names: BTreeSet<&str> = sources.split(|c| !is_name_char(c)).collect();
+    let mut missing = Vec::new();
+    for file in ["docs/architecture.md", "CONTRIBUTING.md"] {
+        let text = read_file(file);
+        // Code blocks have code spans in comments, or none.
+        let prose: String = text.split("```").step_by(2).collect();
+        for span in prose.split('`').skip(1).step_by(2) {
+            let is_path = ["src/", "tests/", "docs/", "scripts/", "benches/", "fuzz/"]
+                .iter()
+                .any(|start| span.starts_with(start));
+            let has_placeholder = ["NAME", "CASE", "*", " "].iter().any(|placeholder| span.contains(placeholder));
+            if is_path {
+                missing.extend((!has_placeholder && !root.join(span).exists()).then(|| format!("{file}: {span}")));
+                continue;
+            }
+            let is_name =
+                span.contains("::") || span.starts_with(|c: char| c.is_ascii_uppercase()) || span.contains('_');
+            // CONTRIBUTING.md has parts of names, for rules of naming.
+            if file == "docs/architecture.md" && is_name && span.chars().all(|c| is_name_char(c) || c == ':') {
+                let is_unknown = span.split("::").any(|part| !names.contains(part));
+                missing.extend(is_unknown.then(|| format!("{file}: {span}")));
+            }
+        }
+    }
+    assert!(missing.is_empty(), "{missing:#?}");
+}
+
+#[test]
+fn vendor_counts_in_the_documentation_are_right() {
+    let (count, with_key) =
+        (vendors::all().len(), vendors::all().iter().filter(|vendor| !vendor.key_env.is_empty()).count());
+    let variables: usize = vendors::all().iter().map(|vendor| vendor.key_env.len()).sum();
+    let english = read_file("README.md");
+    assert!(english.contains(&format!("{variables} variables of {with_key} vendors")));
+    assert!(english.contains(&format!("all {count} known vendors")));
+    let chinese = read_file("README.zh-CN.md");
+    assert!(chinese.contains(&format!("共 {with_key} 家厂商的 {variables} 个变量")));
+    assert!(chinese.contains(&format!("全部 {count} 家已知厂商")));
+    assert!(read_file("CHANGELOG.md").contains(&format!("{count} vendors, {variables} key variables")));
 }
 
 #[test]

@@ -51,7 +51,7 @@ fn piped_diff_has_no_escape_sequences() {
         .expect_stderr(&["no answer \"9\"", "2 m/y"]);
     env.run(&["compare", "-m", "m/x", "--vote=odd", "hi"])
         .expect_exit(2)
-        .expect_stderr(&["unknown kind of answers \"odd\""]);
+        .expect_stderr(&["unknown kind of vote \"odd\""]);
 }
 
 #[test]

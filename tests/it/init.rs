@@ -47,7 +47,7 @@ fn flags_create_a_working_config() {
         "box/big",
     ];
     let result =
-        run(&env, &arguments, &[key]).expect_exit(0).expect_stderr(&["2 model(s)", "trying fast, strong", "wrote"]);
+        run(&env, &arguments, &[key]).expect_exit(0).expect_stderr(&["2 models", "trying fast, strong", "wrote"]);
     assert!(!format!("{result:?}{}", config_text(&env)).contains("very-secret"));
     for line in
         ["default = \"chat\"", "[models.fast]", "api_key = { env = \"BOX_KEY\" }", "all = [\"fast\", \"strong\"]"]
@@ -70,7 +70,7 @@ fn environment_keys_are_detected_and_unreachable_services_omitted() {
     let variables = [("DEEPSEEK_API_KEY", "sk-very-secret-key"), ("DEEPSEEK_BASE_URL", address.as_str())];
     let result = run(&env, &["init", "--yes"], &variables)
         .expect_exit(0)
-        .expect_stderr(&["deepseek (DEEPSEEK_API_KEY): 2 model(s)"]);
+        .expect_stderr(&["deepseek (DEEPSEEK_API_KEY): 2 models"]);
     assert!(!result.stderr.contains("ollama"), "{result:?}");
     assert!(
         config_text(&env).contains("model = \"deepseek-flash\"") && config_text(&env).contains(&address),
@@ -78,7 +78,7 @@ fn environment_keys_are_detected_and_unreachable_services_omitted() {
         config_text(&env)
     );
     let empty = TestEnv::new();
-    run(&empty, &["init", "--yes"], &[]).expect_exit(2).expect_stderr(&["no API keys and no local servers found"]);
+    run(&empty, &["init", "--yes"], &[]).expect_exit(2).expect_stderr(&["no API key in the environment"]);
     assert!(!empty.path("config.toml").exists());
 }
 
@@ -101,7 +101,7 @@ fn invalid_arguments_are_rejected_before_any_request() {
         (&["--endpoint", "x=nonsense"], "does not start with http"),
         (&["--key-env", "x=Y"], "unknown endpoint"),
         (&["--key-env", "x"], "expected NAME="),
-        (&["--no-discover"], "no API keys and no local servers"),
+        (&["--no-discover"], "no endpoints given"),
     ] {
         run(&env, &[&["init", "--yes"], arguments].concat(), &[]).expect_exit(2).expect_stderr(&[words]);
     }

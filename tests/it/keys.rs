@@ -47,12 +47,12 @@ fn one_call_is_canceled_and_the_other_continues() {
     screen.consume_until("stopped");
     screen.consume_until("1/2 running");
     open.send(()).expect("server waits at the gate");
-    screen.consume_until("run 1");
+    screen.consume_until("conversation 1");
     assert!(is_terminal_restored(&screen));
     let (_, code) = screen.wait_for_exit();
     assert_eq!(code, 7);
     assert_eq!(
-        env.run(&["history", "show", "@1"]).expect_exit(0).expect_stderr(&["incomplete or missing: stopped"]).stdout,
+        env.run(&["history", "show", "@1"]).expect_exit(0).expect_stderr(&["is incomplete (stopped)"]).stdout,
         "half of a \n"
     );
     assert_eq!(env.run(&["history", "show", "@2"]).expect_exit(0).stdout, "all of b \n");
@@ -111,7 +111,7 @@ fn quitting_shows_partial_answers_and_restores_the_terminal() {
             None => screen.type_keys("q"),
             Some(signal) => kill_process(Pid::from_child(&screen.child), signal).expect("running process"),
         }
-        screen.consume_until("run 1");
+        screen.consume_until("conversation 1");
         assert!(is_terminal_restored(&screen));
         let (_, code) = screen.wait_for_exit();
         assert_eq!(code, 130);

@@ -70,7 +70,7 @@ fn deep_ping_requests_one_token_from_the_named_model() {
     env.run(&["ping", "nope"]).expect_exit(2).expect_stderr(&["unknown endpoint or model \"nope\""]);
     let dead = TestEnv::with_config("[endpoints.d]\nbase_url = \"http://127.0.0.1:1/v1\"\n");
     dead.run(&["ping"]).expect_exit(5);
-    TestEnv::new().run(&["ping"]).expect_exit(4).expect_stderr(&["no known key"]);
+    TestEnv::new().run(&["ping"]).expect_exit(4).expect_stderr(&["no API key in the environment"]);
 }
 
 #[test]

@@ -54,12 +54,12 @@ fn health_persists_across_processes_until_reset() {
         .map(|candidate| candidate["model"].as_str().expect("model name"))
         .collect();
     assert_eq!(order, ["backup", "primary"]);
-    env.run(&["reset", "primary"]).expect_exit(0).expect_stderr(&["health record(s)"]);
+    env.run(&["reset", "primary"]).expect_exit(0).expect_stderr(&["health entr"]);
     env.run(&["ask", "hello"]).expect_exit(0).expect_stderr(&["trying backup"]);
     env.run(&["reset", "primray"]).expect_exit(2).expect_stderr(&["did you mean \"primary\""]);
     env.run(&["ask", "-m", "m/server", "hello"]).expect_exit(5);
     assert!(env.run(&["status"]).expect_exit(0).stdout.contains("m/server"));
-    env.run(&["reset", "m/server"]).expect_exit(0).expect_stderr(&["health record(s)"]);
+    env.run(&["reset", "m/server"]).expect_exit(0).expect_stderr(&["health entr"]);
     assert_eq!(env.run(&["status"]).expect_exit(0).stdout.matches("m/server").count(), 0);
     env.run(&["reset", "m/never-asked"]).expect_exit(0).expect_stderr(&["nothing to reset"]);
     env.run(&["reset", "--all"]).expect_exit(0);
@@ -508,7 +508,7 @@ fn imported_configs_of_other_tools_work() {
     env.run(&["ask", "-m", "instant", "hello"]).expect_exit(0);
     env.run(&["config", "import", &path("litellm.yaml")])
         .expect_exit(0)
-        .expect_stderr(&["already exists", "0 endpoint(s), 0 model(s)"]);
+        .expect_stderr(&["already exists", "0 endpoints, 0 models"]);
     fs::write(env.path("other.txt"), "just some words\n").expect("writable file");
     env.run(&["config", "import", &path("other.txt")]).expect_exit(2).expect_stderr(&["has no known format"]);
     env.run(&["config", "import", &path("other.txt"), "--from", "litelm"])

@@ -112,7 +112,7 @@ fn retry_replaces_the_failed_answer() {
     let b = ScriptedServer::with_replies(&[&bad_request(), &answer("b1")]);
     let env = two_model_env(&a, &b);
     env.run(&["compare", "-m", "a,b", "one"]).expect_exit(7);
-    env.run(&["pick", "@2"]).expect_exit(2).expect_stderr(&["1@2 has no answer to continue with", "mmchat retry 1@2"]);
+    env.run(&["pick", "@2"]).expect_exit(2).expect_stderr(&["1@2 has no text", "mmchat retry 1@2"]);
     env.run(&["pick", "@3"]).expect_exit(2).expect_stderr(&["no answer 3"]);
     env.run(&["pick"]).expect_exit(2).expect_stderr(&["1@1, 1@2"]);
     assert_eq!(env.run(&["retry"]).expect_exit(0).stdout, "b1");

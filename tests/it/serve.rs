@@ -295,7 +295,7 @@ fn invalid_settings_are_rejected_at_startup() {
     env.run(&["serve", "--listen", "nonsense"]).expect_exit(1).expect_stderr(&["nonsense"]);
     env.run(&["serve", "--check", "--listen", "127.0.0.1:0"])
         .expect_exit(0)
-        .expect_stderr(&["ok:", "2 model(s), 1 route(s)"]);
+        .expect_stderr(&["ok:", "2 models, 1 route"]);
     env.write_config(&gateway_config(&mock, "[serve.keys.x]\napi_key = { env = \"NOT_SET\" }\n"));
     env.run(&["serve", "--check", "--listen", "127.0.0.1:0"])
         .expect_exit(3)

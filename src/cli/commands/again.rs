@@ -24,7 +24,7 @@ use crate::{config::Flags, engine::plan};
     Examples:\n  \
     mmchat again                   Ask the last prompt again\n  \
     mmchat again -m strong         Send the last prompt to another model\n  \
-    mmchat again -m strong 12@2    Send the second prompt of conversation 12 to it"
+    mmchat again -m strong 12@2    Send the prompt of answer 12@2 to strong"
 )]
 pub(crate) struct AgainArgs {
     /// A conversation, or one turn of it, such as 12 or 12@2

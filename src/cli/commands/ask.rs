@@ -241,7 +241,7 @@ pub(crate) async fn stream_answer(
             && outcome.result.is_err()
         {
             // stdout is closed, but the failure still determines the exit code.
-            return Ok(Exit::from_outcome(outcome));
+            return Ok(Exit::from_record(outcome));
         }
         if let Err(error) = written {
             // stdout is closed or failed; the answer so far is recorded, because it is billed.
@@ -250,7 +250,7 @@ pub(crate) async fn stream_answer(
         }
         if let EventKind::Finished(outcome) = &event.kind {
             streams.finish(outcome.result.is_ok())?;
-            return Ok(Exit::from_outcome(outcome));
+            return Ok(Exit::from_record(outcome));
         }
     }
 }

@@ -21,7 +21,7 @@ const BINARY_NAME: &str = "mmchat";
 /// Print a shell completion script
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The script asks mmchat for every completion, so it offers the names of the current config. zsh \
+    after_help = "The script runs mmchat for every completion, so it offers the names of the current config. zsh \
     reads it as _mmchat from a directory of $fpath.\n\n\
     Examples:\n  \
       mmchat completions bash > ~/.local/share/bash-completion/completions/mmchat\n  \

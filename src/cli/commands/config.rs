@@ -11,11 +11,12 @@ use crate::cli::{
 };
 use crate::{
     config::{self, ConfigError, Flags, Origins, renamed_keys::replace_renamed_keys, show::effective_toml},
+    model::plural,
     render::Output,
     term::output::{Streams, write_stderr},
 };
 
-/// Show, check or import the config, or print its path
+/// Show, check, import or migrate the config, or print its path or schema
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
       mmchat config check\n  \
@@ -30,8 +31,8 @@ pub(crate) struct ConfigArgs {
 enum ConfigCommand {
     /// Show the effective settings and config, without secrets
     #[command(after_help = "Layers, later ones win: defaults, the system's config file, the config file of the user, \
-    environment variables, options. An endpoint, model, route, set or preset of the user replaces the whole entry of \
-    the system.\n\n\
+    environment variables, options. An endpoint, model, route, set, preset or client key of the user replaces the \
+    whole entry of the system with this name.\n\n\
     Examples:\n  \
       mmchat config show --origin\n  \
       mmchat --config team.toml config show")]
@@ -49,7 +50,7 @@ enum ConfigCommand {
     Path,
     #[cfg(feature = "import")]
     Import(super::import::ImportArgs),
-    /// Replace the old names of renamed keys in the config file, and keep a copy of it
+    /// Replace the old names of renamed config keys, and keep a copy of the old file
     #[command(after_help = "Examples:\n  \
       mmchat config migrate --dry-run\n  \
       mmchat config migrate")]
@@ -112,13 +113,13 @@ fn check(context: &Context, settings: &config::ResolvedSettings) -> Result<Exit,
     print_warnings(&config);
     let files: Vec<_> = config.files.iter().map(|file| file.display().to_string()).collect();
     write_stderr(&format!(
-        "{}: {} endpoint(s), {} model(s), {} route(s), {} set(s), {} preset(s), no problems\n",
+        "{}: {}, {}, {}, {}, {}, no problems\n",
         files.join(", "),
-        config.endpoints.len(),
-        config.models.len(),
-        config.routes.len(),
-        config.sets.len(),
-        config.presets.len(),
+        plural(config.endpoints.len(), "endpoint"),
+        plural(config.models.len(), "model"),
+        plural(config.routes.len(), "route"),
+        plural(config.sets.len(), "set"),
+        plural(config.presets.len(), "preset"),
     ));
     Ok(Exit::Ok)
 }
@@ -136,7 +137,7 @@ fn migrate(args: &MigrateArgs, context: &Context) -> Result<Exit, CliError> {
         return Ok(Exit::Ok);
     }
     if renamed_keys.is_empty() {
-        write_stderr(&format!("{}: no renamed keys\n", transaction.path().display()));
+        write_stderr(&format!("{}: no renamed config keys\n", transaction.path().display()));
         return Ok(Exit::Ok);
     }
     transaction.check(&text)?;

@@ -170,12 +170,20 @@ fn select_diagnoses(config: &Config, args: &DoctorArgs) -> Result<Vec<Diagnosis>
     Ok(diagnoses)
 }
 
-/// Prints each piece of advice once.
+/// Prints the advice for each endpoint, for several failures of one error class only the first.
 fn print_advice(diagnoses: &[Diagnosis], findings: &[Vec<Finding>]) {
     let mut printed = Vec::new();
     for (diagnosis, findings) in diagnoses.iter().zip(findings) {
+        let mut explained: Vec<(&str, ErrorClass)> = Vec::new();
         for finding in findings {
             let Some(advice) = &finding.hint else { continue };
+            if let Some(class) = finding.class {
+                // Several keys of one endpoint are separate problems.
+                if explained.iter().any(|(check, known)| *known == class && *check != finding.check) {
+                    continue;
+                }
+                explained.push((finding.check, class));
+            }
             let line = format!("{} {}: {}\n", diagnosis.endpoint.name, finding.check, one_line(advice));
             if !printed.contains(&line) {
                 write_stderr(&line);

@@ -9,8 +9,13 @@ use super::{init::questions, models::find_endpoint};
 use crate::cli::{
     CliError, Context,
     support::{
-        completion::CompletionKind, config_input, config_transaction::ConfigTransaction, exit::Exit,
-        key_uses::key_file_names, list_format::ListArgs,
+        completion::CompletionKind,
+        config_input,
+        config_transaction::ConfigTransaction,
+        exit::Exit,
+        key_uses::{key_file_names, unused_key_file},
+        list_format::ListArgs,
+        terminal_guard::TerminalGuard,
     },
 };
 use crate::{
@@ -18,7 +23,7 @@ use crate::{
         Flags,
         edit::NewEndpoint,
         template::{TemplateEndpoint, TemplateKey, key_file_path},
-        unique_name, vendors,
+        vendors,
     },
     model::api_key::{ApiKey, redact_url},
     render::table::Table,
@@ -131,7 +136,7 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
             let names = transaction.own_names();
             drop(transaction);
             let taken: Vec<&str> = names.endpoints.iter().map(|(name, _)| name.as_str()).collect();
-            let _guard = questions::TerminalGuard::install()?;
+            let _guard = TerminalGuard::install()?;
             questions::prompt_endpoint(&context.environment, &taken)?
         }
         None => {
@@ -153,7 +158,7 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
         TemplateKey::Env(name) => Some(("env", name.clone())),
         TemplateKey::File(path) => Some(("file", path.clone())),
         TemplateKey::Typed(key) => {
-            let name = unique_name(&endpoint.name, &key_file_names(&config));
+            let name = unused_key_file(&endpoint.name, &key_file_names(&config), transaction.path(), key);
             Some(("file", transaction.write_key_file(&name, key)?))
         }
     };
@@ -185,7 +190,7 @@ fn endpoint_from_args(args: &AddArgs, name: &str, context: &Context) -> Result<T
         }
         _ => (args.no_key || args.key_command.is_some()).then_some(TemplateKey::None),
     };
-    config_input::build_endpoint(name, args.url.as_deref(), key, &context.environment)
+    config_input::build_endpoint(name, (args.url.as_deref(), "add --url URL"), key, &context.environment)
 }
 
 /// Maximum length of a key, in bytes.
@@ -194,8 +199,7 @@ const MAX_KEY_BYTES: usize = 8192;
 /// Reads a key from standard input.
 pub(crate) fn read_key_from_stdin() -> Result<ApiKey, CliError> {
     let input = input::read(None)?;
-    let text = String::from_utf8_lossy(&input);
-    let key = ApiKey::new(&text);
+    let key = ApiKey::new(std::str::from_utf8(&input).unwrap_or_default());
     let is_one_line = !key.expose().contains(char::is_control) && key.expose().len() <= MAX_KEY_BYTES;
     if key.is_empty() || !is_one_line {
         return Err(CliError::usage(

@@ -2,7 +2,7 @@
 
 use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use jiff::{Timestamp, tz::TimeZone};
 use serde_json::{Value, json};
 
@@ -13,12 +13,15 @@ use crate::cli::{
         exit::Exit,
         list_format::ListArgs,
         recording::open_record,
-        turn_ref::{LAST, StoredConversation, TurnRef},
+        turn_ref::{LAST, StoredConversation, TurnRef, incomplete_reason, nothing_stored},
     },
 };
 use crate::{
     config::Flags,
-    model::sanitize::{Sanitizer, one_line},
+    model::{
+        plural,
+        sanitize::{Sanitizer, one_line, truncate_chars},
+    },
     render::{Output, table::Table},
     store::record::{Database, StoredTurn},
     term::{
@@ -39,8 +42,15 @@ use crate::{
     mmchat ask --continue 12 \"And then?\""
 )]
 pub(crate) struct HistoryArgs {
-    /// Print at most this many, the newest first
-    #[arg(short = 'n', long = "most", value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
+    /// Print at most this many conversations, the newest first
+    #[arg(
+        short = 'n',
+        long = "most",
+        value_name = "NUMBER",
+        allow_negative_numbers = true,
+        default_value_t = 20,
+        help_heading = "Output"
+    )]
     limit: usize,
     #[command(flatten)]
     list: ListArgs,
@@ -55,8 +65,15 @@ enum HistoryCommand {
         mmchat history list -n 100\n  \
         mmchat history list --format json")]
     List {
-        /// Print at most this many
-        #[arg(short = 'n', long = "most", value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
+        /// Print at most this many conversations
+        #[arg(
+            short = 'n',
+            long = "most",
+            value_name = "NUMBER",
+            allow_negative_numbers = true,
+            default_value_t = 20,
+            help_heading = "Output"
+        )]
         limit: usize,
         #[command(flatten)]
         list: ListArgs,
@@ -69,8 +86,15 @@ enum HistoryCommand {
         /// Words that must all occur; words in one pair of quotes must occur as a phrase
         #[arg(value_name = "WORDS", required = true)]
         words: Vec<String>,
-        /// Print at most this many, the newest first
-        #[arg(short = 'n', long = "most", value_name = "NUMBER", default_value_t = 20, help_heading = "Output")]
+        /// Print at most this many matches, the newest first
+        #[arg(
+            short = 'n',
+            long = "most",
+            value_name = "NUMBER",
+            allow_negative_numbers = true,
+            default_value_t = 20,
+            help_heading = "Output"
+        )]
         limit: usize,
         #[command(flatten)]
         list: ListArgs,
@@ -120,15 +144,16 @@ enum ExportFormat {
 
 /// Delete prompts and answers of conversations; their metrics are kept
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("selection").required(true)))]
 #[command(after_help = "Examples:\n  \
     mmchat history delete 12 13\n  \
     mmchat history delete --all")]
 struct DeleteArgs {
     /// Conversations to delete
-    #[arg(value_name = "ID", required_unless_present = "all")]
+    #[arg(value_name = "ID", group = "selection")]
     ids: Vec<i64>,
     /// Delete all conversations
-    #[arg(long, conflicts_with = "ids")]
+    #[arg(long, group = "selection")]
     all: bool,
     /// Do not ask for confirmation
     #[arg(short, long)]
@@ -141,7 +166,12 @@ struct DeleteArgs {
     mmchat history prune --days 30")]
 struct PruneArgs {
     /// Delete what is older than this many days [default: history_days of the config]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u32).range(1..=36_500)
+    )]
     days: Option<u32>,
 }
 
@@ -218,8 +248,8 @@ fn show(args: &ShowArgs, context: &Context) -> Result<(), CliError> {
     }
     let text = match (turn_ref.answer, turns.as_slice()) {
         (Some(_), [turn]) => {
-            if let Some(class) = &turn.class {
-                write_stderr(&format!("warning: this answer is incomplete or missing: {class}\n"));
+            if let Some(reason) = incomplete_reason(turn) {
+                write_stderr(&format!("warning: {reason}\n"));
             }
             format!("{}\n", turn.answer.trim_end_matches('\n'))
         }
@@ -260,14 +290,15 @@ fn export(args: &ExportArgs, context: &Context) -> Result<(), CliError> {
 }
 
 fn delete(args: &DeleteArgs, context: &Context) -> Result<(), CliError> {
-    let mut database = open_required(context)?;
+    let nothing = || CliError::Usage { message: "nothing to delete: no conversations are stored".into(), hint: None };
+    let mut database = open_record(context)?.ok_or_else(nothing)?;
     let now = Timestamp::now();
     if args.all {
         let confirmed = args.yes || (can_prompt() && confirm("Delete all stored prompts and answers?", false)?);
         if !confirmed {
             return Err(CliError::usage("nothing was deleted", "add --yes to delete everything"));
         }
-        write_stderr(&format!("deleted {} answer(s)\n", database.delete_all()?));
+        write_stderr(&format!("deleted {}\n", plural(database.delete_all()?, "answer")));
         return purge_traces(&database, now, context);
     }
     for &id in &args.ids {
@@ -311,36 +342,29 @@ fn prune(args: &PruneArgs, context: &Context) -> Result<(), CliError> {
         database.purge_deleted()?;
         health_file(context)?.remove_copy()?;
         write_stderr(
-            "no answers were deleted, because neither --days nor history_days is set; removed the traces of earlier \
-             deletions\nhint: add --days NUMBER\n",
+            "no answers were deleted, because neither --days nor history_days is set; what earlier deletions left on \
+             the disk was erased\nhint: add --days NUMBER\n",
         );
         return Ok(());
     };
     let now = Timestamp::now();
     let count = database.prune(days, now)?;
-    write_stderr(&format!("deleted {count} answer(s) older than {days} day(s)\n"));
+    write_stderr(&format!("deleted {} older than {}\n", plural(count, "answer"), plural(days as usize, "day")));
     let retention = Duration::from_secs(u64::from(days) * 24 * 3600);
     purge_traces(&database, now.checked_sub(retention).unwrap_or(Timestamp::MIN), context)
 }
 
 fn open_required(context: &Context) -> Result<Database, CliError> {
-    open_record(context)?.ok_or_else(|| {
-        CliError::usage(
-            "no conversations are stored",
-            "ask a question first; with history = false in the config, nothing is stored",
-        )
-    })
+    open_record(context)?.ok_or_else(no_conversations)
+}
+
+fn no_conversations() -> CliError {
+    nothing_stored("no conversations are stored")
 }
 
 /// The turns that `turn_ref` refers to: all of a conversation, or one answer.
 fn find_turns(database: &Database, turn_ref: TurnRef) -> Result<Vec<StoredTurn>, CliError> {
-    let nothing = || {
-        CliError::usage(
-            "no conversations are stored",
-            "ask a question first; with history = false in the config, nothing is stored",
-        )
-    };
-    let conversation = StoredConversation::find(database, turn_ref)?.ok_or_else(nothing)?;
+    let conversation = StoredConversation::find(database, turn_ref)?.ok_or_else(no_conversations)?;
     match turn_ref.answer {
         None => Ok(conversation.turns().to_vec()),
         Some(_) => Ok(conversation.answer(turn_ref)?.into_iter().cloned().collect()),
@@ -354,11 +378,7 @@ fn format_time(at: Timestamp) -> String {
 
 fn excerpt(text: &str) -> String {
     const MAX_CHARS: usize = 60;
-    let line = one_line(text);
-    match line.char_indices().nth(MAX_CHARS) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+    truncate_chars(&one_line(text), MAX_CHARS)
 }
 
 /// Formats conversations as Markdown: each prompt, and below it each answer under the name of its model.
@@ -372,8 +392,10 @@ fn markdown(turns: &[StoredTurn]) -> String {
         }
         for round in conversation.chunk_by(|a, b| a.round == b.round) {
             let first = &round[0];
-            let images =
-                if first.image_count > 0 { format!("\n> ({} image(s))", first.image_count) } else { String::new() };
+            let images = match first.image_count {
+                0 => String::new(),
+                count => format!("\n> ({})", plural(count, "image")),
+            };
             let prompt: Vec<String> = first.prompt.lines().map(|line| format!("> {line}")).collect();
             let _ = write!(out, "{}{images}\n\n", prompt.join("\n"));
             for turn in round {

@@ -14,8 +14,11 @@ use strum::VariantNames as _;
 use crate::cli::{
     CliError, Context,
     support::{
-        config_transaction::ConfigTransaction, context::read_text_file, error::unknown_value, exit::Exit,
-        key_uses::key_file_names,
+        config_transaction::ConfigTransaction,
+        context::read_text_file,
+        error::unknown_value,
+        exit::Exit,
+        key_uses::{key_file_names, unused_key_file},
     },
 };
 use crate::{
@@ -25,10 +28,11 @@ use crate::{
         template::key_file_path,
         unique_name,
     },
-    import::{ImportFormat, ImportedConfig, ImportedEndpoint, ImportedKey, ImportedModel, ImportedRoute},
+    import::{ImportError, ImportFormat, ImportedConfig, ImportedEndpoint, ImportedKey, ImportedModel, ImportedRoute},
     model::{
         api_key::{ApiKey, KeySource},
         endpoint::Endpoint,
+        plural,
         sanitize::one_line,
     },
     term::{input, output::write_stderr},
@@ -63,6 +67,8 @@ pub(crate) struct ImportArgs {
 /// What the import adds.
 #[derive(Default)]
 struct Additions {
+    /// The path of our config.
+    config_path: PathBuf,
     /// The name of each imported endpoint in the imported file, and in our config.
     endpoint_names: Vec<(String, String)>,
     endpoints: Vec<NewEndpoint>,
@@ -78,16 +84,10 @@ struct Additions {
 pub(crate) fn run(args: &ImportArgs, context: &Context) -> Result<Exit, CliError> {
     let text = read_input(&args.file)?;
     let format = select_format(args, &text)?;
-    let imported = format.parse(&text).map_err(|error| {
-        let hint = match &args.from {
-            Some(tool) => format!("check that the file is one of {tool}; the config was not changed"),
-            None => "name the tool with --from, such as --from litellm; the config was not changed".to_owned(),
-        };
-        CliError::usage(format!("cannot import {}: {error}", args.file.display()), hint)
-    })?;
+    let imported = format.parse(&text).map_err(|error| parse_error(&error, format, args))?;
     let transaction = ConfigTransaction::begin(context)?;
     let ring = KeyRing::new(context.environment.clone());
-    let additions = plan_additions(&imported, &transaction.config()?, &ring);
+    let additions = plan_additions(&imported, &transaction.config()?, &ring, transaction.path());
     let ((), text) = transaction.prepare(|editor| additions.apply(editor))?;
     transaction.check(&text)?;
     if !args.dry_run {
@@ -102,18 +102,39 @@ pub(crate) fn run(args: &ImportArgs, context: &Context) -> Result<Exit, CliError
 }
 
 fn read_input(file: &Path) -> Result<String, CliError> {
-    if file.as_os_str() == "-" {
+    if is_stdin(file) {
         return String::from_utf8(input::read(None)?)
             .map(|text| without_bom(&text))
-            .map_err(|_| CliError::usage("standard input is not UTF-8 text", "nothing was changed"));
+            .map_err(|_| CliError::usage("standard input is not UTF-8 text", "convert it to UTF-8"));
     }
-    let unreadable =
-        |reason| CliError::usage(format!("cannot read {}: {reason}", file.display()), "nothing was changed");
+    let unreadable = |reason| CliError::usage(format!("cannot read {}: {reason}", file.display()), "check the path");
     match read_text_file(file) {
         Ok(text) => Ok(without_bom(&text)),
         Err(crate::config::ConfigError::Read { reason, .. }) => Err(unreadable(reason)),
         Err(other) => Err(other.into()),
     }
+}
+
+fn is_stdin(file: &Path) -> bool {
+    file.as_os_str() == "-"
+}
+
+/// The name of the imported file in messages.
+fn input_name(file: &Path) -> String {
+    if is_stdin(file) { "standard input".to_owned() } else { file.display().to_string() }
+}
+
+/// The error for a file that cannot be parsed.
+fn parse_error(error: &ImportError, format: ImportFormat, args: &ImportArgs) -> CliError {
+    let name = input_name(&args.file);
+    let check_format = format!("check that {name} {}", format.requirement());
+    let advice = match (error, &args.from) {
+        (ImportError::Syntax(_), None) => format!("fix the syntax error in {name}"),
+        (ImportError::Syntax(_), Some(_)) => format!("fix the syntax error, or {check_format}"),
+        (ImportError::Content(_), None) => format!("{check_format}, or name another format with --from"),
+        (ImportError::Content(_), Some(_)) => check_format,
+    };
+    CliError::usage(format!("cannot import {name}: {error}"), format!("{advice}; the mmchat config was not changed"))
 }
 
 /// Removes the byte order mark that some editors write.
@@ -127,16 +148,16 @@ fn select_format(args: &ImportArgs, text: &str) -> Result<ImportFormat, CliError
         Some(tool) => tool.parse().map_err(|_| unknown_value("tool", tool, names)),
         None => ImportFormat::detect(text).ok_or_else(|| {
             CliError::usage(
-                format!("{} has no known format: expected one of {}", args.file.display(), names.join(", ")),
-                "name the tool with --from",
+                format!("{} has no known format", input_name(&args.file)),
+                format!("name the tool with --from; available: {}", names.join(", ")),
             )
         }),
     }
 }
 
 /// The parts of `imported` that are not in `config` yet, with names that are free there.
-fn plan_additions(imported: &ImportedConfig, config: &Config, ring: &KeyRing) -> Additions {
-    let mut additions = Additions::default();
+fn plan_additions(imported: &ImportedConfig, config: &Config, ring: &KeyRing, config_path: &Path) -> Additions {
+    let mut additions = Additions { config_path: config_path.to_owned(), ..Additions::default() };
     let mut taken: Vec<String> = config.endpoints.iter().map(|existing| existing.name.clone()).collect();
     for endpoint in &imported.endpoints {
         let local_name = find_matching_endpoint(config, endpoint, ring).unwrap_or_else(|| {
@@ -201,7 +222,7 @@ impl Additions {
                     let mut taken = key_file_names(config);
                     taken.extend(names.iter().filter(|other| *other != name).cloned());
                     taken.extend(self.keys.iter().map(|(file, _)| file.clone()));
-                    let file = unique_name(name, &taken);
+                    let file = unused_key_file(name, &taken, &self.config_path, key);
                     self.keys.push((file.clone(), key.clone()));
                     ("file", key_file_path(&file))
                 }
@@ -313,11 +334,11 @@ fn report(imported: &ImportedConfig, additions: &Additions, path: &Path, dry_run
         write_stderr(&format!("skipped: {}: {}\n", one_line(&entry.item), one_line(&reason)));
     }
     let totals = format!(
-        "{} endpoint(s), {} model(s), {} route(s), {} key file(s); {} skipped",
-        additions.endpoints.len(),
-        additions.models.len(),
-        additions.routes.len(),
-        additions.keys.len(),
+        "{}, {}, {}, {}; {} skipped",
+        plural(additions.endpoints.len(), "endpoint"),
+        plural(additions.models.len(), "model"),
+        plural(additions.routes.len(), "route"),
+        plural(additions.keys.len(), "key file"),
         imported.skipped.len()
     );
     write_stderr(&if dry_run {

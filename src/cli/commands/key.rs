@@ -16,8 +16,9 @@ use crate::cli::{
         config_input,
         config_transaction::ConfigTransaction,
         exit::Exit,
-        key_uses::{KeyUse, KeyUser, key_file_names, key_uses},
+        key_uses::{KeyUse, KeyUser, is_same_source, key_file_names, key_uses, unused_key_file},
         list_format::ListArgs,
+        terminal_guard::TerminalGuard,
     },
 };
 use crate::{
@@ -28,7 +29,7 @@ use crate::{
         output::write_stderr,
         prompt::{can_prompt, secret},
     },
-    transport::keys::KeyRing,
+    transport::keys::{KeyError, KeyRing, keyring},
 };
 
 /// Store, list or remove API keys outside the config
@@ -45,7 +46,7 @@ pub(crate) struct KeyArgs {
 #[derive(Debug, Subcommand)]
 enum KeyCommand {
     Set(SetArgs),
-    /// List the keys of each endpoint and where they are stored; no key is shown
+    /// List the keys of each endpoint, where they are stored, and whether they can be read; key commands are not run
     #[command(after_help = "Examples:\n  \
       mmchat key list\n  \
       mmchat key list --format json")]
@@ -122,7 +123,7 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
     let key = read_key(&name)?;
     let transaction = ConfigTransaction::begin(context)?;
     let config = transaction.config()?;
-    let name = if args.add { unused_key_name(&name, &config, &transaction, args.keyring) } else { name };
+    let name = if args.add { unused_key_name(&name, &key, &config, &transaction, args.keyring) } else { name };
     let reference = key_ref(&name, args.keyring);
     if args.keyring {
         update_keyring(&name, Some(&key))?;
@@ -154,7 +155,13 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
 }
 
 /// A key name that is not in use, so that `--add` never replaces an existing key.
-fn unused_key_name(name: &str, config: &Config, transaction: &ConfigTransaction, keyring: bool) -> String {
+fn unused_key_name(
+    name: &str,
+    key: &ApiKey,
+    config: &Config,
+    transaction: &ConfigTransaction,
+    keyring: bool,
+) -> String {
     let keyring_name = |key: KeyUse| match key.source {
         KeySource::Keyring(name) => Some(name.clone()),
         _ => None,
@@ -162,12 +169,7 @@ fn unused_key_name(name: &str, config: &Config, transaction: &ConfigTransaction,
     if keyring {
         return unique_name(name, &key_uses(config).filter_map(keyring_name).collect::<Vec<_>>());
     }
-    // A key file that no endpoint refers to yet must not be overwritten either.
-    let key_file = transaction.path().with_file_name(key_file_path(name));
-    let files = key_file.parent().and_then(|folder| std::fs::read_dir(folder).ok()).into_iter().flatten().flatten();
-    let mut taken: Vec<String> = files.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
-    taken.extend(key_file_names(config));
-    unique_name(name, &taken)
+    unused_key_file(name, &key_file_names(config), transaction.path(), key)
 }
 
 fn report_use(endpoint: &str, old_keys: &[KeySource], added: bool) {
@@ -183,6 +185,7 @@ fn read_key(name: &str) -> Result<ApiKey, CliError> {
     if !can_prompt() {
         return read_key_from_stdin();
     }
+    let _guard = TerminalGuard::install()?;
     let key = secret(&format!("Key {name} (not shown)"))?;
     if key.is_empty() {
         Err(CliError::usage("empty key: nothing was stored", "type or paste the key"))
@@ -208,7 +211,8 @@ fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {
     let mut table = Table::new(&["endpoint", "key", "source", "state"]);
     let mut document = Vec::new();
     for KeyUse { user, source } in key_uses(&config) {
-        let state = ring.check(source).map_or_else(|error| error.to_string(), |()| "ok".to_owned());
+        let checked = check_key(&ring, source);
+        let state = checked.as_ref().map_or_else(ToString::to_string, |state| (*state).to_owned());
         let (endpoint, key, mut entry) = match user {
             KeyUser::Endpoint { endpoint, index } => {
                 (endpoint, (index + 1).to_string(), json!({"endpoint": endpoint, "key": index}))
@@ -223,8 +227,8 @@ fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {
         entry["source"] = source.to_string().into();
         entry["state"] = state.clone().into();
         document.push(entry);
-        table.add_row(vec![endpoint.to_owned(), key, source.to_string(), state.clone()]);
-        if state != "ok" {
+        table.add_row(vec![endpoint.to_owned(), key, source.to_string(), state]);
+        if checked.is_err() {
             table.highlight_last_row();
         }
     }
@@ -239,11 +243,24 @@ fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {
     args.print(context, &[table], &document.into())
 }
 
+/// The state of a key, as far as it is known without running a command or asking for access to the keyring.
+fn check_key(ring: &KeyRing, source: &KeySource) -> Result<&'static str, KeyError> {
+    ring.check(source)?;
+    Ok(match source {
+        KeySource::Command(_) | KeySource::Shell(_) => "not run",
+        KeySource::Keyring(_) => "not read",
+        KeySource::Env(_) | KeySource::File(_) | KeySource::Literal(_) => "ok",
+    })
+}
+
 /// The key files that the config does not refer to.
 fn unused_key_files(config: &Config, path: Option<&Path>) -> Vec<PathBuf> {
     let Some(folder) = path.and_then(Path::parent).map(|folder| folder.join("keys")) else { return Vec::new() };
     let files = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path());
-    let is_used = |path: &Path| key_uses(config).any(|key| matches!(key.source, KeySource::File(used) if used == path));
+    let is_used = |path: &Path| {
+        let source = KeySource::File(path.to_owned());
+        key_uses(config).any(|key| is_same_source(key.source, &source))
+    };
     let mut unused: Vec<PathBuf> = files.filter(|path| path.is_file() && !is_used(path)).collect();
     unused.sort();
     unused
@@ -267,7 +284,8 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
     if !users.is_empty() {
         let path = transaction.path().to_owned();
         transaction.edit(|editor| {
-            let is_same_file = |value: &str| resolve_config_path(&path, value) == file;
+            let is_same_file =
+                |value: &str| is_same_source(&KeySource::File(resolve_config_path(&path, value)), &source);
             editor.remove_key_refs(&|kind, value| match kind {
                 "file" => !args.keyring && is_same_file(value),
                 kind => kind == reference.0 && value == reference.1,
@@ -299,14 +317,14 @@ fn removable_uses(
 ) -> Result<Vec<String>, CliError> {
     let is_removable =
         |user: &KeyUser| matches!(user, KeyUser::Endpoint { endpoint, .. } if own_names.contains("endpoint", endpoint));
-    let users = key_uses(config).filter(|key| key.source == source).map(|key| key.user);
+    let users = key_uses(config).filter(|key| is_same_source(key.source, source)).map(|key| key.user);
     let (users, other_users): (Vec<KeyUser>, Vec<KeyUser>) = users.partition(is_removable);
     // Neither headers, client keys nor endpoints of the system's file are changed.
     for user in &other_users {
         if !args.everywhere {
             return Err(CliError::usage(
                 format!("{user} uses key \"{name}\""),
-                "change the config first, or use --everywhere to remove the key nevertheless",
+                "change the config first, or use --everywhere to remove the key anyway",
             ));
         }
         write_stderr(&format!("warning: {user} uses key \"{name}\", and will fail without it\n"));
@@ -328,7 +346,7 @@ fn is_used(config: &Config, reference: &KeyRef, config_path: &Path) -> bool {
         "keyring" => KeySource::Keyring(reference.1.clone()),
         _ => KeySource::File(resolve_config_path(config_path, &reference.1)),
     };
-    key_uses(config).any(|key| *key.source == source)
+    key_uses(config).any(|key| is_same_source(key.source, &source))
 }
 
 /// The backups of a key file, which are made when another key replaces it.
@@ -345,11 +363,11 @@ fn backups_of(file: &Path) -> Vec<PathBuf> {
 
 /// Stores a key in the system keyring, or removes it.
 fn update_keyring(name: &str, key: Option<&ApiKey>) -> Result<(), CliError> {
-    let result = match key {
-        Some(key) => crate::transport::keys::keyring::store(name, key),
-        None => crate::transport::keys::keyring::delete(name),
-    };
-    result.map_err(|error| {
-        CliError::usage(error.to_string(), "omit --keyring to store it in a file that only you can read")
-    })
+    if let Some(key) = key {
+        let hint = "omit --keyring to store it in a file that only you can read";
+        return keyring::store(name, key).map_err(|error| CliError::usage(error.to_string(), hint));
+    }
+    let other_build = if cfg!(feature = "keyring") { "" } else { "use a build with the feature \"keyring\", or " };
+    let hint = format!("{other_build}remove the entry \"{name}\" with your system's keyring tool");
+    keyring::delete(name).map_err(|error| CliError::usage(error.to_string(), hint))
 }

@@ -33,14 +33,14 @@ const FILES: [(&str, &str); 6] = [
 /// The section ENVIRONMENT.
 const ENVIRONMENT: [(&str, &str); 14] = [
     ("MMCHAT_CONFIG", "The config file, as --config"),
-    ("MMCHAT_MODEL", "The model or route to use, as --model"),
+    ("MMCHAT_MODEL", "The model or route of \"mmchat ask\" and \"mmchat chat\", as --model"),
     ("MMCHAT_FORMAT", "The output format, as --format"),
     ("MMCHAT_TIMEOUT", "The time limit for a complete answer, as --timeout"),
     ("MMCHAT_NO_STDIN", "1: do not read standard input, as --no-stdin"),
     ("MMCHAT_PLAIN", "1: no color, no Markdown rendering, no redrawing, as --plain"),
     ("MMCHAT_LOG", "1: print every attempt to stderr, as --verbose"),
     ("OPENAI_API_KEY, DEEPSEEK_API_KEY, ...", "API keys; \"mmchat vendors\" lists the variable of each vendor"),
-    ("NO_COLOR", "Disables color and Markdown rendering"),
+    ("NO_COLOR", "Disables color and Markdown rendering, but not redrawing"),
     ("COLUMNS", "The width of the terminal"),
     ("VISUAL, EDITOR", "The editor of \"mmchat presets edit\""),
     ("https_proxy, http_proxy, all_proxy", "The proxy for requests to endpoints"),
@@ -55,7 +55,7 @@ const ENVIRONMENT: [(&str, &str); 14] = [
       mmchat man compare | man -l -\n  \
       mmchat man --dir ~/.local/share/man/man1")]
 pub(crate) struct ManArgs {
-    /// Command to print the page of [default: mmchat itself]
+    /// Command whose page to print [default: mmchat itself]
     #[arg(value_name = "COMMAND")]
     words: Vec<String>,
     /// Write all pages into this directory

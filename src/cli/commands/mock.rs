@@ -6,7 +6,10 @@ use clap::Args;
 use strum::VariantNames as _;
 use tokio::net::TcpListener;
 
-use crate::cli::{CliError, Context, support::exit::Exit};
+use crate::cli::{
+    CliError, Context,
+    support::{error::unknown_value, exit::Exit},
+};
 use crate::{
     config::parse_duration,
     mock::{Fault, MockConfig, Script, built_in_models, serve},
@@ -36,22 +39,22 @@ pub(crate) struct MockArgs {
     #[arg(long, value_name = "TIME", value_parser = parse_duration, help_heading = "Answers")]
     ttft: Option<Duration>,
     /// Set the tokens per second; 0 disables the delay
-    #[arg(long, value_name = "NUMBER", help_heading = "Answers")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Answers")]
     tps: Option<f64>,
     /// Set the number of tokens of an answer
-    #[arg(long, value_name = "NUMBER", help_heading = "Answers")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Answers")]
     tokens: Option<u64>,
     /// Set the number of reasoning tokens before the answer
-    #[arg(long, value_name = "NUMBER", help_heading = "Answers")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Answers")]
     reasoning: Option<u64>,
     /// Do not report token usage
     #[arg(long, help_heading = "Answers")]
     no_usage: bool,
     /// Seed the generated texts with this number
-    #[arg(long, value_name = "NUMBER", default_value_t = 0, help_heading = "Answers")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, default_value_t = 0, help_heading = "Answers")]
     seed: u64,
     /// Listen on this port; 0 selects a free one
-    #[arg(long, default_value_t = 0, help_heading = "Server")]
+    #[arg(long, allow_negative_numbers = true, default_value_t = 0, help_heading = "Server")]
     port: u16,
     /// Require this key from clients
     #[arg(long, value_name = "KEY", help_heading = "Server")]
@@ -97,10 +100,7 @@ fn settings(args: &MockArgs) -> Result<MockConfig, CliError> {
         models.push((name.to_owned(), base.with_settings(settings).map_err(invalid)?));
     }
     if let Some(fault) = &args.fault {
-        let fault = fault.parse().map_err(|_| {
-            let available = format!("available: {}", Fault::VARIANTS.join(", "));
-            CliError::usage(format!("unknown fault \"{fault}\""), available)
-        })?;
+        let fault = fault.parse().map_err(|_| unknown_value("fault", fault, Fault::VARIANTS))?;
         for (_, script) in &mut models {
             script.fault = Some(fault);
         }

@@ -11,6 +11,7 @@ use crate::cli::{
         config_transaction::ConfigTransaction,
         context::{preset_file_names, preset_folder, read_text_file},
         exit::Exit,
+        terminal_guard::TerminalGuard,
     },
 };
 use crate::{
@@ -77,15 +78,27 @@ struct AddArgs {
     #[arg(long = "tag", value_name = "TAG", value_delimiter = ',', help_heading = "Models")]
     tags: Vec<String>,
     /// Set the context window: input and output tokens together
-    #[arg(long, value_name = "TOKENS", help_heading = "Models")]
+    #[arg(long, value_name = "TOKENS", allow_negative_numbers = true, help_heading = "Models")]
     context: Option<u64>,
     /// Set the price of a million input tokens
-    #[arg(long, value_name = "AMOUNT", requires = "price_output", help_heading = "Models")]
+    #[arg(
+        long,
+        value_name = "AMOUNT",
+        allow_negative_numbers = true,
+        requires = "price_output",
+        help_heading = "Models"
+    )]
     price_input: Option<f64>,
     /// Set the price of a million output tokens
-    #[arg(long, value_name = "AMOUNT", requires = "price_input", help_heading = "Models")]
+    #[arg(
+        long,
+        value_name = "AMOUNT",
+        allow_negative_numbers = true,
+        requires = "price_input",
+        help_heading = "Models"
+    )]
     price_output: Option<f64>,
-    /// Limit the time to list the models of the endpoint, for the question which model to add
+    /// Limit the time to list the endpoint's models when no model is given
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = parse_duration, help_heading = "Limits")]
     timeout: std::time::Duration,
 }
@@ -178,7 +191,7 @@ fn add(args: &AddArgs, context: &Context) -> Result<String, CliError> {
 /// Prompts for what the flags do not specify.
 fn prompt_for_model(args: &AddArgs, context: &Context) -> Result<NewModel, CliError> {
     let config = ConfigTransaction::begin(context)?.config()?;
-    let _guard = questions::TerminalGuard::install()?;
+    let _guard = TerminalGuard::install()?;
     let endpoint = match &args.endpoint {
         Some(name) => find_endpoint(&config, name)?,
         None => questions::choose_endpoint(&config)?,

@@ -8,7 +8,7 @@ use crate::cli::{
     support::{
         exit::Exit,
         recording::open_record,
-        turn_ref::{LAST, StoredConversation, TurnRef},
+        turn_ref::{LAST, StoredConversation, TurnRef, incomplete_reason, nothing_stored},
     },
 };
 use crate::{
@@ -23,7 +23,7 @@ use crate::{
     mmchat pick @2\n  \
     mmchat ask --continue \"And at night?\"")]
 pub(crate) struct PickArgs {
-    /// The answer, such as 12@2, or @2 for the last comparison
+    /// The answer, such as 12@2, or @2 in the conversation used last
     #[arg(value_name = "ID@N", default_value = LAST)]
     turn: String,
 }
@@ -36,12 +36,7 @@ pub(crate) fn run(args: &PickArgs, context: &Context) -> Result<Exit, CliError> 
 /// Picks the answer that `reference` refers to, and prints how to continue with it.
 pub(crate) fn pick_by_ref(reference: &str, context: &Context) -> Result<(), CliError> {
     let turn_ref: TurnRef = reference.parse()?;
-    let nothing = || {
-        CliError::usage(
-            "no stored answers to pick from",
-            "run a comparison first; with history = false in the config, nothing is stored",
-        )
-    };
+    let nothing = || nothing_stored("no stored answers to pick from");
     let mut database = open_record(context)?.ok_or_else(nothing)?;
     let conversation = StoredConversation::find(&database, turn_ref)?.ok_or_else(nothing)?;
     let Some(turn) = conversation.answer(turn_ref)? else {
@@ -63,16 +58,12 @@ pub(crate) fn pick_by_ref(reference: &str, context: &Context) -> Result<(), CliE
 
 /// Stores the answer of `turn` as the picked one; an error if it failed without any text.
 pub(crate) fn store_pick(database: &mut Database, turn: &StoredTurn) -> Result<(), CliError> {
-    let reference = turn.reference();
-    match &turn.class {
-        Some(class) if turn.answer.trim().is_empty() => {
-            return Err(CliError::usage(
-                format!("{reference} has no answer to continue with: \"{}\" failed ({class})", turn.requested),
-                format!("pick another answer, or run \"mmchat retry {reference}\""),
-            ));
+    if let Some(reason) = incomplete_reason(turn) {
+        if turn.answer.trim().is_empty() {
+            let hint = format!("pick another answer, or run \"mmchat retry {}\"", turn.reference());
+            return Err(CliError::usage(reason, hint));
         }
-        Some(class) => write_stderr(&format!("warning: the answer {reference} is incomplete: {class}\n")),
-        None => {}
+        write_stderr(&format!("warning: {reason}\n"));
     }
     Ok(database.pick(turn.id, Timestamp::now())?)
 }

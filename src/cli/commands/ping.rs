@@ -79,8 +79,8 @@ struct ModelCheck<'a> {
     is_listed: Option<bool>,
     /// The most similar listed id, when the model is not listed.
     nearest: Option<String>,
-    /// The outcome of the `--deep` request.
-    outcome: Option<Arc<CallRecord>>,
+    /// The record of the `--deep` request.
+    record: Option<Arc<CallRecord>>,
 }
 
 pub(crate) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> {
@@ -96,11 +96,11 @@ pub(crate) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> 
         "ping",
         (&RecordingArgs::metadata_only(), &plan, Continuation::New),
     );
-    let (mut endpoint_checks, outcomes) = runtime.block_on(async {
+    let (mut endpoint_checks, records) = runtime.block_on(async {
         let plan = args.deep.then_some(plan);
         let deep = async {
             match plan {
-                Some(plan) => collect_outcomes(&engine, plan, |event| recorder.on_event(event)).await,
+                Some(plan) => collect_records(&engine, plan, |event| recorder.on_event(event)).await,
                 None => Vec::new(),
             }
         };
@@ -123,10 +123,10 @@ pub(crate) fn run(args: &PingArgs, context: &Context) -> Result<Exit, CliError> 
             cache_model_list(context, &check.endpoint, models);
         }
     }
-    let mut outcomes = outcomes.into_iter();
+    let mut records = records.into_iter();
     let model_checks: Vec<ModelCheck<'_>> = models
         .iter()
-        .map(|model| ModelCheck { outcome: outcomes.next(), ..check_model(model, &endpoint_checks) })
+        .map(|model| ModelCheck { record: records.next(), ..check_model(model, &endpoint_checks) })
         .collect();
     let document = json!({
         "endpoints": endpoint_checks.iter().map(endpoint_json).collect::<Vec<_>>(),
@@ -197,22 +197,22 @@ pub(crate) fn one_token_plan(models: &[Arc<Target>], timeout: Duration) -> Plan 
     Plan { calls: calls.collect(), max_concurrent: Some(MAX_CONCURRENT_CALLS) }
 }
 
-/// Runs the plan and returns the outcome of each call in the order of the plan.
-pub(crate) async fn collect_outcomes(
+/// Runs the plan and returns the record of each call in the order of the plan.
+pub(crate) async fn collect_records(
     engine: &Arc<Engine>,
     plan: Plan,
     mut on_event: impl FnMut(&Event),
 ) -> Vec<Arc<CallRecord>> {
     let mut events = std::pin::pin!(engine.run(plan));
-    let mut outcomes = Vec::new();
+    let mut records = Vec::new();
     while let Some(event) = events.next().await {
         on_event(&event);
-        if let EventKind::Finished(outcome) = event.kind {
-            outcomes.push((event.call, outcome));
+        if let EventKind::Finished(record) = event.kind {
+            records.push((event.call, record));
         }
     }
-    outcomes.sort_by_key(|(index, _)| *index);
-    outcomes.into_iter().map(|(_, outcome)| outcome).collect()
+    records.sort_by_key(|(index, _)| *index);
+    records.into_iter().map(|(_, record)| record).collect()
 }
 
 fn check_model<'a>(model: &'a Target, endpoint_checks: &[EndpointCheck]) -> ModelCheck<'a> {
@@ -223,7 +223,7 @@ fn check_model<'a>(model: &'a Target, endpoint_checks: &[EndpointCheck]) -> Mode
     let nearest = ids
         .filter(|_| listed == Some(false))
         .and_then(|ids| closest_name(&model.upstream_id, ids.into_iter()).map(str::to_owned));
-    ModelCheck { model, is_listed: listed, nearest, outcome: None }
+    ModelCheck { model, is_listed: listed, nearest, record: None }
 }
 
 fn endpoint_table(checks: &[EndpointCheck]) -> Table {
@@ -252,9 +252,9 @@ fn error_message(error: &CallError) -> String {
 }
 
 fn model_table(checks: &[ModelCheck<'_>]) -> Table {
-    let has_outcomes = checks.iter().any(|check| check.outcome.is_some());
+    let has_records = checks.iter().any(|check| check.record.is_some());
     let columns = ["model", "endpoint", "upstream id", "listed", "note", "state", ">TTFT"];
-    let mut table = Table::new(if has_outcomes { &columns } else { &columns[..5] });
+    let mut table = Table::new(if has_records { &columns } else { &columns[..5] });
     for check in checks {
         let listed = match check.is_listed {
             Some(true) => "yes",
@@ -269,24 +269,24 @@ fn model_table(checks: &[ModelCheck<'_>]) -> Table {
             listed.to_owned(),
             note(check),
         ];
-        if let Some(outcome) = &check.outcome {
-            row.extend([outcome_state(outcome), outcome.ttft.map(format_duration).unwrap_or_default()]);
+        if let Some(record) = &check.record {
+            row.extend([record_state(record), record.ttft.map(format_duration).unwrap_or_default()]);
         }
         table.add_row(row);
     }
     table
 }
 
-/// The outcome of a request, for a table: `ok` or `ERR` with the error class.
-pub(crate) fn outcome_state(outcome: &CallRecord) -> String {
-    match &outcome.result {
+/// The result of a request, for a table: `ok` or `ERR` with the error class.
+pub(crate) fn record_state(record: &CallRecord) -> String {
+    match &record.result {
         Ok(_) => "ok".to_owned(),
         Err(error) => format!("ERR {}", error.class),
     }
 }
 
 fn note(check: &ModelCheck<'_>) -> String {
-    match (&check.outcome, &check.nearest) {
+    match (&check.record, &check.nearest) {
         (Some(record), _) => record.result.as_ref().err().map(error_message).unwrap_or_default(),
         (None, Some(nearest)) => format!("did you mean \"{nearest}\"?"),
         (None, None) => String::new(),
@@ -308,11 +308,11 @@ fn endpoint_json(check: &EndpointCheck) -> Value {
 }
 
 fn model_json(check: &ModelCheck<'_>) -> Value {
-    let response = check.outcome.as_ref().map(|outcome| {
+    let response = check.record.as_ref().map(|record| {
         json!({
-            "ok": outcome.result.is_ok(),
-            "ttft_ms": outcome.ttft.map(|ttft| u64::try_from(ttft.as_millis()).unwrap_or(u64::MAX)),
-            "error": outcome.result.as_ref().err().map(crate::render::json::error),
+            "ok": record.result.is_ok(),
+            "ttft_ms": record.ttft.map(|ttft| u64::try_from(ttft.as_millis()).unwrap_or(u64::MAX)),
+            "error": record.result.as_ref().err().map(crate::render::json::error),
         })
     });
     json!({
@@ -341,8 +341,8 @@ fn exit_code(endpoint_checks: &[EndpointCheck], model_checks: &[ModelCheck<'_>])
         (Err(error), _) | (Ok(_), Some((_, error))) => Exit::from_class(error.class),
         (Ok(_), None) => Exit::Ok,
     });
-    let models = model_checks.iter().map(|check| match (&check.outcome, check.is_listed) {
-        (Some(outcome), _) => Exit::from_outcome(outcome),
+    let models = model_checks.iter().map(|check| match (&check.record, check.is_listed) {
+        (Some(record), _) => Exit::from_record(record),
         (None, Some(false)) => Exit::from_class(ErrorClass::Model),
         (None, Some(true)) => Exit::Ok,
         // Without a list, the failure of the endpoint counts for its models.

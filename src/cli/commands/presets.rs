@@ -9,6 +9,7 @@ use crate::cli::{
     CliError, Context,
     support::{
         completion::CompletionKind,
+        config_input::validate_name,
         config_transaction::no_config_path,
         context::{preset_folder, read_text_file},
         exit::Exit,
@@ -16,7 +17,7 @@ use crate::cli::{
     },
 };
 use crate::{
-    config::{Flags, Preset, is_valid_new_name, normalize_name},
+    config::{Flags, Preset},
     render::{Output, table::Table},
     store,
     term::output::{Streams, write_stderr},
@@ -114,13 +115,7 @@ fn show(name: &str, context: &Context) -> Result<Exit, CliError> {
 /// Opens the file of the preset in the editor and validates it afterwards. The file is kept even if it is invalid.
 fn edit(name: &str, context: &Context) -> Result<Exit, CliError> {
     let (config, settings) = context.config(context.settings(Flags::default())?)?;
-    let name = normalize_name(name);
-    if !is_valid_new_name(&name) {
-        return Err(CliError::usage(
-            format!("invalid name \"{name}\""),
-            "use letters of any script, digits, \".\", \"_\" and \"-\"",
-        ));
-    }
+    let name = validate_name(name)?;
     let in_config = config.preset(&name).and_then(|_| {
         let layers = Context::layers(&context.environment, &settings).ok()?;
         layers.file_of_preset(&name).map(Path::to_owned)
@@ -132,7 +127,7 @@ fn edit(name: &str, context: &Context) -> Result<Exit, CliError> {
         store::write_atomic(&path, NEW_PRESET)
             .map_err(|source| CliError::System { what: format!("cannot write {}", path.display()), source })?;
     }
-    open_in_editor(&editor, &path)?;
+    open_in_editor(&editor, &path, &name)?;
     if in_config.is_some() {
         context.config(context.settings(Flags::default())?)?;
     } else {
@@ -149,7 +144,7 @@ fn editor_command(context: &Context, path: &Path) -> Result<String, CliError> {
     editor.map(str::to_owned).ok_or_else(|| CliError::usage("neither VISUAL nor EDITOR is set", hint()))
 }
 
-fn open_in_editor(editor: &str, path: &Path) -> Result<(), CliError> {
+fn open_in_editor(editor: &str, path: &Path, preset: &str) -> Result<(), CliError> {
     // The command may have arguments, such as `code --wait`.
     let mut words = editor.split_whitespace();
     let program = words.next().unwrap_or_default();
@@ -161,7 +156,7 @@ fn open_in_editor(editor: &str, path: &Path) -> Result<(), CliError> {
                 "the editor \"{program}\" ended with {}, so the file was not checked",
                 crate::model::describe_status(status)
             ),
-            "run \"mmchat config check\"",
+            format!("run \"mmchat presets show {preset}\" to check it"),
         )),
         Err(source) => Err(CliError::System { what: format!("cannot run the editor \"{program}\""), source }),
     }

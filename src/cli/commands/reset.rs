@@ -1,6 +1,6 @@
-//! `mmchat reset`: removes health records, so that a model, endpoint or route gets requests again at once.
+//! `mmchat reset`: removes health entries, so that a model, endpoint or route gets requests again at once.
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::status::{all_targets, configured_targets, health_file, key_hashes, update_health};
 use crate::cli::{
@@ -16,16 +16,17 @@ use crate::{
 
 /// Clear cooldowns and open circuit breakers, so that requests are sent again at once
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("selection").required(true)))]
 #[command(after_help = "Examples:\n  \
       mmchat reset chat\n  \
       mmchat reset openai fast\n  \
       mmchat reset --all")]
 pub(crate) struct ResetArgs {
     /// Models, endpoints or routes to reset; a model includes its endpoint and keys
-    #[arg(value_name = "NAME", required_unless_present = "all", add = CompletionKind::EndpointsAndModels.completer())]
+    #[arg(value_name = "NAME", group = "selection", add = CompletionKind::EndpointsAndModels.completer())]
     names: Vec<String>,
     /// Reset everything
-    #[arg(long, conflicts_with = "names")]
+    #[arg(long, group = "selection")]
     all: bool,
 }
 
@@ -50,7 +51,8 @@ pub(crate) fn run(args: &ResetArgs, context: &Context) -> Result<Exit, CliError>
     }
     write_stderr(&match count {
         0 => "nothing to reset\n".to_owned(),
-        count => format!("reset {count} health record(s)\n"),
+        1 => "reset 1 health entry\n".to_owned(),
+        count => format!("reset {count} health entries\n"),
     });
     Ok(Exit::Ok)
 }

@@ -29,7 +29,7 @@ use crate::{
     after_help = "The model, the prompt and the history are the same. The parameters are those of the model and of \
     this command.\n\n\
     Examples:\n  \
-    mmchat retry         Repeat all failed calls of the last comparison\n  \
+    mmchat retry         Repeat the failed calls of the last round\n  \
     mmchat retry 12@2    Repeat this answer, even if it is complete"
 )]
 pub(crate) struct RetryArgs {
@@ -49,7 +49,7 @@ pub(crate) fn run(args: &RetryArgs, context: &Context) -> Result<Exit, CliError>
     let (config, mut settings) = context.config(context.settings(request_args.flags())?)?;
     let display = CompareDisplay::new(context, &settings, &args.output_args, "auto")?;
     let turn_ref: TurnRef = args.turn.parse()?;
-    let conversation = StoredConversation::find_required(context, turn_ref)?;
+    let conversation = StoredConversation::find_required(context, turn_ref, "no stored calls to repeat")?;
     let turns = select_answers(&conversation, turn_ref)?;
     let histories: Vec<HistoryPrefix> = turns.iter().map(|turn| HistoryPrefix::new(&conversation, turn)).collect();
     if let Some(warning) = histories.iter().find_map(HistoryPrefix::missing_warning) {
@@ -74,7 +74,7 @@ pub(crate) fn run(args: &RetryArgs, context: &Context) -> Result<Exit, CliError>
     if args.answer.dry_run {
         return Err(CliError::usage(
             "--dry-run prints one request",
-            format!("name one answer: {}", turns[0].reference()),
+            format!("name one answer: run \"mmchat retry {} --dry-run\"", turns[0].reference()),
         ));
     }
     let calls = turns.iter().zip(&model_requests).map(|(turn, model_request)| {

@@ -16,7 +16,7 @@ use crate::{
     engine::{ExplainedCandidate, plan},
     model::{ChatRequest, Message, ModelRequest, Role},
     render::{notice::format_duration, table::Table},
-    routing::{OnIncomplete, Policy, health::Availability, strategy::Strategy},
+    routing::{OnIncomplete, RoutePolicy, health::Availability, strategy::Strategy},
     term::output::write_stderr,
 };
 
@@ -46,7 +46,13 @@ struct ExplainArgs {
     #[arg(value_name = "NAME", add = CompletionKind::ModelsAndRoutes.completer())]
     name: String,
     /// Explain the route for a prompt of this many tokens
-    #[arg(long, value_name = "TOKENS", default_value_t = 0, value_parser = clap::value_parser!(u32).range(..=2_000_000))]
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        allow_negative_numbers = true,
+        default_value_t = 0,
+        value_parser = clap::value_parser!(u32).range(..=2_000_000)
+    )]
     tokens: u32,
     #[command(flatten)]
     list: ListArgs,
@@ -108,7 +114,7 @@ fn exclusion_reason(candidate: &ExplainedCandidate, tokens: u64, fits_any: bool)
         .or_else(|| candidate.spend_limit_reached.as_ref().map(|limit| format!("skipped: {limit}")))
 }
 
-fn order_reason(candidate: &ExplainedCandidate, policy: &Policy, count: usize) -> String {
+fn order_reason(candidate: &ExplainedCandidate, policy: &RoutePolicy, count: usize) -> String {
     let state = &candidate.state;
     let rule = match policy.strategy {
         _ if count == 1 => "only candidate".to_owned(),
@@ -131,7 +137,7 @@ fn order_reason(candidate: &ExplainedCandidate, policy: &Policy, count: usize) -
 }
 
 /// Describes the strategy in one line.
-fn describe_strategy(policy: &Policy, count: usize) -> String {
+fn describe_strategy(policy: &RoutePolicy, count: usize) -> String {
     let rule = match policy.strategy {
         _ if count == 1 => "single model: always tried, whatever its state",
         _ if policy.sticky => "sticky: requests with the same affinity key go to the same model while it is available",
@@ -151,7 +157,12 @@ fn describe_strategy(policy: &Policy, count: usize) -> String {
     }
 }
 
-fn candidate_json(candidate: &ExplainedCandidate, policy: &Policy, exclusion: Option<&str>, now: Timestamp) -> Value {
+fn candidate_json(
+    candidate: &ExplainedCandidate,
+    policy: &RoutePolicy,
+    exclusion: Option<&str>,
+    now: Timestamp,
+) -> Value {
     let state = &candidate.state;
     let until = if let Availability::Open { until, .. } = state.availability { Some(until.to_string()) } else { None };
     json!({

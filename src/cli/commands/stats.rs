@@ -18,9 +18,10 @@ use crate::{
 /// Show calls, failures, times, tokens, speed and cost of each model
 #[derive(Debug, Args)]
 #[command(
-    after_help = "For models, endpoints and days, every upstream request counts; for routes, every call counts once, \
-    however many requests it took. Times are p50, p95 and p99, within 1 %. ~ marks sums with estimated tokens. \
-    Rows with more than 5 % failures are red. --by key groups by the client keys of mmchat serve.\n\n\
+    after_help = "For models, endpoints and days, every upstream request is counted; for routes, every call is counted \
+    once, with all its requests. Times are the percentiles p50, p95 and p99, accurate to 1 %. A ~ marks sums that \
+    include estimated tokens. Rows with more than 5 % failures are red. --by key groups by the client keys of mmchat \
+    serve.\n\n\
     Examples:\n  \
       mmchat stats --since 7d\n  \
       mmchat stats --since 7d --by route\n  \
@@ -30,10 +31,10 @@ pub(crate) struct StatsArgs {
     /// Show only this model, endpoint or route
     #[arg(value_name = "NAME", add = CompletionKind::EndpointsAndModels.completer())]
     name: Option<String>,
-    /// Show only calls since then, in complete hours: 24h, 7d, 2w or a date [default: all]
+    /// Show only calls since this time, in complete hours: 24h, 7d, 2w or a date [default: all calls]
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// Group the totals by this [default: route if NAME is a route, else model]
+    /// Group the calls [default: by route if NAME is a route, else by model]
     #[arg(long, value_enum, value_name = "GROUP")]
     by: Option<ByArg>,
     /// Print the totals in this format

@@ -1,4 +1,5 @@
-//! `mmchat status`: shows which models, endpoints and keys are unavailable, why and until when, and their last errors.
+//! `mmchat status`: shows whether models, endpoints and keys are available, if not why and until when, and their last
+//! errors.
 
 use std::{sync::Arc, time::Duration};
 
@@ -23,7 +24,7 @@ use crate::{
     transport::keys::KeyRing,
 };
 
-/// Show which models are unavailable, why and until when, and their last errors
+/// Show whether models, endpoints and keys are available, if not until when, and their last errors
 #[derive(Debug, Args)]
 #[command(
     after_help = "A route tries an unavailable model last. When the open time of its circuit breaker is over, one request \
@@ -94,7 +95,7 @@ pub(crate) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError
 /// The health file.
 pub(crate) fn health_file(context: &Context) -> Result<HealthFile, CliError> {
     let state = store::state_folder(&context.environment);
-    let state = state.ok_or_else(|| CliError::usage("no directory for health records", "set XDG_STATE_HOME"))?;
+    let state = state.ok_or_else(|| CliError::usage("no directory for the health file", "set XDG_STATE_HOME"))?;
     Ok(HealthFile::new(&state))
 }
 
@@ -148,7 +149,7 @@ fn status_rows(config: &Config, keys: &KeyRing, snapshot: &HealthSnapshot, now: 
     lines
 }
 
-/// The models of the config, those that only routes name, and those used as `endpoint/id` with a health record.
+/// The models of the config, those that only routes name, and those used as `endpoint/id` with a health entry.
 pub(crate) fn all_targets(config: &Config, snapshot: &HealthSnapshot) -> Vec<Arc<Target>> {
     let mut targets = configured_targets(config);
     let known: Vec<HealthKey> = targets.iter().map(|target| HealthKey::model(target)).collect();

@@ -12,7 +12,7 @@ use clap_complete::{ArgValueCompleter, CompletionCandidate, engine::ValueComplet
 use strum::VariantNames as _;
 use url::Url;
 
-use super::context::{preset_file_names, preset_folder, read_text_file};
+use super::context::{extend_with_new, preset_file_names, preset_folder, read_text_file};
 use crate::{
     config::{Flags, Names, ResolvedSettings, from_environment, vendors},
     model::environment::Environment,
@@ -63,7 +63,7 @@ impl CompletionKind {
         }
         let Some(data) = CompletionData::load() else { return Vec::new() };
         let chain = |mut names: Vec<String>, more: &[String]| {
-            names.extend_from_slice(more);
+            extend_with_new(&mut names, more);
             names
         };
         match self {

@@ -49,15 +49,16 @@ pub(crate) fn validate_variable_name(text: &str) -> Result<(), String> {
 /// A key that is read from an environment variable.
 pub(crate) fn key_from_variable(variable: &str) -> Result<TemplateKey, CliError> {
     validate_variable_name(variable)
-        .map_err(|reason| CliError::usage(format!("--key-env: {reason}"), "name the variable"))?;
+        .map_err(|reason| CliError::usage(format!("--key-env: {reason}"), "pass a name, such as OPENAI_API_KEY"))?;
     Ok(TemplateKey::Env(variable.to_owned()))
 }
 
-/// An endpoint for the config. Without `url`, the base URL is that of the known vendor called `name`. Without `key`, it
-/// is the vendor's key variable that is set; if none is set, no key for a loopback address, else the first variable.
+/// An endpoint for the config. Without `url`, the base URL is that of the known vendor called `name`; if there is none,
+/// `url_hint` says how to add a URL. Without `key`, it is the vendor's key variable that is set; if none is set, no key
+/// for a loopback address, else the first variable.
 pub(crate) fn build_endpoint(
     name: &str,
-    url: Option<&str>,
+    (url, url_hint): (Option<&str>, &str),
     key: Option<TemplateKey>,
     environment: &Environment,
 ) -> Result<TemplateEndpoint, CliError> {
@@ -69,7 +70,7 @@ pub(crate) fn build_endpoint(
         })?,
         (None, Some(vendor)) => vendor.effective_base_url(environment)?.to_string(),
         (None, None) => {
-            let hint = "give its base URL, such as http://localhost:8000/v1; \"mmchat vendors\" lists the vendors";
+            let hint = format!("{url_hint}; \"mmchat vendors\" lists the vendors that need no URL");
             return Err(CliError::usage(format!("unknown vendor \"{name}\""), hint));
         }
     };
@@ -89,7 +90,7 @@ mod tests {
 
     fn key_of(name: &str, url: Option<&str>, variables: &[(&str, &str)]) -> String {
         let environment = variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        match build_endpoint(name, url, None, &environment).expect("valid endpoint").key {
+        match build_endpoint(name, (url, "add --url URL"), None, &environment).expect("valid endpoint").key {
             TemplateKey::Env(variable) => variable,
             TemplateKey::None => "none".to_owned(),
             other => panic!("{other:?}"),

@@ -72,7 +72,8 @@ impl ConfigTransaction {
         let result = change(&mut editor).map_err(|error| self.explain(error))?;
         let mut text = editor.text();
         // Keep the line endings and the byte order mark of the file.
-        if original.contains("\r\n") {
+        let line_count = original.matches('\n').count();
+        if line_count > 0 && original.matches("\r\n").count() == line_count {
             text = text.replace("\r\n", "\n").replace('\n', "\r\n");
         }
         if original.starts_with(BOM) {
@@ -101,17 +102,17 @@ impl ConfigTransaction {
 
     /// Checks that `text` is a valid config.
     pub(crate) fn check(&self, text: &str) -> Result<(), CliError> {
-        if let Err(error) = self.resolve(text) {
-            write_stderr("the change would make the config invalid; nothing was written\n");
-            return Err(error.into());
+        match self.resolve(text) {
+            Ok(_) => Ok(()),
+            Err(ConfigError::Invalid { problems, .. }) => Err(CliError::InvalidChange { problems }),
+            Err(error) => Err(error.into()),
         }
-        Ok(())
     }
 
     /// Writes the file if `text` is a valid config.
     pub(crate) fn write(&self, text: &str) -> Result<(), CliError> {
         self.check(text)?;
-        store::write_atomic(&self.path, text).map_err(|source| write_error(&self.path, source))
+        store::replace_atomic(&self.path, text).map_err(|source| write_error(&self.path, source))
     }
 
     /// Saves a copy of the old file beside it; returns the path of the copy, if there was a file.
@@ -124,8 +125,10 @@ impl ConfigTransaction {
     pub(crate) fn write_key_file(&self, endpoint: &str, key: &ApiKey) -> Result<String, CliError> {
         let file = key_file_path(endpoint);
         let (path, text) = (self.folder().join(&file), format!("{}\n", key.expose()));
-        match std::fs::read_to_string(&path) {
-            Ok(old) if old != text => {
+        // Reading a pipe would block.
+        let old = if path.is_file() { std::fs::read_to_string(&path).ok() } else { None };
+        match old {
+            Some(old) if old != text => {
                 let backup = write_backup(&path, &old)?;
                 write_stderr(&format!("the old key of \"{endpoint}\" was saved as {}\n", backup.display()));
             }

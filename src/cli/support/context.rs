@@ -59,6 +59,15 @@ pub(crate) fn preset_file_names(folder: &Path) -> Vec<String> {
     names
 }
 
+/// Adds those of `more` that `names` does not contain yet.
+pub(crate) fn extend_with_new(names: &mut Vec<String>, more: &[String]) {
+    for name in more {
+        if !names.contains(name) {
+            names.push(name.clone());
+        }
+    }
+}
+
 /// Reads a text file of at most 4 MiB, such as the config.
 pub(crate) fn read_text_file(path: &Path) -> Result<String, ConfigError> {
     let failed = |reason: String| ConfigError::Read { path: path.to_owned(), reason };
@@ -144,7 +153,9 @@ impl Context {
     fn warn_about_renamed_keys(&self, config: &Config) {
         let (Some(first), Some(path)) = (config.renamed_keys.first(), config.files.last()) else { return };
         let cache = store::cache_folder(&self.environment);
-        if cache.is_none_or(|cache| store::daily::is_first_today(&cache, "renamed-keys", &path.to_string_lossy())) {
+        if cache.is_none_or(|cache| {
+            store::daily_warning::claim_daily_warning(&cache, "renamed-keys", &path.to_string_lossy())
+        }) {
             write_stderr(&format!(
                 "warning: {}: {first}; the old name still works\nhint: run \"mmchat config migrate\"\n",
                 path.display()
@@ -183,7 +194,8 @@ impl Context {
     #[expect(clippy::unused_self, reason = "a method like the other accessors")]
     pub(crate) fn preset_names(&self, config: &Config, settings: &ResolvedSettings) -> Vec<String> {
         let mut names: Vec<String> = config.presets.iter().map(|preset| preset.name.clone()).collect();
-        names.extend(preset_folder(settings).map(|folder| preset_file_names(&folder)).unwrap_or_default());
+        let files = preset_folder(settings).map(|folder| preset_file_names(&folder)).unwrap_or_default();
+        extend_with_new(&mut names, &files);
         names
     }
 
@@ -206,7 +218,7 @@ impl Context {
     /// The same for a command that sends requests repeatedly.
     #[cfg(any(feature = "chat", feature = "serve"))]
     pub(crate) fn long_lived_engine_for(&self, config: &Config, store_content: bool) -> Arc<Engine> {
-        Arc::new(self.stateful_engine(config, store_content).long_lived())
+        Arc::new(self.stateful_engine(config, store_content).with_long_lived_process())
     }
 
     /// The same for a server. Its spend limits are in `ledger`, because they change with its config; the content of its
@@ -214,7 +226,7 @@ impl Context {
     #[cfg(feature = "serve")]
     pub(crate) fn server_engine(&self, config: &Config, ledger: Option<Arc<SqliteSpendLedger>>) -> Arc<Engine> {
         let unlimited = Config { spend: Vec::new(), ..config.clone() };
-        let engine = self.stateful_engine(&unlimited, false).long_lived();
+        let engine = self.stateful_engine(&unlimited, false).with_long_lived_process();
         Arc::new(match ledger {
             Some(ledger) => engine.with_ledger(ledger),
             None => engine,

@@ -41,6 +41,12 @@ pub enum CliError {
     /// A config edit is invalid.
     #[error(transparent)]
     Edit(#[from] EditError),
+    /// The config is valid, but would not be after a change.
+    #[error("the change would make the config invalid; nothing was written")]
+    InvalidChange {
+        /// The problems of the changed config.
+        problems: Vec<config::Problem>,
+    },
     /// An interactive question was interrupted or cannot be asked.
     #[error(transparent)]
     Prompt(#[from] PromptError),
@@ -110,7 +116,7 @@ impl CliError {
         };
         match &self {
             Self::Write(WriteError::StdoutClosed) => return Exit::Ok,
-            Self::Config(ConfigError::Invalid { problems, .. }) => {
+            Self::Config(ConfigError::Invalid { problems, .. }) | Self::InvalidChange { problems } => {
                 for problem in problems {
                     write_stderr(&format!("{}\n", render_problem(problem)));
                 }
@@ -123,7 +129,8 @@ impl CliError {
         }
         match self {
             Self::Serve { .. } => Exit::Config,
-            Self::Config(_) | Self::Edit(EditError::Syntax(_) | EditError::NotATable(_)) => Exit::Config,
+            Self::Config(_) | Self::InvalidChange { .. } => Exit::Config,
+            Self::Edit(EditError::Syntax(_) | EditError::NotATable(_)) => Exit::Config,
             Self::Prompt(PromptError::Interrupted) | Self::Write(WriteError::TerminalClosed) => Exit::Interrupted,
             Self::Edit(_) | Self::Prompt(_) => Exit::Usage,
             Self::Plan(PlanError::NoEndpoints) => Exit::Key,
@@ -137,12 +144,20 @@ impl CliError {
 pub(super) fn edit_hint(error: &EditError) -> Option<String> {
     Some(match error {
         EditError::AlreadyExists { name, .. } => format!("choose another name, or remove \"{name}\" first"),
-        EditError::NotFound { known, .. } if known.is_empty() => "none are configured".into(),
+        EditError::NotFound { kind, known, .. } if known.is_empty() => format!("the config has no {kind}s"),
         EditError::NotFound { name, known, .. } => match closest_name(name, known.iter().map(String::as_str)) {
             Some(closest) => format!("did you mean \"{closest}\"?"),
             None => format!("available: {}", known.join(", ")),
         },
-        EditError::InUse { flag, .. } => format!("add {flag} to remove them too"),
+        EditError::InUse { flag, .. } if *flag == "--with-models" => {
+            format!("add {flag} to also remove its models, and their use in routes, sets and presets")
+        }
+        EditError::InUse { name, flag, .. } => {
+            format!("add {flag} to also remove \"{name}\" from them; a route or set that becomes empty is removed")
+        }
+        EditError::OnlyModel { client } => {
+            format!("change [serve.keys.{client}] first: without models, it could use all of them")
+        }
         _ => return None,
     })
 }
@@ -167,6 +182,13 @@ pub(crate) fn unknown_endpoint_or_model(config: &Config, name: &str) -> CliError
 /// The error for a value that is not one of the known values.
 pub(crate) fn unknown_value(what: &str, value: &str, known: &[&str]) -> CliError {
     let suggestion = closest_name(value, known.iter().copied()).map(|closest| format!("did you mean \"{closest}\"? "));
-    let hint = format!("{}available: {}", suggestion.unwrap_or_default(), known.join(", "));
+    // An endpoint and a model may have the same name.
+    let mut available: Vec<&str> = Vec::new();
+    for name in known {
+        if !available.contains(name) {
+            available.push(name);
+        }
+    }
+    let hint = format!("{}available: {}", suggestion.unwrap_or_default(), available.join(", "));
     CliError::usage(format!("unknown {what} \"{value}\""), hint)
 }

@@ -48,7 +48,7 @@ impl Exit {
         (Self::Failed, "every candidate failed in another way"),
         (Self::Timeout, "every candidate timed out, or the deadline passed"),
         (Self::SomeFailed, "some calls failed"),
-        (Self::Incomplete, "the answer is incomplete; the part that arrived is on stdout"),
+        (Self::Incomplete, "the answer is incomplete; stdout has the partial answer"),
         (Self::Condition, "a condition was not met (spend limit, no majority)"),
         (Self::Interrupted, "interrupted"),
     ];
@@ -72,8 +72,8 @@ impl Exit {
 
     /// The exit code of several calls.
     #[must_use]
-    pub fn from_outcomes<'a>(outcomes: impl Iterator<Item = &'a CallRecord>) -> Self {
-        Self::combine(outcomes.map(Self::from_outcome))
+    pub fn from_records<'a>(records: impl Iterator<Item = &'a CallRecord>) -> Self {
+        Self::combine(records.map(Self::from_record))
     }
 
     /// Combines several exit codes: all ok, some ok, one common code, or failed.
@@ -89,18 +89,18 @@ impl Exit {
 
     /// The exit code of one call.
     #[must_use]
-    pub fn from_outcome(outcome: &CallRecord) -> Self {
-        let Err(error) = &outcome.result else { return Self::Ok };
-        if outcome.incomplete || error.class == ErrorClass::Incomplete {
+    pub fn from_record(record: &CallRecord) -> Self {
+        let Err(error) = &record.result else { return Self::Ok };
+        if record.incomplete || error.class == ErrorClass::Incomplete {
             return Self::Incomplete;
         }
-        if outcome.deadline_passed {
+        if record.deadline_passed {
             return Self::Timeout;
         }
         if error.class == ErrorClass::Spend {
             return Self::Condition;
         }
-        Self::from_classes(&final_classes(&outcome.attempts))
+        Self::from_classes(&final_classes(&record.attempts))
     }
 
     /// The exit code of one failure.

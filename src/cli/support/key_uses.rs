@@ -1,8 +1,11 @@
 //! Where a config uses keys, and the names of its key files.
 
-use std::fmt;
+use std::{fmt, path::Path};
 
-use crate::{config::Config, model::api_key::KeySource};
+use crate::{
+    config::{Config, template::key_file_path, unique_name},
+    model::api_key::{ApiKey, KeySource},
+};
 
 /// One use of a key in a config.
 pub(crate) struct KeyUse<'a> {
@@ -46,6 +49,33 @@ pub(crate) fn key_uses(config: &Config) -> impl Iterator<Item = KeyUse<'_>> {
     });
     let clients = config.serve.clients.iter();
     endpoints.chain(clients.map(|client| KeyUse { user: KeyUser::Client(&client.name), source: &client.key }))
+}
+
+/// Whether both sources are the same key. A file is the same under each of its paths.
+pub(crate) fn is_same_source(a: &KeySource, b: &KeySource) -> bool {
+    let real_path = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    match (a, b) {
+        (KeySource::File(a), KeySource::File(b)) => a == b || real_path(a) == real_path(b),
+        _ => a == b,
+    }
+}
+
+/// A name for the file of `key` in the folder of `config_path`, which is not in `taken`. A file with another key is not
+/// replaced: another config in this folder may refer to it.
+pub(crate) fn unused_key_file(name: &str, taken: &[String], config_path: &Path, key: &ApiKey) -> String {
+    let has_other_content = |name: &str| {
+        let path = config_path.with_file_name(key_file_path(name));
+        path.exists()
+            && !(path.is_file() && std::fs::read_to_string(&path).is_ok_and(|text| ApiKey::new(&text) == *key))
+    };
+    let mut taken = taken.to_vec();
+    loop {
+        let free = unique_name(name, &taken);
+        if !has_other_content(&free) {
+            return free;
+        }
+        taken.push(free);
+    }
 }
 
 /// The names of the files that hold keys of the config.

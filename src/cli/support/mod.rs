@@ -11,4 +11,5 @@ pub(crate) mod list_format;
 pub(crate) mod prompt;
 pub(crate) mod recording;
 pub(crate) mod request;
+pub(crate) mod terminal_guard;
 pub(crate) mod turn_ref;

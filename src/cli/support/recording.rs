@@ -29,7 +29,7 @@ use crate::{
 pub(crate) struct RecordingArgs {
     /// Limit the cost to this amount, such as 0.05 (US dollars) or 0.3CNY; answers are shortened to fit, and nothing is
     /// sent if that is not enough
-    #[arg(long, value_name = "AMOUNT", help_heading = "Limits")]
+    #[arg(long, value_name = "AMOUNT", allow_negative_numbers = true, help_heading = "Limits")]
     max_cost: Option<Money>,
     /// Do not store prompts and answers; times, tokens and cost are still recorded
     #[arg(long, help_heading = "Record")]
@@ -56,7 +56,7 @@ impl RecordingArgs {
     pub(crate) fn apply_cost_limit(&self, plan: &mut Plan) -> Result<(), CliError> {
         let Some(limit) = &self.max_cost else { return Ok(()) };
         let Money { amount, currency } = limit;
-        let capped = cost::cap(plan, limit).map_err(|minimum| CliError::Condition {
+        let capped = cost::apply_max_cost(plan, limit).map_err(|minimum| CliError::Condition {
             // Rounded up, so that this amount suffices as --max-cost.
             message: format!(
                 "this would cost at least {:.6} {currency}, but --max-cost is {amount} {currency}",

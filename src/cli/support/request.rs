@@ -1,7 +1,9 @@
 //! Defines the options of a request (prompt, files, preset, parameters, output) and builds the request from them.
 
 use std::{
+    num::NonZeroU64,
     path::PathBuf,
+    str::FromStr,
     sync::{
         Arc,
         mpsc::{RecvTimeoutError, sync_channel},
@@ -60,14 +62,20 @@ pub(crate) struct RequestArgs {
 #[derive(Clone, Debug, Default, Args)]
 pub(crate) struct ParamArgs {
     /// Set the sampling temperature
-    #[arg(long, value_name = "NUMBER", help_heading = "Models")]
+    #[arg(long, value_name = "NUMBER", allow_negative_numbers = true, help_heading = "Models")]
     temperature: Option<f64>,
     /// Set another parameter of the request; the value is sent as JSON if it is valid JSON, else as text
     #[arg(short, long = "option", value_name = "KEY=VALUE", help_heading = "Models")]
     options: Vec<String>,
     /// Limit the answer to this many tokens
-    #[arg(long, value_name = "TOKENS", help_heading = "Limits")]
-    max_tokens: Option<u64>,
+    #[arg(
+        long,
+        value_name = "TOKENS",
+        allow_negative_numbers = true,
+        value_parser = parse_positive::<NonZeroU64>,
+        help_heading = "Limits"
+    )]
+    max_tokens: Option<NonZeroU64>,
 }
 
 /// The options for how the answer is requested and written.
@@ -208,10 +216,23 @@ impl RequestArgs {
     }
 }
 
+/// Parses a number of a type that excludes 0, such as `NonZeroU64`.
+pub(crate) fn parse_positive<T: FromStr>(text: &str) -> Result<T, String> {
+    text.parse().map_err(|_| "expected a whole number, 1 or more".to_owned())
+}
+
+/// The fields of a request that `-o` cannot set, and what to use instead.
+const RESERVED_FIELDS: [(&str, &str); 3] = [
+    ("model", "use -m MODEL"),
+    ("messages", "pass the prompt as an argument, and the system prompt with -s"),
+    ("stream", "use --no-stream"),
+];
+
 impl ParamArgs {
     /// The parameters. A value of `-o` that is not valid JSON is text.
     pub(crate) fn params(&self) -> Result<Params, CliError> {
-        let mut params = Params { temperature: self.temperature, max_tokens: self.max_tokens, ..Params::default() };
+        let max_tokens = self.max_tokens.map(NonZeroU64::get);
+        let mut params = Params { temperature: self.temperature, max_tokens, ..Params::default() };
         if self.temperature.is_some_and(|temperature| !temperature.is_finite() || temperature < 0.0) {
             return Err(CliError::usage("invalid --temperature: expected 0 or more", "most services accept 0 to 2"));
         }
@@ -219,8 +240,8 @@ impl ParamArgs {
             let Some((key, value)) = option.split_once('=').filter(|(key, _)| !key.is_empty()) else {
                 return Err(CliError::usage(format!("missing value in \"-o {option}\""), "write -o key=value"));
             };
-            if matches!(key, "messages" | "model" | "stream") {
-                return Err(CliError::usage(format!("-o cannot set \"{key}\""), "use -m, -s and --no-stream"));
+            if let Some((_, instead)) = RESERVED_FIELDS.iter().find(|(field, _)| *field == key) {
+                return Err(CliError::usage(format!("-o cannot set \"{key}\""), *instead));
             }
             let value = serde_json::from_str(value).unwrap_or_else(|_| value.into());
             params.extra.insert(key.to_owned(), value);
@@ -229,7 +250,7 @@ impl ParamArgs {
     }
 }
 
-/// Maximum time to render a template; one that takes longer is assumed not to terminate.
+/// Maximum time to render a template.
 const TEMPLATE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Renders the templates of the preset on a separate thread. The fuel limit of the template engine counts instructions
@@ -239,7 +260,10 @@ fn render_preset(preset: &Preset, input: String, variables: Vec<(String, String)
     let (name, preset) = (preset.name.clone(), preset.clone());
     // Sending fails only after the timeout, when the receiver is gone.
     std::thread::spawn(move || drop(sender.send(preset.render(&input, &variables))));
-    let timed_out = || PresetError::Template { preset: name, part: "text", reason: "it does not terminate".into() };
+    let timed_out = || {
+        let reason = format!("it takes longer than {} s", TEMPLATE_TIMEOUT.as_secs());
+        PresetError::Template { preset: name, part: "text", reason }
+    };
     match receiver.recv_timeout(TEMPLATE_TIMEOUT) {
         Ok(rendered) => Ok(rendered?),
         Err(RecvTimeoutError::Timeout) => Err(timed_out().into()),

@@ -14,6 +14,26 @@ use crate::{
 /// The reference to the last conversation.
 pub(crate) const LAST: &str = "last";
 
+/// The error of `--continue` without a stored conversation.
+pub(crate) const NOTHING_TO_CONTINUE: &str = "no conversation to continue";
+
+/// The error of a command that needs a stored conversation when there is none.
+pub(crate) fn nothing_stored(message: &str) -> CliError {
+    let hint = "ask a question first; with history = false in the config, prompts and answers are not stored";
+    CliError::usage(message, hint)
+}
+
+/// Why the answer of `turn` is not complete, such as `1@2 is incomplete (stopped)`; `None` for a complete answer.
+pub(crate) fn incomplete_reason(turn: &StoredTurn) -> Option<String> {
+    let (class, reference) = (turn.class.as_deref()?, turn.reference());
+    Some(match (turn.answer.trim().is_empty(), class) {
+        (true, "stopped") => format!("{reference} has no text: \"{}\" was stopped", turn.requested),
+        (true, class) => format!("{reference} has no text: \"{}\" failed ({class})", turn.requested),
+        (false, "incomplete") => format!("{reference} is incomplete"),
+        (false, class) => format!("{reference} is incomplete ({class})"),
+    })
+}
+
 /// A reference to a conversation, a round or an answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct TurnRef {
@@ -74,16 +94,10 @@ impl StoredConversation {
         Ok(Some(Self(turns)).filter(|conversation| !conversation.0.is_empty()))
     }
 
-    /// Like [`StoredConversation::find`], but returns an error if nothing is stored.
-    pub(crate) fn find_required(context: &Context, turn_ref: TurnRef) -> Result<Self, CliError> {
-        let nothing = || {
-            CliError::usage(
-                "no conversation to continue",
-                "ask a question first; with history = false in the config, nothing is stored",
-            )
-        };
-        let database = open_record(context)?.ok_or_else(nothing)?;
-        Self::find(&database, turn_ref)?.ok_or_else(nothing)
+    /// Like [`StoredConversation::find`], but returns the error `message` if nothing is stored.
+    pub(crate) fn find_required(context: &Context, turn_ref: TurnRef, message: &str) -> Result<Self, CliError> {
+        let database = open_record(context)?.ok_or_else(|| nothing_stored(message))?;
+        Self::find(&database, turn_ref)?.ok_or_else(|| nothing_stored(message))
     }
 
     /// The id of the conversation.
@@ -109,7 +123,7 @@ impl StoredConversation {
         found.ok_or_else(|| {
             CliError::usage(
                 format!("conversation {} has no round {round}", self.conversation_id()),
-                format!("it has {rounds} round(s)"),
+                format!("the number of its last round is {rounds}"),
             )
         })
     }
@@ -130,7 +144,7 @@ impl StoredConversation {
         found.map(Some).ok_or_else(|| {
             let known: Vec<String> = self.0.iter().map(StoredTurn::reference).collect();
             let message = format!("conversation {} has no answer {number}", self.conversation_id());
-            CliError::usage(message, format!("it has {}; an unfinished answer has no number yet", known.join(", ")))
+            CliError::usage(message, format!("available: {}", known.join(", ")))
         })
     }
 
@@ -161,7 +175,7 @@ impl HistoryPrefix {
     /// The history up to the turn `reference`. Of several parallel answers, one must be referenced or picked.
     pub(crate) fn find(context: &Context, reference: &str) -> Result<Self, CliError> {
         let turn_ref = reference.parse()?;
-        let conversation = StoredConversation::find_required(context, turn_ref)?;
+        let conversation = StoredConversation::find_required(context, turn_ref, NOTHING_TO_CONTINUE)?;
         let Some(last) = conversation.answer(turn_ref)? else {
             let round = conversation.round(turn_ref)?;
             let names: Vec<String> = round.iter().map(StoredTurn::reference).collect();
@@ -173,10 +187,11 @@ impl HistoryPrefix {
         Ok(Self::new(&conversation, last))
     }
 
-    /// Like [`HistoryPrefix::find`], but takes the first of several parallel answers: their prompt is the same.
+    /// Like [`HistoryPrefix::find`], for sending its last prompt again: takes the first of several parallel answers,
+    /// because their prompt is the same.
     pub(crate) fn find_any(context: &Context, reference: &str) -> Result<Self, CliError> {
         let turn_ref = reference.parse()?;
-        let conversation = StoredConversation::find_required(context, turn_ref)?;
+        let conversation = StoredConversation::find_required(context, turn_ref, "no stored prompt to send again")?;
         let last = match conversation.answer(turn_ref)? {
             Some(last) => last,
             None => &conversation.round(turn_ref)?[0],

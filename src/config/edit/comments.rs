@@ -49,7 +49,7 @@ impl ConfigEditor {
     }
 
     /// Whether the file has keys or other tables before this table.
-    pub(super) fn has_content_before(&mut self, table: &Table) -> bool {
+    fn has_content_before(&mut self, table: &Table) -> bool {
         let root = self.document.as_table_mut();
         root.iter().any(|(_, item)| item.is_value())
             || tables_with_header(root).iter().any(|other| other.position() < table.position())
@@ -70,7 +70,7 @@ impl ConfigEditor {
     }
 
     /// Puts `comment` before the table that follows `position`, or at the end of the file.
-    pub(super) fn insert_comment_before_table(&mut self, comment: &str, position: Option<isize>) {
+    fn insert_comment_before_table(&mut self, comment: &str, position: Option<isize>) {
         if comment.trim().is_empty() {
             return;
         }

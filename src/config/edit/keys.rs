@@ -2,7 +2,10 @@
 
 use toml_edit::{Array, InlineTable, Item, Key, TableLike, Value};
 
-use super::{ConfigEditor, EditError, entries_mut};
+use super::{
+    ConfigEditor, EditError, entries_mut,
+    lists::{push_value, remove_values},
+};
 use crate::config::normalize_name;
 
 /// A reference to a key: `env`, `file`, `command` or `keyring`, and its value.
@@ -46,8 +49,15 @@ impl ConfigEditor {
                     .any(|(kind, value)| matches(kind, value))
             };
             let remaining: Vec<Value> = values.iter().filter(|value| !is_removed(value)).cloned().collect();
-            if remaining.len() < values.len() {
-                replace_keys(entry, remaining);
+            if remaining.len() == values.len() {
+                continue;
+            }
+            match entry.get_mut("api_keys").and_then(Item::as_array_mut) {
+                // A list over several lines may contain comments.
+                Some(list) if remaining.len() > 1 || !remaining.is_empty() && list.to_string().contains('\n') => {
+                    remove_values(list, &is_removed);
+                }
+                _ => replace_keys(entry, remaining),
             }
         }
     }
@@ -111,27 +121,6 @@ fn replace_keys(entry: &mut dyn TableLike, mut values: Vec<Value>) {
     if !placed {
         entry.insert(name, Item::Value(value));
     }
-}
-
-/// Appends a value to a list. In a multi-line list, it gets its own line after the last value and its comment.
-fn push_value(list: &mut Array, mut value: Value) {
-    let Some(indent) = list.iter().last().and_then(|last| {
-        let prefix = last.decor().prefix()?.as_str()?;
-        prefix.rfind('\n').map(|line| prefix[line..].to_owned())
-    }) else {
-        return list.push(value);
-    };
-    // A comment after the last value stays on the line of that value.
-    let suffix = list.iter_mut().last().and_then(|last| {
-        let suffix = last.decor().suffix()?.as_str()?.to_owned();
-        last.decor_mut().set_suffix("");
-        Some(suffix)
-    });
-    let trailing = format!("{}{}", suffix.unwrap_or_default(), list.trailing().as_str().unwrap_or_default());
-    value.decor_mut().set_prefix(format!("{}{indent}", trailing.trim_end()));
-    list.push_formatted(value);
-    list.set_trailing(trailing[trailing.trim_end().len()..].to_owned());
-    list.set_trailing_comma(true);
 }
 
 /// `{ file = "keys/openai" }`

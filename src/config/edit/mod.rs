@@ -5,12 +5,13 @@
 
 mod comments;
 mod keys;
+mod lists;
 mod references;
 
 pub use keys::KeyRef;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
 
-use references::{referenced_name, set_referenced_name};
+use references::{referenced_name, set_referenced_name, spend_models_mut};
 
 use super::normalize_name;
 
@@ -48,7 +49,7 @@ pub struct NewModel {
     pub tags: Vec<String>,
     /// The context window: input and output tokens together.
     pub context: Option<u64>,
-    /// The prices of input and output per million tokens.
+    /// The prices of input and output, in US dollars per million tokens.
     pub price: Option<(f64, f64)>,
     /// The default parameters.
     pub params: Vec<(&'static str, f64)>,
@@ -88,6 +89,12 @@ pub enum EditError {
         by: Vec<String>,
         /// The flag that removes those references, too.
         flag: &'static str,
+    },
+    /// A client key may use the removed models only.
+    #[error("[serve.keys.{client}] may use no other model")]
+    OnlyModel {
+        /// The name of the client key.
+        client: String,
     },
     /// The key has a value that is not a table.
     #[error("`{0}` is not a table")]
@@ -202,7 +209,13 @@ impl ConfigEditor {
         for model in &models {
             removed.extend(self.remove_model(model, true)?);
         }
-        removed.extend(self.remove_references(&|model| model.starts_with(&prefix)));
+        removed.extend(self.remove_references(&|model| model.starts_with(&prefix))?);
+        let limits = self.document.get_mut("spend").and_then(|spend| spend.get_mut("endpoints"));
+        if let Some(limits) = limits.and_then(Item::as_table_like_mut) {
+            let key = limits.iter().map(|(key, _)| key.to_owned()).find(|key| normalize_name(key) == name);
+            removed.extend(key.iter().map(|key| format!("[spend.endpoints.{key}]")));
+            key.and_then(|key| limits.remove(&key));
+        }
         self.remove_entry("endpoints", &name);
         Ok(removed)
     }
@@ -217,7 +230,7 @@ impl ConfigEditor {
             return Err(EditError::InUse { name, by, flag: "--everywhere" });
         }
         self.remove_entry("models", &name);
-        Ok(self.remove_references(&|model| model == name))
+        self.remove_references(&|model| model == name)
     }
 
     /// Renames a model and all references to it.
@@ -231,12 +244,9 @@ impl ConfigEditor {
         }
         let models =
             self.document.get_mut("models").and_then(Item::as_table_like_mut).ok_or(EditError::NotATable("models"))?;
-        let keys: Vec<Key> = models.iter().filter_map(|(key, _)| models.key(key).cloned()).collect();
-        // toml_edit cannot rename a key in place, so all entries are removed and inserted again in order.
-        for key in keys {
-            let Some(item) = models.remove(&key) else { continue };
-            let key = if normalize_name(&key) == from { renamed_key(&key, &to) } else { key };
-            insert_with_decor(models, &key, item);
+        rename_entry(models, &from, &to);
+        if let Some(limits) = spend_models_mut(&mut self.document).and_then(Item::as_table_like_mut) {
+            rename_entry(limits, &from, &to);
         }
         self.for_each_reference(&mut |value| {
             if referenced_name(value).is_some_and(|name| normalize_name(name) == from) {
@@ -324,6 +334,16 @@ fn toml_number(value: f64) -> Value {
 
 fn item_str(item: Option<&Item>) -> Option<&str> {
     item?.as_str()
+}
+
+/// Renames an entry. toml_edit cannot rename a key in place, so all entries are removed and inserted again in order.
+fn rename_entry(table: &mut dyn TableLike, from: &str, to: &str) {
+    let keys: Vec<Key> = table.iter().filter_map(|(key, _)| table.key(key).cloned()).collect();
+    for key in keys {
+        let Some(item) = table.remove(&key) else { continue };
+        let key = if normalize_name(&key) == from { renamed_key(&key, to) } else { key };
+        insert_with_decor(table, &key, item);
+    }
 }
 
 fn renamed_key(key: &Key, name: &str) -> Key {

@@ -1,14 +1,14 @@
-//! Finds, renames and removes references to models in routes, sets, presets and `default`.
+//! Finds, renames and removes references to models in routes, sets, presets, client keys, spend limits and `default`.
 
-use toml_edit::{Item, Value};
+use toml_edit::{DocumentMut, Item, Value};
 
-use super::{ConfigEditor, entries, entries_mut, item_str};
+use super::{ConfigEditor, EditError, entries, entries_mut, item_str, lists::remove_values};
 use crate::config::normalize_name;
 
 impl ConfigEditor {
-    /// Removes references to the models that match from routes, sets, `default`, `compare` and presets, and removes
-    /// routes and sets that are empty afterwards. Returns what was removed.
-    pub(super) fn remove_references(&mut self, matches: &dyn Fn(&str) -> bool) -> Vec<String> {
+    /// Removes references to the models that match, and routes and sets that are empty afterwards. Returns what was
+    /// removed. A client key that may use no other model is an error: without `models`, it could use all of them.
+    pub(super) fn remove_references(&mut self, matches: &dyn Fn(&str) -> bool) -> Result<Vec<String>, EditError> {
         let is_match = |value: &Value| referenced_name(value).is_some_and(|text| matches(&normalize_name(text)));
         let routes = remove_from_lists(self.document.get_mut("routes"), Some("models"), &is_match);
         let is_removed = |value: &Value| {
@@ -25,6 +25,17 @@ impl ConfigEditor {
                 removed.push(format!("the model of preset \"{key}\""));
             }
         }
+        let clients = remove_from_lists(client_keys_mut(&mut self.document), Some("models"), &is_removed);
+        if let Some(client) = clients.into_iter().next() {
+            return Err(EditError::OnlyModel { client });
+        }
+        if let Some(models) = spend_models_mut(&mut self.document).and_then(Item::as_table_like_mut) {
+            let names: Vec<String> = models.iter().map(|(name, _)| name.to_owned()).collect();
+            for name in names.iter().filter(|name| matches(&normalize_name(name))) {
+                models.remove(name);
+                removed.push(format!("[spend.models.{name}]"));
+            }
+        }
         let default = self.document.get("default").and_then(Item::as_value).is_some_and(is_removed);
         let compare = item_str(self.document.get("compare")).is_some_and(|set| sets.contains(&normalize_name(set)));
         for (setting, _) in [("default", default), ("compare", compare)].iter().filter(|(_, is_removed)| *is_removed) {
@@ -36,7 +47,7 @@ impl ConfigEditor {
                 self.remove_entry(table, name);
             }
         }
-        removed
+        Ok(removed)
     }
 
     /// The settings that refer to the models that match.
@@ -56,6 +67,10 @@ impl ConfigEditor {
         users.extend(sets.map(|(key, _)| describe("set", key)));
         let presets = entries(self.document.get("presets")).filter(|(_, preset)| value_matches(preset.get("model")));
         users.extend(presets.map(|(key, _)| describe("preset", key)));
+        let clients = entries(client_keys(&self.document)).filter(|(_, client)| list_matches(client.get("models")));
+        users.extend(clients.map(|(key, _)| format!("[serve.keys.{key}]")));
+        let limits = entries(spend_models(&self.document)).filter(|(key, _)| matches(&normalize_name(key)));
+        users.extend(limits.map(|(key, _)| format!("[spend.models.{key}]")));
         users
     }
 
@@ -66,6 +81,11 @@ impl ConfigEditor {
         }
         for (_, route) in entries_mut(self.document.get_mut("routes")) {
             if let Some(models) = route.get_mut("models").and_then(Item::as_array_mut) {
+                models.iter_mut().for_each(&mut *f);
+            }
+        }
+        for (_, client) in entries_mut(client_keys_mut(&mut self.document)) {
+            if let Some(models) = client.get_mut("models").and_then(Item::as_array_mut) {
                 models.iter_mut().for_each(&mut *f);
             }
         }
@@ -82,6 +102,22 @@ impl ConfigEditor {
     }
 }
 
+fn client_keys(document: &DocumentMut) -> Option<&Item> {
+    document.get("serve")?.get("keys")
+}
+
+fn client_keys_mut(document: &mut DocumentMut) -> Option<&mut Item> {
+    document.get_mut("serve")?.get_mut("keys")
+}
+
+fn spend_models(document: &DocumentMut) -> Option<&Item> {
+    document.get("spend")?.get("models")
+}
+
+pub(super) fn spend_models_mut(document: &mut DocumentMut) -> Option<&mut Item> {
+    document.get_mut("spend")?.get_mut("models")
+}
+
 /// Removes values from the entries of a table, which are lists or contain one named `list`. Returns the names of the
 /// entries that are empty afterwards.
 fn remove_from_lists(table: Option<&mut Item>, list: Option<&str>, is_removed: &dyn Fn(&Value) -> bool) -> Vec<String> {
@@ -92,7 +128,7 @@ fn remove_from_lists(table: Option<&mut Item>, list: Option<&str>, is_removed: &
             None => Some(entry),
         };
         if let Some(names) = list.and_then(Item::as_array_mut) {
-            names.retain(|value| !is_removed(value));
+            remove_values(names, is_removed);
             if names.is_empty() {
                 empty.push(normalize_name(&key));
             }

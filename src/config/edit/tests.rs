@@ -119,6 +119,27 @@ fn referenced_model_is_only_removed_with_everywhere() {
 }
 
 #[test]
+fn spend_limits_and_client_keys_follow_a_model() {
+    let config = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[endpoints.f]\nbase_url = \"http://f/v1\"\n[models]\nfast = { endpoint = \"e\", model = \"1\", price = { input = 1.0, output = 1.0 } }\n\
+        big = { endpoint = \"e\", model = \"2\" }\n[spend.models.fast]\nday = 1 # per day\n[spend.endpoints.e]\nday = 2\n\
+        [serve.keys.app]\napi_key = { env = \"A\" }\nmodels = [\"fast\", \"big\"]\n";
+    let renamed = edited(config, |editor| editor.rename_model("fast", "quick"));
+    let want = config.replace("fast = {", "quick = {").replace("models.fast", "models.quick");
+    assert_eq!(renamed, want.replace("[\"fast\",", "[\"quick\","));
+    let mut editor = ConfigEditor::parse(config).expect("valid TOML");
+    let error = editor.remove_model("fast", false).expect_err("the model is referenced").to_string();
+    assert_eq!(error, "\"fast\" is used by [serve.keys.app], [spend.models.fast]");
+    let removed = edited(config, |editor| editor.remove_model("fast", true).map(drop));
+    assert!(removed.contains("models = [\"big\"]") && !removed.contains("[spend.models"), "{removed}");
+    let mut editor = ConfigEditor::parse(&removed).expect("valid TOML");
+    let error = editor.remove_model("big", true).expect_err("the client has no other model").to_string();
+    assert_eq!(error, "[serve.keys.app] may use no other model");
+    let direct = removed.replace("\"big\"]", "\"e/x\", \"f/x\"]");
+    let without = edited(&direct, |editor| editor.remove_endpoint("e", true).map(drop));
+    assert!(!without.contains("spend.endpoints") && without.contains("models = [\"f/x\"]"), "{without}");
+}
+
+#[test]
 fn endpoint_is_only_removed_together_with_its_models() {
     let mut editor = ConfigEditor::parse(CONFIG).expect("valid TOML");
     assert!(matches!(editor.remove_endpoint("e", false), Err(EditError::InUse { by, .. }) if by.len() == 2));

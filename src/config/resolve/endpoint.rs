@@ -182,6 +182,18 @@ impl Resolver {
                 return None;
             }
             KeyEntry::Literal(value) => KeySource::Literal(ApiKey::new(value)),
+            KeyEntry::Env(name) if !is_variable_name(name) => {
+                self.add_problem("expected the name of an environment variable", &entry.span);
+                return None;
+            }
+            KeyEntry::File(name) | KeyEntry::Keyring(name) if name.trim().is_empty() => {
+                self.add_problem("the name is empty", &entry.span);
+                return None;
+            }
+            KeyEntry::Command(args) if args.first().is_some_and(|program| program.trim().is_empty()) => {
+                self.add_problem("the command is empty: expected at least a program", &entry.span);
+                return None;
+            }
             KeyEntry::Env(name) => KeySource::Env(name.clone()),
             KeyEntry::File(path) => KeySource::File(self.resolve_path(path, entry)),
             KeyEntry::Command(args) => KeySource::Command(args.clone()),
@@ -194,6 +206,11 @@ impl Resolver {
     pub(super) fn resolve_path<T>(&self, path: &str, entry: &Spanned<T>) -> PathBuf {
         resolve_config_path(self.source.path_at(entry.span.start), path)
     }
+}
+
+/// Whether an environment variable can have this name.
+fn is_variable_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '=')
 }
 
 /// Resolves a path relative to `folder`; `~` is the home folder.

@@ -224,7 +224,7 @@ impl Resolver {
 
     fn add_invalid_keyword(&mut self, key: &str, keyword: &Spanned<String>, valid: &[&str]) {
         self.add_problem(format!("invalid {key} \"{}\"", keyword.value), &keyword.span).help =
-            Some(format!("use one of: {}", valid.join(", ")));
+            Some(format!("available: {}", valid.join(", ")));
     }
 
     /// The target of a model or of `endpoint/id`.

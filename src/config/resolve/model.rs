@@ -58,7 +58,7 @@ impl Resolver {
             if !KNOWN.contains(&capability.value.as_str()) {
                 let message = format!("unknown capability \"{}\"", capability.value);
                 let problem = Problem::new(&self.source, message, capability.span.clone());
-                self.push_problem(problem.help(format!("use one of: {}", KNOWN.join(", "))));
+                self.push_problem(problem.help(format!("available: {}", KNOWN.join(", "))));
             }
         }
         let has_capability = |name: &str| entry.capabilities.iter().any(|capability| capability.value == name);

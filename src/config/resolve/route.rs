@@ -4,9 +4,14 @@ use std::sync::Arc;
 
 use super::Resolver;
 use crate::{
-    config::{Route, file::RouteEntry, names::normalize_name, values::Spanned},
+    config::{
+        Route,
+        file::RouteEntry,
+        names::normalize_name,
+        values::{RouteMember, Spanned},
+    },
     model::target::Target,
-    routing::{Policy, strategy::Strategy},
+    routing::{RoutePolicy, strategy::Strategy},
 };
 
 impl Resolver {
@@ -29,7 +34,9 @@ impl Resolver {
             models.push(target);
             weights.push(member.value.weight.unwrap_or(1));
         }
-        if !weights.is_empty() && weights.iter().all(|&weight| weight == 0) {
+        // Also the weights of members with errors: one of them may be above 0.
+        let has_weight_0 = |member: &Spanned<RouteMember>| member.value.weight == Some(0);
+        if !entry.models.is_empty() && entry.models.iter().all(has_weight_0) {
             self.add_problem(format!("all weights of route \"{}\" are 0", name.value), &name.span).help =
                 Some("set the weight of at least one model to 1 or more".into());
         }
@@ -55,7 +62,7 @@ impl Resolver {
         let on_filter = entry.on_filter.as_ref();
         let on_filter = on_filter.and_then(|keyword| self.parse_keyword("on_filter", keyword)).unwrap_or_default();
         let hedge_after = entry.hedge_after.map(|duration| duration.0);
-        let policy = Policy { strategy, weights, sticky: entry.sticky, hedge_after };
+        let policy = RoutePolicy { strategy, weights, sticky: entry.sticky, hedge_after };
         let hold = entry.hold.map(|duration| duration.0);
         self.config.routes.push(Route {
             name: normalize_name(&name.value),

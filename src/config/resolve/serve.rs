@@ -6,10 +6,10 @@ use crate::config::{
     error::Problem,
     file::{ClientEntry, ServeEntry},
     names::normalize_name,
-    values::Spanned,
+    values::{KeyEntry, Spanned},
 };
 
-const MEGABYTE: usize = 1024 * 1024;
+const MIB: usize = 1024 * 1024;
 
 impl Resolver {
     pub(super) fn resolve_serve(&mut self, entry: &ServeEntry) {
@@ -20,7 +20,7 @@ impl Resolver {
             listen: listen.unwrap_or(defaults.listen),
             hold: entry.hold.map_or(defaults.hold, |duration| duration.0),
             drain: entry.drain.map_or(defaults.drain, |duration| duration.0),
-            max_body: max_body_mb.map_or(defaults.max_body, |megabytes| (megabytes as usize).saturating_mul(MEGABYTE)),
+            max_body: max_body_mb.map_or(defaults.max_body, |megabytes| (megabytes as usize).saturating_mul(MIB)),
             hosts: entry.hosts.iter().flatten().map(|host| self.check_host(host)).collect(),
             cors: entry.cors.iter().flatten().filter_map(|origin| self.check_origin(origin)).collect(),
             tls: self.resolve_tls(entry),
@@ -75,6 +75,12 @@ impl Resolver {
 
     fn resolve_client(&mut self, name: &Spanned<String>, entry: &ClientEntry) -> Option<ClientConfig> {
         let label = format!("[serve.keys.{}]", name.value);
+        if let KeyEntry::Literal(key) = &entry.api_key.value
+            && (1..ServeConfig::MIN_KEY_CHARS).contains(&key.trim().chars().count())
+        {
+            let message = format!("the key is shorter than {} characters", ServeConfig::MIN_KEY_CHARS);
+            self.add_problem(message, &entry.api_key.span);
+        }
         let models = entry.models.as_ref();
         if models.is_some_and(Vec::is_empty) {
             let problem = Problem::new(&self.source, format!("{label} allows no models"), name.span.clone());

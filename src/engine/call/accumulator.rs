@@ -14,7 +14,7 @@ use crate::{
     protocol::CallError,
 };
 
-/// The state of one call so far.
+/// The attempts and the answer of one call so far.
 #[derive(Debug)]
 pub(in crate::engine) struct CallAccumulator {
     requested: String,
@@ -25,7 +25,7 @@ pub(in crate::engine) struct CallAccumulator {
     started_timestamp: Timestamp,
     /// The target of the current attempt, and when the attempt started.
     current: Option<(Arc<Target>, Instant)>,
-    /// The requests that have ended, in order.
+    /// The attempts that have ended, in order.
     pub(super) attempts: Vec<AttemptRecord>,
     /// The output of the current attempt.
     pub(super) output: OutputTiming,

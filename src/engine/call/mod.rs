@@ -1,6 +1,6 @@
 //! Runs one call: tries its candidates in order, with retries, key rotation and failover, until one answers.
 //!
-//! `routing::classify` decides what follows a failure. The work is an `async` function that reports through a
+//! `routing::decision` decides what follows a failure. The work is an `async` function that reports through a
 //! [`CallState`]; [`run`] turns it into a stream that is polled on the caller's task, so dropping the stream stops
 //! everything. The only task that it spawns renews the lease of a probe, and ends with the probe.
 
@@ -11,27 +11,27 @@ use parking_lot::MutexGuard;
 use tokio::time::{Instant, sleep};
 
 mod accumulator;
-mod clock;
 mod queue;
 mod report;
 mod send;
+mod time_budget;
 
 pub(super) use accumulator::CallAccumulator;
-use clock::Clock;
 use queue::{Candidate, CandidateQueue};
 pub(super) use report::CallState;
 use report::{FirstTokenWait, Reporter};
 use send::AttemptSpec;
+use time_budget::TimeBudget;
 
 use super::{AttemptRecord, Completion, Engine, Event, EventKind, NextStep, Notice};
 use crate::{
     engine::plan::Call,
     model::{ErrorClass, ModelRequest, api_key::KeySource, target::Target},
-    protocol::{CallError, protocol},
+    protocol::{CallError, protocol_of},
     routing::{
         OnIncomplete,
         attempt_budget::AttemptBudget,
-        classify::{Decision, RetryContext, decide},
+        decision::{Decision, RetryContext, decide},
         health::Availability,
     },
 };
@@ -57,12 +57,12 @@ pub(super) fn run(engine: Arc<Engine>, index: usize, call: Call) -> (Arc<CallSta
     (state, events)
 }
 
-/// The state of a running call.
+/// A running call: what it has left to try.
 struct CallTask {
     engine: Arc<Engine>,
     call: Call,
     reporter: Reporter,
-    clock: Clock,
+    time: TimeBudget,
     /// Candidates not tried yet.
     queue: CandidateQueue,
     budget: AttemptBudget,
@@ -86,7 +86,7 @@ impl CallTask {
     fn new(engine: Arc<Engine>, index: usize, call: Call, state: Arc<CallState>) -> Self {
         Self {
             queue: CandidateQueue::default(),
-            clock: Clock::new(engine.policies.timeouts, &call),
+            time: TimeBudget::new(engine.policies.timeouts, &call),
             budget: AttemptBudget::new(engine.policies.attempts),
             engine,
             call,
@@ -99,7 +99,7 @@ impl CallTask {
 
     async fn execute(&mut self) {
         let result = self.try_candidates().await;
-        let record = self.accumulator().finish(result, self.clock.deadline_passed(), Instant::now());
+        let record = self.accumulator().finish(result, self.time.deadline_passed(), Instant::now());
         self.reporter.emit(EventKind::Finished(record)).await;
     }
 
@@ -196,13 +196,13 @@ impl CallTask {
             if self.has_answer() {
                 return CandidateResult::Failed(error, Decision::Failover);
             }
-            // The last failure is that of the hedged request, so this candidate is not retried.
+            // The last failure is that of the hedge request, so this candidate is not retried.
             if self.accumulator().attempts.last().is_some_and(|attempt| attempt.target.id != target.id) {
                 let decision = self.decide(candidate, &error, false);
                 let fails_over = !matches!(decision, Decision::GiveUp | Decision::FailoverLarger);
                 return CandidateResult::Failed(error, if fails_over { Decision::Failover } else { decision });
             }
-            let in_time = self.clock.allows(Duration::ZERO);
+            let in_time = self.time.allows(Duration::ZERO);
             if in_time && !workaround_applied && self.apply_workaround(target, &error, &mut spec.request).await {
                 workaround_applied = true;
                 self.emit_failed(error, NextStep::RetrySame).await;
@@ -243,7 +243,7 @@ impl CallTask {
 
     async fn apply_workaround(&mut self, target: &Target, error: &CallError, request: &mut Arc<ModelRequest>) -> bool {
         let Some(chat) = request.as_chat() else { return false };
-        let protocol = protocol(target.endpoint.protocol).expect("a resolved config has only known protocols");
+        let protocol = protocol_of(&target.endpoint);
         let Some(workaround) = protocol.workaround(error, target, chat) else { return false };
         self.notify(Notice::WorkaroundApplied(target.id.clone(), workaround.clone())).await;
         if let Some(chat) = Arc::make_mut(request).as_chat_mut() {
@@ -254,7 +254,7 @@ impl CallTask {
 
     fn decide(&self, candidate: &Candidate, error: &CallError, has_more_keys: bool) -> Decision {
         let context = RetryContext {
-            has_more_candidates: self.remaining_candidates() > 0,
+            has_available_candidates: self.remaining_candidates() > 0,
             has_more_keys,
             // A probe is a single request.
             has_retry_budget: self.budget.may_retry() && candidate.probe.is_none() && !self.breaker_opened(candidate),
@@ -272,7 +272,7 @@ impl CallTask {
 
     /// Takes a retry after a pause of `wait` from the budgets, if they and the remaining time allow one.
     fn take_retry(&mut self, wait: Duration) -> bool {
-        let allowed = self.clock.allows(wait) && self.engine.take_retry();
+        let allowed = self.time.allows(wait) && self.engine.take_retry();
         if allowed {
             self.budget.use_retry();
         }
@@ -283,6 +283,6 @@ impl CallTask {
         if wait >= Duration::from_secs(1) {
             self.notify(Notice::Backoff(target.id.clone(), wait)).await;
         }
-        self.clock.time_search(pin!(sleep(wait))).await;
+        self.time.time_search(pin!(sleep(wait))).await;
     }
 }

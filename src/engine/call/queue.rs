@@ -16,7 +16,7 @@ use crate::{
     model::{ErrorClass, target::Target},
     protocol::{CallError, RetryAfter, RetryWhen},
     routing::{
-        Policy,
+        RoutePolicy,
         health::{Availability, HealthKey, TargetHealthKeys},
     },
 };
@@ -36,9 +36,9 @@ pub(super) struct Candidate {
 /// Candidates not tried yet.
 #[derive(Default)]
 pub(super) struct CandidateQueue {
-    /// Available, in the order they are tried.
+    /// Candidates to try first, in this order; half-open ones too.
     pub(super) available: VecDeque<Candidate>,
-    /// Unavailable.
+    /// Candidates that are tried only when they become available, or as the last resort.
     unavailable: Vec<Candidate>,
 }
 
@@ -46,7 +46,7 @@ impl CallTask {
     /// Skips candidates that cannot serve the request and puts the others in order.
     pub(super) async fn build_queue(&mut self) -> Result<(), CallError> {
         let mut targets = self.filter_capable(self.call.candidates.clone()).await;
-        targets = self.filter_within_budget(targets).await?;
+        targets = self.filter_by_spend_limits(targets).await?;
         let uses_health = self.call.route.is_some() && targets.len() > 1;
         self.uses_health = uses_health;
         if uses_health || targets.iter().any(|target| target.endpoint.keys.len() > 1) {
@@ -63,7 +63,12 @@ impl CallTask {
         Ok(())
     }
 
-    async fn queue_in_order(&mut self, policy: &Policy, targets: &[Arc<Target>], health_keys: &[TargetHealthKeys]) {
+    async fn queue_in_order(
+        &mut self,
+        policy: &RoutePolicy,
+        targets: &[Arc<Target>],
+        health_keys: &[TargetHealthKeys],
+    ) {
         let engine = Arc::clone(&self.engine);
         let states = engine.candidate_states(&self.call, policy, targets, health_keys);
         let affinity_key =
@@ -109,7 +114,7 @@ impl CallTask {
         let engine = Arc::clone(&self.engine);
         let policy = engine.policies.health.probe;
         let (started, mut notified) = (Instant::now(), false);
-        while !self.queue.unavailable.is_empty() && self.budget.candidates() > 0 && self.clock.allows(Duration::ZERO) {
+        while !self.queue.unavailable.is_empty() && self.budget.candidates() > 0 && self.time.allows(Duration::ZERO) {
             let turns = self
                 .queue
                 .unavailable
@@ -129,7 +134,7 @@ impl CallTask {
                     if limit.is_zero() {
                         return None;
                     }
-                    limit.min(self.clock.remaining().unwrap_or(limit))
+                    limit.min(self.time.remaining().unwrap_or(limit))
                 }
             };
             if wait.is_zero() {
@@ -144,7 +149,7 @@ impl CallTask {
                 self.notify(Notice::AllUnavailable(self.queue.unavailable[index].target.id.clone(), wait)).await;
             }
             let wait = if wait.is_zero() { policy.max_wait } else { wait };
-            self.clock.time_search(pin!(engine.health.wait_for_change(wait, &engine.keys))).await;
+            self.time.time_search(pin!(engine.health.wait_for_change(wait, &engine.keys))).await;
         }
         None
     }
@@ -152,13 +157,13 @@ impl CallTask {
     /// How long it is until `due`; zero if the remaining time is shorter, so that the candidate is tried at once.
     fn wait_until(&self, due: Timestamp) -> Duration {
         let wait = Duration::try_from(due.duration_since(self.engine.health.now())).unwrap_or_default();
-        if self.clock.allows(wait) { wait } else { Duration::ZERO }
+        if self.time.allows(wait) { wait } else { Duration::ZERO }
     }
 
     /// The candidate with its probe, or without one if it needs none; `Err`: another request has the probe.
     fn take_probe(&self, candidate: Candidate, early: bool) -> Result<Candidate, Candidate> {
         let p95 = self.engine.first_token_p95(candidate.health_keys.model);
-        let timeouts = self.clock.attempt_timeouts(
+        let timeouts = self.time.attempt_timeouts(
             &candidate.target,
             self.remaining_candidates(),
             self.call.request.is_streaming(),
@@ -174,7 +179,7 @@ impl CallTask {
         }
     }
 
-    /// Takes an available candidate for a hedged request.
+    /// Takes an available candidate for a hedge request.
     pub(super) fn take_available(&mut self) -> Option<Candidate> {
         let is_available =
             |candidate: &Candidate| self.engine.health.availability(&candidate.health_keys) == Availability::Closed;
@@ -228,7 +233,7 @@ impl CallTask {
     }
 
     /// The `targets` that have not reached a spend limit.
-    async fn filter_within_budget(&mut self, targets: Vec<Arc<Target>>) -> Result<Vec<Arc<Target>>, CallError> {
+    async fn filter_by_spend_limits(&mut self, targets: Vec<Arc<Target>>) -> Result<Vec<Arc<Target>>, CallError> {
         let Some(ledger) = self.engine.ledger.clone() else { return Ok(targets) };
         let (mut affordable, mut over_limit) = (Vec::new(), Vec::new());
         for target in targets {
@@ -255,10 +260,10 @@ impl CallTask {
 
     /// Skips the remaining candidates with a notice if the time or the attempt budget is used up.
     pub(super) async fn skip_remaining(&mut self) {
-        let reason = if !self.clock.allows(Duration::ZERO) {
+        let reason = if !self.time.allows(Duration::ZERO) {
             "no time is left".to_owned()
         } else if self.budget.candidates() == 0 {
-            format!("a request tries at most {} models", self.engine.policies.attempts.max_candidates)
+            format!("a call tries at most {} models", self.engine.policies.attempts.max_candidates)
         } else {
             return;
         };

@@ -21,7 +21,7 @@ pub(super) struct Reporter {
     pub(super) state: Arc<CallState>,
 }
 
-/// The state that a running call shares with the run that polls it: the event not taken yet, and the accumulator.
+/// What a running call shares with the `Run` that polls it: the event not taken yet, and the accumulator.
 pub(in crate::engine) struct CallState {
     event: Mutex<Option<Event>>,
     accumulator: Mutex<CallAccumulator>,

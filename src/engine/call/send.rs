@@ -103,7 +103,7 @@ impl CallTask {
         result
     }
 
-    /// Sends the request and waits for the first delta, with a hedged request if the route allows one.
+    /// Sends the request and waits for the first delta, with a hedge request if the route allows one.
     async fn start_attempt(&mut self, spec: AttemptSpec) -> ((AttemptSpec, Instant), StartResult) {
         let started_at = Instant::now();
         let is_streaming = spec.request.is_streaming();
@@ -115,7 +115,7 @@ impl CallTask {
         let hedge_after = hedge_after
             .filter(|_| is_streaming && first.spec.candidate.probe.is_none() && self.remaining_candidates() > 0);
         if let Some(hedge_after) = hedge_after {
-            let result = self.clock.time_search(pin!(tokio::time::timeout(hedge_after, &mut first.start))).await;
+            let result = self.time.time_search(pin!(tokio::time::timeout(hedge_after, &mut first.start))).await;
             if let Ok(start) = result {
                 return ((first.spec, first.started_at), start);
             }
@@ -126,7 +126,7 @@ impl CallTask {
         ((first.spec, first.started_at), start)
     }
 
-    /// Sends a hedged request, if the hedge budget allows one and another candidate is available.
+    /// Sends a hedge request, if the hedge budget allows one and another candidate is available.
     async fn hedge(
         &mut self,
         mut first: PendingAttempt,
@@ -149,7 +149,7 @@ impl CallTask {
         };
         let second = match finished {
             Either::Left(start) => {
-                self.clock.add_search_time(select_started.elapsed());
+                self.time.add_search_time(select_started.elapsed());
                 self.engine.hedge_budget().refund();
                 self.queue.available.push_front(candidate);
                 return ((first.spec, first.started_at), start);
@@ -171,7 +171,7 @@ impl CallTask {
         }
     }
 
-    /// Takes an available candidate for a hedged request, if the hedge budget allows one.
+    /// Takes an available candidate for a hedge request, if the hedge budget allows one.
     fn take_hedge_candidate(&mut self) -> Option<Candidate> {
         if !self.engine.hedge_budget().try_take() {
             return None;
@@ -187,7 +187,7 @@ impl CallTask {
     async fn race(&mut self, first: PendingAttempt, second: PendingAttempt) -> ((AttemptSpec, Instant), StartResult) {
         let ((spec, started_at), (hedge_spec, hedge_started_at)) =
             ((first.spec, first.started_at), (second.spec, second.started_at));
-        let finished = self.clock.time_search(pin!(select(first.start, second.start))).await;
+        let finished = self.time.time_search(pin!(select(first.start, second.start))).await;
         let (start, mut other_start, second_won) = match finished {
             Either::Left((start, other_start)) => (start, other_start, false),
             Either::Right((start, other_start)) => (start, other_start, true),
@@ -232,7 +232,7 @@ impl CallTask {
         self.first_token_wait =
             FirstTokenWait { since: Instant::now(), notices_sent: 0, notify: self.remaining_candidates() == 0 };
         let waiting = self.reporter.notify_while_waiting(&candidate.target, &mut self.first_token_wait, start);
-        self.clock.time_search(pin!(waiting)).await
+        self.time.time_search(pin!(waiting)).await
     }
 
     /// Waits for the permit and the secrets of the request, and sends it.
@@ -246,11 +246,11 @@ impl CallTask {
             let key = spec.key.as_ref().map(|(_, source)| source);
             Ok((permit, resolve_credentials(&engine.keys, &target.endpoint, key).await?))
         };
-        let prepared = self.clock.time_preparation(remaining_candidates, pin!(preparation)).await;
+        let prepared = self.time.time_preparation(remaining_candidates, pin!(preparation)).await;
         let (permit, credentials) = prepared.unwrap_or_else(|| Err(preparation_timeout()))?;
         let model = spec.candidate.health_keys.model;
         let (p95, in_flight) = (engine.first_token_p95(model), Health::track_in_flight(&engine, model));
-        let timeouts = self.clock.attempt_timeouts(&target, remaining_candidates, spec.request.is_streaming(), p95);
+        let timeouts = self.time.attempt_timeouts(&target, remaining_candidates, spec.request.is_streaming(), p95);
         let start = Box::pin(start(engine, spec.clone(), credentials, timeouts, (permit, in_flight)));
         Ok(PendingAttempt { spec, started_at, start })
     }
@@ -266,7 +266,7 @@ impl CallTask {
         let target = Arc::clone(&spec.candidate.target);
         let sent_at = attempt.sent_at();
         // If the next candidate is to answer, nothing of this one is emitted.
-        let has_answer = first.iter().any(|delta| delta.kind.is_answer());
+        let has_answer = first.deltas.iter().any(|delta| delta.kind.is_answer());
         if !has_answer && end.as_ref().is_some_and(|end| self.fails_over_on_filter(end)) {
             return Err(content_filtered());
         }
@@ -279,7 +279,7 @@ impl CallTask {
             // Without streaming, the first delta arrives only with the complete response.
             let ttft = self.accumulator().output.ttft.filter(|_| spec.request.is_streaming());
             let health = &self.engine.health;
-            health.record_first_token(spec.attempt_ref(health.timestamp_of(*started_at)), ttft, &self.engine.keys);
+            health.record_first_delta(spec.attempt_ref(health.timestamp_of(*started_at)), ttft, &self.engine.keys);
             self.read_to_end(attempt).await?
         };
         if self.fails_over_on_filter(&end) {
@@ -303,7 +303,7 @@ impl CallTask {
     /// Emits deltas until the answer ends.
     async fn read_to_end(&mut self, attempt: &mut Attempt) -> Result<AttemptEnd, CallError> {
         loop {
-            let step = self.clock.time_output(pin!(attempt.next())).await?;
+            let step = self.time.time_output(pin!(attempt.next())).await?;
             match step {
                 Step::Done(end) => return Ok(end),
                 Step::Read(read) if read.is_empty() => {}
@@ -315,7 +315,7 @@ impl CallTask {
     async fn emit_deltas(&mut self, read: DecodedBatch, sent_at: Instant) {
         let ttft = {
             let mut accumulator = self.accumulator();
-            let ttft = accumulator.add(&read, sent_at, Instant::now());
+            let ttft = accumulator.add(&read.deltas, sent_at, Instant::now());
             // What was passed through cannot be discarded, not even reasoning.
             accumulator.output.has_answer |= self.call.passthrough && accumulator.output.first_at.is_some();
             ttft
@@ -378,7 +378,7 @@ async fn start(
             Err(error) => return Err(FailedStart { error, info }),
             Ok(Step::Done(end)) => break Some(end),
             Ok(Step::Read(read)) => {
-                let has_output = read.iter().any(|delta| delta.kind.is_output());
+                let has_output = read.deltas.iter().any(|delta| delta.kind.is_output());
                 first.extend(read);
                 if has_output {
                     break None;

@@ -1,6 +1,6 @@
 //! Tracks the health of services in memory and shares it with other processes through a store.
 //!
-//! Failures and recoveries are written at once, so that other processes see them; latencies are written when the
+//! Failures and recoveries are written at once, so that other processes use them; latencies are written when the
 //! command ends. If the store fails, health is not shared, but requests are not affected. The rules are in
 //! `routing::health`.
 
@@ -99,7 +99,7 @@ struct PendingUpdate {
 }
 
 enum Outcome {
-    FirstToken(Option<Duration>),
+    FirstDelta(Option<Duration>),
     Completed,
     /// The call ended before the probe had a result.
     ProbeReleased,
@@ -143,7 +143,7 @@ impl Health {
     }
 
     /// Marks the process as serving many requests.
-    pub(super) fn long_lived(self) -> Self {
+    pub(super) fn with_long_lived_process(self) -> Self {
         Self { long_lived: true, ..self }
     }
 
@@ -289,8 +289,8 @@ impl Health {
     }
 
     /// Records the first token of an attempt.
-    pub(super) fn record_first_token(&self, attempt: AttemptRef, ttft: Option<Duration>, keys: &KeyRing) {
-        self.record_update(attempt, keys, Outcome::FirstToken(ttft));
+    pub(super) fn record_first_delta(&self, attempt: AttemptRef, ttft: Option<Duration>, keys: &KeyRing) {
+        self.record_update(attempt, keys, Outcome::FirstDelta(ttft));
     }
 
     /// Records a complete answer.
@@ -375,9 +375,10 @@ impl Health {
                     cache.store_error = error.or(cache.store_error.take());
                 }
                 Err(error) => {
-                    // Keep the updates for the next write.
+                    // The next write includes these updates; above the limit, the oldest are dropped.
                     cache.pending.splice(0..0, pending);
-                    cache.pending.truncate(MAX_PENDING_UPDATES);
+                    let excess = cache.pending.len().saturating_sub(MAX_PENDING_UPDATES);
+                    cache.pending.drain(..excess);
                     cache.store_error = Some(error);
                 }
             }
@@ -393,14 +394,15 @@ impl Health {
     }
 
     fn apply(&self, snapshot: &mut HealthSnapshot, update: &PendingUpdate, keys: &KeyRing) {
-        if let (Outcome::ProbeReleased, Some(owner)) = (&update.outcome, update.attempt.probe) {
-            return snapshot.release_probe(&update.attempt.target, owner);
-        }
         let attempt = attempt_for_snapshot(snapshot, &update.attempt, keys);
         match update.outcome {
-            Outcome::FirstToken(ttft) => snapshot.record_first_delta(&self.policies.health, &attempt, ttft, update.at),
+            Outcome::FirstDelta(ttft) => snapshot.record_first_delta(&self.policies.health, &attempt, ttft, update.at),
             Outcome::Completed => snapshot.record_success(&self.policies.health, &attempt, update.at),
-            Outcome::ProbeReleased => {}
+            Outcome::ProbeReleased => {
+                if let Some(owner) = attempt.probe {
+                    snapshot.release_probe(attempt.target, owner);
+                }
+            }
         }
     }
 

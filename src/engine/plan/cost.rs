@@ -8,7 +8,7 @@ use crate::model::target::Target;
 /// An amount of money.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Money {
-    /// The amount.
+    /// The amount, in units of `currency`.
     pub amount: f64,
     /// The ISO 4217 code.
     pub currency: String,
@@ -34,14 +34,14 @@ impl std::str::FromStr for Money {
 
 /// The effect of `--max-cost` on a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct CapResult {
+pub struct MaxCostResult {
     /// Models it does not cover: they have no price, or one in another currency.
     pub uncovered: Vec<String>,
     /// The lowest limit set on an answer, in tokens; `None`: no answer was limited.
     pub max_output_tokens: Option<u64>,
 }
 
-/// Relative tolerance for rounding errors: the minimum that [`cap`] returns must be accepted as a limit.
+/// Relative tolerance for rounding errors: the minimum that [`apply_max_cost`] returns must be accepted as a limit.
 const ROUNDING_TOLERANCE: f64 = 1e-9;
 
 /// The limit of an answer without another limit, in tokens; many models accept no more.
@@ -50,8 +50,8 @@ const DEFAULT_MAX_OUTPUT_TOKENS: u64 = 16_384;
 /// Limits the answers of `plan` so that it costs at most `max_cost`; `Err`: the minimum cost, which is higher.
 /// Each call gets an equal share of what is left after the prompts, at the price of its most expensive candidate.
 /// Failed requests that are billed are not counted.
-pub fn cap(plan: &mut Plan, max_cost: &Money) -> Result<CapResult, f64> {
-    let mut result = CapResult::default();
+pub fn apply_max_cost(plan: &mut Plan, max_cost: &Money) -> Result<MaxCostResult, f64> {
+    let mut result = MaxCostResult::default();
     // The cost of all prompts, the highest cost of a one-token answer, and the number of calls with a price.
     let (mut prompt_cost, mut min_answer_cost, mut priced_calls) = (0.0, 0.0f64, 0usize);
     for call in &plan.calls {
@@ -97,7 +97,7 @@ pub fn cap(plan: &mut Plan, max_cost: &Money) -> Result<CapResult, f64> {
         // Services reject a limit above what the model can write.
         let limit =
             affordable.min(requested_limit.unwrap_or(DEFAULT_MAX_OUTPUT_TOKENS.max(max_limit.unwrap_or_default())));
-        call.update_request(|request| request.limit_to_budget(limit));
+        call.update_request(|request| request.limit_answer_tokens(limit));
         if requested_limit.is_none_or(|requested_limit| limit < requested_limit) {
             result.max_output_tokens = Some(result.max_output_tokens.map_or(limit, |lowest| lowest.min(limit)));
         }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn token_limits(plan: &Plan) -> Vec<Option<u64>> {
-        let limit = |call: &Call| call.request.as_chat().and_then(|chat| chat.budget_max_tokens);
+        let limit = |call: &Call| call.request.as_chat().and_then(|chat| chat.cost_max_tokens);
         plan.calls.iter().map(limit).collect()
     }
 
@@ -151,7 +151,7 @@ mod tests {
             let mut plan = plan(&[Some(10.0)]);
             let chat = Arc::make_mut(&mut plan.calls[0].request).as_chat_mut().expect("the plan has chat requests");
             chat.params.extra.insert(name.into(), value.into());
-            cap(&mut plan, &usd).expect("the prompt costs half of it");
+            apply_max_cost(&mut plan, &usd).expect("the prompt costs half of it");
             token_limits(&plan)[0]
         };
         assert_eq!((with("max_tokens", 100_000), with("max_completion_tokens", 100_000)), (Some(100), Some(100)));
@@ -159,10 +159,10 @@ mod tests {
         let mut several = plan(&[Some(10.0)]);
         let own = Params { extra: [("n".into(), 5.into())].into_iter().collect(), ..Params::default() };
         Arc::make_mut(&mut several.calls[0].candidates[0]).params = own;
-        assert_eq!((cap(&mut several, &usd).is_ok(), token_limits(&several)), (true, vec![Some(20)]));
+        assert_eq!((apply_max_cost(&mut several, &usd).is_ok(), token_limits(&several)), (true, vec![Some(20)]));
         let tight = Money { amount: 0.00104, currency: "USD".into() };
         assert!(
-            cap(&mut several, &tight).is_err_and(|minimum| (minimum - 0.00105).abs() < 1e-9),
+            apply_max_cost(&mut several, &tight).is_err_and(|minimum| (minimum - 0.00105).abs() < 1e-9),
             "at least five tokens"
         );
     }
@@ -173,13 +173,15 @@ mod tests {
         let own = Params { max_tokens: Some(7), ..Params::default() };
         let short = Target { params: own, ..(*plan.calls[0].candidates[0]).clone() };
         plan.calls[0].candidates.push(Arc::new(short.clone()));
-        let capped = cap(&mut plan, &Money { amount: 1000.0, currency: "USD".into() }).expect("far above the cost");
+        let capped =
+            apply_max_cost(&mut plan, &Money { amount: 1000.0, currency: "USD".into() }).expect("far above the cost");
         assert_eq!(
             (token_limits(&plan), capped.max_output_tokens),
             (vec![Some(DEFAULT_MAX_OUTPUT_TOKENS)], Some(DEFAULT_MAX_OUTPUT_TOKENS))
         );
         plan.calls[0].candidates = vec![Arc::new(short)];
-        let capped = cap(&mut plan, &Money { amount: 1000.0, currency: "USD".into() }).expect("far above the cost");
+        let capped =
+            apply_max_cost(&mut plan, &Money { amount: 1000.0, currency: "USD".into() }).expect("far above the cost");
         assert_eq!((token_limits(&plan), capped.max_output_tokens), (vec![Some(7)], None));
     }
 
@@ -198,25 +200,25 @@ mod tests {
         let usd = |amount| Money { amount, currency: "USD".into() };
         // The prompt of 1,000 tokens costs 0.001.
         let mut one = plan(&[Some(10.0)]);
-        assert_eq!(cap(&mut one, &usd(0.002)).map(|capped| capped.max_output_tokens), Ok(Some(100)));
+        assert_eq!(apply_max_cost(&mut one, &usd(0.002)).map(|capped| capped.max_output_tokens), Ok(Some(100)));
         assert_eq!(token_limits(&one), [Some(100)]);
         let mut two = plan(&[Some(10.0), Some(5.0), None]);
-        let capped = cap(&mut two, &usd(0.004)).expect("the prompts cost half of it");
+        let capped = apply_max_cost(&mut two, &usd(0.004)).expect("the prompts cost half of it");
         assert_eq!((token_limits(&two), capped.uncovered.len()), (vec![Some(100), Some(200), None], 1));
         let mut rich = plan(&[Some(10.0)]);
         assert_eq!(
-            cap(&mut rich, &usd(1000.0)).map(|capped| capped.max_output_tokens),
+            apply_max_cost(&mut rich, &usd(1000.0)).map(|capped| capped.max_output_tokens),
             Ok(Some(DEFAULT_MAX_OUTPUT_TOKENS))
         );
-        assert_eq!(cap(&mut plan(&[Some(10.0)]), &usd(0.0009)), Err(0.001 + 0.000_01));
+        assert_eq!(apply_max_cost(&mut plan(&[Some(10.0)]), &usd(0.0009)), Err(0.001 + 0.000_01));
         // The returned minimum is accepted, and anything less is not.
         for outputs in [&[Some(10.0), Some(100.0)][..], &[Some(0.3), None, Some(0.7)]] {
-            let minimum = cap(&mut plan(outputs), &usd(0.0)).expect_err("prompts cost more than nothing");
+            let minimum = apply_max_cost(&mut plan(outputs), &usd(0.0)).expect_err("prompts cost more than nothing");
             assert!(
-                cap(&mut plan(outputs), &usd(minimum)).is_ok()
-                    && cap(&mut plan(outputs), &usd(minimum * 0.999)).is_err()
+                apply_max_cost(&mut plan(outputs), &usd(minimum)).is_ok()
+                    && apply_max_cost(&mut plan(outputs), &usd(minimum * 0.999)).is_err()
             );
         }
-        assert_eq!(cap(&mut plan(&[None]), &usd(0.0)).map(|capped| capped.max_output_tokens), Ok(None));
+        assert_eq!(apply_max_cost(&mut plan(&[None]), &usd(0.0)).map(|capped| capped.max_output_tokens), Ok(None));
     }
 }

@@ -10,7 +10,7 @@ pub use select::{SelectedCalls, Selection};
 use crate::{
     config::{Config, closest_name, normalize_name, vendors},
     model::{ChatRequest, ModelRequest, target::Target},
-    routing::{OnFilter, OnIncomplete, Policy},
+    routing::{OnFilter, OnIncomplete, RoutePolicy},
 };
 
 /// All calls of one command.
@@ -54,15 +54,15 @@ pub struct Call {
     /// The targets that may answer, in the order of the config; never empty.
     pub candidates: Vec<Arc<Target>>,
     /// The policy that orders the candidates; `None`: a single model was requested.
-    pub route: Option<Policy>,
+    pub route: Option<RoutePolicy>,
     /// What to do if an answer ends early after part of it was shown.
     pub on_incomplete: OnIncomplete,
-    /// What happens when a content filter rejects the request.
+    /// What happens when a content filter rejects the request or ends its answer.
     pub on_filter: OnFilter,
     /// Deadline of the whole call; only time spent waiting for the network counts.
     pub deadline: Option<Duration>,
-    /// The client gets the response frame by frame as it arrives: raw frames are kept, and reasoning that was passed on
-    /// cannot be discarded.
+    /// Keeps the raw frames of the response, so that it can be forwarded unchanged. Reasoning that was forwarded cannot be
+    /// discarded.
     pub passthrough: bool,
     /// The text of the answer is kept for the record of the call.
     pub retain_text: bool,
@@ -140,7 +140,7 @@ pub enum PlanError {
         hint: String,
     },
     /// There is no config, no known key, and no local server.
-    #[error("no config, no known key in the environment, and no server running on this machine")]
+    #[error("no config, no API key in the environment, and no model server found on this machine")]
     NoEndpoints,
     /// No models were selected, and the config has no default selection.
     #[error("no models selected to compare")]
@@ -166,17 +166,17 @@ impl PlanError {
             | Self::NoSelection { hint }
             | Self::UnknownTag { hint, .. } => hint.clone(),
             Self::NoImageSupport(_) => "choose another model, or add \"images\" to its capabilities".into(),
-            Self::NoEndpoints => {
-                "set a key such as OPENAI_API_KEY, or create a config: \"mmchat config path\" prints its location"
-                    .into()
-            }
+            Self::NoEndpoints => "run \"mmchat init\", or set a key such as OPENAI_API_KEY".into(),
             Self::IsSet(name) => format!("run \"mmchat compare --set {name}\", or choose one of its models"),
         }
     }
 }
 
-/// The call of `request` to `name`: a model, a route or `endpoint/id`; `None`: the only route or model of the config.
-/// `on_incomplete` is the default of the command, for a route that does not set it.
+/// The call of `request` to `name`: a model, a route or `endpoint/id`; `None`: `default` of the config, else its only route
+/// or model. `on_incomplete` is the default of the command, for a route that does not set it.
+///
+/// # Errors
+/// When `name` cannot be called, or no candidate accepts the images of the request.
 pub fn resolve_call(
     config: &Config,
     name: Option<&str>,
@@ -195,6 +195,9 @@ pub fn resolve_call(
 }
 
 /// Checks that `name` can be called.
+///
+/// # Errors
+/// When it is neither a model, a route nor `endpoint/id`.
 pub fn check_name(config: &Config, name: &str) -> Result<(), PlanError> {
     let request = Arc::new(ModelRequest::Chat(ChatRequest::default()));
     resolve_name(config, normalize_name(name), &request, OnIncomplete::Error).map(drop)
@@ -231,6 +234,9 @@ fn resolve_name(
 }
 
 fn default_name(config: &Config) -> Result<String, PlanError> {
+    if let Some(name) = &config.default {
+        return Ok(name.clone());
+    }
     match (config.routes.as_slice(), config.models.as_slice()) {
         ([route], _) => Ok(route.name.clone()),
         ([], [model]) => Ok(model.id.0.clone()),

@@ -185,7 +185,7 @@ async fn call_stopped_after_a_partial_answer_failed_keeps_it() {
         let call = Call { on_incomplete, ..call_to(two_targets()) };
         let replies = [partial_answer(), MockResponse::NoResponse];
         let record = record_of_stopped_call(call, replies, |kind| matches!(kind, EventKind::Failed { .. })).await;
-        assert_eq!((record.answer.answer.text.as_str(), record.incomplete), ("Hello", true), "{on_incomplete:?}");
+        assert_eq!((record.answer.content.text.as_str(), record.incomplete), ("Hello", true), "{on_incomplete:?}");
         assert_eq!(record.attempts.len(), 1, "the failed attempt is recorded once: {record:?}");
         assert_eq!(record.target.as_ref().map(|target| target.id.0.as_str()), Some("a"));
     }
@@ -204,7 +204,7 @@ async fn call_stopped_during_the_next_attempt_has_both_attempts_and_the_partial_
     });
     let record = record.await;
     let targets: Vec<_> = record.attempts.iter().map(|attempt| attempt.target.id.0.as_str()).collect();
-    assert_eq!((targets, record.answer.answer.text.as_str()), (vec!["a", "b"], "Bye"));
+    assert_eq!((targets, record.answer.content.text.as_str()), (vec!["a", "b"], "Bye"));
     assert_eq!(record.target.as_ref().map(|target| target.id.0.as_str()), Some("b"));
     assert!(record.attempts.iter().all(|attempt| attempt.usage.is_some()), "{record:?}");
 }

@@ -100,7 +100,7 @@ async fn candidate_with_too_small_context_is_skipped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_call_is_repeated_at_most_once() {
+async fn same_candidate_is_retried_at_most_once() {
     let result = run(call_to(two_targets()), [status(500), status(500), status(500)]).await;
     assert_eq!(result.models(), ["a-upstream", "a-upstream", "b-upstream"]);
     let reset = MockResponse::ConnectError(TransportErrorKind::Reset);
@@ -109,7 +109,7 @@ async fn one_call_is_repeated_at_most_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn gateway_is_not_repeated() {
+async fn gateway_is_not_retried() {
     let gateway = with_endpoint(testing::target("a"), |endpoint| endpoint.gateway = true);
     let result = run(call_to(vec![gateway, testing::target("b")]), [status(500), answer()]).await;
     assert_eq!(result.models(), ["a-upstream", "b-upstream"]);
@@ -194,8 +194,8 @@ async fn policies_of_the_engine_limit_attempts_retries_and_waiting() {
     assert_eq!((result.models().len(), result.class()), (1, ErrorClass::Server), "one candidate, no retry");
 
     let timeouts = TimeoutPolicy { first_token: 2 * SECOND, ..TimeoutPolicy::default() };
-    let silent = || MockResponse::Chunks(vec![(600 * SECOND, HELLO)]);
-    let engine = TestEngine::with_policies([silent(), answer()], Policies { timeouts, ..Policies::default() });
+    let no_response = || MockResponse::Chunks(vec![(600 * SECOND, HELLO)]);
+    let engine = TestEngine::with_policies([no_response(), answer()], Policies { timeouts, ..Policies::default() });
     let result = engine.run(call_to(two_targets())).await.assert_all_replies_used();
     assert_eq!((result.took, result.classes()), (2 * SECOND, vec!["timeout", "ok"]));
 

@@ -290,7 +290,7 @@ async fn first_token_timeout_adapts_to_slow_models() {
 #[tokio::test(start_paused = true)]
 async fn slow_request_is_hedged_and_the_first_to_answer_wins() {
     let hedged = |after| {
-        let policy = Policy { hedge_after: Some(after), ..Policy::default() };
+        let policy = RoutePolicy { hedge_after: Some(after), ..RoutePolicy::default() };
         Call { route: Some(policy), ..call_to(two_targets()) }
     };
     let late = |seconds| MockResponse::Chunks(vec![(SECOND * seconds, HELLO), (Duration::ZERO, STOP)]);
@@ -385,7 +385,7 @@ proptest! {
             let mut counts = Vec::new();
             for _ in 0..requests {
                 let targets: Vec<Target> = (0..candidates).map(|number| target_with_keys(&number.to_string())).collect();
-                let policy = Policy { hedge_after: hedged.then_some(SECOND), ..Policy::default() };
+                let policy = RoutePolicy { hedge_after: hedged.then_some(SECOND), ..RoutePolicy::default() };
                 let route = (candidates > 1).then_some(policy);
                 let result = test_engine.run(Call { route, on_incomplete: OnIncomplete::Restart, ..call_to(targets) }).await;
                 let mut tried: Vec<&str> = result.models();

@@ -20,7 +20,7 @@ use crate::{
         endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
         target::{Target, testing},
     },
-    routing::{OnIncomplete, Policy},
+    routing::{OnIncomplete, RoutePolicy},
     transport::{
         TransportErrorKind,
         keys::KeyRing,
@@ -45,7 +45,7 @@ fn status(code: u16) -> MockResponse {
 
 fn call_to(targets: Vec<Target>) -> Call {
     let messages = vec![Message::text(Role::User, "hi")];
-    let route = (targets.len() > 1).then(Policy::default);
+    let route = (targets.len() > 1).then(RoutePolicy::default);
     let request = Arc::new(ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
     let candidates: Vec<Arc<Target>> = targets.into_iter().map(Arc::new).collect();
     let first = Arc::clone(&candidates[0]);
@@ -126,7 +126,8 @@ impl TestEngine {
     fn with_policies(replies: impl IntoIterator<Item = MockResponse>, policies: Policies) -> Self {
         let transport = Arc::new(MockTransport::new(replies));
         let shared = Arc::clone(&transport) as Arc<dyn Transport>;
-        let engine = Engine::with_policies(shared, KeyRing::default(), policies).long_lived().with_seed(SEED);
+        let engine =
+            Engine::with_policies(shared, KeyRing::default(), policies).with_long_lived_process().with_seed(SEED);
         Self { engine: Arc::new(engine), transport }
     }
 
@@ -148,8 +149,8 @@ async fn run_call(engine: &Arc<Engine>, transport: &Arc<MockTransport>, call: Ca
     let (mut answer, mut buffer) = (Answer::default(), DeltaBuffer::default());
     for event in &events {
         match &event.kind {
-            EventKind::Deltas(deltas) => deltas.iter().for_each(|delta| answer.add(delta)),
-            EventKind::BufferedDeltas(deltas) => deltas.iter().for_each(|delta| buffer.add(delta.clone())),
+            EventKind::Deltas(batch) => batch.deltas.iter().for_each(|delta| answer.add(delta)),
+            EventKind::BufferedDeltas(batch) => batch.deltas.iter().for_each(|delta| buffer.add(delta.clone())),
             EventKind::Failed { .. } => {
                 answer = Answer::default();
                 buffer.restart();

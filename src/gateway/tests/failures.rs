@@ -23,7 +23,7 @@ async fn failures_before_the_first_chunk_fail_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn incomplete_stream_ends_with_an_error_event_and_no_end_mark() {
+async fn incomplete_stream_ends_with_an_error_event_and_no_end_signal() {
     let fixture = TestGateway::new("", [chunks(&[ROLE, HELLO])]).await;
     let got = read_chunks(fixture.chat("chat", true).await).await;
     assert_eq!(got[..2], [ROLE, HELLO]);

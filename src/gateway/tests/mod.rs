@@ -96,7 +96,7 @@ impl TestGateway {
         let sink = Arc::clone(&log_lines);
         let log = Log::new(move |line| sink.lock().push(serde_json::from_str(&line).expect("JSON")));
         let deps = GatewayDeps {
-            engine: Arc::new(engine.with_seed(3).long_lived()),
+            engine: Arc::new(engine.with_seed(3).with_long_lived_process()),
             log,
             writer: None,
             limits: GatewayLimits::default(),

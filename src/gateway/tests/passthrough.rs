@@ -26,15 +26,28 @@ async fn stream_is_forwarded_byte_for_byte_and_event_by_event() {
 async fn client_body_is_forwarded_field_for_field() {
     let fixture = TestGateway::new("", [chunks(&[HELLO, STOP, DONE])]).await;
     let body = r#"{"z":1,"model":"one","stream":true,"n":null,"tools":[{"type":"function"}],"big":123456789012345678901234567890,"logit_bias":{"1":-100},"base_url":"http://evil.example","messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"http://h/a.png"}}],"name":"x"}],"seed":7}"#;
-    let headers = [("authorization", "Bearer sk-of-a-client"), ("x-other", "1"), ("cookie", "a=b")];
-    read_text(fixture.post("/v1/chat/completions", &headers, body).await).await;
+    read_text(fixture.post("/v1/chat/completions", &[], body).await).await;
     let sent = fixture.upstream_requests().pop().expect("one upstream request");
     let expected = body.replace("\"one\"", "\"upstream-one\"").trim_end_matches('}').to_owned()
         + r#","temperature":0.5,"stream_options":{"include_usage":true}}"#;
     assert_eq!(String::from_utf8_lossy(sent.body()), expected);
     assert_eq!(sent.uri(), "http://a.example/v1/chat/completions");
+}
+
+#[tokio::test(start_paused = true)]
+async fn headers_are_passed_on_in_neither_direction() {
+    let answer = "{\"choices\":[{\"message\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}";
+    let head =
+        [("content-type", "application/json"), ("x-other", "1"), ("set-cookie", "a=b"), ("x-request-id", "req-7")];
+    let fixture = TestGateway::new("", [MockResponse::Status(200, head.to_vec(), answer)]).await;
+    let headers = [("authorization", "Bearer sk-of-a-client"), ("x-other", "1"), ("cookie", "a=b")];
+    let response = fixture.post("/v1/chat/completions", &headers, chat("one", false)).await;
+    let sent = fixture.upstream_requests().pop().expect("one upstream request");
     assert_eq!(sent.headers()["authorization"], "Bearer sk-of-the-upstream");
-    assert!(!sent.headers().contains_key("x-other") && !sent.headers().contains_key("cookie"));
+    assert!(!sent.headers().contains_key("x-other") && !sent.headers().contains_key("cookie"), "{sent:?}");
+    let received = response.headers();
+    assert!(!received.contains_key("x-other") && !received.contains_key("set-cookie"), "{received:?}");
+    assert_ne!(received["x-mmchat-request-id"], "req-7");
 }
 
 #[tokio::test(start_paused = true)]

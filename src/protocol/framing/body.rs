@@ -11,10 +11,10 @@ use super::sse::{EventTooLarge, SseDecoder, to_valid_utf8};
 use crate::protocol::{Frame, FrameKind};
 
 /// Maximum size of a body that is not a stream, in bytes; streams have no such limit.
-pub const MAX_BODY: usize = 64 * 1024 * 1024;
+const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
 
 /// Maximum bytes of a page or text that are kept for the error message.
-const MAX_PAGE: usize = 4096;
+const MAX_PAGE_BYTES: usize = 4096;
 
 /// A body or event that exceeds its size limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -82,18 +82,18 @@ impl BodyFramer {
                     out.push(frame);
                 }
                 if let Some(head) = &mut self.possible_text {
-                    let remaining = MAX_PAGE.saturating_sub(head.len());
+                    let remaining = MAX_PAGE_BYTES.saturating_sub(head.len());
                     head.extend_from_slice(&bytes[..bytes.len().min(remaining)]);
                 }
             }
             State::Json(body) => {
-                if body.len() + bytes.len() > MAX_BODY {
+                if body.len() + bytes.len() > MAX_BODY_BYTES {
                     return Err(FrameError::Body);
                 }
                 body.extend_from_slice(bytes);
             }
             State::Page(page) => {
-                let remaining = MAX_PAGE.saturating_sub(page.len());
+                let remaining = MAX_PAGE_BYTES.saturating_sub(page.len());
                 page.extend_from_slice(&bytes[..bytes.len().min(remaining)]);
             }
         }

@@ -5,18 +5,18 @@
 //! event that is terminated only by the end of the stream is still delivered.
 //!
 //! Runs in linear time: each byte is scanned once, events are slices of the input buffer, and only events with several
-//! data lines or invalid UTF-8 are copied. Memory is bounded by [`MAX_EVENT`] plus one read.
+//! data lines or invalid UTF-8 are copied. Memory is bounded by [`MAX_EVENT_BYTES`] plus one read.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use crate::protocol::{Frame, FrameKind};
 
 /// Maximum size of an event, in bytes. A larger one means broken framing or an attack.
-pub const MAX_EVENT: usize = 16 * 1024 * 1024;
+const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// An event exceeds [`MAX_EVENT`].
+/// An event exceeds [`MAX_EVENT_BYTES`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("event larger than 16 MiB")]
 pub struct EventTooLarge;
@@ -53,7 +53,7 @@ impl SseDecoder {
     /// The next complete event, if there is one.
     ///
     /// # Errors
-    /// When the current event exceeds [`MAX_EVENT`]; the decoder cannot be used after that.
+    /// When the current event exceeds [`MAX_EVENT_BYTES`]; the decoder cannot be used after that.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, EventTooLarge> {
         if !self.bom_checked && !self.skip_bom() {
             return Ok(None);
@@ -140,7 +140,7 @@ impl SseDecoder {
             self.in_comment = true;
             self.discard(self.buffer.len());
         }
-        if self.buffer.len() > MAX_EVENT { Err(EventTooLarge) } else { Ok(None) }
+        if self.buffer.len() > MAX_EVENT_BYTES { Err(EventTooLarge) } else { Ok(None) }
     }
 
     fn parse_field(&mut self, start: usize, end: usize) {

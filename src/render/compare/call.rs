@@ -80,11 +80,11 @@ impl CallView {
     pub(super) fn on_event(&mut self, event: &Event) {
         match &event.kind {
             EventKind::Started(target) => self.current_attempt = Some((Arc::clone(target), event.at)),
-            EventKind::Deltas(deltas) | EventKind::BufferedDeltas(deltas) => {
-                if deltas.iter().any(|delta| delta.kind.is_output()) {
+            EventKind::Deltas(batch) | EventKind::BufferedDeltas(batch) => {
+                if batch.deltas.iter().any(|delta| delta.kind.is_output()) {
                     self.first_output_at.get_or_insert(event.at);
                 }
-                for delta in deltas {
+                for delta in &batch.deltas {
                     self.on_delta(delta);
                 }
             }
@@ -109,10 +109,10 @@ impl CallView {
     }
 
     fn on_delta(&mut self, delta: &Delta) {
-        let only_refusal = !self.accumulated.answer.refusal.is_empty() && self.accumulated.answer.text.is_empty();
+        let only_refusal = !self.accumulated.content.refusal.is_empty() && self.accumulated.content.text.is_empty();
         self.accumulated.add(delta, true);
         // Text replaces a refusal that was shown.
-        self.generation += u32::from(only_refusal && !self.accumulated.answer.text.is_empty());
+        self.generation += u32::from(only_refusal && !self.accumulated.content.text.is_empty());
         if let (0, DeltaKind::Text(text) | DeltaKind::Refusal(text) | DeltaKind::Reasoning(text)) =
             (delta.choice, &delta.kind)
         {
@@ -193,7 +193,7 @@ impl CallView {
 
     /// Like `text`, but as received.
     pub(super) fn raw_text(&self) -> std::borrow::Cow<'_, str> {
-        let answer = &self.accumulated.answer;
+        let answer = &self.accumulated.content;
         match (answer.text.is_empty(), answer.refusal.is_empty()) {
             (_, true) => (&answer.text).into(),
             (true, false) => (&answer.refusal).into(),
@@ -203,7 +203,7 @@ impl CallView {
 
     /// The text to show during streaming, as received; the refusal if there is no text.
     pub(super) fn visible_text(&self) -> &str {
-        let answer = &self.accumulated.answer;
+        let answer = &self.accumulated.content;
         if answer.text.is_empty() { &answer.refusal } else { &answer.text }
     }
 
@@ -240,7 +240,7 @@ impl CallView {
 
     /// Drops the texts once they are shown.
     pub(super) fn clear_text(&mut self) {
-        let answer = &mut self.accumulated.answer;
+        let answer = &mut self.accumulated.content;
         (answer.text, answer.reasoning, answer.refusal) = Default::default();
     }
 
@@ -258,7 +258,7 @@ impl CallView {
             is_complete: matches!(self.stage(), Stage::Complete | Stage::Warning),
             note: self.note(),
             text: self.text(),
-            reasoning: sanitize(&self.accumulated.answer.reasoning),
+            reasoning: sanitize(&self.accumulated.content.reasoning),
             first_output: record.and_then(|record| record.first_output),
             attempt_count: record.map_or(0, |record| record.attempts.len()),
             timeline: timeline.scaled_to(self.tokens()),
@@ -297,12 +297,12 @@ impl CallView {
 
     /// Output tokens so far, if reported.
     pub(super) fn reported_tokens(&self) -> Option<u64> {
-        self.accumulated.answer.usage.and_then(|usage| usage.output)
+        self.accumulated.content.usage.and_then(|usage| usage.output)
     }
 
     /// Output tokens so far: reported, else estimated.
     pub(super) fn tokens(&self) -> u64 {
-        self.reported_tokens().unwrap_or_else(|| self.accumulated.tokens.tokens())
+        self.reported_tokens().unwrap_or_else(|| self.accumulated.output_counter.tokens())
     }
 
     /// Tokens per second so far.

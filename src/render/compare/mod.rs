@@ -203,7 +203,7 @@ impl CompareView {
         match &event.kind {
             EventKind::Deltas(_) | EventKind::BufferedDeltas(_) => {
                 let at = event.at.saturating_duration_since(self.started_at);
-                timeline.record(at, self.calls[event.call].accumulated.tokens.tokens());
+                timeline.record(at, self.calls[event.call].accumulated.output_counter.tokens());
             }
             EventKind::Failed { .. } | EventKind::Restarted => *timeline = Timeline::default(),
             EventKind::Started(_) | EventKind::FirstToken(_) | EventKind::Notice(_) | EventKind::Finished(_) => {}
@@ -214,12 +214,12 @@ impl CompareView {
         let call = &mut self.calls[index];
         let (usage, cost) = (call.usage(), call.cost().map(|(cost, _)| cost));
         let answer = if self.settings.keep_answers {
-            call.accumulated.answer.clone()
+            call.accumulated.content.clone()
         } else {
-            std::mem::take(&mut call.accumulated.answer)
+            std::mem::take(&mut call.accumulated.content)
         };
         // The table still needs the usage.
-        call.accumulated.answer.usage = answer.usage;
+        call.accumulated.content.usage = answer.usage;
         let record = call.record().expect("the call has ended");
         json::answer(&call.name, answer, (usage.as_ref(), cost), record)
     }
@@ -263,9 +263,9 @@ impl CompareView {
         let mut complete = self.calls.iter().zip(numbers).filter(|(call, _)| is_complete(call));
         let text = match complete.find_map(|(_, number)| *number) {
             Some(n) => {
-                format!("run {conversation}    show one answer: mmchat history show @{n}    continue: mmchat pick @{n}")
+                format!("conversation {conversation}    show: mmchat history show @{n}    continue: mmchat pick @{n}")
             }
-            None => format!("run {conversation}    retry the failed calls: mmchat retry"),
+            None => format!("conversation {conversation}    retry the failed calls: mmchat retry"),
         };
         // Without a width stdout is a pipe; the terminal of stderr wraps the line itself.
         let rows = wrap(&text, self.settings.terminal.stdout_width.map_or(text.len(), |width| width.saturating_sub(1)));

@@ -20,9 +20,9 @@ pub(super) struct TaggedLines {
 impl CompareView {
     pub(super) fn stream_event(&mut self, event: &Event, output: &mut Output) {
         match &event.kind {
-            EventKind::Deltas(deltas) => self.write_tagged_deltas(event.call, deltas, output),
-            EventKind::BufferedDeltas(deltas) => {
-                for delta in deltas {
+            EventKind::Deltas(batch) => self.write_tagged_deltas(event.call, &batch.deltas, output),
+            EventKind::BufferedDeltas(batch) => {
+                for delta in &batch.deltas {
                     self.tagged_lines[event.call].buffered.add(delta.clone());
                 }
             }

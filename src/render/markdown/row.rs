@@ -3,9 +3,8 @@
 use unicode_segmentation::UnicodeSegmentation;
 use unicode_width::UnicodeWidthStr;
 
-use crate::render::wrap::max_cluster_width;
+use crate::render::{RESET, wrap::max_cluster_width};
 
-const RESET: &str = "\u{1b}[0m";
 /// Minimum width of a row.
 const MIN_WIDTH: usize = 8;
 /// A word that ends within this many cells of the row end is held back until it is complete.

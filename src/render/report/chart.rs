@@ -5,7 +5,7 @@
 use std::{fmt::Write as _, time::Duration};
 
 use super::{Report, escape::escape_html};
-use crate::render::notice::format_duration;
+use crate::{model::sanitize::truncate_chars, render::notice::format_duration};
 
 const WIDTH: f64 = 720.0;
 const LEFT: f64 = 130.0;
@@ -24,9 +24,7 @@ fn max_seconds(report: &Report) -> f64 {
 }
 
 fn label(index: usize, name: &str) -> String {
-    let start: String = name.chars().take(MAX_NAME_CHARS).collect();
-    let ellipsis = if start.len() < name.len() { "…" } else { "" };
-    escape_html(&format!("{} {start}{ellipsis}", index + 1))
+    escape_html(&format!("{} {}", index + 1, truncate_chars(name, MAX_NAME_CHARS)))
 }
 
 /// One bar per answer: the time to first token, then the output.

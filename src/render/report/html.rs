@@ -10,9 +10,12 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd, html::push_html};
 
 use super::{Report, ReportCall, chart, escape::escape_html};
-use crate::render::{
-    diff,
-    metrics::{COLUMNS, is_right_aligned},
+use crate::{
+    model::sanitize::{one_line, truncate_chars},
+    render::{
+        diff,
+        metrics::{COLUMNS, is_right_aligned},
+    },
 };
 
 const STYLE: &str = include_str!("page.css");
@@ -53,17 +56,14 @@ pub(super) fn page(report: &Report) -> String {
 /// The start of a prompt, on one line.
 fn shorten_prompt(prompt: &str) -> String {
     const MAX_CHARS: usize = 60;
-    let line = crate::model::sanitize::one_line(prompt);
-    match line.char_indices().nth(MAX_CHARS) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
+    truncate_chars(&one_line(prompt), MAX_CHARS)
 }
 
 fn write_header(report: &Report, out: &mut String) {
-    let run = report.run.map(|run| format!(", run {run}")).unwrap_or_default();
+    let conversation = report.run.map(|number| format!(", conversation {number}")).unwrap_or_default();
     let at = report.created_at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string();
-    let _ = writeln!(out, "<h1>Comparison</h1>\n<p class=\"meta\">{at}{run}, {} answers</p>", report.calls.len());
+    let _ =
+        writeln!(out, "<h1>Comparison</h1>\n<p class=\"meta\">{at}{conversation}, {} answers</p>", report.calls.len());
     if let Some(system) = &report.system_prompt {
         let _ = writeln!(
             out,

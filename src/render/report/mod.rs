@@ -27,7 +27,7 @@ use crate::{
 pub(crate) struct Report {
     /// When the report was created.
     pub created_at: Timestamp,
-    /// The number of the run in the record.
+    /// The number of the conversation in the record.
     pub run: Option<i64>,
     /// The system prompt.
     pub system_prompt: Option<String>,

@@ -1,15 +1,19 @@
 //! Health entries and their keys: one for each endpoint, model, API key, and API key of a model.
 
-use std::hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher};
+use std::{
+    hash::{BuildHasherDefault, DefaultHasher, Hash, Hasher},
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{endpoint::Endpoint, target::Target},
+    model::{endpoint::Endpoint, sanitize::truncate_chars, target::Target},
     protocol::CallError,
     routing::{
-        breaker::{Breaker, BreakerPolicy, BreakerState},
+        breaker::{Breaker, BreakerPolicy, BreakerState, saturating_add},
+        cooldown::{CooldownDuration, CooldownPolicy},
         latency::Latency,
     },
 };
@@ -169,10 +173,7 @@ impl std::fmt::Display for LastError {
 
 impl LastError {
     pub(super) fn new(error: &CallError, at: Timestamp) -> Self {
-        let mut message: String = error.message.chars().take(MAX_MESSAGE_CHARS).collect();
-        if message.len() < error.message.len() {
-            message.push('…');
-        }
+        let message = truncate_chars(&error.message, MAX_MESSAGE_CHARS);
         Self { class: error.class.as_str().to_owned(), http_status: error.status, message, at }
     }
 }
@@ -229,6 +230,30 @@ impl HealthEntry {
     /// Whether it is in a cooldown.
     pub(super) fn is_cooling_down(&self, now: Timestamp) -> bool {
         self.cooldown.as_ref().is_some_and(|cooldown| cooldown.until > now)
+    }
+
+    /// Starts a cooldown, or prolongs the current one: for the time that the service requested, else for `time`.
+    pub(super) fn start_cooldown(
+        &mut self,
+        policy: &CooldownPolicy,
+        requested: Option<Duration>,
+        time: CooldownDuration,
+        now: Timestamp,
+    ) {
+        let none = Cooldown { until: Timestamp::MIN, duration_ms: 0, consecutive: 0 };
+        let previous = self.cooldown.take().unwrap_or(none);
+        let doubled = || time.initial.saturating_mul(2u32.saturating_pow(previous.consecutive.min(8)));
+        let duration = requested.unwrap_or_else(|| doubled().min(time.max)).min(policy.max);
+        // Requests that were in flight at the same time count as one failure.
+        let consecutive = previous.consecutive.saturating_add(u32::from(previous.until <= now));
+        let until = saturating_add(now, duration);
+        let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let previous_is_longer = previous.until >= until;
+        self.cooldown = Some(if previous_is_longer {
+            Cooldown { consecutive, ..previous }
+        } else {
+            Cooldown { until, duration_ms, consecutive }
+        });
     }
 
     /// Ends the cooldown, since a request sent at `sent` got its first delta. The count for doubling is reset only by a

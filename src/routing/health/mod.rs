@@ -11,13 +11,13 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use entry::{Cooldown, ProbeLease, api_key_health_keys, api_key_name};
 pub use entry::{HealthEntry, HealthKey, HealthMap, KeyHash, LastError, TargetHealthKeys};
+use entry::{ProbeLease, api_key_health_keys, api_key_name};
 pub use state::HealthState;
 
 use super::{
     breaker::{BreakerState, saturating_add},
-    classify::{CooldownScope, HealthEffect, health_effect},
+    cooldown::{CooldownScope, HealthEffect, health_effect},
     policies::HealthPolicy,
 };
 use crate::{model::target::Target, protocol::CallError};
@@ -219,7 +219,7 @@ impl HealthSnapshot {
     /// Whether a failure affects the health of the target.
     #[must_use]
     pub fn affects_health(policy: &HealthPolicy, error: &CallError, now: Timestamp) -> bool {
-        health_effect(&policy.cooldown, error, now) != HealthEffect::Unaffected
+        health_effect(&policy.cooldown, error, now).is_some()
     }
 
     /// Records a failed attempt. `random` is in 0..1. A probe keeps its lease: it may continue with another key.
@@ -231,15 +231,27 @@ impl HealthSnapshot {
         now: Timestamp,
         random: f64,
     ) {
+        let Some(effect) = health_effect(&policy.cooldown, error, now) else { return };
+        let entry = self.failed_entry(effect, attempt, now);
+        entry.last_error = Some(LastError::new(error, now));
+        let trip = match effect {
+            HealthEffect::EndpointUnreachable => policy.breaker.endpoint,
+            HealthEffect::ModelFailure => policy.breaker.model,
+            HealthEffect::Cooldown { requested, time, .. } => {
+                entry.start_cooldown(&policy.cooldown, requested, time, now);
+                return;
+            }
+        };
+        entry.breaker.record_failure(&policy.breaker, trip, attempt.sent_at, now, random);
+    }
+
+    /// The entry that a failure affects.
+    fn failed_entry(&mut self, effect: HealthEffect, attempt: &AttemptInfo<'_>, now: Timestamp) -> &mut HealthEntry {
         let target = attempt.target;
-        let (endpoint, model) = (HealthKey::endpoint(&target.endpoint), HealthKey::model(target));
-        let effect = health_effect(&policy.cooldown, error, now);
-        if effect == HealthEffect::Unaffected {
-            return;
-        }
+        let model = HealthKey::model(target);
         let (health_key, name) = match effect {
             HealthEffect::EndpointUnreachable | HealthEffect::Cooldown { scope: CooldownScope::Endpoint, .. } => {
-                (endpoint, target.endpoint.name.clone())
+                (HealthKey::endpoint(&target.endpoint), target.endpoint.name.clone())
             }
             HealthEffect::Cooldown { scope: CooldownScope::Key, .. } => {
                 (HealthKey::key(&target.endpoint, attempt.key), api_key_name(&target.endpoint, attempt.key_index))
@@ -250,39 +262,11 @@ impl HealthSnapshot {
                 let name = format!("{} with {}", target.id, api_key_name(&target.endpoint, attempt.key_index));
                 (HealthKey::key_for_model(target, attempt.key), name)
             }
-            HealthEffect::ModelFailure
-            | HealthEffect::Cooldown { scope: CooldownScope::Model, .. }
-            | HealthEffect::Unaffected => (model, target.id.to_string()),
+            HealthEffect::ModelFailure | HealthEffect::Cooldown { scope: CooldownScope::Model, .. } => {
+                (model, target.id.to_string())
+            }
         };
-        let entry = self.entry_mut(health_key, name, now);
-        entry.last_error = Some(LastError::new(error, now));
-        match effect {
-            HealthEffect::EndpointUnreachable => {
-                entry.breaker.record_failure(&policy.breaker, policy.breaker.endpoint, attempt.sent_at, now, random);
-            }
-            HealthEffect::Cooldown { requested, time, .. } => {
-                let previous = entry.cooldown.clone().unwrap_or(Cooldown {
-                    until: Timestamp::MIN,
-                    duration_ms: 0,
-                    consecutive: 0,
-                });
-                let doubled = || time.initial.saturating_mul(2u32.saturating_pow(previous.consecutive.min(8)));
-                let duration = requested.unwrap_or_else(|| doubled().min(time.max)).min(policy.cooldown.max);
-                // Requests that were in flight at the same time count as one failure.
-                let consecutive = previous.consecutive.saturating_add(u32::from(previous.until <= now));
-                let until = saturating_add(now, duration);
-                let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-                let previous_is_longer = previous.until >= until;
-                entry.cooldown = Some(if previous_is_longer {
-                    Cooldown { consecutive, ..previous }
-                } else {
-                    Cooldown { until, duration_ms, consecutive }
-                });
-            }
-            HealthEffect::ModelFailure | HealthEffect::Unaffected => {
-                entry.breaker.record_failure(&policy.breaker, policy.breaker.model, attempt.sent_at, now, random);
-            }
-        }
+        self.entry_mut(health_key, name, now)
     }
 
     /// Records the first delta of an attempt: endpoint, model and key are available again.
@@ -297,6 +281,7 @@ impl HealthSnapshot {
         if let Some(owner) = attempt.probe {
             self.release_probe(target, owner);
         }
+        // The breaker of an endpoint counts failed connections, and this connection succeeded.
         if let Some(endpoint) = self.entries.get_mut(&HealthKey::endpoint(&target.endpoint)) {
             endpoint.breaker.record_success(&policy.breaker, attempt.sent_at, now);
         }

@@ -23,10 +23,10 @@ const APPLICATION_ID: i32 = 0x6d6d_6368;
 const SCHEMA_VERSION: i32 = 4;
 /// How long a write waits for other processes' writes.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// The same, after a write has timed out.
+/// How long a write waits for other processes' writes, after a write has timed out.
 const SHORT_BUSY_TIMEOUT: Duration = Duration::from_millis(100);
 /// The WAL size, in bytes, above which it is checkpointed: up to this, reading it is cheap.
-const MAX_WAL_SIZE: u64 = 512 * 1024;
+const MAX_WAL_BYTES: u64 = 512 * 1024;
 
 const SCHEMA: &str = include_str!("schema.sql");
 /// Migrations from each schema version to the next.
@@ -128,7 +128,7 @@ impl Database {
     }
 
     /// Like [`Database::open`], but waits at most `limit` while another process opens it.
-    pub(super) fn open_with_timeout(path: &Path, limit: Duration) -> Result<Self, RecordError> {
+    fn open_with_timeout(path: &Path, limit: Duration) -> Result<Self, RecordError> {
         let open_error = |source| RecordError::Open { path: path.to_owned(), source };
         check_regular(path).map_err(open_error)?;
         let _lock = lock_with_timeout(path, limit).map_err(open_error)?;
@@ -256,7 +256,7 @@ impl Database {
     /// Checkpoints the WAL if it is large: the next process to open the database reads all of it, and a sequence of
     /// processes of one call each would never checkpoint it. Later statements do not wait for other processes.
     pub(super) fn checkpoint_if_large(&self) -> Result<(), RecordError> {
-        let is_large = |wal: std::fs::Metadata| wal.len() > MAX_WAL_SIZE;
+        let is_large = |wal: std::fs::Metadata| wal.len() > MAX_WAL_BYTES;
         if std::fs::metadata(companion_path(&self.path, "-wal")).is_ok_and(is_large) {
             // If another process is busy, the checkpoint can wait.
             self.map_error(self.connection.busy_timeout(Duration::ZERO))?;

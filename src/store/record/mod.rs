@@ -1,6 +1,6 @@
 //! Records every call in SQLite: request, result, times, tokens and cost, and optionally the prompt and answer.
 //!
-//! A [`RecordWriter`] sends each finished call to a thread of its own, which opens the [`Database`] and writes the call.
+//! A [`RecordWriter`] sends finished calls to one background thread, which opens the [`Database`] and writes them.
 //! `stats`, `history` and `spend` read the database. A record that cannot be written causes a warning; it never fails an
 //! answer.
 
@@ -79,7 +79,7 @@ impl Transcript {
     /// The prompt with the answer of `record`.
     #[must_use]
     pub fn with_answer(self, record: &CallRecord) -> Self {
-        let answer = &record.answer.answer;
+        let answer = &record.answer.content;
         Self {
             answer: [answer.text.as_str(), answer.refusal.as_str()].concat(),
             reasoning: answer.reasoning.clone(),

@@ -266,7 +266,7 @@ fn choose_location(
         .prepare_cached("SELECT max(round) FROM turns WHERE conversation_id = ?1")?
         .query_row([conversation], |row| row.get(0))?;
     if last_round == round && !fork {
-        return Ok(RunLocation { conversation, round: round + 1, copied_turns: HashMap::new() });
+        return Ok(RunLocation { conversation, round: round.saturating_add(1), copied_turns: HashMap::new() });
     }
     copy_history(transaction, call, turns.iter().flatten(), *fork)
 }

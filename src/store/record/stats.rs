@@ -85,7 +85,7 @@ pub struct GroupMetrics {
 }
 
 /// The maximum number of parts of the trend.
-pub(super) const TREND_PARTS: usize = 12;
+const TREND_PARTS: usize = 12;
 
 impl GroupMetrics {
     /// The share of calls that succeeded; `None` without calls.
@@ -188,9 +188,10 @@ impl Database {
             metrics.ttft.merge_encoded(ttft);
             metrics.total.merge_encoded(row.get_ref(13)?.as_blob()?);
             if by != GroupBy::Day && parts > 1 {
-                let offset = usize::try_from(row.get::<_, i64>(0)? - first.unwrap_or(0)).unwrap_or(0);
+                let hour = row.get::<_, i64>(0)?.saturating_sub(first.unwrap_or(0));
+                let offset = usize::try_from(hour).unwrap_or(0);
                 metrics.ttft_trend.resize(parts, Histogram::default());
-                let part = offset * parts / usize::try_from(hour_count).unwrap_or(1);
+                let part = offset.saturating_mul(parts) / usize::try_from(hour_count).unwrap_or(1);
                 metrics.ttft_trend[part.min(parts - 1)].merge_encoded(ttft);
             }
         }

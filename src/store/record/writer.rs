@@ -32,7 +32,7 @@ pub struct WritePolicy {
     pub batch_delay: Duration,
     /// The number of calls in a batch.
     pub max_batch: usize,
-    /// The time between attempts to write after a failure; `None`: a call that cannot be written is given up.
+    /// The time between attempts to write after a failure; `None`: a call that cannot be written is dropped.
     pub retry_interval: Option<Duration>,
     /// Days to keep prompts and answers; older ones are removed at the end. `None`: nothing is removed.
     pub retention_days: Option<u32>,
@@ -211,7 +211,7 @@ struct Worker {
     database: Option<Database>,
     /// The time of the last failure; `None` if the last write succeeded.
     failed_at: Option<Instant>,
-    /// The first error of a call that was given up.
+    /// The first error of a call that was dropped.
     first_error: Option<RecordError>,
     /// Calls to write.
     #[expect(clippy::vec_box, reason = "the queue holds boxes")]
@@ -268,7 +268,7 @@ impl Worker {
         self.pending.extend(calls.try_iter().take(self.policy.max_batch.saturating_sub(1)));
     }
 
-    /// Writes the pending calls. If that fails, they stay pending, or are given up if the policy has no retries.
+    /// Writes the pending calls. If that fails, they stay pending, or are dropped if the policy has no retries.
     fn write_pending(&mut self) {
         let pending = std::mem::take(&mut self.pending);
         let result = self.open_database().and_then(|(database, placement)| match placement {

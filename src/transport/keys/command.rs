@@ -14,7 +14,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{COMMAND_TIMEOUT, KeyError, MAX_KEY_LEN};
+use super::{COMMAND_TIMEOUT, KeyError, MAX_KEY_BYTES};
 
 use crate::model::{api_key::ApiKey, describe_error};
 
@@ -85,6 +85,6 @@ async fn wait_and_read(
 
 /// Reads up to the size limit; returns whether that was all.
 async fn read_bounded(reader: impl AsyncRead + Unpin, buffer: &mut Vec<u8>) -> std::io::Result<bool> {
-    reader.take(MAX_KEY_LEN as u64 + 1).read_to_end(buffer).await?;
-    Ok(buffer.len() <= MAX_KEY_LEN)
+    reader.take(MAX_KEY_BYTES as u64 + 1).read_to_end(buffer).await?;
+    Ok(buffer.len() <= MAX_KEY_BYTES)
 }

@@ -21,7 +21,7 @@ pub mod keyring;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Maximum size of a key file or of the output of a key command.
-const MAX_KEY_LEN: usize = 64 * 1024;
+const MAX_KEY_BYTES: usize = 64 * 1024;
 
 /// A key source could not be resolved.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -115,6 +115,9 @@ impl KeyRing {
     }
 
     /// Resolves `source`. Concurrent calls share one lookup.
+    ///
+    /// # Errors
+    /// When the variable is not set, the file or the keyring cannot be read, the command fails, or the key is empty.
     pub async fn resolve(&self, source: &KeySource) -> Result<ApiKey, KeyError> {
         let cell = self.cell(source);
         cell.get_or_init(|| self.read(source)).await.clone()
@@ -133,6 +136,9 @@ impl KeyRing {
     }
 
     /// Checks whether `source` can be resolved, as far as possible without running a command or accessing the keyring.
+    ///
+    /// # Errors
+    /// Those of [`KeyRing::resolve`].
     pub fn check(&self, source: &KeySource) -> Result<(), KeyError> {
         match source {
             KeySource::Env(name) if self.environment.get(name).is_none() => Err(KeyError::EnvNotSet(name.clone())),
@@ -247,8 +253,8 @@ fn read_file(path: &Path) -> Result<ApiKey, KeyError> {
     }
     let file = std::fs::File::open(path).map_err(read_error)?;
     let mut bytes = Vec::new();
-    file.take(MAX_KEY_LEN as u64 + 1).read_to_end(&mut bytes).map_err(read_error)?;
-    if bytes.len() > MAX_KEY_LEN {
+    file.take(MAX_KEY_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(read_error)?;
+    if bytes.len() > MAX_KEY_BYTES {
         return Err(KeyError::TooLarge(format!("key file {name}")));
     }
     let text = String::from_utf8(bytes)

@@ -164,8 +164,8 @@ impl FaultEnv {
         let (mut answer, mut buffer, mut outcome) = (Answer::default(), DeltaBuffer::default(), None);
         while let Some(event) = events.next().await {
             match event.kind {
-                EventKind::Deltas(deltas) => deltas.iter().for_each(|delta| answer.add(delta)),
-                EventKind::BufferedDeltas(deltas) => deltas.iter().for_each(|delta| buffer.add(delta.clone())),
+                EventKind::Deltas(batch) => batch.deltas.iter().for_each(|delta| answer.add(delta)),
+                EventKind::BufferedDeltas(batch) => batch.deltas.iter().for_each(|delta| buffer.add(delta.clone())),
                 EventKind::Failed { .. } => {
                     answer = Answer::default();
                     buffer.restart();
@@ -219,7 +219,7 @@ struct RequestResult {
 
 impl RequestResult {
     fn exit(&self) -> Exit {
-        Exit::from_outcome(&self.outcome)
+        Exit::from_record(&self.outcome)
     }
 
     fn classes(&self) -> Vec<&'static str> {

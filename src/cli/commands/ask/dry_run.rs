@@ -8,7 +8,7 @@ use crate::{
         sanitize::one_line,
         target::Target,
     },
-    protocol::protocol,
+    protocol::protocol_of,
     render::Output,
     term::output::{Streams, write_stderr},
 };
@@ -27,7 +27,7 @@ pub(super) fn print(call: &Call, mut streams: Streams) -> Result<Exit, CliError>
 }
 
 fn curl_command(target: &Target, call: &Call) -> Result<String, CliError> {
-    let protocol = protocol(target.endpoint.protocol).expect("a resolved config has only known protocols");
+    let protocol = protocol_of(&target.endpoint);
     // With a placeholder, no key is read.
     let placeholder = target.endpoint.keys.first().map(|_| ApiKey::new("KEY"));
     let request = protocol
@@ -65,7 +65,12 @@ fn shell_variable(source: &KeySource, fallback: &str) -> String {
     match source {
         KeySource::Env(name) => format!("${name}"),
         other => {
-            write_stderr(&format!("${fallback} stands for the {}\n", one_line(&other.to_string())));
+            let part = match other {
+                KeySource::File(_) => "content of ",
+                KeySource::Command(_) | KeySource::Shell(_) => "output of ",
+                KeySource::Env(_) | KeySource::Literal(_) | KeySource::Keyring(_) => "",
+            };
+            write_stderr(&format!("${fallback} stands for the {part}{}\n", one_line(&other.to_string())));
             format!("${fallback}")
         }
     }

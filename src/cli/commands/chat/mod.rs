@@ -34,7 +34,7 @@ use crate::{
         Engine,
         plan::{PlanError, check_name},
     },
-    model::{ChatRequest, ModelRequest, Params, Part, sanitize::one_line},
+    model::{ChatRequest, ModelRequest, Params, Part, plural, sanitize::one_line},
     render::wrap::truncate_to_width,
     routing::OnIncomplete,
     term::{self, editor::Editor, keyboard::TerminalModes, output::write_stderr, signals::InterruptHandler},
@@ -50,7 +50,7 @@ const MAX_RECENT_PROMPTS: usize = 200;
 #[command(
     mut_arg("output", |arg| arg.hide(true)),
     after_help = "If standard input is not a terminal, each line is a question. Ctrl-C stops an answer and keeps its \
-    text; a second Ctrl-C exits. Alt-Enter, or \\ at the end of a line, continues on a new line.\n\n\
+    text; a second Ctrl-C exits. Alt-Enter continues on a new line, and so does Enter inside an open code fence.\n\n\
     Examples:\n  \
     mmchat chat\n  \
     mmchat chat -m fast,strong\n  \
@@ -216,8 +216,8 @@ fn greet(conversation: &ChatSession, is_resumed: bool) {
     write_stderr(&format!("chat with {}; /help lists the commands, Ctrl-D leaves\n", names.join(", ")));
     let last = conversation.members().first().and_then(|member| member.turns.last());
     if let (true, Some(turn)) = (is_resumed, last) {
-        let count = conversation.members()[0].turns.len();
-        write_stderr(&format!("continuing after {count} question(s); the last one:\n"));
+        let count = plural(conversation.members()[0].turns.len(), "question");
+        write_stderr(&format!("continuing after {count}; the last one:\n"));
         for member in conversation.members() {
             if let Some(turn) = member.turns.last() {
                 write_stderr(&format!(

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::{
     cli::{
         CliError, Context,
-        support::turn_ref::{HistoryPrefix, StoredConversation, TurnRef},
+        support::turn_ref::{HistoryPrefix, NOTHING_TO_CONTINUE, StoredConversation, TurnRef},
     },
     conversation::{Member, Turn},
     model::{Message, Role},
@@ -29,7 +29,7 @@ impl ResumedConversation {
     /// referenced or was picked from a comparison.
     pub(super) fn load(context: &Context, reference: &str) -> Result<Self, CliError> {
         let turn_ref: TurnRef = reference.parse()?;
-        let conversation = StoredConversation::find_required(context, turn_ref)?;
+        let conversation = StoredConversation::find_required(context, turn_ref, NOTHING_TO_CONTINUE)?;
         let answer = conversation.answer(turn_ref)?;
         let round = match answer {
             Some(answer) if turn_ref.answer.is_some() || answer.layout.is_comparison => std::slice::from_ref(answer),

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use crate::{
     cli::{
         CliError, Context,
-        support::turn_ref::{HistoryPrefix, StoredConversation, TurnRef},
+        support::turn_ref::{HistoryPrefix, NOTHING_TO_CONTINUE, StoredConversation, TurnRef},
     },
     config::{Config, RoundContext},
     engine::plan::{self, Call},
@@ -34,7 +34,7 @@ impl ContinuedComparison {
         (flag, default): (Option<RoundContext>, RoundContext),
     ) -> Result<Self, CliError> {
         let turn_ref: TurnRef = reference.parse()?;
-        let conversation = StoredConversation::find_required(context, turn_ref)?;
+        let conversation = StoredConversation::find_required(context, turn_ref, NOTHING_TO_CONTINUE)?;
         let answer = conversation.answer(turn_ref)?.cloned();
         let round = match &answer {
             Some(answer) => conversation.turns().iter().filter(|turn| turn.round == answer.round).cloned().collect(),

@@ -133,7 +133,7 @@ impl LiveRunner<'_> {
         let SharedView { view, end_reason, .. } = shared.state.into_inner();
         let exit = match end_reason {
             Some(EndReason::Interrupted) => Exit::Interrupted,
-            _ => Exit::from_outcomes(view.records()),
+            _ => Exit::from_records(view.records()),
         };
         let stdout_open = !matches!(screen_result, Err(WriteError::StdoutClosed));
         if stdout_open {

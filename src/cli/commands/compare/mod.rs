@@ -25,7 +25,7 @@ use crate::cli::{
         error::unknown_value,
         exit::Exit,
         recording::{RecordingArgs, RunRecorder},
-        request::{OutputArgs, RequestArgs},
+        request::{OutputArgs, RequestArgs, parse_positive},
         turn_ref::LAST,
     },
 };
@@ -51,9 +51,10 @@ use crate::{
 /// Ask several models the same prompt, and show the answers side by side
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Without -m, --set, --tag or --all, the set named by compare in the config is used, else the only \
-    set. On a terminal each answer streams in its own column; at the end the complete answers and a table are printed. \
-    On a pipe the complete answers are printed in the requested order, and the table goes to stderr.\n\n\
+    after_help = "Without -m, --set, --tag or --all, the model of the preset is used, else the models of the continued \
+    round, else the set named by compare in the config, else the only set; without a config, all models whose API key \
+    is set. On a terminal each answer streams in its own column; at the end the complete answers and a table are \
+    printed. On a pipe the complete answers are printed in the requested order, and the table goes to stderr.\n\n\
     Exit code 7: some calls failed.\n\n\
     Examples:\n  \
     mmchat compare -m fast,strong \"Why is the sky blue?\"\n  \
@@ -63,7 +64,8 @@ use crate::{
     mmchat compare --all --format json < question.txt | jq '.[].content'"
 )]
 pub(crate) struct CompareArgs {
-    /// Continue the last comparison, or the one with this ID, such as 12; with 12@2, all models continue that answer
+    /// Continue the conversation used last, or the one with this ID, such as 12; with 12@2, all models continue that
+    /// answer
     #[arg(
         long = "continue",
         value_name = "ID",
@@ -118,6 +120,7 @@ pub(crate) struct CompareArgs {
         long,
         value_name = "NUMBER",
         default_value_t = 1,
+        allow_negative_numbers = true,
         value_parser = parse_samples,
         help_heading = "Models"
     )]
@@ -130,7 +133,13 @@ pub(crate) struct CompareArgs {
     #[command(flatten)]
     request: RequestArgs,
     /// Limit the number of calls at the same time
-    #[arg(long, value_name = "NUMBER", help_heading = "Limits")]
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        allow_negative_numbers = true,
+        value_parser = parse_positive::<NonZeroUsize>,
+        help_heading = "Limits"
+    )]
     max_concurrency: Option<NonZeroUsize>,
     #[command(flatten)]
     recording: RecordingArgs,
@@ -147,7 +156,10 @@ pub(crate) fn run(args: &CompareArgs, context: &Context) -> Result<Exit, CliErro
     let continued = match &args.continue_from {
         Some(reference) => Some(ContinuedComparison::find(context, reference, (args.context, config.context))?),
         None if args.context.is_some() => {
-            return Err(CliError::usage("--context requires --continue", "add --continue"));
+            return Err(CliError::usage(
+                "--context requires --continue",
+                "add --continue to continue a stored round, or remove --context",
+            ));
         }
         None => None,
     };
@@ -369,7 +381,7 @@ fn parse_samples(text: &str) -> Result<usize, String> {
 fn parse_view(value: &str, format: Format, terminal: TerminalInfo, can_draw: bool) -> Result<View, CliError> {
     let view = value.parse().map_err(|_| unknown_value("view", value, View::VARIANTS))?;
     if view != View::Auto && format != Format::Text {
-        return Err(CliError::usage("--view applies only to --format text", "remove one of them"));
+        return Err(CliError::usage("--view applies only to --format text", "remove --view, or add --format text"));
     }
     if view == View::Live && (terminal.stdout_width.is_none() || !can_draw) {
         return Err(CliError::usage(

@@ -38,7 +38,7 @@ pub(in crate::cli) struct PostProcessingArgs {
         help_heading = "Analysis"
     )]
     diff: Option<String>,
-    /// Count the votes of short answers, read as auto, number, choice or text; exit code 9 without a majority
+    /// Vote on short answers; KIND is auto (the default), number, choice or text; exit code 9 without a majority
     #[arg(
         long,
         value_name = "KIND",
@@ -99,7 +99,8 @@ impl PostProcessingArgs {
     /// Validates the options against the plan, and opens the report file.
     pub(super) fn validate(&self, plan: &Plan, output: Option<&PathBuf>) -> Result<PostProcessing, CliError> {
         if self.out.is_some() && self.out.as_ref() == output {
-            return Err(CliError::usage("--out and --output are the same file", "use different files"));
+            let hint = "write the report to another file, or the answers to stdout: remove --output";
+            return Err(CliError::usage("--out and --output are the same file", hint));
         }
         let names: Vec<String> = plan.calls.iter().map(crate::engine::plan::Call::label).collect();
         let diff = self.diff.as_deref().map(|pair| parse_diff_pair(pair, &names)).transpose()?;
@@ -112,7 +113,7 @@ impl PostProcessingArgs {
 fn parse_vote_kind(value: &str) -> Result<VoteKind, CliError> {
     let known: Vec<&str> = VOTE_KINDS.iter().map(|(name, _)| *name).collect();
     let found = VOTE_KINDS.iter().find(|(name, _)| *name == value);
-    found.map(|&(_, kind)| kind).ok_or_else(|| unknown_value("kind of answers", value, &known))
+    found.map(|&(_, kind)| kind).ok_or_else(|| unknown_value("kind of vote", value, &known))
 }
 
 /// Parses two answers, given by number or by name.
@@ -139,7 +140,7 @@ impl ReportFile {
         let Some(format) = format_for_path(&path) else {
             let extensions: Vec<String> = REPORT_FORMATS.iter().map(|(extension, _)| format!(".{extension}")).collect();
             return Err(CliError::usage(
-                format!("unknown extension of the report {}", path.display()),
+                format!("unknown file extension of --out {}", path.display()),
                 format!("available: {}", extensions.join(", ")),
             ));
         };

@@ -55,7 +55,7 @@ fn find_model(text: &str, services: &[DetectedService]) -> Result<TemplateModel,
     let known: Vec<&str> = services.iter().map(|service| service.endpoint.name.as_str()).collect();
     let Some(service) = services.iter().find(|service| service.endpoint.name == endpoint && !upstream.is_empty())
     else {
-        let hint = format!("write ENDPOINT/ID; endpoints: {}", known.join(", "));
+        let hint = format!("write ENDPOINT/ID; available endpoints: {}", known.join(", "));
         return Err(CliError::usage(format!("unknown model \"{text}\""), hint));
     };
     if service.status() == ServiceStatus::ListsModels && !service.models().any(|model| model.upstream == upstream) {

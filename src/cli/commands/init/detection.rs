@@ -11,7 +11,7 @@ use crate::{
         template::{ConfigTemplate, TemplateEndpoint, TemplateKey, TemplateModel},
         vendors,
     },
-    model::{ErrorClass, endpoint::is_loopback, environment::Environment},
+    model::{ErrorClass, endpoint::is_loopback, environment::Environment, plural},
     protocol::{CallError, ModelInfo},
     render::notice::format_reason,
 };
@@ -82,10 +82,10 @@ impl DetectedService {
         matches!(self.endpoint.key, TemplateKey::None) && is_loopback_address(&self.endpoint.base_url)
     }
 
-    /// Describes the service in one line, such as `openai (OPENAI_API_KEY): 84 model(s)`.
+    /// Describes the service in one line, such as `openai (OPENAI_API_KEY): 84 models`.
     pub(super) fn summary(&self) -> String {
         let result = match &self.model_list {
-            Ok(models) => format!("{} model(s)", models.len()),
+            Ok(models) => plural(models.len(), "model"),
             Err(error) => format_reason(error),
         };
         let key = match &self.endpoint.key {

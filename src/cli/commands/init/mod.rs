@@ -3,7 +3,7 @@
 //! Detects services, asks questions or uses the flags, and tries the models. The config is written last, so an
 //! interruption at a question changes nothing.
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use clap::Args;
 
@@ -13,20 +13,23 @@ pub(crate) mod questions;
 
 use detection::{DetectedService, ServiceStatus};
 
-use super::ping::{collect_outcomes, one_token_plan, outcome_state};
+use super::ping::{collect_records, one_token_plan, record_state};
 use crate::cli::{
     CliError, Context,
     support::{
         config_input,
         config_transaction::{ConfigTransaction, config_path},
         exit::Exit,
+        key_uses::unused_key_file,
         recording::{RecordingArgs, RunRecorder},
+        terminal_guard::TerminalGuard,
     },
 };
 use crate::{
     config::{
         self,
         template::{ConfigTemplate, TemplateEndpoint, TemplateKey},
+        vendors,
     },
     render::{notice::format_reason, table::Table},
     store::{self, record::Continuation},
@@ -94,11 +97,9 @@ pub(crate) fn run(args: &InitArgs, context: &Context) -> Result<Exit, CliError> 
     store::check_writable(&path)
         .map_err(|source| CliError::System { what: format!("cannot write {}", path.display()), source })?;
     let interactive = can_prompt() && !args.yes;
-    if path.exists() && !args.force && !interactive {
-        return Err(CliError::usage(
-            format!("{} already exists", path.display()),
-            "use --force to replace it (the old file is kept), or extend it with \"mmchat endpoint add\"",
-        ));
+    let is_replaced = path.exists();
+    if is_replaced && !args.force && !interactive {
+        return Err(already_exists(&path));
     }
     if !interactive && !args.yes && args.fast.is_none() {
         return Err(CliError::usage(
@@ -106,8 +107,8 @@ pub(crate) fn run(args: &InitArgs, context: &Context) -> Result<Exit, CliError> 
             "use --yes to accept what is found, or --endpoint, --key-env, --fast, --strong and --cheap",
         ));
     }
-    let _guard = if interactive { Some(questions::TerminalGuard::install()?) } else { None };
-    if interactive && path.exists() && !args.force {
+    let _guard = if interactive { Some(TerminalGuard::install()?) } else { None };
+    if interactive && is_replaced && !args.force {
         let question = format!("{} already exists. Replace it (the old file is kept as .bak)", path.display());
         if !confirm(&question, false)? {
             write_stderr("nothing was changed\n");
@@ -121,7 +122,7 @@ pub(crate) fn run(args: &InitArgs, context: &Context) -> Result<Exit, CliError> 
         write_stderr("nothing was changed\n");
         return Ok(exit);
     }
-    write_config(&template, context)?;
+    write_config(template, is_replaced || args.force, context)?;
     Ok(exit)
 }
 
@@ -146,13 +147,7 @@ fn select_services(args: &InitArgs, context: &Context, interactive: bool) -> Res
     let is_usable = |service: &DetectedService| is_named(service) || service.status() == ServiceStatus::ListsModels;
     if !interactive {
         services.retain(is_usable);
-        if services.is_empty() {
-            return Err(CliError::usage(
-                "no API keys and no local servers found",
-                "set a key such as OPENAI_API_KEY (\"mmchat vendors\" lists them), or use --endpoint NAME=URL",
-            ));
-        }
-        return Ok(services);
+        return if services.is_empty() { Err(nothing_found(args)) } else { Ok(services) };
     }
     if !services.is_empty() {
         let lines: Vec<String> = services.iter().map(DetectedService::summary).collect();
@@ -180,18 +175,35 @@ fn select_services(args: &InitArgs, context: &Context, interactive: bool) -> Res
     Ok(services)
 }
 
+fn nothing_found(args: &InitArgs) -> CliError {
+    if args.no_discover {
+        return CliError::usage("no endpoints given", "add --endpoint NAME=URL, or remove --no-discover");
+    }
+    CliError::usage(
+        "no API key in the environment, and no model server found on this machine",
+        "set a key such as OPENAI_API_KEY (\"mmchat vendors\" lists the variables), or add --endpoint NAME=URL",
+    )
+}
+
+/// Splits the values of an option such as `--key-env`. The error does not show the value, which may be a key.
+fn parse_pairs(
+    values: &[String],
+    (option, form, example): (&str, &str, &str),
+) -> Result<Vec<(String, String)>, CliError> {
+    let parse_pair = |text: &String| {
+        let pair = text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
+        pair.ok_or_else(|| {
+            let message = format!("invalid value of {option}: expected {form}");
+            CliError::usage(message, format!("write the name of the endpoint first, such as {option} {example}"))
+        })
+    };
+    values.iter().map(parse_pair).collect()
+}
+
 /// The endpoints named by the flags.
 fn endpoints_from_args(args: &InitArgs, context: &Context) -> Result<Vec<TemplateEndpoint>, CliError> {
-    let parse_pairs = |flag: &str, values: &[String]| -> Result<Vec<(String, String)>, CliError> {
-        let parse_pair = |text: &String| {
-            let pair = text.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
-            pair.ok_or_else(|| {
-                CliError::usage(format!("invalid value of {flag}: expected NAME=…"), format!("write {flag} NAME=…"))
-            })
-        };
-        values.iter().map(parse_pair).collect()
-    };
-    let (variables, files) = (parse_pairs("--key-env", &args.key_env)?, parse_pairs("--key-file", &args.key_files)?);
+    let variables = parse_pairs(&args.key_env, ("--key-env", "NAME=VARIABLE", "openai=WORK_OPENAI_KEY"))?;
+    let files = parse_pairs(&args.key_files, ("--key-file", "NAME=FILE", "openai=openai.key"))?;
     let mut endpoints = Vec::<TemplateEndpoint>::new();
     for text in &args.endpoints {
         let (name, url) = text.split_once('=').map_or((text.as_str(), None), |(name, url)| (name, Some(url)));
@@ -202,13 +214,15 @@ fn endpoints_from_args(args: &InitArgs, context: &Context) -> Result<Vec<Templat
             (None, Some(file)) => Some(TemplateKey::File(std::path::absolute(file)?.display().to_string())),
             (None, None) => None,
         };
-        endpoints.push(config_input::build_endpoint(name, url, key, &context.environment)?);
+        let url_hint = format!("write --endpoint {name}=URL");
+        endpoints.push(config_input::build_endpoint(name, (url, url_hint.as_str()), key, &context.environment)?);
     }
     for (option, pairs) in [("--key-env", &variables), ("--key-file", &files)] {
         if let Some((name, _)) = pairs.iter().find(|(name, _)| !endpoints.iter().any(|endpoint| endpoint.name == *name))
         {
             let message = format!("unknown endpoint \"{name}\" in {option}");
-            return Err(CliError::usage(message, format!("add --endpoint {name}")));
+            let url = if vendors::by_name(name).is_some() { "" } else { "=URL" };
+            return Err(CliError::usage(message, format!("add --endpoint {name}{url}")));
         }
     }
     Ok(endpoints)
@@ -230,33 +244,43 @@ fn try_models(template: &ConfigTemplate, context: &Context) -> Result<Exit, CliE
         "init",
         (&RecordingArgs::metadata_only(), &plan, Continuation::New),
     );
-    let outcomes = context.runtime()?.block_on(collect_outcomes(&engine, plan, |event| recorder.on_event(event)));
+    let records = context.runtime()?.block_on(collect_records(&engine, plan, |event| recorder.on_event(event)));
     recorder.close();
     let mut table = Table::new(&["model", "endpoint/id", "state", ">TTFT", "note"]);
-    for (model, outcome) in config.models.iter().zip(&outcomes) {
-        let ttft = outcome.ttft.map(crate::render::notice::format_duration).unwrap_or_default();
-        let (state, note) =
-            (outcome_state(outcome), outcome.result.as_ref().err().map(format_reason).unwrap_or_default());
+    for (model, record) in config.models.iter().zip(&records) {
+        let ttft = record.ttft.map(crate::render::notice::format_duration).unwrap_or_default();
+        let (state, note) = (record_state(record), record.result.as_ref().err().map(format_reason).unwrap_or_default());
         let id = format!("{}/{}", model.endpoint.name, model.upstream_id);
         table.add_row(vec![model.id.0.clone(), id, state, ttft, note]);
     }
     write_stderr(
         &table.render(context.terminal_info(&context.settings(config::Flags::default())?).stdout_width, false),
     );
-    Ok(Exit::from_outcomes(outcomes.iter().map(|outcome| &**outcome)))
+    Ok(Exit::from_records(records.iter().map(|record| &**record)))
+}
+
+fn already_exists(path: &Path) -> CliError {
+    CliError::usage(
+        format!("{} already exists", path.display()),
+        "use --force to replace it (the old file is kept), or extend it with \"mmchat endpoint add\"",
+    )
 }
 
 /// Writes the typed keys and the config, after saving the old config.
-fn write_config(template: &ConfigTemplate, context: &Context) -> Result<(), CliError> {
+fn write_config(mut template: ConfigTemplate, may_replace: bool, context: &Context) -> Result<(), CliError> {
     let transaction = ConfigTransaction::begin(context)?;
-    let text = template.to_toml(false);
+    // Another process may have written it since the first check.
+    if transaction.exists() && !may_replace {
+        return Err(already_exists(transaction.path()));
+    }
     let backup = transaction.back_up()?;
-    for endpoint in &template.endpoints {
+    for endpoint in &mut template.endpoints {
         if let TemplateKey::Typed(key) = &endpoint.key {
-            transaction.write_key_file(&endpoint.name, key)?;
+            let file = unused_key_file(&endpoint.name, &[], transaction.path(), key);
+            endpoint.key = TemplateKey::File(transaction.write_key_file(&file, key)?);
         }
     }
-    transaction.write(&text)?;
+    transaction.write(&template.to_toml(false))?;
     if let Some(backup) = backup {
         write_stderr(&format!("saved the old config as {}\n", backup.display()));
     }

@@ -5,10 +5,7 @@ use std::sync::Arc;
 use crate::{
     cli::{
         CliError,
-        support::{
-            config_input::{validate_base_url, validate_variable_name},
-            exit::Exit,
-        },
+        support::config_input::{validate_base_url, validate_variable_name},
     },
     config::{
         Config, is_valid_new_name, normalize_name, parse_base_url,
@@ -21,33 +18,8 @@ use crate::{
     term::{
         output::write_stderr,
         prompt::{choose, confirm, secret, text},
-        signals::{InterruptHandler, TerminalState},
     },
 };
-
-/// While this exists, an interruption restores the terminal and ends the process.
-pub(crate) struct TerminalGuard {
-    state: TerminalState,
-    _interruption: InterruptHandler,
-}
-
-impl TerminalGuard {
-    pub(crate) fn install() -> Result<Self, CliError> {
-        let state = TerminalState::save();
-        let saved = state.clone();
-        let interruption = Exit::listen_for_interruption_with_cleanup(move || {
-            saved.restore();
-            write_stderr("\ninterrupted; nothing was changed\n");
-        })?;
-        Ok(Self { state, _interruption: interruption })
-    }
-}
-
-impl Drop for TerminalGuard {
-    fn drop(&mut self) {
-        self.state.restore();
-    }
-}
 
 /// Prompts for an endpoint: a known vendor, or any base URL.
 pub(crate) fn prompt_endpoint(environment: &Environment, taken: &[&str]) -> Result<TemplateEndpoint, CliError> {

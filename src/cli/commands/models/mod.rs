@@ -13,7 +13,7 @@ use crate::cli::{
 };
 use crate::{
     config::{Config, Flags, direct_target, parse_duration},
-    model::{api_key::redact_url, endpoint::Endpoint, target::Target},
+    model::{api_key::redact_url, endpoint::Endpoint, plural, target::Target},
     protocol::ModelInfo,
     render::{notice::format_reason, table::Table},
     store,
@@ -58,7 +58,12 @@ struct AvailableArgs {
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Print this page of a long list [default: 1 on a terminal, else the complete list]
-    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(
+        long,
+        value_name = "NUMBER",
+        allow_negative_numbers = true,
+        value_parser = clap::value_parser!(u16).range(1..)
+    )]
     page: Option<u16>,
     #[command(flatten)]
     list: ListArgs,
@@ -234,7 +239,7 @@ fn print_models(
         if page > pages {
             return Err(CliError::usage(format!("no page {page}"), format!("the last page is {pages}")));
         }
-        write_stderr(&format!("page {page} of {pages}, {total} models (--page, --filter)\n"));
+        write_stderr(&format!("page {page} of {pages}, {} (--page, --filter)\n", plural(total, "model")));
     } else if total == 0 && args.list.is_text() {
         write_stderr("no models\n");
     }

@@ -2,7 +2,7 @@
 //!
 //! Handles what surrounds the gateway: the listening address, config reloads, signals, log output and the record.
 
-use std::{sync::Arc, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
 use clap::Args;
 use tokio::net::TcpListener;
@@ -14,6 +14,7 @@ use crate::{
     config::{Config, Flags},
     engine::Engine,
     gateway::{self, Gateway, GatewayDeps, GatewayLimits, Log, ServeError, Workers},
+    model::plural,
     render::Output,
     store::{
         self,
@@ -35,7 +36,7 @@ const RESERVED_FILES: usize = 64;
 const FILES_PER_CLIENT: usize = 2;
 /// How long a spend total is reused after it was read.
 const SPEND_CACHE_TTL: Duration = Duration::from_millis(250);
-/// Interval at which health records are saved.
+/// Interval at which the health file is saved.
 const HEALTH_SAVE_INTERVAL: Duration = Duration::from_secs(10);
 /// Maximum number of concurrent connections, whatever the limit of open files.
 const MAX_CONNECTIONS: usize = 100_000;
@@ -101,17 +102,25 @@ async fn check(context: &Context, config: Config) -> Result<Exit, CliError> {
     Gateway::new(config, deps).await?;
     let keys = match serve.clients.len() {
         0 => "no client keys: any local process may use it".to_owned(),
-        count => format!("{count} client key(s)"),
+        count => plural(count, "client key"),
     };
     let scheme = if serve.tls.is_some() { "https" } else { "http" };
-    write_stderr(&format!("ok: {scheme}://{address}/v1, {models} model(s), {routes} route(s), {keys}\n"));
+    let (models, routes) = (plural(models, "model"), plural(routes, "route"));
+    write_stderr(&format!("ok: {scheme}://{address}/v1, {models}, {routes}, {keys}\n"));
     Ok(Exit::Ok)
 }
 
 /// Binds the address; an error when other machines could reach it without a client key.
 async fn bind(config: &Config) -> Result<(TcpListener, std::net::SocketAddr), CliError> {
     let listen = &config.serve.listen;
-    let failed = |source| CliError::System { what: format!("cannot listen on {listen}"), source };
+    let failed = |error: io::Error| {
+        let source = match error.kind() {
+            // `--listen` is not an address; the config has been checked.
+            io::ErrorKind::InvalidInput => io::Error::other("expected an address such as 127.0.0.1:8484"),
+            _ => error,
+        };
+        CliError::System { what: format!("cannot listen on {listen}"), source }
+    };
     let (listener, address) = gateway::listen(listen).await.map_err(failed)?;
     gateway::check_exposure(&config.serve, address.ip())?;
     Ok((listener, address))
@@ -166,7 +175,7 @@ async fn serve(
         () = save_health_periodically(&engine, &log) => 0,
     };
     if unfinished > 0 {
-        log.event("cut-off", &format!("{unfinished} connection(s) did not end in time"));
+        log.event("cut-off", &format!("{} did not end in time", plural(unfinished, "connection")));
     }
     // Limited in time, so that a blocked disk cannot prevent the exit.
     run_with_timeout(move || gateway.close());
@@ -176,7 +185,7 @@ async fn serve(
     Ok(Exit::Ok)
 }
 
-/// Saves the health records at intervals, for other processes and the next start; never returns.
+/// Saves the health file at intervals, for other processes and the next start; never returns.
 async fn save_health_periodically(engine: &Engine, log: &Log) {
     loop {
         tokio::time::sleep(HEALTH_SAVE_INTERVAL).await;

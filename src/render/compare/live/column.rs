@@ -8,7 +8,10 @@ use std::collections::VecDeque;
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::{model::sanitize::Sanitizer, render::markdown::MarkdownRenderer};
+use crate::{
+    model::sanitize::Sanitizer,
+    render::{RESET, markdown::MarkdownRenderer},
+};
 
 /// Maximum bytes of new text to lay out in one update; more could not be read before the next update.
 const MAX_NEW_BYTES: usize = 32 * 1024;
@@ -16,7 +19,6 @@ const MAX_NEW_BYTES: usize = 32 * 1024;
 const TAIL_BYTES: usize = 16 * 1024;
 /// Maximum rows kept: no screen shows more.
 const MAX_ROWS: usize = 300;
-const RESET: &str = "\u{1b}[0m";
 
 /// The rows of one answer.
 #[derive(Debug)]

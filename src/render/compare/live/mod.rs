@@ -18,7 +18,10 @@ use super::{
     columns::{column_width, max_columns},
     status::{self, Screen},
 };
-use crate::render::wrap::{display_width, max_display_width, truncate_to_width, wrap};
+use crate::render::{
+    RESET,
+    wrap::{display_width, max_display_width, truncate_to_width, wrap},
+};
 
 /// Minimum rows of a band, including its heading.
 const MIN_BAND_HEIGHT: usize = 6;
@@ -26,7 +29,6 @@ const MIN_BAND_HEIGHT: usize = 6;
 const MIN_WIDTH: usize = 12;
 /// Rows of the heading and the rule below it.
 const HEADER_ROWS: usize = 2;
-const RESET: &str = "\u{1b}[0m";
 
 /// The state of the live region.
 #[derive(Debug)]

@@ -173,6 +173,6 @@ fn record_hint_is_wrapped_between_words() {
     let text = test_run.view.record_hint(162, &[Some(1), Some(2), Some(3)]);
     assert_eq!(
         text.lines().collect::<Vec<_>>(),
-        ["run 162    show one", "answer: mmchat", "history show @1", "continue: mmchat", "pick @1"]
+        ["conversation 162", "show: mmchat", "history show @1", "continue: mmchat", "pick @1"]
     );
 }

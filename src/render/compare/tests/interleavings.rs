@@ -21,7 +21,7 @@ use crate::{
         endpoint::ConnectOptions,
         target::{Price, Target},
     },
-    routing::{OnIncomplete, Policy},
+    routing::{OnIncomplete, RoutePolicy},
     store::record::{Database, GroupBy, RecordWriter, RunCalls, RunPlacement, StatsRow},
     transport::{ByteStream, Transport, TransportError, TransportErrorKind, keys::KeyRing},
 };
@@ -94,7 +94,7 @@ fn call(index: usize, on_incomplete: OnIncomplete) -> Call {
     let candidates = ["a", "b"].map(|end| Arc::new(priced(&format!("call{index}{end}"))));
     let request = Arc::new(ModelRequest::Chat(ChatRequest { messages, stream: true, ..ChatRequest::default() }));
     let single = Call::single(format!("call{index}"), request, Arc::clone(&candidates[0]));
-    Call { candidates: candidates.to_vec(), route: Some(Policy::default()), on_incomplete, ..single }
+    Call { candidates: candidates.to_vec(), route: Some(RoutePolicy::default()), on_incomplete, ..single }
 }
 
 /// User actions: after this many events, stop this call, or restart it if true.
@@ -259,8 +259,8 @@ proptest! {
             let (view, collected) = (&consumers.view.calls[index], &consumers.collected[index]);
             prop_assert_eq!((view.usage(), view.ttft()), (last.usage, last.ttft));
             prop_assert_eq!((collected.usage, collected.ttft), (last.usage, last.ttft));
-            prop_assert_eq!(&collected.text, &last.answer.answer.text);
-            prop_assert_eq!(view.raw_text(), last.answer.answer.text.as_str());
+            prop_assert_eq!(&collected.text, &last.answer.content.text);
+            prop_assert_eq!(view.raw_text(), last.answer.content.text.as_str());
             // The view also counts the runs before a restart.
             let costs = records.iter().filter_map(|record| record.cost()).map(|(cost, _)| cost);
             let total = costs.reduce(|sum, cost| sum + cost).filter(|_| last.target.is_some());

@@ -18,7 +18,7 @@ use crate::{
 
 /// The time spent and its limits.
 #[derive(Debug)]
-pub(super) struct Clock {
+pub(super) struct TimeBudget {
     policy: TimeoutPolicy,
     spent: Duration,
     deadline: Option<Duration>,
@@ -28,7 +28,7 @@ pub(super) struct Clock {
     search_limit: Duration,
 }
 
-impl Clock {
+impl TimeBudget {
     pub(super) fn new(policy: TimeoutPolicy, call: &Call) -> Self {
         let max_first_token = call.candidates.iter().filter_map(|target| target.timeouts.first_token).max();
         let search_limit = max_first_token.map_or(policy.search, |timeout| timeout.max(policy.search));
@@ -81,9 +81,9 @@ impl Clock {
         }
     }
 
-    /// The timeouts of an attempt at `target`. An explicit first-token timeout wins; otherwise there is one only if
-    /// other candidates are left, at least a multiple of `p95`, the 95th percentile of the target's time to first token.
-    /// In any case the other candidates keep their share of the time.
+    /// The timeouts of an attempt at `target`. Without an explicit first-token timeout, there is one only while other
+    /// candidates are left: at least a multiple of `p95`, the 95th percentile of the target's time to first token, and at
+    /// most the candidate's share of the remaining search time. No timeout takes the share of the other candidates.
     pub(super) fn attempt_timeouts(
         &self,
         target: &Target,

@@ -1,5 +1,5 @@
-//! Implements the table of `docs/errors.md`: the next step after a failed attempt ([`decide`]), and the effect of the
-//! failure on the health of endpoint, model and key ([`health_effect`]).
+//! Decides the next step after a failed attempt: retry, another key, another candidate, or give up. The table is in
+//! `docs/errors.md`; `protocol::error::classify` gives the class of an error.
 
 use std::time::Duration;
 
@@ -11,15 +11,15 @@ use crate::{model::ErrorClass, protocol::CallError};
 /// What else can be tried when an attempt failed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetryContext {
-    /// There are candidates that were not tried yet.
-    pub has_more_candidates: bool,
+    /// Available candidates are left; unavailable ones do not count.
+    pub has_available_candidates: bool,
     /// There are keys of the same endpoint that were not tried yet.
     pub has_more_keys: bool,
     /// A retry on the same endpoint is within the budget.
     pub has_retry_budget: bool,
     /// The endpoint is a gateway, which has already retried.
     pub is_gateway: bool,
-    /// A content filter error fails over to the next candidate (`on_filter = "next"`).
+    /// What to do after a content filter error.
     pub on_filter: OnFilter,
 }
 
@@ -48,7 +48,7 @@ pub enum Decision {
 pub struct RetryPolicy {
     /// The shortest and the longest delay; the delay is random in between.
     pub delay: (Duration, Duration),
-    /// The same after a failed connection.
+    /// The shortest and the longest delay after a failed connection.
     pub connect_delay: (Duration, Duration),
     /// Assumed duration of a rate limit without Retry-After.
     pub rate_delay: Duration,
@@ -90,129 +90,6 @@ pub fn decide(policy: &RetryPolicy, error: &CallError, context: RetryContext, no
     }
 }
 
-/// The effect of a failure on the health of endpoint, model and key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HealthEffect {
-    /// No effect: the cause is the request or mmchat itself.
-    Unaffected,
-    /// Counts as a failure of the model at this endpoint.
-    ModelFailure,
-    /// Counts as a connection failure of the endpoint.
-    EndpointUnreachable,
-    /// Starts a cooldown.
-    Cooldown {
-        /// What the cooldown applies to.
-        scope: CooldownScope,
-        /// The duration that the service requests.
-        requested: Option<Duration>,
-        /// The duration if the service requests none.
-        time: CooldownTime,
-    },
-}
-
-/// What a cooldown applies to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CooldownScope {
-    /// The endpoint, with all its models.
-    Endpoint,
-    /// The model at the endpoint, with every key.
-    Model,
-    /// The key at the endpoint, for every model.
-    Key,
-    /// The key, for this model only.
-    KeyForModel,
-}
-
-/// The duration of a cooldown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CooldownTime {
-    /// The first duration; doubled each time, up to `max`.
-    pub initial: Duration,
-    /// The maximum duration.
-    pub max: Duration,
-}
-
-impl CooldownTime {
-    const fn fixed(time: Duration) -> Self {
-        Self { initial: time, max: time }
-    }
-}
-
-/// The durations of cooldowns.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct CooldownPolicy {
-    /// After class `overloaded`.
-    pub overloaded: CooldownTime,
-    /// After class `rate`.
-    pub rate: CooldownTime,
-    /// After class `quota`.
-    pub quota: CooldownTime,
-    /// After class `auth`.
-    pub auth: CooldownTime,
-    /// After classes `no-channel`, `forbidden` and `model`.
-    pub access: CooldownTime,
-    /// After classes `path` and `redirect`.
-    pub path: CooldownTime,
-    /// Minimum cooldown that a service can request: services that send `Retry-After: 0` do not accept an immediate
-    /// retry either.
-    pub min_retry_after: Duration,
-    /// Maximum cooldown that a service can request.
-    pub max_retry_after: Duration,
-    /// Maximum duration of any cooldown.
-    pub max: Duration,
-}
-
-impl Default for CooldownPolicy {
-    fn default() -> Self {
-        const SECOND: Duration = Duration::from_secs(1);
-        const MINUTE: Duration = Duration::from_secs(60);
-        Self {
-            overloaded: CooldownTime::fixed(10 * SECOND),
-            rate: CooldownTime { initial: 5 * SECOND, max: MINUTE },
-            quota: CooldownTime { initial: 10 * MINUTE, max: 60 * MINUTE },
-            auth: CooldownTime::fixed(10 * MINUTE),
-            access: CooldownTime::fixed(10 * MINUTE),
-            path: CooldownTime::fixed(10 * MINUTE),
-            min_retry_after: SECOND,
-            max_retry_after: 300 * SECOND,
-            max: 60 * MINUTE,
-        }
-    }
-}
-
-/// The effect of `error` on the health of endpoint, model and key.
-#[must_use]
-pub fn health_effect(policy: &CooldownPolicy, error: &CallError, now: Timestamp) -> HealthEffect {
-    use ErrorClass as C;
-    let fixed = |scope, time| HealthEffect::Cooldown { scope, requested: None, time };
-    let requested = error
-        .retry_after
-        .as_ref()
-        .map(|retry_after| retry_after.delay_from(now).clamp(policy.min_retry_after, policy.max_retry_after));
-    match error.class {
-        C::Connect => HealthEffect::EndpointUnreachable,
-        C::Reset
-        | C::Timeout
-        | C::Server
-        | C::GatewayTimeout
-        | C::Conflict
-        | C::InvalidResponse
-        | C::InStream
-        | C::Incomplete
-        | C::InvalidChunk => HealthEffect::ModelFailure,
-        C::Overloaded => HealthEffect::Cooldown { scope: CooldownScope::Model, requested, time: policy.overloaded },
-        C::Rate => HealthEffect::Cooldown { scope: CooldownScope::KeyForModel, requested, time: policy.rate },
-        C::Quota => fixed(CooldownScope::Key, policy.quota),
-        // A key that could not be read was not rejected by the service: the next request reads it again.
-        C::Auth if error.status.is_none() => HealthEffect::Unaffected,
-        C::Auth => fixed(CooldownScope::Key, policy.auth),
-        // Another key may have access.
-        C::NoChannel | C::Forbidden | C::Model => fixed(CooldownScope::KeyForModel, policy.access),
-        C::Path | C::Redirect => fixed(CooldownScope::Endpoint, policy.path),
-        C::Context | C::Filter | C::Request | C::Spend | C::LocalLimit => HealthEffect::Unaffected,
-    }
-}
-
 fn may_retry(error: &CallError, context: RetryContext) -> bool {
     context.has_retry_budget && !context.is_gateway && !error.server.is_gateway() && error.should_retry != Some(false)
 }
@@ -233,13 +110,13 @@ fn retry_delay(
         ErrorClass::Server | ErrorClass::InStream | ErrorClass::Conflict => {
             let delay = retry_after.unwrap_or_default().max(jitter);
             // Another candidate answers sooner than an endpoint with a long Retry-After.
-            let max = if context.has_more_candidates { policy.max_short_delay } else { policy.max_last_delay };
+            let max = if context.has_available_candidates { policy.max_short_delay } else { policy.max_last_delay };
             (delay <= max).then_some((delay, false))
         }
         ErrorClass::Overloaded => {
             retry_after.filter(|delay| *delay <= policy.max_short_delay).map(|delay| (delay.max(jitter), false))
         }
-        ErrorClass::Rate if !context.has_more_candidates => {
+        ErrorClass::Rate if !context.has_available_candidates => {
             let delay = retry_after.unwrap_or(policy.rate_delay).max(jitter);
             (delay <= policy.max_last_delay).then_some((delay, false))
         }
@@ -256,7 +133,7 @@ mod tests {
 
     fn full_context() -> RetryContext {
         RetryContext {
-            has_more_candidates: true,
+            has_available_candidates: true,
             has_more_keys: false,
             has_retry_budget: true,
             ..RetryContext::default()
@@ -297,61 +174,14 @@ mod tests {
     }
 
     #[test]
-    fn health_effect_for_each_class() {
-        use ErrorClass as C;
-        let seconds = Duration::from_secs;
-        let minutes = |minutes: u64| seconds(minutes * 60);
-        let cooldown = |scope, initial, max| HealthEffect::Cooldown {
-            scope,
-            requested: None,
-            time: CooldownTime { initial, max },
-        };
-        for &class in C::ALL {
-            let want = match class {
-                C::Connect => HealthEffect::EndpointUnreachable,
-                C::Overloaded => cooldown(CooldownScope::Model, seconds(10), seconds(10)),
-                C::Rate => cooldown(CooldownScope::KeyForModel, seconds(5), minutes(1)),
-                C::Quota => cooldown(CooldownScope::Key, minutes(10), minutes(60)),
-                C::Auth => cooldown(CooldownScope::Key, minutes(10), minutes(10)),
-                C::NoChannel | C::Forbidden | C::Model => {
-                    cooldown(CooldownScope::KeyForModel, minutes(10), minutes(10))
-                }
-                C::Path | C::Redirect => cooldown(CooldownScope::Endpoint, minutes(10), minutes(10)),
-                C::Context | C::Filter | C::Request | C::Spend | C::LocalLimit => HealthEffect::Unaffected,
-                _ => HealthEffect::ModelFailure,
-            };
-            let error = CallError { status: Some(401), ..CallError::new(class, "") };
-            assert_eq!(health_effect(&CooldownPolicy::default(), &error, now()), want, "{class}");
-        }
-        assert_eq!(
-            health_effect(&CooldownPolicy::default(), &CallError::new(C::Auth, "not set"), now()),
-            HealthEffect::Unaffected
-        );
-    }
-
-    #[test]
-    fn cooldown_follows_retry_after_within_limits() {
-        let cooldown_secs = |class, seconds| match health_effect(
-            &CooldownPolicy::default(),
-            &error_with_retry_after(class, seconds),
-            now(),
-        ) {
-            HealthEffect::Cooldown { requested: Some(requested), .. } => requested.as_secs(),
-            other => panic!("{other:?}"),
-        };
-        assert_eq!((cooldown_secs(ErrorClass::Overloaded, 3), cooldown_secs(ErrorClass::Rate, 42)), (3, 42));
-        assert_eq!((cooldown_secs(ErrorClass::Rate, 86_400), cooldown_secs(ErrorClass::Rate, 0)), (300, 1));
-    }
-
-    #[test]
     fn timeout_is_not_retried_on_the_same_endpoint() {
-        let last_candidate = RetryContext { has_more_candidates: false, ..full_context() };
+        let last_candidate = RetryContext { has_available_candidates: false, ..full_context() };
         assert_eq!(decision(ErrorClass::Timeout, last_candidate), Decision::Failover);
     }
 
     #[test]
     fn rate_limit_is_retried_only_on_the_last_candidate_and_after_a_short_delay() {
-        let last_candidate = RetryContext { has_more_candidates: false, ..full_context() };
+        let last_candidate = RetryContext { has_available_candidates: false, ..full_context() };
         let short =
             decide(&RetryPolicy::default(), &error_with_retry_after(ErrorClass::Rate, 2), last_candidate, now(), 0.0);
         assert_eq!(short, Decision::RetrySame { delay: Duration::from_secs(2), new_connection: false });
@@ -369,7 +199,7 @@ mod tests {
     fn server_error_with_long_retry_after_fails_over_unless_it_is_the_last_candidate() {
         let error = error_with_retry_after(ErrorClass::Server, 5);
         assert_eq!(decide(&RetryPolicy::default(), &error, full_context(), now(), 0.0), Decision::Failover);
-        let last_candidate = RetryContext { has_more_candidates: false, ..full_context() };
+        let last_candidate = RetryContext { has_available_candidates: false, ..full_context() };
         let retry = Decision::RetrySame { delay: Duration::from_secs(5), new_connection: false };
         assert_eq!(decide(&RetryPolicy::default(), &error, last_candidate, now(), 0.0), retry);
     }

@@ -5,16 +5,15 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Whether the warning `name` about `subject` was not shown yet today, in UTC. Records that it is shown now; if the cache
-/// cannot be written, it is shown each time.
+/// Records that the warning `name` about `subject` is shown today (UTC); returns false if it was already shown today. If
+/// the cache cannot be written, returns true each time.
 #[must_use]
-pub(crate) fn is_first_today(cache: &Path, name: &str, subject: &str) -> bool {
+pub(crate) fn claim_daily_warning(cache: &Path, name: &str, subject: &str) -> bool {
     let path = warning_path(cache, name, subject);
     let today = jiff::Timestamp::now().strftime("%F").to_string();
     if fs::read_to_string(&path).is_ok_and(|day| day == today) {
         return false;
     }
-    // If the file cannot be written, the next process shows the warning again.
     let _ = super::write_atomic_unsynced(&path, &today);
     true
 }
@@ -30,7 +29,7 @@ mod tests {
     #[test]
     fn second_warning_of_a_day_is_suppressed() {
         let cache = tempfile::tempdir().expect("temp dir");
-        let first = |subject| is_first_today(cache.path(), "renamed-keys", subject);
+        let first = |subject| claim_daily_warning(cache.path(), "renamed-keys", subject);
         assert!(first("a"));
         assert!(!first("a"));
         assert!(first("b"));
