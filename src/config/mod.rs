@@ -23,6 +23,7 @@ mod serve;
 pub(crate) mod settings;
 pub(crate) mod show;
 mod source;
+mod table_path;
 pub(crate) mod template;
 mod toml_problem;
 mod values;

@@ -5,8 +5,8 @@ use std::path::Path;
 use toml_edit::{Document, Item, TableLike};
 
 use super::{
-    Config, ConfigLayers, ResolvedSettings, names::normalize_name, parse::entry_len, renamed_keys::old_names,
-    source::ConfigText, vendors,
+    Config, ConfigLayers, ResolvedSettings, names::normalize_name, renamed_keys::old_names, source::ConfigText,
+    table_path::entry_len, vendors,
 };
 use crate::model::{environment::Environment, sanitize::one_line};
 
