@@ -9,7 +9,7 @@ use crate::model::{Answer, Delta, DeltaKind, Usage, estimate::TokenCounter};
 pub struct AccumulatedAnswer {
     /// What arrived; its text only if `add` was called with `with_text`.
     pub content: Answer,
-    /// Estimate of the output tokens, reasoning included.
+    /// Estimate of the output tokens, reasoning included; tool calls and other choices are not counted.
     pub output_counter: TokenCounter,
     /// The answer has text or a refusal, not only reasoning.
     pub has_content: bool,

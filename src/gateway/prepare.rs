@@ -88,8 +88,9 @@ async fn parse_body(
     parsed.map_err(Rejection::InvalidRequest)
 }
 
-/// Resolves `name` to the call that answers `request`. Of the client's headers, only those of mmchat have an effect: they
-/// are not passed on to the service, since they may contain the client's key and describe its connection.
+/// Resolves `name` to the call that answers `request`. Of the client's headers, this reads only `x-mmchat-buffer` and
+/// `x-mmchat-session`. None is passed on to the service, since they may contain the client's key and describe its
+/// connection.
 pub(super) fn resolve_call(
     current: &ConfigGeneration,
     client: Option<&ClientConfig>,

@@ -58,6 +58,8 @@ const NEW_API_CUSTOM_TYPES: [u64; 8] = [6, 7, 8, 9, 10, 12, 13, 47];
 const ONE_API_VERSIONED_TYPE: u64 = 50;
 /// The type of new-api whose `base_url` is the complete request URL.
 const NEW_API_FULL_URL_TYPE: u64 = 8;
+/// A vendor with a native format for which only One-API and new-api use it.
+const NATIVE_FORMAT_VENDOR: &str = "dashscope";
 const STATUS_ENABLED: u64 = 1;
 
 /// Imports each channel as an endpoint. A model of several channels becomes a route with its name.
@@ -182,7 +184,7 @@ fn channel_base_url(
     if let Some(vendor) = vendor.filter(|vendor| host(base_url) == host(&vendor.base_url)) {
         return Ok(vendor.base_url.clone());
     }
-    let has_native_format = |name: &str| super::NATIVE_FORMAT_VENDORS.contains(&name) || name == "dashscope";
+    let has_native_format = |name: &str| super::NATIVE_FORMAT_VENDORS.contains(&name) || name == NATIVE_FORMAT_VENDOR;
     if vendor.is_some_and(|vendor| has_native_format(&vendor.name)) {
         return Err("with a custom base URL it uses its native format");
     }

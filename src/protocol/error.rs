@@ -166,7 +166,7 @@ pub struct ErrorSignals<'a> {
     pub code: &'a str,
     /// The message of the error body.
     pub message: &'a str,
-    /// Whether the response has a Retry-After.
+    /// Whether the response has a Retry-After, in a header or in the body.
     pub retry_after: bool,
 }
 

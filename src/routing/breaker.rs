@@ -1,7 +1,7 @@
 //! A circuit breaker: closed, open for a limited time, half-open until a probe closes or reopens it.
 //!
-//! It trips after N failures in a row, or when at least half of the recent calls failed. [`super::health`] decides which
-//! failures count, and its `acquire_probe` which request is the probe of a half-open breaker.
+//! It trips after N failures in a row, or when at least half of the recent calls failed. `cooldown::health_effect`
+//! decides which failures count, and `HealthSnapshot::acquire_probe` which request is the probe of a half-open breaker.
 //!
 //! Each failure opens it for at most `max_open`, so that a service that has recovered gets a request again within that
 //! time. A first delta closes it, but a connection does not: a service that accepts requests but sends nothing has not
@@ -314,7 +314,7 @@ mod tests {
         let open_state = breaker.state(at(3));
         assert!(!fail_request_sent_at(&mut breaker, 1, 3, 0.5));
         assert_eq!(breaker.state(at(3)), open_state);
-        // A failure while the probe is in flight: only the probe decides.
+        // A request that was sent before the breaker opened does not change it.
         assert_eq!(breaker.state(at(8)), BreakerState::HalfOpen);
         assert!(!fail_request_sent_at(&mut breaker, 0, 8, 0.5));
         assert_eq!(breaker.state(at(8)), BreakerState::HalfOpen);

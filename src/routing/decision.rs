@@ -15,8 +15,8 @@ pub struct RetryContext {
     pub has_available_candidates: bool,
     /// There are keys of the same endpoint that were not tried yet.
     pub has_more_keys: bool,
-    /// A retry on the same endpoint is within the budget.
-    pub has_retry_budget: bool,
+    /// A retry on the same endpoint is within the budget, and the candidate may get one: it is not a probe, for example.
+    pub may_retry_same: bool,
     /// The endpoint is a gateway, which has already retried.
     pub is_gateway: bool,
     /// What to do after a content filter error.
@@ -91,7 +91,7 @@ pub fn decide(policy: &RetryPolicy, error: &CallError, context: RetryContext, no
 }
 
 fn may_retry(error: &CallError, context: RetryContext) -> bool {
-    context.has_retry_budget && !context.is_gateway && !error.server.is_gateway() && error.should_retry != Some(false)
+    context.may_retry_same && !context.is_gateway && !error.server.is_gateway() && error.should_retry != Some(false)
 }
 
 /// The delay before a retry on the same endpoint, and whether to use a new connection; `None`: no retry.
@@ -135,7 +135,7 @@ mod tests {
         RetryContext {
             has_available_candidates: true,
             has_more_keys: false,
-            has_retry_budget: true,
+            may_retry_same: true,
             ..RetryContext::default()
         }
     }
@@ -168,7 +168,7 @@ mod tests {
                 _ => D::Failover,
             };
             assert_eq!(decision(class, full_context()), want, "{class}");
-            let exhausted = RetryContext { has_retry_budget: false, ..full_context() };
+            let exhausted = RetryContext { may_retry_same: false, ..full_context() };
             assert!(!matches!(decision(class, exhausted), D::RetrySame { .. }), "{class}");
         }
     }

@@ -163,6 +163,7 @@ impl CallTask {
     fn representative_error(&mut self) -> CallError {
         let accumulator = self.accumulator();
         let errors = accumulator.attempts.iter().filter_map(|attempt| attempt.error.as_ref());
+        // Of errors with the same priority, the first: `max_by_key` returns the last one.
         let representative = errors.rev().max_by_key(|error| error.class.priority()).cloned();
         drop(accumulator);
         representative
@@ -257,7 +258,7 @@ impl CallTask {
             has_available_candidates: self.remaining_candidates() > 0,
             has_more_keys,
             // A probe is a single request.
-            has_retry_budget: self.budget.may_retry() && candidate.probe.is_none() && !self.breaker_opened(candidate),
+            may_retry_same: self.budget.may_retry() && candidate.probe.is_none() && !self.became_unavailable(candidate),
             is_gateway: candidate.target.endpoint.gateway,
             on_filter: self.call.on_filter,
         };
@@ -265,7 +266,7 @@ impl CallTask {
     }
 
     /// Whether the candidate became unavailable while others are left to try.
-    fn breaker_opened(&self, candidate: &Candidate) -> bool {
+    fn became_unavailable(&self, candidate: &Candidate) -> bool {
         self.remaining_candidates() > 0
             && matches!(self.engine.health.availability(&candidate.health_keys), Availability::Open { .. })
     }
