@@ -4,7 +4,7 @@ use std::io;
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
-use super::exit::Exit;
+use super::{context::extend_with_new, exit::Exit};
 
 use crate::{
     config::{self, Config, ConfigError, closest_name, edit::EditError, preset::PresetError},
@@ -150,10 +150,12 @@ pub(super) fn edit_hint(error: &EditError) -> Option<String> {
             None => format!("available: {}", known.join(", ")),
         },
         EditError::InUse { flag, .. } if *flag == "--with-models" => {
-            format!("add {flag} to also remove its models, and their use in routes, sets and presets")
+            format!("add {flag} to also remove its models, its spend limit, and all references to them")
         }
         EditError::InUse { name, flag, .. } => {
-            format!("add {flag} to also remove \"{name}\" from them; a route or set that becomes empty is removed")
+            format!(
+                "add {flag} to also remove all references to \"{name}\"; a route or set that becomes empty is removed"
+            )
         }
         EditError::OnlyModel { client } => {
             format!("change [serve.keys.{client}] first: without models, it could use all of them")
@@ -182,13 +184,10 @@ pub(crate) fn unknown_endpoint_or_model(config: &Config, name: &str) -> CliError
 /// The error for a value that is not one of the known values.
 pub(crate) fn unknown_value(what: &str, value: &str, known: &[&str]) -> CliError {
     let suggestion = closest_name(value, known.iter().copied()).map(|closest| format!("did you mean \"{closest}\"? "));
+    let mut available = Vec::new();
     // An endpoint and a model may have the same name.
-    let mut available: Vec<&str> = Vec::new();
-    for name in known {
-        if !available.contains(name) {
-            available.push(name);
-        }
-    }
-    let hint = format!("{}available: {}", suggestion.unwrap_or_default(), available.join(", "));
+    extend_with_new(&mut available, known);
+    let available = if available.is_empty() { "none".to_owned() } else { available.join(", ") };
+    let hint = format!("{}available: {available}", suggestion.unwrap_or_default());
     CliError::usage(format!("unknown {what} \"{value}\""), hint)
 }

@@ -2,7 +2,7 @@
 
 use toml_edit::{Decor, Item, Table, TableLike};
 
-use super::ConfigEditor;
+use super::{ConfigEditor, find_key};
 
 impl ConfigEditor {
     /// Removes and returns the comment at the top of the file, if it is attached to the first table.
@@ -11,23 +11,40 @@ impl ConfigEditor {
         if root.iter().any(|(_, item)| item.is_value()) {
             return String::new();
         }
-        let first = tables_with_header(root).into_iter().min_by_key(|table| table.position().unwrap_or(isize::MAX));
-        let Some(decor) = first.map(Table::decor_mut) else { return String::new() };
-        let above = decor.prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default().to_owned();
+        let first = header_positions(root).into_iter().min();
+        let Some(table) = first.and_then(|first| table_at(root, first)) else { return String::new() };
+        let above = table.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default().to_owned();
         let file_comment = detached_comment(&above);
         let attached = &above[file_comment.len()..];
-        decor.set_prefix(if attached.starts_with('\n') { attached.to_owned() } else { format!("\n{attached}") });
+        let separator = if attached.starts_with('\n') { "" } else { "\n" };
+        table.decor_mut().set_prefix(format!("{separator}{attached}"));
         file_comment.to_owned()
     }
 
-    /// Removes an entry and the comment directly above it. Comments separated by a blank line are kept.
-    pub(super) fn remove_entry(&mut self, table: &str, name: &str) {
-        let Some(key) = self.find_key(table, name) else { return };
-        let Some(parent) = self.document.get_mut(table).and_then(Item::as_table_like_mut) else { return };
-        let next = parent.iter().map(|(key, _)| key.to_owned()).skip_while(|other| *other != key).nth(1);
-        let above = parent.key(&key).and_then(|key| key.leaf_decor().prefix()?.as_str().map(str::to_owned));
-        let removed = parent.remove(&key);
-        match removed {
+    /// Removes an entry of the table at `path`, the comment directly above it, and the table if it is empty afterwards.
+    /// Comments separated by a blank line are kept.
+    pub(super) fn remove_entry(&mut self, path: &[&str], name: &str) {
+        let Some(key) = find_key(self.item(path), name) else { return };
+        self.remove_key(path, &key);
+        let is_empty = self.item(path).and_then(Item::as_table_like).is_some_and(TableLike::is_empty);
+        if let [parents @ .., table] = path
+            && is_empty
+        {
+            self.remove_entry(parents, table);
+        }
+    }
+
+    /// Removes a key of the table at `path`, and the comment directly above it.
+    pub(super) fn remove_key(&mut self, path: &[&str], key: &str) {
+        let position = match path {
+            [] => Some(isize::MIN),
+            path => self.item(path).and_then(Item::as_table).and_then(Table::position),
+        };
+        let Some(parent) = self.item_mut(path).and_then(Item::as_table_like_mut) else { return };
+        let next = parent.iter().skip_while(|(other, _)| *other != key).nth(1);
+        let next = next.filter(|(_, item)| item.is_value()).map(|(key, _)| key.to_owned());
+        let above = parent.key(key).and_then(|key| key.leaf_decor().prefix()?.as_str().map(str::to_owned));
+        match parent.remove(key) {
             Some(Item::Table(removed)) => {
                 let above = removed.decor().prefix().and_then(|prefix| prefix.as_str()).unwrap_or_default();
                 // At the top of the file, the comment may describe the file instead of the entry.
@@ -38,21 +55,18 @@ impl ConfigEditor {
                 let above = detached_comment(&above.unwrap_or_default()).to_owned();
                 match next.and_then(|next| parent.key_mut(&next)) {
                     Some(mut next) => prepend_comment(next.leaf_decor_mut(), &above),
-                    None => self.insert_comment_before_table(&above, None),
+                    None => self.insert_comment_before_table(&above, position),
                 }
             }
             None => {}
         }
-        if self.document.get(table).and_then(Item::as_table_like).is_some_and(TableLike::is_empty) {
-            self.document.remove(table);
-        }
     }
 
     /// Whether the file has keys or other tables before this table.
-    fn has_content_before(&mut self, table: &Table) -> bool {
-        let root = self.document.as_table_mut();
-        root.iter().any(|(_, item)| item.is_value())
-            || tables_with_header(root).iter().any(|other| other.position() < table.position())
+    fn has_content_before(&self, table: &Table) -> bool {
+        let root = self.document.as_table();
+        let is_before = |position: &isize| table.position().is_some_and(|own| *position < own);
+        root.iter().any(|(_, item)| item.is_value()) || header_positions(root).iter().any(is_before)
     }
 
     /// Removes a top-level key. The comment above it may describe the file, so it is kept.
@@ -74,17 +88,10 @@ impl ConfigEditor {
         if comment.trim().is_empty() {
             return;
         }
-        let mut next: Option<&mut Table> = None;
-        let position_after =
-            |table: &Table| table.position().filter(|other| position.is_some_and(|position| *other > position));
-        for table in tables_with_header(self.document.as_table_mut()) {
-            let is_nearer = position_after(table)
-                .is_some_and(|at| next.as_ref().and_then(|next| next.position()).is_none_or(|next| at < next));
-            if is_nearer {
-                next = Some(table);
-            }
-        }
-        if let Some(next) = next {
+        let root = self.document.as_table_mut();
+        let is_after = |other: &isize| position.is_some_and(|position| *other > position);
+        let next = header_positions(root).into_iter().filter(is_after).min();
+        if let Some(next) = next.and_then(|next| table_at(root, next)) {
             prepend_comment(next.decor_mut(), comment);
         } else {
             let trailing = self.document.trailing().as_str().unwrap_or_default().to_owned();
@@ -105,18 +112,19 @@ fn detached_comment(above: &str) -> &str {
     above.rfind("\n\n").map_or("", |blank| &above[..=blank])
 }
 
-/// All tables below this one that have their own header.
-fn tables_with_header(table: &mut Table) -> Vec<&mut Table> {
-    let mut found = Vec::new();
-    for (_, item) in table.iter_mut() {
-        if let Item::Table(inner) = item {
-            // Subtables of a table with a header come after it.
-            if inner.is_implicit() {
-                found.extend(tables_with_header(inner));
-            } else {
-                found.push(inner);
-            }
-        }
-    }
-    found
+/// The positions of the tables below this one that have their own header.
+fn header_positions(table: &Table) -> Vec<isize> {
+    let tables = table.iter().filter_map(|(_, item)| item.as_table());
+    tables.flat_map(|inner| header_position(inner).into_iter().chain(header_positions(inner))).collect()
+}
+
+/// The table with the header at this position.
+fn table_at(table: &mut Table, position: isize) -> Option<&mut Table> {
+    table.iter_mut().filter_map(|(_, item)| item.as_table_mut()).find_map(|inner| {
+        if header_position(inner) == Some(position) { Some(inner) } else { table_at(inner, position) }
+    })
+}
+
+fn header_position(table: &Table) -> Option<isize> {
+    table.position().filter(|_| !table.is_implicit() && !table.is_dotted())
 }

@@ -21,31 +21,43 @@ pub(super) fn remove_values(list: &mut Array, is_removed: &dyn Fn(&Value) -> boo
     // The texts before each value and after the last: the rest of the line above, and what belongs to the value below.
     let gaps: Vec<(String, String)> = values.iter().map(prefix).chain([end]).map(|gap| split_line(&gap)).collect();
     let mut line_rest = gaps[0].0.clone();
+    // The line break before values that were removed: it ends the line of the value above, and its comment.
+    let mut line_break = None;
     let has_trailing_comma = list.trailing_comma();
     list.clear();
     for (index, mut value) in values.into_iter().enumerate() {
+        let lead = &gaps[index].1;
         if is_removed(&value) {
+            line_break = line_break.or_else(|| lead.rfind('\n').map(|start| lead[start..].to_owned()));
             continue;
         }
+        let removed_break = line_break.take().filter(|_| !lead.contains('\n'));
         // The first value of a list on one line has no space before it.
-        let is_first_on_line = list.is_empty() && !gaps[index].1.contains('\n');
-        let lead = if is_first_on_line { &gaps[0].1 } else { &gaps[index].1 };
-        value.decor_mut().set_prefix(format!("{line_rest}{lead}"));
+        let lead = if list.is_empty() && !lead.contains('\n') { line_start(&gaps[0].1) } else { lead };
+        value.decor_mut().set_prefix(format!("{line_rest}{}", removed_break.as_deref().unwrap_or(lead)));
         if index + 2 == gaps.len() && !has_trailing_comma {
             value.decor_mut().set_suffix("");
         }
         list.push_formatted(value);
         line_rest.clone_from(&gaps[index + 1].0);
     }
-    let end = line_rest + &gaps[gaps.len() - 1].1;
+    let lead = &gaps[gaps.len() - 1].1;
+    let removed_break = line_break.filter(|_| line_rest.contains('#') && !lead.contains('\n')).unwrap_or_default();
+    let end = format!("{line_rest}{removed_break}{lead}");
     match list.iter_mut().last().filter(|_| !has_trailing_comma) {
         Some(last) => {
+            let end = suffix(last) + &end;
             last.decor_mut().set_suffix(end);
             list.set_trailing("");
         }
         None => list.set_trailing(end),
     }
     list.set_trailing_comma(has_trailing_comma && !list.is_empty());
+}
+
+/// The text from the last line break on.
+fn line_start(lead: &str) -> &str {
+    lead.rfind('\n').map_or(lead, |start| &lead[start..])
 }
 
 /// Splits a text between two values at its first line break.
@@ -115,7 +127,41 @@ mod tests {
         assert_eq!(without("[ \"a\", \"b\" ]", &["b"]), "[ \"a\" ]");
     }
 
+    #[test]
+    fn line_break_after_a_comment_is_kept() {
+        let list = "[\n  \"a\", \"b\", # cheap\n  \"c\", \"d\", # others\n]";
+        assert_eq!(without(list, &["c"]), "[\n  \"a\", \"b\", # cheap\n  \"d\", # others\n]");
+        assert_eq!(without(list, &["c", "d"]), "[\n  \"a\", \"b\", # cheap\n]");
+        assert_eq!(without("[\n  \"x\", # cheap\n  \"y\" ]", &["y"]), "[\n  \"x\" # cheap\n   ]");
+        assert_eq!(without("[\n  # above a\n  \"a\", \"b\"]", &["a"]), "[\n  \"b\"]");
+        assert_eq!(without("[\"x\" # one\n, \"y\"]", &["y"]), "[\"x\" # one\n]");
+    }
+
     proptest::proptest! {
+        #[test]
+        fn exactly_the_other_values_are_left(
+            parts in proptest::collection::vec((proptest::bool::ANY, 0..4_usize, 0..4_usize), 1..7),
+            start in 0..4_usize, trailing_comma in proptest::bool::ANY
+        ) {
+            const GAPS: [&str; 4] = ["", " ", "\n  ", " # comment\n  # above\n "];
+            let mut list = format!("[{}", GAPS[start]);
+            for (index, (_, before_comma, after_comma)) in parts.iter().enumerate() {
+                let comma = if trailing_comma || index + 1 < parts.len() { "," } else { "" };
+                let value = format!("\"v{index}\"{}{comma}{}", GAPS[*before_comma], GAPS[*after_comma]);
+                list.push_str(&value);
+            }
+            list += "]";
+            let name = |index: usize| format!("v{index}");
+            let removed: Vec<String> = (0..parts.len()).filter(|&index| parts[index].0).map(name).collect();
+            let text = without(&list, &removed.iter().map(String::as_str).collect::<Vec<_>>());
+            let parsed: Result<DocumentMut, _> = format!("a = {text}\n").parse();
+            let left: Option<Vec<String>> = parsed.ok().and_then(|document| {
+                Some(document.get("a")?.as_array()?.iter().filter_map(|value| Some(value.as_str()?.to_owned())).collect())
+            });
+            let want: Vec<String> = (0..parts.len()).filter(|&index| !parts[index].0).map(name).collect();
+            proptest::prop_assert_eq!(left, Some(want), "{} -> {}", list, text);
+        }
+
         #[test]
         fn remaining_values_and_their_comments_are_kept(
             removed in proptest::collection::vec(proptest::bool::ANY, 1..6), trailing_comma in proptest::bool::ANY

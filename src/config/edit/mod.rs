@@ -91,7 +91,7 @@ pub enum EditError {
         flag: &'static str,
     },
     /// A client key may use the removed models only.
-    #[error("[serve.keys.{client}] may use no other model")]
+    #[error("all models that [serve.keys.{client}] may use would be removed")]
     OnlyModel {
         /// The name of the client key.
         client: String,
@@ -198,9 +198,11 @@ impl ConfigEditor {
             .collect();
         let prefix = format!("{name}/");
         let describe = |model: &String| format!("model \"{model}\"");
+        let limit = find_key(self.item(&["spend", "endpoints"]), &name).map(|key| format!("[spend.endpoints.{key}]"));
         if !with_models {
-            let by: Vec<String> =
-                models.iter().map(describe).chain(self.references_to(|model| model.starts_with(&prefix))).collect();
+            let mut by: Vec<String> = models.iter().map(describe).collect();
+            by.extend(self.references_to(|model| model.starts_with(&prefix)));
+            by.extend(limit.clone());
             if !by.is_empty() {
                 return Err(EditError::InUse { name, by, flag: "--with-models" });
             }
@@ -210,13 +212,9 @@ impl ConfigEditor {
             removed.extend(self.remove_model(model, true)?);
         }
         removed.extend(self.remove_references(&|model| model.starts_with(&prefix))?);
-        let limits = self.document.get_mut("spend").and_then(|spend| spend.get_mut("endpoints"));
-        if let Some(limits) = limits.and_then(Item::as_table_like_mut) {
-            let key = limits.iter().map(|(key, _)| key.to_owned()).find(|key| normalize_name(key) == name);
-            removed.extend(key.iter().map(|key| format!("[spend.endpoints.{key}]")));
-            key.and_then(|key| limits.remove(&key));
-        }
-        self.remove_entry("endpoints", &name);
+        removed.extend(limit);
+        self.remove_entry(&["spend", "endpoints"], &name);
+        self.remove_entry(&["endpoints"], &name);
         Ok(removed)
     }
 
@@ -229,7 +227,7 @@ impl ConfigEditor {
         if !everywhere && !by.is_empty() {
             return Err(EditError::InUse { name, by, flag: "--everywhere" });
         }
-        self.remove_entry("models", &name);
+        self.remove_entry(&["models"], &name);
         self.remove_references(&|model| model == name)
     }
 
@@ -301,10 +299,16 @@ impl ConfigEditor {
 
     /// The key of the entry called `name`, as written.
     fn find_key(&self, table: &str, name: &str) -> Option<String> {
-        let name = normalize_name(name);
-        // ASCII needs no normalization, which is slow: imports look up thousands of names.
-        let is_match = |key: &&str| *key == name || (!key.is_ascii() && normalize_name(key) == name);
-        entries(self.document.get(table)).map(|(key, _)| key).find(is_match).map(str::to_owned)
+        find_key(self.document.get(table), name)
+    }
+
+    /// The item at `path`; the root for an empty path.
+    fn item(&self, path: &[&str]) -> Option<&Item> {
+        path.iter().try_fold(self.document.as_item(), |item, key| item.get(key))
+    }
+
+    fn item_mut(&mut self, path: &[&str]) -> Option<&mut Item> {
+        path.iter().try_fold(self.document.as_item_mut(), |item, key| item.get_mut(key))
     }
 
     fn require_key(&self, table: &'static str, kind: &'static str, name: &str) -> Result<String, EditError> {
@@ -314,6 +318,14 @@ impl ConfigEditor {
             known: entries(self.document.get(table)).map(|(key, _)| key.to_owned()).collect(),
         })
     }
+}
+
+/// The key of the entry called `name`, as written.
+fn find_key(table: Option<&Item>, name: &str) -> Option<String> {
+    let name = normalize_name(name);
+    // ASCII needs no normalization, which is slow: imports look up thousands of names.
+    let is_match = |key: &&str| *key == name || (!key.is_ascii() && normalize_name(key) == name);
+    entries(table).map(|(key, _)| key).find(is_match).map(str::to_owned)
 }
 
 /// The entries of a table, in any TOML notation.

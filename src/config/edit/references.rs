@@ -17,24 +17,21 @@ impl ConfigEditor {
         let sets = remove_from_lists(self.document.get_mut("sets"), None, &is_removed);
         let mut removed: Vec<String> = routes.iter().map(|route| format!("route \"{route}\"")).collect();
         removed.extend(sets.iter().map(|set| format!("set \"{set}\"")));
-        for (key, preset) in entries_mut(self.document.get_mut("presets")) {
-            if preset.get("model").and_then(Item::as_value).is_some_and(is_removed)
-                && let Some(preset) = preset.as_table_like_mut()
-            {
-                preset.remove("model");
-                removed.push(format!("the model of preset \"{key}\""));
-            }
+        let presets = entries(self.document.get("presets"));
+        let presets =
+            presets.filter(|(_, preset)| preset.get("model").and_then(Item::as_value).is_some_and(is_removed));
+        for preset in presets.map(|(key, _)| key.to_owned()).collect::<Vec<_>>() {
+            self.remove_key(&["presets", &preset], "model");
+            removed.push(format!("the model of preset \"{preset}\""));
         }
         let clients = remove_from_lists(client_keys_mut(&mut self.document), Some("models"), &is_removed);
         if let Some(client) = clients.into_iter().next() {
             return Err(EditError::OnlyModel { client });
         }
-        if let Some(models) = spend_models_mut(&mut self.document).and_then(Item::as_table_like_mut) {
-            let names: Vec<String> = models.iter().map(|(name, _)| name.to_owned()).collect();
-            for name in names.iter().filter(|name| matches(&normalize_name(name))) {
-                models.remove(name);
-                removed.push(format!("[spend.models.{name}]"));
-            }
+        let limits = entries(spend_models(&self.document)).map(|(name, _)| name.to_owned());
+        for name in limits.filter(|name| matches(&normalize_name(name))).collect::<Vec<_>>() {
+            self.remove_entry(&["spend", "models"], &name);
+            removed.push(format!("[spend.models.{name}]"));
         }
         let default = self.document.get("default").and_then(Item::as_value).is_some_and(is_removed);
         let compare = item_str(self.document.get("compare")).is_some_and(|set| sets.contains(&normalize_name(set)));
@@ -44,7 +41,7 @@ impl ConfigEditor {
         }
         for (table, names) in [("routes", &routes), ("sets", &sets)] {
             for name in names {
-                self.remove_entry(table, name);
+                self.remove_entry(&[table], name);
             }
         }
         Ok(removed)

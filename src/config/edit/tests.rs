@@ -133,10 +133,30 @@ fn spend_limits_and_client_keys_follow_a_model() {
     assert!(removed.contains("models = [\"big\"]") && !removed.contains("[spend.models"), "{removed}");
     let mut editor = ConfigEditor::parse(&removed).expect("valid TOML");
     let error = editor.remove_model("big", true).expect_err("the client has no other model").to_string();
-    assert_eq!(error, "[serve.keys.app] may use no other model");
+    assert_eq!(error, "all models that [serve.keys.app] may use would be removed");
     let direct = removed.replace("\"big\"]", "\"e/x\", \"f/x\"]");
+    let mut editor = ConfigEditor::parse(&direct).expect("valid TOML");
+    let error = editor.remove_endpoint("e", false).expect_err("the endpoint has a limit").to_string();
+    assert!(error.ends_with(", [spend.endpoints.e]"), "{error}");
     let without = edited(&direct, |editor| editor.remove_endpoint("e", true).map(drop));
     assert!(!without.contains("spend.endpoints") && without.contains("models = [\"f/x\"]"), "{without}");
+}
+
+#[test]
+fn detached_comments_of_removed_settings_are_kept() {
+    let config = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[models.fast]\nendpoint = \"e\"\nmodel = \"1\"\n[models.big]\nendpoint = \"e\"\nmodel = \"2\"\n\
+        [presets.p]\n# the preset\n\n# its model\nmodel = \"fast\"\nprompt = \"x\"\n[presets.q]\nprompt = \"x\"\n# at the end\n\n\
+        model = \"fast\"\n# ---- budgets ----\n\n# of fast\n[spend.models.fast]\nday = 1\n[spend.models.big]\nday = 1\n\
+        # ---- endpoints ----\n\n[spend.endpoints.e]\nday = 1\n";
+    let text = edited(config, |editor| editor.remove_model("fast", true).map(drop));
+    for kept in
+        ["# the preset\n\nprompt", "# at the end\n\n# ---- budgets", "# ---- budgets ----\n\n[spend.models.big]"]
+    {
+        assert!(text.contains(kept) || text.contains(&kept.replace("\n\n", "\n")), "{kept} is missing in\n{text}");
+    }
+    assert!(!text.contains("# its model") && !text.contains("# of fast"), "{text}");
+    let text = edited(config, |editor| editor.remove_endpoint("e", true).map(drop));
+    assert!(text.contains("# ---- endpoints ----") && !text.contains("[spend.endpoints"), "{text}");
 }
 
 #[test]
