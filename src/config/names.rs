@@ -31,6 +31,11 @@ pub(crate) fn is_valid_new_name(name: &str) -> bool {
     plain && first_invalid_char(name).is_none() && name.chars().count() <= MAX_NAME_CHARS
 }
 
+/// Whether an environment variable can have this name.
+pub(super) fn is_variable_name(name: &str) -> bool {
+    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '=')
+}
+
 /// The first character of `name` that is not allowed in names.
 pub(super) fn first_invalid_char(name: &str) -> Option<char> {
     normalize_name(name).chars().find(|&c| !(c.is_alphanumeric() || matches!(c, '.' | '_' | '-')))

@@ -6,12 +6,14 @@
 //! of a line after a word such as key, token, header or password, everything in brackets opened there, every value below a
 //! table with such a name, and the user and query of a URL.
 
-use std::{mem::take, ops::Range};
+use std::{collections::HashSet, mem::take, ops::Range};
 
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
 };
+
+use super::names::is_variable_name;
 
 /// Words that mark the rest of the line as a secret.
 const SENSITIVE_WORDS: [&str; 6] = ["key", "token", "secret", "auth", "header", "pass"];
@@ -20,12 +22,16 @@ const HARMLESS_KEYS: [&str; 7] =
     ["first_token", "max_tokens", "max_completion_tokens", "env", "file", "command", "keyring"];
 /// Keys whose value only names the source of a secret. A command may contain one.
 const SOURCE_NAMES: [&str; 3] = ["env", "file", "keyring"];
+/// The settings of a client in `[serve.keys.NAME]` that are not secret.
+const CLIENT_SETTINGS: [&str; 5] = ["models", "rpm", "max_concurrency", "spend", "metrics"];
+/// The tables whose entries have names that the user chose.
+const ENTRY_TABLES: [&str; 5] = ["endpoints", "models", "routes", "sets", "presets"];
 /// Prefixes of well-known API keys, masked anywhere in the text.
 const KEY_PREFIXES: [&str; 2] = ["sk-", "sk_"];
 
 /// `text` with secrets replaced by asterisks, and the secrets.
 pub(super) fn redact(text: &str) -> (String, Vec<String>) {
-    let mut scanner = SecretScanner { text, in_sensitive_table: false, open_brackets: 0, ranges: Vec::new() };
+    let mut scanner = SecretScanner { text, ..Default::default() };
     let mut line_start = 0;
     for line in text.split_inclusive('\n') {
         scanner.scan_line(line_start..line_start + line.trim_end().len());
@@ -34,9 +40,16 @@ pub(super) fn redact(text: &str) -> (String, Vec<String>) {
     let line_ranges = take(&mut scanner.ranges);
     scanner.scan_words();
     let (table, errors) = DeTable::parse_recoverable(text);
-    let mut values = SecretValues::default();
+    let mut values = SecretValues { text, ranges: Vec::new(), secrets: Vec::new(), command_words: Vec::new() };
     values.scan_table(table.get_ref(), &mut Vec::new());
-    let mut secrets = values.secrets;
+    // A word of a command that is also the name of an entry is no secret.
+    let names: HashSet<&str> = ENTRY_TABLES
+        .iter()
+        .filter_map(|name| table.get_ref().get(*name)?.get_ref().as_table())
+        .flat_map(|entries| entries.keys().map(|name| name.get_ref().as_ref()))
+        .collect();
+    values.command_words.retain(|word| !names.contains(word.as_str()));
+    let mut secrets = [values.secrets, values.command_words].concat();
     // A message quotes parsed values, or the words of a syntax error.
     let words = scanner.ranges.iter().chain(line_ranges.iter().filter(|_| !errors.is_empty()));
     secrets.extend(words.flat_map(|range| secret_words(&text[range.clone()])));
@@ -58,16 +71,25 @@ fn secret_words(range: &str) -> impl Iterator<Item = String> {
 }
 
 /// Finds secrets in the parsed values.
-#[derive(Default)]
-struct SecretValues {
+struct SecretValues<'a> {
+    text: &'a str,
     ranges: Vec<Range<usize>>,
     /// The texts of the values, as messages quote them.
     secrets: Vec<String>,
+    /// The words of commands.
+    command_words: Vec<String>,
 }
 
-impl SecretValues {
+impl SecretValues<'_> {
     fn scan_table<'t>(&mut self, table: &'t DeTable<'_>, path: &mut Vec<&'t str>) {
+        // In place of a secret, a table has no known keys, and its keys may be the secret.
+        let has_names_as_keys = matches!(path[..], [.., "headers"] | ["serve", "keys", _]);
+        let is_in_place_of_a_secret = is_secret_path(path) && !has_names_as_keys;
         for (key, value) in table {
+            if is_in_place_of_a_secret && !HARMLESS_KEYS.contains(&key.get_ref().as_ref()) {
+                self.ranges.push(key.span());
+                self.push_secret(key.get_ref());
+            }
             path.push(key.get_ref());
             self.scan_value(value, path);
             path.pop();
@@ -83,56 +105,111 @@ impl SecretValues {
                 elements.iter().for_each(|element| self.scan_value(element, path));
                 path.pop();
             }
-            DeValue::String(text) if is_secret_path(path) || has_userinfo(text) => {
-                self.ranges.push(value.span());
-                self.secrets.extend(Some(text.trim()).filter(|text| !text.is_empty()).map(str::to_owned));
-                self.secrets.extend(secret_words(text));
+            DeValue::String(text) => {
+                let source = &self.text[value.span()];
+                let is_secret = match path.split_last() {
+                    // A pasted key instead of the name of a variable.
+                    Some((&"env", parent)) => is_secret_path(parent) && !is_variable_name(text),
+                    _ => is_secret_path(path),
+                };
+                if is_secret || has_hidden_url_secret(text, source) {
+                    self.ranges.push(value.span());
+                    self.push_secret(text);
+                    let words = if path.contains(&"command") { &mut self.command_words } else { &mut self.secrets };
+                    words.extend(secret_words(text));
+                }
             }
-            DeValue::String(_) => {}
-            _ if is_secret_path(path) => self.ranges.push(value.span()),
+            DeValue::Boolean(_) => {}
+            _ if is_secret_path(path) => {
+                self.ranges.push(value.span());
+                // A message quotes a number without its separators.
+                let source = self.text[value.span()].to_owned();
+                self.push_secret(&source.replace('_', ""));
+                self.push_secret(&source);
+            }
             _ => {}
         }
+    }
+
+    /// Adds a secret as it is, and as a quoted value, with escape sequences.
+    fn push_secret(&mut self, text: &str) {
+        let quoted = format!("{text:?}");
+        let texts = [text.trim(), quoted.trim_matches('"')];
+        self.secrets.extend(texts.into_iter().filter(|text| !text.is_empty()).map(str::to_owned));
     }
 }
 
 /// Whether the value at `path` is a secret: a key of the path has a sensitive name, and the last one is not the source of
-/// a secret. The settings of a client, in `serve.keys`, are no secrets; its `api_key` has a sensitive name itself.
+/// a secret. The names of entries and the settings of a client in `serve.keys` do not count; a value in place of a client
+/// and its unknown settings are secret.
 fn is_secret_path(path: &[&str]) -> bool {
     let keys = match path {
-        ["serve", "keys", _, rest @ ..] => rest,
+        ["serve", "keys"] => return false,
+        ["serve", "keys", _] => return true,
+        ["serve", "keys", _, setting, ..] if CLIENT_SETTINGS.contains(setting) => return false,
+        ["serve", "keys", _, settings @ ..] => return settings.last().is_some_and(|key| !SOURCE_NAMES.contains(key)),
+        ["spend", "endpoints" | "models", _, keys @ ..] => keys,
+        [table, _, keys @ ..] if ENTRY_TABLES.contains(table) => keys,
         keys => keys,
     };
     let names_source = keys.last().is_some_and(|key| SOURCE_NAMES.contains(key));
     !names_source && keys.iter().any(|key| !HARMLESS_KEYS.contains(key) && sensitive_word_end(key).is_some())
 }
 
-/// Whether a URL in `text` has a user that the scan of the words may not find, since it contains a space or a quote.
-fn has_userinfo(text: &str) -> bool {
+/// Whether `text` is a URL with a user or a query that the scan of the words may not find, since it contains a space or a
+/// quote, or is written with escape sequences.
+fn has_hidden_url_secret(text: &str, source: &str) -> bool {
     let is_separator = |c: char| c.is_whitespace() || "\"'".contains(c);
-    text.contains("://") && text.contains('@') && text.contains(is_separator)
+    text.contains("://") && text.contains(['@', '?']) && (text.contains(is_separator) || !source.contains(text))
 }
 
+#[derive(Default)]
 struct SecretScanner<'a> {
     text: &'a str,
     /// Whether the current table has a sensitive name.
     in_sensitive_table: bool,
     /// The number of unclosed brackets after a sensitive word.
     open_brackets: usize,
+    /// The delimiter of a string of several lines that begins after a sensitive word.
+    open_string: Option<&'static str>,
+    /// Whether the line above ends with the equals sign after a sensitive word, or with this word.
+    line_above: LineEnd,
     ranges: Vec<Range<usize>>,
+}
+
+/// How a line with a sensitive word ends.
+#[derive(Clone, Copy, Default, PartialEq)]
+enum LineEnd {
+    #[default]
+    Other,
+    /// After the equals sign: the value is on the next line.
+    EqualsSign,
+    /// After the word: the equals sign may be on the next line.
+    Word,
 }
 
 impl SecretScanner<'_> {
     fn scan_line(&mut self, range: Range<usize>) {
         let line = &self.text[range.clone()];
+        if let Some(quotes) = self.open_string {
+            self.ranges.push(range);
+            self.open_string = Some(quotes).filter(|quotes| !line.contains(quotes));
+            return;
+        }
         let body = line.trim_start_matches([' ', '\t', '#']);
         let start = range.end - body.len();
+        match take(&mut self.line_above) {
+            LineEnd::EqualsSign => return self.scan_value(start..range.end),
+            LineEnd::Word if body.starts_with('=') => return self.scan_value(start..range.end),
+            _ => {}
+        }
         if let Some(header_len) =
             table_header_len(body).filter(|_| self.open_brackets == 0 || !body[1..].starts_with(['"', '\'', '{', '[']))
         {
             self.open_brackets = 0;
             // The settings of a client are not secret; its `api_key` is found by its own name.
-            self.in_sensitive_table =
-                !body.starts_with("[serve.keys.") && sensitive_word_end(&body[..header_len]).is_some();
+            self.in_sensitive_table = !body.starts_with("[serve.keys.")
+                && sensitive_word_end(without_entry_name(&body[..header_len])).is_some();
             if header_len < body.len() {
                 self.scan_key_and_value(start + header_len..range.end);
             }
@@ -164,10 +241,16 @@ impl SecretScanner<'_> {
         let value = &self.text[range.clone()];
         let (opened, closed) = (value.matches(['[', '{']).count(), value.matches([']', '}']).count());
         self.open_brackets = (self.open_brackets + opened).saturating_sub(closed);
+        self.open_string = ["\"\"\"", "'''"].into_iter().find(|quotes| value.matches(quotes).count() % 2 == 1);
         if !is_key_reference(value) {
             let value_start = value.find(|c: char| !c.is_whitespace() && !"=:".contains(c)).unwrap_or(value.len());
             self.ranges.push(range.start + value_start..range.end);
         }
+        self.line_above = match value.trim() {
+            "" => LineEnd::Word,
+            "=" => LineEnd::EqualsSign,
+            _ => LineEnd::Other,
+        };
     }
 
     /// Finds secrets in any word: the user and query of a URL, and API keys.
@@ -201,6 +284,19 @@ impl SecretScanner<'_> {
 fn table_header_len(line: &str) -> Option<usize> {
     let end = line.strip_prefix('[')?.find(']')? + 2;
     Some(end + usize::from(line[end..].starts_with(']')))
+}
+
+/// A table header without the name of an entry, which the user chose: `[models.NAME` is removed.
+fn without_entry_name(header: &str) -> &str {
+    let path = header.strip_prefix('[').unwrap_or(header);
+    let path = path.strip_prefix("spend.").unwrap_or(path);
+    let Some(name) = ENTRY_TABLES.iter().find_map(|table| path.strip_prefix(table)?.strip_prefix('.')) else {
+        return header;
+    };
+    match name.chars().next() {
+        Some(quote @ ('"' | '\'')) => name[1..].split_once(quote).map_or(name, |(_, rest)| rest),
+        _ => name.find(['.', ']']).map_or(name, |end| &name[end..]),
+    }
 }
 
 /// The end of the first sensitive word of `line`.
@@ -270,6 +366,18 @@ mod tests {
             "proxy = \"http://me:a'hunter22@h\"",
             "proxy = \"http://me:a hunter22@h\"",
             "\"\\u0061pi_\\u006bey\" = \"hunter22\"",
+            "[serve.keys]\nteam = \"hunter22\"",
+            "[serve]\nkeys.team = \"hunter22\"",
+            "[serve.keys]\nteam = { value = \"hunter22\" }",
+            "api_key = { hunter22 = \"a\" }",
+            "headers.X = { hunter22 = 1 }",
+            "api_key =\n\"hunter22\"",
+            "api_key\n= \"hunter22\"",
+            "api_key = \"b\"\napi_key = \"\"\"a\nhunter22\"\"\"\n",
+            "[endpoints.m.api_key]\nenv = \"hunter22==\"",
+            "api_key = { env = \"hunter22 2\" }",
+            "base_url = \"ftp://me:hunter22\\u0040h/v1\"",
+            "base_url = \"http://h/v1?k=a hunter22\"",
         ] {
             let (redacted, secrets) = redact(text);
             assert!(!redacted.contains("hunter22"), "{text} -> {redacted}");
@@ -288,6 +396,9 @@ mod tests {
             "api_key = { env = \"OPENAI_API_KEY\" }\nbase_url = \"https://api.example.com/v1\"",
             "[routes.chat]\nmodels = [\"fast\", { name = \"strong\", weight = 2 }]",
             "notes = \"你好\" \n'",
+            "[models.m-auth]\nendpoint = \"openai\"\n[models.\"a.key\"]\nendpoint = \"openai\"\n[spend.models.m-auth]\nday = 1",
+            "# the key\ndefault = \"fast\"",
+            "[serve.keys.team]\nmodels = [\"fast\"]\nrpm = 10",
         ] {
             assert_eq!(redact(text).0, text);
         }

@@ -144,7 +144,7 @@ fn spend_limits_and_client_keys_follow_a_model() {
 
 #[test]
 fn detached_comments_of_removed_settings_are_kept() {
-    let config = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[models.fast]\nendpoint = \"e\"\nmodel = \"1\"\n[models.big]\nendpoint = \"e\"\nmodel = \"2\"\n\
+    let config = "[endpoints.e]\nbase_url = \"http://h/v1\"\n[models.fast]\nendpoint = \"e\"\nmodel = \"1\"\n[models.big]\nendpoint = \"e\"\nmodel = \"2\"\nprice = { input = 1.0, output = 1.0 }\n\
         [presets.p]\n# the preset\n\n# its model\nmodel = \"fast\"\nprompt = \"x\"\n[presets.q]\nprompt = \"x\"\n# at the end\n\n\
         model = \"fast\"\n# ---- budgets ----\n\n# of fast\n[spend.models.fast]\nday = 1\n[spend.models.big]\nday = 1\n\
         # ---- endpoints ----\n\n[spend.endpoints.e]\nday = 1\n";

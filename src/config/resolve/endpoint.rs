@@ -16,7 +16,7 @@ use crate::{
         convert::timeouts,
         error::Problem,
         file::EndpointEntry,
-        names::normalize_name,
+        names::{is_variable_name, normalize_name},
         values::{KeyEntry, Spanned},
         vendors,
     },
@@ -178,7 +178,7 @@ impl Resolver {
         Some(match &entry.value {
             KeyEntry::Literal(value) if value.trim().is_empty() => {
                 self.add_problem("the key is empty", &entry.span).help =
-                    Some("remove it if the service needs no key".into());
+                    Some("expected a key, or its source, such as { env = \"NAME\" }".into());
                 return None;
             }
             KeyEntry::Literal(value) => KeySource::Literal(ApiKey::new(value)),
@@ -206,11 +206,6 @@ impl Resolver {
     pub(super) fn resolve_path<T>(&self, path: &str, entry: &Spanned<T>) -> PathBuf {
         resolve_config_path(self.source.path_at(entry.span.start), path)
     }
-}
-
-/// Whether an environment variable can have this name.
-fn is_variable_name(name: &str) -> bool {
-    !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '=')
 }
 
 /// Resolves a path relative to `folder`; `~` is the home folder.

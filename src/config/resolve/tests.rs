@@ -156,11 +156,34 @@ fn problems_of_an_invalid_file_contain_no_secrets() {
         "[endpoints.m]\napi_key = { enw = \"sk-literal-secret-123\" }\n",
         "[endpoints.m]\napi_key = \"sk-literal-secret-123\"\napi_keys = [\"sk-literal-secret-123\"]\n",
         "[endpoints.m]\napi_key = sk-literal-secret-123\n",
+        "[serve.keys]\nteam = \"literal-secret-123\"\n",
+        "[serve]\nkeys.team = \"literal-secret-123\"\n",
+        "[endpoints.m]\nheaders.X = { literal-secret = 1 }\n",
+        "[endpoints.m]\napi_key = { literal-secret = \"a\" }\n",
+        "[endpoints.m]\napi_keys = 'literal-secret\\zz'\n",
+        "[endpoints.m]\nheaders = \"literal-secret\\u200bzz\"\n",
+        "[endpoints.m]\napi_key =\n\"literal-secret\"\n",
+        "[endpoints.m.api_key]\nenv = \"literal-secret==\"\n",
     ] {
         let Err(ConfigError::Invalid { problems, .. }) = resolve(text, Path::new("c.toml")) else { panic!("{text}") };
         for problem in problems {
             let report = format!("{:?}", miette::Report::new(problem));
             assert!(!report.contains("literal-secret"), "{text}: {report}");
+        }
+    }
+}
+
+#[test]
+fn numbers_in_place_of_keys_are_not_quoted() {
+    for text in ["api_key = 98765432", "api_key = 98_765_432", "api_keys = 98765432", "headers = 98765432.5"] {
+        let Err(ConfigError::Invalid { problems, .. }) =
+            resolve(&format!("[endpoints.m]\n{text}\n"), Path::new("c.toml"))
+        else {
+            panic!("{text}")
+        };
+        for problem in problems {
+            let report = format!("{:?}", miette::Report::new(problem));
+            assert!(!report.contains("98765432") && !report.contains("98_765"), "{text}: {report}");
         }
     }
 }
