@@ -14,10 +14,11 @@ pub struct ApiKey(Zeroizing<String>);
 const MIN_SECRET_LEN: usize = 8;
 
 impl ApiKey {
-    /// Wraps a secret without surrounding whitespace, because files and command output end with a line break.
+    /// Wraps a secret without surrounding whitespace, because files and command output end with a line break, and without
+    /// the byte order mark with which some editors and shells start a text.
     #[must_use]
     pub fn new(value: &str) -> Self {
-        Self(Zeroizing::new(value.trim().to_owned()))
+        Self(Zeroizing::new(value.trim_start_matches('\u{feff}').trim().to_owned()))
     }
 
     /// The secret itself. Must not be printed or logged.

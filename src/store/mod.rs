@@ -44,37 +44,56 @@ pub(crate) fn state_folder(environment: &Environment) -> Option<PathBuf> {
 /// Replaces the file at `path` atomically and creates its folder if needed. A symbolic link is kept and its target is
 /// replaced. Only the owner can read the new file.
 pub(crate) fn write_atomic(path: &Path, text: &str) -> io::Result<()> {
-    write_file(path, text, true, false)
+    write_file(path, text, WriteOptions { sync: true, keep_access: false })
 }
 
 /// Like [`write_atomic`], but an existing file keeps its mode, and its owner and group if this user may set them: a config
 /// may be readable by a service.
 pub(crate) fn replace_atomic(path: &Path, text: &str) -> io::Result<()> {
-    write_file(path, text, true, true)
+    write_file(path, text, WriteOptions { sync: true, keep_access: true })
 }
 
 /// Like [`write_atomic`], without waiting until the data is on the disk: for data that can be recreated.
 fn write_atomic_unsynced(path: &Path, text: &str) -> io::Result<()> {
-    write_file(path, text, false, false)
+    write_file(path, text, WriteOptions { sync: false, keep_access: false })
 }
 
-fn write_file(path: &Path, text: &str, sync: bool, keep_access: bool) -> io::Result<()> {
+#[derive(Clone, Copy)]
+struct WriteOptions {
+    /// Wait until the data is on the disk.
+    sync: bool,
+    /// Keep the mode, owner and group of an existing file.
+    keep_access: bool,
+}
+
+fn write_file(path: &Path, text: &str, options: WriteOptions) -> io::Result<()> {
     use io::Write;
     let path = resolve_links(path);
     check_regular(&path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     create_private_folder(folder)?;
     // In the same folder, because a rename is atomic only within one file system. The mode is 600 on Unix.
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
+    let mut file = new_temporary_file(folder)?;
     file.write_all(text.as_bytes())?;
-    if keep_access && let Ok(metadata) = fs::metadata(&path) {
+    if options.keep_access
+        && let Ok(metadata) = fs::metadata(&path)
+    {
         copy_access(&metadata, file.as_file())?;
     }
-    if sync {
+    if options.sync {
         file.as_file().sync_all()?;
     }
     file.persist(&path).map_err(|error| error.error)?;
     Ok(())
+}
+
+/// Creates a temporary file. An error does not contain the path of the temporary file, which means nothing to a user.
+fn new_temporary_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
+    tempfile::NamedTempFile::new_in(folder).map_err(|error| {
+        let source = error.get_ref().and_then(std::error::Error::source);
+        let code = source.and_then(|source| source.downcast_ref::<io::Error>()?.raw_os_error());
+        code.map_or(error, io::Error::from_raw_os_error)
+    })
 }
 
 /// Gives `file` the mode of another file, and its owner and group if this user may set them.
@@ -89,7 +108,7 @@ fn copy_access(from: &fs::Metadata, file: &fs::File) -> io::Result<()> {
 
 /// On other systems, a new file gets the permissions of its folder.
 #[cfg(not(unix))]
-#[allow(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
+#[expect(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
 fn copy_access(_: &fs::Metadata, _: &fs::File) -> io::Result<()> {
     Ok(())
 }
@@ -115,12 +134,11 @@ fn resolve_links(path: &Path) -> PathBuf {
 
 /// Checks that the file at `path` could be replaced: its folder exists or can be created, and is writable.
 pub(crate) fn check_writable(path: &Path) -> io::Result<()> {
+    let path = resolve_links(path);
+    check_regular(&path)?;
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    if path.is_dir() {
-        return Err(io::Error::new(io::ErrorKind::IsADirectory, "is a folder"));
-    }
     create_private_folder(folder)?;
-    tempfile::NamedTempFile::new_in(folder).map(drop)
+    new_temporary_file(folder).map(drop)
 }
 
 /// Creates the folder and its parents if needed, with access for the owner only.
@@ -158,7 +176,7 @@ fn restrict_to_owner(path: &Path) -> io::Result<()> {
 
 /// Does nothing: outside Unix, a user's own folders are not accessible to others.
 #[cfg(not(unix))]
-#[allow(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
+#[expect(clippy::unnecessary_wraps, reason = "the same signature as on Unix")]
 fn restrict_to_owner(_path: &Path) -> io::Result<()> {
     Ok(())
 }

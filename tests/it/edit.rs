@@ -146,7 +146,9 @@ fn rejected_endpoint_stores_no_key() {
     };
     add("../../pwn", b"sk-very-secret-key\n");
     add("e", b"sk-very-secret-key\n").expect_stderr(&["already"]);
-    add("two-lines", b"sk-very-secret-key\nmore\n").expect_stderr(&["one line"]);
+    add("two-lines", b"sk-very-secret-key\nmore\n").expect_stderr(&["has more than one line"]);
+    add("binary", b"sk-\xff").expect_stderr(&["is not UTF-8"]);
+    add("empty", b"\n").expect_stderr(&["is empty"]);
     assert!(!env.path("keys").exists() && config_text(&env) == CONFIG);
 }
 
@@ -156,6 +158,70 @@ fn byte_order_mark_and_line_endings_are_preserved() {
     env.run(&["model", "rename", "a", "b"]).expect_exit(0);
     let want = CONFIG.replace("models.a", "models.b").replace("[\"a\"]", "[\"b\"]").replace('\n', "\r\n");
     assert_eq!(config_text(&env), format!("\u{feff}{want}"));
+}
+
+#[test]
+fn line_endings_of_most_lines_and_detached_comments_are_kept() {
+    let config = "# === a ===\n\n[endpoints.a]\nbase_url = \"http://a/v1\"\n# === b ===\n\n# about b\n[endpoints.b]\nbase_url = \"http://b/v1\"\n";
+    let env = TestEnv::with_config(&config.replace('\n', "\r\n").replacen("\r\n", "\n", 1));
+    env.run(&["endpoint", "remove", "b"]).expect_exit(0);
+    let want = config.split_inclusive('\n').take(5).collect::<String>().replace('\n', "\r\n");
+    assert_eq!(config_text(&env), want);
+}
+
+#[test]
+fn key_files_in_use_by_other_endpoints_are_not_named() {
+    let env = TestEnv::with_config("[endpoints.e]\nbase_url = \"http://h/v1\"\napi_key = { file = \"keys/b\" }\n");
+    fs::create_dir(env.path("keys")).expect("writable folder");
+    fs::write(env.path("keys/b"), "sk-of-e\n").expect("writable file");
+    env.run_with_input(&["endpoint", "add", "b", "--url", "http://b/v1", "--key-stdin"], b"sk-of-b\n").expect_exit(0);
+    let removed = env.run(&["endpoint", "remove", "b"]).expect_exit(0);
+    assert!(removed.stderr.contains("keys/b-2\n") && !removed.stderr.contains("keys/b\n"), "{}", removed.stderr);
+}
+
+#[test]
+fn added_key_that_is_in_use_is_not_stored_twice() {
+    let env = TestEnv::with_config(CONFIG);
+    let set = |key: &[u8]| env.run_with_input(&["key", "set", "e", "--add"], key).expect_exit(0);
+    set(b"sk-one\n");
+    // Windows shells may start the text with a byte order mark.
+    set(b"\xef\xbb\xbfsk-one\n").expect_stderr(&["endpoint \"e\" already uses this key: file ", "keys/e"]);
+    assert_eq!(fs::read_dir(env.path("keys")).expect("existing folder").count(), 1);
+}
+
+#[test]
+fn references_to_a_missing_key_file_can_be_removed() {
+    let env = TestEnv::with_config("[endpoints.e]\nbase_url = \"http://h/v1\"\napi_key = { file = \"keys/b\" }\n");
+    env.run(&["key", "remove", "b"]).expect_exit(2).expect_stderr(&["does not exist"]);
+    env.run(&["key", "remove", "b", "--everywhere"]).expect_exit(0).expect_stderr(&["from endpoint \"e\""]);
+    assert!(!config_text(&env).contains("keys/b"), "{}", config_text(&env));
+}
+
+#[cfg(unix)]
+#[test]
+fn removed_link_to_a_key_file_leaves_the_uses_of_the_file() {
+    let env = TestEnv::with_config("[endpoints.e]\nbase_url = \"http://h/v1\"\napi_key = { file = \"keys/b\" }\n");
+    fs::create_dir(env.path("keys")).expect("writable folder");
+    fs::write(env.path("keys/b"), "sk-of-e\n").expect("writable file");
+    std::os::unix::fs::symlink("b", env.path("keys/a")).expect("writable folder");
+    env.run(&["key", "remove", "a"]).expect_exit(0);
+    assert!(config_text(&env).contains("keys/b") && env.path("keys/b").exists() && !env.path("keys/a").exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn dry_runs_write_nothing() {
+    use std::os::unix::fs::PermissionsExt;
+    let env = TestEnv::with_config(CONFIG);
+    let folder = env.path("config.toml").parent().expect("a folder").to_owned();
+    fs::write(folder.join("other.env"), "OPENAI_API_KEY=sk-x\n").expect("writable file");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o500)).expect("own folder");
+    let before = env.read_all_files().len();
+    assert_eq!(env.run(&["config", "migrate", "--dry-run"]).expect_exit(0).stdout, CONFIG);
+    let file = folder.join("other.env").display().to_string();
+    env.run(&["config", "import", "--dry-run", &file]).expect_exit(0);
+    assert_eq!(env.read_all_files().len(), before);
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).expect("own folder");
 }
 
 #[cfg(unix)]

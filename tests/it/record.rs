@@ -462,7 +462,7 @@ fn key_files_are_stored_beside_the_config_and_never_shown() {
     env.run(&["key", "remove", "m"]).expect_exit(2).expect_stderr(&["used by endpoint \"m\"", "--everywhere"]);
     env.run(&["key", "remove", "m", "--everywhere"]).expect_exit(0);
     env.run(&["config", "check"]).expect_exit(0);
-    env.run_with_input(&["key", "set", "m"], b"two\nlines").expect_exit(2).expect_stderr(&["one line"]);
+    env.run_with_input(&["key", "set", "m"], b"two\nlines").expect_exit(2).expect_stderr(&["more than one line"]);
     env.run_with_input(&["key", "set", "../m"], b"sk-x").expect_exit(2);
     for (path, bytes) in env.read_all_files() {
         let text = String::from_utf8_lossy(&bytes);

@@ -108,7 +108,7 @@ fn check(context: &Context, settings: &config::ResolvedSettings) -> Result<Exit,
     let (config, _) = context.config(settings.clone())?;
     if config.files.is_empty() {
         let path = settings.config.value.clone().unwrap_or_default();
-        return Err(ConfigError::Read { path, reason: "no such file".into() }.into());
+        return Err(ConfigError::Read { path, reason: "no such file or directory".into() }.into());
     }
     print_warnings(&config);
     let files: Vec<_> = config.files.iter().map(|file| file.display().to_string()).collect();
@@ -125,10 +125,10 @@ fn check(context: &Context, settings: &config::ResolvedSettings) -> Result<Exit,
 }
 
 fn migrate(args: &MigrateArgs, context: &Context) -> Result<Exit, CliError> {
-    let transaction = ConfigTransaction::begin(context)?;
+    let transaction = ConfigTransaction::open(context, args.dry_run)?;
     if !transaction.exists() {
         let path = transaction.path().to_owned();
-        return Err(ConfigError::Read { path, reason: "no such file".into() }.into());
+        return Err(ConfigError::Read { path, reason: "no such file or directory".into() }.into());
     }
     let renamed_keys = transaction.config()?.renamed_keys;
     let text = replace_renamed_keys(transaction.original(), &renamed_keys);

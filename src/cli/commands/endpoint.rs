@@ -13,19 +13,20 @@ use crate::cli::{
         config_input,
         config_transaction::ConfigTransaction,
         exit::Exit,
-        key_uses::{key_file_names, unused_key_file},
+        key_uses::{KeyUse, KeyUser, is_same_source, key_file_names, key_uses, unused_key_file},
         list_format::ListArgs,
         terminal_guard::TerminalGuard,
     },
 };
 use crate::{
     config::{
-        Flags,
+        Config, Flags,
         edit::NewEndpoint,
-        template::{TemplateEndpoint, TemplateKey, key_file_path},
+        normalize_name,
+        template::{TemplateEndpoint, TemplateKey},
         vendors,
     },
-    model::api_key::{ApiKey, redact_url},
+    model::api_key::{ApiKey, KeySource, redact_url},
     render::table::Table,
     term::{input, output::write_stderr, prompt::can_prompt},
 };
@@ -113,17 +114,32 @@ pub(crate) fn run(args: &EndpointArgs, context: &Context) -> Result<Exit, CliErr
         EndpointCommand::Remove(args) => {
             let transaction = ConfigTransaction::begin(context)?;
             let path = transaction.path().to_owned();
+            let key_files = own_key_files(&transaction.config()?, &args.name);
             let removed = transaction.edit(|editor| editor.remove_endpoint(&args.name, args.with_models))?;
             let with = if removed.is_empty() { String::new() } else { format!(" with {}", removed.join(", ")) };
             write_stderr(&format!("removed \"{}\"{with} from {}\n", args.name, path.display()));
-            let key_file = path.with_file_name(key_file_path(&args.name));
-            if key_file.is_file() {
-                write_stderr(&format!("  its key is still in {}\n", key_file.display()));
+            for file in key_files {
+                write_stderr(&format!("  its key is still in {}\n", file.display()));
             }
         }
         EndpointCommand::List(args) => list(args, context)?,
     }
     Ok(Exit::Ok)
+}
+
+/// The existing key files that only this endpoint uses.
+fn own_key_files(config: &Config, endpoint: &str) -> Vec<PathBuf> {
+    let name = normalize_name(endpoint);
+    let (own, others): (Vec<KeyUse>, Vec<KeyUse>) = key_uses(config).partition(|key| match key.user {
+        KeyUser::Endpoint { endpoint, .. } | KeyUser::Header { endpoint, .. } => endpoint == name,
+        KeyUser::Client(_) => false,
+    });
+    let is_unshared = |key: &&KeyUse| !others.iter().any(|other| is_same_source(other.source, key.source));
+    let files = own.iter().filter(is_unshared).filter_map(|key| match key.source {
+        KeySource::File(path) if path.is_file() => Some(path.clone()),
+        _ => None,
+    });
+    files.collect()
 }
 
 fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
@@ -199,15 +215,19 @@ const MAX_KEY_BYTES: usize = 8192;
 /// Reads a key from standard input.
 pub(crate) fn read_key_from_stdin() -> Result<ApiKey, CliError> {
     let input = input::read(None)?;
-    let key = ApiKey::new(std::str::from_utf8(&input).unwrap_or_default());
-    let is_one_line = !key.expose().contains(char::is_control) && key.expose().len() <= MAX_KEY_BYTES;
-    if key.is_empty() || !is_one_line {
-        return Err(CliError::usage(
-            "invalid key on standard input: expected one line",
-            "pipe in the key, such as with \"pass show openai | mmchat …\"",
-        ));
-    }
-    Ok(key)
+    let key = std::str::from_utf8(&input).map(ApiKey::new);
+    let problem = match &key {
+        Err(_) => "is not UTF-8 text",
+        Ok(key) if key.is_empty() => "is empty",
+        Ok(key) if key.expose().len() > MAX_KEY_BYTES => "is longer than 8 KiB",
+        Ok(key) if key.expose().contains(['\n', '\r']) => "has more than one line",
+        Ok(key) if key.expose().contains(char::is_control) => "contains a control character",
+        Ok(key) => return Ok(key.clone()),
+    };
+    Err(CliError::usage(
+        format!("invalid key: standard input {problem}"),
+        "pipe in the key, such as with \"pass show openai | mmchat …\"",
+    ))
 }
 
 fn list(args: &ListArgs, context: &Context) -> Result<(), CliError> {

@@ -85,7 +85,7 @@ pub(crate) fn run(args: &ImportArgs, context: &Context) -> Result<Exit, CliError
     let text = read_input(&args.file)?;
     let format = select_format(args, &text)?;
     let imported = format.parse(&text).map_err(|error| parse_error(&error, format, args))?;
-    let transaction = ConfigTransaction::begin(context)?;
+    let transaction = ConfigTransaction::open(context, args.dry_run)?;
     let ring = KeyRing::new(context.environment.clone());
     let additions = plan_additions(&imported, &transaction.config()?, &ring, transaction.path());
     let ((), text) = transaction.prepare(|editor| additions.apply(editor))?;

@@ -16,14 +16,17 @@ use crate::cli::{
         config_input,
         config_transaction::ConfigTransaction,
         exit::Exit,
-        key_uses::{KeyUse, KeyUser, is_same_source, key_file_names, key_uses, unused_key_file},
+        key_uses::{KeyUse, KeyUser, is_same_file_entry, is_same_source, key_file_names, key_uses, unused_key_file},
         list_format::ListArgs,
         terminal_guard::TerminalGuard,
     },
 };
 use crate::{
     config::{Config, Flags, Names, edit::KeyRef, resolve_config_path, template::key_file_path, unique_name},
-    model::api_key::{ApiKey, KeySource},
+    model::{
+        api_key::{ApiKey, KeySource},
+        endpoint::Endpoint,
+    },
     render::table::Table,
     term::{
         output::write_stderr,
@@ -123,6 +126,13 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
     let key = read_key(&name)?;
     let transaction = ConfigTransaction::begin(context)?;
     let config = transaction.config()?;
+    let endpoint = endpoint_name.as_deref().and_then(|endpoint| config.endpoint(endpoint));
+    if args.add
+        && let Some((endpoint, source)) = endpoint.and_then(|endpoint| Some((endpoint, source_with(endpoint, &key)?)))
+    {
+        write_stderr(&format!("endpoint \"{}\" already uses this key: {source}\n", endpoint.name));
+        return Ok(());
+    }
     let name = if args.add { unused_key_name(&name, &key, &config, &transaction, args.keyring) } else { name };
     let reference = key_ref(&name, args.keyring);
     if args.keyring {
@@ -132,25 +142,50 @@ fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
     }
     write_stderr(&format!("stored key \"{name}\" in {}\n", key_location(&reference, transaction.path())));
     match endpoint_name {
-        Some(endpoint) => {
-            let old_keys = config.endpoint(&endpoint).map(|endpoint| endpoint.keys.clone()).unwrap_or_default();
-            // A key written in the config itself has no other copy, so the old config is saved first.
-            let has_literal = old_keys.iter().any(|key| matches!(key, KeySource::Literal(_)));
-            if has_literal
-                && !args.add
-                && let Some(backup) = transaction.back_up()?
-            {
-                write_stderr(&format!("saved the old config, including its key, as {}\n", backup.display()));
-            }
-            transaction.edit(|editor| editor.set_key(&endpoint, &reference, args.add))?;
-            report_use(&endpoint, &old_keys, args.add);
-        }
+        Some(endpoint) => use_key(&endpoint, &reference, args.add, transaction, &config)?,
         None if is_used(&config, &reference, transaction.path()) => {}
         None => write_stderr(&format!(
             "  no endpoint uses it yet; add to one: api_key = {{ {} = \"{}\" }}\n",
             reference.0, reference.1
         )),
     }
+    Ok(())
+}
+
+/// The source of the endpoint's key that is equal to `key`, as far as it is known without running a command or asking for
+/// access to the keyring.
+fn source_with<'a>(endpoint: &'a Endpoint, key: &ApiKey) -> Option<&'a KeySource> {
+    endpoint.keys.iter().find(|source| match *source {
+        KeySource::Literal(literal) => literal == key,
+        // Reading a pipe would block.
+        KeySource::File(path) if path.is_file() => {
+            std::fs::read_to_string(path).is_ok_and(|text| ApiKey::new(&text) == *key)
+        }
+        _ => false,
+    })
+}
+
+/// Changes an endpoint to use a stored key, and prints the change.
+fn use_key(
+    endpoint: &str,
+    reference: &KeyRef,
+    add: bool,
+    transaction: ConfigTransaction,
+    config: &Config,
+) -> Result<(), CliError> {
+    let mut old_keys = config.endpoint(endpoint).map(|endpoint| endpoint.keys.clone()).unwrap_or_default();
+    // A key written in the config itself has no other copy, so the old config is saved first.
+    let has_literal = old_keys.iter().any(|key| matches!(key, KeySource::Literal(_)));
+    if has_literal
+        && !add
+        && let Some(backup) = transaction.back_up()?
+    {
+        write_stderr(&format!("saved the old config, including its key, as {}\n", backup.display()));
+    }
+    let source = key_source(reference, transaction.path());
+    old_keys.retain(|key| !is_same_source(key, &source));
+    transaction.edit(|editor| editor.set_key(endpoint, reference, add))?;
+    report_use(endpoint, &old_keys, add);
     Ok(())
 }
 
@@ -271,31 +306,37 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
     let reference = key_ref(&name, args.keyring);
     let transaction = ConfigTransaction::begin(context)?;
     let file = transaction.path().with_file_name(&reference.1);
-    if !args.keyring && !file.is_file() {
+    let config = transaction.config()?;
+    let is_stored = args.keyring || file.symlink_metadata().is_ok();
+    let is_removed = |source: &KeySource| match source {
+        KeySource::File(path) => !args.keyring && is_same_file_entry(path, &file),
+        KeySource::Keyring(entry) => args.keyring && *entry == name,
+        _ => false,
+    };
+    // References to a key file that is missing can be removed, too.
+    let is_removable = args.everywhere && key_uses(&config).any(|key| is_removed(key.source));
+    if !is_stored && !is_removable {
         return Err(CliError::usage(
             format!("no key \"{name}\": {} does not exist", file.display()),
             "run \"mmchat key list\"",
         ));
     }
-    let config = transaction.config()?;
-    let source = if args.keyring { KeySource::Keyring(name.clone()) } else { KeySource::File(file.clone()) };
-    let users = removable_uses(args, &name, &source, &config, &transaction.own_names())?;
+    let users = removable_uses(args, &name, &is_removed, &config, &transaction.own_names())?;
     // The config is changed first: an endpoint that refers to a removed key would fail.
     if !users.is_empty() {
         let path = transaction.path().to_owned();
         transaction.edit(|editor| {
-            let is_same_file =
-                |value: &str| is_same_source(&KeySource::File(resolve_config_path(&path, value)), &source);
             editor.remove_key_refs(&|kind, value| match kind {
-                "file" => !args.keyring && is_same_file(value),
-                kind => kind == reference.0 && value == reference.1,
+                "file" => is_removed(&KeySource::File(resolve_config_path(&path, value))),
+                "keyring" => is_removed(&KeySource::Keyring(value.to_owned())),
+                _ => false,
             });
             Ok(())
         })?;
     }
     if args.keyring {
         update_keyring(&name, None)?;
-    } else {
+    } else if is_stored {
         std::fs::remove_file(&file)
             .map_err(|source| CliError::System { what: format!("cannot remove {}", file.display()), source })?;
     }
@@ -311,13 +352,13 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
 fn removable_uses(
     args: &RemoveArgs,
     name: &str,
-    source: &KeySource,
+    is_removed: &dyn Fn(&KeySource) -> bool,
     config: &Config,
     own_names: &Names,
 ) -> Result<Vec<String>, CliError> {
     let is_removable =
         |user: &KeyUser| matches!(user, KeyUser::Endpoint { endpoint, .. } if own_names.contains("endpoint", endpoint));
-    let users = key_uses(config).filter(|key| is_same_source(key.source, source)).map(|key| key.user);
+    let users = key_uses(config).filter(|key| is_removed(key.source)).map(|key| key.user);
     let (users, other_users): (Vec<KeyUser>, Vec<KeyUser>) = users.partition(is_removable);
     // Neither headers, client keys nor endpoints of the system's file are changed.
     for user in &other_users {
@@ -342,11 +383,15 @@ fn removable_uses(
 
 /// Whether the config refers to this key.
 fn is_used(config: &Config, reference: &KeyRef, config_path: &Path) -> bool {
-    let source = match reference.0 {
+    let source = key_source(reference, config_path);
+    key_uses(config).any(|key| is_same_source(key.source, &source))
+}
+
+fn key_source(reference: &KeyRef, config_path: &Path) -> KeySource {
+    match reference.0 {
         "keyring" => KeySource::Keyring(reference.1.clone()),
         _ => KeySource::File(resolve_config_path(config_path, &reference.1)),
-    };
-    key_uses(config).any(|key| is_same_source(key.source, &source))
+    }
 }
 
 /// The backups of a key file, which are made when another key replaces it.

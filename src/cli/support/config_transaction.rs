@@ -27,19 +27,25 @@ pub(crate) struct ConfigTransaction {
     original: Option<String>,
     /// The other layers of the config.
     layers: ConfigLayers,
-    _lock: store::Lock,
+    /// `None` for an edit that is not written.
+    lock: Option<store::Lock>,
 }
 
 impl ConfigTransaction {
     /// Locks the config file and reads it.
     pub(crate) fn begin(context: &Context) -> Result<Self, CliError> {
+        Self::open(context, false)
+    }
+
+    /// Reads the config file without a lock if `dry_run`: the edit is then not written, and needs no write permission.
+    pub(crate) fn open(context: &Context, dry_run: bool) -> Result<Self, CliError> {
         let settings = context.settings(Flags::default())?;
         let path = settings.config.value.clone().ok_or_else(no_config_path)?;
-        let lock = store::lock(&path).map_err(|source| write_error(&path, source))?;
+        let lock = (!dry_run).then(|| store::lock(&path).map_err(|source| write_error(&path, source))).transpose()?;
         let original = if matches!(path.try_exists(), Ok(false)) { None } else { Some(read_text_file(&path)?) };
         let system = read_system_config(&settings)?;
         let layers = ConfigLayers { system, user: None, environment: context.environment.clone() };
-        Ok(Self { path, original, layers, _lock: lock })
+        Ok(Self { path, original, layers, lock })
     }
 
     /// The config as it is on disk.
@@ -68,13 +74,13 @@ impl ConfigTransaction {
         let original = self.original.as_deref().unwrap_or_default();
         // An error that is already in the file is reported as such, not as a result of the change.
         self.config()?;
-        let mut editor = ConfigEditor::parse(self.text())?;
+        // The editor finds comments by their line breaks.
+        let mut editor = ConfigEditor::parse(&self.text().replace("\r\n", "\n"))?;
         let result = change(&mut editor).map_err(|error| self.explain(error))?;
         let mut text = editor.text();
-        // Keep the line endings and the byte order mark of the file.
-        let line_count = original.matches('\n').count();
-        if line_count > 0 && original.matches("\r\n").count() == line_count {
-            text = text.replace("\r\n", "\n").replace('\n', "\r\n");
+        // Keep the line endings, those of most lines, and the byte order mark of the file.
+        if 2 * original.matches("\r\n").count() > original.matches('\n').count() {
+            text = text.replace('\n', "\r\n");
         }
         if original.starts_with(BOM) {
             text.insert(0, BOM);
@@ -111,6 +117,7 @@ impl ConfigTransaction {
 
     /// Writes the file if `text` is a valid config.
     pub(crate) fn write(&self, text: &str) -> Result<(), CliError> {
+        debug_assert!(self.lock.is_some(), "a dry run writes nothing");
         self.check(text)?;
         store::replace_atomic(&self.path, text).map_err(|source| write_error(&self.path, source))
     }
@@ -122,15 +129,15 @@ impl ConfigTransaction {
 
     /// Writes a key to its own file beside the config; returns the path as the config refers to it. A different key in
     /// that file is backed up, because a backup of the config may refer to it.
-    pub(crate) fn write_key_file(&self, endpoint: &str, key: &ApiKey) -> Result<String, CliError> {
-        let file = key_file_path(endpoint);
+    pub(crate) fn write_key_file(&self, name: &str, key: &ApiKey) -> Result<String, CliError> {
+        let file = key_file_path(name);
         let (path, text) = (self.folder().join(&file), format!("{}\n", key.expose()));
         // Reading a pipe would block.
         let old = if path.is_file() { std::fs::read_to_string(&path).ok() } else { None };
         match old {
             Some(old) if old != text => {
                 let backup = write_backup(&path, &old)?;
-                write_stderr(&format!("the old key of \"{endpoint}\" was saved as {}\n", backup.display()));
+                write_stderr(&format!("the old key \"{name}\" was saved as {}\n", backup.display()));
             }
             _ => {}
         }

@@ -111,6 +111,9 @@ impl CliError {
             Self::Edit(error) => edit_hint(error),
             Self::Usage { hint, .. } | Self::Serve { hint, .. } => hint.clone(),
             Self::Condition { hint, .. } => Some(hint.clone()),
+            Self::Config(ConfigError::Read { path, .. }) if !path.exists() => {
+                Some("check the path, or run \"mmchat init\" to create a config".into())
+            }
             Self::Input(InputError::Timeout(_)) => Some("use --no-stdin if nothing is piped in".into()),
             _ => None,
         };

@@ -1,6 +1,9 @@
 //! Where a config uses keys, and the names of its key files.
 
-use std::{fmt, path::Path};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use crate::{
     config::{Config, template::key_file_path, unique_name},
@@ -53,11 +56,21 @@ pub(crate) fn key_uses(config: &Config) -> impl Iterator<Item = KeyUse<'_>> {
 
 /// Whether both sources are the same key. A file is the same under each of its paths.
 pub(crate) fn is_same_source(a: &KeySource, b: &KeySource) -> bool {
-    let real_path = |path: &Path| std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     match (a, b) {
         (KeySource::File(a), KeySource::File(b)) => a == b || real_path(a) == real_path(b),
         _ => a == b,
     }
+}
+
+/// Whether removing the file at `a` removes the one at `b`. Unlike for [`is_same_source`], a symbolic link and its target
+/// are two files.
+pub(crate) fn is_same_file_entry(a: &Path, b: &Path) -> bool {
+    let entry = |path: &Path| (path.parent().map(real_path), path.file_name().map(ToOwned::to_owned));
+    a == b || entry(a) == entry(b)
+}
+
+fn real_path(path: &Path) -> PathBuf {
+    std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// A name for the file of `key` in the folder of `config_path`, which is not in `taken`. A file with another key is not

@@ -1,6 +1,6 @@
 //! Edits the key sources of endpoints.
 
-use toml_edit::{Array, InlineTable, Item, Key, TableLike, Value};
+use toml_edit::{Array, InlineTable, Item, Key, Table, TableLike, Value};
 
 use super::{
     ConfigEditor, EditError, entries_mut,
@@ -24,6 +24,15 @@ impl ConfigEditor {
         {
             if !list.iter().any(|value| is_key_ref(value, key_ref)) {
                 push_value(list, key_ref_value(key_ref));
+            }
+            return Ok(());
+        }
+        if keep_existing
+            && entry.get("api_key").is_none()
+            && let Some(tables) = entry.get_mut("api_keys").and_then(Item::as_array_of_tables_mut)
+        {
+            if !values.iter().any(|value| is_key_ref(value, key_ref)) {
+                tables.push(Table::from_iter([(key_ref.0, key_ref.1.as_str())]));
             }
             return Ok(());
         }
@@ -107,14 +116,12 @@ fn replace_keys(entry: &mut dyn TableLike, mut values: Vec<Value>) {
         if key != "api_key" && key != "api_keys" {
             super::insert_with_decor(entry, &key, item);
         } else if !std::mem::replace(&mut placed, true) {
-            // A key written as a table has no line with comments to keep.
-            let key = match item.as_value() {
-                Some(old) => {
-                    *value.decor_mut() = old.decor().clone();
-                    super::renamed_key(&key, name)
-                }
-                None => Key::new(name),
-            };
+            // The comments of a key that is written as a table are lost, except that beside `api_key.env`.
+            let first_value = item.as_table_like().and_then(|table| table.iter().next()?.1.as_value());
+            if let Some(old) = item.as_value().or(first_value) {
+                *value.decor_mut() = old.decor().clone();
+            }
+            let key = if item.is_value() { super::renamed_key(&key, name) } else { Key::new(name) };
             super::insert_with_decor(entry, &key, Item::Value(value.clone()));
         }
     }
@@ -165,7 +172,6 @@ mod tests {
             "api_key.env = \"A\"",
             "# above\napi_key = { env = \"A\" } # mine\nrpm = 7",
             "[endpoints.a.api_key]\nenv = \"A\"",
-            "[[endpoints.a.api_keys]]\nenv = \"A\"",
         ] {
             let mut editor = ConfigEditor::parse(&format!("[endpoints.a]\nbase_url = \"http://h/v1\"\n{old}\n"))
                 .expect("valid TOML");
@@ -177,6 +183,19 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn key_is_added_to_keys_in_tables_and_comments_are_kept() {
+        let config =
+            "[endpoints.a]\nbase_url = \"http://h/v1\"\n[[endpoints.a.api_keys]] # first\nenv = \"A\" # mine\n";
+        let mut editor = ConfigEditor::parse(config).expect("valid TOML");
+        editor.set_key("a", &file("a"), true).expect("known endpoint");
+        assert_eq!(editor.text(), format!("{config}\n[[endpoints.a.api_keys]]\nfile = \"keys/a\"\n"));
+        let dotted = "[endpoints.a]\nbase_url = \"http://h/v1\"\napi_key.env = \"A\" # mine\n";
+        let mut editor = ConfigEditor::parse(dotted).expect("valid TOML");
+        editor.set_key("a", &file("a"), false).expect("known endpoint");
+        assert!(editor.text().ends_with("api_key = { file = \"keys/a\" } # mine\n"), "{}", editor.text());
     }
 
     #[test]

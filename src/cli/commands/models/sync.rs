@@ -57,7 +57,7 @@ pub(super) fn run(args: &SyncArgs, config: &Config, context: &Context) -> Result
     if !args.prefix.is_empty() {
         validate_name(&format!("{}x", args.prefix))?;
     }
-    let transaction = ConfigTransaction::begin(context)?;
+    let transaction = ConfigTransaction::open(context, args.dry_run)?;
     let config = transaction.config()?;
     // Another command may have removed the endpoint while its models were listed.
     find_endpoint(&config, &endpoint.name)?;
