@@ -17,7 +17,7 @@ pub(crate) use server_software::{RecognizedServer, ServerSoftware};
 use crate::{
     config::{closest_name, direct_target, vendors},
     engine::{Engine, Event, FetchResponse, plan::Plan},
-    model::{ErrorClass, api_key::redact_url, endpoint::Endpoint, target::Target},
+    model::{ErrorClass, api_key::redact_url, endpoint::Endpoint, plural, target::Target},
     protocol::{CallError, ModelInfo},
 };
 
@@ -193,7 +193,7 @@ impl Diagnosis {
                 return Finding::new(
                     check,
                     Verdict::Pass,
-                    format!("{} lists {} models", redact_url(base), models.len()),
+                    format!("{} lists {}", redact_url(base), plural(models.len(), "model")),
                 );
             }
             // The key has a separate finding.

@@ -144,8 +144,8 @@ impl Engine {
 
     /// How often `target` became unavailable since this engine was created.
     #[must_use]
-    pub fn breaker_open_count(&self, target: &TargetId) -> u64 {
-        self.health.breaker_open_count(target)
+    pub fn unavailable_count(&self, target: &TargetId) -> u64 {
+        self.health.unavailable_count(target)
     }
 
     /// The number of requests queued at each endpoint that has limits.

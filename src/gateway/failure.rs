@@ -8,7 +8,7 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::{engine::CallRecord, model::ErrorClass, protocol::CallError};
+use crate::{engine::CallRecord, model::ErrorClass, protocol::CallError, transport::keys::KeyError};
 
 /// Response status of a failed call.
 pub(super) fn response_status(record: &CallRecord, error: &CallError) -> StatusCode {
@@ -81,18 +81,19 @@ fn is_server_credential_error(class: ErrorClass) -> bool {
     matches!(class, ErrorClass::Auth | ErrorClass::Forbidden | ErrorClass::Quota)
 }
 
-fn server_credential_message(class: ErrorClass) -> &'static str {
-    match class {
-        ErrorClass::Quota => "the quota of this server's account at the endpoint is exhausted",
-        ErrorClass::Forbidden => "the endpoint does not allow this request with this server's API key",
-        _ => "the endpoint rejected this server's API key",
+fn server_credential_message(error: &CallError) -> &'static str {
+    match error.class {
+        ErrorClass::Quota => "the quota of this server's account at the service is exhausted",
+        ErrorClass::Forbidden => "the service does not allow this request with this server's API key",
+        _ if error.cause::<KeyError>().is_some() => "this server could not read its API key for the service",
+        _ => "the service rejected this server's API key",
     }
 }
 
 /// Error body of a failed call, sent as the response or as the last event of a stream.
 pub(super) fn error_body(request_id: &str, record: &CallRecord, error: &CallError) -> Value {
     let message =
-        if is_server_credential_error(error.class) { server_credential_message(error.class) } else { &error.message };
+        if is_server_credential_error(error.class) { server_credential_message(error) } else { &error.message };
     let attempts = record.attempts.iter().map(|attempt| {
         let mut entry = attempt.to_json();
         if attempt.class().is_some_and(is_server_credential_error) {

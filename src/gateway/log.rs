@@ -13,6 +13,7 @@ use super::request_context::RequestContext;
 use crate::{
     engine::{CallRecord, Notice},
     model::ErrorClass,
+    transport::keys::KeyError,
 };
 
 /// Sink of log lines.
@@ -124,6 +125,11 @@ impl Log {
             ms: milliseconds(attempt.took),
             request_id: attempt.request_id.as_deref(),
         });
+        let key_errors = record.attempts.iter().filter_map(|attempt| {
+            let error = attempt.error.as_ref()?.cause::<KeyError>()?;
+            Some(format!("{}: {error}", attempt.target.id))
+        });
+        let notices: Vec<String> = context.notices.iter().cloned().chain(key_errors).collect();
         let cost = record.cost();
         let call = CallFields {
             endpoint: target.map(|target| target.endpoint.name.as_str()),
@@ -139,15 +145,22 @@ impl Log {
             cost: cost.map(|(cost, _)| cost),
             currency: cost.map(|(_, currency)| currency),
         };
-        self.write_line(context, status, result_class(record), Some(call));
+        self.write_line(context, status, result_class(record), Some(call), &notices);
     }
 
     /// Logs a rejected request.
     pub(super) fn rejected(&self, context: &RequestContext, status: u16, code: &str) {
-        self.write_line(context, status, code, None);
+        self.write_line(context, status, code, None, &context.notices);
     }
 
-    fn write_line(&self, context: &RequestContext, status: u16, class: &str, call: Option<CallFields<'_>>) {
+    fn write_line(
+        &self,
+        context: &RequestContext,
+        status: u16,
+        class: &str,
+        call: Option<CallFields<'_>>,
+        notices: &[String],
+    ) {
         let line = LogLine {
             at: now(),
             request_id: &context.request_id,
@@ -158,7 +171,7 @@ impl Log {
             status,
             class,
             call,
-            notices: &context.notices,
+            notices,
         };
         self.0(serde_json::to_string(&line).expect("strings and numbers are valid JSON"));
     }

@@ -94,7 +94,7 @@ pub(super) struct Metrics {
     connections: Gauge,
     queue: Family<EndpointLabels, Gauge>,
     breaker_state: Family<ModelLabels, Gauge>,
-    breaker_open_count: Family<ModelLabels, Counter>,
+    unavailable_count: Family<ModelLabels, Counter>,
     tokens: Family<TokenLabels, Counter>,
     cost: Family<CostLabels, Counter<f64, AtomicU64>>,
     incomplete: Family<ModelLabels, Counter>,
@@ -131,7 +131,7 @@ impl Metrics {
             connections: Gauge::default(),
             queue: Family::default(),
             breaker_state: Family::default(),
-            breaker_open_count: Family::default(),
+            unavailable_count: Family::default(),
             tokens: Family::default(),
             cost: Family::default(),
             incomplete: Family::default(),
@@ -152,14 +152,14 @@ impl Metrics {
             "Client requests by requested name, client key and result",
             self.requests.clone(),
         );
-        registry.register("attempts", "Upstream requests by result", self.attempts.clone());
+        registry.register("attempts", "Attempts by result", self.attempts.clone());
         registry.register("failovers", "Failovers from one model to another", self.failovers.clone());
-        registry.register("ttft_seconds", "Time to first token of upstream requests", self.ttft.clone());
-        registry.register("total_seconds", "Duration of upstream requests with a complete answer", self.total.clone());
+        registry.register("ttft_seconds", "Time to first token of attempts", self.ttft.clone());
+        registry.register("total_seconds", "Duration of attempts with a complete answer", self.total.clone());
         registry.register("chunk_gap_seconds", "Time between two chunks of a streamed answer", self.chunk_gaps.clone());
         registry.register(
             "overhead_seconds",
-            "Part of the time to first token not spent waiting for upstreams",
+            "Time added by mmchat: before the first upstream request, and after the first chunk of the answer",
             self.overhead.clone(),
         );
         registry.register("requests_in_flight", "Client requests in flight", self.in_flight.clone());
@@ -167,14 +167,10 @@ impl Metrics {
         registry.register("queue", "Requests waiting for an endpoint that is at its limits", self.queue.clone());
         registry.register(
             "breaker_state",
-            "Circuit breaker state: 0 closed, 1 half-open, 2 open",
+            "Availability of a model: 0 available, 1 half-open, 2 unavailable",
             self.breaker_state.clone(),
         );
-        registry.register(
-            "breaker_openings",
-            "Times that the circuit breaker of a model opened",
-            self.breaker_open_count.clone(),
-        );
+        registry.register("breaker_openings", "Times that a model became unavailable", self.unavailable_count.clone());
         registry.register("tokens", "Input and output tokens", self.tokens.clone());
         registry.register("cost", "Cost of calls by currency", self.cost.clone());
         registry.register("incomplete", "Incomplete answers", self.incomplete.clone());
@@ -286,8 +282,8 @@ impl Metrics {
             };
             let labels = model_labels(config, target);
             self.breaker_state.get_or_create(&labels).set(state);
-            let openings = self.breaker_open_count.get_or_create(&labels);
-            openings.inc_by(deps.engine.breaker_open_count(&target.id).saturating_sub(openings.get()));
+            let openings = self.unavailable_count.get_or_create(&labels);
+            openings.inc_by(deps.engine.unavailable_count(&target.id).saturating_sub(openings.get()));
         }
         let lost = deps.writer.as_ref().map_or(0, crate::store::record::RecordWriter::dropped);
         self.record_lost.set(i64::try_from(lost).unwrap_or(i64::MAX));

@@ -179,7 +179,8 @@ async fn model(
         return response::json_response(StatusCode::OK, &entry);
     }
     let hint = "GET /v1/models lists the available models".to_owned();
-    gateway.reject(&RequestContext::new(MODELS), &Rejection::UnknownModel { model: id, hint })
+    let context = RequestContext { client: client.map(|client| client.name), ..RequestContext::new(MODELS) };
+    gateway.reject(&context, &Rejection::UnknownModel { model: id, hint })
 }
 
 async fn ready(State(gateway): State<Arc<Gateway>>) -> Response<Body> {

@@ -99,6 +99,9 @@ pub enum ImportError {
     /// The text is valid, but its content is not that of the format.
     #[error("{0}")]
     Content(String),
+    /// The text exceeds a limit of the parser.
+    #[error("{0}")]
+    TooLarge(String),
 }
 
 /// The tool and format of a configuration file.

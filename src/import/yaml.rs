@@ -103,13 +103,13 @@ impl<'de> Visitor<'de> for ValueCounter<'_> {
 /// Parses a document.
 pub(crate) fn parse(text: &str) -> Result<Value, ImportError> {
     if bracket_depth(text) > MAX_DEPTH {
-        return Err(ImportError::Content(format!("brackets are nested more than {MAX_DEPTH} deep")));
+        return Err(ImportError::TooLarge(format!("brackets are nested more than {MAX_DEPTH} deep")));
     }
     let count = Cell::new(0);
     let counted = ValueCounter(&count).deserialize(serde_yaml_ng::Deserializer::from_str(text));
     if count.get() > MAX_VALUES {
         let message = format!("the document has more than {MAX_VALUES} values with its aliases expanded");
-        return Err(ImportError::Content(message));
+        return Err(ImportError::TooLarge(message));
     }
     counted.and_then(|()| serde_yaml_ng::from_str(text)).map_err(|error| {
         let position = error.location().map(|at| format!(" (line {}, column {})", at.line(), at.column()));

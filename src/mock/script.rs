@@ -198,7 +198,7 @@ impl Script {
 
 fn parse_fault(name: &str) -> Result<Fault, String> {
     name.parse()
-        .map_err(|_| format!("unknown fault \"{name}\": available: {}", <Fault as VariantNames>::VARIANTS.join(", ")))
+        .map_err(|_| format!("unknown fault \"{name}\"; available: {}", <Fault as VariantNames>::VARIANTS.join(", ")))
 }
 
 /// Built-in models: their names and scripts.

@@ -120,9 +120,9 @@ impl ModelRequest {
     }
 
     /// Limits the answer to `max_tokens`, in addition to any limit in the parameters.
-    pub fn limit_answer_tokens(&mut self, max_tokens: u64) {
+    pub fn set_budget_max_tokens(&mut self, max_tokens: u64) {
         if let Some(chat) = self.as_chat_mut() {
-            chat.cost_max_tokens = Some(max_tokens);
+            chat.budget_max_tokens = Some(max_tokens);
         }
     }
 
@@ -171,7 +171,7 @@ pub struct ChatRequest {
     /// Workarounds applied after a service rejected a parameter.
     pub workarounds: Vec<ParamWorkaround>,
     /// Maximum number of answer tokens that `--max-cost` allows, sent under the field name that the service accepts.
-    pub cost_max_tokens: Option<u64>,
+    pub budget_max_tokens: Option<u64>,
 }
 
 impl ChatRequest {

@@ -113,6 +113,12 @@ impl CallError {
         Self::new(class, source.to_string()).caused_by(source)
     }
 
+    /// The error that caused it, if it has this type.
+    #[must_use]
+    pub fn cause<E: Error + 'static>(&self) -> Option<&E> {
+        self.source.as_ref()?.0.downcast_ref()
+    }
+
     /// This error with the error that caused it.
     #[must_use]
     pub fn caused_by(self, source: impl Error + Send + Sync + 'static) -> Self {

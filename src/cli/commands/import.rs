@@ -131,6 +131,7 @@ fn parse_error(error: &ImportError, format: ImportFormat, args: &ImportArgs) -> 
     let advice = match (error, &args.from) {
         (ImportError::Syntax(_), None) => format!("fix the syntax error in {name}"),
         (ImportError::Syntax(_), Some(_)) => format!("fix the syntax error, or {check_format}"),
+        (ImportError::TooLarge(_), _) => format!("import a smaller part of {name}"),
         (ImportError::Content(_), None) => format!("{check_format}, or name another format with --from"),
         (ImportError::Content(_), Some(_)) => check_format,
     };

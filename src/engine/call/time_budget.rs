@@ -83,7 +83,8 @@ impl TimeBudget {
 
     /// The timeouts of an attempt at `target`. Without an explicit first-token timeout, there is one only while other
     /// candidates are left: at least a multiple of `p95`, the 95th percentile of the target's time to first token, and at
-    /// most the candidate's share of the remaining search time. No timeout takes the share of the other candidates.
+    /// most the candidate's share of the remaining search time. With a deadline, no first-token timeout exceeds the
+    /// candidate's share of the time until then; otherwise an explicit one is used as it is.
     pub(super) fn attempt_timeouts(
         &self,
         target: &Target,

@@ -75,7 +75,7 @@ struct HealthCache {
     /// Health keys by target pointer, cached because hashing an API key may read a file.
     keys_by_target: HashMap<usize, (Arc<Target>, TargetHealthKeys)>,
     /// How often each target became unavailable.
-    breaker_open_counts: HashMap<TargetId, u64>,
+    unavailable_counts: HashMap<TargetId, u64>,
     /// The salt of the key hashes in the cached health keys.
     cached_salt: String,
 }
@@ -233,8 +233,8 @@ impl Health {
     }
 
     /// How often `target` became unavailable.
-    pub(super) fn breaker_open_count(&self, target: &TargetId) -> u64 {
-        self.with_cache(|cache| cache.breaker_open_counts.get(target).copied().unwrap_or_default())
+    pub(super) fn unavailable_count(&self, target: &TargetId) -> u64 {
+        self.with_cache(|cache| cache.unavailable_counts.get(target).copied().unwrap_or_default())
     }
 
     /// The availability of each key of a candidate.
@@ -279,16 +279,16 @@ impl Health {
         if !was_unavailable && is_unavailable(self) {
             self.with_cache(|cache| {
                 // Limited, because clients can invent model names.
-                if cache.breaker_open_counts.len() < MAX_CACHED_TARGETS
-                    || cache.breaker_open_counts.contains_key(&attempt.target.id)
+                if cache.unavailable_counts.len() < MAX_CACHED_TARGETS
+                    || cache.unavailable_counts.contains_key(&attempt.target.id)
                 {
-                    *cache.breaker_open_counts.entry(attempt.target.id.clone()).or_default() += 1;
+                    *cache.unavailable_counts.entry(attempt.target.id.clone()).or_default() += 1;
                 }
             });
         }
     }
 
-    /// Records the first token of an attempt.
+    /// Records the first delta of an attempt.
     pub(super) fn record_first_delta(&self, attempt: AttemptRef, ttft: Option<Duration>, keys: &KeyRing) {
         self.record_update(attempt, keys, Outcome::FirstDelta(ttft));
     }

@@ -97,7 +97,7 @@ pub fn apply_max_cost(plan: &mut Plan, max_cost: &Money) -> Result<MaxCostResult
         // Services reject a limit above what the model can write.
         let limit =
             affordable.min(requested_limit.unwrap_or(DEFAULT_MAX_OUTPUT_TOKENS.max(max_limit.unwrap_or_default())));
-        call.update_request(|request| request.limit_answer_tokens(limit));
+        call.update_request(|request| request.set_budget_max_tokens(limit));
         if requested_limit.is_none_or(|requested_limit| limit < requested_limit) {
             result.max_output_tokens = Some(result.max_output_tokens.map_or(limit, |lowest| lowest.min(limit)));
         }
@@ -140,7 +140,7 @@ mod tests {
     }
 
     fn token_limits(plan: &Plan) -> Vec<Option<u64>> {
-        let limit = |call: &Call| call.request.as_chat().and_then(|chat| chat.cost_max_tokens);
+        let limit = |call: &Call| call.request.as_chat().and_then(|chat| chat.budget_max_tokens);
         plan.calls.iter().map(limit).collect()
     }
 

@@ -1,8 +1,10 @@
 //! Tests of health shared between requests: unavailable candidates, probes, keys, latencies, hedging and spend limits.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use proptest::prelude::{any, prop_assert, proptest};
 
-use super::*;
+use super::{super::health::AttemptRef, *};
 use crate::routing::health::{HealthError, HealthKey, HealthSnapshot, HealthStore, HealthUpdate, TargetHealthKeys};
 
 fn connection_refused() -> MockResponse {
@@ -184,6 +186,37 @@ async fn dropped_probe_releases_its_lease() {
     assert!(snapshot.entry(HealthKey::endpoint(&a.endpoint)).is_some(), "its failure is in the store");
     let result = test_engine.run(call_to(two_targets())).await;
     assert_eq!((result.models(), result.took), (vec!["a-upstream"], Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn newest_updates_are_kept_while_the_store_cannot_be_written() {
+    /// A store that cannot be written at first.
+    #[derive(Default)]
+    struct RepairedLater(MemoryStore, AtomicBool);
+    impl HealthStore for RepairedLater {
+        fn read(&self) -> Result<HealthSnapshot, HealthError> {
+            self.0.read()
+        }
+        fn update(&self, act: &mut dyn FnMut(&mut HealthSnapshot)) -> Result<HealthUpdate, HealthError> {
+            if self.1.load(Ordering::Relaxed) { self.0.update(act) } else { Err(HealthError("disk full".into())) }
+        }
+    }
+    let test_engine = TestEngine::new([]);
+    let store = Arc::new(RepairedLater::default());
+    let engine = Arc::into_inner(test_engine.engine).expect("the only reference");
+    let engine = engine.with_health(Arc::clone(&store) as Arc<dyn HealthStore>, Duration::MAX);
+    let targets: Vec<_> = (0..300).map(|index| Arc::new(testing::target(&format!("m{index}")))).collect();
+    for target in &targets {
+        let sent_at = engine.health.now();
+        let attempt = AttemptRef { target: Arc::clone(target), key_index: None, sent_at, probe: None };
+        engine.health.record_first_delta(attempt, Some(SECOND), &engine.keys);
+    }
+    store.1.store(true, Ordering::Relaxed);
+    engine.health.persist(&engine.keys);
+    let snapshot = store.read().expect("readable");
+    let is_stored = |index: usize| snapshot.entry(HealthKey::model(&targets[index])).is_some();
+    let stored: Vec<usize> = (0..300).filter(|&index| is_stored(index)).collect();
+    assert_eq!(stored, (128..300).collect::<Vec<_>>(), "the older half is dropped when 256 updates are pending");
 }
 
 #[tokio::test(start_paused = true)]

@@ -174,6 +174,17 @@ async fn upstream_messages_about_our_key_are_not_sent_to_clients() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn key_that_cannot_be_read_is_named_in_the_log_only() {
+    let config = "[endpoints.c]\nbase_url = \"http://c/v1\"\napi_key = { env = \"NOT_SET_ANYWHERE\" }\n";
+    let fixture = TestGateway::new(config, []).await;
+    let body = read_json(fixture.chat("c/x", false).await).await;
+    assert_eq!(body["error"]["message"], "this server could not read its API key for the service", "{body}");
+    assert!(!body.to_string().contains("NOT_SET_ANYWHERE"), "{body}");
+    let line = fixture.last_log_line();
+    assert_eq!(line["notices"][0], "c/x: environment variable NOT_SET_ANYWHERE is not set", "{line}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn stream_with_an_invalid_chunk_never_ends_like_a_complete_answer() {
     for texts in
         [&[HELLO, "data: {\"choices\":[{\"de\n\n", STOP, DONE][..], &[HELLO, "data: {oops\n\n", HELLO, STOP][..]]

@@ -47,7 +47,8 @@ async fn headers_are_passed_on_in_neither_direction() {
     assert!(!sent.headers().contains_key("x-other") && !sent.headers().contains_key("cookie"), "{sent:?}");
     let received = response.headers();
     assert!(!received.contains_key("x-other") && !received.contains_key("set-cookie"), "{received:?}");
-    assert_ne!(received["x-mmchat-request-id"], "req-7");
+    assert_eq!(received["x-request-id"], received["x-mmchat-request-id"]);
+    assert_ne!(received["x-request-id"], "req-7");
 }
 
 #[tokio::test(start_paused = true)]

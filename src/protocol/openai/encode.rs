@@ -22,7 +22,7 @@ pub(super) fn encode_chat(target: &Target, chat: &ChatRequest) -> Result<Bytes, 
         Some(raw_request) => passthrough_fields(target, chat, &raw_request.body).map_err(EncodeError::Body)?,
         None => fields_from_chat(target, chat).map_err(EncodeError::Body)?,
     };
-    if let Some(max_tokens) = chat.cost_max_tokens {
+    if let Some(max_tokens) = chat.budget_max_tokens {
         limit_answer_tokens(&mut object, target, chat, max_tokens).map_err(EncodeError::Body)?;
     }
     for workaround in &chat.workarounds {
@@ -207,7 +207,7 @@ pub(super) fn workaround_for(error: &CallError, target: &Target, chat: &ChatRequ
         .iter()
         .find(|name| !matches!(name.as_str(), "model" | "messages" | "stream") && sent.get(name).is_some())
         // Without the token limit, the answer could exceed the cost limit.
-        .filter(|name| !(chat.cost_max_tokens.is_some() && MAX_TOKENS_FIELDS.contains(&name.as_str())))
+        .filter(|name| !(chat.budget_max_tokens.is_some() && MAX_TOKENS_FIELDS.contains(&name.as_str())))
         .map(|name| ParamWorkaround::Omit(name.clone()))
 }
 
@@ -218,7 +218,7 @@ fn lowered_limit(error: &CallError, target: &Target, chat: &ChatRequest, sent: &
     const MIN_LIMIT: u64 = 256;
     const MIN_CONTEXT: u64 = 1024;
     let is_explicit = chat.params.max_output_tokens().or(target.params.max_output_tokens()).is_some();
-    let current = token_limit(sent).1.filter(|_| chat.cost_max_tokens.is_some() && !is_explicit)?;
+    let current = token_limit(sent).1.filter(|_| chat.budget_max_tokens.is_some() && !is_explicit)?;
     let mut numbers = standalone_numbers(&error.message);
     match error.class {
         ErrorClass::Request if MAX_TOKENS_FIELDS.iter().any(|name| error.message.contains(name)) => {
@@ -337,7 +337,7 @@ mod tests {
                 Params { extra, ..Params::default() }
             };
             let target = Target { params: extra(model_limits), context_window, ..target("a") };
-            let chat = ChatRequest { params: extra(request_limits), cost_max_tokens: Some(100), ..chat() };
+            let chat = ChatRequest { params: extra(request_limits), budget_max_tokens: Some(100), ..chat() };
             let sent = sent(&target, &chat);
             MAX_TOKENS_FIELDS.map(|name| sent.get(name).and_then(Value::as_u64))
         };
@@ -358,12 +358,12 @@ mod tests {
 
     #[test]
     fn limit_from_cost_is_lowered_to_the_number_in_the_error() {
-        let workaround = |class: ErrorClass, message: &str, cost_max_tokens: Option<u64>, max_tokens: Option<u64>| {
+        let workaround = |class: ErrorClass, message: &str, budget_max_tokens: Option<u64>, max_tokens: Option<u64>| {
             let params = Params { max_tokens, ..Params::default() };
             workaround_for(
                 &CallError::new(class, message),
                 &target("a"),
-                &ChatRequest { params, cost_max_tokens, ..chat() },
+                &ChatRequest { params, budget_max_tokens, ..chat() },
             )
         };
         let text = "max_tokens is too large: 16384. This model supports at most 4096 completion tokens, whereas you provided 16384.";
@@ -394,7 +394,7 @@ mod tests {
         let vague = "max_tokens is too large for gpt-4o-2024-08-06 (request id: 2025 4096)";
         assert_eq!(workaround(ErrorClass::Request, vague, budget, None), None);
         let chat_with_workaround =
-            ChatRequest { cost_max_tokens: budget, workarounds: vec![ParamWorkaround::MaxTokens(4096)], ..chat() };
+            ChatRequest { budget_max_tokens: budget, workarounds: vec![ParamWorkaround::MaxTokens(4096)], ..chat() };
         assert_eq!(sent(&target("a"), &chat_with_workaround)["max_tokens"], 4096);
     }
 

@@ -11,6 +11,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd, html::push_html};
 
 use super::{Report, ReportCall, chart, escape::escape_html};
 use crate::{
+    model::plural,
     model::sanitize::{one_line, truncate_chars},
     render::{
         diff,
@@ -62,8 +63,11 @@ fn shorten_prompt(prompt: &str) -> String {
 fn write_header(report: &Report, out: &mut String) {
     let conversation = report.run.map(|number| format!(", conversation {number}")).unwrap_or_default();
     let at = report.created_at.to_zoned(jiff::tz::TimeZone::system()).strftime("%Y-%m-%d %H:%M").to_string();
-    let _ =
-        writeln!(out, "<h1>Comparison</h1>\n<p class=\"meta\">{at}{conversation}, {} answers</p>", report.calls.len());
+    let _ = writeln!(
+        out,
+        "<h1>Comparison</h1>\n<p class=\"meta\">{at}{conversation}, {}</p>",
+        plural(report.calls.len(), "answer")
+    );
     if let Some(system) = &report.system_prompt {
         let _ = writeln!(
             out,
