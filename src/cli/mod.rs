@@ -30,9 +30,9 @@ Usage: {usage}
 
 Ask:
   ask          Ask one model, or a route that fails over
-  compare      Ask several models at once and show the answers side by side
+  compare      Send one prompt to several models and show the answers side by side
   chat         Chat with one or several models
-  again        Ask the last prompt again, with the same or another model
+  again        Send the last prompt again, to the same or another model
   pick         Pick one of several answers to continue with
   retry        Repeat failed calls
   demo         Compare three scripted models, without a key or a network
@@ -133,7 +133,7 @@ pub(crate) struct GlobalArgs {
     /// Print every attempt to stderr [env: MMCHAT_LOG]
     #[arg(short, long, global = true, help_heading = "Global")]
     verbose: bool,
-    /// Disable color, Markdown rendering and redrawing [env: MMCHAT_PLAIN]; NO_COLOR keeps redrawing
+    /// Disable color, Markdown rendering and redrawing (NO_COLOR=1: only the first two) [env: MMCHAT_PLAIN]
     #[arg(long, global = true, help_heading = "Global")]
     plain: bool,
 }
@@ -151,8 +151,8 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>, environment: Environm
     exit.into()
 }
 
-/// Parses the arguments. The definition of all commands is dropped only by commands that run long, whose memory matters:
-/// dropping it takes longer than the parsing.
+/// Parses the arguments. Short commands do not drop the definition of all commands, because dropping it takes longer than
+/// parsing; long-running ones drop it, because its memory matters.
 fn parse(arguments: Vec<OsString>) -> Result<Cli, clap::Error> {
     let mut definition = ManuallyDrop::new(Cli::command());
     let cli = definition.try_get_matches_from_mut(arguments).and_then(|mut matches| {

@@ -128,7 +128,7 @@ fn find<'t>(table: &'t dyn TableLike, name: &str, path: &[String]) -> Option<(us
     };
     let (key, _) = table.iter().find(|(key, _)| is_same(key))?;
     let (key, item) = table.get_key_value(key)?;
-    // A table that is only part of the header of another one has no position of its own.
+    // A table that only exists because a subtable has a header has no position of its own.
     let span = key.span().or_else(|| item.span())?;
     Some((span.start, item))
 }

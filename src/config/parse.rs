@@ -223,7 +223,8 @@ fn missing_key(error: &Error) -> Option<&str> {
     error.message().strip_prefix("missing field `")?.split('`').next()
 }
 
-/// Whether a table or list can have this error because parts of it were removed. It cannot have too many keys.
+/// Whether a table or list can have this error only because parts of it were removed. A removal causes neither an
+/// unknown key nor a key source with several keys.
 fn can_result_from_removal(error: &Error) -> bool {
     !["unknown field", "a key source has exactly one"].iter().any(|start| error.message().starts_with(start))
 }

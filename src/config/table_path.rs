@@ -35,7 +35,8 @@ pub(super) fn path_at(table: &DeTable<'_>, span: &Range<usize>) -> Option<Vec<St
     let mut paths: Vec<(usize, bool, Vec<Step>)> = Vec::new();
     for (key, value) in table {
         let step = Step::Key(key.get_ref().to_string());
-        // A table that only a header of one of its own tables defines has the position of its name in that header.
+        // A table that only exists because a subtable has a header (`[a.b]` defines `a`) has the position of its name
+        // in that header.
         let is_table = matches!(value.get_ref(), DeValue::Table(_));
         if key.span() == *span || is_table && value.span() == *span {
             return Some(vec![step]);
@@ -108,7 +109,7 @@ fn value_at<'a, 't>(table: &'a mut DeTable<'t>, path: &[Step]) -> Option<&'a mut
     })
 }
 
-/// The part of `path` that names the entry it belongs to: all of an entry is left out when part of it has an error.
+/// The part of `path` that names its entry: an entry with an error anywhere in it is left out as a whole.
 pub(super) fn entry_path(path: &[Step]) -> &[Step] {
     let names: Vec<&str> = path
         .iter()
@@ -119,7 +120,8 @@ pub(super) fn entry_path(path: &[Step]) -> &[Step] {
     &path[..entry_len(&names).min(names.len())]
 }
 
-/// The number of leading names of a path that name an entry: all of `serve` but its client keys is one.
+/// The number of leading names of a path that identify an entry. `serve` without its client keys is one entry; each
+/// client key is another.
 pub(super) fn entry_len(names: &[&str]) -> usize {
     match names {
         ["endpoints" | "models" | "routes" | "sets" | "presets", ..] => 2,

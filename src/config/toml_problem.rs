@@ -23,7 +23,8 @@ pub(super) fn toml_problem(source: &SourceMap, error: &toml::de::Error) -> Probl
     match quoted.next() {
         Some(unknown_key) if message.starts_with("unknown") => {
             let valid: Vec<&str> = quoted.collect();
-            problem.with_primary_label("unknown key").with_suggestion(unknown_key, valid.into_iter())
+            let label = if message.starts_with("unknown variant") { "unknown key source" } else { "unknown key" };
+            problem.with_primary_label(label).with_suggestion(unknown_key, valid.into_iter())
         }
         _ => problem,
     }

@@ -168,7 +168,8 @@ impl Attempt {
         let response =
             response.map_err(|_| timeout_error(limit))?.map_err(|error| mask(transport_error(error, false)))?;
         let (parts, mut body) = response.into_parts();
-        // Of a success, only the request ID and the kind of server are kept: no header reaches a client of the gateway.
+        // Of a successful response, only the request ID and the kind of server are kept: no header reaches a client of
+        // the gateway.
         let head = ResponseHead { status: parts.status, headers: Arc::new(parts.headers) };
         if !head.status.is_success() {
             let bytes = read_error_body(&mut body, limit.saturating_sub(waited)).await;

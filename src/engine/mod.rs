@@ -57,7 +57,7 @@ pub struct Engine {
     ledger: Option<Arc<dyn SpendLedger>>,
     /// State of the smooth weighted round robin, by route.
     wrr_states: Mutex<HashMap<String, WrrState>>,
-    /// The process runs long (`serve`, `chat`): keys and weighted candidates rotate instead of being drawn at random.
+    /// The process is long-lived (`serve`, `chat`): keys and weighted candidates rotate and are not drawn at random.
     long_lived: bool,
 }
 
@@ -110,7 +110,7 @@ impl Engine {
         self
     }
 
-    /// Keys and weighted candidates rotate instead of being drawn at random, for a process that runs long.
+    /// In a long-lived process, keys and weighted candidates rotate instead of being drawn at random.
     #[must_use]
     pub fn with_long_lived_process(mut self) -> Self {
         self.long_lived = true;

@@ -156,10 +156,13 @@ impl Rejection {
             Self::UnknownModel { model, hint } => {
                 format!("unknown model \"{}\": {hint}", truncate_message(model))
             }
-            Self::UnknownPath { path } => format!("unknown path \"{}\"", truncate_message(path)),
-            Self::MethodNotAllowed { path } => {
-                format!("method not allowed for \"{}\"", truncate_message(path))
+            Self::UnknownPath { path } => {
+                format!("unknown path \"{}\"; the base URL of this server ends in /v1", truncate_message(path))
             }
+            Self::MethodNotAllowed { path } => format!(
+                "method not allowed for \"{}\"; use POST for requests to a model, and GET otherwise",
+                truncate_message(path)
+            ),
             Self::TooManyLargeBodies => "too many large request bodies at once".into(),
             Self::ShuttingDown => "the server is shutting down".into(),
         }

@@ -7,7 +7,7 @@ use crate::{
 
 /// The warnings about a complete answer, one per line; `None` if there are none.
 pub(super) fn warnings(accumulated: &AccumulatedAnswer, reason: Option<&FinishReason>) -> Option<String> {
-    let choices_warning = "warning: the endpoint sent several choices; only the first is shown";
+    let choices_warning = "warning: the service sent several choices; only the first is shown";
     let lines: Vec<_> = accumulated
         .has_other_choices
         .then(|| choices_warning.to_owned())

@@ -70,7 +70,7 @@ pub fn is_verbose_only(notice: &Notice) -> bool {
 pub fn format_notice(notice: &Notice) -> String {
     match notice {
         Notice::WorkaroundApplied(target, workaround) => {
-            format!("{target}: the endpoint rejected a parameter; {workaround}")
+            format!("{target}: the service rejected a parameter; mmchat {workaround} and sent the request again")
         }
         Notice::WaitingForFirstToken(target, time) => {
             format!("{target}: no output for {}; still waiting", format_duration(*time))

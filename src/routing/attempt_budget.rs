@@ -103,7 +103,7 @@ impl RetryBudget {
         }
     }
 
-    /// Takes a retry if one is allowed now; returns whether it is.
+    /// Takes one retry from the budget; returns false if the budget is used up.
     pub fn try_retry(&mut self, now: Instant) -> bool {
         self.expire(now);
         let share = self.requests.len() / self.policy.requests_per_retry.max(1);

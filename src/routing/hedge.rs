@@ -36,7 +36,7 @@ impl HedgeBudget {
         self.available = (self.available + self.policy.per_call).min(self.policy.max_budget);
     }
 
-    /// Takes a hedge request if the budget allows one; returns whether it does.
+    /// Takes one hedge request from the budget; returns false if the budget is used up.
     #[must_use]
     pub fn try_take(&mut self) -> bool {
         // In floating point, twenty times 0.05 is slightly less than 1.

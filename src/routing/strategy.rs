@@ -18,9 +18,9 @@ pub enum Strategy {
     /// In config order.
     #[default]
     Priority,
-    /// By weight: round robin in a process that runs long (`serve`, `chat`), weighted random in other commands.
+    /// By weight: round robin in a long-lived process (`serve`, `chat`), weighted random in other commands.
     Weighted,
-    /// In a process that runs long, the one of two random candidates with fewer requests in flight; else config order.
+    /// In a long-lived process, the one of two random candidates with fewer requests in flight; else config order.
     LeastBusy,
     /// The one of two random candidates with the lower latency; one request in twenty goes to a random candidate.
     Fastest,
@@ -67,7 +67,7 @@ pub struct OrderRequest<'a> {
     pub strategy: Strategy,
     /// Requests with the same affinity key go to one candidate while it is available.
     pub affinity_key: Option<&'a str>,
-    /// The round robin state of a process that runs long; `None` in other commands.
+    /// The round robin state of a long-lived process; `None` in other commands.
     pub wrr: Option<&'a mut WrrState>,
     /// Returns random numbers in 0..1.
     pub random: &'a mut dyn FnMut() -> f64,

@@ -1,7 +1,7 @@
 //! A log-linear histogram of durations: percentiles of a million values from a few hundred counts.
 //!
 //! Each bucket is less than 0.8 % wide, so its midpoint is within 0.4 % of every value in it. Encoded histograms are
-//! merged without decoding them first: a year of hourly ones is read at once, and reading the format of a common
+//! merged without decoding them first: a year of hourly ones is read in one query, and reading the format of a common
 //! histogram crate takes ten times as long.
 
 use std::time::Duration;

@@ -223,7 +223,7 @@ impl SignalStream for tokio::signal::unix::Signal {
     type Signal = ();
 
     async fn next(&mut self) {
-        // `None` is never returned.
+        // `recv` never returns `None`: the stream of a signal does not end.
         self.recv().await;
     }
 }

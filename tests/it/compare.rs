@@ -131,7 +131,7 @@ fn duplicate_model_gets_one_call() {
     let result = compare_env(&[&server], "")
         .run(&["compare", "-m", "a1", "-m", "a1", "hi"])
         .expect_exit(0)
-        .expect_stderr(&["called once"]);
+        .expect_stderr(&["used once"]);
     assert_eq!(result.stdout, "--- 1 a1  ok\nonce\n");
 }
 

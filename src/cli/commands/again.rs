@@ -16,18 +16,18 @@ use crate::cli::{
 };
 use crate::{config::Flags, engine::plan};
 
-/// Ask the last prompt, or an earlier one, again
+/// Send the last prompt, or an earlier one, again
 #[derive(Debug, Args)]
 #[command(
     after_help = "The prompt, the system prompt and the history are the same, and so is the model unless -m is given. \
     The parameters are those of the model and of this command.\n\n\
     Examples:\n  \
-    mmchat again                   Ask the last prompt again\n  \
+    mmchat again                   Send the last prompt again\n  \
     mmchat again -m strong         Send the last prompt to another model\n  \
     mmchat again -m strong 12@2    Send the prompt of answer 12@2 to strong"
 )]
 pub(crate) struct AgainArgs {
-    /// A conversation, or one turn of it, such as 12 or 12@2
+    /// A conversation, or one answer of it, such as 12 or 12@2
     #[arg(value_name = "ID", default_value = LAST)]
     turn: String,
     /// Use this model, route, or endpoint/upstream-id

@@ -34,7 +34,8 @@ use crate::{
     after_help = "Checks the address, key, model, streaming, usage and clock of each endpoint. Recognizes One-API, \
     new-api, LiteLLM, Ollama, vLLM, Xinference and llama.cpp by their responses. Sends one request of at most \
     120 tokens to one model of each endpoint, which is billed, unless --no-ask is given.\n\n\
-    Exit code 0: no problems; 7: some endpoints have problems; otherwise their code, or 5 if they differ.\n\n\
+    Exit code 0: no problems; 7: some endpoints have problems. If all have: the exit code that they have in common, \
+    else 5.\n\n\
     Examples:\n  \
       mmchat doctor\n  \
       mmchat doctor openai fast\n  \

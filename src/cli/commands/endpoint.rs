@@ -103,7 +103,7 @@ struct RemoveArgs {
     /// Endpoint to remove
     #[arg(value_name = "NAME", add = CompletionKind::Endpoints.completer())]
     name: String,
-    /// Also remove its models, their use in routes, sets and presets, and the routes and sets left empty
+    /// Also remove its models, its spend limit, all references to them, and the routes and sets left empty
     #[arg(long)]
     with_models: bool,
 }

@@ -296,7 +296,10 @@ fn delete(args: &DeleteArgs, context: &Context) -> Result<(), CliError> {
     if args.all {
         let confirmed = args.yes || (can_prompt() && confirm("Delete all stored prompts and answers?", false)?);
         if !confirmed {
-            return Err(CliError::usage("nothing was deleted", "add --yes to delete everything"));
+            return Err(CliError::usage(
+                "not confirmed: nothing was deleted",
+                "add --yes to delete without a question",
+            ));
         }
         write_stderr(&format!("deleted {}\n", plural(database.delete_all()?, "answer")));
         return purge_traces(&database, now, context);
@@ -342,8 +345,8 @@ fn prune(args: &PruneArgs, context: &Context) -> Result<(), CliError> {
         database.purge_deleted()?;
         health_file(context)?.remove_copy()?;
         write_stderr(
-            "no answers were deleted, because neither --days nor history_days is set; what earlier deletions left on \
-             the disk was erased\nhint: add --days NUMBER\n",
+            "no prompts or answers were deleted, because neither --days nor history_days is set; traces of earlier \
+             deletions were erased\nhint: add --days NUMBER\n",
         );
         return Ok(());
     };

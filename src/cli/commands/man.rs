@@ -23,8 +23,8 @@ const SOURCE: &str = concat!("mmchat ", env!("CARGO_PKG_VERSION"));
 /// The section FILES.
 const FILES: [(&str, &str); 6] = [
     ("$XDG_CONFIG_HOME/mmchat/config.toml", "The config; \"mmchat config path\" prints its path on this system"),
-    ("presets/NAME.toml", "The preset NAME, in the directory of the config"),
-    ("keys/NAME", "The stored API key NAME, in the directory of the config; only its owner can read it"),
+    ("presets/NAME.toml", "The preset NAME, in the folder of the config"),
+    ("keys/NAME", "The stored API key NAME, in the folder of the config; only its owner can read it"),
     ("$XDG_STATE_HOME/mmchat/record.db", "The record of all calls, and of prompts and answers if they are stored"),
     ("$XDG_STATE_HOME/mmchat/health.json", "The availability of models, endpoints and keys"),
     ("$XDG_CACHE_HOME/mmchat", "The model lists of endpoints, for shell completion"),
@@ -58,7 +58,7 @@ pub(crate) struct ManArgs {
     /// Command whose page to print [default: mmchat itself]
     #[arg(value_name = "COMMAND")]
     words: Vec<String>,
-    /// Write all pages into this directory
+    /// Write all pages into this folder
     #[arg(long, value_name = "DIR", conflicts_with = "words", value_hint = clap::ValueHint::DirPath)]
     dir: Option<PathBuf>,
 }

@@ -35,7 +35,7 @@ pub(crate) struct ModelArgs {
 enum ModelCommand {
     Add(AddArgs),
     Remove(RemoveArgs),
-    /// Rename a model, also in its routes and sets
+    /// Rename a model, also where the config refers to it
     #[command(after_help = "Examples:\n  \
       mmchat model rename gpt-4o-mini fast\n  \
       mmchat model rename fast fast-old")]
@@ -71,7 +71,7 @@ struct AddArgs {
     /// Set the endpoint that serves the model
     #[arg(short, long, value_name = "ENDPOINT", add = CompletionKind::Endpoints.completer(), help_heading = "Models")]
     endpoint: Option<String>,
-    /// Set the id of the model at the endpoint
+    /// Set the ID of the model at the endpoint
     #[arg(short, long, value_name = "ID", help_heading = "Models")]
     model: Option<String>,
     /// Add a tag, for `mmchat compare --tag`
@@ -112,7 +112,7 @@ struct RemoveArgs {
     /// Model to remove
     #[arg(value_name = "NAME", add = CompletionKind::Models.completer())]
     name: String,
-    /// Also remove it from routes and sets, and remove those left empty
+    /// Also remove all references to it in the config, and the routes and sets left empty
     #[arg(long)]
     everywhere: bool,
 }

@@ -23,7 +23,7 @@ use crate::{
     mmchat pick @2\n  \
     mmchat ask --continue \"And at night?\"")]
 pub(crate) struct PickArgs {
-    /// The answer, such as 12@2, or @2 in the conversation used last
+    /// The answer, such as 12@2, or @2 in the last conversation
     #[arg(value_name = "ID@N", default_value = LAST)]
     turn: String,
 }

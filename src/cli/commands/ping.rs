@@ -44,7 +44,7 @@ use crate::{
 /// Check that endpoints are reachable, accept their keys and list the models
 #[derive(Debug, Args)]
 #[command(after_help = "Listing models is free of charge; with --deep, the requests are billed.\n\n\
-    Exit code 0: no problems; 7: some checks failed; otherwise the code of the failures, or 5 if they differ.\n\n\
+    Exit code 0: no problems; 7: some checks failed. If all failed: the exit code that they have in common, else 5.\n\n\
     Examples:\n  \
       mmchat ping\n  \
       mmchat ping openai fast --deep\n  \

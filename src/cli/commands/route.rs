@@ -110,7 +110,7 @@ pub(crate) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError>
 fn exclusion_reason(candidate: &ExplainedCandidate, tokens: u64, fits_any: bool) -> Option<String> {
     let too_small = candidate.target.context_window.filter(|_| fits_any && !candidate.target.fits_context(tokens));
     too_small
-        .map(|context| format!("skipped: its context is {context} tokens"))
+        .map(|context| format!("skipped: its context window is {context} tokens"))
         .or_else(|| candidate.spend_limit_reached.as_ref().map(|limit| format!("skipped: {limit}")))
 }
 

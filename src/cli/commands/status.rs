@@ -1,5 +1,5 @@
-//! `mmchat status`: shows whether models, endpoints and keys are available, if not why and until when, and their last
-//! errors.
+//! `mmchat status`: shows which models, endpoints and keys are available, why the others are not and until when, and
+//! their last errors.
 
 use std::{sync::Arc, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
     transport::keys::KeyRing,
 };
 
-/// Show whether models, endpoints and keys are available, if not until when, and their last errors
+/// Show which models, endpoints and keys are available, when the others will be, and their last errors
 #[derive(Debug, Args)]
 #[command(
     after_help = "A route tries an unavailable model last. When the open time of its circuit breaker is over, one request \
@@ -95,7 +95,7 @@ pub(crate) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError
 /// The health file.
 pub(crate) fn health_file(context: &Context) -> Result<HealthFile, CliError> {
     let state = store::state_folder(&context.environment);
-    let state = state.ok_or_else(|| CliError::usage("no directory for the health file", "set XDG_STATE_HOME"))?;
+    let state = state.ok_or_else(|| CliError::usage("no folder for the health file", "set XDG_STATE_HOME"))?;
     Ok(HealthFile::new(&state))
 }
 

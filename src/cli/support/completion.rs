@@ -29,13 +29,10 @@ pub(crate) enum CompletionKind {
     ModelsRoutesAndSets,
     /// Models of the config.
     Models,
-    /// Sets.
     Sets,
     /// Tags of models.
     Tags,
-    /// Presets.
     Presets,
-    /// Endpoints.
     Endpoints,
     /// Endpoints, models and routes.
     EndpointsAndModels,

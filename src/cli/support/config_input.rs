@@ -66,7 +66,10 @@ pub(crate) fn build_endpoint(
     let vendor = vendors::by_name(&name);
     let address = match (url, vendor) {
         (Some(url), _) => validate_base_url(url).map_err(|reason| {
-            CliError::usage(format!("the address of \"{name}\" {reason}"), "write it like https://api.example.com/v1")
+            CliError::usage(
+                format!("the base URL of \"{name}\" {reason}"),
+                "use a URL such as https://api.example.com/v1",
+            )
         })?,
         (None, Some(vendor)) => vendor.effective_base_url(environment)?.to_string(),
         (None, None) => {

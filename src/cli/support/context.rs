@@ -60,7 +60,7 @@ pub(crate) fn preset_file_names(folder: &Path) -> Vec<String> {
 }
 
 /// Adds those of `more` that `names` does not contain yet.
-pub(crate) fn extend_with_new<T: PartialEq + Clone>(names: &mut Vec<T>, more: &[T]) {
+pub(crate) fn extend_with_new(names: &mut Vec<String>, more: &[String]) {
     for name in more {
         if !names.contains(name) {
             names.push(name.clone());

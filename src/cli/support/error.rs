@@ -1,10 +1,10 @@
 //! The error of a command: its message, its hint and its exit code.
 
-use std::io;
+use std::{collections::HashSet, io};
 
 use miette::{GraphicalReportHandler, GraphicalTheme};
 
-use super::{context::extend_with_new, exit::Exit};
+use super::exit::Exit;
 
 use crate::{
     config::{self, Config, ConfigError, closest_name, edit::EditError, preset::PresetError},
@@ -187,9 +187,9 @@ pub(crate) fn unknown_endpoint_or_model(config: &Config, name: &str) -> CliError
 /// The error for a value that is not one of the known values.
 pub(crate) fn unknown_value(what: &str, value: &str, known: &[&str]) -> CliError {
     let suggestion = closest_name(value, known.iter().copied()).map(|closest| format!("did you mean \"{closest}\"? "));
-    let mut available = Vec::new();
     // An endpoint and a model may have the same name.
-    extend_with_new(&mut available, known);
+    let mut seen = HashSet::new();
+    let available: Vec<&str> = known.iter().copied().filter(|name| seen.insert(*name)).collect();
     let available = if available.is_empty() { "none".to_owned() } else { available.join(", ") };
     let hint = format!("{}available: {available}", suggestion.unwrap_or_default());
     CliError::usage(format!("unknown {what} \"{value}\""), hint)

@@ -21,7 +21,7 @@ pub enum Exit {
     Usage = 2,
     /// The config is invalid.
     Config = 3,
-    /// No usable key, or every candidate rejected it.
+    /// No usable key, or every candidate failed with class `auth`, `forbidden` or `quota`.
     Key = 4,
     /// Every candidate failed in some other way.
     Failed = 5,
@@ -44,7 +44,7 @@ impl Exit {
         (Self::Internal, "internal error, or stdout could not be written"),
         (Self::Usage, "usage error, or an unknown name on the command line"),
         (Self::Config, "the config is invalid"),
-        (Self::Key, "no usable key, or every candidate answered `auth`, `forbidden` or `quota`"),
+        (Self::Key, "no usable key, or every candidate failed with `auth`, `forbidden` or `quota`"),
         (Self::Failed, "every candidate failed in another way"),
         (Self::Timeout, "every candidate timed out, or the deadline passed"),
         (Self::SomeFailed, "some calls failed"),

@@ -90,7 +90,7 @@ pub(crate) struct OutputArgs {
     /// Print Markdown unrendered, also on a terminal
     #[arg(long, help_heading = "Output")]
     pub(crate) raw: bool,
-    /// Request the complete answer at once instead of a stream
+    /// Request the complete answer in one response instead of a stream
     #[arg(long, help_heading = "Output")]
     pub(crate) no_stream: bool,
     /// Limit the time of the complete answer, such as 90s or 5m [env: MMCHAT_TIMEOUT]

@@ -1,7 +1,7 @@
 //! Adds values to lists and removes them, and keeps each comment with the value to which it belongs.
 //!
-//! A comment on the line of a value belongs to this value, also behind its comma, where `toml_edit` has it in front of the
-//! next value. Comments on lines of their own belong to the value below.
+//! A comment at the end of a value's line belongs to that value, even after the comma, where `toml_edit` attaches it to
+//! the next value. Comments on lines of their own belong to the value below.
 
 use toml_edit::{Array, Value};
 
@@ -18,7 +18,7 @@ pub(super) fn remove_values(list: &mut Array, is_removed: &dyn Fn(&Value) -> boo
     if !list.trailing_comma() {
         end = values.last().map(suffix).unwrap_or_default() + &end;
     }
-    // The texts before each value and after the last: the rest of the line above, and what belongs to the value below.
+    // The text before each value and after the last, each split into the rest of the line above and the lines below it.
     let gaps: Vec<(String, String)> = values.iter().map(prefix).chain([end]).map(|gap| split_line(&gap)).collect();
     let mut line_rest = gaps[0].0.clone();
     // The line break before values that were removed: it ends the line of the value above, and its comment.

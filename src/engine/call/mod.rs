@@ -271,7 +271,7 @@ impl CallTask {
             && matches!(self.engine.health.availability(&candidate.health_keys), Availability::Open { .. })
     }
 
-    /// Takes a retry after a pause of `wait` from the budgets, if they and the remaining time allow one.
+    /// Takes a retry from the budgets; false if the budgets, or the time left after a pause of `wait`, allow none.
     fn take_retry(&mut self, wait: Duration) -> bool {
         let allowed = self.time.allows(wait) && self.engine.take_retry();
         if allowed {

@@ -201,7 +201,7 @@ impl CallTask {
     /// Skips candidates that are known not to support the request.
     async fn filter_capable(&mut self, targets: Vec<Arc<Target>>) -> Vec<Arc<Target>> {
         let tokens = self.call.estimated_prompt_tokens;
-        let too_small_reason = || format!("the prompt of about {tokens} tokens does not fit its context");
+        let too_small_reason = || format!("the prompt of about {tokens} tokens does not fit its context window");
         let mut targets = self.filter_by(targets, |target| target.fits_context(tokens), too_small_reason).await;
         if self.call.request.has_images() {
             let accepts = |target: &Target| target.supports_images != Some(false);
@@ -273,7 +273,7 @@ impl CallTask {
         self.queue.unavailable.clear();
     }
 
-    /// After a context error: keeps only candidates with a larger context than the one that failed.
+    /// After a context error: keeps only candidates with a larger context window than the one that failed.
     pub(super) async fn retain_larger_context(&mut self) {
         let Some(failed) = self.accumulator().attempts.last().map(|attempt| Arc::clone(&attempt.target)) else {
             return;
@@ -290,7 +290,7 @@ impl CallTask {
         self.queue.available = retained;
         self.queue.unavailable.retain(larger);
         for candidate in skipped {
-            let reason = "its context window is unknown or not larger".to_owned();
+            let reason = "its context window is unknown, or not larger than that of the failed candidate".to_owned();
             self.notify(Notice::Skipped(candidate.target.id.clone(), reason)).await;
         }
     }

@@ -61,7 +61,7 @@ impl TimeBudget {
         self.search_time += time;
     }
 
-    /// Awaits `work`, more of an answer that has started, and counts the time.
+    /// Awaits `work`, which reads the rest of an answer that has started, and counts the time.
     pub(super) async fn time_output<T>(&mut self, work: Pin<&mut impl Future<Output = T>>) -> T {
         let started = Instant::now();
         let output = work.await;

@@ -50,7 +50,7 @@ impl Selection {
         let names = if self.is_empty() { default_selection(config)? } else { self.names(config)? };
         for (name, explicit) in names {
             match calls.iter().find(|call| call.name == name) {
-                Some(_) if explicit => warnings.push(format!("\"{name}\" was given twice; it is called once")),
+                Some(_) if explicit => warnings.push(format!("\"{name}\" was given twice; it is used once")),
                 Some(_) => {}
                 None => calls.push(resolve_call(config, Some(&name), request, on_incomplete)?),
             }

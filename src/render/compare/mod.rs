@@ -252,7 +252,7 @@ impl CompareView {
         }
     }
 
-    /// The line below the table, for terminals: the number of the run, and commands for its answers.
+    /// The line below the table, for terminals: the number of the conversation, and commands for its answers.
     /// `numbers`: the number of each answer in the record.
     #[must_use]
     pub(crate) fn record_hint(&self, conversation: i64, numbers: &[Option<i64>]) -> String {
@@ -312,13 +312,13 @@ impl CompareView {
         self
     }
 
-    /// Whether the live region is on hold.
+    /// Whether the live region is frozen.
     #[must_use]
     pub(crate) fn is_held(&self) -> bool {
         self.live.is_held()
     }
 
-    /// Ends the hold.
+    /// Unfreezes it.
     pub(crate) fn release_hold(&mut self) {
         self.live.release_hold();
     }

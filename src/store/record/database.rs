@@ -59,14 +59,15 @@ pub enum RecordError {
         path: PathBuf,
     },
     /// The database belongs to another program.
-    #[error("{path} is the database of another program; it was not changed")]
+    #[error("{path} is the database of another program, and was not changed: move it away to start a new record")]
     OtherProgram {
         /// The database.
         path: PathBuf,
     },
     /// The database was written by a newer version of mmchat.
     #[error(
-        "record database {path} was written by a newer mmchat (schema version {found}, supported: {SCHEMA_VERSION})"
+        "record database {path} was written by a newer mmchat (schema version {found}, supported: {SCHEMA_VERSION}): \
+         update mmchat, or move the file away to start a new one"
     )]
     NewerSchema {
         /// The database.
@@ -75,7 +76,10 @@ pub enum RecordError {
         found: i32,
     },
     /// The database has an older schema and cannot be migrated, because it is read-only.
-    #[error("record database {path} was written by an older mmchat and cannot be migrated: it is read-only")]
+    #[error(
+        "record database {path} was written by an older mmchat and cannot be migrated: make the file and its folder \
+         writable"
+    )]
     OlderSchema {
         /// The database.
         path: PathBuf,
@@ -168,8 +172,8 @@ impl Database {
         let mut database = Self::connect(path, read_only)?;
         database.map_error(database.connection.busy_timeout(limit))?;
         let mut version = database.check_version();
-        // Without a WAL, SQLite cannot tell whether another process writes. If the WAL cannot be created, no process
-        // writes and no WAL content is missed.
+        // SQLite needs a WAL file to notice the writes of other processes. If it cannot create one, no process can
+        // write, and the database can be opened as immutable.
         if version.as_ref().is_err_and(is_cannot_open)
             && let Some(uri) = immutable_uri(path)
         {
@@ -334,7 +338,7 @@ fn is_read_only(error: &RecordError) -> bool {
     }
 }
 
-/// The URI that opens the database as immutable; `None` if it has a log with content.
+/// The URI that opens the database as immutable; `None` if it has a WAL with content.
 fn immutable_uri(path: &Path) -> Option<PathBuf> {
     let has_content = |suffix| std::fs::metadata(companion_path(path, suffix)).is_ok_and(|log| log.len() > 0);
     if ["-wal", "-journal"].into_iter().any(has_content) {

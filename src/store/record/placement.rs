@@ -1,7 +1,7 @@
 //! Determines the conversation, round and number of each stored answer.
 //!
-//! If two runs continue the same round at once, the first gets the next round, the other a new conversation with a copy
-//! of the history. If a conversation is deleted during its run, later answers of the run are not stored.
+//! If two runs continue the same round at the same time, the first gets the next round, the other a new conversation
+//! with a copy of the history. If a conversation is deleted during its run, later answers of the run are not stored.
 
 use std::collections::HashMap;
 

@@ -44,7 +44,7 @@ CREATE TABLE attempts (
 ) WITHOUT ROWID;
 CREATE INDEX attempts_with_message ON attempts (at) WHERE error_message IS NOT NULL;
 
--- Hourly totals, updated with every call, so that a million calls can be read at once. `dimension`: 0 is
+-- Hourly totals, updated with every call, so that a million calls can be read quickly. `dimension`: 0 is
 -- upstream requests by model; 1 is calls by route; 2 is calls by client key.
 CREATE TABLE hourly_totals (
     hour INTEGER NOT NULL,  -- hours since 1970

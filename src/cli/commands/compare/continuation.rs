@@ -44,7 +44,7 @@ impl ContinuedComparison {
         if is_referenced && flag == Some(RoundContext::Separate) {
             return Err(CliError::usage(
                 "--context separate does not apply to a single answer",
-                "remove --context separate, or the number after @",
+                "remove --context separate, or the @ and the number after it",
             ));
         }
         let is_only = round.len() == 1 && flag.is_none();

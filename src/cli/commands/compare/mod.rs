@@ -48,13 +48,14 @@ use crate::{
     },
 };
 
-/// Ask several models the same prompt, and show the answers side by side
+/// Send one prompt to several models, and show the answers side by side
 #[derive(Debug, Args)]
 #[command(
     after_help = "Without -m, --set, --tag or --all, the model of the preset is used, else the models of the continued \
-    round, else the set named by compare in the config, else the only set; without a config, all models whose API key \
-    is set. On a terminal each answer streams in its own column; at the end the complete answers and a table are \
-    printed. On a pipe the complete answers are printed in the requested order, and the table goes to stderr.\n\n\
+    round, else the set named by compare in the config, else the only set; without a config, the default model of each \
+    vendor whose key is set. On a terminal each answer streams in its own column; at the end the complete answers and \
+    a table are printed. On a pipe the complete answers are printed in the requested order, and the table goes to \
+    stderr.\n\n\
     Exit code 7: some calls failed.\n\n\
     Examples:\n  \
     mmchat compare -m fast,strong \"Why is the sky blue?\"\n  \
@@ -64,8 +65,7 @@ use crate::{
     mmchat compare --all --format json < question.txt | jq '.[].content'"
 )]
 pub(crate) struct CompareArgs {
-    /// Continue the conversation used last, or the one with this ID, such as 12; with 12@2, all models continue that
-    /// answer
+    /// Continue the last conversation, or the one with this ID, such as 12; with 12@2, all models continue that answer
     #[arg(
         long = "continue",
         value_name = "ID",

@@ -28,7 +28,7 @@ use crate::{
 /// The options for post-processing.
 #[derive(Debug, Default, Args)]
 pub(in crate::cli) struct PostProcessingArgs {
-    /// Compare the answers: common text, similarity, different numbers, and a word diff of two answers, such as 1,3
+    /// Compare the answers: identical ones, similarity, numbers that some lack, and a word diff of two, such as 1,3
     #[arg(
         long,
         value_name = "A,B",

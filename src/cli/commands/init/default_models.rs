@@ -41,7 +41,7 @@ pub(super) fn build_template(
     }
     if template.named_models().is_empty() {
         return Err(CliError::usage(
-            "no models found: none is listed, and no flag names one",
+            "no models found: no endpoint lists any, and no option names one",
             "use --fast ENDPOINT/ID",
         ));
     }

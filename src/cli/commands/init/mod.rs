@@ -44,7 +44,7 @@ const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time limit for one token from a model.
 const TRY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Create the first config: find keys and servers, choose models, try them
+/// Create the first config: find keys and servers, choose models, test them
 #[derive(Debug, Args)]
 #[command(
     after_help = "On a terminal, init asks for what the flags do not specify. With --yes it uses what it finds. Keys \
@@ -62,7 +62,7 @@ pub(crate) struct InitArgs {
     /// Replace an existing config; the old file is kept beside it
     #[arg(long)]
     force: bool,
-    /// Do not try each model with a request for one token
+    /// Do not test the models; each test requests one token, which is billed
     #[arg(long)]
     no_try: bool,
     /// Use this model first in the route `chat`

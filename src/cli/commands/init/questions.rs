@@ -87,8 +87,8 @@ pub(crate) fn prompt_upstream_id(
         Vec::new()
     });
     if models.is_empty() {
-        let check = |text: &str| if text.is_empty() { Err("the id is empty".to_owned()) } else { Ok(()) };
-        return Ok(text(&format!("Model id at {endpoint}"), None, check)?);
+        let check = |text: &str| if text.is_empty() { Err("the ID is empty".to_owned()) } else { Ok(()) };
+        return Ok(text(&format!("Model ID at {endpoint}"), None, check)?);
     }
     let ids: Vec<String> = models.into_iter().map(|model| model.id).collect();
     let chosen = choose("Model (type to search)", &ids, 0)?;

@@ -54,7 +54,7 @@ struct AvailableArgs {
     /// Endpoint of the config, or a known vendor whose key is set
     #[arg(value_name = "ENDPOINT", add = CompletionKind::Endpoints.completer())]
     endpoint: String,
-    /// List only ids that contain this text
+    /// List only IDs that contain this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Print this page of a long list [default: 1 on a terminal, else the complete list]

@@ -31,7 +31,7 @@ pub(super) struct SyncArgs {
     /// Endpoint of the config
     #[arg(value_name = "ENDPOINT", add = CompletionKind::Endpoints.completer())]
     endpoint: String,
-    /// Add only ids that contain this text
+    /// Add only IDs that contain this text
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
     /// Add a tag to each new entry

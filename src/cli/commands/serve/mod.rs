@@ -52,8 +52,8 @@ const MAX_CONNECTIONS: usize = 100_000;
 #[derive(Debug, Args)]
 #[command(
     after_help = "The base URL is http://127.0.0.1:8484/v1, or the address set by listen under [serve]. Clients request a \
-    model or a route by its name. The config is reloaded when the file changes and on SIGHUP. Ctrl-C or \
-    SIGTERM waits for requests in flight; a second signal ends them. Each request is logged to stderr as one line of \
+    model or a route by its name. The config is reloaded when the file changes and on SIGHUP. Ctrl-C or SIGTERM waits \
+    for requests in flight; a second signal ends them. Each request to a model is logged to stderr as one line of \
     JSON. docs/serve.md lists the settings of common clients.\n\n\
     Examples:\n  \
       mmchat serve\n  \
@@ -183,8 +183,8 @@ async fn serve(
         log.event("stopping", "waiting for requests in flight; a second signal ends them");
     });
     let unfinished = tokio::select! {
-        // Both branches receive every signal. The second-signal branch is polled first, so that it sees the first
-        // signal before that takes effect.
+        // Both branches receive every signal. The second-signal branch is polled first: it sees the first signal while
+        // the gateway is not stopping yet, and so does not take it for the second one.
         biased;
         () = second_stop_signal(&gateway) => 0,
         unfinished = serving => unfinished,

@@ -1,8 +1,8 @@
 //! Lays out one streaming answer as the rows of a column.
 //!
-//! Each update processes only the new text, at most 32 KiB: of more, only the last 16 KiB are laid out, inside the code
-//! fence that is open there. Rows are append-only and self-contained: a style that continues is started again on each
-//! row. The last grapheme of a running stream is held back, since the next character may join it.
+//! Each update processes only the new text. If that is more than 32 KiB, only its last 16 KiB are laid out, in the
+//! state of the code fence at that position. Rows are append-only and self-contained: a style that continues is started
+//! again on each row. The last grapheme of a running stream is held back, since the next character may join it.
 
 use std::collections::VecDeque;
 

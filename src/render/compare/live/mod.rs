@@ -72,7 +72,7 @@ impl LiveView {
         action
     }
 
-    /// Whether the view is on hold.
+    /// Whether the view is frozen.
     pub(super) fn is_held(&self) -> bool {
         self.input.is_held
     }
