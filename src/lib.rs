@@ -85,20 +85,23 @@ mod store;
 mod term;
 mod transport;
 
-pub use config::{Config, ConfigError, ConfigLayers, ConfigText, Problem, RoundContext, Route};
+pub use config::{Config, ConfigError, ConfigLayers, ConfigText, Problem, Route};
 pub use engine::{
     AccumulatedAnswer, AttemptRecord, CallRecord, Completion, Engine, Event, EventKind, NextStep, Notice, Run,
     plan::{Call, Plan, PlanError, resolve_call},
 };
 pub use model::{
     Answer, ChatRequest, Delta, DeltaKind, ErrorClass, FinishReason, Message, ModelRequest, ParamWorkaround, Params,
-    Part, Role, Usage,
+    Part, ProtocolId, RawRequest, Role, ToolCall, Usage,
     api_key::{ApiKey, KeySource},
     endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
     environment::Environment,
-    target::{Price, Target, TargetId},
+    estimate::TokenCounter,
+    target::{DecodeOptions, Price, Target, TargetId},
 };
-pub use protocol::{CallError, error::ErrorSource, reply_reader::DecodedBatch};
+pub use protocol::{
+    CallError, Frame, FrameKind, error::ErrorSource, reply_reader::DecodedBatch, retry_after::RetryAfter,
+};
 pub use routing::{OnFilter, OnIncomplete, RoutePolicy, policies, strategy::Strategy};
 pub use transport::{
     ByteStream, Transport, TransportError, TransportErrorKind,

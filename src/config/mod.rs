@@ -60,9 +60,9 @@ pub struct Config {
     /// The model or route that `ask` uses when none is given.
     pub default: Option<String>,
     /// The set that `compare` uses when no models are given.
-    pub compare: Option<String>,
+    pub(crate) compare: Option<String>,
     /// Which earlier answers each model gets when a comparison is continued.
-    pub context: RoundContext,
+    pub(crate) context: RoundContext,
     /// The endpoints, in the file's order.
     pub endpoints: Vec<Arc<Endpoint>>,
     /// The models, in the file's order.
@@ -70,17 +70,17 @@ pub struct Config {
     /// The routes, in the file's order.
     pub routes: Vec<Route>,
     /// The sets, in the file's order.
-    pub sets: Vec<Set>,
+    pub(crate) sets: Vec<Set>,
     /// The presets, in the file's order.
-    pub presets: Vec<Preset>,
+    pub(crate) presets: Vec<Preset>,
     /// The spend limits.
-    pub spend: Vec<SpendLimit>,
+    pub(crate) spend: Vec<SpendLimit>,
     /// The settings of `mmchat serve`.
-    pub serve: ServeConfig,
+    pub(crate) serve: ServeConfig,
     /// Whether prompts and answers are stored, and for how long.
-    pub history: History,
+    pub(crate) history: History,
     /// Old spellings of renamed keys in the file.
-    pub renamed_keys: Vec<renamed_keys::RenamedKey>,
+    pub(crate) renamed_keys: Vec<renamed_keys::RenamedKey>,
     /// Warnings: the configuration is valid, but part of it may not do what was intended.
     pub warnings: Vec<String>,
 }
@@ -98,7 +98,7 @@ pub enum RoundContext {
 
 /// Whether prompts and answers are stored, and for how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct History {
+pub(crate) struct History {
     /// Whether prompts and answers are stored.
     pub store_content: bool,
     /// Retention in days; `None`: unlimited.

@@ -6,7 +6,7 @@ use crate::model::api_key::KeySource;
 
 /// The settings of the server.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ServeConfig {
+pub(crate) struct ServeConfig {
     /// The address and port, as written.
     pub listen: String,
     /// How long the response headers of a stream are held back until the first chunk of an answer.
@@ -27,7 +27,7 @@ pub struct ServeConfig {
 
 /// A client, identified by its key.
 #[derive(Clone, Debug, PartialEq)]
-pub struct ClientConfig {
+pub(crate) struct ClientConfig {
     /// The name of the key, used in the record.
     pub name: String,
     /// The key.
@@ -46,9 +46,9 @@ pub struct ClientConfig {
 
 impl ServeConfig {
     /// Minimum length of a client key, in characters: a shorter one can be guessed.
-    pub const MIN_KEY_CHARS: usize = 8;
+    pub(crate) const MIN_KEY_CHARS: usize = 8;
     /// The default port.
-    pub const DEFAULT_PORT: u16 = 8484;
+    pub(crate) const DEFAULT_PORT: u16 = 8484;
 }
 
 impl Default for ServeConfig {

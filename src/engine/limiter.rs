@@ -3,7 +3,7 @@
 //! A request that waits for longer than the endpoint's `queue` time fails with class `local-limit`.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::HashMap,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -23,9 +23,8 @@ use crate::{
         endpoint::{Endpoint, Limits},
     },
     protocol::CallError,
+    routing::rate_window::RateWindow,
 };
-
-const RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// One limiter per endpoint.
 #[derive(Debug, Default)]
@@ -35,8 +34,7 @@ pub(super) struct EndpointLimiters(Mutex<HashMap<String, Arc<EndpointLimiter>>>)
 struct EndpointLimiter {
     limits: Limits,
     semaphore: Option<Arc<Semaphore>>,
-    /// The start times of the requests of the last minute.
-    recent_requests: Mutex<VecDeque<Instant>>,
+    recent_requests: Mutex<RateWindow>,
     /// The number of queued requests.
     queued: AtomicUsize,
 }
@@ -125,14 +123,11 @@ impl EndpointLimiter {
         let limit = self.limits.rpm?;
         let now = Instant::now();
         let mut recent_requests = self.recent_requests.lock();
-        while recent_requests.front().is_some_and(|&time| now.duration_since(time) >= RATE_WINDOW) {
-            recent_requests.pop_front();
+        let wait = recent_requests.wait(limit, now.into_std());
+        if wait.is_none() {
+            recent_requests.start(now.into_std());
         }
-        if recent_requests.len() < limit as usize {
-            recent_requests.push_back(now);
-            return None;
-        }
-        recent_requests.front().map(|&oldest| oldest + RATE_WINDOW)
+        wait.map(|wait| now + wait)
     }
 }
 
@@ -163,11 +158,11 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn request_over_rpm_waits_for_the_next_minute() {
-        let limits = Limits { rpm: Some(2), queue_timeout: Some(RATE_WINDOW * 2), ..Limits::default() };
+        let limits = Limits { rpm: Some(2), queue_timeout: Some(Duration::from_secs(120)), ..Limits::default() };
         let (limiters, endpoint, started) = (EndpointLimiters::default(), endpoint(limits), Instant::now());
         for _ in 0..3 {
             limiters.acquire(&endpoint, QUEUE_TIMEOUT).await.expect("the queue time is two minutes");
         }
-        assert_eq!(started.elapsed(), RATE_WINDOW);
+        assert_eq!(started.elapsed(), Duration::from_secs(60));
     }
 }

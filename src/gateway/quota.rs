@@ -1,10 +1,6 @@
 //! Limits the requests per minute, the concurrent requests and the daily spend of each client key.
 
-use std::{
-    collections::{HashMap, VecDeque},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use jiff::{Timestamp, Zoned, civil::Date, tz::TimeZone};
 use parking_lot::Mutex;
@@ -15,11 +11,9 @@ use super::{ServeError, rejection::Rejection};
 use crate::{
     config::ClientConfig,
     engine::{AttemptRecord, CallRecord},
+    routing::rate_window::RateWindow,
     store::record::RecordWriter,
 };
-
-/// Period to which a limit of requests per minute applies.
-const RATE_WINDOW: Duration = Duration::from_secs(60);
 
 /// Usage of all clients, by client name.
 #[derive(Debug, Default)]
@@ -31,8 +25,7 @@ pub(super) struct SharedUsage(Mutex<ClientUsage>);
 
 #[derive(Debug)]
 pub(super) struct ClientUsage {
-    /// Start times of the requests of the last minute, the oldest first.
-    recent_starts: VecDeque<Instant>,
+    recent_requests: RateWindow,
     in_flight: u32,
     /// Day to which `spent` applies.
     day: Date,
@@ -83,9 +76,6 @@ impl ClientUsage {
 
     fn admit(&mut self, client: &ClientConfig, now: Instant, day: Date) -> Result<(), Rejection> {
         self.roll_day(day);
-        while self.recent_starts.front().is_some_and(|&started_at| now.duration_since(started_at) >= RATE_WINDOW) {
-            self.recent_starts.pop_front();
-        }
         let exceeded = client
             .spend
             .iter()
@@ -96,13 +86,11 @@ impl ClientUsage {
         if let Some(limit) = client.max_concurrency.filter(|&limit| self.in_flight >= limit) {
             return Err(Rejection::ConcurrencyLimit { client: client.name.clone(), limit });
         }
-        if let Some(limit) = client.rpm.filter(|&limit| self.recent_starts.len() >= limit as usize) {
-            let oldest = self.recent_starts.front().copied().unwrap_or(now);
-            let wait = RATE_WINDOW.saturating_sub(now.duration_since(oldest));
-            return Err(Rejection::RateLimit { client: client.name.clone(), limit, wait });
-        }
-        if client.rpm.is_some() {
-            self.recent_starts.push_back(now);
+        if let Some(limit) = client.rpm {
+            if let Some(wait) = self.recent_requests.wait(limit, now.into_std()) {
+                return Err(Rejection::RateLimit { client: client.name.clone(), limit, wait });
+            }
+            self.recent_requests.start(now.into_std());
         }
         self.in_flight += 1;
         Ok(())
@@ -126,8 +114,12 @@ impl ClientQuotas {
                 Some(Err(_)) | None => Vec::new(),
             };
             let (day, spent) = (now.date(), spent.into_iter().collect());
-            let usage =
-                SharedUsage(Mutex::new(ClientUsage { recent_starts: VecDeque::new(), in_flight: 0, day, spent }));
+            let usage = SharedUsage(Mutex::new(ClientUsage {
+                recent_requests: RateWindow::default(),
+                in_flight: 0,
+                day,
+                spent,
+            }));
             let mut usages = self.0.lock();
             usages.entry(client.name.clone()).or_insert(Arc::new(usage));
         }
@@ -153,6 +145,8 @@ pub(super) fn local_now() -> Zoned {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::model::api_key::{ApiKey, KeySource};
 
@@ -183,8 +177,8 @@ mod tests {
         let Rejection::RateLimit { wait, .. } = quotas.admit(Some(&limited)).expect_err("rpm limit is reached") else {
             panic!("wrong rejection kind")
         };
-        assert_eq!(wait, RATE_WINDOW);
-        tokio::time::advance(RATE_WINDOW).await;
+        assert_eq!(wait, Duration::from_secs(60));
+        tokio::time::advance(Duration::from_secs(60)).await;
         drop(quotas.admit(Some(&limited)).expect("the minute is over"));
     }
 
@@ -193,7 +187,7 @@ mod tests {
         let limited = ClientConfig { spend: vec![("USD".into(), 1.0)], ..client() };
         let day = |day| Date::new(2026, 1, day).expect("valid date");
         let spent = HashMap::from([("USD".to_owned(), 1.0)]);
-        let mut usage = ClientUsage { recent_starts: VecDeque::new(), in_flight: 0, day: day(1), spent };
+        let mut usage = ClientUsage { recent_requests: RateWindow::default(), in_flight: 0, day: day(1), spent };
         let rejection = usage.admit(&limited, Instant::now(), day(1)).expect_err("spend limit is reached");
         assert!(matches!(rejection, Rejection::SpendLimit { .. }));
         usage.admit(&limited, Instant::now(), day(2)).expect("spend was reset");

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::{Image, estimate::tokens, image};
 
-/// Name of a wire format, as in `protocol = "…"`. `protocol::PROTOCOLS` maps it to an implementation.
+/// Name of a wire format, as in `protocol = "…"`, such as `openai`. It must be one that this crate supports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ProtocolId(pub &'static str);
 

@@ -31,7 +31,11 @@ pub use retry_after::{RetryAfter, RetryWhen};
 /// All supported protocols. A new protocol is a module and one line here.
 pub static PROTOCOLS: &[&dyn Protocol] = &[&openai::OpenAiChat];
 
-/// The protocol of an endpoint of a resolved config.
+/// The protocol of an endpoint.
+///
+/// # Panics
+///
+/// When the endpoint has a protocol that is not supported, which no endpoint of a resolved config has.
 #[must_use]
 pub fn protocol_of(endpoint: &Endpoint) -> &'static dyn Protocol {
     let protocol = PROTOCOLS.iter().copied().find(|protocol| protocol.id() == endpoint.protocol);

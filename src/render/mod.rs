@@ -106,5 +106,5 @@ pub(crate) struct TerminalInfo {
 /// Dims text for standard error if styles are enabled.
 #[must_use]
 pub(crate) fn dim(text: &str, terminal: TerminalInfo) -> String {
-    if terminal.styled && terminal.stderr_is_terminal { format!("\u{1b}[2m{text}\u{1b}[0m") } else { text.to_owned() }
+    if terminal.styled && terminal.stderr_is_terminal { format!("\u{1b}[2m{text}{RESET}") } else { text.to_owned() }
 }

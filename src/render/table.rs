@@ -2,7 +2,7 @@
 
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, Table as Grid, presets::NOTHING};
 
-use super::wrap::display_width;
+use super::{RESET, wrap::display_width};
 use crate::model::sanitize::one_line;
 
 /// A table.
@@ -66,7 +66,7 @@ impl Table {
             // The header is the first line.
             for row in &self.highlighted {
                 if let Some(line) = lines.get_mut(row + 1) {
-                    *line = format!("\u{1b}[31m{line}\u{1b}[0m");
+                    *line = format!("\u{1b}[31m{line}{RESET}");
                 }
             }
         }

@@ -17,6 +17,7 @@ pub mod health;
 pub mod hedge;
 pub mod latency;
 pub mod policies;
+pub mod rate_window;
 pub mod spend;
 pub mod strategy;
 

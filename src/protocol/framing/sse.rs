@@ -5,7 +5,7 @@
 //! event that is terminated only by the end of the stream is still delivered.
 //!
 //! Runs in linear time: each byte is scanned once, events are slices of the input buffer, and only events with several
-//! data lines or invalid UTF-8 are copied. Memory is bounded by [`MAX_EVENT_BYTES`] plus one read.
+//! data lines or invalid UTF-8 are copied. Memory is bounded by `MAX_EVENT_BYTES` plus one read.
 
 use bytes::{Buf, Bytes, BytesMut};
 
@@ -16,7 +16,7 @@ const MAX_EVENT_BYTES: usize = 16 * 1024 * 1024;
 
 const BOM: &[u8] = b"\xef\xbb\xbf";
 
-/// An event exceeds [`MAX_EVENT_BYTES`].
+/// An event exceeds `MAX_EVENT_BYTES`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("event larger than 16 MiB")]
 pub struct EventTooLarge;
@@ -53,7 +53,7 @@ impl SseDecoder {
     /// The next complete event, if there is one.
     ///
     /// # Errors
-    /// When the current event exceeds [`MAX_EVENT_BYTES`]; the decoder cannot be used after that.
+    /// When the current event exceeds `MAX_EVENT_BYTES`; the decoder cannot be used after that.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, EventTooLarge> {
         if !self.bom_checked && !self.skip_bom() {
             return Ok(None);

@@ -3,7 +3,10 @@
 //! Also decides whether columns are suitable: they fit, no code or table is wider than its column, and the lengths are
 //! similar.
 
-use crate::render::wrap::{WrappedRow, display_width, truncate_to_width, wrap};
+use crate::render::{
+    RESET,
+    wrap::{WrappedRow, display_width, truncate_to_width, wrap},
+};
 
 /// Minimum width of a column of text.
 const MIN_COLUMN_WIDTH: usize = 36;
@@ -82,7 +85,7 @@ fn render_band(band: &[AnswerBlock], width: usize, bold: bool, out: &mut String)
 fn heading_row(text: &str, width: usize, bold: bool) -> WrappedRow {
     let text = truncate_to_width(text, width);
     let cells = display_width(&text);
-    WrappedRow { text: if bold { format!("\u{1b}[1m{text}\u{1b}[0m") } else { text }, cells }
+    WrappedRow { text: if bold { format!("\u{1b}[1m{text}{RESET}") } else { text }, cells }
 }
 
 fn push_row<'a>(cells: impl Iterator<Item = Option<&'a WrappedRow>>, width: usize, out: &mut String) {

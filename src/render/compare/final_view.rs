@@ -7,7 +7,7 @@ use super::{
 use crate::{
     model::sanitize::sanitize,
     render::{
-        Output,
+        Output, RESET,
         markdown::MarkdownRenderer,
         wrap::{display_width, widest_fixed_line},
     },
@@ -29,7 +29,7 @@ impl CompareView {
         };
         let head = format!("--- {head} ");
         let rule = "-".repeat(width.saturating_sub(1 + display_width(&head)));
-        let (on, off) = if self.settings.terminal.styled { ("\u{1b}[1m", "\u{1b}[0m") } else { ("", "") };
+        let (on, off) = if self.settings.terminal.styled { ("\u{1b}[1m", RESET) } else { ("", "") };
         output.out().extend([gap, on, &head, &rule, off, "\n"]);
         let text = call.text();
         if self.settings.render_markdown {
@@ -58,7 +58,7 @@ impl CompareView {
             Stage::Failed => "31",
             _ => "33",
         };
-        format!("\u{1b}[{code}m{note}\u{1b}[0m")
+        format!("\u{1b}[{code}m{note}{RESET}")
     }
 
     /// Writes the answers in columns if they are suitable or requested, else stacked.

@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use super::call::{CallView, Stage};
 use crate::render::{
+    RESET,
     metrics::format_money,
     notice::format_duration,
     wrap::{display_width, max_display_width, tail_to_width, truncate_to_width},
@@ -159,5 +160,5 @@ fn apply_style(row: String, stage: Stage, styled: bool) -> String {
         Stage::Queued | Stage::Waiting => "2",
         Stage::Streaming | Stage::Complete => return row,
     };
-    format!("\u{1b}[{code}m{row}\u{1b}[0m")
+    format!("\u{1b}[{code}m{row}{RESET}")
 }

@@ -7,6 +7,7 @@ use super::{
     status::total_costs,
 };
 use crate::render::{
+    RESET,
     metrics::{self, COLUMNS},
     table::Table,
     wrap::{display_width, wrap},
@@ -25,7 +26,7 @@ pub(super) fn summary_table(calls: &[CallView], width: Option<usize>, styled: bo
     } else if styled {
         for (line, call) in lines[1..].iter_mut().zip(calls) {
             if call.stage() == Stage::Failed {
-                *line = format!("\u{1b}[31m{line}\u{1b}[0m");
+                *line = format!("\u{1b}[31m{line}{RESET}");
             }
         }
     }

@@ -3,7 +3,10 @@
 use unicode_width::UnicodeWidthStr;
 
 use super::MarkdownRenderer;
-use crate::{model::sanitize::sanitize, render::wrap::max_display_width};
+use crate::{
+    model::sanitize::sanitize,
+    render::{RESET, wrap::max_display_width},
+};
 
 /// Maximum number of lines; a longer table is shown as source.
 const MAX_LINES: usize = 200;
@@ -73,7 +76,7 @@ impl MarkdownTable {
                 out.extend([line, "\n"]);
                 continue;
             }
-            out.extend(["\u{1b}[0m\u{1b}[1m", line, "\u{1b}[0m\n"]);
+            out.extend([RESET, "\u{1b}[1m", line, RESET, "\n"]);
             out.push_str(&widths.iter().map(|width| "─".repeat(*width)).collect::<Vec<_>>().join("─┼─"));
             out.push('\n');
         }

@@ -11,8 +11,10 @@ use pulldown_cmark::{Event, Options, Parser, Tag, TagEnd, html::push_html};
 
 use super::{Report, ReportCall, chart, escape::escape_html};
 use crate::{
-    model::plural,
-    model::sanitize::{one_line, truncate_chars},
+    model::{
+        plural,
+        sanitize::{one_line, truncate_chars},
+    },
     render::{
         diff,
         metrics::{COLUMNS, is_right_aligned},
