@@ -123,16 +123,17 @@ pub(super) const DURATION_FORM: &str = "expected a duration such as 500ms, 5s, 2
 /// The longest duration; a time plus a longer one may be out of range.
 const MAX_DURATION: Duration = Duration::from_secs(366 * 24 * 3600);
 
-/// Parses a duration: numbers with units (`ms`, `s`, `m`, `h`). A number without a unit is seconds.
+/// Parses a duration: numbers with units (`ms`, `s`, `m`, `h`). A number without a unit is seconds. The error says what is
+/// expected.
 pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("invalid duration \"{text}\": {DURATION_FORM}");
+    let invalid = || DURATION_FORM.to_owned();
     let duration = if let Ok(seconds) = text.trim().parse::<f64>() {
         Duration::try_from_secs_f64(seconds).map_err(|_| invalid())?
     } else {
         let duration: jiff::SignedDuration = text.trim().parse().map_err(|_| invalid())?;
         Duration::try_from(duration).map_err(|_| invalid())?
     };
-    if duration > MAX_DURATION { Err(format!("duration \"{text}\" is longer than a year")) } else { Ok(duration) }
+    if duration > MAX_DURATION { Err("expected at most one year".to_owned()) } else { Ok(duration) }
 }
 
 struct DurationVisitor;
@@ -145,7 +146,9 @@ impl Visitor<'_> for DurationVisitor {
     }
 
     fn visit_str<E: Error>(self, text: &str) -> Result<DurationEntry, E> {
-        parse_duration(text).map(DurationEntry).map_err(E::custom)
+        parse_duration(text)
+            .map(DurationEntry)
+            .map_err(|expected| E::custom(format!("invalid duration \"{text}\": {expected}")))
     }
 }
 

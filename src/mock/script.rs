@@ -169,7 +169,10 @@ impl Script {
             })
         };
         match setting.split_once('=') {
-            Some(("ttft", value)) => self.ttft = parse_duration(value)?,
+            Some(("ttft", value)) => {
+                self.ttft =
+                    parse_duration(value).map_err(|expected| format!("invalid setting \"{setting}\": {expected}"))?;
+            }
             Some(("tps", value)) => {
                 let tps: f64 =
                     value.parse().map_err(|_| format!("invalid setting \"{setting}\": expected a number"))?;

@@ -17,9 +17,9 @@ pub struct Money {
 impl std::str::FromStr for Money {
     type Err = String;
 
-    /// Parses `0.05` (US dollars) or `0.3 CNY`, with or without the space.
+    /// Parses `0.05` (US dollars) or `0.3 CNY`, with or without the space. The error says what is expected.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let invalid = || format!("invalid amount \"{text}\": expected a number such as 0.05 or 0.3CNY");
+        let invalid = || "expected a number such as 0.05 or 0.3CNY".to_owned();
         let digits = text.trim().find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.trim().len());
         let (amount, currency) = text.trim().split_at(digits);
         let amount: f64 = amount.parse().map_err(|_| invalid())?;
