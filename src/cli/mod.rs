@@ -51,7 +51,7 @@ Inspect:
   ping         Test endpoints and models
   doctor       Diagnose endpoints
   status       Show the availability of endpoints and models
-  reset        Clear cooldowns and open circuit breakers
+  reset        Clear cooldowns and close circuit breakers
   route        Explain how a route chooses among its models
   stats        Show latency, reliability and cost
   history      List, search, show, export or delete conversations

@@ -158,7 +158,7 @@ pub(crate) struct TimeoutsEntry {
     /// Time to connect.
     #[serde(default, deserialize_with = "nonzero_duration")]
     pub connect: Option<DurationEntry>,
-    /// Time from sending the request to the first content.
+    /// Time from sending the request to the first token (text, reasoning or tool call).
     #[serde(default, deserialize_with = "nonzero_duration")]
     pub first_token: Option<DurationEntry>,
     /// Time between two reads of a stream that has started.
@@ -263,8 +263,8 @@ pub(crate) struct RouteEntry {
     /// Session affinity: requests of one `user` or conversation go to the same model while it is available.
     #[serde(default)]
     pub sticky: bool,
-    /// After this time without output, the request is also sent to the next model; the first answer wins. Both may be
-    /// billed.
+    /// After this time without a token, the request is also sent to the next candidate; the answer that starts first is
+    /// used. Both may be billed.
     #[serde(default, deserialize_with = "nonzero_duration")]
     pub hedge_after: Option<DurationEntry>,
     /// With `mmchat serve`: how long the response headers of a stream are held back until the first chunk of an answer.

@@ -150,12 +150,12 @@ impl Config {
         self.models.iter().find(|model| model.id.0 == name)
     }
 
-    /// The target of `endpoint/upstream-id`, for a model without an entry.
+    /// The target of `endpoint/id`, for a model without an entry.
     #[must_use]
     pub fn direct_model(&self, name: &str) -> Option<Arc<Target>> {
         let (endpoint, upstream) = name.split_once('/').filter(|(_, upstream)| !upstream.is_empty())?;
         let direct = direct_target(self.endpoint(endpoint)?, upstream);
-        // The price of a model entry also applies when the model is requested as `endpoint/upstream-id`.
+        // The price of a model entry also applies when the model is requested as `endpoint/id`.
         let is_same_model = |model: &&Arc<Target>| model.endpoint.name == endpoint && model.upstream_id == upstream;
         let price = self.models.iter().find(is_same_model).and_then(|model| model.price.clone());
         Some(Arc::new(Target { price, ..direct }))

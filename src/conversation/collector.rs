@@ -35,8 +35,7 @@ impl AnswerCollector {
         Self { answers: vec![Answer::default(); count] }
     }
 
-    /// Handles an event: the answer of a call is that of its record. A restarted call has another record; what the earlier
-    /// one cost still counts.
+    /// Takes the answer of a call from its record. A restart adds a record, whose cost is added to that of the earlier one.
     pub(crate) fn on_event(&mut self, event: &Event) {
         if let (Some(answer), EventKind::Finished(record)) = (self.answers.get_mut(event.call), &event.kind) {
             let earlier = answer.cost.take();

@@ -169,7 +169,7 @@ impl Engine {
         self.retry_budget.lock().record_request(now.into_std());
     }
 
-    /// Counts a call; the limit of hedge requests is a share of these.
+    /// Counts a call; hedge requests are limited to a share of the calls.
     fn count_call(&self) {
         self.hedge_budget().record_call();
     }

@@ -27,7 +27,7 @@ pub struct AttemptRecord {
     pub sent_at: Timestamp,
     /// From sending the request to its end.
     pub took: Duration,
-    /// From sending to the first content, reasoning or tool delta, if any.
+    /// From sending to the first token (text, reasoning or tool call), if any.
     pub ttft: Option<Duration>,
     /// The index of the key among those of the endpoint, from 0; `None`: sent without a key.
     pub key_index: Option<usize>,
@@ -111,9 +111,9 @@ pub struct CallRecord {
     pub target: Option<Arc<Target>>,
     /// All attempts, in the order in which they ended.
     pub attempts: Vec<AttemptRecord>,
-    /// From sending the request that produced the answer to its first content, reasoning or tool delta.
+    /// From sending the request that produced the answer to its first token.
     pub ttft: Option<Duration>,
-    /// From the start of the call to the same delta, as the user perceives it.
+    /// From the start of the call to the same token, as the user perceives it.
     pub first_output: Option<Duration>,
     /// The duration of the call.
     pub total: Duration,

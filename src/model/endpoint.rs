@@ -76,8 +76,8 @@ pub struct ConnectOptions {
 pub struct Timeouts {
     /// To connect; default 10 s.
     pub connect: Option<Duration>,
-    /// From sending the request to the first content, reasoning or tool call delta; the default depends on the model
-    /// and the other candidates.
+    /// From sending the request to the first token (text, reasoning or tool call); the default depends on the model and
+    /// the other candidates.
     pub first_token: Option<Duration>,
     /// Between two reads after the first delta; default 60 s.
     pub idle: Option<Duration>,

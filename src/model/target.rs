@@ -9,7 +9,7 @@ use crate::model::{
     endpoint::{Endpoint, Timeouts},
 };
 
-/// Name of a target in messages and records: the model name in the config, or `endpoint/upstream-id`.
+/// Name of a target in messages and records: the model name in the config, or `endpoint/id`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TargetId(pub String);
 

@@ -37,7 +37,7 @@ pub struct CallError {
     pub should_retry: Option<bool>,
     /// A hint for the user.
     pub hint: Option<String>,
-    /// The error of a lower layer that caused it. The message says what matters of it, without secrets.
+    /// The error of a lower layer that caused it. The message contains its relevant part, without secrets.
     #[source]
     pub source: Option<ErrorSource>,
 }

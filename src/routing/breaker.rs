@@ -152,7 +152,7 @@ impl Breaker {
         if state == BreakerState::Closed && !self.should_trip(policy, trip, now) {
             return false;
         }
-        // A half-open breaker opens again on any failure.
+        // A half-open breaker opens again on any failure that counts.
         self.open_until = Some(saturating_add(now, policy.open_duration(self.open_count, random)));
         self.open_count = self.open_count.saturating_add(1);
         self.opened_at = Some(now);

@@ -30,7 +30,7 @@ pub struct RoutePolicy {
     pub weights: Vec<u32>,
     /// Session affinity: requests with the same affinity key go to one model while it is available.
     pub sticky: bool,
-    /// Time without a first token after which a hedge request is sent to the next model.
+    /// Time without a first token after which a hedge request is sent to the next candidate.
     pub hedge_after: Option<Duration>,
 }
 

@@ -20,7 +20,7 @@ use crate::{config::Flags, engine::plan};
 #[derive(Debug, Args)]
 #[command(
     after_help = "The prompt, the system prompt and the history are the same, and so is the model unless -m is given. \
-    The parameters are those of the model and of this command.\n\n\
+    Parameters such as the temperature are those of the config and of this command, not those of the earlier call.\n\n\
     Examples:\n  \
     mmchat again                   Send the last prompt again\n  \
     mmchat again -m strong         Send the last prompt to another model\n  \
@@ -30,7 +30,7 @@ pub(crate) struct AgainArgs {
     /// A conversation, or one answer of it, such as 12 or 12@2
     #[arg(value_name = "ID", default_value = LAST)]
     turn: String,
-    /// Use this model, route, or endpoint/upstream-id
+    /// Use this model, route or endpoint/id
     #[arg(short, long, add = CompletionKind::ModelsAndRoutes.completer(), help_heading = "Models")]
     model: Option<String>,
     #[command(flatten)]

@@ -63,7 +63,7 @@ pub(crate) struct AskArgs {
         help_heading = "Prompt"
     )]
     continue_from: Option<String>,
-    /// Use this model, route, or endpoint/upstream-id [env: MMCHAT_MODEL]
+    /// Use this model, route or endpoint/id [env: MMCHAT_MODEL]
     #[arg(short, long, add = CompletionKind::ModelsAndRoutes.completer(), help_heading = "Models")]
     model: Option<String>,
     #[command(flatten)]

@@ -171,7 +171,7 @@ fn select_diagnoses(config: &Config, args: &DoctorArgs) -> Result<Vec<Diagnosis>
     Ok(diagnoses)
 }
 
-/// Prints the advice for each endpoint, for several failures of one error class only the first.
+/// Prints the advice for each endpoint; of several failures of one error class, only the first.
 fn print_advice(diagnoses: &[Diagnosis], findings: &[Vec<Finding>]) {
     let mut printed = Vec::new();
     for (diagnosis, findings) in diagnoses.iter().zip(findings) {

@@ -142,7 +142,7 @@ enum ExportFormat {
     Json,
 }
 
-/// Delete prompts and answers of conversations; their metrics are kept
+/// Delete the prompts and answers of conversations; times, tokens and cost are kept
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("selection").required(true)))]
 #[command(after_help = "Examples:\n  \
@@ -160,7 +160,7 @@ struct DeleteArgs {
     yes: bool,
 }
 
-/// Delete prompts and answers that are older than a number of days; their metrics are kept
+/// Delete prompts and answers that are older than a number of days; times, tokens and cost are kept
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  \
     mmchat history prune --days 30")]

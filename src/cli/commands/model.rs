@@ -52,7 +52,7 @@ enum ModelCommand {
       mmchat model default chat\n  \
       mmchat model default openai/gpt-4o-mini")]
     Default {
-        /// Model, route or endpoint/upstream-id
+        /// Model, route or endpoint/id
         #[arg(value_name = "NAME", add = CompletionKind::ModelsAndRoutes.completer())]
         name: String,
     },

@@ -14,7 +14,7 @@ use crate::{
     transport::keys::KeyRing,
 };
 
-/// Clear cooldowns and open circuit breakers, so that requests are sent again at once
+/// Clear cooldowns and close circuit breakers, so that requests are sent again at once
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("selection").required(true)))]
 #[command(after_help = "Examples:\n  \

@@ -26,8 +26,8 @@ use crate::{
 /// Repeat failed calls, and replace their answers in the history
 #[derive(Debug, Args)]
 #[command(
-    after_help = "The model, the prompt and the history are the same. The parameters are those of the model and of \
-    this command.\n\n\
+    after_help = "The model, the prompt and the history are the same. Parameters such as the temperature are those of \
+    the config and of this command, not those of the earlier call.\n\n\
     Examples:\n  \
     mmchat retry         Repeat the failed calls of the last round\n  \
     mmchat retry 12@2    Repeat this answer, even if it is complete"

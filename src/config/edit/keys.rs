@@ -116,7 +116,7 @@ fn replace_keys(entry: &mut dyn TableLike, mut values: Vec<Value>) {
         if key != "api_key" && key != "api_keys" {
             super::insert_with_decor(entry, &key, item);
         } else if !std::mem::replace(&mut placed, true) {
-            // The comments of a key that is written as a table are lost, except that beside `api_key.env`.
+            // The comments of a key that is written as a table are lost, except the comment beside `api_key.env`.
             let first_value = item.as_table_like().and_then(|table| table.iter().next()?.1.as_value());
             if let Some(old) = item.as_value().or(first_value) {
                 *value.decor_mut() = old.decor().clone();

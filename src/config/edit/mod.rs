@@ -90,7 +90,7 @@ pub enum EditError {
         /// The flag that removes those references, too.
         flag: &'static str,
     },
-    /// A client key may use the removed models only.
+    /// The models that a client key may use would all be removed.
     #[error("all models that [serve.keys.{client}] may use would be removed")]
     OnlyModel {
         /// The name of the client key.

@@ -73,7 +73,7 @@ pub(crate) fn from_environment(environment: &Environment) -> Result<Config, Conf
     Ok(config)
 }
 
-/// The target of `endpoint/upstream-id`, for a model without an entry.
+/// The target of `endpoint/id`, for a model without an entry.
 #[must_use]
 pub(crate) fn direct_target(endpoint: &Arc<Endpoint>, upstream: &str) -> Target {
     Target {

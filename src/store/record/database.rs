@@ -93,7 +93,7 @@ pub enum RecordError {
     /// Deleted content could not be removed from the WAL.
     #[error(
         "the deleted text is still on the disk, because another process is reading {path}: run \"mmchat history prune\" \
-         when it has ended"
+         when that process has ended"
     )]
     StillInLog {
         /// The database.

@@ -20,8 +20,8 @@ const OPEN_TIMEOUT: Duration = Duration::from_millis(500);
 /// The time between attempts to open a record that could not be opened.
 const RETRY_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Spend limits, checked against the record. It is read for each request, because other processes spend too. A server,
-/// which has thousands of requests a second, reads it a few times a second.
+/// Spend limits, checked against the record. The record is read for each request, because other processes write to it
+/// too. A server, which may have thousands of requests a second, reads it a few times a second.
 #[derive(Debug)]
 pub struct SqliteSpendLedger {
     limits: RwLock<Vec<SpendLimit>>,

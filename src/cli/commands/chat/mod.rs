@@ -76,7 +76,7 @@ pub(crate) struct ChatArgs {
     /// Set the system prompt
     #[arg(short, long, value_name = "TEXT", help_heading = "Prompt")]
     system: Option<String>,
-    /// Use these models, routes, endpoint/upstream-ids or sets, joined with commas [env: MMCHAT_MODEL]
+    /// Use these models, routes, sets or endpoint/id, joined with commas [env: MMCHAT_MODEL]
     #[arg(
         short,
         long = "model",

@@ -83,7 +83,7 @@ pub(crate) struct CompareArgs {
         help_heading = "Prompt"
     )]
     context: Option<RoundContext>,
-    /// Use these models, routes, endpoint/upstream-ids or sets, joined with commas
+    /// Use these models, routes, sets or endpoint/id, joined with commas
     #[arg(
         short,
         long = "model",

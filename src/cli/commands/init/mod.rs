@@ -47,7 +47,7 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Create the first config: find keys and servers, choose models, test them
 #[derive(Debug, Args)]
 #[command(
-    after_help = "On a terminal, init asks for what the flags do not specify. With --yes it uses what it finds. Keys \
+    after_help = "On a terminal, init asks for what the options do not specify. With --yes it uses what it finds. Keys \
     are never printed, and never written into the config.\n\n\
     Examples:\n  \
       mmchat init\n  \
@@ -56,7 +56,7 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(60);
       mmchat init -y --endpoint openai --key-env openai=WORK_OPENAI_KEY"
 )]
 pub(crate) struct InitArgs {
-    /// Do not ask questions: use the flags and what is found
+    /// Do not ask questions: use the options and what is found
     #[arg(short, long)]
     yes: bool,
     /// Replace an existing config; the old file is kept beside it

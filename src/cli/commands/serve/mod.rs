@@ -52,9 +52,9 @@ const MAX_CONNECTIONS: usize = 100_000;
 #[derive(Debug, Args)]
 #[command(
     after_help = "The base URL is http://127.0.0.1:8484/v1, or the address set by listen under [serve]. Clients request a \
-    model or a route by its name. The config is reloaded when the file changes and on SIGHUP. Ctrl-C or SIGTERM waits \
-    for requests in flight; a second signal ends them. Each request to a model is logged to stderr as one line of \
-    JSON. docs/serve.md lists the settings of common clients.\n\n\
+    model or a route by its name. The config is reloaded when the file changes and on SIGHUP. After Ctrl-C or \
+    SIGTERM, the server waits for requests in flight, at most for drain under [serve]; a second signal aborts them. Each \
+    request to a model is logged to stderr as one line of JSON. docs/serve.md lists the settings of common clients.\n\n\
     Examples:\n  \
       mmchat serve\n  \
       mmchat serve --check\n  \
