@@ -13,7 +13,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::names::is_variable_name;
+use super::{closest_name, names::is_variable_name};
 
 /// Words that mark the rest of the line as a secret.
 const SENSITIVE_WORDS: [&str; 6] = ["key", "token", "secret", "auth", "header", "pass"];
@@ -83,10 +83,11 @@ struct SecretValues<'a> {
 impl SecretValues<'_> {
     fn scan_table<'t>(&mut self, table: &'t DeTable<'_>, path: &mut Vec<&'t str>) {
         // In place of a secret, a table has no known keys, and its keys may be the secret.
-        let has_names_as_keys = matches!(path[..], [.., "headers"] | ["serve", "keys", _]);
+        let has_names_as_keys =
+            matches!(path[..], [.., "headers"] | ["serve", "keys"] | ["serve", "keys", _] | ["endpoints", _]);
         let is_in_place_of_a_secret = is_secret_path(path) && !has_names_as_keys;
         for (key, value) in table {
-            if is_in_place_of_a_secret && !HARMLESS_KEYS.contains(&key.get_ref().as_ref()) {
+            if is_in_place_of_a_secret && closest_name(key.get_ref(), HARMLESS_KEYS.iter().copied()).is_none() {
                 self.ranges.push(key.span());
                 self.push_secret(key.get_ref());
             }
@@ -107,11 +108,9 @@ impl SecretValues<'_> {
             }
             DeValue::String(text) => {
                 let source = &self.text[value.span()];
-                let is_secret = match path.split_last() {
-                    // A pasted key instead of the name of a variable.
-                    Some((&"env", parent)) => is_secret_path(parent) && !is_variable_name(text),
-                    _ => is_secret_path(path),
-                };
+                // A pasted key instead of the name of a variable.
+                let is_secret = is_secret_path(path)
+                    || is_source_of_a_secret(path) && path.ends_with(&["env"]) && !is_variable_name(text);
                 if is_secret || has_hidden_url_secret(text, source) {
                     self.ranges.push(value.span());
                     self.push_secret(text);
@@ -120,13 +119,8 @@ impl SecretValues<'_> {
                 }
             }
             DeValue::Boolean(_) => {}
-            _ if is_secret_path(path) => {
-                self.ranges.push(value.span());
-                // A message quotes a number without its separators.
-                let source = self.text[value.span()].to_owned();
-                self.push_secret(&source.replace('_', ""));
-                self.push_secret(&source);
-            }
+            // Messages do not quote a masked number.
+            _ if is_secret_path(path) || is_source_of_a_secret(path) => self.ranges.push(value.span()),
             _ => {}
         }
     }
@@ -140,20 +134,25 @@ impl SecretValues<'_> {
 }
 
 /// Whether the value at `path` is a secret: a key of the path has a sensitive name, and the last one is not the source of
-/// a secret. The names of entries and the settings of a client in `serve.keys` do not count; a value in place of a client
-/// and its unknown settings are secret.
+/// a secret. The names of entries and the settings of a client in `serve.keys` do not count; a value in place of an
+/// endpoint, of a client or of all clients, and unknown settings of a client, are secret.
 fn is_secret_path(path: &[&str]) -> bool {
     let keys = match path {
-        ["serve", "keys"] => return false,
-        ["serve", "keys", _] => return true,
+        ["serve", "keys"] | ["serve", "keys", _] | ["endpoints", _] => return true,
         ["serve", "keys", _, setting, ..] if CLIENT_SETTINGS.contains(setting) => return false,
-        ["serve", "keys", _, settings @ ..] => return settings.last().is_some_and(|key| !SOURCE_NAMES.contains(key)),
+        ["serve", "keys", _, "api_key", source] if SOURCE_NAMES.contains(source) => return false,
+        ["serve", "keys", ..] => return true,
         ["spend", "endpoints" | "models", _, keys @ ..] => keys,
         [table, _, keys @ ..] if ENTRY_TABLES.contains(table) => keys,
         keys => keys,
     };
     let names_source = keys.last().is_some_and(|key| SOURCE_NAMES.contains(key));
     !names_source && keys.iter().any(|key| !HARMLESS_KEYS.contains(key) && sensitive_word_end(key).is_some())
+}
+
+/// Whether the value at `path` names the source of a secret.
+fn is_source_of_a_secret(path: &[&str]) -> bool {
+    path.split_last().is_some_and(|(key, parent)| SOURCE_NAMES.contains(key) && is_secret_path(parent))
 }
 
 /// Whether `text` is a URL with a user or a query that the scan of the words may not find, since it contains a space or a
@@ -198,10 +197,17 @@ impl SecretScanner<'_> {
         }
         let body = line.trim_start_matches([' ', '\t', '#']);
         let start = range.end - body.len();
-        match take(&mut self.line_above) {
+        let line_above = take(&mut self.line_above);
+        match line_above {
+            LineEnd::Other => {}
+            _ if body.is_empty() || line.trim_start().starts_with('#') => {
+                self.scan_key_and_value(start..range.end);
+                self.line_above = line_above;
+                return;
+            }
             LineEnd::EqualsSign => return self.scan_value(start..range.end),
             LineEnd::Word if body.starts_with('=') => return self.scan_value(start..range.end),
-            _ => {}
+            LineEnd::Word => {}
         }
         if let Some(header_len) =
             table_header_len(body).filter(|_| self.open_brackets == 0 || !body[1..].starts_with(['"', '\'', '{', '[']))
@@ -246,7 +252,7 @@ impl SecretScanner<'_> {
             let value_start = value.find(|c: char| !c.is_whitespace() && !"=:".contains(c)).unwrap_or(value.len());
             self.ranges.push(range.start + value_start..range.end);
         }
-        self.line_above = match value.trim() {
+        self.line_above = match value.split('#').next().unwrap_or_default().trim() {
             "" => LineEnd::Word,
             "=" => LineEnd::EqualsSign,
             _ => LineEnd::Other,
@@ -373,6 +379,14 @@ mod tests {
             "headers.X = { hunter22 = 1 }",
             "api_key =\n\"hunter22\"",
             "api_key\n= \"hunter22\"",
+            "api_key = # c\n\"hunter22\"",
+            "api_key =\n\n\"hunter22\"",
+            "api_key =\n# c\n\"hunter22\"",
+            "[serve]\nkeys = \"hunter22\"",
+            "[endpoints]\nopenai = \"hunter22\"",
+            "serve.keys = \"hunter22\"",
+            "[serve.keys]\nteam = { env = \"hunter22\" }",
+            "[serve.keys.team]\nenv = \"hunter22\"",
             "api_key = \"b\"\napi_key = \"\"\"a\nhunter22\"\"\"\n",
             "[endpoints.m.api_key]\nenv = \"hunter22==\"",
             "api_key = { env = \"hunter22 2\" }",

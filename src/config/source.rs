@@ -75,6 +75,13 @@ impl SourceMap {
         (file.redacted().0.inner(), file.start)
     }
 
+    /// Whether a part of the text at `span` is masked.
+    pub(super) fn is_masked(&self, span: &Range<usize>) -> bool {
+        let file = self.file_at(span.start);
+        let span = file.local_span(span.clone());
+        file.text.get(span.clone()) != file.redacted().0.inner().get(span)
+    }
+
     /// The path of the file at `offset`.
     pub(super) fn path_at(&self, offset: usize) -> &Path {
         &self.file_at(offset).path

@@ -8,7 +8,9 @@ pub(super) fn toml_problem(source: &SourceMap, error: &toml::de::Error) -> Probl
     let message = error.message().trim_end();
     let span = error.span().unwrap_or(0..0);
     let first_line = message.lines().next().unwrap_or("invalid TOML");
-    let problem = Problem::new(source, in_terms_of_toml(first_line), span.clone());
+    let text = in_terms_of_toml(first_line);
+    let text = if source.is_masked(&span) { without_value(&text) } else { text };
+    let problem = Problem::new(source, text, span.clone());
     if message.starts_with("duplicate key") {
         let (text, start) = source.text_at(span.start);
         return match first_definition(text, span.start - start) {
@@ -27,6 +29,17 @@ pub(super) fn toml_problem(source: &SourceMap, error: &toml::de::Error) -> Probl
             problem.with_primary_label(label).with_suggestion(unknown_key, valid.into_iter())
         }
         _ => problem,
+    }
+}
+
+/// The message about an unexpected value, without the value.
+fn without_value(message: &str) -> String {
+    let is_about_a_value = message.starts_with("invalid type") || message.starts_with("invalid value");
+    match message.rsplit_once(", expected ").filter(|_| is_about_a_value) {
+        Some((found, expected)) => {
+            format!("{}, expected {expected}", found.split(['"', '`']).next().unwrap_or_default().trim_end())
+        }
+        None => message.to_owned(),
     }
 }
 

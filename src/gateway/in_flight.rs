@@ -146,7 +146,7 @@ impl InFlightRequest {
         }
     }
 
-    /// Number of upstream requests so far, including the current one.
+    /// Number of attempts so far, including the current one, without those that a limit of mmchat rejected.
     pub(super) fn attempt_count(&self) -> usize {
         self.other_attempts + 1
     }

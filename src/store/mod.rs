@@ -90,9 +90,9 @@ fn write_file(path: &Path, text: &str, options: WriteOptions) -> io::Result<()> 
 /// Creates a temporary file. An error does not contain the path of the temporary file, which means nothing to a user.
 fn new_temporary_file(folder: &Path) -> io::Result<tempfile::NamedTempFile> {
     tempfile::NamedTempFile::new_in(folder).map_err(|error| {
-        let source = error.get_ref().and_then(std::error::Error::source);
-        let code = source.and_then(|source| source.downcast_ref::<io::Error>()?.raw_os_error());
-        code.map_or(error, io::Error::from_raw_os_error)
+        let text = error.to_string();
+        let cause = text.split(" at path \"").next().unwrap_or_default();
+        io::Error::new(error.kind(), cause.to_owned())
     })
 }
 
@@ -234,6 +234,15 @@ fn lock_file(path: &Path) -> io::Result<fs::File> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn error_does_not_name_the_temporary_file() {
+        let folder = tempfile::tempdir().expect("temp dir");
+        let error = new_temporary_file(&folder.path().join("missing")).expect_err("no folder");
+        let text = describe_error(&error);
+        assert!(!text.is_empty() && !text.contains(".tmp") && !text.contains("at path"), "{text}");
+        assert_eq!(error.kind(), io::ErrorKind::NotFound);
+    }
 
     #[test]
     fn replaced_file_has_the_new_text_and_stays_private() {

@@ -1,6 +1,6 @@
 //! `mmchat endpoint`: adds, removes and lists the endpoints of the config.
 
-use std::path::PathBuf;
+use std::{collections::BTreeSet, path::PathBuf};
 
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
@@ -136,10 +136,11 @@ fn own_key_files(config: &Config, endpoint: &str) -> Vec<PathBuf> {
     });
     let is_unshared = |key: &&KeyUse| !others.iter().any(|other| is_same_source(other.source, key.source));
     let files = own.iter().filter(is_unshared).filter_map(|key| match key.source {
-        KeySource::File(path) if path.is_file() => Some(path.clone()),
+        KeySource::File(path) => path.canonicalize().ok().filter(|path| path.is_file()),
         _ => None,
     });
-    files.collect()
+    // Several keys may come from one file.
+    files.collect::<BTreeSet<_>>().into_iter().collect()
 }
 
 fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {

@@ -307,21 +307,23 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
     let transaction = ConfigTransaction::begin(context)?;
     let file = transaction.path().with_file_name(&reference.1);
     let config = transaction.config()?;
-    let is_stored = args.keyring || file.symlink_metadata().is_ok();
+    let is_stored = args.keyring || file.symlink_metadata().is_ok_and(|metadata| !metadata.is_dir());
     let is_removed = |source: &KeySource| match source {
         KeySource::File(path) => !args.keyring && is_same_file_entry(path, &file),
         KeySource::Keyring(entry) => args.keyring && *entry == name,
         _ => false,
     };
     // References to a key file that is missing can be removed, too.
-    let is_removable = args.everywhere && key_uses(&config).any(|key| is_removed(key.source));
-    if !is_stored && !is_removable {
+    let own_names = transaction.own_names();
+    let has_references = key_uses(&config).any(|key| is_removed(key.source) && is_own_endpoint(&key.user, &own_names));
+    let is_removable = is_stored || args.everywhere && has_references;
+    if !is_removable {
         return Err(CliError::usage(
             format!("no key \"{name}\": {} does not exist", file.display()),
             "run \"mmchat key list\"",
         ));
     }
-    let users = removable_uses(args, &name, &is_removed, &config, &transaction.own_names())?;
+    let users = removable_uses(args, &name, &is_removed, &config, &own_names)?;
     // The config is changed first: an endpoint that refers to a removed key would fail.
     if !users.is_empty() {
         let path = transaction.path().to_owned();
@@ -340,8 +342,12 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
         std::fs::remove_file(&file)
             .map_err(|source| CliError::System { what: format!("cannot remove {}", file.display()), source })?;
     }
-    let from = if users.is_empty() { String::new() } else { format!(", and from {}", users.join(", ")) };
-    write_stderr(&format!("removed key \"{name}\"{from}\n"));
+    let users = users.join(", ");
+    write_stderr(&match (is_stored, users.is_empty()) {
+        (true, true) => format!("removed key \"{name}\"\n"),
+        (true, false) => format!("removed key \"{name}\", and from {users}\n"),
+        (false, _) => format!("removed key \"{name}\" from {users}; its file was already missing\n"),
+    });
     for backup in backups_of(&file) {
         write_stderr(&format!("  an older key is still in {}\n", backup.display()));
     }
@@ -356,10 +362,8 @@ fn removable_uses(
     config: &Config,
     own_names: &Names,
 ) -> Result<Vec<String>, CliError> {
-    let is_removable =
-        |user: &KeyUser| matches!(user, KeyUser::Endpoint { endpoint, .. } if own_names.contains("endpoint", endpoint));
     let users = key_uses(config).filter(|key| is_removed(key.source)).map(|key| key.user);
-    let (users, other_users): (Vec<KeyUser>, Vec<KeyUser>) = users.partition(is_removable);
+    let (users, other_users): (Vec<KeyUser>, Vec<KeyUser>) = users.partition(|user| is_own_endpoint(user, own_names));
     // Neither headers, client keys nor endpoints of the system's file are changed.
     for user in &other_users {
         if !args.everywhere {
@@ -379,6 +383,11 @@ fn removable_uses(
         ));
     }
     Ok(users)
+}
+
+/// Whether this is an endpoint of the user's file, whose keys can be edited.
+fn is_own_endpoint(user: &KeyUser, own_names: &Names) -> bool {
+    matches!(user, KeyUser::Endpoint { endpoint, .. } if own_names.contains("endpoint", endpoint))
 }
 
 /// Whether the config refers to this key.

@@ -74,12 +74,13 @@ impl ConfigTransaction {
         let original = self.original.as_deref().unwrap_or_default();
         // An error that is already in the file is reported as such, not as a result of the change.
         self.config()?;
-        // The editor finds comments by their line breaks.
-        let mut editor = ConfigEditor::parse(&self.text().replace("\r\n", "\n"))?;
+        // The editor finds comments by their line breaks. Keep the line endings, those of most lines.
+        let is_crlf = 2 * original.matches("\r\n").count() > original.matches('\n').count();
+        let source = if is_crlf { self.text().replace("\r\n", "\n") } else { self.text().to_owned() };
+        let mut editor = ConfigEditor::parse(&source)?;
         let result = change(&mut editor).map_err(|error| self.explain(error))?;
         let mut text = editor.text();
-        // Keep the line endings, those of most lines, and the byte order mark of the file.
-        if 2 * original.matches("\r\n").count() > original.matches('\n').count() {
+        if is_crlf {
             text = text.replace('\n', "\r\n");
         }
         if original.starts_with(BOM) {

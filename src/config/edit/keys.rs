@@ -1,9 +1,11 @@
 //! Edits the key sources of endpoints.
 
-use toml_edit::{Array, InlineTable, Item, Key, Table, TableLike, Value};
+use toml_edit::{Array, ArrayOfTables, InlineTable, Item, Key, Table, TableLike, Value};
 
 use super::{
-    ConfigEditor, EditError, entries_mut,
+    ConfigEditor, EditError,
+    comments::{Place, detached_comment, prefix_of, prepend_comment},
+    entries_mut,
     lists::{push_value, remove_values},
 };
 use crate::config::normalize_name;
@@ -48,28 +50,53 @@ impl ConfigEditor {
 
     /// Removes the key references that match from all endpoints. `matches` gets the kind and the value of a reference.
     pub fn remove_key_refs(&mut self, matches: &dyn Fn(&str, &str) -> bool) {
-        for (_, item) in entries_mut(self.document.get_mut("endpoints")) {
+        let is_removed = |value: &Value| {
+            let table = value.as_inline_table().into_iter().flat_map(InlineTable::iter);
+            table.filter_map(|(kind, value)| Some((kind, value.as_str()?))).any(|(kind, value)| matches(kind, value))
+        };
+        let (mut without_keys, mut comments) = (Vec::new(), Vec::new());
+        for (endpoint, item) in entries_mut(self.document.get_mut("endpoints")) {
             let Some(entry) = item.as_table_like_mut() else { continue };
             let values = key_values(entry);
-            let is_removed = |value: &Value| {
-                let table = value.as_inline_table().into_iter().flat_map(InlineTable::iter);
-                table
-                    .filter_map(|(kind, value)| Some((kind, value.as_str()?)))
-                    .any(|(kind, value)| matches(kind, value))
-            };
             let remaining: Vec<Value> = values.iter().filter(|value| !is_removed(value)).cloned().collect();
             if remaining.len() == values.len() {
                 continue;
             }
-            match entry.get_mut("api_keys").and_then(Item::as_array_mut) {
+            match entry.get_mut("api_keys") {
+                _ if remaining.is_empty() => without_keys.push(endpoint),
                 // A list over several lines may contain comments.
-                Some(list) if remaining.len() > 1 || !remaining.is_empty() && list.to_string().contains('\n') => {
+                Some(Item::Value(Value::Array(list))) if remaining.len() > 1 || list.to_string().contains('\n') => {
                     remove_values(list, &is_removed);
                 }
+                Some(Item::ArrayOfTables(tables)) => comments.extend(remove_tables(tables, &is_removed)),
                 _ => replace_keys(entry, remaining),
             }
         }
+        for (comment, position) in comments {
+            self.insert_comment(&comment, Place::TableAfter(position));
+        }
+        for endpoint in without_keys {
+            self.remove_key(&["endpoints", &endpoint], "api_key");
+            self.remove_key(&["endpoints", &endpoint], "api_keys");
+        }
     }
+}
+
+/// Removes the keys that match from `[[endpoints.NAME.api_keys]]`. Detached comments move to the next key; returns one
+/// that is left after the last, with the position of its table.
+fn remove_tables(tables: &mut ArrayOfTables, is_removed: &dyn Fn(&Value) -> bool) -> Option<(String, isize)> {
+    let is_removed = |table: &Table| to_inline_table(table).is_some_and(|key| is_removed(&key));
+    let (mut comment, mut position) = (String::new(), None);
+    for table in tables.iter_mut() {
+        if is_removed(table) {
+            comment += detached_comment(&prefix_of(table.decor()));
+            position = table.position();
+        } else if !comment.is_empty() {
+            prepend_comment(table.decor_mut(), &std::mem::take(&mut comment));
+        }
+    }
+    tables.retain(|table| !is_removed(table));
+    position.filter(|_| !comment.is_empty()).map(|position| (comment, position))
 }
 
 /// The values of `api_key` and `api_keys`, in any TOML notation.
@@ -210,6 +237,22 @@ mod tests {
             assert!(text.ends_with("\n  { file = \"keys/c\" },\n] # both\n"), "{text}");
             assert_eq!(text.contains("B\" }, # second is best\n"), end.len() + last.len() > 1, "{text}");
         }
+    }
+
+    #[test]
+    fn comments_of_other_keys_are_kept() {
+        let head = "[endpoints.a]\nbase_url = \"http://h/v1\"\n";
+        let without_b = |keys: &str| {
+            let mut editor = ConfigEditor::parse(&format!("{head}{keys}")).expect("valid TOML");
+            editor.remove_key_refs(&|kind, value| kind == "env" && value == "B");
+            editor.text().strip_prefix(head).expect("the same endpoint").to_owned()
+        };
+        let tables = "[[endpoints.a.api_keys]] # first\nenv = \"A\" # owner: ops\n# spare\n\n# the second\n\
+            [[endpoints.a.api_keys]]\nenv = \"B\"\n# third\n[[endpoints.a.api_keys]]\nenv = \"C\"\n";
+        let want = "[[endpoints.a.api_keys]] # first\nenv = \"A\" # owner: ops\n# spare\n\n# third\n[[endpoints.a.api_keys]]\nenv = \"C\"\n";
+        assert_eq!(without_b(tables), want);
+        let single = "# --- credentials ---\n\n# mine\napi_key = { env = \"B\" }\nrpm = 5\n";
+        assert_eq!(without_b(single), "# --- credentials ---\n\nrpm = 5\n");
     }
 
     #[test]

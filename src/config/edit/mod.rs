@@ -263,7 +263,8 @@ impl ConfigEditor {
         // Top-level keys must come before the first table.
         self.document.insert("default", name.into());
         if let Some(mut key) = self.document.as_table_mut().key_mut("default") {
-            key.leaf_decor_mut().set_prefix(file_comment);
+            let separator = if file_comment.is_empty() { "" } else { "\n" };
+            key.leaf_decor_mut().set_prefix(format!("{file_comment}{separator}"));
         }
     }
 

@@ -152,11 +152,31 @@ fn detached_comments_of_removed_settings_are_kept() {
     for kept in
         ["# the preset\n\nprompt", "# at the end\n\n# ---- budgets", "# ---- budgets ----\n\n[spend.models.big]"]
     {
-        assert!(text.contains(kept) || text.contains(&kept.replace("\n\n", "\n")), "{kept} is missing in\n{text}");
+        assert!(text.contains(kept), "{kept} is missing in\n{text}");
     }
     assert!(!text.contains("# its model") && !text.contains("# of fast"), "{text}");
     let text = edited(config, |editor| editor.remove_endpoint("e", true).map(drop));
     assert!(text.contains("# ---- endpoints ----") && !text.contains("[spend.endpoints"), "{text}");
+}
+
+#[test]
+fn section_comment_survives_the_removal_of_all_entries_below_it() {
+    let config = "[endpoints.f]\nbase_url = \"http://h/v1\"\n[endpoints.e]\nbase_url = \"http://h/v1\"\n\n# === my models ===\n\n\
+        [models.a]\nendpoint = \"e\"\nmodel = \"a\"\n[models.b]\nendpoint = \"e\"\nmodel = \"b\"\n[models.c]\nendpoint = \"f\"\nmodel = \"c\"\n";
+    let text = edited(config, |editor| editor.remove_endpoint("e", true).map(drop));
+    assert!(text.contains("# === my models ===\n\n[models.c]"), "{text}");
+    let text = edited(&text, |editor| editor.remove_model("c", true).map(drop));
+    assert!(text.contains("# === my models ===\n"), "{text}");
+}
+
+#[test]
+fn comments_above_dotted_keys_are_kept() {
+    let config = "# Managed by ops\n\nmodels.b.endpoint = \"e\"\nmodels.b.model = \"b\"\n# --- a ---\n\n# mine\nmodels.a = { endpoint = \"e\", model = \"a\" }\n\
+        endpoints.e.base_url = \"http://h/v1\"\n";
+    let without_b = edited(config, |editor| editor.remove_model("b", true).map(drop));
+    assert!(without_b.starts_with("# Managed by ops\n\n# --- a ---\n\n# mine\nmodels.a"), "{without_b}");
+    let without_both = edited(&without_b, |editor| editor.remove_model("a", true).map(drop));
+    assert_eq!(without_both, "# Managed by ops\n\n# --- a ---\n\nendpoints.e.base_url = \"http://h/v1\"\n");
 }
 
 #[test]

@@ -158,6 +158,8 @@ fn problems_of_an_invalid_file_contain_no_secrets() {
         "[endpoints.m]\napi_key = sk-literal-secret-123\n",
         "[serve.keys]\nteam = \"literal-secret-123\"\n",
         "[serve]\nkeys.team = \"literal-secret-123\"\n",
+        "[serve]\nkeys = \"literal-secret-123\"\n",
+        "[serve.keys]\nteam = { env = \"literal-secret-123\" }\n",
         "[endpoints.m]\nheaders.X = { literal-secret = 1 }\n",
         "[endpoints.m]\napi_key = { literal-secret = \"a\" }\n",
         "[endpoints.m]\napi_keys = 'literal-secret\\zz'\n",
@@ -175,7 +177,18 @@ fn problems_of_an_invalid_file_contain_no_secrets() {
 
 #[test]
 fn numbers_in_place_of_keys_are_not_quoted() {
-    for text in ["api_key = 98765432", "api_key = 98_765_432", "api_keys = 98765432", "headers = 98765432.5"] {
+    for text in [
+        "api_key = 98765432",
+        "api_key = 98_765_432",
+        "api_key = +98765432",
+        "api_key = 0x5E30A78",
+        "api_keys = 98765432",
+        "headers = 98765432.50",
+        "headers = 98765432e0",
+        "api_key = { env = 98765432 }",
+        "api_key = { file = 98765432 }",
+        "[serve]\nkeys = 98765432",
+    ] {
         let Err(ConfigError::Invalid { problems, .. }) =
             resolve(&format!("[endpoints.m]\n{text}\n"), Path::new("c.toml"))
         else {

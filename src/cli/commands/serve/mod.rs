@@ -11,10 +11,7 @@ mod reload;
 
 use crate::cli::{
     CliError, Context,
-    support::{
-        exit::Exit,
-        key_uses::{KeyUser, key_uses},
-    },
+    support::{exit::Exit, key_uses::unusable_keys},
 };
 use crate::{
     config::{Config, Flags},
@@ -33,7 +30,6 @@ use crate::{
         server_signals::{ServerSignal, ServerSignals},
         signals::run_with_timeout,
     },
-    transport::keys::KeyRing,
 };
 use reload::ConfigSource;
 
@@ -74,7 +70,7 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> Result<Exit, CliError>
     if let Some(listen) = &args.listen {
         config.serve.listen.clone_from(listen);
     }
-    for warning in config.warnings.iter().cloned().chain(unusable_keys(context, &config)) {
+    for warning in config.warnings.iter().cloned().chain(unusable_keys(&context.environment, &config)) {
         write_stderr(&format!("warning: {warning}\n"));
     }
     if config.models.is_empty() && config.routes.is_empty() && config.endpoints.is_empty() {
@@ -95,15 +91,6 @@ pub(crate) fn run(args: &ServeArgs, context: &Context) -> Result<Exit, CliError>
     // Do not wait for key commands that are still running on blocking threads.
     runtime.shutdown_background();
     result
-}
-
-/// The keys of endpoints that cannot be used, as far as it is known without running a command or asking for access to the
-/// keyring. Keys of clients are read at the start.
-fn unusable_keys(context: &Context, config: &Config) -> Vec<String> {
-    let ring = KeyRing::new(context.environment.clone());
-    let endpoint_keys = key_uses(config).filter(|key| !matches!(key.user, KeyUser::Client(_)));
-    let unusable = endpoint_keys.filter_map(|key| Some(format!("{}: {}", key.user, ring.check(key.source).err()?)));
-    unusable.collect()
 }
 
 /// Checks that the config can be served, without serving it.

@@ -11,6 +11,7 @@ use tokio::time::sleep;
 
 use crate::{
     cli::Context,
+    cli::support::key_uses::unusable_keys,
     config::{Config, ConfigError, ConfigText, ResolvedSettings},
     gateway::{Gateway, Log},
     model::environment::Environment,
@@ -77,7 +78,8 @@ impl ConfigSource {
         let result = match self.load() {
             Ok(config) => {
                 let listen = config.serve.listen.clone();
-                let warnings = config.warnings.clone();
+                let mut warnings = config.warnings.clone();
+                warnings.extend(unusable_keys(&self.environment, &config));
                 gateway.reload(config).await.map(|()| (listen, warnings)).map_err(|error| error.to_string())
             }
             Err(error) => Err(error_text(&error)),
