@@ -44,7 +44,11 @@ impl ConfigEditor {
         if !values.iter().any(|value| is_key_ref(value, key_ref)) {
             values.push(key_ref_value(key_ref));
         }
+        let comment = comment_above_tables(entry);
         replace_keys(entry, values);
+        if let Some((comment, position)) = comment {
+            self.insert_comment(&comment, Place::TableAfter(position));
+        }
         Ok(())
     }
 
@@ -97,6 +101,17 @@ fn remove_tables(tables: &mut ArrayOfTables, is_removed: &dyn Fn(&Value) -> bool
     }
     tables.retain(|table| !is_removed(table));
     position.filter(|_| !comment.is_empty()).map(|position| (comment, position))
+}
+
+/// The detached comments above the headers of keys that are written as tables, and the position of the last of these.
+fn comment_above_tables(entry: &dyn TableLike) -> Option<(String, isize)> {
+    let single = entry.get("api_key").and_then(Item::as_table).into_iter();
+    let several = entry.get("api_keys").and_then(Item::as_array_of_tables).into_iter().flatten();
+    let (comments, positions): (Vec<String>, Vec<isize>) = single
+        .chain(several)
+        .filter_map(|table| Some((detached_comment(&prefix_of(table.decor())).to_owned(), table.position()?)))
+        .unzip();
+    Some((comments.concat(), positions.into_iter().max()?))
 }
 
 /// The values of `api_key` and `api_keys`, in any TOML notation.
@@ -251,6 +266,10 @@ mod tests {
             [[endpoints.a.api_keys]]\nenv = \"B\"\n# third\n[[endpoints.a.api_keys]]\nenv = \"C\"\n";
         let want = "[[endpoints.a.api_keys]] # first\nenv = \"A\" # owner: ops\n# spare\n\n# third\n[[endpoints.a.api_keys]]\nenv = \"C\"\n";
         assert_eq!(without_b(tables), want);
+        let mut editor = ConfigEditor::parse(&format!("{head}{tables}[models]\n")).expect("valid TOML");
+        editor.set_key("a", &file("a"), false).expect("known endpoint");
+        let want = format!("{head}api_key = {{ file = \"keys/a\" }}\n# spare\n\n[models]\n");
+        assert_eq!(editor.text(), want);
         let single = "# --- credentials ---\n\n# mine\napi_key = { env = \"B\" }\nrpm = 5\n";
         assert_eq!(without_b(single), "# --- credentials ---\n\nrpm = 5\n");
     }
