@@ -13,7 +13,7 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::{closest_name, names::is_variable_name};
+use super::names::is_variable_name;
 
 /// Words that mark the rest of the line as a secret.
 const SENSITIVE_WORDS: [&str; 6] = ["key", "token", "secret", "auth", "header", "pass"];
@@ -22,8 +22,10 @@ const HARMLESS_KEYS: [&str; 7] =
     ["first_token", "max_tokens", "max_completion_tokens", "env", "file", "command", "keyring"];
 /// Keys whose value only names the source of a secret. A command may contain one.
 const SOURCE_NAMES: [&str; 3] = ["env", "file", "keyring"];
-/// The settings of a client in `[serve.keys.NAME]` that are not secret.
-const CLIENT_SETTINGS: [&str; 5] = ["models", "rpm", "max_concurrency", "spend", "metrics"];
+/// The sources of a key.
+const KEY_SOURCES: [&str; 4] = ["env", "file", "command", "keyring"];
+/// The settings of a client in `[serve.keys.NAME]`.
+const CLIENT_SETTINGS: [&str; 6] = ["models", "rpm", "max_concurrency", "spend", "metrics", "api_key"];
 /// The tables whose entries have names that the user chose.
 const ENTRY_TABLES: [&str; 5] = ["endpoints", "models", "routes", "sets", "presets"];
 /// Prefixes of well-known API keys, masked anywhere in the text.
@@ -82,12 +84,15 @@ struct SecretValues<'a> {
 
 impl SecretValues<'_> {
     fn scan_table<'t>(&mut self, table: &'t DeTable<'_>, path: &mut Vec<&'t str>) {
-        // In place of a secret, a table has no known keys, and its keys may be the secret.
+        // In place of a secret, a table has no known keys, and its keys may be the secret. A misspelled key is not.
         let has_names_as_keys =
-            matches!(path[..], [.., "headers"] | ["serve", "keys"] | ["serve", "keys", _] | ["endpoints", _]);
+            matches!(path[..], [.., "headers"] | ["serve", "keys", ..] | ["endpoints"] | ["endpoints", _]);
+        let is_client = matches!(path[..], ["serve", "keys", _]);
         let is_in_place_of_a_secret = is_secret_path(path) && !has_names_as_keys;
         for (key, value) in table {
-            if is_in_place_of_a_secret && closest_name(key.get_ref(), HARMLESS_KEYS.iter().copied()).is_none() {
+            let is_secret = is_in_place_of_a_secret && !is_similar(key.get_ref(), &KEY_SOURCES)
+                || is_client && !is_similar(key.get_ref(), &CLIENT_SETTINGS);
+            if is_secret {
                 self.ranges.push(key.span());
                 self.push_secret(key.get_ref());
             }
@@ -138,9 +143,9 @@ impl SecretValues<'_> {
 /// endpoint, of a client or of all clients, and unknown settings of a client, are secret.
 fn is_secret_path(path: &[&str]) -> bool {
     let keys = match path {
-        ["serve", "keys"] | ["serve", "keys", _] | ["endpoints", _] => return true,
-        ["serve", "keys", _, setting, ..] if CLIENT_SETTINGS.contains(setting) => return false,
+        ["endpoints"] | ["endpoints", _] | ["endpoints", _, "", ..] => return true,
         ["serve", "keys", _, "api_key", source] if SOURCE_NAMES.contains(source) => return false,
+        ["serve", "keys", _, setting, ..] if CLIENT_SETTINGS.contains(setting) => return *setting == "api_key",
         ["serve", "keys", ..] => return true,
         ["spend", "endpoints" | "models", _, keys @ ..] => keys,
         [table, _, keys @ ..] if ENTRY_TABLES.contains(table) => keys,
@@ -148,6 +153,12 @@ fn is_secret_path(path: &[&str]) -> bool {
     };
     let names_source = keys.last().is_some_and(|key| SOURCE_NAMES.contains(key));
     !names_source && keys.iter().any(|key| !HARMLESS_KEYS.contains(key) && sensitive_word_end(key).is_some())
+}
+
+/// Whether `key` is one of `names`, or a misspelled one.
+fn is_similar(key: &str, names: &[&str]) -> bool {
+    let is_word = !key.contains(|c: char| c.is_ascii_digit());
+    names.iter().any(|name| key == *name || is_word && strsim::damerau_levenshtein(key, name) <= 2)
 }
 
 /// Whether the value at `path` names the source of a secret.
@@ -171,8 +182,8 @@ struct SecretScanner<'a> {
     open_brackets: usize,
     /// The delimiter of a string of several lines that begins after a sensitive word.
     open_string: Option<&'static str>,
-    /// Whether the line above ends with the equals sign after a sensitive word, or with this word.
-    line_above: LineEnd,
+    /// How the last line with a sensitive word ends, if no other line with content follows it, and whether it is a comment.
+    line_above: (LineEnd, bool),
     ranges: Vec<Range<usize>>,
 }
 
@@ -197,17 +208,24 @@ impl SecretScanner<'_> {
         }
         let body = line.trim_start_matches([' ', '\t', '#']);
         let start = range.end - body.len();
+        let is_comment = line.trim_start().starts_with('#');
         let line_above = take(&mut self.line_above);
-        match line_above {
-            LineEnd::Other => {}
-            _ if body.is_empty() || line.trim_start().starts_with('#') => {
-                self.scan_key_and_value(start..range.end);
-                self.line_above = line_above;
-                return;
-            }
-            LineEnd::EqualsSign => return self.scan_value(start..range.end),
-            LineEnd::Word if body.starts_with('=') => return self.scan_value(start..range.end),
-            LineEnd::Word => {}
+        let (end, in_comment) = line_above;
+        // A line break, a comment or nothing may be between a key and its value.
+        if end != LineEnd::Other && (body.is_empty() || is_comment && !in_comment) {
+            self.scan_key_and_value(start..range.end);
+            self.line_above = line_above;
+            return;
+        }
+        let is_header =
+            table_header_len(body).is_some_and(|len| body[len..].trim_start().trim_start_matches('#').is_empty());
+        let is_value = match end {
+            LineEnd::Other => false,
+            LineEnd::EqualsSign => !is_header,
+            LineEnd::Word => body.starts_with('=') || !is_header && !body.contains('='),
+        };
+        if is_value && is_comment == in_comment {
+            return self.scan_value(start..range.end);
         }
         if let Some(header_len) =
             table_header_len(body).filter(|_| self.open_brackets == 0 || !body[1..].starts_with(['"', '\'', '{', '[']))
@@ -234,7 +252,11 @@ impl SecretScanner<'_> {
         } else if let Some(end) = sensitive_word_end(body) {
             // The value starts after the end of the key that contains the word.
             let rest = &body[end..];
-            let key_len = rest.find(|c: char| !(c.is_alphanumeric() || "_-.\"'".contains(c))).unwrap_or(0);
+            let key_len = match rest {
+                // The end of a quoted key, without a value.
+                "\"" | "'" => 1,
+                rest => rest.find(|c: char| !(c.is_alphanumeric() || "_-.\"'".contains(c))).unwrap_or(0),
+            };
             self.scan_value(start + end + key_len..range.end);
         } else if self.in_sensitive_table {
             let key_len = body.find(['=', ':', ' ', '\t']).unwrap_or(0);
@@ -252,11 +274,13 @@ impl SecretScanner<'_> {
             let value_start = value.find(|c: char| !c.is_whitespace() && !"=:".contains(c)).unwrap_or(value.len());
             self.ranges.push(range.start + value_start..range.end);
         }
-        self.line_above = match value.split('#').next().unwrap_or_default().trim() {
+        let end = match value.split('#').next().unwrap_or_default().trim().trim_end_matches('\\').trim_end() {
             "" => LineEnd::Word,
-            "=" => LineEnd::EqualsSign,
+            "=" | ":" => LineEnd::EqualsSign,
             _ => LineEnd::Other,
         };
+        let line_start = self.text[..range.start].rfind('\n').map_or(0, |line_break| line_break + 1);
+        self.line_above = (end, self.text[line_start..].trim_start().starts_with('#'));
     }
 
     /// Finds secrets in any word: the user and query of a URL, and API keys.
@@ -383,6 +407,17 @@ mod tests {
             "api_key =\n\n\"hunter22\"",
             "api_key =\n# c\n\"hunter22\"",
             "[serve]\nkeys = \"hunter22\"",
+            "[endpoints.m]\n# api_key =\n\n[endpoints.m.headers]\nX-Team: hunter22",
+            "api_key =\n\n[endpoints.m.headers]\nX-Team \"hunter22\"",
+            "# api_key =\n\n[serve.keys]\nteam: hunter22",
+            "[endpoints]\nopenai = [\"hunter22\"]",
+            "[endpoints]\nopenai = [[\"hunter22\"]]",
+            "endpoints = \"hunter22\"",
+            "[serve.keys]\nteam = { hunter22 = 1 }",
+            "api_key:\n  hunter22",
+            "api_key\nhunter22",
+            "\"api_key\"\n\n=\n'hunter22'",
+            "api_key = \\\n hunter22",
             "[endpoints]\nopenai = \"hunter22\"",
             "serve.keys = \"hunter22\"",
             "[serve.keys]\nteam = { env = \"hunter22\" }",

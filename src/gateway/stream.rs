@@ -267,8 +267,7 @@ impl StreamBody {
         }
         if self.stream.pending_write.is_pending() {
             self.timer.as_mut().reset(Instant::now() + FLUSH_POLL_INTERVAL);
-            // Only this timer wakes the task. If the client does not read, the write
-            // timeout closes the connection.
+            // Only this timer wakes the task. If the client does not read, the write timeout closes the connection.
             if self.timer.as_mut().poll(context).is_pending() {
                 return Poll::Pending;
             }

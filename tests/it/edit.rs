@@ -198,10 +198,10 @@ fn references_to_a_missing_key_file_can_be_removed() {
     let used_in_a_header = "[endpoints.e]\nbase_url = \"http://h/v1\"\nheaders = { X = { file = \"keys/b\" } }\n";
     env.write_config(used_in_a_header);
     env.run(&["key", "remove", "b", "--everywhere"]).expect_exit(2).expect_stderr(&["does not exist"]);
-    // A folder is no key file.
+    // A folder is not a key file.
     env.write_config("[endpoints.e]\nbase_url = \"http://h/v1\"\napi_key = { file = \"keys/d\" }\n");
     fs::create_dir_all(env.path("keys/d")).expect("writable folder");
-    env.run(&["key", "remove", "d"]).expect_exit(2).expect_stderr(&["does not exist"]);
+    env.run(&["key", "remove", "d"]).expect_exit(2).expect_stderr(&["is a folder"]);
 }
 
 #[cfg(unix)]

@@ -20,7 +20,7 @@ use crate::{config::Flags, engine::plan};
 #[derive(Debug, Args)]
 #[command(
     after_help = "The prompt, the system prompt and the history are the same, and so is the model unless -m is given. \
-    Parameters such as the temperature are those of the config and of this command, not those of the earlier call.\n\n\
+    Parameters such as the temperature are those of the config, not those of the earlier call.\n\n\
     Examples:\n  \
     mmchat again                   Send the last prompt again\n  \
     mmchat again -m strong         Send the last prompt to another model\n  \

@@ -318,8 +318,9 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
     let has_references = key_uses(&config).any(|key| is_removed(key.source) && is_own_endpoint(&key.user, &own_names));
     let is_removable = is_stored || args.everywhere && has_references;
     if !is_removable {
+        let problem = if file.is_dir() { "is a folder" } else { "does not exist" };
         return Err(CliError::usage(
-            format!("no key \"{name}\": {} does not exist", file.display()),
+            format!("no key \"{name}\": {} {problem}", file.display()),
             "run \"mmchat key list\"",
         ));
     }
@@ -346,7 +347,7 @@ fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
     write_stderr(&match (is_stored, users.is_empty()) {
         (true, true) => format!("removed key \"{name}\"\n"),
         (true, false) => format!("removed key \"{name}\", and from {users}\n"),
-        (false, _) => format!("removed key \"{name}\" from {users}; its file was already missing\n"),
+        (false, _) => format!("removed key \"{name}\" from {users}; it has no key file\n"),
     });
     for backup in backups_of(&file) {
         write_stderr(&format!("  an older key is still in {}\n", backup.display()));

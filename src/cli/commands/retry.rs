@@ -27,7 +27,7 @@ use crate::{
 #[derive(Debug, Args)]
 #[command(
     after_help = "The model, the prompt and the history are the same. Parameters such as the temperature are those of \
-    the config and of this command, not those of the earlier call.\n\n\
+    the config, not those of the earlier call.\n\n\
     Examples:\n  \
     mmchat retry         Repeat the failed calls of the last round\n  \
     mmchat retry 12@2    Repeat this answer, even if it is complete"

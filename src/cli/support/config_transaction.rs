@@ -74,7 +74,7 @@ impl ConfigTransaction {
         let original = self.original.as_deref().unwrap_or_default();
         // An error that is already in the file is reported as such, not as a result of the change.
         self.config()?;
-        // The editor finds comments by their line breaks. Keep the line endings, those of most lines.
+        // The file keeps the line endings that most of its lines have.
         let is_crlf = 2 * original.matches("\r\n").count() > original.matches('\n').count();
         let source = if is_crlf { self.text().replace("\r\n", "\n") } else { self.text().to_owned() };
         let mut editor = ConfigEditor::parse(&source)?;

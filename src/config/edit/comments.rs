@@ -1,14 +1,14 @@
 //! Removes entries and keeps the comments that do not belong to them.
 //!
-//! A comment directly above a line or a table header belongs to it. A comment that a blank line separates from it belongs
-//! to the section, and moves to what follows, with the blank line.
+//! A comment directly above a line or a table header belongs to it. A comment above the first line of an entry that a
+//! blank line separates from it belongs to the section, and moves to what follows, with the blank line.
 
 use toml_edit::{Decor, Item, Table, TableLike};
 
 use super::{ConfigEditor, find_key};
 
 /// Where a comment moves to.
-pub(super) enum Place {
+pub(super) enum CommentTarget {
     /// Above the line of the key at this path.
     Line(Vec<String>),
     /// Above the first table whose header follows this position; at the end of the file if there is none.
@@ -27,7 +27,7 @@ impl ConfigEditor {
         let above = prefix_of(table.decor());
         let file_comment = detached_comment(&above);
         let attached = &above[file_comment.len()..];
-        let separator = if attached.starts_with('\n') { "" } else { "\n" };
+        let separator = if attached.trim_start_matches([' ', '\t', '\r']).starts_with('\n') { "" } else { "\n" };
         table.decor_mut().set_prefix(format!("{separator}{attached}"));
         file_comment.to_owned()
     }
@@ -46,46 +46,45 @@ impl ConfigEditor {
 
     /// Removes a key of the table at `path`, and the comment directly above it.
     pub(super) fn remove_key(&mut self, path: &[&str], key: &str) {
-        let place = self.place_after(path, key);
+        let target = self.target_after(path, key);
         let Some((removed, above)) = self.take(path, key) else { return };
-        match removed {
-            Item::Table(table) if !table.is_dotted() => {
+        match removed.as_table().and_then(|table| first_header(table)?.position()) {
+            Some(position) => {
                 // At the top of the file, the comment may describe the file instead of the entry.
-                let kept = if self.has_content_before(&table) { detached_comment(&above) } else { &above };
-                self.insert_comment(kept, Place::TableAfter(table.position().unwrap_or(isize::MAX)));
+                let kept = if self.has_content_before(position) { detached_comment(&above) } else { &above };
+                self.insert_comment(kept, CommentTarget::TableAfter(position));
             }
-            _ => self.insert_comment(detached_comment(&above), place),
+            None => self.insert_comment(detached_comment(&above), target),
         }
     }
 
     /// Removes a top-level key. The comment above it may describe the file, so it is kept.
     pub(super) fn remove_top_level_key(&mut self, name: &str) {
-        let place = self.place_after(&[], name);
+        let target = self.target_after(&[], name);
         if let Some((_, above)) = self.take(&[], name) {
-            self.insert_comment(&above, place);
+            self.insert_comment(&above, target);
         }
     }
 
     /// Removes a key of the table at `path`; returns its value and the lines above it.
     fn take(&mut self, path: &[&str], key: &str) -> Option<(Item, String)> {
         let item = self.item(path)?.get(key)?;
-        let above = match item {
-            Item::Table(table) if !table.is_dotted() => prefix_of(table.decor()),
-            item => {
-                let line = [path, &[key], &path_to_line(item).unwrap_or_default()].concat();
-                let (leaf, parents) = line.split_last()?;
-                prefix_of(self.item(parents)?.as_table_like()?.key(leaf)?.leaf_decor())
-            }
+        let above = if let Some(header) = item.as_table().and_then(first_header) {
+            prefix_of(header.decor())
+        } else {
+            let line = [path, &[key], &path_to_line(item).unwrap_or_default()].concat();
+            let (leaf, parents) = line.split_last()?;
+            prefix_of(self.item(parents)?.as_table_like()?.key(leaf)?.leaf_decor())
         };
         Some((self.item_mut(path)?.as_table_like_mut()?.remove(key)?, above))
     }
 
     /// Where a comment above the line of `key`, in the table at `path`, moves when the line is removed.
-    fn place_after(&self, path: &[&str], key: &str) -> Place {
+    fn target_after(&self, path: &[&str], key: &str) -> CommentTarget {
         let header = |len: usize| self.item(&path[..len]).and_then(Item::as_table).and_then(header_position);
         match self.next_line(path, key) {
-            Some(line) => Place::Line(line),
-            None => Place::TableAfter((1..=path.len()).rev().find_map(header).unwrap_or(isize::MIN)),
+            Some(line) => CommentTarget::Line(line),
+            None => CommentTarget::TableAfter((1..=path.len()).rev().find_map(header).unwrap_or(isize::MIN)),
         }
     }
 
@@ -102,20 +101,19 @@ impl ConfigEditor {
         if self.item(path)?.as_table()?.is_dotted() { self.next_line(parents, table) } else { None }
     }
 
-    /// Whether the file has keys or other tables before this table.
-    fn has_content_before(&self, table: &Table) -> bool {
+    /// Whether the file has keys or other tables before the table at this position.
+    fn has_content_before(&self, position: isize) -> bool {
         let root = self.document.as_table();
-        let is_before = |position: &isize| table.position().is_some_and(|own| *position < own);
-        has_lines(root) || header_positions(root).iter().any(is_before)
+        has_lines(root) || header_positions(root).iter().any(|other| *other < position)
     }
 
-    /// Puts a comment at `place`.
-    pub(super) fn insert_comment(&mut self, comment: &str, place: Place) {
+    /// Puts a comment above its target.
+    pub(super) fn insert_comment(&mut self, comment: &str, target: CommentTarget) {
         if comment.trim().is_empty() {
             return;
         }
-        match place {
-            Place::Line(line) => {
+        match target {
+            CommentTarget::Line(line) => {
                 let line: Vec<&str> = line.iter().map(String::as_str).collect();
                 let Some((leaf, parents)) = line.split_last() else { return };
                 let parent = self.item_mut(parents).and_then(Item::as_table_like_mut);
@@ -123,14 +121,16 @@ impl ConfigEditor {
                     prepend_comment(key.leaf_decor_mut(), comment);
                 }
             }
-            Place::TableAfter(position) => {
+            CommentTarget::TableAfter(position) => {
                 let root = self.document.as_table_mut();
                 let next = header_positions(root).into_iter().filter(|other| *other > position).min();
                 if let Some(next) = next.and_then(|next| table_at(root, next)) {
                     prepend_comment(next.decor_mut(), comment);
                 } else {
-                    let trailing = self.document.trailing().as_str().unwrap_or_default().to_owned();
-                    self.document.set_trailing(format!("{comment}{trailing}"));
+                    let trailing = self.document.trailing().as_str().unwrap_or_default();
+                    let separator = if trailing.trim().is_empty() { "" } else { "\n" };
+                    let trailing = format!("{}\n{separator}{}", comment.trim_end(), trailing.trim_start());
+                    self.document.set_trailing(trailing);
                 }
             }
         }
@@ -139,9 +139,19 @@ impl ConfigEditor {
 
 /// Puts `comment` above the line or header with this decor, separated by a blank line.
 pub(super) fn prepend_comment(decor: &mut Decor, comment: &str) {
+    if comment.trim().is_empty() {
+        return;
+    }
     let existing = prefix_of(decor);
-    let separator = if existing.starts_with('\n') { "" } else { "\n" };
-    decor.set_prefix(format!("{comment}{separator}{existing}"));
+    let separator = if existing.trim_start_matches([' ', '\t', '\r']).starts_with('\n') { "" } else { "\n" };
+    decor.set_prefix(format!("{}\n{separator}{existing}", comment.trim_end()));
+}
+
+/// Several detached comments as one text.
+pub(super) fn join_comments(comments: &[String]) -> String {
+    let comments: Vec<&str> =
+        comments.iter().map(|comment| comment.trim_end()).filter(|text| !text.is_empty()).collect();
+    comments.join("\n\n")
 }
 
 /// The lines above a line or header.
@@ -151,7 +161,14 @@ pub(super) fn prefix_of(decor: &Decor) -> String {
 
 /// The part of the lines above an entry that is separated from it by a blank line, without the blank line.
 pub(super) fn detached_comment(above: &str) -> &str {
-    above.rfind("\n\n").map_or("", |blank| &above[..=blank])
+    let (mut end, mut offset) = (0, 0);
+    for line in above.split_inclusive('\n') {
+        if offset > 0 && line.ends_with('\n') && line.trim().is_empty() {
+            end = offset;
+        }
+        offset += line.len();
+    }
+    &above[..end]
 }
 
 /// Whether the table has lines of its own, without a header.
@@ -172,15 +189,34 @@ fn path_to_line(item: &Item) -> Option<Vec<&str>> {
     }
 }
 
+/// The tables directly below this one, including those of arrays of tables.
+fn child_tables(table: &Table) -> impl Iterator<Item = &Table> {
+    table.iter().flat_map(|(_, item)| match item {
+        Item::Table(inner) => vec![inner],
+        Item::ArrayOfTables(tables) => tables.iter().collect(),
+        _ => Vec::new(),
+    })
+}
+
 /// The positions of the tables below this one that have their own header.
 fn header_positions(table: &Table) -> Vec<isize> {
-    let tables = table.iter().filter_map(|(_, item)| item.as_table());
-    tables.flat_map(|inner| header_position(inner).into_iter().chain(header_positions(inner))).collect()
+    child_tables(table).flat_map(|inner| header_position(inner).into_iter().chain(header_positions(inner))).collect()
+}
+
+/// The first table with a header among this one and those below it.
+fn first_header(table: &Table) -> Option<&Table> {
+    let below = child_tables(table).filter_map(first_header);
+    Some(table).filter(|table| header_position(table).is_some()).or_else(|| below.min_by_key(|table| table.position()))
 }
 
 /// The table with the header at this position.
 fn table_at(table: &mut Table, position: isize) -> Option<&mut Table> {
-    table.iter_mut().filter_map(|(_, item)| item.as_table_mut()).find_map(|inner| {
+    let children = table.iter_mut().flat_map(|(_, item)| match item {
+        Item::Table(inner) => vec![inner],
+        Item::ArrayOfTables(tables) => tables.iter_mut().collect(),
+        _ => Vec::new(),
+    });
+    children.into_iter().find_map(|inner| {
         if header_position(inner) == Some(position) { Some(inner) } else { table_at(inner, position) }
     })
 }

@@ -4,7 +4,7 @@ use toml_edit::{Array, ArrayOfTables, InlineTable, Item, Key, Table, TableLike, 
 
 use super::{
     ConfigEditor, EditError,
-    comments::{Place, detached_comment, prefix_of, prepend_comment},
+    comments::{CommentTarget, detached_comment, join_comments, prefix_of, prepend_comment},
     entries_mut,
     lists::{push_value, remove_values},
 };
@@ -47,7 +47,7 @@ impl ConfigEditor {
         let comment = comment_above_tables(entry);
         replace_keys(entry, values);
         if let Some((comment, position)) = comment {
-            self.insert_comment(&comment, Place::TableAfter(position));
+            self.insert_comment(&comment, CommentTarget::TableAfter(position));
         }
         Ok(())
     }
@@ -66,18 +66,22 @@ impl ConfigEditor {
             if remaining.len() == values.len() {
                 continue;
             }
+            let is_empty = remaining.is_empty();
             match entry.get_mut("api_keys") {
-                _ if remaining.is_empty() => without_keys.push(endpoint),
+                Some(Item::ArrayOfTables(tables)) => comments.extend(remove_tables(tables, &is_removed)),
                 // A list over several lines may contain comments.
                 Some(Item::Value(Value::Array(list))) if remaining.len() > 1 || list.to_string().contains('\n') => {
                     remove_values(list, &is_removed);
                 }
-                Some(Item::ArrayOfTables(tables)) => comments.extend(remove_tables(tables, &is_removed)),
-                _ => replace_keys(entry, remaining),
+                _ if !is_empty => replace_keys(entry, remaining),
+                _ => {}
+            }
+            if is_empty {
+                without_keys.push(endpoint);
             }
         }
         for (comment, position) in comments {
-            self.insert_comment(&comment, Place::TableAfter(position));
+            self.insert_comment(&comment, CommentTarget::TableAfter(position));
         }
         for endpoint in without_keys {
             self.remove_key(&["endpoints", &endpoint], "api_key");
@@ -86,21 +90,21 @@ impl ConfigEditor {
     }
 }
 
-/// Removes the keys that match from `[[endpoints.NAME.api_keys]]`. Detached comments move to the next key; returns one
-/// that is left after the last, with the position of its table.
+/// Removes the keys that match from `[[endpoints.NAME.api_keys]]`. Detached comments move to the next key. Returns the
+/// comments of removed keys that no other key follows, and the position of the last removed table.
 fn remove_tables(tables: &mut ArrayOfTables, is_removed: &dyn Fn(&Value) -> bool) -> Option<(String, isize)> {
     let is_removed = |table: &Table| to_inline_table(table).is_some_and(|key| is_removed(&key));
-    let (mut comment, mut position) = (String::new(), None);
+    let (mut comments, mut position) = (Vec::new(), None);
     for table in tables.iter_mut() {
         if is_removed(table) {
-            comment += detached_comment(&prefix_of(table.decor()));
+            comments.push(detached_comment(&prefix_of(table.decor())).to_owned());
             position = table.position();
-        } else if !comment.is_empty() {
-            prepend_comment(table.decor_mut(), &std::mem::take(&mut comment));
+        } else {
+            prepend_comment(table.decor_mut(), &join_comments(&std::mem::take(&mut comments)));
         }
     }
     tables.retain(|table| !is_removed(table));
-    position.filter(|_| !comment.is_empty()).map(|position| (comment, position))
+    position.map(|position| (join_comments(&comments), position))
 }
 
 /// The detached comments above the headers of keys that are written as tables, and the position of the last of these.
@@ -111,7 +115,7 @@ fn comment_above_tables(entry: &dyn TableLike) -> Option<(String, isize)> {
         .chain(several)
         .filter_map(|table| Some((detached_comment(&prefix_of(table.decor())).to_owned(), table.position()?)))
         .unzip();
-    Some((comments.concat(), positions.into_iter().max()?))
+    Some((join_comments(&comments), positions.into_iter().max()?))
 }
 
 /// The values of `api_key` and `api_keys`, in any TOML notation.
@@ -158,13 +162,17 @@ fn replace_keys(entry: &mut dyn TableLike, mut values: Vec<Value>) {
         if key != "api_key" && key != "api_keys" {
             super::insert_with_decor(entry, &key, item);
         } else if !std::mem::replace(&mut placed, true) {
-            // The comments of a key that is written as a table are lost, except the comment beside `api_key.env`.
-            let first_value = item.as_table_like().and_then(|table| table.iter().next()?.1.as_value());
-            if let Some(old) = item.as_value().or(first_value) {
+            // Of a key that is written as a table, the first line has the comments: `api_key.env = "A" # mine`.
+            let first_line = item.as_table_like().and_then(|table| {
+                let (key, value) = table.iter().next()?;
+                Some((table.key(key)?, value.as_value()?))
+            });
+            let (old_key, old_value) = item.as_value().map(|value| (&key, value)).or(first_line).unzip();
+            let new_key = old_key.map_or_else(|| Key::new(name), |old| super::renamed_key(old, name));
+            if let Some(old) = old_value {
                 *value.decor_mut() = old.decor().clone();
             }
-            let key = if item.is_value() { super::renamed_key(&key, name) } else { Key::new(name) };
-            super::insert_with_decor(entry, &key, Item::Value(value.clone()));
+            super::insert_with_decor(entry, &new_key, Item::Value(value.clone()));
         }
     }
     if !placed {
@@ -238,6 +246,10 @@ mod tests {
         let mut editor = ConfigEditor::parse(dotted).expect("valid TOML");
         editor.set_key("a", &file("a"), false).expect("known endpoint");
         assert!(editor.text().ends_with("api_key = { file = \"keys/a\" } # mine\n"), "{}", editor.text());
+        let commented = dotted.replace("api_key", "# --- credentials ---\n\n# of ops\napi_key");
+        let mut editor = ConfigEditor::parse(&commented).expect("valid TOML");
+        editor.set_key("a", &file("a"), false).expect("known endpoint");
+        assert_eq!(editor.text(), commented.replace(".env = \"A\"", " = { file = \"keys/a\" }"));
     }
 
     #[test]
@@ -270,6 +282,8 @@ mod tests {
         editor.set_key("a", &file("a"), false).expect("known endpoint");
         let want = format!("{head}api_key = {{ file = \"keys/a\" }}\n# spare\n\n[models]\n");
         assert_eq!(editor.text(), want);
+        let last = "# --- credentials ---\n\n# mine\n[[endpoints.a.api_keys]]\nenv = \"B\"\n[models]\n";
+        assert_eq!(without_b(last), "# --- credentials ---\n\n[models]\n");
         let single = "# --- credentials ---\n\n# mine\napi_key = { env = \"B\" }\nrpm = 5\n";
         assert_eq!(without_b(single), "# --- credentials ---\n\nrpm = 5\n");
     }

@@ -11,6 +11,7 @@ mod references;
 pub use keys::KeyRef;
 use toml_edit::{Array, DocumentMut, InlineTable, Item, Key, Table, TableLike, Value};
 
+use comments::prepend_comment;
 use references::{referenced_name, set_referenced_name, spend_models_mut};
 
 use super::normalize_name;
@@ -263,8 +264,7 @@ impl ConfigEditor {
         // Top-level keys must come before the first table.
         self.document.insert("default", name.into());
         if let Some(mut key) = self.document.as_table_mut().key_mut("default") {
-            let separator = if file_comment.is_empty() { "" } else { "\n" };
-            key.leaf_decor_mut().set_prefix(format!("{file_comment}{separator}"));
+            prepend_comment(key.leaf_decor_mut(), &file_comment);
         }
     }
 

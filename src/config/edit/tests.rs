@@ -170,6 +170,49 @@ fn section_comment_survives_the_removal_of_all_entries_below_it() {
 }
 
 #[test]
+fn file_comment_is_found_above_arrays_of_tables_and_tables_without_a_header() {
+    let models = "# === models ===\n\n[models.a]\nendpoint = \"e\"\nmodel = \"a\"\n";
+    let keys = "# My config\n\n[[endpoints.e.api_keys]]\nenv = \"A\"\n\n";
+    let urls = "[endpoints.e]\nbase_url = \"http://h/v1\"\n";
+    let config = format!("{keys}{models}").replace("[[endpoints", &format!("{urls}[[endpoints"));
+    let text = edited(&config, |editor| {
+        editor.set_default("a");
+        Ok(())
+    });
+    assert!(text.starts_with("# My config\n\ndefault = \"a\"\n\n[endpoints.e]") && text.contains(models), "{text}");
+    let mut editor =
+        ConfigEditor::parse(&format!("{keys}[endpoints.f]\nbase_url = \"http://f/v1\"\n")).expect("valid TOML");
+    editor.remove_endpoint("e", true).expect("known endpoint");
+    assert_eq!(editor.text(), "# My config\n\n[endpoints.f]\nbase_url = \"http://f/v1\"\n");
+}
+
+#[test]
+fn repeated_edits_add_no_blank_lines() {
+    let config =
+        "# file\n\n# about e\n[endpoints.e]\nbase_url = \"http://h/v1\"\n[models.b]\nendpoint = \"e\"\nmodel = \"b\"\n";
+    let mut text = config.to_owned();
+    for _ in 0..3 {
+        let mut editor = ConfigEditor::parse(&text).expect("valid TOML");
+        editor.add_model(&model("a")).expect("new model");
+        editor.set_default("a");
+        editor.remove_model("a", true).expect("known model");
+        text = editor.text();
+    }
+    assert_eq!(text.trim_end(), config.trim_end());
+}
+
+#[test]
+fn blank_line_may_contain_spaces_or_a_carriage_return() {
+    for blank in ["\n", "  \n", "\r\n"] {
+        let config = format!(
+            "[endpoints.e]\nbase_url = \"http://h/v1\"\n# === models ===\n{blank}[models.a]\nendpoint = \"e\"\nmodel = \"a\"\n"
+        );
+        let text = edited(&config, |editor| editor.remove_model("a", true).map(drop));
+        assert!(text.contains("# === models ==="), "{blank:?}: {text}");
+    }
+}
+
+#[test]
 fn comments_above_dotted_keys_are_kept() {
     let config = "# Managed by ops\n\nmodels.b.endpoint = \"e\"\nmodels.b.model = \"b\"\n# --- a ---\n\n# mine\nmodels.a = { endpoint = \"e\", model = \"a\" }\n\
         endpoints.e.base_url = \"http://h/v1\"\n";

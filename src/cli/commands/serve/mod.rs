@@ -167,7 +167,7 @@ async fn serve(
     let stop_signal = source.follow(&gateway, &log, &mut signals);
     let serving = gateway.serve(listener, &workers, max_connections, async {
         stop_signal.await;
-        log.event("stopping", "waiting for requests in flight; a second signal ends them");
+        log.event("stopping", "waiting for requests in flight; a second signal aborts them");
     });
     let unfinished = tokio::select! {
         // Both branches receive every signal. The second-signal branch is polled first: it sees the first signal while
