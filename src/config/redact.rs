@@ -84,15 +84,17 @@ struct SecretValues<'a> {
 
 impl SecretValues<'_> {
     fn scan_table<'t>(&mut self, table: &'t DeTable<'_>, path: &mut Vec<&'t str>) {
-        // In place of a secret, a table has no known keys, and its keys may be the secret. A misspelled key is not.
-        let has_names_as_keys =
-            matches!(path[..], [.., "headers"] | ["serve", "keys", ..] | ["endpoints"] | ["endpoints", _]);
+        // In place of a secret, a table has no known keys, and its keys may be the secret. A misspelled source or setting
+        // is shown.
         let is_client = matches!(path[..], ["serve", "keys", _]);
+        let has_names_as_keys =
+            matches!(path[..], [.., "headers"] | ["serve", "keys"]) || is_client || is_place_of_endpoints(path);
         let is_in_place_of_a_secret = is_secret_path(path) && !has_names_as_keys;
         for (key, value) in table {
-            let is_secret = is_in_place_of_a_secret && !is_similar(key.get_ref(), &KEY_SOURCES)
-                || is_client && !is_similar(key.get_ref(), &CLIENT_SETTINGS);
-            if is_secret {
+            let is_known = is_similar(key.get_ref(), &KEY_SOURCES)
+                || is_client
+                    && (is_similar(key.get_ref(), &CLIENT_SETTINGS) || HARMLESS_KEYS.contains(&key.get_ref().as_ref()));
+            if (is_in_place_of_a_secret || is_client) && !is_known {
                 self.ranges.push(key.span());
                 self.push_secret(key.get_ref());
             }
@@ -143,7 +145,7 @@ impl SecretValues<'_> {
 /// endpoint, of a client or of all clients, and unknown settings of a client, are secret.
 fn is_secret_path(path: &[&str]) -> bool {
     let keys = match path {
-        ["endpoints"] | ["endpoints", _] | ["endpoints", _, "", ..] => return true,
+        path if is_place_of_endpoints(path) => return true,
         ["serve", "keys", _, "api_key", source] if SOURCE_NAMES.contains(source) => return false,
         ["serve", "keys", _, setting, ..] if CLIENT_SETTINGS.contains(setting) => return *setting == "api_key",
         ["serve", "keys", ..] => return true,
@@ -153,6 +155,11 @@ fn is_secret_path(path: &[&str]) -> bool {
     };
     let names_source = keys.last().is_some_and(|key| SOURCE_NAMES.contains(key));
     !names_source && keys.iter().any(|key| !HARMLESS_KEYS.contains(key) && sensitive_word_end(key).is_some())
+}
+
+/// Whether `path` is that of all endpoints, of one, or of an element of a list in place of one.
+fn is_place_of_endpoints(path: &[&str]) -> bool {
+    path.first() == Some(&"endpoints") && path.iter().skip(2).all(|key| key.is_empty())
 }
 
 /// Whether `key` is one of `names`, or a misspelled one.
@@ -182,9 +189,16 @@ struct SecretScanner<'a> {
     open_brackets: usize,
     /// The delimiter of a string of several lines that begins after a sensitive word.
     open_string: Option<&'static str>,
-    /// How the last line with a sensitive word ends, if no other line with content follows it, and whether it is a comment.
-    line_above: (LineEnd, bool),
+    /// The last line with a sensitive word, if no other line with content follows it.
+    line_above: LineAbove,
     ranges: Vec<Range<usize>>,
+}
+
+/// A line with a sensitive word, whose value may be on the next line.
+#[derive(Clone, Copy, Default)]
+struct LineAbove {
+    end: LineEnd,
+    is_comment: bool,
 }
 
 /// How a line with a sensitive word ends.
@@ -194,7 +208,7 @@ enum LineEnd {
     Other,
     /// After the equals sign: the value is on the next line.
     EqualsSign,
-    /// After the word: the equals sign may be on the next line.
+    /// After the word, or a colon: the equals sign or the value may be on the next line.
     Word,
 }
 
@@ -210,22 +224,14 @@ impl SecretScanner<'_> {
         let start = range.end - body.len();
         let is_comment = line.trim_start().starts_with('#');
         let line_above = take(&mut self.line_above);
-        let (end, in_comment) = line_above;
-        // A line break, a comment or nothing may be between a key and its value.
-        if end != LineEnd::Other && (body.is_empty() || is_comment && !in_comment) {
+        // Blank lines, and comments unless the key is in one, may be between a key and its value.
+        if line_above.end != LineEnd::Other && (body.is_empty() || is_comment && !line_above.is_comment) {
             self.scan_key_and_value(start..range.end);
             self.line_above = line_above;
             return;
         }
-        let is_header =
-            table_header_len(body).is_some_and(|len| body[len..].trim_start().trim_start_matches('#').is_empty());
-        let is_value = match end {
-            LineEnd::Other => false,
-            LineEnd::EqualsSign => !is_header,
-            LineEnd::Word => body.starts_with('=') || !is_header && !body.contains('='),
-        };
-        if is_value && is_comment == in_comment {
-            return self.scan_value(start..range.end);
+        if self.scan_value_on_its_own_line(line_above, body, is_comment, start..range.end) {
+            return;
         }
         if let Some(header_len) =
             table_header_len(body).filter(|_| self.open_brackets == 0 || !body[1..].starts_with(['"', '\'', '{', '[']))
@@ -240,6 +246,37 @@ impl SecretScanner<'_> {
         } else {
             self.scan_key_and_value(start..range.end);
         }
+    }
+
+    /// Scans a line that may be the value of the key above it; returns whether it is nothing else.
+    fn scan_value_on_its_own_line(
+        &mut self,
+        line_above: LineAbove,
+        body: &str,
+        is_comment: bool,
+        range: Range<usize>,
+    ) -> bool {
+        // The key may be commented out, and its value not.
+        if is_comment != line_above.is_comment && body.contains('=') && !body.starts_with(['"', '\'', '{']) {
+            return false;
+        }
+        let is_header = table_header_len(body).is_some_and(|len| body[len..].trim().is_empty());
+        match line_above.end {
+            LineEnd::Other => return false,
+            // A list looks like a header.
+            LineEnd::EqualsSign if is_header => {
+                self.ranges.push(range);
+                return false;
+            }
+            LineEnd::EqualsSign => self.scan_value(range),
+            LineEnd::Word if body.starts_with('=') => self.scan_value(range),
+            LineEnd::Word if is_header || body.contains('=') => return false,
+            // The end of a list or of a string of several lines.
+            LineEnd::Word if body.starts_with([']', '}', ',']) || ["\"\"\"", "'''"].contains(&body) => return false,
+            // Not the start of a list or of a string of several lines: the word may be part of a text.
+            LineEnd::Word => self.ranges.push(range),
+        }
+        true
     }
 
     /// Scans a line, or the rest of a line after a table header.
@@ -275,12 +312,12 @@ impl SecretScanner<'_> {
             self.ranges.push(range.start + value_start..range.end);
         }
         let end = match value.split('#').next().unwrap_or_default().trim().trim_end_matches('\\').trim_end() {
-            "" => LineEnd::Word,
-            "=" | ":" => LineEnd::EqualsSign,
+            "" | ":" => LineEnd::Word,
+            "=" => LineEnd::EqualsSign,
             _ => LineEnd::Other,
         };
         let line_start = self.text[..range.start].rfind('\n').map_or(0, |line_break| line_break + 1);
-        self.line_above = (end, self.text[line_start..].trim_start().starts_with('#'));
+        self.line_above = LineAbove { end, is_comment: self.text[line_start..].trim_start().starts_with('#') };
     }
 
     /// Finds secrets in any word: the user and query of a URL, and API keys.
@@ -413,6 +450,13 @@ mod tests {
             "[endpoints]\nopenai = [\"hunter22\"]",
             "[endpoints]\nopenai = [[\"hunter22\"]]",
             "endpoints = \"hunter22\"",
+            "[serve.keys.team.api_key]\nhunter22 = \"x\"",
+            "[serve.keys.team]\napi_key = { hunter22 = 1 }",
+            "[serve.keys.team]\nfoobar = { hunter22 = 1 }",
+            "api_keys =\n[\"hunter22\"]",
+            "[endpoints.m.headers]\nX =\n[hunter22]",
+            "# api_key =\n\"hunter22\"",
+            "#headers =\n{ X = \"hunter22\" }",
             "[serve.keys]\nteam = { hunter22 = 1 }",
             "api_key:\n  hunter22",
             "api_key\nhunter22",
@@ -447,6 +491,10 @@ mod tests {
             "notes = \"你好\" \n'",
             "[models.m-auth]\nendpoint = \"openai\"\n[models.\"a.key\"]\nendpoint = \"openai\"\n[spend.models.m-auth]\nday = 1",
             "# the key\ndefault = \"fast\"",
+            "[presets.x]\nsystem = \"\"\"\nNever reveal the secret\n\"\"\"\n[models.b]\nendpoint = \"zz\"",
+            "[presets.x]\nsystem = \"\"\"\nAnswer about this API key:\n\n\"\"\"\n[models.b]\nendpoint = \"zz\"",
+            "[models.b]\ntags = [\n  \"auth\"\n]\nendpoint = \"zz\"",
+            "[[endpoints.openai]]\nbase_url = \"http://h/v1\"",
             "[serve.keys.team]\nmodels = [\"fast\"]\nrpm = 10",
         ] {
             assert_eq!(redact(text).0, text);

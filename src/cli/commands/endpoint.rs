@@ -1,6 +1,6 @@
 //! `mmchat endpoint`: adds, removes and lists the endpoints of the config.
 
-use std::path::PathBuf;
+use std::{collections::HashSet, path::PathBuf};
 
 use clap::{ArgGroup, Args, Subcommand};
 use serde_json::{Value, json};
@@ -135,18 +135,13 @@ fn own_key_files(config: &Config, endpoint: &str) -> Vec<PathBuf> {
         KeyUser::Client(_) => false,
     });
     let is_unshared = |key: &&KeyUse| !others.iter().any(|other| is_same_source(other.source, key.source));
-    let mut files: Vec<PathBuf> = Vec::new();
-    for key in own.iter().filter(is_unshared) {
-        // Several keys may come from one file.
-        let is_listed = |file: &PathBuf| is_same_source(&KeySource::File(file.clone()), key.source);
-        if let KeySource::File(path) = key.source
-            && path.is_file()
-            && !files.iter().any(is_listed)
-        {
-            files.push(path.clone());
-        }
-    }
-    files
+    // Several keys may come from one file.
+    let mut seen = HashSet::new();
+    let files = own.iter().filter(is_unshared).filter_map(|key| match key.source {
+        KeySource::File(path) if path.is_file() && seen.insert(path.canonicalize().ok()?) => Some(path.clone()),
+        _ => None,
+    });
+    files.collect()
 }
 
 fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {

@@ -7,11 +7,7 @@ use std::{
 
 use crate::{
     config::{Config, template::key_file_path, unique_name},
-    model::{
-        api_key::{ApiKey, KeySource},
-        environment::Environment,
-    },
-    transport::keys::KeyRing,
+    model::api_key::{ApiKey, KeySource},
 };
 
 /// One use of a key in a config.
@@ -56,15 +52,6 @@ pub(crate) fn key_uses(config: &Config) -> impl Iterator<Item = KeyUse<'_>> {
     });
     let clients = config.serve.clients.iter();
     endpoints.chain(clients.map(|client| KeyUse { user: KeyUser::Client(&client.name), source: &client.key }))
-}
-
-/// The keys of endpoints that cannot be used, as far as it is known without running a command or asking for access to the
-/// keyring. The keys of clients are not checked: a server reads them when it starts.
-pub(crate) fn unusable_keys(environment: &Environment, config: &Config) -> Vec<String> {
-    let ring = KeyRing::new(environment.clone());
-    let endpoint_keys = key_uses(config).filter(|key| !matches!(key.user, KeyUser::Client(_)));
-    let unusable = endpoint_keys.filter_map(|key| Some(format!("{}: {}", key.user, ring.check(key.source).err()?)));
-    unusable.collect()
 }
 
 /// Whether both sources are the same key. A file is the same under each of its paths.

@@ -3,6 +3,8 @@
 //! A comment directly above a line or a table header belongs to it. A comment above the first line of an entry that a
 //! blank line separates from it belongs to the section, and moves to what follows, with the blank line.
 
+use std::collections::BTreeMap;
+
 use toml_edit::{Decor, Item, Table, TableLike};
 
 use super::{ConfigEditor, find_key};
@@ -23,13 +25,18 @@ impl ConfigEditor {
             return String::new();
         }
         let first = header_positions(root).into_iter().min();
-        let Some(table) = first.and_then(|first| table_at(root, first)) else { return String::new() };
-        let above = prefix_of(table.decor());
-        let file_comment = detached_comment(&above);
-        let attached = &above[file_comment.len()..];
-        let separator = if attached.trim_start_matches([' ', '\t', '\r']).starts_with('\n') { "" } else { "\n" };
-        table.decor_mut().set_prefix(format!("{separator}{attached}"));
-        file_comment.to_owned()
+        let mut file_comment = String::new();
+        for_each_header(root, &mut |position, table| {
+            if Some(position) == first {
+                let above = prefix_of(table.decor());
+                detached_comment(&above).clone_into(&mut file_comment);
+                let attached = &above[file_comment.len()..];
+                let separator =
+                    if attached.trim_start_matches([' ', '\t', '\r']).starts_with('\n') { "" } else { "\n" };
+                table.decor_mut().set_prefix(format!("{separator}{attached}"));
+            }
+        });
+        file_comment
     }
 
     /// Removes an entry of the table at `path`, the comment directly above it, and the table if it is empty afterwards.
@@ -48,7 +55,10 @@ impl ConfigEditor {
     pub(super) fn remove_key(&mut self, path: &[&str], key: &str) {
         let target = self.target_after(path, key);
         let Some((removed, above)) = self.take(path, key) else { return };
-        match removed.as_table().and_then(|table| first_header(table)?.position()) {
+        if above.trim().is_empty() {
+            return;
+        }
+        match entry_header(&removed).and_then(Table::position) {
             Some(position) => {
                 // At the top of the file, the comment may describe the file instead of the entry.
                 let kept = if self.has_content_before(position) { detached_comment(&above) } else { &above };
@@ -69,7 +79,7 @@ impl ConfigEditor {
     /// Removes a key of the table at `path`; returns its value and the lines above it.
     fn take(&mut self, path: &[&str], key: &str) -> Option<(Item, String)> {
         let item = self.item(path)?.get(key)?;
-        let above = if let Some(header) = item.as_table().and_then(first_header) {
+        let above = if let Some(header) = entry_header(item) {
             prefix_of(header.decor())
         } else {
             let line = [path, &[key], &path_to_line(item).unwrap_or_default()].concat();
@@ -104,15 +114,13 @@ impl ConfigEditor {
     /// Whether the file has keys or other tables before the table at this position.
     fn has_content_before(&self, position: isize) -> bool {
         let root = self.document.as_table();
-        has_lines(root) || header_positions(root).iter().any(|other| *other < position)
+        has_lines(root) || has_header_before(root, position)
     }
 
     /// Puts a comment above its target.
     pub(super) fn insert_comment(&mut self, comment: &str, target: CommentTarget) {
-        if comment.trim().is_empty() {
-            return;
-        }
         match target {
+            _ if comment.trim().is_empty() => {}
             CommentTarget::Line(line) => {
                 let line: Vec<&str> = line.iter().map(String::as_str).collect();
                 let Some((leaf, parents)) = line.split_last() else { return };
@@ -122,17 +130,28 @@ impl ConfigEditor {
                 }
             }
             CommentTarget::TableAfter(position) => {
-                let root = self.document.as_table_mut();
-                let next = header_positions(root).into_iter().filter(|other| *other > position).min();
-                if let Some(next) = next.and_then(|next| table_at(root, next)) {
-                    prepend_comment(next.decor_mut(), comment);
-                } else {
-                    let trailing = self.document.trailing().as_str().unwrap_or_default();
-                    let separator = if trailing.trim().is_empty() { "" } else { "\n" };
-                    let trailing = format!("{}\n{separator}{}", comment.trim_end(), trailing.trim_start());
-                    self.document.set_trailing(trailing);
-                }
+                self.insert_comments_after_tables(vec![(comment.to_owned(), position)]);
             }
+        }
+    }
+
+    /// Puts each comment above the first table whose header follows its position; at the end of the file if there is none.
+    pub(super) fn insert_comments_after_tables(&mut self, comments: Vec<(String, isize)>) {
+        let root = self.document.as_table_mut();
+        let mut headers = header_positions(root);
+        headers.sort_unstable();
+        let mut by_header: BTreeMap<Option<isize>, Vec<String>> = BTreeMap::new();
+        for (comment, position) in comments.into_iter().filter(|(comment, _)| !comment.trim().is_empty()) {
+            let next = headers.partition_point(|header| *header <= position);
+            by_header.entry(headers.get(next).copied()).or_default().push(comment);
+        }
+        let at_the_end = by_header.remove(&None).map(|comments| join_comments(&comments));
+        prepend_comments(root, &by_header);
+        if let Some(comment) = at_the_end {
+            let trailing = self.document.trailing().as_str().unwrap_or_default();
+            let separator = if trailing.trim().is_empty() { "" } else { "\n" };
+            let trailing = format!("{comment}\n{separator}{}", trailing.trim_start());
+            self.document.set_trailing(trailing);
         }
     }
 }
@@ -189,12 +208,16 @@ fn path_to_line(item: &Item) -> Option<Vec<&str>> {
     }
 }
 
+/// The first header of an entry; `None` if the entry begins with a line.
+fn entry_header(item: &Item) -> Option<&Table> {
+    item.as_table().filter(|_| path_to_line(item).is_none()).and_then(first_header)
+}
+
 /// The tables directly below this one, including those of arrays of tables.
 fn child_tables(table: &Table) -> impl Iterator<Item = &Table> {
-    table.iter().flat_map(|(_, item)| match item {
-        Item::Table(inner) => vec![inner],
-        Item::ArrayOfTables(tables) => tables.iter().collect(),
-        _ => Vec::new(),
+    table.iter().flat_map(|(_, item)| {
+        let tables = item.as_array_of_tables().into_iter().flat_map(|tables| tables.iter());
+        item.as_table().into_iter().chain(tables)
     })
 }
 
@@ -203,22 +226,41 @@ fn header_positions(table: &Table) -> Vec<isize> {
     child_tables(table).flat_map(|inner| header_position(inner).into_iter().chain(header_positions(inner))).collect()
 }
 
+fn has_header_before(table: &Table, position: isize) -> bool {
+    let is_before = |inner: &Table| header_position(inner).is_some_and(|own| own < position);
+    child_tables(table).any(|inner| is_before(inner) || has_header_before(inner, position))
+}
+
 /// The first table with a header among this one and those below it.
 fn first_header(table: &Table) -> Option<&Table> {
     let below = child_tables(table).filter_map(first_header);
     Some(table).filter(|table| header_position(table).is_some()).or_else(|| below.min_by_key(|table| table.position()))
 }
 
-/// The table with the header at this position.
-fn table_at(table: &mut Table, position: isize) -> Option<&mut Table> {
-    let children = table.iter_mut().flat_map(|(_, item)| match item {
-        Item::Table(inner) => vec![inner],
-        Item::ArrayOfTables(tables) => tables.iter_mut().collect(),
-        _ => Vec::new(),
+/// Calls `f` for every table below this one that has its own header.
+fn for_each_header(table: &mut Table, f: &mut dyn FnMut(isize, &mut Table)) {
+    for (_, item) in table.iter_mut() {
+        let tables: Vec<&mut Table> = match item {
+            Item::Table(inner) => vec![inner],
+            Item::ArrayOfTables(tables) => tables.iter_mut().collect(),
+            _ => continue,
+        };
+        for inner in tables {
+            if let Some(position) = header_position(inner) {
+                f(position, inner);
+            }
+            for_each_header(inner, f);
+        }
+    }
+}
+
+/// Puts the comments of each header above it.
+fn prepend_comments(root: &mut Table, by_header: &BTreeMap<Option<isize>, Vec<String>>) {
+    for_each_header(root, &mut |position, table| {
+        if let Some(comments) = by_header.get(&Some(position)) {
+            prepend_comment(table.decor_mut(), &join_comments(comments));
+        }
     });
-    children.into_iter().find_map(|inner| {
-        if header_position(inner) == Some(position) { Some(inner) } else { table_at(inner, position) }
-    })
 }
 
 fn header_position(table: &Table) -> Option<isize> {

@@ -4,7 +4,7 @@ use toml_edit::{Array, ArrayOfTables, InlineTable, Item, Key, Table, TableLike, 
 
 use super::{
     ConfigEditor, EditError,
-    comments::{CommentTarget, detached_comment, join_comments, prefix_of, prepend_comment},
+    comments::{detached_comment, join_comments, prefix_of, prepend_comment},
     entries_mut,
     lists::{push_value, remove_values},
 };
@@ -46,9 +46,7 @@ impl ConfigEditor {
         }
         let comment = comment_above_tables(entry);
         replace_keys(entry, values);
-        if let Some((comment, position)) = comment {
-            self.insert_comment(&comment, CommentTarget::TableAfter(position));
-        }
+        self.insert_comments_after_tables(comment.into_iter().collect());
         Ok(())
     }
 
@@ -80,9 +78,7 @@ impl ConfigEditor {
                 without_keys.push(endpoint);
             }
         }
-        for (comment, position) in comments {
-            self.insert_comment(&comment, CommentTarget::TableAfter(position));
-        }
+        self.insert_comments_after_tables(comments);
         for endpoint in without_keys {
             self.remove_key(&["endpoints", &endpoint], "api_key");
             self.remove_key(&["endpoints", &endpoint], "api_keys");

@@ -187,6 +187,13 @@ fn file_comment_is_found_above_arrays_of_tables_and_tables_without_a_header() {
 }
 
 #[test]
+fn comment_above_a_dotted_line_of_an_entry_with_a_header_is_kept() {
+    let config = "# My config\n\nendpoints.e.base_url = \"http://h/v1\"\n[endpoints.e.headers]\nX = \"1\"\n[endpoints.f]\nbase_url = \"http://f/v1\"\n";
+    let text = edited(config, |editor| editor.remove_endpoint("e", true).map(drop));
+    assert_eq!(text, "# My config\n\n[endpoints.f]\nbase_url = \"http://f/v1\"\n");
+}
+
+#[test]
 fn repeated_edits_add_no_blank_lines() {
     let config =
         "# file\n\n# about e\n[endpoints.e]\nbase_url = \"http://h/v1\"\n[models.b]\nendpoint = \"e\"\nmodel = \"b\"\n";

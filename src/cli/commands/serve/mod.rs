@@ -8,11 +8,9 @@ use clap::Args;
 use tokio::net::TcpListener;
 
 mod reload;
+mod unusable_keys;
 
-use crate::cli::{
-    CliError, Context,
-    support::{exit::Exit, key_uses::unusable_keys},
-};
+use crate::cli::{CliError, Context, support::exit::Exit};
 use crate::{
     config::{Config, Flags},
     engine::Engine,
@@ -32,6 +30,7 @@ use crate::{
     },
 };
 use reload::ConfigSource;
+use unusable_keys::unusable_keys;
 
 /// File descriptors reserved for other uses than connections: the record, the log, key sources.
 const RESERVED_FILES: usize = 64;

@@ -9,9 +9,9 @@ use std::{
 use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use tokio::time::sleep;
 
+use super::unusable_keys::unusable_keys;
 use crate::{
     cli::Context,
-    cli::support::key_uses::unusable_keys,
     config::{Config, ConfigError, ConfigText, ResolvedSettings},
     gateway::{Gateway, Log},
     model::environment::Environment,
