@@ -42,7 +42,18 @@ use crate::{
     mmchat ask --continue 12 \"And then?\""
 )]
 pub(crate) struct HistoryArgs {
-    /// Print at most this many conversations, the newest first
+    #[command(flatten)]
+    limit: LimitArgs,
+    #[command(flatten)]
+    list: ListArgs,
+    #[command(subcommand)]
+    command: Option<HistoryCommand>,
+}
+
+/// How much of a list to print.
+#[derive(Debug, Args)]
+struct LimitArgs {
+    /// Print at most this many, the newest first
     #[arg(
         short = 'n',
         long = "most",
@@ -51,11 +62,7 @@ pub(crate) struct HistoryArgs {
         default_value_t = 20,
         help_heading = "Output"
     )]
-    limit: usize,
-    #[command(flatten)]
-    list: ListArgs,
-    #[command(subcommand)]
-    command: Option<HistoryCommand>,
+    most: usize,
 }
 
 #[derive(Debug, Subcommand)]
@@ -65,16 +72,8 @@ enum HistoryCommand {
         mmchat history list -n 100\n  \
         mmchat history list --format json")]
     List {
-        /// Print at most this many conversations
-        #[arg(
-            short = 'n',
-            long = "most",
-            value_name = "NUMBER",
-            allow_negative_numbers = true,
-            default_value_t = 20,
-            help_heading = "Output"
-        )]
-        limit: usize,
+        #[command(flatten)]
+        limit: LimitArgs,
         #[command(flatten)]
         list: ListArgs,
     },
@@ -86,16 +85,8 @@ enum HistoryCommand {
         /// Words that must all occur; words in one pair of quotes must occur as a phrase
         #[arg(value_name = "WORDS", required = true)]
         words: Vec<String>,
-        /// Print at most this many matches, the newest first
-        #[arg(
-            short = 'n',
-            long = "most",
-            value_name = "NUMBER",
-            allow_negative_numbers = true,
-            default_value_t = 20,
-            help_heading = "Output"
-        )]
-        limit: usize,
+        #[command(flatten)]
+        limit: LimitArgs,
         #[command(flatten)]
         list: ListArgs,
     },
@@ -177,9 +168,9 @@ struct PruneArgs {
 
 pub(crate) fn run(args: &HistoryArgs, context: &Context) -> Result<Exit, CliError> {
     match &args.command {
-        None => list(args.limit, &args.list, context)?,
-        Some(HistoryCommand::List { limit, list: list_args }) => list(*limit, list_args, context)?,
-        Some(HistoryCommand::Search { words, limit, list }) => search(words, *limit, list, context)?,
+        None => list(args.limit.most, &args.list, context)?,
+        Some(HistoryCommand::List { limit, list: list_args }) => list(limit.most, list_args, context)?,
+        Some(HistoryCommand::Search { words, limit, list }) => search(words, limit.most, list, context)?,
         Some(HistoryCommand::Show(args)) => show(args, context)?,
         Some(HistoryCommand::Export(args)) => export(args, context)?,
         Some(HistoryCommand::Delete(args)) => delete(args, context)?,

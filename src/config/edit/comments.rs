@@ -30,10 +30,7 @@ impl ConfigEditor {
             if Some(position) == first {
                 let above = prefix_of(table.decor());
                 detached_comment(&above).clone_into(&mut file_comment);
-                let attached = &above[file_comment.len()..];
-                let separator =
-                    if attached.trim_start_matches([' ', '\t', '\r']).starts_with('\n') { "" } else { "\n" };
-                table.decor_mut().set_prefix(format!("{separator}{attached}"));
+                table.decor_mut().set_prefix(after_blank_line(&above[file_comment.len()..]));
             }
         });
         file_comment
@@ -161,9 +158,13 @@ pub(super) fn prepend_comment(decor: &mut Decor, comment: &str) {
     if comment.trim().is_empty() {
         return;
     }
-    let existing = prefix_of(decor);
-    let separator = if existing.trim_start_matches([' ', '\t', '\r']).starts_with('\n') { "" } else { "\n" };
-    decor.set_prefix(format!("{}\n{separator}{existing}", comment.trim_end()));
+    decor.set_prefix(format!("{}\n{}", comment.trim_end(), after_blank_line(&prefix_of(decor))));
+}
+
+/// `text` with a blank line before it.
+fn after_blank_line(text: &str) -> String {
+    let separator = if text.trim_start_matches([' ', '\t', '\r']).starts_with('\n') { "" } else { "\n" };
+    format!("{separator}{text}")
 }
 
 /// Several detached comments as one text.

@@ -136,7 +136,7 @@ fn to_inline_table(table: &dyn TableLike) -> Option<Value> {
     Some(inlined.into())
 }
 
-/// Replaces the keys at the position of the first one and keeps its comments.
+/// Replaces the keys, at the position of the first one, by at least one other; keeps the comments of the first one.
 fn replace_keys(entry: &mut dyn TableLike, mut values: Vec<Value>) {
     for value in &mut values {
         value.decor_mut().clear();
@@ -145,11 +145,7 @@ fn replace_keys(entry: &mut dyn TableLike, mut values: Vec<Value>) {
         0 | 1 => ("api_key", values.pop()),
         _ => ("api_keys", Some(values.into_iter().collect::<Array>().into())),
     };
-    let Some(mut value) = value else {
-        entry.remove("api_key");
-        entry.remove("api_keys");
-        return;
-    };
+    let Some(mut value) = value else { return };
     // toml_edit cannot rename a key in place, so all entries are removed and inserted again in order.
     let keys: Vec<Key> = entry.iter().filter_map(|(key, _)| entry.key(key).cloned()).collect();
     let mut placed = false;
