@@ -64,7 +64,14 @@ fn routing(criterion: &mut Criterion) {
         let mut snapshot = HealthSnapshot::default();
         snapshot.key_salt = "0123456789abcdef".into();
         for (number, target) in (0u64..).zip(&call.candidates) {
-            let attempt = AttemptInfo { target, key: KeyHash(number), key_index: Some(0), sent_at: now, probe: None };
+            let attempt = AttemptInfo {
+                target,
+                key: KeyHash(number),
+                key_index: Some(0),
+                sent_at: now,
+                probe: None,
+                operation: None,
+            };
             snapshot.record_first_delta(
                 &HealthPolicy::default(),
                 &attempt,

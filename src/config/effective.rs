@@ -45,6 +45,7 @@ impl From<&Config> for ConfigFile {
             presets,
             spend,
             serve,
+            policies,
             history: History { store_content, retention_days },
             renamed_keys: _,
             warnings: _,
@@ -61,6 +62,8 @@ impl From<&Config> for ConfigFile {
             presets: presets.iter().map(|preset| (preset.name.clone(), preset.into())).collect(),
             spend: spend_entry(spend),
             serve: serve.into(),
+            retry: policies.into(),
+            availability: policies.into(),
             history: Some(*store_content),
             history_days: retention_days.map(Into::into),
         }

@@ -7,7 +7,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::values::{DurationEntry, KeyEntry, MoneyEntry, OrderedTable, RouteMember, Spanned, nonzero_duration};
+use super::{
+    policies::{AvailabilityEntry, RetryEntry},
+    values::{DurationEntry, KeyEntry, MoneyEntry, OrderedTable, RouteMember, Spanned, nonzero_duration},
+};
 
 /// The config file.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
@@ -35,6 +38,10 @@ pub(crate) struct ConfigFile {
     pub spend: SpendEntry,
     /// Settings of `mmchat serve`.
     pub serve: ServeEntry,
+    /// How often requests are repeated, and for how long.
+    pub retry: RetryEntry,
+    /// When models are tried last, and what requests without an available model do.
+    pub availability: AvailabilityEntry,
     /// Store prompts and answers; default `true`. Metrics (times, tokens, cost) are always stored.
     pub history: Option<bool>,
     /// Days to keep prompts and answers; unlimited by default.

@@ -109,6 +109,8 @@ fn merge(system: ConfigFile, user: ConfigFile) -> ConfigFile {
             models: merge_tables(system.spend.models, user.spend.models),
         },
         serve: merge_serve(system.serve, user.serve),
+        retry: user.retry.or(system.retry),
+        availability: user.availability.or(system.availability),
         history: user.history.or(system.history),
         history_days: user.history_days.or(system.history_days),
     }

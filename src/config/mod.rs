@@ -15,6 +15,7 @@ mod layers;
 mod names;
 mod origin;
 mod parse;
+mod policies;
 pub(crate) mod preset;
 mod redact;
 pub mod renamed_keys;
@@ -49,7 +50,7 @@ pub(crate) use values::parse_duration;
 
 use crate::{
     model::{endpoint::Endpoint, target::Target},
-    routing::{OnFilter, OnIncomplete, RoutePolicy, spend::SpendLimit},
+    routing::{OnFilter, OnIncomplete, RoutePolicy, policies::Policies, spend::SpendLimit},
 };
 
 /// A validated configuration: every name in it is defined.
@@ -77,6 +78,8 @@ pub struct Config {
     pub(crate) spend: Vec<SpendLimit>,
     /// The settings of `mmchat serve`.
     pub(crate) serve: ServeConfig,
+    /// The policies of retries and availability.
+    pub(crate) policies: Policies,
     /// Whether prompts and answers are stored, and for how long.
     pub(crate) history: History,
     /// Old spellings of renamed keys in the file.

@@ -55,8 +55,9 @@ impl Origins {
     /// entry of the other layer.
     fn in_files(&self, path: &[String]) -> Option<String> {
         let names: Vec<&str> = path.iter().map(String::as_str).take(3).collect();
-        // The settings of the server are replaced one by one.
-        let is_setting = matches!(names[..], ["serve", name, ..] if name != "keys");
+        // The settings of the server and the policies are replaced one by one.
+        let is_setting = matches!(names[..], ["serve", name, ..] if name != "keys")
+            || matches!(names[..], ["retry" | "availability", ..]);
         let entry = if is_setting { path } else { &path[..entry_len(&names).min(path.len())] };
         let file = self.files.iter().find(|file| file.line(entry).is_some())?;
         // A line break in the path would end the comment.

@@ -20,7 +20,7 @@ pub(super) fn is_table_path(path: &[Step]) -> bool {
     });
     matches!(
         keys.collect::<Vec<_>>()[..],
-        ["serve" | "spend"]
+        ["serve" | "spend" | "retry" | "availability"]
             | ["endpoints" | "models" | "routes" | "presets", _]
             | ["endpoints" | "models", _, "timeouts"]
             | ["models", _, "price" | "params"]

@@ -409,9 +409,7 @@ pub(crate) fn transport_error(error: TransportError, after_output: bool) -> Call
         TransportErrorKind::Local => ErrorClass::LocalLimit,
     };
     // A retry helps after a short failure, but not with an unknown host name or an invalid certificate.
-    let should_retry =
-        matches!(error.kind, TransportErrorKind::Dns | TransportErrorKind::Tls | TransportErrorKind::Connect)
-            .then_some(false);
+    let should_retry = matches!(error.kind, TransportErrorKind::Dns | TransportErrorKind::Tls).then_some(false);
     CallError { should_retry, ..CallError::from_source(class, error) }
 }
 

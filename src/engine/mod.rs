@@ -10,7 +10,7 @@ use crate::{
     model::target::{Target, TargetId},
     routing::{
         attempt_budget::RetryBudget,
-        health::{Availability, HealthError, HealthStore},
+        health::{Availability, HealthError, HealthKey, HealthMap, HealthStore},
         hedge::HedgeBudget,
         policies::Policies,
         spend::SpendLedger,
@@ -43,12 +43,16 @@ pub use order::ExplainedCandidate;
 pub use record::{AttemptRecord, CallRecord, Completion};
 pub use run::Run;
 
+/// The retry budgets are removed above this number; so many models can only come from invented names.
+const MAX_RETRY_BUDGETS: usize = 1024;
+
 /// Runs plans. One per process: it holds the connections, the resolved keys and the shared limits.
 pub struct Engine {
     transport: Arc<dyn Transport>,
     keys: KeyRing,
     policies: Arc<Policies>,
-    retry_budget: Mutex<RetryBudget>,
+    /// By model at its endpoint.
+    retry_budgets: Mutex<HealthMap<RetryBudget>>,
     hedge_budget: Mutex<HedgeBudget>,
     limiters: limiter::EndpointLimiters,
     rng: Mutex<fastrand::Rng>,
@@ -81,7 +85,7 @@ impl Engine {
         Self {
             transport,
             keys,
-            retry_budget: Mutex::new(RetryBudget::new(policies.retry_budget)),
+            retry_budgets: Mutex::default(),
             hedge_budget: Mutex::new(HedgeBudget::new(policies.hedge)),
             limiters: limiter::EndpointLimiters::default(),
             rng: Mutex::new(fastrand::Rng::new()),
@@ -164,9 +168,15 @@ impl Engine {
         self.rng.lock().f64()
     }
 
-    /// Counts an upstream request; the limit of retries is a share of these.
-    fn count_request(&self, now: tokio::time::Instant) {
-        self.retry_budget.lock().record_request(now.into_std());
+    /// Counts an upstream request to `model`; the limit of retries is a share of these.
+    fn count_request(&self, model: HealthKey, now: tokio::time::Instant) {
+        let mut budgets = self.retry_budgets.lock();
+        // Limited, because clients can invent model names.
+        if budgets.len() >= MAX_RETRY_BUDGETS && !budgets.contains_key(&model) {
+            budgets.clear();
+        }
+        let budget = budgets.entry(model).or_insert_with(|| RetryBudget::new(self.policies.retry_budget));
+        budget.record_request(now.into_std());
     }
 
     /// Counts a call; hedge requests are limited to a share of the calls.
@@ -174,9 +184,10 @@ impl Engine {
         self.hedge_budget().record_call();
     }
 
-    fn take_retry(&self) -> bool {
+    /// Takes a retry of a request to `model` from its budget.
+    fn take_retry(&self, model: HealthKey) -> bool {
         let now = tokio::time::Instant::now().into_std();
-        self.retry_budget.lock().try_retry(now)
+        self.retry_budgets.lock().get_mut(&model).is_none_or(|budget| budget.try_retry(now))
     }
 
     /// The budget of hedge requests.

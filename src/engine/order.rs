@@ -41,16 +41,11 @@ impl Engine {
             .into_iter()
             .map(|index| {
                 let (target, state) = (Arc::clone(&call.candidates[index]), states[index]);
-                let key = if let Availability::Open { cause, .. } = state.availability {
-                    cause
-                } else {
-                    health_keys[index].model
-                };
-                let (health_state, last_error) = self.health.with_snapshot(|snapshot| {
-                    let last_error =
-                        snapshot.entry(key).and_then(|entry| entry.last_error.as_ref()).map(ToString::to_string);
-                    (snapshot.state(state.availability, self.health.now()), last_error)
-                });
+                let restriction = state.availability.restriction();
+                let key = restriction.map_or(health_keys[index].model, |restriction| restriction.cause);
+                let health_state = HealthState::of(state.availability);
+                let last_error =
+                    self.health.with_snapshot(|snapshot| Some(snapshot.entry(key)?.last_error.as_ref()?.to_string()));
                 let reached_limit = self.ledger.as_ref().map(|ledger| ledger.reached_limit(&target));
                 let (spend_limit_reached, spend_check_error) = match reached_limit {
                     Some(Ok(Some(reached))) => (Some(reached.to_string()), None),
@@ -61,7 +56,7 @@ impl Engine {
                     target,
                     state,
                     health_state,
-                    last_error: last_error.filter(|_| state.availability != Availability::Closed),
+                    last_error: last_error.filter(|_| state.availability != Availability::Available),
                     spend_limit_reached,
                     spend_check_error,
                 }
@@ -77,7 +72,7 @@ impl Engine {
         self.order_candidates(call).2
     }
 
-    fn order_candidates(&self, call: &Call) -> (Vec<TargetHealthKeys>, Vec<CandidateState>, Vec<usize>) {
+    fn order_candidates(&self, call: &Call) -> (Vec<Arc<TargetHealthKeys>>, Vec<CandidateState>, Vec<usize>) {
         self.health.load(&self.keys);
         let policy = call.route.clone().unwrap_or_default();
         let health_keys = self.health.health_keys(&call.candidates, &self.keys);
@@ -93,7 +88,7 @@ impl Engine {
         call: &Call,
         policy: &RoutePolicy,
         candidates: &[Arc<Target>],
-        health_keys: &[TargetHealthKeys],
+        health_keys: &[Arc<TargetHealthKeys>],
     ) -> Vec<CandidateState> {
         let (tokens, max_tokens) = (call.estimated_prompt_tokens, call.request.max_tokens());
         let mut weights = call.candidates.iter().zip(policy.weights.iter().copied().chain(std::iter::repeat(1)));

@@ -30,12 +30,14 @@ pub(super) fn response_status(record: &CallRecord, error: &CallError) -> StatusC
             status => status,
         },
         C::Context | C::Filter => StatusCode::BAD_REQUEST,
+        C::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
         C::Model => StatusCode::NOT_FOUND,
         C::Rate | C::Spend => StatusCode::TOO_MANY_REQUESTS,
         C::Overloaded | C::NoChannel | C::LocalLimit => StatusCode::SERVICE_UNAVAILABLE,
         C::Timeout | C::GatewayTimeout => StatusCode::GATEWAY_TIMEOUT,
         C::Auth
         | C::Forbidden
+        | C::Blocked
         | C::Quota
         | C::Connect
         | C::Reset
@@ -54,7 +56,7 @@ pub(super) fn response_status(record: &CallRecord, error: &CallError) -> StatusC
 pub(super) fn error_type(class: ErrorClass) -> &'static str {
     use ErrorClass as C;
     match class {
-        C::Request | C::Context | C::Filter | C::Model => "invalid_request_error",
+        C::Request | C::Context | C::TooLarge | C::Filter | C::Model => "invalid_request_error",
         C::Rate => "rate_limit_error",
         C::Spend => "insufficient_quota",
         C::Overloaded | C::NoChannel | C::LocalLimit => "overloaded_error",
@@ -109,6 +111,7 @@ pub(super) fn error_body(request_id: &str, record: &CallRecord, error: &CallErro
         "mmchat": {
             "class": error.class.as_str(),
             "request_id": request_id,
+            "remembered": error.remembered,
             "attempts": attempts.collect::<Vec<_>>(),
         },
     }})
@@ -119,6 +122,26 @@ pub(super) fn shortest_retry_after(record: &CallRecord, error: &CallError) -> Op
     let errors = record.attempts.iter().filter_map(|attempt| attempt.error.as_ref()).chain([error]);
     let now = Timestamp::now();
     errors.filter_map(|error| Some(error.retry_after.as_ref()?.delay_from(now))).min()
+}
+
+/// Whether the same request fails again at once, so that the client should not retry it.
+pub(super) fn is_permanent(class: ErrorClass) -> bool {
+    use ErrorClass as C;
+    matches!(
+        class,
+        C::Request
+            | C::Context
+            | C::TooLarge
+            | C::Filter
+            | C::Auth
+            | C::Forbidden
+            | C::Blocked
+            | C::Quota
+            | C::Model
+            | C::Path
+            | C::Redirect
+            | C::Spend
+    )
 }
 
 /// The record of a call that failed with `error`.

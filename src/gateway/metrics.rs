@@ -276,9 +276,9 @@ impl Metrics {
         }
         for target in &config.models {
             let state = match deps.engine.availability(target) {
-                Availability::Closed => 0,
+                Availability::Available => 0,
                 Availability::HalfOpen => 1,
-                Availability::Open { .. } => 2,
+                Availability::Restricted(_) => 2,
             };
             let labels = model_labels(config, target);
             self.breaker_state.get_or_create(&labels).set(state);

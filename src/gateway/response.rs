@@ -12,7 +12,7 @@ use serde_json::Value;
 use tokio::time::sleep_until;
 
 use super::{
-    failure::{error_body, response_status, shortest_retry_after},
+    failure::{error_body, is_permanent, response_status, shortest_retry_after},
     in_flight::InFlightRequest,
     rejection::Rejection,
     request_context::ResponseOptions,
@@ -21,7 +21,7 @@ use super::{
 
 use crate::{
     engine::{CallRecord, Event, EventKind},
-    model::{Answer, Delta, ErrorClass, ModelRequest},
+    model::{Answer, Delta, ModelRequest},
     protocol::{
         CallError, Frame, FrameKind,
         openai::server::{self, ChunkWriter},
@@ -205,12 +205,14 @@ pub(super) fn insert_request_id(response: &mut Response<Body>, request_id: &str)
 pub(super) fn error_response(request_id: &str, record: &CallRecord, error: &CallError) -> Response<Body> {
     let status = response_status(record, error);
     let mut response = json_response(status, &error_body(request_id, record, error));
-    // All candidates were tried already; a retry by the client would repeat them.
-    response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
-    if let StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE = status
-        && error.class != ErrorClass::Spend
-    {
-        let retry_after = shortest_retry_after(record, error).unwrap_or(Duration::from_secs(1));
+    if is_permanent(error.class) {
+        response.headers_mut().insert("x-should-retry", HeaderValue::from_static("false"));
+        return response;
+    }
+    // Without `x-should-retry`, the client's library decides, as if it had asked the service itself.
+    let is_busy = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
+    let retry_after = shortest_retry_after(record, error).or(is_busy.then_some(Duration::from_secs(1)));
+    if let Some(retry_after) = retry_after {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after_value(retry_after));
     }
     response
@@ -246,6 +248,7 @@ mod tests {
     use super::*;
     use crate::{
         gateway::failure::failed_record,
+        model::ErrorClass,
         protocol::{RetryAfter, RetryWhen},
     };
 
@@ -263,11 +266,26 @@ mod tests {
                 |wait_ms| RetryAfter { raw: String::new(), when: RetryWhen::After(Duration::from_millis(wait_ms)) };
             let error = CallError { retry_after: wait_ms.map(after), ..CallError::new(class, "no") };
             let response = error_response("id", &failed_record(&error), &error);
-            assert_eq!(response.headers()["x-should-retry"], "false");
+            assert_eq!(response.headers().get("x-should-retry"), None, "{class}");
             response.headers().get(header::RETRY_AFTER).map(|value| value.to_str().expect("ASCII header").to_owned())
         };
         assert_eq!(retry_after(ErrorClass::Rate, Some(1500)).as_deref(), Some("2"));
         assert_eq!(retry_after(ErrorClass::Overloaded, None).as_deref(), Some("1"));
-        assert_eq!(retry_after(ErrorClass::Server, Some(1500)), None);
+        assert_eq!(retry_after(ErrorClass::Server, Some(1500)).as_deref(), Some("2"));
+        assert_eq!(retry_after(ErrorClass::Server, None), None);
+    }
+
+    #[test]
+    fn permanent_failures_are_not_retried_by_clients() {
+        let should_retry = |class| {
+            let error = CallError::new(class, "no");
+            error_response("id", &failed_record(&error), &error).headers().get("x-should-retry").cloned()
+        };
+        for class in [ErrorClass::Auth, ErrorClass::Quota, ErrorClass::Model, ErrorClass::Context, ErrorClass::Spend] {
+            assert_eq!(should_retry(class), Some(HeaderValue::from_static("false")), "{class}");
+        }
+        for class in [ErrorClass::Server, ErrorClass::Connect, ErrorClass::Timeout, ErrorClass::NoChannel] {
+            assert_eq!(should_retry(class), None, "{class}");
+        }
     }
 }

@@ -13,7 +13,6 @@ use crate::{
     engine::plan::Call,
     model::{ChatRequest, ModelRequest},
     protocol::openai::server,
-    routing::health::Availability,
 };
 use std::sync::Arc;
 
@@ -56,10 +55,7 @@ pub(super) fn status_body(gateway: &Gateway, current: &ConfigGeneration) -> Valu
     let models = current.config.models.iter().map(|target| {
         let call = Call::single(target.id.0.clone(), Arc::clone(&request), Arc::clone(target));
         let explained = engine.explain(&call).pop().expect("a single-model call has one candidate");
-        let until = match explained.state.availability {
-            Availability::Closed | Availability::HalfOpen => None,
-            Availability::Open { until, .. } => Some(until.to_string()),
-        };
+        let until = explained.state.availability.until().map(|until| until.to_string());
         json!({
             "model": target.id.0,
             "endpoint": target.endpoint.name,

@@ -40,12 +40,16 @@ pub enum ErrorClass {
     Auth,
     /// The API key is valid but not permitted to do this.
     Forbidden,
+    /// 403 without a reason, such as the page of a firewall.
+    Blocked,
     /// Model unknown to the service.
     Model,
     /// No API at this URL.
     Path,
     /// The prompt exceeds the context window of the model.
     Context,
+    /// The request has more bytes than the service accepts.
+    TooLarge,
     /// Prompt or answer rejected by a content policy.
     Filter,
     /// Request invalid for any other reason.
@@ -92,24 +96,28 @@ impl ErrorClass {
         }
     }
 
-    /// Reporting priority: when several candidates failed, the error with the highest value is reported.
+    /// Reporting priority: when several candidates failed, the error with the highest value is reported. After the
+    /// request's own errors come those that end soonest: a client that retries is told of them, not of a backup whose
+    /// key is wrong.
     #[must_use]
     pub fn priority(self) -> u8 {
         match self {
-            Self::Request | Self::Context | Self::Filter => 9,
-            Self::Auth | Self::Forbidden => 8,
-            Self::Quota => 7,
-            Self::Rate => 6,
-            Self::Model | Self::Path | Self::NoChannel | Self::Redirect => 5,
+            Self::Request => 9,
+            Self::Rate => 8,
+            Self::Overloaded => 7,
             Self::Server
-            | Self::Overloaded
             | Self::GatewayTimeout
             | Self::Conflict
+            | Self::Connect
+            | Self::Reset
+            | Self::Timeout
             | Self::InvalidResponse
-            | Self::InStream => 4,
-            Self::Connect | Self::Reset | Self::Spend | Self::LocalLimit => 3,
-            Self::Timeout => 2,
-            Self::Incomplete | Self::InvalidChunk => 1,
+            | Self::InStream => 6,
+            Self::Context | Self::TooLarge | Self::Filter => 5,
+            Self::Incomplete | Self::InvalidChunk | Self::LocalLimit => 4,
+            Self::NoChannel | Self::Blocked | Self::Model | Self::Path | Self::Redirect => 3,
+            Self::Quota | Self::Forbidden | Self::Auth => 2,
+            Self::Spend => 1,
         }
     }
 }
@@ -129,7 +137,7 @@ mod tests {
         let names: Vec<_> = ErrorClass::ALL.iter().map(|class| class.as_str()).collect();
         assert_eq!(names[..3], ["connect", "reset", "timeout"]);
         assert_eq!(
-            names[18..],
+            names[20..],
             ["invalid-response", "in-stream", "incomplete", "invalid-chunk", "spend", "local-limit"]
         );
         for name in names {
@@ -138,9 +146,9 @@ mod tests {
     }
 
     #[test]
-    fn request_error_outranks_auth_error_and_auth_error_outranks_connect_error() {
-        assert!(ErrorClass::Request.priority() > ErrorClass::Auth.priority());
-        assert!(ErrorClass::Auth.priority() > ErrorClass::Connect.priority());
-        assert!(ErrorClass::Connect.priority() > ErrorClass::Timeout.priority());
+    fn recoverable_errors_outrank_permanent_ones() {
+        use ErrorClass as C;
+        let ranked = [C::Request, C::Rate, C::Overloaded, C::Server, C::Context, C::LocalLimit, C::Model, C::Auth];
+        assert!(ranked.windows(2).all(|pair| pair[0].priority() > pair[1].priority()));
     }
 }

@@ -37,7 +37,8 @@ pub struct OpaqueRequest {
 }
 
 /// Operations other than chat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, strum::IntoStaticStr)]
+#[strum(serialize_all = "kebab-case")]
 pub enum Operation {
     /// Text completion (legacy API).
     Completions,
@@ -92,6 +93,25 @@ impl ModelRequest {
         match self {
             Self::Chat(chat) => chat.stream,
             Self::Opaque(opaque) => opaque.stream,
+        }
+    }
+
+    /// The operation, unless it is a chat.
+    #[must_use]
+    pub fn operation(&self) -> Option<Operation> {
+        match self {
+            Self::Chat(_) => None,
+            Self::Opaque(opaque) => Some(opaque.operation),
+        }
+    }
+
+    /// Whether processing it twice has an effect beyond the cost of an answer: it makes images or audio, is stored by the
+    /// service, or uses tools that the service runs.
+    #[must_use]
+    pub fn is_unsafe_to_repeat(&self) -> bool {
+        match self {
+            Self::Chat(chat) => chat.params.is_unsafe_to_repeat(),
+            Self::Opaque(opaque) => opaque.operation == Operation::Images,
         }
     }
 
@@ -286,6 +306,19 @@ impl Params {
     #[must_use]
     pub fn choice_count(&self) -> Option<u64> {
         self.extra.get("n").and_then(Value::as_u64).filter(|&count| count > 0)
+    }
+
+    fn is_unsafe_to_repeat(&self) -> bool {
+        let list = |name: &str| self.extra.get(name).and_then(Value::as_array).into_iter().flatten();
+        let is_set =
+            |name: &str| self.extra.get(name).is_some_and(|value| !value.is_null() && *value != Value::Bool(false));
+        let is_run_by_client = |tool: &Value| {
+            tool.get("type").and_then(Value::as_str).is_none_or(|kind| matches!(kind, "function" | "custom"))
+        };
+        is_set("store")
+            || is_set("web_search_options")
+            || list("modalities").any(|modality| modality != "text")
+            || list("tools").any(|tool| !is_run_by_client(tool))
     }
 
     /// Returns these parameters with the set values of `overrides` replacing them.

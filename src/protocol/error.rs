@@ -4,7 +4,7 @@ use std::{error::Error, fmt, sync::Arc};
 
 use http::{HeaderMap, StatusCode};
 
-use super::retry_after::RetryAfter;
+use super::{error_phrases as phrases, retry_after::RetryAfter};
 use crate::model::{
     ErrorClass,
     sanitize::{one_line, truncate_chars},
@@ -35,6 +35,8 @@ pub struct CallError {
     pub server: ServerKind,
     /// Whether a retry on the same endpoint can succeed, if known: from the `x-should-retry` header, or set by mmchat.
     pub should_retry: Option<bool>,
+    /// It is the last error of the service, for a request that was not sent.
+    pub remembered: bool,
     /// A hint for the user.
     pub hint: Option<String>,
     /// The error of a lower layer that caused it. The message contains its relevant part, without secrets.
@@ -103,6 +105,7 @@ impl CallError {
             request_id: None,
             server: ServerKind::Other,
             should_retry: None,
+            remembered: false,
             hint: None,
             source: None,
         }
@@ -174,100 +177,109 @@ pub struct ErrorSignals<'a> {
     pub message: &'a str,
     /// Whether the response has a Retry-After, in a header or in the body.
     pub retry_after: bool,
+    /// Whether the body is a page or empty, and no error in words.
+    pub is_page: bool,
 }
 
-const CONTEXT_PHRASES: &[&str] = &[
-    "context_length_exceeded",
-    "context length",
-    "context size",
-    "context window",
-    "contextwindowexceeded",
-    "exceed_context_size",
-    "exceeds the available context",
-    "prompt is too long",
-    "input is too long",
-    "input length and `max_tokens` exceed",
-    "range of input length should be",
-    "maximum number of tokens",
-    "longer than the model's context",
-    "reduce the length of the messages",
-    "上下文长度",
-    "输入长度超",
-];
-const FILTER_PHRASES: &[&str] = &[
-    "content_policy_violation",
-    "contentpolicyviolation",
-    "content_filter",
-    "content management policy",
-    "data_inspection_failed",
-    "datainspectionfailed",
-    "inappropriate content",
-    "responsibleaipolicyviolation",
-    "敏感内容",
-];
-const QUOTA_PHRASES: &[&str] = &[
-    "insufficient_quota",
-    "insufficient_user_quota",
-    "billing_hard_limit",
-    "billing_not_active",
-    "exceeded your current quota",
-    "insufficient balance",
-    "insufficient_balance",
-    "insufficient credits",
-    "credit balance is too low",
-    "arrearage",
-    "余额不足",
-    "额度不足",
-    "额度已用尽",
-    "欠费",
-];
-const KEY_PHRASES: &[&str] = &[
-    "invalid_api_key",
-    "invalid api key",
-    "incorrect api key",
-    "api key not valid",
-    "api_key_invalid",
-    "invalid_authentication",
-    "authentication_error",
-    "authenticationerror",
-    "无效的令牌",
-];
-const CHANNEL_PHRASES: &[&str] =
-    &["no available channel", "no_available_channel", "model_not_found", "无可用渠道", "无可用的渠道", "no channel"];
-
-/// Maps an error to its class. Where status and text disagree, the text of the JSON body wins (except for 401 and 402),
-/// since gateways forward errors under a status of their own.
+/// Maps an error to its class. Where status and text disagree, the text of the body wins, since gateways forward errors
+/// under a status of their own.
 #[must_use]
 pub fn classify(signals: ErrorSignals<'_>) -> Option<ErrorClass> {
-    let code = signals.code.to_lowercase();
-    let message = signals.message.to_lowercase();
-    let contains = |phrases: &[&str]| phrases.iter().any(|phrase| code.contains(phrase) || message.contains(phrase));
-    let status = signals.status.or_else(|| status_from_code(&code));
-    // A quota error with a Retry-After is a rate limit.
-    let is_quota = contains(QUOTA_PHRASES) && !signals.retry_after;
-
+    use ErrorClass as C;
+    let text = ErrorText::new(signals);
+    let status = signals.status.or_else(|| status_from_code(&text.code));
     Some(match status {
-        Some(401) => ErrorClass::Auth,
-        Some(402) => ErrorClass::Quota,
-        Some(400 | 413 | 422 | 500..=599) | None if contains(CONTEXT_PHRASES) => ErrorClass::Context,
-        Some(400 | 403 | 422 | 500..=502) | None if contains(FILTER_PHRASES) => ErrorClass::Filter,
-        Some(400 | 403 | 429 | 500..=503) | None if is_quota => ErrorClass::Quota,
-        Some(400 | 403 | 500 | 502) | None if contains(KEY_PHRASES) => ErrorClass::Auth,
-        Some(403) => ErrorClass::Forbidden,
-        Some(404 | 405) if is_unknown_model(&code, &message) => ErrorClass::Model,
-        Some(404 | 405) => ErrorClass::Path,
-        Some(400) if is_unknown_model(&code, &message) => ErrorClass::Model,
-        Some(408 | 504 | 524) => ErrorClass::GatewayTimeout,
-        Some(409 | 425) => ErrorClass::Conflict,
-        Some(429) => ErrorClass::Rate,
-        Some(503) if contains(CHANNEL_PHRASES) => ErrorClass::NoChannel,
-        Some(503 | 529) => ErrorClass::Overloaded,
-        Some(500..=599) if code.contains("overloaded_error") => ErrorClass::Overloaded,
-        Some(500..=599) => ErrorClass::Server,
-        Some(300..=399) => ErrorClass::Redirect,
-        Some(400..=499) => ErrorClass::Request,
+        Some(401) if text.is_quota() => C::Quota,
+        Some(401) => C::Auth,
+        Some(402) => C::Quota,
+        Some(403) => text.forbidden_class(signals.is_page),
+        Some(404 | 405 | 410) if signals.is_page || text.is_path() => C::Path,
+        Some(404 | 405 | 410) => C::Model,
+        Some(408 | 504 | 524) => C::GatewayTimeout,
+        Some(409 | 425) => C::Conflict,
+        Some(413) => text.named_class().unwrap_or(C::TooLarge),
+        Some(424) => C::Server,
+        Some(429) => match text.named_class() {
+            Some(class @ (C::Quota | C::Auth | C::Overloaded)) => class,
+            _ => C::Rate,
+        },
+        Some(503) if text.contains(phrases::CHANNEL) || text.code.contains("model_not_found") => C::NoChannel,
+        Some(500..=599) if text.contains(phrases::OVERLOADED) => C::Overloaded,
+        Some(503 | 529) => text.named_class().unwrap_or(C::Overloaded),
+        Some(500..=599) => text.named_class().unwrap_or(C::Server),
+        Some(300..=399) => C::Redirect,
+        Some(400..=499) => text.named_class().unwrap_or(C::Request),
+        None => return text.named_class(),
         _ => return None,
     })
+}
+
+/// The text of an error in lowercase.
+struct ErrorText {
+    code: String,
+    message: String,
+    has_retry_after: bool,
+}
+
+impl ErrorText {
+    fn new(signals: ErrorSignals<'_>) -> Self {
+        Self {
+            code: signals.code.to_lowercase(),
+            message: signals.message.to_lowercase(),
+            has_retry_after: signals.retry_after,
+        }
+    }
+
+    fn contains(&self, phrases: &[&str]) -> bool {
+        phrases.iter().any(|phrase| self.code.contains(phrase) || self.message.contains(phrase))
+    }
+
+    /// The class that the text names, whatever the status.
+    fn named_class(&self) -> Option<ErrorClass> {
+        use ErrorClass as C;
+        let named = [
+            (C::Context, self.contains(phrases::CONTEXT)),
+            (C::Filter, self.contains(phrases::FILTER)),
+            (C::Quota, self.is_quota()),
+            (C::Rate, self.contains(phrases::RATE)),
+            (C::Auth, self.contains(phrases::KEY)),
+            (C::Forbidden, self.contains(phrases::FORBIDDEN)),
+            (C::Model, self.is_model()),
+            (C::TooLarge, self.contains(phrases::TOO_LARGE)),
+            (C::Overloaded, self.contains(phrases::OVERLOADED)),
+        ];
+        named.into_iter().find_map(|(class, is_named)| is_named.then_some(class))
+    }
+
+    /// The class of a 403, which may be about the key, the account, the model or one prompt.
+    fn forbidden_class(&self, is_page: bool) -> ErrorClass {
+        use ErrorClass as C;
+        match self.named_class() {
+            // Another key may have access to the model.
+            Some(C::Model) => C::Forbidden,
+            Some(class) => class,
+            None if is_page || self.contains(phrases::BLOCKED) => C::Blocked,
+            None if self.contains(phrases::UNSUPPORTED) => C::Request,
+            None => C::Forbidden,
+        }
+    }
+
+    /// A quota with a Retry-After, or for a minute or a day, is a rate limit.
+    fn is_quota(&self) -> bool {
+        let is_rate = || self.has_retry_after || self.contains(phrases::RATE);
+        self.contains(phrases::QUOTA) || (self.contains(phrases::QUOTA_OR_RATE) && !is_rate())
+    }
+
+    fn is_model(&self) -> bool {
+        let names_model = self.message.contains("model") || self.message.contains("模型");
+        self.contains(phrases::MODEL)
+            || (names_model && phrases::MISSING.iter().any(|phrase| self.message.contains(phrase)))
+    }
+
+    fn is_path(&self) -> bool {
+        let is_bare = matches!(self.message.trim().trim_end_matches('.'), "" | "not found" | "404 not found");
+        is_bare || phrases::PATH.iter().any(|phrase| self.message.contains(phrase))
+    }
 }
 
 /// The HTTP status that an error code inside a stream corresponds to.
@@ -289,14 +301,6 @@ fn status_from_code(code: &str) -> Option<u16> {
         ("unavailable", 503),
     ];
     CODES.iter().find(|(part, _)| code.contains(part)).map(|&(_, status)| status)
-}
-
-fn is_unknown_model(code: &str, message: &str) -> bool {
-    const NOT_FOUND: &[&str] = &["not found", "not exist", "no such model", "unknown model", "invalid model", "不存在"];
-    code.contains("model_not_found")
-        || code.contains("invalid_model")
-        || ((message.contains("model") || message.contains("模型"))
-            && NOT_FOUND.iter().any(|phrase| message.contains(phrase)))
 }
 
 /// A service's text as one line, truncated to a length that fits a terminal.
@@ -337,7 +341,7 @@ mod tests {
     use super::*;
 
     fn class(status: u16, code: &str, message: &str) -> ErrorClass {
-        classify(ErrorSignals { status: Some(status), code, message, retry_after: false })
+        classify(ErrorSignals { status: Some(status), code, message, ..ErrorSignals::default() })
             .expect("an error status has a class")
     }
 
@@ -371,7 +375,7 @@ mod tests {
             (409, "", "", C::Conflict),
             (301, "", "", C::Redirect),
             (422, "", "Unexpected fields", C::Request),
-            (413, "", "too large", C::Request),
+            (413, "", "too large", C::TooLarge),
         ];
         for (status, code, message, want) in cases {
             assert_eq!(class(status, code, message), want, "{status} {code} {message}");

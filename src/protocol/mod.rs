@@ -18,6 +18,7 @@ use crate::model::{
 };
 
 pub mod error;
+mod error_phrases;
 pub mod framing;
 pub mod openai;
 

@@ -26,6 +26,12 @@ pub enum RetryWhen {
 }
 
 impl RetryAfter {
+    /// A delay that mmchat has computed.
+    #[must_use]
+    pub fn after(delay: Duration) -> Self {
+        Self::with_delay(&format!("{:.0}", delay.as_secs_f64().ceil()), delay)
+    }
+
     /// The delay from `now`; zero when the time has passed.
     #[must_use]
     pub fn delay_from(&self, now: Timestamp) -> Duration {

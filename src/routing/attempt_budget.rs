@@ -1,7 +1,7 @@
-//! Limits the candidates and retries of one call, and the retries of all calls together.
+//! Limits the candidates and retries of one call, and the retries on one model at one endpoint.
 //!
-//! A failing service must not receive several times the load of a healthy one; the shared limit keeps a short outage
-//! from multiplying the load.
+//! A failing service must not receive several times the load of a healthy one. The limit counts for each model and
+//! endpoint apart, so that the outage of one service does not use up the retries of another.
 
 use std::{
     collections::VecDeque,
@@ -13,39 +13,73 @@ use std::{
 pub struct AttemptPolicy {
     /// Maximum candidates that one call tries, each once.
     pub max_candidates: usize,
-    /// Retries on the same endpoint.
+    /// Retries on the same endpoint at once, before the next candidate is tried.
     pub retries: usize,
+    /// Further attempts when all candidates have failed, as the official client libraries make them.
+    pub further_attempts: usize,
+    /// Maximum attempts of a call for which no candidate is available.
+    pub restricted_attempts: usize,
 }
 
 impl Default for AttemptPolicy {
     fn default() -> Self {
-        Self { max_candidates: 8, retries: 1 }
+        Self { max_candidates: 8, retries: 1, further_attempts: 2, restricted_attempts: 2 }
     }
 }
 
 /// The attempts that one call has left.
 #[derive(Clone, Copy, Debug)]
 pub struct AttemptBudget {
+    policy: AttemptPolicy,
     candidates: usize,
     retries: usize,
+    further_attempts: usize,
+    /// The attempts left, further ones included, of a call for which no candidate is available.
+    restricted_attempts: Option<usize>,
 }
 
 impl AttemptBudget {
     /// The budget of a new call.
     #[must_use]
     pub fn new(policy: AttemptPolicy) -> Self {
-        Self { candidates: policy.max_candidates, retries: policy.retries }
+        let AttemptPolicy { max_candidates, retries, further_attempts, .. } = policy;
+        Self { policy, candidates: max_candidates, retries, further_attempts, restricted_attempts: None }
+    }
+
+    /// Limits a call for which no candidate is available.
+    pub fn limit_to_restricted(&mut self) {
+        self.restricted_attempts = Some(self.policy.restricted_attempts);
+        self.retries = 0;
+    }
+
+    /// Without further attempts after the last candidate, for a client that retries itself.
+    #[must_use]
+    pub fn without_further_attempts(self) -> Self {
+        Self { further_attempts: 0, ..self }
+    }
+
+    /// The number of further attempts made so far, if another one is allowed.
+    #[must_use]
+    pub fn further_attempt(&self) -> Option<usize> {
+        (self.further_attempts > 0 && self.restricted_attempts != Some(0))
+            .then(|| self.policy.further_attempts.saturating_sub(self.further_attempts))
+    }
+
+    /// Uses up one further attempt.
+    pub fn use_further_attempt(&mut self) {
+        self.further_attempts = self.further_attempts.saturating_sub(1);
     }
 
     /// The number of candidates that may still be tried.
     #[must_use]
     pub fn candidates(&self) -> usize {
-        self.candidates
+        self.candidates.min(self.restricted_attempts.unwrap_or(usize::MAX))
     }
 
     /// Uses up one candidate.
     pub fn use_candidate(&mut self) {
         self.candidates = self.candidates.saturating_sub(1);
+        self.restricted_attempts = self.restricted_attempts.map(|attempts| attempts.saturating_sub(1));
     }
 
     /// Whether another retry is allowed.
@@ -60,20 +94,20 @@ impl AttemptBudget {
     }
 }
 
-/// The limit of retries of all requests.
+/// The limit of retries on one model at one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryBudgetPolicy {
     /// Requests and retries older than this are not counted.
     pub window: Duration,
     /// Retries that are always allowed in a window.
     pub min_retries: usize,
-    /// One retry is allowed for this many requests.
-    pub requests_per_retry: usize,
+    /// Retries in percent of the requests.
+    pub max_percent: u32,
 }
 
 impl Default for RetryBudgetPolicy {
     fn default() -> Self {
-        Self { window: Duration::from_secs(10), min_retries: 3, requests_per_retry: 5 }
+        Self { window: Duration::from_secs(10), min_retries: 3, max_percent: 20 }
     }
 }
 
@@ -89,7 +123,7 @@ pub struct RetryBudget {
 const MAX_RECORDED: usize = 10_000;
 
 impl RetryBudget {
-    /// The budget at the start of the process.
+    /// The budget before the first request.
     #[must_use]
     pub fn new(policy: RetryBudgetPolicy) -> Self {
         Self { policy, requests: VecDeque::new(), retries: VecDeque::new() }
@@ -106,7 +140,7 @@ impl RetryBudget {
     /// Takes one retry from the budget; returns false if the budget is used up.
     pub fn try_retry(&mut self, now: Instant) -> bool {
         self.expire(now);
-        let share = self.requests.len() / self.policy.requests_per_retry.max(1);
+        let share = self.requests.len() * self.policy.max_percent as usize / 100;
         let is_allowed = self.retries.len() < share.max(self.policy.min_retries);
         if is_allowed {
             self.retries.push_back(now);
@@ -145,7 +179,7 @@ mod tests {
         fn retries_never_exceed_the_ratio_for_any_sequence(
             steps in proptest::collection::vec((0u64..2000, proptest::bool::ANY), 1..400),
         ) {
-            let policy = RetryBudgetPolicy { window: Duration::from_secs(7), min_retries: 2, requests_per_retry: 4 };
+            let policy = RetryBudgetPolicy { window: Duration::from_secs(7), min_retries: 2, max_percent: 25 };
             let (mut budget, start) = (RetryBudget::new(policy), Instant::now());
             let (mut now, mut requests, mut retries) = (start, Vec::new(), Vec::new());
             for (wait, is_retry) in steps {
@@ -156,7 +190,7 @@ mod tests {
                     continue;
                 }
                 let in_window = |times: &[Instant]| times.iter().filter(|time| now - **time < policy.window).count();
-                let limit = (in_window(&requests) / policy.requests_per_retry).max(policy.min_retries);
+                let limit = (in_window(&requests) * policy.max_percent as usize / 100).max(policy.min_retries);
                 let is_allowed = budget.try_retry(now);
                 proptest::prop_assert_eq!(is_allowed, in_window(&retries) < limit);
                 if is_allowed {

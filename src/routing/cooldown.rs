@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 
 use crate::{model::ErrorClass, protocol::CallError};
 
@@ -18,6 +19,8 @@ pub enum HealthEffect {
     Cooldown {
         /// What the cooldown applies to.
         scope: CooldownScope,
+        /// What requests may still be sent during it.
+        kind: CooldownKind,
         /// The duration that the service requests.
         requested: Option<Duration>,
         /// The duration if the service requests none.
@@ -25,11 +28,26 @@ pub enum HealthEffect {
     },
 }
 
+/// What a cooldown means for requests that have no other candidate; see `last_resort`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CooldownKind {
+    /// Soft: the service is busy and named no time.
+    #[default]
+    Backoff,
+    /// Soft: the service named the time of the next request.
+    RetryAfter,
+    /// Hard: requests fail until someone changes something, such as the key or the balance of the account.
+    Hard,
+}
+
 /// What a cooldown applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CooldownScope {
     /// The endpoint, with all its models.
     Endpoint,
+    /// The endpoint, for requests of the same operation. For chats, this is the endpoint itself.
+    Operation,
     /// The model at the endpoint, with every key.
     Model,
     /// The key at the endpoint, for every model.
@@ -48,7 +66,9 @@ pub struct CooldownDuration {
 }
 
 impl CooldownDuration {
-    const fn fixed(time: Duration) -> Self {
+    /// The same duration each time.
+    #[must_use]
+    pub const fn fixed(time: Duration) -> Self {
         Self { initial: time, max: time }
     }
 }
@@ -56,8 +76,6 @@ impl CooldownDuration {
 /// The durations of cooldowns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CooldownPolicy {
-    /// After class `overloaded`.
-    pub overloaded: CooldownDuration,
     /// After class `rate`.
     pub rate: CooldownDuration,
     /// After class `quota`.
@@ -66,8 +84,10 @@ pub struct CooldownPolicy {
     pub auth: CooldownDuration,
     /// After classes `no-channel`, `forbidden` and `model`.
     pub access: CooldownDuration,
-    /// After classes `path` and `redirect`.
+    /// After class `path`.
     pub path: CooldownDuration,
+    /// After class `redirect`.
+    pub redirect: CooldownDuration,
     /// Minimum cooldown that a service can request: services that send `Retry-After: 0` do not accept an immediate
     /// retry either.
     pub min_retry_after: Duration,
@@ -82,12 +102,12 @@ impl Default for CooldownPolicy {
         const SECOND: Duration = Duration::from_secs(1);
         const MINUTE: Duration = Duration::from_secs(60);
         Self {
-            overloaded: CooldownDuration::fixed(10 * SECOND),
             rate: CooldownDuration { initial: 5 * SECOND, max: MINUTE },
             quota: CooldownDuration { initial: 10 * MINUTE, max: 60 * MINUTE },
             auth: CooldownDuration::fixed(10 * MINUTE),
             access: CooldownDuration::fixed(10 * MINUTE),
-            path: CooldownDuration::fixed(10 * MINUTE),
+            path: CooldownDuration { initial: 30 * SECOND, max: 10 * MINUTE },
+            redirect: CooldownDuration::fixed(10 * MINUTE),
             min_retry_after: SECOND,
             max_retry_after: 300 * SECOND,
             max: 60 * MINUTE,
@@ -99,32 +119,44 @@ impl Default for CooldownPolicy {
 #[must_use]
 pub fn health_effect(policy: &CooldownPolicy, error: &CallError, now: Timestamp) -> Option<HealthEffect> {
     use ErrorClass as C;
-    let fixed = |scope, time| HealthEffect::Cooldown { scope, requested: None, time };
+    let hard = |scope, time| HealthEffect::Cooldown { scope, kind: CooldownKind::Hard, requested: None, time };
     let requested = error
         .retry_after
         .as_ref()
         .map(|retry_after| retry_after.delay_from(now).clamp(policy.min_retry_after, policy.max_retry_after));
     Some(match error.class {
         C::Connect => HealthEffect::EndpointUnreachable,
-        C::Reset
+        C::Overloaded if requested.is_some() => HealthEffect::Cooldown {
+            scope: CooldownScope::Model,
+            kind: CooldownKind::RetryAfter,
+            requested,
+            time: policy.rate,
+        },
+        C::Overloaded
+        | C::Reset
         | C::Timeout
         | C::Server
         | C::GatewayTimeout
         | C::Conflict
+        | C::Blocked
         | C::InvalidResponse
         | C::InStream
         | C::Incomplete
         | C::InvalidChunk => HealthEffect::ModelFailure,
-        C::Overloaded => HealthEffect::Cooldown { scope: CooldownScope::Model, requested, time: policy.overloaded },
-        C::Rate => HealthEffect::Cooldown { scope: CooldownScope::KeyForModel, requested, time: policy.rate },
-        C::Quota => fixed(CooldownScope::Key, policy.quota),
+        C::Rate => {
+            let kind = if requested.is_some() { CooldownKind::RetryAfter } else { CooldownKind::Backoff };
+            HealthEffect::Cooldown { scope: CooldownScope::KeyForModel, kind, requested, time: policy.rate }
+        }
+        C::Quota => hard(CooldownScope::Key, policy.quota),
         // A key that could not be read was not rejected by the service: the next request reads it again.
         C::Auth if error.status.is_none() => return None,
-        C::Auth => fixed(CooldownScope::Key, policy.auth),
+        C::Auth => hard(CooldownScope::Key, policy.auth),
+        C::NoChannel => hard(CooldownScope::Model, policy.access),
         // Another key may have access.
-        C::NoChannel | C::Forbidden | C::Model => fixed(CooldownScope::KeyForModel, policy.access),
-        C::Path | C::Redirect => fixed(CooldownScope::Endpoint, policy.path),
-        C::Context | C::Filter | C::Request | C::Spend | C::LocalLimit => return None,
+        C::Forbidden | C::Model => hard(CooldownScope::KeyForModel, policy.access),
+        C::Path => hard(CooldownScope::Operation, policy.path),
+        C::Redirect => hard(CooldownScope::Endpoint, policy.redirect),
+        C::Context | C::TooLarge | C::Filter | C::Request | C::Spend | C::LocalLimit => return None,
     })
 }
 
@@ -147,21 +179,21 @@ mod tests {
         use ErrorClass as C;
         let seconds = Duration::from_secs;
         let minutes = |minutes: u64| seconds(minutes * 60);
-        let cooldown = |scope, initial, max| {
-            Some(HealthEffect::Cooldown { scope, requested: None, time: CooldownDuration { initial, max } })
+        let cooldown = |scope, kind, initial, max| {
+            Some(HealthEffect::Cooldown { scope, kind, requested: None, time: CooldownDuration { initial, max } })
         };
+        let hard = |scope, initial, max| cooldown(scope, CooldownKind::Hard, initial, max);
         for &class in C::ALL {
             let want = match class {
                 C::Connect => Some(HealthEffect::EndpointUnreachable),
-                C::Overloaded => cooldown(CooldownScope::Model, seconds(10), seconds(10)),
-                C::Rate => cooldown(CooldownScope::KeyForModel, seconds(5), minutes(1)),
-                C::Quota => cooldown(CooldownScope::Key, minutes(10), minutes(60)),
-                C::Auth => cooldown(CooldownScope::Key, minutes(10), minutes(10)),
-                C::NoChannel | C::Forbidden | C::Model => {
-                    cooldown(CooldownScope::KeyForModel, minutes(10), minutes(10))
-                }
-                C::Path | C::Redirect => cooldown(CooldownScope::Endpoint, minutes(10), minutes(10)),
-                C::Context | C::Filter | C::Request | C::Spend | C::LocalLimit => None,
+                C::Rate => cooldown(CooldownScope::KeyForModel, CooldownKind::Backoff, seconds(5), minutes(1)),
+                C::Quota => hard(CooldownScope::Key, minutes(10), minutes(60)),
+                C::Auth => hard(CooldownScope::Key, minutes(10), minutes(10)),
+                C::NoChannel => hard(CooldownScope::Model, minutes(10), minutes(10)),
+                C::Forbidden | C::Model => hard(CooldownScope::KeyForModel, minutes(10), minutes(10)),
+                C::Path => hard(CooldownScope::Operation, seconds(30), minutes(10)),
+                C::Redirect => hard(CooldownScope::Endpoint, minutes(10), minutes(10)),
+                C::Context | C::TooLarge | C::Filter | C::Request | C::Spend | C::LocalLimit => None,
                 _ => Some(HealthEffect::ModelFailure),
             };
             let error = CallError { status: Some(401), ..CallError::new(class, "") };
@@ -177,7 +209,9 @@ mod tests {
             &error_with_retry_after(class, seconds),
             now(),
         ) {
-            Some(HealthEffect::Cooldown { requested: Some(requested), .. }) => requested.as_secs(),
+            Some(HealthEffect::Cooldown { kind: CooldownKind::RetryAfter, requested: Some(requested), .. }) => {
+                requested.as_secs()
+            }
             other => panic!("{other:?}"),
         };
         assert_eq!((cooldown_secs(ErrorClass::Overloaded, 3), cooldown_secs(ErrorClass::Rate, 42)), (3, 42));

@@ -6,12 +6,16 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::{OnFilter, backoff::jittered};
-use crate::{model::ErrorClass, protocol::CallError};
+use crate::{
+    model::ErrorClass,
+    protocol::CallError,
+    transport::{TransportError, TransportErrorKind},
+};
 
 /// What else can be tried when an attempt failed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RetryContext {
-    /// Available candidates are left; unavailable ones do not count.
+    /// Available candidates are left; restricted ones do not count.
     pub has_available_candidates: bool,
     /// There are keys of the same endpoint that were not tried yet.
     pub has_more_keys: bool,
@@ -19,6 +23,8 @@ pub struct RetryContext {
     pub may_retry_same: bool,
     /// The endpoint is a gateway, which has already retried.
     pub is_gateway: bool,
+    /// The request must not be processed twice: it creates images, for example.
+    pub is_unsafe_to_repeat: bool,
     /// What to do after a content filter error.
     pub on_filter: OnFilter,
 }
@@ -43,54 +49,76 @@ pub enum Decision {
     GiveUp,
 }
 
-/// The delays of retries on the same endpoint.
+/// The delays of retries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RetryPolicy {
-    /// The shortest and the longest delay; the delay is random in between.
+    /// The shortest and the longest delay before a retry on the same endpoint; the delay is random in between.
     pub delay: (Duration, Duration),
-    /// The shortest and the longest delay after a failed connection.
-    pub connect_delay: (Duration, Duration),
-    /// Assumed duration of a rate limit without Retry-After.
-    pub rate_delay: Duration,
-    /// Maximum delay before a retry while there are other candidates.
-    pub max_short_delay: Duration,
-    /// Maximum delay before the last candidate is retried; above it the error is returned.
-    pub max_last_delay: Duration,
+    /// Maximum Retry-After that is waited for before a retry on the same endpoint while there are other candidates.
+    pub max_retry_after: Duration,
+    /// The longest delay before the first further attempt of a call whose candidates have all failed; doubled for each
+    /// further one. The delay is random between zero and this, as recommended against synchronized retries in
+    /// <https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/>.
+    pub backoff: Duration,
 }
 
 impl Default for RetryPolicy {
     fn default() -> Self {
         const MS: Duration = Duration::from_millis(1);
-        Self {
-            delay: (300 * MS, 1000 * MS),
-            connect_delay: (100 * MS, 300 * MS),
-            rate_delay: 5000 * MS,
-            max_short_delay: 2000 * MS,
-            max_last_delay: 10_000 * MS,
-        }
+        Self { delay: (100 * MS, 300 * MS), max_retry_after: 300 * MS, backoff: 500 * MS }
+    }
+}
+
+impl RetryPolicy {
+    /// The delay before further attempt `number`, from 0. `random` is in 0..1.
+    #[must_use]
+    pub fn backoff_delay(&self, number: u32, random: f64) -> Duration {
+        jittered(Duration::ZERO, self.backoff.saturating_mul(2u32.saturating_pow(number.min(8))), random)
     }
 }
 
 /// The next step after `error`. `random` is in 0..1.
 #[must_use]
 pub fn decide(policy: &RetryPolicy, error: &CallError, context: RetryContext, now: Timestamp, random: f64) -> Decision {
-    if context.has_more_keys && matches!(error.class, ErrorClass::Auth | ErrorClass::Quota | ErrorClass::Rate) {
+    use ErrorClass as C;
+    if context.is_unsafe_to_repeat && !is_surely_unprocessed(error) {
+        return Decision::GiveUp;
+    }
+    if context.has_more_keys && matches!(error.class, C::Auth | C::Quota | C::Rate | C::Forbidden) {
         return Decision::RotateKey;
     }
-    if may_retry(error, context)
+    if may_retry_same(error, context)
         && let Some((delay, new_connection)) = retry_delay(policy, error, context, now, random)
     {
         return Decision::RetrySame { delay, new_connection };
     }
     match error.class {
-        ErrorClass::Context => Decision::FailoverLarger,
-        ErrorClass::Filter if context.on_filter == OnFilter::Stop => Decision::GiveUp,
-        ErrorClass::Request => Decision::GiveUp,
+        C::Context => Decision::FailoverLarger,
+        C::Filter if context.on_filter == OnFilter::Stop => Decision::GiveUp,
+        C::Request => Decision::GiveUp,
         _ => Decision::Failover,
     }
 }
 
-fn may_retry(error: &CallError, context: RetryContext) -> bool {
+/// Whether the service has certainly not processed the request.
+fn is_surely_unprocessed(error: &CallError) -> bool {
+    matches!(error.class, ErrorClass::Connect | ErrorClass::LocalLimit | ErrorClass::Spend)
+        || matches!(error.status, Some(401 | 403 | 404 | 429 | 503))
+}
+
+/// Whether the failure may pass within seconds, so that a call whose candidates have all failed tries again.
+#[must_use]
+pub fn is_transient(error: &CallError) -> bool {
+    use ErrorClass as C;
+    let class_is_transient = matches!(
+        error.class,
+        C::Connect | C::Reset | C::Server | C::Overloaded | C::Rate | C::GatewayTimeout | C::Conflict | C::InStream
+    );
+    // 501 means that the service lacks the operation.
+    class_is_transient && error.should_retry != Some(false) && error.status != Some(501)
+}
+
+fn may_retry_same(error: &CallError, context: RetryContext) -> bool {
     context.may_retry_same && !context.is_gateway && !error.server.is_gateway() && error.should_retry != Some(false)
 }
 
@@ -102,28 +130,27 @@ fn retry_delay(
     now: Timestamp,
     random: f64,
 ) -> Option<(Duration, bool)> {
+    use ErrorClass as C;
     let jitter = jittered(policy.delay.0, policy.delay.1, random);
-    let retry_after = error.retry_after.as_ref().map(|retry_after| retry_after.delay_from(now));
+    let retry_after = error.retry_after.as_ref().map(|retry_after| retry_after.delay_from(now)).unwrap_or_default();
     match error.class {
-        ErrorClass::Connect => Some((jittered(policy.connect_delay.0, policy.connect_delay.1, random), true)),
-        ErrorClass::Reset => Some((Duration::ZERO, true)),
-        ErrorClass::Server | ErrorClass::InStream | ErrorClass::Conflict => {
-            let delay = retry_after.unwrap_or_default().max(jitter);
-            // Another candidate answers sooner than an endpoint with a long Retry-After.
-            let max = if context.has_available_candidates { policy.max_short_delay } else { policy.max_last_delay };
-            (delay <= max).then_some((delay, false))
-        }
-        ErrorClass::Overloaded => {
-            retry_after.filter(|delay| *delay <= policy.max_short_delay).map(|delay| (delay.max(jitter), false))
-        }
-        ErrorClass::Rate if !context.has_available_candidates => {
-            let delay = retry_after.unwrap_or(policy.rate_delay).max(jitter);
-            (delay <= policy.max_last_delay).then_some((delay, false))
+        // A connection that times out, or has no route, will not succeed at once.
+        C::Connect => (!is_slow_connect(error)).then_some((jitter, true)),
+        C::Reset => Some((Duration::ZERO, true)),
+        // Without another available candidate, the call goes on with further attempts after the last candidate.
+        C::Server | C::Overloaded | C::InStream if !context.has_available_candidates => None,
+        // Another candidate answers sooner than an endpoint with a long Retry-After.
+        C::Server | C::Overloaded | C::InStream | C::Conflict => {
+            (retry_after <= policy.max_retry_after).then_some((jitter.max(retry_after), false))
         }
         // An empty response (`should_retry` is true) may be transient; an HTML page means that the URL serves no API.
-        ErrorClass::InvalidResponse if error.should_retry == Some(true) => Some((jitter, true)),
+        C::InvalidResponse if error.should_retry == Some(true) => Some((jitter, true)),
         _ => None,
     }
+}
+
+fn is_slow_connect(error: &CallError) -> bool {
+    error.cause::<TransportError>().is_some_and(|error| error.kind == TransportErrorKind::Connect)
 }
 
 #[cfg(test)]
@@ -162,7 +189,7 @@ mod tests {
             let want = match class {
                 C::Connect => retry(100, true),
                 C::Reset => retry(0, true),
-                C::Server | C::InStream | C::Conflict => retry(300, false),
+                C::Server | C::Overloaded | C::InStream | C::Conflict => retry(100, false),
                 C::Context => D::FailoverLarger,
                 C::Filter | C::Request => D::GiveUp,
                 _ => D::Failover,
@@ -180,28 +207,45 @@ mod tests {
     }
 
     #[test]
-    fn rate_limit_is_retried_only_on_the_last_candidate_and_after_a_short_delay() {
+    fn last_candidate_is_not_retried_in_place_after_a_server_error() {
         let last_candidate = RetryContext { has_available_candidates: false, ..full_context() };
-        let short =
-            decide(&RetryPolicy::default(), &error_with_retry_after(ErrorClass::Rate, 2), last_candidate, now(), 0.0);
-        assert_eq!(short, Decision::RetrySame { delay: Duration::from_secs(2), new_connection: false });
-        assert_eq!(
-            decide(&RetryPolicy::default(), &error_with_retry_after(ErrorClass::Rate, 11), last_candidate, now(), 0.0),
-            Decision::Failover
-        );
-        assert_eq!(
-            decide(&RetryPolicy::default(), &error_with_retry_after(ErrorClass::Rate, 2), full_context(), now(), 0.0),
-            Decision::Failover
-        );
+        for class in [ErrorClass::Server, ErrorClass::Overloaded, ErrorClass::Rate] {
+            assert_eq!(decision(class, last_candidate), Decision::Failover, "{class}");
+            assert!(is_transient(&CallError::new(class, "")), "the call tries again after its last candidate");
+        }
+        assert!(matches!(decision(ErrorClass::Reset, last_candidate), Decision::RetrySame { .. }));
     }
 
     #[test]
-    fn server_error_with_long_retry_after_fails_over_unless_it_is_the_last_candidate() {
-        let error = error_with_retry_after(ErrorClass::Server, 5);
-        assert_eq!(decide(&RetryPolicy::default(), &error, full_context(), now(), 0.0), Decision::Failover);
-        let last_candidate = RetryContext { has_available_candidates: false, ..full_context() };
-        let retry = Decision::RetrySame { delay: Duration::from_secs(5), new_connection: false };
-        assert_eq!(decide(&RetryPolicy::default(), &error, last_candidate, now(), 0.0), retry);
+    fn long_retry_after_fails_over() {
+        for class in [ErrorClass::Server, ErrorClass::Overloaded, ErrorClass::Rate] {
+            let error = error_with_retry_after(class, 1);
+            assert_eq!(decide(&RetryPolicy::default(), &error, full_context(), now(), 0.0), Decision::Failover);
+        }
+    }
+
+    #[test]
+    fn backoff_doubles_and_is_random_from_zero() {
+        let policy = RetryPolicy::default();
+        let delays =
+            [(0, 0.0), (0, 1.0), (1, 1.0), (1, 0.5)].map(|(number, random)| policy.backoff_delay(number, random));
+        assert_eq!(delays.map(|delay| delay.as_millis()), [0, 500, 1000, 500]);
+    }
+
+    #[test]
+    fn unsafe_request_is_repeated_only_if_it_was_not_processed() {
+        let context = RetryContext { is_unsafe_to_repeat: true, has_more_keys: true, ..full_context() };
+        let decision = |class, status| {
+            let error = CallError { status, ..CallError::new(class, "") };
+            decide(&RetryPolicy::default(), &error, context, now(), 0.0)
+        };
+        assert_eq!(decision(ErrorClass::Reset, None), Decision::GiveUp);
+        assert_eq!(decision(ErrorClass::Server, Some(500)), Decision::GiveUp);
+        assert_eq!(decision(ErrorClass::Timeout, None), Decision::GiveUp);
+        assert_eq!(decision(ErrorClass::Model, Some(404)), Decision::Failover);
+        assert_eq!(decision(ErrorClass::Auth, Some(401)), Decision::RotateKey);
+        assert!(matches!(decision(ErrorClass::Overloaded, Some(503)), Decision::RetrySame { .. }));
+        assert!(matches!(decision(ErrorClass::Connect, None), Decision::RetrySame { .. }));
     }
 
     #[test]
@@ -210,6 +254,7 @@ mod tests {
         assert_eq!(decision(ErrorClass::Auth, more_keys), Decision::RotateKey);
         assert_eq!(decision(ErrorClass::Quota, more_keys), Decision::RotateKey);
         assert_eq!(decision(ErrorClass::Rate, more_keys), Decision::RotateKey);
+        assert_eq!(decision(ErrorClass::Forbidden, more_keys), Decision::RotateKey);
         assert_eq!(
             decision(ErrorClass::Server, RetryContext { is_gateway: true, ..full_context() }),
             Decision::Failover
@@ -219,26 +264,11 @@ mod tests {
     }
 
     #[test]
-    fn overloaded_server_is_retried_only_with_a_short_retry_after() {
-        assert_eq!(decision(ErrorClass::Overloaded, full_context()), Decision::Failover);
-        let soon = decide(
-            &RetryPolicy::default(),
-            &error_with_retry_after(ErrorClass::Overloaded, 1),
-            full_context(),
-            now(),
-            0.0,
-        );
-        assert_eq!(soon, Decision::RetrySame { delay: Duration::from_secs(1), new_connection: false });
-        assert_eq!(
-            decide(
-                &RetryPolicy::default(),
-                &error_with_retry_after(ErrorClass::Overloaded, 3),
-                full_context(),
-                now(),
-                0.0
-            ),
-            Decision::Failover
-        );
+    fn slow_connect_error_is_not_retried_in_place() {
+        let error = |kind| CallError::from_source(ErrorClass::Connect, TransportError::new(kind, "no"));
+        let decision = |kind| decide(&RetryPolicy::default(), &error(kind), full_context(), now(), 0.0);
+        assert_eq!(decision(TransportErrorKind::Connect), Decision::Failover);
+        assert!(matches!(decision(TransportErrorKind::Refused), Decision::RetrySame { .. }));
     }
 
     #[test]

@@ -15,6 +15,7 @@ pub mod cooldown;
 pub mod decision;
 pub mod health;
 pub mod hedge;
+pub mod last_resort;
 pub mod latency;
 pub mod policies;
 pub mod rate_window;

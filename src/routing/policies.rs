@@ -9,7 +9,9 @@ pub use super::{
     breaker::{BreakerPolicy, TripPolicy},
     cooldown::{CooldownDuration, CooldownPolicy},
     decision::RetryPolicy,
+    health::{HealthPolicy, ProbePolicy, StallPolicy},
     hedge::HedgePolicy,
+    last_resort::LastResortPolicy,
 };
 
 /// All policies of an engine.
@@ -21,48 +23,14 @@ pub struct Policies {
     pub retry: RetryPolicy,
     /// The attempts of one call.
     pub attempts: AttemptPolicy,
-    /// The retries of all calls together.
+    /// The retries on one model at one endpoint.
     pub retry_budget: RetryBudgetPolicy,
+    /// Requests without an available candidate.
+    pub last_resort: LastResortPolicy,
     /// Hedge requests.
     pub hedge: HedgePolicy,
     /// Timeouts that the config does not set.
     pub timeouts: TimeoutPolicy,
-}
-
-/// The policy of circuit breakers, cooldowns and probes.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct HealthPolicy {
-    /// Circuit breakers.
-    pub breaker: BreakerPolicy,
-    /// Cooldowns.
-    pub cooldown: CooldownPolicy,
-    /// Probes of half-open breakers.
-    pub probe: ProbePolicy,
-}
-
-/// The policy of probes.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct ProbePolicy {
-    /// Maximum duration of a probe lease before it must be renewed, since its process may be killed.
-    pub max_lease: Duration,
-    /// Added to the first-token timeout for the lease: time before the request is sent and after its timeout.
-    pub lease_margin: Duration,
-    /// The longest wait for the result of the probe of another request.
-    pub max_wait: Duration,
-    /// If all candidates are unavailable, one is probed this long after its last failure, before its cooldown is over:
-    /// without an alternative, a service that has recovered must not stay unused for minutes.
-    pub early_delay: Duration,
-}
-
-impl Default for ProbePolicy {
-    fn default() -> Self {
-        Self {
-            max_lease: Duration::from_secs(60),
-            lease_margin: Duration::from_secs(5),
-            max_wait: Duration::from_secs(10),
-            early_delay: Duration::from_secs(5),
-        }
-    }
 }
 
 /// Timeouts for endpoints and models whose config sets none.

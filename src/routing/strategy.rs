@@ -1,6 +1,6 @@
 //! Orders the candidates of a route by strategy, session affinity (`sticky`) and health.
 //!
-//! Unavailable candidates come last. The state of the candidates and random numbers are passed in.
+//! Restricted candidates come last. The state of the candidates and random numbers are passed in.
 
 use std::{
     collections::HashMap,
@@ -74,22 +74,19 @@ pub struct OrderRequest<'a> {
 }
 
 impl OrderRequest<'_> {
-    /// The candidate indexes in the order to try them: available ones by strategy, then unavailable ones by the time
-    /// they become available.
+    /// The candidate indexes in the order to try them: available ones by strategy, then soft restricted ones by the time
+    /// they become available, then hard restricted ones.
     #[must_use]
     pub fn order(mut self, candidates: &[CandidateState]) -> Vec<usize> {
-        let (available, mut unavailable): (Vec<usize>, Vec<usize>) = (0..candidates.len())
-            .partition(|&index| !matches!(candidates[index].availability, Availability::Open { .. }));
-        unavailable.sort_by_key(|&index| match candidates[index].availability {
-            Availability::Open { until, .. } => until,
-            _ => jiff::Timestamp::MIN,
-        });
+        let (available, mut restricted): (Vec<usize>, Vec<usize>) =
+            (0..candidates.len()).partition(|&index| candidates[index].availability.restriction().is_none());
+        restricted.sort_by_key(|&index| candidates[index].availability.rank());
         let mut order = if let Some(key) = self.affinity_key {
             rendezvous(&available, candidates, key, self.strategy)
         } else {
             self.rank(available, candidates)
         };
-        order.extend(unavailable);
+        order.extend(restricted);
         order
     }
 
@@ -221,10 +218,17 @@ mod tests {
     use proptest::prelude::{any, prop_assert, prop_assert_eq, prop_assume, proptest};
 
     use super::*;
-    use crate::routing::health::HealthKey;
+    use crate::routing::health::{HealthKey, Restriction, RestrictionKind};
 
     fn candidate(id: u64) -> CandidateState {
-        CandidateState { availability: Availability::Closed, weight: 1, in_flight: 0, latency_ms: None, cost: None, id }
+        CandidateState {
+            availability: Availability::Available,
+            weight: 1,
+            in_flight: 0,
+            latency_ms: None,
+            cost: None,
+            id,
+        }
     }
 
     fn order(strategy: Strategy, candidates: &[CandidateState], mut random: impl FnMut() -> f64) -> Vec<usize> {
@@ -233,7 +237,8 @@ mod tests {
 
     fn unavailable(until: &str) -> Availability {
         let cause = HealthKey::try_from("1".to_owned()).expect("valid hex number");
-        Availability::Open { until: until.parse().expect("valid timestamp"), cause }
+        let until = until.parse().expect("valid timestamp");
+        Availability::Restricted(Restriction { kind: RestrictionKind::Open, until, cause })
     }
 
     #[test]

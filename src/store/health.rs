@@ -141,7 +141,7 @@ mod tests {
     use crate::{
         model::{ErrorClass, target::testing},
         protocol::CallError,
-        routing::health::{AttemptInfo, Availability, KeyHash, TargetHealthKeys},
+        routing::health::{AttemptInfo, KeyHash, TargetHealthKeys},
     };
 
     #[test]
@@ -152,7 +152,8 @@ mod tests {
         let targets = ["a", "b"].map(testing::target);
         for (store, target) in stores.iter().zip(&targets) {
             let error = CallError { status: Some(404), ..CallError::new(ErrorClass::Model, "no such model") };
-            let attempt = AttemptInfo { target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
+            let attempt =
+                AttemptInfo { target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None, operation: None };
             store
                 .update(&mut |snapshot| snapshot.record_failure(&HealthPolicy::default(), &attempt, &error, now, 0.5))
                 .expect("writable file");
@@ -160,7 +161,7 @@ mod tests {
         let snapshot = stores[0].read().expect("readable file");
         for target in &targets {
             assert!(
-                matches!(snapshot.availability(&TargetHealthKeys::new(target, &[]), now), Availability::Open { .. }),
+                snapshot.availability(&TargetHealthKeys::new(target, &[]), now).restriction().is_some(),
                 "{}",
                 target.id
             );
@@ -232,7 +233,14 @@ mod tests {
         let targets: Vec<_> = (0..100).map(|number| testing::target(&format!("model-{number}"))).collect();
         let snapshot = store.update(&mut |snapshot| {
             for target in &targets {
-                let attempt = AttemptInfo { target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
+                let attempt = AttemptInfo {
+                    target,
+                    key: KeyHash::NONE,
+                    key_index: None,
+                    sent_at: now,
+                    probe: None,
+                    operation: None,
+                };
                 for class in [ErrorClass::Server, ErrorClass::Server, ErrorClass::Server, ErrorClass::Connect] {
                     snapshot.record_failure(
                         &HealthPolicy::default(),
@@ -249,7 +257,7 @@ mod tests {
         let snapshot = store.read().expect("readable file");
         for target in &targets {
             assert!(
-                matches!(snapshot.availability(&TargetHealthKeys::new(target, &[]), now), Availability::Open { .. }),
+                snapshot.availability(&TargetHealthKeys::new(target, &[]), now).restriction().is_some(),
                 "{}",
                 target.id
             );
@@ -270,8 +278,14 @@ mod tests {
                         upstream_id: format!("{number}-{model}"),
                         ..testing::target("a")
                     };
-                    let attempt =
-                        AttemptInfo { target: &target, key: KeyHash::NONE, key_index: None, sent_at: now, probe: None };
+                    let attempt = AttemptInfo {
+                        target: &target,
+                        key: KeyHash::NONE,
+                        key_index: None,
+                        sent_at: now,
+                        probe: None,
+                        operation: None,
+                    };
                     for _ in 0..20 {
                         let error = CallError::new(ErrorClass::Server, "x".repeat(1000));
                         snapshot.record_failure(&HealthPolicy::default(), &attempt, &error, now, 0.5);

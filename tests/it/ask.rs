@@ -3,7 +3,7 @@
 use std::{io::Read, process::Stdio, sync::mpsc};
 
 use crate::common::{
-    CommandResult, STOP, STREAM, ScriptedServer, ServerStep, TestEnv, answer, content_event, http_response,
+    CommandResult, NO_RETRIES, STOP, STREAM, ScriptedServer, ServerStep, TestEnv, answer, content_event, http_response,
 };
 
 fn ask(server: &ScriptedServer, arguments: &[&str]) -> CommandResult {
@@ -46,8 +46,8 @@ fn failover_prints_one_line_on_stderr() {
         std::net::TcpListener::bind("127.0.0.1:0").expect("free port").local_addr().expect("bound address");
     let rate = http_response("429 Too Many Requests", "retry-after: 30\r\n", "{\"error\":{\"message\":\"slow down\"}}");
     let page = http_response("200 OK", "content-type: text/html\r\n", "<html><title>Login</title></html>");
-    let error_first = format!("{STREAM}data: {{\"error\":{{\"message\":\"upstream died\",\"code\":503}}}}\n\n");
-    for (first_reply, class) in [(rate, "rate"), (page, "invalid-response"), (error_first, "overloaded")] {
+    let error_first = format!("{STREAM}data: {{\"error\":{{\"message\":\"upstream died\",\"code\":504}}}}\n\n");
+    for (first_reply, class) in [(rate, "rate"), (page, "invalid-response"), (error_first, "gateway-timeout")] {
         let server = ScriptedServer::with_replies(&[&first_reply, &answer("second")]);
         let env = TestEnv::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
         let result = env.run(&["ask", "-m", "chat", "hi"]).expect_exit(0).expect_stderr(&[class, "m/a", "trying m/b"]);
@@ -68,7 +68,7 @@ fn failover_prints_one_line_on_stderr() {
 #[test]
 fn failure_of_all_candidates_lists_each_error() {
     let server = ScriptedServer::with_replies(&[
-        &http_response("401 Unauthorized", "", "{\"error\":{\"message\":\"wrong key\"}}"),
+        &http_response("403 Forbidden", "", "{\"error\":{\"message\":\"wrong key\"}}"),
         &http_response("404 Not Found", "", "<html><title>nothing here</title></html>"),
     ]);
     let env = TestEnv::with_server(&server, "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\n");
@@ -521,7 +521,7 @@ fn endless_and_oversized_responses_are_rejected() {
         (comments, 6, "no answer within"),
     ] {
         let server = ScriptedServer::start(vec![steps]);
-        let env = TestEnv::with_server(&server, "timeouts = { first_token = \"5s\" }\ngateway = true\n");
+        let env = TestEnv::with_server(&server, &format!("timeouts = {{ first_token = \"5s\" }}\n{NO_RETRIES}"));
         if code == 6 {
             env.write_config(&format!(
                 "[endpoints.m]\nbase_url = \"{}\"\ntimeouts = {{ first_token = \"300ms\" }}\n",

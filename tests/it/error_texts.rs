@@ -15,8 +15,8 @@ use std::{
 
 use crate::{
     common::{
-        CommandResult, STOP, STREAM, ScriptedServer, ServerProcess, ServerStep, TestEnv, answer, content_event,
-        http_response, models_config, set_mode,
+        CommandResult, NO_RETRIES, STOP, STREAM, ScriptedServer, ServerProcess, ServerStep, TestEnv, answer,
+        content_event, http_response, models_config, set_mode,
     },
     help_texts::snapshot_settings,
 };
@@ -918,7 +918,7 @@ fn mask_address(server: &ScriptedServer, text: &str) -> String {
 /// Asks a model for each of these replies; failures are not retried.
 fn run_replies(replies: &[(&'static str, String)]) -> Vec<String> {
     let ask = |(title, text): &(&'static str, String)| {
-        run_with_server(title, "gateway = true\n", "mmchat ask -m m/x hi", vec![reply(text)])
+        run_with_server(title, NO_RETRIES, "mmchat ask -m m/x hi", vec![reply(text)])
     };
     replies.iter().map(ask).collect()
 }
@@ -1146,7 +1146,7 @@ fn diagnoses() {
     let model = "[models.fast]\nendpoint = \"m\"\nmodel = \"x\"\n";
     let diagnose = |(title, text): (&str, &String)| {
         let server = ScriptedServer::start((0..200).map(|_| reply(text)).collect());
-        let env = case_env(&format!("[endpoints.m]\nbase_url = \"{}\"\ngateway = true\n{model}", server.url()));
+        let env = case_env(&format!("[endpoints.m]\nbase_url = \"{}\"\n{model}{NO_RETRIES}", server.url()));
         let texts = run_lines(&env, &["mmchat ping --deep", "mmchat doctor"]);
         server.discard_remaining();
         format!("# {title}\n{}", mask_times(&mask_address(&server, &texts.join("\n"))))

@@ -67,7 +67,9 @@ fn partial_answer_stays_on_stdout() {
 #[test]
 fn json_has_every_attempt_and_the_timing() {
     let server = ScriptedServer::start(vec![
-        vec![ServerStep::Bytes(http_response("503 Busy", "", "{\"error\":{\"message\":\"busy\"}}").into_bytes())],
+        vec![ServerStep::Bytes(
+            http_response("503 Busy", "retry-after: 9\r\n", "{\"error\":{\"message\":\"busy\"}}").into_bytes(),
+        )],
         vec![start_stream("half"), ServerStep::HoldOpen],
     ]);
     let models = "[models.a]\nendpoint = \"m\"\nmodel = \"a\"\n[models.b]\nendpoint = \"m\"\nmodel = \"b\"\n";

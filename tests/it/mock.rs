@@ -1,11 +1,11 @@
 //! `mock` through the binary: its faults and settings, as `ask` sees them.
 
-use crate::common::{MockProcess, TestEnv};
+use crate::common::{MockProcess, NO_RETRIES, TestEnv};
 
 /// An environment with this mock as its endpoint, short timeouts and no retries.
 fn mock_env(mock: &MockProcess) -> TestEnv {
     let timeouts = "timeouts = { first_token = \"1s\", idle = \"300ms\" }";
-    TestEnv::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\ngateway = true\n{timeouts}\n", mock.url))
+    TestEnv::with_config(&format!("[endpoints.m]\nbase_url = \"{}\"\n{timeouts}\n{NO_RETRIES}", mock.url))
 }
 
 #[test]

@@ -81,7 +81,7 @@ fn stats_count_requests_by_model_and_route() {
     assert_eq!(row("primary")["failures"]["connect"], 2);
     assert_eq!(
         (row("m/server")["failures"]["server"].as_u64(), row("m/rate")["failures"]["rate"].as_u64()),
-        (Some(2), Some(2))
+        (Some(3), Some(2))
     );
     assert!(
         row("backup")["ttft_ms"]["p50"].as_f64().is_some_and(|ms| ms > 0.0)
@@ -289,7 +289,8 @@ fn no_log_and_history_false_store_no_content() {
         "{\"error\":{\"message\":\"no: a-secret-question\"}}",
     );
     let (succeeded, failed) = (answer("a-secret-answer"), error_with_prompt.as_str());
-    let server = ScriptedServer::with_replies(&[&succeeded, &succeeded, failed, failed, failed, failed]);
+    let server =
+        ScriptedServer::with_replies(&[&succeeded, &succeeded, failed, failed, failed, failed, failed, failed]);
     let env = TestEnv::with_server(&server, "");
     env.run(&["ask", "--no-log", "-m", "m/x", "a-secret-question"]).expect_exit(0);
     let text = fs::read_to_string(env.path("config.toml")).expect("readable file");
@@ -302,7 +303,7 @@ fn no_log_and_history_false_store_no_content() {
         }
     };
     assert_no_content("after recording");
-    assert_eq!(env.run(&["stats", "--format", "json"]).expect_exit(0).json()[0]["calls"], 4);
+    assert_eq!(env.run(&["stats", "--format", "json"]).expect_exit(0).json()[0]["calls"], 5);
     env.write_config(&text);
     env.run(&["ask", "-m", "m/x", "a-secret-question"]).expect_exit(5);
     assert!(env.run(&["status"]).expect_exit(0).stdout.contains("a-secret-question"));

@@ -156,7 +156,7 @@ fn kind_matches(kind: &str, class: ErrorClass) -> bool {
         "rate_limit" => class == C::Rate,
         "quota" => class == C::Quota,
         "context_length" => class == C::Context,
-        "bad_request" | "unsupported_param" => class == C::Request,
+        "bad_request" | "unsupported_param" => matches!(class, C::Request | C::TooLarge),
         "content_filter" => class == C::Filter,
         "overloaded" => class == C::Overloaded,
         "server" => class == C::Server,

@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use crate::common::{ScriptedServer, ServerStep, TestEnv};
+use crate::common::{NO_RETRIES, ScriptedServer, ServerStep, TestEnv};
 use serde_json::Value;
 
 /// The exit code that an expectation implies.
@@ -31,8 +31,7 @@ fn each_response_has_the_expected_text_and_exit_code() {
         tried += 1;
         let server = ScriptedServer::start(vec![vec![ServerStep::Bytes(fs::read(&path).expect("readable fixture"))]]);
         let option = expect["client_option"].as_str().map(|option| format!("{option} = true\n")).unwrap_or_default();
-        // `gateway = true` disables retries, which would wait.
-        let more = format!("gateway = true\n[models.x]\nendpoint = \"m\"\nmodel = \"x\"\n{option}");
+        let more = format!("[models.x]\nendpoint = \"m\"\nmodel = \"x\"\n{option}\n{NO_RETRIES}");
         let mut arguments = vec!["ask", "-m", "x", "hi"];
         if expect["asked_stream"] == false {
             arguments.push("--no-stream");

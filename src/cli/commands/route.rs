@@ -88,7 +88,7 @@ pub(crate) fn run(args: &RouteArgs, context: &Context) -> Result<Exit, CliError>
             reason = format!("{reason}; its spend limits cannot be checked: {error}");
         }
         table.add_row(vec![position, target.id.to_string(), target.endpoint.name.clone(), state, reason]);
-        if availability != Availability::Closed {
+        if availability != Availability::Available {
             table.highlight_last_row();
         }
     }
@@ -164,7 +164,7 @@ fn candidate_json(
     now: Timestamp,
 ) -> Value {
     let state = &candidate.state;
-    let until = if let Availability::Open { until, .. } = state.availability { Some(until.to_string()) } else { None };
+    let until = state.availability.until().map(|until| until.to_string());
     json!({
         "model": candidate.target.id.0,
         "endpoint": candidate.target.endpoint.name,

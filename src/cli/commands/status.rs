@@ -15,9 +15,8 @@ use crate::{
     config::{Config, Flags},
     model::{endpoint::Endpoint, sanitize::one_line, target::Target},
     render::{notice::format_duration, table::Table},
-    routing::{
-        health::{Availability, HealthKey, HealthSnapshot, HealthStore, KeyHash, LastError, TargetHealthKeys},
-        policies::HealthPolicy,
+    routing::health::{
+        Availability, HealthKey, HealthSnapshot, HealthState, HealthStore, KeyHash, LastError, TargetHealthKeys,
     },
     store::{self, health::HealthFile},
     term::output::write_stderr,
@@ -52,7 +51,7 @@ struct StatusRow {
 impl StatusRow {
     /// The last error of the entry that opened the breaker, or its own.
     fn last_error<'s>(&self, snapshot: &'s HealthSnapshot) -> Option<&'s LastError> {
-        let cause = if let Availability::Open { cause, .. } = self.availability { Some(cause) } else { None };
+        let cause = self.availability.restriction().map(|restriction| restriction.cause);
         cause.iter().chain(&self.health_keys).find_map(|key| snapshot.entry(*key)?.last_error.as_ref())
     }
 }
@@ -64,26 +63,26 @@ pub(crate) fn run(args: &StatusArgs, context: &Context) -> Result<Exit, CliError
         write_stderr(&format!("warning: {error}\n"));
         HealthSnapshot::default()
     });
-    snapshot.prune(&HealthPolicy::default(), now);
+    snapshot.prune(&config.policies.health, now);
     let keys = KeyRing::new(context.environment.clone());
     let mut table = Table::new(&["name", "kind", "state", "remaining", ">TTFT", "last error", "when"]);
     let mut document = Vec::new();
     for line in status_rows(&config, &keys, &snapshot, now) {
         let (availability, error) = (line.availability, line.last_error(&snapshot));
-        if !line.always_shown && availability == Availability::Closed && error.is_none() {
+        if !line.always_shown && availability == Availability::Available && error.is_none() {
             continue;
         }
         let latency = snapshot.entry(line.health_keys[0]).and_then(|entry| entry.latency.average());
         table.add_row(vec![
             line.name.clone(),
             line.kind.to_owned(),
-            snapshot.state(availability, now).as_str().to_owned(),
+            HealthState::of(availability).as_str().to_owned(),
             remaining_time(availability, now).map(format_duration).unwrap_or_default(),
             latency.map(|ms| format_duration(Duration::from_secs_f64(ms / 1e3))).unwrap_or_default(),
             error.map(|error| one_line(&error.to_string())).unwrap_or_default(),
             error.map(|error| format!("{} ago", ago(error.at, now))).unwrap_or_default(),
         ]);
-        if availability != Availability::Closed {
+        if availability != Availability::Available {
             table.highlight_last_row();
         }
         document.push(status_json(&line, &snapshot, latency, now));
@@ -181,10 +180,7 @@ pub(crate) fn key_hashes(endpoint: &Endpoint, keys: &KeyRing, salt: &str) -> Vec
 
 /// The time until the state ends.
 pub(crate) fn remaining_time(availability: Availability, now: Timestamp) -> Option<Duration> {
-    match availability {
-        Availability::Open { until, .. } => Duration::try_from(until.duration_since(now)).ok(),
-        Availability::Closed | Availability::HalfOpen => None,
-    }
+    Duration::try_from(availability.until()?.duration_since(now)).ok()
 }
 
 fn ago(at: Timestamp, now: Timestamp) -> String {
@@ -198,11 +194,11 @@ fn ago(at: Timestamp, now: Timestamp) -> String {
 }
 
 fn status_json(line: &StatusRow, snapshot: &HealthSnapshot, latency: Option<f64>, now: Timestamp) -> Value {
-    let until = if let Availability::Open { until, .. } = line.availability { Some(until.to_string()) } else { None };
+    let until = line.availability.until().map(|until| until.to_string());
     json!({
         "name": line.name,
         "kind": line.kind,
-        "state": snapshot.state(line.availability, now).as_str(),
+        "state": HealthState::of(line.availability).as_str(),
         "until": until,
         "cause": until.as_ref().and_then(|_| line.last_error(snapshot)).map(ToString::to_string),
         "seconds_left": remaining_time(line.availability, now).map(|remaining| remaining.as_secs_f64()),

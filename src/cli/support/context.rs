@@ -22,6 +22,7 @@ use crate::{
     engine::Engine,
     model::{api_key::KeySource, describe_error, environment::Environment},
     render::TerminalInfo,
+    routing::policies::Policies,
     store::{
         self,
         health::HealthFile,
@@ -206,19 +207,19 @@ impl Context {
 
     /// An engine without the health state and the spend limits of earlier runs.
     pub(crate) fn stateless_engine(&self) -> Arc<Engine> {
-        Arc::new(self.new_engine())
+        Arc::new(self.new_engine(Policies::default()))
     }
 
     /// The engine for `config`, with the health state of earlier runs and the spend limits. With `store_content`, error
     /// texts of services, which may quote a prompt, are stored for as long as prompts are.
     pub(crate) fn engine_for(&self, config: &Config, store_content: bool) -> Arc<Engine> {
-        Arc::new(self.stateful_engine(config, store_content))
+        Arc::new(self.stateful_engine(config, store_content, config.policies.clone()))
     }
 
     /// The same for a command that sends requests repeatedly.
     #[cfg(any(feature = "chat", feature = "serve"))]
     pub(crate) fn long_lived_engine_for(&self, config: &Config, store_content: bool) -> Arc<Engine> {
-        Arc::new(self.stateful_engine(config, store_content).with_long_lived_process())
+        Arc::new(self.stateful_engine(config, store_content, config.policies.clone()).with_long_lived_process())
     }
 
     /// The same for a server. Its spend limits are in `ledger`, because they change with its config; the content of its
@@ -226,15 +227,18 @@ impl Context {
     #[cfg(feature = "serve")]
     pub(crate) fn server_engine(&self, config: &Config, ledger: Option<Arc<SqliteSpendLedger>>) -> Arc<Engine> {
         let unlimited = Config { spend: Vec::new(), ..config.clone() };
-        let engine = self.stateful_engine(&unlimited, false).with_long_lived_process();
+        let last_resort =
+            crate::routing::policies::LastResortPolicy { is_limited: true, ..config.policies.last_resort };
+        let policies = Policies { last_resort, ..config.policies.clone() };
+        let engine = self.stateful_engine(&unlimited, false, policies).with_long_lived_process();
         Arc::new(match ledger {
             Some(ledger) => engine.with_ledger(ledger),
             None => engine,
         })
     }
 
-    fn stateful_engine(&self, config: &Config, store_content: bool) -> Engine {
-        let mut engine = self.new_engine();
+    fn stateful_engine(&self, config: &Config, store_content: bool, policies: Policies) -> Engine {
+        let mut engine = self.new_engine(policies);
         let retention = match config.history.retention_days {
             _ if !store_content => Duration::ZERO,
             Some(days) => Duration::from_secs(u64::from(days) * 24 * 3600),
@@ -250,8 +254,8 @@ impl Context {
         engine
     }
 
-    fn new_engine(&self) -> Engine {
-        Engine::new(Arc::new(HttpTransport::new()), KeyRing::new(self.environment.clone()))
+    fn new_engine(&self, policies: Policies) -> Engine {
+        Engine::with_policies(Arc::new(HttpTransport::new()), KeyRing::new(self.environment.clone()), policies)
     }
 
     /// A single-threaded runtime, because a command mostly waits for the network.

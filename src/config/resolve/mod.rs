@@ -13,6 +13,7 @@ use strum::VariantNames;
 
 mod endpoint;
 mod model;
+mod policies;
 mod route;
 mod serve;
 mod spend;
@@ -124,6 +125,7 @@ impl Resolver {
         self.resolve_spend(&file.spend);
         self.resolve_history(file);
         self.resolve_serve(&file.serve);
+        self.resolve_policies(&file.retry, &file.availability);
         self.config.default = file.default.as_ref().map(|name| self.check_model_or_route(name, "`default`"));
         let context = file.context.as_ref();
         self.config.context = context.and_then(|keyword| self.parse_keyword("context", keyword)).unwrap_or_default();

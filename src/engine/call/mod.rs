@@ -11,6 +11,7 @@ use parking_lot::MutexGuard;
 use tokio::time::{Instant, sleep};
 
 mod accumulator;
+mod next_candidate;
 mod queue;
 mod report;
 mod send;
@@ -27,12 +28,12 @@ use super::{AttemptRecord, Completion, Engine, Event, EventKind, NextStep, Notic
 use crate::{
     engine::plan::Call,
     model::{ErrorClass, ModelRequest, api_key::KeySource, target::Target},
-    protocol::{CallError, protocol_of},
+    protocol::{CallError, RetryAfter, protocol_of},
     routing::{
         OnIncomplete,
         attempt_budget::AttemptBudget,
+        backoff::jittered,
         decision::{Decision, RetryContext, decide},
-        health::Availability,
     },
 };
 
@@ -65,12 +66,20 @@ struct CallTask {
     time: TimeBudget,
     /// Candidates not tried yet.
     queue: CandidateQueue,
+    /// Candidates that failed with an error that may pass.
+    failed: Vec<Candidate>,
     budget: AttemptBudget,
     first_token_wait: FirstTokenWait,
-    /// The error if no candidate was tried.
+    /// The most recoverable error that a candidate gave earlier and that was not tried for that reason.
     untried_error: Option<CallError>,
-    /// There were several candidates, so their health decides which is tried.
+    /// The health of the candidates decides which is tried.
     uses_health: bool,
+    /// The call has waited as long as a service asked for, which it does once.
+    has_waited: bool,
+    /// The request must not be processed twice.
+    is_unsafe_to_repeat: bool,
+    /// Too many requests to the model have been repeated, so this one was not.
+    retry_budget_spent: bool,
 }
 
 /// The result of trying one candidate.
@@ -84,16 +93,25 @@ type IndexedKey = Option<(usize, KeySource)>;
 
 impl CallTask {
     fn new(engine: Arc<Engine>, index: usize, call: Call, state: Arc<CallState>) -> Self {
+        let is_unsafe_to_repeat = call.request.is_unsafe_to_repeat();
         Self {
             queue: CandidateQueue::default(),
+            failed: Vec::new(),
             time: TimeBudget::new(engine.policies.timeouts, &call),
-            budget: AttemptBudget::new(engine.policies.attempts),
+            budget: if call.client_retries {
+                AttemptBudget::new(engine.policies.attempts).without_further_attempts()
+            } else {
+                AttemptBudget::new(engine.policies.attempts)
+            },
             engine,
             call,
             reporter: Reporter { call: index, state },
             first_token_wait: FirstTokenWait { since: Instant::now(), notices_sent: 0, notify: false },
             untried_error: None,
             uses_health: false,
+            has_waited: false,
+            is_unsafe_to_repeat,
+            retry_budget_spent: false,
         }
     }
 
@@ -124,13 +142,12 @@ impl CallTask {
         let mut next = self.next_candidate().await;
         while let Some(candidate) = next {
             self.budget.use_candidate();
-            let result = self.try_candidate(&candidate).await;
-            // Dropping the candidate releases the lease of its half-open probe.
-            drop(candidate);
-            let (error, decision) = match result {
+            let (error, decision) = match self.try_candidate(&candidate).await {
                 CandidateResult::Complete(completion) => return Ok(completion),
                 CandidateResult::Failed(error, decision) => (error, decision),
             };
+            // Releases the lease of a half-open probe.
+            self.keep_for_further_attempt(candidate, &error);
             if self.has_answer() && self.call.on_incomplete == OnIncomplete::Error {
                 return Err(error);
             }
@@ -151,8 +168,16 @@ impl CallTask {
     /// Announces that the next candidate is tried.
     fn announce_failover(&self, error: CallError, next: &Candidate) -> impl Future<Output = ()> + Send + use<'_> {
         let is_answer_shown = self.has_answer() && self.call.on_incomplete == OnIncomplete::Restart;
+        let is_same = self.accumulator().attempts.last().is_some_and(|failed| failed.target.id == next.target.id);
         let next = next.target.id.clone();
-        self.emit_failed(error, if is_answer_shown { NextStep::RestartOutput(next) } else { NextStep::Failover(next) })
+        self.emit_failed(
+            error,
+            match (is_answer_shown, is_same) {
+                (true, _) => NextStep::RestartOutput(next),
+                (false, true) => NextStep::RetrySame,
+                (false, false) => NextStep::Failover(next),
+            },
+        )
     }
 
     fn emit_failed(&self, error: CallError, next: NextStep) -> impl Future<Output = ()> + Send + use<'_> {
@@ -161,17 +186,24 @@ impl CallTask {
     }
 
     fn representative_error(&mut self) -> CallError {
+        let untried_error = self.untried_error.take();
         let accumulator = self.accumulator();
-        let errors = accumulator.attempts.iter().filter_map(|attempt| attempt.error.as_ref());
+        let errors = accumulator.attempts.iter().filter_map(|attempt| attempt.error.as_ref()).chain(&untried_error);
         // Of errors with the same priority, the first: `max_by_key` returns the last one.
-        let representative = errors.rev().max_by_key(|error| error.class.priority()).cloned();
+        let errors: Vec<&CallError> = errors.collect();
+        let representative = errors.into_iter().rev().max_by_key(|error| error.class.priority()).cloned();
         drop(accumulator);
-        representative
-            .or_else(|| self.untried_error.take())
-            .unwrap_or_else(|| CallError::new(ErrorClass::LocalLimit, "no candidate was available"))
+        let mut error =
+            representative.unwrap_or_else(|| CallError::new(ErrorClass::LocalLimit, "no candidate was available"));
+        if self.retry_budget_spent && error.retry_after.is_none() {
+            // Clients that retry come back at different times.
+            let delay = jittered(Duration::from_secs(1), Duration::from_secs(5), self.engine.random_unit());
+            error.retry_after = Some(RetryAfter::after(delay));
+        }
+        error
     }
 
-    /// Tries one candidate with each of its keys, at most one retry and at most one parameter workaround.
+    /// Tries one candidate with each of its keys, at most one retry at once and at most one parameter workaround.
     async fn try_candidate(&mut self, candidate: &Candidate) -> CandidateResult {
         let target = &candidate.target;
         self.emit_started(target).await;
@@ -214,10 +246,14 @@ impl CallTask {
                     spec.key = keys.pop_front().flatten();
                     self.emit_failed(error, NextStep::RotateKey).await;
                 }
-                Decision::RetrySame { delay, new_connection } if self.take_retry(delay) => {
+                Decision::RetrySame { delay, new_connection } if self.take_retry(candidate, delay) => {
                     spec.fresh_connection = new_connection;
-                    self.emit_failed(error, NextStep::RetrySame).await;
+                    self.emit_failed(error.clone(), NextStep::RetrySame).await;
                     self.back_off(target, delay).await;
+                    // Other requests may have failed in the meantime.
+                    if self.became_unavailable(candidate) {
+                        return CandidateResult::Failed(error, Decision::Failover);
+                    }
                 }
                 Decision::RotateKey | Decision::RetrySame { .. } => {
                     return CandidateResult::Failed(error, Decision::Failover);
@@ -227,19 +263,26 @@ impl CallTask {
         }
     }
 
-    /// The keys of the candidate's endpoint in the order they are tried; unavailable keys only if all are unavailable.
+    /// The keys of the candidate's endpoint in the order they are tried; restricted keys only if all are restricted.
     fn ordered_keys(&self, candidate: &Candidate) -> VecDeque<IndexedKey> {
         let endpoint = &candidate.target.endpoint;
-        let order = self.engine.rotation.order(endpoint, self.engine.long_lived, || self.engine.random_unit());
-        let availability = self.engine.health.key_availability(&candidate.health_keys);
-        let (mut available, mut unavailable): (Vec<usize>, Vec<usize>) =
-            order.into_iter().partition(|&index| !matches!(availability.get(index), Some(Availability::Open { .. })));
-        if available.is_empty() {
-            available.append(&mut unavailable);
+        let key = |index: usize| Some((index, endpoint.keys[index].clone()));
+        if let Some(index) = candidate.key_index {
+            return VecDeque::from([key(index)]);
         }
-        let keys: VecDeque<IndexedKey> =
-            available.into_iter().map(|index| Some((index, endpoint.keys[index].clone()))).collect();
-        if keys.is_empty() { VecDeque::from([None]) } else { keys }
+        let mut order = self.engine.rotation.order(endpoint, self.engine.long_lived, || self.engine.random_unit());
+        if order.is_empty() {
+            return VecDeque::from([None]);
+        }
+        let availability = self.engine.health.key_availability(&candidate.health_keys);
+        let is_restricted =
+            |index: usize| availability.get(index).is_some_and(|availability| availability.restriction().is_some());
+        if order.iter().all(|&index| is_restricted(index)) {
+            order.sort_by_key(|&index| availability[index].rank());
+        } else {
+            order.retain(|&index| !is_restricted(index));
+        }
+        order.into_iter().map(key).collect()
     }
 
     async fn apply_workaround(&mut self, target: &Target, error: &CallError, request: &mut Arc<ModelRequest>) -> bool {
@@ -260,6 +303,7 @@ impl CallTask {
             // A probe is a single request.
             may_retry_same: self.budget.may_retry() && candidate.probe.is_none() && !self.became_unavailable(candidate),
             is_gateway: candidate.target.endpoint.gateway,
+            is_unsafe_to_repeat: self.is_unsafe_to_repeat,
             on_filter: self.call.on_filter,
         };
         decide(&self.engine.policies.retry, error, context, self.engine.health.now(), self.engine.random_unit())
@@ -268,12 +312,12 @@ impl CallTask {
     /// Whether the candidate became unavailable while others are left to try.
     fn became_unavailable(&self, candidate: &Candidate) -> bool {
         self.remaining_candidates() > 0
-            && matches!(self.engine.health.availability(&candidate.health_keys), Availability::Open { .. })
+            && self.engine.health.availability(&candidate.health_keys).restriction().is_some()
     }
 
     /// Takes a retry from the budgets; false if the budgets, or the time left after a pause of `wait`, allow none.
-    fn take_retry(&mut self, wait: Duration) -> bool {
-        let allowed = self.time.allows(wait) && self.engine.take_retry();
+    fn take_retry(&mut self, candidate: &Candidate, wait: Duration) -> bool {
+        let allowed = self.time.allows(wait) && self.engine.take_retry(candidate.health_keys.model);
         if allowed {
             self.budget.use_retry();
         }

@@ -1,36 +1,40 @@
-//! Selects the next candidate of a call.
+//! Builds the queue of candidates of a call: those that can serve the request, in the order they are tried.
 //!
-//! Candidates that cannot serve the request are skipped with a notice; unavailable ones are tried last.
+//! The others are skipped with a notice.
 
-use std::{collections::VecDeque, pin::pin, sync::Arc, time::Duration};
-
-use jiff::Timestamp;
-use tokio::time::Instant;
+use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use super::CallTask;
 use crate::{
     engine::{
         EventKind, Notice,
-        health::{Health, Probe, ProbeTurn},
+        health::{Probe, RestrictedGuard},
     },
     model::{ErrorClass, target::Target},
-    protocol::{CallError, RetryAfter, RetryWhen},
+    protocol::CallError,
     routing::{
         RoutePolicy,
-        health::{Availability, HealthKey, TargetHealthKeys},
+        health::{Availability, HealthKey, Restriction, TargetHealthKeys},
     },
 };
-
-/// A wait at least this long is shown to the user.
-const NOTICE_THRESHOLD: Duration = Duration::from_secs(1);
 
 /// A candidate and its health keys.
 #[derive(Clone)]
 pub(super) struct Candidate {
     pub(super) target: Arc<Target>,
-    pub(super) health_keys: TargetHealthKeys,
+    pub(super) health_keys: Arc<TargetHealthKeys>,
     /// The half-open probe, if this request is one.
     pub(super) probe: Option<Arc<Probe>>,
+    /// Counts the request, if it is sent although the candidate is restricted.
+    pub(super) _restricted: Option<Arc<RestrictedGuard>>,
+    /// The only key to use; `None`: any.
+    pub(super) key_index: Option<usize>,
+}
+
+impl Candidate {
+    fn new(target: Arc<Target>, health_keys: Arc<TargetHealthKeys>) -> Self {
+        Self { target, health_keys, probe: None, _restricted: None, key_index: None }
+    }
 }
 
 /// Candidates not tried yet.
@@ -38,8 +42,8 @@ pub(super) struct Candidate {
 pub(super) struct CandidateQueue {
     /// Candidates to try first, in this order; half-open ones too.
     pub(super) available: VecDeque<Candidate>,
-    /// Candidates that are tried only when they become available, or as the last resort.
-    unavailable: Vec<Candidate>,
+    /// Candidates that are tried only if no other is available.
+    pub(super) restricted: Vec<Candidate>,
 }
 
 impl CallTask {
@@ -47,18 +51,28 @@ impl CallTask {
     pub(super) async fn build_queue(&mut self) -> Result<(), CallError> {
         let mut targets = self.filter_capable(self.call.candidates.clone()).await;
         targets = self.filter_by_spend_limits(targets).await?;
-        let uses_health = self.call.route.is_some() && targets.len() > 1;
-        self.uses_health = uses_health;
-        if uses_health || targets.iter().any(|target| target.endpoint.keys.len() > 1) {
+        // On the command line, a single model is asked whatever happened before.
+        self.uses_health =
+            self.engine.policies.last_resort.is_limited || self.call.route.is_some() && targets.len() > 1;
+        if self.uses_health || targets.iter().any(|target| target.endpoint.keys.len() > 1) {
             self.engine.health.load(&self.engine.keys);
         }
-        let health_keys = self.engine.health.health_keys(&targets, &self.engine.keys);
-        if let Some(policy) = self.call.route.clone().filter(|_| uses_health) {
+        let mut health_keys = self.engine.health.health_keys(&targets, &self.engine.keys);
+        if let Some(operation) = self.call.request.operation() {
+            for (keys, target) in health_keys.iter_mut().zip(&targets) {
+                Arc::make_mut(keys).operation = Some(HealthKey::operation(&target.endpoint, operation));
+            }
+        }
+        if self.uses_health {
+            let policy = self.call.route.clone().unwrap_or_default();
             self.queue_in_order(&policy, &targets, &health_keys).await;
+            if self.queue.available.is_empty() && self.engine.policies.last_resort.is_limited {
+                self.budget.limit_to_restricted();
+            }
         } else {
             let candidates = targets.into_iter().zip(health_keys);
             self.queue.available =
-                candidates.map(|(target, health_keys)| Candidate { target, health_keys, probe: None }).collect();
+                candidates.map(|(target, health_keys)| Candidate::new(target, health_keys)).collect();
         }
         Ok(())
     }
@@ -67,7 +81,7 @@ impl CallTask {
         &mut self,
         policy: &RoutePolicy,
         targets: &[Arc<Target>],
-        health_keys: &[TargetHealthKeys],
+        health_keys: &[Arc<TargetHealthKeys>],
     ) {
         let engine = Arc::clone(&self.engine);
         let states = engine.candidate_states(&self.call, policy, targets, health_keys);
@@ -75,127 +89,34 @@ impl CallTask {
             policy.sticky.then(|| self.call.affinity_key.clone().unwrap_or_else(|| self.call.request.affinity_key()));
         let order = engine.order_states(policy, &self.call.name, affinity_key.as_deref(), &states);
         for index in order {
-            let (target, health_keys) = (Arc::clone(&targets[index]), health_keys[index].clone());
-            let candidate = Candidate { target, health_keys, probe: None };
+            let candidate = Candidate::new(Arc::clone(&targets[index]), Arc::clone(&health_keys[index]));
             match states[index].availability {
-                Availability::Open { until, cause } => {
-                    self.notify_unavailable(&candidate, until, cause).await;
-                    self.queue.unavailable.push(candidate);
+                Availability::Available | Availability::HalfOpen => self.queue.available.push_back(candidate),
+                Availability::Restricted(restriction) => {
+                    self.notify_restricted(&candidate, restriction).await;
+                    self.queue.restricted.push(candidate);
                 }
-                Availability::Closed | Availability::HalfOpen => self.queue.available.push_back(candidate),
             }
-        }
-    }
-
-    /// The next candidate to try; `None`: none is left.
-    pub(super) async fn next_candidate(&mut self) -> Option<Candidate> {
-        if !self.uses_health {
-            return self.queue.available.pop_front();
-        }
-        while let Some(candidate) = self.queue.available.pop_front() {
-            match self.engine.health.availability(&candidate.health_keys) {
-                Availability::Closed => return Some(candidate),
-                Availability::HalfOpen => match self.take_probe(candidate, false) {
-                    Ok(candidate) => return Some(candidate),
-                    // Another request has taken the probe.
-                    Err(candidate) => self.queue.unavailable.push(candidate),
-                },
-                // It became unavailable after the queue was built.
-                Availability::Open { .. } => self.queue.unavailable.push(candidate),
-            }
-        }
-        self.last_resort().await
-    }
-
-    /// The unavailable candidate that is tried because no other is left: when its cooldown is over or, since that may
-    /// take minutes, a few seconds after its last failure. Only one request at a time may probe it; if all candidates
-    /// are being probed by other requests, waits for their results.
-    async fn last_resort(&mut self) -> Option<Candidate> {
-        let engine = Arc::clone(&self.engine);
-        let policy = engine.policies.health.probe;
-        let (started, mut notified) = (Instant::now(), false);
-        while !self.queue.unavailable.is_empty() && self.budget.candidates() > 0 && self.time.allows(Duration::ZERO) {
-            let turns = self
-                .queue
-                .unavailable
-                .iter()
-                .map(|candidate| engine.health.probe_turn(&candidate.health_keys, policy.early_delay));
-            let (index, turn) = turns.enumerate().min_by_key(|(_, turn)| *turn).expect("the queue is not empty");
-            let wait = match turn {
-                ProbeTurn::Available => return Some(self.queue.unavailable.remove(index)),
-                ProbeTurn::Due(due) => self.wait_until(due),
-                ProbeTurn::InProgress(until) => {
-                    self.untried_error = Some(probe_in_progress_error(
-                        &self.queue.unavailable[index].target,
-                        until,
-                        engine.health.now(),
-                    ));
-                    let limit = policy.max_wait.saturating_sub(started.elapsed());
-                    if limit.is_zero() {
-                        return None;
-                    }
-                    limit.min(self.time.remaining().unwrap_or(limit))
-                }
-            };
-            if wait.is_zero() {
-                let candidate = self.queue.unavailable.remove(index);
-                match self.take_probe(candidate, true) {
-                    Ok(candidate) => return Some(candidate),
-                    // Another request has taken the probe.
-                    Err(candidate) => self.queue.unavailable.insert(index, candidate),
-                }
-            } else if !notified && wait >= NOTICE_THRESHOLD && matches!(turn, ProbeTurn::Due(_)) {
-                notified = true;
-                self.notify(Notice::AllUnavailable(self.queue.unavailable[index].target.id.clone(), wait)).await;
-            }
-            let wait = if wait.is_zero() { policy.max_wait } else { wait };
-            self.time.time_search(pin!(engine.health.wait_for_change(wait, &engine.keys))).await;
-        }
-        None
-    }
-
-    /// How long it is until `due`; zero if the remaining time is shorter, so that the candidate is tried at once.
-    fn wait_until(&self, due: Timestamp) -> Duration {
-        let wait = Duration::try_from(due.duration_since(self.engine.health.now())).unwrap_or_default();
-        if self.time.allows(wait) { wait } else { Duration::ZERO }
-    }
-
-    /// The candidate with its probe, or without one if it needs none; `Err`: another request has the probe.
-    fn take_probe(&self, candidate: Candidate, early: bool) -> Result<Candidate, Candidate> {
-        let p95 = self.engine.first_token_p95(candidate.health_keys.model);
-        let timeouts = self.time.attempt_timeouts(
-            &candidate.target,
-            self.remaining_candidates(),
-            self.call.request.is_streaming(),
-            p95,
-        );
-        let lease = timeouts
-            .first_token
-            .unwrap_or(timeouts.total)
-            .saturating_add(self.engine.policies.health.probe.lease_margin);
-        match Health::take_probe(&self.engine, &candidate.target, &candidate.health_keys, lease, early) {
-            Ok(probe) => Ok(Candidate { probe: probe.map(Arc::new), ..candidate }),
-            Err(()) => Err(candidate),
         }
     }
 
     /// Takes an available candidate for a hedge request.
     pub(super) fn take_available(&mut self) -> Option<Candidate> {
         let is_available =
-            |candidate: &Candidate| self.engine.health.availability(&candidate.health_keys) == Availability::Closed;
+            |candidate: &Candidate| self.engine.health.availability(&candidate.health_keys) == Availability::Available;
         let index = self.queue.available.iter().position(is_available)?;
         self.queue.available.remove(index)
     }
 
-    /// How many candidates may still be tried. Unavailable ones are not counted, so that the time of a responding
+    /// How many candidates may still be tried. Restricted ones are not counted, so that the time of a responding
     /// candidate is not reduced for them.
     pub(super) fn remaining_candidates(&self) -> usize {
         self.queue.available.len().min(self.budget.candidates())
     }
 
-    /// Whether any other candidate could be tried, including unavailable ones.
+    /// Whether any other candidate could be tried, including restricted ones.
     pub(super) fn has_more_candidates(&self) -> bool {
-        self.budget.candidates() > 0 && !(self.queue.available.is_empty() && self.queue.unavailable.is_empty())
+        self.budget.candidates() > 0 && !(self.queue.available.is_empty() && self.queue.restricted.is_empty())
     }
 
     /// Skips candidates that are known not to support the request.
@@ -270,47 +191,42 @@ impl CallTask {
         for candidate in std::mem::take(&mut self.queue.available) {
             self.notify(Notice::Skipped(candidate.target.id.clone(), reason.clone())).await;
         }
-        self.queue.unavailable.clear();
+        self.queue.restricted.clear();
     }
 
-    /// After a context error: keeps only candidates with a larger context window than the one that failed.
+    /// After a context error: keeps only candidates whose context window is larger than that of the failed one, or unknown.
     pub(super) async fn retain_larger_context(&mut self) {
         let Some(failed) = self.accumulator().attempts.last().map(|attempt| Arc::clone(&attempt.target)) else {
             return;
         };
         let larger = |candidate: &Candidate| {
+            // An unknown window may be larger; a candidate is tried only once, so this costs one request.
             candidate
                 .target
                 .context_window
                 .zip(failed.context_window)
-                .is_some_and(|(window, failed_window)| window > failed_window)
+                .is_none_or(|(window, failed_window)| window > failed_window)
         };
         let (retained, skipped) =
             std::mem::take(&mut self.queue.available).into_iter().partition::<VecDeque<_>, _>(larger);
         self.queue.available = retained;
-        self.queue.unavailable.retain(larger);
+        self.queue.restricted.retain(larger);
+        self.failed.retain(larger);
         for candidate in skipped {
-            let reason = "its context window is unknown, or not larger than that of the failed candidate".to_owned();
+            let reason = "its context window is not larger than that of the failed candidate".to_owned();
             self.notify(Notice::Skipped(candidate.target.id.clone(), reason)).await;
         }
     }
 
-    async fn notify_unavailable(&mut self, candidate: &Candidate, until: Timestamp, cause: HealthKey) {
+    pub(super) async fn notify_restricted(&mut self, candidate: &Candidate, restriction: Restriction) {
+        let health = &self.engine.health;
         let error =
-            self.engine.health.with_snapshot(|snapshot| Some(snapshot.entry(cause)?.last_error.as_ref()?.to_string()));
-        let wait = Duration::try_from(until.duration_since(self.engine.health.now())).unwrap_or_default();
+            health.with_snapshot(|snapshot| Some(snapshot.entry(restriction.cause)?.last_error.as_ref()?.to_string()));
+        let wait = Duration::try_from(restriction.until.duration_since(health.now())).unwrap_or_default();
         self.notify(Notice::Unavailable(candidate.target.id.clone(), wait, error.unwrap_or_default())).await;
     }
 
     pub(super) fn notify(&self, notice: Notice) -> impl Future<Output = ()> + Send + use<'_> {
         self.reporter.emit(EventKind::Notice(notice))
     }
-}
-
-fn probe_in_progress_error(target: &Target, until: Timestamp, now: Timestamp) -> CallError {
-    let wait = Duration::try_from(until.duration_since(now)).unwrap_or_default();
-    let message = format!("all candidates are unavailable after failures; another request is probing {}", target.id);
-    let retry_after =
-        Some(RetryAfter { raw: format!("{:.0}", wait.as_secs_f64().ceil()), when: RetryWhen::After(wait) });
-    CallError { retry_after, ..CallError::new(ErrorClass::Overloaded, message) }
 }

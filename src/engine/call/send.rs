@@ -18,8 +18,7 @@ use crate::{
         AttemptRecord, Completion, Engine, EventKind, NextStep, Notice,
         attempt::{Attempt, AttemptEnd, AttemptTimeouts, Credentials, StartOptions, Step},
         credentials::resolve_credentials,
-        health::{self, Health},
-        limiter,
+        health, limiter,
     },
     model::{ErrorClass, FinishReason, ModelRequest, api_key::KeySource},
     protocol::{CallError, reply_reader::DecodedBatch},
@@ -47,7 +46,13 @@ impl AttemptSpec {
     /// The attempt as the health module records it.
     fn attempt_ref(&self, sent_at: jiff::Timestamp) -> health::AttemptRef {
         let probe = self.candidate.probe.as_ref().map(|probe| probe.owner());
-        health::AttemptRef { target: Arc::clone(&self.candidate.target), key_index: self.key_index(), sent_at, probe }
+        health::AttemptRef {
+            target: Arc::clone(&self.candidate.target),
+            key_index: self.key_index(),
+            sent_at,
+            probe,
+            operation: self.request.operation(),
+        }
     }
 }
 
@@ -66,7 +71,7 @@ struct StartedAttempt {
     end: Option<AttemptEnd>,
     info: ResponseInfo,
     _permit: limiter::Permit,
-    _in_flight: health::InFlightGuard,
+    in_flight: health::InFlightGuard,
 }
 
 /// An attempt that failed before its first delta.
@@ -111,10 +116,13 @@ impl CallTask {
             Ok(pending) => pending,
             Err(error) => return ((spec, started_at), Err(FailedStart { error, info: ResponseInfo::default() })),
         };
-        let hedge_after = self.call.route.as_ref().and_then(|policy| policy.hedge_after);
-        let hedge_after = hedge_after
-            .filter(|_| is_streaming && first.spec.candidate.probe.is_none() && self.remaining_candidates() > 0);
-        if let Some(hedge_after) = hedge_after {
+        let is_probe = first.spec.candidate.probe.is_some();
+        let hedge_after = if is_probe {
+            Some(self.engine.policies.health.probe.hedge_after)
+        } else {
+            self.call.route.as_ref().and_then(|policy| policy.hedge_after).filter(|_| is_streaming)
+        };
+        if let Some(hedge_after) = hedge_after.filter(|_| self.remaining_candidates() > 0) {
             let result = self.time.time_search(pin!(tokio::time::timeout(hedge_after, &mut first.start))).await;
             if let Ok(start) = result {
                 return ((first.spec, first.started_at), start);
@@ -126,13 +134,15 @@ impl CallTask {
         ((first.spec, first.started_at), start)
     }
 
-    /// Sends a hedge request, if the hedge budget allows one and another candidate is available.
+    /// Sends a hedge request, if another candidate is available and the hedge budget allows one. A probe needs no budget:
+    /// there is one for each time that a breaker opens.
     async fn hedge(
         &mut self,
         mut first: PendingAttempt,
         hedge_after: Duration,
     ) -> ((AttemptSpec, Instant), StartResult) {
-        let Some(candidate) = self.take_hedge_candidate() else {
+        let uses_budget = first.spec.candidate.probe.is_none();
+        let Some(candidate) = self.take_hedge_candidate(uses_budget) else {
             let start = self.await_start(&first.spec.candidate.clone(), &mut first.start).await;
             return ((first.spec, first.started_at), start);
         };
@@ -150,7 +160,7 @@ impl CallTask {
         let second = match finished {
             Either::Left(start) => {
                 self.time.add_search_time(select_started.elapsed());
-                self.engine.hedge_budget().refund();
+                self.refund_hedge(uses_budget);
                 self.queue.available.push_front(candidate);
                 return ((first.spec, first.started_at), start);
             }
@@ -163,7 +173,7 @@ impl CallTask {
                 self.race(first, second).await
             }
             Err(error) => {
-                self.engine.hedge_budget().refund();
+                self.refund_hedge(uses_budget);
                 self.record_attempt(&spec, Instant::now(), ResponseInfo::default(), Some(&error));
                 let start = self.await_start(&first.spec.candidate.clone(), &mut first.start).await;
                 ((first.spec, first.started_at), start)
@@ -172,15 +182,21 @@ impl CallTask {
     }
 
     /// Takes an available candidate for a hedge request, if the hedge budget allows one.
-    fn take_hedge_candidate(&mut self) -> Option<Candidate> {
-        if !self.engine.hedge_budget().try_take() {
+    fn take_hedge_candidate(&mut self, uses_budget: bool) -> Option<Candidate> {
+        if uses_budget && !self.engine.hedge_budget().try_take() {
             return None;
         }
         let second = self.take_available();
         if second.is_none() {
-            self.engine.hedge_budget().refund();
+            self.refund_hedge(uses_budget);
         }
         second
+    }
+
+    fn refund_hedge(&self, uses_budget: bool) {
+        if uses_budget {
+            self.engine.hedge_budget().refund();
+        }
     }
 
     /// Waits for the first of two requests to produce output; if one fails, for the other.
@@ -199,8 +215,13 @@ impl CallTask {
         };
         match start {
             Ok(started) => {
-                // Dropping the other request cancels it.
-                drop(other_start);
+                if loser.0.candidate.probe.is_some() {
+                    let engine = Arc::clone(&self.engine);
+                    tokio::spawn(finish_probe(engine, loser.0.clone(), loser.1, other_start));
+                } else {
+                    // Dropping the other request cancels it.
+                    drop(other_start);
+                }
                 let message = format!("{} answered first", winner.0.candidate.target.id);
                 self.record_attempt(
                     &loser.0,
@@ -209,7 +230,9 @@ impl CallTask {
                     Some(&CallError::new(ErrorClass::LocalLimit, message)),
                 );
                 // If the answer of the winner is incomplete, the loser can still be tried: it had no output.
-                self.queue.available.push_front(Candidate { probe: None, ..loser.0.candidate });
+                if loser.0.candidate.probe.is_none() {
+                    self.queue.available.push_front(loser.0.candidate);
+                }
                 if second_won {
                     self.accumulator().switch_attempt(&winner.0.candidate.target, winner.1);
                     self.emit_started(&winner.0.candidate.target).await;
@@ -240,7 +263,7 @@ impl CallTask {
         let (engine, remaining_candidates) = (Arc::clone(&self.engine), self.remaining_candidates());
         let target = Arc::clone(&spec.candidate.target);
         let started_at = Instant::now();
-        engine.count_request(started_at);
+        engine.count_request(spec.candidate.health_keys.model, started_at);
         let preparation = async {
             let permit = engine.limiters.acquire(&target.endpoint, engine.policies.timeouts.queue).await?;
             let key = spec.key.as_ref().map(|(_, source)| source);
@@ -249,7 +272,8 @@ impl CallTask {
         let prepared = self.time.time_preparation(remaining_candidates, pin!(preparation)).await;
         let (permit, credentials) = prepared.unwrap_or_else(|| Err(preparation_timeout()))?;
         let model = spec.candidate.health_keys.model;
-        let (p95, in_flight) = (engine.first_token_p95(model), Health::track_in_flight(&engine, model));
+        let in_flight = health::InFlightGuard::new(&engine, model, spec.request.is_streaming());
+        let p95 = engine.first_token_p95(model);
         let timeouts = self.time.attempt_timeouts(&target, remaining_candidates, spec.request.is_streaming(), p95);
         let start = Box::pin(start(engine, spec.clone(), credentials, timeouts, (permit, in_flight)));
         Ok(PendingAttempt { spec, started_at, start })
@@ -279,6 +303,7 @@ impl CallTask {
             // Without streaming, the first delta arrives only with the complete response.
             let ttft = self.accumulator().output.ttft.filter(|_| spec.request.is_streaming());
             let health = &self.engine.health;
+            started.in_flight.first_delta();
             health.record_first_delta(spec.attempt_ref(health.timestamp_of(*started_at)), ttft, &self.engine.keys);
             self.read_to_end(attempt).await?
         };
@@ -338,7 +363,11 @@ impl CallTask {
         let (engine, target, key_index) = (&self.engine, &spec.candidate.target, spec.key_index());
         let attempt = spec.attempt_ref(engine.health.timestamp_of(started_at));
         match error {
-            Some(error) if spec.request.as_chat().is_none() && is_unsupported_operation(error) => {}
+            // A path that only lacks this operation affects only the operation.
+            Some(error)
+                if spec.request.as_chat().is_none()
+                    && error.class != ErrorClass::Path
+                    && is_unsupported_operation(error) => {}
             Some(error) => engine.health.record_failure(&attempt, &engine.keys, error, engine.random_unit()),
             None => engine.health.record_success(attempt, &engine.keys),
         }
@@ -386,7 +415,23 @@ async fn start(
             }
         }
     };
-    Ok(Box::new(StartedAttempt { attempt, first, end, info, _permit: permit, _in_flight: in_flight }))
+    Ok(Box::new(StartedAttempt { attempt, first, end, info, _permit: permit, in_flight }))
+}
+
+/// Waits for the first delta of a probe that was slower than the candidate beside it: canceled, it would leave the breaker
+/// half-open, and the next request would wait for it, too.
+async fn finish_probe(engine: Arc<Engine>, spec: AttemptSpec, started_at: Instant, start: StartFuture) {
+    let attempt = spec.attempt_ref(engine.health.timestamp_of(started_at));
+    match start.await {
+        Ok(started) => {
+            started.in_flight.first_delta();
+            let ttft = spec.request.is_streaming().then(|| started.attempt.sent_at().elapsed());
+            engine.health.record_first_delta(attempt, ttft, &engine.keys);
+        }
+        Err(FailedStart { error, .. }) => {
+            engine.health.record_failure(&attempt, &engine.keys, &error, engine.random_unit());
+        }
+    }
 }
 
 /// Whether the endpoint or model does not support the operation. If the request is not a chat, such an error says nothing

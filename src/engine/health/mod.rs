@@ -15,25 +15,31 @@ use tokio::{
 
 use crate::{
     model::{
-        ErrorClass,
+        ErrorClass, Operation,
         target::{Target, TargetId},
     },
     protocol::CallError,
     routing::{
         health::{
-            AttemptInfo, Availability, HealthError, HealthKey, HealthMap, HealthSnapshot, HealthStore, KeyHash,
-            TargetHealthKeys,
+            AttemptInfo, Availability, HealthError, HealthMap, HealthSnapshot, HealthStore, KeyHash, Restriction,
+            RestrictionKind, TargetHealthKeys,
         },
-        policies::Policies,
+        last_resort::RestrictedRequests,
+        policies::{Policies, StallPolicy},
     },
     transport::keys::KeyRing,
 };
 
+mod in_flight;
 mod probe;
+mod restricted;
 
+pub(super) use in_flight::InFlightGuard;
+use in_flight::InFlightRequests;
 pub(super) use probe::Probe;
+pub(super) use restricted::{RestrictedGuard, RestrictedTurn};
 
-/// How often the store is read while waiting for the result of another process's probe.
+/// How often the store is read while a request waits for a candidate that another process may use, too.
 const POLL_INTERVAL: Duration = Duration::from_millis(200);
 
 /// An attempt, with what identifies the health entries it affects.
@@ -45,6 +51,8 @@ pub(super) struct AttemptRef {
     pub(super) sent_at: Timestamp,
     /// The owner id of the probe lease, if it is the probe.
     pub(super) probe: Option<u64>,
+    /// The operation; `None` for a chat.
+    pub(super) operation: Option<Operation>,
 }
 
 /// The health snapshot and the updates that are not written yet.
@@ -57,6 +65,8 @@ pub(super) struct Health {
     /// The process serves many requests.
     long_lived: bool,
     changed: Notify,
+    /// The salt of the key hashes, if the snapshot has none.
+    new_salt: String,
     /// Wall clock and monotonic clock at creation. Timestamps are derived from the latter, so they never jump.
     epoch: (Timestamp, Instant),
 }
@@ -70,10 +80,13 @@ struct HealthCache {
     store_error: Option<HealthError>,
     /// The last write failed: the snapshot in memory has updates that the store lacks, so reads do not replace it.
     write_failed: bool,
-    /// Requests in flight, by model.
-    in_flight: HealthMap<usize>,
+    /// When the store was last read.
+    loaded_at: Option<Instant>,
+    in_flight: InFlightRequests,
+    /// Requests to restricted candidates, by key and model.
+    restricted: HealthMap<RestrictedRequests>,
     /// Health keys by target pointer, cached because hashing an API key may read a file.
-    keys_by_target: HashMap<usize, (Arc<Target>, TargetHealthKeys)>,
+    keys_by_target: HashMap<usize, (Arc<Target>, Arc<TargetHealthKeys>)>,
     /// How often each target became unavailable.
     unavailable_counts: HashMap<TargetId, u64>,
     /// The salt of the key hashes in the cached health keys.
@@ -105,32 +118,8 @@ enum Outcome {
     ProbeReleased,
 }
 
-/// When an unavailable candidate may be tried.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum ProbeTurn {
-    /// Now: it is available again.
-    Available,
-    /// At this time, as the probe.
-    Due(Timestamp),
-    /// Another request is probing it, until this time at most.
-    InProgress(Timestamp),
-}
-
 /// A one-shot process writes pending updates at this number; a long-lived one drops the older half.
 const MAX_PENDING_UPDATES: usize = 256;
-
-/// Counts a request in flight until dropped.
-pub(super) struct InFlightGuard(Arc<super::Engine>, HealthKey);
-
-impl Drop for InFlightGuard {
-    fn drop(&mut self) {
-        self.0.health.with_cache(|cache| {
-            if let Some(count) = cache.in_flight.get_mut(&self.1) {
-                *count = count.saturating_sub(1);
-            }
-        });
-    }
-}
 
 impl Health {
     pub(super) fn new(
@@ -139,7 +128,8 @@ impl Health {
         error_text_retention: Duration,
     ) -> Self {
         let (cache, changed, epoch) = (Mutex::default(), Notify::new(), (Timestamp::now(), Instant::now()));
-        Self { policies, cache, store, error_text_retention, long_lived: false, changed, epoch }
+        let new_salt = format!("{:032x}", fastrand::u128(..));
+        Self { policies, cache, store, error_text_retention, long_lived: false, changed, new_salt, epoch }
     }
 
     /// Marks the process as serving many requests.
@@ -177,17 +167,20 @@ impl Health {
                     self.apply(&mut snapshot, update, keys);
                 }
                 cache.snapshot = snapshot;
+                cache.loaded_at = Some(Instant::now());
             }
             Err(error) => cache.store_error = Some(error),
         });
     }
 
     /// The health keys of candidates, in their order.
-    pub(super) fn health_keys(&self, targets: &[Arc<Target>], keys: &KeyRing) -> Vec<TargetHealthKeys> {
+    pub(super) fn health_keys(&self, targets: &[Arc<Target>], keys: &KeyRing) -> Vec<Arc<TargetHealthKeys>> {
         self.with_cache(|cache| {
-            if cache.cached_salt != cache.snapshot.key_salt || cache.keys_by_target.len() > MAX_CACHED_TARGETS {
+            let salt = cache.snapshot.salt_or(&self.new_salt);
+            if cache.cached_salt != salt || cache.keys_by_target.len() > MAX_CACHED_TARGETS {
+                let salt = salt.to_owned();
                 cache.keys_by_target.clear();
-                cache.cached_salt.clone_from(&cache.snapshot.key_salt);
+                cache.cached_salt = salt;
             }
             targets.iter().map(|target| cache.health_keys(target, keys)).collect()
         })
@@ -196,13 +189,14 @@ impl Health {
     /// The health of candidates, in their order.
     pub(super) fn candidate_health<'p>(
         &self,
-        candidates: impl Iterator<Item = &'p TargetHealthKeys>,
+        candidates: impl Iterator<Item = &'p Arc<TargetHealthKeys>>,
     ) -> Vec<CandidateHealth> {
         let now = self.now();
         self.with_cache(|cache| {
-            let health = |keys: &TargetHealthKeys| CandidateHealth {
-                availability: cache.snapshot.availability(keys, now),
-                in_flight: cache.in_flight.get(&keys.model).copied().unwrap_or_default(),
+            let stall = &self.policies.health.stall;
+            let health = |keys: &Arc<TargetHealthKeys>| CandidateHealth {
+                availability: cache.availability(stall, keys, now),
+                in_flight: cache.in_flight.count(keys.model),
                 latency_ms: cache.snapshot.entry(keys.model).and_then(|entry| entry.latency.average()),
             };
             candidates.map(health).collect()
@@ -211,25 +205,7 @@ impl Health {
 
     pub(super) fn availability(&self, keys: &TargetHealthKeys) -> Availability {
         let now = self.now();
-        self.with_cache(|cache| cache.snapshot.availability(keys, now))
-    }
-
-    /// When an unavailable candidate may be tried: when its cooldown is over, or `early_delay` after its last failure.
-    pub(super) fn probe_turn(&self, keys: &TargetHealthKeys, early_delay: Duration) -> ProbeTurn {
-        let now = self.now();
-        self.with_cache(|cache| {
-            match (cache.snapshot.availability(keys, now), cache.snapshot.probe_expiry(keys, now)) {
-                (Availability::Closed, _) => ProbeTurn::Available,
-                (_, Some(until)) => ProbeTurn::InProgress(until),
-                (Availability::HalfOpen, None) => ProbeTurn::Due(now),
-                (Availability::Open { until, cause }, None) => {
-                    let failed_at =
-                        cache.snapshot.entry(cause).and_then(|entry| entry.last_error.as_ref()).map(|error| error.at);
-                    let early = failed_at.and_then(|failed_at| failed_at.checked_add(early_delay).ok());
-                    ProbeTurn::Due(early.map_or(until, |early| early.min(until)).max(now))
-                }
-            }
-        })
+        self.with_cache(|cache| cache.availability(&self.policies.health.stall, keys, now))
     }
 
     /// How often `target` became unavailable.
@@ -252,7 +228,13 @@ impl Health {
     pub(super) async fn wait_for_change(&self, limit: Duration, keys: &KeyRing) {
         tokio::select! {
             () = self.changed.notified() => {}
-            () = sleep(POLL_INTERVAL.min(limit)) => self.reload(keys),
+            () = sleep(POLL_INTERVAL.min(limit)) => {
+                // Many requests may wait at the same time.
+                let is_old = |at: Instant| at.elapsed() >= POLL_INTERVAL / 2;
+                if self.store.is_some() && self.with_cache(|cache| cache.loaded_at.is_none_or(is_old)) {
+                    self.reload(keys);
+                }
+            }
         }
     }
 
@@ -269,11 +251,11 @@ impl Health {
         let error = error_without_text.as_ref().unwrap_or(error);
         let is_unavailable = |health: &Self| {
             let health_keys = health.health_keys(std::slice::from_ref(&attempt.target), keys);
-            matches!(health.availability(&health_keys[0]), Availability::Open { .. })
+            health.availability(&health_keys[0]).restriction().is_some()
         };
         let was_unavailable = is_unavailable(self);
         self.modify(keys, |snapshot| {
-            let attempt = attempt_for_snapshot(snapshot, attempt, keys);
+            let attempt = self.attempt_for_snapshot(snapshot, attempt, keys);
             snapshot.record_failure(&self.policies.health, &attempt, error, now, random);
         });
         if !was_unavailable && is_unavailable(self) {
@@ -308,7 +290,7 @@ impl Health {
                 }
                 (Outcome::ProbeReleased, _) => true,
                 _ => {
-                    let attempt = attempt_for_snapshot(&mut cache.snapshot, &update.attempt, keys);
+                    let attempt = self.attempt_for_snapshot(&mut cache.snapshot, &update.attempt, keys);
                     cache.snapshot.has_failures(&attempt)
                 }
             };
@@ -387,14 +369,8 @@ impl Health {
         succeeded
     }
 
-    /// Counts a request in flight to the model.
-    pub(super) fn track_in_flight(engine: &Arc<super::Engine>, model: HealthKey) -> InFlightGuard {
-        engine.health.with_cache(|cache| *cache.in_flight.entry(model).or_default() += 1);
-        InFlightGuard(Arc::clone(engine), model)
-    }
-
     fn apply(&self, snapshot: &mut HealthSnapshot, update: &PendingUpdate, keys: &KeyRing) {
-        let attempt = attempt_for_snapshot(snapshot, &update.attempt, keys);
+        let attempt = self.attempt_for_snapshot(snapshot, &update.attempt, keys);
         match update.outcome {
             Outcome::FirstDelta(ttft) => snapshot.record_first_delta(&self.policies.health, &attempt, ttft, update.at),
             Outcome::Completed => snapshot.record_success(&self.policies.health, &attempt, update.at),
@@ -406,40 +382,58 @@ impl Health {
         }
     }
 
+    fn attempt_for_snapshot<'t>(
+        &self,
+        snapshot: &mut HealthSnapshot,
+        attempt: &'t AttemptRef,
+        keys: &KeyRing,
+    ) -> AttemptInfo<'t> {
+        if snapshot.key_salt.is_empty() && attempt.key_index.is_some() {
+            snapshot.key_salt.clone_from(&self.new_salt);
+        }
+        let source = attempt.key_index.and_then(|index| attempt.target.endpoint.keys.get(index));
+        let hash = source.and_then(|key| keys.hash(key, &snapshot.key_salt));
+        let key = hash.map_or(KeyHash::NONE, KeyHash);
+        AttemptInfo {
+            target: &attempt.target,
+            key,
+            key_index: attempt.key_index,
+            sent_at: attempt.sent_at,
+            probe: attempt.probe,
+            operation: attempt.operation,
+        }
+    }
+
     fn with_cache<T>(&self, act: impl FnOnce(&mut HealthCache) -> T) -> T {
         act(&mut self.cache.lock())
     }
 }
 
 impl HealthCache {
-    fn health_keys(&mut self, target: &Arc<Target>, keys: &KeyRing) -> TargetHealthKeys {
+    /// The availability of a candidate: as the processes share it, and whether its requests wait in this process.
+    fn availability(&self, stall: &StallPolicy, keys: &TargetHealthKeys, now: Timestamp) -> Availability {
+        let availability = self.snapshot.availability(keys, now);
+        let p95 = || self.snapshot.entry(keys.model)?.latency.p95();
+        if !self.in_flight.is_stalled(stall, keys.model, p95, Instant::now()) {
+            return availability;
+        }
+        let until = now.checked_add(stall.min_wait).unwrap_or(Timestamp::MAX);
+        availability.and(Availability::Restricted(Restriction {
+            kind: RestrictionKind::Stalled,
+            until,
+            cause: keys.model,
+        }))
+    }
+
+    fn health_keys(&mut self, target: &Arc<Target>, keys: &KeyRing) -> Arc<TargetHealthKeys> {
         let address = Arc::as_ptr(target).addr();
         if let Some((_, cached)) = self.keys_by_target.get(&address) {
-            return cached.clone();
+            return Arc::clone(cached);
         }
-        let hash = |key| keys.hash(key, &self.snapshot.key_salt).map_or(KeyHash::NONE, KeyHash);
+        let hash = |key| keys.hash(key, &self.cached_salt).map_or(KeyHash::NONE, KeyHash);
         let hashes: Vec<KeyHash> = target.endpoint.keys.iter().map(hash).collect();
-        let health_keys = TargetHealthKeys::new(target, &hashes);
-        // Without a salt there are no entries of keys yet, and the hashes will change when it is set.
-        if !self.cached_salt.is_empty() {
-            self.keys_by_target.insert(address, (Arc::clone(target), health_keys.clone()));
-        }
+        let health_keys = Arc::new(TargetHealthKeys::new(target, &hashes));
+        self.keys_by_target.insert(address, (Arc::clone(target), Arc::clone(&health_keys)));
         health_keys
-    }
-}
-
-fn attempt_for_snapshot<'t>(snapshot: &mut HealthSnapshot, attempt: &'t AttemptRef, keys: &KeyRing) -> AttemptInfo<'t> {
-    if snapshot.key_salt.is_empty() && attempt.key_index.is_some() {
-        snapshot.key_salt = format!("{:032x}", fastrand::u128(..));
-    }
-    let source = attempt.key_index.and_then(|index| attempt.target.endpoint.keys.get(index));
-    let hash = source.and_then(|key| keys.hash(key, &snapshot.key_salt));
-    let key = hash.map_or(KeyHash::NONE, KeyHash);
-    AttemptInfo {
-        target: &attempt.target,
-        key,
-        key_index: attempt.key_index,
-        sent_at: attempt.sent_at,
-        probe: attempt.probe,
     }
 }

@@ -11,7 +11,7 @@ use std::{
 use jiff::Timestamp;
 use tokio::{task::JoinHandle, time::sleep};
 
-use super::{AttemptRef, Health, Outcome};
+use super::{AttemptRef, Health, Outcome, RestrictedGuard};
 use crate::{
     engine::Engine,
     model::target::Target,
@@ -25,12 +25,21 @@ pub(in crate::engine) struct Probe {
     owner: u64,
     /// The task that renews the lease.
     renewal: JoinHandle<()>,
+    /// Counts it among the requests to a restricted candidate.
+    _guard: RestrictedGuard,
 }
 
 impl Probe {
-    fn new(engine: &Arc<Engine>, target: &Arc<Target>, owner: u64, lease: Duration) -> Self {
+    fn new(
+        engine: &Arc<Engine>,
+        target: &Arc<Target>,
+        health_keys: &TargetHealthKeys,
+        owner: u64,
+        lease: Duration,
+    ) -> Self {
         let renewal = tokio::spawn(renew(Arc::downgrade(engine), Arc::clone(target), owner, lease));
-        Self { engine: Arc::clone(engine), target: Arc::clone(target), owner, renewal }
+        let guard = RestrictedGuard::probe(engine, health_keys);
+        Self { engine: Arc::clone(engine), target: Arc::clone(target), owner, renewal, _guard: guard }
     }
 
     pub(in crate::engine) fn owner(&self) -> u64 {
@@ -59,6 +68,7 @@ impl Drop for Probe {
             key_index: None,
             sent_at: Timestamp::MIN,
             probe: Some(self.owner),
+            operation: None,
         };
         let engine = Arc::clone(&self.engine);
         engine.health.record_update(attempt, &engine.keys, Outcome::ProbeReleased);
@@ -66,21 +76,21 @@ impl Drop for Probe {
 }
 
 impl Health {
-    /// Takes the probe of a candidate. `Ok(None)`: it is available and needs no probe; `Err`: another request has it.
+    /// Takes the probe of a half-open candidate. `Ok(None)`: it is available and needs no probe; `Err`: another request
+    /// has it, or the candidate is restricted.
     pub(in crate::engine) fn take_probe(
         engine: &Arc<Engine>,
         target: &Arc<Target>,
         health_keys: &TargetHealthKeys,
         lease: Duration,
-        early: bool,
     ) -> Result<Option<Probe>, ()> {
         let health = &engine.health;
         let (now, owner) = (health.now(), fastrand::u64(1..));
         let lease = lease.min(health.policies.health.probe.max_lease);
         let (available, taken) = health.modify(&engine.keys, |snapshot| {
-            let available = snapshot.availability(health_keys, now) == Availability::Closed;
-            (available, available || snapshot.acquire_probe(health_keys, now, (owner, lease), early))
+            let available = snapshot.availability(health_keys, now) == Availability::Available;
+            (available, snapshot.acquire_probe(health_keys, now, (owner, lease)))
         });
-        if taken { Ok((!available).then(|| Probe::new(engine, target, owner, lease))) } else { Err(()) }
+        if taken { Ok((!available).then(|| Probe::new(engine, target, health_keys, owner, lease))) } else { Err(()) }
     }
 }

@@ -68,6 +68,8 @@ pub struct Call {
     pub retain_text: bool,
     /// The session affinity key sent by the client; `None`: derived from the request.
     pub affinity_key: Option<String>,
+    /// The client retries by itself, and this request is such a retry: no further attempts follow its last candidate.
+    pub client_retries: bool,
 }
 
 impl Call {
@@ -87,6 +89,7 @@ impl Call {
             passthrough: false,
             retain_text: false,
             affinity_key: None,
+            client_retries: false,
         }
     }
 

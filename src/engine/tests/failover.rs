@@ -26,11 +26,13 @@ async fn failure_of_the_first_candidate_fails_over_to_the_second() {
         (MockResponse::NoResponse, false, "timeout"),
         (rate, false, "rate"),
         (status(500), true, "server"),
-        (status(503), false, "overloaded"),
+        (status(503), true, "overloaded"),
+        (MockResponse::Status(503, vec![("retry-after", "1")], "{}"), false, "overloaded"),
         (status(401), false, "auth"),
         (status(402), false, "quota"),
         (status(403), false, "forbidden"),
-        (status(404), false, "path"),
+        (status(404), false, "model"),
+        (MockResponse::Status(404, vec![], "404 page not found"), false, "path"),
         (status(409), true, "conflict"),
         (status(504), false, "gateway-timeout"),
         (status(302), false, "redirect"),
@@ -43,7 +45,8 @@ async fn failure_of_the_first_candidate_fails_over_to_the_second() {
     ] {
         let times = if is_retried { 2 } else { 1 };
         let replies = std::iter::repeat_n(reply.clone(), times).chain([answer()]);
-        let result = run(call_to(two_targets()), replies).await;
+        let result = TestEngine::new(replies).run(call_to(two_targets())).await;
+        assert_eq!(result.unused_replies, 0, "{reply:?}");
         assert_eq!(result.answer.text, "Hello", "{reply:?}");
         assert!(result.record.result.is_ok() && !result.record.incomplete, "{reply:?}");
         assert_eq!(result.classes()[0], class, "{reply:?}");
@@ -78,8 +81,8 @@ async fn context_error_fails_over_to_larger_contexts_only() {
     let sized = |name, context| Target { context_window: Some(context), ..testing::target(name) };
     let targets = vec![sized("a", 8), sized("small", 4), testing::target("unknown"), sized("large", 16)];
     let result = run(call_to(targets), [too_long.clone(), answer()]).await;
-    assert_eq!(result.models(), ["a-upstream", "large-upstream"]);
-    assert_eq!(result.notices().len(), 2);
+    assert_eq!(result.models(), ["a-upstream", "unknown-upstream"], "an unknown context may be larger");
+    assert_eq!(result.notices().len(), 1, "the smaller one is skipped");
     let result = run(call_to(vec![sized("a", 8), sized("small", 4)]), [too_long]).await;
     assert_eq!(result.class(), ErrorClass::Context);
 }
@@ -100,9 +103,18 @@ async fn candidate_with_too_small_context_is_skipped() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn same_candidate_is_retried_at_most_once() {
-    let result = run(call_to(two_targets()), [status(500), status(500), status(500)]).await;
-    assert_eq!(result.models(), ["a-upstream", "a-upstream", "b-upstream"]);
+async fn candidate_is_retried_once_and_after_all_have_failed_twice_more() {
+    let result = run(call_to(two_targets()), vec![status(500); 5]).await;
+    assert_eq!(result.models(), ["a-upstream", "a-upstream", "b-upstream", "a-upstream", "b-upstream"]);
+    assert!(result.took <= SECOND * 2, "{:?}", result.took);
+    let result = run(call_to(vec![testing::target("a")]), vec![status(500); 3]).await;
+    assert_eq!((result.models().len(), result.class()), (3, ErrorClass::Server), "as the official libraries do");
+    let result = run(call_to(vec![testing::target("a")]), [status(502), answer()]).await;
+    assert_eq!(result.answer.text, "Hello");
+    let backup_with_refused_key = run(call_to(two_targets()), [status(504), status(401), answer()]).await;
+    assert_eq!(backup_with_refused_key.models(), ["a-upstream", "b-upstream", "a-upstream"]);
+    let client_retries = Call { client_retries: true, ..call_to(vec![testing::target("a")]) };
+    assert_eq!(run(client_retries, [status(500)]).await.requests.len(), 1, "the client retries itself");
     let reset = MockResponse::ConnectError(TransportErrorKind::Reset);
     let result = run(call_to(vec![testing::target("a")]), [reset, answer()]).await;
     assert_eq!(result.requests.iter().map(|request| request.new_connection).collect::<Vec<_>>(), [false, true]);
@@ -168,7 +180,7 @@ async fn rejected_parameter_is_renamed_and_retried() {
 async fn representative_error_is_returned_when_all_candidates_fail() {
     let unreachable = MockResponse::ConnectError(TransportErrorKind::Dns);
     let result = run(call_to(two_targets()), [status(401), unreachable]).await;
-    assert_eq!((result.class(), result.classes()), (ErrorClass::Auth, vec!["auth", "connect"]));
+    assert_eq!((result.class(), result.classes()), (ErrorClass::Connect, vec!["auth", "connect"]));
 }
 
 #[tokio::test(start_paused = true)]
@@ -188,7 +200,7 @@ async fn connect_timeout_of_a_model_is_used() {
 
 #[tokio::test(start_paused = true)]
 async fn policies_of_the_engine_limit_attempts_retries_and_waiting() {
-    let attempts = AttemptPolicy { max_candidates: 1, retries: 0 };
+    let attempts = AttemptPolicy { max_candidates: 1, retries: 0, further_attempts: 0, ..AttemptPolicy::default() };
     let engine = TestEngine::with_policies([status(500)], Policies { attempts, ..Policies::default() });
     let result = engine.run(call_to(two_targets())).await.assert_all_replies_used();
     assert_eq!((result.models().len(), result.class()), (1, ErrorClass::Server), "one candidate, no retry");

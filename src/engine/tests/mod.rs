@@ -20,7 +20,7 @@ use crate::{
         endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
         target::{Target, testing},
     },
-    routing::{OnIncomplete, RoutePolicy},
+    routing::{OnIncomplete, RoutePolicy, policies::LastResortPolicy},
     transport::{
         TransportErrorKind,
         keys::KeyRing,
@@ -129,6 +129,11 @@ impl TestEngine {
         let engine =
             Engine::with_policies(shared, KeyRing::default(), policies).with_long_lived_process().with_seed(SEED);
         Self { engine: Arc::new(engine), transport }
+    }
+
+    /// With the limits of a server that has many clients.
+    fn server(replies: impl IntoIterator<Item = MockResponse>) -> Self {
+        Self::with_policies(replies, Policies { last_resort: LastResortPolicy::limited(), ..Policies::default() })
     }
 
     /// Adds scripted replies.

@@ -27,12 +27,22 @@ async fn comments_count_for_the_idle_timeout_but_not_as_first_token() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn last_candidate_waits_for_a_short_rate_limit() {
+async fn retry_after_of_the_last_candidate_is_waited_for_once() {
     let rate = |seconds| MockResponse::Status(429, vec![("retry-after", seconds)], "{}");
-    let result = run(call_to(vec![testing::target("a")]), [rate("7"), answer()]).await;
-    assert_eq!((result.answer.text.as_str(), result.took), ("Hello", 7 * SECOND));
-    let result = run(call_to(vec![testing::target("a")]), [rate("20")]).await;
-    assert_eq!((result.class(), result.took), (ErrorClass::Rate, Duration::ZERO));
+    let one = || call_to(vec![testing::target("a")]);
+    let within = |took: Duration, seconds| SECOND * seconds <= took && took <= (SECOND * seconds).mul_f64(1.2);
+    let result = run(one(), [rate("7"), answer()]).await;
+    assert!(result.answer.text == "Hello" && within(result.took, 7), "{:?}", result.took);
+    let result = run(one(), [rate("7"), rate("7")]).await;
+    assert!(result.class() == ErrorClass::Rate && within(result.took, 7), "{:?}", result.took);
+    let result = run(one(), [rate("50"), answer()]).await;
+    assert!(within(result.took, 50), "a person waits up to a minute: {:?}", result.took);
+    for (engine, seconds) in [(TestEngine::new([rate("61")]), "61"), (TestEngine::server([rate("21")]), "21")] {
+        let result = engine.run(one()).await.assert_all_replies_used();
+        let error = result.record.result.as_ref().expect_err("a failed call");
+        assert_eq!((error.class, result.took), (ErrorClass::Rate, Duration::ZERO), "{seconds}");
+        assert_eq!(error.retry_after.as_ref().map(|retry_after| retry_after.raw.as_str()), Some(seconds));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -7,7 +7,7 @@ async fn log_and_metrics_have_no_prompt_or_answer_text() {
     let fixture = TestGateway::new(
         "",
         [
-            MockResponse::Status(503, vec![], "{\"error\":{\"message\":\"a secret question\"}}"),
+            MockResponse::Status(503, vec![("retry-after", "1")], "{\"error\":{\"message\":\"a secret question\"}}"),
             chunks(&[HELLO, STOP, USAGE, DONE]),
         ],
     )

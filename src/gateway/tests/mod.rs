@@ -28,6 +28,7 @@ use crate::{
     config,
     engine::Engine,
     model::environment::Environment,
+    routing::policies::{LastResortPolicy, Policies},
     transport::{
         keys::KeyRing,
         mock::{MockResponse, MockTransport},
@@ -91,7 +92,9 @@ impl TestGateway {
     async fn try_new(extra_config: &str, replies: impl IntoIterator<Item = MockResponse>) -> Result<Self, ServeError> {
         let transport = Arc::new(MockTransport::new(replies));
         let config = config::resolve(&format!("{CONFIG}{extra_config}"), Path::new("c.toml")).expect("valid config");
-        let engine = Engine::new(Arc::clone(&transport) as Arc<_>, KeyRing::new(Environment::default()));
+        let policies = Policies { last_resort: LastResortPolicy::limited(), ..Policies::default() };
+        let keys = KeyRing::new(Environment::default());
+        let engine = Engine::with_policies(Arc::clone(&transport) as Arc<_>, keys, policies);
         let log_lines = Arc::new(Mutex::new(Vec::new()));
         let sink = Arc::clone(&log_lines);
         let log = Log::new(move |line| sink.lock().push(serde_json::from_str(&line).expect("JSON")));

@@ -70,7 +70,8 @@ async fn usage_is_sent_only_on_request_but_always_recorded() {
 #[tokio::test(start_paused = true)]
 async fn json_response_is_forwarded_unchanged_with_headers_for_the_target() {
     let body = "{\"choices\":[ {\"message\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}],\"model\":\"m-2026\",\"own\":1e400}";
-    let fixture = TestGateway::new("", [MockResponse::Status(503, vec![], "{}"), json_reply(body)]).await;
+    let fixture =
+        TestGateway::new("", [MockResponse::Status(503, vec![("retry-after", "1")], "{}"), json_reply(body)]).await;
     let response = fixture.chat("chat", false).await;
     let header = |name: &str| response.headers()[name].to_str().expect("ASCII header").to_owned();
     assert_eq!((header("x-mmchat-endpoint"), header("x-mmchat-model")), ("b".into(), "two".into()));
@@ -167,7 +168,9 @@ async fn models_and_routes_are_listed_and_can_be_queried_one_by_one() {
 async fn opaque_requests_are_routed_by_model() {
     let vectors = "{\"data\":[{\"embedding\":\"AACAPw==\"}],\"usage\":{\"prompt_tokens\":3,\"total_tokens\":3}}";
     for path in ["/v1/embeddings", "/v1/rerank", "/v1/images/generations"] {
-        let fixture = TestGateway::new("", [MockResponse::Status(503, vec![], "{}"), json_reply(vectors)]).await;
+        let fixture =
+            TestGateway::new("", [MockResponse::Status(503, vec![("retry-after", "1")], "{}"), json_reply(vectors)])
+                .await;
         let body = "{\"input\":[[1,2,3],[4]],\"model\":\"chat\",\"encoding_format\":\"base64\",\"user\":null}";
         let response = fixture.post(path, &[], body).await;
         assert_eq!(response.headers()["x-mmchat-model"], "two");

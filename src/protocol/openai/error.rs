@@ -30,14 +30,25 @@ struct ErrorBody {
     request_id: Option<String>,
 }
 
+impl ErrorBody {
+    /// Whether a code says more than the HTTP status does.
+    fn has_code(&self) -> bool {
+        let words = self.codes.split(|c: char| !c.is_ascii_alphabetic()).filter(|word| !word.is_empty());
+        let words: Vec<String> = words.map(str::to_lowercase).collect();
+        !words.is_empty() && words != ["not", "found"]
+    }
+}
+
 /// The error of a response with an error status.
 pub(super) fn from_response(head: &ResponseHead, body: &[u8]) -> CallError {
     let status = head.status;
     let json = serde_json::from_slice::<Value>(body.trim_ascii()).ok().or_else(|| first_event(body));
-    let error = json.as_ref().map(parse_error).filter(|error| !error.message.is_empty());
+    let mut error = json.as_ref().map(parse_error).unwrap_or_default();
     let header_delay = from_headers(&head.headers);
-    let error =
-        error.unwrap_or_else(|| ErrorBody { message: page_message(Some(status), body), ..ErrorBody::default() });
+    let is_page = error.message.is_empty() && !error.has_code() && (json.is_some() || !is_plain_text(body));
+    if error.message.is_empty() {
+        error.message = page_message(Some(status), body);
+    }
     let server = ServerKind::from_headers(&head.headers);
     let retry_after = header_delay.or(error.retry_after);
     let signals = ErrorSignals {
@@ -45,6 +56,7 @@ pub(super) fn from_response(head: &ResponseHead, body: &[u8]) -> CallError {
         code: &error.codes,
         message: &error.message,
         retry_after: retry_after.is_some(),
+        is_page,
     };
     let class = classify(signals).unwrap_or(ErrorClass::InvalidResponse);
     CallError {
@@ -58,6 +70,7 @@ pub(super) fn from_response(head: &ResponseHead, body: &[u8]) -> CallError {
         request_id: head.request_id().or(error.request_id),
         server,
         should_retry: head.header("x-should-retry").and_then(|value| value.parse().ok()),
+        remembered: false,
         source: None,
     }
 }
@@ -70,6 +83,7 @@ pub(super) fn from_stream(json: &Value, server: ServerKind, output_seen: OutputS
         code: &error.codes,
         message: &error.message,
         retry_after: error.retry_after.is_some(),
+        is_page: false,
     };
     let error_class = classify(signals).unwrap_or(ErrorClass::InStream);
     // An error after output makes the answer incomplete. But before any answer text, an error caused by the request
@@ -92,6 +106,13 @@ pub(super) fn from_stream(json: &Value, server: ServerKind, output_seen: OutputS
         server,
         ..CallError::new(class, message)
     }
+}
+
+/// Whether a body without JSON is an error in words, and not a page.
+fn is_plain_text(body: &[u8]) -> bool {
+    let text = String::from_utf8_lossy(body);
+    let text = text.trim();
+    !text.is_empty() && !text.starts_with('<')
 }
 
 fn hint(class: ErrorClass, message: &str) -> Option<String> {
@@ -140,7 +161,10 @@ fn parse_error(json: &Value) -> ErrorBody {
     match json {
         Value::Array(items) => items.first().map(parse_error).unwrap_or_default(),
         Value::Object(object) => match object.get("error").filter(|error| is_set(error)) {
-            Some(Value::String(text)) => ErrorBody { message: text.clone(), ..parse_fields(json) },
+            Some(Value::String(text)) => match embedded_json(text) {
+                Some(inner) => parse_error(&inner),
+                None => ErrorBody { message: text.clone(), ..parse_fields(json) },
+            },
             Some(inner) => {
                 let outer = parse_fields(json);
                 let inner = if inner.is_object() {
@@ -157,23 +181,27 @@ fn parse_error(json: &Value) -> ErrorBody {
     }
 }
 
+/// The error object in the text of a gateway that forwards it as a string.
+fn embedded_json(text: &str) -> Option<Value> {
+    serde_json::from_str::<Value>(text.trim()).ok().filter(Value::is_object)
+}
+
 /// Parses one level of an error object.
 fn parse_fields(json: &Value) -> ErrorBody {
     let field = |name: &str| json.get(name).and_then(scalar_text).filter(|text| !text.is_empty());
     let base_resp = json.get("base_resp");
-    let message = ["message", "msg", "error_msg", "errorMessage", "html-message", "title"]
+    let message = ["message", "msg", "error_msg", "errmsg", "errorMessage", "html-message"]
         .into_iter()
         .find_map(field)
         .or_else(|| json.get("detail").map(detail_text).filter(|text| !text.is_empty()))
+        .or_else(|| field("title"))
         .or_else(|| json.get("errors").map(detail_text).filter(|text| !text.is_empty()))
         .or_else(|| base_resp.and_then(|resp| resp.get("status_msg")).and_then(scalar_text))
         .unwrap_or_else(|| if has_known_key(json) { String::new() } else { json.to_string() });
-    let code = field("code").or_else(|| base_resp.and_then(|resp| resp.get("status_code")).and_then(scalar_text));
-    let codes = [code.clone(), field("type"), field("status"), field("details")]
-        .into_iter()
-        .flatten()
-        .collect::<Vec<_>>()
-        .join(" ");
+    let code = ["code", "error_code", "errcode"].into_iter().find_map(field);
+    let code = code.or_else(|| base_resp.and_then(|resp| resp.get("status_code")).and_then(scalar_text));
+    let codes = [code.clone(), field("type"), field("status"), field("details")];
+    let codes = codes.into_iter().flatten().chain(detail_codes(json)).collect::<Vec<_>>().join(" ");
     let as_status = |text: String| text.parse::<u16>().ok().filter(|status| (400..600).contains(status));
     ErrorBody {
         message,
@@ -184,6 +212,17 @@ fn parse_fields(json: &Value) -> ErrorBody {
         retry_after: retry_delay(json),
         request_id: field("request_id").or_else(|| field("requestId")),
     }
+}
+
+/// Further texts that name the cause: the reason and the limits in Gemini's `details`, the code of Azure's `innererror`, and
+/// the error of the provider that OpenRouter forwards.
+fn detail_codes(json: &Value) -> Vec<String> {
+    let details = json.get("details").and_then(Value::as_array).into_iter().flatten();
+    let limits = details.clone().filter_map(|detail| detail.get("violations")?.as_array()).flatten();
+    let reasons =
+        details.filter_map(|detail| detail.get("reason")).chain(limits.filter_map(|limit| limit.get("quotaId")));
+    let paths = ["/innererror/code", "/innererror/message", "/metadata/raw", "/metadata/error_type"];
+    reasons.chain(paths.iter().filter_map(|path| json.pointer(path))).filter_map(scalar_text).collect()
 }
 
 /// The retry delay in Gemini's `RetryInfo`, or in the plain fields of other services.
@@ -236,7 +275,7 @@ fn is_set(value: &Value) -> bool {
 }
 
 fn has_known_key(json: &Value) -> bool {
-    ["message", "detail", "errors", "code", "type", "base_resp"]
+    ["message", "detail", "errors", "code", "type", "base_resp", "error_code", "errcode"]
         .iter()
         .any(|name| json.get(name).is_some_and(|value| !value.is_null()))
 }
@@ -253,7 +292,7 @@ pub(super) fn is_error_body(json: &Value, event: &[u8]) -> bool {
         || has("error")
         || item.get("object").is_some_and(|object| object == "error")
         || has_base_resp_error
-        || (!is_answer && ["message", "msg", "detail", "errors"].into_iter().any(has))
+        || (!is_answer && ["message", "msg", "error_msg", "errmsg", "detail", "errors"].into_iter().any(has))
 }
 
 /// The error of a response with status 200 that is an HTML page or plain text.
@@ -268,6 +307,61 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    /// The error bodies of services in `tests/fixtures/errors/`.
+    #[derive(serde::Deserialize)]
+    struct ErrorFixtures {
+        error: Vec<ErrorFixture>,
+    }
+
+    #[derive(serde::Deserialize)]
+    struct ErrorFixture {
+        /// Where the body was published.
+        source: String,
+        status: u16,
+        class: String,
+        body: String,
+        #[serde(default)]
+        headers: std::collections::BTreeMap<String, String>,
+    }
+
+    #[test]
+    fn error_bodies_of_services_have_the_class_of_their_fixture() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/errors");
+        let (mut count, mut wrong) = (0, Vec::new());
+        for file in std::fs::read_dir(folder).expect("the fixtures") {
+            let path = file.expect("readable folder").path();
+            let text = std::fs::read_to_string(&path).expect("readable file");
+            let fixtures: ErrorFixtures = toml::from_str(&text).unwrap_or_else(|error| panic!("{path:?}: {error}"));
+            for fixture in fixtures.error {
+                count += 1;
+                assert!(fixture.source.contains("://") || fixture.source.starts_with("repo "), "{}", fixture.source);
+                let class = class_of(&fixture);
+                if class.as_str() != fixture.class {
+                    let file = path.file_stem().expect("a name").to_string_lossy().into_owned();
+                    let ErrorFixture { status, class: want, body, .. } = &fixture;
+                    wrong.push(format!("{file}: {status} is {class}, not {want}: {body}"));
+                }
+            }
+        }
+        assert!(count >= 150, "{count}");
+        assert!(wrong.is_empty(), "{} of {count}:\n{}", wrong.len(), wrong.join("\n"));
+    }
+
+    fn class_of(fixture: &ErrorFixture) -> ErrorClass {
+        let mut headers = http::HeaderMap::new();
+        for (name, value) in &fixture.headers {
+            let name = http::HeaderName::try_from(name).expect("valid header name");
+            headers.insert(name, value.parse().expect("valid header value"));
+        }
+        let status = http::StatusCode::from_u16(fixture.status).expect("valid status");
+        if status.is_success() {
+            let json = serde_json::from_str(&fixture.body).expect("an error in a 200 is JSON");
+            assert!(is_error_body(&json, b""), "{}", fixture.body);
+            return from_stream(&json, ServerKind::Other, OutputSeen::Nothing).class;
+        }
+        from_response(&ResponseHead { status, headers: std::sync::Arc::new(headers) }, fixture.body.as_bytes()).class
+    }
 
     #[test]
     fn message_is_extracted_from_all_forms() {

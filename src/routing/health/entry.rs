@@ -9,11 +9,11 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{endpoint::Endpoint, sanitize::truncate_chars, target::Target},
+    model::{Operation, endpoint::Endpoint, sanitize::truncate_chars, target::Target},
     protocol::CallError,
     routing::{
         breaker::{Breaker, BreakerPolicy, BreakerState, saturating_add},
-        cooldown::{CooldownDuration, CooldownPolicy},
+        cooldown::{CooldownDuration, CooldownKind, CooldownPolicy},
         latency::Latency,
     },
 };
@@ -82,6 +82,12 @@ impl HealthKey {
         Self::hash_of(("endpoint", endpoint.base_url.as_str()))
     }
 
+    /// The key of an operation other than a chat at an endpoint, with all its models.
+    #[must_use]
+    pub fn operation(endpoint: &Endpoint, operation: Operation) -> Self {
+        Self::hash_of(("operation", endpoint.base_url.as_str(), <&str>::from(operation)))
+    }
+
     /// The key of a model at its endpoint, with every API key.
     #[must_use]
     pub fn model(target: &Target) -> Self {
@@ -141,6 +147,9 @@ pub(super) struct Cooldown {
     pub(super) duration_ms: u64,
     /// The number of cooldowns in a row, for doubling.
     pub(super) consecutive: u32,
+    /// Files of earlier versions do not have it.
+    #[serde(default)]
+    pub(super) kind: CooldownKind,
 }
 
 /// The exclusive right to send the probe. It expires, since its process may be killed.
@@ -183,6 +192,8 @@ impl LastError {
 pub struct TargetHealthKeys {
     /// The endpoint.
     pub endpoint: HealthKey,
+    /// The operation, unless it is a chat.
+    pub operation: Option<HealthKey>,
     /// The model.
     pub model: HealthKey,
     /// Each API key: for every model, and for this model.
@@ -196,9 +207,17 @@ impl TargetHealthKeys {
         let keys = if keys.is_empty() { &[KeyHash::NONE] } else { keys };
         Self {
             endpoint: HealthKey::endpoint(&target.endpoint),
+            operation: None,
             model: HealthKey::model(target),
             keys: keys.iter().map(|key| api_key_health_keys(target, *key)).collect(),
         }
+    }
+}
+
+impl TargetHealthKeys {
+    /// The health keys that every request depends on, whatever its API key.
+    pub(super) fn service_keys(&self) -> impl Iterator<Item = HealthKey> {
+        [self.endpoint, self.model].into_iter().chain(self.operation)
     }
 }
 
@@ -236,11 +255,12 @@ impl HealthEntry {
     pub(super) fn start_cooldown(
         &mut self,
         policy: &CooldownPolicy,
+        kind: CooldownKind,
         requested: Option<Duration>,
         time: CooldownDuration,
         now: Timestamp,
     ) {
-        let none = Cooldown { until: Timestamp::MIN, duration_ms: 0, consecutive: 0 };
+        let none = Cooldown { until: Timestamp::MIN, duration_ms: 0, consecutive: 0, kind };
         let previous = self.cooldown.take().unwrap_or(none);
         let doubled = || time.initial.saturating_mul(2u32.saturating_pow(previous.consecutive.min(8)));
         let duration = requested.unwrap_or_else(|| doubled().min(time.max)).min(policy.max);
@@ -248,11 +268,12 @@ impl HealthEntry {
         let consecutive = previous.consecutive.saturating_add(u32::from(previous.until <= now));
         let until = saturating_add(now, duration);
         let duration_ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
-        let previous_is_longer = previous.until >= until;
-        self.cooldown = Some(if previous_is_longer {
+        // Of two cooldowns that have not ended, the stricter one stays, and of the same kind the longer one.
+        let previous_stays = previous.until > now && (previous.kind, previous.until) >= (kind, until);
+        self.cooldown = Some(if previous_stays {
             Cooldown { consecutive, ..previous }
         } else {
-            Cooldown { until, duration_ms, consecutive }
+            Cooldown { until, duration_ms, consecutive, kind }
         });
     }
 

@@ -3,26 +3,31 @@
 //! The snapshot is shared by processes and kept in a [`HealthStore`], which `store` implements.
 //!
 //! Health keys are hashes of base URL, upstream id and the salted hash of the API key, not of config names: correcting
-//! the config starts with fresh health. Health only changes the order of candidates; a single model always gets its
-//! request.
+//! the config starts with fresh health.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use availability::{Availability, Restriction, RestrictionKind};
 pub use entry::{HealthEntry, HealthKey, HealthMap, KeyHash, LastError, TargetHealthKeys};
 use entry::{ProbeLease, api_key_health_keys, api_key_name};
+pub use policy::{HealthPolicy, ProbePolicy, StallPolicy};
 pub use state::HealthState;
 
 use super::{
     breaker::{BreakerState, saturating_add},
     cooldown::{CooldownScope, HealthEffect, health_effect},
-    policies::HealthPolicy,
 };
-use crate::{model::target::Target, protocol::CallError};
+use crate::{
+    model::{Operation, target::Target},
+    protocol::CallError,
+};
 
+mod availability;
 mod entry;
+mod policy;
 mod state;
 
 /// Entries not updated for this long are removed.
@@ -62,22 +67,6 @@ pub type HealthUpdate = (HealthSnapshot, Option<HealthError>);
 #[error("{0}")]
 pub struct HealthError(pub String);
 
-/// The availability of a candidate: the state of its breakers, cooldowns and probes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Availability {
-    /// Requests are sent.
-    Closed,
-    /// One request is sent, as the probe.
-    HalfOpen,
-    /// Unavailable until the given time, because of the entry with this key.
-    Open {
-        /// When requests are sent again.
-        until: Timestamp,
-        /// The entry that makes it unavailable.
-        cause: HealthKey,
-    },
-}
-
 /// The attempt that an outcome is recorded for.
 #[derive(Clone, Debug)]
 pub struct AttemptInfo<'a> {
@@ -91,9 +80,17 @@ pub struct AttemptInfo<'a> {
     pub sent_at: Timestamp,
     /// The owner id of its probe lease, if it is the probe.
     pub probe: Option<u64>,
+    /// The operation; `None` for a chat.
+    pub operation: Option<Operation>,
 }
 
 impl HealthSnapshot {
+    /// The salt of the API key hashes; `new` if there is none yet.
+    #[must_use]
+    pub fn salt_or<'s>(&'s self, new: &'s str) -> &'s str {
+        if self.key_salt.is_empty() { new } else { &self.key_salt }
+    }
+
     /// The entry with this key.
     #[must_use]
     pub fn entry(&self, health_key: HealthKey) -> Option<&HealthEntry> {
@@ -108,19 +105,18 @@ impl HealthSnapshot {
     /// The availability of a candidate at `now`.
     #[must_use]
     pub fn availability(&self, target: &TargetHealthKeys, now: Timestamp) -> Availability {
-        let worst = self.worst_availability(&[target.endpoint, target.model], now);
+        let service = target
+            .service_keys()
+            .fold(Availability::Available, |worst, health_key| worst.and(self.entry_availability(health_key, now)));
         let keys = target.keys.iter().map(|key| self.key_availability(*key, now));
         // One available API key is enough.
-        match keys.min_by_key(|availability| severity(*availability)) {
-            Some(best) => worst_of(worst, best),
-            None => worst,
-        }
+        keys.min_by_key(|availability| availability.rank()).map_or(service, |best| service.and(best))
     }
 
     /// The availability of one API key for one model.
     #[must_use]
     pub fn key_availability(&self, (any_model, this_model): (HealthKey, HealthKey), now: Timestamp) -> Availability {
-        self.worst_availability(&[any_model, this_model], now)
+        self.entry_availability(any_model, now).and(self.entry_availability(this_model, now))
     }
 
     /// The worst availability of these entries.
@@ -128,51 +124,49 @@ impl HealthSnapshot {
     pub fn worst_availability(&self, health_keys: &[HealthKey], now: Timestamp) -> Availability {
         health_keys
             .iter()
-            .fold(Availability::Closed, |worst, health_key| worst_of(worst, self.entry_availability(*health_key, now)))
+            .fold(Availability::Available, |worst, health_key| worst.and(self.entry_availability(*health_key, now)))
     }
 
     /// The availability of a single entry.
     #[must_use]
     pub fn entry_availability(&self, health_key: HealthKey, now: Timestamp) -> Availability {
-        let Some(entry) = self.entries.get(&health_key) else { return Availability::Closed };
-        let cooldown = entry.cooldown.as_ref().map(|cooldown| cooldown.until).filter(|until| *until > now);
+        let Some(entry) = self.entries.get(&health_key) else { return Availability::Available };
+        let restricted = |kind, until| Availability::Restricted(Restriction { kind, until, cause: health_key });
         let breaker = match entry.breaker.state(now) {
-            BreakerState::Closed => Availability::Closed,
+            BreakerState::Closed => Availability::Available,
             BreakerState::HalfOpen => match entry.probe_expiry(now) {
-                Some(until) => Availability::Open { until, cause: health_key },
+                Some(until) => restricted(RestrictionKind::Probing, until),
                 None => Availability::HalfOpen,
             },
-            BreakerState::Open(until) => Availability::Open { until, cause: health_key },
+            BreakerState::Open(until) => restricted(RestrictionKind::Open, until),
         };
-        cooldown.map_or(breaker, |until| worst_of(breaker, Availability::Open { until, cause: health_key }))
+        match entry.cooldown.as_ref().filter(|cooldown| cooldown.until > now) {
+            Some(cooldown) => breaker.and(restricted(RestrictionKind::Cooldown(cooldown.kind), cooldown.until)),
+            None => breaker,
+        }
     }
 
-    /// Acquires the probe of a candidate for the time `lease`; with `early`, also while the candidate is still open.
-    /// Returns whether the request may be sent, which is always true for an available candidate.
+    /// Acquires the probe of a half-open candidate for the time `lease`. Returns whether the request may be sent, which
+    /// is always true for an available candidate.
     pub fn acquire_probe(
         &mut self,
         target: &TargetHealthKeys,
         now: Timestamp,
         (owner, lease): (u64, Duration),
-        early: bool,
     ) -> bool {
-        let availability = self.availability(target, now);
-        if availability == Availability::Closed {
-            return true;
-        }
-        if self.probe_expiry(target, now).is_some() || (matches!(availability, Availability::Open { .. }) && !early) {
-            return false;
+        match self.availability(target, now) {
+            Availability::Available => return true,
+            Availability::Restricted(_) => return false,
+            Availability::HalfOpen => {}
         }
         let until = saturating_add(now, lease);
-        if let Some(endpoint) = self.entries.get_mut(&target.endpoint)
-            && (endpoint.breaker.state(now) != BreakerState::Closed || endpoint.is_cooling_down(now))
-        {
-            endpoint.probe_lease = Some(ProbeLease { owner, until });
+        for health_key in [target.endpoint, target.model] {
+            if let Some(entry) = self.entries.get_mut(&health_key)
+                && entry.breaker.state(now) != BreakerState::Closed
+            {
+                entry.probe_lease = Some(ProbeLease { owner, until });
+            }
         }
-        // An API key in a cooldown has no probe of its own; the lease is on its model.
-        let model = self.entries.entry(target.model).or_default();
-        model.updated_at = Some(now);
-        model.probe_lease = Some(ProbeLease { owner, until });
         true
     }
 
@@ -232,17 +226,37 @@ impl HealthSnapshot {
         random: f64,
     ) {
         let Some(effect) = health_effect(&policy.cooldown, error, now) else { return };
+        if attempt.probe.is_some() && effect == HealthEffect::ModelFailure {
+            self.record_probe_of_endpoint(policy, attempt, error.status.is_some(), now, random);
+        }
         let entry = self.failed_entry(effect, attempt, now);
         entry.last_error = Some(LastError::new(error, now));
         let trip = match effect {
             HealthEffect::EndpointUnreachable => policy.breaker.endpoint,
             HealthEffect::ModelFailure => policy.breaker.model,
-            HealthEffect::Cooldown { requested, time, .. } => {
-                entry.start_cooldown(&policy.cooldown, requested, time, now);
+            HealthEffect::Cooldown { kind, requested, time, .. } => {
+                entry.start_cooldown(&policy.cooldown, kind, requested, time, now);
                 return;
             }
         };
         entry.breaker.record_failure(&policy.breaker, trip, attempt.sent_at, now, random);
+    }
+
+    /// Records whether a failed probe reached the endpoint, whose half-open breaker it may have probed, too.
+    fn record_probe_of_endpoint(
+        &mut self,
+        policy: &HealthPolicy,
+        attempt: &AttemptInfo<'_>,
+        has_response: bool,
+        now: Timestamp,
+        random: f64,
+    ) {
+        let Some(entry) = self.entries.get_mut(&HealthKey::endpoint(&attempt.target.endpoint)) else { return };
+        if has_response {
+            entry.breaker.record_success(&policy.breaker, attempt.sent_at, now);
+        } else if entry.breaker.state(now) == BreakerState::HalfOpen {
+            entry.breaker.record_failure(&policy.breaker, policy.breaker.endpoint, attempt.sent_at, now, random);
+        }
     }
 
     /// The entry that a failure affects.
@@ -253,6 +267,13 @@ impl HealthSnapshot {
             HealthEffect::EndpointUnreachable | HealthEffect::Cooldown { scope: CooldownScope::Endpoint, .. } => {
                 (HealthKey::endpoint(&target.endpoint), target.endpoint.name.clone())
             }
+            HealthEffect::Cooldown { scope: CooldownScope::Operation, .. } => match attempt.operation {
+                None => (HealthKey::endpoint(&target.endpoint), target.endpoint.name.clone()),
+                Some(operation) => {
+                    let name = format!("{} {}", target.endpoint.name, <&str>::from(operation));
+                    (HealthKey::operation(&target.endpoint, operation), name)
+                }
+            },
             HealthEffect::Cooldown { scope: CooldownScope::Key, .. } => {
                 (HealthKey::key(&target.endpoint, attempt.key), api_key_name(&target.endpoint, attempt.key_index))
             }
@@ -291,7 +312,9 @@ impl HealthSnapshot {
             model.latency.record(ttft, now);
         }
         let (any_model, this_model) = api_key_health_keys(target, attempt.key);
-        for health_key in [HealthKey::endpoint(&target.endpoint), HealthKey::model(target), any_model, this_model] {
+        let operation = attempt.operation.map(|operation| HealthKey::operation(&target.endpoint, operation));
+        let health_keys = [HealthKey::endpoint(&target.endpoint), HealthKey::model(target), any_model, this_model];
+        for health_key in health_keys.into_iter().chain(operation) {
             if let Some(entry) = self.entries.get_mut(&health_key) {
                 entry.record_first_delta(attempt.sent_at, now);
             }
@@ -307,7 +330,8 @@ impl HealthSnapshot {
         let model = self.entry_mut(HealthKey::model(target), target.id.to_string(), now);
         model.record_success(&policy.breaker, attempt.sent_at, now);
         let (any_model, this_model) = api_key_health_keys(target, attempt.key);
-        for health_key in [HealthKey::endpoint(&target.endpoint), any_model, this_model] {
+        let operation = attempt.operation.map(|operation| HealthKey::operation(&target.endpoint, operation));
+        for health_key in [HealthKey::endpoint(&target.endpoint), any_model, this_model].into_iter().chain(operation) {
             if let Some(entry) = self.entries.get_mut(&health_key) {
                 entry.record_success(&policy.breaker, attempt.sent_at, now);
             }
@@ -396,18 +420,6 @@ impl HealthSnapshot {
         entry.updated_at = Some(now);
         entry
     }
-}
-
-fn severity(availability: Availability) -> (u8, Timestamp) {
-    match availability {
-        Availability::Closed => (0, Timestamp::MIN),
-        Availability::HalfOpen => (1, Timestamp::MIN),
-        Availability::Open { until, .. } => (2, until),
-    }
-}
-
-fn worst_of(a: Availability, b: Availability) -> Availability {
-    if severity(b) > severity(a) { b } else { a }
 }
 
 #[cfg(test)]

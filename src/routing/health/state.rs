@@ -1,11 +1,7 @@
 //! The states of models, endpoints and keys that `mmchat status` and `GET /status` show.
 
-use std::str::FromStr;
-
-use jiff::Timestamp;
-
-use super::{Availability, HealthSnapshot};
-use crate::model::ErrorClass;
+use super::{Availability, RestrictionKind};
+use crate::routing::cooldown::CooldownKind;
 
 /// Why requests are sent or not. The names are documented in `docs/errors.md`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, strum::IntoStaticStr)]
@@ -17,7 +13,7 @@ pub enum HealthState {
     Cooldown,
     /// The next request is the probe, or the probe is in flight.
     HalfOpen,
-    /// The circuit breaker is open after repeated failures.
+    /// The circuit breaker is open after repeated failures, or several requests have waited long for their first token.
     Open,
     /// A key was rejected or is out of quota, or the model or URL is wrong.
     Unavailable,
@@ -29,25 +25,19 @@ impl HealthState {
     pub fn as_str(self) -> &'static str {
         self.into()
     }
-}
 
-impl HealthSnapshot {
-    /// The state to show for `availability`, which was read from this snapshot at `now`.
+    /// The state to show for an availability.
     #[must_use]
-    pub fn state(&self, availability: Availability, now: Timestamp) -> HealthState {
-        let (until, cause) = match availability {
-            Availability::Closed => return HealthState::Available,
-            Availability::HalfOpen => return HealthState::HalfOpen,
-            Availability::Open { until, cause } => (until, cause),
-        };
-        let Some(entry) = self.entries.get(&cause) else { return HealthState::Open };
-        if entry.cooldown.as_ref().is_some_and(|cooldown| cooldown.until == until) {
-            let class = entry.last_error.as_ref().and_then(|error| ErrorClass::from_str(&error.class).ok());
-            return match class {
-                Some(ErrorClass::Rate | ErrorClass::Overloaded) => HealthState::Cooldown,
-                _ => HealthState::Unavailable,
-            };
+    pub fn of(availability: Availability) -> Self {
+        match availability {
+            Availability::Available => Self::Available,
+            Availability::HalfOpen => Self::HalfOpen,
+            Availability::Restricted(restriction) => match restriction.kind {
+                RestrictionKind::Probing => Self::HalfOpen,
+                RestrictionKind::Stalled | RestrictionKind::Open => Self::Open,
+                RestrictionKind::Cooldown(CooldownKind::Hard) => Self::Unavailable,
+                RestrictionKind::Cooldown(_) => Self::Cooldown,
+            },
         }
-        if entry.probe_expiry(now) == Some(until) { HealthState::HalfOpen } else { HealthState::Open }
     }
 }

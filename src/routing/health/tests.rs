@@ -21,18 +21,14 @@ fn target_keys(target: &Target) -> TargetHealthKeys {
 }
 
 fn attempt(target: &Target, key: usize) -> AttemptInfo<'_> {
-    AttemptInfo { target, key: KEYS[key], key_index: Some(key), sent_at: Timestamp::MAX, probe: None }
+    AttemptInfo { target, key: KEYS[key], key_index: Some(key), sent_at: Timestamp::MAX, probe: None, operation: None }
 }
 
 const LEASE: Duration = Duration::from_secs(12);
 
 fn until(snapshot: &HealthSnapshot, target: &Target, now: u64) -> Option<u64> {
-    match snapshot.availability(&target_keys(target), at(now)) {
-        Availability::Open { until, .. } => {
-            Some(u64::try_from(until.duration_since(at(0)).as_secs()).expect("not before the start"))
-        }
-        _ => None,
-    }
+    let until = snapshot.availability(&target_keys(target), at(now)).until()?;
+    Some(u64::try_from(until.duration_since(at(0)).as_secs()).expect("not before the start"))
 }
 
 #[test]
@@ -44,11 +40,11 @@ fn unreachable_endpoint_opens_for_all_its_models() {
     snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Connect), at(0), 0.5);
     assert_eq!((until(&snapshot, &target, 0), until(&snapshot, &other, 0)), (Some(5), Some(5)));
     assert_eq!(snapshot.availability(&target_keys(&other), at(5)), Availability::HalfOpen);
-    assert!(snapshot.acquire_probe(&target_keys(&target), at(5), (1, LEASE), false));
-    assert!(!snapshot.acquire_probe(&target_keys(&other), at(6), (2, LEASE), true), "one probe at a time");
+    assert!(snapshot.acquire_probe(&target_keys(&target), at(5), (1, LEASE)));
+    assert!(!snapshot.acquire_probe(&target_keys(&other), at(6), (2, LEASE)), "one probe at a time");
     assert_eq!(until(&snapshot, &other, 6), Some(17), "open until the probe lease expires");
     snapshot.record_first_delta(&HealthPolicy::default(), &attempt(&target, 0), Some(Duration::from_millis(5)), at(7));
-    assert_eq!(snapshot.availability(&target_keys(&other), at(7)), Availability::Closed);
+    assert_eq!(snapshot.availability(&target_keys(&other), at(7)), Availability::Available);
 }
 
 #[test]
@@ -57,8 +53,10 @@ fn rejected_key_opens_and_the_other_key_is_used() {
     snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Auth), at(0), 0.5);
     assert_eq!(until(&snapshot, &target, 0), None);
     let keys = target_keys(&target).keys;
-    assert!(matches!(snapshot.key_availability(keys[0], at(0)), Availability::Open { .. }));
-    assert_eq!(snapshot.key_availability(keys[1], at(0)), Availability::Closed);
+    assert!(
+        snapshot.key_availability(keys[0], at(0)).restriction().is_some_and(|restriction| restriction.kind.is_hard())
+    );
+    assert_eq!(snapshot.key_availability(keys[1], at(0)), Availability::Available);
     snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 1), &error(ErrorClass::Quota), at(10), 0.5);
     assert_eq!(until(&snapshot, &target, 10), Some(600), "until the first key is available again");
 }
@@ -84,9 +82,7 @@ fn rate_limit_applies_to_one_key_and_model_and_doubles() {
     snapshot.record_success(&HealthPolicy::default(), &attempt(&target, 0), at(now));
     snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Rate), at(now), 0.5);
     let keys = target_keys(&target).keys;
-    assert!(
-        matches!(snapshot.key_availability(keys[0], at(now)), Availability::Open { until, .. } if until == at(now + 5))
-    );
+    assert_eq!(snapshot.key_availability(keys[0], at(now)).until(), Some(at(now + 5)));
 }
 
 #[test]
@@ -115,9 +111,8 @@ fn request_errors_do_not_affect_health_or_release_a_probe() {
     for _ in 0..3 {
         snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Server), at(0), 0.5);
     }
-    let probe = |snapshot: &mut HealthSnapshot, owner| {
-        snapshot.acquire_probe(&target_keys(&target), at(6), (owner, LEASE), false)
-    };
+    let probe =
+        |snapshot: &mut HealthSnapshot, owner| snapshot.acquire_probe(&target_keys(&target), at(6), (owner, LEASE));
     assert!(probe(&mut snapshot, 1) && !probe(&mut snapshot, 2));
     snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Context), at(6), 0.5);
     assert!(!probe(&mut snapshot, 2), "a request without the lease does not release it");
@@ -149,7 +144,7 @@ fn first_delta_ends_the_cooldown_but_keeps_the_doubling() {
     assert_eq!(until(&snapshot, &target, 3), None);
     snapshot.record_failure(&HealthPolicy::default(), &sent(2), &error(ErrorClass::Rate), at(4), 0.5);
     let keys = target_keys(&target).keys;
-    assert!(matches!(snapshot.key_availability(keys[0], at(4)), Availability::Open { until, .. } if until == at(14)));
+    assert_eq!(snapshot.key_availability(keys[0], at(4)).until(), Some(at(14)));
 }
 
 #[test]
@@ -168,30 +163,33 @@ fn expired_cooldown_of_an_endpoint_does_not_block_probes_of_other_models() {
             );
         }
     }
-    assert!(snapshot.acquire_probe(&target_keys(&target), at(706), (1, LEASE), false));
+    assert!(snapshot.acquire_probe(&target_keys(&target), at(706), (1, LEASE)));
     assert_eq!(snapshot.availability(&target_keys(&other), at(706)), Availability::HalfOpen);
-    assert!(snapshot.acquire_probe(&target_keys(&other), at(706), (2, LEASE), false), "the endpoint is available");
+    assert!(snapshot.acquire_probe(&target_keys(&other), at(706), (2, LEASE)), "the endpoint is available");
 }
 
 #[test]
-fn early_probe_during_a_cooldown_is_exclusive() {
+fn restricted_candidate_gets_no_probe() {
     let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
-    snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Overloaded), at(0), 0.5);
-    let early = |snapshot: &mut HealthSnapshot, owner| {
-        snapshot.acquire_probe(&target_keys(&target), at(5), (owner, LEASE), true)
-    };
-    assert!(early(&mut snapshot, 1) && !early(&mut snapshot, 2));
-    let mut quota_snapshot = HealthSnapshot::default();
-    for key in [0, 1] {
-        quota_snapshot.record_failure(
-            &HealthPolicy::default(),
-            &attempt(&target, key),
-            &error(ErrorClass::Quota),
-            at(0),
-            0.5,
-        );
+    for _ in 0..3 {
+        snapshot.record_failure(&HealthPolicy::default(), &attempt(&target, 0), &error(ErrorClass::Server), at(0), 0.5);
     }
-    assert!(early(&mut quota_snapshot, 1) && !early(&mut quota_snapshot, 2));
+    assert!(!snapshot.acquire_probe(&target_keys(&target), at(4), (1, LEASE)), "open");
+    assert!(snapshot.acquire_probe(&target_keys(&target), at(5), (1, LEASE)), "half-open");
+}
+
+#[test]
+fn unknown_path_of_an_operation_affects_only_that_operation() {
+    let (mut snapshot, target) = (HealthSnapshot::default(), testing::target("a"));
+    let rerank = AttemptInfo { operation: Some(Operation::Rerank), ..attempt(&target, 0) };
+    snapshot.record_failure(&HealthPolicy::default(), &rerank, &error(ErrorClass::Path), at(0), 0.5);
+    assert_eq!(until(&snapshot, &target, 0), None);
+    let operation = Some(HealthKey::operation(&target.endpoint, Operation::Rerank));
+    let rerank_keys = TargetHealthKeys { operation, ..target_keys(&target) };
+    let availability = snapshot.availability(&rerank_keys, at(0));
+    assert_eq!(availability.until(), Some(at(30)));
+    snapshot.record_success(&HealthPolicy::default(), &rerank, at(1));
+    assert_eq!(snapshot.availability(&rerank_keys, at(1)), Availability::Available);
 }
 
 #[test]
@@ -244,7 +242,7 @@ fn snapshot_round_trips_through_json_and_a_clock_jump_is_limited() {
     assert_eq!(parsed, snapshot);
     parsed.prune(&HealthPolicy::default(), at(0));
     let keys = target_keys(&target).keys;
-    assert!(matches!(parsed.key_availability(keys[0], at(0)), Availability::Open { until, .. } if until == at(600)));
+    assert_eq!(parsed.key_availability(keys[0], at(0)).until(), Some(at(600)));
     parsed.prune(&HealthPolicy::default(), at(40 * 24 * 3600));
     assert_eq!(parsed.entries.len(), 0);
 }
@@ -296,7 +294,7 @@ fn restricted_entries_are_retained_before_available_ones() {
         );
     }
     snapshot.prune(&HealthPolicy::default(), at(2));
-    assert!(matches!(snapshot.availability(&target_keys(&rejected), at(2)), Availability::Open { .. }));
+    assert!(snapshot.availability(&target_keys(&rejected), at(2)).restriction().is_some());
 }
 
 proptest::proptest! {
@@ -318,8 +316,8 @@ proptest::proptest! {
                     snapshot.release_probe(&target, owner);
                 },
                 _ => {
-                    let is_available = snapshot.availability(&target_keys(&target), at(now)) == Availability::Closed;
-                    if snapshot.acquire_probe(&target_keys(&target), at(now), (number, LEASE), step == 5) && !is_available {
+                    let is_available = snapshot.availability(&target_keys(&target), at(now)) == Availability::Available;
+                    if snapshot.acquire_probe(&target_keys(&target), at(now), (number, LEASE)) && !is_available {
                         proptest::prop_assert!(held_lease.is_none(), "a second probe");
                         held_lease = Some((number, now + 12));
                     }

@@ -19,6 +19,9 @@ use parking_lot::Mutex;
 #[cfg(unix)]
 pub(crate) mod screen;
 
+/// Config: a failed request is not repeated, which would wait.
+pub(crate) const NO_RETRIES: &str = "[retry]\nretries = 0\nfurther_attempts = 0\n";
+
 /// Config entries for these models, each with its own endpoint and server.
 pub(crate) fn models_config(models: &[(&str, &ScriptedServer)]) -> String {
     let entry = |(name, server): &(&str, &ScriptedServer)| {

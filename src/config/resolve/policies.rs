@@ -1,0 +1,100 @@
+//! Validates `[retry]` and `[availability]`.
+
+use std::time::Duration;
+
+use super::Resolver;
+use crate::{
+    config::{
+        policies::{AvailabilityEntry, RetryEntry},
+        values::{DurationEntry, Spanned},
+    },
+    routing::policies::{CooldownDuration, Policies},
+};
+
+impl Resolver {
+    pub(super) fn resolve_policies(&mut self, retry: &RetryEntry, availability: &AvailabilityEntry) {
+        let mut policies = Policies::default();
+        self.resolve_retry(retry, &mut policies);
+        self.resolve_availability(availability, &mut policies);
+        self.config.policies = policies;
+    }
+
+    fn resolve_retry(&mut self, entry: &RetryEntry, policies: &mut Policies) {
+        set(
+            &mut policies.attempts.max_candidates,
+            self.at_least_one("max_candidates", entry.max_candidates.as_ref()).map(|number| number as usize),
+        );
+        set(&mut policies.attempts.retries, value(entry.retries.as_ref()).map(|number| number as usize));
+        set(
+            &mut policies.attempts.further_attempts,
+            value(entry.further_attempts.as_ref()).map(|number| number as usize),
+        );
+        set(&mut policies.retry.backoff, time(entry.backoff));
+        set(&mut policies.retry_budget.max_percent, self.percent("budget_percent", entry.budget_percent.as_ref()));
+        set(&mut policies.retry_budget.min_retries, value(entry.budget_min.as_ref()).map(|number| number as usize));
+        set(&mut policies.timeouts.first_token, time(entry.first_token));
+        set(&mut policies.timeouts.slow_first_token, time(entry.slow_first_token));
+        set(&mut policies.timeouts.search, time(entry.search));
+        set(&mut policies.last_resort.max_wait, time(entry.max_wait).map(Some));
+        set(&mut policies.last_resort.max_waiting, value(entry.max_waiting.as_ref()).map(|number| number as usize));
+    }
+
+    fn resolve_availability(&mut self, entry: &AvailabilityEntry, policies: &mut Policies) {
+        set(
+            &mut policies.health.breaker.model.consecutive_failures,
+            self.at_least_one("failures", entry.failures.as_ref()),
+        );
+        set(
+            &mut policies.health.breaker.model.window_failures,
+            self.at_least_one("window_failures", entry.window_failures.as_ref()).map(Some),
+        );
+        set(&mut policies.health.breaker.window, time(entry.window));
+        set(
+            &mut policies.health.breaker.endpoint.consecutive_failures,
+            self.at_least_one("endpoint_failures", entry.endpoint_failures.as_ref()),
+        );
+        set(&mut policies.health.breaker.initial_open, time(entry.open));
+        set(&mut policies.health.breaker.max_open, time(entry.max_open));
+        set(&mut policies.health.probe.hedge_after, time(entry.probe_hedge_after));
+        set(
+            &mut policies.health.stall.requests,
+            self.at_least_one("stalled_requests", entry.stalled_requests.as_ref()).map(|number| number as usize),
+        );
+        set(&mut policies.health.stall.min_wait, time(entry.stalled_after));
+        set(&mut policies.health.cooldown.rate.initial, time(entry.rate_cooldown));
+        set(&mut policies.health.cooldown.rate.max, time(entry.max_rate_cooldown));
+        set(&mut policies.health.cooldown.quota.initial, time(entry.quota_cooldown));
+        set(&mut policies.health.cooldown.quota.max, time(entry.max_quota_cooldown));
+        set(&mut policies.health.cooldown.auth, time(entry.auth_cooldown).map(CooldownDuration::fixed));
+        set(&mut policies.health.cooldown.access, time(entry.access_cooldown).map(CooldownDuration::fixed));
+        set(&mut policies.health.cooldown.path.initial, time(entry.path_cooldown));
+        set(&mut policies.health.cooldown.path.max, time(entry.max_path_cooldown));
+        set(&mut policies.health.cooldown.redirect, time(entry.redirect_cooldown).map(CooldownDuration::fixed));
+        set(&mut policies.health.cooldown.max_retry_after, time(entry.max_retry_after));
+        set(&mut policies.last_resort.rate_interval, time(entry.rate_interval));
+        set(&mut policies.last_resort.hard_interval, time(entry.hard_interval));
+        set(&mut policies.last_resort.retry_after_interval, time(entry.retry_after_interval));
+    }
+
+    fn percent(&mut self, key: &str, percent: Option<&Spanned<u32>>) -> Option<u32> {
+        let percent = percent?;
+        if percent.value > 100 {
+            self.add_problem(format!("{key} must be from 0 to 100"), &percent.span);
+        }
+        Some(percent.value)
+    }
+}
+
+fn set<T>(policy: &mut T, value: Option<T>) {
+    if let Some(value) = value {
+        *policy = value;
+    }
+}
+
+fn value(number: Option<&Spanned<u32>>) -> Option<u32> {
+    number.map(|number| number.value)
+}
+
+fn time(entry: Option<DurationEntry>) -> Option<Duration> {
+    entry.map(|entry| entry.0)
+}

@@ -1,0 +1,256 @@
+//! The wordings by which services name the cause of an error, for each class.
+//!
+//! The status alone says little: services tell a used-up account with 400, 403 or 429, and a rate limit with 413. Each
+//! phrase is part of a body in `tests/fixtures/errors/`, which names its public source. Phrases are lowercase.
+
+/// A limit of requests or tokens in a time, or of requests at the same time.
+pub(super) const RATE: &[&str] = &[
+    "rate_limit",
+    "rate limit",
+    "ratelimit",
+    "too many requests",
+    "too_many_requests",
+    "requests per ",
+    "tokens per minute",
+    "tokens per min",
+    "tokens per day",
+    "per minute",
+    "perminute",
+    "perday",
+    "(tpm)",
+    "(rpm)",
+    "throttl",
+    "concurrency",
+    "concurrent requests",
+    "limit_burst_rate",
+    "qps",
+    "频率",
+    "速率限制",
+    "并发",
+    "过于频繁",
+    "限流",
+];
+
+/// The account, its balance or its free tier is used up, or a spend limit of the key is reached; if the text does not also
+/// speak of a time after which it is not.
+pub(super) const QUOTA_OR_RATE: &[&str] = &[
+    "insufficient_quota",
+    "insufficient_user_quota",
+    "insufficientquota",
+    "insufficient quota",
+    "current quota",
+    "exceeded_current_quota",
+    "quota_exceeded",
+    "quota exceeded",
+    "quota is not enough",
+    "pre_consume_token_quota_failed",
+    "credits",
+];
+
+/// The same, whatever else the text says.
+pub(super) const QUOTA: &[&str] = &[
+    "billing_hard_limit",
+    "billing_not_active",
+    "billing hard limit",
+    "insufficient balance",
+    "insufficient_balance",
+    "balance is insufficient",
+    "balance is not enough",
+    "balance not enough",
+    "insufficient credit",
+    "not enough credits",
+    "credit balance",
+    "spending limit",
+    "spend limit",
+    "key limit exceeded",
+    "arrearage",
+    "overdue",
+    "freetieronly",
+    "free tier of the model has been exhausted",
+    "free allocated quota",
+    "payment required",
+    "recharge",
+    "余额不足",
+    "余额",
+    "额度不足",
+    "额度已用",
+    "额度已过期",
+    "欠费",
+    "充值",
+    "commoditynotpurchased",
+    "budget has been exceeded",
+    "budget_exceeded",
+    "crossed budget",
+    "free allocation",
+    "free quota has been used up",
+    "resource is frozen",
+    "usage limits",
+    "usage limit for",
+    "extra usage is required",
+];
+
+/// The prompt does not fit the context window.
+pub(super) const CONTEXT: &[&str] = &[
+    "context_length_exceeded",
+    "context length",
+    "context size",
+    "context window",
+    "contextwindowexceeded",
+    "exceed_context_size",
+    "exceeds the available context",
+    "prompt is too long",
+    "input is too long",
+    "input length and `max_tokens` exceed",
+    "range of input length should be",
+    "maximum number of tokens",
+    "longer than the model's context",
+    "reduce the length of the messages",
+    "exceeded model token limit",
+    "max_seq_len",
+    "request tokens exceed",
+    "prompt 超长",
+    "inputs` tokens + `max_new_tokens`",
+    "上下文长度",
+    "输入长度超",
+    "token length exceed",
+    "tokens_limit_reached",
+    "must have less than",
+    "maximum allowed length",
+    "must be at least 1, got -",
+    "token length too long",
+    "max length exceeded",
+    "tokens_too_long",
+    "characters_too_long",
+];
+
+/// The content policy rejects the prompt or the answer.
+pub(super) const FILTER: &[&str] = &[
+    "content_policy_violation",
+    "contentpolicyviolation",
+    "content_filter",
+    "content management policy",
+    "content policy",
+    "data_inspection_failed",
+    "datainspectionfailed",
+    "inappropriate content",
+    "responsibleaipolicyviolation",
+    "sensitivecontentdetected",
+    "sensitive information",
+    "content exists risk",
+    "敏感内容",
+    "审核不通过",
+    "usage policy",
+    "invalid_prompt",
+    "usage guidelines",
+    "hooks_failed",
+    "faq rule",
+    "ip infringement",
+    "sensitive content",
+    "unsafe_generation",
+    "senstive",
+];
+
+/// The key itself is refused.
+pub(super) const KEY: &[&str] = &[
+    "invalid_api_key",
+    "invalid api key",
+    "invalid api-key",
+    "incorrect api key",
+    "api key not valid",
+    "api_key_invalid",
+    "invalidapikey",
+    "invalid_authentication",
+    "authentication_error",
+    "authenticationerror",
+    "无效的令牌",
+    "organization_restricted",
+    "organization has been disabled",
+    "has been suspended",
+    "reported as leaked",
+    "check the api-key",
+    "unable to authenticate",
+    "authorization header",
+    "账户已被锁定",
+    "账号已被锁定",
+];
+
+/// A gateway has no upstream for the model.
+pub(super) const CHANNEL: &[&str] = &[
+    "no available channel",
+    "no_available_channel",
+    "无可用渠道",
+    "无可用的渠道",
+    "no channel",
+    "可用渠道失败",
+    "数据库一致性",
+];
+
+/// The service has no capacity at the moment.
+pub(super) const OVERLOADED: &[&str] = &[
+    "overloaded",
+    "serveroverloaded",
+    "no capacity",
+    "capacity exceeded",
+    "at capacity",
+    "high demand",
+    "model busy",
+    "really busy",
+    "服务繁忙",
+    "capacity limits",
+    "no more data centers",
+    "degraded function",
+    "high traffic",
+];
+
+/// The body has too many bytes.
+pub(super) const TOO_LARGE: &[&str] =
+    &["entity too large", "payload too large", "request_too_large", "max bytes", "exceeds maximum allowed size"];
+
+/// The model or deployment does not exist, is not open to this account, or is no longer served.
+pub(super) const MODEL: &[&str] = &[
+    "model_not_found",
+    "invalid_model",
+    "modelnotopen",
+    "modelnotfound",
+    "model_not_supported",
+    "deploymentnotfound",
+    "invalidendpoint",
+    "closedendpoint",
+    "no endpoints found",
+    "not activated the model",
+    "no such model",
+    "unknown model",
+    "invalid model",
+    "no models loaded",
+    "model name format",
+    "on-demand throughput",
+    "model identifier is invalid",
+    "support the model that you provided",
+    "not a valid model id",
+    "operationnotsupported",
+    "allowed now, your model",
+];
+
+/// Said of a model, it means that the model does not exist.
+pub(super) const MISSING: &[&str] = &["not found", "not exist", "不存在", "not available", "no longer"];
+
+/// No API is served at the path.
+pub(super) const PATH: &[&str] = &[
+    "page not found",
+    "invalid url",
+    "unknown request url",
+    "unrecognized request url",
+    "no route",
+    "cannot post",
+    "path not found",
+];
+
+/// A 403 that says no more than the status does, as a firewall sends it for some prompts.
+pub(super) const BLOCKED: &[&str] =
+    &["you have been blocked", "request not allowed", "illegal access", "403 forbidden"];
+
+/// The key may not do this, whatever the status is.
+pub(super) const FORBIDDEN: &[&str] = &["location is not supported"];
+
+/// A 403 that rejects a part of the request.
+pub(super) const UNSUPPORTED: &[&str] = &["json schema", "asynchronous calls"];
