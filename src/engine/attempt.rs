@@ -23,7 +23,7 @@ use crate::{
         reply_reader::{DecodedBatch, ReplyReader},
     },
     routing::policies::TimeoutPolicy,
-    transport::{ByteStream, Transport, TransportError, TransportErrorKind},
+    transport::{ByteStream, Transport, TransportError, TransportErrorKind, UnsafeToRepeat},
 };
 
 /// How long to wait for further text or usage after the answer is complete; restarts whenever some arrives.
@@ -340,6 +340,9 @@ fn build_request(
     let encoded = protocol.encode(target, credentials.key.as_ref(), model_request);
     let mut request = encoded.map_err(encode_error)?;
     add_headers(&mut request, credentials)?;
+    if model_request.is_unsafe_to_repeat() {
+        request.extensions_mut().insert(UnsafeToRepeat);
+    }
     Ok(request)
 }
 

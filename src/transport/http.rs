@@ -21,7 +21,10 @@ use parking_lot::Mutex;
 use rustls_platform_verifier::BuilderVerifierExt;
 use tokio::{runtime, sync::mpsc, task::JoinSet};
 
-use super::{ByteStream, Transport, TransportError, TransportErrorKind};
+use super::{
+    ByteStream, Transport, TransportError, TransportErrorKind, UnsafeToRepeat,
+    connection_reuse::{TrackConnects, track_reuse},
+};
 
 use crate::{
     model::{api_key::redact_url, describe_error, endpoint::ConnectOptions},
@@ -73,6 +76,7 @@ impl HttpTransport {
             .connect_timeout(options.timeout.unwrap_or(CONNECT_TIMEOUT))
             .redirect(reqwest::redirect::Policy::custom(same_origin_redirect))
             .retry(reqwest::retry::never())
+            .connector_layer(TrackConnects)
             .referer(false);
         if options.loopback || options.proxy.is_some() {
             builder = builder.no_proxy();
@@ -165,6 +169,7 @@ impl Transport for HttpTransport {
         request: http::Request<Bytes>,
     ) -> BoxFuture<'_, Result<http::Response<ByteStream>, TransportError>> {
         let connect_options = options.clone();
+        let may_repeat = request.extensions().get::<UnsafeToRepeat>().is_none();
         let prepared = self.client(options).and_then(|client| {
             let request = reqwest::Request::try_from(request)
                 .map_err(|error| classify_error(error, TransportErrorKind::Local))?;
@@ -172,7 +177,14 @@ impl Transport for HttpTransport {
         });
         Box::pin(async move {
             let (client, request) = prepared?;
-            let response = client.execute(request).await;
+            let copy = request.try_clone().filter(|_| may_repeat);
+            let (mut response, is_reused) = track_reuse(client.execute(request)).await;
+            if let Err(error) = &response
+                && let Some(copy) = copy.filter(|_| is_reused && is_closed(error))
+            {
+                let new_connection = ConnectOptions { new_connection: true, ..connect_options.clone() };
+                response = self.client(&new_connection)?.execute(copy).await;
+            }
             let response = response.map_err(|error| {
                 with_proxy_context(&connect_options, classify_error(error, TransportErrorKind::Reset))
             })?;
@@ -324,6 +336,25 @@ fn classify_error(error: reqwest::Error, default: TransportErrorKind) -> Transpo
     TransportError { kind, message, source: Some(Box::new(error)) }
 }
 
+/// Whether the connection was closed before any part of the response.
+fn is_closed(error: &reqwest::Error) -> bool {
+    let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+    while let Some(current) = cause {
+        if let Some(error) = current.downcast_ref::<hyper::Error>()
+            && (error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+        {
+            return true;
+        }
+        if let Some(error) = current.downcast_ref::<io::Error>() {
+            use io::ErrorKind as Kind;
+            let kinds = [Kind::ConnectionReset, Kind::ConnectionAborted, Kind::BrokenPipe, Kind::UnexpectedEof];
+            return kinds.contains(&error.kind());
+        }
+        cause = current.source();
+    }
+    false
+}
+
 /// Adds the proxy to an error that it may have caused: the endpoint's own proxy, or one set in the environment.
 fn with_proxy_context(options: &ConnectOptions, error: TransportError) -> TransportError {
     use TransportErrorKind as Kind;
@@ -375,4 +406,90 @@ fn error_kind(error: &(dyn Error + 'static)) -> Option<TransportErrorKind> {
     }
     let hyper = error.downcast_ref::<hyper::Error>()?;
     (hyper.is_parse() || hyper.is_parse_too_large()).then_some(TransportErrorKind::Malformed)
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::StreamExt;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::{TcpListener, TcpStream},
+    };
+
+    use super::*;
+
+    const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok";
+
+    /// Reads one request without a body.
+    async fn read_request(stream: &mut TcpStream) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.expect("a request"));
+        }
+    }
+
+    /// Answers the first request of the first connection, and closes that connection on the second. Answers one request
+    /// on the second connection.
+    async fn serve_and_close_idle(listener: TcpListener) {
+        let (mut first, _) = listener.accept().await.expect("a connection");
+        read_request(&mut first).await;
+        first.write_all(RESPONSE).await.expect("an open connection");
+        read_request(&mut first).await;
+        drop(first);
+        let (mut second, _) = listener.accept().await.expect("a second connection");
+        read_request(&mut second).await;
+        second.write_all(RESPONSE).await.expect("an open connection");
+    }
+
+    async fn send(transport: &HttpTransport, request: http::Request<Bytes>) -> Result<Bytes, TransportError> {
+        let options = ConnectOptions { loopback: true, ..ConnectOptions::default() };
+        let mut body = transport.send(&options, request).await?.into_body();
+        let mut bytes = BytesMut::new();
+        while let Some(chunk) = body.next().await {
+            bytes.extend_from_slice(&chunk?);
+        }
+        // The connection is returned to the pool by its own task.
+        for _ in 0..10 {
+            tokio::task::yield_now().await;
+        }
+        Ok(bytes.freeze())
+    }
+
+    #[tokio::test]
+    async fn request_on_a_closed_pooled_connection_is_sent_once_more_unless_that_is_unsafe() {
+        for is_unsafe in [false, true] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+            let url = format!("http://{}/", listener.local_addr().expect("an address"));
+            let server = tokio::spawn(serve_and_close_idle(listener));
+            let transport = HttpTransport::new();
+            let request = || http::Request::post(&url).body(Bytes::new()).expect("valid request");
+            assert_eq!(send(&transport, request()).await.expect("a response"), "ok");
+            let mut second = request();
+            if is_unsafe {
+                second.extensions_mut().insert(UnsafeToRepeat);
+            }
+            match send(&transport, second).await {
+                Ok(body) => assert!(!is_unsafe && body == "ok"),
+                Err(error) => assert!(is_unsafe && error.kind == TransportErrorKind::Reset, "{error:?}"),
+            }
+            assert_eq!(server.is_finished(), !is_unsafe, "the second connection is used only for the repetition");
+            server.abort();
+        }
+    }
+
+    #[tokio::test]
+    async fn request_on_a_new_connection_is_not_repeated() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let url = format!("http://{}/", listener.local_addr().expect("an address"));
+        let server = tokio::spawn(async move {
+            let (mut first, _) = listener.accept().await.expect("a connection");
+            read_request(&mut first).await;
+            drop(first);
+            listener.accept().await.map(drop)
+        });
+        let request = http::Request::post(&url).body(Bytes::new()).expect("valid request");
+        let error = send(&HttpTransport::new(), request).await.expect_err("a closed connection");
+        assert!(error.kind == TransportErrorKind::Reset && !server.is_finished(), "{error:?}");
+        server.abort();
+    }
 }

@@ -10,6 +10,7 @@ use futures_util::{Stream, future::BoxFuture};
 
 use crate::model::endpoint::ConnectOptions;
 
+mod connection_reuse;
 mod decompress;
 pub mod http;
 pub mod keys;
@@ -19,9 +20,14 @@ pub(crate) mod mock;
 /// Response bytes as they arrive. Dropping the stream closes the connection.
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, TransportError>> + Send>>;
 
+/// Marks a request, in its extensions, that must not be sent twice.
+#[derive(Clone, Copy, Debug)]
+pub struct UnsafeToRepeat;
+
 /// Sends requests.
 pub trait Transport: Send + Sync {
-    /// Sends `request` over a connection with `options`; resolves when the response head has arrived.
+    /// Sends `request` over a connection with `options`; resolves when the response head has arrived. If a pooled
+    /// connection turns out to be closed, sends it once more over a new one, unless it is marked as [`UnsafeToRepeat`].
     ///
     /// # Errors
     /// When no response head arrives. A status such as 500 is not an error; a failure after the head is an item of the
