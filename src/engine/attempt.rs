@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::{
     model::{
-        Delta, ErrorClass, FinishReason, ModelRequest,
+        Delta, DeltaKind, ErrorClass, FinishReason, ModelRequest,
         api_key::ApiKey,
         endpoint::{ConnectOptions, Timeouts},
         target::Target,
@@ -26,8 +26,10 @@ use crate::{
     transport::{ByteStream, Transport, TransportError, TransportErrorKind, UnsafeToRepeat},
 };
 
-/// How long to wait for further text or usage after the answer is complete; restarts whenever some arrives.
+/// How long to wait for further text after the answer is complete; restarts whenever some arrives.
 const SOFT_END_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long to wait for the usage that the request asked for: some services count it only then.
+const USAGE_TIMEOUT: Duration = Duration::from_secs(10);
 /// The largest answer in bytes, reasoning included; about thirty million tokens.
 const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
 /// The part of an error body that is read, in bytes.
@@ -112,8 +114,11 @@ pub struct Attempt {
     streaming: bool,
     /// Size of the output in bytes.
     output_bytes: usize,
-    /// The value of `waited` when the last part of a complete answer arrived; `None`: the answer is not complete.
-    complete_since: Option<Duration>,
+    /// The value of `waited` when the last part of a complete answer arrived, and how long to wait for more; `None`: the
+    /// answer is not complete.
+    complete_since: Option<(Duration, Duration)>,
+    /// Usage was asked for and has not arrived.
+    is_usage_pending: bool,
     /// The end of the response, returned after the deltas that were read together with it.
     pending_end: Option<Result<AttemptEnd, CallError>>,
     request_id: Option<String>,
@@ -190,6 +195,7 @@ impl Attempt {
             streaming: model_request.is_streaming(),
             output_bytes: 0,
             complete_since: None,
+            is_usage_pending: protocol.reports_usage_at_end(target, model_request),
             pending_end: None,
             request_id: head.request_id().map(|id| credentials.masked_in(&id)),
             server: ServerKind::from_headers(&head.headers),
@@ -250,8 +256,8 @@ impl Attempt {
     fn read_timeout(&self) -> Duration {
         let remaining = |limit: Duration| limit.saturating_sub(self.waited);
         let total = remaining(self.timeouts.total);
-        if let Some(since) = self.complete_since {
-            remaining(since + SOFT_END_TIMEOUT).min(total)
+        if let Some((since, wait)) = self.complete_since {
+            remaining(since.saturating_add(wait)).min(total)
         } else if self.reader.has_output() {
             self.timeouts.idle.min(total)
         } else {
@@ -264,9 +270,15 @@ impl Attempt {
         match self.reader.push(bytes, out) {
             Ok(Flow::End) => Some(self.finish(StreamEnd::EndSignal, out)),
             Ok(flow) => {
+                self.is_usage_pending &= !out.iter().any(|delta| matches!(delta.kind, DeltaKind::Usage(_)));
                 // A read without deltas (a ping) does not extend the wait after a complete answer.
-                let since = self.complete_since.filter(|_| out.is_empty()).unwrap_or(self.waited);
-                self.complete_since = (flow == Flow::SoftEnd).then_some(since);
+                let since = self.complete_since.filter(|_| out.is_empty()).map_or(self.waited, |(since, _)| since);
+                self.complete_since = match flow {
+                    Flow::SoftEnd if self.is_usage_pending => Some((since, USAGE_TIMEOUT)),
+                    Flow::SoftEnd => Some((since, SOFT_END_TIMEOUT)),
+                    Flow::ChoicesMissing => Some((since, self.timeouts.idle)),
+                    Flow::More | Flow::End | Flow::InvalidChunk => None,
+                };
                 self.output_bytes += out.iter().map(|delta| delta.kind.byte_len()).sum::<usize>();
                 (self.output_bytes > MAX_ANSWER_BYTES).then(|| Err(self.size_error()))
             }

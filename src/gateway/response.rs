@@ -21,10 +21,13 @@ use super::{
 
 use crate::{
     engine::{CallRecord, Event, EventKind},
-    model::{Answer, Delta, ModelRequest},
+    model::ModelRequest,
     protocol::{
         CallError, Frame, FrameKind,
-        openai::server::{self, ChunkWriter},
+        openai::{
+            reshape::{AnswerDefaults, body_from_events},
+            server::ChunkWriter,
+        },
     },
 };
 
@@ -115,15 +118,12 @@ async fn buffered_response(
     request: &ModelRequest,
     options: &ResponseOptions,
 ) -> Response<Body> {
-    let (mut frames, mut deltas) = (Vec::<Frame>::new(), Vec::<Delta>::new());
+    let mut frames = Vec::<Frame>::new();
     loop {
         let Event { kind, .. } = in_flight.next_event().await.expect("a call ends with Finished");
         match kind {
-            EventKind::Deltas(batch) | EventKind::BufferedDeltas(batch) => {
-                deltas.extend(batch.deltas);
-                frames.extend(batch.frames);
-            }
-            EventKind::Failed { .. } | EventKind::Restarted => (frames, deltas) = Default::default(),
+            EventKind::Deltas(batch) | EventKind::BufferedDeltas(batch) => frames.extend(batch.frames),
+            EventKind::Failed { .. } | EventKind::Restarted => frames.clear(),
             EventKind::Finished(record) if record.result.is_err() => {
                 return failure_response(&mut in_flight, &record);
             }
@@ -140,27 +140,17 @@ async fn buffered_response(
             let done = options.sends_done.then(ChunkWriter::done);
             (EVENT_STREAM, events.chain(done).flatten().collect())
         }
-        _ => (JSON, merge_deltas(&in_flight.context.request_id, &deltas).into()),
+        _ => {
+            let id = format!("chatcmpl-{}", in_flight.context.request_id);
+            let defaults = AnswerDefaults { id: &id, created: stream::unix_time() };
+            let is_cumulative = in_flight.target.as_ref().is_some_and(|target| target.decode_options.cumulative_deltas);
+            let events = frames.iter().map(|frame| frame.data.as_ref());
+            (JSON, body_from_events(events, &defaults, is_cumulative).into())
+        }
     };
     let mut response = response_with_body(StatusCode::OK, content_type, Body::from(body));
     insert_target_headers(&in_flight, response.headers_mut());
     response
-}
-
-/// Merges the deltas of a stream into one response object.
-fn merge_deltas(request_id: &str, deltas: &[Delta]) -> String {
-    let mut choices: Vec<(u16, Answer)> = Vec::new();
-    for Delta { choice, kind } in deltas {
-        let index = choices.iter().position(|(known, _)| known == choice).unwrap_or_else(|| {
-            choices.push((*choice, Answer::default()));
-            choices.len() - 1
-        });
-        // `Answer` accumulates choice 0 only.
-        choices[index].1.add(&Delta { choice: 0, kind: kind.clone() });
-    }
-    choices.sort_by_key(|(choice, _)| *choice);
-    let model = choices.iter().find_map(|(_, answer)| answer.model.clone()).unwrap_or_default();
-    server::response_body(&format!("chatcmpl-{request_id}"), &model, stream::unix_time(), &choices).to_string()
 }
 
 fn failure_response(in_flight: &mut InFlightRequest, record: &CallRecord) -> Response<Body> {

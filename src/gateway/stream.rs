@@ -25,7 +25,10 @@ use crate::{
     model::{DeltaKind, ModelRequest},
     protocol::{
         Frame, FrameKind,
-        openai::server::{ChunkWriter, is_usage_only},
+        openai::{
+            reshape::{AnswerDefaults, events_from_body},
+            server::{ChunkWriter, is_usage_only},
+        },
         reply_reader::DecodedBatch,
     },
 };
@@ -33,16 +36,6 @@ use crate::{
 /// Interval of checks whether a slow client has read the error event, after which the transfer is aborted.
 const FLUSH_POLL_INTERVAL: Duration = Duration::from_millis(20);
 const KEEP_ALIVE_COMMENT: Bytes = Bytes::from_static(b": waiting\n\n");
-
-/// How upstream chunks are written to the client.
-enum WriteMode {
-    /// No chunk has arrived yet.
-    Undecided,
-    /// Upstream events are forwarded unchanged.
-    PassThrough,
-    /// Deltas are converted to chunks.
-    Translate(ChunkWriter),
-}
 
 /// Effect of an event on the stream.
 pub(super) enum WriteOutcome {
@@ -59,7 +52,6 @@ pub(super) enum WriteOutcome {
 /// State of a response stream.
 pub(super) struct EventStream {
     request_id: String,
-    mode: WriteMode,
     is_chat: bool,
     include_usage: bool,
     sends_done: bool,
@@ -77,7 +69,6 @@ impl EventStream {
     pub(super) fn new(request_id: String, request: &ModelRequest, options: &ResponseOptions) -> Self {
         Self {
             request_id,
-            mode: WriteMode::Undecided,
             is_chat: request.as_chat().is_some(),
             include_usage: options.include_usage,
             sends_done: options.sends_done,
@@ -108,7 +99,6 @@ impl EventStream {
             }
             EventKind::Failed { .. } | EventKind::Restarted => {
                 self.buffered.clear();
-                self.mode = WriteMode::Undecided;
                 WriteOutcome::Nothing
             }
             EventKind::Finished(record) => self.finish(record),
@@ -137,50 +127,24 @@ impl EventStream {
     }
 
     /// Encodes one decoded batch.
-    fn encode(&mut self, batch: DecodedBatch) -> Vec<Bytes> {
-        if let WriteMode::Undecided = self.mode
-            && !batch.is_empty()
-        {
-            self.mode = match batch.frames.first() {
-                Some(frame) if frame.kind == FrameKind::Event => WriteMode::PassThrough,
-                _ => self.translation_mode(&batch),
-            };
-            if let WriteMode::Translate(writer) = &self.mode {
-                return std::iter::once(writer.role()).chain(self.translate(writer, &batch)).collect();
-            }
-        }
-        match &self.mode {
-            WriteMode::PassThrough => self.pass_through(batch),
-            WriteMode::Translate(writer) => self.translate(writer, &batch).collect(),
-            WriteMode::Undecided => Vec::new(),
-        }
-    }
-
-    fn translate<'r>(&'r self, writer: &'r ChunkWriter, batch: &'r DecodedBatch) -> impl Iterator<Item = Bytes> + 'r {
-        let is_included = |kind: &DeltaKind| self.include_usage || !matches!(kind, DeltaKind::Usage(_));
-        let deltas = batch.deltas.iter().filter(move |delta| is_included(&delta.kind));
-        deltas.map(|delta| writer.delta(delta.choice, &delta.kind)).filter(|chunk| !chunk.is_empty())
-    }
-
-    fn translation_mode(&self, batch: &DecodedBatch) -> WriteMode {
-        // Only chat answers can be converted to chunks; all others are forwarded unchanged.
-        if !self.is_chat {
-            return WriteMode::PassThrough;
-        }
-        let model = batch.deltas.iter().find_map(|delta| match &delta.kind {
-            DeltaKind::Model(model) => Some(model.as_str()),
-            _ => None,
-        });
-        let id = format!("chatcmpl-{}", self.request_id);
-        WriteMode::Translate(ChunkWriter::new(&id, model.unwrap_or_default(), unix_time()))
-    }
-
-    fn pass_through(&self, batch: DecodedBatch) -> Vec<Bytes> {
+    fn encode(&self, batch: DecodedBatch) -> Vec<Bytes> {
         let has_usage = batch.deltas.iter().any(|delta| matches!(delta.kind, DeltaKind::Usage(_)));
         // Usage that the gateway requested and the client did not.
         let is_unrequested = |frame: &Frame| has_usage && !self.include_usage && is_usage_only(&frame.data);
-        let DecodedBatch { frames, .. } = batch;
-        frames.into_iter().filter(|frame| !is_unrequested(frame)).map(to_sse_event).collect()
+        let frames = batch.frames.into_iter().filter(|frame| !is_unrequested(frame));
+        frames.flat_map(|frame| self.encode_frame(frame)).collect()
+    }
+
+    /// The events for one frame: itself, or those of an answer that came as one object.
+    fn encode_frame(&self, frame: Frame) -> Vec<Bytes> {
+        if frame.kind != FrameKind::Event && self.is_chat {
+            let id = format!("chatcmpl-{}", self.request_id);
+            let defaults = AnswerDefaults { id: &id, created: unix_time() };
+            if let Some(events) = events_from_body(&frame.data, &defaults, self.include_usage) {
+                return events;
+            }
+        }
+        vec![to_sse_event(frame)]
     }
 
     /// Converts the stream into a response body that continues to poll the call.

@@ -34,6 +34,8 @@ pub struct OpaqueRequest {
     pub raw_request: RawRequest,
     /// Whether a streamed response is requested.
     pub stream: bool,
+    /// Number of requested choices of a text completion: `n` for each prompt.
+    pub choice_count: Option<u64>,
 }
 
 /// Operations other than chat.
@@ -136,7 +138,10 @@ impl ModelRequest {
     /// Number of requested choices, if the request sets it.
     #[must_use]
     pub fn choice_count(&self) -> Option<u64> {
-        self.as_chat()?.params.choice_count()
+        match self {
+            Self::Chat(chat) => chat.params.choice_count(),
+            Self::Opaque(opaque) => opaque.choice_count,
+        }
     }
 
     /// Limits the answer to `max_tokens`, in addition to any limit in the parameters.

@@ -83,6 +83,9 @@ pub trait Protocol: Sync {
     /// When the body is an error or not a model list.
     fn parse_models(&self, body: &[u8]) -> Result<ModelList, CallError>;
 
+    /// Whether the response to `request` is expected to report its usage after the finish reason.
+    fn reports_usage_at_end(&self, target: &Target, request: &ModelRequest) -> bool;
+
     /// A change to `chat` that may avoid `error`, if the service rejected one of its parameters.
     fn workaround(&self, error: &CallError, target: &Target, chat: &ChatRequest) -> Option<ParamWorkaround>;
 }
@@ -133,6 +136,8 @@ pub enum Flow {
     More,
     /// All choices have a finish reason; usage or late text may follow.
     SoftEnd,
+    /// All choices so far have a finish reason, but the request asked for more.
+    ChoicesMissing,
     /// The response is complete: stop reading.
     End,
     /// The frame could not be parsed, so part of the answer is lost.

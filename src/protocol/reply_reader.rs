@@ -45,7 +45,8 @@ pub struct ReplyReader {
     /// The frames retained for pass-through; `None`: frames are not retained.
     retained: Option<Vec<Frame>>,
     has_output: bool,
-    soft_ended: bool,
+    /// The last flow before the end.
+    last_flow: Flow,
     chunk_lost: bool,
     warning: Option<CallError>,
 }
@@ -66,7 +67,7 @@ impl ReplyReader {
             frames: Vec::new(),
             retained: None,
             has_output: false,
-            soft_ended: false,
+            last_flow: Flow::More,
             chunk_lost: false,
             warning: None,
         }
@@ -133,7 +134,7 @@ impl ReplyReader {
     }
 
     fn decode(&mut self, frames: &mut Vec<Frame>, out: &mut Vec<Delta>) -> Result<Flow, CallError> {
-        let mut flow = if self.soft_ended { Flow::SoftEnd } else { Flow::More };
+        let mut flow = self.last_flow;
         for frame in frames.drain(..) {
             let first_new = out.len();
             let result = self.decoder.decode_frame(&frame, out);
@@ -147,7 +148,7 @@ impl ReplyReader {
                 retained.push(frame.clone());
             }
             match result {
-                Ok(Flow::InvalidChunk) if self.soft_ended => {}
+                Ok(Flow::InvalidChunk) if self.last_flow == Flow::SoftEnd => {}
                 Ok(Flow::InvalidChunk) if self.has_output => self.chunk_lost = true,
                 Ok(Flow::InvalidChunk) => {
                     let text = String::from_utf8_lossy(&frame.data);
@@ -157,10 +158,10 @@ impl ReplyReader {
                 }
                 Ok(Flow::End) => return Ok(Flow::End),
                 Ok(next_flow) => {
-                    self.soft_ended = next_flow == Flow::SoftEnd;
+                    self.last_flow = next_flow;
                     flow = next_flow;
                 }
-                Err(error) if self.soft_ended => {
+                Err(error) if self.last_flow == Flow::SoftEnd => {
                     self.warning = Some(error);
                     return Ok(Flow::End);
                 }

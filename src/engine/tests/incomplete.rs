@@ -68,7 +68,10 @@ async fn complete_answer_stays_complete_whatever_follows() {
     let finish = "data: {\"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello\"},\"finish_reason\":\"stop\"}]}\n\n";
     let lingering = MockResponse::Chunks(vec![(Duration::ZERO, finish), (100 * SECOND, "")]);
     let result = run(call_to(two_targets()), [lingering]).await;
-    assert_eq!((result.answer.text.as_str(), result.took), ("Hello", SECOND));
+    assert_eq!((result.answer.text.as_str(), result.took), ("Hello", 10 * SECOND), "usage was asked for");
+    let without_usage = with_endpoint(testing::target("a"), |endpoint| endpoint.no_stream_options = true);
+    let lingering = MockResponse::Chunks(vec![(Duration::ZERO, finish), (100 * SECOND, "")]);
+    assert_eq!(run(call_to(vec![without_usage]), [lingering]).await.took, SECOND);
     let blank = MockResponse::Chunks(vec![(Duration::ZERO, finish), (Duration::ZERO, "data:\n\n"), (100 * SECOND, "")]);
     assert!(run(call_to(two_targets()), [blank]).await.record.result.is_ok(), "an empty event is ignored");
     let error =
@@ -111,7 +114,7 @@ async fn pings_do_not_extend_a_complete_answer() {
     let mut chunks = vec![(5 * SECOND, finish)];
     chunks.extend(vec![(SECOND / 4, ": ping\n\n"); 100]);
     let result = run(call_to(two_targets()), [MockResponse::Chunks(chunks)]).await;
-    assert_eq!((result.answer.text.as_str(), result.took), ("Hello", 6 * SECOND));
+    assert_eq!((result.answer.text.as_str(), result.took), ("Hello", 15 * SECOND));
     let late = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":2}}\n\n";
     let chunks = vec![(SECOND, finish), (SECOND / 2, ": ping\n\n"), (SECOND / 4, late), (SECOND * 3 / 4, STOP)];
     let result = run(call_to(two_targets()), [MockResponse::Chunks(chunks)]).await;

@@ -256,3 +256,60 @@ async fn http_1_0_streams_are_buffered() {
     assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
     assert!(!read_text(response).await.contains("Hello"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn all_requested_choices_are_awaited() {
+    let second_choice =
+        "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"B\"},\"finish_reason\":\"stop\"}]}\n\n";
+    let late = || {
+        let chunks = [(NO_DELAY, HELLO), (NO_DELAY, STOP), (SECOND * 5, second_choice), (NO_DELAY, DONE)];
+        MockResponse::Chunks(chunks.to_vec())
+    };
+    let with_n = |stream| chat("one", stream).replace("\"stream\"", "\"n\":2,\"stream\"");
+    let fixture = TestGateway::new("", [late(), late()]).await;
+    let got = read_text(fixture.post("/v1/chat/completions", &[], with_n(true)).await).await;
+    assert_eq!(got, [HELLO, STOP, second_choice, DONE].concat());
+    let body = read_json(fixture.post("/v1/chat/completions", &[], with_n(false)).await).await;
+    assert_eq!(body["choices"].as_array().map(Vec::len), Some(2), "{body}");
+    // A service may ignore `n` and leave the connection open; a broken one is incomplete.
+    let open = MockResponse::Chunks(vec![(NO_DELAY, HELLO), (NO_DELAY, STOP), (SECOND * 900, DONE)]);
+    let broken = MockResponse::ChunksThenReset(vec![(NO_DELAY, HELLO), (NO_DELAY, STOP)]);
+    let fixture = TestGateway::new("", [open, broken]).await;
+    let got = read_text(fixture.post("/v1/chat/completions", &[], with_n(true)).await).await;
+    assert_eq!(got.replace(": waiting\n\n", ""), [HELLO, STOP, DONE].concat());
+    let got = read_text(fixture.post("/v1/chat/completions", &[], with_n(true)).await).await;
+    assert!(got.contains("\"error\"") && !got.contains("[DONE]"), "{got}");
+    let completion =
+        |index, text| format!("{{\"choices\":[{{\"index\":{index},\"text\":\"{text}\",\"finish_reason\":\"stop\"}}]}}");
+    let events: Vec<&'static str> =
+        [completion(0, "a"), completion(1, "b")].map(|json| &*format!("data: {json}\n\n").leak()).to_vec();
+    let slow = MockResponse::Chunks(vec![(NO_DELAY, events[0]), (SECOND * 5, events[1]), (NO_DELAY, DONE)]);
+    let fixture = TestGateway::new("", [slow]).await;
+    let body = "{\"model\":\"one\",\"prompt\":[\"x\",\"y\"],\"stream\":true}";
+    let got = read_text(fixture.post("/v1/completions", &[], body).await).await;
+    assert_eq!(got, [events[0], events[1], DONE].concat());
+}
+
+#[tokio::test(start_paused = true)]
+async fn usage_and_citations_after_the_finish_reason_are_awaited() {
+    let citations = "data: {\"choices\":[],\"citations\":[\"https://h\"]}\n\n";
+    let chunks = vec![
+        (NO_DELAY, HELLO),
+        (NO_DELAY, STOP),
+        (SECOND * 4, ": ping\n\n"),
+        (SECOND * 4, citations),
+        (SECOND, USAGE),
+        (SECOND * 900, DONE),
+    ];
+    let fixture = TestGateway::new("", [MockResponse::Chunks(chunks)]).await;
+    let body =
+        chat("one", true).replace("\"stream\":true", "\"stream\":true,\"stream_options\":{\"include_usage\":true}");
+    let got = read_text(fixture.post("/v1/chat/completions", &[], body).await).await;
+    assert!(got.contains(citations) && got.contains(USAGE) && got.ends_with(DONE), "{got}");
+    assert_eq!(fixture.last_log_line()["input"], 1_000_000);
+    let silent = MockResponse::Chunks(vec![(NO_DELAY, HELLO), (NO_DELAY, STOP), (SECOND * 900, USAGE)]);
+    let fixture = TestGateway::new("", [silent]).await;
+    let started = tokio::time::Instant::now();
+    read_text(fixture.chat("one", true).await).await;
+    assert_eq!(started.elapsed(), SECOND * 10, "a service that sends no usage is waited for ten seconds");
+}

@@ -37,6 +37,8 @@ pub(super) struct ChatDecoder {
     single_body: bool,
     /// The JSON of that object is truncated.
     truncated_body: bool,
+    /// The number of choices that were asked for.
+    expected_choices: usize,
 }
 
 /// Maximum choices; a response with more is rejected as invalid.
@@ -54,7 +56,14 @@ impl ChatDecoder {
             exceeded_limit: None,
             single_body: false,
             truncated_body: false,
+            expected_choices: 1,
         }
+    }
+
+    /// Waits for this number of choices, if it is known.
+    pub(super) fn expecting_choices(self, count: Option<u64>) -> Self {
+        let count = count.unwrap_or(1).clamp(1, MAX_CHOICES);
+        Self { expected_choices: usize::try_from(count).unwrap_or(1), ..self }
     }
 
     fn choice_mut(&mut self, index: u16) -> &mut ChoiceState {
@@ -98,7 +107,15 @@ impl ChatDecoder {
             let message = format!("the response has too many {items}");
             return Err(CallError { server: self.server, ..CallError::new(ErrorClass::InvalidChunk, message) });
         }
-        Ok(Some(if self.all_finished() { Flow::SoftEnd } else { Flow::More }))
+        Ok(Some(self.flow()))
+    }
+
+    fn flow(&self) -> Flow {
+        match self.all_finished() {
+            false => Flow::More,
+            true if self.choices.len() < self.expected_choices => Flow::ChoicesMissing,
+            true => Flow::SoftEnd,
+        }
     }
 
     fn decode_chunk(&mut self, chunk: Chunk<'_>, out: &mut Vec<Delta>) {
@@ -289,9 +306,7 @@ impl Decoder for ChatDecoder {
         match frame.kind {
             FrameKind::Page => Err(error::page_error(&frame.data, self.server)),
             FrameKind::Body => self.decode_body(data, out),
-            FrameKind::Event if data.is_empty() || data == "null" => {
-                Ok(if self.all_finished() { Flow::SoftEnd } else { Flow::More })
-            }
+            FrameKind::Event if data.is_empty() || data == "null" => Ok(self.flow()),
             FrameKind::Event => match self.decode_payload(data, &frame.event, out)? {
                 Some(flow) => Ok(flow),
                 None if frame.event.as_ref() == b"error" => {
@@ -302,7 +317,7 @@ impl Decoder for ChatDecoder {
         }
     }
 
-    fn finish(&mut self, _end: StreamEnd, out: &mut Vec<Delta>) -> Result<StreamOutcome, CallError> {
+    fn finish(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<StreamOutcome, CallError> {
         let mut buffered = Vec::new();
         for choice in &mut self.choices {
             let mut segments = Vec::new();
@@ -320,8 +335,10 @@ impl Decoder for ChatDecoder {
         // One-API and new-api send their own `[DONE]` when their upstream stream breaks off.
         let is_done_unreliable = self.server == ServerKind::OneApi && !self.single_body;
         let first_choice = self.choices.iter().find(|choice| choice.index == 0).or(self.choices.first());
-        // The first of several choices may be finished while another one is incomplete.
-        let is_complete = self.all_finished() || self.done && !is_done_unreliable;
+        // The first of several choices may be finished while another one is incomplete. A service may ignore `n`, so
+        // that a regular end after fewer choices is the end of the answer.
+        let has_choices = self.choices.len() >= self.expected_choices || end != StreamEnd::Broken;
+        let is_complete = self.all_finished() && has_choices || self.done && !is_done_unreliable;
         if let Some(reason) = first_choice.filter(|_| is_complete).and_then(|choice| choice.finish_reason.clone()) {
             return Ok(StreamOutcome::Finished(reason));
         }
@@ -348,7 +365,7 @@ fn parse_tree(json: &str) -> Option<Value> {
 }
 
 /// Splits off the complete object or end signal at the start of `data`, which may contain several frames.
-fn split_first_frame(data: &str) -> Option<(&str, &str)> {
+pub(super) fn split_first_frame(data: &str) -> Option<(&str, &str)> {
     let data = data.trim_start();
     let data = data.strip_prefix("data:").unwrap_or(data).trim_start();
     if data.starts_with(DONE) {

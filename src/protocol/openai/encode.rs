@@ -15,6 +15,9 @@ use crate::{
     protocol::{CallError, EncodeError, framing::json_splice::RawObject},
 };
 
+/// The field that asks for the usage of a streamed answer.
+pub(super) const STREAM_OPTIONS: &str = "stream_options";
+
 /// The body of a chat request. A client's raw body in this format is passed through: only the model is replaced, and
 /// configured parameters that it does not set and the option to report usage are added.
 pub(super) fn encode_chat(target: &Target, chat: &ChatRequest) -> Result<Bytes, EncodeError> {
@@ -44,7 +47,7 @@ fn fields_from_chat(target: &Target, chat: &ChatRequest) -> Result<RawObject, se
     if chat.stream {
         object.set("stream", &true)?;
         if !target.endpoint.no_stream_options {
-            object.set("stream_options", &json!({"include_usage": true}))?;
+            object.set(STREAM_OPTIONS, &json!({"include_usage": true}))?;
         }
     }
     let (mut model_params, mut request_params) = (parameter_fields(&target.params), parameter_fields(&chat.params));
@@ -106,9 +109,9 @@ fn passthrough_fields(target: &Target, chat: &ChatRequest, body: &[u8]) -> Resul
 
 /// Requests a usage report at the end of the stream, unless the client sets `include_usage`.
 fn request_usage(object: &mut RawObject) -> Result<(), serde_json::Error> {
-    const OPTIONS: &str = "stream_options";
     const USAGE: &str = "include_usage";
-    let client_options = object.get(OPTIONS).map(serde_json::value::RawValue::get).filter(|options| *options != "null");
+    let client_options =
+        object.get(STREAM_OPTIONS).map(serde_json::value::RawValue::get).filter(|options| *options != "null");
     let mut options = match client_options {
         None => RawObject::default(),
         // A value that is not an object is passed on unchanged, so that the service rejects it.
@@ -118,7 +121,7 @@ fn request_usage(object: &mut RawObject) -> Result<(), serde_json::Error> {
         },
     };
     options.set(USAGE, &true)?;
-    object.set(OPTIONS, &options)
+    object.set(STREAM_OPTIONS, &options)
 }
 
 /// The body of a pass-through request: the client's body with the upstream model, and configured parameters that the

@@ -25,6 +25,8 @@ mod error;
 mod models;
 mod opaque;
 mod output_seen;
+mod prompt_count;
+pub mod reshape;
 pub mod server;
 mod usage;
 mod wire;
@@ -70,8 +72,19 @@ impl Protocol for OpenAiChat {
             ModelRequest::Opaque(opaque) if opaque.operation != Operation::Completions => {
                 Box::new(opaque::OpaqueDecoder::new(server))
             }
-            ModelRequest::Chat(_) | ModelRequest::Opaque(_) => Box::new(decode::ChatDecoder::new(*options, server)),
+            ModelRequest::Chat(_) | ModelRequest::Opaque(_) => {
+                Box::new(decode::ChatDecoder::new(*options, server).expecting_choices(request.choice_count()))
+            }
         }
+    }
+
+    fn reports_usage_at_end(&self, target: &Target, request: &ModelRequest) -> bool {
+        let is_omitted = |workaround: &ParamWorkaround| matches!(workaround, ParamWorkaround::Omit(name) if name == encode::STREAM_OPTIONS);
+        let is_asked = match request {
+            ModelRequest::Chat(chat) => !chat.workarounds.iter().any(is_omitted),
+            ModelRequest::Opaque(opaque) => opaque.operation == Operation::Completions,
+        };
+        is_asked && request.is_streaming() && !target.endpoint.no_stream_options
     }
 
     fn decode_error(&self, head: &ResponseHead, body: &[u8]) -> CallError {

@@ -4,6 +4,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::prompt_count::PromptCount;
 use crate::model::{
     Answer, ChatRequest, DeltaKind, ErrorClass, FinishReason, Image, MAX_TOKENS_FIELDS, Message, ModelRequest,
     OpaqueRequest, Operation, Params, Part, RawRequest, Role, ToolCall, Usage,
@@ -136,15 +137,21 @@ pub fn parse_opaque(operation: Operation, body: &Bytes) -> Result<ParsedRequest,
         stream: Option<bool>,
         #[serde(default)]
         stream_options: LenientObject<StreamOptions>,
+        #[serde(default)]
+        n: LenientNumber,
+        #[serde(default)]
+        prompt: PromptCount,
     }
     let request: OpaqueFields<'_> = deserialize(body)?;
     let (model, stream) = (require_model(request.model)?, request.stream.unwrap_or(false));
     let include_usage = includes_usage(request.stream_options);
     let raw_request = RawRequest { protocol: openai::ID, body: body.clone() };
+    let choices = request.n.0.filter(|&count| count > 0).unwrap_or(1).saturating_mul(request.prompt.0);
+    let choice_count = (operation == Operation::Completions).then_some(choices);
     Ok(ParsedRequest {
         model,
         include_usage,
-        request: ModelRequest::Opaque(OpaqueRequest { operation, raw_request, stream }),
+        request: ModelRequest::Opaque(OpaqueRequest { operation, raw_request, stream, choice_count }),
     })
 }
 
