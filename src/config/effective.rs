@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     model::{
-        Params,
+        ParamWorkaround, Params,
         api_key::{KeySource, redact_url},
         endpoint::{ConnectOptions, Endpoint, Limits, Timeouts},
         target::{DecodeOptions, Price, Target},
@@ -119,7 +119,20 @@ impl From<&Target> for ModelEntry {
             is_reasoning,
             supports_images,
             supports_tools,
+            workarounds,
         } = target;
+        let dropped = workarounds.iter().filter_map(|workaround| match workaround {
+            ParamWorkaround::Omit(field) => Some(field.clone().into()),
+            _ => None,
+        });
+        let stream = workarounds.iter().find_map(|workaround| match workaround {
+            ParamWorkaround::Stream(stream) => Some(*stream),
+            _ => None,
+        });
+        let system = workarounds.iter().find_map(|workaround| match workaround {
+            ParamWorkaround::System(role) => Some(keyword(*role)),
+            _ => None,
+        });
         // Without `capabilities` in the file, nothing is known about images and tools.
         let is_declared = supports_images.is_some();
         let capabilities = [
@@ -144,6 +157,9 @@ impl From<&Target> for ModelEntry {
             timeouts: timeouts_entry(timeouts),
             think_prefilled: *think_prefilled,
             cumulative_deltas: *cumulative_deltas,
+            drop: dropped.collect(),
+            stream,
+            system,
         }
     }
 }

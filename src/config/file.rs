@@ -213,6 +213,15 @@ pub(crate) struct ModelEntry {
     /// Each delta repeats the complete text so far.
     #[serde(default)]
     pub cumulative_deltas: bool,
+    /// Request fields that are never sent to the model.
+    #[serde(default)]
+    pub drop: Vec<Spanned<String>>,
+    /// Always ask for a stream (`true`) or for one object (`false`), whatever the client asks for.
+    #[serde(default)]
+    pub stream: Option<bool>,
+    /// How the system prompt is sent: `system`, `developer` or `fold` (at the start of the user's first message).
+    #[serde(default)]
+    pub system: Option<Spanned<String>>,
 }
 
 /// Parameters of a request.

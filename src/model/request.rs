@@ -1,6 +1,7 @@
 //! Requests to a model, independent of any wire format.
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::{Image, estimate::tokens, image};
@@ -36,6 +37,8 @@ pub struct OpaqueRequest {
     pub stream: bool,
     /// Number of requested choices of a text completion: `n` for each prompt.
     pub choice_count: Option<u64>,
+    /// Changes for a model that refuses a part of the request.
+    pub workarounds: Vec<ParamWorkaround>,
 }
 
 /// Operations other than chat.
@@ -89,12 +92,29 @@ impl ModelRequest {
         }
     }
 
-    /// Whether a streamed response is requested.
+    /// Whether a streamed response is requested, after the changes for the model.
     #[must_use]
     pub fn is_streaming(&self) -> bool {
         match self {
-            Self::Chat(chat) => chat.stream,
+            Self::Chat(chat) => chat.is_streaming(),
             Self::Opaque(opaque) => opaque.stream,
+        }
+    }
+
+    /// The changes for the model.
+    #[must_use]
+    pub fn workarounds(&self) -> &[ParamWorkaround] {
+        match self {
+            Self::Chat(chat) => &chat.workarounds,
+            Self::Opaque(opaque) => &opaque.workarounds,
+        }
+    }
+
+    /// Adds changes for the model.
+    pub fn add_workarounds(&mut self, workarounds: impl IntoIterator<Item = ParamWorkaround>) {
+        match self {
+            Self::Chat(chat) => chat.workarounds.extend(workarounds),
+            Self::Opaque(opaque) => opaque.workarounds.extend(workarounds),
         }
     }
 
@@ -193,13 +213,23 @@ pub struct ChatRequest {
     pub stream: bool,
     /// Body sent by the client, kept so that unknown fields reach the upstream unchanged.
     pub raw_request: Option<RawRequest>,
-    /// Workarounds applied after a service rejected a parameter.
+    /// Changes for a model that refuses a part of the request.
     pub workarounds: Vec<ParamWorkaround>,
     /// Maximum number of answer tokens that `--max-cost` allows, sent under the field name that the service accepts.
     pub budget_max_tokens: Option<u64>,
 }
 
 impl ChatRequest {
+    /// Whether a streamed response is requested, after the changes for the model.
+    #[must_use]
+    pub fn is_streaming(&self) -> bool {
+        let changed = self.workarounds.iter().rev().find_map(|workaround| match workaround {
+            ParamWorkaround::Stream(stream) => Some(*stream),
+            _ => None,
+        });
+        changed.unwrap_or(self.stream)
+    }
+
     /// Estimated number of tokens of the messages.
     #[must_use]
     pub fn estimated_tokens(&self) -> u64 {
@@ -342,15 +372,44 @@ impl Params {
     }
 }
 
-/// Change to a request after a service rejected one of its parameters.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Change to a request for a model that refuses a part of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum ParamWorkaround {
     /// Send the field under another name (from, to).
-    Rename(&'static str, &'static str),
+    Rename(String, String),
     /// Do not send the field.
     Omit(String),
-    /// Lower the maximum number of answer tokens to this value.
+    /// Limit the answer to this number of tokens.
     MaxTokens(u64),
+    /// Ask for a stream, or for one object.
+    Stream(bool),
+    /// Send the system prompt in this way.
+    System(SystemRole),
+}
+
+/// How the system prompt is sent.
+#[derive(
+    Clone,
+    Copy,
+    Debug,
+    PartialEq,
+    Eq,
+    Serialize,
+    Deserialize,
+    strum::EnumString,
+    strum::IntoStaticStr,
+    strum::VariantNames,
+)]
+#[serde(rename_all = "kebab-case")]
+#[strum(serialize_all = "kebab-case")]
+pub enum SystemRole {
+    /// With the role `system`.
+    System,
+    /// With the role `developer`.
+    Developer,
+    /// At the start of the first message of the user.
+    Fold,
 }
 
 impl std::fmt::Display for ParamWorkaround {
@@ -359,6 +418,11 @@ impl std::fmt::Display for ParamWorkaround {
             Self::Rename(from, to) => write!(f, "renamed `{from}` to `{to}`"),
             Self::Omit(name) => write!(f, "omitted `{name}`"),
             Self::MaxTokens(max_tokens) => write!(f, "limited the answer to {max_tokens} tokens"),
+            Self::Stream(true) => f.write_str("asked for a stream"),
+            Self::Stream(false) => f.write_str("asked for an answer without a stream"),
+            Self::System(SystemRole::Fold) => f.write_str("moved the system prompt into the first message"),
+            Self::System(SystemRole::Developer) => f.write_str("sent the system prompt as `developer`"),
+            Self::System(SystemRole::System) => f.write_str("sent the system prompt as `system`"),
         }
     }
 }

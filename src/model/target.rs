@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::model::{
-    Params,
+    ParamWorkaround, Params,
     endpoint::{Endpoint, Timeouts},
 };
 
@@ -46,6 +46,8 @@ pub struct Target {
     pub supports_images: Option<bool>,
     /// Whether it supports tool calling; `None`: unknown.
     pub supports_tools: Option<bool>,
+    /// Changes to every request: `drop`, `stream` and `system` in the config.
+    pub workarounds: Vec<ParamWorkaround>,
 }
 
 impl Target {
@@ -126,6 +128,7 @@ pub(crate) mod testing {
             is_reasoning: false,
             supports_images: None,
             supports_tools: None,
+            workarounds: Vec::new(),
         }
     }
 }

@@ -29,6 +29,7 @@ pub(super) const RATE: &[&str] = &[
     "并发",
     "过于频繁",
     "限流",
+    "request limit reached",
 ];
 
 /// The account, its balance or its free tier is used up, or a spend limit of the key is reached; if the text does not also
@@ -87,6 +88,8 @@ pub(super) const QUOTA: &[&str] = &[
     "usage limits",
     "usage limit for",
     "extra usage is required",
+    "quota used up",
+    "免费额度已用完",
 ];
 
 /// The prompt does not fit the context window.
@@ -172,6 +175,9 @@ pub(super) const KEY: &[&str] = &[
     "authorization header",
     "账户已被锁定",
     "账号已被锁定",
+    "token expired",
+    "noautherror",
+    "令牌已过期",
 ];
 
 /// A gateway has no upstream for the model.

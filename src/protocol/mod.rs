@@ -11,7 +11,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use crate::model::{
-    ChatRequest, Delta, FinishReason, ModelRequest, ParamWorkaround, ProtocolId,
+    Delta, FinishReason, ModelRequest, ParamWorkaround, ProtocolId,
     api_key::ApiKey,
     endpoint::Endpoint,
     target::{DecodeOptions, Target},
@@ -86,8 +86,11 @@ pub trait Protocol: Sync {
     /// Whether the response to `request` is expected to report its usage after the finish reason.
     fn reports_usage_at_end(&self, target: &Target, request: &ModelRequest) -> bool;
 
-    /// A change to `chat` that may avoid `error`, if the service rejected one of its parameters.
-    fn workaround(&self, error: &CallError, target: &Target, chat: &ChatRequest) -> Option<ParamWorkaround>;
+    /// A change to `request` that may avoid `error`, if the model refuses a part of it.
+    fn workaround(&self, error: &CallError, target: &Target, request: &ModelRequest) -> Option<ParamWorkaround>;
+
+    /// Whether a change that has avoided `error` is right for later requests, too.
+    fn is_general(&self, error: &CallError, workaround: &ParamWorkaround) -> bool;
 }
 
 /// Decodes one response.

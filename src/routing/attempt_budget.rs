@@ -19,11 +19,13 @@ pub struct AttemptPolicy {
     pub further_attempts: usize,
     /// Maximum attempts of a call for which no candidate is available.
     pub restricted_attempts: usize,
+    /// Maximum changes to the request for one candidate that refuses parts of it.
+    pub workarounds: usize,
 }
 
 impl Default for AttemptPolicy {
     fn default() -> Self {
-        Self { max_candidates: 8, retries: 1, further_attempts: 2, restricted_attempts: 2 }
+        Self { max_candidates: 8, retries: 1, further_attempts: 2, restricted_attempts: 2, workarounds: 5 }
     }
 }
 

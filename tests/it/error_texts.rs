@@ -25,7 +25,7 @@ use mmchat::internals::{
     config::edit::{ConfigEditor, EditError},
     engine::Notice,
     gateway::ServeError,
-    model::{ErrorClass, ParamWorkaround, target::TargetId},
+    model::{ErrorClass, ParamWorkaround, SystemRole, target::TargetId},
     protocol::{
         CallError, EncodeError,
         framing::{body::FrameError, sse::EventTooLarge},
@@ -1081,7 +1081,7 @@ fn failover() {
     let auth = &error("401 Unauthorized", "connection: close\r\n", "wrong key");
     let server = &error("500 Internal Server Error", "", "boom");
     let context = &error("400 Bad Request", "", "prompt is too long");
-    let parameter = &error("400 Bad Request", "connection: close\r\n", "Unsupported parameter: 'max_tokens'");
+    let parameter = &error("400 Bad Request", "connection: close\r\n", "Unsupported parameter: 'temperature'");
     let path = &http_response("404 Not Found", "", "<html><title>nothing here</title></html>");
     let filter = &format!("{STREAM}{}", finish_event("content_filter"));
     let (chat, model) = ("mmchat ask -m chat hi", "mmchat ask -m m/x hi");
@@ -1094,19 +1094,21 @@ fn failover() {
         run("answer is restarted before it is shown", ROUTE, "mmchat ask --buffer -m chat hi", &[half, answer]),
         run("content filter", ROUTE, chat, &[filter]),
         run("content filter, next candidate", FILTERED_ROUTE, chat, &[filter, answer]),
-        run("no candidate with a larger context", ROUTE, chat, &[context]),
+        run("no candidate with a larger context", SMALL_CONTEXTS, chat, &[context]),
         run("prompt that does not fit a candidate", SMALL_MODEL, "mmchat ask -m chat what is this", &[answer]),
         run("image for a candidate without images", TEXT_MODEL, "mmchat ask -m chat -f pixel.png", &[answer]),
         run("next key", TWO_KEYS, model, &[auth, answer]),
         run("no key is accepted", TWO_KEYS, model, &[auth, auth]),
         run("repeated request, with all attempts", "", "mmchat ask -v -m m/x hi", &[server, answer]),
-        run("another parameter", "", "mmchat ask -m m/x --max-tokens 5 hi", &[parameter, answer]),
+        run("another parameter", "", "mmchat ask -m m/x --temperature 0.5 hi", &[parameter, answer]),
         run("no request slot", ONE_SLOT, chat, &[rate]),
     ];
     assert_list("failover", &texts);
 }
 
 /// The ends of the configs of [`failover`].
+const SMALL_CONTEXTS: &str = "[models.a]\nendpoint = \"m\"\nmodel = \"a\"\ncontext = 8000\n\
+    [models.b]\nendpoint = \"m\"\nmodel = \"b\"\ncontext = 4000\n[routes.chat]\nmodels = [\"a\", \"b\"]\n";
 const RESTARTING_ROUTE: &str = "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\non_incomplete = \"restart\"\n";
 const FILTERED_ROUTE: &str = "[routes.chat]\nmodels = [\"m/a\", \"m/b\"]\non_filter = \"next\"\n";
 const TWO_KEYS: &str = "api_keys = [\"sk-0123456789\", \"sk-9876543210\"]\n";
@@ -1367,10 +1369,16 @@ fn unprovoked_notices() {
         ("SpendUnchecked", Notice::SpendUnchecked(id("fast"), "record.db is locked".into())),
         (
             "rename",
-            Notice::WorkaroundApplied(id("fast"), ParamWorkaround::Rename("max_tokens", "max_completion_tokens")),
+            Notice::WorkaroundApplied(
+                id("fast"),
+                ParamWorkaround::Rename("max_tokens".into(), "max_completion_tokens".into()),
+            ),
         ),
         ("omit", Notice::WorkaroundApplied(id("fast"), ParamWorkaround::Omit("temperature".into()))),
         ("limit", Notice::WorkaroundApplied(id("fast"), ParamWorkaround::MaxTokens(4096))),
+        ("no stream", Notice::WorkaroundApplied(id("fast"), ParamWorkaround::Stream(false))),
+        ("stream", Notice::WorkaroundApplied(id("fast"), ParamWorkaround::Stream(true))),
+        ("system prompt", Notice::WorkaroundApplied(id("fast"), ParamWorkaround::System(SystemRole::Fold))),
     ];
     assert_list("notices", &named(notices.iter().map(|(name, what)| (*name, format_notice(what))).collect()));
 }

@@ -90,6 +90,7 @@ pub(crate) fn direct_target(endpoint: &Arc<Endpoint>, upstream: &str) -> Target 
         decode_options: DecodeOptions::default(),
         supports_images: None,
         supports_tools: None,
+        workarounds: Vec::new(),
     }
 }
 

@@ -12,7 +12,10 @@ use crate::{
         names::normalize_name,
         values::Spanned,
     },
-    model::target::{DecodeOptions, Price, TargetId},
+    model::{
+        ParamWorkaround, SystemRole,
+        target::{DecodeOptions, Price, TargetId},
+    },
 };
 
 impl Resolver {
@@ -64,8 +67,26 @@ impl Resolver {
         let has_capability = |name: &str| entry.capabilities.iter().any(|capability| capability.value == name);
         target.supports_images = (!entry.capabilities.is_empty()).then(|| has_capability("images"));
         target.supports_tools = (!entry.capabilities.is_empty()).then(|| has_capability("tools"));
+        target.workarounds = self.workarounds(entry);
         target.is_reasoning |= has_capability("reasoning") || entry.tags.iter().any(|tag| tag == "reasoning");
         self.config.models.push(Arc::new(target));
+    }
+
+    /// The changes to every request to the model.
+    fn workarounds(&mut self, entry: &ModelEntry) -> Vec<ParamWorkaround> {
+        const REQUIRED: [&str; 3] = ["model", "messages", "stream"];
+        let mut workarounds = Vec::new();
+        for field in &entry.drop {
+            if REQUIRED.contains(&field.value.as_str()) {
+                self.add_problem(format!("`{}` cannot be dropped", field.value), &field.span).help =
+                    Some("remove it; without this field, there is no request".into());
+            }
+            workarounds.push(ParamWorkaround::Omit(field.value.clone()));
+        }
+        workarounds.extend(entry.stream.map(ParamWorkaround::Stream));
+        let system = entry.system.as_ref().and_then(|role| self.parse_keyword::<SystemRole>("system", role));
+        workarounds.extend(system.map(ParamWorkaround::System));
+        workarounds
     }
 
     fn price(&mut self, entry: &PriceEntry) -> Price {

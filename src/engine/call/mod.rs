@@ -27,7 +27,7 @@ use time_budget::TimeBudget;
 use super::{AttemptRecord, Completion, Engine, Event, EventKind, NextStep, Notice};
 use crate::{
     engine::plan::Call,
-    model::{ErrorClass, ModelRequest, api_key::KeySource, target::Target},
+    model::{ErrorClass, ModelRequest, ParamWorkaround, api_key::KeySource, target::Target},
     protocol::{CallError, RetryAfter, protocol_of},
     routing::{
         OnIncomplete,
@@ -86,6 +86,14 @@ struct CallTask {
 enum CandidateResult {
     Complete(Completion),
     Failed(CallError, Decision),
+}
+
+/// The changes to the request that were found in this call.
+#[derive(Default)]
+struct NewWorkarounds {
+    count: usize,
+    /// Those that later requests need, too.
+    general: Vec<ParamWorkaround>,
 }
 
 /// A key of an endpoint with its index; `None`: the endpoint needs no key.
@@ -203,7 +211,8 @@ impl CallTask {
         error
     }
 
-    /// Tries one candidate with each of its keys, at most one retry at once and at most one parameter workaround.
+    /// Tries one candidate with each of its keys, at most one retry at once, and the changes to the request that the
+    /// model asks for.
     async fn try_candidate(&mut self, candidate: &Candidate) -> CandidateResult {
         let target = &candidate.target;
         self.emit_started(target).await;
@@ -216,14 +225,17 @@ impl CallTask {
         let mut spec = AttemptSpec {
             candidate: candidate.clone(),
             key,
-            request: Arc::clone(&self.call.request),
+            request: self.request_for(candidate),
             fresh_connection,
             retain_frames: self.call.passthrough,
         };
-        let mut workaround_applied = false;
+        let mut new_workarounds = NewWorkarounds::default();
         loop {
             let error = match Box::pin(self.run_attempt(spec.clone())).await {
-                Ok(completion) => return CandidateResult::Complete(completion),
+                Ok(completion) => {
+                    self.remember_workarounds(&spec, new_workarounds);
+                    return CandidateResult::Complete(completion);
+                }
                 Err(error) => error,
             };
             if self.has_answer() {
@@ -236,8 +248,7 @@ impl CallTask {
                 return CandidateResult::Failed(error, if fails_over { Decision::Failover } else { decision });
             }
             let in_time = self.time.allows(Duration::ZERO);
-            if in_time && !workaround_applied && self.apply_workaround(target, &error, &mut spec.request).await {
-                workaround_applied = true;
+            if in_time && self.apply_workaround(target, &error, &mut spec.request, &mut new_workarounds).await {
                 self.emit_failed(error, NextStep::RetrySame).await;
                 continue;
             }
@@ -285,15 +296,48 @@ impl CallTask {
         order.into_iter().map(key).collect()
     }
 
-    async fn apply_workaround(&mut self, target: &Target, error: &CallError, request: &mut Arc<ModelRequest>) -> bool {
-        let Some(chat) = request.as_chat() else { return false };
-        let protocol = protocol_of(&target.endpoint);
-        let Some(workaround) = protocol.workaround(error, target, chat) else { return false };
-        self.notify(Notice::WorkaroundApplied(target.id.clone(), workaround.clone())).await;
-        if let Some(chat) = Arc::make_mut(request).as_chat_mut() {
-            chat.workarounds.push(workaround);
+    /// The request with the changes that the model is known to need.
+    pub(super) fn request_for(&self, candidate: &Candidate) -> Arc<ModelRequest> {
+        let learned = self.engine.health.workarounds(candidate.health_keys.model);
+        let mut request = Arc::clone(&self.call.request);
+        let fixed = &candidate.target.workarounds;
+        if !fixed.is_empty() || !learned.is_empty() {
+            // What the config says comes last, and a role that it sets replaces the learned one.
+            let is_role = |workaround: &ParamWorkaround| matches!(workaround, ParamWorkaround::System(_));
+            let sets_role = fixed.iter().any(is_role);
+            let learned = learned.into_iter().filter(|workaround| !(sets_role && is_role(workaround)));
+            Arc::make_mut(&mut request).add_workarounds(learned.chain(fixed.iter().cloned()));
         }
+        request
+    }
+
+    async fn apply_workaround(
+        &mut self,
+        target: &Target,
+        error: &CallError,
+        request: &mut Arc<ModelRequest>,
+        new: &mut NewWorkarounds,
+    ) -> bool {
+        let protocol = protocol_of(&target.endpoint);
+        if new.count >= self.engine.policies.attempts.workarounds {
+            return false;
+        }
+        let Some(workaround) = protocol.workaround(error, target, request) else { return false };
+        new.count += 1;
+        if protocol.is_general(error, &workaround) {
+            new.general.push(workaround.clone());
+        }
+        self.notify(Notice::WorkaroundApplied(target.id.clone(), workaround.clone())).await;
+        Arc::make_mut(request).add_workarounds([workaround]);
         true
+    }
+
+    /// Remembers the changes that have helped.
+    fn remember_workarounds(&self, spec: &AttemptSpec, new: NewWorkarounds) {
+        if !new.general.is_empty() {
+            let attempt = spec.attempt_ref(self.engine.health.now());
+            self.engine.health.record_workarounds(attempt, new.general, &self.engine.keys);
+        }
     }
 
     fn decide(&self, candidate: &Candidate, error: &CallError, has_more_keys: bool) -> Decision {

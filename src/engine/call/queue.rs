@@ -54,9 +54,7 @@ impl CallTask {
         // On the command line, a single model is asked whatever happened before.
         self.uses_health =
             self.engine.policies.last_resort.is_limited || self.call.route.is_some() && targets.len() > 1;
-        if self.uses_health || targets.iter().any(|target| target.endpoint.keys.len() > 1) {
-            self.engine.health.load(&self.engine.keys);
-        }
+        self.engine.health.load(&self.engine.keys);
         let mut health_keys = self.engine.health.health_keys(&targets, &self.engine.keys);
         if let Some(operation) = self.call.request.operation() {
             for (keys, target) in health_keys.iter_mut().zip(&targets) {

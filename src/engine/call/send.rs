@@ -44,7 +44,7 @@ impl AttemptSpec {
     }
 
     /// The attempt as the health module records it.
-    fn attempt_ref(&self, sent_at: jiff::Timestamp) -> health::AttemptRef {
+    pub(super) fn attempt_ref(&self, sent_at: jiff::Timestamp) -> health::AttemptRef {
         let probe = self.candidate.probe.as_ref().map(|probe| probe.owner());
         health::AttemptRef {
             target: Arc::clone(&self.candidate.target),
@@ -148,7 +148,7 @@ impl CallTask {
         };
         let key = self.ordered_keys(&candidate).into_iter().next().flatten();
         let (slow_target, hedge_target) = (first.spec.candidate.target.id.clone(), candidate.target.id.clone());
-        let request = Arc::clone(&self.call.request);
+        let request = self.request_for(&candidate);
         let retain_frames = self.call.passthrough;
         let spec = AttemptSpec { candidate: candidate.clone(), key, request, fresh_connection: false, retain_frames };
         // Waiting for its key or permit must not delay the result of the first request.

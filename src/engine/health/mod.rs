@@ -15,14 +15,14 @@ use tokio::{
 
 use crate::{
     model::{
-        ErrorClass, Operation,
+        ErrorClass, Operation, ParamWorkaround,
         target::{Target, TargetId},
     },
     protocol::CallError,
     routing::{
         health::{
-            AttemptInfo, Availability, HealthError, HealthMap, HealthSnapshot, HealthStore, KeyHash, Restriction,
-            RestrictionKind, TargetHealthKeys,
+            AttemptInfo, Availability, HealthError, HealthKey, HealthMap, HealthSnapshot, HealthStore, KeyHash,
+            Restriction, RestrictionKind, TargetHealthKeys,
         },
         last_resort::RestrictedRequests,
         policies::{Policies, StallPolicy},
@@ -114,6 +114,8 @@ struct PendingUpdate {
 enum Outcome {
     FirstDelta(Option<Duration>),
     Completed,
+    /// The model accepts the requests with these changes only.
+    Learned(Vec<ParamWorkaround>),
     /// The call ended before the probe had a result.
     ProbeReleased,
 }
@@ -280,6 +282,17 @@ impl Health {
         self.record_update(attempt, keys, Outcome::Completed);
     }
 
+    /// Records changes that the model needs, for later requests.
+    pub(super) fn record_workarounds(&self, attempt: AttemptRef, changes: Vec<ParamWorkaround>, keys: &KeyRing) {
+        self.record_update(attempt, keys, Outcome::Learned(changes));
+    }
+
+    /// The changes that the model needs, as far as they are known.
+    pub(super) fn workarounds(&self, model: HealthKey) -> Vec<ParamWorkaround> {
+        let now = self.now();
+        self.with_snapshot(|snapshot| snapshot.workarounds(model, now).cloned().collect())
+    }
+
     fn record_update(&self, attempt: AttemptRef, keys: &KeyRing, outcome: Outcome) {
         let update = PendingUpdate { at: self.now(), attempt, outcome };
         let write_now = self.with_cache(|cache| {
@@ -288,7 +301,7 @@ impl Health {
                 (Outcome::ProbeReleased, Some(owner)) if !cache.snapshot.holds_probe(&update.attempt.target, owner) => {
                     return false;
                 }
-                (Outcome::ProbeReleased, _) => true,
+                (Outcome::ProbeReleased | Outcome::Learned(_), _) => true,
                 _ => {
                     let attempt = self.attempt_for_snapshot(&mut cache.snapshot, &update.attempt, keys);
                     cache.snapshot.has_failures(&attempt)
@@ -371,9 +384,10 @@ impl Health {
 
     fn apply(&self, snapshot: &mut HealthSnapshot, update: &PendingUpdate, keys: &KeyRing) {
         let attempt = self.attempt_for_snapshot(snapshot, &update.attempt, keys);
-        match update.outcome {
-            Outcome::FirstDelta(ttft) => snapshot.record_first_delta(&self.policies.health, &attempt, ttft, update.at),
+        match &update.outcome {
+            Outcome::FirstDelta(ttft) => snapshot.record_first_delta(&self.policies.health, &attempt, *ttft, update.at),
             Outcome::Completed => snapshot.record_success(&self.policies.health, &attempt, update.at),
+            Outcome::Learned(changes) => snapshot.record_workarounds(attempt.target, changes, update.at),
             Outcome::ProbeReleased => {
                 if let Some(owner) = attempt.probe {
                     snapshot.release_probe(attempt.target, owner);

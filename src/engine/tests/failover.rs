@@ -176,6 +176,85 @@ async fn rejected_parameter_is_renamed_and_retried() {
     assert!(matches!(result.notices()[0], Notice::WorkaroundApplied(..)));
 }
 
+fn refusal(message: &'static str) -> MockResponse {
+    MockResponse::Status(400, vec![], message)
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_refused_parameter_is_changed_and_the_changes_are_remembered() {
+    let call = || {
+        let mut call = call_to(vec![testing::target("a")]);
+        let chat = Arc::make_mut(&mut call.request).as_chat_mut().expect("a chat request");
+        chat.messages.insert(0, Message::text(Role::System, "be brief"));
+        chat.params.max_tokens = Some(5);
+        chat.params.temperature = Some(0.3);
+        call
+    };
+    let engine = TestEngine::new([
+        refusal(
+            "{\"error\":{\"message\":\"Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead.\"}}",
+        ),
+        refusal(
+            "{\"detail\":[{\"type\":\"extra_forbidden\",\"loc\":[\"body\",\"stream_options\"],\"msg\":\"Extra inputs are not permitted\"}]}",
+        ),
+        refusal("{\"error\":{\"message\":\"invalid temperature: only 1 is allowed for this model\"}}"),
+        refusal("{\"error\":{\"message\":\"System role not supported\"}}"),
+        refusal("{\"error\":{\"message\":\"Your organization must be verified to stream this model.\"}}"),
+        MockResponse::Status(
+            200,
+            vec![],
+            "{\"choices\":[{\"message\":{\"content\":\"Hello\"},\"finish_reason\":\"stop\"}]}",
+        ),
+    ]);
+    let result = engine.run(call()).await.assert_all_replies_used();
+    assert_eq!((result.answer.text.as_str(), result.requests.len()), ("Hello", 6));
+    assert_eq!(result.notices().len(), 5, "each change is a notice: {:?}", result.notices());
+    let accepted = result.requests[5].body.clone();
+    assert_eq!(
+        accepted,
+        serde_json::json!({
+            "model": "a-upstream",
+            "messages": [{"role": "user", "content": "be brief\n\nhi"}],
+            "max_completion_tokens": 5,
+        })
+    );
+    engine.add_replies([answer()]);
+    let next = engine.run(call()).await.assert_all_replies_used();
+    assert_eq!((next.requests.len(), &next.requests[0].body), (1, &accepted), "the next request is right at once");
+    assert!(next.notices().is_empty(), "{:?}", next.notices());
+    sleep(SECOND * 24 * 3600).await;
+    engine.add_replies([answer()]);
+    assert_eq!(engine.run(call()).await.requests[0].body["temperature"], 0.3, "a service may lift its limit");
+}
+
+#[tokio::test(start_paused = true)]
+async fn change_that_did_not_help_is_not_remembered_and_five_are_the_limit() {
+    let mut call = call_to(vec![testing::target("a")]);
+    let chat = Arc::make_mut(&mut call.request).as_chat_mut().expect("a chat request");
+    let names = ["p1", "p2", "p3", "p4", "p5", "p6"];
+    chat.params.extra = names.iter().map(|name| ((*name).to_owned(), 1.into())).collect();
+    let refusals =
+        names.map(|name| &*format!("{{\"error\":{{\"message\":\"Unsupported parameter: '{name}'\"}}}}").leak());
+    let engine = TestEngine::new(refusals.map(refusal));
+    let result = engine.run(call.clone()).await.assert_all_replies_used();
+    assert_eq!((result.requests.len(), result.class()), (6, ErrorClass::Request));
+    engine.add_replies([answer()]);
+    assert_eq!(engine.run(call).await.requests[0].body["p1"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn changes_in_the_config_are_made_at_once() {
+    use crate::model::{ParamWorkaround as Change, SystemRole};
+    let workarounds =
+        vec![Change::Omit("stream_options".into()), Change::Stream(false), Change::System(SystemRole::Developer)];
+    let mut call = call_to(vec![Target { workarounds, ..testing::target("a") }]);
+    let chat = Arc::make_mut(&mut call.request).as_chat_mut().expect("a chat request");
+    chat.messages.insert(0, Message::text(Role::System, "be brief"));
+    let body = run(call, [answer()]).await.requests.remove(0).body;
+    assert_eq!((body.get("stream"), body.get("stream_options")), (None, None));
+    assert_eq!(body["messages"][0]["role"], "developer");
+}
+
 #[tokio::test(start_paused = true)]
 async fn representative_error_is_returned_when_all_candidates_fail() {
     let unreachable = MockResponse::ConnectError(TransportErrorKind::Dns);

@@ -6,13 +6,13 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 
-use super::{ID, error::rejected_parameters};
+use super::{ID, system_role};
 use crate::{
     model::{
-        ChatRequest, ErrorClass, Image, MAX_TOKENS_FIELDS, Message, OpaqueRequest, Operation, ParamWorkaround, Params,
-        Part, Role, target::Target,
+        ChatRequest, Image, MAX_TOKENS_FIELDS, Message, OpaqueRequest, Operation, ParamWorkaround, Params, Part, Role,
+        target::Target,
     },
-    protocol::{CallError, EncodeError, framing::json_splice::RawObject},
+    protocol::{EncodeError, framing::json_splice::RawObject},
 };
 
 /// The field that asks for the usage of a streamed answer.
@@ -28,16 +28,34 @@ pub(super) fn encode_chat(target: &Target, chat: &ChatRequest) -> Result<Bytes, 
     if let Some(max_tokens) = chat.budget_max_tokens {
         limit_answer_tokens(&mut object, target, chat, max_tokens).map_err(EncodeError::Body)?;
     }
-    for workaround in &chat.workarounds {
+    apply_workarounds(&mut object, &chat.workarounds, target).map_err(EncodeError::Body)?;
+    serde_json::to_vec(&object).map(Bytes::from).map_err(EncodeError::Body)
+}
+
+fn apply_workarounds(
+    object: &mut RawObject,
+    workarounds: &[ParamWorkaround],
+    target: &Target,
+) -> Result<(), serde_json::Error> {
+    for workaround in workarounds {
         match workaround {
             ParamWorkaround::Rename(from, to) => object.rename(from, to),
             ParamWorkaround::Omit(name) => object.remove(name),
-            ParamWorkaround::MaxTokens(max_tokens) => {
-                object.set(token_limit(&object).0, max_tokens).map_err(EncodeError::Body)?;
+            ParamWorkaround::MaxTokens(max_tokens) => object.set(token_limit(object).0, max_tokens)?,
+            ParamWorkaround::Stream(false) => {
+                object.remove("stream");
+                object.remove(STREAM_OPTIONS);
             }
+            ParamWorkaround::Stream(true) => {
+                object.set("stream", &true)?;
+                if !target.endpoint.no_stream_options {
+                    request_usage(object)?;
+                }
+            }
+            ParamWorkaround::System(role) => system_role::apply(object, *role)?,
         }
     }
-    serde_json::to_vec(&object).map(Bytes::from).map_err(EncodeError::Body)
+    Ok(())
 }
 
 fn fields_from_chat(target: &Target, chat: &ChatRequest) -> Result<RawObject, serde_json::Error> {
@@ -69,7 +87,7 @@ fn fields_from_chat(target: &Target, chat: &ChatRequest) -> Result<RawObject, se
 }
 
 /// The token limit of a request: its field name (`max_tokens` if absent) and the smallest value that is set.
-fn token_limit(object: &RawObject) -> (&'static str, Option<u64>) {
+pub(super) fn token_limit(object: &RawObject) -> (&'static str, Option<u64>) {
     let limit = |name: &str| object.get(name)?.get().parse().ok();
     let name = if object.get(MAX_TOKENS_FIELDS[1]).is_some() { MAX_TOKENS_FIELDS[1] } else { MAX_TOKENS_FIELDS[0] };
     (name, MAX_TOKENS_FIELDS.into_iter().filter_map(limit).min())
@@ -142,6 +160,7 @@ pub(super) fn encode_opaque(target: &Target, opaque: &OpaqueRequest) -> Result<B
         if opaque.stream && opaque.operation == Operation::Completions && !target.endpoint.no_stream_options {
             request_usage(&mut object)?;
         }
+        apply_workarounds(&mut object, &opaque.workarounds, target)?;
         serde_json::to_vec(&object)
     };
     fields().map(Bytes::from).map_err(EncodeError::Body)
@@ -188,62 +207,6 @@ fn encode_part(part: &Part) -> Value {
         Part::Image(Image::Data { media_type, bytes }) => format!("data:{media_type};base64,{}", BASE64.encode(bytes)),
     };
     json!({"type": "image_url", "image_url": {"url": url}})
-}
-
-/// The workaround for a rejected parameter: send `max_tokens` under its newer name, else omit the field that the error
-/// names. Only fields that were sent are omitted, never `model`, `messages` or `stream`.
-pub(super) fn workaround_for(error: &CallError, target: &Target, chat: &ChatRequest) -> Option<ParamWorkaround> {
-    let mut sent = encode_chat(target, chat).ok().and_then(|body| RawObject::parse(&body).ok())?;
-    // Fields of the client's body are never changed: the client gets the error. Only added fields may be changed.
-    if let Some(client_body) = chat.raw_request.as_ref().and_then(|raw| RawObject::parse(&raw.body).ok()) {
-        client_body.names().for_each(|name| sent.remove(name));
-    }
-    let Some(rejected) = rejected_parameters(error) else {
-        return lowered_limit(error, target, chat, &sent).map(ParamWorkaround::MaxTokens);
-    };
-    let is_rejected = |field: &str| rejected.iter().any(|name| name == field);
-    if sent.get("max_tokens").is_some() && is_rejected("max_tokens") && error.message.contains("max_completion_tokens")
-    {
-        return Some(ParamWorkaround::Rename("max_tokens", "max_completion_tokens"));
-    }
-    rejected
-        .iter()
-        .find(|name| !matches!(name.as_str(), "model" | "messages" | "stream") && sent.get(name).is_some())
-        // Without the token limit, the answer could exceed the cost limit.
-        .filter(|name| !(chat.budget_max_tokens.is_some() && MAX_TOKENS_FIELDS.contains(&name.as_str())))
-        .map(|name| ParamWorkaround::Omit(name.clone()))
-}
-
-/// A smaller token limit, from the number in an error that rejects the current one as too large. Applies only to a
-/// limit that was derived from the cost limit, not to one set by the user or the config.
-fn lowered_limit(error: &CallError, target: &Target, chat: &ChatRequest, sent: &RawObject) -> Option<u64> {
-    /// Smaller numbers in the message are not token limits of any model.
-    const MIN_LIMIT: u64 = 256;
-    const MIN_CONTEXT: u64 = 1024;
-    let is_explicit = chat.params.max_output_tokens().or(target.params.max_output_tokens()).is_some();
-    let current = token_limit(sent).1.filter(|_| chat.budget_max_tokens.is_some() && !is_explicit)?;
-    let mut numbers = standalone_numbers(&error.message);
-    match error.class {
-        ErrorClass::Request if MAX_TOKENS_FIELDS.iter().any(|name| error.message.contains(name)) => {
-            numbers.filter(|number| (MIN_LIMIT..current).contains(number)).max()
-        }
-        // The number is the size of the context window, which holds prompt and answer.
-        ErrorClass::Context => {
-            let context_window = numbers.find(|&number| number >= MIN_CONTEXT && number != current)?;
-            let prompt_tokens = chat.estimated_tokens();
-            // The estimate may be too low: reserve an eighth of it and 16 tokens.
-            let free_tokens = context_window.checked_sub(prompt_tokens + prompt_tokens / 8 + 16)?;
-            (free_tokens > 0).then(|| free_tokens.min(current - 1))
-        }
-        _ => None,
-    }
-}
-
-/// The standalone integers in a message, excluding those in model names, versions and request ids.
-fn standalone_numbers(message: &str) -> impl Iterator<Item = u64> {
-    let end = message.to_ascii_lowercase().find("request id").unwrap_or(message.len());
-    let words = message[..end].split(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_')));
-    words.filter_map(|word| word.trim_end_matches('.').parse().ok())
 }
 
 #[cfg(test)]
@@ -320,19 +283,6 @@ mod tests {
     }
 
     #[test]
-    fn fields_of_the_client_body_are_not_removed_on_rejection() {
-        let body = br#"{"model":"m","messages":[],"tools":[{"type":"function"}],"max_tokens":5}"#;
-        let raw_request = Some(RawRequest { protocol: ID, body: Bytes::from_static(body) });
-        let chat = ChatRequest { stream: true, raw_request, ..ChatRequest::default() };
-        let workaround =
-            |message: &str| workaround_for(&CallError::new(ErrorClass::Request, message), &target("a"), &chat);
-        assert_eq!(workaround("Unsupported parameter: 'tools[0].function.foo'."), None);
-        assert_eq!(workaround("Unsupported parameter: 'max_tokens'. Use 'max_completion_tokens' instead."), None);
-        let omit = Some(ParamWorkaround::Omit("stream_options".into()));
-        assert_eq!(workaround("Unrecognized request argument supplied: stream_options"), omit);
-    }
-
-    #[test]
     fn cost_limit_sets_one_token_limit_under_the_name_in_use() {
         let limits = |request_limits: &[(&str, u64)], model_limits: &[(&str, u64)], context_window: Option<u64>| {
             let extra = |fields: &[(&str, u64)]| {
@@ -357,75 +307,5 @@ mod tests {
             assert_eq!(limits(&[(older, 500), (newer, 90)], model_limits, None), [None, Some(90)]);
         }
         assert!(limits(&[], &[], Some(60))[0].is_some_and(|limit| limit < 60), "limited by the context window");
-    }
-
-    #[test]
-    fn limit_from_cost_is_lowered_to_the_number_in_the_error() {
-        let workaround = |class: ErrorClass, message: &str, budget_max_tokens: Option<u64>, max_tokens: Option<u64>| {
-            let params = Params { max_tokens, ..Params::default() };
-            workaround_for(
-                &CallError::new(class, message),
-                &target("a"),
-                &ChatRequest { params, budget_max_tokens, ..chat() },
-            )
-        };
-        let text = "max_tokens is too large: 16384. This model supports at most 4096 completion tokens, whereas you provided 16384.";
-        let budget = Some(16_384);
-        assert_eq!(workaround(ErrorClass::Request, text, budget, None), Some(ParamWorkaround::MaxTokens(4096)));
-        assert_eq!(workaround(ErrorClass::Request, text, budget, Some(16_384)), None, "the limit was set explicitly");
-        assert_eq!(workaround(ErrorClass::Request, text, None, None), None);
-        let range = "Invalid max_tokens value, the valid range of max_tokens is [1, 8192]";
-        assert_eq!(workaround(ErrorClass::Request, range, budget, None), Some(ParamWorkaround::MaxTokens(8192)));
-        // The prompt has about 3 tokens, plus the reserve of 16.
-        let free = |context: u64| Some(ParamWorkaround::MaxTokens((context - 19).min(16_383)));
-        for (context, text) in [
-            (
-                4096,
-                "'max_tokens' is too large: 16384. This model's maximum context length is 4096 tokens and your request has 12 input tokens (16384 > 4096 - 12).",
-            ),
-            (
-                16_385,
-                "This model's maximum context length is 16385 tokens. However, you requested 16884 tokens (500 in the messages, 16384 in the completion).",
-            ),
-            (32_768, "maximum context length is 32768 tokens, however you requested 36384"),
-        ] {
-            assert_eq!(workaround(ErrorClass::Context, text, budget, None), free(context), "{text}");
-        }
-        let rename = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead. (request id: 20251124x4096Kq93z)";
-        let renamed = Some(ParamWorkaround::Rename("max_tokens", "max_completion_tokens"));
-        assert_eq!(workaround(ErrorClass::Request, rename, budget, None), renamed);
-        let vague = "max_tokens is too large for gpt-4o-2024-08-06 (request id: 2025 4096)";
-        assert_eq!(workaround(ErrorClass::Request, vague, budget, None), None);
-        let chat_with_workaround =
-            ChatRequest { budget_max_tokens: budget, workarounds: vec![ParamWorkaround::MaxTokens(4096)], ..chat() };
-        assert_eq!(sent(&target("a"), &chat_with_workaround)["max_tokens"], 4096);
-    }
-
-    #[test]
-    fn rejected_parameter_is_renamed_or_omitted() {
-        let mut chat = chat();
-        chat.params = Params { temperature: Some(0.0), max_tokens: Some(5), ..Params::default() };
-        let workaround = |code: &str, param: Option<&str>, message: &str| {
-            let mut error = CallError::new(ErrorClass::Request, message);
-            error.code = Some(code.to_owned());
-            error.param = param.map(str::to_owned);
-            workaround_for(&error, &target("a"), &chat)
-        };
-        let text = "Unsupported parameter: 'max_tokens' is not supported with this model. Use 'max_completion_tokens' instead.";
-        assert_eq!(
-            workaround("unsupported_parameter", Some("max_tokens"), text),
-            Some(ParamWorkaround::Rename("max_tokens", "max_completion_tokens"))
-        );
-        let text = "Unsupported value: 'temperature' does not support 0 with this model.";
-        assert_eq!(
-            workaround("unsupported_value", Some("temperature"), text),
-            Some(ParamWorkaround::Omit("temperature".into()))
-        );
-        assert_eq!(
-            workaround("", None, "Unexpected fields: {'stream_options'}"),
-            Some(ParamWorkaround::Omit("stream_options".into()))
-        );
-        assert_eq!(workaround("unsupported_parameter", Some("logprobs"), "no logprobs"), None);
-        assert_eq!(workaround("", None, "messages must not be empty"), None);
     }
 }

@@ -133,30 +133,6 @@ fn first_event(body: &[u8]) -> Option<Value> {
     text.lines().filter_map(|line| line.strip_prefix("data:")).find_map(|data| serde_json::from_str(data.trim()).ok())
 }
 
-/// The parameters that an error may reject: its `param` and all words of its message. `None`: the error is not about a
-/// parameter.
-pub(super) fn rejected_parameters(error: &CallError) -> Option<Vec<String>> {
-    const CODES: [&str; 4] = ["unsupported_parameter", "unsupported_value", "unknown_parameter", "extra_forbidden"];
-    const PHRASES: [&str; 8] = [
-        "unsupported parameter",
-        "unsupported value",
-        "unexpected field",
-        "unknown field",
-        "unrecognized request argument",
-        "unrecognized field",
-        "extra inputs are not permitted",
-        "extra fields not permitted",
-    ];
-    let message = error.message.to_lowercase();
-    let is_parameter_error = error.code.as_deref().is_some_and(|code| CODES.contains(&code))
-        || PHRASES.iter().any(|phrase| message.contains(phrase));
-    if error.class != ErrorClass::Request || !is_parameter_error {
-        return None;
-    }
-    let words = error.message.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-    Some(error.param.iter().cloned().chain(words.filter(|word| word.len() > 2).map(str::to_owned)).collect())
-}
-
 fn parse_error(json: &Value) -> ErrorBody {
     match json {
         Value::Array(items) => items.first().map(parse_error).unwrap_or_default(),

@@ -13,7 +13,7 @@ use url::Url;
 
 use super::{CallError, Decoder, EncodeError, ModelList, Protocol, ResponseHead, ServerKind};
 use crate::model::{
-    ChatRequest, ModelRequest, Operation, ParamWorkaround, ProtocolId,
+    ModelRequest, Operation, ParamWorkaround, ProtocolId,
     api_key::{ApiKey, redact_url},
     target::{DecodeOptions, Target},
 };
@@ -26,10 +26,13 @@ mod models;
 mod opaque;
 mod output_seen;
 mod prompt_count;
+mod refusal;
 pub mod reshape;
 pub mod server;
+mod system_role;
 mod usage;
 mod wire;
+mod workaround;
 
 /// The `openai` protocol.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +55,7 @@ impl Protocol for OpenAiChat {
         match request {
             ModelRequest::Chat(chat) => {
                 let body = encode::encode_chat(target, chat)?;
-                let accept = if chat.stream { "text/event-stream" } else { "application/json" };
+                let accept = if chat.is_streaming() { "text/event-stream" } else { "application/json" };
                 let url = target.endpoint.url("chat/completions");
                 build_request(target, key, &url, &Method::POST, accept, body)
             }
@@ -79,10 +82,13 @@ impl Protocol for OpenAiChat {
     }
 
     fn reports_usage_at_end(&self, target: &Target, request: &ModelRequest) -> bool {
-        let is_omitted = |workaround: &ParamWorkaround| matches!(workaround, ParamWorkaround::Omit(name) if name == encode::STREAM_OPTIONS);
+        let is_omitted = request
+            .workarounds()
+            .iter()
+            .any(|workaround| matches!(workaround, ParamWorkaround::Omit(name) if name == encode::STREAM_OPTIONS));
         let is_asked = match request {
-            ModelRequest::Chat(chat) => !chat.workarounds.iter().any(is_omitted),
-            ModelRequest::Opaque(opaque) => opaque.operation == Operation::Completions,
+            ModelRequest::Chat(_) => !is_omitted,
+            ModelRequest::Opaque(opaque) => opaque.operation == Operation::Completions && !is_omitted,
         };
         is_asked && request.is_streaming() && !target.endpoint.no_stream_options
     }
@@ -109,8 +115,12 @@ impl Protocol for OpenAiChat {
         models::parse(body)
     }
 
-    fn workaround(&self, error: &CallError, target: &Target, chat: &ChatRequest) -> Option<ParamWorkaround> {
-        encode::workaround_for(error, target, chat)
+    fn workaround(&self, error: &CallError, target: &Target, request: &ModelRequest) -> Option<ParamWorkaround> {
+        workaround::workaround_for(error, target, request)
+    }
+
+    fn is_general(&self, error: &CallError, workaround: &ParamWorkaround) -> bool {
+        workaround::is_general(error, workaround)
     }
 }
 
@@ -141,7 +151,7 @@ fn build_request(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::target::testing::target;
+    use crate::model::{ChatRequest, target::testing::target};
 
     #[test]
     fn key_is_sent_in_the_authorization_header_only() {

@@ -151,7 +151,13 @@ pub fn parse_opaque(operation: Operation, body: &Bytes) -> Result<ParsedRequest,
     Ok(ParsedRequest {
         model,
         include_usage,
-        request: ModelRequest::Opaque(OpaqueRequest { operation, raw_request, stream, choice_count }),
+        request: ModelRequest::Opaque(OpaqueRequest {
+            operation,
+            raw_request,
+            stream,
+            choice_count,
+            workarounds: Vec::new(),
+        }),
     })
 }
 

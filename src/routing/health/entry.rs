@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{Operation, endpoint::Endpoint, sanitize::truncate_chars, target::Target},
+    model::{Operation, ParamWorkaround, endpoint::Endpoint, sanitize::truncate_chars, target::Target},
     protocol::CallError,
     routing::{
         breaker::{Breaker, BreakerPolicy, BreakerState, saturating_add},
@@ -135,8 +135,18 @@ pub struct HealthEntry {
     /// The time to first token.
     #[serde(skip_serializing_if = "Latency::is_empty")]
     pub latency: Latency,
+    /// Changes to requests that the model accepts and the unchanged requests are not.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) workarounds: Vec<LearnedWorkaround>,
     /// When it was last updated.
     pub(super) updated_at: Option<Timestamp>,
+}
+
+/// A change to requests that has helped.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct LearnedWorkaround {
+    pub(super) change: ParamWorkaround,
+    pub(super) at: Timestamp,
 }
 
 /// A cooldown.

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub use availability::{Availability, Restriction, RestrictionKind};
 pub use entry::{HealthEntry, HealthKey, HealthMap, KeyHash, LastError, TargetHealthKeys};
-use entry::{ProbeLease, api_key_health_keys, api_key_name};
+use entry::{LearnedWorkaround, ProbeLease, api_key_health_keys, api_key_name};
 pub use policy::{HealthPolicy, ProbePolicy, StallPolicy};
 pub use state::HealthState;
 
@@ -21,7 +21,7 @@ use super::{
     cooldown::{CooldownScope, HealthEffect, health_effect},
 };
 use crate::{
-    model::{Operation, target::Target},
+    model::{Operation, ParamWorkaround, target::Target},
     protocol::CallError,
 };
 
@@ -32,6 +32,10 @@ mod state;
 
 /// Entries not updated for this long are removed.
 const MAX_AGE: Duration = Duration::from_secs(30 * 24 * 3600);
+/// A learned change is used for this long, since a service may lift its limit.
+const WORKAROUND_AGE: Duration = Duration::from_secs(24 * 3600);
+/// Maximum learned changes of a model.
+const MAX_WORKAROUNDS: usize = 16;
 /// Maximum entries; more than any real config has.
 const MAX_ENTRIES: usize = 256;
 
@@ -338,6 +342,23 @@ impl HealthSnapshot {
         }
     }
 
+    /// The changes to requests that the model needs.
+    pub fn workarounds(&self, model: HealthKey, now: Timestamp) -> impl Iterator<Item = &ParamWorkaround> {
+        let learned = self.entries.get(&model).map(|entry| entry.workarounds.as_slice()).unwrap_or_default();
+        learned.iter().filter(move |learned| is_recent(learned.at, now)).map(|learned| &learned.change)
+    }
+
+    /// Records changes to a request that the model has accepted, while it had refused the unchanged request.
+    pub fn record_workarounds(&mut self, target: &Target, changes: &[ParamWorkaround], now: Timestamp) {
+        let entry = self.entry_mut(HealthKey::model(target), target.id.to_string(), now);
+        for change in changes {
+            entry.workarounds.retain(|learned| learned.change != *change);
+            entry.workarounds.push(LearnedWorkaround { change: change.clone(), at: now });
+        }
+        let excess = entry.workarounds.len().saturating_sub(MAX_WORKAROUNDS);
+        entry.workarounds.drain(..excess);
+    }
+
     /// Whether endpoint, model or key has recorded failures: a success must then be shared with other processes.
     #[must_use]
     pub fn has_failures(&self, attempt: &AttemptInfo<'_>) -> bool {
@@ -372,6 +393,7 @@ impl HealthSnapshot {
         for entry in self.entries.values_mut() {
             entry.breaker.clamp(&policy.breaker, now);
             entry.latency.clear_invalid();
+            entry.workarounds.retain(|learned| is_recent(learned.at, now));
             if let Some(lease) = &mut entry.probe_lease {
                 lease.until = lease.until.min(saturating_add(now, policy.probe.max_lease));
             }
@@ -420,6 +442,10 @@ impl HealthSnapshot {
         entry.updated_at = Some(now);
         entry
     }
+}
+
+fn is_recent(learned_at: Timestamp, now: Timestamp) -> bool {
+    learned_at <= now && saturating_add(learned_at, WORKAROUND_AGE) > now
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use crate::{
     cli::{CliError, support::exit::Exit},
     engine::plan::Call,
     model::{
+        ModelRequest,
         api_key::{ApiKey, KeySource, redact_url},
         sanitize::one_line,
         target::Target,
@@ -30,8 +31,10 @@ fn curl_command(target: &Target, call: &Call) -> Result<String, CliError> {
     let protocol = protocol_of(&target.endpoint);
     // With a placeholder, no key is read.
     let placeholder = target.endpoint.keys.first().map(|_| ApiKey::new("KEY"));
+    let mut request = ModelRequest::clone(&call.request);
+    request.add_workarounds(target.workarounds.iter().cloned());
     let request = protocol
-        .encode(target, placeholder.as_ref(), &call.request)
+        .encode(target, placeholder.as_ref(), &request)
         .map_err(|error| CliError::Usage { message: error.to_string(), hint: None })?;
     let mut lines = vec![format!("curl -N {}", shell_quote(&redact_url(&target.endpoint.url("chat/completions"))))];
     if let Some(proxy) = &target.endpoint.connect.proxy {

@@ -1,0 +1,110 @@
+//! Reads what part of a request an error refuses.
+
+use crate::protocol::CallError;
+
+/// An error that may refuse a part of the request.
+pub(super) struct Refusal {
+    /// The text in lowercase.
+    text: String,
+    /// The words of the text, and the parameter that the error names: only letters and digits, in lowercase.
+    words: Vec<String>,
+}
+
+/// The wordings of a refused parameter.
+const REFUSED: [&str; 19] = [
+    "unsupported",
+    "not supported",
+    "does not support",
+    "doesn't support",
+    "deprecated",
+    "is allowed for this model",
+    "not allowed",
+    "not permitted",
+    "unrecognized",
+    "unknown parameter",
+    "unknown field",
+    "unknown name",
+    "unknown argument",
+    "unexpected field",
+    "unexpected keyword",
+    "extra_forbidden",
+    "cannot both be specified",
+    "not enabled",
+    "不支持",
+];
+
+const STREAMING: [&str; 6] = [
+    "verified to stream",
+    "'stream' does not support true",
+    "stream is not supported",
+    "streaming is not supported",
+    "does not support stream",
+    "not support streaming",
+];
+
+const ONE_OBJECT: [&str; 6] = [
+    "only support stream",
+    "only supports stream",
+    "only stream",
+    "enable the stream parameter",
+    "non-streaming calls",
+    "stream must be true",
+];
+
+const SYSTEM_ROLE: [&str; 6] = [
+    "system role not supported",
+    "system role is not supported",
+    "developer instruction is not enabled",
+    "does not support 'system'",
+    "'system' role",
+    "system messages are not supported",
+];
+
+impl Refusal {
+    pub(super) fn new(error: &CallError) -> Self {
+        let text = [error.code.as_deref().unwrap_or_default(), &error.message].join(" ");
+        let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_')).chain(error.param.as_deref());
+        Self { words: words.map(letters).filter(|word| !word.is_empty()).collect(), text: text.to_lowercase() }
+    }
+
+    fn contains(&self, phrases: &[&str]) -> bool {
+        phrases.iter().any(|phrase| self.text.contains(phrase))
+    }
+
+    /// Whether a parameter is refused, and not only its value.
+    pub(super) fn is_of_parameter(&self) -> bool {
+        self.contains(&REFUSED)
+    }
+
+    /// Whether the text names the field, in any spelling.
+    pub(super) fn names(&self, field: &str) -> bool {
+        let field = letters(field);
+        self.words.contains(&field)
+    }
+
+    /// Whether a value or a combination of parameters is refused, which another request may not have. For parameters of
+    /// sampling, models that refuse a value accept only the default.
+    pub(super) fn is_of_value(&self) -> bool {
+        let is_value = self.contains(&["unsupported value", "unsupported_value", "cannot both"]);
+        is_value && !self.contains(&["only the default"])
+    }
+
+    /// Whether a stream is refused.
+    pub(super) fn is_of_streaming(&self) -> bool {
+        self.contains(&STREAMING)
+    }
+
+    /// Whether an answer in one object is refused.
+    pub(super) fn is_of_one_object(&self) -> bool {
+        self.contains(&ONE_OBJECT)
+    }
+
+    /// Whether the role of the system prompt is refused.
+    pub(super) fn is_of_system_role(&self) -> bool {
+        self.contains(&SYSTEM_ROLE)
+    }
+}
+
+fn letters(text: &str) -> String {
+    text.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect()
+}
