@@ -230,12 +230,27 @@ impl From<&Preset> for PresetEntry {
 
 impl From<&ServeConfig> for ServeEntry {
     fn from(serve: &ServeConfig) -> Self {
-        let ServeConfig { listen, hold, drain, max_body, hosts, cors, tls, clients } = serve;
+        let ServeConfig {
+            listen,
+            hold,
+            drain,
+            idle,
+            request_headers,
+            response_headers,
+            max_body,
+            hosts,
+            cors,
+            tls,
+            clients,
+        } = serve;
         let file = |path: &std::path::Path| path.display().to_string().into();
         Self {
             listen: Some(listen.clone().into()),
             hold: Some(DurationEntry(*hold)),
             drain: Some(DurationEntry(*drain)),
+            idle: Some(DurationEntry(*idle)),
+            request_headers: Some(strings(request_headers)),
+            response_headers: Some(strings(response_headers)),
             max_body_mb: Some(u32::try_from(max_body / (1024 * 1024)).unwrap_or(u32::MAX).into()),
             hosts: Some(strings(hosts)),
             cors: Some(strings(cors)),

@@ -60,6 +60,13 @@ pub(crate) struct ServeEntry {
     pub hold: Option<DurationEntry>,
     /// How long running requests may take to finish when the server stops; default 30 s.
     pub drain: Option<DurationEntry>,
+    /// How long a connection may be idle before it is closed; default 75 s.
+    #[serde(default, deserialize_with = "nonzero_duration")]
+    pub idle: Option<DurationEntry>,
+    /// Request headers of clients that are passed on to services; none by default. A name may end in `*`.
+    pub request_headers: Option<Vec<Spanned<String>>>,
+    /// Response headers of services that are passed on to clients; default `x-ratelimit-*`. A name may end in `*`.
+    pub response_headers: Option<Vec<Spanned<String>>>,
     /// Maximum size of a request body, in MiB; default 32.
     pub max_body_mb: Option<Spanned<u32>>,
     /// Additional host names that clients on this machine may use in URLs.

@@ -42,7 +42,7 @@ pub(crate) use names::{Names, is_valid_new_name, normalize_name, unique_name};
 pub(crate) use origin::Origins;
 pub(crate) use preset::Preset;
 pub(crate) use resolve::{direct_target, from_environment, resolve_config_path};
-pub(crate) use serve::{ClientConfig, ServeConfig};
+pub(crate) use serve::{ClientConfig, ServeConfig, is_listed as is_listed_header};
 pub(crate) use settings::{Flags, ResolvedSettings, SettingSource};
 pub use show::{config_toml, config_toml_with_origins};
 pub use source::ConfigText;

@@ -13,6 +13,12 @@ pub(crate) struct ServeConfig {
     pub hold: Duration,
     /// How long running requests may take to finish when the server stops.
     pub drain: Duration,
+    /// How long a connection may be idle before it is closed.
+    pub idle: Duration,
+    /// Request headers of clients that are passed on to services, in lowercase; a name may end in `*`.
+    pub request_headers: Vec<String>,
+    /// Response headers of services that are passed on to clients.
+    pub response_headers: Vec<String>,
     /// Maximum size of a request body, in bytes.
     pub max_body: usize,
     /// Additional host names that clients on this machine may use in URLs.
@@ -57,6 +63,9 @@ impl Default for ServeConfig {
             listen: format!("{}:{}", Ipv4Addr::LOCALHOST, Self::DEFAULT_PORT),
             hold: Duration::from_secs(15),
             drain: Duration::from_secs(30),
+            idle: Duration::from_secs(75),
+            request_headers: Vec::new(),
+            response_headers: vec!["x-ratelimit-*".to_owned()],
             max_body: 32 * 1024 * 1024,
             hosts: Vec::new(),
             cors: Vec::new(),
@@ -64,4 +73,14 @@ impl Default for ServeConfig {
             clients: Vec::new(),
         }
     }
+}
+
+/// Whether a header has a name of the list, in lowercase; a name in the list may end in `*`.
+pub(crate) fn is_listed(names: &[String], header: &str) -> bool {
+    names.iter().any(|name| matches_name(name, header))
+}
+
+/// Whether `pattern`, which may end in `*`, matches the name of a header.
+pub(super) fn matches_name(pattern: &str, header: &str) -> bool {
+    pattern.strip_suffix('*').map_or(pattern == header, |stem| header.starts_with(stem))
 }

@@ -7,7 +7,7 @@ use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::HeaderName;
+use http::{HeaderMap, HeaderName};
 use tokio::time::{Instant, timeout};
 
 use crate::{
@@ -123,6 +123,8 @@ pub struct Attempt {
     pending_end: Option<Result<AttemptEnd, CallError>>,
     request_id: Option<String>,
     server: ServerKind,
+    /// The headers of the response.
+    headers: Arc<HeaderMap>,
 }
 
 impl std::fmt::Debug for Attempt {
@@ -149,16 +151,17 @@ pub struct StartOptions<'a> {
     pub fresh_connection: bool,
     /// Also keep the raw frames of the response if they are in the client's own format.
     pub retain_frames: bool,
+    /// Headers to send, unless the endpoint sets them.
+    pub headers: &'a HeaderMap,
 }
 
 impl Attempt {
     /// Sends the request and waits for the response head.
     pub async fn start(transport: &dyn Transport, start: StartOptions<'_>) -> Result<Self, CallError> {
-        let StartOptions { target, credentials, request: model_request, timeouts, fresh_connection, retain_frames } =
-            start;
+        let StartOptions { target, credentials, request: model_request, timeouts, fresh_connection, .. } = start;
         let protocol = protocol_of(&target.endpoint);
         let mask = |error: CallError| mask_error(error, credentials);
-        let request = build_request(protocol, target, credentials, model_request)?;
+        let request = build_request(protocol, target, credentials, model_request, start.headers)?;
         let connect = target.endpoint.connect.clone();
         let connect = ConnectOptions {
             new_connection: fresh_connection,
@@ -187,7 +190,11 @@ impl Attempt {
         let reader = ReplyReader::new(protocol.decoder(model_request, &target.decode_options, &head));
         Ok(Self {
             body,
-            reader: if retain_frames && same_protocol(model_request, target) { reader.retain_frames() } else { reader },
+            reader: if start.retain_frames && same_protocol(model_request, target) {
+                reader.retain_frames()
+            } else {
+                reader
+            },
             credentials: credentials.clone(),
             timeouts,
             sent_at,
@@ -199,6 +206,7 @@ impl Attempt {
             pending_end: None,
             request_id: head.request_id().map(|id| credentials.masked_in(&id)),
             server: ServerKind::from_headers(&head.headers),
+            headers: head.headers,
         })
     }
 
@@ -212,6 +220,18 @@ impl Attempt {
     #[must_use]
     pub fn request_id(&self) -> Option<&str> {
         self.request_id.as_deref()
+    }
+
+    /// The headers of the response with these names, in lowercase; a name may end in `*`. Values that quote a secret are
+    /// left out.
+    #[must_use]
+    pub fn listed_headers(&self, names: &[String]) -> HeaderMap {
+        let is_listed = |(name, value): &(&HeaderName, &http::HeaderValue)| {
+            let text = String::from_utf8_lossy(value.as_bytes());
+            crate::config::is_listed_header(names, name.as_str()) && self.credentials.masked_in(&text) == text
+        };
+        let listed = self.headers.iter().filter(is_listed);
+        listed.map(|(name, value)| (name.clone(), value.clone())).collect()
     }
 
     /// Reads further. Cancel safe: dropping the future loses no data.
@@ -348,9 +368,14 @@ fn build_request(
     target: &Target,
     credentials: &Credentials,
     model_request: &ModelRequest,
+    headers: &HeaderMap,
 ) -> Result<http::Request<Bytes>, CallError> {
     let encoded = protocol.encode(target, credentials.key.as_ref(), model_request);
     let mut request = encoded.map_err(encode_error)?;
+    for (name, value) in headers {
+        // What the format itself sends cannot be replaced by a client.
+        request.headers_mut().entry(name).or_insert_with(|| value.clone());
+    }
     add_headers(&mut request, credentials)?;
     if model_request.is_unsafe_to_repeat() {
         request.extensions_mut().insert(UnsafeToRepeat);

@@ -17,7 +17,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, TcpSocket, TcpStream, lookup_host},
-    sync::{Semaphore, watch},
+    sync::{Semaphore, mpsc, watch},
     task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
@@ -26,6 +26,7 @@ use super::{
     Gateway, Workers,
     request_context::ConnInfo,
     routes::Routers,
+    upload::{self, UploadBody},
     write_timeout::{PendingWrite, WriteTimeoutStream},
 };
 
@@ -177,9 +178,12 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 
     mut stopping: watch::Receiver<bool>,
 ) {
     let service_gateway = Arc::clone(&gateway);
+    let (unread_sender, unread) = mpsc::channel(1);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (gateway, routers) = (Arc::clone(&service_gateway), routers.clone());
-        let mut request = request.map(axum::body::Body::new);
+        let expects_continue = request.headers().contains_key(http::header::EXPECT);
+        let mut request =
+            request.map(|body| axum::body::Body::new(UploadBody::new(body, &unread_sender, expects_continue)));
         request.extensions_mut().insert(pending_write.clone());
         async move { Ok::<_, Infallible>(gateway.handle(routers, conn_info, request).await) }
     });
@@ -187,12 +191,13 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 
     let limits = gateway.deps.limits;
     server
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.idle_timeout)
+        .header_read_timeout(gateway.current().config.serve.idle)
         .max_buf_size(limits.max_buffer_bytes.max(MIN_BUFFER_BYTES));
     server.half_close(false);
     // Events are small: copying them into one buffer costs less than a vectored write.
     server.writev(false);
     let mut connection = pin!(server.serve_connection(TokioIo::new(socket), service));
+    let mut read_on = pin!(upload::read_on(unread, limits));
     tokio::select! {
         // Disconnects are not errors; only invalid HTTP is counted.
         result = connection.as_mut() => {
@@ -201,10 +206,14 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 
             }
             return;
         }
+        () = read_on.as_mut() => {}
         _ = stopping.wait_for(|stopping| *stopping) => {}
     }
     connection.as_mut().graceful_shutdown();
-    let _ = connection.await;
+    tokio::select! {
+        _ = connection => {}
+        () = read_on => {}
+    }
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

@@ -8,6 +8,8 @@ use http::StatusCode;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::status_numbers;
+
 use crate::{engine::CallRecord, model::ErrorClass, protocol::CallError, transport::keys::KeyError};
 
 /// Response status of a failed call.
@@ -103,7 +105,7 @@ pub(super) fn error_body(request_id: &str, record: &CallRecord, error: &CallErro
         }
         entry
     });
-    json!({"error": {
+    let mut body = json!({"error": {
         "message": message,
         "type": error_type(error.class),
         "param": error.param,
@@ -114,7 +116,14 @@ pub(super) fn error_body(request_id: &str, record: &CallRecord, error: &CallErro
             "remembered": error.remembered,
             "attempts": attempts.collect::<Vec<_>>(),
         },
-    }})
+    }});
+    if is_permanent(error.class) {
+        let targets = record.attempts.iter().map(|attempt| &attempt.target);
+        let names = targets.flat_map(|target| [&*target.id.0, &*target.upstream_id, &*target.endpoint.name]);
+        let names: Vec<&str> = names.chain([record.requested.as_str()]).collect();
+        status_numbers::remove(&mut body, &names);
+    }
+    body
 }
 
 /// Shortest `Retry-After` of the tried candidates.

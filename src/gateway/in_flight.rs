@@ -10,7 +10,7 @@ use std::{
 };
 
 use futures_util::Stream;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use prometheus_client::metrics::histogram::Histogram;
 use tokio::time::Instant;
 
@@ -57,6 +57,8 @@ pub(super) struct InFlightRequest {
     chunk_gaps: Option<Histogram>,
     /// Response status, once it is determined.
     pub(super) status: Option<StatusCode>,
+    /// Headers of the service that the client gets.
+    pub(super) service_headers: HeaderMap,
 }
 
 impl InFlightRequest {
@@ -86,12 +88,18 @@ impl InFlightRequest {
             last_chunk_at: None,
             chunk_gaps: None,
             status: None,
+            service_headers: HeaderMap::new(),
         })
     }
 
     /// The interval of comments in a stream while no chunk arrives.
     pub(super) fn keep_alive_interval(&self) -> Duration {
         self.gateway.deps.limits.keep_alive_interval
+    }
+
+    /// The time between the error event of an incomplete answer and the break of the transfer.
+    pub(super) fn break_delay(&self) -> Duration {
+        self.gateway.deps.limits.break_delay
     }
 
     /// Polls the next event; `None` after the end of the call.
@@ -130,6 +138,7 @@ impl InFlightRequest {
                 metrics.observe_overhead(overhead);
             }
             EventKind::FirstToken(_) => {}
+            EventKind::Headers(headers) => self.service_headers.clone_from(headers),
             EventKind::Failed { record, .. } => {
                 // A request rejected by a local limit was not sent.
                 self.other_attempts += usize::from(record.class() != Some(ErrorClass::LocalLimit));

@@ -5,8 +5,6 @@ use std::time::Duration;
 /// Limits of a gateway that protect it from slow, idle and large clients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GatewayLimits {
-    /// A connection is closed when it is idle, or has not sent a complete request head, for this long.
-    pub idle_timeout: Duration,
     /// Time for the TLS handshake.
     pub tls_handshake_timeout: Duration,
     /// A connection is closed when the client accepts no data for this long.
@@ -17,10 +15,19 @@ pub struct GatewayLimits {
     pub body_chunk_timeout: Duration,
     /// Time for a whole request body: a slow body occupies memory that other requests need.
     pub body_timeout: Duration,
+    /// Bytes that are read of a body whose request was already answered, so that the client reads the answer.
+    pub unread_body_bytes: usize,
+    /// Time for that.
+    pub unread_body_timeout: Duration,
+    /// Silence after which the client sends no more of it.
+    pub unread_body_silence: Duration,
     /// Bytes of each body that are exempt from the memory limit, so that ordinary requests are always accepted.
     pub exempt_body_bytes: usize,
     /// Memory limit of all bodies together, in multiples of the largest allowed body.
     pub body_memory_factor: usize,
+    /// Time between the error event of an incomplete answer and the break of the transfer: some runtimes drop data that
+    /// they have not read when the connection is reset.
+    pub break_delay: Duration,
     /// Interval of comments in a stream while no chunk arrives.
     pub keep_alive_interval: Duration,
 }
@@ -28,14 +35,17 @@ pub struct GatewayLimits {
 impl Default for GatewayLimits {
     fn default() -> Self {
         Self {
-            idle_timeout: Duration::from_secs(75),
             tls_handshake_timeout: Duration::from_secs(10),
             write_timeout: Duration::from_secs(300),
             max_buffer_bytes: 32 * 1024,
             body_chunk_timeout: Duration::from_secs(30),
             body_timeout: Duration::from_secs(300),
+            unread_body_bytes: 256 * 1024 * 1024,
+            unread_body_timeout: Duration::from_secs(30),
+            unread_body_silence: Duration::from_secs(1),
             exempt_body_bytes: 256 * 1024,
             body_memory_factor: 8,
+            break_delay: Duration::from_millis(20),
             keep_alive_interval: Duration::from_secs(15),
         }
     }

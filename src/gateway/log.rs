@@ -30,6 +30,8 @@ impl std::fmt::Debug for Log {
 struct LogLine<'l> {
     at: String,
     request_id: &'l str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_request_id: Option<&'l str>,
     path: &'l str,
     #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<&'l str>,
@@ -164,7 +166,8 @@ impl Log {
         let line = LogLine {
             at: now(),
             request_id: &context.request_id,
-            path: context.path,
+            client_request_id: context.client_request_id.as_deref(),
+            path: &context.path,
             client: context.client.as_deref(),
             requested: context.requested_name.as_deref(),
             stream: context.stream,

@@ -37,17 +37,21 @@ mod limits;
 mod log;
 mod metrics;
 mod origin_guard;
+mod paths;
 mod prepare;
 mod quota;
 mod rejection;
 mod request_context;
+mod request_id;
 mod response;
 mod routes;
 mod status;
+mod status_numbers;
 mod stream;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod upload;
 mod workers;
 mod write_timeout;
 
@@ -103,13 +107,18 @@ struct ConfigGeneration {
     tls: Option<tokio_rustls::TlsAcceptor>,
     /// Generation number, starting at 1.
     number: u64,
+    /// The headers of services that clients get.
+    response_headers: Arc<[String]>,
+    /// When it was made, in Unix seconds: `created` of its models.
+    created: i64,
 }
 
 impl ConfigGeneration {
     async fn new(config: Config, number: u64, ring: &KeyRing) -> Result<Self, ServeError> {
         let client_keys = auth::resolve_client_keys(&config.serve.clients, ring).await?;
         let tls = config.serve.tls.as_ref().map(tls::load_acceptor).transpose()?;
-        Ok(Self { config, client_keys, tls, number })
+        let response_headers = config.serve.response_headers.as_slice().into();
+        Ok(Self { config, client_keys, tls, number, response_headers, created: stream::unix_time() })
     }
 }
 

@@ -32,11 +32,15 @@ pub(super) fn check(
 
 /// Whether `host`, with or without a port, is a name of this machine.
 fn is_own_host(serve: &ServeConfig, host: &str) -> bool {
-    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
-        Some((address, _)) => address,
-        None => host.rsplit_once(':').filter(|(name, _)| !name.contains(':')).map_or(host, |(name, _)| name),
+    let (name, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, rest)) => (address, rest.strip_prefix(':').or((!rest.is_empty()).then_some(rest))),
+        None => host.split_once(':').map_or((host, None), |(name, port)| (name, Some(port))),
     };
-    let name = name.trim_end_matches('.').to_ascii_lowercase();
+    // A proxy in front may read a malformed host in another way.
+    if port.is_some_and(|port| port.is_empty() || port.parse::<u16>().is_err()) {
+        return false;
+    }
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
     name == "localhost"
         || name.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
         || serve.hosts.contains(&name)
@@ -68,6 +72,12 @@ mod tests {
             "127.0.0.1.evil.example",
             "localhost.evil.example",
             "[::2]:1",
+            "localhost:8484@evil.example",
+            "localhost:evil",
+            "localhost:",
+            "[::1]evil.example",
+            "localhost:1:2",
+            "localhost..",
             "10.0.0.1",
         ] {
             assert!(!is_allowed(&serve, true, host, None), "{host}");
@@ -78,13 +88,37 @@ mod tests {
     #[test]
     fn foreign_origins_are_rejected_unless_listed_in_cors() {
         let serve = ServeConfig { cors: vec!["https://chat.example.com".into()], ..ServeConfig::default() };
+        let listed = ServeConfig { cors: vec!["null".into(), "chrome-extension://abc".into()], ..serve.clone() };
+        for origin in ["null", "chrome-extension://abc"] {
+            assert!(is_allowed(&listed, true, "localhost:1", Some(origin)), "{origin}");
+        }
         for loopback in [true, false] {
             assert!(is_allowed(&serve, loopback, "localhost:1", Some("https://chat.example.com")));
             assert!(is_allowed(&serve, loopback, "localhost:1", Some("http://localhost:1")));
-            for origin in
-                ["null", "https://evil.example", "http://localhost:2", "https://chat.example.com.evil.example", ""]
-            {
+            for origin in [
+                "null",
+                "https://evil.example",
+                "https://localhost.evil.example",
+                "https://chat.example.com.evil.example",
+                "chrome-extension://abc",
+                "file://",
+                "http://localhost@evil.example",
+                "apps://x",
+                "http://127.0.0.1.evil.example",
+                "",
+            ] {
                 assert!(!is_allowed(&serve, loopback, "localhost:1", Some(origin)), "{origin}");
+            }
+            for origin in [
+                "http://localhost:2",
+                "https://127.0.0.1",
+                "http://[::1]:3000",
+                "http://tauri.localhost",
+                "app://obsidian.md",
+                "tauri://localhost",
+                "vscode-webview://1a2b",
+            ] {
+                assert!(is_allowed(&serve, loopback, "localhost:1", Some(origin)), "{origin}");
             }
         }
     }

@@ -6,11 +6,12 @@ use super::{
     in_flight::InFlightRequest,
     rejection::Rejection,
     request_context::{RequestContext, ResponseOptions},
+    request_id,
     response::Body,
     write_timeout::PendingWrite,
 };
 use crate::{
-    config::{ClientConfig, normalize_name},
+    config::{ClientConfig, Config, ServeConfig, closest_name, is_listed_header, normalize_name},
     engine::plan::{self, Call, PlanError},
     gateway::{auth, body_budget::BodyReservation},
     model::{ModelRequest, Operation},
@@ -29,6 +30,9 @@ use tokio::time::{Instant, timeout};
 
 /// Maximum length of a model name in bytes; longer names are unknown models.
 pub(super) const MAX_NAME_BYTES: usize = 512;
+
+/// Where a client finds the names of models.
+const LIST_HINT: &str = "GET /v1/models lists the available models";
 
 /// Bodies larger than this are parsed on a blocking thread.
 const BLOCKING_PARSE_BYTES: usize = 256 * 1024;
@@ -88,9 +92,8 @@ async fn parse_body(
     parsed.map_err(Rejection::InvalidRequest)
 }
 
-/// Resolves `name` to the call that answers `request`. Of the client's headers, this reads only `x-mmchat-buffer` and
-/// `x-mmchat-session`. None is passed on to the service, since they may contain the client's key and describe its
-/// connection.
+/// Resolves `name` to the call that answers `request`. Of the client's headers, only those in `request_headers` and its
+/// `X-Request-Id` are passed on: others may contain the client's key, or describe its connection.
 pub(super) fn resolve_call(
     current: &ConfigGeneration,
     client: Option<&ClientConfig>,
@@ -110,7 +113,7 @@ pub(super) fn resolve_call(
         return Err(Rejection::ModelNotAllowed { client: client.name.clone(), model: name.to_owned() });
     }
     let call = plan::resolve_call(&current.config, Some(name), request, OnIncomplete::Error)
-        .map_err(|error| plan_rejection(name, &error, is_restricted))?;
+        .map_err(|error| plan_rejection(&current.config, name, &error, is_restricted))?;
     if let Some(client) = client {
         let (client_name, model) = (client.name.clone(), name.to_owned());
         // An unpriced model without an entry would bypass the spend limit.
@@ -125,8 +128,13 @@ pub(super) fn resolve_call(
         || header("x-mmchat-buffer").is_some_and(|value| value == "1")
         // In HTTP/1.0 a client cannot tell an aborted transfer from a complete one.
         || parts.version < Version::HTTP_11;
+    let serve = &current.config.serve;
     Ok(Call {
         passthrough: true,
+        headers: headers_for_service(serve, &parts.headers),
+        response_headers: Arc::clone(&current.response_headers),
+        client_retries: header("x-stainless-retry-count")
+            .is_some_and(|count| count.trim().parse().is_ok_and(|count: u32| count > 0)),
         affinity_key: header("x-mmchat-session").map(str::to_owned),
         // Chunks already sent to the client cannot be retracted, so an unbuffered stream is never restarted.
         on_incomplete: if buffer { OnIncomplete::Buffer } else { OnIncomplete::Error },
@@ -134,23 +142,35 @@ pub(super) fn resolve_call(
     })
 }
 
+/// The headers of a client that reach the service: those that the config lists, and its id of the request.
+fn headers_for_service(serve: &ServeConfig, headers: &HeaderMap) -> HeaderMap {
+    let listed = headers.iter().filter(|(name, _)| is_listed_header(&serve.request_headers, name.as_str()));
+    let mut sent: HeaderMap = listed.map(|(name, value)| (name.clone(), value.clone())).collect();
+    if let Some(id) = request_id::of_client(headers).and_then(|id| HeaderValue::try_from(id).ok()) {
+        sent.insert("x-request-id", id);
+    }
+    sent
+}
+
 /// Rejection for a failed lookup. `is_restricted`: the client may use some models only, so the names of others are not
 /// shown.
-fn plan_rejection(name: &str, error: &PlanError, is_restricted: bool) -> Rejection {
+fn plan_rejection(config: &Config, name: &str, error: &PlanError, is_restricted: bool) -> Rejection {
     match error {
         PlanError::NoImageSupport(_) => {
             let message = error.to_string();
             Rejection::InvalidRequest(ParseError { message, param: Some("messages") })
         }
-        _ if is_restricted => {
-            let hint = "GET /v1/models lists the available models".to_owned();
-            Rejection::UnknownModel { model: name.to_owned(), hint }
-        }
+        _ if is_restricted => Rejection::UnknownModel { model: name.to_owned(), hint: LIST_HINT.to_owned() },
         PlanError::IsSet(_) => {
             let hint = "it is a set, which gives several answers; request one of its models".to_owned();
             Rejection::UnknownModel { model: name.to_owned(), hint }
         }
-        _ => Rejection::UnknownModel { model: name.to_owned(), hint: error.hint() },
+        // A list of all models in an error would be in the logs of every client.
+        _ => {
+            let suggestion = closest_name(name, config.names()).filter(|suggestion| *suggestion != name);
+            let hint = suggestion.map_or_else(|| LIST_HINT.to_owned(), |name| format!("did you mean \"{name}\"?"));
+            Rejection::UnknownModel { model: name.to_owned(), hint }
+        }
     }
 }
 

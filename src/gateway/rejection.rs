@@ -195,6 +195,19 @@ impl Rejection {
         }})
     }
 
+    /// The names in the message that the client or the config has chosen.
+    pub(super) fn names(&self) -> Vec<&str> {
+        match self {
+            Self::ModelNotAllowed { client, model } | Self::PriceUnknown { client, model } => vec![client, model],
+            Self::ConcurrencyLimit { client, .. }
+            | Self::RateLimit { client, .. }
+            | Self::SpendLimit { client, .. }
+            | Self::MetricsNotAllowed { client } => vec![client],
+            Self::UnknownModel { model, .. } => vec![model],
+            _ => Vec::new(),
+        }
+    }
+
     /// The status of the response.
     pub(super) fn status(&self) -> StatusCode {
         self.error_parts().0

@@ -1,10 +1,11 @@
 //! Defines the context of a request, for the log and the metrics, and the options of its response.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
+use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::write_timeout::PendingWrite;
+use super::{request_id, write_timeout::PendingWrite};
 
 /// Properties of the connection of a request.
 #[derive(Clone, Copy, Debug)]
@@ -31,8 +32,10 @@ pub(super) struct ResponseOptions {
 #[derive(Clone, Debug)]
 pub(super) struct RequestContext {
     pub(super) request_id: String,
-    /// Path of the HTTP route, as documented.
-    pub(super) path: &'static str,
+    /// The client's own id of the request.
+    pub(super) client_request_id: Option<String>,
+    /// Path of the HTTP route, as documented, or the path of a request without a route.
+    pub(super) path: Cow<'static, str>,
     /// Name of the client key.
     pub(super) client: Option<String>,
     /// Requested model or route; `None` until the body is parsed and for paths without a model.
@@ -46,10 +49,11 @@ pub(super) struct RequestContext {
 }
 
 impl RequestContext {
-    pub(super) fn new(path: &'static str) -> Self {
+    pub(super) fn new(path: impl Into<Cow<'static, str>>, headers: &HeaderMap) -> Self {
         Self {
-            request_id: uuid::Uuid::now_v7().simple().to_string(),
-            path,
+            request_id: request_id::new(),
+            client_request_id: request_id::of_client(headers),
+            path: path.into(),
             client: None,
             requested_name: None,
             stream: false,

@@ -15,7 +15,8 @@ use super::{
     failure::{error_body, is_permanent, response_status, shortest_retry_after},
     in_flight::InFlightRequest,
     rejection::Rejection,
-    request_context::ResponseOptions,
+    request_context::{RequestContext, ResponseOptions},
+    status_numbers,
     stream::{self, EventStream, WriteOutcome},
 };
 
@@ -128,7 +129,7 @@ async fn buffered_response(
                 return failure_response(&mut in_flight, &record);
             }
             EventKind::Finished(_) => break,
-            EventKind::Started(_) | EventKind::FirstToken(_) | EventKind::Notice(_) => {}
+            EventKind::Started(_) | EventKind::Headers(_) | EventKind::FirstToken(_) | EventKind::Notice(_) => {}
         }
     }
     in_flight.status = Some(StatusCode::OK);
@@ -165,6 +166,7 @@ fn failure_response(in_flight: &mut InFlightRequest, record: &CallRecord) -> Res
 
 /// Adds the headers for endpoint, model, route, attempts and overhead.
 fn insert_target_headers(in_flight: &InFlightRequest, headers: &mut HeaderMap) {
+    headers.extend(in_flight.service_headers.clone());
     let mut insert = |name: &'static str, value: &str| {
         let value = utf8_percent_encode(value, HEADER_ENCODE_SET).to_string();
         let value = HeaderValue::try_from(value).expect("percent-encoded values are valid in headers");
@@ -183,12 +185,12 @@ fn insert_target_headers(in_flight: &InFlightRequest, headers: &mut HeaderMap) {
     }
 }
 
-/// Adds the request ID headers.
-pub(super) fn insert_request_id(response: &mut Response<Body>, request_id: &str) {
-    let id = HeaderValue::try_from(request_id).expect("a request ID consists of hexadecimal digits");
-    for name in ["x-mmchat-request-id", "x-request-id"] {
-        response.headers_mut().insert(name, id.clone());
-    }
+/// Adds the request ID headers: ours, and the client's own if it has sent one.
+pub(super) fn insert_request_id(response: &mut Response<Body>, context: &RequestContext) {
+    let own = HeaderValue::try_from(&context.request_id).expect("a request ID consists of letters");
+    let of_client = context.client_request_id.as_deref().and_then(|id| HeaderValue::try_from(id).ok());
+    response.headers_mut().insert("x-request-id", of_client.unwrap_or_else(|| own.clone()));
+    response.headers_mut().insert("x-mmchat-request-id", own);
 }
 
 /// Error response of a failed call.
@@ -215,9 +217,13 @@ fn retry_after_value(wait: Duration) -> HeaderValue {
 }
 
 /// Response to a rejected request.
-pub(super) fn rejection_response(rejection: &Rejection, request_id: &str) -> Response<Body> {
-    let mut response = json_response(rejection.status(), &rejection.error_body(request_id));
-    insert_request_id(&mut response, request_id);
+pub(super) fn rejection_response(rejection: &Rejection, context: &RequestContext) -> Response<Body> {
+    let mut body = rejection.error_body(&context.request_id);
+    if rejection.retry_after().is_none() {
+        status_numbers::remove(&mut body, &rejection.names());
+    }
+    let mut response = json_response(rejection.status(), &body);
+    insert_request_id(&mut response, context);
     if let Some(retry_after) = rejection.retry_after() {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after_value(retry_after));
     } else {

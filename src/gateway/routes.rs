@@ -8,11 +8,11 @@ use axum::{
     routing::{get, post},
 };
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode};
 use hyper_util::service::TowerToHyperService;
 
 use super::{
-    ConfigGeneration, Gateway, cors,
+    ConfigGeneration, Gateway, cors, paths,
     prepare::{MAX_NAME_BYTES, prepare},
     rejection::Rejection,
     request_context::{ConnInfo, RequestContext},
@@ -24,7 +24,10 @@ use crate::{
     config::{ClientConfig, normalize_name},
     gateway::{auth, origin_guard},
     model::Operation,
-    protocol::openai::server::{self, ParseError, ParsedRequest},
+    protocol::{
+        error::truncate_message,
+        openai::server::{self, ParseError, ParsedRequest},
+    },
 };
 
 const COMPLETIONS: &str = "/v1/completions";
@@ -59,14 +62,19 @@ impl Gateway {
         let current = self.current();
         let serve = &current.config.serve;
         let authority = request.uri().authority().map(http::uri::Authority::as_str);
-        if let Err(rejection) = origin_guard::check(serve, conn_info.loopback, request.headers(), authority) {
-            return self.reject(&RequestContext::new("/"), &rejection);
+        // A load balancer checks the health of a server by its address, or by a name of its own.
+        let is_health_check = matches!(request.uri().path(), "/health" | "/ready") && request.method() == Method::GET;
+        if !is_health_check
+            && let Err(rejection) = origin_guard::check(serve, conn_info.loopback, request.headers(), authority)
+        {
+            return self.reject(&RequestContext::new("/", request.headers()), &rejection);
         }
         drop(current);
+        let request = with_normalized_path(request);
         let headers = request.headers();
         // The layer takes every OPTIONS request for a preflight request.
-        let is_other_options = *request.method() == http::Method::OPTIONS
-            && !headers.contains_key(http::header::ACCESS_CONTROL_REQUEST_METHOD);
+        let is_other_options =
+            *request.method() == Method::OPTIONS && !headers.contains_key(http::header::ACCESS_CONTROL_REQUEST_METHOD);
         let is_cross_origin = headers.contains_key(http::header::ORIGIN) && !is_other_options;
         let router = if is_cross_origin { routers.cross_origin } else { routers.plain };
         let response = TowerToHyperService::new(router).call(request).await;
@@ -114,12 +122,12 @@ async fn handle_model_request(
     request: Request,
     parse: impl FnOnce(Bytes) -> Result<ParsedRequest, ParseError> + Send + 'static,
 ) -> Response<Body> {
-    let mut context = RequestContext::new(path);
+    let mut context = RequestContext::new(path, request.headers());
     let mut response = match prepare(gateway, &mut context, request, parse).await {
         Ok((in_flight, request, options)) => response::respond(in_flight, request, options).await,
         Err(rejection) => return gateway.reject(&context, &rejection),
     };
-    insert_request_id(&mut response, &context.request_id);
+    insert_request_id(&mut response, &context);
     response
 }
 
@@ -131,7 +139,7 @@ fn authenticate_for_monitoring(
 ) -> Result<Arc<ConfigGeneration>, Response<Body>> {
     match authenticate(gateway, path, headers)? {
         (_, Some(client)) if !client.metrics => {
-            let context = RequestContext { client: Some(client.name.clone()), ..RequestContext::new(path) };
+            let context = RequestContext { client: Some(client.name.clone()), ..RequestContext::new(path, headers) };
             Err(gateway.reject(&context, &Rejection::MetricsNotAllowed { client: client.name }))
         }
         (current, _) => Ok(current),
@@ -148,15 +156,16 @@ fn authenticate(
     let client = auth::authenticate(&current.client_keys, headers).map(Option::<&ClientConfig>::cloned);
     match client {
         Ok(client) => Ok((current, client)),
-        Err(rejection) => Err(gateway.reject(&RequestContext::new(path), &rejection)),
+        Err(rejection) => Err(gateway.reject(&RequestContext::new(path, headers), &rejection)),
     }
 }
 
 async fn models(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
     match authenticate(&gateway, MODELS, &headers) {
-        Ok((current, client)) => {
-            response::json_response(StatusCode::OK, &status::model_list(&current.config, client.as_ref()))
-        }
+        Ok((current, client)) => response::json_response(
+            StatusCode::OK,
+            &status::model_list(&current.config, current.created, client.as_ref()),
+        ),
         Err(response) => response,
     }
 }
@@ -173,13 +182,13 @@ async fn model(
     // A path that is not valid UTF-8 matches no name.
     let id = id.map(|Path(id)| normalize_name(&id)).unwrap_or_default();
     let entry = (id.len() <= MAX_NAME_BYTES && auth::is_model_allowed(client.as_ref(), &id))
-        .then(|| status::model_entry(&current.config, &id))
+        .then(|| status::model_entry(&current.config, current.created, &id))
         .flatten();
     if let Some(entry) = entry {
         return response::json_response(StatusCode::OK, &entry);
     }
     let hint = "GET /v1/models lists the available models".to_owned();
-    let context = RequestContext { client: client.map(|client| client.name), ..RequestContext::new(MODELS) };
+    let context = RequestContext { client: client.map(|client| client.name), ..RequestContext::new(MODELS, &headers) };
     gateway.reject(&context, &Rejection::UnknownModel { model: id, hint })
 }
 
@@ -207,18 +216,45 @@ async fn status_page(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) ->
 
 async fn unknown_path(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    gateway.reject(&RequestContext::new("/"), &Rejection::UnknownPath { path })
+    reject_path(&gateway, &request, &Rejection::UnknownPath { path })
 }
 
 async fn method_not_allowed(State(gateway): State<Arc<Gateway>>, request: Request) -> Response<Body> {
     let path = request.uri().path().to_owned();
-    gateway.reject(&RequestContext::new("/"), &Rejection::MethodNotAllowed { path })
+    reject_path(&gateway, &request, &Rejection::MethodNotAllowed { path })
+}
+
+/// Rejects a request by its path; the log names the path and the client, so that a wrong base URL is found.
+fn reject_path(gateway: &Gateway, request: &Request, rejection: &Rejection) -> Response<Body> {
+    let current = gateway.current();
+    let client = auth::authenticate(&current.client_keys, request.headers()).ok().flatten();
+    let path = truncate_message(request.uri().path());
+    let context = RequestContext {
+        client: client.map(|client| client.name.clone()),
+        ..RequestContext::new(path, request.headers())
+    };
+    gateway.reject(&context, rejection)
+}
+
+/// The request with the path of its route.
+fn with_normalized_path(mut request: http::Request<Body>) -> http::Request<Body> {
+    let uri = request.uri();
+    if let Some(path) = paths::normalized(uri.path()) {
+        let path_and_query = uri.query().map(|query| format!("{path}?{query}")).unwrap_or(path);
+        let mut parts = uri.clone().into_parts();
+        parts.path_and_query = path_and_query.parse().ok();
+        // A path that cannot be written stays as it is, and is unknown.
+        if let Ok(uri) = http::Uri::from_parts(parts) {
+            *request.uri_mut() = uri;
+        }
+    }
+    request
 }
 
 impl Gateway {
     /// Responds to a rejected request, and counts and logs it.
     fn reject(&self, context: &RequestContext, rejection: &Rejection) -> Response<Body> {
-        let response = response::rejection_response(rejection, &context.request_id);
+        let response = response::rejection_response(rejection, context);
         self.metrics.count_rejected(context, &self.current().config, rejection.code());
         self.deps.log.rejected(context, response.status().as_u16(), rejection.code());
         response

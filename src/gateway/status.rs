@@ -9,31 +9,42 @@ use super::{
 };
 use crate::gateway::auth;
 use crate::{
-    config::{ClientConfig, Config},
+    config::{ClientConfig, Config, Route},
     engine::plan::Call,
-    model::{ChatRequest, ModelRequest},
-    protocol::openai::server,
+    model::{ChatRequest, ModelRequest, target::Target},
+    protocol::openai::server::{self, ListedModel},
 };
 use std::sync::Arc;
 
 /// `owned_by` of routes in model lists.
 const ROUTE_OWNER: &str = "mmchat";
 
-/// Model list in OpenAI's format, with the models and routes that a client may use.
-pub(super) fn model_list(config: &Config, client: Option<&ClientConfig>) -> Value {
-    let routes = config.routes.iter().map(|route| (route.name.as_str(), ROUTE_OWNER));
-    let models = config.models.iter().map(|model| (model.id.0.as_str(), model.endpoint.name.as_str()));
-    server::model_list(routes.chain(models).filter(|(name, _)| auth::is_model_allowed(client, name)))
+/// Model list in OpenAI's format, with the models and routes that a client may use. `created`: the Unix time of the config.
+pub(super) fn model_list(config: &Config, created: i64, client: Option<&ClientConfig>) -> Value {
+    let routes = config.routes.iter().map(|route| listed_route(route, created));
+    let models = config.models.iter().map(|model| listed_model(&model.id.0, model, created));
+    server::model_list(routes.chain(models).filter(|entry| auth::is_model_allowed(client, entry.id)))
+}
+
+/// A route has the smallest context window of its models: each of them may answer.
+fn listed_route(route: &Route, created: i64) -> ListedModel<'_> {
+    let windows: Option<Vec<u64>> = route.models.iter().map(|model| model.context_window).collect();
+    let context_window = windows.and_then(|windows| windows.into_iter().min());
+    ListedModel { id: &route.name, owner: ROUTE_OWNER, context_window, created }
+}
+
+fn listed_model<'m>(id: &'m str, target: &'m Target, created: i64) -> ListedModel<'m> {
+    ListedModel { id, owner: &target.endpoint.name, context_window: target.context_window, created }
 }
 
 /// One entry of the model list; `None` if the name is unknown.
-pub(super) fn model_entry(config: &Config, id: &str) -> Option<Value> {
+pub(super) fn model_entry(config: &Config, created: i64, id: &str) -> Option<Value> {
     let id = crate::config::normalize_name(id);
-    if config.route(&id).is_some() {
-        return Some(server::model_entry(&id, ROUTE_OWNER));
+    if let Some(route) = config.route(&id) {
+        return Some(server::model_entry(&listed_route(route, created)));
     }
     let target = config.model(&id).cloned().or_else(|| config.direct_model(&id))?;
-    Some(server::model_entry(&id, &target.endpoint.name))
+    Some(server::model_entry(&listed_model(&id, &target, created)))
 }
 
 /// Response of `/health`: the process runs.

@@ -102,7 +102,9 @@ impl EventStream {
                 WriteOutcome::Nothing
             }
             EventKind::Finished(record) => self.finish(record),
-            EventKind::Started(_) | EventKind::FirstToken(_) | EventKind::Notice(_) => WriteOutcome::Nothing,
+            EventKind::Started(_) | EventKind::Headers(_) | EventKind::FirstToken(_) | EventKind::Notice(_) => {
+                WriteOutcome::Nothing
+            }
         }
     }
 
@@ -151,7 +153,7 @@ impl EventStream {
     pub(super) fn into_body(self, in_flight: Box<InFlightRequest>) -> StreamBody {
         let now = Instant::now();
         let timer = Box::pin(sleep_until(now + in_flight.keep_alive_interval()));
-        StreamBody { stream: self, in_flight, last_write: now, timer, yielded_after_error: false }
+        StreamBody { stream: self, in_flight, last_write: now, timer, is_break_due: false }
     }
 }
 
@@ -182,8 +184,8 @@ pub(super) struct StreamBody {
     last_write: Instant,
     /// Timer for comments, and for polling a slow client at the end.
     timer: Pin<Box<Sleep>>,
-    /// Whether the body yielded once after the error event.
-    yielded_after_error: bool,
+    /// Whether the time between the error event and the break of the transfer has begun.
+    is_break_due: bool,
 }
 
 /// Aborts the transfer of an incomplete answer: clients that ignore the error event would take the answer for complete.
@@ -223,10 +225,11 @@ impl StreamBody {
         if !self.stream.failed {
             return Poll::Ready(None);
         }
-        if !std::mem::replace(&mut self.yielded_after_error, true) {
-            // hyper flushes buffered data when the body is pending, but drops it when the body returns an error. Yield
-            // once so that the error event is flushed before the connection is closed.
-            context.waker().wake_by_ref();
+        // hyper flushes buffered data while the body is pending, but drops it when the body returns an error.
+        if !std::mem::replace(&mut self.is_break_due, true) {
+            self.timer.as_mut().reset(Instant::now() + self.in_flight.break_delay());
+        }
+        if self.timer.as_mut().poll(context).is_pending() {
             return Poll::Pending;
         }
         if self.stream.pending_write.is_pending() {

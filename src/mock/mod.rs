@@ -131,7 +131,8 @@ async fn models(State(state): State<ServerState>, headers: HeaderMap) -> Respons
     if let Err(response) = state.check_key(&headers) {
         return response;
     }
-    let models = state.config.models.iter().map(|(name, _)| (name.as_str(), "mmchat-mock"));
+    let listed = |name| server::ListedModel { id: name, owner: "mmchat-mock", context_window: None, created: 0 };
+    let models = state.config.models.iter().map(|(name, _)| listed(name));
     json_response(StatusCode::OK, &server::model_list(models))
 }
 

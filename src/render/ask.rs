@@ -86,7 +86,7 @@ impl AskView {
                     self.buffered.add(delta.clone());
                 }
             }
-            EventKind::FirstToken(_) => {}
+            EventKind::Headers(_) | EventKind::FirstToken(_) => {}
             EventKind::Failed { record, next } => {
                 if matches!(next, NextStep::RestartOutput(_)) {
                     if self.is_line_open

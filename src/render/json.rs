@@ -91,7 +91,7 @@ pub(crate) fn event(event: &Event) -> Vec<Value> {
         EventKind::Notice(notice) => vec![line("notice", json!({"message": super::notice::format_notice(notice)}))],
         EventKind::Restarted => vec![line("again", json!({}))],
         // Buffered deltas get their lines when they are shown.
-        EventKind::BufferedDeltas(_) | EventKind::Finished(_) => Vec::new(),
+        EventKind::Headers(_) | EventKind::BufferedDeltas(_) | EventKind::Finished(_) => Vec::new(),
     }
 }
 

@@ -793,7 +793,7 @@ const ERROR_RESPONSES: &[(&str, &str, &str, &str)] = &[
     (
         "rate limit",
         "429 Too Many Requests",
-        "retry-after: 30\r\nx-request-id: req-42\r\n",
+        "retry-after: 90\r\nx-request-id: req-42\r\n",
         r#"{"error":{"message":"slow down"}}"#,
     ),
     (
@@ -806,7 +806,7 @@ const ERROR_RESPONSES: &[(&str, &str, &str, &str)] = &[
     ("server error as text", "500 Internal Server Error", "", "upstream connect error"),
     ("server error without a body", "500 Internal Server Error", "", ""),
     ("bad gateway", "502 Bad Gateway", "content-type: text/html\r\n", "<html><title>502 Bad Gateway</title></html>"),
-    ("overloaded", "503 Service Unavailable", "retry-after: 30\r\n", r#"{"error":{"message":"overloaded"}}"#),
+    ("overloaded", "503 Service Unavailable", "retry-after: 90\r\n", r#"{"error":{"message":"overloaded"}}"#),
     (
         "no channel",
         "503 Service Unavailable",
@@ -1076,7 +1076,7 @@ fn failover() {
         run_with_server(title, more, line, replies.iter().map(|text| reply(text)).collect())
     };
     let (answer, half) = (&answer("an answer"), &format!("{STREAM}{}", content_event("half an")));
-    let rate = &error("429 Too Many Requests", "retry-after: 30\r\n", "slow down");
+    let rate = &error("429 Too Many Requests", "retry-after: 90\r\n", "slow down");
     // The script has one reply for each connection.
     let auth = &error("401 Unauthorized", "connection: close\r\n", "wrong key");
     let server = &error("500 Internal Server Error", "", "boom");
@@ -1121,7 +1121,7 @@ const TEXT_MODEL: &str = "[models.text]\nendpoint = \"m\"\nmodel = \"t\"\ncapabi
 /// Commands that show the health of a route, after a failure.
 #[test]
 fn health() {
-    let rate = http_response("429 Too Many Requests", "retry-after: 30\r\n", r#"{"error":{"message":"slow down"}}"#);
+    let rate = http_response("429 Too Many Requests", "retry-after: 90\r\n", r#"{"error":{"message":"slow down"}}"#);
     let server = ScriptedServer::with_replies(&[&rate, &answer("first"), &answer("second")]);
     let env = case_env(&format!("[endpoints.m]\nbase_url = \"{}\"\n{ROUTE}", server.url()));
     let lines = [

@@ -6,8 +6,24 @@ use crate::config::{
     error::Problem,
     file::{ClientEntry, ServeEntry},
     names::normalize_name,
+    serve::matches_name,
     values::{KeyEntry, Spanned},
 };
+
+/// Headers that belong to the client's own connection or have its key.
+const SECRET_HEADERS: [&str; 11] = [
+    "authorization",
+    "proxy-authorization",
+    "api-key",
+    "x-api-key",
+    "cookie",
+    "set-cookie",
+    "host",
+    "connection",
+    "content-length",
+    "content-encoding",
+    "transfer-encoding",
+];
 
 const MIB: usize = 1024 * 1024;
 
@@ -20,6 +36,9 @@ impl Resolver {
             listen: listen.unwrap_or(defaults.listen),
             hold: entry.hold.map_or(defaults.hold, |duration| duration.0),
             drain: entry.drain.map_or(defaults.drain, |duration| duration.0),
+            idle: entry.idle.map_or(defaults.idle, |duration| duration.0),
+            request_headers: self.header_names(entry.request_headers.as_deref()).unwrap_or(defaults.request_headers),
+            response_headers: self.header_names(entry.response_headers.as_deref()).unwrap_or(defaults.response_headers),
             max_body: max_body_mb.map_or(defaults.max_body, |megabytes| (megabytes as usize).saturating_mul(MIB)),
             hosts: entry.hosts.iter().flatten().map(|host| self.check_host(host)).collect(),
             cors: entry.cors.iter().flatten().filter_map(|origin| self.check_origin(origin)).collect(),
@@ -52,13 +71,39 @@ impl Resolver {
     }
 
     fn check_origin(&mut self, origin: &Spanned<String>) -> Option<String> {
-        let url = url::Url::parse(&origin.value).ok().filter(|url| matches!(url.scheme(), "http" | "https"));
-        let Some(url) = url else {
-            self.add_problem(format!("invalid origin \"{}\"", origin.value), &origin.span).help =
-                Some("use an origin such as \"https://chat.example.com\"".into());
-            return None;
-        };
-        Some(url.origin().ascii_serialization())
+        let text = origin.value.trim();
+        let url = url::Url::parse(text).ok();
+        match url {
+            Some(url) if matches!(url.scheme(), "http" | "https") => Some(url.origin().ascii_serialization()),
+            // The origin of an app or an extension, as its runtime sends it.
+            Some(url) if text.contains("://") && matches!(url.path(), "" | "/") => {
+                Some(text.trim_end_matches('/').to_owned())
+                    .map(|text| if text.ends_with(':') { text + "//" } else { text })
+            }
+            _ if text == "null" => Some(text.to_owned()),
+            _ => {
+                self.add_problem(format!("invalid origin \"{}\"", origin.value), &origin.span).help =
+                    Some("use an origin such as \"https://chat.example.com\" or \"chrome-extension://ID\"".into());
+                None
+            }
+        }
+    }
+
+    /// Checks the names of headers that are passed on.
+    fn header_names(&mut self, names: Option<&[Spanned<String>]>) -> Option<Vec<String>> {
+        let names = names?;
+        for name in names {
+            let stem = name.value.strip_suffix('*').unwrap_or(&name.value).to_ascii_lowercase();
+            if http::HeaderName::try_from(stem.as_str()).is_err() {
+                self.add_problem(format!("invalid header name \"{}\"", name.value), &name.span).help =
+                    Some("use a name such as \"openai-beta\" or \"x-ratelimit-*\"".into());
+            } else if SECRET_HEADERS.iter().any(|secret| matches_name(&name.value.to_ascii_lowercase(), secret)) {
+                let message = format!("header \"{}\" cannot be passed on", name.value);
+                self.add_problem(message, &name.span).help =
+                    Some("it has the key of the client, or describes its connection".into());
+            }
+        }
+        Some(names.iter().map(|name| name.value.to_ascii_lowercase()).collect())
     }
 
     fn resolve_tls(&mut self, entry: &ServeEntry) -> Option<(std::path::PathBuf, std::path::PathBuf)> {

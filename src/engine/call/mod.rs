@@ -7,6 +7,7 @@
 use std::{collections::VecDeque, pin::pin, sync::Arc, task::Poll, time::Duration};
 
 use futures_util::{Stream, stream::poll_fn};
+use http::HeaderMap;
 use parking_lot::MutexGuard;
 use tokio::time::{Instant, sleep};
 
@@ -76,6 +77,8 @@ struct CallTask {
     uses_health: bool,
     /// The call has waited as long as a service asked for, which it does once.
     has_waited: bool,
+    /// Headers of the client that are sent.
+    headers: Arc<HeaderMap>,
     /// The request must not be processed twice.
     is_unsafe_to_repeat: bool,
     /// Too many requests to the model have been repeated, so this one was not.
@@ -100,7 +103,8 @@ struct NewWorkarounds {
 type IndexedKey = Option<(usize, KeySource)>;
 
 impl CallTask {
-    fn new(engine: Arc<Engine>, index: usize, call: Call, state: Arc<CallState>) -> Self {
+    fn new(engine: Arc<Engine>, index: usize, mut call: Call, state: Arc<CallState>) -> Self {
+        let headers = std::mem::take(&mut call.headers);
         let is_unsafe_to_repeat = call.request.is_unsafe_to_repeat();
         Self {
             queue: CandidateQueue::default(),
@@ -118,6 +122,7 @@ impl CallTask {
             untried_error: None,
             uses_health: false,
             has_waited: false,
+            headers: Arc::new(headers),
             is_unsafe_to_repeat,
             retry_budget_spent: false,
         }
@@ -228,6 +233,7 @@ impl CallTask {
             request: self.request_for(candidate),
             fresh_connection,
             retain_frames: self.call.passthrough,
+            headers: Arc::clone(&self.headers),
         };
         let mut new_workarounds = NewWorkarounds::default();
         loop {

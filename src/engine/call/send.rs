@@ -9,6 +9,7 @@ use std::{
 };
 
 use futures_util::future::{Either, select};
+use http::HeaderMap;
 use tokio::time::Instant;
 
 use super::{CallTask, FirstTokenWait};
@@ -36,6 +37,8 @@ pub(super) struct AttemptSpec {
     pub(super) fresh_connection: bool,
     /// Keep the raw frames of the response.
     pub(super) retain_frames: bool,
+    /// Headers of the client that are sent.
+    pub(super) headers: Arc<HeaderMap>,
 }
 
 impl AttemptSpec {
@@ -150,7 +153,9 @@ impl CallTask {
         let (slow_target, hedge_target) = (first.spec.candidate.target.id.clone(), candidate.target.id.clone());
         let request = self.request_for(&candidate);
         let retain_frames = self.call.passthrough;
-        let spec = AttemptSpec { candidate: candidate.clone(), key, request, fresh_connection: false, retain_frames };
+        let headers = Arc::clone(&first.spec.headers);
+        let spec =
+            AttemptSpec { candidate: candidate.clone(), key, request, fresh_connection: false, retain_frames, headers };
         // Waiting for its key or permit must not delay the result of the first request.
         let select_started = Instant::now();
         let finished = match select(&mut first.start, Box::pin(self.send(spec.clone()))).await {
@@ -294,6 +299,12 @@ impl CallTask {
         if !has_answer && end.as_ref().is_some_and(|end| self.fails_over_on_filter(end)) {
             return Err(content_filtered());
         }
+        if !self.call.response_headers.is_empty() {
+            let headers = attempt.listed_headers(&self.call.response_headers);
+            if !headers.is_empty() {
+                self.reporter.emit(EventKind::Headers(headers)).await;
+            }
+        }
         if !first.is_empty() {
             self.emit_deltas(first, sent_at).await;
         }
@@ -397,6 +408,7 @@ async fn start(
         timeouts,
         fresh_connection: spec.fresh_connection,
         retain_frames: spec.retain_frames,
+        headers: &spec.headers,
     };
     let attempt = Attempt::start(&*engine.transport, options).await;
     let mut attempt = attempt.map_err(|error| FailedStart { error, info: ResponseInfo::default() })?;

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 pub mod cost;
 mod select;
 
+use http::HeaderMap;
 pub use select::{SelectedCalls, Selection};
 
 use crate::{
@@ -68,6 +69,10 @@ pub struct Call {
     pub retain_text: bool,
     /// The session affinity key sent by the client; `None`: derived from the request.
     pub affinity_key: Option<String>,
+    /// Headers of the client that are sent to the service, unless the endpoint sets them.
+    pub headers: HeaderMap,
+    /// Headers of the service that the client gets, in lowercase; a name may end in `*`.
+    pub response_headers: Arc<[String]>,
     /// The client retries by itself, and this request is such a retry: no further attempts follow its last candidate.
     pub client_retries: bool,
 }
@@ -89,6 +94,8 @@ impl Call {
             passthrough: false,
             retain_text: false,
             affinity_key: None,
+            headers: HeaderMap::new(),
+            response_headers: Arc::default(),
             client_retries: false,
         }
     }

@@ -128,3 +128,32 @@ async fn large_bodies_share_a_memory_limit_and_small_ones_are_accepted() {
     let mut small = Box::pin(fixture.chat("one", false));
     assert!(tokio::time::timeout(SECOND, &mut small).await.is_err(), "the request is sent upstream");
 }
+
+#[tokio::test(start_paused = true)]
+async fn client_that_is_still_uploading_gets_the_status() {
+    let fixture = TestGateway::new(&format!("{KEYS}[serve]\nmax_body_mb = 1\n"), []).await;
+    let length = 8 * 1024 * 1024;
+    for (path, headers, status) in [
+        ("/v1/chat/completions", "authorization: Bearer wrong", "401"),
+        ("/v1/nope", "authorization: Bearer sk-of-the-team", "404"),
+        ("/v1/chat/completions", "authorization: Bearer sk-of-the-team", "413"),
+        ("/v1/chat/completions", "authorization: Bearer sk-of-the-team\r\ncontent-encoding: gzip", "415"),
+        ("/v1/chat/completions", "host: evil.example", "403"),
+    ] {
+        let (client, server) = tokio::io::duplex(64 * 1024);
+        let (_stopping, stopping) = tokio::sync::watch::channel(false);
+        let (gateway, router) = (Arc::clone(&fixture.gateway), fixture.gateway.routers());
+        let server = WriteTimeoutStream::new(server, SECOND);
+        let pending_write = server.pending_write();
+        let conn_info = ConnInfo { loopback: true };
+        let serving = tokio::spawn(serve_connection(gateway, (server, pending_write), router, conn_info, stopping));
+        let (mut reader, mut writer) = tokio::io::split(client);
+        let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\ncontent-length: {length}\r\n\r\n");
+        writer.write_all(head.as_bytes()).await.expect("the server reads");
+        writer.write_all(&vec![b' '; length]).await.expect("the server reads the whole body");
+        let mut answer = [0; 12];
+        tokio::io::AsyncReadExt::read_exact(&mut reader, &mut answer).await.expect("an answer");
+        assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"), "{path} {headers}");
+        serving.abort();
+    }
+}

@@ -258,6 +258,58 @@ async fn http_1_0_streams_are_buffered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn health_is_answered_on_any_host_and_base_urls_may_lack_the_version() {
+    let fixture = TestGateway::new(KEYS, []).await;
+    for (host, path, status) in [
+        (None, "/health", 200),
+        (Some("mm"), "/health", 200),
+        (Some("mm"), "/ready", 200),
+        (Some("mm"), "/v1/models", 403),
+    ] {
+        let request = Request::get(path);
+        let request = host.into_iter().fold(request, |request, host| request.header("host", host));
+        let response = fixture.gateway.handle_local(request.body(Body::empty()).expect("valid request")).await;
+        assert_eq!(response.status(), status, "{host:?} {path}");
+    }
+    let fixture = TestGateway::new("", std::iter::repeat_n(chunks(&[HELLO, STOP, DONE]), 3)).await;
+    for path in ["/chat/completions", "//v1//chat/completions", "/v1/v1/chat/completions?a=b"] {
+        assert_eq!(fixture.post(path, &[], chat("one", true)).await.status(), StatusCode::OK, "{path}");
+        assert_eq!(fixture.last_log_line()["path"], "/v1/chat/completions");
+    }
+    assert_eq!(fixture.get("/models/one").await.0, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
+async fn unknown_paths_are_logged_with_the_client_and_unknown_models_list_no_names() {
+    let fixture = TestGateway::new(KEYS, []).await;
+    let headers = [("authorization", "Bearer sk-of-the-rich"), ("x-request-id", "trace-429")];
+    let response = fixture.post("/v1/made/up", &headers, "").await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert_eq!(response.headers()["x-request-id"], "trace-429");
+    let line = fixture.last_log_line();
+    assert_eq!((&line["path"], &line["client"]), (&json!("/v1/made/up"), &json!("rich")));
+    assert_eq!(line["client_request_id"], "trace-429");
+    let response = fixture.post("/v1/chat/completions", &headers, chat("gpt-4290", false)).await;
+    let text = read_text(response).await;
+    assert!(!text.contains("buffered") && text.contains("GET /v1/models") && text.contains("gpt-4290"), "{text}");
+    let without_name = text.replace("gpt-4290", "");
+    assert!(!["429", "500", "502", "503", "529"].iter().any(|status| without_name.contains(status)), "{text}");
+    let suggestion = read_text(fixture.post("/v1/chat/completions", &headers, chat("on", false)).await).await;
+    assert!(suggestion.contains("did you mean"), "{suggestion}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn listed_models_have_a_context_and_a_time() {
+    let context = "[models.big]\nendpoint = \"a\"\nmodel = \"big\"\ncontext = 128000\n";
+    let fixture = TestGateway::new(context, []).await;
+    let list: Value = serde_json::from_str(&fixture.get("/v1/models").await.1).expect("valid JSON");
+    let models = list["data"].as_array().expect("a list");
+    let model = |id: &str| models.iter().find(|model| model["id"] == id).expect("a model");
+    assert_eq!((&model("big")["context"], &model("one")["context"]), (&json!(128_000), &Value::Null));
+    assert!(models.iter().all(|model| model["created"].as_i64().is_some_and(|created| created > 0)), "{list}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn all_requested_choices_are_awaited() {
     let second_choice =
         "data: {\"choices\":[{\"index\":1,\"delta\":{\"content\":\"B\"},\"finish_reason\":\"stop\"}]}\n\n";
@@ -312,4 +364,50 @@ async fn usage_and_citations_after_the_finish_reason_are_awaited() {
     let started = tokio::time::Instant::now();
     read_text(fixture.chat("one", true).await).await;
     assert_eq!(started.elapsed(), SECOND * 10, "a service that sends no usage is waited for ten seconds");
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_listed_headers_are_passed_on() {
+    let limits = vec![
+        ("x-ratelimit-remaining-requests", "9"),
+        ("x-ratelimit-key", "sk-of-the-upstream"),
+        ("set-cookie", "a=b"),
+        ("content-type", "application/json"),
+    ];
+    let body = "{\"choices\":[{\"message\":{\"content\":\"hi\"},\"finish_reason\":\"stop\"}]}";
+    let fixture = TestGateway::new(
+        "[serve]\nrequest_headers = [\"openai-*\"]\n",
+        [MockResponse::Status(200, limits, body), json_reply(body)],
+    )
+    .await;
+    let headers = [
+        ("openai-beta", "x=1"),
+        ("x-request-id", "trace-1"),
+        ("authorization", "Bearer sk-of-a-client"),
+        ("cookie", "c=d"),
+        ("x-title", "app"),
+    ];
+    let response = fixture.post("/v1/chat/completions", &headers, chat("one", false)).await;
+    assert_eq!(response.headers()["x-ratelimit-remaining-requests"], "9");
+    assert_eq!(response.headers()["x-request-id"], "trace-1");
+    for name in ["x-ratelimit-key", "set-cookie"] {
+        assert!(!response.headers().contains_key(name), "{name}");
+    }
+    let sent = fixture.upstream_requests().remove(0);
+    assert_eq!(sent.headers()["openai-beta"], "x=1");
+    assert_eq!(sent.headers()["x-request-id"], "trace-1");
+    assert_eq!(sent.headers()["authorization"], "Bearer sk-of-the-upstream");
+    assert!(!sent.headers().contains_key("cookie") && !sent.headers().contains_key("x-title"), "{:?}", sent.headers());
+    fixture.chat("one", false).await;
+    assert!(!fixture.upstream_requests()[1].headers().contains_key("x-request-id"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn client_that_retries_itself_gets_no_further_attempts() {
+    let fixture = TestGateway::new("", std::iter::repeat_n(MockResponse::Status(500, vec![], "{}"), 4)).await;
+    for (count, requests) in [("0", 3), ("1", 4)] {
+        let headers = [("x-stainless-retry-count", count)];
+        fixture.post("/v1/chat/completions", &headers, chat("one", false)).await;
+        assert_eq!(fixture.upstream_requests().len(), requests, "retry count {count}");
+    }
 }

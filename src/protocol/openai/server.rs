@@ -339,17 +339,36 @@ pub fn error_body(class: ErrorClass, code: &str, message: &str) -> Value {
     json!({"error": {"message": message, "type": error_type, "param": null, "code": code}})
 }
 
-/// A model list, from ids and owners.
+/// A model, as a list of models has it.
+#[derive(Clone, Copy, Debug)]
+pub struct ListedModel<'a> {
+    /// The id.
+    pub id: &'a str,
+    /// `owned_by`.
+    pub owner: &'a str,
+    /// The context window in tokens, if it is known.
+    pub context_window: Option<u64>,
+    /// The time of its creation, in Unix seconds.
+    pub created: i64,
+}
+
+/// A model list.
 #[must_use]
-pub fn model_list<'a>(models: impl Iterator<Item = (&'a str, &'a str)>) -> Value {
-    let data: Vec<_> = models.map(|(id, owner)| model_entry(id, owner)).collect();
+pub fn model_list<'a>(models: impl Iterator<Item = ListedModel<'a>>) -> Value {
+    let data: Vec<_> = models.map(|model| model_entry(&model)).collect();
     json!({"object": "list", "data": data})
 }
 
-/// An entry of a model list.
+/// An entry of a model list. OpenAI's has no context window; clients read it under the name that OpenRouter uses, too.
 #[must_use]
-pub fn model_entry(id: &str, owner: &str) -> Value {
-    json!({"id": id, "object": "model", "created": 0, "owned_by": owner})
+pub fn model_entry(model: &ListedModel<'_>) -> Value {
+    let ListedModel { id, owner, context_window, created } = *model;
+    let mut entry = json!({"id": id, "object": "model", "created": created, "owned_by": owner});
+    if let Some(context_window) = context_window {
+        entry["context"] = context_window.into();
+        entry["context_length"] = context_window.into();
+    }
+    entry
 }
 
 fn tool_call_json(call: &ToolCall) -> Value {

@@ -93,7 +93,7 @@ impl CallView {
                 self.current_attempt = Some((Arc::clone(&record.target), event.at));
                 self.restart();
             }
-            EventKind::Notice(_) => {}
+            EventKind::Headers(_) | EventKind::Notice(_) => {}
             EventKind::Restarted => self.reset(),
             EventKind::Finished(record) => self.finish(record),
         }

@@ -120,6 +120,7 @@ impl CompareView {
             EventKind::Notice(notice) if notice::is_verbose_only(notice) && !self.settings.verbose => None,
             EventKind::Notice(notice) => Some((notice::format_notice(notice), notice.target().clone())),
             EventKind::Started(_)
+            | EventKind::Headers(_)
             | EventKind::Deltas(_)
             | EventKind::BufferedDeltas(_)
             | EventKind::FirstToken(_)
@@ -206,7 +207,11 @@ impl CompareView {
                 timeline.record(at, self.calls[event.call].accumulated.output_counter.tokens());
             }
             EventKind::Failed { .. } | EventKind::Restarted => *timeline = Timeline::default(),
-            EventKind::Started(_) | EventKind::FirstToken(_) | EventKind::Notice(_) | EventKind::Finished(_) => {}
+            EventKind::Started(_)
+            | EventKind::Headers(_)
+            | EventKind::FirstToken(_)
+            | EventKind::Notice(_)
+            | EventKind::Finished(_) => {}
         }
     }
 

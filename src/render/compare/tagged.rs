@@ -32,7 +32,11 @@ impl CompareView {
                 self.tagged_lines[event.call].buffered.restart();
             }
             EventKind::Restarted => self.tagged_lines[event.call].buffered = DeltaBuffer::default(),
-            EventKind::Started(_) | EventKind::FirstToken(_) | EventKind::Notice(_) | EventKind::Finished(_) => {}
+            EventKind::Started(_)
+            | EventKind::Headers(_)
+            | EventKind::FirstToken(_)
+            | EventKind::Notice(_)
+            | EventKind::Finished(_) => {}
         }
     }
 
