@@ -241,6 +241,7 @@ impl From<&ServeConfig> for ServeEntry {
             hosts,
             cors,
             tls,
+            aliases,
             clients,
         } = serve;
         let file = |path: &std::path::Path| path.display().to_string().into();
@@ -256,6 +257,7 @@ impl From<&ServeConfig> for ServeEntry {
             cors: Some(strings(cors)),
             cert: tls.as_ref().map(|(cert, _)| file(cert)),
             key: tls.as_ref().map(|(_, key)| file(key)),
+            aliases: aliases.iter().map(|alias| (alias.pattern.clone(), alias.target.clone().into())).collect(),
             keys: clients.iter().map(|client| (client.name.clone(), client.into())).collect(),
         }
     }

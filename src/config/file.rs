@@ -77,6 +77,9 @@ pub(crate) struct ServeEntry {
     pub cert: Option<Spanned<String>>,
     /// PEM file with the private key of `cert`.
     pub key: Option<Spanned<String>>,
+    /// Names that clients may send, and the models and routes they stand for. A name may have one `*` for any text, which
+    /// a `*` in the model's name repeats.
+    pub aliases: OrderedTable<Spanned<String>>,
     /// Client keys, by name; without any, all clients on this machine have access.
     pub keys: OrderedTable<ClientEntry>,
 }

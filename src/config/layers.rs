@@ -132,6 +132,7 @@ fn merge_serve(system: ServeEntry, user: ServeEntry) -> ServeEntry {
         cors: user.cors.or(system.cors),
         cert,
         key,
+        aliases: merge_tables(system.aliases, user.aliases),
         keys: merge_tables(system.keys, user.keys),
     }
 }

@@ -1,11 +1,15 @@
-//! Rules for names: letters of any script, digits, `.`, `_` and `-`, in Unicode's composed form (NFC).
+//! Rules for names, in Unicode's composed form (NFC).
 //!
-//! `/`, `,`, `:` and space are excluded because they separate names on the command line.
+//! Models, routes and sets have the names that clients and services use, such as `qwen2.5:7b` and `kimi/kimi-k3`: any
+//! visible characters but `,` and `=`, which separate names on the command line. Endpoints, presets and client keys have
+//! letters of any script, digits, `.`, `_` and `-`: the name of an endpoint ends at the first `/` of `endpoint/id`, and
+//! presets are files.
 
 use serde::{Deserialize, de::IgnoredAny};
 use unicode_normalization::UnicodeNormalization;
 
 use super::values::OrderedTable;
+use crate::model::sanitize::is_invisible;
 
 /// `name` in NFC, the form in which names are compared.
 #[must_use]
@@ -24,11 +28,38 @@ pub(crate) fn unique_name(name: &str, taken: &[String]) -> String {
 /// Maximum length of a new name, in characters, so that it fits into messages and tables.
 pub(super) const MAX_NAME_CHARS: usize = 64;
 
+/// What a name is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NameKind {
+    /// A model, a route or a set.
+    Model,
+    /// An endpoint, a preset or a client key.
+    Other,
+}
+
 /// Whether `name` is valid for a new entry. Stricter than for existing ones: it must not look like a flag or a folder.
 #[must_use]
-pub(crate) fn is_valid_new_name(name: &str) -> bool {
+pub(crate) fn is_valid_new_name(kind: NameKind, name: &str) -> bool {
     let plain = !name.starts_with('-') && !name.chars().all(|c| c == '.');
-    plain && first_invalid_char(name).is_none() && name.chars().count() <= MAX_NAME_CHARS
+    plain && name_problem(kind, name).is_none() && name.chars().count() <= MAX_NAME_CHARS
+}
+
+/// Why `name` is not allowed.
+pub(super) fn name_problem(kind: NameKind, name: &str) -> Option<String> {
+    let invalid = match kind {
+        NameKind::Model => normalize_name(name).chars().find(|&c| is_invalid_in_model_name(c)),
+        NameKind::Other => first_invalid_char(name),
+    };
+    match invalid {
+        _ if name.is_empty() => Some("a name cannot be empty".to_owned()),
+        Some(c) => Some(format!("a name cannot contain {c:?}")),
+        None if name.trim() != name => Some("a name cannot begin or end with a blank".to_owned()),
+        None => None,
+    }
+}
+
+fn is_invalid_in_model_name(c: char) -> bool {
+    matches!(c, ',' | '=') || is_invisible(c)
 }
 
 /// Whether an environment variable can have this name.
@@ -36,7 +67,7 @@ pub(super) fn is_variable_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '=')
 }
 
-/// The first character of `name` that is not allowed in names.
+/// The first character of `name` that only models, routes and sets may have.
 pub(super) fn first_invalid_char(name: &str) -> Option<char> {
     normalize_name(name).chars().find(|&c| !(c.is_alphanumeric() || matches!(c, '.' | '_' | '-')))
 }
@@ -154,12 +185,26 @@ mod tests {
     }
 
     #[test]
+    fn models_may_have_the_names_that_services_use() {
+        for name in ["qwen2.5:7b", "kimi/kimi-k3", "claude@20240620", "openai/*", "*", "@cf/meta/llama", "a b", "😀"]
+        {
+            assert_eq!(name_problem(NameKind::Model, name), None, "{name}");
+        }
+        for name in ["", " a", "a ", "a,b", "a=b", "a\nb", "a\u{1b}b", "a\u{202e}b", "a\u{200b}b"] {
+            assert!(name_problem(NameKind::Model, name).is_some(), "{name:?}");
+        }
+        assert!(name_problem(NameKind::Other, "a/b").is_some());
+    }
+
+    #[test]
     fn new_name_must_not_look_like_a_flag_or_folder() {
         let long = "x".repeat(MAX_NAME_CHARS + 1);
         for name in ["", ".", "..", "-x", "a/b", "../pwn", "a b", long.as_str()] {
-            assert!(!is_valid_new_name(name), "{name}");
+            assert!(!is_valid_new_name(NameKind::Other, name), "{name}");
         }
-        assert!(is_valid_new_name("通义-2.5_x") && is_valid_new_name("a.b"));
+        let is_valid = |name| is_valid_new_name(NameKind::Other, name);
+        assert!(is_valid("通义-2.5_x") && is_valid("a.b"));
+        assert!(is_valid_new_name(NameKind::Model, "kimi/k3") && !is_valid_new_name(NameKind::Model, "-k3"));
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct ServeConfig {
     pub cors: Vec<String>,
     /// The files of the certificates and the private key.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Names that clients may send.
+    pub aliases: Vec<Alias>,
     /// The clients; empty: all clients on this machine have access, without a key.
     pub clients: Vec<ClientConfig>,
 }
@@ -70,6 +72,7 @@ impl Default for ServeConfig {
             hosts: Vec::new(),
             cors: Vec::new(),
             tls: None,
+            aliases: Vec::new(),
             clients: Vec::new(),
         }
     }
@@ -83,4 +86,13 @@ pub(crate) fn is_listed(names: &[String], header: &str) -> bool {
 /// Whether `pattern`, which may end in `*`, matches the name of a header.
 pub(super) fn matches_name(pattern: &str, header: &str) -> bool {
     pattern.strip_suffix('*').map_or(pattern == header, |stem| header.starts_with(stem))
+}
+
+/// A name that clients may send (`[serve.aliases]`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Alias {
+    /// The name, with at most one `*` for any text.
+    pub pattern: String,
+    /// The model or route; a `*` in it stands for the text that the pattern's `*` has matched.
+    pub target: String,
 }

@@ -285,6 +285,9 @@ mod tests {
         ] {
             assert_eq!(name_from_upstream_id(upstream), name);
         }
-        assert!(crate::config::is_valid_new_name(&name_from_upstream_id(&"x".repeat(300))));
+        assert!(crate::config::is_valid_new_name(
+            crate::config::NameKind::Other,
+            &name_from_upstream_id(&"x".repeat(300))
+        ));
     }
 }

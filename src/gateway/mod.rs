@@ -27,6 +27,7 @@ use crate::{
     transport::keys::{KeyError, KeyRing},
 };
 
+mod aliases;
 mod auth;
 mod body_budget;
 mod connection;

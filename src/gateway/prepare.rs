@@ -3,6 +3,7 @@
 
 use super::{
     ConfigGeneration, Gateway,
+    aliases::resolve_alias,
     in_flight::InFlightRequest,
     rejection::Rejection,
     request_context::{RequestContext, ResponseOptions},
@@ -11,7 +12,7 @@ use super::{
     write_timeout::PendingWrite,
 };
 use crate::{
-    config::{ClientConfig, Config, ServeConfig, closest_name, is_listed_header, normalize_name},
+    config::{ClientConfig, Config, ServeConfig, closest_name, is_listed_header},
     engine::plan::{self, Call, PlanError},
     gateway::{auth, body_budget::BodyReservation},
     model::{ModelRequest, Operation},
@@ -105,12 +106,13 @@ pub(super) fn resolve_call(
         let hint = format!("names have at most {MAX_NAME_BYTES} bytes");
         return Err(Rejection::UnknownModel { model: name.to_owned(), hint });
     }
+    let (sent_name, name) = (name, &*resolve_alias(&current.config, name));
     let is_restricted = client.is_some_and(|client| client.models.is_some());
     // Checked before the lookup, so that the error does not reveal whether the name exists.
     if let Some(client) = client
-        && !auth::is_model_allowed(Some(client), &normalize_name(name))
+        && !auth::is_model_allowed(Some(client), name)
     {
-        return Err(Rejection::ModelNotAllowed { client: client.name.clone(), model: name.to_owned() });
+        return Err(Rejection::ModelNotAllowed { client: client.name.clone(), model: sent_name.to_owned() });
     }
     let call = plan::resolve_call(&current.config, Some(name), request, OnIncomplete::Error)
         .map_err(|error| plan_rejection(&current.config, name, &error, is_restricted))?;

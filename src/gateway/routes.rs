@@ -181,8 +181,8 @@ async fn model(
     };
     // A path that is not valid UTF-8 matches no name.
     let id = id.map(|Path(id)| normalize_name(&id)).unwrap_or_default();
-    let entry = (id.len() <= MAX_NAME_BYTES && auth::is_model_allowed(client.as_ref(), &id))
-        .then(|| status::model_entry(&current.config, current.created, &id))
+    let entry = (id.len() <= MAX_NAME_BYTES)
+        .then(|| status::model_entry(&current.config, current.created, client.as_ref(), &id))
         .flatten();
     if let Some(entry) = entry {
         return response::json_response(StatusCode::OK, &entry);

@@ -5,25 +5,31 @@ use serde_json::{Value, json};
 
 use super::{
     ConfigGeneration, Gateway,
+    aliases::resolve_alias,
     response::{self, Body},
 };
 use crate::gateway::auth;
 use crate::{
-    config::{ClientConfig, Config, Route},
+    config::{ClientConfig, Config, Route, normalize_name},
     engine::plan::Call,
     model::{ChatRequest, ModelRequest, target::Target},
     protocol::openai::server::{self, ListedModel},
 };
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 /// `owned_by` of routes in model lists.
 const ROUTE_OWNER: &str = "mmchat";
 
-/// Model list in OpenAI's format, with the models and routes that a client may use. `created`: the Unix time of the config.
+/// Model list in OpenAI's format, with the models, routes and aliases without `*` that a client may use. `created`: the
+/// Unix time of the config.
 pub(super) fn model_list(config: &Config, created: i64, client: Option<&ClientConfig>) -> Value {
-    let routes = config.routes.iter().map(|route| listed_route(route, created));
-    let models = config.models.iter().map(|model| listed_model(&model.id.0, model, created));
-    server::model_list(routes.chain(models).filter(|entry| auth::is_model_allowed(client, entry.id)))
+    let routes = config.routes.iter().map(|route| route.name.as_str());
+    let models = config.models.iter().map(|model| model.id.0.as_str());
+    let aliases = config.serve.aliases.iter().map(|alias| alias.pattern.as_str()).filter(|name| !name.contains('*'));
+    let names: BTreeSet<&str> = routes.clone().chain(models.clone()).collect();
+    let aliases = aliases.filter(|name| !names.contains(name));
+    let entries = routes.chain(models).chain(aliases);
+    server::model_list(entries.filter_map(|name| model_entry(config, created, client, name)))
 }
 
 /// A route has the smallest context window of its models: each of them may answer.
@@ -37,13 +43,17 @@ fn listed_model<'m>(id: &'m str, target: &'m Target, created: i64) -> ListedMode
     ListedModel { id, owner: &target.endpoint.name, context_window: target.context_window, created }
 }
 
-/// One entry of the model list; `None` if the name is unknown.
-pub(super) fn model_entry(config: &Config, created: i64, id: &str) -> Option<Value> {
-    let id = crate::config::normalize_name(id);
-    if let Some(route) = config.route(&id) {
-        return Some(server::model_entry(&listed_route(route, created)));
+/// One entry of the model list; `None` if the name is unknown or the client may not use it.
+pub(super) fn model_entry(config: &Config, created: i64, client: Option<&ClientConfig>, id: &str) -> Option<Value> {
+    let id = normalize_name(id);
+    let name = resolve_alias(config, &id);
+    if !auth::is_model_allowed(client, &name) {
+        return None;
     }
-    let target = config.model(&id).cloned().or_else(|| config.direct_model(&id))?;
+    if let Some(route) = config.route(&name) {
+        return Some(server::model_entry(&ListedModel { id: &id, ..listed_route(route, created) }));
+    }
+    let target = config.model(&name).cloned().or_else(|| config.direct_model(&name))?;
     Some(server::model_entry(&listed_model(&id, &target, created)))
 }
 

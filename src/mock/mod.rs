@@ -133,7 +133,7 @@ async fn models(State(state): State<ServerState>, headers: HeaderMap) -> Respons
     }
     let listed = |name| server::ListedModel { id: name, owner: "mmchat-mock", context_window: None, created: 0 };
     let models = state.config.models.iter().map(|(name, _)| listed(name));
-    json_response(StatusCode::OK, &server::model_list(models))
+    json_response(StatusCode::OK, &server::model_list(models.map(|model| server::model_entry(&model))))
 }
 
 async fn chat(State(state): State<ServerState>, headers: HeaderMap, body: Body) -> Response<Body> {

@@ -14,7 +14,7 @@ use super::{
     text::{TokenGenerator, request_seed},
 };
 use crate::{
-    model::{Answer, DeltaKind, ErrorClass, FinishReason, Usage, estimate},
+    model::{Answer, DeltaKind, ErrorClass, FinishReason, Usage},
     protocol::openai::server::{self, ChunkWriter, ParsedRequest},
 };
 
@@ -27,7 +27,7 @@ pub(super) async fn respond(script: &Script, request: &ParsedRequest, body: &[u8
     {
         return response;
     }
-    let plan = AnswerPlan::new(script, request, request_seed(server_seed, &request.model, &request.prompt()));
+    let plan = AnswerPlan::new(script, request, request_seed(server_seed, &request.model, &server::prompt_text(body)));
     if request.request.is_streaming() {
         let mut response = mock_response(StatusCode::OK, "text/event-stream", Body::from_stream(plan.into_stream()));
         if script.fault == Some(Fault::FalseDone) {
@@ -125,7 +125,7 @@ impl AnswerPlan {
         text.truncate(limit);
         let reasoning: Vec<String> = TokenGenerator::new(!seed, script.reasoning).collect();
         let usage = Usage {
-            input: Some(estimate::tokens(&request.prompt()).max(1)),
+            input: Some(request.request.estimated_tokens().max(1)),
             output: Some((text.len() + reasoning.len()) as u64),
             cached: None,
             reasoning: (script.reasoning > 0).then_some(reasoning.len() as u64),

@@ -19,7 +19,7 @@ pub enum Image {
 }
 
 /// Token estimate for an image of ordinary size; the real number depends on the model and the resolution.
-pub(super) const ESTIMATED_TOKENS: u64 = 800;
+pub(crate) const ESTIMATED_TOKENS: u64 = 800;
 
 /// Detects the media type from the first bytes of a file: PNG, JPEG, WebP or GIF.
 #[must_use]

@@ -24,5 +24,5 @@ pub use error_class::ErrorClass;
 pub use image::Image;
 pub use request::{
     ChatRequest, MAX_TOKENS_FIELDS, Message, ModelRequest, OpaqueRequest, Operation, ParamWorkaround, Params, Part,
-    ProtocolId, RawRequest, Role, SystemRole,
+    ProtocolId, RawRequest, RequestSummary, Role, SystemRole,
 };

@@ -132,8 +132,10 @@ impl ModelRequest {
     #[must_use]
     pub fn is_unsafe_to_repeat(&self) -> bool {
         match self {
-            Self::Chat(chat) => chat.params.is_unsafe_to_repeat(),
-            Self::Opaque(opaque) => opaque.operation == Operation::Images,
+            Self::Chat(chat) => {
+                chat.summary().map_or_else(|| chat.params.is_unsafe_to_repeat(), |summary| summary.is_unsafe_to_repeat)
+            }
+            Self::Opaque(opaque) => opaque.raw_request.summary.is_unsafe_to_repeat,
         }
     }
 
@@ -146,7 +148,9 @@ impl ModelRequest {
     /// Whether the request needs a model with tool calling.
     #[must_use]
     pub fn has_tools(&self) -> bool {
-        self.as_chat().and_then(|chat| chat.params.extra.get("tools")).is_some_and(|tools| !tools.is_null())
+        let Some(chat) = self.as_chat() else { return false };
+        let has_tools = || chat.params.extra.get("tools").is_some_and(|tools| !tools.is_null());
+        chat.summary().map_or_else(has_tools, |summary| summary.has_tools)
     }
 
     /// Maximum number of answer tokens, if the request sets it.
@@ -177,8 +181,11 @@ impl ModelRequest {
     pub fn affinity_key(&self) -> String {
         let chat = match self {
             Self::Chat(chat) => chat,
-            Self::Opaque(opaque) => return opaque.affinity_prefix(),
+            Self::Opaque(opaque) => return opaque.raw_request.summary.affinity_key.clone(),
         };
+        if let Some(summary) = chat.summary() {
+            return summary.affinity_key.clone();
+        }
         let key = ["prompt_cache_key", "user"].into_iter().find_map(|name| chat.params.extra.get(name)?.as_str());
         if let Some(key) = key {
             return key.to_owned();
@@ -193,19 +200,10 @@ impl ModelRequest {
     }
 }
 
-impl OpaqueRequest {
-    /// The first bytes of the body, which related requests usually share.
-    fn affinity_prefix(&self) -> String {
-        const PREFIX_LEN: usize = 256;
-        let body = &self.raw_request.body;
-        String::from_utf8_lossy(&body[..body.len().min(PREFIX_LEN)]).into_owned()
-    }
-}
-
 /// Messages of a conversation and the parameters for generating the next one.
 #[derive(Clone, Debug, Default)]
 pub struct ChatRequest {
-    /// Messages, oldest first.
+    /// Messages, oldest first; empty if there is a `raw_request`.
     pub messages: Vec<Message>,
     /// Parameters of this request; they override those of the model.
     pub params: Params,
@@ -230,9 +228,17 @@ impl ChatRequest {
         changed.unwrap_or(self.stream)
     }
 
+    /// The summary of the body that a client sent.
+    fn summary(&self) -> Option<&RequestSummary> {
+        self.raw_request.as_ref().map(|raw_request| &raw_request.summary)
+    }
+
     /// Estimated number of tokens of the messages.
     #[must_use]
     pub fn estimated_tokens(&self) -> u64 {
+        if let Some(summary) = self.summary() {
+            return summary.estimated_tokens;
+        }
         let parts = self.messages.iter().flat_map(|message| &message.parts);
         parts
             .map(|part| match part {
@@ -245,6 +251,9 @@ impl ChatRequest {
     /// Whether a message contains an image.
     #[must_use]
     pub fn has_images(&self) -> bool {
+        if let Some(summary) = self.summary() {
+            return summary.has_images;
+        }
         self.messages.iter().flat_map(|message| &message.parts).any(|part| matches!(part, Part::Image(_)))
     }
 }
@@ -256,6 +265,23 @@ pub struct RawRequest {
     pub protocol: ProtocolId,
     /// Unmodified bytes.
     pub body: Bytes,
+    /// What routing needs to know of the body, which is not kept in parsed form.
+    pub summary: RequestSummary,
+}
+
+/// What routing needs to know of the body of a client.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RequestSummary {
+    /// Estimated number of prompt tokens.
+    pub estimated_tokens: u64,
+    /// Whether a message contains an image.
+    pub has_images: bool,
+    /// Whether the request has tools.
+    pub has_tools: bool,
+    /// Whether processing it twice has an effect beyond the cost of an answer.
+    pub is_unsafe_to_repeat: bool,
+    /// What related requests have in common.
+    pub affinity_key: String,
 }
 
 /// Author of a message.

@@ -111,6 +111,16 @@ pub fn truncate_chars(text: &str, max_chars: usize) -> String {
     }
 }
 
+/// Characters that a name cannot have because nobody sees them: control characters, line and paragraph separators,
+/// characters that reorder text and those without a width.
+pub(crate) fn is_invisible(c: char) -> bool {
+    let has_no_width = matches!(
+        c,
+        '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{2060}'..='\u{206f}' | '\u{feff}'
+    );
+    has_no_width || c == '\n' || c == '\t' || is_control(c)
+}
+
 /// Control characters and invisible characters that reorder text (bidirectional overrides and isolates).
 fn is_control(c: char) -> bool {
     (c.is_control() && c != '\n' && c != '\t') || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

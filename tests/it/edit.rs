@@ -70,7 +70,7 @@ fn invalid_edit_leaves_the_config_unchanged() {
         env.run(arguments).expect_exit(2).expect_stderr(&[words]);
     }
     for arguments in [
-        &["model", "add", "a b", "-e", "e", "-m", "1"][..],
+        &["model", "add", "a,b", "-e", "e", "-m", "1"][..],
         &["model", "add", "-e", "e", "-m", "1", "--", "-x"],
         &["model", "rename", "a", ".."],
         &["endpoint", "add", "../../pwn", "--url", "http://h/v1"],

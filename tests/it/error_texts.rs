@@ -694,7 +694,12 @@ const PROBLEMS: &[(&str, &str, &str)] = &[
     ("negative price", IN_MODEL, "price = { input = -1.0, output = 1.0 }\n"),
     ("unknown currency", IN_MODEL, "price = { input = 1.0, output = 1.0, currency = \"dollar\" }\n"),
     ("name of a model and a route", IN_MODEL, "[routes.fast]\nmodels = [\"openai/x\"]\n"),
-    ("invalid name", IN_ENDPOINT, "[models.\"a/b\"]\nendpoint = \"openai\"\nmodel = \"x\"\n"),
+    ("invalid name", IN_ENDPOINT, "[models.\"a,b\"]\nendpoint = \"openai\"\nmodel = \"x\"\n"),
+    (
+        "model with the name of an endpoint's model",
+        IN_ENDPOINT,
+        "[models.\"openai/b\"]\nendpoint = \"openai\"\nmodel = \"x\"\n",
+    ),
     ("empty name", IN_ENDPOINT, "[routes.\"\"]\nmodels = [\"openai/x\"]\n"),
     ("route without models", "", "[routes.chat]\nmodels = []\n"),
     ("route of an unknown model", IN_MODEL, "[routes.chat]\nmodels = [\"fats\"]\n"),

@@ -199,7 +199,7 @@ fn add(args: &AddArgs, context: &Context) -> Result<(), CliError> {
 /// The endpoint described by the flags.
 fn endpoint_from_args(args: &AddArgs, name: &str, context: &Context) -> Result<TemplateEndpoint, CliError> {
     // Checked first, so that an invalid name is reported before a key is read.
-    config_input::validate_name(name)?;
+    config_input::validate_name(crate::config::NameKind::Other, name)?;
     let key = match args {
         _ if args.key_stdin => Some(TemplateKey::Typed(read_key_from_stdin()?)),
         AddArgs { key_env: Some(variable), .. } => Some(config_input::key_from_variable(variable)?),

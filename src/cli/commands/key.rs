@@ -106,7 +106,7 @@ pub(crate) fn run(args: &KeyArgs, context: &Context) -> Result<Exit, CliError> {
 }
 
 fn set(args: &SetArgs, context: &Context) -> Result<(), CliError> {
-    let name = config_input::validate_name(&args.name)?;
+    let name = config_input::validate_name(crate::config::NameKind::Other, &args.name)?;
     let config = ConfigTransaction::begin(context)?.config()?;
     let endpoint_name = match &args.endpoint {
         Some(endpoint) => Some(find_endpoint(&config, endpoint)?.name.clone()),
@@ -302,7 +302,7 @@ fn unused_key_files(config: &Config, path: Option<&Path>) -> Vec<PathBuf> {
 }
 
 fn remove(args: &RemoveArgs, context: &Context) -> Result<(), CliError> {
-    let name = config_input::validate_name(&args.name)?;
+    let name = config_input::validate_name(crate::config::NameKind::Other, &args.name)?;
     let reference = key_ref(&name, args.keyring);
     let transaction = ConfigTransaction::begin(context)?;
     let file = transaction.path().with_file_name(&reference.1);

@@ -11,11 +11,12 @@ use crate::cli::{
         config_transaction::ConfigTransaction,
         context::{preset_file_names, preset_folder, read_text_file},
         exit::Exit,
+        shell_word::shell_word,
         terminal_guard::TerminalGuard,
     },
 };
 use crate::{
-    config::{Flags, Preset, direct_target, edit::NewModel, normalize_name, parse_duration},
+    config::{Flags, NameKind, Preset, direct_target, edit::NewModel, normalize_name, parse_duration},
     engine::plan,
     term::{output::write_stderr, prompt::can_prompt},
 };
@@ -128,7 +129,7 @@ pub(crate) fn run(args: &ModelArgs, context: &Context) -> Result<Exit, CliError>
             format!("removed \"{}\"{with}", args.name)
         }
         ModelCommand::Rename { from, to } => {
-            let to = &validate_name(to)?;
+            let to = &validate_name(NameKind::Model, to)?;
             ConfigTransaction::begin(context)?.edit(|editor| editor.rename_model(from, to))?;
             warn_about_presets(from, context)?;
             format!("renamed \"{from}\" to \"{to}\"")
@@ -164,7 +165,7 @@ fn warn_about_presets(model: &str, context: &Context) -> Result<(), CliError> {
 fn add(args: &AddArgs, context: &Context) -> Result<String, CliError> {
     let new = match (&args.name, &args.endpoint, &args.model) {
         (Some(name), Some(endpoint), Some(model)) => NewModel {
-            name: validate_name(name)?,
+            name: validate_name(NameKind::Model, name)?,
             endpoint: endpoint.clone(),
             upstream: model.clone(),
             ..NewModel::default()
@@ -184,7 +185,10 @@ fn add(args: &AddArgs, context: &Context) -> Result<String, CliError> {
     transaction.edit(|editor| editor.add_model(&new))?;
     Ok(format!(
         "added \"{}\": {}/{}\n  try it: mmchat ask -m {} \"hello\"",
-        new.name, new.endpoint, new.upstream, new.name
+        new.name,
+        new.endpoint,
+        new.upstream,
+        shell_word(&new.name)
     ))
 }
 

@@ -115,7 +115,7 @@ fn show(name: &str, context: &Context) -> Result<Exit, CliError> {
 /// Opens the file of the preset in the editor and validates it afterwards. The file is kept even if it is invalid.
 fn edit(name: &str, context: &Context) -> Result<Exit, CliError> {
     let (config, settings) = context.config(context.settings(Flags::default())?)?;
-    let name = validate_name(name)?;
+    let name = validate_name(crate::config::NameKind::Other, name)?;
     let in_config = config.preset(&name).and_then(|_| {
         let layers = Context::layers(&context.environment, &settings).ok()?;
         layers.file_of_preset(&name).map(Path::to_owned)

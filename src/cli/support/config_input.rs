@@ -5,7 +5,7 @@
 use crate::cli::CliError;
 use crate::{
     config::{
-        is_valid_new_name, normalize_name, parse_base_url,
+        NameKind, is_valid_new_name, normalize_name, parse_base_url,
         template::{TemplateEndpoint, TemplateKey},
         vendors,
     },
@@ -17,13 +17,20 @@ use crate::{
 const NAME_RULES: &str =
     "use at most 64 letters of any script, digits, \".\", \"_\" and \"-\", and do not begin with \"-\"";
 
+/// The rules for names of models, routes and sets.
+const MODEL_NAME_RULES: &str = "use at most 64 visible characters without \",\" and \"=\", and do not begin with \"-\"";
+
 /// Checks a name for a new entry and returns it in composed form (Unicode NFC).
-pub(crate) fn validate_name(name: &str) -> Result<String, CliError> {
+pub(crate) fn validate_name(kind: NameKind, name: &str) -> Result<String, CliError> {
     let name = normalize_name(name);
-    if is_valid_new_name(&name) {
+    if is_valid_new_name(kind, &name) {
         return Ok(name);
     }
-    Err(CliError::usage(format!("invalid name \"{}\"", truncate_to_width(&one_line(&name), 40)), NAME_RULES))
+    let rules = match kind {
+        NameKind::Model => MODEL_NAME_RULES,
+        NameKind::Other => NAME_RULES,
+    };
+    Err(CliError::usage(format!("invalid name \"{}\"", truncate_to_width(&one_line(&name), 40)), rules))
 }
 
 /// Checks a base URL for the config.
@@ -62,7 +69,7 @@ pub(crate) fn build_endpoint(
     key: Option<TemplateKey>,
     environment: &Environment,
 ) -> Result<TemplateEndpoint, CliError> {
-    let name = validate_name(name)?;
+    let name = validate_name(NameKind::Other, name)?;
     let vendor = vendors::by_name(&name);
     let address = match (url, vendor) {
         (Some(url), _) => validate_base_url(url).map_err(|reason| {

@@ -11,5 +11,6 @@ pub(crate) mod list_format;
 pub(crate) mod prompt;
 pub(crate) mod recording;
 pub(crate) mod request;
+pub(crate) mod shell_word;
 pub(crate) mod terminal_guard;
 pub(crate) mod turn_ref;

@@ -28,6 +28,12 @@ impl ConfigEditor {
         if let Some(client) = clients.into_iter().next() {
             return Err(EditError::OnlyModel { client });
         }
+        let aliases = entries(aliases(&self.document));
+        let aliases = aliases.filter(|(_, target)| target.as_value().is_some_and(is_removed));
+        for alias in aliases.map(|(key, _)| key.to_owned()).collect::<Vec<_>>() {
+            self.remove_entry(&["serve", "aliases"], &alias);
+            removed.push(format!("alias \"{alias}\""));
+        }
         let limits = entries(spend_models(&self.document)).map(|(name, _)| name.to_owned());
         for name in limits.filter(|name| matches(&normalize_name(name))).collect::<Vec<_>>() {
             self.remove_entry(&["spend", "models"], &name);
@@ -66,6 +72,8 @@ impl ConfigEditor {
         users.extend(presets.map(|(key, _)| describe("preset", key)));
         let clients = entries(client_keys(&self.document)).filter(|(_, client)| list_matches(client.get("models")));
         users.extend(clients.map(|(key, _)| format!("[serve.keys.{key}]")));
+        let aliases = entries(aliases(&self.document)).filter(|(_, target)| value_matches(Some(target)));
+        users.extend(aliases.map(|(key, _)| describe("alias", key)));
         let limits = entries(spend_models(&self.document)).filter(|(key, _)| matches(&normalize_name(key)));
         users.extend(limits.map(|(key, _)| format!("[spend.models.{key}]")));
         users
@@ -84,6 +92,11 @@ impl ConfigEditor {
         for (_, client) in entries_mut(client_keys_mut(&mut self.document)) {
             if let Some(models) = client.get_mut("models").and_then(Item::as_array_mut) {
                 models.iter_mut().for_each(&mut *f);
+            }
+        }
+        for (_, target) in entries_mut(aliases_mut(&mut self.document)) {
+            if let Some(value) = target.as_value_mut() {
+                f(value);
             }
         }
         for (_, set) in entries_mut(self.document.get_mut("sets")) {
@@ -105,6 +118,14 @@ fn client_keys(document: &DocumentMut) -> Option<&Item> {
 
 fn client_keys_mut(document: &mut DocumentMut) -> Option<&mut Item> {
     document.get_mut("serve")?.get_mut("keys")
+}
+
+fn aliases(document: &DocumentMut) -> Option<&Item> {
+    document.get("serve")?.get("aliases")
+}
+
+fn aliases_mut(document: &mut DocumentMut) -> Option<&mut Item> {
+    document.get_mut("serve")?.get_mut("aliases")
 }
 
 fn spend_models(document: &DocumentMut) -> Option<&Item> {

@@ -24,7 +24,7 @@ pub(crate) use endpoint::resolve_config_path;
 use super::{
     Config, ConfigError, Preset, Problem, Set,
     file::ConfigFile,
-    names::{first_invalid_char, normalize_name},
+    names::{NameKind, name_problem, normalize_name},
     parse::MAX_ERRORS,
     preset,
     source::SourceMap,
@@ -195,15 +195,30 @@ impl Resolver {
         let endpoints: Vec<_> = keys(&file.endpoints).collect();
         let presets: Vec<_> = keys(&file.presets).collect();
         let clients: Vec<_> = keys(&file.serve.keys).collect();
-        let others = endpoints.iter().chain(&presets).chain(&clients);
-        for name in shared_namespace.iter().flat_map(|(_, names)| names).chain(others) {
-            let message = match first_invalid_char(&name.value) {
-                _ if name.value.is_empty() => "a name cannot be empty".to_owned(),
-                Some(c) => format!("a name cannot contain {c:?}"),
-                None => continue,
-            };
-            self.add_problem(message, &name.span).help =
-                Some("use letters of any script, digits, `.`, `_` and `-`".into());
+        let others = endpoints.iter().chain(&presets).chain(&clients).map(|name| (NameKind::Other, *name));
+        let models = shared_namespace.iter().flat_map(|(_, names)| names).map(|name| (NameKind::Model, *name));
+        for (kind, name) in models.chain(others).collect::<Vec<_>>() {
+            let Some(message) = name_problem(kind, &name.value) else { continue };
+            self.add_problem(message, &name.span).help = Some(match kind {
+                NameKind::Model => "use visible characters without `,` and `=`".into(),
+                NameKind::Other => "use letters of any script, digits, `.`, `_` and `-`".into(),
+            });
+        }
+        for (kind, names) in &shared_namespace {
+            for name in names {
+                self.warn_of_ambiguous_name(kind, &name.value, &endpoints);
+            }
+        }
+    }
+
+    /// Warns of a name that could also mean a model of an endpoint.
+    fn warn_of_ambiguous_name(&mut self, kind: &str, name: &str, endpoints: &[&Spanned<String>]) {
+        let name = normalize_name(name);
+        let endpoint = name.split_once('/').map(|(endpoint, _)| endpoint);
+        if endpoint.is_some_and(|endpoint| endpoints.iter().any(|known| normalize_name(&known.value) == endpoint)) {
+            let endpoint = endpoint.unwrap_or_default();
+            let warning = format!("\"{name}\" is the {kind}, and not a model of endpoint \"{endpoint}\"");
+            self.config.warnings.push(warning);
         }
     }
 

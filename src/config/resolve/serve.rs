@@ -2,7 +2,7 @@
 
 use super::Resolver;
 use crate::config::{
-    ClientConfig, ServeConfig,
+    Alias, ClientConfig, ServeConfig,
     error::Problem,
     file::{ClientEntry, ServeEntry},
     names::normalize_name,
@@ -43,6 +43,7 @@ impl Resolver {
             hosts: entry.hosts.iter().flatten().map(|host| self.check_host(host)).collect(),
             cors: entry.cors.iter().flatten().filter_map(|origin| self.check_origin(origin)).collect(),
             tls: self.resolve_tls(entry),
+            aliases: entry.aliases.0.iter().map(|(name, target)| self.alias(name, target)).collect(),
             clients: entry.keys.0.iter().filter_map(|(name, entry)| self.resolve_client(name, entry)).collect(),
         };
         self.config.serve = serve;
@@ -87,6 +88,21 @@ impl Resolver {
                 None
             }
         }
+    }
+
+    fn alias(&mut self, name: &Spanned<String>, target: &Spanned<String>) -> Alias {
+        let pattern = normalize_name(&name.value);
+        if pattern.matches('*').count() > 1 {
+            self.add_problem(format!("alias \"{pattern}\" has more than one `*`"), &name.span).help =
+                Some("use one `*`, at the start or the end".into());
+        }
+        // What a `*` stands for is known only with a request.
+        let target = if target.value.contains('*') {
+            normalize_name(&target.value)
+        } else {
+            self.check_model_or_route(target, "[serve.aliases]")
+        };
+        Alias { pattern, target }
     }
 
     /// Checks the names of headers that are passed on.

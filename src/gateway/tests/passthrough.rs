@@ -165,6 +165,28 @@ async fn models_and_routes_are_listed_and_can_be_queried_one_by_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn aliases_are_listed_and_limited_by_what_they_stand_for() {
+    let aliases = "\n[serve.aliases]\ngpt-4o = \"chat\"\n\"one-*\" = \"one\"\n\"vendor/*\" = \"b/*\"\n";
+    let answer = || chunks(&[HELLO, STOP, DONE]);
+    let fixture = TestGateway::new(&format!("{KEYS}{aliases}"), [answer()]).await;
+    let request = |name: &'static str, key: &'static str| {
+        let authorization = format!("Bearer {key}");
+        let fixture = &fixture;
+        async move { fixture.post("/v1/chat/completions", &[("authorization", &authorization)], chat(name, true)).await }
+    };
+    assert_eq!(request("gpt-4o", "sk-of-the-team").await.status(), StatusCode::OK);
+    assert_eq!(request("one-more", "sk-of-the-team").await.status(), StatusCode::FORBIDDEN);
+
+    let open = TestGateway::new(aliases, [answer()]).await;
+    assert_eq!(open.chat("vendor/m:1", true).await.status(), StatusCode::OK);
+    let sent: Value = serde_json::from_slice(open.upstream_requests()[0].body()).expect("valid JSON");
+    assert_eq!(sent["model"], "m:1");
+    let list: Value = serde_json::from_str(&open.get("/v1/models").await.1).expect("valid JSON");
+    assert_eq!(list["data"][4]["id"], "gpt-4o");
+    assert_eq!(open.get("/v1/models/one-more").await.0, StatusCode::OK);
+}
+
+#[tokio::test(start_paused = true)]
 async fn opaque_requests_are_routed_by_model() {
     let vectors = "{\"data\":[{\"embedding\":\"AACAPw==\"}],\"usage\":{\"prompt_tokens\":3,\"total_tokens\":3}}";
     for path in ["/v1/embeddings", "/v1/rerank", "/v1/images/generations"] {

@@ -3,21 +3,28 @@
 //! Field order, nulls, large numbers and unknown fields of the client's body are preserved. Nested values are not
 //! parsed.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
-    de::{MapAccess, Visitor},
+    de::{Error, MapAccess, Visitor},
     ser::SerializeMap,
 };
 use serde_json::value::RawValue;
 
+use super::lenient::LenientString;
+
+/// Maximum number of fields: each takes several times the memory of its text.
+const MAX_FIELDS: usize = 1000;
+
 /// A JSON object whose values keep their original text.
 #[derive(Debug, Default)]
-pub(crate) struct RawObject(Vec<(String, Box<RawValue>)>);
+pub(crate) struct RawObject<'a>(Vec<(Cow<'a, str>, Cow<'a, RawValue>)>);
 
-impl RawObject {
-    pub(crate) fn parse(body: &[u8]) -> Result<Self, serde_json::Error> {
+impl<'a> RawObject<'a> {
+    /// # Errors
+    /// When `body` is not an object, or has more than 1000 fields.
+    pub(crate) fn parse(body: &'a [u8]) -> Result<Self, serde_json::Error> {
         serde_json::from_slice(body)
     }
 
@@ -29,21 +36,21 @@ impl RawObject {
     pub(crate) fn set(&mut self, name: &str, value: &impl Serialize) -> Result<(), serde_json::Error> {
         let value = serde_json::value::to_raw_value(value)?;
         match self.0.iter_mut().find(|(key, _)| key == name) {
-            Some((_, old)) => *old = value,
-            None => self.0.push((name.to_owned(), value)),
+            Some((_, old)) => *old = Cow::Owned(value),
+            None => self.0.push((Cow::Owned(name.to_owned()), Cow::Owned(value))),
         }
         Ok(())
     }
 
     /// The field names.
     pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().map(|(key, _)| key.as_str())
+        self.0.iter().map(|(key, _)| &**key)
     }
 
     pub(crate) fn rename(&mut self, from: &str, to: &str) {
         for (key, _) in &mut self.0 {
             if key == from {
-                to.clone_into(key);
+                *key = Cow::Owned(to.to_owned());
             }
         }
     }
@@ -61,28 +68,31 @@ impl RawObject {
 struct ObjectVisitor;
 
 impl<'de> Visitor<'de> for ObjectVisitor {
-    type Value = RawObject;
+    type Value = RawObject<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON object")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawObject, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<RawObject<'de>, A::Error> {
         let mut fields = Vec::new();
-        while let Some(field) = map.next_entry()? {
-            fields.push(field);
+        while let Some((name, value)) = map.next_entry::<LenientString<'de>, &'de RawValue>()? {
+            if fields.len() == MAX_FIELDS {
+                return Err(A::Error::custom(format!("an object with more than {MAX_FIELDS} fields")));
+            }
+            fields.push((name.0.unwrap_or_default(), Cow::Borrowed(value)));
         }
         Ok(RawObject(fields))
     }
 }
 
-impl<'de> Deserialize<'de> for RawObject {
+impl<'de: 'a, 'a> Deserialize<'de> for RawObject<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_map(ObjectVisitor)
     }
 }
 
-impl Serialize for RawObject {
+impl Serialize for RawObject<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(self.0.len()))?;
         for (key, value) in &self.0 {

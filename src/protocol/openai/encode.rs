@@ -33,7 +33,7 @@ pub(super) fn encode_chat(target: &Target, chat: &ChatRequest) -> Result<Bytes, 
 }
 
 fn apply_workarounds(
-    object: &mut RawObject,
+    object: &mut RawObject<'_>,
     workarounds: &[ParamWorkaround],
     target: &Target,
 ) -> Result<(), serde_json::Error> {
@@ -58,7 +58,7 @@ fn apply_workarounds(
     Ok(())
 }
 
-fn fields_from_chat(target: &Target, chat: &ChatRequest) -> Result<RawObject, serde_json::Error> {
+fn fields_from_chat(target: &Target, chat: &ChatRequest) -> Result<RawObject<'static>, serde_json::Error> {
     let mut object = RawObject::default();
     object.set("model", &target.upstream_id)?;
     object.set("messages", &chat.messages.iter().map(encode_message).collect::<Vec<_>>())?;
@@ -87,7 +87,7 @@ fn fields_from_chat(target: &Target, chat: &ChatRequest) -> Result<RawObject, se
 }
 
 /// The token limit of a request: its field name (`max_tokens` if absent) and the smallest value that is set.
-pub(super) fn token_limit(object: &RawObject) -> (&'static str, Option<u64>) {
+pub(super) fn token_limit(object: &RawObject<'_>) -> (&'static str, Option<u64>) {
     let limit = |name: &str| object.get(name)?.get().parse().ok();
     let name = if object.get(MAX_TOKENS_FIELDS[1]).is_some() { MAX_TOKENS_FIELDS[1] } else { MAX_TOKENS_FIELDS[0] };
     (name, MAX_TOKENS_FIELDS.into_iter().filter_map(limit).min())
@@ -95,7 +95,7 @@ pub(super) fn token_limit(object: &RawObject) -> (&'static str, Option<u64>) {
 
 /// Limits the answer to `max_tokens` and, when no other limit is set, to the rest of the model's context window.
 fn limit_answer_tokens(
-    object: &mut RawObject,
+    object: &mut RawObject<'_>,
     target: &Target,
     chat: &ChatRequest,
     max_tokens: u64,
@@ -109,7 +109,11 @@ fn limit_answer_tokens(
     object.set(name, &limit)
 }
 
-fn passthrough_fields(target: &Target, chat: &ChatRequest, body: &[u8]) -> Result<RawObject, serde_json::Error> {
+fn passthrough_fields<'b>(
+    target: &Target,
+    chat: &ChatRequest,
+    body: &'b [u8],
+) -> Result<RawObject<'b>, serde_json::Error> {
     let mut object = RawObject::parse(body)?;
     object.remove_case_variants("model");
     object.set("model", &target.upstream_id)?;
@@ -126,7 +130,7 @@ fn passthrough_fields(target: &Target, chat: &ChatRequest, body: &[u8]) -> Resul
 }
 
 /// Requests a usage report at the end of the stream, unless the client sets `include_usage`.
-fn request_usage(object: &mut RawObject) -> Result<(), serde_json::Error> {
+fn request_usage(object: &mut RawObject<'_>) -> Result<(), serde_json::Error> {
     const USAGE: &str = "include_usage";
     let client_options =
         object.get(STREAM_OPTIONS).map(serde_json::value::RawValue::get).filter(|options| *options != "null");
@@ -139,6 +143,7 @@ fn request_usage(object: &mut RawObject) -> Result<(), serde_json::Error> {
         },
     };
     options.set(USAGE, &true)?;
+    let options = serde_json::value::to_raw_value(&options)?;
     object.set(STREAM_OPTIONS, &options)
 }
 
@@ -212,7 +217,7 @@ fn encode_part(part: &Part) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{RawRequest, target::testing::target};
+    use crate::model::{RawRequest, RequestSummary, target::testing::target};
 
     fn sent(target: &Target, chat: &ChatRequest) -> Value {
         serde_json::from_slice(&encode_chat(target, chat).expect("valid request")).expect("valid JSON")
@@ -274,7 +279,11 @@ mod tests {
         let body =
             br#"{"model":"route","logit_bias":{"50256":-100},"n":null,"big":12345678901234567890123,"messages":[]}"#;
         let chat = ChatRequest {
-            raw_request: Some(RawRequest { protocol: ID, body: Bytes::from_static(body) }),
+            raw_request: Some(RawRequest {
+                protocol: ID,
+                body: Bytes::from_static(body),
+                summary: RequestSummary::default(),
+            }),
             ..ChatRequest::default()
         };
         let encoded = super::encode_chat(&target("a"), &chat).expect("valid request");

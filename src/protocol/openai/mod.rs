@@ -27,6 +27,7 @@ mod opaque;
 mod output_seen;
 mod prompt_count;
 mod refusal;
+mod request_summary;
 pub mod reshape;
 pub mod server;
 mod system_role;

@@ -4,16 +4,25 @@ use bytes::{BufMut, Bytes, BytesMut};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::prompt_count::PromptCount;
+use super::{
+    prompt_count::PromptCount,
+    request_summary::{IsSet, Messages, Modalities, PromptText, Tools, affinity_start},
+};
 use crate::model::{
-    Answer, ChatRequest, DeltaKind, ErrorClass, FinishReason, Image, MAX_TOKENS_FIELDS, Message, ModelRequest,
-    OpaqueRequest, Operation, Params, Part, RawRequest, Role, ToolCall, Usage,
+    Answer, ChatRequest, DeltaKind, ErrorClass, FinishReason, MAX_TOKENS_FIELDS, ModelRequest, OpaqueRequest,
+    Operation, Params, RawRequest, RequestSummary, ToolCall, Usage,
 };
 use crate::protocol::{
     error::truncate_message,
-    framing::lenient::{LenientList, LenientNumber, LenientObject, LenientString},
+    framing::{
+        lenient::{LenientNumber, LenientObject, LenientString},
+        value_reader::Read,
+    },
     openai,
 };
+
+/// Bytes of the body of a pass-through request that related requests usually share.
+const OPAQUE_AFFINITY_BYTES: usize = 256;
 
 /// A parsed request.
 #[derive(Clone, Debug)]
@@ -43,13 +52,15 @@ impl ParseError {
     }
 }
 
-impl ParsedRequest {
-    /// The text of all chat messages.
-    #[must_use]
-    pub fn prompt(&self) -> String {
-        let messages = self.request.as_chat().map(|chat| chat.messages.as_slice()).unwrap_or_default();
-        messages.iter().map(Message::joined_text).collect::<Vec<_>>().join("\n")
+/// The text of all messages of a chat request; empty if the body is not one.
+#[must_use]
+pub fn prompt_text(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Prompt {
+        #[serde(default)]
+        messages: Read<PromptText>,
     }
+    serde_json::from_slice(body).map(|Prompt { messages: Read(text) }| text.0).unwrap_or_default()
 }
 
 #[derive(Deserialize)]
@@ -71,23 +82,21 @@ struct WireRequest<'a> {
     #[serde(borrow, default)]
     prompt_cache_key: LenientString<'a>,
     #[serde(default)]
-    tools: Option<Value>,
+    tools: Read<Tools>,
     #[serde(default)]
-    messages: Option<LenientList<WireMessage>>,
+    store: Read<IsSet>,
+    #[serde(default)]
+    web_search_options: Read<IsSet>,
+    #[serde(default)]
+    modalities: Read<Modalities>,
+    #[serde(default)]
+    messages: Option<Read<Messages>>,
 }
 
 #[derive(Deserialize)]
 struct StreamOptions {
     #[serde(default)]
     include_usage: Option<bool>,
-}
-
-#[derive(Deserialize)]
-struct WireMessage {
-    #[serde(default)]
-    role: Value,
-    #[serde(default)]
-    content: Value,
 }
 
 /// Parses a chat request.
@@ -100,21 +109,26 @@ pub fn parse_chat(body: &Bytes) -> Result<ParsedRequest, ParseError> {
         return Err(ParseError::new("missing field `messages`", Some("messages")));
     };
     let mut params = Params { max_tokens: request.max_tokens.0, ..Params::default() };
-    let nonempty = |text: LenientString<'_>| Some(text.into_string()).filter(|text| !text.is_empty()).map(Value::from);
-    let extra = [
-        (MAX_TOKENS_FIELDS[1], request.max_completion_tokens.0.map(Value::from)),
-        ("n", request.n.0.map(Value::from)),
-        ("user", nonempty(request.user)),
-        ("prompt_cache_key", nonempty(request.prompt_cache_key)),
-        ("tools", request.tools),
-    ];
-    params.extra = extra.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?))).collect();
+    let extra = [(MAX_TOKENS_FIELDS[1], request.max_completion_tokens.0), ("n", request.n.0)];
+    params.extra = extra.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value?.into()))).collect();
     let model = require_model(request.model)?;
+    let is_set = |text: &&LenientString<'_>| !text.as_str().is_empty();
+    let session = [&request.prompt_cache_key, &request.user].into_iter().find(is_set);
+    let (Read(tools), Read(messages)) = (request.tools, messages);
+    let summary = RequestSummary {
+        estimated_tokens: messages.estimated_tokens,
+        has_images: messages.has_images,
+        has_tools: tools.is_set,
+        is_unsafe_to_repeat: tools.has_server_side
+            || request.store.0.0
+            || request.web_search_options.0.0
+            || request.modalities.0.has_other_than_text,
+        affinity_key: session.map_or_else(|| messages.affinity_key(), |text| affinity_start(text.as_str()).to_owned()),
+    };
     let chat = ChatRequest {
-        messages: messages.0.into_iter().map(parse_message).collect(),
         params,
         stream: request.stream.unwrap_or(false),
-        raw_request: Some(RawRequest { protocol: openai::ID, body: body.clone() }),
+        raw_request: Some(RawRequest { protocol: openai::ID, body: body.clone(), summary }),
         ..ChatRequest::default()
     };
     Ok(ParsedRequest {
@@ -145,7 +159,13 @@ pub fn parse_opaque(operation: Operation, body: &Bytes) -> Result<ParsedRequest,
     let request: OpaqueFields<'_> = deserialize(body)?;
     let (model, stream) = (require_model(request.model)?, request.stream.unwrap_or(false));
     let include_usage = includes_usage(request.stream_options);
-    let raw_request = RawRequest { protocol: openai::ID, body: body.clone() };
+    let start = String::from_utf8_lossy(&body[..body.len().min(OPAQUE_AFFINITY_BYTES)]).into_owned();
+    let summary = RequestSummary {
+        affinity_key: start,
+        is_unsafe_to_repeat: operation == Operation::Images,
+        ..RequestSummary::default()
+    };
+    let raw_request = RawRequest { protocol: openai::ID, body: body.clone(), summary };
     let choices = request.n.0.filter(|&count| count > 0).unwrap_or(1).saturating_mul(request.prompt.0);
     let choice_count = (operation == Operation::Completions).then_some(choices);
     Ok(ParsedRequest {
@@ -185,36 +205,6 @@ fn require_model(model: LenientString<'_>) -> Result<String, ParseError> {
 
 fn includes_usage(options: LenientObject<StreamOptions>) -> bool {
     options.0.and_then(|options| options.include_usage).unwrap_or(false)
-}
-
-fn parse_message(message: WireMessage) -> Message {
-    let role = match message.role.as_str() {
-        Some("system" | "developer") => Role::System,
-        Some("assistant") => Role::Assistant,
-        Some("tool" | "function") => Role::Tool,
-        _ => Role::User,
-    };
-    let parts = match message.content {
-        Value::String(text) => vec![Part::Text(text)],
-        Value::Array(parts) => parts.into_iter().filter_map(parse_part).collect(),
-        _ => Vec::new(),
-    };
-    Message { role, parts }
-}
-
-fn parse_part(mut part: Value) -> Option<Part> {
-    if let Value::String(text) = part {
-        return Some(Part::Text(text));
-    }
-    if let Some(Value::String(text)) = part.get_mut("text").map(Value::take) {
-        return Some(Part::Text(text));
-    }
-    let image = part.get_mut("image_url")?;
-    let url = if image.is_object() { image.get_mut("url")?.take() } else { image.take() };
-    match url {
-        Value::String(url) => Some(Part::Image(Image::Url(url))),
-        _ => None,
-    }
 }
 
 /// Whether a chunk has only usage, and is therefore sent only to clients that set `include_usage`.
@@ -352,11 +342,10 @@ pub struct ListedModel<'a> {
     pub created: i64,
 }
 
-/// A model list.
+/// A model list of the entries that [`model_entry`] makes.
 #[must_use]
-pub fn model_list<'a>(models: impl Iterator<Item = ListedModel<'a>>) -> Value {
-    let data: Vec<_> = models.map(|model| model_entry(&model)).collect();
-    json!({"object": "list", "data": data})
+pub fn model_list(entries: impl Iterator<Item = Value>) -> Value {
+    json!({"object": "list", "data": entries.collect::<Vec<_>>()})
 }
 
 /// An entry of a model list. OpenAI's has no context window; clients read it under the name that OpenRouter uses, too.
@@ -450,7 +439,7 @@ mod tests {
         assert!(parsed.request.is_streaming() && parsed.request.has_images() && !parsed.request.has_tools());
         assert_eq!(parsed.request.max_tokens(), Some(5));
         let chat = parsed.request.as_chat().expect("chat request");
-        assert_eq!(chat.messages[0].joined_text(), "hi");
+        assert_eq!(prompt_text(body), "hi");
         assert_eq!(chat.raw_request.as_ref().map(|raw_request| &raw_request.body[..]), Some(&body[..]));
         for (body, expected) in [
             ("{", "JSON"),
@@ -465,7 +454,25 @@ mod tests {
         }
         let deeply_nested =
             [r#"{"model":"m","messages":[],"tools":"#, &"[".repeat(100_000), &"]".repeat(100_000), "}"].concat();
-        assert!(parse_chat(&deeply_nested.into()).is_err());
+        parse_chat(&deeply_nested.into()).expect("values that are passed on are not parsed");
+    }
+
+    #[test]
+    fn requests_with_effects_beyond_their_answer_are_unsafe_to_repeat() {
+        for (field, is_unsafe) in [
+            (r#""store":true"#, true),
+            (r#""store":false"#, false),
+            (r#""web_search_options":{}"#, true),
+            (r#""web_search_options":null"#, false),
+            (r#""modalities":["text","audio"]"#, true),
+            (r#""modalities":["text"]"#, false),
+            (r#""tools":[{"type":"web_search"}]"#, true),
+            (r#""tools":[{"type":"function"}]"#, false),
+        ] {
+            let body = format!(r#"{{"model":"m","messages":[],{field}}}"#);
+            let parsed = parse_chat(&body.into()).expect("valid request");
+            assert_eq!(parsed.request.is_unsafe_to_repeat(), is_unsafe, "{field}");
+        }
     }
 
     #[test]

@@ -1,78 +1,102 @@
 //! Sends the system prompt with another role, or as the start of the user's first message.
 
-use serde_json::{Map, Value, json};
+use std::borrow::Cow;
 
-use crate::{model::SystemRole, protocol::framing::json_splice::RawObject};
+use serde::Deserialize;
+use serde_json::{json, value::RawValue};
+
+use crate::{
+    model::SystemRole,
+    protocol::framing::{json_splice::RawObject, lenient::LenientString, value_reader::Read},
+};
+
+use super::request_summary::PromptText;
+
+/// A message, whose other fields are not parsed.
+type Message<'a> = Cow<'a, RawValue>;
 
 /// Changes the messages of a request in place.
-pub(super) fn apply(object: &mut RawObject, role: SystemRole) -> Result<(), serde_json::Error> {
+pub(super) fn apply(object: &mut RawObject<'_>, role: SystemRole) -> Result<(), serde_json::Error> {
     let Some(messages) = object.get("messages") else { return Ok(()) };
-    let mut messages: Vec<Value> = serde_json::from_str(messages.get())?;
-    match role {
-        SystemRole::System => rename(&mut messages, "developer", "system"),
-        SystemRole::Developer => rename(&mut messages, "system", "developer"),
-        SystemRole::Fold => fold(&mut messages),
-    }
-    object.set("messages", &messages)
+    let messages = messages.to_owned();
+    let parsed: Vec<&RawValue> = serde_json::from_str(messages.get())?;
+    let parsed = parsed.into_iter().map(Cow::Borrowed).collect();
+    let changed = match role {
+        SystemRole::System => rename(parsed, "developer", "system"),
+        SystemRole::Developer => rename(parsed, "system", "developer"),
+        SystemRole::Fold => fold(parsed),
+    };
+    object.set("messages", &changed?)
 }
 
-fn rename(messages: &mut [Value], from: &str, to: &str) {
-    for role in messages.iter_mut().filter_map(|message| message.get_mut("role")) {
-        if role == from {
-            *role = to.into();
-        }
+fn role_of(message: &RawValue) -> LenientString<'_> {
+    #[derive(Deserialize)]
+    struct WithRole<'a> {
+        #[serde(borrow, default)]
+        role: LenientString<'a>,
     }
+    serde_json::from_str(message.get()).map_or_else(|_| LenientString::default(), |WithRole { role }| role)
+}
+
+fn rename<'a>(mut messages: Vec<Message<'a>>, from: &str, to: &str) -> Result<Vec<Message<'a>>, serde_json::Error> {
+    for message in messages.iter_mut().filter(|message| role_of(message).as_str() == from) {
+        let mut object = RawObject::parse(message.get().as_bytes())?;
+        object.set("role", &to)?;
+        *message = Cow::Owned(serde_json::value::to_raw_value(&object)?);
+    }
+    Ok(messages)
 }
 
 /// Moves the system prompts to the start of the first message of the user.
-fn fold(messages: &mut Vec<Value>) {
-    let is_system = |message: &Value| {
-        message.get("role").and_then(Value::as_str).is_some_and(|role| matches!(role, "system" | "developer"))
-    };
-    let prompts: Vec<String> = messages.iter().filter(|message| is_system(message)).map(text_of).collect();
-    let prompt = prompts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join("\n\n");
-    messages.retain(|message| !is_system(message));
+fn fold(messages: Vec<Message<'_>>) -> Result<Vec<Message<'_>>, serde_json::Error> {
+    let is_system = |message: &Message<'_>| matches!(role_of(message).as_str(), "system" | "developer");
+    let (prompts, mut others): (Vec<_>, Vec<_>) = messages.into_iter().partition(is_system);
+    let prompts = prompts.iter().map(|message| text_of(message)).filter(|text| !text.is_empty());
+    let prompt = prompts.collect::<Vec<_>>().join("\n\n");
     if prompt.is_empty() {
-        return;
+        return Ok(others);
     }
-    let user = messages
-        .iter_mut()
-        .filter_map(Value::as_object_mut)
-        .find(|message| message.get("role").and_then(Value::as_str) == Some("user"));
-    match user {
-        Some(message) => prepend(message, &prompt),
-        None => messages.insert(0, json!({"role": "user", "content": prompt})),
+    if let Some(message) = others.iter_mut().find(|message| role_of(message).as_str() == "user") {
+        *message = Cow::Owned(with_prompt(message, &prompt)?);
+    } else {
+        let message = serde_json::value::to_raw_value(&json!({"role": "user", "content": prompt}))?;
+        others.insert(0, Cow::Owned(message));
     }
+    Ok(others)
 }
 
-fn prepend(message: &mut Map<String, Value>, prompt: &str) {
-    let content = match message.remove("content") {
-        Some(Value::Array(mut parts)) => {
-            parts.insert(0, json!({"type": "text", "text": prompt}));
-            parts.into()
-        }
-        Some(Value::String(text)) => format!("{prompt}\n\n{text}").into(),
-        _ => prompt.into(),
-    };
-    message.insert("content".into(), content);
+/// The message with `prompt` at the start of its content.
+fn with_prompt(message: &RawValue, prompt: &str) -> Result<Box<RawValue>, serde_json::Error> {
+    let mut object = RawObject::parse(message.get().as_bytes())?;
+    let content = object.get("content").map(RawValue::get).unwrap_or_default();
+    if content.starts_with('[') {
+        let mut parts: Vec<&RawValue> = serde_json::from_str(content)?;
+        let part = serde_json::value::to_raw_value(&json!({"type": "text", "text": prompt}))?;
+        parts.insert(0, &part);
+        let parts = serde_json::value::to_raw_value(&parts)?;
+        object.set("content", &parts)?;
+    } else if content.starts_with('"') {
+        let text: String = serde_json::from_str(content)?;
+        object.set("content", &format!("{prompt}\n\n{text}"))?;
+    } else {
+        object.set("content", &prompt)?;
+    }
+    serde_json::value::to_raw_value(&object)
 }
 
-fn text_of(message: &Value) -> String {
-    match message.get("content") {
-        Some(Value::String(text)) => text.clone(),
-        Some(Value::Array(parts)) => {
-            parts.iter().filter_map(|part| part.get("text")?.as_str()).collect::<Vec<_>>().join("\n\n")
-        }
-        _ => String::new(),
-    }
+fn text_of(message: &RawValue) -> String {
+    serde_json::from_str(message.get()).map(|Read(PromptText(text))| text).unwrap_or_default()
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
 
     fn applied(messages: &Value, role: SystemRole) -> Value {
-        let mut object = RawObject::parse(json!({"messages": messages}).to_string().as_bytes()).expect("an object");
+        let body = json!({"messages": messages}).to_string();
+        let mut object = RawObject::parse(body.as_bytes()).expect("an object");
         apply(&mut object, role).expect("valid messages");
         serde_json::from_str(object.get("messages").expect("messages").get()).expect("valid JSON")
     }

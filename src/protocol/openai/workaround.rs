@@ -25,7 +25,8 @@ pub(super) fn workaround_for(error: &CallError, target: &Target, request: &Model
         ModelRequest::Chat(chat) => encode_chat(target, chat),
         ModelRequest::Opaque(opaque) => encode_opaque(target, opaque),
     };
-    let sent = RawObject::parse(&encoded.ok()?).ok()?;
+    let encoded = encoded.ok()?;
+    let sent = RawObject::parse(&encoded).ok()?;
     let refusal = Refusal::new(error);
     let chat = request.as_chat();
     let has_system_role =
@@ -48,7 +49,7 @@ pub(super) fn workaround_for(error: &CallError, target: &Target, request: &Model
     chat.and_then(|chat| lowered_limit(error, target, chat, &sent)).map(ParamWorkaround::MaxTokens)
 }
 
-fn parameter_workaround(error: &CallError, name: &str, sent: &RawObject) -> Option<ParamWorkaround> {
+fn parameter_workaround(error: &CallError, name: &str, sent: &RawObject<'_>) -> Option<ParamWorkaround> {
     let [older, newer] = MAX_TOKENS_FIELDS;
     let rename = |from: &str, to: &str| Some(ParamWorkaround::Rename(from.to_owned(), to.to_owned()));
     match name {
@@ -76,7 +77,7 @@ pub(super) fn is_general(error: &CallError, workaround: &ParamWorkaround) -> boo
 
 /// A smaller token limit, from the number in an error that rejects the current one as too large. Applies only to a
 /// limit that was derived from the cost limit, not to one set by the user or the config.
-fn lowered_limit(error: &CallError, target: &Target, chat: &ChatRequest, sent: &RawObject) -> Option<u64> {
+fn lowered_limit(error: &CallError, target: &Target, chat: &ChatRequest, sent: &RawObject<'_>) -> Option<u64> {
     /// Smaller numbers in the message are not token limits of any model.
     const MIN_LIMIT: u64 = 256;
     const MIN_CONTEXT: u64 = 1024;
@@ -113,7 +114,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        model::{Message, Params, RawRequest, Role, target::testing::target},
+        model::{Message, Params, RawRequest, RequestSummary, Role, target::testing::target},
         protocol::openai::ID,
     };
 
@@ -168,7 +169,8 @@ mod tests {
     #[test]
     fn fields_that_carry_the_meaning_of_the_request_are_never_omitted() {
         let body = br#"{"model":"m","messages":[],"tools":[{"type":"function"}],"n":2,"stop":["x"],"response_format":{},"max_tokens":5,"seed":1}"#;
-        let raw_request = Some(RawRequest { protocol: ID, body: Bytes::from_static(body) });
+        let raw_request =
+            Some(RawRequest { protocol: ID, body: Bytes::from_static(body), summary: RequestSummary::default() });
         let chat = ChatRequest { stream: true, raw_request, ..ChatRequest::default() };
         let workaround = |message: &str| workaround_for(&rejected(message), &target("a"), &chat);
         for name in ["tools", "n", "stop", "response_format", "max_tokens"] {

@@ -1,7 +1,10 @@
 //! `--dry-run`: prints the request as a `curl` command, with shell variables in place of secrets.
 
 use crate::{
-    cli::{CliError, support::exit::Exit},
+    cli::{
+        CliError,
+        support::{exit::Exit, shell_word::shell_quote},
+    },
     engine::plan::Call,
     model::{
         ModelRequest,
@@ -76,20 +79,5 @@ fn shell_variable(source: &KeySource, fallback: &str) -> String {
             write_stderr(&format!("${fallback} stands for the {part}{}\n", one_line(&other.to_string())));
             format!("${fallback}")
         }
-    }
-}
-
-/// Quotes `text` with single quotes for a POSIX shell.
-fn shell_quote(text: &str) -> String {
-    format!("'{}'", text.replace('\'', r"'\''"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn single_quotes_are_escaped_for_the_shell() {
-        assert_eq!(shell_quote("it's"), r"'it'\''s'");
     }
 }

@@ -8,7 +8,7 @@ use crate::{
         support::config_input::{validate_base_url, validate_variable_name},
     },
     config::{
-        Config, is_valid_new_name, normalize_name, parse_base_url,
+        Config, NameKind, is_valid_new_name, normalize_name, parse_base_url,
         template::{TemplateEndpoint, TemplateKey, name_from_upstream_id},
         vendors,
     },
@@ -106,7 +106,7 @@ fn check_new_name(name: &str, taken: &[&str]) -> Result<(), String> {
     if taken.contains(&normalize_name(name).as_str()) {
         return Err(format!("\"{name}\" already exists"));
     }
-    if is_valid_new_name(name) {
+    if is_valid_new_name(NameKind::Other, name) {
         Ok(())
     } else {
         Err("expected letters of any script, digits, `.`, `_` and `-`".to_owned())
@@ -122,7 +122,9 @@ fn suggested_name(address: &str) -> String {
     match parts.as_slice() {
         _ if is_local => "local".to_owned(),
         [.., name, _] => (*name).to_owned(),
-        _ => Some(host.to_owned()).filter(|host| is_valid_new_name(host)).unwrap_or_else(|| "other".to_owned()),
+        _ => Some(host.to_owned())
+            .filter(|host| is_valid_new_name(NameKind::Other, host))
+            .unwrap_or_else(|| "other".to_owned()),
     }
 }
 

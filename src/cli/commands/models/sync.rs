@@ -55,7 +55,7 @@ pub(super) fn run(args: &SyncArgs, config: &Config, context: &Context) -> Result
         Err(exit) => return Ok(exit),
     };
     if !args.prefix.is_empty() {
-        validate_name(&format!("{}x", args.prefix))?;
+        validate_name(crate::config::NameKind::Model, &format!("{}x", args.prefix))?;
     }
     let transaction = ConfigTransaction::open(context, args.dry_run)?;
     let config = transaction.config()?;
