@@ -64,6 +64,7 @@ impl From<&Config> for ConfigFile {
             serve: serve.into(),
             retry: policies.into(),
             availability: policies.into(),
+            max_answer_mb: Some(mebibytes(policies.answer.max_bytes)),
             history: Some(*store_content),
             history_days: retention_days.map(Into::into),
         }
@@ -228,6 +229,10 @@ impl From<&Preset> for PresetEntry {
     }
 }
 
+fn mebibytes(bytes: usize) -> Spanned<u32> {
+    u32::try_from(bytes / (1024 * 1024)).unwrap_or(u32::MAX).into()
+}
+
 impl From<&ServeConfig> for ServeEntry {
     fn from(serve: &ServeConfig) -> Self {
         let ServeConfig {
@@ -241,6 +246,7 @@ impl From<&ServeConfig> for ServeEntry {
             hosts,
             cors,
             tls,
+            memory,
             aliases,
             clients,
         } = serve;
@@ -252,7 +258,8 @@ impl From<&ServeConfig> for ServeEntry {
             idle: Some(DurationEntry(*idle)),
             request_headers: Some(strings(request_headers)),
             response_headers: Some(strings(response_headers)),
-            max_body_mb: Some(u32::try_from(max_body / (1024 * 1024)).unwrap_or(u32::MAX).into()),
+            max_body_mb: Some(mebibytes(*max_body)),
+            memory_mb: Some(mebibytes(*memory)),
             hosts: Some(strings(hosts)),
             cors: Some(strings(cors)),
             cert: tls.as_ref().map(|(cert, _)| file(cert)),

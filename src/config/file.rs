@@ -42,6 +42,8 @@ pub(crate) struct ConfigFile {
     pub retry: RetryEntry,
     /// When models are tried last, and what requests without an available model do.
     pub availability: AvailabilityEntry,
+    /// Maximum size of one answer, in MiB; default 32.
+    pub max_answer_mb: Option<Spanned<u32>>,
     /// Store prompts and answers; default `true`. Metrics (times, tokens, cost) are always stored.
     pub history: Option<bool>,
     /// Days to keep prompts and answers; unlimited by default.
@@ -69,6 +71,8 @@ pub(crate) struct ServeEntry {
     pub response_headers: Option<Vec<Spanned<String>>>,
     /// Maximum size of a request body, in MiB; default 32.
     pub max_body_mb: Option<Spanned<u32>>,
+    /// Memory for requests and answers, in MiB; default 512.
+    pub memory_mb: Option<Spanned<u32>>,
     /// Additional host names that clients on this machine may use in URLs.
     pub hosts: Option<Vec<Spanned<String>>>,
     /// Origins of web pages that may send requests from a browser, as `https://host`; none by default.

@@ -111,6 +111,7 @@ fn merge(system: ConfigFile, user: ConfigFile) -> ConfigFile {
         serve: merge_serve(system.serve, user.serve),
         retry: user.retry.or(system.retry),
         availability: user.availability.or(system.availability),
+        max_answer_mb: user.max_answer_mb.or(system.max_answer_mb),
         history: user.history.or(system.history),
         history_days: user.history_days.or(system.history_days),
     }
@@ -128,6 +129,7 @@ fn merge_serve(system: ServeEntry, user: ServeEntry) -> ServeEntry {
         request_headers: user.request_headers.or(system.request_headers),
         response_headers: user.response_headers.or(system.response_headers),
         max_body_mb: user.max_body_mb.or(system.max_body_mb),
+        memory_mb: user.memory_mb.or(system.memory_mb),
         hosts: user.hosts.or(system.hosts),
         cors: user.cors.or(system.cors),
         cert,

@@ -27,6 +27,8 @@ pub(crate) struct ServeConfig {
     pub cors: Vec<String>,
     /// The files of the certificates and the private key.
     pub tls: Option<(PathBuf, PathBuf)>,
+    /// Memory for requests and answers, in bytes.
+    pub memory: usize,
     /// Names that clients may send.
     pub aliases: Vec<Alias>,
     /// The clients; empty: all clients on this machine have access, without a key.
@@ -72,6 +74,7 @@ impl Default for ServeConfig {
             hosts: Vec::new(),
             cors: Vec::new(),
             tls: None,
+            memory: 512 * 1024 * 1024,
             aliases: Vec::new(),
             clients: Vec::new(),
         }

@@ -3,14 +3,18 @@
 //! Does not retry. Dropping an [`Attempt`] closes its connection, which is how it is canceled. Timeouts count only the
 //! time spent waiting for the network: a slow consumer of the answer (a pager, a blocked pipe) uses up none of it.
 
-use std::{sync::Arc, time::Duration};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::StreamExt;
+use futures_util::{
+    StreamExt,
+    future::{Either, select},
+};
 use http::{HeaderMap, HeaderName};
 use tokio::time::{Instant, timeout};
 
 use crate::{
+    engine::memory::{AnswerMemory, AnswerPart, MemoryFull},
     model::{
         Delta, DeltaKind, ErrorClass, FinishReason, ModelRequest,
         api_key::ApiKey,
@@ -30,8 +34,8 @@ use crate::{
 const SOFT_END_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long to wait for the usage that the request asked for: some services count it only then.
 const USAGE_TIMEOUT: Duration = Duration::from_secs(10);
-/// The largest answer in bytes, reasoning included; about thirty million tokens.
-const MAX_ANSWER_BYTES: usize = 128 * 1024 * 1024;
+/// What a response has not given to its consumer yet is reserved from this size on: the rest of one read of the network.
+const RESERVED_BYTES: usize = 64 * 1024;
 /// The part of an error body that is read, in bytes.
 const MAX_ERROR_BODY_BYTES: usize = 64 * 1024;
 /// How long to read an error body.
@@ -112,8 +116,12 @@ pub struct Attempt {
     /// Time spent waiting for the network.
     waited: Duration,
     streaming: bool,
-    /// Size of the output in bytes.
-    output_bytes: usize,
+    /// Size of the answer in bytes.
+    answer_bytes: usize,
+    max_answer_bytes: usize,
+    memory: AnswerMemory,
+    /// The memory of what is not decoded yet.
+    undecoded: AnswerPart,
     /// The value of `waited` when the last part of a complete answer arrived, and how long to wait for more; `None`: the
     /// answer is not complete.
     complete_since: Option<(Duration, Duration)>,
@@ -153,6 +161,10 @@ pub struct StartOptions<'a> {
     pub retain_frames: bool,
     /// Headers to send, unless the endpoint sets them.
     pub headers: &'a HeaderMap,
+    /// The memory of the answer.
+    pub memory: &'a AnswerMemory,
+    /// Maximum size of the answer in bytes.
+    pub max_answer_bytes: usize,
 }
 
 impl Attempt {
@@ -200,7 +212,10 @@ impl Attempt {
             sent_at,
             waited,
             streaming: model_request.is_streaming(),
-            output_bytes: 0,
+            answer_bytes: 0,
+            max_answer_bytes: start.max_answer_bytes,
+            memory: start.memory.clone(),
+            undecoded: start.memory.new_part(),
             complete_since: None,
             is_usage_pending: protocol.reports_usage_at_end(target, model_request),
             pending_end: None,
@@ -258,7 +273,15 @@ impl Attempt {
         let started = Instant::now();
         // `timeout` polls the body before the timer, so data that has already arrived never times out. A server that
         // always has data ready (endless comments) is stopped when the limit reaches zero.
-        let read = if limit.is_zero() { None } else { timeout(limit, self.body.next()).await.ok() };
+        let body = self.body.next();
+        let read = match (limit.is_zero(), self.memory.is_held()) {
+            (true, _) => None,
+            (false, false) => timeout(limit, body).await.ok(),
+            (false, true) => match select(pin!(timeout(limit, body)), pin!(self.memory.has_to_end())).await {
+                Either::Left((read, _)) => read.ok(),
+                Either::Right(_) => return Some(Err(memory_error(MemoryFull))),
+            },
+        };
         self.waited += started.elapsed();
         let started = Instant::now();
         let end = match read {
@@ -270,7 +293,11 @@ impl Attempt {
         };
         // Decoding counts too: otherwise a server that sends without pause would never reach a timeout.
         self.waited += started.elapsed();
-        end
+        let held = Some(self.reader.held_bytes()).filter(|held| *held > RESERVED_BYTES).unwrap_or_default();
+        match self.undecoded.resize(held).await {
+            Err(full) if end.is_none() => Some(Err(memory_error(full))),
+            _ => end,
+        }
     }
 
     fn read_timeout(&self) -> Duration {
@@ -299,16 +326,20 @@ impl Attempt {
                     Flow::ChoicesMissing => Some((since, self.timeouts.idle)),
                     Flow::More | Flow::End | Flow::InvalidChunk => None,
                 };
-                self.output_bytes += out.iter().map(|delta| delta.kind.byte_len()).sum::<usize>();
-                (self.output_bytes > MAX_ANSWER_BYTES).then(|| Err(self.size_error()))
+                let output: usize = out.iter().map(|delta| delta.kind.byte_len()).sum();
+                // Events without output count, too.
+                self.answer_bytes += if output > 0 { output } else { bytes.len() };
+                (self.answer_bytes > self.max_answer_bytes).then(|| Err(self.size_error()))
             }
             Err(error) => Some(Err(mask_error(error, &self.credentials))),
         }
     }
 
     fn size_error(&self) -> CallError {
-        let message = format!("the answer is longer than {} MiB", MAX_ANSWER_BYTES / 1024 / 1024);
-        CallError { server: self.server, ..CallError::new(ErrorClass::Incomplete, message) }
+        let message = format!("the answer is longer than {} MiB", self.max_answer_bytes / 1024 / 1024);
+        let class = if self.reader.has_output() { ErrorClass::Incomplete } else { ErrorClass::InvalidResponse };
+        let hint = Some("raise max_answer_mb in the config".to_owned());
+        CallError { server: self.server, hint, ..CallError::new(class, message) }
     }
 
     fn finish(&mut self, end: StreamEnd, out: &mut Vec<Delta>) -> Result<AttemptEnd, CallError> {
@@ -358,6 +389,16 @@ impl Attempt {
     }
 }
 
+/// Converts the error of an answer for which no memory is left. The request is not repeated, which would need more.
+pub(crate) fn memory_error(full: MemoryFull) -> CallError {
+    CallError {
+        should_retry: Some(false),
+        retry_after: Some(RetryAfter::after(Duration::from_secs(1))),
+        hint: Some("raise memory_mb under [serve]".to_owned()),
+        ..CallError::from_source(ErrorClass::LocalLimit, full)
+    }
+}
+
 /// Whether client and target use the same protocol, so that frames can be passed through.
 fn same_protocol(request: &ModelRequest, target: &Target) -> bool {
     request.raw_request().is_some_and(|raw_request| raw_request.protocol == target.endpoint.protocol)
@@ -385,7 +426,11 @@ fn build_request(
 
 /// Converts the error of a request that cannot be encoded.
 pub(crate) fn encode_error(error: EncodeError) -> CallError {
-    let class = if matches!(error, EncodeError::Key { .. }) { ErrorClass::Auth } else { ErrorClass::LocalLimit };
+    let class = match error {
+        EncodeError::Key { .. } => ErrorClass::Auth,
+        EncodeError::Body(_) => ErrorClass::Request,
+        EncodeError::Request { .. } => ErrorClass::LocalLimit,
+    };
     CallError::from_source(class, error)
 }
 

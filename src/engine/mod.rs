@@ -28,6 +28,7 @@ pub mod event;
 mod fetch;
 mod health;
 mod limiter;
+pub mod memory;
 mod models;
 mod order;
 pub mod plan;

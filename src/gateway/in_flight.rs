@@ -19,9 +19,10 @@ use super::{ConfigGeneration, Gateway, failure::response_status, log, request_co
 use crate::{
     engine::{
         CallRecord, Event, EventKind, Notice, Run,
+        memory::{AnswerMemory, RequestMemory},
         plan::{Call, Plan},
     },
-    gateway::{body_budget::BodyReservation, quota::QuotaGuard},
+    gateway::quota::QuotaGuard,
     model::{ErrorClass, target::Target},
     protocol::CallError,
     store::record::StoredCall,
@@ -40,8 +41,10 @@ pub(super) struct InFlightRequest {
     /// The call is settled.
     is_settled: bool,
     quota_guard: QuotaGuard,
-    /// Memory of the request body, which is kept for retries.
-    _body_reservation: BodyReservation,
+    /// Memory of the request, which is kept for retries.
+    _request_memory: RequestMemory,
+    /// Memory of the answer.
+    pub(super) answer_memory: AnswerMemory,
     is_route: bool,
     /// Target of the current attempt.
     pub(super) target: Option<Arc<Target>>,
@@ -67,20 +70,22 @@ impl InFlightRequest {
         gateway: &Arc<Gateway>,
         current: Arc<ConfigGeneration>,
         context: RequestContext,
-        call: Call,
+        mut call: Call,
         quota_guard: QuotaGuard,
-        body: BodyReservation,
+        request_memory: RequestMemory,
     ) -> Box<Self> {
         gateway.metrics.request_started();
+        call.memory = gateway.memory.new_answer();
         Box::new(Self {
             is_settled: false,
             is_route: call.route.is_some(),
+            answer_memory: call.memory.clone(),
             run: gateway.deps.engine.run(Plan::single(call)),
             gateway: Arc::clone(gateway),
             current,
             context,
             quota_guard,
-            _body_reservation: body,
+            _request_memory: request_memory,
             target: None,
             other_attempts: 0,
             time_to_upstream: None,

@@ -21,10 +21,8 @@ pub struct GatewayLimits {
     pub unread_body_timeout: Duration,
     /// Silence after which the client sends no more of it.
     pub unread_body_silence: Duration,
-    /// Bytes of each body that are exempt from the memory limit, so that ordinary requests are always accepted.
-    pub exempt_body_bytes: usize,
-    /// Memory limit of all bodies together, in multiples of the largest allowed body.
-    pub body_memory_factor: usize,
+    /// Maximum size of the bodies of requests that may use the memory kept for small ones.
+    pub small_body_bytes: usize,
     /// Time between the error event of an incomplete answer and the break of the transfer: some runtimes drop data that
     /// they have not read when the connection is reset.
     pub break_delay: Duration,
@@ -43,8 +41,7 @@ impl Default for GatewayLimits {
             unread_body_bytes: 256 * 1024 * 1024,
             unread_body_timeout: Duration::from_secs(30),
             unread_body_silence: Duration::from_secs(1),
-            exempt_body_bytes: 256 * 1024,
-            body_memory_factor: 8,
+            small_body_bytes: 256 * 1024,
             break_delay: Duration::from_millis(20),
             keep_alive_interval: Duration::from_secs(15),
         }

@@ -101,6 +101,7 @@ pub(super) struct Metrics {
     client_disconnects: Counter,
     reloads: Family<ReloadLabels, Counter>,
     record_lost: Gauge,
+    memory_reserved: Gauge,
     malformed: Counter,
 }
 
@@ -138,6 +139,7 @@ impl Metrics {
             client_disconnects: Counter::default(),
             reloads: Family::default(),
             record_lost: Gauge::default(),
+            memory_reserved: Gauge::default(),
             malformed: Counter::default(),
         };
         metrics.register();
@@ -181,6 +183,11 @@ impl Metrics {
         );
         registry.register("reloads", "Config reloads by result", self.reloads.clone());
         registry.register("malformed", "Connections with an invalid or too large HTTP head", self.malformed.clone());
+        registry.register(
+            "memory_reserved_bytes",
+            "Memory reserved for requests and answers",
+            self.memory_reserved.clone(),
+        );
         registry.register("record_lost", "Calls that could not be recorded", self.record_lost.clone());
     }
 
@@ -267,8 +274,8 @@ impl Metrics {
         }
     }
 
-    /// Exports all metrics as OpenMetrics text.
-    pub(super) fn export(&self, config: &Config, deps: &GatewayDeps) -> String {
+    /// Exports all metrics as OpenMetrics text. `memory`: bytes reserved for requests and answers.
+    pub(super) fn export(&self, config: &Config, deps: &GatewayDeps, memory: usize) -> String {
         let _guard = self.export_lock.lock();
         for (endpoint, queued) in deps.engine.queued_by_endpoint() {
             let queued = i64::try_from(queued).unwrap_or(i64::MAX);
@@ -285,6 +292,7 @@ impl Metrics {
             let openings = self.unavailable_count.get_or_create(&labels);
             openings.inc_by(deps.engine.unavailable_count(&target.id).saturating_sub(openings.get()));
         }
+        self.memory_reserved.set(i64::try_from(memory).unwrap_or(i64::MAX));
         let lost = deps.writer.as_ref().map_or(0, crate::store::record::RecordWriter::dropped);
         self.record_lost.set(i64::try_from(lost).unwrap_or(i64::MAX));
         let mut text = String::new();

@@ -14,6 +14,7 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use parking_lot::RwLock;
@@ -21,18 +22,21 @@ use tokio::time::Instant;
 
 use crate::{
     config::{Config, ServeConfig},
-    engine::Engine,
+    engine::{Engine, memory::MemoryBudget},
     model::plural,
-    store::record::{RecordError, RecordWriter, SqliteSpendLedger},
+    store::{
+        allocator::return_freed_memory,
+        record::{RecordError, RecordWriter, SqliteSpendLedger},
+    },
     transport::keys::{KeyError, KeyRing},
 };
 
 mod aliases;
 mod auth;
-mod body_budget;
 mod connection;
 mod cors;
 mod failure;
+mod held_body;
 mod in_flight;
 mod limits;
 mod log;
@@ -62,9 +66,12 @@ pub use log::Log;
 pub(crate) use tls::TlsError;
 pub(crate) use workers::Workers;
 
-use body_budget::BodyBudget;
 use metrics::Metrics;
 use quota::ClientQuotas;
+
+/// How often memory is given back to the system, if at least [`MEMORY_RETURN_BYTES`] were freed.
+const MEMORY_RETURN_INTERVAL: Duration = Duration::from_millis(500);
+const MEMORY_RETURN_BYTES: usize = 32 * 1024 * 1024;
 
 /// Dependencies of a gateway.
 pub struct GatewayDeps {
@@ -86,7 +93,8 @@ pub struct Gateway {
     current: RwLock<Arc<ConfigGeneration>>,
     metrics: Metrics,
     quotas: ClientQuotas,
-    body_budget: BodyBudget,
+    /// The memory for requests and answers.
+    memory: MemoryBudget,
     stopping: AtomicBool,
     /// Set when the remaining requests are aborted, so that they are not recorded as client disconnects.
     aborting: AtomicBool,
@@ -183,9 +191,9 @@ impl Gateway {
         quotas.register(&current.config.serve.clients, deps.writer.as_ref())?;
         Ok(Arc::new(Self {
             metrics: Metrics::new(),
+            memory: MemoryBudget::new(current.config.serve.memory),
             current: RwLock::new(Arc::new(current)),
             quotas,
-            body_budget: BodyBudget::new(deps.limits),
             deps,
             stopping: AtomicBool::new(false),
             aborting: AtomicBool::new(false),
@@ -211,6 +219,7 @@ impl Gateway {
         if let Some(ledger) = &self.deps.ledger {
             ledger.set_limits(next.config.spend.clone());
         }
+        self.memory.set_limit(next.config.serve.memory);
         *self.current.write() = Arc::new(next);
         Ok(())
     }
@@ -228,6 +237,17 @@ impl Gateway {
 
     fn current(&self) -> Arc<ConfigGeneration> {
         Arc::clone(&self.current.read())
+    }
+
+    /// Gives the memory of large requests and answers back to the system; never returns.
+    pub async fn return_freed_memory(&self) {
+        loop {
+            tokio::time::sleep(MEMORY_RETURN_INTERVAL).await;
+            if self.memory.take_freed(MEMORY_RETURN_BYTES).is_some() {
+                // Takes some milliseconds per hundred megabytes.
+                let _ = tokio::task::spawn_blocking(return_freed_memory).await;
+            }
+        }
     }
 
     /// Marks the remaining requests as aborted by the server, so that they are not recorded as client disconnects.

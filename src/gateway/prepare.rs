@@ -13,8 +13,11 @@ use super::{
 };
 use crate::{
     config::{ClientConfig, Config, ServeConfig, closest_name, is_listed_header},
-    engine::plan::{self, Call, PlanError},
-    gateway::{auth, body_budget::BodyReservation},
+    engine::{
+        memory::RequestMemory,
+        plan::{self, Call, PlanError},
+    },
+    gateway::{auth, limits::GatewayLimits},
     model::{ModelRequest, Operation},
     protocol::{
         error::truncate_message,
@@ -31,6 +34,9 @@ use tokio::time::{Instant, timeout};
 
 /// Maximum length of a model name in bytes; longer names are unknown models.
 pub(super) const MAX_NAME_BYTES: usize = 512;
+
+/// What a request takes besides its body: the state of its call.
+const REQUEST_BYTES: usize = 16 * 1024;
 
 /// Where a client finds the names of models.
 const LIST_HINT: &str = "GET /v1/models lists the available models";
@@ -54,8 +60,9 @@ pub(super) async fn prepare(
     context.client = client.map(|client| client.name.clone());
     // Checked before the body is read, so that the limits also bound the cost of reading bodies.
     let quota_guard = gateway.quotas.admit(client)?;
-    let mut reservation = gateway.body_budget.new_reservation();
-    let body = read_body(body, &parts.headers, current.config.serve.max_body, &mut reservation).await?;
+    let mut memory = gateway.memory.new_request();
+    let max_body = current.config.serve.max_body;
+    let body = read_body(body, &parts.headers, max_body, gateway.deps.limits, &mut memory).await?;
     context.started_at = Instant::now();
     let parsed_request = parse_body(body, parse).await?;
     context.requested_name = Some(truncate_message(&parsed_request.model));
@@ -76,7 +83,7 @@ pub(super) async fn prepare(
         hold,
         pending_write,
     };
-    Ok((InFlightRequest::start(gateway, current, context.clone(), call, quota_guard, reservation), request, options))
+    Ok((InFlightRequest::start(gateway, current, context.clone(), call, quota_guard, memory), request, options))
 }
 
 /// Parses a body; a large one on a blocking thread, so that it does not delay other requests of the worker.
@@ -181,20 +188,20 @@ async fn read_body(
     body: Body,
     headers: &HeaderMap,
     max_body: usize,
-    reservation: &mut BodyReservation,
+    limits: GatewayLimits,
+    memory: &mut RequestMemory,
 ) -> Result<Bytes, Rejection> {
     if let Some(encoding) = unsupported_encoding(headers) {
         return Err(Rejection::UnsupportedEncoding(encoding));
     }
     let content_length =
-        headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
-    if content_length.is_some_and(|length| length > max_body as u64) {
+        headers.get(http::header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+    if content_length.is_some_and(|length| length > max_body) {
         return Err(Rejection::BodyTooLarge(max_body));
     }
-    let limits = reservation.limits();
     let deadline = Instant::now() + limits.body_timeout;
     let mut body = Limited::new(body, max_body);
-    let mut received = BytesMut::new();
+    let mut received = BytesMut::with_capacity(content_length.unwrap_or_default().min(limits.small_body_bytes));
     loop {
         let limit = limits.body_chunk_timeout.min(deadline.saturating_duration_since(Instant::now()));
         let frame = timeout(limit, body.frame()).await.map_err(|_| Rejection::BodyTimeout)?;
@@ -202,8 +209,18 @@ async fn read_body(
             None => return Ok(received.freeze()),
             // Copied into one buffer: many small frames would take many times their size.
             Some(Ok(frame)) => {
-                received.extend_from_slice(&frame.into_data().unwrap_or_default());
-                reservation.grow_to(received.len(), max_body)?;
+                let data = frame.into_data().unwrap_or_default();
+                if let Some(length) = content_length.filter(|_| received.capacity() - received.len() < data.len()) {
+                    // Space for all of it takes memory only as it is filled; growing would copy it several times.
+                    received.reserve(length.saturating_sub(received.len()));
+                }
+                received.extend_from_slice(&data);
+                let is_small = content_length.is_none_or(|length| length <= limits.small_body_bytes)
+                    && received.len() <= limits.small_body_bytes;
+                let buffer = if content_length.is_some() { received.len() } else { received.capacity() };
+                // The request that is sent to the model is about as long.
+                let bytes = buffer + received.len() + REQUEST_BYTES;
+                memory.grow_to(bytes, is_small).map_err(|_| Rejection::MemoryFull)?;
             }
             Some(Err(error)) if error.is::<LengthLimitError>() => {
                 return Err(Rejection::BodyTooLarge(max_body));

@@ -69,7 +69,7 @@ pub(super) enum Rejection {
         path: String,
     },
     /// The memory limit of large bodies is reached.
-    TooManyLargeBodies,
+    MemoryFull,
     ShuttingDown,
 }
 
@@ -97,7 +97,7 @@ impl Rejection {
             Self::UnknownModel { .. } => (S::NOT_FOUND, "model_not_found", invalid),
             Self::UnknownPath { .. } => (S::NOT_FOUND, "unknown_url", invalid),
             Self::MethodNotAllowed { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed", invalid),
-            Self::TooManyLargeBodies => (S::SERVICE_UNAVAILABLE, "too_many_large_bodies", "server_error"),
+            Self::MemoryFull => (S::SERVICE_UNAVAILABLE, "memory_full", "server_error"),
             Self::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting_down", "server_error"),
         }
     }
@@ -163,7 +163,7 @@ impl Rejection {
                 "method not allowed for \"{}\"; use POST for requests to a model, and GET otherwise",
                 truncate_message(path)
             ),
-            Self::TooManyLargeBodies => "too many large request bodies at once".into(),
+            Self::MemoryFull => "the memory for requests and answers is used up; raise memory_mb under [serve]".into(),
             Self::ShuttingDown => "the server is shutting down".into(),
         }
     }
@@ -171,7 +171,7 @@ impl Rejection {
     /// `Retry-After`, if a retry can succeed.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::ConcurrencyLimit { .. } | Self::TooManyLargeBodies => Some(Duration::from_secs(1)),
+            Self::ConcurrencyLimit { .. } | Self::MemoryFull => Some(Duration::from_secs(1)),
             Self::RateLimit { wait, .. } => Some(*wait),
             Self::ShuttingDown => Some(Duration::from_secs(5)),
             _ => None,
@@ -224,7 +224,7 @@ impl Rejection {
             self,
             Self::BodyTooLarge(_)
                 | Self::UnsupportedEncoding(_)
-                | Self::TooManyLargeBodies
+                | Self::MemoryFull
                 | Self::BodyTimeout
                 | Self::IncompleteBody
         )

@@ -13,6 +13,7 @@ use tokio::time::sleep_until;
 
 use super::{
     failure::{error_body, is_permanent, response_status, shortest_retry_after},
+    held_body::HeldBody,
     in_flight::InFlightRequest,
     rejection::Rejection,
     request_context::{RequestContext, ResponseOptions},
@@ -149,7 +150,8 @@ async fn buffered_response(
             (JSON, body_from_events(events, &defaults, is_cumulative).into())
         }
     };
-    let mut response = response_with_body(StatusCode::OK, content_type, Body::from(body));
+    let body = Body::new(HeldBody::new(body, in_flight.answer_memory.clone()));
+    let mut response = response_with_body(StatusCode::OK, content_type, body);
     insert_target_headers(&in_flight, response.headers_mut());
     response
 }

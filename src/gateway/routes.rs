@@ -199,7 +199,7 @@ async fn ready(State(gateway): State<Arc<Gateway>>) -> Response<Body> {
 async fn metrics(State(gateway): State<Arc<Gateway>>, headers: HeaderMap) -> Response<Body> {
     match authenticate_for_monitoring(&gateway, "/metrics", &headers) {
         Ok(current) => {
-            let text = gateway.metrics.export(&current.config, &gateway.deps);
+            let text = gateway.metrics.export(&current.config, &gateway.deps, gateway.memory.used());
             let content_type = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
             response::response_with_body(StatusCode::OK, content_type, Body::from(text))
         }

@@ -121,6 +121,22 @@ pub struct Frame {
     pub kind: FrameKind,
 }
 
+impl Frame {
+    /// The frame with a copy of its bytes. Those of the original share a buffer with others, which a frame that is kept
+    /// would keep, too.
+    #[must_use]
+    pub fn detached(self) -> Self {
+        let raw = Bytes::copy_from_slice(&self.raw);
+        let detach = |part: &Bytes| {
+            let offset = (part.as_ptr() as usize).checked_sub(self.raw.as_ptr() as usize);
+            let range = offset.map(|offset| offset..offset + part.len()).filter(|range| range.end <= raw.len());
+            range.map_or_else(|| Bytes::copy_from_slice(part), |range| raw.slice(range))
+        };
+        let (data, event) = (detach(&self.data), detach(&self.event));
+        Self { raw, data, event, kind: self.kind }
+    }
+}
+
 /// The kind of response a frame is part of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameKind {
@@ -232,8 +248,8 @@ pub enum EncodeError {
         /// The name of the endpoint.
         endpoint: String,
     },
-    /// The client's body is not a JSON object.
-    #[error("the request body is not a JSON object")]
+    /// The client's body is not a JSON object, or has too many fields.
+    #[error("the request body cannot be sent: {0}")]
     Body(#[source] serde_json::Error),
     /// The URL or a header is invalid.
     #[error("cannot build a request for {url}")]

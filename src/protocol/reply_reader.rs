@@ -7,6 +7,9 @@ use super::{CallError, Decoder, Flow, Frame, FrameKind, StreamEnd, StreamOutcome
 use crate::model::{Delta, ErrorClass};
 use crate::protocol::framing::body::BodyFramer;
 
+/// What the allocator and the reference counter of a buffer take.
+const BUFFER_BYTES: usize = 64;
+
 /// The deltas and frames decoded from one network read.
 #[derive(Clone, Debug, Default)]
 pub struct DecodedBatch {
@@ -22,6 +25,23 @@ impl DecodedBatch {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.deltas.is_empty() && self.frames.is_empty()
+    }
+
+    /// The memory that it takes, in bytes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        let deltas = self.deltas.iter().map(|delta| size_of::<Delta>() + delta.kind.byte_len());
+        // Lists have up to twice the size of their items, and each frame has a buffer of its own. With events of 60 kB, a
+        // process takes about a quarter more than their bytes.
+        let buffer = |frame: &Frame| BUFFER_BYTES + frame.raw.len() + frame.raw.len() / 4;
+        let frames = self.frames.iter().map(|frame| 2 * size_of::<Frame>() + buffer(frame));
+        deltas.chain(frames).sum()
+    }
+
+    /// The batch with copies of its frames, for one that is kept.
+    #[must_use]
+    pub fn detached(self) -> Self {
+        Self { frames: self.frames.into_iter().map(Frame::detached).collect(), ..self }
     }
 
     /// Appends the next batch.
@@ -83,6 +103,12 @@ impl ReplyReader {
     /// Takes the frames retained since the last call.
     pub fn take_frames(&mut self) -> Vec<Frame> {
         self.retained.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// The memory of what is not decoded yet, in bytes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        self.framer.held_bytes()
     }
 
     /// Whether the model has produced any output.

@@ -96,6 +96,8 @@ pub fn decide(policy: &RetryPolicy, error: &CallError, context: RetryContext, no
         C::Context => Decision::FailoverLarger,
         C::Filter if context.on_filter == OnFilter::Stop => Decision::GiveUp,
         C::Request => Decision::GiveUp,
+        // The memory for answers is used up, and would be again.
+        C::LocalLimit if error.should_retry == Some(false) => Decision::GiveUp,
         _ => Decision::Failover,
     }
 }

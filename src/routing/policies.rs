@@ -31,6 +31,21 @@ pub struct Policies {
     pub hedge: HedgePolicy,
     /// Timeouts that the config does not set.
     pub timeouts: TimeoutPolicy,
+    /// The size of one answer.
+    pub answer: AnswerPolicy,
+}
+
+/// Limits of one answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AnswerPolicy {
+    /// Maximum size in bytes, whatever it consists of; about eight million tokens.
+    pub max_bytes: usize,
+}
+
+impl Default for AnswerPolicy {
+    fn default() -> Self {
+        Self { max_bytes: 32 * 1024 * 1024 }
+    }
 }
 
 /// Timeouts for endpoints and models whose config sets none.

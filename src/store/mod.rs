@@ -3,6 +3,8 @@
 //! A reader of a replaced file sees the old text or the new text, never a mix. The submodules define what the files
 //! contain: the record of calls, the health of endpoints, the lists of models.
 
+#[cfg(feature = "serve")]
+pub(crate) mod allocator;
 pub(crate) mod daily_warning;
 pub(crate) mod health;
 mod health_migration;

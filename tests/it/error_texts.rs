@@ -26,10 +26,7 @@ use mmchat::internals::{
     engine::Notice,
     gateway::ServeError,
     model::{ErrorClass, ParamWorkaround, SystemRole, target::TargetId},
-    protocol::{
-        CallError, EncodeError,
-        framing::{body::FrameError, sse::EventTooLarge},
-    },
+    protocol::{CallError, EncodeError, framing::sse::EventTooLarge},
     render::notice::format_notice,
     routing::health::HealthError,
     store::record::{Database, RecordError},
@@ -1353,8 +1350,7 @@ fn unprovoked_errors() {
         ),
         ("EncodeError::Body", EncodeError::Body(invalid_json).to_string()),
         ("EncodeError::Request", EncodeError::Request { url: "http://h/v1".into(), source: invalid_uri }.to_string()),
-        ("FrameError::Event", FrameError::Event(EventTooLarge).to_string()),
-        ("FrameError::Body", FrameError::Body.to_string()),
+        ("EventTooLarge", EventTooLarge.to_string()),
     ];
     assert_list("errors_unprovoked", &named(errors));
 }

@@ -103,6 +103,11 @@ struct Resolver {
     config: Config,
 }
 
+/// The size in bytes of a config key in MiB.
+fn bytes_of_mebibytes(mebibytes: u32) -> usize {
+    (mebibytes as usize).saturating_mul(1024 * 1024)
+}
+
 impl Resolver {
     fn resolve_file(&mut self, file: &ConfigFile) {
         self.check_names(file);
@@ -126,7 +131,7 @@ impl Resolver {
         self.resolve_spend(&file.spend);
         self.resolve_history(file);
         self.resolve_serve(&file.serve);
-        self.resolve_policies(&file.retry, &file.availability);
+        self.resolve_policies(file);
         self.config.default = file.default.as_ref().map(|name| self.check_model_or_route(name, "`default`"));
         let context = file.context.as_ref();
         self.config.context = context.and_then(|keyword| self.parse_keyword("context", keyword)).unwrap_or_default();

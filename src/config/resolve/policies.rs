@@ -1,10 +1,11 @@
-//! Validates `[retry]` and `[availability]`.
+//! Validates `[retry]`, `[availability]` and `max_answer_mb`.
 
 use std::time::Duration;
 
-use super::Resolver;
+use super::{Resolver, bytes_of_mebibytes};
 use crate::{
     config::{
+        file::ConfigFile,
         policies::{AvailabilityEntry, RetryEntry},
         values::{DurationEntry, Spanned},
     },
@@ -12,10 +13,12 @@ use crate::{
 };
 
 impl Resolver {
-    pub(super) fn resolve_policies(&mut self, retry: &RetryEntry, availability: &AvailabilityEntry) {
+    pub(super) fn resolve_policies(&mut self, file: &ConfigFile) {
         let mut policies = Policies::default();
-        self.resolve_retry(retry, &mut policies);
-        self.resolve_availability(availability, &mut policies);
+        self.resolve_retry(&file.retry, &mut policies);
+        self.resolve_availability(&file.availability, &mut policies);
+        let max_answer = self.at_least_one("max_answer_mb", file.max_answer_mb.as_ref());
+        set(&mut policies.answer.max_bytes, max_answer.map(bytes_of_mebibytes));
         self.config.policies = policies;
     }
 

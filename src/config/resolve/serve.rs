@@ -1,6 +1,6 @@
 //! Validates `[serve]`.
 
-use super::Resolver;
+use super::{Resolver, bytes_of_mebibytes};
 use crate::config::{
     Alias, ClientConfig, ServeConfig,
     error::Problem,
@@ -25,12 +25,11 @@ const SECRET_HEADERS: [&str; 11] = [
     "transfer-encoding",
 ];
 
-const MIB: usize = 1024 * 1024;
-
 impl Resolver {
     pub(super) fn resolve_serve(&mut self, entry: &ServeEntry) {
         let defaults = ServeConfig::default();
         let listen = entry.listen.as_ref().map(|listen| self.check_listen(listen));
+        let memory_mb = self.at_least_one("memory_mb", entry.memory_mb.as_ref());
         let max_body_mb = self.at_least_one("max_body_mb", entry.max_body_mb.as_ref());
         let serve = ServeConfig {
             listen: listen.unwrap_or(defaults.listen),
@@ -39,7 +38,8 @@ impl Resolver {
             idle: entry.idle.map_or(defaults.idle, |duration| duration.0),
             request_headers: self.header_names(entry.request_headers.as_deref()).unwrap_or(defaults.request_headers),
             response_headers: self.header_names(entry.response_headers.as_deref()).unwrap_or(defaults.response_headers),
-            max_body: max_body_mb.map_or(defaults.max_body, |megabytes| (megabytes as usize).saturating_mul(MIB)),
+            memory: memory_mb.map_or(defaults.memory, bytes_of_mebibytes),
+            max_body: max_body_mb.map_or(defaults.max_body, bytes_of_mebibytes),
             hosts: entry.hosts.iter().flatten().map(|host| self.check_host(host)).collect(),
             cors: entry.cors.iter().flatten().filter_map(|origin| self.check_origin(origin)).collect(),
             tls: self.resolve_tls(entry),

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 use crate::{
     engine::{AccumulatedAnswer, AttemptRecord, CallRecord, Completion, plan::Call},
-    model::{Delta, ErrorClass, target::Target},
+    model::{Delta, DeltaKind, ErrorClass, target::Target},
     protocol::CallError,
 };
 
@@ -117,6 +117,12 @@ impl CallAccumulator {
         if self.output.has_answer && self.attempts.last().is_some_and(|attempt| attempt.error.is_some()) {
             self.keep_incomplete_answer();
         }
+    }
+
+    /// The memory that `deltas` take when they are added, in bytes.
+    pub(super) fn retained_bytes(&self, deltas: &[Delta]) -> usize {
+        let is_retained = |delta: &&Delta| self.retain_text || matches!(delta.kind, DeltaKind::ToolCall(_));
+        deltas.iter().filter(is_retained).map(|delta| delta.kind.byte_len()).sum()
     }
 
     /// Adds deltas of the request sent at `sent_at`; returns the time to first token with the first of them.

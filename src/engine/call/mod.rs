@@ -27,7 +27,7 @@ use time_budget::TimeBudget;
 
 use super::{AttemptRecord, Completion, Engine, Event, EventKind, NextStep, Notice};
 use crate::{
-    engine::plan::Call,
+    engine::{memory::AnswerPart, plan::Call},
     model::{ErrorClass, ModelRequest, ParamWorkaround, api_key::KeySource, target::Target},
     protocol::{CallError, RetryAfter, protocol_of},
     routing::{
@@ -79,6 +79,8 @@ struct CallTask {
     has_waited: bool,
     /// Headers of the client that are sent.
     headers: Arc<HeaderMap>,
+    /// The memory of the output that the consumer or the accumulator holds.
+    held_output: AnswerPart,
     /// The request must not be processed twice.
     is_unsafe_to_repeat: bool,
     /// Too many requests to the model have been repeated, so this one was not.
@@ -106,6 +108,7 @@ impl CallTask {
     fn new(engine: Arc<Engine>, index: usize, mut call: Call, state: Arc<CallState>) -> Self {
         let headers = std::mem::take(&mut call.headers);
         let is_unsafe_to_repeat = call.request.is_unsafe_to_repeat();
+        let held_output = call.memory.new_part();
         Self {
             queue: CandidateQueue::default(),
             failed: Vec::new(),
@@ -123,6 +126,7 @@ impl CallTask {
             uses_health: false,
             has_waited: false,
             headers: Arc::new(headers),
+            held_output,
             is_unsafe_to_repeat,
             retry_budget_spent: false,
         }
@@ -130,6 +134,11 @@ impl CallTask {
 
     async fn execute(&mut self) {
         let result = self.try_candidates().await;
+        if result.is_ok() {
+            // The consumer holds the output until it has sent it.
+            self.call.memory.complete();
+            std::mem::replace(&mut self.held_output, self.call.memory.new_part()).keep();
+        }
         let record = self.accumulator().finish(result, self.time.deadline_passed(), Instant::now());
         self.reporter.emit(EventKind::Finished(record)).await;
     }
@@ -234,6 +243,7 @@ impl CallTask {
             fresh_connection,
             retain_frames: self.call.passthrough,
             headers: Arc::clone(&self.headers),
+            memory: self.call.memory.clone(),
         };
         let mut new_workarounds = NewWorkarounds::default();
         loop {
@@ -245,7 +255,9 @@ impl CallTask {
                 Err(error) => error,
             };
             if self.has_answer() {
-                return CandidateResult::Failed(error, Decision::Failover);
+                let decision = self.decide(candidate, &error, false);
+                let gives_up = error.class == ErrorClass::LocalLimit && decision == Decision::GiveUp;
+                return CandidateResult::Failed(error, if gives_up { decision } else { Decision::Failover });
             }
             // The last failure is that of the hedge request, so this candidate is not retried.
             if self.accumulator().attempts.last().is_some_and(|attempt| attempt.target.id != target.id) {

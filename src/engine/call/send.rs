@@ -17,9 +17,10 @@ use crate::engine::call::queue::Candidate;
 use crate::{
     engine::{
         AttemptRecord, Completion, Engine, EventKind, NextStep, Notice,
-        attempt::{Attempt, AttemptEnd, AttemptTimeouts, Credentials, StartOptions, Step},
+        attempt::{Attempt, AttemptEnd, AttemptTimeouts, Credentials, StartOptions, Step, memory_error},
         credentials::resolve_credentials,
         health, limiter,
+        memory::{AnswerMemory, AnswerPart},
     },
     model::{ErrorClass, FinishReason, ModelRequest, api_key::KeySource},
     protocol::{CallError, reply_reader::DecodedBatch},
@@ -39,6 +40,8 @@ pub(super) struct AttemptSpec {
     pub(super) retain_frames: bool,
     /// Headers of the client that are sent.
     pub(super) headers: Arc<HeaderMap>,
+    /// The memory of the answer.
+    pub(super) memory: AnswerMemory,
 }
 
 impl AttemptSpec {
@@ -70,6 +73,8 @@ struct ResponseInfo {
 struct StartedAttempt {
     attempt: Attempt,
     first: DecodedBatch,
+    /// The memory of these.
+    first_memory: AnswerPart,
     /// The end, if it arrived together with the first deltas.
     end: Option<AttemptEnd>,
     info: ResponseInfo,
@@ -98,6 +103,8 @@ impl CallTask {
     /// Runs and records one attempt. If it was hedged, the answer may be that of the second request.
     pub(super) async fn run_attempt(&mut self, spec: AttemptSpec) -> Result<Completion, CallError> {
         self.accumulator().begin_attempt(&spec.candidate.target, Instant::now());
+        // The consumer has discarded the output of the last attempt.
+        self.held_output = self.call.memory.new_part();
         let (attempt, start) = self.start_attempt(spec).await;
         let (result, info) = match start {
             Ok(started) => {
@@ -153,9 +160,17 @@ impl CallTask {
         let (slow_target, hedge_target) = (first.spec.candidate.target.id.clone(), candidate.target.id.clone());
         let request = self.request_for(&candidate);
         let retain_frames = self.call.passthrough;
-        let headers = Arc::clone(&first.spec.headers);
-        let spec =
-            AttemptSpec { candidate: candidate.clone(), key, request, fresh_connection: false, retain_frames, headers };
+        let (headers, memory) = (Arc::clone(&first.spec.headers), first.spec.memory.clone());
+        let candidate_clone = candidate.clone();
+        let spec = AttemptSpec {
+            candidate: candidate_clone,
+            key,
+            request,
+            fresh_connection: false,
+            retain_frames,
+            headers,
+            memory,
+        };
         // Waiting for its key or permit must not delay the result of the first request.
         let select_started = Instant::now();
         let finished = match select(&mut first.start, Box::pin(self.send(spec.clone()))).await {
@@ -306,8 +321,10 @@ impl CallTask {
             }
         }
         if !first.is_empty() {
-            self.emit_deltas(first, sent_at).await;
+            self.emit_deltas(first, sent_at).await?;
         }
+        // Held until here, and what the consumer holds is reserved separately.
+        started.first_memory = self.call.memory.new_part();
         let end = if let Some(end) = end {
             end
         } else {
@@ -343,12 +360,17 @@ impl CallTask {
             match step {
                 Step::Done(end) => return Ok(end),
                 Step::Read(read) if read.is_empty() => {}
-                Step::Read(read) => self.emit_deltas(read, attempt.sent_at()).await,
+                Step::Read(read) => self.emit_deltas(read, attempt.sent_at()).await?,
             }
         }
     }
 
-    async fn emit_deltas(&mut self, read: DecodedBatch, sent_at: Instant) {
+    async fn emit_deltas(&mut self, read: DecodedBatch, sent_at: Instant) -> Result<(), CallError> {
+        let buffered = self.call.on_incomplete == OnIncomplete::Buffer;
+        let read = if buffered { read.detached() } else { read };
+        let retained = self.accumulator().retained_bytes(&read.deltas);
+        let held = retained + if buffered { read.held_bytes() } else { 0 };
+        self.held_output.grow(held).await.map_err(memory_error)?;
         let ttft = {
             let mut accumulator = self.accumulator();
             let ttft = accumulator.add(&read.deltas, sent_at, Instant::now());
@@ -356,11 +378,11 @@ impl CallTask {
             accumulator.output.has_answer |= self.call.passthrough && accumulator.output.first_at.is_some();
             ttft
         };
-        let buffered = self.call.on_incomplete == OnIncomplete::Buffer;
         self.reporter.emit(if buffered { EventKind::BufferedDeltas(read) } else { EventKind::Deltas(read) }).await;
         if let Some(ttft) = ttft {
             self.reporter.emit(EventKind::FirstToken(ttft)).await;
         }
+        Ok(())
     }
 
     /// Records how an attempt ended, in the attempts of the call and in the health of the target.
@@ -409,25 +431,33 @@ async fn start(
         fresh_connection: spec.fresh_connection,
         retain_frames: spec.retain_frames,
         headers: &spec.headers,
+        memory: &spec.memory,
+        max_answer_bytes: engine.policies.answer.max_bytes,
     };
     let attempt = Attempt::start(&*engine.transport, options).await;
     let mut attempt = attempt.map_err(|error| FailedStart { error, info: ResponseInfo::default() })?;
     let info = ResponseInfo { is_success: true, request_id: attempt.request_id().map(str::to_owned) };
     let mut first = DecodedBatch::default();
+    let mut first_memory = spec.memory.new_part();
     let end = loop {
         match attempt.next().await {
             Err(error) => return Err(FailedStart { error, info }),
             Ok(Step::Done(end)) => break Some(end),
             Ok(Step::Read(read)) => {
-                let has_output = read.deltas.iter().any(|delta| delta.kind.is_output());
-                first.extend(read);
-                if has_output {
+                if read.deltas.iter().any(|delta| delta.kind.is_output()) {
+                    first.extend(read);
                     break None;
                 }
+                let read = read.detached();
+                // Nothing is read while another answer gives back the memory.
+                if let Err(full) = first_memory.grow(read.held_bytes()).await {
+                    return Err(FailedStart { error: memory_error(full), info });
+                }
+                first.extend(read);
             }
         }
     };
-    Ok(Box::new(StartedAttempt { attempt, first, end, info, _permit: permit, in_flight }))
+    Ok(Box::new(StartedAttempt { attempt, first, first_memory, end, info, _permit: permit, in_flight }))
 }
 
 /// Waits for the first delta of a probe that was slower than the candidate beside it: canceled, it would leave the breaker

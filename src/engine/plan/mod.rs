@@ -10,6 +10,7 @@ pub use select::{SelectedCalls, Selection};
 
 use crate::{
     config::{Config, closest_name, normalize_name, vendors},
+    engine::memory::AnswerMemory,
     model::{ChatRequest, ModelRequest, target::Target},
     routing::{OnFilter, OnIncomplete, RoutePolicy},
 };
@@ -75,6 +76,8 @@ pub struct Call {
     pub response_headers: Arc<[String]>,
     /// The client retries by itself, and this request is such a retry: no further attempts follow its last candidate.
     pub client_retries: bool,
+    /// The memory of the answer.
+    pub memory: AnswerMemory,
 }
 
 impl Call {
@@ -97,6 +100,7 @@ impl Call {
             headers: HeaderMap::new(),
             response_headers: Arc::default(),
             client_retries: false,
+            memory: AnswerMemory::default(),
         }
     }
 

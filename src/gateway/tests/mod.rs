@@ -16,6 +16,7 @@ use tokio::io::AsyncWriteExt;
 
 mod failures;
 mod lifecycle;
+mod memory;
 mod metrics;
 mod origin_guard;
 mod passthrough;
@@ -91,8 +92,8 @@ impl TestGateway {
 
     async fn try_new(extra_config: &str, replies: impl IntoIterator<Item = MockResponse>) -> Result<Self, ServeError> {
         let transport = Arc::new(MockTransport::new(replies));
-        let config = config::resolve(&format!("{CONFIG}{extra_config}"), Path::new("c.toml")).expect("valid config");
-        let policies = Policies { last_resort: LastResortPolicy::limited(), ..Policies::default() };
+        let config = config::resolve(&format!("{extra_config}{CONFIG}"), Path::new("c.toml")).expect("valid config");
+        let policies = Policies { last_resort: LastResortPolicy::limited(), ..config.policies.clone() };
         let keys = KeyRing::new(Environment::default());
         let engine = Engine::with_policies(Arc::clone(&transport) as Arc<_>, keys, policies);
         let log_lines = Arc::new(Mutex::new(Vec::new()));

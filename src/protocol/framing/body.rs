@@ -10,23 +10,8 @@ use bytes::Bytes;
 use super::sse::{EventTooLarge, SseDecoder, to_valid_utf8};
 use crate::protocol::{Frame, FrameKind};
 
-/// Maximum size of a body that is not a stream, in bytes; streams have no such limit.
-const MAX_BODY_BYTES: usize = 64 * 1024 * 1024;
-
 /// Maximum bytes of a page or text that are kept for the error message.
 const MAX_PAGE_BYTES: usize = 4096;
-
-/// A body or event that exceeds its size limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum FrameError {
-    /// An event of a stream.
-    #[error(transparent)]
-    Event(#[from] EventTooLarge),
-    /// A body that is not a stream.
-    #[error("response body larger than 64 MiB")]
-    Body,
-}
 
 #[derive(Debug)]
 enum State {
@@ -55,8 +40,8 @@ impl BodyFramer {
     /// Adds the next bytes and appends the frames they complete to `out`.
     ///
     /// # Errors
-    /// When an event or the body exceeds its size limit.
-    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Frame>) -> Result<(), FrameError> {
+    /// When an event exceeds its size limit.
+    pub fn push(&mut self, bytes: &[u8], out: &mut Vec<Frame>) -> Result<(), EventTooLarge> {
         match &mut self.state {
             State::Start(buffered) => {
                 // The first read nearly always suffices, so it is not copied.
@@ -86,18 +71,23 @@ impl BodyFramer {
                     head.extend_from_slice(&bytes[..bytes.len().min(remaining)]);
                 }
             }
-            State::Json(body) => {
-                if body.len() + bytes.len() > MAX_BODY_BYTES {
-                    return Err(FrameError::Body);
-                }
-                body.extend_from_slice(bytes);
-            }
+            State::Json(body) => body.extend_from_slice(bytes),
             State::Page(page) => {
                 let remaining = MAX_PAGE_BYTES.saturating_sub(page.len());
                 page.extend_from_slice(&bytes[..bytes.len().min(remaining)]);
             }
         }
         Ok(())
+    }
+
+    /// The memory of what is not part of a frame yet, in bytes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        match &self.state {
+            State::Start(_) | State::Page(_) => 0,
+            State::Stream(decoder) => decoder.held_bytes(),
+            State::Json(body) => body.capacity(),
+        }
     }
 
     /// Ends the body: appends the unfinished frame to `out`.
@@ -112,7 +102,10 @@ impl BodyFramer {
                     }
                 }
             },
-            State::Json(body) => out.push(body_frame(body, FrameKind::Body)),
+            State::Json(mut body) => {
+                body.shrink_to_fit();
+                out.push(body_frame(body, FrameKind::Body));
+            }
             State::Page(page) => out.push(body_frame(page, FrameKind::Page)),
         }
     }
@@ -169,14 +162,5 @@ mod tests {
                 assert_eq!(kinds(body, chunk_size), want, "{} in chunks of {chunk_size}", body.escape_ascii());
             }
         }
-    }
-
-    #[test]
-    fn body_over_the_limit_is_an_error() {
-        let (mut framer, mut out) = (BodyFramer::default(), Vec::new());
-        framer.push(b"{", &mut out).expect("below the size limit");
-        let block = vec![b' '; 1 << 24];
-        let is_error = (0..5).any(|_| framer.push(&block, &mut out) == Err(FrameError::Body));
-        assert!(is_error);
     }
 }

@@ -92,6 +92,13 @@ impl SseDecoder {
         }
     }
 
+    /// The memory of the event that has not ended yet, in bytes.
+    #[must_use]
+    pub fn held_bytes(&self) -> usize {
+        // The buffer has up to twice the size of its content.
+        2 * self.buffer.len() + size_of_val(self.data.as_slice())
+    }
+
     /// Ends the stream: returns the current event if it has data.
     pub fn finish(&mut self) -> Option<Frame> {
         if !self.in_comment && self.line_start < self.buffer.len() {

@@ -175,6 +175,7 @@ async fn serve(
         () = second_stop_signal(&gateway) => 0,
         unfinished = serving => unfinished,
         () = save_health_periodically(&engine, &log) => 0,
+        () = gateway.return_freed_memory() => 0,
     };
     if unfinished > 0 {
         log.event("aborted", &format!("{} did not end in time", plural(unfinished, "connection")));

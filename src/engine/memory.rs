@@ -1,0 +1,391 @@
+//! Limits the memory that a process holds for requests and answers.
+//!
+//! Bytes are reserved as they arrive. A part of the budget is kept for small requests, so that large ones cannot keep
+//! other clients from being served. If an answer needs memory and none is left, the largest held answer ends, and the
+//! others wait meanwhile: they are not read, so that their senders wait, too.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{pin, sync::Notify, time::timeout};
+
+/// How long an answer waits for the memory of another one that has to end.
+const WAIT: Duration = Duration::from_secs(10);
+
+/// Answers that hold less do not end for others, which would free little.
+const LARGE_BYTES: usize = 64 * 1024;
+
+/// The memory is used up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the memory for requests and answers is used up")]
+pub struct MemoryFull;
+
+/// The memory for requests and answers of one process.
+#[derive(Clone, Debug)]
+pub struct MemoryBudget(Arc<Pools>);
+
+#[derive(Debug)]
+struct Pools {
+    limit: AtomicUsize,
+    /// Bytes reserved outside the part that is kept for small requests.
+    used: AtomicUsize,
+    /// Bytes reserved in that part.
+    kept_used: AtomicUsize,
+    /// The answers that hold memory, by number.
+    answers: Mutex<BTreeMap<u64, Weak<HeldAnswer>>>,
+    next_number: AtomicU64,
+    /// Wakes the answers that wait for memory.
+    freed: Notify,
+    /// Bytes given back in large pieces since [`MemoryBudget::take_freed`].
+    freed_bytes: AtomicUsize,
+}
+
+impl MemoryBudget {
+    /// A budget of `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self(Arc::new(Pools {
+            limit: AtomicUsize::new(limit),
+            used: AtomicUsize::new(0),
+            kept_used: AtomicUsize::new(0),
+            answers: Mutex::default(),
+            next_number: AtomicU64::new(0),
+            freed: Notify::new(),
+            freed_bytes: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Changes the limit; what is held stays.
+    pub fn set_limit(&self, limit: usize) {
+        self.0.limit.store(limit, Relaxed);
+    }
+
+    /// Bytes reserved.
+    #[must_use]
+    pub fn used(&self) -> usize {
+        self.0.used.load(Relaxed) + self.0.kept_used.load(Relaxed)
+    }
+
+    /// A reservation for a request, of nothing yet.
+    #[must_use]
+    pub fn new_request(&self) -> RequestMemory {
+        RequestMemory { budget: self.clone(), used: 0, kept_used: 0 }
+    }
+
+    /// The memory of an answer, nothing yet.
+    #[must_use]
+    pub fn new_answer(&self) -> AnswerMemory {
+        let number = self.0.next_number.fetch_add(1, Relaxed);
+        AnswerMemory(Some(Arc::new(HeldAnswer {
+            budget: self.clone(),
+            number,
+            bytes: AtomicUsize::new(0),
+            is_registered: AtomicBool::new(false),
+            has_to_end: AtomicBool::new(false),
+            is_complete: AtomicBool::new(false),
+            wake: Notify::new(),
+        })))
+    }
+
+    /// The part of the budget that is kept for small requests.
+    fn kept(&self) -> usize {
+        self.0.limit.load(Relaxed) / 8
+    }
+
+    /// New work is refused when more than this is reserved.
+    fn limit_for_requests(&self) -> usize {
+        self.0.limit.load(Relaxed) / 4 * 3
+    }
+
+    fn limit_for_answers(&self) -> usize {
+        self.0.limit.load(Relaxed) - self.kept()
+    }
+
+    fn try_take(&self, bytes: usize, limit: usize) -> bool {
+        try_add(&self.0.used, bytes, limit)
+    }
+
+    /// The bytes given back in large pieces since the last call. `None`: fewer than `min`.
+    #[must_use]
+    pub fn take_freed(&self, min: usize) -> Option<usize> {
+        (self.0.freed_bytes.load(Relaxed) >= min).then(|| self.0.freed_bytes.swap(0, Relaxed))
+    }
+
+    fn give_back(&self, bytes: usize) {
+        if bytes >= LARGE_BYTES {
+            self.0.freed_bytes.fetch_add(bytes, Relaxed);
+        }
+        self.0.used.fetch_sub(bytes, Relaxed);
+        self.0.freed.notify_waiters();
+    }
+
+    /// Ends the largest held answer, unless one that has to end still holds memory. `false`: it is `needy` itself, or
+    /// there is none.
+    fn end_largest(&self, needy: &HeldAnswer) -> bool {
+        let answers: Vec<_> = self.0.answers.lock().values().filter_map(Weak::upgrade).collect();
+        let held = answers.iter().filter(|answer| !answer.is_complete.load(Relaxed));
+        if held.clone().any(|answer| answer.has_to_end.load(Relaxed) && answer.number != needy.number) {
+            return true;
+        }
+        let Some(largest) = held.max_by_key(|answer| answer.bytes.load(Relaxed)) else { return false };
+        largest.has_to_end.store(true, Relaxed);
+        largest.wake.notify_waiters();
+        largest.number != needy.number
+    }
+}
+
+/// Adds `bytes` unless the sum exceeds `limit`.
+fn try_add(counter: &AtomicUsize, bytes: usize, limit: usize) -> bool {
+    let sum = |used: usize| used.checked_add(bytes).filter(|sum| *sum <= limit);
+    counter.try_update(Relaxed, Relaxed, sum).is_ok()
+}
+
+/// The memory of a request; given back when dropped.
+#[derive(Debug)]
+pub struct RequestMemory {
+    budget: MemoryBudget,
+    used: usize,
+    /// What it holds of the part for small requests.
+    kept_used: usize,
+}
+
+impl RequestMemory {
+    /// Reserves `bytes` in total. `is_small`: the request may use the part that is kept for small ones.
+    ///
+    /// # Errors
+    /// When the memory is used up; what was reserved before stays reserved.
+    pub fn grow_to(&mut self, bytes: usize, is_small: bool) -> Result<(), MemoryFull> {
+        let budget = &self.budget;
+        let moved = if is_small { 0 } else { self.kept_used };
+        let additional = bytes.saturating_sub(self.used + self.kept_used) + moved;
+        if budget.try_take(additional, budget.limit_for_requests()) {
+            self.used += additional;
+            self.kept_used -= moved;
+            budget.0.kept_used.fetch_sub(moved, Relaxed);
+            return Ok(());
+        }
+        if is_small && try_add(&budget.0.kept_used, additional, budget.kept()) {
+            self.kept_used += additional;
+            return Ok(());
+        }
+        Err(MemoryFull)
+    }
+}
+
+impl Drop for RequestMemory {
+    fn drop(&mut self) {
+        self.budget.0.kept_used.fetch_sub(self.kept_used, Relaxed);
+        self.budget.give_back(self.used);
+    }
+}
+
+/// The memory of an answer; without a limit by default. Clones share it; it is given back with the last of them.
+#[derive(Clone, Debug, Default)]
+pub struct AnswerMemory(Option<Arc<HeldAnswer>>);
+
+#[derive(Debug)]
+struct HeldAnswer {
+    budget: MemoryBudget,
+    number: u64,
+    bytes: AtomicUsize,
+    is_registered: AtomicBool,
+    has_to_end: AtomicBool,
+    /// It has ended and is being sent, so that it cannot end with an error.
+    is_complete: AtomicBool,
+    wake: Notify,
+}
+
+impl AnswerMemory {
+    /// A part of it, of nothing yet.
+    #[must_use]
+    pub fn new_part(&self) -> AnswerPart {
+        AnswerPart { memory: self.clone(), bytes: 0 }
+    }
+
+    /// The answer is complete: it does not end for others that need memory.
+    pub fn complete(&self) {
+        if let Some(held) = &self.0 {
+            held.is_complete.store(true, Relaxed);
+        }
+    }
+
+    /// Whether the answer holds memory, so that it may have to end.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.0.as_ref().is_some_and(|held| held.is_registered.load(Relaxed))
+    }
+
+    /// Completes when the answer has to end, because others need its memory.
+    pub async fn has_to_end(&self) {
+        let Some(held) = &self.0 else { return std::future::pending().await };
+        let woken = held.wake.notified();
+        pin!(woken);
+        woken.as_mut().enable();
+        if !held.has_to_end.load(Relaxed) {
+            woken.await;
+        }
+    }
+
+    async fn reserve(&self, bytes: usize) -> Result<(), MemoryFull> {
+        let Some(held) = &self.0 else { return Ok(()) };
+        let budget = &held.budget;
+        while !budget.try_take(bytes, budget.limit_for_answers()) {
+            let freed = budget.0.freed.notified();
+            pin!(freed);
+            freed.as_mut().enable();
+            if budget.try_take(bytes, budget.limit_for_answers()) {
+                break;
+            }
+            if held.has_to_end.load(Relaxed) || !budget.end_largest(held) {
+                return Err(MemoryFull);
+            }
+            timeout(WAIT, freed).await.map_err(|_| MemoryFull)?;
+        }
+        let total = held.bytes.fetch_add(bytes, Relaxed) + bytes;
+        if total >= LARGE_BYTES && !held.is_registered.swap(true, Relaxed) {
+            budget.0.answers.lock().insert(held.number, Arc::downgrade(held));
+        }
+        Ok(())
+    }
+}
+
+impl Drop for HeldAnswer {
+    fn drop(&mut self) {
+        if *self.is_registered.get_mut() {
+            self.budget.0.answers.lock().remove(&self.number);
+        }
+        let bytes = *self.bytes.get_mut();
+        if bytes > 0 {
+            self.budget.give_back(bytes);
+        }
+    }
+}
+
+/// A part of the memory of an answer; given back when dropped.
+#[derive(Debug)]
+pub struct AnswerPart {
+    memory: AnswerMemory,
+    bytes: usize,
+}
+
+impl AnswerPart {
+    /// Reserves `bytes` more. If none is left, waits until another answer has ended.
+    ///
+    /// # Errors
+    /// When the memory is used up, and this answer holds most of it.
+    pub async fn grow(&mut self, bytes: usize) -> Result<(), MemoryFull> {
+        if bytes > 0 {
+            self.memory.reserve(bytes).await?;
+            self.bytes += bytes;
+        }
+        Ok(())
+    }
+
+    /// Reserves or gives back, so that it has `bytes`.
+    ///
+    /// # Errors
+    /// Like [`AnswerPart::grow`].
+    pub async fn resize(&mut self, bytes: usize) -> Result<(), MemoryFull> {
+        self.shrink(self.bytes.saturating_sub(bytes));
+        self.grow(bytes.saturating_sub(self.bytes)).await
+    }
+
+    /// Leaves its bytes reserved until the last clone of the memory is dropped.
+    pub fn keep(mut self) {
+        self.bytes = 0;
+    }
+
+    /// Takes over what `other` has reserved of the same answer.
+    pub fn absorb(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
+    fn shrink(&mut self, bytes: usize) {
+        if bytes > 0
+            && let Some(held) = &self.memory.0
+        {
+            held.bytes.fetch_sub(bytes, Relaxed);
+            held.budget.give_back(bytes);
+        }
+        self.bytes -= bytes;
+    }
+}
+
+impl Drop for AnswerPart {
+    fn drop(&mut self) {
+        self.shrink(self.bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    const LIMIT: usize = 8 * 1024 * 1024;
+
+    #[test]
+    fn large_requests_leave_memory_for_small_ones() {
+        let budget = MemoryBudget::new(LIMIT);
+        let mut large = budget.new_request();
+        large.grow_to(LIMIT / 4 * 3, false).expect("three quarters are for all requests");
+        assert_eq!(budget.new_request().grow_to(1, false), Err(MemoryFull));
+        let (mut small, mut other) = (budget.new_request(), budget.new_request());
+        small.grow_to(LIMIT / 8, true).expect("an eighth is kept");
+        assert_eq!(other.grow_to(1, true), Err(MemoryFull));
+        assert_eq!(small.grow_to(LIMIT / 8 + 1, false), Err(MemoryFull), "it is not small any more");
+        drop(large);
+        small.grow_to(LIMIT / 4, false).expect("the large request has gone");
+        other.grow_to(LIMIT / 8, true).expect("the kept part is free again");
+        drop((small, other));
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn largest_answer_ends_and_the_needy_one_goes_on() {
+        let budget = MemoryBudget::new(LIMIT);
+        let (large, small) = (budget.new_answer(), budget.new_answer());
+        let (mut large_part, mut small_part) = (large.new_part(), small.new_part());
+        large_part.grow(LIMIT / 2).await.expect("there is room");
+        small_part.grow(LIMIT / 4).await.expect("there is room");
+        assert!(large.has_to_end().now_or_never().is_none());
+        let reader = async {
+            large.has_to_end().await;
+            drop(large_part);
+        };
+        let (grown, ()) = tokio::join!(small_part.grow(LIMIT / 4), reader);
+        grown.expect("the largest answer has ended");
+        assert!(small.has_to_end().now_or_never().is_none());
+        assert_eq!(small_part.grow(LIMIT / 2).await, Err(MemoryFull), "now it is the largest");
+        small_part.keep();
+        assert_eq!(budget.used(), LIMIT / 2);
+        drop((large, small));
+        assert_eq!(budget.used(), 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn complete_answers_do_not_end_and_parts_are_given_back() {
+        let budget = MemoryBudget::new(LIMIT);
+        let (complete, other) = (budget.new_answer(), budget.new_answer());
+        let mut part = complete.new_part();
+        part.grow(LIMIT / 4 * 3).await.expect("there is room");
+        complete.complete();
+        assert_eq!(other.new_part().grow(LIMIT / 4).await, Err(MemoryFull));
+        assert!(complete.has_to_end().now_or_never().is_none());
+        part.resize(LIMIT / 2).await.expect("smaller");
+        let mut rest = other.new_part();
+        rest.grow(LIMIT / 4).await.expect("a part was given back");
+        part.absorb(complete.new_part());
+        drop((part, rest));
+        assert_eq!(budget.used(), 0);
+        AnswerMemory::default().new_part().grow(usize::MAX).await.expect("no limit by default");
+    }
+}
