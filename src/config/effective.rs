@@ -84,6 +84,7 @@ impl From<&Endpoint> for EndpointEntry {
             limits: Limits { max_concurrency, rpm, queue_timeout },
             gateway,
             no_stream_options: _,
+            reasoning_models: _,
             gzip,
         } = endpoint;
         let header = |(name, value): &(http::HeaderName, KeySource)| (name.to_string(), key_entry(value).into());
@@ -247,6 +248,7 @@ impl From<&ServeConfig> for ServeEntry {
             cors,
             tls,
             memory,
+            max_connections_per_address,
             aliases,
             clients,
         } = serve;
@@ -260,6 +262,8 @@ impl From<&ServeConfig> for ServeEntry {
             response_headers: Some(strings(response_headers)),
             max_body_mb: Some(mebibytes(*max_body)),
             memory_mb: Some(mebibytes(*memory)),
+            max_connections_per_address: max_connections_per_address
+                .map(|max| u32::try_from(max).unwrap_or(u32::MAX).into()),
             hosts: Some(strings(hosts)),
             cors: Some(strings(cors)),
             cert: tls.as_ref().map(|(cert, _)| file(cert)),

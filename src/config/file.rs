@@ -73,6 +73,8 @@ pub(crate) struct ServeEntry {
     pub max_body_mb: Option<Spanned<u32>>,
     /// Memory for requests and answers, in MiB; default 512.
     pub memory_mb: Option<Spanned<u32>>,
+    /// Maximum connections of one client address; unlimited by default.
+    pub max_connections_per_address: Option<Spanned<u32>>,
     /// Additional host names that clients on this machine may use in URLs.
     pub hosts: Option<Vec<Spanned<String>>>,
     /// Origins of web pages that may send requests from a browser, as `https://host`; none by default.

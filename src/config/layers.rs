@@ -130,6 +130,7 @@ fn merge_serve(system: ServeEntry, user: ServeEntry) -> ServeEntry {
         response_headers: user.response_headers.or(system.response_headers),
         max_body_mb: user.max_body_mb.or(system.max_body_mb),
         memory_mb: user.memory_mb.or(system.memory_mb),
+        max_connections_per_address: user.max_connections_per_address.or(system.max_connections_per_address),
         hosts: user.hosts.or(system.hosts),
         cors: user.cors.or(system.cors),
         cert,

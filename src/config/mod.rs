@@ -156,12 +156,19 @@ impl Config {
     /// The target of `endpoint/id`, for a model without an entry.
     #[must_use]
     pub fn direct_model(&self, name: &str) -> Option<Arc<Target>> {
-        let (endpoint, upstream) = name.split_once('/').filter(|(_, upstream)| !upstream.is_empty())?;
-        let direct = direct_target(self.endpoint(endpoint)?, upstream);
+        let (endpoint, upstream) = self.split_direct(name)?;
+        let direct = direct_target(endpoint, upstream);
         // The price of a model entry also applies when the model is requested as `endpoint/id`.
-        let is_same_model = |model: &&Arc<Target>| model.endpoint.name == endpoint && model.upstream_id == upstream;
+        let is_same_model =
+            |model: &&Arc<Target>| model.endpoint.name == endpoint.name && model.upstream_id == upstream;
         let price = self.models.iter().find(is_same_model).and_then(|model| model.price.clone());
         Some(Arc::new(Target { price, ..direct }))
+    }
+
+    /// The endpoint and the model ID of a name such as `endpoint/id`.
+    pub(crate) fn split_direct<'a>(&self, name: &'a str) -> Option<(&Arc<Endpoint>, &'a str)> {
+        let (endpoint, upstream) = name.split_once('/').filter(|(_, upstream)| !upstream.is_empty())?;
+        Some((self.endpoint(endpoint)?, upstream))
     }
 
     /// The route called `name`.

@@ -29,6 +29,8 @@ pub(crate) struct ServeConfig {
     pub tls: Option<(PathBuf, PathBuf)>,
     /// Memory for requests and answers, in bytes.
     pub memory: usize,
+    /// Maximum connections of one client address; `None`: unlimited.
+    pub max_connections_per_address: Option<usize>,
     /// Names that clients may send.
     pub aliases: Vec<Alias>,
     /// The clients; empty: all clients on this machine have access, without a key.
@@ -75,6 +77,7 @@ impl Default for ServeConfig {
             cors: Vec::new(),
             tls: None,
             memory: 512 * 1024 * 1024,
+            max_connections_per_address: None,
             aliases: Vec::new(),
             clients: Vec::new(),
         }

@@ -69,12 +69,6 @@ impl Vendor {
     pub fn key_variable(&self, environment: &Environment) -> Option<&str> {
         self.key_env.iter().map(String::as_str).find(|name| environment.get(name).is_some())
     }
-
-    /// Whether this upstream ID is a reasoning model.
-    #[must_use]
-    pub fn is_reasoning_model(&self, upstream: &str) -> bool {
-        self.reasoning.iter().any(|prefix| upstream.starts_with(prefix))
-    }
 }
 
 const VENDORS_TOML: &str = include_str!("vendors.toml");

@@ -5,10 +5,11 @@ use crate::config::{Alias, Config, normalize_name};
 /// The name that a client's `name` stands for: itself if it is known, else that of the most specific alias.
 pub(super) fn resolve_alias(config: &Config, name: &str) -> String {
     let name = normalize_name(name);
-    if config.names().any(|known| known == name) || config.direct_model(&name).is_some() {
+    let aliases = &config.serve.aliases;
+    if aliases.is_empty() || config.names().any(|known| known == name) || config.split_direct(&name).is_some() {
         return name;
     }
-    let matching = config.serve.aliases.iter().filter_map(|alias| Some((specificity(alias), apply(alias, &name)?)));
+    let matching = aliases.iter().filter_map(|alias| Some((specificity(alias), apply(alias, &name)?)));
     matching.max_by_key(|(specificity, _)| *specificity).map_or(name, |(_, target)| target)
 }
 

@@ -1,36 +1,40 @@
 //! Accepts, limits and closes client connections.
 //!
-//! A connection that stays idle, sends its head too slowly or does not read is closed. Over the connection limit, new
-//! connections wait in the backlog. On shutdown no connection is accepted; requests in flight get `drain` to finish.
+//! A connection that stays idle, sends its head too slowly or does not read is closed. At the connection limit, the
+//! longest idle connections are closed; if none is idle, new ones wait in the backlog. On shutdown no connection is
+//! accepted; requests in flight get `drain` to finish, then they end with an error.
 
 use std::{
     convert::Infallible,
     io,
     net::{IpAddr, SocketAddr},
     pin::pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     time::Duration,
 };
 
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
-    io::{AsyncRead, AsyncWrite},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream, lookup_host},
-    sync::{Semaphore, mpsc, watch},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     task::{JoinError, JoinSet},
     time::{sleep, timeout},
 };
 
 use super::{
     Gateway, Workers,
-    request_context::ConnInfo,
+    connections::{Activity, BusyBody},
+    phase::Phase,
+    rejection::Rejection,
+    request_context::{ConnInfo, RequestContext},
     routes::Routers,
     upload::{self, UploadBody},
-    write_timeout::{PendingWrite, WriteTimeoutStream},
+    write_timeout::WriteTimeoutStream,
 };
 
-use crate::model::describe_error;
+use crate::model::{describe_error, plural};
 
 /// The smallest buffer that hyper accepts.
 const MIN_BUFFER_BYTES: usize = 8192;
@@ -38,11 +42,15 @@ const MIN_BUFFER_BYTES: usize = 8192;
 const BACKLOG: u32 = 4096;
 /// Delay after a failed `accept`, such as when the process has no file descriptors left.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(100);
+/// Interval of checks for idle connections while a client waits for one.
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_millis(100);
+/// Time for the answer to a refused connection.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Gateway {
     /// Serves up to `max_connections` connections of `listener` on the threads of `workers` until `stop` resolves. Then
-    /// requests in flight get the configured `drain` time to finish. Returns the number of connections closed after
-    /// that time.
+    /// requests in flight get the configured `drain` time to finish, after which they end with an error. Returns the
+    /// number of connections that were open at the end of that time.
     pub async fn serve(
         self: &Arc<Self>,
         listener: TcpListener,
@@ -50,53 +58,89 @@ impl Gateway {
         max_connections: usize,
         stop: impl Future<Output = ()>,
     ) -> usize {
-        let listen_ip = listener.local_addr().map(|address| address.ip());
-        let loopback = listen_ip.as_ref().is_ok_and(IpAddr::is_loopback);
-        if let Ok(listen_ip) = listen_ip {
-            self.listen_ip.get_or_init(|| listen_ip);
+        if let Ok(address) = listener.local_addr() {
+            self.listen_ip.get_or_init(|| address.ip());
         }
-        let (permits, routers) = (Arc::new(Semaphore::new(max_connections)), self.routers());
-        let (stopping, _) = watch::channel(false);
         let mut connections = JoinSet::new();
-        let mut stop = pin!(stop);
+        tokio::select! {
+            () = stop => {}
+            never = self.accept_connections(listener, workers, max_connections, &mut connections) => match never {},
+        }
+        self.phase.enter(Phase::Draining);
+        tokio::select! {
+            () = self.join_all(&mut connections) => {}
+            () = sleep(self.current().config.serve.drain) => {}
+            () = self.phase.reached(Phase::Ending) => {}
+        }
+        let unfinished = connections.len();
+        self.phase.enter(Phase::Ending);
+        let _ = timeout(self.deps.limits.end_timeout, self.join_all(&mut connections)).await;
+        connections.shutdown().await;
+        unfinished
+    }
+
+    /// Accepts connections until it is dropped, which closes the listener.
+    async fn accept_connections(
+        self: &Arc<Self>,
+        listener: TcpListener,
+        workers: &Workers,
+        max_connections: usize,
+        connections: &mut JoinSet<()>,
+    ) -> Infallible {
+        let (permits, routers) = (Arc::new(Semaphore::new(max_connections)), self.routers());
+        let next_connection = || async {
+            let (socket, address) = accept(&listener, self).await;
+            (self.connection_permit(&permits, max_connections).await, socket, address)
+        };
+        // Dropping the future would close a connection that waits for its permit.
+        let mut next = pin!(next_connection());
         loop {
-            let permit = Arc::clone(&permits).acquire_owned();
-            let next = async { (permit.await.expect("the semaphore is never closed"), accept(&listener, self).await) };
-            let (permit, socket) = tokio::select! {
-                () = &mut stop => break,
+            let (permit, socket, address) = tokio::select! {
                 result = connections.join_next(), if !connections.is_empty() => {
                     self.log_panic(result);
                     continue;
                 }
-                next = next => next,
+                connection = next.as_mut() => connection,
             };
-            let (gateway, routers, stopping) = (Arc::clone(self), routers.clone(), stopping.subscribe());
+            next.set(next_connection());
+            let (gateway, routers) = (Arc::clone(self), routers.clone());
             let (worker, guard) = workers.least_busy();
             let connection = async move {
                 let _gauge = ConnectionGauge::new(&gateway);
                 // Registers the socket with the event loop of this worker.
                 match TcpStream::from_std(socket) {
-                    Ok(socket) => gateway.handle_connection(socket, routers, ConnInfo { loopback }, stopping).await,
+                    Ok(socket) => gateway.handle_connection(socket, address, routers).await,
                     Err(error) => gateway.deps.log.event("accept-failed", &describe_error(&error)),
                 }
                 drop((permit, guard));
             };
             connections.spawn_on(connection, worker);
         }
-        self.stopping.store(true, Ordering::Relaxed);
-        drop(listener);
-        stopping.send_replace(true);
-        let all_ended = async {
-            while let Some(result) = connections.join_next().await {
-                self.log_panic(Some(result));
+    }
+
+    /// Waits until a connection may be served.
+    async fn connection_permit(&self, permits: &Arc<Semaphore>, max_connections: usize) -> OwnedSemaphorePermit {
+        if let Ok(permit) = Arc::clone(permits).try_acquire_owned() {
+            return permit;
+        }
+        if self.connections.is_message_due("connections") {
+            let what = "the longest idle ones are closed, or others wait";
+            self.deps.log.event("connection-limit", &format!("{max_connections} connections are open; {what}"));
+        }
+        let mut permit = pin!(Arc::clone(permits).acquire_owned());
+        loop {
+            self.connections.close_idle();
+            if let Ok(permit) = timeout(IDLE_CHECK_INTERVAL, permit.as_mut()).await {
+                return permit.expect("the semaphore is never closed");
             }
-        };
-        // Requests that have not finished by then are aborted.
-        let _ = timeout(self.current().config.serve.drain, all_ended).await;
-        self.abort_remaining();
-        let aborted_count = connections.len();
-        connections.shutdown().await;
-        aborted_count
+        }
+    }
+
+    /// Waits until all connections have ended.
+    async fn join_all(&self, connections: &mut JoinSet<()>) {
+        while let Some(result) = connections.join_next().await {
+            self.log_panic(Some(result));
+        }
     }
 
     /// Logs a connection task that panicked.
@@ -108,24 +152,51 @@ impl Gateway {
         }
     }
 
-    async fn handle_connection(
-        self: &Arc<Self>,
-        socket: TcpStream,
-        routers: Routers,
-        conn_info: ConnInfo,
-        stopping: watch::Receiver<bool>,
-    ) {
-        let tls = self.current().tls.clone();
-        let socket = WriteTimeoutStream::new(socket, self.deps.limits.write_timeout);
-        let pending_write = socket.pending_write();
+    async fn handle_connection(self: &Arc<Self>, socket: TcpStream, address: IpAddr, routers: Routers) {
+        let current = self.current();
+        let (tls, max) = (current.tls.clone(), current.config.serve.max_connections_per_address);
+        drop(current);
+        let Some(connection) = self.connections.open(address, max) else {
+            return self.refuse(socket, tls.is_none(), address).await;
+        };
+        let activity = Arc::clone(&connection.activity);
+        let limits = self.deps.limits;
+        let socket = WriteTimeoutStream::new(socket, limits.write_timeout, activity.pending_write.clone());
+        let conn_info = ConnInfo { loopback: self.listen_ip.get().is_some_and(IpAddr::is_loopback) };
         match tls {
-            None => serve_connection(Arc::clone(self), (socket, pending_write), routers, conn_info, stopping).await,
-            // A client that fails the handshake could not read a response.
+            None => serve_connection(Arc::clone(self), socket, activity, routers, conn_info).await,
             Some(tls) => {
-                if let Ok(Ok(socket)) = timeout(self.deps.limits.tls_handshake_timeout, tls.accept(socket)).await {
-                    serve_connection(Arc::clone(self), (socket, pending_write), routers, conn_info, stopping).await;
+                let handshake = timeout(limits.tls_handshake_timeout, tls.accept(socket));
+                tokio::select! {
+                    // A client that fails the handshake could not read a response.
+                    socket = handshake => if let Ok(Ok(socket)) = socket {
+                        serve_connection(Arc::clone(self), socket, activity, routers, conn_info).await;
+                    },
+                    () = activity.must_close() => {}
                 }
             }
+        }
+    }
+
+    /// Refuses a connection of an address that has too many.
+    async fn refuse(&self, mut socket: TcpStream, is_plain: bool, address: IpAddr) {
+        let max = self.current().config.serve.max_connections_per_address.unwrap_or_default();
+        if self.connections.is_message_due("address") {
+            let count = plural(max, "connection");
+            let text =
+                format!("{address} has {count}, as many as max_connections_per_address allows; more are refused");
+            self.deps.log.event("connection-limit", &text);
+        }
+        // The handshake of TLS would cost more than the connection.
+        if is_plain {
+            let rejection = Rejection::TooManyConnections { max };
+            let answer = async {
+                socket.write_all(&rejection_bytes(&rejection)).await?;
+                socket.shutdown().await?;
+                // Closing a connection before its request is read would discard the answer.
+                socket.read_buf(&mut Vec::with_capacity(MIN_BUFFER_BYTES)).await
+            };
+            let _ = timeout(REFUSAL_TIMEOUT, answer).await;
         }
     }
 }
@@ -147,14 +218,14 @@ impl Drop for ConnectionGauge {
 }
 
 /// Accepts the next connection.
-async fn accept(listener: &TcpListener, gateway: &Gateway) -> std::net::TcpStream {
+async fn accept(listener: &TcpListener, gateway: &Gateway) -> (std::net::TcpStream, IpAddr) {
     loop {
         match listener.accept().await {
-            Ok((socket, _)) => {
+            Ok((socket, address)) => {
                 // Chunks are sent without delay.
                 let _ = socket.set_nodelay(true);
                 match socket.into_std() {
-                    Ok(socket) => return socket,
+                    Ok(socket) => return (socket, address.ip()),
                     Err(error) => gateway.deps.log.event("accept-failed", &describe_error(&error)),
                 }
             }
@@ -172,20 +243,25 @@ async fn accept(listener: &TcpListener, gateway: &Gateway) -> std::net::TcpStrea
 /// Serves the requests of one connection in sequence.
 pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(
     gateway: Arc<Gateway>,
-    (socket, pending_write): (S, PendingWrite),
+    socket: S,
+    activity: Arc<Activity>,
     routers: Routers,
     conn_info: ConnInfo,
-    mut stopping: watch::Receiver<bool>,
 ) {
     let service_gateway = Arc::clone(&gateway);
     let (unread_sender, unread) = mpsc::channel(1);
+    let request_activity = Arc::clone(&activity);
     let service = service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let (gateway, routers) = (Arc::clone(&service_gateway), routers.clone());
+        let busy = request_activity.begin_request();
         let expects_continue = request.headers().contains_key(http::header::EXPECT);
         let mut request =
             request.map(|body| axum::body::Body::new(UploadBody::new(body, &unread_sender, expects_continue)));
-        request.extensions_mut().insert(pending_write.clone());
-        async move { Ok::<_, Infallible>(gateway.handle(routers, conn_info, request).await) }
+        request.extensions_mut().insert(request_activity.pending_write.clone());
+        async move {
+            let response = gateway.handle(routers, conn_info, request).await;
+            Ok::<_, Infallible>(response.map(|body| BusyBody::new(body, busy)))
+        }
     });
     let mut server = hyper::server::conn::http1::Builder::new();
     let limits = gateway.deps.limits;
@@ -207,13 +283,34 @@ pub(super) async fn serve_connection<S: AsyncRead + AsyncWrite + Send + Unpin + 
             return;
         }
         () = read_on.as_mut() => {}
-        _ = stopping.wait_for(|stopping| *stopping) => {}
+        () = activity.must_close() => return,
+        () = gateway.phase.reached(Phase::Draining) => {}
     }
     connection.as_mut().graceful_shutdown();
+    tokio::select! {
+        _ = connection.as_mut() => return,
+        () = read_on.as_mut() => {}
+        () = gateway.phase.reached(Phase::Ending) => {}
+    }
+    // Polls the request once more, which sees that it has to end.
     tokio::select! {
         _ = connection => {}
         () = read_on => {}
     }
+}
+
+/// A rejection as the bytes of an HTTP response.
+fn rejection_bytes(rejection: &Rejection) -> Vec<u8> {
+    let request_id = RequestContext::new("/", &http::HeaderMap::new()).request_id;
+    let body = rejection.error_body(&request_id).to_string();
+    let status = rejection.status();
+    let retry_after = rejection.retry_after().unwrap_or_default().as_secs();
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\nretry-after: {retry_after}\r\nconnection: close\r\n\
+         content-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+    .into_bytes()
 }
 
 fn bind(address: SocketAddr) -> io::Result<TcpListener> {

@@ -4,7 +4,7 @@
 
 use std::{
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -109,7 +109,11 @@ impl InFlightRequest {
 
     /// Polls the next event; `None` after the end of the call.
     pub(super) fn poll_event(&mut self, context: &mut Context<'_>) -> Poll<Option<Event>> {
-        let event = ready!(Pin::new(&mut self.run).poll_next(context));
+        let event = if self.gateway.phase.is_ending() && !self.is_settled {
+            self.stop()
+        } else {
+            ready!(Pin::new(&mut self.run).poll_next(context))
+        };
         if let Some(event) = &event {
             self.observe(event);
         }
@@ -187,6 +191,19 @@ impl InFlightRequest {
         }
     }
 
+    /// Cancels the call, because the client or the server ends it. Returns its last event.
+    fn stop(&mut self) -> Option<Event> {
+        let mut event = self.run.stop_all().into_iter().find(|event| matches!(event.kind, EventKind::Finished(_)))?;
+        if let EventKind::Finished(record) = &mut event.kind
+            && self.gateway.phase.is_ending()
+        {
+            let record = Arc::make_mut(record);
+            record.stopped = false;
+            record.result = Err(CallError::new(ErrorClass::LocalLimit, "the server was stopped"));
+        }
+        Some(event)
+    }
+
     /// Status sent to the client; 499, as in nginx, if the client disconnected before a status was sent.
     fn final_status(&self, record: &CallRecord) -> StatusCode {
         match (self.status, &record.result) {
@@ -200,15 +217,10 @@ impl InFlightRequest {
 
 impl Drop for InFlightRequest {
     fn drop(&mut self) {
-        let events = if self.is_settled { Vec::new() } else { self.run.stop_all() };
-        for event in events {
-            let EventKind::Finished(mut record) = event.kind else { continue };
-            if self.gateway.aborting.load(Ordering::Relaxed) {
-                let record = Arc::make_mut(&mut record);
-                record.stopped = false;
-                record.result = Err(CallError::new(ErrorClass::LocalLimit, "the server was stopped"));
-            }
-            self.settle(record);
+        if !self.is_settled
+            && let Some(event) = self.stop()
+        {
+            self.observe(&event);
         }
         self.gateway.metrics.request_ended();
     }

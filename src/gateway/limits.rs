@@ -26,6 +26,8 @@ pub struct GatewayLimits {
     /// Time between the error event of an incomplete answer and the break of the transfer: some runtimes drop data that
     /// they have not read when the connection is reset.
     pub break_delay: Duration,
+    /// Time in which requests that end because the server stops get their errors.
+    pub end_timeout: Duration,
     /// Interval of comments in a stream while no chunk arrives.
     pub keep_alive_interval: Duration,
 }
@@ -43,6 +45,7 @@ impl Default for GatewayLimits {
             unread_body_silence: Duration::from_secs(1),
             small_body_bytes: 256 * 1024,
             break_delay: Duration::from_millis(20),
+            end_timeout: Duration::from_secs(1),
             keep_alive_interval: Duration::from_secs(15),
         }
     }

@@ -306,7 +306,7 @@ fn name_label(config: &Config, requested: &str) -> String {
     if config.model(requested).is_some() || config.route(requested).is_some() {
         return requested.to_owned();
     }
-    config.direct_model(requested).map(|direct| format!("{}/*", direct.endpoint.name)).unwrap_or_default()
+    config.split_direct(requested).map(|(endpoint, _)| format!("{}/*", endpoint.name)).unwrap_or_default()
 }
 
 fn model_labels(config: &Config, target: &Target) -> ModelLabels {

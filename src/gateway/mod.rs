@@ -10,10 +10,7 @@
 
 use std::{
     net::IpAddr,
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
@@ -34,6 +31,7 @@ use crate::{
 mod aliases;
 mod auth;
 mod connection;
+mod connections;
 mod cors;
 mod failure;
 mod held_body;
@@ -43,6 +41,7 @@ mod log;
 mod metrics;
 mod origin_guard;
 mod paths;
+mod phase;
 mod prepare;
 mod quota;
 mod rejection;
@@ -66,7 +65,9 @@ pub use log::Log;
 pub(crate) use tls::TlsError;
 pub(crate) use workers::Workers;
 
+use connections::Connections;
 use metrics::Metrics;
+use phase::{CurrentPhase, Phase};
 use quota::ClientQuotas;
 
 /// How often memory is given back to the system, if at least [`MEMORY_RETURN_BYTES`] were freed.
@@ -95,9 +96,8 @@ pub struct Gateway {
     quotas: ClientQuotas,
     /// The memory for requests and answers.
     memory: MemoryBudget,
-    stopping: AtomicBool,
-    /// Set when the remaining requests are aborted, so that they are not recorded as client disconnects.
-    aborting: AtomicBool,
+    phase: CurrentPhase,
+    connections: Arc<Connections>,
     /// IP address of the listener, set by [`Gateway::serve`].
     listen_ip: OnceLock<IpAddr>,
     started_at: Instant,
@@ -105,7 +105,7 @@ pub struct Gateway {
 
 impl std::fmt::Debug for Gateway {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Gateway").field("stopping", &self.stopping).finish_non_exhaustive()
+        f.debug_struct("Gateway").field("phase", &self.phase).finish_non_exhaustive()
     }
 }
 
@@ -195,8 +195,8 @@ impl Gateway {
             current: RwLock::new(Arc::new(current)),
             quotas,
             deps,
-            stopping: AtomicBool::new(false),
-            aborting: AtomicBool::new(false),
+            phase: CurrentPhase::default(),
+            connections: Arc::default(),
             listen_ip: OnceLock::new(),
             started_at: Instant::now(),
         }))
@@ -250,9 +250,9 @@ impl Gateway {
         }
     }
 
-    /// Marks the remaining requests as aborted by the server, so that they are not recorded as client disconnects.
-    pub fn abort_remaining(&self) {
-        self.aborting.store(true, Ordering::Relaxed);
+    /// Ends the requests in flight with an error.
+    pub fn end_requests(&self) {
+        self.phase.enter(Phase::Ending);
     }
 
     /// Writes the pending records. Must be called last.
@@ -270,7 +270,7 @@ impl Gateway {
     /// Whether the server no longer accepts requests.
     #[must_use]
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        self.phase.is_draining()
     }
 }
 

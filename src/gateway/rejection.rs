@@ -68,8 +68,12 @@ pub(super) enum Rejection {
     MethodNotAllowed {
         path: String,
     },
-    /// The memory limit of large bodies is reached.
+    /// The memory for requests and answers is used up.
     MemoryFull,
+    /// The address of the client has as many connections as it may have.
+    TooManyConnections {
+        max: usize,
+    },
     ShuttingDown,
 }
 
@@ -97,6 +101,7 @@ impl Rejection {
             Self::UnknownModel { .. } => (S::NOT_FOUND, "model_not_found", invalid),
             Self::UnknownPath { .. } => (S::NOT_FOUND, "unknown_url", invalid),
             Self::MethodNotAllowed { .. } => (S::METHOD_NOT_ALLOWED, "method_not_allowed", invalid),
+            Self::TooManyConnections { .. } => (S::TOO_MANY_REQUESTS, "too_many_connections", "rate_limit_error"),
             Self::MemoryFull => (S::SERVICE_UNAVAILABLE, "memory_full", "server_error"),
             Self::ShuttingDown => (S::SERVICE_UNAVAILABLE, "shutting_down", "server_error"),
         }
@@ -164,6 +169,9 @@ impl Rejection {
                 truncate_message(path)
             ),
             Self::MemoryFull => "the memory for requests and answers is used up; raise memory_mb under [serve]".into(),
+            Self::TooManyConnections { max } => {
+                format!("this address has {}, and may have no more", plural(*max, "connection"))
+            }
             Self::ShuttingDown => "the server is shutting down".into(),
         }
     }
@@ -171,7 +179,9 @@ impl Rejection {
     /// `Retry-After`, if a retry can succeed.
     pub(super) fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::ConcurrencyLimit { .. } | Self::MemoryFull => Some(Duration::from_secs(1)),
+            Self::ConcurrencyLimit { .. } | Self::TooManyConnections { .. } | Self::MemoryFull => {
+                Some(Duration::from_secs(1))
+            }
             Self::RateLimit { wait, .. } => Some(*wait),
             Self::ShuttingDown => Some(Duration::from_secs(5)),
             _ => None,

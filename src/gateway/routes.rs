@@ -1,6 +1,6 @@
 //! Defines the HTTP routes, and checks, dispatches and rejects requests.
 
-use std::sync::Arc;
+use std::{pin::pin, sync::Arc, task::Poll};
 
 use axum::{
     Router,
@@ -123,12 +123,26 @@ async fn handle_model_request(
     parse: impl FnOnce(Bytes) -> Result<ParsedRequest, ParseError> + Send + 'static,
 ) -> Response<Body> {
     let mut context = RequestContext::new(path, request.headers());
-    let mut response = match prepare(gateway, &mut context, request, parse).await {
+    let prepared = unless_ending(gateway, prepare(gateway, &mut context, request, parse)).await;
+    let mut response = match prepared {
         Ok((in_flight, request, options)) => response::respond(in_flight, request, options).await,
         Err(rejection) => return gateway.reject(&context, &rejection),
     };
     insert_request_id(&mut response, &context);
     response
+}
+
+/// Completes `preparing`, or rejects the request when the server ends those in flight.
+async fn unless_ending<T>(
+    gateway: &Gateway,
+    preparing: impl Future<Output = Result<T, Rejection>>,
+) -> Result<T, Rejection> {
+    let mut preparing = pin!(preparing);
+    std::future::poll_fn(|context| {
+        let is_ending = gateway.phase.is_ending();
+        if is_ending { Poll::Ready(Err(Rejection::ShuttingDown)) } else { preparing.as_mut().poll(context) }
+    })
+    .await
 }
 
 /// Like [`authenticate`], but rejects clients that may not read `/metrics` and `/status`.

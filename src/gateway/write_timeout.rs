@@ -36,12 +36,9 @@ pub(super) struct WriteTimeoutStream<S> {
 }
 
 impl<S> WriteTimeoutStream<S> {
-    pub(super) fn new(inner: S, timeout: Duration) -> Self {
-        Self { inner, timeout, pending_write: PendingWrite::default(), write_deadline: None }
-    }
-
-    pub(super) fn pending_write(&self) -> PendingWrite {
-        self.pending_write.clone()
+    /// `pending_write` tells whether a write is pending.
+    pub(super) fn new(inner: S, timeout: Duration, pending_write: PendingWrite) -> Self {
+        Self { inner, timeout, pending_write, write_deadline: None }
     }
 
     /// Returns `result` of a write, or `TimedOut` when the write has been pending for the timeout.

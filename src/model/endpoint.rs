@@ -32,6 +32,8 @@ pub struct Endpoint {
     pub gateway: bool,
     /// The service rejects `stream_options`, so usage is not requested.
     pub no_stream_options: bool,
+    /// Prefixes of the ids of its reasoning models.
+    pub reasoning_models: &'static [String],
     /// Whether to request compressed responses.
     pub gzip: bool,
 }
@@ -152,6 +154,7 @@ pub(crate) mod testing {
             limits: Limits::default(),
             gateway: false,
             no_stream_options: false,
+            reasoning_models: &[],
             gzip: false,
             base_url,
         }

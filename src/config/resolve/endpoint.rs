@@ -45,6 +45,7 @@ pub(super) fn default_endpoint(name: &str, base_url: Url) -> Endpoint {
         limits: Limits::default(),
         gateway: vendor.is_some_and(|vendor| vendor.gateway),
         no_stream_options: vendor.is_some_and(|vendor| vendor.no_stream_options),
+        reasoning_models: vendor.map_or(&[], |vendor| &vendor.reasoning),
         gzip: false,
         base_url,
     }

@@ -79,7 +79,7 @@ pub(crate) fn from_environment(environment: &Environment) -> Result<Config, Conf
 pub(crate) fn direct_target(endpoint: &Arc<Endpoint>, upstream: &str) -> Target {
     Target {
         id: TargetId(format!("{}/{upstream}", endpoint.name)),
-        is_reasoning: vendors::by_url(&endpoint.base_url).is_some_and(|vendor| vendor.is_reasoning_model(upstream)),
+        is_reasoning: endpoint.reasoning_models.iter().any(|prefix| upstream.starts_with(prefix)),
         timeouts: endpoint.timeouts,
         endpoint: Arc::clone(endpoint),
         upstream_id: upstream.to_owned(),

@@ -29,6 +29,8 @@ impl Resolver {
     pub(super) fn resolve_serve(&mut self, entry: &ServeEntry) {
         let defaults = ServeConfig::default();
         let listen = entry.listen.as_ref().map(|listen| self.check_listen(listen));
+        let per_address = entry.max_connections_per_address.as_ref();
+        let max_connections_per_address = self.at_least_one("max_connections_per_address", per_address);
         let memory_mb = self.at_least_one("memory_mb", entry.memory_mb.as_ref());
         let max_body_mb = self.at_least_one("max_body_mb", entry.max_body_mb.as_ref());
         let serve = ServeConfig {
@@ -38,6 +40,7 @@ impl Resolver {
             idle: entry.idle.map_or(defaults.idle, |duration| duration.0),
             request_headers: self.header_names(entry.request_headers.as_deref()).unwrap_or(defaults.request_headers),
             response_headers: self.header_names(entry.response_headers.as_deref()).unwrap_or(defaults.response_headers),
+            max_connections_per_address: max_connections_per_address.map(|max| max as usize),
             memory: memory_mb.map_or(defaults.memory, bytes_of_mebibytes),
             max_body: max_body_mb.map_or(defaults.max_body, bytes_of_mebibytes),
             hosts: entry.hosts.iter().flatten().map(|host| self.check_host(host)).collect(),

@@ -1,6 +1,22 @@
 //! Tests of client disconnects, stalled clients, config reloads and body limits.
 
+use std::net::SocketAddr;
+
+use tokio::{
+    io::{AsyncReadExt, DuplexStream},
+    net::TcpStream,
+    time::timeout,
+};
+
 use super::*;
+use crate::gateway::{Workers, listen, phase::Phase};
+
+/// What the server sends within a second.
+async fn read_part(client: &mut DuplexStream) -> String {
+    let mut buffer = [0; 4096];
+    let length = timeout(SECOND, client.read(&mut buffer)).await.map_or(0, |length| length.expect("a connection"));
+    String::from_utf8_lossy(&buffer[..length]).into_owned()
+}
 
 #[tokio::test(start_paused = true)]
 async fn client_disconnect_cancels_the_upstream_request() {
@@ -76,19 +92,9 @@ async fn stalled_request_body_times_out_with_408() {
 async fn stalled_client_is_disconnected_after_the_write_timeout_and_blocks_no_other() {
     let endless = MockResponse::Chunks(std::iter::repeat_n((NO_DELAY, HELLO), 20_000).collect());
     let fixture = TestGateway::new("", [endless, chunks(&[HELLO, STOP, DONE])]).await;
-    let (mut client, server) = tokio::io::duplex(4096);
     const WRITE_TIMEOUT: Duration = Duration::from_secs(7);
-    let (_stopping, stopping) = tokio::sync::watch::channel(false);
-    let (gateway, router) = (Arc::clone(&fixture.gateway), fixture.gateway.routers());
-    let conn_info = ConnInfo { loopback: true };
-    let server = WriteTimeoutStream::new(server, WRITE_TIMEOUT);
-    let pending_write = server.pending_write();
-    let serving = tokio::spawn(serve_connection(gateway, (server, pending_write), router, conn_info, stopping));
-    let body = chat("one", true);
-    let length = body.len();
-    let request =
-        format!("POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}");
-    client.write_all(request.as_bytes()).await.expect("the server reads");
+    let (mut client, serving) = fixture.connect(4096, WRITE_TIMEOUT);
+    client.write_all(raw_chat("one", true).as_bytes()).await.expect("the server reads");
     while fixture.upstream_requests().is_empty() {
         tokio::task::yield_now().await;
     }
@@ -122,20 +128,110 @@ async fn client_that_is_still_uploading_gets_the_status() {
         ("/v1/chat/completions", "authorization: Bearer sk-of-the-team\r\ncontent-encoding: gzip", "415"),
         ("/v1/chat/completions", "host: evil.example", "403"),
     ] {
-        let (client, server) = tokio::io::duplex(64 * 1024);
-        let (_stopping, stopping) = tokio::sync::watch::channel(false);
-        let (gateway, router) = (Arc::clone(&fixture.gateway), fixture.gateway.routers());
-        let server = WriteTimeoutStream::new(server, SECOND);
-        let pending_write = server.pending_write();
-        let conn_info = ConnInfo { loopback: true };
-        let serving = tokio::spawn(serve_connection(gateway, (server, pending_write), router, conn_info, stopping));
+        let (client, serving) = fixture.connect(64 * 1024, SECOND);
         let (mut reader, mut writer) = tokio::io::split(client);
         let head = format!("POST {path} HTTP/1.1\r\nhost: localhost\r\n{headers}\r\ncontent-length: {length}\r\n\r\n");
         writer.write_all(head.as_bytes()).await.expect("the server reads");
         writer.write_all(&vec![b' '; length]).await.expect("the server reads the whole body");
         let mut answer = [0; 12];
-        tokio::io::AsyncReadExt::read_exact(&mut reader, &mut answer).await.expect("an answer");
+        reader.read_exact(&mut answer).await.expect("an answer");
         assert_eq!(String::from_utf8_lossy(&answer), format!("HTTP/1.1 {status}"), "{path} {headers}");
         serving.abort();
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_are_in_flight_when_the_server_ends_get_an_error() {
+    let started = MockResponse::Chunks(vec![(NO_DELAY, HELLO), (3600 * SECOND, STOP)]);
+    for (reply, stream, status, output) in [
+        (MockResponse::NoResponse, false, "HTTP/1.1 503", ""),
+        (MockResponse::NoResponse, true, "HTTP/1.1 503", ""),
+        (started, true, "HTTP/1.1 200", "Hello"),
+    ] {
+        let fixture = TestGateway::new("", [reply]).await;
+        let (mut client, serving) = fixture.connect(4096, SECOND);
+        client.write_all(raw_chat("one", stream).as_bytes()).await.expect("the server reads");
+        let mut text = String::new();
+        while fixture.upstream_requests().is_empty() || !text.contains(output) {
+            text += &read_part(&mut client).await;
+        }
+        fixture.gateway.phase.enter(Phase::Draining);
+        assert!(timeout(SECOND, client.read_u8()).await.is_err(), "the request may finish");
+        fixture.gateway.end_requests();
+        while let part = read_part(&mut client).await
+            && !part.is_empty()
+        {
+            text += &part;
+        }
+        assert!(text.starts_with(status), "{text}");
+        assert!(text.contains("the server was stopped") && !text.contains("[DONE]"), "{text}");
+        assert!(!text.ends_with("0\r\n\r\n"), "an incomplete stream has no regular end: {text}");
+        serving.await.expect("the connection task does not panic");
+        let line = fixture.last_log_line();
+        assert_eq!((line["class"].as_str(), line["status"].as_u64()), (Some("local-limit"), status[9..].parse().ok()));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn body_that_is_uploaded_when_the_server_ends_is_rejected() {
+    let fixture = TestGateway::new("", []).await;
+    let (mut client, _serving) = fixture.connect(4096, SECOND);
+    let head = "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: 100\r\n\r\n{";
+    client.write_all(head.as_bytes()).await.expect("the server reads");
+    assert_eq!(read_part(&mut client).await, "");
+    fixture.gateway.end_requests();
+    let text = read_part(&mut client).await;
+    assert!(text.starts_with("HTTP/1.1 503") && text.contains("shutting_down"), "{text}");
+}
+
+/// Serves at most `max_connections` on a loopback address until `client` has ended.
+async fn with_server<F: Future<Output = ()>>(
+    config: &str,
+    max_connections: usize,
+    client: impl FnOnce(SocketAddr) -> F,
+) {
+    let fixture = TestGateway::new(config, []).await;
+    let (listener, address) = listen("127.0.0.1:0").await.expect("a free port");
+    let workers = Workers::start(1).expect("threads");
+    tokio::select! {
+        _ = fixture.gateway.serve(listener, &workers, max_connections, std::future::pending()) => {}
+        () = client(address) => {}
+    }
+}
+
+async fn connect(address: SocketAddr) -> TcpStream {
+    TcpStream::connect(address).await.expect("the server accepts")
+}
+
+/// Sends a request, and reads the answer.
+async fn request_health(socket: &mut TcpStream) -> String {
+    socket.write_all(b"GET /health HTTP/1.1\r\n\r\n").await.expect("the server reads");
+    let mut answer = [0; 2000];
+    let length = socket.read(&mut answer).await.expect("an answer");
+    String::from_utf8_lossy(&answer[..length]).into_owned()
+}
+
+#[tokio::test]
+async fn idle_connections_are_closed_for_new_ones() {
+    with_server("", 2, async |address| {
+        let (mut first, mut second) = (connect(address).await, connect(address).await);
+        assert!(request_health(&mut first).await.starts_with("HTTP/1.1 200"));
+        assert!(request_health(&mut second).await.starts_with("HTTP/1.1 200"));
+        let mut third = connect(address).await;
+        assert!(request_health(&mut third).await.starts_with("HTTP/1.1 200"), "it does not wait for the idle time");
+        assert_eq!(first.read(&mut [0]).await.expect("a regular end"), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn connections_of_an_address_are_limited() {
+    with_server("[serve]\nmax_connections_per_address = 1\n", 9, async |address| {
+        let mut first = connect(address).await;
+        assert!(request_health(&mut first).await.starts_with("HTTP/1.1 200"));
+        let refused = request_health(&mut connect(address).await).await;
+        assert!(refused.starts_with("HTTP/1.1 429 Too Many Requests\r\n"), "{refused}");
+        assert!(refused.contains("retry-after: 1\r\n") && refused.contains("too_many_connections"), "{refused}");
+    })
+    .await;
 }

@@ -1,6 +1,7 @@
 //! Tests of the gateway with a mock transport and a paused clock.
 
 use std::{
+    net::IpAddr,
     path::Path,
     sync::{Arc, atomic::Ordering},
     time::Duration,
@@ -12,7 +13,10 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::io::AsyncWriteExt;
+use tokio::{
+    io::{AsyncWriteExt, DuplexStream},
+    task::JoinHandle,
+};
 
 mod failures;
 mod lifecycle;
@@ -121,6 +125,17 @@ impl TestGateway {
         self.post("/v1/chat/completions", &[], chat(model, stream)).await
     }
 
+    /// A connection of a client, and the task that serves it.
+    fn connect(&self, buffer_bytes: usize, write_timeout: Duration) -> (DuplexStream, JoinHandle<()>) {
+        let (client, server) = tokio::io::duplex(buffer_bytes);
+        let (gateway, routers) = (Arc::clone(&self.gateway), self.gateway.routers());
+        let connection = gateway.connections.open(IpAddr::from([127, 0, 0, 1]), None).expect("no limit");
+        let activity = Arc::clone(&connection.activity);
+        let server = WriteTimeoutStream::new(server, write_timeout, activity.pending_write.clone());
+        let conn_info = ConnInfo { loopback: true };
+        (client, tokio::spawn(serve_connection(gateway, server, activity, routers, conn_info)))
+    }
+
     async fn get(&self, path: &str) -> (StatusCode, String) {
         let request = Request::get(path).header("host", "localhost").body(Body::empty()).expect("valid request");
         let response = self.gateway.handle_local(request).await;
@@ -140,6 +155,13 @@ impl TestGateway {
 fn chat(model: &str, stream: bool) -> String {
     json!({"model": model, "stream": stream, "messages": [{"role": "user", "content": "a secret question"}]})
         .to_string()
+}
+
+/// The request as bytes.
+fn raw_chat(model: &str, stream: bool) -> String {
+    let body = chat(model, stream);
+    let length = body.len();
+    format!("POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n{body}")
 }
 
 fn chunks(texts: &[&'static str]) -> MockResponse {

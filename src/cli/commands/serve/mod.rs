@@ -48,7 +48,7 @@ const MAX_CONNECTIONS: usize = 100_000;
 #[command(
     after_help = "The base URL is http://127.0.0.1:8484/v1, or the address set by listen under [serve]. Clients request a \
     model or a route by its name. The config is reloaded when the file changes and on SIGHUP. After Ctrl-C or \
-    SIGTERM, the server waits for requests in flight, at most for drain under [serve]; a second signal aborts them. Each \
+    SIGTERM, the server waits for requests in flight, at most for drain under [serve]; a second signal ends them. Each \
     request to a model is logged to stderr as one line of JSON. docs/serve.md lists the settings of common clients.\n\n\
     Examples:\n  \
       mmchat serve\n  \
@@ -166,19 +166,20 @@ async fn serve(
     let stop_signal = source.follow(&gateway, &log, &mut signals);
     let serving = gateway.serve(listener, &workers, max_connections, async {
         stop_signal.await;
-        log.event("stopping", "waiting for requests in flight; a second signal aborts them");
+        log.event("stopping", "waiting for requests in flight; a second signal ends them");
     });
     let unfinished = tokio::select! {
         // Both branches receive every signal. The second-signal branch is polled first: it sees the first signal while
         // the gateway is not stopping yet, and so does not take it for the second one.
         biased;
-        () = second_stop_signal(&gateway) => 0,
+        () = end_at_second_signal(&gateway) => 0,
         unfinished = serving => unfinished,
         () = save_health_periodically(&engine, &log) => 0,
         () = gateway.return_freed_memory() => 0,
     };
     if unfinished > 0 {
-        log.event("aborted", &format!("{} did not end in time", plural(unfinished, "connection")));
+        let requests = plural(unfinished, "request");
+        log.event("aborted", &format!("{requests} did not end in time, and got an error"));
     }
     // Limited in time, so that a blocked disk cannot prevent the exit.
     run_with_timeout(move || gateway.close());
@@ -202,13 +203,12 @@ fn save_health(engine: &Engine, log: &Log) {
     }
 }
 
-/// Waits for the second stop signal, then closes the connections.
-async fn second_stop_signal(gateway: &Gateway) {
+/// Ends the requests in flight at the second stop signal; never returns.
+async fn end_at_second_signal(gateway: &Gateway) {
     let Ok(mut signals) = ServerSignals::listen() else { return std::future::pending().await };
     loop {
         if signals.next().await == ServerSignal::Stop && gateway.is_stopping() {
-            gateway.abort_remaining();
-            return;
+            gateway.end_requests();
         }
     }
 }
